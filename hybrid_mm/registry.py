@@ -1,0 +1,28 @@
+"""Registries of scope ``hybrid_mm``.
+
+Each is a child of MMEngine's root registry of the same name. Because ``locations`` names the
+packages that fill it, ``type='hybrid_mm.VAN'`` in any MMDetection, MMSegmentation or MMPretrain
+config imports what it needs by itself: no ``custom_imports``.
+"""
+
+from mmengine import registry as root
+
+_SCOPE = 'hybrid_mm'
+
+
+def _child(parent: root.Registry, *locations: str) -> root.Registry:
+    return root.Registry(
+        parent.name,
+        parent=parent,
+        scope=_SCOPE,
+        locations=[f'{_SCOPE}.{location}' for location in locations],
+    )
+
+
+MODELS = _child(root.MODELS, 'backbones', 'plugins')
+DATASETS = _child(root.DATASETS, 'data')
+TRANSFORMS = _child(root.TRANSFORMS, 'data')
+METRICS = _child(root.METRICS, 'evaluation')
+HOOKS = _child(root.HOOKS, 'engine')
+OPTIM_WRAPPER_CONSTRUCTORS = _child(root.OPTIM_WRAPPER_CONSTRUCTORS, 'engine')
+MODEL_WRAPPERS = _child(root.MODEL_WRAPPERS, 'engine')
