@@ -1,0 +1,6 @@
+"""Backbones, registered in ``hybrid_mm.registry.MODELS``."""
+
+from hybrid_mm.backbones.base import Pyramid
+from hybrid_mm.backbones.van import VAN
+
+__all__ = ['VAN', 'Pyramid']

@@ -1,0 +1,10 @@
+"""Official checkpoint layouts to ours: pure functions on state dicts.
+
+A source is one official (or library) layout. It is found by its keys, and it is strict: a key that
+it does not know is an error that names the key.
+"""
+
+from hybrid_mm.convert import van
+from hybrid_mm.convert.core import SOURCES, convert, detect, unwrap
+
+__all__ = ['SOURCES', 'convert', 'detect', 'unwrap', 'van']

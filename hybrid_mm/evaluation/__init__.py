@@ -1,0 +1,1 @@
+"""Metrics that MMDetection and MMSegmentation do not have."""

@@ -1,0 +1,1 @@
+"""Attention modules for the ``plugins=`` argument of ResNets."""

@@ -1,0 +1,132 @@
+"""Registry of checkpoint layouts, and their detection."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+StateDict = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One official layout.
+
+    Attributes:
+        description: What wrote such files.
+        matches: Tells from the keys of a backbone or classifier whether they have this layout.
+        convert: Maps a state dict to ours; ValueError names a key that it does not know.
+    """
+
+    description: str
+    matches: Callable[[set[str]], bool]
+    convert: Callable[[StateDict], StateDict]
+
+
+SOURCES: dict[str, Source] = {}
+
+
+def register(name: str, source: Source) -> None:
+    """Add a layout under a name that users give to ``--source``."""
+    if name in SOURCES:
+        raise KeyError(f'checkpoint source {name!r} is registered already')
+    SOURCES[name] = source
+
+
+def unwrap(loaded: Mapping[str, Any]) -> StateDict:
+    """Take the weights out of a loaded checkpoint file.
+
+    Args:
+        loaded: A state dict, or a dict that holds one under ``state_dict``, ``model`` or
+            ``state_dict_ema``. A prefix ``module.`` on all keys is removed.
+
+    Raises:
+        ValueError: There are no weights in it.
+    """
+    for key in ('state_dict', 'model', 'state_dict_ema'):
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+            break
+    if not isinstance(loaded, Mapping) or not any(isinstance(v, Tensor) for v in loaded.values()):
+        raise ValueError('no weights found: expected a state dict, or a dict with "state_dict"')
+    state = {key: value for key, value in loaded.items() if isinstance(value, Tensor)}
+    if all(key.startswith('module.') for key in state):
+        state = {key[len('module.') :]: value for key, value in state.items()}
+    return state
+
+
+def _split(state: StateDict) -> tuple[StateDict, StateDict]:
+    """Split a detector or segmenter into its backbone and the rest; others are all backbone."""
+    inner = {k[9:]: v for k, v in state.items() if k.startswith('backbone.')}
+    if not inner:
+        return state, {}
+    return inner, {k: v for k, v in state.items() if not k.startswith('backbone.')}
+
+
+def detect(state: StateDict) -> str | None:
+    """Name of the layout of a state dict, or None if no source knows it (ours, for example)."""
+    keys = set(_split(state)[0])
+    names = [name for name, source in SOURCES.items() if source.matches(keys)]
+    if len(names) > 1:
+        raise ValueError(f'the checkpoint fits several sources, name one of {names}')
+    return names[0] if names else None
+
+
+def convert(state: StateDict, source: str | None = None) -> StateDict:
+    """Convert the weights of a backbone, classifier, detector or segmenter to our layout.
+
+    Args:
+        state: State dict. With keys under ``backbone.``, only those are renamed and the other
+            parts (neck, heads) stay as they are.
+        source: Name in ``SOURCES``; by default found by the keys, and a state dict that no source
+            knows is returned as it is.
+
+    Returns:
+        State dict in our layout; a classifier's head keeps the keys ``head.weight`` and
+        ``head.bias``.
+
+    Raises:
+        KeyError: Unknown source.
+        ValueError: A key that the source does not know, or two tensors for one name.
+    """
+    if source is None:
+        source = detect(state)
+        if source is None:
+            return dict(state)
+    if source not in SOURCES:
+        raise KeyError(f'unknown checkpoint source {source!r}: choose one of {sorted(SOURCES)}')
+    inner, rest = _split(state)
+    converted = SOURCES[source].convert(inner)
+    if not rest:
+        return converted
+    # MMPretrain's classifiers keep their head under its own name already
+    return {**{f'backbone.{key}': value for key, value in converted.items()}, **rest}
+
+
+def rename(state: StateDict, rules: list[tuple[str, str]], source: str) -> StateDict:
+    """Rename every key by the first rule whose pattern matches the whole of it.
+
+    Args:
+        state: State dict.
+        rules: Pairs of a regular expression and a replacement (``re`` syntax).
+        source: Name for the error message.
+
+    Raises:
+        ValueError: A key that no rule knows, or two keys that get one name.
+    """
+    compiled = [(re.compile(pattern), replacement) for pattern, replacement in rules]
+    out: StateDict = {}
+    for key, value in state.items():
+        for pattern, replacement in compiled:
+            match = pattern.fullmatch(key)
+            if match:
+                new = match.expand(replacement)
+                break
+        else:
+            raise ValueError(f'{source}: do not know the key {key!r} {tuple(value.shape)}')
+        if new in out:
+            raise ValueError(f'{source}: two keys become {new!r}, the second is {key!r}')
+        out[new] = value
+    return out

@@ -1,0 +1,26 @@
+"""Layer normalisation of feature maps."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """Layer normalisation over the channels of an (N, C, H, W) map, at each position.
+
+    Source: "Layer Normalization" (arXiv 1607.06450), as hybrid networks apply it to tokens
+    (N, HW, C). Saves one copy of the input for the backward pass. Under autocast it runs in
+    float32, as ``nn.LayerNorm`` does.
+
+    The result has channels-last strides: the kernel works on channels that lie side by side, and
+    the convolutions that follow keep that layout.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__(channels, eps=eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to the same shape."""
+        x = F.layer_norm(
+            x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps
+        )
+        return x.permute(0, 3, 1, 2)
