@@ -220,7 +220,6 @@ class VAN(Pyramid):
         settings = self.resolve_arch(arch)
         norm_cfg = norm_cfg or dict(type='BN')
         self.stage_channels, self.depths = settings['embed_dims'], settings['depths']
-        attn = dict(attention=attention, kernel_size=kernel_size, dilation=dilation)
         rates = drop_path_schedule(drop_path_rate, self.depths)
         self.stages = nn.ModuleList()
         for i, (channels, ratio) in enumerate(
