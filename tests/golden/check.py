@@ -1,0 +1,113 @@
+"""Compare our modules with stored cases of the reference implementations.
+
+A case is ``ROOT/<slug>/<case>.json`` (``module`` and ``config`` of the reference) beside
+``<case>.safetensors`` (``weight/<key>`` in the official layout, ``input``, ``output/<i>``,
+``cotangent/<i>``, ``grad/input``). Our module is built from the official module and config alone,
+its weights come through ``hybrid_mm.convert``, and every output and the gradient of the input are
+compared: in float64 to 1e-5, in float32 to 1e-3, relative to the largest value of the tensor.
+
+    python tests/golden/check.py ROOT [SLUG ...]
+
+prints a line per case, ``PASS|FAIL slug case max_rel_err`` (the float64 error), then totals. The
+exit status is 0 only if there were cases and all passed.
+"""
+
+import argparse
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+TOLERANCES = {torch.float64: 1e-5, torch.float32: 1e-3}
+
+
+def compare(ours: Tensor, reference: Tensor) -> float:
+    """Largest difference relative to the largest value of the reference."""
+    if ours.shape != reference.shape:
+        raise ValueError(f'shape {tuple(ours.shape)} instead of {tuple(reference.shape)}')
+    ours, reference = ours.double(), reference.double()
+    scale = reference.abs().max().clamp_min(1e-30)
+    error = ((ours - reference).abs().max() / scale).item()
+    return error if error == error else float('inf')
+
+
+def run(model: nn.Module, tensors: dict[str, Tensor], dtype: torch.dtype) -> float:
+    """Largest relative error over the outputs and the gradient of the input."""
+    model = model.to(dtype).eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    x = tensors['input'].to(dtype).requires_grad_('grad/input' in tensors)
+    outputs = model(x)
+    outputs = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+    expected = [tensors[k] for k in sorted_keys(tensors, 'output/')]
+    if len(outputs) != len(expected):
+        raise ValueError(f'{len(outputs)} outputs instead of {len(expected)}')
+    errors = [compare(o.detach(), e) for o, e in zip(outputs, expected, strict=True)]
+    if 'grad/input' in tensors:
+        cotangents = [tensors[k].to(dtype) for k in sorted_keys(tensors, 'cotangent/')]
+        (grad,) = torch.autograd.grad(outputs, x, cotangents)
+        errors.append(compare(grad, tensors['grad/input']))
+    return max(errors)
+
+
+def sorted_keys(tensors: dict[str, Tensor], prefix: str) -> list[str]:
+    """Keys ``<prefix><i>`` in the order of i."""
+    return sorted((k for k in tensors if k.startswith(prefix)), key=lambda k: int(k.split('/')[1]))
+
+
+def check(path: Path) -> tuple[bool, str]:
+    """Check one case; the text is the error figure, or why it failed."""
+    case = json.loads(path.read_text())
+    try:
+        mapping = importlib.import_module(f'mappings.{case["system"]}')
+    except ModuleNotFoundError as error:
+        if error.name != f'mappings.{case["system"]}':
+            raise
+        return False, f'no mapping for {case["system"]!r}'
+    try:
+        tensors = load_file(path.with_suffix('.safetensors'))
+        weights = {k[7:]: v for k, v in tensors.items() if k.startswith('weight/')}
+        figures = {}
+        for dtype in TOLERANCES:
+            model = mapping.build(case['module'], dict(case['config']), dict(weights))
+            figures[dtype] = run(model, tensors, dtype)
+    except Exception as error:  # any failure of a case is a FAIL with its reason
+        return False, f'{type(error).__name__}: {" ".join(str(error).split())}'
+    passed = all(figures[dtype] <= TOLERANCES[dtype] for dtype in TOLERANCES)
+    text = f'{figures[torch.float64]:.3e}'
+    if figures[torch.float64] <= TOLERANCES[torch.float64] and not passed:
+        text += f' but {figures[torch.float32]:.3e} in float32'
+    return passed, text
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Check all cases of ROOT, or those of the given slugs."""
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('root', type=Path, help='folder with one folder of cases per slug')
+    parser.add_argument('slugs', nargs='*', help='only these (default: all)')
+    args = parser.parse_args(argv)
+    if not args.root.is_dir():
+        parser.error(f'{args.root} is not a folder')
+    slugs = args.slugs or sorted(p.name for p in args.root.iterdir() if p.is_dir())
+    counts = {True: 0, False: 0}
+    for slug in slugs:
+        paths = sorted((args.root / slug).glob('*.json'))
+        if not paths:
+            counts[False] += 1
+            print(f'FAIL {slug} - no cases in {args.root / slug}')
+        for path in paths:
+            passed, text = check(path)
+            counts[passed] += 1
+            print(f'{"PASS" if passed else "FAIL"} {slug} {path.stem} {text}', flush=True)
+    print(f'{counts[True]} passed, {counts[False]} failed')
+    return 0 if counts[True] and not counts[False] else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""What the mappings share."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from hybrid_mm.convert import convert
+
+
+class Config(dict):
+    """Official config of which every argument must be used: :meth:`done` names what is left."""
+
+    def take(self, *names: str, default: Any = None) -> Any:
+        """Remove and return the first of the names that is present."""
+        for name in names:
+            if name in self:
+                return self.pop(name)
+        return default
+
+    def ignore(self, **allowed: Any) -> None:
+        """Drop arguments without effect in eval mode; a tuple lists the values that have none."""
+        for name, values in allowed.items():
+            if name in self and (values is ... or self[name] in values):
+                del self[name]
+
+    def done(self) -> None:
+        """Raise ValueError if anything is left."""
+        if self:
+            raise ValueError('cannot map ' + ', '.join(f'{k}={v!r}' for k, v in self.items()))
+
+
+def norm_eps(text: Any, default: float) -> float:
+    """Epsilon in a norm's description such as 'LayerNorm(eps=1e-6)' or 'LN eps 1e-5'."""
+    if isinstance(text, Mapping):
+        return float(text.get('eps', default))
+    match = re.search(r'eps\s*=?\s*([0-9.eE+-]+)', str(text or ''))
+    return float(match[1]) if match else default
+
+
+def load(module: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
+    """Load strictly and return the module."""
+    module.load_state_dict(weights, strict=True)
+    return module
+
+
+def convert_part(
+    weights: dict[str, Tensor], official: str, ours: str, source: str
+) -> dict[str, Tensor]:
+    """Convert the weights of a part of a network, which the files keep without a prefix.
+
+    Args:
+        weights: Official state dict of the part.
+        official: Where the part stands in the official network, with the final dot.
+        ours: Where it stands in ours.
+        source: Name of the layout.
+    """
+    state = convert({official + k: v for k, v in weights.items()}, source)
+    strange = [k for k in state if not k.startswith(ours)]
+    if strange:
+        raise ValueError(f'keys outside of the part: {strange[:3]}')
+    return {k[len(ours) :]: v for k, v in state.items()}

@@ -1,0 +1,139 @@
+"""VAN-Classification, VAN-Segmentation and the VAN-LSKA code."""
+
+import re
+
+from torch import Tensor, nn
+
+from hybrid_mm.backbones.van import VAN, ConvFFN, OverlapPatchEmbed, SpatialAttention, VANBlock
+from hybrid_mm.convert import SOURCES, convert
+from hybrid_mm.layers import build_large_kernel_attention
+from mappings.common import Config, convert_part, load, norm_eps
+
+_OPERATORS = {
+    'LKA': 'lka',
+    'AttentionModule': 'lka',
+    'LSKA': 'lska',
+    'LKA-trivial': 'lka_trivial',
+    'LSKA-trivial': 'lska_trivial',
+}
+_GATE = 'attn.spatial_gating_unit.'
+
+
+class Classifier(nn.Module):
+    """Backbone, mean over positions, linear head."""
+
+    def __init__(self, backbone: VAN, classes: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Linear(backbone.out_channels[-1], classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.backbone(x)[-1].mean((2, 3)))
+
+
+def _attention(weights: dict[str, Tensor]) -> tuple[str, str]:
+    """Operator and source by the names of the convolutions."""
+    names = {m[1] for m in map(re.compile(r'(?:.*\.)?(\w+)\.weight$').match, weights) if m}
+    if names & {'DW_D_conv_h', 'DW_conv_h'}:
+        return 'lska', 'lska-dense'
+    if names & {'DW_D_conv', 'DW_conv'}:
+        return 'lka', 'van-mmpretrain'
+    if 'conv0h' in names:
+        return ('lska', 'lska') if 'conv_spatial_h' in names else ('lska_trivial', 'lska-trivial')
+    return ('lka', 'van') if 'conv_spatial' in names else ('lka_trivial', 'van-lka-trivial')
+
+
+def _kernel(config: Config, attention: str, weights: dict[str, Tensor], dense: bool) -> dict:
+    """Kernel arguments; ``kernels`` (a, b, d) and the weights must agree with them."""
+    size = config.take('k_size', 'kernel_size')
+    if size is None:
+        size = 23 if dense or attention in ('lka', 'lka_trivial') else 7
+    out = dict(kernel_size=size)
+    kernels = config.take('kernels')
+    if kernels is not None and not attention.endswith('_trivial'):
+        out['dilation'] = kernels[2]
+    dilation = config.take('dilation', 'd')
+    if dilation is not None:
+        out['dilation'] = dilation
+    return out
+
+
+def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
+    dense = 'arch' in config or 'norm_cfg' in config or config.get('num_classes') in (0, None)
+    attention, _ = _attention(weights)
+    arch = config.take('arch')
+    if arch is None:
+        arch = {k: config.take(k) for k in ('embed_dims', 'depths', 'mlp_ratios')}
+    elif isinstance(arch, dict):
+        arch = {('mlp_ratios' if k == 'ffn_ratios' else k): v for k, v in arch.items()}
+    classes = config.take('num_classes')
+    norm = config.take('norm_layer', 'norm_cfg')
+    backbone = VAN(
+        arch,
+        attention,
+        **_kernel(config, attention, weights, dense),
+        in_channels=config.take('in_chans', 'in_channels', default=3),
+        out_indices=config.take('out_indices', default=(0, 1, 2, 3)) if dense else (3,),
+        # a text that gives an epsilon for the batch norm only leaves the layer norm's default
+        ln_eps=1e-5 if dense and 'BatchNorm' in str(norm) else norm_eps(norm, 1e-5),
+    )
+    config.ignore(
+        drop_rate=..., drop_path_rate=..., num_stages=(4,), img_size=..., linear=(False,),
+        flag=..., frozen_stages=..., norm_eval=..., with_cp=..., pretrained=..., init_cfg=...,
+    )  # fmt: skip
+    config.done()
+    state = convert(weights)
+    if dense:
+        return load(backbone, {k: v for k, v in state.items() if not k.startswith('head.')})
+    names = {k: k if k.startswith('head.') else f'backbone.{k}' for k in state}
+    return load(Classifier(backbone, classes), {names[k]: v for k, v in state.items()})
+
+
+def build(module: str, config: dict, weights: dict[str, Tensor]) -> nn.Module:
+    """Make our module for an official one."""
+    config = Config(config)
+    if module == 'VAN':
+        return _network(config, weights)
+    channels = config.take('dim', 'd_model', 'embed_dims', 'in_features', 'in_channels')
+    attention, source = _attention(weights)
+    block = 'blocks1.0.' if SOURCES[source].matches is None else 'block1.0.'
+    if source in ('lska-dense', 'van-mmpretrain'):
+        block = 'blocks1.0.'
+    ours = 'stages.0.blocks.0.'
+    if module in _OPERATORS:
+        attention = _OPERATORS[module]
+        kernel = _kernel(config, attention, weights, dense=False)
+        model = build_large_kernel_attention(attention, channels, **kernel)
+        part = (_GATE, 'attn.lka.')
+    elif module in ('Attention', 'SpatialAttention', 'VANAttention'):
+        kernel = _kernel(config, attention, weights, dense=False)
+        model = SpatialAttention(channels, attention, **kernel)
+        part = ('attn.', 'attn.')
+    elif module in ('Block', 'VANBlock'):
+        ratio = config.take('mlp_ratio', 'ffn_ratio', default=4.0)
+        kernel = _kernel(config, attention, weights, dense=False)
+        model = VANBlock(channels, ratio, attention, **kernel)
+        part = ('', '')
+    elif module in ('Mlp', 'MixFFN'):
+        model = ConvFFN(channels, config.take('hidden_features', 'feedforward_channels') or channels)
+        part = ('mlp.', 'mlp.')
+        source = 'van' if 'dwconv.dwconv.weight' in weights else 'van-mmseg'
+        block = 'block1.0.'
+    elif module in ('OverlapPatchEmbed', 'PatchEmbed'):
+        model = OverlapPatchEmbed(
+            config.take('in_chans', default=channels or 3),
+            config.take('embed_dim'),
+            config.take('patch_size', default=7),
+            config.take('stride', default=4),
+            dict(type='BN'),
+        )
+        config.ignore(img_size=...)
+        config.done()
+        source = 'van' if 'proj.weight' in weights else 'van-mmpretrain'
+        return load(model, convert_part(weights, 'patch_embed1.', 'stages.0.embed.', source))
+    else:
+        raise ValueError(f'unknown module {module!r}')
+    config.ignore(drop=..., drop_path=..., drop_rate=..., drop_path_rate=..., linear=(False,))
+    config.ignore(act_layer=('GELU', 'nn.GELU'), norm_cfg=..., out_features=(channels,))
+    config.done()
+    return load(model, convert_part(weights, block + part[0], ours + part[1], source))
