@@ -1,0 +1,210 @@
+# The part of tools/setup.sh that installs mmcv, from a wheel or by building it. It is sourced there
+# and uses its PY, ROOT, CACHE and helper functions.
+# shellcheck shell=bash
+
+mmcv_requirement() { grep -o 'onedl-mmcv[^"]*' "$ROOT/pyproject.toml" | head -n 1; }
+
+# Succeeds if mmcv's operators load, and on a machine with a GPU run on it. The reason goes to stdout.
+mmcv_works() {
+    py "${MMCV_CPU_ONLY:-0}" <<'PYTHON' 2>&1 | tail -n 1
+import sys
+
+import torch
+from mmcv.ops import get_compiling_cuda_version
+
+if sys.argv[1] != '1' and torch.cuda.is_available():
+    if get_compiling_cuda_version() == 'not available':
+        sys.exit('its operators were built without CUDA but a GPU is visible')
+PYTHON
+}
+
+# mmcv_from WHERE PIP_ARGUMENTS...: installs a wheel and keeps it only if it works.
+mmcv_from() {
+    local where=$1 reason
+    shift
+    pip_install "$@" 2>/dev/null || return 1
+    if reason=$(mmcv_works); then
+        say "mmcv: wheel from $where"
+        return 0
+    fi
+    say "mmcv: the wheel from $where does not fit this torch ($reason)"
+    "$PY" -m pip uninstall --quiet -y onedl-mmcv >&2
+    return 1
+}
+
+install_mmcv() {
+    local key page requirement wheel links=()
+    mmcv_works >/dev/null && return
+    requirement=$(mmcv_requirement)
+    # Python, torch with its CUDA, and whether CUDA operators are wanted: what a wheel depends on.
+    IFS=' ' read -r key page < <(py "${MMCV_CPU_ONLY:-0}" <<'PYTHON'
+import platform
+import sys
+
+import torch
+
+cuda = (torch.version.cuda or '').replace('.', '')
+gpu = torch.cuda.is_available() and sys.argv[1] != '1'
+major, minor = torch.__version__.split('.')[:2]
+print(f'cp{sys.version_info.major}{sys.version_info.minor}-torch{torch.__version__}-'
+      f'{"cuda" if gpu else "cpu"}-{platform.machine()}',
+      f'{"cu" + cuda if gpu else "cpu"}-torch{major}{minor}0')
+PYTHON
+    )
+    if "$PY" -m pip show onedl-mmcv >/dev/null 2>&1; then
+        say 'mmcv: the installed one has no working operators: replacing it'
+        "$PY" -m pip uninstall --quiet -y onedl-mmcv >&2
+    fi
+    say 'mmcv: looking for a wheel that fits'
+    for wheel in "$CACHE/wheels/$key"/onedl_mmcv-*.whl; do
+        [[ -e $wheel ]] && mmcv_from "$(dirname "$wheel")" "$wheel" && return
+    done
+    page=${MMCV_BASE_URL:-https://mmwheels.onedl.ai}/$page/simple/onedl-mmcv/index.html
+    if py "$page" <<'PYTHON'
+import sys
+import urllib.request
+
+try:
+    urllib.request.urlopen(sys.argv[1], timeout=8).close()
+except Exception:
+    sys.exit(1)
+PYTHON
+    then
+        links=(--find-links "$page")
+    else
+        say "mmcv: no wheel index at $page"
+    fi
+    if ! mmcv_from 'the package index' --only-binary onedl-mmcv "${links[@]}" "$requirement"; then
+        build_mmcv "$key" "$requirement"
+        wheel=$(echo "$CACHE/wheels/$key"/onedl_mmcv-*.whl)
+        mmcv_from "$(dirname "$wheel")" "$wheel" ||
+            die "the mmcv built here does not load: run $PY -c 'import mmcv.ops' to see why."
+    fi
+}
+
+# Prints the C++ standard that torch's headers ask for: preprocessing alone raises their #error.
+cxx_standard() {
+    local compiler=$1 standard log=$2
+    for standard in 17 20 23; do
+        # shellcheck disable=SC2046  # one word per flag
+        if echo '#include <torch/extension.h>' | "$compiler" -E -x c++ "-std=c++$standard" \
+            $(py <<'PYTHON'
+import sysconfig
+
+from torch.utils.cpp_extension import include_paths
+
+print(*(f'-I{path}' for path in [*include_paths(), sysconfig.get_path('include')]))
+PYTHON
+            ) - >/dev/null 2>"$log"; then
+            echo "$standard"
+            return
+        fi
+    done
+    return 1
+}
+
+find_compiler() {
+    local compiler
+    for compiler in ${CXX:-} c++ g++ clang++; do
+        if echo 'int main() {}' | "$compiler" -x c++ -fsyntax-only - 2>/dev/null; then
+            command -v "$compiler"
+            return
+        fi
+    done
+    die 'mmcv has to be built for this Python and torch but there is no C++ compiler: install one' \
+        '(e.g. apt install g++), or set PIP_FIND_LINKS to a folder with a fitting onedl-mmcv wheel.'
+}
+
+# build_mmcv KEY REQUIREMENT: builds mmcv from its source distribution into the cache.
+build_mmcv() {
+    local key=$1 requirement=$2 compiler standard build=$CACHE/build/$1 include source jobs memory
+    compiler=$(find_compiler)
+    include=$("$PY" -c 'import sysconfig; print(sysconfig.get_path("include"))')
+    [[ -e $include/Python.h ]] || die "mmcv has to be built but $include/Python.h is missing:" \
+        "install Python's headers (e.g. apt install" \
+        "python$("$PY" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-dev)."
+    if [[ $key == *-cuda-* ]] && ! { [[ -n ${CUDA_HOME:-} && -x $CUDA_HOME/bin/nvcc ]] ||
+        [[ -x /usr/local/cuda/bin/nvcc ]] || command -v nvcc >/dev/null; }; then
+        die "mmcv has to be built with CUDA but nvcc is missing: install the CUDA toolkit" \
+            "$("$PY" -c 'import torch; print(torch.version.cuda)') and set CUDA_HOME, or set" \
+            "MMCV_CPU_ONLY=1 to go without a GPU, or choose a torch that has a wheel (TORCH_SPEC)."
+    fi
+    need_disk "$CACHE" 3 'building mmcv'
+    mkdir -p "$build" "$CACHE/wheels/$key"
+    standard=$(cxx_standard "$compiler" "$build/probe.log") || die "$compiler cannot read torch's" \
+        "headers ($(grep -m 1 -E 'error' "$build/probe.log" || true)): install a newer compiler" \
+        "(g++ 11 or later) and set CXX to it."
+    if ! ls "$build"/onedl_mmcv-*.tar.gz >/dev/null 2>&1; then
+        # Without build isolation here and below: in pip's isolated environment there is no torch,
+        # and mmcv's setup.py then silently leaves out the operators.
+        (cd / && "$PY" -m pip download --quiet --no-deps --no-build-isolation \
+            --no-binary onedl-mmcv --dest "$build" "$requirement") >&2 ||
+            die "the source of $requirement could not be downloaded: check the network."
+    fi
+    source=$(echo "$build"/onedl_mmcv-*.tar.gz)
+    if [[ ! -e ${source%.tar.gz}/setup.py ]]; then
+        tar -xzf "$source" -C "$build" || { rm -f "$source"; die "$source is damaged and was" \
+            "removed: run this again."; }
+    fi
+    # setup.py passes -std=c++17 last, so that no CXXFLAGS can override it; torch 2.14 and later
+    # refuse it. The wrapper also serves newer compilers as it is.
+    cat >"$build/c++" <<WRAPPER
+#!/bin/sh
+for argument do
+    shift
+    [ "\$argument" = -std=c++17 ] && argument=-std=c++$standard
+    set -- "\$@" "\$argument"
+done
+exec '$compiler' "\$@"
+WRAPPER
+    chmod +x "$build/c++"
+    # A compiler that reads torch's headers takes up to 2 GB.
+    memory=$(awk '/MemAvailable/ {print int($2 / 2097152)}' /proc/meminfo)
+    jobs=$(nproc)
+    ((jobs <= memory)) || jobs=$((memory > 1 ? memory : 1))
+    jobs=${MAX_JOBS:-$jobs}
+    say "building mmcv with C++$standard and $jobs compilers at once (log: $build/build.log)"
+    # The folder stays, and ninja takes up an interrupted build where it stopped. -g0 and -s: the
+    # extension with debug symbols has 83 MB, without 2 MB.
+    # shellcheck disable=SC2030,SC2031
+    if ! (
+        cd "${source%.tar.gz}"
+        [[ $key == *-cuda-* ]] || export CUDA_VISIBLE_DEVICES=
+        export MAX_JOBS=$jobs CXX=$build/c++ MMCV_WITH_OPS=1
+        export CFLAGS="${CFLAGS:-} -g0" LDFLAGS="${LDFLAGS:-} -s" PATH=${PY%/*}:$PATH
+        "$PY" -m pip wheel --verbose --no-deps --no-build-isolation --wheel-dir "$build/wheel" . \
+            2>&1 | tee "$build/build.log" | "$PY" -c "$SHOW_PROGRESS"
+    ); then
+        grep -E -m 5 '(error|Error|Killed)' "$build/build.log" >&2 || true
+        die "mmcv was not built (log: $build/build.log): with \"Killed\", run again with MAX_JOBS=1;" \
+            "what is compiled is kept."
+    fi
+    rm -f "$CACHE/wheels/$key"/*.whl
+    mv "$build"/wheel/onedl_mmcv-*.whl "$CACHE/wheels/$key/"
+    rm -r "$build"
+}
+
+# Turns ninja's "[n/m] ..." lines into one line with the time left (a line a minute in a log file).
+SHOW_PROGRESS="
+import re
+import sys
+import time
+
+start = time.time()
+shown = 0
+tty = sys.stderr.isatty()
+for line in sys.stdin:
+    match = re.search(r'\[(\d+)/(\d+)\]', line)
+    if not match:
+        continue
+    done, total = map(int, match.groups())
+    gone = time.time() - start
+    left = gone / done * (total - done)
+    if tty or done == total or time.time() - shown >= 60:
+        shown = time.time()
+        text = (f'[setup] mmcv: {done} of {total} files compiled, {gone / 60:.1f} min gone, '
+                f'about {left / 60:.1f} min left')
+        print('\r' + text if tty else text, end='' if tty else '\n', file=sys.stderr, flush=True)
+if tty and shown:
+    print(file=sys.stderr)
+"
