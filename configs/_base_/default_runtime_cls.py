@@ -1,0 +1,28 @@
+# Runtime of classification configs (scope mmpretrain).
+default_scope = 'mmpretrain'
+custom_imports = dict(imports=['hybrid_mm'], allow_failed_imports=False)
+
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=100),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    visualization=dict(type='VisualizationHook', enable=False))
+
+env_cfg = dict(
+    cudnn_benchmark=False,
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    dist_cfg=dict(backend='nccl'))
+
+# Curves and pictures go to files under the work dir. TensorBoard as well:
+# VIS_BACKENDS=LocalVisBackend,TensorboardVisBackend python tools/train.py ...
+vis_backends = [
+    dict(type=name) for name in '{{$VIS_BACKENDS:LocalVisBackend}}'.split(',')  # noqa: SIM905
+]
+visualizer = dict(type='UniversalVisualizer', vis_backends=vis_backends, name='visualizer')
+
+log_level = 'INFO'
+load_from = None
+resume = False
+randomness = dict(seed=None, deterministic=False)
