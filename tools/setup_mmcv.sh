@@ -88,7 +88,7 @@ cxx_standard() {
     for standard in 17 20 23; do
         # shellcheck disable=SC2046  # one word per flag
         if echo '#include <torch/extension.h>' | "$compiler" -E -x c++ "-std=c++$standard" \
-            $(py <<'PYTHON'
+            $(py 2>/dev/null <<'PYTHON'
 import sysconfig
 
 from torch.utils.cpp_extension import include_paths
@@ -137,7 +137,7 @@ build_mmcv() {
     if ! ls "$build"/onedl_mmcv-*.tar.gz >/dev/null 2>&1; then
         # Without build isolation here and below: in pip's isolated environment there is no torch,
         # and mmcv's setup.py then silently leaves out the operators.
-        (cd / && "$PY" -m pip download --quiet --no-deps --no-build-isolation \
+        (cd / && "$PY" -m pip download -qq --no-deps --no-build-isolation \
             --no-binary onedl-mmcv --dest "$build" "$requirement") >&2 ||
             die "the source of $requirement could not be downloaded: check the network."
     fi

@@ -1,0 +1,130 @@
+"""Workarounds of hybrid_mm.compat, with the breakage forced where this environment lacks it."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.logging import MessageHub
+from mmengine.runner.checkpoint import CheckpointLoader
+
+from hybrid_mm import compat
+
+
+class RunsCode:
+    """Unpickled without care, it runs a command."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f'touch {self.path}',)
+
+
+class TakesAttribute:
+    """Abuses the one use of getattr that a checkpoint needs."""
+
+    def __reduce__(self):
+        return getattr, (np.ndarray, 'tofile')
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A training checkpoint as MMEngine's runner writes it."""
+    hub = MessageHub.get_instance('test_compat')
+    hub.update_scalar('train/loss', 0.5)
+    hub.update_scalar('train/loss', torch.tensor(0.25))
+    hub.update_scalar('train/lr', np.float64(0.1))
+    hub.update_info('iter', 3)
+    hub.update_info('flags', np.array([True, False]))
+    path = tmp_path / 'iter_3.pth'
+    torch.save({'state_dict': {'w': torch.ones(2)}, 'message_hub': hub.state_dict()}, path)
+    return path
+
+
+@pytest.fixture
+def local_loader():
+    """Put MMEngine's loader of local files back after the test."""
+    before = CheckpointLoader._schemes['']
+    yield before
+    CheckpointLoader.register_scheme(prefixes='', loader=before, force=True)
+
+
+def test_training_checkpoint_needs_the_workaround_and_loads_with_it(checkpoint):
+    with pytest.raises(Exception, match='Weights only load failed'):
+        torch.load(checkpoint, weights_only=True)
+    loaded = compat.load_from_local(str(checkpoint), map_location='cpu')
+    assert loaded['message_hub']['log_scalars']['train/loss'].mean() == pytest.approx(0.375)
+    assert loaded['message_hub']['log_scalars']['train/loss'].statistics('current') == 0.25
+    assert torch.equal(loaded['state_dict']['w'], torch.ones(2))
+
+
+def test_checkpoint_that_runs_code_is_refused(tmp_path):
+    torch.save({'x': RunsCode(tmp_path / 'ran')}, tmp_path / 'evil.pth')
+    with pytest.raises(RuntimeError, match=r'evil\.pth holds \S*system that could run code'):
+        compat.load_from_local(str(tmp_path / 'evil.pth'))
+    assert not (tmp_path / 'ran').exists()
+    torch.save({'x': TakesAttribute()}, tmp_path / 'evil.pth')
+    with pytest.raises(RuntimeError, match=r'evil\.pth holds getattr that could run code'):
+        compat.load_from_local(str(tmp_path / 'evil.pth'))
+
+
+def test_missing_and_damaged_checkpoints_keep_their_own_errors(tmp_path, checkpoint):
+    with pytest.raises(FileNotFoundError, match='nowhere'):
+        compat.load_from_local(str(tmp_path / 'nowhere.pth'))
+    damaged = tmp_path / 'damaged.pth'
+    damaged.write_bytes(checkpoint.read_bytes()[:-100])
+    with pytest.raises(RuntimeError, match=r'(?i)zip|archive'):
+        compat.load_from_local(str(damaged))
+
+
+def test_b1_registers_its_loader_only_on_the_broken_pair(monkeypatch, local_loader):
+    monkeypatch.setattr(compat, '_text', lambda *_: 'torch.load(filename, weights_only=False)')
+    assert not compat.b1_weights_only()
+    monkeypatch.setattr(compat, '_text', lambda *_: 'torch.load(filename)')
+    monkeypatch.setattr(compat, '_version', lambda _: (2, 5, 1))
+    assert not compat.b1_weights_only()
+    assert CheckpointLoader._schemes[''] is local_loader
+    monkeypatch.setattr(compat, '_version', lambda _: (2, 6, 0))
+    assert compat.b1_weights_only()
+    assert CheckpointLoader._schemes[''] is compat.load_from_local
+
+
+def test_b6_names_the_module_only_where_the_distribution_is_absent(monkeypatch):
+    monkeypatch.setitem(MODULE2PACKAGE, 'mmseg', 'mmsegmentation')
+    monkeypatch.delitem(MODULE2PACKAGE, 'hybrid_mm')
+    monkeypatch.setattr(compat, '_installed', lambda name: name == 'mmsegmentation')
+    assert not compat.b6_config_packages()
+    assert MODULE2PACKAGE['mmseg'] == 'mmsegmentation'
+    assert MODULE2PACKAGE['hybrid_mm'] == 'hybrid_mm'
+    monkeypatch.setattr(compat, '_installed', lambda name: False)
+    assert compat.b6_config_packages()
+    assert MODULE2PACKAGE['mmseg'] == 'mmseg'
+
+
+def test_inheriting_from_mmseg_works_after_import():
+    from mmengine.config import Config
+
+    text = "_base_ = 'mmseg::_base_/schedules/schedule_20k.py'"
+    assert Config.fromstring(text, '.py').train_cfg.max_iters == 20000
+
+
+def test_import_is_cheap_and_survives_a_broken_mmengine(tmp_path):
+    code = (
+        'import sys, hybrid_mm; print([m for m in ("mmcv", "mmdet", "mmseg") if m in sys.modules])'
+    )
+    run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == '[]' and run.stderr == ''
+    (tmp_path / 'mmengine').mkdir()
+    (tmp_path / 'mmengine/__init__.py').write_text('raise OSError("libcudart.so.13 is missing")')
+    run = subprocess.run(
+        [sys.executable, '-c', code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, 'PYTHONPATH': str(tmp_path)},
+    )
+    assert 'libcudart.so.13 is missing' in run.stderr and 'Traceback' not in run.stderr

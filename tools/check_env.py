@@ -1,0 +1,55 @@
+"""Show who provides which package, every known problem of this environment, and the fix.
+
+Exit status 1 if something is bound to fail.
+"""
+
+import argparse
+import platform
+import sys
+from pathlib import Path
+
+try:
+    from hybrid_mm import compat
+except ImportError:  # not installed: run from a checkout
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from hybrid_mm import compat
+
+
+def main() -> int:
+    """Print the table of packages and the findings."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    findings = compat.diagnose()
+    print(f'Python {platform.python_version()}  {sys.executable}')
+    for name, owners in compat.providers().items():
+        version = ', '.join(version for _, version in owners) or '-'
+        provider = ', '.join(owner for owner, _ in owners) or 'not installed'
+        print(f'{name:12} {version:16} {provider}')
+    print(f'hybrid_mm    {compat_version():16} {Path(compat.__file__).parent}')
+    print(f'accelerator  {accelerator()}')
+    print()
+    for finding in findings:
+        print(finding)
+    errors = sum(finding.level == 'error' for finding in findings)
+    warnings = sum(finding.level == 'warning' for finding in findings)
+    print(f'\n{errors} errors, {warnings} warnings')
+    return int(errors > 0)
+
+
+def compat_version() -> str:
+    """Version of this package."""
+    from hybrid_mm.version import __version__
+
+    return __version__
+
+
+def accelerator() -> str:
+    """GPUs that torch sees."""
+    torch = sys.modules.get('torch')
+    if torch is None or not hasattr(torch, 'cuda') or not torch.cuda.is_available():
+        return 'none (CPU)'
+    count = torch.cuda.device_count()
+    return f'{count} x {torch.cuda.get_device_name(0)}, CUDA {torch.version.cuda}'
+
+
+if __name__ == '__main__':
+    sys.exit(main())
