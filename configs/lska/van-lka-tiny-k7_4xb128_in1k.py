@@ -1,0 +1,3 @@
+_base_ = './van-lska-tiny_4xb128_in1k.py'
+
+model = dict(backbone=dict(attention='lka', kernel_size=7))

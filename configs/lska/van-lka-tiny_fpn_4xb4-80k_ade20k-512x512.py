@@ -1,0 +1,5 @@
+# VAN-B0 under the recipe of the LSKA paper: the point at 23 of its kernel-size ablation.
+_base_ = './van-lska-tiny_fpn_4xb4-80k_ade20k-512x512.py'
+
+checkpoint = 'checkpoints/van-b0_in1k.pth'
+model = dict(backbone=dict(attention='lka', init_cfg=dict(checkpoint=checkpoint)))
