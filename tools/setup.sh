@@ -274,15 +274,6 @@ PYTHON
     fi
 }
 
-# MIM and MMEngine's `hybrid_mm::...` look into hybrid_mm/.mim, which a wheel carries.
-link_mim() {
-    local name
-    mkdir -p "$ROOT/hybrid_mm/.mim"
-    for name in configs tools model-index.yml; do
-        ln -sfn "../../$name" "$ROOT/hybrid_mm/.mim/$name"
-    done
-}
-
 stamp() {
     (cd "$ROOT" && sha256sum pyproject.toml tools/setup*.sh && echo "$ROOT" && "$PY" --version) |
         sha256sum
@@ -293,7 +284,6 @@ in_place() {
     local file
     file=$("$PY" -c 'import sys; print(sys.prefix)')/$STAMP_NAME
     [[ -e $file && $(cat "$file") == "$(stamp)" ]] || return 1
-    [[ -e $ROOT/hybrid_mm/.mim/configs ]] || return 1
     py "$ROOT" <<'PYTHON' 2>/dev/null
 import sys
 from importlib.util import find_spec
@@ -348,7 +338,6 @@ main() {
         pip_install --editable "${ROOT}[onedl,test]" ||
             die 'the packages could not be installed (see above): check the network.'
         fix_cv2
-        link_mim
         error=$(verify) || die "$error; $PY $ROOT/tools/check_env.py says more."
         stamp >"$("$PY" -c 'import sys; print(sys.prefix)')/$STAMP_NAME"
         say "ready: $PY"
