@@ -1,0 +1,236 @@
+"""The wheel, and our backbones in plain configs of MMDetection and MMSegmentation.
+
+Everything runs in subprocesses outside the checkout, with the unpacked wheel first on the path.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+SIZE = 64
+
+# As a user of MMDetection writes it: no custom_imports, no word about hybrid_mm but the type.
+DETECTION = """
+_base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
+model = dict(
+    data_preprocessor=dict(pad_size_divisor=32),
+    backbone=dict(_delete_=True, type='hybrid_mm.VAN', arch='b0'),
+    neck=dict(in_channels=[32, 64, 160, 256]),
+    roi_head=dict(bbox_head=dict(num_classes=2), mask_head=dict(num_classes=2)))
+"""
+DETECTION_DATA = """
+metainfo = dict(classes=('square', 'bar'))
+pipeline = [
+    dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='Resize', scale=(64, 64), keep_ratio=True), dict(type='PackDetInputs')]
+test_pipeline = [
+    dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64), keep_ratio=True),
+    dict(type='PackDetInputs',
+         meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]
+data = dict(type='CocoDataset', data_root='{root}/', ann_file='coco.json',
+            data_prefix=dict(img='images/'), metainfo=metainfo)
+loader = dict(batch_size=2, num_workers=0, persistent_workers=False)
+train_dataloader = dict(**loader, dataset=dict(**data, pipeline=pipeline, _delete_=True))
+val_dataloader = dict(**loader, dataset=dict(**data, pipeline=test_pipeline, test_mode=True,
+                                             _delete_=True))
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file='{root}/coco.json')
+test_evaluator = val_evaluator
+train_cfg = dict(max_epochs=1)
+"""
+SEGMENTATION = """
+_base_ = ['{configs}/_base_/models/fpn_r50.py', '{configs}/_base_/default_runtime.py',
+          '{configs}/_base_/schedules/schedule_20k.py']
+model = dict(
+    pretrained=None,
+    data_preprocessor=dict(size=(64, 64)),
+    backbone=dict(_delete_=True, type='hybrid_mm.VAN', arch='b0'),
+    neck=dict(in_channels=[32, 64, 160, 256]),
+    decode_head=dict(num_classes=3, norm_cfg=dict(type='BN')))
+"""
+SEGMENTATION_DATA = """
+pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'),
+            dict(type='Resize', scale=(64, 64)), dict(type='PackSegInputs')]
+test_pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64)),
+                 dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
+data = dict(type='BaseSegDataset', data_root='{root}', img_suffix='.png', seg_map_suffix='.png',
+            data_prefix=dict(img_path='images', seg_map_path='maps'),
+            metainfo=dict(classes=('ground', 'square', 'bar'),
+                          palette=[[0, 0, 0], [255, 0, 0], [0, 0, 255]]))
+train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False,
+                        sampler=dict(type='InfiniteSampler', shuffle=True),
+                        dataset=dict(**data, pipeline=pipeline))
+val_dataloader = dict(batch_size=1, num_workers=0, persistent_workers=False,
+                      sampler=dict(type='DefaultSampler', shuffle=False),
+                      dataset=dict(**data, pipeline=test_pipeline))
+test_dataloader = val_dataloader
+val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+test_evaluator = val_evaluator
+train_cfg = dict(max_iters=2, val_interval=2)
+"""
+DETECT = """
+import sys
+from mmdet.apis import DetInferencer
+
+config, weights, image = sys.argv[1:]
+inferencer = DetInferencer(config, weights, device='cpu', show_progress=False)
+assert type(inferencer.model.backbone).__module__ == 'hybrid_mm.backbones.van'
+result = inferencer(image, pred_score_thr=0.0)['predictions'][0]
+assert len(result['bboxes']) == len(result['scores']) == len(result['masks']), result.keys()
+import hybrid_mm
+print('FROM', hybrid_mm.__file__)
+"""
+SEGMENT = """
+import sys
+from mmseg.apis import MMSegInferencer
+
+config, weights, image = sys.argv[1:]
+inferencer = MMSegInferencer(config, weights, device='cpu')
+assert type(inferencer.model.backbone).__module__ == 'hybrid_mm.backbones.van'
+assert inferencer(image)['predictions'].shape == (64, 64)
+import hybrid_mm
+print('FROM', hybrid_mm.__file__)
+"""
+
+
+def run(command, cwd, path=None):
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    environment.pop('PYTHONPATH', None)
+    if path is not None:
+        environment['PYTHONPATH'] = str(path)
+    done = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    return done.stdout
+
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('wheel')
+    run(['-m', 'hatchling', 'build', '-t', 'wheel', '-d', folder], ROOT)
+    return next(folder.glob('hybrid_mm-*.whl'))
+
+
+@pytest.fixture(scope='module')
+def installed(wheel, tmp_path_factory):
+    """Folder with the installed wheel and nothing else."""
+    target = tmp_path_factory.mktemp('target')
+    command = ['-m', 'pip', 'install', '--quiet', '--no-deps', '--no-index', '--target', target]
+    run([*command, wheel], target)
+    return target
+
+
+@pytest.fixture(scope='module')
+def dataset(tmp_path_factory):
+    """Four pictures with a red square and a blue bar, as COCO annotations and as maps."""
+    root = tmp_path_factory.mktemp('dataset')
+    (root / 'images').mkdir()
+    (root / 'maps').mkdir()
+    rng = np.random.default_rng(0)
+    images, annotations = [], []
+    for index in range(4):
+        image = rng.integers(90, 160, (SIZE, SIZE, 3), dtype=np.uint8)
+        labels = np.zeros((SIZE, SIZE), np.uint8)
+        images.append(dict(id=index, file_name=f'{index}.png', width=SIZE, height=SIZE))
+        shapes = [(4 + index, 6, 20, 20, (220, 30, 30)), (8, 40, 48, 10, (30, 30, 220))]
+        for category, (x, y, width, height, colour) in enumerate(shapes, 1):
+            image[y : y + height, x : x + width] = colour
+            labels[y : y + height, x : x + width] = category
+            right, bottom = x + width, y + height
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=index,
+                    category_id=category,
+                    bbox=[x, y, width, height],
+                    area=width * height,
+                    iscrowd=0,
+                    segmentation=[[x, y, right, y, right, bottom, x, bottom]],
+                )
+            )
+        Image.fromarray(image).save(root / f'images/{index}.png')
+        Image.fromarray(labels).save(root / f'maps/{index}.png')
+    categories = [dict(id=1, name='square'), dict(id=2, name='bar')]
+    coco = dict(images=images, annotations=annotations, categories=categories)
+    (root / 'coco.json').write_text(json.dumps(coco))
+    return root
+
+
+def mim(package):
+    return Path(find_spec(package).origin).parent / '.mim'
+
+
+def test_wheel_carries_what_mim_expects(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert not [name for name in names if '__pycache__' in name or name.startswith('tests')]
+    tracked = subprocess.run(
+        ['git', 'ls-files', 'configs', 'tools', 'model-index.yml', 'hybrid_mm/*.py'],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if tracked.returncode:
+        pytest.skip('not a git checkout')
+    for name in tracked.stdout.split():
+        assert (name if name.startswith('hybrid_mm/') else f'hybrid_mm/.mim/{name}') in names
+
+
+def test_model_index_of_the_wheel_names_files_that_are_in_it(installed):
+    import yaml
+
+    resources = installed / 'hybrid_mm/.mim'
+    for metafile in yaml.safe_load((resources / 'model-index.yml').read_text())['Import']:
+        for model in yaml.safe_load((resources / metafile).read_text()).get('Models', []):
+            assert (resources / model['Config']).is_file(), model['Config']
+
+
+@pytest.mark.parametrize('where', ['wheel', 'checkout'])
+def test_configs_can_be_inherited_from_elsewhere(where, request, tmp_path):
+    """`hybrid_mm::...` works from the wheel and, through the links in .mim, from a checkout."""
+    path = request.getfixturevalue('installed') if where == 'wheel' else ROOT
+    (tmp_path / 'mine.py').write_text("_base_ = 'hybrid_mm::van/mask-rcnn_van-b0_fpn_1x_coco.py'")
+    code = (
+        'import hybrid_mm; from mmengine.config import Config\n'
+        "print(Config.fromfile('mine.py').model.backbone.type)"
+    )
+    assert 'hybrid_mm.VAN' in run(['-c', code], tmp_path, path)
+
+
+def test_detection_with_mmdet_alone(installed, dataset, tmp_path):
+    config = tmp_path / 'config.py'
+    config.write_text(DETECTION + DETECTION_DATA.replace('{root}', str(dataset)))
+    out = run([mim('mmdet') / 'tools/train.py', config, '--work-dir', 'run'], tmp_path, installed)
+    assert 'coco/segm_mAP' in out
+    weights = tmp_path / 'run/epoch_1.pth'
+    command = [mim('mmdet') / 'tools/test.py', config, weights, '--work-dir', 'run']
+    assert 'segm_mAP_50' in run(command, tmp_path, installed)
+    out = run(['-c', DETECT, config, weights, dataset / 'images/0.png'], tmp_path, installed)
+    assert f'FROM {installed}' in out
+
+
+def test_segmentation_with_mmseg_alone(installed, dataset, tmp_path):
+    config = tmp_path / 'config.py'
+    text = SEGMENTATION.replace('{configs}', str(mim('mmseg') / 'configs'))
+    config.write_text(text + SEGMENTATION_DATA.replace('{root}', str(dataset)))
+    out = run([mim('mmseg') / 'tools/train.py', config, '--work-dir', 'run'], tmp_path, installed)
+    assert 'mIoU' in out
+    weights = tmp_path / 'run/iter_2.pth'
+    command = [mim('mmseg') / 'tools/test.py', config, weights, '--work-dir', 'run']
+    assert 'mIoU' in run(command, tmp_path, installed)
+    out = run(['-c', SEGMENT, config, weights, dataset / 'images/0.png'], tmp_path, installed)
+    assert f'FROM {installed}' in out
