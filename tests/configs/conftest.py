@@ -1,0 +1,124 @@
+"""Which configs there are, and how a test builds one at a reduced size."""
+
+import contextlib
+import functools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.structures import InstanceData, PixelData
+from mmpretrain.structures import DataSample
+from mmseg.structures import SegDataSample
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+LEAVES = sorted(p for p in CONFIGS.glob('*/*.py') if p.parent.name != '_base_')
+PAPERS = sorted(p.parent for p in CONFIGS.glob('*/metafile.yml'))
+SIZE = 64
+
+
+@functools.cache
+def load(path: Path) -> Config:
+    """A config to look at, not to change."""
+    return Config.fromfile(path)
+
+
+def relative(path: Path) -> str:
+    """Name of a config in the output of pytest."""
+    return str(path.relative_to(CONFIGS).with_suffix(''))
+
+
+@contextlib.contextmanager
+def scope(cfg: Config):
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        yield
+
+
+def strip_weights(node) -> None:
+    """Remove every ``init_cfg`` that reads a file."""
+    if isinstance(node, dict):
+        init = node.get('init_cfg')
+        if isinstance(init, dict) and init.get('type') == 'Pretrained':
+            node['init_cfg'] = None
+        for value in node.values():
+            strip_weights(value)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            strip_weights(value)
+
+
+def reduced(path: Path) -> Config:
+    """A config with fewer proposals and points and small padding; the network as it is."""
+    cfg = Config.fromfile(path)
+    model = cfg.model
+    strip_weights(model)
+    pre = model.data_preprocessor
+    if 'size' in pre:
+        pre.size = (SIZE, SIZE)
+    for augment in pre.get('batch_augments') or []:
+        augment.size = (SIZE, SIZE)
+    for part in (model.get('train_cfg') or {}, model.get('test_cfg') or {}):
+        for name in ('rpn', 'rpn_proposal'):
+            if 'max_per_img' in part.get(name, {}):
+                part[name].max_per_img = 20
+        if 'num_points' in part:
+            part.num_points = 64
+    return cfg
+
+
+def build(cfg: Config) -> torch.nn.Module:
+    torch.manual_seed(0)
+    with scope(cfg):
+        model = MODELS.build(cfg.model)
+        model.init_weights()
+    return revert_sync_batchnorm(model)
+
+
+def optimizer(cfg: Config, model: torch.nn.Module):
+    with scope(cfg):
+        return build_optim_wrapper(model, cfg.optim_wrapper)
+
+
+def batch(cfg: Config, n: int = 2, size: tuple[int, int] = (SIZE, SIZE)) -> dict:
+    """Random images with annotations of the kind that the config's model wants."""
+    rng = np.random.default_rng(0)
+    h, w = size
+    inputs = [torch.from_numpy(rng.integers(0, 256, (3, h, w), dtype=np.uint8)) for _ in range(n)]
+    return dict(inputs=inputs, data_samples=[_sample(cfg, rng, h, w) for _ in range(n)])
+
+
+def _sample(cfg: Config, rng: np.random.Generator, h: int, w: int):
+    meta = dict(
+        img_id=0, img_path='', img_shape=(h, w), ori_shape=(h, w), pad_shape=(h, w),
+        batch_input_shape=(h, w), scale_factor=(1.0, 1.0), flip=False,
+    )  # fmt: skip
+    if cfg.default_scope == 'mmpretrain':
+        return DataSample(metainfo=meta).set_gt_label(int(rng.integers(1000)))
+    if cfg.default_scope == 'mmseg':
+        classes = cfg.model.decode_head.num_classes
+        labels = torch.from_numpy(rng.integers(0, classes, (1, h, w)))
+        return SegDataSample(metainfo=meta, gt_sem_seg=PixelData(data=labels))
+    boxes = torch.tensor([[4, 4, h // 2, w // 2], [w // 3, h // 3, w - 4, h - 4]])
+    masks = np.zeros((2, h, w), np.uint8)
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes.tolist(), strict=True):
+        mask[y1:y2, x1:x2] = 1
+    sample = DetDataSample(metainfo=meta)
+    sample.gt_instances = InstanceData(
+        bboxes=boxes.float(), labels=torch.tensor([0, 1]), masks=BitmapMasks(masks, h, w)
+    )
+    sample.gt_sem_seg = PixelData(sem_seg=torch.full((1, h, w), 81))
+    return sample
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -1,0 +1,125 @@
+"""Every config builds, takes a training step, predicts, and is what its name says."""
+
+import re
+
+import pytest
+import torch
+from mmengine.dataset import Compose
+
+from .conftest import LEAVES, batch, build, load, optimizer, reduced, relative, scope
+
+every_leaf = pytest.mark.parametrize('path', LEAVES, ids=relative)
+
+
+def test_there_are_configs():
+    assert len(LEAVES) > 100
+
+
+@every_leaf
+def test_step_and_prediction(path):
+    cfg = reduced(path)
+    model = build(cfg)
+    wrapper = optimizer(cfg, model)
+    first = next(p for p in model.backbone.parameters() if p.requires_grad)
+    before = first.detach().clone()
+
+    losses = model.train().train_step(batch(cfg), wrapper)
+    assert torch.isfinite(losses['loss']), losses
+    for name, p in model.backbone.named_parameters():
+        if p.requires_grad:
+            assert p in wrapper.optimizer.state, f'no gradient reached {name}'
+            assert torch.isfinite(p).all(), name
+    assert not torch.equal(first, before), 'the step left the backbone as it was'
+    del wrapper
+
+    with torch.no_grad():
+        (result,) = model.eval().test_step(batch(cfg, n=1, size=(64, 96)))
+    if cfg.default_scope == 'mmpretrain':
+        assert result.pred_score.shape == (cfg.model.head.num_classes,)
+        assert torch.allclose(result.pred_score.sum(), torch.tensor(1.0), atol=1e-4)
+    elif cfg.default_scope == 'mmseg':
+        assert result.pred_sem_seg.data.shape == (1, 64, 96)
+        assert result.pred_sem_seg.data.max() < cfg.model.decode_head.num_classes
+    elif 'panoptic_head' in cfg.model:
+        assert result.pred_panoptic_seg.sem_seg.shape[-2:] == (64, 96)
+    else:
+        boxes = result.pred_instances.bboxes
+        assert boxes.shape[1] == 4
+        assert torch.isfinite(boxes).all()
+        if 'roi_head' in cfg.model:
+            assert result.pred_instances.masks.shape[1:] == (64, 96)
+
+
+@every_leaf
+def test_parts_build(path):
+    cfg = load(path)
+    with scope(cfg):
+        pipelines = [cfg.get('tta_pipeline')]
+        for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+            dataset = cfg[loader].dataset
+            while 'dataset' in dataset:  # RepeatDataset and the like
+                dataset = dataset.dataset
+            pipelines.append(dataset.pipeline)
+        for pipeline in filter(None, pipelines):
+            Compose(pipeline)
+    assert cfg.custom_imports.imports == ['hybrid_mm']
+    assert cfg.auto_scale_lr.base_batch_size > 0
+
+
+@every_leaf
+def test_style(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 24 or path.parent.name == 'demo'
+    assert '::' not in text, 'inherits from another package'
+
+
+papers_only = pytest.mark.parametrize(
+    'path', [p for p in LEAVES if p.parent.name not in ('demo', 'camvid')], ids=relative
+)
+
+
+@papers_only
+def test_name_tells_batch_and_schedule(path):
+    cfg, name = load(path), path.stem
+    match = re.search(r'_(\d+)xb(\d+)-', name + '-') or re.search(r'_(\d+)xb(\d+)_', name)
+    gpus, samples = map(int, match.groups()) if match else (8, 2)
+    assert cfg.train_dataloader.batch_size == samples
+    assert cfg.auto_scale_lr.base_batch_size == gpus * samples
+
+    loop = cfg.train_cfg
+    for tag, key, expected in (
+        ('_1x_', 'max_epochs', 12), ('-3x_', 'max_epochs', 36), ('_in1k', 'max_epochs', 310),
+        ('-50e_', 'max_iters', 368750), ('-40k_', 'max_iters', 40000),
+        ('-80k_', 'max_iters', 80000), ('-160k_', 'max_iters', 160000),
+    ):  # fmt: skip
+        if tag in name + '_':
+            assert loop[key] == expected
+            break
+    else:
+        pytest.fail(f'no schedule in {name}')
+    dataset = cfg.train_dataloader.dataset.type
+    tags = dict(CocoDataset='_coco', CocoPanopticDataset='_coco-panoptic', ImageNet='_in1k',
+                ADE20KDataset='_ade20k-512x512')  # fmt: skip
+    assert name.endswith(tags[dataset])
+
+
+@pytest.mark.parametrize(
+    'path', [p for p in LEAVES if p.parent.name in ('van', 'lska')], ids=relative
+)
+def test_name_tells_backbone(path):
+    cfg, name = load(path), path.stem
+    backbone = cfg.model.backbone
+    match = re.search(r'van-(?:(lska|lka)(-trivial)?-)?(b\d|tiny|small|base)(?:-k(\d+))?', name)
+    operator, trivial, arch, kernel = match.groups()
+    assert backbone.arch == arch
+    assert backbone.get('attention', 'lka') == (operator or 'lka') + ('_trivial' if trivial else '')
+    assert backbone.get('kernel_size', 23) == int(kernel or 23)
+    if cfg.default_scope == 'mmpretrain':
+        return
+    # weights of the very same network; LKA-Tiny at kernel size 23 is VAN-B0
+    stem = re.search(r'van-[\w-]*?(?=_)', name)[0]
+    if stem == 'van-lka-tiny':
+        stem = 'van-b0'
+    expected = f'checkpoints/{stem}.pth' if 'in22k' in stem else f'checkpoints/{stem}_in1k.pth'
+    expected = expected.replace('-in22k', '_in22k')
+    assert backbone.init_cfg.checkpoint == expected
