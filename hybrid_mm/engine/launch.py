@@ -1,0 +1,199 @@
+"""Command-line flags -> config, and config -> runner.
+
+The flags mean what they mean in MMDetection, MMSegmentation and MMPretrain; where one flag has
+different meanings there, the config's ``default_scope`` decides.
+"""
+
+import argparse
+import copy
+import os
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from hybrid_mm.engine.cli import UserError, load_config, task_of
+from hybrid_mm.engine.distributed import init_distributed
+
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+
+def config_of_run(args: argparse.Namespace) -> Config:
+    """Read the config of a run and apply the flags that training and testing share."""
+    cfg = load_config(args.config, args.cfg_options)
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = os.path.join('work_dirs', Path(args.config).stem)
+    for name in LOADERS:
+        loader = cfg.get(name)
+        if loader is None:
+            continue
+        if args.no_pin_memory:
+            loader.pin_memory = False
+        if args.no_persistent_workers or loader.get('num_workers', 0) == 0:
+            # torch refuses persistent workers where there are none
+            loader.persistent_workers = False
+    if args.seed is not None or args.deterministic:
+        randomness = cfg.setdefault('randomness', ConfigDict())
+        if args.seed is not None:
+            randomness.seed = args.seed
+        if args.deterministic:
+            randomness.deterministic = True
+    init_distributed(cfg, args.launcher, args.local_rank)
+    return cfg
+
+
+def set_training_amp(cfg: Config, dtype: str | None) -> None:
+    """Set the optimizer wrapper for ``--amp [dtype]``, or adapt that of the config to a CPU.
+
+    Args:
+        cfg: Config of the run.
+        dtype: 'float16', 'bfloat16', 'auto' (that of the config, else the device's), or None
+            if the flag is not given.
+
+    Raises:
+        UserError: float16 on CPU, or an optimizer wrapper that has no mixed precision.
+    """
+    wrapper = cfg.optim_wrapper
+    kind = wrapper.get('type', 'OptimWrapper')
+    if dtype is None and kind != 'AmpOptimWrapper':
+        return
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper', 'hybrid_mm.AutocastOptimWrapper'):
+        raise UserError(
+            f'--amp needs optim_wrapper.type OptimWrapper or AmpOptimWrapper, got {kind}'
+        )
+    if not torch.cuda.is_available():
+        if dtype == 'float16':
+            raise UserError('--amp float16 needs a GPU; on CPU use --amp bfloat16')
+        wrapper.pop('loss_scale', None)
+        wrapper.pop('use_fsdp', None)
+        wrapper.update(type='hybrid_mm.AutocastOptimWrapper', dtype='bfloat16')
+        return
+    wrapper.type = 'AmpOptimWrapper'
+    wrapper.setdefault('loss_scale', 'dynamic')
+    if dtype in ('float16', 'bfloat16'):
+        wrapper.dtype = dtype
+
+
+def set_testing_amp(cfg: Config, dtype: str | None) -> None:
+    """Set the test loop's autocast for ``--amp [dtype]``.
+
+    Raises:
+        UserError: float16 on CPU.
+    """
+    if dtype is None:
+        return
+    if dtype == 'float16' and not torch.cuda.is_available():
+        raise UserError('--amp float16 needs a GPU; on CPU use --amp bfloat16')
+    cfg.test_cfg.fp16 = True
+    if dtype == 'bfloat16' and torch.cuda.is_available():
+        # the loop has no data type of its own and takes torch's default
+        torch.set_autocast_dtype('cuda', torch.bfloat16)
+
+
+def set_auto_scale_lr(cfg: Config) -> None:
+    """Scale the learning rate with the total batch size.
+
+    Raises:
+        UserError: the config does not say for which batch size its learning rate is.
+    """
+    if cfg.get('auto_scale_lr', {}).get('base_batch_size') is None:
+        raise UserError(
+            f'--auto-scale-lr: {cfg.filename} does not say for which total batch size its '
+            'learning rate is; add auto_scale_lr = dict(enable=False, base_batch_size=N)'
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+def disable_validation(cfg: Config) -> None:
+    """Train without validation."""
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    checkpoint = cfg.get('default_hooks', {}).get('checkpoint')
+    if checkpoint is not None:
+        # it would wait for a metric that never comes
+        checkpoint.pop('save_best', None)
+
+
+def set_visualization(
+    cfg: Config, show: bool, show_dir: str | None, wait_time: float, interval: int | None
+) -> None:
+    """Draw predictions in windows (``show``) or into ``show_dir``.
+
+    Raises:
+        UserError: the config has no visualization hook.
+    """
+    hook = cfg.get('default_hooks', {}).get('visualization')
+    if hook is None:
+        raise UserError(
+            '--show and --show-dir need a visualization hook in default_hooks of the config, e.g. '
+            "default_hooks = dict(visualization=dict(type='DetVisualizationHook'))"
+        )
+    task = task_of(cfg)
+    hook.update(show=show, wait_time=wait_time)
+    hook['enable' if task == 'classification' else 'draw'] = True
+    if interval is not None:
+        hook.interval = interval
+    if show_dir is None:
+        return
+    if task == 'detection':
+        hook.test_out_dir = show_dir  # under work_dir/timestamp, as in MMDetection
+    elif task == 'segmentation':
+        cfg.visualizer.save_dir = show_dir
+    else:
+        hook.out_dir = show_dir
+
+
+def set_test_time_augmentation(cfg: Config) -> None:
+    """Wrap the model for ``--tta``; without ``tta_pipeline`` in the config, with a flip.
+
+    Raises:
+        UserError: the model predicts instance masks, which MMDetection cannot merge.
+    """
+    task = task_of(cfg)
+    if task == 'detection' and _predicts_masks(cfg.model):
+        raise UserError(
+            '--tta: MMDetection merges augmented boxes, not instance masks, and the model has a '
+            'mask head; test without --tta, or boxes only with --cfg-options '
+            'model.roi_head.mask_head=None test_evaluator.metric=bbox'
+        )
+    cfg.setdefault('tta_model', _default_tta_model(task))
+    dataset = cfg.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    if 'tta_pipeline' not in cfg:
+        cfg.tta_pipeline = copy.deepcopy(dataset.pipeline)
+        pack = cfg.tta_pipeline[-1]
+        if task == 'detection':
+            pack.meta_keys = (
+                *('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
+                *('flip', 'flip_direction'),
+            )
+        annotations = [t for t in cfg.tta_pipeline[:-1] if t['type'] == 'LoadAnnotations']
+        cfg.tta_pipeline = [t for t in cfg.tta_pipeline[:-1] if t not in annotations]
+        flips = [dict(type='RandomFlip', prob=p) for p in (1.0, 0.0)]
+        tail = [flips, annotations, [pack]] if annotations else [flips, [pack]]
+        cfg.tta_pipeline.append(dict(type='TestTimeAug', transforms=tail))
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    dataset.pipeline = cfg.tta_pipeline
+
+
+def _predicts_masks(model: dict) -> bool:
+    heads = [model, model.get('roi_head') or {}]
+    return any(head.get('mask_head') is not None for head in heads)
+
+
+def _default_tta_model(task: str) -> dict:
+    if task == 'detection':
+        return dict(
+            type='DetTTAModel',
+            tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
+        )
+    return dict(type='SegTTAModel' if task == 'segmentation' else 'AverageClsScoreTTA')
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the runner that a config asks for."""
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

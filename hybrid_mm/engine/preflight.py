@@ -1,0 +1,439 @@
+"""Checks before a run, and the one-line form of what a wrong config raises."""
+
+import inspect
+import json
+import mmap
+import os
+import pickle
+import re
+import traceback
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmengine import registry
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.registry import DATASETS, DefaultScope
+from mmengine.runner import Runner
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import nn
+
+from hybrid_mm.engine.cli import UserError, _text, nearest
+
+EXTRA_KEYS = {
+    *('model_wrapper_cfg', 'find_unused_parameters', 'sync_bn', 'runner_type', 'tta_model'),
+    *('tta_pipeline', 'custom_imports', 'compile', 'efficient_conv_bn_eval', 'fp16'),
+}
+"""Top-level keys that the runner reads from the whole config and not as an argument."""
+
+
+# ---------------------------------------------------------------- options
+
+
+def check_options(cfg: Config, options: dict) -> None:
+    """Check that the keys of ``--cfg-options`` name something.
+
+    A new key inside an existing dict is legitimate (an argument that the config leaves at its
+    default) and warned of only if it looks like a slip. A path through dicts that do not exist,
+    or a top-level key that neither the config nor the runner has, is an error.
+
+    Raises:
+        UserError: names the key, what does not exist, and the nearest names.
+    """
+    runner_keys = set(inspect.signature(Runner.__init__).parameters) | EXTRA_KEYS
+    for key in options:
+        node, parts = cfg._cfg_dict, key.split('.')
+        for depth, part in enumerate(parts):
+            path = '.'.join(parts[:depth]) or 'the config'
+            last = depth == len(parts) - 1
+            if isinstance(node, (list, tuple)):
+                if not part.isdigit() or int(part) >= len(node):
+                    raise UserError(
+                        f'--cfg-options {key}: {path} is a list of {len(node)}; expected an index '
+                        f'below that, got {part}'
+                    )
+                node = node[int(part)]
+                continue
+            if not isinstance(node, dict):
+                raise UserError(f'--cfg-options {key}: {path} is {node!r} and has no keys')
+            if part in node:
+                node = node[part]
+                continue
+            if depth == 0 and part in runner_keys:
+                break
+            if depth == 0 or not last:
+                names = runner_keys | set(node) if depth == 0 else set(node)
+                raise UserError(
+                    f'--cfg-options {key}: {path} has no key {part!r}{nearest(part, names)}'
+                )
+            hint = nearest(part, node)
+            if hint:
+                warnings.warn(
+                    f'--cfg-options {key}: {path} has no key {part!r}, it is added{hint}',
+                    stacklevel=2,
+                )
+
+
+# ---------------------------------------------------------------- data
+
+
+def _datasets(dataset: dict) -> Iterator[dict]:
+    """Walk through wrappers (``dataset``, ``datasets``) to the data sets that read files."""
+    if 'dataset' in dataset:
+        yield from _datasets(dataset['dataset'])
+    elif 'datasets' in dataset:
+        for child in dataset['datasets']:
+            yield from _datasets(child)
+    else:
+        yield dataset
+
+
+def _paths(dataset: dict) -> dict[str, str]:
+    """Files and folders that a data set reads, by config key."""
+    root = dataset.get('data_root') or ''
+    paths = {}
+    if dataset.get('ann_file'):
+        paths['ann_file'] = os.path.join(root, dataset['ann_file'])
+    prefix = dataset.get('data_prefix')
+    if isinstance(prefix, str):
+        prefix = {'data_prefix': prefix}
+    for key, value in (prefix or {}).items():
+        if value and isinstance(value, str):
+            paths[key] = os.path.join(root, value)
+    if dataset.get('split') and not paths and 'ImageNet' in str(dataset.get('type')):
+        paths['split'] = os.path.join(root, dataset['split'])
+    return paths or ({'data_root': root} if root else {})
+
+
+def check_data(cfg: Config, loader: str) -> None:
+    """Check that the files of a dataloader are there and fit the classes of the config.
+
+    Raises:
+        UserError: a path does not exist (the layout that the config expects is printed),
+            annotation categories do not fit, the model's ``num_classes`` does not fit, or a
+            segmentation map has a label out of range.
+    """
+    if not cfg.get(loader):
+        return
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        for dataset in _datasets(cfg[loader].dataset):
+            _check_paths(dataset, loader)
+            classes, meta = _classes(dataset)
+            if classes:
+                _check_categories(dataset, classes, loader)
+                _check_num_classes(cfg, classes, loader)
+                _check_label_maps(dataset, classes, meta, loader)
+
+
+def _check_paths(dataset: dict, loader: str) -> None:
+    paths = _paths(dataset)
+    missing = [path for path in paths.values() if '://' not in path and not os.path.exists(path)]
+    if not missing:
+        return
+    root = dataset.get('data_root') or ''
+    lines = [f'    {root or "(no data_root)"}']
+    for key, path in paths.items():
+        state = 'MISSING' if path in missing else 'found'
+        shown = os.path.relpath(path, root) if root else path
+        folder = '' if os.path.splitext(path)[1] else '/'
+        lines.append(f'      {shown + folder:<48} {key}: {state}')
+    raise UserError(
+        f'{loader}: {missing[0]} does not exist\n'
+        f'  the config expects this layout ({dataset.get("type")}):\n'
+        + '\n'.join(lines)
+        + '\n  put or link the data there, or name its place with '
+        f'--cfg-options {loader}.dataset.data_root=DIR'
+    )
+
+
+def _classes(dataset: dict) -> tuple[list[str] | None, dict]:
+    """Class names of a data set and its arguments' defaults; None if only the files tell."""
+    cls = DATASETS.get(dataset['type'])
+    if cls is None:
+        return None, {}  # building it says so, with the nearest names
+    meta = {**getattr(cls, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
+    classes = meta.get('classes') or dataset.get('classes')
+    if isinstance(classes, str):
+        if not os.path.isfile(classes):
+            raise UserError(f'{dataset["type"]}: class file {classes} does not exist')
+        classes = Path(classes).read_text().split('\n')
+        classes = [name.strip() for name in classes if name.strip()]
+    defaults = {
+        name: parameter.default
+        for base in reversed(cls.__mro__)
+        if '__init__' in vars(base)
+        for name, parameter in inspect.signature(base.__init__).parameters.items()
+    }
+    return (list(classes) if classes else None), {**defaults, **dataset}
+
+
+def _categories(path: str) -> list[str] | None:
+    """Names of the categories of a COCO file without parsing its (large) other parts."""
+    with open(path, 'rb') as file:
+        if not os.fstat(file.fileno()).st_size:
+            raise UserError(f'annotation file {path} is empty')
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            for match in re.finditer(rb'"categories"\s*:\s*\[', data):
+                start = match.end() - 1
+                for size in (1 << 16, len(data)):
+                    try:
+                        text = data[start : start + size].decode('utf-8', 'ignore')
+                        found, _ = json.JSONDecoder().raw_decode(text)
+                    except ValueError:
+                        continue
+                    if all(isinstance(item, dict) and 'name' in item for item in found):
+                        return [item['name'] for item in found]
+    return None
+
+
+def _check_categories(dataset: dict, classes: list[str], loader: str) -> None:
+    path = _paths(dataset).get('ann_file', '')
+    if not path.endswith('.json') or 'Coco' not in str(dataset['type']):
+        return
+    names = _categories(path)
+    if names is None:
+        raise UserError(f'{loader}: {path} has no list "categories"; expected a COCO file')
+    absent = [name for name in classes if name not in names]
+    if absent:
+        # MMDetection would drop them silently and shift the labels of the others
+        raise UserError(
+            f'{loader}: {len(absent)} of the {len(classes)} classes of the config are no '
+            f'categories of {path}: {_short(absent)}; the file has {len(names)}: {_short(names)}. '
+            f'Name its classes with {loader}.dataset.metainfo=dict(classes=(...)) and set '
+            'num_classes of the heads'
+        )
+
+
+def _short(names: list[str], count: int = 6) -> str:
+    return ', '.join(names[:count]) + (', ...' if len(names) > count else '')
+
+
+def _num_classes(node, path: str = 'model') -> Iterator[tuple[str, int]]:
+    """Every ``num_classes`` of a model's config, except that of region proposals."""
+    if isinstance(node, dict):
+        if isinstance(node.get('num_classes'), int):
+            yield f'{path}.num_classes', node['num_classes']
+        for key, value in node.items():
+            if key not in ('rpn_head', 'backbone'):
+                yield from _num_classes(value, f'{path}.{key}')
+    elif isinstance(node, (list, tuple)):
+        for i, value in enumerate(node):
+            yield from _num_classes(value, f'{path}.{i}')
+
+
+def _check_num_classes(cfg: Config, classes: list[str], loader: str) -> None:
+    wrong = [(path, n) for path, n in _num_classes(cfg.model) if n != len(classes)]
+    if wrong:
+        path, number = wrong[0]
+        options = ' '.join(f'{path}={len(classes)}' for path, _ in wrong)
+        raise UserError(
+            f'{path} is {number}, but the data set of {loader} has {len(classes)} classes '
+            f'({_short(classes, 4)}); use --cfg-options {options}'
+        )
+
+
+def _check_label_maps(
+    dataset: dict, classes: list[str], meta: dict, loader: str, samples: int = 8
+) -> None:
+    """Look at a few label maps, spread over the folder."""
+    folder = _paths(dataset).get('seg_map_path')
+    if folder is None or not os.path.isdir(folder):
+        return
+    import mmcv
+    import numpy as np
+
+    suffix = meta.get('seg_map_suffix', '.png')
+    files = sorted(path for path in Path(folder).rglob(f'*{suffix}'))
+    if not files:
+        raise UserError(f'{loader}: {folder} has no label maps *{suffix}')
+    shifted = bool(meta.get('reduce_zero_label', False))
+    ignored = meta.get('ignore_index', 255)
+    high = len(classes) if shifted else len(classes) - 1
+    for path in files[:: max(1, len(files) // samples)][:samples]:
+        labels = mmcv.imread(str(path), flag='unchanged', backend='pillow')
+        if labels is None or labels.ndim != 2:
+            shape = None if labels is None else labels.shape
+            raise UserError(f'{loader}: {path} is no label map (one channel); its shape is {shape}')
+        wrong = [int(v) for v in np.unique(labels) if v > high and v not in (ignored, 255)]
+        if wrong:
+            raise UserError(
+                f'{loader}: {path} has the label {wrong[0]}; {len(classes)} classes with '
+                f'reduce_zero_label={shifted} allow 0..{high} and {ignored} (ignored)'
+            )
+
+
+# ---------------------------------------------------------------- checkpoints
+
+
+def check_checkpoint_path(path: str) -> None:
+    """Check that a checkpoint is there, unless it is a URL.
+
+    Raises:
+        UserError: it does not exist; names checkpoints that lie beside it.
+    """
+    if '://' in path or os.path.isfile(path):
+        return
+    folder = Path(path).parent
+    beside = sorted(file.name for file in folder.glob('*.pth')) if folder.is_dir() else []
+    hint = f'; {folder} has {_short(beside)}' if beside else ''
+    raise UserError(f'checkpoint {path} does not exist{hint}')
+
+
+def read_checkpoint(path: str) -> dict:
+    """Read a checkpoint onto the CPU.
+
+    Raises:
+        UserError: it does not exist, is truncated, or is no checkpoint.
+    """
+    check_checkpoint_path(path)
+    try:
+        checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, KeyError) as error:
+        size = f' ({os.path.getsize(path)} bytes)' if os.path.isfile(path) else ''
+        first = _text(error).strip().split('\n')[0]
+        raise UserError(
+            f'checkpoint {path}{size} cannot be read: it is truncated or no checkpoint ({first})'
+        ) from error
+    if not isinstance(checkpoint, dict):
+        raise UserError(
+            f'checkpoint {path} holds a {type(checkpoint).__name__}; expected a dict of weights'
+        )
+    return checkpoint
+
+
+def load_strictly(runner: Runner, path: str) -> None:
+    """Load a checkpoint into the runner's model; every key and shape must fit.
+
+    Raises:
+        UserError: it is the checkpoint of another model; names the first keys that do not fit.
+    """
+    checkpoint = read_checkpoint(path)
+    runner.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+    load_weights(runner.model, checkpoint, path)
+    meta = checkpoint.get('meta') or {}
+    trained = (meta.get('dataset_meta') or {}).get('classes')
+    ours = (runner.test_dataloader.dataset.metainfo or {}).get('classes')
+    if trained and ours and tuple(trained) != tuple(ours):
+        print_log(
+            f'the classes of {path} ({_short(list(trained))}) are not those of the data set '
+            f'({_short(list(ours))})',
+            logger='current',
+            level=30,
+        )
+    runner.logger.info(f'Load checkpoint from {path}')
+
+
+def load_weights(model: nn.Module, checkpoint: dict, path: str) -> None:
+    """Load the weights of a checkpoint (wrappers such as DDP or TTA aside), strictly.
+
+    Raises:
+        UserError: names the first missing, unexpected and mis-shaped keys.
+    """
+    while isinstance(getattr(model, 'module', None), nn.Module):
+        model = model.module
+    source = checkpoint.get('state_dict', checkpoint)
+    source = {re.sub(r'^module\.', '', key): value for key, value in source.items()}
+    target = model.state_dict()
+    missing = [k for k in target if k not in source and not k.endswith('num_batches_tracked')]
+    unexpected = [k for k in source if k not in target]
+    shapes = [
+        f'{k} ({tuple(source[k].shape)} in the file, {tuple(target[k].shape)} in the model)'
+        for k in target
+        if k in source and hasattr(source[k], 'shape') and source[k].shape != target[k].shape
+    ]
+    groups = (('missing', missing), ('unexpected', unexpected), ('of another shape', shapes))
+    found = [f'{len(keys)} {name}: {_short(keys, 3)}' for name, keys in groups if keys]
+    if found:
+        raise UserError(
+            f'checkpoint {path} is not one of this model ({type(model).__name__}):\n  '
+            + '\n  '.join(found)
+        )
+    model.load_state_dict(source, strict=False)
+
+
+# ---------------------------------------------------------------- runs
+
+
+def check_training(cfg: Config) -> None:
+    """Check data, classes and the checkpoint to start from before a training run."""
+    check_data(cfg, 'train_dataloader')
+    check_data(cfg, 'val_dataloader')
+    if cfg.get('resume') and cfg.get('load_from') is None:
+        pointer = Path(cfg.work_dir) / 'last_checkpoint'
+        if not pointer.is_file():
+            warnings.warn(
+                f'--resume: {cfg.work_dir} has no checkpoint; training starts from the beginning',
+                stacklevel=2,
+            )
+        else:
+            check_checkpoint_path(pointer.read_text().strip())
+    elif cfg.get('load_from'):
+        check_checkpoint_path(cfg.load_from)
+
+
+def check_testing(cfg: Config) -> None:
+    """Check data and classes before a test run."""
+    for key in ('test_dataloader', 'test_cfg', 'test_evaluator'):
+        if cfg.get(key) is None:
+            raise UserError(f'{cfg.filename} has no {key}; testing needs it')
+    check_data(cfg, 'test_dataloader')
+
+
+# ---------------------------------------------------------------- what building raises
+
+
+def explain(error: BaseException) -> str | None:
+    """One line for an exception that comes from the config, else None.
+
+    Exceptions on the way through MMEngine's ``build_from_cfg`` come from a wrong ``type`` or
+    wrong arguments in the config; all others keep their traceback.
+    """
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    builds = [frame for frame in frames if frame.f_code.co_name == 'build_from_cfg']
+    if not builds or not isinstance(
+        error, (TypeError, ValueError, KeyError, AssertionError, FileNotFoundError)
+    ):
+        return None
+    build, message = builds[-1], _text(error)
+    unknown = re.match(r'(\S+) is not in the (\S+)::(.+) registry', message)
+    if unknown:
+        name, _, kind = unknown.groups()
+        scope, _, bare = name.rpartition('.')
+        names = _registered(build.f_locals['registry'], scope)
+        hint = nearest(bare, (n.rpartition('.')[2] for n in names)) if scope else ''
+        return f'type {name!r} is not a registered {kind}{hint or nearest(name, names)}'
+    cls = build.f_locals.get('obj_cls')
+    if cls is None:
+        return message
+    name = getattr(cls, '__name__', str(cls))
+    keyword = re.search(r"unexpected keyword argument '(\w+)'", message)
+    if keyword:
+        return f'{name} has no argument {keyword[1]!r}{nearest(keyword[1], _arguments(cls))}'
+    return f'cannot build {name}: {message}'
+
+
+def _registered(node: registry.Registry, scope: str) -> list[str]:
+    """Names that a config may use for ``type`` seen from a registry (or in one scope)."""
+    names = []
+    root = node
+    while root.parent is not None:
+        root = root.parent
+    for child in (root, *root.children.values()):
+        if scope and child.scope != scope:
+            continue
+        child.import_from_location()
+        prefix = '' if child in (root, node) or scope else f'{child.scope}.'
+        names += [prefix + key for key in child.module_dict]
+    return names
+
+
+def _arguments(cls: type) -> set[str]:
+    """Names of the arguments of a class, those of its bases included."""
+    names = set()
+    for base in getattr(cls, '__mro__', (cls,)):
+        init = vars(base).get('__init__') if inspect.isclass(base) else base
+        if inspect.isfunction(init):
+            names |= set(inspect.signature(init).parameters)
+    return names - {'self', 'args', 'kwargs'}

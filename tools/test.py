@@ -1,0 +1,84 @@
+"""Evaluate a checkpoint of a detector, segmenter or classifier.
+
+python tools/test.py configs/demo/... work_dirs/try/iter_1000.pth --show-dir pictures
+"""
+
+import sys
+
+import mmengine
+from mmengine.evaluator import DumpResults
+
+from hybrid_mm.engine import cli, launch, preflight
+
+
+@cli.tool
+def main(argv=None):
+    """Run the tool."""
+    parser = cli.parser(__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    cli.add_run_options(parser)
+    parser.add_argument(
+        '--out',
+        help='detection and classification: file.pkl of the predictions; segmentation: folder '
+        'of the predicted label maps; with --out-item metrics: file.json of the metrics',
+    )
+    parser.add_argument(
+        '--out-item', choices=('metrics', 'pred'), help='what --out holds (default: pred)'
+    )
+    parser.add_argument('--show', action='store_true', help='show predictions in windows')
+    parser.add_argument(
+        '--show-dir',
+        help='folder of drawn predictions (detection: inside WORK_DIR/TIMESTAMP)',
+    )
+    parser.add_argument(
+        '--wait-time', type=float, default=2, help='seconds that a window stays (default: 2)'
+    )
+    parser.add_argument('--interval', type=int, help='draw every INTERVAL-th sample')
+    parser.add_argument('--tta', action='store_true', help='test-time augmentation')
+    args = parser.parse_args(argv)
+    if args.out_item and not args.out:
+        parser.error('--out-item needs --out')
+
+    preflight.check_checkpoint_path(args.checkpoint)
+    cfg = launch.config_of_run(args)
+    launch.set_testing_amp(cfg, args.amp)
+    if args.show or args.show_dir:
+        launch.set_visualization(cfg, args.show, args.show_dir, args.wait_time, args.interval)
+    if args.tta:
+        launch.set_test_time_augmentation(cfg)
+    out = None
+    if args.out and args.out_item != 'metrics':
+        if cli.task_of(cfg) == 'segmentation':
+            cfg.test_evaluator.update(output_dir=args.out, keep_results=True)
+        else:
+            out = _dump(cli.task_of(cfg), args.out)
+    preflight.check_testing(cfg)
+    cfg.load_from, cfg.resume = None, False  # the checkpoint is loaded here, strictly
+    runner = launch.build_runner(cfg)
+    preflight.load_strictly(runner, args.checkpoint)
+    if out is not None:
+        runner.test_evaluator.metrics.append(out)
+    metrics = runner.test()
+    if args.out and args.out_item == 'metrics' and runner.rank == 0:
+        mmengine.mkdir_or_exist(_folder(args.out))
+        mmengine.dump(metrics, args.out)
+
+
+def _folder(path: str) -> str:
+    return path.rpartition('/')[0] or '.'
+
+
+def _dump(task: str, path: str) -> DumpResults:
+    """Metric that writes the predictions of a detector or classifier."""
+    if not path.endswith(('.pkl', '.pickle')):
+        raise cli.UserError(f'--out of predictions must end with .pkl or .pickle, got {path}')
+    if task == 'detection':
+        from mmdet.evaluation import DumpDetResults
+
+        return DumpDetResults(out_file_path=path)
+    return DumpResults(out_file_path=path)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

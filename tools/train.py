@@ -1,0 +1,46 @@
+"""Train a detector, segmenter or classifier, whichever the config describes.
+
+python tools/train.py configs/demo/... --work-dir work_dirs/try --amp
+"""
+
+import sys
+
+from hybrid_mm.engine import cli, launch, preflight
+
+
+@cli.tool
+def main(argv=None):
+    """Run the tool."""
+    parser = cli.parser(__doc__)
+    parser.add_argument('config', help='config file')
+    cli.add_run_options(parser)
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate with the total batch size (auto_scale_lr of the config)',
+    )
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='resume from this checkpoint, or from the latest one of the work dir',
+    )
+    parser.add_argument('--no-validate', action='store_true', help='train without validation')
+    args = parser.parse_args(argv)
+
+    cfg = launch.config_of_run(args)
+    launch.set_training_amp(cfg, args.amp)
+    if args.auto_scale_lr:
+        launch.set_auto_scale_lr(cfg)
+    if args.no_validate:
+        launch.disable_validation(cfg)
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    preflight.check_training(cfg)
+    launch.build_runner(cfg).train()
+
+
+if __name__ == '__main__':
+    sys.exit(main())
