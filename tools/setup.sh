@@ -51,7 +51,7 @@ need_disk() {
 # --- environment ---------------------------------------------------------------------------------
 
 supported_python() {
-    "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null
+    "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' >/dev/null 2>&1
 }
 
 find_python() {

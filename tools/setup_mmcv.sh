@@ -82,20 +82,22 @@ PYTHON
     fi
 }
 
-# Prints the C++ standard that torch's headers ask for: preprocessing alone raises their #error.
+# cxx_standard COMPILER LOG: the C++ standard that torch's headers ask for. Preprocessing alone
+# raises their #error.
 cxx_standard() {
-    local compiler=$1 standard log=$2
-    for standard in 17 20 23; do
-        # shellcheck disable=SC2046  # one word per flag
-        if echo '#include <torch/extension.h>' | "$compiler" -E -x c++ "-std=c++$standard" \
-            $(py 2>/dev/null <<'PYTHON'
+    local compiler=$1 log=$2 standard folders
+    folders=$(py 2>/dev/null <<'PYTHON'
 import sysconfig
 
 from torch.utils.cpp_extension import include_paths
 
-print(*(f'-I{path}' for path in [*include_paths(), sysconfig.get_path('include')]))
+print(*(f'-I{path}' for path in [*include_paths(), sysconfig.get_path('include')]), sep='\n')
 PYTHON
-            ) - >/dev/null 2>"$log"; then
+    )
+    mapfile -t folders <<<"$folders"
+    for standard in 17 20 23; do
+        if echo '#include <torch/extension.h>' | "$compiler" -E -x c++ "-std=c++$standard" \
+            "${folders[@]}" - >/dev/null 2>"$log"; then
             echo "$standard"
             return
         fi
@@ -113,6 +115,21 @@ find_compiler() {
     done
     die 'mmcv has to be built for this Python and torch but there is no C++ compiler: install one' \
         '(e.g. apt install g++), or set PIP_FIND_LINKS to a folder with a fitting onedl-mmcv wheel.'
+}
+
+# write_compiler FILE COMPILER STANDARD: mmcv's setup.py passes -std=c++17 last, so that no CXXFLAGS
+# can override it, and torch 2.14 and later refuse it; this compiler swaps the flag.
+write_compiler() {
+    cat >"$1" <<WRAPPER
+#!/bin/sh
+for argument do
+    shift
+    [ "\$argument" = -std=c++17 ] && argument=-std=c++$3
+    set -- "\$@" "\$argument"
+done
+exec '$2' "\$@"
+WRAPPER
+    chmod +x "$1"
 }
 
 # build_mmcv KEY REQUIREMENT: builds mmcv from its source distribution into the cache.
@@ -146,18 +163,7 @@ build_mmcv() {
         tar -xzf "$source" -C "$build" || { rm -f "$source"; die "$source is damaged and was" \
             "removed: run this again."; }
     fi
-    # setup.py passes -std=c++17 last, so that no CXXFLAGS can override it; torch 2.14 and later
-    # refuse it. The wrapper also serves newer compilers as it is.
-    cat >"$build/c++" <<WRAPPER
-#!/bin/sh
-for argument do
-    shift
-    [ "\$argument" = -std=c++17 ] && argument=-std=c++$standard
-    set -- "\$@" "\$argument"
-done
-exec '$compiler' "\$@"
-WRAPPER
-    chmod +x "$build/c++"
+    write_compiler "$build/c++" "$compiler" "$standard"
     # A compiler that reads torch's headers takes up to 2 GB.
     memory=$(awk '/MemAvailable/ {print int($2 / 2097152)}' /proc/meminfo)
     jobs=$(nproc)
