@@ -42,7 +42,6 @@ def main(argv=None):
 
     preflight.check_checkpoint_path(args.checkpoint)
     cfg = launch.config_of_run(args)
-    launch.set_testing_amp(cfg, args.amp)
     if args.show or args.show_dir:
         launch.set_visualization(cfg, args.show, args.show_dir, args.wait_time, args.interval)
     if args.tta:
@@ -59,7 +58,8 @@ def main(argv=None):
     preflight.load_strictly(runner, args.checkpoint)
     if out is not None:
         runner.test_evaluator.metrics.append(out)
-    metrics = runner.test()
+    with launch.testing_amp(runner, args.amp):
+        metrics = runner.test()
     if args.out and args.out_item == 'metrics' and runner.rank == 0:
         mmengine.mkdir_or_exist(_folder(args.out))
         mmengine.dump(metrics, args.out)

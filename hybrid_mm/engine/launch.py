@@ -7,6 +7,8 @@ different meanings there, the config's ``default_scope`` decides.
 import argparse
 import copy
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -14,6 +16,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from hybrid_mm.engine.amp import autocast_features
 from hybrid_mm.engine.cli import UserError, load_config, task_of
 from hybrid_mm.engine.distributed import init_distributed
 
@@ -65,33 +68,39 @@ def set_training_amp(cfg: Config, dtype: str | None) -> None:
         raise UserError(
             f'--amp needs optim_wrapper.type OptimWrapper or AmpOptimWrapper, got {kind}'
         )
-    if not torch.cuda.is_available():
-        if dtype == 'float16':
-            raise UserError('--amp float16 needs a GPU; on CPU use --amp bfloat16')
+    if _amp_dtype(dtype, wrapper.get('dtype')) == 'bfloat16':
         wrapper.pop('loss_scale', None)
         wrapper.pop('use_fsdp', None)
         wrapper.update(type='hybrid_mm.AutocastOptimWrapper', dtype='bfloat16')
-        return
-    wrapper.type = 'AmpOptimWrapper'
-    wrapper.setdefault('loss_scale', 'dynamic')
-    if dtype in ('float16', 'bfloat16'):
-        wrapper.dtype = dtype
+    else:
+        wrapper.update(type='AmpOptimWrapper', dtype='float16')
+        wrapper.setdefault('loss_scale', 'dynamic')
 
 
-def set_testing_amp(cfg: Config, dtype: str | None) -> None:
-    """Set the test loop's autocast for ``--amp [dtype]``.
+def _amp_dtype(dtype: str | None, configured: str | None = None) -> str:
+    """Data type of ``--amp [dtype]``: the one named, else the configured, else the device's."""
+    if torch.cuda.is_available():
+        return dtype if dtype not in (None, 'auto') else configured or 'float16'
+    if dtype == 'float16':
+        raise UserError('--amp float16 needs a GPU; on CPU use --amp bfloat16')
+    return 'bfloat16'
+
+
+@contextmanager
+def testing_amp(runner: Runner, dtype: str | None) -> Iterator[None]:
+    """Context of a test run for ``--amp [dtype]``.
 
     Raises:
         UserError: float16 on CPU.
     """
     if dtype is None:
-        return
-    if dtype == 'float16' and not torch.cuda.is_available():
-        raise UserError('--amp float16 needs a GPU; on CPU use --amp bfloat16')
-    cfg.test_cfg.fp16 = True
-    if dtype == 'bfloat16' and torch.cuda.is_available():
-        # the loop has no data type of its own and takes torch's default
-        torch.set_autocast_dtype('cuda', torch.bfloat16)
+        yield
+    elif _amp_dtype(dtype) == 'bfloat16':
+        with autocast_features(runner.model):
+            yield
+    else:
+        with torch.autocast('cuda', dtype=torch.float16):
+            yield
 
 
 def set_auto_scale_lr(cfg: Config) -> None:
