@@ -257,15 +257,17 @@ class Pyramid(BaseModule):
 
 @contextlib.contextmanager
 def _frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Keep batch norms from updating their running statistics a second time."""
+    """Let batch norms update copies of their running statistics, not these a second time."""
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
+    buffers = [dict(norm._buffers) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        for name, buffer in norm._buffers.items():
+            norm._buffers[name] = None if buffer is None else buffer.clone()
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, kept in zip(norms, buffers, strict=True):
+            norm._buffers.update(kept)
 
 
 def run_blocks(

@@ -1,6 +1,5 @@
 """Stochastic depth."""
 
-import torch
 from torch import Tensor, nn
 
 
@@ -44,5 +43,6 @@ def drop_path_schedule(rate: float, depths: list[int]) -> list[list[float]]:
     """
     if not 0.0 <= rate < 1.0:
         raise ValueError(f'drop_path_rate must lie in [0, 1), got {rate}')
-    rates = iter(torch.linspace(0, rate, sum(depths), dtype=torch.float64).tolist())
+    last = max(sum(depths) - 1, 1)
+    rates = iter(rate * i / last for i in range(sum(depths)))
     return [[next(rates) for _ in range(depth)] for depth in depths]

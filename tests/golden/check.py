@@ -17,6 +17,7 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from safetensors.torch import load_file
@@ -37,53 +38,101 @@ def compare(ours: Tensor, reference: Tensor) -> float:
     return error if error == error else float('inf')
 
 
-def run(model: nn.Module, tensors: dict[str, Tensor], dtype: torch.dtype) -> float:
-    """Largest relative error over the outputs and the gradient of the input."""
-    model = model.to(dtype).eval()
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    x = tensors['input'].to(dtype).requires_grad_('grad/input' in tensors)
-    outputs = model(x)
-    outputs = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
-    expected = [tensors[k] for k in sorted_keys(tensors, 'output/')]
-    if len(outputs) != len(expected):
-        raise ValueError(f'{len(outputs)} outputs instead of {len(expected)}')
-    errors = [compare(o.detach(), e) for o, e in zip(outputs, expected, strict=True)]
-    if 'grad/input' in tensors:
-        cotangents = [tensors[k].to(dtype) for k in sorted_keys(tensors, 'cotangent/')]
-        (grad,) = torch.autograd.grad(outputs, x, cotangents)
-        errors.append(compare(grad, tensors['grad/input']))
-    return max(errors)
-
-
 def sorted_keys(tensors: dict[str, Tensor], prefix: str) -> list[str]:
     """Keys ``<prefix><i>`` in the order of i."""
     return sorted((k for k in tensors if k.startswith(prefix)), key=lambda k: int(k.split('/')[1]))
 
 
-def check(path: Path) -> tuple[bool, str]:
-    """Check one case; the text is the error figure, or why it failed."""
+def cotangents(tensors: dict[str, Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """The stored cotangents, one per output."""
+    return [tensors[k].to(dtype) for k in sorted_keys(tensors, 'cotangent/')]
+
+
+def as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Outputs of a module as a tuple."""
+    return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+
+
+def run(model: nn.Module, tensors: dict[str, Tensor], dtype: torch.dtype):
+    """Largest relative error of the outputs, and the gradient of the input if one is stored."""
+    model = model.to(dtype).eval().requires_grad_(False)
+    x = tensors['input'].to(dtype).requires_grad_('grad/input' in tensors)
+    outputs = as_tuple(model(x))
+    expected = [tensors[k] for k in sorted_keys(tensors, 'output/')]
+    if len(outputs) != len(expected):
+        raise ValueError(f'{len(outputs)} outputs instead of {len(expected)}')
+    error = max(compare(o.detach(), e) for o, e in zip(outputs, expected, strict=True))
+    if not x.requires_grad:
+        return error, None
+    return error, torch.autograd.grad(outputs, x, cotangents(tensors, dtype))[0]
+
+
+def is_derivative(model: nn.Module, tensors: dict[str, Tensor], grad: Tensor) -> bool:
+    """Whether a gradient agrees with central differences of the model in random directions."""
+    model = model.double().eval()
+    x, dys = tensors['input'].double(), cotangents(tensors, torch.float64)
+    generator = torch.Generator().manual_seed(0)
+
+    @torch.no_grad()
+    def value(z: Tensor) -> Tensor:
+        return sum((o * dy).sum() for o, dy in zip(as_tuple(model(z)), dys, strict=True))
+
+    for _ in range(4):
+        u = torch.randn(x.shape, generator=generator, dtype=torch.float64)
+        difference = (value(x + 1e-6 * u) - value(x - 1e-6 * u)) / 2e-6
+        if (difference - (grad * u).sum()).abs() > 1e-6 * grad.norm() * u.norm():
+            return False
+    return True
+
+
+def check(path: Path) -> tuple[bool, str, str]:
+    """Check one case: passed, the error figure or why it failed, and what a reader must know."""
     case = json.loads(path.read_text())
     try:
         mapping = importlib.import_module(f'mappings.{case["system"]}')
     except ModuleNotFoundError as error:
         if error.name != f'mappings.{case["system"]}':
             raise
-        return False, f'no mapping for {case["system"]!r}'
+        return False, f'no mapping for {case["system"]!r}', ''
     try:
         tensors = load_file(path.with_suffix('.safetensors'))
-        weights = {k[7:]: v for k, v in tensors.items() if k.startswith('weight/')}
-        figures = {}
-        for dtype in TOLERANCES:
-            model = mapping.build(case['module'], dict(case['config']), dict(weights))
-            figures[dtype] = run(model, tensors, dtype)
+        return check_tensors(mapping, case, tensors)
     except Exception as error:  # any failure of a case is a FAIL with its reason
-        return False, f'{type(error).__name__}: {" ".join(str(error).split())}'
-    passed = all(figures[dtype] <= TOLERANCES[dtype] for dtype in TOLERANCES)
+        return False, f'{type(error).__name__}: {" ".join(str(error).split())}', ''
+
+
+def check_tensors(
+    mapping: ModuleType, case: dict, tensors: dict[str, Tensor]
+) -> tuple[bool, str, str]:
+    """Compare in float64, then in float32.
+
+    Where only the gradient differs and the mapping knows in what memory layout the reference ran
+    into a defect of torch (``reference_layout``), the stored gradient must be what our module
+    gives in that layout, and our own gradient must be the derivative of our outputs; it then
+    stands in for the stored one.
+    """
+    weights = {k[7:]: v for k, v in tensors.items() if k.startswith('weight/')}
+
+    def build() -> nn.Module:
+        return mapping.build(case['module'], dict(case['config']), dict(weights))
+
+    figures, note, expected = {}, '', tensors.get('grad/input')
+    for dtype, tolerance in TOLERANCES.items():
+        figures[dtype], grad = run(build(), tensors, dtype)
+        if grad is None:
+            continue
+        error = compare(grad, expected)
+        if dtype == torch.float64 and error > tolerance and hasattr(mapping, 'reference_layout'):
+            with mapping.reference_layout():
+                stored = compare(run(build(), tensors, dtype)[1], expected)
+            if stored <= tolerance and is_derivative(build(), tensors, grad):
+                error, expected, note = stored, grad, mapping.LAYOUT_NOTE
+        figures[dtype] = max(figures[dtype], error)
     text = f'{figures[torch.float64]:.3e}'
-    if figures[torch.float64] <= TOLERANCES[torch.float64] and not passed:
+    if figures[torch.float32] > TOLERANCES[torch.float32]:
         text += f' but {figures[torch.float32]:.3e} in float32'
-    return passed, text
+    passed = all(figures[dtype] <= TOLERANCES[dtype] for dtype in TOLERANCES)
+    return passed, text, note
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -102,9 +151,11 @@ def main(argv: list[str] | None = None) -> int:
             counts[False] += 1
             print(f'FAIL {slug} - no cases in {args.root / slug}')
         for path in paths:
-            passed, text = check(path)
+            passed, text, note = check(path)
             counts[passed] += 1
             print(f'{"PASS" if passed else "FAIL"} {slug} {path.stem} {text}', flush=True)
+            if note:
+                print(f'note {slug} {path.stem} {note}', flush=True)
     print(f'{counts[True]} passed, {counts[False]} failed')
     return 0 if counts[True] and not counts[False] else 1
 

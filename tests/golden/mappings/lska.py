@@ -1,5 +1,5 @@
 """The VAN-LSKA code; its modules are VAN's with another operator."""
 
-from mappings.van import build
+from mappings.van import LAYOUT_NOTE, build, reference_layout
 
-__all__ = ['build']
+__all__ = ['LAYOUT_NOTE', 'build', 'reference_layout']

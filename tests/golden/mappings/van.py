@@ -1,12 +1,16 @@
 """VAN-Classification, VAN-Segmentation and the VAN-LSKA code."""
 
+import contextlib
 import re
+from collections.abc import Iterator
+from unittest import mock
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_mm.backbones.van import VAN, ConvFFN, OverlapPatchEmbed, SpatialAttention, VANBlock
-from hybrid_mm.convert import SOURCES, convert
-from hybrid_mm.layers import build_large_kernel_attention
+from hybrid_mm.convert import convert
+from hybrid_mm.layers import LayerNorm2d, build_large_kernel_attention
 from mappings.common import Config, convert_part, load, norm_eps
 
 _OPERATORS = {
@@ -17,6 +21,38 @@ _OPERATORS = {
     'LSKA-trivial': 'lska_trivial',
 }
 _GATE = 'attn.spatial_gating_unit.'
+
+
+LAYOUT_NOTE = (
+    "the stored gradient is reproduced in the reference's memory layout, where torch's batch norm "
+    'is wrong for one image; ours is the derivative of the outputs'
+)
+
+
+@contextlib.contextmanager
+def reference_layout() -> Iterator[None]:
+    """Our modules in the memory layout of the official dense code: same values, other strides.
+
+    The official code normalises tokens (N, HW, C). For one image the gradient then reaches the
+    batch norms with strides (C, 1, WC, C), and torch's CPU kernel (seen in 2.14.1) reads it in the
+    wrong order: the gradients stored for a batch of 1 are not the derivative of the outputs.
+    """
+
+    def norm_tokens(self: LayerNorm2d, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        tokens = x.flatten(2).transpose(1, 2)
+        tokens = F.layer_norm(tokens, (c,), self.weight, self.bias, self.eps)
+        return tokens.reshape(n, h, w, c).permute(0, 3, 1, 2).contiguous()
+
+    def attend(self: SpatialAttention, x: Tensor) -> Tensor:
+        shortcut = x.clone()
+        return self.proj_out(self.lka(self.act(self.proj_in(x)))) + shortcut
+
+    with (
+        mock.patch.object(LayerNorm2d, 'forward', norm_tokens),
+        mock.patch.object(SpatialAttention, 'forward', attend),
+    ):
+        yield
 
 
 class Classifier(nn.Module):
@@ -96,9 +132,7 @@ def build(module: str, config: dict, weights: dict[str, Tensor]) -> nn.Module:
         return _network(config, weights)
     channels = config.take('dim', 'd_model', 'embed_dims', 'in_features', 'in_channels')
     attention, source = _attention(weights)
-    block = 'blocks1.0.' if SOURCES[source].matches is None else 'block1.0.'
-    if source in ('lska-dense', 'van-mmpretrain'):
-        block = 'blocks1.0.'
+    block = 'blocks1.0.' if source in ('lska-dense', 'van-mmpretrain') else 'block1.0.'
     ours = 'stages.0.blocks.0.'
     if module in _OPERATORS:
         attention = _OPERATORS[module]
@@ -115,7 +149,9 @@ def build(module: str, config: dict, weights: dict[str, Tensor]) -> nn.Module:
         model = VANBlock(channels, ratio, attention, **kernel)
         part = ('', '')
     elif module in ('Mlp', 'MixFFN'):
-        model = ConvFFN(channels, config.take('hidden_features', 'feedforward_channels') or channels)
+        model = ConvFFN(
+            channels, config.take('hidden_features', 'feedforward_channels') or channels
+        )
         part = ('mlp.', 'mlp.')
         source = 'van' if 'dwconv.dwconv.weight' in weights else 'van-mmseg'
         block = 'block1.0.'

@@ -1,0 +1,218 @@
+"""The contract that every backbone keeps. A new backbone adds one line to ``CASES``."""
+
+import copy
+
+import pytest
+import torch
+from mmengine.registry import MODELS as ROOT
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+import hybrid_mm.registry  # noqa: F401
+from hybrid_mm.backbones import Pyramid
+from hybrid_mm.registry import MODELS
+
+_VAN = dict(
+    type='hybrid_mm.VAN',
+    arch=dict(embed_dims=[8, 12, 16, 20], depths=[1, 2, 1, 1], mlp_ratios=[4, 4, 2, 2]),
+)
+CASES = {
+    'van-lka': dict(**_VAN, attention='lka'),
+    'van-lska-k35': dict(**_VAN, attention='lska', kernel_size=35),
+    'van-lka-trivial-k7': dict(**_VAN, attention='lka_trivial', kernel_size=7),
+    'van-lska-trivial': dict(**_VAN, attention='lska_trivial'),
+}
+SIZES = [(32, 32), (97, 131), (200, 333), (33, 47)]
+STRIDES = (4, 8, 16, 32)
+
+
+@pytest.fixture(params=CASES, ids=list(CASES))
+def cfg(request):
+    return copy.deepcopy(CASES[request.param])
+
+
+def build(cfg, **kwargs):
+    torch.manual_seed(0)
+    return MODELS.build({**cfg, **kwargs})
+
+
+def ceil(value, stride):
+    return -(-value // stride)
+
+
+def test_every_registered_backbone_has_a_case():
+    MODELS.import_from_location()
+    names = {n for n, c in MODELS.module_dict.items() if issubclass(c, Pyramid)}
+    assert names == {case['type'].split('.')[1] for case in CASES.values()}
+
+
+@pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain'])
+def test_foreign_registries_find_it_without_imports(cfg, scope):
+    registry = __import__(f'{scope}.registry', fromlist=['MODELS']).MODELS
+    assert isinstance(registry.build(cfg), Pyramid)
+    assert isinstance(ROOT.build(cfg), Pyramid)
+
+
+@pytest.mark.parametrize('size', SIZES, ids=lambda s: f'{s[0]}x{s[1]}')
+@pytest.mark.parametrize('training', [True, False])
+def test_any_size(cfg, size, training):
+    model = build(cfg, drop_path_rate=0.2).train(training)
+    maps = model(torch.rand(2, 3, *size))
+    for stride, channels, out in zip(STRIDES, model.out_channels, maps, strict=True):
+        assert out.shape == (2, channels, ceil(size[0], stride), ceil(size[1], stride))
+        assert out.isfinite().all()
+
+
+def test_float64_is_deterministic_in_eval(cfg):
+    model = build(cfg, drop_path_rate=0.5).double().eval()
+    x = torch.rand(1, 3, 64, 96, dtype=torch.float64)
+    for a, b in zip(model(x), model(x), strict=True):
+        assert a.dtype == torch.float64
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize('batch', [1, 2])
+def test_gradient_is_the_derivative(cfg, batch):
+    """Batch 1 in eval mode is where strides can lead torch's CPU batch norm astray."""
+    model = build(cfg).double().eval()
+    x = torch.rand(batch, 3, 40, 56, dtype=torch.float64, requires_grad=True)
+    dys = [torch.randn_like(m) for m in model(x)]
+    (grad,) = torch.autograd.grad(model(x), x, dys)
+
+    @torch.no_grad()
+    def value(z):
+        return sum((m * dy).sum() for m, dy in zip(model(z), dys, strict=True))
+
+    u = torch.randn_like(x)
+    difference = (value(x + 1e-6 * u) - value(x - 1e-6 * u)) / 2e-6
+    assert difference.item() == pytest.approx((grad * u).sum().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_autocast(cfg, dtype):
+    model = build(cfg)
+    x = torch.rand(2, 3, 64, 64)
+    reference = model(x)
+    with torch.autocast('cpu', dtype=dtype):
+        maps = model(x)
+    sum(m.float().pow(2).mean() for m in maps).backward()
+    for low, full in zip(maps, reference, strict=True):
+        assert (low.float() - full).norm() <= 0.05 * full.norm()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_checkpointing_gives_the_same_gradients_and_statistics(cfg):
+    plain, saving = build(cfg, drop_path_rate=0.3), build(cfg, drop_path_rate=0.3, with_cp=True)
+    x = torch.rand(2, 3, 64, 64)
+    for model in (plain, saving):
+        model.double().train()
+        torch.manual_seed(1)
+        sum(m.pow(2).mean() for m in model(x.double())).backward()
+    assert any(p.grad.abs().max() > 0 for p in plain.parameters())
+    for (name, a), b in zip(plain.named_parameters(), saving.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, msg=name, rtol=1e-9, atol=1e-12)
+    for (name, a), b in zip(plain.named_buffers(), saving.buffers(), strict=True):
+        assert torch.equal(a, b), name
+
+
+@pytest.mark.parametrize('out_indices', [(0,), (3,), (1, 3), 2, (-1,)])
+def test_out_indices(cfg, out_indices):
+    model, full = build(cfg, out_indices=out_indices).eval(), build(cfg).eval()
+    x = torch.rand(1, 3, 64, 64)
+    wanted = (out_indices,) if isinstance(out_indices, int) else out_indices
+    maps, expected = model(x), full(x)
+    assert len(maps) == len(wanted) == len(model.out_channels)
+    for i, channels, out in zip(wanted, model.out_channels, maps, strict=True):
+        assert out.shape[1] == channels
+        assert torch.equal(out, expected[i])
+
+
+@pytest.mark.parametrize('bad', [(4,), (0, 0), (3, -1), (-5,)])
+def test_bad_out_indices(cfg, bad):
+    with pytest.raises(ValueError, match=r'out_indices must be distinct stages in 0..3'):
+        build(cfg, out_indices=bad)
+
+
+@pytest.mark.parametrize('frozen', [-1, 0, 1, 3])
+def test_frozen_stages(cfg, frozen):
+    model = build(cfg, frozen_stages=frozen)
+    assert model.train() is model
+    assert model.eval() is model
+    model.train()
+    before = copy.deepcopy(model.state_dict())
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
+    sum(m.pow(2).mean() for m in model(torch.rand(2, 3, 64, 64))).backward()
+    optimizer.step()
+    after = model.state_dict()
+    changed = {k for k in after if not torch.equal(before[k], after[k])}
+    assert changed
+    stages = {int(k.split('.')[1]) for k in changed if k.startswith('stages.')}
+    assert stages == set(range(max(frozen, 0), 4))
+    if frozen >= 0:
+        stem = 'stages.0.embed' if isinstance(model.stem, nn.Identity) else 'stem'
+        assert not any(k.startswith(stem) for k in changed)
+    with pytest.raises(ValueError, match=r'frozen_stages must lie in -1..4'):
+        build(cfg, frozen_stages=5)
+
+
+def test_norm_eval(cfg):
+    model = build(cfg, norm_eval=True).train()
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+    assert all(not m.training for m in norms)
+    assert model.training
+
+
+def test_unknown_arch_names_the_nearest():
+    with pytest.raises(ValueError, match=r"VAN has no arch 'smal': did you mean 'small'"):
+        MODELS.build(dict(type='hybrid_mm.VAN', arch='smal'))
+    with pytest.raises(ValueError, match=r"missing \['mlp_ratios'\], unknown \['width'\]"):
+        MODELS.build(dict(type='VAN', arch=dict(embed_dims=[8], depths=[1], width=3)))
+    with pytest.raises(ValueError, match='one entry per stage'):
+        MODELS.build(dict(type='VAN', arch=dict(embed_dims=[8, 9], depths=[1], mlp_ratios=[1])))
+
+
+def test_layer_depths_grow_from_input_to_output(cfg):
+    model = build(cfg)
+    ids = [model.get_layer_depth(f'backbone.{n}', 'backbone.')[0] for n, _ in
+           model.named_parameters()]  # fmt: skip
+    total = model.get_layer_depth('neck.conv.weight', 'backbone.')
+    assert total == (sum(model.depths) + 1, sum(model.depths) + 2)
+    assert ids == sorted(ids)
+    assert set(ids) == set(range(sum(model.depths) + 1))
+
+
+def test_pretrained_round_trip(cfg, tmp_path):
+    source = build(cfg)
+    torch.save({'state_dict': {f'backbone.{k}': v for k, v in source.state_dict().items()}
+                | {'decode_head.weight': torch.zeros(1)}}, tmp_path / 'full.pth')  # fmt: skip
+    torch.save(source.state_dict(), tmp_path / 'plain.pth')
+    for name in ('full.pth', 'plain.pth'):
+        target = MODELS.build(
+            {**cfg, 'init_cfg': dict(type='Pretrained', checkpoint=str(tmp_path / name))}
+        )
+        target.init_weights()
+        for key, value in source.state_dict().items():
+            assert torch.equal(target.state_dict()[key], value), key
+
+
+def test_pretrained_of_another_model_fails(cfg, tmp_path):
+    torch.save({'layer1.0.conv1.weight': torch.zeros(2)}, tmp_path / 'resnet.pth')
+    model = build(cfg, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'resnet.pth')))
+    with pytest.raises(ValueError, match=r'resnet.pth does not fit .*missing.*layer1.0.conv1'):
+        model.init_weights()
+    model = build(cfg, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'none.pth')))
+    with pytest.raises(FileNotFoundError, match=r'pre-trained weights not found.*init_cfg'):
+        model.init_weights()
+
+
+@pytest.mark.timeout(300)
+def test_compile_without_graph_breaks(cfg):
+    model = build(cfg).eval()
+    x = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        explained = torch._dynamo.explain(model)(x)
+        assert explained.graph_break_count == 0, explained.break_reasons
+        compiled = torch.compile(model, fullgraph=True, backend='eager')
+        for a, b in zip(compiled(x), model(x), strict=True):
+            torch.testing.assert_close(a, b)
+    torch._dynamo.reset()
