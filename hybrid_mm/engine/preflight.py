@@ -400,10 +400,8 @@ def explain(error: BaseException) -> str | None:
     unknown = re.match(r'(\S+) is not in the (\S+)::(.+) registry', message)
     if unknown:
         name, _, kind = unknown.groups()
-        scope, _, bare = name.rpartition('.')
-        names = _registered(build.f_locals['registry'], scope)
-        hint = nearest(bare, (n.rpartition('.')[2] for n in names)) if scope else ''
-        return f'type {name!r} is not a registered {kind}{hint or nearest(name, names)}'
+        names = _registered(build.f_locals['registry'], name.rpartition('.')[0])
+        return f'type {name!r} is not a registered {kind}{nearest(name, names)}'
     cls = build.f_locals.get('obj_cls')
     if cls is None:
         return message
@@ -415,17 +413,16 @@ def explain(error: BaseException) -> str | None:
 
 
 def _registered(node: registry.Registry, scope: str) -> list[str]:
-    """Names that a config may use for ``type`` seen from a registry (or in one scope)."""
-    names = []
+    """Names that a config may use for ``type``, seen from a registry: all, or of one scope."""
     root = node
     while root.parent is not None:
         root = root.parent
+    names = []
     for child in (root, *root.children.values()):
-        if scope and child.scope != scope:
-            continue
-        child.import_from_location()
-        prefix = '' if child in (root, node) or scope else f'{child.scope}.'
-        names += [prefix + key for key in child.module_dict]
+        if scope in ('', child.scope):
+            child.import_from_location()
+            bare = not scope and child in (root, node)
+            names += [key if bare else f'{child.scope}.{key}' for key in child.module_dict]
     return names
 
 

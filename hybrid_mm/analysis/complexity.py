@@ -1,0 +1,145 @@
+"""Parameters and multiply-adds of a backbone or of a whole model.
+
+Counted are convolutions, linear layers and matrix products (scaled dot-product attention
+included), one multiply-add each, by torch's ``FlopCounterMode`` from shapes alone: the forward
+pass runs on the meta device and computes nothing. Biases, normalisation, activations,
+elementwise products, interpolation and NMS are not counted.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from mmengine.structures import BaseDataElement
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+BOX_ROIS, MASK_ROIS = 1000, 100
+
+
+class Row(NamedTuple):
+    """Figures of one module: its dotted name, parameters and multiply-adds."""
+
+    name: str
+    params: int
+    macs: int
+
+
+class _Inference(nn.Module):
+    """Forward pass of a model as it is counted, without data samples and NMS."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor):
+        model = self.model
+        if getattr(model, 'with_roi_head', False):
+            return self._two_stage(x)
+        if hasattr(model, 'data_preprocessor'):  # a model of MMEngine, not a bare network
+            size = tuple(x.shape[-2:])
+            meta = dict(img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size)
+            return model(x, [BaseDataElement(metainfo=meta)], mode='tensor')
+        return model(x)
+
+    def _two_stage(self, x: Tensor) -> None:
+        """Proposals on every level, then the heads on fixed numbers of RoIs per stage."""
+        model, roi_head = self.model, self.model.roi_head
+        feats = model.extract_feat(x)
+        if model.with_rpn:
+            model.rpn_head(feats)
+        self._head(x, roi_head.bbox_head, roi_head.bbox_roi_extractor, BOX_ROIS)
+        if roi_head.with_mask:
+            extractor = roi_head.mask_roi_extractor or roi_head.bbox_roi_extractor
+            self._head(x, roi_head.mask_head, extractor, MASK_ROIS)
+
+    def _head(self, x: Tensor, head: nn.Module, extractor: nn.Module, rois: int) -> None:
+        if isinstance(head, nn.ModuleList):  # the stages of a cascade
+            for stage, stage_extractor in zip(head, extractor, strict=True):
+                self._head(x, stage, stage_extractor, rois)
+            return
+        size = extractor.roi_layers[0].output_size
+        feats = x.new_empty(rois, extractor.out_channels, *size)
+        if self.model.roi_head.with_shared_head:
+            feats = self.model.roi_head.shared_head(feats)
+        head(feats)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def count(model: nn.Module, shape: tuple[int, ...]) -> list[Row]:
+    """Count parameters and multiply-adds of every module for one image.
+
+    Two-stage detectors are counted with 1000 RoIs per box head and 100 per mask head, as
+    MMDetection 2.x did. Heads that only training uses (auxiliary heads of segmenters) have 0
+    multiply-adds. What a method other than ``forward`` computes outside its children is part
+    of the total only.
+
+    Args:
+        model: Backbone (takes an image batch), or detector, segmenter or classifier.
+        shape: (H, W) or (C, H, W) of the image; C is 3 by default.
+
+    Returns:
+        One row per module, in the order of ``model.named_modules()``; the first, with an
+        empty name, is the whole model.
+
+    Raises:
+        ValueError: ``shape`` has another length or a size below 1.
+    """
+    if len(shape) not in (2, 3) or min(shape) < 1:
+        raise ValueError(f'shape must be (H, W) or (C, H, W), got {tuple(shape)}')
+    channels, height, width = (3, *shape)[-3:]
+    wrapper = _Inference(model)
+    shape = (1, channels, height, width)
+    with _evaluating(model), torch.no_grad():
+        try:
+            flops = _count_on_meta(wrapper, shape)
+        except (RuntimeError, NotImplementedError):
+            # the values decide what is computed, as in the masked attention of Mask2Former
+            flops = _count(wrapper, torch.zeros(shape, device=next(model.parameters()).device))
+    names = [name for name, _ in model.named_modules()]
+    macs = {name: flops.get('.'.join(('_Inference.model', name)), 0) // 2 for name in names}
+    for name in reversed(names):  # modules whose children were called and they themselves not
+        if name:
+            parent = name.rpartition('.')[0]
+            macs.setdefault(f'{parent}/', 0)
+            macs[f'{parent}/'] += max(macs[name], macs.get(f'{name}/', 0))
+    return [
+        Row(
+            name,
+            sum(p.numel() for p in module.parameters()),
+            max(macs[name], macs.get(f'{name}/', 0)) if name else flops['Global'] // 2,
+        )
+        for name, module in model.named_modules()
+    ]
+
+
+def _count_on_meta(wrapper: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
+    tensors = [*wrapper.named_parameters(), *wrapper.named_buffers()]
+    state = {name: tensor.detach().to('meta') for name, tensor in tensors}
+    image = torch.empty(shape, device='meta')
+    return _count(lambda x: functional_call(wrapper, state, (x,)), image)
+
+
+def _count(forward: Callable[[Tensor], object], image: Tensor) -> dict[str, int]:
+    """Floating-point operations (two per multiply-add) by the name of the module."""
+    with FlopCounterMode(display=False) as counter:
+        forward(image)
+    return {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
+
+
+def complexity(model: nn.Module, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Parameters and multiply-adds of a model; see :func:`count`."""
+    total = count(model, shape)[0]
+    return total.params, total.macs

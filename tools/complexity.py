@@ -1,0 +1,135 @@
+"""Parameters and multiply-adds (MACs) of a backbone or of the model of a config.
+
+python tools/complexity.py --arch b0                        # hybrid_mm.VAN, 224 x 224
+python tools/complexity.py --backbone "dict(type='hybrid_mm.VAN', arch='b2', attention='lska')"
+python tools/complexity.py configs/van/mask-rcnn_van-b0_fpn_1x_coco.py --shape 800 1280
+
+Counted are convolutions, linear layers and matrix products, one multiply-add each, for one image;
+with 1000 RoIs per box head and 100 per mask head, and without auxiliary heads.
+"""
+
+import json
+import sys
+
+from hybrid_mm.engine import cli
+
+DEFAULT_SHAPES = {'detection': (800, 1280), 'segmentation': (512, 512)}
+
+
+@cli.tool
+def main(argv=None):
+    """Run the tool."""
+    parser = cli.parser(__doc__)
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument('config', nargs='?', help='config file')
+    model.add_argument('--backbone', metavar='DICT', help="backbone: dict(type='...', ...)")
+    model.add_argument('--arch', help="short for --backbone dict(type='hybrid_mm.VAN', arch=ARCH)")
+    parser.add_argument(
+        '--shape',
+        nargs='+',
+        type=int,
+        metavar='N',
+        help='height and width (channels before them if not 3); by default 800 1280 for '
+        'detection, 512 512 for segmentation, 224 224 otherwise',
+    )
+    parser.add_argument('--depth', type=int, default=2, help='depth of the table (default: 2)')
+    parser.add_argument('--json', metavar='FILE', help='write the figures to this file as well')
+    cli.add_config_options(parser)
+    args = parser.parse_args(argv)
+    if args.cfg_options and not args.config:
+        parser.error('--cfg-options needs a config')
+
+    from hybrid_mm.analysis.complexity import count
+
+    model, shape = _build(args)
+    shape = tuple(args.shape or shape)
+    try:
+        rows = count(model, shape)
+    except ValueError as error:
+        raise cli.UserError(f'--shape: {error}') from error
+    depth = [row.name.count('.') + bool(row.name) for row in rows]
+    rows = [r for r, d in zip(rows, depth, strict=True) if d <= args.depth and r.params + r.macs]
+    _print(rows, type(model).__name__, shape)
+    if args.json:
+        figures = dict(shape=shape, modules=[row._asdict() for row in rows])
+        figures.update(params=rows[0].params, macs=rows[0].macs)
+        with open(args.json, 'w') as file:
+            json.dump(figures, file, indent=1)
+
+
+def _build(args):
+    """Model without pretrained weights, and the shape at which its kind is counted."""
+    from mmengine.config import ConfigDict
+    from mmengine.registry import MODELS, init_default_scope
+
+    import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X')
+
+    if args.config:
+        cfg = cli.load_config(args.config, args.cfg_options)
+        init_default_scope(cfg.get('default_scope', 'mmengine'))
+        spec, shape = cfg.model, DEFAULT_SHAPES.get(cli.task_of(cfg), (224, 224))
+    else:
+        spec, shape = _backbone(args), (224, 224)
+    return MODELS.build(ConfigDict(_without_weights(spec))), shape
+
+
+def _backbone(args) -> dict:
+    if args.arch:
+        return dict(type='hybrid_mm.VAN', arch=args.arch)
+    import ast
+
+    try:
+        call = ast.parse(args.backbone, mode='eval').body
+        if isinstance(call, ast.Call) and call.func.id == 'dict' and not call.args:
+            spec = {item.arg: _value(item.value) for item in call.keywords}
+        else:
+            spec = ast.literal_eval(call)
+    except (SyntaxError, ValueError, AttributeError) as error:
+        raise cli.UserError(
+            f"--backbone {args.backbone!r} is no dict(type='...', name=value, ...) of literals"
+        ) from error
+    if not isinstance(spec, dict) or 'type' not in spec:
+        raise cli.UserError(f"--backbone {args.backbone!r} has no type; write dict(type='...')")
+    return spec
+
+
+def _value(node):
+    """Literal, or ``dict(...)`` of literals."""
+    import ast
+
+    if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'dict' and not node.args:
+        return {item.arg: _value(item.value) for item in node.keywords}
+    return ast.literal_eval(node)
+
+
+def _without_weights(spec):
+    """Copy of a model's config without ``init_cfg``: the count needs no weights."""
+    if isinstance(spec, dict):
+        return {k: _without_weights(v) for k, v in spec.items() if k != 'init_cfg'}
+    if isinstance(spec, (list, tuple)):
+        return type(spec)(_without_weights(item) for item in spec)
+    return spec
+
+
+def _print(rows, name: str, shape: tuple[int, ...]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    size = ' x '.join(str(n) for n in shape)
+    table = Table(box=box.SIMPLE, title=f'{name} at {size}', title_justify='left')
+    table.add_column('module')
+    for column in ('parameters', 'GMACs'):
+        table.add_column(column, justify='right')
+    for row in rows:
+        indent = '  ' * (row.name.count('.') + bool(row.name))
+        table.add_row(
+            indent + (row.name.rpartition('.')[2] or 'total'),
+            f'{row.params:,}',
+            f'{row.macs / 1e9:.3f}',
+        )
+    Console().print(table)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""Print a config with its bases and overrides resolved.
+
+python tools/print_config.py configs/demo/... --cfg-options model.backbone.arch=b1
+"""
+
+import sys
+
+from hybrid_mm.engine import cli
+
+
+@cli.tool
+def main(argv=None):
+    """Run the tool."""
+    parser = cli.parser(__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--key', help='print this part only, e.g. model.backbone')
+    parser.add_argument('--save', metavar='FILE', help='write a .py, .json or .yml file instead')
+    cli.add_config_options(parser)
+    args = parser.parse_args(argv)
+
+    cfg = cli.load_config(args.config, args.cfg_options)
+    if args.key:
+        cfg = _part(cfg, args.key)
+    if args.save:
+        if not args.save.endswith(('.py', '.json', '.yml', '.yaml')):
+            raise cli.UserError(f'--save {args.save}: expected .py, .json, .yml or .yaml')
+        cfg.dump(args.save)
+    else:
+        print(cfg.pretty_text)
+
+
+def _part(cfg, key: str):
+    """Config that holds one key, at its place."""
+    from mmengine.config import Config
+
+    node = cfg._cfg_dict
+    for part in key.split('.'):
+        names = node if isinstance(node, dict) else [str(i) for i in range(len(node))]
+        if part not in names:
+            raise cli.UserError(f'--key {key}: no {part!r}{cli.nearest(part, names)}')
+        node = node[part] if isinstance(node, dict) else node[int(part)]
+    return Config({key.split('.')[-1]: node})
+
+
+if __name__ == '__main__':
+    sys.exit(main())

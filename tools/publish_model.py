@@ -1,0 +1,80 @@
+"""Make a checkpoint fit for publication: weights only, with a hash in its name.
+
+python tools/publish_model.py work_dirs/try/epoch_12.pth van-lska-tiny.pth
+
+Optimizer, schedulers, message hub and the averaged copy of the weights are dropped (where weights
+were averaged, the averages are the ones kept). The result loads with
+torch.load(..., weights_only=True), and its name ends in the first 8 digits of its SHA-256.
+"""
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+from hybrid_mm.engine import cli
+
+
+@cli.tool
+def main(argv=None):
+    """Run the tool."""
+    parser = cli.parser(__doc__)
+    parser.add_argument('input', help='checkpoint of a training run')
+    parser.add_argument('output', help='file to write; NAME.pth becomes NAME-HASH.pth')
+    args = parser.parse_args(argv)
+
+    import torch
+
+    from hybrid_mm.engine.preflight import read_checkpoint
+
+    checkpoint = read_checkpoint(args.input)
+    output = Path(args.output)
+    output = output.with_suffix('') if output.suffix == '.pth' else output
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = output.with_name(f'.{output.name}.{os.getpid()}')
+    try:
+        torch.save(publishable(checkpoint), temporary)
+        torch.load(temporary, map_location='cpu', weights_only=True)  # what users will do
+        digest = hashlib.sha256(temporary.read_bytes()).hexdigest()[:8]
+        final = output.with_name(f'{output.name}-{digest}.pth')
+        temporary.replace(final)
+    finally:
+        temporary.unlink(missing_ok=True)
+    before, after = os.path.getsize(args.input), final.stat().st_size
+    print(f'{final}: {after / 1e6:.1f} MB (input: {before / 1e6:.1f} MB)')
+
+
+def publishable(checkpoint: dict) -> dict:
+    """Weights on the CPU, and those meta data that are plain values.
+
+    MMEngine's hook for averaged weights saves the averages in ``state_dict`` and the raw
+    weights in ``ema_state_dict``, so that the former is always the one to publish.
+    """
+    import torch
+
+    weights = checkpoint.get('state_dict', checkpoint)
+    state = {
+        key: value.detach().cpu().clone()
+        for key, value in weights.items()
+        if isinstance(value, torch.Tensor)
+    }
+    if not state:
+        raise cli.UserError('the checkpoint holds no weights; expected a dict of tensors')
+    meta = checkpoint.get('meta') if isinstance(checkpoint.get('meta'), dict) else {}
+    keep = ('dataset_meta', 'cfg', 'epoch', 'iter', 'mmengine_version', 'experiment_name')
+    return dict(state_dict=state, meta={key: _plain(meta[key]) for key in keep if key in meta})
+
+
+def _plain(value):
+    """Only what ``weights_only=True`` can read: dicts, lists, numbers, strings."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if hasattr(value, 'tolist'):
+        return value.tolist()
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
