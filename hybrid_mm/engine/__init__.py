@@ -2,5 +2,10 @@
 
 from hybrid_mm.engine.amp import AutocastOptimWrapper
 from hybrid_mm.engine.distributed import DeviceAwareDistributedDataParallel
+from hybrid_mm.engine.layer_decay import LayerDecayOptimWrapperConstructor
 
-__all__ = ['AutocastOptimWrapper', 'DeviceAwareDistributedDataParallel']
+__all__ = [
+    'AutocastOptimWrapper',
+    'DeviceAwareDistributedDataParallel',
+    'LayerDecayOptimWrapperConstructor',
+]

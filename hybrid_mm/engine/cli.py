@@ -18,6 +18,12 @@ class UserError(Exception):
     """A mistake of the user. The text names the culprit, what was expected and what to do."""
 
 
+def warn(message: str) -> None:
+    """Print a one-line warning, in the first process only."""
+    if os.environ.get('RANK', '0') == '0':
+        print(f'warning: {message}', file=sys.stderr)
+
+
 def nearest(name: str, names: Iterable[str], prefix: str = '; did you mean ') -> str:
     """Return ``'; did you mean a, b?'`` for the names next to ``name``, or an empty string."""
     names = sorted(set(names))

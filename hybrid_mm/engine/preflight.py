@@ -7,7 +7,6 @@ import os
 import pickle
 import re
 import traceback
-import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
-from hybrid_mm.engine.cli import UserError, _text, nearest
+from hybrid_mm.engine.cli import UserError, _text, nearest, warn
 
 EXTRA_KEYS = {
     *('model_wrapper_cfg', 'find_unused_parameters', 'sync_bn', 'runner_type', 'tta_model'),
@@ -70,10 +69,7 @@ def check_options(cfg: Config, options: dict) -> None:
                 )
             hint = nearest(part, node)
             if hint:
-                warnings.warn(
-                    f'--cfg-options {key}: {path} has no key {part!r}, it is added{hint}',
-                    stacklevel=2,
-                )
+                warn(f'--cfg-options {key}: {path} has no key {part!r}, it is added{hint}')
 
 
 # ---------------------------------------------------------------- data
@@ -186,6 +182,14 @@ def _categories(path: str) -> list[str] | None:
                     if all(isinstance(item, dict) and 'name' in item for item in found):
                         return [item['name'] for item in found]
     return None
+
+
+def dataset_classes(dataset: dict) -> dict:
+    """Class names and palette that a data set has without reading its files."""
+    first = next(_datasets(dataset))
+    cls = DATASETS.get(first['type'])
+    meta = {**getattr(cls, 'METAINFO', {}), **(first.get('metainfo') or {})}
+    return {**meta, 'classes': _classes(first)[0]}
 
 
 def _check_categories(dataset: dict, classes: list[str], loader: str) -> None:
@@ -363,10 +367,7 @@ def check_training(cfg: Config) -> None:
     if cfg.get('resume') and cfg.get('load_from') is None:
         pointer = Path(cfg.work_dir) / 'last_checkpoint'
         if not pointer.is_file():
-            warnings.warn(
-                f'--resume: {cfg.work_dir} has no checkpoint; training starts from the beginning',
-                stacklevel=2,
-            )
+            warn(f'--resume: {cfg.work_dir} has no checkpoint; training starts from the beginning')
         else:
             check_checkpoint_path(pointer.read_text().strip())
     elif cfg.get('load_from'):

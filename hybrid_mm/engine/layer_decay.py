@@ -1,0 +1,58 @@
+"""Layer-wise learning-rate decay for detectors, segmenters and classifiers."""
+
+from mmengine.logging import print_log
+from mmengine.optim import DefaultOptimWrapperConstructor
+from torch import nn
+
+from hybrid_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
+    """Scale the learning rate of layer i of n by ``layer_decay_rate ** (n - 1 - i)``.
+
+    Source: "ELECTRA" (arXiv 2003.10555), section 3.3, as BEiT and its followers apply it to
+    backbones. Everything behind the backbone keeps the full rate. Layers are counted by the
+    backbone's ``get_layer_depth``; a model without one is a ``TypeError``.
+
+    ``paramwise_cfg`` takes ``layer_decay_rate`` in (0, 1] beside the keys of MMEngine's
+    ``DefaultOptimWrapperConstructor``, which keep their meaning (``flat_decay_mult=0`` for one:
+    no weight decay on biases, norms and layer scales).
+
+    Example:
+        >>> optim_wrapper = dict(
+        ...     type='OptimWrapper',
+        ...     optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.05),
+        ...     constructor='hybrid_mm.LayerDecayOptimWrapperConstructor',
+        ...     paramwise_cfg=dict(layer_decay_rate=0.9, flat_decay_mult=0.0))
+    """
+
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
+        paramwise_cfg = dict(paramwise_cfg or {})
+        self.layer_decay_rate = paramwise_cfg.pop('layer_decay_rate', None)
+        if self.layer_decay_rate is None or not 0 < self.layer_decay_rate <= 1:
+            raise ValueError(
+                'paramwise_cfg needs layer_decay_rate in (0, 1], '
+                f'got layer_decay_rate={self.layer_decay_rate}'
+            )
+        super().__init__(optim_wrapper_cfg, paramwise_cfg)
+
+    def add_params(self, params: list[dict], module: nn.Module, **kwargs) -> None:
+        """Fill the parameter groups, one per parameter, with their scaled rates."""
+        backbone = getattr(module, 'backbone', None)
+        if not hasattr(backbone, 'get_layer_depth'):
+            raise TypeError(
+                f'layer-wise decay needs model.backbone.get_layer_depth, which '
+                f'{type(backbone).__name__} lacks'
+            )
+        super().add_params(params, module, **kwargs)
+        names = {id(p): name for name, p in module.named_parameters()}
+        scales: dict[int, float] = {}
+        for group in params:
+            (parameter,) = group['params']
+            name = names[id(parameter)]
+            layer, total = backbone.get_layer_depth(name, 'backbone.')
+            scales[layer] = self.layer_decay_rate ** (total - 1 - layer)
+            group['lr'] = group.get('lr', self.base_lr) * scales[layer]
+        table = ', '.join(f'{layer}: {scale:.3g}' for layer, scale in sorted(scales.items()))
+        print_log(f'learning-rate scale by layer: {table}', 'current')
