@@ -6,7 +6,10 @@ import pytest
 import torch
 from mmengine.dataset import Compose
 
+from hybrid_mm.analysis.complexity import complexity
+
 from .conftest import LEAVES, batch, build, load, optimizer, reduced, relative, scope
+from .test_zoo import MODELS
 
 every_leaf = pytest.mark.parametrize('path', LEAVES, ids=relative)
 
@@ -15,10 +18,19 @@ def test_there_are_configs():
     assert len(LEAVES) > 100
 
 
+def check_metafile(name, model):
+    """Parameters and FLOPs of the metafile, where the config has an entry."""
+    if name in MODELS:
+        listed = MODELS[name]['Metadata']
+        shape = tuple(map(int, listed['Input Size'].split('x')))
+        assert complexity(model, shape) == (listed['Parameters'], listed['FLOPs'])
+
+
 @every_leaf
 def test_step_and_prediction(path):
     cfg = reduced(path)
     model = build(cfg)
+    check_metafile(path.stem, model)
     wrapper = optimizer(cfg, model)
     first = next(p for p in model.backbone.parameters() if p.requires_grad)
     before = first.detach().clone()

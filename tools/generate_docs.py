@@ -1,0 +1,250 @@
+#!/usr/bin/env python
+"""Write the model zoo from the metafiles: README.md of each config tree and docs/model_zoo.md.
+
+    python tools/generate_docs.py            writes
+    python tools/generate_docs.py --check    only tells which files are out of date (status 1)
+
+Numbers stand in ``configs/<tree>/metafile.yml`` and nowhere else. Results whose ``Source`` is
+``measured`` are ours; all others are quoted, and stand in another table. In the README of the
+project the text between the markers ``<!-- zoo:begin -->`` and ``<!-- zoo:end -->`` is replaced.
+"""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+BEGIN, END = '<!-- zoo:begin -->', '<!-- zoo:end -->'
+GENERATED = '<!-- Written by tools/generate_docs.py from metafile.yml: edit that. -->\n'
+GROUPS = {
+    'COCO: detection and instance segmentation': ('Object Detection', 'Instance Segmentation'),
+    'COCO: panoptic segmentation': ('Panoptic Segmentation',),
+    'ADE20K: semantic segmentation': ('Semantic Segmentation',),
+    'ImageNet-1k: classification': ('Image Classification',),
+}
+OF_DATA = {'ADE20K': 'ADE20K', 'ImageNet-1k': 'ImageNet-1k', 'COCO': 'COCO: detection'}
+
+HOW = """\
+## Train, test, predict
+
+```bash
+python tools/train.py {config}
+bash tools/dist_train.sh {config} 8
+python tools/test.py {config} CHECKPOINT
+python tools/predict.py {config} CHECKPOINT IMAGE --out DIR
+```
+
+`4xb2` in a name stands for 4 GPUs with 2 images each; a name without it for 8xb2. With another
+total, add `--auto-scale-lr`. Data are looked for in `data/coco`, `data/ade/ADEChallengeData2016`
+and `data/imagenet`, or where the environment variables `COCO_ROOT`, `ADE_ROOT` and
+`IMAGENET_ROOT` say (`--cfg-options data_root=...` cannot move them: the data sets have read it by
+then). COCO panoptic needs [panopticapi](https://github.com/cocodataset/panopticapi). For
+TensorBoard, set `VIS_BACKENDS=LocalVisBackend,TensorboardVisBackend`.
+
+## Pre-trained weights
+
+COCO and ADE20K models start from weights at the paths below; we host none. The authors' files are
+taken as they are:
+
+```bash
+python tools/train.py {config} --cfg-options model.backbone.init_cfg.checkpoint=FILE
+```
+
+or converted to our layout and put in place:
+
+```bash
+python tools/convert_checkpoint.py FILE {checkpoint}
+```
+
+Weights that `tools/train.py` wrote for an ImageNet config can be used in the same ways. To train
+from scratch, add `--cfg-options model.backbone.init_cfg=None`.
+
+| File | Used by |
+|---|---|
+{weights}
+"""
+
+COST = """
+FLOPs are multiply-adds of convolutions, linear layers and matrix products for one image, by
+`tools/complexity.py`; two-stage detectors with 1000 RoIs per box head and 100 per mask head.
+"""
+
+
+class Tree:
+    """One config tree, read from its metafile."""
+
+    def __init__(self, metafile: Path):
+        content = yaml.safe_load(metafile.read_text())
+        self.folder = metafile.parent
+        self.collection = content['Collections'][0]
+        self.models = content['Models']
+
+    def group(self, model: dict) -> str:
+        """Title of the table that a model belongs to."""
+        tasks = {result['Task'] for result in model.get('Results', ())}
+        for title, members in GROUPS.items():
+            if tasks & set(members):
+                return title
+        if 'panoptic' in model['Name']:
+            return 'COCO: panoptic segmentation'
+        prefix = OF_DATA[model['Metadata']['Training Data']]
+        return next(title for title in GROUPS if title.startswith(prefix))
+
+    def tables(self, base: Path, level: str) -> str:
+        """Tables of quoted and of measured figures, with links relative to ``base``."""
+        parts = []
+        for heading, ours in (('Reported by the paper', False), ('Measured by us', True)):
+            tables = []
+            for title in GROUPS:
+                models = [m for m in self.models if self.group(m) == title]
+                table = self._measured(models, base) if ours else self._reported(models, base)
+                if table:
+                    tables.append(f'{level}# {title}\n\n{table}')
+            if tables:
+                parts.append(f'{level} {heading}\n\n' + '\n'.join(tables))
+        return '\n'.join(parts)
+
+    def _link(self, model: dict, base: Path) -> str:
+        target = os.path.relpath(ROOT / model['Config'], base)
+        return f'[{model["Name"]}]({Path(target).as_posix()})'
+
+    def _reported(self, models: list[dict], base: Path) -> str:
+        rows = []
+        for model in models:
+            by_source: dict[str, dict] = {}
+            for result in model.get('Results', ()):
+                if result['Source'] != 'measured':
+                    by_source.setdefault(result['Source'], {}).update(result['Metrics'])
+            rows += [(self._link(model, base), source, m) for source, m in by_source.items()]
+        names = columns(metrics for *_, metrics in rows)
+        return rows and table(
+            ['Config', *names, 'Source'],
+            [[link, *(m.get(name, '') for name in names), source] for link, source, m in rows],
+        )
+
+    def _measured(self, models: list[dict], base: Path) -> str:
+        rows = []
+        for model in models:
+            data, metrics = model['Metadata'], {}
+            for result in model.get('Results', ()):
+                if result['Source'] == 'measured':
+                    metrics |= result['Metrics']
+            cost = [f'{data["Parameters"] / 1e6:.2f}', f'{data["FLOPs"] / 1e9:.2f}']
+            rows.append(([self._link(model, base), *cost, data['Input Size']], metrics))
+        names = columns(metrics for _, metrics in rows)
+        return rows and table(
+            ['Config', 'Parameters (M)', 'FLOPs (G)', 'at H x W', *names],
+            [[*row, *(metrics.get(name, '') for name in names)] for row, metrics in rows],
+        )
+
+    def readme(self) -> str:
+        """README.md of the tree."""
+        about, weights = self.collection, {}
+        for model in self.models:
+            for file in re.findall(r"^checkpoint = '(.+)'", self._text(model), re.MULTILINE):
+                weights.setdefault(file, []).append(model['Name'])
+        # the first Mask R-CNN that others inherit from
+        example = next(
+            m
+            for m in self.models
+            if m['Name'].startswith('mask-rcnn') and '_base_ = [' in self._text(m)
+        )
+        return (
+            f'{GENERATED}\n# {about["Name"]}\n\n'
+            f'[{about["Paper"]["Title"]}]({about["Paper"]["URL"]}), '
+            f'[official code]({about["Code"]["URL"]})\n\n{about["Notes"]}\n'
+            + HOW.format(
+                config=example['Config'],
+                checkpoint=re.search(r"'(checkpoints/.+)'", self._text(example))[1],
+                weights='\n'.join(
+                    f'| `{file}` | {len(users)} config{"s" * (len(users) > 1)} |'
+                    for file, users in sorted(weights.items())
+                ),
+            )
+            + '\n'
+            + self.tables(self.folder, '##')
+            + COST
+        )
+
+    def _text(self, model: dict) -> str:
+        return (ROOT / model['Config']).read_text()
+
+    def row(self) -> list:
+        """Row of the overview."""
+        about, counts = self.collection, dict.fromkeys(GROUPS, 0)
+        for model in self.models:
+            counts[self.group(model)] += 1
+        folder = self.folder.relative_to(ROOT).as_posix()
+        paper = f'[{about["Paper"]["Title"]}]({about["Paper"]["URL"]})'
+        return [f'[{about["Name"]}]({folder})', paper, *counts.values()]
+
+
+def columns(metrics: Iterable[dict]) -> list[str]:
+    """Names of the metrics in the order of their first appearance, boxes before masks."""
+    names = dict.fromkeys(name for found in metrics for name in found)
+    return sorted(names, key=lambda name: name.startswith('mask'))
+
+
+def table(head: list[str], rows: list[list]) -> str:
+    """Markdown table."""
+    lines = [head, ['---'] * len(head), *rows]
+    return ''.join('| ' + ' | '.join(map(str, line)) + ' |\n' for line in lines)
+
+
+def trees() -> list[Tree]:
+    """The trees that ``model-index.yml`` imports."""
+    index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
+    return [Tree(ROOT / path) for path in index['Import']]
+
+
+def documents() -> dict[Path, str]:
+    """Every generated file with the text it should have."""
+    found = trees()
+    result = {tree.folder / 'README.md': tree.readme() for tree in found}
+    zoo = [GENERATED, '# Model zoo\n']
+    for tree in found:
+        folder = os.path.relpath(tree.folder, ROOT / 'docs')
+        zoo += [f'## [{tree.collection["Name"]}]({folder})\n', tree.tables(ROOT / 'docs', '###')]
+    result[ROOT / 'docs/model_zoo.md'] = '\n'.join(zoo)
+
+    readme = (ROOT / 'README.md').read_text()
+    if BEGIN in readme and END in readme:
+        before, rest = readme.split(BEGIN, 1)
+        overview = table(
+            ['Configs', 'Paper', *(title.replace(': ', ', ') for title in GROUPS)],
+            [tree.row() for tree in found],
+        )
+        link = 'Figures: [docs/model_zoo.md](docs/model_zoo.md).'
+        after = rest.split(END, 1)[1]
+        result[ROOT / 'README.md'] = f'{before}{BEGIN}\n{overview}\n{link}\n{END}{after}'
+    return result
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write or check the files; 1 if a check found one out of date."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--check', action='store_true', help='write nothing')
+    check = parser.parse_args(argv).check
+    stale = 0
+    for path, text in documents().items():
+        if path.exists() and path.read_text() == text:
+            continue
+        stale += 1
+        if not check:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+        print('out of date:' if check else 'wrote', path.relative_to(ROOT))
+    if check and stale:
+        print('run: python tools/generate_docs.py')
+    return int(check and stale > 0)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
