@@ -28,8 +28,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
-        paramwise_cfg = dict(paramwise_cfg or {})
-        self.layer_decay_rate = paramwise_cfg.pop('layer_decay_rate', None)
+        self.layer_decay_rate = (paramwise_cfg or {}).get('layer_decay_rate')
         if self.layer_decay_rate is None or not 0 < self.layer_decay_rate <= 1:
             raise ValueError(
                 'paramwise_cfg needs layer_decay_rate in (0, 1], '
@@ -37,15 +36,17 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             )
         super().__init__(optim_wrapper_cfg, paramwise_cfg)
 
-    def add_params(self, params: list[dict], module: nn.Module, **kwargs) -> None:
+    def add_params(self, params: list[dict], module: nn.Module, prefix: str = '', **kwargs) -> None:
         """Fill the parameter groups, one per parameter, with their scaled rates."""
+        super().add_params(params, module, prefix=prefix, **kwargs)
+        if prefix:  # MMEngine descends through the submodules by this method
+            return
         backbone = getattr(module, 'backbone', None)
         if not hasattr(backbone, 'get_layer_depth'):
             raise TypeError(
                 f'layer-wise decay needs model.backbone.get_layer_depth, which '
                 f'{type(backbone).__name__} lacks'
             )
-        super().add_params(params, module, **kwargs)
         names = {id(p): name for name, p in module.named_parameters()}
         scales: dict[int, float] = {}
         for group in params:
