@@ -135,7 +135,9 @@ class Pyramid(BaseModule):
         for i, stage in enumerate(self.stages[: self.out_indices[-1] + 1]):
             x = stage(x)
             if i in self.out_indices:
-                outs.append(x)
+                # mmcv's RoIAlign reads memory as NCHW whatever the strides are: channels-last maps
+                # (of a layer norm) would silently give it wrong features.
+                outs.append(x.contiguous())
         return tuple(outs)
 
     # -- freezing --------------------------------------------------------------------------------
