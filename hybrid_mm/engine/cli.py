@@ -181,6 +181,12 @@ def load_config(path: str, options: dict | None = None) -> Config:
     return cfg
 
 
+def with_options(cfg: Config, argv: list[str], options: dict | None) -> list[str]:
+    """Arguments of a library's script: the config, ``argv``, and ``--cfg-options`` again."""
+    pairs = [f'{key}={value}' for key, value in (options or {}).items()]
+    return [cfg.filename, *argv, *(['--cfg-options', *pairs] if pairs else [])]
+
+
 def _text(error: Exception) -> str:
     """Text of an exception; ``str`` of a KeyError would quote it."""
     return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)

@@ -1,0 +1,85 @@
+"""Curves of losses and metrics from the ``scalars.json`` of MMEngine's runs."""
+
+import json
+from pathlib import Path
+
+
+def find_scalars(path: str | Path) -> Path:
+    """``scalars.json`` of a run: the file itself, or the newest one below a work dir.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    found = sorted(path.rglob('vis_data/scalars.json'), key=lambda p: p.stat().st_mtime)
+    if not found:
+        raise FileNotFoundError(f'{path} holds no vis_data/scalars.json; is it a work dir?')
+    return found[-1]
+
+
+def read_scalars(path: str | Path) -> dict[str, tuple[list[int], list[float]]]:
+    """Read steps and values by name.
+
+    Args:
+        path: ``scalars.json`` or a work dir.
+
+    Returns:
+        For each name, in order of appearance, the steps and the values. The step is the iteration
+        in training; in validation it is what the runner wrote, the epoch or the iteration.
+
+    Raises:
+        FileNotFoundError: see :func:`find_scalars`.
+        ValueError: a line is no JSON object.
+    """
+    path, curves = find_scalars(path), {}
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f'{path}, line {number} is no JSON') from error
+        step = record.get('step', record.get('iter', number))
+        for name, value in record.items():
+            if name not in ('step', 'iter', 'epoch') and isinstance(value, (int, float)):
+                steps, values = curves.setdefault(name, ([], []))
+                steps.append(step)
+                values.append(value)
+    return curves
+
+
+def plot_curves(
+    runs: dict[str, dict[str, tuple[list[int], list[float]]]], names: list[str], out: str | Path
+) -> None:
+    """Draw one panel per name with one line per run.
+
+    Args:
+        runs: What :func:`read_scalars` returns, by the label of the run.
+        names: Names of the scalars.
+        out: Picture to write; the suffix tells the format.
+
+    Raises:
+        KeyError: no run has a scalar of a name.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(3, len(names))
+    lines = -(-len(names) // columns)
+    figure = Figure(figsize=(4.5 * columns, 3 * lines), layout='constrained')
+    FigureCanvasAgg(figure)
+    for i, name in enumerate(names):
+        if not any(name in curves for curves in runs.values()):
+            raise KeyError(name)
+        axes = figure.add_subplot(lines, columns, i + 1)
+        for label, curves in runs.items():
+            if name in curves:
+                few = len(curves[name][0]) < 30
+                axes.plot(*curves[name], label=label, marker='.' if few else None, linewidth=1)
+        axes.set_title(name, fontsize=10)
+        axes.set_xlabel('step')
+        axes.grid(alpha=0.3)
+        if len(runs) > 1:
+            axes.legend(fontsize=8)
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=120)

@@ -1,0 +1,53 @@
+"""Scripts that MMDetection, MMSegmentation and MMPretrain bring along, run with our registry."""
+
+import importlib.util
+import runpy
+import sys
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.registry import DATASETS, DefaultScope
+
+import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X' in the config)
+from hybrid_mm.engine.cli import UserError, task_of
+from hybrid_mm.engine.preflight import dataset_classes
+
+
+def run_upstream(cfg: Config, scripts: dict[str, str], argv: list[str]) -> None:
+    """Run the script of the library that a config belongs to, in this process.
+
+    Args:
+        cfg: Config; ``default_scope`` tells the library.
+        scripts: Path below the library's ``.mim/tools``, by ``default_scope``.
+        argv: Arguments of the script.
+
+    Raises:
+        UserError: the library has no such script.
+    """
+    task_of(cfg)
+    library = cfg.default_scope
+    root = Path(importlib.util.find_spec(library).origin).parent
+    script = root / '.mim' / 'tools' / scripts[library]
+    if not script.is_file():
+        raise UserError(f'{library} is installed without its tools: {script} does not exist')
+    with DefaultScope.overwrite_default_scope(library):
+        _name_classes(cfg)
+    previous = sys.argv
+    sys.argv = [str(script), *argv]
+    try:
+        runpy.run_path(str(script), run_name='__main__')
+    finally:
+        sys.argv = previous
+
+
+def _name_classes(cfg: Config) -> None:
+    """Let the class of the data set know the classes that the config gives to its instance.
+
+    MMSegmentation's confusion matrix reads the former, which a generic data set lacks.
+    """
+    dataset = cfg.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    cls = DATASETS.get(dataset.type)
+    if cls is not None and dataset.get('metainfo'):
+        cls.METAINFO = {**cls.METAINFO, **dataset_classes(dataset)}

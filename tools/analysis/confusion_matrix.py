@@ -1,0 +1,46 @@
+"""Draw the confusion matrix of predictions that tools/test.py --out wrote.
+
+python tools/analysis/confusion_matrix.py CONFIG predictions.pkl FOLDER       # detection
+python tools/analysis/confusion_matrix.py CONFIG label_maps/ FOLDER           # segmentation
+python tools/analysis/confusion_matrix.py CONFIG predictions.pkl FOLDER       # classification
+
+Other flags are those of confusion_matrix.py of MMDetection, MMSegmentation or MMPretrain.
+"""
+
+import os
+import sys
+
+from hybrid_mm.engine import cli
+
+
+@cli.tool
+def main(argv=None):
+    """Run the tool."""
+    parser = cli.parser(__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('predictions', help='file or folder that tools/test.py --out wrote')
+    parser.add_argument('out', help='folder of the picture confusion_matrix.png')
+    cli.add_config_options(parser)
+    args, others = parser.parse_known_args(argv)
+
+    from hybrid_mm.engine.preflight import check_data
+    from hybrid_mm.engine.upstream import run_upstream
+
+    cfg = cli.load_config(args.config, args.cfg_options)
+    if not os.path.exists(args.predictions):
+        raise cli.UserError(f'{args.predictions} does not exist; tools/test.py --out writes it')
+    check_data(cfg, 'test_dataloader')
+    if cli.task_of(cfg) == 'classification':
+        os.makedirs(args.out, exist_ok=True)
+        picture = os.path.join(args.out, 'confusion_matrix.png')
+        places = [args.predictions, '--show-path', picture]
+    else:
+        places = [args.predictions, args.out]
+    script = 'analysis_tools/confusion_matrix.py'
+    scripts = dict.fromkeys(cli.TASKS, script)
+    run_upstream(cfg, scripts, cli.with_options(cfg, [*places, *others], args.cfg_options))
+    print(f'\n{args.out}/confusion_matrix.png')
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""Plot losses and metrics of one or several runs.
+
+python tools/analysis/plot_curves.py work_dirs/a work_dirs/b --keys loss coco/bbox_mAP --out a.png
+"""
+
+import sys
+
+from hybrid_mm.engine import cli
+
+
+@cli.tool
+def main(argv=None):
+    """Run the tool."""
+    parser = cli.parser(__doc__)
+    parser.add_argument('runs', nargs='+', help='work dirs, or scalars.json files')
+    parser.add_argument('--keys', nargs='+', help='names of scalars (default: all but times)')
+    parser.add_argument('--labels', nargs='+', help='names of the runs (default: their paths)')
+    parser.add_argument('--out', default='curves.png', help='picture to write')
+    args = parser.parse_args(argv)
+    labels = args.labels or args.runs
+    if len(labels) != len(args.runs):
+        parser.error(f'{len(args.runs)} runs need as many --labels, got {len(labels)}')
+
+    from hybrid_mm.analysis.curves import plot_curves, read_scalars
+
+    try:
+        runs = {label: read_scalars(run) for label, run in zip(labels, args.runs, strict=True)}
+    except (FileNotFoundError, ValueError) as error:
+        raise cli.UserError(str(error)) from error
+    known = list(dict.fromkeys(name for curves in runs.values() for name in curves))
+    keys = args.keys or [k for k in known if k not in ('time', 'data_time', 'memory')]
+    for key in keys:
+        if key not in known:
+            hint = cli.nearest(key, known) or f'; there are {", ".join(known)}'
+            raise cli.UserError(f'--keys: no run has the scalar {key!r}{hint}')
+    if not keys:
+        raise cli.UserError(f'{", ".join(args.runs)}: no scalars yet')
+    plot_curves(runs, keys, args.out)
+    print(f'{args.out}: {", ".join(keys)}')
+
+
+if __name__ == '__main__':
+    sys.exit(main())
