@@ -86,9 +86,7 @@ def _cross(u, v, arm=0.32, reach=0.94):
 def _heart(u, v, side=0.54):
     a, b = (u - v + 0.15) / np.sqrt(2), (-u - v + 0.15) / np.sqrt(2)
     body = np.maximum(np.abs(a), np.abs(b)) - side
-    return np.minimum(
-        body, np.minimum(np.hypot(a - side, b) - side, np.hypot(a, b - side) - side)
-    )
+    return np.minimum(body, np.minimum(np.hypot(a - side, b) - side, np.hypot(a, b - side) - side))
 
 
 OUTLINES = dict(

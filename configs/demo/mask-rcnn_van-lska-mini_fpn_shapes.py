@@ -1,0 +1,116 @@
+_base_ = ['../_base_/models/mask-rcnn_r50_fpn.py', '../_base_/default_runtime_det.py']
+
+# --- data: 400 + 80 pictures of 160 to 192 pixels, from hybrid_mm/data/shapes.py -----------------
+data_root = 'data/demo'
+metainfo = dict(
+    classes=('disc', 'ring', 'square', 'triangle', 'star', 'cross', 'crescent', 'heart'),
+    palette=[(230, 60, 50), (245, 150, 40), (235, 210, 50), (70, 185, 75), (60, 200, 205),
+             (70, 110, 235), (150, 80, 210), (240, 110, 180)])
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackDetInputs')
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale_factor=1.0),  # for the key scale_factor
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(
+        type='PackDetInputs',
+        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))
+]
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=1,
+    persistent_workers=True,
+    pin_memory=False,
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=dict(
+        type='CocoDataset',
+        metainfo=metainfo,
+        data_root=data_root,
+        ann_file='annotations/instances_training.json',
+        data_prefix=dict(img='images/training/'),
+        pipeline=train_pipeline))
+val_dataloader = dict(
+    batch_size=8,
+    num_workers=1,
+    persistent_workers=False,
+    pin_memory=False,
+    drop_last=False,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='CocoDataset',
+        metainfo=metainfo,
+        data_root=data_root,
+        ann_file='annotations/instances_validation.json',
+        data_prefix=dict(img='images/validation/'),
+        test_mode=True,
+        pipeline=test_pipeline))
+test_dataloader = val_dataloader
+val_evaluator = dict(
+    type='CocoMetric',
+    ann_file=data_root + '/annotations/instances_validation.json',
+    metric=['bbox', 'segm'])
+test_evaluator = val_evaluator
+
+# --- model ---------------------------------------------------------------------------------------
+width = 48
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='hybrid_mm.VAN',
+        arch=dict(embed_dims=[24, 48, 96, 128], depths=[1, 1, 2, 1], mlp_ratios=[3, 3, 3, 3]),
+        attention='lska',
+        kernel_size=11,
+        layer_scale=1.0),
+    neck=dict(
+        in_channels=[24, 48, 96, 128],
+        out_channels=width, num_outs=4, norm_cfg=dict(type='BN')),
+    rpn_head=dict(
+        in_channels=width,
+        feat_channels=width,
+        anchor_generator=dict(scales=[5], ratios=[1.0], strides=[4, 8, 16, 32])),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=width, finest_scale=28,
+            roi_layer=dict(sampling_ratio=1)),
+        bbox_head=dict(
+            type='ConvFCBBoxHead', num_shared_convs=2, num_shared_fcs=1,
+            conv_out_channels=width, norm_cfg=dict(type='BN'),
+            in_channels=width, fc_out_channels=256, num_classes=8,
+            reg_class_agnostic=True),
+        mask_roi_extractor=dict(out_channels=width, finest_scale=28,
+            roi_layer=dict(sampling_ratio=1)),
+        mask_head=dict(
+            num_convs=2, in_channels=width, conv_out_channels=width, norm_cfg=dict(type='BN'),
+            num_classes=8)),
+    train_cfg=dict(
+        rpn=dict(sampler=dict(num=64)),
+        rpn_proposal=dict(nms_pre=200, max_per_img=100),
+        rcnn=dict(sampler=dict(num=48))),
+    test_cfg=dict(
+        rpn=dict(nms_pre=200, max_per_img=100),
+        rcnn=dict(max_per_img=30)))
+
+# --- schedule ------------------------------------------------------------------------------------
+max_iters = 800
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=200)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
+    clip_grad=dict(max_norm=10))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=50),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=50, end=max_iters,
+         T_max=max_iters - 50, eta_min_ratio=0.01)
+]
+default_hooks = dict(
+    logger=dict(interval=20),
+    checkpoint=dict(by_epoch=False, interval=200, max_keep_ckpts=1))
+log_processor = dict(by_epoch=False, window_size=20)
+# What tools/demo.sh must reach.
+expected = {'coco/bbox_mAP': 0.60, 'coco/segm_mAP': 0.55}
+randomness = dict(seed=0)

@@ -1,0 +1,300 @@
+"""Draw a data set, train a segmenter and a detector on it, evaluate them and show what they do.
+
+The segmenter learns from scratch, the detector starts from the segmenter's backbone. Everything
+runs through tools/train.py and tools/test.py with the configs in configs/demo. Exit status 1 if a
+figure that the configs promise (``expected``) is missed.
+"""
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.config import Config
+
+from hybrid_mm.analysis import demo_figures
+from hybrid_mm.data import shapes
+from hybrid_mm.engine import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+SEGMENTER = ROOT / 'configs/demo/van-lska-mini_semfpn_shapes.py'
+DETECTOR = ROOT / 'configs/demo/mask-rcnn_van-lska-mini_fpn_shapes.py'
+NAMES = {'mIoU': 'mIoU', 'coco/bbox_mAP': 'box mAP', 'coco/segm_mAP': 'mask mAP'}
+ITERATION = re.compile(r'Iter\((train|test)\)\s*\[\s*(\d+)/(\d+)\]')
+LOSS = re.compile(r'\bloss: ([\d.]+)')
+# Seconds that the steps take on two cores: they only set the pace of the progress bar.
+SECONDS = dict(data=8, train_segmenter=120, train_detector=260, test_segmenter=15, test_detector=18)
+SECONDS['pictures'] = 10
+
+
+@dataclass(frozen=True)
+class Model:
+    """One of the two trainings.
+
+    Attributes:
+        name: 'segmenter' or 'detector'.
+        config: Config file.
+        folder: Work dir.
+        options: ``--cfg-options`` of training and testing.
+    """
+
+    name: str
+    config: Path
+    folder: Path
+    options: tuple[str, ...]
+
+    @property
+    def settings(self) -> Config:
+        """The config as read from its file."""
+        return Config.fromfile(self.config)
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The last checkpoint if the training has come to its end."""
+        path = self.folder / f'iter_{self.settings.train_cfg.max_iters}.pth'
+        return path if path.is_file() else None
+
+    @property
+    def started(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return (self.folder / 'last_checkpoint').is_file()
+
+
+class Progress:
+    """Progress and time left of the whole demo: a bar in a terminal, plain lines elsewhere."""
+
+    def __init__(self, steps: list[str]) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        self.console = Console(highlight=False, soft_wrap=True)
+        self.total, self.done, self.share = sum(SECONDS[s] for s in steps), 0.0, 0.0
+        self.began, self.said = time.monotonic(), -1
+        self.bar = None
+        if self.console.is_terminal:
+            self.bar = Bar(
+                TextColumn('{task.percentage:3.0f} %'),
+                BarColumn(30),
+                TimeElapsedColumn(),
+                TextColumn('left'),
+                TimeRemainingColumn(),
+                TextColumn('{task.description}'),
+                console=self.console,
+            )
+            self.bar.start()
+            self.task = self.bar.add_task('', total=self.total)
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        self.console.print(text, markup=False)
+
+    def step(self, name: str) -> None:
+        """Begin the next step."""
+        self.done, self.share = self.done + self.share, SECONDS[name]
+        self.update(0, '')
+
+    def update(self, fraction: float, text: str) -> None:
+        """Show how much of the step is done."""
+        at = self.done + fraction * self.share
+        if self.bar:
+            self.bar.update(self.task, completed=at, description=text)
+            return
+        tenth = int(10 * at / self.total)
+        if text and tenth > self.said:
+            self.said = tenth
+            spent = time.monotonic() - self.began
+            left = spent * (self.total - at) / at if at else self.total
+            self.say(f'{100 * at / self.total:3.0f} %  {_minutes(left)} left  {text}')
+
+    def close(self) -> None:
+        """Stop the bar."""
+        if self.bar:
+            self.bar.stop()
+
+
+def _minutes(seconds: float) -> str:
+    return f'{int(seconds) // 60}:{int(seconds) % 60:02d}'
+
+
+def _run(progress: Progress, model: Model, command: list, log: Path, verb: str) -> None:
+    """Run one of our tools, its output going to a log file and its iterations to the bar."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    last, loss = deque(maxlen=15), ''
+    with (
+        open(log, 'w') as file,
+        subprocess.Popen(
+            [sys.executable, *map(str, command)],
+            cwd=ROOT,
+            text=True,
+            errors='replace',
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        ) as process,
+    ):
+        try:
+            for line in process.stdout:
+                file.write(line)
+                last.append(line.rstrip())
+                if found := ITERATION.search(line):
+                    at, total = int(found[2]), int(found[3])
+                    if found := LOSS.search(line):
+                        loss = f', loss {float(found[1]):.2f}'
+                    text = f'{verb} the {model.name}: {at} of {total}{loss}'
+                    progress.update(at / total, text)
+        except BaseException:
+            process.terminate()
+            raise
+    if process.returncode:
+        progress.close()
+        print('\n'.join(last), file=sys.stderr)
+        raise cli.UserError(f'{verb} the {model.name} failed (see above); the whole log: {log}')
+
+
+def train(progress: Progress, model: Model, reuse: bool, more: list[str]) -> None:
+    """Train a model through tools/train.py, or take what an earlier run left."""
+    progress.step(f'train_{model.name}')
+    if reuse and model.checkpoint:
+        progress.say(f'{model.name}: reusing {model.checkpoint}')
+        return
+    command = ['tools/train.py', model.config, '--work-dir', model.folder]
+    if reuse and model.started:
+        progress.say(f'{model.name}: going on from the last checkpoint in {model.folder}')
+        command.append('--resume')
+    else:
+        shutil.rmtree(model.folder, ignore_errors=True)
+    command += ['--cfg-options', *model.options, *more]
+    began = time.monotonic()
+    _run(progress, model, command, model.folder / 'train.log', 'training')
+    progress.say(f'{model.name}: trained in {_minutes(time.monotonic() - began)}')
+
+
+def test(progress: Progress, model: Model) -> dict:
+    """Evaluate a model through tools/test.py; its predictions go to ``predictions(model)``.
+
+    Returns:
+        The metrics, by the names of the config's ``expected``.
+    """
+    progress.step(f'test_{model.name}')
+    folder = model.folder / 'test'
+    shutil.rmtree(folder, ignore_errors=True)
+    command = ['tools/test.py', model.config, model.checkpoint, '--work-dir', folder]
+    command += ['--out', predictions(model), '--cfg-options', *model.options]
+    _run(progress, model, command, model.folder / 'test.log', 'testing')
+    (metrics,) = folder.glob('*/*.json')  # written by MMEngine's LoggerHook
+    return json.loads(metrics.read_text())
+
+
+def predictions(model: Model) -> Path:
+    """Where the predictions on the validation split are: a file, or a folder of label maps."""
+    name = 'predictions.pkl' if model.name == 'detector' else 'predictions'
+    return model.folder / 'test' / name
+
+
+def report(models: list[Model], metrics: dict[str, dict]) -> tuple[list[str], bool]:
+    """Compare what was reached with what the configs promise.
+
+    Returns:
+        Lines of a table, and whether every promise is kept.
+    """
+    lines, kept = [f'{"":10}{"figure":10}{"reached":>9}{"promised":>10}'], True
+    for model in models:
+        for key, promised in model.settings.expected.items():
+            reached = metrics[model.name][key]
+            good = reached >= promised
+            kept = kept and good
+            scale = 1 if key == 'mIoU' else 100  # all in per cent
+            lines.append(
+                f'{model.name:10}{NAMES[key]:10}{scale * reached:9.1f}{scale * promised:10.1f}'
+                f'  {"ok" if good else "MISSED"}'
+            )
+    return lines, kept
+
+
+@cli.tool
+def main(argv=None):
+    """Run the tool."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        'out', nargs='?', default='work_dirs/demo', help='output folder (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--data', default='data/demo', help='folder of the data set (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--reuse',
+        action='store_true',
+        help='keep trainings that an earlier run has finished and go on with interrupted ones; '
+        'by default both models are trained anew',
+    )
+    args = parser.parse_args(argv)
+    out, data = Path(args.out).resolve(), Path(args.data).resolve()
+    began = time.monotonic()
+    segmenter, detector = models = [
+        Model(
+            'segmenter',
+            SEGMENTER,
+            out / 'segmenter',
+            tuple(f'{s}_dataloader.dataset.data_root={data}' for s in ('train', 'val', 'test')),
+        ),
+        Model(
+            'detector',
+            DETECTOR,
+            out / 'detector',
+            (
+                *(f'{s}_dataloader.dataset.data_root={data}' for s in ('train', 'val', 'test')),
+                f'val_evaluator.ann_file={data}/annotations/instances_validation.json',
+                f'test_evaluator.ann_file={data}/annotations/instances_validation.json',
+            ),
+        ),
+    ]
+
+    progress = Progress(list(SECONDS))
+    try:
+        progress.step('data')
+        try:
+            written = shapes.write_dataset(
+                data, progress=lambda n, m: progress.update(n / m, f'drawing picture {n} of {m}')
+            )
+        except FileExistsError as error:
+            raise cli.UserError(f'--data: {error}') from error
+        progress.say(f'data set: {"drawn" if written else "found"} in {data}')
+
+        train(progress, segmenter, args.reuse, [])
+        start = [
+            'model.backbone.init_cfg.type=Pretrained',
+            f'model.backbone.init_cfg.checkpoint={segmenter.checkpoint}',
+        ]
+        train(progress, detector, args.reuse, start)
+        metrics = {model.name: test(progress, model) for model in models}
+
+        progress.step('pictures')
+        figures = [out / 'detections.png', out / 'segmentations.png', out / 'curves.png']
+        demo_figures.draw_detections(data, predictions(detector), figures[0])
+        progress.update(0.3, 'drawing pictures')
+        demo_figures.draw_segmentations(data, predictions(segmenter), figures[1])
+        progress.update(0.7, 'drawing pictures')
+        demo_figures.draw_curves({model.name: model.folder for model in models}, figures[2])
+        progress.update(1, 'done')
+    finally:
+        progress.close()
+
+    lines, kept = report(models, metrics)
+    (out / 'metrics.json').write_text(json.dumps(metrics, indent=1))
+    print('\n' + '\n'.join(lines) + '\n')
+    for path in (*figures, out / 'metrics.json', segmenter.checkpoint, detector.checkpoint):
+        print(path)
+    print(f'\n{_minutes(time.monotonic() - began)} minutes in all')
+    return 0 if kept else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())
