@@ -1,0 +1,187 @@
+"""Tiny data sets and configs for them."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+CLASSES = ('square', 'disc', 'bar')
+SIZE = 64
+
+
+def load_tool(name: str):
+    """Module of ``tools/NAME.py``."""
+    path = ROOT / 'tools' / f'{name}.py'
+    spec = importlib.util.spec_from_file_location(f'tool_{path.stem}', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _picture(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[dict]]:
+    """Noise with one rectangle of each class: picture, label map (0 is background), objects."""
+    image = rng.integers(0, 60, (SIZE, SIZE, 3), dtype=np.uint8)
+    labels = np.zeros((SIZE, SIZE), np.uint8)
+    objects = []
+    for label in range(len(CLASSES)):
+        w, h = (int(v) for v in rng.integers(10, 18, 2))
+        x, y = label * 21 + int(rng.integers(0, 21 - w + 1)), int(rng.integers(0, SIZE - h))
+        image[y : y + h, x : x + w] = np.eye(3, dtype=np.uint8)[label] * 200 + 30
+        labels[y : y + h, x : x + w] = label + 1
+        corners = [x, y, x + w, y, x + w, y + h, x, y + h]
+        objects.append(
+            dict(category_id=label + 1, bbox=[x, y, w, h], area=w * h, segmentation=[corners])
+        )
+    return image, labels, objects
+
+
+@pytest.fixture(scope='session')
+def tiny_coco(tmp_path_factory) -> Path:
+    """Folder in COCO's layout: 8 training and 4 validation images of 64 x 64, 3 classes."""
+    root = tmp_path_factory.mktemp('coco')
+    (root / 'annotations').mkdir()
+    rng = np.random.default_rng(0)
+    for split, number in (('train', 8), ('val', 4)):
+        (root / split).mkdir()
+        images, annotations = [], []
+        for i in range(number):
+            image, _, objects = _picture(rng)
+            cv2.imwrite(str(root / split / f'{i}.png'), image)
+            images.append(dict(id=i, file_name=f'{i}.png', width=SIZE, height=SIZE))
+            for item in objects:
+                number_so_far = len(annotations) + 1
+                annotations.append(dict(id=number_so_far, image_id=i, iscrowd=0, **item))
+        categories = [dict(id=i + 1, name=name) for i, name in enumerate(CLASSES)]
+        data = dict(images=images, annotations=annotations, categories=categories)
+        (root / 'annotations' / f'{split}.json').write_text(json.dumps(data))
+    return root
+
+
+@pytest.fixture(scope='session')
+def tiny_ade(tmp_path_factory) -> Path:
+    """Folder in ADE20K's layout: 8 training and 4 validation images, 3 classes and 0 = other."""
+    root = tmp_path_factory.mktemp('ade')
+    rng = np.random.default_rng(1)
+    for split, number in (('training', 8), ('validation', 4)):
+        for kind in ('images', 'annotations'):
+            (root / kind / split).mkdir(parents=True)
+        for i in range(number):
+            image, labels, _ = _picture(rng)
+            cv2.imwrite(str(root / 'images' / split / f'{i}.png'), image)
+            cv2.imwrite(str(root / 'annotations' / split / f'{i}.png'), labels)
+    return root
+
+
+RUNTIME = """
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'), logger=dict(type='LoggerHook', interval=1),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=2),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    visualization=dict(type='{short}VisualizationHook'))
+env_cfg = dict(mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+               dist_cfg=dict(backend='nccl'))
+visualizer = dict(type='{visualizer}', vis_backends=[dict(type='LocalVisBackend')],
+                  name='visualizer')
+log_processor = dict(window_size=1, by_epoch=False)
+randomness = dict(seed=0)
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.01, momentum=0.9))
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=2, val_interval=100)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+backbone = dict(type='hybrid_mm.VAN', drop_path_rate=0.0, norm_cfg=dict(type='BN'),
+                arch=dict(embed_dims=[8, 8, 16, 16], depths=[1, 1, 1, 1], mlp_ratios=[2] * 4))
+"""
+
+DETECTION = """
+default_scope = 'mmdet'
+pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape',
+                                          'scale_factor'))]
+pipeline.insert(1, dict(type='Resize', scale=(64, 64), keep_ratio=True))
+data = dict(type='CocoDataset', data_root='{root}', pipeline=pipeline,
+            metainfo=dict(classes=('square', 'disc', 'bar')))
+train_dataloader = dict(
+    batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(ann_file='annotations/train.json', data_prefix=dict(img='train/'), **data))
+val_dataloader = dict(
+    batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(ann_file='annotations/val.json', data_prefix=dict(img='val/'), test_mode=True,
+                 **data))
+test_dataloader = val_dataloader
+val_evaluator = dict(type='CocoMetric', metric='bbox', ann_file='{root}/annotations/val.json')
+test_evaluator = val_evaluator
+auto_scale_lr = dict(enable=False, base_batch_size=16)
+model = dict(
+    type='FCOS',
+    data_preprocessor=dict(type='DetDataPreprocessor', mean=[0.] * 3, std=[255.] * 3,
+                           pad_size_divisor=32),
+    backbone=backbone,
+    neck=dict(type='FPN', in_channels=[8, 8, 16, 16], out_channels=16, start_level=1,
+              add_extra_convs='on_output', num_outs=5),
+    bbox_head=dict(type='FCOSHead', num_classes=3, in_channels=16, feat_channels=16,
+                   stacked_convs=1, strides=[8, 16, 32, 64, 128],
+                   norm_cfg=dict(type='GN', num_groups=4)),
+    test_cfg=dict(nms_pre=100, min_bbox_size=0, score_thr=0.01,
+                  nms=dict(type='nms', iou_threshold=0.5), max_per_img=10))
+"""
+
+SEGMENTATION = """
+default_scope = 'mmseg'
+pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='PackSegInputs')]
+data = dict(type='BaseSegDataset', data_root='{root}', pipeline=pipeline, reduce_zero_label=True,
+            img_suffix='.png', seg_map_suffix='.png',
+            metainfo=dict(classes=('square', 'disc', 'bar'),
+                          palette=[[255, 0, 0], [0, 255, 0], [0, 0, 255]]))
+train_dataloader = dict(
+    batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(data_prefix=dict(img_path='images/training',
+                                  seg_map_path='annotations/training'), **data))
+val_dataloader = dict(
+    batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(data_prefix=dict(img_path='images/validation',
+                                  seg_map_path='annotations/validation'), **data))
+test_dataloader = val_dataloader
+val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+test_evaluator = val_evaluator
+auto_scale_lr = dict(enable=False, base_batch_size=16)
+tta_model = dict(type='SegTTAModel')
+model = dict(
+    type='EncoderDecoder',
+    data_preprocessor=dict(type='SegDataPreProcessor', mean=[0.] * 3, std=[255.] * 3,
+                           size=(64, 64), pad_val=0, seg_pad_val=255),
+    backbone=backbone,
+    neck=dict(type='FPN', in_channels=[8, 8, 16, 16], out_channels=16, num_outs=4),
+    decode_head=dict(type='FPNHead', in_channels=[16] * 4, in_index=[0, 1, 2, 3],
+                     feature_strides=[4, 8, 16, 32], channels=16, num_classes=3, dropout_ratio=0,
+                     norm_cfg=dict(type='SyncBN'), align_corners=False,
+                     loss_decode=dict(type='CrossEntropyLoss')),
+    train_cfg=dict(), test_cfg=dict(mode='whole'))
+"""
+
+
+def _write(path: Path, template: str, root: Path, short: str, visualizer: str) -> Path:
+    runtime = RUNTIME.replace('{short}', short).replace('{visualizer}', visualizer)
+    path.write_text(runtime + template.replace('{root}', str(root)))
+    return path
+
+
+@pytest.fixture
+def det_config(tiny_coco, tmp_path) -> Path:
+    """Config of a small FCOS on ``tiny_coco``: two iterations of two images."""
+    return _write(tmp_path / 'tiny_det.py', DETECTION, tiny_coco, 'Det', 'DetLocalVisualizer')
+
+
+@pytest.fixture
+def seg_config(tiny_ade, tmp_path) -> Path:
+    """Config of a small Semantic FPN on ``tiny_ade``: two iterations of two images."""
+    return _write(tmp_path / 'tiny_seg.py', SEGMENTATION, tiny_ade, 'Seg', 'SegLocalVisualizer')
