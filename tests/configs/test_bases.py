@@ -14,8 +14,11 @@ from PIL import Image
 from .conftest import CONFIGS, build, load, optimizer, reduced, scope
 
 ROOTS = dict(mmdet='COCO_ROOT', mmseg='ADE_ROOT', mmpretrain='IMAGENET_ROOT')
-# base of the data set: a config that uses it, or the runtime to read it with
-DATA = {path.stem: path for path in sorted((CONFIGS / '_base_/datasets').glob('*.py'))}
+DATA = {
+    path.stem: path
+    for path in sorted((CONFIGS / '_base_/datasets').glob('*.py'))
+    if path.stem.startswith(('coco', 'ade20k', 'imagenet'))
+}
 
 
 def config_of(name: str) -> Config:

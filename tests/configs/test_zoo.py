@@ -85,9 +85,7 @@ def test_every_config_is_listed_once():
         for folder in PAPERS
         for model in yaml.safe_load((folder / 'metafile.yml').read_text())['Models']
     ]
-    there = [
-        str(p.relative_to(ROOT)) for p in LEAVES if p.parent.name not in ('demo', 'camvid')
-    ]
+    there = [str(p.relative_to(ROOT)) for p in LEAVES if p.parent.name not in ('demo', 'camvid')]
     assert sorted(listed) == sorted(there)
     assert all(Path(model['Config']).stem == name for name, model in MODELS.items())
 
