@@ -1,6 +1,5 @@
 """Tiny data sets and configs for them."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -8,18 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ('square', 'disc', 'bar')
 SIZE = 64
-
-
-def load_tool(name: str):
-    """Module of ``tools/NAME.py``."""
-    path = ROOT / 'tools' / f'{name}.py'
-    spec = importlib.util.spec_from_file_location(f'tool_{path.stem}', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def _picture(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[dict]]:

@@ -109,7 +109,7 @@ def set_auto_scale_lr(cfg: Config) -> None:
     Raises:
         UserError: the config does not say for which batch size its learning rate is.
     """
-    if cfg.get('auto_scale_lr', {}).get('base_batch_size') is None:
+    if (cfg.get('auto_scale_lr') or {}).get('base_batch_size') is None:
         raise UserError(
             f'--auto-scale-lr: {cfg.filename} does not say for which total batch size its '
             'learning rate is; add auto_scale_lr = dict(enable=False, base_batch_size=N)'
@@ -134,7 +134,7 @@ def set_visualization(
     Raises:
         UserError: the config has no visualization hook.
     """
-    hook = cfg.get('default_hooks', {}).get('visualization')
+    hook = (cfg.get('default_hooks') or {}).get('visualization')
     if hook is None:
         raise UserError(
             '--show and --show-dir need a visualization hook in default_hooks of the config, e.g. '

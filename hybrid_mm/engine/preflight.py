@@ -27,6 +27,8 @@ EXTRA_KEYS = {
 }
 """Top-level keys that the runner reads from the whole config and not as an argument."""
 
+PICKLE_ERRORS = (pickle.UnpicklingError, zipfile.BadZipFile)
+
 
 # ---------------------------------------------------------------- options
 
@@ -144,9 +146,15 @@ def _check_paths(dataset: dict, loader: str) -> None:
     )
 
 
+def dataset_class(dataset: dict) -> type | None:
+    """Class of a data set; in the current default scope, which ``Registry.get`` ignores."""
+    with DATASETS.switch_scope_and_registry(None) as node:
+        return node.get(dataset['type'])
+
+
 def _classes(dataset: dict) -> tuple[list[str] | None, dict]:
     """Class names of a data set and its arguments' defaults; None if only the files tell."""
-    cls = DATASETS.get(dataset['type'])
+    cls = dataset_class(dataset)
     if cls is None:
         return None, {}  # building it says so, with the nearest names
     meta = {**getattr(cls, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
@@ -187,7 +195,7 @@ def _categories(path: str) -> list[str] | None:
 def dataset_classes(dataset: dict) -> dict:
     """Class names and palette that a data set has without reading its files."""
     first = next(_datasets(dataset))
-    cls = DATASETS.get(first['type'])
+    cls = dataset_class(first)
     meta = {**getattr(cls, 'METAINFO', {}), **(first.get('metainfo') or {})}
     return {**meta, 'classes': _classes(first)[0]}
 
@@ -294,11 +302,11 @@ def read_checkpoint(path: str) -> dict:
     check_checkpoint_path(path)
     try:
         checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, KeyError) as error:
+    except (RuntimeError, OSError, EOFError, KeyError, ValueError, *PICKLE_ERRORS) as error:
         size = f' ({os.path.getsize(path)} bytes)' if os.path.isfile(path) else ''
         first = _text(error).strip().split('\n')[0]
         raise UserError(
-            f'checkpoint {path}{size} cannot be read: it is truncated or no checkpoint ({first})'
+            f'checkpoint {path}{size} cannot be read; is it truncated, or no checkpoint? ({first})'
         ) from error
     if not isinstance(checkpoint, dict):
         raise UserError(

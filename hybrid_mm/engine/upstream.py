@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS, DefaultScope
+from mmengine.registry import DefaultScope
 
 import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X' in the config)
 from hybrid_mm.engine.cli import UserError, task_of
-from hybrid_mm.engine.preflight import dataset_classes
+from hybrid_mm.engine.preflight import dataset_class, dataset_classes
 
 
 def run_upstream(cfg: Config, scripts: dict[str, str], argv: list[str]) -> None:
@@ -48,6 +48,6 @@ def _name_classes(cfg: Config) -> None:
     dataset = cfg.test_dataloader.dataset
     while 'dataset' in dataset:
         dataset = dataset.dataset
-    cls = DATASETS.get(dataset.type)
+    cls = dataset_class(dataset)
     if cls is not None and dataset.get('metainfo'):
         cls.METAINFO = {**cls.METAINFO, **dataset_classes(dataset)}

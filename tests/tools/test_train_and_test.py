@@ -1,0 +1,260 @@
+"""tools/train.py and tools/test.py: a run of each task, their flags, and users' mistakes."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """Checkpoints of two iterations by the name of the config fixture, made once."""
+    return {}, tmp_path_factory.mktemp('trained')
+
+
+@pytest.fixture(params=['det', 'seg'])
+def run(request, tool, trained):
+    """Config, its checkpoint and its task."""
+    config = request.getfixturevalue(f'{request.param}_config')
+    done, folder = trained
+    if request.param not in done:
+        work_dir = folder / request.param
+        assert tool('train', config, '--work-dir', work_dir, '--no-validate')[0] == 0
+        done[request.param] = work_dir / 'iter_2.pth'
+    return config, done[request.param], request.param
+
+
+@pytest.fixture
+def det_checkpoint(tool, det_config, trained):
+    done, folder = trained
+    if 'det' not in done:
+        work_dir = folder / 'det'
+        assert tool('train', det_config, '--work-dir', work_dir, '--no-validate')[0] == 0
+        done['det'] = work_dir / 'iter_2.pth'
+    return done['det']
+
+
+def scalars(work_dir: Path) -> list[dict]:
+    """Records of the newest run in a work dir."""
+    path = max(work_dir.glob('*/vis_data/scalars.json'), key=lambda p: p.stat().st_mtime)
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+# ---------------------------------------------------------------- what the tools do
+
+
+def test_train_validates_and_test_gives_the_same_metric(tool, run, tmp_path):
+    config, _, task = run
+    name = {'det': 'coco/bbox_mAP', 'seg': 'mIoU'}[task]
+    options = ('--cfg-options', 'train_cfg.val_interval=2')
+    assert tool('train', config, '--work-dir', tmp_path / 'a', '--amp', *options)[0] == 0
+    trained = [record[name] for record in scalars(tmp_path / 'a') if name in record]
+    out = tmp_path / 'metrics.json'
+    arguments = (config, tmp_path / 'a' / 'iter_2.pth', '--work-dir', tmp_path / 'b')
+    assert tool('test', *arguments, '--out', out, '--out-item', 'metrics')[0] == 0
+    assert trained == [pytest.approx(json.loads(out.read_text())[name])]
+
+
+def test_predictions_and_pictures(tool, run, tmp_path):
+    config, checkpoint, task = run
+    out = tmp_path / ('labels' if task == 'seg' else 'predictions.pkl')
+    shown = tmp_path / 'shown' if task == 'seg' else 'shown'
+    arguments = ('--work-dir', tmp_path / 'w', '--out', out, '--show-dir', shown)
+    options = ('--interval', '1', '--amp', 'bfloat16')
+    assert tool('test', config, checkpoint, *arguments, *options)[0] == 0
+    if task == 'seg':
+        maps = sorted(out.glob('*.png'))
+        assert len(maps) == 4
+        assert {cv2.imread(str(path), -1).shape for path in maps} == {(64, 64)}
+        pictures = list(shown.rglob('*.png'))
+    else:
+        with open(out, 'rb') as file:
+            assert len(pickle.load(file)) == 4
+        pictures = list((tmp_path / 'w').glob('*/shown/*.png'))
+    assert len(pictures) == 4
+
+
+def test_test_time_augmentation(tool, run, tmp_path):
+    config, checkpoint, _ = run
+    out = tmp_path / 'metrics.json'
+    flags = ('--work-dir', tmp_path / 'w', '--tta', '--out', out, '--out-item', 'metrics')
+    assert tool('test', config, checkpoint, *flags)[0] == 0
+    assert json.loads(out.read_text())
+
+
+def test_resume_goes_on_where_it_stopped(tool, det_config, tmp_path):
+    flags = ('--work-dir', tmp_path, '--no-validate', '--cfg-options')
+    status, err = tool('train', det_config, '--resume', *flags, 'train_cfg.max_iters=2')
+    assert status == 0
+    assert 'no checkpoint; training starts from the beginning' in err
+    assert tool('train', det_config, '--resume', *flags, 'train_cfg.max_iters=4')[0] == 0
+    assert [record['step'] for record in scalars(tmp_path)] == [3, 4]
+    first = tmp_path / 'iter_2.pth'
+    command = ('--resume', first, *flags, 'train_cfg.max_iters=3')
+    assert tool('train', det_config, *command)[0] == 0
+    assert [record['step'] for record in scalars(tmp_path)] == [3]
+
+
+def test_auto_scale_lr_and_seed(tool, det_config, tmp_path):
+    flags = ('--work-dir', tmp_path, '--no-validate')
+    scale = ('--auto-scale-lr', '--seed', '3', '--no-pin-memory')
+    assert tool('train', det_config, *flags, *scale)[0] == 0
+    assert scalars(tmp_path)[0]['lr'] == pytest.approx(0.01 * 2 / 16)
+    (log,) = tmp_path.glob('*/*.log')
+    assert 'seed: 3' in log.read_text()
+
+
+def test_amp_before_the_config_does_not_swallow_it(tool, det_config, tmp_path):
+    flags = ('--work-dir', tmp_path, '--no-validate')
+    assert tool('train', '--amp', det_config, *flags)[0] == 0
+    text = next(tmp_path.glob('*.py')).read_text()
+    assert 'hybrid_mm.AutocastOptimWrapper' in text
+
+
+@pytest.mark.parametrize('name', ['train', 'test'])
+def test_as_subprocess(name, det_config, tmp_path):
+    arguments = [str(det_config), 'nothing.pth'] if name == 'test' else [str(det_config) + 'x']
+    command = [sys.executable, str(ROOT / 'tools' / f'{name}.py'), *arguments]
+    env = dict(os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith('error: ')
+    assert len(done.stderr.splitlines()) == 1
+
+
+# ---------------------------------------------------------------- users' mistakes
+
+
+def test_unknown_config(fails, det_config):
+    assert 'tiny_det.py' in fails('train', det_config.with_name('tiny_dett.py'))
+    message = fails('train', 'configs/van/mask-rcnn_van-b0_fpn_1x_koko.py')
+    assert 'mask-rcnn_van-b0_fpn_1x_coco.py' in message
+
+
+def test_config_with_a_syntax_error(fails, tmp_path):
+    path = tmp_path / 'broken.py'
+    path.write_text('model = dict(\n')
+    assert 'broken.py: SyntaxError' in fails('train', path)
+
+
+@pytest.mark.parametrize(
+    ('option', 'message'),
+    [
+        ('modle.backbone.depth=50', "no key 'modle'; did you mean model"),
+        ('model.bakbone.depth=50', "model has no key 'bakbone'; did you mean backbone"),
+        ('model.bbox_head.num_classes.x=1', 'model.bbox_head.num_classes is 3 and has no keys'),
+        ('pipeline.9.type=A', 'pipeline is a list of 4'),
+        ('model.backbone.type=hybrid_mm.VAM', 'did you mean hybrid_mm.VAN'),
+        ('model.backbone.type=ResNett', 'did you mean ResNet'),
+        ('model.backbone.arch=b77', "'b77'"),
+        ('model.backbone.atention=lska', "VAN has no argument 'atention'; did you mean attention"),
+        ('train_dataloader.dataset.pipeline.1.type=Resise', 'did you mean Resize'),
+        ('model.bbox_head.num_classes=4', 'num_classes is 4, but the data set'),
+        ('load_from=nothing.pth', 'checkpoint nothing.pth does not exist'),
+    ],
+)
+def test_wrong_options(fails, det_config, tmp_path, option, message):
+    text = fails('train', det_config, '--work-dir', tmp_path / 'w', '--cfg-options', option)
+    assert message in text
+
+
+def test_option_without_value(tool, det_config, capsys):
+    with pytest.raises(SystemExit, match='2'):
+        tool('train', det_config, '--cfg-options', 'model')
+    assert "expects KEY=VALUE, got 'model'" in capsys.readouterr().err
+
+
+def test_traceback_on_demand(tool, det_config, monkeypatch):
+    from hybrid_mm.engine.cli import UserError
+
+    with pytest.raises(UserError):
+        tool('train', f'{det_config}x', '--debug')
+    monkeypatch.setenv('HYBRID_MM_DEBUG', '1')
+    with pytest.raises(UserError):
+        tool('train', f'{det_config}x')
+
+
+def test_missing_data_shows_the_layout(fails, det_config, seg_config, tmp_path):
+    text = fails(
+        'train', det_config, '--cfg-options', f'train_dataloader.dataset.data_root={tmp_path}/no'
+    )
+    assert 'annotations/train.json' in text
+    assert text.count('MISSING') == 2
+    assert 'train_dataloader.dataset.data_root=DIR' in text
+    option = 'train_dataloader.dataset.data_prefix.seg_map_path=annotations/nowhere'
+    text = fails('train', seg_config, '--cfg-options', option)
+    assert 'annotations/nowhere' in text
+    assert text.count('MISSING') == 1
+
+
+def test_categories_that_do_not_fit(fails, det_config):
+    option = 'train_dataloader.dataset.metainfo.classes=(square,ring,bar)'
+    text = fails('train', det_config, '--cfg-options', option)
+    assert '1 of the 3 classes of the config' in text
+    assert 'ring' in text and 'disc' in text
+
+
+def test_labels_out_of_range(fails, seg_config, tiny_ade, tmp_path):
+    folder = tmp_path / 'annotations'
+    folder.mkdir()
+    for path in (tiny_ade / 'annotations' / 'training').glob('*.png'):
+        labels = cv2.imread(str(path), -1)
+        cv2.imwrite(str(folder / path.name), np.where(labels == 3, 7, labels))
+    option = f'train_dataloader.dataset.data_prefix.seg_map_path={folder}'
+    text = fails('train', seg_config, '--cfg-options', option)
+    assert 'has the label 7; 3 classes with reduce_zero_label=True allow 0..3' in text
+
+
+def test_no_base_batch_size(fails, det_config):
+    text = fails('train', det_config, '--auto-scale-lr', '--cfg-options', 'auto_scale_lr=None')
+    assert 'base_batch_size' in text
+
+
+def test_float16_needs_a_gpu(fails, det_config):
+    assert 'bfloat16' in fails('train', det_config, '--amp', 'float16')
+
+
+def test_resume_from_nothing(fails, det_config, tmp_path):
+    assert 'does not exist' in fails('train', det_config, '--resume', tmp_path / 'no.pth')
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_9.pth'))
+    (tmp_path / 'iter_8.pth').touch()
+    text = fails('train', det_config, '--resume', '--work-dir', tmp_path)
+    assert 'iter_9.pth does not exist' in text and 'iter_8.pth' in text
+
+
+def test_checkpoints_that_do_not_fit(fails, det_config, det_checkpoint, seg_config, tmp_path):
+    text = fails('test', seg_config, det_checkpoint, '--work-dir', tmp_path)
+    assert 'is not one of this model (EncoderDecoder)' in text
+    assert 'missing: ' in text and 'unexpected: ' in text and 'of another shape: ' in text
+    option = 'model.bbox_head.stacked_convs=2'
+    command = ('--work-dir', tmp_path, '--cfg-options', option)
+    assert 'missing: bbox_head.cls_convs.1' in fails('test', det_config, det_checkpoint, *command)
+    wide = ('model.bbox_head.feat_channels=32',)
+    text = fails('test', det_config, det_checkpoint, '--work-dir', tmp_path, '--cfg-options', *wide)
+    assert 'of another shape: bbox_head.' in text
+
+
+def test_unreadable_checkpoints(fails, det_config, det_checkpoint, tmp_path):
+    assert 'does not exist' in fails('test', det_config, tmp_path / 'no.pth')
+    short = tmp_path / 'short.pth'
+    short.write_bytes(det_checkpoint.read_bytes()[:20000])
+    text = fails('test', det_config, short, '--work-dir', tmp_path)
+    assert 'short.pth (20000 bytes) cannot be read' in text
+    (tmp_path / 'text.pth').write_text('hello')
+    assert 'cannot be read' in fails('test', det_config, tmp_path / 'text.pth')
+    torch.save([1, 2], tmp_path / 'list.pth')
+    assert 'expected a dict' in fails('test', det_config, tmp_path / 'list.pth')
+
+
+def test_tta_of_instance_masks(fails, det_checkpoint):
+    config = ROOT / 'configs/van/mask-rcnn_van-b0_fpn_1x_coco.py'
+    assert 'mask head' in fails('test', config, det_checkpoint, '--tta')
