@@ -40,7 +40,7 @@ def main(argv=None):
     if args.out_item and not args.out:
         parser.error('--out-item needs --out')
 
-    preflight.check_checkpoint_path(args.checkpoint)
+    preflight.read_checkpoint(args.checkpoint)  # before anything that takes time
     cfg = launch.config_of_run(args)
     if args.show or args.show_dir:
         launch.set_visualization(cfg, args.show, args.show_dir, args.wait_time, args.interval)
@@ -53,9 +53,9 @@ def main(argv=None):
         else:
             out = _dump(cli.task_of(cfg), args.out)
     preflight.check_testing(cfg)
-    cfg.load_from, cfg.resume = None, False  # the checkpoint is loaded here, strictly
+    cfg.load_from, cfg.resume = args.checkpoint, False
     runner = launch.build_runner(cfg)
-    preflight.load_strictly(runner, args.checkpoint)
+    runner.register_hook(preflight.StrictLoadingHook(args.checkpoint))
     if out is not None:
         runner.test_evaluator.metrics.append(out)
     with launch.testing_amp(runner, args.amp):

@@ -106,7 +106,7 @@ class Writer:
         self.entries: list[dict] = []
         self.out.mkdir(parents=True, exist_ok=True)
         spec = {k: v for k, v in predictor.cfg.visualizer.items() if k != 'vis_backends'}
-        self.visualizer = VISUALIZERS.build(spec)
+        self.visualizer = VISUALIZERS.build(dict(name='predictions') | spec)
         self.visualizer.dataset_meta = predictor.meta
 
     def add(self, number: int, file: Path, sample: BaseDataElement) -> None:

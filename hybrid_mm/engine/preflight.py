@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mmengine import registry
 from mmengine.config import Config
-from mmengine.logging import print_log
+from mmengine.hooks import Hook
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
@@ -315,38 +315,51 @@ def read_checkpoint(path: str) -> dict:
     return checkpoint
 
 
-def load_strictly(runner: Runner, path: str) -> None:
-    """Load a checkpoint into the runner's model; every key and shape must fit.
+class StrictLoadingHook(Hook):
+    """Stop a runner that is about to load the checkpoint of another model.
 
-    Raises:
-        UserError: it is the checkpoint of another model; names the first keys that do not fit.
+    The last of the hooks to see the checkpoint: that of averaged weights exchanges them.
+
+    Args:
+        path: The checkpoint, for messages.
     """
-    checkpoint = read_checkpoint(path)
-    runner.call_hook('after_load_checkpoint', checkpoint=checkpoint)
-    load_weights(runner.model, checkpoint, path)
-    meta = checkpoint.get('meta') or {}
-    trained = (meta.get('dataset_meta') or {}).get('classes')
-    ours = (runner.test_dataloader.dataset.metainfo or {}).get('classes')
-    if trained and ours and tuple(trained) != tuple(ours):
-        print_log(
-            f'the classes of {path} ({_short(list(trained))}) are not those of the data set '
-            f'({_short(list(ours))})',
-            logger='current',
-            level=30,
-        )
-    runner.logger.info(f'Load checkpoint from {path}')
+
+    priority = 'LOWEST'
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Check keys and shapes; warn if the classes are others than those of the data set."""
+        check_weights(runner.model, checkpoint, self.path)
+        trained = ((checkpoint.get('meta') or {}).get('dataset_meta') or {}).get('classes')
+        ours = (runner.test_dataloader.dataset.metainfo or {}).get('classes')
+        if trained and ours and tuple(trained) != tuple(ours):
+            warn(
+                f'the classes of {self.path} ({_short(list(trained))}) are not those of the data '
+                f'set ({_short(list(ours))})'
+            )
 
 
-def load_weights(model: nn.Module, checkpoint: dict, path: str) -> None:
-    """Load the weights of a checkpoint (wrappers such as DDP or TTA aside), strictly.
+def _inner(model: nn.Module) -> nn.Module:
+    """Model without wrappers such as DDP or test-time augmentation."""
+    while isinstance(getattr(model, 'module', None), nn.Module):
+        model = model.module
+    return model
+
+
+def _weights(checkpoint: dict) -> dict:
+    state = checkpoint.get('state_dict', checkpoint)
+    return {re.sub(r'^module\.', '', key): value for key, value in state.items()}
+
+
+def check_weights(model: nn.Module, checkpoint: dict, path: str) -> None:
+    """Check that the keys and shapes of a checkpoint are those of a model (wrappers aside).
 
     Raises:
         UserError: names the first missing, unexpected and mis-shaped keys.
     """
-    while isinstance(getattr(model, 'module', None), nn.Module):
-        model = model.module
-    source = checkpoint.get('state_dict', checkpoint)
-    source = {re.sub(r'^module\.', '', key): value for key, value in source.items()}
+    model, source = _inner(model), _weights(checkpoint)
     target = model.state_dict()
     missing = [k for k in target if k not in source and not k.endswith('num_batches_tracked')]
     unexpected = [k for k in source if k not in target]
@@ -362,7 +375,12 @@ def load_weights(model: nn.Module, checkpoint: dict, path: str) -> None:
             f'checkpoint {path} is not one of this model ({type(model).__name__}):\n  '
             + '\n  '.join(found)
         )
-    model.load_state_dict(source, strict=False)
+
+
+def load_weights(model: nn.Module, checkpoint: dict, path: str) -> None:
+    """Load the weights of a checkpoint strictly; see :func:`check_weights`."""
+    check_weights(model, checkpoint, path)
+    _inner(model).load_state_dict(_weights(checkpoint), strict=False)
 
 
 # ---------------------------------------------------------------- runs

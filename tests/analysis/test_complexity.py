@@ -1,0 +1,90 @@
+"""Counts against hand computation, and against figures of the papers."""
+
+import pytest
+import torch
+from torch import nn
+
+from hybrid_mm.analysis.complexity import complexity, count
+
+
+class Net(nn.Module):
+    """One convolution of each kind, a linear layer, attention, and a tensor method."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False)
+        self.depthwise = nn.Conv2d(8, 8, 5, padding=2, groups=8)
+        self.norm = nn.BatchNorm2d(8)
+        self.linear = nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = self.norm(self.depthwise(self.conv(x))).flatten(2).transpose(1, 2)
+        x = nn.functional.scaled_dot_product_attention(x, x, x)
+        return self.linear(x)
+
+
+def test_against_hand_computation():
+    model = Net().train()
+    rows = {row.name: row for row in count(model, (16, 12))}
+    pixels = 8 * 6
+    assert rows['conv'].macs == pixels * 8 * 3 * 9
+    assert rows['depthwise'].macs == pixels * 8 * 25
+    assert rows['linear'].macs == pixels * 8 * 4
+    assert rows['norm'].macs == 0
+    attention = 2 * pixels * pixels * 8
+    parts = sum(rows[name].macs for name in ('conv', 'depthwise', 'linear'))
+    assert rows[''].macs == parts + attention
+    assert rows[''].params == 3 * 8 * 9 + 8 * 25 + 8 + 16 + 8 * 4 + 4
+
+
+def test_the_model_is_left_as_it_was():
+    model = Net().train()
+    model.norm.eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    complexity(model, (16, 16))
+    assert model.training and not model.norm.training
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+    assert model(torch.randn(1, 3, 16, 16)).shape == (1, 64, 4)
+
+
+def test_values_that_decide_are_computed():
+    class Choosing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(3, 5)
+
+        def forward(self, x):
+            return self.linear(x.mean((2, 3))) if x.sum().item() == 0 else x
+
+    assert complexity(Choosing(), (4, 4)) == (20, 15)
+
+
+@pytest.mark.parametrize('shape', [(4,), (1, 3, 4, 4), (0, 4)])
+def test_wrong_shape(shape):
+    with pytest.raises(ValueError, match=r'\(H, W\)'):
+        count(Net(), shape)
+
+
+@pytest.mark.parametrize(
+    ('config', 'shape', 'params', 'gmacs'),
+    [  # Mask R-CNN with 1000 box RoIs and 100 mask RoIs; segmenters without auxiliary head
+        ('van/mask-rcnn_van-b0_fpn_1x_coco', (800, 1280), 23885136, 186.7),
+        ('van/retinanet_van-b0_fpn_1x_coco', (800, 1280), 13386068, 168.5),
+        ('van/van-b0_fpn_8xb4-40k_ade20k-512x512', (512, 512), 7984374, 25.7),
+        ('van/van-b0_upernet_8xb2-160k_ade20k-512x512', (512, 2048), 32133004, 857.3),
+        ('van/van-b0_8xb128_in1k', (224, 224), 4105800, 0.864),
+    ],
+)
+def test_models_of_the_papers(config, shape, params, gmacs):
+    from pathlib import Path
+
+    from mmengine.config import Config
+    from mmengine.registry import MODELS, DefaultScope
+
+    cfg = Config.fromfile(Path(__file__).resolve().parents[2] / 'configs' / f'{config}.py')
+    cfg.model.backbone.init_cfg = None
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        ours = complexity(MODELS.build(cfg.model), shape)
+    assert ours[0] == params
+    assert ours[1] / 1e9 == pytest.approx(gmacs, rel=6e-4)

@@ -1,0 +1,179 @@
+"""complexity, print_config, convert_checkpoint, publish_model and tools/analysis."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / 'configs/lska/mask-rcnn_van-lska-tiny_fpn_1x_coco.py'
+
+
+def test_complexity(tool, fails, tmp_path, capsys):
+    out = tmp_path / 'c.json'
+    assert tool('complexity', '--arch', 'b0', '--json', out)[0] == 0
+    figures = json.loads(out.read_text())
+    assert figures['params'] == 3848800
+    assert figures['shape'] == [224, 224]
+    spec = "dict(type='hybrid_mm.VAN', arch='tiny', attention='lska')"
+    assert tool('complexity', '--backbone', spec, '--shape', '64', '64', '--json', out)[0] == 0
+    assert json.loads(out.read_text())['params'] == 3772000
+    assert "'b9'" in fails('complexity', '--arch', 'b9')
+    assert 'literals' in fails('complexity', '--backbone', 'VAN()')
+    assert '(H, W)' in fails('complexity', '--arch', 'b0', '--shape', '64')
+
+
+def test_complexity_of_a_config(tool, tmp_path):
+    out = tmp_path / 'c.json'
+    assert tool('complexity', CONFIG, '--depth', '1', '--json', out)[0] == 0
+    figures = json.loads(out.read_text())
+    assert figures['params'] == 23808336
+    names = [module['name'] for module in figures['modules']]
+    assert names == ['', 'backbone', 'neck', 'rpn_head', 'roi_head']
+    parts = [module['macs'] for module in figures['modules']]
+    assert parts[0] == sum(parts[1:])
+
+
+def test_print_config(tool, fails, tmp_path, capsys):
+    load = ('print_config', CONFIG, '--key', 'model.backbone', '--cfg-options')
+    out = tmp_path / 'c.json'
+    assert tool(*load, 'model.backbone.arch=b1', '--save', out)[0] == 0
+    assert json.loads(out.read_text())['backbone']['arch'] == 'b1'
+    assert 'did you mean backbone' in fails('print_config', CONFIG, '--key', 'model.bakbone')
+
+
+def test_convert_checkpoint(tool, fails, tmp_path):
+    from safetensors.torch import load_file
+
+    case = next((ROOT / 'tests/golden/data').glob('*/*.safetensors'))
+    tensors = load_file(case)
+    state = {k[7:]: v for k, v in tensors.items() if k.startswith('weight/')}
+    torch.save(dict(state_dict=state), tmp_path / 'official.pth.tar')
+    out = tmp_path / 'ours.pth'
+    assert tool('convert_checkpoint', tmp_path / 'official.pth.tar', out)[0] == 0
+    ours = torch.load(out, weights_only=True)
+    assert ours['meta']['source']
+    total = sum(tensor.numel() for tensor in state.values())
+    assert 0 < sum(tensor.numel() for tensor in ours['state_dict'].values()) <= total
+
+    state['blok.7.weight'] = torch.zeros(1)
+    torch.save(state, tmp_path / 'odd.pth')
+    source = ours['meta']['source']
+    command = ('convert_checkpoint', tmp_path / 'odd.pth', out, '--source')
+    assert 'blok.7.weight' in fails(*command, source)
+    assert source in fails(*command, source[:-1] + '_')
+    torch.save(dict(a=torch.zeros(1)), tmp_path / 'other.pth')
+    assert 'no source has such keys (a' in fails('convert_checkpoint', tmp_path / 'other.pth', out)
+    assert 'no weights' in fails(*_empty(tmp_path), out)
+
+
+def _empty(tmp_path) -> tuple:
+    torch.save(dict(a=1), tmp_path / 'empty.pth')
+    return 'convert_checkpoint', tmp_path / 'empty.pth'
+
+
+def test_publish_model(tool, det_config, tmp_path):
+    with open(det_config, 'a') as file:
+        file.write("custom_hooks = [dict(type='EMAHook')]\n")
+    assert tool('train', det_config, '--work-dir', tmp_path / 'w', '--no-validate')[0] == 0
+    checkpoint = tmp_path / 'w' / 'iter_2.pth'
+    assert tool('publish_model', checkpoint, tmp_path / 'out' / 'model.pth')[0] == 0
+    (published,) = (tmp_path / 'out').iterdir()
+    assert published.stem.startswith('model-') and len(published.stem) == len('model-') + 8
+    ours = torch.load(published, weights_only=True)
+    assert set(ours) == {'state_dict', 'meta'}
+    full = torch.load(checkpoint, weights_only=False)
+    assert 'ema_state_dict' in full and 'optimizer' in full
+    assert full['state_dict'].keys() == ours['state_dict'].keys()
+    for name, weight in full['state_dict'].items():
+        torch.testing.assert_close(ours['state_dict'][name], weight)
+    assert ours['meta']['dataset_meta']['classes'] == ['square', 'disc', 'bar']
+    # and it is one that tools/test.py takes
+    assert tool('test', det_config, published, '--work-dir', tmp_path / 't')[0] == 0
+
+
+def test_curves(tool, fails, det_config, tmp_path):
+    work_dir = tmp_path / 'w'
+    assert tool('train', det_config, '--work-dir', work_dir, '--no-validate')[0] == 0
+    picture = tmp_path / 'curves.png'
+    runs = (work_dir, work_dir, '--labels', 'a', 'b', '--keys', 'loss', 'lr')
+    assert tool('analysis/plot_curves', *runs, '--out', picture)[0] == 0
+    assert picture.stat().st_size > 5000
+    command = ('analysis/plot_curves', work_dir, '--keys', 'loss_clss')
+    assert 'did you mean loss_cls' in fails(*command)
+    assert 'is it a work dir?' in fails('analysis/plot_curves', tmp_path / 'none')
+
+
+def test_browse_dataset(tool, seg_config, fails, tmp_path):
+    flags = ('--output-dir', tmp_path / 'seen', '--not-show')
+    assert tool('analysis/browse_dataset', seg_config, *flags)[0] == 0
+    assert len(list((tmp_path / 'seen').glob('*.png'))) == 8
+    root = 'train_dataloader.dataset.data_root=nowhere'
+    text = fails('analysis/browse_dataset', seg_config, *flags, '--cfg-options', root)
+    assert 'MISSING' in text
+
+
+@pytest.mark.parametrize('kind', ['det', 'seg'])
+def test_confusion_matrix(tool, request, fails, kind, tmp_path, monkeypatch):
+    monkeypatch.setenv('MPLBACKEND', 'Agg')
+    config = request.getfixturevalue(f'{kind}_config')
+    assert tool('train', config, '--work-dir', tmp_path / 'w', '--no-validate')[0] == 0
+    predictions = tmp_path / ('p.pkl' if kind == 'det' else 'maps')
+    run = (config, tmp_path / 'w' / 'iter_2.pth', '--work-dir', tmp_path / 't')
+    assert tool('test', *run, '--out', predictions)[0] == 0
+    assert tool('analysis/confusion_matrix', config, predictions, tmp_path / 'cm')[0] == 0
+    assert (tmp_path / 'cm' / 'confusion_matrix.png').is_file()
+    assert 'does not exist' in fails('analysis/confusion_matrix', config, tmp_path / 'no', 'x')
+
+
+@pytest.mark.parametrize('script', ['dist_train', 'dist_test', 'slurm_train', 'slurm_test'])
+def test_launch_scripts_say_how_they_are_called(script):
+    command = ['bash', str(ROOT / 'tools' / f'{script}.sh')]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f'usage: bash tools/{script}.sh')
+
+
+def test_dist_scripts_on_cpu(tool, det_config, tmp_path):
+    path = f'{Path(sys.executable).parent}:{os.environ["PATH"]}'
+    env = dict(os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='', PATH=path, PORT='29617')
+
+    def run(script, *arguments):
+        command = ['bash', str(ROOT / 'tools' / script), *map(str, arguments)]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr[-2000:]
+
+    run('dist_train.sh', det_config, 2, '--work-dir', tmp_path / 'w', '--no-validate')
+    checkpoint = tmp_path / 'w' / 'iter_2.pth'
+    metrics = ('--out-item', 'metrics', '--out')
+    two, one = tmp_path / 'two.json', tmp_path / 'one.json'
+    run('dist_test.sh', det_config, checkpoint, 2, '--work-dir', tmp_path / 'w', *metrics, two)
+    assert tool('test', det_config, checkpoint, '--work-dir', tmp_path, *metrics, one)[0] == 0
+    ours, theirs = json.loads(two.read_text()), json.loads(one.read_text())
+    keys = [key for key in theirs if key.startswith('coco/')]
+    assert keys and {k: ours[k] for k in keys} == {k: theirs[k] for k in keys}
+
+
+@pytest.mark.parametrize(
+    ('name', 'arguments'),
+    [
+        ('complexity', ['--arch', 'b0', '--shape', '32', '32', '--depth', '0']),
+        ('print_config', [str(CONFIG), '--key', 'model.neck']),
+        ('convert_checkpoint', ['--help']),
+        ('publish_model', ['--help']),
+        ('predict', ['--help']),
+        ('analysis/plot_curves', ['--help']),
+        ('analysis/browse_dataset', ['--help']),
+        ('analysis/confusion_matrix', ['--help']),
+    ],
+)
+def test_as_subprocess(name, arguments):
+    env = dict(os.environ, OMP_NUM_THREADS='1')
+    command = [sys.executable, str(ROOT / 'tools' / f'{name}.py'), *arguments]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout

@@ -1,0 +1,105 @@
+"""tools/predict.py."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+CLASSIFICATION = """
+default_scope = 'mmpretrain'
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(type='hybrid_mm.VAN', out_indices=(3,),
+                  arch=dict(embed_dims=[8, 8, 16, 16], depths=[1] * 4, mlp_ratios=[2] * 4)),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=6, in_channels=16,
+              loss=dict(type='CrossEntropyLoss')))
+data_preprocessor = dict(num_classes=6, mean=[0.] * 3, std=[255.] * 3, to_rgb=True)
+test_dataloader = dict(dataset=dict(
+    type='CustomDataset', metainfo=dict(classes=list('abcdef')),
+    pipeline=[dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64)),
+              dict(type='PackInputs')]))
+visualizer = dict(type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
+"""
+
+
+@pytest.fixture
+def folder(tiny_coco, tmp_path):
+    """Two images, one of them in a subfolder, and a broken one."""
+    root = tmp_path / 'photos'
+    (root / 'sub').mkdir(parents=True)
+    (root / 'a.png').write_bytes((tiny_coco / 'val' / '0.png').read_bytes())
+    (root / 'sub' / 'b.png').write_bytes((tiny_coco / 'val' / '1.png').read_bytes())
+    (root / 'broken.png').write_bytes((tiny_coco / 'val' / '2.png').read_bytes()[:200])
+    (root / 'notes.txt').write_text('no image')
+    return root
+
+
+def train(tool, config, tmp_path):
+    """Checkpoint of two iterations."""
+    assert tool('train', config, '--work-dir', tmp_path / 'w', '--no-validate')[0] == 0
+    return tmp_path / 'w' / 'iter_2.pth'
+
+
+def test_detection(tool, det_config, folder, tmp_path):
+    out, checkpoint = tmp_path / 'out', train(tool, det_config, tmp_path)
+    flags = ('--out', out, '--score-thr', '0.003', '--batch-size', '2', '--device', 'cpu')
+    flags += ('--cfg-options', 'model.test_cfg.score_thr=0.001')
+    status, err = tool('predict', det_config, checkpoint, folder, *flags)
+    assert status == 1
+    assert 'skipped' in err and 'broken.png' in err and '1 skipped' in err
+    assert {p.name for p in out.glob('pictures/**/*.png')} == {'a.png.png', 'b.png.png'}
+    entries = json.loads((out / 'predictions.json').read_text())
+    assert {e['file_name'] for e in entries} == {'a.png', 'sub/b.png'}
+    for entry in entries:
+        assert entry['category_name'] == ('square', 'disc', 'bar')[entry['category_id']]
+        assert entry['score'] >= 0.003
+        assert min(entry['bbox']) >= 0 and max(entry['bbox']) <= 64
+
+
+def test_segmentation(tool, seg_config, folder, tmp_path):
+    (folder / 'broken.png').unlink()
+    out, checkpoint = tmp_path / 'out', train(tool, seg_config, tmp_path)
+    assert tool('predict', seg_config, checkpoint, folder, '--out', out)[0] == 0
+    entries = json.loads((out / 'predictions.json').read_text())
+    assert [e['file_name'] for e in entries] == ['a.png', 'sub/b.png']
+    for entry in entries:
+        assert sum(entry['shares'].values()) == pytest.approx(1, abs=1e-5)
+        labels = cv2.imread(str(out / entry['label_map']), -1)
+        shares = {name: np.mean(labels == i) for i, name in enumerate(('square', 'disc', 'bar'))}
+        assert entry['shares'] == {k: pytest.approx(v, abs=1e-5) for k, v in shares.items() if v}
+
+
+def test_one_image_of_a_classifier(tool, folder, tmp_path):
+    import torch
+    from mmengine.config import Config
+    from mmengine.registry import MODELS, init_default_scope
+
+    config = tmp_path / 'tiny_cls.py'
+    config.write_text(CLASSIFICATION)
+    cfg = Config.fromfile(config)
+    init_default_scope('mmpretrain')
+    cfg.model.data_preprocessor = dict(cfg.data_preprocessor, type='ClsDataPreprocessor')
+    torch.save(MODELS.build(cfg.model).state_dict(), tmp_path / 'cls.pth')
+    out = tmp_path / 'out'
+    status, err = tool('predict', config, tmp_path / 'cls.pth', folder / 'a.png', '--out', out)
+    assert status == 0, err
+    (entry,) = json.loads((out / 'predictions.json').read_text())
+    scores = [item['score'] for item in entry['top5']]
+    assert len(scores) == 5 and scores == sorted(scores, reverse=True)
+    assert (out / 'pictures' / 'a.png.png').is_file()
+
+
+def test_mistakes(fails, tool, det_config, tmp_path):
+    checkpoint = train(tool, det_config, tmp_path)
+    out = ('--out', tmp_path / 'out')
+    assert 'does not exist' in fails('predict', det_config, checkpoint, tmp_path / 'no', *out)
+    (tmp_path / 'empty').mkdir()
+    assert 'holds no images' in fails('predict', det_config, checkpoint, tmp_path / 'empty', *out)
+    photo = tmp_path / 'x.png'
+    cv2.imwrite(str(photo), np.zeros((40, 40, 3), np.uint8))
+    device = (*out, '--device', 'cuda:7')
+    assert 'not usable here' in fails('predict', det_config, checkpoint, photo, *device)
+    option = (*out, '--cfg-options', 'model.bbox_head.num_classes=5')
+    assert 'of another shape' in fails('predict', det_config, checkpoint, photo, *option)
