@@ -1,6 +1,6 @@
 """Draw a data set, train a segmenter and a detector on it, evaluate them and show what they do.
 
-The segmenter learns from scratch, the detector starts from the segmenter's backbone. Everything
+The segmenter learns from scratch, the detector starts from the segmenter's backbone and neck. Everything
 runs through tools/train.py and tools/test.py with the configs in configs/demo. Exit status 1 if a
 figure that the configs promise (``expected``) is missed.
 """
@@ -270,8 +270,8 @@ def main(argv=None):
 
         train(progress, segmenter, args.reuse, [])
         start = [
-            'model.backbone.init_cfg.type=Pretrained',
-            f'model.backbone.init_cfg.checkpoint={segmenter.checkpoint}',
+            f'model.{part}.init_cfg.checkpoint={segmenter.checkpoint}'
+            for part in ('backbone', 'neck')
         ]
         train(progress, detector, args.reuse, start)
         metrics = {model.name: test(progress, model) for model in models}

@@ -38,12 +38,13 @@ def _image(root, name):
 
 def _grid(pyplot, rows, columns, titles, headline, width):
     figure, axes = pyplot.subplots(
-        rows, columns, figsize=(width, width / columns * rows * 1.03 + 0.9), squeeze=False
+        rows, columns, figsize=(width, width / columns * rows + 0.7), squeeze=False
     )
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, color=INK, weight='bold')
     for axis in axes.flat:
         axis.set_axis_off()
+        axis.set_anchor('N')
     figure.suptitle(headline, color=INK, fontsize=11)
     return figure, axes
 

@@ -18,8 +18,8 @@ CLASSES = ('disc', 'ring', 'square', 'triangle', 'star', 'cross', 'crescent', 'h
 SEG_CLASSES = ('background', *CLASSES)
 PALETTE = (
     (230, 60, 50),
-    (245, 150, 40),
-    (235, 210, 50),
+    (245, 140, 30),
+    (240, 225, 40),
     (70, 185, 75),
     (60, 200, 205),
     (70, 110, 235),
@@ -32,12 +32,12 @@ SPLITS = {'training': 400, 'validation': 80}
 VERSION = 1  # of the drawing: to be raised with every change of the bytes for a seed
 
 SIDES = (128, 144, 160)
-RADII = ((9, 17), (18, 36), (62, 78))  # small, medium and large ones by COCO's areas
+RADII = ((11, 18), (20, 38), (62, 78))  # small, medium and large ones by COCO's areas
 RADIUS_ODDS = (0.3, 0.48, 0.22)
 TEXTURES = ('plain', 'gradient', 'stripes', 'checks', 'dots', 'speckle')
 GROUNDS = ('cloud', 'stripes', 'checks', 'bricks', 'gradient')
-OWN_COLOUR = 0.88  # share of the shapes in the colour of their class; the rest wear another's
-MIN_VISIBLE, MIN_PIXELS = 0.55, 60  # of every shape, after all occlusions
+OWN_COLOUR = 0.9  # share of the shapes in the colour of their class; the rest wear another's
+MIN_VISIBLE, MIN_PIXELS = 0.7, 60  # of every shape, after all occlusions
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def _polygon(u, v, sides, apothem):
     return np.max([u * np.cos(t) + v * np.sin(t) for t in turns], axis=0) - apothem
 
 
-def _star(u, v, inner=0.45):
+def _star(u, v, inner=0.53):
     sector = np.pi / 5
     angle = np.abs((np.arctan2(u, -v) + sector) % (2 * sector) - sector)
     x, y = np.hypot(u, v) * np.cos(angle), np.hypot(u, v) * np.sin(angle)
@@ -78,7 +78,7 @@ def _star(u, v, inner=0.45):
     return ((x - 1) * dy - y * dx) / np.hypot(dx, dy)
 
 
-def _cross(u, v, arm=0.32, reach=0.94):
+def _cross(u, v, arm=0.37, reach=0.94):
     a, b = np.abs(u), np.abs(v)
     return np.minimum(np.maximum(a - arm, b - reach), np.maximum(a - reach, b - arm))
 
@@ -96,7 +96,7 @@ OUTLINES = dict(
     triangle=lambda u, v: _polygon(u, v, 3, 0.5),
     star=_star,
     cross=_cross,
-    crescent=lambda u, v: np.maximum(np.hypot(u, v) - 1, 0.8 - np.hypot(u - 0.48, v)),
+    crescent=lambda u, v: np.maximum(np.hypot(u, v) - 1, 0.74 - np.hypot(u - 0.56, v)),
     heart=_heart,
 )
 
@@ -176,16 +176,16 @@ def _draw(rng, image, label, x, y, radius):
     bottom, right = min(int(y + radius) + 3, height), min(int(x + radius) + 3, width)
     window = slice(top, bottom), slice(left, right)
     py, px = np.mgrid[window].astype(float)
-    u, v = _rotate(px - x, py - y, rng.uniform(-0.6, 0.6))
+    u, v = _rotate(px - x, py - y, rng.uniform(-0.45, 0.45))
     distance = radius * OUTLINES[CLASSES[label]](u / radius, v / radius)
 
     others = [c for c in range(len(CLASSES)) if c != label]
     dress = label if rng.random() < OWN_COLOUR else int(rng.choice(others))
     hue, saturation, value = _hsv(PALETTE[dress])
-    hue += rng.uniform(-0.02, 0.02)
+    hue += rng.uniform(-0.015, 0.015)
     value += rng.uniform(-0.12, 0.05)
     first = _rgb(hue, saturation, value)
-    second = _rgb(hue, saturation * 0.85, value - rng.uniform(0.2, 0.4))
+    second = _rgb(hue, saturation * 0.85, value - rng.uniform(0.15, 0.3))
     pitch = max(5.0, radius * rng.uniform(0.3, 0.6))
     weight = _pattern(str(rng.choice(TEXTURES)), u, v, rng, pitch)
     paint = _blend(first, second, weight)
@@ -214,7 +214,7 @@ def draw_scene(seed) -> Scene:
     image = _background(rng, height, width)
     instances = np.zeros((height, width), np.uint8)
     labels, areas = [], []
-    ranges = rng.choice(len(RADII), rng.integers(3, 8), p=RADIUS_ODDS)
+    ranges = rng.choice(len(RADII), rng.integers(3, 7), p=RADIUS_ODDS)
     for radius in sorted((rng.uniform(*RADII[r]) for r in ranges), reverse=True):
         label = int(rng.integers(len(CLASSES)))
         for _ in range(20):  # tries to find a place that hides nobody too much

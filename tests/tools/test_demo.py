@@ -18,12 +18,17 @@ spec = importlib.util.spec_from_file_location('demo', ROOT / 'tools' / 'demo.py'
 demo = importlib.util.module_from_spec(spec)
 sys.modules['demo'] = demo
 spec.loader.exec_module(demo)
+CONFIGS = demo.SEGMENTER, demo.DETECTOR
 
 
 @pytest.fixture(scope='module')
-def run(tmp_path_factory):
-    """Runs the demo with short schedules; promises as given."""
-    folder = tmp_path_factory.mktemp('demo')
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp('demo')
+
+
+@pytest.fixture(scope='module')
+def run(folder):
+    """Runs the demo on a few pictures with short schedules and promises that are kept."""
     splits = {'training': 8, 'validation': 6}
     patch = pytest.MonkeyPatch()
     patch.setattr(shapes, 'SPLITS', splits)
@@ -46,13 +51,13 @@ def run(tmp_path_factory):
     patch.undo()
 
 
-def test_from_nothing_to_pictures(run, capsys):
+def test_from_nothing_to_pictures(run, folder, capsys):
     assert run() == 0
     printed = capsys.readouterr().out
     for figure in ('mIoU', 'box mAP'):
         assert figure in printed
     assert 'MISSED' not in printed and 'left' in printed
-    out = Path(printed.split('metrics.json')[0].split()[-1])
+    out = folder / 'out'
     assert json.loads((out / 'metrics.json').read_text())['detector'].keys() >= {'coco/segm_mAP'}
     for name in ('detections', 'segmentations', 'curves'):
         picture = Image.open(out / f'{name}.png')
@@ -69,17 +74,18 @@ def test_reuse_says_so_and_missed_promise_is_status_1(run, capsys):
     assert printed.count('reusing') == 2 and 'MISSED' in printed
 
 
-def test_failed_step_is_one_error_with_the_log(run, capsys):
+def test_failed_step_is_one_error_with_the_log(run, folder, capsys):
+    shutil.rmtree(folder / 'out' / 'detector')
     with open(demo.DETECTOR, 'a') as file:
         file.write("model['backbone']['attention'] = 'softmax'\n")
-    assert run() == 2
+    assert run('--reuse') == 2
     error = capsys.readouterr().err
     assert 'error: training the detector failed' in error and 'train.log' in error
 
 
 def test_configs_promise_what_the_issue_asks():
     promises = {}
-    for path in (demo.SEGMENTER, demo.DETECTOR):
+    for path in CONFIGS:
         promises.update(Config.fromfile(path).expected)
     assert promises.keys() == {'mIoU', 'coco/bbox_mAP', 'coco/segm_mAP'}
     assert promises.keys() == demo.NAMES.keys()
