@@ -1,8 +1,8 @@
 """Draw a data set, train a segmenter and a detector on it, evaluate them and show what they do.
 
-The segmenter learns from scratch, the detector starts from the segmenter's backbone and neck. Everything
-runs through tools/train.py and tools/test.py with the configs in configs/demo. Exit status 1 if a
-figure that the configs promise (``expected``) is missed.
+The segmenter learns from scratch, the detector starts from the segmenter's backbone and neck.
+Everything runs through tools/train.py and tools/test.py with the configs in configs/demo. Exit
+status 1 if a figure that the configs promise (``expected``) is missed.
 """
 
 import argparse
@@ -106,9 +106,9 @@ class Progress:
         if self.bar:
             self.bar.update(self.task, completed=at, description=text)
             return
-        tenth = int(10 * at / self.total)
-        if text and tenth > self.said:
-            self.said = tenth
+        twentieth = int(20 * at / self.total)
+        if text and twentieth > self.said:
+            self.said = twentieth
             spent = time.monotonic() - self.began
             left = spent * (self.total - at) / at if at else self.total
             self.say(f'{100 * at / self.total:3.0f} %  {_minutes(left)} left  {text}')

@@ -1,4 +1,4 @@
-# Semantic FPN on a small VAN-LSKA, from scratch, on the embedded data set (hybrid_mm/data/shapes.py).
+# Semantic FPN on a small VAN-LSKA, from scratch, on the embedded data (hybrid_mm/data/shapes.py).
 # `bash tools/demo.sh` draws the data, trains this and the detector, and checks `expected`.
 _base_ = ['../_base_/models/fpn_r50.py', '../_base_/default_runtime_seg.py']
 
