@@ -37,7 +37,7 @@ def main(argv=None):
             )
         converted = converters.convert(state, source)
     except (KeyError, ValueError) as error:
-        raise cli.UserError(f'{args.input}: {cli._text(error)}') from error
+        raise cli.UserError(f'{args.input}: {cli.plain_text(error)}') from error
     os.makedirs(os.path.dirname(args.output) or '.', exist_ok=True)
     torch.save(dict(state_dict=converted, meta=dict(source=source)), args.output)
     numbers = sum(tensor.numel() for tensor in converted.values())
@@ -46,10 +46,10 @@ def main(argv=None):
 
 def _read(path: str) -> dict:
     if not path.endswith('.safetensors'):
-        from hybrid_mm.engine.preflight import read_checkpoint
+        from hybrid_mm.engine.checkpoint import read_checkpoint
 
         return read_checkpoint(path)
-    from hybrid_mm.engine.preflight import check_checkpoint_path
+    from hybrid_mm.engine.checkpoint import check_checkpoint_path
 
     check_checkpoint_path(path)
     try:

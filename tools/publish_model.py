@@ -25,7 +25,7 @@ def main(argv=None):
 
     import torch
 
-    from hybrid_mm.engine.preflight import read_checkpoint
+    from hybrid_mm.engine.checkpoint import read_checkpoint
 
     checkpoint = read_checkpoint(args.input)
     output = Path(args.output)

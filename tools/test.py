@@ -8,7 +8,7 @@ import sys
 import mmengine
 from mmengine.evaluator import DumpResults
 
-from hybrid_mm.engine import cli, launch, preflight
+from hybrid_mm.engine import checkpoint, cli, launch, preflight
 
 
 @cli.tool
@@ -40,7 +40,7 @@ def main(argv=None):
     if args.out_item and not args.out:
         parser.error('--out-item needs --out')
 
-    preflight.read_checkpoint(args.checkpoint)  # before anything that takes time
+    checkpoint.read_checkpoint(args.checkpoint)  # before anything that takes time
     cfg = launch.config_of_run(args)
     if args.show or args.show_dir:
         launch.set_visualization(cfg, args.show, args.show_dir, args.wait_time, args.interval)
@@ -55,7 +55,7 @@ def main(argv=None):
     preflight.check_testing(cfg)
     cfg.load_from, cfg.resume = args.checkpoint, False
     runner = launch.build_runner(cfg)
-    runner.register_hook(preflight.StrictLoadingHook(args.checkpoint))
+    runner.register_hook(checkpoint.StrictLoadingHook(args.checkpoint))
     if out is not None:
         runner.test_evaluator.metrics.append(out)
     with launch.testing_amp(runner, args.amp):

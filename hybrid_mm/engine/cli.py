@@ -24,12 +24,17 @@ def warn(message: str) -> None:
         print(f'warning: {message}', file=sys.stderr)
 
 
-def nearest(name: str, names: Iterable[str], prefix: str = '; did you mean ') -> str:
+def shorten(names: Sequence[str], count: int = 6) -> str:
+    """Join the first names; dots stand for the others."""
+    return ', '.join(names[:count]) + (', ...' if len(names) > count else '')
+
+
+def nearest(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
     """Return ``'; did you mean a, b?'`` for the names next to ``name``, or an empty string."""
     names = sorted(set(names))
     lower = {candidate.lower(): candidate for candidate in names}
-    close = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.6)
-    return f'{prefix}{", ".join(lower[match] for match in close)}?' if close else ''
+    close = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=cutoff)
+    return f'; did you mean {", ".join(lower[match] for match in close)}?' if close else ''
 
 
 def debugging(argv: Sequence[str] | None = None) -> bool:
@@ -46,7 +51,7 @@ def tool(func: Callable[[Sequence[str] | None], int | None]) -> Callable[..., in
 
     @functools.wraps(func)
     def main(argv: Sequence[str] | None = None) -> int:
-        from hybrid_mm.engine.preflight import explain
+        from hybrid_mm.engine.explain import explain
 
         try:
             return func(argv) or 0
@@ -177,7 +182,7 @@ def load_config(path: str, options: dict | None = None) -> Config:
         try:
             cfg.merge_from_dict(options)
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f'--cfg-options: {_text(error)}') from error
+            raise UserError(f'--cfg-options: {plain_text(error)}') from error
     return cfg
 
 
@@ -187,7 +192,7 @@ def with_options(cfg: Config, argv: list[str], options: dict | None) -> list[str
     return [cfg.filename, *argv, *(['--cfg-options', *pairs] if pairs else [])]
 
 
-def _text(error: Exception) -> str:
+def plain_text(error: Exception) -> str:
     """Text of an exception; ``str`` of a KeyError would quote it."""
     return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
 

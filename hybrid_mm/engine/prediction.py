@@ -12,8 +12,9 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, VISUALIZERS, DefaultScope, init_default_scope
 from mmengine.structures import BaseDataElement
 
+from hybrid_mm.engine.checkpoint import load_weights, read_checkpoint
 from hybrid_mm.engine.cli import UserError, task_of
-from hybrid_mm.engine.preflight import dataset_classes, load_weights, read_checkpoint
+from hybrid_mm.engine.preflight import dataset_classes
 
 
 class Predictor:

@@ -1,25 +1,19 @@
-"""Checks before a run, and the one-line form of what a wrong config raises."""
+"""Checks of options, data and classes before a run."""
 
 import inspect
 import json
 import mmap
 import os
-import pickle
 import re
-import traceback
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from mmengine import registry
 from mmengine.config import Config
-from mmengine.hooks import Hook
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
-from mmengine.runner.checkpoint import CheckpointLoader
-from torch import nn
 
-from hybrid_mm.engine.cli import UserError, _text, nearest, warn
+from hybrid_mm.engine.checkpoint import check_checkpoint_path
+from hybrid_mm.engine.cli import UserError, nearest, shorten, warn
 
 EXTRA_KEYS = {
     *('model_wrapper_cfg', 'find_unused_parameters', 'sync_bn', 'runner_type', 'tta_model'),
@@ -27,18 +21,13 @@ EXTRA_KEYS = {
 }
 """Top-level keys that the runner reads from the whole config and not as an argument."""
 
-PICKLE_ERRORS = (pickle.UnpicklingError, zipfile.BadZipFile)
-
-
-# ---------------------------------------------------------------- options
-
 
 def check_options(cfg: Config, options: dict) -> None:
     """Check that the keys of ``--cfg-options`` name something.
 
     A new key inside an existing dict is legitimate (an argument that the config leaves at its
-    default) and warned of only if it looks like a slip. A path through dicts that do not exist,
-    or a top-level key that neither the config nor the runner has, is an error.
+    default) and warned of only if it looks like a slip. A top-level key that neither the config
+    nor the runner has is an error, and so is a slip on the way to a deeper key.
 
     Raises:
         UserError: names the key, what does not exist, and the nearest names.
@@ -66,15 +55,13 @@ def check_options(cfg: Config, options: dict) -> None:
                 break
             if depth == 0 or not last:
                 names = runner_keys | set(node) if depth == 0 else set(node)
-                raise UserError(
-                    f'--cfg-options {key}: {path} has no key {part!r}{nearest(part, names)}'
-                )
+                hint = nearest(part, names, cutoff=0.6 if depth == 0 else 0.8)
+                if depth == 0 or hint:
+                    raise UserError(f'--cfg-options {key}: {path} has no key {part!r}{hint}')
+                break
             hint = nearest(part, node)
             if hint:
                 warn(f'--cfg-options {key}: {path} has no key {part!r}, it is added{hint}')
-
-
-# ---------------------------------------------------------------- data
 
 
 def _datasets(dataset: dict) -> Iterator[dict]:
@@ -117,7 +104,7 @@ def check_data(cfg: Config, loader: str) -> None:
         return
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         for dataset in _datasets(cfg[loader].dataset):
-            _check_paths(dataset, loader)
+            _check_paths(cfg, dataset, loader)
             classes, meta = _classes(dataset)
             if classes:
                 _check_categories(dataset, classes, loader)
@@ -125,7 +112,7 @@ def check_data(cfg: Config, loader: str) -> None:
                 _check_label_maps(dataset, classes, meta, loader)
 
 
-def _check_paths(dataset: dict, loader: str) -> None:
+def _check_paths(cfg: Config, dataset: dict, loader: str) -> None:
     paths = _paths(dataset)
     missing = [path for path in paths.values() if '://' not in path and not os.path.exists(path)]
     if not missing:
@@ -142,8 +129,16 @@ def _check_paths(dataset: dict, loader: str) -> None:
         f'  the config expects this layout ({dataset.get("type")}):\n'
         + '\n'.join(lines)
         + '\n  put or link the data there, or name its place with '
-        f'--cfg-options {loader}.dataset.data_root=DIR'
+        + _place_option(cfg, root, loader)
     )
+
+
+def _place_option(cfg: Config, root: str, loader: str) -> str:
+    """How to name another data root: the variable that the config reads, if it reads one."""
+    for name, default in re.findall(r'\{\{\s*\$(\w+)\s*:\s*([^}]*?)\s*\}\}', cfg.text or ''):
+        if default.rstrip('/') == root.rstrip('/'):
+            return f'the environment variable {name}=DIR'
+    return f'--cfg-options {loader}.dataset.data_root=DIR'
 
 
 def dataset_class(dataset: dict) -> type | None:
@@ -212,14 +207,11 @@ def _check_categories(dataset: dict, classes: list[str], loader: str) -> None:
         # MMDetection would drop them silently and shift the labels of the others
         raise UserError(
             f'{loader}: {len(absent)} of the {len(classes)} classes of the config are no '
-            f'categories of {path}: {_short(absent)}; the file has {len(names)}: {_short(names)}. '
+            f'categories of {path}: {shorten(absent)}; the file has {len(names)}: '
+            f'{shorten(names)}. '
             f'Name its classes with {loader}.dataset.metainfo=dict(classes=(...)) and set '
             'num_classes of the heads'
         )
-
-
-def _short(names: list[str], count: int = 6) -> str:
-    return ', '.join(names[:count]) + (', ...' if len(names) > count else '')
 
 
 def _num_classes(node, path: str = 'model') -> Iterator[tuple[str, int]]:
@@ -242,7 +234,7 @@ def _check_num_classes(cfg: Config, classes: list[str], loader: str) -> None:
         options = ' '.join(f'{path}={len(classes)}' for path, _ in wrong)
         raise UserError(
             f'{path} is {number}, but the data set of {loader} has {len(classes)} classes '
-            f'({_short(classes, 4)}); use --cfg-options {options}'
+            f'({shorten(classes, 4)}); use --cfg-options {options}'
         )
 
 
@@ -276,120 +268,11 @@ def _check_label_maps(
             )
 
 
-# ---------------------------------------------------------------- checkpoints
-
-
-def check_checkpoint_path(path: str) -> None:
-    """Check that a checkpoint is there, unless it is a URL.
-
-    Raises:
-        UserError: it does not exist; names checkpoints that lie beside it.
-    """
-    if '://' in path or os.path.isfile(path):
-        return
-    folder = Path(path).parent
-    beside = sorted(file.name for file in folder.glob('*.pth')) if folder.is_dir() else []
-    hint = f'; {folder} has {_short(beside)}' if beside else ''
-    raise UserError(f'checkpoint {path} does not exist{hint}')
-
-
-def read_checkpoint(path: str) -> dict:
-    """Read a checkpoint onto the CPU.
-
-    Raises:
-        UserError: it does not exist, is truncated, or is no checkpoint.
-    """
-    check_checkpoint_path(path)
-    try:
-        checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    except (RuntimeError, OSError, EOFError, KeyError, ValueError, *PICKLE_ERRORS) as error:
-        size = f' ({os.path.getsize(path)} bytes)' if os.path.isfile(path) else ''
-        first = _text(error).strip().split('\n')[0]
-        raise UserError(
-            f'checkpoint {path}{size} cannot be read; is it truncated, or no checkpoint? ({first})'
-        ) from error
-    if not isinstance(checkpoint, dict):
-        raise UserError(
-            f'checkpoint {path} holds a {type(checkpoint).__name__}; expected a dict of weights'
-        )
-    return checkpoint
-
-
-class StrictLoadingHook(Hook):
-    """Stop a runner that is about to load the checkpoint of another model.
-
-    The last of the hooks to see the checkpoint: that of averaged weights exchanges them.
-
-    Args:
-        path: The checkpoint, for messages.
-    """
-
-    priority = 'LOWEST'
-
-    def __init__(self, path: str):
-        self.path = path
-
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Check keys and shapes; warn if the classes are others than those of the data set."""
-        check_weights(runner.model, checkpoint, self.path)
-        trained = ((checkpoint.get('meta') or {}).get('dataset_meta') or {}).get('classes')
-        ours = (runner.test_dataloader.dataset.metainfo or {}).get('classes')
-        if trained and ours and tuple(trained) != tuple(ours):
-            warn(
-                f'the classes of {self.path} ({_short(list(trained))}) are not those of the data '
-                f'set ({_short(list(ours))})'
-            )
-
-
-def _inner(model: nn.Module) -> nn.Module:
-    """Model without wrappers such as DDP or test-time augmentation."""
-    while isinstance(getattr(model, 'module', None), nn.Module):
-        model = model.module
-    return model
-
-
-def _weights(checkpoint: dict) -> dict:
-    state = checkpoint.get('state_dict', checkpoint)
-    return {re.sub(r'^module\.', '', key): value for key, value in state.items()}
-
-
-def check_weights(model: nn.Module, checkpoint: dict, path: str) -> None:
-    """Check that the keys and shapes of a checkpoint are those of a model (wrappers aside).
-
-    Raises:
-        UserError: names the first missing, unexpected and mis-shaped keys.
-    """
-    model, source = _inner(model), _weights(checkpoint)
-    target = model.state_dict()
-    missing = [k for k in target if k not in source and not k.endswith('num_batches_tracked')]
-    unexpected = [k for k in source if k not in target]
-    shapes = [
-        f'{k} ({tuple(source[k].shape)} in the file, {tuple(target[k].shape)} in the model)'
-        for k in target
-        if k in source and hasattr(source[k], 'shape') and source[k].shape != target[k].shape
-    ]
-    groups = (('missing', missing), ('unexpected', unexpected), ('of another shape', shapes))
-    found = [f'{len(keys)} {name}: {_short(keys, 3)}' for name, keys in groups if keys]
-    if found:
-        raise UserError(
-            f'checkpoint {path} is not one of this model ({type(model).__name__}):\n  '
-            + '\n  '.join(found)
-        )
-
-
-def load_weights(model: nn.Module, checkpoint: dict, path: str) -> None:
-    """Load the weights of a checkpoint strictly; see :func:`check_weights`."""
-    check_weights(model, checkpoint, path)
-    _inner(model).load_state_dict(_weights(checkpoint), strict=False)
-
-
-# ---------------------------------------------------------------- runs
-
-
 def check_training(cfg: Config) -> None:
     """Check data, classes and the checkpoint to start from before a training run."""
     check_data(cfg, 'train_dataloader')
     check_data(cfg, 'val_dataloader')
+    _check_pretrained(cfg.model)
     if cfg.get('resume') and cfg.get('load_from') is None:
         pointer = Path(cfg.work_dir) / 'last_checkpoint'
         if not pointer.is_file():
@@ -400,64 +283,26 @@ def check_training(cfg: Config) -> None:
         check_checkpoint_path(cfg.load_from)
 
 
+def _check_pretrained(node, path: str = 'model') -> None:
+    """Look for the files of every ``init_cfg=dict(type='Pretrained', ...)``."""
+    if isinstance(node, (list, tuple)):
+        for i, value in enumerate(node):
+            _check_pretrained(value, f'{path}.{i}')
+    elif isinstance(node, dict):
+        file = str(node.get('checkpoint') or '')
+        if node.get('type') == 'Pretrained' and '://' not in file and not os.path.isfile(file):
+            raise UserError(
+                f'pre-trained weights {file or "(no checkpoint)"} do not exist ({path}); put the '
+                f'file there, name its place with --cfg-options {path}.checkpoint=FILE, or train '
+                f'from scratch with {path}=None'
+            )
+        for key, value in node.items():
+            _check_pretrained(value, f'{path}.{key}')
+
+
 def check_testing(cfg: Config) -> None:
     """Check data and classes before a test run."""
     for key in ('test_dataloader', 'test_cfg', 'test_evaluator'):
         if cfg.get(key) is None:
             raise UserError(f'{cfg.filename} has no {key}; testing needs it')
     check_data(cfg, 'test_dataloader')
-
-
-# ---------------------------------------------------------------- what building raises
-
-
-def explain(error: BaseException) -> str | None:
-    """One line for an exception that comes from the config, else None.
-
-    Exceptions on the way through MMEngine's ``build_from_cfg`` come from a wrong ``type`` or
-    wrong arguments in the config; all others keep their traceback.
-    """
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    builds = [frame for frame in frames if frame.f_code.co_name == 'build_from_cfg']
-    if not builds or not isinstance(
-        error, (TypeError, ValueError, KeyError, AssertionError, FileNotFoundError)
-    ):
-        return None
-    build, message = builds[-1], _text(error)
-    unknown = re.match(r'(\S+) is not in the (\S+)::(.+) registry', message)
-    if unknown:
-        name, _, kind = unknown.groups()
-        names = _registered(build.f_locals['registry'], name.rpartition('.')[0])
-        return f'type {name!r} is not a registered {kind}{nearest(name, names)}'
-    cls = build.f_locals.get('obj_cls')
-    if cls is None:
-        return message
-    name = getattr(cls, '__name__', str(cls))
-    keyword = re.search(r"unexpected keyword argument '(\w+)'", message)
-    if keyword:
-        return f'{name} has no argument {keyword[1]!r}{nearest(keyword[1], _arguments(cls))}'
-    return f'cannot build {name}: {message}'
-
-
-def _registered(node: registry.Registry, scope: str) -> list[str]:
-    """Names that a config may use for ``type``, seen from a registry: all, or of one scope."""
-    root = node
-    while root.parent is not None:
-        root = root.parent
-    names = []
-    for child in (root, *root.children.values()):
-        if scope in ('', child.scope):
-            child.import_from_location()
-            bare = not scope and child in (root, node)
-            names += [key if bare else f'{child.scope}.{key}' for key in child.module_dict]
-    return names
-
-
-def _arguments(cls: type) -> set[str]:
-    """Names of the arguments of a class, those of its bases included."""
-    names = set()
-    for base in getattr(cls, '__mro__', (cls,)):
-        init = vars(base).get('__init__') if inspect.isclass(base) else base
-        if inspect.isfunction(init):
-            names |= set(inspect.signature(init).parameters)
-    return names - {'self', 'args', 'kwargs'}

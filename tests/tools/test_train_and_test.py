@@ -159,6 +159,7 @@ def test_config_with_a_syntax_error(fails, tmp_path):
         ('model.backbone.atention=lska', "VAN has no argument 'atention'; did you mean attention"),
         ('train_dataloader.dataset.pipeline.1.type=Resise', 'did you mean Resize'),
         ('model.bbox_head.num_classes=4', 'num_classes is 4, but the data set'),
+        ('model.backbone.init_cfg.type=Pretrained', 'pre-trained weights (no checkpoint) do not'),
         ('load_from=nothing.pth', 'checkpoint nothing.pth does not exist'),
     ],
 )
@@ -194,6 +195,22 @@ def test_missing_data_shows_the_layout(fails, det_config, seg_config, tmp_path):
     text = fails('train', seg_config, '--cfg-options', option)
     assert 'annotations/nowhere' in text
     assert text.count('MISSING') == 1
+
+
+def test_missing_data_names_the_variable_of_the_config(fails, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv('COCO_ROOT', raising=False)
+    text = fails('train', ROOT / 'configs/van/mask-rcnn_van-b0_fpn_1x_coco.py')
+    assert 'the environment variable COCO_ROOT=DIR' in text
+
+
+def test_pretrained_weights_of_another_network(fails, det_config, tmp_path):
+    file = tmp_path / 'other.pth'
+    torch.save({'conv1.weight': torch.zeros(4, 3, 7, 7)}, file)
+    spec = f"dict(type='Pretrained', checkpoint='{file}')"
+    van = "type='hybrid_mm.VAN'"
+    det_config.write_text(det_config.read_text().replace(van, f'init_cfg={spec}, {van}'))
+    assert 'conv1.weight' in fails('train', det_config, '--work-dir', tmp_path / 'w')
 
 
 def test_categories_that_do_not_fit(fails, det_config):

@@ -1,0 +1,120 @@
+"""Reading checkpoints, and telling those of another model."""
+
+import os
+import pickle
+import re
+import zipfile
+from pathlib import Path
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import nn
+
+from hybrid_mm.engine.cli import UserError, plain_text, shorten, warn
+
+PICKLE_ERRORS = (pickle.UnpicklingError, zipfile.BadZipFile)
+
+
+def check_checkpoint_path(path: str) -> None:
+    """Check that a checkpoint is there, unless it is a URL.
+
+    Raises:
+        UserError: it does not exist; names checkpoints that lie beside it.
+    """
+    if '://' in path or os.path.isfile(path):
+        return
+    folder = Path(path).parent
+    beside = sorted(file.name for file in folder.glob('*.pth')) if folder.is_dir() else []
+    hint = f'; {folder} has {shorten(beside)}' if beside else ''
+    raise UserError(f'checkpoint {path} does not exist{hint}')
+
+
+def read_checkpoint(path: str) -> dict:
+    """Read a checkpoint onto the CPU.
+
+    Raises:
+        UserError: it does not exist, is truncated, or is no checkpoint.
+    """
+    check_checkpoint_path(path)
+    try:
+        checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    except (RuntimeError, OSError, EOFError, KeyError, ValueError, *PICKLE_ERRORS) as error:
+        size = f' ({os.path.getsize(path)} bytes)' if os.path.isfile(path) else ''
+        first = plain_text(error).strip().split('\n')[0]
+        raise UserError(
+            f'checkpoint {path}{size} cannot be read; is it truncated, or no checkpoint? ({first})'
+        ) from error
+    if not isinstance(checkpoint, dict):
+        raise UserError(
+            f'checkpoint {path} holds a {type(checkpoint).__name__}; expected a dict of weights'
+        )
+    return checkpoint
+
+
+class StrictLoadingHook(Hook):
+    """Stop a runner that is about to load the checkpoint of another model.
+
+    The last of the hooks to see the checkpoint: that of averaged weights exchanges them.
+
+    Args:
+        path: The checkpoint, for messages.
+    """
+
+    priority = 'LOWEST'
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Check keys and shapes; warn if the classes are others than those of the data set."""
+        check_weights(runner.model, checkpoint, self.path)
+        trained = ((checkpoint.get('meta') or {}).get('dataset_meta') or {}).get('classes')
+        ours = (runner.test_dataloader.dataset.metainfo or {}).get('classes')
+        if trained and ours and tuple(trained) != tuple(ours):
+            warn(
+                f'the classes of {self.path} ({shorten(list(trained))}) are not those of the data '
+                f'set ({shorten(list(ours))})'
+            )
+
+
+def _inner(model: nn.Module) -> nn.Module:
+    """Model without wrappers such as DDP or test-time augmentation."""
+    while isinstance(getattr(model, 'module', None), nn.Module):
+        model = model.module
+    return model
+
+
+def _weights(checkpoint: dict) -> dict:
+    state = checkpoint.get('state_dict', checkpoint)
+    return {re.sub(r'^module\.', '', key): value for key, value in state.items()}
+
+
+def check_weights(model: nn.Module, checkpoint: dict, path: str) -> None:
+    """Check that the keys and shapes of a checkpoint are those of a model (wrappers aside).
+
+    Raises:
+        UserError: names the first missing, unexpected and mis-shaped keys.
+    """
+    model, source = _inner(model), _weights(checkpoint)
+    target = model.state_dict()
+    missing = [k for k in target if k not in source and not k.endswith('num_batches_tracked')]
+    unexpected = [k for k in source if k not in target]
+    shapes = [
+        f'{k} ({tuple(source[k].shape)} in the file, {tuple(target[k].shape)} in the model)'
+        for k in target
+        if k in source and hasattr(source[k], 'shape') and source[k].shape != target[k].shape
+    ]
+    groups = (('missing', missing), ('unexpected', unexpected), ('of another shape', shapes))
+    found = [f'{len(keys)} {name}: {shorten(keys, 3)}' for name, keys in groups if keys]
+    if found:
+        raise UserError(
+            f'checkpoint {path} is not one of this model ({type(model).__name__}):\n  '
+            + '\n  '.join(found)
+        )
+
+
+def load_weights(model: nn.Module, checkpoint: dict, path: str) -> None:
+    """Load the weights of a checkpoint strictly; see :func:`check_weights`."""
+    check_weights(model, checkpoint, path)
+    _inner(model).load_state_dict(_weights(checkpoint), strict=False)
