@@ -29,7 +29,7 @@ NAMES = {'mIoU': 'mIoU', 'coco/bbox_mAP': 'box mAP', 'coco/segm_mAP': 'mask mAP'
 ITERATION = re.compile(r'Iter\((train|test)\)\s*\[\s*(\d+)/(\d+)\]')
 LOSS = re.compile(r'\bloss: ([\d.]+)')
 # Seconds that the steps take on two cores: they only set the pace of the progress bar.
-SECONDS = dict(data=8, train_segmenter=120, train_detector=260, test_segmenter=15, test_detector=18)
+SECONDS = dict(data=8, train_segmenter=170, train_detector=200, test_segmenter=15, test_detector=18)
 SECONDS['pictures'] = 10
 
 

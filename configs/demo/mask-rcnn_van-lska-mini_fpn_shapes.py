@@ -107,9 +107,9 @@ model = dict(
         rpn=dict(nms_pre=200, max_per_img=100),
         rcnn=dict(max_per_img=30)))
 
-# 1400 iterations x 4 pictures / 400 pictures = 14 epochs
-max_iters = 1400
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=350)
+# 1000 iterations x 4 pictures / 400 pictures = 10 epochs
+max_iters = 1000
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=250)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
@@ -123,7 +123,7 @@ param_scheduler = [
 ]
 default_hooks = dict(
     logger=dict(interval=20, log_metric_by_epoch=False),
-    checkpoint=dict(by_epoch=False, interval=350, max_keep_ckpts=1))
+    checkpoint=dict(by_epoch=False, interval=250, max_keep_ckpts=1))
 log_processor = dict(by_epoch=False, window_size=20)
 # What tools/demo.sh must reach, on the validation split.
 expected = {'coco/bbox_mAP': 0.60, 'coco/segm_mAP': 0.55}

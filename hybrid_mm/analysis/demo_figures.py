@@ -38,7 +38,7 @@ def _image(root, name):
 
 def _grid(pyplot, rows, columns, titles, headline, width):
     figure, axes = pyplot.subplots(
-        rows, columns, figsize=(width, width / columns * rows + 0.7), squeeze=False
+        rows, columns, figsize=(width, width / columns * rows * 1.04 + 0.7), squeeze=False
     )
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, color=INK, weight='bold')
@@ -64,14 +64,20 @@ def _show_instances(axis, image, found):
 
     ``found`` holds (label, score or None, (x1, y1, x2, y2), mask (H, W)).
     """
+    found = sorted(found, key=lambda item: -item[3].sum())  # small ones on top
+    order = np.zeros(image.shape[:2], int)
+    for number, (*_, mask) in enumerate(found, start=1):
+        order[mask] = number
     canvas = image.astype(float) * 0.55
-    for label, _, _, mask in found:
+    for number, (label, *_) in enumerate(found, start=1):
+        mask = order == number
         canvas[mask] = 0.35 * image[mask] + 0.65 * np.array(shapes.PALETTE[label])
     axis.imshow(np.clip(canvas, 0, 255).astype(np.uint8), interpolation='nearest')
     height, width = image.shape[:2]
-    for label, score, (x1, y1, x2, y2), mask in found:
+    for number, (label, score, (x1, y1, x2, y2), _) in enumerate(found, start=1):
         colour = np.array(shapes.PALETTE[label]) / 255
-        axis.contour(mask, levels=[0.5], colors=['white'], linewidths=0.8)
+        if (order == number).any():
+            axis.contour(order == number, levels=[0.5], colors=['white'], linewidths=0.8)
         axis.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], color=colour, linewidth=1.3)
         text = shapes.CLASSES[label] + ('' if score is None else f' {100 * score:.0f}')
         axis.text(
@@ -133,7 +139,7 @@ def draw_detections(root, predictions, path, count: int = 6, threshold: float = 
                 if score >= threshold
             ],
         )
-    figure.tight_layout(rect=(0, 0, 1, 0.99))
+    figure.tight_layout(rect=(0, 0, 1, 0.99), h_pad=1.0)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
@@ -167,7 +173,7 @@ def draw_segmentations(root, predictions, path, count: int = 6) -> None:
         for axis, file in zip(row[1:], maps, strict=True):
             axis.imshow(palette[np.asarray(Image.open(file))], interpolation='nearest')
     _legend(pyplot, figure, shapes.SEG_CLASSES, shapes.SEG_PALETTE)
-    figure.tight_layout(rect=(0, 0.04, 1, 0.99))
+    figure.tight_layout(rect=(0, 0.04, 1, 0.99), h_pad=1.0)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 

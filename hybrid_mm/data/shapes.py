@@ -32,11 +32,11 @@ SPLITS = {'training': 400, 'validation': 80}
 VERSION = 1  # of the drawing: to be raised with every change of the bytes for a seed
 
 SIDES = (128, 144, 160)
-RADII = ((11, 18), (20, 38), (62, 78))  # small, medium and large ones by COCO's areas
+RADII = ((12, 19), (20, 38), (62, 78))  # small, medium and large ones by COCO's areas
 RADIUS_ODDS = (0.3, 0.48, 0.22)
 TEXTURES = ('plain', 'gradient', 'stripes', 'checks', 'dots', 'speckle')
 GROUNDS = ('cloud', 'stripes', 'checks', 'bricks', 'gradient')
-OWN_COLOUR = 0.9  # share of the shapes in the colour of their class; the rest wear another's
+OWN_COLOUR = 0.93  # share of the shapes in the colour of their class; the rest wear another's
 MIN_VISIBLE, MIN_PIXELS = 0.7, 60  # of every shape, after all occlusions
 
 
@@ -70,7 +70,7 @@ def _polygon(u, v, sides, apothem):
     return np.max([u * np.cos(t) + v * np.sin(t) for t in turns], axis=0) - apothem
 
 
-def _star(u, v, inner=0.53):
+def _star(u, v, inner=0.56):
     sector = np.pi / 5
     angle = np.abs((np.arctan2(u, -v) + sector) % (2 * sector) - sector)
     x, y = np.hypot(u, v) * np.cos(angle), np.hypot(u, v) * np.sin(angle)
