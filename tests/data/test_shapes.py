@@ -111,7 +111,7 @@ def test_shapes_occlude_each_other(whole):
     assert touching > 50
 
 
-def test_seed_and_colour_do_not_name_the_class(whole):
+def test_colour_alone_does_not_name_the_class(whole):
     """The colour of the class is worn by most of its shapes, not by all: shapes matter."""
     own = total = 0
     palette = np.array([shapes._hsv(rgb)[0] for rgb in shapes.PALETTE])

@@ -83,7 +83,7 @@ def test_failed_step_is_one_error_with_the_log(run, folder, capsys):
     assert 'error: training the detector failed' in error and 'train.log' in error
 
 
-def test_configs_promise_what_the_issue_asks():
+def test_configs_promise_all_three_figures():
     promises = {}
     for path in CONFIGS:
         promises.update(Config.fromfile(path).expected)
