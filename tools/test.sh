@@ -12,8 +12,9 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$ROOT"
 START=$SECONDS
 PYTHON=$(bash tools/setup.sh)
+CORES=$(env -u OMP_NUM_THREADS nproc)  # nproc takes that variable for the number of cores
+WORKERS=${WORKERS:-$((CORES < 4 ? CORES : 4))}
 export OMP_NUM_THREADS=1  # the workers share the cores
-WORKERS=${WORKERS:-$(($(nproc) < 4 ? $(nproc) : 4))}
 
 summary=()
 failed=0
