@@ -166,7 +166,7 @@ build_mmcv() {
     write_compiler "$build/c++" "$compiler" "$standard"
     # A compiler that reads torch's headers takes up to 2 GB.
     memory=$(awk '/MemAvailable/ {print int($2 / 2097152)}' /proc/meminfo)
-    jobs=$(nproc)
+    jobs=$(env -u OMP_NUM_THREADS nproc)
     ((jobs <= memory)) || jobs=$((memory > 1 ? memory : 1))
     jobs=${MAX_JOBS:-$jobs}
     say "building mmcv with C++$standard and $jobs compilers at once (log: $build/build.log)"
