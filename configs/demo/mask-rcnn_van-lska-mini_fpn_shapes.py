@@ -57,7 +57,7 @@ val_evaluator = dict(
 test_evaluator = val_evaluator
 
 # The segmenter of the demo: the detector starts from its backbone and neck.
-checkpoint = 'work_dirs/demo/segmenter/iter_1500.pth'
+checkpoint = 'work_dirs/demo/segmenter/iter_1000.pth'
 width = 48
 model = dict(
     backbone=dict(

@@ -67,8 +67,8 @@ model = dict(
         num_classes=9,
         norm_cfg=norm_cfg))
 
-# 1500 iterations x 4 pictures / 400 pictures = 15 epochs
-max_iters = 1500
+# 1000 iterations x 4 pictures / 400 pictures = 10 epochs
+max_iters = 1000
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=500)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
