@@ -134,9 +134,6 @@ def _run(progress: Progress, model: Model, command: list, log: Path, verb: str) 
         subprocess.Popen(
             [sys.executable, *map(str, command)],
             cwd=ROOT,
-            env={'OMP_NUM_THREADS': '1', **os.environ}
-            if 'torch.distributed.run' in command
-            else None,
             text=True,
             errors='replace',
             stdout=subprocess.PIPE,
@@ -176,8 +173,8 @@ def train(progress: Progress, model: Model, reuse: bool, more: list[str]) -> Non
     command = ['tools/train.py', model.config, '--work-dir', model.folder]
     options = list(model.options)
     if _two_processes():
-        # two processes of one thread with half of the batch each: on two cores faster than one
-        # process of two threads
+        # two processes with half of the batch each (torchrun gives each one thread): on two cores
+        # faster than one process of two threads
         command = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', *command]
         command += ['--launcher', 'pytorch']
         options.append(

@@ -79,8 +79,8 @@ def _attention(weights: dict[str, Tensor]) -> tuple[str, str]:
     return ('lka', 'van') if 'conv_spatial' in names else ('lka_trivial', 'van-lka-trivial')
 
 
-def _kernel(config: Config, attention: str, weights: dict[str, Tensor], dense: bool) -> dict:
-    """Kernel arguments; ``kernels`` (a, b, d) and the weights must agree with them."""
+def _kernel(config: Config, attention: str, dense: bool = False) -> dict:
+    """Kernel arguments; of ``kernels`` (a, b, d) only d is free."""
     size = config.take('k_size', 'kernel_size')
     if size is None:
         size = 23 if dense or attention in ('lka', 'lka_trivial') else 7
@@ -107,7 +107,7 @@ def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
     backbone = VAN(
         arch,
         attention,
-        **_kernel(config, attention, weights, dense),
+        **_kernel(config, attention, dense),
         in_channels=config.take('in_chans', 'in_channels', default=3),
         out_indices=config.take('out_indices', default=(0, 1, 2, 3)) if dense else (3,),
         # a text that gives an epsilon for the batch norm only leaves the layer norm's default
@@ -136,16 +136,16 @@ def build(module: str, config: dict, weights: dict[str, Tensor]) -> nn.Module:
     ours = 'stages.0.blocks.0.'
     if module in _OPERATORS:
         attention = _OPERATORS[module]
-        kernel = _kernel(config, attention, weights, dense=False)
+        kernel = _kernel(config, attention)
         model = build_large_kernel_attention(attention, channels, **kernel)
         part = (_GATE, 'attn.lka.')
     elif module in ('Attention', 'SpatialAttention', 'VANAttention'):
-        kernel = _kernel(config, attention, weights, dense=False)
+        kernel = _kernel(config, attention)
         model = SpatialAttention(channels, attention, **kernel)
         part = ('attn.', 'attn.')
     elif module in ('Block', 'VANBlock'):
         ratio = config.take('mlp_ratio', 'ffn_ratio', default=4.0)
-        kernel = _kernel(config, attention, weights, dense=False)
+        kernel = _kernel(config, attention)
         model = VANBlock(channels, ratio, attention, **kernel)
         part = ('', '')
     elif module in ('Mlp', 'MixFFN'):
