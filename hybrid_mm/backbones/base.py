@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from hybrid_mm.convert import convert, unwrap
+from hybrid_mm.convert import convert, differences, unwrap
 
 _NORMS = {'BN': nn.BatchNorm2d, 'SyncBN': nn.SyncBatchNorm}
 
@@ -207,26 +207,15 @@ class Pyramid(BaseModule):
         Raises:
             ValueError: Keys or shapes differ; the message names the first of each.
         """
-        own = self.state_dict()
-        missing = sorted(own.keys() - state.keys())
-        unexpected = sorted(state.keys() - own.keys())
-        shapes = [
-            f'{k} (file {tuple(state[k].shape)}, model {tuple(own[k].shape)})'
-            for k in own.keys() & state.keys()
-            if own[k].shape != state[k].shape
-        ]
-        if missing or unexpected or shapes:
-            parts = (('missing', missing), ('unexpected', unexpected), ('of another shape', shapes))
-            said = '; '.join(
-                f'{len(keys)} {what}: {", ".join(sorted(keys)[:3])}{" ..." * (len(keys) > 3)}'
-                for what, keys in parts
-                if keys
-            )
+        found = differences(self.state_dict(), state)
+        if found:
             raise ValueError(
-                f'{origin} does not fit this {type(self).__name__}. Tensors {said}. Check arch and '
-                'the arguments of the backbone against those that the file was trained with'
+                f'{origin} does not fit this {type(self).__name__}. Tensors {"; ".join(found)}. '
+                'Check arch and the arguments of the backbone against those that the file was '
+                'trained with'
             )
-        self.load_state_dict(state)
+        # what may be missing are the step counters of batch norms, which start at zero then
+        self.load_state_dict(state, strict=False)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Layer of a parameter for layer-wise learning-rate decay, as MMPretrain counts.

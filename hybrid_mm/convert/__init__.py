@@ -5,6 +5,6 @@ it does not know is an error that names the key.
 """
 
 from hybrid_mm.convert import van
-from hybrid_mm.convert.core import SOURCES, convert, detect, unwrap
+from hybrid_mm.convert.core import SOURCES, convert, detect, differences, unwrap
 
-__all__ = ['SOURCES', 'convert', 'detect', 'unwrap', 'van']
+__all__ = ['SOURCES', 'convert', 'detect', 'differences', 'unwrap', 'van']

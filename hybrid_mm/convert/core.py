@@ -57,6 +57,35 @@ def unwrap(loaded: Mapping[str, Any]) -> StateDict:
     return state
 
 
+def differences(expected: StateDict, found: Mapping[str, Any]) -> list[str]:
+    """Tell how the tensors of a file differ from those of a model.
+
+    Args:
+        expected: State dict of the model.
+        found: State dict of the file. It may lack the step counters of batch norms, as files of
+            old torch versions do.
+
+    Returns:
+        One phrase for missing, unexpected and mis-shaped names each, with the first three of
+        them; empty if the file fits.
+    """
+    counter = 'num_batches_tracked'
+    groups = {
+        'missing': [k for k in expected if k not in found and not k.endswith(counter)],
+        'unexpected': [k for k in found if k not in expected],
+        'of another shape': [
+            f'{k} (file {tuple(found[k].shape)}, model {tuple(expected[k].shape)})'
+            for k in expected
+            if k in found and hasattr(found[k], 'shape') and found[k].shape != expected[k].shape
+        ],
+    }
+    return [
+        f'{len(keys)} {what}: {", ".join(keys[:3])}{", ..." * (len(keys) > 3)}'
+        for what, keys in groups.items()
+        if keys
+    ]
+
+
 def _split(state: StateDict) -> tuple[StateDict, StateDict]:
     """Split a detector or segmenter into its backbone and the rest; others are all backbone."""
     inner = {k[9:]: v for k, v in state.items() if k.startswith('backbone.')}

@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import re
 import zipfile
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
+from hybrid_mm.convert import differences, unwrap
 from hybrid_mm.engine.cli import UserError, plain_text, shorten, warn
 
 PICKLE_ERRORS = (pickle.UnpicklingError, zipfile.BadZipFile)
@@ -85,9 +85,11 @@ def _inner(model: nn.Module) -> nn.Module:
     return model
 
 
-def _weights(checkpoint: dict) -> dict:
-    state = checkpoint.get('state_dict', checkpoint)
-    return {re.sub(r'^module\.', '', key): value for key, value in state.items()}
+def _weights(checkpoint: dict, path: str) -> dict:
+    try:
+        return unwrap(checkpoint)
+    except ValueError as error:
+        raise UserError(f'checkpoint {path}: {error}') from error
 
 
 def check_weights(model: nn.Module, checkpoint: dict, path: str) -> None:
@@ -96,17 +98,8 @@ def check_weights(model: nn.Module, checkpoint: dict, path: str) -> None:
     Raises:
         UserError: names the first missing, unexpected and mis-shaped keys.
     """
-    model, source = _inner(model), _weights(checkpoint)
-    target = model.state_dict()
-    missing = [k for k in target if k not in source and not k.endswith('num_batches_tracked')]
-    unexpected = [k for k in source if k not in target]
-    shapes = [
-        f'{k} ({tuple(source[k].shape)} in the file, {tuple(target[k].shape)} in the model)'
-        for k in target
-        if k in source and hasattr(source[k], 'shape') and source[k].shape != target[k].shape
-    ]
-    groups = (('missing', missing), ('unexpected', unexpected), ('of another shape', shapes))
-    found = [f'{len(keys)} {name}: {shorten(keys, 3)}' for name, keys in groups if keys]
+    model = _inner(model)
+    found = differences(model.state_dict(), _weights(checkpoint, path))
     if found:
         raise UserError(
             f'checkpoint {path} is not one of this model ({type(model).__name__}):\n  '
@@ -117,4 +110,4 @@ def check_weights(model: nn.Module, checkpoint: dict, path: str) -> None:
 def load_weights(model: nn.Module, checkpoint: dict, path: str) -> None:
     """Load the weights of a checkpoint strictly; see :func:`check_weights`."""
     check_weights(model, checkpoint, path)
-    _inner(model).load_state_dict(_weights(checkpoint), strict=False)
+    _inner(model).load_state_dict(_weights(checkpoint, path), strict=False)

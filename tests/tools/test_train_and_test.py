@@ -44,9 +44,9 @@ def det_checkpoint(tool, det_config, trained):
 
 
 def scalars(work_dir: Path) -> list[dict]:
-    """Records of the newest run in a work dir."""
-    path = max(work_dir.glob('*/vis_data/scalars.json'), key=lambda p: p.stat().st_mtime)
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    """Records of all runs in a work dir, in order; runs of the same second share a file."""
+    paths = sorted(work_dir.glob('*/vis_data/scalars.json'))
+    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
 
 
 # ---------------------------------------------------------------- what the tools do
@@ -97,11 +97,11 @@ def test_resume_goes_on_where_it_stopped(tool, det_config, tmp_path):
     assert status == 0
     assert 'no checkpoint; training starts from the beginning' in err
     assert tool('train', det_config, '--resume', *flags, 'train_cfg.max_iters=4')[0] == 0
-    assert [record['step'] for record in scalars(tmp_path)] == [3, 4]
+    assert [record['step'] for record in scalars(tmp_path)] == [1, 2, 3, 4]
     first = tmp_path / 'iter_2.pth'
     command = ('--resume', first, *flags, 'train_cfg.max_iters=3')
     assert tool('train', det_config, *command)[0] == 0
-    assert [record['step'] for record in scalars(tmp_path)] == [3]
+    assert [record['step'] for record in scalars(tmp_path)] == [1, 2, 3, 4, 3]
 
 
 def test_auto_scale_lr_and_seed(tool, det_config, tmp_path):
