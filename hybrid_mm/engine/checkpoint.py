@@ -69,6 +69,8 @@ class StrictLoadingHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Check keys and shapes; warn if the classes are others than those of the data set."""
         check_weights(runner.model, checkpoint, self.path)
+        # MMEngine looks for them nowhere else, and loads nothing without a word if it finds none
+        checkpoint['state_dict'] = _weights(checkpoint, self.path)
         trained = ((checkpoint.get('meta') or {}).get('dataset_meta') or {}).get('classes')
         ours = (runner.test_dataloader.dataset.metainfo or {}).get('classes')
         if trained and ours and tuple(trained) != tuple(ours):

@@ -91,6 +91,24 @@ def test_test_time_augmentation(tool, run, tmp_path):
     assert json.loads(out.read_text())
 
 
+def test_weights_are_loaded_wherever_the_file_keeps_them(
+    tool, det_config, det_checkpoint, tmp_path
+):
+    weights = torch.load(det_checkpoint, weights_only=False)['state_dict']
+    files = dict(state_dict=dict(state_dict=weights), model=dict(model=weights), bare=weights)
+    scores = {}
+    for name, content in files.items():
+        torch.save(content, tmp_path / f'{name}.pth')
+        out = tmp_path / f'{name}.pkl'
+        command = (tmp_path / f'{name}.pth', '--work-dir', tmp_path / 'w', '--out', out)
+        assert tool('test', det_config, *command)[0] == 0
+        found = pickle.loads(out.read_bytes())
+        scores[name] = torch.cat([sample['pred_instances']['scores'] for sample in found])
+    assert len(scores['state_dict']) > 0
+    assert torch.equal(scores['model'], scores['state_dict'])
+    assert torch.equal(scores['bare'], scores['state_dict'])
+
+
 def test_resume_goes_on_where_it_stopped(tool, det_config, tmp_path):
     flags = ('--work-dir', tmp_path, '--no-validate', '--cfg-options')
     status, err = tool('train', det_config, '--resume', *flags, 'train_cfg.max_iters=2')
