@@ -14,6 +14,8 @@ except ImportError:  # not installed: run from a checkout
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from hybrid_mm import compat
 
+from hybrid_mm.version import __version__
+
 
 def main() -> int:
     """Print the table of packages and the findings."""
@@ -24,7 +26,7 @@ def main() -> int:
         version = ', '.join(version for _, version in owners) or '-'
         provider = ', '.join(owner for owner, _ in owners) or 'not installed'
         print(f'{name:12} {version:16} {provider}')
-    print(f'hybrid_mm    {compat_version():16} {Path(compat.__file__).parent}')
+    print(f'hybrid_mm    {__version__:16} {Path(compat.__file__).parent}')
     print(f'accelerator  {accelerator()}')
     print()
     for finding in findings:
@@ -33,13 +35,6 @@ def main() -> int:
     warnings = sum(finding.level == 'warning' for finding in findings)
     print(f'\n{errors} errors, {warnings} warnings')
     return int(errors > 0)
-
-
-def compat_version() -> str:
-    """Version of this package."""
-    from hybrid_mm.version import __version__
-
-    return __version__
 
 
 def accelerator() -> str:

@@ -63,6 +63,7 @@ def _build(args):
     from mmengine.registry import MODELS, init_default_scope
 
     import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X')
+    from hybrid_mm.engine.checkpoint import without_init_cfg
 
     if args.config:
         cfg = cli.load_config(args.config, args.cfg_options)
@@ -70,7 +71,7 @@ def _build(args):
         spec, shape = cfg.model, DEFAULT_SHAPES.get(cli.task_of(cfg), (224, 224))
     else:
         spec, shape = _backbone(args), (224, 224)
-    return MODELS.build(ConfigDict(_without_weights(spec))), shape
+    return MODELS.build(ConfigDict(without_init_cfg(spec))), shape
 
 
 def _backbone(args) -> dict:
@@ -100,15 +101,6 @@ def _value(node):
     if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'dict' and not node.args:
         return {item.arg: _value(item.value) for item in node.keywords}
     return ast.literal_eval(node)
-
-
-def _without_weights(spec):
-    """Copy of a model's config without ``init_cfg``: the count needs no weights."""
-    if isinstance(spec, dict):
-        return {k: _without_weights(v) for k, v in spec.items() if k != 'init_cfg'}
-    if isinstance(spec, (list, tuple)):
-        return type(spec)(_without_weights(item) for item in spec)
-    return spec
 
 
 def _print(rows, name: str, shape: tuple[int, ...]) -> None:

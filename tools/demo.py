@@ -15,6 +15,7 @@ import sys
 import time
 from collections import deque
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -51,7 +52,7 @@ class Model:
     folder: Path
     options: tuple[str, ...]
 
-    @property
+    @cached_property
     def settings(self) -> Config:
         """The config as read from its file."""
         return Config.fromfile(self.config)

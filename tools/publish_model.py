@@ -33,7 +33,7 @@ def main(argv=None):
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(f'.{output.name}.{os.getpid()}')
     try:
-        torch.save(publishable(checkpoint), temporary)
+        torch.save(publishable(checkpoint, args.input), temporary)
         torch.load(temporary, map_location='cpu', weights_only=True)  # what users will do
         digest = hashlib.sha256(temporary.read_bytes()).hexdigest()[:8]
         final = output.with_name(f'{output.name}-{digest}.pth')
@@ -44,22 +44,16 @@ def main(argv=None):
     print(f'{final}: {after / 1e6:.1f} MB (input: {before / 1e6:.1f} MB)')
 
 
-def publishable(checkpoint: dict) -> dict:
+def publishable(checkpoint: dict, path: str) -> dict:
     """Weights on the CPU, and those meta data that are plain values.
 
     MMEngine's hook for averaged weights saves the averages in ``state_dict`` and the raw
     weights in ``ema_state_dict``, so that the former is always the one to publish.
     """
-    import torch
+    from hybrid_mm.engine.checkpoint import weights_of
 
-    weights = checkpoint.get('state_dict', checkpoint)
-    state = {
-        key: value.detach().cpu().clone()
-        for key, value in weights.items()
-        if isinstance(value, torch.Tensor)
-    }
-    if not state:
-        raise cli.UserError('the checkpoint holds no weights; expected a dict of tensors')
+    weights = weights_of(checkpoint, path)
+    state = {key: value.detach().cpu().clone() for key, value in weights.items()}
     meta = checkpoint.get('meta') if isinstance(checkpoint.get('meta'), dict) else {}
     keep = ('dataset_meta', 'cfg', 'epoch', 'iter', 'mmengine_version', 'experiment_name')
     return dict(state_dict=state, meta={key: _plain(meta[key]) for key in keep if key in meta})

@@ -6,6 +6,7 @@ pass runs on the meta device and computes nothing. Biases, normalisation, activa
 elementwise products, interpolation and NMS are not counted.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -108,20 +109,17 @@ def count(model: nn.Module, shape: tuple[int, ...]) -> list[Row]:
         except (RuntimeError, NotImplementedError):
             # the values decide what is computed, as in the masked attention of Mask2Former
             flops = _count(wrapper, torch.zeros(shape, device=next(model.parameters()).device))
-    names = [name for name, _ in model.named_modules()]
-    macs = {name: flops.get('.'.join(('_Inference.model', name)), 0) // 2 for name in names}
-    for name in reversed(names):  # modules whose children were called and they themselves not
+    modules = dict(model.named_modules())
+    macs, inside = {}, Counter()  # of a module, and of its children together
+    for name in reversed(modules):
+        counted = flops.get('.'.join(('_Inference.model', name)), 0) // 2
+        macs[name] = max(counted, inside[name])  # its children may be called and itself not
         if name:
-            parent = name.rpartition('.')[0]
-            macs.setdefault(f'{parent}/', 0)
-            macs[f'{parent}/'] += max(macs[name], macs.get(f'{name}/', 0))
+            inside[name.rpartition('.')[0]] += macs[name]
+    macs[''] = flops['Global'] // 2
     return [
-        Row(
-            name,
-            sum(p.numel() for p in module.parameters()),
-            max(macs[name], macs.get(f'{name}/', 0)) if name else flops['Global'] // 2,
-        )
-        for name, module in model.named_modules()
+        Row(name, sum(p.numel() for p in module.parameters()), macs[name])
+        for name, module in modules.items()
     ]
 
 

@@ -19,6 +19,21 @@ def find_scalars(path: str | Path) -> Path:
     return found[-1]
 
 
+def read_records(file: Path) -> list[dict]:
+    """Read the lines of a ``scalars.json``.
+
+    Raises:
+        ValueError: a line is no JSON object.
+    """
+    records = []
+    for number, line in enumerate(file.read_text().splitlines(), 1):
+        try:
+            records.append(json.loads(line))
+        except ValueError as error:
+            raise ValueError(f'{file}, line {number} is no JSON') from error
+    return records
+
+
 def read_scalars(path: str | Path) -> dict[str, tuple[list[int], list[float]]]:
     """Read steps and values by name.
 
@@ -31,14 +46,10 @@ def read_scalars(path: str | Path) -> dict[str, tuple[list[int], list[float]]]:
 
     Raises:
         FileNotFoundError: see :func:`find_scalars`.
-        ValueError: a line is no JSON object.
+        ValueError: see :func:`read_records`.
     """
-    path, curves = find_scalars(path), {}
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f'{path}, line {number} is no JSON') from error
+    curves = {}
+    for number, record in enumerate(read_records(find_scalars(path)), 1):
         step = record.get('step', record.get('iter', number))
         for name, value in record.items():
             if name not in ('step', 'iter', 'epoch') and isinstance(value, (int, float)):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hybrid_mm.analysis.curves import read_records
 from hybrid_mm.data import shapes
 
 INK, PAPER = '#202024', 'white'
@@ -178,14 +179,6 @@ def draw_segmentations(root, predictions, path, count: int = 6) -> None:
     pyplot.close(figure)
 
 
-def read_scalars(folder) -> list[dict]:
-    """Read what MMEngine logged in a work dir, over all its runs, in order of the iterations."""
-    lines = []
-    for file in sorted(Path(folder).glob('*/vis_data/scalars.json')):
-        lines += [json.loads(line) for line in file.read_text().splitlines() if line.strip()]
-    return sorted(lines, key=lambda line: line.get('iter', line['step']))
-
-
 def draw_curves(folders: Mapping[str, Path], path) -> None:
     """Draw losses and validation metrics over the iterations.
 
@@ -196,7 +189,10 @@ def draw_curves(folders: Mapping[str, Path], path) -> None:
     pyplot = _pyplot()
     figure, axes = pyplot.subplots(2, len(folders), figsize=(6 * len(folders), 7), squeeze=False)
     for (name, folder), (upper, lower) in zip(folders.items(), axes.T, strict=True):
-        lines = read_scalars(folder)
+        # over all its runs: the demo may have been interrupted
+        files = sorted(Path(folder).glob('*/vis_data/scalars.json'))
+        lines = [record for file in files for record in read_records(file)]
+        lines.sort(key=lambda line: line.get('iter', line['step']))
         training = [line for line in lines if 'loss' in line]
         parts = sorted({key for line in training for key in line if 'loss' in key})
         if len(parts) == 2:  # the sum and its only part

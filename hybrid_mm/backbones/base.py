@@ -3,7 +3,7 @@
 import contextlib
 import difflib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
@@ -261,9 +261,7 @@ def _frozen_statistics(module: nn.Module) -> Iterator[None]:
             norm._buffers.update(kept)
 
 
-def run_blocks(
-    blocks: nn.ModuleList, x: Tensor, with_cp: bool, call: Callable[..., Tensor] | None = None
-) -> Tensor:
+def run_blocks(blocks: nn.ModuleList, x: Tensor, with_cp: bool) -> Tensor:
     """Run blocks in turn, each under gradient checkpointing if asked for.
 
     Gradients and running statistics equal those of a run without checkpointing.
@@ -272,13 +270,11 @@ def run_blocks(
         blocks: Modules that map a tensor to a tensor.
         x: Input of the first block.
         with_cp: Recompute each block in the backward pass.
-        call: How to run a block, ``call(block, x)``; by default ``block(x)``.
     """
     for block in blocks:
-        run = block if call is None else (lambda x, block=block: call(block, x))
         if with_cp and torch.is_grad_enabled():
             x = checkpoint(
-                run,
+                block,
                 x,
                 use_reentrant=False,
                 context_fn=lambda block=block: (
@@ -287,5 +283,5 @@ def run_blocks(
                 ),
             )
         else:
-            x = run(x)
+            x = block(x)
     return x

@@ -8,6 +8,7 @@ from mmengine.device import get_device
 from mmengine.optim import OptimWrapper
 from torch import nn
 
+from hybrid_mm.engine.checkpoint import inner_model
 from hybrid_mm.registry import OPTIM_WRAPPERS
 
 
@@ -29,8 +30,7 @@ def autocast_features(model: nn.Module) -> Iterator[None]:
     MMCV's operators in the heads (NMS, RoIAlign) have no bfloat16 kernels on CPU. Wrappers of the
     model are looked through; a model without ``extract_feat`` runs in bfloat16 as a whole.
     """
-    while isinstance(getattr(model, 'module', None), nn.Module):
-        model = model.module
+    model = inner_model(model)
     device = get_device()
     if not hasattr(model, 'extract_feat'):
         with torch.autocast(device, dtype=torch.bfloat16):

@@ -8,7 +8,7 @@ from pathlib import Path
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
-from torch import nn
+from torch import Tensor, nn
 
 from hybrid_mm.convert import differences, unwrap
 from hybrid_mm.engine.cli import UserError, plain_text, shorten, warn
@@ -68,9 +68,8 @@ class StrictLoadingHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Check keys and shapes; warn if the classes are others than those of the data set."""
-        check_weights(runner.model, checkpoint, self.path)
         # MMEngine looks for them nowhere else, and loads nothing without a word if it finds none
-        checkpoint['state_dict'] = _weights(checkpoint, self.path)
+        checkpoint['state_dict'] = check_weights(runner.model, checkpoint, self.path)
         trained = ((checkpoint.get('meta') or {}).get('dataset_meta') or {}).get('classes')
         ours = (runner.test_dataloader.dataset.metainfo or {}).get('classes')
         if trained and ours and tuple(trained) != tuple(ours):
@@ -80,36 +79,54 @@ class StrictLoadingHook(Hook):
             )
 
 
-def _inner(model: nn.Module) -> nn.Module:
+def inner_model(model: nn.Module) -> nn.Module:
     """Model without wrappers such as DDP or test-time augmentation."""
     while isinstance(getattr(model, 'module', None), nn.Module):
         model = model.module
     return model
 
 
-def _weights(checkpoint: dict, path: str) -> dict:
+def without_init_cfg(spec):
+    """Copy of a model's config without ``init_cfg``, for a model that gets its weights later."""
+    if isinstance(spec, dict):
+        return type(spec)({k: without_init_cfg(v) for k, v in spec.items() if k != 'init_cfg'})
+    if isinstance(spec, (list, tuple)):
+        return type(spec)(without_init_cfg(item) for item in spec)
+    return spec
+
+
+def weights_of(checkpoint: dict, path: str) -> dict[str, Tensor]:
+    """Weights in a checkpoint; see :func:`hybrid_mm.convert.unwrap`.
+
+    Raises:
+        UserError: there are none.
+    """
     try:
         return unwrap(checkpoint)
     except ValueError as error:
         raise UserError(f'checkpoint {path}: {error}') from error
 
 
-def check_weights(model: nn.Module, checkpoint: dict, path: str) -> None:
+def check_weights(model: nn.Module, checkpoint: dict, path: str) -> dict[str, Tensor]:
     """Check that the keys and shapes of a checkpoint are those of a model (wrappers aside).
+
+    Returns:
+        The weights.
 
     Raises:
         UserError: names the first missing, unexpected and mis-shaped keys.
     """
-    model = _inner(model)
-    found = differences(model.state_dict(), _weights(checkpoint, path))
+    model, weights = inner_model(model), weights_of(checkpoint, path)
+    found = differences(model.state_dict(), weights)
     if found:
         raise UserError(
             f'checkpoint {path} is not one of this model ({type(model).__name__}):\n  '
             + '\n  '.join(found)
         )
+    return weights
 
 
 def load_weights(model: nn.Module, checkpoint: dict, path: str) -> None:
     """Load the weights of a checkpoint strictly; see :func:`check_weights`."""
-    check_weights(model, checkpoint, path)
-    _inner(model).load_state_dict(_weights(checkpoint, path), strict=False)
+    weights = check_weights(model, checkpoint, path)
+    inner_model(model).load_state_dict(weights, strict=False)

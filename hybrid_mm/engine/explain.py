@@ -3,6 +3,7 @@
 import inspect
 import re
 import traceback
+from typing import Any
 
 from mmengine.registry import Registry
 
@@ -36,7 +37,7 @@ def explain(error: BaseException) -> str | None:
     name = getattr(cls, '__name__', str(cls))
     keyword = re.search(r"unexpected keyword argument '(\w+)'", message)
     if keyword:
-        return f'{name} has no argument {keyword[1]!r}{nearest(keyword[1], _arguments(cls))}'
+        return f'{name} has no argument {keyword[1]!r}{nearest(keyword[1], arguments(cls))}'
     return f'cannot build {name}: {message}'
 
 
@@ -54,11 +55,12 @@ def _registered(node: Registry, scope: str) -> list[str]:
     return names
 
 
-def _arguments(cls: type) -> set[str]:
-    """Names of the arguments of a class, those of its bases included."""
-    names = set()
-    for base in getattr(cls, '__mro__', (cls,)):
+def arguments(cls: type) -> dict[str, Any]:
+    """Arguments of a class, those of its bases included, and their defaults."""
+    found = {}
+    for base in reversed(getattr(cls, '__mro__', (cls,))):
         init = vars(base).get('__init__') if inspect.isclass(base) else base
         if inspect.isfunction(init):
-            names |= set(inspect.signature(init).parameters)
-    return names - {'self', 'args', 'kwargs'}
+            parameters = inspect.signature(init).parameters
+            found |= {name: parameter.default for name, parameter in parameters.items()}
+    return {k: v for k, v in found.items() if k not in ('self', 'args', 'kwargs')}

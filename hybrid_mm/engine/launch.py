@@ -19,6 +19,7 @@ from mmengine.runner import Runner
 from hybrid_mm.engine.amp import autocast_features
 from hybrid_mm.engine.cli import UserError, load_config, task_of
 from hybrid_mm.engine.distributed import init_distributed
+from hybrid_mm.engine.preflight import inner_dataset
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -169,9 +170,7 @@ def set_test_time_augmentation(cfg: Config) -> None:
             'model.roi_head.mask_head=None test_evaluator.metric=bbox'
         )
     cfg.setdefault('tta_model', _default_tta_model(task))
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
+    dataset = inner_dataset(cfg.test_dataloader.dataset)
     if 'tta_pipeline' not in cfg:
         cfg.tta_pipeline = copy.deepcopy(dataset.pipeline)
         pack = cfg.tta_pipeline[-1]

@@ -12,9 +12,9 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, VISUALIZERS, DefaultScope, init_default_scope
 from mmengine.structures import BaseDataElement
 
-from hybrid_mm.engine.checkpoint import load_weights, read_checkpoint
+from hybrid_mm.engine.checkpoint import load_weights, read_checkpoint, without_init_cfg
 from hybrid_mm.engine.cli import UserError, task_of
-from hybrid_mm.engine.preflight import dataset_classes
+from hybrid_mm.engine.preflight import dataset_classes, inner_dataset
 
 
 class Predictor:
@@ -34,12 +34,12 @@ class Predictor:
         self.device = _device(device)
         init_default_scope(cfg.default_scope)
         weights = read_checkpoint(checkpoint)
-        model = revert_sync_batchnorm(MODELS.build(_without_init(cfg.model)))
+        model = revert_sync_batchnorm(MODELS.build(without_init_cfg(cfg.model)))
         load_weights(model, weights, checkpoint)
         self.model = model.to(self.device).eval()
         self.meta = self._meta(weights)
-        steps = [step for step in _test_pipeline(cfg) if 'Annotation' not in step['type']]
-        self.pipeline = Compose(steps)
+        steps = inner_dataset(cfg.test_dataloader.dataset).pipeline
+        self.pipeline = Compose([step for step in steps if 'Annotation' not in step['type']])
 
     def _meta(self, weights: dict) -> dict:
         """Class names and palette: of the checkpoint, else of the config's data set."""
@@ -73,22 +73,6 @@ def _device(name: str | None) -> torch.device:
         reason = str(error).split('\n')[0]
         raise UserError(f'--device {name} is not usable here: {reason}') from error
     return device
-
-
-def _without_init(spec):
-    """Config of a model without ``init_cfg``: its weights come from the checkpoint."""
-    if isinstance(spec, dict):
-        return type(spec)({k: _without_init(v) for k, v in spec.items() if k != 'init_cfg'})
-    if isinstance(spec, (list, tuple)):
-        return type(spec)(_without_init(item) for item in spec)
-    return spec
-
-
-def _test_pipeline(cfg: Config) -> list[dict]:
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    return dataset.pipeline
 
 
 class Writer:

@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 
 from hybrid_mm.engine.checkpoint import check_checkpoint_path
 from hybrid_mm.engine.cli import UserError, nearest, shorten, warn
+from hybrid_mm.engine.explain import arguments
 
 EXTRA_KEYS = {
     *('model_wrapper_cfg', 'find_unused_parameters', 'sync_bn', 'runner_type', 'tta_model'),
@@ -64,11 +65,17 @@ def check_options(cfg: Config, options: dict) -> None:
                 warn(f'--cfg-options {key}: {path} has no key {part!r}, it is added{hint}')
 
 
+def inner_dataset(dataset: dict) -> dict:
+    """Config of a data set without wrappers around the one (``dataset``)."""
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    return dataset
+
+
 def _datasets(dataset: dict) -> Iterator[dict]:
     """Walk through wrappers (``dataset``, ``datasets``) to the data sets that read files."""
-    if 'dataset' in dataset:
-        yield from _datasets(dataset['dataset'])
-    elif 'datasets' in dataset:
+    dataset = inner_dataset(dataset)
+    if 'datasets' in dataset:
         for child in dataset['datasets']:
             yield from _datasets(child)
     else:
@@ -105,11 +112,11 @@ def check_data(cfg: Config, loader: str) -> None:
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         for dataset in _datasets(cfg[loader].dataset):
             _check_paths(cfg, dataset, loader)
-            classes, meta = _classes(dataset)
+            classes = _classes(dataset)
             if classes:
                 _check_categories(dataset, classes, loader)
                 _check_num_classes(cfg, classes, loader)
-                _check_label_maps(dataset, classes, meta, loader)
+                _check_label_maps(dataset, classes, loader)
 
 
 def _check_paths(cfg: Config, dataset: dict, loader: str) -> None:
@@ -147,25 +154,26 @@ def dataset_class(dataset: dict) -> type | None:
         return node.get(dataset['type'])
 
 
-def _classes(dataset: dict) -> tuple[list[str] | None, dict]:
-    """Class names of a data set and its arguments' defaults; None if only the files tell."""
-    cls = dataset_class(dataset)
-    if cls is None:
-        return None, {}  # building it says so, with the nearest names
-    meta = {**getattr(cls, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
-    classes = meta.get('classes') or dataset.get('classes')
+def _metainfo(dataset: dict) -> dict:
+    """What a data set knows of its classes without reading files: its class's, then its own."""
+    return {
+        **getattr(dataset_class(dataset), 'METAINFO', {}),
+        **(dataset.get('metainfo') or {}),
+    }
+
+
+def _classes(dataset: dict) -> list[str] | None:
+    """Class names of a data set; None if only its files tell."""
+    # an unknown class has no names: building it says so, with the nearest ones
+    classes = dataset_class(dataset) and (
+        _metainfo(dataset).get('classes') or dataset.get('classes')
+    )
     if isinstance(classes, str):
         if not os.path.isfile(classes):
             raise UserError(f'{dataset["type"]}: class file {classes} does not exist')
         classes = Path(classes).read_text().split('\n')
         classes = [name.strip() for name in classes if name.strip()]
-    defaults = {
-        name: parameter.default
-        for base in reversed(cls.__mro__)
-        if '__init__' in vars(base)
-        for name, parameter in inspect.signature(base.__init__).parameters.items()
-    }
-    return (list(classes) if classes else None), {**defaults, **dataset}
+    return list(classes) if classes else None
 
 
 def _categories(path: str) -> list[str] | None:
@@ -190,9 +198,7 @@ def _categories(path: str) -> list[str] | None:
 def dataset_classes(dataset: dict) -> dict:
     """Class names and palette that a data set has without reading its files."""
     first = next(_datasets(dataset))
-    cls = dataset_class(first)
-    meta = {**getattr(cls, 'METAINFO', {}), **(first.get('metainfo') or {})}
-    return {**meta, 'classes': _classes(first)[0]}
+    return {**_metainfo(first), 'classes': _classes(first)}
 
 
 def _check_categories(dataset: dict, classes: list[str], loader: str) -> None:
@@ -238,9 +244,7 @@ def _check_num_classes(cfg: Config, classes: list[str], loader: str) -> None:
         )
 
 
-def _check_label_maps(
-    dataset: dict, classes: list[str], meta: dict, loader: str, samples: int = 8
-) -> None:
+def _check_label_maps(dataset: dict, classes: list[str], loader: str, samples: int = 8) -> None:
     """Look at a few label maps, spread over the folder."""
     folder = _paths(dataset).get('seg_map_path')
     if folder is None or not os.path.isdir(folder):
@@ -248,6 +252,7 @@ def _check_label_maps(
     import mmcv
     import numpy as np
 
+    meta = {**arguments(dataset_class(dataset)), **dataset}
     suffix = meta.get('seg_map_suffix', '.png')
     files = sorted(path for path in Path(folder).rglob(f'*{suffix}'))
     if not files:

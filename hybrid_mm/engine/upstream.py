@@ -10,7 +10,7 @@ from mmengine.registry import DefaultScope
 
 import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X' in the config)
 from hybrid_mm.engine.cli import UserError, task_of
-from hybrid_mm.engine.preflight import dataset_class, dataset_classes
+from hybrid_mm.engine.preflight import dataset_class, dataset_classes, inner_dataset
 
 
 def run_upstream(cfg: Config, scripts: dict[str, str], argv: list[str]) -> None:
@@ -45,9 +45,7 @@ def _name_classes(cfg: Config) -> None:
 
     MMSegmentation's confusion matrix reads the former, which a generic data set lacks.
     """
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
+    dataset = inner_dataset(cfg.test_dataloader.dataset)
     cls = dataset_class(dataset)
     if cls is not None and dataset.get('metainfo'):
         cls.METAINFO = {**cls.METAINFO, **dataset_classes(dataset)}

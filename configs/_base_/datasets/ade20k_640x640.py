@@ -1,7 +1,5 @@
-# ADE20K (SceneParsing 150), crops of 640 x 640. The folder is taken from the environment variable
-# ADE_ROOT if it is set.
-dataset_type = 'ADE20KDataset'
-data_root = '{{$ADE_ROOT:data/ade/ADEChallengeData2016}}'
+# ADE20K with crops of 640 x 640 and test images of (2560, 640).
+_base_ = './ade20k.py'
 crop_size = (640, 640)
 
 train_pipeline = [
@@ -16,11 +14,9 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(2560, 640), keep_ratio=True),
-    # after Resize: the metric wants the annotation at its own size
     dict(type='LoadAnnotations', reduce_zero_label=True),
     dict(type='PackSegInputs')
 ]
-# Ratios of (2560, 640), as the papers do it, not of the size of the image.
 tta_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(
@@ -38,28 +34,6 @@ tta_pipeline = [
             [dict(type='PackSegInputs')]
         ])
 ]
-
-train_dataloader = dict(
-    batch_size=4,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        data_prefix=dict(img_path='images/training', seg_map_path='annotations/training'),
-        pipeline=train_pipeline))
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        data_prefix=dict(img_path='images/validation', seg_map_path='annotations/validation'),
-        pipeline=test_pipeline))
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
-
-val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
-test_evaluator = val_evaluator
