@@ -1,0 +1,134 @@
+"""Which keys every query of one axis sees: windows with their borders, blocks, everything.
+
+An attention pattern over a map is the product of two of these, one for the rows and one for the
+columns. All of them are small integer tables, cached by their arguments.
+"""
+
+import functools
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+BORDERS = ('shift', 'zero', 'mask', 'reflect')
+
+
+@dataclass(frozen=True, eq=False)
+class Axis:
+    """Pattern of one axis: each query sees ``count`` consecutive positions of a laid-out key axis.
+
+    The layout puts what belongs together side by side: border positions around the map, and, with
+    dilation, the positions of one residue class next to each other.
+
+    Attributes:
+        source: Key index of each laid-out position, -1 where the key is a zero vector, (P,).
+        masked: Positions with source -1 take no part in the softmax.
+        segments: Query indices that lie evenly spaced on one stretch of the layout.
+        start: First laid-out position that a query sees, (Lq,).
+        count: Number of positions that it sees, (Lq,).
+        offset: Relative index of the first of them; the next ones follow by 1, (Lq,).
+    """
+
+    source: np.ndarray
+    masked: bool
+    segments: tuple[np.ndarray, ...]
+    start: np.ndarray
+    count: np.ndarray
+    offset: np.ndarray
+    _taps: list = field(default_factory=list, repr=False)
+
+    @property
+    def queries(self) -> int:
+        """Number of queries."""
+        return len(self.start)
+
+    def taps(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Key index (-1: zero), validity and relative index of each tap, all (Lq, taps)."""
+        tap = np.arange(self.count.max())
+        position = np.minimum(self.start[:, None] + tap, len(self.source) - 1)
+        index = self.source[position]
+        valid = tap < self.count[:, None]
+        if self.masked:
+            valid = valid & (index >= 0)
+        return index, valid, self.offset[:, None] + tap
+
+
+def reflected(position: np.ndarray, length: int) -> np.ndarray:
+    """Positions mirrored into 0..length-1 without repeating the edge, however far outside."""
+    if length == 1:
+        return np.zeros_like(position)
+    period = 2 * (length - 1)
+    position = np.abs(position) % period
+    return np.minimum(position, period - position)
+
+
+@functools.lru_cache(maxsize=512)
+def window_axis(length: int, window: int, dilation: int, stride: int, border: str) -> Axis:
+    """Windows of ``window`` taps around every ``stride``-th position.
+
+    Args:
+        length: Number of keys L; there are ceil(L / stride) queries.
+        window: Taps, odd.
+        dilation: Distance of the taps.
+        stride: Distance of the queries.
+        border: 'shift' moves the window inwards (neighborhood attention; a stretch that is shorter
+            than the window is seen whole), 'zero' and 'mask' surround the map by zero keys that do
+            or do not take part, 'reflect' mirrors it.
+    """
+    radius = window // 2
+    queries = np.arange(math.ceil(length / stride))
+    centre = queries * stride
+    source, segments = [], []
+    start, count, offset = (np.zeros_like(queries) for _ in range(3))
+    base = 0
+    for residue in range(min(dilation, length)):
+        mine = queries[centre % dilation == residue]
+        if not len(mine):
+            continue
+        place = centre[mine] // dilation
+        if border == 'shift':
+            keys = np.arange(residue, length, dilation)
+            first = np.clip(place - radius, 0, max(0, len(keys) - window))
+            count[mine] = min(window, len(keys))
+        else:
+            keys = residue + dilation * np.arange(-radius, place[-1] + radius + 1)
+            if border == 'reflect':
+                keys = reflected(keys, length)
+            else:
+                keys = np.where((keys >= 0) & (keys < length), keys, -1)
+            place = place + radius
+            first = place - radius
+            count[mine] = window
+        start[mine] = base + first
+        offset[mine] = first - place
+        segments.append(mine)
+        source.append(keys)
+        base += len(keys)
+    return Axis(np.concatenate(source), border == 'mask', tuple(segments), start, count, offset)
+
+
+@functools.lru_cache(maxsize=512)
+def block_axis(length: int, block: int, halo: int, stride: int, border: str) -> Axis:
+    """Blocks of ``block`` positions that see themselves and ``halo`` positions on either side.
+
+    The relative index counts from the first key of the window and the first query of the block,
+    queries by 1 whatever the stride is (HaloNet).
+    """
+    blocks = math.ceil(length / block)
+    side = block // stride
+    queries = np.arange(math.ceil(length / stride))
+    number, row = queries // side, queries % side
+    keys = np.arange(-halo, blocks * block + halo)
+    keys = np.where((keys >= 0) & (keys < length), keys, -1)
+    segments = tuple(queries[number == i] for i in range(blocks))
+    count = np.full_like(queries, block + 2 * halo)
+    return Axis(keys, border == 'mask', segments, number * block, count, -row)
+
+
+@functools.lru_cache(maxsize=512)
+def whole_axis(length: int) -> Axis:
+    """Every query sees every key; the relative index is key minus query."""
+    queries = np.arange(length)
+    return Axis(
+        queries, False, (queries,), np.zeros_like(queries), np.full_like(queries, length), -queries
+    )

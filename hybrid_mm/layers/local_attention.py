@@ -1,0 +1,296 @@
+"""Attention over moving windows, over blocks and over whole maps: one engine, three patterns.
+
+Every function takes maps (N, heads, H, W, d) with any strides (a view of a convolution's NCHW
+output is fine) and returns (N, heads, H', W', d_v). ``impl='tiled'`` keeps q, k, v and the tables
+for the backward pass and nothing else; ``'reference'`` gathers the keys of every query, which is
+the definition, the oracle of the tests and what is exported to ONNX.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from hybrid_mm.layers import tiled_attention
+from hybrid_mm.layers.attention_axes import (
+    BORDERS,
+    Axis,
+    block_axis,
+    whole_axis,
+    window_axis,
+)
+
+_WINDOW, _BLOCK, _WHOLE = range(3)
+IMPLS = ('tiled', 'reference')
+
+
+def local_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    window: int | Sequence[int],
+    *,
+    dilation: int | Sequence[int] = 1,
+    stride: int | Sequence[int] = 1,
+    border: str = 'shift',
+    scale: float | None = None,
+    bias: Tensor | None = None,
+    rel_h: Tensor | None = None,
+    rel_w: Tensor | None = None,
+    impl: str = 'tiled',
+) -> Tensor:
+    """Attention of every pixel to the window around it.
+
+    The logit of a query and a key is ``scale * q.k + bias[offset] + q.rel_h[row offset] +
+    q.rel_w[column offset]``, offsets being key minus query in steps of the dilation; tables are
+    centred, their middle entry belongs to offset 0.
+
+    Args:
+        q: Queries, (N, heads, ceil(H / stride), ceil(W / stride), d).
+        k: Keys, (N, heads, H, W, d).
+        v: Values, (N, heads, H, W, d_v).
+        window: Taps of the window, odd, or (rows, columns).
+        dilation: Distance of the taps in pixels.
+        stride: Distance of the queries in pixels: query (i, j) sits on key (i * s, j * s).
+        border: 'shift' moves windows inwards at the border, so that a query always sees window^2
+            keys (neighborhood attention, arXiv 2204.07143; where a map has fewer, all of them);
+            'zero' surrounds the map by keys and values of zero that take part in the softmax
+            (arXiv 1906.05909); 'mask' leaves them out; 'reflect' mirrors the map without repeating
+            its edge (arXiv 2111.14556), again and again where it is smaller than the window.
+        scale: Factor of q.k, by default d^-0.5.
+        bias: (heads or 1, L, L) with L = 2 * window - 1; for borders other than 'shift' L = window
+            is enough.
+        rel_h: Row table, (heads or 1, L, d), L as for ``bias``.
+        rel_w: Column table, likewise.
+        impl: 'tiled' or 'reference'.
+
+    Returns:
+        (N, heads, ceil(H / stride), ceil(W / stride), d_v).
+
+    Raises:
+        ValueError: Even window, unknown border or impl, shapes that do not fit.
+    """
+    window, dilation, stride = (
+        _pair(x, n) for x, n in ((window, 'window'), (dilation, 'dilation'), (stride, 'stride'))
+    )
+    if any(w % 2 == 0 for w in window):
+        raise ValueError(f'window must be odd, got {window}: an even window has no middle')
+    if border not in BORDERS:
+        raise ValueError(f'border must be one of {", ".join(BORDERS)}, got {border!r}')
+    shortest = [2 * w - 1 if border == 'shift' else w for w in window]
+    axes = [(window[i], dilation[i], stride[i], border) for i in (0, 1)]
+    return _attend(q, k, v, _WINDOW, axes, stride, shortest, scale, bias, rel_h, rel_w, impl)
+
+
+def block_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    block: int,
+    halo: int,
+    *,
+    stride: int = 1,
+    border: str = 'zero',
+    scale: float | None = None,
+    rel_h: Tensor | None = None,
+    rel_w: Tensor | None = None,
+    impl: str = 'tiled',
+) -> Tensor:
+    """Attention of the pixels of a block to the block and the halo around it (arXiv 2103.12731).
+
+    Args:
+        q: Queries, (N, heads, ceil(H / stride), ceil(W / stride), d).
+        k: Keys, (N, heads, H, W, d).
+        v: Values, (N, heads, H, W, d_v).
+        block: Pixels of a block on each side, from the upper left corner; the last ones may reach
+            over the border.
+        halo: Pixels around it that it sees.
+        stride: Distance of the queries; it must divide the block.
+        border: 'zero' or 'mask', as in :func:`local_attention`.
+        scale: Factor of q.k, by default d^-0.5.
+        rel_h: Row table, (heads or 1, 2 * w - 1, d) with w = block + 2 * halo: the logit of query
+            row i of the block and key row j of the window gets q.rel_h[j - i + w - 1].
+        rel_w: Column table, likewise.
+        impl: 'tiled' or 'reference'.
+
+    Returns:
+        (N, heads, ceil(H / stride), ceil(W / stride), d_v).
+
+    Raises:
+        ValueError: Stride that does not divide the block, unknown border or impl, wrong shapes.
+    """
+    if block < 1 or halo < 0 or stride < 1 or block % stride:
+        raise ValueError(
+            f'block must be a positive multiple of stride and halo at least 0, got block {block}, '
+            f'stride {stride}, halo {halo}'
+        )
+    if border not in ('zero', 'mask'):
+        raise ValueError(f"border of a block must be 'zero' or 'mask', got {border!r}")
+    shortest = (2 * (block + 2 * halo) - 1,) * 2
+    axes = [(block, halo, stride, border)] * 2
+    return _attend(
+        q, k, v, _BLOCK, axes, (stride,) * 2, shortest, scale, None, rel_h, rel_w, impl
+    )
+
+
+def global_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    scale: float | None = None,
+    rel_h: Tensor | None = None,
+    rel_w: Tensor | None = None,
+    impl: str = 'tiled',
+) -> Tensor:
+    """Attention of every pixel to all, with 2-D relative logits (arXiv 1904.09925, 2101.11605).
+
+    Args:
+        q: Queries, (N, heads, H, W, d).
+        k: Keys, (N, heads, H, W, d).
+        v: Values, (N, heads, H, W, d_v).
+        scale: Factor of q.k, by default d^-0.5.
+        rel_h: Row table, (heads or 1, 2 * H - 1, d), by key row minus query row; longer ones are
+            taken about their middle.
+        rel_w: Column table, (heads or 1, 2 * W - 1, d).
+        impl: 'tiled' or 'reference'.
+
+    Returns:
+        (N, heads, H, W, d_v).
+
+    Raises:
+        ValueError: Unknown impl or shapes that do not fit.
+    """
+    shortest = [2 * s - 1 for s in k.shape[2:4]]
+    return _attend(
+        q, k, v, _WHOLE, [(), ()], (1, 1), shortest, scale, None, rel_h, rel_w, impl
+    )
+
+
+def _pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
+    pair = (value, value) if isinstance(value, int) else tuple(value)
+    if len(pair) != 2 or not all(isinstance(x, int) and x >= 1 for x in pair):
+        raise ValueError(f'{name} must be a positive integer or two of them, got {value!r}')
+    return pair
+
+
+def _check(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    stride: Sequence[int],
+    shortest: Sequence[int],
+    bias: Tensor | None,
+    rel_h: Tensor | None,
+    rel_w: Tensor | None,
+) -> None:
+    if not (q.ndim == k.ndim == v.ndim == 5):
+        raise ValueError(
+            'q, k and v must be (N, heads, H, W, d), '
+            f'got {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}'
+        )
+    n, heads, height, width, d = k.shape
+    expected = (n, heads, math.ceil(height / stride[0]), math.ceil(width / stride[1]), d)
+    if tuple(q.shape) != expected or v.shape[:4] != k.shape[:4]:
+        raise ValueError(
+            f'k of {tuple(k.shape)} and stride {tuple(stride)} want q of {expected} and v of '
+            f'{tuple(k.shape[:4])} + (any,), got {tuple(q.shape)} and {tuple(v.shape)}'
+        )
+    tables = (
+        ('bias', bias, (shortest[0], shortest[1])),
+        ('rel_h', rel_h, (shortest[0], d)),
+        ('rel_w', rel_w, (shortest[1], d)),
+    )
+    for name, table, shape in tables:
+        if table is None:
+            continue
+        lengths = 2 if name == 'bias' else 1
+        fits = (
+            table.ndim == 3
+            and table.shape[0] in (1, heads)
+            and all(
+                s >= want and s % 2 == 1
+                for s, want in zip(table.shape[1 : 1 + lengths], shape, strict=False)
+            )
+            and (name == 'bias' or table.shape[2] == d)
+        )
+        if not fits:
+            raise ValueError(
+                f'{name} must be ({heads} or 1, {shape[0]}, {shape[1]}), or longer and odd about '
+                f'its middle, got {tuple(table.shape)}'
+            )
+
+
+def _attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    kind: int,
+    axes: Sequence[tuple],
+    stride: Sequence[int],
+    shortest: Sequence[int],
+    scale: float | None,
+    bias: Tensor | None,
+    rel_h: Tensor | None,
+    rel_w: Tensor | None,
+    impl: str,
+) -> Tensor:
+    _check(q, k, v, stride, shortest, bias, rel_h, rel_w)
+    if impl not in IMPLS:
+        raise ValueError(f'impl must be one of {", ".join(IMPLS)}, got {impl!r}')
+    scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
+    if torch.is_autocast_enabled(q.device.type):
+        dtype = torch.get_autocast_dtype(q.device.type)
+        q, k, v = (x.to(dtype) if x.is_floating_point() else x for x in (q, k, v))
+    make = (window_axis, block_axis, lambda length: whole_axis(length))[kind]
+    return _reference(
+        q, k, v, make(k.shape[2], *axes[0]), make(k.shape[3], *axes[1]), scale, bias, rel_h, rel_w
+    )
+
+
+def _reference(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rows: Axis,
+    columns: Axis,
+    scale: float,
+    bias: Tensor | None,
+    rel_h: Tensor | None,
+    rel_w: Tensor | None,
+) -> Tensor:
+    """Gather the keys of every query: (N, h, H', W', taps) logits and taps times the map."""
+    dtype = torch.float32 if q.dtype in (torch.half, torch.bfloat16) else q.dtype
+    n, heads, _, _, d = q.shape
+    (row, row_ok, row_rel), (column, column_ok, column_rel) = (
+        [torch.from_numpy(x).to(q.device) for x in axis.taps()] for axis in (rows, columns)
+    )
+    height, width = rows.queries, columns.queries
+    taps = row.shape[1] * column.shape[1]
+
+    def gather(x: Tensor) -> Tensor:
+        x = x[:, :, row.clamp(min=0)][:, :, :, :, column.clamp(min=0)]
+        inside = (row >= 0)[:, :, None, None] & (column >= 0)
+        x = torch.where(inside[..., None], x, 0.0)
+        return x.permute(0, 1, 2, 4, 3, 5, 6).reshape(n, heads, height, width, taps, -1)
+
+    logits = torch.einsum('nhyxd,nhyxtd->nhyxt', q, gather(k)).to(dtype) * scale
+    logits = logits.unflatten(-1, (row.shape[1], column.shape[1]))
+    exact = q.to(dtype)
+    if rel_h is not None:
+        index = (row_rel + (rel_h.shape[1] - 1) // 2).clamp(0, rel_h.shape[1] - 1)
+        table = rel_h.to(dtype)[:, index].expand(heads, -1, -1, -1)
+        logits = logits + torch.einsum('nhyxd,hyad->nhyxa', exact, table)[..., None]
+    if rel_w is not None:
+        index = (column_rel + (rel_w.shape[1] - 1) // 2).clamp(0, rel_w.shape[1] - 1)
+        table = rel_w.to(dtype)[:, index].expand(heads, -1, -1, -1)
+        logits = logits + torch.einsum('nhyxd,hxbd->nhyxb', exact, table)[..., None, :]
+    if bias is not None:
+        i = (row_rel + (bias.shape[1] - 1) // 2).clamp(0, bias.shape[1] - 1)
+        j = (column_rel + (bias.shape[2] - 1) // 2).clamp(0, bias.shape[2] - 1)
+        logits = logits + bias.to(dtype)[:, i[:, None, :, None], j[None, :, None, :]]
+    seen = row_ok[:, None, :, None] & column_ok[None, :, None, :]
+    logits = logits.masked_fill(~seen, float('-inf'))
+    p = logits.flatten(-2).softmax(-1).to(q.dtype)
+    return torch.einsum('nhyxt,nhyxtd->nhyxd', p, gather(v))
