@@ -63,7 +63,7 @@ def reflected(position: np.ndarray, length: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=512)
-def window_axis(length: int, window: int, dilation: int, stride: int, border: str) -> Axis:
+def window_axis(length: int, window: int, dilation: int, stride: int, border: int) -> Axis:
     """Windows of ``window`` taps around every ``stride``-th position.
 
     Args:
@@ -71,7 +71,7 @@ def window_axis(length: int, window: int, dilation: int, stride: int, border: st
         window: Taps, odd.
         dilation: Distance of the taps.
         stride: Distance of the queries.
-        border: 'shift' moves the window inwards (neighborhood attention; a stretch that is shorter
+        border: Index into ``BORDERS``: 'shift' moves the window inwards (neighborhood attention; a stretch that is shorter
             than the window is seen whole), 'zero' and 'mask' surround the map by zero keys that do
             or do not take part, 'reflect' mirrors it.
     """
@@ -86,13 +86,13 @@ def window_axis(length: int, window: int, dilation: int, stride: int, border: st
         if not len(mine):
             continue
         place = centre[mine] // dilation
-        if border == 'shift':
+        if BORDERS[border] == 'shift':
             keys = np.arange(residue, length, dilation)
             first = np.clip(place - radius, 0, max(0, len(keys) - window))
             count[mine] = min(window, len(keys))
         else:
             keys = residue + dilation * np.arange(-radius, place[-1] + radius + 1)
-            if border == 'reflect':
+            if BORDERS[border] == 'reflect':
                 keys = reflected(keys, length)
             else:
                 keys = np.where((keys >= 0) & (keys < length), keys, -1)
@@ -104,11 +104,11 @@ def window_axis(length: int, window: int, dilation: int, stride: int, border: st
         segments.append(mine)
         source.append(keys)
         base += len(keys)
-    return Axis(np.concatenate(source), border == 'mask', tuple(segments), start, count, offset)
+    return Axis(np.concatenate(source), BORDERS[border] == 'mask', tuple(segments), start, count, offset)
 
 
 @functools.lru_cache(maxsize=512)
-def block_axis(length: int, block: int, halo: int, stride: int, border: str) -> Axis:
+def block_axis(length: int, block: int, halo: int, stride: int, border: int) -> Axis:
     """Blocks of ``block`` positions that see themselves and ``halo`` positions on either side.
 
     The relative index counts from the first key of the window and the first query of the block,
@@ -122,7 +122,7 @@ def block_axis(length: int, block: int, halo: int, stride: int, border: str) -> 
     keys = np.where((keys >= 0) & (keys < length), keys, -1)
     segments = tuple(queries[number == i] for i in range(blocks))
     count = np.full_like(queries, block + 2 * halo)
-    return Axis(keys, border == 'mask', segments, number * block, count, -row)
+    return Axis(keys, BORDERS[border] == 'mask', segments, number * block, count, -row)
 
 
 @functools.lru_cache(maxsize=512)

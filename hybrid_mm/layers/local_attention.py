@@ -79,7 +79,8 @@ def local_attention(
     if border not in BORDERS:
         raise ValueError(f'border must be one of {", ".join(BORDERS)}, got {border!r}')
     shortest = [2 * w - 1 if border == 'shift' else w for w in window]
-    axes = [(window[i], dilation[i], stride[i], border) for i in (0, 1)]
+    code = BORDERS.index(border)
+    axes = [(window[i], dilation[i], stride[i], code) for i in (0, 1)]
     return _attend(q, k, v, _WINDOW, axes, stride, shortest, scale, bias, rel_h, rel_w, impl)
 
 
@@ -128,7 +129,7 @@ def block_attention(
     if border not in ('zero', 'mask'):
         raise ValueError(f"border of a block must be 'zero' or 'mask', got {border!r}")
     shortest = (2 * (block + 2 * halo) - 1,) * 2
-    axes = [(block, halo, stride, border)] * 2
+    axes = [(block, halo, stride, BORDERS.index(border))] * 2
     return _attend(
         q, k, v, _BLOCK, axes, (stride,) * 2, shortest, scale, None, rel_h, rel_w, impl
     )
@@ -243,10 +244,81 @@ def _attend(
     if torch.is_autocast_enabled(q.device.type):
         dtype = torch.get_autocast_dtype(q.device.type)
         q, k, v = (x.to(dtype) if x.is_floating_point() else x for x in (q, k, v))
-    make = (window_axis, block_axis, lambda length: whole_axis(length))[kind]
-    return _reference(
-        q, k, v, make(k.shape[2], *axes[0]), make(k.shape[3], *axes[1]), scale, bias, rel_h, rel_w
-    )
+    if impl == 'reference' or torch.onnx.is_in_onnx_export():
+        make = (window_axis, block_axis, whole_axis)[kind]
+        rows, columns = (make(n, *axis) for n, axis in zip(k.shape[2:4], axes, strict=True))
+        return _reference(q, k, v, rows, columns, scale, bias, rel_h, rel_w)
+    tile = _tile(kind, axes, k.shape[2:4])
+    spec = [kind, *tile, *axes[0], *axes[1]]
+    return _tiled(q, k, v, bias, rel_h, rel_w, scale, spec)
+
+
+def _tile(kind: int, axes: Sequence[tuple], size: Sequence[int]) -> tuple[int, int]:
+    """Queries of a tile, by rows and columns."""
+    if kind == _WHOLE:
+        return max(1, 32 // size[1]), size[1]
+    if kind == _BLOCK:
+        side = axes[0][0] // axes[0][2]
+        return max(1, min(side, 256 // side)), side
+    return 4, 8
+
+
+@torch.library.custom_op('hybrid_mm::tiled_attention', mutates_args=())
+def _tiled(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None,
+    rel_h: Tensor | None,
+    rel_w: Tensor | None,
+    scale: float,
+    spec: list[int],
+) -> Tensor:
+    with torch.autocast(q.device.type, enabled=False):
+        return tiled_attention.forward(q, k, v, bias, rel_h, rel_w, scale, tuple(spec))
+
+
+@_tiled.register_fake
+def _(q, k, v, bias, rel_h, rel_w, scale, spec):  # noqa: ANN001, ANN202
+    return q.new_empty(*q.shape[:4], v.shape[-1])
+
+
+@torch.library.custom_op('hybrid_mm::tiled_attention_backward', mutates_args=())
+def _tiled_backward(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None,
+    rel_h: Tensor | None,
+    rel_w: Tensor | None,
+    scale: float,
+    spec: list[int],
+) -> list[Tensor]:
+    with torch.autocast(q.device.type, enabled=False):
+        return tiled_attention.backward(
+            grad, q, k, v, bias, rel_h, rel_w, scale, tuple(spec)
+        )
+
+
+@_tiled_backward.register_fake
+def _(grad, q, k, v, bias, rel_h, rel_w, scale, spec):  # noqa: ANN001, ANN202
+    tables = [t.new_empty(t.shape) for t in (bias, rel_h, rel_w) if t is not None]
+    return [*(x.new_empty(x.shape) for x in (q, k, v)), *tables]
+
+
+def _setup_context(ctx, inputs, output) -> None:  # noqa: ANN001, ARG001
+    *tensors, ctx.scale, ctx.spec = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _differentiate(ctx, grad):  # noqa: ANN001, ANN202
+    tensors = ctx.saved_tensors
+    grads = iter(_tiled_backward(grad, *tensors, ctx.scale, ctx.spec))
+    return *(None if x is None else next(grads) for x in tensors), None, None
+
+
+_tiled.register_autograd(_differentiate, setup_context=_setup_context)
 
 
 def _reference(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hybrid_mm.layers.attention_axes import Axis, block_axis, whole_axis, window_axis
 
-_AXES = {0: window_axis, 1: block_axis, 2: lambda length, *_: whole_axis(length)}
+_AXES = (window_axis, block_axis, whole_axis)
 # scores of a row of tiles, in elements: what stays in the cache of a core; a GPU wants more at once
 _ROW_BUDGET = {'cpu': 2**19}
 _GPU_ROW_BUDGET = 2**25
@@ -103,10 +103,12 @@ def cut(axis: Axis, size: int) -> Tiles:
 
 
 @functools.lru_cache(maxsize=256)
-def plan(spec: tuple[int | str, ...], height: int, width: int) -> tuple[Tiles, Tiles]:
+def plan(spec: tuple[int, ...], height: int, width: int) -> tuple[Tiles, Tiles]:
     """Tiles of the rows and of the columns; ``spec`` is made by ``local_attention``."""
-    kind, rows, columns, (tile_h, tile_w) = spec
-    return cut(_AXES[kind](height, *rows), tile_h), cut(_AXES[kind](width, *columns), tile_w)
+    kind, tile_h, tile_w, *axes = spec
+    half = len(axes) // 2
+    make = _AXES[kind]
+    return cut(make(height, *axes[:half]), tile_h), cut(make(width, *axes[half:]), tile_w)
 
 
 def _select(x: Tensor, dim: int, index: np.ndarray) -> Tensor:
@@ -155,7 +157,7 @@ def _fold(strips: Tensor, rows: Tiles, columns: Tiles, like: Tensor) -> Tensor:
     """Transpose of :func:`_lay_out` and :func:`_windows`: gradient of the keys."""
     n, h, height, width, d = like.shape
     strips = strips.view(columns.number, n, h, -1, columns.reach, d)
-    if columns.number == 1:
+    if columns.number == 1 and columns.reach == len(columns.axis.source):
         laid = strips[0]
     else:
         laid = strips.new_zeros(n, h, strips.shape[3], len(columns.axis.source), d)
@@ -476,8 +478,8 @@ def backward(
     rel_w: Tensor | None,
     scale: float,
     spec: tuple,
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of q, k, v, bias, rel_h and rel_w."""
+) -> list[Tensor]:
+    """Gradients of q, k, v and of those of bias, rel_h and rel_w that are given."""
     rows, columns = plan(spec, k.shape[2], k.shape[3])
     scores = _Scores(rows, columns, q, scale, bias, rel_h, rel_w)
     grads = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v)]
@@ -519,4 +521,4 @@ def backward(
         None if t is None else t.to(like.dtype)
         for t, like in zip(tables, (bias, rel_h, rel_w), strict=True)
     ]
-    return *grads, *tables
+    return [*grads, *(t for t in tables if t is not None)]
