@@ -1,0 +1,68 @@
+"""Layouts of ResNets in torchvision's names, and of the networks that the papers build on them."""
+
+import re
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
+
+from hybrid_mm.convert.core import Source, StateDict, register, rename
+
+_BLOCK = r'layer(?P<stage>\d+)\.(?P<block>\d+)\.'
+_OURS = r'stages.\g<stage>.blocks.\g<block>.'
+_TRUNK = [
+    (r'conv1\.weight', r'stem.conv.weight'),
+    (r'bn1\.(\w+)', r'stem.norm.\1'),
+    (r'stem\.bn\.(\w+)', r'stem.norm.\1'),
+    (_BLOCK + r'conv(\d)\.weight', _OURS + r'conv\3.weight'),
+    (_BLOCK + r'bn(\d)\.(\w+)', _OURS + r'norm\3.\4'),
+    (_BLOCK + r'downsample\.0\.weight', _OURS + r'shortcut.conv.weight'),
+    (_BLOCK + r'downsample\.1\.(\w+)', _OURS + r'shortcut.norm.\3'),
+    (r'(?:head\.)?fc\.(weight|bias)', r'head.\1'),
+]
+_OPERATOR = re.compile(_BLOCK + r'(?P<conv>conv[12])\.(?P<name>.+)')
+
+
+def register_resnet(
+    name: str,
+    description: str,
+    operator: Mapping[str, str],
+    stem: Mapping[str, str] | None = None,
+    change: Callable[[str, Tensor], Tensor] | None = None,
+) -> None:
+    """Add the layout of a ResNet whose 3x3 convolutions may be another operator.
+
+    Such files are found by what they have beside plain convolutions: the operator or the stem.
+
+    Args:
+        name: Name of the source.
+        description: What writes such files.
+        operator: Pattern of a key within ``layerL.B.conv2.`` (``conv1.`` in basic blocks), a
+            regular expression without groups, to our name within the operator.
+        stem: Pattern of a key of another stem, and our name for it.
+        change: Called with our name and a tensor, gives the tensor in our form.
+    """
+    inner, special = (re.compile('|'.join(part or ()) or r'(?!)') for part in (operator, stem))
+    rules = [
+        *((_BLOCK + r'(conv[12])\.' + old, _OURS + r'\3.' + new) for old, new in operator.items()),
+        *(stem or {}).items(),
+        *_TRUNK,
+    ]
+
+    def matches(keys: set[str]) -> bool:
+        if 'layer1.0.bn1.weight' not in keys:
+            return False
+        names = {m['name'] for m in map(_OPERATOR.fullmatch, keys) if m} - {'weight'}
+        own = {name for name in names if inner.fullmatch(name)}
+        return names == own and bool(own or any(map(special.fullmatch, keys))) == bool(operator)
+
+    def convert(state: StateDict) -> StateDict:
+        out = {}
+        for key, value in rename(state, rules, name).items():
+            key = re.sub(r'^stages\.(\d+)', lambda m: f'stages.{int(m[1]) - 1}', key)
+            out[key] = change(key, value) if change else value
+        return out
+
+    register(name, Source(description, matches, convert))
+
+
+register_resnet('torchvision-resnet', 'ResNet of torchvision, MMDetection, MMPretrain', {})
