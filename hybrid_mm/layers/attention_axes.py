@@ -71,7 +71,7 @@ def window_axis(length: int, window: int, dilation: int, stride: int, border: in
         window: Taps, odd.
         dilation: Distance of the taps.
         stride: Distance of the queries.
-        border: Index into ``BORDERS``: 'shift' moves the window inwards (neighborhood attention; a stretch that is shorter
+        border: Index into ``BORDERS``: 'shift' moves the window inwards (a stretch that is shorter
             than the window is seen whole), 'zero' and 'mask' surround the map by zero keys that do
             or do not take part, 'reflect' mirrors it.
     """
@@ -104,7 +104,9 @@ def window_axis(length: int, window: int, dilation: int, stride: int, border: in
         segments.append(mine)
         source.append(keys)
         base += len(keys)
-    return Axis(np.concatenate(source), BORDERS[border] == 'mask', tuple(segments), start, count, offset)
+    return Axis(
+        np.concatenate(source), BORDERS[border] == 'mask', tuple(segments), start, count, offset
+    )
 
 
 @functools.lru_cache(maxsize=512)

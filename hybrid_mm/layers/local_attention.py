@@ -130,9 +130,7 @@ def block_attention(
         raise ValueError(f"border of a block must be 'zero' or 'mask', got {border!r}")
     shortest = (2 * (block + 2 * halo) - 1,) * 2
     axes = [(block, halo, stride, BORDERS.index(border))] * 2
-    return _attend(
-        q, k, v, _BLOCK, axes, (stride,) * 2, shortest, scale, None, rel_h, rel_w, impl
-    )
+    return _attend(q, k, v, _BLOCK, axes, (stride,) * 2, shortest, scale, None, rel_h, rel_w, impl)
 
 
 def global_attention(
@@ -164,9 +162,7 @@ def global_attention(
         ValueError: Unknown impl or shapes that do not fit.
     """
     shortest = [2 * s - 1 for s in k.shape[2:4]]
-    return _attend(
-        q, k, v, _WHOLE, [(), ()], (1, 1), shortest, scale, None, rel_h, rel_w, impl
-    )
+    return _attend(q, k, v, _WHOLE, [(), ()], (1, 1), shortest, scale, None, rel_h, rel_w, impl)
 
 
 def _pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
@@ -279,7 +275,7 @@ def _tiled(
 
 
 @_tiled.register_fake
-def _(q, k, v, bias, rel_h, rel_w, scale, spec):  # noqa: ANN001, ANN202
+def _(q, k, v, bias, rel_h, rel_w, scale, spec):
     return q.new_empty(*q.shape[:4], v.shape[-1])
 
 
@@ -296,23 +292,21 @@ def _tiled_backward(
     spec: list[int],
 ) -> list[Tensor]:
     with torch.autocast(q.device.type, enabled=False):
-        return tiled_attention.backward(
-            grad, q, k, v, bias, rel_h, rel_w, scale, tuple(spec)
-        )
+        return tiled_attention.backward(grad, q, k, v, bias, rel_h, rel_w, scale, tuple(spec))
 
 
 @_tiled_backward.register_fake
-def _(grad, q, k, v, bias, rel_h, rel_w, scale, spec):  # noqa: ANN001, ANN202
+def _(grad, q, k, v, bias, rel_h, rel_w, scale, spec):
     tables = [t.new_empty(t.shape) for t in (bias, rel_h, rel_w) if t is not None]
     return [*(x.new_empty(x.shape) for x in (q, k, v)), *tables]
 
 
-def _setup_context(ctx, inputs, output) -> None:  # noqa: ANN001, ARG001
+def _setup_context(ctx, inputs, output) -> None:
     *tensors, ctx.scale, ctx.spec = inputs
     ctx.save_for_backward(*tensors)
 
 
-def _differentiate(ctx, grad):  # noqa: ANN001, ANN202
+def _differentiate(ctx, grad):
     tensors = ctx.saved_tensors
     grads = iter(_tiled_backward(grad, *tensors, ctx.scale, ctx.spec))
     return *(None if x is None else next(grads) for x in tensors), None, None
@@ -334,7 +328,7 @@ def _reference(
 ) -> Tensor:
     """Gather the keys of every query: (N, h, H', W', taps) logits and taps times the map."""
     dtype = torch.float32 if q.dtype in (torch.half, torch.bfloat16) else q.dtype
-    n, heads, _, _, d = q.shape
+    n, heads = q.shape[:2]
     (row, row_ok, row_rel), (column, column_ok, column_rel) = (
         [torch.from_numpy(x).to(q.device) for x in axis.taps()] for axis in (rows, columns)
     )

@@ -169,7 +169,7 @@ def _fold(strips: Tensor, rows: Tiles, columns: Tiles, like: Tensor) -> Tensor:
 
 def _to_tiles(x: Tensor, rows: Tiles, columns: Tiles) -> Tensor:
     """Queries (N, h, H', W', d) as (tile rows, tile columns * N * h, queries of a tile, d)."""
-    n, h, height, width, d = x.shape
+    n, h, _, _, d = x.shape
     for dim, tiles in ((2, rows), (3, columns)):
         slots = tiles.number * tiles.size
         if not tiles.plain_queries:
@@ -281,7 +281,7 @@ class _Relative:
         return self.table if len(self.table) == 1 else self.table[heads]
 
     def product(self, q: Tensor, heads: slice) -> Tensor:
-        """q (tile columns * N, h, queries, d) times the table: (.., entries)."""
+        """Product of q (tile columns * N, h, queries, d) and the table: (..., entries)."""
         return torch.matmul(q, self.part(heads).transpose(1, 2))
 
     def view(self, product: Tensor, tile: int, along: int, other: int, rows: bool) -> Tensor:

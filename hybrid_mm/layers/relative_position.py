@@ -1,0 +1,194 @@
+"""Relative position encodings in two dimensions, and how each follows another size.
+
+* :class:`RelativePosition2d` (attention augmentation, BoTNet): q.r_h[dy] + q.r_w[dx] with 2 S - 1
+  vectors per axis. Smaller maps take the entries about the middle, larger ones interpolate.
+* :func:`joined_tables` (stand-alone attention): q.[r_h[dy], r_w[dx]] with k half vectors per axis,
+  tied to the window, not to the map. HaloNet's tables are tied to block and halo likewise.
+* Window tables (Swin, NAT, QnA): a number b[dy, dx] per head and offset; bicubic interpolation for
+  another window, nothing for another map.
+* :func:`decomposed_logits` (MViTv2, ViTDet): q.r_h[dy] + q.r_w[dx] with keys on a coarser grid;
+  linear interpolation along the offsets.
+* Quadratic (:mod:`hybrid_mm.layers.quadratic_attention`): -a/2 |d - c|^2 with a centre and a spread
+  per head, in pixels: the same at every size.
+
+Offsets are key minus query unless a function says otherwise; the middle of a table is offset 0.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def resize_relative_table(table: Tensor, size: int) -> Tensor:
+    """Fit a table of offsets to a map of ``size`` positions.
+
+    A smaller map takes the entries about the middle, which are exact; for a larger one they are
+    interpolated linearly, so that the outermost offsets keep their meaning.
+
+    Args:
+        table: (..., 2 * S - 1, d), made for S positions.
+        size: Positions L of the axis.
+
+    Returns:
+        (..., 2 * L - 1, d).
+
+    Raises:
+        ValueError: A table of even length.
+    """
+    length = table.shape[-2]
+    if length % 2 == 0:
+        raise ValueError(
+            f'a relative table has 2 * size - 1 entries, an odd number; got {tuple(table.shape)}'
+        )
+    want = 2 * size - 1
+    if want <= length:
+        return table.narrow(-2, (length - want) // 2, want)
+    rows = table.reshape(-1, *table.shape[-2:]).transpose(1, 2)
+    rows = F.interpolate(rows, size=want, mode='linear', align_corners=True)
+    return rows.transpose(1, 2).reshape(*table.shape[:-2], want, table.shape[-1])
+
+
+class RelativePosition2d(nn.Module):
+    """Row and column tables of 2-D relative logits (arXiv 1904.09925, section 3.2.1).
+
+    The logit of query (y, x) and key (v, u) gets q.rel_h[v - y + H - 1] + q.rel_w[u - x + W - 1];
+    :func:`hybrid_mm.layers.local_attention.global_attention` takes the two tables as they are.
+
+    Args:
+        size: Rows and columns (S_h, S_w) that the tables are made for.
+        dim: Width d of a head's queries.
+        heads: Tables per head, or 1 that all heads share.
+        std: Standard deviation of the initial entries, by default d^-0.5.
+    """
+
+    def __init__(
+        self, size: tuple[int, int], dim: int, heads: int = 1, std: float | None = None
+    ) -> None:
+        super().__init__()
+        if min(size) < 1:
+            raise ValueError(f'size must be two positive integers, got {size}')
+        self.size = tuple(size)
+        self.std = dim**-0.5 if std is None else std
+        self.rel_h = nn.Parameter(torch.empty(heads, 2 * size[0] - 1, dim))
+        self.rel_w = nn.Parameter(torch.empty(heads, 2 * size[1] - 1, dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the tables from N(0, std)."""
+        nn.init.normal_(self.rel_h, std=self.std)
+        nn.init.normal_(self.rel_w, std=self.std)
+
+    def forward(self, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Tables (heads, 2 * height - 1, d) and (heads, 2 * width - 1, d) for a map."""
+        return (
+            resize_relative_table(self.rel_h, height),
+            resize_relative_table(self.rel_w, width),
+        )
+
+    def extra_repr(self) -> str:
+        """Sizes, for printing."""
+        return f'size={self.size}, dim={self.rel_h.shape[-1]}, heads={len(self.rel_h)}'
+
+
+def joined_tables(rel_h: Tensor, rel_w: Tensor) -> tuple[Tensor, Tensor]:
+    """Row and column halves of one vector as two tables of full width (arXiv 1906.05909, eq. 3).
+
+    Args:
+        rel_h: (heads, k, d / 2), for the first half of the channels of a head.
+        rel_w: (heads, k, d / 2), for the second half.
+
+    Returns:
+        Two tables (heads, k, d), zero in the other half.
+    """
+    half = rel_h.shape[-1]
+    return F.pad(rel_h, (0, half)), F.pad(rel_w, (half, 0))
+
+
+def relative_to_absolute(logits: Tensor) -> Tensor:
+    """The skew: logits by offset to logits by key (arXiv 1904.09925, appendix).
+
+    Args:
+        logits: (..., L, 2 * L - 1), by query and key - query + L - 1.
+
+    Returns:
+        (..., L, L), by query and key.
+    """
+    length = logits.shape[-2]
+    flat = F.pad(logits, (0, 1)).flatten(-2)
+    flat = F.pad(flat, (0, length - 1))
+    return flat.unflatten(-1, (length + 1, 2 * length - 1))[..., :length, length - 1 :]
+
+
+def window_index(window: int) -> Tensor:
+    """Entry of a table of (2 * window - 1)^2 offsets for each pair of pixels of a window (Swin).
+
+    Returns:
+        (window^2, window^2) int64, by query and key; offsets are query minus key, as in Swin's
+        checkpoints.
+    """
+    place = torch.arange(window)
+    offset = place[:, None] - place + window - 1
+    index = offset[:, None, :, None] * (2 * window - 1) + offset[None, :, None, :]
+    return index.reshape(window**2, window**2)
+
+
+def resize_window_table(table: Tensor, window: int) -> Tensor:
+    """Fit a table with a number per offset to another window, bicubic as Swin's and NAT's code.
+
+    Args:
+        table: (heads, 2 * k - 1, 2 * k - 1).
+        window: The new k.
+
+    Returns:
+        (heads, 2 * window - 1, 2 * window - 1).
+    """
+    size = 2 * window - 1
+    if table.shape[-2:] == (size, size):
+        return table
+    return F.interpolate(table[None], size=(size, size), mode='bicubic', align_corners=False)[0]
+
+
+def decomposed_tables(rel: Tensor, queries: int, keys: int, *, resize: bool = True) -> Tensor:
+    """Vectors of each pair of positions of one axis whose keys lie on another grid (MViTv2).
+
+    Offsets are query minus key, in steps of the finer grid (arXiv 2112.01526, eq. 4).
+
+    Args:
+        rel: (length, d); 2 * max(queries, keys) - 1 entries, otherwise it is interpolated.
+        queries: Positions of the queries.
+        keys: Positions of the keys.
+        resize: Interpolate a table of another length; without, it is an error.
+
+    Returns:
+        (queries, keys, d).
+
+    Raises:
+        ValueError: A table of another length with ``resize=False``.
+    """
+    length = 2 * max(queries, keys) - 1
+    if len(rel) != length:
+        if not resize:
+            raise ValueError(f'{length} relative vectors expected, got {len(rel)}')
+        rel = F.interpolate(rel.t()[None], size=length, mode='linear', align_corners=False)[0].t()
+    # rounding down the product of float32 ratios is what the checkpoints were trained with
+    up, down = max(keys / queries, 1.0), max(queries / keys, 1.0)
+    i = torch.arange(queries, device=rel.device, dtype=torch.float32)[:, None] * up
+    j = torch.arange(keys, device=rel.device, dtype=torch.float32) * down
+    return rel[(i - j + (keys - 1) * down).long()]
+
+
+def decomposed_logits(q: Tensor, rel_h: Tensor, rel_w: Tensor) -> tuple[Tensor, Tensor]:
+    """Row and column terms of the decomposed relative positions (arXiv 2112.01526, eq. 4).
+
+    Args:
+        q: Unscaled queries, (N, heads, H, W, d).
+        rel_h: :func:`decomposed_tables` of the rows, (H, H_k, d).
+        rel_w: Of the columns, (W, W_k, d).
+
+    Returns:
+        (N, heads, H, W, H_k) and (N, heads, H, W, W_k); the logit gets their sum.
+    """
+    return (
+        torch.einsum('nhyxd,ykd->nhyxk', q, rel_h),
+        torch.einsum('nhyxd,xkd->nhyxk', q, rel_w),
+    )
