@@ -19,7 +19,7 @@ def _child(parent: root.Registry, *locations: str) -> root.Registry:
     )
 
 
-MODELS = _child(root.MODELS, 'backbones', 'plugins')
+MODELS = _child(root.MODELS, 'backbones', 'plugins', 'extended')
 DATASETS = _child(root.DATASETS, 'data')
 TRANSFORMS = _child(root.TRANSFORMS, 'data')
 METRICS = _child(root.METRICS, 'evaluation')

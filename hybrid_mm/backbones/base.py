@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from hybrid_mm.convert import convert, differences, unwrap
+from hybrid_mm.convert.core import StateDict
 
 _NORMS = {'BN': nn.BatchNorm2d, 'SyncBN': nn.SyncBatchNorm}
 
@@ -38,7 +39,70 @@ def build_norm(cfg: dict, channels: int) -> nn.Module:
     return norm
 
 
-class Pyramid(BaseModule):
+class StrictWeights:
+    """Mixin for modules of MMEngine: a ``Pretrained`` init_cfg is loaded strictly."""
+
+    def init_weights(self) -> None:
+        """Initialise; a ``Pretrained`` init_cfg is loaded strictly from ours or official files."""
+        if isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained':
+            self.load_pretrained(self.init_cfg['checkpoint'], self.init_cfg.get('prefix'))
+            self._is_init = True
+        else:
+            super().init_weights()
+
+    def to_our_layout(self, state: StateDict) -> StateDict:
+        """Bring the weights of a file into our layout; a classifier's head is named ``head.``."""
+        return convert(state)
+
+    def load_pretrained(self, path: str, prefix: str | None = None) -> None:
+        """Load weights from a file or URL in our or an official layout.
+
+        Args:
+            path: Checkpoint of a backbone, classifier, detector or segmenter.
+            prefix: Part of the file to take; by default ``backbone.`` where such keys exist.
+
+        Raises:
+            FileNotFoundError: No such file.
+            ValueError: The weights belong to another model (the first differences are named).
+        """
+        try:
+            loaded = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f'pre-trained weights not found: {path}. Put the file there, point '
+                'model.backbone.init_cfg.checkpoint at it, or train from scratch with '
+                '--cfg-options model.backbone.init_cfg=None'
+            ) from error
+        state = self.to_our_layout(unwrap(loaded))
+        prefix = prefix or 'backbone.'
+        prefix = prefix if prefix.endswith('.') else prefix + '.'
+        if any(key.startswith(prefix) for key in state):
+            state = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+        else:
+            heads = [key for key in state if key.startswith('head.')]
+            state = {k: v for k, v in state.items() if k not in heads}
+            if heads:
+                print_log(f'{path}: left out the classifier ({", ".join(heads)})', 'current')
+        self.load_strictly(state, path)
+
+    def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
+        """Load a state dict in our layout.
+
+        Raises:
+            ValueError: Keys or shapes differ; the message names the first of each.
+        """
+        found = differences(self.state_dict(), state)
+        if found:
+            raise ValueError(
+                f'{origin} does not fit this {type(self).__name__}. Tensors {"; ".join(found)}. '
+                'Check arch and the arguments of the backbone against those that the file was '
+                'trained with'
+            )
+        # what may be missing are the step counters of batch norms, which start at zero then
+        self.load_state_dict(state, strict=False)
+
+
+class Pyramid(StrictWeights, BaseModule):
     """Base of the backbones: one map per stage, at strides 4, 8, 16 and 32.
 
     A subclass fills ``arch_zoo``, calls ``super().__init__``, takes its settings from
@@ -160,62 +224,7 @@ class Pyramid(BaseModule):
                         module.eval()
         return self
 
-    # -- weights ---------------------------------------------------------------------------------
-
-    def init_weights(self) -> None:
-        """Initialise; a ``Pretrained`` init_cfg is loaded strictly from ours or official files."""
-        if isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained':
-            self.load_pretrained(self.init_cfg['checkpoint'], self.init_cfg.get('prefix'))
-            self._is_init = True
-        else:
-            super().init_weights()
-
-    def load_pretrained(self, path: str, prefix: str | None = None) -> None:
-        """Load weights from a file or URL in our or an official layout.
-
-        Args:
-            path: Checkpoint of a backbone, classifier, detector or segmenter.
-            prefix: Part of the file to take; by default ``backbone.`` where such keys exist.
-
-        Raises:
-            FileNotFoundError: No such file.
-            ValueError: The weights belong to another model (the first differences are named).
-        """
-        try:
-            loaded = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-        except FileNotFoundError as error:
-            raise FileNotFoundError(
-                f'pre-trained weights not found: {path}. Put the file there, point '
-                'model.backbone.init_cfg.checkpoint at it, or train from scratch with '
-                '--cfg-options model.backbone.init_cfg=None'
-            ) from error
-        state = convert(unwrap(loaded))
-        prefix = prefix or 'backbone.'
-        prefix = prefix if prefix.endswith('.') else prefix + '.'
-        if any(key.startswith(prefix) for key in state):
-            state = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
-        else:
-            heads = [key for key in state if key.startswith('head.')]
-            state = {k: v for k, v in state.items() if k not in heads}
-            if heads:
-                print_log(f'{path}: left out the classifier ({", ".join(heads)})', 'current')
-        self.load_strictly(state, path)
-
-    def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
-        """Load a state dict in our layout.
-
-        Raises:
-            ValueError: Keys or shapes differ; the message names the first of each.
-        """
-        found = differences(self.state_dict(), state)
-        if found:
-            raise ValueError(
-                f'{origin} does not fit this {type(self).__name__}. Tensors {"; ".join(found)}. '
-                'Check arch and the arguments of the backbone against those that the file was '
-                'trained with'
-            )
-        # what may be missing are the step counters of batch norms, which start at zero then
-        self.load_state_dict(state, strict=False)
+    # -- layers ----------------------------------------------------------------------------------
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Layer of a parameter for layer-wise learning-rate decay, as MMPretrain counts.

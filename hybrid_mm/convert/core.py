@@ -18,11 +18,14 @@ class Source:
         description: What wrote such files.
         matches: Tells from the keys of a backbone or classifier whether they have this layout.
         convert: Maps a state dict to ours; ValueError names a key that it does not know.
+        whole: Both see a detector with its heads, whose layout is an old one as well, and not
+            only the keys of its backbone.
     """
 
     description: str
     matches: Callable[[set[str]], bool]
     convert: Callable[[StateDict], StateDict]
+    whole: bool = False
 
 
 SOURCES: dict[str, Source] = {}
@@ -96,8 +99,10 @@ def _split(state: StateDict) -> tuple[StateDict, StateDict]:
 
 def detect(state: StateDict) -> str | None:
     """Name of the layout of a state dict, or None if no source knows it (ours, for example)."""
+    wholes = [n for n, s in SOURCES.items() if s.whole and s.matches(set(state))]
     keys = set(_split(state)[0])
-    names = [name for name, source in SOURCES.items() if source.matches(keys)]
+    # a detector of an old version may have the backbone of another source
+    names = wholes or [n for n, s in SOURCES.items() if not s.whole and s.matches(keys)]
     if len(names) > 1:
         raise ValueError(f'the checkpoint fits several sources, name one of {names}')
     return names[0] if names else None
@@ -108,7 +113,7 @@ def convert(state: StateDict, source: str | None = None) -> StateDict:
 
     Args:
         state: State dict. With keys under ``backbone.``, only those are renamed and the other
-            parts (neck, heads) stay as they are.
+            parts (neck, heads) stay as they are, unless the source is one of whole detectors.
         source: Name in ``SOURCES``; by default found by the keys, and a state dict that no source
             knows is returned as it is.
 
@@ -126,7 +131,7 @@ def convert(state: StateDict, source: str | None = None) -> StateDict:
             return dict(state)
     if source not in SOURCES:
         raise KeyError(f'unknown checkpoint source {source!r}: choose one of {sorted(SOURCES)}')
-    inner, rest = _split(state)
+    inner, rest = (state, {}) if SOURCES[source].whole else _split(state)
     converted = SOURCES[source].convert(inner)
     if not rest:
         return converted

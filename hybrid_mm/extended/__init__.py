@@ -1,0 +1,24 @@
+"""Networks of the OpenMMLab packages with what the papers add to them.
+
+They subclass those packages' classes, so that each is imported when a config names it, not before.
+"""
+
+from torch import nn
+
+from hybrid_mm.registry import MODELS
+
+
+@MODELS.register_module(name='PluginResNet')
+def plugin_resnet(**settings) -> nn.Module:
+    """Build a :class:`hybrid_mm.extended.plugin_resnet.PluginResNet`."""
+    from hybrid_mm.extended.plugin_resnet import PluginResNet
+
+    return PluginResNet(**settings)
+
+
+@MODELS.register_module(name='PluginResNeXt')
+def plugin_resnext(**settings) -> nn.Module:
+    """Build a :class:`hybrid_mm.extended.plugin_resnet.PluginResNeXt`."""
+    from hybrid_mm.extended.plugin_resnet import PluginResNeXt
+
+    return PluginResNeXt(**settings)
