@@ -62,12 +62,6 @@ class Tiles:
         """Every query sees every position of its tile."""
         return bool(self.valid.all())
 
-    @functools.cached_property
-    def plain_queries(self) -> bool:
-        """Slots follow the queries in order, empty ones at the end."""
-        n = self.axis.queries
-        return bool((self.queries[:n] == np.arange(n)).all())
-
 
 @functools.lru_cache(maxsize=512)
 def cut(axis: Axis, size: int) -> Tiles:
@@ -111,91 +105,146 @@ def plan(spec: tuple[int, ...], height: int, width: int) -> tuple[Tiles, Tiles]:
     return cut(make(height, *axes[:half]), tile_h), cut(make(width, *axes[half:]), tile_w)
 
 
+def _run(index: np.ndarray) -> slice | None:
+    """The slice that an index of consecutive entries is, or None."""
+    first, last = int(index[0]), int(index[-1])
+    if first >= 0 and last - first + 1 == len(index) and (np.diff(index) == 1).all():
+        return slice(first, last + 1)
+    return None
+
+
+def _tensor(index: np.ndarray, like: Tensor) -> Tensor:
+    return torch.from_numpy(index).to(like.device)
+
+
 def _select(x: Tensor, dim: int, index: np.ndarray) -> Tensor:
     """Entries of ``x`` along ``dim``; zeros where the index is -1."""
-    out = x.index_select(dim, torch.from_numpy(np.maximum(index, 0)).to(x.device))
+    run = _run(index)
+    if run is not None:
+        return x.narrow(dim, run.start, len(index))
+    out = x.index_select(dim, _tensor(np.maximum(index, 0), x))
     if (index < 0).any():
-        out.index_fill_(dim, torch.from_numpy(np.flatnonzero(index < 0)).to(x.device), 0)
+        out.index_fill_(dim, _tensor(np.flatnonzero(index < 0), x), 0)
     return out
 
 
-def _unselect(grad: Tensor, dim: int, index: np.ndarray, length: int) -> Tensor:
-    """Transpose of :func:`_select`."""
+def _add_selected(target: Tensor, dim: int, index: np.ndarray, grad: Tensor) -> None:
+    """Transpose of :func:`_select`: add ``grad`` to the entries that it took."""
     kept = np.flatnonzero(index >= 0)
-    run = index[kept]
-    if len(kept) == length and (run == np.arange(length)).all() and kept[-1] - kept[0] < length:
-        return grad.narrow(dim, int(kept[0]), length)
-    shape = list(grad.shape)
-    shape[dim] = length
-    if len(kept) < len(index):
-        grad = grad.index_select(dim, torch.from_numpy(kept).to(grad.device))
-    out = grad.new_zeros(shape)
-    return out.index_add_(dim, torch.from_numpy(run).to(grad.device), grad)
-
-
-def _lay_out(x: Tensor, rows: Tiles, columns: Tiles) -> Tensor:
-    """Keys (N, h, H, W, d) in the layout of both axes."""
-    for dim, tiles in ((2, rows), (3, columns)):
-        source = tiles.axis.source
-        if len(source) != x.shape[dim] or (source != np.arange(len(source))).any():
-            x = _select(x, dim, source)
-    return x
-
-
-def _windows(x: Tensor, columns: Tiles) -> Tensor:
-    """Laid-out keys as one strip per column of tiles, (columns * N * h, P, reach, d)."""
-    n, h, height, _, d = x.shape
-    if columns.number == 1 and columns.reach == x.shape[3] and x.is_contiguous():
-        return x.view(n * h, height, -1, d)
-    out = x.new_empty(columns.number, n, h, height, columns.reach, d)
-    for tile, start in zip(out, columns.start, strict=True):
-        tile.copy_(x[:, :, :, start : start + columns.reach])
-    return out.view(-1, height, columns.reach, d)
-
-
-def _fold(strips: Tensor, rows: Tiles, columns: Tiles, like: Tensor) -> Tensor:
-    """Transpose of :func:`_lay_out` and :func:`_windows`: gradient of the keys."""
-    n, h, height, width, d = like.shape
-    strips = strips.view(columns.number, n, h, -1, columns.reach, d)
-    if columns.number == 1 and columns.reach == len(columns.axis.source):
-        laid = strips[0]
+    if not len(kept):
+        return
+    index, run = index[kept], _run(kept)
+    grad = grad.narrow(dim, run.start, len(kept)) if run else _select(grad, dim, kept)
+    run = _run(index)
+    if run is not None:
+        target.narrow(dim, run.start, len(kept)).add_(grad)
     else:
-        laid = strips.new_zeros(n, h, strips.shape[3], len(columns.axis.source), d)
-        for strip, start in zip(strips, columns.start, strict=True):
-            laid[:, :, :, start : start + columns.reach].add_(strip)
-    laid = _unselect(laid, 3, columns.axis.source, width)
-    return _unselect(laid, 2, rows.axis.source, height)
+        target.index_add_(dim, _tensor(index, grad), grad)
 
 
-def _to_tiles(x: Tensor, rows: Tiles, columns: Tiles) -> Tensor:
-    """Queries (N, h, H', W', d) as (tile rows, tile columns * N * h, queries of a tile, d)."""
-    n, h, _, _, d = x.shape
-    for dim, tiles in ((2, rows), (3, columns)):
-        slots = tiles.number * tiles.size
-        if not tiles.plain_queries:
-            x = _select(x, dim, tiles.queries)
-        elif slots > x.shape[dim]:
-            pad = [0, 0] * (4 - dim) + [0, slots - x.shape[dim]]
-            x = torch.nn.functional.pad(x, pad)
-    x = x.reshape(n, h, rows.number, rows.size, columns.number, columns.size, d)
-    x = x.permute(2, 4, 0, 1, 3, 5, 6)
-    return x.reshape(rows.number, columns.number * n * h, rows.size * columns.size, d)
+@dataclass(frozen=True)
+class _Band:
+    """Some tile rows of some images and heads: what is worked on at once."""
 
+    rows: Tiles
+    columns: Tiles
+    images: slice
+    heads: slice
+    first: int  # tile rows first .. last - 1
+    last: int
 
-def _from_tiles(tiles: Tensor, rows: Tiles, columns: Tiles, n: int) -> Tensor:
-    """Inverse of :func:`_to_tiles`."""
-    d = tiles.shape[-1]
-    x = tiles.view(rows.number, columns.number, n, -1, rows.size, columns.size, d)
-    x = x.permute(2, 3, 0, 4, 1, 5, 6)
-    x = x.reshape(n, x.shape[1], rows.number * rows.size, columns.number * columns.size, d)
-    for dim, axis_tiles in ((2, rows), (3, columns)):
-        if axis_tiles.plain_queries:
-            x = x.narrow(dim, 0, axis_tiles.axis.queries)
+    @property
+    def top(self) -> int:
+        """First laid-out key row that the band sees."""
+        return self.rows.start[self.first]
+
+    def _key_rows(self) -> np.ndarray:
+        return self.rows.axis.source[self.top : self.rows.start[self.last - 1] + self.rows.reach]
+
+    def _query_rows(self) -> np.ndarray:
+        return self.rows.queries[self.first * self.rows.size : self.last * self.rows.size]
+
+    def strips(self, x: Tensor) -> Tensor:
+        """Keys (N, h, H, W, d) in a strip per tile column, (columns * n * h, rows, reach, d)."""
+        x = _select(x[self.images, self.heads], 2, self._key_rows())
+        x = _select(x, 3, self.columns.axis.source)
+        n, h, height, width, d = x.shape
+        columns = self.columns
+        if columns.number == 1 and columns.reach == width and x.is_contiguous():
+            return x.view(n * h, height, width, d)
+        out = x.new_empty(columns.number, n, h, height, columns.reach, d)
+        for strip, start in zip(out, columns.start, strict=True):
+            strip.copy_(x[:, :, :, start : start + columns.reach])
+        return out.view(-1, height, columns.reach, d)
+
+    def add_strips(self, strips: Tensor, grad: Tensor) -> None:
+        """Transpose of :meth:`strips`: add to the gradient of the keys."""
+        grad = grad[self.images, self.heads]
+        n, h, _, _, d = grad.shape
+        columns, key_rows = self.columns, self._key_rows()
+        strips = strips.view(columns.number, n, h, -1, columns.reach, d)
+        run, source = _run(key_rows), columns.axis.source
+        plain = run is not None and _run(source) is not None
+        if plain:
+            band = grad[:, :, run, source[0] :]
         else:
-            slots = np.flatnonzero(axis_tiles.queries >= 0)
-            order = slots[np.argsort(axis_tiles.queries[slots])]
-            x = x.index_select(dim, torch.from_numpy(order).to(x.device))
-    return x
+            band = strips.new_zeros(n, h, len(key_rows), len(source), d)
+        for strip, start in zip(strips, columns.start, strict=True):
+            band[:, :, :, start : start + columns.reach].add_(strip)
+        if not plain:
+            wide = strips.new_zeros(n, h, len(key_rows), grad.shape[3], d)
+            _add_selected(wide, 3, source, band)
+            _add_selected(grad, 2, key_rows, wide)
+
+    def tiles(self, x: Tensor) -> Tensor:
+        """Queries (N, h, H', W', d) as (tile rows, columns * n * h, queries of a tile, d)."""
+        rows, columns = self.rows, self.columns
+        x = _select(x[self.images, self.heads], 2, self._query_rows())
+        x = _select(x, 3, columns.queries)
+        n, h, _, _, d = x.shape
+        x = x.reshape(n, h, -1, rows.size, columns.number, columns.size, d)
+        x = x.permute(2, 4, 0, 1, 3, 5, 6)
+        return x.reshape(x.shape[0], columns.number * n * h, rows.size * columns.size, d)
+
+    def set_tiles(self, tiles: Tensor, out: Tensor) -> None:
+        """Inverse of :meth:`tiles`: write to the rows of the queries."""
+        rows, columns = self.rows, self.columns
+        out = out[self.images, self.heads]
+        n, h, _, _, d = out.shape
+        x = tiles.view(-1, columns.number, n, h, rows.size, columns.size, d)
+        x = x.permute(2, 3, 0, 4, 1, 5, 6)
+        x = x.reshape(n, h, -1, columns.number * columns.size, d)
+        slots = np.flatnonzero(columns.queries >= 0)
+        x = _select(x, 3, slots[np.argsort(columns.queries[slots])])
+        index = self._query_rows()
+        kept = np.flatnonzero(index >= 0)
+        x, run = _select(x, 2, kept), _run(index[kept])
+        if run is not None:
+            out[:, :, run] = x
+        else:
+            out.index_copy_(2, _tensor(index[kept], x), x)
+
+
+def _bands(q: Tensor, rows: Tiles, columns: Tiles) -> list[_Band]:
+    """Cut the work so that a row of scores and the strips of a band stay in the cache."""
+    n, h, d = q.shape[0], q.shape[1], q.shape[-1]
+    budget = _ROW_BUDGET.get(q.device.type, _GPU_ROW_BUDGET)
+    one = columns.number * rows.size * columns.size * rows.reach * columns.reach
+    room = max(1, budget // one)
+    heads = max(i for i in range(1, h + 1) if h % i == 0 and i <= room)
+    images = max(1, min(n, room // heads)) if heads == h else 1
+    # a band reads the keys around it once more than the next one does: keep that below a quarter
+    row = columns.number * images * heads * rows.size * columns.reach * d
+    band = max(-(-4 * (rows.reach - rows.size) // rows.size), 2 * budget // row, 1)
+    return [
+        _Band(
+            rows, columns, slice(i, min(i + images, n)), slice(j, j + heads),
+            first, min(first + band, rows.number),
+        )
+        for i in range(0, n, images)
+        for j in range(0, h, heads)
+        for first in range(0, rows.number, band)
+    ]  # fmt: skip
 
 
 class _Bias:
@@ -277,6 +326,10 @@ class _Relative:
         self.tiles = tiles
         self.grad_table = torch.zeros_like(self.table)
 
+    def grad(self) -> Tensor:
+        """Gradient of the table as it was given."""
+        return self.grad_table[:, self.left : self.left + self.entries]
+
     def part(self, heads: slice) -> Tensor:
         return self.table if len(self.table) == 1 else self.table[heads]
 
@@ -318,18 +371,21 @@ class _Scores:
         self.rel_h = None if rel_h is None else _Relative(rel_h, rows, accurate)
         self.rel_w = None if rel_w is None else _Relative(rel_w, columns, accurate)
 
+    def _by_image(self, x: Tensor, heads: slice) -> Tensor:
+        """(B, queries, keys) as (tile columns, images, heads, queries, keys)."""
+        return x.view(self.columns.number, -1, heads.stop - heads.start, *x.shape[1:])
+
     def _grid(self, x: Tensor) -> Tensor:
         """(B, queries, keys) as (B, rows, columns of queries, rows, columns of keys)."""
         rows, columns = self.rows, self.columns
         return x.view(-1, rows.size, columns.size, rows.reach, columns.reach)
 
-    def probabilities(self, q: Tensor, k: Tensor, row: int, batch: int, heads: slice) -> Tensor:
+    def probabilities(self, q: Tensor, k: Tensor, row: int, band: _Band) -> Tensor:
         """Softmax of the scores, (tile columns * N * h, queries, keys)."""
         scores = q.new_empty(len(q), q.shape[1], k.shape[1], dtype=self.dtype)
-        beta = 0
+        heads, beta = band.heads, 0
         if self.bias.needed:
-            shape = (self.columns.number, batch, -1, *scores.shape[1:])
-            self.bias.write(scores.view(shape), row, heads)
+            self.bias.write(self._by_image(scores, heads), row, heads)
             beta = 1
         if self.rel_h is not None or self.rel_w is not None:
             self._add_relative(scores, q.to(self.dtype), row, heads, replace=not beta)
@@ -384,13 +440,11 @@ class _Scores:
             for term in terms:
                 grid.add_(term)
 
-    def backward(
-        self, grad: Tensor, q: Tensor, grad_q: Tensor, row: int, batch: int, heads: slice
-    ) -> None:
+    def backward(self, grad: Tensor, q: Tensor, grad_q: Tensor, row: int, band: _Band) -> None:
         """Take the gradient of the scores to bias, tables and (for the tables' part) queries."""
+        heads = band.heads
         if self.has_bias:
-            shape = (self.columns.number, batch, -1, *grad.shape[1:])
-            self.bias.accumulate(grad.view(shape), row, heads)
+            self.bias.accumulate(self._by_image(grad, heads), row, heads)
         if self.rel_h is None and self.rel_w is None:
             return
         grid, q = self._grid(grad), q.to(self.dtype)
@@ -425,20 +479,6 @@ class _Scores:
             relative.grad_table[heads] += each @ q.transpose(0, 1).flatten(1, 2)
 
 
-def _chunks(q: Tensor, rows: Tiles, columns: Tiles) -> list[tuple[slice, slice]]:
-    """Images and heads that are worked on together."""
-    n, h = q.shape[:2]
-    one = columns.number * rows.size * columns.size * rows.reach * columns.reach
-    room = max(1, _ROW_BUDGET.get(q.device.type, _GPU_ROW_BUDGET) // one)
-    heads = max(i for i in range(1, h + 1) if h % i == 0 and i <= room)
-    images = max(1, min(n, room // heads)) if heads == h else 1
-    return [
-        (slice(i, min(i + images, n)), slice(j, j + heads))
-        for i in range(0, n, images)
-        for j in range(0, h, heads)
-    ]
-
-
 def forward(
     q: Tensor,
     k: Tensor,
@@ -453,18 +493,16 @@ def forward(
     rows, columns = plan(spec, k.shape[2], k.shape[3])
     scores = _Scores(rows, columns, q, scale, bias, rel_h, rel_w)
     out = q.new_empty(*q.shape[:4], v.shape[-1])
-    for images, heads in _chunks(q, rows, columns):
-        queries = _to_tiles(q[images, heads], rows, columns)
-        keys, values = (
-            _windows(_lay_out(x[images, heads], rows, columns), columns) for x in (k, v)
-        )
-        n = images.stop - images.start
+    for band in _bands(q, rows, columns):
+        queries, keys, values = band.tiles(q), band.strips(k), band.strips(v)
         tiles = queries.new_empty(*queries.shape[:3], v.shape[-1])
-        for row, first in enumerate(rows.start):
-            key, value = (x[:, first : first + rows.reach].flatten(1, 2) for x in (keys, values))
-            p = scores.probabilities(queries[row], key, row, n, heads)
-            torch.bmm(p.to(q.dtype), value, out=tiles[row])
-        out[images, heads] = _from_tiles(tiles, rows, columns, n)
+        for row in range(band.first, band.last):
+            part = slice(rows.start[row] - band.top, rows.start[row] - band.top + rows.reach)
+            query = queries[row - band.first]
+            p = scores.probabilities(query, keys[:, part].flatten(1, 2), row, band)
+            value = values[:, part].flatten(1, 2)
+            torch.bmm(p.to(q.dtype), value, out=tiles[row - band.first])
+        band.set_tiles(tiles, out)
     return out
 
 
@@ -482,43 +520,36 @@ def backward(
     """Gradients of q, k, v and of those of bias, rel_h and rel_w that are given."""
     rows, columns = plan(spec, k.shape[2], k.shape[3])
     scores = _Scores(rows, columns, q, scale, bias, rel_h, rel_w)
-    grads = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v)]
+    grad_q, grad_k, grad_v = (
+        torch.zeros(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v)
+    )
     softmax_backward = torch.ops.aten._softmax_backward_data
-    for images, heads in _chunks(q, rows, columns):
-        n = images.stop - images.start
-        queries, grad_out = (_to_tiles(x[images, heads], rows, columns) for x in (q, grad))
-        keys, values = (
-            _windows(_lay_out(x[images, heads], rows, columns), columns) for x in (k, v)
-        )
+    for band in _bands(q, rows, columns):
+        queries, grad_out = band.tiles(q), band.tiles(grad)
+        keys, values = band.strips(k), band.strips(v)
         grad_queries = torch.empty_like(queries)
         grad_keys, grad_values = torch.zeros_like(keys), torch.zeros_like(values)
-        for row, first in enumerate(rows.start):
-            part = slice(first, first + rows.reach)
+        for row in range(band.first, band.last):
+            i = row - band.first
+            part = slice(rows.start[row] - band.top, rows.start[row] - band.top + rows.reach)
             key, value = keys[:, part].flatten(1, 2), values[:, part].flatten(1, 2)
-            p = scores.probabilities(queries[row], key, row, n, heads)
-            grad_p = torch.bmm(grad_out[row], value.transpose(1, 2)).to(p.dtype)
+            p = scores.probabilities(queries[i], key, row, band)
+            grad_p = torch.bmm(grad_out[i], value.transpose(1, 2)).to(p.dtype)
             grad_s = softmax_backward(grad_p, p, -1, p.dtype)
             p, low = p.to(q.dtype), grad_s.to(q.dtype)
-            grad_values[:, part].flatten(1, 2).baddbmm_(p.transpose(1, 2), grad_out[row])
-            grad_keys[:, part].flatten(1, 2).baddbmm_(
-                low.transpose(1, 2), queries[row], alpha=scale
-            )
-            grad_q = grad_queries[row]
-            torch.baddbmm(grad_q, low, key, beta=0, alpha=scale, out=grad_q)
-            scores.backward(grad_s, queries[row], grad_q, row, n, heads)
-        grads[0][images, heads] = _from_tiles(grad_queries, rows, columns, n)
-        for target, strips, x in ((grads[1], grad_keys, k), (grads[2], grad_values, v)):
-            like = x[images, heads]
-            target[images, heads] = _fold(strips, rows, columns, like)
+            # not baddbmm_: into a strided result it falls back to one product after the other
+            shape = grad_values[:, part].shape
+            grad_values[:, part] += torch.bmm(p.transpose(1, 2), grad_out[i]).view(shape)
+            shape = grad_keys[:, part].shape
+            change = torch.bmm(low.transpose(1, 2), queries[i]).view(shape)
+            grad_keys[:, part].add_(change, alpha=scale)
+            torch.baddbmm(grad_queries[i], low, key, beta=0, alpha=scale, out=grad_queries[i])
+            scores.backward(grad_s, queries[i], grad_queries[i], row, band)
+        band.set_tiles(grad_queries, grad_q)
+        band.add_strips(grad_keys, grad_k)
+        band.add_strips(grad_values, grad_v)
     tables = [scores.bias.grad() if bias is not None else None]
     for relative in (scores.rel_h, scores.rel_w):
-        tables.append(
-            None
-            if relative is None
-            else relative.grad_table[:, relative.left : relative.left + relative.entries]
-        )
-    tables = [
-        None if t is None else t.to(like.dtype)
-        for t, like in zip(tables, (bias, rel_h, rel_w), strict=True)
-    ]
-    return [*grads, *(t for t in tables if t is not None)]
+        tables.append(None if relative is None else relative.grad())
+    given = zip(tables, (bias, rel_h, rel_w), strict=True)
+    return [grad_q, grad_k, grad_v, *(t.to(x.dtype) for t, x in given if t is not None)]
