@@ -1,7 +1,9 @@
 """Backbones, registered in ``hybrid_mm.registry.MODELS``."""
 
+from hybrid_mm.backbones.aa_resnet import AAResNet
 from hybrid_mm.backbones.base import Pyramid
 from hybrid_mm.backbones.resnet import ResNet
+from hybrid_mm.backbones.sasa import SASAResNet
 from hybrid_mm.backbones.van import VAN
 
-__all__ = ['VAN', 'Pyramid', 'ResNet']
+__all__ = ['VAN', 'AAResNet', 'Pyramid', 'ResNet', 'SASAResNet']

@@ -12,7 +12,6 @@ _OURS = r'stages.\g<stage>.blocks.\g<block>.'
 _TRUNK = [
     (r'conv1\.weight', r'stem.conv.weight'),
     (r'bn1\.(\w+)', r'stem.norm.\1'),
-    (r'stem\.bn\.(\w+)', r'stem.norm.\1'),
     (_BLOCK + r'conv(\d)\.weight', _OURS + r'conv\3.weight'),
     (_BLOCK + r'bn(\d)\.(\w+)', _OURS + r'norm\3.\4'),
     (_BLOCK + r'downsample\.0\.weight', _OURS + r'shortcut.conv.weight'),
@@ -38,7 +37,7 @@ def register_resnet(
         description: What writes such files.
         operator: Pattern of a key within ``layerL.B.conv2.`` (``conv1.`` in basic blocks), a
             regular expression without groups, to our name within the operator.
-        stem: Pattern of a key of another stem, and our name for it.
+        stem: Pattern of a key of another stem to our name, as for ``re.sub``.
         change: Called with our name and a tensor, gives the tensor in our form.
     """
     inner, special = (re.compile('|'.join(part or ()) or r'(?!)') for part in (operator, stem))
@@ -66,3 +65,28 @@ def register_resnet(
 
 
 register_resnet('torchvision-resnet', 'ResNet of torchvision, MMDetection, MMPretrain', {})
+
+# No official files exist of the following two; the names are those of common re-implementations of
+# the layers within torchvision's ResNet.
+_PARTS = ('conv_out', 'qkv_conv', 'attn_out')
+register_resnet(
+    'aa-resnet',
+    'ResNet with attention-augmented convolutions',
+    {rf'{part}\.{leaf}': f'{part}.{leaf}' for part in _PARTS for leaf in ('weight', 'bias')}
+    | {f'key_rel_{axis}': f'relative.rel_{axis}' for axis in 'hw'},
+    # one table for all heads
+    change=lambda key, value: value[None] if '.relative.' in key else value,
+)
+_PROJECTIONS = ('query_conv', 'key_conv', 'value_conv')
+register_resnet(
+    'sasa-resnet',
+    'ResNet with stand-alone self-attention',
+    {rf'{name}\.weight': f'{name}.weight' for name in _PROJECTIONS}
+    | {name: name for name in ('rel_h', 'rel_w')},
+    stem={
+        r'stem\.attn\.((?:query|key)_conv\.weight)': r'stem.attn.\1',
+        r'stem\.attn\.(value_conv\.\d+\.weight)': r'stem.attn.\1',
+        r'stem\.attn\.(emb_(?:row|col|mix))': r'stem.attn.\1',
+        r'stem\.bn\.(\w+)': r'stem.norm.\1',
+    },
+)

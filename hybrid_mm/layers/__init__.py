@@ -1,5 +1,6 @@
 """Operators in plain torch."""
 
+from hybrid_mm.layers.augmented_convolution import AAConv2d
 from hybrid_mm.layers.drop import DropPath, drop_path_schedule
 from hybrid_mm.layers.large_kernel_attention import (
     LKA,
@@ -10,15 +11,22 @@ from hybrid_mm.layers.large_kernel_attention import (
     decompose_kernel,
 )
 from hybrid_mm.layers.norm import LayerNorm2d
+from hybrid_mm.layers.relative_position import RelativePosition2d, resize_relative_table
+from hybrid_mm.layers.stand_alone_attention import AttentionStem, LocalSelfAttention2d
 
 __all__ = [
     'LKA',
     'LSKA',
+    'AAConv2d',
+    'AttentionStem',
     'DropPath',
     'LKATrivial',
     'LSKATrivial',
     'LayerNorm2d',
+    'LocalSelfAttention2d',
+    'RelativePosition2d',
     'build_large_kernel_attention',
     'decompose_kernel',
     'drop_path_schedule',
+    'resize_relative_table',
 ]

@@ -1,0 +1,128 @@
+"""ResNet with attention-augmented convolutions.
+
+Status: complete; checked number by number against an independent implementation of the paper's
+formulas (its code was not published).
+
+Source: "Attention Augmented Convolutional Networks" (arXiv 1904.09925), section 4.2.
+"""
+
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from hybrid_mm.backbones.resnet import ResNet, Site
+from hybrid_mm.layers import AAConv2d, RelativePosition2d, resize_relative_table
+from hybrid_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class AAResNet(ResNet):
+    """ResNet whose 3x3 convolutions (the first one of a basic block) are attention-augmented.
+
+    Maps of any image size from 32 x 32 up. The relative tables follow the size of the image: their
+    entries about the middle for a smaller one, linear interpolation for a larger one.
+
+    Args:
+        arch: 'r34', 'r50', 'r101', 'r152', or a dict as for
+            :class:`~hybrid_mm.backbones.resnet.ResNet`.
+        kappa: Key channels as a part of the output channels; one value or one per stage. By default
+            0.2 in bottlenecks and 0.25 in basic blocks.
+        upsilon: Value channels likewise, by default 0.1 and 0.25. Both numbers of channels are
+            rounded to the nearest multiple of ``heads``.
+        heads: Number of heads, one value or one per stage.
+        min_key_dim: Least number of key channels of a head.
+        augmented: Which stages have attention.
+        attn_downsample: In which stages attention runs at half the resolution.
+        canvas_size: Height and width of the image that the relative tables are made for; None
+            leaves the relative term out.
+        impl: Algorithm of attention, see :mod:`hybrid_mm.layers.local_attention`.
+        **kwargs: See :class:`~hybrid_mm.backbones.resnet.ResNet`.
+
+    Raises:
+        ValueError: An unknown variant, or ratios that leave no channel to the convolution.
+
+    Example:
+        >>> import torch
+        >>> from hybrid_mm.backbones import AAResNet
+        >>> maps = AAResNet('r50', canvas_size=(96, 128)).eval()(torch.rand(1, 3, 97, 131))
+        >>> [tuple(m.shape) for m in maps]
+        [(1, 256, 25, 33), (1, 512, 13, 17), (1, 1024, 7, 9), (1, 2048, 4, 5)]
+    """
+
+    arch_zoo: ClassVar = {name: ResNet.arch_zoo[name] for name in ('r34', 'r50', 'r101', 'r152')}
+
+    def __init__(
+        self,
+        arch: str | dict = 'r50',
+        kappa: float | tuple[float, ...] | None = None,
+        upsilon: float | tuple[float, ...] | None = None,
+        heads: int | tuple[int, ...] = 8,
+        min_key_dim: int = 20,
+        augmented: tuple[bool, ...] = (False, True, True, True),
+        attn_downsample: tuple[bool, ...] = (False, True, False, False),
+        canvas_size: tuple[int, int] | None = (224, 224),
+        impl: str = 'tiled',
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(arch, **kwargs)
+        if kappa is None:
+            kappa = 0.2 if self.settings['bottleneck'] else 0.25
+        if upsilon is None:
+            upsilon = 0.1 if self.settings['bottleneck'] else 0.25
+        self.kappa = self.per_stage('kappa', kappa)
+        self.upsilon = self.per_stage('upsilon', upsilon)
+        self.heads = self.per_stage('heads', heads)
+        self.min_key_dim = min_key_dim
+        self.augmented = self.per_stage('augmented', augmented)
+        self.attn_downsample = self.per_stage('attn_downsample', attn_downsample)
+        self.canvas_size = canvas_size
+        self.impl = impl
+        self.build()
+
+    def table_size(self, site: Site) -> tuple[int, int] | None:
+        """Rows and columns of the map under attention for an image of ``canvas_size``."""
+        if self.canvas_size is None:
+            return None
+        reduction = site.reduction * site.stride * (1 + self.attn_downsample[site.stage])
+        return tuple(-(-side // reduction) for side in self.canvas_size)
+
+    def make_spatial(self, site: Site) -> nn.Module:
+        """Attention-augmented convolution in the chosen stages."""
+        if not self.augmented[site.stage]:
+            return super().make_spatial(site)
+        heads = self.heads[site.stage]
+        keys, values = (
+            round(ratio[site.stage] * site.channels / heads) * heads
+            for ratio in (self.kappa, self.upsilon)
+        )
+        conv = AAConv2d(
+            site.in_channels,
+            site.channels,
+            key_channels=max(keys, self.min_key_dim * heads),
+            value_channels=max(values, heads),
+            heads=heads,
+            size=self.table_size(site),
+            stride=site.stride,
+            dilation=site.dilation,
+            bias=False,
+            attn_downsample=self.attn_downsample[site.stage],
+            impl=self.impl,
+        )
+        for part in (conv.conv_out, conv.qkv_conv, conv.attn_out):
+            nn.init.kaiming_normal_(part.weight, mode='fan_out', nonlinearity='relu')
+        return conv
+
+    def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
+        """Load a state dict in our layout, its tables fitted to our canvas first.
+
+        Raises:
+            ValueError: Keys or shapes differ; the message names the first of each.
+        """
+        state = dict(state)
+        for name, module in self.named_modules():
+            if isinstance(module, RelativePosition2d):
+                for key, size in zip(('rel_h', 'rel_w'), module.size, strict=True):
+                    table = state.get(f'{name}.{key}')
+                    if table is not None:
+                        state[f'{name}.{key}'] = resize_relative_table(table, size)
+        super().load_strictly(state, origin)
