@@ -2,7 +2,7 @@
 
 The same modules (``mmengine``, ``mmcv``, ``mmdet``, ``mmseg``, ``mmpretrain``) come from two
 providers, the original OpenMMLab releases and the OneDL builds, so everything here looks at modules
-and at what their files say, never at distribution names alone. Breakages are numbered B1 to B15;
+and at what their files say, never at distribution names alone. Breakages are numbered B1 to B16;
 what needs no user is worked around by :func:`apply`, the rest is reported by :func:`diagnose`.
 
 Only the standard library is imported at the top: this module has to work where torch does not.
@@ -90,6 +90,39 @@ def b6_config_packages() -> bool:
         return False
     MODULE2PACKAGE['mmseg'] = 'mmseg'
     return True
+
+
+def b16_plugins_in_turn() -> bool:
+    """B16: of several plugins at one place, MMSegmentation's ResNet applies the last one only.
+
+    Its ``forward_plugin`` gives every plugin the input of the first. Called by our plugins when a
+    block of that ResNet builds them: by then its module is imported, and without plugins there is
+    nothing to repair.
+
+    No report was found upstream; MMDetection's copy of the method has it right.
+    Remove when MMSegmentation's does.
+
+    Returns:
+        Whether the workaround was needed.
+    """
+    module = sys.modules.get('mmseg.models.backbones.resnet')
+    if module is None or module.Bottleneck.forward_plugin.__module__ == __name__:
+        return False
+    if not _has_b16():
+        return False
+
+    def forward_plugin(self, x, plugin_names):
+        for name in plugin_names:
+            x = getattr(self, name)(x)
+        return x
+
+    module.Bottleneck.forward_plugin = forward_plugin
+    return True
+
+
+def _has_b16() -> bool:
+    text = _text('mmseg', 'models/backbones/resnet.py')
+    return 'out = getattr(self, name)(x)' in text
 
 
 def _has_b1() -> bool:
@@ -291,6 +324,8 @@ def _check_breakages(found: dict) -> Iterator[Finding]:
             )
     if _has_b6():
         yield Finding('handled', 'B6', "`_base_ = 'mmseg::...'` does not find this mmseg")
+    if _has_b16():
+        yield Finding('handled', 'B16', 'several plugins at one place of a ResNet of this mmseg')
     if 'mmengine' in original and mmengine < (0, 11) and sys.version_info >= (3, 12):
         yield Finding(
             'note',

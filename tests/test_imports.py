@@ -15,8 +15,9 @@ ALLOWED = {
     'convert': {'torch', 'numpy', 'hybrid_mm.convert'},
     'backbones': {'torch', 'numpy', 'mmengine', 'hybrid_mm.layers', 'hybrid_mm.convert',
                   'hybrid_mm.registry', 'hybrid_mm.backbones'},
-    'plugins': {'torch', 'mmengine', 'hybrid_mm.layers', 'hybrid_mm.registry',
-                'hybrid_mm.plugins'},
+    # mmcv: its norms and its context and non-local blocks; ResNets with plugins are built by it
+    'plugins': {'torch', 'mmengine', 'mmcv', 'hybrid_mm.layers', 'hybrid_mm.registry',
+                'hybrid_mm.compat', 'hybrid_mm.plugins'},
 }  # fmt: skip
 FORBIDDEN = {part: {'hybrid_mm.backbones', 'hybrid_mm.plugins', 'tools'}
              for part in ('engine', 'data', 'evaluation', 'analysis')}  # fmt: skip

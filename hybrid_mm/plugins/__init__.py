@@ -1,1 +1,29 @@
-"""Attention modules for the ``plugins=`` argument of ResNets."""
+"""Attention modules for ResNets: in their ``plugins=``, after stages, or for 3x3 convolutions."""
+
+from hybrid_mm.plugins.bam import BAM
+from hybrid_mm.plugins.cbam import CBAM
+from hybrid_mm.plugins.coordinate import CoordinateAttention
+from hybrid_mm.plugins.eca import ECA
+from hybrid_mm.plugins.gather_excite import GatherExcite
+from hybrid_mm.plugins.global_context import ContextBlock, NonLocal2d, SimplifiedNonLocal
+from hybrid_mm.plugins.lambda_layer import LambdaLayer
+from hybrid_mm.plugins.resnet import AttentionResNet
+from hybrid_mm.plugins.selective_kernel import SelectiveKernel
+from hybrid_mm.plugins.squeeze_excite import SE
+from hybrid_mm.plugins.triplet import TripletAttention
+
+__all__ = [
+    'BAM',
+    'CBAM',
+    'ECA',
+    'SE',
+    'AttentionResNet',
+    'ContextBlock',
+    'CoordinateAttention',
+    'GatherExcite',
+    'LambdaLayer',
+    'NonLocal2d',
+    'SelectiveKernel',
+    'SimplifiedNonLocal',
+    'TripletAttention',
+]

@@ -1,0 +1,221 @@
+"""What the attention modules share: initialisation, norms inside a frozen ResNet, gates."""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import build_norm_layer
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from hybrid_mm import compat
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {'relu': F.relu, 'silu': F.silu}
+_GATES: dict[str, Callable[[Tensor], Tensor]] = {
+    'sigmoid': torch.sigmoid,
+    'hard_sigmoid': F.hardsigmoid,
+}
+
+
+def choose(what: str, name: str, table: dict[str, Callable]) -> Callable:
+    """Entry of a table by name.
+
+    Raises:
+        ValueError: No such entry; the known ones are named.
+    """
+    if name not in table:
+        raise ValueError(f'{what} must be one of {", ".join(table)}, got {name!r}')
+    return table[name]
+
+
+def activation(name: str) -> Callable[[Tensor], Tensor]:
+    """Activation by name: 'relu' or 'silu'."""
+    return choose('act', name, _ACTIVATIONS)
+
+
+def gate_function(name: str) -> Callable[[Tensor], Tensor]:
+    """Gate by name: 'sigmoid' or 'hard_sigmoid'; both are 1/2 at 0."""
+    return choose('gate', name, _GATES)
+
+
+def make_divisible(value: float, divisor: int, round_limit: float = 0.0) -> int:
+    """Round to the nearest multiple of the divisor, at least the divisor.
+
+    Args:
+        value: Number of channels.
+        divisor: What the result is a multiple of.
+        round_limit: The result is not below this fraction of the value.
+    """
+    result = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return result + divisor if result < round_limit * value else result
+
+
+def positive(name: str, value: float, owner: object) -> None:
+    """Check that an argument is positive.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if value <= 0:
+        raise ValueError(f'{type(owner).__name__}: {name} must be positive, got {value}')
+
+
+def odd_kernel(kernel_size: int, owner: object) -> int:
+    """Check that a kernel has a centre and return its size.
+
+    Raises:
+        ValueError: Its size is not a positive odd number.
+    """
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(
+            f'{type(owner).__name__}: kernel_size must be odd and positive, got {kernel_size}'
+        )
+    return kernel_size
+
+
+def reset_defaults(module: nn.Module) -> None:
+    """Give all layers inside a module the initial values that torch gives them."""
+    for layer in module.modules():
+        if layer is not module and hasattr(layer, 'reset_parameters'):
+            layer.reset_parameters()
+
+
+def follow_mode(module: nn.Module, norm_eval: bool = False) -> None:
+    """Let the batch norms of a plugin train if the plugin does.
+
+    ``norm_eval=True`` of a ResNet puts every batch norm below it into eval mode. That is right for
+    norms whose statistics come with the pre-trained weights, but those of a plugin would keep mean
+    0 and variance 1 for ever. The mode of the plugin itself still tells what is meant: it is in
+    eval mode in evaluation and in frozen stages.
+
+    Args:
+        module: The plugin.
+        norm_eval: Keep its batch norms in eval mode instead.
+    """
+    mode = module.training and not norm_eval
+    for layer in module.modules():
+        if isinstance(layer, _BatchNorm) and layer.training != mode:
+            layer.train(mode)
+
+
+def apply_norm(norm: nn.Module, x: Tensor) -> Tensor:
+    """Norm; of a single value per channel, which has no variance, by the running statistics.
+
+    So it is for pooled maps, and for maps of one position, if a batch has one image.
+
+    Args:
+        norm: Any norm; only batch norm in training differs from calling it.
+        x: (N, C) or (N, C, H, W).
+    """
+    alone = isinstance(norm, _BatchNorm) and norm.training and x.numel() == x.shape[1]
+    if alone and not (isinstance(norm, nn.SyncBatchNorm) and torch.distributed.is_initialized()):
+        return F.batch_norm(
+            x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
+        )
+    return norm(x)
+
+
+class ResNetModule(BaseModule):
+    """Base of what is put into a ResNet: its own initial values are set last.
+
+    The ResNets of MMDetection and MMSegmentation give every convolution below them He's initial
+    values if they are trained from scratch, and every batch norm the weight 1. That would undo the
+    zeros of a gate that starts as the identity. MMEngine calls ``init_weights`` of the children
+    last, and ours starts over with :meth:`reset_parameters`. A subclass ends its constructor with
+    it, and overrides it where the published initial values are not those of torch.
+
+    Args:
+        norm_cfg: Norm, if the module has any; by default batch norm.
+    """
+
+    def __init__(self, norm_cfg: dict | None = None) -> None:
+        super().__init__()
+        self.norm_cfg = norm_cfg or dict(type='BN')
+
+    def build_norm(self, channels: int, pooled: bool = False) -> nn.Module:
+        """Build a norm.
+
+        Args:
+            channels: Number of channels.
+            pooled: For (N, C) instead of maps.
+        """
+        cfg = dict(self.norm_cfg)
+        if pooled and cfg.get('type') == 'BN':
+            cfg['type'] = 'BN1d'
+        return build_norm_layer(cfg, channels)[1]
+
+    def reset_parameters(self) -> None:
+        """Start over with the initial values."""
+        reset_defaults(self)
+
+    def init_weights(self) -> None:
+        """Called last by the ``init_weights`` of the network around it."""
+        self.reset_parameters()
+        self._is_init = True
+
+
+class Plugin(ResNetModule):
+    """Base of the attention modules for the ``plugins=`` of a ResNet; (N, C, H, W) to the same.
+
+    A subclass has a name for its place in the block (``_abbr_``), takes ``in_channels`` as its
+    first argument and overrides :meth:`attend`.
+
+    Args:
+        norm_cfg: Norm, if the module has any.
+        norm_eval: Keep the batch norms of the module in eval mode during training. By default they
+            train, also in a ResNet with ``norm_eval=True`` (see :func:`follow_mode`).
+        init_identity: Use the gate 2 sigmoid(.) with zeros in the layer before it, so that the
+            module starts as the identity: for ResNets whose weights were trained without it. An
+            extension, in none of the papers.
+    """
+
+    _abbr_: ClassVar[str]
+
+    def __init__(
+        self,
+        norm_cfg: dict | None = None,
+        norm_eval: bool = False,
+        init_identity: bool = False,
+    ) -> None:
+        super().__init__(norm_cfg)
+        compat.b16_plugins_in_turn()
+        self.norm_eval = norm_eval
+        self.init_identity = init_identity
+        self.gain = 2.0 if init_identity else 1.0
+
+    def attend(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to the same shape."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to the same shape."""
+        follow_mode(self, self.norm_eval)
+        return self.attend(x)
+
+
+class SpatialOperator(ResNetModule):
+    """Base of what takes the place of the 3x3 convolution of a bottleneck.
+
+    A subclass takes ``in_channels``, ``out_channels``, ``stride``, ``dilation`` and ``groups`` of
+    that convolution first and maps (N, in_channels, H, W) to (N, out_channels, ceil(H / stride),
+    ceil(W / stride)). Its batch norms are norms of the network: they follow its ``norm_cfg`` and
+    its ``norm_eval``.
+    """
+
+    # whether it has its own norm, so that the one behind the convolution goes
+    replaces_norm: ClassVar[bool] = False
+
+    def only(self, **required: int) -> None:
+        """Check settings of the convolution that the operator does not have.
+
+        Raises:
+            ValueError: One of them is not the given pair of (value, only possible value).
+        """
+        for name, (value, possible) in required.items():
+            if value != possible:
+                raise ValueError(
+                    f'{type(self).__name__} has no {name}: {possible} expected, got {value}. '
+                    'Choose other stages or another ResNet'
+                )

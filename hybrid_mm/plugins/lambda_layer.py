@@ -1,0 +1,95 @@
+"""Lambda layer in the place of a 3x3 convolution; see :mod:`hybrid_mm.layers.lambda_attention`."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hybrid_mm.layers.lambda_attention import lambda_attention
+from hybrid_mm.plugins.base import SpatialOperator, make_divisible, odd_kernel, positive
+from hybrid_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class LambdaLayer(SpatialOperator):
+    """Lambda convolution with global content and local position lambdas (arXiv 2102.08602).
+
+    Memory: H W key_channels out_channels / num_heads numbers an image, so use it at strides 16 and
+    32. Queries and values are normed, so that the norm behind the convolution goes.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output, a multiple of ``num_heads``; by default the same.
+        stride: 1, or 2: a mean over 2x2 positions behind.
+        dilation: Dilation of the position lambdas.
+        groups: 1.
+        num_heads: Heads of the queries; all share keys and values.
+        key_channels: Channels K of a query and a key; by default ``qk_ratio * out_channels`` to a
+            multiple of 8, divided by ``num_heads``.
+        qk_ratio: See ``key_channels``.
+        kernel_size: Size of the surroundings, odd, one number or (rows, columns).
+        position_bias: Bias of the position lambdas.
+        qkv_bias: Bias of the projection.
+        norm_cfg: Norm of queries and values.
+
+    Raises:
+        ValueError: An even kernel size, channels that the heads do not divide, groups.
+    """
+
+    replaces_norm = True
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int | None = None,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        num_heads: int = 4,
+        key_channels: int | None = 16,
+        qk_ratio: float = 1.0,
+        kernel_size: int | tuple[int, int] = 9,
+        position_bias: bool = True,
+        qkv_bias: bool = False,
+        norm_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(norm_cfg)
+        out_channels = out_channels or in_channels
+        if stride not in (1, 2):
+            raise ValueError(f'LambdaLayer: stride must be 1 or 2, got {stride}')
+        self.only(groups=(groups, 1))
+        positive('num_heads', num_heads, self)
+        if out_channels % num_heads:
+            raise ValueError(
+                f'LambdaLayer: {out_channels} channels are no multiple of {num_heads} heads'
+            )
+        size = (kernel_size,) * 2 if isinstance(kernel_size, int) else tuple(kernel_size)
+        if key_channels is None:
+            key_channels = make_divisible(out_channels * qk_ratio, 8, 0.9) // num_heads
+        self.num_heads, self.stride, self.dilation = num_heads, stride, dilation
+        self.widths = (num_heads * key_channels, key_channels, out_channels // num_heads)
+        self.qkv = nn.Conv2d(in_channels, sum(self.widths), 1, bias=qkv_bias)
+        self.norm_q = self.build_norm(self.widths[0])
+        self.norm_v = self.build_norm(self.widths[2])
+        # never called: it holds the embeddings
+        self.position = nn.Conv2d(
+            1, key_channels, tuple(odd_kernel(s, self) for s in size), bias=position_bias
+        )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Normal initial values, of variance 1 / fan-in for the projection and 1 / K."""
+        super().reset_parameters()
+        nn.init.trunc_normal_(self.qkv.weight, std=self.qkv.in_channels**-0.5)
+        nn.init.trunc_normal_(self.position.weight, std=self.widths[1] ** -0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
+        q, k, v = self.qkv(x).split(self.widths, dim=1)
+        q = self.norm_q(q).unflatten(1, (self.num_heads, -1))
+        out = lambda_attention(
+            q, k, self.norm_v(v), self.position.weight, self.position.bias, self.dilation
+        )
+        out = out.flatten(1, 2)
+        if self.stride == 2:
+            # windows at the border of an odd size are cut, so that the size is that of convolution
+            out = F.avg_pool2d(out, 2, ceil_mode=True, count_include_pad=False)
+        return out

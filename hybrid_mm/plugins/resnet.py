@@ -1,0 +1,145 @@
+"""Stock ResNets with modules where their ``plugins=`` has no place.
+
+``plugins=`` puts modules behind a convolution of a block. Some modules stand in the place of the
+3x3 convolution (selective kernels, lambda layers), others behind a stage (BAM) or before its last
+block (one non-local block). A stage of these ResNets is an ``nn.Sequential`` of blocks and its
+blocks hold their layers by name, so both are done to the network as it was built: no class of
+MMDetection, MMSegmentation or MMPretrain is subclassed or changed, and the names of everything
+else in the checkpoint stay the same.
+"""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS as ROOT
+from torch import nn
+
+from hybrid_mm.registry import MODELS
+
+_POSITIONS = ('after_stage', 'before_last_block')
+
+
+@MODELS.register_module()
+def AttentionResNet(
+    base: str = 'ResNet',
+    conv2: dict | Sequence[dict] | None = None,
+    stage_plugins: dict | Sequence[dict] | None = None,
+    **kwargs: Any,
+) -> BaseModule:
+    """Build a stock ResNet and put modules into it.
+
+    Args:
+        base: A ResNet of bottlenecks: 'ResNet', 'ResNeXt', 'ResNetV1c', ... of the library in use,
+            or one with its scope, such as 'mmdet.ResNet'.
+        conv2: What stands in the place of the 3x3 convolutions, one dict or several, each with
+
+            - ``cfg``: type and arguments of a :class:`~hybrid_mm.plugins.base.SpatialOperator`;
+              it gets the norm_cfg of the network if it has such an argument and does not name one;
+            - ``stages``: one bool for each stage, by default all;
+            - ``blocks``: indices of blocks within those stages, -1 the last; by default all;
+            - ``norm``: whether to keep the norm behind; by default if the operator has none.
+        stage_plugins: Modules in a stage, one dict or several, each with
+
+            - ``cfg``: type and arguments of a plugin, optionally ``postfix`` for its name;
+            - ``stages``: one bool for each stage, by default all;
+            - ``position``: 'after_stage' (default) or 'before_last_block'.
+
+            Their names in a checkpoint are ``layer1.bam.`` and so on.
+        **kwargs: Arguments of the ResNet.
+
+    Returns:
+        The ResNet, an instance of the stock class.
+
+    Raises:
+        KeyError: Unknown type.
+        ValueError: Unknown keys or stages, a network without bottlenecks, a place taken twice.
+
+    Example:
+        >>> from hybrid_mm.plugins import AttentionResNet
+        >>> net = AttentionResNet(
+        ...     'mmdet.ResNet',
+        ...     conv2=dict(cfg=dict(type='hybrid_mm.SelectiveKernel')),
+        ...     depth=50,
+        ... )
+    """
+    net = _get(base)(**kwargs)
+    stages = [getattr(net, name) for name in net.res_layers]
+    for entry in _entries('conv2', conv2, {'cfg', 'stages', 'blocks', 'norm'}):
+        for stage in _chosen(entry, stages):
+            for index in entry.get('blocks', range(len(stage))):
+                _replace_conv2(stage[index], entry['cfg'], entry.get('norm'), net.norm_cfg)
+    for entry in _entries('stage_plugins', stage_plugins, {'cfg', 'stages', 'position'}):
+        for stage in _chosen(entry, stages):
+            _insert(stage, entry['cfg'], entry.get('position', 'after_stage'))
+    net._freeze_stages()
+    return net
+
+
+def _get(name: str) -> type:
+    """Class by its name in a config, in the scope of the library in use, as mmcv does it."""
+    if not isinstance(name, str):
+        return name
+    with ROOT.switch_scope_and_registry(None) as registry:
+        found = registry.get(name)
+    if found is None:
+        raise KeyError(f'{name!r} is not registered: give its scope, as in mmdet.ResNet')
+    return found
+
+
+def _entries(name: str, value: dict | Sequence[dict] | None, keys: set[str]) -> list[dict]:
+    entries = [value] if isinstance(value, dict) else list(value or ())
+    for entry in entries:
+        if 'cfg' not in entry or set(entry) - keys:
+            raise ValueError(f'{name}: keys {sorted(keys)} with cfg expected, got {sorted(entry)}')
+    return entries
+
+
+def _chosen(entry: dict, stages: list[nn.Sequential]) -> list[nn.Sequential]:
+    chosen = entry.get('stages') or (True,) * len(stages)
+    if len(chosen) != len(stages):
+        raise ValueError(f'stages: one bool for each of {len(stages)} stages, got {chosen}')
+    return [stage for stage, wanted in zip(stages, chosen, strict=True) if wanted]
+
+
+def _replace_conv2(block: nn.Module, cfg: dict, norm: bool | None, norm_cfg: dict) -> None:
+    conv = block.conv2
+    if not hasattr(block, 'conv3') or type(conv) is not nn.Conv2d:
+        raise ValueError(
+            'conv2 needs bottlenecks (depth 50, 101 or 152) with a plain 3x3 convolution: '
+            f'no dcn, and one entry a block; got {type(block).__name__} with {type(conv).__name__}'
+        )
+    cfg = dict(cfg)
+    kind = _get(cfg.pop('type'))
+    if 'norm_cfg' in inspect.signature(kind).parameters:
+        cfg.setdefault('norm_cfg', norm_cfg)
+    block.conv2 = kind(
+        conv.in_channels,
+        conv.out_channels,
+        stride=conv.stride[0],
+        dilation=conv.dilation[0],
+        groups=conv.groups,
+        **cfg,
+    )
+    if kind.replaces_norm if norm is None else not norm:
+        block.add_module(block.norm2_name, nn.Identity())
+
+
+def _insert(stage: nn.Sequential, cfg: dict, position: str) -> None:
+    if position not in _POSITIONS:
+        raise ValueError(f'position must be one of {", ".join(_POSITIONS)}, got {position!r}')
+    cfg = dict(cfg)
+    kind, postfix = _get(cfg.pop('type')), cfg.pop('postfix', '')
+    name = f'{kind._abbr_}{postfix}'
+    if name in stage._modules:
+        raise ValueError(f'{name} stands twice in a stage: give one of them a postfix')
+    last = next(key for key in reversed(stage._modules) if key.isdecimal())
+    block = stage._modules[last]
+    channels = getattr(block, 'conv3', block.conv2).out_channels
+    stage.add_module(name, kind(in_channels=channels, **cfg))
+    if position == 'before_last_block':
+        # a Sequential runs in the order of its modules; the numbers of the blocks stay
+        for key in list(stage._modules)[list(stage._modules).index(last) :]:
+            if key != name:
+                stage._modules[key] = stage._modules.pop(key)
