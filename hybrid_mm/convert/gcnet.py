@@ -53,6 +53,8 @@ def _convert(state: StateDict) -> StateDict:
     counts = {len(v) - 1 for k, v in out.items() if k.endswith('fc_cls.weight')}
     if len(counts) > 1:
         raise ValueError(f'{NAME}: box heads for different numbers of classes: {sorted(counts)}')
+    if not counts and any('conv_logits' in key for key in out):
+        raise ValueError(f'{NAME}: a mask head without a box head, which tells the classes')
     for key, value in out.items():
         if re.search(r'fc_cls\.\w+$', key):
             out[key] = torch.cat([value[1:], value[:1]])
