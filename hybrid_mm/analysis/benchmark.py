@@ -1,0 +1,396 @@
+"""Measure several ways to compute the same thing in one run: agreement, time and memory.
+
+A benchmark is a generator of :class:`Case`. Of every case the candidates get the same inputs; a
+candidate whose output or gradients differ from the first one's is an error, not a row. Then
+
+- time: the candidates take turns in every round, each round starting with another one, so that
+  noise of the machine hits all alike. Given are medians over the rounds, and as ratios the medians
+  of the quotients within a round.
+- memory: from the trace of torch's allocator (``max_memory_allocated`` on a GPU), so exact and the
+  same in every run: the largest sum of what is allocated beyond the inputs. Work space that a
+  library takes from the system past the allocator is not seen.
+
+To add a benchmark, write a module with ``cases(device, dtype, quick)`` and add it to
+``SUBCOMMANDS`` in ``tools/benchmark.py``; the first candidate is what the ratios refer to.
+"""
+
+import gc
+import os
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # else two lines per trace, read at the first one
+
+TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+MB = 2**20
+
+
+class DisagreementError(ValueError):
+    """A candidate computes something else than the first one."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Candidates for one computation.
+
+    Attributes:
+        name: Line of the tables.
+        inputs: Tensors by the names of the candidates' arguments; those that require gradients
+            are differentiated.
+        candidates: Functions of the inputs that return one tensor; the first is the baseline.
+        unavailable: Candidates that cannot be measured here, with the reason.
+        pixels: Size of the map, if the case is a point of a curve of time against size.
+    """
+
+    name: str
+    inputs: Mapping[str, Tensor]
+    candidates: Mapping[str, Callable[..., Tensor]]
+    unavailable: Mapping[str, str] = field(default_factory=dict)
+    pixels: int | None = None
+
+
+@dataclass
+class Row:
+    """Figures of one candidate: times in milliseconds, memory in bytes beyond the inputs.
+
+    ``inference`` is a forward pass without gradients, ``training`` forward and backward, ``kept``
+    what is held between the two besides the output. Ratios are multiples of the baseline's figure.
+    ``note`` says why there are none.
+    """
+
+    case: str
+    candidate: str
+    pixels: int | None = None
+    difference: float | None = None
+    inference_ms: float | None = None
+    inference_ratio: float | None = None
+    training_ms: float | None = None
+    training_ratio: float | None = None
+    inference_peak: int | None = None
+    training_peak: int | None = None
+    training_peak_ratio: float | None = None
+    kept: int | None = None
+    rounds: int = 0
+    note: str = ''
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    text = str(error)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in text
+    )
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+
+
+def memory(function: Callable[[], object], device: torch.device) -> tuple[int, int]:
+    """Bytes that a call allocates: the largest sum, and what is left while its result is held."""
+    gc.collect()
+    if device.type == 'cuda':
+        _synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        result = function()
+        _synchronize(device)
+        left = torch.cuda.memory_allocated(device) - before
+        peak = torch.cuda.max_memory_allocated(device) - before
+        del result
+        return peak, left
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
+        result = function()
+    events = [e for e in trace.profiler.kineto_results.events() if e.name() == '[memory]']
+    del result
+    peak = left = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        left += event.nbytes()
+        peak = max(peak, left)
+    return peak, left
+
+
+class _Runs:
+    """The passes of a case's candidates."""
+
+    def __init__(self, case: Case):
+        self.case = case
+        self.leaves = [x for x in case.inputs.values() if x.requires_grad]
+        self.device = next(iter(case.inputs.values())).device
+        self.dy: Tensor | None = None
+
+    def forward(self, name: str) -> Tensor:
+        return self.case.candidates[name](**self.case.inputs)
+
+    def inference(self, name: str) -> Tensor:
+        with torch.no_grad():
+            return self.forward(name)
+
+    def training(self, name: str) -> tuple[Tensor, ...]:
+        out = self.forward(name)
+        if self.dy is None:
+            generator = torch.Generator().manual_seed(0)
+            self.dy = torch.randn(out.shape, generator=generator).to(out)
+        if out.shape != self.dy.shape:
+            raise DisagreementError(
+                f'{self.case.name}: {name} gives an output of shape {tuple(out.shape)}, '
+                f'the first candidate one of {tuple(self.dy.shape)}'
+            )
+        return out.detach(), *torch.autograd.grad(out, self.leaves, self.dy)
+
+    def seconds(self, function: Callable[[str], object], name: str) -> float:
+        _synchronize(self.device)
+        start = time.perf_counter()
+        function(name)
+        _synchronize(self.device)
+        return time.perf_counter() - start
+
+
+def _difference(case: str, name: str, found: tuple, expected: tuple, leaves: list[str]) -> float:
+    """Largest difference of outputs and gradients, relative to the largest value of each."""
+    worst = 0.0
+    for what, a, b in zip(['output', *leaves], found, expected, strict=True):
+        limit = TOLERANCES[b.dtype]
+        a, b = a.double(), b.double()
+        error = ((a - b).abs().max() / b.abs().max().clamp_min(1e-30)).item()
+        error = error if error == error else float('inf')
+        if error > limit:
+            what = what if what == 'output' else f'gradient of {what}'
+            raise DisagreementError(
+                f'{case}: {name} differs in the {what} by {error:.1e} of its largest value '
+                f'(allowed {limit:.0e}); it is not measured'
+            )
+        worst = max(worst, error)
+    return worst
+
+
+def measure(case: Case, seconds: float = 20.0, rounds: int = 20) -> list[Row]:
+    """Check that the candidates agree, then measure them.
+
+    Args:
+        case: What to measure.
+        seconds: Time for the rounds; three are made in any case.
+        rounds: Largest number of rounds.
+
+    Returns:
+        One row per candidate, those that are unavailable or out of memory with a note only.
+
+    Raises:
+        DisagreementError: A candidate computes something else.
+    """
+    runs = _Runs(case)
+    rows = {n: Row(case.name, n, case.pixels) for n in (*case.candidates, *case.unavailable)}
+    for name, reason in case.unavailable.items():
+        rows[name].note = reason
+    leaves = [n for n, x in case.inputs.items() if x.requires_grad]
+    expected, usable = None, []
+    for name in case.candidates:
+        try:
+            found = runs.training(name)
+            expected = expected or found
+            rows[name].difference = _difference(case.name, name, found, expected, leaves)
+            del found
+            _memory(runs, name, rows[name])
+            usable.append(name)
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            rows[name].note = 'out of memory'
+    del expected
+    _times(runs, usable, rows, seconds, rounds)
+    base = rows[usable[0]] if usable else None
+    for name in usable:
+        rows[name].training_peak_ratio = rows[name].training_peak / base.training_peak
+    return list(rows.values())
+
+
+def _memory(runs: _Runs, name: str, row: Row) -> None:
+    row.inference_peak, _ = memory(lambda: runs.inference(name), runs.device)
+    row.training_peak, _ = memory(lambda: runs.training(name), runs.device)
+    _, left = memory(lambda: runs.forward(name), runs.device)
+    row.kept = left - runs.dy.numel() * runs.dy.element_size()
+
+
+def _times(
+    runs: _Runs, names: list[str], rows: dict[str, Row], seconds: float, rounds: int
+) -> None:
+    passes = dict(inference=runs.inference, training=runs.training)
+    samples = {(kind, name): [] for kind in passes for name in names}
+    gc.collect()
+    gc.disable()
+    try:
+        end = time.perf_counter() + seconds
+        for i in range(rounds if names else 0):
+            first = i % len(names)
+            for name in (*names[first:], *names[:first]):
+                for kind, function in passes.items():
+                    samples[kind, name].append(runs.seconds(function, name))
+            if i >= 2 and time.perf_counter() > end:
+                break
+    finally:
+        gc.enable()
+    for kind, name in samples:
+        own, base = samples[kind, name], samples[kind, names[0]]
+        setattr(rows[name], f'{kind}_ms', statistics.median(own) * 1e3)
+        quotients = [a / b for a, b in zip(own, base, strict=True)]
+        setattr(rows[name], f'{kind}_ratio', statistics.median(quotients))
+        rows[name].rounds = len(own)
+
+
+@contextmanager
+def memory_limit(gib: float | None) -> Iterator[None]:
+    """Let allocations on the CPU beyond this many GiB fail instead of troubling the machine."""
+    if gib is None:
+        yield
+        return
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (int(gib * 2**30), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def environment(device: torch.device, packages: Iterable[str] = ()) -> dict[str, str]:
+    """What the figures depend on: machine, threads, versions of torch and of other packages."""
+    import importlib.metadata
+
+    cpu = platform.processor() or platform.machine()
+    info = Path('/proc/cpuinfo')
+    if info.exists():
+        lines = [x for x in info.read_text().splitlines() if x.startswith('model name')]
+        cpu = lines[0].partition(':')[2].strip() if lines else cpu
+    found = dict(
+        date=time.strftime('%Y-%m-%d'),
+        cpu=f'{cpu}, {os.cpu_count()} logical cores',
+        threads=str(torch.get_num_threads()),
+        python=platform.python_version(),
+        torch=torch.__version__,
+    )
+    if device.type == 'cuda':
+        found['gpu'] = f'{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}'
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = 'not installed'
+    return found
+
+
+def as_json(name: str, surroundings: dict[str, str], rows: list[Row]) -> dict:
+    """Everything that was measured."""
+    return dict(benchmark=name, environment=surroundings, rows=[asdict(row) for row in rows])
+
+
+HEAD = (
+    'case', 'candidate', 'forward ms', 'x', 'with backward ms', 'x', 'peak MB',
+    'peak with backward MB', 'x', 'kept MB', 'difference',
+)  # fmt: skip
+LEGEND = (
+    'Peak memory is what is allocated beyond the inputs, kept what is held between forward and '
+    'backward besides the output; x is the multiple of the first candidate; the difference of '
+    'outputs and gradients is relative to their largest value.'
+)
+
+
+def cells(row: Row) -> list[str]:
+    """A row as text, in the order of ``HEAD``."""
+    if row.note:
+        return [row.case, f'{row.candidate} (not measured)', *['-'] * (len(HEAD) - 2)]
+    return [
+        row.case,
+        row.candidate,
+        f'{row.inference_ms:.1f}',
+        f'{row.inference_ratio:.2f}',
+        f'{row.training_ms:.1f}',
+        f'{row.training_ratio:.2f}',
+        f'{row.inference_peak / MB:.1f}',
+        f'{row.training_peak / MB:.1f}',
+        f'{row.training_peak_ratio:.2f}',
+        f'{row.kept / MB:.1f}',
+        f'{row.difference:.0e}',
+    ]
+
+
+def notes(rows: list[Row]) -> list[str]:
+    """Why candidates were not measured, each reason once."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row.note:
+            reasons.setdefault((row.candidate, row.note), []).append(row.case)
+    return [
+        f'{candidate}: {note} ({len(found)} cases)' for (candidate, note), found in reasons.items()
+    ]
+
+
+def markdown(name: str, surroundings: dict[str, str], rows: list[Row]) -> str:
+    """Section of a document."""
+    lines = [
+        f'## {name}\n',
+        '; '.join(f'{k} {v}' for k, v in surroundings.items()) + '.\n',
+        f'{LEGEND}\n',
+        '| ' + ' | '.join(HEAD) + ' |',
+        '|' + '---|' * len(HEAD),
+        *('| ' + ' | '.join(cells(row)) + ' |' for row in rows),
+        *(f'\n{note}' for note in notes(rows)),
+    ]
+    return '\n'.join(lines) + '\n'
+
+
+def put_into(path: Path, name: str, text: str) -> None:
+    """Replace the section of a benchmark in a document, or append it."""
+    begin, end = f'<!-- benchmark:{name}:begin -->', f'<!-- benchmark:{name}:end -->'
+    old = path.read_text() if path.exists() else '# Benchmarks\n'
+    before, found, rest = old.partition(begin)
+    after = rest.partition(end)[2] if found else '\n'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'{before.rstrip()}\n\n{begin}\n{text}{end}{after}')
+
+
+def plot(name: str, rows: list[Row], path: Path) -> None:
+    """Draw time and memory as multiples of the baseline, and time against pixels if there is."""
+    from matplotlib.figure import Figure
+
+    bars = [r for r in rows if r.training_ms is not None and r.pixels is None]
+    points = [r for r in rows if r.training_ms is not None and r.pixels is not None]
+    panels = 2 * bool(bars) + bool(points)
+    if not panels:
+        return
+    figure = Figure(figsize=(6 * panels, 5), layout='constrained')
+    axes = list(figure.subplots(1, panels, squeeze=False)[0])
+    figure.suptitle(f'{name}: forward and backward')
+    names = list(dict.fromkeys(r.case for r in bars))
+    candidates = list(dict.fromkeys(r.candidate for r in bars))
+    for key, title in (('training_ratio', 'time'), ('training_peak_ratio', 'peak memory')):
+        if not bars:
+            break
+        ax = axes.pop(0)
+        for i, candidate in enumerate(candidates):
+            found = [(names.index(r.case), getattr(r, key)) for r in bars
+                     if r.candidate == candidate]  # fmt: skip
+            height = 0.8 / len(candidates)
+            at = [y + height * (i - (len(candidates) - 1) / 2) for y, _ in found]
+            ax.barh(at, [x for _, x in found], height, label=candidate)
+        ax.set_yticks(range(len(names)), names)
+        ax.invert_yaxis()
+        ax.set_xscale('log')
+        ax.axvline(1, color='black', linewidth=0.8)
+        ax.set_xlabel(f'{title}, multiple of {candidates[0]}')
+        ax.legend(fontsize='small')
+    for candidate in dict.fromkeys(r.candidate for r in points):
+        line = [(r.pixels, r.training_ms) for r in points if r.candidate == candidate]
+        axes[0].loglog(*zip(*sorted(line), strict=True), marker='o', label=candidate)
+        axes[0].set_xlabel('pixels')
+        axes[0].set_ylabel('ms')
+        axes[0].legend(fontsize='small')
+    figure.savefig(path, dpi=120)

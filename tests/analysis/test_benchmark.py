@@ -1,0 +1,156 @@
+"""The measurements against what is known, and what must not be measured."""
+
+import json
+
+import pytest
+import torch
+
+from hybrid_mm.analysis import benchmark_local_attention
+from hybrid_mm.analysis.benchmark import (
+    Case,
+    DisagreementError,
+    as_json,
+    environment,
+    markdown,
+    measure,
+    memory,
+    memory_limit,
+    plot,
+    put_into,
+)
+
+CPU = torch.device('cpu')
+SIZE = 4 * 1024  # bytes of the inputs below
+
+
+def inputs(grad=True):
+    return dict(x=torch.rand(32, 32, requires_grad=grad))
+
+
+def twice(x):
+    return (x * 2).exp()
+
+
+def row_of(rows, candidate):
+    (row,) = [r for r in rows if r.candidate == candidate]
+    return row
+
+
+def test_memory_of_known_calls():
+    x = inputs(grad=False)['x']
+
+    def chain():
+        a = x + 1
+        b = a + 1  # two alive
+        del a
+        return b.sin()  # two alive
+
+    # the scalars are tensors of a few bytes
+    assert memory(chain, CPU) == (pytest.approx(2 * SIZE, abs=64), SIZE)
+    assert memory(lambda: torch.cat([x, x]).sum().item(), CPU)[0] == pytest.approx(2 * SIZE, abs=64)
+    assert memory(lambda: x.view(-1), CPU) == (0, 0)
+
+
+def test_memory_of_the_passes():
+    def thrice(x):
+        return x.exp().exp().exp()  # each keeps its result, the last one is the output
+
+    (row,) = measure(Case('c', inputs(), dict(a=thrice)), rounds=1)
+    assert row.kept == 2 * SIZE
+    assert row.inference_peak == 2 * SIZE
+    # in the backward pass three results, and the incoming and the outgoing gradient of a step
+    assert 4 * SIZE <= row.training_peak <= 5 * SIZE
+
+
+def test_rows():
+    case = Case(
+        'c', inputs(), dict(a=twice, b=lambda x: x.exp().square()), dict(c='no such package')
+    )
+    a, b, c = measure(case, rounds=3)
+    assert (a.candidate, b.candidate, c.candidate) == ('a', 'b', 'c')
+    assert a.inference_ratio == a.training_ratio == a.training_peak_ratio == 1
+    assert 0 < b.difference < 1e-5
+    assert a.difference == 0
+    assert b.rounds == 3
+    assert b.training_ms > 0
+    assert b.training_ratio > 0
+    assert (c.note, c.training_ms) == ('no such package', None)
+
+
+def test_rounds_stop_after_the_time():
+    rows = measure(Case('c', inputs(), dict(a=twice)), seconds=0, rounds=50)
+    assert rows[0].rounds == 3
+
+
+@pytest.mark.parametrize(
+    ('wrong', 'what'),
+    [
+        (lambda x: (x * 2.02).exp(), 'output'),
+        (lambda x: (x.detach() * 2).exp() + 0 * x, 'gradient of x'),
+        (lambda x: (x * 2).exp()[:5], 'output of shape'),
+        (lambda x: (x * 2).exp() * float('nan'), 'output'),
+    ],
+)
+def test_a_candidate_that_disagrees_is_an_error(wrong, what):
+    with pytest.raises(DisagreementError, match=rf'c: odd .*{what}'):
+        measure(Case('c', inputs(), dict(a=twice, odd=wrong)))
+
+
+def test_other_errors_pass():
+    def broken(x):
+        raise RuntimeError('something else')
+
+    with pytest.raises(RuntimeError, match='something else'):
+        measure(Case('c', inputs(), dict(a=twice, b=broken)))
+
+
+def test_out_of_memory_is_a_note():
+    def greedy(x):
+        return twice(x) + torch.empty(2**35, dtype=torch.uint8)[0]
+
+    with memory_limit(16):
+        rows = measure(Case('c', inputs(), dict(a=greedy, b=twice)), rounds=1)
+    assert row_of(rows, 'a').note == 'out of memory'
+    assert row_of(rows, 'b').training_ratio == 1  # the first that could be measured
+    torch.empty(2**34, dtype=torch.uint8)  # 16 GiB, untouched: the limit is gone
+
+
+def test_reports(tmp_path):
+    rows = measure(Case('one', inputs(), dict(a=twice), dict(b='not here')), rounds=1)
+    rows += measure(Case('two', inputs(), dict(a=twice), pixels=1024), rounds=1)
+    where = environment(CPU, ['nosuchpackage'])
+    assert where['nosuchpackage'] == 'not installed'
+    figures = json.loads(json.dumps(as_json('n', where, rows)))
+    assert [r['case'] for r in figures['rows']] == ['one', 'one', 'two']
+    assert figures['environment']['torch'] == torch.__version__
+
+    text = markdown('n', where, rows)
+    assert '| one | a |' in text
+    assert '| one | b (not measured) | - |' in text
+    assert 'b: not here (1 cases)' in text
+
+    file = tmp_path / 'docs' / 'b.md'
+    put_into(file, 'n', text)
+    put_into(file, 'm', 'other\n')
+    before = file.read_text()
+    put_into(file, 'n', 'new\n')
+    assert file.read_text() == before.replace(text, 'new\n')
+    assert file.read_text().startswith('# Benchmarks\n')
+
+    plot('n', rows, tmp_path / 'n.png')
+    assert (tmp_path / 'n.png').stat().st_size > 5000
+
+
+def test_local_attention_candidates_agree():
+    """In double precision: engine, gather, unfold, and timm's and NATTEN's where they are."""
+    found = {}
+    for case in benchmark_local_attention.cases(CPU, torch.float64, quick=True):
+        for row in measure(case, seconds=0, rounds=1):
+            assert row.note or row.difference < 1e-12, row
+            found.setdefault(row.candidate, []).append(row)
+    assert {'tiled', 'gather', 'unfold', 'NATTEN', 'timm HaloAttn', 'timm BottleneckAttn'} <= set(
+        found
+    )
+    assert len(found['tiled']) == 5
+    for candidate in ('tiled', 'gather', 'unfold'):
+        assert not any(row.note for row in found[candidate])

@@ -1,0 +1,135 @@
+"""Measure operators beside other ways to compute the same, in one run, as ratios.
+
+python tools/benchmark.py local_attention                    # minutes; table
+python tools/benchmark.py local_attention --out DIR          # and .json, .md, .png in DIR
+python tools/benchmark.py local_attention --docs docs/benchmarks.md
+python tools/benchmark.py local_attention --only 'window 7*' --rounds 5
+
+Outputs and gradients of all candidates are compared before anything is timed; a candidate that
+computes something else ends the run. Candidates of other packages (timm, NATTEN) are measured
+where they can be imported.
+
+A new subcommand: a module with `cases(device, dtype, quick)`, a generator of
+`hybrid_mm.analysis.benchmark.Case` whose first candidate is the baseline, and with `PACKAGES`,
+whose versions are reported; and its line in SUBCOMMANDS.
+"""
+
+import fnmatch
+import importlib
+import json
+import sys
+from pathlib import Path
+
+from hybrid_mm.engine import cli
+
+SUBCOMMANDS = {'local_attention': 'hybrid_mm.analysis.benchmark_local_attention'}
+DTYPES = ('float32', 'float64', 'bfloat16', 'float16')
+
+
+@cli.tool
+def main(argv=None):
+    """Run the tool."""
+    parser = cli.parser(__doc__)
+    parser.add_argument('benchmark', choices=SUBCOMMANDS, help='what to measure')
+    parser.add_argument('--device', default='cpu', help='cpu or cuda[:N] (default: cpu)')
+    parser.add_argument('--dtype', default='float32', choices=DTYPES)
+    parser.add_argument('--threads', type=int, help="torch's threads (default: as it is)")
+    parser.add_argument('--rounds', type=int, default=20, help='at most so many (default: 20)')
+    parser.add_argument(
+        '--seconds',
+        type=float,
+        default=20.0,
+        help='per case; three rounds are made in any case (default: 20)',
+    )
+    parser.add_argument('--only', metavar='PATTERN', help="cases whose name fits, as 'window 7*'")
+    parser.add_argument('--quick', action='store_true', help='tiny cases, to try the tool')
+    parser.add_argument(
+        '--memory-limit',
+        type=float,
+        metavar='GIB',
+        help='on a CPU, let a candidate that wants more fail as out of memory',
+    )
+    parser.add_argument('--json', action='store_true', help='print JSON instead of the table')
+    parser.add_argument('--out', metavar='DIR', type=Path, help='write .json, .md and .png there')
+    parser.add_argument('--docs', metavar='FILE', type=Path, help='put the section into this file')
+    args = parser.parse_args(argv)
+
+    import torch
+
+    from hybrid_mm.analysis import benchmark
+
+    device = _device(args.device)
+    module = importlib.import_module(SUBCOMMANDS[args.benchmark])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(args.threads or threads)
+    rows = []
+    try:
+        surroundings = benchmark.environment(device, module.PACKAGES)
+        surroundings['dtype'] = args.dtype
+        with benchmark.memory_limit(args.memory_limit):
+            for case in module.cases(device, getattr(torch, args.dtype), args.quick):
+                if args.only and not fnmatch.fnmatch(case.name, args.only):
+                    continue
+                print(f'{case.name} ...', file=sys.stderr, flush=True)
+                rows += benchmark.measure(case, args.seconds, args.rounds)
+    except benchmark.DisagreementError as error:
+        raise cli.UserError(str(error)) from error
+    finally:
+        torch.set_num_threads(threads)
+    if not rows:
+        raise cli.UserError(f'--only {args.only!r} fits no case')
+    _report(args, surroundings, rows)
+
+
+def _device(name: str):
+    import torch
+
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise cli.UserError(f'--device {name!r}: expected cpu or cuda[:N]') from error
+    if device.type == 'cuda' and not torch.cuda.is_available():
+        raise cli.UserError('--device cuda: torch sees no GPU here')
+    return device
+
+
+def _report(args, surroundings, rows) -> None:
+    from hybrid_mm.analysis import benchmark
+
+    figures = json.dumps(benchmark.as_json(args.benchmark, surroundings, rows), indent=1)
+    text = benchmark.markdown(args.benchmark, surroundings, rows)
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+        (args.out / f'{args.benchmark}.json').write_text(figures + '\n')
+        (args.out / f'{args.benchmark}.md').write_text(text)
+        benchmark.plot(args.benchmark, rows, args.out / f'{args.benchmark}.png')
+    if args.docs:
+        benchmark.put_into(args.docs, args.benchmark, text)
+    if args.json:
+        print(figures)
+        return
+
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console = console if console.is_terminal else Console(width=160)
+    console.print('; '.join(f'{k} {v}' for k, v in surroundings.items()))
+    table = Table(box=box.SIMPLE)
+    for i, head in enumerate(benchmark.HEAD):
+        table.add_column(head, justify='right' if i > 1 else 'left')
+    case = None
+    for row in rows:
+        if row.case != case:
+            table.add_section()
+        values = benchmark.cells(row)
+        table.add_row('' if row.case == case else values[0], *values[1:])
+        case = row.case
+    console.print(table)
+    for line in (*benchmark.notes(rows), benchmark.LEGEND):
+        console.print(line)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
