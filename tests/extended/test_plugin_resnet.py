@@ -3,14 +3,12 @@
 import pytest
 import torch
 from mmengine.registry import MODELS as ROOT
-from torch import nn
 
 import hybrid_mm.registry  # noqa: F401
 
 SMALL = dict(depth=50, base_channels=8, norm_eval=False)
 GC = [dict(cfg=dict(type='ContextBlock', ratio=1 / 4), stages=(False, True, True, True),
            position='after_conv3')]  # fmt: skip
-SINGLE = [dict(cfg=dict(type='NonLocal2d'), stages=(False, False, True, False), block=-2)]
 
 
 def build(kind='hybrid_mm.PluginResNet', **kwargs):
@@ -74,92 +72,6 @@ def test_every_library_builds_it(scope):
     assert [m.shape[1] for m in model(torch.rand(1, 3, 64, 64))] == [32, 64, 128, 256]
 
 
-class Plus(nn.Module):
-    """A module that adds a constant to a map."""
-
-    def __init__(self, in_channels, value=1.0):
-        super().__init__()
-        self.value = nn.Parameter(torch.full((in_channels, 1, 1), value))
-
-    def forward(self, x):
-        return x + self.value
-
-
-def test_modules_behind_blocks():
-    behind = [
-        dict(cfg=dict(type=Plus, value=7.0), stages=(True, False, False, False)),
-        dict(cfg=dict(type=Plus, value=3.0), stages=(False, False, True, False), block=-2),
-    ]
-    plain, model = build().eval(), build(stage_plugins=behind).eval()
-    assert set(model.state_dict()) - set(plain.state_dict()) == {'plus1.value', 'plus3.value'}
-    x = torch.rand(1, 3, 64, 64)
-    assert torch.equal(model(x)[0], plain(x)[0] + 7)
-    z = model(x)[1]
-    for index, block in enumerate(model.layer3):
-        z = block(z) + (3 if index == 4 else 0)
-    assert torch.equal(model(x)[2], z)
-    frozen = build(stage_plugins=behind, frozen_stages=2).train()
-    assert {n for n, p in frozen.named_parameters() if p.requires_grad and 'plus' in n} == {
-        'plus3.value'
-    }
-
-
-@pytest.mark.parametrize('plugin, message', [
-    (dict(cfg=dict(type=Plus), stages=(True,)), '4 expected'),
-    (dict(cfg=dict(type=Plus), block=3), 'stage 1 has no block 3'),
-])  # fmt: skip
-def test_wrong_stage_plugins(plugin, message):
-    with pytest.raises(ValueError, match=message):
-        build(stage_plugins=[plugin])
-    with pytest.raises(ValueError, match='plus1 is there already'):
-        build(stage_plugins=[dict(cfg=dict(type=Plus))] * 2)
-
-
-class Shift(nn.Module):
-    """In the place of a 3x3 convolution."""
-
-    def __init__(self, in_channels, channels, kernel_size, stride, padding, dilation, bias):
-        super().__init__()
-        self.stride, self.weight = stride, nn.Parameter(torch.ones(1))
-
-    def forward(self, x):
-        return self.weight * x[..., :: self.stride, :: self.stride]
-
-
-def test_another_operator_in_the_place_of_conv2():
-    conv2 = dict(cfg=dict(type=Shift), stages=(False, False, False, True), norm=False)
-    model = build(conv2=conv2)
-    assert isinstance(model.layer4[0].conv2, Shift)
-    assert isinstance(model.layer4[2].bn2, nn.Identity)
-    assert isinstance(model.layer3[0].conv2, nn.Conv2d)
-    assert 'layer4.0.bn2.weight' not in model.state_dict()
-    assert [m.shape[-1] for m in model(torch.rand(2, 3, 64, 64))] == [16, 8, 4, 2]
-    with pytest.raises(ValueError, match='conv2 and dcn'):
-        build(conv2=conv2, dcn=dict(type='DCN'), stage_with_dcn=(True,) * 4)
-
-
-def test_a_single_non_local_block_starts_as_identity():
-    plain, model = build().eval(), build(stage_plugins=SINGLE).eval()
-    x = torch.rand(1, 3, 64, 64)
-    assert set(dict(model.plugin_modules())) == {'nonlocal_block3'}
-    assert torch.equal(model(x)[-1], plain(x)[-1])
-
-
-class Norm(nn.BatchNorm2d):
-    def __init__(self, in_channels):
-        super().__init__(in_channels)
-
-
-def test_norms_of_modules_may_learn_their_statistics():
-    plugins = [dict(cfg=dict(type=Norm), position='after_conv3')]
-    settings = dict(plugins=plugins, norm_eval=True, frozen_stages=1)
-    held = build(**settings).train()
-    free = build(**settings, norm_eval_plugins=False).train()
-    assert not any(m.training for m in held.modules() if isinstance(m, nn.BatchNorm2d))
-    training = {n for n, m in free.named_modules() if m.training and isinstance(m, nn.BatchNorm2d)}
-    assert training == {n for n, _ in free.plugin_modules() if not n.startswith('layer1')}
-
-
 def pretrained(tmp_path, source, **kwargs):
     torch.save(source.state_dict() | {'fc.weight': torch.zeros(1)}, tmp_path / 'x.pth')
     model = build(init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'x.pth')), **kwargs)
@@ -186,3 +98,45 @@ def test_weights_of_another_network_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match='pre-trained weights not found'):
         init = dict(type='Pretrained', checkpoint=str(tmp_path / 'none.pth'))
         build(init_cfg=init).init_weights()
+
+
+def between(**kwargs):
+    """One CBAM in every block and one BAM behind the first three stages."""
+    return build(
+        'hybrid_mm.AttentionResNet',
+        base='hybrid_mm.PluginResNet',
+        stage_plugins=dict(cfg=dict(type='hybrid_mm.BAM'), stages=(True, True, True, False)),
+        plugins=[dict(cfg=dict(type='hybrid_mm.CBAM'), position='after_conv3')],
+        **kwargs,
+    )
+
+
+def test_plugins_in_and_between_blocks(tmp_path):
+    names = [name for name, _ in between().plugins_by_name()]
+    assert len(names) == 16 + 3
+    assert {'layer1.0.cbam', 'layer3.bam'} <= set(names)
+    init = dict(type='Pretrained', checkpoint=str(tmp_path / 'x.pth'))
+    torch.save(randomise(build('mmdet.ResNet')).state_dict(), tmp_path / 'x.pth')
+    with pytest.raises(ValueError, match=r'no weights for layer1\.0\.cbam.*frozen_stages=1'):
+        between(frozen_stages=1, init_cfg=init).init_weights()
+    source = randomise(between())
+    torch.save(source.state_dict(), tmp_path / 'x.pth')
+    model = between(frozen_stages=1, init_cfg=init)
+    model.init_weights()
+    assert all(torch.equal(v, source.state_dict()[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize('trained', [True, False])
+def test_norms_of_plugins_follow_norm_eval_if_they_have_statistics(tmp_path, trained):
+    source = between() if trained else build('mmdet.ResNet')
+    torch.save(randomise(source).state_dict(), tmp_path / 'x.pth')
+    init = dict(type='Pretrained', checkpoint=str(tmp_path / 'x.pth'))
+    model = between(norm_eval=True, init_cfg=init)
+    model.init_weights()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    model.train()
+    model(torch.rand(2, 3, 64, 64))
+    after = model.state_dict()
+    changed = {k for k in after if 'running' in k and not torch.equal(before[k], after[k])}
+    statistics = {k for k in after if '.running_' in k and 'bam.' in k}
+    assert changed == (set() if trained else statistics)
