@@ -1,7 +1,7 @@
 """What the attention modules share: initialisation, norms inside a frozen ResNet, gates."""
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -62,7 +62,7 @@ def positive(name: str, value: float, owner: object) -> None:
         raise ValueError(f'{type(owner).__name__}: {name} must be positive, got {value}')
 
 
-def odd_kernel(kernel_size: int, owner: object) -> int:
+def odd_kernel(kernel_size: int, owner: object, name: str = 'kernel_size') -> int:
     """Check that a kernel has a centre and return its size.
 
     Raises:
@@ -70,7 +70,7 @@ def odd_kernel(kernel_size: int, owner: object) -> int:
     """
     if kernel_size < 1 or kernel_size % 2 == 0:
         raise ValueError(
-            f'{type(owner).__name__}: kernel_size must be odd and positive, got {kernel_size}'
+            f'{type(owner).__name__}: {name} must be odd and positive, got {kernel_size}'
         )
     return kernel_size
 
@@ -198,24 +198,45 @@ class Plugin(ResNetModule):
 class SpatialOperator(ResNetModule):
     """Base of what takes the place of the 3x3 convolution of a bottleneck.
 
-    A subclass takes ``in_channels``, ``out_channels``, ``stride``, ``dilation`` and ``groups`` of
-    that convolution first and maps (N, in_channels, H, W) to (N, out_channels, ceil(H / stride),
-    ceil(W / stride)). Its batch norms are norms of the network: they follow its ``norm_cfg`` and
-    its ``norm_eval``.
+    A subclass takes the arguments of that convolution first, as ``conv_cfg`` and ``dcn`` types of
+    mmcv do, and maps (N, in_channels, H, W) to (N, out_channels, ceil(H / stride),
+    ceil(W / stride)). Its batch norms are norms of the network: they follow its ``norm_eval``.
+
+    Args:
+        kernel_size: 3.
+        padding: None or the dilation.
+        dilation: Dilation of the convolution.
+        bias: False.
+        norm_cfg: Norm, if the operator has any.
+
+    Raises:
+        ValueError: Another convolution.
     """
 
     # whether it has its own norm, so that the one behind the convolution goes
     replaces_norm: ClassVar[bool] = False
 
-    def only(self, **required: int) -> None:
-        """Check settings of the convolution that the operator does not have.
+    def __init__(
+        self,
+        kernel_size: int,
+        padding: int | None,
+        dilation: int,
+        bias: bool,
+        norm_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(norm_cfg)
+        self.must_be('kernel_size', kernel_size, 3)
+        self.must_be('padding', padding, None, dilation)
+        self.must_be('bias', bias, False)
+
+    def must_be(self, name: str, value: Any, *possible: Any) -> None:
+        """Check an argument of the convolution that the operator does not have.
 
         Raises:
-            ValueError: One of them is not the given pair of (value, only possible value).
+            ValueError: It is none of the possible values.
         """
-        for name, (value, possible) in required.items():
-            if value != possible:
-                raise ValueError(
-                    f'{type(self).__name__} has no {name}: {possible} expected, got {value}. '
-                    'Choose other stages or another ResNet'
-                )
+        if value not in possible:
+            raise ValueError(
+                f'{type(self).__name__} replaces convolutions with {name} '
+                f'{" or ".join(map(str, possible))}, got {value}'
+            )

@@ -18,20 +18,23 @@ class LambdaLayer(SpatialOperator):
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output, a multiple of ``num_heads``; by default the same.
+        kernel_size: 3, of the convolution that is replaced.
         stride: 1, or 2: a mean over 2x2 positions behind.
+        padding: Of the convolution that is replaced.
         dilation: Dilation of the position lambdas.
         groups: 1.
+        bias: False.
         num_heads: Heads of the queries; all share keys and values.
         key_channels: Channels K of a query and a key; by default ``qk_ratio * out_channels`` to a
             multiple of 8, divided by ``num_heads``.
         qk_ratio: See ``key_channels``.
-        kernel_size: Size of the surroundings, odd, one number or (rows, columns).
+        window: Size of the surroundings, odd, one number or (rows, columns).
         position_bias: Bias of the position lambdas.
         qkv_bias: Bias of the projection.
         norm_cfg: Norm of queries and values.
 
     Raises:
-        ValueError: An even kernel size, channels that the heads do not divide, groups.
+        ValueError: An even window, channels that the heads do not divide, groups.
     """
 
     replaces_norm = True
@@ -40,28 +43,32 @@ class LambdaLayer(SpatialOperator):
         self,
         in_channels: int,
         out_channels: int | None = None,
+        kernel_size: int = 3,
         stride: int = 1,
+        padding: int | None = None,
         dilation: int = 1,
         groups: int = 1,
+        bias: bool = False,
+        *,
         num_heads: int = 4,
         key_channels: int | None = 16,
         qk_ratio: float = 1.0,
-        kernel_size: int | tuple[int, int] = 9,
+        window: int | tuple[int, int] = 9,
         position_bias: bool = True,
         qkv_bias: bool = False,
         norm_cfg: dict | None = None,
     ) -> None:
-        super().__init__(norm_cfg)
+        super().__init__(kernel_size, padding, dilation, bias, norm_cfg)
         out_channels = out_channels or in_channels
         if stride not in (1, 2):
             raise ValueError(f'LambdaLayer: stride must be 1 or 2, got {stride}')
-        self.only(groups=(groups, 1))
+        self.must_be('groups', groups, 1)
         positive('num_heads', num_heads, self)
         if out_channels % num_heads:
             raise ValueError(
                 f'LambdaLayer: {out_channels} channels are no multiple of {num_heads} heads'
             )
-        size = (kernel_size,) * 2 if isinstance(kernel_size, int) else tuple(kernel_size)
+        size = (window,) * 2 if isinstance(window, int) else tuple(window)
         if key_channels is None:
             key_channels = make_divisible(out_channels * qk_ratio, 8, 0.9) // num_heads
         self.num_heads, self.stride, self.dilation = num_heads, stride, dilation
@@ -71,7 +78,7 @@ class LambdaLayer(SpatialOperator):
         self.norm_v = self.build_norm(self.widths[2])
         # never called: it holds the embeddings
         self.position = nn.Conv2d(
-            1, key_channels, tuple(odd_kernel(s, self) for s in size), bias=position_bias
+            1, key_channels, tuple(odd_kernel(s, self, 'window') for s in size), bias=position_bias
         )
         self.reset_parameters()
 

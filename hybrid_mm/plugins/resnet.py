@@ -35,8 +35,9 @@ def AttentionResNet(
             or one with its scope, such as 'mmdet.ResNet'.
         conv2: What stands in the place of the 3x3 convolutions, one dict or several, each with
 
-            - ``cfg``: type and arguments of a :class:`~hybrid_mm.plugins.base.SpatialOperator`;
-              it gets the norm_cfg of the network if it has such an argument and does not name one;
+            - ``cfg``: type and arguments of a :class:`~hybrid_mm.plugins.base.SpatialOperator` or
+              of any layer that can be a ``conv_cfg``; it gets the norm_cfg of the network if it has
+              such an argument and does not name one;
             - ``stages``: one bool for each stage, by default all;
             - ``blocks``: indices of blocks within those stages, -1 the last; by default all;
             - ``norm``: whether to keep the norm behind; by default if the operator has none.
@@ -117,12 +118,15 @@ def _replace_conv2(block: nn.Module, cfg: dict, norm: bool | None, norm_cfg: dic
     block.conv2 = kind(
         conv.in_channels,
         conv.out_channels,
+        kernel_size=conv.kernel_size[0],
         stride=conv.stride[0],
+        padding=conv.padding[0],
         dilation=conv.dilation[0],
         groups=conv.groups,
+        bias=False,
         **cfg,
     )
-    if kind.replaces_norm if norm is None else not norm:
+    if getattr(kind, 'replaces_norm', False) if norm is None else not norm:
         block.add_module(block.norm2_name, nn.Identity())
 
 

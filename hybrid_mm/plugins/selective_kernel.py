@@ -30,9 +30,12 @@ class SelectiveKernel(SpatialOperator):
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output; by default the same.
+        kernel_size: 3, of the convolution that is replaced.
         stride: Stride of all branches.
+        padding: Of the convolution that is replaced.
         dilation: Dilation of all branches.
         groups: Groups of the convolutions (32 in SKNet-50).
+        bias: False.
         kernel_sizes: One branch for each, odd and at least 3.
         dilated: Realise larger kernels as 3x3 with dilation, 5x5 with dilation 2.
         ratio: The hidden width of the weights is out_channels / ratio to a multiple of 8.
@@ -51,9 +54,13 @@ class SelectiveKernel(SpatialOperator):
         self,
         in_channels: int,
         out_channels: int | None = None,
+        kernel_size: int = 3,
         stride: int = 1,
+        padding: int | None = None,
         dilation: int = 1,
         groups: int = 1,
+        bias: bool = False,
+        *,
         kernel_sizes: Sequence[int] = (3, 5),
         dilated: bool = True,
         ratio: float = 16,
@@ -62,7 +69,7 @@ class SelectiveKernel(SpatialOperator):
         split_input: bool = False,
         norm_cfg: dict | None = None,
     ) -> None:
-        super().__init__(norm_cfg)
+        super().__init__(kernel_size, padding, dilation, bias, norm_cfg)
         positive('ratio', ratio, self)
         out_channels = out_channels or in_channels
         branches = len(kernel_sizes)
@@ -74,7 +81,7 @@ class SelectiveKernel(SpatialOperator):
         inputs = in_channels // branches if split_input else in_channels
         self.paths = nn.ModuleList()
         for size in kernel_sizes:
-            positive('kernel size - 2', odd_kernel(size, self) - 2, self)
+            positive('kernel size - 2', odd_kernel(size, self, 'kernel_sizes') - 2, self)
             d = dilation * (size // 2) if dilated else dilation
             k = 3 if dilated else size
             conv = nn.Conv2d(
