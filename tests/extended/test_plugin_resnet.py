@@ -85,7 +85,7 @@ def test_weights_of_a_plain_resnet(tmp_path):
     x = torch.rand(1, 3, 64, 64)
     assert all(torch.equal(a, b) for a, b in zip(model(x), source(x), strict=True))
     everywhere = [{**GC[0], 'stages': (True,) * 4}]
-    with pytest.raises(ValueError, match=r'frozen_stages=1 would freeze untrained'):
+    with pytest.raises(ValueError, match='frozen_stages=1 would freeze it untrained'):
         pretrained(tmp_path, source, plugins=everywhere, frozen_stages=1)
 
 
