@@ -8,6 +8,7 @@ from hybrid_mm.plugins.gather_excite import GatherExcite
 from hybrid_mm.plugins.global_context import ContextBlock, NonLocal2d, SimplifiedNonLocal
 from hybrid_mm.plugins.lambda_layer import LambdaLayer
 from hybrid_mm.plugins.resnet import AttentionResNet
+from hybrid_mm.plugins.sasa_conv import SASAConv2d
 from hybrid_mm.plugins.selective_kernel import SelectiveKernel
 from hybrid_mm.plugins.squeeze_excite import SE
 from hybrid_mm.plugins.triplet import TripletAttention
@@ -23,6 +24,7 @@ __all__ = [
     'GatherExcite',
     'LambdaLayer',
     'NonLocal2d',
+    'SASAConv2d',
     'SelectiveKernel',
     'SimplifiedNonLocal',
     'TripletAttention',
