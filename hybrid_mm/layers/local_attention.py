@@ -252,7 +252,7 @@ def _attend(
 def _tile(kind: int, axes: Sequence[tuple], size: Sequence[int]) -> tuple[int, int]:
     """Queries of a tile, by rows and columns."""
     if kind == _WHOLE:
-        return max(1, 32 // size[1]), size[1]
+        return max(1, 128 // size[1]), size[1]
     if kind == _BLOCK:
         side = axes[0][0] // axes[0][2]
         return max(1, min(side, 256 // side)), side

@@ -107,6 +107,8 @@ def plan(spec: tuple[int, ...], height: int, width: int) -> tuple[Tiles, Tiles]:
 
 def _run(index: np.ndarray) -> slice | None:
     """The slice that an index of consecutive entries is, or None."""
+    if not len(index):
+        return None
     first, last = int(index[0]), int(index[-1])
     if first >= 0 and last - first + 1 == len(index) and (np.diff(index) == 1).all():
         return slice(first, last + 1)
@@ -119,11 +121,16 @@ def _tensor(index: np.ndarray, like: Tensor) -> Tensor:
 
 def _select(x: Tensor, dim: int, index: np.ndarray) -> Tensor:
     """Entries of ``x`` along ``dim``; zeros where the index is -1."""
-    run = _run(index)
-    if run is not None:
-        return x.narrow(dim, run.start, len(index))
+    kept = np.flatnonzero(index >= 0)
+    place, run = _run(kept), _run(index[kept])
+    if place is not None and run is not None:  # a stretch of x, perhaps between zeros
+        part = x.narrow(dim, run.start, len(kept))
+        if len(kept) == len(index):
+            return part
+        pad = (0, 0) * (x.ndim - 1 - dim) + (place.start, len(index) - place.stop)
+        return torch.nn.functional.pad(part, pad)
     out = x.index_select(dim, _tensor(np.maximum(index, 0), x))
-    if (index < 0).any():
+    if len(kept) < len(index):
         out.index_fill_(dim, _tensor(np.flatnonzero(index < 0), x), 0)
     return out
 
@@ -204,7 +211,9 @@ class _Band:
         n, h, _, _, d = x.shape
         x = x.reshape(n, h, -1, rows.size, columns.number, columns.size, d)
         x = x.permute(2, 4, 0, 1, 3, 5, 6)
-        return x.reshape(x.shape[0], columns.number * n * h, rows.size * columns.size, d)
+        # a view of NCHW would make every product read with a stride
+        x = x.reshape(x.shape[0], columns.number * n * h, rows.size * columns.size, d)
+        return x.contiguous()
 
     def set_tiles(self, tiles: Tensor, out: Tensor) -> None:
         """Inverse of :meth:`tiles`: write to the rows of the queries."""
@@ -479,6 +488,14 @@ class _Scores:
             relative.grad_table[heads] += each @ q.transpose(0, 1).flatten(1, 2)
 
 
+def _add_product(target: Tensor, a: Tensor, b: Tensor, factor: float) -> None:
+    """target += factor * a^T b, a batch at a time."""
+    if target.is_contiguous():
+        target.baddbmm_(a.transpose(1, 2), b, alpha=factor)
+    else:  # baddbmm_ would do one product of the batch after the other
+        target.add_(torch.bmm(a.transpose(1, 2), b), alpha=factor)
+
+
 def forward(
     q: Tensor,
     k: Tensor,
@@ -537,12 +554,8 @@ def backward(
             grad_p = torch.bmm(grad_out[i], value.transpose(1, 2)).to(p.dtype)
             grad_s = softmax_backward(grad_p, p, -1, p.dtype)
             p, low = p.to(q.dtype), grad_s.to(q.dtype)
-            # not baddbmm_: into a strided result it falls back to one product after the other
-            shape = grad_values[:, part].shape
-            grad_values[:, part] += torch.bmm(p.transpose(1, 2), grad_out[i]).view(shape)
-            shape = grad_keys[:, part].shape
-            change = torch.bmm(low.transpose(1, 2), queries[i]).view(shape)
-            grad_keys[:, part].add_(change, alpha=scale)
+            _add_product(grad_values[:, part].flatten(1, 2), p, grad_out[i], 1.0)
+            _add_product(grad_keys[:, part].flatten(1, 2), low, queries[i], scale)
             torch.baddbmm(grad_queries[i], low, key, beta=0, alpha=scale, out=grad_queries[i])
             scores.backward(grad_s, queries[i], grad_queries[i], row, band)
         band.set_tiles(grad_queries, grad_q)
