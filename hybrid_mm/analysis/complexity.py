@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
+from hybrid_mm.layers.tiled_attention import plan
+
 BOX_ROIS, MASK_ROIS = 1000, 100
 
 
@@ -130,9 +132,21 @@ def _count_on_meta(wrapper: nn.Module, shape: tuple[int, ...]) -> dict[str, int]
     return _count(lambda x: functional_call(wrapper, state, (x,)), image)
 
 
+def _attention(q, k, v, bias, rel_h, rel_w, scale, spec, **_) -> int:
+    """Operations of the local-attention engine, from shapes: keys that a query sees, not tiles."""
+    rows, columns = (int(tiles.axis.count.sum()) for tiles in plan(tuple(spec), *k[2:4]))
+    n, heads, height, width, dim = q
+    products = rows * columns * (dim + v[-1])
+    products += rows * width * dim * bool(rel_h) + columns * height * dim * bool(rel_w)
+    return 2 * n * heads * products
+
+
+_ENGINE = {torch.ops.hybrid_mm.tiled_attention: _attention}
+
+
 def _count(forward: Callable[[Tensor], object], image: Tensor) -> dict[str, int]:
     """Floating-point operations (two per multiply-add) by the name of the module."""
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=_ENGINE) as counter:
         forward(image)
     return {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
 

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from hybrid_mm.analysis.complexity import complexity, count
+from hybrid_mm.layers.local_attention import block_attention, global_attention, local_attention
 
 
 class Net(nn.Module):
@@ -46,6 +47,32 @@ def test_the_model_is_left_as_it_was():
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name])
     assert model(torch.randn(1, 3, 16, 16)).shape == (1, 64, 4)
+
+
+PATTERNS = {
+    'window': lambda x, t, **how: local_attention(x, x, x, 3, rel_h=t(5), rel_w=t(5), **how),
+    'shift': lambda x, t, **how: local_attention(x, x, x[..., :2], (3, 5), dilation=2, **how),
+    'block': lambda x, t, **how: block_attention(x, x, x, 4, 1, rel_w=t(11), **how),
+    'whole': lambda x, t, **how: global_attention(x, x, x, rel_h=t(13), rel_w=t(19), **how),
+}
+
+
+@pytest.mark.parametrize('pattern', PATTERNS)
+def test_attention_engine_is_counted_as_its_definition(pattern):
+    """However it cuts its tiles: as many products as in the plain formulation."""
+
+    class Attention(nn.Module):
+        def __init__(self, impl):
+            super().__init__()
+            self.impl = impl
+            self.table = nn.Parameter(torch.zeros(1, 19, 8))
+
+        def forward(self, x):
+            heads = x.unflatten(1, (2, 8)).permute(0, 1, 3, 4, 2)
+            return PATTERNS[pattern](heads, lambda n: self.table[:, :n], impl=self.impl)
+
+    tiled, plain = (complexity(Attention(impl), (16, 7, 10))[1] for impl in ('tiled', 'reference'))
+    assert tiled == plain > 0
 
 
 def test_values_that_decide_are_computed():
