@@ -237,7 +237,8 @@ def _attend(
     if impl not in IMPLS:
         raise ValueError(f'impl must be one of {", ".join(IMPLS)}, got {impl!r}')
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
-    if torch.is_autocast_enabled(q.device.type):
+    # shapes alone, as complexity is counted, have no autocast
+    if q.device.type != 'meta' and torch.is_autocast_enabled(q.device.type):
         dtype = torch.get_autocast_dtype(q.device.type)
         q, k, v = (x.to(dtype) if x.is_floating_point() else x for x in (q, k, v))
     if impl == 'reference' or torch.onnx.is_in_onnx_export():
