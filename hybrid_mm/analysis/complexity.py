@@ -9,9 +9,11 @@ elementwise products, interpolation and NMS are not counted.
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -81,6 +83,27 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+@contextmanager
+def _plain_deformable(model: nn.Module) -> Iterator[None]:
+    """Run mmcv's deformable convolutions, which the meta device has not, without sampling."""
+
+    def forward(module: nn.Module, x: Tensor) -> Tensor:
+        module.conv_offset(x)
+        settings = module.stride, module.padding, module.dilation, module.groups
+        return F.conv2d(x, module.weight, module.bias, *settings)
+
+    found = [
+        m for m in model.modules() if hasattr(m, 'deform_groups') and hasattr(m, 'conv_offset')
+    ]
+    for module in found:
+        module.forward = partial(forward, module)
+    try:
+        yield
+    finally:
+        for module in found:
+            del module.forward
+
+
 def count(model: nn.Module, shape: tuple[int, ...]) -> list[Row]:
     """Count parameters and multiply-adds of every module for one image.
 
@@ -105,7 +128,7 @@ def count(model: nn.Module, shape: tuple[int, ...]) -> list[Row]:
     channels, height, width = (3, *shape)[-3:]
     wrapper = _Inference(model)
     shape = (1, channels, height, width)
-    with _evaluating(model), torch.no_grad():
+    with _evaluating(model), _plain_deformable(model), torch.no_grad():
         try:
             flops = _count_on_meta(wrapper, shape)
         except (RuntimeError, NotImplementedError):
