@@ -90,11 +90,10 @@ def _plain_deformable(model: nn.Module) -> Iterator[None]:
     def forward(module: nn.Module, x: Tensor) -> Tensor:
         module.conv_offset(x)
         settings = module.stride, module.padding, module.dilation, module.groups
-        return F.conv2d(x, module.weight, module.bias, *settings)
+        return F.conv2d(x, module.weight, getattr(module, 'bias', None), *settings)
 
-    found = [
-        m for m in model.modules() if hasattr(m, 'deform_groups') and hasattr(m, 'conv_offset')
-    ]
+    parts = ('deform_groups', 'conv_offset')
+    found = [m for m in model.modules() if all(hasattr(m, part) for part in parts)]
     for module in found:
         module.forward = partial(forward, module)
     try:

@@ -1,7 +1,9 @@
 """Counts against hand computation, and against figures of the papers."""
 
+import mmcv.ops  # noqa: F401  (registers DCN)
 import pytest
 import torch
+from mmcv.cnn import build_conv_layer
 from torch import nn
 
 from hybrid_mm.analysis.complexity import complexity, count
@@ -47,6 +49,15 @@ def test_the_model_is_left_as_it_was():
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name])
     assert model(torch.randn(1, 3, 16, 16)).shape == (1, 64, 4)
+
+
+@pytest.mark.parametrize('kind, outputs', [('DCN', 18), ('DCNv2', 27)])
+def test_deformable_convolutions_count_as_convolutions_with_their_offsets(kind, outputs):
+    conv = build_conv_layer(dict(type=kind), 3, 8, kernel_size=3, stride=2, padding=1, bias=False)
+    before = conv(torch.rand(1, 3, 8, 8))
+    assert complexity(nn.Sequential(conv), (10, 10))[1] == 25 * (8 + outputs) * 3 * 9
+    assert 'forward' not in vars(conv)
+    assert conv(torch.rand(1, 3, 8, 8)).shape == before.shape
 
 
 PATTERNS = {
