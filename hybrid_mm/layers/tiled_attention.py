@@ -377,8 +377,16 @@ class _Scores:
         accurate = like.new_empty(0, dtype=self.dtype)
         self.bias = _Bias(bias, rows, columns, accurate)
         self.has_bias = bias is not None
+        self._buffers: list[Tensor | None] = [None, None]
         self.rel_h = None if rel_h is None else _Relative(rel_h, rows, accurate)
         self.rel_w = None if rel_w is None else _Relative(rel_w, columns, accurate)
+
+    def buffer(self, which: int, q: Tensor, k: Tensor) -> Tensor:
+        """Memory for scores of q and k, the same for every row of tiles: new pages cost much."""
+        shape = (len(q), q.shape[1], k.shape[1])
+        if self._buffers[which] is None or self._buffers[which].shape != shape:
+            self._buffers[which] = q.new_empty(shape, dtype=self.dtype)
+        return self._buffers[which]
 
     def _by_image(self, x: Tensor, heads: slice) -> Tensor:
         """(B, queries, keys) as (tile columns, images, heads, queries, keys)."""
@@ -391,7 +399,7 @@ class _Scores:
 
     def probabilities(self, q: Tensor, k: Tensor, row: int, band: _Band) -> Tensor:
         """Softmax of the scores, (tile columns * N * h, queries, keys)."""
-        scores = q.new_empty(len(q), q.shape[1], k.shape[1], dtype=self.dtype)
+        scores = self.buffer(0, q, k)
         heads, beta = band.heads, 0
         if self.bias.needed:
             self.bias.write(self._by_image(scores, heads), row, heads)
@@ -405,7 +413,7 @@ class _Scores:
             scores.add_(torch.bmm(q, k.transpose(1, 2)), alpha=self.scale)
         else:
             torch.mul(torch.bmm(q, k.transpose(1, 2)), self.scale, out=scores)
-        return torch.softmax(scores, -1)
+        return torch.softmax(scores, -1, out=scores)
 
     def _terms(self, q: Tensor, row: int, heads: slice) -> tuple[Tensor | None, Tensor | None]:
         """The relative terms, over rows (B, i, j, reach_h) and over columns (B, i, j, reach_w)."""
@@ -540,7 +548,7 @@ def backward(
     grad_q, grad_k, grad_v = (
         torch.zeros(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v)
     )
-    softmax_backward = torch.ops.aten._softmax_backward_data
+    softmax_backward = torch.ops.aten._softmax_backward_data.out
     for band in _bands(q, rows, columns):
         queries, grad_out = band.tiles(q), band.tiles(grad)
         keys, values = band.strips(k), band.strips(v)
@@ -551,8 +559,12 @@ def backward(
             part = slice(rows.start[row] - band.top, rows.start[row] - band.top + rows.reach)
             key, value = keys[:, part].flatten(1, 2), values[:, part].flatten(1, 2)
             p = scores.probabilities(queries[i], key, row, band)
-            grad_p = torch.bmm(grad_out[i], value.transpose(1, 2)).to(p.dtype)
-            grad_s = softmax_backward(grad_p, p, -1, p.dtype)
+            grad_s = scores.buffer(1, queries[i], key)
+            if p.dtype == q.dtype:
+                torch.bmm(grad_out[i], value.transpose(1, 2), out=grad_s)
+            else:
+                grad_s.copy_(torch.bmm(grad_out[i], value.transpose(1, 2)))
+            softmax_backward(grad_s, p, -1, p.dtype, grad_input=grad_s)
             p, low = p.to(q.dtype), grad_s.to(q.dtype)
             _add_product(grad_values[:, part].flatten(1, 2), p, grad_out[i], 1.0)
             _add_product(grad_keys[:, part].flatten(1, 2), low, queries[i], scale)
