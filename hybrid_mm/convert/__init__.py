@@ -4,7 +4,17 @@ A source is one official (or library) layout. It is found by its keys, and it is
 it does not know is an error that names the key.
 """
 
-from hybrid_mm.convert import gcnet, resnet, van
+from hybrid_mm.convert import attention_modules, gcnet, resnet, van
 from hybrid_mm.convert.core import SOURCES, convert, detect, differences, unwrap
 
-__all__ = ['SOURCES', 'convert', 'detect', 'differences', 'gcnet', 'resnet', 'unwrap', 'van']
+__all__ = [
+    'SOURCES',
+    'attention_modules',
+    'convert',
+    'detect',
+    'differences',
+    'gcnet',
+    'resnet',
+    'unwrap',
+    'van',
+]

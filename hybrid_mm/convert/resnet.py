@@ -50,6 +50,8 @@ def register_resnet(
     def matches(keys: set[str]) -> bool:
         if 'layer1.0.bn1.weight' not in keys:
             return False
+        if not operator and not stem:  # a plain ResNet has nothing else
+            return all(any(re.fullmatch(old, key) for old, _ in rules) for key in keys)
         names = {m['name'] for m in map(_OPERATOR.fullmatch, keys) if m} - {'weight'}
         own = {name for name in names if inner.fullmatch(name)}
         return names == own and bool(own or any(map(special.fullmatch, keys))) == bool(operator)

@@ -4,7 +4,6 @@ Source: "LambdaNetworks: Modeling Long-Range Interactions Without Attention" (ar
 equations 1 to 3 with intra-depth 1, and section 3.3 (lambda convolution).
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -19,32 +18,33 @@ def lambda_attention(
 ) -> Tensor:
     """Apply to every query the linear map of all positions and that of its surroundings.
 
-    With p a position, s the softmax of ``k`` over positions, E the ``weight`` and b the ``bias``:
-    out[h, :, p] = sum_j q[h, j, p] * (sum_m s[j, m] v[:, m] + sum_o E[j, o] v[:, p + o] + b[j]).
+    With p a position, s the softmax of ``k`` over positions, E the ``weight`` and b the ``bias``,
+    for every head out[:, p] = sum_j q[j, p] (sum_m s[j, m] v[:, m] + sum_o E[j, o] v[:, p + o]
+    + b[j]).
 
-    Costs H W K V (heads + 1) multiplications for the first sum and H W K V (heads + R) for the
-    second, R the number of weights of a kernel, and holds N H W K V numbers for the latter.
+    Costs H W K V (heads + R + 1) multiplications, R the number of weights of a kernel, and holds
+    N H W K V numbers.
 
     Args:
-        q: Queries (N, heads, K, H, W).
-        k: Keys (N, K, H, W).
-        v: Values (N, V, H, W).
+        q: Queries (N, heads * K, H, W).
+        k: Keys (N, K, H, W), shared by the heads.
+        v: Values (N, V, H, W), shared by the heads.
         weight: Position embeddings (K, 1, r, s), r and s odd; outside of the map values are 0.
             r = 2 H - 1 and s = 2 W - 1 see the whole map.
         bias: Position bias (K,).
         dilation: Distance of the positions that the embeddings see.
 
     Returns:
-        (N, heads, V, H, W).
+        (N, heads * V, H, W).
 
     Raises:
         ValueError: Shapes do not fit.
     """
-    n, _, dim, h, w = q.shape
-    if k.shape != (n, dim, h, w) or v.shape[0] != n or v.shape[2:] != (h, w):
+    n, dim, h, w = k.shape
+    if q.shape[1] % dim or {q.shape[2:], v.shape[2:]} != {(h, w)} or {len(q), len(v)} != {n}:
         raise ValueError(
             f'queries {tuple(q.shape)}, keys {tuple(k.shape)} and values {tuple(v.shape)} must be '
-            '(N, heads, K, H, W), (N, K, H, W) and (N, V, H, W)'
+            '(N, heads * K, H, W), (N, K, H, W) and (N, V, H, W)'
         )
     size = weight.shape[2:]
     if weight.shape[:2] != (dim, 1) or any(s % 2 == 0 for s in size):
@@ -52,12 +52,13 @@ def lambda_attention(
             f'position embeddings must be ({dim}, 1, r, s) with odd r and s, '
             f'got {tuple(weight.shape)}'
         )
-    q = q.flatten(3)
-    content = k.flatten(2).softmax(-1) @ v.flatten(2).transpose(1, 2)  # (N, K, V)
+    content = v.flatten(2) @ k.flatten(2).softmax(-1).to(v.dtype).transpose(1, 2)  # (N, V, K)
     padding = [dilation * (s // 2) for s in size]
     maps = v.reshape(-1, 1, h, w)
     position = F.conv2d(maps, weight, bias, padding=padding, dilation=dilation)
-    position = position.reshape(n, -1, dim, h * w)  # (N, V, K, HW)
-    out = torch.einsum('nhkp,nkv->nhvp', q, content.to(q.dtype))
-    out = out + torch.einsum('nhkp,nvkp->nhvp', q, position.to(q.dtype))
-    return out.unflatten(-1, (h, w))
+    lambdas = position.unflatten(0, (n, -1)) + content[..., None, None]  # (N, V, K, H, W)
+    # Heads are split after the permutation, not before: see "torch's CPU batch norm at batch 1" in
+    # docs/contributing.md.
+    queries = q.permute(0, 2, 3, 1).unflatten(-1, (-1, dim))  # (N, H, W, heads, K)
+    out = queries @ lambdas.permute(0, 3, 4, 2, 1)
+    return out.flatten(3).permute(0, 3, 1, 2).contiguous()

@@ -40,7 +40,6 @@ class GatherExcite(Plugin):
             works for this size only, so it is of no use in detection.
         padded: Let that convolution keep the size of the map, as timm's does; the paper's gives
             one value a channel.
-        max_pool: Gather by half mean and half maximum (timm's option; not with ``learned``).
         act: Between the layers: 'relu' or 'silu'.
         gate: 'sigmoid' or 'hard_sigmoid'.
         norm_cfg: Norm behind the depthwise convolutions.
@@ -65,7 +64,6 @@ class GatherExcite(Plugin):
         hidden_channels: int | None = None,
         map_size: tuple[int, int] | int | None = None,
         padded: bool = False,
-        max_pool: bool = False,
         act: str = 'relu',
         gate: str = 'sigmoid',
         norm_cfg: dict | None = None,
@@ -75,8 +73,6 @@ class GatherExcite(Plugin):
         super().__init__(norm_cfg, norm_eval, init_identity)
         if extent and (extent < 2 or extent & (extent - 1)):
             raise ValueError(f'GatherExcite: extent must be 0 or a power of 2, got {extent}')
-        if learned and max_pool:
-            raise ValueError('GatherExcite: max_pool needs learned=False')
         if init_identity and not (learned or mlp):
             raise ValueError('GatherExcite: init_identity needs parameters (learned or mlp)')
         if (learned and extent == 0) != (map_size is not None):
@@ -84,7 +80,7 @@ class GatherExcite(Plugin):
                 'GatherExcite: map_size is needed for extent=0, learned=True and for nothing else, '
                 f'got extent={extent}, learned={learned}, map_size={map_size}'
             )
-        self.extent, self.max_pool = extent, max_pool
+        self.extent = extent
         self.act, self.gate = activation(act), gate_function(gate)
         self.convs, self.norms = nn.ModuleList(), nn.ModuleList()
         if learned:
@@ -122,11 +118,9 @@ class GatherExcite(Plugin):
                 x = apply_norm(norm, conv(self.act(x) if i else x))
             return x
         if self.extent == 0:
-            mean = x.mean((2, 3), keepdim=True)
-            return (mean + x.amax((2, 3), keepdim=True)) / 2 if self.max_pool else mean
-        window = (2 * self.extent - 1, self.extent, self.extent - 1)
-        mean = F.avg_pool2d(x, *window, count_include_pad=False)
-        return (mean + F.max_pool2d(x, *window)) / 2 if self.max_pool else mean
+            return x.mean((2, 3), keepdim=True)
+        e = self.extent
+        return F.avg_pool2d(x, 2 * e - 1, e, e - 1, count_include_pad=False)
 
     def attend(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to the same shape."""

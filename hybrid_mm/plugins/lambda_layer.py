@@ -71,7 +71,7 @@ class LambdaLayer(SpatialOperator):
         size = (window,) * 2 if isinstance(window, int) else tuple(window)
         if key_channels is None:
             key_channels = make_divisible(out_channels * qk_ratio, 8, 0.9) // num_heads
-        self.num_heads, self.stride, self.dilation = num_heads, stride, dilation
+        self.stride, self.dilation = stride, dilation
         self.widths = (num_heads * key_channels, key_channels, out_channels // num_heads)
         self.qkv = nn.Conv2d(in_channels, sum(self.widths), 1, bias=qkv_bias)
         self.norm_q = self.build_norm(self.widths[0])
@@ -91,11 +91,8 @@ class LambdaLayer(SpatialOperator):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
         q, k, v = self.qkv(x).split(self.widths, dim=1)
-        q = self.norm_q(q).unflatten(1, (self.num_heads, -1))
-        out = lambda_attention(
-            q, k, self.norm_v(v), self.position.weight, self.position.bias, self.dilation
-        )
-        out = out.flatten(1, 2)
+        position = (self.position.weight, self.position.bias, self.dilation)
+        out = lambda_attention(self.norm_q(q), k, self.norm_v(v), *position)
         if self.stride == 2:
             # windows at the border of an odd size are cut, so that the size is that of convolution
             out = F.avg_pool2d(out, 2, ceil_mode=True, count_include_pad=False)

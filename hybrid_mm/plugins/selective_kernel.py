@@ -38,9 +38,10 @@ class SelectiveKernel(SpatialOperator):
         bias: False.
         kernel_sizes: One branch for each, odd and at least 3.
         dilated: Realise larger kernels as 3x3 with dilation, 5x5 with dilation 2.
-        ratio: The hidden width of the weights is out_channels / ratio to a multiple of 8.
-        min_channels: But at least this; 32 in the paper, 8 in timm.
-        hidden_channels: The hidden width itself, instead of ``ratio`` and ``min_channels``.
+        ratio: The hidden width is out_channels / ratio, rounded to a multiple of ``divisor``.
+        divisor: See ``ratio``.
+        min_channels: The hidden width is at least this: 32 in the paper, ``divisor`` in timm.
+        hidden_channels: The hidden width itself, instead of these three.
         split_input: Give each branch its part of the input channels (timm's option).
         norm_cfg: Norm of the branches and of the hidden layer.
 
@@ -64,6 +65,7 @@ class SelectiveKernel(SpatialOperator):
         kernel_sizes: Sequence[int] = (3, 5),
         dilated: bool = True,
         ratio: float = 16,
+        divisor: int = 8,
         min_channels: int = 32,
         hidden_channels: int | None = None,
         split_input: bool = False,
@@ -90,7 +92,7 @@ class SelectiveKernel(SpatialOperator):
             norm = self.build_norm(out_channels)
             self.paths.append(nn.ModuleDict(OrderedDict(conv=conv, norm=norm)))
         hidden = hidden_channels or max(
-            make_divisible(out_channels / ratio, 8, round_limit=0.9), min_channels
+            make_divisible(out_channels / ratio, divisor, round_limit=0.9), min_channels
         )
         self.reduce = nn.Conv2d(out_channels, hidden, 1, bias=False)
         self.norm = self.build_norm(hidden)
