@@ -2,8 +2,20 @@
 
 from hybrid_mm.backbones.aa_resnet import AAResNet
 from hybrid_mm.backbones.base import Pyramid
+from hybrid_mm.backbones.quadratic_attention import (
+    QuadraticAttentionEncoder,
+    QuadraticAttentionResNet,
+)
 from hybrid_mm.backbones.resnet import ResNet
 from hybrid_mm.backbones.sasa import SASAResNet
 from hybrid_mm.backbones.van import VAN
 
-__all__ = ['VAN', 'AAResNet', 'Pyramid', 'ResNet', 'SASAResNet']
+__all__ = [
+    'VAN',
+    'AAResNet',
+    'Pyramid',
+    'QuadraticAttentionEncoder',
+    'QuadraticAttentionResNet',
+    'ResNet',
+    'SASAResNet',
+]

@@ -11,6 +11,7 @@ from hybrid_mm.layers.large_kernel_attention import (
     decompose_kernel,
 )
 from hybrid_mm.layers.norm import LayerNorm2d
+from hybrid_mm.layers.quadratic_attention import QuadraticAttention2d
 from hybrid_mm.layers.relative_position import RelativePosition2d, resize_relative_table
 from hybrid_mm.layers.stand_alone_attention import AttentionStem, LocalSelfAttention2d
 
@@ -24,6 +25,7 @@ __all__ = [
     'LSKATrivial',
     'LayerNorm2d',
     'LocalSelfAttention2d',
+    'QuadraticAttention2d',
     'RelativePosition2d',
     'build_large_kernel_attention',
     'decompose_kernel',
