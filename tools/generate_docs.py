@@ -13,7 +13,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import yaml
@@ -45,7 +45,10 @@ and `data/imagenet`, or where the environment variables `COCO_ROOT`, `ADE_ROOT` 
 `IMAGENET_ROOT` say (`--cfg-options data_root=...` cannot move them: the data sets have read it by
 then). COCO panoptic needs [panopticapi](https://github.com/cocodataset/panopticapi). For
 TensorBoard, set `VIS_BACKENDS=LocalVisBackend,TensorboardVisBackend`.
+"""
 
+# where the authors published weights
+PUBLISHED = """
 ## Pre-trained weights
 
 COCO and ADE20K models start from weights at the paths below; we host none. The authors' files are
@@ -63,10 +66,20 @@ python tools/convert_checkpoint.py FILE {checkpoint}
 
 Weights that `tools/train.py` wrote for an ImageNet config can be used in the same ways. To train
 from scratch, add `--cfg-options model.backbone.init_cfg=None`.
+"""
 
-| File | Used by |
-|---|---|
-{weights}
+# where they did not
+UNPUBLISHED = """
+## Pre-trained weights
+
+The authors published none. The models below start from what `tools/train.py` writes for an ImageNet
+config, under these paths or another one:
+
+```bash
+python tools/train.py {config} --cfg-options model.backbone.init_cfg.checkpoint=FILE
+```
+
+To train from scratch, add `--cfg-options model.backbone.init_cfg=None`.
 """
 
 COST = """
@@ -148,28 +161,34 @@ class Tree:
         for model in self.models:
             for file in re.findall(r"^checkpoint = '(.+)'", self._text(model), re.MULTILINE):
                 weights.setdefault(file, []).append(model['Name'])
-        # the first Mask R-CNN that others inherit from
-        example = next(
-            m
-            for m in self.models
-            if m['Name'].startswith('mask-rcnn') and '_base_ = [' in self._text(m)
-        )
+        code = f', [official code]({about["Code"]["URL"]})' if 'Code' in about else ''
+        loading = self._example(lambda text: 'checkpoints/' in text)
+        how = HOW.format(config=self._example(lambda text: True)['Config'])
+        if loading:
+            how += (PUBLISHED if code else UNPUBLISHED).format(
+                config=loading['Config'],
+                checkpoint=re.search(r"'(checkpoints/.+)'", self._text(loading))[1],
+            )
+            how += '\n| File | Used by |\n|---|---|\n' + ''.join(
+                f'| `{file}` | {len(users)} config{"s" * (len(users) > 1)} |\n'
+                for file, users in sorted(weights.items())
+            )
         return (
             f'{GENERATED}\n# {about["Name"]}\n\n'
-            f'[{about["Paper"]["Title"]}]({about["Paper"]["URL"]}), '
-            f'[official code]({about["Code"]["URL"]})\n\n{about["Notes"]}\n'
-            + HOW.format(
-                config=example['Config'],
-                checkpoint=re.search(r"'(checkpoints/.+)'", self._text(example))[1],
-                weights='\n'.join(
-                    f'| `{file}` | {len(users)} config{"s" * (len(users) > 1)} |'
-                    for file, users in sorted(weights.items())
-                ),
-            )
+            f'[{about["Paper"]["Title"]}]({about["Paper"]["URL"]}){code}\n\n{about["Notes"]}\n'
+            + how
             + '\n'
             + self.tables(self.folder, '##')
             + COST
         )
+
+    def _example(self, fits: Callable[[str], bool]) -> dict | None:
+        """First config whose text fits: a Mask R-CNN that others inherit from, a RetinaNet, any."""
+        found = [m for m in self.models if fits(self._text(m))]
+        masks = [m for m in found if m['Name'].startswith('mask-rcnn')]
+        bases = [m for m in masks if '_base_ = [' in self._text(m)]
+        retinas = [m for m in found if m['Name'].startswith('retinanet')]
+        return next(iter([*bases, *retinas, *found]), None)
 
     def _text(self, model: dict) -> str:
         return (ROOT / model['Config']).read_text()

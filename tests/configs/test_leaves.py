@@ -9,7 +9,18 @@ from mmengine.dataset import Compose
 
 from hybrid_mm.analysis.complexity import complexity
 
-from .conftest import LEAVES, batch, build, load, optimizer, reduced, relative, scope
+from .conftest import (
+    LEAVES,
+    batch,
+    build,
+    full,
+    load,
+    narrow,
+    optimizer,
+    reduced,
+    relative,
+    scope,
+)
 from .test_zoo import MODELS
 
 every_leaf = pytest.mark.parametrize('path', LEAVES, ids=relative)
@@ -19,19 +30,20 @@ def test_there_are_configs():
     assert len(LEAVES) > 100
 
 
-def check_metafile(name, model):
-    """Parameters and FLOPs of the metafile, where the config has an entry."""
-    if name in MODELS:
-        listed = MODELS[name]['Metadata']
-        shape = tuple(map(int, listed['Input Size'].split('x')))
-        assert complexity(model, shape) == (listed['Parameters'], listed['FLOPs'])
+def check_metafile(path):
+    """Run the whole network from shapes alone: parameters and FLOPs are those of the metafile."""
+    listed = MODELS[path.stem]['Metadata']
+    shape = tuple(map(int, listed['Input Size'].split('x')))
+    assert complexity(full(path), shape) == (listed['Parameters'], listed['FLOPs'])
 
 
 @every_leaf
 def test_step_and_prediction(path):
     cfg = reduced(path)
+    if path.stem in MODELS:
+        check_metafile(path)
+        narrow(cfg.model)
     model = build(cfg)
-    check_metafile(path.stem, model)
     wrapper = optimizer(cfg, model)
     first = next(p for p in model.backbone.parameters() if p.requires_grad)
     before = first.detach().clone()
@@ -102,7 +114,9 @@ def test_name_tells_batch_and_schedule(path):
 
     loop = cfg.train_cfg
     for tag, key, expected in (
-        ('_1x_', 'max_epochs', 12), ('-3x_', 'max_epochs', 36), ('_in1k', 'max_epochs', 310),
+        ('_1x_', 'max_epochs', 12), ('_2x_', 'max_epochs', 24), ('-3x_', 'max_epochs', 36),
+        ('-40e_', 'max_epochs', 40), ('-100e_', 'max_epochs', 100),
+        ('-130e_', 'max_epochs', 130), ('-150e_', 'max_epochs', 150), ('_in1k', 'max_epochs', 310),
         ('-50e_', 'max_iters', 368750), ('-40k_', 'max_iters', 40000),
         ('-80k_', 'max_iters', 80000), ('-160k_', 'max_iters', 160000),
     ):  # fmt: skip
