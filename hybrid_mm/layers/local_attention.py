@@ -3,9 +3,11 @@
 Every function takes maps (N, heads, H, W, d) with any strides (a view of a convolution's NCHW
 output is fine) and returns (N, heads, H', W', d_v). ``impl='tiled'`` keeps q, k, v and the tables
 for the backward pass and nothing else; ``'reference'`` gathers the keys of every query, which is
-the definition, the oracle of the tests and what is exported to ONNX.
+the definition, the oracle of the tests and what is exported to ONNX; ``'auto'`` measures tile sizes
+(and the gather, where the map is tiny) once per shape, see :mod:`hybrid_mm.layers.autotune`.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -20,9 +22,11 @@ from hybrid_mm.layers.attention_axes import (
     whole_axis,
     window_axis,
 )
+from hybrid_mm.layers.autotune import choose, describe
 
 _WINDOW, _BLOCK, _WHOLE = range(3)
-IMPLS = ('tiled', 'reference')
+IMPLS = ('tiled', 'reference', 'auto')
+_GATHER_LIMIT = 2**22  # elements of the gathered keys, above which 'auto' does not try them
 
 
 def local_attention(
@@ -63,7 +67,7 @@ def local_attention(
             is enough.
         rel_h: Row table, (heads or 1, L, d), L as for ``bias``.
         rel_w: Column table, likewise.
-        impl: 'tiled' or 'reference'.
+        impl: 'tiled', 'reference' or 'auto'.
 
     Returns:
         (N, heads, ceil(H / stride), ceil(W / stride), d_v).
@@ -113,7 +117,7 @@ def block_attention(
         rel_h: Row table, (heads or 1, 2 * w - 1, d) with w = block + 2 * halo: the logit of query
             row i of the block and key row j of the window gets q.rel_h[j - i + w - 1].
         rel_w: Column table, likewise.
-        impl: 'tiled' or 'reference'.
+        impl: 'tiled', 'reference' or 'auto'.
 
     Returns:
         (N, heads, ceil(H / stride), ceil(W / stride), d_v).
@@ -153,7 +157,7 @@ def global_attention(
         rel_h: Row table, (heads or 1, 2 * H - 1, d), by key row minus query row; longer ones are
             taken about their middle.
         rel_w: Column table, (heads or 1, 2 * W - 1, d).
-        impl: 'tiled' or 'reference'.
+        impl: 'tiled', 'reference' or 'auto'.
 
     Returns:
         (N, heads, H, W, d_v).
@@ -241,23 +245,39 @@ def _attend(
     if q.device.type != 'meta' and torch.is_autocast_enabled(q.device.type):
         dtype = torch.get_autocast_dtype(q.device.type)
         q, k, v = (x.to(dtype) if x.is_floating_point() else x for x in (q, k, v))
-    if impl == 'reference' or torch.onnx.is_in_onnx_export():
+    inputs = (q, k, v, bias, rel_h, rel_w)
+
+    def gather(*inputs: Tensor | None) -> Tensor:
         make = (window_axis, block_axis, whole_axis)[kind]
         rows, columns = (make(n, *axis) for n, axis in zip(k.shape[2:4], axes, strict=True))
-        return _reference(q, k, v, rows, columns, scale, bias, rel_h, rel_w)
-    tile = _tile(kind, axes, k.shape[2:4])
-    spec = [kind, *tile, *axes[0], *axes[1]]
-    return _tiled(q, k, v, bias, rel_h, rel_w, scale, spec)
+        return _reference(*inputs, scale, rows, columns)
+
+    if impl == 'reference' or torch.onnx.is_in_onnx_export():
+        return gather(*inputs)
+    candidates = {
+        f'tiled {tile[0]}x{tile[1]}': functools.partial(
+            _tiled, scale=scale, spec=[kind, *tile, *axes[0], *axes[1]]
+        )
+        for tile in _tiles(kind, axes, k.shape[2:4])
+    }
+    chosen = next(iter(candidates))
+    if impl == 'auto':
+        if q.numel() * math.prod(s[0] for s in axes if s) <= _GATHER_LIMIT and kind == _WINDOW:
+            candidates['reference'] = gather
+        key = (kind, axes, describe(*inputs))
+        chosen = choose('tiled_attention', key, candidates, inputs)
+    return candidates[chosen](*inputs)
 
 
-def _tile(kind: int, axes: Sequence[tuple], size: Sequence[int]) -> tuple[int, int]:
-    """Queries of a tile, by rows and columns."""
+def _tiles(kind: int, axes: Sequence[tuple], size: Sequence[int]) -> list[tuple[int, int]]:
+    """Queries of a tile, by rows and columns; the default first."""
     if kind == _WHOLE:
-        return max(1, 128 // size[1]), size[1]
+        width = size[1]
+        return list(dict.fromkeys((max(1, n // width), width) for n in (128, 64, 256)))
     if kind == _BLOCK:
         side = axes[0][0] // axes[0][2]
-        return max(1, min(side, 256 // side)), side
-    return 4, 8
+        return list(dict.fromkeys((max(1, min(side, n // side)), side) for n in (256, 64)))
+    return [(4, 8), (7, 7), (2, 16), (8, 16)]
 
 
 @torch.library.custom_op('hybrid_mm::tiled_attention', mutates_args=())
@@ -320,12 +340,12 @@ def _reference(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    rows: Axis,
-    columns: Axis,
-    scale: float,
     bias: Tensor | None,
     rel_h: Tensor | None,
     rel_w: Tensor | None,
+    scale: float,
+    rows: Axis,
+    columns: Axis,
 ) -> Tensor:
     """Gather the keys of every query: (N, h, H', W', taps) logits and taps times the map."""
     dtype = torch.float32 if q.dtype in (torch.half, torch.bfloat16) else q.dtype

@@ -9,251 +9,13 @@ t^2 h^2 (3 d + 2 d_v) backward; of the h^2 keys k^2 are used. Extra memory: the 
 windows, h/t times the map each (backward: their gradients as well), and one row of scores.
 """
 
-import functools
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from hybrid_mm.layers.attention_axes import Axis, block_axis, whole_axis, window_axis
+from hybrid_mm.layers.attention_tiles import Band, Tiles, bands, plan
 
-_AXES = (window_axis, block_axis, whole_axis)
-# scores of a row of tiles, in elements: what stays in the cache of a core; a GPU wants more at once
-_ROW_BUDGET = {'cpu': 2**19}
-_GPU_ROW_BUDGET = 2**25
 _LOW = -1e30  # logit of a key that is not seen; finite, because 0 * inf is not 0
-
-
-@dataclass(frozen=True, eq=False)
-class Tiles:
-    """An :class:`Axis` cut into ``number`` tiles of ``size`` queries that see ``reach`` positions.
-
-    Attributes:
-        queries: Query index of each slot, -1 for an empty one, (number * size,).
-        start: First laid-out key position of each tile.
-        base: Relative index of that position for the first query of the tile.
-        step: By how much the relative index falls from a query to the next.
-        valid: Which positions of the tile a query sees, (number, size, reach).
-        kinds: For each tile, the first tile with the same ``base`` and ``valid``.
-        runs: Stretches (first, last + 1, kind) of tiles of one kind.
-    """
-
-    axis: Axis
-    number: int
-    size: int
-    reach: int
-    queries: np.ndarray
-    start: tuple[int, ...]
-    base: tuple[int, ...]
-    step: int
-    valid: np.ndarray
-    kinds: tuple[int, ...]
-    runs: tuple[tuple[int, int, int], ...]
-
-    @functools.cached_property
-    def relative(self) -> np.ndarray:
-        """Relative index of each position for each query of a tile, (number, size, reach)."""
-        i, j = np.arange(self.size)[:, None], np.arange(self.reach)
-        return np.array(self.base)[:, None, None] + j - self.step * i
-
-    @functools.cached_property
-    def all_valid(self) -> bool:
-        """Every query sees every position of its tile."""
-        return bool(self.valid.all())
-
-
-@functools.lru_cache(maxsize=512)
-def cut(axis: Axis, size: int) -> Tiles:
-    """Cut an axis into tiles of at most ``size`` queries."""
-    size = min(size, max(len(s) for s in axis.segments))
-    groups = [s[i : i + size] for s in axis.segments for i in range(0, len(s), size)]
-    shift = axis.offset - axis.start
-    steps = {int(s[0] - s[1]) for s in (shift[g] for g in groups) if len(s) > 1}
-    step = steps.pop() if steps else 1
-    end = axis.start + axis.count
-    reach = max(int(end[g].max() - axis.start[g].min()) for g in groups)
-    start = [min(int(axis.start[g].min()), len(axis.source) - reach) for g in groups]
-    queries = np.full((len(groups), size), -1)
-    valid = np.ones((len(groups), size, reach), dtype=bool)
-    base = []
-    for tile, (group, first) in enumerate(zip(groups, start, strict=True)):
-        queries[tile, : len(group)] = group
-        position = first + np.arange(reach)
-        seen = (position >= axis.start[group, None]) & (position < end[group, None])
-        if axis.masked:
-            seen &= axis.source[position] >= 0
-        valid[tile, : len(group)] = seen
-        valid[tile, len(group) :] = seen[-1]  # empty slots: any, so that tiles are of one kind
-        base.append(first + int(shift[group[0]]))
-    first_of: dict = {}
-    kinds = [first_of.setdefault((base[i], valid[i].tobytes()), i) for i in range(len(groups))]
-    edges = [i for i in range(len(kinds)) if i == 0 or kinds[i] != kinds[i - 1]]
-    runs = [(a, b, kinds[a]) for a, b in zip(edges, [*edges[1:], len(kinds)], strict=True)]
-    return Tiles(
-        axis, len(groups), size, reach, queries.ravel(), tuple(start), tuple(base), step, valid,
-        tuple(kinds), tuple(runs),
-    )  # fmt: skip
-
-
-@functools.lru_cache(maxsize=256)
-def plan(spec: tuple[int, ...], height: int, width: int) -> tuple[Tiles, Tiles]:
-    """Tiles of the rows and of the columns; ``spec`` is made by ``local_attention``."""
-    kind, tile_h, tile_w, *axes = spec
-    half = len(axes) // 2
-    make = _AXES[kind]
-    return cut(make(height, *axes[:half]), tile_h), cut(make(width, *axes[half:]), tile_w)
-
-
-def _run(index: np.ndarray) -> slice | None:
-    """The slice that an index of consecutive entries is, or None."""
-    if not len(index):
-        return None
-    first, last = int(index[0]), int(index[-1])
-    if first >= 0 and last - first + 1 == len(index) and (np.diff(index) == 1).all():
-        return slice(first, last + 1)
-    return None
-
-
-def _tensor(index: np.ndarray, like: Tensor) -> Tensor:
-    return torch.from_numpy(index).to(like.device)
-
-
-def _select(x: Tensor, dim: int, index: np.ndarray) -> Tensor:
-    """Entries of ``x`` along ``dim``; zeros where the index is -1."""
-    kept = np.flatnonzero(index >= 0)
-    place, run = _run(kept), _run(index[kept])
-    if place is not None and run is not None:  # a stretch of x, perhaps between zeros
-        part = x.narrow(dim, run.start, len(kept))
-        if len(kept) == len(index):
-            return part
-        pad = (0, 0) * (x.ndim - 1 - dim) + (place.start, len(index) - place.stop)
-        return torch.nn.functional.pad(part, pad)
-    out = x.index_select(dim, _tensor(np.maximum(index, 0), x))
-    if len(kept) < len(index):
-        out.index_fill_(dim, _tensor(np.flatnonzero(index < 0), x), 0)
-    return out
-
-
-def _add_selected(target: Tensor, dim: int, index: np.ndarray, grad: Tensor) -> None:
-    """Transpose of :func:`_select`: add ``grad`` to the entries that it took."""
-    kept = np.flatnonzero(index >= 0)
-    if not len(kept):
-        return
-    index, run = index[kept], _run(kept)
-    grad = grad.narrow(dim, run.start, len(kept)) if run else _select(grad, dim, kept)
-    run = _run(index)
-    if run is not None:
-        target.narrow(dim, run.start, len(kept)).add_(grad)
-    else:
-        target.index_add_(dim, _tensor(index, grad), grad)
-
-
-@dataclass(frozen=True)
-class _Band:
-    """Some tile rows of some images and heads: what is worked on at once."""
-
-    rows: Tiles
-    columns: Tiles
-    images: slice
-    heads: slice
-    first: int  # tile rows first .. last - 1
-    last: int
-
-    @property
-    def top(self) -> int:
-        """First laid-out key row that the band sees."""
-        return self.rows.start[self.first]
-
-    def _key_rows(self) -> np.ndarray:
-        return self.rows.axis.source[self.top : self.rows.start[self.last - 1] + self.rows.reach]
-
-    def _query_rows(self) -> np.ndarray:
-        return self.rows.queries[self.first * self.rows.size : self.last * self.rows.size]
-
-    def strips(self, x: Tensor) -> Tensor:
-        """Keys (N, h, H, W, d) in a strip per tile column, (columns * n * h, rows, reach, d)."""
-        x = _select(x[self.images, self.heads], 2, self._key_rows())
-        x = _select(x, 3, self.columns.axis.source)
-        n, h, height, width, d = x.shape
-        columns = self.columns
-        if columns.number == 1 and columns.reach == width and x.is_contiguous():
-            return x.view(n * h, height, width, d)
-        out = x.new_empty(columns.number, n, h, height, columns.reach, d)
-        for strip, start in zip(out, columns.start, strict=True):
-            strip.copy_(x[:, :, :, start : start + columns.reach])
-        return out.view(-1, height, columns.reach, d)
-
-    def add_strips(self, strips: Tensor, grad: Tensor) -> None:
-        """Transpose of :meth:`strips`: add to the gradient of the keys."""
-        grad = grad[self.images, self.heads]
-        n, h, _, _, d = grad.shape
-        columns, key_rows = self.columns, self._key_rows()
-        strips = strips.view(columns.number, n, h, -1, columns.reach, d)
-        run, source = _run(key_rows), columns.axis.source
-        plain = run is not None and _run(source) is not None
-        if plain:
-            band = grad[:, :, run, source[0] :]
-        else:
-            band = strips.new_zeros(n, h, len(key_rows), len(source), d)
-        for strip, start in zip(strips, columns.start, strict=True):
-            band[:, :, :, start : start + columns.reach].add_(strip)
-        if not plain:
-            wide = strips.new_zeros(n, h, len(key_rows), grad.shape[3], d)
-            _add_selected(wide, 3, source, band)
-            _add_selected(grad, 2, key_rows, wide)
-
-    def tiles(self, x: Tensor) -> Tensor:
-        """Queries (N, h, H', W', d) as (tile rows, columns * n * h, queries of a tile, d)."""
-        rows, columns = self.rows, self.columns
-        x = _select(x[self.images, self.heads], 2, self._query_rows())
-        x = _select(x, 3, columns.queries)
-        n, h, _, _, d = x.shape
-        x = x.reshape(n, h, -1, rows.size, columns.number, columns.size, d)
-        x = x.permute(2, 4, 0, 1, 3, 5, 6)
-        # a view of NCHW would make every product read with a stride
-        x = x.reshape(x.shape[0], columns.number * n * h, rows.size * columns.size, d)
-        return x.contiguous()
-
-    def set_tiles(self, tiles: Tensor, out: Tensor) -> None:
-        """Inverse of :meth:`tiles`: write to the rows of the queries."""
-        rows, columns = self.rows, self.columns
-        out = out[self.images, self.heads]
-        n, h, _, _, d = out.shape
-        x = tiles.view(-1, columns.number, n, h, rows.size, columns.size, d)
-        x = x.permute(2, 3, 0, 4, 1, 5, 6)
-        x = x.reshape(n, h, -1, columns.number * columns.size, d)
-        slots = np.flatnonzero(columns.queries >= 0)
-        x = _select(x, 3, slots[np.argsort(columns.queries[slots])])
-        index = self._query_rows()
-        kept = np.flatnonzero(index >= 0)
-        x, run = _select(x, 2, kept), _run(index[kept])
-        if run is not None:
-            out[:, :, run] = x
-        else:
-            out.index_copy_(2, _tensor(index[kept], x), x)
-
-
-def _bands(q: Tensor, rows: Tiles, columns: Tiles) -> list[_Band]:
-    """Cut the work so that a row of scores and the strips of a band stay in the cache."""
-    n, h, d = q.shape[0], q.shape[1], q.shape[-1]
-    budget = _ROW_BUDGET.get(q.device.type, _GPU_ROW_BUDGET)
-    one = columns.number * rows.size * columns.size * rows.reach * columns.reach
-    room = max(1, budget // one)
-    heads = max(i for i in range(1, h + 1) if h % i == 0 and i <= room)
-    images = max(1, min(n, room // heads)) if heads == h else 1
-    # a band reads the keys around it once more than the next one does: keep that below a quarter
-    row = columns.number * images * heads * rows.size * columns.reach * d
-    band = max(-(-4 * (rows.reach - rows.size) // rows.size), 2 * budget // row, 1)
-    return [
-        _Band(
-            rows, columns, slice(i, min(i + images, n)), slice(j, j + heads),
-            first, min(first + band, rows.number),
-        )
-        for i in range(0, n, images)
-        for j in range(0, h, heads)
-        for first in range(0, rows.number, band)
-    ]  # fmt: skip
 
 
 class _Bias:
@@ -397,7 +159,7 @@ class _Scores:
         rows, columns = self.rows, self.columns
         return x.view(-1, rows.size, columns.size, rows.reach, columns.reach)
 
-    def probabilities(self, q: Tensor, k: Tensor, row: int, band: _Band) -> Tensor:
+    def probabilities(self, q: Tensor, k: Tensor, row: int, band: Band) -> Tensor:
         """Softmax of the scores, (tile columns * N * h, queries, keys)."""
         scores = self.buffer(0, q, k)
         heads, beta = band.heads, 0
@@ -457,7 +219,7 @@ class _Scores:
             for term in terms:
                 grid.add_(term)
 
-    def backward(self, grad: Tensor, q: Tensor, grad_q: Tensor, row: int, band: _Band) -> None:
+    def backward(self, grad: Tensor, q: Tensor, grad_q: Tensor, row: int, band: Band) -> None:
         """Take the gradient of the scores to bias, tables and (for the tables' part) queries."""
         heads = band.heads
         if self.has_bias:
@@ -497,7 +259,7 @@ class _Scores:
 
 
 def _add_product(target: Tensor, a: Tensor, b: Tensor, factor: float) -> None:
-    """target += factor * a^T b, a batch at a time."""
+    """Add factor * a^T b to the target, for every member of the batch."""
     if target.is_contiguous():
         target.baddbmm_(a.transpose(1, 2), b, alpha=factor)
     else:  # baddbmm_ would do one product of the batch after the other
@@ -518,7 +280,7 @@ def forward(
     rows, columns = plan(spec, k.shape[2], k.shape[3])
     scores = _Scores(rows, columns, q, scale, bias, rel_h, rel_w)
     out = q.new_empty(*q.shape[:4], v.shape[-1])
-    for band in _bands(q, rows, columns):
+    for band in bands(q, rows, columns):
         queries, keys, values = band.tiles(q), band.strips(k), band.strips(v)
         tiles = queries.new_empty(*queries.shape[:3], v.shape[-1])
         for row in range(band.first, band.last):
@@ -549,7 +311,7 @@ def backward(
         torch.zeros(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v)
     )
     softmax_backward = torch.ops.aten._softmax_backward_data.out
-    for band in _bands(q, rows, columns):
+    for band in bands(q, rows, columns):
         queries, grad_out = band.tiles(q), band.tiles(grad)
         keys, values = band.strips(k), band.strips(v)
         grad_queries = torch.empty_like(queries)
