@@ -53,6 +53,34 @@ def strip_weights(node) -> None:
             strip_weights(value)
 
 
+def narrow(model: Config) -> None:
+    """Make the layers within the heads narrow: most of their weights, and of the time of a step.
+
+    Backbone, neck, and what the parts give each other stay; :func:`full` has all of it.
+    """
+    widths = dict(fc_out_channels=64, conv_out_channels=32, feat_channels=64, channels=64)
+    roi_head = model.get('roi_head') or {}
+    parts = [model.get('bbox_head'), model.get('decode_head'), model.get('auxiliary_head')]
+    parts += [roi_head.get('mask_head')]
+    boxes = roi_head.get('bbox_head')
+    for head in filter(None, parts + (boxes if isinstance(boxes, list) else [boxes])):
+        head.update({key: width for key, width in widths.items() if key in head})
+
+
+def full(path: Path) -> torch.nn.Module:
+    """The network of a config in its whole width, on the meta device if it can be built there."""
+    cfg = Config.fromfile(path)
+    strip_weights(cfg.model)
+    # the attention masks of Mask2Former depend on values
+    device = 'cpu' if 'panoptic_head' in cfg.model else 'meta'
+    with scope(cfg):
+        try:
+            with torch.device(device):
+                return MODELS.build(cfg.model)
+        except (RuntimeError, NotImplementedError):  # an __init__ that reads values
+            return MODELS.build(cfg.model)
+
+
 def reduced(path: Path) -> Config:
     """A config with fewer proposals and points and small padding; the network as it is."""
     cfg = Config.fromfile(path)
@@ -85,10 +113,15 @@ def optimizer(cfg: Config, model: torch.nn.Module):
         return build_optim_wrapper(model, cfg.optim_wrapper)
 
 
-def batch(cfg: Config, n: int = 2, size: tuple[int, int] = (SIZE, SIZE)) -> dict:
+def smallest(cfg: Config) -> int:
+    """Side of the images: mmcv's deformable convolutions want maps as large as their kernel."""
+    return SIZE * 3 // 2 if cfg.model.backbone.get('dcn') else SIZE
+
+
+def batch(cfg: Config, n: int = 2, size: tuple[int, int] | None = None) -> dict:
     """Random images with annotations of the kind that the config's model wants."""
     rng = np.random.default_rng(0)
-    h, w = size
+    h, w = size or (smallest(cfg),) * 2
     inputs = [torch.from_numpy(rng.integers(0, 256, (3, h, w), dtype=np.uint8)) for _ in range(n)]
     return dict(inputs=inputs, data_samples=[_sample(cfg, rng, h, w) for _ in range(n)])
 
@@ -99,7 +132,8 @@ def _sample(cfg: Config, rng: np.random.Generator, h: int, w: int):
         batch_input_shape=(h, w), scale_factor=(1.0, 1.0), flip=False,
     )  # fmt: skip
     if cfg.default_scope == 'mmpretrain':
-        return DataSample(metainfo=meta).set_gt_label(int(rng.integers(1000)))
+        classes = cfg.model.head.num_classes
+        return DataSample(metainfo=meta).set_gt_label(int(rng.integers(classes)))
     if cfg.default_scope == 'mmseg':
         classes = cfg.model.decode_head.num_classes
         labels = torch.from_numpy(rng.integers(0, classes, (1, h, w)))

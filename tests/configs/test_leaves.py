@@ -20,6 +20,7 @@ from .conftest import (
     reduced,
     relative,
     scope,
+    smallest,
 )
 from .test_zoo import MODELS
 
@@ -57,22 +58,23 @@ def test_step_and_prediction(path):
     assert not torch.equal(first, before), 'the step left the backbone as it was'
     del wrapper
 
+    size = (smallest(cfg), smallest(cfg) * 3 // 2)
     with torch.no_grad():
-        (result,) = model.eval().test_step(batch(cfg, n=1, size=(64, 96)))
+        (result,) = model.eval().test_step(batch(cfg, n=1, size=size))
     if cfg.default_scope == 'mmpretrain':
         assert result.pred_score.shape == (cfg.model.head.num_classes,)
         assert torch.allclose(result.pred_score.sum(), torch.tensor(1.0), atol=1e-4)
     elif cfg.default_scope == 'mmseg':
-        assert result.pred_sem_seg.data.shape == (1, 64, 96)
+        assert result.pred_sem_seg.data.shape == (1, *size)
         assert result.pred_sem_seg.data.max() < cfg.model.decode_head.num_classes
     elif 'panoptic_head' in cfg.model:
-        assert result.pred_panoptic_seg.sem_seg.shape[-2:] == (64, 96)
+        assert result.pred_panoptic_seg.sem_seg.shape[-2:] == size
     else:
         boxes = result.pred_instances.bboxes
         assert boxes.shape[1] == 4
         assert torch.isfinite(boxes).all()
         if 'roi_head' in cfg.model:
-            assert result.pred_instances.masks.shape[1:] == (64, 96)
+            assert result.pred_instances.masks.shape[1:] == size
 
 
 @every_leaf

@@ -1,0 +1,10 @@
+_base_ = './mask-rcnn_r50_fpn_2x_coco.py'
+
+model = dict(
+    backbone=dict(
+        plugins=[
+            dict(
+                cfg=dict(type='hybrid_mm.ContextBlock', ratio=1 / 4),
+                stages=(False, True, True, True),
+                position='after_conv3')
+        ]))

@@ -1,0 +1,14 @@
+_base_ = './mask-rcnn_r50-syncbn_fpn_1x_coco.py'
+
+model = dict(
+    backbone=dict(
+        plugins=[
+            dict(
+                cfg=dict(
+                    type='hybrid_mm.ContextBlock',
+                    ratio=1 / 16,
+                    pooling_type='avg',
+                    fusion_types=('channel_mul', )),
+                stages=(False, True, True, True),
+                position='after_conv3')
+        ]))
