@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from hybrid_mm.layers.tiled_attention import plan
+from hybrid_mm.layers.attention_tiles import plan
 
 BOX_ROIS, MASK_ROIS = 1000, 100
 

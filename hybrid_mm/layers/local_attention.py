@@ -170,7 +170,7 @@ def global_attention(
 
 
 def _pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else tuple(value)
+    pair = tuple(value) if isinstance(value, Sequence) else (value, value)
     if len(pair) != 2 or not all(isinstance(x, int) and x >= 1 for x in pair):
         raise ValueError(f'{name} must be a positive integer or two of them, got {value!r}')
     return pair
@@ -362,9 +362,9 @@ def _reference(
         x = torch.where(inside[..., None], x, 0.0)
         return x.permute(0, 1, 2, 4, 3, 5, 6).reshape(n, heads, height, width, taps, -1)
 
-    logits = torch.einsum('nhyxd,nhyxtd->nhyxt', q, gather(k)).to(dtype) * scale
-    logits = logits.unflatten(-1, (row.shape[1], column.shape[1]))
     exact = q.to(dtype)
+    logits = torch.einsum('nhyxd,nhyxtd->nhyxt', exact, gather(k).to(dtype)) * scale
+    logits = logits.unflatten(-1, (row.shape[1], column.shape[1]))
     if rel_h is not None:
         index = (row_rel + (rel_h.shape[1] - 1) // 2).clamp(0, rel_h.shape[1] - 1)
         table = rel_h.to(dtype)[:, index].expand(heads, -1, -1, -1)

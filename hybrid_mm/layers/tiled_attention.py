@@ -169,12 +169,8 @@ class _Scores:
         if self.rel_h is not None or self.rel_w is not None:
             self._add_relative(scores, q.to(self.dtype), row, heads, replace=not beta)
             beta = 1
-        if q.dtype == self.dtype:
-            torch.baddbmm(scores, q, k.transpose(1, 2), beta=beta, alpha=self.scale, out=scores)
-        elif beta:
-            scores.add_(torch.bmm(q, k.transpose(1, 2)), alpha=self.scale)
-        else:
-            torch.mul(torch.bmm(q, k.transpose(1, 2)), self.scale, out=scores)
+        q, k = q.to(self.dtype), k.to(self.dtype)  # float16 would overflow above 65504
+        torch.baddbmm(scores, q, k.transpose(1, 2), beta=beta, alpha=self.scale, out=scores)
         return torch.softmax(scores, -1, out=scores)
 
     def _terms(self, q: Tensor, row: int, heads: slice) -> tuple[Tensor | None, Tensor | None]:
