@@ -4,7 +4,7 @@ A source is one official (or library) layout. It is found by its keys, and it is
 it does not know is an error that names the key.
 """
 
-from hybrid_mm.convert import attention_modules, gcnet, resnet, van
+from hybrid_mm.convert import attention_modules, gcnet, quadratic_attention, resnet, van
 from hybrid_mm.convert.core import SOURCES, convert, detect, differences, unwrap
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     'detect',
     'differences',
     'gcnet',
+    'quadratic_attention',
     'resnet',
     'unwrap',
     'van',

@@ -42,13 +42,13 @@ def unwrap(loaded: Mapping[str, Any]) -> StateDict:
     """Take the weights out of a loaded checkpoint file.
 
     Args:
-        loaded: A state dict, or a dict that holds one under ``state_dict``, ``model`` or
-            ``state_dict_ema``. A prefix ``module.`` on all keys is removed.
+        loaded: A state dict, or a dict that holds one under ``state_dict``, ``model``,
+            ``state_dict_ema`` or ``model_state_dict``. A prefix ``module.`` on all keys is removed.
 
     Raises:
         ValueError: There are no weights in it.
     """
-    for key in ('state_dict', 'model', 'state_dict_ema'):
+    for key in ('state_dict', 'model', 'state_dict_ema', 'model_state_dict'):
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
             break
