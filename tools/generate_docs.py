@@ -25,9 +25,15 @@ GROUPS = {
     'COCO: detection and instance segmentation': ('Object Detection', 'Instance Segmentation'),
     'COCO: panoptic segmentation': ('Panoptic Segmentation',),
     'ADE20K: semantic segmentation': ('Semantic Segmentation',),
-    'ImageNet-1k: classification': ('Image Classification',),
+    'ImageNet-1k: classification': (),
+    'CIFAR-10: classification': (),
 }
-OF_DATA = {'ADE20K': 'ADE20K', 'ImageNet-1k': 'ImageNet-1k', 'COCO': 'COCO: detection'}
+OF_DATA = {
+    'ADE20K': 'ADE20K',
+    'CIFAR-10': 'CIFAR-10',
+    'COCO': 'COCO: detection',
+    'ImageNet-1k': 'ImageNet-1k',
+}
 
 HOW = """\
 ## Train, test, predict

@@ -115,6 +115,8 @@ def optimizer(cfg: Config, model: torch.nn.Module):
 
 def smallest(cfg: Config) -> int:
     """Side of the images: mmcv's deformable convolutions want maps as large as their kernel."""
+    if cfg.train_dataloader.dataset.type == 'CIFAR10':
+        return 32
     return SIZE * 3 // 2 if cfg.model.backbone.get('dcn') else SIZE
 
 

@@ -1,0 +1,4 @@
+# runs/learned of the official code
+_base_ = './quadratic_1xb100-300e_cifar10.py'
+
+model = dict(backbone=dict(mode='learned'))
