@@ -128,6 +128,28 @@ def block_axis(length: int, block: int, halo: int, stride: int, border: int) -> 
 
 
 @functools.lru_cache(maxsize=512)
+def partition_axis(length: int, window: int, shift: int) -> Axis:
+    """Windows side by side that see themselves, the last one in two parts where a map is rolled.
+
+    The relative index is key minus query.
+
+    Args:
+        length: Positions L.
+        window: Positions of a window; the last one may be shorter.
+        shift: By how much the map was rolled towards its start: the last ``shift`` positions come
+            from the other end and do not see those before them.
+    """
+    positions = np.arange(length)
+    part = positions // window
+    part[length - shift :] = part[-1] + 1
+    segments = tuple(positions[part == i] for i in np.unique(part))
+    start, count = (np.zeros_like(positions) for _ in range(2))
+    for segment in segments:
+        start[segment], count[segment] = segment[0], len(segment)
+    return Axis(positions, False, segments, start, count, start - positions)
+
+
+@functools.lru_cache(maxsize=512)
 def whole_axis(length: int) -> Axis:
     """Every query sees every key; the relative index is key minus query."""
     queries = np.arange(length)

@@ -7,9 +7,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hybrid_mm.layers.attention_axes import Axis, block_axis, whole_axis, window_axis
+from hybrid_mm.layers.attention_axes import (
+    Axis,
+    block_axis,
+    partition_axis,
+    whole_axis,
+    window_axis,
+)
 
-_AXES = (window_axis, block_axis, whole_axis)
+_AXES = (window_axis, block_axis, whole_axis, partition_axis)
 # scores of a row of tiles, in elements: what stays in the cache of a core; a GPU wants more at once
 _ROW_BUDGET = {'cpu': 2**19}
 _GPU_ROW_BUDGET = 2**25

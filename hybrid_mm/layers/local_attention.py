@@ -1,4 +1,4 @@
-"""Attention over moving windows, over blocks and over whole maps: one engine, three patterns.
+"""Attention over moving windows, over blocks and over whole maps: one engine, four patterns.
 
 Every function takes maps (N, heads, H, W, d) with any strides (a view of a convolution's NCHW
 output is fine) and returns (N, heads, H', W', d_v). ``impl='tiled'`` keeps q, k, v and the tables
@@ -14,17 +14,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hybrid_mm.layers import tiled_attention
+from hybrid_mm.layers import gathered_attention, tiled_attention
 from hybrid_mm.layers.attention_axes import (
     BORDERS,
-    Axis,
     block_axis,
+    partition_axis,
     whole_axis,
     window_axis,
 )
 from hybrid_mm.layers.autotune import choose, describe
 
-_WINDOW, _BLOCK, _WHOLE = range(3)
+_WINDOW, _BLOCK, _WHOLE, _PARTITION = range(4)
 IMPLS = ('tiled', 'reference', 'auto')
 _GATHER_LIMIT = 2**22  # elements of the gathered keys, above which 'auto' does not try them
 
@@ -169,6 +169,43 @@ def global_attention(
     return _attend(q, k, v, _WHOLE, [(), ()], (1, 1), shortest, scale, None, rel_h, rel_w, impl)
 
 
+def partition_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    window: int,
+    *,
+    shift: int = 0,
+    scale: float | None = None,
+    bias: Tensor | None = None,
+    impl: str = 'tiled',
+) -> Tensor:
+    """Attention within windows side by side, as in Swin (arXiv 2103.14030).
+
+    Args:
+        q: Queries, (N, heads, H, W, d).
+        k: Keys, (N, heads, H, W, d).
+        v: Values, (N, heads, H, W, d_v).
+        window: Pixels of a window on each side; the last ones may be smaller.
+        shift: By how much the map was rolled towards its upper left corner on both axes; the pixels
+            that came round do not see their new neighbours (Swin's mask).
+        scale: Factor of q.k, by default d^-0.5.
+        bias: (heads or 1, 2 * window - 1, 2 * window - 1), by key minus query + window - 1.
+        impl: 'tiled', 'reference' or 'auto'.
+
+    Returns:
+        (N, heads, H, W, d_v).
+
+    Raises:
+        ValueError: A shift outside 0..window - 1, unknown impl or shapes that do not fit.
+    """
+    if not 0 <= shift < window:
+        raise ValueError(f'shift must lie in 0..window - 1, got shift {shift}, window {window}')
+    axes = [(window, min(shift, n)) for n in k.shape[2:4]]
+    shortest = (2 * window - 1,) * 2
+    return _attend(q, k, v, _PARTITION, axes, (1, 1), shortest, scale, bias, None, None, impl)
+
+
 def _pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
     pair = tuple(value) if isinstance(value, Sequence) else (value, value)
     if len(pair) != 2 or not all(isinstance(x, int) and x >= 1 for x in pair):
@@ -248,9 +285,9 @@ def _attend(
     inputs = (q, k, v, bias, rel_h, rel_w)
 
     def gather(*inputs: Tensor | None) -> Tensor:
-        make = (window_axis, block_axis, whole_axis)[kind]
+        make = (window_axis, block_axis, whole_axis, partition_axis)[kind]
         rows, columns = (make(n, *axis) for n, axis in zip(k.shape[2:4], axes, strict=True))
-        return _reference(*inputs, scale, rows, columns)
+        return gathered_attention.forward(*inputs, scale, rows, columns)
 
     if impl == 'reference' or torch.onnx.is_in_onnx_export():
         return gather(*inputs)
@@ -277,6 +314,8 @@ def _tiles(kind: int, axes: Sequence[tuple], size: Sequence[int]) -> list[tuple[
     if kind == _BLOCK:
         side = axes[0][0] // axes[0][2]
         return list(dict.fromkeys((max(1, min(side, n // side)), side) for n in (256, 64)))
+    if kind == _PARTITION:
+        return [(axes[0][0], axes[0][0])]
     return [(4, 8), (7, 7), (2, 16), (8, 16)]
 
 
@@ -334,50 +373,3 @@ def _differentiate(ctx, grad):
 
 
 _tiled.register_autograd(_differentiate, setup_context=_setup_context)
-
-
-def _reference(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias: Tensor | None,
-    rel_h: Tensor | None,
-    rel_w: Tensor | None,
-    scale: float,
-    rows: Axis,
-    columns: Axis,
-) -> Tensor:
-    """Gather the keys of every query: (N, h, H', W', taps) logits and taps times the map."""
-    dtype = torch.float32 if q.dtype in (torch.half, torch.bfloat16) else q.dtype
-    n, heads = q.shape[:2]
-    (row, row_ok, row_rel), (column, column_ok, column_rel) = (
-        [torch.from_numpy(x).to(q.device) for x in axis.taps()] for axis in (rows, columns)
-    )
-    height, width = rows.queries, columns.queries
-    taps = row.shape[1] * column.shape[1]
-
-    def gather(x: Tensor) -> Tensor:
-        x = x[:, :, row.clamp(min=0)][:, :, :, :, column.clamp(min=0)]
-        inside = (row >= 0)[:, :, None, None] & (column >= 0)
-        x = torch.where(inside[..., None], x, 0.0)
-        return x.permute(0, 1, 2, 4, 3, 5, 6).reshape(n, heads, height, width, taps, -1)
-
-    exact = q.to(dtype)
-    logits = torch.einsum('nhyxd,nhyxtd->nhyxt', exact, gather(k).to(dtype)) * scale
-    logits = logits.unflatten(-1, (row.shape[1], column.shape[1]))
-    if rel_h is not None:
-        index = (row_rel + (rel_h.shape[1] - 1) // 2).clamp(0, rel_h.shape[1] - 1)
-        table = rel_h.to(dtype)[:, index].expand(heads, -1, -1, -1)
-        logits = logits + torch.einsum('nhyxd,hyad->nhyxa', exact, table)[..., None]
-    if rel_w is not None:
-        index = (column_rel + (rel_w.shape[1] - 1) // 2).clamp(0, rel_w.shape[1] - 1)
-        table = rel_w.to(dtype)[:, index].expand(heads, -1, -1, -1)
-        logits = logits + torch.einsum('nhyxd,hxbd->nhyxb', exact, table)[..., None, :]
-    if bias is not None:
-        i = (row_rel + (bias.shape[1] - 1) // 2).clamp(0, bias.shape[1] - 1)
-        j = (column_rel + (bias.shape[2] - 1) // 2).clamp(0, bias.shape[2] - 1)
-        logits = logits + bias.to(dtype)[:, i[:, None, :, None], j[None, :, None, :]]
-    seen = row_ok[:, None, :, None] & column_ok[None, :, None, :]
-    logits = logits.masked_fill(~seen, float('-inf'))
-    p = logits.flatten(-2).softmax(-1).to(q.dtype)
-    return torch.einsum('nhyxt,nhyxtd->nhyxd', p, gather(v))

@@ -10,7 +10,12 @@ import torch
 
 from hybrid_mm.layers import local_attention as engine
 from hybrid_mm.layers.attention_axes import reflected
-from hybrid_mm.layers.local_attention import block_attention, global_attention, local_attention
+from hybrid_mm.layers.local_attention import (
+    block_attention,
+    global_attention,
+    local_attention,
+    partition_attention,
+)
 
 BORDERS = ('shift', 'zero', 'mask', 'reflect')
 
@@ -345,3 +350,48 @@ def test_errors_of_blocks():
         block_attention(q, q, q, 4, 1, border='shift')
     with pytest.raises(ValueError, match=r'must be \(N, heads, H, W, d\)'):
         block_attention(q[0], q[0], q[0], 4, 1)
+
+
+def swin_mask(height, width, window, shift):
+    """Swin's regions of a rolled map: pixels of different ones do not see each other."""
+    region = torch.zeros(height, width)
+    bounds = [slice(0, -window), slice(-window, -shift), slice(-shift, None)] if shift else []
+    for number, (rows, columns) in enumerate(itertools.product(bounds, bounds)):
+        region[rows, columns] = number
+    return region
+
+
+@pytest.mark.parametrize('shift', [0, 1, 2])
+def test_partition_is_swin(shift):
+    torch.manual_seed(0)
+    window, (height, width) = 4, (8, 12)
+    q, k, v = (rand(2, 3, height, width, 5) for _ in range(3))
+    bias = rand(3, 7, 7)
+    region = swin_mask(height, width, window, shift)
+    out = torch.empty_like(v)
+    for y, x in itertools.product(range(0, height, window), range(0, width, window)):
+        part = (..., slice(y, y + window), slice(x, x + window), slice(None))
+        a, b, c = (t[part].flatten(2, 3) for t in (q, k, v))
+        place = torch.stack(torch.meshgrid(*[torch.arange(window)] * 2, indexing='ij')).flatten(1)
+        offset = place[:, None, :] - place[:, :, None] + window - 1
+        logits = a @ b.transpose(-1, -2) * 5**-0.5 + bias[:, offset[0], offset[1]]
+        ids = region[y : y + window, x : x + window].flatten()
+        logits = logits.masked_fill(ids[:, None] != ids, float('-inf'))
+        out[part] = (logits.softmax(-1) @ c).unflatten(2, (window, window))
+    for impl in engine.IMPLS:
+        found = partition_attention(q, k, v, window, shift=shift, bias=bias, impl=impl)
+        torch.testing.assert_close(found, out)
+
+
+@pytest.mark.parametrize(('size', 'window', 'shift'), [((9, 5), 4, 1), ((3, 14), 7, 3)])
+def test_partition_of_any_size(size, window, shift):
+    torch.manual_seed(0)
+    tensors = [rand(2, 2, *size, 3) for _ in range(3)] + [rand(1, 2 * window - 1, 2 * window - 1)]
+    agree(
+        lambda q, k, v, bias, impl: partition_attention(
+            q, k, v, window, shift=shift, bias=bias, impl=impl
+        ),
+        tensors,
+    )
+    with pytest.raises(ValueError, match=f'shift must lie in 0..window - 1, got shift {window}'):
+        partition_attention(*tensors[:3], window, shift=window)
