@@ -113,6 +113,14 @@ def optimizer(cfg: Config, model: torch.nn.Module):
         return build_optim_wrapper(model, cfg.optim_wrapper)
 
 
+def warm_up(cfg: Config, wrapper) -> None:
+    """Set the rate of the first iteration: the full one may be too much for untrained weights."""
+    for scheduler in cfg.param_scheduler:
+        if scheduler.type == 'LinearLR' and scheduler.get('begin', 0) == 0:
+            for group in wrapper.optimizer.param_groups:
+                group['lr'] *= max(scheduler.start_factor, 1e-3)  # enough to see a change
+
+
 def smallest(cfg: Config) -> int:
     """Side of the images: mmcv's deformable convolutions want maps as large as their kernel."""
     if cfg.train_dataloader.dataset.type == 'CIFAR10':

@@ -21,6 +21,7 @@ from .conftest import (
     relative,
     scope,
     smallest,
+    warm_up,
 )
 from .test_zoo import MODELS
 
@@ -46,6 +47,7 @@ def test_step_and_prediction(path):
         narrow(cfg.model)
     model = build(cfg)
     wrapper = optimizer(cfg, model)
+    warm_up(cfg, wrapper)
     first = next(p for p in model.backbone.parameters() if p.requires_grad)
     before = first.detach().clone()
 
