@@ -237,7 +237,7 @@ class QuadraticAttention2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
         dense = x.is_contiguous()
-        tokens = x.permute(0, 2, 3, 1).contiguous()
+        tokens = x.permute(0, 2, 3, 1)
         rows, columns, cross = self._logits(*x.shape[2:])
         drop = self.attn_drop if self.training else 0.0
         if cross is None and self.mode != 'learned_content' and drop == 0:
