@@ -27,11 +27,13 @@ GROUPS = {
     'ADE20K: semantic segmentation': ('Semantic Segmentation',),
     'ImageNet-1k: classification': (),
     'CIFAR-10: classification': (),
+    'HAM10000: classification': (),
 }
 OF_DATA = {
     'ADE20K': 'ADE20K',
     'CIFAR-10': 'CIFAR-10',
     'COCO': 'COCO: detection',
+    'HAM10000': 'HAM10000',
     'ImageNet-1k': 'ImageNet-1k',
 }
 

@@ -1,1 +1,5 @@
 """Data sets and transforms."""
+
+from hybrid_mm.data.ham10000 import HAM10000
+
+__all__ = ['HAM10000']

@@ -119,7 +119,7 @@ def test_name_tells_batch_and_schedule(path):
     loop = cfg.train_cfg
     for tag, key, expected in (
         ('_1x_', 'max_epochs', 12), ('_2x_', 'max_epochs', 24), ('-3x_', 'max_epochs', 36),
-        ('-40e_', 'max_epochs', 40), ('-100e_', 'max_epochs', 100),
+        ('-30e_', 'max_epochs', 30), ('-40e_', 'max_epochs', 40), ('-100e_', 'max_epochs', 100),
         ('-130e_', 'max_epochs', 130), ('-150e_', 'max_epochs', 150),
         ('-300e_', 'max_epochs', 300), ('_in1k', 'max_epochs', 310),
         ('-50e_', 'max_iters', 368750), ('-40k_', 'max_iters', 40000),
@@ -132,8 +132,9 @@ def test_name_tells_batch_and_schedule(path):
         pytest.fail(f'no schedule in {name}')
     dataset = cfg.train_dataloader.dataset.type
     tags = dict(CocoDataset='_coco', CocoPanopticDataset='_coco-panoptic', ImageNet='_in1k',
-                ADE20KDataset='_ade20k-512x512', CIFAR10='_cifar10')  # fmt: skip
-    assert name.endswith(tags[dataset])
+                ADE20KDataset='_ade20k-512x512', CIFAR10='_cifar10',
+                HAM10000='_ham10000')  # fmt: skip
+    assert name.endswith(tags[dataset.removeprefix('hybrid_mm.')])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,9 @@
+# Bottleneck attention module behind each of the first three stages.
+backbone = dict(
+    type='hybrid_mm.AttentionResNet',
+    base='hybrid_mm.PluginResNet',
+    depth=50,
+    stage_plugins=dict(
+        cfg=dict(type='hybrid_mm.BAM', ratio=16),
+        stages=(True, True, True, False),
+        position='after_stage'))

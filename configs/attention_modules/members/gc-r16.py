@@ -1,0 +1,10 @@
+# Global context block of ratio 1/16 in every block of c3 to c5.
+backbone = dict(
+    type='hybrid_mm.PluginResNet',
+    depth=50,
+    plugins=[
+        dict(
+            cfg=dict(type='hybrid_mm.ContextBlock', ratio=1 / 16),
+            stages=(False, True, True, True),
+            position='after_conv3')
+    ])

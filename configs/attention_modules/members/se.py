@@ -1,0 +1,7 @@
+# Squeeze-and-excitation in every block.
+backbone = dict(
+    type='hybrid_mm.PluginResNet',
+    depth=50,
+    plugins=[
+        dict(cfg=dict(type='hybrid_mm.SE', ratio=16), position='after_conv3')
+    ])
