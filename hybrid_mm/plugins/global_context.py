@@ -70,9 +70,10 @@ class SimplifiedNonLocal(ContextBlock):
 class NonLocal2d(_NonLocal2d):
     """mmcv's non-local block, whose initial values are those asked for in any ResNet.
 
-    mmcv's own forgets ``std`` and ``zeros_init`` in the ``init_weights`` of a ResNet. The batch
-    norm of ``norm_cfg`` trains also in a ResNet with ``norm_eval=True``. Memory: (H W)**2 numbers
-    an image; use it in one block of stride 16, or ``sub_sample=True``.
+    In the ``init_weights`` of a ResNet mmcv's own forgets ``std`` and ``zeros_init``, and fails
+    with ``sub_sample=True``. The batch norm of ``norm_cfg`` trains also in a ResNet with
+    ``norm_eval=True``. Memory: (H W)**2 numbers an image; use it in one block of stride 16, or
+    with ``sub_sample=True``.
 
     Args:
         in_channels: Number of channels.
@@ -91,10 +92,17 @@ class NonLocal2d(_NonLocal2d):
 
     def init_weights(self, **kwargs: Any) -> None:
         """Called by the constructor, and last by that of the network around it."""
-        if not kwargs:
-            reset_defaults(self)
-            kwargs = self.initial
-        super().init_weights(**kwargs)
+        if kwargs:
+            super().init_weights(**kwargs)
+            return
+        reset_defaults(self)
+        # mmcv's method knows these parts without the pooling behind them
+        pooled = {n: m for n, m in self.named_children() if isinstance(m, nn.Sequential)}
+        for name, part in pooled.items():
+            setattr(self, name, part[0])
+        super().init_weights(**self.initial)
+        for name, part in pooled.items():
+            setattr(self, name, part)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to the same shape."""
