@@ -174,6 +174,45 @@ def _difference(case: str, name: str, found: tuple, expected: tuple, leaves: lis
     return worst
 
 
+def check(case: Case) -> list[Row]:
+    """Compare outputs and gradients of the candidates with those of the first.
+
+    Returns:
+        One row per candidate with the ``difference`` only; those that are unavailable or run out
+        of memory have a note instead.
+
+    Raises:
+        DisagreementError: A candidate computes something else.
+    """
+    return _check(_Runs(case))
+
+
+def _check(runs: _Runs) -> list[Row]:
+    case, expected = runs.case, None
+    leaves = [n for n, x in case.inputs.items() if x.requires_grad]
+    rows = []
+    for name in case.candidates:
+        row = Row(case.name, name, case.pixels)
+        rows.append(row)
+        with _out_of_memory_is_a_note(row):
+            found = runs.training(name)
+            expected = expected or found
+            row.difference = _difference(case.name, name, found, expected, leaves)
+    for name, reason in case.unavailable.items():
+        rows.append(Row(case.name, name, case.pixels, note=reason))
+    return rows
+
+
+@contextmanager
+def _out_of_memory_is_a_note(row: Row) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        row.note = 'out of memory'
+
+
 def measure(case: Case, seconds: float = 20.0, rounds: int = 20) -> list[Row]:
     """Check that the candidates agree, then measure them.
 
@@ -183,48 +222,35 @@ def measure(case: Case, seconds: float = 20.0, rounds: int = 20) -> list[Row]:
         rounds: Largest number of rounds.
 
     Returns:
-        One row per candidate, those that are unavailable or out of memory with a note only.
+        One row per candidate, those that are unavailable or out of memory with a note.
 
     Raises:
         DisagreementError: A candidate computes something else.
     """
     runs = _Runs(case)
-    rows = {n: Row(case.name, n, case.pixels) for n in (*case.candidates, *case.unavailable)}
-    for name, reason in case.unavailable.items():
-        rows[name].note = reason
-    leaves = [n for n, x in case.inputs.items() if x.requires_grad]
-    expected, usable = None, []
-    for name in case.candidates:
-        try:
-            found = runs.training(name)
-            expected = expected or found
-            rows[name].difference = _difference(case.name, name, found, expected, leaves)
-            del found
-            _memory(runs, name, rows[name])
-            usable.append(name)
-        except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
-                raise
-            rows[name].note = 'out of memory'
-    del expected
-    _times(runs, usable, rows, seconds, rounds)
-    base = rows[usable[0]] if usable else None
-    for name in usable:
-        rows[name].training_peak_ratio = rows[name].training_peak / base.training_peak
-    return list(rows.values())
+    rows = _check(runs)
+    for row in rows:
+        if not row.note:
+            with _out_of_memory_is_a_note(row):
+                _memory(runs, row)
+    usable = [row for row in rows if not row.note]
+    _times(runs, usable, seconds, rounds)
+    for row in usable:
+        row.training_peak_ratio = row.training_peak / usable[0].training_peak
+    return rows
 
 
-def _memory(runs: _Runs, name: str, row: Row) -> None:
+def _memory(runs: _Runs, row: Row) -> None:
+    name = row.candidate
     row.inference_peak, _ = memory(lambda: runs.inference(name), runs.device)
     row.training_peak, _ = memory(lambda: runs.training(name), runs.device)
     _, left = memory(lambda: runs.forward(name), runs.device)
     row.kept = left - runs.dy.numel() * runs.dy.element_size()
 
 
-def _times(
-    runs: _Runs, names: list[str], rows: dict[str, Row], seconds: float, rounds: int
-) -> None:
+def _times(runs: _Runs, rows: list[Row], seconds: float, rounds: int) -> None:
     passes = dict(inference=runs.inference, training=runs.training)
+    names = [row.candidate for row in rows]
     samples = {(kind, name): [] for kind in passes for name in names}
     gc.collect()
     gc.disable()
@@ -239,12 +265,13 @@ def _times(
                 break
     finally:
         gc.enable()
-    for kind, name in samples:
-        own, base = samples[kind, name], samples[kind, names[0]]
-        setattr(rows[name], f'{kind}_ms', statistics.median(own) * 1e3)
-        quotients = [a / b for a, b in zip(own, base, strict=True)]
-        setattr(rows[name], f'{kind}_ratio', statistics.median(quotients))
-        rows[name].rounds = len(own)
+    for row in rows:
+        for kind in passes:
+            own, base = samples[kind, row.candidate], samples[kind, names[0]]
+            setattr(row, f'{kind}_ms', statistics.median(own) * 1e3)
+            quotients = [a / b for a, b in zip(own, base, strict=True)]
+            setattr(row, f'{kind}_ratio', statistics.median(quotients))
+            row.rounds = len(own)
 
 
 @contextmanager

@@ -7,6 +7,8 @@ relative logits, the gradients of all weights included.
 """
 
 import functools
+import importlib
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -27,6 +29,7 @@ WIDTH, BLOCK, HALO = 32, 8, 3
 # (N, heads, H, W): 1/4 of a 224 x 224 batch, 1/4 and 1/16 of a detector's 800 x 1216
 SHAPES = ((4, 2, 56, 56), (1, 2, 200, 304), (1, 8, 50, 76))
 NAMES = {'reference': 'gather'}
+LARGEST_GATHER = 8  # GiB of the keys and values of every query
 
 
 def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Case]:
@@ -54,9 +57,16 @@ def _normal(
     return x.to(device, dtype).requires_grad_()
 
 
-def _engine(function: Callable[..., Tensor]) -> dict[str, Callable[..., Tensor]]:
-    """A function with each ``impl``, the tiled one first."""
-    return {NAMES.get(i, i): functools.partial(function, impl=i) for i in IMPLS}
+def _engine(
+    function: Callable[..., Tensor], like: Tensor, shape: tuple[int, ...], taps: int
+) -> tuple[dict[str, Callable[..., Tensor]], dict[str, str]]:
+    """A function with each ``impl``, the tiled one first, and those that are left out."""
+    found = {NAMES.get(i, i): functools.partial(function, impl=i) for i in IMPLS}
+    gib = 2 * math.prod(shape) * taps * WIDTH * like.element_size() / 2**30
+    if gib <= LARGEST_GATHER:
+        return found, {}
+    del found['gather']
+    return found, {'gather': f'left out: more than {LARGEST_GATHER} GiB of gathered keys'}
 
 
 def _title(kind: str, shape: tuple[int, ...]) -> str:
@@ -75,12 +85,13 @@ def _moving(make: Callable[..., Tensor], shape: tuple[int, ...], window: int) ->
     def engine(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, impl: str) -> Tensor:
         return local_attention(q, k, v, window, bias=bias, impl=impl)
 
-    candidates = _engine(engine)
+    candidates, unavailable = _engine(engine, inputs['q'], shape, window**2)
     candidates['unfold'] = functools.partial(_unfold, window=window)
     found, reason = _natten(window)
-    unavailable = {} if found else {'NATTEN': reason}
     if found:
         candidates['NATTEN'] = found
+    else:
+        unavailable['NATTEN'] = reason
     return Case(_title(f'window {window}', shape), inputs, candidates, unavailable)
 
 
@@ -142,13 +153,13 @@ def _image(x: Tensor) -> Tensor:
     return x.permute(0, 1, 4, 2, 3).flatten(1, 2)
 
 
-def _timm(file: str, name: str) -> tuple[type[nn.Module] | None, dict[str, str]]:
-    import importlib
-
+def _timm(file: str, name: str, unavailable: dict[str, str]) -> type[nn.Module] | None:
+    """A class of timm; where it cannot be imported, the reason goes to ``unavailable``."""
     try:
-        return getattr(importlib.import_module(f'timm.layers.{file}'), name), {}
+        return getattr(importlib.import_module(f'timm.layers.{file}'), name)
     except (ImportError, AttributeError) as error:
-        return None, {f'timm {name}': f'timm cannot be imported: {error}'}
+        unavailable[f'timm {name}'] = f'timm cannot be imported: {error}'
+        return None
 
 
 def _weights(
@@ -174,8 +185,9 @@ def _halo(make: Callable[..., Tensor], shape: tuple[int, ...]) -> Case:
         queries = _maps(F.conv2d(x, q), heads)
         return _image(block_attention(queries, k, v, BLOCK, HALO, **tables, impl=impl))
 
-    candidates = _engine(engine)
-    cls, unavailable = _timm('halo_attn', 'HaloAttn')
+    taps = (BLOCK + 2 * HALO) ** 2
+    candidates, unavailable = _engine(engine, inputs['x'], shape, taps)
+    cls = _timm('halo_attn', 'HaloAttn', unavailable)
     if cls:
         module = cls(channels, num_heads=heads, block_size=BLOCK, halo_size=HALO)
 
@@ -204,8 +216,8 @@ def _bottleneck(make: Callable[..., Tensor], shape: tuple[int, ...]) -> Case:
         tables = dict(rel_h=height_rel[None], rel_w=width_rel[None])
         return _image(global_attention(q, k, v, **tables, impl=impl))
 
-    candidates = _engine(engine)
-    cls, unavailable = _timm('bottleneck_attn', 'BottleneckAttn')
+    candidates, unavailable = _engine(engine, inputs['x'], shape, height * width)
+    cls = _timm('bottleneck_attn', 'BottleneckAttn', unavailable)
     if cls:
         module = cls(channels, feat_size=(height, width), num_heads=heads)
 
