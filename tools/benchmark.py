@@ -56,7 +56,7 @@ def main(argv=None):
 
     import torch
 
-    from hybrid_mm.analysis import benchmark
+    from hybrid_mm.analysis import benchmark, benchmark_report
 
     device = _device(args.device)
     module = importlib.import_module(SUBCOMMANDS[args.benchmark])
@@ -64,7 +64,7 @@ def main(argv=None):
     torch.set_num_threads(args.threads or threads)
     rows = []
     try:
-        surroundings = benchmark.environment(device, module.PACKAGES)
+        surroundings = benchmark_report.environment(device, module.PACKAGES)
         surroundings['dtype'] = args.dtype
         with benchmark.memory_limit(args.memory_limit):
             for case in module.cases(device, getattr(torch, args.dtype), args.quick):
@@ -94,17 +94,17 @@ def _device(name: str):
 
 
 def _report(args, surroundings, rows) -> None:
-    from hybrid_mm.analysis import benchmark
+    from hybrid_mm.analysis import benchmark_report as report
 
-    figures = json.dumps(benchmark.as_json(args.benchmark, surroundings, rows), indent=1)
-    text = benchmark.markdown(args.benchmark, surroundings, rows)
+    figures = json.dumps(report.as_json(args.benchmark, surroundings, rows), indent=1)
+    text = report.markdown(args.benchmark, surroundings, rows)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         (args.out / f'{args.benchmark}.json').write_text(figures + '\n')
         (args.out / f'{args.benchmark}.md').write_text(text)
-        benchmark.plot(args.benchmark, rows, args.out / f'{args.benchmark}.png')
+        report.plot(args.benchmark, rows, args.out / f'{args.benchmark}.png')
     if args.docs:
-        benchmark.put_into(args.docs, args.benchmark, text)
+        report.put_into(args.docs, args.benchmark, text)
     if args.json:
         print(figures)
         return
@@ -117,17 +117,17 @@ def _report(args, surroundings, rows) -> None:
     console = console if console.is_terminal else Console(width=160)
     console.print('; '.join(f'{k} {v}' for k, v in surroundings.items()))
     table = Table(box=box.SIMPLE)
-    for i, head in enumerate(benchmark.HEAD):
+    for i, head in enumerate(report.HEAD):
         table.add_column(head, justify='right' if i > 1 else 'left')
     case = None
     for row in rows:
         if row.case != case:
             table.add_section()
-        values = benchmark.cells(row)
+        values = report.cells(row)
         table.add_row('' if row.case == case else values[0], *values[1:])
         case = row.case
     console.print(table)
-    for line in (*benchmark.notes(rows), benchmark.LEGEND):
+    for line in (*report.notes(rows), report.LEGEND):
         console.print(line)
 
 

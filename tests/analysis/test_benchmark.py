@@ -9,16 +9,12 @@ from hybrid_mm.analysis import benchmark_local_attention
 from hybrid_mm.analysis.benchmark import (
     Case,
     DisagreementError,
-    as_json,
     check,
-    environment,
-    markdown,
     measure,
     memory,
     memory_limit,
-    plot,
-    put_into,
 )
+from hybrid_mm.analysis.benchmark_report import as_json, environment, markdown, plot, put_into
 
 CPU = torch.device('cpu')
 SIZE = 4 * 1024  # bytes of the inputs below
