@@ -1,0 +1,158 @@
+"""Parameters, multiply-adds and time of the members of a study, measured in one run."""
+
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+
+from hybrid_mm.analysis.complexity import complexity
+from hybrid_mm.engine.checkpoint import without_init_cfg
+
+
+@dataclass
+class Member:
+    """Figures of one member; times in milliseconds per image, medians over the rounds.
+
+    ``inference_ratio`` and ``training_ratio`` are the medians of the quotients with the baseline
+    within a round. Training is a forward and a backward pass.
+    """
+
+    name: str
+    params: int
+    macs: int
+    inference_ms: float = 0.0
+    training_ms: float = 0.0
+    inference_ratio: float = 1.0
+    training_ratio: float = 1.0
+
+
+def find(folder: Path) -> dict[str, Path]:
+    """The files of the members by name, the plain network first.
+
+    Raises:
+        FileNotFoundError: There are none.
+    """
+    paths = sorted(folder.glob('*.py'), key=lambda path: (path.stem != 'resnet50', path.stem))
+    if not paths:
+        raise FileNotFoundError(f'{folder} has no members: files *.py with a dict `backbone`')
+    return {path.stem: path for path in paths}
+
+
+def build(path: Path) -> nn.Module:
+    """Build the backbone that a file describes: no pre-trained weights, nothing frozen."""
+    spec = dict(without_init_cfg(Config.fromfile(path).backbone), norm_eval=False)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        return revert_sync_batchnorm(MODELS.build(spec))
+
+
+class _Passes:
+    """Forward passes of all members on one batch, and forward and backward passes."""
+
+    def __init__(self, models: dict[str, nn.Module], images: torch.Tensor) -> None:
+        self.models, self.images = models, images
+
+    def inference(self, name: str) -> None:
+        model = self.models[name]
+        model.eval()
+        with torch.no_grad():
+            model(self.images)
+
+    def training(self, name: str) -> None:
+        model = self.models[name]
+        model.train()
+        sum(out.mean() for out in model(self.images)).backward()
+        model.zero_grad(set_to_none=True)
+
+    def seconds(self, kind: str, name: str) -> float:
+        self._wait()
+        start = time.perf_counter()
+        getattr(self, kind)(name)
+        self._wait()
+        return time.perf_counter() - start
+
+    def _wait(self) -> None:
+        if self.images.is_cuda:
+            torch.cuda.synchronize(self.images.device)
+
+
+def compare(
+    paths: dict[str, Path],
+    shape: tuple[int, int],
+    batch: int = 2,
+    rounds: int = 5,
+    device: str = 'cpu',
+) -> list[Member]:
+    """Count every member, then time all of them in turns, each round starting with another one.
+
+    Args:
+        paths: Files by name; the first is the baseline of the ratios.
+        shape: Height and width of the images.
+        batch: Images in a batch, 2 at least for batch norms of pooled maps.
+        rounds: Number of rounds after one that is not measured.
+        device: 'cpu' or 'cuda'.
+
+    Raises:
+        ValueError: A batch of one image, or no rounds.
+    """
+    if batch < 2 or rounds < 1:
+        raise ValueError(f'at least 2 images and 1 round needed, got {batch} and {rounds}')
+    models, members = {}, {}
+    for name, path in paths.items():
+        model = build(path)
+        members[name] = Member(name, *complexity(model, shape))
+        models[name] = model.to(device)
+    generator = torch.Generator().manual_seed(0)
+    passes = _Passes(models, torch.rand(batch, 3, *shape, generator=generator).to(device))
+    samples = {(kind, name): [] for kind in ('inference', 'training') for name in members}
+    for number in range(-1, rounds):
+        for name in _turn(list(members), number):
+            for kind in ('inference', 'training'):
+                taken = passes.seconds(kind, name)
+                if number >= 0:
+                    samples[kind, name].append(taken)
+    first = next(iter(members))
+    for (kind, name), taken in samples.items():
+        quotients = [a / b for a, b in zip(taken, samples[kind, first], strict=True)]
+        setattr(members[name], f'{kind}_ms', statistics.median(taken) * 1e3 / batch)
+        setattr(members[name], f'{kind}_ratio', statistics.median(quotients))
+    return list(members.values())
+
+
+def _turn(names: list[str], number: int) -> Iterator[str]:
+    first = number % len(names)
+    yield from names[first:]
+    yield from names[:first]
+
+
+def as_json(members: list[Member], **surroundings) -> dict:
+    """Everything that was measured."""
+    return dict(surroundings, members=[asdict(member) for member in members])
+
+
+def plot(members: list[Member], path: Path) -> None:
+    """Draw time per image against parameters and against multiply-adds."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 6), layout='constrained')
+    axes = figure.subplots(1, 2, sharey=True)
+    for ax, key, label in (
+        (axes[0], lambda m: m.params / 1e6, 'parameters in 1e6'),
+        (axes[1], lambda m: m.macs / 1e9, 'multiply-adds in 1e9'),
+    ):
+        for member in members:
+            baseline = member is members[0]
+            at = key(member), member.inference_ms
+            ax.plot(*at, 'o', color='black' if baseline else 'tab:blue')
+            ax.annotate(member.name, at, xytext=(4, 3), textcoords='offset points', fontsize=8)
+        ax.set_xlabel(label)
+        ax.grid(alpha=0.3)
+    axes[0].set_ylabel('ms per image, forward')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)

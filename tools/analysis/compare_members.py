@@ -1,0 +1,106 @@
+"""List the members of the attention study: parameters, FLOPs and time per image, in one run.
+
+python tools/analysis/compare_members.py                                # all, 224 x 224
+python tools/analysis/compare_members.py se cbam gc-r4 --shape 512 512 --out members.png
+python tools/analysis/compare_members.py --json members.json --device cuda --batch 32
+
+FLOPs are multiply-adds of convolutions, linear layers and matrix products for one image. All
+members take turns in every round, so that noise of the machine hits all alike; times are medians,
+and ratios those of the quotients with the plain ResNet-50 within a round. Members are the files in
+configs/attention_modules/members, or those of another folder.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from hybrid_mm.engine import cli
+
+
+@cli.tool
+def main(argv=None):
+    """Run the tool."""
+    parser = cli.parser(__doc__)
+    parser.add_argument('members', nargs='*', help='names (default: all); resnet50 is added')
+    parser.add_argument('--folder', type=Path, help='folder with one file per member')
+    parser.add_argument('--shape', type=int, nargs=2, default=(224, 224), metavar=('H', 'W'))
+    parser.add_argument('--batch', type=int, default=2, help='images in a batch (default: 2)')
+    parser.add_argument('--rounds', type=int, default=5, help='rounds of measurement (default: 5)')
+    parser.add_argument('--device', default='cpu', help='cpu or cuda[:N] (default: cpu)')
+    parser.add_argument('--out', type=Path, metavar='FILE', help='draw a plot into this file')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures to this file')
+    args = parser.parse_args(argv)
+
+    import torch
+
+    from hybrid_mm.analysis import members as study
+    from hybrid_mm.analysis.benchmark_report import environment
+
+    folder = args.folder or _folder()
+    try:
+        paths = study.find(folder)
+    except FileNotFoundError as error:
+        raise cli.UserError(str(error)) from error
+    baseline = next(iter(paths))
+    for name in args.members:
+        if name not in paths:
+            hint = cli.nearest(name, paths) or f'; there are {", ".join(paths)}'
+            raise cli.UserError(f'no member {name!r} in {folder}{hint}')
+    if args.members:
+        paths = {name: path for name, path in paths.items() if name in {baseline, *args.members}}
+    if args.device.startswith('cuda') and not torch.cuda.is_available():
+        raise cli.UserError(f'--device {args.device}: torch sees no GPU; use --device cpu')
+    try:
+        found = study.compare(paths, tuple(args.shape), args.batch, args.rounds, args.device)
+    except ValueError as error:
+        raise cli.UserError(str(error)) from error
+    _print(found, args)
+    if args.json:
+        surroundings = environment(torch.device(args.device))
+        figures = study.as_json(
+            found,
+            environment=surroundings,
+            shape=list(args.shape),
+            batch=args.batch,
+            rounds=args.rounds,
+        )
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(figures, indent=1))
+    if args.out:
+        study.plot(found, args.out)
+        print(args.out)
+
+
+def _folder() -> Path:
+    root = cli.config_root()
+    if root is None:
+        raise cli.UserError('no configs beside this package; name the members with --folder')
+    return root / 'attention_modules' / 'members'
+
+
+def _print(found: list, args) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    height, width = args.shape
+    title = f'{height} x {width}, batches of {args.batch}, {args.device}; ms per image'
+    table = Table(box=box.SIMPLE, title=title, title_justify='left')
+    table.add_column('member')
+    for column in ('parameters', 'GFLOPs', 'forward', 'x', 'with backward', 'x'):
+        table.add_column(column, justify='right')
+    for m in found:
+        table.add_row(
+            m.name,
+            f'{m.params:,}',
+            f'{m.macs / 1e9:.3f}',
+            f'{m.inference_ms:.1f}',
+            f'{m.inference_ratio:.2f}',
+            f'{m.training_ms:.1f}',
+            f'{m.training_ratio:.2f}',
+        )
+    Console().print(table)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
