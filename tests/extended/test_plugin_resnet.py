@@ -1,5 +1,8 @@
 """ResNet and ResNeXt with plugins: MMDetection's networks and weights, in every library."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from mmengine.registry import MODELS as ROOT
@@ -140,3 +143,12 @@ def test_norms_of_plugins_follow_norm_eval_if_they_have_statistics(tmp_path, tra
     changed = {k for k in after if 'running' in k and not torch.equal(before[k], after[k])}
     statistics = {k for k in after if '.running_' in k and 'bam.' in k}
     assert changed == (set() if trained else statistics)
+
+
+def test_libraries_are_imported_when_a_config_names_it():
+    code = (
+        'import sys; import hybrid_mm.registry as r; r.MODELS.import_from_location(); '
+        "print('PluginResNet' in r.MODELS.module_dict, 'mmdet' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert result.stdout.split()[-2:] == ['True', 'False'], result.stderr
