@@ -61,7 +61,8 @@ def _engine(
     function: Callable[..., Tensor], like: Tensor, shape: tuple[int, ...], taps: int
 ) -> tuple[dict[str, Callable[..., Tensor]], dict[str, str]]:
     """A function with each ``impl``, the tiled one first, and those that are left out."""
-    found = {NAMES.get(i, i): functools.partial(function, impl=i) for i in IMPLS}
+    impls = sorted(IMPLS, key=lambda impl: impl == 'reference')
+    found = {NAMES.get(i, i): functools.partial(function, impl=i) for i in impls}
     gib = 2 * math.prod(shape) * taps * WIDTH * like.element_size() / 2**30
     if gib <= LARGEST_GATHER:
         return found, {}

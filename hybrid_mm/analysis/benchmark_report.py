@@ -118,7 +118,8 @@ def plot(name: str, rows: list[Row], path: Path) -> None:
     panels = 2 * bool(bars) + bool(points)
     if not panels:
         return
-    figure = Figure(figsize=(6 * panels, 5), layout='constrained')
+    cases = len({row.case for row in bars})
+    figure = Figure(figsize=(6 * panels, max(5, cases)), layout='constrained')
     axes = list(figure.subplots(1, panels, squeeze=False)[0])
     figure.suptitle(f'{name}: forward and backward')
     names = list(dict.fromkeys(r.case for r in bars))
