@@ -36,7 +36,7 @@ class _Separable(torch.autograd.Function):
         for r, s, mix in zip(rows, columns, weight, strict=True):
             t = torch.matmul(r, x.view(n, h, w * c))
             u = torch.matmul(s, t.view(-1, w, c))
-            out = out.addmm_(u.view(-1, c), mix.t())
+            torch.addmm(out, u.view(-1, c), mix.t(), out=out)
         return out.view(n, rows.shape[1], columns.shape[1], -1)
 
     @staticmethod

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import hybrid_mm.registry  # noqa: F401
+from hybrid_mm.analysis.complexity import complexity
 from hybrid_mm.backbones import QuadraticAttentionEncoder, QuadraticAttentionResNet, ResNet
 from hybrid_mm.layers import QuadraticAttention2d
 from hybrid_mm.layers.quadratic_attention import MODES
@@ -27,6 +28,15 @@ def test_parameters_with_ten_classes(mode, parameters):
     with torch.device('meta'):
         model = nn.Sequential(QuadraticAttentionEncoder(mode), nn.Linear(400, 10))
     assert sum(p.numel() for p in model.parameters()) == parameters
+
+
+def test_multiply_adds():
+    with torch.device('meta'):
+        model = QuadraticAttentionEncoder()
+    pixels = 16 * 16
+    attention = 9 * 400 * pixels * (16 + 16 + 400)  # rows, columns, mixing
+    linear = pixels * (400 * 400 + 2 * 400 * 512)
+    assert complexity(model, (32, 32))[1] == pixels * 12 * 400 + 6 * (attention + linear)
 
 
 @pytest.mark.parametrize('mode', MODES)
