@@ -137,22 +137,22 @@ def as_json(members: list[Member], **surroundings) -> dict:
 
 
 def plot(members: list[Member], path: Path) -> None:
-    """Draw time per image against parameters and against multiply-adds."""
+    """Draw bars of parameters, multiply-adds and times; a line stands at the first member's."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 6), layout='constrained')
-    axes = figure.subplots(1, 2, sharey=True)
-    for ax, key, label in (
-        (axes[0], lambda m: m.params / 1e6, 'parameters in 1e6'),
-        (axes[1], lambda m: m.macs / 1e9, 'multiply-adds in 1e9'),
-    ):
-        for member in members:
-            baseline = member is members[0]
-            at = key(member), member.inference_ms
-            ax.plot(*at, 'o', color='black' if baseline else 'tab:blue')
-            ax.annotate(member.name, at, xytext=(4, 3), textcoords='offset points', fontsize=8)
+    panels = {
+        'parameters in 1e6': lambda m: m.params / 1e6,
+        'multiply-adds in 1e9': lambda m: m.macs / 1e9,
+        'ms per image, forward': lambda m: m.inference_ms,
+        'ms per image, with backward': lambda m: m.training_ms,
+    }
+    figure = Figure(figsize=(14, 1.5 + 0.25 * len(members)), layout='constrained')
+    for ax, (label, value) in zip(figure.subplots(1, 4, sharey=True), panels.items(), strict=True):
+        values = [value(member) for member in members]
+        ax.barh([member.name for member in members], values)
+        ax.axvline(values[0], color='black', linewidth=0.8)
         ax.set_xlabel(label)
-        ax.grid(alpha=0.3)
-    axes[0].set_ylabel('ms per image, forward')
+        ax.grid(axis='x', alpha=0.3)
+    ax.invert_yaxis()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
