@@ -1,4 +1,4 @@
-# Recalled from the paper, hence unverified: 100 epochs, 1024 images, warm-up of 5 % and cosine decay.
+# Recalled from the paper, unverified: 100 epochs, 1024 images, warm-up of 5 % and cosine decay.
 # The rate of 0.1 for 256 images and the weight decay are the usual ones of ResNets.
 _base_ = [
     '../_base_/models/classifier_resnet.py',

@@ -1,4 +1,4 @@
-# From scratch. Recalled from the paper, hence unverified: the jitter of 512 to 768, the rate of 0.08
+# From scratch. Recalled from the paper, unverified: the jitter of 512 to 768, the rate of 0.08
 # for 8 GPUs x 8 images with cosine decay, and batch norm that is trained.
 # Attention sees 40 x 40 positions in C3 (at half its resolution) and in C4, 20 x 20 in C5.
 _base_ = [
