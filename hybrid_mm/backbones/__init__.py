@@ -2,6 +2,8 @@
 
 from hybrid_mm.backbones.aa_resnet import AAResNet
 from hybrid_mm.backbones.base import Pyramid
+from hybrid_mm.backbones.botnet import BoTNet
+from hybrid_mm.backbones.halonet import HaloNet
 from hybrid_mm.backbones.quadratic_attention import (
     QuadraticAttentionEncoder,
     QuadraticAttentionResNet,
@@ -13,6 +15,8 @@ from hybrid_mm.backbones.van import VAN
 __all__ = [
     'VAN',
     'AAResNet',
+    'BoTNet',
+    'HaloNet',
     'Pyramid',
     'QuadraticAttentionEncoder',
     'QuadraticAttentionResNet',

@@ -4,12 +4,20 @@ A source is one official (or library) layout. It is found by its keys, and it is
 it does not know is an error that names the key.
 """
 
-from hybrid_mm.convert import attention_modules, gcnet, quadratic_attention, resnet, van
+from hybrid_mm.convert import (
+    attention_modules,
+    bottleneck_net,
+    gcnet,
+    quadratic_attention,
+    resnet,
+    van,
+)
 from hybrid_mm.convert.core import SOURCES, convert, detect, differences, unwrap
 
 __all__ = [
     'SOURCES',
     'attention_modules',
+    'bottleneck_net',
     'convert',
     'detect',
     'differences',

@@ -1,7 +1,10 @@
 """Operators in plain torch."""
 
 from hybrid_mm.layers.augmented_convolution import AAConv2d
+from hybrid_mm.layers.bottleneck_attention import BottleneckAttention
+from hybrid_mm.layers.channel_gate import EfficientChannelGate, SqueezeExcite
 from hybrid_mm.layers.drop import DropPath, drop_path_schedule
+from hybrid_mm.layers.halo_attention import HaloAttention
 from hybrid_mm.layers.large_kernel_attention import (
     LKA,
     LSKA,
@@ -20,13 +23,17 @@ __all__ = [
     'LSKA',
     'AAConv2d',
     'AttentionStem',
+    'BottleneckAttention',
     'DropPath',
+    'EfficientChannelGate',
+    'HaloAttention',
     'LKATrivial',
     'LSKATrivial',
     'LayerNorm2d',
     'LocalSelfAttention2d',
     'QuadraticAttention2d',
     'RelativePosition2d',
+    'SqueezeExcite',
     'build_large_kernel_attention',
     'decompose_kernel',
     'drop_path_schedule',

@@ -23,6 +23,10 @@ _RESNET = dict(
     zero_init_residual=False)  # fmt: skip
 _AA = dict(type='hybrid_mm.AAResNet', heads=2, min_key_dim=3, canvas_size=(64, 96), **_RESNET)
 _SASA = dict(type='hybrid_mm.SASAResNet', heads=2, **_RESNET)
+_BOTTLENECKS = dict(depths=[1, 2, 1, 1], channels=[8, 12, 16, 20], heads=[2] * 4,
+                    stem=dict(kind='tiered', channels=16, pool=True))  # fmt: skip
+_HALO = dict(_BOTTLENECKS, attention=[False, (1,), True, True], block_size=4, halo_size=1)
+_BOT = dict(_BOTTLENECKS, attention=[False, False, True, True], ratios=[1] * 4, group_size=4)
 CASES = {
     'van-lka': dict(**_VAN, attention='lka'),
     'van-lska-k35': dict(**_VAN, attention='lska', kernel_size=35),
@@ -35,6 +39,41 @@ CASES = {
         type='hybrid_mm.QuadraticAttentionResNet',
         attention=(False, True, True, True),
         **_RESNET,
+    ),
+    'halonet': dict(
+        type='hybrid_mm.HaloNet',
+        zero_init_residual=False,
+        arch=dict(_HALO, act='silu', gate=dict(kind='se', place='mid')),
+    ),
+    'halonet-odd-block': dict(
+        type='hybrid_mm.HaloNet',
+        mask_padding=True,
+        arch=dict(
+            _HALO,
+            block_size=3,
+            value_ratio=2,
+            ratios=[2] * 4,
+            bottle_in=True,
+            linear_out=True,
+            shortcut=False,
+            strides=[2] * 4,
+            stem=dict(kind='3x3', channels=8, pool=False),
+        ),
+    ),
+    'botnet': dict(
+        type='hybrid_mm.BoTNet',
+        zero_init_residual=False,
+        canvas_size=(64, 96),
+        arch=dict(_BOT, gate=dict(kind='se', place='out', ratio=0.25)),
+    ),
+    'botnet-absolute': dict(
+        type='hybrid_mm.BoTNet',
+        zero_init_residual=False,
+        canvas_size=(128, 64),
+        position='absolute',
+        shortcut_act=True,
+        qkv_bias=True,
+        arch=dict(_BOT, act='silu', gate=dict(kind='eca', place='mid')),
     ),
 }
 SIZES = [(32, 32), (97, 131), (200, 333), (33, 47)]

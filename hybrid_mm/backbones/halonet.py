@@ -1,0 +1,212 @@
+"""HaloNet, and convolutional networks with its attention.
+
+Status: complete; checked number by number against timm's HaloAttn and ByobNet (the authors
+published no code).
+
+Source: "Scaling Local Self-Attention for Parameter Efficient Visual Backbones" (arXiv 2103.12731).
+"""
+
+from typing import Any, ClassVar
+
+from torch import nn
+
+from hybrid_mm.backbones.bottleneck_net import BottleneckNet
+from hybrid_mm.backbones.resnet import Site
+from hybrid_mm.layers.halo_attention import HaloAttention
+from hybrid_mm.registry import MODELS
+
+_DEFAULTS = dict(
+    BottleneckNet.arch_defaults,
+    heads=[8, 8, 8, 8],
+    block_size=8,
+    halo_size=3,
+    dim_head=None,
+    qk_ratio=1.0,
+)
+_TIERED = dict(kind='tiered', channels=64, pool=True)
+_RESNET = [256, 512, 1024, 2048]
+
+
+def _h(
+    block_size: int, halo_size: int, value_ratio: float, ratio: float, depth: int,
+    final: int | None = None, conv_stages: int = 0,
+) -> dict:  # fmt: skip
+    """Variant of the paper's family by the columns of its table 2 (b, h, r_v, r_b, l_3, d_f)."""
+    return dict(
+        _DEFAULTS,
+        depths=[3, 3, depth, 3],
+        channels=[round(width * ratio) for width in (64, 128, 256, 512)],
+        ratios=[1 / ratio] * 4,
+        attention=[stage >= conv_stages for stage in range(4)],
+        heads=[4, 8, 8, 8],
+        value_ratio=value_ratio,
+        block_size=block_size,
+        halo_size=halo_size,
+        final=final,
+    )
+
+
+def _resnet(depth: int, attention: bool, block_size: int = 8) -> dict:
+    """ResNet with SE and SiLU, attention in the last stage or none."""
+    return dict(
+        _DEFAULTS,
+        depths=[3, 4, depth, 3],
+        channels=_RESNET,
+        attention=[False, False, False, attention],
+        act='silu',
+        gate=dict(kind='se', place='out', ratio=1 / 16),
+        block_size=block_size,
+    )
+
+
+@MODELS.register_module()
+class HaloNet(BottleneckNet):
+    """HaloNet-H0 to H7, ResNets with its attention in the last stage, and timm's hybrids.
+
+    Maps of any image size from 32 x 32 up; nothing depends on the size of the image.
+
+    Args:
+        arch: The paper's 'h0' to 'h7'; 'h7-conv1' to 'h7-conv3', of which the first one to three
+            stages are convolutions; 'r50-se' and 'r101-se', the ResNets with SE and SiLU, with
+            attention in the last stage as 'r50-se-b8', 'r50-se-b32' and 'r101-se-b8' (halo 3);
+            timm's 'halonet26t', 'halonet50ts', 'sehalonet33ts', 'eca_halonext26ts',
+            'haloregnetz_b' and 'halonet_h1'. Or a dict, see
+            :class:`~hybrid_mm.backbones.bottleneck_net.BottleneckNet`, with ``block_size``,
+            ``halo_size``, ``dim_head`` and ``qk_ratio`` of the attention.
+        scale_pos_embed: Scale the position terms like the content term.
+        mask_padding: Leave everything beyond the border of a map out of the softmax.
+        avg_down: Pool behind attention of stride 2 instead of leaving queries out.
+        qkv_bias: Biases of queries, keys and values.
+        **kwargs: See :class:`~hybrid_mm.backbones.bottleneck_net.BottleneckNet`.
+
+    The paper does not say, hence our choice: SE stands behind the last norm of every block with
+    1/16 of its channels in the middle, attention of the ResNets has 8 heads, the convolutions of
+    'h7-conv*' have as many channels as the queries, the H family has ReLU as in timm.
+
+    Raises:
+        ValueError: An unknown variant, or settings that do not fit each other.
+
+    Example:
+        >>> import torch
+        >>> from hybrid_mm.backbones import HaloNet
+        >>> maps = HaloNet('halonet26t').eval()(torch.rand(1, 3, 97, 131))
+        >>> [tuple(m.shape) for m in maps]
+        [(1, 256, 25, 33), (1, 512, 13, 17), (1, 1024, 7, 9), (1, 2048, 4, 5)]
+    """
+
+    arch_defaults: ClassVar = _DEFAULTS
+    arch_zoo: ClassVar = {
+        'h0': _h(8, 3, 1.0, 0.5, 7),
+        'h1': _h(8, 3, 1.0, 1.0, 10),
+        'h2': _h(8, 3, 1.0, 1.25, 11),
+        'h3': _h(10, 3, 1.0, 1.5, 12, 1024),
+        'h4': _h(12, 2, 1.0, 3.0, 12, 1280),
+        'h5': _h(14, 2, 2.5, 2.0, 23, 1536),
+        'h6': _h(8, 4, 3.0, 2.75, 24, 1536),
+        'h7': _h(10, 3, 4.0, 3.5, 26, 2048),
+        'h7-conv1': _h(10, 3, 4.0, 3.5, 26, 2048, conv_stages=1),
+        'h7-conv2': _h(10, 3, 4.0, 3.5, 26, 2048, conv_stages=2),
+        'h7-conv3': _h(10, 3, 4.0, 3.5, 26, 2048, conv_stages=3),
+        'r50-se': _resnet(6, attention=False),
+        'r50-se-b8': _resnet(6, attention=True),
+        'r50-se-b32': _resnet(6, attention=True, block_size=32),
+        'r101-se': _resnet(23, attention=False),
+        'r101-se-b8': _resnet(23, attention=True),
+        'halonet26t': dict(
+            _DEFAULTS,
+            depths=[2, 2, 2, 2],
+            channels=_RESNET,
+            attention=[False, False, (1,), True],
+            stem=_TIERED,
+            halo_size=2,
+        ),
+        'halonet50ts': dict(
+            _DEFAULTS,
+            depths=[3, 4, 6, 3],
+            channels=_RESNET,
+            attention=[False, (3,), (1, 3, 5), (1,)],
+            heads=[8, 4, 8, 8],
+            stem=_TIERED,
+            act='silu',
+        ),
+        'sehalonet33ts': dict(
+            _DEFAULTS,
+            depths=[2, 3, 3, 2],
+            channels=[256, 512, 1024, 1536],
+            ratios=[0.25, 0.25, 0.25, 0.333],
+            attention=[False, (2,), (2,), True],
+            stem=dict(_TIERED, pool=False),
+            act='silu',
+            gate=dict(kind='se', place='mid', ratio=1 / 16),
+            final=1280,
+        ),
+        'eca_halonext26ts': dict(
+            _DEFAULTS,
+            depths=[2, 2, 2, 2],
+            channels=_RESNET,
+            attention=[False, False, (1,), True],
+            stem=_TIERED,
+            act='silu',
+            group_size=16,
+            gate=dict(kind='eca', place='mid'),
+            halo_size=2,
+            dim_head=16,
+        ),
+        'haloregnetz_b': dict(
+            _DEFAULTS,
+            depths=[2, 6, 12, 2],
+            channels=[48, 96, 192, 288],
+            ratios=[3, 3, 3, 3],
+            strides=[2, 2, 2, 2],
+            attention=[False, False, (3, 7, 11), True],
+            stem=dict(kind='3x3', channels=32, pool=False),
+            act='silu',
+            group_size=16,
+            gate=dict(kind='se', place='mid', ratio=0.25),
+            bottle_in=True,
+            linear_out=True,
+            shortcut=False,
+            block_size=7,
+            halo_size=2,
+            qk_ratio=0.33,
+            final=1536,
+        ),
+        'halonet_h1': dict(_h(8, 3, 1.0, 1.0, 10), heads=[8, 8, 8, 8]),
+    }
+
+    def __init__(
+        self,
+        arch: str | dict = 'r50-se-b8',
+        scale_pos_embed: bool = False,
+        mask_padding: bool = False,
+        avg_down: bool = False,
+        qkv_bias: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(arch, **kwargs)
+        self.attention_kwargs = dict(
+            scale_pos_embed=scale_pos_embed,
+            mask_padding=mask_padding,
+            avg_down=avg_down,
+            qkv_bias=qkv_bias,
+            impl=self.impl,
+        )
+        self.build()
+
+    def make_attention(self, site: Site) -> nn.Module:
+        """Halo attention; queries and keys as wide as its input if the values are wider."""
+        settings, heads = self.settings, self.settings['heads'][site.stage]
+        dim_head = settings['dim_head']
+        if dim_head is None and site.channels != site.in_channels:
+            dim_head = site.in_channels // heads
+        return HaloAttention(
+            site.in_channels,
+            site.channels,
+            site.stride,
+            heads,
+            dim_head,
+            settings['block_size'],
+            settings['halo_size'],
+            settings['qk_ratio'],
+            **self.attention_kwargs,
+        )
