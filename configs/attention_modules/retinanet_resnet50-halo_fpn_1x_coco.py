@@ -1,0 +1,5 @@
+_base_ = ['./recipes/retinanet_fpn_1x_coco.py', './members/halo.py']
+
+checkpoint = 'checkpoints/resnet50-halo_in1k.pth'
+init_cfg = dict(type='Pretrained', checkpoint=checkpoint)
+model = dict(backbone=dict(_base_.backbone, init_cfg=init_cfg))
