@@ -1,0 +1,311 @@
+"""ACmix: one set of projections feeds self-attention and a convolution, and both are added.
+
+Source: "On the Integration of Self-Attention and Convolution" (arXiv 2111.14556), section 4 and
+its code, which the checkpoints follow where it differs from the text.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hybrid_mm.layers.attention_axes import reflected
+from hybrid_mm.layers.heads import merge_heads
+from hybrid_mm.layers.local_attention import local_attention, partition_attention
+
+IMPLS = ('engine', 'reference')
+
+
+class MixedShift(nn.Module):
+    """The convolution path: mix the maps of all heads by a light FC, shift them and add up.
+
+    ``y[j, n] = sum_p shift_p(sum_m fc[p, m] x[m, j])`` at the start; the shifts are k x k kernels
+    ``dep_conv`` of their own per channel j, input p and output n, which are trained further. Both
+    layers are one grouped convolution with the product of their weights, k^2 M multiplications per
+    output and pixel instead of k^4 + k^2 M / n: that is what runs in training where it is cheaper,
+    since it also spares the k^2 d maps between them.
+
+    Args:
+        maps: Number of maps M that are mixed: queries, keys and values of all heads.
+        dim: Width d of a head.
+        out_per_group: Outputs n for each of the d channels.
+        kernel_size: Kernel k of the convolution, odd.
+        stride: Stride.
+        bias: Bias of the FC.
+        impl: 'engine' as above, or 'reference', always the two layers.
+
+    Raises:
+        ValueError: An even kernel, or an unknown impl.
+    """
+
+    def __init__(
+        self,
+        maps: int,
+        dim: int,
+        out_per_group: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        bias: bool = False,
+        impl: str = 'engine',
+    ) -> None:
+        super().__init__()
+        if kernel_size % 2 == 0:
+            raise ValueError(f'the kernel of the convolution path must be odd, got {kernel_size}')
+        _check_impl(impl)
+        self.maps, self.dim, self.out_per_group, self.impl = maps, dim, out_per_group, impl
+        taps, outputs = kernel_size**2, out_per_group * dim
+        self.fc = nn.Conv2d(maps, taps, 1, bias=bias)
+        self.dep_conv = nn.Conv2d(
+            taps * dim, outputs, kernel_size, stride, kernel_size // 2, groups=dim, bias=False
+        )
+        self.reset_shift()
+
+    def reset_shift(self) -> None:
+        """Let kernel p be the shift to tap p, so that the path is a k x k convolution."""
+        taps = self.dep_conv.in_channels // self.dim
+        size = self.dep_conv.kernel_size
+        with torch.no_grad():
+            self.dep_conv.weight.copy_(torch.eye(taps).view(taps, *size))
+
+    def forward(self, x: Tensor, rate: Tensor | float = 1.0) -> Tensor:
+        """Mix maps (N, maps, dim, H, W) to ``rate`` times (N, dim * out_per_group, H', W').
+
+        Output channel j * out_per_group + n is output n of channel j of the heads; H' is
+        ceil(H / stride).
+        """
+        n, maps, dim, height, width = x.shape
+        x = x.transpose(1, 2)
+        conv, weight = self.dep_conv, self.dep_conv.weight * rate
+        taps, size = weight.shape[1], conv.kernel_size[0] ** 2
+        fused = size * maps <= taps * size + taps * maps / self.out_per_group
+        if self.impl == 'reference' or not (fused and torch.is_grad_enabled()):
+            mixed = self.fc(x.reshape(n * dim, maps, height, width))
+            mixed = mixed.reshape(n, dim * taps, height, width)
+            return F.conv2d(mixed, weight, None, conv.stride, conv.padding, groups=dim)
+        both = torch.einsum('opyx,pm->omyx', weight, self.fc.weight.flatten(1))
+        x = x.reshape(n, dim * maps, height, width)
+        out = F.conv2d(x, both, None, conv.stride, conv.padding, groups=dim)
+        if self.fc.bias is not None:  # it ends at the border, as the mixed maps do
+            kernel = torch.einsum('opyx,p->oyx', weight, self.fc.bias)[:, None]
+            ones = torch.ones_like(x[:1, :1])
+            out = out + F.conv2d(ones, kernel.to(x.dtype), None, conv.stride, conv.padding)
+        return out
+
+
+class ACmix2d(nn.Module):
+    """ACmix in the place of a convolution (form of ResNet).
+
+    ``rate1 * attention + rate2 * convolution`` with rates that are learnt from 0.5 each. Attention
+    goes to the window around a pixel, mirrored at the border; its logit for the key at p + t is
+    ``d^-0.5 q_p.(k_{p+t} + e_p - e_{p+t})``, e being a 1x1 convolution of the pixel's coordinates
+    in -1..1. Softmax cancels e_p: e is subtracted from the keys, and nothing else is computed.
+    Multiplications per pixel: 3 C_in C + 2 k^2 C for attention, see :class:`MixedShift` for the
+    rest. Kept for the backward pass: six maps of C channels.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels C of the output.
+        kernel_att: Window of the attention, odd.
+        heads: Number of heads; d = C / heads.
+        kernel_conv: Kernel of the convolution, odd.
+        stride: Stride; attention of every ``stride``-th query.
+        dilation: Distance of the pixels of a window.
+        impl: 'engine', or 'reference', the published formulation step by step, which keeps k^2
+            copies of keys, values and positions.
+
+    Raises:
+        ValueError: Heads that do not divide C, an even window or kernel, an unknown impl.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_att: int = 7,
+        heads: int = 4,
+        kernel_conv: int = 3,
+        stride: int = 1,
+        dilation: int = 1,
+        impl: str = 'engine',
+    ) -> None:
+        super().__init__()
+        _check_impl(impl)
+        if heads < 1 or out_channels % heads:
+            raise ValueError(f'heads must divide the {out_channels} output channels, got {heads}')
+        if kernel_att % 2 == 0:
+            raise ValueError(f'kernel_att must be odd, got {kernel_att}')
+        self.heads, self.dim = heads, out_channels // heads
+        self.kernel_att, self.stride, self.dilation, self.impl = kernel_att, stride, dilation, impl
+        # output channel (j, which of q, k, v, head): what the convolution path reads side by side
+        self.qkv = nn.Conv2d(in_channels, 3 * out_channels, 1)
+        self.position = nn.Conv2d(2, self.dim, 1)
+        self.mix = MixedShift(3 * heads, self.dim, heads, kernel_conv, stride, impl=impl)
+        self.rate1 = nn.Parameter(torch.full((1,), 0.5))
+        self.rate2 = nn.Parameter(torch.full((1,), 0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
+        n, _, height, width = x.shape
+        maps = self.qkv(x).view(n, self.dim, 3, self.heads, height, width)
+        q, k, v = maps.permute(2, 0, 3, 4, 5, 1)
+        position = self._position(x)
+        q = q[:, :, :: self.stride, :: self.stride]
+        attend = self._reference if self.impl == 'reference' else self._engine
+        attention = merge_heads(attend(q, k, v, position))
+        conv = self.mix(maps.flatten(2, 3).transpose(1, 2), self.rate2)
+        return torch.addcmul(conv, attention, self.rate1.to(conv.dtype))
+
+    def _position(self, x: Tensor) -> Tensor:
+        """Encoding of the coordinates, (H, W, d), in full precision."""
+        with torch.autocast(x.device.type, enabled=False):
+            weight = self.position.weight
+            y, x = (
+                torch.linspace(-1, 1, size, dtype=weight.dtype, device=weight.device)
+                for size in x.shape[2:]
+            )
+            grid = torch.stack(torch.broadcast_tensors(x, y[:, None]))
+            return self.position(grid).permute(1, 2, 0)
+
+    def _engine(self, q: Tensor, k: Tensor, v: Tensor, position: Tensor) -> Tensor:
+        return local_attention(
+            q, (k - position).to(k.dtype), v, self.kernel_att, dilation=self.dilation,
+            stride=self.stride, border='reflect',
+        )  # fmt: skip
+
+    def _reference(self, q: Tensor, k: Tensor, v: Tensor, position: Tensor) -> Tensor:
+        """Unfold keys, values and positions, (N, heads, H, W, k^2, d) each."""
+        s = self.stride
+        place = position[::s, ::s]
+        position = self._unfold(position[None, None])
+        keys, values = self._unfold(k), self._unfold(v)
+        scaled = (q * self.dim**-0.5).unsqueeze(-2)
+        logits = (scaled * (keys + place.unsqueeze(-2) - position)).sum(-1)
+        weights = logits.softmax(-1)
+        return (weights.unsqueeze(-1).to(values.dtype) * values).sum(-2)
+
+    def _unfold(self, x: Tensor) -> Tensor:
+        """Windows of (N, heads, H, W, d), mirrored at the border: (N, heads, H', W', k^2, d)."""
+        for dim in (2, 3):
+            length, reach = x.shape[dim], self.dilation * (self.kernel_att // 2)
+            index = torch.arange(-reach, length + reach).numpy()
+            index = torch.from_numpy(reflected(index, length)).to(x.device)
+            x = x.index_select(dim, index)
+        span = 2 * reach + 1
+        x = x.unfold(2, span, self.stride).unfold(3, span, self.stride)
+        x = x[..., :: self.dilation, :: self.dilation]
+        return x.flatten(-2).transpose(-1, -2)
+
+    def extra_repr(self) -> str:
+        """Window and heads, for printing."""
+        return f'kernel_att={self.kernel_att}, heads={self.heads}, stride={self.stride}'
+
+
+class ACmixWindowAttention(nn.Module):
+    """ACmix in the place of Swin's window attention (form of Swin).
+
+    ``rate1 * projection(attention) + rate2 * convolution``. The convolution path reads queries,
+    keys and values of the whole map, rolled in a shifted block: it convolves over the seam and sees
+    zeros at the border of the rolled map, as the published weights do.
+
+    Args:
+        dim: Channels C.
+        window: Pixels of a window on each side.
+        heads: Number of heads.
+        qkv_bias: Bias of the projection to queries, keys and values.
+        qk_scale: Factor of the logits, by default (C / heads)^-0.5.
+        attn_drop: Dropout rate of the attention weights; above 0, attention is not the engine's.
+        proj_drop: Dropout rate of the result.
+        impl: 'engine', or 'reference', the published formulation step by step.
+
+    Raises:
+        ValueError: Heads that do not divide C, an unknown impl.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        window: int,
+        heads: int,
+        qkv_bias: bool = True,
+        qk_scale: float | None = None,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        impl: str = 'engine',
+    ) -> None:
+        super().__init__()
+        _check_impl(impl)
+        if heads < 1 or dim % heads:
+            raise ValueError(f'heads must divide the {dim} channels, got {heads}')
+        self.window, self.heads, self.width, self.impl = window, heads, dim // heads, impl
+        self.scale = self.width**-0.5 if qk_scale is None else qk_scale
+        self.attn_drop, self.proj_drop = attn_drop, proj_drop
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+        self.relative_bias = nn.Parameter(torch.empty(heads, 2 * window - 1, 2 * window - 1))
+        self.mix = MixedShift(3 * heads, self.width, heads, bias=True, impl=impl)
+        self.rate1 = nn.Parameter(torch.full((1,), 0.5))
+        self.rate2 = nn.Parameter(torch.full((1,), 0.5))
+        nn.init.trunc_normal_(self.relative_bias, std=0.02)
+
+    def forward(self, x: Tensor, shift: int = 0) -> Tensor:
+        """Map (N, H, W, C), H and W multiples of the window, to the same shape.
+
+        Args:
+            x: Normalised tokens.
+            shift: By how much the windows are shifted, 0..window - 1.
+
+        Raises:
+            ValueError: H or W is no multiple of the window.
+        """
+        n, height, width, dim = x.shape
+        if height % self.window or width % self.window:
+            raise ValueError(
+                f'H and W must be multiples of the window {self.window}, got {height} x {width}'
+            )
+        if shift:
+            x = x.roll((-shift, -shift), (1, 2))
+        maps = self.qkv(x).view(n, height, width, 3, self.heads, self.width)
+        attend = self._reference if self.impl == 'reference' or self.attn_drop else self._engine
+        attention = attend(*maps.permute(3, 0, 4, 1, 2, 5), shift)
+        attention = self.proj(attention.permute(0, 2, 3, 1, 4).reshape(n, height, width, dim))
+        conv = self.mix(maps.flatten(3, 4).permute(0, 3, 4, 1, 2), self.rate2)
+        out = torch.addcmul(conv.permute(0, 2, 3, 1), attention, self.rate1.to(conv.dtype))
+        if shift:
+            out = out.roll((shift, shift), (1, 2))
+        return F.dropout(out, self.proj_drop, self.training)
+
+    def _engine(self, q: Tensor, k: Tensor, v: Tensor, shift: int) -> Tensor:
+        return partition_attention(
+            q, k, v, self.window, shift=shift, scale=self.scale, bias=self.relative_bias
+        )
+
+    def _reference(self, q: Tensor, k: Tensor, v: Tensor, shift: int) -> Tensor:
+        """Cut into windows, (N, heads, rows, columns, window^2, d), with Swin's mask."""
+        window = self.window
+        _, _, height, width, _ = q.shape
+
+        def cut(x: Tensor) -> Tensor:
+            x = x.unflatten(3, (-1, window)).unflatten(2, (-1, window))
+            return x.transpose(3, 4).flatten(4, 5)
+
+        place = torch.arange(window, device=q.device)
+        offset = place - place[:, None] + window - 1
+        bias = self.relative_bias[:, offset[:, None, :, None], offset[None, :, None, :]]
+        logits = (cut(q) * self.scale) @ cut(k).transpose(-1, -2)
+        logits = logits + bias.reshape(-1, 1, 1, window**2, window**2)
+        if shift:
+            rows, columns = (
+                (torch.arange(s, device=q.device) >= s - window).long()
+                + (torch.arange(s, device=q.device) >= s - shift)
+                for s in (height, width)
+            )
+            region = cut((3 * rows[:, None] + columns)[None, None, :, :, None])[0, 0, ..., 0]
+            mask = (region.unsqueeze(-1) != region.unsqueeze(-2)) * -100.0
+            logits = logits + mask
+        weights = F.dropout(logits.softmax(-1), self.attn_drop, self.training)
+        out = (weights.to(v.dtype) @ cut(v)).unflatten(4, (window, window))
+        return out.transpose(3, 4).flatten(4, 5).flatten(2, 3)
+
+
+def _check_impl(impl: str) -> None:
+    if impl not in IMPLS:
+        raise ValueError(f'impl must be one of {", ".join(IMPLS)}, got {impl!r}')

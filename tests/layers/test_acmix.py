@@ -1,0 +1,96 @@
+"""ACmix: the engine's forms against the published formulation, step by step."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from hybrid_mm.layers.acmix import ACmix2d, ACmixWindowAttention, MixedShift
+
+
+def agree(module, x, *arguments):
+    """Output and all gradients of both implementations."""
+    x = x.double().requires_grad_()
+    module = module.double()
+    for p in module.parameters():  # shifts, rates and biases must not hide a mistake
+        torch.nn.init.normal_(p, std=0.2)  # large logits would see through a mask of -100
+    found = []
+    for impl in ('engine', 'reference'):
+        module.impl = module.mix.impl = impl
+        out = module(x, *arguments)
+        cotangent = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)
+        found.append([out, *torch.autograd.grad(out, [x, *module.parameters()], cotangent)])
+        with torch.no_grad():
+            torch.testing.assert_close(module(x, *arguments), out)
+    names = ['out', 'x', *(name for name, _ in module.named_parameters())]
+    for name, a, b in zip(names, *found, strict=True):
+        size = 1 if name == 'position.bias' else b.abs().max()  # softmax cancels that one
+        assert (a - b).abs().max() < 1e-11 * size, name
+    return out.shape
+
+
+@pytest.mark.parametrize(
+    ('channels', 'size', 'arguments', 'expected'),
+    [
+        ((6, 8), (9, 11), dict(), (2, 8, 9, 11)),
+        ((6, 12), (7, 10), dict(kernel_att=5, heads=3, stride=2), (2, 12, 4, 5)),
+        ((8, 8), (3, 2), dict(heads=2), (2, 8, 3, 2)),  # smaller than the mirrored border
+        ((4, 8), (9, 8), dict(kernel_att=3, kernel_conv=5, stride=2, dilation=2), (2, 8, 5, 4)),
+        ((4, 32), (9, 8), dict(kernel_att=3, heads=8), (2, 32, 9, 8)),  # two layers, not fused
+    ],
+)
+def test_resnet_form(channels, size, arguments, expected):
+    torch.manual_seed(0)
+    assert agree(ACmix2d(*channels, **arguments), torch.randn(2, channels[0], *size)) == expected
+
+
+@pytest.mark.parametrize(
+    ('dim', 'window', 'heads', 'size', 'shift'),
+    [
+        (24, 4, 3, (8, 12), 0),
+        (24, 4, 3, (8, 12), 2),
+        (16, 7, 2, (7, 14), 3),
+        (48, 4, 12, (8, 8), 1),
+    ],
+)
+def test_window_form(dim, window, heads, size, shift):
+    torch.manual_seed(0)
+    module = ACmixWindowAttention(dim, window, heads)
+    assert agree(module, torch.randn(2, *size, dim), shift) == (2, *size, dim)
+
+
+def test_shifts_are_a_convolution_at_the_start():
+    torch.manual_seed(0)
+    mix = MixedShift(maps=6, dim=3, out_per_group=2)
+    x = torch.randn(1, 6, 3, 5, 7)
+    kernel = mix.fc.weight.flatten(1).t().reshape(1, 6, 3, 3)
+    out = mix(x).unflatten(1, (3, 2))
+    for j in range(3):
+        expected = F.conv2d(x[:, :, j], kernel, padding=1)
+        for n in range(2):
+            torch.testing.assert_close(out[:, j, n], expected[:, 0])
+
+
+def test_keeps_few_maps():
+    x = torch.randn(1, 16, 20, 24, requires_grad=True)
+    kept = {}
+
+    def pack(t):
+        kept[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        ACmix2d(16, 16)(x)
+    assert sum(kept.values()) < 8 * x.numel() * 4
+
+
+def test_errors():
+    with pytest.raises(ValueError, match='heads must divide the 10 output channels, got 4'):
+        ACmix2d(10, 10)
+    with pytest.raises(ValueError, match='kernel_att must be odd, got 6'):
+        ACmix2d(8, 8, kernel_att=6)
+    with pytest.raises(ValueError, match='convolution path must be odd, got 2'):
+        ACmix2d(8, 8, kernel_conv=2)
+    with pytest.raises(ValueError, match="impl must be one of engine, reference, got 'fast'"):
+        ACmix2d(8, 8, impl='fast')
+    with pytest.raises(ValueError, match='multiples of the window 4, got 6 x 8'):
+        ACmixWindowAttention(8, 4, 2)(torch.randn(1, 6, 8, 8))
