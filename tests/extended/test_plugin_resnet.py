@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 from mmengine.registry import MODELS as ROOT
+from mmengine.registry import DefaultScope
 
 import hybrid_mm.registry  # noqa: F401
 
@@ -47,10 +48,10 @@ def test_classifier_checkpoint_into_detection_backbone(tmp_path):
     """What MMPretrain saves of an ImageNet run starts a detector, and the other way round."""
     head = dict(type='mmpretrain.LinearClsHead', num_classes=5, in_channels=256)
     backbone = dict(type='hybrid_mm.PluginResNet', plugins=GC, **SMALL, out_indices=(3,))
-    classifier = ROOT.build(
-        dict(type='mmpretrain.ImageClassifier', backbone=backbone, head=head,
-             neck=dict(type='mmpretrain.GlobalAveragePooling'))
-    )  # fmt: skip
+    cfg = dict(type='mmpretrain.ImageClassifier', backbone=backbone, head=head,
+               neck=dict(type='mmpretrain.GlobalAveragePooling'))  # fmt: skip
+    with DefaultScope.overwrite_default_scope('mmpretrain'):  # another test may have left its own
+        classifier = ROOT.build(cfg)
     randomise(classifier)
     torch.save(dict(state_dict=classifier.state_dict()), tmp_path / 'x.pth')
     assert classifier(torch.rand(2, 3, 64, 64)).shape == (2, 5)
