@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybrid_mm.layers.heads import merge_heads, split_heads
 from hybrid_mm.layers.local_attention import block_attention, local_attention
 from hybrid_mm.layers.relative_position import joined_tables
 
@@ -26,16 +27,6 @@ class Projection(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, out_channels, H, W)."""
         return F.conv2d(x, self.weight)
-
-
-def _heads(x: Tensor, heads: int) -> Tensor:
-    """View (N, heads * d, H, W) as (N, heads, H, W, d)."""
-    return x.unflatten(1, (heads, -1)).permute(0, 1, 3, 4, 2)
-
-
-def _merge(x: Tensor) -> Tensor:
-    """The reverse of :func:`_heads`, contiguous."""
-    return x.permute(0, 1, 4, 2, 3).flatten(1, 2).contiguous()
 
 
 def _head_width(out_channels: int, heads: int) -> int:
@@ -110,7 +101,7 @@ class LocalSelfAttention2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
         q, k, v = (
-            _heads(conv(x), self.heads)
+            split_heads(conv(x), self.heads)
             for conv in (self.query_conv, self.key_conv, self.value_conv)
         )
         rel_h, rel_w = joined_tables(self.rel_h, self.rel_w)
@@ -120,7 +111,7 @@ class LocalSelfAttention2d(nn.Module):
             q, k, v, self.kernel_size, dilation=self.dilation, border=self.border, scale=1.0,
             rel_h=rel_h, rel_w=rel_w, impl=self.impl,
         )  # fmt: skip
-        out = _merge(out)
+        out = merge_heads(out)
         if self.stride > 1:
             out = F.avg_pool2d(
                 out, self.stride, self.stride, ceil_mode=True, count_include_pad=False
@@ -190,8 +181,9 @@ class AttentionStem(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, C, H, W)."""
         q, k, v = (
-            _heads(y, self.heads) for y in (self.query_conv(x), self.key_conv(x), self.values(x))
+            split_heads(y, self.heads)
+            for y in (self.query_conv(x), self.key_conv(x), self.values(x))
         )
-        return _merge(
+        return merge_heads(
             block_attention(q, k, v, self.block, 0, border='mask', scale=1.0, impl=self.impl)
         )
