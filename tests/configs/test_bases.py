@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 
 import numpy as np
 import pytest
@@ -130,7 +131,8 @@ def test_pipelines_on_files(name, roots, monkeypatch):
     assert fed['inputs'].dtype == torch.float32
 
     if cfg.default_scope == 'mmpretrain':
-        assert shape == tested == (224, 224)
+        size = int((re.search(r'1k_(\d+)', name) or [0, 224])[1])
+        assert shape == tested == (size, size)
         assert sample.gt_label.tolist() == [7]
         assert fed['inputs'].min() >= -1.001  # mean = std = 0.5
         assert fed['inputs'].max() <= 1.001 or name == 'imagenet_1k'  # erasing draws noise
@@ -152,7 +154,9 @@ def test_pipelines_on_files(name, roots, monkeypatch):
     else:
         assert shape[0] % 32 == shape[1] % 32 == 0
         assert whole.ori_shape == (60, 90)
-        assert whole.img_shape == ((640, 640) if '640' in name else (800, 1200))
+        canvas = re.search(r'_(\d+)x\1', name)
+        assert whole.img_shape == ((int(canvas[1]),) * 2 if canvas else (800, 1200))
+        assert not canvas or shape == whole.img_shape
         if 'panoptic' not in name:
             assert sample.gt_instances.labels.tolist() in ([0], [])  # empty if cropped off
             assert ('masks' in sample.gt_instances) == ('instance' in name)

@@ -1,0 +1,52 @@
+# COCO 2017 with boxes and instance masks on a canvas of 1024 x 1024: for training the image is
+# fitted into 0.8 to 1.25 times the canvas, then cropped or padded (with the mean of the images);
+# for testing it is fitted into the canvas.
+_base_ = './coco_instance.py'
+
+canvas = (1024, 1024)
+pad = dict(type='Pad', size=canvas, pad_val=dict(img=(104, 116, 124), masks=0))
+train_pipeline = [
+    dict(type='LoadImageFromFile', backend_args={{_base_.backend_args}}),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='RandomResize', scale=canvas, ratio_range=(0.8, 1.25), keep_ratio=True),
+    dict(
+        type='RandomCrop',
+        crop_size=canvas,
+        crop_type='absolute',
+        recompute_bbox=True,
+        allow_negative_crop=True),
+    pad,
+    dict(type='PackDetInputs')
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile', backend_args={{_base_.backend_args}}),
+    dict(type='Resize', scale=canvas, keep_ratio=True),
+    pad,
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(
+        type='PackDetInputs',
+        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))
+]
+tta_pipeline = [
+    dict(type='LoadImageFromFile', backend_args={{_base_.backend_args}}),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [
+                dict(type='Resize', scale=(side, side), keep_ratio=True)
+                for side in (832, 1024, 1280)
+            ],
+            [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
+            [dict(type='LoadAnnotations', with_bbox=True)],
+            [
+                dict(
+                    type='PackDetInputs',
+                    meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor',
+                               'flip', 'flip_direction'))
+            ]
+        ])
+]
+train_dataloader = dict(batch_size=8, num_workers=4, dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader

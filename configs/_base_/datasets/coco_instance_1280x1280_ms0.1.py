@@ -1,0 +1,11 @@
+# As coco_instance_1024x1024_ms0.1.py on a canvas of 1280 x 1280.
+_base_ = './coco_instance_1024x1024_ms0.1.py'
+
+canvas = (1280, 1280)
+_base_.train_dataloader.dataset.pipeline[3].scale = canvas
+_base_.train_dataloader.dataset.pipeline[4].crop_size = canvas
+_base_.train_dataloader.dataset.pipeline[5].size = canvas
+_base_.val_dataloader.dataset.pipeline[1].scale = canvas
+_base_.val_dataloader.dataset.pipeline[2].size = canvas
+_base_.test_dataloader.dataset.pipeline[1].scale = canvas
+_base_.test_dataloader.dataset.pipeline[2].size = canvas

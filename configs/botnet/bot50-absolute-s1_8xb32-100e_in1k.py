@@ -1,0 +1,3 @@
+_base_ = './bot50-s1_8xb32-100e_in1k.py'
+
+model = dict(backbone=dict(position='absolute'))

@@ -1,0 +1,17 @@
+# Recalled from the paper, hence unverified: the jitter, rate 0.1 for 64 images, weight decay 4e-5,
+# and batch norm that is trained. The steps are ours (the paper's stand near the end).
+_base_ = [
+    '../_base_/models/mask-rcnn_r50_fpn_syncbn.py',
+    '../_base_/datasets/coco_instance_1024x1024_ms0.1.py',
+    '../_base_/schedules/schedule_bs64_72e.py',
+    '../_base_/default_runtime_det.py'
+]
+
+checkpoint = 'checkpoints/bot50-s1_in1k.pth'
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='hybrid_mm.BoTNet',
+        arch='bot50',
+        norm_cfg=dict(type='SyncBN'),
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)))

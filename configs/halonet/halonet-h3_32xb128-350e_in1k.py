@@ -1,0 +1,18 @@
+# Recalled from the paper, hence unverified: 350 epochs, batch 4096, cosine decay, RandAugment,
+# averaged weights, drop path. The rates of learning and drop path are ours; no dropout.
+_base_ = [
+    '../_base_/models/classifier_resnet.py',
+    '../_base_/datasets/imagenet_1k_320.py',
+    '../_base_/schedules/imagenet_bs4096_sgd_350e.py',
+    '../_base_/default_runtime_cls.py'
+]
+
+model = dict(
+    backbone=dict(
+        type='hybrid_mm.HaloNet',
+        arch='h3',
+        drop_path_rate=0.1,
+        final_conv=True,
+        out_indices=(3, ),
+        norm_cfg=dict(type='SyncBN')),
+    head=dict(in_channels=1024))

@@ -1,0 +1,15 @@
+# Weights of the detectors; the recipe is that of the paper's other models (unverified).
+_base_ = [
+    '../_base_/models/classifier_resnet.py',
+    '../_base_/datasets/imagenet_1k.py',
+    '../_base_/schedules/imagenet_bs4096_sgd_350e.py',
+    '../_base_/default_runtime_cls.py'
+]
+
+model = dict(
+    backbone=dict(
+        type='hybrid_mm.HaloNet',
+        arch='r50-se-b8',
+        drop_path_rate=0.1,
+        out_indices=(3, ),
+        norm_cfg=dict(type='SyncBN')))
