@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from hybrid_mm.backbones.resnet import ResNet, Site
-from hybrid_mm.layers import AAConv2d, RelativePosition2d, resize_relative_table
+from hybrid_mm.layers import AAConv2d
+from hybrid_mm.layers.relative_position import fit_tables
 from hybrid_mm.registry import MODELS
 
 
@@ -118,11 +119,4 @@ class AAResNet(ResNet):
         Raises:
             ValueError: Keys or shapes differ; the message names the first of each.
         """
-        state = dict(state)
-        for name, module in self.named_modules():
-            if isinstance(module, RelativePosition2d):
-                for key, size in zip(('rel_h', 'rel_w'), module.size, strict=True):
-                    table = state.get(f'{name}.{key}')
-                    if table is not None:
-                        state[f'{name}.{key}'] = resize_relative_table(table, size)
-        super().load_strictly(state, origin)
+        super().load_strictly(fit_tables(self, state), origin)

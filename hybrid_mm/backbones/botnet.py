@@ -12,12 +12,8 @@ from torch import Tensor, nn
 
 from hybrid_mm.backbones.bottleneck_net import BottleneckNet
 from hybrid_mm.backbones.resnet import Site
-from hybrid_mm.layers import RelativePosition2d, resize_relative_table
-from hybrid_mm.layers.bottleneck_attention import (
-    AbsolutePosition2d,
-    BottleneckAttention,
-    resize_absolute_table,
-)
+from hybrid_mm.layers.bottleneck_attention import BottleneckAttention
+from hybrid_mm.layers.relative_position import fit_tables
 from hybrid_mm.registry import MODELS
 
 _DEFAULTS = dict(
@@ -29,7 +25,7 @@ _DEFAULTS = dict(
 )
 _TIMM = dict(_DEFAULTS, stem=dict(kind='tiered', channels=64, pool=True), scale_pos_embed=False)
 _RESNET = [256, 512, 1024, 2048]
-_SE = dict(kind='se', place='out', ratio=1 / 16)
+_SE = dict(kind='se', place='out', ratio=16)
 
 
 def _bot(*depths: int, **settings: Any) -> dict:
@@ -117,7 +113,7 @@ class BoTNet(BottleneckNet):
             attention=[False, (2,), (2,), True],
             stem=dict(kind='tiered', channels=64, pool=False),
             act='silu',
-            gate=dict(kind='se', place='mid', ratio=1 / 16),
+            gate=dict(kind='se', place='mid', ratio=16),
             final=1280,
         ),
         'eca_botnext26ts': dict(
@@ -179,17 +175,8 @@ class BoTNet(BottleneckNet):
         Raises:
             ValueError: Keys or shapes differ; the message names the first of each.
         """
-        kinds = {
-            RelativePosition2d: (('rel_h', 'rel_w'), resize_relative_table),
-            AbsolutePosition2d: (('emb_h', 'emb_w'), resize_absolute_table),
-        }
-        state, own = dict(state), self.state_dict()
-        for name, module in self.named_modules():
-            keys, resize = kinds.get(type(module), ((), None))
-            for key, size in zip(keys, getattr(module, 'size', ()), strict=bool(keys)):
-                key = f'{name}.{key}'
-                table = state.get(key)
-                if table is None or table.shape == own[key].shape:
-                    continue
-                state[key] = own[key] if self.table_policy == 'reset' else resize(table, size)
-        super().load_strictly(state, origin)
+        fitted = fit_tables(self, state)
+        if self.table_policy == 'reset':
+            own = self.state_dict()
+            fitted.update((key, own[key]) for key in own if fitted.get(key) is not state.get(key))
+        super().load_strictly(fitted, origin)

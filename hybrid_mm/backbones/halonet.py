@@ -54,7 +54,7 @@ def _resnet(depth: int, attention: bool, block_size: int = 8) -> dict:
         channels=_RESNET,
         attention=[False, False, False, attention],
         act='silu',
-        gate=dict(kind='se', place='out', ratio=1 / 16),
+        gate=dict(kind='se', place='out', ratio=16),
         block_size=block_size,
     )
 
@@ -137,7 +137,7 @@ class HaloNet(BottleneckNet):
             attention=[False, (2,), (2,), True],
             stem=dict(_TIERED, pool=False),
             act='silu',
-            gate=dict(kind='se', place='mid', ratio=1 / 16),
+            gate=dict(kind='se', place='mid', ratio=16),
             final=1280,
         ),
         'eca_halonext26ts': dict(
@@ -162,7 +162,7 @@ class HaloNet(BottleneckNet):
             stem=dict(kind='3x3', channels=32, pool=False),
             act='silu',
             group_size=16,
-            gate=dict(kind='se', place='mid', ratio=0.25),
+            gate=dict(kind='se', place='mid', ratio=4),
             bottle_in=True,
             linear_out=True,
             shortcut=False,

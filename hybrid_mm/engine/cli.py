@@ -100,9 +100,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parser(description: str) -> argparse.ArgumentParser:
     """Parser of a tool, with ``--debug``."""
-    result = _Parser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    result = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument(
         '--debug', action='store_true', help='show the traceback of a user error as well'
     )

@@ -3,6 +3,8 @@
 Source: "Bottleneck Transformers for Visual Recognition" (arXiv 2101.11605), section 3.
 """
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,6 +23,8 @@ class AbsolutePosition2d(nn.Module):
         dim: Width d of a head's queries.
     """
 
+    tables: ClassVar = ('emb_h', 'emb_w')
+
     def __init__(self, size: tuple[int, int], dim: int) -> None:
         super().__init__()
         self.size = tuple(size)
@@ -31,16 +35,15 @@ class AbsolutePosition2d(nn.Module):
 
     def forward(self, height: int, width: int) -> Tensor:
         """Vectors (height, width, d)."""
-        rows = resize_absolute_table(self.emb_h, height)
-        return rows[:, None] + resize_absolute_table(self.emb_w, width)
+        return self.resize(self.emb_h, height)[:, None] + self.resize(self.emb_w, width)
 
-
-def resize_absolute_table(table: Tensor, size: int) -> Tensor:
-    """Interpolate a table (S, d) linearly to (size, d)."""
-    if len(table) == size:
-        return table
-    rows = F.interpolate(table.t()[None], size=size, mode='linear', align_corners=False)
-    return rows[0].t()
+    @staticmethod
+    def resize(table: Tensor, size: int) -> Tensor:
+        """Interpolate a table (S, d) linearly to (size, d)."""
+        if len(table) == size:
+            return table
+        rows = F.interpolate(table.t()[None], size=size, mode='linear', align_corners=False)
+        return rows[0].t()
 
 
 class BottleneckAttention(nn.Module):

@@ -14,6 +14,8 @@
 Offsets are key minus query unless a function says otherwise; the middle of a table is offset 0.
 """
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -61,6 +63,9 @@ class RelativePosition2d(nn.Module):
         std: Standard deviation of the initial entries, by default d^-0.5.
     """
 
+    tables: ClassVar = ('rel_h', 'rel_w')
+    resize: ClassVar = staticmethod(resize_relative_table)
+
     def __init__(
         self, size: tuple[int, int], dim: int, heads: int = 1, std: float | None = None
     ) -> None:
@@ -88,6 +93,24 @@ class RelativePosition2d(nn.Module):
     def extra_repr(self) -> str:
         """Sizes, for printing."""
         return f'size={self.size}, dim={self.rel_h.shape[-1]}, heads={len(self.rel_h)}'
+
+
+def fit_tables(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Bring the position tables of a state dict to the sizes that a model is made for.
+
+    Args:
+        model: Its parts with tables per axis, :class:`RelativePosition2d` among them, name them in
+            ``tables``, have their ``size`` and a function ``resize``.
+        state: State dict in the layout of the model.
+    """
+    state = dict(state)
+    for name, module in model.named_modules():
+        tables = getattr(module, 'tables', ())
+        for key, size in zip(tables, module.size if tables else (), strict=True):
+            key = f'{name}.{key}'
+            if key in state:
+                state[key] = module.resize(state[key], size)
+    return state
 
 
 def joined_tables(rel_h: Tensor, rel_w: Tensor) -> tuple[Tensor, Tensor]:

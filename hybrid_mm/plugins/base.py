@@ -40,18 +40,6 @@ def gate_function(name: str) -> Callable[[Tensor], Tensor]:
     return choose('gate', name, _GATES)
 
 
-def make_divisible(value: float, divisor: int, round_limit: float = 0.0) -> int:
-    """Round to the nearest multiple of the divisor, at least the divisor.
-
-    Args:
-        value: Number of channels.
-        divisor: What the result is a multiple of.
-        round_limit: The result is not below this fraction of the value.
-    """
-    result = max(divisor, int(value + divisor / 2) // divisor * divisor)
-    return result + divisor if result < round_limit * value else result
-
-
 def positive(name: str, value: float, owner: object) -> None:
     """Check that an argument is positive.
 

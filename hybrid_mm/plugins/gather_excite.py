@@ -9,12 +9,12 @@ from collections import OrderedDict
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybrid_mm.layers.heads import make_divisible
 from hybrid_mm.plugins.base import (
     Plugin,
     activation,
     apply_norm,
     gate_function,
-    make_divisible,
     positive,
 )
 from hybrid_mm.registry import MODELS
@@ -98,7 +98,8 @@ class GatherExcite(Plugin):
         self.mlp: nn.Module | None = None
         if mlp:
             positive('ratio', ratio, self)
-            hidden = hidden_channels or make_divisible(in_channels / ratio, divisor)
+            width = make_divisible(in_channels / ratio, divisor, round_limit=0.0)
+            hidden = hidden_channels or width
             fc1, fc2 = nn.Conv2d(in_channels, hidden, 1), nn.Conv2d(hidden, in_channels, 1)
             self.mlp = nn.ModuleDict(OrderedDict(fc1=fc1, fc2=fc2))
         self.reset_parameters()

@@ -3,8 +3,9 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybrid_mm.layers.heads import make_divisible
 from hybrid_mm.layers.lambda_attention import lambda_attention
-from hybrid_mm.plugins.base import SpatialOperator, make_divisible, odd_kernel, positive
+from hybrid_mm.plugins.base import SpatialOperator, odd_kernel, positive
 from hybrid_mm.registry import MODELS
 
 
@@ -70,7 +71,7 @@ class LambdaLayer(SpatialOperator):
             )
         size = (window,) * 2 if isinstance(window, int) else tuple(window)
         if key_channels is None:
-            key_channels = make_divisible(out_channels * qk_ratio, 8, 0.9) // num_heads
+            key_channels = make_divisible(out_channels * qk_ratio) // num_heads
         self.stride, self.dilation = stride, dilation
         self.widths = (num_heads * key_channels, key_channels, out_channels // num_heads)
         self.qkv = nn.Conv2d(in_channels, sum(self.widths), 1, bias=qkv_bias)

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybrid_mm.layers.heads import make_divisible
 from hybrid_mm.plugins.base import (
     SpatialOperator,
     apply_norm,
-    make_divisible,
     odd_kernel,
     positive,
 )
@@ -91,9 +91,7 @@ class SelectiveKernel(SpatialOperator):
             )
             norm = self.build_norm(out_channels)
             self.paths.append(nn.ModuleDict(OrderedDict(conv=conv, norm=norm)))
-        hidden = hidden_channels or max(
-            make_divisible(out_channels / ratio, divisor, round_limit=0.9), min_channels
-        )
+        hidden = hidden_channels or max(make_divisible(out_channels / ratio, divisor), min_channels)
         self.reduce = nn.Conv2d(out_channels, hidden, 1, bias=False)
         self.norm = self.build_norm(hidden)
         self.select = nn.Conv2d(hidden, branches * out_channels, 1, bias=False)

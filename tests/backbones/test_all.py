@@ -64,7 +64,7 @@ CASES = {
         type='hybrid_mm.BoTNet',
         zero_init_residual=False,
         canvas_size=(64, 96),
-        arch=dict(_BOT, gate=dict(kind='se', place='out', ratio=0.25)),
+        arch=dict(_BOT, gate=dict(kind='se', place='out', ratio=4)),
     ),
     'botnet-absolute': dict(
         type='hybrid_mm.BoTNet',

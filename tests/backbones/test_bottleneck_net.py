@@ -145,7 +145,7 @@ def test_arch_from_a_variant():
     with torch.device('meta'):
         model = HaloNet(dict(base='r50-se-b8', block_size=16, act='relu'))
         assert count(model) == count(HaloNet('r50-se-b8')) + 3 * 2 * 2 * 8 * 64
-    assert model.settings['gate'] == dict(kind='se', place='out', ratio=1 / 16)
+    assert model.settings['gate'] == dict(kind='se', place='out', ratio=16)
 
 
 @pytest.mark.parametrize(

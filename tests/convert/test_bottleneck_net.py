@@ -14,7 +14,7 @@ TINY = dict(
     stem=dict(kind='tiered', channels=16, pool=True),
     final=24,
 )
-SE, ECA = dict(kind='se', place='mid', ratio=0.25), dict(kind='eca', place='mid')
+SE, ECA = dict(kind='se', place='mid', ratio=4), dict(kind='eca', place='mid')
 RESNET = dict(TINY, attention=[False, False, False, True],
               stem=dict(kind='7x7', channels=8, pool=True))  # fmt: skip
 BARE = dict(kind='3x3', channels=8, pool=False)

@@ -14,7 +14,7 @@ from hybrid_mm.backbones import BoTNet, HaloNet
 ARCH = dict(
     depths=[1, 2, 1, 1], channels=[32, 32, 64, 64], heads=[2] * 4,
     attention=[False, (1,), False, True], stem=dict(kind='tiered', channels=16, pool=False),
-    act='silu', group_size=4, gate=dict(kind='se', place='mid', ratio=0.25),
+    act='silu', group_size=4, gate=dict(kind='se', place='mid', ratio=4),
 )  # fmt: skip
 CONFIG = dict(
     base='sehalonet33ts',

@@ -163,7 +163,7 @@ def _gate(config: Config, weights: dict[str, Tensor], base: dict) -> dict | None
     if not hidden:
         kwargs.done()
         return dict(kind='eca', place='mid')
-    ratio = kwargs.take('rd_ratio', default=base.get('ratio', 1 / 16))
+    ratio = 1 / kwargs.take('rd_ratio', default=1 / base.get('ratio', 16))
     kwargs.ignore(rd_divisor=(8,))
     kwargs.done()
     return dict(kind='se', place='mid', ratio=ratio)
