@@ -14,8 +14,9 @@ from torch.utils.checkpoint import checkpoint
 from hybrid_mm.layers.acmix import IMPLS, MixedShift
 from hybrid_mm.layers.attention_axes import reflected
 
-# Numbers of the largest tensor that exists for k^2 taps at a time
-CHUNK = 2**22
+# Numbers of the largest tensor that exists for k^2 taps at a time: what a CPU's cache holds, and
+# more where every chunk costs launches
+CHUNK_CPU, CHUNK = 2**20, 2**24
 
 
 class VectorAttention2d(nn.Module):
@@ -132,9 +133,9 @@ class VectorAttention2d(nn.Module):
         return taps.unflatten(1, (padded.shape[1], -1))
 
     def rows(self, q: Tensor, channels: int, *padded: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        """Cut queries, and padded maps to what they see, into rows for ``CHUNK`` numbers."""
-        taps = self.kernel_size**2
-        count = max(1, CHUNK // (q.shape[0] * channels * taps * q.shape[3]))
+        """Cut queries, and padded maps to what they see, into rows for a chunk of numbers."""
+        limit = CHUNK_CPU if q.device.type == 'cpu' else CHUNK
+        count = max(1, limit // (q.shape[0] * channels * self.kernel_size**2 * q.shape[3]))
         reach = self.dilation * (self.kernel_size - 1) + 1
         start = 0
         for part in q.split(count, 2):
@@ -202,19 +203,17 @@ class PairwiseAttention2d(VectorAttention2d):
 
     def _with_position(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Add the two channels of the position to queries and keys, in full precision."""
-        with torch.autocast(k.device.type, enabled=False):
-            weight = self.position.weight
-            y, x = (
-                torch.linspace(-1, 1, size, dtype=weight.dtype, device=weight.device)
-                for size in k.shape[2:]
-            )
-            place = self.position(torch.stack(torch.broadcast_tensors(x, y[:, None]))[None])
-            place = place.expand(k.shape[0], -1, -1, -1)
-            centre = place[:, :, :: self.stride, :: self.stride]
-            return (
-                torch.cat([q.to(place.dtype), centre], 1),
-                torch.cat([k.to(place.dtype), place], 1),
-            )
+        weight, bias = self.position.weight.flatten(1), self.position.bias
+        y, x = (
+            torch.linspace(-1, 1, size, dtype=weight.dtype, device=weight.device)
+            for size in k.shape[2:]
+        )
+        # autocast would round a convolution
+        column, row = weight[:, 0, None, None] * x, weight[:, 1, None, None] * y[:, None]
+        place = (column + row + bias[:, None, None]).expand(k.shape[0], -1, -1, -1)
+        centre = place[:, :, :: self.stride, :: self.stride]
+        q, k = q.to(place.dtype), k.to(place.dtype)
+        return torch.cat([q, centre], 1), torch.cat([k, place], 1)
 
     def _relation(self, q: Tensor, k: Tensor) -> Tensor:
         """Difference of queries to padded keys, (N, R + 2, k^2, H'W')."""
