@@ -163,7 +163,16 @@ def _attention(q, k, v, bias, rel_h, rel_w, scale, spec, **_) -> int:
     return 2 * n * heads * products
 
 
-_ENGINE = {torch.ops.hybrid_mm.tiled_attention: _attention}
+def _aggregation(weights, values, *_, **__) -> int:
+    """Operations of SAN's aggregation: every channel of a pixel sums up the taps."""
+    n, _, taps, height, width = weights
+    return 2 * n * values[1] * taps * height * width
+
+
+_ENGINE = {
+    torch.ops.hybrid_mm.tiled_attention: _attention,
+    torch.ops.hybrid_mm.aggregate_taps: _aggregation,
+}
 
 
 def _count(forward: Callable[[Tensor], object], image: Tensor) -> dict[str, int]:

@@ -9,10 +9,12 @@ from hybrid_mm.backbones.quadratic_attention import (
     QuadraticAttentionResNet,
 )
 from hybrid_mm.backbones.resnet import ResNet
+from hybrid_mm.backbones.san import SAN
 from hybrid_mm.backbones.sasa import SASAResNet
 from hybrid_mm.backbones.van import VAN
 
 __all__ = [
+    'SAN',
     'VAN',
     'AAResNet',
     'BoTNet',

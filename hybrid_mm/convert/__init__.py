@@ -10,6 +10,7 @@ from hybrid_mm.convert import (
     gcnet,
     quadratic_attention,
     resnet,
+    san,
     van,
 )
 from hybrid_mm.convert.core import SOURCES, convert, detect, differences, unwrap
@@ -24,6 +25,7 @@ __all__ = [
     'gcnet',
     'quadratic_attention',
     'resnet',
+    'san',
     'unwrap',
     'van',
 ]

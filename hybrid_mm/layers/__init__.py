@@ -16,6 +16,7 @@ from hybrid_mm.layers.norm import LayerNorm2d
 from hybrid_mm.layers.quadratic_attention import QuadraticAttention2d
 from hybrid_mm.layers.relative_position import RelativePosition2d, resize_relative_table
 from hybrid_mm.layers.stand_alone_attention import AttentionStem, LocalSelfAttention2d
+from hybrid_mm.layers.vector_attention import PairwiseAttention2d, PatchwiseAttention2d
 
 __all__ = [
     'LKA',
@@ -29,6 +30,8 @@ __all__ = [
     'LSKATrivial',
     'LayerNorm2d',
     'LocalSelfAttention2d',
+    'PairwiseAttention2d',
+    'PatchwiseAttention2d',
     'QuadraticAttention2d',
     'RelativePosition2d',
     'build_large_kernel_attention',

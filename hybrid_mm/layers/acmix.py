@@ -156,14 +156,14 @@ class ACmix2d(nn.Module):
 
     def _position(self, x: Tensor) -> Tensor:
         """Encoding of the coordinates, (H, W, d), in full precision."""
-        with torch.autocast(x.device.type, enabled=False):
-            weight = self.position.weight
-            y, x = (
-                torch.linspace(-1, 1, size, dtype=weight.dtype, device=weight.device)
-                for size in x.shape[2:]
-            )
-            grid = torch.stack(torch.broadcast_tensors(x, y[:, None]))
-            return self.position(grid).permute(1, 2, 0)
+        weight = self.position.weight.flatten(1)
+        y, x = (
+            torch.linspace(-1, 1, size, dtype=weight.dtype, device=weight.device)
+            for size in x.shape[2:]
+        )
+        # autocast would round a convolution
+        column, row = x[:, None] * weight[:, 0], y[:, None] * weight[:, 1]
+        return column + row[:, None] + self.position.bias
 
     def _engine(self, q: Tensor, k: Tensor, v: Tensor, position: Tensor) -> Tensor:
         return local_attention(

@@ -27,6 +27,8 @@ _BOTTLENECKS = dict(depths=[1, 2, 1, 1], channels=[8, 12, 16, 20], heads=[2] * 4
                     stem=dict(kind='tiered', channels=16, pool=True))  # fmt: skip
 _HALO = dict(_BOTTLENECKS, attention=[False, (1,), True, True], block_size=4, halo_size=1)
 _BOT = dict(_BOTTLENECKS, attention=[False, False, True, True], ratios=[1] * 4, group_size=4)
+_SAN = dict(stem_channels=32, stem_depth=1, stem_kernel_size=3, depths=[1, 2, 1, 1],
+            channels=[32, 32, 64, 96], kernel_sizes=[5, 7, 3, 7])  # fmt: skip
 CASES = {
     'van-lka': dict(**_VAN, attention='lka'),
     'van-lska-k35': dict(**_VAN, attention='lska', kernel_size=35),
@@ -40,6 +42,9 @@ CASES = {
         attention=(False, True, True, True),
         **_RESNET,
     ),
+    'san-pairwise': dict(type='hybrid_mm.SAN', attention='pairwise', arch=_SAN),
+    'san-patchwise': dict(type='hybrid_mm.SAN', arch=_SAN),
+    'san-acmix': dict(type='hybrid_mm.SAN', acmix=True, arch=_SAN),
     'halonet': dict(
         type='hybrid_mm.HaloNet',
         zero_init_residual=False,

@@ -119,6 +119,9 @@ def warm_up(cfg: Config, wrapper) -> None:
         if scheduler.type == 'LinearLR' and scheduler.get('begin', 0) == 0:
             for group in wrapper.optimizer.param_groups:
                 group['lr'] *= max(scheduler.start_factor, 1e-3)  # enough to see a change
+            return
+    for group in wrapper.optimizer.param_groups:  # as in SAN's recipe, of 0.1 for 256 images
+        group['lr'] = min(group['lr'], 1e-4)
 
 
 def smallest(cfg: Config) -> int:

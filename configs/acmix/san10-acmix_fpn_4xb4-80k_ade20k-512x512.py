@@ -1,0 +1,17 @@
+# Not in the papers: the recipe that this project uses for all backbones.
+_base_ = [
+    '../_base_/models/fpn_r50.py',
+    '../_base_/datasets/ade20k.py',
+    '../_base_/schedules/schedule_80k_adamw.py',
+    '../_base_/default_runtime_seg.py'
+]
+
+checkpoint = 'checkpoints/san10-acmix_in1k.pth'
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='hybrid_mm.SAN',
+        arch='san10',
+        acmix=True,
+        norm_cfg=dict(type='SyncBN'),
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)))
