@@ -1,6 +1,7 @@
 """Backbones, registered in ``hybrid_mm.registry.MODELS``."""
 
 from hybrid_mm.backbones.aa_resnet import AAResNet
+from hybrid_mm.backbones.acmix_resnet import ACmixResNet
 from hybrid_mm.backbones.base import Pyramid
 from hybrid_mm.backbones.botnet import BoTNet
 from hybrid_mm.backbones.halonet import HaloNet
@@ -17,6 +18,7 @@ __all__ = [
     'SAN',
     'VAN',
     'AAResNet',
+    'ACmixResNet',
     'BoTNet',
     'HaloNet',
     'Pyramid',

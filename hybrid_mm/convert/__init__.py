@@ -5,6 +5,7 @@ it does not know is an error that names the key.
 """
 
 from hybrid_mm.convert import (
+    acmix,
     attention_modules,
     bottleneck_net,
     gcnet,
@@ -17,6 +18,7 @@ from hybrid_mm.convert.core import SOURCES, convert, detect, differences, unwrap
 
 __all__ = [
     'SOURCES',
+    'acmix',
     'attention_modules',
     'bottleneck_net',
     'convert',

@@ -27,6 +27,7 @@ def register_resnet(
     operator: Mapping[str, str],
     stem: Mapping[str, str] | None = None,
     change: Callable[[str, Tensor], Tensor] | None = None,
+    finish: Callable[[StateDict], StateDict] | None = None,
 ) -> None:
     """Add the layout of a ResNet whose 3x3 convolutions may be another operator.
 
@@ -39,6 +40,7 @@ def register_resnet(
             regular expression without groups, to our name within the operator.
         stem: Pattern of a key of another stem to our name, as for ``re.sub``.
         change: Called with our name and a tensor, gives the tensor in our form.
+        finish: Called with the renamed state dict, where tensors become others.
     """
     inner, special = (re.compile('|'.join(part or ()) or r'(?!)') for part in (operator, stem))
     rules = [
@@ -61,7 +63,7 @@ def register_resnet(
         for key, value in rename(state, rules, name).items():
             key = re.sub(r'^stages\.(\d+)', lambda m: f'stages.{int(m[1]) - 1}', key)
             out[key] = change(key, value) if change else value
-        return out
+        return finish(out) if finish else out
 
     register(name, Source(description, matches, convert))
 

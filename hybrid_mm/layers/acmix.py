@@ -142,6 +142,17 @@ class ACmix2d(nn.Module):
         self.rate1 = nn.Parameter(torch.full((1,), 0.5))
         self.rate2 = nn.Parameter(torch.full((1,), 0.5))
 
+    def he_init(self, shift: bool = True) -> None:
+        """He's initial values of a ResNet, by fan-out; queries, keys and values on their own.
+
+        Args:
+            shift: Leave the kernels of the convolution path shifts.
+        """
+        nn.init.normal_(self.qkv.weight, std=(2 / (self.heads * self.dim)) ** 0.5)
+        layers = [self.position, self.mix.fc, *(() if shift else [self.mix.dep_conv])]
+        for layer in layers:
+            nn.init.kaiming_normal_(layer.weight, mode='fan_out', nonlinearity='relu')
+
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
         n, _, height, width = x.shape

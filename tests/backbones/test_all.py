@@ -42,6 +42,7 @@ CASES = {
         attention=(False, True, True, True),
         **_RESNET,
     ),
+    'acmix-resnet': dict(type='hybrid_mm.ACmixResNet', heads=2, **_RESNET),
     'san-pairwise': dict(type='hybrid_mm.SAN', attention='pairwise', arch=_SAN),
     'san-patchwise': dict(type='hybrid_mm.SAN', arch=_SAN),
     'san-acmix': dict(type='hybrid_mm.SAN', acmix=True, arch=_SAN),

@@ -1,0 +1,84 @@
+"""ResNet with ACmix.
+
+Status: complete; checked number by number against the authors' code.
+
+Source: "On the Integration of Self-Attention and Convolution" (arXiv 2111.14556), section 4, and
+its code.
+"""
+
+from typing import Any, ClassVar
+
+from torch import nn
+
+from hybrid_mm.backbones.resnet import ResNet, Site
+from hybrid_mm.layers.acmix import ACmix2d
+from hybrid_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class ACmixResNet(ResNet):
+    """ResNet whose 3x3 convolutions are ACmix: attention and convolution on shared projections.
+
+    Maps of any image size from 32 x 32 up; no parameter depends on it. At stride 2, ACmix gives
+    maps of ceil(H / 2) rows, as convolution does.
+
+    Args:
+        arch: 'r26', 'r38', 'r50', or a dict as for :class:`~hybrid_mm.backbones.resnet.ResNet`.
+        acmix: Which stages have ACmix, one value or one per stage.
+        kernel_att: Window of the attention, odd, one value or one per stage.
+        heads: Number of heads, one value or one per stage.
+        kernel_conv: Kernel of the convolution path, odd.
+        shift_init: Let the convolution path start as the shifts of a plain convolution, as the
+            paper has it; the published code draws its kernels at random like all others.
+        zero_init_residual: Let every block start as its shortcut (last norm's weight 0).
+        impl: 'engine' or 'reference', see :class:`~hybrid_mm.layers.acmix.ACmix2d`.
+        **kwargs: See :class:`~hybrid_mm.backbones.resnet.ResNet`.
+
+    Raises:
+        ValueError: An unknown variant, heads that do not divide the channels, an even window.
+
+    Example:
+        >>> import torch
+        >>> from hybrid_mm.backbones import ACmixResNet
+        >>> maps = ACmixResNet('r26').eval()(torch.rand(1, 3, 97, 131))
+        >>> [tuple(m.shape) for m in maps]
+        [(1, 256, 25, 33), (1, 512, 13, 17), (1, 1024, 7, 9), (1, 2048, 4, 5)]
+    """
+
+    arch_zoo: ClassVar = {name: ResNet.arch_zoo[name] for name in ('r26', 'r38', 'r50')}
+
+    def __init__(
+        self,
+        arch: str | dict = 'r50',
+        acmix: bool | tuple[bool, ...] = True,
+        kernel_att: int | tuple[int, ...] = 7,
+        heads: int | tuple[int, ...] = 4,
+        kernel_conv: int = 3,
+        shift_init: bool = True,
+        zero_init_residual: bool = False,
+        impl: str = 'engine',
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(arch, zero_init_residual=zero_init_residual, **kwargs)
+        self.acmix = self.per_stage('acmix', acmix)
+        self.kernel_att = self.per_stage('kernel_att', kernel_att)
+        self.heads = self.per_stage('heads', heads)
+        self.shift_init = shift_init
+        self.operator = dict(kernel_conv=kernel_conv, impl=impl)
+        self.build()
+
+    def make_spatial(self, site: Site) -> nn.Module:
+        """ACmix in the chosen stages."""
+        if not self.acmix[site.stage]:
+            return super().make_spatial(site)
+        layer = ACmix2d(
+            site.in_channels,
+            site.channels,
+            self.kernel_att[site.stage],
+            self.heads[site.stage],
+            stride=site.stride,
+            dilation=site.dilation,
+            **self.operator,
+        )
+        layer.he_init(self.shift_init)
+        return layer

@@ -1,0 +1,57 @@
+"""Layouts of the official ACmix checkpoints."""
+
+import re
+
+import pytest
+import torch
+
+from hybrid_mm.backbones import ACmixResNet
+from hybrid_mm.convert import convert, detect
+
+ARCH = dict(stem=8, bottleneck=True, depths=[1, 2], widths=[8, 12], out_channels=[16, 24])
+KWARGS = dict(heads=4, strides=(1, 2), dilations=(1, 1), out_indices=(0, 1))
+NAMES = [
+    (r'^stem\.conv', 'conv1'),
+    (r'^stem\.norm', 'bn1'),
+    (r'^stages\.0\.blocks', 'layer1'),
+    (r'^stages\.1\.blocks', 'layer2'),
+    (r'\.norm(\d)', r'.bn\1'),
+    (r'shortcut\.conv', 'downsample.0'),
+    (r'shortcut\.norm', 'downsample.1'),
+    (r'conv2\.position', 'conv2.conv_p'),
+    (r'conv2\.mix\.', 'conv2.'),
+]
+
+
+def official(model, heads):
+    """Weights under the official names, written out independently."""
+    state = {}
+    for key, value in model.state_dict().items():
+        for old, new in NAMES:
+            key = re.sub(old, new, key)
+        if '.qkv.' not in key:
+            state[key] = value
+            continue
+        dim = len(value) // (3 * heads)
+        for part in range(3):
+            rows = [(j * 3 + part) * heads + n for n in range(heads) for j in range(dim)]
+            state[key.replace('qkv', f'conv{part + 1}')] = value[rows]
+    return state
+
+
+def test_resnet_round_trip():
+    model = ACmixResNet(ARCH, **KWARGS)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter)
+    state = official(model, 4)
+    assert detect(state) == 'acmix-resnet'
+    out, own = convert(state), model.state_dict()
+    assert out.keys() == own.keys()
+    assert all(torch.equal(out[k], own[k]) for k in own)
+    assert detect(out) is None
+
+
+def test_resnet_unknown_keys_are_named():
+    state = official(ACmixResNet(ARCH, **KWARGS), 4)
+    with pytest.raises(ValueError, match=r"acmix-resnet: do not know the key 'layer9.extra'"):
+        convert(state | {'layer9.extra': torch.ones(1)})
