@@ -2,6 +2,7 @@
 
 from hybrid_mm.backbones.aa_resnet import AAResNet
 from hybrid_mm.backbones.acmix_resnet import ACmixResNet
+from hybrid_mm.backbones.acmix_swin import ACmixSwin
 from hybrid_mm.backbones.base import Pyramid
 from hybrid_mm.backbones.botnet import BoTNet
 from hybrid_mm.backbones.halonet import HaloNet
@@ -19,6 +20,7 @@ __all__ = [
     'VAN',
     'AAResNet',
     'ACmixResNet',
+    'ACmixSwin',
     'BoTNet',
     'HaloNet',
     'Pyramid',

@@ -12,6 +12,7 @@ from hybrid_mm.convert import (
     quadratic_attention,
     resnet,
     san,
+    swin,
     van,
 )
 from hybrid_mm.convert.core import SOURCES, convert, detect, differences, unwrap
@@ -28,6 +29,7 @@ __all__ = [
     'quadratic_attention',
     'resnet',
     'san',
+    'swin',
     'unwrap',
     'van',
 ]

@@ -1,13 +1,15 @@
-"""ACmix in the place of a convolution, and the ResNet with it, by their official arguments."""
+"""ACmix in the place of a convolution and of window attention, and ResNet and Swin with it."""
 
 import itertools
 import re
+from typing import Any
 
 from torch import Tensor, nn
 
-from hybrid_mm.backbones import ACmixResNet
+from hybrid_mm.backbones import ACmixResNet, ACmixSwin
+from hybrid_mm.backbones.swin import SwinBlock
 from hybrid_mm.convert import convert
-from hybrid_mm.layers.acmix import ACmix2d
+from hybrid_mm.layers.acmix import ACmix2d, ACmixWindowAttention
 from mappings.common import Config, convert_part, load
 
 
@@ -51,11 +53,108 @@ def _resnet(config: Config, weights: dict[str, Tensor]) -> nn.Module:
     return load(model, convert(weights, 'acmix-resnet'))
 
 
+class _Shifted(nn.Module):
+    """Our operator rolls the map, which the official one gets rolled and gives rolled."""
+
+    def __init__(self, attn: nn.Module, shift: int) -> None:
+        super().__init__()
+        self.attn, self.shift = attn, shift
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.roll((self.shift, self.shift), (1, 2))
+        return self.attn(x, self.shift).roll((-self.shift, -self.shift), (1, 2))
+
+
+class _Tokens(nn.Module):
+    """A block of tokens (N, H W, C)."""
+
+    def __init__(self, block: nn.Module, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.block, self.size = block, size
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x.unflatten(1, self.size)).flatten(1, 2)
+
+
+class _Classifier(nn.Module):
+    """Maps without norm, and the logits."""
+
+    def __init__(self, net: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.net, self.head = net, head
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        maps = []
+        for stage in self.net.stages:
+            x = stage(x)
+            maps.append(x.permute(0, 3, 1, 2))
+        return *maps, self.head(stage.norm(x).mean((1, 2)))
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    config.ignore(drop=..., drop_rate=..., attn_drop=..., attn_drop_rate=..., proj_drop=...)
+    config.ignore(drop_path=..., drop_path_rate=..., use_checkpoint=..., patch_norm=(True,))
+    config.ignore(ape=(False,), in_chans=(3,), patch_size=(4,), input_resolution=...)
+    return dict(qkv_bias=config.take('qkv_bias', default=True), qk_scale=config.take('qk_scale'))
+
+
+def _window_attention(config: Config, weights: dict[str, Tensor]) -> tuple[nn.Module, int]:
+    window = config.take('window_size')
+    rows, columns = window if isinstance(window, list | tuple) else (window, window)
+    if rows != columns:
+        raise ValueError(f'cannot map a window of {rows} x {columns}')
+    config.ignore(H=..., W=...)
+    shift = config.take('shift_size_of_mask', 'shift_size', default=0)
+    dim, heads = config.take('dim'), config.take('num_heads')
+    attn = ACmixWindowAttention(dim, rows, heads, **_settings(config))
+    config.done()
+    official, ours = 'layers.0.blocks.0.attn.', 'stages.0.blocks.0.attn.'
+    return load(attn, convert_part(weights, official, ours, 'acmix-swin')), shift
+
+
+def _block(config: Config, weights: dict[str, Tensor]) -> nn.Module:
+    dim, size, window = config['dim'], config.take('input_resolution'), config['window_size']
+    ratio = config.take('mlp_ratio', default=4.0)
+    if min(size) <= window:  # as the official block does
+        config.update(window_size=min(size), shift_size=0)
+    inner = {k.removeprefix('attn.'): v for k, v in weights.items() if k.startswith('attn.')}
+    attn, shift = _window_attention(config, inner)
+    block = SwinBlock(dim, attn, attn.window, shift, ratio)
+    part = convert_part(weights, 'layers.0.blocks.0.', 'stages.0.blocks.0.', 'acmix-swin')
+    return _Tokens(load(block, part), tuple(size))
+
+
+def _swin(config: Config, weights: dict[str, Tensor]) -> nn.Module:
+    size, window = config.take('img_size', default=224), config.take('window_size', default=7)
+    height, width = size if isinstance(size, list | tuple) else (size, size)
+    depths = config.take('depths')
+    sides = [min(height, width) // 4 // 2**stage for stage in range(len(depths))]
+    net = ACmixSwin(
+        dict(embed_dim=config.take('embed_dim'), depths=depths, heads=config.take('num_heads')),
+        window_size=[min(side, window) for side in sides],
+        mlp_ratio=config.take('mlp_ratio', default=4.0),
+        out_indices=(len(depths) - 1,),
+        **_settings(config),
+    )
+    head = nn.Linear(net.stage_channels[-1], config.take('num_classes', default=1000))
+    config.done()
+    state = convert(weights, 'acmix-swin')
+    own = {key: state.pop(key) for key in list(state) if key.startswith('head.')}
+    load(head, {key.removeprefix('head.'): value for key, value in own.items()})
+    return _Classifier(load(net, state), head)
+
+
 def build(module: str, config: dict, weights: dict[str, Tensor]) -> nn.Module:
     """Make our module for a reference one."""
     config = Config(config)
     if module.startswith('ResNet'):
         return _resnet(config, weights)
+    if module.startswith('SwinTransformer_acmix'):
+        return _swin(config, weights)
+    if module == 'WindowAttention_acmix':
+        return _Shifted(*_window_attention(config, weights))
+    if module == 'SwinTransformerBlock':
+        return _block(config, weights)
     if module == 'ACmix':
         return _operator(config, weights)
     raise ValueError(f'unknown module {module!r}')

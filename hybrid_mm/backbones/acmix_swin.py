@@ -1,0 +1,95 @@
+"""Swin Transformer with ACmix.
+
+Status: complete; checked number by number against the authors' classifier. They published no
+detector: any image size is as in Swin's detection code.
+
+Source: "On the Integration of Self-Attention and Convolution" (arXiv 2111.14556), section 5, and
+its code.
+"""
+
+from typing import Any, ClassVar
+
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from hybrid_mm.backbones.swin import Swin, layer_settings
+from hybrid_mm.layers.acmix import ACmixWindowAttention
+from hybrid_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class ACmixSwin(Swin):
+    """Swin Transformer of which every window attention is ACmix.
+
+    Maps of any image size from 32 x 32 up. The convolution path sees the map as it is filled up to
+    whole windows and, in every second block, rolled: padded pixels carry the biases of queries,
+    keys and values, and it convolves over the seam.
+
+    A plain Swin checkpoint can be the start: its weights are taken with the rates 1 of attention
+    and 0 of convolution, so that the network computes what Swin does until it is trained.
+
+    Args:
+        arch: 'tiny', 'small' (the paper's), 'base', 'large', or a dict, see
+            :class:`~hybrid_mm.backbones.swin.Swin`.
+        qkv_bias: Bias of the projection to queries, keys and values.
+        qk_scale: Factor of the logits, by default d^-0.5.
+        attn_drop: Dropout rate of the attention weights.
+        proj_drop: Dropout rate behind attention.
+        impl: 'engine' or 'reference', see :class:`~hybrid_mm.layers.acmix.ACmixWindowAttention`.
+        **kwargs: See :class:`~hybrid_mm.backbones.swin.Swin`.
+
+    Raises:
+        ValueError: An unknown variant, heads that do not divide the channels.
+
+    Example:
+        >>> import torch
+        >>> from hybrid_mm.backbones import ACmixSwin
+        >>> maps = ACmixSwin('tiny').eval()(torch.rand(1, 3, 97, 131))
+        >>> [tuple(m.shape) for m in maps]
+        [(1, 96, 25, 33), (1, 192, 13, 17), (1, 384, 7, 9), (1, 768, 4, 5)]
+    """
+
+    arch_zoo: ClassVar = Swin.arch_zoo
+
+    def __init__(
+        self,
+        arch: str | dict = 'tiny',
+        qkv_bias: bool = True,
+        qk_scale: float | None = None,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        impl: str = 'engine',
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(arch, **kwargs)
+        self.operator = dict(
+            qkv_bias=qkv_bias, qk_scale=qk_scale, attn_drop=attn_drop, proj_drop=proj_drop,
+            impl=impl,
+        )  # fmt: skip
+        self.build()
+
+    def make_attention(self, stage: int, block: int) -> nn.Module:
+        """ACmix."""
+        return ACmixWindowAttention(**layer_settings(self, stage), **self.operator)
+
+    def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
+        """Load a state dict in our layout; one of a plain Swin has no convolution paths.
+
+        Raises:
+            ValueError: Keys or shapes differ; the message names the first of each.
+        """
+        own = self.state_dict()
+        new = [key for key in own if '.mix.' in key or '.attn.rate' in key]
+        if '.attn.relative_bias' in ''.join(state) and not any(key in state for key in new):
+            print_log(
+                f'{origin} has no convolution paths: it is a plain Swin, whose attention is taken '
+                'with rate 1; the convolution paths start with rate 0',
+                'current',
+            )
+            starts = {'rate1': 1.0, 'rate2': 0.0}
+            state = state | {
+                key: own[key].clone().fill_(starts[name]) if name in starts else own[key]
+                for key in new
+                for name in [key.rpartition('.')[2]]
+            }
+        super().load_strictly(state, origin)

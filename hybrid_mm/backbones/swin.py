@@ -1,0 +1,261 @@
+"""Core of the Swin Transformers whose window attention the papers replace by other operators.
+
+Source: "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows" (arXiv
+2103.14030), its code for classification and, for any image size, that for detection. A subclass
+overrides :meth:`Swin.make_attention`.
+"""
+
+from typing import Any, ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hybrid_mm.backbones.base import Pyramid, run_blocks
+from hybrid_mm.layers.drop import DropPath, drop_path_schedule
+from hybrid_mm.layers.relative_position import resize_window_table
+
+
+class PatchEmbed(nn.Module):
+    """Convolution of patches side by side, then layer norm.
+
+    Args:
+        in_channels: Channels of the image.
+        channels: Channels C of the output.
+        patch_size: Pixels of a patch on each side; the last ones are filled up with zeros.
+    """
+
+    def __init__(self, in_channels: int, channels: int, patch_size: int = 4) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.proj = nn.Conv2d(in_channels, channels, patch_size, patch_size)
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, ceil(H / patch), ceil(W / patch), C)."""
+        height, width = x.shape[2:]
+        x = F.pad(x, (0, -width % self.patch_size, 0, -height % self.patch_size))
+        return self.norm(self.proj(x).permute(0, 2, 3, 1))
+
+
+class PatchMerging(nn.Module):
+    """2 x 2 pixels side by side as one vector, layer norm, linear layer to half its width.
+
+    Args:
+        channels: Channels C of the input; the output has 2 C.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * channels)
+        self.reduction = nn.Linear(4 * channels, 2 * channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, H, W, C) to (N, ceil(H / 2), ceil(W / 2), 2 C)."""
+        height, width = x.shape[1:3]
+        x = F.pad(x, (0, 0, 0, width % 2, 0, height % 2))
+        x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
+        return self.reduction(self.norm(x.permute(0, 1, 3, 4, 2, 5).flatten(3)))
+
+
+class MLP(nn.Module):
+    """Linear, GELU, linear."""
+
+    def __init__(self, channels: int, hidden_channels: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels, hidden_channels)
+        self.fc2 = nn.Linear(hidden_channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., C) to the same shape."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class SwinBlock(nn.Module):
+    """Window attention and feed-forward network behind layer norms.
+
+    A map that its windows do not divide is filled up with zeros behind the norm and cut again
+    behind attention. Windows are shifted only if they are smaller than the map on both sides.
+
+    Args:
+        channels: Number of channels C.
+        attn: Maps (N, H, W, C), sides being multiples of the window, and the shift to the same
+            shape.
+        window: Pixels of a window on each side.
+        shift: By how much the windows of this block are shifted.
+        mlp_ratio: Hidden width of the feed-forward network as a multiple of C.
+        drop_path: Drop-path rate of both branches.
+    """
+
+    def __init__(
+        self, channels: int, attn: nn.Module, window: int, shift: int, mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.window, self.shift = window, shift
+        self.norm1 = nn.LayerNorm(channels)
+        self.attn = attn
+        self.norm2 = nn.LayerNorm(channels)
+        self.mlp = MLP(channels, int(channels * mlp_ratio))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, H, W, C) to the same shape."""
+        height, width = x.shape[1:3]
+        down, right = -height % self.window, -width % self.window
+        y = self.norm1(x)
+        if down or right:
+            y = F.pad(y, (0, 0, 0, right, 0, down))
+        y = self.attn(y, self.shift if min(height, width) > self.window else 0)
+        x = x + self.drop_path(y[:, :height, :width])
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class SwinStage(nn.Module):
+    """Embedding or merging of patches, blocks; the norm is that of the returned map only."""
+
+    def __init__(
+        self, down: tuple[str, nn.Module], blocks: list[nn.Module], norm: nn.Module, with_cp: bool
+    ) -> None:
+        super().__init__()
+        name, module = down
+        self.add_module(name, module)
+        self.down = name
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = norm
+        self.with_cp = with_cp
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map the previous stage's output to this stage's, (N, H, W, C)."""
+        return run_blocks(self.blocks, getattr(self, self.down)(x), self.with_cp)
+
+
+def _arch(embed_dim: int, depths: list[int], heads: list[int]) -> dict:
+    return dict(embed_dim=embed_dim, depths=depths, heads=heads)
+
+
+class Swin(Pyramid):
+    """Swin Transformer with replaceable attention; abstract: a subclass is registered.
+
+    A subclass calls ``super().__init__``, takes its own arguments, and calls :meth:`build`.
+
+    Args:
+        arch: 'tiny', 'small', 'base', 'large', or a dict with ``embed_dim``, the channels of the
+            first stage, and for every stage ``depths`` and ``heads``.
+        window_size: Pixels of a window on each side, one value or one per stage.
+        mlp_ratio: Hidden width of the feed-forward networks as a multiple of the channels.
+        in_channels: Channels of the input image.
+        out_indices: Stages whose maps are returned, each behind a layer norm of its own.
+        out_norm: Have these norms; the official classifier has that of the last stage only.
+        drop_path_rate: Drop-path rate of the last block; it grows linearly from 0.
+        frozen_stages: See :class:`~hybrid_mm.backbones.base.Pyramid`.
+        norm_eval: Without effect, there is no batch norm.
+        with_cp: See :class:`~hybrid_mm.backbones.base.Pyramid`.
+        init_cfg: See :class:`~hybrid_mm.backbones.base.Pyramid`.
+
+    Raises:
+        ValueError: An unknown variant, or settings that do not fit the number of stages.
+    """
+
+    arch_zoo: ClassVar = {
+        'tiny': _arch(96, [2, 2, 6, 2], [3, 6, 12, 24]),
+        'small': _arch(96, [2, 2, 18, 2], [3, 6, 12, 24]),
+        'base': _arch(128, [2, 2, 18, 2], [4, 8, 16, 32]),
+        'large': _arch(192, [2, 2, 18, 2], [6, 12, 24, 48]),
+    }
+    arch_aliases: ClassVar = {'t': 'tiny', 's': 'small', 'b': 'base', 'l': 'large'}
+
+    def __init__(
+        self,
+        arch: str | dict = 'tiny',
+        window_size: int | tuple[int, ...] = 7,
+        mlp_ratio: float = 4.0,
+        in_channels: int = 3,
+        out_indices: tuple[int, ...] = (0, 1, 2, 3),
+        out_norm: bool = True,
+        drop_path_rate: float = 0.0,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(in_channels, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
+        self.settings = self.resolve_arch(arch)
+        self.depths, self.heads = self.settings['depths'], self.settings['heads']
+        self.stage_channels = [
+            self.settings['embed_dim'] * 2**stage for stage in range(len(self.depths))
+        ]
+        windows = window_size if isinstance(window_size, list | tuple) else [window_size]
+        self.windows = list(windows) * (len(self.depths) if len(windows) == 1 else 1)
+        if len(self.windows) != len(self.depths) or min(self.windows) < 1:
+            raise ValueError(
+                f'window_size of {type(self).__name__}: a positive size, or one for each of the '
+                f'{len(self.depths)} stages expected, got {window_size}'
+            )
+        self.mlp_ratio, self.out_norm, self.drop_path_rate = mlp_ratio, out_norm, drop_path_rate
+
+    def make_attention(self, stage: int, block: int) -> nn.Module:
+        """Operator in the place of window attention, see :class:`SwinBlock`."""
+        raise NotImplementedError
+
+    def build(self) -> None:
+        """Build the stages; the subclass calls it when its arguments are set."""
+        rates = drop_path_schedule(self.drop_path_rate, self.depths)
+        self.stages = nn.ModuleList()
+        stages = len(self.depths)
+        returned = {i % stages for i in self.out_indices if -stages <= i < stages}
+        for stage, channels in enumerate(self.stage_channels):
+            window = self.windows[stage]
+            blocks = [
+                SwinBlock(
+                    channels, self.make_attention(stage, block), window,
+                    window // 2 * (block % 2), self.mlp_ratio, rate,
+                )
+                for block, rate in enumerate(rates[stage])
+            ]  # fmt: skip
+            if stage:
+                down = 'downsample', PatchMerging(channels // 2)
+            else:
+                down = 'embed', PatchEmbed(self.in_channels, channels)
+            norm = stage in returned and self.out_norm
+            norm = nn.LayerNorm(channels) if norm else nn.Identity()
+            self.stages.append(SwinStage(down, blocks, norm, self.with_cp))
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        self.finish()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Map an image (N, in_channels, H, W), H and W from 32, to the maps of ``out_indices``."""
+        outs = []
+        for i, stage in enumerate(self.stages[: self.out_indices[-1] + 1]):
+            x = stage(x)
+            if i in self.out_indices:
+                outs.append(stage.norm(x).permute(0, 3, 1, 2).contiguous())
+        return tuple(outs)
+
+    def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
+        """Load a state dict in our layout.
+
+        Tables made for another window are interpolated. A classifier has the norm of the last
+        stage only: the norms of the other stages stay as they are then.
+
+        Raises:
+            ValueError: Keys or shapes differ; the message names the first of each.
+        """
+        own, fitted = self.state_dict(), dict(state)
+        for key, value in own.items():
+            if key.endswith('.relative_bias') and key in fitted and fitted[key].ndim == 3:
+                fitted[key] = resize_window_table(fitted[key], (value.shape[-1] + 1) // 2)
+        norms = [f'stages.{stage}.norm.' for stage in range(len(self.stages))]
+        if not any(key.startswith(tuple(norms[:-1])) for key in state):
+            fitted |= {key: own[key] for key in own if key.startswith(tuple(norms[:-1]))}
+        if norms[-1] + 'weight' not in own:  # nor has a backbone that does not return that map
+            fitted = {key: v for key, v in fitted.items() if not key.startswith(norms[-1])}
+        super().load_strictly(fitted, origin)
+
+
+def layer_settings(net: Swin, stage: int) -> dict[str, Any]:
+    """Arguments that the attention operators of a stage have in common."""
+    return dict(dim=net.stage_channels[stage], window=net.windows[stage], heads=net.heads[stage])

@@ -1,0 +1,103 @@
+"""Layouts of Swin Transformers: the authors' and MMDetection's, and those with other operators."""
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from hybrid_mm.convert.core import Source, StateDict, register, rename
+
+_LEAF = r'\.(weight|bias)'
+_TABLE = 'relative_position_bias_table'
+_MIX = {r'(rate[12])': r'\3', rf'(fc|dep_conv){_LEAF}': r'mix.\3.\4'}
+
+
+def _rules(stages: str, attn: str, names: Mapping[str, str], operator: Mapping[str, str]) -> list:
+    block = rf'{stages}\.(\d+)\.blocks\.(\d+)\.'
+    ours = r'stages.\1.blocks.\2.'
+    return [
+        (rf'patch_embed\.{names["proj"]}{_LEAF}', r'stages.0.embed.proj.\1'),
+        (rf'patch_embed\.norm{_LEAF}', r'stages.0.embed.norm.\1'),
+        (rf'{block}(norm[12]){_LEAF}', rf'{ours}\3.\4'),
+        (rf'{block}{names["fc1"]}{_LEAF}', rf'{ours}mlp.fc1.\3'),
+        (rf'{block}{names["fc2"]}{_LEAF}', rf'{ours}mlp.fc2.\3'),
+        (rf'{block}{attn}(qkv|proj){_LEAF}', rf'{ours}attn.\3.\4'),
+        (rf'{block}{attn}{_TABLE}', rf'{ours}attn.relative_bias'),
+        *((rf'{block}{attn}{old}', rf'{ours}attn.{new}') for old, new in operator.items()),
+        (rf'{stages}\.(\d+)\.downsample\.(norm|reduction){_LEAF}', r'next.\1.downsample.\2.\3'),
+        (rf'norm(\d){_LEAF}', r'stages.\1.norm.\2'),
+        (rf'norm{_LEAF}', r'last.norm.\1'),
+        (r'head\.(?:fc\.)?(weight|bias)', r'head.\1'),
+    ]
+
+
+def _table(table: Tensor) -> Tensor:
+    """(offsets, heads) by query minus key to (heads, rows, columns) by key minus query."""
+    side = round(len(table) ** 0.5)
+    return table.unflatten(0, (side, side)).flip(0, 1).permute(2, 0, 1).contiguous()
+
+
+def _unfolded(weight: Tensor) -> Tensor:
+    """Merging of patches by ``nn.Unfold`` (channel, row, column) to (column, row, channel)."""
+    return weight.unflatten(-1, (-1, 2, 2)).transpose(-1, -3).flatten(-3)
+
+
+def register_swin(
+    name: str,
+    description: str,
+    operator: Mapping[str, str] | None = None,
+    *,
+    mark: str | None = None,
+    openmmlab: bool = False,
+) -> None:
+    """Add the layout of a Swin Transformer.
+
+    Args:
+        name: Name of the source.
+        description: What writes such files.
+        operator: Patterns of keys within ``attn.``, beside those of window attention, to our names
+            there, as for ``re.sub``; groups count from 3.
+        mark: Pattern of a key within ``attn.`` that only such files have; without, files with
+            other keys than those of Swin are not of this layout.
+        openmmlab: MMDetection's names instead of the authors'.
+    """
+    if openmmlab:
+        names = dict(proj='projection', fc1=r'ffn\.layers\.0\.0', fc2=r'ffn\.layers\.1')
+        stages, attn = 'stages', r'attn\.w_msa\.'
+    else:
+        names = dict(proj='proj', fc1=r'mlp\.fc1', fc2=r'mlp\.fc2')
+        stages, attn = 'layers', r'attn\.'
+    rules = _rules(stages, attn, names, operator or {})
+    ignored = re.compile(r'.*\.(relative_position_index|attn_mask|relative_coords_table)')
+    table = re.compile(rf'{stages}\.0\.blocks\.0\.{attn}{_TABLE}')
+    marked = mark and re.compile(rf'{stages}\.\d+\.blocks\.\d+\.{attn}{mark}')
+
+    def matches(keys: set[str]) -> bool:
+        keys = {key for key in keys if not ignored.fullmatch(key)}
+        if not any(map(table.fullmatch, keys)):
+            return False
+        if marked:
+            return any(map(marked.fullmatch, keys))
+        return all(any(re.fullmatch(old, key) for old, _ in rules) for key in keys)
+
+    def convert(state: StateDict) -> StateDict:
+        kept = {key: value for key, value in state.items() if not ignored.fullmatch(key)}
+        renamed = rename(kept, rules, name)
+        count = max(int(key.split('.')[1]) for key in renamed if key.startswith('stages.'))
+        out = {}
+        for key, value in renamed.items():
+            if key.endswith('.relative_bias'):
+                value = _table(value)
+            if key.startswith('next.'):
+                _, stage, rest = key.split('.', 2)
+                key = f'stages.{int(stage) + 1}.{rest}'
+                value = _unfolded(value) if openmmlab else value
+            out[re.sub(r'^last\.', f'stages.{count}.', key)] = value
+        return out
+
+    register(name, Source(description, matches, convert))
+
+
+register_swin('swin', 'Swin Transformer (microsoft/Swin-Transformer)')
+register_swin('swin-openmmlab', 'Swin Transformer of MMDetection, MMPretrain', openmmlab=True)
+register_swin('acmix-swin', 'Swin with ACmix (LeapLabTHU/ACmix)', _MIX, mark='dep_conv.weight')
