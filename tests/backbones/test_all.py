@@ -43,6 +43,11 @@ CASES = {
         **_RESNET,
     ),
     'acmix-resnet': dict(type='hybrid_mm.ACmixResNet', heads=2, **_RESNET),
+    'acmix-swin': dict(
+        type='hybrid_mm.ACmixSwin',
+        arch=dict(embed_dim=8, depths=[1, 2, 2, 1], heads=[2, 2, 4, 4]),
+        window_size=4,
+    ),
     'san-pairwise': dict(type='hybrid_mm.SAN', attention='pairwise', arch=_SAN),
     'san-patchwise': dict(type='hybrid_mm.SAN', arch=_SAN),
     'san-acmix': dict(type='hybrid_mm.SAN', acmix=True, arch=_SAN),

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from hybrid_mm.backbones import ACmixResNet
+from hybrid_mm.backbones import ACmixResNet, ACmixSwin
 from hybrid_mm.convert import convert, detect
 
 ARCH = dict(stem=8, bottleneck=True, depths=[1, 2], widths=[8, 12], out_channels=[16, 24])
@@ -55,3 +55,42 @@ def test_resnet_unknown_keys_are_named():
     state = official(ACmixResNet(ARCH, **KWARGS), 4)
     with pytest.raises(ValueError, match=r"acmix-resnet: do not know the key 'layer9.extra'"):
         convert(state | {'layer9.extra': torch.ones(1)})
+
+
+def official_swin(model):
+    """Weights under the official names, written out independently."""
+    state = {}
+    for key, value in model.state_dict().items():
+        key = key.replace('stages.0.embed', 'patch_embed').replace('attn.mix.', 'attn.')
+        key = key.replace('stages.1.norm', 'norm').replace('stages.1.down', 'layers.0.down')
+        key = key.replace('stages.', 'layers.')
+        if key.endswith('relative_bias'):
+            key = key.replace('relative_bias', 'relative_position_bias_table')
+            heads, side, _ = value.shape
+            table = torch.empty(side**2, heads)
+            for row in range(side):
+                for column in range(side):  # offsets of the query to the key
+                    entry = value[:, side - 1 - row, side - 1 - column]
+                    table[row * side + column] = entry
+            value = table
+        state[key] = value
+    return state
+
+
+def test_swin_round_trip():
+    arch = dict(embed_dim=8, depths=[1, 2], heads=[2, 2])
+    model = ACmixSwin(arch, window_size=4, out_indices=(1,))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter)
+    state = official_swin(model)
+    state['layers.1.blocks.1.attn_mask'] = torch.zeros(4, 16, 16)
+    state['layers.0.blocks.0.attn.relative_position_index'] = torch.zeros(16, 16)
+    assert detect(state) == 'acmix-swin'
+    out, own = convert(state), model.state_dict()
+    assert out.keys() == own.keys()
+    assert all(torch.equal(out[k], own[k]) for k in own)
+    assert detect(out) is None
+    plain = {k: v for k, v in state.items() if not re.search(r'rate|attn\.fc|dep_conv', k)}
+    assert detect(plain) == 'swin'
+    with pytest.raises(ValueError, match=r"acmix-swin: do not know the key 'layers.0.extra'"):
+        convert(state | {'layers.0.extra': torch.ones(1)}, 'acmix-swin')
