@@ -29,6 +29,8 @@ _HALO = dict(_BOTTLENECKS, attention=[False, (1,), True, True], block_size=4, ha
 _BOT = dict(_BOTTLENECKS, attention=[False, False, True, True], ratios=[1] * 4, group_size=4)
 _SAN = dict(stem_channels=32, stem_depth=1, stem_kernel_size=3, depths=[1, 2, 1, 1],
             channels=[32, 32, 64, 96], kernel_sizes=[5, 7, 3, 7])  # fmt: skip
+_PVT = dict(depths=[1, 2, 1, 1], embed_dims=[8, 12, 16, 24], heads=[1, 2, 2, 3],
+            mlp_ratios=[2, 2, 2, 2], reductions=[8, 4, 2, 1])  # fmt: skip
 CASES = {
     'van-lka': dict(**_VAN, attention='lka'),
     'van-lska-k35': dict(**_VAN, attention='lska', kernel_size=35),
@@ -48,6 +50,8 @@ CASES = {
         arch=dict(embed_dim=8, depths=[1, 2, 2, 1], heads=[2, 2, 4, 4]),
         window_size=4,
     ),
+    'pvt': dict(type='hybrid_mm.PVT', arch=_PVT, img_size=64),
+    'pvt-acmix': dict(type='hybrid_mm.PVT', arch=_PVT, img_size=96, acmix=True),
     'san-pairwise': dict(type='hybrid_mm.SAN', attention='pairwise', arch=_SAN),
     'san-patchwise': dict(type='hybrid_mm.SAN', arch=_SAN),
     'san-acmix': dict(type='hybrid_mm.SAN', acmix=True, arch=_SAN),
