@@ -22,7 +22,10 @@ from pathlib import Path
 
 from hybrid_mm.engine import cli
 
-SUBCOMMANDS = {'local_attention': 'hybrid_mm.analysis.benchmark_local_attention'}
+SUBCOMMANDS = {
+    'acmix': 'hybrid_mm.analysis.benchmark_acmix',
+    'local_attention': 'hybrid_mm.analysis.benchmark_local_attention',
+}
 DTYPES = ('float32', 'float64', 'bfloat16', 'float16')
 
 

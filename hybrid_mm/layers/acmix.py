@@ -11,84 +11,9 @@ from torch import Tensor, nn
 from hybrid_mm.layers.attention_axes import reflected
 from hybrid_mm.layers.heads import merge_heads
 from hybrid_mm.layers.local_attention import local_attention, partition_attention
+from hybrid_mm.layers.mixed_shift import MixedShift
 
 IMPLS = ('engine', 'reference')
-
-
-class MixedShift(nn.Module):
-    """The convolution path: mix the maps of all heads by a light FC, shift them and add up.
-
-    ``y[j, n] = sum_p shift_p(sum_m fc[p, m] x[m, j])`` at the start; the shifts are k x k kernels
-    ``dep_conv`` of their own per channel j, input p and output n, which are trained further. Both
-    layers are one grouped convolution with the product of their weights, k^2 M multiplications per
-    output and pixel instead of k^4 + k^2 M / n: that is what runs in training where it is cheaper,
-    since it also spares the k^2 d maps between them.
-
-    Args:
-        maps: Number of maps M that are mixed: queries, keys and values of all heads.
-        dim: Width d of a head.
-        out_per_group: Outputs n for each of the d channels.
-        kernel_size: Kernel k of the convolution, odd.
-        stride: Stride.
-        bias: Bias of the FC.
-        impl: 'engine' as above, or 'reference', always the two layers.
-
-    Raises:
-        ValueError: An even kernel, or an unknown impl.
-    """
-
-    def __init__(
-        self,
-        maps: int,
-        dim: int,
-        out_per_group: int,
-        kernel_size: int = 3,
-        stride: int = 1,
-        bias: bool = False,
-        impl: str = 'engine',
-    ) -> None:
-        super().__init__()
-        if kernel_size % 2 == 0:
-            raise ValueError(f'the kernel of the convolution path must be odd, got {kernel_size}')
-        _check_impl(impl)
-        self.maps, self.dim, self.out_per_group, self.impl = maps, dim, out_per_group, impl
-        taps, outputs = kernel_size**2, out_per_group * dim
-        self.fc = nn.Conv2d(maps, taps, 1, bias=bias)
-        self.dep_conv = nn.Conv2d(
-            taps * dim, outputs, kernel_size, stride, kernel_size // 2, groups=dim, bias=False
-        )
-        self.reset_shift()
-
-    def reset_shift(self) -> None:
-        """Let kernel p be the shift to tap p, so that the path is a k x k convolution."""
-        taps = self.dep_conv.in_channels // self.dim
-        size = self.dep_conv.kernel_size
-        with torch.no_grad():
-            self.dep_conv.weight.copy_(torch.eye(taps).view(taps, *size))
-
-    def forward(self, x: Tensor, rate: Tensor | float = 1.0) -> Tensor:
-        """Mix maps (N, maps, dim, H, W) to ``rate`` times (N, dim * out_per_group, H', W').
-
-        Output channel j * out_per_group + n is output n of channel j of the heads; H' is
-        ceil(H / stride).
-        """
-        n, maps, dim, height, width = x.shape
-        x = x.transpose(1, 2)
-        conv, weight = self.dep_conv, self.dep_conv.weight * rate
-        taps, size = weight.shape[1], conv.kernel_size[0] ** 2
-        fused = size * maps <= taps * size + taps * maps / self.out_per_group
-        if self.impl == 'reference' or not (fused and torch.is_grad_enabled()):
-            mixed = self.fc(x.reshape(n * dim, maps, height, width))
-            mixed = mixed.reshape(n, dim * taps, height, width)
-            return F.conv2d(mixed, weight, None, conv.stride, conv.padding, groups=dim)
-        both = torch.einsum('opyx,pm->omyx', weight, self.fc.weight.flatten(1))
-        x = x.reshape(n, dim * maps, height, width)
-        out = F.conv2d(x, both, None, conv.stride, conv.padding, groups=dim)
-        if self.fc.bias is not None:  # it ends at the border, as the mixed maps do
-            kernel = torch.einsum('opyx,p->oyx', weight, self.fc.bias)[:, None]
-            ones = torch.ones_like(x[:1, :1])
-            out = out + F.conv2d(ones, kernel.to(x.dtype), None, conv.stride, conv.padding)
-        return out
 
 
 class ACmix2d(nn.Module):

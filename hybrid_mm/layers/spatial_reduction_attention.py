@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_mm.layers.acmix import MixedShift
+from hybrid_mm.layers.mixed_shift import MixedShift
 
 
 class SpatialReductionAttention(nn.Module):

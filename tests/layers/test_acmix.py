@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hybrid_mm.layers.acmix import ACmix2d, ACmixWindowAttention, MixedShift
+from hybrid_mm.layers.acmix import ACmix2d, ACmixWindowAttention
+from hybrid_mm.layers.mixed_shift import MixedShift
 
 
 def agree(module, x, *arguments):

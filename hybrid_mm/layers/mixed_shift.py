@@ -1,0 +1,230 @@
+"""The convolution path of ACmix: maps are mixed, shifted and added up.
+
+Source: "On the Integration of Self-Attention and Convolution" (arXiv 2111.14556), sections 3.1 and
+4.1 to 4.3.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_BUFFER = 2**20  # numbers in the working memory of a band of rows
+
+
+class MixedShift(nn.Module):
+    """Mix the maps of all heads by a light FC, shift them and add up.
+
+    ``y[j, n] = sum_p shift_p(sum_m fc[p, m] x[m, j])`` at the start; the shifts are k x k kernels
+    ``dep_conv`` of their own per channel j, output n and input p, which are trained further:
+    k^2 M + k^4 n multiplications per channel and pixel.
+
+    With stride 1 it runs as matrix products with all k^2 taps side by side, whose results are
+    shifted and added, in bands of rows that stay in the cache; kept for the backward pass are the
+    maps x only. With stride 2 that would compute what nobody needs: there it is a grouped
+    convolution, in training with the product of both weights where that is cheaper, as it also
+    spares the k^2 d maps between them.
+
+    Args:
+        maps: Number of maps M that are mixed: queries, keys and values of all heads.
+        dim: Width d of a head.
+        out_per_group: Outputs n for each of the d channels.
+        kernel_size: Kernel k of the convolution, odd.
+        stride: Stride.
+        bias: Bias of the FC.
+        impl: 'engine' as above, or 'reference', a 1x1 and a grouped convolution.
+
+    Raises:
+        ValueError: An even kernel, or an unknown impl.
+    """
+
+    def __init__(
+        self,
+        maps: int,
+        dim: int,
+        out_per_group: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        bias: bool = False,
+        impl: str = 'engine',
+    ) -> None:
+        super().__init__()
+        if kernel_size % 2 == 0:
+            raise ValueError(f'the kernel of the convolution path must be odd, got {kernel_size}')
+        if impl not in ('engine', 'reference'):
+            raise ValueError(f'impl must be one of engine, reference, got {impl!r}')
+        self.maps, self.dim, self.out_per_group, self.impl = maps, dim, out_per_group, impl
+        taps, outputs = kernel_size**2, out_per_group * dim
+        self.fc = nn.Conv2d(maps, taps, 1, bias=bias)
+        self.dep_conv = nn.Conv2d(
+            taps * dim, outputs, kernel_size, stride, kernel_size // 2, groups=dim, bias=False
+        )
+        self.reset_shift()
+
+    def reset_shift(self) -> None:
+        """Let kernel p be the shift to tap p, so that the path is a k x k convolution."""
+        taps = self.dep_conv.in_channels // self.dim
+        size = self.dep_conv.kernel_size
+        with torch.no_grad():
+            self.dep_conv.weight.copy_(torch.eye(taps).view(taps, *size))
+
+    def forward(self, x: Tensor, rate: Tensor | float = 1.0) -> Tensor:
+        """Mix maps (N, maps, dim, H, W) to ``rate`` times (N, dim * out_per_group, H', W').
+
+        Output channel j * out_per_group + n is output n of channel j of the heads; H' is
+        ceil(H / stride).
+        """
+        n, maps, dim, height, width = x.shape
+        conv, weight = self.dep_conv, self.dep_conv.weight * rate
+        if self.impl == 'engine' and conv.stride == (1, 1):
+            weight = weight.unflatten(0, (dim, -1)).to(x.dtype)
+            bias = None if self.fc.bias is None else self.fc.bias.to(x.dtype)
+            return _mix_and_shift(x, self.fc.weight.flatten(1).to(x.dtype), bias, weight)
+        x = x.transpose(1, 2)
+        taps, size = weight.shape[1], conv.kernel_size[0] ** 2
+        fused = size * maps <= taps * size + taps * maps / self.out_per_group
+        fused = fused and self.impl == 'engine' and self.fc.bias is None
+        if not (fused and torch.is_grad_enabled()):
+            mixed = self.fc(x.reshape(n * dim, maps, height, width))
+            mixed = mixed.reshape(n, dim * taps, height, width)
+            return F.conv2d(mixed, weight, None, conv.stride, conv.padding, groups=dim)
+        both = torch.einsum('opyx,pm->omyx', weight, self.fc.weight.flatten(1))
+        x = x.reshape(n, dim * maps, height, width)
+        return F.conv2d(x, both, None, conv.stride, conv.padding, groups=dim)
+
+
+class _Bands:
+    """Bands of rows of an image, and where the taps of their pixels go.
+
+    The value that tap (a, b) of a kernel has at a pixel belongs to the output (r - a, r - b) away,
+    r being half of the kernel.
+    """
+
+    def __init__(self, weight: Tensor, height: int, width: int) -> None:
+        dim, outputs, _, kernel, _ = weight.shape
+        self.kernel, self.height, self.width = kernel, height, width
+        rows = _BUFFER // (dim * outputs * kernel**2 * width)
+        self.rows = max(1, min(height, rows))
+
+    def __iter__(self):
+        for first in range(0, self.height, self.rows):
+            yield first, min(first + self.rows, self.height)
+
+    def taps(self, first: int, last: int):
+        """Of every tap: its place, and the parts of the output and of the band that match."""
+        half = self.kernel // 2
+        for a in range(self.kernel):
+            y = half - a
+            top, bottom = max(0, first + y), min(self.height, last + y)
+            for b in range(self.kernel):
+                x = half - b
+                left, right = max(0, x), min(self.width, self.width + x)
+                if top < bottom and left < right:
+                    rows = slice(top - y - first, bottom - y - first)
+                    out = ..., slice(top, bottom), slice(left, right)
+                    yield a, b, out, (..., rows, slice(left - x, right - x))
+
+
+def _by_channel(x: Tensor) -> Tensor:
+    """Maps (maps, d, H, W) with pixels side by side, as (maps, d, H * W)."""
+    maps, dim, height, width = x.shape
+    if x.stride(3) != 1:  # tokens: a plain transposition is the fastest way
+        tokens = x.permute(2, 3, 0, 1).reshape(height * width, maps * dim)
+        x = tokens.t().contiguous()
+    return x.reshape(maps, dim, height * width)
+
+
+def _mixed(x: Tensor, fc: Tensor, bias: Tensor | None) -> Tensor:
+    """FC of the pixels of a band, (maps, d, L) to (d, taps, L)."""
+    maps = torch.einsum('pm,mjl->jpl', fc, x)
+    return maps if bias is None else maps + bias[:, None]
+
+
+@torch.library.custom_op('hybrid_mm::mix_and_shift', mutates_args=())
+def _mix_and_shift(x: Tensor, fc: Tensor, bias: Tensor | None, weight: Tensor) -> Tensor:
+    """The path with stride 1.
+
+    Args:
+        x: (N, maps, d, H, W).
+        fc: (taps, maps).
+        bias: (taps,) or None.
+        weight: (d, outputs, taps, k, k).
+
+    Returns:
+        (N, d * outputs, H, W).
+    """
+    n, _, dim, height, width = x.shape
+    outputs, kernel = weight.shape[1], weight.shape[3]
+    out = x.new_zeros(n, dim, outputs, height, width)
+    matrix = weight.permute(0, 3, 4, 1, 2).flatten(1, 3)  # (d, k * k * outputs, taps)
+    bands = _Bands(weight, height, width)
+    with torch.autocast(x.device.type, enabled=False):
+        for image, total in zip(x, out, strict=True):
+            pixels = _by_channel(image)
+            for first, last in bands:
+                mixed = _mixed(pixels[..., first * width : last * width], fc, bias)
+                values = torch.bmm(matrix, mixed)
+                values = values.view(dim, kernel, kernel, outputs, last - first, width)
+                for a, b, place, part in bands.taps(first, last):
+                    total[place] += values[:, a, b][part]
+    return out.flatten(1, 2)
+
+
+@_mix_and_shift.register_fake
+def _(x, fc, bias, weight):
+    n, _, dim, height, width = x.shape
+    return x.new_empty(n, dim * weight.shape[1], height, width)
+
+
+@torch.library.custom_op('hybrid_mm::mix_and_shift_backward', mutates_args=())
+def _backward(
+    grad: Tensor, x: Tensor, fc: Tensor, bias: Tensor | None, weight: Tensor
+) -> list[Tensor]:
+    maps, dim, height, width = x.shape[1:]
+    _, outputs, taps, kernel, _ = weight.shape
+    accurate = torch.float64 if x.dtype == torch.float64 else torch.float32
+    matrix = weight.permute(0, 3, 4, 1, 2).flatten(1, 3)
+    grad_x = torch.empty_like(x)
+    grad_matrix = matrix.new_zeros(matrix.shape, dtype=accurate)
+    grad_fc = fc.new_zeros(fc.shape, dtype=accurate)
+    grad_bias = None if bias is None else bias.new_zeros(taps, dtype=accurate)
+    bands = _Bands(weight, height, width)
+    with torch.autocast(x.device.type, enabled=False):
+        for image, up, down in zip(x, grad.unflatten(1, (dim, outputs)), grad_x, strict=True):
+            pixels = _by_channel(image)
+            for first, last in bands:
+                values = up.new_zeros(dim, kernel, kernel, outputs, last - first, width)
+                for a, b, place, part in bands.taps(first, last):
+                    values[:, a, b][part] = up[place]
+                values = values.view(dim, kernel**2 * outputs, -1)
+                part = pixels[..., first * width : last * width]
+                mixed = _mixed(part, fc, bias)
+                grad_matrix += torch.bmm(values, mixed.transpose(1, 2))
+                # (taps, d, L): the products with fc are plain ones then
+                back = torch.bmm(matrix.transpose(1, 2), values).transpose(0, 1).contiguous()
+                grad_fc += back.flatten(1) @ part.flatten(1).t()
+                if grad_bias is not None:
+                    grad_bias += back.sum((1, 2))
+                back = (fc.t() @ back.flatten(1)).view(maps, dim, last - first, width)
+                down[:, :, first:last] = back
+    shape = (dim, kernel, kernel, outputs, taps)
+    grad_weight = grad_matrix.view(shape).permute(0, 3, 4, 1, 2)
+    found = [grad_x, grad_fc.to(fc.dtype), grad_weight.to(weight.dtype).contiguous()]
+    return found if grad_bias is None else [*found, grad_bias.to(bias.dtype)]
+
+
+@_backward.register_fake
+def _(grad, x, fc, bias, weight):
+    found = [torch.empty_like(x), fc.new_empty(fc.shape), weight.new_empty(weight.shape)]
+    return found if bias is None else [*found, bias.new_empty(bias.shape)]
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _differentiate(ctx, grad):
+    x, fc, weight, *bias = _backward(grad.contiguous(), *ctx.saved_tensors)
+    return x, fc, bias[0] if bias else None, weight
+
+
+_mix_and_shift.register_autograd(_differentiate, setup_context=_setup_context)
