@@ -94,7 +94,7 @@ class _Classifier(nn.Module):
 def _settings(config: Config) -> dict[str, Any]:
     config.ignore(drop=..., drop_rate=..., attn_drop=..., attn_drop_rate=..., proj_drop=...)
     config.ignore(drop_path=..., drop_path_rate=..., use_checkpoint=..., patch_norm=(True,))
-    config.ignore(ape=(False,), in_chans=(3,), patch_size=(4,), input_resolution=...)
+    config.ignore(ape=(False,), patch_size=(4,), input_resolution=...)
     return dict(qkv_bias=config.take('qkv_bias', default=True), qk_scale=config.take('qk_scale'))
 
 
@@ -113,7 +113,8 @@ def _window_attention(config: Config, weights: dict[str, Tensor]) -> tuple[nn.Mo
 
 
 def _block(config: Config, weights: dict[str, Tensor]) -> nn.Module:
-    dim, size, window = config['dim'], config.take('input_resolution'), config['window_size']
+    dim, size = config['dim'], config.take('input_resolution')
+    window = config.setdefault('window_size', 7)
     ratio = config.take('mlp_ratio', default=4.0)
     if min(size) <= window:  # as the official block does
         config.update(window_size=min(size), shift_size=0)
@@ -127,12 +128,14 @@ def _block(config: Config, weights: dict[str, Tensor]) -> nn.Module:
 def _swin(config: Config, weights: dict[str, Tensor]) -> nn.Module:
     size, window = config.take('img_size', default=224), config.take('window_size', default=7)
     height, width = size if isinstance(size, list | tuple) else (size, size)
-    depths = config.take('depths')
+    depths = config.take('depths', default=[2, 2, 6, 2])
+    heads = config.take('num_heads', default=[3, 6, 12, 24])
     sides = [min(height, width) // 4 // 2**stage for stage in range(len(depths))]
     net = ACmixSwin(
-        dict(embed_dim=config.take('embed_dim'), depths=depths, heads=config.take('num_heads')),
+        dict(embed_dim=config.take('embed_dim', default=96), depths=depths, heads=heads),
         window_size=[min(side, window) for side in sides],
         mlp_ratio=config.take('mlp_ratio', default=4.0),
+        in_channels=config.take('in_chans', default=3),
         out_indices=(len(depths) - 1,),
         **_settings(config),
     )
