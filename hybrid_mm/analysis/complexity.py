@@ -169,7 +169,15 @@ def _aggregation(weights, values, *_, **__) -> int:
     return 2 * n * values[1] * taps * height * width
 
 
+def _mix_and_shift(x, fc, bias, weight, **_) -> int:
+    """Operations of ACmix's convolution path: the FC, and k^2 taps for every mixed map."""
+    n, maps, dim, height, width = x
+    outputs, taps, kernel = weight[1:4]
+    return 2 * n * dim * height * width * taps * (maps + outputs * kernel**2)
+
+
 _ENGINE = {
+    torch.ops.hybrid_mm.mix_and_shift: _mix_and_shift,
     torch.ops.hybrid_mm.tiled_attention: _attention,
     torch.ops.hybrid_mm.aggregate_taps: _aggregation,
 }
