@@ -1,0 +1,85 @@
+"""Rates of the layers of ACmix, from checkpoints or from the scalars of a run, and their plot."""
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+from hybrid_mm.analysis.curves import read_scalars
+from hybrid_mm.convert import convert, unwrap
+
+
+class Rates(NamedTuple):
+    """A layer with its rates of attention and of convolution."""
+
+    layer: str
+    attention: float
+    convolution: float
+
+    @property
+    def log_ratio(self) -> float:
+        """Logarithm of |attention / convolution|; infinite if one of them is 0, NaN if both are."""
+        a, b = abs(self.attention), abs(self.convolution)
+        if a and b:
+            return math.log(a / b)
+        return math.nan if a == b else math.inf if a else -math.inf
+
+
+def read_rates(path: str | Path) -> list[Rates]:
+    """Rates of all layers, from input to output.
+
+    Args:
+        path: Checkpoint in our layout or the authors', or a work dir (or ``scalars.json``) of a run
+            with :class:`~hybrid_mm.engine.MixingRatesHook`, whose last entries count.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: There are no rates in it.
+    """
+    path = Path(path)
+    if path.is_dir() or path.suffix == '.json':
+        scalars = {name: values[-1] for name, (_, values) in read_scalars(path).items()}
+        hint = 'was it trained with custom_hooks=[dict(type="hybrid_mm.MixingRatesHook")]?'
+        names = [name[len('rate1/') :] for name in scalars if name.startswith('rate1/')]
+        rates = [Rates(n, scalars[f'rate1/{n}'], scalars[f'rate2/{n}']) for n in names]
+    else:
+        from mmengine.runner import CheckpointLoader
+
+        state = convert(unwrap(CheckpointLoader.load_checkpoint(str(path), map_location='cpu')))
+        hint = 'is it a checkpoint of a network with ACmix?'
+        names = [key.removesuffix('.rate1') for key in state if key.endswith('.rate1')]
+        rates = [Rates(n, state[f'{n}.rate1'].item(), state[f'{n}.rate2'].item()) for n in names]
+    if not rates:
+        raise ValueError(f'{path} has no rates of ACmix: {hint}')
+    return rates
+
+
+def plot_rates(runs: dict[str, list[Rates]], out: str | Path) -> None:
+    """Draw the rates over the layers, and the logarithm of their ratio.
+
+    Args:
+        runs: What :func:`read_rates` returns, by label.
+        out: Picture to write; the suffix tells the format.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 3.6), layout='constrained')
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    for i, (label, rates) in enumerate(runs.items()):
+        layers, style = range(1, len(rates) + 1), dict(color=f'C{i}', marker='o', markersize=3)
+        left.plot(layers, [abs(r.attention) for r in rates], label=f'{label}: attention', **style)
+        style['linestyle'] = '--'
+        left.plot(
+            layers, [abs(r.convolution) for r in rates], label=f'{label}: convolution', **style
+        )
+        ratios = [r.log_ratio if math.isfinite(r.log_ratio) else math.nan for r in rates]
+        right.plot(layers, ratios, color=f'C{i}', marker='o', markersize=3, label=label)
+    left.set(xlabel='layer', ylabel='|rate|', ylim=(0, None))
+    right.set(xlabel='layer', ylabel='log |attention / convolution|')
+    right.axhline(0, color='grey', linewidth=0.8)
+    for axes in (left, right):
+        axes.legend(fontsize='small')
+        axes.grid(alpha=0.3)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    figure.savefig(out, dpi=120)
