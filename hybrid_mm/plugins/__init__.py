@@ -1,5 +1,6 @@
 """Attention modules for ResNets: in their ``plugins=``, after stages, or for 3x3 convolutions."""
 
+from hybrid_mm.plugins.acmix import ACmix
 from hybrid_mm.plugins.bam import BAM
 from hybrid_mm.plugins.cbam import CBAM
 from hybrid_mm.plugins.coordinate import CoordinateAttention
@@ -18,6 +19,7 @@ __all__ = [
     'CBAM',
     'ECA',
     'SE',
+    'ACmix',
     'AttentionResNet',
     'ContextBlock',
     'CoordinateAttention',

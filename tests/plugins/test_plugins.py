@@ -31,7 +31,11 @@ PLUGINS = {
     'SimplifiedNonLocal': ({}, {}),
     'NonLocal2d': (dict(sub_sample=True), dict(norm_cfg=dict(type='BN'))),
 }
-OPERATORS = {'SelectiveKernel': {}, 'LambdaLayer': dict(window=5, key_channels=4)}
+OPERATORS = {
+    'SelectiveKernel': {},
+    'LambdaLayer': dict(window=5, key_channels=4),
+    'ACmix': dict(kernel_att=5, heads=2),
+}
 RESNETS = {'mmdet': DetResNet, 'mmseg': SegResNet, 'mmdet-x': DetResNeXt}
 
 
@@ -48,7 +52,7 @@ def with_plugin(base, name, stages=None, resnet=None, **cfg):
     if name in PLUGINS:
         entries = [{**entry, 'stages': stages} for entry in plugins(name, **cfg)]
         return base(plugins=entries, **settings)
-    if name == 'LambdaLayer' and base is DetResNeXt:
+    if name in ('LambdaLayer', 'ACmix') and base is DetResNeXt:
         settings.update(groups=1)
     entry = dict(cfg=dict(type=f'hybrid_mm.{name}', **OPERATORS[name], **cfg), stages=stages)
     return AttentionResNet(base, conv2=entry, **settings)
@@ -427,6 +431,9 @@ def test_selective_kernels_and_gather_excite_have_the_papers_size():
         ('LambdaLayer', dict(groups=2), 'LambdaLayer replaces convolutions with groups 1, got 2'),
         ('LambdaLayer', dict(stride=3), 'stride must be 1 or 2, got 3'),
         ('LambdaLayer', dict(bias=True), 'with bias False, got True'),
+        ('ACmix', dict(heads=3), 'heads must divide the 16 output channels, got 3'),
+        ('ACmix', dict(kernel_att=4), 'kernel_att must be odd, got 4'),
+        ('ACmix', dict(groups=2), 'ACmix replaces convolutions with groups 1, got 2'),
     ],
 )
 def test_errors(kind, cfg, message):
