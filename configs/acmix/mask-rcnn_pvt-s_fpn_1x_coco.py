@@ -1,0 +1,7 @@
+_base_ = './mask-rcnn_pvt-t_fpn_1x_coco.py'
+
+checkpoint = 'checkpoints/pvt-s_in1k.pth'
+model = dict(
+    backbone=dict(
+        arch='small',
+        init_cfg=dict(checkpoint=checkpoint)))

@@ -1,0 +1,4 @@
+# The paper's: the recipe of the host.
+_base_ = './pvt-t_8xb128-300e_in1k.py'
+
+model = dict(backbone=dict(arch='small', acmix=True))

@@ -1,0 +1,11 @@
+# PVT's recipe; that of the paper is not published. No weight decay for the mixing rates.
+_base_ = './pvt-t_fpn_8xb4-40k_ade20k-512x512.py'
+
+checkpoint = 'checkpoints/pvt-s-acmix_in1k.pth'
+model = dict(
+    backbone=dict(
+        arch='small',
+        acmix=True,
+        init_cfg=dict(checkpoint=checkpoint)))
+optim_wrapper = dict(
+    paramwise_cfg=dict(custom_keys=dict(rate=dict(decay_mult=0.0))))
