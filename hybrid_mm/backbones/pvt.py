@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_mm.backbones.base import Pyramid, run_blocks
-from hybrid_mm.backbones.swin import MLP, PatchEmbed
+from hybrid_mm.backbones.swin import PatchEmbed
+from hybrid_mm.backbones.token_pyramid import MLP
 from hybrid_mm.layers.drop import DropPath, drop_path_schedule
 from hybrid_mm.layers.spatial_reduction_attention import (
     ACmixSpatialReductionAttention,

@@ -10,9 +10,8 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_mm.backbones.base import Pyramid, run_blocks
+from hybrid_mm.backbones.token_pyramid import MLP, TokenPyramid, TokenStage
 from hybrid_mm.layers.drop import DropPath, drop_path_schedule
-from hybrid_mm.layers.relative_position import resize_window_table
 
 
 class PatchEmbed(nn.Module):
@@ -57,19 +56,6 @@ class PatchMerging(nn.Module):
         return self.reduction(self.norm(x.permute(0, 1, 3, 4, 2, 5).flatten(3)))
 
 
-class MLP(nn.Module):
-    """Linear, GELU, linear."""
-
-    def __init__(self, channels: int, hidden_channels: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(channels, hidden_channels)
-        self.fc2 = nn.Linear(hidden_channels, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (..., C) to the same shape."""
-        return self.fc2(F.gelu(self.fc1(x)))
-
-
 class SwinBlock(nn.Module):
     """Window attention and feed-forward network behind layer norms.
 
@@ -110,30 +96,11 @@ class SwinBlock(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
-class SwinStage(nn.Module):
-    """Embedding or merging of patches, blocks; the norm is that of the returned map only."""
-
-    def __init__(
-        self, down: tuple[str, nn.Module], blocks: list[nn.Module], norm: nn.Module, with_cp: bool
-    ) -> None:
-        super().__init__()
-        name, module = down
-        self.add_module(name, module)
-        self.down = name
-        self.blocks = nn.ModuleList(blocks)
-        self.norm = norm
-        self.with_cp = with_cp
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map the previous stage's output to this stage's, (N, H, W, C)."""
-        return run_blocks(self.blocks, getattr(self, self.down)(x), self.with_cp)
-
-
 def _arch(embed_dim: int, depths: list[int], heads: list[int]) -> dict:
     return dict(embed_dim=embed_dim, depths=depths, heads=heads)
 
 
-class Swin(Pyramid):
+class Swin(TokenPyramid):
     """Swin Transformer with replaceable attention; abstract: a subclass is registered.
 
     A subclass calls ``super().__init__``, takes its own arguments, and calls :meth:`build`.
@@ -145,7 +112,6 @@ class Swin(Pyramid):
         mlp_ratio: Hidden width of the feed-forward networks as a multiple of the channels.
         in_channels: Channels of the input image.
         out_indices: Stages whose maps are returned, each behind a layer norm of its own.
-        out_norm: Have these norms; the official classifier has that of the last stage only.
         drop_path_rate: Drop-path rate of the last block; it grows linearly from 0.
         frozen_stages: See :class:`~hybrid_mm.backbones.base.Pyramid`.
         norm_eval: Without effect, there is no batch norm.
@@ -171,7 +137,6 @@ class Swin(Pyramid):
         mlp_ratio: float = 4.0,
         in_channels: int = 3,
         out_indices: tuple[int, ...] = (0, 1, 2, 3),
-        out_norm: bool = True,
         drop_path_rate: float = 0.0,
         frozen_stages: int = -1,
         norm_eval: bool = False,
@@ -191,7 +156,7 @@ class Swin(Pyramid):
                 f'window_size of {type(self).__name__}: a positive size, or one for each of the '
                 f'{len(self.depths)} stages expected, got {window_size}'
             )
-        self.mlp_ratio, self.out_norm, self.drop_path_rate = mlp_ratio, out_norm, drop_path_rate
+        self.mlp_ratio, self.drop_path_rate = mlp_ratio, drop_path_rate
 
     def make_attention(self, stage: int, block: int) -> nn.Module:
         """Operator in the place of window attention, see :class:`SwinBlock`."""
@@ -201,8 +166,6 @@ class Swin(Pyramid):
         """Build the stages; the subclass calls it when its arguments are set."""
         rates = drop_path_schedule(self.drop_path_rate, self.depths)
         self.stages = nn.ModuleList()
-        stages = len(self.depths)
-        returned = {i % stages for i in self.out_indices if -stages <= i < stages}
         for stage, channels in enumerate(self.stage_channels):
             window = self.windows[stage]
             blocks = [
@@ -216,44 +179,10 @@ class Swin(Pyramid):
                 down = 'downsample', PatchMerging(channels // 2)
             else:
                 down = 'embed', PatchEmbed(self.in_channels, channels)
-            norm = stage in returned and self.out_norm
-            norm = nn.LayerNorm(channels) if norm else nn.Identity()
-            self.stages.append(SwinStage(down, blocks, norm, self.with_cp))
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+            norm = self.make_norm(stage, channels)
+            self.stages.append(TokenStage(down, blocks, norm, self.with_cp))
+        self.init_linear()
         self.finish()
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Map an image (N, in_channels, H, W), H and W from 32, to the maps of ``out_indices``."""
-        outs = []
-        for i, stage in enumerate(self.stages[: self.out_indices[-1] + 1]):
-            x = stage(x)
-            if i in self.out_indices:
-                outs.append(stage.norm(x).permute(0, 3, 1, 2).contiguous())
-        return tuple(outs)
-
-    def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
-        """Load a state dict in our layout.
-
-        Tables made for another window are interpolated. A classifier has the norm of the last
-        stage only: the norms of the other stages stay as they are then.
-
-        Raises:
-            ValueError: Keys or shapes differ; the message names the first of each.
-        """
-        own, fitted = self.state_dict(), dict(state)
-        for key, value in own.items():
-            if key.endswith('.relative_bias') and key in fitted and fitted[key].ndim == 3:
-                fitted[key] = resize_window_table(fitted[key], (value.shape[-1] + 1) // 2)
-        norms = [f'stages.{stage}.norm.' for stage in range(len(self.stages))]
-        if not any(key.startswith(tuple(norms[:-1])) for key in state):
-            fitted |= {key: own[key] for key in own if key.startswith(tuple(norms[:-1]))}
-        if norms[-1] + 'weight' not in own:  # nor has a backbone that does not return that map
-            fitted = {key: v for key, v in fitted.items() if not key.startswith(norms[-1])}
-        super().load_strictly(fitted, origin)
 
 
 def layer_settings(net: Swin, stage: int) -> dict[str, Any]:

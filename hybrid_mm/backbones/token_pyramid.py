@@ -1,0 +1,93 @@
+"""Core of the networks whose blocks work on maps (N, H, W, C) behind layer norms."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hybrid_mm.backbones.base import Pyramid, run_blocks
+from hybrid_mm.layers.relative_position import resize_window_table
+
+
+class MLP(nn.Module):
+    """Linear, GELU, linear."""
+
+    def __init__(self, channels: int, hidden_channels: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels, hidden_channels)
+        self.fc2 = nn.Linear(hidden_channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., C) to the same shape."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class TokenStage(nn.Module):
+    """Embedding or reduction, blocks; the norm is that of the returned map only.
+
+    Args:
+        down: Name and module of what comes first: 'embed' or 'downsample'.
+        blocks: Modules from (N, H, W, C) to the same shape.
+        norm: Norm of the returned map.
+        with_cp: Recompute the blocks in the backward pass.
+    """
+
+    def __init__(
+        self, down: tuple[str, nn.Module], blocks: list[nn.Module], norm: nn.Module, with_cp: bool
+    ) -> None:
+        super().__init__()
+        name, module = down
+        self.add_module(name, module)
+        self.down = name
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = norm
+        self.with_cp = with_cp
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map the previous stage's output to this stage's, (N, H, W, C)."""
+        return run_blocks(self.blocks, getattr(self, self.down)(x), self.with_cp)
+
+
+class TokenPyramid(Pyramid):
+    """Pyramid of such stages; every returned map has a layer norm of its own."""
+
+    def make_norm(self, stage: int, channels: int) -> nn.Module:
+        """Norm of a stage's map, where that is returned."""
+        stages = len(self.depths)
+        returned = {i % stages for i in self.out_indices if -stages <= i < stages}
+        return nn.LayerNorm(channels) if stage in returned else nn.Identity()
+
+    def init_linear(self) -> None:
+        """Draw the weights of all linear layers from N(0, 0.02), cut at 2."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Map an image (N, in_channels, H, W), H and W from 32, to the maps of ``out_indices``."""
+        outs = []
+        for i, stage in enumerate(self.stages[: self.out_indices[-1] + 1]):
+            x = stage(x)
+            if i in self.out_indices:
+                outs.append(stage.norm(x).permute(0, 3, 1, 2).contiguous())
+        return tuple(outs)
+
+    def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
+        """Load a state dict in our layout.
+
+        Tables made for another window are interpolated. A classifier has the norm of the last
+        stage only: the norms of the other stages stay as they are then.
+
+        Raises:
+            ValueError: Keys or shapes differ; the message names the first of each.
+        """
+        own, fitted = self.state_dict(), dict(state)
+        for key, value in own.items():
+            if key.endswith('.relative_bias') and key in fitted and fitted[key].ndim == 3:
+                fitted[key] = resize_window_table(fitted[key], (value.shape[-1] + 1) // 2)
+        norms = [f'stages.{stage}.norm.' for stage in range(len(self.stages))]
+        if not any(key.startswith(tuple(norms[:-1])) for key in state):
+            fitted |= {key: own[key] for key in own if key.startswith(tuple(norms[:-1]))}
+        if norms[-1] + 'weight' not in own:  # nor has a backbone that does not return that map
+            fitted = {key: v for key, v in fitted.items() if not key.startswith(norms[-1])}
+        super().load_strictly(fitted, origin)
