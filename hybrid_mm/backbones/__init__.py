@@ -6,6 +6,7 @@ from hybrid_mm.backbones.acmix_swin import ACmixSwin
 from hybrid_mm.backbones.base import Pyramid
 from hybrid_mm.backbones.botnet import BoTNet
 from hybrid_mm.backbones.halonet import HaloNet
+from hybrid_mm.backbones.nat import NAT, DiNAT, DiNATs
 from hybrid_mm.backbones.pvt import PVT
 from hybrid_mm.backbones.quadratic_attention import (
     QuadraticAttentionEncoder,
@@ -17,6 +18,7 @@ from hybrid_mm.backbones.sasa import SASAResNet
 from hybrid_mm.backbones.van import VAN
 
 __all__ = [
+    'NAT',
     'PVT',
     'SAN',
     'VAN',
@@ -24,6 +26,8 @@ __all__ = [
     'ACmixResNet',
     'ACmixSwin',
     'BoTNet',
+    'DiNAT',
+    'DiNATs',
     'HaloNet',
     'Pyramid',
     'QuadraticAttentionEncoder',

@@ -74,10 +74,10 @@ def register_swin(
 
     def matches(keys: set[str]) -> bool:
         keys = {key for key in keys if not ignored.fullmatch(key)}
-        if not any(map(table.fullmatch, keys)):
-            return False
         if marked:
             return any(map(marked.fullmatch, keys))
+        if not any(map(table.fullmatch, keys)):
+            return False
         return all(any(re.fullmatch(old, key) for old, _ in rules) for key in keys)
 
     def convert(state: StateDict) -> StateDict:
@@ -86,7 +86,7 @@ def register_swin(
         count = max(int(key.split('.')[1]) for key in renamed if key.startswith('stages.'))
         out = {}
         for key, value in renamed.items():
-            if key.endswith('.relative_bias'):
+            if key.endswith('.relative_bias') and value.ndim == 2:
                 value = _table(value)
             if key.startswith('next.'):
                 _, stage, rest = key.split('.', 2)
@@ -100,4 +100,5 @@ def register_swin(
 
 register_swin('swin', 'Swin Transformer (microsoft/Swin-Transformer)')
 register_swin('swin-openmmlab', 'Swin Transformer of MMDetection, MMPretrain', openmmlab=True)
+register_swin('dinat_s', 'DiNAT_s', {'rpb': 'relative_bias'}, mark='rpb')
 register_swin('acmix-swin', 'Swin with ACmix (LeapLabTHU/ACmix)', _MIX, mark='dep_conv.weight')

@@ -31,6 +31,7 @@ _SAN = dict(stem_channels=32, stem_depth=1, stem_kernel_size=3, depths=[1, 2, 1,
             channels=[32, 32, 64, 96], kernel_sizes=[5, 7, 3, 7])  # fmt: skip
 _PVT = dict(depths=[1, 2, 1, 1], embed_dims=[8, 12, 16, 24], heads=[1, 2, 2, 3],
             mlp_ratios=[2, 2, 2, 2], reductions=[8, 4, 2, 1])  # fmt: skip
+_NAT = dict(embed_dim=8, depths=[1, 2, 1, 1], heads=[1, 2, 2, 4], mlp_ratio=2.0, layer_scale=None)
 CASES = {
     'van-lka': dict(**_VAN, attention='lka'),
     'van-lska-k35': dict(**_VAN, attention='lska', kernel_size=35),
@@ -49,6 +50,14 @@ CASES = {
         type='hybrid_mm.ACmixSwin',
         arch=dict(embed_dim=8, depths=[1, 2, 2, 1], heads=[2, 2, 4, 4]),
         window_size=4,
+    ),
+    'nat': dict(type='hybrid_mm.NAT', arch=_NAT, kernel_size=3),
+    'dinat': dict(type='hybrid_mm.DiNAT', arch=dict(_NAT, layer_scale=0.1), dilations='ade20k'),
+    'dinat_s': dict(
+        type='hybrid_mm.DiNATs',
+        arch=dict(embed_dim=8, depths=[1, 2, 1, 1], heads=[1, 2, 2, 4]),
+        kernel_size=5,
+        dilations=[[2], [1, 3], [1], [1]],
     ),
     'pvt': dict(type='hybrid_mm.PVT', arch=_PVT, img_size=64),
     'pvt-acmix': dict(type='hybrid_mm.PVT', arch=_PVT, img_size=96, acmix=True),

@@ -1,0 +1,103 @@
+"""Layouts of NAT and DiNAT: the authors' and that of Hugging Face's transformers."""
+
+import re
+
+import torch
+
+from hybrid_mm.convert.core import Source, StateDict, register, rename
+
+_LEAF = r'\.(weight|bias)'
+_OURS = r'stages.\1.blocks.\2.'
+
+
+def _stages(state: StateDict) -> StateDict:
+    """A reduction belongs to the stage behind it, the last norm to the last stage."""
+    count = max(int(key.split('.')[1]) for key in state if key.startswith('stages.'))
+
+    def number(match: re.Match) -> str:
+        return f'stages.{int(match[1]) + 1}.downsample.'
+
+    return {
+        re.sub(r'^last\.', f'stages.{count}.', re.sub(r'^next\.(\d+)\.', number, key)): value
+        for key, value in state.items()
+    }
+
+
+_BLOCK = r'levels\.(\d+)\.blocks\.(\d+)\.'
+_RULES = [
+    (rf'patch_embed\.proj\.0{_LEAF}', r'stages.0.embed.conv1.\1'),
+    (rf'patch_embed\.proj\.1{_LEAF}', r'stages.0.embed.conv2.\1'),
+    (rf'patch_embed\.norm{_LEAF}', r'stages.0.embed.norm.\1'),
+    (rf'{_BLOCK}(norm[12]|mlp\.fc[12]|attn\.qkv|attn\.proj){_LEAF}', rf'{_OURS}\3.\4'),
+    (rf'{_BLOCK}attn\.rpb', rf'{_OURS}attn.relative_bias'),
+    (rf'{_BLOCK}(gamma[12])', rf'{_OURS}\3'),
+    (r'levels\.(\d+)\.downsample\.reduction\.weight', r'next.\1.conv.weight'),
+    (rf'levels\.(\d+)\.downsample\.norm{_LEAF}', r'next.\1.norm.\2'),
+    (rf'norm(\d){_LEAF}', r'stages.\1.norm.\2'),
+    (rf'norm{_LEAF}', r'last.norm.\1'),
+    (rf'head{_LEAF}', r'head.\1'),
+]
+
+
+def _matches(keys: set[str]) -> bool:
+    return {'patch_embed.proj.0.weight', 'levels.0.blocks.0.attn.qkv.weight'} <= keys
+
+
+def _convert(state: StateDict) -> StateDict:
+    return _stages(rename(state, _RULES, 'nat'))
+
+
+register(
+    'nat',
+    Source('NAT, DiNAT (SHI-Labs/Neighborhood-Attention-Transformer)', _matches, _convert),
+)
+
+_PREFIX = r'(?:nat\.|dinat\.)?'
+_LAYER = rf'{_PREFIX}encoder\.levels\.(\d+)\.layers\.(\d+)\.'
+_PARTS = {
+    'layernorm_before': 'norm1', 'layernorm_after': 'norm2',
+    r'attention\.output\.dense': 'attn.proj', r'intermediate\.dense': 'mlp.fc1',
+    r'output\.dense': 'mlp.fc2',
+    r'attention\.self\.query': 'attn.q', r'attention\.self\.key': 'attn.k',
+    r'attention\.self\.value': 'attn.v',
+}  # fmt: skip
+_HUGGING_FACE = [
+    (rf'{_PREFIX}embeddings\.patch_embeddings\.projection\.0{_LEAF}', r'stages.0.embed.conv1.\1'),
+    (rf'{_PREFIX}embeddings\.patch_embeddings\.projection\.1{_LEAF}', r'stages.0.embed.conv2.\1'),
+    (rf'{_PREFIX}embeddings\.norm{_LEAF}', r'stages.0.embed.norm.\1'),
+    *((rf'{_LAYER}{old}{_LEAF}', rf'{_OURS}{new}.\3') for old, new in _PARTS.items()),
+    (rf'{_LAYER}attention\.self\.rpb', rf'{_OURS}attn.relative_bias'),
+    (rf'{_LAYER}layer_scale_parameters', rf'{_OURS}gammas'),
+    (rf'{_PREFIX}encoder\.levels\.(\d+)\.downsample\.reduction\.weight', r'next.\1.conv.weight'),
+    (rf'{_PREFIX}encoder\.levels\.(\d+)\.downsample\.norm{_LEAF}', r'next.\1.norm.\2'),
+    (rf'{_PREFIX}layernorm{_LEAF}', r'last.norm.\1'),
+    (rf'hidden_states_norms\.stage(\d){_LEAF}', r'norms.\1.\2'),
+    (rf'classifier{_LEAF}', r'head.\1'),
+]
+
+
+def _from_hugging_face(state: StateDict) -> StateDict:
+    out = {}
+    renamed = _stages(rename(state, _HUGGING_FACE, 'nat-huggingface'))
+    for key, value in renamed.items():
+        if key.endswith('.gammas'):
+            base = key.removesuffix('gammas')
+            out |= {f'{base}gamma1': value[0], f'{base}gamma2': value[1]}
+        elif match := re.fullmatch(r'norms\.(\d)\.(\w+)', key):
+            out[f'stages.{int(match[1]) - 1}.norm.{match[2]}'] = value
+        elif match := re.fullmatch(r'(.*\.attn\.)q\.(\w+)', key):
+            parts = [renamed[f'{match[1]}{part}.{match[2]}'] for part in 'qkv']
+            out[f'{match[1]}qkv.{match[2]}'] = torch.cat(parts)
+        elif not re.search(r'\.attn\.[kv]\.', key):
+            out[key] = value
+    return out
+
+
+register(
+    'nat-huggingface',
+    Source(
+        'NAT, DiNAT (transformers up to 4.44)',
+        lambda keys: any(re.fullmatch(rf'{_LAYER}attention\.self\.query\.weight', k) for k in keys),
+        _from_hugging_face,
+    ),
+)
