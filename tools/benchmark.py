@@ -25,6 +25,7 @@ from hybrid_mm.engine import cli
 SUBCOMMANDS = {
     'acmix': 'hybrid_mm.analysis.benchmark_acmix',
     'local_attention': 'hybrid_mm.analysis.benchmark_local_attention',
+    'neighborhood': 'hybrid_mm.analysis.benchmark_neighborhood',
 }
 DTYPES = ('float32', 'float64', 'bfloat16', 'float16')
 

@@ -35,24 +35,25 @@ LARGEST_GATHER = 8  # GiB of the keys and values of every query
 def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Case]:
     """The cases, made when they are asked for; ``quick`` ones are too small to tell anything."""
     shapes = ((1, 2, 12, 13),) if quick else SHAPES
-    make = functools.partial(_normal, torch.Generator().manual_seed(0), device, dtype)
+    make = functools.partial(normal, torch.Generator().manual_seed(0), device, dtype)
     for shape in shapes:
         for window in (3,) if quick else (7, 13):
-            yield _moving(make, shape, window)
+            yield moving(make, shape, window)
     for shape in shapes:
         yield _halo(make, shape)
     # over the whole map only where timm's logits, (H W)^2 per head, fit into the memory
     for n, heads, height, width in shapes[:1] if quick else ((4, 4, 14, 14), SHAPES[0], SHAPES[2]):
         yield _bottleneck(make, (n, heads, height, width))
     for side in (8, 16) if quick else (28, 56, 112, 224, 448):
-        case = _moving(make, (1, 2, side, side), shapes[0][0] if quick else 7)
+        case = moving(make, (1, 2, side, side), shapes[0][0] if quick else 7)
         own = {name: f for name, f in case.candidates.items() if name in IMPLS}
         yield Case(f'pixels {side}x{side}', case.inputs, own, pixels=side**2)
 
 
-def _normal(
+def normal(
     generator: torch.Generator, device: torch.device, dtype: torch.dtype, *shape: int, std=1.0
 ) -> Tensor:
+    """Draw a tensor to differentiate."""
     x = torch.randn(shape, generator=generator, dtype=torch.float64) * std
     return x.to(device, dtype).requires_grad_()
 
@@ -78,22 +79,27 @@ def _title(kind: str, shape: tuple[int, ...]) -> str:
 # ---- moving windows
 
 
-def _moving(make: Callable[..., Tensor], shape: tuple[int, ...], window: int) -> Case:
+def moving(
+    make: Callable[..., Tensor], shape: tuple[int, ...], window: int, dilation: int = 1
+) -> Case:
+    """Windows that move inwards at the border, with a relative bias."""
     heads = shape[1]
     inputs = {name: make(*shape, WIDTH) for name in 'qkv'}
     inputs['bias'] = make(heads, 2 * window - 1, 2 * window - 1, std=0.1)
 
     def engine(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, impl: str) -> Tensor:
-        return local_attention(q, k, v, window, bias=bias, impl=impl)
+        return local_attention(q, k, v, window, dilation=dilation, bias=bias, impl=impl)
 
     candidates, unavailable = _engine(engine, inputs['q'], shape, window**2)
-    candidates['unfold'] = functools.partial(_unfold, window=window)
-    found, reason = _natten(window)
+    if dilation == 1:
+        candidates['unfold'] = functools.partial(_unfold, window=window)
+    found, reason = _natten(window, dilation)
     if found:
         candidates['NATTEN'] = found
     else:
         unavailable['NATTEN'] = reason
-    return Case(_title(f'window {window}', shape), inputs, candidates, unavailable)
+    kind = f'window {window}' + f' dilation {dilation}' * (dilation > 1)
+    return Case(_title(kind, shape), inputs, candidates, unavailable)
 
 
 def _unfold(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, window: int) -> Tensor:
@@ -119,7 +125,7 @@ def _unfold(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, window: int) -> Tenso
     return torch.einsum('nhyxt,nhdtyx->nhyxd', logits.softmax(-1), windows(v))
 
 
-def _natten(window: int) -> tuple[Callable[..., Tensor] | None, str]:
+def _natten(window: int, dilation: int) -> tuple[Callable[..., Tensor] | None, str]:
     """NATTEN's operators of releases 0.14 and 0.17, or why they are not here."""
     try:
         from natten import functional
@@ -128,14 +134,14 @@ def _natten(window: int) -> tuple[Callable[..., Tensor] | None, str]:
     if hasattr(functional, 'na2d_qk'):
 
         def run(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-            logits = functional.na2d_qk(q * q.shape[-1] ** -0.5, k, window, 1, rpb=bias)
-            return functional.na2d_av(logits.softmax(-1), v, window, 1)
+            logits = functional.na2d_qk(q * q.shape[-1] ** -0.5, k, window, dilation, rpb=bias)
+            return functional.na2d_av(logits.softmax(-1), v, window, dilation)
 
     elif hasattr(functional, 'natten2dqkrpb'):
 
         def run(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-            logits = functional.natten2dqkrpb(q * q.shape[-1] ** -0.5, k, bias, window, 1)
-            return functional.natten2dav(logits.softmax(-1), v, window, 1)
+            logits = functional.natten2dqkrpb(q * q.shape[-1] ** -0.5, k, bias, window, dilation)
+            return functional.natten2dav(logits.softmax(-1), v, window, dilation)
 
     else:
         return None, 'this natten has no relative bias (0.17.5 was the last that had)'

@@ -5,7 +5,11 @@ import json
 import pytest
 import torch
 
-from hybrid_mm.analysis import benchmark_local_attention
+from hybrid_mm.analysis import (
+    benchmark_acmix,
+    benchmark_local_attention,
+    benchmark_neighborhood,
+)
 from hybrid_mm.analysis.benchmark import (
     Case,
     DisagreementError,
@@ -136,6 +140,14 @@ def test_reports(tmp_path):
 
     plot('n', rows, tmp_path / 'n.png')
     assert (tmp_path / 'n.png').stat().st_size > 5000
+
+
+@pytest.mark.parametrize('benchmark', [benchmark_acmix, benchmark_neighborhood])
+def test_candidates_agree(benchmark):
+    rows = [row for case in benchmark.cases(CPU, torch.float64, quick=True) for row in check(case)]
+    assert len(rows) >= 6
+    assert all(row.note or row.difference < 1e-10 for row in rows)
+    assert all(not row.note for row in rows if not row.candidate.startswith('NATTEN'))
 
 
 def test_local_attention_candidates_agree():

@@ -1,0 +1,5 @@
+_base_ = './nat-mini_8xb128-300e_in1k.py'
+
+model = dict(
+    backbone=dict(arch='small', drop_path_rate=0.3),
+    head=dict(in_channels=768))

@@ -1,0 +1,108 @@
+"""Configs of NAT and DiNAT: sizes, dilations, recipes, where weights come from."""
+
+import re
+
+import pytest
+
+from .conftest import LEAVES, build, load, optimizer, reduced, relative
+from .test_zoo import MODELS
+
+OURS = [p for p in LEAVES if p.parent.name in ('nat', 'dinat')]
+# the papers print millions of parameters and 1e9 multiply-adds, at 1280 x 800
+PUBLISHED = {
+    'mask-rcnn_nat-mini_fpn_ms-crop-3x_coco': (40, 225),
+    'mask-rcnn_nat-tiny_fpn_ms-crop-3x_coco': (48, 258),
+    'mask-rcnn_nat-small_fpn_ms-crop-3x_coco': (70, 330),
+    'mask-rcnn_dinat-s-tiny_fpn_ms-crop-3x_coco': (48, 263),
+    'mask-rcnn_dinat-s-small_fpn_ms-crop-3x_coco': (69, 350),
+    'cascade-mask-rcnn_nat-mini_fpn_4conv1fc-giou_ms-crop-3x_coco': (77, 704),
+    'cascade-mask-rcnn_nat-tiny_fpn_4conv1fc-giou_ms-crop-3x_coco': (85, 737),
+    'cascade-mask-rcnn_nat-small_fpn_4conv1fc-giou_ms-crop-3x_coco': (108, 809),
+    'cascade-mask-rcnn_nat-base_fpn_4conv1fc-giou_ms-crop-3x_coco': (147, 931),
+    'cascade-mask-rcnn_dinat-large_fpn_4conv1fc-giou_ms-crop-3x_coco': (258, 1276),
+    'cascade-mask-rcnn_dinat-s-large_fpn_4conv1fc-giou_ms-crop-3x_coco': (253, 1357),
+}
+RATES = {
+    'base': {'cascade-mask-rcnn_dinat': 7.5e-5},
+    'large': {'cascade-mask-rcnn_dinat-s': 5e-5, 'cascade-mask-rcnn_dinat': 7.5e-5},
+}
+
+
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_sizes(name):
+    found = MODELS[name]['Metadata']
+    params, macs = PUBLISHED[name]
+    assert found['Parameters'] / 1e6 == pytest.approx(params, abs=0.8)
+    # the padding of small maps and the products of bias and heads count differently there
+    assert found['FLOPs'] / 1e9 == pytest.approx(macs, rel=0.01)
+
+
+@pytest.mark.parametrize('path', OURS, ids=relative)
+def test_variant_weights_and_dilations(path):
+    cfg, name = load(path), path.stem
+    backbone = cfg.model.backbone
+    family, variant = re.search('(dinat-s|dinat|nat)-(mini|tiny|small|base|large)', name).groups()
+    kinds = {'nat': 'NAT', 'dinat': 'DiNAT', 'dinat-s': 'DiNATs'}
+    assert backbone.type == f'hybrid_mm.{kinds[family]}'
+    assert backbone.arch == variant
+    weights = f'checkpoints/{family}-{variant}_{"in22k" if variant == "large" else "in1k"}.pth'
+    if 'init_cfg' in backbone:
+        assert backbone.init_cfg.checkpoint == weights
+    else:
+        assert name.endswith('300e_in1k')
+    expected = 'in1k'
+    if name.startswith('mask2former'):
+        expected = 'mask2former'
+    elif 'coco' in name:
+        expected = 'coco'
+    elif 'ade20k' in name:
+        expected = 'ade20k-640' if variant == 'large' else 'ade20k'
+    elif name.endswith('384') and 'k11' not in name:
+        expected = 'in1k-384'
+    assert backbone.get('dilations', 'in1k') == ('in1k' if family == 'nat' else expected)
+    rate = cfg.optim_wrapper.optimizer.lr
+    for start, special in RATES.get(variant, {}).items():
+        if name.startswith(start):
+            assert rate == special
+            return
+    default = {'mmdet': 1e-4, 'mmseg': 6e-5, 'mmpretrain': 5e-5 if '30e' in name else 1e-3}
+    assert rate == default[cfg.default_scope]
+
+
+@pytest.mark.parametrize('name', ['mask-rcnn_nat-mini', 'dinat-mini_upernet'])
+def test_what_decays(name):
+    """No norm and no table of relative positions; biases do."""
+    cfg = reduced(next(p for p in OURS if p.stem.startswith(name)))
+    model = build(cfg)
+    groups = optimizer(cfg, model).optimizer.param_groups
+    decay = {id(p): group['weight_decay'] for group in groups for p in group['params']}
+    full = cfg.optim_wrapper.optimizer.weight_decay
+    spared = re.compile(r'norm|\.relative_bias$')
+    seen = set()
+    for key, p in model.named_parameters():
+        match = spared.search(key)
+        assert decay[id(p)] == (0.0 if match else full), key
+        seen.add(match and match[0])
+    assert {None, '.relative_bias', 'norm'} <= seen
+
+
+def test_schedules():
+    def of(stem):
+        return load(next(p for p in OURS if p.stem == stem))
+
+    cfg = of('cascade-mask-rcnn_dinat-s-small_fpn_4conv1fc-giou_ms-crop-3x_coco')
+    warm, steps = cfg.param_scheduler
+    assert (warm.end, steps.milestones, cfg.train_cfg.max_epochs) == (500, [27, 33], 36)
+    cfg = of('dinat-base_8xb128-300e_in1k')
+    warm, cosine = cfg.param_scheduler
+    assert (cfg.train_cfg.max_epochs, warm.end, cosine.end, cosine.eta_min) == (310, 20, 300, 5e-6)
+    cfg = of('dinat-large-k11_8xb64-30e_in1k-384')
+    assert cfg.model.backbone.kernel_size == 11
+    assert cfg.model.train_cfg is None
+    assert cfg.optim_wrapper.optimizer.weight_decay == 1e-10
+    assert cfg.val_dataloader.dataset.pipeline[1].scale == 384
+    cfg = of('dinat-large_upernet_8xb2-160k_ade20k-640x640')
+    assert tuple(cfg.model.data_preprocessor.size) == (640, 640)
+    cfg = of('mask2former_dinat-large-k11_8xb2-lsj-100e_coco-panoptic')
+    assert cfg.train_cfg.max_iters == cfg.param_scheduler[0].end == 737_500
+    assert cfg.model.panoptic_head.num_queries == 200
