@@ -1,7 +1,5 @@
-# Mask2Former's recipe with 200 queries and 100 epochs of 118,000 images at batch 16 = 737,500
-# iterations, steps at 8/9 and about 26/27 of them, in fp32. Windows of 11: the weights are
-# presumably those of 7 x 7 with interpolated tables (unverified), which is what loading them here
-# does. Drop path is not given.
+# 200 queries, 100 epochs of 118,000 images at batch 16 = 737,500 iterations, in fp32. Weights are
+# those of 7 x 7 with interpolated tables, presumably (unverified). Drop path is not given.
 _base_ = [
     '../_base_/models/mask2former_r50.py',
     '../_base_/datasets/coco_panoptic_lsj.py',
@@ -9,17 +7,12 @@ _base_ = [
     '../_base_/default_runtime_det.py'
 ]
 
-checkpoint = 'checkpoints/dinat-large_in22k.pth'
 model = dict(
     backbone=dict(
-        _delete_=True,
-        type='hybrid_mm.DiNAT',
-        arch='large',
-        kernel_size=11,
+        _delete_=True, type='hybrid_mm.DiNAT', arch='large', kernel_size=11,
         dilations='mask2former',
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
+        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/dinat-large_in22k.pth')),
     panoptic_head=dict(in_channels=[192, 384, 768, 1536], num_queries=200))
-
 train_cfg = dict(max_iters=737500, dynamic_intervals=[(735001, 737500)])
 _base_.param_scheduler[0].end = 737500
 _base_.param_scheduler[0].milestones = [655556, 710184]

@@ -122,9 +122,10 @@ def test_name_tells_batch_and_schedule(path):
 
     loop = cfg.train_cfg
     for tag, key, expected in (
+        ('lsj-100e_', 'max_iters', 737500),
         ('_1x_', 'max_epochs', 12), ('_2x_', 'max_epochs', 24), ('-3x_', 'max_epochs', 36),
         ('-12e_', 'max_epochs', 12), ('-24e_', 'max_epochs', 24), ('-36e_', 'max_epochs', 36),
-        ('-72e_', 'max_epochs', 72), ('-350e_', 'max_epochs', 350),
+        ('-72e_', 'max_epochs', 72), ('-90e_', 'max_epochs', 90), ('-350e_', 'max_epochs', 350),
         ('-30e_', 'max_epochs', 30), ('-40e_', 'max_epochs', 40), ('-100e_', 'max_epochs', 100),
         ('-130e_', 'max_epochs', 130), ('-150e_', 'max_epochs', 150),
         ('-300e_', 'max_epochs', 300), ('_in1k', 'max_epochs', 310),
@@ -140,6 +141,12 @@ def test_name_tells_batch_and_schedule(path):
     tags = dict(CocoDataset='_coco', CocoPanopticDataset='_coco-panoptic', ImageNet='_in1k',
                 ADE20KDataset='_ade20k-512x512', CIFAR10='_cifar10',
                 HAM10000='_ham10000')  # fmt: skip
+    if cfg.default_scope == 'mmseg' and '-640x640' in name:
+        assert tuple(cfg.model.data_preprocessor.size) == (640, 640)
+        tags['ADE20KDataset'] = '_ade20k-640x640'
+    if name.endswith('-384'):
+        assert cfg.val_dataloader.dataset.pipeline[2].crop_size == 384
+        tags['ImageNet'] += '-384'
     assert name.endswith(tags[dataset.removeprefix('hybrid_mm.')])
 
 

@@ -1,4 +1,4 @@
-_base_ = './dinat-s-tiny_8xb128-300e_in1k.py'
+_base_ = './dinat-mini_8xb128_in1k.py'
 
 model = dict(
     backbone=dict(arch='base', drop_path_rate=0.5),
