@@ -14,6 +14,7 @@ from hybrid_mm.layers.local_attention import local_attention, partition_attentio
 from hybrid_mm.layers.mixed_shift import MixedShift
 
 IMPLS = ('engine', 'reference')
+_LARGE = 2**13  # pixels of a map from which memory counts more than time
 
 
 class ACmix2d(nn.Module):
@@ -200,7 +201,9 @@ class ACmixWindowAttention(nn.Module):
         if shift:
             x = x.roll((-shift, -shift), (1, 2))
         maps = self.qkv(x).view(n, height, width, 3, self.heads, self.width)
-        attend = self._reference if self.impl == 'reference' or self.attn_drop else self._engine
+        attend = self._engine if height * width > _LARGE else self._batched
+        if self.impl == 'reference' or self.attn_drop:
+            attend = self._reference
         attention = attend(*maps.permute(3, 0, 4, 1, 2, 5), shift)
         attention = self.proj(attention.permute(0, 2, 3, 1, 4).reshape(n, height, width, dim))
         conv = self.mix(maps.flatten(3, 4).permute(0, 3, 4, 1, 2), self.rate2)
@@ -214,32 +217,49 @@ class ACmixWindowAttention(nn.Module):
             q, k, v, self.window, shift=shift, scale=self.scale, bias=self.relative_bias
         )
 
-    def _reference(self, q: Tensor, k: Tensor, v: Tensor, shift: int) -> Tensor:
-        """Cut into windows, (N, heads, rows, columns, window^2, d), with Swin's mask."""
-        window = self.window
-        _, _, height, width, _ = q.shape
-
-        def cut(x: Tensor) -> Tensor:
-            x = x.unflatten(3, (-1, window)).unflatten(2, (-1, window))
-            return x.transpose(3, 4).flatten(4, 5)
-
-        place = torch.arange(window, device=q.device)
-        offset = place - place[:, None] + window - 1
-        bias = self.relative_bias[:, offset[:, None, :, None], offset[None, :, None, :]]
-        logits = (cut(q) * self.scale) @ cut(k).transpose(-1, -2)
-        logits = logits + bias.reshape(-1, 1, 1, window**2, window**2)
+    def _batched(self, q: Tensor, k: Tensor, v: Tensor, shift: int) -> Tensor:
+        """All windows at once, for small maps: it keeps the weights and is faster there."""
+        logits = (self._cut(q) * self.scale) @ self._cut(k).transpose(-1, -2)
+        logits += self._bias().to(logits.dtype)
         if shift:
-            rows, columns = (
-                (torch.arange(s, device=q.device) >= s - window).long()
-                + (torch.arange(s, device=q.device) >= s - shift)
-                for s in (height, width)
-            )
-            region = cut((3 * rows[:, None] + columns)[None, None, :, :, None])[0, 0, ..., 0]
-            mask = (region.unsqueeze(-1) != region.unsqueeze(-2)) * -100.0
-            logits = logits + mask
+            logits += self._mask(q, shift)
+        return self._uncut(logits.softmax(-1).to(v.dtype) @ self._cut(v))
+
+    def _reference(self, q: Tensor, k: Tensor, v: Tensor, shift: int) -> Tensor:
+        """The published formulation: windows, bias, Swin's mask, softmax."""
+        logits = (self._cut(q) * self.scale) @ self._cut(k).transpose(-1, -2)
+        logits = logits + self._bias()
+        if shift:
+            logits = logits + self._mask(q, shift)
         weights = F.dropout(logits.softmax(-1), self.attn_drop, self.training)
-        out = (weights.to(v.dtype) @ cut(v)).unflatten(4, (window, window))
-        return out.transpose(3, 4).flatten(4, 5).flatten(2, 3)
+        return self._uncut(weights.to(v.dtype) @ self._cut(v))
+
+    def _cut(self, x: Tensor) -> Tensor:
+        """(N, heads, H, W, d) to (N, heads, rows, columns of windows, window^2, d)."""
+        x = x.unflatten(3, (-1, self.window)).unflatten(2, (-1, self.window))
+        return x.transpose(3, 4).flatten(4, 5)
+
+    def _uncut(self, x: Tensor) -> Tensor:
+        """The reverse."""
+        x = x.unflatten(4, (self.window, self.window))
+        return x.transpose(3, 4).flatten(4, 5).flatten(2, 3)
+
+    def _bias(self) -> Tensor:
+        """Bias of query and key, (heads, 1, 1, window^2, window^2)."""
+        place = torch.arange(self.window, device=self.relative_bias.device)
+        offset = place - place[:, None] + self.window - 1
+        bias = self.relative_bias[:, offset[:, None, :, None], offset[None, :, None, :]]
+        return bias.reshape(-1, 1, 1, self.window**2, self.window**2)
+
+    def _mask(self, q: Tensor, shift: int) -> Tensor:
+        """-100 for pixels that the roll made neighbours, (rows, columns, window^2, window^2)."""
+        rows, columns = (
+            (torch.arange(s, device=q.device) >= s - self.window).long()
+            + (torch.arange(s, device=q.device) >= s - shift)
+            for s in q.shape[2:4]
+        )
+        region = self._cut((3 * rows[:, None] + columns)[None, None, :, :, None])[0, 0, ..., 0]
+        return ((region.unsqueeze(-1) != region.unsqueeze(-2)) * -100.0).to(q.dtype)
 
 
 def _check_impl(impl: str) -> None:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _BUFFER = 2**20  # numbers in the working memory of a band of rows
+_MOST = 8  # outputs per group up to which products beat a grouped convolution
 
 
 class MixedShift(nn.Module):
@@ -18,11 +19,12 @@ class MixedShift(nn.Module):
     ``dep_conv`` of their own per channel j, output n and input p, which are trained further:
     k^2 M + k^4 n multiplications per channel and pixel.
 
-    With stride 1 it runs as matrix products with all k^2 taps side by side, whose results are
-    shifted and added, in bands of rows that stay in the cache; kept for the backward pass are the
-    maps x only. With stride 2 that would compute what nobody needs: there it is a grouped
-    convolution, in training with the product of both weights where that is cheaper, as it also
-    spares the k^2 d maps between them.
+    With stride 1 and few outputs it runs as matrix products with all k^2 taps side by side, whose
+    results are shifted and added, in bands of rows that stay in the cache; kept for the backward
+    pass are the maps x only. With more than 8 outputs a grouped convolution is as fast. With stride
+    2 the products would compute what nobody needs: there it is a grouped convolution too, in
+    training with the product of both weights where that is cheaper, as it also spares the k^2 d
+    maps between them.
 
     Args:
         maps: Number of maps M that are mixed: queries, keys and values of all heads.
@@ -75,6 +77,13 @@ class MixedShift(nn.Module):
         """
         n, maps, dim, height, width = x.shape
         conv, weight = self.dep_conv, self.dep_conv.weight * rate
+        if self.impl == 'engine' and conv.stride == (1, 1) and self.out_per_group > _MOST:
+            fc, bias = self.fc.weight.flatten(1), self.fc.bias
+            mixed = torch.stack([fc @ _by_channel(image).flatten(1) for image in x])
+            if bias is not None:
+                mixed = mixed + bias[:, None]
+            mixed = mixed.unflatten(2, (dim, -1)).transpose(1, 2).reshape(n, -1, height, width)
+            return F.conv2d(mixed, weight, None, conv.stride, conv.padding, groups=dim)
         if self.impl == 'engine' and conv.stride == (1, 1):
             weight = weight.unflatten(0, (dim, -1)).to(x.dtype)
             bias = None if self.fc.bias is None else self.fc.bias.to(x.dtype)

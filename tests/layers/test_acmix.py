@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from hybrid_mm.layers import acmix, mixed_shift
 from hybrid_mm.layers.acmix import ACmix2d, ACmixWindowAttention
 from hybrid_mm.layers.mixed_shift import MixedShift
 
@@ -44,6 +45,7 @@ def test_resnet_form(channels, size, arguments, expected):
     assert agree(ACmix2d(*channels, **arguments), torch.randn(2, channels[0], *size)) == expected
 
 
+@pytest.mark.parametrize('large', [0, 2**13])
 @pytest.mark.parametrize(
     ('dim', 'window', 'heads', 'size', 'shift'),
     [
@@ -53,7 +55,8 @@ def test_resnet_form(channels, size, arguments, expected):
         (48, 4, 12, (8, 8), 1),
     ],
 )
-def test_window_form(dim, window, heads, size, shift):
+def test_window_form(dim, window, heads, size, shift, large, monkeypatch):
+    monkeypatch.setattr(acmix, '_LARGE', large)  # on the engine, or all windows at once
     torch.manual_seed(0)
     module = ACmixWindowAttention(dim, window, heads)
     assert agree(module, torch.randn(2, *size, dim), shift) == (2, *size, dim)
@@ -69,6 +72,24 @@ def test_shifts_are_a_convolution_at_the_start():
         expected = F.conv2d(x[:, :, j], kernel, padding=1)
         for n in range(2):
             torch.testing.assert_close(out[:, j, n], expected[:, 0])
+
+
+@pytest.mark.parametrize('outputs', [2, 9])
+@pytest.mark.parametrize(('kernel', 'buffer'), [(3, 1), (5, 3000)])
+def test_convolution_path_in_bands(outputs, kernel, buffer, monkeypatch):
+    monkeypatch.setattr(mixed_shift, '_BUFFER', buffer)  # bands of one row and of several
+    torch.manual_seed(0)
+    mix = MixedShift(6, 3, outputs, kernel, bias=True).double()
+    for parameter in mix.parameters():
+        torch.nn.init.normal_(parameter)
+    x = torch.randn(2, 7, 9, 6, 3, dtype=torch.float64, requires_grad=True)
+    found = []
+    for impl in ('engine', 'reference'):
+        mix.impl = impl
+        out = mix(x.permute(0, 3, 4, 1, 2), 0.7)  # tokens, as Swin has them
+        found.append([out, *torch.autograd.grad(out.pow(2).sum(), [x, *mix.parameters()])])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-9)
 
 
 def test_keeps_few_maps():
