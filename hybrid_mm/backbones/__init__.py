@@ -4,6 +4,7 @@ from hybrid_mm.backbones.aa_resnet import AAResNet
 from hybrid_mm.backbones.base import Pyramid
 from hybrid_mm.backbones.botnet import BoTNet
 from hybrid_mm.backbones.halonet import HaloNet
+from hybrid_mm.backbones.lesa import LESAResNet
 from hybrid_mm.backbones.quadratic_attention import (
     QuadraticAttentionEncoder,
     QuadraticAttentionResNet,
@@ -17,6 +18,7 @@ __all__ = [
     'AAResNet',
     'BoTNet',
     'HaloNet',
+    'LESAResNet',
     'Pyramid',
     'QuadraticAttentionEncoder',
     'QuadraticAttentionResNet',

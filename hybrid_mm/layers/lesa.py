@@ -19,24 +19,26 @@ class DeformConv2d(nn.Module):
     Args:
         channels: Channels of input and output.
         groups: Groups of the convolution; all share the offsets.
+        stride: Stride.
     """
 
-    def __init__(self, channels: int, groups: int) -> None:
+    def __init__(self, channels: int, groups: int = 1, stride: int = 1) -> None:
         super().__init__()
-        self.conv_offset = nn.Conv2d(channels, 18, 3, padding=1)
+        self.stride = stride
+        self.conv_offset = nn.Conv2d(channels, 18, 3, stride, padding=1)
         self.weight = nn.Parameter(torch.empty(channels, channels // groups, 3, 3))
         nn.init.kaiming_normal_(self.weight, mode='fan_out', nonlinearity='relu')
         nn.init.zeros_(self.conv_offset.weight)
         nn.init.zeros_(self.conv_offset.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to the same shape."""
+        """Map (N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
         from torchvision.ops import deform_conv2d
 
         offset = self.conv_offset(x)
         with torch.autocast(x.device.type, enabled=False):
             x, offset = x.to(self.weight.dtype), offset.to(self.weight.dtype)
-            return deform_conv2d(x, offset, self.weight, padding=1)
+            return deform_conv2d(x, offset, self.weight, stride=self.stride, padding=1)
 
 
 class LESA2d(nn.Module):
@@ -193,10 +195,10 @@ class LESA2d(nn.Module):
         return self.norm_context(out).unflatten(2, shape)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to (N, C, H // stride, W // stride)."""
+        """Map (N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
         unary = self.norm_local(self.mix(self.local(x)))
         binary = self._flat(x) if self.positions == 'flat' else self._axial(x)
         gate = F.relu(torch.cat([unary, binary], 1))
         gate = F.relu(self.norm_reason(self.reason(gate)))
         out = unary + torch.sigmoid(self.norm_project(self.project(gate))) * binary
-        return F.avg_pool2d(out, self.stride) if self.stride > 1 else out
+        return F.avg_pool2d(out, self.stride, ceil_mode=True) if self.stride > 1 else out
