@@ -6,6 +6,7 @@ from hybrid_mm.backbones.acmix_swin import ACmixSwin
 from hybrid_mm.backbones.base import Pyramid
 from hybrid_mm.backbones.botnet import BoTNet
 from hybrid_mm.backbones.halonet import HaloNet
+from hybrid_mm.backbones.lesa import LESAResNet
 from hybrid_mm.backbones.nat import NAT, DiNAT, DiNATs
 from hybrid_mm.backbones.pvt import PVT
 from hybrid_mm.backbones.quadratic_attention import (
@@ -29,6 +30,7 @@ __all__ = [
     'DiNAT',
     'DiNATs',
     'HaloNet',
+    'LESAResNet',
     'Pyramid',
     'QuadraticAttentionEncoder',
     'QuadraticAttentionResNet',

@@ -26,7 +26,7 @@ def register_resnet(
     description: str,
     operator: Mapping[str, str],
     stem: Mapping[str, str] | None = None,
-    change: Callable[[str, Tensor], Tensor] | None = None,
+    change: Callable[[str, Tensor], Tensor | None] | None = None,
     finish: Callable[[StateDict], StateDict] | None = None,
 ) -> None:
     """Add the layout of a ResNet whose 3x3 convolutions may be another operator.
@@ -39,7 +39,8 @@ def register_resnet(
         operator: Pattern of a key within ``layerL.B.conv2.`` (``conv1.`` in basic blocks), a
             regular expression without groups, to our name within the operator.
         stem: Pattern of a key of another stem to our name, as for ``re.sub``.
-        change: Called with our name and a tensor, gives the tensor in our form.
+        change: Called with our name and a tensor, gives the tensor in our form, or None to leave it
+            out.
         finish: Called with the renamed state dict, where tensors become others.
     """
     inner, special = (re.compile('|'.join(part or ()) or r'(?!)') for part in (operator, stem))
@@ -62,7 +63,9 @@ def register_resnet(
         out = {}
         for key, value in rename(state, rules, name).items():
             key = re.sub(r'^stages\.(\d+)', lambda m: f'stages.{int(m[1]) - 1}', key)
-            out[key] = change(key, value) if change else value
+            value = change(key, value) if change else value
+            if value is not None:
+                out[key] = value
         return finish(out) if finish else out
 
     register(name, Source(description, matches, convert))
@@ -93,4 +96,36 @@ register_resnet(
         r'stem\.attn\.(emb_(?:row|col|mix))': r'stem.attn.\1',
         r'stem\.bn\.(\w+)': r'stem.norm.\1',
     },
+)
+_NORM = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')
+_LESA_NORMS = {
+    'bn_x': 'norm_local',
+    'bn_qkv': 'norm_qkv',
+    'bn_similarity': 'norm_logits',
+    'bn_output': 'norm_context',
+    r'reasoning\.2': 'norm_reason',
+    r'projection\.1': 'norm_project',
+}
+register_resnet(
+    'lesa',
+    'ResNet with locally enhanced self-attention',
+    {rf'{old}\.{leaf}': f'{new}.{leaf}' for old, new in _LESA_NORMS.items() for leaf in _NORM}
+    | {rf'conv_offset\.{leaf}': f'conv_offset.{leaf}' for leaf in ('weight', 'bias')}
+    | {
+        rf'x_transform\.0\.conv_offset\.{leaf}': f'local.conv_offset.{leaf}'
+        for leaf in ('weight', 'bias')
+    }
+    | {
+        r'x_transform\.0\.weight': 'local.weight',
+        r'x_transform\.1\.weight': 'mix.weight',
+        r'qkv_transform\.weight': 'qkv.weight',
+        r'reasoning\.1\.weight': 'reason.weight',
+        r'projection\.0\.weight': 'project.weight',
+        'rel_height': 'rel_h',
+        'rel_width': 'rel_w',
+        'relative': 'rel',
+        'flatten_index': 'flatten_index',
+    },
+    # the index follows from the size of the map
+    change=lambda key, value: None if key.endswith('.flatten_index') else value,
 )

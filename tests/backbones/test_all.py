@@ -38,6 +38,13 @@ CASES = {
     'van-lka-trivial-k7': dict(**_VAN, attention='lka_trivial', kernel_size=7),
     'van-lska-trivial': dict(**_VAN, attention='lska_trivial'),
     'aa-resnet': _AA,
+    'lesa-resnet': dict(
+        type='hybrid_mm.LESAResNet',
+        groups=2,
+        canvas_size=(64, 96),
+        deformable=(False, True, True, True),
+        **_RESNET,
+    ),
     'sasa-resnet': dict(**_SASA, kernel_size=5, attention=(False, True, True, True)),
     'sasa-resnet-stem': dict(**_SASA, stem='attention', stem_heads=2, border='mask'),
     'quadratic-resnet': dict(

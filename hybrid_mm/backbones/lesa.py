@@ -1,0 +1,134 @@
+"""ResNet with locally enhanced self-attention (LESA).
+
+Status: complete; checked number by number against the official code.
+
+Source: "Locally Enhanced Self-Attention" (arXiv 2107.05637).
+"""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from hybrid_mm.backbones.resnet import ResNet, Site
+from hybrid_mm.layers import resize_relative_table
+from hybrid_mm.layers.lesa import DeformConv2d, LESA2d
+from hybrid_mm.registry import MODELS
+
+
+def _wide(arch: dict) -> dict:
+    return dict(arch, widths=[2 * width for width in arch['widths']])
+
+
+@MODELS.register_module()
+class LESAResNet(ResNet):
+    """ResNet whose 3x3 convolutions in the last stages are locally enhanced self-attention.
+
+    Args:
+        arch: 'r50', 'r101', 'wrn50', 'wrn101' (bottlenecks twice as wide), or a dict as for
+            :class:`~hybrid_mm.backbones.resnet.ResNet`.
+        groups: Heads of attention.
+        lesa: Which stages have LESA.
+        first_conv: In which of these the first block keeps its convolution.
+        deformable: In which stages 3x3 convolutions, those within LESA included, are deformable.
+        positions: 'axial' (the official 'detection_qr'), whose tables follow the size of the
+            image, or 'flat' ('classification'), bound to ``canvas_size``.
+        canvas_size: Height and width of the image that the position tables are made for.
+        impl: Algorithm of attention, see :mod:`hybrid_mm.layers.local_attention`.
+        **kwargs: See :class:`~hybrid_mm.backbones.resnet.ResNet`.
+
+    Raises:
+        ValueError: An unknown variant, or dilation where LESA or deformable convolutions stand.
+
+    Example:
+        >>> import torch
+        >>> from hybrid_mm.backbones import LESAResNet
+        >>> maps = LESAResNet('r50', canvas_size=(96, 128)).eval()(torch.rand(1, 3, 97, 131))
+        >>> [tuple(m.shape) for m in maps]
+        [(1, 256, 25, 33), (1, 512, 13, 17), (1, 1024, 7, 9), (1, 2048, 4, 5)]
+    """
+
+    arch_zoo: ClassVar = {
+        'r50': ResNet.arch_zoo['r50'],
+        'r101': ResNet.arch_zoo['r101'],
+        'wrn50': _wide(ResNet.arch_zoo['r50']),
+        'wrn101': _wide(ResNet.arch_zoo['r101']),
+    }
+
+    def __init__(
+        self,
+        arch: str | dict = 'r50',
+        groups: int = 8,
+        lesa: tuple[bool, ...] = (False, False, True, True),
+        first_conv: tuple[bool, ...] = (True, True, True, False),
+        deformable: tuple[bool, ...] = (False, False, False, False),
+        positions: str = 'axial',
+        canvas_size: tuple[int, int] = (224, 224),
+        impl: str = 'tiled',
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(arch, **kwargs)
+        self.groups = groups
+        self.lesa = self.per_stage('lesa', lesa)
+        self.first_conv = self.per_stage('first_conv', first_conv)
+        self.deformable = self.per_stage('deformable', deformable)
+        self.positions = positions
+        self.canvas_size = canvas_size
+        self.impl = impl
+        for stage, dilation in enumerate(self.dilations):
+            if dilation != 1 and (self.lesa[stage] or self.deformable[stage]):
+                raise ValueError(
+                    f'dilations of LESAResNet must be 1 in stages with LESA or deformable '
+                    f'convolutions, got {dilation} in stage {stage}'
+                )
+        self.build()
+
+    def _has_lesa(self, site: Site) -> bool:
+        return self.lesa[site.stage] and (site.block > 0 or not self.first_conv[site.stage])
+
+    def table_size(self, site: Site) -> tuple[int, int]:
+        """Rows and columns of the map that LESA sees for an image of ``canvas_size``."""
+        return tuple(-(-side // site.reduction) for side in self.canvas_size)
+
+    def make_spatial(self, site: Site) -> nn.Module:
+        """LESA in the chosen blocks."""
+        deformable = self.deformable[site.stage]
+        if self._has_lesa(site):
+            return LESA2d(
+                site.channels,
+                self.table_size(site),
+                self.groups,
+                site.stride,
+                self.positions,
+                deformable,
+                self.impl,
+            )
+        if deformable:
+            return DeformConv2d(site.channels, stride=site.stride)
+        return super().make_spatial(site)
+
+    def make_spatial_norm(self, site: Site) -> nn.Module:
+        """None behind LESA."""
+        return nn.Identity() if self._has_lesa(site) else super().make_spatial_norm(site)
+
+    def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
+        """Load a state dict in our layout, its position tables fitted to our canvas first.
+
+        Offsets of deformable convolutions that the file lacks altogether start at 0, as the
+        official detectors do.
+
+        Raises:
+            ValueError: Keys or shapes differ; the message names the first of each.
+        """
+        state = dict(state)
+        plain = not any('.conv_offset.' in key for key in state)
+        for name, module in self.named_modules():
+            if isinstance(module, LESA2d) and module.positions == 'axial':
+                for key, size in zip(('rel_h', 'rel_w'), module.size, strict=True):
+                    table = state.get(f'{name}.{key}')
+                    if table is not None:
+                        state[f'{name}.{key}'] = resize_relative_table(table, size)
+            if isinstance(module, DeformConv2d) and plain:
+                for key, parameter in module.conv_offset.named_parameters():
+                    state[f'{name}.conv_offset.{key}'] = torch.zeros_like(parameter)
+        super().load_strictly(state, origin)
