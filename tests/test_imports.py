@@ -11,7 +11,8 @@ ROOT = Path(__file__).parents[1] / 'hybrid_mm'
 
 # part -> third-party packages and own parts that it may import
 ALLOWED = {
-    'layers': {'torch', 'numpy', 'hybrid_mm.layers'},
+    # torchvision: its deformable convolution
+    'layers': {'torch', 'torchvision', 'numpy', 'hybrid_mm.layers'},
     'convert': {'torch', 'numpy', 'hybrid_mm.convert'},
     'backbones': {'torch', 'numpy', 'mmengine', 'hybrid_mm.layers', 'hybrid_mm.convert',
                   'hybrid_mm.registry', 'hybrid_mm.backbones'},

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from hybrid_mm.backbones.base import Pyramid, build_norm, run_blocks
 from hybrid_mm.backbones.resnet import Site
 from hybrid_mm.layers import DropPath, drop_path_schedule
+from hybrid_mm.layers.channel_gate import EfficientChannelGate, SqueezeExcite
 from hybrid_mm.layers.heads import make_divisible
-from hybrid_mm.plugins import ECA, SE
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     'relu': partial(nn.ReLU, inplace=True),
     'silu': nn.SiLU,
 }
-GATES: dict[str, Callable[..., nn.Module]] = {'se': SE, 'eca': ECA}
+GATES: dict[str, Callable[..., nn.Module]] = {'se': SqueezeExcite, 'eca': EfficientChannelGate}
 # kernel size and, for n channels behind the stem, channels and strides of its convolutions
 STEMS: dict[str, tuple[int, Callable[[int, bool], list[tuple[int, int]]]]] = {
     '7x7': (7, lambda n, pool: [(n, 2)]),
@@ -185,8 +185,8 @@ class BottleneckNet(Pyramid):
             * ``act``: 'relu' or 'silu';
             * ``group_size``: channels of a group of the 3x3 convolutions, 0 for one group;
             * ``gate``: None, or ``dict(kind='se' | 'eca', place='mid' | 'out')``, for 'se' with
-              its ``ratio``, as of the plugin; gates in the middle only stand in blocks without
-              attention;
+              its ``ratio`` of C to the hidden width; those in the middle only stand in blocks
+              without attention;
             * ``value_ratio``: channels of the values to those of the queries;
             * ``bottle_in``: ``ratios`` count from the input of a block, not from its output;
             * ``linear_out``: no activation behind the sum of a block;

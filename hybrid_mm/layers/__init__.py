@@ -2,6 +2,7 @@
 
 from hybrid_mm.layers.augmented_convolution import AAConv2d
 from hybrid_mm.layers.bottleneck_attention import BottleneckAttention
+from hybrid_mm.layers.channel_gate import EfficientChannelGate, SqueezeExcite
 from hybrid_mm.layers.drop import DropPath, drop_path_schedule
 from hybrid_mm.layers.halo_attention import HaloAttention
 from hybrid_mm.layers.large_kernel_attention import (
@@ -25,6 +26,7 @@ __all__ = [
     'AttentionStem',
     'BottleneckAttention',
     'DropPath',
+    'EfficientChannelGate',
     'HaloAttention',
     'LKATrivial',
     'LSKATrivial',
@@ -34,6 +36,7 @@ __all__ = [
     'PatchwiseAttention2d',
     'QuadraticAttention2d',
     'RelativePosition2d',
+    'SqueezeExcite',
     'build_large_kernel_attention',
     'decompose_kernel',
     'drop_path_schedule',
