@@ -44,7 +44,6 @@ def run(folder, model, **hook):
         train_cfg=dict(by_epoch=False, max_iters=5, val_interval=100),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
         custom_hooks=[dict(type='hybrid_mm.MixingRatesHook', **hook)],
-        default_scope='hybrid_mm',
         experiment_name=f'{folder.name}',
     )
     runner.train()
