@@ -2,10 +2,12 @@
 
 import math
 import runpy
+from collections import OrderedDict
 
 import pytest
 import torch
 from mmengine.model import BaseModel
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from hybrid_mm.analysis.acmix_cost import first_stage_share, layer_cost, network_cost
@@ -28,6 +30,12 @@ class Toy(BaseModel):
 
     def forward(self, x, mode='loss'):
         return dict(loss=self.backbone(x)[0].pow(2).mean())
+
+
+@pytest.fixture(autouse=True)
+def own_scope(monkeypatch):
+    """A runner leaves its default scope to whatever runs next in the process."""
+    monkeypatch.setattr(DefaultScope, '_instance_dict', OrderedDict())
 
 
 def run(folder, model, **hook):
