@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from hybrid_mm.analysis.benchmark import Case
-from hybrid_mm.layers.acmix import IMPLS, ACmix2d, ACmixWindowAttention
+from hybrid_mm.layers.acmix import ACmix2d, ACmixWindowAttention
+from hybrid_mm.layers.mixed_shift import IMPLS
 
 PACKAGES = ()
 NAMES = {'reference': 'published'}

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from hybrid_mm.backbones.resnet import ResNet, Site
-from hybrid_mm.layers import resize_relative_table
 from hybrid_mm.layers.lesa import DeformConv2d, LESA2d
+from hybrid_mm.layers.relative_position import fit_tables
 from hybrid_mm.registry import MODELS
 
 
@@ -120,14 +120,9 @@ class LESAResNet(ResNet):
         Raises:
             ValueError: Keys or shapes differ; the message names the first of each.
         """
-        state = dict(state)
         plain = not any('.conv_offset.' in key for key in state)
+        state = fit_tables(self, state)
         for name, module in self.named_modules():
-            if isinstance(module, LESA2d) and module.positions == 'axial':
-                for key, size in zip(('rel_h', 'rel_w'), module.size, strict=True):
-                    table = state.get(f'{name}.{key}')
-                    if table is not None:
-                        state[f'{name}.{key}'] = resize_relative_table(table, size)
             if isinstance(module, DeformConv2d) and plain:
                 for key, parameter in module.conv_offset.named_parameters():
                     state[f'{name}.conv_offset.{key}'] = torch.zeros_like(parameter)

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_mm.layers.attention_axes import reflected
+from hybrid_mm.layers.attention_axes import mirrored
 from hybrid_mm.layers.heads import merge_heads
 from hybrid_mm.layers.local_attention import local_attention, partition_attention
-from hybrid_mm.layers.mixed_shift import MixedShift
+from hybrid_mm.layers.mixed_shift import MixedShift, check_impl
+from hybrid_mm.layers.relative_position import encode_coordinates, window_index
 
-IMPLS = ('engine', 'reference')
 _LARGE = 2**13  # pixels of a map from which memory counts more than time
 
 
@@ -54,7 +54,7 @@ class ACmix2d(nn.Module):
         impl: str = 'engine',
     ) -> None:
         super().__init__()
-        _check_impl(impl)
+        check_impl(impl)
         if heads < 1 or out_channels % heads:
             raise ValueError(f'heads must divide the {out_channels} output channels, got {heads}')
         if kernel_att % 2 == 0:
@@ -84,23 +84,12 @@ class ACmix2d(nn.Module):
         n, _, height, width = x.shape
         maps = self.qkv(x).view(n, self.dim, 3, self.heads, height, width)
         q, k, v = maps.permute(2, 0, 3, 4, 5, 1)
-        position = self._position(x)
+        position = encode_coordinates(self.position, height, width).permute(1, 2, 0)
         q = q[:, :, :: self.stride, :: self.stride]
         attend = self._reference if self.impl == 'reference' else self._engine
         attention = merge_heads(attend(q, k, v, position))
         conv = self.mix(maps.flatten(2, 3).transpose(1, 2), self.rate2)
         return torch.addcmul(conv, attention, self.rate1.to(conv.dtype))
-
-    def _position(self, x: Tensor) -> Tensor:
-        """Encoding of the coordinates, (H, W, d), in full precision."""
-        weight = self.position.weight.flatten(1)
-        y, x = (
-            torch.linspace(-1, 1, size, dtype=weight.dtype, device=weight.device)
-            for size in x.shape[2:]
-        )
-        # autocast would round a convolution
-        column, row = x[:, None] * weight[:, 0], y[:, None] * weight[:, 1]
-        return column + row[:, None] + self.position.bias
 
     def _engine(self, q: Tensor, k: Tensor, v: Tensor, position: Tensor) -> Tensor:
         return local_attention(
@@ -121,11 +110,8 @@ class ACmix2d(nn.Module):
 
     def _unfold(self, x: Tensor) -> Tensor:
         """Windows of (N, heads, H, W, d), mirrored at the border: (N, heads, H', W', k^2, d)."""
-        for dim in (2, 3):
-            length, reach = x.shape[dim], self.dilation * (self.kernel_att // 2)
-            index = torch.arange(-reach, length + reach).numpy()
-            index = torch.from_numpy(reflected(index, length)).to(x.device)
-            x = x.index_select(dim, index)
+        reach = self.dilation * (self.kernel_att // 2)
+        x = mirrored(x, reach)
         span = 2 * reach + 1
         x = x.unfold(2, span, self.stride).unfold(3, span, self.stride)
         x = x[..., :: self.dilation, :: self.dilation]
@@ -169,7 +155,7 @@ class ACmixWindowAttention(nn.Module):
         impl: str = 'engine',
     ) -> None:
         super().__init__()
-        _check_impl(impl)
+        check_impl(impl)
         if heads < 1 or dim % heads:
             raise ValueError(f'heads must divide the {dim} channels, got {heads}')
         self.window, self.heads, self.width, self.impl = window, heads, dim // heads, impl
@@ -246,10 +232,9 @@ class ACmixWindowAttention(nn.Module):
 
     def _bias(self) -> Tensor:
         """Bias of query and key, (heads, 1, 1, window^2, window^2)."""
-        place = torch.arange(self.window, device=self.relative_bias.device)
-        offset = place - place[:, None] + self.window - 1
-        bias = self.relative_bias[:, offset[:, None, :, None], offset[None, :, None, :]]
-        return bias.reshape(-1, 1, 1, self.window**2, self.window**2)
+        index = window_index(self.window).t()  # Swin's counts query minus key, ours key minus query
+        bias = self.relative_bias.flatten(1)[:, index.to(self.relative_bias.device)]
+        return bias[:, None, None]
 
     def _mask(self, q: Tensor, shift: int) -> Tensor:
         """-100 for pixels that the roll made neighbours, (rows, columns, window^2, window^2)."""
@@ -260,8 +245,3 @@ class ACmixWindowAttention(nn.Module):
         )
         region = self._cut((3 * rows[:, None] + columns)[None, None, :, :, None])[0, 0, ..., 0]
         return ((region.unsqueeze(-1) != region.unsqueeze(-2)) * -100.0).to(q.dtype)
-
-
-def _check_impl(impl: str) -> None:
-    if impl not in IMPLS:
-        raise ValueError(f'impl must be one of {", ".join(IMPLS)}, got {impl!r}')

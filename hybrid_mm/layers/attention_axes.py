@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
+from torch import Tensor
 
 BORDERS = ('shift', 'zero', 'mask', 'reflect')
 
@@ -60,6 +62,14 @@ def reflected(position: np.ndarray, length: int) -> np.ndarray:
     period = 2 * (length - 1)
     position = np.abs(position) % period
     return np.minimum(position, period - position)
+
+
+def mirrored(x: Tensor, reach: int) -> Tensor:
+    """Mirror (N, C, H, W, ...) by ``reach`` at the border of its rows and columns, of any size."""
+    for dim in (2, 3):
+        index = reflected(np.arange(-reach, x.shape[dim] + reach), x.shape[dim])
+        x = x.index_select(dim, torch.from_numpy(index).to(x.device))
+    return x
 
 
 @functools.lru_cache(maxsize=512)

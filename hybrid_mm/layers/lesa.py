@@ -3,10 +3,13 @@
 Source: "Locally Enhanced Self-Attention" (arXiv 2107.05637); where prose and code differ, the code.
 """
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hybrid_mm.layers.implicit_norm import normalisation
 from hybrid_mm.layers.local_attention import global_attention
 from hybrid_mm.layers.relative_position import resize_relative_table
 
@@ -48,8 +51,7 @@ class LESA2d(nn.Module):
     context term B (attention of every pixel to all, whose logits are normalised by a batch norm
     per head and term). With 'axial' positions the (H W)^2 logits never exist: the batch norm is an
     affine map per head that goes into keys and tables, and its batch statistics follow from the
-    second moments of queries, keys and relative terms. Under distributed training these statistics
-    are those of one process.
+    second moments of queries, keys and relative terms.
 
     Args:
         channels: Channels C of input and output; ``2 * groups`` divides them.
@@ -72,6 +74,8 @@ class LESA2d(nn.Module):
         torch.Size([1, 32, 5, 6])
     """
 
+    resize: ClassVar = staticmethod(resize_relative_table)
+
     def __init__(
         self,
         channels: int,
@@ -91,6 +95,7 @@ class LESA2d(nn.Module):
         self.stride, self.positions, self.impl = stride, positions, impl
         dim, length = channels // (2 * groups), size[0] * size[1]
         self.dim, flat = dim, positions == 'flat'
+        self.tables = () if flat else ('rel_h', 'rel_w')
         if deformable:
             self.local = DeformConv2d(channels, groups)
         else:
@@ -144,10 +149,8 @@ class LESA2d(nn.Module):
 
         What it adds does not depend on the key, so that softmax drops it.
         """
-        norm = self.norm_logits
-        if not norm.training and norm.track_running_stats:
-            var = norm.running_var
-        else:
+
+        def statistics() -> tuple[Tensor, Tensor, int]:
             n, _, height, width, _ = q.shape
             length = height * width
             a, b = q.flatten(2, 3), k.flatten(2, 3)
@@ -166,15 +169,11 @@ class LESA2d(nn.Module):
             square.append(second.mean((0, 2, 3)))
             mean = torch.cat(mean)
             var = (torch.cat(square) - mean.square()).clamp_min(0)
-            if norm.training and norm.track_running_stats:
-                with torch.no_grad():
-                    norm.num_batches_tracked += 1
-                    count = n * length**2
-                    norm.running_mean.lerp_(mean.to(norm.running_mean), norm.momentum)
-                    unbiased = (var * (count / (count - 1))).to(norm.running_var)
-                    norm.running_var.lerp_(unbiased, norm.momentum)
+            return var, mean, n * length**2
+
+        scale, _ = normalisation(self.norm_logits, statistics)
         # the bias has gradient 0, not none: distributed training counts on one
-        return (norm.weight * torch.rsqrt(var + norm.eps) + 0 * norm.bias).view(2, -1)
+        return (scale + 0 * self.norm_logits.bias).view(2, -1)
 
     def _axial(self, x: Tensor) -> Tensor:
         shape = x.shape[2:]

@@ -8,8 +8,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+IMPLS = ('engine', 'reference')
 _BUFFER = 2**20  # numbers in the working memory of a band of rows
 _MOST = 8  # outputs per group up to which products beat a grouped convolution
+
+
+def check_impl(impl: str) -> None:
+    """Check the name of an algorithm of ACmix's operators.
+
+    Raises:
+        ValueError: No such algorithm.
+    """
+    if impl not in IMPLS:
+        raise ValueError(f'impl must be one of {", ".join(IMPLS)}, got {impl!r}')
 
 
 class MixedShift(nn.Module):
@@ -52,8 +63,7 @@ class MixedShift(nn.Module):
         super().__init__()
         if kernel_size % 2 == 0:
             raise ValueError(f'the kernel of the convolution path must be odd, got {kernel_size}')
-        if impl not in ('engine', 'reference'):
-            raise ValueError(f'impl must be one of engine, reference, got {impl!r}')
+        check_impl(impl)
         self.maps, self.dim, self.out_per_group, self.impl = maps, dim, out_per_group, impl
         taps, outputs = kernel_size**2, out_per_group * dim
         self.fc = nn.Conv2d(maps, taps, 1, bias=bias)
@@ -77,28 +87,27 @@ class MixedShift(nn.Module):
         """
         n, maps, dim, height, width = x.shape
         conv, weight = self.dep_conv, self.dep_conv.weight * rate
-        if self.impl == 'engine' and conv.stride == (1, 1) and self.out_per_group > _MOST:
-            fc, bias = self.fc.weight.flatten(1), self.fc.bias
-            mixed = torch.stack([fc @ _by_channel(image).flatten(1) for image in x])
-            if bias is not None:
-                mixed = mixed + bias[:, None]
-            mixed = mixed.unflatten(2, (dim, -1)).transpose(1, 2).reshape(n, -1, height, width)
-            return F.conv2d(mixed, weight, None, conv.stride, conv.padding, groups=dim)
-        if self.impl == 'engine' and conv.stride == (1, 1):
+        fc, bias = self.fc.weight.flatten(1), self.fc.bias
+        alone = self.impl == 'engine' and conv.stride == (1, 1)
+        if alone and self.out_per_group <= _MOST:
             weight = weight.unflatten(0, (dim, -1)).to(x.dtype)
-            bias = None if self.fc.bias is None else self.fc.bias.to(x.dtype)
-            return _mix_and_shift(x, self.fc.weight.flatten(1).to(x.dtype), bias, weight)
-        x = x.transpose(1, 2)
-        taps, size = weight.shape[1], conv.kernel_size[0] ** 2
-        fused = size * maps <= taps * size + taps * maps / self.out_per_group
-        fused = fused and self.impl == 'engine' and self.fc.bias is None
-        if not (fused and torch.is_grad_enabled()):
-            mixed = self.fc(x.reshape(n * dim, maps, height, width))
-            mixed = mixed.reshape(n, dim * taps, height, width)
-            return F.conv2d(mixed, weight, None, conv.stride, conv.padding, groups=dim)
-        both = torch.einsum('opyx,pm->omyx', weight, self.fc.weight.flatten(1))
-        x = x.reshape(n, dim * maps, height, width)
-        return F.conv2d(x, both, None, conv.stride, conv.padding, groups=dim)
+            bias = None if bias is None else bias.to(x.dtype)
+            return _mix_and_shift(x, fc.to(x.dtype), bias, weight)
+        if alone:
+            x = torch.stack([_mixed(_by_channel(image), fc, bias) for image in x])
+        elif self._fuses():
+            x, weight = x.transpose(1, 2), torch.einsum('opyx,pm->omyx', weight, fc)
+        else:
+            x = self.fc(x.transpose(1, 2).reshape(n * dim, maps, height, width))
+        x = x.reshape(n, -1, height, width)
+        return F.conv2d(x, weight, None, conv.stride, conv.padding, groups=dim)
+
+    def _fuses(self) -> bool:
+        """Whether one convolution with the product of both weights is cheaper."""
+        taps, size = self.fc.out_channels, self.dep_conv.kernel_size[0] ** 2
+        cheaper = size * self.maps <= taps * size + taps * self.maps / self.out_per_group
+        trains = self.impl == 'engine' and torch.is_grad_enabled()
+        return trains and cheaper and self.fc.bias is None
 
 
 class _Bands:

@@ -95,6 +95,27 @@ class RelativePosition2d(nn.Module):
         return f'size={self.size}, dim={self.rel_h.shape[-1]}, heads={len(self.rel_h)}'
 
 
+def encode_coordinates(position: nn.Conv2d, height: int, width: int) -> Tensor:
+    """A 1x1 convolution of the coordinates x and y in -1..1, in full precision (SAN, ACmix).
+
+    Args:
+        position: Convolution from the 2 coordinates to C channels, with bias.
+        height: Rows of the map.
+        width: Columns of the map.
+
+    Returns:
+        (C, height, width).
+    """
+    weight = position.weight.flatten(1)
+    y, x = (
+        torch.linspace(-1, 1, size, dtype=weight.dtype, device=weight.device)
+        for size in (height, width)
+    )
+    # autocast would round a convolution
+    column, row = weight[:, 0, None, None] * x, weight[:, 1, None, None] * y[:, None]
+    return column + row + position.bias[:, None, None]
+
+
 def fit_tables(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Bring the position tables of a state dict to the sizes that a model is made for.
 

@@ -6,13 +6,14 @@ Source: "Exploring Self-attention for Image Recognition" (arXiv 2004.13621), sec
 from collections.abc import Callable, Iterator
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from hybrid_mm.layers.acmix import IMPLS, MixedShift
-from hybrid_mm.layers.attention_axes import reflected
+from hybrid_mm.layers.attention_axes import mirrored
+from hybrid_mm.layers.implicit_norm import merged_statistics, normalisation
+from hybrid_mm.layers.mixed_shift import MixedShift, check_impl
+from hybrid_mm.layers.relative_position import encode_coordinates
 
 # Numbers of the largest tensor that exists for k^2 taps at a time: what a CPU's cache holds, and
 # more where every chunk costs launches
@@ -69,8 +70,7 @@ class VectorAttention2d(nn.Module):
                 f'out_channels must be a multiple of share, and with mix of rel_channels, got '
                 f'{out_channels}, {share} and {rel_channels}'
             )
-        if impl not in IMPLS:
-            raise ValueError(f'impl must be one of {", ".join(IMPLS)}, got {impl!r}')
+        check_impl(impl)
         self.rel_channels, self.groups = rel_channels, out_channels // share
         self.kernel_size, self.stride, self.dilation = kernel_size, stride, dilation
         self.impl = impl
@@ -121,11 +121,7 @@ class VectorAttention2d(nn.Module):
         reach = self.dilation * (self.kernel_size // 2)
         if reach < min(x.shape[2:]):
             return F.pad(x, (reach,) * 4, mode='reflect')
-        for dim in (2, 3):
-            index = torch.arange(-reach, x.shape[dim] + reach).numpy()
-            index = torch.from_numpy(reflected(index, x.shape[dim]))
-            x = x.index_select(dim, index.to(x.device))
-        return x
+        return mirrored(x, reach)
 
     def unfold(self, padded: Tensor) -> Tensor:
         """Taps (N, C, k^2, H'W') of a padded map."""
@@ -183,7 +179,7 @@ class PairwiseAttention2d(VectorAttention2d):
             parts = list(self.rows(q, q.shape[1], k))
             found = [_recomputed(part, *x) for x in parts]
             counts = [x.shape[0] * self.kernel_size**2 * x[0, 0].numel() for x, _ in parts]
-            return _merged(found, counts)
+            return merged_statistics(found, counts)
 
         first = normalisation(self.norm1, lambda: statistics(self._relation))
         second = normalisation(self.norm2, lambda: statistics(self._hidden, *first))
@@ -203,14 +199,7 @@ class PairwiseAttention2d(VectorAttention2d):
 
     def _with_position(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Add the two channels of the position to queries and keys, in full precision."""
-        weight, bias = self.position.weight.flatten(1), self.position.bias
-        y, x = (
-            torch.linspace(-1, 1, size, dtype=weight.dtype, device=weight.device)
-            for size in k.shape[2:]
-        )
-        # autocast would round a convolution
-        column, row = weight[:, 0, None, None] * x, weight[:, 1, None, None] * y[:, None]
-        place = (column + row + bias[:, None, None]).expand(k.shape[0], -1, -1, -1)
+        place = encode_coordinates(self.position, *k.shape[2:]).expand(k.shape[0], -1, -1, -1)
         centre = place[:, :, :: self.stride, :: self.stride]
         q, k = q.to(place.dtype), k.to(place.dtype)
         return torch.cat([q, centre], 1), torch.cat([k, place], 1)
@@ -308,74 +297,6 @@ def _pointwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """1x1 convolution of (N, C, T, L) as a matrix product."""
     out = torch.matmul(conv.weight.flatten(1), x.flatten(2)).unflatten(2, x.shape[2:])
     return out if conv.bias is None else out + conv.bias[:, None, None].to(out.dtype)
-
-
-# -- batch norm of what is never there as a whole --------------------------------------------------
-
-
-def _merged(parts: list[tuple[Tensor, Tensor]], counts: list[int]) -> tuple[Tensor, Tensor, int]:
-    """Variance and mean of all parts, from those of each (biased)."""
-    total = sum(counts)
-    share = [count / total for count in counts]
-    mean = sum(s * m for s, (_, m) in zip(share, parts, strict=True))
-    var = sum(s * (v + (m - mean).square()) for s, (v, m) in zip(share, parts, strict=True))
-    return var, mean, total
-
-
-def normalisation(
-    norm: nn.Module, statistics: Callable[[], tuple[Tensor, Tensor, int]]
-) -> tuple[Tensor, Tensor]:
-    """Scale and shift that a batch norm amounts to, its running statistics updated in training.
-
-    Args:
-        norm: ``BatchNorm2d`` or ``SyncBatchNorm``, in either mode.
-        statistics: Biased variance, mean, and count of the values of each channel; called only
-            if the norm needs them.
-
-    Raises:
-        ValueError: Statistics of a single value.
-    """
-    if not norm.training and norm.running_mean is not None:
-        var, mean = norm.running_var, norm.running_mean
-    else:
-        var, mean, count = statistics()
-        if isinstance(norm, nn.SyncBatchNorm) and dist.is_available() and dist.is_initialized():
-            var, mean, count = _of_all_processes(var, mean, count, norm.process_group)
-        if count == 1:
-            raise ValueError('batch norm in training needs more than 1 value per channel')
-        if norm.training and norm.running_mean is not None:
-            _update(norm, var.detach(), mean.detach(), count)
-    scale = (var + norm.eps).rsqrt()
-    scale = scale if norm.weight is None else scale * norm.weight
-    shift = -mean * scale
-    return scale, shift if norm.bias is None else shift + norm.bias
-
-
-@torch.no_grad()
-def _update(norm: nn.Module, var: Tensor, mean: Tensor, count: int) -> None:
-    norm.num_batches_tracked.add_(1)
-    rate = norm.momentum
-    if rate is None:
-        rate = 1 / norm.num_batches_tracked.to(mean.dtype)
-    for running, new in (
-        (norm.running_mean, mean),
-        (norm.running_var, var * (count / (count - 1))),
-    ):
-        running.add_((new.to(running.dtype) - running) * rate)
-
-
-def _of_all_processes(
-    var: Tensor, mean: Tensor, count: int, group: dist.ProcessGroup | None
-) -> tuple[Tensor, Tensor, int]:
-    from torch.distributed.nn.functional import all_reduce
-
-    group = dist.group.WORLD if group is None else group
-    total = mean.new_tensor([count])
-    dist.all_reduce(total, group=group)
-    share = count / total
-    whole = all_reduce(mean * share, group=group)
-    var = all_reduce((var + (mean - whole).square()) * share, group=group)
-    return var, whole, int(total)
 
 
 # -- aggregation -----------------------------------------------------------------------------------
