@@ -9,10 +9,11 @@ its code.
 
 from typing import Any, ClassVar
 
+import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from hybrid_mm.backbones.swin import Swin, layer_settings
+from hybrid_mm.backbones.swin import Swin
 from hybrid_mm.layers.acmix import ACmixWindowAttention
 from hybrid_mm.registry import MODELS
 
@@ -70,7 +71,8 @@ class ACmixSwin(Swin):
 
     def make_attention(self, stage: int, block: int) -> nn.Module:
         """ACmix."""
-        return ACmixWindowAttention(**layer_settings(self, stage), **self.operator)
+        channels, window, heads = self.stage_channels[stage], self.windows[stage], self.heads[stage]
+        return ACmixWindowAttention(channels, window, heads, **self.operator)
 
     def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
         """Load a state dict in our layout; one of a plain Swin has no convolution paths.
@@ -78,18 +80,14 @@ class ACmixSwin(Swin):
         Raises:
             ValueError: Keys or shapes differ; the message names the first of each.
         """
-        own = self.state_dict()
-        new = [key for key in own if '.mix.' in key or '.attn.rate' in key]
-        if '.attn.relative_bias' in ''.join(state) and not any(key in state for key in new):
+        new = {k: v for k, v in self.state_dict().items() if '.mix.' in k or '.attn.rate' in k}
+        plain = any(key.endswith('.attn.relative_bias') for key in state)
+        if plain and not new.keys() & state.keys():
             print_log(
                 f'{origin} has no convolution paths: it is a plain Swin, whose attention is taken '
                 'with rate 1; the convolution paths start with rate 0',
                 'current',
             )
-            starts = {'rate1': 1.0, 'rate2': 0.0}
-            state = state | {
-                key: own[key].clone().fill_(starts[name]) if name in starts else own[key]
-                for key in new
-                for name in [key.rpartition('.')[2]]
-            }
+            rates = {'rate1': torch.ones(1), 'rate2': torch.zeros(1)}
+            state = state | {k: rates.get(k.rpartition('.')[2], v) for k, v in new.items()}
         super().load_strictly(state, origin)

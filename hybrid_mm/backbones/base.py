@@ -4,7 +4,7 @@ import contextlib
 import difflib
 import re
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from mmengine.logging import print_log
@@ -270,7 +270,7 @@ def _frozen_statistics(module: nn.Module) -> Iterator[None]:
             norm._buffers.update(kept)
 
 
-def run_blocks(blocks: nn.ModuleList, x: Tensor, with_cp: bool) -> Tensor:
+def run_blocks(blocks: nn.ModuleList, x: Tensor, with_cp: bool, *arguments: Any) -> Tensor:
     """Run blocks in turn, each under gradient checkpointing if asked for.
 
     Gradients and running statistics equal those of a run without checkpointing.
@@ -279,12 +279,14 @@ def run_blocks(blocks: nn.ModuleList, x: Tensor, with_cp: bool) -> Tensor:
         blocks: Modules that map a tensor to a tensor.
         x: Input of the first block.
         with_cp: Recompute each block in the backward pass.
+        *arguments: What every block gets besides the tensor.
     """
     for block in blocks:
         if with_cp and torch.is_grad_enabled():
             x = checkpoint(
                 block,
                 x,
+                *arguments,
                 use_reentrant=False,
                 context_fn=lambda block=block: (
                     contextlib.nullcontext(),
@@ -292,5 +294,5 @@ def run_blocks(blocks: nn.ModuleList, x: Tensor, with_cp: bool) -> Tensor:
                 ),
             )
         else:
-            x = block(x)
+            x = block(x, *arguments)
     return x

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hybrid_mm.backbones.swin import Swin
-from hybrid_mm.backbones.token_pyramid import MLP, TokenPyramid, TokenStage
+from hybrid_mm.backbones.token_pyramid import MLP, TokenPyramid, TokenStage, init_linear
 from hybrid_mm.layers.drop import DropPath, drop_path_schedule
 from hybrid_mm.layers.neighborhood_attention import NeighborhoodAttention2d
 from hybrid_mm.registry import MODELS
@@ -206,7 +206,7 @@ class NAT(TokenPyramid):
                 down = 'embed', ConvTokenizer(in_channels, channels)
             norm = self.make_norm(stage, channels)
             self.stages.append(TokenStage(down, blocks, norm, with_cp))
-        self.init_linear()
+        init_linear(self)
         self.finish()
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hybrid_mm.backbones.base import Pyramid, run_blocks
 from hybrid_mm.backbones.swin import PatchEmbed
-from hybrid_mm.backbones.token_pyramid import MLP
+from hybrid_mm.backbones.token_pyramid import MLP, init_linear
 from hybrid_mm.layers.drop import DropPath, drop_path_schedule
 from hybrid_mm.layers.spatial_reduction_attention import (
     ACmixSpatialReductionAttention,
@@ -132,19 +132,7 @@ class PVTClassTokenStage(PVTStage):
         size = tuple(x.shape[1:3])
         first = self.embed.class_token + self.embed.position[:, :1]
         x = torch.cat([first.expand(len(x), -1, -1), x.flatten(1, 2)], 1)
-        blocks = [_Sized(block, size) for block in self.blocks]
-        return self.norm(run_blocks(blocks, x, self.with_cp)[:, 0])
-
-
-class _Sized(nn.Module):
-    """A block with the size of its map."""
-
-    def __init__(self, block: nn.Module, size: tuple[int, int]) -> None:
-        super().__init__()
-        self.block, self.size = block, size
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.block(x, self.size)
+        return self.norm(run_blocks(self.blocks, x, self.with_cp, size)[:, 0])
 
 
 def _arch(*depths: int) -> dict:
@@ -253,11 +241,7 @@ class PVT(Pyramid):
             )
             kind = PVTClassTokenStage if class_token and i == last else PVTStage
             self.stages.append(kind(embed, blocks, with_cp))
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        init_linear(self)
         self.finish()
         if class_token and self.out_indices != (last,):
             raise ValueError(

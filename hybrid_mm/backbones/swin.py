@@ -5,12 +5,12 @@ Source: "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows
 overrides :meth:`Swin.make_attention`.
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_mm.backbones.token_pyramid import MLP, TokenPyramid, TokenStage
+from hybrid_mm.backbones.token_pyramid import MLP, TokenPyramid, TokenStage, init_linear
 from hybrid_mm.layers.drop import DropPath, drop_path_schedule
 
 
@@ -181,10 +181,5 @@ class Swin(TokenPyramid):
                 down = 'embed', PatchEmbed(self.in_channels, channels)
             norm = self.make_norm(stage, channels)
             self.stages.append(TokenStage(down, blocks, norm, self.with_cp))
-        self.init_linear()
+        init_linear(self)
         self.finish()
-
-
-def layer_settings(net: Swin, stage: int) -> dict[str, Any]:
-    """Arguments that the attention operators of a stage have in common."""
-    return dict(dim=net.stage_channels[stage], window=net.windows[stage], heads=net.heads[stage])

@@ -7,6 +7,15 @@ from hybrid_mm.backbones.base import Pyramid, run_blocks
 from hybrid_mm.layers.relative_position import resize_window_table
 
 
+def init_linear(net: nn.Module) -> None:
+    """Draw the weights of all linear layers of a network from N(0, 0.02), cut at 2; no biases."""
+    for module in net.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
 class MLP(nn.Module):
     """Linear, GELU, linear."""
 
@@ -54,14 +63,6 @@ class TokenPyramid(Pyramid):
         stages = len(self.depths)
         returned = {i % stages for i in self.out_indices if -stages <= i < stages}
         return nn.LayerNorm(channels) if stage in returned else nn.Identity()
-
-    def init_linear(self) -> None:
-        """Draw the weights of all linear layers from N(0, 0.02), cut at 2."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Map an image (N, in_channels, H, W), H and W from 32, to the maps of ``out_indices``."""

@@ -164,3 +164,29 @@ def rename(state: StateDict, rules: list[tuple[str, str]], source: str) -> State
             raise ValueError(f'{source}: two keys become {new!r}, the second is {key!r}')
         out[new] = value
     return out
+
+
+def count_from_zero(state: StateDict) -> StateDict:
+    """Number the stages from 0 in a renamed state dict of a layout that counts them from 1."""
+
+    def number(match: re.Match) -> str:
+        return f'stages.{int(match[1]) - 1}.'
+
+    return {re.sub(r'^stages\.(\d+)\.', number, key): value for key, value in state.items()}
+
+
+def place_reductions(state: StateDict) -> StateDict:
+    """Number what layouts of token pyramids keep elsewhere, in a renamed state dict.
+
+    ``next.N.``, the reduction behind stage N, becomes ``stages.N+1.downsample.``, and
+    ``last.`` the last stage.
+    """
+    count = max(int(key.split('.')[1]) for key in state if key.startswith('stages.'))
+
+    def number(match: re.Match) -> str:
+        return f'stages.{int(match[1]) + 1}.downsample.'
+
+    return {
+        re.sub(r'^last\.', f'stages.{count}.', re.sub(r'^next\.(\d+)\.', number, key)): value
+        for key, value in state.items()
+    }

@@ -4,25 +4,10 @@ import re
 
 import torch
 
-from hybrid_mm.convert.core import Source, StateDict, register, rename
+from hybrid_mm.convert.core import Source, StateDict, place_reductions, register, rename
 
 _LEAF = r'\.(weight|bias)'
 _OURS = r'stages.\1.blocks.\2.'
-
-
-def _stages(state: StateDict) -> StateDict:
-    """A reduction belongs to the stage behind it, the last norm to the last stage."""
-    count = max(int(key.split('.')[1]) for key in state if key.startswith('stages.'))
-
-    def number(match: re.Match) -> str:
-        return f'stages.{int(match[1]) + 1}.downsample.'
-
-    return {
-        re.sub(r'^last\.', f'stages.{count}.', re.sub(r'^next\.(\d+)\.', number, key)): value
-        for key, value in state.items()
-    }
-
-
 _BLOCK = r'levels\.(\d+)\.blocks\.(\d+)\.'
 _RULES = [
     (rf'patch_embed\.proj\.0{_LEAF}', r'stages.0.embed.conv1.\1'),
@@ -44,7 +29,7 @@ def _matches(keys: set[str]) -> bool:
 
 
 def _convert(state: StateDict) -> StateDict:
-    return _stages(rename(state, _RULES, 'nat'))
+    return place_reductions(rename(state, _RULES, 'nat'))
 
 
 register(
@@ -78,7 +63,7 @@ _HUGGING_FACE = [
 
 def _from_hugging_face(state: StateDict) -> StateDict:
     out = {}
-    renamed = _stages(rename(state, _HUGGING_FACE, 'nat-huggingface'))
+    renamed = place_reductions(rename(state, _HUGGING_FACE, 'nat-huggingface'))
     for key, value in renamed.items():
         if key.endswith('.gammas'):
             base = key.removesuffix('gammas')

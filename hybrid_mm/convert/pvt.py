@@ -1,8 +1,6 @@
 """Layout of the official PVT checkpoints, and of PVT with ACmix in the style of its other hosts."""
 
-import re
-
-from hybrid_mm.convert.core import Source, StateDict, register, rename
+from hybrid_mm.convert.core import Source, StateDict, count_from_zero, register, rename
 
 _LEAF = r'\.(weight|bias)'
 _BLOCK = r'block(\d)\.(\d+)\.'
@@ -26,11 +24,7 @@ def _matches(keys: set[str]) -> bool:
 
 
 def _convert(state: StateDict) -> StateDict:
-    def number(match: re.Match) -> str:
-        return f'stages.{int(match[1]) - 1}'
-
-    renamed = rename(state, _RULES, 'pvt')
-    return {re.sub(r'^stages\.(\d)', number, key): value for key, value in renamed.items()}
+    return count_from_zero(rename(state, _RULES, 'pvt'))
 
 
 register('pvt', Source('PVT (whai362/PVT), version 1', _matches, _convert))

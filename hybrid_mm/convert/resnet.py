@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from hybrid_mm.convert.core import Source, StateDict, register, rename
+from hybrid_mm.convert.core import Source, StateDict, count_from_zero, register, rename
 
 _BLOCK = r'layer(?P<stage>\d+)\.(?P<block>\d+)\.'
 _OURS = r'stages.\g<stage>.blocks.\g<block>.'
@@ -61,8 +61,7 @@ def register_resnet(
 
     def convert(state: StateDict) -> StateDict:
         out = {}
-        for key, value in rename(state, rules, name).items():
-            key = re.sub(r'^stages\.(\d+)', lambda m: f'stages.{int(m[1]) - 1}', key)
+        for key, value in count_from_zero(rename(state, rules, name)).items():
             value = change(key, value) if change else value
             if value is not None:
                 out[key] = value

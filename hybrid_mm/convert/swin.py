@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from hybrid_mm.convert.core import Source, StateDict, register, rename
+from hybrid_mm.convert.core import Source, StateDict, place_reductions, register, rename
 
 _LEAF = r'\.(weight|bias)'
 _TABLE = 'relative_position_bias_table'
@@ -24,7 +24,7 @@ def _rules(stages: str, attn: str, names: Mapping[str, str], operator: Mapping[s
         (rf'{block}{attn}(qkv|proj){_LEAF}', rf'{ours}attn.\3.\4'),
         (rf'{block}{attn}{_TABLE}', rf'{ours}attn.relative_bias'),
         *((rf'{block}{attn}{old}', rf'{ours}attn.{new}') for old, new in operator.items()),
-        (rf'{stages}\.(\d+)\.downsample\.(norm|reduction){_LEAF}', r'next.\1.downsample.\2.\3'),
+        (rf'{stages}\.(\d+)\.downsample\.(norm|reduction){_LEAF}', r'next.\1.\2.\3'),
         (rf'norm(\d){_LEAF}', r'stages.\1.norm.\2'),
         (rf'norm{_LEAF}', r'last.norm.\1'),
         (r'head\.(?:fc\.)?(weight|bias)', r'head.\1'),
@@ -82,17 +82,12 @@ def register_swin(
 
     def convert(state: StateDict) -> StateDict:
         kept = {key: value for key, value in state.items() if not ignored.fullmatch(key)}
-        renamed = rename(kept, rules, name)
-        count = max(int(key.split('.')[1]) for key in renamed if key.startswith('stages.'))
-        out = {}
-        for key, value in renamed.items():
+        out = place_reductions(rename(kept, rules, name))
+        for key, value in out.items():
             if key.endswith('.relative_bias') and value.ndim == 2:
-                value = _table(value)
-            if key.startswith('next.'):
-                _, stage, rest = key.split('.', 2)
-                key = f'stages.{int(stage) + 1}.{rest}'
-                value = _unfolded(value) if openmmlab else value
-            out[re.sub(r'^last\.', f'stages.{count}.', key)] = value
+                out[key] = _table(value)
+            elif openmmlab and '.downsample.' in key:
+                out[key] = _unfolded(value)
         return out
 
     register(name, Source(description, matches, convert))
