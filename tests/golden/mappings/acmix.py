@@ -10,7 +10,7 @@ from hybrid_mm.backbones import ACmixResNet, ACmixSwin
 from hybrid_mm.backbones.swin import SwinBlock
 from hybrid_mm.convert import convert
 from hybrid_mm.layers.acmix import ACmix2d, ACmixWindowAttention
-from mappings.common import Config, convert_part, load
+from mappings.common import Classifier, Config, convert_part, load
 
 
 def _operator(config: Config, weights: dict[str, Tensor]) -> nn.Module:
@@ -76,16 +76,12 @@ class _Tokens(nn.Module):
         return self.block(x.unflatten(1, self.size)).flatten(1, 2)
 
 
-class _Classifier(nn.Module):
+class _Classifier(Classifier):
     """Maps without norm, and the logits."""
-
-    def __init__(self, net: nn.Module, head: nn.Module) -> None:
-        super().__init__()
-        self.net, self.head = net, head
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         maps = []
-        for stage in self.net.stages:
+        for stage in self.backbone.stages:
             x = stage(x)
             maps.append(x.permute(0, 3, 1, 2))
         return *maps, self.head(stage.norm(x).mean((1, 2)))
@@ -139,12 +135,9 @@ def _swin(config: Config, weights: dict[str, Tensor]) -> nn.Module:
         out_indices=(len(depths) - 1,),
         **_settings(config),
     )
-    head = nn.Linear(net.stage_channels[-1], config.take('num_classes', default=1000))
+    model = _Classifier(net, config.take('num_classes', default=1000))
     config.done()
-    state = convert(weights, 'acmix-swin')
-    own = {key: state.pop(key) for key in list(state) if key.startswith('head.')}
-    load(head, {key.removeprefix('head.'): value for key, value in own.items()})
-    return _Classifier(load(net, state), head)
+    return model.load(convert(weights, 'acmix-swin'))
 
 
 def build(module: str, config: dict, weights: dict[str, Tensor]) -> nn.Module:

@@ -61,3 +61,21 @@ def convert_part(
     if strange:
         raise ValueError(f'keys outside of the part: {strange[:3]}')
     return {k[len(ours) :]: v for k, v in state.items()}
+
+
+class Classifier(nn.Module):
+    """Backbone, mean over positions (or its class token), linear head."""
+
+    def __init__(self, backbone: nn.Module, classes: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Linear(backbone.out_channels[-1], classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.backbone(x)[-1]
+        return self.head(x.mean((2, 3)) if x.ndim == 4 else x)
+
+    def load(self, state: dict[str, Tensor]) -> nn.Module:
+        """Load a converted state dict strictly and return the module."""
+        names = {k: k if k.startswith('head.') else f'backbone.{k}' for k in state}
+        return load(self, {names[k]: v for k, v in state.items()})

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from hybrid_mm.backbones import PVT
 from hybrid_mm.convert import convert
 from hybrid_mm.layers.spatial_reduction_attention import SpatialReductionAttention
-from mappings.common import Config, convert_part, load
+from mappings.common import Classifier, Config, convert_part, load
 
 
 class _Sized(nn.Module):
@@ -17,17 +17,6 @@ class _Sized(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.attn(x, self.size)
-
-
-class _Classifier(nn.Module):
-    """Logits."""
-
-    def __init__(self, net: nn.Module, head: nn.Module) -> None:
-        super().__init__()
-        self.net, self.head = net, head
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.net(x)[0])
 
 
 def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
@@ -49,10 +38,7 @@ def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
     state = convert(weights, 'pvt')
     if dense:
         return load(model, state)
-    head = nn.Linear(model.stage_channels[-1], classes)
-    own = {key: state.pop(key) for key in list(state) if key.startswith('head.')}
-    load(head, {key.removeprefix('head.'): value for key, value in own.items()})
-    return _Classifier(load(model, state), head)
+    return Classifier(model, classes).load(state)
 
 
 def build(module: str, config: dict, weights: dict[str, Tensor]) -> nn.Module:

@@ -5,21 +5,9 @@ from torch import Tensor, nn
 from hybrid_mm.backbones.quadratic_attention import QuadraticAttentionEncoder
 from hybrid_mm.convert import convert
 from hybrid_mm.layers import QuadraticAttention2d
-from mappings.common import Config, convert_part, load
+from mappings.common import Classifier, Config, convert_part, load
 
 _SOURCE = 'attention-cnn'
-
-
-class Classifier(nn.Module):
-    """Encoder, mean over positions, linear head."""
-
-    def __init__(self, backbone: nn.Module, classes: int) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.head = nn.Linear(backbone.out_channels[-1], classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.backbone(x)[-1].mean((2, 3)))
 
 
 def _attention(config: Config, learned: bool) -> dict:
@@ -84,10 +72,7 @@ def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
     )
     config.ignore(type_vocab_size=...)
     config.done()
-    state = {
-        k if k.startswith('head.') else f'backbone.{k}': v for k, v in convert(weights).items()
-    }
-    return load(Classifier(backbone, classes), state)
+    return Classifier(backbone, classes).load(convert(weights))
 
 
 def build(module: str, config: dict, weights: dict[str, Tensor]) -> nn.Module:

@@ -4,21 +4,9 @@ from torch import Tensor, nn
 
 from hybrid_mm.backbones.san import ATTENTIONS, SAN, SANBlock
 from hybrid_mm.convert import convert
-from mappings.common import Config, convert_part, load
+from mappings.common import Classifier, Config, convert_part, load
 
 _KINDS = {0: 'pairwise', 1: 'patchwise'}
-
-
-class Classifier(nn.Module):
-    """Backbone, mean over positions, linear head."""
-
-    def __init__(self, backbone: SAN, classes: int) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.head = nn.Linear(backbone.out_channels[-1], classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.backbone(x)[-1].mean((2, 3)))
 
 
 def _kind(config: Config) -> str:
@@ -37,9 +25,7 @@ def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
     backbone = SAN(arch, _kind(config), out_indices=(3,))
     model = Classifier(backbone, config.take('num_classes', default=1000))
     config.done()
-    state = convert(weights, 'san')
-    names = {k: k if k.startswith('head.') else f'backbone.{k}' for k in state}
-    return load(model, {names[k]: v for k, v in state.items()})
+    return model.load(convert(weights, 'san'))
 
 
 def build(module: str, config: dict, weights: dict[str, Tensor]) -> nn.Module:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hybrid_mm.backbones.van import VAN, ConvFFN, OverlapPatchEmbed, SpatialAttention, VANBlock
 from hybrid_mm.convert import convert
 from hybrid_mm.layers import LayerNorm2d, build_large_kernel_attention
-from mappings.common import Config, convert_part, load, norm_eps
+from mappings.common import Classifier, Config, convert_part, load, norm_eps
 
 _OPERATORS = {
     'LKA': 'lka',
@@ -53,18 +53,6 @@ def reference_layout() -> Iterator[None]:
         mock.patch.object(SpatialAttention, 'forward', attend),
     ):
         yield
-
-
-class Classifier(nn.Module):
-    """Backbone, mean over positions, linear head."""
-
-    def __init__(self, backbone: VAN, classes: int) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.head = nn.Linear(backbone.out_channels[-1], classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.backbone(x)[-1].mean((2, 3)))
 
 
 def _attention(weights: dict[str, Tensor]) -> tuple[str, str]:
@@ -121,8 +109,7 @@ def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
     state = convert(weights)
     if dense:
         return load(backbone, {k: v for k, v in state.items() if not k.startswith('head.')})
-    names = {k: k if k.startswith('head.') else f'backbone.{k}' for k in state}
-    return load(Classifier(backbone, classes), {names[k]: v for k, v in state.items()})
+    return Classifier(backbone, classes).load(state)
 
 
 def build(module: str, config: dict, weights: dict[str, Tensor]) -> nn.Module:
