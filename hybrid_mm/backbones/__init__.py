@@ -8,6 +8,7 @@ from hybrid_mm.backbones.botnet import BoTNet
 from hybrid_mm.backbones.halonet import HaloNet
 from hybrid_mm.backbones.lesa import LESAResNet
 from hybrid_mm.backbones.nat import NAT, DiNAT, DiNATs
+from hybrid_mm.backbones.pelk import PeLK
 from hybrid_mm.backbones.pvt import PVT
 from hybrid_mm.backbones.quadratic_attention import (
     QuadraticAttentionEncoder,
@@ -16,6 +17,7 @@ from hybrid_mm.backbones.quadratic_attention import (
 from hybrid_mm.backbones.resnet import ResNet
 from hybrid_mm.backbones.san import SAN
 from hybrid_mm.backbones.sasa import SASAResNet
+from hybrid_mm.backbones.slak import SLaK
 from hybrid_mm.backbones.van import VAN
 
 __all__ = [
@@ -31,9 +33,11 @@ __all__ = [
     'DiNATs',
     'HaloNet',
     'LESAResNet',
+    'PeLK',
     'Pyramid',
     'QuadraticAttentionEncoder',
     'QuadraticAttentionResNet',
     'ResNet',
     'SASAResNet',
+    'SLaK',
 ]

@@ -14,6 +14,7 @@ from hybrid_mm.convert import (
     quadratic_attention,
     resnet,
     san,
+    slak,
     swin,
     van,
 )
@@ -33,6 +34,7 @@ __all__ = [
     'quadratic_attention',
     'resnet',
     'san',
+    'slak',
     'swin',
     'unwrap',
     'van',
