@@ -17,8 +17,9 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     ``TypeError``.
 
     ``paramwise_cfg`` takes ``layer_decay_rate`` in (0, 1] and ``layer_decay_by``, 'layer' (the
-    default) or 'stage', beside the keys of MMEngine's ``DefaultOptimWrapperConstructor``, which keep their meaning (``flat_decay_mult=0`` for one:
-    no weight decay on biases, norms and layer scales).
+    default) or 'stage', beside the keys of MMEngine's ``DefaultOptimWrapperConstructor``, which
+    keep their meaning (``flat_decay_mult=0`` for one: no weight decay on biases, norms and layer
+    scales).
 
     Example:
         >>> optim_wrapper = dict(
