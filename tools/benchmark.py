@@ -26,6 +26,7 @@ SUBCOMMANDS = {
     'acmix': 'hybrid_mm.analysis.benchmark_acmix',
     'local_attention': 'hybrid_mm.analysis.benchmark_local_attention',
     'neighborhood': 'hybrid_mm.analysis.benchmark_neighborhood',
+    'peripheral': 'hybrid_mm.analysis.benchmark_peripheral',
 }
 DTYPES = ('float32', 'float64', 'bfloat16', 'float16')
 
