@@ -14,6 +14,7 @@ from hybrid_mm.backbones.quadratic_attention import (
     QuadraticAttentionEncoder,
     QuadraticAttentionResNet,
 )
+from hybrid_mm.backbones.replknet import RepLKNet
 from hybrid_mm.backbones.resnet import ResNet
 from hybrid_mm.backbones.san import SAN
 from hybrid_mm.backbones.sasa import SASAResNet
@@ -37,6 +38,7 @@ __all__ = [
     'Pyramid',
     'QuadraticAttentionEncoder',
     'QuadraticAttentionResNet',
+    'RepLKNet',
     'ResNet',
     'SASAResNet',
     'SLaK',

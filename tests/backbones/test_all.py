@@ -74,6 +74,17 @@ CASES = {
     'san-patchwise': dict(type='hybrid_mm.SAN', arch=_SAN),
     'san-acmix': dict(type='hybrid_mm.SAN', acmix=True, arch=_SAN),
     'slak': dict(type='hybrid_mm.SLaK', arch=_CONVNEXT, kernel_sizes=[31, 13, 7, 3]),
+    'replknet': dict(
+        type='hybrid_mm.RepLKNet',
+        norm_outputs='all',
+        arch=dict(
+            kernel_sizes=[31, 13, 7, 5],
+            depths=[1, 2, 1, 1],
+            channels=[8, 12, 16, 20],
+            small_kernel=5,
+            dw_ratio=1.5,
+        ),
+    ),
     'pelk': dict(type='hybrid_mm.PeLK', arch=_CONVNEXT, layer_scale=1.0),
     'pelk-valid': dict(
         type='hybrid_mm.PeLK',
