@@ -198,7 +198,10 @@ class SparsityHook(Hook):
         names, parameters = zip(*weights.items(), strict=True)
         # the batch leaves no trace in running statistics
         buffers = copy.deepcopy(dict(model.named_buffers()))
-        batch = next(iter(runner.train_dataloader))
+        # not from an iterator of the loader: an infinite sampler does not survive a second one
+        loader = runner.train_dataloader
+        chosen = torch.randperm(len(loader.dataset))[: loader.batch_size].tolist()
+        batch = loader.collate_fn([loader.dataset[i] for i in chosen])
         with torch.enable_grad():
             data = model.data_preprocessor(batch, True)
             loss, _ = model.parse_losses(model(**data, mode='loss'))

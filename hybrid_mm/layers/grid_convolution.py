@@ -20,6 +20,7 @@ from hybrid_mm.layers.grid_axes import GridAxis, check_widths, expand, grid_axis
 IMPLS = ('auto', 'reference', *FORWARD)
 _DENSE = 4  # taps per weight up to which a dense convolution is among what 'auto' tries,
 _TAPS = 300  # and taps, on a CPU: larger kernels take it minutes
+_PROBE = 16  # channels that are measured on a CPU
 _SMALL = 32**2  # pixels up to which box sums beat the Fourier transform on a CPU
 
 
@@ -76,12 +77,7 @@ def grid_convolution(
     if torch.onnx.is_in_onnx_export():
         impl = 'reference'
     if impl == 'auto' and not torch.compiler.is_compiling():
-        candidates = _candidates(x, rows, columns)
-        # sizes to a fifth of an octave: training at many sizes measures each choice but once
-        sizes = tuple(round(5 * math.log2(size)) for size in x.shape)
-        kind = autotune.describe(x, weight)
-        key = (sizes, *(t[-2:] for t in kind), rows, columns)
-        impl = autotune.choose('grid_convolution', key, candidates, (x, weight))
+        impl = _choose(x, weight, rows, columns)
     return _run(impl, rows, columns)(x, weight)
 
 
@@ -131,6 +127,17 @@ def _fast(x: Tensor) -> list[str]:
     if x.device.type == 'cpu' and x.shape[2] * x.shape[3] > _SMALL:
         names.reverse()
     return ['fused', *names] if has_fused(x) else names
+
+
+def _choose(x: Tensor, weight: Tensor, rows: tuple[int, ...], columns: tuple[int, ...]) -> str:
+    """The fastest algorithm, measured once for sizes within half an octave."""
+    if not x.is_cuda:  # the time is proportional to images and channels: a few tell enough
+        x, weight = x[:1, :_PROBE], weight[:_PROBE]
+    sizes = tuple(round(2 * math.log2(size)) for size in x.shape)
+    kinds = tuple(kind[-2:] for kind in autotune.describe(x, weight))
+    candidates = _candidates(x, rows, columns)
+    key = sizes, kinds, rows, columns
+    return autotune.choose('grid_convolution', key, candidates, (x, weight))
 
 
 def _candidates(x: Tensor, rows: tuple[int, ...], columns: tuple[int, ...]) -> dict:

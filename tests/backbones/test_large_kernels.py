@@ -1,10 +1,10 @@
-"""SLaK and PeLK beyond the contract."""
+"""SLaK, PeLK and RepLKNet beyond the contract."""
 
 import pytest
 import torch
 from torch import nn
 
-from hybrid_mm.backbones import PeLK, SLaK
+from hybrid_mm.backbones import PeLK, RepLKNet, SLaK
 from hybrid_mm.backbones.pelk import PartialPeripheralConv2d
 from hybrid_mm.backbones.slak import slak_kernels
 
@@ -62,6 +62,60 @@ def test_parameters_of_slak(arch, kwargs, classifier, dense):
         assert on_meta(SLaK, arch, **kwargs) == dense
 
 
+@pytest.mark.parametrize(
+    'arch, trained, deployed, dense, norms',
+    [
+        ('31b', 79_864_168, 79_527_272, 78_837_120, 'none'),
+        ('31l', 172_671_016, 172_165_672, 171_130_944, 'none'),
+        ('xl', 335_435_752, 335_399_656, 333_390_336, 'all'),
+    ],
+)
+def test_parameters_of_replknet(arch, trained, deployed, dense, norms):
+    classifier = dict(norm_outputs='last', out_indices=(3,), classes=1000)
+    assert on_meta(RepLKNet, arch, **classifier) == trained
+    assert on_meta(RepLKNet, arch, deploy=True, **classifier) == deployed
+    assert on_meta(RepLKNet, arch, norm_outputs=norms) == dense
+
+
+REPLK = dict(
+    kernel_sizes=[31, 13, 7, 5],
+    depths=[1, 1, 2, 1],
+    channels=[8, 12, 16, 20],
+    small_kernel=5,
+    dw_ratio=1.5,
+)
+
+
+def test_classifier_weights_of_replknet_load_into_a_dense_network(tmp_path):
+    classifier = RepLKNet(REPLK, norm_outputs='last', out_indices=(3,))
+    torch.save(classifier.state_dict(), tmp_path / 'weights.pth')
+    for norms in ('none', 'all'):
+        model = RepLKNet(REPLK, norm_outputs=norms)
+        model.load_pretrained(str(tmp_path / 'weights.pth'))
+        name = 'stages.2.blocks.2.mixer.small.conv.weight'
+        assert torch.equal(model.state_dict()[name], classifier.state_dict()[name])
+
+
+def test_weights_of_mmpretrain_give_its_maps():
+    from mmpretrain.models.backbones import RepLKNet as Theirs
+
+    from hybrid_mm.convert import convert
+
+    arch = dict(
+        large_kernel_sizes=[31, 13, 7, 5],
+        layers=[1, 1, 2, 1],
+        channels=[8, 12, 16, 20],
+        small_kernel=5,
+        dw_ratio=1,
+    )
+    theirs = used(Theirs(arch, out_indices=(0, 1, 2, 3)))
+    ours = RepLKNet(dict(REPLK, dw_ratio=1), norm_outputs='all').double().eval()
+    ours.load_state_dict(convert(theirs.state_dict(), 'replknet'))
+    x = torch.rand(2, 3, 61, 85, dtype=torch.float64)
+    for a, b in zip(ours(x), theirs(x), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
 def used(model):
     """In double precision, with statistics and scales as after a training."""
     generator = torch.Generator().manual_seed(0)
@@ -79,6 +133,8 @@ def used(model):
         lambda: SLaK(TINY, (31, 13, 7, 5)),
         lambda: SLaK(TINY, (31, 13, 7, 5), decomposed=False),
         lambda: SLaK(TINY, (31, 13, 7, 5), norm_cfg=None),
+        lambda: RepLKNet(REPLK, norm_outputs='all'),
+        lambda: RepLKNet(dict(REPLK, small_kernel=None)),
         lambda: PeLK(TINY),
         lambda: PeLK(TINY, pos_embed='valid', **WIDE),
         lambda: PeLK(TINY, pos_embed='none', pos_embed_per_channel=True),
@@ -90,18 +146,25 @@ def test_deployed_network_computes_the_same(make):
     before = model(x)
     model.switch_to_deploy()
     names = set(model.state_dict())
-    assert not any('running_mean' in name or 'small' in name for name in names)
+    assert not any(word in name for word in ('mixer.large.norm', 'small') for name in names)
     model.switch_to_deploy()  # a second time changes nothing
     for a, b in zip(model(x), before, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
     assert not [name for name in names if name.endswith('pos_embed')]
 
 
-@pytest.mark.parametrize('kind, kwargs', [(PeLK, dict(pos_embed='valid')), (SLaK, {})])
-def test_deployed_weights_load_into_a_network_built_for_them(kind, kwargs):
-    model = kind(TINY, **kwargs)
+@pytest.mark.parametrize(
+    'make',
+    [
+        lambda **deploy: PeLK(TINY, pos_embed='valid', **deploy),
+        lambda **deploy: SLaK(TINY, **deploy),
+        lambda **deploy: RepLKNet(REPLK, **deploy),
+    ],
+)
+def test_deployed_weights_load_into_a_network_built_for_them(make):
+    model = make()
     model.switch_to_deploy()
-    kind(TINY, deploy=True, **kwargs).load_state_dict(model.state_dict())
+    make(deploy=True).load_state_dict(model.state_dict())
 
 
 def test_stripes_stay_stripes_when_merged():
@@ -190,5 +253,9 @@ def test_wrong_arguments():
         PeLK('tiny', partial_ratio=0)
     with pytest.raises(ValueError, match='kernel_size must be odd'):
         PeLK('tiny', (50, 49, 47, 13))
+    with pytest.raises(ValueError, match="norm_outputs must be 'none', 'all' or 'last', got 'bn'"):
+        RepLKNet('31b', norm_outputs='bn')
+    with pytest.raises(ValueError, match='small_kernel=5 must not be larger than the kernel of 3'):
+        RepLKNet(dict(REPLK, kernel_sizes=[3, 3, 3, 3]))
     with pytest.raises(ValueError, match='odd kernel size'):
         SLaK('tiny', (50, 49, 47, 13))

@@ -52,6 +52,15 @@ def _no_scope_left(monkeypatch):
     monkeypatch.setattr(DefaultScope, '_instance_dict', OrderedDict())
 
 
+def test_training_by_iterations(tmp_path):
+    hook = SparsityHook(0.4, interval=2)
+    run = runner(tmp_path, hook)
+    run._train_dataloader['sampler'] = dict(type='InfiniteSampler')
+    run._train_loop = dict(type='IterBasedTrainLoop', max_iters=7)
+    run.train()
+    assert run.iter == 7
+
+
 def zeros(model):
     return {n: (p == 0) for n, p in model.named_parameters() if p.ndim in (2, 4)}
 

@@ -1,0 +1,8 @@
+# As schedule_3x_adamw.py without weight decay for norms, as RepLKNet is trained. The learning rate
+# is the published one, one image to a GPU; how many GPUs is not published, 16 is our reading
+# (unverified).
+_base_ = './schedule_3x_adamw.py'
+
+_base_.param_scheduler[0].end = 500
+optim_wrapper = dict(
+    optimizer=dict(lr=4e-4), paramwise_cfg=dict(norm_decay_mult=0.0))

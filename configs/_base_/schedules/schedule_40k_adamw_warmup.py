@@ -1,0 +1,6 @@
+# As schedule_80k_adamw_warmup.py with half of the iterations.
+_base_ = './schedule_80k_adamw_warmup.py'
+
+train_cfg = dict(max_iters=40000, val_interval=4000)
+_base_.param_scheduler[0].end = 400
+_base_.param_scheduler[1].update(begin=400, end=40000)
