@@ -124,7 +124,8 @@ def used(model):
             tensor.uniform_(0.5, 2, generator=generator)
         elif tensor.is_floating_point():
             tensor.normal_(generator=generator)
-    return model.eval()
+    model.eval()
+    return model
 
 
 @pytest.mark.parametrize(

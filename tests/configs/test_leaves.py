@@ -124,7 +124,7 @@ def test_name_tells_batch_and_schedule(path):
     for tag, key, expected in (
         ('lsj-100e_', 'max_iters', 737500),
         ('_1x_', 'max_epochs', 12), ('-1x_', 'max_epochs', 12), ('_2x_', 'max_epochs', 24),
-        ('-3x_', 'max_epochs', 36),
+        ('-2x_', 'max_epochs', 24), ('-3x_', 'max_epochs', 36),
         ('-12e_', 'max_epochs', 12), ('-24e_', 'max_epochs', 24), ('-36e_', 'max_epochs', 36),
         ('-72e_', 'max_epochs', 72), ('-90e_', 'max_epochs', 90), ('-350e_', 'max_epochs', 350),
         ('-30e_', 'max_epochs', 30), ('-40e_', 'max_epochs', 40), ('-100e_', 'max_epochs', 100),

@@ -1,3 +1,4 @@
+import contextlib
 import os
 import subprocess
 import sys
@@ -6,6 +7,7 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
+import torch.utils.checkpoint
 
 from hybrid_mm.analysis.complexity import complexity
 from hybrid_mm.layers import native
@@ -122,6 +124,25 @@ def test_numbers_in_float32_and_below(impl, mean):
         found = grid_convolution(half, weight, GRIDS[51], impl=impl)
     assert found.dtype == torch.bfloat16
     assert (found - exact).abs().max() < 2**-8 * exact.abs().max()
+
+
+def test_measuring_inside_of_a_gradient_checkpoint():
+    layer = DepthwiseConv2d(3, 21)
+    x = torch.randn(1, 3, 22, 18, requires_grad=True)
+    out = torch.utils.checkpoint.checkpoint(
+        lambda x: layer(x * 2),
+        x,
+        use_reentrant=False,
+        context_fn=lambda: (contextlib.nullcontext(), once()),
+    )
+    (found,) = torch.autograd.grad(out.sum(), x)
+    (expected,) = torch.autograd.grad(layer(x * 2).sum(), x)
+    torch.testing.assert_close(found, expected)
+
+
+@contextlib.contextmanager
+def once():
+    yield
 
 
 def test_threads_do_not_change_the_result():
