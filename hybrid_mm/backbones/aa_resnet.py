@@ -87,21 +87,26 @@ class AAResNet(ResNet):
         reduction = site.reduction * site.stride * (1 + self.attn_downsample[site.stage])
         return tuple(-(-side // reduction) for side in self.canvas_size)
 
-    def make_spatial(self, site: Site) -> nn.Module:
-        """Attention-augmented convolution in the chosen stages."""
-        if not self.augmented[site.stage]:
-            return super().make_spatial(site)
+    def attention_widths(self, site: Site) -> tuple[int, int]:
+        """Key and value channels, all heads together."""
         heads = self.heads[site.stage]
         keys, values = (
             round(ratio[site.stage] * site.channels / heads) * heads
             for ratio in (self.kappa, self.upsilon)
         )
+        return max(keys, self.min_key_dim * heads), max(values, heads)
+
+    def make_spatial(self, site: Site) -> nn.Module:
+        """Attention-augmented convolution in the chosen stages."""
+        if not self.augmented[site.stage]:
+            return super().make_spatial(site)
+        keys, values = self.attention_widths(site)
         conv = AAConv2d(
             site.in_channels,
             site.channels,
-            key_channels=max(keys, self.min_key_dim * heads),
-            value_channels=max(values, heads),
-            heads=heads,
+            key_channels=keys,
+            value_channels=values,
+            heads=self.heads[site.stage],
             size=self.table_size(site),
             stride=site.stride,
             dilation=site.dilation,

@@ -4,6 +4,7 @@ from hybrid_mm.layers.augmented_convolution import AAConv2d
 from hybrid_mm.layers.bottleneck_attention import BottleneckAttention
 from hybrid_mm.layers.channel_gate import EfficientChannelGate, SqueezeExcite
 from hybrid_mm.layers.drop import DropPath, drop_path_schedule
+from hybrid_mm.layers.evolving_convolution import EvolvingAAConv2d
 from hybrid_mm.layers.halo_attention import HaloAttention
 from hybrid_mm.layers.large_kernel_attention import (
     LKA,
@@ -27,6 +28,7 @@ __all__ = [
     'BottleneckAttention',
     'DropPath',
     'EfficientChannelGate',
+    'EvolvingAAConv2d',
     'HaloAttention',
     'LKATrivial',
     'LSKATrivial',

@@ -36,7 +36,7 @@ from hybrid_mm.layers.relative_position import (
     relative_to_absolute,
 )
 
-_CHUNK = {'cpu': 2**19, 'cuda': 2**24}  # logits that are worked on at a time
+_CHUNK = {'cpu': 2**18, 'cuda': 2**24}  # logits that are worked on at a time
 
 
 def evolving_attention(
@@ -66,8 +66,8 @@ def evolving_attention(
         q: Queries, scaled already, (N, heads, H, W, d).
         k: Keys, (N, heads, H, W, d).
         v: Values, (N, heads, H, W, d_v).
-        rel_h: Row table, (heads or 1, 2 H - 1, d), by key - query + H - 1; None leaves both out.
-        rel_w: Column table, (heads or 1, 2 W - 1, d).
+        rel_h: Row table for all heads, (2 H - 1, d), by key - query + H - 1; None leaves both out.
+        rel_w: Column table, (2 W - 1, d).
         previous: Logits of the layer before, (N, heads, H W, H W).
         weight: Kernel of the convolution, (heads, heads, 3, 3); with ``previous`` only.
         bias: Its bias, (heads,).
@@ -80,8 +80,8 @@ def evolving_attention(
         The result (N, heads, H, W, d_v), and the logits L (N, heads, H W, H W) for the next layer.
 
     Raises:
-        ValueError: Logits of another size, one of ``previous``, ``weight`` and ``bias`` without the
-            others, an unknown impl.
+        ValueError: Logits or tables of another size, one of ``previous``, ``weight`` and ``bias``
+            without the others, an unknown impl.
     """
     check_impl(impl)
     n, heads, height, width, _ = q.shape
@@ -115,16 +115,12 @@ def evolving_attention(
 
 def _relative(q: Tensor, rel_h: Tensor, rel_w: Tensor) -> tuple[Tensor, Tensor]:
     """Terms by key row and by key column, (N, heads, H W, H) and (N, heads, H W, W)."""
-    if rel_h.shape[0] > 1:
-        parts = [
-            _relative(q[:, i : i + 1], rel_h[i : i + 1], rel_w[i : i + 1])
-            for i in range(rel_h.shape[0])
-        ]
-        return tuple(torch.cat(terms, 1) for terms in zip(*parts, strict=True))
-    # tables of offsets query - key
-    tables = (decomposed_tables(t[0].flip(0), (len(t[0]) + 1) // 2, (len(t[0]) + 1) // 2)
-              for t in (rel_h, rel_w))  # fmt: skip
-    row, column = decomposed_logits(q, *tables)
+    height, width = q.shape[2:4]
+    # those tables are by query - key
+    tables = decomposed_tables(rel_h.flip(0), height, height, resize=False)
+    row, column = decomposed_logits(
+        q, tables, decomposed_tables(rel_w.flip(0), width, width, resize=False)
+    )
     return row.flatten(2, 3).contiguous(), column.flatten(2, 3).contiguous()
 
 
@@ -135,8 +131,8 @@ def _plain(
     """The formulas one after the other."""
     logits = torch.einsum('nhyxd,nhvud->nhyxvu', q, k)
     if rel_h is not None:
-        columns = relative_to_absolute(torch.einsum('nhyxd,hud->nhyxu', q, rel_w.to(q.dtype)))
-        rows = torch.einsum('nhyxd,hvd->nhxyv', q, rel_h.to(q.dtype))
+        columns = relative_to_absolute(torch.einsum('nhyxd,ud->nhyxu', q, rel_w.to(q.dtype)))
+        rows = torch.einsum('nhyxd,vd->nhxyv', q, rel_h.to(q.dtype))
         rows = relative_to_absolute(rows).transpose(2, 3)
         logits = logits + rows[..., None] + columns[..., None, :]
     logits = logits.flatten(4, 5).flatten(2, 3)
@@ -171,9 +167,7 @@ def _chunks(logits: Tensor) -> Iterator[tuple[slice, slice, slice, slice]]:
             )  # fmt: skip
 
 
-def _logits(
-    q: Tensor, k: Tensor, row: Tensor | None, column: Tensor | None, rows: slice,
-) -> Tensor:
+def _logits(q: Tensor, k: Tensor, row: Tensor | None, column: Tensor | None, rows: slice) -> Tensor:
     """Logits of some queries before they evolve, (N, heads, rows, T)."""
     logits = torch.matmul(q[:, :, rows], k.transpose(2, 3))
     if row is not None:
@@ -195,15 +189,17 @@ def _evolve(
     with torch.autocast(q.device.type, enabled=False):
         for image, own, wide, inner in _chunks(logits):
             terms = [None if x is None else x[image] for x in (row, column)]
+            part = logits[image][:, :, own]
             if previous is None:
-                part = _logits(q[image], k[image], *terms, own)
+                part.copy_(_logits(q[image], k[image], *terms, own))
             else:
                 mixed = _logits(q[image], k[image], *terms, wide)
                 mixed.lerp_(previous[image][:, :, wide], beta)
-                part = F.conv2d(mixed, weight, bias, padding=1)[:, :, inner].relu_()
-                if alpha != 1:
-                    part = mixed[:, :, inner].lerp_(part, alpha)
-            logits[image][:, :, own] = part
+                convolved = F.conv2d(mixed, weight, bias, padding=1)[:, :, inner]
+                if alpha == 1:
+                    torch.clamp(convolved, min=0, out=part)
+                else:
+                    torch.lerp(mixed[:, :, inner], convolved.relu_(), alpha, out=part)
             out[image][:, :, own] = part.softmax(-1) @ v[image]
     return out, logits
 
@@ -249,14 +245,15 @@ def _evolve_backward(
                 mixed = _logits(q[image], k[image], *terms, wide)
                 mixed.lerp_(previous[image][:, :, wide], beta)
                 if alpha == 1:
-                    passed = up.masked_fill_(part <= 0, 0)
+                    passed = torch.ops.aten.threshold_backward(up, part, 0)
                 else:
                     # the outer rows would lack a neighbour
                     a, b = max(wide.start - 1, 0), min(wide.stop + 1, q.shape[2])
                     wider = _logits(q[image], k[image], *terms, slice(a, b))
                     wider.lerp_(previous[image][:, :, a:b], beta)
                     wider = F.conv2d(wider, weight, bias, padding=1)[:, :, wide.start - a :]
-                    passed = (up * alpha).masked_fill_(wider[:, :, : up.shape[2]] <= 0, 0)
+                    wider = wider[:, :, : up.shape[2]]
+                    passed = torch.ops.aten.threshold_backward(up * alpha, wider, 0)
                     del wider
                 down = F.conv2d(passed, flipped, padding=1)[:, :, inner]
                 if alpha != 1:
