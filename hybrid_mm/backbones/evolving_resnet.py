@@ -149,21 +149,8 @@ class EAAAResNet(AAResNet):
         """Evolving attention beside the convolution in the chosen stages."""
         if not self.augmented[site.stage]:
             return super().make_spatial(site)
-        keys, values = self.attention_widths(site)
-        return EvolvingAAConv2d(
-            site.in_channels,
-            site.channels,
-            key_channels=keys,
-            value_channels=values,
-            heads=self.heads[site.stage],
-            size=self.table_size(site),
-            stride=site.stride,
-            dilation=site.dilation,
-            attn_downsample=self.attn_downsample[site.stage],
-            evolves=self.evolves(site),
-            impl=self.impl,
-            **self.chain,
-        )
+        settings = self.layer_settings(site) | self.chain
+        return EvolvingAAConv2d(**settings, evolves=self.evolves(site))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Map an image (N, in_channels, H, W), H and W from 32, to the maps of ``out_indices``."""

@@ -74,7 +74,7 @@ def evolving_attention(
         alpha: Weight of the convolution.
         beta: Weight of the logits of the layer before.
         impl: 'engine', which keeps the logits and nothing else of their size, or 'reference', the
-            formulas as they stand, which keep five maps more.
+            formulas as they stand, which keep three such maps in a chain.
 
     Returns:
         The result (N, heads, H, W, d_v), and the logits L (N, heads, H W, H W) for the next layer.
