@@ -72,8 +72,11 @@ class _Sized(EAAAResNet):
 def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
     filters, depths = config.take('num_filters'), config.take('block_sizes')
     widths = [filters * 2**stage for stage in range(len(depths))]
-    stages = config.take('attention_stages')
-    down = config.take('downsample_attention_stage')
+    # the published code decides by the widths
+    wide = [stage for stage, width in enumerate(widths) if 4 * width >= 512]
+    stages = config.take('attention_stages', default=wide)
+    first = [stage for stage in wide if 4 * widths[stage] == 512]
+    down = config.take('downsample_attention_stage', default=first)
     down = down if isinstance(down, list) else [down]
     relative = config.take('relative', default=True)
     sizes = {s: _size(weights, f'resnet_model/asconv_{s}_0_0/') if relative else None
@@ -96,7 +99,10 @@ def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
         attn_downsample=tuple(stage in down for stage in range(len(depths))),
         out_indices=tuple(range(len(depths))),
     )  # fmt: skip
-    config.ignore(rel_table_size=('built for this input size',))
+    config.ignore(
+        rel_table_size=('built for this input size',), bottleneck=(True,), kernel_size=(7,),
+        conv_stride=(2,), first_pool_size=(3,), first_pool_stride=(2,), resnet_version=(1,),
+    )  # fmt: skip
     config.done()
     return load(model, convert(weights, _SOURCE))
 
