@@ -27,6 +27,7 @@ SUBCOMMANDS = {
     'evolving_attention': 'hybrid_mm.analysis.benchmark_evolving_attention',
     'local_attention': 'hybrid_mm.analysis.benchmark_local_attention',
     'neighborhood': 'hybrid_mm.analysis.benchmark_neighborhood',
+    'peripheral': 'hybrid_mm.analysis.benchmark_peripheral',
 }
 DTYPES = ('float32', 'float64', 'bfloat16', 'float16')
 

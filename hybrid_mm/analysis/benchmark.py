@@ -47,6 +47,7 @@ class Case:
         candidates: Functions of the inputs that return one tensor; the first is the baseline.
         unavailable: Candidates that cannot be measured here, with the reason.
         pixels: Size of the map, if the case is a point of a curve of time against size.
+        kernel_size: Size of the kernel, if it is one of a curve of time against that.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Case:
     candidates: Mapping[str, Callable[..., Tensor]]
     unavailable: Mapping[str, str] = field(default_factory=dict)
     pixels: int | None = None
+    kernel_size: int | None = None
 
 
 @dataclass
@@ -68,6 +70,7 @@ class Row:
     case: str
     candidate: str
     pixels: int | None = None
+    kernel_size: int | None = None
     difference: float | None = None
     inference_ms: float | None = None
     inference_ratio: float | None = None
@@ -189,14 +192,14 @@ def _check(runs: _Runs) -> list[Row]:
     leaves = [n for n, x in case.inputs.items() if x.requires_grad]
     rows = []
     for name in case.candidates:
-        row = Row(case.name, name, case.pixels)
+        row = Row(case.name, name, case.pixels, case.kernel_size)
         rows.append(row)
         with _out_of_memory_is_a_note(row):
             found = runs.training(name)
             expected = expected or found
             row.difference = _difference(case.name, name, found, expected, leaves)
     for name, reason in case.unavailable.items():
-        rows.append(Row(case.name, name, case.pixels, note=reason))
+        rows.append(Row(case.name, name, case.pixels, case.kernel_size, note=reason))
     return rows
 
 

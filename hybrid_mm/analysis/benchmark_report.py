@@ -48,6 +48,7 @@ HEAD = (
     'case', 'candidate', 'forward ms', 'x', 'with backward ms', 'x', 'peak MB',
     'peak with backward MB', 'x', 'kept MB', 'difference',
 )  # fmt: skip
+CURVES = dict(pixels='pixels', kernel_size='kernel size')
 LEGEND = (
     'Peak memory is what is allocated beyond the inputs, kept what is held between forward and '
     'backward besides the output; x is the multiple of the first candidate; the difference of '
@@ -110,12 +111,14 @@ def put_into(path: Path, name: str, text: str) -> None:
 
 
 def plot(name: str, rows: list[Row], path: Path) -> None:
-    """Draw time and memory as multiples of the baseline, and time against pixels if there is."""
+    """Draw time and memory as multiples of the baseline, and the curves of time if there are."""
     from matplotlib.figure import Figure
 
-    bars = [r for r in rows if r.training_ms is not None and r.pixels is None]
-    points = [r for r in rows if r.training_ms is not None and r.pixels is not None]
-    panels = 2 * bool(bars) + bool(points)
+    measured = [r for r in rows if r.training_ms is not None]
+    bars = [r for r in measured if all(getattr(r, key) is None for key in CURVES)]
+    curves = {key: [r for r in measured if getattr(r, key) is not None] for key in CURVES}
+    curves = {key: points for key, points in curves.items() if points}
+    panels = 2 * bool(bars) + len(curves)
     if not panels:
         return
     cases = len({row.case for row in bars})
@@ -140,10 +143,11 @@ def plot(name: str, rows: list[Row], path: Path) -> None:
         ax.axvline(1, color='black', linewidth=0.8)
         ax.set_xlabel(f'{title}, multiple of {candidates[0]}')
         ax.legend(fontsize='small')
-    for candidate in dict.fromkeys(r.candidate for r in points):
-        line = [(r.pixels, r.training_ms) for r in points if r.candidate == candidate]
-        axes[0].loglog(*zip(*sorted(line), strict=True), marker='o', label=candidate)
-        axes[0].set_xlabel('pixels')
-        axes[0].set_ylabel('ms')
-        axes[0].legend(fontsize='small')
+    for ax, (key, points) in zip(axes, curves.items(), strict=True):
+        for candidate in dict.fromkeys(r.candidate for r in points):
+            line = [(getattr(r, key), r.training_ms) for r in points if r.candidate == candidate]
+            ax.loglog(*zip(*sorted(line), strict=True), marker='o', label=candidate)
+        ax.set_xlabel(CURVES[key])
+        ax.set_ylabel('ms')
+        ax.legend(fontsize='small')
     figure.savefig(path, dpi=120)

@@ -6,6 +6,7 @@ pass runs on the meta device and computes nothing. Biases, normalisation, activa
 elementwise products, interpolation and NMS are not counted.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -183,8 +184,15 @@ def _evolution(q, k, v, row, column, previous, weight, *_, **__) -> int:
     return 2 * n * heads * tokens**2 * (dim + v[-1] + convolution)
 
 
+def _grid_convolution(x, weight, *_, **__) -> int:
+    """Operations of a depthwise convolution with shared taps: one product per shared weight."""
+    n, _, height, width = x
+    return 2 * n * height * width * math.prod(weight)
+
+
 _ENGINE = {
     torch.ops.hybrid_mm.evolving_attention: _evolution,
+    torch.ops.hybrid_mm.grid_convolution: _grid_convolution,
     torch.ops.hybrid_mm.mix_and_shift: _mix_and_shift,
     torch.ops.hybrid_mm.tiled_attention: _attention,
     torch.ops.hybrid_mm.aggregate_taps: _aggregation,

@@ -9,14 +9,17 @@ from hybrid_mm.backbones.evolving_resnet import EAAAResNet
 from hybrid_mm.backbones.halonet import HaloNet
 from hybrid_mm.backbones.lesa import LESAResNet
 from hybrid_mm.backbones.nat import NAT, DiNAT, DiNATs
+from hybrid_mm.backbones.pelk import PeLK
 from hybrid_mm.backbones.pvt import PVT
 from hybrid_mm.backbones.quadratic_attention import (
     QuadraticAttentionEncoder,
     QuadraticAttentionResNet,
 )
+from hybrid_mm.backbones.replknet import RepLKNet
 from hybrid_mm.backbones.resnet import ResNet
 from hybrid_mm.backbones.san import SAN
 from hybrid_mm.backbones.sasa import SASAResNet
+from hybrid_mm.backbones.slak import SLaK
 from hybrid_mm.backbones.van import VAN
 
 __all__ = [
@@ -33,9 +36,12 @@ __all__ = [
     'EAAAResNet',
     'HaloNet',
     'LESAResNet',
+    'PeLK',
     'Pyramid',
     'QuadraticAttentionEncoder',
     'QuadraticAttentionResNet',
+    'RepLKNet',
     'ResNet',
     'SASAResNet',
+    'SLaK',
 ]

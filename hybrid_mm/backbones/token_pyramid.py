@@ -70,8 +70,12 @@ class TokenPyramid(Pyramid):
         for i, stage in enumerate(self.stages[: self.out_indices[-1] + 1]):
             x = stage(x)
             if i in self.out_indices:
-                outs.append(stage.norm(x).permute(0, 3, 1, 2).contiguous())
+                outs.append(self.returned_map(i, x))
         return tuple(outs)
+
+    def returned_map(self, stage: int, x: Tensor) -> Tensor:
+        """The map (N, H, W, C) of a stage as it is returned, (N, C, H, W)."""
+        return self.stages[stage].norm(x).permute(0, 3, 1, 2).contiguous()
 
     def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
         """Load a state dict in our layout.

@@ -4,10 +4,12 @@ from hybrid_mm.engine.amp import AutocastOptimWrapper
 from hybrid_mm.engine.distributed import DeviceAwareDistributedDataParallel
 from hybrid_mm.engine.layer_decay import LayerDecayOptimWrapperConstructor
 from hybrid_mm.engine.mixing_rates import MixingRatesHook
+from hybrid_mm.engine.sparsity import SparsityHook
 
 __all__ = [
     'AutocastOptimWrapper',
     'DeviceAwareDistributedDataParallel',
     'LayerDecayOptimWrapperConstructor',
     'MixingRatesHook',
+    'SparsityHook',
 ]

@@ -13,11 +13,13 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     Source: "ELECTRA" (arXiv 2003.10555), section 3.3, as BEiT and its followers apply it to
     backbones. Everything behind the backbone keeps the full rate. Layers are counted by the
-    backbone's ``get_layer_depth``; a model without one is a ``TypeError``.
+    backbone's ``get_layer_depth``, or by stages and ``get_stage_depth``; a model without it is a
+    ``TypeError``.
 
-    ``paramwise_cfg`` takes ``layer_decay_rate`` in (0, 1] beside the keys of MMEngine's
-    ``DefaultOptimWrapperConstructor``, which keep their meaning (``flat_decay_mult=0`` for one:
-    no weight decay on biases, norms and layer scales).
+    ``paramwise_cfg`` takes ``layer_decay_rate`` in (0, 1] and ``layer_decay_by``, 'layer' (the
+    default) or 'stage', beside the keys of MMEngine's ``DefaultOptimWrapperConstructor``, which
+    keep their meaning (``flat_decay_mult=0`` for one: no weight decay on biases, norms and layer
+    scales).
 
     Example:
         >>> optim_wrapper = dict(
@@ -34,6 +36,10 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 'paramwise_cfg needs layer_decay_rate in (0, 1], '
                 f'got layer_decay_rate={self.layer_decay_rate}'
             )
+        by = paramwise_cfg.get('layer_decay_by', 'layer')
+        if by not in ('layer', 'stage'):
+            raise ValueError(f"layer_decay_by must be 'layer' or 'stage', got {by!r}")
+        self.count = f'get_{by}_depth'
         super().__init__(optim_wrapper_cfg, paramwise_cfg)
 
     def add_params(self, params: list[dict], module: nn.Module, prefix: str = '', **kwargs) -> None:
@@ -42,9 +48,9 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if prefix:  # MMEngine descends through the submodules by this method
             return
         backbone = getattr(module, 'backbone', None)
-        if not hasattr(backbone, 'get_layer_depth'):
+        if not hasattr(backbone, self.count):
             raise TypeError(
-                f'layer-wise decay needs model.backbone.get_layer_depth, which '
+                f'layer-wise decay needs model.backbone.{self.count}, which '
                 f'{type(backbone).__name__} lacks'
             )
         names = {id(p): name for name, p in module.named_parameters()}
@@ -52,7 +58,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         for group in params:
             (parameter,) = group['params']
             name = names[id(parameter)]
-            layer, total = backbone.get_layer_depth(name, 'backbone.')
+            layer, total = getattr(backbone, self.count)(name, 'backbone.')
             scales[layer] = self.layer_decay_rate ** (total - 1 - layer)
             group['lr'] = group.get('lr', self.base_lr) * scales[layer]
         table = ', '.join(f'{layer}: {scale:.3g}' for layer, scale in sorted(scales.items()))

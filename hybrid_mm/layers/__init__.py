@@ -5,6 +5,7 @@ from hybrid_mm.layers.bottleneck_attention import BottleneckAttention
 from hybrid_mm.layers.channel_gate import EfficientChannelGate, SqueezeExcite
 from hybrid_mm.layers.drop import DropPath, drop_path_schedule
 from hybrid_mm.layers.evolving_convolution import EvolvingAAConv2d
+from hybrid_mm.layers.grid_convolution import DepthwiseConv2d, grid_convolution
 from hybrid_mm.layers.halo_attention import HaloAttention
 from hybrid_mm.layers.large_kernel_attention import (
     LKA,
@@ -26,6 +27,7 @@ __all__ = [
     'AAConv2d',
     'AttentionStem',
     'BottleneckAttention',
+    'DepthwiseConv2d',
     'DropPath',
     'EfficientChannelGate',
     'EvolvingAAConv2d',
@@ -42,5 +44,6 @@ __all__ = [
     'build_large_kernel_attention',
     'decompose_kernel',
     'drop_path_schedule',
+    'grid_convolution',
     'resize_relative_table',
 ]

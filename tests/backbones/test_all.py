@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import hybrid_mm.registry  # noqa: F401
 from hybrid_mm.backbones import Pyramid
+from hybrid_mm.backbones.convnext_frame import ConvNeXtFrame
 from hybrid_mm.registry import MODELS
 
 _VAN = dict(
@@ -32,6 +33,7 @@ _SAN = dict(stem_channels=32, stem_depth=1, stem_kernel_size=3, depths=[1, 2, 1,
 _PVT = dict(depths=[1, 2, 1, 1], embed_dims=[8, 12, 16, 24], heads=[1, 2, 2, 3],
             mlp_ratios=[2, 2, 2, 2], reductions=[8, 4, 2, 1])  # fmt: skip
 _NAT = dict(embed_dim=8, depths=[1, 2, 1, 1], heads=[1, 2, 2, 4], mlp_ratio=2.0, layer_scale=None)
+_CONVNEXT = dict(depths=[1, 2, 1, 1], dims=[8, 12, 16, 20])
 CASES = {
     'van-lka': dict(**_VAN, attention='lka'),
     'van-lska-k35': dict(**_VAN, attention='lska', kernel_size=35),
@@ -77,6 +79,28 @@ CASES = {
     'san-pairwise': dict(type='hybrid_mm.SAN', attention='pairwise', arch=_SAN),
     'san-patchwise': dict(type='hybrid_mm.SAN', arch=_SAN),
     'san-acmix': dict(type='hybrid_mm.SAN', acmix=True, arch=_SAN),
+    'slak': dict(type='hybrid_mm.SLaK', arch=_CONVNEXT, kernel_sizes=[31, 13, 7, 3]),
+    'replknet': dict(
+        type='hybrid_mm.RepLKNet',
+        norm_outputs='all',
+        arch=dict(
+            kernel_sizes=[31, 13, 7, 5],
+            depths=[1, 2, 1, 1],
+            channels=[8, 12, 16, 20],
+            small_kernel=5,
+            dw_ratio=1.5,
+        ),
+    ),
+    'pelk': dict(type='hybrid_mm.PeLK', arch=_CONVNEXT, layer_scale=1.0),
+    'pelk-valid': dict(
+        type='hybrid_mm.PeLK',
+        arch=_CONVNEXT,
+        kernel_sizes=[101, 69, 67, 13],
+        center_size=7,
+        partial_ratio=1.0,
+        pos_embed='valid',
+        pos_embed_per_channel=True,
+    ),
     'halonet': dict(
         type='hybrid_mm.HaloNet',
         zero_init_residual=False,
@@ -127,8 +151,9 @@ def build(cfg, **kwargs):
     return MODELS.build({**cfg, **kwargs})
 
 
-def ceil(value, stride):
-    return -(-value // stride)
+def rows(cfg, value, stride):
+    cut = cfg['type'].split('.')[1] in {'PeLK', 'SLaK'}  # patches at the border that are not whole
+    return value // stride if cut else -(-value // stride)
 
 
 def test_every_registered_backbone_has_a_case():
@@ -151,7 +176,7 @@ def test_any_size(cfg, size, training):
     model = build(cfg, drop_path_rate=0.2).train(training)
     maps = model(torch.rand(2, 3, *size))
     for stride, channels, out in zip(STRIDES, model.out_channels, maps, strict=True):
-        assert out.shape == (2, channels, ceil(size[0], stride), ceil(size[1], stride))
+        assert out.shape == (2, channels, *(rows(cfg, value, stride) for value in size))
         assert out.isfinite().all()
 
 
@@ -267,6 +292,8 @@ def test_unknown_arch_names_the_nearest():
 
 def test_layer_depths_grow_from_input_to_output(cfg):
     model = build(cfg)
+    if isinstance(model, ConvNeXtFrame):
+        pytest.skip('counts layers as ConvNeXt does, see test_large_kernels.py')
     ids = [model.get_layer_depth(f'backbone.{n}', 'backbone.')[0] for n, _ in
            model.named_parameters()]  # fmt: skip
     total = model.get_layer_depth('neck.conv.weight', 'backbone.')

@@ -123,12 +123,13 @@ def test_name_tells_batch_and_schedule(path):
     loop = cfg.train_cfg
     for tag, key, expected in (
         ('lsj-100e_', 'max_iters', 737500),
-        ('_1x_', 'max_epochs', 12), ('_2x_', 'max_epochs', 24), ('-3x_', 'max_epochs', 36),
+        ('_1x_', 'max_epochs', 12), ('-1x_', 'max_epochs', 12), ('_2x_', 'max_epochs', 24),
+        ('-3x_', 'max_epochs', 36),
         ('-12e_', 'max_epochs', 12), ('-24e_', 'max_epochs', 24), ('-36e_', 'max_epochs', 36),
         ('-72e_', 'max_epochs', 72), ('-90e_', 'max_epochs', 90), ('-350e_', 'max_epochs', 350),
         ('-30e_', 'max_epochs', 30), ('-40e_', 'max_epochs', 40), ('-100e_', 'max_epochs', 100),
         ('-130e_', 'max_epochs', 130), ('-150e_', 'max_epochs', 150),
-        ('-300e_', 'max_epochs', 300), ('_in1k', 'max_epochs', 310),
+        ('-120e_', 'max_epochs', 120), ('-300e_', 'max_epochs', 300), ('_in1k', 'max_epochs', 310),
         ('-50e_', 'max_iters', 368750), ('-40k_', 'max_iters', 40000),
         ('-80k_', 'max_iters', 80000), ('-160k_', 'max_iters', 160000),
     ):  # fmt: skip

@@ -1,0 +1,9 @@
+# The recipe is that of SLaK; the paper gives no details of its own (unverified).
+_base_ = './pelk-tiny_upernet_4xb4-160k_ade20k-512x512.py'
+
+checkpoint = 'checkpoints/pelk-small_in1k.pth'
+model = dict(
+    backbone=dict(
+        arch='small',
+        drop_path_rate=0.3,
+        init_cfg=dict(checkpoint=checkpoint)))

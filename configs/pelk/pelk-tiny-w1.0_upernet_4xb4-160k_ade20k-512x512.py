@@ -1,0 +1,20 @@
+# Ours: as wide as ConvNeXt and without sparsity, which is faster with as many parameters.
+_base_ = [
+    '../_base_/models/upernet_r50.py',
+    '../_base_/datasets/ade20k.py',
+    '../_base_/schedules/schedule_160k_adamw_convnext.py',
+    '../_base_/default_runtime_seg.py'
+]
+
+checkpoint = 'checkpoints/pelk-tiny-w1.0_in1k.pth'
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='hybrid_mm.PeLK',
+        arch='tiny',
+        width_factor=1.0,
+        drop_path_rate=0.4,
+        layer_scale=1.0,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
+    decode_head=dict(in_channels=[96, 192, 384, 768]),
+    auxiliary_head=dict(in_channels=384))

@@ -1,0 +1,108 @@
+"""SLaK: ConvNeXt-like networks with kernels of 51x51 and more as two stripes.
+
+Status: complete; checked number by number against the official code.
+
+Source: "More ConvNets in the 2020s: Scaling up Kernels Beyond 51x51 using Sparsity" (arXiv
+2207.03620), section 3. The sparsity is the part of a hook of the training.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import nn
+
+from hybrid_mm.backbones.convnext_frame import ConvNeXtFrame, ParallelKernels
+from hybrid_mm.layers import DepthwiseConv2d
+from hybrid_mm.registry import MODELS
+
+
+def slak_kernels(
+    channels: int,
+    kernel_size: int,
+    small_kernel: int = 5,
+    decomposed: bool = True,
+    norm_cfg: dict | None = None,
+) -> ParallelKernels:
+    """The convolutions of a block: two stripes, or one large kernel, and a small kernel.
+
+    Args:
+        channels: Channels C.
+        kernel_size: Odd size K of the large kernel.
+        small_kernel: Odd size N: width of the stripes K x N and N x K, and size of the small
+            kernel, which there is only if N < K.
+        decomposed: Stripes; else one K x K kernel.
+        norm_cfg: Batch normalisation behind each, or None for none.
+
+    Raises:
+        ValueError: An even size.
+    """
+    if decomposed:
+        sizes = dict(tall=(kernel_size, small_kernel), wide=(small_kernel, kernel_size))
+    else:
+        sizes = dict(large=(kernel_size, kernel_size))
+    if small_kernel < kernel_size:
+        sizes['small'] = (small_kernel, small_kernel)
+    kernels = {name: DepthwiseConv2d(channels, size, bias=False) for name, size in sizes.items()}
+    return ParallelKernels(kernels, norm_cfg)
+
+
+@MODELS.register_module()
+class SLaK(ConvNeXtFrame):
+    """SLaK.
+
+    Maps of any image size from 32 x 32 up, also smaller than the kernels: a map has
+    floor(H / stride) rows.
+
+    Args:
+        arch: 'tiny', 'small', 'base' or 'large', or a dict with ``depths`` and ``dims``, one entry
+            per stage.
+        kernel_sizes: Odd sizes of the kernels of the stages.
+        small_kernel: Width of the stripes and size of the small kernel.
+        decomposed: Two stripes for every kernel; else dense kernels.
+        norm_cfg: Batch normalisation: ``dict(type='BN')`` or ``dict(type='SyncBN')``, or None for
+            the form without it.
+        width_factor: What the numbers of channels are multiplied by: 1.3 for the sparse networks
+            of the paper.
+        **kwargs: See :class:`~hybrid_mm.backbones.convnext_frame.ConvNeXtFrame`.
+
+    Raises:
+        ValueError: An unknown variant, or an even kernel.
+
+    Example:
+        >>> import torch
+        >>> from hybrid_mm.backbones import SLaK
+        >>> maps = SLaK('tiny').eval()(torch.rand(1, 3, 97, 131))
+        >>> [tuple(m.shape) for m in maps]
+        [(1, 124, 24, 32), (1, 249, 12, 16), (1, 499, 6, 8), (1, 998, 3, 4)]
+    """
+
+    arch_zoo: ClassVar = {
+        'tiny': dict(depths=[3, 3, 9, 3], dims=[96, 192, 384, 768]),
+        'small': dict(depths=[3, 3, 27, 3], dims=[96, 192, 384, 768]),
+        'base': dict(depths=[3, 3, 27, 3], dims=[128, 256, 512, 1024]),
+        'large': dict(depths=[3, 3, 27, 3], dims=[192, 384, 768, 1536]),
+    }
+    arch_aliases: ClassVar = {'t': 'tiny', 's': 'small', 'b': 'base', 'l': 'large'}
+
+    def __init__(
+        self,
+        arch: str | dict = 'tiny',
+        kernel_sizes: Sequence[int] = (51, 49, 47, 13),
+        small_kernel: int = 5,
+        decomposed: bool = True,
+        norm_cfg: dict | None = dict(type='BN'),  # noqa: B006
+        width_factor: float = 1.3,
+        **kwargs,
+    ) -> None:
+        stages = len(self.resolve_arch(arch)['depths'])
+        if len(kernel_sizes) != stages:
+            raise ValueError(
+                f'kernel_sizes needs one entry per stage ({stages}), got {len(kernel_sizes)}'
+            )
+        self._kernel_sizes = tuple(kernel_sizes)
+        self._settings = dict(small_kernel=small_kernel, decomposed=decomposed, norm_cfg=norm_cfg)
+        super().__init__(arch, width_factor, **kwargs)
+
+    def make_mixer(self, stage: int, channels: int) -> nn.Module:
+        """Large kernels of a block."""
+        return slak_kernels(channels, self._kernel_sizes[stage], **self._settings)

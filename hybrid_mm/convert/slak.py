@@ -1,0 +1,47 @@
+"""Layout of SLaK, which PeLK, without official weights, shares by our choice."""
+
+from hybrid_mm.convert.core import Source, StateDict, register, rename
+
+_BLOCK = r'stages\.(\d+)\.(\d+)\.'
+_OURS = r'stages.\1.blocks.\2.'
+_LEAF = r'\.(\w+)'
+# the stripes have two names in the official code
+_KERNELS = {
+    r'(?:LoRA|Decom)1': 'tall',
+    r'(?:LoRA|Decom)2': 'wide',
+    'lkb_origin': 'large',
+    'small_conv': 'small',
+}
+_RULES = [
+    (rf'downsample_layers\.0\.0{_LEAF}', r'stages.0.embed.conv.\1'),
+    (rf'downsample_layers\.0\.1{_LEAF}', r'stages.0.embed.norm.\1'),
+    (rf'downsample_layers\.([1-9])\.0{_LEAF}', r'stages.\1.downsample.norm.\2'),
+    (rf'downsample_layers\.([1-9])\.1{_LEAF}', r'stages.\1.downsample.conv.\2'),
+    (rf'{_BLOCK}gamma', rf'{_OURS}gamma'),
+    (rf'{_BLOCK}norm{_LEAF}', rf'{_OURS}norm.\3'),
+    (rf'{_BLOCK}pwconv([12]){_LEAF}', rf'{_OURS}mlp.fc\3.\4'),
+    *(
+        (rf'{_BLOCK}large_kernel\.{theirs}\.{part}{_LEAF}', rf'{_OURS}mixer.{ours}.{name}.\3')
+        for theirs, ours in _KERNELS.items()
+        for part, name in (('conv', 'conv'), ('bn', 'norm'))
+    ),
+    (r'pos_embeds\.(\d+)', r'stages.\1.pos_embed'),
+    (rf'norm(\d){_LEAF}', r'stages.\1.norm.\2'),
+    (rf'norm{_LEAF}', r'stages.last.norm.\1'),
+    (rf'head{_LEAF}', r'head.\1'),
+]
+
+
+def _matches(keys: set[str]) -> bool:
+    first = 'stages.0.0.large_kernel.'
+    return 'downsample_layers.0.0.weight' in keys and any(k.startswith(first) for k in keys)
+
+
+def _convert(state: StateDict) -> StateDict:
+    renamed = rename(state, _RULES, 'slak')
+    stages = {key.split('.')[1] for key in renamed if key.startswith('stages.')} - {'last'}
+    last = max(stages, key=int, default='0')
+    return {key.replace('stages.last.', f'stages.{last}.'): v for key, v in renamed.items()}
+
+
+register('slak', Source('SLaK (VITA-Group/SLaK), PeLK', _matches, _convert))

@@ -1,0 +1,137 @@
+"""Groups of taps that share a weight, on one axis of a kernel."""
+
+import ctypes
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Block(NamedTuple):
+    """The 2^level offsets from ``offset`` on."""
+
+    level: int
+    offset: int
+
+    @property
+    def size(self) -> int:
+        """Number of offsets."""
+        return 1 << self.level
+
+
+class GridAxis(NamedTuple):
+    """Groups of offsets of a centred kernel, as far as they lead from pixel to pixel of a map.
+
+    Attributes:
+        first: Index of the first group that does so; ``len(groups)`` follow one another.
+        groups: Blocks of every group, ascending.
+    """
+
+    first: int
+    groups: tuple[tuple[Block, ...], ...]
+
+    @property
+    def part(self) -> slice:
+        """Which groups these are among all of the axis."""
+        return slice(self.first, self.first + len(self.groups))
+
+    @property
+    def levels(self) -> int:
+        """Number of levels of blocks."""
+        return 1 + max(block.level for group in self.groups for block in group)
+
+    @property
+    def begin(self) -> int:
+        """Smallest offset."""
+        return self.groups[0][0].offset
+
+    @property
+    def widths(self) -> list[int]:
+        """Offsets in every group."""
+        return [sum(block.size for block in group) for group in self.groups]
+
+    @property
+    def reach(self) -> int:
+        """Largest offset without its sign."""
+        return max(-self.begin, self.begin + sum(self.widths) - 1)
+
+
+@functools.lru_cache(4096)
+def grid_axis(widths: tuple[int, ...], size: int) -> GridAxis:
+    """Axis of a kernel of groups with these widths, on a map of a size.
+
+    Offsets that lead out of the map from everywhere are left out: their weights meet zeros only.
+    """
+    offset, first, groups = -(sum(widths) // 2), 0, []
+    for width in widths:
+        begin, end = max(offset, 1 - size), min(offset + width, size)
+        offset += width
+        if begin >= end:
+            first += not groups
+            continue
+        blocks = []
+        while begin < end:
+            blocks.append(Block((end - begin).bit_length() - 1, begin))
+            begin += blocks[-1].size
+        groups.append(tuple(blocks))
+    return GridAxis(first, tuple(groups))
+
+
+def check_widths(widths: Sequence[int], axis: str) -> tuple[int, ...]:
+    """Widths of groups as a tuple.
+
+    Raises:
+        ValueError: A width below 1, or an even sum of widths.
+    """
+    widths = tuple(int(width) for width in widths)
+    if not widths or min(widths) < 1 or sum(widths) % 2 == 0:
+        raise ValueError(
+            f'the widths of the groups of {axis} must be at least 1 and add up to an odd kernel '
+            f'size, got {list(widths)} (sum {sum(widths)})'
+        )
+    return widths
+
+
+def expand(weight: Tensor, rows: Sequence[int], columns: Sequence[int]) -> Tensor:
+    """Weights (C, groups, groups) repeated over their taps, (C, sum(rows), sum(columns))."""
+    for dim, widths in ((1, rows), (2, columns)):
+        index = [group for group, width in enumerate(widths) for _ in range(width)]
+        if len(index) > len(widths):
+            weight = weight.index_select(dim, weight.new_tensor(index).long())
+    return weight
+
+
+def sum_groups(taps: Tensor, rows: Sequence[int], columns: Sequence[int]) -> Tensor:
+    """Adjoint of :func:`expand`: sums of (C, sum(rows), sum(columns)) over groups of taps."""
+    for dim, widths in ((1, rows), (2, columns)):
+        if len(widths) < taps.shape[dim]:
+            taps = torch.stack([t.sum(dim) for t in taps.split(list(widths), dim)], dim)
+    return taps
+
+
+class CAxis(ctypes.Structure):
+    """``axis`` of ``native/grid_convolution.c``."""
+
+    _fields_ = (
+        ('groups', ctypes.c_long),
+        ('levels', ctypes.c_long),
+        ('first', ctypes.POINTER(ctypes.c_long)),
+        ('level', ctypes.POINTER(ctypes.c_long)),
+        ('offset', ctypes.POINTER(ctypes.c_long)),
+    )
+
+
+@functools.lru_cache(4096)
+def c_axis(axis: GridAxis) -> CAxis:
+    """The axis for the compiled kernel."""
+    blocks = [block for group in axis.groups for block in group]
+    first = [0]
+    for group in axis.groups:
+        first.append(first[-1] + len(group))
+    arrays = (
+        (ctypes.c_long * len(numbers))(*numbers)
+        for numbers in (first, [b.level for b in blocks], [b.offset for b in blocks])
+    )
+    return CAxis(len(axis.groups), axis.levels, *arrays)  # which keeps the arrays

@@ -1,0 +1,216 @@
+"""Depthwise convolution whose taps share weights over the boxes of a grid.
+
+With groups of one tap only it is a plain depthwise convolution, and with large kernels the fastest
+one here; with groups that grow outwards it is the peripheral convolution of PeLK (arXiv
+2403.07589), section 3.1.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hybrid_mm.layers import autotune
+from hybrid_mm.layers.grid_algorithms import FORWARD, WEIGHT_GRADIENT, has_fused
+from hybrid_mm.layers.grid_axes import GridAxis, check_widths, expand, grid_axis
+
+IMPLS = ('auto', 'reference', *FORWARD)
+_DENSE = 4  # taps per weight up to which a dense convolution is among what 'auto' tries,
+_TAPS = 300  # and taps, on a CPU: larger kernels take it minutes
+_SMALL = 32**2  # pixels up to which box sums beat the Fourier transform on a CPU
+
+
+def check_impl(impl: str) -> None:
+    """Check the name of an algorithm.
+
+    Raises:
+        ValueError: No such algorithm.
+    """
+    if impl not in IMPLS:
+        raise ValueError(f'impl must be one of {", ".join(IMPLS)}, got {impl!r}')
+
+
+def grid_convolution(
+    x: Tensor,
+    weight: Tensor,
+    rows: Sequence[int],
+    columns: Sequence[int] | None = None,
+    impl: str = 'auto',
+) -> Tensor:
+    """Depthwise convolution with stride 1, zero padding and shared taps.
+
+    ``y[c, p] = sum_ab weight[c, a, b] * (sum of x[c] over box (a, b) around p)``: one product per
+    shared weight and pixel, not one per tap. Kept for the backward pass are x and the weights.
+    Computed in float32 (float64 for such x), whatever the type of x and under autocast.
+
+    Args:
+        x: (N, C, H, W), of any strides, also smaller than the kernel.
+        weight: (C, len(rows), len(columns)).
+        rows: Heights of the groups of taps; they add up to the odd height of the kernel.
+        columns: Widths of the groups, by default ``rows``.
+        impl: 'bmm' (sums by doubling and a batched product), 'fft', 'fused' (a kernel in C,
+            compiled at its first use; CPU only), 'reference' (expanded weights and
+            ``conv2d``), or 'auto', the fastest of these for a shape, measured at its first call.
+
+    Returns:
+        (N, C, H, W) in the type of x.
+
+    Raises:
+        ValueError: Shapes that do not fit, an even kernel, or an unknown impl.
+        RuntimeError: 'fused' without a compiler or away from the CPU.
+    """
+    rows = check_widths(rows, 'rows')
+    columns = rows if columns is None else check_widths(columns, 'columns')
+    check_impl(impl)
+    if x.ndim != 4 or weight.shape != (x.shape[1], len(rows), len(columns)):
+        raise ValueError(
+            f'a grid of {len(rows)} x {len(columns)} groups and x of shape {tuple(x.shape)} need '
+            f'weight (C, {len(rows)}, {len(columns)}) and x (N, C, H, W), got weight '
+            f'{tuple(weight.shape)}'
+        )
+    accurate = torch.float64 if x.dtype == torch.float64 else torch.float32
+    weight = weight.to(accurate)
+    if torch.onnx.is_in_onnx_export():
+        impl = 'reference'
+    if impl == 'auto' and not torch.compiler.is_compiling():
+        candidates = _candidates(x, rows, columns)
+        # sizes to a fifth of an octave: training at many sizes measures each choice but once
+        sizes = tuple(round(5 * math.log2(size)) for size in x.shape)
+        kind = autotune.describe(x, weight)
+        key = (sizes, *(t[-2:] for t in kind), rows, columns)
+        impl = autotune.choose('grid_convolution', key, candidates, (x, weight))
+    return _run(impl, rows, columns)(x, weight)
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """Depthwise convolution with stride 1 that keeps height and width, also with large kernels.
+
+    Its state dict is that of ``nn.Conv2d``. It differs in time and memory: the kernels of torch
+    need 4 to 20 times as long to train on a CPU.
+
+    Args:
+        channels: Channels.
+        kernel_size: Odd height and width.
+        bias: Whether to add a bias.
+        impl: Algorithm, see :func:`grid_convolution`.
+
+    Raises:
+        ValueError: An even kernel, or an unknown impl.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int | tuple[int, int],
+        bias: bool = True,
+        impl: str = 'auto',
+    ) -> None:
+        check_impl(impl)
+        size = (kernel_size,) * 2 if isinstance(kernel_size, int) else tuple(kernel_size)
+        self.rows, self.columns = (
+            check_widths([1] * width, axis)
+            for width, axis in zip(size, ('rows', 'columns'), strict=True)
+        )
+        padding = tuple(width // 2 for width in size)
+        super().__init__(channels, channels, size, 1, padding, groups=channels, bias=bias)
+        self.impl = impl
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve (N, C, H, W)."""
+        weight = self.weight.squeeze(1)
+        x = grid_convolution(x, weight, self.rows, self.columns, self.impl)
+        return x if self.bias is None else x + self.bias[:, None, None].to(x.dtype)
+
+
+def _fast(x: Tensor) -> list[str]:
+    """Algorithms for large kernels, the likely best first: the choice without measuring."""
+    names = ['bmm', 'fft']
+    if x.device.type == 'cpu' and x.shape[2] * x.shape[3] > _SMALL:
+        names.reverse()
+    return ['fused', *names] if has_fused(x) else names
+
+
+def _candidates(x: Tensor, rows: tuple[int, ...], columns: tuple[int, ...]) -> dict:
+    """What 'auto' measures."""
+    names, taps = _fast(x), sum(rows) * sum(columns)
+    if taps <= _DENSE * len(rows) * len(columns) and (x.is_cuda or taps <= _TAPS):
+        names.append('reference')
+    return {name: _run(name, rows, columns) for name in names}
+
+
+def _run(
+    impl: str, rows: tuple[int, ...], columns: tuple[int, ...]
+) -> Callable[[Tensor, Tensor], Tensor]:
+    if impl == 'reference':
+        return partial(_reference, rows=rows, columns=columns)
+    return partial(_grid_convolution, rows=rows, columns=columns, impl=impl)
+
+
+def _reference(
+    x: Tensor, weight: Tensor, rows: tuple[int, ...], columns: tuple[int, ...]
+) -> Tensor:
+    padding = sum(rows) // 2, sum(columns) // 2
+    dense = expand(weight, rows, columns).unsqueeze(1)
+    with torch.autocast(x.device.type, enabled=False):
+        out = F.conv2d(x.to(weight.dtype), dense, None, 1, padding, groups=len(dense))
+    return out.to(x.dtype)
+
+
+def _axes(x: Tensor, rows: list[int], columns: list[int]) -> tuple[GridAxis, GridAxis]:
+    return grid_axis(tuple(rows), x.shape[2]), grid_axis(tuple(columns), x.shape[3])
+
+
+@torch.library.custom_op('hybrid_mm::grid_convolution', mutates_args=())
+def _grid_convolution(
+    x: Tensor, weight: Tensor, rows: Sequence[int], columns: Sequence[int], impl: str
+) -> Tensor:
+    axes = _axes(x, rows, columns)
+    impl = _fast(x)[0] if impl == 'auto' else impl  # in compiled graphs, which measure nothing
+    weight = weight[:, axes[0].part, axes[1].part]
+    with torch.autocast(x.device.type, enabled=False):
+        return FORWARD[impl](x.to(weight.dtype), weight, *axes).to(x.dtype)
+
+
+@_grid_convolution.register_fake
+def _(x, weight, rows, columns, impl):
+    return x.new_empty(x.shape)
+
+
+@torch.library.custom_op('hybrid_mm::grid_convolution_weight', mutates_args=())
+def _weight_gradient(
+    x: Tensor, grad: Tensor, weight: Tensor, rows: Sequence[int], columns: Sequence[int], impl: str
+) -> Tensor:
+    axes = _axes(x, rows, columns)
+    impl = _fast(x)[0] if impl == 'auto' else impl
+    found = torch.zeros_like(weight)
+    with torch.autocast(x.device.type, enabled=False):
+        x, grad = x.to(weight.dtype), grad.to(weight.dtype)
+        found[:, axes[0].part, axes[1].part] = WEIGHT_GRADIENT[impl](x, grad, *axes)
+    return found
+
+
+@_weight_gradient.register_fake
+def _(x, grad, weight, rows, columns, impl):
+    return torch.empty_like(weight)
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    x, weight, ctx.rows, ctx.columns, ctx.impl = inputs
+    ctx.save_for_backward(x, weight)
+
+
+def _differentiate(ctx, grad):
+    x, weight = ctx.saved_tensors
+    grad_x = grad_weight = None
+    if ctx.needs_input_grad[0]:
+        mirrored = weight.flip(1, 2)
+        grad_x = _grid_convolution(grad, mirrored, ctx.rows[::-1], ctx.columns[::-1], ctx.impl)
+    if ctx.needs_input_grad[1]:
+        grad_weight = _weight_gradient(x, grad, weight, ctx.rows, ctx.columns, ctx.impl)
+    return grad_x, grad_weight, None, None, None
+
+
+_grid_convolution.register_autograd(_differentiate, setup_context=_setup_context)

@@ -1,0 +1,194 @@
+"""SLaK and PeLK beyond the contract."""
+
+import pytest
+import torch
+from torch import nn
+
+from hybrid_mm.backbones import PeLK, SLaK
+from hybrid_mm.backbones.pelk import PartialPeripheralConv2d
+from hybrid_mm.backbones.slak import slak_kernels
+
+TINY = dict(depths=[1, 1, 2, 1], dims=[8, 12, 16, 20])
+WIDE = dict(kernel_sizes=(101, 69, 67, 13), center_size=7)
+
+
+def parameters(model):
+    return sum(p.numel() for p in model.parameters())
+
+
+def on_meta(kind, *args, classes=0, **kwargs):
+    with torch.device('meta'):
+        model = kind(*args, **kwargs)
+        head = nn.Linear(model.stage_channels[-1], classes) if classes else nn.Identity()
+    return parameters(model) + parameters(head)
+
+
+@pytest.mark.parametrize(
+    'arch, kwargs, classifier, dense',
+    [
+        ('tiny', {}, 47_927_974, 46_930_718),
+        ('small', {}, 84_522_442, 83_525_186),
+        ('base', {}, 149_137_818, 147_808_144),
+        ('tiny', WIDE, 48_066_646, 47_069_390),
+        ('base', WIDE, 149_569_698, 148_240_024),
+        ('tiny', dict(width_factor=1), 28_681_108, None),
+        ('small', dict(width_factor=1), 50_483_284, None),
+        ('base', dict(width_factor=1), 88_935_132, None),
+        ('tiny', dict(width_factor=1, **WIDE), 28_790_980, None),
+        ('base', dict(width_factor=1, **WIDE), 89_271_084, None),
+    ],
+)
+def test_parameters_of_pelk(arch, kwargs, classifier, dense):
+    assert on_meta(PeLK, arch, out_indices=(3,), classes=1000, **kwargs) == classifier
+    if dense:
+        assert on_meta(PeLK, arch, **kwargs) == dense
+
+
+@pytest.mark.parametrize(
+    'arch, kwargs, classifier, dense',
+    [
+        ('tiny', {}, 50_703_838, 49_706_582),
+        ('small', {}, 91_131_820, 90_134_564),
+        ('base', {}, 157_950_792, 156_621_118),
+        ('tiny', dict(kernel_sizes=(31, 29, 27, 13)), 49_581_838, None),
+        ('tiny', dict(kernel_sizes=(61, 59, 57, 13)), 51_264_838, None),
+        ('tiny', dict(width_factor=1), 30_816_232, None),
+        ('tiny', dict(width_factor=1, decomposed=False), 38_605_768, None),
+    ],
+)
+def test_parameters_of_slak(arch, kwargs, classifier, dense):
+    assert on_meta(SLaK, arch, out_indices=(3,), classes=1000, **kwargs) == classifier
+    if dense:
+        assert on_meta(SLaK, arch, **kwargs) == dense
+
+
+def used(model):
+    """In double precision, with statistics and scales as after a training."""
+    generator = torch.Generator().manual_seed(0)
+    for name, tensor in model.double().state_dict().items():
+        if name.endswith('running_var') or name.endswith('norm.weight'):
+            tensor.uniform_(0.5, 2, generator=generator)
+        elif tensor.is_floating_point():
+            tensor.normal_(generator=generator)
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    'make',
+    [
+        lambda: SLaK(TINY, (31, 13, 7, 5)),
+        lambda: SLaK(TINY, (31, 13, 7, 5), decomposed=False),
+        lambda: SLaK(TINY, (31, 13, 7, 5), norm_cfg=None),
+        lambda: PeLK(TINY),
+        lambda: PeLK(TINY, pos_embed='valid', **WIDE),
+        lambda: PeLK(TINY, pos_embed='none', pos_embed_per_channel=True),
+        lambda: PeLK(TINY, pos_embed='bias', pos_embed_per_channel=True, partial_ratio=1.0),
+    ],
+)
+def test_deployed_network_computes_the_same(make):
+    model, x = used(make()), torch.rand(1, 3, 64, 97, dtype=torch.float64)
+    before = model(x)
+    model.switch_to_deploy()
+    names = set(model.state_dict())
+    assert not any('running_mean' in name or 'small' in name for name in names)
+    model.switch_to_deploy()  # a second time changes nothing
+    for a, b in zip(model(x), before, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+    assert not [name for name in names if name.endswith('pos_embed')]
+
+
+@pytest.mark.parametrize('kind, kwargs', [(PeLK, dict(pos_embed='valid')), (SLaK, {})])
+def test_deployed_weights_load_into_a_network_built_for_them(kind, kwargs):
+    model = kind(TINY, **kwargs)
+    model.switch_to_deploy()
+    kind(TINY, deploy=True, **kwargs).load_state_dict(model.state_dict())
+
+
+def test_stripes_stay_stripes_when_merged():
+    kernels = slak_kernels(4, 51, norm_cfg=dict(type='BN'))
+    kernels.switch_to_deploy()
+    shapes = {name: tuple(p.shape) for name, p in kernels.named_parameters()}
+    assert shapes == {
+        'tall.conv.weight': (4, 1, 51, 5),
+        'tall.conv.bias': (4,),
+        'wide.conv.weight': (4, 1, 5, 51),
+    }
+
+
+def test_small_kernel_that_does_not_fit_the_grid():
+    mixer = PartialPeripheralConv2d(8, 4, 51, 5, dict(type='BN'), center_size=3)
+    with pytest.raises(ValueError, match=r'5x5 kernel cannot be merged into the grid \[10, 8'):
+        mixer.switch_to_deploy()
+    assert mixer.large.conv.bias is None  # nothing was merged
+
+
+def test_no_small_kernel_as_large_as_the_large_one():
+    assert 'small' not in slak_kernels(4, 7, 7).names
+    assert slak_kernels(4, 7, 100 + 1).names == ['tall', 'wide']
+
+
+def test_channels_beyond_the_partial_ratio_pass():
+    mixer = PartialPeripheralConv2d(8, 3, 13, 5, dict(type='BN'), pos_embed='none')
+    x = torch.rand(2, 8, 9, 9)
+    assert torch.equal(mixer(x)[:, 3:], x[:, 3:])
+
+
+def test_embedding_gets_no_gradient_in_front_of_a_batch_norm():
+    for mode, gets in (('bias', False), ('valid', True)):
+        model = PeLK(TINY, layer_scale=1.0, pos_embed=mode).double().train()
+        outs = model(torch.rand(2, 3, 64, 64, dtype=torch.float64))
+        sum((out * torch.randn_like(out)).sum() for out in outs).backward()
+        largest = [stage.pos_embed.grad.abs().max() for stage in model.stages]
+        assert min(largest) > 1e-4 if gets else max(largest) < 1e-12
+
+
+@pytest.mark.parametrize('arch, last', [('tiny', 6), ('small', 12)])
+def test_layers_are_counted_as_convnext_does(arch, last):
+    with torch.device('meta'):
+        model = PeLK(arch)
+    layers = {
+        'stages.0.embed.conv.weight': 0,
+        'stages.0.blocks.2.gamma': 1,
+        'stages.0.pos_embed': 1,
+        'stages.1.downsample.norm.bias': 2,
+        'stages.1.blocks.0.mixer.large.conv.weight': 2,
+        'stages.2.downsample.conv.weight': 3,
+        'stages.2.blocks.2.mlp.fc1.weight': 3,
+        'stages.2.blocks.8.mlp.fc1.weight': 5,
+        'stages.3.downsample.conv.weight': last,
+        'stages.3.blocks.0.gamma': last,
+        'stages.3.norm.weight': last + 1,
+    }
+    for name, layer in layers.items():
+        assert name in dict(model.named_parameters())
+        assert model.get_layer_depth(f'backbone.{name}', 'backbone.') == (layer, last + 2)
+    assert model.get_layer_depth('neck.weight', 'backbone.') == (last + 1, last + 2)
+    if last == 12:
+        name = 'stages.2.blocks.26.gamma'
+        assert model.get_layer_depth(name)[0] == 11
+    stages = [model.get_stage_depth(name)[0] for name in layers]
+    assert stages == [0, 1, 1, 0, 2, 0, 3, 3, 0, 4, last + 1]
+
+
+def test_pooled_map_is_normalised_behind_the_mean():
+    model = SLaK(TINY, (7, 7, 7, 7), out_indices=(3,)).eval()
+    pooled = SLaK(TINY, (7, 7, 7, 7), out_indices=(3,), pooled=True).eval()
+    pooled.load_state_dict(model.state_dict())
+    x = torch.rand(2, 3, 64, 64)
+    model.stages[3].norm = nn.Identity()
+    mean = model(x)[0].mean((2, 3))
+    norm = pooled.stages[3].norm
+    torch.testing.assert_close(pooled(x)[0][..., 0, 0], norm(mean))
+
+
+def test_wrong_arguments():
+    with pytest.raises(ValueError, match=r'kernel_sizes needs one entry per stage \(4\), got 2'):
+        SLaK('tiny', (7, 7))
+    with pytest.raises(ValueError, match=r'grids needs one entry per stage \(4\), got 1'):
+        PeLK('tiny', grids=[[1]])
+    with pytest.raises(ValueError, match=r'partial_ratio must lie in \(0, 1\], got 0'):
+        PeLK('tiny', partial_ratio=0)
+    with pytest.raises(ValueError, match='kernel_size must be odd'):
+        PeLK('tiny', (50, 49, 47, 13))
+    with pytest.raises(ValueError, match='odd kernel size'):
+        SLaK('tiny', (50, 49, 47, 13))

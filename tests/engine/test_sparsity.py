@@ -1,0 +1,153 @@
+from collections import OrderedDict
+
+import pytest
+import torch
+from mmengine.model import BaseModel
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+from torch import nn
+
+from hybrid_mm.engine.sparsity import SparsityHook, prune_and_grow, sparse_layer_densities
+
+
+class Model(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+        self.norm = nn.BatchNorm2d(8)
+        self.embed = nn.Parameter(torch.ones(1, 6, 6))
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, inputs, labels=None, mode='tensor'):
+        x = self.head(self.norm(self.conv(inputs)).relu().mean((2, 3)) * self.embed.mean())
+        return dict(loss=nn.functional.cross_entropy(x, labels)) if mode == 'loss' else x
+
+
+def data():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(16, 3, 8, 8, generator=generator)
+    return [dict(inputs=image, labels=i % 4) for i, image in enumerate(images)]
+
+
+def runner(work_dir, hook, epochs=3, model=None, **kwargs):
+    return Runner(
+        model or Model(),
+        str(work_dir),
+        train_dataloader=dict(
+            dataset=data(), batch_size=4, num_workers=0, collate_fn=dict(type='default_collate'),
+            sampler=dict(type='DefaultSampler', shuffle=True)),
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.05)),
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1)),
+        custom_hooks=[hook],
+        default_scope='mmengine',
+        randomness=dict(seed=0),
+        experiment_name=f'{work_dir.name}{epochs}',
+        **kwargs,
+    )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _no_scope_left(monkeypatch):
+    monkeypatch.setattr(DefaultScope, '_instance_dict', OrderedDict())
+
+
+def zeros(model):
+    return {n: (p == 0) for n, p in model.named_parameters() if p.ndim in (2, 4)}
+
+
+def test_training_keeps_the_share_of_zeros_and_exchanges_them(tmp_path):
+    hook = SparsityHook(0.4, interval=3, prune_rate=0.5)
+    run = runner(tmp_path, hook)
+    seen = []
+    after = hook.after_train_iter
+
+    def watch(runner, *args, **kwargs):
+        after(runner, *args, **kwargs)
+        seen.append(zeros(runner.model))
+        for name, mask in hook.masks.items():
+            assert (dict(runner.model.named_parameters())[name][~mask] == 0).all()
+
+    hook.after_train_iter = watch
+    run.train()
+    assert set(hook.masks) <= {'conv.weight', 'head.weight'} and hook.masks
+    total = sum(z.numel() for z in seen[-1].values())
+    dead = sum(m.numel() - int(m.sum()) for m in hook.masks.values())
+    assert 0.2 < dead / total < 0.6
+    first, last = seen[0], seen[-1]
+    assert any((first[n] != last[n]).any() for n in first)
+    assert not (run.model.norm.weight == 0).any() and (run.model.embed != 0).all()
+
+
+def test_resumed_training_goes_on_with_the_same_masks(tmp_path):
+    hook = SparsityHook(0.4, interval=3)
+    runner(tmp_path, hook, 2).train()
+    saved = torch.load(tmp_path / 'epoch_2.pth', weights_only=False)['hybrid_mm_sparsity']
+    assert saved and all(torch.equal(saved[n], hook.masks[n]) for n in saved)
+    again = SparsityHook(0.4)  # exchanges nothing more
+    run = runner(tmp_path, again, 3, resume=True)
+    run.train()
+    assert run.iter == 12
+    assert all(torch.equal(saved[n], again.masks[n]) for n in saved)
+
+
+def test_fine_tuning_keeps_the_zeros_of_loaded_weights(tmp_path):
+    model = Model()
+    with torch.no_grad():
+        model.conv.weight[:, 1] = 0
+    run = runner(tmp_path, SparsityHook(init='zeros', scope='conv'), 1, model)
+    run.train()
+    assert (run.model.conv.weight[:, 1] == 0).all()
+    assert (run.model.conv.weight[:, 0] != 0).all() and (run.model.head.weight != 0).all()
+
+
+def test_first_batch_leaves_no_trace(tmp_path):
+    hook = SparsityHook()
+    run = runner(tmp_path, hook)
+    run._train_loop = run.build_train_loop(run._train_loop)
+    hook.before_train(run)
+    model = run.model
+    assert (model.norm.running_mean == 0).all() and model.norm.num_batches_tracked == 0
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_densities_follow_the_scores():
+    weights = dict(a=torch.ones(10), b=torch.ones(10), c=torch.ones(20))
+    gradients = dict(a=torch.full((10,), 3.0), b=-torch.arange(10.0) / 10, c=torch.zeros(20))
+    found = sparse_layer_densities(weights, gradients, 15 / 40)
+    assert found == pytest.approx(dict(a=1.0, b=0.5, c=0.0))
+
+
+def test_exchange_takes_the_smallest_and_adds_as_many():
+    weight = torch.arange(1.0, 10001).view(100, 100)
+    mask = torch.arange(10000).view(100, 100) < 5000
+    new = prune_and_grow(weight * mask, mask, 0.1)
+    assert not new.flatten()[:500].all() and new.flatten()[500:5000].all()
+    assert int(new.sum()) == pytest.approx(5000, abs=120)
+    assert int(new[50:].sum()) > 300
+
+
+def test_rate_falls_by_a_cosine():
+    hook = SparsityHook(prune_rate=0.5)
+    rates = [hook.rate(p) for p in (0, 0.5, 1)]
+    assert rates == pytest.approx([0.5, 0.2525, 0.005])
+
+
+def test_wrong_arguments(tmp_path):
+    for kwargs, message in (
+        (dict(init='erk'), "init must be 'snip' or 'zeros'"),
+        (dict(sparsity=1.0), r'sparsity must lie in \(0, 1\)'),
+        (dict(init='zeros', interval=10), 'got 10'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            SparsityHook(**kwargs)
+    with pytest.raises(ValueError, match=r"under scope='backbone\.'"):
+        runner(tmp_path, SparsityHook(scope='backbone.')).train()
+    with pytest.raises(ValueError, match='found no zeros'):
+        runner(tmp_path, SparsityHook(init='zeros'), 4).train()
+    hook = SparsityHook()
+    hook.masks = {'conv.weight': torch.ones(2, 2) > 0}
+    with pytest.raises(
+        ValueError, match=r'mask \(2, 2\) of conv\.weight, the model \(8, 3, 3, 3\)'
+    ):
+        runner(tmp_path, hook, 5).train()

@@ -1,0 +1,90 @@
+"""RepLKNet by its official arguments."""
+
+from torch import Tensor, nn
+
+from hybrid_mm.backbones import RepLKNet
+from hybrid_mm.backbones.convnext_frame import ParallelKernels
+from hybrid_mm.backbones.replknet import ConvFFN, RepLKBlock
+from hybrid_mm.convert import convert
+from hybrid_mm.layers import DepthwiseConv2d
+from mappings.common import Classifier, Config, convert_part, load
+
+_NORM = dict(type='BN')
+
+
+def _merge(model: nn.Module, merged: bool) -> nn.Module:
+    for module in list(model.modules()):
+        if merged and isinstance(module, ParallelKernels):
+            module.switch_to_deploy()
+    return model
+
+
+def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
+    if config.take('ffn_ratio', default=4) != 4:
+        raise ValueError('cannot map an ffn_ratio other than 4')
+    classes = config.take('num_classes')
+    dense = 'head.weight' not in weights
+    if dense:
+        norms = 'all' if config.take('norm_intermediate_features', default=False) else 'none'
+    else:
+        norms = 'last'
+    merged = bool(config.take('small_kernel_merged', default=False))
+    arch = dict(
+        kernel_sizes=config.take('large_kernel_sizes'),
+        depths=config.take('layers'),
+        channels=config.take('channels'),
+        small_kernel=config.take('small_kernel'),
+        dw_ratio=config.take('dw_ratio', default=1),
+    )
+    indices = config.take('out_indices') if dense else None
+    model = RepLKNet(
+        arch,
+        config.take('in_channels', default=3),
+        tuple(indices) if indices is not None else (3,),
+        norms,
+        deploy=merged,
+    )
+    config.ignore(
+        drop_path_rate=..., use_checkpoint=..., use_sync_bn=..., out_indices=(None,),
+        norm_intermediate_features=...,
+    )  # fmt: skip
+    config.done()
+    state = convert(weights, 'replknet')
+    return load(model, state) if dense else Classifier(model, classes).load(state)
+
+
+def build(module: str, config: dict, weights: dict[str, Tensor]) -> nn.Module:
+    """Make our module for a reference one."""
+    config = Config(config)
+    if module == 'RepLKNet':
+        return _network(config, weights)
+    config.ignore(drop_path=...)
+    if module == 'RepLKBlock':
+        merged = bool(config.take('small_kernel_merged', default=False))
+        channels, mid = config.take('in_channels'), config.take('dw_channels')
+        size, small = config.take('block_lk_size'), config.take('small_kernel')
+        model = _merge(RepLKBlock(channels, mid, size, small, 0.0, _NORM), merged)
+        config.done()
+        part = 'stages.0.blocks.0.'
+        return load(model, convert_part(weights, part, part, 'replknet'))
+    if module == 'ConvFFN':
+        channels, hidden = config.take('in_channels'), config.take('internal_channels')
+        config.ignore(out_channels=(channels,))
+        model = ConvFFN(channels, hidden, 0.0, _NORM)
+        config.done()
+        part = 'stages.0.blocks.1.'
+        return load(model, convert_part(weights, part, part, 'replknet'))
+    if module == 'ReparamLargeKernelConv':
+        channels = config.take('in_channels')
+        config.ignore(out_channels=(channels,), groups=(channels,), stride=(1,))
+        sizes = dict(large=config.take('kernel_size'))
+        if (small := config.take('small_kernel')) is not None:
+            sizes['small'] = small
+        kernels = {n: DepthwiseConv2d(channels, size, bias=False) for n, size in sizes.items()}
+        merged = bool(config.take('small_kernel_merged', default=False))
+        model = _merge(ParallelKernels(kernels, _NORM), merged)
+        config.done()
+        part = 'stages.0.blocks.0.'
+        names = f'{part}large_kernel.', f'{part}mixer.'
+        return load(model, convert_part(weights, *names, 'replknet'))
+    raise ValueError(f'unknown module {module!r}')

@@ -1,0 +1,85 @@
+"""Merge what training needs and inference does not: parallel kernels, norms, position embeddings.
+
+python tools/reparameterize.py CONFIG work_dirs/try/epoch_36.pth deployed.pth
+python tools/test.py CONFIG deployed.pth --cfg-options model.backbone.deploy=True
+
+For every network with a `switch_to_deploy` (SLaK, PeLK). The merged model is compared with the
+original one on a random image before it is written.
+"""
+
+import os
+import sys
+
+from hybrid_mm.engine import cli
+
+TOLERANCE = 1e-4
+
+
+@cli.tool
+def main(argv=None):
+    """Run the tool."""
+    parser = cli.parser(__doc__)
+    parser.add_argument('config', help='config file of the model')
+    parser.add_argument('checkpoint', help='checkpoint of the model as it was trained')
+    parser.add_argument('output', help='file to write (.pth)')
+    parser.add_argument(
+        '--shape',
+        nargs=2,
+        type=int,
+        metavar=('H', 'W'),
+        default=(224, 320),
+        help='size of the image for the comparison (default: 224 320)',
+    )
+    cli.add_config_options(parser)
+    args = parser.parse_args(argv)
+
+    import torch
+    from mmengine.registry import MODELS, init_default_scope
+
+    import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X')
+    from hybrid_mm.engine.checkpoint import load_weights, read_checkpoint, without_init_cfg
+
+    cfg = cli.load_config(args.config, args.cfg_options)
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    model = MODELS.build(without_init_cfg(cfg.model)).eval()
+    backbone = model.backbone
+    if not hasattr(backbone, 'switch_to_deploy'):
+        raise cli.UserError(
+            f'{args.config}: {type(backbone).__name__} has nothing to merge (no switch_to_deploy)'
+        )
+    if cfg.model.backbone.get('deploy'):
+        raise cli.UserError(f'{args.config}: model.backbone.deploy=True is the merged form already')
+    checkpoint = read_checkpoint(args.checkpoint)
+    load_weights(model, checkpoint, args.checkpoint)
+
+    before = sum(p.numel() for p in backbone.parameters())
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(1, backbone.in_channels, *args.shape, generator=generator)
+    with torch.no_grad():
+        expected = backbone(image)
+        try:
+            backbone.switch_to_deploy()
+        except ValueError as error:
+            raise cli.UserError(f'{args.config}: {error}') from error
+        found = backbone(image)
+    worst = max(
+        ((a - b).abs().max() / b.abs().max()).item() for a, b in zip(found, expected, strict=True)
+    )
+    if not worst <= TOLERANCE:
+        raise cli.UserError(
+            f'the merged backbone differs by {worst:.1e} of its largest value (allowed '
+            f'{TOLERANCE:.0e}); nothing was written. Weights that are not finite, or statistics '
+            'of batch norms near zero, do that'
+        )
+    os.makedirs(os.path.dirname(args.output) or '.', exist_ok=True)
+    meta = dict(checkpoint.get('meta') or {}, reparameterized=True)
+    torch.save(dict(state_dict=model.state_dict(), meta=meta), args.output)
+    after = sum(p.numel() for p in backbone.parameters())
+    print(
+        f'{args.output}: backbone of {after:,} parameters (before: {before:,}), largest difference '
+        f'{worst:.1e}; use it with --cfg-options model.backbone.deploy=True'
+    )
+
+
+if __name__ == '__main__':
+    sys.exit(main())
