@@ -37,6 +37,7 @@ from hybrid_mm.layers.relative_position import (
 )
 
 _CHUNK = {'cpu': 2**18, 'cuda': 2**24}  # logits that are worked on at a time
+_ROWS = 32  # and queries at least, for each piece computes a row above and below again
 
 
 def evolving_attention(
@@ -156,7 +157,7 @@ def _chunks(logits: Tensor) -> Iterator[tuple[slice, slice, slice, slice]]:
     n, heads, queries, keys = logits.shape
     limit = _CHUNK.get(logits.device.type, _CHUNK['cuda'])
     images = max(1, limit // (heads * queries * keys))
-    rows = max(1, min(queries, limit // (heads * keys)))
+    rows = min(queries, max(_ROWS, limit // (heads * keys)))
     for image in range(0, n, images):
         for first in range(0, queries, rows):
             last = min(first + rows, queries)
