@@ -177,6 +177,13 @@ def _mix_and_shift(x, fc, bias, weight, **_) -> int:
     return 2 * n * dim * height * width * taps * (maps + outputs * kernel**2)
 
 
+def _evolution(q, k, v, row, column, previous, weight, *_, **__) -> int:
+    """Operations of evolving attention: two products, and a convolution of the logits."""
+    n, heads, tokens, dim = q
+    convolution = 9 * heads if weight else 0
+    return 2 * n * heads * tokens**2 * (dim + v[-1] + convolution)
+
+
 def _grid_convolution(x, weight, *_, **__) -> int:
     """Operations of a depthwise convolution with shared taps: one product per shared weight."""
     n, _, height, width = x
@@ -184,6 +191,7 @@ def _grid_convolution(x, weight, *_, **__) -> int:
 
 
 _ENGINE = {
+    torch.ops.hybrid_mm.evolving_attention: _evolution,
     torch.ops.hybrid_mm.grid_convolution: _grid_convolution,
     torch.ops.hybrid_mm.mix_and_shift: _mix_and_shift,
     torch.ops.hybrid_mm.tiled_attention: _attention,

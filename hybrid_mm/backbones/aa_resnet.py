@@ -87,28 +87,31 @@ class AAResNet(ResNet):
         reduction = site.reduction * site.stride * (1 + self.attn_downsample[site.stage])
         return tuple(-(-side // reduction) for side in self.canvas_size)
 
-    def make_spatial(self, site: Site) -> nn.Module:
-        """Attention-augmented convolution in the chosen stages."""
-        if not self.augmented[site.stage]:
-            return super().make_spatial(site)
+    def layer_settings(self, site: Site) -> dict[str, Any]:
+        """Arguments of the augmented convolution at a place."""
         heads = self.heads[site.stage]
         keys, values = (
             round(ratio[site.stage] * site.channels / heads) * heads
             for ratio in (self.kappa, self.upsilon)
         )
-        conv = AAConv2d(
-            site.in_channels,
-            site.channels,
+        return dict(
+            in_channels=site.in_channels,
+            out_channels=site.channels,
             key_channels=max(keys, self.min_key_dim * heads),
             value_channels=max(values, heads),
             heads=heads,
             size=self.table_size(site),
             stride=site.stride,
             dilation=site.dilation,
-            bias=False,
             attn_downsample=self.attn_downsample[site.stage],
             impl=self.impl,
         )
+
+    def make_spatial(self, site: Site) -> nn.Module:
+        """Attention-augmented convolution in the chosen stages."""
+        if not self.augmented[site.stage]:
+            return super().make_spatial(site)
+        conv = AAConv2d(**self.layer_settings(site), bias=False)
         for part in (conv.conv_out, conv.qkv_conv, conv.attn_out):
             nn.init.kaiming_normal_(part.weight, mode='fan_out', nonlinearity='relu')
         return conv

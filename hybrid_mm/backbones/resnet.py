@@ -263,6 +263,10 @@ class ResNet(Pyramid):
         """Norm behind that operator; ``nn.Identity()`` where the operator has its own."""
         return build_norm(self.norm_cfg, site.channels)
 
+    def block_class(self, site: Site) -> type[ResidualBlock]:
+        """Class of the block around that operator."""
+        return Bottleneck if self.settings['bottleneck'] else BasicBlock
+
     # --------------------------------------------------------------------------------------------
 
     def build(self) -> None:
@@ -290,7 +294,7 @@ class ResNet(Pyramid):
         self.finish()
 
     def _block(self, in_channels: int, out_channels: int, site: Site, rate: float) -> nn.Module:
-        kind = Bottleneck if self.settings['bottleneck'] else BasicBlock
+        kind = self.block_class(site)
         spatial, norm = self.make_spatial(site), self.make_spatial_norm(site)
         block = kind(in_channels, out_channels, site, spatial, norm, self.norm_cfg, rate)
         if self.zero_init_residual:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybrid_mm.layers.heads import merge_heads, split_heads
 from hybrid_mm.layers.local_attention import global_attention
 from hybrid_mm.layers.relative_position import RelativePosition2d
 
@@ -89,20 +90,21 @@ class AAConv2d(nn.Module):
         dim = key_channels // heads
         self.relative = None if size is None else RelativePosition2d(size, dim)
 
-    def attention(self, x: Tensor) -> Tensor:
-        """Attention branch (N, in_channels, H, W) -> (N, value_channels, H', W')."""
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        """Scaled queries, keys and values (N, heads, H', W', d), and the relative tables."""
         qkv = self.qkv_conv(x)
-        q, k, v = (
-            part.unflatten(1, (self.heads, -1)).permute(0, 1, 3, 4, 2)
-            for part in qkv.split(self.widths, dim=1)
-        )
+        q, k, v = (split_heads(part, self.heads) for part in qkv.split(self.widths, dim=1))
         tables = {}
         if self.relative is not None:
             tables['rel_h'], tables['rel_w'] = self.relative(*q.shape[2:4])
         # the relative term is scaled as well
-        q = q * q.shape[-1] ** -0.5
+        return q * q.shape[-1] ** -0.5, k, v, tables
+
+    def attention(self, x: Tensor) -> Tensor:
+        """Attention branch (N, in_channels, H, W) -> (N, value_channels, H', W')."""
+        q, k, v, tables = self.project(x)
         out = global_attention(q, k, v, scale=1.0, **tables, impl=self.impl)
-        return self.attn_out(out.permute(0, 1, 4, 2, 3).flatten(1, 2).contiguous())
+        return self.attn_out(merge_heads(out))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""

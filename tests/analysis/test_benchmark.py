@@ -7,6 +7,7 @@ import torch
 
 from hybrid_mm.analysis import (
     benchmark_acmix,
+    benchmark_evolving_attention,
     benchmark_local_attention,
     benchmark_neighborhood,
 )
@@ -142,7 +143,9 @@ def test_reports(tmp_path):
     assert (tmp_path / 'n.png').stat().st_size > 5000
 
 
-@pytest.mark.parametrize('benchmark', [benchmark_acmix, benchmark_neighborhood])
+@pytest.mark.parametrize(
+    'benchmark', [benchmark_acmix, benchmark_evolving_attention, benchmark_neighborhood]
+)
 def test_candidates_agree(benchmark):
     rows = [row for case in benchmark.cases(CPU, torch.float64, quick=True) for row in check(case)]
     assert len(rows) >= 6

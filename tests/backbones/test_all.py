@@ -40,6 +40,12 @@ CASES = {
     'van-lka-trivial-k7': dict(**_VAN, attention='lka_trivial', kernel_size=7),
     'van-lska-trivial': dict(**_VAN, attention='lska_trivial'),
     'aa-resnet': _AA,
+    'ea-aa-resnet': dict(
+        type='hybrid_mm.EAAAResNet', heads=2, upsilon=0.25, canvas_size=(64, 96), **_RESNET
+    ),
+    'ea-aa-resnet-capped': dict(
+        type='hybrid_mm.EAAAResNet', heads=2, alpha=0.7, max_tokens=20, upsilon=0.25, **_RESNET
+    ),
     'lesa-resnet': dict(
         type='hybrid_mm.LESAResNet',
         groups=2,

@@ -1,0 +1,3 @@
+_base_ = './ea-aa-r50_8xb32-100e_in1k.py'
+
+model = dict(backbone=dict(arch='r101'))

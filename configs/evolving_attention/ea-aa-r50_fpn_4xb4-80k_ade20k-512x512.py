@@ -1,0 +1,18 @@
+# Not in the paper: the recipe that this project uses for all backbones.
+_base_ = [
+    '../_base_/models/fpn_r50.py',
+    '../_base_/datasets/ade20k.py',
+    '../_base_/schedules/schedule_80k_adamw.py',
+    '../_base_/default_runtime_seg.py'
+]
+
+checkpoint = 'checkpoints/ea-aa-r50_in1k.pth'
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='hybrid_mm.EAAAResNet',
+        arch='r50',
+        canvas_size=(512, 512),
+        max_tokens=2048,
+        norm_cfg=dict(type='SyncBN'),
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)))

@@ -1,0 +1,19 @@
+# Not in the paper: the 160k recipe of ResNet-50. 32 x 32 positions of a crop are all attended to;
+# longer test images are pooled where they have more than 2048.
+_base_ = [
+    '../_base_/models/upernet_r50.py',
+    '../_base_/datasets/ade20k.py',
+    '../_base_/schedules/schedule_160k.py',
+    '../_base_/default_runtime_seg.py'
+]
+
+checkpoint = 'checkpoints/ea-aa-r50_in1k.pth'
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='hybrid_mm.EAAAResNet',
+        arch='r50',
+        canvas_size=(512, 512),
+        max_tokens=2048,
+        norm_cfg=dict(type='SyncBN'),
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)))

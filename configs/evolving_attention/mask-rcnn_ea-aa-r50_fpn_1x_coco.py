@@ -1,0 +1,20 @@
+# Not in the paper: the 1x recipe of ResNet-50. Attention sees up to 50 x 84 positions at stride 16,
+# pooled to 25 x 42 for the cap of 2048; the tables are made for images of both orientations.
+_base_ = [
+    '../_base_/models/mask-rcnn_r50_fpn.py',
+    '../_base_/datasets/coco_instance.py',
+    '../_base_/schedules/schedule_1x.py',
+    '../_base_/default_runtime_det.py'
+]
+
+checkpoint = 'checkpoints/ea-aa-r50_in1k.pth'
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='hybrid_mm.EAAAResNet',
+        arch='r50',
+        canvas_size=(1344, 1344),
+        max_tokens=2048,
+        frozen_stages=1,
+        norm_eval=True,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)))

@@ -1,0 +1,176 @@
+"""ResNet with attention-augmented convolutions whose attention evolves through the network.
+
+Status: complete; checked number by number against the published TensorFlow code's formulas. The
+authors published no weights.
+
+Source: "Evolving Attention with Residual Convolutions" (arXiv 2102.12895) and its code.
+"""
+
+from typing import Any, ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hybrid_mm.backbones.aa_resnet import AAResNet
+from hybrid_mm.backbones.resnet import Bottleneck, ResidualBlock, ResNet, Site
+from hybrid_mm.layers.evolving_convolution import EvolvingAAConv2d, same_padding
+from hybrid_mm.registry import MODELS
+
+
+class SameMaxPool(nn.Module):
+    """3x3 max pooling of stride 2, padded as TensorFlow's SAME."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, C, ceil(H / 2), ceil(W / 2))."""
+        return F.max_pool2d(x, **same_padding(x))
+
+
+class EvolvingBottleneck(Bottleneck):
+    """Bottleneck that takes attention logits along beside the map."""
+
+    def forward(self, state: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor]:
+        """Map and logits of the block before to map and logits of this one."""
+        x, previous = state
+        y = self.act(self.norm1(self.conv1(x)))
+        y, logits = self.conv2(y, None if self.conv2.evolve is None else previous)
+        y = self.norm3(self.conv3(self.act(self.norm2(y))))
+        return self.act(self.shortcut(x) + self.drop_path(y)), logits
+
+
+@MODELS.register_module()
+class EAAAResNet(AAResNet):
+    """EA-AA-ResNet: the attention logits of a block go into those of the next, and are convolved.
+
+    The chain of logits runs through successive stages whose maps under attention have the same
+    stride (by default stages 2 and 3, at stride 16), and starts anew otherwise (stage 4). Trunk as
+    in TensorFlow's official ResNet: its max pooling pads behind only, and initial values are
+    truncated normals of variance 1 / fan-in.
+
+    All logits of a chain are kept for training, see
+    :mod:`hybrid_mm.layers.evolving_attention` for figures: ``max_tokens`` bounds them.
+
+    Args:
+        arch: 'r50', 'r101', 'r152', or a dict as for
+            :class:`~hybrid_mm.backbones.resnet.ResNet`, with bottlenecks.
+        kappa: Key channels as a part of the channels of a convolution, one value or one per stage.
+        upsilon: Value channels likewise.
+        heads: Number of heads, one value or one per stage.
+        alpha: Weight of the convolved logits (beta in the paper).
+        beta: Weight of the logits of the block before (alpha in the paper).
+        max_tokens: Most positions under attention: larger maps are pooled by 2 again. The default
+            is beyond 512 x 512 pixels (1024 positions) and brings 800 x 1333 (4200 positions) to
+            1050. None takes every map as it is.
+        official_tables: See :class:`~hybrid_mm.layers.evolving_convolution.EvolvingAAConv2d`.
+        impl: Likewise.
+        zero_init_residual: Let every block start as its shortcut.
+        **kwargs: ``augmented``, ``attn_downsample`` and ``canvas_size`` as of
+            :class:`~hybrid_mm.backbones.aa_resnet.AAResNet`; those of ResNet.
+
+    Raises:
+        ValueError: An unknown variant, one without bottlenecks, or heads that do not divide the
+            channels.
+
+    Example:
+        >>> import torch
+        >>> from hybrid_mm.backbones import EAAAResNet
+        >>> maps = EAAAResNet('r50', canvas_size=(96, 128)).eval()(torch.rand(1, 3, 97, 131))
+        >>> [tuple(m.shape) for m in maps]
+        [(1, 256, 25, 33), (1, 512, 13, 17), (1, 1024, 7, 9), (1, 2048, 4, 5)]
+    """
+
+    arch_zoo: ClassVar = {name: ResNet.arch_zoo[name] for name in ('r50', 'r101', 'r152')}
+
+    def __init__(
+        self,
+        arch: str | dict = 'r50',
+        kappa: float | tuple[float, ...] = 0.25,
+        upsilon: float | tuple[float, ...] = 0.125,
+        heads: int | tuple[int, ...] = 8,
+        alpha: float = 1.0,
+        beta: float = 0.5,
+        max_tokens: int | None = 2048,
+        official_tables: bool = False,
+        impl: str = 'engine',
+        zero_init_residual: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        # the base class builds the blocks from these
+        self.max_tokens = max_tokens
+        self.chain = dict(
+            alpha=alpha, beta=beta, max_tokens=max_tokens, official_tables=official_tables
+        )
+        super().__init__(
+            arch, kappa, upsilon, heads, min_key_dim=1, impl=impl,
+            zero_init_residual=zero_init_residual, **kwargs,
+        )  # fmt: skip
+        for conv in self.modules():
+            if isinstance(conv, nn.Conv2d):
+                _variance_scaling(conv)
+
+    def make_stem(self) -> nn.Module:
+        """Stem whose pooling pads as TensorFlow does."""
+        stem = super().make_stem()
+        stem.pool = SameMaxPool()
+        return stem
+
+    def attention_stride(self, stage: int) -> int | None:
+        """Stride of the map under attention in the image, None without attention."""
+        if not self.augmented[stage]:
+            return None
+        stride = 4 * (1 + self.attn_downsample[stage])
+        for factor in self.strides[: stage + 1]:
+            stride *= factor
+        return stride
+
+    def evolves(self, site: Site) -> bool:
+        """Whether the logits of the block before reach a block."""
+        stage = site.stage
+        if site.block or not stage:
+            return bool(site.block)
+        return (
+            self.attention_stride(stage) == self.attention_stride(stage - 1)
+            and self.heads[stage] == self.heads[stage - 1]
+        )
+
+    def table_size(self, site: Site) -> tuple[int, int] | None:
+        """Rows and columns of the map under attention for an image of ``canvas_size``."""
+        size = super().table_size(site)
+        while size and self.max_tokens is not None and size[0] * size[1] > self.max_tokens:
+            size = tuple(-(-side // 2) for side in size)
+        return size
+
+    def block_class(self, site: Site) -> type[ResidualBlock]:
+        """Blocks of augmented stages hand their logits on."""
+        if not self.settings['bottleneck']:
+            raise ValueError('EAAAResNet has bottlenecks only, got an arch with bottleneck=False')
+        return EvolvingBottleneck if self.augmented[site.stage] else super().block_class(site)
+
+    def make_spatial(self, site: Site) -> nn.Module:
+        """Evolving attention beside the convolution in the chosen stages."""
+        if not self.augmented[site.stage]:
+            return super().make_spatial(site)
+        settings = self.layer_settings(site) | self.chain
+        return EvolvingAAConv2d(**settings, evolves=self.evolves(site))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Map an image (N, in_channels, H, W), H and W from 32, to the maps of ``out_indices``."""
+        outs, logits = [], None
+        x = self.stem(x)
+        for i, stage in enumerate(self.stages[: self.out_indices[-1] + 1]):
+            if self.augmented[i]:
+                x, logits = stage((x, logits))
+            else:
+                x, logits = stage(x), None
+            if i in self.out_indices:
+                outs.append(x.contiguous())
+        return tuple(outs)
+
+
+def _variance_scaling(conv: nn.Conv2d) -> None:
+    """TensorFlow's default: variance 1 / fan-in, a normal cut at two standard deviations."""
+    fan_in = conv.weight[0].numel()
+    # what the cut leaves has the standard deviation 0.8796
+    std = fan_in**-0.5 / 0.87962566103423978
+    nn.init.trunc_normal_(conv.weight, std=std, a=-2 * std, b=2 * std)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
