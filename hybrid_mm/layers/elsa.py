@@ -205,12 +205,15 @@ class _Tiles:
 
     def __init__(self, hidden: Tensor, v: Tensor, heads: int, kernel: int, dilation: int) -> None:
         self.n, channels, self.height, self.width = v.shape
-        self.heads, self.dim, self.kernel, self.dilation = heads, channels // heads, kernel, dilation
+        self.heads, self.dim, self.kernel, self.dilation = (
+            heads,
+            channels // heads,
+            kernel,
+            dilation,
+        )
         self.halo = kernel // 2 * dilation
         self.tile = tuple(min(_TILE, size) for size in v.shape[2:])
-        self.grid = tuple(
-            math.ceil(s / t) for s, t in zip(v.shape[2:], self.tile, strict=True)
-        )
+        self.grid = tuple(math.ceil(s / t) for s, t in zip(v.shape[2:], self.tile, strict=True))
         self.seen = tuple(t + 2 * self.halo for t in self.tile)
         # tiles on each side that a rectangle reaches into, and the grid that all of them fill
         self.reach = tuple(math.ceil(s / t) for s, t in zip(self.seen, self.tile, strict=True))
@@ -231,9 +234,7 @@ class _Tiles:
 
     def queries(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, rows, tile, columns, tile, C), filled up with zeros."""
-        down, right = (
-            g * t - s for g, t, s in zip(self.grid, self.tile, x.shape[2:], strict=True)
-        )
+        down, right = (g * t - s for g, t, s in zip(self.grid, self.tile, x.shape[2:], strict=True))
         x = x.permute(0, 2, 3, 1)
         if down or right:
             x = F.pad(x, (0, 0, 0, right, 0, down))
@@ -247,8 +248,7 @@ class _Tiles:
     def pad(self, v: Tensor) -> Tensor:
         """(N, C, H, W) to what the tiles see, (N, H', W', C)."""
         down, right = (
-            f * t - s - self.halo
-            for f, t, s in zip(self.full, self.tile, v.shape[2:], strict=True)
+            f * t - s - self.halo for f, t, s in zip(self.full, self.tile, v.shape[2:], strict=True)
         )
         return F.pad(v.permute(0, 2, 3, 1), (0, 0, self.halo, right, self.halo, down))
 
