@@ -24,6 +24,7 @@ from hybrid_mm.engine import cli
 
 SUBCOMMANDS = {
     'acmix': 'hybrid_mm.analysis.benchmark_acmix',
+    'elsa': 'hybrid_mm.analysis.benchmark_elsa',
     'local_attention': 'hybrid_mm.analysis.benchmark_local_attention',
     'neighborhood': 'hybrid_mm.analysis.benchmark_neighborhood',
     'peripheral': 'hybrid_mm.analysis.benchmark_peripheral',

@@ -10,6 +10,7 @@ from hybrid_mm.convert.core import Source, StateDict, place_reductions, register
 
 _LEAF = r'\.(weight|bias)'
 _TABLE = 'relative_position_bias_table'
+_DERIVED = 'relative_position_index|attn_mask|relative_coords_table|relative_id'
 _ELSA = {
     'ghost_head': 'ghost_head',
     'rb': 'rb',

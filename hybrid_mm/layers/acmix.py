@@ -7,7 +7,6 @@ its code, which the checkpoints follow where it differs from the text.
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_mm.layers.attention_axes import mirrored

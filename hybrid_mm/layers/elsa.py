@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from hybrid_mm.layers.grid_convolution import grid_convolution
 from hybrid_mm.layers.mixed_shift import check_impl
 
 # Queries of a tile on each side, and numbers of the tiles' weights that exist at a time
@@ -28,9 +29,9 @@ class ELSA(nn.Module):
 
         y[c, p] = sum_t (mul[c, t]^lam * A[head(c), t, p] + gamma * add[c, t]) v[c, p + t]
 
-    with zeros outside of the map. The summand is a depthwise convolution. Weights A are computed for
-    some rows at a time and again in the backward pass: kept are maps of the size of queries, keys
-    and values. Multiplications per pixel: C (3 C + 4 D) / 2 + D (k^2 g + k^2 heads) + 2 k^2 C with
+    with zeros outside of the map. The summand is a depthwise convolution. Weights A are computed
+    for some rows at a time and again in the backward pass: kept are maps of the size of queries,
+    keys and values. Multiplications per pixel: 2 C (C + D) + D k^2 (g + heads) + 2 k^2 C with
     D = 2 C / 3 and width g of a group.
 
     Args:
@@ -49,7 +50,8 @@ class ELSA(nn.Module):
         impl: 'engine', or 'reference', the published formulation, which keeps k^2 copies.
 
     Raises:
-        ValueError: An even window, heads that do not divide C, an unknown impl.
+        ValueError: An even window, heads that do not divide C, groups that do not divide both
+            sides, an unknown impl.
     """
 
     def __init__(
@@ -79,13 +81,19 @@ class ELSA(nn.Module):
         self.scale = (dim // heads) ** -0.5 if qk_scale is None else qk_scale
         self.attn_drop, self.proj_drop = attn_drop, proj_drop
         self.qk_dim = math.ceil(dim // 3 * 2 / group_width) * group_width
+        outputs = heads * kernel_size**2
+        if self.qk_dim % groups or outputs % groups:
+            raise ValueError(
+                f'groups must divide the {self.qk_dim} channels of queries and the {outputs} '
+                f'weights of a pixel, got {groups}'
+            )
         # convolutions, so that they keep their initialisation
         self.pre_proj = nn.Conv2d(dim, 2 * self.qk_dim + dim, 1, bias=qkv_bias)
         self.conv = nn.Conv2d(
             self.qk_dim, self.qk_dim, kernel_size, padding=kernel_size // 2 * dilation,
             dilation=dilation, groups=self.qk_dim // group_width,
         )  # fmt: skip
-        self.to_weights = nn.Conv2d(self.qk_dim, heads * kernel_size**2, 1, groups=groups)
+        self.to_weights = nn.Conv2d(self.qk_dim, outputs, 1, groups=groups)
         parts = (lam != 0) + (gamma != 0)
         self.ghost_head = None
         if parts:
@@ -136,10 +144,11 @@ class ELSA(nn.Module):
 
     def _static(self, v: Tensor, add: Tensor) -> Tensor:
         """The summands' part: the same filter of a channel at every pixel."""
+        if self.dilation == 1:
+            return grid_convolution(v, add, [1] * self.kernel_size)
         reach = self.kernel_size // 2 * self.dilation
-        return F.conv2d(
-            v, add.unsqueeze(1), padding=reach, dilation=self.dilation, groups=v.shape[1]
-        )
+        add = add.unsqueeze(1)
+        return F.conv2d(v, add, padding=reach, dilation=self.dilation, groups=v.shape[1])
 
     def _by_rows(self, hidden: Tensor, v: Tensor, mul: Tensor) -> Tensor:
         """The factors' part: the published formulation for some rows at a time, recomputed."""
