@@ -157,17 +157,18 @@ class ELSA(nn.Module):
         padded = F.pad(v, (reach,) * 4)
         limit = _BUFFER if v.device.type == 'cpu' else _BUFFER_GPU
         count = max(1, limit // (n * channels * self.kernel_size**2 * width))
+        layer = self.to_weights.weight, self.to_weights.bias
         outs = []
         for first in range(0, height, count):
             rows = hidden[:, :, first : first + count]
             band = padded[:, :, first : first + rows.shape[2] + 2 * reach]
             if torch.is_grad_enabled():
                 part = checkpoint(
-                    self._filtered, rows, band, mul, None, use_reentrant=False,
+                    self._filtered, rows, band, mul, None, *layer, use_reentrant=False,
                     preserve_rng_state=False,
                 )  # fmt: skip
             else:
-                part = self._filtered(rows, band, mul, None)
+                part = self._filtered(rows, band, mul, None, *layer)
             outs.append(part)
         return torch.cat(outs, 2)
 
@@ -175,14 +176,16 @@ class ELSA(nn.Module):
         self, hidden: Tensor, v: Tensor, mul: Tensor | None, add: Tensor | None
     ) -> Tensor:
         reach = self.kernel_size // 2 * self.dilation
-        return self._filtered(hidden, F.pad(v, (reach,) * 4), mul, add)
+        layer = self.to_weights.weight, self.to_weights.bias
+        return self._filtered(hidden, F.pad(v, (reach,) * 4), mul, add, *layer)
 
     def _filtered(
-        self, hidden: Tensor, padded: Tensor, mul: Tensor | None, add: Tensor | None
-    ) -> Tensor:
+        self, hidden: Tensor, padded: Tensor, mul: Tensor | None, add: Tensor | None,
+        weight: Tensor, bias: Tensor,
+    ) -> Tensor:  # fmt: skip
         """Filters of every channel and pixel, times the unfolded values."""
         n, channels = padded.shape[:2]
-        logits = self.to_weights(F.gelu(hidden)).flatten(2)
+        logits = F.conv2d(F.gelu(hidden), weight, bias, groups=self.to_weights.groups).flatten(2)
         full = torch.promote_types(logits.dtype, torch.float32)
         weights = logits.unflatten(1, (self.heads, -1)).softmax(2, dtype=full)
         weights = F.dropout(weights, self.attn_drop, self.training)

@@ -97,7 +97,7 @@ def test_errors():
         ELSA(10, 3)
     with pytest.raises(ValueError, match='kernel_size must be odd, got 4'):
         ELSA(12, 3, 4)
-    with pytest.raises(ValueError, match='the 8 channels of queries and the 75 weights of a pixel, got 2'):
+    with pytest.raises(ValueError, match='the 75 weights of a pixel, got 2'):
         ELSA(12, 3, groups=2)
     with pytest.raises(ValueError, match='ELSA has no windows to shift, got shift 1'):
         ELSA(12, 3)(torch.randn(1, 4, 4, 12), 1)
