@@ -170,6 +170,12 @@ def _aggregation(weights, values, *_, **__) -> int:
     return 2 * n * values[1] * taps * height * width
 
 
+def _ghost_attention(hidden, v, weight, bias, heads, kernel_size, *_, **__) -> int:
+    """Operations of ELSA's weights, a 1x1 convolution, and of the sum over its taps."""
+    n, channels, height, width = v
+    return 2 * n * height * width * (math.prod(weight) + channels * kernel_size**2)
+
+
 def _mix_and_shift(x, fc, bias, weight, **_) -> int:
     """Operations of ACmix's convolution path: the FC, and k^2 taps for every mixed map."""
     n, maps, dim, height, width = x
@@ -191,6 +197,7 @@ def _grid_convolution(x, weight, *_, **__) -> int:
 
 
 _ENGINE = {
+    torch.ops.hybrid_mm.ghost_attention: _ghost_attention,
     torch.ops.hybrid_mm.evolving_attention: _evolution,
     torch.ops.hybrid_mm.grid_convolution: _grid_convolution,
     torch.ops.hybrid_mm.mix_and_shift: _mix_and_shift,

@@ -5,6 +5,7 @@ from hybrid_mm.backbones.acmix_resnet import ACmixResNet
 from hybrid_mm.backbones.acmix_swin import ACmixSwin
 from hybrid_mm.backbones.base import Pyramid
 from hybrid_mm.backbones.botnet import BoTNet
+from hybrid_mm.backbones.elsa import ELSASwin
 from hybrid_mm.backbones.evolving_resnet import EAAAResNet
 from hybrid_mm.backbones.halonet import HaloNet
 from hybrid_mm.backbones.lesa import LESAResNet
@@ -33,6 +34,7 @@ __all__ = [
     'BoTNet',
     'DiNAT',
     'DiNATs',
+    'ELSASwin',
     'EAAAResNet',
     'HaloNet',
     'LESAResNet',

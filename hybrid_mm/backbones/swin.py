@@ -60,7 +60,7 @@ class SwinBlock(nn.Module):
     """Window attention and feed-forward network behind layer norms.
 
     A map that its windows do not divide is filled up with zeros behind the norm and cut again
-    behind attention. Windows are shifted only if they are smaller than the map on both sides.
+    behind attention.
 
     Args:
         channels: Number of channels C.
@@ -70,14 +70,15 @@ class SwinBlock(nn.Module):
         shift: By how much the windows of this block are shifted.
         mlp_ratio: Hidden width of the feed-forward network as a multiple of C.
         drop_path: Drop-path rate of both branches.
+        always_shift: Shift the windows of a map with a side that fits into a window as well.
     """
 
     def __init__(
         self, channels: int, attn: nn.Module, window: int, shift: int, mlp_ratio: float = 4.0,
-        drop_path: float = 0.0,
+        drop_path: float = 0.0, always_shift: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.window, self.shift = window, shift
+        self.window, self.shift, self.always_shift = window, shift, always_shift
         self.norm1 = nn.LayerNorm(channels)
         self.attn = attn
         self.norm2 = nn.LayerNorm(channels)
@@ -91,7 +92,8 @@ class SwinBlock(nn.Module):
         y = self.norm1(x)
         if down or right:
             y = F.pad(y, (0, 0, 0, right, 0, down))
-        y = self.attn(y, self.shift if min(height, width) > self.window else 0)
+        shifts = self.always_shift or min(height, width) > self.window
+        y = self.attn(y, self.shift if shifts else 0)
         x = x + self.drop_path(y[:, :height, :width])
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
@@ -104,6 +106,7 @@ class Swin(TokenPyramid):
     """Swin Transformer with replaceable attention; abstract: a subclass is registered.
 
     A subclass calls ``super().__init__``, takes its own arguments, and calls :meth:`build`.
+    ``always_shift`` of :class:`SwinBlock` is an attribute of it.
 
     Args:
         arch: 'tiny', 'small', 'base', 'large', or a dict with ``embed_dim``, the channels of the
@@ -129,6 +132,7 @@ class Swin(TokenPyramid):
         'large': _arch(192, [2, 2, 18, 2], [6, 12, 24, 48]),
     }
     arch_aliases: ClassVar = {'t': 'tiny', 's': 'small', 'b': 'base', 'l': 'large'}
+    always_shift = False
 
     def __init__(
         self,
@@ -172,6 +176,7 @@ class Swin(TokenPyramid):
                 SwinBlock(
                     channels, self.make_attention(stage, block), window,
                     window // 2 * (block % 2), self.mlp_ratio, rate,
+                    self.always_shift,
                 )
                 for block, rate in enumerate(rates[stage])
             ]  # fmt: skip

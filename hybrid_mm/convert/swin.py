@@ -1,14 +1,23 @@
 """Layouts of Swin Transformers: the authors' and MMDetection's, and those with other operators."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor
 
 from hybrid_mm.convert.core import Source, StateDict, place_reductions, register, rename
 
 _LEAF = r'\.(weight|bias)'
 _TABLE = 'relative_position_bias_table'
+_DERIVED = 'relative_position_index|attn_mask|relative_coords_table|relative_id'
+_ELSA = {
+    'ghost_head': 'ghost_head',
+    'rb': 'rb',
+    rf'(pre_proj|post_proj){_LEAF}': r'\3.\4',
+    rf'attn\.0{_LEAF}': r'conv.\3',
+    rf'attn\.2{_LEAF}': r'to_weights.\3',
+}
 _MIX = {r'(rate[12])': r'\3', rf'(fc|dep_conv){_LEAF}': r'mix.\3.\4'}
 
 
@@ -42,6 +51,31 @@ def _unfolded(weight: Tensor) -> Tensor:
     return weight.unflatten(-1, (-1, 2, 2)).transpose(-1, -3).flatten(-3)
 
 
+def _elsa(state: StateDict) -> StateDict:
+    """Ghost heads without their axis of length 1; window attention, told by ``rb``, by our names.
+
+    Its table is by key minus query already; its projection has the rows v, q, k.
+    """
+    out = {}
+    for key, value in state.items():
+        parent, _, name = key.partition('.attn.')
+        if name == 'ghost_head' and value.ndim == 5:
+            value = value.squeeze(1)
+        if f'{parent}.attn.rb' in state:
+            part, _, leaf = name.partition('.')
+            if part == 'rb':
+                side = round(value.shape[1] ** 0.5)
+                part, value = 'relative_bias', value.unflatten(1, (side, side))
+            elif part == 'pre_proj':
+                v, q, k = value.chunk(3)
+                part, value = 'qkv', torch.cat([q, k, v])
+            elif part == 'post_proj':
+                part = 'proj'
+            key = '.'.join(filter(None, (parent, 'attn', part, leaf)))
+        out[key] = value
+    return out
+
+
 def register_swin(
     name: str,
     description: str,
@@ -49,6 +83,7 @@ def register_swin(
     *,
     mark: str | None = None,
     openmmlab: bool = False,
+    finish: Callable[[StateDict], StateDict] | None = None,
 ) -> None:
     """Add the layout of a Swin Transformer.
 
@@ -60,6 +95,7 @@ def register_swin(
         mark: Pattern of a key within ``attn.`` that only such files have; without, files with
             other keys than those of Swin are not of this layout.
         openmmlab: MMDetection's names instead of the authors'.
+        finish: Makes ours of the renamed state dict.
     """
     if openmmlab:
         names = dict(proj='projection', fc1=r'ffn\.layers\.0\.0', fc2=r'ffn\.layers\.1')
@@ -68,7 +104,9 @@ def register_swin(
         names = dict(proj='proj', fc1=r'mlp\.fc1', fc2=r'mlp\.fc2')
         stages, attn = 'layers', r'attn\.'
     rules = _rules(stages, attn, names, operator or {})
-    ignored = re.compile(r'.*\.(relative_position_index|attn_mask|relative_coords_table)')
+    ignored = re.compile(
+        r'.*\.(relative_position_index|attn_mask|relative_coords_table|relative_id)'
+    )
     table = re.compile(rf'{stages}\.0\.blocks\.0\.{attn}{_TABLE}')
     marked = mark and re.compile(rf'{stages}\.\d+\.blocks\.\d+\.{attn}{mark}')
 
@@ -88,7 +126,7 @@ def register_swin(
                 out[key] = _table(value)
             elif openmmlab and '.downsample.' in key:
                 out[key] = _unfolded(value)
-        return out
+        return finish(out) if finish else out
 
     register(name, Source(description, matches, convert))
 
@@ -97,3 +135,7 @@ register_swin('swin', 'Swin Transformer (microsoft/Swin-Transformer)')
 register_swin('swin-openmmlab', 'Swin Transformer of MMDetection, MMPretrain', openmmlab=True)
 register_swin('dinat_s', 'DiNAT_s', {'rpb': 'relative_bias'}, mark='rpb')
 register_swin('acmix-swin', 'Swin with ACmix (LeapLabTHU/ACmix)', _MIX, mark='dep_conv.weight')
+register_swin(
+    'elsa-swin', 'ELSA-Swin (damo-cv/ELSA)', _ELSA, mark=r'(ghost_head|rb|attn\.2\.weight)',
+    finish=_elsa,
+)  # fmt: skip

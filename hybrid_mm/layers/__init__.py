@@ -4,6 +4,7 @@ from hybrid_mm.layers.augmented_convolution import AAConv2d
 from hybrid_mm.layers.bottleneck_attention import BottleneckAttention
 from hybrid_mm.layers.channel_gate import EfficientChannelGate, SqueezeExcite
 from hybrid_mm.layers.drop import DropPath, drop_path_schedule
+from hybrid_mm.layers.elsa import ELSA
 from hybrid_mm.layers.evolving_convolution import EvolvingAAConv2d
 from hybrid_mm.layers.grid_convolution import DepthwiseConv2d, grid_convolution
 from hybrid_mm.layers.halo_attention import HaloAttention
@@ -22,6 +23,7 @@ from hybrid_mm.layers.stand_alone_attention import AttentionStem, LocalSelfAtten
 from hybrid_mm.layers.vector_attention import PairwiseAttention2d, PatchwiseAttention2d
 
 __all__ = [
+    'ELSA',
     'LKA',
     'LSKA',
     'AAConv2d',

@@ -66,6 +66,18 @@ CASES = {
         arch=dict(embed_dim=8, depths=[1, 2, 2, 1], heads=[2, 2, 4, 4]),
         window_size=4,
     ),
+    'elsa-swin': dict(
+        type='hybrid_mm.ELSASwin',
+        arch=dict(embed_dim=12, depths=[1, 2, 1, 2], heads=[1, 2, 2, 4], group_width=4),
+    ),
+    'elsa-swin-factors': dict(
+        type='hybrid_mm.ELSASwin',
+        arch=dict(embed_dim=12, depths=[1, 1, 2, 1], heads=[3, 2, 2, 4], group_width=8),
+        kernel_size=5,
+        window_size=4,
+        lam=1,
+        always_shift=False,
+    ),
     'nat': dict(type='hybrid_mm.NAT', arch=_NAT, kernel_size=3),
     'dinat': dict(type='hybrid_mm.DiNAT', arch=dict(_NAT, layer_scale=0.1), dilations='ade20k'),
     'dinat_s': dict(

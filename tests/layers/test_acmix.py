@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hybrid_mm.layers import acmix, mixed_shift
+from hybrid_mm.layers import mixed_shift, window_attention
 from hybrid_mm.layers.acmix import ACmix2d, ACmixWindowAttention
 from hybrid_mm.layers.mixed_shift import MixedShift
 
@@ -56,7 +56,7 @@ def test_resnet_form(channels, size, arguments, expected):
     ],
 )
 def test_window_form(dim, window, heads, size, shift, large, monkeypatch):
-    monkeypatch.setattr(acmix, '_LARGE', large)  # on the engine, or all windows at once
+    monkeypatch.setattr(window_attention, '_LARGE', large)  # on the engine, or all windows at once
     torch.manual_seed(0)
     module = ACmixWindowAttention(dim, window, heads)
     assert agree(module, torch.randn(2, *size, dim), shift) == (2, *size, dim)

@@ -1,0 +1,9 @@
+# Published with fp16: train with --amp.
+_base_ = './cascade-mask-rcnn_elsa-swin-t_fpn_4conv1fc-giou_ms-crop-3x_coco.py'
+
+checkpoint = 'checkpoints/elsa-swin-s_in1k.pth'
+model = dict(
+    backbone=dict(
+        arch='small',
+        drop_path_rate=0.75,
+        init_cfg=dict(checkpoint=checkpoint)))

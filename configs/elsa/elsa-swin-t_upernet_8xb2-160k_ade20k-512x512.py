@@ -1,0 +1,18 @@
+_base_ = [
+    '../_base_/models/upernet_r50.py',
+    '../_base_/datasets/ade20k.py',
+    '../_base_/schedules/schedule_160k_adamw.py',
+    '../_base_/default_runtime_seg.py'
+]
+
+checkpoint = 'checkpoints/elsa-swin-t_in1k.pth'
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='hybrid_mm.ELSASwin',
+        arch='tiny',
+        drop_path_rate=0.3,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
+    decode_head=dict(in_channels=[96, 192, 384, 768]),
+    auxiliary_head=dict(in_channels=384))
+train_dataloader = dict(batch_size=2)

@@ -1,0 +1,52 @@
+"""ELSA: products of tiles beside the published formulation, which unfolds the values.
+
+The three stages with ELSA of ELSA-Swin-T on an 800 x 1216 image: window 7, no factors in the ghost
+head; the second with factors as well. All weights are differentiated.
+"""
+
+import functools
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from hybrid_mm.analysis.benchmark import Case
+from hybrid_mm.layers.elsa import ELSA
+from hybrid_mm.layers.mixed_shift import IMPLS
+
+PACKAGES = ()
+NAMES = {'reference': 'unfold (published)'}
+# (C, heads, H, W, power of the factors)
+STAGES = (
+    (96, 3, 200, 304, 0),
+    (192, 6, 100, 152, 0),
+    (192, 6, 100, 152, 1),
+    (384, 12, 50, 76, 0),
+)
+
+
+def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Case]:
+    """The cases, made when they are asked for; ``quick`` ones are too small to tell anything."""
+    torch.manual_seed(0)
+    quickly = ((12, 3, 9, 14, 0), (12, 3, 9, 14, 1))
+    for dim, heads, height, width, lam in quickly if quick else STAGES:
+        make = functools.partial(
+            ELSA, dim, heads, 7, group_width=4, lam=lam, qk_scale=1, qkv_bias=True
+        )
+        layer = make()
+        names = {key.replace('.', '_'): key for key, _ in layer.named_parameters()}
+        inputs = {key: layer.get_parameter(name).detach() for key, name in names.items()}
+        inputs |= {'x': torch.randn(1, height, width, dim)}
+        inputs = {k: v.to(device, dtype).requires_grad_() for k, v in inputs.items()}
+
+        def run(module: nn.Module, x: Tensor, names: dict = names, **weights: Tensor) -> Tensor:
+            weights = {names[key]: value for key, value in weights.items()}
+            return functional_call(module, weights, (x,))
+
+        candidates = {
+            NAMES.get(impl, impl): functools.partial(run, make(impl=impl).to(device))
+            for impl in IMPLS
+        }
+        factors = ', with factors' if lam else ''
+        yield Case(f'window 7, 1x{dim}x{height}x{width}{factors}', inputs, candidates)

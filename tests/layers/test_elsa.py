@@ -1,0 +1,105 @@
+"""ELSA against the published formulation, its memory and its errors."""
+
+import pytest
+import torch
+
+from hybrid_mm.layers import elsa
+from hybrid_mm.layers.elsa import ELSA, ghost_attention
+
+
+@pytest.mark.parametrize('buffer', [1, 2**20])
+@pytest.mark.parametrize(
+    ('size', 'settings'),
+    [
+        ((9, 14), dict(kernel_size=7, lam=0, qk_scale=1, qkv_bias=True)),
+        ((20, 17), dict(kernel_size=5, lam=0, dilation=2)),
+        ((1, 3), dict(kernel_size=7, lam=0, gamma=0, groups=4)),
+        ((9, 11), dict(kernel_size=3, lam=1, gamma=0.5)),
+        ((11, 9), dict(kernel_size=5, lam=2, gamma=0, dilation=3, groups=4)),
+    ],
+)
+def test_agrees_with_the_reference(size, settings, buffer, monkeypatch):
+    monkeypatch.setattr(elsa, '_BUFFER', buffer)  # a row at a time, and all images at once
+    torch.manual_seed(0)
+    module = ELSA(24, 4, group_width=4, **settings).double()
+    x = torch.randn(2, *size, 24, dtype=torch.float64, requires_grad=True)
+    found = []
+    for module.impl in ('engine', 'reference'):
+        y = module(x)
+        found.append([y, *torch.autograd.grad(y.pow(2).sum(), [x, *module.parameters()])])
+    assert found[0][0].shape == x.shape
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-9)
+
+
+def test_pixel_by_pixel():
+    """The sum of section 3.3, for a pixel in a corner and one inside."""
+    torch.manual_seed(0)
+    hidden, v = torch.randn(1, 4, 5, 6), torch.randn(1, 6, 5, 6)
+    weight, bias = torch.randn(2 * 9, 4), torch.randn(18)
+    out = ghost_attention(hidden, v, weight, bias, 2, 3, 1)
+    for y, x in ((0, 0), (3, 2)):
+        logits = weight @ torch.nn.functional.gelu(hidden[0, :, y, x]) + bias
+        a = logits.view(2, 9).softmax(1)
+        for c in range(6):
+            total = 0.0
+            for t in range(9):
+                i, j = y + t // 3 - 1, x + t % 3 - 1
+                if 0 <= i < 5 and 0 <= j < 6:
+                    total += a[c // 3, t] * v[0, c, i, j]
+            torch.testing.assert_close(out[0, c, y, x], total)
+
+
+def test_operator_is_registered_completely():
+    torch.manual_seed(0)
+    shapes = (2, 4, 9, 10), (2, 6, 9, 10), (18, 4), (18,)
+    tensors = [torch.randn(s, dtype=torch.float64, requires_grad=True) for s in shapes]
+    torch.library.opcheck(ghost_attention, (*tensors, 2, 3, 1))
+
+
+@pytest.mark.parametrize(('lam', 'maps'), [(0, 8), (1, 9)])
+def test_keeps_few_maps(lam, maps):
+    x = torch.randn(1, 40, 48, 24, requires_grad=True)
+    kept = {}
+
+    def pack(t):
+        kept[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        ELSA(24, 3, 7, group_width=4, lam=lam)(x)
+    assert sum(kept.values()) < maps * x.numel() * 4
+
+
+def test_half_precision():
+    torch.manual_seed(0)
+    module = ELSA(24, 3, 7, group_width=4, lam=0, qk_scale=1)
+    x = torch.randn(1, 12, 13, 24)
+    expected = module(x)
+    with torch.autocast('cpu', torch.bfloat16):
+        found = module(x)
+    assert found.dtype == torch.bfloat16
+    assert (found - expected).abs().max() < 0.03 * expected.abs().max()
+
+
+def test_dropout_of_weights_in_training_only():
+    torch.manual_seed(0)
+    module, x = ELSA(24, 3, lam=0, attn_drop=0.5), torch.randn(1, 6, 7, 24)
+    plain = ELSA(24, 3, lam=0)
+    plain.load_state_dict(module.state_dict())
+    torch.testing.assert_close(module.eval()(x), plain(x))
+    module.train()
+    assert not torch.allclose(module(x), module(x))
+
+
+def test_errors():
+    with pytest.raises(ValueError, match='heads must divide the 10 channels, got 3'):
+        ELSA(10, 3)
+    with pytest.raises(ValueError, match='kernel_size must be odd, got 4'):
+        ELSA(12, 3, 4)
+    with pytest.raises(ValueError, match='the 75 weights of a pixel, got 2'):
+        ELSA(12, 3, groups=2)
+    with pytest.raises(ValueError, match='ELSA has no windows to shift, got shift 1'):
+        ELSA(12, 3)(torch.randn(1, 4, 4, 12), 1)
+    with pytest.raises(ValueError, match='impl must be one of engine, reference'):
+        ELSA(12, 3, impl='cuda')
