@@ -12,6 +12,7 @@ from hybrid_mm.analysis.complexity import complexity
 from .conftest import (
     LEAVES,
     batch,
+    bound,
     build,
     full,
     load,
@@ -64,7 +65,7 @@ def test_step_and_prediction(path):
     del before
     del wrapper
 
-    size = (smallest(cfg), smallest(cfg) * 3 // 2)
+    size = (smallest(cfg), smallest(cfg) if bound(cfg) else smallest(cfg) * 3 // 2)
     with torch.no_grad():
         (result,) = model.eval().test_step(batch(cfg, n=1, size=size))
     if cfg.default_scope == 'mmpretrain':

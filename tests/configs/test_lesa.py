@@ -48,6 +48,8 @@ def test_cascade_is_that_of_mmdetection():
     ours = Config.fromfile(path)
     for cfg in (ours, theirs):
         strip_weights(cfg.model)
+    for head in theirs.model.roi_head.mask_head:
+        head.setdefault('with_conv_res', True)  # the default of HTCMaskHead
     assert ours.model.roi_head.to_dict() == theirs.model.roi_head.to_dict()
     assert ours.model.test_cfg.to_dict() == theirs.model.test_cfg.to_dict()
     assert ours.model.rpn_head.to_dict() == theirs.model.rpn_head.to_dict()
