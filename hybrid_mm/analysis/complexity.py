@@ -86,14 +86,14 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _plain_deformable(model: nn.Module) -> Iterator[None]:
-    """Run mmcv's deformable convolutions, which the meta device has not, without sampling."""
+    """Run deformable convolutions, which the meta device has not, without sampling."""
 
     def forward(module: nn.Module, x: Tensor) -> Tensor:
         module.conv_offset(x)
         settings = module.stride, module.padding, module.dilation, module.groups
         return F.conv2d(x, module.weight, getattr(module, 'bias', None), *settings)
 
-    parts = ('deform_groups', 'conv_offset')
+    parts = ('conv_offset', 'groups', 'padding', 'dilation')
     found = [m for m in model.modules() if all(hasattr(m, part) for part in parts)]
     for module in found:
         module.forward = partial(forward, module)

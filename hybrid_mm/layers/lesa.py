@@ -3,6 +3,7 @@
 Source: "Locally Enhanced Self-Attention" (arXiv 2107.05637); where prose and code differ, the code.
 """
 
+import contextlib
 from typing import ClassVar
 
 import torch
@@ -16,6 +17,12 @@ from hybrid_mm.layers.relative_position import resize_relative_table
 POSITIONS = ('flat', 'axial')
 
 
+def _no_autocast(x: Tensor) -> contextlib.AbstractContextManager:
+    if x.device.type == 'meta':  # shapes alone, as complexity is counted, have no autocast
+        return contextlib.nullcontext()
+    return torch.autocast(x.device.type, enabled=False)
+
+
 class DeformConv2d(nn.Module):
     """Deformable 3x3 convolution without modulation whose offsets come from its own input.
 
@@ -27,7 +34,7 @@ class DeformConv2d(nn.Module):
 
     def __init__(self, channels: int, groups: int = 1, stride: int = 1) -> None:
         super().__init__()
-        self.stride = stride
+        self.groups, self.stride, self.padding, self.dilation = groups, stride, 1, 1
         self.conv_offset = nn.Conv2d(channels, 18, 3, stride, padding=1)
         self.weight = nn.Parameter(torch.empty(channels, channels // groups, 3, 3))
         nn.init.kaiming_normal_(self.weight, mode='fan_out', nonlinearity='relu')
@@ -39,9 +46,9 @@ class DeformConv2d(nn.Module):
         from torchvision.ops import deform_conv2d
 
         offset = self.conv_offset(x)
-        with torch.autocast(x.device.type, enabled=False):
+        with _no_autocast(x):
             x, offset = x.to(self.weight.dtype), offset.to(self.weight.dtype)
-            return deform_conv2d(x, offset, self.weight, stride=self.stride, padding=1)
+            return deform_conv2d(x, offset, self.weight, None, self.stride, self.padding)
 
 
 class LESA2d(nn.Module):
@@ -179,7 +186,7 @@ class LESA2d(nn.Module):
         shape = x.shape[2:]
         q, k, v = (y.unflatten(3, shape).permute(0, 1, 3, 4, 2) for y in self._heads(x))
         # unscaled products overflow half precision
-        with torch.autocast(x.device.type, enabled=False):
+        with _no_autocast(x):
             dtype = self.rel_h.dtype
             q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
             rel_h = resize_relative_table(self.rel_h, shape[0])

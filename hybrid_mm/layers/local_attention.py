@@ -316,7 +316,22 @@ def _tiles(kind: int, axes: Sequence[tuple], size: Sequence[int]) -> list[tuple[
         return list(dict.fromkeys((max(1, min(side, n // side)), side) for n in (256, 64)))
     if kind == _PARTITION:
         return [(axes[0][0], axes[0][0])]
-    return [(4, 8), (7, 7), (2, 16), (8, 16)]
+    default = tuple(
+        _even(-(-n // (axis[1] * axis[2])), side, axis[0])
+        for n, axis, side in zip(size, axes, (4, 8), strict=True)
+    )
+    return list(dict.fromkeys([default, (4, 8), (7, 7), (2, 16), (8, 16)]))
+
+
+def _even(length: int, side: int, window: int) -> int:
+    """Queries of a tile on an axis: ``side``, or what cuts a short stretch into even parts.
+
+    Residue classes of dilated windows are short. A tile of side + window / 2 costs less than two
+    of which one is nearly empty, whose keys are those of nearly the whole stretch.
+    """
+    if length >= 4 * side:
+        return side
+    return -(-length // -(-length // (side + window // 2)))
 
 
 @torch.library.custom_op('hybrid_mm::tiled_attention', mutates_args=())

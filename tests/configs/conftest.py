@@ -124,8 +124,15 @@ def warm_up(cfg: Config, wrapper) -> None:
         group['lr'] = min(group['lr'], 1e-4)
 
 
+def bound(cfg: Config) -> bool:
+    """Whether the network takes images of one size only."""
+    return cfg.model.backbone.get('positions') == 'flat'
+
+
 def smallest(cfg: Config) -> int:
     """Side of the images: mmcv's deformable convolutions want maps as large as their kernel."""
+    if bound(cfg):
+        return 224
     if cfg.train_dataloader.dataset.type == 'CIFAR10':
         return 32
     return SIZE * 3 // 2 if cfg.model.backbone.get('dcn') else SIZE

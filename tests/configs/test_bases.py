@@ -55,6 +55,9 @@ def _coco(root):
             png = root / f'annotations/panoptic_{split}2017/{i:012d}.png'
             png.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(ids).save(png)
+            png = root / f'stuffthingmaps/{split}2017/{i:012d}.png'
+            png.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(ids[..., 0]).save(png)
             segments.append(dict(image_id=i, file_name=png.name, segments_info=[
                 dict(id=1, category_id=200, bbox=[0, 0, 90, 60], area=3400, iscrowd=0),
                 dict(id=2, category_id=3, bbox=box, area=2000, iscrowd=0)]))  # fmt: skip

@@ -12,6 +12,7 @@ from hybrid_mm.analysis.complexity import complexity
 from .conftest import (
     LEAVES,
     batch,
+    bound,
     build,
     full,
     load,
@@ -64,7 +65,7 @@ def test_step_and_prediction(path):
     del before
     del wrapper
 
-    size = (smallest(cfg), smallest(cfg) * 3 // 2)
+    size = (smallest(cfg), smallest(cfg) if bound(cfg) else smallest(cfg) * 3 // 2)
     with torch.no_grad():
         (result,) = model.eval().test_step(batch(cfg, n=1, size=size))
     if cfg.default_scope == 'mmpretrain':
@@ -126,7 +127,8 @@ def test_name_tells_batch_and_schedule(path):
         ('_1x_', 'max_epochs', 12), ('-1x_', 'max_epochs', 12), ('_2x_', 'max_epochs', 24),
         ('-2x_', 'max_epochs', 24), ('-3x_', 'max_epochs', 36),
         ('-12e_', 'max_epochs', 12), ('-24e_', 'max_epochs', 24), ('-36e_', 'max_epochs', 36),
-        ('-72e_', 'max_epochs', 72), ('-90e_', 'max_epochs', 90), ('-350e_', 'max_epochs', 350),
+        ('-72e_', 'max_epochs', 72), ('-90e_', 'max_epochs', 90),
+        ('-20e_', 'max_epochs', 20), ('-95e_', 'max_epochs', 95), ('-350e_', 'max_epochs', 350),
         ('-30e_', 'max_epochs', 30), ('-40e_', 'max_epochs', 40), ('-100e_', 'max_epochs', 100),
         ('-130e_', 'max_epochs', 130), ('-150e_', 'max_epochs', 150),
         ('-120e_', 'max_epochs', 120), ('-300e_', 'max_epochs', 300), ('_in1k', 'max_epochs', 310),

@@ -1,0 +1,6 @@
+# SGD, 20 epochs, steps at 16 and 19.
+_base_ = './schedule_1x.py'
+
+train_cfg = dict(max_epochs=20)
+_base_.param_scheduler[1].end = 20
+_base_.param_scheduler[1].milestones = [16, 19]

@@ -1,0 +1,3 @@
+_base_ = './lesa-r50_4xb32-95e_in1k.py'
+
+model = dict(backbone=dict(arch='wrn50'))
