@@ -24,9 +24,9 @@ from hybrid_mm.engine import cli
 
 SUBCOMMANDS = {
     'acmix': 'hybrid_mm.analysis.benchmark_acmix',
-    'lesa': 'hybrid_mm.analysis.benchmark_lesa',
     'elsa': 'hybrid_mm.analysis.benchmark_elsa',
     'evolving_attention': 'hybrid_mm.analysis.benchmark_evolving_attention',
+    'lesa': 'hybrid_mm.analysis.benchmark_lesa',
     'local_attention': 'hybrid_mm.analysis.benchmark_local_attention',
     'neighborhood': 'hybrid_mm.analysis.benchmark_neighborhood',
     'peripheral': 'hybrid_mm.analysis.benchmark_peripheral',

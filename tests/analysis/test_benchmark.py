@@ -7,10 +7,12 @@ import torch
 
 from hybrid_mm.analysis import (
     benchmark_acmix,
-    benchmark_lesa,
+    benchmark_elsa,
     benchmark_evolving_attention,
+    benchmark_lesa,
     benchmark_local_attention,
     benchmark_neighborhood,
+    benchmark_peripheral,
 )
 from hybrid_mm.analysis.benchmark import (
     Case,
@@ -144,9 +146,16 @@ def test_reports(tmp_path):
     assert (tmp_path / 'n.png').stat().st_size > 5000
 
 
-@pytest.mark.parametrize('benchmark', [benchmark_acmix, benchmark_lesa, benchmark_neighborhood])
 @pytest.mark.parametrize(
-    'benchmark', [benchmark_acmix, benchmark_evolving_attention, benchmark_neighborhood]
+    'benchmark',
+    [
+        benchmark_acmix,
+        benchmark_elsa,
+        benchmark_evolving_attention,
+        benchmark_lesa,
+        benchmark_neighborhood,
+        benchmark_peripheral,
+    ],
 )
 def test_candidates_agree(benchmark):
     rows = [row for case in benchmark.cases(CPU, torch.float64, quick=True) for row in check(case)]
