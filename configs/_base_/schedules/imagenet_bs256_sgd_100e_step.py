@@ -1,5 +1,5 @@
-# SGD for ImageNet-1k: 100 epochs from 0.128, linear warm-up in 5, steps at 30, 60, 80 and 90, weight
-# decay on everything but norms (EA-AA-ResNet).
+# SGD for ImageNet-1k: 100 epochs from 0.128, linear warm-up in 5, steps at 30, 60, 80 and 90,
+# weight decay on everything but norms (EA-AA-ResNet).
 _base_ = './imagenet_bs256_sgd_40e.py'
 
 train_cfg = dict(max_epochs=100)
