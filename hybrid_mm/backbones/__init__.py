@@ -12,6 +12,7 @@ from hybrid_mm.backbones.lesa import LESAResNet
 from hybrid_mm.backbones.nat import NAT, DiNAT, DiNATs
 from hybrid_mm.backbones.pelk import PeLK
 from hybrid_mm.backbones.pvt import PVT
+from hybrid_mm.backbones.qna import QnAViT
 from hybrid_mm.backbones.quadratic_attention import (
     QuadraticAttentionEncoder,
     QuadraticAttentionResNet,
@@ -40,6 +41,7 @@ __all__ = [
     'LESAResNet',
     'PeLK',
     'Pyramid',
+    'QnAViT',
     'QuadraticAttentionEncoder',
     'QuadraticAttentionResNet',
     'RepLKNet',

@@ -17,16 +17,23 @@ def init_linear(net: nn.Module) -> None:
 
 
 class MLP(nn.Module):
-    """Linear, GELU, linear."""
+    """Linear, GELU, linear.
 
-    def __init__(self, channels: int, hidden_channels: int) -> None:
+    Args:
+        channels: Channels C.
+        hidden_channels: Channels in between.
+        approximate: 'tanh' for the approximation of GELU that JAX takes, or 'none'.
+    """
+
+    def __init__(self, channels: int, hidden_channels: int, approximate: str = 'none') -> None:
         super().__init__()
+        self.approximate = approximate
         self.fc1 = nn.Linear(channels, hidden_channels)
         self.fc2 = nn.Linear(hidden_channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., C) to the same shape."""
-        return self.fc2(F.gelu(self.fc1(x)))
+        return self.fc2(F.gelu(self.fc1(x), approximate=self.approximate))
 
 
 class TokenStage(nn.Module):

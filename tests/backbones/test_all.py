@@ -92,6 +92,18 @@ CASES = {
     'san-patchwise': dict(type='hybrid_mm.SAN', arch=_SAN),
     'san-acmix': dict(type='hybrid_mm.SAN', acmix=True, arch=_SAN),
     'slak': dict(type='hybrid_mm.SLaK', arch=_CONVNEXT, kernel_sizes=[31, 13, 7, 3]),
+    'qna': dict(
+        type='hybrid_mm.QnAViT',
+        arch=dict(
+            embed_dim=8,
+            qna_depths=[1, 2, 1, 0],
+            qna_heads=[2, 4, 4, 8],
+            kernel_sizes=[3, 7, 3, 3],
+            window_depths=[0, 0, 1, 2],
+            window_sizes=[7, 7, 4, 3],
+            window_heads=[1, 2, 2, 4],
+        ),
+    ),
     'replknet': dict(
         type='hybrid_mm.RepLKNet',
         norm_outputs='all',
