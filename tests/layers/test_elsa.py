@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from hybrid_mm.layers import elsa
-from hybrid_mm.layers.elsa import ELSA, ghost_attention
+from hybrid_mm.layers import ghost_head
+from hybrid_mm.layers.elsa import ELSA
+from hybrid_mm.layers.ghost_head import ghost_attention
 
 
 @pytest.mark.parametrize('buffer', [1, 2**20])
@@ -19,7 +20,7 @@ from hybrid_mm.layers.elsa import ELSA, ghost_attention
     ],
 )
 def test_agrees_with_the_reference(size, settings, buffer, monkeypatch):
-    monkeypatch.setattr(elsa, '_BUFFER', buffer)  # a row at a time, and all images at once
+    monkeypatch.setattr(ghost_head, '_BUFFER', buffer)  # a row at a time, and all images at once
     torch.manual_seed(0)
     module = ELSA(24, 4, group_width=4, **settings).double()
     x = torch.randn(2, *size, 24, dtype=torch.float64, requires_grad=True)
