@@ -1,0 +1,15 @@
+# AdamW for ImageNet-1k as QnA-ViT is trained: 5 epochs of warm-up, cosine to 0 at epoch 300; weight
+# decay on everything but biases and weights by position.
+_base_ = './imagenet_bs1024_adamw_300e_swin.py'
+
+_base_.param_scheduler[0].end = 5
+_base_.param_scheduler[1].update(eta_min=0.0, begin=5)
+optim_wrapper = dict(
+    optimizer=dict(lr=2e-3),
+    clip_grad=None,
+    paramwise_cfg=dict(
+        _delete_=True,
+        custom_keys={
+            'relative_bias': dict(decay_mult=0.0),
+            'attn.scale': dict(decay_mult=0.0)
+        }))

@@ -1,0 +1,7 @@
+_base_ = './mask-rcnn_qna-tiny_fpn_1x_coco.py'
+
+checkpoint = 'checkpoints/qna-tiny-7x7_in1k.pth'
+model = dict(
+    backbone=dict(
+        arch='tiny-7x7',
+        init_cfg=dict(checkpoint=checkpoint)))
