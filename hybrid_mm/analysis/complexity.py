@@ -47,7 +47,11 @@ class _Inference(nn.Module):
         if hasattr(model, 'data_preprocessor'):  # a model of MMEngine, not a bare network
             size = tuple(x.shape[-2:])
             meta = dict(img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size)
-            return model(x, [BaseDataElement(metainfo=meta)], mode='tensor')
+            samples = [BaseDataElement(metainfo=meta)]
+            head = getattr(model, 'decode_head', None)
+            if hasattr(head, 'pixel_decoder'):  # Mask2Former of MMSegmentation, which asks for them
+                return head(model.extract_feat(x), samples)
+            return model(x, samples, mode='tensor')
         return model(x)
 
     def _two_stage(self, x: Tensor) -> None:

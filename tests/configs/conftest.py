@@ -64,6 +64,8 @@ def narrow(model: Config) -> None:
     parts += [roi_head.get('mask_head')]
     boxes = roi_head.get('bbox_head')
     for head in filter(None, parts + (boxes if isinstance(boxes, list) else [boxes])):
+        if 'pixel_decoder' in head:  # its parts have one width
+            continue
         head.update({key: width for key, width in widths.items() if key in head})
 
 
@@ -72,7 +74,8 @@ def full(path: Path) -> torch.nn.Module:
     cfg = Config.fromfile(path)
     strip_weights(cfg.model)
     # the attention masks of Mask2Former depend on values
-    device = 'cpu' if 'panoptic_head' in cfg.model else 'meta'
+    masked = 'panoptic_head' in cfg.model or 'pixel_decoder' in cfg.model.get('decode_head', {})
+    device = 'cpu' if masked else 'meta'
     with scope(cfg):
         try:
             with torch.device(device):

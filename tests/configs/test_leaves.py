@@ -74,7 +74,7 @@ def test_step_and_prediction(path):
     elif cfg.default_scope == 'mmseg':
         assert result.pred_sem_seg.data.shape == (1, *size)
         assert result.pred_sem_seg.data.max() < cfg.model.decode_head.num_classes
-    elif 'panoptic_head' in cfg.model:
+    elif (cfg.model.get('test_cfg') or {}).get('panoptic_on'):
         assert result.pred_panoptic_seg.sem_seg.shape[-2:] == size
     else:
         boxes = result.pred_instances.bboxes

@@ -24,7 +24,11 @@ PUBLISHED = {
 }
 RATES = {
     'base': {'cascade-mask-rcnn_dinat': 7.5e-5},
-    'large': {'cascade-mask-rcnn_dinat-s': 5e-5, 'cascade-mask-rcnn_dinat': 7.5e-5},
+    'large': {
+        'cascade-mask-rcnn_dinat-s': 5e-5,
+        'cascade-mask-rcnn_dinat': 7.5e-5,
+        'mask2former': 1e-4,
+    },
 }
 
 
@@ -103,6 +107,12 @@ def test_schedules():
     assert cfg.val_dataloader.dataset.pipeline[1].scale == 384
     cfg = of('dinat-large_upernet_8xb2-160k_ade20k-640x640')
     assert tuple(cfg.model.data_preprocessor.size) == (640, 640)
-    cfg = of('mask2former_dinat-large-k11_8xb2-lsj-100e_coco-panoptic')
-    assert cfg.train_cfg.max_iters == cfg.param_scheduler[0].end == 737_500
-    assert cfg.model.panoptic_head.num_queries == 200
+    for task in ('coco-panoptic', 'coco'):
+        cfg = of(f'mask2former_dinat-large-k11_8xb2-lsj-100e_{task}')
+        assert cfg.train_cfg.max_iters == cfg.param_scheduler[0].end == 737_500
+        assert cfg.model.panoptic_head.num_queries == 200
+        assert cfg.model.panoptic_fusion_head.num_stuff_classes == 53 * ('panoptic' in task)
+    cfg = of('mask2former_dinat-large-k11_8xb2-160k_ade20k-640x640')
+    (poly,) = cfg.param_scheduler
+    assert cfg.train_cfg.max_iters == poly.end == 160_000
+    assert cfg.optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult == 0.1
