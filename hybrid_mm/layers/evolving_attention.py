@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hybrid_mm.layers.mixed_shift import check_impl
+from hybrid_mm.layers.precision import no_autocast
 from hybrid_mm.layers.relative_position import (
     decomposed_logits,
     decomposed_tables,
@@ -100,7 +101,7 @@ def evolving_attention(
     q, k, v = (x.to(dtype) for x in (q, k, v))
     if previous is not None:
         previous, weight, bias = (x.to(dtype) for x in (previous, weight, bias))
-    with torch.autocast('cpu' if q.device.type == 'meta' else q.device.type, enabled=False):
+    with no_autocast(q):
         if impl == 'reference' or torch.onnx.is_in_onnx_export():
             out, logits = _plain(q, k, v, rel_h, rel_w, previous, weight, bias, alpha, beta)
         else:

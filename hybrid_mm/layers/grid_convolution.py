@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from hybrid_mm.layers import autotune
 from hybrid_mm.layers.grid_algorithms import FORWARD, WEIGHT_GRADIENT, has_fused
 from hybrid_mm.layers.grid_axes import GridAxis, check_widths, expand, grid_axis
+from hybrid_mm.layers.precision import no_autocast
 
 IMPLS = ('auto', 'reference', *FORWARD)
 _DENSE = 4  # taps per weight up to which a dense convolution is among what 'auto' tries,
@@ -161,7 +162,7 @@ def _reference(
 ) -> Tensor:
     padding = sum(rows) // 2, sum(columns) // 2
     dense = expand(weight, rows, columns).unsqueeze(1)
-    with torch.autocast(x.device.type, enabled=False):
+    with no_autocast(x):
         out = F.conv2d(x.to(weight.dtype), dense, None, 1, padding, groups=len(dense))
     return out.to(x.dtype)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from hybrid_mm.layers.grid_convolution import grid_convolution
+from hybrid_mm.layers.precision import no_autocast
 
 _LOWEST = -60.0  # exp of less is nothing beside exp(0)
 
@@ -89,7 +90,7 @@ class LearnedQueryAttention2d(nn.Module):
         dtype = x.dtype
         values = self.v(x)
         accurate = torch.float64 if dtype == torch.float64 else torch.float32
-        with torch.autocast(x.device.type, enabled=False):
+        with no_autocast(x):
             out = self._attend(x.to(accurate), values.to(accurate))
         return self.proj(out.to(values.dtype).permute(0, 2, 3, 1))
 

@@ -3,7 +3,6 @@
 Source: "Locally Enhanced Self-Attention" (arXiv 2107.05637); where prose and code differ, the code.
 """
 
-import contextlib
 from typing import ClassVar
 
 import torch
@@ -12,15 +11,10 @@ from torch.nn import functional as F
 
 from hybrid_mm.layers.implicit_norm import normalisation
 from hybrid_mm.layers.local_attention import global_attention
+from hybrid_mm.layers.precision import no_autocast
 from hybrid_mm.layers.relative_position import resize_relative_table
 
 POSITIONS = ('flat', 'axial')
-
-
-def _no_autocast(x: Tensor) -> contextlib.AbstractContextManager:
-    if x.device.type == 'meta':  # shapes alone, as complexity is counted, have no autocast
-        return contextlib.nullcontext()
-    return torch.autocast(x.device.type, enabled=False)
 
 
 class DeformConv2d(nn.Module):
@@ -46,7 +40,7 @@ class DeformConv2d(nn.Module):
         from torchvision.ops import deform_conv2d
 
         offset = self.conv_offset(x)
-        with _no_autocast(x):
+        with no_autocast(x):
             x, offset = x.to(self.weight.dtype), offset.to(self.weight.dtype)
             return deform_conv2d(x, offset, self.weight, None, self.stride, self.padding)
 
@@ -186,7 +180,7 @@ class LESA2d(nn.Module):
         shape = x.shape[2:]
         q, k, v = (y.unflatten(3, shape).permute(0, 1, 3, 4, 2) for y in self._heads(x))
         # unscaled products overflow half precision
-        with _no_autocast(x):
+        with no_autocast(x):
             dtype = self.rel_h.dtype
             q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
             rel_h = resize_relative_table(self.rel_h, shape[0])

@@ -60,11 +60,12 @@ def narrow(model: Config) -> None:
     """
     widths = dict(fc_out_channels=64, conv_out_channels=32, feat_channels=64, channels=64)
     roi_head = model.get('roi_head') or {}
-    parts = [model.get('bbox_head'), model.get('decode_head'), model.get('auxiliary_head')]
-    parts += [roi_head.get('mask_head')]
-    boxes = roi_head.get('bbox_head')
-    for head in filter(None, parts + (boxes if isinstance(boxes, list) else [boxes])):
-        if 'pixel_decoder' in head:  # its parts have one width
+    parts = [model.get(name) for name in ('bbox_head', 'decode_head', 'auxiliary_head')]
+    parts += [roi_head.get(name) for name in ('bbox_head', 'mask_head')]
+    heads = [head for part in parts for head in (part if isinstance(part, list) else [part])]
+    for head in filter(None, heads):
+        # its parts have one width
+        if 'pixel_decoder' in head or head.type == 'HTCMaskHead':
             continue
         head.update({key: width for key, width in widths.items() if key in head})
 
