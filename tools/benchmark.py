@@ -30,6 +30,7 @@ SUBCOMMANDS = {
     'local_attention': 'hybrid_mm.analysis.benchmark_local_attention',
     'neighborhood': 'hybrid_mm.analysis.benchmark_neighborhood',
     'peripheral': 'hybrid_mm.analysis.benchmark_peripheral',
+    'qna': 'hybrid_mm.analysis.benchmark_qna',
 }
 DTYPES = ('float32', 'float64', 'bfloat16', 'float16')
 

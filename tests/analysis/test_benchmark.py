@@ -13,6 +13,7 @@ from hybrid_mm.analysis import (
     benchmark_local_attention,
     benchmark_neighborhood,
     benchmark_peripheral,
+    benchmark_qna,
 )
 from hybrid_mm.analysis.benchmark import (
     Case,
@@ -155,6 +156,7 @@ def test_reports(tmp_path):
         benchmark_lesa,
         benchmark_neighborhood,
         benchmark_peripheral,
+        benchmark_qna,
     ],
 )
 def test_candidates_agree(benchmark):
