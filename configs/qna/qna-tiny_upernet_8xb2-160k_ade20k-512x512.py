@@ -18,8 +18,5 @@ model = dict(
     auxiliary_head=dict(in_channels=256))
 optim_wrapper = dict(
     paramwise_cfg=dict(
-        custom_keys={
-            'relative_bias': dict(decay_mult=0.0),
-            'attn.scale': dict(decay_mult=0.0)
-        }))
+        custom_keys={k: dict(decay_mult=0.0) for k in ('relative_bias', 'attn.scale')}))
 train_dataloader = dict(batch_size=2)
