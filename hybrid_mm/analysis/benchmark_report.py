@@ -141,7 +141,7 @@ def plot(name: str, rows: list[Row], path: Path) -> None:
         ax.invert_yaxis()
         ax.set_xscale('log')
         ax.axvline(1, color='black', linewidth=0.8)
-        ax.set_xlabel(f'{title}, multiple of {candidates[0]}')
+        ax.set_xlabel(f'{title}, multiple of the first candidate measured')
         ax.legend(fontsize='small')
     for ax, (key, points) in zip(axes, curves.items(), strict=True):
         for candidate in dict.fromkeys(r.candidate for r in points):
