@@ -148,7 +148,8 @@ class RepLKNet(Pyramid):
     ceil(H / stride) rows.
 
     Args:
-        arch: '31b', '31l' or 'xl', or a dict with ``kernel_sizes``, ``depths``, ``channels``, one
+        arch: '31b', '13' (31b with kernels of 13), '31l' or 'xl', or a dict with
+            ``kernel_sizes``, ``depths``, ``channels``, one
             entry per stage, ``small_kernel`` (or None) and ``dw_ratio``, the width of the large
             kernels as a multiple of a stage's channels.
         in_channels: Channels of the input image.
@@ -185,6 +186,7 @@ class RepLKNet(Pyramid):
         )
         for name, kernels, width, small, ratio in (
             ('31b', [31, 29, 27, 13], 128, 5, 1.0),
+            ('13', [13, 13, 13, 13], 128, 5, 1.0),
             ('31l', [31, 29, 27, 13], 192, 5, 1.0),
             ('xl', [27, 27, 27, 13], 256, None, 1.5),
         )

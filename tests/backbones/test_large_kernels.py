@@ -86,6 +86,13 @@ REPLK = dict(
 )
 
 
+def test_replknet_13_is_31b_with_smaller_kernels():
+    depths, channels = (2, 2, 18), (128, 256, 512)
+    taps = (31**2, 29**2, 27**2)
+    saved = sum(d * c * (t - 13**2) for d, c, t in zip(depths, channels, taps, strict=True))
+    assert on_meta(RepLKNet, '13') == on_meta(RepLKNet, '31b') - saved
+
+
 def test_classifier_weights_of_replknet_load_into_a_dense_network(tmp_path):
     classifier = RepLKNet(REPLK, norm_outputs='last', out_indices=(3,))
     torch.save(classifier.state_dict(), tmp_path / 'weights.pth')
