@@ -213,10 +213,12 @@ class SparsityHook(Hook):
             for name, p, gradient in zip(names, parameters, gradients, strict=True)
         }
         own = {name: p.detach() for name, p in weights.items()}
-        densities = sparse_layer_densities(own, found, 1 - self.sparsity)
+        # every rank has its own batch, and which tensors have a mask must not differ
+        densities = [sparse_layer_densities(own, found, 1 - self.sparsity)]
+        dist.broadcast_object_list(densities)
         return {
             name: torch.rand_like(own[name], dtype=torch.float32) < density
-            for name, density in densities.items()
+            for name, density in densities[0].items()
             if density < _DENSE
         }
 
