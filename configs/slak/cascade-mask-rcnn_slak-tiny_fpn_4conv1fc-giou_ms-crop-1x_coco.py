@@ -13,6 +13,7 @@ model = dict(
         arch='tiny',
         drop_path_rate=0.4,
         layer_scale=1.0,
+        norm_cfg=dict(type='SyncBN'),
         init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
     neck=dict(in_channels=[124, 249, 499, 998]))
 custom_hooks = [dict(type='hybrid_mm.SparsityHook', init='zeros', scope='backbone.')]

@@ -13,7 +13,9 @@ model = dict(
         arch='tiny',
         drop_path_rate=0.1,
         layer_scale=1.0,
+        norm_cfg=dict(type='SyncBN'),
         init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
     decode_head=dict(in_channels=[124, 249, 499, 998]),
-    auxiliary_head=dict(in_channels=499))
+    auxiliary_head=dict(in_channels=499),
+    test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341)))
 custom_hooks = [dict(type='hybrid_mm.SparsityHook', init='zeros', scope='backbone.')]

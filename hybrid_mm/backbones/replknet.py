@@ -148,12 +148,12 @@ class RepLKNet(Pyramid):
     ceil(H / stride) rows.
 
     Args:
-        arch: '31b', '13' (31b with kernels of 13), '31l' or 'xl', or a dict with
-            ``kernel_sizes``, ``depths``, ``channels``, one
-            entry per stage, ``small_kernel`` (or None) and ``dw_ratio``, the width of the large
-            kernels as a multiple of a stage's channels.
+        arch: '31b', '13' (31b with kernels of 13), '31l' or 'xl', or a dict with ``kernel_sizes``,
+            ``depths``, ``channels``, one entry per stage, ``small_kernel`` (or None) and
+            ``dw_ratio``, the width of the large kernels as a multiple of a stage's channels.
         in_channels: Channels of the input image.
         out_indices: Stages whose maps are returned.
+        ffn_ratio: Width of the feed-forward networks as a multiple of a stage's channels.
         norm_outputs: Batch norms on the returned maps: 'none' (31B and 31L in dense prediction),
             'all' (XL), or 'last' (classifiers).
         drop_path_rate: Drop-path rate of the last pair of blocks; it grows linearly from 0.
@@ -197,6 +197,7 @@ class RepLKNet(Pyramid):
         arch: str | dict = '31b',
         in_channels: int = 3,
         out_indices: Sequence[int] = (0, 1, 2, 3),
+        ffn_ratio: float = 4.0,
         norm_outputs: str = 'none',
         drop_path_rate: float = 0.0,
         norm_cfg: dict | None = None,
@@ -237,7 +238,7 @@ class RepLKNet(Pyramid):
                 small = settings['small_kernel']
                 blocks += [
                     RepLKBlock(channels, mid, kernel, small, rate, norm_cfg),
-                    ConvFFN(channels, 4 * channels, rate, norm_cfg),
+                    ConvFFN(channels, int(ffn_ratio * channels), rate, norm_cfg),
                 ]
             norm = build_norm(norm_cfg, channels) if i in normed else nn.Identity()
             self.stages.append(RepLKStage(downsample, blocks, norm, with_cp))

@@ -19,7 +19,7 @@ from hybrid_mm.registry import MODELS
 def slak_kernels(
     channels: int,
     kernel_size: int,
-    small_kernel: int = 5,
+    small_kernel: int | None = 5,
     decomposed: bool = True,
     norm_cfg: dict | None = None,
 ) -> ParallelKernels:
@@ -29,18 +29,20 @@ def slak_kernels(
         channels: Channels C.
         kernel_size: Odd size K of the large kernel.
         small_kernel: Odd size N: width of the stripes K x N and N x K, and size of the small
-            kernel, which there is only if N < K.
+            kernel, which there is only if N < K. Without stripes None stands for no small kernel.
         decomposed: Stripes; else one K x K kernel.
         norm_cfg: Batch normalisation behind each, or None for none.
 
     Raises:
-        ValueError: An even size.
+        ValueError: An even size, or stripes without a width.
     """
+    if decomposed and small_kernel is None:
+        raise ValueError('small_kernel=None leaves the stripes without a width: decomposed=False?')
     if decomposed:
         sizes = dict(tall=(kernel_size, small_kernel), wide=(small_kernel, kernel_size))
     else:
         sizes = dict(large=(kernel_size, kernel_size))
-    if small_kernel < kernel_size:
+    if small_kernel is not None and small_kernel < kernel_size:
         sizes['small'] = (small_kernel, small_kernel)
     kernels = {name: DepthwiseConv2d(channels, size, bias=False) for name, size in sizes.items()}
     return ParallelKernels(kernels, norm_cfg)
@@ -88,7 +90,7 @@ class SLaK(ConvNeXtFrame):
         self,
         arch: str | dict = 'tiny',
         kernel_sizes: Sequence[int] = (51, 49, 47, 13),
-        small_kernel: int = 5,
+        small_kernel: int | None = 5,
         decomposed: bool = True,
         norm_cfg: dict | None = dict(type='BN'),  # noqa: B006
         width_factor: float = 1.3,

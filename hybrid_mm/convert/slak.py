@@ -25,6 +25,7 @@ _RULES = [
         for theirs, ours in _KERNELS.items()
         for part, name in (('conv', 'conv'), ('bn', 'norm'))
     ),
+    (rf'{_BLOCK}large_kernel\.lkb_reparam{_LEAF}', rf'{_OURS}mixer.large.conv.\3'),
     (r'pos_embeds\.(\d+)', r'stages.\1.pos_embed'),
     (rf'norm(\d){_LEAF}', r'stages.\1.norm.\2'),
     (rf'norm{_LEAF}', r'stages.last.norm.\1'),

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import torch
 from mmengine import dist
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from hybrid_mm.engine.checkpoint import inner_model
 from hybrid_mm.registry import HOOKS
 
 _KEY = 'hybrid_mm_sparsity'
@@ -67,7 +67,8 @@ class SparsityHook(Hook):
 
     Source: "More ConvNets in the 2020s" (arXiv 2207.03620), section 3.2. Every parameter with two
     or four dimensions has a mask, and is multiplied by it after every step of the optimizer.
-    Parameters with one dimension, and position embeddings, have none. Masks are part of the
+    Parameters with one dimension, and position embeddings, have none. An ``EMAHook``'s average is
+    masked as well, since checkpoints have it in place of the weights. Masks are part of the
     checkpoints, so that training can be resumed; in distributed training rank 0 decides.
 
     In pre-training: ``dict(type='hybrid_mm.SparsityHook', sparsity=0.4, interval=2000,
@@ -90,7 +91,7 @@ class SparsityHook(Hook):
             parameter under ``scope``, or, with ``init='zeros'``, none that has zeros.
     """
 
-    priority = 'LOW'  # after the optimizer's step, before logging and saving
+    priority = 'LOW'  # after the optimizer's step and EMAHook, before logging and saving
 
     def __init__(
         self,
@@ -138,8 +139,8 @@ class SparsityHook(Hook):
             self.masks = self._snip(runner, weights)
         self.masks = {name: mask.to(weights[name].device) for name, mask in self.masks.items()}
         self._broadcast()
-        self._apply(weights)
-        self._report(weights)
+        self._apply(runner, weights)
+        self._report(runner, weights)
 
     def after_train_iter(
         self,
@@ -150,15 +151,15 @@ class SparsityHook(Hook):
     ) -> None:
         """Apply the masks; exchange weights when it is time."""
         weights = self._weights(runner)
-        self._apply(weights)
+        self._apply(runner, weights)
         done = runner.iter + 1
         if self.interval and done % self.interval == 0 and done < runner.max_iters:
             rate = self.rate(done / runner.max_iters)
             for name, mask in self.masks.items():
                 self.masks[name] = prune_and_grow(weights[name].detach(), mask, rate)
             self._broadcast()
-            self._apply(weights)
-            self._report(weights)
+            self._apply(runner, weights)
+            self._report(runner, weights)
 
     def rate(self, progress: float) -> float:
         """Part of the weights that are exchanged at a point of the training from 0 to 1."""
@@ -175,11 +176,9 @@ class SparsityHook(Hook):
             self.masks = dict(checkpoint.get(_KEY, {}))
 
     def _weights(self, runner: Runner) -> dict[str, nn.Parameter]:
-        model = runner.model
-        model = model.module if is_model_wrapper(model) else model
         return {
             name: p
-            for name, p in model.named_parameters()
+            for name, p in inner_model(runner.model).named_parameters()
             if p.ndim in (2, 4) and name.startswith(self.scope)
         }
 
@@ -193,14 +192,14 @@ class SparsityHook(Hook):
                 )
 
     def _snip(self, runner: Runner, weights: dict[str, nn.Parameter]) -> dict[str, Tensor]:
-        model = runner.model
-        model = model.module if is_model_wrapper(model) else model
+        model = inner_model(runner.model)
         names, parameters = zip(*weights.items(), strict=True)
         # the batch leaves no trace in running statistics
         buffers = copy.deepcopy(dict(model.named_buffers()))
         # not from an iterator of the loader: an infinite sampler does not survive a second one
         loader = runner.train_dataloader
-        chosen = torch.randperm(len(loader.dataset))[: loader.batch_size].tolist()
+        size = loader.batch_size or loader.batch_sampler.batch_size
+        chosen = torch.randperm(len(loader.dataset))[:size].tolist()
         batch = loader.collate_fn([loader.dataset[i] for i in chosen])
         with torch.enable_grad():
             data = model.data_preprocessor(batch, True)
@@ -228,15 +227,23 @@ class SparsityHook(Hook):
                 dist.broadcast(mask)
 
     @torch.no_grad()
-    def _apply(self, weights: dict[str, nn.Parameter]) -> None:
-        for name, mask in self.masks.items():
-            weights[name].mul_(mask)
+    def _apply(self, runner: Runner, weights: dict[str, nn.Parameter]) -> None:
+        averages = [
+            dict(hook.ema_model.module.named_parameters())
+            for hook in runner.hooks
+            if isinstance(hook, EMAHook)
+        ]
+        for parameters in (weights, *averages):
+            for name, mask in self.masks.items():
+                parameters[name].mul_(mask.to(parameters[name].device))
 
-    def _report(self, weights: dict[str, nn.Parameter]) -> None:
+    def _report(self, runner: Runner, weights: dict[str, nn.Parameter]) -> None:
+        parameters = sum(p.numel() for p in inner_model(runner.model).parameters())
         total = sum(w.numel() for w in weights.values())
         zeros = sum(mask.numel() - int(mask.sum()) for mask in self.masks.values())
         print_log(
             f'SparsityHook: {len(self.masks)} tensors masked, {total - zeros:,} of {total:,} '
-            f'weights alive ({zeros / total:.1%} sparse)',
+            f'weights alive ({zeros / total:.1%} sparse); the model has {parameters - zeros:,} of '
+            f'{parameters:,} parameters',
             'current',
         )

@@ -193,6 +193,18 @@ def test_small_kernel_that_does_not_fit_the_grid():
     assert mixer.large.conv.bias is None  # nothing was merged
 
 
+def test_stripes_need_a_width():
+    assert slak_kernels(4, 13, None, decomposed=False).names == ['large']
+    with pytest.raises(ValueError, match='leaves the stripes without a width'):
+        slak_kernels(4, 13, None)
+
+
+def test_width_of_the_feed_forward_networks():
+    model = RepLKNet(REPLK, ffn_ratio=2.5)
+    widths = [len(stage.blocks[1].fc1.conv.weight) for stage in model.stages]
+    assert widths == [20, 30, 40, 50]
+
+
 def test_no_small_kernel_as_large_as_the_large_one():
     assert 'small' not in slak_kernels(4, 7, 7).names
     assert slak_kernels(4, 7, 100 + 1).names == ['tall', 'wide']

@@ -73,6 +73,17 @@ CASES = {
 }
 
 
+def test_merged_kernels_of_slak():
+    model = drawn(SLaK(ARCH, (13, 13, 7, 7), decomposed=False, deploy=True))
+    own = model.state_dict()
+    part = 'mixer.large.conv', 'large_kernel.lkb_reparam'
+    state = {slak_names(key.replace(*part)): value for key, value in own.items()}
+    assert 'stages.0.0.large_kernel.lkb_reparam.bias' in state
+    out = convert(state)
+    assert out.keys() == own.keys()
+    assert all(torch.equal(out[key], own[key]) for key in own)
+
+
 @pytest.mark.parametrize('case', CASES)
 def test_round_trip(case):
     make, names, source = CASES[case]

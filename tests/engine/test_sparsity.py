@@ -1,4 +1,9 @@
+import os
+import subprocess
+import sys
 from collections import OrderedDict
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,7 +34,7 @@ def data():
     return [dict(inputs=image, labels=i % 4) for i, image in enumerate(images)]
 
 
-def runner(work_dir, hook, epochs=3, model=None, **kwargs):
+def runner(work_dir, hook, epochs=3, model=None, hooks=(), **kwargs):
     return Runner(
         model or Model(),
         str(work_dir),
@@ -39,7 +44,7 @@ def runner(work_dir, hook, epochs=3, model=None, **kwargs):
         train_cfg=dict(by_epoch=True, max_epochs=epochs),
         optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.05)),
         default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1)),
-        custom_hooks=[hook],
+        custom_hooks=[hook, *hooks],
         default_scope='mmengine',
         randomness=dict(seed=0),
         experiment_name=f'{work_dir.name}{epochs}',
@@ -110,6 +115,86 @@ def test_fine_tuning_keeps_the_zeros_of_loaded_weights(tmp_path):
     assert (run.model.conv.weight[:, 0] != 0).all() and (run.model.head.weight != 0).all()
 
 
+def test_average_of_the_weights_is_as_sparse(tmp_path):
+    """What a checkpoint has as its weights is the average: fine-tuning finds the zeros there."""
+    hook = SparsityHook(0.4, interval=3)
+    average = dict(type='EMAHook', momentum=0.1)
+    runner(tmp_path, hook, 2, hooks=[average]).train()
+    saved = torch.load(tmp_path / 'epoch_2.pth', weights_only=False)['state_dict']
+    assert all(torch.equal(saved[n] != 0, mask) for n, mask in hook.masks.items())
+    model = Model()
+    model.load_state_dict(saved)
+    tuning = SparsityHook(init='zeros')
+    runner(tmp_path, tuning, 3, model).train()
+    assert tuning.masks.keys() == hook.masks.keys()
+    assert all(torch.equal(tuning.masks[n], mask) for n, mask in hook.masks.items())
+
+
+def test_first_batch_of_a_batch_sampler_is_one_batch(tmp_path):
+    class Batches(list):
+        batch_size = 4
+
+    class Watched(list):
+        seen = 0
+
+        def __getitem__(self, index):
+            self.seen += 1
+            return super().__getitem__(index)
+
+    hook, images = SparsityHook(), Watched(data())
+    run = runner(tmp_path, hook)
+    run._train_dataloader = torch.utils.data.DataLoader(
+        images, batch_sampler=Batches([[0, 1, 2, 3], [4, 5, 6, 7]])
+    )
+    run._train_loop = run.build_train_loop(run._train_loop)
+    hook.before_train(run)
+    assert hook.masks and images.seen == 4
+
+
+def _train_rank(path):
+    """Body of a process of the next test: the other rank's batch spares the head."""
+    from hybrid_mm.engine import sparsity
+
+    rank = int(os.environ['RANK'])
+    torch.distributed.init_process_group(
+        'gloo', f'file://{path}/store', rank=rank, world_size=2, timeout=timedelta(seconds=30)
+    )
+    spared = 1.0 if rank else 0.5
+    sparsity.sparse_layer_densities = lambda *_: {'conv.weight': 0.5, 'head.weight': spared}
+    hook = SparsityHook(0.4, interval=3)
+    run = runner(Path(path), hook, 1)
+    torch.manual_seed(rank)
+    run.train()
+    torch.save(hook.masks, f'{path}/{rank}.pt')
+    torch.distributed.destroy_process_group()
+
+
+def test_ranks_have_the_same_masks(tmp_path):
+    env = dict(os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='', WORLD_SIZE='2')
+    command = [sys.executable, __file__, str(tmp_path)]
+    ranks = [subprocess.Popen(command, env=dict(env, RANK=str(rank))) for rank in (0, 1)]
+    try:
+        assert [process.wait(timeout=90) for process in ranks] == [0, 0]
+    finally:
+        for process in ranks:
+            process.kill()
+    first, second = (torch.load(tmp_path / f'{rank}.pt') for rank in (0, 1))
+    assert first.keys() == second.keys() == {'conv.weight', 'head.weight'}
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_parameters_are_reported(tmp_path):
+    hook = SparsityHook(init='zeros')
+    model = Model()
+    with torch.no_grad():
+        model.head.weight[0] = 0  # 8 of the 216 + 32 numbers
+    run = runner(tmp_path, hook, 1, model)
+    run.train()
+    log = next(tmp_path.glob('*/*.log')).read_text()
+    assert '1 tensors masked, 240 of 248 weights alive (3.2% sparse)' in log
+    assert 'the model has 304 of 312 parameters' in log
+
+
 def test_first_batch_leaves_no_trace(tmp_path):
     hook = SparsityHook()
     run = runner(tmp_path, hook)
@@ -160,3 +245,7 @@ def test_wrong_arguments(tmp_path):
         ValueError, match=r'mask \(2, 2\) of conv\.weight, the model \(8, 3, 3, 3\)'
     ):
         runner(tmp_path, hook, 5).train()
+
+
+if __name__ == '__main__':
+    _train_rank(*sys.argv[1:])

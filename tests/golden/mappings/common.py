@@ -45,6 +45,15 @@ def load(module: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
     return module
 
 
+def without_unused_norms(
+    state: dict[str, Tensor], out_indices: tuple[int, ...]
+) -> dict[str, Tensor]:
+    """Leave out the norms of maps that are not returned, which official networks have all."""
+    unused = re.compile(r'stages\.(\d+)\.norm\.')
+    found = {key: unused.match(key) for key in state}
+    return {k: v for k, v in state.items() if not found[k] or int(found[k][1]) in out_indices}
+
+
 def convert_part(
     weights: dict[str, Tensor], official: str, ours: str, source: str
 ) -> dict[str, Tensor]:

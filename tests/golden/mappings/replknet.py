@@ -7,7 +7,7 @@ from hybrid_mm.backbones.convnext_frame import ParallelKernels
 from hybrid_mm.backbones.replknet import ConvFFN, RepLKBlock
 from hybrid_mm.convert import convert
 from hybrid_mm.layers import DepthwiseConv2d
-from mappings.common import Classifier, Config, convert_part, load
+from mappings.common import Classifier, Config, convert_part, load, without_unused_norms
 
 _NORM = dict(type='BN')
 
@@ -20,8 +20,6 @@ def _merge(model: nn.Module, merged: bool) -> nn.Module:
 
 
 def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
-    if config.take('ffn_ratio', default=4) != 4:
-        raise ValueError('cannot map an ffn_ratio other than 4')
     classes = config.take('num_classes')
     dense = 'head.weight' not in weights
     if dense:
@@ -41,7 +39,8 @@ def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
         arch,
         config.take('in_channels', default=3),
         tuple(indices) if indices is not None else (3,),
-        norms,
+        norm_outputs=norms,
+        ffn_ratio=config.take('ffn_ratio', default=4),
         deploy=merged,
     )
     config.ignore(
@@ -50,6 +49,7 @@ def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
     )  # fmt: skip
     config.done()
     state = convert(weights, 'replknet')
+    state = without_unused_norms(state, model.out_indices)
     return load(model, state) if dense else Classifier(model, classes).load(state)
 
 

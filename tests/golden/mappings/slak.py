@@ -6,7 +6,7 @@ from hybrid_mm.backbones import SLaK
 from hybrid_mm.backbones.convnext_frame import ConvNeXtBlock
 from hybrid_mm.backbones.slak import slak_kernels
 from hybrid_mm.convert import convert
-from mappings.common import Classifier, Config, convert_part, load
+from mappings.common import Classifier, Config, convert_part, load, without_unused_norms
 
 PART = 'stages.0.0.', 'stages.0.blocks.0.'
 
@@ -26,7 +26,12 @@ class OnMaps(nn.Module):
 def _kernels(config: Config, channels: int, size: int, small: int | None) -> nn.Module:
     decomposed = bool(config.take('Decom', 'LoRA', default=False))
     norm = dict(type='BN') if config.take('bn', default=True) else None
-    return slak_kernels(channels, size, small, decomposed, norm)
+    merged = bool(config.take('small_kernel_merged', default=False))
+    # the official merged form is one dense kernel, whatever it was before
+    kernels = slak_kernels(channels, size, small, decomposed and not merged, norm)
+    if merged:
+        kernels.switch_to_deploy()
+    return kernels
 
 
 def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
@@ -48,6 +53,7 @@ def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
     config.ignore(drop_path_rate=..., head_init_scale=..., sparse=..., width_factor=...)
     config.done()
     state = convert(weights, 'slak')
+    state = without_unused_norms(state, model.out_indices)
     return load(model, state) if dense else Classifier(model, classes).load(state)
 
 
@@ -58,9 +64,7 @@ def build(module: str, config: dict, weights: dict[str, Tensor]) -> nn.Module:
         return _network(config, weights)
     if module == 'ReparamLargeKernelConv':
         channels = config.take('in_channels')
-        config.ignore(
-            out_channels=(channels,), groups=(channels,), stride=(1,), small_kernel_merged=(False,)
-        )
+        config.ignore(out_channels=(channels,), groups=(channels,), stride=(1,))
         size, small = config.take('kernel_size'), config.take('small_kernel')
         model = _kernels(config, channels, size, small)
         config.done()
