@@ -19,12 +19,14 @@ import os
 import resource
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 from torch.profiler import ProfilerActivity, profile
 
 os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # else two lines per trace, read at the first one
@@ -56,6 +58,39 @@ class Case:
     unavailable: Mapping[str, str] = field(default_factory=dict)
     pixels: int | None = None
     kernel_size: int | None = None
+
+
+def case_of_modules(
+    name: str,
+    modules: Mapping[str, nn.Module],
+    x: Tensor,
+    *arguments: object,
+    constant: Collection[str] = (),
+    **curve: int,
+) -> Case:
+    """Case of modules with the same parameters, all of which are differentiated.
+
+    Args:
+        name: Line of the tables.
+        modules: Candidates by name. They get the parameters of the first, and device and type of x.
+        x: First argument of the modules.
+        *arguments: Their further arguments.
+        constant: Names of parameters without a gradient.
+        **curve: See :class:`Case`.
+    """
+    modules = {name: module.to(x.device, x.dtype) for name, module in modules.items()}
+    first = next(iter(modules.values()))
+    names = {full.replace('.', '_'): full for full, _ in first.named_parameters()}
+    inputs = {'x': x.detach().requires_grad_()}
+    for short, full in names.items():
+        inputs[short] = first.get_parameter(full).detach().requires_grad_(full not in constant)
+
+    def run(module: nn.Module, x: Tensor, **weights: Tensor) -> Tensor:
+        weights = {names[short]: weight for short, weight in weights.items()}
+        return functional_call(module, weights, (x, *arguments))
+
+    candidates = {name: partial(run, module) for name, module in modules.items()}
+    return Case(name, inputs, candidates, **curve)
 
 
 @dataclass

@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from hybrid_mm.analysis.benchmark import Case
+from hybrid_mm.analysis.benchmark import Case, case_of_modules
 from hybrid_mm.layers.acmix import ACmix2d, ACmixWindowAttention
 from hybrid_mm.layers.mixed_shift import IMPLS
 
@@ -43,19 +42,7 @@ def _case(
     name: str, make: Callable[..., nn.Module], x: Tensor, device: torch.device,
     dtype: torch.dtype, *arguments: int,
 ) -> Case:  # fmt: skip
-    layer = make()
-    inputs = {key.replace('.', '_'): value.detach() for key, value in layer.named_parameters()}
-    names = dict(zip(inputs, dict(layer.named_parameters()), strict=True))
+    modules = {NAMES.get(impl, impl): make(impl=impl) for impl in IMPLS}
     # softmax cancels this one: its gradient is rounding
-    constant = {'position_bias': inputs.pop('position_bias', None)}
-    inputs = {k: v.to(device, dtype).requires_grad_() for k, v in {'x': x, **inputs}.items()}
-    inputs |= {k: v.to(device, dtype) for k, v in constant.items() if v is not None}
-
-    def run(module: nn.Module, x: Tensor, **weights: Tensor) -> Tensor:
-        weights = {names[key]: value for key, value in weights.items()}
-        return functional_call(module, weights, (x, *arguments))
-
-    candidates = {
-        NAMES.get(impl, impl): functools.partial(run, make(impl=impl).to(device)) for impl in IMPLS
-    }
-    return Case(name, inputs, candidates)
+    constant = ('position.bias',)
+    return case_of_modules(name, modules, x.to(device, dtype), *arguments, constant=constant)

@@ -8,10 +8,8 @@ import functools
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
 
-from hybrid_mm.analysis.benchmark import Case
+from hybrid_mm.analysis.benchmark import Case, case_of_modules
 from hybrid_mm.layers.elsa import ELSA
 from hybrid_mm.layers.mixed_shift import IMPLS
 
@@ -34,19 +32,7 @@ def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Cas
         make = functools.partial(
             ELSA, dim, heads, 7, group_width=4, lam=lam, qk_scale=1, qkv_bias=True
         )
-        layer = make()
-        names = {key.replace('.', '_'): key for key, _ in layer.named_parameters()}
-        inputs = {key: layer.get_parameter(name).detach() for key, name in names.items()}
-        inputs |= {'x': torch.randn(1, height, width, dim)}
-        inputs = {k: v.to(device, dtype).requires_grad_() for k, v in inputs.items()}
-
-        def run(module: nn.Module, x: Tensor, names: dict = names, **weights: Tensor) -> Tensor:
-            weights = {names[key]: value for key, value in weights.items()}
-            return functional_call(module, weights, (x,))
-
-        candidates = {
-            NAMES.get(impl, impl): functools.partial(run, make(impl=impl).to(device))
-            for impl in IMPLS
-        }
+        modules = {NAMES.get(impl, impl): make(impl=impl) for impl in IMPLS}
+        x = torch.randn(1, height, width, dim).to(device, dtype)
         factors = ', with factors' if lam else ''
-        yield Case(f'window 7, 1x{dim}x{height}x{width}{factors}', inputs, candidates)
+        yield case_of_modules(f'window 7, 1x{dim}x{height}x{width}{factors}', modules, x)

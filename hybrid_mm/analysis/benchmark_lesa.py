@@ -5,14 +5,12 @@ paper's detectors, and with statistics of the batch, which the published form ta
 and ours from second moments of queries, keys and tables.
 """
 
-import functools
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
-from hybrid_mm.analysis.benchmark import Case
+from hybrid_mm.analysis.benchmark import Case, case_of_modules
 from hybrid_mm.layers.lesa import LESA2d
 from hybrid_mm.layers.relative_position import resize_relative_table
 
@@ -54,25 +52,12 @@ def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Cas
 
 
 def _case(shape: tuple[int, ...], frozen: bool, device: torch.device, dtype: torch.dtype) -> Case:
-    generator = torch.Generator().manual_seed(0)
-    own = LESA2d(shape[1], shape[2:])
-    weights = {}
-    for name, parameter in own.named_parameters():
-        # one softmax drops what the norm of the logits adds: its gradient is rounding noise
-        weights[name] = parameter.detach().to(device, dtype)
-        weights[name].requires_grad_(name != 'norm_logits.bias')
-    x = torch.randn(shape, generator=generator).to(device, dtype).requires_grad_()
-    names = {name.replace('.', '_'): name for name in weights}
-
-    def run(module: LESA2d, x: Tensor, **weights: Tensor) -> Tensor:
-        state = {names[name]: weight for name, weight in weights.items()}
-        return functional_call(module, state, (x,))
-
-    candidates = {}
-    for name, cls in (('tiled', LESA2d), ('published', _Published)):
-        module = cls(shape[1], shape[2:]).to(device, dtype).train(not frozen)
-        candidates[name] = functools.partial(run, module)
-    inputs = {'x': x} | {short: weights[name] for short, name in names.items()}
-    kind = 'frozen norms' if frozen else 'batch statistics'
-    title = f'{kind}, {"x".join(map(str, shape))}'
-    return Case(title, inputs, candidates)
+    modules = {
+        name: kind(shape[1], shape[2:]).train(not frozen)
+        for name, kind in (('tiled', LESA2d), ('published', _Published))
+    }
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device, dtype)
+    norms = 'frozen norms' if frozen else 'batch statistics'
+    title = f'{norms}, {"x".join(map(str, shape))}'
+    # one softmax drops what the norm of the logits adds: its gradient is rounding noise
+    return case_of_modules(title, modules, x, constant=('norm_logits.bias',))

@@ -201,8 +201,12 @@ class Pyramid(StrictWeights, BaseModule):
             if i in self.out_indices:
                 # mmcv's RoIAlign reads memory as NCHW whatever the strides are: channels-last maps
                 # (of a layer norm) would silently give it wrong features.
-                outs.append(x.contiguous())
+                outs.append(self.returned_map(i, x).contiguous())
         return tuple(outs)
+
+    def returned_map(self, stage: int, x: Tensor) -> Tensor:
+        """The output of a stage as it is returned, (N, C, H, W)."""
+        return x
 
     # -- freezing --------------------------------------------------------------------------------
 

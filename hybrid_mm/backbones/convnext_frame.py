@@ -10,10 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from hybrid_mm.backbones.base import build_norm
-from hybrid_mm.backbones.token_pyramid import MLP, TokenPyramid, TokenStage
+from hybrid_mm.backbones.parallel_kernels import merge_kernels
+from hybrid_mm.backbones.token_pyramid import MLP, TokenPyramid, TokenStage, init_linear
 from hybrid_mm.layers import DropPath, drop_path_schedule
-from hybrid_mm.layers.peripheral_convolution import PeripheralConv2d
 
 _EPS = 1e-6
 
@@ -40,91 +39,6 @@ class PatchEmbed(nn.Module):
         if self.norm_first:
             return self.conv(self.norm(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return self.norm(self.conv(x).permute(0, 2, 3, 1))
-
-
-class ConvNorm(nn.Module):
-    """Convolution with a batch norm behind it, if any."""
-
-    def __init__(self, conv: nn.Module, norm: nn.Module) -> None:
-        super().__init__()
-        self.conv = conv
-        self.norm = norm
-
-    def forward(self, x: Tensor, *arguments: Tensor | None) -> Tensor:
-        """Convolve (N, C, H, W); the convolution gets further arguments."""
-        return self.norm(self.conv(x, *arguments))
-
-    def affine(self) -> tuple[Tensor, Tensor]:
-        """Scale (C, 1, 1, 1) and bias (C) of the norm in eval mode."""
-        norm, channels = self.norm, len(self.conv.weight)
-        if isinstance(norm, nn.Identity):
-            weight = self.conv.weight
-            return weight.new_ones(channels, 1, 1, 1), weight.new_zeros(channels)
-        scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-        return scale[:, None, None, None], norm.bias - norm.running_mean * scale
-
-
-class ParallelKernels(nn.Module):
-    """Depthwise convolutions side by side, each with a norm: re-parameterised large kernels.
-
-    Source: "Scaling Up Your Kernels to 31x31" (arXiv 2203.06717), section 3.2; SLaK, section 3.
-
-    Args:
-        kernels: Convolutions without bias by name, the largest first, ``DepthwiseConv2d`` or
-            ``PeripheralConv2d``. One named ``small`` is merged into the first at deployment.
-        norm_cfg: ``dict(type='BN')``, ``dict(type='SyncBN')``, or None for no norms.
-    """
-
-    def __init__(self, kernels: dict[str, nn.Module], norm_cfg: dict | None) -> None:
-        super().__init__()
-        self.names = list(kernels)
-        for name, conv in kernels.items():
-            norm = build_norm(norm_cfg, len(conv.weight)) if norm_cfg else nn.Identity()
-            self.add_module(name, ConvNorm(conv, norm))
-
-    def forward(self, x: Tensor, *arguments: Tensor | None) -> Tensor:
-        """Map (N, C, H, W) to the same shape; the first convolution gets further arguments."""
-        first, *others = self.names
-        y = getattr(self, first)(x, *arguments)
-        for name in others:
-            y = y + getattr(self, name)(x)
-        return y
-
-    @torch.no_grad()
-    def switch_to_deploy(self, pos_embed: Tensor | None = None) -> None:
-        """Merge the norms into the kernels and the small kernel into the first, for inference.
-
-        Args:
-            pos_embed: The position embedding that comes with every call, if one does.
-
-        Raises:
-            ValueError: The small kernel does not fit into the centre of a sharing grid.
-        """
-        first = getattr(self, self.names[0])
-        if first.conv.bias is not None:
-            return
-        branches = {name: getattr(self, name) for name in self.names}
-        affine = {name: branch.affine() for name, branch in branches.items()}
-        if 'small' in branches and isinstance(first.conv, PeripheralConv2d):
-            first.conv.check_center(branches['small'].conv.kernel_size[0])
-        for name, branch in branches.items():
-            branch.conv.weight.mul_(affine[name][0])
-        bias = sum(bias for _, bias in affine.values())
-        if isinstance(first.conv, PeripheralConv2d):
-            bias = bias + first.conv.fold_pos_embed(pos_embed)
-        if 'small' in branches:
-            add_to_center(first.conv.weight, branches['small'].conv.weight)
-            del self.small
-            self.names.remove('small')
-        for name in self.names:
-            branches[name].norm = nn.Identity()
-        first.conv.bias = nn.Parameter(bias)
-
-
-def add_to_center(weight: Tensor, small: Tensor) -> None:
-    """Add a small kernel to the centre of a larger one, in place; both (C, 1, H, W)."""
-    top, left = ((a - b) // 2 for a, b in zip(weight.shape[2:], small.shape[2:], strict=True))
-    weight[..., top : top + small.shape[2], left : left + small.shape[3]] += small
 
 
 class ConvNeXtBlock(nn.Module):
@@ -210,14 +124,22 @@ class ConvNeXtFrame(TokenPyramid):
             norm = self.make_norm(i, channels)
             self.stages.append(self.make_stage(i, channels, down, blocks, norm, with_cp))
             before = channels
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        init_linear(self, (nn.Conv2d, nn.Linear))
         if deploy:
             self.switch_to_deploy()
         self.finish()
+
+    @classmethod
+    def check_per_stage(cls, arch: str | dict, **values: Sequence | None) -> None:
+        """Check arguments that have one entry per stage, or are None.
+
+        Raises:
+            ValueError: Another number of entries.
+        """
+        stages = len(cls.resolve_arch(arch)['depths'])
+        for name, value in values.items():
+            if value is not None and len(value) != stages:
+                raise ValueError(f'{name} needs one entry per stage ({stages}), got {len(value)}')
 
     def make_mixer(self, stage: int, channels: int) -> nn.Module:
         """Module that mixes pixels in a block of a stage, (N, C, H, W) to the same shape."""
@@ -240,10 +162,7 @@ class ConvNeXtFrame(TokenPyramid):
 
     def switch_to_deploy(self) -> None:
         """Merge norms and small kernels into the large ones, for inference."""
-        for stage in self.stages:
-            for module in stage.modules():
-                if isinstance(module, ParallelKernels):
-                    module.switch_to_deploy(getattr(stage, 'pos_embed', None))
+        merge_kernels(self)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Layer of a parameter for layer-wise learning-rate decay, as ConvNeXt counts.
@@ -260,13 +179,9 @@ class ConvNeXtFrame(TokenPyramid):
         Returns:
             The layer id, and the number of layers L + 2.
         """
-        last = 12 if self.depths[2] > 9 else 6
-        found = re.match(
-            re.escape(prefix) + r'stages\.(\d+)\.(?!norm\.)(\w+)(?:\.(\d+))?', param_name
-        )
-        if found is None:
+        last, stage, part, block = self._place(param_name, prefix)
+        if stage is None:
             return last + 1, last + 2
-        stage, part, block = int(found[1]), found[2], int(found[3] or 0)
         layer = (0 if part == 'embed' else 1, 2, min(3 + block // 3, last), last)[stage]
         return layer, last + 2
 
@@ -276,9 +191,17 @@ class ConvNeXtFrame(TokenPyramid):
         0 the stem and all down-samplings, s + 1 the rest of stage s (from 0), and the last layer,
         L + 1 (see :meth:`get_layer_depth`), everything else.
         """
-        last = 12 if self.depths[2] > 9 else 6
-        found = re.match(re.escape(prefix) + r'stages\.(\d+)\.(\w+)', param_name)
-        if found is None or found[2] == 'norm':
+        last, stage, part, _ = self._place(param_name, prefix)
+        if stage is None:
             return last + 1, last + 2
-        down = found[2] in ('embed', 'downsample')
-        return (0 if down else int(found[1]) + 1), last + 2
+        return (0 if part in ('embed', 'downsample') else stage + 1), last + 2
+
+    def _place(self, param_name: str, prefix: str) -> tuple[int, int | None, str, int]:
+        """L, and of a parameter within a stage but its norm: stage, part and block."""
+        last = 12 if self.depths[2] > 9 else 6
+        found = re.match(
+            re.escape(prefix) + r'stages\.(\d+)\.(?!norm\.)(\w+)(?:\.(\d+))?', param_name
+        )
+        if found is None:
+            return last, None, '', 0
+        return last, int(found[1]), found[2], int(found[3] or 0)

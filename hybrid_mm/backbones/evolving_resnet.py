@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hybrid_mm.backbones.aa_resnet import AAResNet
 from hybrid_mm.backbones.resnet import Bottleneck, ResidualBlock, ResNet, Site
 from hybrid_mm.layers.evolving_convolution import EvolvingAAConv2d, same_padding
+from hybrid_mm.layers.initialisation import lecun_normal_
 from hybrid_mm.registry import MODELS
 
 
@@ -105,7 +106,9 @@ class EAAAResNet(AAResNet):
         )  # fmt: skip
         for conv in self.modules():
             if isinstance(conv, nn.Conv2d):
-                _variance_scaling(conv)
+                lecun_normal_(conv.weight)
+                if conv.bias is not None:
+                    nn.init.zeros_(conv.bias)
 
     def make_stem(self) -> nn.Module:
         """Stem whose pooling pads as TensorFlow does."""
@@ -164,13 +167,3 @@ class EAAAResNet(AAResNet):
             if i in self.out_indices:
                 outs.append(x.contiguous())
         return tuple(outs)
-
-
-def _variance_scaling(conv: nn.Conv2d) -> None:
-    """TensorFlow's default: variance 1 / fan-in, a normal cut at two standard deviations."""
-    fan_in = conv.weight[0].numel()
-    # what the cut leaves has the standard deviation 0.8796
-    std = fan_in**-0.5 / 0.87962566103423978
-    nn.init.trunc_normal_(conv.weight, std=std, a=-2 * std, b=2 * std)
-    if conv.bias is not None:
-        nn.init.zeros_(conv.bias)

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from hybrid_mm.backbones.base import run_blocks
-from hybrid_mm.backbones.convnext_frame import ConvNeXtFrame, ParallelKernels
+from hybrid_mm.backbones.convnext_frame import ConvNeXtFrame
+from hybrid_mm.backbones.parallel_kernels import ParallelKernels, merge_kernels
 from hybrid_mm.backbones.token_pyramid import TokenStage
 from hybrid_mm.layers import DepthwiseConv2d
 from hybrid_mm.layers.peripheral_convolution import PeripheralConv2d, make_pos_embed
@@ -137,10 +138,7 @@ class PeLK(ConvNeXtFrame):
         width_factor: float = 1.3,
         **kwargs,
     ) -> None:
-        stages = len(self.resolve_arch(arch)['depths'])
-        for name, value in (('kernel_sizes', kernel_sizes), ('grids', grids)):
-            if value is not None and len(value) != stages:
-                raise ValueError(f'{name} needs one entry per stage ({stages}), got {len(value)}')
+        self.check_per_stage(arch, kernel_sizes=kernel_sizes, grids=grids)
         if not 0 < partial_ratio <= 1:
             raise ValueError(f'partial_ratio must lie in (0, 1], got {partial_ratio}')
         self._partial_ratio = partial_ratio
@@ -179,6 +177,6 @@ class PeLK(ConvNeXtFrame):
 
     def switch_to_deploy(self) -> None:
         """Merge norms, small kernels and position embeddings into the shared weights."""
-        super().switch_to_deploy()
         for stage in self.stages:
+            merge_kernels(stage, stage.pos_embed)
             stage.pos_embed = None

@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_mm.backbones.token_pyramid import MLP, TokenPyramid, TokenStage
-from hybrid_mm.layers import DropPath
-from hybrid_mm.layers.learned_query_attention import LearnedQueryAttention2d, lecun_normal
+from hybrid_mm.layers import DropPath, drop_path_schedule
+from hybrid_mm.layers.initialisation import lecun_normal_
+from hybrid_mm.layers.learned_query_attention import LearnedQueryAttention2d
 from hybrid_mm.layers.window_attention import WindowAttention
 from hybrid_mm.registry import MODELS
 
@@ -185,8 +186,10 @@ class QnAViT(TokenPyramid):
         self.depths = [a + b for a, b in zip(windows, qna, strict=True)]
         stages = len(self.depths)
         self.stage_channels = [settings['embed_dim'] * 2**i for i in range(stages)]
-        blocks = sum(self.depths) + stages - 1  # those that halve the map count
-        rates = iter(drop_path_rate * i / max(blocks - 1, 1) for i in range(blocks))
+        # the blocks that halve the map count
+        counted = [depth + (i < stages - 1) for i, depth in enumerate(self.depths)]
+        schedule = drop_path_schedule(drop_path_rate, counted)
+        rates = (rate for stage_rates in schedule for rate in stage_rates)
 
         def attention(stage: int, stride: int = 1) -> LearnedQueryAttention2d:
             return LearnedQueryAttention2d(
@@ -222,7 +225,7 @@ class QnAViT(TokenPyramid):
             self.stages.append(TokenStage(down, made, self.make_norm(i, width), with_cp))
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
-                lecun_normal(module.weight, math.prod(module.weight.shape[1:]))
+                lecun_normal_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         self.finish()

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_mm.backbones.base import Pyramid, build_norm, run_blocks
-from hybrid_mm.backbones.convnext_frame import ConvNorm, ParallelKernels
+from hybrid_mm.backbones.parallel_kernels import ConvNorm, ParallelKernels, merge_kernels
 from hybrid_mm.layers import DepthwiseConv2d, DropPath, drop_path_schedule
 from hybrid_mm.registry import MODELS
 
@@ -247,21 +247,13 @@ class RepLKNet(Pyramid):
             self.switch_to_deploy()
         self.finish()
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Map an image (N, in_channels, H, W), H and W from 32, to the maps of ``out_indices``."""
-        outs = []
-        x = self.stem(x)
-        for i, stage in enumerate(self.stages[: self.out_indices[-1] + 1]):
-            x = stage(x)
-            if i in self.out_indices:
-                outs.append(stage.norm(x).contiguous())
-        return tuple(outs)
+    def returned_map(self, stage: int, x: Tensor) -> Tensor:
+        """The output of a stage behind its norm, if it has one."""
+        return self.stages[stage].norm(x)
 
     def switch_to_deploy(self) -> None:
         """Merge norms and small kernels into the large kernels, for inference."""
-        for module in self.modules():
-            if isinstance(module, ParallelKernels):
-                module.switch_to_deploy()
+        merge_kernels(self)
 
     def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
         """Load a state dict in our layout; norms of maps that the file lacks stay as they are.

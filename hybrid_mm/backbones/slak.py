@@ -11,7 +11,8 @@ from typing import ClassVar
 
 from torch import nn
 
-from hybrid_mm.backbones.convnext_frame import ConvNeXtFrame, ParallelKernels
+from hybrid_mm.backbones.convnext_frame import ConvNeXtFrame
+from hybrid_mm.backbones.parallel_kernels import ParallelKernels
 from hybrid_mm.layers import DepthwiseConv2d
 from hybrid_mm.registry import MODELS
 
@@ -96,11 +97,7 @@ class SLaK(ConvNeXtFrame):
         width_factor: float = 1.3,
         **kwargs,
     ) -> None:
-        stages = len(self.resolve_arch(arch)['depths'])
-        if len(kernel_sizes) != stages:
-            raise ValueError(
-                f'kernel_sizes needs one entry per stage ({stages}), got {len(kernel_sizes)}'
-            )
+        self.check_per_stage(arch, kernel_sizes=kernel_sizes)
         self._kernel_sizes = tuple(kernel_sizes)
         self._settings = dict(small_kernel=small_kernel, decomposed=decomposed, norm_cfg=norm_cfg)
         super().__init__(arch, width_factor, **kwargs)

@@ -7,10 +7,10 @@ from hybrid_mm.backbones.base import Pyramid, run_blocks
 from hybrid_mm.layers.relative_position import resize_window_table
 
 
-def init_linear(net: nn.Module) -> None:
-    """Draw the weights of all linear layers of a network from N(0, 0.02), cut at 2; no biases."""
+def init_linear(net: nn.Module, kinds: tuple[type[nn.Module], ...] = (nn.Linear,)) -> None:
+    """Draw the weights of layers of these kinds from N(0, 0.02), cut at 2; biases are 0."""
     for module in net.modules():
-        if isinstance(module, nn.Linear):
+        if isinstance(module, kinds):
             nn.init.trunc_normal_(module.weight, std=0.02)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
@@ -71,18 +71,9 @@ class TokenPyramid(Pyramid):
         returned = {i % stages for i in self.out_indices if -stages <= i < stages}
         return nn.LayerNorm(channels) if stage in returned else nn.Identity()
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Map an image (N, in_channels, H, W), H and W from 32, to the maps of ``out_indices``."""
-        outs = []
-        for i, stage in enumerate(self.stages[: self.out_indices[-1] + 1]):
-            x = stage(x)
-            if i in self.out_indices:
-                outs.append(self.returned_map(i, x))
-        return tuple(outs)
-
     def returned_map(self, stage: int, x: Tensor) -> Tensor:
         """The map (N, H, W, C) of a stage as it is returned, (N, C, H, W)."""
-        return self.stages[stage].norm(x).permute(0, 3, 1, 2).contiguous()
+        return self.stages[stage].norm(x).permute(0, 3, 1, 2)
 
     def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
         """Load a state dict in our layout.

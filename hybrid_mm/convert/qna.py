@@ -4,7 +4,7 @@ import re
 
 from torch import Tensor
 
-from hybrid_mm.convert.core import Source, StateDict, register
+from hybrid_mm.convert.core import Source, StateDict, place_reductions, register
 
 _PLACES = [
     (r'StemBlock_0/conv_1x1', 'stages.0.embed.conv'),
@@ -82,8 +82,7 @@ def _convert(state: StateDict) -> StateDict:
         if match := re.match(r'LSAStage_(\d+)/MSA_Block_(\d+)/', key):
             windows[match[1]] = max(windows.get(match[1], 0), int(match[2]))
     out = {_name(key, windows): value for key, value in state.items()}
-    last = max((key.split('.')[1] for key in out if key.startswith('stages.')), key=int)
-    out = {re.sub(r'^last\.', f'stages.{last}.', key): value for key, value in out.items()}
+    out = place_reductions(out)
     return {key: _tensor(key, value, out) for key, value in out.items()}
 
 

@@ -1,6 +1,6 @@
 """Layouts of RepLKNet: the official one, and MMPretrain's, which differs in a few names."""
 
-from hybrid_mm.convert.core import Source, StateDict, register, rename
+from hybrid_mm.convert.core import Source, StateDict, place_reductions, register, rename
 
 _LEAF = r'\.(\w+)'
 _BLOCK = r'stages\.(\d+)\.blocks\.(\d+)\.'
@@ -22,7 +22,7 @@ _RULES = [
         for part, ours in _PARTS
     ),
     (rf'stages\.(\d+)\.norm{_LEAF}', r'stages.\1.norm.\2'),
-    (rf'norm{_LEAF}', r'stages.last.norm.\1'),
+    (rf'norm{_LEAF}', r'last.norm.\1'),
     (r'head\.(?:fc\.)?(weight|bias)', r'head.\1'),
 ]
 
@@ -32,17 +32,10 @@ def _matches(keys: set[str]) -> bool:
 
 
 def _convert(state: StateDict) -> StateDict:
-    renamed = rename(state, _RULES, 'replknet')
-    stages = {key.split('.')[1] for key in renamed if key.startswith('stages.')} - {'last'}
-    last = max(stages, key=int, default='0')
     out = {}
-    for key, value in renamed.items():
+    for key, value in place_reductions(rename(state, _RULES, 'replknet')).items():
         parts = key.split('.')
-        if parts[0] == 'next':  # the way to the next stage
-            parts[:2] = ['stages', str(int(parts[1]) + 1), 'downsample']
-        elif parts[1] == 'last':
-            parts[1] = last
-        elif 'pw1' in parts or 'pw2' in parts:
+        if 'pw1' in parts or 'pw2' in parts:
             # even blocks have the large kernels, odd ones the feed-forward networks
             names = ('proj_in', 'proj_out') if int(parts[3]) % 2 == 0 else ('fc1', 'fc2')
             parts[4] = names[int(parts[4][2]) - 1]

@@ -1,6 +1,6 @@
 """Layout of SLaK, which PeLK, without official weights, shares by our choice."""
 
-from hybrid_mm.convert.core import Source, StateDict, register, rename
+from hybrid_mm.convert.core import Source, StateDict, place_reductions, register, rename
 
 _BLOCK = r'stages\.(\d+)\.(\d+)\.'
 _OURS = r'stages.\1.blocks.\2.'
@@ -28,7 +28,7 @@ _RULES = [
     (rf'{_BLOCK}large_kernel\.lkb_reparam{_LEAF}', rf'{_OURS}mixer.large.conv.\3'),
     (r'pos_embeds\.(\d+)', r'stages.\1.pos_embed'),
     (rf'norm(\d){_LEAF}', r'stages.\1.norm.\2'),
-    (rf'norm{_LEAF}', r'stages.last.norm.\1'),
+    (rf'norm{_LEAF}', r'last.norm.\1'),
     (rf'head{_LEAF}', r'head.\1'),
 ]
 
@@ -39,10 +39,7 @@ def _matches(keys: set[str]) -> bool:
 
 
 def _convert(state: StateDict) -> StateDict:
-    renamed = rename(state, _RULES, 'slak')
-    stages = {key.split('.')[1] for key in renamed if key.startswith('stages.')} - {'last'}
-    last = max(stages, key=int, default='0')
-    return {key.replace('stages.last.', f'stages.{last}.'): v for key, v in renamed.items()}
+    return place_reductions(rename(state, _RULES, 'slak'))
 
 
 register('slak', Source('SLaK (VITA-Group/SLaK), PeLK', _matches, _convert))

@@ -11,15 +11,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from hybrid_mm.layers.grid_convolution import grid_convolution
+from hybrid_mm.layers.initialisation import lecun_normal_
 from hybrid_mm.layers.precision import no_autocast
 
 _LOWEST = -60.0  # exp of less is nothing beside exp(0)
-
-
-def lecun_normal(weight: Tensor, fan_in: int) -> Tensor:
-    """Fill with a normal distribution cut at two standard deviations, of variance 1 / fan_in."""
-    std = math.sqrt(1 / fan_in) / 0.87962566103423978  # the cut one is narrower
-    return nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
 
 
 class LearnedQueryAttention2d(nn.Module):
@@ -83,7 +78,7 @@ class LearnedQueryAttention2d(nn.Module):
         nn.init.trunc_normal_(self.query, std=self.width**-0.5, a=-2, b=2)
         nn.init.normal_(self.scale, std=0.02)
         for layer in (self.k, self.v, self.proj):
-            lecun_normal(layer.weight, layer.in_features)
+            lecun_normal_(layer.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, H, W, in_channels) to (N, ceil(H / stride), ceil(W / stride), out_channels)."""

@@ -3,20 +3,13 @@
 from torch import Tensor, nn
 
 from hybrid_mm.backbones import RepLKNet
-from hybrid_mm.backbones.convnext_frame import ParallelKernels
+from hybrid_mm.backbones.parallel_kernels import ParallelKernels, merge_kernels
 from hybrid_mm.backbones.replknet import ConvFFN, RepLKBlock
 from hybrid_mm.convert import convert
 from hybrid_mm.layers import DepthwiseConv2d
 from mappings.common import Classifier, Config, convert_part, load, without_unused_norms
 
 _NORM = dict(type='BN')
-
-
-def _merge(model: nn.Module, merged: bool) -> nn.Module:
-    for module in list(model.modules()):
-        if merged and isinstance(module, ParallelKernels):
-            module.switch_to_deploy()
-    return model
 
 
 def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
@@ -63,7 +56,9 @@ def build(module: str, config: dict, weights: dict[str, Tensor]) -> nn.Module:
         merged = bool(config.take('small_kernel_merged', default=False))
         channels, mid = config.take('in_channels'), config.take('dw_channels')
         size, small = config.take('block_lk_size'), config.take('small_kernel')
-        model = _merge(RepLKBlock(channels, mid, size, small, 0.0, _NORM), merged)
+        model = RepLKBlock(channels, mid, size, small, 0.0, _NORM)
+        if merged:
+            merge_kernels(model)
         config.done()
         part = 'stages.0.blocks.0.'
         return load(model, convert_part(weights, part, part, 'replknet'))
@@ -82,7 +77,9 @@ def build(module: str, config: dict, weights: dict[str, Tensor]) -> nn.Module:
             sizes['small'] = small
         kernels = {n: DepthwiseConv2d(channels, size, bias=False) for n, size in sizes.items()}
         merged = bool(config.take('small_kernel_merged', default=False))
-        model = _merge(ParallelKernels(kernels, _NORM), merged)
+        model = ParallelKernels(kernels, _NORM)
+        if merged:
+            merge_kernels(model)
         config.done()
         part = 'stages.0.blocks.0.'
         names = f'{part}large_kernel.', f'{part}mixer.'
