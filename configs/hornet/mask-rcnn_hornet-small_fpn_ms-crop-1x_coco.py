@@ -1,4 +1,4 @@
-# The official files count the layers of the decay from 6 though the ids go up to 12: the last stages
+# As the official files, the decay counts from 6 layers though the ids go up to 12: the last stages
 # learn faster than the heads. 8 GPUs x 2 images
 _base_ = [
     '../_base_/models/mask-rcnn_r50_fpn.py',

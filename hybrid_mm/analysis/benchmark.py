@@ -19,7 +19,7 @@ import os
 import resource
 import statistics
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -47,6 +47,7 @@ class Case:
         inputs: Tensors by the names of the candidates' arguments; those that require gradients
             are differentiated.
         candidates: Functions of the inputs that return one tensor; the first is the baseline.
+        parameters: Tensors of a candidate's own that are differentiated as well, and not compared.
         unavailable: Candidates that cannot be measured here, with the reason.
         pixels: Size of the map, if the case is a point of a curve of time against size.
         kernel_size: Size of the kernel, if it is one of a curve of time against that.
@@ -55,6 +56,7 @@ class Case:
     name: str
     inputs: Mapping[str, Tensor]
     candidates: Mapping[str, Callable[..., Tensor]]
+    parameters: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
     unavailable: Mapping[str, str] = field(default_factory=dict)
     pixels: int | None = None
     kernel_size: int | None = None
@@ -181,7 +183,9 @@ class _Runs:
                 f'{self.case.name}: {name} gives an output of shape {tuple(out.shape)}, '
                 f'the first candidate one of {tuple(self.dy.shape)}'
             )
-        return out.detach(), *torch.autograd.grad(out, self.leaves, self.dy)
+        own = self.case.parameters.get(name, ())
+        grads = torch.autograd.grad(out, [*self.leaves, *own], self.dy)
+        return out.detach(), *grads[: len(self.leaves)]
 
     def seconds(self, function: Callable[[str], object], name: str) -> float:
         _synchronize(self.device)
