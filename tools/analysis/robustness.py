@@ -236,36 +236,23 @@ class _Progress:
 
 
 def _print(results: dict, summary: dict, shifted: dict) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
     from hybrid_mm.analysis import robustness
 
-    console = Console()
-    console = console if console.is_terminal else Console(width=120)
-    metric = robustness.main_metric(results)
-    table = Table('corruption', box=box.SIMPLE, title=metric, title_justify='left')
-    for severity in range(1, 6):
-        table.add_column(str(severity), justify='right')
-    table.add_column('mean', justify='right')
+    metric, rows = robustness.main_metric(results), []
     for name in robustness.present(results):
         values = robustness.severities(results, name, metric)
         known = [v for v in values if v is not None]
         mean = sum(known) / len(known) if known else None
-        table.add_row(name, *map(_text, values), _text(mean))
-    if table.row_count:
-        console.print(table)
+        rows.append([name, *map(_text, values), _text(mean)])
+    if rows:
+        head = ['corruption', *map(str, robustness.SEVERITIES), 'mean']
+        cli.print_table(f'{metric} by severity', head, rows)
     keys = list(dict.fromkeys(key for row in summary.values() for key in row))
-    table = Table('metric', box=box.SIMPLE)
-    for key in keys:
-        table.add_column(key, justify='right')
-    for name, row in summary.items():
-        table.add_row(name, *(_text(row.get(key)) for key in keys))
-    console.print(table)
+    rows = [[name, *(_text(row.get(key)) for key in keys)] for name, row in summary.items()]
+    cli.print_table('', ['metric', *keys], rows)
     for name in shifted:
         found = ', '.join(f'{k} {_text(v)}' for k, v in results[name]['0'].items())
-        console.print(f'{name}: {found}')
+        print(f'{name}: {found}')
 
 
 def _text(value: float | None) -> str:
