@@ -172,6 +172,17 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--device', help='e.g. cpu, cuda:0 (default: a GPU if there is one)')
 
 
+def add_feature_options(parser: argparse.ArgumentParser) -> None:
+    """Add how images are prepared for features of whole images."""
+    parser.add_argument(
+        '--resize', type=int, default=248, help='length of the shorter side (default: 248)'
+    )
+    parser.add_argument(
+        '--size', type=int, default=224, help='side of the crop of the centre (default: 224)'
+    )
+    parser.add_argument('--batch-size', type=int, default=16, help='images at once (default: 16)')
+
+
 def torch_device(name: str | None):
     """Device of ``--device``; by default the first GPU if there is one.
 
