@@ -274,17 +274,21 @@ def make_set(
         Number of images.
 
     Raises:
-        UserError: Fewer than two classes of shapes or textures, or a source that is no image.
+        UserError: Too few classes for pairs, or a source that is no image.
     """
     from PIL import Image
 
     from hybrid_mm.analysis.networks import cropped
 
-    for name, sources in (('shapes', shapes), ('textures', textures)):
-        if len({key[0] for key in sources}) < 2:
-            raise UserError(
-                f'{name}: pairs need two classes at least, i.e. two folders, or two images in one'
-            )
+    classes = dict(shapes={key[0] for key in shapes}, textures={key[0] for key in textures})
+    for name, other in (('shapes', 'textures'), ('textures', 'shapes')):
+        for label in sorted(classes[other]):
+            if len(classes[name] - {label}) < 2:
+                raise UserError(
+                    f'{name}: pairs need two classes beside {label!r} of the {other}, got '
+                    f'{len(classes[name] - {label})}; a class is a folder, or an image of a flat '
+                    'folder'
+                )
     loaded = {key: cropped(path, size, size) for key, path in textures.items()}
     count = 0
     for (shape, i), path in shapes.items():
