@@ -3,6 +3,8 @@
 import json
 
 import pytest
+import torch
+from PIL import Image
 
 SMALL = ('--corruptions', 'noise', 'contrast', '--severities', '2', '5')
 
@@ -80,3 +82,61 @@ def test_mistakes(fails, model, tmp_path):
     (tmp_path / 'r').mkdir(exist_ok=True)
     (tmp_path / 'r' / 'robustness.json').write_text('{')
     assert 'is no result of tools/analysis/robustness.py' in fails(*command)
+
+
+CLASSIFIER = """
+default_scope = 'mmpretrain'
+pipeline = [dict(type='LoadImageFromFile'), dict(type='ResizeEdge', scale=40, edge='short'),
+            dict(type='CenterCrop', crop_size=32), dict(type='PackInputs')]
+test_dataloader = dict(
+    batch_size=100, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(type='hybrid_mm.ImageNetSketch', data_root='{root}/clean', pipeline=pipeline))
+test_evaluator = dict(type='Accuracy', topk=(1, 5))
+test_cfg = dict()
+default_hooks = dict(logger=dict(type='LoggerHook', interval=100))
+data_preprocessor = dict(mean=[127.5] * 3, std=[127.5] * 3, to_rgb=True)
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(type='hybrid_mm.VAN', out_indices=(3,),
+                  arch=dict(embed_dims=[8, 8, 16, 16], depths=[1, 1, 1, 1], mlp_ratios=[2] * 4)),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=1000, in_channels=16))
+"""
+
+
+@pytest.fixture
+def classifier(tmp_path):
+    """Config and random weights of a classifier, and grey images of all classes and of 200."""
+    from mmengine.config import Config
+    from mmengine.registry import MODELS, DefaultScope
+
+    roots = {'clean': 1000, 'c/contrast/3': 1000, 'a': 200}
+    for name, number in roots.items():
+        for i in range(number):
+            folder = tmp_path / name / f'n{i:08d}'
+            folder.mkdir(parents=True)
+            size = 32 if name.startswith('c/') else 40
+            Image.new('RGB', (size, size), (i % 250, i // 4, 90)).save(folder / '0.png')
+    config = tmp_path / 'tiny_cls.py'
+    config.write_text(CLASSIFIER.replace('{root}', str(tmp_path)))
+    cfg = Config.fromfile(config)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(dict(cfg.model, data_preprocessor=None))
+    torch.save(model.state_dict(), tmp_path / 'weights.pth')
+    return config, tmp_path / 'weights.pth', tmp_path
+
+
+def test_classifier_on_published_and_shifted_images(tool, fails, classifier):
+    config, checkpoint, root = classifier
+    command = ('analysis/robustness', config, checkpoint, '--corruptions', 'contrast')
+    once = ('--severities', 3, '--out', root / 'r', '--imagenet-c', root / 'c')
+    assert tool(*command, *once, '--imagenet-a', root / 'a')[0] == 0
+    results = read(root / 'r')['results']
+    assert set(results) == {'clean', 'contrast', 'imagenet-a'}
+    # the published images are not cropped or corrupted again, and so give what the clean ones do
+    assert results['contrast']['3'] == results['clean']['0']
+    assert 0 <= results['imagenet-a']['0']['accuracy/top1'] <= 100
+    text = fails(*command, '--severities', 2, '--out', root / 's', '--imagenet-c', root / 'c')
+    assert 'contrast/2 does not exist' in text
+    text = fails(*command, *once[:-2], '--restart', '--imagenet-r', root / 'clean')
+    assert 'expected 200 folders, one per class' in text
