@@ -17,6 +17,8 @@ the fly gives figures that differ a little. Images are corrupted in the order of
 they are loaded (BGR), as MMDetection did, unless --to-rgb is given.
 """
 
+import contextlib
+import io
 import sys
 from pathlib import Path
 
@@ -91,7 +93,8 @@ def main(argv=None):
             progress.skip(len(todo) - len(open_ones))
             for name, severity in open_ones:
                 progress.begin(f'{name} {severity or ""}', evaluation.batches)
-                metrics = _evaluate(evaluation, cfg, args, shifted, name, severity)
+                with contextlib.redirect_stdout(io.StringIO()):  # COCO prints its tables
+                    metrics = _evaluate(evaluation, cfg, args, shifted, name, severity)
                 clean = record.results.get('clean', {}).get('0', {})
                 if name == 'clean' and not metrics:
                     raise cli.UserError(
