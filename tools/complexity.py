@@ -77,30 +77,7 @@ def _build(args):
 def _backbone(args) -> dict:
     if args.arch:
         return dict(type='hybrid_mm.VAN', arch=args.arch)
-    import ast
-
-    try:
-        call = ast.parse(args.backbone, mode='eval').body
-        if isinstance(call, ast.Call) and call.func.id == 'dict' and not call.args:
-            spec = {item.arg: _value(item.value) for item in call.keywords}
-        else:
-            spec = ast.literal_eval(call)
-    except (SyntaxError, ValueError, AttributeError) as error:
-        raise cli.UserError(
-            f"--backbone {args.backbone!r} is no dict(type='...', name=value, ...) of literals"
-        ) from error
-    if not isinstance(spec, dict) or 'type' not in spec:
-        raise cli.UserError(f"--backbone {args.backbone!r} has no type; write dict(type='...')")
-    return spec
-
-
-def _value(node):
-    """Literal, or ``dict(...)`` of literals."""
-    import ast
-
-    if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'dict' and not node.args:
-        return {item.arg: _value(item.value) for item in node.keywords}
-    return ast.literal_eval(node)
+    return cli.literal_spec(args.backbone, '--backbone ')
 
 
 def _print(rows, name: str, shape: tuple[int, ...]) -> None:

@@ -16,8 +16,6 @@ from pathlib import Path
 
 from hybrid_mm.engine import cli
 
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm')
-
 
 @cli.tool
 def main(argv=None):
@@ -41,7 +39,7 @@ def main(argv=None):
 
     from hybrid_mm.engine.prediction import Predictor, Writer
 
-    files = find_images(args.images)
+    files = cli.find_images(args.images)
     cfg = cli.load_config(args.config, args.cfg_options)
     predictor = Predictor(cfg, args.checkpoint, args.device)
     root = Path(args.images)
@@ -67,19 +65,6 @@ def main(argv=None):
     if broken:
         print(f'{len(broken)} skipped: {", ".join(map(str, broken[:5]))}', file=sys.stderr)
     return 1 if broken else 0
-
-
-def find_images(path: str) -> list[Path]:
-    """The image itself, or all images below a folder, sorted."""
-    source = Path(path)
-    if source.is_file():
-        return [source]
-    if not source.is_dir():
-        raise cli.UserError(f'{path} does not exist; expected an image or a folder of images')
-    files = sorted(file for file in source.rglob('*') if file.suffix.lower() in SUFFIXES)
-    if not files:
-        raise cli.UserError(f'{path} holds no images ({", ".join(SUFFIXES)})')
-    return files
 
 
 if __name__ == '__main__':

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -52,25 +52,28 @@ def build(path: Path) -> nn.Module:
         return revert_sync_batchnorm(MODELS.build(spec))
 
 
-class _Passes:
+class Passes:
     """Forward passes of all members on one batch, and forward and backward passes."""
 
     def __init__(self, models: dict[str, nn.Module], images: torch.Tensor) -> None:
         self.models, self.images = models, images
 
     def inference(self, name: str) -> None:
+        """Forward pass without gradients, in eval mode."""
         model = self.models[name]
         model.eval()
         with torch.no_grad():
             model(self.images)
 
     def training(self, name: str) -> None:
+        """Forward and backward pass, in training mode."""
         model = self.models[name]
         model.train()
         sum(out.mean() for out in model(self.images)).backward()
         model.zero_grad(set_to_none=True)
 
     def seconds(self, kind: str, name: str) -> float:
+        """Time of a pass of a kind: 'inference' or 'training'."""
         self._wait()
         start = time.perf_counter()
         getattr(self, kind)(name)
@@ -109,23 +112,38 @@ def compare(
         members[name] = Member(name, *complexity(model, shape))
         models[name] = model.to(device)
     generator = torch.Generator().manual_seed(0)
-    passes = _Passes(models, torch.rand(batch, 3, *shape, generator=generator).to(device))
-    samples = {(kind, name): [] for kind in ('inference', 'training') for name in members}
-    for number in range(-1, rounds):
-        for name in _turn(list(members), number):
-            for kind in ('inference', 'training'):
-                taken = passes.seconds(kind, name)
-                if number >= 0:
-                    samples[kind, name].append(taken)
-    first = next(iter(members))
-    for (kind, name), taken in samples.items():
-        quotients = [a / b for a, b in zip(taken, samples[kind, first], strict=True)]
-        setattr(members[name], f'{kind}_ms', statistics.median(taken) * 1e3 / batch)
-        setattr(members[name], f'{kind}_ratio', statistics.median(quotients))
+    passes = Passes(models, torch.rand(batch, 3, *shape, generator=generator).to(device))
+    medians, ratios = take_turns(passes, ('inference', 'training'), list(members), rounds)
+    for (kind, name), seconds in medians.items():
+        setattr(members[name], f'{kind}_ms', seconds * 1e3 / batch)
+        setattr(members[name], f'{kind}_ratio', ratios[kind, name])
     return list(members.values())
 
 
-def _turn(names: list[str], number: int) -> Iterator[str]:
+def take_turns(
+    passes: Passes, kinds: Sequence[str], names: Sequence[str], rounds: int
+) -> tuple[dict[tuple[str, str], float], dict[tuple[str, str], float]]:
+    """Time all models in every round, after one round that is not measured.
+
+    Returns:
+        Medians in seconds, and medians of the quotients with the first model within a round, by
+        kind of pass and name.
+    """
+    samples = {(kind, name): [] for kind in kinds for name in names}
+    for number in range(-1, rounds):
+        for name in _turn(names, number):
+            for kind in kinds:
+                taken = passes.seconds(kind, name)
+                if number >= 0:
+                    samples[kind, name].append(taken)
+    ratios = {}
+    for (kind, name), taken in samples.items():
+        pairs = zip(taken, samples[kind, names[0]], strict=True)
+        ratios[kind, name] = statistics.median(a / b for a, b in pairs)
+    return {key: statistics.median(taken) for key, taken in samples.items()}, ratios
+
+
+def _turn(names: Sequence[str], number: int) -> Iterator[str]:
     first = number % len(names)
     yield from names[first:]
     yield from names[:first]

@@ -1,6 +1,7 @@
 """What the command-line tools share: options, reading of configs, one-line errors."""
 
 import argparse
+import ast
 import difflib
 import functools
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 
 AMP_DTYPES = ('float16', 'bfloat16')
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm')
 TASKS = {'mmdet': 'detection', 'mmseg': 'segmentation', 'mmpretrain': 'classification'}
 
 
@@ -152,6 +154,69 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
+def add_network_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the analyses of several backbones have in common."""
+    parser.add_argument(
+        '--checkpoints',
+        nargs='+',
+        metavar='FILE',
+        help="weights, one file per model, '-' for random ones (default: random)",
+    )
+    parser.add_argument('--labels', nargs='+', metavar='NAME', help='names of the models')
+    parser.add_argument(
+        '--stage',
+        type=int,
+        default=-1,
+        help='index of the map among those that the backbone returns (default: -1, the last)',
+    )
+    parser.add_argument('--device', help='e.g. cpu, cuda:0 (default: a GPU if there is one)')
+
+
+def add_feature_options(parser: argparse.ArgumentParser) -> None:
+    """Add how images are prepared for features of whole images."""
+    parser.add_argument(
+        '--resize', type=int, default=248, help='length of the shorter side (default: 248)'
+    )
+    parser.add_argument(
+        '--size', type=int, default=224, help='side of the crop of the centre (default: 224)'
+    )
+    parser.add_argument('--batch-size', type=int, default=16, help='images at once (default: 16)')
+
+
+def torch_device(name: str | None):
+    """Device of ``--device``; by default the first GPU if there is one.
+
+    Raises:
+        UserError: it is not usable here.
+    """
+    import torch
+
+    if name is None:
+        return torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split('\n')[0]
+        raise UserError(f'--device {name} is not usable here: {reason}') from error
+    return device
+
+
+def print_table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table whose first column is text and whose others are numbers."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE, title=title, title_justify='left')
+    for i, name in enumerate(head):
+        table.add_column(name, justify='right' if i else 'left', overflow='fold')
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    (console if console.is_terminal else Console(width=120)).print(table)
+
+
 def config_root() -> Path | None:
     """Folder of the configs of this package: of the source tree, else of the installed wheel."""
     package = Path(__file__).resolve().parents[1]
@@ -188,6 +253,51 @@ def with_options(cfg: Config, argv: list[str], options: dict | None) -> list[str
     """Arguments of a library's script: the config, ``argv``, and ``--cfg-options`` again."""
     pairs = [f'{key}={value}' for key, value in (options or {}).items()]
     return [cfg.filename, *argv, *(['--cfg-options', *pairs] if pairs else [])]
+
+
+def find_images(path: str | Path) -> list[Path]:
+    """The image itself, or all images below a folder, sorted.
+
+    Raises:
+        UserError: there is no such file or folder, or no image in it.
+    """
+    source = Path(path)
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        raise UserError(f'{path} does not exist; expected an image or a folder of images')
+    files = sorted(file for file in source.rglob('*') if file.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise UserError(f'{path} holds no images ({", ".join(IMAGE_SUFFIXES)})')
+    return files
+
+
+def literal_spec(text: str, where: str = '') -> dict:
+    """Read ``dict(type='...', name=value, ...)`` of literals, nested ones included.
+
+    Args:
+        text: What the user wrote.
+        where: Option that it stood behind, with a space, for messages.
+
+    Raises:
+        UserError: it is no such text, or has no type.
+    """
+    try:
+        spec = _literal(ast.parse(text, mode='eval').body)
+    except (SyntaxError, ValueError) as error:
+        raise UserError(
+            f"{where}{text!r} is no dict(type='...', name=value, ...) of literals"
+        ) from error
+    if not isinstance(spec, dict) or 'type' not in spec:
+        raise UserError(f"{where}{text!r} has no type; write dict(type='...')")
+    return spec
+
+
+def _literal(node: ast.expr):
+    """Literal, or ``dict(...)`` of literals."""
+    if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'dict' and not node.args:
+        return {item.arg: _literal(item.value) for item in node.keywords}
+    return ast.literal_eval(node)
 
 
 def plain_text(error: Exception) -> str:

@@ -13,7 +13,7 @@ from mmengine.registry import MODELS, VISUALIZERS, DefaultScope, init_default_sc
 from mmengine.structures import BaseDataElement
 
 from hybrid_mm.engine.checkpoint import load_weights, read_checkpoint, without_init_cfg
-from hybrid_mm.engine.cli import UserError, task_of
+from hybrid_mm.engine.cli import UserError, task_of, torch_device
 from hybrid_mm.engine.preflight import dataset_classes, inner_dataset
 
 
@@ -31,7 +31,7 @@ class Predictor:
 
     def __init__(self, cfg: Config, checkpoint: str, device: str | None = None):
         self.cfg, self.task = cfg, task_of(cfg)
-        self.device = _device(device)
+        self.device = torch_device(device)
         init_default_scope(cfg.default_scope)
         weights = read_checkpoint(checkpoint)
         model = revert_sync_batchnorm(MODELS.build(without_init_cfg(cfg.model)))
@@ -61,18 +61,6 @@ class Predictor:
     def predict(self, batch: list[dict]) -> list[BaseDataElement]:
         """Predict on prepared images; the results are on the CPU."""
         return [sample.cpu() for sample in self.model.test_step(pseudo_collate(batch))]
-
-
-def _device(name: str | None) -> torch.device:
-    if name is None:
-        return torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).split('\n')[0]
-        raise UserError(f'--device {name} is not usable here: {reason}') from error
-    return device
 
 
 class Writer:

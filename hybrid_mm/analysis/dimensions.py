@@ -1,0 +1,84 @@
+"""How many dimensions of a representation encode shape, and how many texture.
+
+Source: "Shape or Texture: Understanding Discriminative Features in CNNs" (ICLR 2021, arXiv
+2101.11604), section 3.1, and its code (``dim_estimation``), whose scores are another than the
+formula's; both are here.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Dimensions(NamedTuple):
+    """Scores of the factors, their dimensions and the share of these in per cent.
+
+    All with the factors in order and the residual last.
+    """
+
+    scores: tuple[float, ...]
+    dims: tuple[int, ...]
+    percent: tuple[float, ...]
+
+
+def scores(pairs: list[tuple[np.ndarray, np.ndarray]], normalise: str = 'pooled') -> list[float]:
+    """How much the pairs that share a factor have in common, by factor.
+
+    Args:
+        pairs: For each factor, features (n, N) of the first and of the second members.
+        normalise: 'pooled' as in the authors' code: the covariances of all neurons over the sum of
+            all variances; the pairs' own means are taken out. 'neuron' as in the paper: the sum of
+            the neurons' correlations, from -N to N.
+
+    Raises:
+        ValueError: Shapes differ, fewer than two pairs of a factor, no variance, or an unknown
+            ``normalise``.
+    """
+    if normalise not in ('pooled', 'neuron'):
+        raise ValueError(f"normalise must be 'pooled' or 'neuron', got {normalise!r}")
+    pairs = [(np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in pairs]
+    for a, b in pairs:
+        if a.ndim != 2 or a.shape != b.shape or len(a) < 2:
+            raise ValueError(
+                'features of pairs must be two arrays (n, N) of one shape with n of at least 2, '
+                f'got {a.shape} and {b.shape}'
+            )
+    if normalise == 'neuron':
+        return [float(_correlations(a, b).sum()) for a, b in pairs]
+    variance = np.concatenate([x for pair in pairs for x in pair]).var(0).sum()
+    if not variance > 0:
+        raise ValueError('all features are the same: no factor can be told')
+    found = []
+    for a, b in pairs:
+        mean = (a.mean(0) + b.mean(0)) / 2
+        found.append(float(((a - mean) * (b - mean)).mean(0).sum() / variance))
+    return found
+
+
+def _correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Correlation of every neuron over the pairs; 0 where it does not vary."""
+    a, b = a - a.mean(0), b - b.mean(0)
+    scale = np.sqrt((a**2).mean(0) * (b**2).mean(0))
+    return np.divide((a * b).mean(0), scale, out=np.zeros_like(scale), where=scale > 0)
+
+
+def dimensions(pairs: list[tuple[np.ndarray, np.ndarray]], normalise: str = 'pooled') -> Dimensions:
+    """Share out the N dimensions of a representation among factors and a residual.
+
+    Dimensions are N times the softmax of the scores, rounded down; the residual has score 1 with
+    'pooled' scores and N with 'neuron', and takes what is left.
+
+    Args:
+        pairs: See :func:`scores`.
+        normalise: See :func:`scores`.
+
+    Raises:
+        ValueError: See :func:`scores`.
+    """
+    neurons = np.asarray(pairs[0][0]).shape[-1]
+    found = [*scores(pairs, normalise), 1.0 if normalise == 'pooled' else float(neurons)]
+    weights = np.exp(np.array(found) - max(found))
+    dims = [int(x) for x in weights / weights.sum() * neurons]
+    dims[-1] = neurons - sum(dims[:-1])
+    percent = tuple(round(100 * d / neurons, 1) for d in dims)
+    return Dimensions(tuple(found), tuple(dims), percent)

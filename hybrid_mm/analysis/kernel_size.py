@@ -1,0 +1,165 @@
+"""Parameters, multiply-adds, time and memory of networks over the size of their kernels.
+
+Sources: "Large Separable Kernel Attention" (arXiv 2309.01439), figures 3 and 6; "PeLK" (arXiv
+2403.07589), figure 2; "SLaK" (arXiv 2207.03620).
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from mmengine.registry import MODELS
+from torch import nn
+
+import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X')
+from hybrid_mm.analysis.benchmark import memory
+from hybrid_mm.analysis.complexity import complexity
+from hybrid_mm.analysis.members import Passes, take_turns
+
+VAN = {'lka': 'lka', 'lska': 'lska', 'lka-trivial': 'lka_trivial', 'lska-trivial': 'lska_trivial'}
+FAMILIES = (*VAN, 'pelk', 'slak')
+SIZES = (7, 11, 23, 35, 53, 65)
+
+
+@dataclass
+class Point:
+    """Figures of one network; times in milliseconds per image, memory in bytes of a batch.
+
+    Memory is the most that is allocated beyond parameters and images.
+    """
+
+    family: str
+    kernel_size: int
+    params: int
+    macs: int
+    inference_ms: float | None = None
+    training_ms: float | None = None
+    inference_peak: int | None = None
+    training_peak: int | None = None
+    accuracy: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Family and kernel size."""
+        return f'{self.family}:{self.kernel_size}'
+
+
+def build(family: str, kernel_size: int, arch: str | None = None) -> nn.Module:
+    """Build a network of a family with one kernel size.
+
+    The VAN of the attention families has it in all stages; PeLK and SLaK in the first three, and
+    at most 13 in the last, as the papers' own 51, 49, 47, 13 nearly do; these are dense, as in
+    training, without the sparsity that the papers subtract.
+
+    Args:
+        family: One of ``FAMILIES``.
+        kernel_size: Odd size.
+        arch: Variant; by default the smallest of the papers' tables, 'tiny'.
+
+    Raises:
+        ValueError: An unknown family, or a size that it cannot have.
+    """
+    if family not in FAMILIES:
+        raise ValueError(f'no family {family!r}; expected one of {", ".join(FAMILIES)}')
+    if kernel_size < 3 or kernel_size % 2 == 0:
+        raise ValueError(f'kernel sizes must be odd and at least 3, got {kernel_size}')
+    if family in VAN:
+        spec = dict(type='hybrid_mm.VAN', attention=VAN[family], kernel_size=kernel_size)
+    else:
+        sizes = (kernel_size,) * 3 + (min(kernel_size, 13),)
+        spec = dict(type={'pelk': 'hybrid_mm.PeLK', 'slak': 'hybrid_mm.SLaK'}[family])
+        spec.update(kernel_sizes=sizes)
+    torch.manual_seed(0)
+    return MODELS.build(dict(spec, arch=arch or 'tiny'))
+
+
+def measure(
+    names: Sequence[tuple[str, int]],
+    shape: tuple[int, int],
+    arch: str | None = None,
+    batch: int = 1,
+    rounds: int = 3,
+    device: str = 'cpu',
+    training: bool = True,
+) -> list[Point]:
+    """Count every network, then measure time and memory, all in turns in every round.
+
+    Args:
+        names: Families and kernel sizes.
+        shape: Height and width of the images.
+        arch: See :func:`build`.
+        batch: Images in a batch.
+        rounds: Rounds after one that is not measured; 0 to count only.
+        device: 'cpu' or 'cuda'.
+        training: Measure forward and backward passes as well.
+
+    Raises:
+        ValueError: See :func:`build`.
+    """
+    points, models = {}, {}
+    for family, kernel_size in names:
+        model = build(family, kernel_size, arch)
+        point = Point(family, kernel_size, *complexity(model, shape))
+        points[point.name] = point
+        if rounds:
+            models[point.name] = model.to(device)
+    if not rounds:
+        return list(points.values())
+    images = torch.rand(batch, 3, *shape, generator=torch.Generator().manual_seed(0)).to(device)
+    passes = Passes(models, images)
+    kinds = ('inference', 'training') if training else ('inference',)
+    for kind in kinds:
+        for name in models:
+            passes.seconds(kind, name)  # the first pass may choose between algorithms
+            peak, _ = memory(
+                lambda kind=kind, name=name: getattr(passes, kind)(name), images.device
+            )
+            setattr(points[name], f'{kind}_peak', peak)
+    medians, _ = take_turns(passes, kinds, list(models), rounds)
+    for (kind, name), seconds in medians.items():
+        setattr(points[name], f'{kind}_ms', seconds * 1e3 / batch)
+    return list(points.values())
+
+
+def as_json(points: list[Point], **surroundings) -> dict:
+    """Everything that was measured."""
+    return dict(kind='kernel_size', **surroundings, points=[asdict(point) for point in points])
+
+
+def plot(points: list[Point], path: str | Path) -> None:
+    """Draw every figure that was measured against the size of the kernel, a line per family."""
+    from matplotlib.figure import Figure
+
+    panels = {
+        'parameters in 1e6': ('params', 1e6),
+        'multiply-adds in 1e9': ('macs', 1e9),
+        'ms per image, forward': ('inference_ms', 1),
+        'ms per image, with backward': ('training_ms', 1),
+        'peak memory in MB, forward': ('inference_peak', 2**20),
+        'peak memory in MB, with backward': ('training_peak', 2**20),
+        'accuracy in per cent': ('accuracy', 1),
+    }
+    panels = {
+        title: (key, unit)
+        for title, (key, unit) in panels.items()
+        if any(getattr(point, key) is not None for point in points)
+    }
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.6 * columns, 3.3 * rows), layout='constrained')
+    axes = figure.subplots(rows, columns, squeeze=False).flat
+    for ax, (title, (key, unit)) in zip(axes, panels.items(), strict=False):
+        for family in dict.fromkeys(point.family for point in points):
+            own = [p for p in points if p.family == family and getattr(p, key) is not None]
+            line = sorted((p.kernel_size, getattr(p, key) / unit) for p in own)
+            if line:
+                ax.plot(*zip(*line, strict=True), marker='o', markersize=4, label=family)
+        ax.set(title=title, xlabel='kernel size')
+        ax.set_yscale('linear' if key == 'accuracy' else 'log')
+        ax.grid(alpha=0.3, which='both')
+    for ax in list(axes):
+        ax.set_axis_off()
+    figure.axes[0].legend(fontsize=8)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,231 @@
+"""Backbones for analyses: from a config or a dict, with or without weights, and their inputs."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import ConfigDict
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, DefaultScope
+from torch import Tensor, nn
+
+import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X')
+from hybrid_mm.engine.checkpoint import load_weights, read_checkpoint, weights_of, without_init_cfg
+from hybrid_mm.engine.cli import UserError, literal_spec, load_config
+
+IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+RANDOM = 'random weights'
+
+
+@dataclass
+class Network:
+    """A backbone in eval mode, of which one map is looked at.
+
+    Attributes:
+        module: The backbone.
+        label: Name in tables and figures.
+        weights: File of its weights, or ``RANDOM``.
+        mean: Mean of the colours (R, G, B) of 0 to 255 that it was made for.
+        std: Their standard deviation.
+        bgr: Whether it takes the colours in the order B, G, R; ``mean`` and ``std`` do then too.
+        stage: Which of the backbone's maps, as an index; -1 is the last.
+    """
+
+    module: nn.Module
+    label: str
+    weights: str = RANDOM
+    mean: Sequence[float] = IMAGENET_MEAN
+    std: Sequence[float] = IMAGENET_STD
+    bgr: bool = False
+    stage: int = -1
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Map (N, 3, H, W) to the chosen map (N, C, h, w).
+
+        Raises:
+            UserError: The backbone has no such map.
+        """
+        maps = self.module(images)
+        maps = (maps,) if isinstance(maps, Tensor) else tuple(maps)
+        if not -len(maps) <= self.stage < len(maps):
+            raise UserError(
+                f'--stage {self.stage}: {self.label} returns {len(maps)} maps (out_indices of the '
+                f'backbone); expected {-len(maps)} to {len(maps) - 1}'
+            )
+        found = maps[self.stage]
+        if not isinstance(found, Tensor) or found.ndim != 4:
+            raise UserError(f'{self.label} returns no map (N, C, h, w) at --stage {self.stage}')
+        return found
+
+    def normalise(self, image: np.ndarray) -> Tensor:
+        """Image (H, W, 3), uint8, RGB, as an input (3, H, W)."""
+        x = torch.from_numpy(np.array(image, np.float32))
+        x = (x.flip(2) if self.bgr else x) - torch.tensor(self.mean)
+        return (x / torch.tensor(self.std)).permute(2, 0, 1).contiguous()
+
+
+def load_network(
+    model: str,
+    checkpoint: str | None = None,
+    label: str | None = None,
+    stage: int = -1,
+    seed: int = 0,
+) -> Network:
+    """Build a backbone.
+
+    Args:
+        model: Config file of a model with a backbone, or ``dict(type='hybrid_mm.VAN', ...)``.
+        checkpoint: File with the weights of the model or of its backbone, which have to fit.
+        label: Its name; by default that of the config, or the dict.
+        stage: See :class:`Network`.
+        seed: Of random weights.
+
+    Raises:
+        UserError: No such file, nothing that can be built, or weights that do not fit.
+    """
+    scope, settings = 'mmengine', {}
+    if model.lstrip().startswith(('dict', '{')):
+        spec, name = literal_spec(model), model
+    else:
+        cfg = load_config(model)
+        spec, name = cfg.get('model', {}).get('backbone'), Path(model).stem
+        if spec is None:
+            raise UserError(f'{model} has no model.backbone; expected the config of a network')
+        scope = cfg.get('default_scope', 'mmengine')
+        settings = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    torch.manual_seed(seed)
+    with DefaultScope.overwrite_default_scope(scope):
+        module = revert_sync_batchnorm(MODELS.build(ConfigDict(without_init_cfg(spec))))
+    if checkpoint is None:
+        if hasattr(module, 'init_weights'):
+            logging.disable(logging.INFO)  # a line per parameter
+            module.init_weights()
+            logging.disable(logging.NOTSET)
+    else:
+        weights = weights_of(read_checkpoint(checkpoint), checkpoint)
+        prefix = 'backbone.'
+        own = {k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)}
+        load_weights(module, own or weights, checkpoint)
+    module.eval().requires_grad_(False)
+    return Network(
+        module,
+        label or name,
+        checkpoint or RANDOM,
+        settings.get('mean') or IMAGENET_MEAN,
+        settings.get('std') or IMAGENET_STD,
+        bool(settings) and not (settings.get('bgr_to_rgb') or settings.get('to_rgb')),
+        stage,
+    )
+
+
+def load_networks(
+    models: Sequence[str],
+    checkpoints: Sequence[str] | None,
+    labels: Sequence[str] | None,
+    stage: int = -1,
+) -> Iterator[Network]:
+    """Build several backbones, one after the other; see :func:`load_network`.
+
+    Args:
+        models: Configs or dicts.
+        checkpoints: One per model, '-' for random weights; None for random weights of all.
+        labels: One per model, all different.
+        stage: Which of their maps.
+
+    Raises:
+        UserError: Not as many checkpoints or labels as models, or a label twice.
+    """
+    for name, values in (('--checkpoints', checkpoints), ('--labels', labels)):
+        if values is not None and len(values) != len(models):
+            raise UserError(
+                f'{name}: {len(models)} models need as many, got {len(values)}'
+                + (" ('-' stands for random weights)" if values is checkpoints else '')
+            )
+    labels = labels or [m if m.lstrip().startswith(('dict', '{')) else Path(m).stem for m in models]
+    twice = {label for label in labels if list(labels).count(label) > 1}
+    if twice:
+        raise UserError(f'several models are called {min(twice)}; name them apart with --labels')
+    files = [None if c in ('-', None) else c for c in checkpoints or [None] * len(models)]
+    return (
+        load_network(*arguments, stage) for arguments in zip(models, files, labels, strict=True)
+    )
+
+
+def read_image(path: str | Path, mode: str = 'RGB'):
+    """Read an image with Pillow.
+
+    Raises:
+        UserError: The file is missing or no image.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.convert(mode)
+    except (OSError, ValueError, SyntaxError) as error:
+        reason = str(error).split('\n')[0]
+        raise UserError(f'{path} cannot be read as an image ({reason})') from error
+
+
+def stretched(path: str | Path, height: int, width: int) -> np.ndarray:
+    """Image (height, width, 3) resized bicubically without regard to its aspect ratio."""
+    from PIL import Image
+
+    return np.asarray(read_image(path).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def cropped(path: str | Path, resize: int, size: int) -> np.ndarray:
+    """Centre (size, size, 3) of an image whose shorter side is resized to ``resize`` (bicubic)."""
+    from PIL import Image
+
+    image = read_image(path)
+    scale = resize / min(image.size)
+    width, height = (max(size, round(scale * n)) for n in image.size)
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (width - size) // 2, (height - size) // 2
+    return np.asarray(image.crop((left, top, left + size, top + size)))
+
+
+def features(
+    network: Network,
+    files: Sequence[str | Path],
+    resize: int = 248,
+    size: int = 224,
+    batch: int = 16,
+    device: str | torch.device = 'cpu',
+    tick: Callable[[], None] = lambda: None,
+) -> np.ndarray:
+    """Global averages of the map of images.
+
+    Args:
+        network: What computes the map.
+        files: Images.
+        resize: Length of their shorter side.
+        size: Side of the crop of their centre.
+        batch: Images at once.
+        device: Where it is computed.
+        tick: Called after every image.
+
+    Returns:
+        (n, C), float32.
+
+    Raises:
+        UserError: An image cannot be read, or the features are not finite.
+    """
+    found = []
+    network.module.to(device)
+    for start in range(0, len(files), batch):
+        part = files[start : start + batch]
+        images = torch.stack([network.normalise(cropped(f, resize, size)) for f in part])
+        with torch.no_grad():
+            found.append(network(images.to(device)).float().mean((2, 3)).cpu().numpy())
+        for _ in part:
+            tick()
+    found = np.concatenate(found)
+    if not np.isfinite(found).all():
+        bad = files[int(np.argmin(np.isfinite(found).all(1)))]
+        raise UserError(f'{network.label} gives NaN or infinite features for {bad}')
+    return found

@@ -1,0 +1,110 @@
+r"""Effective receptive field of backbones: which pixels the centre of a map depends on.
+
+python tools/analysis/receptive_field.py CONFIG --checkpoints FILE --images photos/ --out DIR
+python tools/analysis/receptive_field.py "dict(type='hybrid_mm.VAN')" CONFIG \
+    --labels LKA other --images photos/ --size 1024 --count 50 --out DIR
+
+Models are configs or dicts of a backbone; of each the table gives the side and the area of the
+smallest centred squares that hold 20, 30, 50 and 99 per cent of the (log-scaled) contribution.
+DIR gets the maps side by side (receptive_fields.png), the scores (LABEL.npy) and the figures
+(receptive_field.json). Without --checkpoints weights are random, which tells nothing of a trained
+network. Images are resized to --size without regard to their aspect ratio.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+from hybrid_mm.engine import cli
+
+
+@cli.tool
+def main(argv=None):
+    """Run the tool."""
+    parser = cli.parser(__doc__)
+    parser.add_argument('models', nargs='+', help="config, or dict(type='...', ...) of a backbone")
+    parser.add_argument('--images', required=True, help='image, or folder (searched recursively)')
+    parser.add_argument('--out', required=True, type=Path, metavar='DIR')
+    cli.add_network_options(parser)
+    parser.add_argument(
+        '--size',
+        nargs='+',
+        type=int,
+        default=[1024],
+        metavar='N',
+        help='side, or height and width, of the images (default: 1024)',
+    )
+    parser.add_argument('--count', type=int, default=50, help='images that count (default: 50)')
+    parser.add_argument(
+        '--thresholds', nargs='+', type=float, default=[0.2, 0.3, 0.5, 0.99], metavar='T'
+    )
+    args = parser.parse_args(argv)
+    if len(args.size) > 2 or min(args.size) < 32:
+        parser.error(f'--size: expected one or two numbers of at least 32, got {args.size}')
+    if args.count < 1 or not all(0 < t < 1 for t in args.thresholds):
+        parser.error('--count must be at least 1 and --thresholds lie between 0 and 1')
+
+    import numpy as np
+    import torch
+    from mmengine.utils import ProgressBar
+
+    from hybrid_mm.analysis import networks
+    from hybrid_mm.analysis import receptive_field as erf
+
+    files = cli.find_images(args.images)
+    device = cli.torch_device(args.device)
+    height, width = args.size[0], args.size[-1]
+    maps, figures = {}, []
+    for network in networks.load_networks(args.models, args.checkpoints, args.labels, args.stage):
+        network.module.to(device)
+        print(f'{network.label}: {network.weights}')
+        progress = ProgressBar(min(args.count, len(files)))
+
+        def images(network=network, progress=progress):
+            for file in files:
+                x = network.normalise(networks.stretched(file, height, width))
+                if progress.completed < progress.task_num:  # images with NaN come on top
+                    progress.update()
+                yield x[None].to(device)
+
+        try:
+            scores, used, skipped = erf.mean_contribution(network, images(), args.count)
+            found = erf.rectangles(scores, args.thresholds)
+        except (ValueError, torch.OutOfMemoryError) as error:
+            raise cli.UserError(f'{network.label}: {error}') from error
+        print()
+        maps[network.label] = scores
+        args.out.mkdir(parents=True, exist_ok=True)
+        np.save(args.out / (re.sub(r'[^\w.-]+', '_', network.label) + '.npy'), scores)
+        figures.append(
+            dict(
+                label=network.label,
+                weights=network.weights,
+                images=used,
+                skipped=skipped,
+                squares={str(t): value for t, value in found.items()},
+            )
+        )
+    content = dict(kind='receptive_field', size=[height, width], stage=args.stage, models=figures)
+    (args.out / 'receptive_field.json').write_text(json.dumps(content, indent=1))
+    erf.draw(maps, args.out / 'receptive_fields.png', args.thresholds)
+    _print(content, args.thresholds)
+    print(f'results in {args.out}')
+
+
+def _print(content: dict, thresholds: list[float]) -> None:
+    head = ['model', *(f'{100 * t:g}%' for t in thresholds), 'images']
+    rows = []
+    for model in content['models']:
+        cells = []
+        for value in model['squares'].values():
+            cells.append('-' if value is None else f'{value[0]}, {100 * value[1]:.1f}%')
+        rows.append([model['label'], *cells, str(model['images'])])
+    height, width = content['size']
+    title = f'side of the centred square in pixels and its share of {height} x {width}'
+    cli.print_table(title, head, rows)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

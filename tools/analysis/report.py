@@ -1,0 +1,37 @@
+"""Gather results of the analyses into one HTML page that needs no other file.
+
+python tools/analysis/report.py robustness/van-b0 robustness/van-lska-b0 erf/ --out report.html
+
+Folders are searched for what robustness.py, receptive_field.py, shape_texture.py, texture_knn.py
+and kernel_size.py wrote; several models of a kind stand side by side.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from hybrid_mm.engine import cli
+
+
+@cli.tool
+def main(argv=None):
+    """Run the tool."""
+    parser = cli.parser(__doc__)
+    parser.add_argument('folders', nargs='+', help='folders of results')
+    parser.add_argument('--out', required=True, type=Path, metavar='FILE', help='HTML file')
+    parser.add_argument('--title', default='Robustness and analysis')
+    args = parser.parse_args(argv)
+
+    from hybrid_mm.analysis import report
+
+    found = report.collect(args.folders)
+    with tempfile.TemporaryDirectory() as scratch:
+        text = report.page(found, args.title, Path(scratch))
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(text, encoding='utf-8')
+    runs = ', '.join(f'{len(results)} of {kind}' for kind, results in found.items())
+    print(f'{args.out}: {len(text) / 2**20:.1f} MB with {runs}')
+
+
+if __name__ == '__main__':
+    sys.exit(main())

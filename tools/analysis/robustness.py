@@ -1,0 +1,266 @@
+"""Evaluate a detector, segmenter or classifier on corrupted images: mPC, rPC and mCE.
+
+python tools/analysis/robustness.py CONFIG CHECKPOINT --out robustness/van-b0
+python tools/analysis/robustness.py CONFIG CHECKPOINT --out DIR --corruptions all
+python tools/analysis/robustness.py CONFIG CHECKPOINT --out DIR --corruptions fog --severities 3
+python tools/analysis/robustness.py CONFIG CHECKPOINT --out DIR --imagenet-c data/imagenet-c
+python tools/analysis/robustness.py CONFIG CHECKPOINT --out DIR --imagenet-a data/imagenet-a
+
+The test set of the config is evaluated clean and under each corruption and severity. Results are
+written to DIR/robustness.json after every evaluation: the same command goes on where it stopped.
+DIR also gets a heat map and curves. tools/analysis/report.py puts several models side by side.
+
+mPC is the mean over corruptions and severities, rPC its share of the clean performance: over the
+15 corruptions of the benchmark, and over all 19 if they were run. Classifiers also get mCE(15) and
+mCE(19). The benchmark of classifiers asks for its published images (--imagenet-c); corrupting on
+the fly gives figures that differ a little. Images are corrupted in the order of channels in which
+they are loaded (BGR), as MMDetection did, unless --to-rgb is given.
+"""
+
+import contextlib
+import io
+import sys
+from pathlib import Path
+
+from hybrid_mm.engine import cli
+
+
+@cli.tool
+def main(argv=None):
+    """Run the tool."""
+    parser = cli.parser(__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--out', required=True, metavar='DIR', help='folder of the results')
+    parser.add_argument(
+        '--corruptions',
+        nargs='+',
+        default=['benchmark'],
+        metavar='NAME',
+        help='corruptions, or noise, blur, weather, digital, holdout, benchmark (15), all (19), '
+        'none (default: benchmark)',
+    )
+    parser.add_argument(
+        '--severities',
+        nargs='+',
+        type=int,
+        default=[1, 2, 3, 4, 5],
+        choices=range(6),
+        help='(default: 1 2 3 4 5; 0, clean, is always run)',
+    )
+    parser.add_argument('--to-rgb', action='store_true', help='corrupt RGB instead of BGR images')
+    parser.add_argument('--draw-seed', type=int, default=0, help='seed of the corruptions')
+    parser.add_argument('--imagenet-c', metavar='DIR', help='use the published corrupted images')
+    for name in ('imagenet-a', 'imagenet-r', 'imagenet-sketch'):
+        parser.add_argument(f'--{name}', metavar='DIR', help='evaluate on this data set as well')
+    parser.add_argument(
+        '--resize',
+        action='store_true',
+        help='resize and crop the images of --imagenet-c, which have 224 x 224 pixels',
+    )
+    parser.add_argument('--label', help='name of the model in figures (default: the config)')
+    parser.add_argument('--restart', action='store_true', help='forget the results in DIR')
+    cli.add_run_options(parser)
+    args = parser.parse_args(argv)
+
+    from hybrid_mm.analysis import robustness
+    from hybrid_mm.engine import checkpoint, launch, preflight
+
+    names = _names(args.corruptions)
+    checkpoint.read_checkpoint(args.checkpoint)  # before anything that takes time
+    args.work_dir = args.work_dir or str(Path(args.out) / 'runs')
+    cfg = launch.config_of_run(args)
+    shifted = _shifted(args, cfg)
+    preflight.check_testing(cfg)
+    label = args.label or Path(args.config).stem
+    record = robustness.Record(args.out, _settings(args, cfg), args.restart)
+    robustness.insert_transform(cfg, args.to_rgb, args.draw_seed)
+    todo = [
+        *robustness.conditions(names, args.severities),
+        *((name, 0) for name in shifted),
+    ]
+    open_ones = [item for item in todo if not record.has(*item)]
+    record.content['label'] = label
+    first = True
+    if open_ones:
+        cfg.load_from, cfg.resume, cfg.log_level = args.checkpoint, False, 'WARNING'
+        cfg.test_dataloader.persistent_workers = False
+        runner = launch.build_runner(cfg)
+        runner.register_hook(checkpoint.StrictLoadingHook(args.checkpoint))
+        first = runner.rank == 0
+        with launch.testing_amp(runner, args.amp), _Progress(len(todo), first) as progress:
+            evaluation = robustness.Evaluation(runner, cfg, progress.tick)
+            progress.skip(len(todo) - len(open_ones))
+            for name, severity in open_ones:
+                progress.begin(f'{name} {severity or ""}', evaluation.batches)
+                with contextlib.redirect_stdout(io.StringIO()):  # COCO prints its tables
+                    metrics = _evaluate(evaluation, cfg, args, shifted, name, severity)
+                clean = record.results.get('clean', {}).get('0', {})
+                if name == 'clean' and not metrics:
+                    raise cli.UserError(
+                        'the clean images gave no metric (has the model found nothing at all?); '
+                        'nothing can be compared with that'
+                    )
+                if name not in shifted and clean and not set(clean) <= set(metrics):
+                    metrics = robustness.fill_missing(metrics, clean)
+                    progress.note(f'{name} {severity}: nothing found, counted as 0')
+                record.add(name, severity, metrics, write=first)
+                progress.end()
+    else:
+        record.add('clean', 0, record.results['clean']['0'], write=True)  # with the label
+    if first:
+        folder, results = Path(args.out), record.results
+        if not robustness.draw_heat_map(results, folder / 'heat_map.png', label):
+            print('no heat map: nothing corrupted was evaluated, or the clean performance is 0')
+        robustness.draw_curves({label: results}, folder / 'curves.png')
+        _print(results, record.content['summary'], shifted)
+        print(f'results in {folder}')
+
+
+def _names(selections: list[str]) -> list[str]:
+    from hybrid_mm.data.corruptions import CORRUPTIONS, names_of
+
+    found = set()
+    for selection in selections:
+        if selection == 'none':
+            continue
+        try:
+            found.update(names_of(selection))
+        except ValueError as error:
+            hint = cli.nearest(selection, CORRUPTIONS)
+            raise cli.UserError(f'--corruptions: {error}{hint}') from error
+    return [name for name in CORRUPTIONS if name in found]
+
+
+def _shifted(args, cfg) -> dict[str, dict]:
+    """Data sets beside the config's, by name."""
+    from hybrid_mm.analysis.robustness import SHIFTED
+
+    values = {name: getattr(args, name.replace('-', '_')) for name in SHIFTED}
+    asked = [
+        name for name, value in dict(values, **{'imagenet-c': args.imagenet_c}).items() if value
+    ]
+    if asked and cli.task_of(cfg) != 'classification':
+        raise cli.UserError(f'--{asked[0]} needs a classifier, got a config of {cli.task_of(cfg)}')
+    return {
+        name: dict(type=f'hybrid_mm.{SHIFTED[name]}', data_root=value)
+        for name, value in values.items()
+        if value
+    }
+
+
+def _settings(args, cfg) -> dict:
+    """What a result depends on, for the decision whether it may be resumed."""
+    import hashlib
+    import os
+
+    text = cfg.pretty_text.replace(str(cfg.work_dir), '')
+    return dict(
+        config=os.path.basename(args.config),
+        config_hash=hashlib.sha256(text.encode()).hexdigest()[:16],
+        checkpoint=os.path.basename(args.checkpoint),
+        checkpoint_bytes=os.path.getsize(args.checkpoint) if os.path.exists(args.checkpoint) else 0,
+        to_rgb=args.to_rgb,
+        draw_seed=args.draw_seed,
+        imagenet_c=bool(args.imagenet_c),
+        resize=args.resize,
+        amp=args.amp,
+    )
+
+
+def _evaluate(evaluation, cfg, args, shifted, name: str, severity: int) -> dict:
+    from hybrid_mm.analysis.robustness import plain_pipeline
+
+    try:
+        if name in shifted:
+            dataset = dict(shifted[name], pipeline=plain_pipeline(cfg, resize=True))
+            return evaluation.other(dataset, dict(type='hybrid_mm.SubsetAccuracy'))
+        if args.imagenet_c and severity:
+            dataset = dict(
+                type='hybrid_mm.ImageNetC',
+                data_root=args.imagenet_c,
+                corruption=name,
+                severity=severity,
+                pipeline=plain_pipeline(cfg, args.resize),
+            )
+            return evaluation.other(dataset)
+    except (FileNotFoundError, ValueError) as error:
+        raise cli.UserError(str(error)) from error
+    return evaluation.corrupted(name if severity else 'gaussian_noise', severity)
+
+
+class _Progress:
+    """Bar over evaluations and batches with the time that is left; nothing in other processes."""
+
+    def __init__(self, evaluations: int, shown: bool) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        self.bar = Progress(
+            TextColumn('{task.description}'),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not shown,
+        )
+        self.all = self.bar.add_task('evaluations', total=evaluations)
+        self.one = self.bar.add_task('', total=1)
+
+    def __enter__(self):
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_):
+        self.bar.stop()
+
+    def skip(self, count: int) -> None:
+        if count:
+            self.note(f'{count} evaluations were done before')
+        self.bar.advance(self.all, count)
+
+    def begin(self, name: str, batches: int) -> None:
+        self.bar.reset(self.one, total=batches, description=name)
+
+    def tick(self) -> None:
+        self.bar.advance(self.one)
+
+    def note(self, text: str) -> None:
+        self.bar.console.print(text)
+
+    def end(self) -> None:
+        self.bar.advance(self.all)
+
+
+def _print(results: dict, summary: dict, shifted: dict) -> None:
+    from hybrid_mm.analysis import robustness
+
+    metric, rows = robustness.main_metric(results), []
+    for name in robustness.present(results):
+        values = robustness.severities(results, name, metric)
+        known = [v for v in values if v is not None]
+        mean = sum(known) / len(known) if known else None
+        rows.append([name, *map(_text, values), _text(mean)])
+    if rows:
+        head = ['corruption', *map(str, robustness.SEVERITIES), 'mean']
+        cli.print_table(f'{metric} by severity', head, rows)
+    keys = list(dict.fromkeys(key for row in summary.values() for key in row))
+    rows = [[name, *(_text(row.get(key)) for key in keys)] for name, row in summary.items()]
+    cli.print_table('', ['metric', *keys], rows)
+    for name in shifted:
+        found = ', '.join(f'{k} {_text(v)}' for k, v in results[name]['0'].items())
+        print(f'{name}: {found}')
+
+
+def _text(value: float | None) -> str:
+    return '-' if value is None else f'{value:.4g}'
+
+
+if __name__ == '__main__':
+    sys.exit(main())
