@@ -25,13 +25,16 @@ class BadSampleError(UserError):
 
 
 def check_file_end(path: str) -> None:
-    """Check that a JPEG or PNG file is complete; decoders fill up what is missing with grey.
+    """Check that a file is not empty and, if it is a JPEG or PNG file, complete.
+
+    Decoders may fill up what is missing with grey.
 
     Raises:
         ValueError: It ends too early.
     """
     with open(path, 'rb') as file:
         data = file.read()
+    complete = len(data) > 0
     if data.startswith(b'\xff\xd8'):
         start = 2
         while data[start : start + 1] == b'\xff' and data[start + 1 : start + 2] != b'\xda':
@@ -39,8 +42,6 @@ def check_file_end(path: str) -> None:
         complete = data.find(b'\xff\xd9', start) > 0  # a thumbnail before that has its own end
     elif data.startswith(b'\x89PNG'):
         complete = b'IEND' in data[-4096:]
-    else:
-        return
     if not complete:
         raise ValueError(f'{path} is truncated ({len(data)} bytes)')
 
@@ -170,6 +171,7 @@ class CheckedDataset:
     def _check_pipeline(self) -> None:
         steps = self.dataset.pipeline.transforms
         loads = [i for i, step in enumerate(steps) if type(step).__name__.startswith('Load')]
+        self._loads_masks = any(getattr(step, 'with_mask', False) for step in steps)
         if loads and not any(isinstance(step, SampleCheck) for step in steps):
             classes = None
             if hasattr(self.dataset, 'reduce_zero_label'):  # data sets of MMSegmentation
@@ -183,9 +185,15 @@ class CheckedDataset:
             return
         if hasattr(self.dataset, 'COCOAPI') and not self.dataset._fully_initialized:
             self.dataset.COCOAPI = functools.partial(self._read_coco, self.dataset.COCOAPI)
-        self.dataset.full_init()
+        try:
+            self.dataset.full_init()
+            empty = not len(self.dataset)
+        except ValueError:  # of an empty list, which cannot be serialized
+            empty = not self.dataset.data_list and self.dataset.serialize_data
+            if not empty:
+                raise
         vars(self.dataset).pop('COCOAPI', None)
-        if not len(self.dataset):
+        if empty:
             where = self.dataset.ann_file or self.dataset.data_prefix
             raise UserError(
                 f'{type(self.dataset).__name__}: no image is left in {where}; check the file, '
@@ -195,7 +203,7 @@ class CheckedDataset:
 
     def _read_coco(self, api: type, path: str) -> Any:
         coco = load_coco(api, path)
-        self._reason = broken_images(coco, path)
+        self._reason = broken_images(coco, path, self._loads_masks)
         if self._reason:
             first = '; '.join(
                 f'{coco.imgs[number]["file_name"]}: {reason}'
@@ -259,6 +267,11 @@ class CheckedDataset:
     def _describe(self, index: int, error: Exception) -> str:
         info = self.dataset.get_data_info(index)
         paths = [str(info[key]) for key in ('img_path', 'seg_map_path') if info.get(key)]
+        for path in filter(os.path.isfile, paths):
+            try:  # a decoder may say no more than that it failed
+                check_file_end(path)
+            except ValueError as truncated:
+                error = truncated
         text = str(error).strip() or 'no message'
         kind = '' if type(error) is ValueError else f'{type(error).__name__}: '
         return f'{shorten(paths) or f"sample {index}"}: {kind}{text}'

@@ -45,7 +45,7 @@ def load_coco(api: type, path: str) -> Any:
     return coco
 
 
-def broken_images(coco: Any, path: str) -> dict[int, str]:
+def broken_images(coco: Any, path: str, masks: bool) -> dict[int, str]:
     """Find images with annotations that cannot be meant so.
 
     Objects that MMDetection leaves out of training by itself (boxes without area, with less than
@@ -55,10 +55,11 @@ def broken_images(coco: Any, path: str) -> dict[int, str]:
     Args:
         coco: What :func:`load_coco` returned.
         path: The file, for messages.
+        masks: Whether the pipeline loads instance masks.
 
     Returns:
-        What is wrong (a box that is not four finite numbers, a category that does not exist),
-        by image id.
+        What is wrong (a box that is not four finite numbers, a category that does not exist, no
+        mask, a run-length mask of another size than the image), by image id.
     """
     broken: dict[int, str] = {}
     odd: dict[str, list[str]] = {}
@@ -70,10 +71,12 @@ def broken_images(coco: Any, path: str) -> dict[int, str]:
             odd.setdefault('of images that are not listed', []).append(str(number))
             continue
         problem = _problem(entry, coco.cats)
+        if problem is None and _left_out(entry, image):
+            odd.setdefault('with a box of no area inside its image', []).append(str(number))
+            continue
+        problem = problem or (_mask_problem(entry, image) if masks else None)
         if problem:
             broken.setdefault(entry['image_id'], f'annotation {number} {problem}')
-        elif _left_out(entry, image):
-            odd.setdefault('with a box of no area inside its image', []).append(str(number))
         elif _few_points(entry):
             odd.setdefault('whose mask has fewer than three points', []).append(str(number))
     for kind, numbers in odd.items():
@@ -102,6 +105,16 @@ def _left_out(entry: dict, image: dict) -> bool:
     x, y, w, h = entry['bbox']
     inside = min(x + w, image['width']) > max(x, 0) and min(y + h, image['height']) > max(y, 0)
     return not inside or entry['area'] <= 0 or w < 1 or h < 1
+
+
+def _mask_problem(entry: dict, image: dict) -> str | None:
+    mask = entry.get('segmentation')
+    if not mask:
+        return 'has no segmentation, and the pipeline loads masks'
+    size = [image['height'], image['width']]
+    if isinstance(mask, dict) and list(mask.get('size') or ()) != size:
+        return f'has a mask of the size {mask.get("size")}; its image has {size} (height, width)'
+    return None
 
 
 def _few_points(entry: dict) -> bool:

@@ -39,7 +39,8 @@ def text_file(path: Path) -> None:
 
 
 def truncated_png(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-3000])
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 3 // 4])
 
 
 def as_jpeg(path: Path, image: Image.Image | None = None, **options) -> None:
@@ -51,6 +52,12 @@ def as_jpeg(path: Path, image: Image.Image | None = None, **options) -> None:
 def truncated_jpeg(path: Path) -> None:
     as_jpeg(path)
     path.write_bytes(path.read_bytes()[:-500])
+
+
+def jpeg_without_end(path: Path) -> None:
+    """Decoders take it without a word."""
+    as_jpeg(path)
+    path.write_bytes(path.read_bytes()[:-2])
 
 
 def truncated_jpeg_with_thumbnail(path: Path) -> None:
@@ -102,9 +109,10 @@ def sideways_exif(path: Path) -> None:
 WORKS = None
 BAD_IMAGES = [
     (missing, 'FileNotFoundError'),
-    (empty_file, '.'),
+    (empty_file, r'is truncated \(0 bytes\)'),
     (text_file, 'failed to load image'),
-    (truncated_png, '.'),
+    (truncated_png, r'is truncated \(\d+ bytes\)'),
+    (jpeg_without_end, r'is truncated \(\d+ bytes\)'),
     (truncated_jpeg, r'is truncated \(\d+ bytes\)'),
     (truncated_jpeg_with_thumbnail, r'is truncated \(\d+ bytes\)'),
     (other_size, r'48 x 64'),
@@ -201,7 +209,8 @@ BAD_OBJECTS = [  # the image is a broken sample
     (change(category_id=9), 'annotation 1 has the category 9; the file has 1, 2, 3'),
     (change(area=None), 'annotation 1 has the area None'),
     (no_file, 'nowhere.png'),
-    (change(segmentation=dict(size=[9, 9], counts=[81])), '0.png: AssertionError'),
+    (change(segmentation=[]), 'annotation 1 has no segmentation'),
+    (change(segmentation=dict(size=[9, 9], counts=[81])), r'a mask of the size .9, 9.; its image'),
 ]
 LEFT_OUT = [  # the object takes no part, with a warning
     (change(bbox=[5, 5, 0, 10], area=0), '1 annotations with a box of no area'),
@@ -210,7 +219,7 @@ LEFT_OUT = [  # the object takes no part, with a warning
     (change(segmentation=[[1, 1, 5, 5]]), '1 annotations whose mask has fewer than three points'),
     (unlisted_image, '1 annotations of images that are not listed'),
 ]
-FINE = [no_objects, crowd_only, change(bbox=[-5, -5, 99, 99]), change(segmentation=[])]
+FINE = [no_objects, crowd_only, change(bbox=[-5, -5, 99, 99])]
 
 
 # ---------------------------------------------------------------- label maps
@@ -256,8 +265,8 @@ def all_other(labels):
 
 BAD_LABELS = [
     (missing, 'FileNotFoundError'),
-    (empty_file, '.'),
-    (truncated_png, '.'),
+    (empty_file, r'is truncated \(0 bytes\)'),
+    (truncated_png, r'is truncated \(\d+ bytes\)'),
     (wrong_size, r'has 50 x 64 pixels \(height x width\), the image 64 x 64'),
     (out_of_range, r'has the label 6 .*; expected 0..2 and 255'),
     (three_channels, r'has the shape \(64, 64, 3\); expected one channel'),
@@ -361,7 +370,7 @@ def test_image(kind, break_it, message, request, caplog):
     judge(lambda skip: make(root, skip), message, str(path), caplog)
 
 
-@pytest.mark.parametrize('size', [(1, 1), (20000, 60)], ids=str)
+@pytest.mark.parametrize('size', [(1, 1), (20000, 400)], ids=str)
 def test_image_of_extreme_size(coco, size):
     """1 pixel, and 20000 pixels wide: they are resized like any other."""
     Image.new('RGB', size).save(coco / 'train' / '0.png')
@@ -414,9 +423,6 @@ def test_object_that_is_unusual(coco, edit, capsys):
     data = coco_set(coco)
     sample = data[0]['data_samples']
     expected = dict(no_objects=(0, 0), crowd_only=(0, 3)).get(edit.__name__, (3, 0))
-    if edit.__name__.startswith('segmentation'):
-        with pytest.raises(KeyError):
-            raise KeyError
     assert (len(sample.gt_instances), len(sample.ignored_instances)) == expected
     assert 'warning' not in capsys.readouterr().err
 
@@ -424,8 +430,5 @@ def test_object_that_is_unusual(coco, edit, capsys):
 @pytest.mark.parametrize(('break_it', 'message'), BAD_LABELS, ids=names(BAD_LABELS))
 def test_label_map(ade, break_it, message, caplog):
     path = ade / 'annotations' / 'training' / '0.png'
-    if break_it is truncated_png:
-        path.write_bytes(path.read_bytes()[:-40])
-    else:
-        break_it(path)
+    break_it(path)
     judge(lambda skip: ade_set(ade, skip), message, str(path), caplog)
