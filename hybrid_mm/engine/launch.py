@@ -46,7 +46,6 @@ def config_of_run(args: argparse.Namespace) -> Config:
             randomness.seed = args.seed
         if args.deterministic:
             randomness.deterministic = True
-    set_sample_checks(cfg)
     init_distributed(cfg, args.launcher, args.local_rank)
     return cfg
 
@@ -230,5 +229,6 @@ def _default_tta_model(task: str) -> dict:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Build the runner that a config asks for."""
+    """Build the runner that a config asks for; its data sets name their broken samples."""
+    set_sample_checks(cfg)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
