@@ -157,6 +157,7 @@ class EAAAResNet(AAResNet):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Map an image (N, in_channels, H, W), H and W from 32, to the maps of ``out_indices``."""
+        self.check_input(x)
         outs, logits = [], None
         x = self.stem(x)
         for i, stage in enumerate(self.stages[: self.out_indices[-1] + 1]):
