@@ -44,7 +44,7 @@ def build_norm(cfg: dict, channels: int) -> nn.Module:
 
 _SIGNED = ('frozen_stages', 'out_indices')
 """Arguments that may be negative."""
-_ZERO = ('depth', 'ratio', 'drop', 'scale', 'halo', 'lam', 'group', 'partial')
+_ZERO = ('depth', 'ratio', 'drop', 'scale', 'halo', 'lam', 'group', 'partial', 'attention')
 """Parts of the names of arguments whose numbers may be zero; so may flags and floats."""
 
 
@@ -74,6 +74,11 @@ def check_numbers(name: str, value: Any, owner: str) -> None:
             raise ValueError(f'{name} of {owner} must {wanted} and finite, got {value}')
 
 
+def _check_all(given: dict[str, Any], owner: str) -> None:
+    for name, value in given.items():
+        check_numbers(name, value, owner)
+
+
 def _checked_init(init: Callable[..., None]) -> Callable[..., None]:
     """An ``__init__`` whose bad numbers end in a ValueError that tells the arguments."""
     signature = inspect.signature(init)
@@ -88,11 +93,10 @@ def _checked_init(init: Callable[..., None]) -> Callable[..., None]:
         given = dict(signature.bind(self, *args, **kwargs).arguments)  # TypeError if there is none
         given |= given.pop('kwargs', {})
         given.pop('self')
-        for name, value in given.items():
-            if name not in _SIGNED and name != 'init_cfg':
-                check_numbers(name, value, owner)
+        numbers = {k: v for k, v in given.items() if k not in (*_SIGNED, 'init_cfg')}
         try:
-            init(self, *args, **kwargs)
+            init(self, *args, **kwargs)  # which may say better what is wrong
+            _check_all(numbers, owner)
             empty = [name for name, weight in self.named_parameters() if not weight.numel()]
             if empty:
                 raise ValueError(f'{owner}: {empty[0]} has no elements with {given}')
@@ -102,6 +106,7 @@ def _checked_init(init: Callable[..., None]) -> Callable[..., None]:
                 raise
             raise ValueError(f'{owner} sets {twice[1]} itself; leave it out') from error
         except _CONSTRUCTION_ERRORS as error:
+            _check_all(numbers, owner)
             raise ValueError(
                 f'{owner} cannot be built with {given}: {type(error).__name__}: {error}'
             ) from error

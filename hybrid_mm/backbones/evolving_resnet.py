@@ -95,6 +95,8 @@ class EAAAResNet(AAResNet):
         zero_init_residual: bool = False,
         **kwargs: Any,
     ) -> None:
+        if max_tokens is not None and max_tokens < 1:
+            raise ValueError(f'max_tokens of EAAAResNet must be positive, got {max_tokens}')
         # the base class builds the blocks from these
         self.max_tokens = max_tokens
         self.chain = dict(
