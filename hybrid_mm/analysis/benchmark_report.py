@@ -51,8 +51,8 @@ HEAD = (
 CURVES = dict(pixels='pixels', kernel_size='kernel size')
 LEGEND = (
     'Peak memory is what is allocated beyond the inputs, kept what is held between forward and '
-    'backward besides the output; x is the multiple of the first candidate; the difference of '
-    'outputs and gradients is relative to their largest value.'
+    'backward besides the output; x is the multiple of the first candidate; differences '
+    'of outputs and gradients are relative, in the norm.'
 )
 
 

@@ -8,6 +8,7 @@ from hybrid_mm.backbones.botnet import BoTNet
 from hybrid_mm.backbones.elsa import ELSASwin
 from hybrid_mm.backbones.evolving_resnet import EAAAResNet
 from hybrid_mm.backbones.halonet import HaloNet
+from hybrid_mm.backbones.hornet import HorNet
 from hybrid_mm.backbones.lesa import LESAResNet
 from hybrid_mm.backbones.nat import NAT, DiNAT, DiNATs
 from hybrid_mm.backbones.pelk import PeLK
@@ -38,6 +39,7 @@ __all__ = [
     'EAAAResNet',
     'ELSASwin',
     'HaloNet',
+    'HorNet',
     'LESAResNet',
     'PeLK',
     'Pyramid',

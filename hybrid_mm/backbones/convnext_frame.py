@@ -1,4 +1,4 @@
-"""Core of the networks that put a large kernel into ConvNeXt: SLaK and PeLK.
+"""Core of the networks that change the mixing of ConvNeXt: SLaK, PeLK and HorNet.
 
 Source: "A ConvNet for the 2020s" (arXiv 2201.03545), section 2, as the official code of SLaK
 (arXiv 2207.03620) uses it.
@@ -73,7 +73,8 @@ class ConvNeXtBlock(nn.Module):
 class ConvNeXtFrame(TokenPyramid):
     """Stem, stages and norms around blocks whose mixing a subclass makes.
 
-    A map has floor(H / stride) rows. ``arch_zoo`` has ``depths`` and ``dims``.
+    A map has floor(H / stride) rows. ``arch_zoo`` has ``depths`` and ``dims``. Layer-wise decay
+    takes ``blocks_per_layer`` blocks of the third stage for one layer.
 
     Args:
         arch: Name of a variant or a dict.
@@ -90,6 +91,8 @@ class ConvNeXtFrame(TokenPyramid):
         with_cp: See :class:`~hybrid_mm.backbones.base.Pyramid`.
         init_cfg: See :class:`~hybrid_mm.backbones.base.Pyramid`.
     """
+
+    blocks_per_layer = 3
 
     def __init__(
         self,
@@ -116,10 +119,7 @@ class ConvNeXtFrame(TokenPyramid):
         before = in_channels
         for i, channels in enumerate(self.stage_channels):
             embed = PatchEmbed(before, channels, 2 if i else 4, norm_first=i > 0)
-            blocks = [
-                ConvNeXtBlock(self.make_mixer(i, channels), channels, rate, layer_scale)
-                for rate in rates[i]
-            ]
+            blocks = [self.make_block(i, channels, rate, layer_scale) for rate in rates[i]]
             down = 'downsample' if i else 'embed', embed
             norm = self.make_norm(i, channels)
             self.stages.append(self.make_stage(i, channels, down, blocks, norm, with_cp))
@@ -140,6 +140,12 @@ class ConvNeXtFrame(TokenPyramid):
         for name, value in values.items():
             if value is not None and len(value) != stages:
                 raise ValueError(f'{name} needs one entry per stage ({stages}), got {len(value)}')
+
+    def make_block(
+        self, stage: int, channels: int, drop_path: float, layer_scale: float
+    ) -> nn.Module:
+        """Block of a stage, (N, H, W, C) to the same shape."""
+        return ConvNeXtBlock(self.make_mixer(stage, channels), channels, drop_path, layer_scale)
 
     def make_mixer(self, stage: int, channels: int) -> nn.Module:
         """Module that mixes pixels in a block of a stage, (N, C, H, W) to the same shape."""
@@ -169,8 +175,8 @@ class ConvNeXtFrame(TokenPyramid):
 
         With L = 6, or 12 if the third stage has more than 9 blocks: 0 the stem; 1 the first stage;
         2 the second with its down-sampling; 3 the down-sampling before the third, whose block j is
-        layer 3 + j // 3; L the fourth with its down-sampling; L + 1 the norms of the returned maps
-        and everything behind the backbone.
+        layer 3 + j // 3 (HorNet: j // 2), at most L - 1; L the fourth with its down-sampling; L + 1
+        the norms of the returned maps and everything behind the backbone.
 
         Args:
             param_name: Full name of the parameter.
@@ -182,8 +188,8 @@ class ConvNeXtFrame(TokenPyramid):
         last, stage, part, block = self._place(param_name, prefix)
         if stage is None:
             return last + 1, last + 2
-        layer = (0 if part == 'embed' else 1, 2, min(3 + block // 3, last), last)[stage]
-        return layer, last + 2
+        third = min(3 + block // self.blocks_per_layer, last - 1)
+        return (0 if part == 'embed' else 1, 2, third, last)[stage], last + 2
 
     def get_stage_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Layer of a parameter where the learning rate decays by stages, as ConvNeXt counts.

@@ -16,10 +16,11 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     backbone's ``get_layer_depth``, or by stages and ``get_stage_depth``; a model without it is a
     ``TypeError``.
 
-    ``paramwise_cfg`` takes ``layer_decay_rate`` in (0, 1] and ``layer_decay_by``, 'layer' (the
-    default) or 'stage', beside the keys of MMEngine's ``DefaultOptimWrapperConstructor``, which
-    keep their meaning (``flat_decay_mult=0`` for one: no weight decay on biases, norms and layer
-    scales).
+    ``paramwise_cfg`` takes ``layer_decay_rate`` in (0, 1], ``layer_decay_by``, 'layer' (the
+    default) or 'stage', and ``num_layers``, a number L of layers from which a recipe counts instead
+    of the backbone's own (layer i gets ``layer_decay_rate ** (L + 1 - i)``), beside the keys of
+    MMEngine's ``DefaultOptimWrapperConstructor``, which keep their meaning (``flat_decay_mult=0``
+    for one: no weight decay on biases, norms and layer scales).
 
     Example:
         >>> optim_wrapper = dict(
@@ -40,6 +41,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if by not in ('layer', 'stage'):
             raise ValueError(f"layer_decay_by must be 'layer' or 'stage', got {by!r}")
         self.count = f'get_{by}_depth'
+        self.num_layers = paramwise_cfg.get('num_layers')
         super().__init__(optim_wrapper_cfg, paramwise_cfg)
 
     def add_params(self, params: list[dict], module: nn.Module, prefix: str = '', **kwargs) -> None:
@@ -59,7 +61,10 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             (parameter,) = group['params']
             name = names[id(parameter)]
             layer, total = getattr(backbone, self.count)(name, 'backbone.')
-            scales[layer] = self.layer_decay_rate ** (total - 1 - layer)
+            exponent = total - 1 - layer
+            if exponent and self.num_layers is not None:
+                exponent = self.num_layers + 1 - layer
+            scales[layer] = self.layer_decay_rate**exponent
             group['lr'] = group.get('lr', self.base_lr) * scales[layer]
         table = ', '.join(f'{layer}: {scale:.3g}' for layer, scale in sorted(scales.items()))
         print_log(f'learning-rate scale by layer: {table}', 'current')

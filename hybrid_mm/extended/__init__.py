@@ -22,3 +22,19 @@ def plugin_resnext(**settings) -> nn.Module:
     from hybrid_mm.extended.plugin_resnet import PluginResNeXt
 
     return PluginResNeXt(**settings)
+
+
+@MODELS.register_module(name='HorFPN')
+def hor_fpn(*args, **settings) -> nn.Module:
+    """Build a :class:`hybrid_mm.extended.horfpn.HorFPN`."""
+    from hybrid_mm.extended.horfpn import HorFPN
+
+    return HorFPN(*args, **settings)
+
+
+@MODELS.register_module(name='HorUPerHead')
+def hor_uper_head(**settings) -> nn.Module:
+    """Build a :class:`hybrid_mm.extended.horfpn.HorUPerHead`."""
+    from hybrid_mm.extended.horfpn import HorUPerHead
+
+    return HorUPerHead(**settings)

@@ -18,6 +18,7 @@ from hybrid_mm.layers.large_kernel_attention import (
 )
 from hybrid_mm.layers.norm import LayerNorm2d
 from hybrid_mm.layers.quadratic_attention import QuadraticAttention2d
+from hybrid_mm.layers.recursive_gated_convolution import GlobalLocalFilter, RecursiveGatedConv
 from hybrid_mm.layers.relative_position import RelativePosition2d, resize_relative_table
 from hybrid_mm.layers.stand_alone_attention import AttentionStem, LocalSelfAttention2d
 from hybrid_mm.layers.vector_attention import PairwiseAttention2d, PatchwiseAttention2d
@@ -33,6 +34,7 @@ __all__ = [
     'DropPath',
     'EfficientChannelGate',
     'EvolvingAAConv2d',
+    'GlobalLocalFilter',
     'HaloAttention',
     'LKATrivial',
     'LSKATrivial',
@@ -41,6 +43,7 @@ __all__ = [
     'PairwiseAttention2d',
     'PatchwiseAttention2d',
     'QuadraticAttention2d',
+    'RecursiveGatedConv',
     'RelativePosition2d',
     'SqueezeExcite',
     'build_large_kernel_attention',

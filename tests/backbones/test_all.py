@@ -34,6 +34,7 @@ _PVT = dict(depths=[1, 2, 1, 1], embed_dims=[8, 12, 16, 24], heads=[1, 2, 2, 3],
             mlp_ratios=[2, 2, 2, 2], reductions=[8, 4, 2, 1])  # fmt: skip
 _NAT = dict(embed_dim=8, depths=[1, 2, 1, 1], heads=[1, 2, 2, 4], mlp_ratio=2.0, layer_scale=None)
 _CONVNEXT = dict(depths=[1, 2, 1, 1], dims=[8, 12, 16, 20])
+_HOR = dict(depths=[1, 2, 1, 1], dims=[8, 12, 16, 32], orders=[2, 3, 4, 5])
 CASES = {
     'van-lka': dict(**_VAN, attention='lka'),
     'van-lska-k35': dict(**_VAN, attention='lska', kernel_size=35),
@@ -125,6 +126,16 @@ CASES = {
         pos_embed='valid',
         pos_embed_per_channel=True,
     ),
+    'hornet': dict(
+        type='hybrid_mm.HorNet',
+        arch=dict(**_HOR, filter_sizes=[None] * 4),
+        layer_scale=1.0,
+    ),
+    'hornet-gf': dict(
+        type='hybrid_mm.HorNet',
+        arch=dict(**_HOR, filter_sizes=[None, None, (14, 8), (7, 4)]),
+        layer_scale=1.0,
+    ),
     'halonet': dict(
         type='hybrid_mm.HaloNet',
         zero_init_residual=False,
@@ -176,7 +187,8 @@ def build(cfg, **kwargs):
 
 
 def rows(cfg, value, stride):
-    cut = cfg['type'].split('.')[1] in {'PeLK', 'SLaK'}  # patches at the border that are not whole
+    # patches at the border that are not whole are cut away
+    cut = cfg['type'].split('.')[1] in {'HorNet', 'PeLK', 'SLaK'}
     return value // stride if cut else -(-value // stride)
 
 
