@@ -5,7 +5,7 @@ python tools/train.py configs/demo/... --work-dir work_dirs/try --amp
 
 import sys
 
-from hybrid_mm.engine import cli, launch, preflight
+from hybrid_mm.engine import cli, launch, preflight, settings
 
 
 @cli.tool
@@ -30,6 +30,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
 
     cfg = launch.config_of_run(args)
+    settings.check_settings(cfg)
     launch.set_training_amp(cfg, args.amp)
     if args.auto_scale_lr:
         launch.set_auto_scale_lr(cfg)
@@ -39,7 +40,9 @@ def main(argv=None):
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
     preflight.check_training(cfg)
-    launch.build_runner(cfg).train()
+    runner = launch.build_runner(cfg)
+    settings.check_channels(runner)
+    runner.train()
 
 
 if __name__ == '__main__':

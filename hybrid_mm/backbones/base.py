@@ -2,8 +2,11 @@
 
 import contextlib
 import difflib
+import functools
+import inspect
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -37,6 +40,83 @@ def build_norm(cfg: dict, channels: int) -> nn.Module:
     norm = _NORMS[kind](channels, **cfg)
     norm.requires_grad_(requires_grad)
     return norm
+
+
+_SIGNED = ('frozen_stages', 'out_indices')
+"""Arguments that may be negative."""
+_ZERO = ('depth', 'ratio', 'drop', 'scale', 'halo', 'lam', 'group', 'partial', 'attention')
+"""Parts of the names of arguments whose numbers may be zero; so may flags and floats."""
+
+
+def check_numbers(name: str, value: Any, owner: str) -> None:
+    """Check that the numbers in an argument are finite and not negative, and sizes not zero.
+
+    Args:
+        name: Of the argument.
+        value: A number, or numbers in lists, tuples and dicts; anything else passes.
+        owner: Class, for the message.
+
+    Raises:
+        ValueError: Names the argument and the number.
+    """
+    if isinstance(value, dict):
+        for key, item in value.items():
+            check_numbers(f'{name}.{key}', item, owner)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            check_numbers(name, item, owner)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        zero = isinstance(value, float) or (
+            any(part in name for part in _ZERO) and not name.endswith('.depths')
+        )
+        if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+            wanted = 'not be negative' if zero else 'be positive'
+            raise ValueError(f'{name} of {owner} must {wanted} and finite, got {value}')
+
+
+def _check_all(given: dict[str, Any], owner: str) -> None:
+    for name, value in given.items():
+        check_numbers(name, value, owner)
+
+
+def _checked_init(init: Callable[..., None]) -> Callable[..., None]:
+    """An ``__init__`` whose bad numbers end in a ValueError that tells the arguments."""
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def checked(self: 'Pyramid', *args: Any, **kwargs: Any) -> None:
+        outermost, self.__dict__['_in_init'] = not self.__dict__.get('_in_init'), True
+        if not outermost:
+            init(self, *args, **kwargs)
+            return
+        owner = type(self).__name__
+        given = dict(signature.bind(self, *args, **kwargs).arguments)  # TypeError if there is none
+        given |= given.pop('kwargs', {})
+        given.pop('self')
+        numbers = {k: v for k, v in given.items() if k not in (*_SIGNED, 'init_cfg')}
+        try:
+            init(self, *args, **kwargs)  # which may say better what is wrong
+            _check_all(numbers, owner)
+            empty = [name for name, weight in self.named_parameters() if not weight.numel()]
+            if empty:
+                raise ValueError(f'{owner}: {empty[0]} has no elements with {given}')
+        except TypeError as error:
+            twice = re.search(r"multiple values for keyword argument '(\w+)'", str(error))
+            if not twice:
+                raise
+            raise ValueError(f'{owner} sets {twice[1]} itself; leave it out') from error
+        except _CONSTRUCTION_ERRORS as error:
+            _check_all(numbers, owner)
+            raise ValueError(
+                f'{owner} cannot be built with {given}: {type(error).__name__}: {error}'
+            ) from error
+        del self.__dict__['_in_init']
+
+    return checked
+
+
+_CONSTRUCTION_ERRORS = (RuntimeError, ArithmeticError, LookupError, AssertionError)
+"""What torch and Python raise when sizes do not go together."""
 
 
 class StrictWeights:
@@ -141,6 +221,11 @@ class Pyramid(StrictWeights, BaseModule):
         self.with_cp = with_cp
         self.stem: nn.Module = nn.Identity()
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if '__init__' in vars(cls):
+            cls.__init__ = _checked_init(cls.__init__)
+
     @classmethod
     def resolve_arch(cls, arch: str | dict) -> dict:
         """Settings of a variant, by name or as a dict with the keys of the table.
@@ -175,7 +260,11 @@ class Pyramid(StrictWeights, BaseModule):
         """Check the indices and freeze; the subclass calls it when its modules exist."""
         n = len(self.stages)
         bad = [i for i in self.out_indices if not -n <= i < n]
-        if bad or len({i % n for i in self.out_indices}) < len(self.out_indices):
+        if (
+            bad
+            or not self.out_indices
+            or len({i % n for i in self.out_indices}) < len(self.out_indices)
+        ):
             raise ValueError(
                 f'out_indices must be distinct stages in 0..{n - 1}, got {self.out_indices}'
             )
@@ -194,6 +283,7 @@ class Pyramid(StrictWeights, BaseModule):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Map an image (N, in_channels, H, W), H and W from 32, to the maps of ``out_indices``."""
+        self.check_input(x)
         outs = []
         x = self.stem(x)
         for i, stage in enumerate(self.stages[: self.out_indices[-1] + 1]):
@@ -203,6 +293,18 @@ class Pyramid(StrictWeights, BaseModule):
                 # (of a layer norm) would silently give it wrong features.
                 outs.append(self.returned_map(i, x).contiguous())
         return tuple(outs)
+
+    def check_input(self, x: Tensor) -> None:
+        """Check the shape of an image.
+
+        Raises:
+            ValueError: It is not (N, in_channels, H, W).
+        """
+        if x.dim() != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(
+                f'{type(self).__name__} takes images (N, {self.in_channels}, H, W), '
+                f'got {tuple(x.shape)}; see in_channels'
+            )
 
     def returned_map(self, stage: int, x: Tensor) -> Tensor:
         """The output of a stage as it is returned, (N, C, H, W)."""

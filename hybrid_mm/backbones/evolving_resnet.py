@@ -95,6 +95,8 @@ class EAAAResNet(AAResNet):
         zero_init_residual: bool = False,
         **kwargs: Any,
     ) -> None:
+        if max_tokens is not None and max_tokens < 1:
+            raise ValueError(f'max_tokens of EAAAResNet must be positive, got {max_tokens}')
         # the base class builds the blocks from these
         self.max_tokens = max_tokens
         self.chain = dict(
@@ -157,6 +159,7 @@ class EAAAResNet(AAResNet):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Map an image (N, in_channels, H, W), H and W from 32, to the maps of ``out_indices``."""
+        self.check_input(x)
         outs, logits = [], None
         x = self.stem(x)
         for i, stage in enumerate(self.stages[: self.out_indices[-1] + 1]):

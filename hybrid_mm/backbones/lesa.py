@@ -68,6 +68,8 @@ class LESAResNet(ResNet):
         **kwargs: Any,
     ) -> None:
         super().__init__(arch, **kwargs)
+        if not self.settings['bottleneck']:
+            raise ValueError('LESAResNet has bottlenecks only, got an arch with bottleneck=False')
         self.groups = groups
         self.lesa = self.per_stage('lesa', lesa)
         self.first_conv = self.per_stage('first_conv', first_conv)

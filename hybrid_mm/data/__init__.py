@@ -1,7 +1,16 @@
 """Data sets and transforms."""
 
+from hybrid_mm.data.checked import CheckedDataset
 from hybrid_mm.data.corruptions import Corrupt
 from hybrid_mm.data.ham10000 import HAM10000
 from hybrid_mm.data.imagenet_variants import ImageNetA, ImageNetC, ImageNetR, ImageNetSketch
 
-__all__ = ['HAM10000', 'Corrupt', 'ImageNetA', 'ImageNetC', 'ImageNetR', 'ImageNetSketch']
+__all__ = [
+    'HAM10000',
+    'CheckedDataset',
+    'Corrupt',
+    'ImageNetA',
+    'ImageNetC',
+    'ImageNetR',
+    'ImageNetSketch',
+]

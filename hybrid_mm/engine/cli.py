@@ -86,7 +86,13 @@ class _Options(DictAction):
         for value in values:
             if '=' not in value:
                 parser.error(f'{option_string} expects KEY=VALUE, got {value!r}')
-        super().__call__(parser, namespace, values, option_string)
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except (AssertionError, RecursionError) as error:  # brackets that do not match, or dict()
+            parser.error(
+                f'{option_string}: cannot read {" ".join(values)} ({error}); write a list as [a,b] '
+                'or a,b, and set a dict key by key as name.key=value'
+            )
 
 
 class _Parser(argparse.ArgumentParser):

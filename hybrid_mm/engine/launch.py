@@ -50,6 +50,32 @@ def config_of_run(args: argparse.Namespace) -> Config:
     return cfg
 
 
+def set_sample_checks(cfg: Config) -> None:
+    """Let all data sets name their broken samples; see ``hybrid_mm.data.CheckedDataset``.
+
+    ``skip_bad_samples`` of the config is how many of them training may leave out.
+    """
+    for name in LOADERS:
+        loader = cfg.get(name)
+        if loader is not None:
+            skip = cfg.get('skip_bad_samples', 0) if name == 'train_dataloader' else 0
+            loader.dataset = _checked(loader.dataset, skip)
+
+
+def _checked(dataset: ConfigDict, skip: int) -> ConfigDict:
+    """Wrap the data sets that read files, inside of those that wrap, join or mix them."""
+    if dataset.get('type') in ('hybrid_mm.CheckedDataset', 'CheckedDataset'):
+        return dataset
+    if 'dataset' in dataset:
+        dataset.dataset = _checked(dataset.dataset, skip)
+    elif 'datasets' in dataset:
+        dataset.datasets = [_checked(child, skip) for child in dataset.datasets]
+    else:
+        checked = dict(type='hybrid_mm.CheckedDataset', skip_bad_samples=skip, dataset=dataset)
+        return ConfigDict(checked)
+    return dataset
+
+
 def set_training_amp(cfg: Config, dtype: str | None) -> None:
     """Set the optimizer wrapper for ``--amp [dtype]``, or adapt that of the config to a CPU.
 
@@ -203,5 +229,6 @@ def _default_tta_model(task: str) -> dict:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Build the runner that a config asks for."""
+    """Build the runner that a config asks for; its data sets name their broken samples."""
+    set_sample_checks(cfg)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

@@ -19,8 +19,9 @@ from hybrid_mm.engine.explain import arguments
 EXTRA_KEYS = {
     *('model_wrapper_cfg', 'find_unused_parameters', 'sync_bn', 'runner_type', 'tta_model'),
     *('tta_pipeline', 'custom_imports', 'compile', 'efficient_conv_bn_eval', 'fp16'),
+    'skip_bad_samples',  # of our tools
 }
-"""Top-level keys that the runner reads from the whole config and not as an argument."""
+"""Top-level keys that the runner (or a tool) reads from the whole config, not as an argument."""
 
 
 def check_options(cfg: Config, options: dict) -> None:

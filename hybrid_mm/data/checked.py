@@ -1,0 +1,277 @@
+"""A wrapper of data sets that names broken samples, and skips and counts them if told to."""
+
+import functools
+import logging
+import os
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dataset import BaseDataset, Compose
+from mmengine.logging import print_log
+from mmengine.registry import DATASETS as ROOT_DATASETS
+
+from hybrid_mm.data.coco_check import broken_images, load_coco
+from hybrid_mm.engine.cli import UserError, shorten
+from hybrid_mm.registry import DATASETS
+
+
+class BadSampleError(UserError):
+    """A sample cannot be used. The text names its files and what is wrong."""
+
+    def __init__(self, text: str):
+        # a data loader wraps what its workers raise into their traceback, and builds this anew
+        super().__init__(text.rpartition(f'{__name__}.{type(self).__name__}: ')[2].strip())
+
+
+def check_file_end(path: str) -> None:
+    """Check that a file is not empty and, if it is a JPEG or PNG file, complete.
+
+    Decoders may fill up what is missing with grey.
+
+    Raises:
+        ValueError: It ends too early.
+    """
+    with open(path, 'rb') as file:
+        data = file.read()
+    complete = len(data) > 0
+    if data.startswith(b'\xff\xd8'):
+        start = 2
+        while data[start : start + 1] == b'\xff' and data[start + 1 : start + 2] != b'\xda':
+            start += 2 + int.from_bytes(data[start + 2 : start + 4], 'big')
+        complete = data.find(b'\xff\xd9', start) > 0  # a thumbnail before that has its own end
+    elif data.startswith(b'\x89PNG'):
+        complete = b'IEND' in data[-4096:]
+    if not complete:
+        raise ValueError(f'{path} is truncated ({len(data)} bytes)')
+
+
+class SampleCheck:
+    """Transform behind those that load: what was loaded must fit together.
+
+    Args:
+        num_classes: Number of classes of a semantic segmentation, else None.
+        ignore_index: The label that is ignored, besides 255.
+    """
+
+    def __init__(self, num_classes: int | None = None, ignore_index: int = 255):
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+
+    def __call__(self, results: dict) -> dict:
+        """Check a sample.
+
+        Raises:
+            ValueError: The image is truncated; its size is not that of the annotations; a label
+                map has several channels, more than 8 bits, another size or a label out of range.
+        """
+        path, shape = results.get('img_path'), tuple(results.get('ori_shape', ()))
+        if path and os.path.isfile(path):
+            check_file_end(path)
+        stated = (results.get('height'), results.get('width'))
+        if shape and None not in stated and shape != stated:
+            raise ValueError(
+                f'the image has {shape[0]} x {shape[1]} pixels (height x width, turned upright as '
+                f'its EXIF data say), the annotations are for {stated[0]} x {stated[1]}'
+            )
+        if self.num_classes is not None and results.get('gt_seg_map') is not None:
+            self._check_labels(results, shape)
+        return results
+
+    def _check_labels(self, results: dict, shape: tuple) -> None:
+        path, labels = results['seg_map_path'], results['gt_seg_map']
+        if labels.ndim != 2:
+            raise ValueError(f'label map {path} has the shape {labels.shape}; expected one channel')
+        if labels.shape != shape:
+            raise ValueError(
+                f'label map {path} has {labels.shape[0]} x {labels.shape[1]} pixels (height x '
+                f'width), the image {shape[0]} x {shape[1]}'
+            )
+        if os.path.isfile(path):
+            with open(path, 'rb') as file:
+                head = file.read(25)
+            if head.startswith(b'\x89PNG') and head[24] > 8:
+                raise ValueError(
+                    f'label map {path} has {head[24]} bits per pixel; MMSegmentation keeps 8, '
+                    'which would change labels'
+                )
+        counts = np.bincount(labels.ravel(), minlength=256)
+        counts[[self.ignore_index, 255]] = 0
+        wrong = np.flatnonzero(counts[self.num_classes :])
+        if len(wrong):
+            raise ValueError(
+                f'label map {path} has the label {wrong[0] + self.num_classes} (after '
+                f'reduce_zero_label and label_map); expected 0..{self.num_classes - 1} and '
+                f'{self.ignore_index} (ignored)'
+            )
+
+
+@DATASETS.register_module()
+class CheckedDataset:
+    """Data set whose broken samples are named, or skipped and counted, but never used silently.
+
+    Annotation files in COCO's format are checked when they are read, images, masks and label maps
+    when they are loaded: a file that is missing, unreadable or truncated, an image of another size
+    than its annotations or label map, labels out of range, and whatever else makes a transform of
+    the pipeline fail. Everything else is left to the inner data set.
+
+    A skipped sample is replaced by the next good one, so that batches keep their size and no
+    random number is drawn. Each is reported once, and counted over epochs and the workers of a
+    process; in a distributed run each process counts what it sees.
+
+    Args:
+        dataset: The data set, or its config.
+        skip_bad_samples: How many broken samples are tolerated in training; the next one ends it.
+            0 stops at the first.
+        lazy_init: Read the annotations later, at :meth:`full_init`.
+
+    Raises:
+        UserError: The annotation file cannot be used, or no image is left.
+        ValueError: ``skip_bad_samples`` is negative, or given for a data set in test mode, whose
+            metrics would not be those of the data set any more.
+    """
+
+    def __init__(
+        self,
+        dataset: dict | BaseDataset,
+        skip_bad_samples: int = 0,
+        lazy_init: bool = False,
+    ) -> None:
+        if isinstance(skip_bad_samples, bool) or not isinstance(skip_bad_samples, int):
+            raise ValueError(f'skip_bad_samples must be a number, got {skip_bad_samples!r}')
+        if skip_bad_samples < 0:
+            raise ValueError(f'skip_bad_samples must not be negative, got {skip_bad_samples}')
+        if isinstance(dataset, dict):
+            dataset = ROOT_DATASETS.build(dict(dataset, lazy_init=True))
+        if skip_bad_samples and dataset.test_mode:
+            raise ValueError('skip_bad_samples is for training: metrics are those of all samples')
+        self.dataset = dataset
+        self.skip_bad_samples = skip_bad_samples
+        self._reason: dict[int, str] = {}  # of images left out because of their annotations
+        self._bad = None  # which samples are broken, shared with the workers
+        self._check_pipeline()
+        if not lazy_init:
+            self.full_init()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith('__') or name == 'dataset':
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    @property
+    def pipeline(self) -> Compose:
+        """Transforms of the inner data set; what is assigned gets the checks too."""
+        return self.dataset.pipeline
+
+    @pipeline.setter
+    def pipeline(self, pipeline: Compose) -> None:
+        self.dataset.pipeline = pipeline
+        self._check_pipeline()
+
+    def _check_pipeline(self) -> None:
+        steps = self.dataset.pipeline.transforms
+        loads = [i for i, step in enumerate(steps) if type(step).__name__.startswith('Load')]
+        self._loads_masks = any(getattr(step, 'with_mask', False) for step in steps)
+        if loads and not any(isinstance(step, SampleCheck) for step in steps):
+            classes = None
+            if hasattr(self.dataset, 'reduce_zero_label'):  # data sets of MMSegmentation
+                classes = len(self.dataset.metainfo.get('classes') or ()) or None
+            ignored = getattr(self.dataset, 'ignore_index', 255)
+            steps.insert(loads[-1] + 1, SampleCheck(classes, ignored))
+
+    def full_init(self) -> None:
+        """Read and check the annotations."""
+        if self._bad is not None:
+            return
+        if hasattr(self.dataset, 'COCOAPI') and not self.dataset._fully_initialized:
+            self.dataset.COCOAPI = functools.partial(self._read_coco, self.dataset.COCOAPI)
+        try:
+            self.dataset.full_init()
+            empty = not len(self.dataset)
+        except ValueError:  # of an empty list, which cannot be serialized
+            empty = not self.dataset.data_list and self.dataset.serialize_data
+            if not empty:
+                raise
+        vars(self.dataset).pop('COCOAPI', None)
+        if empty:
+            where = self.dataset.ann_file or self.dataset.data_prefix
+            raise UserError(
+                f'{type(self.dataset).__name__}: no image is left in {where}; check the file, '
+                'img_suffix, metainfo.classes and filter_cfg'
+            )
+        self._bad = torch.zeros(len(self.dataset), dtype=torch.uint8).share_memory_()
+
+    def _read_coco(self, api: type, path: str) -> Any:
+        coco = load_coco(api, path)
+        self._reason = broken_images(coco, path, self._loads_masks)
+        if self._reason:
+            first = '; '.join(
+                f'{coco.imgs[number]["file_name"]}: {reason}'
+                for number, reason in list(self._reason.items())[:3]
+            )
+            self._spend(len(self._reason), f'{path}: {first}')
+            for number in self._reason:
+                del coco.imgs[number]
+        return coco
+
+    def _spend(self, number: int, text: str) -> None:
+        """Report the ``number``-th broken sample.
+
+        Raises:
+            BadSampleError: It is one too many.
+        """
+        if not self.skip_bad_samples:
+            hint = '' if self.dataset.test_mode else '; skip_bad_samples=N leaves out up to N'
+            raise BadSampleError(f'broken sample: {text}{hint}')
+        if number > self.skip_bad_samples:
+            raise BadSampleError(
+                f'{number} broken samples, skip_bad_samples={self.skip_bad_samples} tolerates no '
+                f'more; the last: {text}'
+            )
+        print_log(
+            f'broken sample skipped, {number} of at most {self.skip_bad_samples}: {text}',
+            logger='current',
+            level=logging.WARNING,
+        )
+
+    @property
+    def num_bad_samples(self) -> int:
+        """Number of broken samples found so far."""
+        return len(self._reason) + (0 if self._bad is None else int(self._bad.sum()))
+
+    def __len__(self) -> int:
+        self.full_init()
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        """Get a sample, or the next good one.
+
+        Raises:
+            BadSampleError: It is broken, and one more than may be skipped.
+        """
+        self.full_init()
+        for shift in range(len(self.dataset)):
+            current = (index + shift) % len(self.dataset)
+            if self._bad[current]:
+                continue
+            try:
+                return self.dataset[current]
+            except Exception as error:
+                self._bad[current] = 1
+                try:
+                    self._spend(self.num_bad_samples, self._describe(current, error))
+                except BadSampleError as stop:
+                    raise stop from error
+        raise BadSampleError('no good sample is left')
+
+    def _describe(self, index: int, error: Exception) -> str:
+        info = self.dataset.get_data_info(index)
+        paths = [str(info[key]) for key in ('img_path', 'seg_map_path') if info.get(key)]
+        for path in filter(os.path.isfile, paths):
+            try:  # a decoder may say no more than that it failed
+                check_file_end(path)
+            except ValueError as truncated:
+                error = truncated
+        text = str(error).strip() or 'no message'
+        kind = '' if type(error) is ValueError else f'{type(error).__name__}: '
+        return f'{shorten(paths) or f"sample {index}"}: {kind}{text}'

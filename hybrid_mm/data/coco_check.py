@@ -1,0 +1,127 @@
+"""What is wrong in an annotation file in COCO's format, found in one pass over it."""
+
+import math
+from collections import Counter
+from typing import Any
+
+from hybrid_mm.engine.cli import UserError, shorten, warn
+
+_IMAGE_KEYS = ('id', 'file_name', 'height', 'width')
+
+
+def load_coco(api: type, path: str) -> Any:
+    """Read an annotation file and check it as a whole.
+
+    Args:
+        api: Class of MMDetection that reads it.
+        path: The file.
+
+    Raises:
+        UserError: It is empty, no JSON, or not in COCO's format; an image without ``file_name``,
+            ``height`` or ``width``; an id that stands for two images, objects or categories.
+    """
+    try:
+        coco = api(path)
+    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        raise UserError(
+            f'annotation file {path} is not in the format of COCO '
+            f'({type(error).__name__}: {str(error) or "no message"})'
+        ) from error
+    absent = [key for key in ('images', 'annotations', 'categories') if key not in coco.dataset]
+    if absent:
+        raise UserError(f'annotation file {path} has no list {absent[0]!r}; expected a COCO file')
+    for image in coco.dataset['images']:
+        lacking = [key for key in _IMAGE_KEYS if image.get(key) is None]
+        if lacking:
+            raise UserError(f'{path}: image {image.get("id")} has no {lacking[0]!r}')
+    for kind in ('images', 'annotations', 'categories'):
+        entries = coco.dataset[kind]
+        if len({entry['id'] for entry in entries}) < len(entries):
+            numbers = Counter(entry['id'] for entry in entries)
+            twice = [str(number) for number, count in numbers.items() if count > 1]
+            raise UserError(
+                f'{path}: ids of {kind} must be unique; used more than once: {shorten(twice)}'
+            )
+    return coco
+
+
+def broken_images(coco: Any, path: str, masks: bool) -> dict[int, str]:
+    """Find images with annotations that cannot be meant so.
+
+    Objects that MMDetection leaves out of training by itself (boxes without area, with less than
+    a pixel, or outside of the image; annotations of images that are not listed) and those that it
+    only ignores (masks of fewer than three points) are counted in one warning per kind.
+
+    Args:
+        coco: What :func:`load_coco` returned.
+        path: The file, for messages.
+        masks: Whether the pipeline loads instance masks.
+
+    Returns:
+        What is wrong (a box that is not four finite numbers, a category that does not exist, no
+        mask, a run-length mask of another size than the image), by image id.
+    """
+    broken: dict[int, str] = {}
+    odd: dict[str, list[str]] = {}
+    for entry in coco.dataset['annotations']:
+        if 'segments_info' in entry:  # panoptic: checked against its picture when it is loaded
+            continue
+        number, image = entry['id'], coco.imgs.get(entry['image_id'])
+        if image is None:
+            odd.setdefault('of images that are not listed', []).append(str(number))
+            continue
+        problem = _problem(entry, coco.cats)
+        if problem is None and _left_out(entry, image):
+            odd.setdefault('with a box of no area inside its image', []).append(str(number))
+            continue
+        problem = problem or (_mask_problem(entry, image) if masks else None)
+        if problem:
+            broken.setdefault(entry['image_id'], f'annotation {number} {problem}')
+        elif _few_points(entry):
+            odd.setdefault('whose mask has fewer than three points', []).append(str(number))
+    for kind, numbers in odd.items():
+        warn(
+            f'{path}: {len(numbers)} annotations {kind} take no part in training '
+            f'(ids {shorten(numbers)})'
+        )
+    return broken
+
+
+def _problem(entry: dict, categories: dict) -> str | None:
+    box = entry.get('bbox')
+    numbers = isinstance(box, list) and all(isinstance(v, int | float) for v in box)
+    if not numbers or len(box) != 4 or not all(math.isfinite(v) for v in box):
+        return f'has the box {box}; expected four finite numbers x, y, width, height'
+    if entry['category_id'] not in categories:
+        known = [str(number) for number in categories]
+        return f'has the category {entry["category_id"]}; the file has {shorten(known)}'
+    if not isinstance(entry.get('area'), int | float):
+        return f'has the area {entry.get("area")}; expected a number'
+    return None
+
+
+def _left_out(entry: dict, image: dict) -> bool:
+    """Whether MMDetection leaves the object out; see ``CocoDataset.parse_data_info``."""
+    x, y, w, h = entry['bbox']
+    inside = min(x + w, image['width']) > max(x, 0) and min(y + h, image['height']) > max(y, 0)
+    return not inside or entry['area'] <= 0 or w < 1 or h < 1
+
+
+def _mask_problem(entry: dict, image: dict) -> str | None:
+    mask = entry.get('segmentation')
+    if not mask:
+        return 'has no segmentation, and the pipeline loads masks'
+    size = [image['height'], image['width']]
+    if isinstance(mask, dict) and list(mask.get('size') or ()) != size:
+        return f'has a mask of the size {mask.get("size")}; its image has {size} (height, width)'
+    return None
+
+
+def _few_points(entry: dict) -> bool:
+    """Whether a mask is made of polygons and none of them is one."""
+    polygons = entry.get('segmentation')
+    return bool(
+        isinstance(polygons, list)
+        and polygons
+        and all(len(polygon) < 6 or len(polygon) % 2 for polygon in polygons)
+    )

@@ -1,0 +1,154 @@
+"""Any arguments and any image: promised maps, or a ValueError that says what is wrong.
+
+The examples are the same in every run (``derandomize``); ``HYPOTHESIS_PROFILE=long`` draws more,
+and other ones each time.
+"""
+
+import importlib.util
+import inspect
+import math
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hybrid_mm.engine.explain import arguments
+from hybrid_mm.registry import MODELS
+
+PATH = Path(__file__).resolve().parents[1] / 'backbones' / 'test_all.py'
+SPEC = importlib.util.spec_from_file_location('contract_of_backbones', PATH)
+CONTRACT = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(CONTRACT)
+CASES, STRIDES = CONTRACT.CASES, CONTRACT.STRIDES
+
+COMMON = dict(deadline=None, suppress_health_check=list(HealthCheck), database=None)
+settings.register_profile('ci', derandomize=True, **COMMON)
+settings.register_profile('long', **COMMON)
+PROFILE = os.environ.get('HYPOTHESIS_PROFILE', 'ci')
+settings.load_profile(PROFILE)
+
+
+def examples(number: int):
+    return settings(max_examples=number * (20 if PROFILE == 'long' else 1))
+
+
+def check_maps(model, cfg: dict, image: torch.Tensor) -> None:
+    """Finite maps of the promised number, widths and sizes."""
+    with torch.no_grad():
+        maps = model(image)
+    assert len(maps) == len(model.out_indices) == len(model.out_channels)
+    for index, channels, out in zip(model.out_indices, model.out_channels, maps, strict=True):
+        assert out.shape[:2] == (len(image), channels)
+        assert out.isfinite().all()
+        if not set(cfg) & {'strides', 'dilations'}:
+            sizes = [CONTRACT.rows(cfg, side, STRIDES[index]) for side in image.shape[2:]]
+            assert list(out.shape[2:]) == sizes
+
+
+def build(cfg: dict):
+    torch.manual_seed(0)
+    return MODELS.build(cfg)
+
+
+@st.composite
+def shared_arguments(draw):
+    """Arguments that all backbones take, and whether they are right."""
+    indices = draw(st.lists(st.integers(-5, 4), max_size=4))
+    frozen = draw(st.integers(-2, 5))
+    rate = draw(st.sampled_from([0.0, 0.1, 0.5, 0.999, 1.0, -0.1, 2.0, math.nan]))
+    channels = draw(st.sampled_from([3, 3, 3, 1, 4, 0, -1]))
+    right = (
+        0 < len(indices) == len({i % 4 for i in indices})
+        and all(-4 <= i < 4 for i in indices)
+        and -1 <= frozen <= 4
+        and 0 <= rate < 1
+        and channels > 0
+    )
+    kwargs = dict(
+        out_indices=tuple(indices),
+        frozen_stages=frozen,
+        drop_path_rate=rate,
+        in_channels=channels,
+        norm_eval=draw(st.booleans()),
+        with_cp=draw(st.booleans()),
+    )
+    return kwargs, right
+
+
+@pytest.mark.parametrize('name', CASES)
+@examples(8)
+@given(given_arguments=shared_arguments(), data=st.data())
+def test_shared_arguments(name, given_arguments, data):
+    kwargs, right = given_arguments
+    cfg = {**CASES[name], **kwargs}
+    if not right:
+        with pytest.raises(ValueError, match=r'out_indices|frozen_stages|drop_path|in_channels'):
+            build(cfg)
+        return
+    size = data.draw(st.tuples(st.integers(32, 80), st.integers(32, 80)))
+    model = build(cfg).train(data.draw(st.booleans()))
+    check_maps(model, cfg, torch.rand(2, cfg['in_channels'], *size))
+
+
+def values_like(value):
+    """Values of the kind of an argument, good and bad."""
+    if isinstance(value, bool):
+        return st.booleans()
+    if isinstance(value, int):
+        return st.sampled_from([-1, 0, 1, 2, 3, 4, 5, 8])
+    if isinstance(value, float):
+        return st.sampled_from([-0.5, 0.0, 0.3, 1.0, 3.0, math.nan, math.inf])
+    if isinstance(value, str):
+        return st.sampled_from(['nonsense', '', value])
+    if isinstance(value, list | tuple) and value:
+        items = st.lists(values_like(value[0]), max_size=5)
+        return st.one_of(items.map(type(value)), st.just(value))
+    return st.just(value)
+
+
+@st.composite
+def own_arguments(draw, cfg):
+    """The config of a case with one to three of its arguments changed."""
+    defaults = arguments(MODELS.get(cfg['type']))
+    defaults = {k: v for k, v in defaults.items() if v is not inspect.Parameter.empty}
+    known = {**defaults, **cfg}
+    for name in ('type', 'init_cfg', 'in_channels'):
+        known.pop(name, None)
+    arch = known.pop('arch')
+    names = [*known, *([f'arch.{key}' for key in arch] if isinstance(arch, dict) else [])]
+    changed = dict(cfg)
+    for name in draw(st.lists(st.sampled_from(names), min_size=1, max_size=3, unique=True)):
+        key = name.partition('.')[2]
+        if key:
+            new = draw(values_like(arch[key]))
+            changed['arch'] = {**changed['arch'], key: new}
+        else:
+            changed[name] = draw(values_like(known[name]))
+    return changed
+
+
+@pytest.mark.parametrize('name', CASES)
+@examples(20)
+@given(data=st.data())
+def test_own_arguments(name, data):
+    cfg = data.draw(own_arguments(CASES[name]))
+    try:
+        check_maps(build(cfg).eval(), cfg, torch.rand(1, 3, 40, 52))
+    except ValueError as error:  # of the layers that see a size first, at first use
+        assert len(str(error)) > 15  # it says something
+
+
+@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize('shape', [(3, 64, 64), (1, 4, 64, 64), (2, 1, 64, 64)], ids=str)
+def test_images_of_another_shape(name, shape):
+    with pytest.raises(ValueError, match=r'takes images \(N, 3, H, W\), got'):
+        build(CASES[name])(torch.rand(shape))
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_arguments_that_do_not_exist(name):
+    with pytest.raises(TypeError, match="'kernel_sise'"):
+        build({**CASES[name], 'kernel_sise': 3})

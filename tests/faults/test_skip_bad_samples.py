@@ -1,0 +1,187 @@
+"""``skip_bad_samples`` in whole runs, and the wrapper that does it."""
+
+import json
+import pickle
+
+import pytest
+from mmengine.config import Config
+from mmengine.registry import DATA_SAMPLERS, DATASETS, DefaultScope
+from PIL import Image
+
+from hybrid_mm.data import CheckedDataset
+from hybrid_mm.data.checked import BadSampleError, SampleCheck
+from hybrid_mm.engine.launch import set_sample_checks
+
+
+def break_images(root, folder, number):
+    """Truncate the first images."""
+    for i in range(number):
+        path = root / folder / f'{i}.png'
+        path.write_bytes(path.read_bytes()[:500])
+
+
+def wrapped(config, skip=0):
+    cfg = Config.fromfile(config)
+    spec = dict(
+        type='hybrid_mm.CheckedDataset',
+        skip_bad_samples=skip,
+        dataset=cfg.train_dataloader.dataset,
+    )
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        return DATASETS.build(spec)
+
+
+def options(root, skip, workers):
+    """Options of a run over all images, of which broken ones are met surely."""
+    return (
+        '--no-validate',
+        '--cfg-options',
+        f'train_dataloader.dataset.data_root={root}',
+        f'train_dataloader.num_workers={workers}',
+        f'train_dataloader.persistent_workers={workers > 0}',
+        'train_cfg.max_iters=5',  # more than an epoch of 4 batches
+        *([f'skip_bad_samples={skip}'] if skip else []),
+    )
+
+
+@pytest.mark.parametrize(('kind', 'workers'), [('coco', 2), ('ade', 0)])
+def test_training_skips_and_counts(kind, workers, tool, fails, request, tmp_path):
+    root = request.getfixturevalue(kind)
+    config = request.getfixturevalue('det_config' if kind == 'coco' else 'seg_config')
+    folder = 'train' if kind == 'coco' else 'images/training'
+    break_images(root, folder, 2)
+    work_dir = tmp_path / 'w'
+    run = ('train', config, '--work-dir', work_dir)
+    assert tool(*run, *options(root, 2, workers))[0] == 0
+    (log,) = work_dir.glob('*/*.log')
+    found = [line for line in log.read_text().splitlines() if 'broken sample skipped' in line]
+    assert len(found) == 2  # once each, though met in every epoch
+    assert {i for line in found for i in '01' if f'{folder}/{i}.png is truncated' in line} == {
+        *'01'
+    }
+    (scalars,) = work_dir.glob('*/vis_data/scalars.json')
+    assert len(scalars.read_text().splitlines()) == 5
+    text = fails(*run, *options(root, 1, workers))
+    assert 'error: 2 broken samples, skip_bad_samples=1 tolerates no more; the last: ' in text
+    text = fails(*run, *options(root, 0, workers))
+    assert text.startswith('error: broken sample: ') and '; skip_bad_samples=N' in text
+
+
+def test_evaluation_never_skips(fails, coco, det_config, tmp_path):
+    break_images(coco, 'val', 1)
+    move = f'val_dataloader.dataset.data_root={coco}'
+    text = fails(
+        *('train', det_config, '--work-dir', tmp_path / 'w', '--cfg-options', move),
+        *('skip_bad_samples=5', 'train_cfg.val_interval=1', 'val_dataloader.num_workers=1'),
+    )
+    assert 'val/0.png is truncated' in text and 'skip_bad_samples' not in text
+    cfg = Config.fromfile(det_config)
+    dataset = dict(type='hybrid_mm.CheckedDataset', dataset=cfg.val_dataloader.dataset)
+    with (
+        DefaultScope.overwrite_default_scope('mmdet'),
+        pytest.raises(ValueError, match='for training'),
+    ):
+        DATASETS.build(dict(dataset, skip_bad_samples=1))
+
+
+def test_images_without_objects_train(tool, coco, det_config, tmp_path):
+    """Empty, crowd-only and left-out annotations: finite losses."""
+    path = coco / 'annotations' / 'train.json'
+    data = json.loads(path.read_text())
+    data['annotations'] = [entry for entry in data['annotations'] if entry['image_id'] > 3]
+    for entry in data['annotations']:
+        entry['iscrowd'] = int(entry['image_id'] > 5)
+    path.write_text(json.dumps(data))
+    run = ('train', det_config, '--work-dir', tmp_path / 'w')
+    assert tool(*run, *options(coco, 0, 0))[0] == 0
+    (scalars,) = (tmp_path / 'w').glob('*/vis_data/scalars.json')
+    losses = [json.loads(line)['loss'] for line in scalars.read_text().splitlines()]
+    assert len(losses) == 5
+    assert all(0 < loss < 100 for loss in losses)
+
+
+@pytest.mark.parametrize('skip', [-1, 1.5, True, 'many'])
+def test_wrong_numbers(tiny_coco, det_config, skip):
+    with pytest.raises(ValueError, match='skip_bad_samples must'):
+        wrapped(det_config, skip)
+
+
+def test_replacement_is_the_next_good_sample(coco, det_config):
+    cfg = Config.fromfile(det_config)
+    break_images(coco, 'train', 2)
+    cfg.train_dataloader.dataset.data_root = str(coco)
+    spec = dict(
+        type='hybrid_mm.CheckedDataset', skip_bad_samples=2, dataset=cfg.train_dataloader.dataset
+    )
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        data = DATASETS.build(spec)
+    got = [data[i]['data_samples'].img_id for i in range(len(data))]
+    assert got == [2, 2, 2, 3, 4, 5, 6, 7]
+    assert data.num_bad_samples == 2
+    copy = pickle.loads(pickle.dumps(data))  # what a spawned worker gets
+    assert copy.skip_bad_samples == 2 and len(copy) == 8
+
+
+def test_it_stands_in_for_the_data_set(tiny_coco, det_config):
+    """Samplers and hooks ask for lengths and infos; a new pipeline is checked as well."""
+    data = wrapped(det_config)
+    assert isinstance(data, CheckedDataset)
+    assert data.metainfo['classes'] == ('square', 'disc', 'bar')
+    assert data.get_data_info(3)['img_id'] == 3
+    sampler = DATA_SAMPLERS.build(dict(type='DefaultSampler', shuffle=False, dataset=data))
+    batches = DATA_SAMPLERS.build(
+        dict(type='mmdet.AspectRatioBatchSampler', sampler=sampler, batch_size=2)
+    )
+    assert [len(batch) for batch in batches] == [2] * 4
+    steps = data.pipeline.transforms
+    assert [type(step).__name__ for step in steps].index('SampleCheck') == 3
+    data.pipeline = type(data.pipeline)([step for step in steps if type(step) is not SampleCheck])
+    assert sum(type(step) is SampleCheck for step in data.dataset.pipeline.transforms) == 1
+    with pytest.raises(AttributeError):
+        _ = data.nothing
+
+
+@pytest.mark.parametrize('kind', ['repeat', 'concat', 'mix'])
+def test_inside_of_other_wrappers(kind, tiny_coco, det_config):
+    cfg = Config.fromfile(det_config)
+    inner = cfg.train_dataloader.dataset
+    cfg.train_dataloader.dataset = dict(
+        repeat=dict(type='RepeatDataset', times=2, dataset=inner),
+        concat=dict(type='ConcatDataset', datasets=[inner, inner]),
+        mix=dict(type='MultiImageMixDataset', dataset=inner, pipeline=[]),
+    )[kind]
+    cfg.skip_bad_samples = 3
+    set_sample_checks(cfg)
+    set_sample_checks(cfg)  # a config that has it already is left alone
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        data = DATASETS.build(cfg.train_dataloader.dataset)
+    checked = data.datasets[0] if kind == 'concat' else data.dataset
+    assert isinstance(checked, CheckedDataset) and not isinstance(checked.dataset, CheckedDataset)
+    assert checked.skip_bad_samples == 3
+    assert cfg.val_dataloader.dataset.skip_bad_samples == 0
+    assert len(data) == (8 if kind == 'mix' else 16)
+    assert data[7]['inputs'].shape == (3, 64, 64)
+
+
+def test_error_of_a_worker_is_one_line():
+    text = 'Caught BadSampleError in DataLoader worker process 0.\nOriginal Traceback ...\n'
+    text += 'hybrid_mm.data.checked.BadSampleError: broken sample: a.png: is truncated\n'
+    assert str(BadSampleError(text)) == 'broken sample: a.png: is truncated'
+
+
+def test_nothing_good_is_left(coco, det_config):
+    for path in (coco / 'train').glob('*.png'):
+        path.write_bytes(b'')
+    cfg = Config.fromfile(det_config)
+    cfg.train_dataloader.dataset.data_root = str(coco)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        data = CheckedDataset(cfg.train_dataloader.dataset, skip_bad_samples=9)
+    with pytest.raises(BadSampleError, match='no good sample is left'):
+        data[0]
+
+
+def test_size_of_the_picture_is_looked_at(tmp_path):
+    Image.new('RGB', (5, 4)).save(tmp_path / 'a.png')
+    results = dict(img_path=str(tmp_path / 'a.png'), ori_shape=(4, 5), height=5, width=4)
+    with pytest.raises(ValueError, match='4 x 5 pixels'):
+        SampleCheck()(results)
