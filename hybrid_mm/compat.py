@@ -30,6 +30,7 @@ MODULES = (
     'mmpretrain',
 )
 SETUP = 'bash tools/setup.sh'
+TRUST = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'  # torch's own name for the wish to run a file's code
 
 
 def apply() -> None:
@@ -52,20 +53,24 @@ def b1_weights_only() -> bool:
     """B1: MMEngine 0.10.7 cannot read its own checkpoints with torch 2.6 or later.
 
     ``torch.load`` defaults to ``weights_only=True`` there, and a training checkpoint holds a
-    ``HistoryBuffer`` and NumPy objects. Registers a loader of local files that allows these and
-    nothing else, so that a checkpoint still cannot run code.
+    ``HistoryBuffer`` and NumPy objects. OneDL's MMEngine reads them, but runs the code of a file
+    that is not safe, with a warning. In both, loaders of local files and of URLs are registered
+    that allow MMEngine's own objects and nothing else.
 
     https://github.com/open-mmlab/mmengine/issues/1655.
-    Remove when mmengine < 0.11 is no longer supported.
+    Remove when MMEngine refuses unsafe files.
 
     Returns:
-        Whether the workaround was needed.
+        Whether MMEngine is there.
     """
-    if not _has_b1():
+    if _find('mmengine') is None:
         return False
     from mmengine.runner.checkpoint import CheckpointLoader
 
     CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
+    CheckpointLoader.register_scheme(
+        prefixes=('http://', 'https://'), loader=load_from_http, force=True
+    )
     return True
 
 
@@ -157,17 +162,36 @@ def load_from_local(filename: str, map_location=None) -> dict:
     allowed.append((_history_method, 'builtins.getattr'))
     numbers = ('bool', 'int32', 'int64', 'uint32', 'float32', 'float64')
     allowed += [type(np.dtype(name)) for name in numbers]
+    trusted = os.environ.get(TRUST, '').lower() in ('1', 'y', 'yes', 'true')
     try:
         with torch.serialization.safe_globals(allowed):
-            return torch.load(path, map_location=map_location)
+            return torch.load(path, map_location=map_location, weights_only=not trusted)
     except Exception as error:
         if 'weights_only' not in str(error).lower():
             raise
         culprit = re.search(r'GLOBAL (\S+)', str(error))
         raise RuntimeError(
             f'{filename} holds {culprit.group(1) if culprit else "objects"} that could run code '
-            'when loaded. If you trust the file, set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1.'
+            f'when loaded. If you trust the file, set {TRUST}=1.'
         ) from None
+
+
+def load_from_http(filename: str, map_location=None, model_dir: str | None = None) -> dict:
+    """Download a checkpoint once, into torch's cache by default, and load it as a local one.
+
+    A name that ends in ``-HASH.pth`` is checked against the hash, as torch does.
+    """
+    from mmengine.dist import barrier, get_rank
+    from torch import hub
+
+    folder = Path(model_dir or os.path.join(hub.get_dir(), 'checkpoints'))
+    path = folder / os.path.basename(filename.split('?')[0])
+    if get_rank() == 0 and not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        found = re.search(r'-([a-f0-9]{8,})\.', path.name)
+        hub.download_url_to_file(filename, str(path), found and found[1])
+    barrier()
+    return load_from_local(str(path), map_location)
 
 
 # --- diagnosis ------------------------------------------------------------------------------------

@@ -74,7 +74,7 @@ RUNTIME = """
 default_hooks = dict(
     timer=dict(type='IterTimerHook'), logger=dict(type='LoggerHook', interval=1),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=2),
+    checkpoint=dict(type='hybrid_mm.AtomicCheckpointHook', by_epoch=False, interval=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='{short}VisualizationHook'))
 env_cfg = dict(mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),

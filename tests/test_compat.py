@@ -81,16 +81,38 @@ def test_missing_and_damaged_checkpoints_keep_their_own_errors(tmp_path, checkpo
         compat.load_from_local(str(damaged))
 
 
-def test_b1_registers_its_loader_only_on_the_broken_pair(monkeypatch, local_loader):
-    monkeypatch.setattr(compat, '_text', lambda *_: 'torch.load(filename, weights_only=False)')
-    assert not compat.b1_weights_only()
-    monkeypatch.setattr(compat, '_text', lambda *_: 'torch.load(filename)')
-    monkeypatch.setattr(compat, '_version', lambda _: (2, 5, 1))
-    assert not compat.b1_weights_only()
-    assert CheckpointLoader._schemes[''] is local_loader
-    monkeypatch.setattr(compat, '_version', lambda _: (2, 6, 0))
+def test_b1_registers_its_loaders(local_loader):
     assert compat.b1_weights_only()
     assert CheckpointLoader._schemes[''] is compat.load_from_local
+    assert CheckpointLoader._schemes['https://'] is compat.load_from_http
+
+
+def test_checkpoint_that_runs_code_is_refused_by_mmengine_and_loads_on_demand(
+    tmp_path, monkeypatch, local_loader
+):
+    compat.b1_weights_only()
+    path = tmp_path / 'evil.pth'
+    torch.save({'x': RunsCode(tmp_path / 'ran')}, path)
+    with pytest.raises(RuntimeError, match='TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1'):
+        CheckpointLoader.load_checkpoint(str(path))
+    assert not (tmp_path / 'ran').exists()
+    monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
+    CheckpointLoader.load_checkpoint(str(path))
+    assert (tmp_path / 'ran').exists()
+
+
+def test_checkpoint_from_a_url(tmp_path, monkeypatch, checkpoint):
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'cache'))
+    url = checkpoint.as_uri()
+    for _ in range(2):  # the second time from the cache
+        loaded = compat.load_from_http(url, map_location='cpu')
+        assert torch.equal(loaded['state_dict']['w'], torch.ones(2))
+    assert [p.name for p in (tmp_path / 'cache' / 'checkpoints').iterdir()] == [checkpoint.name]
+    evil = tmp_path / 'evil.pth'
+    torch.save({'x': RunsCode(tmp_path / 'ran')}, evil)
+    with pytest.raises(RuntimeError, match='could run code'):
+        compat.load_from_http(evil.as_uri())
+    assert not (tmp_path / 'ran').exists()
 
 
 def test_b6_names_the_module_only_where_the_distribution_is_absent(monkeypatch):

@@ -24,7 +24,7 @@ def main(argv=None):
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='resume from this checkpoint, or from the latest one of the work dir',
+        help='resume from this checkpoint, or from the newest good one of the work dir',
     )
     parser.add_argument('--no-validate', action='store_true', help='train without validation')
     args = parser.parse_args(argv)
@@ -36,9 +36,7 @@ def main(argv=None):
         launch.set_auto_scale_lr(cfg)
     if args.no_validate:
         launch.disable_validation(cfg)
-    if args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+    launch.set_resume(cfg, args.resume)
     preflight.check_training(cfg)
     runner = launch.build_runner(cfg)
     settings.check_channels(runner)

@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from hybrid_mm.convert import differences, unwrap
 from hybrid_mm.engine.cli import UserError, plain_text, shorten, warn
 
-PICKLE_ERRORS = (pickle.UnpicklingError, zipfile.BadZipFile)
+READ_ERRORS = (
+    *(RuntimeError, OSError, EOFError, KeyError, ValueError),
+    *(pickle.UnpicklingError, zipfile.BadZipFile),
+)
 
 
 def check_checkpoint_path(path: str) -> None:
@@ -39,7 +42,7 @@ def read_checkpoint(path: str) -> dict:
     check_checkpoint_path(path)
     try:
         checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    except (RuntimeError, OSError, EOFError, KeyError, ValueError, *PICKLE_ERRORS) as error:
+    except READ_ERRORS as error:
         size = f' ({os.path.getsize(path)} bytes)' if os.path.isfile(path) else ''
         first = plain_text(error).strip().split('\n')[0]
         raise UserError(

@@ -17,9 +17,10 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from hybrid_mm.engine.amp import autocast_features
-from hybrid_mm.engine.cli import UserError, load_config, task_of
+from hybrid_mm.engine.cli import UserError, load_config, task_of, warn
 from hybrid_mm.engine.distributed import init_distributed
 from hybrid_mm.engine.preflight import inner_dataset
+from hybrid_mm.engine.saving import find_resumable
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -128,6 +129,27 @@ def testing_amp(runner: Runner, dtype: str | None) -> Iterator[None]:
     else:
         with torch.autocast('cuda', dtype=torch.float16):
             yield
+
+
+def set_resume(cfg: Config, checkpoint: str | None) -> None:
+    """Resume from a checkpoint, as ``--resume`` or the config says.
+
+    Args:
+        cfg: Config of the run.
+        checkpoint: Its path, 'auto' for the newest good one of the work dir, or None for what
+            the config says.
+
+    Raises:
+        UserError: The work dir has checkpoints, none of which is good.
+    """
+    if checkpoint is not None:
+        cfg.resume = True
+        cfg.load_from = None if checkpoint == 'auto' else checkpoint
+    if cfg.get('resume') and cfg.get('load_from') is None:
+        cfg.load_from = find_resumable(cfg.work_dir)
+        if cfg.load_from is None:
+            cfg.resume = False
+            warn(f'--resume: {cfg.work_dir} has no checkpoint; training starts from the beginning')
 
 
 def set_auto_scale_lr(cfg: Config) -> None:

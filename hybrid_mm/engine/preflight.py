@@ -279,13 +279,7 @@ def check_training(cfg: Config) -> None:
     check_data(cfg, 'train_dataloader')
     check_data(cfg, 'val_dataloader')
     _check_pretrained(cfg.model)
-    if cfg.get('resume') and cfg.get('load_from') is None:
-        pointer = Path(cfg.work_dir) / 'last_checkpoint'
-        if not pointer.is_file():
-            warn(f'--resume: {cfg.work_dir} has no checkpoint; training starts from the beginning')
-        else:
-            check_checkpoint_path(pointer.read_text().strip())
-    elif cfg.get('load_from'):
+    if cfg.get('load_from'):
         check_checkpoint_path(cfg.load_from)
 
 

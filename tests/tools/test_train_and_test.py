@@ -263,7 +263,9 @@ def test_resume_from_nothing(fails, det_config, tmp_path):
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_9.pth'))
     (tmp_path / 'iter_8.pth').touch()
     text = fails('train', det_config, '--resume', '--work-dir', tmp_path)
-    assert 'iter_9.pth does not exist' in text and 'iter_8.pth' in text
+    assert 'has no good checkpoint' in text
+    assert 'iter_9.pth (named by last_checkpoint) does not exist' in text
+    assert 'iter_8.pth: ' in text
 
 
 def test_checkpoints_that_do_not_fit(fails, det_config, det_checkpoint, seg_config, tmp_path):

@@ -1,0 +1,67 @@
+"""Training stops at a loss that is no number before the weights take it up."""
+
+from collections import OrderedDict
+
+import pytest
+import torch
+from mmengine.model import BaseModel
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement
+from torch import nn
+
+from hybrid_mm.engine.cli import UserError
+from hybrid_mm.engine.non_finite import NonFiniteLossHook
+
+
+class Net(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(1, 1)
+
+    def forward(self, inputs, data_samples, mode='tensor'):
+        return dict(loss=self.fc(torch.stack(inputs)).pow(2).mean())
+
+
+@pytest.mark.parametrize('bad', [float('nan'), float('inf')])
+def test_stop(tmp_path, monkeypatch, bad):
+    monkeypatch.setattr(DefaultScope, '_instance_dict', OrderedDict())
+    values = [1.0, 2.0, bad, 4.0]
+    data = [
+        dict(inputs=torch.tensor([v]), data_samples=BaseDataElement(metainfo=dict(img_path=f'{i}')))
+        for i, v in enumerate(values)
+    ]
+    run = Runner(
+        Net(),
+        str(tmp_path),
+        train_dataloader=dict(
+            dataset=data, batch_size=1, num_workers=0, collate_fn=dict(type='pseudo_collate'),
+            sampler=dict(type='DefaultSampler', shuffle=False),
+        ),
+        train_cfg=dict(by_epoch=True, max_epochs=1),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9)),
+        custom_hooks=[NonFiniteLossHook()],
+        default_scope='mmengine',
+        experiment_name=f'non_finite_{bad}',
+    )  # fmt: skip
+    with pytest.raises(UserError, match=rf'loss of iteration 3 is {bad}; images of the batch: 2\.'):
+        run.train()
+    assert all(p.isfinite().all() for p in run.model.parameters())
+    saved = torch.load(tmp_path / 'non_finite_iter_2.pth', weights_only=False)
+    assert torch.equal(saved['state_dict']['fc.weight'], run.model.fc.weight)
+    assert saved['meta']['iter'] == 2
+    assert saved['optimizer']['state']
+
+
+def test_healthy_training_is_left_alone(tool, det_config, tmp_path):
+    option = 'default_hooks.stop.type=hybrid_mm.NonFiniteLossHook'
+    assert tool('train', det_config, '--work-dir', tmp_path, '--cfg-options', option)[0] == 0
+    assert not list(tmp_path.glob('non_finite*'))
+
+
+def test_named_by_the_tool(fails, det_config, tmp_path):
+    options = ('optim_wrapper.optimizer.lr=1e30', 'train_cfg.max_iters=9')
+    hook = 'default_hooks.stop.type=hybrid_mm.NonFiniteLossHook'
+    text = fails('train', det_config, '--work-dir', tmp_path, '--cfg-options', *options, hook)
+    assert 'the loss of iteration' in text and '.png' in text
+    assert list(tmp_path.glob('non_finite_iter_*.pth'))
