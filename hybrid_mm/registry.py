@@ -21,6 +21,7 @@ def _child(parent: root.Registry, *locations: str) -> root.Registry:
 
 MODELS = _child(root.MODELS, 'backbones', 'plugins', 'extended')
 DATASETS = _child(root.DATASETS, 'data')
+DATA_SAMPLERS = _child(root.DATA_SAMPLERS, 'data')
 TRANSFORMS = _child(root.TRANSFORMS, 'data')
 METRICS = _child(root.METRICS, 'evaluation')
 HOOKS = _child(root.HOOKS, 'engine')

@@ -6,6 +6,7 @@ python tools/train.py configs/demo/... --work-dir work_dirs/try --amp
 import sys
 
 from hybrid_mm.engine import cli, launch, preflight, settings
+from hybrid_mm.engine.exact_resume import set_exact_resume
 
 
 @cli.tool
@@ -37,6 +38,7 @@ def main(argv=None):
     if args.no_validate:
         launch.disable_validation(cfg)
     launch.set_resume(cfg, args.resume)
+    set_exact_resume(cfg)
     preflight.check_training(cfg)
     runner = launch.build_runner(cfg)
     settings.check_channels(runner)

@@ -4,6 +4,7 @@ from hybrid_mm.data.checked import CheckedDataset
 from hybrid_mm.data.corruptions import Corrupt
 from hybrid_mm.data.ham10000 import HAM10000
 from hybrid_mm.data.imagenet_variants import ImageNetA, ImageNetC, ImageNetR, ImageNetSketch
+from hybrid_mm.data.seeded import PlacedSampler, SeededDataset
 
 __all__ = [
     'HAM10000',
@@ -13,4 +14,6 @@ __all__ = [
     'ImageNetC',
     'ImageNetR',
     'ImageNetSketch',
+    'PlacedSampler',
+    'SeededDataset',
 ]

@@ -2,6 +2,7 @@
 
 from hybrid_mm.engine.amp import AutocastOptimWrapper
 from hybrid_mm.engine.distributed import DeviceAwareDistributedDataParallel
+from hybrid_mm.engine.exact_resume import ExactResumeHook
 from hybrid_mm.engine.layer_decay import LayerDecayOptimWrapperConstructor
 from hybrid_mm.engine.mixing_rates import MixingRatesHook
 from hybrid_mm.engine.non_finite import NonFiniteLossHook
@@ -12,6 +13,7 @@ __all__ = [
     'AtomicCheckpointHook',
     'AutocastOptimWrapper',
     'DeviceAwareDistributedDataParallel',
+    'ExactResumeHook',
     'LayerDecayOptimWrapperConstructor',
     'MixingRatesHook',
     'NonFiniteLossHook',

@@ -17,6 +17,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from hybrid_mm.engine.amp import autocast_features
+from hybrid_mm.engine.checkpoint import read_checkpoint
 from hybrid_mm.engine.cli import UserError, load_config, task_of, warn
 from hybrid_mm.engine.distributed import init_distributed
 from hybrid_mm.engine.preflight import inner_dataset
@@ -150,6 +151,10 @@ def set_resume(cfg: Config, checkpoint: str | None) -> None:
         if cfg.load_from is None:
             cfg.resume = False
             warn(f'--resume: {cfg.work_dir} has no checkpoint; training starts from the beginning')
+    if cfg.get('resume') and (cfg.get('randomness') or {}).get('seed') is None:
+        # MMEngine takes it over as well, but after it has built the samplers
+        seed = (read_checkpoint(cfg.load_from).get('meta') or {}).get('seed')
+        cfg.setdefault('randomness', ConfigDict()).seed = seed
 
 
 def set_auto_scale_lr(cfg: Config) -> None:

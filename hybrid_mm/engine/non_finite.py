@@ -1,7 +1,6 @@
 """Stop of a training whose loss is no number, before it spoils the weights."""
 
 from functools import partial
-from pathlib import Path
 
 import torch
 from mmengine.hooks import Hook
@@ -55,7 +54,7 @@ class NonFiniteLossHook(Hook):
         images = shorten([str(path) for path in image_paths(self._batch)], 8) or 'not known'
         raise UserError(
             f'the loss of iteration {runner.iter + 1} is {float(loss.detach())}; images of the '
-            f'batch: {images}. The state from before this step is in {Path(runner.work_dir) / name}. '
+            f'batch: {images}. The state from before the step is in {runner.work_dir}/{name}. '
             'Common causes: a learning rate that is too high, no warm-up or gradient clipping, '
             'float16, or broken annotations'
         )

@@ -1,0 +1,114 @@
+"""Augmentations that depend on the place of a sample in the run, not on the workers."""
+
+import hashlib
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dataset import BaseDataset
+from mmengine.dist import get_rank
+from mmengine.registry import DATA_SAMPLERS as ROOT_SAMPLERS
+from mmengine.registry import DATASETS as ROOT_DATASETS
+from torch.utils.data import Sampler
+
+from hybrid_mm.registry import DATA_SAMPLERS, DATASETS
+
+
+def seed_generators(*place: int) -> None:
+    """Seed Python, NumPy and torch (every device) from numbers that tell where a run is."""
+    digest = hashlib.blake2b(repr(place).encode(), digest_size=8).digest()
+    seed = int.from_bytes(digest, 'little')
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed % 2**63)
+
+
+class Place(int):
+    """Index of a sample that knows its place in the run.
+
+    Attributes:
+        place: Seed, process, epoch and number within it.
+    """
+
+    place: tuple[int, ...]
+
+
+@DATA_SAMPLERS.register_module()
+class PlacedSampler(Sampler):
+    """Sampler whose indices know their place in the run; else it is the inner one.
+
+    Args:
+        sampler: Config of the inner sampler.
+        dataset: The data set, from MMEngine.
+        seed: The run's seed, from MMEngine.
+    """
+
+    def __init__(self, sampler: dict, dataset: Any, seed: int | None = None) -> None:
+        defaults = dict(dataset=dataset, seed=seed)
+        self.inner = ROOT_SAMPLERS.build(dict(sampler), default_args=defaults)
+        self.seed = self.inner.seed if seed is None else seed
+        self.epoch = self.start = 0
+
+    def __getattr__(self, name: str) -> Any:
+        # without a method of the inner sampler, MMEngine must not find one here
+        if name.startswith('__') or name == 'inner':
+            raise AttributeError(name)
+        if name == 'skip':
+            inner = self.inner.skip
+            return lambda count: self._skip(inner, count)
+        return getattr(self.inner, name)
+
+    def _skip(self, inner: Any, count: int) -> None:
+        inner(count)
+        self.start = count
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tell the epoch, which the order of many samplers depends on."""
+        self.epoch = epoch
+        if hasattr(self.inner, 'set_epoch'):
+            self.inner.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def __iter__(self) -> Iterator[Place]:
+        rank = get_rank()
+        for number, index in enumerate(self.inner, self.start):
+            placed = Place(index)
+            placed.place = (self.seed, rank, self.epoch, number)
+            yield placed
+
+
+@DATASETS.register_module()
+class SeededDataset:
+    """Data set that seeds the random generators for every sample from its place in the run.
+
+    Augmentations are then the same with any number of workers, and after an interruption. For
+    indices of a :class:`PlacedSampler`; with others it does nothing.
+
+    Args:
+        dataset: The data set, or its config.
+        lazy_init: Read the annotations later, at ``full_init``.
+    """
+
+    def __init__(self, dataset: dict | BaseDataset, lazy_init: bool = False) -> None:
+        if isinstance(dataset, dict):
+            extra = dict(lazy_init=True) if lazy_init else {}
+            dataset = ROOT_DATASETS.build(dict(dataset, **extra))
+        self.dataset = dataset
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith('__') or name == 'dataset':
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        place = getattr(index, 'place', None)
+        if place is not None:
+            seed_generators(*place)
+        return self.dataset[index]

@@ -1,0 +1,140 @@
+"""A run that is interrupted and resumed ends bit-identical to one that is not."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import BaseDataset
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from torch.utils.data import DataLoader
+
+from hybrid_mm.data.seeded import Place, PlacedSampler, SeededDataset
+from hybrid_mm.engine.cli import UserError
+
+
+@HOOKS.register_module(force=True)
+class DieHook(Hook):
+    """Ends a run like a signal would: at an iteration, before or behind its checkpoint."""
+
+    def __init__(self, at: int, early: bool):
+        self.at = at
+        self.priority = 'HIGHEST' if early else 'LOWEST'
+
+    def after_train_iter(self, runner, *args, **kwargs):
+        if runner.iter + 1 == self.at:
+            raise UserError('it died')
+
+
+COMMON = """
+_base_ = '{base}'
+model = dict(backbone=dict(drop_path_rate=0.4))
+train_dataloader = dict(num_workers=2, dataset=dict(pipeline={pipeline}))
+custom_hooks = [dict(type='EMAHook')]
+"""
+PIPELINES = dict(
+    det="""[
+        dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True),
+        dict(type='Resize', scale=(64, 64), keep_ratio=True),
+        dict(type='RandomFlip', prob=0.5), dict(type='PhotoMetricDistortion'),
+        dict(type='PackDetInputs')]""",
+    seg="""[
+        dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', reduce_zero_label=True),
+        dict(type='RandomFlip', prob=0.5), dict(type='PhotoMetricDistortion'),
+        dict(type='PackSegInputs')]""",
+)
+RUNS = {
+    'det-iterations': 'train_cfg = dict(max_iters=9, val_interval=4)',
+    'det-epochs': """
+train_cfg = dict(_delete_=True, by_epoch=True, max_epochs=3, val_interval=2)
+default_hooks = dict(checkpoint=dict(by_epoch=True, interval=1))
+train_dataloader['persistent_workers'] = True
+train_dataloader['batch_sampler'] = dict(type='AspectRatioBatchSampler')
+log_processor = dict(by_epoch=True)
+""",
+    'seg-iterations': """
+train_cfg = dict(max_iters=8, val_interval=4)
+train_dataloader['sampler'] = dict(_delete_=True, type='InfiniteSampler', shuffle=True)
+""",
+}
+
+
+def logged(work_dir):
+    """The last figures of every step of training and of every validation."""
+    found = {}
+    for path in sorted(work_dir.glob('*/vis_data/scalars.json')):
+        for line in path.read_text().splitlines():
+            entry = json.loads(line)
+            for key in ('time', 'data_time', 'memory'):
+                entry.pop(key, None)
+            found['loss' in entry, entry.get('step', entry.get('iter'))] = entry
+    return found
+
+
+@pytest.mark.parametrize('case', RUNS)
+def test_bit_identical(case, tool, det_config, seg_config, tmp_path, monkeypatch):
+    epochs, task = 'epochs' in case, case[:3]
+    monkeypatch.setattr('time.sleep', lambda _: None)  # MMEngine's pause between epochs
+    base = det_config if task == 'det' else seg_config
+    text = COMMON.format(base=base, pipeline=PIPELINES[task]) + RUNS[case]
+
+    def run(name, *flags, hook=''):
+        config = tmp_path / 'run.py'
+        config.write_text(text + hook)
+        return tool('train', config, '--seed', '3', '--work-dir', tmp_path / name, *flags)
+
+    status, err = run('whole')
+    assert status == 0, err
+    # behind a checkpoint and before its validation; between checkpoints
+    for number, at in enumerate((8, 11) if epochs else (4, 7)):
+        torch.manual_seed(random.randrange(2**31))
+        np.random.seed(random.randrange(2**31))
+        hook = f"\ncustom_hooks.append(dict(type='DieHook', at={at}, early={number == 1}))\n"
+        status, err = run('cut', *['--resume'] * number, hook=hook)
+        assert status != 0 and 'it died' in err
+    status, err = run('cut', '--resume')
+    assert status == 0, err
+    name = {'det-iterations': 'iter_9', 'det-epochs': 'epoch_3', 'seg-iterations': 'iter_8'}[case]
+    whole, cut = (
+        torch.load(tmp_path / n / f'{name}.pth', weights_only=False) for n in ('whole', 'cut')
+    )
+    assert whole['checksum'] == cut['checksum']
+    for key, value in whole['state_dict'].items():
+        assert torch.equal(value, cut['state_dict'][key]), key
+    assert whole.get('param_schedulers') == cut.get('param_schedulers')
+    assert logged(tmp_path / 'whole') == logged(tmp_path / 'cut')
+
+
+class Drawn(BaseDataset):
+    def load_data_list(self):
+        return [dict(x=i) for i in range(10)]
+
+    def __getitem__(self, index):
+        return index, random.random(), np.random.rand(), torch.rand(()).item()
+
+
+@pytest.mark.parametrize('workers', [0, 1, 3])
+def test_samples_do_not_depend_on_workers_or_the_start(workers):
+    data = SeededDataset(Drawn())
+    sampler = PlacedSampler(dict(type='InfiniteSampler'), data, seed=5)
+    sampler.skip(6)
+    loader = DataLoader(data, 2, sampler=sampler, num_workers=workers, collate_fn=list)
+    found = [sample for _, batch in zip(range(4), loader, strict=False) for sample in batch]
+    whole = PlacedSampler(dict(type='InfiniteSampler'), data, seed=5)
+    places = [place for _, place in zip(range(14), whole, strict=False)][6:]
+    assert all(isinstance(place, Place) for place in places)
+    assert found == [data[place] for place in places]
+    assert len({sample[1] for sample in found}) == len(found)
+
+
+def test_epochs_and_processes_draw_other_numbers():
+    data = SeededDataset(Drawn())
+    sampler = PlacedSampler(dict(type='DefaultSampler', shuffle=False), data, seed=5)
+    assert len(sampler) == 10 and not hasattr(sampler, 'skip')
+    first = [data[i] for i in sampler]
+    assert first == [data[i] for i in sampler]
+    sampler.set_epoch(1)
+    assert not {s[1] for s in first} & {s[1] for s in (data[i] for i in sampler)}
+    assert data[3][0] == 3 and data[3][1] != data[3][1]
