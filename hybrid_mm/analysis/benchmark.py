@@ -47,19 +47,19 @@ class Case:
         inputs: Tensors by the names of the candidates' arguments; those that require gradients
             are differentiated.
         candidates: Functions of the inputs that return one tensor; the first is the baseline.
-        parameters: Tensors of a candidate's own that are differentiated as well, and not compared.
         unavailable: Candidates that cannot be measured here, with the reason.
         pixels: Size of the map, if the case is a point of a curve of time against size.
         kernel_size: Size of the kernel, if it is one of a curve of time against that.
+        parameters: Tensors of a candidate's own that are differentiated as well, and not compared.
     """
 
     name: str
     inputs: Mapping[str, Tensor]
     candidates: Mapping[str, Callable[..., Tensor]]
-    parameters: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
     unavailable: Mapping[str, str] = field(default_factory=dict)
     pixels: int | None = None
     kernel_size: int | None = None
+    parameters: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
 
 
 def case_of_modules(

@@ -98,4 +98,5 @@ def _case(peer: Peer, x: Tensor, size: tuple[int, int]) -> Case:
     parameters = {
         name: [p for p in net.parameters() if p.requires_grad] for name, net in nets.items()
     }
-    return Case(title, inputs, runs, parameters, {peer.package: reason} if reason else {})
+    unavailable = {peer.package: reason} if reason else {}
+    return Case(title, inputs, runs, unavailable, parameters=parameters)

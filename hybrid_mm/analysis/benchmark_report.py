@@ -1,6 +1,7 @@
 """Reports of benchmarks: JSON, Markdown, a table's cells, a plot, and what was measured on."""
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import time
@@ -34,8 +35,9 @@ def environment(device: torch.device, packages: Iterable[str] = ()) -> dict[str,
     for package in packages:
         try:
             found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = 'not installed'
+        except importlib.metadata.PackageNotFoundError:  # or another distribution has the module
+            module = importlib.util.find_spec(package) and importlib.import_module(package)
+            found[package] = getattr(module, '__version__', 'not installed')
     return found
 
 

@@ -7,6 +7,7 @@ import torch
 
 from hybrid_mm.analysis import (
     benchmark_acmix,
+    benchmark_backbones,
     benchmark_elsa,
     benchmark_evolving_attention,
     benchmark_lesa,
@@ -164,6 +165,14 @@ def test_candidates_agree(benchmark):
     assert len(rows) >= 4
     assert all(row.note or row.difference < 1e-10 for row in rows)
     assert all(not row.note for row in rows if not row.candidate.startswith('NATTEN'))
+
+
+def test_backbones_agree_with_their_peers():
+    rows = [
+        row for case in benchmark_backbones.cases(CPU, torch.float32, True) for row in check(case)
+    ]
+    assert {row.candidate for row in rows} == {'ours', 'mmpretrain'}
+    assert all(not row.note and row.difference < 1e-5 for row in rows)
 
 
 def test_local_attention_candidates_agree():

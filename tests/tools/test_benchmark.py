@@ -18,7 +18,7 @@ def test_table_and_files(tool, tmp_path, capsys):
 
 
 def test_json_on_stdout(capsys, monkeypatch):
-    from .conftest import load_tool
+    from ..conftest import load_tool
 
     assert load_tool('benchmark').main([*QUICK[1:], '--only', 'pixels 8*', '--json']) == 0
     (row,) = [r for r in json.loads(capsys.readouterr().out)['rows'] if r['candidate'] == 'tiled']
