@@ -63,7 +63,7 @@ def b1_weights_only() -> bool:
     Returns:
         Whether MMEngine is there.
     """
-    if _find('mmengine') is None:
+    if 'def register_scheme' not in _text('mmengine', 'runner/checkpoint.py'):
         return False
     from mmengine.runner.checkpoint import CheckpointLoader
 

@@ -3,6 +3,8 @@
 import importlib.util
 import runpy
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.config import Config
@@ -30,22 +32,32 @@ def run_upstream(cfg: Config, scripts: dict[str, str], argv: list[str]) -> None:
     script = root / '.mim' / 'tools' / scripts[library]
     if not script.is_file():
         raise UserError(f'{library} is installed without its tools: {script} does not exist')
-    with DefaultScope.overwrite_default_scope(library):
-        _name_classes(cfg)
     previous = sys.argv
     sys.argv = [str(script), *argv]
     try:
-        runpy.run_path(str(script), run_name='__main__')
+        with _named_classes(cfg, library):
+            runpy.run_path(str(script), run_name='__main__')
     finally:
         sys.argv = previous
 
 
-def _name_classes(cfg: Config) -> None:
+@contextmanager
+def _named_classes(cfg: Config, library: str) -> Iterator[None]:
     """Let the class of the data set know the classes that the config gives to its instance.
 
     MMSegmentation's confusion matrix reads the former, which a generic data set lacks.
     """
     dataset = inner_dataset(cfg.test_dataloader.dataset)
-    cls = dataset_class(dataset)
-    if cls is not None and dataset.get('metainfo'):
-        cls.METAINFO = {**cls.METAINFO, **dataset_classes(dataset)}
+    with DefaultScope.overwrite_default_scope(library):
+        cls = dataset_class(dataset)
+        named = cls is not None and bool(dataset.get('metainfo'))
+        classes = dataset_classes(dataset) if named else {}
+    if not named:
+        yield
+        return
+    before = cls.METAINFO
+    cls.METAINFO = {**before, **classes}
+    try:
+        yield
+    finally:
+        cls.METAINFO = before
