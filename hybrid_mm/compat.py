@@ -186,11 +186,12 @@ def load_from_http(filename: str, map_location=None, model_dir: str | None = Non
 
     folder = Path(model_dir or os.path.join(hub.get_dir(), 'checkpoints'))
     path = folder / os.path.basename(filename.split('?')[0])
-    if get_rank() == 0 and not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        found = re.search(r'-([a-f0-9]{8,})\.', path.name)
-        hub.download_url_to_file(filename, str(path), found and found[1])
-    barrier()
+    for first in (True, False):  # the others find the file, or are on another machine
+        if (get_rank() == 0) == first and not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            found = re.search(r'-([a-f0-9]{8,})\.', path.name)
+            hub.download_url_to_file(filename, str(path), found and found[1])
+        barrier()
     return load_from_local(str(path), map_location)
 
 

@@ -1,7 +1,6 @@
 """Reports of benchmarks: JSON, Markdown, a table's cells, a plot, and what was measured on."""
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import time
@@ -32,12 +31,10 @@ def environment(device: torch.device, packages: Iterable[str] = ()) -> dict[str,
     )
     if device.type == 'cuda':
         found['gpu'] = f'{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}'
+    owners = importlib.metadata.packages_distributions()  # mmpretrain may be of onedl-mmpretrain
     for package in packages:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:  # or another distribution has the module
-            module = importlib.util.find_spec(package) and importlib.import_module(package)
-            found[package] = getattr(module, '__version__', 'not installed')
+        names = owners.get(package)
+        found[package] = importlib.metadata.version(names[0]) if names else 'not installed'
     return found
 
 

@@ -19,7 +19,6 @@ from hybrid_mm.analysis.members import Passes, take_turns
 
 VAN = {'lka': 'lka', 'lska': 'lska', 'lka-trivial': 'lka_trivial', 'lska-trivial': 'lska_trivial'}
 FAMILIES = (*VAN, 'pelk', 'slak')
-SIZES = (7, 11, 23, 35, 53, 65)
 
 
 @dataclass

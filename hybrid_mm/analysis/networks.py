@@ -1,5 +1,6 @@
 """Backbones for analyses: from a config or a dict, with or without weights, and their inputs."""
 
+import argparse
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,11 +11,12 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
+from mmengine.utils import ProgressBar
 from torch import Tensor, nn
 
 import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X')
 from hybrid_mm.engine.checkpoint import load_weights, read_checkpoint, weights_of, without_init_cfg
-from hybrid_mm.engine.cli import UserError, literal_spec, load_config
+from hybrid_mm.engine.cli import UserError, literal_spec, load_config, torch_device
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 RANDOM = 'random weights'
@@ -67,6 +69,15 @@ class Network:
         return (x / torch.tensor(self.std)).permute(2, 0, 1).contiguous()
 
 
+def _is_spec(model: str) -> bool:
+    return model.lstrip().startswith(('dict', '{'))
+
+
+def default_label(model: str) -> str:
+    """Name of a backbone: that of its config, or its dict."""
+    return model if _is_spec(model) else Path(model).stem
+
+
 def load_network(
     model: str,
     checkpoint: str | None = None,
@@ -87,11 +98,11 @@ def load_network(
         UserError: No such file, nothing that can be built, or weights that do not fit.
     """
     scope, settings = 'mmengine', {}
-    if model.lstrip().startswith(('dict', '{')):
-        spec, name = literal_spec(model), model
+    if _is_spec(model):
+        spec = literal_spec(model)
     else:
         cfg = load_config(model)
-        spec, name = cfg.get('model', {}).get('backbone'), Path(model).stem
+        spec = cfg.get('model', {}).get('backbone')
         if spec is None:
             raise UserError(f'{model} has no model.backbone; expected the config of a network')
         scope = cfg.get('default_scope', 'mmengine')
@@ -112,7 +123,7 @@ def load_network(
     module.eval().requires_grad_(False)
     return Network(
         module,
-        label or name,
+        label or default_label(model),
         checkpoint or RANDOM,
         settings.get('mean') or IMAGENET_MEAN,
         settings.get('std') or IMAGENET_STD,
@@ -144,7 +155,7 @@ def load_networks(
                 f'{name}: {len(models)} models need as many, got {len(values)}'
                 + (" ('-' stands for random weights)" if values is checkpoints else '')
             )
-    labels = labels or [m if m.lstrip().startswith(('dict', '{')) else Path(m).stem for m in models]
+    labels = labels or [default_label(model) for model in models]
     twice = {label for label in labels if list(labels).count(label) > 1}
     if twice:
         raise UserError(f'several models are called {min(twice)}; name them apart with --labels')
@@ -229,3 +240,22 @@ def features(
         bad = files[int(np.argmin(np.isfinite(found).all(1)))]
         raise UserError(f'{network.label} gives NaN or infinite features for {bad}')
     return found
+
+
+def networks_with_features(
+    args: argparse.Namespace, files: Sequence[str | Path]
+) -> Iterator[tuple[Network, np.ndarray]]:
+    """Build networks in turn and compute their features of images, with a bar on the terminal.
+
+    Args:
+        args: Of ``cli.add_network_options`` and ``cli.add_feature_options``, and ``models``.
+        files: Images.
+    """
+    device = torch_device(args.device)
+    for network in load_networks(args.models, args.checkpoints, args.labels, args.stage):
+        print(f'{network.label}: {network.weights}')
+        progress = ProgressBar(len(files))
+        sizes = args.resize, args.size, args.batch_size
+        found = features(network, files, *sizes, device, progress.update)
+        print()
+        yield network, found

@@ -159,11 +159,9 @@ def _robustness(results: Sequence[Result], scratch: Path) -> list[str]:
         names = [n for n in robustness.CORRUPTIONS if any(n in c for c in members.values())]
         rows = []
         for corruption in names:
-            means = []
-            for content in members.values():
-                values = robustness.severities(content, corruption, metric)
-                known = [v for v in values if v is not None]
-                means.append(sum(known) / len(known) if known else None)
+            means = [
+                robustness.mean_over_severities(c, corruption, metric) for c in members.values()
+            ]
             rows.append([corruption, *means])
         parts += [
             f'<h3>{html.escape(metric)}, mean over the severities</h3>',

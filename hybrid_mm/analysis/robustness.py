@@ -6,7 +6,6 @@ MMDetection's ``test_robustness.py``.
 
 import json
 import math
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from mmengine.runner import Runner
 from hybrid_mm.data.corruptions import BENCHMARK, CORRUPTIONS, GROUPS, SEVERITIES, Corrupt
 from hybrid_mm.engine.cli import UserError, task_of
 from hybrid_mm.engine.preflight import inner_dataset
+from hybrid_mm.engine.saving import write_atomically
 from hybrid_mm.evaluation.robustness import mce, performance_under_corruption
 
 FILE = 'robustness.json'
@@ -182,9 +182,7 @@ class Record:
         self.results.setdefault(name, {})[str(severity)] = metrics
         self.content['summary'] = summarise(self.results)
         if write:
-            part = self.path.with_suffix('.part')
-            part.write_text(json.dumps(self.content, indent=1))
-            os.replace(part, self.path)
+            write_atomically(self.path, json.dumps(self.content, indent=1).encode())
 
 
 def read(path: str | Path) -> dict:
@@ -214,6 +212,12 @@ def severities(results: dict, name: str, metric: str) -> list[float | None]:
     """A metric over the severities of a corruption, None for those not there."""
     done = results.get(name, {})
     return [done.get(str(s), {}).get(metric) for s in SEVERITIES]
+
+
+def mean_over_severities(results: dict, name: str, metric: str) -> float | None:
+    """Mean of a metric over the severities of a corruption that were evaluated."""
+    known = [value for value in severities(results, name, metric) if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def summarise(results: dict) -> dict[str, dict]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from hybrid_mm.backbones.convnext_frame import ConvNeXtFrame
 from hybrid_mm.backbones.token_pyramid import MLP
 from hybrid_mm.layers import DropPath, RecursiveGatedConv
-from hybrid_mm.layers.recursive_gated_convolution import resize_spectrum
+from hybrid_mm.layers.relative_position import fit_tables
 from hybrid_mm.registry import MODELS
 
 _EPS = 1e-6
@@ -133,9 +133,4 @@ class HorNet(ConvNeXtFrame):
         Raises:
             ValueError: Keys or shapes differ; the message names the first of each.
         """
-        fitted = dict(state)
-        for key, value in self.state_dict().items():
-            found = fitted.get(key)
-            if key.endswith('.spectrum') and found is not None and found.ndim == value.ndim:
-                fitted[key] = resize_spectrum(found, value.shape[1:3])
-        super().load_strictly(fitted, origin)
+        super().load_strictly(fit_tables(self, state), origin)

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import mmap
 import os
 from typing import Any
 
@@ -12,6 +13,7 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS as ROOT_DATASETS
 
 from hybrid_mm.data.coco_check import broken_images, load_coco
+from hybrid_mm.data.wrapper import DatasetWrapper
 from hybrid_mm.engine.cli import UserError, shorten
 from hybrid_mm.registry import DATASETS
 
@@ -32,18 +34,20 @@ def check_file_end(path: str) -> None:
     Raises:
         ValueError: It ends too early.
     """
-    with open(path, 'rb') as file:
-        data = file.read()
-    complete = len(data) > 0
-    if data.startswith(b'\xff\xd8'):
-        start = 2
-        while data[start : start + 1] == b'\xff' and data[start + 1 : start + 2] != b'\xda':
-            start += 2 + int.from_bytes(data[start + 2 : start + 4], 'big')
-        complete = data.find(b'\xff\xd9', start) > 0  # a thumbnail before that has its own end
-    elif data.startswith(b'\x89PNG'):
-        complete = b'IEND' in data[-4096:]
-    if not complete:
-        raise ValueError(f'{path} is truncated ({len(data)} bytes)')
+    size = os.path.getsize(path)
+    if not size or not _is_complete(path):
+        raise ValueError(f'{path} is truncated ({size} bytes)')
+
+
+def _is_complete(path: str) -> bool:
+    # mapped: of a good file only its beginning and its end are read
+    with open(path, 'rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        if data[:2] == b'\xff\xd8':
+            start = 2
+            while data[start : start + 1] == b'\xff' and data[start + 1 : start + 2] != b'\xda':
+                start += 2 + int.from_bytes(data[start + 2 : start + 4], 'big')
+            return data.rfind(b'\xff\xd9', start) > 0  # a thumbnail before that has its own end
+        return data[:4] != b'\x89PNG' or b'IEND' in data[-4096:]
 
 
 class SampleCheck:
@@ -107,7 +111,7 @@ class SampleCheck:
 
 
 @DATASETS.register_module()
-class CheckedDataset:
+class CheckedDataset(DatasetWrapper):
     """Data set whose broken samples are named, or skipped and counted, but never used silently.
 
     Annotation files in COCO's format are checked when they are read, images, masks and label maps
@@ -152,11 +156,6 @@ class CheckedDataset:
         self._check_pipeline()
         if not lazy_init:
             self.full_init()
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith('__') or name == 'dataset':
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
 
     @property
     def pipeline(self) -> Compose:

@@ -13,6 +13,7 @@ from mmengine.registry import DATA_SAMPLERS as ROOT_SAMPLERS
 from mmengine.registry import DATASETS as ROOT_DATASETS
 from torch.utils.data import Sampler
 
+from hybrid_mm.data.wrapper import DatasetWrapper
 from hybrid_mm.registry import DATA_SAMPLERS, DATASETS
 
 
@@ -82,7 +83,7 @@ class PlacedSampler(Sampler):
 
 
 @DATASETS.register_module()
-class SeededDataset:
+class SeededDataset(DatasetWrapper):
     """Data set that seeds the random generators for every sample from its place in the run.
 
     Augmentations are then the same with any number of workers, and after an interruption. For
@@ -98,11 +99,6 @@ class SeededDataset:
             extra = dict(lazy_init=True) if lazy_init else {}
             dataset = ROOT_DATASETS.build(dict(dataset, **extra))
         self.dataset = dataset
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith('__') or name == 'dataset':
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -55,6 +55,12 @@ def _registered(node: Registry, scope: str) -> list[str]:
     return names
 
 
+def registered_class(registry: Registry, kind: str) -> type | None:
+    """Class of a name; in the current default scope too, which ``Registry.get`` ignores."""
+    with registry.switch_scope_and_registry(None) as node:
+        return node.get(kind)
+
+
 def arguments(cls: type) -> dict[str, Any]:
     """Arguments of a class, those of its bases included, and their defaults."""
     found = {}

@@ -51,7 +51,7 @@ class NonFiniteLossHook(Hook):
         name = f'non_finite_iter_{runner.iter}.pth'
         meta = dict(epoch=runner.epoch, iter=runner.iter)
         runner.save_checkpoint(runner.work_dir, name, meta=meta, by_epoch=False)
-        images = shorten([str(path) for path in image_paths(self._batch)], 8) or 'not known'
+        images = shorten(image_paths(self._batch), 8) or 'not known'
         raise UserError(
             f'the loss of iteration {runner.iter + 1} is {float(loss.detach())}; images of the '
             f'batch: {images}. The state from before the step is in {runner.work_dir}/{name}. '
@@ -63,6 +63,5 @@ class NonFiniteLossHook(Hook):
 def image_paths(batch: object) -> list[str]:
     """Files of the images of a batch of any of the OpenMMLab libraries."""
     samples = batch.get('data_samples', ()) if isinstance(batch, dict) else ()
-    paths = [getattr(sample, 'metainfo', {}) for sample in samples]
-    paths = [meta.get('img_path', meta.get('ori_filename')) for meta in paths]
-    return [path for path in paths if path]
+    paths = (getattr(sample, 'metainfo', {}).get('img_path') for sample in samples)
+    return [str(path) for path in paths if path]

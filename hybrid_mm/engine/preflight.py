@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 
 from hybrid_mm.engine.checkpoint import check_checkpoint_path
 from hybrid_mm.engine.cli import UserError, nearest, shorten, warn
-from hybrid_mm.engine.explain import arguments
+from hybrid_mm.engine.explain import arguments, registered_class
 
 EXTRA_KEYS = {
     *('model_wrapper_cfg', 'find_unused_parameters', 'sync_bn', 'runner_type', 'tta_model'),
@@ -150,9 +150,8 @@ def _place_option(cfg: Config, root: str, loader: str) -> str:
 
 
 def dataset_class(dataset: dict) -> type | None:
-    """Class of a data set; in the current default scope, which ``Registry.get`` ignores."""
-    with DATASETS.switch_scope_and_registry(None) as node:
-        return node.get(dataset['type'])
+    """Class of a data set in the current default scope."""
+    return registered_class(DATASETS, dataset['type'])
 
 
 def _metainfo(dataset: dict) -> dict:
@@ -283,12 +282,20 @@ def check_training(cfg: Config) -> None:
         check_checkpoint_path(cfg.load_from)
 
 
-def _check_pretrained(node, path: str = 'model') -> None:
-    """Look for the files of every ``init_cfg=dict(type='Pretrained', ...)``."""
-    if isinstance(node, (list, tuple)):
+def nodes(node: object, path: str) -> Iterator[tuple[str, dict]]:
+    """All dicts in a part of a config, each with its path."""
+    if isinstance(node, dict):
+        yield path, node
+        for key, value in node.items():
+            yield from nodes(value, f'{path}.{key}')
+    elif isinstance(node, (list, tuple)):
         for i, value in enumerate(node):
-            _check_pretrained(value, f'{path}.{i}')
-    elif isinstance(node, dict):
+            yield from nodes(value, f'{path}.{i}')
+
+
+def _check_pretrained(model: dict) -> None:
+    """Look for the files of every ``init_cfg=dict(type='Pretrained', ...)``."""
+    for path, node in nodes(model, 'model'):
         file = str(node.get('checkpoint') or '')
         if node.get('type') == 'Pretrained' and '://' not in file and not os.path.isfile(file):
             raise UserError(
@@ -296,8 +303,6 @@ def _check_pretrained(node, path: str = 'model') -> None:
                 f'file there, name its place with --cfg-options {path}.checkpoint=FILE, or train '
                 f'from scratch with {path}=None'
             )
-        for key, value in node.items():
-            _check_pretrained(value, f'{path}.{key}')
 
 
 def check_testing(cfg: Config) -> None:

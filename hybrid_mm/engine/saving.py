@@ -230,12 +230,13 @@ def find_resumable(work_dir: str | os.PathLike) -> str | None:
     """
     work_dir = Path(work_dir)
     pointer = work_dir / 'last_checkpoint'
-    named = Path(pointer.read_text().strip() or '.') if pointer.is_file() else Path('.')
-    folders = {work_dir, named.parent} if named != Path('.') else {work_dir}
+    text = pointer.read_text().strip() if pointer.is_file() else ''
+    folders, bad = {work_dir}, []
+    if text:
+        folders.add(Path(text).parent)
+        if not os.path.exists(text):
+            bad.append(f'{text} (named by last_checkpoint) does not exist')
     found = {p for f in folders for kind in ('epoch_*.pth', 'iter_*.pth') for p in f.glob(kind)}
-    bad = []
-    if named != Path('.') and not named.exists():
-        bad.append(f'{named} (named by last_checkpoint) does not exist')
     for path in sorted(found, key=lambda p: p.stat().st_mtime, reverse=True):
         reason = defect(path)
         if reason is None:

@@ -1,7 +1,6 @@
 """Checks of settings that MMEngine would refuse late, obscurely, or not at all."""
 
 import inspect
-from collections.abc import Iterator
 from typing import Any
 
 from mmengine.config import Config
@@ -10,7 +9,8 @@ from mmengine.runner import LogProcessor, Runner
 
 from hybrid_mm.engine.checkpoint import inner_model
 from hybrid_mm.engine.cli import UserError, nearest, task_of
-from hybrid_mm.engine.explain import arguments
+from hybrid_mm.engine.explain import arguments, registered_class
+from hybrid_mm.engine.preflight import nodes
 
 FILTERS = ('filter_empty_gt', 'min_size', 'bbox_min_size')
 """Keys of ``filter_cfg`` that MMDetection's data sets read."""
@@ -40,7 +40,7 @@ def check_settings(cfg: Config) -> None:
         _check_type('optim_wrapper.optimizer', cfg.optim_wrapper.get('optimizer'), OPTIMIZERS)
         _check_schedulers(cfg.get('param_scheduler'))
         _check_hooks(cfg)
-    for path, node in _nodes(cfg.train_dataloader, 'train_dataloader'):
+    for path, node in nodes(cfg.train_dataloader, 'train_dataloader'):
         for key in node.get('filter_cfg') or {}:
             if key not in FILTERS and nearest(key, FILTERS, cutoff=0.8):
                 raise UserError(f'{path}.filter_cfg has no key {key!r}{nearest(key, FILTERS)}')
@@ -62,17 +62,19 @@ def _check_keys(path: str, settings: dict | None, target: Any) -> None:
             raise UserError(f'{path} has no key {key!r}{nearest(key, names)}')
 
 
-def _check_type(path: str, settings: Any, registry: Registry) -> None:
+def _check_type(path: str, settings: Any, registry: Registry) -> type | None:
+    """Check that a type given by its name exists, and return its class."""
     kind = settings.get('type') if isinstance(settings, dict) else None
-    if isinstance(kind, str):
-        # a registry looks in the default scope only while it builds
+    if not isinstance(kind, str):
+        return None
+    cls = registered_class(registry, kind)
+    if cls is None:
         with registry.switch_scope_and_registry(None) as node:
-            if node.get(kind) is None:
-                names = {*node.module_dict, *registry.module_dict}
-                raise UserError(
-                    f'{path}.type {kind!r} is not a registered {registry.name}'
-                    f'{nearest(kind, names)}'
-                )
+            names = {*node.module_dict, *registry.module_dict}
+        raise UserError(
+            f'{path}.type {kind!r} is not a registered {registry.name}{nearest(kind, names)}'
+        )
+    return cls
 
 
 def _check_schedulers(schedulers: Any) -> None:
@@ -93,11 +95,9 @@ def _check_hooks(cfg: Config) -> None:
     for path, hook in hooks.items():
         if isinstance(hook, str):
             raise UserError(f'{path} must be a dict, got the text {hook!r}')
-        _check_type(path, hook, HOOKS)
-        if not isinstance(hook, dict) or not isinstance(hook.get('type'), str):
+        cls = _check_type(path, hook, HOOKS)
+        if cls is None:
             continue
-        with HOOKS.switch_scope_and_registry(None) as node:
-            cls = node.get(hook['type'])
         names = set(arguments(cls)) | {'type', 'priority'}
         for key in hook:
             # one that takes any argument hands it on, to something that fails hours later
@@ -105,19 +105,9 @@ def _check_hooks(cfg: Config) -> None:
                 raise UserError(f'{path} has no key {key!r}{nearest(key, names)}')
 
 
-def _nodes(node: Any, path: str) -> Iterator[tuple[str, dict]]:
-    """All dicts in a config, each with its path."""
-    if isinstance(node, dict):
-        yield path, node
-    items = node.items() if isinstance(node, dict) else enumerate(node)
-    for key, value in items:
-        if isinstance(value, dict | list | tuple):
-            yield from _nodes(value, f'{path}.{key}')
-
-
 def _check_nms(model: dict) -> None:
     """Check names of non-maximum suppressions, which mmcv looks up at the first validation."""
-    for path, node in _nodes(model, 'model'):
+    for path, node in nodes(model, 'model'):
         nms = node.get('nms')
         if isinstance(nms, dict) and isinstance(nms.get('type'), str):
             from mmcv.ops import nms as operators

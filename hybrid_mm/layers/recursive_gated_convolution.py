@@ -1,5 +1,7 @@
 """Recursive gated convolution and the global filter of HorNet."""
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,8 +13,10 @@ from hybrid_mm.layers.precision import no_autocast
 _EPS = 1e-6
 
 
-def pointwise(x: Tensor, conv: nn.Conv2d, factor: float = 1.0) -> Tensor:
-    """1 x 1 convolution as a matrix product, into a contiguous (N, C', H, W) map.
+def pointwise(
+    x: Tensor, conv: nn.Conv2d, factor: float = 1.0, channels_last: bool = False
+) -> Tensor:
+    """1 x 1 convolution as a matrix product, into a contiguous or channels-last map.
 
     The input may have any strides: a map behind a layer norm needs no copy.
 
@@ -20,12 +24,27 @@ def pointwise(x: Tensor, conv: nn.Conv2d, factor: float = 1.0) -> Tensor:
         x: (N, C, H, W).
         conv: The convolution, with a bias.
         factor: What the result is multiplied by, at the cost of scaling the weights.
+        channels_last: Layout of the result (N, C', H, W).
     """
     weight, bias = conv.weight.flatten(1), conv.bias
     if factor != 1:
         weight, bias = weight * factor, bias * factor
-    y = torch.baddbmm(bias[:, None].to(x.dtype), weight.expand(len(x), -1, -1), x.flatten(2))
-    return y.unflatten(2, x.shape[2:])
+    weight, bias, pixels = weight.expand(len(x), -1, -1), bias.to(x.dtype), x.flatten(2)
+    if channels_last:
+        y = torch.baddbmm(bias, pixels.transpose(1, 2), weight.transpose(1, 2))
+        return y.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+    return torch.baddbmm(bias[:, None], weight, pixels).unflatten(2, x.shape[2:])
+
+
+def resize_spectrum(spectrum: Tensor, size: tuple[int, int]) -> Tensor:
+    """Interpolate a spectrum (C, rows, columns, 2) bilinearly, its corners staying corners.
+
+    Anything else than a spectrum is returned as it is.
+    """
+    if spectrum.ndim != 4 or tuple(spectrum.shape[1:3]) == tuple(size):
+        return spectrum
+    parts = F.interpolate(spectrum.permute(3, 0, 1, 2), size, mode='bilinear', align_corners=True)
+    return parts.permute(1, 2, 3, 0).contiguous()
 
 
 class GlobalLocalFilter(nn.Module):
@@ -44,8 +63,12 @@ class GlobalLocalFilter(nn.Module):
         ValueError: An odd number of channels.
     """
 
+    tables: ClassVar = ('spectrum',)
+    resize: ClassVar = staticmethod(resize_spectrum)
+
     def __init__(self, channels: int, size: tuple[int, int]) -> None:
         super().__init__()
+        self.size = (tuple(size),)
         if channels % 2:
             raise ValueError(f'the global filter halves the channels: {channels} is odd')
         half = channels // 2
@@ -72,14 +95,6 @@ class GlobalLocalFilter(nn.Module):
         y = torch.fft.rfft2(x.to(accurate).contiguous(), norm='ortho')
         y = y * torch.view_as_complex(weight)
         return torch.fft.irfft2(y, s=(height, width), norm='ortho')
-
-
-def resize_spectrum(spectrum: Tensor, size: tuple[int, int]) -> Tensor:
-    """Interpolate a spectrum (C, rows, columns, 2) bilinearly, its corners staying corners."""
-    if tuple(spectrum.shape[1:3]) == tuple(size):
-        return spectrum
-    parts = F.interpolate(spectrum.permute(3, 0, 1, 2), size, mode='bilinear', align_corners=True)
-    return parts.permute(1, 2, 3, 0).contiguous()
 
 
 class RecursiveGatedConv(nn.Module):
@@ -134,7 +149,6 @@ class RecursiveGatedConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, C', H, W), or C channels without a projection."""
-        height, width = x.shape[2:]
         first, context = pointwise(x, self.proj_in).split([self.widths[0], sum(self.widths)], dim=1)
         first_context, *contexts = self.dwconv(context).split(self.widths, dim=1)
         x = first * first_context * self.scale
@@ -142,7 +156,5 @@ class RecursiveGatedConv(nn.Module):
             x = pointwise(x, gate, self.scale) * context
         if self.proj_out is None:
             return x
-        # channels-last, as what follows is a residual connection between layer norms
-        weight = self.proj_out.weight.flatten(1).t().expand(len(x), -1, -1)
-        y = torch.baddbmm(self.proj_out.bias.to(x.dtype), x.flatten(2).transpose(1, 2), weight)
-        return y.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+        # what follows is a residual connection between layer norms
+        return pointwise(x, self.proj_out, channels_last=True)

@@ -244,8 +244,7 @@ def _print(results: dict, summary: dict, shifted: dict) -> None:
     metric, rows = robustness.main_metric(results), []
     for name in robustness.present(results):
         values = robustness.severities(results, name, metric)
-        known = [v for v in values if v is not None]
-        mean = sum(known) / len(known) if known else None
+        mean = robustness.mean_over_severities(results, name, metric)
         rows.append([name, *map(_text, values), _text(mean)])
     if rows:
         head = ['corruption', *map(str, robustness.SEVERITIES), 'mean']

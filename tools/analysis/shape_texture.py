@@ -71,8 +71,6 @@ def _generate(args) -> None:
 
 
 def _measure(args) -> None:
-    from mmengine.utils import ProgressBar
-
     from hybrid_mm.analysis import conflict_pairs, networks
     from hybrid_mm.analysis.dimensions import dimensions
 
@@ -80,21 +78,8 @@ def _measure(args) -> None:
     if without:
         print(f'{without} images without a conflict are left out')
     choices = [conflict_pairs.make_pairs(images, seed) for seed in range(args.seeds)]
-    device = cli.torch_device(args.device)
     figures = []
-    for network in networks.load_networks(args.models, args.checkpoints, args.labels, args.stage):
-        print(f'{network.label}: {network.weights}')
-        progress = ProgressBar(len(images))
-        found = networks.features(
-            network,
-            [image.path for image in images],
-            args.resize,
-            args.size,
-            args.batch_size,
-            device,
-            progress.update,
-        )
-        print()
+    for network, found in networks.networks_with_features(args, [image.path for image in images]):
         results = []
         for pairs in choices:
             members = [list(zip(*pairs[name], strict=True)) for name in conflict_pairs.FACTORS]

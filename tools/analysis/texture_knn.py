@@ -35,7 +35,6 @@ def main(argv=None):
         parser.error('--reference and --queries are the same images')
 
     import numpy as np
-    from mmengine.utils import ProgressBar
 
     from hybrid_mm.analysis import neighbours, networks
 
@@ -43,15 +42,8 @@ def main(argv=None):
     splits = {n: [neighbours.read_split(args.root, p, n) for p in parts] for n in args.splits}
     files = list(dict.fromkeys(f for split in splits.values() for part in split for f in part[0]))
     place = {file: i for i, file in enumerate(files)}
-    device = cli.torch_device(args.device)
     figures = []
-    for network in networks.load_networks(args.models, args.checkpoints, args.labels, args.stage):
-        print(f'{network.label}: {network.weights}')
-        progress = ProgressBar(len(files))
-        found = networks.features(
-            network, files, args.resize, args.size, args.batch_size, device, progress.update
-        )
-        print()
+    for network, found in networks.networks_with_features(args, files):
         top1 = {}
         for number, split in splits.items():
             sides = [
