@@ -6,6 +6,7 @@ then finds the process group in place; :class:`DeviceAwareDistributedDataParalle
 """
 
 import os
+import subprocess
 from datetime import timedelta
 
 import torch
@@ -32,7 +33,7 @@ def init_distributed(cfg: Config, launcher: str, local_rank: int = 0) -> None:
 
     Raises:
         UserError: the launcher's environment is missing, there are more processes than GPUs, or
-            the launcher has no CPU backend.
+            MPI is asked for on a CPU.
     """
     cfg.launcher = launcher
     os.environ.setdefault('LOCAL_RANK', str(local_rank))
@@ -61,16 +62,38 @@ def init_distributed(cfg: Config, launcher: str, local_rank: int = 0) -> None:
                 'processes per machine as it has GPUs'
             )
         return
-    if launcher != 'pytorch':
+    if launcher == 'slurm':
+        _set_slurm_environment()
+    elif launcher != 'pytorch':
         raise UserError(
             f'--launcher {launcher} needs GPUs and none is visible; on CPU use torchrun with '
-            '--launcher pytorch'
+            '--launcher pytorch, or Slurm'
         )
     if not is_distributed():
         timeout = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout')
         distributed.init_process_group(
             'gloo', timeout=None if timeout is None else timedelta(seconds=int(timeout))
         )
+
+
+def _set_slurm_environment() -> None:
+    """Give torch the variables that it reads from those of a task of Slurm."""
+    names = ('PROCID', 'LOCALID', 'NTASKS', 'NODELIST')
+    missing = [name for name in names if f'SLURM_{name}' not in os.environ]
+    if missing:
+        raise UserError(
+            f'--launcher slurm needs the environment of srun (SLURM_{missing[0]}, ...); start it '
+            'with tools/slurm_train.sh'
+        )
+    if 'MASTER_ADDR' not in os.environ:
+        hosts = subprocess.run(
+            ['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        os.environ['MASTER_ADDR'] = hosts.stdout.split()[0]
+    os.environ.setdefault('MASTER_PORT', '29500')
+    for name, of_slurm in (('RANK', 'PROCID'), ('LOCAL_RANK', 'LOCALID'), ('WORLD_SIZE', 'NTASKS')):
+        os.environ[name] = os.environ[f'SLURM_{of_slurm}']
 
 
 @MODEL_WRAPPERS.register_module()

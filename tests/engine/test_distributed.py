@@ -129,9 +129,11 @@ def test_launcher_without_torchrun_is_a_user_error(monkeypatch):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='on a machine without a GPU')
-def test_slurm_without_gpu_is_a_user_error():
-    with pytest.raises(UserError, match='needs GPUs'):
-        init_distributed(Config(), 'slurm')
+@pytest.mark.parametrize(('launcher', 'message'), [('mpi', 'needs GPUs'), ('slurm', 'srun')])
+def test_launcher_without_its_environment_is_a_user_error(launcher, message, monkeypatch):
+    monkeypatch.delenv('SLURM_PROCID', raising=False)
+    with pytest.raises(UserError, match=message):
+        init_distributed(Config(), launcher)
 
 
 if __name__ == '__main__':

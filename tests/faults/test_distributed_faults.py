@@ -3,56 +3,18 @@
 Two processes against one stand in tests/engine/test_distributed.py.
 """
 
-import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
+from .conftest import children, command, environment
+
 pytestmark = pytest.mark.timeout(300)
-
-
-def command(config: Path, work_dir: Path, processes: int, *options: str) -> list[str]:
-    """A training run of 4 images per step in all."""
-    tool = [str(ROOT / 'tools' / 'train.py'), str(config), '--work-dir', str(work_dir)]
-    start = [sys.executable]
-    if processes > 1:
-        start += ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}']
-        tool += ['--launcher', 'pytorch']
-    flags = [o for o in options if o.startswith('--')]
-    batch = f'train_dataloader.batch_size={4 // processes}'
-    values = [o for o in options if not o.startswith('--')]
-    return [*start, *tool, *flags, '--no-validate', '--cfg-options', batch, *values]
-
-
-def environment() -> dict:
-    return dict(os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='', PYTHONPATH=str(ROOT))
-
-
-@pytest.fixture
-def train(tool):
-    """Train, alone in this process; losses of each iteration, of all runs in the work dir."""
-
-    def run(config: Path, work_dir: Path, processes: int, *options: str) -> list[dict]:
-        line = command(config, work_dir, processes, *options)
-        if processes == 1:
-            assert tool('train', *line[2:])[0] == 0
-        else:
-            job = subprocess.run(
-                line, env=environment(), capture_output=True, text=True, timeout=200
-            )
-            assert job.returncode == 0, job.stderr[-3000:]
-        paths = sorted(work_dir.glob('*/vis_data/scalars.json'))
-        records = [json.loads(text) for path in paths for text in path.read_text().splitlines()]
-        return [{k: v for k, v in r.items() if 'loss' in k or k == 'step'} for r in records]
-
-    return run
 
 
 @pytest.mark.parametrize(('kind', 'sync'), [('det', True), ('det', False), ('seg', True)])
@@ -79,11 +41,6 @@ def test_resume_with_another_number_of_processes(train, det_config, tmp_path):
     assert both[:2] == first
     for ours, theirs in zip(both, whole, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-3)
-
-
-def children(pid: int) -> list[int]:
-    path = Path(f'/proc/{pid}/task/{pid}/children')
-    return [int(child) for child in path.read_text().split()]
 
 
 @pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='needs /proc')

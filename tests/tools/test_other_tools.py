@@ -137,20 +137,45 @@ def test_launch_scripts_say_how_they_are_called(script):
     assert done.stderr.startswith(f'usage: bash tools/{script}.sh')
 
 
-def test_dist_scripts_on_cpu(tool, det_config, tmp_path):
-    path = f'{Path(sys.executable).parent}:{os.environ["PATH"]}'
-    env = dict(os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='', PATH=path, PORT='29617')
+SRUN = """#!/usr/bin/env bash
+# What srun does with the tasks of one machine.
+for word; do
+    case $word in
+        --ntasks=*) tasks=${word#*=} ;;
+        --gres=none) cpus=1 ;;
+        python) break ;;
+    esac
+    shift
+done
+[[ -n $cpus ]] || exit 3
+for ((i = 1; i < tasks; i++)); do
+    SLURM_PROCID=$i SLURM_LOCALID=$i SLURM_NTASKS=$tasks SLURM_NODELIST=here "$@" &
+done
+SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NTASKS=$tasks SLURM_NODELIST=here "$@" && wait
+"""
 
-    def run(script, *arguments):
-        command = ['bash', str(ROOT / 'tools' / script), *map(str, arguments)]
+
+@pytest.mark.parametrize('launcher', ['dist', 'slurm'])
+def test_launch_scripts_on_cpu(launcher, tool, det_config, tmp_path):
+    """Two processes train and give the metrics of one; Slurm is a script that starts them."""
+    path = f'{tmp_path}:{Path(sys.executable).parent}:{os.environ["PATH"]}'
+    env = dict(os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='', PATH=path, PORT='29617')
+    env |= dict(GPUS='2', GRES='none', MASTER_PORT='29618')
+    for name, text in (('srun', SRUN), ('scontrol', '#!/bin/sh\necho 127.0.0.1\n')):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+
+    def run(script, arguments, *flags):
+        first = ['main', 'job', *arguments] if launcher == 'slurm' else [*arguments, 2]
+        command = ['bash', f'{ROOT}/tools/{launcher}_{script}', *map(str, first), *map(str, flags)]
         done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 0, done.stderr[-2000:]
 
-    run('dist_train.sh', det_config, 2, '--work-dir', tmp_path / 'w', '--no-validate')
+    run('train.sh', [det_config], '--work-dir', tmp_path / 'w', '--no-validate')
     checkpoint = tmp_path / 'w' / 'iter_2.pth'
     metrics = ('--out-item', 'metrics', '--out')
     two, one = tmp_path / 'two.json', tmp_path / 'one.json'
-    run('dist_test.sh', det_config, checkpoint, 2, '--work-dir', tmp_path / 'w', *metrics, two)
+    run('test.sh', [det_config, checkpoint], '--work-dir', tmp_path / 'w', *metrics, two)
     assert tool('test', det_config, checkpoint, '--work-dir', tmp_path, *metrics, one)[0] == 0
     ours, theirs = json.loads(two.read_text()), json.loads(one.read_text())
     keys = [key for key in theirs if key.startswith('coco/')]
