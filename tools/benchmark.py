@@ -1,7 +1,10 @@
-"""Measure operators beside other ways to compute the same, in one run, as ratios.
+"""Measure operators, backbones and training beside other ways to compute the same, as ratios.
 
-python tools/benchmark.py local_attention                    # minutes; table
-python tools/benchmark.py local_attention --out DIR          # and .json, .md, .png in DIR
+python tools/benchmark.py ops                                # all operators, an hour or two; tables
+python tools/benchmark.py backbones                          # networks beside those of others
+python tools/benchmark.py train                              # whole detectors and segmenters
+python tools/benchmark.py local_attention                    # one operator, minutes
+python tools/benchmark.py local_attention --out DIR          # and .csv, .json, .md, .png in DIR
 python tools/benchmark.py local_attention --docs docs/benchmarks.md
 python tools/benchmark.py local_attention --only 'window 7*' --rounds 5
 
@@ -32,7 +35,9 @@ SUBCOMMANDS = {
     'neighborhood': 'hybrid_mm.analysis.benchmark_neighborhood',
     'peripheral': 'hybrid_mm.analysis.benchmark_peripheral',
     'qna': 'hybrid_mm.analysis.benchmark_qna',
+    'train': 'hybrid_mm.analysis.benchmark_train',
 }
+OPS = [name for name in SUBCOMMANDS if name not in ('backbones', 'train')]
 DTYPES = ('float32', 'float64', 'bfloat16', 'float16')
 
 
@@ -40,7 +45,9 @@ DTYPES = ('float32', 'float64', 'bfloat16', 'float16')
 def main(argv=None):
     """Run the tool."""
     parser = cli.parser(__doc__)
-    parser.add_argument('benchmark', choices=SUBCOMMANDS, help='what to measure')
+    parser.add_argument(
+        'benchmark', choices=['ops', *SUBCOMMANDS], help='what to measure; ops are all operators'
+    )
     parser.add_argument('--device', default='cpu', help='cpu or cuda[:N] (default: cpu)')
     parser.add_argument('--dtype', default='float32', choices=DTYPES)
     parser.add_argument('--threads', type=int, help="torch's threads (default: as it is)")
@@ -60,22 +67,41 @@ def main(argv=None):
         help='on a CPU, let a candidate that wants more fail as out of memory',
     )
     parser.add_argument('--json', action='store_true', help='print JSON instead of the table')
-    parser.add_argument('--out', metavar='DIR', type=Path, help='write .json, .md and .png there')
-    parser.add_argument('--docs', metavar='FILE', type=Path, help='put the section into this file')
+    parser.add_argument('--out', metavar='DIR', type=Path, help='write files there')
+    parser.add_argument(
+        '--docs',
+        metavar='FILE',
+        type=Path,
+        help='put the section into this file, and .csv and .png into the folder of its name',
+    )
     args = parser.parse_args(argv)
 
     import torch
 
-    from hybrid_mm.analysis import benchmark, benchmark_report
-
     device = _device(args.device)
-    module = importlib.import_module(SUBCOMMANDS[args.benchmark])
     threads = torch.get_num_threads()
     torch.set_num_threads(args.threads or threads)
+    found = False
+    try:
+        for name in OPS if args.benchmark == 'ops' else [args.benchmark]:
+            found |= _measure(name, device, args)
+    finally:
+        torch.set_num_threads(threads)
+    if not found:
+        raise cli.UserError(f'--only {args.only!r} fits no case')
+
+
+def _measure(name: str, device, args) -> bool:
+    """Measure and report one benchmark; whether it has cases that ``--only`` fits."""
+    import torch
+
+    from hybrid_mm.analysis import benchmark, benchmark_report
+
+    module = importlib.import_module(SUBCOMMANDS[name])
+    surroundings = benchmark_report.environment(device, module.PACKAGES)
+    surroundings['dtype'] = args.dtype
     rows = []
     try:
-        surroundings = benchmark_report.environment(device, module.PACKAGES)
-        surroundings['dtype'] = args.dtype
         with benchmark.memory_limit(args.memory_limit):
             for case in module.cases(device, getattr(torch, args.dtype), args.quick):
                 if args.only and not fnmatch.fnmatch(case.name, args.only):
@@ -84,11 +110,9 @@ def main(argv=None):
                 rows += benchmark.measure(case, args.seconds, args.rounds)
     except benchmark.DisagreementError as error:
         raise cli.UserError(str(error)) from error
-    finally:
-        torch.set_num_threads(threads)
-    if not rows:
-        raise cli.UserError(f'--only {args.only!r} fits no case')
-    _report(args, surroundings, rows)
+    if rows:
+        _report(name, args, surroundings, rows)
+    return bool(rows)
 
 
 def _device(name: str):
@@ -103,18 +127,24 @@ def _device(name: str):
     return device
 
 
-def _report(args, surroundings, rows) -> None:
+def _report(name: str, args, surroundings, rows) -> None:
     from hybrid_mm.analysis import benchmark_report as report
 
-    figures = json.dumps(report.as_json(args.benchmark, surroundings, rows), indent=1)
-    text = report.markdown(args.benchmark, surroundings, rows)
+    figures = json.dumps(report.as_json(name, surroundings, rows), indent=1)
+    text = report.markdown(name, surroundings, rows)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / f'{args.benchmark}.json').write_text(figures + '\n')
-        (args.out / f'{args.benchmark}.md').write_text(text)
-        report.plot(args.benchmark, rows, args.out / f'{args.benchmark}.png')
+        (args.out / f'{name}.json').write_text(figures + '\n')
+        (args.out / f'{name}.md').write_text(text)
+        report.write_csv(rows, args.out / f'{name}.csv')
+        report.plot(name, rows, args.out / f'{name}.png')
     if args.docs:
-        report.put_into(args.docs, args.benchmark, text)
+        folder = args.docs.with_suffix('')
+        folder.mkdir(parents=True, exist_ok=True)
+        report.write_csv(rows, folder / f'{name}.csv')
+        report.plot(name, rows, folder / f'{name}.png')
+        files = ', '.join(f'[{s}]({folder.name}/{name}.{s})' for s in ('csv', 'png'))
+        report.put_into(args.docs, name, f'{text}\nThe same as {files}.\n')
     if args.json:
         print(figures)
         return

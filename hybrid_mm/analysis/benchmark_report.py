@@ -1,11 +1,12 @@
-"""Reports of benchmarks: JSON, Markdown, a table's cells, a plot, and what was measured on."""
+"""Reports of benchmarks: JSON, CSV, Markdown, a table's cells, a plot, and what was measured on."""
 
+import csv
 import importlib.metadata
 import os
 import platform
 import time
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import torch
@@ -41,6 +42,14 @@ def environment(device: torch.device, packages: Iterable[str] = ()) -> dict[str,
 def as_json(name: str, surroundings: dict[str, str], rows: list[Row]) -> dict:
     """Everything that was measured."""
     return dict(benchmark=name, environment=surroundings, rows=[asdict(row) for row in rows])
+
+
+def write_csv(rows: list[Row], path: Path) -> None:
+    """Write all figures, with the names of :class:`~hybrid_mm.analysis.benchmark.Row`."""
+    with path.open('w', newline='') as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator='\n')
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
 
 
 HEAD = (
