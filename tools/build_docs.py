@@ -4,9 +4,10 @@
     python tools/build_docs.py                # into site/; open site/index.html
 
 The pages are those of docs/. They link to other files of the project as for readers of the
-repository, `../configs/van/README.md` or `../configs/van/x.py`: the Markdown files become pages of the
-site, a folder the page of its README or a list of its files, and any other file a copy that browsers
-show as text. The site needs no network, nor does its search. Needs `pip install 'hybrid-mm[docs]'`.
+repository, `../configs/van/README.md` or `../configs/van/x.py`: the Markdown files become pages of
+the site, a folder the page of its README or a list of its files, and any other file a copy that
+browsers show as text. The site needs no network, nor does its search. Needs
+`pip install 'hybrid-mm[docs]'`.
 """
 
 import argparse
