@@ -17,16 +17,23 @@ DIRECTIVE = re.compile(r'<!-- test: not run: (?P<why>.+?) -->')
 INLINE = re.compile(r'`((?:[A-Z_]+=\S+\s+)*(?:python|bash|pip|torchrun|srun)\s[^`]+)`')
 PLACEHOLDER = re.compile(r'^[A-Z][A-Z_]*$')
 """What a reader replaces: CONFIG, CHECKPOINT, FILE, ..."""
+TITLE = re.compile(r'^\*\*`(?P<path>[^`]+)`\*\*(?:, after `(?P<after>[^`]+)`:)?$')
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block; ``not_run`` is the reason that ``<!-- test: not run: REASON -->`` gives."""
+    """A fenced block.
+
+    ``title`` is the file that it is to be written to, in bold on the line before it, and ``after``
+    the line of that file behind which it is to be put; ``not_run`` is the reason that
+    ``<!-- test: not run: REASON -->`` gives.
+    """
 
     page: str
     line: int
     language: str
     title: str
+    after: str
     text: str
     not_run: str
 
@@ -50,12 +57,11 @@ def blocks(path: Path) -> Iterator[Block]:
         assert end is not None, f'{page}:{i + 1}: the block has no end'
         before = next((line for line in reversed(lines[:i]) if line.strip()), '')
         directive = DIRECTIVE.search(before)
-        language, _, rest = start['info'].strip().partition(' ')
-        title = re.search(r'title="([^"]+)"', rest)
+        title = TITLE.match(before)
         text = ''.join(line[len(start['indent']) :] + '\n' for line in lines[i + 1 : end])
         yield Block(
-            page, i + 1, language, title[1] if title else '', text,
-            directive['why'] if directive else '',
+            page, i + 1, start['info'].strip(), title['path'] if title else '',
+            (title['after'] or '') if title else '', text, directive['why'] if directive else '',
         )  # fmt: skip
         i = end + 1
 

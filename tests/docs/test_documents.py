@@ -72,16 +72,21 @@ by_page = pytest.mark.parametrize(
 
 @pytest.fixture(scope='session')
 def written(tmp_path_factory):
-    """Folder of the files that a page has its readers write: Python blocks with a title."""
+    """Folder of the new files that a page has its readers write, beside the configs."""
     folders = {}
 
     def folder(page: str) -> Path:
         if page not in folders:
             folders[page] = root = tmp_path_factory.mktemp('page')
-            (root / 'configs').symlink_to(ROOT / 'configs')
+            (root / 'configs').mkdir()
+            for tree in (ROOT / 'configs').iterdir():
+                (root / 'configs' / tree.name).symlink_to(tree)
             for block in PYTHON:
-                if block.page == page and block.title and '/' not in block.title:
-                    (root / block.title).write_text(block.text)
+                if block.page == page and block.title and not block.after:
+                    file = root / block.title
+                    assert not file.exists(), f'{block}: {block.title} exists'
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    file.write_text(block.text)
         return folders[page]
 
     return folder
