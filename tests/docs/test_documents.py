@@ -28,7 +28,7 @@ from hybrid_mm.engine.cli import load_config, task_of
 from hybrid_mm.engine.explain import arguments, registered_class
 from hybrid_mm.engine.preflight import check_options, nodes
 
-from .blocks import PAGES, PLACEHOLDER, ROOT, blocks, commands, inline_commands
+from .blocks import PAGES, PLACEHOLDER, ROOT, blocks, commands, inline_commands, without_blocks
 from .commands import Checker
 
 RUN = {
@@ -159,7 +159,7 @@ def test_mistakes_are_found(command, message):
 @by_page
 def test_no_code_is_indented(page):
     """Code stands in fences: an indented block would go unseen."""
-    lines = page.read_text().splitlines()
+    lines = without_blocks(page).splitlines()
     for i, line in enumerate(lines):
         if re.match(r' {4}\S', line) and i and not lines[i - 1].strip():
             above = next(text for text in reversed(lines[:i]) if text and text[0] != ' ')
@@ -374,5 +374,3 @@ def test_readme_links_lead_somewhere():
     for page in ROOT.glob('*.md'):
         for link in re.findall(r'\]\((?![a-z]+:)([^)#]+)', page.read_text()):
             assert (ROOT / link).exists(), f'{page.name}: {link}'
-
-
