@@ -1,0 +1,74 @@
+"""docs/add_a_backbone.md, followed literally in a copy of the project."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from .blocks import ROOT, blocks, commands
+
+PAGE = list(blocks(ROOT / 'docs/add_a_backbone.md'))
+NEEDS_COCO = 'tools/train.py'
+
+
+@pytest.fixture(scope='module')
+def project(tmp_path_factory):
+    """The project with the files of the page."""
+    folder = tmp_path_factory.mktemp('project')
+    for name in ('hybrid_mm', 'configs', 'tests', 'tools'):
+        ignored = shutil.ignore_patterns('__pycache__', 'golden', '.mim')
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    for name in ('pyproject.toml', 'model-index.yml', 'README.md'):
+        shutil.copy(ROOT / name, folder)
+    for block in PAGE:
+        if not block.title:
+            continue
+        file = folder / block.title
+        if block.after:
+            head, line, tail = file.read_text().partition(f'\n{block.after}\n')
+            assert line, f'{block.title} has no line {block.after!r}'
+            file.write_text(head + line + block.text + tail)
+        else:
+            assert not file.exists(), f'{block.title} exists'
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(block.text)
+    return folder
+
+
+def test_every_python_block_has_its_file():
+    assert [str(block) for block in PAGE if block.language == 'python' and not block.title] == []
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    'command',
+    [
+        words
+        for block in PAGE
+        if block.language == 'bash'
+        for words in commands(block.text)
+        if words[1] != NEEDS_COCO
+    ],
+    ids=lambda words: ' '.join(words[1:4]),
+)
+def test_commands(project, command):
+    assert command[0] == 'python'
+    environment = dict(
+        os.environ, PYTHONPATH=str(project), OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES=''
+    )
+    done = subprocess.run(
+        [sys.executable, *command[1:]], cwd=project, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    if 'pytest' in command:
+        summary = done.stdout.strip().splitlines()[-1]
+        assert ' passed' in summary
+        print(summary)
+
+
+def test_the_config_is_found_as_a_file_of_the_page(project):
+    """The last command of the page trains the config that the tests have stepped through."""
+    trained = [w for b in PAGE if b.language == 'bash' for w in commands(b.text) if NEEDS_COCO in w]
+    assert [(project / words[2]).exists() for words in trained] == [True]
