@@ -1,10 +1,11 @@
-"""The wheel, and our backbones in plain configs of MMDetection and MMSegmentation.
+"""The wheel, and our backbones in plain configs of MMDetection, MMSegmentation and MMPretrain.
 
 Everything runs in subprocesses outside the checkout, with the unpacked wheel first on the path.
 """
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -77,6 +78,28 @@ val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
 train_cfg = dict(max_iters=2, val_interval=2)
 """
+CLASSIFICATION = """
+_base_ = '{configs}/_base_/default_runtime.py'
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(type='hybrid_mm.VAN', arch='b0', out_indices=(3,)),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=2, in_channels=256, topk=(1,),
+              loss=dict(type='CrossEntropyLoss')))
+data_preprocessor = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375],
+                         to_rgb=True, num_classes=2)
+pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=64),
+            dict(type='PackInputs')]
+train_dataloader = dict(
+    batch_size=2, num_workers=0, persistent_workers=False,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(type='CustomDataset', data_root='{root}', with_label=True, pipeline=pipeline))
+val_dataloader = test_dataloader = train_dataloader
+val_evaluator = test_evaluator = dict(type='Accuracy', topk=(1,))
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.01))
+train_cfg = dict(by_epoch=True, max_epochs=1, val_interval=1)
+val_cfg = test_cfg = dict()
+"""
 DETECT = """
 import sys
 from mmdet.apis import DetInferencer
@@ -99,6 +122,27 @@ assert type(inferencer.model.backbone).__module__ == 'hybrid_mm.backbones.van'
 assert inferencer(image)['predictions'].shape == (64, 64)
 import hybrid_mm
 print('FROM', hybrid_mm.__file__)
+"""
+CLASSIFY = """
+import sys
+from mmpretrain import ImageClassificationInferencer, get_model
+
+config, weights, image = sys.argv[1:]
+model = get_model(config, weights, device='cpu')
+assert type(model.backbone).__module__ == 'hybrid_mm.backbones.van'
+result = ImageClassificationInferencer(model)(image)[0]
+assert len(result['pred_scores']) == 2, result
+import hybrid_mm
+print('FROM', hybrid_mm.__file__)
+"""
+LOOK_UP = """
+from mim import get_model_info
+
+name = 'mask-rcnn_van-b0_fpn_1x_coco'
+found = get_model_info('hybrid_mm', configs=[name], to_dict=True)[name]
+assert found['config'] == f'configs/van/{name}.py', found
+assert found['coco/box_ap'] == 40.2, found
+assert len(get_model_info('hybrid_mm')) > 600
 """
 
 
@@ -234,3 +278,42 @@ def test_segmentation_with_mmseg_alone(installed, dataset, tmp_path):
     assert 'mIoU' in run(command, tmp_path, installed)
     out = run(['-c', SEGMENT, config, weights, dataset / 'images/0.png'], tmp_path, installed)
     assert f'FROM {installed}' in out
+
+
+def test_classification_with_mmpretrain_alone(installed, dataset, tmp_path):
+    for index in range(4):
+        folder = tmp_path / f'data/{index % 2}'
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(dataset / f'images/{index}.png', folder)
+    config = tmp_path / 'config.py'
+    text = CLASSIFICATION.replace('{configs}', str(mim('mmpretrain') / 'configs'))
+    config.write_text(text.replace('{root}', str(tmp_path / 'data')))
+    tools = mim('mmpretrain') / 'tools'
+    out = run([tools / 'train.py', config, '--work-dir', 'run'], tmp_path, installed)
+    assert 'accuracy/top1' in out
+    weights = tmp_path / 'run/epoch_1.pth'
+    command = [tools / 'test.py', config, weights, '--work-dir', 'run']
+    assert 'accuracy/top1' in run(command, tmp_path, installed)
+    out = run(['-c', CLASSIFY, config, weights, dataset / 'images/0.png'], tmp_path, installed)
+    assert f'FROM {installed}' in out
+
+
+def test_new_config_from_the_wheel_with_mmseg_alone(installed, dataset, tmp_path):
+    """`python -m hybrid_mm` of the wheel writes what mmseg's own script trains."""
+    for split in ('train', 'val'):
+        for ours, theirs in (('images', 'images'), ('maps', 'masks')):
+            shutil.copytree(dataset / ours, tmp_path / 'data' / theirs / split)
+    new = ['-m', 'hybrid_mm', 'new', '--backbone', 'van-b0', '--head', 'semantic-fpn']
+    new += ['--data', 'data', '--out', 'mine.py', '--scale', '64', '64']
+    out = run(new, tmp_path, installed)
+    assert '3 classes' in out
+    assert str(installed) in (tmp_path / 'mine.py').read_text()
+    short = ['train_cfg.max_iters=1', 'train_cfg.val_interval=1', 'train_dataloader.num_workers=0']
+    short += ['train_dataloader.persistent_workers=False']
+    command = [mim('mmseg') / 'tools/train.py', 'mine.py', '--cfg-options', *short]
+    assert 'mIoU' in run(command, tmp_path, installed)
+
+
+@pytest.mark.skipif(find_spec('mim') is None, reason='needs openmim')
+def test_look_up_with_mim(installed, tmp_path):
+    run(['-c', LOOK_UP], tmp_path, installed)

@@ -1,8 +1,12 @@
 #!/usr/bin/env python
-"""Write the model zoo from the metafiles: README.md of each config tree and docs/model_zoo.md.
+"""Write the model zoo from the metafiles.
+
+That is README.md of each config tree, docs/model_zoo.md and the page docs/model_zoo.html.
 
     python tools/generate_docs.py            writes
     python tools/generate_docs.py --check    only tells which files are out of date (status 1)
+
+Metafiles with mistakes (unknown fields, metrics, configs, ...) are named, and nothing is written.
 
 Numbers stand in ``configs/<tree>/metafile.yml`` and nowhere else. Results whose ``Source`` is
 ``measured`` are ours; all others are quoted, and stand in another table. In the README of the
@@ -16,27 +20,13 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import yaml
+from hybrid_mm.zoo import metafile
+from hybrid_mm.zoo.metafile import GROUPS, MEASURED, Model
+from hybrid_mm.zoo.page import page
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = '<!-- zoo:begin -->', '<!-- zoo:end -->'
 GENERATED = '<!-- Written by tools/generate_docs.py from metafile.yml: edit that. -->\n'
-GROUPS = {
-    'COCO: detection and instance segmentation': ('Object Detection', 'Instance Segmentation'),
-    'COCO: panoptic segmentation': ('Panoptic Segmentation',),
-    'ADE20K: semantic segmentation': ('Semantic Segmentation',),
-    'ImageNet-1k: classification': (),
-    'CIFAR-10: classification': (),
-    'HAM10000: classification': (),
-}
-OF_DATA = {
-    'ADE20K': 'ADE20K',
-    'CIFAR-10': 'CIFAR-10',
-    'COCO': 'COCO: detection',
-    'HAM10000': 'HAM10000',
-    'ImageNet-1k': 'ImageNet-1k',
-}
-
 HOW = """\
 ## Train, test, predict
 
@@ -51,8 +41,8 @@ python tools/predict.py {config} CHECKPOINT IMAGE --out DIR
 total, add `--auto-scale-lr`. Data are looked for in `data/coco`, `data/ade/ADEChallengeData2016`
 and `data/imagenet`, or where the environment variables `COCO_ROOT`, `ADE_ROOT` and
 `IMAGENET_ROOT` say (`--cfg-options data_root=...` cannot move them: the data sets have read it by
-then). COCO panoptic needs [panopticapi](https://github.com/cocodataset/panopticapi). For
-TensorBoard, set `VIS_BACKENDS=LocalVisBackend,TensorboardVisBackend`.
+then). COCO panoptic needs [panopticapi](https://github.com/cocodataset/panopticapi). `--dry-run`
+takes one step and estimates memory and duration; `--tensorboard` and `--wandb` log there as well.
 """
 
 # where the authors published weights
@@ -96,67 +86,47 @@ FLOPs are multiply-adds of convolutions, linear layers and matrix products for o
 """
 
 
-class Tree:
-    """One config tree, read from its metafile."""
-
-    def __init__(self, metafile: Path):
-        content = yaml.safe_load(metafile.read_text())
-        self.folder = metafile.parent
-        self.collection = content['Collections'][0]
-        self.models = content['Models']
-
-    def group(self, model: dict) -> str:
-        """Title of the table that a model belongs to."""
-        tasks = {result['Task'] for result in model.get('Results', ())}
-        for title, members in GROUPS.items():
-            if tasks & set(members):
-                return title
-        if 'panoptic' in model['Name']:
-            return 'COCO: panoptic segmentation'
-        prefix = OF_DATA[model['Metadata']['Training Data']]
-        return next(title for title in GROUPS if title.startswith(prefix))
+class Tree(metafile.Tree):
+    """A config tree and its documents."""
 
     def tables(self, base: Path, level: str) -> str:
         """Tables of quoted and of measured figures, with links relative to ``base``."""
         parts = []
         for heading, ours in (('Reported by the paper', False), ('Measured by us', True)):
             tables = []
-            for title in GROUPS:
-                models = [m for m in self.models if self.group(m) == title]
+            for group in GROUPS:
+                models = [m for m in self.models if m.group == group]
                 table = self._measured(models, base) if ours else self._reported(models, base)
                 if table:
-                    tables.append(f'{level}# {title}\n\n{table}')
+                    tables.append(f'{level}# {group.title}\n\n{table}')
             if tables:
                 parts.append(f'{level} {heading}\n\n' + '\n'.join(tables))
         return '\n'.join(parts)
 
-    def _link(self, model: dict, base: Path) -> str:
-        target = os.path.relpath(ROOT / model['Config'], base)
-        return f'[{model["Name"]}]({Path(target).as_posix()})'
+    def _link(self, model: Model, base: Path) -> str:
+        target = os.path.relpath(ROOT / model.config, base)
+        return f'[{model.name}]({Path(target).as_posix()})'
 
-    def _reported(self, models: list[dict], base: Path) -> str:
-        rows = []
-        for model in models:
-            by_source: dict[str, dict] = {}
-            for result in model.get('Results', ()):
-                if result['Source'] != 'measured':
-                    by_source.setdefault(result['Source'], {}).update(result['Metrics'])
-            rows += [(self._link(model, base), source, m) for source, m in by_source.items()]
+    def _reported(self, models: list[Model], base: Path) -> str:
+        rows = [
+            (self._link(model, base), source, metrics)
+            for model in models
+            for source, metrics in model.metrics().items()
+            if source != MEASURED
+        ]
         names = columns(metrics for *_, metrics in rows)
         return rows and table(
             ['Config', *names, 'Source'],
             [[link, *(m.get(name, '') for name in names), source] for link, source, m in rows],
         )
 
-    def _measured(self, models: list[dict], base: Path) -> str:
+    def _measured(self, models: list[Model], base: Path) -> str:
         rows = []
         for model in models:
-            data, metrics = model['Metadata'], {}
-            for result in model.get('Results', ()):
-                if result['Source'] == 'measured':
-                    metrics |= result['Metrics']
-            cost = [f'{data["Parameters"] / 1e6:.2f}', f'{data["FLOPs"] / 1e9:.2f}']
-            rows.append(([self._link(model, base), *cost, data['Input Size']], metrics))
+            metrics = model.metrics().get(MEASURED, {})
+            cost = [f'{model.parameters / 1e6:.2f}', f'{model.flops / 1e9:.2f}']
+            size = 'x'.join(map(str, model.size))
+            rows.append(([self._link(model, base), *cost, size], metrics))
         names = columns(metrics for _, metrics in rows)
         return rows and table(
             ['Config', 'Parameters (M)', 'FLOPs (G)', 'at H x W', *names],
@@ -168,13 +138,13 @@ class Tree:
         about, weights = self.collection, {}
         for model in self.models:
             for file in re.findall(r"^checkpoint = '(.+)'", self._text(model), re.MULTILINE):
-                weights.setdefault(file, []).append(model['Name'])
+                weights.setdefault(file, []).append(model.name)
         code = f', [official code]({about["Code"]["URL"]})' if 'Code' in about else ''
         loading = self._example(lambda text: 'checkpoints/' in text)
-        how = HOW.format(config=self._example(lambda text: True)['Config'])
+        how = HOW.format(config=self._example(lambda text: True).config)
         if loading:
             how += (PUBLISHED if code else UNPUBLISHED).format(
-                config=loading['Config'],
+                config=loading.config,
                 checkpoint=re.search(r"'(checkpoints/.+)'", self._text(loading))[1],
             )
             how += '\n| File | Used by |\n|---|---|\n' + ''.join(
@@ -190,22 +160,22 @@ class Tree:
             + COST
         )
 
-    def _example(self, fits: Callable[[str], bool]) -> dict | None:
+    def _example(self, fits: Callable[[str], bool]) -> Model | None:
         """First config whose text fits: a Mask R-CNN that others inherit from, a RetinaNet, any."""
         found = [m for m in self.models if fits(self._text(m))]
-        masks = [m for m in found if m['Name'].startswith('mask-rcnn')]
+        masks = [m for m in found if m.name.startswith('mask-rcnn')]
         bases = [m for m in masks if '_base_ = [' in self._text(m)]
-        retinas = [m for m in found if m['Name'].startswith('retinanet')]
+        retinas = [m for m in found if m.name.startswith('retinanet')]
         return next(iter([*bases, *retinas, *found]), None)
 
-    def _text(self, model: dict) -> str:
-        return (ROOT / model['Config']).read_text()
+    def _text(self, model: Model) -> str:
+        return (ROOT / model.config).read_text()
 
     def row(self) -> list:
         """Row of the overview."""
         about, counts = self.collection, dict.fromkeys(GROUPS, 0)
         for model in self.models:
-            counts[self.group(model)] += 1
+            counts[model.group] += 1
         folder = self.folder.relative_to(ROOT).as_posix()
         paper = f'[{about["Paper"]["Title"]}]({about["Paper"]["URL"]})'
         return [f'[{about["Name"]}]({folder})', paper, *counts.values()]
@@ -223,30 +193,33 @@ def table(head: list[str], rows: list[list]) -> str:
     return ''.join('| ' + ' | '.join(map(str, line)) + ' |\n' for line in lines)
 
 
-def trees() -> list[Tree]:
-    """The trees that ``model-index.yml`` imports."""
-    index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
-    return [Tree(ROOT / path) for path in index['Import']]
-
-
 def documents() -> dict[Path, str]:
     """Every generated file with the text it should have."""
-    found = trees()
+    found = metafile.read_trees(ROOT, Tree)
     result = {tree.folder / 'README.md': tree.readme() for tree in found}
-    zoo = [GENERATED, '# Model zoo\n']
+    zoo = [
+        GENERATED,
+        '# Model zoo\n',
+        '[model_zoo.html](model_zoo.html) has the same figures to filter, sort and plot; it opens '
+        'from the disk.\n',
+    ]
     for tree in found:
         folder = os.path.relpath(tree.folder, ROOT / 'docs')
         zoo += [f'## [{tree.collection["Name"]}]({folder})\n', tree.tables(ROOT / 'docs', '###')]
     result[ROOT / 'docs/model_zoo.md'] = '\n'.join(zoo)
+    result[ROOT / 'docs/model_zoo.html'] = page(found)
 
     readme = (ROOT / 'README.md').read_text()
     if BEGIN in readme and END in readme:
         before, rest = readme.split(BEGIN, 1)
         overview = table(
-            ['Configs', 'Paper', *(title.replace(': ', ', ') for title in GROUPS)],
+            ['Configs', 'Paper', *(group.title.replace(': ', ', ') for group in GROUPS)],
             [tree.row() for tree in found],
         )
-        link = 'Figures: [docs/model_zoo.md](docs/model_zoo.md).'
+        link = (
+            'Figures: [docs/model_zoo.md](docs/model_zoo.md); open `docs/model_zoo.html` in '
+            'a browser to filter, sort\nand plot them.'
+        )
         after = rest.split(END, 1)[1]
         result[ROOT / 'README.md'] = f'{before}{BEGIN}\n{overview}\n{link}\n{END}{after}'
     return result
@@ -259,8 +232,13 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument('--check', action='store_true', help='write nothing')
     check = parser.parse_args(argv).check
+    try:
+        found = documents()
+    except ValueError as error:
+        print(error)
+        return 1
     stale = 0
-    for path, text in documents().items():
+    for path, text in found.items():
         if path.exists() and path.read_text() == text:
             continue
         stale += 1

@@ -36,12 +36,14 @@ def main(argv=None):
     )
     parser.add_argument('--interval', type=int, help='draw every INTERVAL-th sample')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
+    cli.add_tracking_options(parser)
     args = parser.parse_args(argv)
     if args.out_item and not args.out:
         parser.error('--out-item needs --out')
 
     checkpoint.read_checkpoint(args.checkpoint)  # before anything that takes time
     cfg = launch.config_of_run(args)
+    launch.set_tracking(cfg, args.tensorboard, args.wandb)
     if args.show or args.show_dir:
         launch.set_visualization(cfg, args.show, args.show_dir, args.wait_time, args.interval)
     if args.tta:

@@ -1,11 +1,12 @@
 """Train a detector, segmenter or classifier, whichever the config describes.
 
 python tools/train.py configs/demo/... --work-dir work_dirs/try --amp
+python tools/train.py configs/demo/... --dry-run      # one step: memory, time, estimate of the run
 """
 
 import sys
 
-from hybrid_mm.engine import cli, launch, preflight, settings
+from hybrid_mm.engine import cli, dry_run, launch, preflight, settings
 from hybrid_mm.engine.exact_resume import set_exact_resume
 
 
@@ -28,6 +29,13 @@ def main(argv=None):
         help='resume from this checkpoint, or from the newest good one of the work dir',
     )
     parser.add_argument('--no-validate', action='store_true', help='train without validation')
+    parser.add_argument(
+        '--dry-run',
+        action='store_true',
+        help='build everything, take one step on one batch and predict one validation batch; print '
+        'parameters, FLOPs, memory, times and the estimated duration; save nothing',
+    )
+    cli.add_tracking_options(parser)
     args = parser.parse_args(argv)
 
     cfg = launch.config_of_run(args)
@@ -39,10 +47,33 @@ def main(argv=None):
         launch.disable_validation(cfg)
     launch.set_resume(cfg, args.resume)
     set_exact_resume(cfg)
+    launch.set_tracking(cfg, args.tensorboard, args.wandb)
     preflight.check_training(cfg)
+    if args.dry_run:
+        return _dry_run(cfg)
     runner = launch.build_runner(cfg)
     settings.check_channels(runner)
     runner.train()
+    return 0
+
+
+def _dry_run(cfg) -> int:
+    """Take one step, count FLOPs at its size, and print both."""
+    from mmengine.registry import MODELS, DefaultScope
+
+    from hybrid_mm.analysis.complexity import complexity
+    from hybrid_mm.engine.checkpoint import without_init_cfg
+
+    result, macs = dry_run.dry_run(cfg), None
+    if result.shape:
+        with DefaultScope.overwrite_default_scope(cfg.default_scope):
+            model = MODELS.build(without_init_cfg(cfg.model))
+        try:
+            macs = complexity(model, result.shape[1:])[1]
+        except (RuntimeError, NotImplementedError, TypeError, AttributeError) as error:
+            result.notes.append(f'FLOPs: {type(error).__name__}: {error}')
+    dry_run.show(result, macs)
+    return 0
 
 
 if __name__ == '__main__':

@@ -17,8 +17,8 @@ env_cfg = dict(
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
     dist_cfg=dict(backend='nccl'))
 
-# Curves and pictures go to files under the work dir. TensorBoard as well:
-# VIS_BACKENDS=LocalVisBackend,TensorboardVisBackend python tools/train.py ...
+# Curves and pictures go to files under the work dir; --tensorboard and --wandb of our tools add
+# others, and so does VIS_BACKENDS=LocalVisBackend,TensorboardVisBackend in the environment.
 vis_backends = [
     dict(type=name) for name in '{{$VIS_BACKENDS:LocalVisBackend}}'.split(',')  # noqa: SIM905
 ]

@@ -96,13 +96,16 @@ class _Options(DictAction):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Parser in which ``--amp CONFIG`` does not take the config for the data type."""
+    """Parser in which ``--amp CONFIG`` and ``--wandb CONFIG`` do not take the config for theirs."""
 
     def parse_known_args(self, args=None, namespace=None):
         args = list(sys.argv[1:] if args is None else args)
         for i, arg in enumerate(args):
-            if arg == '--amp' and args[i + 1 : i + 2] and args[i + 1] not in AMP_DTYPES:
+            following = args[i + 1 : i + 2]
+            if arg == '--amp' and following and following[0] not in AMP_DTYPES:
                 args[i] = '--amp=auto'
+            elif arg == '--wandb' and following and following[0].endswith(('.py', '.pth')):
+                args[i] = '--wandb=hybrid_mm'
         return super().parse_known_args(args, namespace)
 
 
@@ -158,6 +161,23 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         help='job launcher; pytorch (torchrun) works on CPU as well, with gloo',
     )
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def add_tracking_options(parser: argparse.ArgumentParser) -> None:
+    """Add where curves go besides the files of the work dir."""
+    parser.add_argument(
+        '--tensorboard',
+        action='store_true',
+        help='write curves for TensorBoard as well (tensorboard --logdir WORK_DIR)',
+    )
+    parser.add_argument(
+        '--wandb',
+        nargs='?',
+        const='hybrid_mm',
+        metavar='PROJECT',
+        help='log to Weights & Biases as well, to this project (default: hybrid_mm); '
+        'WANDB_MODE=offline keeps it on this machine',
+    )
 
 
 def add_network_options(parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ import copy
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -130,6 +131,38 @@ def testing_amp(runner: Runner, dtype: str | None) -> Iterator[None]:
     else:
         with torch.autocast('cuda', dtype=torch.float16):
             yield
+
+
+def set_tracking(cfg: Config, tensorboard: bool, wandb: str | None) -> None:
+    """Let the visualizer write for TensorBoard and Weights & Biases as well.
+
+    Args:
+        cfg: Config of the run.
+        tensorboard: Whether ``--tensorboard`` was given.
+        wandb: Project of ``--wandb``, or None.
+
+    Raises:
+        UserError: A package for it is missing.
+    """
+    wanted = []
+    if tensorboard:
+        wanted.append(('--tensorboard', 'tensorboard', dict(type='TensorboardVisBackend')))
+    if wandb is not None:
+        run = dict(project=wandb, name=os.path.basename(os.path.normpath(cfg.work_dir)))
+        backend = dict(type='WandbVisBackend', init_kwargs=run)
+        wanted.append(('--wandb', 'wandb', backend))
+    for flag, package, backend in wanted:
+        if find_spec(package) is None:
+            raise UserError(
+                f'{flag} needs the package {package}: pip install {package} '
+                f"(or 'hybrid-mm[{package}]')"
+            )
+        if cfg.get('visualizer') is None:
+            cfg.visualizer = ConfigDict(type='mmengine.Visualizer')
+        backends = list(cfg.visualizer.get('vis_backends') or [dict(type='LocalVisBackend')])
+        if not any(backend['type'] == other['type'] for other in backends):
+            backends.append(ConfigDict(backend))
+        cfg.visualizer.vis_backends = backends
 
 
 def set_resume(cfg: Config, checkpoint: str | None) -> None:

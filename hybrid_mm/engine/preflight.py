@@ -176,7 +176,7 @@ def _classes(dataset: dict) -> list[str] | None:
     return list(classes) if classes else None
 
 
-def _categories(path: str) -> list[str] | None:
+def coco_categories(path: str) -> list[str] | None:
     """Names of the categories of a COCO file without parsing its (large) other parts."""
     with open(path, 'rb') as file:
         if not os.fstat(file.fileno()).st_size:
@@ -205,7 +205,7 @@ def _check_categories(dataset: dict, classes: list[str], loader: str) -> None:
     path = _paths(dataset).get('ann_file', '')
     if not path.endswith('.json') or 'Coco' not in str(dataset['type']):
         return
-    names = _categories(path)
+    names = coco_categories(path)
     if names is None:
         raise UserError(f'{loader}: {path} has no list "categories"; expected a COCO file')
     absent = [name for name in classes if name not in names]

@@ -1,0 +1,150 @@
+"""``python -m hybrid_mm``: what the zoo holds, and configs for data of one's own."""
+
+import argparse
+import shlex
+import sys
+
+from hybrid_mm.engine import cli
+
+_LIST = """\
+Print the backbones and configs of the zoo.
+
+  python -m hybrid_mm list                       all
+  python -m hybrid_mm list 'van-b2 upernet'      those with both words (* and ? as in file names)
+  python -m hybrid_mm list pelk --json           as JSON, with all sources of the accuracies
+"""
+_NEW = """\
+Write a config for a data set of your own, after reading its classes and sizes.
+
+  python -m hybrid_mm new --backbone pelk-tiny --head mask-rcnn --data my_coco/ --out mine.py
+  python -m hybrid_mm new --backbone van-b0 --head upernet --data my_masks/ --out mine.py
+
+COCO: a file in the folder, in annotations/ or beside the images whose name or folder says train or
+val, e.g. annotations/instances_train2017.json + train2017/, train.json + train/, or
+train/_annotations.coco.json + valid/_annotations.coco.json. Label maps: images/{train,val} with
+annotations/, masks/ or labels/{train,val}, or train/images with train/masks; pixels hold the number
+of the class, 255 is ignored, names stand in classes.txt.
+
+Then: python tools/train.py mine.py --dry-run
+"""
+_HEADS = ('mask-rcnn', 'cascade-mask-rcnn', 'retinanet', 'upernet', 'semantic-fpn')
+
+
+@cli.tool
+def main(argv=None):
+    """Run a command."""
+    parser = cli.parser(__doc__)
+    parser.prog = 'python -m hybrid_mm'
+    commands = parser.add_subparsers(dest='command', required=True, metavar='list|new')
+    _add_list(commands)
+    _add_new(commands)
+    argv = list(sys.argv[1:] if argv is None else argv)
+    args = parser.parse_args(argv)
+    if args.command == 'list':
+        from hybrid_mm.zoo.listing import listing
+
+        kinds = (args.only,) if args.only else ('backbones', 'configs')
+        listing(' '.join(args.pattern), args.json, kinds)
+    else:
+        _new(args, f'python -m hybrid_mm {shlex.join(argv)}')
+
+
+def _add_list(commands) -> None:
+    parser = commands.add_parser(
+        'list', help='print backbones and configs', description=_LIST,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument(
+        'pattern', nargs='*', default=[], help='words of names, heads, data sets or families'
+    )
+    parser.add_argument('--json', action='store_true', help='print JSON')
+    parser.add_argument(
+        '--only', choices=('backbones', 'configs'), help='print these only (default: both)'
+    )
+
+
+def _add_new(commands) -> None:
+    parser = commands.add_parser(
+        'new', help='write a config for your own data', description=_NEW,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument(
+        '--backbone', required=True, help='e.g. van-b0, nat-mini; `list --only backbones` has all'
+    )
+    parser.add_argument('--head', required=True, choices=_HEADS, help='what it feeds')
+    parser.add_argument('--data', required=True, metavar='DIR', help='folder of the data set')
+    parser.add_argument('--out', required=True, metavar='FILE.py', help='config to write')
+    parser.add_argument(
+        '--checkpoint', metavar='FILE',
+        help='weights of the backbone, in our or the official layout (default: from scratch)',
+    )  # fmt: skip
+    for split in ('train', 'val'):
+        parser.add_argument(
+            f'--{split}', nargs=2, metavar=('ANNOTATIONS', 'IMAGES'),
+            help=f'COCO file (or folder of label maps) and folder of images of the {split} split, '
+            'relative to DIR, where they are not found by themselves',
+        )  # fmt: skip
+    parser.add_argument(
+        '--holdout', type=_share, metavar='SHARE',
+        help='without a validation split: share of the training images to validate on, e.g. 0.2',
+    )  # fmt: skip
+    parser.add_argument(
+        '--classes', type=lambda text: [name.strip() for name in text.split(',')],
+        metavar='A,B,...', help='names of the classes (COCO: those to train, default: all)',
+    )  # fmt: skip
+    parser.add_argument(
+        '--empty-classes', choices=('drop', 'keep'),
+        help='COCO: what to do with categories that have no box in training (default: an error)',
+    )  # fmt: skip
+    parser.add_argument(
+        '--ignore-index', type=int, default=255, metavar='N',
+        help='label maps: value of pixels that do not count (default: 255)',
+    )  # fmt: skip
+    parser.add_argument(
+        '--batch-size', type=_positive, metavar='N',
+        help='images a step (default: 2 with boxes, 4 with label maps)',
+    )  # fmt: skip
+    parser.add_argument(
+        '--scale', type=_positive, nargs=2, metavar=('LONG', 'SHORT'),
+        help='sides that images are resized to (default: from their sizes)',
+    )  # fmt: skip
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f'expected a number between 0 and 1, got {text}')
+    return value
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'expected a positive number, got {text}')
+    return value
+
+
+def _new(args, command: str) -> None:
+    from hybrid_mm.zoo import new_config
+    from hybrid_mm.zoo.user_data import read_data
+
+    new_config.check_out(args.out)
+    data = read_data(
+        args.data, args.train, args.val, args.holdout, args.classes, args.ignore_index,
+        args.empty_classes,
+    )  # fmt: skip
+    new_config.check_head(args.head, data)
+    backbone = new_config.find_backbone(args.backbone, args.head, args.checkpoint)
+    scale = args.scale and (max(args.scale), min(args.scale))
+    plan = new_config.make_plan(data, args.batch_size, scale)
+    files = new_config.write_config(
+        args.out, data, args.head, backbone, plan, command, args.checkpoint
+    )
+    print(new_config.summary(data, backbone, plan))
+    if args.checkpoint is None:
+        print('no --checkpoint: the backbone starts from random weights')
+    print(f'wrote {", ".join(files)}; next: python tools/train.py {args.out} --dry-run')
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,326 @@
+"""``metafile.yml`` of the config trees: reading and validation.
+
+All figures of the zoo stand there: parameters and multiply-adds counted by us, and accuracies with
+their source. A source of ``measured`` is ours; all others are quoted.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import yaml
+
+from hybrid_mm.engine.cli import nearest
+
+_LOADER = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
+MEASURED = 'measured'
+
+_BOX, _MASK = (
+    tuple(f'{kind} {name}' for name in ('AP', 'AP50', 'AP75', 'AP small', 'AP medium', 'AP large'))
+    for kind in ('box', 'mask')
+)
+METRICS = {
+    'Object Detection': _BOX,
+    'Instance Segmentation': _MASK,
+    'Panoptic Segmentation': ('PQ', 'PQ things', 'PQ stuff', 'SQ', 'RQ'),
+    'Semantic Segmentation': ('mIoU', 'mIoU (ms+flip)', 'mAcc', 'aAcc'),
+    'Image Classification': ('Top 1 Accuracy', 'Top 5 Accuracy'),
+}
+"""Tasks, and the names of their metrics; all are percentages."""
+
+DATASETS = {
+    'COCO': ('Object Detection', 'Instance Segmentation', 'Panoptic Segmentation'),
+    'ADE20K': ('Semantic Segmentation',),
+    'ImageNet-1k': ('Image Classification',),
+    'CIFAR-10': ('Image Classification',),
+    'HAM10000': ('Image Classification',),
+}
+"""Data sets, and the tasks on them."""
+
+
+class Group(NamedTuple):
+    """Models that are compared in one table."""
+
+    key: str
+    title: str
+    dataset: str
+
+
+GROUPS = (
+    Group('detection', 'COCO: detection and instance segmentation', 'COCO'),
+    Group('panoptic', 'COCO: panoptic segmentation', 'COCO'),
+    Group('segmentation', 'ADE20K: semantic segmentation', 'ADE20K'),
+    Group('classification', 'ImageNet-1k: classification', 'ImageNet-1k'),
+    Group('cifar10', 'CIFAR-10: classification', 'CIFAR-10'),
+    Group('ham10000', 'HAM10000: classification', 'HAM10000'),
+)
+
+# parts of the names of configs -> heads
+HEADS = {
+    'atss': 'ATSS',
+    'cascade-mask-rcnn': 'Cascade Mask R-CNN',
+    'fcos': 'FCOS',
+    'fpn': 'Semantic FPN',
+    'gcnet': 'GCNet',
+    'gfl': 'GFL',
+    'horupernet': 'HorUperNet',
+    'htc': 'HTC',
+    'mask-rcnn': 'Mask R-CNN',
+    'mask2former': 'Mask2Former',
+    'nonlocal': 'Non-local',
+    'retinanet': 'RetinaNet',
+    'upernet': 'UperNet',
+}
+
+
+class Model:
+    """One config with its figures.
+
+    Attributes:
+        name: Its name, that of the config file.
+        config: Path of the config, from the folder of ``model-index.yml``.
+        dataset: What it is trained on.
+        parameters: Their number.
+        flops: Multiply-adds for one image.
+        size: (height, width) of that image.
+        results: Accuracies, as in the metafile.
+    """
+
+    def __init__(self, entry: dict) -> None:
+        data = entry['Metadata']
+        self.name: str = entry['Name']
+        self.config: str = entry['Config']
+        self.dataset: str = data['Training Data']
+        self.parameters: int = data['Parameters']
+        self.flops: int = data['FLOPs']
+        self.size: tuple[int, int] = tuple(map(int, data['Input Size'].split('x')))
+        self.results: list[dict] = entry.get('Results', [])
+
+    @property
+    def group(self) -> Group:
+        """Table that the model belongs to."""
+        tasks = {result['Task'] for result in self.results}
+        panoptic = 'Panoptic Segmentation' in tasks or (not tasks and 'panoptic' in self.name)
+        found = [group for group in GROUPS if group.dataset == self.dataset]
+        return next((group for group in found if (group.key == 'panoptic') == panoptic), found[0])
+
+    @property
+    def head(self) -> str:
+        """Detector or decoder, told from the name: ``mask-rcnn_...``, ``..._upernet_...``."""
+        if 'Image Classification' in DATASETS[self.dataset]:
+            return 'Classifier'
+        parts = self.name.split('_')
+        detects = self.dataset == 'COCO'
+        for part in parts[:1] if detects else parts:
+            for name in (part, *(part.rsplit('-', i)[0] for i in range(1, part.count('-') + 1))):
+                if name in HEADS:
+                    return HEADS[name]
+        return parts[0 if detects else 1]
+
+    @property
+    def backbone(self) -> str:
+        """Backbone as the name tells it, e.g. ``van-b0``."""
+        parts = self.name.split('_')
+        first = self.dataset != 'COCO' and not any(parts[0].startswith(head) for head in HEADS)
+        return parts[0 if first else 1]
+
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Accuracies by source, measured ones last."""
+        found: dict[str, dict[str, float]] = {}
+        for result in sorted(self.results, key=lambda result: result['Source'] == MEASURED):
+            found.setdefault(result['Source'], {}).update(result['Metrics'])
+        return found
+
+
+class Tree:
+    """One config tree.
+
+    Attributes:
+        folder: Its folder.
+        collection: What the metafile says of the paper.
+        models: Its configs.
+    """
+
+    def __init__(self, metafile: Path, content: dict) -> None:
+        self.folder = metafile.parent
+        self.collection: dict = content['Collections'][0]
+        self.models = [Model(entry) for entry in content['Models']]
+
+
+T = TypeVar('T', bound=Tree)
+
+
+def read_trees(root: Path, kind: type[T] = Tree) -> list[T]:
+    """Read the trees that ``model-index.yml`` imports.
+
+    Args:
+        root: Folder of ``model-index.yml``.
+        kind: Class of the trees.
+
+    Raises:
+        ValueError: A metafile is not valid; the text has a line for every mistake.
+    """
+    contents, mistakes = _read(root)
+    if mistakes:
+        raise ValueError('\n'.join(mistakes))
+    return [kind(path, content) for path, content in contents.items()]
+
+
+def validate(root: Path) -> list[str]:
+    """Mistakes in the metafiles and in ``model-index.yml``, a line for each.
+
+    Args:
+        root: Folder of ``model-index.yml``.
+    """
+    return _read(root)[1]
+
+
+def _read(root: Path) -> tuple[dict[Path, dict], list[str]]:
+    mistakes: list[str] = []
+    contents: dict[Path, dict] = {}
+    index = _load(root / 'model-index.yml', 'model-index.yml', mistakes)
+    listed = index.get('Import') if isinstance(index, dict) else None
+    if not isinstance(listed, list):
+        mistakes.append('model-index.yml: Import must be a list of metafiles')
+        return contents, mistakes
+    there = sorted(p.relative_to(root).as_posix() for p in root.glob('configs/*/metafile.yml'))
+    for path in sorted(set(there) - set(listed)):
+        mistakes.append(f'model-index.yml: {path} is not imported')
+    for path in sorted({path for path in listed if listed.count(path) > 1}):
+        mistakes.append(f'model-index.yml: {path} is imported twice')
+    seen: dict[str, str] = {}
+    for path in dict.fromkeys(listed):
+        content = _load(root / path, path, mistakes)
+        if content is None:
+            continue
+        found = list(_check_metafile(root, path, content, seen))
+        mistakes += [f'{path}: {text}' for text in found]
+        if not found:
+            contents[root / path] = content
+    return contents, mistakes
+
+
+def _load(file: Path, name: str, mistakes: list[str]) -> Any:
+    try:
+        return yaml.load(file.read_text(), _LOADER)
+    except OSError:
+        mistakes.append(f'{name}: there is no such file')
+    except yaml.YAMLError as error:
+        mistakes.append(f'{name}: no valid YAML: {" ".join(str(error).split())}')
+    return None
+
+
+def _fields(node: Any, where: str, required: dict[str, type], optional: dict[str, type]):
+    """Mistakes in the keys of a mapping and in the types of their values."""
+    if not isinstance(node, dict):
+        yield f'{where} must be a mapping, got {node!r}'
+        return
+    known = {**required, **optional}
+    for key in required:
+        if key not in node:
+            yield f'{where} has no {key}'
+    for key, value in node.items():
+        kind = known.get(key)
+        if kind is None:
+            hint = nearest(str(key), known) or f'; known are {", ".join(known)}'
+            yield f'{where}: unknown field {key!r}{hint}'
+        elif not isinstance(value, kind) or isinstance(value, bool) or value in ('', [], {}):
+            yield f'{where}: {key} must be a non-empty {kind.__name__}, got {value!r}'
+
+
+def _check_metafile(root: Path, path: str, content: Any, seen: dict[str, str]) -> Iterator[str]:
+    mistakes = list(_fields(content, 'file', {'Collections': list, 'Models': list}, {}))
+    if not mistakes and len(content['Collections']) != 1:
+        mistakes.append(f'Collections must have one entry, got {len(content["Collections"])}')
+    if mistakes:
+        yield from mistakes
+        return
+    folder = Path(path).parent.as_posix()
+    collection = content['Collections'][0]
+    mistakes = list(_check_collection(collection, folder))
+    yield from mistakes
+    title = collection.get('Name') if isinstance(collection, dict) else None
+    for number, entry in enumerate(content['Models']):
+        name = entry.get('Name') if isinstance(entry, dict) else None
+        where = f'model {name or number}'
+        mistakes = list(_check_model(entry, title, folder, root))
+        yield from (f'{where}: {text}' for text in mistakes)
+        if name in seen:
+            yield f'{where}: the name stands in {seen[name]} already'
+        elif name:
+            seen[name] = path
+    listed = {entry.get('Name') for entry in content['Models'] if isinstance(entry, dict)}
+    for config in sorted((root / folder).glob('*.py')):
+        if config.stem not in listed:
+            yield f'{config.name} of this folder is not listed'
+
+
+def _check_collection(node: Any, folder: str) -> Iterator[str]:
+    required = {'Name': str, 'Metadata': dict, 'Paper': dict, 'README': str, 'Notes': str}
+    mistakes = list(_fields(node, 'collection', required, {'Code': dict}))
+    yield from mistakes
+    if mistakes:
+        return
+    yield from _fields(node['Metadata'], 'collection, Metadata', {'Architecture': list}, {})
+    yield from _fields(node['Paper'], 'collection, Paper', {'Title': str, 'URL': str}, {})
+    if 'Code' in node:
+        yield from _fields(node['Code'], 'collection, Code', {'URL': str}, {})
+    for key in ('Paper', 'Code'):
+        url = node.get(key, {}).get('URL')
+        if isinstance(url, str) and not re.fullmatch(r'https://\S+', url):
+            yield f'collection, {key}: URL must start with https://, got {url!r}'
+    if node['README'] != f'{folder}/README.md':
+        yield f'collection: README must be {folder}/README.md, got {node["README"]!r}'
+
+
+def _check_model(node: Any, collection: str | None, folder: str, root: Path) -> Iterator[str]:
+    required = {'Name': str, 'In Collection': str, 'Config': str, 'Metadata': dict}
+    mistakes = list(_fields(node, 'entry', required, {'Results': list}))
+    if not mistakes:
+        data = {'Training Data': str, 'Parameters': int, 'FLOPs': int, 'Input Size': str}
+        mistakes = list(_fields(node['Metadata'], 'Metadata', data, {}))
+    if mistakes:
+        yield from mistakes
+        return
+    config, data = node['Config'], node['Metadata']
+    if collection is not None and node['In Collection'] != collection:
+        yield f'In Collection must be {collection!r}, got {node["In Collection"]!r}'
+    if config != f'{folder}/{node["Name"]}.py':
+        yield f'Config must be {folder}/{node["Name"]}.py, got {config!r}'
+    elif not (root / config).is_file():
+        yield f'Config {config} does not exist'
+    for key in ('Parameters', 'FLOPs'):
+        if data[key] <= 0:
+            yield f'{key} must be positive, got {data[key]}'
+    if not re.fullmatch(r'[1-9]\d*x[1-9]\d*', data['Input Size']):
+        yield f'Input Size must be HEIGHTxWIDTH, got {data["Input Size"]!r}'
+    dataset = data['Training Data']
+    if dataset not in DATASETS:
+        yield f'Training Data {dataset!r} is not known; known are {", ".join(DATASETS)}'
+        return
+    seen: set[tuple[str, str]] = set()
+    for number, result in enumerate(node.get('Results', ())):
+        yield from _check_result(result, f'Results {number}', dataset, seen)
+
+
+def _check_result(node: Any, where: str, dataset: str, seen: set) -> Iterator[str]:
+    required = {'Task': str, 'Dataset': str, 'Metrics': dict, 'Source': str}
+    mistakes = list(_fields(node, where, required, {}))
+    if mistakes:
+        yield from mistakes
+        return
+    task, source = node['Task'], node['Source']
+    if node['Dataset'] != dataset:
+        yield f'{where}: Dataset must be that of Training Data, {dataset}, got {node["Dataset"]!r}'
+    if task not in DATASETS[dataset]:
+        yield f'{where}: Task of {dataset} must be one of {DATASETS[dataset]}, got {task!r}'
+        return
+    for name, value in node['Metrics'].items():
+        if name not in METRICS[task]:
+            yield f'{where}: metric {name!r} is not known; {task} has {", ".join(METRICS[task])}'
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 100:
+            yield f'{where}: {name} must be a percentage, got {value!r}'
+        if (name, source) in seen:
+            yield f'{where}: {name} from {source!r} stands there twice'
+        seen.add((name, source))

@@ -1,0 +1,55 @@
+"""The static page of the model zoo: one file, which asks for no other."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from hybrid_mm.zoo.metafile import GROUPS, MEASURED, Tree
+
+METRICS = ('box AP', 'mask AP', 'PQ', 'mIoU', 'mIoU (ms+flip)', 'Top 1 Accuracy')
+"""What the page shows; the other metrics stand in the README of each tree."""
+
+
+def source_kind(source: str) -> str:
+    """'measured' (by us), 'unverified' (quoted from memory or second-hand) or 'reported'."""
+    if source == MEASURED:
+        return 'measured'
+    doubtful = ('unverified', 'not verified', 'second-hand', 'recalled')
+    return 'unverified' if any(word in source for word in doubtful) else 'reported'
+
+
+def page(trees: Sequence[Tree]) -> str:
+    """HTML of the page."""
+    heads = sorted({model.head for tree in trees for model in tree.models})
+    groups = [g for g in GROUPS if any(m.group == g for tree in trees for m in tree.models)]
+    papers, models = [], []
+    for number, tree in enumerate(trees):
+        about = tree.collection
+        papers.append(
+            dict(
+                key=tree.folder.name,
+                name=about['Name'],
+                folder=f'configs/{tree.folder.name}',
+                title=about['Paper']['Title'],
+                url=about['Paper']['URL'],
+            )
+        )
+        for model in tree.models:
+            results = []
+            for source, found in model.metrics().items():
+                shown = {name: found[name] for name in METRICS if name in found}
+                if shown:
+                    results.append([source, source_kind(source), shown])
+            place = [number, groups.index(model.group), heads.index(model.head)]
+            cost = [model.parameters, model.flops, *model.size]
+            models.append([model.name, *place, *cost, results])
+    data = dict(
+        tasks=[dict(key=group.key, title=group.title) for group in groups],
+        papers=papers,
+        heads=heads,
+        metrics=METRICS,
+        models=models,
+    )
+    text = json.dumps(data, ensure_ascii=False, separators=(',', ':'))
+    template = (Path(__file__).parent / 'page.html').read_text()
+    return template.replace('{{data}}', text.replace('<', '\\u003c').replace('],[', '],\n['))
