@@ -204,8 +204,8 @@ def partition_attention(
     window = _pair(window, 'window')
     if not 0 <= shift < min(window) or (shift and grid):
         raise ValueError(
-            f'shift must lie in 0..window - 1, and be 0 with a grid, got shift {shift}, '
-            f'window {window}'
+            f'shift must lie in 0..window - 1, got shift {shift} of {window}'
+            + ' and a grid, which has none' * grid
         )
     shortest = [2 * side - 1 for side in window]
     kind, axes = GRID, [(side,) for side in window]
