@@ -20,7 +20,7 @@ _CONV = {
 _ATTENTION = {
     r'(norm1|norm2)': r'\2',
     r'(mlp\.fc[12]|attn\.qkv|attn\.proj)': r'\2',
-    r'attn\.rel_pos\.mlp\.(fc[12])': r'attn.relative.\2',
+    r'attn\.rel_pos\.mlp\.(fc[12])': r'attn.relative_bias.\2',
 }
 _TABLE = r'attn\.rel_pos\.relative_position_bias_table'
 _HEAD = [
@@ -36,14 +36,14 @@ _MAXVIT = [
         for kind in ('block', 'grid')
         for old, new in _ATTENTION.items()
     ),
-    (rf'{_BLOCK}attn_(block|grid)\.{_TABLE}', r'\1.\2.attn.relative.table'),
+    (rf'{_BLOCK}attn_(block|grid)\.{_TABLE}', r'\1.\2.attn.relative_bias.table'),
     *_HEAD,
 ]
 _COATNET = [
     *((_BLOCK + old + _LEAF, rf'\1.{new}.\3') for old, new in (_CONV | _ATTENTION).items()),
     (rf'{_BLOCK}norm1\.norm{_LEAF}', r'\1.norm1.\2'),
     (rf'{_BLOCK}ls([12])\.gamma', r'\1.gamma\2'),
-    (_BLOCK + _TABLE, r'\1.attn.relative.table'),
+    (_BLOCK + _TABLE, r'\1.attn.relative_bias.table'),
     *_HEAD,
 ]
 
@@ -62,14 +62,14 @@ def _attention(state: StateDict) -> StateDict:
             key = f'{block}{part}.weight'
             if key in state:
                 state[key] = state[key].flatten(1)  # of 1x1 convolutions
-        table = name + 'relative.table'
+        table = name + 'relative_bias.table'
         flat = table in state and state[table].ndim == 2
         if not flat and table in state:
             continue
         if flat:
             # reversed, offsets are key minus query; the module knows rows and columns
             state[table] = state[table].t().flip(1)
-        heads = len(state[table if flat else name + 'relative.fc2.weight'])
+        heads = len(state[table if flat else name + 'relative_bias.fc2.weight'])
         for leaf in ('weight', 'bias'):
             key = f'{name}qkv.{leaf}'
             state[key] = queries_first(state[key], heads)

@@ -93,9 +93,9 @@ class PartitionAttention(nn.Module):
         self.heads = hidden // head_width
         self.qkv = nn.Linear(in_channels, 3 * hidden)
         if relative == 'table':
-            self.relative = RelativeBias2d(self.window, self.heads)
+            self.relative_bias = RelativeBias2d(self.window, self.heads)
         else:
-            self.relative = LogRelativeBias2d(self.heads)
+            self.relative_bias = LogRelativeBias2d(self.heads)
         self.proj = nn.Linear(hidden, channels)
 
     def window_of(self, height: int, width: int) -> tuple[int, int]:
@@ -106,7 +106,7 @@ class PartitionAttention(nn.Module):
         """Map (N, H, W, in_channels) to (N, H, W, channels)."""
         height, width = x.shape[1:3]
         window = self.window_of(height, width)
-        table = self.relative(*window)
+        table = self.relative_bias(*window)
         if self.impl == 'reference' or not self.saves_memory(height, width):
             return self.proj(self._batched(self.qkv(x), table, window))
         maps = self.qkv(x).unflatten(3, (3, self.heads, self.width))

@@ -65,8 +65,8 @@ def official(key, maxvit):
     key = re.sub(r'(stages\.\d\.)norm\.', 'head.norm.', key)
     key = re.sub(r'conv([13])\.(weight|bias)$', r'conv\1_1x1.\2', key)
     key = key.replace('conv2.', 'conv2_kxk.').replace('.gate.', '.se.')
-    key = key.replace('shortcut.', 'shortcut.expand.').replace('relative.fc', 'rel_pos.mlp.fc')
-    key = key.replace('relative.table', 'rel_pos.relative_position_bias_table')
+    key = key.replace('shortcut.', 'shortcut.expand.').replace('relative_bias.fc', 'rel_pos.mlp.fc')
+    key = key.replace('relative_bias.table', 'rel_pos.relative_position_bias_table')
     key = re.sub(r'gamma(\d)', r'ls\1.gamma', key)
     if maxvit:
         key = key.replace('.grid.', '.attn_grid.').replace('.block.', '.attn_block.')
@@ -82,10 +82,10 @@ def to_timm(state, maxvit, flat):
         heads = None
         prefix = re.sub(r'qkv\.\w+$', '', key)
         if flat and 'qkv' in key:
-            leaf = 'relative.table' if prefix + 'relative.table' in state else 'relative.fc2.weight'
+            leaf = 'relative_bias.table' if prefix + 'relative_bias.table' in state else 'relative_bias.fc2.weight'
             heads = len(state[prefix + leaf])
             value = value.unflatten(0, (3, heads, -1)).transpose(0, 1).flatten(0, 2)
-        if flat and key.endswith('relative.table'):
+        if flat and key.endswith('relative_bias.table'):
             value = value.flip(1, 2).flatten(1).t()
         if not maxvit and value.ndim == 2 and 'relative' not in key:
             value = value[:, :, None, None]
@@ -135,7 +135,7 @@ def test_logits_are_those_of_swin_tables():
     model = MaxViT(MAX, window_size=4, head_width=4).double().eval()
     state = to_timm(model.state_dict(), maxvit=True, flat=True)
     attn = model.stages[0].blocks[0].block.attn
-    nn.init.normal_(attn.relative.table)
+    nn.init.normal_(attn.relative_bias.table)
     state = to_timm(model.state_dict(), maxvit=True, flat=True)
     table = state['stages.0.blocks.0.attn_block.attn.rel_pos.relative_position_bias_table']
     qkv = state['stages.0.blocks.0.attn_block.attn.qkv.weight']
@@ -152,14 +152,14 @@ def test_window_of_another_size(tmp_path):
     torch.save(source.state_dict(), tmp_path / 'maxvit.pth')
     model = MaxViT(MAX, window_size=(8, 6), head_width=4)
     model.load_pretrained(str(tmp_path / 'maxvit.pth'))
-    name = 'stages.1.blocks.0.grid.attn.relative.table'
+    name = 'stages.1.blocks.0.grid.attn.relative_bias.table'
     expected = F.interpolate(source.state_dict()[name][None], (15, 11), mode='bilinear')
     assert torch.equal(model.state_dict()[name], expected[0])
 
 
 def test_map_of_another_size(tmp_path):
     source = CoAtNet(COAT, img_size=64, head_width=4).eval()
-    nn.init.normal_(source.stages[2].blocks[0].attn.relative.table)
+    nn.init.normal_(source.stages[2].blocks[0].attn.relative_bias.table)
     state = to_timm(source.state_dict(), maxvit=False, flat=True)
     torch.save(dict(state_dict=state), tmp_path / 'coatnet.pth')
     model = CoAtNet(COAT, img_size=(96, 128), head_width=4).eval()
@@ -167,7 +167,7 @@ def test_map_of_another_size(tmp_path):
     x = torch.rand(1, 3, 96, 128)
     for ours, expected in zip(model(x), source(x), strict=True):
         torch.testing.assert_close(ours, expected)
-    name = 'stages.2.blocks.0.attn.relative.table'
+    name = 'stages.2.blocks.0.attn.relative_bias.table'
     bad = {**convert(state), name: torch.zeros(4, 50)}
     with pytest.raises(ValueError, match='a table of 50 offsets is neither one of 11 x 15'):
         model.load_strictly(bad, 'file')

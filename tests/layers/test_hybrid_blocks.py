@@ -36,7 +36,7 @@ def plain(layer, x, window, grid):
     """Attention pixel by pixel."""
     n, height, width, _ = x.shape
     q, k, v = layer.qkv(x).view(n, height, width, 3, layer.heads, layer.width).unbind(3)
-    table = layer.relative(*window)
+    table = layer.relative_bias(*window)
     places = groups(height, width, window, grid)
     rows = []
     for group, place in places.values():
@@ -73,7 +73,7 @@ def test_partition_attention(size, kind, path, monkeypatch):
     impl = 'reference' if path == 'reference' else 'engine'
     layer = PartitionAttention(6, (4, 3), 4, kind, channels=5, hidden_channels=8, impl=impl)
     layer = layer.double()
-    nn.init.normal_(layer.relative.table)
+    nn.init.normal_(layer.relative_bias.table)
     x = torch.randn(2, *size, 6, dtype=torch.float64, requires_grad=True)
     check(layer, x, plain(layer, x, (4, 3), kind == 'grid'))
 
@@ -85,7 +85,7 @@ def test_global_attention(size, path, relative, monkeypatch):
     monkeypatch.setattr(whole, '_LARGE', 0 if path == 'engine' else 10**6)
     torch.manual_seed(0)
     layer = GlobalRelativeAttention(6, (5, 4), 3, relative=relative).double()
-    for parameter in layer.relative.parameters():
+    for parameter in layer.relative_bias.parameters():
         nn.init.normal_(parameter)
     x = torch.randn(2, *size, 6, dtype=torch.float64, requires_grad=True)
     check(layer, x, plain(layer, x, size, False))
