@@ -19,4 +19,3 @@ model = dict(
         init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
     neck=dict(in_channels=[64, 128, 256, 512]))
 optim_wrapper = dict(optimizer=dict(lr=2e-3, weight_decay=1e-4))
-train_dataloader = dict(sampler=dict(_delete_=True, type='InfiniteSampler'))

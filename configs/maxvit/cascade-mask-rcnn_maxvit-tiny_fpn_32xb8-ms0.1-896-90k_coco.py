@@ -1,6 +1,6 @@
-# Paper's setting and TensorFlow's model garden's recipe in MMDetection's parts; the bases say what is
-# ours. survival_prob 0.3 there drops 0.7 of the last block; that of this one is not published, it is
-# the one of 640 x 640. bfloat16 there: train with --amp.
+# The paper's setting by the recipe of TensorFlow's model garden; the bases say what is ours. The
+# drop path is not published for this size: that of 640 x 640, whose survival_prob 0.3 drops 0.7 of
+# the last block. bfloat16 there: train with --amp.
 _base_ = [
     '../_base_/models/cascade-mask-rcnn_maxvit.py',
     '../_base_/datasets/coco_instance_896x896_ms0.1.py',
@@ -19,4 +19,3 @@ model = dict(
         norm_cfg=dict(type='SyncBN'),
         init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
     neck=dict(in_channels=[64, 128, 256, 512]))
-train_dataloader = dict(sampler=dict(_delete_=True, type='InfiniteSampler'))

@@ -17,6 +17,5 @@ model = dict(
         norm_cfg=dict(type='SyncBN'),
         init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
     neck=dict(in_channels=[96, 192, 384, 768]))
-train_dataloader = dict(sampler=dict(_delete_=True, type='InfiniteSampler'))
 val_evaluator = dict(metric='bbox')
 test_evaluator = val_evaluator

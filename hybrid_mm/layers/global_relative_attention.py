@@ -9,15 +9,14 @@ from torch import Tensor
 from hybrid_mm.layers.local_attention import global_attention
 from hybrid_mm.layers.partition_attention import PartitionAttention
 
-_LARGE = 2**9  # positions of a map from which memory counts more than time
-
 
 class GlobalRelativeAttention(PartitionAttention):
     """Attention of each pixel to all, the logits with a number per head and offset.
 
-    (H W)^2 multiplications per channel for the logits and as many for the result. Above 512 pixels
-    the backward pass needs queries, keys, values and the table only; the bias of all pairs is not
-    formed. On smaller maps the weights are kept, (H W)^2 per head, which is faster there.
+    (H W)^2 multiplications per channel for the logits and as many for the result. On maps of more
+    than 14 x 14 pixels the backward pass needs queries, keys, values and the table only, and the
+    bias of all pairs is not formed. On smaller maps the weights are kept, (H W)^2 per head, which
+    is faster there.
 
     Args:
         in_channels: Channels of the input.
@@ -49,10 +48,6 @@ class GlobalRelativeAttention(PartitionAttention):
     def window_of(self, height: int, width: int) -> tuple[int, int]:
         """The whole map."""
         return height, width
-
-    def saves_memory(self, height: int, width: int) -> bool:
-        """Whether a map of this size is one where memory counts more than time."""
-        return height * width > _LARGE
 
     def engine(self, q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
         """Attention of (N, heads, H, W, d) that keeps nothing else."""

@@ -13,7 +13,8 @@ from hybrid_mm.layers.local_attention import partition_attention
 from hybrid_mm.layers.mixed_shift import check_impl
 from hybrid_mm.layers.relative_position import LogRelativeBias2d, RelativeBias2d, bias_matrix
 
-_LARGE = 2**13  # pixels of a map from which memory counts more than time
+_LARGE = 14**2  # pixels of a window above which its weights are not kept
+_FEW = 4  # windows of a map up to which the bias of all their pairs costs more than it gives
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, reference: bool = False) -> Tensor:
@@ -43,9 +44,9 @@ class PartitionAttention(nn.Module):
     the right and bottom have fewer pixels; that is the same as zeros there that no pixel attends
     to.
 
-    H W P Q multiplications per channel for the logits and as many for the result. On large maps the
-    backward pass needs queries, keys and values only; on small ones the weights, P Q per pixel and
-    head, are kept, which is faster there.
+    H W P Q multiplications per channel for the logits and as many for the result. For windows of
+    more than 14 x 14 pixels the backward pass needs queries, keys and values only; for smaller ones
+    the weights, P Q per pixel and head, are kept, which is faster there.
 
     Args:
         in_channels: Channels of the input.
@@ -107,15 +108,18 @@ class PartitionAttention(nn.Module):
         height, width = x.shape[1:3]
         window = self.window_of(height, width)
         table = self.relative_bias(*window)
-        if self.impl == 'reference' or not self.saves_memory(height, width):
-            return self.proj(self._batched(self.qkv(x), table, window))
-        maps = self.qkv(x).unflatten(3, (3, self.heads, self.width))
+        qkv = self.qkv(x)
+        if self.impl == 'reference' or not self._tiled(qkv, window):
+            return self.proj(self._batched(qkv, table, window))
+        maps = qkv.unflatten(3, (3, self.heads, self.width))
         out = self.engine(*maps.permute(3, 0, 4, 1, 2, 5), table)
         return self.proj(out.permute(0, 2, 3, 1, 4).flatten(3))
 
-    def saves_memory(self, height: int, width: int) -> bool:
-        """Whether a map of this size is one where memory counts more than time."""
-        return height * width > _LARGE
+    def _tiled(self, qkv: Tensor, window: tuple[int, int]) -> bool:
+        """Whether the engine is the better algorithm, as measured on CPUs."""
+        size = math.prod(window)
+        few = math.prod(qkv.shape[1:3]) <= _FEW * size
+        return size > _LARGE and (few or (torch.is_grad_enabled() and qkv.requires_grad))
 
     def engine(self, q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
         """Attention of (N, heads, H, W, d) that keeps nothing else."""

@@ -82,7 +82,11 @@ def to_timm(state, maxvit, flat):
         heads = None
         prefix = re.sub(r'qkv\.\w+$', '', key)
         if flat and 'qkv' in key:
-            leaf = 'relative_bias.table' if prefix + 'relative_bias.table' in state else 'relative_bias.fc2.weight'
+            leaf = (
+                'relative_bias.table'
+                if prefix + 'relative_bias.table' in state
+                else 'relative_bias.fc2.weight'
+            )
             heads = len(state[prefix + leaf])
             value = value.unflatten(0, (3, heads, -1)).transpose(0, 1).flatten(0, 2)
         if flat and key.endswith('relative_bias.table'):

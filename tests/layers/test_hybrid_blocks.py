@@ -7,7 +7,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from hybrid_mm.layers import global_relative_attention as whole
 from hybrid_mm.layers import partition_attention as partition
 from hybrid_mm.layers.global_relative_attention import GlobalRelativeAttention
 from hybrid_mm.layers.local_attention import global_attention, partition_attention
@@ -82,7 +81,7 @@ def test_partition_attention(size, kind, path, monkeypatch):
 @pytest.mark.parametrize('path', ['batched', 'engine'])
 @pytest.mark.parametrize('relative', ['table', 'log'])
 def test_global_attention(size, path, relative, monkeypatch):
-    monkeypatch.setattr(whole, '_LARGE', 0 if path == 'engine' else 10**6)
+    monkeypatch.setattr(partition, '_LARGE', 0 if path == 'engine' else 10**6)
     torch.manual_seed(0)
     layer = GlobalRelativeAttention(6, (5, 4), 3, relative=relative).double()
     for parameter in layer.relative_bias.parameters():

@@ -1,6 +1,6 @@
-# AdamW as TensorFlow's model garden trains detectors with MaxViT: 90k iterations at batch 256, 195
-# epochs; 6,000 of warm-up from 0, cosine to 3 % of the rate, weight decay on weights only (tables of
-# relative positions are left out, as everywhere here), an average of the weights.
+# AdamW as TensorFlow's model garden trains detectors with MaxViT: 90k iterations at batch 256 (196
+# epochs), 6,000 of warm-up from 0, cosine to 3 % of the rate, an average of the weights. Weight
+# decay on weights only; tables of relative positions are left out, as everywhere here.
 max_iters = 90000
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=5000)
 val_cfg = dict(type='ValLoop')
@@ -24,7 +24,6 @@ optim_wrapper = dict(
         flat_decay_mult=0.0,
         custom_keys=dict(relative_bias=dict(decay_mult=0.0))))
 custom_hooks = [dict(type='EMAHook', momentum=2e-4)]
-default_hooks = dict(checkpoint=dict(by_epoch=False, interval=5000))
 
 # 32 GPUs x 8 images; 117,266 / 256 = 459 iterations an epoch
 auto_scale_lr = dict(enable=False, base_batch_size=256)
