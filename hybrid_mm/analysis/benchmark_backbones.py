@@ -1,4 +1,4 @@
-"""Whole backbones beside those of MMPretrain with the same weights.
+"""Whole backbones beside those of MMPretrain and timm with the same weights.
 
 Forward and backward of images to the last map, in eval mode (norms and drop paths would differ by
 chance else), at 224 x 224 and at a detection size. Weights are copied through
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from hybrid_mm.analysis.benchmark import Case
 from hybrid_mm.convert import convert
 
-PACKAGES = ('mmpretrain',)
+PACKAGES = ('mmpretrain', 'timm')
 SIZES = ((4, 224, 224), (1, 800, 1216))
 QUICK = ((1, 64, 64),)
 
@@ -31,6 +31,7 @@ class Peer(NamedTuple):
         make: Makes the peer, whose state dict converts to ours.
         run: Last map of the peer.
         source: Layout of the peer's weights.
+        square: The peer takes only images of the size that it was made for.
     """
 
     name: str
@@ -39,6 +40,24 @@ class Peer(NamedTuple):
     make: Callable[[], nn.Module]
     run: Callable[[nn.Module, Tensor], Tensor]
     source: str
+    square: bool = False
+
+
+def _timm(kind: str, arch: str, name: str, source: str, **ours) -> Peer:
+    def make() -> nn.Module:
+        import timm
+
+        return timm.create_model(name)
+
+    return Peer(
+        f'{kind}-{arch}',
+        dict(type=f'hybrid_mm.{kind}', arch=arch, out_indices=(3,), **ours),
+        'timm',
+        make,
+        lambda net, x: net.stages(net.stem(x)),
+        source,
+        square=True,
+    )
 
 
 def _hornet(arch: str) -> Peer:
@@ -57,7 +76,13 @@ def _hornet(arch: str) -> Peer:
     )
 
 
-PEERS = (_hornet('tiny'), _hornet('tiny-gf'))
+PEERS = (
+    _hornet('tiny'),
+    _hornet('tiny-gf'),
+    _timm('MaxViT', 'tiny', 'maxvit_tiny_tf_224', 'maxvit'),
+    _timm('CoAtNet', '0', 'coatnet_0_224', 'coatnet'),
+    _timm('CoAtNet', '0-rw', 'coatnet_0_rw_224', 'coatnet'),
+)
 
 
 def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Case]:

@@ -5,11 +5,13 @@ from hybrid_mm.backbones.acmix_resnet import ACmixResNet
 from hybrid_mm.backbones.acmix_swin import ACmixSwin
 from hybrid_mm.backbones.base import Pyramid
 from hybrid_mm.backbones.botnet import BoTNet
+from hybrid_mm.backbones.coatnet import CoAtNet
 from hybrid_mm.backbones.elsa import ELSASwin
 from hybrid_mm.backbones.evolving_resnet import EAAAResNet
 from hybrid_mm.backbones.halonet import HaloNet
 from hybrid_mm.backbones.hornet import HorNet
 from hybrid_mm.backbones.lesa import LESAResNet
+from hybrid_mm.backbones.maxvit import MaxViT
 from hybrid_mm.backbones.nat import NAT, DiNAT, DiNATs
 from hybrid_mm.backbones.pelk import PeLK
 from hybrid_mm.backbones.pvt import PVT
@@ -34,6 +36,7 @@ __all__ = [
     'ACmixResNet',
     'ACmixSwin',
     'BoTNet',
+    'CoAtNet',
     'DiNAT',
     'DiNATs',
     'EAAAResNet',
@@ -41,6 +44,7 @@ __all__ = [
     'HaloNet',
     'HorNet',
     'LESAResNet',
+    'MaxViT',
     'PeLK',
     'Pyramid',
     'QnAViT',

@@ -160,6 +160,29 @@ def partition_axis(length: int, window: int, shift: int) -> Axis:
 
 
 @functools.lru_cache(maxsize=512)
+def grid_axis(length: int, grid: int) -> Axis:
+    """Groups of ``grid`` positions at equal distances that see themselves (MaxViT).
+
+    The distance is ceil(L / grid); groups that would reach over the end are shorter by one or more.
+    The relative index is key minus query in steps of that distance.
+
+    Args:
+        length: Positions L.
+        grid: Positions of a group.
+    """
+    step = math.ceil(length / grid)
+    place, count = np.arange(length) // step, np.zeros(length, dtype=int)
+    start, source, segments, base = np.zeros(length, dtype=int), [], [], 0
+    for first in range(step):
+        group = np.arange(first, length, step)
+        start[group], count[group] = base, len(group)
+        base += len(group)
+        source.append(group)
+        segments.append(group)
+    return Axis(np.concatenate(source), False, tuple(segments), start, count, -place)
+
+
+@functools.lru_cache(maxsize=512)
 def whole_axis(length: int) -> Axis:
     """Every query sees every key; the relative index is key minus query."""
     queries = np.arange(length)

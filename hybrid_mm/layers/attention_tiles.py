@@ -10,12 +10,15 @@ from torch import Tensor
 from hybrid_mm.layers.attention_axes import (
     Axis,
     block_axis,
+    grid_axis,
     partition_axis,
     whole_axis,
     window_axis,
 )
 
-_AXES = (window_axis, block_axis, whole_axis, partition_axis)
+AXES = (window_axis, block_axis, whole_axis, partition_axis, grid_axis)
+WINDOW, BLOCK, WHOLE, PARTITION, GRID = range(len(AXES))
+"""Kinds of patterns, and the function that makes an axis of each."""
 # scores of a row of tiles, in elements: what stays in the cache of a core; a GPU wants more at once
 _ROW_BUDGET = {'cpu': 2**19}
 _GPU_ROW_BUDGET = 2**25
@@ -97,7 +100,7 @@ def plan(spec: tuple[int, ...], height: int, width: int) -> tuple[Tiles, Tiles]:
     """Tiles of the rows and of the columns; ``spec`` is made by ``local_attention``."""
     kind, tile_h, tile_w, *axes = spec
     half = len(axes) // 2
-    make = _AXES[kind]
+    make = AXES[kind]
     return cut(make(height, *axes[:half]), tile_h), cut(make(width, *axes[half:]), tile_w)
 
 

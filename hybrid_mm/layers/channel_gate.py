@@ -1,6 +1,7 @@
 """Channel gates inside a block: squeeze-and-excitation (arXiv 1709.01507), ECA (1910.03151)."""
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -10,22 +11,31 @@ from hybrid_mm.layers.heads import make_divisible
 
 
 class SqueezeExcite(nn.Module):
-    """x * sigmoid(W2 relu(W1 mean(x))).
+    """x * sigmoid(W2 act(W1 mean(x))).
 
     Args:
         channels: Number of channels C.
         ratio: The hidden width is C / ratio, rounded to a multiple of 8.
+        hidden_channels: The hidden width itself, in place of a ratio.
+        act: Activation of the hidden layer.
     """
 
-    def __init__(self, channels: int, ratio: float = 16) -> None:
+    def __init__(
+        self,
+        channels: int,
+        ratio: float = 16,
+        hidden_channels: int | None = None,
+        act: Callable[[Tensor], Tensor] = F.relu,
+    ) -> None:
         super().__init__()
-        hidden = make_divisible(channels / ratio, round_limit=0.0)
+        hidden = hidden_channels or make_divisible(channels / ratio, round_limit=0.0)
+        self.act = act
         self.fc1 = nn.Conv2d(channels, hidden, 1)
         self.fc2 = nn.Conv2d(hidden, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to the same shape."""
-        hidden = F.relu(self.fc1(x.mean((2, 3), keepdim=True)))
+        hidden = self.act(self.fc1(x.mean((2, 3), keepdim=True)))
         return x * torch.sigmoid(self.fc2(hidden))
 
 

@@ -1,4 +1,4 @@
-"""Attention over moving windows, over blocks and over whole maps: one engine, four patterns.
+"""Attention over moving windows, blocks, grids and whole maps: one engine, five patterns.
 
 Every function takes maps (N, heads, H, W, d) with any strides (a view of a convolution's NCHW
 output is fine) and returns (N, heads, H', W', d_v). ``impl='tiled'`` keeps q, k, v and the tables
@@ -15,16 +15,10 @@ import torch
 from torch import Tensor
 
 from hybrid_mm.layers import gathered_attention, tiled_attention
-from hybrid_mm.layers.attention_axes import (
-    BORDERS,
-    block_axis,
-    partition_axis,
-    whole_axis,
-    window_axis,
-)
+from hybrid_mm.layers.attention_axes import BORDERS
+from hybrid_mm.layers.attention_tiles import AXES, BLOCK, GRID, PARTITION, WHOLE, WINDOW
 from hybrid_mm.layers.autotune import choose, describe
 
-_WINDOW, _BLOCK, _WHOLE, _PARTITION = range(4)
 IMPLS = ('tiled', 'reference', 'auto')
 _GATHER_LIMIT = 2**22  # elements of the gathered keys, above which 'auto' does not try them
 
@@ -85,7 +79,7 @@ def local_attention(
     shortest = [2 * w - 1 if border == 'shift' else w for w in window]
     code = BORDERS.index(border)
     axes = [(window[i], dilation[i], stride[i], code) for i in (0, 1)]
-    return _attend(q, k, v, _WINDOW, axes, stride, shortest, scale, bias, rel_h, rel_w, impl)
+    return _attend(q, k, v, WINDOW, axes, stride, shortest, scale, bias, rel_h, rel_w, impl)
 
 
 def block_attention(
@@ -134,7 +128,7 @@ def block_attention(
         raise ValueError(f"border of a block must be 'zero' or 'mask', got {border!r}")
     shortest = (2 * (block + 2 * halo) - 1,) * 2
     axes = [(block, halo, stride, BORDERS.index(border))] * 2
-    return _attend(q, k, v, _BLOCK, axes, (stride,) * 2, shortest, scale, None, rel_h, rel_w, impl)
+    return _attend(q, k, v, BLOCK, axes, (stride,) * 2, shortest, scale, None, rel_h, rel_w, impl)
 
 
 def global_attention(
@@ -143,6 +137,7 @@ def global_attention(
     v: Tensor,
     *,
     scale: float | None = None,
+    bias: Tensor | None = None,
     rel_h: Tensor | None = None,
     rel_w: Tensor | None = None,
     impl: str = 'tiled',
@@ -154,6 +149,8 @@ def global_attention(
         k: Keys, (N, heads, H, W, d).
         v: Values, (N, heads, H, W, d_v).
         scale: Factor of q.k, by default d^-0.5.
+        bias: (heads or 1, 2 * H - 1, 2 * W - 1), by key minus query (arXiv 2106.04803); longer ones
+            are taken about their middle.
         rel_h: Row table, (heads or 1, 2 * H - 1, d), by key row minus query row; longer ones are
             taken about their middle.
         rel_w: Column table, (heads or 1, 2 * W - 1, d).
@@ -166,44 +163,56 @@ def global_attention(
         ValueError: Unknown impl or shapes that do not fit.
     """
     shortest = [2 * s - 1 for s in k.shape[2:4]]
-    return _attend(q, k, v, _WHOLE, [(), ()], (1, 1), shortest, scale, None, rel_h, rel_w, impl)
+    return _attend(q, k, v, WHOLE, [(), ()], (1, 1), shortest, scale, bias, rel_h, rel_w, impl)
 
 
 def partition_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    window: int,
+    window: int | Sequence[int],
     *,
     shift: int = 0,
+    grid: bool = False,
     scale: float | None = None,
     bias: Tensor | None = None,
     impl: str = 'tiled',
 ) -> Tensor:
-    """Attention within windows side by side, as in Swin (arXiv 2103.14030).
+    """Attention within windows side by side, as in Swin (arXiv 2103.14030), or within grids.
 
     Args:
         q: Queries, (N, heads, H, W, d).
         k: Keys, (N, heads, H, W, d).
         v: Values, (N, heads, H, W, d_v).
-        window: Pixels of a window on each side; the last ones may be smaller.
+        window: Pixels of a window on each side, or (rows, columns); the last ones may be smaller.
         shift: By how much the map was rolled towards its upper left corner on both axes; the pixels
             that came round do not see their new neighbours (Swin's mask).
+        grid: The pixels of a window do not lie side by side but ceil(side of the map / side of the
+            window) apart, spread over the map (MaxViT, arXiv 2204.01697).
         scale: Factor of q.k, by default d^-0.5.
-        bias: (heads or 1, 2 * window - 1, 2 * window - 1), by key minus query + window - 1.
+        bias: (heads or 1, 2 * rows - 1, 2 * columns - 1), by key minus query (in steps of a grid);
+            its middle belongs to offset 0.
         impl: 'tiled', 'reference' or 'auto'.
 
     Returns:
         (N, heads, H, W, d_v).
 
     Raises:
-        ValueError: A shift outside 0..window - 1, unknown impl or shapes that do not fit.
+        ValueError: A shift outside 0..window - 1 or of a grid, unknown impl or shapes that do not
+            fit.
     """
-    if not 0 <= shift < window:
-        raise ValueError(f'shift must lie in 0..window - 1, got shift {shift}, window {window}')
-    axes = [(window, min(shift, n)) for n in k.shape[2:4]]
-    shortest = (2 * window - 1,) * 2
-    return _attend(q, k, v, _PARTITION, axes, (1, 1), shortest, scale, bias, None, None, impl)
+    window = _pair(window, 'window')
+    if not 0 <= shift < min(window) or (shift and grid):
+        raise ValueError(
+            f'shift must lie in 0..window - 1, got shift {shift} of {window}'
+            + ' and a grid, which has none' * grid
+        )
+    shortest = [2 * side - 1 for side in window]
+    kind, axes = GRID, [(side,) for side in window]
+    if not grid:
+        sides = zip(window, k.shape[2:4], strict=True)
+        kind, axes = PARTITION, [(side, min(shift, length)) for side, length in sides]
+    return _attend(q, k, v, kind, axes, (1, 1), shortest, scale, bias, None, None, impl)
 
 
 def _pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
@@ -285,8 +294,7 @@ def _attend(
     inputs = (q, k, v, bias, rel_h, rel_w)
 
     def gather(*inputs: Tensor | None) -> Tensor:
-        make = (window_axis, block_axis, whole_axis, partition_axis)[kind]
-        rows, columns = (make(n, *axis) for n, axis in zip(k.shape[2:4], axes, strict=True))
+        rows, columns = (AXES[kind](n, *axis) for n, axis in zip(k.shape[2:4], axes, strict=True))
         return gathered_attention.forward(*inputs, scale, rows, columns)
 
     if impl == 'reference' or torch.onnx.is_in_onnx_export():
@@ -299,7 +307,7 @@ def _attend(
     }
     chosen = next(iter(candidates))
     if impl == 'auto':
-        if q.numel() * math.prod(s[0] for s in axes if s) <= _GATHER_LIMIT and kind == _WINDOW:
+        if q.numel() * math.prod(s[0] for s in axes if s) <= _GATHER_LIMIT and kind == WINDOW:
             candidates['reference'] = gather
         key = (kind, axes, describe(*inputs))
         chosen = choose('tiled_attention', key, candidates, inputs)
@@ -308,14 +316,14 @@ def _attend(
 
 def _tiles(kind: int, axes: Sequence[tuple], size: Sequence[int]) -> list[tuple[int, int]]:
     """Queries of a tile, by rows and columns; the default first."""
-    if kind == _WHOLE:
+    if kind == WHOLE:
         width = size[1]
         return list(dict.fromkeys((max(1, n // width), width) for n in (128, 64, 256)))
-    if kind == _BLOCK:
+    if kind == BLOCK:
         side = axes[0][0] // axes[0][2]
         return list(dict.fromkeys((max(1, min(side, n // side)), side) for n in (256, 64)))
-    if kind == _PARTITION:
-        return [(axes[0][0], axes[0][0])]
+    if kind in (PARTITION, GRID):
+        return [(axes[0][0], axes[1][0])]
     default = tuple(
         _even(-(-n // (axis[1] * axis[2])), side, axis[0])
         for n, axis, side in zip(size, axes, (4, 8), strict=True)

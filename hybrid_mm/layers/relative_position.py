@@ -5,7 +5,8 @@
 * :func:`joined_tables` (stand-alone attention): q.[r_h[dy], r_w[dx]] with k half vectors per axis,
   tied to the window, not to the map. HaloNet's tables are tied to block and halo likewise.
 * Window tables (Swin, NAT, QnA): a number b[dy, dx] per head and offset; bicubic interpolation for
-  another window, nothing for another map.
+  another window, nothing for another map. :class:`RelativeBias2d` (MaxViT, CoAtNet) interpolates
+  bilinearly, :class:`LogRelativeBias2d` computes the number from the offset.
 * :func:`decomposed_logits` (MViTv2, ViTDet): q.r_h[dy] + q.r_w[dx] with keys on a coarser grid;
   linear interpolation along the offsets.
 * Quadratic (:mod:`hybrid_mm.layers.quadratic_attention`): -a/2 |d - c|^2 with a centre and a spread
@@ -14,6 +15,7 @@
 Offsets are key minus query unless a function says otherwise; the middle of a table is offset 0.
 """
 
+import math
 from typing import ClassVar
 
 import torch
@@ -190,6 +192,100 @@ def resize_window_table(table: Tensor, window: int) -> Tensor:
     if table.shape[-2:] == (size, size):
         return table
     return F.interpolate(table[None], size=(size, size), mode='bicubic', align_corners=False)[0]
+
+
+def resize_bias_table(table: Tensor, size: tuple[int, int]) -> Tensor:
+    """Fit a table with a number per offset to another size, bilinear as MaxViT's code.
+
+    Args:
+        table: (heads, 2 * S_h - 1, 2 * S_w - 1); or (heads, their product), as CoAtNet's layout has
+            it, which is of ``size`` if its length fits, else of a square.
+        size: Rows and columns (H, W) that offsets lie between.
+
+    Returns:
+        (heads, 2 * H - 1, 2 * W - 1).
+
+    Raises:
+        ValueError: A flat table that is of no such size.
+    """
+    wanted = tuple(2 * side - 1 for side in size)
+    if table.ndim == 2:
+        side = math.isqrt(table.shape[1])
+        shape = wanted if table.shape[1] == math.prod(wanted) else (side, side)
+        if table.shape[1] != math.prod(shape):
+            raise ValueError(
+                f'a table of {table.shape[1]} offsets is neither one of {wanted[0]} x {wanted[1]} '
+                'nor of a square; give the size that it was made for'
+            )
+        table = table.unflatten(1, shape)
+    if tuple(table.shape[1:]) == wanted:
+        return table
+    return F.interpolate(table[None], size=wanted, mode='bilinear', align_corners=False)[0]
+
+
+class RelativeBias2d(nn.Module):
+    """A learned number per head and offset (MaxViT, arXiv 2204.01697; CoAtNet, arXiv 2106.04803).
+
+    Args:
+        size: Rows and columns that the table is made for; for others it is interpolated.
+        heads: Number of heads.
+    """
+
+    tables: ClassVar = ('table',)
+    resize: ClassVar = staticmethod(resize_bias_table)
+
+    def __init__(self, size: tuple[int, int], heads: int) -> None:
+        super().__init__()
+        self.size = (tuple(size),)
+        self.table = nn.Parameter(torch.empty(heads, 2 * size[0] - 1, 2 * size[1] - 1))
+        nn.init.normal_(self.table, std=0.02)
+
+    def forward(self, height: int, width: int) -> Tensor:
+        """Table (heads, 2 * height - 1, 2 * width - 1), by key minus query."""
+        return resize_bias_table(self.table, (height, width))
+
+
+class LogRelativeBias2d(nn.Module):
+    """A number per head and offset from a small network of the logarithmic offset.
+
+    Source: "Swin Transformer V2" (arXiv 2111.09883), section 3.3, as timm's CoAtNets have it: the
+    coordinates are sign(o) log(1 + |o|) of offsets o of query minus key, in pixels of the map.
+
+    Args:
+        heads: Number of heads.
+        hidden_channels: Width of the network.
+    """
+
+    def __init__(self, heads: int, hidden_channels: int = 512) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(2, hidden_channels)
+        self.fc2 = nn.Linear(hidden_channels, heads)
+
+    def forward(self, height: int, width: int) -> Tensor:
+        """Table (heads, 2 * height - 1, 2 * width - 1), by key minus query."""
+        weight = self.fc1.weight
+        y, x = (
+            -torch.arange(1 - side, side, dtype=weight.dtype, device=weight.device)
+            for side in (height, width)
+        )
+        y, x = (torch.sign(o) * torch.log1p(o.abs()) for o in (y, x))
+        offsets = torch.stack(torch.meshgrid(y, x, indexing='ij'), dim=-1)
+        return self.fc2(F.relu(self.fc1(offsets))).permute(2, 0, 1)
+
+
+def bias_matrix(table: Tensor) -> Tensor:
+    """Spread a table out to a number per pair of positions.
+
+    Args:
+        table: (heads, 2 * H - 1, 2 * W - 1), by key minus query.
+
+    Returns:
+        (heads, H * W, H * W), by query and key.
+    """
+    height, width = ((side + 1) // 2 for side in table.shape[1:])
+    # entry (a, b) of the unfolded table starts at offset (a - H + 1, b - W + 1)
+    pairs = table.unfold(1, height, 1).unfold(2, width, 1).flip(1, 2)
+    return pairs.reshape(len(table), height * width, height * width)
 
 
 def decomposed_tables(rel: Tensor, queries: int, keys: int, *, resize: bool = True) -> Tensor:

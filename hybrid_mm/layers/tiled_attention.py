@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hybrid_mm.layers.attention_tiles import Band, Tiles, bands, plan
+from hybrid_mm.layers.attention_tiles import WHOLE, Band, Tiles, bands, plan
 
 _LOW = -1e30  # logit of a key that is not seen; finite, because 0 * inf is not 0
 
@@ -82,6 +82,62 @@ class _Bias:
         return out[:, :-1].unflatten(1, self.shape)
 
 
+class _WholeBias:
+    """The bias where every query sees the whole map: each row of tiles has one of its own.
+
+    For every row offset the table is spread out once to a column offset per pair of columns, so
+    that the bias of a row of queries is a stretch of that: (2 H - 1) W^2 numbers per head instead
+    of (H W)^2.
+    """
+
+    needed = True
+
+    def __init__(self, bias: Tensor, rows: Tiles, columns: Tiles, like: Tensor) -> None:
+        self.rows, self.shape = rows, bias.shape[1:]
+        self.width = columns.size
+        self.left = (bias.shape[2] - (2 * self.width - 1)) // 2
+        table = bias.to(like.dtype).narrow(2, self.left, 2 * self.width - 1)
+        # (heads, offset of rows, columns of queries, columns of keys)
+        self.spread = table.unfold(2, self.width, 1).flip(2)
+        self.total: Tensor | None = None
+
+    def _stretches(self, row: int) -> list[slice]:
+        """Offsets of the rows of a tile."""
+        most = self.shape[0] - self.rows.reach
+        first = (self.rows.relative[row][:, 0] + (self.shape[0] - 1) // 2).clip(0, most)
+        return [slice(int(i), int(i) + self.rows.reach) for i in first]
+
+    def _rows(self, scores: Tensor) -> Tensor:
+        """Scores (1, N, h, queries, keys) as (rows of queries, N, h, rows, columns, columns)."""
+        x = scores[0].unflatten(3, (-1, self.width)).unflatten(2, (-1, self.width))
+        return x.permute(2, 0, 1, 4, 3, 5)
+
+    def write(self, scores: Tensor, row: int, heads: slice) -> None:
+        """Set scores (1, N, h, queries, keys) to the bias."""
+        spread = self.spread if len(self.spread) == 1 else self.spread[heads]
+        for part, stretch in zip(self._rows(scores), self._stretches(row), strict=True):
+            part.copy_(spread[:, stretch])
+
+    def accumulate(self, grad: Tensor, row: int, heads: slice) -> None:
+        """Add the gradient of scores to that of the table."""
+        if self.total is None:
+            self.total = torch.zeros_like(self.spread)
+        for part, stretch in zip(self._rows(grad), self._stretches(row), strict=True):
+            if len(self.total) == 1:
+                self.total[0, stretch] += part.sum((0, 1))
+            else:
+                self.total[heads, stretch] += part.sum(0)
+
+    def grad(self) -> Tensor:
+        """Gradient of the bias table, (heads or 1, rows, columns)."""
+        out = self.spread.new_zeros(len(self.spread), *self.shape)
+        if self.total is not None:
+            for j in range(self.width):
+                first = self.left + self.width - 1 - j
+                out[:, :, first : first + self.width] += self.total[:, :, j]
+        return out
+
+
 class _Relative:
     """The term q . rel of one axis: a product with the table, read with a stride (the skew)."""
 
@@ -133,11 +189,13 @@ class _Scores:
         bias: Tensor | None,
         rel_h: Tensor | None,
         rel_w: Tensor | None,
+        whole: bool,
     ) -> None:
         self.rows, self.columns, self.scale = rows, columns, scale
         self.dtype = torch.float32 if like.dtype in (torch.half, torch.bfloat16) else like.dtype
         accurate = like.new_empty(0, dtype=self.dtype)
-        self.bias = _Bias(bias, rows, columns, accurate)
+        kind = _WholeBias if whole and bias is not None else _Bias
+        self.bias = kind(bias, rows, columns, accurate)
         self.has_bias = bias is not None
         self._buffers: list[Tensor | None] = [None, None]
         self.rel_h = None if rel_h is None else _Relative(rel_h, rows, accurate)
@@ -274,7 +332,7 @@ def forward(
 ) -> Tensor:
     """Output (N, h, H', W', d_v) of the pattern ``spec``."""
     rows, columns = plan(spec, k.shape[2], k.shape[3])
-    scores = _Scores(rows, columns, q, scale, bias, rel_h, rel_w)
+    scores = _Scores(rows, columns, q, scale, bias, rel_h, rel_w, spec[0] == WHOLE)
     out = q.new_empty(*q.shape[:4], v.shape[-1])
     for band in bands(q, rows, columns):
         queries, keys, values = band.tiles(q), band.strips(k), band.strips(v)
@@ -302,7 +360,7 @@ def backward(
 ) -> list[Tensor]:
     """Gradients of q, k, v and of those of bias, rel_h and rel_w that are given."""
     rows, columns = plan(spec, k.shape[2], k.shape[3])
-    scores = _Scores(rows, columns, q, scale, bias, rel_h, rel_w)
+    scores = _Scores(rows, columns, q, scale, bias, rel_h, rel_w, spec[0] == WHOLE)
     grad_q, grad_k, grad_v = (
         torch.zeros(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v)
     )

@@ -35,6 +35,7 @@ _PVT = dict(depths=[1, 2, 1, 1], embed_dims=[8, 12, 16, 24], heads=[1, 2, 2, 3],
 _NAT = dict(embed_dim=8, depths=[1, 2, 1, 1], heads=[1, 2, 2, 4], mlp_ratio=2.0, layer_scale=None)
 _CONVNEXT = dict(depths=[1, 2, 1, 1], dims=[8, 12, 16, 20])
 _HOR = dict(depths=[1, 2, 1, 1], dims=[8, 12, 16, 32], orders=[2, 3, 4, 5])
+_HYBRID = dict(depths=[1, 2, 1, 1], channels=[8, 12, 16, 24], stem=dict(channels=(4, 8), bias=True))
 CASES = {
     'van-lka': dict(**_VAN, attention='lka'),
     'van-lska-k35': dict(**_VAN, attention='lska', kernel_size=35),
@@ -135,6 +136,55 @@ CASES = {
         type='hybrid_mm.HorNet',
         arch=dict(**_HOR, filter_sizes=[None, None, (14, 8), (7, 4)]),
         layer_scale=1.0,
+    ),
+    'maxvit': dict(
+        type='hybrid_mm.MaxViT',
+        arch=dict(
+            **_HYBRID,
+            conv=dict(act='gelu_tanh', padding='same'),
+            norm=dict(eps=1e-3, momentum=0.01),
+            ln_eps=1e-5,
+            approximate='tanh',
+        ),
+        window_size=(4, 3),
+        grid_size=3,
+        head_width=4,
+    ),
+    'coatnet': dict(
+        type='hybrid_mm.CoAtNet',
+        arch=dict(
+            **_HYBRID,
+            kinds=['C', 'C', 'T', 'T'],
+            conv=dict(act='gelu', padding='symmetric'),
+            attention=dict(),
+            norm=dict(eps=1e-5, momentum=0.1),
+            ln_eps=1e-6,
+        ),
+        img_size=(64, 96),
+        head_width=4,
+        norm_outputs=True,
+    ),
+    'coatnet-rw': dict(
+        type='hybrid_mm.CoAtNet',
+        arch=dict(
+            **_HYBRID,
+            kinds=['C', 'C', 'T', 'T'],
+            conv=dict(
+                act='silu',
+                padding='symmetric',
+                expand_from='input',
+                pre_act=True,
+                bias=False,
+                stride_in='pool',
+                gate_early=True,
+                gate_act='relu',
+            ),
+            attention=dict(expand_first=False, relative='log', layer_scale=1.0),
+            norm=dict(eps=1e-5, momentum=0.1),
+            ln_eps=1e-6,
+        ),
+        windowed=True,
+        head_width=4,
     ),
     'halonet': dict(
         type='hybrid_mm.HaloNet',

@@ -137,7 +137,8 @@ def test_name_tells_batch_and_schedule(path):
         ('-130e_', 'max_epochs', 130), ('-150e_', 'max_epochs', 150),
         ('-120e_', 'max_epochs', 120), ('-300e_', 'max_epochs', 300), ('_in1k', 'max_epochs', 310),
         ('-50e_', 'max_iters', 368750), ('-40k_', 'max_iters', 40000),
-        ('-80k_', 'max_iters', 80000), ('-160k_', 'max_iters', 160000),
+        ('-90k_', 'max_iters', 90000), ('-80k_', 'max_iters', 80000),
+        ('-160k_', 'max_iters', 160000),
     ):  # fmt: skip
         if tag in name + '_':
             assert loop[key] == expected

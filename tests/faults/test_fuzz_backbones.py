@@ -43,7 +43,7 @@ def check_maps(model, cfg: dict, image: torch.Tensor) -> None:
     for index, channels, out in zip(model.out_indices, model.out_channels, maps, strict=True):
         assert out.shape[:2] == (len(image), channels)
         assert out.isfinite().all()
-        if not set(cfg) & {'strides', 'dilations'}:
+        if not set(cfg) & {'strides', 'dilations', 'pooled'}:
             sizes = [CONTRACT.rows(cfg, side, STRIDES[index]) for side in image.shape[2:]]
             assert list(out.shape[2:]) == sizes
 

@@ -1,0 +1,11 @@
+# Classifier of MaxViT and CoAtNet: mean of the last map and layer norm (both in the backbone), a
+# hidden layer with tanh, a linear layer. Mixup alone; inputs are scaled to [-1, 1].
+_base_ = './classifier.py'
+
+model = dict(
+    head=dict(
+        _delete_=True,
+        type='VisionTransformerClsHead',
+        num_classes=1000,
+        loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original')),
+    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8)]))

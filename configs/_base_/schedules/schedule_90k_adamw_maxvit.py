@@ -1,0 +1,29 @@
+# AdamW as TensorFlow's model garden trains detectors with MaxViT: 90k iterations at batch 256 (196
+# epochs), 6,000 of warm-up from 0, cosine to 3 % of the rate, an average of the weights. Weight
+# decay on weights only; tables of relative positions are left out, as everywhere here.
+max_iters = 90000
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=5000)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-4, by_epoch=False, begin=0, end=6000),
+    dict(
+        type='CosineAnnealingLR',
+        eta_min_ratio=0.03,
+        by_epoch=False,
+        begin=6000,
+        end=max_iters)
+]
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=3e-3, betas=(0.9, 0.999), weight_decay=0.05),
+    paramwise_cfg=dict(
+        norm_decay_mult=0.0,
+        bias_decay_mult=0.0,
+        flat_decay_mult=0.0,
+        custom_keys=dict(relative_bias=dict(decay_mult=0.0))))
+custom_hooks = [dict(type='EMAHook', momentum=2e-4)]
+
+# 32 GPUs x 8 images; 117,266 / 256 = 459 iterations an epoch
+auto_scale_lr = dict(enable=False, base_batch_size=256)

@@ -1,0 +1,193 @@
+"""MaxViT: MBConv, attention in windows and attention on grids in every block.
+
+Status: complete; checked number by number against the weights' port in timm.
+
+Source: "MaxViT: Multi-Axis Vision Transformer" (arXiv 2204.01697), section 3 and table 1.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from hybrid_mm.backbones.mbconv_pyramid import MBConvPyramid
+from hybrid_mm.backbones.token_pyramid import MLP
+from hybrid_mm.layers.drop import DropPath
+from hybrid_mm.layers.mbconv import MBConv
+from hybrid_mm.layers.partition_attention import PartitionAttention
+from hybrid_mm.registry import MODELS
+
+
+class PartitionBlock(nn.Module):
+    """Attention in windows or grids, then MLP, each behind a layer norm in a residual connection.
+
+    Args:
+        channels: Channels C.
+        window: Pixels of a window or grid on each side.
+        head_width: Channels of a head.
+        kind: 'block' or 'grid'.
+        approximate: GELU of the MLP, 'tanh' or 'none'.
+        ln_eps: Epsilon of the layer norms.
+        drop_path: Drop-path rate of both branches.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        window: tuple[int, int],
+        head_width: int = 32,
+        kind: str = 'block',
+        approximate: str = 'none',
+        ln_eps: float = 1e-5,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels, eps=ln_eps)
+        self.attn = PartitionAttention(channels, window, head_width, kind)
+        self.norm2 = nn.LayerNorm(channels, eps=ln_eps)
+        self.mlp = MLP(channels, 4 * channels, approximate)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, H, W, C) to the same shape."""
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class MaxViTBlock(nn.Module):
+    """MBConv, attention in windows, attention on grids.
+
+    Args:
+        conv: MBConv.
+        block: Attention in windows with its MLP.
+        grid: Attention on grids with its MLP.
+    """
+
+    def __init__(self, conv: nn.Module, block: nn.Module, grid: nn.Module) -> None:
+        super().__init__()
+        self.conv = conv
+        self.block = block
+        self.grid = grid
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, C, H', W')."""
+        return self.grid(self.block(self.conv(x).permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+
+
+def _official(stem: int, channels: int, deep: bool = False) -> dict:
+    """Variant of table 1; batch norm and GELU are those of TensorFlow."""
+    return dict(
+        depths=[2, 6, 14, 2] if deep else [2, 2, 5, 2],
+        channels=[channels * 2**stage for stage in range(4)],
+        stem=dict(channels=(stem, stem), bias=True),
+        conv=dict(act='gelu_tanh', padding='same'),
+        norm=dict(eps=1e-3, momentum=0.01),
+        ln_eps=1e-5,
+        approximate='tanh',
+    )
+
+
+def _rw(stem: int, depths: Sequence[int], channels: int) -> dict:
+    """Variant trained by timm."""
+    return dict(
+        depths=list(depths),
+        channels=[channels * 2**stage for stage in range(4)],
+        stem=dict(channels=(stem, channels), bias=False),
+        conv=dict(
+            act='silu',
+            padding='symmetric',
+            expand_from='input',
+            gate_ratio=1 / 16,
+            bias=False,
+        ),
+        norm=dict(eps=1e-5, momentum=0.1),
+        ln_eps=1e-6,
+        approximate='none',
+    )
+
+
+@MODELS.register_module()
+class MaxViT(MBConvPyramid):
+    """MaxViT.
+
+    Maps of any image size from 32 x 32 up: a map has ceil(H / stride) rows. On maps that windows or
+    grids do not divide, pixels beyond the border are not attended to. The official code returns
+    the maps as they are.
+
+    Args:
+        arch: 'tiny', 'small', 'base', 'large' or 'xlarge'; 'tiny-rw', 'nano-rw' or 'pico-rw', the
+            variants of timm; or a dict with ``depths``, ``channels``, ``stem``, ``conv``, ``norm``,
+            ``ln_eps`` (see :class:`~hybrid_mm.backbones.mbconv_pyramid.MBConvPyramid`) and
+            ``approximate``, the GELU of the MLPs: 'tanh' or 'none'.
+        window_size: Pixels of a window on each side, or (rows, columns): the side of the image over
+            32, so that grids have the spacing of pixels that they were trained with. Tables of
+            another size are interpolated at loading, bilinearly as TensorFlow's code does.
+        grid_size: Pixels of a grid, by default those of a window.
+        head_width: Channels of a head.
+        **kwargs: See :class:`~hybrid_mm.backbones.mbconv_pyramid.MBConvPyramid`.
+
+    Raises:
+        ValueError: An unknown variant, channels that heads do not fill, a window without pixels.
+
+    Example:
+        >>> import torch
+        >>> from hybrid_mm.backbones import MaxViT
+        >>> maps = MaxViT('pico-rw', window_size=8).eval()(torch.rand(1, 3, 97, 131))
+        >>> [tuple(m.shape) for m in maps]
+        [(1, 32, 25, 33), (1, 64, 13, 17), (1, 128, 7, 9), (1, 256, 4, 5)]
+    """
+
+    arch_zoo: ClassVar = {
+        'tiny': _official(64, 64),
+        'small': _official(64, 96),
+        'base': _official(64, 96, deep=True),
+        'large': _official(128, 128, deep=True),
+        'xlarge': _official(192, 192, deep=True),
+        'tiny-rw': _rw(32, [2, 2, 5, 2], 64),
+        'nano-rw': _rw(32, [1, 2, 3, 1], 64),
+        'pico-rw': _rw(24, [2, 2, 5, 2], 32),
+    }
+    arch_aliases: ClassVar = {'t': 'tiny', 's': 'small', 'b': 'base', 'l': 'large', 'xl': 'xlarge'}
+
+    def __init__(
+        self,
+        arch: str | dict = 'tiny',
+        window_size: int | Sequence[int] = 7,
+        grid_size: int | Sequence[int] | None = None,
+        head_width: int = 32,
+        **kwargs,
+    ) -> None:
+        grid_size = window_size if grid_size is None else grid_size
+        self.windows = [
+            (size, size) if isinstance(size, int) else tuple(size)
+            for size in (window_size, grid_size)
+        ]
+        if any(len(window) != 2 or min(window) < 1 for window in self.windows):
+            raise ValueError(
+                'window_size and grid_size must be positive, one number or (rows, columns), got '
+                f'{window_size} and {grid_size}'
+            )
+        self.head_width = head_width
+        super().__init__(arch, **kwargs)
+
+    def make_block(
+        self, stage: int, in_channels: int, channels: int, stride: int, drop_path: float
+    ) -> nn.Module:
+        """Block of a stage."""
+        conv = MBConv(in_channels, channels, stride, drop_path=drop_path, **self.conv_settings)
+        parts = [
+            PartitionBlock(
+                channels, window, self.head_width, kind, self.settings['approximate'],
+                self.settings['ln_eps'], drop_path,
+            )
+            for window, kind in zip(self.windows, ('block', 'grid'), strict=True)
+        ]  # fmt: skip
+        return MaxViTBlock(conv, *parts)
+
+    def reset_parameters(self) -> None:
+        """Draw all weights from N(0, 0.02) as the official code does; biases are 0."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
