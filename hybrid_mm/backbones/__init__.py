@@ -10,6 +10,7 @@ from hybrid_mm.backbones.evolving_resnet import EAAAResNet
 from hybrid_mm.backbones.halonet import HaloNet
 from hybrid_mm.backbones.hornet import HorNet
 from hybrid_mm.backbones.lesa import LESAResNet
+from hybrid_mm.backbones.mvitv2 import MViTv2
 from hybrid_mm.backbones.nat import NAT, DiNAT, DiNATs
 from hybrid_mm.backbones.pelk import PeLK
 from hybrid_mm.backbones.pvt import PVT
@@ -41,6 +42,7 @@ __all__ = [
     'HaloNet',
     'HorNet',
     'LESAResNet',
+    'MViTv2',
     'PeLK',
     'Pyramid',
     'QnAViT',

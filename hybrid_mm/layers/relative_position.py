@@ -6,8 +6,8 @@
   tied to the window, not to the map. HaloNet's tables are tied to block and halo likewise.
 * Window tables (Swin, NAT, QnA): a number b[dy, dx] per head and offset; bicubic interpolation for
   another window, nothing for another map.
-* :func:`decomposed_logits` (MViTv2, ViTDet): q.r_h[dy] + q.r_w[dx] with keys on a coarser grid;
-  linear interpolation along the offsets.
+* :class:`DecomposedPosition2d` and :func:`decomposed_logits` (MViTv2, ViTDet): q.r_h[dy] +
+  q.r_w[dx] with keys on a coarser grid; linear interpolation along the offsets.
 * Quadratic (:mod:`hybrid_mm.layers.quadratic_attention`): -a/2 |d - c|^2 with a centre and a spread
   per head, in pixels: the same at every size.
 
@@ -192,6 +192,45 @@ def resize_window_table(table: Tensor, window: int) -> Tensor:
     return F.interpolate(table[None], size=(size, size), mode='bicubic', align_corners=False)[0]
 
 
+def resize_decomposed_table(table: Tensor, length: int) -> Tensor:
+    """Interpolate a table (entries, d) linearly to (length, d)."""
+    if len(table) == length:
+        return table
+    rows = F.interpolate(table.t()[None], size=length, mode='linear', align_corners=False)
+    return rows[0].t()
+
+
+class DecomposedPosition2d(nn.Module):
+    """Row and column tables of decomposed relative positions, which heads share (MViTv2).
+
+    Args:
+        queries: Rows and columns of the queries that the tables are made for.
+        keys: Rows and columns of the keys.
+        dim: Width d of a head's queries.
+        std: Standard deviation of the initial entries, cut at 2; 0 leaves a network that was
+            trained without positions as it is.
+    """
+
+    tables: ClassVar = ('rel_h', 'rel_w')
+    resize: ClassVar = staticmethod(resize_decomposed_table)
+
+    def __init__(
+        self, queries: tuple[int, int], keys: tuple[int, int], dim: int, std: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.size = tuple(2 * max(pair) - 1 for pair in zip(queries, keys, strict=True))
+        if min(self.size) < 1:
+            raise ValueError(f'sizes must be positive, got queries {queries} and keys {keys}')
+        self.rel_h, self.rel_w = (nn.Parameter(torch.zeros(n, dim)) for n in self.size)
+        if std:
+            nn.init.trunc_normal_(self.rel_h, std=std)
+            nn.init.trunc_normal_(self.rel_w, std=std)
+
+    def extra_repr(self) -> str:
+        """Entries of the tables, for printing."""
+        return f'size={self.size}, dim={self.rel_h.shape[-1]}'
+
+
 def decomposed_tables(rel: Tensor, queries: int, keys: int, *, resize: bool = True) -> Tensor:
     """Vectors of each pair of positions of one axis whose keys lie on another grid (MViTv2).
 
@@ -210,10 +249,9 @@ def decomposed_tables(rel: Tensor, queries: int, keys: int, *, resize: bool = Tr
         ValueError: A table of another length with ``resize=False``.
     """
     length = 2 * max(queries, keys) - 1
-    if len(rel) != length:
-        if not resize:
-            raise ValueError(f'{length} relative vectors expected, got {len(rel)}')
-        rel = F.interpolate(rel.t()[None], size=length, mode='linear', align_corners=False)[0].t()
+    if len(rel) != length and not resize:
+        raise ValueError(f'{length} relative vectors expected, got {len(rel)}')
+    rel = resize_decomposed_table(rel, length)
     # rounding down the product of float32 ratios is what the checkpoints were trained with
     up, down = max(keys / queries, 1.0), max(queries / keys, 1.0)
     i = torch.arange(queries, device=rel.device, dtype=torch.float32)[:, None] * up
