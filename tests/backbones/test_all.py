@@ -35,6 +35,7 @@ _PVT = dict(depths=[1, 2, 1, 1], embed_dims=[8, 12, 16, 24], heads=[1, 2, 2, 3],
 _NAT = dict(embed_dim=8, depths=[1, 2, 1, 1], heads=[1, 2, 2, 4], mlp_ratio=2.0, layer_scale=None)
 _CONVNEXT = dict(depths=[1, 2, 1, 1], dims=[8, 12, 16, 20])
 _HOR = dict(depths=[1, 2, 1, 1], dims=[8, 12, 16, 32], orders=[2, 3, 4, 5])
+_MVIT = dict(embed_dim=8, heads=1, depths=[1, 2, 2, 2])
 CASES = {
     'van-lka': dict(**_VAN, attention='lka'),
     'van-lska-k35': dict(**_VAN, attention='lska', kernel_size=35),
@@ -135,6 +136,20 @@ CASES = {
         type='hybrid_mm.HorNet',
         arch=dict(**_HOR, filter_sizes=[None, None, (14, 8), (7, 4)]),
         layer_scale=1.0,
+    ),
+    'mvitv2': dict(
+        type='hybrid_mm.MViTv2',
+        arch=_MVIT,
+        img_size=96,
+        window_size=16,
+    ),
+    'mvitv2-global': dict(
+        type='hybrid_mm.MViTv2',
+        arch=_MVIT,
+        img_size=(64, 96),
+        window_size=None,
+        double_kv_stride=False,
+        dim_mul_in_att=False,
     ),
     'halonet': dict(
         type='hybrid_mm.HaloNet',

@@ -71,8 +71,9 @@ def _block(config: Config, weights: dict[str, Tensor]) -> nn.Module:
     channels, out_channels = config.take('dim'), config.take('dim_out')
     in_attention = config.take('dim_mul_in_att', default=True)
     size = config.take('input_size')
-    size, stride = tuple(size) if isinstance(size, list) else (size, size), _pair(
-        config.take('stride_q', default=1)
+    size, stride = (
+        tuple(size) if isinstance(size, list) else (size, size),
+        _pair(config.take('stride_q', default=1)),
     )
     tokens = config.take('hw', default=None)
     attn = PoolingAttention(
