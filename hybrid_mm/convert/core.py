@@ -43,8 +43,8 @@ def unwrap(loaded: Mapping[str, Any]) -> StateDict:
 
     Args:
         loaded: A state dict, or a dict that holds one under ``state_dict``, ``model``,
-            ``state_dict_ema``, ``model_state_dict``, ``model_state`` or ``net``. A prefix ``module.`` on all keys is
-            removed.
+            ``state_dict_ema``, ``model_state_dict``, ``model_state`` or ``net``. A prefix
+            ``module.`` on all keys is removed.
 
     Raises:
         ValueError: There are no weights in it.
