@@ -23,8 +23,10 @@ from hybrid_mm.backbones.replknet import RepLKNet
 from hybrid_mm.backbones.resnet import ResNet
 from hybrid_mm.backbones.san import SAN
 from hybrid_mm.backbones.sasa import SASAResNet
+from hybrid_mm.backbones.simple_fpn import SimpleFPN
 from hybrid_mm.backbones.slak import SLaK
 from hybrid_mm.backbones.van import VAN
+from hybrid_mm.backbones.vit import ViT
 
 __all__ = [
     'NAT',
@@ -52,4 +54,6 @@ __all__ = [
     'ResNet',
     'SASAResNet',
     'SLaK',
+    'SimpleFPN',
+    'ViT',
 ]

@@ -22,6 +22,7 @@ from hybrid_mm.convert import (
     slak,
     swin,
     van,
+    vit,
 )
 from hybrid_mm.convert.core import SOURCES, convert, detect, differences, unwrap
 
@@ -48,4 +49,5 @@ __all__ = [
     'swin',
     'unwrap',
     'van',
+    'vit',
 ]

@@ -1,4 +1,4 @@
-"""Relative position encodings in two dimensions, and how each follows another size.
+"""Position encodings in two dimensions, and how each follows another size.
 
 * :class:`RelativePosition2d` (attention augmentation, BoTNet): q.r_h[dy] + q.r_w[dx] with 2 S - 1
   vectors per axis. Smaller maps take the entries about the middle, larger ones interpolate.
@@ -114,6 +114,29 @@ def encode_coordinates(position: nn.Conv2d, height: int, width: int) -> Tensor:
     # autocast would round a convolution
     column, row = weight[:, 0, None, None] * x, weight[:, 1, None, None] * y[:, None]
     return column + row + position.bias[:, None, None]
+
+
+def resize_position_embedding(
+    table: Tensor, size: tuple[int, int], extra: int = 0, mode: str = 'bilinear'
+) -> Tensor:
+    """Interpolate an embedding of the absolute positions of a square map to another map.
+
+    Args:
+        table: (1, extra + S * S, C).
+        size: Rows and columns of the map.
+        extra: Entries of class tokens in front, which stay.
+        mode: Kind of interpolation.
+
+    Returns:
+        (1, extra + rows * columns, C).
+    """
+    first, grid = table[:, :extra], table[:, extra:]
+    side = round(grid.shape[1] ** 0.5)
+    if (side, side) == tuple(size):
+        return table
+    grid = grid.transpose(1, 2).unflatten(2, (side, side))
+    grid = F.interpolate(grid, size=size, mode=mode, align_corners=False)
+    return torch.cat([first, grid.flatten(2).transpose(1, 2)], 1)
 
 
 def fit_tables(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
