@@ -250,7 +250,10 @@ class ViT(Pyramid):
             raise ValueError('pooled=True returns the class token and wants class_token=True')
         if global_blocks is None:
             global_blocks = [sum(self.depths[: i + 1]) - 1 for i in range(last + 1)]
-        for name, blocks in (('global_blocks', global_blocks), ('residual_blocks', residual_blocks)):
+        for name, blocks in (
+            ('global_blocks', global_blocks),
+            ('residual_blocks', residual_blocks),
+        ):
             if any(not 0 <= block < number for block in blocks):
                 raise ValueError(f'{name} must lie in 0..{number - 1}, got {tuple(blocks)}')
         self.stage_channels = [channels] * (last + 1)
@@ -259,12 +262,12 @@ class ViT(Pyramid):
             in_channels, channels, patch_size, pretrain_img_size // patch_size, class_token,
             partial_patches == 'pad',
         )  # fmt: skip
-        rates = iter(sum(drop_path_schedule(drop_path_rate, self.depths), []))
+        rates = drop_path_schedule(drop_path_rate, self.depths)
         self.stages = nn.ModuleList()
         block = 0
-        for stage, depth in enumerate(self.depths):
+        for stage in range(last + 1):
             blocks = []
-            for _ in range(depth):
+            for rate in rates[stage]:
                 attn = SelfAttention(
                     channels,
                     settings['heads'],
@@ -273,9 +276,7 @@ class ViT(Pyramid):
                     qkv_bias,
                     impl,
                 )
-                blocks.append(
-                    ViTBlock(attn, channels, mlp_ratio, next(rates), block in residual_blocks)
-                )
+                blocks.append(ViTBlock(attn, channels, mlp_ratio, rate, block in residual_blocks))
                 block += 1
             norm = nn.LayerNorm(channels, eps=_EPS) if final_norm and stage == last else None
             self.stages.append(ViTStage(blocks, norm or nn.Identity(), with_cp))
