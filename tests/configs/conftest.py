@@ -21,6 +21,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 LEAVES = sorted(p for p in CONFIGS.glob('*/*.py') if p.parent.name != '_base_')
 PAPERS = sorted(p.parent for p in CONFIGS.glob('*/metafile.yml'))
 SIZE = 64
+LARGE = 300_000_000  # parameters from which a step of the whole network takes gigabytes
 
 
 @functools.cache
@@ -68,6 +69,12 @@ def narrow(model: Config) -> None:
         if 'pixel_decoder' in head or head.type == 'HTCMaskHead':
             continue
         head.update({key: width for key, width in widths.items() if key in head})
+
+
+def shallow(backbone: Config) -> None:
+    """Leave one block per stage of a backbone; :func:`full` has all of them."""
+    arch = MODELS.get(backbone.type).resolve_arch(backbone.arch)
+    backbone.arch = {**arch, 'depths': [1] * len(arch['depths'])}
 
 
 def full(path: Path) -> torch.nn.Module:

@@ -10,6 +10,7 @@ from mmengine.dataset import Compose
 from hybrid_mm.analysis.complexity import complexity
 
 from .conftest import (
+    LARGE,
     LEAVES,
     batch,
     bound,
@@ -21,6 +22,7 @@ from .conftest import (
     reduced,
     relative,
     scope,
+    shallow,
     smallest,
     warm_up,
 )
@@ -46,6 +48,8 @@ def test_step_and_prediction(path):
     if path.stem in MODELS:
         check_metafile(path)
         narrow(cfg.model)
+        if MODELS[path.stem]['Metadata']['Parameters'] > LARGE:
+            shallow(cfg.model.backbone)
     model = build(cfg)
     wrapper = optimizer(cfg, model)
     warm_up(cfg, wrapper)
