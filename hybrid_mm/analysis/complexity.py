@@ -168,6 +168,14 @@ def _attention(q, k, v, bias, rel_h, rel_w, scale, spec, **_) -> int:
     return 2 * n * heads * products
 
 
+def _decomposed_attention(q, k, v, *_, **__) -> int:
+    """Operations of attention with decomposed positions: two products, and one per axis."""
+    n, heads, height, width, dim = q
+    rows, columns = k[2:4]
+    each = rows * columns * (dim + v[-1]) + (rows + columns) * dim
+    return 2 * n * heads * height * width * each
+
+
 def _aggregation(weights, values, *_, **__) -> int:
     """Operations of SAN's aggregation: every channel of a pixel sums up the taps."""
     n, _, taps, height, width = weights
@@ -206,6 +214,7 @@ _ENGINE = {
     torch.ops.hybrid_mm.grid_convolution: _grid_convolution,
     torch.ops.hybrid_mm.mix_and_shift: _mix_and_shift,
     torch.ops.hybrid_mm.tiled_attention: _attention,
+    torch.ops.hybrid_mm.decomposed_attention: _decomposed_attention,
     torch.ops.hybrid_mm.aggregate_taps: _aggregation,
 }
 

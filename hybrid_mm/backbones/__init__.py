@@ -12,6 +12,7 @@ from hybrid_mm.backbones.halonet import HaloNet
 from hybrid_mm.backbones.hornet import HorNet
 from hybrid_mm.backbones.lesa import LESAResNet
 from hybrid_mm.backbones.maxvit import MaxViT
+from hybrid_mm.backbones.mvitv2 import MViTv2
 from hybrid_mm.backbones.nat import NAT, DiNAT, DiNATs
 from hybrid_mm.backbones.pelk import PeLK
 from hybrid_mm.backbones.pvt import PVT
@@ -24,8 +25,10 @@ from hybrid_mm.backbones.replknet import RepLKNet
 from hybrid_mm.backbones.resnet import ResNet
 from hybrid_mm.backbones.san import SAN
 from hybrid_mm.backbones.sasa import SASAResNet
+from hybrid_mm.backbones.simple_fpn import SimpleFPN
 from hybrid_mm.backbones.slak import SLaK
 from hybrid_mm.backbones.van import VAN
+from hybrid_mm.backbones.vit import ViT
 
 __all__ = [
     'NAT',
@@ -44,6 +47,7 @@ __all__ = [
     'HaloNet',
     'HorNet',
     'LESAResNet',
+    'MViTv2',
     'MaxViT',
     'PeLK',
     'Pyramid',
@@ -54,4 +58,6 @@ __all__ = [
     'ResNet',
     'SASAResNet',
     'SLaK',
+    'SimpleFPN',
+    'ViT',
 ]

@@ -10,38 +10,18 @@ and Convolution" (arXiv 2111.14556).
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_mm.backbones.base import Pyramid, run_blocks
 from hybrid_mm.backbones.swin import PatchEmbed
 from hybrid_mm.backbones.token_pyramid import MLP, init_linear
 from hybrid_mm.layers.drop import DropPath, drop_path_schedule
+from hybrid_mm.layers.relative_position import resize_position_embedding
 from hybrid_mm.layers.spatial_reduction_attention import (
     ACmixSpatialReductionAttention,
     SpatialReductionAttention,
 )
 from hybrid_mm.registry import MODELS
-
-
-def resize_position_embedding(table: Tensor, size: tuple[int, int], extra: int = 0) -> Tensor:
-    """Interpolate an embedding of the positions of a square map to another map.
-
-    Args:
-        table: (1, extra + S * S, C).
-        size: Rows and columns of the map.
-        extra: Entries of class tokens in front, which stay.
-
-    Returns:
-        (1, extra + rows * columns, C).
-    """
-    first, grid = table[:, :extra], table[:, extra:]
-    side = round(grid.shape[1] ** 0.5)
-    if (side, side) == tuple(size):
-        return table
-    grid = grid.transpose(1, 2).unflatten(2, (side, side))
-    grid = F.interpolate(grid, size=size, mode='bilinear', align_corners=False)
-    return torch.cat([first, grid.flatten(2).transpose(1, 2)], 1)
 
 
 class PVTEmbed(PatchEmbed):

@@ -23,16 +23,23 @@ class MLP(nn.Module):
         channels: Channels C.
         hidden_channels: Channels in between.
         approximate: 'tanh' for the approximation of GELU that JAX takes, or 'none'.
+        out_channels: Channels of the output, by default C.
     """
 
-    def __init__(self, channels: int, hidden_channels: int, approximate: str = 'none') -> None:
+    def __init__(
+        self,
+        channels: int,
+        hidden_channels: int,
+        approximate: str = 'none',
+        out_channels: int | None = None,
+    ) -> None:
         super().__init__()
         self.approximate = approximate
         self.fc1 = nn.Linear(channels, hidden_channels)
-        self.fc2 = nn.Linear(hidden_channels, channels)
+        self.fc2 = nn.Linear(hidden_channels, out_channels or channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (..., C) to the same shape."""
+        """Map (..., C) to (..., out_channels)."""
         return self.fc2(F.gelu(self.fc1(x), approximate=self.approximate))
 
 

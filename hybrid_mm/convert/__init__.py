@@ -12,6 +12,7 @@ from hybrid_mm.convert import (
     gcnet,
     hornet,
     maxxvit,
+    mvitv2,
     nat,
     pvt,
     qna,
@@ -22,6 +23,7 @@ from hybrid_mm.convert import (
     slak,
     swin,
     van,
+    vit,
 )
 from hybrid_mm.convert.core import SOURCES, convert, detect, differences, unwrap
 
@@ -37,6 +39,7 @@ __all__ = [
     'gcnet',
     'hornet',
     'maxxvit',
+    'mvitv2',
     'nat',
     'pvt',
     'qna',
@@ -48,4 +51,5 @@ __all__ = [
     'swin',
     'unwrap',
     'van',
+    'vit',
 ]

@@ -43,13 +43,14 @@ def unwrap(loaded: Mapping[str, Any]) -> StateDict:
 
     Args:
         loaded: A state dict, or a dict that holds one under ``state_dict``, ``model``,
-            ``state_dict_ema``, ``model_state_dict`` or ``net``. A prefix ``module.`` on all keys is
-            removed.
+            ``state_dict_ema``, ``model_state_dict``, ``model_state`` or ``net``. A prefix
+            ``module.`` on all keys is removed.
 
     Raises:
         ValueError: There are no weights in it.
     """
-    for key in ('state_dict', 'model', 'state_dict_ema', 'model_state_dict', 'net'):
+    wrappers = 'state_dict', 'model', 'state_dict_ema', 'model_state_dict', 'model_state', 'net'
+    for key in wrappers:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
             break

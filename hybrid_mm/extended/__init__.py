@@ -5,7 +5,11 @@ They subclass those packages' classes, so that each is imported when a config na
 
 from torch import nn
 
+from hybrid_mm.layers.norm import LayerNorm2d
 from hybrid_mm.registry import MODELS
+
+# for the ``norm_cfg`` of necks and heads on maps: ``dict(type='hybrid_mm.LN2d', eps=1e-6)``
+MODELS.register_module(name='LN2d', module=LayerNorm2d)
 
 
 @MODELS.register_module(name='PluginResNet')

@@ -17,9 +17,11 @@ from hybrid_mm.layers.large_kernel_attention import (
     decompose_kernel,
 )
 from hybrid_mm.layers.norm import LayerNorm2d
+from hybrid_mm.layers.pooling_attention import PoolingAttention
 from hybrid_mm.layers.quadratic_attention import QuadraticAttention2d
 from hybrid_mm.layers.recursive_gated_convolution import GlobalLocalFilter, RecursiveGatedConv
 from hybrid_mm.layers.relative_position import RelativePosition2d, resize_relative_table
+from hybrid_mm.layers.self_attention import SelfAttention
 from hybrid_mm.layers.stand_alone_attention import AttentionStem, LocalSelfAttention2d
 from hybrid_mm.layers.vector_attention import PairwiseAttention2d, PatchwiseAttention2d
 
@@ -42,9 +44,11 @@ __all__ = [
     'LocalSelfAttention2d',
     'PairwiseAttention2d',
     'PatchwiseAttention2d',
+    'PoolingAttention',
     'QuadraticAttention2d',
     'RecursiveGatedConv',
     'RelativePosition2d',
+    'SelfAttention',
     'SqueezeExcite',
     'build_large_kernel_attention',
     'decompose_kernel',

@@ -1,4 +1,4 @@
-"""Relative position encodings in two dimensions, and how each follows another size.
+"""Position encodings in two dimensions, and how each follows another size.
 
 * :class:`RelativePosition2d` (attention augmentation, BoTNet): q.r_h[dy] + q.r_w[dx] with 2 S - 1
   vectors per axis. Smaller maps take the entries about the middle, larger ones interpolate.
@@ -7,8 +7,8 @@
 * Window tables (Swin, NAT, QnA): a number b[dy, dx] per head and offset; bicubic interpolation for
   another window, nothing for another map. :class:`RelativeBias2d` (MaxViT, CoAtNet) interpolates
   bilinearly, :class:`LogRelativeBias2d` computes the number from the offset.
-* :func:`decomposed_logits` (MViTv2, ViTDet): q.r_h[dy] + q.r_w[dx] with keys on a coarser grid;
-  linear interpolation along the offsets.
+* :class:`DecomposedPosition2d` and :func:`decomposed_logits` (MViTv2, ViTDet): q.r_h[dy] +
+  q.r_w[dx] with keys on a coarser grid; linear interpolation along the offsets.
 * Quadratic (:mod:`hybrid_mm.layers.quadratic_attention`): -a/2 |d - c|^2 with a centre and a spread
   per head, in pixels: the same at every size.
 
@@ -116,6 +116,29 @@ def encode_coordinates(position: nn.Conv2d, height: int, width: int) -> Tensor:
     # autocast would round a convolution
     column, row = weight[:, 0, None, None] * x, weight[:, 1, None, None] * y[:, None]
     return column + row + position.bias[:, None, None]
+
+
+def resize_position_embedding(
+    table: Tensor, size: tuple[int, int], extra: int = 0, mode: str = 'bilinear'
+) -> Tensor:
+    """Interpolate an embedding of the absolute positions of a square map to another map.
+
+    Args:
+        table: (1, extra + S * S, C).
+        size: Rows and columns of the map.
+        extra: Entries of class tokens in front, which stay.
+        mode: Kind of interpolation.
+
+    Returns:
+        (1, extra + rows * columns, C).
+    """
+    first, grid = table[:, :extra], table[:, extra:]
+    side = round(grid.shape[1] ** 0.5)
+    if (side, side) == tuple(size):
+        return table
+    grid = grid.transpose(1, 2).unflatten(2, (side, side))
+    grid = F.interpolate(grid, size=size, mode=mode, align_corners=False)
+    return torch.cat([first, grid.flatten(2).transpose(1, 2)], 1)
 
 
 def fit_tables(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -287,6 +310,44 @@ def bias_matrix(table: Tensor) -> Tensor:
     pairs = table.unfold(1, height, 1).unfold(2, width, 1).flip(1, 2)
     return pairs.reshape(len(table), height * width, height * width)
 
+def resize_decomposed_table(table: Tensor, length: int) -> Tensor:
+    """Interpolate a table (entries, d) linearly to (length, d)."""
+    if len(table) == length:
+        return table
+    rows = F.interpolate(table.t()[None], size=length, mode='linear', align_corners=False)
+    return rows[0].t()
+
+
+class DecomposedPosition2d(nn.Module):
+    """Row and column tables of decomposed relative positions, which heads share (MViTv2).
+
+    Args:
+        queries: Rows and columns of the queries that the tables are made for.
+        keys: Rows and columns of the keys.
+        dim: Width d of a head's queries.
+        std: Standard deviation of the initial entries, cut at 2; 0 leaves a network that was
+            trained without positions as it is.
+    """
+
+    tables: ClassVar = ('rel_h', 'rel_w')
+    resize: ClassVar = staticmethod(resize_decomposed_table)
+
+    def __init__(
+        self, queries: tuple[int, int], keys: tuple[int, int], dim: int, std: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.size = tuple(2 * max(pair) - 1 for pair in zip(queries, keys, strict=True))
+        if min(self.size) < 1:
+            raise ValueError(f'sizes must be positive, got queries {queries} and keys {keys}')
+        self.rel_h, self.rel_w = (nn.Parameter(torch.zeros(n, dim)) for n in self.size)
+        if std:
+            nn.init.trunc_normal_(self.rel_h, std=std)
+            nn.init.trunc_normal_(self.rel_w, std=std)
+
+    def extra_repr(self) -> str:
+        """Entries of the tables, for printing."""
+        return f'size={self.size}, dim={self.rel_h.shape[-1]}'
+
 
 def decomposed_tables(rel: Tensor, queries: int, keys: int, *, resize: bool = True) -> Tensor:
     """Vectors of each pair of positions of one axis whose keys lie on another grid (MViTv2).
@@ -306,10 +367,9 @@ def decomposed_tables(rel: Tensor, queries: int, keys: int, *, resize: bool = Tr
         ValueError: A table of another length with ``resize=False``.
     """
     length = 2 * max(queries, keys) - 1
-    if len(rel) != length:
-        if not resize:
-            raise ValueError(f'{length} relative vectors expected, got {len(rel)}')
-        rel = F.interpolate(rel.t()[None], size=length, mode='linear', align_corners=False)[0].t()
+    if len(rel) != length and not resize:
+        raise ValueError(f'{length} relative vectors expected, got {len(rel)}')
+    rel = resize_decomposed_table(rel, length)
     # rounding down the product of float32 ratios is what the checkpoints were trained with
     up, down = max(keys / queries, 1.0), max(queries / keys, 1.0)
     i = torch.arange(queries, device=rel.device, dtype=torch.float32)[:, None] * up

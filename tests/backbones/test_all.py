@@ -36,6 +36,8 @@ _NAT = dict(embed_dim=8, depths=[1, 2, 1, 1], heads=[1, 2, 2, 4], mlp_ratio=2.0,
 _CONVNEXT = dict(depths=[1, 2, 1, 1], dims=[8, 12, 16, 20])
 _HOR = dict(depths=[1, 2, 1, 1], dims=[8, 12, 16, 32], orders=[2, 3, 4, 5])
 _HYBRID = dict(depths=[1, 2, 1, 1], channels=[8, 12, 16, 24], stem=dict(channels=(4, 8), bias=True))
+_MVIT = dict(embed_dim=8, heads=1, depths=[1, 2, 2, 2])
+_VIT = dict(embed_dim=16, heads=2, depths=[1, 2, 1, 1])
 CASES = {
     'van-lka': dict(**_VAN, attention='lka'),
     'van-lska-k35': dict(**_VAN, attention='lska', kernel_size=35),
@@ -186,6 +188,36 @@ CASES = {
         windowed=True,
         head_width=4,
     ),
+    'mvitv2': dict(
+        type='hybrid_mm.MViTv2',
+        arch=_MVIT,
+        img_size=96,
+        window_size=16,
+    ),
+    'mvitv2-global': dict(
+        type='hybrid_mm.MViTv2',
+        arch=_MVIT,
+        img_size=(64, 96),
+        window_size=None,
+        double_kv_stride=False,
+        dim_mul_in_att=False,
+    ),
+    'vit': dict(
+        type='hybrid_mm.ViT',
+        arch=_VIT,
+        pretrain_img_size=64,
+        final_norm=True,
+    ),
+    'vitdet': dict(
+        type='hybrid_mm.ViT',
+        arch=_VIT,
+        pretrain_img_size=64,
+        img_size=96,
+        window_size=3,
+        residual_blocks=(2,),
+        relative=True,
+        class_token=False,
+    ),
     'halonet': dict(
         type='hybrid_mm.HaloNet',
         zero_init_residual=False,
@@ -226,6 +258,11 @@ SIZES = [(32, 32), (97, 131), (200, 333), (33, 47)]
 STRIDES = (4, 8, 16, 32)
 
 
+def strides(cfg):
+    """Strides of all maps of a case."""
+    return (16,) * 4 if cfg['type'] == 'hybrid_mm.ViT' else STRIDES
+
+
 @pytest.fixture(params=CASES, ids=list(CASES))
 def cfg(request):
     return copy.deepcopy(CASES[request.param])
@@ -261,7 +298,7 @@ def test_foreign_registries_find_it_without_imports(cfg, scope):
 def test_any_size(cfg, size, training):
     model = build(cfg, drop_path_rate=0.2).train(training)
     maps = model(torch.rand(2, 3, *size))
-    for stride, channels, out in zip(STRIDES, model.out_channels, maps, strict=True):
+    for stride, channels, out in zip(strides(cfg), model.out_channels, maps, strict=True):
         assert out.shape == (2, channels, *(rows(cfg, value, stride) for value in size))
         assert out.isfinite().all()
 

@@ -100,6 +100,8 @@ def reduced(path: Path) -> Config:
     pre = model.data_preprocessor
     if 'size' in pre:
         pre.size = (SIZE, SIZE)
+    if pre.get('pad_size_divisor', 1) > SIZE:
+        pre.pad_size_divisor = SIZE
     for augment in pre.get('batch_augments') or []:
         augment.size = (SIZE, SIZE)
     for part in (model.get('train_cfg') or {}, model.get('test_cfg') or {}):

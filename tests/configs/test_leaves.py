@@ -127,7 +127,11 @@ def test_name_tells_batch_and_schedule(path):
 
     loop = cfg.train_cfg
     for tag, key, expected in (
-        ('lsj-100e_', 'max_iters', 737500),
+        # of 118,000 images
+        ('lsj-100e_', 'max_iters', 11_800_000 // (gpus * samples)),
+        ('lsj-75e_', 'max_iters', 8_850_000 // (gpus * samples)),
+        ('lsj-50e_', 'max_iters', 5_900_000 // (gpus * samples)),
+        ('lsj-36e_', 'max_iters', 4_248_000 // (gpus * samples)),
         ('_1x_', 'max_epochs', 12), ('-1x_', 'max_epochs', 12), ('_2x_', 'max_epochs', 24),
         ('-2x_', 'max_epochs', 24), ('-3x_', 'max_epochs', 36),
         ('-12e_', 'max_epochs', 12), ('-24e_', 'max_epochs', 24), ('-36e_', 'max_epochs', 36),

@@ -22,7 +22,7 @@ PATH = Path(__file__).resolve().parents[1] / 'backbones' / 'test_all.py'
 SPEC = importlib.util.spec_from_file_location('contract_of_backbones', PATH)
 CONTRACT = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(CONTRACT)
-CASES, STRIDES = CONTRACT.CASES, CONTRACT.STRIDES
+CASES = CONTRACT.CASES
 
 COMMON = dict(deadline=None, suppress_health_check=list(HealthCheck), database=None)
 settings.register_profile('ci', derandomize=True, **COMMON)
@@ -44,7 +44,8 @@ def check_maps(model, cfg: dict, image: torch.Tensor) -> None:
         assert out.shape[:2] == (len(image), channels)
         assert out.isfinite().all()
         if not set(cfg) & {'strides', 'dilations', 'pooled'}:
-            sizes = [CONTRACT.rows(cfg, side, STRIDES[index]) for side in image.shape[2:]]
+            stride = CONTRACT.strides(cfg)[index]
+            sizes = [CONTRACT.rows(cfg, side, stride) for side in image.shape[2:]]
             assert list(out.shape[2:]) == sizes
 
 

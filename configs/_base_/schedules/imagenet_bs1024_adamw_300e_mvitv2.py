@@ -1,0 +1,9 @@
+# As imagenet_bs1024_adamw_300e_swin.py with 70 epochs of warm-up from 1e-8, cosine to 1e-6, and
+# gradients clipped at norm 1, as MViTv2 is trained: 2.5e-4 for 256 images.
+_base_ = './imagenet_bs1024_adamw_300e_swin.py'
+
+_base_.param_scheduler[0].update(start_factor=1e-5, end=70)
+_base_.param_scheduler[1].update(eta_min=1e-6, begin=70)
+optim_wrapper = dict(
+    clip_grad=dict(max_norm=1.0),
+    paramwise_cfg=dict(custom_keys=dict(_delete_=True)))

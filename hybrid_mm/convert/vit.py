@@ -1,0 +1,64 @@
+"""Layouts of plain vision transformers: timm's and MAE's, MMPretrain's, detectron2's ViTDet."""
+
+import re
+
+import torch.nn.functional as F
+
+from hybrid_mm.convert.core import Source, StateDict, register, rename
+from hybrid_mm.convert.detectron2 import register_detectron2
+
+_LEAF = r'\.(weight|bias)'
+_RULES = [
+    (rf'patch_embed\.proj(?:ection)?{_LEAF}', r'stem.proj.\1'),
+    (r'pos_embed', r'stem.position'),
+    (r'cls_token', r'stem.class_token'),
+    (rf'(blocks\.\d+)\.(norm[12]|attn\.(?:qkv|proj)|mlp\.fc[12]){_LEAF}', r'\1.\2.\3'),
+    (rf'(blocks\.\d+)\.residual\.(conv|norm)([123]){_LEAF}', r'\1.residual.\2\3.\4'),
+    (r'(blocks\.\d+)\.attn\.rel_pos_([hw])', r'\1.attn.relative.rel_\2'),
+    (rf'layers\.(\d+)\.ln([12]){_LEAF}', r'blocks.\1.norm\2.\3'),
+    (rf'layers\.(\d+)\.attn\.(qkv|proj){_LEAF}', r'blocks.\1.attn.\2.\3'),
+    (r'layers\.(\d+)\.attn\.rel_pos_([hw])', r'blocks.\1.attn.relative.rel_\2'),
+    (rf'layers\.(\d+)\.ffn\.layers\.0\.0{_LEAF}', r'blocks.\1.mlp.fc1.\2'),
+    (rf'layers\.(\d+)\.ffn\.layers\.1{_LEAF}', r'blocks.\1.mlp.fc2.\2'),
+    (rf'(?:norm|ln1){_LEAF}', r'norm.\1'),
+    (rf'head{_LEAF}', r'head.\1'),
+]
+_TRAINING_ONLY = re.compile(r'mask_token|decoder_.*')  # MAE's
+
+
+def _convert(state: StateDict) -> StateDict:
+    """The layout that networks take however their blocks are divided: ``blocks.I``, ``norm``."""
+    kept = {key: value for key, value in state.items() if not _TRAINING_ONLY.fullmatch(key)}
+    out = rename(kept, _RULES, 'vit')
+    position = out.get('stem.position')
+    if position is not None and position.ndim == 4:  # MMPretrain's ViTSAM: (1, rows, columns, C)
+        out['stem.position'] = F.pad(position.flatten(1, 2), (0, 0, 1, 0))
+    return out
+
+
+def _matches(keys: set[str]) -> bool:
+    embed = {'patch_embed.proj.weight', 'patch_embed.projection.weight'}
+    block = {'blocks.0.attn.qkv.weight', 'layers.0.attn.qkv.weight'}
+    return 'pos_embed' in keys and bool(keys & embed and keys & block)
+
+
+def _simple_fpn(state: StateDict) -> StateDict:
+    """Keys of :class:`hybrid_mm.backbones.simple_fpn.SimpleFPN`."""
+    out = {}
+    for key, value in state.items():
+        match = re.fullmatch(r'simfp_([2345])\.(\d+)\.(norm\.)?(weight|bias)', key)
+        if match is None:
+            raise ValueError(f'detectron2: do not know the key {key!r} {tuple(value.shape)}')
+        level, layer = int(match[1]) - 2, int(match[2])
+        # a convolution holds its norm there; the level ends with conv, norm, conv, norm
+        first = (4, 1, 0, 1)[level]
+        if layer >= first:
+            layer = first + 2 * (layer - first) + bool(match[3])
+        out[f'levels.{level}.{layer}.{match[4]}'] = value
+    return out
+
+
+register('vit', Source('ViT (timm, facebookresearch/mae), MMPretrain', _matches, _convert))
+register_detectron2(
+    'vitdet-detectron2', 'ViTDet of detectron2', 'net.', _matches, _convert, _simple_fpn
+)
