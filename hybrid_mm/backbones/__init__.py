@@ -5,6 +5,7 @@ from hybrid_mm.backbones.acmix_resnet import ACmixResNet
 from hybrid_mm.backbones.acmix_swin import ACmixSwin
 from hybrid_mm.backbones.base import Pyramid
 from hybrid_mm.backbones.botnet import BoTNet
+from hybrid_mm.backbones.cvt import CvT
 from hybrid_mm.backbones.elsa import ELSASwin
 from hybrid_mm.backbones.evolving_resnet import EAAAResNet
 from hybrid_mm.backbones.halonet import HaloNet
@@ -34,6 +35,7 @@ __all__ = [
     'ACmixResNet',
     'ACmixSwin',
     'BoTNet',
+    'CvT',
     'DiNAT',
     'DiNATs',
     'EAAAResNet',

@@ -44,7 +44,9 @@ def build_norm(cfg: dict, channels: int) -> nn.Module:
 
 _SIGNED = ('frozen_stages', 'out_indices')
 """Arguments that may be negative."""
-_ZERO = ('depth', 'ratio', 'drop', 'scale', 'halo', 'lam', 'group', 'partial', 'attention')
+_ZERO = (
+    'depth', 'ratio', 'drop', 'scale', 'halo', 'lam', 'group', 'partial', 'attention', 'padding',
+)  # fmt: skip
 """Parts of the names of arguments whose numbers may be zero; so may flags and floats."""
 
 
