@@ -11,6 +11,7 @@ from hybrid_mm.backbones.evolving_resnet import EAAAResNet
 from hybrid_mm.backbones.halonet import HaloNet
 from hybrid_mm.backbones.hornet import HorNet
 from hybrid_mm.backbones.lesa import LESAResNet
+from hybrid_mm.backbones.levit import LeViT
 from hybrid_mm.backbones.nat import NAT, DiNAT, DiNATs
 from hybrid_mm.backbones.pelk import PeLK
 from hybrid_mm.backbones.pvt import PVT
@@ -43,6 +44,7 @@ __all__ = [
     'HaloNet',
     'HorNet',
     'LESAResNet',
+    'LeViT',
     'PeLK',
     'Pyramid',
     'QnAViT',

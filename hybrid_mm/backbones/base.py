@@ -6,7 +6,7 @@ import functools
 import inspect
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -378,7 +378,7 @@ def _frozen_statistics(module: nn.Module) -> Iterator[None]:
             norm._buffers.update(kept)
 
 
-def run_blocks(blocks: nn.ModuleList, x: Tensor, with_cp: bool, *arguments: Any) -> Tensor:
+def run_blocks(blocks: Iterable[nn.Module], x: Tensor, with_cp: bool, *arguments: Any) -> Tensor:
     """Run blocks in turn, each under gradient checkpointing if asked for.
 
     Gradients and running statistics equal those of a run without checkpointing.

@@ -21,10 +21,10 @@ class _FoldedNorm(nn.Module):
         self.add_module(self.layer, module)
         self.norm = norm
 
-    def _apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def _layer(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         raise NotImplementedError
 
-    def _apply_norm(self, x: Tensor) -> Tensor:
+    def _normed(self, x: Tensor) -> Tensor:
         return self.norm(x)
 
     def folded(self) -> tuple[Tensor, Tensor]:
@@ -40,10 +40,10 @@ class _FoldedNorm(nn.Module):
         """Apply the layer and the norm."""
         module = getattr(self, self.layer)
         if isinstance(self.norm, nn.Identity):
-            return self._apply(x, module.weight, module.bias)
+            return self._layer(x, module.weight, module.bias)
         if self.norm.training:
-            return self._apply_norm(self._apply(x, module.weight, None))
-        return self._apply(x, *self.folded())
+            return self._normed(self._layer(x, module.weight, None))
+        return self._layer(x, *self.folded())
 
     @torch.no_grad()
     def switch_to_deploy(self) -> None:
@@ -72,10 +72,10 @@ class LinearNorm(_FoldedNorm):
         nn.init.constant_(norm.weight, norm_weight)
         super().__init__(nn.Linear(in_channels, out_channels, bias=False), norm)
 
-    def _apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def _layer(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(x, weight, bias)
 
-    def _apply_norm(self, x: Tensor) -> Tensor:
+    def _normed(self, x: Tensor) -> Tensor:
         return self.norm(x.flatten(0, -2)).view(x.shape)
 
 
@@ -102,7 +102,7 @@ class Conv2dNorm(_FoldedNorm):
         )  # fmt: skip
         super().__init__(conv, nn.BatchNorm2d(out_channels))
 
-    def _apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def _layer(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         conv = self.conv
         return F.conv2d(x, weight, bias, conv.stride, conv.padding, groups=conv.groups)
 

@@ -19,67 +19,97 @@ _LOW = -1e30  # logit of a key that is not seen; finite, because 0 * inf is not 
 
 
 class _Bias:
-    """The additive term of a row of tiles that does not depend on the query: mask and bias."""
+    """The additive term of a row of tiles that does not depend on the query: mask and bias.
+
+    The table is laid out for the columns of a tile first, then for its rows: what is copied then
+    are whole rows of keys. Tiles of one kind share their term; where every row of tiles is of a
+    kind of its own (attention to all pixels), it lives as long as the row.
+    """
 
     def __init__(self, bias: Tensor | None, rows: Tiles, columns: Tiles, like: Tensor) -> None:
         self.rows, self.columns = rows, columns
         self.needed = bias is not None or not (rows.all_valid and columns.all_valid)
         self.shape = (1, 1) if bias is None else bias.shape[1:]
-        self.has_table = bias is not None
         if self.needed:
-            table = like.new_zeros(1, 1) if bias is None else bias.flatten(1).to(like.dtype)
-            self.table = torch.nn.functional.pad(table, (0, 1), value=_LOW)
+            table = like.new_zeros(1, 1, 1) if bias is None else bias.to(like.dtype)
+            # the entry behind the last one is for keys that are not seen
+            self.table = torch.nn.functional.pad(table, (0, 1, 0, 1), value=_LOW)
         self.device = like.device
+        self.shared = len(set(rows.kinds)) < rows.number
+        self._columns: dict = {}
+        self._columns_grad: dict = {}
         self._cache: dict = {}
         self._sums: dict = {}
 
-    def _index(self, row_kind: int, column_kind: int) -> Tensor:
-        rows, columns = self.rows, self.columns
-        height, width = self.shape
-        valid = rows.valid[row_kind][:, None, :, None] & columns.valid[column_kind][:, None]
-        if self.has_table:
-            i = np.clip(rows.relative[row_kind] + (height - 1) // 2, 0, height - 1)
-            j = np.clip(columns.relative[column_kind] + (width - 1) // 2, 0, width - 1)
-            index = i[:, None, :, None] * width + j[:, None]
-        else:
-            index = 0
-        index = np.where(valid, index, height * width)
-        index = index.reshape(rows.size * columns.size, rows.reach * columns.reach)
-        return torch.from_numpy(index).to(self.device)
+    def _index(self, tiles: Tiles, kind: int, axis: int) -> Tensor:
+        """Entry of the table for each position of each query of a kind of tile, on one axis."""
+        length = self.shape[axis]
+        index = np.clip(tiles.relative[kind] + (length - 1) // 2, 0, length - 1)
+        index = np.where(tiles.valid[kind], index, length)
+        return torch.from_numpy(index.ravel()).to(self.device)
 
-    def of(self, row_kind: int, column_kind: int) -> Tensor:
+    def of(self, row_kind: int, column_kind: int, heads: slice) -> Tensor:
         """Bias of a kind of tile, (heads or 1, queries, keys)."""
         key = (row_kind, column_kind)
-        if key not in self._cache:
-            index = self._index(*key)
-            value = self.table.index_select(1, index.view(-1)).view(-1, *index.shape)
+        heads = heads if len(self.table) > 1 else slice(0, 1)
+        if key in self._cache:
+            return self._cache[key][heads]
+        if column_kind not in self._columns:
+            index = self._index(self.columns, column_kind, 1)
+            self._columns[column_kind] = self.table.index_select(2, index)
+        table = self._columns[column_kind]
+        value = self._lay_out(table if self.shared else table[heads], row_kind)
+        if self.shared:
             self._cache[key] = value
-        return self._cache[key]
+            return value[heads]
+        return value
+
+    def _lay_out(self, table: Tensor, row_kind: int) -> Tensor:
+        rows, columns = self.rows, self.columns
+        value = table.index_select(1, self._index(rows, row_kind, 0))
+        value = value.view(-1, rows.size, rows.reach, columns.size, columns.reach)
+        value = value.transpose(2, 3)
+        return value.reshape(-1, rows.size * columns.size, rows.reach * columns.reach)
 
     def write(self, scores: Tensor, row: int, heads: slice) -> None:
         """Set scores (tile columns, N, h, queries, keys) to the bias."""
         for first, last, kind in self.columns.runs:
-            value = self.of(self.rows.kinds[row], kind)
-            scores[first:last] = value if len(value) == 1 else value[heads]
+            scores[first:last] = self.of(self.rows.kinds[row], kind, heads)
 
     def accumulate(self, grad: Tensor, row: int, heads: slice) -> None:
         """Add the gradient of scores to that of the kinds of tiles."""
+        if len(self.table) == 1:
+            grad, heads = grad.sum(2, keepdim=True), slice(0, 1)
         for first, last, kind in self.columns.runs:
+            part = grad[first:last]
+            part = part[0, 0] if part.shape[:2] == (1, 1) else part.sum((0, 1))
             key = (self.rows.kinds[row], kind)
+            if not self.shared:
+                self._add_rows(part, *key, heads)
+                continue
             if key not in self._sums:
-                self._sums[key] = torch.zeros_like(self.of(*key))
-            total, part = self._sums[key], grad[first:last]
-            if len(total) == 1:
-                total += part.sum((0, 1, 2))
-            else:
-                total[heads] += part.sum((0, 1))
+                self._sums[key] = part.new_zeros(len(self.table), *part.shape[1:])
+            self._sums[key][heads] += part
+
+    def _add_rows(self, grad: Tensor, row_kind: int, column_kind: int, heads: slice) -> None:
+        """Transpose of :meth:`_lay_out`: add to the gradient of the table laid out by columns."""
+        rows, columns = self.rows, self.columns
+        shape = len(self.table), self.table.shape[1], columns.size * columns.reach
+        if column_kind not in self._columns_grad:
+            self._columns_grad[column_kind] = grad.new_zeros(shape)
+        grad = grad.view(-1, rows.size, columns.size, rows.reach, columns.reach).transpose(2, 3)
+        grad = grad.reshape(len(grad), -1, shape[2])
+        target = self._columns_grad[column_kind][heads]
+        target.index_add_(1, self._index(rows, row_kind, 0), grad)
 
     def grad(self) -> Tensor:
         """Gradient of the bias table, (heads or 1, rows, columns)."""
-        out = torch.zeros_like(self.table)
         for key, total in self._sums.items():
-            out.index_add_(1, self._index(*key).view(-1), total.flatten(1))
-        return out[:, :-1].unflatten(1, self.shape)
+            self._add_rows(total, *key, slice(0, len(total)))
+        out = torch.zeros_like(self.table)
+        for kind, total in self._columns_grad.items():
+            out.index_add_(2, self._index(self.columns, kind, 1), total)
+        return out[:, :-1, :-1]
 
 
 class _Relative:

@@ -37,6 +37,10 @@ _CONVNEXT = dict(depths=[1, 2, 1, 1], dims=[8, 12, 16, 20])
 _HOR = dict(depths=[1, 2, 1, 1], dims=[8, 12, 16, 32], orders=[2, 3, 4, 5])
 _CVT = dict(depths=[1, 2, 1], embed_dims=[8, 12, 16], heads=[1, 2, 4], mlp_ratios=[2, 2, 2],
             patch_sizes=[7, 3, 3], patch_strides=[4, 2, 2], patch_paddings=[2, 1, 1])  # fmt: skip
+_LEVIT = dict(embed_dims=[16, 20, 24], key_dims=[4, 4, 6], heads=[2, 3, 2], depths=[2, 1, 1],
+              mlp_ratios=[2] * 3, value_ratios=[2, 2, 3], shrink_heads=[None, 4, 3],
+              shrink_key_dims=[None, 4, 5], shrink_value_ratios=[None, 4, 2],
+              shrink_mlp_ratios=[None, 2, 3])  # fmt: skip
 CASES = {
     'van-lka': dict(**_VAN, attention='lka'),
     'van-lska-k35': dict(**_VAN, attention='lska', kernel_size=35),
@@ -147,6 +151,10 @@ CASES = {
         projection=['avg', 'linear', 'dw_bn'],
         kernel_size=[3, 3, 5],
         kv_stride=[4, 1, 2],
+    ),
+    'levit': dict(type='hybrid_mm.LeViT', zero_init_residual=False, arch=_LEVIT),
+    'levit-tiled': dict(
+        type='hybrid_mm.LeViT', zero_init_residual=False, arch=_LEVIT, img_size=97, impl='tiled'
     ),
     'halonet': dict(
         type='hybrid_mm.HaloNet',

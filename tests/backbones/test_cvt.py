@@ -172,7 +172,7 @@ def test_classifier_into_a_dense_network(norm_outputs, tmp_path):
 @pytest.mark.parametrize(
     ('kwargs', 'message'),
     [
-        (dict(arch='14'), "CvT has no arch '14': did you mean '13'"),
+        (dict(arch='cvt-14'), "CvT has no arch 'cvt-14': did you mean 'cvt-"),
         (dict(arch=dict(TINY, heads=[3, 2])), 'heads must divide the 8 channels, got 3'),
         (dict(projection='conv'), "method must be one of dw_bn, avg, linear, got 'conv'"),
         (dict(kernel_size=4), 'kernel_size must be odd and kv_stride positive'),
