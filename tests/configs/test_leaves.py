@@ -131,7 +131,8 @@ def test_name_tells_batch_and_schedule(path):
         ('-20e_', 'max_epochs', 20), ('-95e_', 'max_epochs', 95), ('-350e_', 'max_epochs', 350),
         ('-30e_', 'max_epochs', 30), ('-40e_', 'max_epochs', 40), ('-100e_', 'max_epochs', 100),
         ('-130e_', 'max_epochs', 130), ('-150e_', 'max_epochs', 150),
-        ('-120e_', 'max_epochs', 120), ('-300e_', 'max_epochs', 300), ('_in1k', 'max_epochs', 310),
+        ('-120e_', 'max_epochs', 120), ('-1000e_', 'max_epochs', 1000),
+        ('-300e_', 'max_epochs', 300), ('_in1k', 'max_epochs', 310),
         ('-50e_', 'max_iters', 368750), ('-40k_', 'max_iters', 40000),
         ('-80k_', 'max_iters', 80000), ('-160k_', 'max_iters', 160000),
     ):  # fmt: skip
