@@ -1,9 +1,9 @@
-"""Whole backbones beside those of MMPretrain with the same weights.
+"""Whole backbones beside those of MMPretrain and timm with the same weights.
 
 Forward and backward of images to the last map, in eval mode (norms and drop paths would differ by
-chance else), at 224 x 224 and at a detection size. Weights are copied through
-the converters, so that outputs and gradients agree or the run ends. Peers that cannot be imported
-are left out with a note.
+chance else), at 224 x 224 and at a detection size, a square one where a peer takes no other (it is
+built for that size then, and so is ours). Weights are copied through the converters, so that
+outputs and gradients agree or the run ends. Peers that cannot be imported are left out with a note.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from hybrid_mm.analysis.benchmark import Case
 from hybrid_mm.convert import convert
 
-PACKAGES = ('mmpretrain',)
+PACKAGES = ('mmpretrain', 'timm')
 SIZES = ((4, 224, 224), (1, 800, 1216))
+SQUARE = ((4, 224, 224), (1, 1024, 1024))
 QUICK = ((1, 64, 64),)
 
 
@@ -26,30 +27,32 @@ class Peer(NamedTuple):
 
     Attributes:
         name: The variant.
-        ours: Config of our backbone that returns the last map.
+        ours: Config of our backbone that returns the last map, from the height of the image.
         package: Where the peer is from.
-        make: Makes the peer, whose state dict converts to ours.
+        make: Makes the peer, whose state dict converts to ours, from the height of the image.
         run: Last map of the peer.
         source: Layout of the peer's weights.
+        sizes: Images, (N, H, W).
     """
 
     name: str
-    ours: dict
+    ours: Callable[[int], dict]
     package: str
-    make: Callable[[], nn.Module]
+    make: Callable[[int], nn.Module]
     run: Callable[[nn.Module, Tensor], Tensor]
     source: str
+    sizes: tuple[tuple[int, int, int], ...] = SIZES
 
 
 def _hornet(arch: str) -> Peer:
-    def make() -> nn.Module:
+    def make(height: int) -> nn.Module:
         from mmpretrain.models import HorNet
 
         return HorNet(arch, scale=1 / 3, gap_before_final_norm=False, out_indices=(3,))
 
     return Peer(
         f'HorNet-{arch}',
-        dict(type='hybrid_mm.HorNet', arch=arch, out_indices=(3,)),
+        lambda height: dict(type='hybrid_mm.HorNet', arch=arch, out_indices=(3,)),
         'mmpretrain',
         make,
         lambda net, x: net(x)[-1],
@@ -57,25 +60,58 @@ def _hornet(arch: str) -> Peer:
     )
 
 
-PEERS = (_hornet('tiny'), _hornet('tiny-gf'))
+def _levit(arch: str, package: str) -> Peer:
+    def from_mmpretrain(height: int) -> nn.Module:
+        from mmpretrain.models import LeViT
+
+        return LeViT(arch, img_size=height, out_indices=(2,))
+
+    def from_timm(height: int) -> nn.Module:
+        import timm
+
+        return timm.create_model(f'levit_{arch}', img_size=height, num_classes=0)
+
+    def tokens_to_map(net: nn.Module, x: Tensor) -> Tensor:
+        tokens = net.forward_features(x)
+        return tokens.transpose(1, 2).unflatten(2, (-(-x.shape[2] // 64), -1))
+
+    timm = package == 'timm'
+    return Peer(
+        f'LeViT-{arch}',
+        lambda height: dict(type='hybrid_mm.LeViT', arch=arch, img_size=height, out_indices=(4,)),
+        package,
+        from_timm if timm else from_mmpretrain,
+        tokens_to_map if timm else lambda net, x: net(x)[-1],
+        'levit-timm' if timm else 'levit-mmpretrain',
+        SQUARE,
+    )
+
+
+PEERS = (
+    _hornet('tiny'),
+    _hornet('tiny-gf'),
+    _levit('128s', 'timm'),
+    _levit('256', 'timm'),
+    _levit('256', 'mmpretrain'),
+)
 
 
 def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Case]:
     """The cases, made when they are asked for; ``quick`` ones are too small to tell anything."""
     generator = torch.Generator().manual_seed(0)
-    for n, *size in QUICK if quick else SIZES:
-        x = torch.randn(n, 3, *size, generator=generator).to(device, dtype)
-        for peer in PEERS:
+    for peer in PEERS:
+        for n, *size in QUICK if quick else peer.sizes:
+            x = torch.randn(n, 3, *size, generator=generator).to(device, dtype)
             yield _case(peer, x)
 
 
 def _case(peer: Peer, x: Tensor) -> Case:
     title = f'{peer.name}, {"x".join(map(str, (len(x), *x.shape[2:])))}'
     inputs = {'x': x.detach().requires_grad_()}
-    ours = MODELS.build(peer.ours).eval().to(x)
+    ours = MODELS.build(peer.ours(x.shape[2])).eval().to(x)
     runs, nets, unavailable = {'ours': lambda x: ours(x)[-1]}, {'ours': ours}, {}
     try:
-        theirs = peer.make()
+        theirs = peer.make(x.shape[2])
     except ImportError as error:
         unavailable = {peer.package: f'not installed: {error.name}'}
     else:
