@@ -3,8 +3,8 @@
 python tools/reparameterize.py CONFIG work_dirs/try/epoch_36.pth deployed.pth
 python tools/test.py CONFIG deployed.pth --cfg-options model.backbone.deploy=True
 
-For every network with a `switch_to_deploy` (SLaK, PeLK, RepLKNet). The merged model is compared
-with the original one on a random image before it is written.
+For every network with a `switch_to_deploy` (SLaK, PeLK, RepLKNet, LeViT). The merged model is
+compared with the original one on a random image before it is written.
 """
 
 import os

@@ -6,11 +6,13 @@ from hybrid_mm.backbones.acmix_swin import ACmixSwin
 from hybrid_mm.backbones.base import Pyramid
 from hybrid_mm.backbones.botnet import BoTNet
 from hybrid_mm.backbones.coatnet import CoAtNet
+from hybrid_mm.backbones.cvt import CvT
 from hybrid_mm.backbones.elsa import ELSASwin
 from hybrid_mm.backbones.evolving_resnet import EAAAResNet
 from hybrid_mm.backbones.halonet import HaloNet
 from hybrid_mm.backbones.hornet import HorNet
 from hybrid_mm.backbones.lesa import LESAResNet
+from hybrid_mm.backbones.levit import LeViT
 from hybrid_mm.backbones.maxvit import MaxViT
 from hybrid_mm.backbones.mvitv2 import MViTv2
 from hybrid_mm.backbones.nat import NAT, DiNAT, DiNATs
@@ -40,6 +42,7 @@ __all__ = [
     'ACmixSwin',
     'BoTNet',
     'CoAtNet',
+    'CvT',
     'DiNAT',
     'DiNATs',
     'EAAAResNet',
@@ -47,6 +50,7 @@ __all__ = [
     'HaloNet',
     'HorNet',
     'LESAResNet',
+    'LeViT',
     'MViTv2',
     'MaxViT',
     'PeLK',

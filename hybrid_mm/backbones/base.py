@@ -6,7 +6,7 @@ import functools
 import inspect
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -45,7 +45,8 @@ def build_norm(cfg: dict, channels: int) -> nn.Module:
 _SIGNED = ('frozen_stages', 'out_indices')
 """Arguments that may be negative."""
 _ZERO = (
-    'depth', 'ratio', 'drop', 'scale', 'halo', 'lam', 'group', 'partial', 'attention', '_blocks',
+    'depth', 'ratio', 'drop', 'scale', 'halo', 'lam', 'group', 'partial', 'attention', 'padding',
+    '_blocks',
 )  # fmt: skip
 """Parts of the names of arguments whose numbers may be zero; so may flags and floats."""
 
@@ -378,7 +379,7 @@ def _frozen_statistics(module: nn.Module) -> Iterator[None]:
             norm._buffers.update(kept)
 
 
-def run_blocks(blocks: nn.ModuleList, x: Tensor, with_cp: bool, *arguments: Any) -> Tensor:
+def run_blocks(blocks: Iterable[nn.Module], x: Tensor, with_cp: bool, *arguments: Any) -> Tensor:
     """Run blocks in turn, each under gradient checkpointing if asked for.
 
     Gradients and running statistics equal those of a run without checkpointing.

@@ -183,9 +183,8 @@ def grid_axis(length: int, grid: int) -> Axis:
 
 
 @functools.lru_cache(maxsize=512)
-def whole_axis(length: int) -> Axis:
-    """Every query sees every key; the relative index is key minus query."""
-    queries = np.arange(length)
-    return Axis(
-        queries, False, (queries,), np.zeros_like(queries), np.full_like(queries, length), -queries
-    )
+def whole_axis(length: int, stride: int = 1) -> Axis:
+    """Every ``stride``-th position sees every key; the relative index is key minus query."""
+    keys, queries = np.arange(length), np.arange(math.ceil(length / stride))
+    start, count = np.zeros_like(queries), np.full_like(queries, length)
+    return Axis(keys, False, (queries,), start, count, -stride * queries)

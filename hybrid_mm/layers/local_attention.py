@@ -136,6 +136,7 @@ def global_attention(
     k: Tensor,
     v: Tensor,
     *,
+    stride: int | Sequence[int] = 1,
     scale: float | None = None,
     bias: Tensor | None = None,
     rel_h: Tensor | None = None,
@@ -145,9 +146,10 @@ def global_attention(
     """Attention of every pixel to all, with 2-D relative logits (arXiv 1904.09925, 2101.11605).
 
     Args:
-        q: Queries, (N, heads, H, W, d).
+        q: Queries, (N, heads, ceil(H / stride), ceil(W / stride), d).
         k: Keys, (N, heads, H, W, d).
         v: Values, (N, heads, H, W, d_v).
+        stride: Distance of the queries in pixels.
         scale: Factor of q.k, by default d^-0.5.
         bias: (heads or 1, 2 * H - 1, 2 * W - 1), by key minus query (arXiv 2106.04803); longer ones
             are taken about their middle.
@@ -157,13 +159,15 @@ def global_attention(
         impl: 'tiled', 'reference' or 'auto'.
 
     Returns:
-        (N, heads, H, W, d_v).
+        (N, heads, ceil(H / stride), ceil(W / stride), d_v).
 
     Raises:
         ValueError: Unknown impl or shapes that do not fit.
     """
+    stride = _pair(stride, 'stride')
     shortest = [2 * s - 1 for s in k.shape[2:4]]
-    return _attend(q, k, v, WHOLE, [(), ()], (1, 1), shortest, scale, bias, rel_h, rel_w, impl)
+    axes = [(s,) for s in stride]
+    return _attend(q, k, v, WHOLE, axes, stride, shortest, scale, bias, rel_h, rel_w, impl)
 
 
 def partition_attention(
@@ -317,7 +321,7 @@ def _attend(
 def _tiles(kind: int, axes: Sequence[tuple], size: Sequence[int]) -> list[tuple[int, int]]:
     """Queries of a tile, by rows and columns; the default first."""
     if kind == WHOLE:
-        width = size[1]
+        width = -(-size[1] // axes[1][0])
         return list(dict.fromkeys((max(1, n // width), width) for n in (128, 64, 256)))
     if kind == BLOCK:
         side = axes[0][0] // axes[0][2]

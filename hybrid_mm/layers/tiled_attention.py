@@ -13,129 +13,103 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hybrid_mm.layers.attention_tiles import WHOLE, Band, Tiles, bands, plan
+from hybrid_mm.layers.attention_tiles import Band, Tiles, bands, plan
 
 _LOW = -1e30  # logit of a key that is not seen; finite, because 0 * inf is not 0
 
 
 class _Bias:
-    """The additive term of a row of tiles that does not depend on the query: mask and bias."""
+    """The additive term of a row of tiles that does not depend on the query: mask and bias.
+
+    The table is laid out for the columns of a tile first, then for its rows: what is copied then
+    are whole rows of keys. Tiles of one kind share their term; where every row of tiles is of a
+    kind of its own (attention to all pixels), it lives as long as the row.
+    """
 
     def __init__(self, bias: Tensor | None, rows: Tiles, columns: Tiles, like: Tensor) -> None:
         self.rows, self.columns = rows, columns
         self.needed = bias is not None or not (rows.all_valid and columns.all_valid)
         self.shape = (1, 1) if bias is None else bias.shape[1:]
-        self.has_table = bias is not None
         if self.needed:
-            table = like.new_zeros(1, 1) if bias is None else bias.flatten(1).to(like.dtype)
-            self.table = torch.nn.functional.pad(table, (0, 1), value=_LOW)
+            table = like.new_zeros(1, 1, 1) if bias is None else bias.to(like.dtype)
+            # the entry behind the last one is for keys that are not seen
+            self.table = torch.nn.functional.pad(table, (0, 1, 0, 1), value=_LOW)
         self.device = like.device
+        self.shared = len(set(rows.kinds)) < rows.number
+        self._columns: dict = {}
+        self._columns_grad: dict = {}
         self._cache: dict = {}
         self._sums: dict = {}
 
-    def _index(self, row_kind: int, column_kind: int) -> Tensor:
-        rows, columns = self.rows, self.columns
-        height, width = self.shape
-        valid = rows.valid[row_kind][:, None, :, None] & columns.valid[column_kind][:, None]
-        if self.has_table:
-            i = np.clip(rows.relative[row_kind] + (height - 1) // 2, 0, height - 1)
-            j = np.clip(columns.relative[column_kind] + (width - 1) // 2, 0, width - 1)
-            index = i[:, None, :, None] * width + j[:, None]
-        else:
-            index = 0
-        index = np.where(valid, index, height * width)
-        index = index.reshape(rows.size * columns.size, rows.reach * columns.reach)
-        return torch.from_numpy(index).to(self.device)
+    def _index(self, tiles: Tiles, kind: int, axis: int) -> Tensor:
+        """Entry of the table for each position of each query of a kind of tile, on one axis."""
+        length = self.shape[axis]
+        index = np.clip(tiles.relative[kind] + (length - 1) // 2, 0, length - 1)
+        index = np.where(tiles.valid[kind], index, length)
+        return torch.from_numpy(index.ravel()).to(self.device)
 
-    def of(self, row_kind: int, column_kind: int) -> Tensor:
+    def of(self, row_kind: int, column_kind: int, heads: slice) -> Tensor:
         """Bias of a kind of tile, (heads or 1, queries, keys)."""
         key = (row_kind, column_kind)
-        if key not in self._cache:
-            index = self._index(*key)
-            value = self.table.index_select(1, index.view(-1)).view(-1, *index.shape)
+        heads = heads if len(self.table) > 1 else slice(0, 1)
+        if key in self._cache:
+            return self._cache[key][heads]
+        if column_kind not in self._columns:
+            index = self._index(self.columns, column_kind, 1)
+            self._columns[column_kind] = self.table.index_select(2, index)
+        table = self._columns[column_kind]
+        value = self._lay_out(table if self.shared else table[heads], row_kind)
+        if self.shared:
             self._cache[key] = value
-        return self._cache[key]
+            return value[heads]
+        return value
+
+    def _lay_out(self, table: Tensor, row_kind: int) -> Tensor:
+        rows, columns = self.rows, self.columns
+        value = table.index_select(1, self._index(rows, row_kind, 0))
+        value = value.view(-1, rows.size, rows.reach, columns.size, columns.reach)
+        value = value.transpose(2, 3)
+        return value.reshape(-1, rows.size * columns.size, rows.reach * columns.reach)
 
     def write(self, scores: Tensor, row: int, heads: slice) -> None:
         """Set scores (tile columns, N, h, queries, keys) to the bias."""
         for first, last, kind in self.columns.runs:
-            value = self.of(self.rows.kinds[row], kind)
-            scores[first:last] = value if len(value) == 1 else value[heads]
+            scores[first:last] = self.of(self.rows.kinds[row], kind, heads)
 
     def accumulate(self, grad: Tensor, row: int, heads: slice) -> None:
         """Add the gradient of scores to that of the kinds of tiles."""
+        if len(self.table) == 1:
+            grad, heads = grad.sum(2, keepdim=True), slice(0, 1)
         for first, last, kind in self.columns.runs:
+            part = grad[first:last]
+            part = part[0, 0] if part.shape[:2] == (1, 1) else part.sum((0, 1))
             key = (self.rows.kinds[row], kind)
+            if not self.shared:
+                self._add_rows(part, *key, heads)
+                continue
             if key not in self._sums:
-                self._sums[key] = torch.zeros_like(self.of(*key))
-            total, part = self._sums[key], grad[first:last]
-            if len(total) == 1:
-                total += part.sum((0, 1, 2))
-            else:
-                total[heads] += part.sum((0, 1))
+                self._sums[key] = part.new_zeros(len(self.table), *part.shape[1:])
+            self._sums[key][heads] += part
+
+    def _add_rows(self, grad: Tensor, row_kind: int, column_kind: int, heads: slice) -> None:
+        """Transpose of :meth:`_lay_out`: add to the gradient of the table laid out by columns."""
+        rows, columns = self.rows, self.columns
+        shape = len(self.table), self.table.shape[1], columns.size * columns.reach
+        if column_kind not in self._columns_grad:
+            self._columns_grad[column_kind] = grad.new_zeros(shape)
+        grad = grad.view(-1, rows.size, columns.size, rows.reach, columns.reach).transpose(2, 3)
+        grad = grad.reshape(len(grad), -1, shape[2])
+        target = self._columns_grad[column_kind][heads]
+        target.index_add_(1, self._index(rows, row_kind, 0), grad)
 
     def grad(self) -> Tensor:
         """Gradient of the bias table, (heads or 1, rows, columns)."""
-        out = torch.zeros_like(self.table)
         for key, total in self._sums.items():
-            out.index_add_(1, self._index(*key).view(-1), total.flatten(1))
-        return out[:, :-1].unflatten(1, self.shape)
-
-
-class _WholeBias:
-    """The bias where every query sees the whole map: each row of tiles has one of its own.
-
-    For every row offset the table is spread out once to a column offset per pair of columns, so
-    that the bias of a row of queries is a stretch of that: (2 H - 1) W^2 numbers per head instead
-    of (H W)^2.
-    """
-
-    needed = True
-
-    def __init__(self, bias: Tensor, rows: Tiles, columns: Tiles, like: Tensor) -> None:
-        self.rows, self.shape = rows, bias.shape[1:]
-        self.width = columns.size
-        self.left = (bias.shape[2] - (2 * self.width - 1)) // 2
-        table = bias.to(like.dtype).narrow(2, self.left, 2 * self.width - 1)
-        # (heads, offset of rows, columns of queries, columns of keys)
-        self.spread = table.unfold(2, self.width, 1).flip(2)
-        self.total: Tensor | None = None
-
-    def _stretches(self, row: int) -> list[slice]:
-        """Offsets of the rows of a tile."""
-        most = self.shape[0] - self.rows.reach
-        first = (self.rows.relative[row][:, 0] + (self.shape[0] - 1) // 2).clip(0, most)
-        return [slice(int(i), int(i) + self.rows.reach) for i in first]
-
-    def _rows(self, scores: Tensor) -> Tensor:
-        """Scores (1, N, h, queries, keys) as (rows of queries, N, h, rows, columns, columns)."""
-        x = scores[0].unflatten(3, (-1, self.width)).unflatten(2, (-1, self.width))
-        return x.permute(2, 0, 1, 4, 3, 5)
-
-    def write(self, scores: Tensor, row: int, heads: slice) -> None:
-        """Set scores (1, N, h, queries, keys) to the bias."""
-        spread = self.spread if len(self.spread) == 1 else self.spread[heads]
-        for part, stretch in zip(self._rows(scores), self._stretches(row), strict=True):
-            part.copy_(spread[:, stretch])
-
-    def accumulate(self, grad: Tensor, row: int, heads: slice) -> None:
-        """Add the gradient of scores to that of the table."""
-        if self.total is None:
-            self.total = torch.zeros_like(self.spread)
-        for part, stretch in zip(self._rows(grad), self._stretches(row), strict=True):
-            if len(self.total) == 1:
-                self.total[0, stretch] += part.sum((0, 1))
-            else:
-                self.total[heads, stretch] += part.sum(0)
-
-    def grad(self) -> Tensor:
-        """Gradient of the bias table, (heads or 1, rows, columns)."""
-        out = self.spread.new_zeros(len(self.spread), *self.shape)
-        if self.total is not None:
-            for j in range(self.width):
-                first = self.left + self.width - 1 - j
-                out[:, :, first : first + self.width] += self.total[:, :, j]
-        return out
+            self._add_rows(total, *key, slice(0, len(total)))
+        out = torch.zeros_like(self.table)
+        for kind, total in self._columns_grad.items():
+            out.index_add_(2, self._index(self.columns, kind, 1), total)
+        return out[:, :-1, :-1]
 
 
 class _Relative:
@@ -189,13 +163,11 @@ class _Scores:
         bias: Tensor | None,
         rel_h: Tensor | None,
         rel_w: Tensor | None,
-        whole: bool,
     ) -> None:
         self.rows, self.columns, self.scale = rows, columns, scale
         self.dtype = torch.float32 if like.dtype in (torch.half, torch.bfloat16) else like.dtype
         accurate = like.new_empty(0, dtype=self.dtype)
-        kind = _WholeBias if whole and bias is not None else _Bias
-        self.bias = kind(bias, rows, columns, accurate)
+        self.bias = _Bias(bias, rows, columns, accurate)
         self.has_bias = bias is not None
         self._buffers: list[Tensor | None] = [None, None]
         self.rel_h = None if rel_h is None else _Relative(rel_h, rows, accurate)
@@ -332,7 +304,7 @@ def forward(
 ) -> Tensor:
     """Output (N, h, H', W', d_v) of the pattern ``spec``."""
     rows, columns = plan(spec, k.shape[2], k.shape[3])
-    scores = _Scores(rows, columns, q, scale, bias, rel_h, rel_w, spec[0] == WHOLE)
+    scores = _Scores(rows, columns, q, scale, bias, rel_h, rel_w)
     out = q.new_empty(*q.shape[:4], v.shape[-1])
     for band in bands(q, rows, columns):
         queries, keys, values = band.tiles(q), band.strips(k), band.strips(v)
@@ -360,7 +332,7 @@ def backward(
 ) -> list[Tensor]:
     """Gradients of q, k, v and of those of bias, rel_h and rel_w that are given."""
     rows, columns = plan(spec, k.shape[2], k.shape[3])
-    scores = _Scores(rows, columns, q, scale, bias, rel_h, rel_w, spec[0] == WHOLE)
+    scores = _Scores(rows, columns, q, scale, bias, rel_h, rel_w)
     grad_q, grad_k, grad_v = (
         torch.zeros(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v)
     )

@@ -38,6 +38,12 @@ _HOR = dict(depths=[1, 2, 1, 1], dims=[8, 12, 16, 32], orders=[2, 3, 4, 5])
 _HYBRID = dict(depths=[1, 2, 1, 1], channels=[8, 12, 16, 24], stem=dict(channels=(4, 8), bias=True))
 _MVIT = dict(embed_dim=8, heads=1, depths=[1, 2, 2, 2])
 _VIT = dict(embed_dim=16, heads=2, depths=[1, 2, 1, 1])
+_CVT = dict(depths=[1, 2, 1], embed_dims=[8, 12, 16], heads=[1, 2, 4], mlp_ratios=[2, 2, 2],
+            patch_sizes=[7, 3, 3], patch_strides=[4, 2, 2], patch_paddings=[2, 1, 1])  # fmt: skip
+_LEVIT = dict(embed_dims=[16, 20, 24], key_dims=[4, 4, 6], heads=[2, 3, 2], depths=[2, 1, 1],
+              mlp_ratios=[2] * 3, value_ratios=[2, 2, 3], shrink_heads=[None, 4, 3],
+              shrink_key_dims=[None, 4, 5], shrink_value_ratios=[None, 4, 2],
+              shrink_mlp_ratios=[None, 2, 3])  # fmt: skip
 CASES = {
     'van-lka': dict(**_VAN, attention='lka'),
     'van-lska-k35': dict(**_VAN, attention='lska', kernel_size=35),
@@ -218,6 +224,20 @@ CASES = {
         relative=True,
         class_token=False,
     ),
+    'cvt': dict(type='hybrid_mm.CvT', arch=_CVT),
+    'cvt-methods': dict(
+        type='hybrid_mm.CvT',
+        arch=_CVT,
+        with_cls_token=False,
+        norm_outputs=True,
+        projection=['avg', 'linear', 'dw_bn'],
+        kernel_size=[3, 3, 5],
+        kv_stride=[4, 1, 2],
+    ),
+    'levit': dict(type='hybrid_mm.LeViT', zero_init_residual=False, arch=_LEVIT),
+    'levit-tiled': dict(
+        type='hybrid_mm.LeViT', zero_init_residual=False, arch=_LEVIT, img_size=97, impl='tiled'
+    ),
     'halonet': dict(
         type='hybrid_mm.HaloNet',
         zero_init_residual=False,
@@ -255,12 +275,14 @@ CASES = {
     ),
 }
 SIZES = [(32, 32), (97, 131), (200, 333), (33, 47)]
-STRIDES = (4, 8, 16, 32)
+STRIDES = (4, 8, 16, 32, 64)
 
 
 def strides(cfg):
-    """Strides of all maps of a case."""
-    return (16,) * 4 if cfg['type'] == 'hybrid_mm.ViT' else STRIDES
+    """Strides of the maps that a case returns by default."""
+    if cfg['type'] == 'hybrid_mm.ViT':
+        return (16,) * 4
+    return STRIDES[: min(4, stages_of(cfg))]
 
 
 @pytest.fixture(params=CASES, ids=list(CASES))
@@ -273,7 +295,19 @@ def build(cfg, **kwargs):
     return MODELS.build({**cfg, **kwargs})
 
 
+def stages_of(cfg):
+    """Number of stages; by default the first four are returned, or all if there are fewer."""
+    return {'CvT': 3, 'LeViT': 5}.get(cfg['type'].split('.')[1], 4)
+
+
 def rows(cfg, value, stride):
+    """Rows of the map at a nominal stride."""
+    if cfg['type'] == 'hybrid_mm.CvT':  # patches overlap, with the paper's padding
+        patches = zip(*(cfg['arch'][f'patch_{k}'] for k in ('sizes', 'strides', 'paddings')),
+                      strict=True)  # fmt: skip
+        for size, step, padding in list(patches)[: STRIDES.index(stride) + 1]:
+            value = (value + 2 * padding - size) // step + 1
+        return value
     # patches at the border that are not whole are cut away
     cut = cfg['type'].split('.')[1] in {'HorNet', 'PeLK', 'SLaK'}
     return value // stride if cut else -(-value // stride)
@@ -298,6 +332,7 @@ def test_foreign_registries_find_it_without_imports(cfg, scope):
 def test_any_size(cfg, size, training):
     model = build(cfg, drop_path_rate=0.2).train(training)
     maps = model(torch.rand(2, 3, *size))
+    assert model.out_indices == tuple(range(min(4, stages_of(cfg))))
     for stride, channels, out in zip(strides(cfg), model.out_channels, maps, strict=True):
         assert out.shape == (2, channels, *(rows(cfg, value, stride) for value in size))
         assert out.isfinite().all()
@@ -357,9 +392,13 @@ def test_checkpointing_gives_the_same_gradients_and_statistics(cfg):
         assert torch.equal(a, b), name
 
 
-@pytest.mark.parametrize('out_indices', [(0,), (3,), (1, 3), 2, (-1,)])
+@pytest.mark.parametrize('out_indices', [(0,), ('last',), (1, 'last'), 2, (-1,)])
 def test_out_indices(cfg, out_indices):
-    model, full = build(cfg, out_indices=out_indices).eval(), build(cfg).eval()
+    number = stages_of(cfg)
+    if isinstance(out_indices, tuple):
+        out_indices = tuple(number - 1 if i == 'last' else i for i in out_indices)
+    model = build(cfg, out_indices=out_indices).eval()
+    full = build(cfg, out_indices=tuple(range(number))).eval()
     x = torch.rand(1, 3, 64, 64)
     wanted = (out_indices,) if isinstance(out_indices, int) else out_indices
     maps, expected = model(x), full(x)
@@ -369,15 +408,19 @@ def test_out_indices(cfg, out_indices):
         assert torch.equal(out, expected[i])
 
 
-@pytest.mark.parametrize('bad', [(4,), (0, 0), (3, -1), (-5,)])
+@pytest.mark.parametrize('bad', ['one too many', 'twice', 'twice from both ends', 'before'])
 def test_bad_out_indices(cfg, bad):
-    with pytest.raises(ValueError, match=r'out_indices must be distinct stages in 0..3'):
+    n = stages_of(cfg)
+    bad = {'one too many': (n,), 'twice': (0, 0), 'before': (-n - 1,)}.get(bad, (n - 1, -1))
+    with pytest.raises(ValueError, match=rf'out_indices must be distinct stages in 0..{n - 1}'):
         build(cfg, out_indices=bad)
 
 
-@pytest.mark.parametrize('frozen', [-1, 0, 1, 3])
+@pytest.mark.parametrize('frozen', [-1, 0, 1, 'all but the last'])
 def test_frozen_stages(cfg, frozen):
-    model = build(cfg, frozen_stages=frozen)
+    number = stages_of(cfg)
+    frozen = number - 1 if isinstance(frozen, str) else frozen
+    model = build(cfg, frozen_stages=frozen, out_indices=tuple(range(number)))
     assert model.train() is model
     assert model.eval() is model
     model.train()
@@ -389,12 +432,12 @@ def test_frozen_stages(cfg, frozen):
     changed = {k for k in after if not torch.equal(before[k], after[k])}
     assert changed
     stages = {int(k.split('.')[1]) for k in changed if k.startswith('stages.')}
-    assert stages == set(range(max(frozen, 0), 4))
+    assert stages == set(range(max(frozen, 0), number))
     if frozen >= 0:
         stem = 'stages.0.embed' if isinstance(model.stem, nn.Identity) else 'stem'
         assert not any(k.startswith(stem) for k in changed)
-    with pytest.raises(ValueError, match=r'frozen_stages must lie in -1..4'):
-        build(cfg, frozen_stages=5)
+    with pytest.raises(ValueError, match=rf'frozen_stages must lie in -1..{number}'):
+        build(cfg, frozen_stages=number + 1)
 
 
 def test_norm_eval(cfg):

@@ -55,16 +55,16 @@ def build(cfg: dict):
 
 
 @st.composite
-def shared_arguments(draw):
-    """Arguments that all backbones take, and whether they are right."""
-    indices = draw(st.lists(st.integers(-5, 4), max_size=4))
-    frozen = draw(st.integers(-2, 5))
+def shared_arguments(draw, stages):
+    """Arguments that all backbones of so many stages take, and whether they are right."""
+    indices = draw(st.lists(st.integers(-stages - 1, stages), max_size=4))
+    frozen = draw(st.integers(-2, stages + 1))
     rate = draw(st.sampled_from([0.0, 0.1, 0.5, 0.999, 1.0, -0.1, 2.0, math.nan]))
     channels = draw(st.sampled_from([3, 3, 3, 1, 4, 0, -1]))
     right = (
-        0 < len(indices) == len({i % 4 for i in indices})
-        and all(-4 <= i < 4 for i in indices)
-        and -1 <= frozen <= 4
+        0 < len(indices) == len({i % stages for i in indices})
+        and all(-stages <= i < stages for i in indices)
+        and -1 <= frozen <= stages
         and 0 <= rate < 1
         and channels > 0
     )
@@ -81,9 +81,9 @@ def shared_arguments(draw):
 
 @pytest.mark.parametrize('name', CASES)
 @examples(8)
-@given(given_arguments=shared_arguments(), data=st.data())
-def test_shared_arguments(name, given_arguments, data):
-    kwargs, right = given_arguments
+@given(data=st.data())
+def test_shared_arguments(name, data):
+    kwargs, right = data.draw(shared_arguments(CONTRACT.stages_of(CASES[name])))
     cfg = {**CASES[name], **kwargs}
     if not right:
         with pytest.raises(ValueError, match=r'out_indices|frozen_stages|drop_path|in_channels'):

@@ -131,14 +131,19 @@ def test_gather_is_the_definition_of_blocks(border, stride):
     torch.testing.assert_close(out, expected)
 
 
-def test_gather_is_the_definition_of_the_whole_map():
+@pytest.mark.parametrize('stride', [(1, 1), (2, 3)])
+def test_gather_is_the_definition_of_the_whole_map(stride):
     torch.manual_seed(0)
-    q, k, v = rand(1, 2, 3, 4, 3), rand(1, 2, 3, 4, 3), rand(1, 2, 3, 4, 5)
-    rel_h, rel_w = rand(2, 5, 3), rand(1, 7, 3)
-    rows, columns = ([[(j, j - i) for j in range(n)] for i in range(n)] for n in (3, 4))
-    expected = loops(q, k, v, rows, columns, 3**-0.5, None, rel_h, rel_w)
+    k, v = rand(1, 2, 3, 4, 3), rand(1, 2, 3, 4, 5)
+    q = rand(1, 2, *(math.ceil(n / s) for n, s in zip((3, 4), stride, strict=True)), 3)
+    bias, rel_h, rel_w = rand(2, 5, 7), rand(2, 5, 3), rand(1, 7, 3)
+    rows, columns = ([[(j, j - i) for j in range(n)] for i in range(0, n, s)]
+                     for n, s in zip((3, 4), stride, strict=True))  # fmt: skip
+    expected = loops(q, k, v, rows, columns, 3**-0.5, bias, rel_h, rel_w)
     for impl in engine.IMPLS:
-        out = global_attention(q, k, v, rel_h=rel_h, rel_w=rel_w, impl=impl)
+        out = global_attention(
+            q, k, v, stride=stride, bias=bias, rel_h=rel_h, rel_w=rel_w, impl=impl
+        )
         torch.testing.assert_close(out, expected)
 
 
@@ -209,9 +214,13 @@ def random_case(seed):
             )
     else:
         lengths = [2 * s - 1 for s in size]
+        stride = choose.choice([1, 1, 2, 3]), choose.choice([1, 1, 2])
+        bias = maybe(*lengths)
 
-        def function(q, k, v, _, rel_h, rel_w, impl):
-            return global_attention(q, k, v, rel_h=rel_h, rel_w=rel_w, impl=impl)
+        def function(q, k, v, bias, rel_h, rel_w, impl):
+            return global_attention(
+                q, k, v, stride=stride, bias=bias, rel_h=rel_h, rel_w=rel_w, impl=impl
+            )
 
     queries = [math.ceil(s / t) for s, t in zip(size, stride, strict=True)]
     maps = rand(n, heads, *queries, d), rand(n, heads, *size, d), rand(n, heads, *size, dv)

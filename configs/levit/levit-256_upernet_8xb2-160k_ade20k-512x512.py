@@ -1,0 +1,21 @@
+# A recipe of ours: the paper has none. 8 GPUs x 2 crops
+_base_ = [
+    '../_base_/models/upernet_r50.py',
+    '../_base_/datasets/ade20k_align32.py',
+    '../_base_/schedules/schedule_160k_adamw.py',
+    '../_base_/default_runtime_seg.py'
+]
+
+checkpoint = 'checkpoints/levit-256_in1k.pth'
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='hybrid_mm.LeViT',
+        arch='256',
+        norm_eval=True,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
+    decode_head=dict(in_channels=[64, 128, 256, 384]),
+    auxiliary_head=dict(in_channels=256))
+optim_wrapper = dict(
+    paramwise_cfg=dict(custom_keys=dict(distance_bias=dict(decay_mult=0.0))))
+train_dataloader = dict(batch_size=2)

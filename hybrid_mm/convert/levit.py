@@ -1,0 +1,175 @@
+"""Layouts of LeViT: the authors' two, MMPretrain's and timm's."""
+
+import math
+import re
+
+from hybrid_mm.convert.core import Source, StateDict, register, rename
+
+_NORM = r'bn\.(\w+)'
+_STEM = ('stem.', 'stages.0.downsample.', 'stages.1.downsample.', 'stages.2.downsample.')
+
+
+def _stem(names: list[str], conv: str) -> list[tuple[str, str]]:
+    return [
+        rule
+        for name, ours in zip(names, _STEM, strict=True)
+        for rule in (
+            (rf'{name}\.{conv}\.weight', rf'{ours}conv.conv.weight'),
+            (rf'{name}\.{_NORM}', rf'{ours}conv.norm.\1'),
+        )
+    ]
+
+
+def _layers(prefix: str, ours: str, parts: dict[str, str], linear: str) -> list[tuple[str, str]]:
+    """Rules of layers with a norm; a prefix has two groups."""
+    return [
+        rule
+        for part, name in parts.items()
+        for rule in (
+            (rf'{prefix}{part}\.{linear}\.weight', rf'{ours}{name}.linear.weight'),
+            (rf'{prefix}{part}\.{_NORM}', rf'{ours}{name}.norm.\3'),
+        )
+    ]
+
+
+def _head(linear: str) -> list[tuple[str, str]]:
+    return [
+        (r'head\.bn\.(\w+)', r'head.bn.\1'),
+        (rf'head\.{linear}\.(\w+)', r'head.linear.\1'),
+        (r'head_dist\.bn\.(\w+)', r'head.dist.bn.\1'),
+        (rf'head_dist\.{linear}\.(\w+)', r'head.dist.linear.\1'),
+    ]
+
+
+_BIASES = r'attention_biases'
+_INDEX = r'attention_bias_idxs'
+_FLAT = r'flat.\1.\2.'
+
+
+def _flat_rules(block: str, wrapped: str, mlp: list[str], linear: str) -> list[tuple[str, str]]:
+    """Rules of layouts in which attention and feed-forward networks stand in one list."""
+    attention = {'qkv': 'qkv', r'proj\.1': 'proj'}
+    shrink = {r'q\.1': 'q', 'kv': 'kv', r'proj\.1': 'proj'}
+    return [
+        (rf'{block}{wrapped}{_BIASES}', rf'{_FLAT}attn.distance_bias'),
+        (rf'{block}{_BIASES}', rf'{_FLAT}shrink.distance_bias'),
+        *_layers(block + wrapped, f'{_FLAT}attn.', attention, linear),
+        *_layers(block + wrapped, f'{_FLAT}mlp.', dict(zip(mlp, ('fc1', 'fc2'), strict=True)),
+                 linear),
+        *_layers(block, f'{_FLAT}shrink.', shrink, linear),
+    ]  # fmt: skip
+
+
+_STEM_NUMBERS = (0, 2, 4, 6)
+_OFFICIAL = [
+    *_stem([rf'patch_embed\.{i}' for i in _STEM_NUMBERS], 'c'),
+    *_flat_rules(r'()blocks\.(\d+)\.', r'm\.', ['0', '2'], 'c'),
+    *_head('l'),
+]
+_MMPRETRAIN = [
+    *_stem([rf'patch_embed\.patch_embed\.{i}' for i in _STEM_NUMBERS], 'conv'),
+    *_flat_rules(r'stages\.(\d+)\.(\d+)\.', r'block\.', ['linear1', 'linear2'], 'linear'),
+]
+_TIMM_BLOCK = r'stages\.(\d+)\.blocks\.(\d+)\.'
+_TIMM_DOWN = r'stages\.(\d+)\.downsample()\.'
+_TIMM_MLP = {'ln1': 'fc1', 'ln2': 'fc2'}
+_TIMM = [
+    *_stem([rf'stem\.conv{i}' for i in range(1, 5)], 'linear'),
+    (rf'{_TIMM_BLOCK}attn\.{_BIASES}', r'from2.\1.blocks.\2.attn.distance_bias'),
+    (rf'{_TIMM_DOWN}attn_downsample\.{_BIASES}', r'from2.\1.downsample.attn.distance_bias'),
+    *_layers(rf'{_TIMM_BLOCK}attn\.', r'from2.\1.blocks.\2.attn.',
+             {'qkv': 'qkv', r'proj\.ln': 'proj'}, 'linear'),
+    *_layers(rf'{_TIMM_BLOCK}mlp\.', r'from2.\1.blocks.\2.mlp.', _TIMM_MLP, 'linear'),
+    *_layers(rf'{_TIMM_DOWN}attn_downsample\.', r'from2.\1.downsample.attn.',
+             {r'q\.ln': 'q', 'kv': 'kv', r'proj\.ln': 'proj'}, 'linear'),
+    *_layers(rf'{_TIMM_DOWN}mlp\.', r'from2.\1.downsample.mlp.', _TIMM_MLP, 'linear'),
+    *_head('linear'),
+]  # fmt: skip
+
+
+def _place(state: StateDict) -> StateDict:
+    """Number stages and blocks of ``flat.STAGE.ENTRY.``, in the order of the entries."""
+    found = {re.match(r'flat\.(\d*)\.(\d+)\.(\w+)\.', key) for key in state}
+    entries = {(int(m[1] or 0), int(m[2]), m[3]): m[0] for m in found if m}
+    places, stage, block = {}, 2, -1
+    shrunk = False  # a feed-forward network behind a shrinking attention belongs to it
+    for entry in sorted(entries):
+        if entry[2] == 'shrink':
+            stage, block, shrunk = stage + 1, -1, True
+            place = f'stages.{stage}.downsample.attn.'
+        elif entry[2] == 'attn':
+            block, shrunk = block + 1, False
+            place = f'stages.{stage}.blocks.{block}.attn.'
+        else:
+            place = f'stages.{stage}.{"downsample" if shrunk else f"blocks.{block}"}.mlp.'
+        places[entries[entry]] = place
+    out = {}
+    for key, value in state.items():
+        match = re.match(r'flat\.\d*\.\d+\.\w+\.', key)
+        out[places[match[0]] + key[match.end() :] if match else key] = value
+    return out
+
+
+def _shape(state: StateDict) -> StateDict:
+    """Biases as images by distance; 1 x 1 convolutions as linear layers."""
+    out = {}
+    for key, value in state.items():
+        if key.endswith('.distance_bias') and value.ndim == 2:
+            side = math.isqrt(value.shape[1])
+            if side**2 != value.shape[1]:
+                raise ValueError(f'levit: {key} of {tuple(value.shape)} is not of a square map')
+            value = value.unflatten(1, (side, side))
+        elif key.endswith('.linear.weight') and value.ndim == 4:
+            value = value.flatten(1)
+        out[key] = value
+    return out
+
+
+def _without_index(state: StateDict) -> StateDict:
+    """Leave out the buffers that tell the entry of each pair, which follows from the size."""
+    return {key: value for key, value in state.items() if not key.endswith(f'.{_INDEX}')}
+
+
+def _convert_official(state: StateDict) -> StateDict:
+    return _shape(_place(rename(_without_index(state), _OFFICIAL, 'levit')))
+
+
+def _convert_mmpretrain(state: StateDict) -> StateDict:
+    return _shape(_place(rename(_without_index(state), _MMPRETRAIN, 'levit-mmpretrain')))
+
+
+def _convert_timm(state: StateDict) -> StateDict:
+    state = rename(_without_index(state), _TIMM, 'levit-timm')
+    return _shape(
+        {
+            re.sub(r'^from2\.(\d+)', lambda m: f'stages.{int(m[1]) + 2}', key): value
+            for key, value in state.items()
+        }
+    )
+
+
+register(
+    'levit',
+    Source(
+        'LeViT (facebookresearch/LeViT: levit.py, levit_c.py)',
+        lambda keys: {'patch_embed.0.c.weight', 'blocks.0.m.qkv.c.weight'} <= keys,
+        _convert_official,
+    ),
+)
+register(
+    'levit-mmpretrain',
+    Source(
+        'LeViT (MMPretrain)',
+        lambda keys: 'patch_embed.patch_embed.0.conv.weight' in keys,
+        _convert_mmpretrain,
+    ),
+)
+register(
+    'levit-timm',
+    Source(
+        'LeViT (timm)',
+        lambda keys: {'stem.conv1.linear.weight', 'stages.0.blocks.0.attn.qkv.linear.weight'}
+        <= keys,
+        _convert_timm,
+    ),
+)

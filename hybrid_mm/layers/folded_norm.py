@@ -1,0 +1,114 @@
+"""Linear layers and convolutions with a batch norm behind them, which is part of them in eval mode.
+
+In training mode they are what they look like. In eval mode, which ``norm_eval`` and frozen stages
+keep during training, scale and shift of the norm go into weight and bias at every call: one pass
+over the map less, and its input is not kept for the backward pass. Gradients reach the weight and
+the norm all the same.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class _FoldedNorm(nn.Module):
+    """A layer without bias and its norm; ``layer`` names it."""
+
+    layer: str
+
+    def __init__(self, module: nn.Module, norm: nn.Module) -> None:
+        super().__init__()
+        self.add_module(self.layer, module)
+        self.norm = norm
+
+    def _layer(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        raise NotImplementedError
+
+    def _normed(self, x: Tensor) -> Tensor:
+        return self.norm(x)
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the layer that layer and norm are in eval mode."""
+        weight, norm = getattr(self, self.layer).weight, self.norm
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        return (
+            weight * scale.view(-1, *(1,) * (weight.ndim - 1)),
+            norm.bias - norm.running_mean * scale,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer and the norm."""
+        module = getattr(self, self.layer)
+        if isinstance(self.norm, nn.Identity):
+            return self._layer(x, module.weight, module.bias)
+        if self.norm.training:
+            return self._normed(self._layer(x, module.weight, None))
+        return self._layer(x, *self.folded())
+
+    @torch.no_grad()
+    def switch_to_deploy(self) -> None:
+        """Merge the norm into the layer for good, for inference."""
+        if isinstance(self.norm, nn.Identity):
+            return
+        module = getattr(self, self.layer)
+        weight, bias = self.folded()
+        module.weight.copy_(weight)
+        module.bias, self.norm = nn.Parameter(bias), nn.Identity()
+
+
+class LinearNorm(_FoldedNorm):
+    """Linear layer without bias, then batch norm over all positions of (..., C).
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        norm_weight: Initial scale of the norm.
+    """
+
+    layer = 'linear'
+
+    def __init__(self, in_channels: int, out_channels: int, norm_weight: float = 1.0) -> None:
+        norm = nn.BatchNorm1d(out_channels)
+        nn.init.constant_(norm.weight, norm_weight)
+        super().__init__(nn.Linear(in_channels, out_channels, bias=False), norm)
+
+    def _layer(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.linear(x, weight, bias)
+
+    def _normed(self, x: Tensor) -> Tensor:
+        return self.norm(x.flatten(0, -2)).view(x.shape)
+
+
+class Conv2dNorm(_FoldedNorm):
+    """Convolution without bias, zero padding of half its kernel, then batch norm.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Odd.
+        stride: Distance of the outputs in pixels.
+        groups: Groups of channels.
+    """
+
+    layer = 'conv'
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1,
+        groups: int = 1,
+    ) -> None:  # fmt: skip
+        conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups,
+            bias=False,
+        )  # fmt: skip
+        super().__init__(conv, nn.BatchNorm2d(out_channels))
+
+    def _layer(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        conv = self.conv
+        return F.conv2d(x, weight, bias, conv.stride, conv.padding, groups=conv.groups)
+
+
+def fold_norms(net: nn.Module) -> None:
+    """Call ``switch_to_deploy`` of all layers of this kind in a network."""
+    for module in net.modules():
+        if isinstance(module, _FoldedNorm):
+            module.switch_to_deploy()
