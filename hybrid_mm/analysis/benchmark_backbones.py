@@ -57,7 +57,60 @@ def _hornet(arch: str) -> Peer:
     )
 
 
-PEERS = (_hornet('tiny'), _hornet('tiny-gf'))
+def _mvitv2(arch: str) -> Peer:
+    """Without windows, which the peer has not."""
+
+    def make() -> nn.Module:
+        from mmpretrain.models import MViT
+
+        return MViT(arch, out_scales=(3,))
+
+    ours = dict(
+        type='hybrid_mm.MViTv2',
+        arch=arch,
+        window_size=None,
+        double_kv_stride=False,
+        out_indices=(3,),
+    )
+    return Peer(f'MViTv2-{arch}', ours, 'mmpretrain', make, lambda net, x: net(x)[-1], 'mvitv2')
+
+
+def _vit(arch: str) -> Peer:
+    def make() -> nn.Module:
+        from mmpretrain.models import VisionTransformer
+
+        return VisionTransformer(f'deit-{arch}', img_size=224, out_type='featmap')
+
+    ours = dict(type='hybrid_mm.ViT', arch=arch, final_norm=True, out_indices=(3,))
+    return Peer(f'ViT-{arch}', ours, 'mmpretrain', make, lambda net, x: net(x)[-1], 'vit')
+
+
+def _vitdet(arch: str) -> Peer:
+    """With the positions of the peer, which are made for 224 pixels."""
+
+    def make() -> nn.Module:
+        from mmpretrain.models import ViTSAM
+
+        return ViTSAM(arch, img_size=224, out_channels=0)
+
+    ours = dict(
+        type='hybrid_mm.ViT',
+        arch=arch,
+        window_size=14,
+        relative=True,
+        class_token=False,
+        out_indices=(3,),
+    )
+    return Peer(f'ViTDet-{arch}', ours, 'mmpretrain', make, lambda net, x: net(x)[-1], 'vit')
+
+
+PEERS = (
+    _hornet('tiny'),
+    _hornet('tiny-gf'),
+    _mvitv2('tiny'),
+    _vit('small'),
+    _vitdet('base'),
+)
 
 
 def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Case]:
