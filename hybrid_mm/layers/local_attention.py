@@ -23,6 +23,7 @@ from hybrid_mm.layers.attention_axes import (
     window_axis,
 )
 from hybrid_mm.layers.autotune import choose, describe
+from hybrid_mm.layers.exporting import exporting, require_fixed_size
 
 _WINDOW, _BLOCK, _WHOLE, _PARTITION = range(4)
 IMPLS = ('tiled', 'reference', 'auto')
@@ -289,7 +290,9 @@ def _attend(
         rows, columns = (make(n, *axis) for n, axis in zip(k.shape[2:4], axes, strict=True))
         return gathered_attention.forward(*inputs, scale, rows, columns)
 
-    if impl == 'reference' or torch.onnx.is_in_onnx_export():
+    if exporting():
+        require_fixed_size(k.shape[2:4], 'local attention')
+    if impl == 'reference' or exporting():
         return gather(*inputs)
     candidates = {
         f'tiled {tile[0]}x{tile[1]}': functools.partial(
