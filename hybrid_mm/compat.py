@@ -388,7 +388,10 @@ def _check_breakages(found: dict) -> Iterator[Finding]:
     det_tta = _text('mmdet', 'models/test_time_augs/det_tta.py')
     if 'TODO: support instance segmentation' in det_tta:
         yield Finding(
-            'note', 'B13', '--tta merges boxes only, no instance masks', 'no --tta for masks'
+            'note',
+            'B13',
+            "mmdet's DetTTAModel merges boxes only, no instance masks",
+            "tta_model.type = 'hybrid_mm.InstanceTTAModel'",
         )
 
 

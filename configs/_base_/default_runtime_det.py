@@ -28,7 +28,7 @@ log_level = 'INFO'
 load_from = None
 resume = False
 
-# Test-time augmentation merges boxes, not masks; the pipeline stands in the data set files.
+# Test-time augmentation; the pipeline stands in the data set files.
 tta_model = dict(
-    type='DetTTAModel',
+    type='hybrid_mm.InstanceTTAModel',
     tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))

@@ -16,7 +16,7 @@ IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.p
 TASKS = {'mmdet': 'detection', 'mmseg': 'segmentation', 'mmpretrain': 'classification'}
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """A mistake of the user. The text names the culprit, what was expected and what to do."""
 
 

@@ -246,16 +246,18 @@ def set_test_time_augmentation(cfg: Config) -> None:
     """Wrap the model for ``--tta``; without ``tta_pipeline`` in the config, with a flip.
 
     Raises:
-        UserError: the model predicts instance masks, which MMDetection cannot merge.
+        UserError: the model predicts instance masks in one stage; nothing here merges those.
     """
     task = task_of(cfg)
-    if task == 'detection' and _predicts_masks(cfg.model):
-        raise UserError(
-            '--tta: MMDetection merges augmented boxes, not instance masks, and the model has a '
-            'mask head; test without --tta, or boxes only with --cfg-options '
-            'model.roi_head.mask_head=None test_evaluator.metric=bbox'
-        )
     cfg.setdefault('tta_model', _default_tta_model(task))
+    if task == 'detection' and _predicts_masks(cfg.model):
+        if (cfg.model.get('roi_head') or {}).get('mask_head') is None:
+            raise UserError(
+                f'--tta: augmented masks of {cfg.model.type} cannot be merged, only those of '
+                'two-stage detectors; test without --tta'
+            )
+        if cfg.tta_model.type in ('DetTTAModel', 'mmdet.DetTTAModel'):  # asserts on masks
+            cfg.tta_model.type = 'hybrid_mm.InstanceTTAModel'
     dataset = inner_dataset(cfg.test_dataloader.dataset)
     if 'tta_pipeline' not in cfg:
         cfg.tta_pipeline = copy.deepcopy(dataset.pipeline)
@@ -275,14 +277,14 @@ def set_test_time_augmentation(cfg: Config) -> None:
 
 
 def _predicts_masks(model: dict) -> bool:
-    heads = [model, model.get('roi_head') or {}]
-    return any(head.get('mask_head') is not None for head in heads)
+    heads = [model.get('mask_head'), (model.get('roi_head') or {}).get('mask_head')]
+    return any(head is not None for head in [*heads, model.get('panoptic_head')])
 
 
 def _default_tta_model(task: str) -> dict:
     if task == 'detection':
         return dict(
-            type='DetTTAModel',
+            type='hybrid_mm.InstanceTTAModel',
             tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
         )
     return dict(type='SegTTAModel' if task == 'segmentation' else 'AverageClsScoreTTA')

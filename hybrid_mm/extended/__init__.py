@@ -42,3 +42,11 @@ def hor_uper_head(**settings) -> nn.Module:
     from hybrid_mm.extended.horfpn import HorUPerHead
 
     return HorUPerHead(**settings)
+
+
+@MODELS.register_module(name='InstanceTTAModel')
+def instance_tta_model(**settings) -> nn.Module:
+    """Build a :class:`hybrid_mm.extended.instance_tta.InstanceTTAModel`."""
+    from hybrid_mm.extended.instance_tta import InstanceTTAModel
+
+    return InstanceTTAModel(**settings)

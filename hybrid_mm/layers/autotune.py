@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from hybrid_mm.layers.exporting import exporting
+
 CACHE_VARIABLE = 'HYBRID_MM_AUTOTUNE_CACHE'
 _chosen: dict[str, str] = {}
 _read_files: set[str] = set()
@@ -57,7 +59,7 @@ def choose(
     chosen = _chosen.get(name)
     if chosen in candidates:
         return chosen
-    unmeasurable = device.type == 'meta' or torch.onnx.is_in_onnx_export()
+    unmeasurable = device.type == 'meta' or exporting()
     if len(candidates) == 1 or unmeasurable or torch.compiler.is_compiling():
         return first
     chosen = _measure(candidates, inputs, device)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from hybrid_mm.layers.exporting import exporting
 from hybrid_mm.layers.ghost_head import budget, ghost_attention
 from hybrid_mm.layers.grid_convolution import grid_convolution
 from hybrid_mm.layers.mixed_shift import check_impl
@@ -115,7 +116,7 @@ class ELSA(nn.Module):
         product = q * k
         hidden = self.conv(product if self.scale == 1 else product * self.scale)
         mul, add = self.ghost()
-        if self.impl == 'reference' or (self.attn_drop and self.training):
+        if self.impl == 'reference' or exporting() or (self.attn_drop and self.training):
             out = self._reference(hidden, v, mul, add)
         elif mul is None:
             out = self._engine(hidden, v, add)

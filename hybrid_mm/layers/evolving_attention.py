@@ -29,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hybrid_mm.layers.exporting import exporting
 from hybrid_mm.layers.mixed_shift import check_impl
 from hybrid_mm.layers.precision import no_autocast
 from hybrid_mm.layers.relative_position import (
@@ -102,7 +103,7 @@ def evolving_attention(
     if previous is not None:
         previous, weight, bias = (x.to(dtype) for x in (previous, weight, bias))
     with no_autocast(q):
-        if impl == 'reference' or torch.onnx.is_in_onnx_export():
+        if impl == 'reference' or exporting():
             out, logits = _plain(q, k, v, rel_h, rel_w, previous, weight, bias, alpha, beta)
         else:
             row = column = None

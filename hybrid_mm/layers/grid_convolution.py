@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_mm.layers import autotune
+from hybrid_mm.layers.exporting import exporting
 from hybrid_mm.layers.grid_algorithms import FORWARD, WEIGHT_GRADIENT, has_fused
 from hybrid_mm.layers.grid_axes import GridAxis, check_widths, expand, grid_axis
 from hybrid_mm.layers.precision import no_autocast
@@ -75,7 +76,7 @@ def grid_convolution(
         )
     accurate = torch.float64 if x.dtype == torch.float64 else torch.float32
     weight = weight.to(accurate)
-    if torch.onnx.is_in_onnx_export():
+    if exporting():
         impl = 'reference'
     if impl == 'auto' and not torch.compiler.is_compiling():
         impl = _choose(x, weight, rows, columns)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hybrid_mm.layers.exporting import exporting
 from hybrid_mm.layers.implicit_norm import normalisation
 from hybrid_mm.layers.local_attention import global_attention
 from hybrid_mm.layers.precision import no_autocast
@@ -42,7 +43,26 @@ class DeformConv2d(nn.Module):
         offset = self.conv_offset(x)
         with no_autocast(x):
             x, offset = x.to(self.weight.dtype), offset.to(self.weight.dtype)
+            if exporting():
+                return self._sampled(x, offset)
             return deform_conv2d(x, offset, self.weight, None, self.stride, self.padding)
+
+    def _sampled(self, x: Tensor, offset: Tensor) -> Tensor:
+        """The same by bilinear sampling of every tap, for exporters, which lack the operator."""
+        n, channels, height, width = x.shape
+        rows, columns = offset.shape[2:]
+        y = torch.arange(rows, device=x.device, dtype=x.dtype)[:, None] * self.stride
+        left = torch.arange(columns, device=x.device, dtype=x.dtype) * self.stride
+        taps = []
+        for tap in range(9):
+            tap_y = y + (tap // 3 - self.padding) + offset[:, 2 * tap]
+            tap_x = left + (tap % 3 - self.padding) + offset[:, 2 * tap + 1]
+            # align_corners=False: the centre of pixel i is at (2 i + 1) / length - 1
+            grid = torch.stack([(2 * tap_x + 1) / width - 1, (2 * tap_y + 1) / height - 1], -1)
+            taps.append(F.grid_sample(x, grid, align_corners=False))
+        taps = torch.stack(taps, 2).flatten(1, 2)
+        return F.conv2d(taps, self.weight.flatten(2).flatten(1, 2)[:, :, None, None],
+                        groups=self.groups)  # fmt: skip
 
 
 class LESA2d(nn.Module):

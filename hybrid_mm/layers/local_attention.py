@@ -18,6 +18,7 @@ from hybrid_mm.layers import gathered_attention, tiled_attention
 from hybrid_mm.layers.attention_axes import BORDERS
 from hybrid_mm.layers.attention_tiles import AXES, BLOCK, GRID, PARTITION, WHOLE, WINDOW
 from hybrid_mm.layers.autotune import choose, describe
+from hybrid_mm.layers.exporting import exporting, require_fixed_size
 
 IMPLS = ('tiled', 'reference', 'auto')
 _GATHER_LIMIT = 2**22  # elements of the gathered keys, above which 'auto' does not try them
@@ -301,7 +302,9 @@ def _attend(
         rows, columns = (AXES[kind](n, *axis) for n, axis in zip(k.shape[2:4], axes, strict=True))
         return gathered_attention.forward(*inputs, scale, rows, columns)
 
-    if impl == 'reference' or torch.onnx.is_in_onnx_export():
+    if exporting():
+        require_fixed_size(k.shape[2:4], 'local attention')
+    if impl == 'reference' or exporting():
         return gather(*inputs)
     candidates = {
         f'tiled {tile[0]}x{tile[1]}': functools.partial(

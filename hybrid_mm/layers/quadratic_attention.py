@@ -20,6 +20,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from hybrid_mm.layers.exporting import exporting
+
 MODES = ('isotropic', 'full', 'learned', 'learned_content')
 _SLICE = 2**23  # logits of all heads and images that exist at a time
 
@@ -74,6 +76,10 @@ def separable_attention(x: Tensor, rows: Tensor, columns: Tensor, weight: Tensor
     # shapes alone, as complexity is counted, have no autocast
     if kind != 'meta' and torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
         x = x.to(torch.get_autocast_dtype(kind))
+    if exporting():
+        x = torch.einsum('auh,bhwc->abuwc', rows.to(x.dtype), x)
+        x = torch.einsum('avw,abuwc->abuvc', columns.to(x.dtype), x)
+        return torch.einsum('abuvc,aoc->buvo', x, weight.to(x.dtype))
     return _Separable.apply(x, *(y.to(x.dtype) for y in (rows, columns, weight)))
 
 

@@ -1,11 +1,13 @@
 """Recursive gated convolution and the global filter of HorNet."""
 
+import math
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybrid_mm.layers.exporting import exporting
 from hybrid_mm.layers.grid_convolution import DepthwiseConv2d
 from hybrid_mm.layers.norm import LayerNorm2d
 from hybrid_mm.layers.precision import no_autocast
@@ -45,6 +47,42 @@ def resize_spectrum(spectrum: Tensor, size: tuple[int, int]) -> Tensor:
         return spectrum
     parts = F.interpolate(spectrum.permute(3, 0, 1, 2), size, mode='bilinear', align_corners=True)
     return parts.permute(1, 2, 3, 0).contiguous()
+
+
+def _turns(rows: Tensor, columns: Tensor, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of 2 pi (row * column) / length, (rows, columns)."""
+    angle = (rows[:, None] * columns % length).to(like.dtype) * (2 * math.pi / length)
+    return angle.cos(), angle.sin()
+
+
+def filter_by_matrices(x: Tensor, weight: Tensor) -> Tensor:
+    """``irfft2(rfft2(x) * weight)`` by products with matrices of cosines and sines.
+
+    For exported graphs. It costs ``H W (2 H + 2 W)`` multiplications a channel instead of those of
+    the fast transform.
+
+    Args:
+        x: (N, C, H, W), real.
+        weight: Real and imaginary parts of the filter, (C, H, W // 2 + 1, 2).
+
+    Returns:
+        (N, C, H, W).
+    """
+    height, width = x.shape[2:]
+    row = torch.arange(height, device=x.device)
+    column = torch.arange(width, device=x.device)
+    frequency = torch.arange(width // 2 + 1, device=x.device)
+    cos_h, sin_h = _turns(row, row, height, x)
+    cos_w, sin_w = _turns(column, frequency, width, x)
+    real, imag = x @ cos_w, -(x @ sin_w)
+    real, imag = cos_h @ real + sin_h @ imag, cos_h @ imag - sin_h @ real
+    a, b = weight.unbind(-1)
+    real, imag = real * a - imag * b, real * b + imag * a
+    real, imag = cos_h @ real - sin_h @ imag, cos_h @ imag + sin_h @ real
+    # the frequencies that are left out are conjugates of the others; 0 and the highest have none
+    alone = (frequency == 0) | (2 * frequency == width)
+    factor = torch.where(alone, 1.0, 2.0).to(x.dtype) / (height * width)
+    return (real * factor) @ cos_w.t() - (imag * factor) @ sin_w.t()
 
 
 class GlobalLocalFilter(nn.Module):
@@ -91,6 +129,8 @@ class GlobalLocalFilter(nn.Module):
         accurate = torch.float64 if x.dtype == torch.float64 else torch.float32
         height, width = x.shape[2:]
         weight = resize_spectrum(self.spectrum.to(accurate), (height, width // 2 + 1))
+        if exporting():  # ONNX has no complex numbers
+            return filter_by_matrices(x.to(accurate), weight)
         # along rows, so that the transform and its backward pass work on contiguous memory
         y = torch.fft.rfft2(x.to(accurate).contiguous(), norm='ortho')
         y = y * torch.view_as_complex(weight)

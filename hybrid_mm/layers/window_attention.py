@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybrid_mm.layers.exporting import exporting, require_fixed_size
 from hybrid_mm.layers.local_attention import partition_attention
 from hybrid_mm.layers.mixed_shift import check_impl
 from hybrid_mm.layers.relative_position import window_index
@@ -66,6 +67,8 @@ class WindowAttention(nn.Module):
             ValueError: H or W is no multiple of the window.
         """
         n, height, width, dim = x.shape
+        if exporting():
+            require_fixed_size((height, width), 'window attention')
         if height % self.window or width % self.window:
             raise ValueError(
                 f'H and W must be multiples of the window {self.window}, got {height} x {width}'
@@ -74,7 +77,7 @@ class WindowAttention(nn.Module):
             x = x.roll((-shift, -shift), (1, 2))
         maps = self.qkv(x).view(n, height, width, 3, self.heads, self.width)
         attend = self._engine if height * width > _LARGE else self._batched
-        if self.impl == 'reference' or self.attn_drop:
+        if self.impl == 'reference' or self.attn_drop or exporting():
             attend = self._reference
         out = attend(*maps.permute(3, 0, 4, 1, 2, 5), shift)
         out = self.proj(out.permute(0, 2, 3, 1, 4).reshape(n, height, width, dim))

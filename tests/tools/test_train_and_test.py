@@ -1,5 +1,6 @@
 """tools/train.py and tools/test.py: a run of each task, their flags, and users' mistakes."""
 
+import copy
 import json
 import os
 import pickle
@@ -11,6 +12,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
+
+from hybrid_mm.engine import launch
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -293,5 +297,14 @@ def test_unreadable_checkpoints(fails, det_config, det_checkpoint, tmp_path):
 
 
 def test_tta_of_instance_masks(fails, det_checkpoint):
-    config = ROOT / 'configs/van/mask-rcnn_van-b0_fpn_1x_coco.py'
-    assert 'mask head' in fails('test', config, det_checkpoint, '--tta')
+    config = Config.fromfile(ROOT / 'configs/van/mask-rcnn_van-b0_fpn_1x_coco.py')
+    for kind in ('DetTTAModel', 'hybrid_mm.InstanceTTAModel'):
+        cfg = copy.deepcopy(config)
+        cfg.tta_model.type = kind
+        launch.set_test_time_augmentation(cfg)
+        assert cfg.model.type == 'hybrid_mm.InstanceTTAModel'
+        assert cfg.model.module == config.model
+        assert cfg.test_dataloader.dataset.pipeline == config.tta_pipeline
+    single = ROOT / 'configs/van/mask2former_van-b2_8xb2-lsj-50e_coco-panoptic.py'
+    text = fails('test', single, det_checkpoint, '--tta')
+    assert 'masks of Mask2Former cannot be merged, only those of two-stage' in text

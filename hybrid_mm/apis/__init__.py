@@ -1,0 +1,16 @@
+"""Inference from Python: a config and a checkpoint, loaded once, on arrays, files and videos."""
+
+from hybrid_mm.apis.predictor import Predictor
+from hybrid_mm.apis.results import Classification, Detection, Prediction, Segmentation
+from hybrid_mm.apis.sources import UnreadableInput
+from hybrid_mm.apis.writer import Writer
+
+__all__ = [
+    'Classification',
+    'Detection',
+    'Prediction',
+    'Predictor',
+    'Segmentation',
+    'UnreadableInput',
+    'Writer',
+]

@@ -1,0 +1,213 @@
+"""Prediction with one config and one checkpoint, alike for detectors, segmenters, classifiers."""
+
+import copy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, TRANSFORMS, VISUALIZERS, DefaultScope
+
+from hybrid_mm.apis.results import Prediction, to_prediction
+from hybrid_mm.apis.sources import Source, UnreadableInput, read_sources
+from hybrid_mm.engine.checkpoint import load_weights, read_checkpoint, without_init_cfg
+from hybrid_mm.engine.cli import UserError, load_config, task_of, torch_device
+from hybrid_mm.engine.launch import set_test_time_augmentation
+from hybrid_mm.engine.preflight import dataset_classes, inner_dataset
+
+LOOKAHEAD = 4
+"""Batches that are read at once, so that images of one size can be put together."""
+
+
+class Predictor:
+    """A model with its weights and the test pipeline of its config.
+
+    Images of one size after the pipeline go through the network together, others do not: no image
+    is padded to the size of another one, so that a batch gives what its images give one by one.
+
+    Args:
+        config: Config file of a detector, segmenter or classifier, or a config.
+        checkpoint: File that fits the model strictly.
+        device: Name of a torch device; by default the first GPU if there is one.
+        batch_size: Images at once.
+        tta: Augment with the ``tta_pipeline`` of the config, else with a flip, and merge with its
+            ``tta_model``.
+        options: Settings of the config to override, as ``{'model.test_cfg.score_thr': 0.1}``.
+
+    Raises:
+        UserError: (a ValueError) There is no such file or device, or the checkpoint does not fit.
+
+    Example:
+        >>> predictor = Predictor('configs/van/mask-rcnn_van-b0_fpn_1x_coco.py', 'epoch_12.pth')
+        >>> for result in predictor.stream('photos', on_error=print):
+        ...     print(result.name, result.above(0.5).boxes)
+    """
+
+    def __init__(
+        self,
+        config: str | Path | Config,
+        checkpoint: str | Path,
+        device: str | None = None,
+        batch_size: int = 1,
+        tta: bool = False,
+        options: dict | None = None,
+    ):
+        if batch_size < 1:
+            raise UserError(f'batch_size must be at least 1, got {batch_size}')
+        cfg = copy.deepcopy(config) if isinstance(config, Config) else load_config(str(config))
+        if options:
+            cfg.merge_from_dict(options)
+        self.cfg, self.task, self.batch_size = cfg, task_of(cfg), batch_size
+        self.device = torch_device(device)
+        weights = read_checkpoint(str(checkpoint))
+        with DefaultScope.overwrite_default_scope(cfg.default_scope):
+            self.meta = self._meta(weights)
+            if tta:
+                set_test_time_augmentation(cfg)
+            model = revert_sync_batchnorm(MODELS.build(without_init_cfg(cfg.model)))
+            load_weights(model, weights, str(checkpoint))
+            self.model = model.to(self.device).eval()
+            steps = inner_dataset(cfg.test_dataloader.dataset).pipeline
+            loader, *steps = _without_annotations(steps)
+            self._load, self._prepare = TRANSFORMS.build(loader), Compose(steps)
+        self._visualizer = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes: of the checkpoint, else of the config's data set."""
+        return tuple(self.meta['classes'])
+
+    def __call__(
+        self, inputs, on_error: Callable[[str, Exception], None] | None = None
+    ) -> list[Prediction]:
+        """Predict on all inputs; see :meth:`stream`, which keeps only a few in memory."""
+        return list(self.stream(inputs, on_error))
+
+    def stream(
+        self, inputs, on_error: Callable[[str, Exception], None] | None = None
+    ) -> Iterator[Prediction]:
+        """Predict on inputs one after the other.
+
+        Args:
+            inputs: Array (H, W, 3), uint8, BGR, path of an image, of a folder of images (searched
+                recursively) or of a video, or an iterable of those.
+            on_error: Called with the name of an unreadable input and the error, after which the
+                others are done all the same; by default the error is raised.
+
+        Yields:
+            One :class:`hybrid_mm.apis.Detection`, ``Segmentation`` or ``Classification`` for each
+            image or frame, in the order of the inputs.
+
+        Raises:
+            UserError: (a ValueError) An input does not exist, is none, or cannot be decoded.
+        """
+        window: list[tuple[Source, np.ndarray, dict]] = []
+        size = self.batch_size * (LOOKAHEAD if self.batch_size > 1 else 1)
+        for source in read_sources(inputs):
+            try:
+                window.append((source, *self._read(source)))
+            except UnreadableInput as error:
+                if on_error is None:
+                    raise
+                on_error(source.label, error)
+            if len(window) == size:
+                yield from self._predict(window)
+                window = []
+        yield from self._predict(window)
+
+    def draw(self, prediction: Prediction, threshold: float = 0.3) -> np.ndarray:
+        """Draw a result on its image.
+
+        Args:
+            prediction: Of this predictor.
+            threshold: Lowest score of an object that is drawn.
+
+        Returns:
+            Picture, (H, W, 3), uint8, BGR.
+        """
+        visualizer = self._visualizer or self._build_visualizer()
+        image, sample = np.ascontiguousarray(prediction.image[..., ::-1]), prediction.sample
+        if self.task == 'classification':
+            drawn = visualizer.visualize_cls(
+                image, sample, classes=list(self.classes), draw_gt=False
+            )
+        else:
+            extra = dict(pred_score_thr=threshold) if self.task == 'detection' else {}
+            visualizer.add_datasample('prediction', image, sample, draw_gt=False, **extra)
+            drawn = visualizer.get_image()
+        return np.ascontiguousarray(drawn[..., ::-1])
+
+    def _read(self, source: Source) -> tuple[np.ndarray, dict]:
+        """The image and what the pipeline makes of it."""
+        if source.problem is not None:
+            raise UnreadableInput(f'{source.label} cannot be read: {source.problem}')
+        if source.path is not None:
+            try:
+                data = self._load(dict(img_path=str(source.path), img_id=source.index))
+            except Exception as error:  # whatever a decoder raises
+                reason = str(error).split('\n')[0] or type(error).__name__
+                raise UnreadableInput(f'{source.path} cannot be read: {reason}') from error
+        else:
+            image = source.image
+            if getattr(self._load, 'to_float32', False):
+                image = image.astype(np.float32)
+            shape = image.shape[:2]
+            data = dict(
+                img=image, img_shape=shape, ori_shape=shape, img_path=None, img_id=source.index
+            )
+        image = data['img']
+        return image.clip(0, 255).astype(np.uint8, copy=False), self._prepare(data)
+
+    @torch.no_grad()
+    def _predict(self, window: list[tuple[Source, np.ndarray, dict]]) -> Iterator[Prediction]:
+        """Results of images that are read, in their order; those of one size go together."""
+        groups: dict[tuple, list[int]] = {}
+        for place, (_, _, data) in enumerate(window):
+            inputs = data['inputs'] if isinstance(data['inputs'], list) else [data['inputs']]
+            groups.setdefault(tuple(tuple(x.shape) for x in inputs), []).append(place)
+        samples = [None] * len(window)
+        with DefaultScope.overwrite_default_scope(self.cfg.default_scope):
+            for places in groups.values():
+                for start in range(0, len(places), self.batch_size):
+                    batch = places[start : start + self.batch_size]
+                    data = pseudo_collate([window[place][2] for place in batch])
+                    found = self.model.test_step(data)
+                    for place, sample in zip(batch, found, strict=True):
+                        samples[place] = sample.cpu()
+        for (source, image, _), sample in zip(window, samples, strict=True):
+            shared = dict(index=source.index, name=source.name, image=image, classes=self.classes,
+                          frame=source.frame, fps=source.fps)  # fmt: skip
+            yield to_prediction(self.task, sample, shared)
+
+    def _meta(self, weights: dict) -> dict:
+        """Class names and palette: of the checkpoint, else of the config's data set."""
+        trained = (weights.get('meta') or {}).get('dataset_meta') or {}
+        meta = {**dataset_classes(self.cfg.test_dataloader.dataset), **trained}
+        if not meta.get('classes'):
+            raise UserError(
+                'neither the checkpoint nor the config names the classes; use --cfg-options '
+                'test_dataloader.dataset.metainfo.classes=a,b,...'
+            )
+        return meta
+
+    def _build_visualizer(self):
+        spec = {k: v for k, v in self.cfg.visualizer.items() if k != 'vis_backends'}
+        with DefaultScope.overwrite_default_scope(self.cfg.default_scope):
+            self._visualizer = VISUALIZERS.build({**spec, 'name': f'predictor{id(self)}'})
+        self._visualizer.dataset_meta = self.meta
+        return self._visualizer
+
+
+def _without_annotations(steps: list) -> list:
+    """Steps of a pipeline but those that load annotations, also within ``TestTimeAug``."""
+    kept = []
+    for step in steps:
+        if step['type'] == 'TestTimeAug':
+            choices = [_without_annotations(choice) for choice in step['transforms']]
+            kept.append(dict(type='TestTimeAug', transforms=[c for c in choices if c]))
+        elif 'Annotation' not in step['type']:
+            kept.append(dict(step))
+    return kept

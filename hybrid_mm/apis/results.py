@@ -1,0 +1,122 @@
+"""Results of predictions as plain NumPy arrays."""
+
+import dataclasses
+
+import numpy as np
+from mmengine.structures import BaseDataElement
+
+from hybrid_mm.engine.cli import UserError
+
+
+@dataclasses.dataclass
+class Prediction:
+    """What all results share.
+
+    Attributes:
+        index: Place of the image among the inputs, from 0; unreadable ones count.
+        name: Path relative to the folder that was named, or ``array0`` and so on.
+        image: The image as it was read, (H, W, 3), BGR.
+        classes: Names of the classes.
+        sample: The data sample of the OpenMMLab package, on the CPU, for its own functions.
+        frame: Number of the frame in its video, from 0.
+        fps: Frames per second of the video.
+    """
+
+    index: int
+    name: str
+    image: np.ndarray
+    classes: tuple[str, ...]
+    sample: BaseDataElement = dataclasses.field(repr=False)
+    frame: int | None = None
+    fps: float | None = None
+
+
+@dataclasses.dataclass
+class Detection(Prediction):
+    """Objects of an image, best first.
+
+    Attributes:
+        boxes: (n, 4), float32: left, top, right, bottom in pixels of the image.
+        scores: (n,), float32.
+        labels: (n,), int64, indices into ``classes``.
+        masks: (n, H, W), bool, or None of a model without a mask head.
+    """
+
+    boxes: np.ndarray = dataclasses.field(kw_only=True)
+    scores: np.ndarray = dataclasses.field(kw_only=True)
+    labels: np.ndarray = dataclasses.field(kw_only=True)
+    masks: np.ndarray | None = dataclasses.field(kw_only=True)
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def above(self, threshold: float) -> 'Detection':
+        """The objects with scores from ``threshold`` on."""
+        keep = self.scores >= threshold
+        masks = None if self.masks is None else self.masks[keep]
+        kept = dict(boxes=self.boxes[keep], scores=self.scores[keep], labels=self.labels[keep])
+        return dataclasses.replace(self, **kept, masks=masks)
+
+
+@dataclasses.dataclass
+class Segmentation(Prediction):
+    """Label map of an image.
+
+    Attributes:
+        label_map: (H, W), int64, indices into ``classes``.
+    """
+
+    label_map: np.ndarray = dataclasses.field(kw_only=True)
+
+    def shares(self) -> dict[str, float]:
+        """Fraction of the pixels of each class that occurs, largest first."""
+        values, counts = np.unique(self.label_map, return_counts=True)
+        order = np.argsort(-counts)
+        return {self.classes[values[i]]: float(counts[i] / counts.sum()) for i in order}
+
+
+@dataclasses.dataclass
+class Classification(Prediction):
+    """Scores of an image.
+
+    Attributes:
+        scores: (number of classes,), float32.
+    """
+
+    scores: np.ndarray = dataclasses.field(kw_only=True)
+
+    def top(self, number: int = 5) -> list[tuple[str, float]]:
+        """The classes with the highest scores, best first."""
+        order = np.argsort(-self.scores)[:number]
+        return [(self.classes[i], float(self.scores[i])) for i in order]
+
+
+def to_prediction(task: str, sample: BaseDataElement, shared: dict) -> Prediction:
+    """Result of a data sample.
+
+    Args:
+        task: 'detection', 'segmentation' or 'classification'.
+        sample: From ``test_step`` of a model, on the CPU.
+        shared: The attributes of :class:`Prediction`.
+
+    Raises:
+        UserError: The model predicts no instances.
+    """
+    shared = dict(shared, sample=sample)
+    if task == 'segmentation':
+        return Segmentation(**shared, label_map=sample.pred_sem_seg.data[0].numpy())
+    if task == 'classification':
+        return Classification(**shared, scores=sample.pred_score.float().numpy())
+    found = sample.get('pred_instances')
+    if found is None:
+        raise UserError(
+            'the model predicts no instances; a panoptic one does with --cfg-options '
+            'model.test_cfg.instance_on=True'
+        )
+    return Detection(
+        **shared,
+        boxes=found.bboxes.float().numpy().reshape(-1, 4),
+        scores=found.scores.float().numpy(),
+        labels=found.labels.numpy(),
+        masks=found.masks.numpy().astype(bool, copy=False) if 'masks' in found else None,
+    )

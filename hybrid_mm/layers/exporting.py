@@ -1,0 +1,31 @@
+"""Whether a graph is being exported, for which operators take the formulation of plain ones."""
+
+from collections.abc import Sequence
+
+import torch
+
+
+def exporting() -> bool:
+    """Whether ``torch.export`` or an ONNX exporter traces the network.
+
+    An exported graph runs without this package: our own operators, kernels in C and complex
+    numbers stay out of it.
+    """
+    return torch.onnx.is_in_onnx_export() or torch.compiler.is_exporting()
+
+
+def require_fixed_size(size: Sequence[int], operator: str) -> None:
+    """Check that the size of a map is known during an export.
+
+    Args:
+        size: Height and width.
+        operator: What needs to know it, for the message.
+
+    Raises:
+        ValueError: One of them is dynamic.
+    """
+    if any(isinstance(n, torch.SymInt) for n in size):
+        raise ValueError(
+            f'{operator} is laid out for one size of the map; export it for a fixed height and '
+            'width'
+        )

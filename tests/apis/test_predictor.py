@@ -1,0 +1,244 @@
+"""hybrid_mm.apis: sources, batches, results, COCO files, videos."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+
+from hybrid_mm.apis import Detection, Predictor, Segmentation, UnreadableInput, Writer
+from hybrid_mm.apis.sources import read_sources
+
+SIZES = [(64, 64), (48, 80), (64, 64), (70, 40), (48, 80), (64, 64), (33, 57)]
+
+
+def checkpoint_of(config, path):
+    """File of random weights whose outputs differ from pixel to pixel, without class names."""
+    cfg = Config.fromfile(config)
+    init_default_scope(cfg.default_scope)
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    for name, weight in model.named_parameters():
+        if 'conv_cls.weight' in name or 'conv_seg.weight' in name:
+            weight.data.mul_(50)
+    torch.save({'state_dict': model.state_dict()}, path)
+    return path
+
+
+@pytest.fixture
+def detector(det_config, tmp_path):
+    return det_config, checkpoint_of(det_config, tmp_path / 'det.pth')
+
+
+@pytest.fixture
+def segmenter(seg_config, tmp_path):
+    return seg_config, checkpoint_of(seg_config, tmp_path / 'seg.pth')
+
+
+def pictures(sizes=SIZES):
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+
+
+def predictor(pair, **settings):
+    return Predictor(*pair, device='cpu', **settings)
+
+
+def test_batches_of_several_sizes_give_what_images_give_alone(detector, segmenter):
+    images = pictures()
+    for pair, kind in ((detector, Detection), (segmenter, Segmentation)):
+        alone = predictor(pair)(images)
+        together = predictor(pair, batch_size=3)(images)
+        assert [r.index for r in together] == list(range(len(images)))
+        for a, b, image in zip(alone, together, images, strict=True):
+            assert isinstance(a, kind)
+            assert a.classes == ('square', 'disc', 'bar')
+            assert np.array_equal(b.image, image)
+            if kind is Detection:
+                assert len(a) == len(b) > 0
+                assert (a.boxes <= [*image.shape[1::-1]] * 2).all() and a.boxes.min() >= 0
+                np.testing.assert_allclose(a.boxes, b.boxes, atol=1e-3)
+                np.testing.assert_allclose(a.scores, b.scores, atol=1e-6)
+                assert np.array_equal(a.labels, b.labels)
+                assert a.masks is None
+            else:
+                assert a.label_map.shape == image.shape[:2]
+                assert (a.label_map == b.label_map).mean() > 0.999
+
+
+def test_files_and_arrays_give_the_same(segmenter, tmp_path):
+    (tmp_path / 'a' / 'b').mkdir(parents=True)
+    images = pictures([(40, 60), (64, 64)])
+    files = [tmp_path / 'a' / 'x.png', tmp_path / 'a' / 'b' / 'x.png']
+    for file, image in zip(files, images, strict=True):
+        cv2.imwrite(str(file), image)
+    predict = predictor(segmenter)
+    from_list = predict([str(files[0]), files[1]])
+    assert [r.name for r in from_list] == ['x.png', 'b/x.png']
+    for a, b in zip(predict(iter(images)), from_list, strict=True):
+        assert np.array_equal(a.label_map, b.label_map)
+    assert [r.name for r in predict(tmp_path / 'a')] == ['b/x.png', 'x.png']
+    assert [r.name for r in predict(images)] == ['array0', 'array1']
+    (alone,) = predict(files[1])
+    assert alone.name == 'x.png'
+    assert np.array_equal(alone.label_map, from_list[1].label_map)
+    assert sum(alone.shares().values()) == pytest.approx(1)
+
+
+def test_bad_inputs(segmenter, tmp_path):
+    predict = predictor(segmenter)
+    good = np.zeros((40, 40, 3), np.uint8)
+    for bad in (np.zeros((40, 40), np.uint8), np.zeros((40, 40, 3)), np.zeros((0, 4, 3), np.uint8)):
+        with pytest.raises(ValueError, match=r'an array must be an image \(H, W, 3\), uint8'):
+            predict(bad)
+    for bad in (3, [good, 3]):
+        with pytest.raises(ValueError, match=r'inputs must be arrays .*got int'):
+            predict(bad)
+    with pytest.raises(ValueError, match=r'none\.png does not exist'):
+        predict([tmp_path / 'none.png'])
+    (tmp_path / 'broken.png').write_bytes(b'no image')
+    (tmp_path / 'broken.mp4').write_bytes(b'no video')
+    for name in ('broken.png', 'broken.mp4'):
+        with pytest.raises(UnreadableInput, match=f'{name} cannot be read'):
+            predict(tmp_path / name)
+    names = []
+    inputs = [good, tmp_path / 'broken.png', tmp_path / 'broken.mp4', good]
+    found = predict(inputs, on_error=lambda name, error: names.append(name))
+    assert names == ['broken.png', 'broken.mp4']
+    assert [r.index for r in found] == [0, 3]
+    with pytest.raises(ValueError, match='batch_size must be at least 1, got 0'):
+        predictor(segmenter, batch_size=0)
+    with pytest.raises(ValueError, match=r'checkpoint .*no\.pth does not exist'):
+        Predictor(segmenter[0], tmp_path / 'no.pth')
+
+
+def test_a_stream_is_read_as_it_is_used(segmenter):
+    seen = []
+
+    def camera():
+        for i in range(100):
+            seen.append(i)
+            yield np.zeros((32, 32, 3), np.uint8)
+
+    stream = predictor(segmenter).stream(camera())
+    next(stream)
+    next(stream)
+    assert len(seen) == 2
+
+
+def write_video(path, frames, size=(48, 64)):
+    rng = np.random.default_rng(0)
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), 12.0, size[::-1])
+    for _ in range(frames):
+        video.write(rng.integers(0, 256, (*size, 3), dtype=np.uint8))
+    video.release()
+    return path
+
+
+@pytest.mark.parametrize('task', ['detection', 'segmentation'])
+def test_video(detector, segmenter, tmp_path, task):
+    path = write_video(tmp_path / 'clip.avi', 5)
+    predict = predictor(detector if task == 'detection' else segmenter, batch_size=2)
+    with Writer(predict, tmp_path / 'out', threshold=0.0) as writer:
+        for result in predict.stream([path, np.zeros((40, 40, 3), np.uint8)]):
+            writer.add(result)
+    entries = json.loads((tmp_path / 'out' / 'predictions.json').read_text())
+    assert {e.get('frame') for e in entries} == {0, 1, 2, 3, 4, None}
+    assert {e['file_name'] for e in entries} == {'clip.avi', 'array5'}
+    drawn = cv2.VideoCapture(str(tmp_path / 'out' / 'videos' / 'clip.mp4'))
+    assert drawn.get(cv2.CAP_PROP_FPS) == 12
+    shapes = []
+    while (frame := drawn.read()[1]) is not None:
+        shapes.append(frame.shape)
+    assert shapes == [(48, 64, 3)] * 5
+    assert (tmp_path / 'out' / 'pictures' / 'array5.png').is_file()
+    if task == 'segmentation':
+        maps = [e['label_map'] for e in entries]
+        assert len(set(maps)) == 6
+        assert all((tmp_path / 'out' / name).is_file() for name in maps)
+
+
+def test_colours_of_pictures(segmenter, tmp_path):
+    """Blue stays blue in what is drawn."""
+    predict = predictor(segmenter)
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[..., 0] = 255
+    (result,) = predict(image)
+    predict.meta['palette'] = [[0, 0, 0]] * 3
+    drawn = predict.draw(result)
+    assert drawn.shape == image.shape
+    assert drawn[..., 0].mean() > 3 * drawn[..., 2].mean()
+
+
+@pytest.mark.parametrize('kind', ['bbox', 'segm'])
+def test_pycocotools_evaluates_what_is_written(detector, tiny_coco, tmp_path, kind):
+    """The truth but for one of the 12 objects, as results: precision 1, recall 11/12."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    path = tiny_coco / 'annotations' / 'val.json'
+    truth, predict = COCO(str(path)), predictor(detector)
+    with Writer(predict, tmp_path, threshold=0.5, annotations=path) as writer:
+        for result in predict.stream(tiny_coco / 'val'):
+            number = truth.dataset['images'][int(result.name[0])]['id']
+            objects = truth.loadAnns(truth.getAnnIds(number))
+            left, top, width, height = np.array([o['bbox'] for o in objects], np.float32).T
+            scores = np.full(len(objects), 0.9, np.float32)
+            scores[0] = 0.1 if number == 0 else 0.9  # below the threshold
+            result.boxes = np.stack([left, top, left + width, top + height], 1)
+            result.scores = scores
+            result.labels = np.array([o['category_id'] - 1 for o in objects])
+            result.masks = np.stack([truth.annToMask(o).astype(bool) for o in objects])
+            writer.add(result)
+    evaluation = COCOeval(truth, truth.loadRes(str(tmp_path / 'predictions.json')), kind)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    # interpolated precision of the class with 3 of 4 objects: 76 of 101 recalls
+    assert evaluation.stats[0] == pytest.approx((2 + 76 / 101) / 3)
+    assert evaluation.stats[8] == pytest.approx(11 / 12)
+
+
+def test_annotations_that_do_not_fit(detector, tiny_coco, tmp_path):
+    predict, out = predictor(detector), tmp_path / 'out'
+    with pytest.raises(ValueError, match=r'none\.json cannot be read as a COCO file'):
+        Writer(predict, out, annotations=tmp_path / 'none.json')
+    data = dict(images=[dict(id=1, file_name='sub/y.png')], categories=[dict(id=3, name='bar')])
+    path = tmp_path / 'some.json'
+    path.write_text(json.dumps(data))
+    with pytest.raises(ValueError, match=r'square, disc of the model are no categories of .*bar'):
+        Writer(predict, out, annotations=path)
+    data['categories'] = [dict(id=i, name=n) for i, n in enumerate(('square', 'disc', 'bar'), 5)]
+    path.write_text(json.dumps(data))
+    writer = Writer(predict, out, threshold=0.0, annotations=path)
+    cv2.imwrite(str(tmp_path / 'y.png'), pictures([(64, 64)])[0])
+    writer.add(predict(tmp_path / 'y.png')[0])
+    assert {e['image_id'] for e in writer.entries} == {1}
+    assert {e['category_id'] for e in writer.entries} <= {5, 6, 7}
+    with pytest.raises(ValueError, match=r'no image of .* have the name of array0'):
+        writer.add(predict(pictures([(64, 64)]))[0])
+
+
+def test_augmentation_is_invariant_under_flips(detector, segmenter):
+    (image,) = pictures([(64, 64)])
+    for pair in (detector, segmenter):
+        predict = predictor(pair, tta=True)
+        (a,), (b,) = predict(image), predict(image[:, ::-1].copy())
+        if pair is segmenter:
+            assert (a.label_map == b.label_map[:, ::-1]).mean() > 0.999
+        else:
+            assert len(a) == len(b) > 0
+            flipped = np.stack([64 - b.boxes[:, 2], b.boxes[:, 1], 64 - b.boxes[:, 0],
+                                b.boxes[:, 3]], 1)  # fmt: skip
+            np.testing.assert_allclose(np.sort(a.scores), np.sort(b.scores), atol=1e-5)
+            np.testing.assert_allclose(np.sort(a.boxes, 0), np.sort(flipped, 0), atol=1e-2)
+
+
+def test_sources_number_what_they_find(tmp_path):
+    video = write_video(tmp_path / 'v.mp4', 3)
+    found = list(read_sources([np.zeros((4, 4, 3), np.uint8), video]))
+    assert [s.index for s in found] == [0, 1, 2, 3]
+    assert [s.label for s in found] == ['array0', *(f'v.mp4, frame {i}' for i in range(3))]
