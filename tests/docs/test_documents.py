@@ -312,6 +312,9 @@ def test_python_runs(block, tmp_path, monkeypatch):
 )
 def test_parts_of_configs(block, written):
     """Types and their arguments exist; backbones are built; keys are those of a config."""
+    if block.not_run:
+        compile(block.text, str(block), 'exec')
+        return
     if block.title:
         cfg = load_config(str(written(block.page) / block.title))
     else:
@@ -374,3 +377,26 @@ def test_readme_links_lead_somewhere():
     for page in ROOT.glob('*.md'):
         for link in re.findall(r'\]\((?![a-z]+:)([^)#]+)', page.read_text()):
             assert (ROOT / link).exists(), f'{page.name}: {link}'
+
+
+# ---------------------------------------------------------------- pages of papers
+
+
+def test_drawings_are_those_of_the_script():
+    command = [sys.executable, ROOT / 'tools/draw_papers.py', '--check']
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_tree_has_its_page():
+    """With a drawing, and in the overview."""
+    overview = (ROOT / 'docs/papers/index.md').read_text()
+    texts = {path.stem: path.read_text() for path in (ROOT / 'docs/papers').glob('*.md')}
+    for metafile in (ROOT / 'configs').glob('*/metafile.yml'):
+        tree = metafile.parent.name
+        pages = [name for name, text in texts.items() if f'../../configs/{tree}/' in text]
+        assert pages, f'no page in docs/papers links to configs/{tree}'
+    for name in texts.keys() - {'index'}:
+        assert f'({name}.md)' in overview
+        assert f'(../images/papers/{name}.svg)' in texts[name]
+        assert (ROOT / f'docs/images/papers/{name}.svg').exists()
