@@ -155,12 +155,14 @@ def graphs(
         return [Graph('', _Segmenter(model), outputs=['logits'], **one)]
     if getattr(model, 'roi_head', None) is not None:
         return _two_stages(model, one)
-    if getattr(model, 'bbox_head', None) is not None and hasattr(model.bbox_head, 'predict_by_feat'):
+    head = getattr(model, 'bbox_head', None)
+    if hasattr(head, 'predict_by_feat'):
         with torch.no_grad():
-            kinds = model.bbox_head(model.extract_feat(image))
+            kinds = head(model.extract_feat(image))
         names = ('cls_score', 'bbox_pred', 'centerness')[: len(kinds)]
         levels = range(len(kinds[0]))
-        return [Graph('', _Dense(model), outputs=[f'{n}_{i}' for n in names for i in levels], **one)]
+        outputs = [f'{name}_{i}' for name in names for i in levels]
+        return [Graph('', _Dense(model), outputs=outputs, **one)]
     raise ExportError(
         f'{name} is no segmenter, one-stage detector, Faster or Mask R-CNN; use --backbone-only'
     )
@@ -220,7 +222,7 @@ def export(graph: Graph, path: Path, dynamic: bool = False, properties: dict | N
         ) from error
     shapes = None
     if dynamic:
-        dims = {k: {a: torch.export.Dim.DYNAMIC for a in axes} for k, axes in graph.axes.items()}
+        dims = {k: dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for k, axes in graph.axes.items()}
         names = list(graph.inputs)
         shapes = tuple(dims[name] for name in names)
         if names[0] == 'rois':  # forward(rois, *maps)
