@@ -47,7 +47,7 @@ _PLAIN = dict(impl='reference')
 TRAININGS = (
     Training('sasa/retinanet_sasa-r50_fpn_8xb8-150e_coco', _PLAIN),
     Training('halonet/r50-halo8_upernet_8xb2-160k_ade20k-512x512', _PLAIN),
-    Training('acmix/retinanet_r50-acmix_fpn_1x_coco', _PLAIN),
+    Training('acmix/swin-t-acmix_upernet_8xb2-160k_ade20k-512x512', _PLAIN),
     Training('evolving_attention/retinanet_ea-aa-r50_fpn_1x_coco', _PLAIN),
     Training('nat/nat-mini_upernet_8xb2-160k_ade20k-512x512', _PLAIN),
     Training('elsa/elsa-swin-t_upernet_8xb2-160k_ade20k-512x512', _PLAIN),
