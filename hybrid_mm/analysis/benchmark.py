@@ -51,6 +51,7 @@ class Case:
         pixels: Size of the map, if the case is a point of a curve of time against size.
         kernel_size: Size of the kernel, if it is one of a curve of time against that.
         parameters: Tensors of a candidate's own that are differentiated as well, and not compared.
+        slack: Multiple of the tolerance of the type, for deep networks, whose rounding adds up.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Case:
     pixels: int | None = None
     kernel_size: int | None = None
     parameters: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
+    slack: float = 1.0
 
 
 def case_of_modules(
@@ -195,21 +197,21 @@ class _Runs:
         return time.perf_counter() - start
 
 
-def _difference(case: str, name: str, found: tuple, expected: tuple, leaves: list[str]) -> float:
+def _difference(case: Case, name: str, found: tuple, expected: tuple, leaves: list[str]) -> float:
     """Largest of the differences of outputs and gradients, each in its norm and relative to it.
 
     In the norm, as rounding may switch a ReLU and change a single entry by much.
     """
     worst = 0.0
     for what, a, b in zip(['output', *leaves], found, expected, strict=True):
-        limit = TOLERANCES[b.dtype]
+        limit = case.slack * TOLERANCES[b.dtype]
         a, b = a.double(), b.double()
         error = ((a - b).norm() / b.norm().clamp_min(1e-30)).item()
         error = error if error == error else float('inf')
         if error > limit:
             what = what if what == 'output' else f'gradient of {what}'
             raise DisagreementError(
-                f'{case}: {name} differs in the {what} by {error:.1e} of its norm '
+                f'{case.name}: {name} differs in the {what} by {error:.1e} of its norm '
                 f'(allowed {limit:.0e}); it is not measured'
             )
         worst = max(worst, error)
@@ -239,7 +241,7 @@ def _check(runs: _Runs) -> list[Row]:
         with _out_of_memory_is_a_note(row):
             found = runs.training(name)
             expected = expected or found
-            row.difference = _difference(case.name, name, found, expected, leaves)
+            row.difference = _difference(case, name, found, expected, leaves)
     for name, reason in case.unavailable.items():
         rows.append(Row(case.name, name, case.pixels, case.kernel_size, note=reason))
     return rows

@@ -211,4 +211,4 @@ def _case(peer: Peer, x: Tensor) -> Case:
     parameters = {
         name: [p for p in net.parameters() if p.requires_grad] for name, net in nets.items()
     }
-    return Case(title, inputs, runs, unavailable, parameters=parameters)
+    return Case(title, inputs, runs, unavailable, parameters=parameters, slack=10)
