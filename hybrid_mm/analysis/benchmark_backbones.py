@@ -18,8 +18,9 @@ from hybrid_mm.convert import convert
 
 PACKAGES = ('mmpretrain', 'timm')
 SIZES = ((4, 224, 224), (1, 800, 1216))
-SQUARE = ((4, 224, 224), (1, 1024, 1024))
-QUICK = ((1, 64, 64),)
+# two images: with one, torch's batch norm gives peers wrong gradients, see docs/contributing.md
+SQUARE = ((4, 224, 224), (2, 768, 768))
+QUICK = ((2, 64, 64),)
 
 
 class Peer(NamedTuple):
@@ -29,7 +30,8 @@ class Peer(NamedTuple):
         name: The variant.
         ours: Config of our backbone that returns the last map, from the height of the image.
         package: Where the peer is from.
-        make: Makes the peer, whose state dict converts to ours, from the height of the image.
+        make: Makes the peer in eval mode, whose state dict converts to ours, from the height of the
+            image.
         run: Last map of the peer.
         source: Layout of the peer's weights.
         sizes: Images, (N, H, W).
@@ -48,7 +50,9 @@ def _hornet(arch: str) -> Peer:
     def make(height: int) -> nn.Module:
         from mmpretrain.models import HorNet
 
-        return HorNet(arch, scale=1 / 3, gap_before_final_norm=False, out_indices=(3,))
+        net = HorNet(arch, scale=1 / 3, gap_before_final_norm=False, out_indices=(3,))
+        net.eval()  # it returns None
+        return net
 
     return Peer(
         f'HorNet-{arch}',
@@ -61,15 +65,24 @@ def _hornet(arch: str) -> Peer:
 
 
 def _levit(arch: str, package: str) -> Peer:
+    def differentiable(net: nn.Module) -> nn.Module:
+        """In eval mode, the biases would be cached without their gradient."""
+        net.eval()
+        for module in net.modules():
+            if hasattr(module, 'attention_biases'):
+                module.training = True  # of this module alone: its norms stay in eval mode
+        return net
+
     def from_mmpretrain(height: int) -> nn.Module:
         from mmpretrain.models import LeViT
 
-        return LeViT(arch, img_size=height, out_indices=(2,))
+        return differentiable(LeViT(arch, img_size=height, out_indices=(2,)))
 
     def from_timm(height: int) -> nn.Module:
         import timm
 
-        return timm.create_model(f'levit_{arch}', img_size=height, num_classes=0)
+        net = timm.create_model(f'levit_{arch}', img_size=height, num_classes=0)
+        return differentiable(net)
 
     def tokens_to_map(net: nn.Module, x: Tensor) -> Tensor:
         tokens = net.forward_features(x)
@@ -115,7 +128,6 @@ def _case(peer: Peer, x: Tensor) -> Case:
     except ImportError as error:
         unavailable = {peer.package: f'not installed: {error.name}'}
     else:
-        theirs.eval()  # some return None here
         theirs.to(x)
         state = convert(theirs.state_dict(), peer.source)
         state = {key: value for key, value in state.items() if not key.startswith('head.')}
