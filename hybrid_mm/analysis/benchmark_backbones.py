@@ -17,10 +17,11 @@ from hybrid_mm.analysis.benchmark import Case
 from hybrid_mm.convert import convert
 
 PACKAGES = ('mmpretrain', 'timm')
-SIZES = ((4, 224, 224), (1, 800, 1216))
-SQUARE = ((4, 224, 224), (1, 1024, 1024))
-SMALL = ((2, 224, 224),)
-QUICK = ((1, 64, 64),)
+# two images: with one, torch's batch norm gives peers wrong gradients, see docs/contributing.md
+SIZES = ((4, 224, 224), (2, 640, 960))
+SQUARE = ((4, 224, 224), (2, 768, 768))
+QUICK = ((2, 64, 64),)
+Size = tuple[int, int]
 
 
 class Peer(NamedTuple):
@@ -28,129 +29,86 @@ class Peer(NamedTuple):
 
     Attributes:
         name: The variant.
-        ours: Config of our backbone that returns the last map, from the height of the image.
+        ours: Config of our backbone that returns the last map, for a size of images.
         package: Where the peer is from.
-        make: Makes the peer, whose state dict converts to ours, from the height of the image.
+        make: Makes the peer in eval mode for a size of images; its state dict converts to ours.
         run: Last map of the peer.
         source: Layout of the peer's weights.
         sizes: Images, (N, H, W).
-        quick: Those of a test.
     """
 
     name: str
-    ours: Callable[[int], dict]
+    ours: Callable[[Size], dict]
     package: str
-    make: Callable[[int], nn.Module]
+    make: Callable[[Size], nn.Module]
     run: Callable[[nn.Module, Tensor], Tensor]
     source: str
     sizes: tuple[tuple[int, int, int], ...] = SIZES
-    quick: tuple[tuple[int, int, int], ...] = QUICK
 
 
-def _timm(kind: str, arch: str, name: str, source: str) -> Peer:
-    """A network of timm whose windows are those of 224 pixels."""
+def _evaluated(net: nn.Module) -> nn.Module:
+    net.eval()  # which returns None in some networks
+    return net
 
-    def make(height: int) -> nn.Module:
-        import timm
 
-        return timm.create_model(name)
+def _mmpretrain(title: str, ours: dict, kind: str, arch: str, source: str, **theirs) -> Peer:
+    """A network of MMPretrain that takes images of any size."""
 
-    return Peer(
-        f'{kind}-{arch}',
-        lambda height: dict(type=f'hybrid_mm.{kind}', arch=arch, out_indices=(3,)),
-        'timm',
-        make,
-        lambda net, x: net.stages(net.stem(x)),
-        source,
-        SMALL,
-        SMALL,
-    )
+    def make(size: Size) -> nn.Module:
+        from mmpretrain import models
+
+        return _evaluated(getattr(models, kind)(arch, **theirs))
+
+    def config(size: Size) -> dict:
+        return dict(type=f'hybrid_mm.{title.split("-")[0]}', out_indices=(3,)) | ours
+
+    return Peer(title, config, 'mmpretrain', make, lambda net, x: net(x)[-1], source)
+
+
+def _hornet(arch: str) -> Peer:
+    theirs = dict(scale=1 / 3, gap_before_final_norm=False, out_indices=(3,))
+    return _mmpretrain(f'HorNet-{arch}', dict(arch=arch), 'HorNet', arch, 'hornet', **theirs)
 
 
 def _mvitv2(arch: str) -> Peer:
     """Without windows, which the peer has not."""
-
-    def make(height: int) -> nn.Module:
-        from mmpretrain.models import MViT
-
-        return MViT(arch, out_scales=(3,))
-
-    ours = dict(
-        type='hybrid_mm.MViTv2',
-        arch=arch,
-        window_size=None,
-        double_kv_stride=False,
-        out_indices=(3,),
-    )
-    return Peer(
-        f'MViTv2-{arch}',
-        lambda height: ours,
-        'mmpretrain',
-        make,
-        lambda net, x: net(x)[-1],
-        'mvitv2',
-    )
+    ours = dict(arch=arch, window_size=None, double_kv_stride=False)
+    return _mmpretrain(f'MViTv2-{arch}', ours, 'MViT', arch, 'mvitv2', out_scales=(3,))
 
 
 def _vit(arch: str) -> Peer:
-    def make(height: int) -> nn.Module:
-        from mmpretrain.models import VisionTransformer
-
-        return VisionTransformer(f'deit-{arch}', img_size=224, out_type='featmap')
-
-    ours = dict(type='hybrid_mm.ViT', arch=arch, final_norm=True, out_indices=(3,))
-    return Peer(
-        f'ViT-{arch}', lambda height: ours, 'mmpretrain', make, lambda net, x: net(x)[-1], 'vit'
-    )
+    theirs = dict(img_size=224, out_type='featmap')
+    ours = dict(arch=arch, final_norm=True)
+    return _mmpretrain(f'ViT-{arch}', ours, 'VisionTransformer', f'deit-{arch}', 'vit', **theirs)
 
 
 def _vitdet(arch: str) -> Peer:
     """With the positions of the peer, which are made for 224 pixels."""
-
-    def make(height: int) -> nn.Module:
-        from mmpretrain.models import ViTSAM
-
-        return ViTSAM(arch, img_size=224, out_channels=0)
-
     ours = dict(
-        type='hybrid_mm.ViT',
-        arch=arch,
-        window_size=14,
-        relative=True,
-        class_token=False,
-        out_indices=(3,),
+        type='hybrid_mm.ViT', arch=arch, window_size=14, relative=True, class_token=False
     )
-    return Peer(
-        f'ViTDet-{arch}', lambda height: ours, 'mmpretrain', make, lambda net, x: net(x)[-1], 'vit'
-    )
-
-
-def _hornet(arch: str) -> Peer:
-    def make(height: int) -> nn.Module:
-        from mmpretrain.models import HorNet
-
-        return HorNet(arch, scale=1 / 3, gap_before_final_norm=False, out_indices=(3,))
-
-    return Peer(
-        f'HorNet-{arch}',
-        lambda height: dict(type='hybrid_mm.HorNet', arch=arch, out_indices=(3,)),
-        'mmpretrain',
-        make,
-        lambda net, x: net(x)[-1],
-        'hornet',
-    )
+    theirs = dict(img_size=224, out_channels=0)
+    return _mmpretrain(f'ViTDet-{arch}', ours, 'ViTSAM', arch, 'vit', **theirs)
 
 
 def _levit(arch: str, package: str) -> Peer:
-    def from_mmpretrain(height: int) -> nn.Module:
+    def differentiable(net: nn.Module) -> nn.Module:
+        """In eval mode, the biases would be cached without their gradient."""
+        net.eval()
+        for module in net.modules():
+            if hasattr(module, 'attention_biases'):
+                module.training = True  # of this module alone: its norms stay in eval mode
+        return net
+
+    def from_mmpretrain(size: Size) -> nn.Module:
         from mmpretrain.models import LeViT
 
-        return LeViT(arch, img_size=height, out_indices=(2,))
+        return differentiable(LeViT(arch, img_size=size[0], out_indices=(2,)))
 
-    def from_timm(height: int) -> nn.Module:
+    def from_timm(size: Size) -> nn.Module:
         import timm
 
-        return timm.create_model(f'levit_{arch}', img_size=height, num_classes=0)
+        return differentiable(timm.create_model(f'levit_{arch}', img_size=size[0], num_classes=0))
 
     def tokens_to_map(net: nn.Module, x: Tensor) -> Tensor:
         tokens = net.forward_features(x)
@@ -159,7 +117,7 @@ def _levit(arch: str, package: str) -> Peer:
     timm = package == 'timm'
     return Peer(
         f'LeViT-{arch}',
-        lambda height: dict(type='hybrid_mm.LeViT', arch=arch, img_size=height, out_indices=(4,)),
+        lambda size: dict(type='hybrid_mm.LeViT', arch=arch, img_size=size[0], out_indices=(4,)),
         package,
         from_timm if timm else from_mmpretrain,
         tokens_to_map if timm else lambda net, x: net(x)[-1],
@@ -168,18 +126,38 @@ def _levit(arch: str, package: str) -> Peer:
     )
 
 
+def _timm(kind: str, arch: str, name: str) -> Peer:
+    """MaxViT or CoAtNet; timm makes windows and tables for the size of the images."""
+
+    def make(size: Size) -> nn.Module:
+        import timm
+
+        net = timm.create_model(name, img_size=size)
+        net.norm = net.head = nn.Identity()
+        return _evaluated(net)
+
+    def ours(size: Size) -> dict:
+        own = dict(img_size=size)
+        if kind == 'MaxViT':
+            own = dict(window_size=tuple(side // 32 for side in size))
+        return dict(type=f'hybrid_mm.{kind}', arch=arch, out_indices=(3,), **own)
+
+    title = f'{kind}-{arch}'
+    return Peer(title, ours, 'timm', make, lambda net, x: net.stages(net.stem(x)), kind.lower())
+
+
 PEERS = (
     _hornet('tiny'),
     _hornet('tiny-gf'),
-    _levit('128s', 'timm'),
-    _levit('256', 'timm'),
-    _levit('256', 'mmpretrain'),
-    _timm('MaxViT', 'tiny', 'maxvit_tiny_tf_224', 'maxvit'),
-    _timm('CoAtNet', '0', 'coatnet_0_224', 'coatnet'),
-    _timm('CoAtNet', '0-rw', 'coatnet_0_rw_224', 'coatnet'),
     _mvitv2('tiny'),
     _vit('small'),
     _vitdet('base'),
+    _timm('MaxViT', 'tiny', 'maxvit_tiny_tf_224'),
+    _timm('CoAtNet', '0', 'coatnet_0_224'),
+    _timm('CoAtNet', '0-rw', 'coatnet_0_rw_224'),
+    _levit('128s', 'timm'),
+    _levit('256', 'timm'),
+    _levit('256', 'mmpretrain'),
 )
 
 
@@ -187,7 +165,7 @@ def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Cas
     """The cases, made when they are asked for; ``quick`` ones are too small to tell anything."""
     generator = torch.Generator().manual_seed(0)
     for peer in PEERS:
-        for n, *size in peer.quick if quick else peer.sizes:
+        for n, *size in QUICK if quick else peer.sizes:
             x = torch.randn(n, 3, *size, generator=generator).to(device, dtype)
             yield _case(peer, x)
 
@@ -195,14 +173,14 @@ def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Cas
 def _case(peer: Peer, x: Tensor) -> Case:
     title = f'{peer.name}, {"x".join(map(str, (len(x), *x.shape[2:])))}'
     inputs = {'x': x.detach().requires_grad_()}
-    ours = MODELS.build(peer.ours(x.shape[2])).eval().to(x)
+    size = tuple(x.shape[2:])
+    ours = MODELS.build(peer.ours(size)).eval().to(x)
     runs, nets, unavailable = {'ours': lambda x: ours(x)[-1]}, {'ours': ours}, {}
     try:
-        theirs = peer.make(x.shape[2])
+        theirs = peer.make(size)
     except ImportError as error:
         unavailable = {peer.package: f'not installed: {error.name}'}
     else:
-        theirs.eval()  # some return None here
         theirs.to(x)
         state = convert(theirs.state_dict(), peer.source)
         state = {key: value for key, value in state.items() if not key.startswith('head.')}

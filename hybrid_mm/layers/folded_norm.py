@@ -1,10 +1,13 @@
 """Linear layers and convolutions with a batch norm behind them, which is part of them in eval mode.
 
 In training mode they are what they look like. In eval mode, which ``norm_eval`` and frozen stages
-keep during training, scale and shift of the norm go into weight and bias at every call: one pass
-over the map less, and its input is not kept for the backward pass. Gradients reach the weight and
-the norm all the same.
+keep during training, scale and shift of the norm go into weight and bias at every call where the
+map has more positions than an output channel has weights: one pass over the map less, and instead
+of its input a weight is kept for the backward pass. Gradients reach the weight and the norm all the
+same.
 """
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +30,10 @@ class _FoldedNorm(nn.Module):
     def _normed(self, x: Tensor) -> Tensor:
         return self.norm(x)
 
+    def _positions(self, x: Tensor) -> int:
+        """Positions of the output."""
+        raise NotImplementedError
+
     def folded(self) -> tuple[Tensor, Tensor]:
         """Weight and bias of the layer that layer and norm are in eval mode."""
         weight, norm = getattr(self, self.layer).weight, self.norm
@@ -41,8 +48,9 @@ class _FoldedNorm(nn.Module):
         module = getattr(self, self.layer)
         if isinstance(self.norm, nn.Identity):
             return self._layer(x, module.weight, module.bias)
-        if self.norm.training:
-            return self._normed(self._layer(x, module.weight, None))
+        weight = module.weight
+        if self.norm.training or self._positions(x) <= weight[0].numel():
+            return self._normed(self._layer(x, weight, None))
         return self._layer(x, *self.folded())
 
     @torch.no_grad()
@@ -78,6 +86,9 @@ class LinearNorm(_FoldedNorm):
     def _normed(self, x: Tensor) -> Tensor:
         return self.norm(x.flatten(0, -2)).view(x.shape)
 
+    def _positions(self, x: Tensor) -> int:
+        return math.prod(x.shape[:-1])
+
 
 class Conv2dNorm(_FoldedNorm):
     """Convolution without bias, zero padding of half its kernel, then batch norm.
@@ -105,6 +116,9 @@ class Conv2dNorm(_FoldedNorm):
     def _layer(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         conv = self.conv
         return F.conv2d(x, weight, bias, conv.stride, conv.padding, groups=conv.groups)
+
+    def _positions(self, x: Tensor) -> int:
+        return len(x) * math.prod(x.shape[2:]) // math.prod(self.conv.stride)
 
 
 def fold_norms(net: nn.Module) -> None:
