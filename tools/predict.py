@@ -35,9 +35,8 @@ def main(argv=None):
     if args.batch_size < 1:
         parser.error(f'--batch-size must be at least 1, got {args.batch_size}')
 
-    from mmengine.utils import ProgressBar
-
     from hybrid_mm.engine.prediction import Predictor, Writer
+    from hybrid_mm.engine.progress import track
 
     files = cli.find_images(args.images)
     cfg = cli.load_config(args.config, args.cfg_options)
@@ -46,22 +45,20 @@ def main(argv=None):
     writer = Writer(predictor, args.out, root if root.is_dir() else root.parent, args.score_thr)
 
     broken, batch = [], []
-    progress = ProgressBar(len(files))
-    for index, file in enumerate(files):
+    for index, file in enumerate(track(files, 'images')):
         try:
             batch.append((index, file, predictor.load(file)))
         except Exception as error:  # whatever a decoder raises; the others are done all the same
             broken.append(file)
             reason = str(error).split('\n')[0] or type(error).__name__
-            print(f'\nskipped {file}: cannot be read ({reason})', file=sys.stderr)
+            print(f'skipped {file}: cannot be read ({reason})', file=sys.stderr)
         if batch and (len(batch) == args.batch_size or index == len(files) - 1):
             samples = predictor.predict([data for _, _, data in batch])
             for (number, path, _), sample in zip(batch, samples, strict=True):
                 writer.add(number, path, sample)
             batch = []
-        progress.update()
     writer.close()
-    print(f'\n{len(files) - len(broken)} of {len(files)} images done; results in {args.out}')
+    print(f'{len(files) - len(broken)} of {len(files)} images done; results in {args.out}')
     if broken:
         print(f'{len(broken)} skipped: {", ".join(map(str, broken[:5]))}', file=sys.stderr)
     return 1 if broken else 0
