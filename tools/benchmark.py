@@ -49,7 +49,9 @@ def main(argv=None):
         'benchmark', choices=['ops', *SUBCOMMANDS], help='what to measure; ops are all operators'
     )
     parser.add_argument('--device', default='cpu', help='cpu or cuda[:N] (default: cpu)')
-    parser.add_argument('--dtype', default='float32', choices=DTYPES)
+    parser.add_argument(
+        '--dtype', default='float32', choices=DTYPES, help='data type (default: float32)'
+    )
     parser.add_argument('--threads', type=int, help="torch's threads (default: as it is)")
     parser.add_argument('--rounds', type=int, default=20, help='at most so many (default: 20)')
     parser.add_argument(

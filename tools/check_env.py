@@ -17,9 +17,9 @@ except ImportError:  # not installed: run from a checkout
 from hybrid_mm.version import __version__
 
 
-def main() -> int:
+def main(argv=None) -> int:
     """Print the table of packages and the findings."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    argparse.ArgumentParser(description=__doc__).parse_args(argv)
     findings = compat.diagnose()
     print(f'Python {platform.python_version()}  {sys.executable}')
     for name, owners in compat.providers().items():

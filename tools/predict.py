@@ -43,22 +43,30 @@ def main(argv=None):
         parser.error(f'--batch-size must be at least 1, got {args.batch_size}')
 
     from hybrid_mm.apis import Predictor, Writer
+    from hybrid_mm.apis.sources import count_sources
+    from hybrid_mm.engine.progress import progress
 
+    total = count_sources(args.images)
     cfg = cli.load_config(args.config, args.cfg_options)
     predictor = Predictor(cfg, args.checkpoint, args.device, args.batch_size, args.tta)
     inputs = args.images[0] if len(args.images) == 1 else args.images
     broken, done = [], 0
 
-    def skip(name, error):
-        broken.append(name)
-        print(f'\nskipped: {error}', file=sys.stderr)
+    with (
+        Writer(predictor, args.out, args.score_thr, args.annotations) as writer,
+        progress('images', total) as advance,
+    ):
 
-    with Writer(predictor, args.out, args.score_thr, args.annotations) as writer:
+        def skip(name, error):
+            broken.append(name)
+            print(f'skipped: {error}', file=sys.stderr)
+            advance()
+
         for prediction in predictor.stream(inputs, on_error=skip):
             writer.add(prediction)
             done += 1
-            print(f'\r{done} done', end='', flush=True)
-    print(f'\n{done} of {done + len(broken)} images done; results in {args.out}')
+            advance()
+    print(f'{done} of {done + len(broken)} images done; results in {args.out}')
     if broken:
         print(f'{len(broken)} skipped: {cli.shorten(broken)}', file=sys.stderr)
     return 1 if broken else 0

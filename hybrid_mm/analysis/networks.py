@@ -11,12 +11,12 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
-from mmengine.utils import ProgressBar
 from torch import Tensor, nn
 
 import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X')
 from hybrid_mm.engine.checkpoint import load_weights, read_checkpoint, weights_of, without_init_cfg
 from hybrid_mm.engine.cli import UserError, literal_spec, load_config, torch_device
+from hybrid_mm.engine.progress import progress
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 RANDOM = 'random weights'
@@ -254,8 +254,7 @@ def networks_with_features(
     device = torch_device(args.device)
     for network in load_networks(args.models, args.checkpoints, args.labels, args.stage):
         print(f'{network.label}: {network.weights}')
-        progress = ProgressBar(len(files))
         sizes = args.resize, args.size, args.batch_size
-        found = features(network, files, *sizes, device, progress.update)
-        print()
+        with progress('images', len(files)) as advance:
+            found = features(network, files, *sizes, device, advance)
         yield network, found

@@ -70,6 +70,23 @@ def read_sources(inputs) -> Iterator[Source]:
         yield source
 
 
+def count_sources(paths: Iterable[str | Path]) -> int:
+    """How many images and frames paths hold; of a video, as many as its header tells.
+
+    Raises:
+        UserError: A path does not exist, or a folder holds no images.
+    """
+    total = 0
+    for path in map(Path, paths):
+        if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
+            video = cv2.VideoCapture(str(path))
+            total += max(1, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
+            video.release()
+        else:
+            total += len(find_images(path))
+    return total
+
+
 def _expand(item, root: Path | None) -> Iterator[Source]:
     if isinstance(item, np.ndarray):
         check_image(item)

@@ -23,7 +23,14 @@ def main(argv=None):
     parser = cli.parser(__doc__)
     parser.add_argument('members', nargs='*', help='names (default: all); resnet50 is added')
     parser.add_argument('--folder', type=Path, help='folder with one file per member')
-    parser.add_argument('--shape', type=int, nargs=2, default=(224, 224), metavar=('H', 'W'))
+    parser.add_argument(
+        '--shape',
+        type=int,
+        nargs=2,
+        default=(224, 224),
+        metavar=('H', 'W'),
+        help='size of the images (default: 224 224)',
+    )
     parser.add_argument('--batch', type=int, default=2, help='images in a batch (default: 2)')
     parser.add_argument('--rounds', type=int, default=5, help='rounds of measurement (default: 5)')
     parser.add_argument('--device', default='cpu', help='cpu or cuda[:N] (default: cpu)')

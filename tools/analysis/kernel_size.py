@@ -22,7 +22,9 @@ from hybrid_mm.engine import cli
 def main(argv=None):
     """Run the tool."""
     parser = cli.parser(__doc__)
-    parser.add_argument('--out', required=True, type=Path, metavar='DIR')
+    parser.add_argument(
+        '--out', required=True, type=Path, metavar='DIR', help='folder of the results'
+    )
     parser.add_argument(
         '--families',
         nargs='+',
@@ -31,10 +33,22 @@ def main(argv=None):
         help='lka, lska, lka-trivial, lska-trivial, pelk, slak (default: the first four)',
     )
     parser.add_argument(
-        '--sizes', nargs='+', type=int, default=[7, 11, 23, 35, 53, 65], metavar='K'
+        '--sizes',
+        nargs='+',
+        type=int,
+        default=[7, 11, 23, 35, 53, 65],
+        metavar='K',
+        help='kernel sizes (default: 7 11 23 35 53 65)',
     )
     parser.add_argument('--arch', help='variant, e.g. tiny, small, base (default: tiny)')
-    parser.add_argument('--shape', type=int, nargs=2, default=(224, 224), metavar=('H', 'W'))
+    parser.add_argument(
+        '--shape',
+        type=int,
+        nargs=2,
+        default=(224, 224),
+        metavar=('H', 'W'),
+        help='size of the images (default: 224 224)',
+    )
     parser.add_argument('--batch', type=int, default=1, help='images in a batch (default: 1)')
     parser.add_argument('--rounds', type=int, default=3, help='0 to count only (default: 3)')
     parser.add_argument('--inference-only', action='store_true', help='no backward passes')

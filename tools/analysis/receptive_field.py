@@ -25,7 +25,9 @@ def main(argv=None):
     parser = cli.parser(__doc__)
     parser.add_argument('models', nargs='+', help="config, or dict(type='...', ...) of a backbone")
     parser.add_argument('--images', required=True, help='image, or folder (searched recursively)')
-    parser.add_argument('--out', required=True, type=Path, metavar='DIR')
+    parser.add_argument(
+        '--out', required=True, type=Path, metavar='DIR', help='folder of the results'
+    )
     cli.add_network_options(parser)
     parser.add_argument(
         '--size',
@@ -37,7 +39,12 @@ def main(argv=None):
     )
     parser.add_argument('--count', type=int, default=50, help='images that count (default: 50)')
     parser.add_argument(
-        '--thresholds', nargs='+', type=float, default=[0.2, 0.3, 0.5, 0.99], metavar='T'
+        '--thresholds',
+        nargs='+',
+        type=float,
+        default=[0.2, 0.3, 0.5, 0.99],
+        metavar='T',
+        help='shares of the contribution (default: 0.2 0.3 0.5 0.99)',
     )
     args = parser.parse_args(argv)
     if len(args.size) > 2 or min(args.size) < 32:
@@ -47,10 +54,10 @@ def main(argv=None):
 
     import numpy as np
     import torch
-    from mmengine.utils import ProgressBar
 
     from hybrid_mm.analysis import networks
     from hybrid_mm.analysis import receptive_field as erf
+    from hybrid_mm.engine.progress import progress
 
     files = cli.find_images(args.images)
     device = cli.torch_device(args.device)
@@ -59,21 +66,20 @@ def main(argv=None):
     for network in networks.load_networks(args.models, args.checkpoints, args.labels, args.stage):
         network.module.to(device)
         print(f'{network.label}: {network.weights}')
-        progress = ProgressBar(min(args.count, len(files)))
+        total = min(args.count, len(files))
 
-        def images(network=network, progress=progress):
-            for file in files:
-                x = network.normalise(networks.stretched(file, height, width))
-                if progress.completed < progress.task_num:  # images with NaN come on top
-                    progress.update()
-                yield x[None].to(device)
+        def images(advance, network=network, total=total):
+            for number, file in enumerate(files):
+                yield network.normalise(networks.stretched(file, height, width))[None].to(device)
+                if number < total:  # images with NaN come on top
+                    advance()
 
         try:
-            scores, used, skipped = erf.mean_contribution(network, images(), args.count)
+            with progress('images', total) as advance:
+                scores, used, skipped = erf.mean_contribution(network, images(advance), args.count)
             found = erf.rectangles(scores, args.thresholds)
         except (ValueError, torch.OutOfMemoryError) as error:
             raise cli.UserError(f'{network.label}: {error}') from error
-        print()
         maps[network.label] = scores
         args.out.mkdir(parents=True, exist_ok=True)
         np.save(args.out / (re.sub(r'[^\w.-]+', '_', network.label) + '.npy'), scores)

@@ -19,7 +19,9 @@ def main(argv=None):
     parser = cli.parser(__doc__)
     parser.add_argument('folders', nargs='+', help='folders of results')
     parser.add_argument('--out', required=True, type=Path, metavar='FILE', help='HTML file')
-    parser.add_argument('--title', default='Robustness and analysis')
+    parser.add_argument(
+        '--title', default='Robustness and analysis', help='of the page (default: %(default)s)'
+    )
     args = parser.parse_args(argv)
 
     from hybrid_mm.analysis import report

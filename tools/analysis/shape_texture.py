@@ -30,10 +30,18 @@ def main(argv=None):
     measure = commands.add_parser('measure', help='measure backbones')
     measure.add_argument('pairs', help='folder of the images')
     measure.add_argument('models', nargs='+', help="config, or dict(type='...', ...)")
-    measure.add_argument('--out', required=True, type=Path, metavar='DIR')
+    measure.add_argument(
+        '--out', required=True, type=Path, metavar='DIR', help='folder of the results'
+    )
     cli.add_network_options(measure)
     cli.add_feature_options(measure)
-    measure.add_argument('--normalise', choices=('pooled', 'neuron'), default='pooled')
+    measure.add_argument(
+        '--normalise',
+        choices=('pooled', 'neuron'),
+        default='pooled',
+        help="scores of all neurons together, as the paper's code, or of each, as its formula "
+        '(default: pooled)',
+    )
     measure.add_argument('--seeds', type=int, default=5, help='choices of partners (default: 5)')
     generate = commands.add_parser('generate', help='make images')
     generate.add_argument('shapes', help='folder of the images that give the shape')
@@ -44,7 +52,7 @@ def main(argv=None):
     generate.add_argument(
         '--weight', type=float, default=0.6, help='0 texture only, 1 shape only (default: 0.6)'
     )
-    generate.add_argument('--seed', type=int, default=0)
+    generate.add_argument('--seed', type=int, default=0, help='of the pieces (default: 0)')
     args = parser.parse_args(argv)
     if args.command == 'generate':
         if args.size < 32 or not 0 <= args.weight <= 1:
@@ -56,18 +64,17 @@ def main(argv=None):
 
 
 def _generate(args) -> None:
-    from mmengine.utils import ProgressBar
-
     from hybrid_mm.analysis import conflict_pairs
+    from hybrid_mm.engine.progress import progress
 
     shapes = conflict_pairs.read_sources(args.shapes, args.limit)
     textures = conflict_pairs.read_sources(args.textures, args.limit)
     total = sum(s[0] != t[0] for s in shapes for t in textures)
-    progress = ProgressBar(total)
-    count = conflict_pairs.make_set(
-        shapes, textures, args.out, args.size, args.weight, args.seed, progress.update
-    )
-    print(f'\n{count} images in {args.out}')
+    with progress('mixing', total) as advance:
+        count = conflict_pairs.make_set(
+            shapes, textures, args.out, args.size, args.weight, args.seed, advance
+        )
+    print(f'{count} images in {args.out}')
 
 
 def _measure(args) -> None:

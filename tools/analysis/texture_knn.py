@@ -22,14 +22,23 @@ def main(argv=None):
     parser = cli.parser(__doc__)
     parser.add_argument('root', help='folder of the data set')
     parser.add_argument('models', nargs='+', help="config, or dict(type='...', ...) of a backbone")
-    parser.add_argument('--out', required=True, type=Path, metavar='DIR')
+    parser.add_argument(
+        '--out', required=True, type=Path, metavar='DIR', help='folder of the results'
+    )
     cli.add_network_options(parser)
     cli.add_feature_options(parser)
     parser.add_argument('--k', type=int, default=1, help='neighbours (default: 1)')
-    parser.add_argument('--metric', choices=('l2', 'cosine'), default='l2')
+    parser.add_argument(
+        '--metric', choices=('l2', 'cosine'), default='l2', help='distance (default: l2)'
+    )
     parser.add_argument('--splits', nargs='+', type=int, default=[1], help='1 to 10 (default: 1)')
-    parser.add_argument('--reference', default='train', choices=('train', 'val', 'test'))
-    parser.add_argument('--queries', default='val', choices=('train', 'val', 'test'))
+    splits = ('train', 'val', 'test')
+    parser.add_argument(
+        '--reference', default='train', choices=splits, help='labelled images (default: train)'
+    )
+    parser.add_argument(
+        '--queries', default='val', choices=splits, help='images to label (default: val)'
+    )
     args = parser.parse_args(argv)
     if args.reference == args.queries:
         parser.error('--reference and --queries are the same images')
