@@ -26,49 +26,50 @@ class Peer(NamedTuple):
 
     Attributes:
         name: The variant.
-        ours: Config of our backbone that returns the last map.
+        ours: Config of our backbone that returns the last map, for a size of images.
         package: Where the peer is from.
-        make: Makes the peer, whose state dict converts to ours.
+        make: Makes the peer for a size of images; its state dict converts to ours.
         run: Last map of the peer.
         source: Layout of the peer's weights.
-        square: The peer takes only images of the size that it was made for.
     """
 
     name: str
-    ours: dict
+    ours: Callable[[tuple[int, int]], dict]
     package: str
-    make: Callable[[], nn.Module]
+    make: Callable[[tuple[int, int]], nn.Module]
     run: Callable[[nn.Module, Tensor], Tensor]
     source: str
-    square: bool = False
 
 
-def _timm(kind: str, arch: str, name: str, source: str, **ours) -> Peer:
-    def make() -> nn.Module:
+def _timm(kind: str, arch: str, name: str) -> Peer:
+    """MaxViT or CoAtNet; timm makes windows and tables for the size of the images."""
+
+    def make(size: tuple[int, int]) -> nn.Module:
         import timm
 
-        return timm.create_model(name)
+        net = timm.create_model(name, img_size=size)
+        net.norm = net.head = nn.Identity()
+        return net
 
-    return Peer(
-        f'{kind}-{arch}',
-        dict(type=f'hybrid_mm.{kind}', arch=arch, out_indices=(3,), **ours),
-        'timm',
-        make,
-        lambda net, x: net.stages(net.stem(x)),
-        source,
-        square=True,
-    )
+    def ours(size: tuple[int, int]) -> dict:
+        own = dict(img_size=size)
+        if kind == 'MaxViT':
+            own = dict(window_size=tuple(side // 32 for side in size))
+        return dict(type=f'hybrid_mm.{kind}', arch=arch, out_indices=(3,), **own)
+
+    title = f'{kind}-{arch}'
+    return Peer(title, ours, 'timm', make, lambda net, x: net.stages(net.stem(x)), kind.lower())
 
 
 def _hornet(arch: str) -> Peer:
-    def make() -> nn.Module:
+    def make(size: tuple[int, int]) -> nn.Module:
         from mmpretrain.models import HorNet
 
         return HorNet(arch, scale=1 / 3, gap_before_final_norm=False, out_indices=(3,))
 
     return Peer(
         f'HorNet-{arch}',
-        dict(type='hybrid_mm.HorNet', arch=arch, out_indices=(3,)),
+        lambda size: dict(type='hybrid_mm.HorNet', arch=arch, out_indices=(3,)),
         'mmpretrain',
         make,
         lambda net, x: net(x)[-1],
@@ -79,9 +80,9 @@ def _hornet(arch: str) -> Peer:
 PEERS = (
     _hornet('tiny'),
     _hornet('tiny-gf'),
-    _timm('MaxViT', 'tiny', 'maxvit_tiny_tf_224', 'maxvit'),
-    _timm('CoAtNet', '0', 'coatnet_0_224', 'coatnet'),
-    _timm('CoAtNet', '0-rw', 'coatnet_0_rw_224', 'coatnet'),
+    _timm('MaxViT', 'tiny', 'maxvit_tiny_tf_224'),
+    _timm('CoAtNet', '0', 'coatnet_0_224'),
+    _timm('CoAtNet', '0-rw', 'coatnet_0_rw_224'),
 )
 
 
@@ -97,10 +98,11 @@ def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Cas
 def _case(peer: Peer, x: Tensor) -> Case:
     title = f'{peer.name}, {"x".join(map(str, (len(x), *x.shape[2:])))}'
     inputs = {'x': x.detach().requires_grad_()}
-    ours = MODELS.build(peer.ours).eval().to(x)
+    size = tuple(x.shape[2:])
+    ours = MODELS.build(peer.ours(size)).eval().to(x)
     runs, nets, unavailable = {'ours': lambda x: ours(x)[-1]}, {'ours': ours}, {}
     try:
-        theirs = peer.make()
+        theirs = peer.make(size)
     except ImportError as error:
         unavailable = {peer.package: f'not installed: {error.name}'}
     else:
