@@ -15,6 +15,7 @@ from hybrid_mm.analysis import (
     benchmark_neighborhood,
     benchmark_peripheral,
     benchmark_qna,
+    benchmark_train,
 )
 from hybrid_mm.analysis.benchmark import (
     Case,
@@ -174,6 +175,18 @@ def test_backbones_agree_with_their_peers():
     assert {row.candidate for row in rows} == {'ours', 'mmpretrain', 'timm'}
     assert all(row.note or row.difference < 1e-5 for row in rows)
     assert all(not row.note for row in rows if row.candidate != 'timm')
+
+
+@pytest.mark.parametrize('tree', ['sasa', 'hornet'])
+def test_training_of_whole_models_agrees(tree, monkeypatch):
+    """A detector beside the plain formulation, a segmenter beside MMPretrain's backbone."""
+    found = [training for training in benchmark_train.TRAININGS if training.config.startswith(tree)]
+    monkeypatch.setattr(benchmark_train, 'TRAININGS', found)
+    (case,) = benchmark_train.cases(CPU, torch.float64, True)
+    ours, other = check(case)
+    assert (ours.note, other.note) == ('', '')
+    assert other.candidate == {'sasa': 'plain formulation', 'hornet': 'mmpretrain'}[tree]
+    assert other.difference < 1e-6
 
 
 def test_local_attention_candidates_agree():

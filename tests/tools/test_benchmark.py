@@ -1,5 +1,6 @@
 """tools/benchmark.py."""
 
+import csv
 import json
 
 QUICK = ('benchmark', 'local_attention', '--quick', '--rounds', '1', '--threads', '1')
@@ -15,6 +16,20 @@ def test_table_and_files(tool, tmp_path, capsys):
     assert figures['environment']['threads'] == '1'
     assert (tmp_path / 'local_attention.png').is_file()
     assert (tmp_path / 'local_attention.md').read_text() in docs.read_text()
+    with (tmp_path / 'local_attention.csv').open(newline='') as file:
+        rows = list(csv.DictReader(file))
+    assert [row['candidate'] for row in rows] == [row['candidate'] for row in figures['rows']]
+    assert float(rows[0]['training_ms']) == figures['rows'][0]['training_ms']
+    for suffix in ('csv', 'png'):
+        assert (tmp_path / 'benchmarks' / f'local_attention.{suffix}').is_file()
+        assert f'(benchmarks/local_attention.{suffix})' in docs.read_text()
+
+
+def test_all_operators_in_one_run(tool, tmp_path):
+    quick = ('benchmark', 'ops', '--quick', '--rounds', '1', '--threads', '1')
+    assert tool(*quick, '--only', '*3, 1x2*', '--out', tmp_path)[0] == 0
+    assert (tmp_path / 'local_attention.csv').is_file()
+    assert not (tmp_path / 'backbones.csv').exists()
 
 
 def test_json_on_stdout(capsys, monkeypatch):
