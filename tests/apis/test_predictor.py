@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS, DefaultScope
 
 from hybrid_mm.apis import Detection, Predictor, Segmentation, UnreadableInput, Writer
 from hybrid_mm.apis.sources import read_sources
@@ -18,9 +18,9 @@ SIZES = [(64, 64), (48, 80), (64, 64), (70, 40), (48, 80), (64, 64), (33, 57)]
 def checkpoint_of(config, path):
     """File of random weights whose outputs differ from pixel to pixel, without class names."""
     cfg = Config.fromfile(config)
-    init_default_scope(cfg.default_scope)
     torch.manual_seed(0)
-    model = MODELS.build(cfg.model)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(cfg.model)
     for name, weight in model.named_parameters():
         if 'conv_cls.weight' in name or 'conv_seg.weight' in name:
             weight.data.mul_(50)
