@@ -187,6 +187,8 @@ class CheckedDataset(DatasetWrapper):
         try:
             self.dataset.full_init()
             empty = not len(self.dataset)
+        except UserError:
+            raise
         except ValueError:  # of an empty list, which cannot be serialized
             empty = not self.dataset.data_list and self.dataset.serialize_data
             if not empty:
