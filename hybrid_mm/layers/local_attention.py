@@ -23,6 +23,7 @@ from hybrid_mm.layers.attention_axes import (
     window_axis,
 )
 from hybrid_mm.layers.autotune import choose, describe
+from hybrid_mm.layers.custom_op import custom_op
 
 _WINDOW, _BLOCK, _WHOLE, _PARTITION = range(4)
 IMPLS = ('tiled', 'reference', 'auto')
@@ -334,7 +335,7 @@ def _even(length: int, side: int, window: int) -> int:
     return -(-length // -(-length // (side + window // 2)))
 
 
-@torch.library.custom_op('hybrid_mm::tiled_attention', mutates_args=())
+@custom_op('hybrid_mm::tiled_attention')
 def _tiled(
     q: Tensor,
     k: Tensor,
@@ -354,7 +355,7 @@ def _(q, k, v, bias, rel_h, rel_w, scale, spec):
     return q.new_empty(*q.shape[:4], v.shape[-1])
 
 
-@torch.library.custom_op('hybrid_mm::tiled_attention_backward', mutates_args=())
+@custom_op('hybrid_mm::tiled_attention_backward')
 def _tiled_backward(
     grad: Tensor,
     q: Tensor,

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybrid_mm.layers.custom_op import custom_op
+
 IMPLS = ('engine', 'reference')
 _BUFFER = 2**20  # numbers in the working memory of a band of rows
 _MOST = 8  # outputs per group up to which products beat a grouped convolution
@@ -157,7 +159,7 @@ def _mixed(x: Tensor, fc: Tensor, bias: Tensor | None) -> Tensor:
     return maps if bias is None else maps + bias[:, None]
 
 
-@torch.library.custom_op('hybrid_mm::mix_and_shift', mutates_args=())
+@custom_op('hybrid_mm::mix_and_shift')
 def _mix_and_shift(x: Tensor, fc: Tensor, bias: Tensor | None, weight: Tensor) -> Tensor:
     """The path with stride 1.
 
@@ -193,7 +195,7 @@ def _(x, fc, bias, weight):
     return x.new_empty(n, dim * weight.shape[1], height, width)
 
 
-@torch.library.custom_op('hybrid_mm::mix_and_shift_backward', mutates_args=())
+@custom_op('hybrid_mm::mix_and_shift_backward')
 def _backward(
     grad: Tensor, x: Tensor, fc: Tensor, bias: Tensor | None, weight: Tensor
 ) -> list[Tensor]:
