@@ -156,7 +156,8 @@ def load_from_local(filename: str, map_location=None) -> dict:
     path = os.path.expanduser(filename)
     if not os.path.isfile(path):
         raise FileNotFoundError(f'{filename} can not be found.')
-    multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
+    # NumPy 1.26 has an empty _core
+    multiarray = (np._core if np.__version__ >= '2' else np.core).multiarray
     allowed = [HistoryBuffer, multiarray._reconstruct, multiarray.scalar, np.ndarray, np.dtype]
     # A history pickles its methods as getattr(HistoryBuffer, 'mean'); any other use is refused.
     allowed.append((_history_method, 'builtins.getattr'))

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hybrid_mm.layers.custom_op import custom_op
 from hybrid_mm.layers.relative_position import decomposed_logits, decomposed_tables
 
 IMPLS = ('tiled', 'fused', 'reference')
@@ -243,7 +244,7 @@ def _backward(
     ]  # fmt: skip
 
 
-@torch.library.custom_op('hybrid_mm::decomposed_attention', mutates_args=())
+@custom_op('hybrid_mm::decomposed_attention')
 def _tiled(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, scale: float) -> Tensor:
     with torch.autocast(q.device.type, enabled=False):
         return _forward(q, k, v, rel_h, rel_w, scale)
@@ -254,7 +255,7 @@ def _(q, k, v, rel_h, rel_w, scale):
     return q.new_empty(*q.shape[:4], v.shape[-1])
 
 
-@torch.library.custom_op('hybrid_mm::decomposed_attention_backward', mutates_args=())
+@custom_op('hybrid_mm::decomposed_attention_backward')
 def _tiled_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, scale: float
 ) -> list[Tensor]:

@@ -29,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hybrid_mm.layers.custom_op import custom_op
 from hybrid_mm.layers.exporting import exporting
 from hybrid_mm.layers.mixed_shift import check_impl
 from hybrid_mm.layers.precision import no_autocast
@@ -180,7 +181,7 @@ def _logits(q: Tensor, k: Tensor, row: Tensor | None, column: Tensor | None, row
     return logits
 
 
-@torch.library.custom_op('hybrid_mm::evolving_attention', mutates_args=())
+@custom_op('hybrid_mm::evolving_attention')
 def _evolve(
     q: Tensor, k: Tensor, v: Tensor, row: Tensor | None, column: Tensor | None,
     previous: Tensor | None, weight: Tensor | None, bias: Tensor | None,
@@ -212,7 +213,7 @@ def _(q, k, v, row, column, previous, weight, bias, size, alpha, beta):
     return torch.empty_like(v), q.new_empty(*q.shape[:2], q.shape[2], q.shape[2])
 
 
-@torch.library.custom_op('hybrid_mm::evolving_attention_backward', mutates_args=())
+@custom_op('hybrid_mm::evolving_attention_backward')
 def _evolve_backward(
     grad: Tensor | None, grad_logits: Tensor | None, logits: Tensor,
     q: Tensor, k: Tensor, v: Tensor, row: Tensor | None, column: Tensor | None,

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hybrid_mm.layers.custom_op import custom_op
+
 # Queries of a tile on each side, and numbers of the tiles' weights that exist at a time
 _TILE = 8
 _BUFFER, _BUFFER_GPU = 2**20, 2**26
@@ -156,7 +158,7 @@ class _Tiles:
         return entries.permute(0, 2, 3, 1, 4, 5).flatten(4, 5).flatten(1, 2)
 
 
-@torch.library.custom_op('hybrid_mm::ghost_attention', mutates_args=())
+@custom_op('hybrid_mm::ghost_attention')
 def ghost_attention(
     hidden: Tensor,
     v: Tensor,
@@ -204,7 +206,7 @@ def _(hidden, v, weight, bias, heads, kernel_size, dilation):
     return torch.empty_like(v, memory_format=torch.channels_last)
 
 
-@torch.library.custom_op('hybrid_mm::ghost_attention_backward', mutates_args=())
+@custom_op('hybrid_mm::ghost_attention_backward')
 def _backward(
     grad: Tensor, hidden: Tensor, v: Tensor, weight: Tensor, bias: Tensor, heads: int,
     kernel_size: int, dilation: int,

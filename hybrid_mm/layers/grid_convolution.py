@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_mm.layers import autotune
+from hybrid_mm.layers.custom_op import custom_op
 from hybrid_mm.layers.exporting import exporting
 from hybrid_mm.layers.grid_algorithms import FORWARD, WEIGHT_GRADIENT, has_fused
 from hybrid_mm.layers.grid_axes import GridAxis, check_widths, expand, grid_axis
@@ -172,7 +173,7 @@ def _axes(x: Tensor, rows: list[int], columns: list[int]) -> tuple[GridAxis, Gri
     return grid_axis(tuple(rows), x.shape[2]), grid_axis(tuple(columns), x.shape[3])
 
 
-@torch.library.custom_op('hybrid_mm::grid_convolution', mutates_args=())
+@custom_op('hybrid_mm::grid_convolution')
 def _grid_convolution(
     x: Tensor, weight: Tensor, rows: Sequence[int], columns: Sequence[int], impl: str
 ) -> Tensor:
@@ -188,7 +189,7 @@ def _(x, weight, rows, columns, impl):
     return x.new_empty(x.shape)
 
 
-@torch.library.custom_op('hybrid_mm::grid_convolution_weight', mutates_args=())
+@custom_op('hybrid_mm::grid_convolution_weight')
 def _weight_gradient(
     x: Tensor, grad: Tensor, weight: Tensor, rows: Sequence[int], columns: Sequence[int], impl: str
 ) -> Tensor:

@@ -18,6 +18,7 @@ from hybrid_mm.layers import gathered_attention, tiled_attention
 from hybrid_mm.layers.attention_axes import BORDERS
 from hybrid_mm.layers.attention_tiles import AXES, BLOCK, GRID, PARTITION, WHOLE, WINDOW
 from hybrid_mm.layers.autotune import choose, describe
+from hybrid_mm.layers.custom_op import custom_op
 from hybrid_mm.layers.exporting import exporting, require_fixed_size
 
 IMPLS = ('tiled', 'reference', 'auto')
@@ -349,7 +350,7 @@ def _even(length: int, side: int, window: int) -> int:
     return -(-length // -(-length // (side + window // 2)))
 
 
-@torch.library.custom_op('hybrid_mm::tiled_attention', mutates_args=())
+@custom_op('hybrid_mm::tiled_attention')
 def _tiled(
     q: Tensor,
     k: Tensor,
@@ -369,7 +370,7 @@ def _(q, k, v, bias, rel_h, rel_w, scale, spec):
     return q.new_empty(*q.shape[:4], v.shape[-1])
 
 
-@torch.library.custom_op('hybrid_mm::tiled_attention_backward', mutates_args=())
+@custom_op('hybrid_mm::tiled_attention_backward')
 def _tiled_backward(
     grad: Tensor,
     q: Tensor,

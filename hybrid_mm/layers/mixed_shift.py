@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybrid_mm.layers.custom_op import custom_op
 from hybrid_mm.layers.exporting import exporting
 
 IMPLS = ('engine', 'reference')
@@ -159,7 +160,7 @@ def _mixed(x: Tensor, fc: Tensor, bias: Tensor | None) -> Tensor:
     return maps if bias is None else maps + bias[:, None]
 
 
-@torch.library.custom_op('hybrid_mm::mix_and_shift', mutates_args=())
+@custom_op('hybrid_mm::mix_and_shift')
 def _mix_and_shift(x: Tensor, fc: Tensor, bias: Tensor | None, weight: Tensor) -> Tensor:
     """The path with stride 1.
 
@@ -195,7 +196,7 @@ def _(x, fc, bias, weight):
     return x.new_empty(n, dim * weight.shape[1], height, width)
 
 
-@torch.library.custom_op('hybrid_mm::mix_and_shift_backward', mutates_args=())
+@custom_op('hybrid_mm::mix_and_shift_backward')
 def _backward(
     grad: Tensor, x: Tensor, fc: Tensor, bias: Tensor | None, weight: Tensor
 ) -> list[Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from hybrid_mm.layers.attention_axes import mirrored
+from hybrid_mm.layers.custom_op import custom_op
 from hybrid_mm.layers.exporting import exporting
 from hybrid_mm.layers.implicit_norm import merged_statistics, normalisation
 from hybrid_mm.layers.mixed_shift import MixedShift, check_impl
@@ -313,7 +314,7 @@ def _tap_views(
             yield padded[..., y : y + height : stride, x : x + width : stride]
 
 
-@torch.library.custom_op('hybrid_mm::aggregate_taps', mutates_args=())
+@custom_op('hybrid_mm::aggregate_taps')
 def aggregate_taps(
     weights: Tensor, values: Tensor, kernel_size: int, stride: int, dilation: int
 ) -> Tensor:
@@ -343,7 +344,7 @@ def _(weights, values, kernel_size, stride, dilation):
     return values.new_empty(*values.shape[:2], *weights.shape[3:])
 
 
-@torch.library.custom_op('hybrid_mm::aggregate_taps_backward', mutates_args=())
+@custom_op('hybrid_mm::aggregate_taps_backward')
 def _aggregate_taps_backward(
     grad: Tensor, weights: Tensor, values: Tensor, kernel_size: int, stride: int, dilation: int
 ) -> tuple[Tensor, Tensor]:
