@@ -96,8 +96,10 @@ class LeViTStage(nn.Module):
             x = self.downsample(x)
             if not len(self.blocks):
                 return x
-            return run_blocks(self.blocks, x.permute(0, 2, 3, 1), self.with_cp).permute(0, 3, 1, 2)
-        x = run_blocks([self.downsample], x.permute(0, 2, 3, 1), self.with_cp)
+            # contiguous, or all that follows would take over the strides of the convolution
+            x = x.permute(0, 2, 3, 1).contiguous()
+        else:
+            x = run_blocks([self.downsample], x.permute(0, 2, 3, 1), self.with_cp)
         return run_blocks(self.blocks, x, self.with_cp).permute(0, 3, 1, 2)
 
 

@@ -27,9 +27,6 @@ class _FoldedNorm(nn.Module):
     def _layer(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         raise NotImplementedError
 
-    def _normed(self, x: Tensor) -> Tensor:
-        return self.norm(x)
-
     def _positions(self, x: Tensor) -> int:
         """Positions of the output."""
         raise NotImplementedError
@@ -50,7 +47,7 @@ class _FoldedNorm(nn.Module):
             return self._layer(x, module.weight, module.bias)
         weight = module.weight
         if self.norm.training or self._positions(x) <= weight[0].numel():
-            return self._normed(self._layer(x, weight, None))
+            return self.norm(self._layer(x, weight, None))
         return self._layer(x, *self.folded())
 
     @torch.no_grad()
@@ -80,14 +77,16 @@ class LinearNorm(_FoldedNorm):
         nn.init.constant_(norm.weight, norm_weight)
         super().__init__(nn.Linear(in_channels, out_channels, bias=False), norm)
 
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., C) to (..., C')."""
+        # one matrix: of maps with other strides, torch would make a product per row of pixels
+        return super().forward(x.reshape(-1, x.shape[-1])).unflatten(0, x.shape[:-1])
+
     def _layer(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(x, weight, bias)
 
-    def _normed(self, x: Tensor) -> Tensor:
-        return self.norm(x.flatten(0, -2)).view(x.shape)
-
     def _positions(self, x: Tensor) -> int:
-        return math.prod(x.shape[:-1])
+        return len(x)
 
 
 class Conv2dNorm(_FoldedNorm):

@@ -66,10 +66,13 @@ def distance_attention(
     pairs = q.shape[2] * q.shape[3] * height * width
     if impl == 'mask' or (impl == 'auto' and pairs <= _MASK_LIMIT):
         rows, columns = _distances(height, stride, k), _distances(width, stride, k)
-        mask = table.to(q.dtype)[:, rows][..., columns]  # (heads, H', H, W', W)
-        mask = mask.transpose(2, 3).flatten(3).flatten(1, 2)
+        entry = rows[:, None, :, None] * width + columns[:, None]
+        mask = table.to(q.dtype).flatten(1)[:, entry.flatten(2).flatten(0, 1)]
         q, k, v = (x.flatten(2, 3) for x in (q, k, v))
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        if q.is_cuda:
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        else:  # torch's would take the same steps, and look for rows without any key besides
+            y = (q * q.shape[-1] ** -0.5 @ k.transpose(2, 3) + mask).softmax(-1).to(v.dtype) @ v
         return y.unflatten(2, (-(-height // stride), -(-width // stride)))
     # by offset: distances backwards, then forwards
     bias = torch.cat([table[:, 1:].flip(1), table], 1)
