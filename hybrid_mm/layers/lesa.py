@@ -49,7 +49,7 @@ class DeformConv2d(nn.Module):
 
     def _sampled(self, x: Tensor, offset: Tensor) -> Tensor:
         """The same by bilinear sampling of every tap, for exporters, which lack the operator."""
-        n, channels, height, width = x.shape
+        height, width = x.shape[2:]
         rows, columns = offset.shape[2:]
         y = torch.arange(rows, device=x.device, dtype=x.dtype)[:, None] * self.stride
         left = torch.arange(columns, device=x.device, dtype=x.dtype) * self.stride
