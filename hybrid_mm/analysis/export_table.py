@@ -1,9 +1,14 @@
 """Which families can be exported to ONNX, alone and within segmenters and detectors: a table."""
 
+import contextlib
 import fnmatch
+import math
 import multiprocessing
 import queue
+import resource
+import signal
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +18,7 @@ from hybrid_mm.registry import MODELS
 COLUMNS = ('backbone', 'any size', *HEADS)
 SIZE = (64, 96)
 SECONDS = 300
-"""A cell that takes longer is given up; solving for symbolic sizes may never end."""
+"""A cell that takes more of a core is given up; solving for symbolic sizes may never end."""
 BEGIN, END = '<!-- export:begin -->', '<!-- export:end -->'
 
 
@@ -44,37 +49,48 @@ def cell(config: dict, column: str, dynamic: bool) -> str:
     return f'{worst:.0e}' + (' (any)' if dynamic and not alone else '')
 
 
-def _work(name: str, columns: tuple[str, ...], dynamic: bool | None, results) -> None:
+def _work(name: str, columns: tuple[str, ...], dynamic: bool, seconds: int, results) -> None:
     import torch
 
     torch.manual_seed(0)
     config = shortened(families()[name])
     for column in columns:
+        # of the processor, not of the clock: other processes must not decide what exports
+        limit = math.ceil(time.process_time()) + seconds
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
         if column == 'any size':
             text = cell(config, column, True)
             dynamic = not text.startswith('no')
         else:
-            text = cell(config, column, column in HEADS and bool(dynamic))
-        results.put((column, text))
+            text = cell(config, column, column in HEADS and dynamic)
+        results.put(text)
 
 
-def row(name: str, seconds: float = SECONDS) -> dict[str, str]:
-    """Cells of a family by column, computed in a process of its own that may be given up."""
+def row(name: str, seconds: int = SECONDS) -> dict[str, str]:
+    """Cells of a family by column, computed in a process of its own that may be given up.
+
+    Args:
+        name: Of the family.
+        seconds: Time of a core that a cell may take.
+    """
     context, cells = multiprocessing.get_context('spawn'), {}
     while len(cells) < len(COLUMNS):
         left = tuple(column for column in COLUMNS if column not in cells)
         dynamic = not cells.get('any size', 'no').startswith('no')
         results = context.Queue()
-        process = context.Process(target=_work, args=(name, left, dynamic, results), daemon=True)
+        arguments = name, left, dynamic, seconds, results
+        process = context.Process(target=_work, args=arguments, daemon=True)
         process.start()
         for column in left:
-            try:
-                column, text = results.get(timeout=seconds)
-                cells[column] = text
-            except queue.Empty:
-                cells[column] = f'no: not within {seconds:.0f} s'
+            while column not in cells and (process.is_alive() or not results.empty()):
+                with contextlib.suppress(queue.Empty):
+                    cells[column] = results.get(timeout=1)
+            if column not in cells:
+                process.join()
+                if process.exitcode != -signal.SIGXCPU:
+                    raise RuntimeError(f'{name}, {column}: the process that exports it ended')
+                cells[column] = f'no: not within {seconds} s of a core'
                 break
-        process.kill()
         process.join()
     return cells
 

@@ -241,9 +241,14 @@ def export(graph: Graph, path: Path, dynamic: bool = False, properties: dict | N
             shapes = (shapes[0], shapes[1:])
     try:
         with _quiet(), _open_sizes(graph.module), torch.no_grad():
+            # given a module, the exporter would try other ways to trace it where this one fails,
+            # for minutes, one of which fixes sizes without a word
+            traced = torch.export.export(
+                graph.module, tuple(graph.inputs.values()), dynamic_shapes=shapes, strict=False
+            )
             program = torch.onnx.export(
-                graph.module, tuple(graph.inputs.values()), None, dynamo=True, verbose=False,
-                input_names=list(graph.inputs), output_names=graph.outputs, dynamic_shapes=shapes,
+                traced, (), None, dynamo=True, verbose=False,
+                input_names=list(graph.inputs), output_names=graph.outputs,
             )  # fmt: skip
     except Exception as error:  # of the exporter, onnxscript or the network
         raise ExportError(f'cannot be exported: {reason(error)}') from error

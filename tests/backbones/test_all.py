@@ -376,6 +376,19 @@ def test_compile_without_graph_breaks(cfg):
     torch._dynamo.reset()
 
 
+@pytest.mark.timeout(300)
+def test_training_compiles_without_graph_breaks(cfg):
+    model = build(cfg).train()
+    compiled = torch.compile(model, fullgraph=True, backend='eager')
+    x = torch.rand(2, 3, 64, 96)
+    maps = [network(x) for network in (compiled, model)]
+    for a, b in zip(*maps, strict=True):
+        torch.testing.assert_close(a, b)
+    sum(m.pow(2).mean() for m in maps[0]).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    torch._dynamo.reset()
+
+
 class Operators(TorchDispatchMode):
     """Names of the operators that run."""
 
