@@ -17,7 +17,7 @@ from hybrid_mm.registry import MODELS
 
 COLUMNS = ('backbone', 'any size', *HEADS)
 SIZE = (64, 96)
-SECONDS = 300
+SECONDS = 120
 """A cell that takes more of a core is given up; solving for symbolic sizes may never end."""
 BEGIN, END = '<!-- export:begin -->', '<!-- export:end -->'
 

@@ -383,7 +383,8 @@ def test_training_compiles_without_graph_breaks(cfg):
     x = torch.rand(2, 3, 64, 96)
     maps = [network(x) for network in (compiled, model)]
     for a, b in zip(*maps, strict=True):
-        torch.testing.assert_close(a, b)
+        # another choice among exact algorithms, magnified by batch norms of few pixels
+        assert (a - b).norm() <= 1e-3 * b.norm()
     sum(m.pow(2).mean() for m in maps[0]).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
     torch._dynamo.reset()
