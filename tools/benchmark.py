@@ -28,6 +28,7 @@ from hybrid_mm.engine import cli
 SUBCOMMANDS = {
     'acmix': 'hybrid_mm.analysis.benchmark_acmix',
     'backbones': 'hybrid_mm.analysis.benchmark_backbones',
+    'compile': 'hybrid_mm.analysis.benchmark_compile',
     'elsa': 'hybrid_mm.analysis.benchmark_elsa',
     'evolving_attention': 'hybrid_mm.analysis.benchmark_evolving_attention',
     'lesa': 'hybrid_mm.analysis.benchmark_lesa',

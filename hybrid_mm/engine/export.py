@@ -1,6 +1,7 @@
 """Networks as ONNX files, compared with onnxruntime number by number."""
 
 import contextlib
+import functools
 import io
 import logging
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 import torch
 from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from hybrid_mm.engine.cli import UserError
 
@@ -59,6 +61,15 @@ class _Segmenter(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         return self.model.decode_head(self.model.extract_feat(image))
+
+
+class _Classifier(nn.Module):
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.model.head(self.model.extract_feat(image))
 
 
 class _Dense(nn.Module):
@@ -125,9 +136,9 @@ def graphs(
     """The files that a model is written to.
 
     Args:
-        model: Bare backbone, segmenter, one-stage detector with a dense head, or Faster or Mask
-            R-CNN; set to eval mode. A two-stage detector has two: image to pyramid and maps of
-            proposals, and regions and pyramid to scores, boxes and masks.
+        model: Bare backbone, segmenter, classifier, one-stage detector with a dense head, or
+            Faster or Mask R-CNN; set to eval mode. The latter have two: image to pyramid and maps
+            of proposals, and regions and pyramid to scores, boxes and masks.
         size: Height and width of the image.
         backbone_only: Export the backbone of a model alone.
         batch: Images.
@@ -153,18 +164,19 @@ def graphs(
                 'use --backbone-only'
             )
         return [Graph('', _Segmenter(model), outputs=['logits'], **one)]
+    if name == 'ImageClassifier':
+        return [Graph('', _Classifier(model), outputs=['cls_score'], **one)]
     if getattr(model, 'roi_head', None) is not None:
         return _two_stages(model, one)
-    head = getattr(model, 'bbox_head', None)
-    if hasattr(head, 'predict_by_feat'):
+    if hasattr(getattr(model, 'bbox_head', None), 'predict_by_feat'):
         with torch.no_grad():
-            kinds = head(model.extract_feat(image))
+            kinds = model.bbox_head(model.extract_feat(image))
         names = ('cls_score', 'bbox_pred', 'centerness')[: len(kinds)]
-        levels = range(len(kinds[0]))
-        outputs = [f'{name}_{i}' for name in names for i in levels]
+        outputs = [f'{name}_{i}' for name in names for i in range(len(kinds[0]))]
         return [Graph('', _Dense(model), outputs=outputs, **one)]
     raise ExportError(
-        f'{name} is no segmenter, one-stage detector, Faster or Mask R-CNN; use --backbone-only'
+        f'{name} is no segmenter, classifier, one-stage detector, Faster or Mask R-CNN; use '
+        '--backbone-only'
     )
 
 
@@ -228,10 +240,15 @@ def export(graph: Graph, path: Path, dynamic: bool = False, properties: dict | N
         if names[0] == 'rois':  # forward(rois, *maps)
             shapes = (shapes[0], shapes[1:])
     try:
-        with _quiet(), torch.no_grad():
+        with _quiet(), _open_sizes(graph.module), torch.no_grad():
+            # given a module, the exporter would try other ways to trace it where this one fails,
+            # for minutes, one of which fixes sizes without a word
+            traced = torch.export.export(
+                graph.module, tuple(graph.inputs.values()), dynamic_shapes=shapes, strict=False
+            )
             program = torch.onnx.export(
-                graph.module, tuple(graph.inputs.values()), None, dynamo=True, verbose=False,
-                input_names=list(graph.inputs), output_names=graph.outputs, dynamic_shapes=shapes,
+                traced, (), None, dynamo=True, verbose=False,
+                input_names=list(graph.inputs), output_names=graph.outputs,
             )  # fmt: skip
     except Exception as error:  # of the exporter, onnxscript or the network
         raise ExportError(f'cannot be exported: {reason(error)}') from error
@@ -339,7 +356,51 @@ def reason(error: BaseException) -> str:
     if operator:
         return f'the exporter does not know the operator {operator[1]}'
     lines = [line.strip() for line in text.split('\n') if line.strip()] or [type(error).__name__]
-    return f'{" ".join(lines)[:200]}'
+    return ' '.join(lines)[:200]
+
+
+def _average_pool(length: int, parts: int, like: Tensor) -> Tensor:
+    """Matrix (parts, length) of the means that ``adaptive_avg_pool`` takes along an axis."""
+    part = torch.arange(parts, device=like.device)[:, None]
+    place = torch.arange(length, device=like.device)
+    begin, end = part * length // parts, ((part + 1) * length + parts - 1) // parts
+    inside = ((place >= begin) & (place < end)).to(like.dtype)
+    return inside / inside.sum(1, keepdim=True)
+
+
+def _pool(module: nn.AdaptiveAvgPool2d, x: Tensor) -> Tensor:
+    size = module.output_size
+    rows, columns = (size, size) if isinstance(size, int) else size
+    return _average_pool(x.shape[2], rows, x) @ x @ _average_pool(x.shape[3], columns, x).t()
+
+
+def _upsample(module: nn.Module, factor: int, x: Tensor) -> Tensor:
+    size = [length * factor for length in x.shape[2:]]
+    return F.interpolate(x, size, mode=module.mode, align_corners=module.align_corners)
+
+
+@contextlib.contextmanager
+def _open_sizes(model: nn.Module) -> Iterator[None]:
+    """Context in which modules of the OpenMMLab packages do not fix the size of their maps.
+
+    ``int(size * 2.0)`` of MMSegmentation's ``Upsample`` would make a constant of the size, and
+    adaptive pooling is exported for one size only.
+    """
+    changed = []
+    for module in model.modules():
+        if isinstance(module, nn.AdaptiveAvgPool2d):
+            module.forward = functools.partial(_pool, module)
+            changed.append(module)
+        elif type(module).__name__ == 'Upsample' and module.size is None:
+            factor = module.scale_factor
+            if isinstance(factor, float) and factor.is_integer():
+                module.forward = functools.partial(_upsample, module, int(factor))
+                changed.append(module)
+    try:
+        yield
+    finally:
+        for module in changed:
+            del module.forward
 
 
 @contextlib.contextmanager

@@ -51,6 +51,7 @@ TESTED_ELSEWHERE = {
     'tools/benchmark.py': 'tests/tools/test_benchmark.py',
     'tools/build_docs.py': 'tests/docs/test_site.py',
     'tools/demo.py': 'tests/tools/test_demo.py',
+    'tools/export_onnx.py': 'tests/engine/test_export.py',
     'tools/reparameterize.py': 'tests/tools/test_reparameterize.py',
     'tools/analysis/acmix_cost.py': 'tests/analysis/test_acmix.py',
     'tools/analysis/confusion_matrix.py': 'tests/tools/test_other_tools.py',

@@ -1,0 +1,162 @@
+"""hybrid_mm.engine.export and tools/export_onnx.py: files that onnxruntime runs."""
+
+import copy
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+
+from hybrid_mm.analysis import export_table
+from hybrid_mm.analysis.families import families, model_with, shortened
+from hybrid_mm.engine import export
+from hybrid_mm.layers.lesa import DeformConv2d
+from hybrid_mm.layers.recursive_gated_convolution import GlobalLocalFilter
+
+onnx = pytest.importorskip('onnx')
+pytest.importorskip('onnxruntime')
+pytest.importorskip('onnxscript')
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = dict(type='hybrid_mm.VAN', arch=dict(embed_dims=[8, 8, 16, 16], depths=[1] * 4,
+                                             mlp_ratios=[2] * 4))  # fmt: skip
+
+
+def cases():
+    path = ROOT / 'tests/backbones/test_all.py'
+    spec = importlib.util.spec_from_file_location('cases', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.CASES
+
+
+# one of each operator of ours; docs/export.md has all families, and test_all.py their formulations
+@pytest.mark.parametrize(
+    'name', ['nat', 'elsa-swin', 'san-patchwise', 'ea-aa-resnet', 'lesa-resnet', 'hornet-gf']
+)
+def test_backbones(name, tmp_path):
+    torch.manual_seed(0)
+    (graph,) = export.graphs(MODELS.build(copy.deepcopy(cases()[name])), (64, 96))
+    path = tmp_path / 'x.onnx'
+    export.export(graph, path)
+    assert export.check(graph, path) < 1e-5
+    operators = onnx.load(path).opset_import
+    assert not {item.domain for item in operators} & {'hybrid_mm', 'torchvision'}
+
+
+def test_a_file_of_other_weights_is_told(tmp_path):
+    first, second = (export.graphs(MODELS.build(copy.deepcopy(SMALL)), (64, 64))[0] for _ in '12')
+    export.export(first, tmp_path / 'x.onnx')
+    export.check(first, tmp_path / 'x.onnx')
+    with pytest.raises(ValueError, match=r'differs by .* from PyTorch with inputs of 1x3x64x64'):
+        export.check(second, tmp_path / 'x.onnx')
+
+
+def test_dynamic_sizes(tmp_path):
+    for head in ('UPerNet', 'Semantic FPN'):
+        torch.manual_seed(0)
+        model, size = model_with(SMALL, head), export.traced_size((64, 96))
+        (graph,) = export.graphs(model, size)
+        export.export(graph, tmp_path / 'x.onnx', dynamic=True)
+        others = list(export.other_sizes(model, size, ''))
+        assert len({tuple(x['image'].shape) for x in (graph.inputs, *others)}) == 4
+        assert export.check(graph, tmp_path / 'x.onnx', others) < 1e-5
+
+
+def test_networks_of_one_size_say_so(tmp_path):
+    for name, operator in (('nat', 'local attention'), ('acmix-swin', 'window attention')):
+        (graph,) = export.graphs(MODELS.build(copy.deepcopy(cases()[name])), (65, 99))
+        with pytest.raises(ValueError, match=f'{operator} is laid out for one size of the map; '):
+            export.export(graph, tmp_path / 'x.onnx', dynamic=True)
+
+
+def test_mask_rcnn_in_two_files(tmp_path):
+    torch.manual_seed(0)
+    model = model_with(SMALL, 'Mask R-CNN')
+    first, second = export.graphs(model, (96, 128))
+    assert second.outputs == ['cls_score', 'bbox_pred', 'mask_logits']
+    for graph in (first, second):
+        export.export(graph, tmp_path / 'x.onnx')
+        assert export.check(graph, tmp_path / 'x.onnx') < 1e-5
+    # what the traced module computes is what MMDetection's heads compute
+    rois, *maps = second.inputs.values()
+    with torch.no_grad():
+        scores, boxes, masks = second.module(rois, *maps)
+        expected = model.roi_head._bbox_forward(maps, rois)
+        torch.testing.assert_close(scores, expected['cls_score'], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(boxes, expected['bbox_pred'], rtol=1e-4, atol=1e-5)
+        wanted = model.roi_head._mask_forward(maps, rois)['mask_preds']
+        torch.testing.assert_close(masks, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_other_heads_are_refused():
+    from mmengine.config import Config
+    from mmengine.registry import init_default_scope
+
+    init_default_scope('mmdet')
+    cfg = Config.fromfile(ROOT / 'configs/_base_/models/cascade-mask-rcnn_r50_fpn.py').model
+    cfg.backbone, cfg.neck.in_channels = copy.deepcopy(SMALL), [8, 8, 16, 16]
+    with pytest.raises(ValueError, match=r'CascadeRoIHead: only .* use --backbone-only'):
+        export.graphs(MODELS.build(cfg), (64, 64))
+
+
+@pytest.mark.parametrize('size', [(7, 9), (8, 8), (25, 42), (1, 1)])
+def test_fourier_filter_by_matrices(monkeypatch, size):
+    layer = GlobalLocalFilter(8, (14, 8)).double()
+    layer.spectrum.data.normal_()
+    x = torch.randn(2, 4, *size, dtype=torch.float64)
+    expected = layer.filter(x)
+    monkeypatch.setattr(torch.compiler, 'is_exporting', lambda: True)
+    torch.testing.assert_close(layer.filter(x), expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(('groups', 'stride'), [(1, 1), (2, 2)])
+def test_deformable_convolution_by_sampling(monkeypatch, groups, stride):
+    layer = DeformConv2d(8, groups, stride).double()
+    layer.conv_offset.weight.data.normal_()
+    layer.conv_offset.bias.data.normal_()
+    x = torch.randn(2, 8, 13, 17, dtype=torch.float64)
+    expected = layer(x)
+    monkeypatch.setattr(torch.compiler, 'is_exporting', lambda: True)
+    torch.testing.assert_close(layer(x), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_tool(tool, fails, det_config, tmp_path):
+    out = tmp_path / 'x.onnx'
+    status, err = tool('export_onnx', det_config, out, '--size', '64', '64', '--check')
+    assert status == 0, err
+    assert 'no checkpoint: the file gets random weights' in err
+    model = onnx.load(out)
+    names = [item.name for item in model.graph.output]
+    assert names == [f'{n}_{i}' for n in ('cls_score', 'bbox_pred', 'centerness') for i in range(5)]
+    said = {item.key: json.loads(item.value) for item in model.metadata_props}
+    assert said['mean'] == [0.0] * 3 and said['classes'] == ['square', 'disc', 'bar']
+    text = fails('export_onnx', det_config, tmp_path / 'none.pth', out)
+    assert 'none.pth does not exist' in text
+
+
+def test_table_keeps_the_rows_of_other_families(tmp_path):
+    path = tmp_path / 't.md'
+    path.write_text(f'before\n{export_table.BEGIN}\n{export_table.END}\nafter\n')
+    rows = {name: dict.fromkeys(export_table.COLUMNS, '1e-06') for name in ('VAN', 'NAT')}
+    export_table.write(path, rows)
+    assert export_table.read(path) == rows
+    rows['VAN']['any size'] = 'no: because'
+    export_table.write(path, rows)
+    assert export_table.read(path) == rows
+    text = path.read_text()
+    assert text.startswith('before\n') and text.endswith('after\n')
+    assert text.count('| VAN |') == 1
+
+
+def test_documented_rows_are_of_families():
+    assert set(export_table.read(ROOT / 'docs/export.md')) <= set(families())
+
+
+def test_families_are_shortened_where_they_can_be():
+    assert {'VAN', 'VAN-LSKA', 'HorNet-GF', 'QnAViT'} < set(families())
+    assert sum(MODELS.build(shortened(families()['VAN'])).depths) == 4
+    arch = shortened(families()['QnAViT'])['arch']
+    assert max(arch['qna_depths']) == max(arch['window_depths']) == 1

@@ -1,0 +1,110 @@
+"""Export a backbone, segmenter, classifier or detector to ONNX, and compare it with onnxruntime.
+
+python tools/export_onnx.py CONFIG [CHECKPOINT] OUT.onnx --size 512 512 --check
+python tools/export_onnx.py CONFIG [CHECKPOINT] OUT.onnx --size 512 512 --dynamic --backbone-only
+python tools/export_onnx.py --table docs/export.md --only 'VAN*'
+
+Input is `image`, (N, 3, H, W), prepared as the test pipeline does it; the file's metadata name mean
+and std, the order of the channels and the classes. Outputs are raw:
+  backbone        map_0, map_1, ... at strides 4, 8, 16, 32
+  segmentation    logits (N, classes, H / 4, W / 4) of most heads, not resized
+  classification  cls_score (N, classes)
+  RetinaNet etc.  cls_score_i, bbox_pred_i of every level, not decoded
+  Mask R-CNN      OUT.onnx: pyramid_i, rpn_cls_score_i, rpn_bbox_pred_i, and OUT_rois.onnx, from
+                  rois (n, 5) and pyramid_i to cls_score, bbox_pred, mask_logits
+See docs/export.md for what exports and what does not.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from hybrid_mm.engine import cli
+
+
+@cli.tool
+def main(argv=None):
+    """Run the tool."""
+    parser = cli.parser(__doc__)
+    parser.add_argument('files', nargs='*', metavar='CONFIG [CHECKPOINT] OUT.onnx')
+    parser.add_argument('--backbone-only', action='store_true', help='the backbone of the model')
+    parser.add_argument('--dynamic', action='store_true', help='leave height and width open')
+    parser.add_argument(
+        '--size', nargs=2, type=int, default=(512, 512), metavar=('H', 'W'),
+        help='of the image (default: 512 512); with --dynamic near what is traced',
+    )  # fmt: skip
+    parser.add_argument('--batch', type=int, default=1, help='images (default: 1)')
+    parser.add_argument(
+        '--check', action='store_true', help='compare the file with PyTorch, and fail if it differs'
+    )
+    parser.add_argument('--table', metavar='FILE', type=Path, help='export one of each family')
+    parser.add_argument('--only', metavar='PATTERN', default='*', help='rows of the table')
+    cli.add_config_options(parser)
+    args = parser.parse_args(argv)
+    if args.table:
+        if args.files:
+            parser.error('--table takes no config')
+        return _table(args)
+    if len(args.files) not in (2, 3) or not args.files[-1].endswith('.onnx'):
+        parser.error('expected CONFIG [CHECKPOINT] OUT.onnx')
+    if min(*args.size, args.batch) < 1:
+        parser.error(f'--size and --batch must be positive, got {args.size} and {args.batch}')
+
+    from hybrid_mm.engine import export
+
+    config, *checkpoint, out = args.files
+    cfg = cli.load_config(config, args.cfg_options)
+    model, properties = _model(cfg, checkpoint[0] if checkpoint else None)
+    size = export.traced_size(args.size) if args.dynamic else tuple(args.size)
+    settings = dict(backbone_only=args.backbone_only, batch=args.batch)
+    for graph in export.graphs(model, size, **settings):
+        path = Path(out).with_name(f'{Path(out).stem}{graph.part}.onnx')
+        export.export(graph, path, args.dynamic, properties)
+        line = f'{path}: {", ".join(graph.inputs)} -> {", ".join(graph.outputs)}'
+        if args.check:
+            others = export.other_sizes(model, size, graph.part, **settings)
+            worst = export.check(graph, path, others if args.dynamic else ())
+            line += f'; differs from PyTorch by {worst:.1e} at most'
+        print(line)
+    return 0
+
+
+def _model(cfg, checkpoint):
+    """The model with its weights, and what its file says of input and classes."""
+    from mmengine.registry import MODELS, DefaultScope
+
+    from hybrid_mm.engine.checkpoint import load_weights, read_checkpoint, without_init_cfg
+    from hybrid_mm.engine.preflight import dataset_classes
+
+    weights = {} if checkpoint is None else read_checkpoint(checkpoint)
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        model = MODELS.build(without_init_cfg(cfg.model))
+        classes = dataset_classes(cfg.test_dataloader.dataset)
+    if checkpoint is None:
+        cli.warn('no checkpoint: the file gets random weights')
+    else:
+        load_weights(model, weights, checkpoint)
+    meta = {**classes, **((weights.get('meta') or {}).get('dataset_meta') or {})}
+    said = {**(cfg.get('data_preprocessor') or {}), **(cfg.model.get('data_preprocessor') or {})}
+    said = {key: said.get(key) for key in ('mean', 'std', 'bgr_to_rgb', 'to_rgb')}
+    said = {key: value for key, value in said.items() if value is not None}
+    said['classes'] = list(meta.get('classes') or [])
+    return model, {key: json.dumps(value) for key, value in said.items()}
+
+
+def _table(args) -> int:
+    from hybrid_mm.analysis import export_table
+
+    def say(name):
+        print(f'{name} ...', file=sys.stderr, flush=True)
+
+    found = dict(export_table.update(args.table, args.only, say))
+    if not found:
+        raise cli.UserError(f'--only {args.only!r} fits no family')
+    for name, cells in found.items():
+        print(name, *cells.values(), sep=' | ')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
