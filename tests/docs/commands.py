@@ -224,6 +224,17 @@ class Checker:
         self.check(args)
         return []
 
+    def check_mim(self, args: list[str]) -> list:
+        """``search`` for a config of ours, or ``train`` with one."""
+        command, package, *rest = args
+        assert package == 'hybrid_mm', package
+        if command == 'search':
+            assert rest[0] == '--config', rest
+            assert list((ROOT / 'configs').glob(f'*/{rest[1]}.py')), f'no config {rest[1]}'
+        else:
+            assert command == 'train' and rest[0].endswith('.py'), args
+        return []
+
     def check_pip(self, args: list[str]) -> list:
         """``install`` of requirements; extras of this project exist."""
         assert args[0] == 'install', args
