@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hybrid_mm.layers.custom_op import custom_op
+from hybrid_mm.layers.exporting import exporting
 from hybrid_mm.layers.relative_position import decomposed_logits, decomposed_tables
 
 IMPLS = ('tiled', 'fused', 'reference')
@@ -114,7 +115,7 @@ def decomposed_attention(
         flash = q.is_cuda and q.element_size() == 2
         wide = max(d + sum(k.shape[2:4]), v.shape[-1]) > 256
         impl = 'fused' if flash and not wide else 'tiled'
-    if impl == 'reference' or torch.onnx.is_in_onnx_export():
+    if impl == 'reference' or exporting():
         return _reference(q, k, v, rel_h, rel_w, scale)
     return (_fused if impl == 'fused' else _tiled)(q, k, v, rel_h, rel_w, scale)
 

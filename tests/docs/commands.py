@@ -237,7 +237,7 @@ class Checker:
 
     def check_pip(self, args: list[str]) -> list:
         """``install`` of requirements; extras of this project exist."""
-        assert args[0] == 'install', args
+        assert args[0] in ('install', 'wheel'), args
         with open(ROOT / 'pyproject.toml', 'rb') as file:
             ours = set(tomllib.load(file)['project']['optional-dependencies'])
         for word in args[1:]:
