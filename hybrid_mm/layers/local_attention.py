@@ -289,6 +289,8 @@ def _attend(
     rel_w: Tensor | None,
     impl: str,
 ) -> Tensor:
+    if exporting():
+        require_fixed_size(k.shape[2:4], 'local attention')
     _check(q, k, v, stride, shortest, bias, rel_h, rel_w)
     if impl not in IMPLS:
         raise ValueError(f'impl must be one of {", ".join(IMPLS)}, got {impl!r}')
@@ -303,8 +305,6 @@ def _attend(
         rows, columns = (AXES[kind](n, *axis) for n, axis in zip(k.shape[2:4], axes, strict=True))
         return gathered_attention.forward(*inputs, scale, rows, columns)
 
-    if exporting():
-        require_fixed_size(k.shape[2:4], 'local attention')
     if impl == 'reference' or exporting():
         return gather(*inputs)
     candidates = {
