@@ -38,7 +38,7 @@ SUBCOMMANDS = {
     'qna': 'hybrid_mm.analysis.benchmark_qna',
     'train': 'hybrid_mm.analysis.benchmark_train',
 }
-OPS = [name for name in SUBCOMMANDS if name not in ('backbones', 'train')]
+OPS = [name for name in SUBCOMMANDS if name not in ('backbones', 'compile', 'train')]
 DTYPES = ('float32', 'float64', 'bfloat16', 'float16')
 
 

@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('files', nargs='+', type=Path, metavar='FILE')
+    parser.add_argument('files', nargs='+', type=Path, metavar='FILE', help='files to check')
     args = parser.parse_args(argv)
     found = [line for path in args.files if path.is_file() for line in problems(path)]
     print(*found, sep='\n' if found else '', end='\n' if found else '')

@@ -26,7 +26,9 @@ from hybrid_mm.engine import cli
 def main(argv=None):
     """Run the tool."""
     parser = cli.parser(__doc__)
-    parser.add_argument('files', nargs='*', metavar='CONFIG [CHECKPOINT] OUT.onnx')
+    parser.add_argument(
+        'files', nargs='*', metavar='CONFIG [CHECKPOINT] OUT.onnx', help='config, weights, new file'
+    )
     parser.add_argument('--backbone-only', action='store_true', help='the backbone of the model')
     parser.add_argument('--dynamic', action='store_true', help='leave height and width open')
     parser.add_argument(
