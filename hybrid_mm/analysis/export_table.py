@@ -33,10 +33,9 @@ def cell(config: dict, column: str, dynamic: bool) -> str:
     from hybrid_mm.engine import export
 
     size = export.traced_size(SIZE) if dynamic else SIZE
-    alone = column not in HEADS
-    model = MODELS.build(dict(config)) if alone else model_with(config, column)
-    worst = 0.0
+    alone, worst = column not in HEADS, 0.0
     try:
+        model = MODELS.build(dict(config)) if alone else model_with(config, column)
         with tempfile.TemporaryDirectory() as folder:
             for graph in export.graphs(model, size):
                 path = Path(folder) / f'{graph.part}.onnx'

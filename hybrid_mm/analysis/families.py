@@ -79,7 +79,7 @@ def model_with(backbone: dict, head: str) -> nn.Module:
     if model.get('neck'):
         model.neck.in_channels = channels
     else:
-        model.decode_head.in_channels = channels
+        model.decode_head.update(in_channels=channels, in_index=list(range(len(channels))))
     scope = 'mmseg' if 'decode_head' in model else 'mmdet'
     __import__(f'{scope}.models')
     model['_scope_'] = scope
