@@ -111,10 +111,11 @@ def _measure(name: str, device, args) -> bool:
                     continue
                 print(f'{case.name} ...', file=sys.stderr, flush=True)
                 rows += benchmark.measure(case, args.seconds, args.rounds)
+                _write(name, args, surroundings, rows)  # every time: the run may be cut off
     except benchmark.DisagreementError as error:
         raise cli.UserError(str(error)) from error
     if rows:
-        _report(name, args, surroundings, rows)
+        _show(name, args, surroundings, rows)
     return bool(rows)
 
 
@@ -130,13 +131,13 @@ def _device(name: str):
     return device
 
 
-def _report(name: str, args, surroundings, rows) -> None:
+def _write(name: str, args, surroundings, rows) -> None:
     from hybrid_mm.analysis import benchmark_report as report
 
-    figures = json.dumps(report.as_json(name, surroundings, rows), indent=1)
     text = report.markdown(name, surroundings, rows)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
+        figures = json.dumps(report.as_json(name, surroundings, rows), indent=1)
         (args.out / f'{name}.json').write_text(figures + '\n')
         (args.out / f'{name}.md').write_text(text)
         report.write_csv(rows, args.out / f'{name}.csv')
@@ -148,8 +149,13 @@ def _report(name: str, args, surroundings, rows) -> None:
         report.plot(name, rows, folder / f'{name}.png')
         files = ', '.join(f'[{s}]({folder.name}/{name}.{s})' for s in ('csv', 'png'))
         report.put_into(args.docs, name, f'{text}\nThe same as {files}.\n')
+
+
+def _show(name: str, args, surroundings, rows) -> None:
+    from hybrid_mm.analysis import benchmark_report as report
+
     if args.json:
-        print(figures)
+        print(json.dumps(report.as_json(name, surroundings, rows), indent=1))
         return
 
     from rich import box
