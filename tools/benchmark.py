@@ -61,7 +61,12 @@ def main(argv=None):
         default=20.0,
         help='per case; three rounds are made in any case (default: 20)',
     )
-    parser.add_argument('--only', metavar='PATTERN', help="cases whose name fits, as 'window 7*'")
+    parser.add_argument(
+        '--only',
+        metavar='PATTERN',
+        action='append',
+        help="cases whose name fits, as 'window 7*'; may be given several times",
+    )
     parser.add_argument('--quick', action='store_true', help='tiny cases, to try the tool')
     parser.add_argument(
         '--memory-limit',
@@ -91,7 +96,7 @@ def main(argv=None):
     finally:
         torch.set_num_threads(threads)
     if not found:
-        raise cli.UserError(f'--only {args.only!r} fits no case')
+        raise cli.UserError(f'--only {" ".join(args.only)!r} fits no case')
 
 
 def _measure(name: str, device, args) -> bool:
@@ -107,7 +112,7 @@ def _measure(name: str, device, args) -> bool:
     try:
         with benchmark.memory_limit(args.memory_limit):
             for case in module.cases(device, getattr(torch, args.dtype), args.quick):
-                if args.only and not fnmatch.fnmatch(case.name, args.only):
+                if args.only and not any(fnmatch.fnmatch(case.name, p) for p in args.only):
                     continue
                 print(f'{case.name} ...', file=sys.stderr, flush=True)
                 rows += benchmark.measure(case, args.seconds, args.rounds)

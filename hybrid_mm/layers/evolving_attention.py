@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hybrid_mm.layers.custom_op import custom_op
-from hybrid_mm.layers.exporting import exporting
+from hybrid_mm.layers.exporting import exporting, require_fixed_size
 from hybrid_mm.layers.mixed_shift import check_impl
 from hybrid_mm.layers.precision import no_autocast
 from hybrid_mm.layers.relative_position import (
@@ -89,6 +89,8 @@ def evolving_attention(
     """
     check_impl(impl)
     n, heads, height, width, _ = q.shape
+    if exporting():
+        require_fixed_size((height, width), 'evolving attention')
     tokens = height * width
     given = [x is not None for x in (previous, weight, bias)]
     if any(given) != all(given):

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hybrid_mm.layers.attention_axes import mirrored
 from hybrid_mm.layers.custom_op import custom_op
-from hybrid_mm.layers.exporting import exporting
+from hybrid_mm.layers.exporting import exporting, require_fixed_size
 from hybrid_mm.layers.implicit_norm import merged_statistics, normalisation
 from hybrid_mm.layers.mixed_shift import MixedShift, check_impl
 from hybrid_mm.layers.relative_position import encode_coordinates
@@ -101,6 +101,8 @@ class VectorAttention2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
+        if exporting():
+            require_fixed_size(x.shape[2:], 'vector attention')
         q, k, v = self.query_conv(x), self.key_conv(x), self.value_conv(x)
         queries = q[:, :, :: self.stride, :: self.stride]
         attend = self._reference if self.impl == 'reference' or exporting() else self.attend

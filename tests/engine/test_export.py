@@ -65,11 +65,24 @@ def test_dynamic_sizes(tmp_path):
         assert export.check(graph, tmp_path / 'x.onnx', others) < 1e-5
 
 
-def test_networks_of_one_size_say_so(tmp_path):
-    for name, operator in (('nat', 'local attention'), ('acmix-swin', 'window attention')):
-        (graph,) = export.graphs(MODELS.build(copy.deepcopy(cases()[name])), (65, 99))
-        with pytest.raises(ValueError, match=f'{operator} is laid out for one size of the map; '):
-            export.export(graph, tmp_path / 'x.onnx', dynamic=True)
+@pytest.mark.parametrize(
+    ('name', 'operator'),
+    [
+        ('nat', 'local attention'),
+        ('acmix-swin', 'window attention'),
+        ('maxvit', 'attention within windows'),
+        ('coatnet', 'attention within windows'),
+        ('levit', 'attention with a bias by distance'),
+        ('mvitv2', 'pooling attention'),
+        ('hornet-gf', 'the global filter'),
+        ('ea-aa-resnet', 'evolving attention'),
+        ('san-patchwise', 'vector attention'),
+    ],
+)
+def test_networks_of_one_size_say_so(tmp_path, name, operator):
+    (graph,) = export.graphs(MODELS.build(copy.deepcopy(cases()[name])), (65, 99))
+    with pytest.raises(ValueError, match=f'{operator} is laid out for one size of the map; '):
+        export.export(graph, tmp_path / 'x.onnx', dynamic=True)
 
 
 def test_mask_rcnn_in_two_files(tmp_path):
