@@ -100,3 +100,32 @@ def test_a_bad_address_shows_all(trees, html, tmp_path):
     dom = in_browser(html, tmp_path, 'task=nothing&params=a-b&sort=x&metric=y')
     total = sum(len(tree.models) for tree in trees)
     assert f'{total} of {total} configs' in dom
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason='needs chromium')
+def test_copies_commands_and_walks_the_plot_by_keyboard(trees, html, tmp_path):
+    user = """<script>
+      const written = [];
+      Object.defineProperty(navigator, 'clipboard',
+                            {value: {writeText: async text => { written.push(text); }}});
+      document.querySelector('tbody tr').querySelectorAll('button').forEach(b => b.click());
+      document.body.dataset.written = written.join('|');
+      const press = key => $('plot').dispatchEvent(new KeyboardEvent('keydown', {key}));
+      const told = () => $('tip').querySelector('b').textContent;
+      press('Home'); document.body.dataset.first = told();
+      press('ArrowRight'); document.body.dataset.second = told();
+      press('Enter'); document.body.dataset.found = document.querySelector('tr.found').id;
+      press('Escape'); document.body.dataset.left = $('tip').textContent;
+    </script></body>"""
+    assert html.count('</body>') == 1
+    dom = in_browser(html.replace('</body>', user), tmp_path, 'paper=van&sort=name')
+    done = dict(re.findall(r'data-(written|first|second|found|left)="([^"]*)"', dom))
+    row = re.search(r'<tr class="[^"]*" id="row-([^"]+)"', dom)[1]
+    model = next(m for tree in trees for m in tree.models if m.name == row)
+    assert set(done['written'].split('|')) == {
+        str(model.config),
+        f'python tools/train.py {model.config}',
+    }
+    assert done['first'] != done['second']
+    assert done['found'] == f'row-{done["second"]}'
+    assert done['left'] == ''
