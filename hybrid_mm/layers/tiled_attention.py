@@ -365,4 +365,6 @@ def backward(
     for relative in (scores.rel_h, scores.rel_w):
         tables.append(None if relative is None else relative.grad())
     given = zip(tables, (bias, rel_h, rel_w), strict=True)
-    return [grad_q, grad_k, grad_v, *(t.to(x.dtype) for t, x in given if t is not None)]
+    # contiguous, as compiled graphs expect them
+    tables = [t.to(x.dtype).contiguous() for t, x in given if t is not None]
+    return [grad_q, grad_k, grad_v, *tables]

@@ -7,8 +7,10 @@ import pytest
 import torch
 from mmengine.registry import MODELS as ROOT
 from torch import nn
+from torch._subclasses import FakeTensorMode
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 import hybrid_mm.registry  # noqa: F401
 from hybrid_mm.backbones import Pyramid
@@ -519,6 +521,34 @@ def test_training_compiles_without_graph_breaks(cfg):
     sum(m.pow(2).mean() for m in maps[0]).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
     torch._dynamo.reset()
+
+
+class FakesFit(TorchDispatchMode):
+    """Compares what our operators return with what they announce to compilers."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **kwargs or {})
+        if func.namespace == 'hybrid_mm':
+            with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+                fakes = tree_map_only(torch.Tensor, mode.from_tensor, (args, kwargs or {}))
+                announced = func(*fakes[0], **fakes[1])
+            pairs = zip(tree_leaves(found), tree_leaves(announced), strict=True)
+            for i, (a, b) in enumerate(pairs):
+                assert (a.shape, a.dtype) == (b.shape, b.dtype), f'{func}, output {i}'
+                strides = [
+                    [n for n, size in zip(x.stride(), x.shape, strict=True) if size > 1]
+                    for x in (a, b)
+                ]
+                assert strides[0] == strides[1], f'{func}, output {i} of {tuple(a.shape)}'
+        return found
+
+
+def test_operators_return_what_they_announce(cfg):
+    """Shapes, types and strides; a compiled graph relies on them."""
+    model = build(cfg).train()
+    with FakesFit():
+        maps = model(torch.rand(2, 3, 97, 131))
+        sum(m.pow(2).mean() for m in maps).backward()
 
 
 class Operators(TorchDispatchMode):
