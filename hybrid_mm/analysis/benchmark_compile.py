@@ -52,4 +52,5 @@ def _case(name: str, model: nn.Module, x: Tensor) -> Case:
         {'x': x.detach().requires_grad_()},
         {'eager': runner(model), 'compiled': runner(compiled)},
         parameters=dict.fromkeys(('eager', 'compiled'), parameters),
+        slack=10,  # batch norms of few pixels magnify rounding
     )

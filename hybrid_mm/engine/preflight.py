@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
-from mmengine.runner import Runner
+from mmengine.runner import FlexibleRunner, Runner
 
 from hybrid_mm.engine.checkpoint import check_checkpoint_path
 from hybrid_mm.engine.cli import UserError, nearest, shorten, warn
@@ -18,7 +18,7 @@ from hybrid_mm.engine.explain import arguments, registered_class
 
 EXTRA_KEYS = {
     *('model_wrapper_cfg', 'find_unused_parameters', 'sync_bn', 'runner_type', 'tta_model'),
-    *('tta_pipeline', 'custom_imports', 'compile', 'efficient_conv_bn_eval', 'fp16'),
+    *('tta_pipeline', 'custom_imports', 'efficient_conv_bn_eval', 'fp16'),
     'skip_bad_samples',  # of our tools
 }
 """Top-level keys that the runner (or a tool) reads from the whole config, not as an argument."""
@@ -34,7 +34,9 @@ def check_options(cfg: Config, options: dict) -> None:
     Raises:
         UserError: names the key, what does not exist, and the nearest names.
     """
-    runner_keys = set(inspect.signature(Runner.__init__).parameters) | EXTRA_KEYS
+    runner_keys = EXTRA_KEYS.union(
+        *(inspect.signature(runner.__init__).parameters for runner in (Runner, FlexibleRunner))
+    )
     for key in options:
         node, parts = cfg._cfg_dict, key.split('.')
         for depth, part in enumerate(parts):
