@@ -1,6 +1,7 @@
 """Hooks, optimizer constructors, the distributed wrapper, and what the tools share."""
 
 from hybrid_mm.engine.amp import AutocastOptimWrapper
+from hybrid_mm.engine.compiling import CompileHook
 from hybrid_mm.engine.distributed import DeviceAwareDistributedDataParallel
 from hybrid_mm.engine.exact_resume import ExactResumeHook
 from hybrid_mm.engine.layer_decay import LayerDecayOptimWrapperConstructor
@@ -12,6 +13,7 @@ from hybrid_mm.engine.sparsity import SparsityHook
 __all__ = [
     'AtomicCheckpointHook',
     'AutocastOptimWrapper',
+    'CompileHook',
     'DeviceAwareDistributedDataParallel',
     'ExactResumeHook',
     'LayerDecayOptimWrapperConstructor',
