@@ -89,8 +89,7 @@ def evolving_attention(
     """
     check_impl(impl)
     n, heads, height, width, _ = q.shape
-    if exporting():
-        require_fixed_size((height, width), 'evolving attention')
+    require_fixed_size((height, width), 'evolving attention')
     tokens = height * width
     given = [x is not None for x in (previous, weight, bias)]
     if any(given) != all(given):

@@ -15,7 +15,7 @@ def exporting() -> bool:
 
 
 def require_fixed_size(size: Sequence[int], operator: str) -> None:
-    """Check that the size of a map is known during an export.
+    """Check that the size of a map is known if the network is being exported.
 
     Args:
         size: Height and width.
@@ -24,7 +24,7 @@ def require_fixed_size(size: Sequence[int], operator: str) -> None:
     Raises:
         ValueError: One of them is dynamic.
     """
-    if any(isinstance(n, torch.SymInt) for n in size):
+    if exporting() and any(isinstance(n, torch.SymInt) for n in size):
         raise ValueError(
             f'{operator} is laid out for one size of the map; export it for a fixed height and '
             'width'

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_mm.layers.exporting import exporting, require_fixed_size
+from hybrid_mm.layers.exporting import require_fixed_size
 from hybrid_mm.layers.folded_norm import LinearNorm
 from hybrid_mm.layers.local_attention import global_attention
 
@@ -120,8 +120,7 @@ class LeViTAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, H, W, C) to (N, ceil(H / s), ceil(W / s), C')."""
-        if exporting():
-            require_fixed_size(x.shape[1:3], 'attention with a bias by distance')
+        require_fixed_size(x.shape[1:3], 'attention with a bias by distance')
         widths = [self.key_dim, self.value_dim]
         if self.stride == 1:
             q, k, v = self._heads(self.qkv(x)).split([self.key_dim, *widths], -1)

@@ -289,8 +289,7 @@ def _attend(
     rel_w: Tensor | None,
     impl: str,
 ) -> Tensor:
-    if exporting():
-        require_fixed_size(k.shape[2:4], 'local attention')
+    require_fixed_size(k.shape[2:4], 'local attention')
     _check(q, k, v, stride, shortest, bias, rel_h, rel_w)
     if impl not in IMPLS:
         raise ValueError(f'impl must be one of {", ".join(IMPLS)}, got {impl!r}')

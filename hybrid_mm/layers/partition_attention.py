@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_mm.layers.exporting import exporting, require_fixed_size
+from hybrid_mm.layers.exporting import require_fixed_size
 from hybrid_mm.layers.local_attention import partition_attention
 from hybrid_mm.layers.mixed_shift import check_impl
 from hybrid_mm.layers.relative_position import LogRelativeBias2d, RelativeBias2d, bias_matrix
@@ -107,8 +107,7 @@ class PartitionAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, H, W, in_channels) to (N, H, W, channels)."""
         height, width = x.shape[1:3]
-        if exporting():
-            require_fixed_size((height, width), 'attention within windows')
+        require_fixed_size((height, width), 'attention within windows')
         window = self.window_of(height, width)
         table = self.relative_bias(*window)
         qkv = self.qkv(x)

@@ -13,7 +13,7 @@ from hybrid_mm.layers.decomposed_attention import (
     decomposed_attention,
     join_windows,
 )
-from hybrid_mm.layers.exporting import exporting, require_fixed_size
+from hybrid_mm.layers.exporting import require_fixed_size
 from hybrid_mm.layers.relative_position import DecomposedPosition2d
 
 _EPS = 1e-6
@@ -116,8 +116,7 @@ class PoolingAttention(nn.Module):
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention of maps (N, H, W, C) to others, of the whole map or within windows."""
         size = q.shape[1:3]
-        if exporting():
-            require_fixed_size(size, 'pooling attention')
+        require_fixed_size(size, 'pooling attention')
         if self.window is not None:
             q, k, v = (
                 cut_windows(x, self.window // stride)

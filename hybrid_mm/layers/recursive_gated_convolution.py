@@ -128,8 +128,7 @@ class GlobalLocalFilter(nn.Module):
         """Filter (N, C / 2, H, W) by the learned spectrum."""
         accurate = torch.float64 if x.dtype == torch.float64 else torch.float32
         height, width = x.shape[2:]
-        if exporting():
-            require_fixed_size((height, width), 'the global filter')
+        require_fixed_size((height, width), 'the global filter')
         weight = resize_spectrum(self.spectrum.to(accurate), (height, width // 2 + 1))
         if exporting():  # ONNX has no complex numbers
             return filter_by_matrices(x.to(accurate), weight)

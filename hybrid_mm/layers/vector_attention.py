@@ -101,8 +101,7 @@ class VectorAttention2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
-        if exporting():
-            require_fixed_size(x.shape[2:], 'vector attention')
+        require_fixed_size(x.shape[2:], 'vector attention')
         q, k, v = self.query_conv(x), self.key_conv(x), self.value_conv(x)
         queries = q[:, :, :: self.stride, :: self.stride]
         attend = self._reference if self.impl == 'reference' or exporting() else self.attend

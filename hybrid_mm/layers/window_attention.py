@@ -67,8 +67,7 @@ class WindowAttention(nn.Module):
             ValueError: H or W is no multiple of the window.
         """
         n, height, width, dim = x.shape
-        if exporting():
-            require_fixed_size((height, width), 'window attention')
+        require_fixed_size((height, width), 'window attention')
         if height % self.window or width % self.window:
             raise ValueError(
                 f'H and W must be multiples of the window {self.window}, got {height} x {width}'
