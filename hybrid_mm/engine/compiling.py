@@ -1,9 +1,9 @@
 """Compilation of a part of a model, as its backbone, during training and evaluation."""
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from hybrid_mm.engine.checkpoint import inner_model
 from hybrid_mm.engine.cli import UserError, nearest
 from hybrid_mm.registry import HOOKS
 
@@ -33,7 +33,7 @@ class CompileHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Compile the part; it is traced at its first call."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = inner_model(runner.model)
         parts = dict(model.named_modules())
         if self.module not in parts:
             raise UserError(

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
+from hybrid_mm.engine.checkpoint import inner_model
 from hybrid_mm.registry import HOOKS
 
 
@@ -66,7 +66,7 @@ class MixingRatesHook(Hook):
 
     @staticmethod
     def _write(runner: Runner, step: int) -> bool:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = inner_model(runner.model)
         scalars = {}
         for name, attention, convolution in mixing_layers(model):
             scalars |= {f'rate1/{name}': attention, f'rate2/{name}': convolution}
