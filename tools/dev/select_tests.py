@@ -119,9 +119,9 @@ class Sources:
         found = set(self.imports(path))
         for name in re.findall(rf'{PACKAGE}\.([A-Z]\w+)', text):
             found |= {self.defined[name]} if name in self.defined else set()
-        called = r"""(?:tools/(?:\w+/)*(\w+)\.py|(?:tool|fails|load_tool|run)\(\s*f?['"](?:\w+/)*(\w+))"""
-        for names in re.findall(called, text):
-            found |= {self.tools[name] for name in names if name in self.tools}
+        names = re.findall(r'tools/(?:\w+/)*(\w+)\.py', text)
+        names += re.findall(r"""(?:tool|fails|load_tool|run)\(\s*f?['"](?:\w+/)*(\w+)""", text)
+        found |= {self.tools[name] for name in names if name in self.tools}
         return frozenset(found)
 
     @functools.cache  # noqa: B019
