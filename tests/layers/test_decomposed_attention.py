@@ -96,6 +96,20 @@ def test_half_precision(dtype, impl):
     assert all(g.dtype == torch.float32 and g.isfinite().all() for g in grads)
 
 
+def test_large_logits_in_half_precision_do_not_overflow():
+    """Products above 65504: the largest key wins, and gradients stay finite."""
+    q = torch.zeros(1, 1, 2, 3, 64, dtype=torch.half)
+    q[..., 0] = 1000
+    k = torch.zeros_like(q)
+    k[..., 0] = 100 * torch.arange(1, 7).view(2, 3)
+    v = torch.arange(6, dtype=torch.half).view(1, 1, 2, 3, 1).expand(-1, -1, -1, -1, 64)
+    q.requires_grad_()
+    rel = torch.zeros(3, 64, dtype=torch.half), torch.zeros(5, 64, dtype=torch.half)
+    out = decomposed_attention(q, k, v.contiguous(), *rel, scale=1.0, impl='tiled')
+    assert (out == 5).all()
+    assert torch.autograd.grad(out.float().sum(), q)[0].isfinite().all()
+
+
 @pytest.mark.parametrize('size', [(8, 8), (7, 13), (1, 3), (9, 4)])
 def test_windows_side_by_side(size):
     x = torch.arange(2 * size[0] * size[1] * 3.0).view(2, *size, 3) + 1
