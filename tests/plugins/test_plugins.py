@@ -347,8 +347,8 @@ def test_same_name_twice():
 def test_what_stands_in_frozen_stages_is_frozen(base):
     net = AttentionResNet(
         base, conv2=dict(cfg=dict(type='hybrid_mm.SelectiveKernel')),
-        stage_plugins=dict(cfg=dict(type='hybrid_mm.BAM', ratio=4)), frozen_stages=2, norm_eval=False,
-        **SMALL,
+        stage_plugins=dict(cfg=dict(type='hybrid_mm.BAM', ratio=4)),
+        frozen_stages=2, norm_eval=False, **SMALL,
     )  # fmt: skip
     for train in (False, True):
         if train:
