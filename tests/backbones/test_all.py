@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import re
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 import hybrid_mm.registry  # noqa: F401
 from hybrid_mm.backbones import Pyramid
 from hybrid_mm.backbones.convnext_frame import ConvNeXtFrame
+from hybrid_mm.layers import DropPath
 from hybrid_mm.registry import MODELS
 
 _VAN = dict(
@@ -41,7 +43,7 @@ _HOR = dict(depths=[1, 2, 1, 1], dims=[8, 12, 16, 32], orders=[2, 3, 4, 5])
 _HYBRID = dict(depths=[1, 2, 1, 1], channels=[8, 12, 16, 24], stem=dict(channels=(4, 8), bias=True))
 _MVIT = dict(embed_dim=8, heads=1, depths=[1, 2, 2, 2])
 _VIT = dict(embed_dim=16, heads=2, depths=[1, 2, 1, 1])
-_CVT = dict(depths=[1, 2, 1], embed_dims=[8, 12, 16], heads=[1, 2, 4], mlp_ratios=[2, 2, 2],
+_CVT = dict(depths=[1, 1, 2], embed_dims=[8, 12, 16], heads=[1, 2, 4], mlp_ratios=[2, 2, 2],
             patch_sizes=[7, 3, 3], patch_strides=[4, 2, 2], patch_paddings=[2, 1, 1])  # fmt: skip
 _LEVIT = dict(embed_dims=[16, 20, 24], key_dims=[4, 4, 6], heads=[2, 3, 2], depths=[2, 1, 1],
               mlp_ratios=[2] * 3, value_ratios=[2, 2, 3], shrink_heads=[None, 4, 3],
@@ -394,6 +396,81 @@ def test_checkpointing_gives_the_same_gradients_and_statistics(cfg):
         torch.testing.assert_close(a.grad, b.grad, msg=name, rtol=1e-9, atol=1e-12)
     for (name, a), b in zip(plain.named_buffers(), saving.buffers(), strict=True):
         assert torch.equal(a, b), name
+
+
+def rates_by_block(model, rate):
+    """The published drop-path rate of every module that holds residual branches.
+
+    Linear over the blocks, in their order, from 0 to ``rate``, but for some networks.
+    """
+    kind, depths = type(model).__name__, model.depths
+    names = [f'stages.{i}.blocks.{j}' for i, depth in enumerate(depths) for j in range(depth)]
+    steps, apart = list(range(len(names))), {}
+    if kind == 'RepLKNet':  # a large kernel and its feed-forward network share one
+        steps = [step // 2 for step in steps]
+    elif kind == 'CvT':  # linspace within every stage, and a rate for the last stage only
+        steps = [0] * sum(depths[:-1]) + list(range(depths[-1]))
+    elif kind == 'LeViT':  # one rate, of the feed-forward networks behind shrinking layers too
+        names += [f'stages.{i}.downsample' for i in (3, 4) if i < len(model.stages)]
+        steps = [1] * len(names)
+    elif kind == 'QnAViT':  # blocks that halve the map count; they open the next stage here
+        names = []
+        for i, depth in enumerate(depths):
+            names += [f'stages.{i}.downsample'] * (i > 0)
+            names += [f'stages.{i}.blocks.{j}' for j in range(depth)]
+        steps = list(range(len(names)))
+    elif kind == 'SAN':  # the stage at stride 2 is part of the stem
+        blocks = len(model.stem.stage.blocks)
+        apart = {f'stem.stage.blocks.{j}': 0.0 for j in range(blocks)}
+    return {n: rate * step / max(*steps, 1) for n, step in zip(names, steps, strict=True)} | apart
+
+
+# what a block has beside its branches
+NEVER_DROPPED = re.compile(
+    r'\.(shortcut|skip)\.'
+    r'|\.residual\.'  # detectron2's convolutional blocks of ViTDet
+    r'|\.downsample\.attn\.'  # shrinking layers of LeViT, and of QnA: drop path on their MLP only
+    r'|blocks\.\d+\.proj\.'  # MViTv2's shortcut to another width
+)
+IN_FRONT = re.compile(r'\.downsample\.(norm1|gamma1)|stages\.\d\.blocks\.\d\.norm[12]\.')
+"""Norms that such a part may see, of MViTv2 and QnA."""
+
+
+def test_drop_path(cfg, monkeypatch):
+    """Every residual branch is dropped, and only these, at the published rate."""
+    model = build(cfg, drop_path_rate=0.3).train()
+    used = {}
+
+    def drop(self, x):
+        used.setdefault(id(self), x.shape)
+        return x * 0
+
+    monkeypatch.setattr(DropPath, 'forward', drop)
+    maps = model(torch.rand(2, 3, 64, 64))
+    sum((m * torch.randn_like(m)).sum() for m in maps).backward()
+
+    expected = rates_by_block(model, 0.3)
+    found = {}
+    for name, module in model.named_modules():
+        if isinstance(module, DropPath):
+            assert id(module) in used, f'{name} is not used'
+            owners = [block for block in expected if name.startswith(f'{block}.')]
+            assert len(owners) == 1, name
+            found.setdefault(owners[0], set()).add(round(module.rate, 9))
+    assert found == {name: {round(rate, 9)} for name, rate in expected.items()}
+
+    moved = {n for n, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+    for block in expected:
+        own = [n for n, _ in model.named_parameters() if n.startswith(f'{block}.')]
+        kept = [n for n in own if NEVER_DROPPED.search(n)]
+        assert not kept or moved.intersection(kept), f'{block} is dropped with its shortcut'
+        dropped = set(own) - set(kept)
+        if kept and type(model).__name__ in ('MViTv2', 'QnAViT'):
+            dropped = {n for n in dropped if not IN_FRONT.search(n)}
+        assert not dropped & moved, f'{block} has a branch without drop path'
+    if cfg.get('arch', {}).get('shortcut', True):  # else nothing is left
+        first = 'stages.0.embed' if isinstance(model.stem, nn.Identity) else 'stem'
+        assert any(name.startswith(first) for name in moved)
 
 
 @pytest.mark.parametrize('out_indices', [(0,), ('last',), (1, 'last'), 2, (-1,)])
