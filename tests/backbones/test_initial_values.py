@@ -200,13 +200,7 @@ def check(values, uniform, what):
         assert (values.abs().max() < 1.8) == uniform, what
 
 
-@pytest.mark.parametrize(
-    'name',
-    [
-        pytest.param(n, marks=pytest.mark.part_of('network:' + cfg['type'].split('.')[1]))
-        for n, cfg in CASES.items()
-    ],
-)
+@pytest.mark.parametrize('name', [CONTRACT.marked(n, cfg) for n, cfg in CASES.items()])
 def test_initial_values(name):
     cfg = CASES[name]
     torch.manual_seed(0)
