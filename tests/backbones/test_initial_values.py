@@ -1,4 +1,4 @@
-"""What every layer starts from, as the papers' codes draw it, by statistics of tiny networks."""
+"""What every layer starts from, as the papers' codes draw it, and the numbers of the norms."""
 
 import importlib.util
 import inspect
@@ -222,3 +222,58 @@ def test_initial_values(name):
         groups.setdefault((rule, kind), []).append(values)
     for (rule, kind), values in groups.items():
         check(torch.cat(values), kind == 'uniform', f'rule {rule}')
+
+
+# epsilon of the layer norms, where it is not 1e-6; of PVT in all places but the blocks
+LAYER_NORMS = dict.fromkeys(
+    ('VAN', 'ACmixSwin', 'ELSASwin', 'NAT', 'DiNAT', 'DiNATs', 'CvT', 'MaxViT'), 1e-5
+) | {'QuadraticAttentionEncoder': 1e-12}
+
+
+def norms(model):
+    """Kinds, epsilons and momenta by name."""
+    for name, module in model.named_modules():
+        if 'Norm' in type(module).__name__ and hasattr(module, 'eps'):
+            yield name, module.eps, getattr(module, 'momentum', None)
+
+
+@pytest.mark.parametrize('name', [CONTRACT.marked(n, cfg) for n, cfg in CASES.items()])
+def test_norms(name):
+    kind = CASES[name]['type'].split('.')[1]
+    with torch.device('meta'):
+        model = MODELS.build(CASES[name])
+    for key, eps, momentum in norms(model):
+        if momentum is not None:
+            expected = (1e-3, 0.01) if kind == 'MaxViT' else (1e-5, 0.1)
+            assert (eps, momentum) == expected, key
+        elif kind == 'PVT':
+            assert eps == (1e-6 if re.search(r'blocks\.\d\.norm', key) else 1e-5), key
+        else:
+            assert eps == LAYER_NORMS.get(kind, 1e-6), key
+
+
+@pytest.mark.part_of('network:MaxViT', 'network:CoAtNet')
+def test_norms_of_the_variants():
+    """TensorFlow's numbers in the networks ported from it, PyTorch's in those trained by timm."""
+    variants = {('MaxViT', arch): (1e-3, 0.01, 1e-5) for arch in ('tiny', 'xlarge')}
+    variants |= {('MaxViT', arch): (1e-5, 0.1, 1e-6) for arch in ('tiny-rw', 'pico-rw')}
+    variants |= {('CoAtNet', arch): (1e-5, 0.1, 1e-6) for arch in ('0', '5', '0-rw', 'rmlp-2-rw')}
+    heads = {('CoAtNet', '5'): 64}
+    for (kind, arch), (eps, momentum, ln_eps) in variants.items():
+        cfg = dict(type=kind, arch=arch, norm_outputs=True, head_width=heads.get((kind, arch), 32))
+        with torch.device('meta'):
+            found = {(e, m) for _, e, m in norms(MODELS.build(cfg))}
+        assert found == {(eps, momentum), (ln_eps, None)}, (kind, arch)
+
+
+@pytest.mark.part_of('network:MaxViT', 'network:CoAtNet')
+def test_norms_of_an_arch():
+    """Numbers of the arch reach every norm; those of norm_cfg come before them."""
+    for name in ('maxvit', 'coatnet', 'coatnet-rw'):
+        arch = dict(CASES[name]['arch'], norm=dict(eps=0.25, momentum=0.5), ln_eps=0.125)
+        with torch.device('meta'):
+            model = MODELS.build({**CASES[name], 'arch': arch, 'norm_outputs': True})
+            other = MODELS.build({**CASES[name], 'arch': arch,
+                                  'norm_cfg': dict(type='SyncBN', eps=0.75)})  # fmt: skip
+        assert {(e, m) for _, e, m in norms(model)} == {(0.25, 0.5), (0.125, None)}
+        assert {(e, m) for _, e, m in norms(other) if m} == {(0.75, 0.5)}
