@@ -224,10 +224,14 @@ def test_initial_values(name):
         check(torch.cat(values), kind == 'uniform', f'rule {rule}')
 
 
-# epsilon of the layer norms, where it is not 1e-6; of PVT in all places but the blocks
-LAYER_NORMS = dict.fromkeys(
-    ('VAN', 'ACmixSwin', 'ELSASwin', 'NAT', 'DiNAT', 'DiNATs', 'CvT', 'MaxViT'), 1e-5
-) | {'QuadraticAttentionEncoder': 1e-12}
+# epsilon of the layer norms; of PVT in all places but the blocks, which have 1e-6
+LAYER_NORMS = {
+    **dict.fromkeys(('VAN', 'ACmixSwin', 'ELSASwin', 'NAT', 'DiNAT', 'DiNATs', 'CvT', 'MaxViT',
+                     'PVT'), 1e-5),
+    **dict.fromkeys(('SLaK', 'PeLK', 'HorNet', 'QnAViT', 'CoAtNet', 'MViTv2', 'ViT', 'SimpleFPN'),
+                    1e-6),
+    'QuadraticAttentionEncoder': 1e-12,
+}  # fmt: skip
 
 
 def norms(model):
@@ -246,10 +250,10 @@ def test_norms(name):
         if momentum is not None:
             expected = (1e-3, 0.01) if kind == 'MaxViT' else (1e-5, 0.1)
             assert (eps, momentum) == expected, key
-        elif kind == 'PVT':
-            assert eps == (1e-6 if re.search(r'blocks\.\d\.norm', key) else 1e-5), key
-        else:
-            assert eps == LAYER_NORMS.get(kind, 1e-6), key
+        elif kind == 'PVT' and re.search(r'blocks\.\d\.norm', key):
+            assert eps == 1e-6, key
+        elif kind in LAYER_NORMS:
+            assert eps == LAYER_NORMS[kind], key
 
 
 @pytest.mark.part_of('network:MaxViT', 'network:CoAtNet')
