@@ -23,7 +23,7 @@ from hybrid_mm.engine.checkpoint import StrictLoadingHook
 ORDER = [
     ('NonFiniteLossHook', 'IterTimerHook', 'the batch is known before anything can fail on it'),
     ('ExactResumeHook', 'IterTimerHook', 'hooks of the usual priority may draw random numbers'),
-    ('ExactResumeHook', 'DistSamplerSeedHook', 'a validation made up for belongs to the last epoch'),
+    ('ExactResumeHook', 'DistSamplerSeedHook', 'a validation made up for is of the last epoch'),
     ('ExactResumeHook', 'EMAHook', 'a validation made up for has the averages it had'),
     ('EMAHook', 'SparsityHook', 'the average is masked too'),
     ('SparsityHook', 'AtomicCheckpointHook', 'what is saved is masked'),
@@ -83,7 +83,7 @@ def test_order(tmp_path):
 
 @pytest.mark.parametrize('kind', ['CheckpointHook', 'hybrid_mm.AtomicCheckpointHook'])
 def test_checkpoints_of_iterations_are_sparse(tmp_path, kind):
-    """Weights and their average, straight after steps that moved all of them and after exchanges."""
+    """Weights and their average, after steps that moved all of them and after exchanges."""
     hook = SparsityHook(0.5, interval=2)
     masks = {}
 
