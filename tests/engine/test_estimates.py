@@ -20,7 +20,7 @@ def test_durations():
         (0.0123, '0.012 s'), (0.999, '1 s'), (1, '1 s'), (1.6, '2 s'), (59, '59 s'), (89.4, '89 s'),
         (90, '2 min'), (149, '2 min'), (151, '3 min'), (59 * minute, '59 min'),
         (60 * minute, '60 min'), (89 * minute, '89 min'), (90 * minute, '1 h 30 min'),
-        (2 * hour, '2 h 0 min'), (25 * hour, '25 h 0 min'), (47 * hour + 59 * minute, '47 h 59 min'),
+        (2 * hour, '2 h 0 min'), (25 * hour, '25 h 0 min'), (48 * hour - minute, '47 h 59 min'),
         (2 * day, '2 days 0 h'), (3 * day + 4 * hour + 50 * minute, '3 days 4 h'),
         (100 * day, '100 days 0 h'),
     ):  # fmt: skip
