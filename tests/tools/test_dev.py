@@ -144,7 +144,8 @@ def test_report_of_planted_mistakes(tmp_path):
     files = {
         'hybrid_mm/__init__.py': '',
         'hybrid_mm/layers/__init__.py': '',
-        'hybrid_mm/layers/a.py': 'def half(x):\n    return x / 2\n\n\ndef twice(x):\n    return x * 2',
+        'hybrid_mm/layers/a.py': 'def half(x):\n    return x / 2\n\n\n'
+        'def twice(x):\n    return x * 2\n',
         'hybrid_mm/layers/b.py': 'def third(x):\n    return x / 3\n',
         'tests/layers/test_a.py': 'from hybrid_mm.layers.a import half\n\n\n'
         'def test_half():\n    assert half(6) == 3\n',
