@@ -5,6 +5,7 @@ OpenMMLab is imported where a fixture needs it: tests of layers and converters r
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -228,6 +229,14 @@ def _forget_runs() -> None:
         cls = managed.pop()
         managed += cls.__subclasses__()
         cls._instance_dict.clear()
+
+
+@pytest.fixture(autouse=True)
+def own_default_scope():
+    """Take the default scope of MMEngine, which configs set, away from the tests that follow."""
+    yield
+    if 'mmengine.registry' in sys.modules:
+        sys.modules['mmengine.registry'].DefaultScope._instance_dict.clear()
 
 
 @pytest.fixture
