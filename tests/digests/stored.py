@@ -22,6 +22,7 @@ Section = dict[str, str]
 Digest = dict[str, Section]
 
 TWINS = (
+    ('backbone', 'model.backbone'),
     ('test_cfg', 'val_cfg'),
     ('test_dataloader', 'val_dataloader'),
     ('test_evaluator', 'val_evaluator'),
