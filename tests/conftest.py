@@ -1,19 +1,42 @@
-"""Tiny data sets, configs for them, and tools called in this process."""
+"""Choice of tests by part, tiny data sets, configs for them, tools called in this process.
+
+OpenMMLab is imported where a fixture needs it: tests of layers and converters run without.
+"""
 
 import importlib.util
 import json
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
-from mmengine.logging import MessageHub, MMLogger
-from mmengine.registry import DefaultScope
-from mmengine.visualization import Visualizer
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ('square', 'disc', 'bar')
 SIZE = 64
+
+
+def pytest_addoption(parser) -> None:
+    parser.addoption(
+        '--parts',
+        type=lambda text: set(text.split(',')),
+        help='of the tests that are marked part_of(...), only those of these parts, '
+        'e.g. network:VAN,tree:van,slug:van',
+    )
+    parser.addoption(
+        '--few', action='store_true', help='of similar configs, only a few take a training step'
+    )
+
+
+def pytest_collection_modifyitems(config, items) -> None:
+    wanted = config.getoption('--parts')
+    if not wanted:
+        return
+    kept, left_out = [], []
+    for item in items:
+        parts = {part for mark in item.iter_markers('part_of') for part in mark.args}
+        (left_out if parts and not parts & wanted else kept).append(item)
+    items[:] = kept
+    config.hook.pytest_deselected(items=left_out)
 
 
 def _picture(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[dict]]:
@@ -36,6 +59,8 @@ def _picture(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[dic
 @pytest.fixture(scope='session')
 def tiny_coco(tmp_path_factory) -> Path:
     """Folder in COCO's layout: 8 training and 4 validation images of 64 x 64, 3 classes."""
+    import cv2
+
     root = tmp_path_factory.mktemp('coco')
     (root / 'annotations').mkdir()
     rng = np.random.default_rng(0)
@@ -58,6 +83,8 @@ def tiny_coco(tmp_path_factory) -> Path:
 @pytest.fixture(scope='session')
 def tiny_ade(tmp_path_factory) -> Path:
     """Folder in ADE20K's layout: 8 training and 4 validation images, 3 classes and 0 = other."""
+    import cv2
+
     root = tmp_path_factory.mktemp('ade')
     rng = np.random.default_rng(1)
     for split, number in (('training', 8), ('validation', 4)):
@@ -192,6 +219,10 @@ def load_tool(name: str):
 
 def _forget_runs() -> None:
     """Drop MMEngine's global instances, which a new process would not have."""
+    from mmengine.logging import MessageHub, MMLogger
+    from mmengine.registry import DefaultScope
+    from mmengine.visualization import Visualizer
+
     managed = [MMLogger, MessageHub, DefaultScope, Visualizer]
     while managed:
         cls = managed.pop()
