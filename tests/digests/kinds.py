@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import pytest
+
 from . import of_configs, of_networks, of_signatures
 from .stored import Digest
 
@@ -15,13 +17,13 @@ class Kind:
         names: Gives those that there are.
         compute: Gives the digest of a name.
         title: What the file of a name is about.
-        part: What the test of a name belongs to (a mark).
+        parts: What the test of a name is about (marks); nothing for one that is always quick.
     """
 
     names: Callable[[], list[str]]
     compute: Callable[[str], Digest]
     title: str
-    part: str
+    parts: Callable[[str], list[str]]
 
 
 KINDS = {
@@ -29,19 +31,19 @@ KINDS = {
         lambda: list(of_configs.trees()),
         of_configs.compute,
         'Configs of configs/{}, resolved.',
-        'tree:{}',
+        lambda name: [f'tree:{name}'],
     ),
     'networks': Kind(
         of_networks.names,
         of_networks.compute,
         'Networks, {}: what they are built of, and how they start.',
-        'network:{}',
+        of_networks.parts_of,
     ),
     'signatures': Kind(
         of_signatures.names,
         of_signatures.compute,
         'Arguments and options with their defaults: {}.',
-        'package:{}',
+        lambda name: [],
     ),
 }
 
@@ -62,6 +64,10 @@ def title(name: str) -> str:
     return KINDS[kind].title.format(last)
 
 
-def part(name: str) -> str:
-    kind, last = name.split('/')
-    return KINDS[kind].part.format(last)
+def marked(kind: str) -> list:
+    """The digests of a kind as parameters of a test."""
+    return [
+        pytest.param(f'{kind}/{name}', marks=pytest.mark.part_of(*parts) if parts else ())
+        for name in KINDS[kind].names()
+        for parts in [KINDS[kind].parts(name)]
+    ]

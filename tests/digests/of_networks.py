@@ -190,6 +190,13 @@ def names() -> list[str]:
     return [*backbones(), 'QuadraticAttentionEncoder', *parts()]
 
 
+def parts_of(name: str) -> list[str]:
+    """What a digest is about: the classes in it."""
+    if name == 'plugins':
+        return [f'network:{plugin}' for plugin in hybrid_mm.plugins.__all__]
+    return [] if name in parts() else [f'network:{name}']
+
+
 def compute(name: str) -> Digest:
     """Digest of a class, or of plugins, layers or necks."""
     if name in parts():

@@ -9,6 +9,8 @@ that follow (``without``: the line is missing here).
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).resolve().parent
 COMMAND = 'python tools/dev/digests.py'
 SHOWN = 60
@@ -195,17 +197,26 @@ def report(name: str, found: Digest) -> str:
         return ''
     if len(lines) > 4 * SHOWN:
         lines[4 * SHOWN :] = [f'... and {len(lines) - 4 * SHOWN} lines more']
-    first = f'{path_of(name).relative_to(HERE.parents[1])} (-) and the code (+) differ:'
+    first = f'tests/digests/{name}.txt (-) and the code (+) differ:'
     last = f'If it is meant, write the file with `{COMMAND} {name}`.'
     return '\n'.join([first, *lines, last])
 
 
-def write(name: str, found: Digest, title: str) -> bool:
-    """Write a digest if it differs from the stored one; whether it did."""
+def compare(name: str, found: Digest) -> None:
+    """Fail with the differences, if there are any."""
+    message = report(name, found)
+    if message:
+        pytest.fail(message, pytrace=False)
+
+
+def write(name: str, found: Digest, title: str) -> None:
+    """Write the file of a digest."""
     path = path_of(name)
     before = path.read_text() if path.exists() else None
-    if before and not differences(decode(before), found):
-        return False
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(encode(found, title, before))
-    return True
+
+
+def names() -> set[str]:
+    """Digests that have a file."""
+    return {path.relative_to(HERE).with_suffix('').as_posix() for path in HERE.glob('*/*.txt')}

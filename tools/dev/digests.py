@@ -42,12 +42,13 @@ def main(argv: list[str] | None = None) -> int:
             print(message)
         elif message:
             stored.write(name, found, kinds.title(name))
-            print(f'wrote {stored.path_of(name).relative_to(ROOT)}')
-    if not args.check:
-        for path in stored.HERE.glob('*/*.txt') if not args.names else ():
-            if path.relative_to(stored.HERE).with_suffix('').as_posix() not in known:
-                path.unlink()
-                print(f'removed {path.relative_to(ROOT)}')
+            print(f'wrote tests/digests/{name}.txt')
+    if not args.names:
+        for name in sorted(stored.names() - set(known)):
+            differ = True
+            print(f'tests/digests/{name}.txt is of nothing')
+            if not args.check:
+                stored.path_of(name).unlink()
     return int(differ and args.check)
 
 
