@@ -4,6 +4,7 @@ One digest per class of backbone, and one each for plugins, layers and necks. A 
 of the class's ``arch_zoo``, or a tiny network of the tests (``case``). Its lines:
 
 - ``arch``, ``total``: settings, and number of parameters and buffers;
+- ``layer_depth``, ``stage_depth``: parameters by layer for layer-wise decay, from the first on;
 - ``drop_path``: rates of the residual branches, at a rate of 0.2 where the default is 0;
 - ``count``: how many modules there are of a type with its numbers, sizes left out;
 - ``constant``: how many parameters start at one value, such as layer scales and gains of norms;
@@ -254,6 +255,9 @@ def describe(model: nn.Module, full: bool = False) -> Section:
     found = {'total': _total(model), 'drop_path': drop_path(model)}
     found |= {f'count.{text}': str(n) for text, n in _counts(model).items()}
     found |= {f'constant.{text}': str(n) for text, n in _constants(model).items()}
+    for name in ('layer_depth', 'stage_depth'):
+        if hasattr(model, f'get_{name}'):
+            found[name] = _depths(model, getattr(model, f'get_{name}'))
     found['tree'] = _tag('\n'.join(': '.join(line) for line in lines))
     if full:
         found |= {f'tree.{path}'.rstrip('.'): text for path, text in lines[1:]}
@@ -273,12 +277,25 @@ def _total(model: nn.Module) -> str:
     )
 
 
+def _depths(model: nn.Module, depth_of: Callable[[str, str], tuple[int, int]]) -> str:
+    names = [f'backbone.{name}' for name, _ in model.named_parameters()]
+    depths = [depth_of(name, 'backbone.')[0] for name in names]
+    count = Counter(depths)
+    numbers = _runs([str(count[i]) for i in range(max(depths) + 1)])
+    tag = _tag('\n'.join(f'{i} {name}' for name, i in sorted(zip(names, depths, strict=True))))
+    return f'{numbers} of {depth_of("neck", "backbone.")[1]} layers, names {tag}'
+
+
 def drop_path(model: nn.Module) -> str:
     """Rates of the drop paths in the order of the modules; ``3x0.1`` are three of 0.1."""
     modules = [m for m in model.modules() if type(m).__name__ in DROP_PATHS]
     rates = [f'{getattr(m, "rate", getattr(m, "drop_prob", None)):.4g}' for m in modules]
-    runs = [(rate, len(list(same))) for rate, same in itertools.groupby(rates)]
-    return ' '.join(rate if n == 1 else f'{n}x{rate}' for rate, n in runs) or 'none'
+    return _runs(rates) or 'none'
+
+
+def _runs(words: list[str]) -> str:
+    runs = [(word, len(list(same))) for word, same in itertools.groupby(words)]
+    return ' '.join(word if n == 1 else f'{n}x{word}' for word, n in runs)
 
 
 def _value(value) -> str | None:
