@@ -19,6 +19,7 @@ import argparse
 import ast
 import difflib
 import functools
+import os
 import re
 import subprocess
 import sys
@@ -35,6 +36,9 @@ FAR = 'far'  # stage of tests that reach a module through another one
 # they are no tests of them unless they import them.
 GROUND = {'ops', 'layers', 'backbones', 'convert', 'plugins'}
 FEW = 3  # a layer belongs to the papers of its networks if these are not more
+IMPORT = re.compile(
+    rf'^[ ]*(?:from ({PACKAGE}[\w.]*) import (\([^)]*\)|[^(\n]+)|import ({PACKAGE}[\w.]*))', re.M
+)
 MANY = 5  # networks whose whole contract runs for a file that more are made of
 
 
@@ -106,11 +110,9 @@ class Sources:
     def imports(self, path: Path) -> frozenset[Path]:
         """Files of the package that a file imports."""
         found = set()
-        for node in ast.walk(_tree(path)):
-            if isinstance(node, ast.Import):
-                found |= {self.resolve(alias.name) for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and (node.module or '').startswith(PACKAGE):
-                found |= {self.resolve(node.module, alias.name) for alias in node.names}
+        for module, names, plain in IMPORT.findall(path.read_text()):
+            words = re.findall(r'(\w+)(?: as \w+)?', re.sub(r'#.*', '', names))
+            found |= {self.resolve(module or plain, name) for name in words or [None]}
         return frozenset(found - {None, path})
 
     @functools.cache  # noqa: B019
@@ -140,13 +142,15 @@ class Sources:
         found, new = set(), {config}
         while new:
             found |= new
-            names = {
-                (path.parent / name).resolve()
-                for path in new
-                for name in re.findall(r"""['"]([\w./-]+\.py)['"]""", path.read_text())
-            }
-            new = {path for path in names if path.is_file()} - found
+            new = {base for path in new for base in self.named_configs(path)} - found
         return frozenset(found)
+
+    @functools.cache  # noqa: B019
+    def named_configs(self, config: Path) -> frozenset[Path]:
+        """Config files whose names stand in one: its bases."""
+        names = re.findall(r"""['"]([\w./-]+\.py)['"]""", config.read_text())
+        paths = {Path(os.path.normpath(config.parent / name)) for name in names}
+        return frozenset(path for path in paths if path.is_file())
 
     @functools.cached_property
     def trees(self) -> dict[str, frozenset[Path]]:
