@@ -64,6 +64,7 @@ TESTED_ELSEWHERE = {
     'tools/analysis/robustness.py': 'tests/tools/test_robustness.py',
     'tools/analysis/shape_texture.py': 'tests/tools/test_shape_texture.py',
     'tools/analysis/texture_knn.py': 'tests/tools/test_shape_texture.py',
+    'tools/dev/digests.py': 'tests/digests/test_digests.py',
     'tests/golden/check.py': 'tests/golden/test_check.py',
 }
 """Tools whose commands are checked only, and the tests that run them."""
