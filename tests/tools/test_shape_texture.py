@@ -57,6 +57,24 @@ def test_a_factor_that_is_shared_wins():
     assert sums[0] == pytest.approx(sum(expected))
 
 
+def test_dimensions_by_hand():
+    """100 neurons alike: 1 and -1, in the first pairs moved up by 2 here and down by 2 there."""
+    x = np.tile([[1.0], [-1.0]], (1, 100))
+    pairs = [(x + 2, x - 2), (x, x)]
+    # variance of all eight rows: (5 + 5 + 1 + 1) / 4; products (1 - 4) and 1
+    found = dimensions(pairs)
+    assert found.scores == pytest.approx((-1, 1 / 3, 1))
+    # the softmax: 0.0821, 0.3114, 0.6065
+    assert found.dims == (8, 31, 61)
+    assert found.percent == (8.0, 31.0, 61.0)
+    # correlations of each neuron: the offsets do not matter; the residual has the number of neurons
+    y = np.array([[1.0, 1], [-1, 1], [1, -1], [-1, -1]])
+    found = dimensions([(y + 2, y - 2), (y, y[:, ::-1])], 'neuron')
+    assert found.scores == pytest.approx((2, 0, 2))
+    assert found.dims == (0, 0, 2)  # 0.468, 0.063, 0.468 of two
+    assert scores([(y, -y)], 'neuron') == [pytest.approx(-2)]
+
+
 def test_wrong_features():
     x = np.ones((4, 3))
     with pytest.raises(ValueError, match='all features are the same'):
@@ -119,6 +137,21 @@ def test_transfer_keeps_lightness_and_takes_texture():
         transfer_texture(shape, painted[:20])
 
 
+def test_weight_of_shape_and_texture():
+    """With 0 the shape does not matter; with 1 its light and dark do, and red is lighter."""
+    texture = noise(1, 0, 90, 48)
+    texture[:, 24:] += 120
+    texture = texture.astype(np.uint8)
+    red, blue = (np.zeros((32, 32, 3), np.uint8) for _ in range(2))
+    red[:, :16, 0], red[:, 16:, 2] = 255, 255
+    blue[:, 16:, 0], blue[:, :16, 2] = 255, 255
+    alike = [transfer_texture(x, texture, (8,), weight=0) for x in (red, blue)]
+    np.testing.assert_array_equal(*alike)
+    painted = [transfer_texture(x, texture, (8,), weight=1).astype(int) for x in (red, blue)]
+    assert painted[0][:, :12].mean() > painted[0][:, 20:].mean() + 60
+    assert painted[1][:, :12].mean() < painted[1][:, 20:].mean() - 60
+
+
 def test_generate_and_measure(tool, tmp_path):
     for name in ('a', 'b', 'c'):
         for i in range(2):
@@ -177,6 +210,17 @@ def test_nearest_neighbours():
         accuracy(reference, labels, queries, expected, k=4)
     with pytest.raises(ValueError, match='metric must be one of l2, cosine'):
         accuracy(reference, labels, queries, expected, metric='l1')
+
+
+def test_ties_and_lengths():
+    reference = np.array([[0.0, 1.0], [0.0, 1.2], [9.0, 90.0]])
+    labels = np.array(['b', 'a', 'c'])
+    # of two labels that are equally frequent that of the nearer, not the first of the alphabet
+    assert accuracy(reference, labels, np.array([[0.0, 0.9]]), ['b'], k=2) == 100
+    # lengths do not matter for the angle: the far one is the nearest
+    query = np.array([[0.1, 1.0], [0.01, 1.0]])
+    assert accuracy(reference, labels, query, ['c', 'b'], metric='cosine') == 100
+    assert accuracy(reference, labels, query, ['c', 'b']) == 50
 
 
 @pytest.fixture
