@@ -307,9 +307,12 @@ class Sources:
                           *(contracts[-1:] if 'slug' in kinds else [])], True)  # fmt: skip
         trees = {part.removeprefix('tree:') for part in parts if part.startswith('tree:')}
         bases = any('_base_' in path.parts for path in changed)
-        add('configs', [test for test in config_tests if test in near or trees and (
-            test.stem == 'test_leaves' or bases and test.stem == 'test_bases'
-            or trees & set(re.findall(r'\w+', test.read_text())))], True)  # fmt: skip
+        for test in config_tests:
+            words = set(re.findall(r'\w+', test.read_text()))
+            if trees & words or (trees and test.stem == 'test_leaves') or (
+                    bases and test.stem == 'test_bases'):  # fmt: skip
+                near.append(test)
+        add('configs', set(near) & set(config_tests), True)
         if code - ground:
             code -= ground
             importers = {p for p in [*self.modules.values(), *self.tools.values()]
