@@ -1,13 +1,20 @@
 """complexity, print_config, convert_checkpoint, publish_model and tools/analysis."""
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+
+from hybrid_mm.engine import export
+
+from ..conftest import load_tool
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / 'configs/lska/mask-rcnn_van-lska-tiny_fpn_1x_coco.py'
@@ -46,6 +53,27 @@ def test_print_config(tool, fails, tmp_path, capsys):
     assert 'did you mean backbone' in fails('print_config', CONFIG, '--key', 'model.bakbone')
 
 
+def test_complexity_is_counted_at_the_size_of_the_task(tool, det_config, seg_config, tmp_path):
+    out = tmp_path / 'c.json'
+    for config, shape in ((det_config, [800, 1280]), (seg_config, [512, 512])):
+        assert tool('complexity', config, '--depth', 1, '--json', out)[0] == 0
+        figures = json.loads(out.read_text())
+        assert figures['shape'] == shape
+        names = {module['name'] for module in figures['modules']}
+        assert {'', 'backbone', 'neck'} <= names and not any('.' in name for name in names)
+
+
+def test_printed_parts(tool, tmp_path, capsys):
+    path = tmp_path / 'c.py'
+    path.write_text("model = dict(neck=dict(a=1, b=[dict(c=2), dict(c=3)]))\nother = 5\n")
+    for key, expected in (('model.neck.b.1', {'1': dict(c=3)}), ('other', dict(other=5))):
+        assert tool('print_config', path, '--key', key, '--save', tmp_path / 'x.json')[0] == 0
+        assert json.loads((tmp_path / 'x.json').read_text()) == expected
+    options = ('--key', 'model.neck', '--cfg-options', 'model.neck.a=7')
+    assert load_tool('print_config').main([str(path), *options]) == 0
+    assert ''.join(capsys.readouterr().out.split()) == 'neck=dict(a=7,b=[dict(c=2),dict(c=3),])'
+
+
 def test_convert_checkpoint(tool, fails, tmp_path):
     from safetensors.torch import load_file
 
@@ -58,6 +86,12 @@ def test_convert_checkpoint(tool, fails, tmp_path):
     assert ours['meta']['source']
     total = sum(tensor.numel() for tensor in state.values())
     assert 0 < sum(tensor.numel() for tensor in ours['state_dict'].values()) <= total
+
+    # the converted tensors are those of the file, and a source that is named is taken
+    taken = sorted(t.sum().item() for t in ours['state_dict'].values())
+    assert taken == sorted(t.sum().item() for k, t in state.items() if not k.startswith('head'))
+    message = fails('convert_checkpoint', tmp_path / 'official.pth.tar', out, '--source', 'cvt')
+    assert "cvt: do not know the key 'block1." in message
 
     state['blok.7.weight'] = torch.zeros(1)
     torch.save(state, tmp_path / 'odd.pth')
@@ -93,6 +127,46 @@ def test_publish_model(tool, det_config, tmp_path):
     assert ours['meta']['dataset_meta']['classes'] == ['square', 'disc', 'bar']
     # and it is one that tools/test.py takes
     assert tool('test', det_config, published, '--work-dir', tmp_path / 't')[0] == 0
+
+
+def test_published_file(tool, tmp_path):
+    """Weights without what they are views of, plain meta data, the hash of the file itself."""
+    whole = torch.arange(100_000.0)
+    meta = dict(epoch=3, iter=7, cfg='text', seed=5, experiment_name='x', time='now',
+                dataset_meta=dict(classes=('a', 'b'), palette=np.array([[1, 2, 3]])))  # fmt: skip
+    weights = dict(w=whole[:3], norm=whole.clone()[5:7].requires_grad_())
+    content = dict(state_dict=weights, ema_state_dict=dict(w=whole), optimizer={}, meta=meta)
+    torch.save(content, tmp_path / 'epoch_3.pth')
+    assert tool('publish_model', tmp_path / 'epoch_3.pth', tmp_path / 'out/net.pth')[0] == 0
+    (file,) = (tmp_path / 'out').iterdir()
+    data = file.read_bytes()
+    assert file.name == f'net-{hashlib.sha256(data).hexdigest()[:8]}.pth'
+    assert len(data) < 10_000 < (tmp_path / 'epoch_3.pth').stat().st_size
+    found = torch.load(file, weights_only=True)
+    assert {k: v.tolist() for k, v in found['state_dict'].items()} == dict(
+        w=[0, 1, 2], norm=[5, 6]
+    )
+    assert not any(v.requires_grad for v in found['state_dict'].values())
+    dataset = dict(classes=['a', 'b'], palette=[[1, 2, 3]])
+    expected = dict(epoch=3, iter=7, cfg='text', experiment_name='x', dataset_meta=dataset)
+    assert (found['meta'], set(found)) == (expected, {'state_dict', 'meta'})
+
+
+def test_exported_files_are_compared_at_other_sizes_if_these_are_open(
+    tool, det_config, tmp_path, monkeypatch
+):
+    compared = []
+    graph = SimpleNamespace(part='_rois', inputs=['rois'], outputs=['mask_logits'])
+    monkeypatch.setattr(export, 'graphs', lambda model, size, **settings: [graph])
+    monkeypatch.setattr(export, 'export', lambda graph, path, dynamic, properties: None)
+    monkeypatch.setattr(export, 'other_sizes', lambda model, size, part, **settings: [part])
+    monkeypatch.setattr(
+        export, 'check', lambda graph, path, others: compared.append((path.name, others)) or 0.5
+    )
+    for options, others in ((('--dynamic',), ['_rois']), ((), ())):
+        command = ('export_onnx', det_config, tmp_path / 'net.onnx', '--check', *options)
+        assert tool(*command)[0] == 0
+        assert compared.pop() == ('net_rois.onnx', others)
 
 
 def test_curves(tool, fails, det_config, tmp_path):
