@@ -151,7 +151,7 @@ def partition_axis(length: int, window: int, shift: int) -> Axis:
     """
     positions = np.arange(length)
     part = positions // window
-    part[length - shift :] = part[-1] + 1
+    part[length - shift :] += part[-1] + 1
     segments = tuple(positions[part == i] for i in np.unique(part))
     start, count = (np.zeros_like(positions) for _ in range(2))
     for segment in segments:

@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -120,6 +122,102 @@ def test_conversion_keeps_tensors_and_mode():
     assert before == {name: tensor.data_ptr() for name, tensor in model.state_dict().items()}
     x = torch.randn(2, 3, 4, 4)
     torch.testing.assert_close(model(x), model[0](x) / (1 + 1e-5) ** 0.5)
+
+
+def test_conversion_keeps_settings():
+    """Numbers that differ from the defaults and from each other."""
+    for settings in (
+        dict(eps=0.3, momentum=0.02),
+        dict(eps=0.05, momentum=None, affine=False),
+        dict(eps=0.2, momentum=0.4, track_running_stats=False),
+    ):
+        layer = nn.SyncBatchNorm(3, **settings)
+        if layer.running_mean is not None:
+            layer.running_mean.uniform_(-1, 1)
+            layer.running_var.uniform_(0.5, 2)
+        plain = nn.BatchNorm2d(3, **settings)
+        plain.load_state_dict(layer.state_dict())
+        ours = to_gloo_sync_batchnorm(layer)
+        x = torch.randn(4, 3, 5, 6) * 3 + 1
+        for mode in (True, False, True):
+            torch.testing.assert_close(ours.train(mode)(x), plain.train(mode)(x))
+        assert ours.state_dict().keys() == plain.state_dict().keys()
+        for name, tensor in plain.state_dict().items():
+            torch.testing.assert_close(ours.state_dict()[name], tensor)
+
+
+def started(monkeypatch, cfg, launcher='pytorch', gpus=0, local_rank=0, **environment):
+    """What ``init_distributed`` starts a process group with."""
+    calls = []
+    names = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
+    for name in (*names, *(f'SLURM_{n}' for n in ('PROCID', 'LOCALID', 'NTASKS', 'NODELIST'))):
+        monkeypatch.setenv(name, '')  # so that it is given back
+        monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: gpus)
+    monkeypatch.setattr(distributed, 'init_process_group', lambda *a, **k: calls.append((a, k)))
+    init_distributed(cfg, launcher, local_rank)
+    return calls
+
+
+def test_process_group_on_a_cpu(monkeypatch):
+    cfg = Config(dict(env_cfg=dict(dist_cfg=dict(backend='nccl', timeout=40))))
+    (call,) = started(monkeypatch, cfg, RANK='0')
+    assert call == (('gloo',), dict(timeout=timedelta(seconds=40)))
+    assert cfg.launcher == 'pytorch'
+    (call,) = started(monkeypatch, Config(), RANK='0')
+    assert call == (('gloo',), dict(timeout=None))
+    alone = Config()
+    assert started(monkeypatch, alone, 'none', local_rank=3) == []
+    assert alone.launcher == 'none' and 'model_wrapper_cfg' not in alone
+    assert os.environ['LOCAL_RANK'] == '3'
+
+
+def test_wrapper_of_the_model(monkeypatch):
+    ours = 'hybrid_mm.DeviceAwareDistributedDataParallel'
+    for settings, expected in (
+        (dict(), dict(type=ours, broadcast_buffers=False, find_unused_parameters=False)),
+        (
+            dict(find_unused_parameters=True),
+            dict(type=ours, broadcast_buffers=False, find_unused_parameters=True),
+        ),
+        (
+            dict(model_wrapper_cfg=dict(type='MMDistributedDataParallel', static_graph=True)),
+            dict(type=ours, static_graph=True),
+        ),
+        (
+            dict(model_wrapper_cfg=dict(detect_anomalous_params=True)),
+            dict(type=ours, detect_anomalous_params=True),
+        ),
+        (dict(model_wrapper_cfg=dict(type='Mine')), dict(type='Mine')),
+    ):
+        for gpus in (0, 2):
+            cfg = Config(dict(settings))
+            started(monkeypatch, cfg, gpus=gpus, RANK='0', LOCAL_RANK='1')
+            assert dict(cfg.model_wrapper_cfg) == expected
+
+
+def test_more_processes_than_gpus(monkeypatch):
+    assert started(monkeypatch, Config(), gpus=2, RANK='5', LOCAL_RANK='1') == []
+    with pytest.raises(UserError, match='local rank 2 has no GPU: this machine shows 2'):
+        started(monkeypatch, Config(), gpus=2, RANK='6', LOCAL_RANK='2')
+
+
+def test_environment_of_slurm(monkeypatch):
+    slurm = dict(SLURM_PROCID='5', SLURM_LOCALID='1', SLURM_NTASKS='8', SLURM_NODELIST='n[1-4]')
+    hosts = lambda *args, **kwargs: SimpleNamespace(stdout='n1\nn2\n')  # noqa: E731
+    monkeypatch.setattr(subprocess, 'run', hosts)
+    (call,) = started(monkeypatch, Config(), 'slurm', **slurm)
+    assert call[0] == ('gloo',)
+    names = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
+    assert [os.environ[name] for name in names] == ['5', '1', '8', 'n1', '29500']
+    started(monkeypatch, Config(), 'slurm', **slurm, MASTER_ADDR='me', MASTER_PORT='7')
+    assert [os.environ[name] for name in names[3:]] == ['me', '7']
+    del slurm['SLURM_NTASKS']
+    with pytest.raises(UserError, match=r'environment of srun \(SLURM_NTASKS'):
+        started(monkeypatch, Config(), 'slurm', **slurm)
 
 
 def test_launcher_without_torchrun_is_a_user_error(monkeypatch):

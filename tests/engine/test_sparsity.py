@@ -183,6 +183,40 @@ def test_ranks_have_the_same_masks(tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_dense_tensors_stay_whole(tmp_path, monkeypatch):
+    module = sys.modules[SparsityHook.__module__]
+    for density, whole in ((0.95, False), (0.985, False), (0.99, True), (1.0, True)):
+        found = {'conv.weight': density, 'head.weight': 0.5}
+        monkeypatch.setattr(module, 'sparse_layer_densities', lambda *_, found=found: found)
+        hook = SparsityHook()
+        run = runner(tmp_path / str(density), hook)
+        run._train_loop = run.build_train_loop(run._train_loop)
+        hook.before_train(run)
+        assert ('conv.weight' not in hook.masks) == whole
+        assert 'head.weight' in hook.masks
+
+
+def test_densities_are_asked_for_the_kept_part(tmp_path, monkeypatch):
+    """Not for the part that is zero; masks then have about that density, by chance."""
+    asked, module = [], sys.modules[SparsityHook.__module__]
+
+    def densities(weights, gradients, density):
+        asked.append(density)
+        return {'conv.weight': 0.3, 'head.weight': 0.8}
+
+    monkeypatch.setattr(module, 'sparse_layer_densities', densities)
+    model = Model()
+    model.conv = nn.Conv2d(3, 800, 3)
+    model.norm, model.head = nn.BatchNorm2d(800), nn.Linear(800, 20)
+    hook = SparsityHook(0.35)
+    run = runner(tmp_path, hook, model=model)
+    run._train_loop = run.build_train_loop(run._train_loop)
+    hook.before_train(run)
+    assert asked == [pytest.approx(0.65)]
+    assert hook.masks['conv.weight'].float().mean().item() == pytest.approx(0.3, abs=0.02)
+    assert hook.masks['head.weight'].float().mean().item() == pytest.approx(0.8, abs=0.02)
+
+
 def test_parameters_are_reported(tmp_path):
     hook = SparsityHook(init='zeros')
     model = Model()
@@ -210,6 +244,20 @@ def test_densities_follow_the_scores():
     gradients = dict(a=torch.full((10,), 3.0), b=-torch.arange(10.0) / 10, c=torch.zeros(20))
     found = sparse_layer_densities(weights, gradients, 15 / 40)
     assert found == pytest.approx(dict(a=1.0, b=0.5, c=0.0))
+
+
+def test_exchange_of_a_sparse_tensor_is_a_part_of_what_is_alive():
+    """200 of 10000 alive, by their sizes and not their signs: 0.25 of them are 50."""
+    weight = torch.zeros(10000)
+    weight[:200] = torch.arange(1.0, 201) * (1 - 2 * (torch.arange(200) % 2))
+    weight[200:] = 1000.0  # dead ones have no say
+    mask = torch.arange(10000) < 200
+    new = prune_and_grow(weight, mask, 0.25)
+    assert new[50:200].all()
+    assert int(new.sum()) == pytest.approx(200, abs=40)
+    assert int(new[:50].sum()) <= 3  # by chance
+    assert torch.equal(mask, torch.arange(10000) < 200)
+    assert torch.equal(prune_and_grow(weight, mask, 0.0), mask)
 
 
 def test_exchange_takes_the_smallest_and_adds_as_many():

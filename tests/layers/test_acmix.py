@@ -92,6 +92,22 @@ def test_convolution_path_in_bands(outputs, kernel, buffer, monkeypatch):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-9)
 
 
+@pytest.mark.parametrize('stride', [1, 2, 3])
+@pytest.mark.parametrize('maps', [6, 40])
+def test_bias_of_the_convolution_path(maps, stride):
+    """With and without a gradient, for any stride: shifted with the maps, zero beyond them."""
+    torch.manual_seed(0)
+    mix = MixedShift(maps, 3, 2, stride=stride, bias=True).double()
+    for parameter in mix.parameters():
+        torch.nn.init.normal_(parameter)
+    x = torch.randn(2, maps, 3, 7, 8, dtype=torch.float64)
+    taps = torch.einsum('pm,nmjyx->njpyx', mix.fc.weight.flatten(1), x) + mix.fc.bias[:, None, None]
+    expected = F.conv2d(taps.flatten(1, 2), 0.6 * mix.dep_conv.weight, None, stride, 1, 1, 3)
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            torch.testing.assert_close(mix(x, 0.6), expected)
+
+
 def test_keeps_few_maps():
     x = torch.randn(1, 16, 20, 24, requires_grad=True)
     kept = {}

@@ -89,3 +89,14 @@ def test_bias_and_dilation():
 def test_bad_arguments_are_named(kwargs, message):
     with pytest.raises(ValueError, match=message):
         build(**kwargs)
+
+
+@pytest.mark.parametrize('kernel, dilation', [(1, 1), (5, 1), (5, 2), (7, 1)])
+def test_kernels_of_other_sizes(kernel, dilation):
+    module = build(kernel_size=kernel, dilation=dilation)
+    x = torch.randn(2, 6, 9, 12, dtype=torch.float64)
+    conv, reach = module.conv_out, dilation * (kernel // 2)
+    expected = F.conv2d(x, conv.weight, conv.bias, 1, reach, dilation)
+    out = module(x)
+    assert out.shape == (2, 10, 9, 12)
+    torch.testing.assert_close(out[:, :4], expected)

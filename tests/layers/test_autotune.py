@@ -105,3 +105,22 @@ def test_no_measurement_while_compiling():
 def test_needs_a_candidate():
     with pytest.raises(ValueError, match='op: no algorithm'):
         choose('op', (), {}, [torch.ones(1)])
+
+
+def test_a_choice_holds_for_one_device_and_number_of_threads(monkeypatch):
+    candidates, x = make(), torch.ones(3)
+    choose('op', (1,), candidates, [x])
+    calls = candidates['slow'].calls
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 77)
+    choose('op', (1,), candidates, [x])
+    assert candidates['slow'].calls > calls
+
+
+def test_shape_dtype_and_gradient_describe_a_tensor():
+    x = torch.zeros(2, 3)
+    different = [x, x.t(), x.double(), x.bfloat16(), torch.zeros(2, 4), None]
+    different.append(torch.zeros(2, 3, requires_grad=True))
+    assert len({describe(t) for t in different}) == len(different)
+    assert describe(x, None) == (*describe(x), *describe(None))
+    with torch.no_grad():
+        assert describe(different[-1]) == describe(x)

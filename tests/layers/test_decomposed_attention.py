@@ -5,6 +5,7 @@ from hybrid_mm.layers import decomposed_attention as engine
 from hybrid_mm.layers.decomposed_attention import cut_windows, decomposed_attention, join_windows
 from hybrid_mm.layers.pooling_attention import PoolingAttention
 from hybrid_mm.layers.relative_position import DecomposedPosition2d
+from hybrid_mm.layers.self_attention import SelfAttention
 
 
 def tensors(shapes, dtype=torch.float64, seed=0):
@@ -96,6 +97,20 @@ def test_half_precision(dtype, impl):
     assert all(g.dtype == torch.float32 and g.isfinite().all() for g in grads)
 
 
+def test_large_logits_in_half_precision_do_not_overflow():
+    """Products above 65504: the largest key wins, and gradients stay finite."""
+    q = torch.zeros(1, 1, 2, 3, 64, dtype=torch.half)
+    q[..., 0] = 1000
+    k = torch.zeros_like(q)
+    k[..., 0] = 100 * torch.arange(1, 7).view(2, 3)
+    v = torch.arange(6, dtype=torch.half).view(1, 1, 2, 3, 1).expand(-1, -1, -1, -1, 64)
+    q.requires_grad_()
+    rel = torch.zeros(3, 64, dtype=torch.half), torch.zeros(5, 64, dtype=torch.half)
+    out = decomposed_attention(q, k, v.contiguous(), *rel, scale=1.0, impl='tiled')
+    assert (out == 5).all()
+    assert torch.autograd.grad(out.float().sum(), q)[0].isfinite().all()
+
+
 @pytest.mark.parametrize('size', [(8, 8), (7, 13), (1, 3), (9, 4)])
 def test_windows_side_by_side(size):
     x = torch.arange(2 * size[0] * size[1] * 3.0).view(2, *size, 3) + 1
@@ -161,3 +176,47 @@ def test_errors():
         PoolingAttention(4, 4, 3, (8, 8))
     with pytest.raises(ValueError, match='sizes must be positive'):
         DecomposedPosition2d((0, 1), (0, 1), 4)
+
+
+def test_tables_are_those_of_the_window_or_of_the_map():
+    whole, windows = SelfAttention(8, 2, (6, 5)), SelfAttention(8, 2, (6, 5), window=4)
+    assert (whole.relative.rel_h.shape, whole.relative.rel_w.shape) == ((11, 4), (9, 4))
+    assert (windows.relative.rel_h.shape, windows.relative.rel_w.shape) == ((7, 4), (7, 4))
+    pooled = PoolingAttention(8, 8, 2, (8, 12), 2, 4)
+    assert (pooled.relative.rel_h.shape, pooled.relative.rel_w.shape) == ((7, 4), (11, 4))
+
+
+@pytest.mark.parametrize('window', [None, 3])
+@pytest.mark.parametrize('size', [None, (4, 5)])
+def test_attention_of_tokens_by_loops(size, window):
+    """Windows with zeros that carry the bias of the projection and take part."""
+    torch.manual_seed(0)
+    layer = SelfAttention(6, 2, size, window).double()
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter)
+    height, width = 4, 5
+    x = torch.randn(2, 20, 6, dtype=torch.float64)
+    tall, wide = (height, width) if window is None else (6, 6)
+    maps = torch.nn.functional.pad(x.view(2, height, width, 6),
+                                   (0, 0, 0, wide - width, 0, tall - height))  # fmt: skip
+    q, k, v = layer.qkv(maps).view(2, tall, wide, 3, 2, 3).permute(3, 0, 4, 1, 2, 5)
+    out = torch.zeros(2, height, width, 2, 3, dtype=torch.float64)
+    for i in range(height):
+        for j in range(width):
+            first, last = ((0, 0), (tall, wide)) if window is None else (
+                (i // 3 * 3, j // 3 * 3), (i // 3 * 3 + 3, j // 3 * 3 + 3))  # fmt: skip
+            keys = [(a, b) for a in range(first[0], last[0]) for b in range(first[1], last[1])]
+            logits = []
+            for a, b in keys:
+                query = q[:, :, i, j]
+                logit = (query * k[:, :, a, b]).sum(-1) * 3**-0.5
+                if size is not None:
+                    rows, columns = (4, 5) if window is None else (3, 3)
+                    logit = logit + query @ layer.relative.rel_h[i - a + rows - 1]
+                    logit = logit + query @ layer.relative.rel_w[j - b + columns - 1]
+                logits.append(logit)
+            weights = torch.stack(logits, -1).softmax(-1)
+            there = torch.stack([v[:, :, a, b] for a, b in keys], 2)
+            out[:, i, j] = torch.einsum('nht,nhtd->nhd', weights, there)
+    expected = layer.proj(out.flatten(3)).flatten(1, 2)
+    torch.testing.assert_close(layer(x, (height, width)), expected)

@@ -104,3 +104,29 @@ def test_errors():
         ELSA(12, 3)(torch.randn(1, 4, 4, 12), 1)
     with pytest.raises(ValueError, match='impl must be one of engine, reference'):
         ELSA(12, 3, impl='cuda')
+
+
+@pytest.mark.parametrize('tile', [4, 8])
+def test_half_precision_sums_up_in_single_precision(tile, monkeypatch):
+    """Also where the rectangles of several tiles overlap: rounded once, at the end."""
+    monkeypatch.setattr(ghost_head, '_TILE', tile)
+    torch.manual_seed(0)
+    low = [torch.randn(s, dtype=torch.bfloat16) for s in ((2, 4, 13, 18), (2, 6, 13, 18))]
+    low += [torch.randn(2 * 49, 4), torch.randn(98)]
+    dy = torch.randn(2, 6, 13, 18, dtype=torch.bfloat16)
+    found = []
+    for tensors in (low, [t.double() for t in low]):
+        leaves = [t.detach().requires_grad_() for t in tensors]
+        out = ghost_attention(*leaves, 2, 7, 1)
+        found.append([out, *torch.autograd.grad(out, leaves, dy.to(out))])
+    for a, b in zip(*found, strict=True):
+        step = torch.finfo(a.dtype).eps / 2
+        assert ((a - b).abs() <= step * b.abs() + 2e-6 * b.abs().max()).all()
+
+
+@pytest.mark.parametrize('dim, width', [(96, 64), (20, 16), (64, 48), (128, 88), (32, 24)])
+def test_width_of_queries_is_filled_up_to_whole_groups(dim, width):
+    module = ELSA(dim, 4)
+    assert module.conv.in_channels == module.conv.out_channels == width
+    assert module.conv.groups == width // 8
+    assert module.pre_proj.out_channels == 2 * width + dim

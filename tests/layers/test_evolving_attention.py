@@ -225,3 +225,16 @@ def test_logits_where_they_belong():
         build()(x)
     with pytest.raises(ValueError, match='evolves=False needs no previous logits'):
         build(evolves=False)(x, logits)
+
+
+@pytest.mark.parametrize('impl', ['engine', 'reference'])
+def test_weights_of_the_chain_are_handed_on(impl):
+    layer = build(alpha=0.7, beta=0.2, impl=impl)
+    x = torch.randn(1, 6, 4, 5, dtype=torch.float64)
+    previous = torch.randn(1, 2, 20, 20, dtype=torch.float64)
+    q, k, v = (part.reshape(1, 2, -1, 4, 5).permute(0, 1, 3, 4, 2)
+               for part in layer.qkv_conv(x).split([8, 8, 4], 1))  # fmt: skip
+    tables = layer.relative.rel_h[0], layer.relative.rel_w[0]
+    evolve = layer.evolve.weight, layer.evolve.bias
+    _, expected = by_the_formulas(q / 2, k, v, *tables, previous, *evolve, 0.7, 0.2)
+    torch.testing.assert_close(layer(x, previous)[1], expected)

@@ -92,6 +92,29 @@ def test_chunks_of_channels(impl, monkeypatch):
     assert_same(with_gradients(grid_convolution, x, weight, grid, None, impl), expected)
 
 
+@pytest.mark.parametrize('impl', FAST)
+def test_every_size_of_a_map(impl):
+    """What wraps around in a transform of any length falls on zeros."""
+    for length in range(1, 21):
+        x = torch.randn(1, 2, length, 3, dtype=torch.float64)
+        weight = torch.randn(2, 9, 5, dtype=torch.float64)
+        for tall in (True, False):
+            groups = [1] * 9, [1] * 5
+            if not tall:
+                x, weight, groups = x.mT.contiguous(), weight.mT.contiguous(), groups[::-1]
+            expected = with_gradients(dense, x, weight, *groups)
+            assert_same(with_gradients(grid_convolution, x, weight, *groups, impl), expected)
+
+
+@pytest.mark.parametrize('impl', (*FAST, 'reference', 'auto'))
+def test_autocast_does_not_round(impl):
+    x, weight = torch.randn(2, 4, 20, 15), torch.randn(4, 7, 7)
+    expected = with_gradients(grid_convolution, x, weight, [1] * 7, None, impl)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        found = with_gradients(grid_convolution, x, weight, [1] * 7, None, impl)
+    assert_same(found, expected, limit=1e-5)
+
+
 def test_slices_of_channels_need_no_copy_and_get_gradients():
     whole = torch.randn(2, 8, 20, 20, requires_grad=True)
     weight = torch.randn(3, 13, 13)

@@ -63,7 +63,7 @@ def check(layer, x, expected):
         torch.testing.assert_close(layer(x), expected)
 
 
-@pytest.mark.parametrize('size', [(8, 6), (7, 5), (2, 9)])
+@pytest.mark.parametrize('size', [(8, 6), (7, 5), (2, 9), (5, 4)])
 @pytest.mark.parametrize('kind', ['block', 'grid'])
 @pytest.mark.parametrize('path', ['batched', 'engine', 'reference'])
 def test_partition_attention(size, kind, path, monkeypatch):
@@ -187,6 +187,34 @@ def test_mbconv(stride_in, early, expand_from):
     expected = layer.shortcut(halve(x)) + layer.conv3(y)
     torch.testing.assert_close(layer(x), expected)
     assert expected.shape == (2, 6, 4, 4)
+
+
+@pytest.mark.parametrize('make', [
+    lambda **kwargs: PartitionAttention(6, (5, 4), 3, **kwargs),
+    lambda **kwargs: GlobalRelativeAttention(6, (5, 4), 3, **kwargs),
+])  # fmt: skip
+def test_kind_of_positions(make):
+    table, log = make(), make(relative='log')
+    assert table.relative_bias.table.shape == (2, 9, 7)
+    net = LogRelativeBias2d(2)
+    log.relative_bias.load_state_dict(net.state_dict())
+    torch.testing.assert_close(log.relative_bias(3, 4), net(3, 4))
+
+
+def test_a_bias_of_another_size_is_bilinear():
+    """For a table and a map, in both directions, by the formula of pixel centres."""
+    layer = PartitionAttention(6, (4, 3), 3)
+    nn.init.normal_(layer.relative_bias.table)
+    for size in ((6, 2), (2, 5)):
+        found, table = layer.relative_bias(*size), layer.relative_bias.table
+        for dim, side in enumerate(size, 1):
+            length, wanted = table.shape[dim], 2 * side - 1
+            place = ((torch.arange(wanted) + 0.5) * length / wanted - 0.5).clamp(0, length - 1)
+            low = place.floor().long()
+            share = (place - low).view([-1, 1] if dim == 1 else [-1])
+            high = (low + 1).clamp(max=length - 1)
+            table = table.index_select(dim, low).lerp(table.index_select(dim, high), share)
+        torch.testing.assert_close(found, table)
 
 
 def test_mbconv_without_stride_has_a_plain_shortcut():

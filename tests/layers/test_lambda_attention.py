@@ -38,6 +38,11 @@ def test_errors():
     q, k, v = (torch.rand(1, c, 5, 5) for c in (6, 2, 4))
     with pytest.raises(ValueError, match=r'must be \(N, heads \* K, H, W\)'):
         lambda_attention(q[:, :5], k, v, torch.rand(2, 1, 3, 3))
+    for wrong in (v[..., :4], v[:, :, :4], v.repeat(2, 1, 1, 1)):
+        with pytest.raises(ValueError, match=r'values .* must be'):
+            lambda_attention(q, k, wrong, torch.rand(2, 1, 3, 3))
+    with pytest.raises(ValueError, match=r'queries .* must be'):
+        lambda_attention(q[..., :4], k, v, torch.rand(2, 1, 3, 3))
     weight = torch.rand(2, 1, 3, 4)
     with pytest.raises(ValueError, match='odd r and s'):
         lambda_attention(q, k, v, weight)

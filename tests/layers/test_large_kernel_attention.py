@@ -99,3 +99,17 @@ def test_free_dilation():
 def test_bad_arguments_are_named(args, message):
     with pytest.raises(ValueError, match=message):
         build_large_kernel_attention(*args)
+
+
+def test_order_of_the_convolutions():
+    """Local before dilated, rows before columns, as the published weights were trained."""
+    orders = {
+        'lka': ['local', 'dilated'], 'lska': ['local_h', 'local_v', 'dilated_h', 'dilated_v'],
+        'lka_trivial': ['full'], 'lska_trivial': ['full_h', 'full_v'],
+    }  # fmt: skip
+    for name, order in orders.items():
+        module, called = build_large_kernel_attention(name, 2, 11), []
+        for part, conv in module.named_children():
+            conv.register_forward_hook(lambda *_, part=part, to=called: to.append(part))
+        module(torch.rand(1, 2, 5, 6))
+        assert called == [*order, 'pointwise']

@@ -69,3 +69,34 @@ def test_wrong_arguments():
         LearnedQueryAttention2d(8, 8, 2, 4)
     with pytest.raises(ValueError, match="impl must be 'engine' or 'reference', got 'fast'"):
         LearnedQueryAttention2d(8, 8, 2, 3, impl='fast')
+
+
+@pytest.mark.parametrize('impl', ['engine', 'reference'])
+@pytest.mark.parametrize('normalize', [True, False])
+@pytest.mark.parametrize('stride', [1, 2])
+def test_definition(stride, normalize, impl):
+    """Equations 6 to 8 pixel by pixel, with scores that differ by tens within the map."""
+    layer = drawn(4, 6, 2, 3, stride, queries=2, normalize_queries=normalize, impl=impl)
+    with torch.no_grad():
+        layer.k.weight *= 5 if normalize else 3
+    x = torch.randn(2, 5, 6, 4, dtype=torch.float64)
+    query = layer.query.view(2, 2, 3)
+    if normalize:
+        query = query / query.norm(dim=2, keepdim=True)
+    keys, values = (part(x).view(2, 5, 6, 2, 3) for part in (layer.k, layer.v))
+    scores = torch.einsum('rgd,nyxgd->nrgyx', query, keys) * 3**-0.5
+    assert 15 < (scores.amax() - scores.amin()) < 55
+    rows = []
+    for y in range(0, 5, stride):
+        for z in range(0, 6, stride):
+            taps = [(a, b) for a in range(3) for b in range(3)
+                    if 0 <= y + a - 1 < 5 and 0 <= z + b - 1 < 6]  # fmt: skip
+            logits = torch.stack(
+                [scores[..., y + a - 1, z + b - 1] + layer.relative_bias[:, :, a, b]
+                 for a, b in taps], -1)  # fmt: skip
+            factors = torch.stack([layer.scale[:, :, a, b] for a, b in taps], -1)
+            there = torch.stack([values[:, y + a - 1, z + b - 1] for a, b in taps], -1)
+            rows.append(torch.einsum('nrgt,ngdt->ngd', logits.softmax(-1) * factors, there))
+    out = torch.stack(rows, 1).flatten(2)
+    expected = layer.proj(out).view(2, -(-5 // stride), -(-6 // stride), 6)
+    torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-5)

@@ -8,6 +8,7 @@ import random
 import pytest
 import torch
 
+from hybrid_mm.analysis.benchmark import memory
 from hybrid_mm.layers import local_attention as engine
 from hybrid_mm.layers.attention_axes import reflected
 from hybrid_mm.layers.local_attention import (
@@ -288,16 +289,18 @@ def local_attention_of_five(q, k, v, bias, window, impl):
 
 def test_large_logits_in_low_precision_do_not_overflow():
     q = torch.full((1, 1, 4, 4, 64), 60.0, dtype=torch.half)
-    out = local_attention(q, q, q, 3, scale=0.1)
-    assert out.isfinite().all()
-    torch.testing.assert_close(out, q)
+    for impl in engine.IMPLS:
+        out = local_attention(q, q, q, 3, scale=0.1, impl=impl)
+        assert out.isfinite().all()
+        torch.testing.assert_close(out, q)
 
 
-def test_autocast():
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_autocast(dtype):
     q = torch.randn(1, 2, 8, 9, 4, requires_grad=True)
-    with torch.autocast('cpu', torch.bfloat16):
+    with torch.autocast('cpu', dtype):
         out = local_attention(q, q, q, 3)
-    assert out.dtype == torch.bfloat16
+    assert out.dtype == dtype
     out.sum().backward()
     assert q.grad.dtype == torch.float32
 
@@ -404,3 +407,78 @@ def test_partition_of_any_size(size, window, shift):
     )
     with pytest.raises(ValueError, match=f'shift must lie in 0..window - 1, got shift {window}'):
         partition_attention(*tensors[:3], window, shift=window)
+
+
+@pytest.mark.parametrize(
+    ('size', 'window', 'shift'),
+    [((2, 9), 7, 3), ((3, 16), 7, 5), ((9, 8), (4, 3), 2), ((5, 7), (2, 5), 0), ((1, 2), 4, 3)],
+)
+def test_partition_is_its_definition(size, window, shift):
+    """Pixels see those of their window that came round with them, or stayed with them."""
+    torch.manual_seed(0)
+    sides = (window, window) if isinstance(window, int) else window
+    q, k, v = (rand(2, 2, *size, 3) for _ in range(3))
+    bias = rand(2, *(2 * side - 1 for side in sides))
+
+    def axis(length, side):
+        group = [(i // side, i >= length - shift) for i in range(length)]
+        return [[(j, j - i) for j in range(length) if group[j] == group[i]] for i in range(length)]
+
+    rows, columns = (axis(length, side) for length, side in zip(size, sides, strict=True))
+    expected = loops(q, k, v, rows, columns, 0.7, bias, None, None)
+    for impl in engine.IMPLS:
+        found = partition_attention(
+            q, k, v, window, shift=shift, scale=0.7, bias=bias, impl=impl
+        )
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize('size', [(5, 4), (7, 10), (9, 5), (3, 13), (2, 11)])
+def test_grids_are_their_definition(size):
+    """Pixels see those a multiple of ceil(side / grid) away."""
+    torch.manual_seed(0)
+    grid = 4, 3
+    q, k, v = (rand(1, 2, *size, 3) for _ in range(3))
+    bias = rand(2, 7, 5)
+    rows, columns = (
+        [[(j, (j - i) // step) for j in range(i % step, length, step)] for i in range(length)]
+        for length, step in ((n, math.ceil(n / g)) for n, g in zip(size, grid, strict=True))
+    )
+    expected = loops(q, k, v, rows, columns, 3**-0.5, bias, None, None)
+    for impl in engine.IMPLS:
+        found = partition_attention(q, k, v, grid, grid=True, bias=bias, impl=impl)
+        torch.testing.assert_close(found, expected)
+
+
+def test_masks_hold_whatever_the_logits():
+    """Keys that are not seen have no weight, be the logits of the others ever so low."""
+    for seed in range(300, 330):
+        function, (q, k, v, *tables) = random_case(seed)
+        q, k = q.abs() * 30, -k.abs() * 30
+        agree(function, (q, k, v, *tables), tolerance=1e-9)
+    q, k, v = (rand(1, 2, 5, 9, 4).abs() for _ in range(3))
+    for impl in engine.IMPLS:
+        out = local_attention(50 * q, -50 * k, 1 + v, 3, border='mask', impl=impl)
+        assert (out > 1).all()  # no share of zeros beyond the border
+
+
+def test_scores_exist_for_some_queries_at_a_time():
+    """A call needs little beside its inputs and its result, however many images and heads."""
+    q, k, v = (torch.randn(4, 8, 32, 36, 4) for _ in range(3))
+    bias = torch.randn(8, 63, 71)
+    scores = 4 * 8 * (32 * 36) ** 2 * 4  # bytes of all of them, 170 MB
+    calls = {
+        'whole': lambda: global_attention(q, k, v, bias=bias),
+        'windows': lambda: local_attention(q, k, v, 7, bias=torch.zeros(8, 13, 13)),
+        'blocks': lambda: block_attention(q, k, v, 8, 3),
+        'partition': lambda: partition_attention(q, k, v, (32, 36), bias=bias),
+    }
+    for name, call in calls.items():
+        peak, _ = memory(call, torch.device('cpu'))
+        assert peak < scores / 5, name
+    leaves = [x.requires_grad_() for x in (q, k, v, bias)]
+    peak, _ = memory(
+        lambda: torch.autograd.grad(global_attention(q, k, v, bias=bias).sum(), leaves),
+        torch.device('cpu'),
+    )
+    assert peak < scores / 3

@@ -1,13 +1,21 @@
 import pytest
 import torch
 
+from hybrid_mm.layers.levit_attention import resize_distance_table
 from hybrid_mm.layers.local_attention import global_attention, local_attention
+from hybrid_mm.layers.recursive_gated_convolution import resize_spectrum
 from hybrid_mm.layers.relative_position import (
+    DecomposedPosition2d,
+    RelativeBias2d,
     RelativePosition2d,
     decomposed_logits,
     decomposed_tables,
+    encode_coordinates,
+    fit_tables,
     joined_tables,
     relative_to_absolute,
+    resize_bias_table,
+    resize_position_embedding,
     resize_relative_table,
     resize_window_table,
     window_index,
@@ -118,3 +126,100 @@ def test_decomposed_logits():
     rows, columns = decomposed_logits(q, rel_h, rel_w)
     torch.testing.assert_close(rows[1, 0, 2, 3, 1], q[1, 0, 2, 3] @ rel_h[2, 1])
     torch.testing.assert_close(columns[1, 0, 2, 3, 4], q[1, 0, 2, 3] @ rel_w[3, 4])
+
+
+def stretched(x, dim, length, aligned):
+    """Linear interpolation of one axis, by corners or by centres of pixels."""
+    old = x.shape[dim]
+    if aligned:
+        place = torch.arange(length).double() * (old - 1) / max(length - 1, 1)
+    else:
+        place = ((torch.arange(length).double() + 0.5) * old / length - 0.5).clamp(0, old - 1)
+    low = place.floor().long().clamp(max=old - 1)
+    shape = [1] * x.ndim
+    shape[dim] = -1
+    share = (place - low).view(shape)
+    return x.index_select(dim, low).lerp(x.index_select(dim, (low + 1).clamp(max=old - 1)), share)
+
+
+@pytest.mark.parametrize('size', [(2, 8), (8, 2), (1, 16), (4, 4), (3, 5), (7, 9)])
+def test_tables_of_another_form(size):
+    """What has as many entries as asked for, but other sides, is interpolated, never reshaped."""
+    height, width = size
+    torch.manual_seed(0)
+
+    def bilinear(x, dims, sides, aligned):
+        for dim, side in zip(dims, sides, strict=True):
+            x = stretched(x, dim, side, aligned)
+        return x
+
+    absolute = torch.randn(1, 2 + 16, 3, dtype=torch.float64)
+    grid = bilinear(absolute[:, 2:].view(1, 4, 4, 3), (1, 2), size, False)
+    expected = torch.cat([absolute[:, :2], grid.reshape(1, height * width, 3)], 1)
+    torch.testing.assert_close(resize_position_embedding(absolute, size, 2), expected)
+    torch.testing.assert_close(
+        resize_position_embedding(absolute[:, 2:], size), expected[:, 2:]
+    )
+
+    distance = torch.randn(2, 4, 4, dtype=torch.float64)
+    expected = bilinear(distance, (1, 2), size, True)
+    torch.testing.assert_close(resize_distance_table(distance, size), expected)
+
+    spectrum = torch.randn(3, 4, 4, 2, dtype=torch.float64)
+    expected = bilinear(spectrum, (1, 2), size, True)
+    torch.testing.assert_close(resize_spectrum(spectrum, size), expected)
+
+    sides = 2 * height - 1, 2 * width - 1
+    for given in (sides[::-1], (5, 9), (9, 5)):
+        table = torch.randn(2, *given, dtype=torch.float64)
+        expected = bilinear(table, (1, 2), sides, False)
+        torch.testing.assert_close(resize_bias_table(table, size), expected)
+
+
+def test_flat_tables_are_of_the_size_or_square():
+    flat = torch.randn(2, 45)
+    assert torch.equal(resize_bias_table(flat, (3, 5)), flat.view(2, 5, 9))
+    assert torch.equal(resize_bias_table(flat, (5, 3)), flat.view(2, 9, 5))
+    square = torch.randn(2, 49)
+    assert torch.equal(resize_bias_table(square, (4, 4)), square.view(2, 7, 7))
+    assert resize_bias_table(square, (3, 5)).shape == (2, 5, 9)
+    with pytest.raises(ValueError, match='a table of 45 offsets is neither one of 3 x 7 nor of a'):
+        resize_bias_table(flat, (2, 4))
+
+
+def test_coordinates():
+    """x in -1..1 along columns is the first channel, y along rows the second; full precision."""
+    position = torch.nn.Conv2d(2, 3, 1)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        found = encode_coordinates(position, 4, 7)
+    y, x = torch.linspace(-1, 1, 4)[:, None], torch.linspace(-1, 1, 7)
+    weight = position.weight[:, :, 0, 0]
+    for c in range(3):
+        expected = weight[c, 0] * x + weight[c, 1] * y + position.bias[c]
+        torch.testing.assert_close(found[c], expected)
+    assert encode_coordinates(position, 1, 1).shape == (3, 1, 1)
+
+
+def test_tables_of_a_state_are_brought_to_the_sizes_of_a_model():
+    """Each by the rule of its kind, and rows and columns each to its own length."""
+
+    def net(size):
+        return torch.nn.ModuleDict(
+            dict(
+                plain=RelativePosition2d(size, 4),
+                bias=RelativeBias2d(size, 2),
+                pooled=DecomposedPosition2d(size, (2, 2), 4, std=1.0),
+                other=torch.nn.Linear(2, 2),
+            )
+        )
+
+    small, model = net((3, 5)).state_dict(), net((6, 4))
+    fitted = fit_tables(model, small)
+    model.load_state_dict(fitted)
+    assert torch.equal(fitted['other.weight'], small['other.weight'])
+    expected = resize_relative_table(small['plain.rel_h'], 6)
+    assert torch.equal(fitted['plain.rel_h'], expected)
+    assert torch.equal(fitted['plain.rel_w'], small['plain.rel_w'][:, 1:-1])
+    assert torch.equal(fitted['bias.table'], resize_bias_table(small['bias.table'], (6, 4)))
+    wanted = stretched(small['pooled.rel_h'].double(), 0, 11, False).float()
+    torch.testing.assert_close(fitted['pooled.rel_h'], wanted)

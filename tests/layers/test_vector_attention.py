@@ -1,9 +1,11 @@
 """Pairwise and patchwise attention: the chunked form against the published formulation."""
 
 import copy
+import multiprocessing
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from hybrid_mm.layers import PairwiseAttention2d, PatchwiseAttention2d, vector_attention
@@ -150,6 +152,44 @@ def test_normalisation_is_that_of_torch(momentum):
         torch.testing.assert_close(a, b)
     with pytest.raises(ValueError, match='more than 1 value per channel'):
         vector_attention.normalisation(ours, lambda: (torch.zeros(3), torch.zeros(3), 1))
+
+
+def _normalise(rank, folder):
+    """A process with its part of the images: scale and shift from the statistics of all."""
+    dist.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2)
+    norm = nn.SyncBatchNorm(3).double()
+    nn.init.constant_(norm.weight, 0.7)
+    part = _images()[slice(0, 2) if rank == 0 else slice(2, 7)]
+    var, mean = torch.var_mean(part, (0, 2, 3), correction=0)
+    affine = vector_attention.normalisation(norm, lambda: (var, mean, part.shape[0] * 20))
+    torch.save([*(t.detach() for t in affine), *norm.buffers()], f'{folder}/{rank}.pt')
+    dist.destroy_process_group()
+
+
+def _images():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(7, 3, 4, 5, dtype=torch.float64, generator=generator)
+    return x * torch.arange(1, 8).view(7, 1, 1, 1) + 3
+
+
+def test_normalisation_over_processes_with_unequal_shares(tmp_path):
+    context = multiprocessing.get_context('fork')
+    ranks = [context.Process(target=_normalise, args=(rank, tmp_path)) for rank in (0, 1)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(60)
+    assert [process.exitcode for process in ranks] == [0, 0]
+    norm = nn.BatchNorm2d(3).double()
+    nn.init.constant_(norm.weight, 0.7)
+    x = _images()
+    expected = norm(x)
+    for rank in (0, 1):
+        scale, shift, *buffers = torch.load(tmp_path / f'{rank}.pt')
+        found = x * scale[:, None, None] + shift[:, None, None]
+        torch.testing.assert_close(found, expected)
+        for a, b in zip(buffers, norm.buffers(), strict=True):
+            torch.testing.assert_close(a, b)
 
 
 @pytest.mark.parametrize(

@@ -340,6 +340,99 @@ def test_same_name_twice():
         DetResNet(plugins=entries, **SMALL)
 
 
+# -- what AttentionResNet puts into a stage --------------------------------------------------------
+
+
+@pytest.mark.parametrize('base', [DetResNet, SegResNet])
+def test_what_stands_in_frozen_stages_is_frozen(base):
+    net = AttentionResNet(
+        base, conv2=dict(cfg=dict(type='hybrid_mm.SelectiveKernel')),
+        stage_plugins=dict(cfg=dict(type='hybrid_mm.BAM', ratio=4)),
+        frozen_stages=2, norm_eval=False, **SMALL,
+    )  # fmt: skip
+    for train in (False, True):
+        if train:
+            net.train()
+        for stage, frozen in zip(net.res_layers, (True, True, False, False), strict=True):
+            parameters = list(getattr(net, stage).named_parameters())
+            assert any('bam' in name for name, _ in parameters)
+            assert {p.requires_grad for _, p in parameters} == {not frozen}
+            if train:
+                assert {m.training for m in getattr(net, stage).modules()} == {not frozen}
+
+
+@pytest.mark.parametrize('base', [DetResNet, SegResNet])
+def test_operators_have_stride_and_dilation_of_the_convolutions(base):
+    settings = dict(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4), **SMALL)
+    plain = base(**settings)
+    net = AttentionResNet(
+        base, conv2=dict(cfg=dict(type='hybrid_mm.SelectiveKernel', kernel_sizes=(3, 7))),
+        **settings,
+    )
+    for stage in net.res_layers:
+        for block, old in zip(getattr(net, stage), getattr(plain, stage), strict=True):
+            small, large = (path['conv'] for path in block.conv2.paths)
+            assert (small.stride, small.dilation) == (old.conv2.stride, old.conv2.dilation)
+            assert (large.stride, large.dilation) == (
+                old.conv2.stride, tuple(3 * d for d in old.conv2.dilation))  # fmt: skip
+    assert plain.layer4[1].conv2.dilation == (4, 4)
+
+
+def test_blocks_and_norms_that_are_chosen():
+    """Stages and blocks of an entry, -1 the last; the norm goes with operators that have one."""
+
+    def made(**entry):
+        entry = dict(cfg=dict(type='hybrid_mm.SelectiveKernel'), **entry)
+        net = AttentionResNet(DetResNet, conv2=entry, **SMALL)
+        return {
+            (stage, i): isinstance(block.norm2, nn.Identity)
+            for stage in range(4)
+            for i, block in enumerate(getattr(net, f'layer{stage + 1}'))
+            if type(block.conv2).__name__ == 'SelectiveKernel'
+        }
+
+    every = {(stage, i) for stage, depth in enumerate((3, 4, 6, 3)) for i in range(depth)}
+    assert made() == dict.fromkeys(every, True)
+    assert made(norm=True) == dict.fromkeys(every, False)
+    chosen = made(stages=(False, True, True, False), blocks=(0, -1))
+    assert chosen == dict.fromkeys([(1, 0), (1, 3), (2, 0), (2, 5)], True)
+    cfg = dict(type='hybrid_mm.ACmix', heads=2, kernel_att=3)
+    entry = dict(cfg=cfg, stages=(True, False, False, False))
+    kept = AttentionResNet(DetResNet, conv2=entry, **SMALL)
+    assert isinstance(kept.layer1[0].norm2, nn.BatchNorm2d)
+    entry['norm'] = False
+    gone = AttentionResNet(DetResNet, conv2=entry, **SMALL)
+    assert isinstance(gone.layer1[0].norm2, nn.Identity)
+    cfg = dict(type='BN', eps=1e-3)
+    net = AttentionResNet(
+        DetResNet, conv2=dict(cfg=dict(type='hybrid_mm.SelectiveKernel')), norm_cfg=cfg, **SMALL
+    )
+    assert {m.eps for m in net.modules() if isinstance(m, _BatchNorm)} == {1e-3}
+
+
+def test_places_of_stage_plugins():
+    cfg = dict(type='hybrid_mm.SE')
+    entries = [
+        dict(cfg=dict(cfg, postfix='_end')),
+        dict(cfg=cfg, stages=(False, False, True, False), position='before_last_block'),
+    ]
+    net = AttentionResNet(DetResNet, stage_plugins=entries, **SMALL)
+    names = [list(getattr(net, stage)._modules) for stage in net.res_layers]
+    assert names[0] == ['0', '1', '2', 'se_end']
+    assert names[2] == ['0', '1', '2', '3', '4', 'se', '5', 'se_end']
+    assert net.layer3.se.fc1.in_channels == 4 * 8 * 4
+    for wrong, message in (
+        (dict(cfg=cfg, position='first'), "position must be one of .*got 'first'"),
+        (dict(cfg=cfg, stages=(True,)), 'one bool for each of 4 stages'),
+        ([dict(cfg=cfg), dict(cfg=cfg)], 'se stands twice in a stage'),
+        (dict(cfg=cfg, place=1), r"with cfg expected, got \['cfg', 'place'\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            AttentionResNet(DetResNet, stage_plugins=wrong, **SMALL)
+    with pytest.raises(ValueError, match='conv2 needs bottlenecks'):
+        AttentionResNet(DetResNet, conv2=dict(cfg=dict(type='hybrid_mm.ACmix')), depth=18)
+
+
 # -- figures ---------------------------------------------------------------------------------------
 
 FC = 2048 * 1000 + 1000

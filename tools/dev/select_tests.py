@@ -1,6 +1,6 @@
 """Which tests belong to a paper, a folder, an operator or a file, found from imports and names.
 
-    python tools/dev/select_tests.py NAME...               arguments for pytest, one run per line
+    python tools/dev/select_tests.py NAME...               arguments for pytest
     python tools/dev/select_tests.py --changed [REVISION]  the same for what differs from REVISION
 
 A NAME is a config tree (``van``), a module or its file (``local_attention``,
@@ -28,7 +28,8 @@ from pathlib import Path
 
 PACKAGE = 'hybrid_mm'
 # contracts of every network, restricted to the parts that are concerned
-CONTRACTS = ('tests/backbones/test_all.py', 'tests/golden/test_check.py')
+CONTRACTS = ('tests/backbones/test_all.py', 'tests/backbones/test_initial_values.py',
+             'tests/golden/test_check.py')  # fmt: skip
 FAR = 'far'  # stage of tests that reach a module through another one
 # Rooms of what all others use. Tests of other rooms take networks from there only to have one, so
 # they are no tests of them unless they import them.
@@ -298,8 +299,8 @@ class Sources:
             near_by = [n for n in networks if self.imports(self.networks[n[8:]]) & changed]
             kept = [*near_by, *(n for n in networks if n not in near_by)][:MANY]
             parts = parts - set(networks) | set(kept)
-        add('contracts', [*(contracts[:1] if 'network' in kinds else []),
-                          *(contracts[1:] if 'slug' in kinds else [])], True)  # fmt: skip
+        add('contracts', [*(contracts[:-1] if 'network' in kinds else []),
+                          *(contracts[-1:] if 'slug' in kinds else [])], True)  # fmt: skip
         add('configs', config_tests if 'tree' in kinds else set(near) & set(config_tests), True)
         if code - ground:
             code -= ground
@@ -326,13 +327,11 @@ def changed_since(root: Path, revision: str) -> set[Path]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the arguments of one run of pytest per line, separated by blanks."""
+    """Print the arguments of a run of pytest, separated by blanks."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('names', nargs='*', help='papers, modules, classes, tools, folders, files')
     parser.add_argument('--changed', nargs='?', const='HEAD', metavar='REVISION',
                         help='what differs from a revision (default: HEAD)')  # fmt: skip
-    parser.add_argument('--far', action='store_true',
-                        help='also tests that reach it through another module')  # fmt: skip
     args = parser.parse_args(argv)
     root = Path(__file__).resolve().parents[2]
     sources = Sources(root)
@@ -347,9 +346,13 @@ def main(argv: list[str] | None = None) -> int:
     parts = None
     if trees and len(trees) == len(args.names) and not args.changed:
         parts = set().union(*map(sources.parts_of_tree, trees))
-    for stage in sources.stages(files, parts):
-        if stage.name != FAR or args.far:
-            print(*stage.arguments())
+    stages = [
+        stage for stage in sources.stages(files, parts) if stage.name != FAR or args.changed
+    ]
+    if stages:
+        # of the contracts, which do not concern all parts, if they are among them
+        run = Stage([file for stage in stages for file in stage.files], stages[-1].parts)
+        print(*run.arguments())
     return 0
 
 

@@ -1,0 +1,267 @@
+"""What all operators of this room promise, with random parameters and everything in several parts.
+
+Every budget, chunk and tile is small here, so that the small maps of the tests are worked on in
+pieces as large ones are in use; and no map is square.
+"""
+
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
+
+from hybrid_mm import layers
+from hybrid_mm.layers import (
+    attention_tiles,
+    decomposed_attention,
+    evolving_attention,
+    ghost_head,
+    grid_algorithms,
+    levit_attention,
+    mixed_shift,
+    partition_attention,
+    quadratic_attention,
+    vector_attention,
+    window_attention,
+)
+from hybrid_mm.layers.acmix import ACmix2d, ACmixWindowAttention
+from hybrid_mm.layers.convolutional_projection import ConvolutionalProjectionAttention
+from hybrid_mm.layers.global_relative_attention import GlobalRelativeAttention
+from hybrid_mm.layers.learned_query_attention import LearnedQueryAttention2d
+from hybrid_mm.layers.lesa import LESA2d
+from hybrid_mm.layers.levit_attention import LeViTAttention
+from hybrid_mm.layers.mbconv import MBConv
+from hybrid_mm.layers.neighborhood_attention import NeighborhoodAttention2d
+from hybrid_mm.layers.partition_attention import PartitionAttention
+from hybrid_mm.layers.peripheral_convolution import PeripheralConv2d
+from hybrid_mm.layers.self_attention import SelfAttention
+from hybrid_mm.layers.spatial_reduction_attention import (
+    ACmixSpatialReductionAttention,
+    SpatialReductionAttention,
+)
+from hybrid_mm.layers.window_attention import WindowAttention
+
+MAP, TOKENS, GRID = 'maps', 'tokens', 'maps, channels last'
+SIZE = 8, 12
+# name: (form of the input, how to make it for 8 channels, size of the map)
+MODULES = {
+    'AAConv2d': (MAP, lambda: layers.AAConv2d(8, 12, key_channels=8, value_channels=4, heads=2,
+                                              size=(6, 5), stride=2, attn_downsample=True)),
+    'ACmix2d': (MAP, lambda: ACmix2d(8, 8, heads=2, dilation=2)),
+    'ACmix2d, stride': (MAP, lambda: ACmix2d(8, 8, 5, heads=2, stride=2)),
+    'ACmixWindowAttention': (GRID, lambda: ACmixWindowAttention(8, 4, 2, qk_scale=0.7)),
+    'ACmixSRA': (TOKENS, lambda: ACmixSpatialReductionAttention(8, 2, 2)),
+    'AttentionStem': (MAP, lambda: layers.AttentionStem(8, 8, 4, 2)),
+    'BottleneckAttention': (MAP, lambda: layers.BottleneckAttention(8, (5, 16), heads=2)),
+    'BottleneckAttention, absolute': (
+        MAP, lambda: layers.BottleneckAttention(8, (5, 9), heads=2, position='absolute')),
+    'ConvolutionalProjection': (TOKENS, lambda: ConvolutionalProjectionAttention(8, 2)),
+    'DepthwiseConv2d': (MAP, lambda: layers.DepthwiseConv2d(8, (5, 9), impl='bmm')),
+    'DepthwiseConv2d, fft': (MAP, lambda: layers.DepthwiseConv2d(8, (5, 9), impl='fft')),
+    'ELSA': (GRID, lambda: layers.ELSA(8, 2, 5, lam=0, group_width=4)),
+    'ELSA, factors': (GRID, lambda: layers.ELSA(8, 2, 3, dilation=2, group_width=4)),
+    'GlobalLocalFilter': (MAP, lambda: layers.GlobalLocalFilter(8, (5, 4))),
+    'GlobalRelativeAttention': (GRID, lambda: GlobalRelativeAttention(8, (5, 9), 4)),
+    'HaloAttention': (MAP, lambda: layers.HaloAttention(8, heads=2, block_size=4, halo_size=1)),
+    'LESA2d': (MAP, lambda: LESA2d(8, (5, 9), 2, deformable=True)),
+    'LSKA': (MAP, lambda: layers.LSKA(8, 11)),
+    'LearnedQueryAttention2d': (GRID, lambda: LearnedQueryAttention2d(8, 8, 2, 3)),
+    'LeViTAttention': (GRID, lambda: LeViTAttention(8, 6, 4, 2, 2.0, 5, 2)),
+    'LocalSelfAttention2d': (
+        MAP, lambda: layers.LocalSelfAttention2d(8, 8, 5, 2, 2, dilation=2, share_rel=False)),
+    'MBConv': (MAP, lambda: MBConv(8, 8, 2)),
+    'NeighborhoodAttention2d': (
+        GRID, lambda: NeighborhoodAttention2d(8, 2, 3, 2, qk_scale=0.9)),
+    'PartitionAttention': (GRID, lambda: PartitionAttention(8, (3, 5), 4)),
+    'PartitionAttention, grid': (
+        GRID, lambda: PartitionAttention(8, (3, 5), 4, 'grid', relative='log')),
+    'PairwiseAttention2d': (
+        MAP, lambda: layers.PairwiseAttention2d(8, 2, 8, 4, 3, dilation=2, mix=True)),
+    'PatchwiseAttention2d': (MAP, lambda: layers.PatchwiseAttention2d(8, 2, 8, 4, 5, 2)),
+    'PeripheralConv2d': (MAP, lambda: PeripheralConv2d(8, 13, pos_embed='valid', impl='bmm')),
+    'PoolingAttention': (GRID, lambda: layers.PoolingAttention(8, 12, 2, (6, 5), 2, 4)),
+    'PoolingAttention, windows': (
+        GRID, lambda: layers.PoolingAttention(8, 8, 2, (8, 8), 1, 2, window=4)),
+    'QuadraticAttention2d, full': (
+        MAP, lambda: layers.QuadraticAttention2d(8, 6, 3, 'full', stride=2)),
+    'QuadraticAttention2d, content': (
+        MAP, lambda: layers.QuadraticAttention2d(8, 6, 3, 'learned_content', positions=5)),
+    'QuadraticAttention2d, isotropic': (MAP, lambda: layers.QuadraticAttention2d(8, 6, 3)),
+    'RecursiveGatedConv': (
+        MAP, lambda: layers.RecursiveGatedConv(8, 8, 6, 3, scale=0.4, filter_size=(8, 7))),
+    'SelfAttention': (TOKENS, lambda: SelfAttention(8, 2, (6, 5))),
+    'SelfAttention, windows': (TOKENS, lambda: SelfAttention(8, 2, (6, 5), window=3)),
+    'SpatialReductionAttention': (TOKENS, lambda: SpatialReductionAttention(8, 2, 2)),
+    'WindowAttention': (GRID, lambda: WindowAttention(8, 4, 2, qk_scale=0.7)),
+}  # fmt: skip
+DROPPING = {
+    'WindowAttention': (GRID, lambda: WindowAttention(8, 4, 2, attn_drop=0.3, proj_drop=0.2)),
+    'ELSA': (GRID, lambda: layers.ELSA(8, 2, 3, group_width=4, attn_drop=0.3, proj_drop=0.2)),
+    'QuadraticAttention2d': (
+        MAP, lambda: layers.QuadraticAttention2d(8, 6, 3, attn_drop=0.3)),
+    'QuadraticAttention2d, content': (
+        MAP, lambda: layers.QuadraticAttention2d(8, 6, 3, 'learned_content', attn_drop=0.3)),
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def in_pieces(monkeypatch):
+    for owner, name, value in (
+        (grid_algorithms, '_BUFFER', 3000),
+        (ghost_head, '_BUFFER', 5000),
+        (ghost_head, '_TILE', 4),
+        (mixed_shift, '_BUFFER', 3000),
+        (quadratic_attention, '_SLICE', 10_000),
+        (vector_attention, 'CHUNK_CPU', 2000),
+        (evolving_attention, '_ROWS', 1),
+        (levit_attention, '_MASK_LIMIT', 0),
+        (partition_attention, '_LARGE', 0),
+        (window_attention, '_LARGE', 0),
+    ):
+        assert hasattr(owner, name)
+        monkeypatch.setattr(owner, name, value)
+    for budget in (attention_tiles._ROW_BUDGET, decomposed_attention._BUDGET):
+        monkeypatch.setitem(budget, 'cpu', 3000)
+    monkeypatch.setitem(evolving_attention._CHUNK, 'cpu', 3000)
+
+
+def drawn(make, std=0.3):
+    """A module in which no parameter and no statistic is zero or one."""
+    torch.manual_seed(0)
+    module = make().double()
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=std)
+    for buffer in module.buffers():
+        if buffer.is_floating_point():
+            buffer.uniform_(0.5, 1.5)
+    return module
+
+
+def some(form, images=2, size=SIZE):
+    """Random input, and what forward gets behind it."""
+    x = torch.randn(images, *size, 8, dtype=torch.float64)
+    if form == MAP:
+        return x.permute(0, 3, 1, 2).contiguous(), ()
+    return (x.flatten(1, 2), (size,)) if form == TOKENS else (x, ())
+
+
+def test_every_public_module_is_here():
+    made = {type(make()) for _, make in MODULES.values()}
+    public = {
+        kind for name in layers.__all__
+        if isinstance(kind := getattr(layers, name), type) and issubclass(kind, nn.Module)
+    }  # fmt: skip
+    parts = {'DropPath', 'EfficientChannelGate', 'LayerNorm2d', 'RelativePosition2d',
+             'SqueezeExcite', 'LKA', 'LKATrivial', 'LSKATrivial', 'EvolvingAAConv2d'}  # fmt: skip
+    assert {kind.__name__ for kind in public - made} == parts
+
+
+@pytest.mark.parametrize('name', MODULES)
+def test_derivative(name):
+    """Gradients of input and parameters, along one random direction of all."""
+    form, make = MODULES[name]
+    module = drawn(make).train()
+    x, extra = some(form)
+    leaves = [x.requires_grad_(), *module.parameters()]
+    out = module(x, *extra)
+    dy = torch.randn_like(out)
+    grads = torch.autograd.grad(out, leaves, dy)
+    along = [torch.randn_like(t) for t in leaves]
+    values = []
+    with torch.no_grad():
+        for step in (1e-6, -2e-6):
+            for leaf, direction in zip(leaves, along, strict=True):
+                leaf += step * direction
+            values.append((module(x, *extra) * dy).sum())
+    exact = sum((g * d).sum() for g, d in zip(grads, along, strict=True))
+    torch.testing.assert_close(exact, (values[0] - values[1]) / 2e-6, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('name', MODULES)
+def test_images_do_not_see_each_other(name):
+    form, make = MODULES[name]
+    module = drawn(make).eval()
+    x, extra = some(form, images=3)
+    with torch.no_grad():
+        found = module(x, *extra)
+        for i in range(3):
+            torch.testing.assert_close(found[i], module(x[i : i + 1], *extra)[0])
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_autocast(dtype):
+    """Results are of the type that was asked for, and no further off than its rounding."""
+    wide = {'AAConv2d', 'LESA2d'}
+    for name, (form, make) in MODULES.items():
+        module = drawn(make).float().eval()
+        x, extra = some(form)
+        x = x.float()
+        with torch.no_grad():
+            full = module(x, *extra)
+            with torch.autocast('cpu', dtype=dtype):
+                low = module(x, *extra)
+        assert low.dtype == dtype or name in wide or low.dtype == torch.float32, name
+        assert (low.float() - full).norm() < 0.03 * full.norm(), name
+
+
+class NoOwnOperators(TorchDispatchMode):
+    """Fails at an operator that only this package has, and at complex numbers."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert not str(func).startswith('hybrid_mm'), func
+        assert 'fft' not in str(func), func
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize('size', [SIZE, (12, 8)])
+def test_exported_formulation(size, monkeypatch):
+    for name, (form, make) in MODULES.items():
+        module = drawn(make).eval()
+        x, extra = some(form, size=size)
+        with torch.no_grad():
+            expected = module(x, *extra)
+            with monkeypatch.context() as patch, NoOwnOperators():
+                patch.setattr(torch.compiler, 'is_exporting', lambda: True)
+                found = module(x, *extra)
+        torch.testing.assert_close(
+            found, expected, rtol=1e-9, atol=1e-10, msg=lambda m, n=name: f'{n}: {m}'
+        )
+
+
+@pytest.mark.parametrize('name', [*DROPPING, 'without dropout'])
+def test_gradient_checkpointing(name):
+    """The same gradients, with the same dropout."""
+    cases = [DROPPING[name]] if name in DROPPING else MODULES.values()
+    for form, make in cases:
+        module = drawn(make).train()
+        x, extra = some(form)
+        found = []
+        for recompute in (False, True):
+            torch.manual_seed(5)
+            leaf = x.detach().requires_grad_()
+            if recompute:
+                out = checkpoint(module, leaf, *extra, use_reentrant=False)
+            else:
+                out = module(leaf, *extra)
+            leaves = [leaf, *module.parameters()]
+            found.append([out, *torch.autograd.grad(out.sin().sum(), leaves, allow_unused=True)])
+        for a, b in zip(*found, strict=True):
+            assert (a is None) == (b is None)
+            if a is not None:
+                torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize('name', DROPPING)
+def test_dropout_is_off_in_evaluation(name):
+    form, make = DROPPING[name]
+    module = drawn(make)
+    x, extra = some(form)
+    with torch.no_grad():
+        once, again = module.eval()(x, *extra), module(x, *extra)
+        for rate in ('attn_drop', 'proj_drop'):
+            if hasattr(module, rate):
+                setattr(module, rate, 0.0)
+        plain = module.train()(x, *extra)
+    torch.testing.assert_close(once, again, rtol=0, atol=0)
+    torch.testing.assert_close(once, plain)
