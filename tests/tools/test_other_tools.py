@@ -229,23 +229,79 @@ SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NTASKS=$tasks SLURM_NODELIST=here "$@" && w
 """
 
 
+def script(folder, name, text):
+    (folder / name).write_text(text)
+    (folder / name).chmod(0o755)
+
+
+@pytest.mark.parametrize('name', ['train', 'test'])
+def test_commands_of_the_launch_scripts(name, tmp_path):
+    """What they start, told by programs of the names of torchrun and srun."""
+    tell = f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/words\n'
+    script(tmp_path, 'torchrun', tell)
+    script(tmp_path, 'srun', tell)
+    files = ['c.py'] if name == 'train' else ['c.py', 'w.pth']
+    flags = ['--work-dir', 'a b']
+
+    def run(launcher, arguments, **environment):
+        env = dict(PATH=f'{tmp_path}:{os.environ["PATH"]}', **environment)
+        command = ['bash', f'{ROOT}/tools/{launcher}_{name}.sh', *arguments]
+        subprocess.run(command, env=env, check=True)
+        return (tmp_path / 'words').read_text().splitlines()
+
+    tool = f'{ROOT}/tools/{name}.py'
+    ends = ['--launcher', 'pytorch', *flags]
+    assert run('dist', [*files, '2', *flags]) == [
+        '--nnodes=1', '--node_rank=0', '--nproc_per_node=2', '--master_addr=127.0.0.1',
+        '--master_port=29500', tool, *files, *ends,
+    ]  # fmt: skip
+    many = dict(NNODES='3', NODE_RANK='1', MASTER_ADDR='host', PORT='7')
+    assert run('dist', [*files, '8'], **many) == [
+        '--nnodes=3', '--node_rank=1', '--nproc_per_node=8', '--master_addr=host',
+        '--master_port=7', tool, *files, *ends[:2],
+    ]  # fmt: skip
+    begin = ['-p', 'main', '--job-name=job']
+    end = ['python', '-u', tool, *files, '--launcher', 'slurm', *flags]
+    kill = '--kill-on-bad-exit=1'
+    assert run('slurm', ['main', 'job', *files, *flags]) == [
+        *begin, '--gres=gpu:8', '--ntasks=8', '--ntasks-per-node=8', '--cpus-per-task=5', kill, *end
+    ]  # fmt: skip
+    few = dict(GPUS='4', GPUS_PER_NODE='8', CPUS_PER_TASK='2', SRUN_ARGS='--qos a', GRES='none')
+    assert run('slurm', ['main', 'job', *files, *flags], **few) == [
+        *begin, '--gres=none', '--ntasks=4', '--ntasks-per-node=4', '--cpus-per-task=2', kill,
+        '--qos', 'a', *end,
+    ]  # fmt: skip
+
+
+def test_two_processes_give_the_metrics_of_one(tool, det_config, tmp_path):
+    check_launch_scripts('dist', tool, det_config, tmp_path, training=False)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize('launcher', ['dist', 'slurm'])
 def test_launch_scripts_on_cpu(launcher, tool, det_config, tmp_path):
     """Two processes train and give the metrics of one; Slurm is a script that starts them."""
+    check_launch_scripts(launcher, tool, det_config, tmp_path, training=True)
+
+
+def check_launch_scripts(launcher, tool, det_config, tmp_path, training):
     path = f'{tmp_path}:{Path(sys.executable).parent}:{os.environ["PATH"]}'
     env = dict(os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='', PATH=path, PORT='29617')
     env |= dict(GPUS='2', GRES='none', MASTER_PORT='29618')
     for name, text in (('srun', SRUN), ('scontrol', '#!/bin/sh\necho 127.0.0.1\n')):
-        (tmp_path / name).write_text(text)
-        (tmp_path / name).chmod(0o755)
+        script(tmp_path, name, text)
 
-    def run(script, arguments, *flags):
+    def run(name, arguments, *flags):
         first = ['main', 'job', *arguments] if launcher == 'slurm' else [*arguments, 2]
-        command = ['bash', f'{ROOT}/tools/{launcher}_{script}', *map(str, first), *map(str, flags)]
+        command = ['bash', f'{ROOT}/tools/{launcher}_{name}', *map(str, first), *map(str, flags)]
         done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 0, done.stderr[-2000:]
 
-    run('train.sh', [det_config], '--work-dir', tmp_path / 'w', '--no-validate')
+    arguments = '--work-dir', tmp_path / 'w', '--no-validate'
+    if training:
+        run('train.sh', [det_config], *arguments)
+    else:
+        assert tool('train', det_config, *arguments)[0] == 0
     checkpoint = tmp_path / 'w' / 'iter_2.pth'
     metrics = ('--out-item', 'metrics', '--out')
     two, one = tmp_path / 'two.json', tmp_path / 'one.json'
