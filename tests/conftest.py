@@ -29,9 +29,6 @@ def pytest_addoption(parser) -> None:
         help='of the tests that are marked part_of(...), only those of these parts, '
         'e.g. network:VAN,tree:van,slug:van',
     )
-    parser.addoption(
-        '--few', action='store_true', help='of similar configs, only a few take a training step'
-    )
 
 
 def pytest_collection_modifyitems(config, items) -> None:
