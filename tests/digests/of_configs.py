@@ -19,7 +19,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.optim.optimizer import default_constructor
 from mmengine.registry import MODELS, DefaultScope
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from configs.loading import CONFIGS, fromfile, variables
 

@@ -9,6 +9,7 @@ from . import kinds, stored
 TOOL = stored.HERE.parents[1] / 'tools/dev/digests.py'
 
 
+@pytest.mark.filterwarnings('ignore')  # of the packages, about each other
 @pytest.mark.parametrize('name', [*kinds.marked('configs'), *kinds.marked('networks')])
 def test_digest(name):
     stored.compare(name, kinds.compute(name))
