@@ -43,6 +43,16 @@ def test_text_keeps_all(monkeypatch):
             assert stored.decode(stored.encode(three, 'Three.')) == three, key
 
 
+def test_a_section_keeps_what_it_refers_to():
+    a = {f'key{i}': '0' for i in range(20)}
+    b = a | {'key3': '1'}
+    before = stored.encode({'a': a, 'b': b, 'c': b | {'key5': '1'}}, 'Three.')
+    assert before.endswith('[c]\nas b\nkey5: 1\n')
+    assert stored.encode({'a': a, 'b': b, 'c': a}, 'Three.').endswith('[c]\nas a\n')
+    after = stored.encode({'a': a, 'b': b, 'c': a}, 'Three.', before)
+    assert after.endswith('[c]\nas b\nkey3: 0\n')  # one line differs, and no reference
+
+
 def test_differences_are_told_once():
     new = {name: {**section, 'lr': '0.3'} for name, section in TWO.items()}
     new['b']['lr'] = '0.2'
