@@ -51,6 +51,8 @@ TESTED_ELSEWHERE = {
     'tools/benchmark.py': 'tests/tools/test_benchmark.py',
     'tools/build_docs.py': 'tests/docs/test_site.py',
     'tools/demo.py': 'tests/tools/test_demo.py',
+    'tools/dev/mutants.py': 'tests/tools/test_dev.py',
+    'tools/dev/select_tests.py': 'tests/tools/test_dev.py',
     'tools/export_onnx.py': 'tests/engine/test_export.py',
     'tools/reparameterize.py': 'tests/tools/test_reparameterize.py',
     'tools/analysis/acmix_cost.py': 'tests/analysis/test_acmix.py',

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hybrid_mm.analysis.benchmark import memory
+from hybrid_mm.layers import attention_tiles, gathered_attention, tiled_attention
 from hybrid_mm.layers import local_attention as engine
 from hybrid_mm.layers.attention_axes import reflected
 from hybrid_mm.layers.local_attention import (
@@ -241,7 +242,7 @@ def test_auto_equals_the_gather(seed):
 @pytest.mark.parametrize('budget', [2**8, 2**12])
 def test_any_split_into_bands(budget, monkeypatch):
     """Few heads, images and rows at a time, as large maps are worked on."""
-    monkeypatch.setitem(engine.tiled_attention.bands.__globals__['_ROW_BUDGET'], 'cpu', budget)
+    monkeypatch.setitem(attention_tiles._ROW_BUDGET, 'cpu', budget)
     for seed in range(200, 212):
         agree(*random_case(seed))
 
@@ -331,6 +332,39 @@ def test_only_inputs_are_kept_for_the_backward_pass():
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         local_attention(q, k, v, 7, bias=bias)
     assert {t.data_ptr() for t in kept} == {t.data_ptr() for t in (q, k, v, bias)}
+
+
+def test_algorithms_are_those_that_are_named(monkeypatch):
+    """'tiled' by default, forwards and backwards; the gather as the reference and for exports."""
+    called = []
+    for name, owner, function in (
+        ('tiled', tiled_attention, 'forward'), ('backward', tiled_attention, 'backward'),
+        ('gather', gathered_attention, 'forward'),
+    ):  # fmt: skip
+        plain = getattr(owner, function)
+        monkeypatch.setattr(
+            owner, function, lambda *a, n=name, f=plain: called.append(n) or f(*a)
+        )
+    q = rand(1, 2, 4, 6, 4).requires_grad_()
+    calls = (
+        lambda **kwargs: local_attention(q, q, q, 3, **kwargs),
+        lambda **kwargs: block_attention(q, q, q, 2, 1, **kwargs),
+        lambda **kwargs: global_attention(q, q, q, **kwargs),
+        lambda **kwargs: partition_attention(q, q, q, 2, **kwargs),
+    )
+    for call in calls:
+        for kwargs, expected in (
+            ({}, ['tiled', 'backward']), (dict(impl='tiled'), ['tiled', 'backward']),
+            (dict(impl='reference'), ['gather']),
+        ):  # fmt: skip
+            called.clear()
+            torch.autograd.grad(call(**kwargs).sum(), q)
+            assert called == expected
+        called.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.compiler, 'is_exporting', lambda: True)
+            call()
+        assert called == ['gather']
 
 
 ERRORS = {

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import nn
 
 from hybrid_mm.layers import PairwiseAttention2d, PatchwiseAttention2d, vector_attention
+from hybrid_mm.layers.implicit_norm import normalisation
 
 KINDS = pytest.mark.parametrize('kind', [PairwiseAttention2d, PatchwiseAttention2d])
 
@@ -145,13 +146,13 @@ def test_normalisation_is_that_of_torch(momentum):
     ours, theirs = (nn.BatchNorm2d(3, momentum=momentum) for _ in range(2))
     for x in torch.randn(3, 4, 3, 5, 5) * 2 + 7:
         var, mean = torch.var_mean(x, (0, 2, 3), correction=0)
-        scale, shift = vector_attention.normalisation(ours, lambda v=var, m=mean: (v, m, 100))
+        scale, shift = normalisation(ours, lambda v=var, m=mean: (v, m, 100))
         affine = x * scale[:, None, None] + shift[:, None, None]
         torch.testing.assert_close(affine, theirs(x), rtol=1e-4, atol=1e-5)
     for a, b in zip(ours.buffers(), theirs.buffers(), strict=True):
         torch.testing.assert_close(a, b)
     with pytest.raises(ValueError, match='more than 1 value per channel'):
-        vector_attention.normalisation(ours, lambda: (torch.zeros(3), torch.zeros(3), 1))
+        normalisation(ours, lambda: (torch.zeros(3), torch.zeros(3), 1))
 
 
 def _normalise(rank, folder):
@@ -161,7 +162,7 @@ def _normalise(rank, folder):
     nn.init.constant_(norm.weight, 0.7)
     part = _images()[slice(0, 2) if rank == 0 else slice(2, 7)]
     var, mean = torch.var_mean(part, (0, 2, 3), correction=0)
-    affine = vector_attention.normalisation(norm, lambda: (var, mean, part.shape[0] * 20))
+    affine = normalisation(norm, lambda: (var, mean, part.shape[0] * 20))
     torch.save([*(t.detach() for t in affine), *norm.buffers()], f'{folder}/{rank}.pt')
     dist.destroy_process_group()
 

@@ -307,7 +307,14 @@ class Sources:
             parts = parts - set(networks) | set(kept)
         add('contracts', [*(contracts[:-1] if 'network' in kinds else []),
                           *(contracts[-1:] if 'slug' in kinds else [])], True)  # fmt: skip
-        add('configs', config_tests if 'tree' in kinds else set(near) & set(config_tests), True)
+        trees = {part.removeprefix('tree:') for part in parts if part.startswith('tree:')}
+        bases = any('_base_' in path.parts for path in changed)
+        for test in config_tests:
+            words = set(re.findall(r'\w+', test.read_text()))
+            if trees & words or (trees and test.stem == 'test_leaves') or (
+                    bases and test.stem == 'test_bases'):  # fmt: skip
+                near.append(test)
+        add('configs', set(near) & set(config_tests), True)
         if code - ground:
             code -= ground
             importers = {p for p in [*self.modules.values(), *self.tools.values()]
