@@ -1,7 +1,13 @@
 #!/usr/bin/env bash
-# Checks everything: set-up if it is missing, ruff, the tests, and the golden cases.
+# Checks the project: set-up if it is missing, ruff, the tests, and the golden cases.
 #
-#     bash tools/test.sh [ARGUMENTS FOR PYTEST...]        e.g. tests/backbones -k lska
+#     bash tools/test.sh                       everything but what is slow by nature
+#     bash tools/test.sh --slow                everything
+#     bash tools/test.sh --quick NAME...       the tests of papers (van), modules (local_attention),
+#                                              classes (HorNet), tools (train), folders or files;
+#                                              stops at the first failure
+#     bash tools/test.sh --changed [REVISION]  the tests of what differs from REVISION (HEAD)
+#     bash tools/test.sh ARGUMENTS...          pytest with these, e.g. tests/backbones -k lska
 #
 # Environment variables: WORKERS, pytest processes (default: one per core, at most 4);
 # GOLDEN, a folder of more golden cases and GOLDEN_SLUGS, those of its subfolders to check;
@@ -11,12 +17,17 @@ set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$ROOT"
 START=$SECONDS
+mode=${1:-}
+case $mode in
+    -h | --help) awk 'NR > 1 && !/^#/ {exit} NR > 1' "$0" | sed 's/^# \{0,1\}//'; exit 0 ;;
+    --quick) [[ $# -gt 1 ]] || { echo 'error: --quick wants names, e.g. --quick van' >&2; exit 2; } ;;
+esac
 PYTHON=$(bash tools/setup.sh)
 CORES=$(env -u OMP_NUM_THREADS nproc)  # nproc takes that variable for the number of cores
 WORKERS=${WORKERS:-$((CORES < 4 ? CORES : 4))}
 export OMP_NUM_THREADS=1  # the workers share the cores
 
-summary=()
+summary=("$(printf '%-8s %-24s %4d s' passed 'set-up' $((SECONDS - START)))")
 failed=0
 
 # step NAME COMMAND...: runs it and notes the outcome; later steps run all the same.
@@ -28,14 +39,31 @@ step() {
     summary+=("$(printf '%-8s %-24s %4d s' "$outcome" "$name" $((SECONDS - began)))")
 }
 
-summary+=("$(printf '%-8s %-24s %4d s' passed 'set-up' $((SECONDS - START)))")
+PYTEST=("$PYTHON" -m pytest -q -n "$WORKERS" --dist worksteal --durations 20 --durations-min 1)
 step 'ruff' "$PYTHON" -m ruff check .
-step 'pytest' "$PYTHON" -m pytest -q -n "$WORKERS" --dist worksteal "$@"
-step 'golden cases' "$PYTHON" tests/golden/check.py tests/golden/data
-if [[ -n ${GOLDEN:-} ]]; then
-    # shellcheck disable=SC2086  # several names
-    step "golden: $GOLDEN" "$PYTHON" tests/golden/check.py "$GOLDEN" ${GOLDEN_SLUGS:-}
-fi
+case $mode in
+    --quick | --changed)
+        [[ $mode = --changed ]] || shift
+        chosen=$("$PYTHON" tools/dev/select_tests.py "$@") || exit 2
+        if [[ -n $chosen ]]; then
+            # shellcheck disable=SC2086
+            step 'pytest' "${PYTEST[@]}" -x --few -m 'not slow' $chosen
+        else
+            echo 'no test belongs to this'
+        fi
+        ;;
+    '' | --slow)
+        marks=(-m 'not slow')
+        [[ $mode != --slow ]] || marks=()
+        step 'pytest' "${PYTEST[@]}" "${marks[@]}"
+        if [[ -n ${GOLDEN:-} ]]; then
+            # shellcheck disable=SC2086  # several names
+            step "golden: $GOLDEN" "$PYTHON" tests/golden/check.py --jobs "$WORKERS" "$GOLDEN" \
+                ${GOLDEN_SLUGS:-}
+        fi
+        ;;
+    *) step 'pytest' "${PYTEST[@]}" "$@" ;;
+esac
 
 printf '\n== summary\n'
 printf '%s\n' "${summary[@]}"

@@ -215,6 +215,12 @@ def defect(path: str | os.PathLike) -> str | None:
     return None
 
 
+def _age(path: Path) -> tuple[float, int]:
+    """Time of a checkpoint, and its number, which decides where times are too coarse to differ."""
+    number = path.stem.rpartition('_')[2]
+    return path.stat().st_mtime, int(number) if number.isdecimal() else -1
+
+
 def find_resumable(work_dir: str | os.PathLike) -> str | None:
     """Newest good checkpoint of a run; a warning names those that are passed over.
 
@@ -237,7 +243,7 @@ def find_resumable(work_dir: str | os.PathLike) -> str | None:
         if not os.path.exists(text):
             bad.append(f'{text} (named by last_checkpoint) does not exist')
     found = {p for f in folders for kind in ('epoch_*.pth', 'iter_*.pth') for p in f.glob(kind)}
-    for path in sorted(found, key=lambda p: p.stat().st_mtime, reverse=True):
+    for path in sorted(found, key=_age, reverse=True):
         reason = defect(path)
         if reason is None:
             for text in bad:

@@ -91,7 +91,7 @@ class SparsityHook(Hook):
             parameter under ``scope``, or, with ``init='zeros'``, none that has zeros.
     """
 
-    priority = 'LOW'  # after the optimizer's step and EMAHook, before logging and saving
+    priority = 'LOW'  # after the optimizer's step and EMAHook, before saving
 
     def __init__(
         self,

@@ -75,7 +75,8 @@ class LearnedQueryAttention2d(nn.Module):
         window = queries, heads, kernel_size, kernel_size
         self.relative_bias = nn.Parameter(torch.zeros(window))
         self.scale = nn.Parameter(torch.empty(window))
-        nn.init.trunc_normal_(self.query, std=self.width**-0.5, a=-2, b=2)
+        std = self.width**-0.5
+        nn.init.trunc_normal_(self.query, std=std, a=-2 * std, b=2 * std)
         nn.init.normal_(self.scale, std=0.02)
         for layer in (self.k, self.v, self.proj):
             lecun_normal_(layer.weight)

@@ -1,5 +1,7 @@
 """The measurements against what is known, and what must not be measured."""
 
+import csv
+import itertools
 import json
 
 import pytest
@@ -20,12 +22,22 @@ from hybrid_mm.analysis import (
 from hybrid_mm.analysis.benchmark import (
     Case,
     DisagreementError,
+    Row,
     check,
     measure,
     memory,
     memory_limit,
 )
-from hybrid_mm.analysis.benchmark_report import as_json, environment, markdown, plot, put_into
+from hybrid_mm.analysis.benchmark_report import (
+    as_json,
+    cells,
+    environment,
+    markdown,
+    notes,
+    plot,
+    put_into,
+    write_csv,
+)
 
 CPU = torch.device('cpu')
 SIZE = 4 * 1024  # bytes of the inputs below
@@ -202,3 +214,59 @@ def test_local_attention_candidates_agree():
     assert len(found['tiled']) == 5
     for candidate in ('tiled', 'gather', 'unfold'):
         assert not any(row.note for row in found[candidate])
+
+
+def test_times_are_medians_in_turns(monkeypatch):
+    """A clock that the candidates move: the median of three rounds, and ratios within a round."""
+    clock, order = [0.0], []
+    monkeypatch.setattr('hybrid_mm.analysis.benchmark.time.perf_counter', lambda: clock[0])
+
+    def candidate(name, seconds):
+        waiting = {False: itertools.cycle(seconds), True: itertools.cycle(seconds)}
+
+        def run(x):
+            clock[0] += next(waiting[torch.is_grad_enabled()])
+            order.append(name)
+            return x * 2
+
+        return run
+
+    case = Case('c', inputs(), dict(a=candidate('a', (1, 2, 9)), b=candidate('b', (3, 3, 3))))
+    a, b = measure(case, rounds=3)
+    assert (a.inference_ms, a.training_ms) == (2000, 2000)  # whatever the first of the three is
+    assert (b.inference_ms, b.training_ms) == (3000, 3000)
+    assert (b.inference_ratio, b.training_ratio) == (1.5, 1.5)
+    # two passes of each, the rounds beginning with a, b, a
+    assert ''.join(order[-12:]) == 'aabb' + 'bbaa' + 'aabb'
+
+
+def test_ratio_of_memory_is_that_to_the_first():
+    rows = measure(Case('c', inputs(), dict(a=twice, b=lambda x: torch.cat([twice(x)] * 4)[:32])),
+                   rounds=1)  # fmt: skip
+    a, b = rows
+    assert b.training_peak > a.training_peak
+    assert b.training_peak_ratio == b.training_peak / a.training_peak
+    assert a.training_peak_ratio == 1
+
+
+ROW = Row('window', 'ours', 64, 7, 3.2e-7, 12.34, 1.0, 56.78, 0.456, 2**20, 5 * 2**20, 0.25,
+          3 * 2**19, 20)  # fmt: skip
+
+
+def test_figures_of_a_report(tmp_path):
+    times, memory = ['12.3', '1.00', '56.8', '0.46'], ['1.0', '5.0', '0.25', '1.5']
+    assert cells(ROW) == ['window', 'ours', *times, *memory, '3e-07']
+    failed = Row('window', 'other', note='no wheel')
+    assert cells(failed) == ['window', 'other (not measured)', *['-'] * 9]
+    again = Row('halo', 'other', note='no wheel')
+    assert notes([ROW, failed, again]) == ['other: no wheel (2 cases)']
+    write_csv([ROW, failed], tmp_path / 'x.csv')
+    with (tmp_path / 'x.csv').open(newline='') as file:
+        first, second = csv.DictReader(file)
+    assert first == dict(
+        case='window', candidate='ours', pixels='64', kernel_size='7', difference='3.2e-07',
+        inference_ms='12.34', inference_ratio='1.0', training_ms='56.78', training_ratio='0.456',
+        inference_peak='1048576', training_peak='5242880', training_peak_ratio='0.25',
+        kept='1572864', rounds='20', note='',
+    )  # fmt: skip
+    assert (second['note'], second['training_ms']) == ('no wheel', '')

@@ -1,5 +1,7 @@
 """Counts against hand computation, and against figures of the papers."""
 
+from functools import partial
+
 import mmcv.ops  # noqa: F401  (registers DCN)
 import pytest
 import torch
@@ -7,6 +9,8 @@ from mmcv.cnn import build_conv_layer
 from torch import nn
 
 from hybrid_mm.analysis.complexity import complexity, count
+from hybrid_mm.layers.decomposed_attention import decomposed_attention
+from hybrid_mm.layers.evolving_attention import evolving_attention
 from hybrid_mm.layers.local_attention import block_attention, global_attention, local_attention
 
 
@@ -126,3 +130,77 @@ def test_models_of_the_papers(config, shape, params, gmacs):
         ours = complexity(MODELS.build(cfg.model), shape)
     assert ours[0] == params
     assert ours[1] / 1e9 == pytest.approx(gmacs, rel=6e-4)
+
+
+class Called(nn.Module):
+    """A function of the image as a module."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+        self.table = nn.Parameter(torch.zeros(99, 8))
+
+    def forward(self, x):
+        return self.function(x.unflatten(1, (2, 8)).permute(0, 1, 3, 4, 2), self.table)
+
+
+@pytest.mark.parametrize('impl', ['tiled', 'reference'])
+def test_decomposed_attention(impl):
+    """6 x 4 queries, 3 x 2 keys, two heads of 8 channels."""
+
+    def attend(x, table):
+        keys = x[:, :, ::2, ::2]
+        return decomposed_attention(x, keys, keys, table[:11], table[:7], impl=impl)
+
+    products = 24 * 6 * (8 + 8)
+    positions = 24 * (3 + 2) * 8
+    assert complexity(Called(attend), (16, 6, 4))[1] == 2 * (products + positions)
+
+
+def test_evolving_attention():
+    """A convolution from two to two heads of the logits between 24 pixels."""
+    pixels, heads = 24, 2
+    products = heads * pixels**2 * (8 + 8)
+    convolution = heads * pixels**2 * 9 * heads
+
+    def attend(x, table, grown=True):
+        zeros = table.new_zeros
+        more = (zeros(1, heads, pixels, pixels), zeros(heads, heads, 3, 3), zeros(heads))
+        return evolving_attention(x, x, x, None, None, *more * grown)[0]
+
+    assert complexity(Called(attend), (16, 6, 4))[1] == products + convolution
+    assert complexity(Called(partial(attend, grown=False)), (16, 6, 4))[1] == products
+
+
+class TwoStages(nn.Module):
+    """What a two-stage detector of MMDetection has, with one linear layer in each head."""
+
+    def __init__(self):
+        super().__init__()
+
+        class Extractor(nn.Module):
+            def __init__(self, size):
+                super().__init__()
+                self.out_channels = 4
+                self.roi_layers = nn.ModuleList([nn.Identity()])
+                self.roi_layers[0].output_size = (size, size)
+
+        self.with_roi_head, self.with_rpn = True, False
+        self.roi_head = nn.Module()
+        self.roi_head.with_mask, self.roi_head.with_shared_head = True, False
+        self.roi_head.bbox_head = nn.Sequential(nn.Flatten(), nn.Linear(4 * 49, 5))
+        self.roi_head.mask_head = nn.Conv2d(4, 6, 1)
+        self.roi_head.bbox_roi_extractor = Extractor(7)
+        self.roi_head.mask_roi_extractor = Extractor(14)
+        self.backbone = nn.Conv2d(3, 4, 1)
+
+    def extract_feat(self, x):
+        return self.backbone(x)
+
+
+def test_two_stages_are_counted_with_1000_boxes_and_100_masks():
+    rows = {row.name: row.macs for row in count(TwoStages(), (8, 10))}
+    assert rows['backbone'] == 80 * 3 * 4
+    assert rows['roi_head.bbox_head'] == 1000 * 4 * 49 * 5
+    assert rows['roi_head.mask_head'] == 100 * 196 * 4 * 6
+    assert rows[''] == 80 * 12 + 980_000 + 470_400

@@ -2,6 +2,8 @@
 
 import copy
 import inspect
+import itertools
+import re
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 import hybrid_mm.registry  # noqa: F401
 from hybrid_mm.backbones import Pyramid
 from hybrid_mm.backbones.convnext_frame import ConvNeXtFrame
+from hybrid_mm.layers import DropPath
 from hybrid_mm.registry import MODELS
 
 _VAN = dict(
@@ -41,7 +44,7 @@ _HOR = dict(depths=[1, 2, 1, 1], dims=[8, 12, 16, 32], orders=[2, 3, 4, 5])
 _HYBRID = dict(depths=[1, 2, 1, 1], channels=[8, 12, 16, 24], stem=dict(channels=(4, 8), bias=True))
 _MVIT = dict(embed_dim=8, heads=1, depths=[1, 2, 2, 2])
 _VIT = dict(embed_dim=16, heads=2, depths=[1, 2, 1, 1])
-_CVT = dict(depths=[1, 2, 1], embed_dims=[8, 12, 16], heads=[1, 2, 4], mlp_ratios=[2, 2, 2],
+_CVT = dict(depths=[1, 1, 2], embed_dims=[8, 12, 16], heads=[1, 2, 4], mlp_ratios=[2, 2, 2],
             patch_sizes=[7, 3, 3], patch_strides=[4, 2, 2], patch_paddings=[2, 1, 1])  # fmt: skip
 _LEVIT = dict(embed_dims=[16, 20, 24], key_dims=[4, 4, 6], heads=[2, 3, 2], depths=[2, 1, 1],
               mlp_ratios=[2] * 3, value_ratios=[2, 2, 3], shrink_heads=[None, 4, 3],
@@ -288,7 +291,17 @@ def strides(cfg):
     return STRIDES[: stages_of(cfg)]
 
 
-@pytest.fixture(params=CASES, ids=list(CASES))
+def class_of(cfg):
+    """Name of the registered class of a case."""
+    return cfg['type'].split('.')[1]
+
+
+def marked(name, cfg):
+    """A parameter that belongs to its network."""
+    return pytest.param(name, id=name, marks=pytest.mark.part_of(f'network:{class_of(cfg)}'))
+
+
+@pytest.fixture(params=[marked(name, cfg) for name, cfg in CASES.items()])
 def cfg(request):
     return copy.deepcopy(CASES[request.param])
 
@@ -298,9 +311,20 @@ def build(cfg, **kwargs):
     return MODELS.build({**cfg, **kwargs})
 
 
+@torch.no_grad()
+def drawn(model):
+    """All parameters and buffers random: nothing is zero or one."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.is_floating_point():
+            tensor.uniform_(0.1, 2)
+        else:
+            tensor.random_(2, 99)
+    return model
+
+
 def stages_of(cfg):
     """Number of stages; by default the first four are returned, or all if there are fewer."""
-    return {'CvT': 3, 'LeViT': 5}.get(cfg['type'].split('.')[1], 4)
+    return {'CvT': 3, 'LeViT': 5}.get(class_of(cfg), 4)
 
 
 def rows(cfg, value, stride):
@@ -312,7 +336,7 @@ def rows(cfg, value, stride):
             value = (value + 2 * padding - size) // step + 1
         return value
     # patches at the border that are not whole are cut away
-    cut = cfg['type'].split('.')[1] in {'HorNet', 'PeLK', 'SLaK'}
+    cut = class_of(cfg) in {'HorNet', 'PeLK', 'SLaK'}
     return value // stride if cut else -(-value // stride)
 
 
@@ -320,26 +344,26 @@ def test_every_registered_backbone_has_a_case():
     MODELS.import_from_location()
     classes = {n: c for n, c in MODELS.module_dict.items() if inspect.isclass(c)}
     names = {n for n, c in classes.items() if issubclass(c, Pyramid)}
-    assert names == {case['type'].split('.')[1] for case in CASES.values()}
+    assert names == {class_of(case) for case in CASES.values()}
 
 
-@pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain'])
-def test_foreign_registries_find_it_without_imports(cfg, scope):
-    registry = __import__(f'{scope}.registry', fromlist=['MODELS']).MODELS
-    assert isinstance(registry.build(cfg), Pyramid)
+def test_foreign_registries_find_it_without_imports(cfg):
+    for scope in ('mmdet', 'mmseg', 'mmpretrain'):
+        registry = __import__(f'{scope}.registry', fromlist=['MODELS']).MODELS
+        assert isinstance(registry.build(cfg), Pyramid)
     assert isinstance(ROOT.build(cfg), Pyramid)
 
 
-@pytest.mark.parametrize('size', SIZES, ids=lambda s: f'{s[0]}x{s[1]}')
-@pytest.mark.parametrize('training', [True, False])
-def test_any_size(cfg, size, training):
-    model = build(cfg, drop_path_rate=0.2).train(training)
-    maps = model(torch.rand(2, 3, *size))
+def test_any_size(cfg):
+    model = build(cfg, drop_path_rate=0.2)
     assert model.out_indices == tuple(range(min(4, stages_of(cfg))))
-    expected = strides(cfg)[: len(maps)]
-    for stride, channels, out in zip(expected, model.out_channels, maps, strict=True):
-        assert out.shape == (2, channels, *(rows(cfg, value, stride) for value in size))
-        assert out.isfinite().all()
+    for size, training in itertools.product(SIZES, (True, False)):
+        maps = model.train(training)(torch.rand(2, 3, *size))
+        expected = strides(cfg)[: len(maps)]
+        for stride, channels, out in zip(expected, model.out_channels, maps, strict=True):
+            assert out.shape == (2, channels, *(rows(cfg, value, stride) for value in size)), size
+            assert out.isfinite().all(), size
+            assert out.is_contiguous(), size  # mmcv's RoIAlign reads memory as NCHW
 
 
 def test_float64_is_deterministic_in_eval(cfg):
@@ -350,36 +374,39 @@ def test_float64_is_deterministic_in_eval(cfg):
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize('batch', [1, 2])
-def test_gradient_is_the_derivative(cfg, batch):
+def test_gradient_is_the_derivative(cfg):
     """Batch 1 in eval mode is where strides can lead torch's CPU batch norm astray."""
     model = build(cfg).double().eval()
-    x = torch.rand(batch, 3, 40, 56, dtype=torch.float64, requires_grad=True)
-    dys = [torch.randn_like(m) for m in model(x)]
-    (grad,) = torch.autograd.grad(model(x), x, dys)
+    for batch in (1, 2):
+        x = torch.rand(batch, 3, 40, 56, dtype=torch.float64, requires_grad=True)
+        maps = model(x)
+        dys = [torch.randn_like(m) for m in maps]
+        (grad,) = torch.autograd.grad(maps, x, dys)
 
-    @torch.no_grad()
-    def value(z):
-        return sum((m * dy).sum() for m, dy in zip(model(z), dys, strict=True))
+        @torch.no_grad()
+        def value(z, dys=dys):
+            return sum((m * dy).sum() for m, dy in zip(model(z), dys, strict=True))
 
-    u = torch.randn_like(x)
-    # a larger step meets kinks of ReLU
-    difference = (value(x + 1e-7 * u) - value(x - 1e-7 * u)) / 2e-7
-    assert difference.item() == pytest.approx((grad * u).sum().item(), rel=1e-5)
+        u = torch.randn_like(x)
+        # a larger step meets kinks of ReLU
+        difference = (value(x + 1e-7 * u) - value(x - 1e-7 * u)) / 2e-7
+        assert difference.item() == pytest.approx((grad * u).sum().item(), rel=1e-5), batch
 
 
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_autocast(cfg, dtype):
+def test_autocast(cfg):
     # statistics of a few pixels magnify rounding: a plain ResNet would miss the bound by far
     model = build(cfg, norm_eval=True).train()
     x = torch.rand(2, 3, 64, 64)
-    reference = model(x)
-    with torch.autocast('cpu', dtype=dtype):
-        maps = model(x)
-    sum(m.float().pow(2).mean() for m in maps).backward()
-    for low, full in zip(maps, reference, strict=True):
-        assert (low.float() - full).norm() <= 0.05 * full.norm()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    with torch.no_grad():
+        reference = model(x)
+    for dtype in (torch.bfloat16, torch.float16):
+        model.zero_grad()
+        with torch.autocast('cpu', dtype=dtype):
+            maps = model(x)
+        sum(m.float().pow(2).mean() for m in maps).backward()
+        for low, full in zip(maps, reference, strict=True):
+            assert (low.float() - full).norm() <= 0.05 * full.norm(), dtype
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
 def test_checkpointing_gives_the_same_gradients_and_statistics(cfg):
@@ -396,28 +423,101 @@ def test_checkpointing_gives_the_same_gradients_and_statistics(cfg):
         assert torch.equal(a, b), name
 
 
-@pytest.mark.parametrize('out_indices', [(0,), ('last',), (1, 'last'), 2, (-1,)])
-def test_out_indices(cfg, out_indices):
-    number = stages_of(cfg)
-    if isinstance(out_indices, tuple):
-        out_indices = tuple(number - 1 if i == 'last' else i for i in out_indices)
-    model = build(cfg, out_indices=out_indices).eval()
-    full = build(cfg, out_indices=tuple(range(number))).eval()
+def rates_by_block(model, rate):
+    """The published drop-path rate of every module that holds residual branches.
+
+    Linear over the blocks, in their order, from 0 to ``rate``, but for some networks.
+    """
+    kind, depths = type(model).__name__, model.depths
+    names = [f'stages.{i}.blocks.{j}' for i, depth in enumerate(depths) for j in range(depth)]
+    steps, apart = list(range(len(names))), {}
+    if kind == 'RepLKNet':  # a large kernel and its feed-forward network share one
+        steps = [step // 2 for step in steps]
+    elif kind == 'CvT':  # linspace within every stage, and a rate for the last stage only
+        steps = [0] * sum(depths[:-1]) + list(range(depths[-1]))
+    elif kind == 'LeViT':  # one rate, of the feed-forward networks behind shrinking layers too
+        names += [f'stages.{i}.downsample' for i in (3, 4) if i < len(model.stages)]
+        steps = [1] * len(names)
+    elif kind == 'QnAViT':  # blocks that halve the map count; they open the next stage here
+        names = []
+        for i, depth in enumerate(depths):
+            names += [f'stages.{i}.downsample'] * (i > 0)
+            names += [f'stages.{i}.blocks.{j}' for j in range(depth)]
+        steps = list(range(len(names)))
+    elif kind == 'SAN':  # the stage at stride 2 is part of the stem
+        blocks = len(model.stem.stage.blocks)
+        apart = {f'stem.stage.blocks.{j}': 0.0 for j in range(blocks)}
+    return {n: rate * step / max(*steps, 1) for n, step in zip(names, steps, strict=True)} | apart
+
+
+# what a block has beside its branches
+NEVER_DROPPED = re.compile(
+    r'\.(shortcut|skip)\.'
+    r'|\.residual\.'  # detectron2's convolutional blocks of ViTDet
+    r'|\.downsample\.attn\.'  # shrinking layers of LeViT, and of QnA: drop path on their MLP only
+    r'|blocks\.\d+\.proj\.'  # MViTv2's shortcut to another width
+)
+IN_FRONT = re.compile(r'\.downsample\.(norm1|gamma1)|stages\.\d\.blocks\.\d\.norm[12]\.')
+"""Norms that such a part may see, of MViTv2 and QnA."""
+
+
+def test_drop_path(cfg, monkeypatch):
+    """Every residual branch is dropped, and only these, at the published rate."""
+    model = build(cfg, drop_path_rate=0.3).train()
+    used = {}
+
+    def drop(self, x):
+        used.setdefault(id(self), x.shape)
+        return x * 0
+
+    monkeypatch.setattr(DropPath, 'forward', drop)
+    maps = model(torch.rand(2, 3, 64, 64))
+    sum((m * torch.randn_like(m)).sum() for m in maps).backward()
+
+    expected = rates_by_block(model, 0.3)
+    found = {}
+    for name, module in model.named_modules():
+        if isinstance(module, DropPath):
+            assert id(module) in used, f'{name} is not used'
+            owners = [block for block in expected if name.startswith(f'{block}.')]
+            assert len(owners) == 1, name
+            found.setdefault(owners[0], set()).add(round(module.rate, 9))
+    assert found == {name: {round(rate, 9)} for name, rate in expected.items()}
+
+    moved = {n for n, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+    for block in expected:
+        own = [n for n, _ in model.named_parameters() if n.startswith(f'{block}.')]
+        kept = [n for n in own if NEVER_DROPPED.search(n)]
+        assert not kept or moved.intersection(kept), f'{block} is dropped with its shortcut'
+        dropped = set(own) - set(kept)
+        if kept and type(model).__name__ in ('MViTv2', 'QnAViT'):
+            dropped = {n for n in dropped if not IN_FRONT.search(n)}
+        assert not dropped & moved, f'{block} has a branch without drop path'
+    if cfg.get('arch', {}).get('shortcut', True):  # else nothing is left
+        first = 'stages.0.embed' if isinstance(model.stem, nn.Identity) else 'stem'
+        assert any(name.startswith(first) for name in moved)
+
+
+def test_out_indices(cfg):
+    last = stages_of(cfg) - 1
     x = torch.rand(1, 3, 64, 64)
-    wanted = (out_indices,) if isinstance(out_indices, int) else out_indices
-    maps, expected = model(x), full(x)
-    assert len(maps) == len(wanted) == len(model.out_channels)
-    for i, channels, out in zip(wanted, model.out_channels, maps, strict=True):
-        assert out.shape[1] == channels
-        assert torch.equal(out, expected[i])
+    with torch.no_grad():
+        expected = build(cfg, out_indices=tuple(range(last + 1))).eval()(x)
+        for wanted in ((0,), (last,), (1, last), 2, (-1,)):
+            model = build(cfg, out_indices=wanted).eval()
+            maps = model(x)
+            wanted = (wanted,) if isinstance(wanted, int) else wanted
+            assert len(maps) == len(wanted) == len(model.out_channels)
+            for i, channels, out in zip(wanted, model.out_channels, maps, strict=True):
+                assert out.shape[1] == channels
+                assert torch.equal(out, expected[i]), wanted
 
 
-@pytest.mark.parametrize('bad', ['one too many', 'twice', 'twice from both ends', 'before'])
-def test_bad_out_indices(cfg, bad):
+def test_bad_out_indices(cfg):
     n = stages_of(cfg)
-    bad = {'one too many': (n,), 'twice': (0, 0), 'before': (-n - 1,)}.get(bad, (n - 1, -1))
-    with pytest.raises(ValueError, match=rf'out_indices must be distinct stages in 0..{n - 1}'):
-        build(cfg, out_indices=bad)
+    for bad in ((n,), (0, 0), (n - 1, -1), (-n - 1,)):
+        with pytest.raises(ValueError, match=rf'out_indices must be distinct stages in 0..{n - 1}'):
+            build(cfg, out_indices=bad)
 
 
 @pytest.mark.parametrize('frozen', [-1, 0, 1, 'all but the last'])
@@ -425,9 +525,8 @@ def test_frozen_stages(cfg, frozen):
     number = stages_of(cfg)
     frozen = number - 1 if isinstance(frozen, str) else frozen
     model = build(cfg, frozen_stages=frozen, out_indices=tuple(range(number)))
-    assert model.train() is model
     assert model.eval() is model
-    model.train()
+    assert model.train() is model
     before = copy.deepcopy(model.state_dict())
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
     sum(m.pow(2).mean() for m in model(torch.rand(2, 3, 64, 64))).backward()
@@ -440,8 +539,13 @@ def test_frozen_stages(cfg, frozen):
     if frozen >= 0:
         stem = 'stages.0.embed' if isinstance(model.stem, nn.Identity) else 'stem'
         assert not any(k.startswith(stem) for k in changed)
-    with pytest.raises(ValueError, match=rf'frozen_stages must lie in -1..{number}'):
-        build(cfg, frozen_stages=number + 1)
+
+
+def test_bad_frozen_stages(cfg):
+    number = stages_of(cfg)
+    for bad in (number + 1, -2):
+        with pytest.raises(ValueError, match=rf'frozen_stages must lie in -1..{number}'):
+            build(cfg, frozen_stages=bad)
 
 
 def test_norm_eval(cfg):
@@ -472,8 +576,61 @@ def test_layer_depths_grow_from_input_to_output(cfg):
     assert set(ids) == set(range(sum(model.depths) + 1))
 
 
+# layers of the decay, counted by hand: depths are 1, 2, 1 and 1 if nothing else is said
+LAYERS = {
+    'van-lka': {
+        'stages.0.embed.conv.weight': 0, 'stages.0.blocks.0.mlp.fc1.weight': 1,
+        'stages.0.norm.weight': 1, 'stages.1.embed.norm.weight': 2,
+        'stages.1.blocks.0.norm1.bias': 2, 'stages.1.blocks.1.layer_scale_1': 3,
+        'stages.1.norm.bias': 3, 'stages.2.embed.conv.bias': 4, 'stages.3.embed.conv.bias': 5,
+        'stages.3.norm.bias': 5,
+    },
+    'aa-resnet': {
+        'stem.conv.weight': 0, 'stem.norm.bias': 0, 'stages.0.blocks.0.conv3.weight': 1,
+        'stages.1.blocks.0.conv1.weight': 2, 'stages.1.blocks.1.conv2.relative.rel_h': 3,
+        'stages.3.blocks.0.norm3.bias': 5,
+    },
+    'nat': {
+        'stages.0.embed.conv2.bias': 0, 'stages.0.norm.bias': 1,
+        'stages.1.downsample.conv.weight': 2, 'stages.1.blocks.1.attn.relative_bias': 3,
+        'stages.3.downsample.norm.weight': 5,
+    },
+    'replknet': {  # each block and its feed-forward network: 2, 4, 2, 2
+        'stem.3.conv.weight': 0, 'stages.0.blocks.1.fc2.conv.weight': 2, 'stages.0.norm.weight': 2,
+        'stages.1.downsample.0.conv.weight': 3, 'stages.1.blocks.3.norm.bias': 6,
+        'stages.3.downsample.1.norm.bias': 9, 'stages.3.norm.bias': 10,
+    },
+    'san-patchwise': {
+        'stem.stage.blocks.0.conv.weight': 0, 'stages.0.downsample.weight': 1,
+        'stages.2.downsample.weight': 4, 'stages.3.norm.weight': 5,
+    },
+    'levit': {  # 0, 0, 2, 1 blocks, the fifth stage is not built
+        'stem.conv.conv.weight': 0, 'stages.1.downsample.conv.conv.weight': 1,
+        'stages.2.downsample.conv.norm.bias': 1, 'stages.2.blocks.1.mlp.fc1.linear.weight': 2,
+        'stages.3.downsample.attn.q.linear.weight': 3, 'stages.3.blocks.0.attn.distance_bias': 3,
+    },
+    'qna': {  # 1, 2, 2, 2
+        'stages.0.embed.conv.weight': 0, 'stages.1.downsample.skip.weight': 2,
+        'stages.3.downsample.mlp.fc1.bias': 6, 'stages.3.blocks.1.attn.qkv.weight': 7,
+    },
+    'vit': {
+        'stem.position': 0, 'stem.class_token': 0, 'stages.1.blocks.0.norm1.bias': 2,
+        'stages.3.blocks.0.mlp.fc2.bias': 5, 'stages.3.norm.bias': 5,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('name', LAYERS)
+def test_layers_of_the_decay_counted_by_hand(name):
+    model = build(CASES[name])
+    names = dict(model.named_parameters())
+    for key, layer in LAYERS[name].items():
+        assert key in names
+        assert model.get_layer_depth(f'backbone.{key}', 'backbone.')[0] == layer, key
+
+
 def test_pretrained_round_trip(cfg, tmp_path):
-    source = build(cfg)
+    source = drawn(build(cfg))
     torch.save({'state_dict': {f'backbone.{k}': v for k, v in source.state_dict().items()}
                 | {'decode_head.weight': torch.zeros(1)}}, tmp_path / 'full.pth')  # fmt: skip
     torch.save(source.state_dict(), tmp_path / 'plain.pth')
@@ -482,8 +639,15 @@ def test_pretrained_round_trip(cfg, tmp_path):
             {**cfg, 'init_cfg': dict(type='Pretrained', checkpoint=str(tmp_path / name))}
         )
         target.init_weights()
+        found = target.state_dict()
         for key, value in source.state_dict().items():
-            assert torch.equal(target.state_dict()[key], value), key
+            assert torch.equal(found[key], value), key
+    state = source.state_dict()
+    key = next(k for k, v in state.items() if v.ndim > 1 and v.shape[0] != v.shape[1]
+               and k.endswith('.weight'))  # fmt: skip
+    shape = state[key].transpose(0, 1).shape  # as many elements
+    with pytest.raises(ValueError, match=rf'1 of another shape: {re.escape(key)} '):
+        target.load_strictly({**state, key: torch.rand(shape)}, 'a test')
 
 
 def test_pretrained_of_another_model_fails(cfg, tmp_path):
@@ -494,33 +658,6 @@ def test_pretrained_of_another_model_fails(cfg, tmp_path):
     model = build(cfg, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'none.pth')))
     with pytest.raises(FileNotFoundError, match=r'pre-trained weights not found.*init_cfg'):
         model.init_weights()
-
-
-@pytest.mark.timeout(300)
-def test_compile_without_graph_breaks(cfg):
-    model = build(cfg).eval()
-    x = torch.rand(1, 3, 64, 96)
-    with torch.no_grad():
-        explained = torch._dynamo.explain(model)(x)
-        assert explained.graph_break_count == 0, explained.break_reasons
-        compiled = torch.compile(model, fullgraph=True, backend='eager')
-        for a, b in zip(compiled(x), model(x), strict=True):
-            torch.testing.assert_close(a, b)
-    torch._dynamo.reset()
-
-
-@pytest.mark.timeout(300)
-def test_training_compiles_without_graph_breaks(cfg):
-    model = build(cfg).train()
-    compiled = torch.compile(model, fullgraph=True, backend='eager')
-    x = torch.rand(2, 3, 64, 96)
-    maps = [network(x) for network in (compiled, model)]
-    for a, b in zip(*maps, strict=True):
-        # another choice among exact algorithms, magnified by batch norms of few pixels
-        assert (a - b).norm() <= 1e-3 * b.norm()
-    sum(m.pow(2).mean() for m in maps[0]).backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-    torch._dynamo.reset()
 
 
 class FakesFit(TorchDispatchMode):
@@ -576,3 +713,32 @@ def test_formulation_of_exporters(cfg, monkeypatch):
         assert (a - b).abs().max() <= 1e-5 * b.abs().max()
     strange = ('hybrid_mm::', 'torchvision::', 'aten::_fft', 'aten::view_as_complex')
     assert not [name for name in operators.names if name.startswith(strange)]
+
+
+# the slowest at the end
+
+
+@pytest.mark.timeout(300)
+def test_compile_without_graph_breaks(cfg):
+    model = build(cfg).eval()
+    x = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        # a graph break is an error with fullgraph=True
+        compiled = torch.compile(model, fullgraph=True, backend='eager')
+        for a, b in zip(compiled(x), model(x), strict=True):
+            torch.testing.assert_close(a, b)
+    torch._dynamo.reset()
+
+
+@pytest.mark.timeout(300)
+def test_training_compiles_without_graph_breaks(cfg):
+    model = build(cfg).train()
+    compiled = torch.compile(model, fullgraph=True, backend='eager')
+    x = torch.rand(2, 3, 64, 96)
+    maps = [network(x) for network in (compiled, model)]
+    for a, b in zip(*maps, strict=True):
+        # another choice among exact algorithms, magnified by batch norms of few pixels
+        assert (a - b).norm() <= 1e-3 * b.norm()
+    sum(m.pow(2).mean() for m in maps[0]).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    torch._dynamo.reset()

@@ -225,45 +225,6 @@ def test_embedding_gets_no_gradient_in_front_of_a_batch_norm():
         assert min(largest) > 1e-4 if gets else max(largest) < 1e-12
 
 
-@pytest.mark.parametrize('arch, last', [('tiny', 6), ('small', 12)])
-def test_layers_are_counted_as_convnext_does(arch, last):
-    with torch.device('meta'):
-        model = PeLK(arch)
-    layers = {
-        'stages.0.embed.conv.weight': 0,
-        'stages.0.blocks.2.gamma': 1,
-        'stages.0.pos_embed': 1,
-        'stages.1.downsample.norm.bias': 2,
-        'stages.1.blocks.0.mixer.large.conv.weight': 2,
-        'stages.2.downsample.conv.weight': 3,
-        'stages.2.blocks.2.mlp.fc1.weight': 3,
-        'stages.2.blocks.8.mlp.fc1.weight': 5,
-        'stages.3.downsample.conv.weight': last,
-        'stages.3.blocks.0.gamma': last,
-        'stages.3.norm.weight': last + 1,
-    }
-    for name, layer in layers.items():
-        assert name in dict(model.named_parameters())
-        assert model.get_layer_depth(f'backbone.{name}', 'backbone.') == (layer, last + 2)
-    assert model.get_layer_depth('neck.weight', 'backbone.') == (last + 1, last + 2)
-    if last == 12:
-        name = 'stages.2.blocks.26.gamma'
-        assert model.get_layer_depth(name)[0] == 11
-    stages = [model.get_stage_depth(name)[0] for name in layers]
-    assert stages == [0, 1, 1, 0, 2, 0, 3, 3, 0, 4, last + 1]
-
-
-def test_pooled_map_is_normalised_behind_the_mean():
-    model = SLaK(TINY, (7, 7, 7, 7), out_indices=(3,)).eval()
-    pooled = SLaK(TINY, (7, 7, 7, 7), out_indices=(3,), pooled=True).eval()
-    pooled.load_state_dict(model.state_dict())
-    x = torch.rand(2, 3, 64, 64)
-    model.stages[3].norm = nn.Identity()
-    mean = model(x)[0].mean((2, 3))
-    norm = pooled.stages[3].norm
-    torch.testing.assert_close(pooled(x)[0][..., 0, 0], norm(mean))
-
-
 def test_wrong_arguments():
     with pytest.raises(ValueError, match=r'kernel_sizes needs one entry per stage \(4\), got 2'):
         SLaK('tiny', (7, 7))

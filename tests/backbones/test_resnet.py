@@ -73,7 +73,7 @@ def test_equals_torchvision(depth):
 def test_strides_and_dilations():
     model = Plain('r18', strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4)).eval()
     assert [m.shape[-1] for m in model(torch.rand(1, 3, 33, 64))] == [16, 8, 8, 8]
-    assert model.stages[3].blocks[0].conv1.dilation == (4, 4)
+    assert all(c.dilation == (4, 4) for b in model.stages[3].blocks for c in (b.conv1, b.conv2))
     with pytest.raises(ValueError, match=r'strides of Plain: one entry for each of the 4 stages'):
         Plain('r18', strides=(1, 2))
 

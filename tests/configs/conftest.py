@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import inspect
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +18,20 @@ from mmengine.structures import InstanceData, PixelData
 from mmpretrain.structures import DataSample
 from mmseg.structures import SegDataSample
 
-CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+from .loading import CONFIGS, fromfile, look_at
+
 LEAVES = sorted(p for p in CONFIGS.glob('*/*.py') if p.parent.name != '_base_')
 PAPERS = sorted(p.parent for p in CONFIGS.glob('*/metafile.yml'))
 SIZE = 64
-LARGE = 300_000_000  # parameters from which a step of the whole network takes gigabytes
 
 
-@functools.cache
-def load(path: Path) -> Config:
-    """A config to look at, not to change."""
-    return Config.fromfile(path)
+load = functools.cache(look_at)  # a config to look at, not to change
+
+
+def leaf(path: Path, *marks):
+    """A config as a parameter of a test, which ``--parts tree:NAME`` selects."""
+    mark = pytest.mark.part_of(f'tree:{path.parent.name}')
+    return pytest.param(path, marks=[mark, *marks], id=relative(path))
 
 
 def relative(path: Path) -> str:
@@ -72,18 +76,34 @@ def narrow(model: Config) -> None:
 
 
 def shallow(backbone: Config) -> None:
-    """Leave one block per stage of a backbone; :func:`full` has all of them."""
-    arch = MODELS.get(backbone.type).resolve_arch(backbone.arch)
-    backbone.arch = {**arch, 'depths': [1] * len(arch['depths'])}
+    """Leave two blocks per stage of a backbone (two may differ); :func:`full` has all of them."""
+    network = MODELS.get(backbone.type)
+    if not hasattr(network, 'resolve_arch'):
+        return
+    default = inspect.signature(network).parameters['arch'].default
+    arch = dict(network.resolve_arch(backbone.get('arch', default)))
+    for key, value in arch.items():
+        if key.endswith('depths') and isinstance(value, (list, tuple)):
+            arch[key] = [min(depth, 2) for depth in value]
+    try:
+        with torch.device('meta'):
+            MODELS.build({**backbone, 'arch': arch, 'init_cfg': None})
+    except (ValueError, TypeError):  # settings of single blocks that are no longer there
+        return
+    except (RuntimeError, NotImplementedError):  # an __init__ that reads values
+        pass
+    backbone.arch = arch
 
 
-def full(path: Path) -> torch.nn.Module:
+def masked(model: Config) -> bool:
+    """Whether it is a Mask2Former, whose attention masks depend on values."""
+    return 'panoptic_head' in model or 'pixel_decoder' in model.get('decode_head', {})
+
+
+def full(path: Path, device: str = 'meta') -> torch.nn.Module:
     """The network of a config in its whole width, on the meta device if it can be built there."""
-    cfg = Config.fromfile(path)
+    cfg = fromfile(path)
     strip_weights(cfg.model)
-    # the attention masks of Mask2Former depend on values
-    masked = 'panoptic_head' in cfg.model or 'pixel_decoder' in cfg.model.get('decode_head', {})
-    device = 'cpu' if masked else 'meta'
     with scope(cfg):
         try:
             with torch.device(device):
@@ -94,7 +114,7 @@ def full(path: Path) -> torch.nn.Module:
 
 def reduced(path: Path) -> Config:
     """A config with fewer proposals and points and small padding; the network as it is."""
-    cfg = Config.fromfile(path)
+    cfg = fromfile(path)
     model = cfg.model
     strip_weights(model)
     pre = model.data_preprocessor

@@ -1,5 +1,6 @@
 """Every config builds, takes a training step, predicts, and is what its name says."""
 
+import functools
 import importlib.util
 import re
 
@@ -10,17 +11,17 @@ from mmengine.dataset import Compose
 from hybrid_mm.analysis.complexity import complexity
 
 from .conftest import (
-    LARGE,
     LEAVES,
     batch,
     bound,
     build,
     full,
+    leaf,
     load,
+    masked,
     narrow,
     optimizer,
     reduced,
-    relative,
     scope,
     shallow,
     smallest,
@@ -28,28 +29,80 @@ from .conftest import (
 )
 from .test_zoo import MODELS
 
-every_leaf = pytest.mark.parametrize('path', LEAVES, ids=relative)
+every_config = pytest.mark.parametrize('path', [leaf(p) for p in LEAVES])
+PIPELINES: set[str] = set()  # that were built already
+
+
+def parameter_free(node):
+    """A config without its numbers: what two sizes of one network have in common."""
+    if isinstance(node, dict):
+        left_out = ('init_cfg', 'arch', 'depth')
+        return {k: parameter_free(v) for k, v in sorted(node.items()) if k not in left_out}
+    if isinstance(node, (list, tuple)):
+        items = [parameter_free(v) for v in node]
+        return items if any(isinstance(v, (dict, list)) for v in items) else '[numbers]'
+    if node is None or isinstance(node, (str, bool)):
+        return node
+    return 'number'
+
+
+@functools.cache
+def representatives(tree):
+    """The smallest config of a tree with each kind of model and optimizer."""
+    found = {}
+    for path in sorted((p for p in LEAVES if p.parent == tree), key=parameters):
+        cfg = load(path)
+        kind = repr(parameter_free(cfg.model)), repr(parameter_free(cfg.optim_wrapper))
+        found.setdefault(kind, path)
+    return set(found.values())
+
+
+@functools.cache
+def few(tree):
+    """Configs of a tree with a type of a module or of a layer that no smaller one has."""
+    seen, found = set(), set()
+    for path in sorted(representatives(tree), key=parameters):
+        types = set(re.findall(r"'type': '([\w.]+)'", repr(parameter_free(load(path).model))))
+        if types - seen:
+            found.add(path)
+            seen |= types
+    return found
+
+
+def parameters(path):
+    """Number of parameters as the metafile tells it."""
+    return MODELS[path.stem]['Metadata']['Parameters'] if path.stem in MODELS else 0
 
 
 def test_there_are_configs():
     assert len(LEAVES) > 100
 
 
-def check_metafile(path):
-    """Run the whole network from shapes alone: parameters and FLOPs are those of the metafile."""
-    listed = MODELS[path.stem]['Metadata']
-    shape = tuple(map(int, listed['Input Size'].split('x')))
-    assert complexity(full(path), shape) == (listed['Parameters'], listed['FLOPs'])
-
-
-@every_leaf
-def test_step_and_prediction(path):
-    cfg = reduced(path)
+@every_config
+def test_config(path, request):
+    """It is what its name says and builds; a step and a prediction for every kind of a tree."""
+    cfg = load(path)
+    check_pipelines(path, cfg)
     if path.stem in MODELS:
-        check_metafile(path)
-        narrow(cfg.model)
-        if MODELS[path.stem]['Metadata']['Parameters'] > LARGE:
-            shallow(cfg.model.backbone)
+        check_metafile(path, cfg)
+        check_style(path)
+        check_name(path, cfg)
+    stepped = few if request.config.getoption('--few') else representatives
+    if path in stepped(path.parent):
+        check_step_and_prediction(path)
+
+
+@every_config
+@pytest.mark.slow
+def test_step_and_prediction(path):
+    """Of all sizes, not only of the smallest."""
+    check_step_and_prediction(path)
+
+
+def check_step_and_prediction(path):
+    cfg = reduced(path)
+    narrow(cfg.model)
+    shallow(cfg.model.backbone)
     model = build(cfg)
     wrapper = optimizer(cfg, model)
     warm_up(cfg, wrapper)
@@ -88,38 +141,52 @@ def test_step_and_prediction(path):
             assert result.pred_instances.masks.shape[1:] == size
 
 
-@every_leaf
-def test_parts_build(path):
-    cfg = load(path)
-    if 'panoptic' in path.stem and importlib.util.find_spec('panopticapi') is None:
-        pytest.skip('its pipelines need panopticapi')
-    with scope(cfg):
-        pipelines = [cfg.get('tta_pipeline')]
-        for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-            dataset = cfg[loader].dataset
-            while 'dataset' in dataset:  # RepeatDataset and the like
-                dataset = dataset.dataset
-            pipelines.append(dataset.pipeline)
-        for pipeline in filter(None, pipelines):
-            Compose(pipeline)
+@pytest.mark.slow
+@pytest.mark.parametrize('path', [leaf(p) for p in LEAVES if 'mask2former' in p.stem])
+def test_operations_of_mask2former(path):
+    listed = MODELS[path.stem]['Metadata']
+    shape = tuple(map(int, listed['Input Size'].split('x')))
+    assert complexity(full(path, 'cpu'), shape)[1] == listed['FLOPs']
+
+
+def check_metafile(path, cfg):
+    """Run the whole network from shapes alone: parameters and FLOPs are those of the metafile."""
+    listed = MODELS[path.stem]['Metadata']
+    network = full(path)
+    if masked(cfg.model):  # a pass of a minute: see test_operations_of_mask2former
+        assert sum(p.numel() for p in network.parameters()) == listed['Parameters']
+        return
+    shape = tuple(map(int, listed['Input Size'].split('x')))
+    assert complexity(network, shape) == (listed['Parameters'], listed['FLOPs'])
+
+
+def check_pipelines(path, cfg):
     assert cfg.custom_imports.imports == ['hybrid_mm']
+    if 'panoptic' in path.stem and importlib.util.find_spec('panopticapi') is None:
+        return  # its pipelines need panopticapi
+    pipelines = [cfg.get('tta_pipeline')]
+    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        dataset = cfg[loader].dataset
+        while 'dataset' in dataset:  # RepeatDataset and the like
+            dataset = dataset.dataset
+        pipelines.append(dataset.pipeline)
+    with scope(cfg):
+        for pipeline in filter(None, pipelines):
+            key = f'{cfg.default_scope} {pipeline!r}'
+            if key not in PIPELINES:
+                Compose(pipeline)
+                PIPELINES.add(key)
 
 
-papers_only = pytest.mark.parametrize(
-    'path', [p for p in LEAVES if p.parent.name not in ('demo', 'camvid')], ids=relative
-)
-
-
-@papers_only
-def test_style(path):
+def check_style(path):
     text = path.read_text()
     assert len(text.splitlines()) <= 24, 'say only what differs from the bases'
     assert '::' not in text, 'inherits from another package'
 
 
-@papers_only
-def test_name_tells_batch_and_schedule(path):
-    cfg, name = load(path), path.stem
+def check_name(path, cfg):
+    """It tells batch, schedule and data."""
+    name = path.stem
     match = re.search(r'_(\d+)xb(\d+)-', name + '-') or re.search(r'_(\d+)xb(\d+)_', name)
     gpus, samples = map(int, match.groups()) if match else (8, 2)
     assert cfg.train_dataloader.batch_size == samples
@@ -163,9 +230,7 @@ def test_name_tells_batch_and_schedule(path):
     assert name.endswith(tags[dataset.removeprefix('hybrid_mm.')])
 
 
-@pytest.mark.parametrize(
-    'path', [p for p in LEAVES if p.parent.name in ('van', 'lska')], ids=relative
-)
+@pytest.mark.parametrize('path', [leaf(p) for p in LEAVES if p.parent.name in ('van', 'lska')])
 def test_name_tells_backbone(path):
     cfg, name = load(path), path.stem
     backbone = cfg.model.backbone

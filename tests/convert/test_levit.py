@@ -21,11 +21,11 @@ STEM = ['stem.', 'stages.0.downsample.', 'stages.1.downsample.', 'stages.2.downs
 
 @pytest.fixture(scope='module')
 def model():
-    torch.manual_seed(0)
-    model = LeViT(ARCH, img_size=64, out_indices=(4,))
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter)
-    return model
+    return make()
+
+
+def make():
+    return LeViT(ARCH, img_size=64, out_indices=(4,))
 
 
 def official(model, conv=False):
@@ -67,7 +67,16 @@ def check(state, source, model, heads=()):
 
 
 @pytest.mark.parametrize('conv', [False, True])
-def test_official(model, conv):
+def test_round_trip(round_trip, conv):
+    def layout(model):
+        return official(model, conv)
+
+    round_trip(make, layout, 'levit', strange='blocks.0.m.gain')
+
+
+@pytest.mark.parametrize('conv', [False, True])
+def test_official(model, drawn, conv):
+    drawn(model)
     heads = {'head.bn.weight': torch.ones(24), 'head.l.weight': torch.ones(5, 24),
              'head_dist.l.bias': torch.ones(5)}  # fmt: skip
     check(official(model, conv) | heads, 'levit', model, HEADS)
@@ -117,11 +126,17 @@ def timm_name(key):
     return '.'.join([*out, names[rest[0]], rest[1].replace('norm', 'bn'), rest[2]])
 
 
-def test_timm(model):
+def timm(model):
     state = {}
     for key, value in model.state_dict().items():
         name = timm_name(key)
         state[name] = value.flatten(1) if name.endswith('biases') else value
+    return state
+
+
+def test_timm(model, round_trip):
+    _, state, _ = round_trip(make, timm, 'levit-timm', strange='stages.0.blocks.0.gain')
+    state = timm(model)
     check(state | HEADS_OF_TIMM, 'levit-timm', model, HEADS)
 
 

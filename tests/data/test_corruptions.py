@@ -72,6 +72,34 @@ def run(image, path='x/a.jpg', **kwargs):
     return Corrupt(**kwargs)(dict(img=image.copy(), img_path=path))['img']
 
 
+def test_draws_depend_on_the_severity(image):
+    """Else the noise of an image would be the same but for its strength."""
+    noise = [run(image, corruption='gaussian_noise', severity=s).astype(float) - image
+             for s in (1, 3)]  # fmt: skip
+    inner = (image > 60) & (image < 190)  # nothing is clipped there
+    # the transform of one image for all severities would make them all but proportional
+    assert abs(np.corrcoef(noise[0][inner], noise[1][inner])[0, 1]) < 0.2
+    names = ('shot_noise', 'gaussian_noise')
+    a, b = (run(image, corruption=n, severity=3).astype(float) - image for n in names)
+    assert abs(np.corrcoef(a[inner], b[inner])[0, 1]) < 0.2
+
+
+def test_smallest_images(image):
+    for name in ('fog', 'contrast'):
+        assert corrupt(image[:32, :32], name, 1).shape == (32, 32, 3)
+        for small in (image[:31, :40], image[:40, :31]):
+            with pytest.raises(ValueError, match=f'{name}: images must have 32 x 32 pixels'):
+                corrupt(small, name, 1)
+
+
+def test_an_image_as_it_is(image):
+    same = corrupt(image, 'fog', 0)
+    assert np.array_equal(same, image) and not np.shares_memory(same, image)
+    assert np.array_equal(corrupt(image[..., 0], 'fog', 0), np.stack([image[..., 0]] * 3, -1))
+    for severity in (1, 2):
+        assert (corrupt(image, 'contrast', severity) != image).mean() > 0.5
+
+
 def test_draws_depend_on_the_name_of_the_image(image):
     settings = dict(corruption='gaussian_noise', severity=3)
     first = run(image, **settings)

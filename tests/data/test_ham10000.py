@@ -49,6 +49,23 @@ def test_split_by_lesion(tmp_path):
     assert lesions(test) < lesions(half)
 
 
+def test_split_is_the_same_everywhere(tmp_path):
+    """By names and numbers that are stored here, of the published order of the classes."""
+    assert CLASSES == ('akiec', 'bcc', 'bkl', 'df', 'mel', 'nv', 'vasc')
+    table(tmp_path, images=1)
+    for settings, numbers in (
+        (dict(), {2, 6, 12, 16, 22, 26, 32}),  # a fifth by default
+        (dict(test_fraction=0.2), {2, 6, 12, 16, 22, 26, 32}),
+        (dict(test_fraction=0.1), {12, 16}),
+    ):
+        test = HAM10000(split='test', data_root=str(tmp_path), **settings)
+        assert lesions(test) == {f'ISIC_{i}' for i in numbers}
+        train = HAM10000(data_root=str(tmp_path), **settings)
+        assert lesions(train) == {f'ISIC_{i}' for i in set(range(40)) - numbers}
+    (label,) = {item['gt_label'] for item in test if 'ISIC_12_' in item['img_path']}
+    assert label == 12 % 7
+
+
 @pytest.mark.parametrize('change, message', [
     (dict(dx='wart'), "'wart', expected one of akiec"),
     (dict(lesion_id=None), 'has no column lesion_id'),

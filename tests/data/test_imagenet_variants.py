@@ -1,5 +1,7 @@
 """Shifted test sets of ImageNet: labels of the folders, and what is wrong with a folder."""
 
+import hashlib
+
 import pytest
 from mmengine.registry import DATASETS
 
@@ -22,6 +24,8 @@ def test_tables(labels):
     assert len(labels) == 200
     assert list(labels) == sorted(set(labels))
     assert labels[0] >= 0 and labels[-1] < 1000
+    digest = hashlib.sha256(','.join(map(str, labels)).encode()).hexdigest()[:16]
+    assert digest == {6: '973e8c3e530bf5db', 1: 'a1d9a9ace3098120'}[labels[0]]
 
 
 @pytest.mark.parametrize(('cls', 'labels'), [(ImageNetA, IMAGENET_A), (ImageNetR, IMAGENET_R)])
@@ -33,6 +37,8 @@ def test_two_hundred_classes(tmp_path, cls, labels):
     assert found.metainfo['valid_labels'] == labels
     assert len(found.metainfo['classes']) == 1000
     assert found.get_data_info(3)['img_path'].endswith('n00000003/b.JPEG')
+    assert found.test_mode
+    assert not cls(str(tmp_path), test_mode=False).test_mode
 
 
 def test_all_classes_and_corruptions(tmp_path):

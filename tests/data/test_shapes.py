@@ -102,6 +102,37 @@ def test_every_class_and_size_in_both_splits(whole):
         assert small >= 100 and medium >= 100 and large >= 10
 
 
+def test_drawing_of_this_version(whole):
+    """Figures of the scenes for seed 0: what moves them needs another ``VERSION``."""
+    assert shapes.VERSION == 1
+    scenes = whole['validation']
+    assert [s.labels for s in scenes[:4]] == [
+        (2, 1, 1, 6, 6), (1, 0, 5, 7), (1, 6, 3), (5, 6, 3)]  # fmt: skip
+    assert [s.instances.shape for s in scenes[:4]] == [
+        (160, 160), (144, 160), (128, 160), (128, 128)]  # fmt: skip
+    labels = np.concatenate([s.labels for s in scenes])
+    assert np.bincount(labels).tolist() == [32, 39, 34, 41, 36, 47, 40, 44]
+    area = sum(int((s.instances > 0).sum()) for s in scenes)
+    assert area == pytest.approx(790389, rel=1e-4)
+    assert np.mean([s.image.mean() for s in scenes]) == pytest.approx(119.384, rel=1e-4)
+    # between neighbours, most of it the grain of the picture
+    steps = [np.abs(np.diff(s.image.astype(float), axis=1)).mean() for s in scenes]
+    assert np.mean(steps) == pytest.approx(9.432, rel=1e-3)
+
+
+def test_annotations_of_a_scene_by_hand():
+    instances = np.zeros((7, 9), np.uint8)
+    instances[1:4, 2:7] = 1
+    instances[2, 3:5] = 2  # in front of the first
+    scene = shapes.Scene(np.zeros((7, 9, 3), np.uint8), instances, (4, 0))
+    first, second = shapes.coco_annotations(scene)
+    assert (first['category_id'], first['bbox'], first['area']) == (5, [2, 1, 5, 3], 13)
+    assert (second['category_id'], second['bbox'], second['area']) == (1, [3, 2, 2, 1], 2)
+    assert first['segmentation']['size'] == [7, 9] and first['iscrowd'] == 0
+    np.testing.assert_array_equal(decode(second), instances == 2)
+    assert scene.semantic[1, 2] == 5 and scene.semantic[2, 3] == 1 and scene.semantic[0, 0] == 0
+
+
 def test_shapes_occlude_each_other(whole):
     """Some shapes are cut by others: their number is that of the touching pairs."""
     touching = 0

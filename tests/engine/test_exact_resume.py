@@ -1,18 +1,24 @@
 """A run that is interrupted and resumed ends bit-identical to one that is not."""
 
+import itertools
 import json
 import random
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
+from mmengine.registry import DATA_SAMPLERS, HOOKS
 from torch.utils.data import DataLoader
 
 from hybrid_mm.data.seeded import Place, PlacedSampler, SeededDataset
+from hybrid_mm.engine import ExactResumeHook
 from hybrid_mm.engine.cli import UserError
+from hybrid_mm.engine.exact_resume import set_exact_resume
 
 
 @HOOKS.register_module(force=True)
@@ -107,6 +113,82 @@ def test_bit_identical(case, tool, det_config, seg_config, tmp_path, monkeypatch
     assert logged(tmp_path / 'whole') == logged(tmp_path / 'cut')
 
 
+def draws():
+    return random.random(), np.random.rand(), torch.rand(()).item()
+
+
+def test_draws_of_an_iteration(monkeypatch):
+    """Others for each seed, process and iteration, and nothing else decides."""
+    module, hook, seen = sys.modules[ExactResumeHook.__module__], ExactResumeHook(), {}
+    for seed, rank, number in itertools.product((0, 1), (0, 1, 2), (0, 1, 10)):
+        monkeypatch.setattr(module, 'get_rank', lambda rank=rank: rank)
+        hook.before_train_iter(SimpleNamespace(seed=seed, iter=number), 99)
+        seen[seed, rank, number] = draws()
+        hook.before_train_iter(SimpleNamespace(seed=seed, iter=number), 3)
+        assert draws() == seen[seed, rank, number]
+    for generator in range(3):
+        assert len({found[generator] for found in seen.values()}) == len(seen)
+
+
+class Counted:
+    """A validation loop that counts its runs."""
+
+    def __init__(self):
+        self.runs = 0
+
+    def run(self):
+        self.runs += 1
+
+
+class Iterations:
+    def __init__(self, now, end, begin, interval):
+        self.iter, self.max_iters, self.val_begin, self.val_interval = now, end, begin, interval
+
+    def _decide_current_val_interval(self):
+        pass
+
+
+@pytest.mark.parametrize(('now', 'end', 'begin', 'interval', 'done', 'due'), [
+    (4, 9, 1, 4, None, True),
+    (4, 9, 1, 4, 4, False),  # it was made before the interruption
+    (8, 9, 1, 4, 4, True),
+    (5, 9, 1, 4, 4, False),
+    (9, 9, 1, 4, 8, True),  # the last one, whatever the interval
+    (6, 9, 6, 3, None, True),  # the first one
+    (3, 9, 6, 3, None, False),
+    (4, 9, 5, 4, None, False),
+    (0, 9, 0, 4, None, False),  # nothing was trained
+])  # fmt: skip
+def test_validation_made_up_for(now, end, begin, interval, done, due):
+    hook, info = ExactResumeHook(), {} if done is None else dict(validated_iter=done)
+    hub = SimpleNamespace(runtime_info=info, update_info=info.__setitem__)
+    run = SimpleNamespace(_resume=True, val_loop=Counted(), iter=now, message_hub=hub,
+                          train_loop=Iterations(now, end, begin, interval))  # fmt: skip
+    hook.before_train_epoch(run)
+    assert run.val_loop.runs == due
+    hook.before_train_epoch(run)  # once only
+    assert run.val_loop.runs == due
+    hook.before_val(run)
+    assert info == dict(validated_iter=now)
+    fresh = SimpleNamespace(**{**vars(run), '_resume': False, 'val_loop': Counted()})
+    hook.before_train_epoch(fresh)
+    assert fresh.val_loop.runs == 0
+
+
+def test_settings_are_added_once(det_config):
+    cfg = Config.fromfile(det_config)
+    cfg.custom_hooks = [dict(type='EMAHook')]
+    plain = dict(cfg.train_dataloader.dataset)
+    for _ in range(2):
+        set_exact_resume(cfg)
+        assert cfg.train_dataloader.dataset.type == 'hybrid_mm.SeededDataset'
+        assert cfg.train_dataloader.dataset.dataset == plain
+        assert cfg.train_dataloader.sampler == dict(
+            type='hybrid_mm.PlacedSampler', sampler=dict(type='DefaultSampler', shuffle=True))
+        assert [hook.type for hook in cfg.custom_hooks] == ['EMAHook', 'hybrid_mm.ExactResumeHook']
+    assert cfg.val_dataloader.dataset.type == 'CocoDataset'
+
+
 class Drawn(BaseDataset):
     def load_data_list(self):
         return [dict(x=i) for i in range(10)]
@@ -127,6 +209,34 @@ def test_samples_do_not_depend_on_workers_or_the_start(workers):
     assert all(isinstance(place, Place) for place in places)
     assert found == [data[place] for place in places]
     assert len({sample[1] for sample in found}) == len(found)
+
+
+def test_processes_draw_other_numbers(monkeypatch):
+    """Of the same sample in the same epoch, and each as often as it is asked."""
+    data, found, module = SeededDataset(Drawn()), [], sys.modules[PlacedSampler.__module__]
+    for seed, rank in ((5, 0), (5, 1), (5, 2), (6, 0)):
+        monkeypatch.setattr(module, 'get_rank', lambda rank=rank: rank)
+        sampler = PlacedSampler(dict(type='DefaultSampler', shuffle=False), data, seed=seed)
+        (first, *_), again = ([data[i] for i in sampler] for _ in '12')
+        assert first == again[0]
+        found.append(first)
+    assert [sample[0] for sample in found] == [0] * 4
+    for generator in (1, 2, 3):
+        assert len({sample[generator] for sample in found}) == 4
+
+
+def test_order_is_that_of_the_inner_sampler():
+    data = SeededDataset(Drawn())
+    plain = DATA_SAMPLERS.build(dict(type='DefaultSampler', shuffle=True, dataset=data, seed=5))
+    placed = PlacedSampler(dict(type='DefaultSampler', shuffle=True), data, seed=5)
+    orders = []
+    for epoch in (0, 1, 7):
+        plain.set_epoch(epoch)
+        placed.set_epoch(epoch)
+        orders.append(list(placed))
+        assert orders[-1] == list(plain)
+        assert [i.place for i in placed] == [(5, 0, epoch, n) for n in range(10)]
+    assert orders[0] != orders[1] != orders[2]
 
 
 def test_epochs_and_processes_draw_other_numbers():

@@ -1,11 +1,13 @@
 """Layer-wise learning-rate decay."""
 
+import math
+
 import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
-from hybrid_mm.backbones import VAN
+from hybrid_mm.backbones import VAN, HorNet
 
 
 class Model(nn.Module):
@@ -47,6 +49,84 @@ def test_rates_by_layer():
     assert groups['backbone.stages.0.blocks.0.layer_scale_1']['weight_decay'] == 0
     assert groups['head.weight']['weight_decay'] == 0.1
     assert len(groups) == len(list(van().parameters())) + 2
+
+
+def exponents(groups, rate, base=1.0):
+    """Power of the rate that each parameter's learning rate has."""
+    return {name: round(math.log(group['lr'] / base, rate), 6) for name, group in groups.items()}
+
+
+def of_prefixes(names, table):
+    """The entry of the table whose prefix a name has, for each."""
+    found = {}
+    for name in names:
+        (found[name],) = (e for prefix, e in table.items() if name.startswith(prefix))
+    assert len(set(found.values())) == len(set(table.values()))
+    return found
+
+
+def hornet():
+    arch = dict(depths=[1, 2, 5, 2], dims=[4, 8, 12, 16], orders=[2, 2, 2, 2])
+    return HorNet({**arch, 'filter_sizes': [None] * 4})
+
+
+def test_rates_of_a_convnext_by_hand():
+    """Six layers, the third stage in pairs; by stages all down-samplings are the lowest."""
+    layers = {
+        'backbone.stages.0.embed': 7, 'backbone.stages.0.blocks': 6, 'backbone.stages.0.norm': 0,
+        'backbone.stages.1.downsample': 5, 'backbone.stages.1.blocks': 5,
+        'backbone.stages.1.norm': 0,
+        'backbone.stages.2.downsample': 4, 'backbone.stages.2.norm': 0,
+        'backbone.stages.2.blocks.0': 4, 'backbone.stages.2.blocks.1': 4,
+        'backbone.stages.2.blocks.2': 3, 'backbone.stages.2.blocks.3': 3,
+        'backbone.stages.2.blocks.4': 2,
+        'backbone.stages.3.downsample': 1, 'backbone.stages.3.blocks': 1,
+        'backbone.stages.3.norm': 0,
+        'head': 0,
+    }  # fmt: skip
+    stages = {
+        'backbone.stages.0.embed': 7,
+        **{f'backbone.stages.{i}.downsample': 7 for i in (1, 2, 3)},
+        **{f'backbone.stages.{i}.blocks': 6 - i for i in range(4)},
+        **{f'backbone.stages.{i}.norm': 0 for i in range(4)},
+        'head': 0,
+    }
+    # a recipe that counts twelve layers: each of a lower rate, but for what has the full one
+    twelve = {k: e and e + 6 for k, e in layers.items()}
+    by_stage = dict(layer_decay_by='stage')
+    for table, settings in (
+        (layers, {}),
+        (stages, by_stage),
+        (layers, dict(num_layers=6)),
+        (twelve, dict(num_layers=12)),
+        ({k: e and e + 6 for k, e in stages.items()}, dict(num_layers=12, **by_stage)),
+    ):
+        groups = build(hornet(), layer_decay_rate=0.7, **settings)
+        assert exponents(groups, 0.7) == of_prefixes(groups, table)
+
+
+def test_rates_of_blocks_by_hand():
+    table = {
+        'backbone.stages.0.embed': 4, 'backbone.stages.0.blocks.0': 3, 'backbone.stages.0.norm': 3,
+        'backbone.stages.1.embed': 2, 'backbone.stages.1.blocks.0': 2,
+        'backbone.stages.1.blocks.1': 1, 'backbone.stages.1.norm': 1, 'head': 0,
+    }  # fmt: skip
+    groups = build(van(), layer_decay_rate=0.8)
+    assert exponents(groups, 0.8) == of_prefixes(groups, table)
+    assert {g['lr'] for g in build(van(), layer_decay_rate=1).values()} == {1.0}
+
+
+def test_other_keys_keep_their_meaning():
+    """Factors of a part multiply those of the layers; weight decay is MMEngine's."""
+    plain = build(van(), layer_decay_rate=0.5)
+    keys = {'backbone.stages.1': dict(lr_mult=0.1), 'head': dict(lr_mult=3.0, decay_mult=0.5)}
+    groups = build(van(), layer_decay_rate=0.5, bias_decay_mult=0.0, custom_keys=keys)
+    for name, group in groups.items():
+        factor = 0.1 if 'stages.1' in name else 3.0 if name.startswith('head') else 1.0
+        assert group['lr'] == pytest.approx(factor * plain[name]['lr']), name
+    assert groups['head.weight']['weight_decay'] == pytest.approx(0.05)
+    assert groups['backbone.stages.0.embed.conv.weight']['weight_decay'] == 0.1
+    assert groups['backbone.stages.0.embed.conv.bias']['weight_decay'] == 0.0
 
 
 def test_schedulers_keep_the_ratios():

@@ -5,13 +5,14 @@ from collections import OrderedDict
 import pytest
 import torch
 from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from torch import nn
 
 from hybrid_mm.engine.cli import UserError
-from hybrid_mm.engine.non_finite import NonFiniteLossHook
+from hybrid_mm.engine.non_finite import NonFiniteLossHook, image_paths
 
 
 class Net(BaseModel):
@@ -23,15 +24,12 @@ class Net(BaseModel):
         return dict(loss=self.fc(torch.stack(inputs)).pow(2).mean())
 
 
-@pytest.mark.parametrize('bad', [float('nan'), float('inf')])
-def test_stop(tmp_path, monkeypatch, bad):
-    monkeypatch.setattr(DefaultScope, '_instance_dict', OrderedDict())
-    values = [1.0, 2.0, bad, 4.0]
+def runner(tmp_path, values, name):
     data = [
         dict(inputs=torch.tensor([v]), data_samples=BaseDataElement(metainfo=dict(img_path=f'{i}')))
         for i, v in enumerate(values)
     ]
-    run = Runner(
+    return Runner(
         Net(),
         str(tmp_path),
         train_dataloader=dict(
@@ -42,8 +40,14 @@ def test_stop(tmp_path, monkeypatch, bad):
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9)),
         custom_hooks=[NonFiniteLossHook()],
         default_scope='mmengine',
-        experiment_name=f'non_finite_{bad}',
+        experiment_name=name,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize('bad', [float('nan'), float('inf')])
+def test_stop(tmp_path, monkeypatch, bad):
+    monkeypatch.setattr(DefaultScope, '_instance_dict', OrderedDict())
+    run = runner(tmp_path, [1.0, 2.0, bad, 4.0], f'non_finite_{bad}')
     with pytest.raises(UserError, match=rf'loss of iteration 3 is {bad}; images of the batch: 2\.'):
         run.train()
     assert all(p.isfinite().all() for p in run.model.parameters())
@@ -51,6 +55,27 @@ def test_stop(tmp_path, monkeypatch, bad):
     assert torch.equal(saved['state_dict']['fc.weight'], run.model.fc.weight)
     assert saved['meta']['iter'] == 2
     assert saved['optimizer']['state']
+
+
+def test_nothing_is_left_of_the_check(tmp_path, monkeypatch):
+    """The optimizer's step is MMEngine's again, whoever takes the next one."""
+    monkeypatch.setattr(DefaultScope, '_instance_dict', OrderedDict())
+    run = runner(tmp_path, [1.0, 2.0], 'non_finite_none')
+    run.train()
+    (hook,) = (h for h in run.hooks if isinstance(h, NonFiniteLossHook))
+    step = run.optim_wrapper.update_params
+    assert step.__self__ is run.optim_wrapper and step.__func__ is OptimWrapper.update_params
+    hook.after_train(run)  # once more does no harm
+
+
+def test_images_of_a_batch():
+    def sample(path):
+        return BaseDataElement(metainfo={} if path is None else dict(img_path=path))
+
+    batch = dict(inputs=[], data_samples=[sample('a/b.png'), sample(None), sample('c.png')])
+    assert image_paths(batch) == ['a/b.png', 'c.png']
+    for other in ([1, 2], None, dict(inputs=[]), dict(data_samples=[3])):
+        assert image_paths(other) == []
 
 
 def test_healthy_training_is_left_alone(tool, det_config, tmp_path):

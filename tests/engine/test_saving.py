@@ -5,6 +5,7 @@ import os
 from collections import OrderedDict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.evaluator import BaseMetric
@@ -237,6 +238,99 @@ def test_checksum_sees_every_tensor_and_its_place():
         assert checksum(state | part) != plain
     low = dict(state_dict=dict(a=torch.ones(2, dtype=torch.bfloat16), b=torch.empty(0)))
     assert checksum(low) == checksum(low)
+
+
+def test_checksum_sees_large_tensors_to_their_ends():
+    """Larger than any block that is hashed or read at once, and in any layout and type."""
+    for tensor in (
+        torch.arange(300.0),
+        torch.arange(1_200_003) % 251,
+        torch.arange(70_000, dtype=torch.float32).to(torch.bfloat16).view(35_000, 2),
+        torch.arange(90_000.0).view(300, 300).t(),
+        (torch.arange(5000) % 3 == 0),
+    ):
+        for place in ('state_dict', 'optimizer'):
+            state = dict(state_dict=dict(w=tensor), optimizer=dict(lr=0.1))
+            if place == 'optimizer':
+                state = dict(state_dict={}, optimizer=dict(state=[dict(m=(tensor,))]))
+            plain = checksum(state)
+            for index in (0, tensor.numel() // 3, tensor.numel() - 1):
+                where = np.unravel_index(index, tuple(tensor.shape))
+                before = tensor[where].clone()
+                tensor[where] = ~before if tensor.dtype == torch.bool else before + 512
+                assert checksum(state) != plain, (tensor.dtype, place, index)
+                tensor[where] = before
+            assert checksum(state) == plain
+
+
+def test_content_is_on_the_disk_before_the_name(tmp_path, monkeypatch):
+    """A failure of power after the renaming must not leave a file without content."""
+    seen, fsync, replace = [], os.fsync, os.replace
+
+    def synced(descriptor):
+        seen.append(('sync', os.readlink(f'/proc/self/fd/{descriptor}'), os.fstat(descriptor)))
+        fsync(descriptor)
+
+    def renamed(source, target):
+        seen.append(('rename', str(source), str(target)))
+        replace(source, target)
+
+    monkeypatch.setattr(os, 'fsync', synced)
+    monkeypatch.setattr(os, 'replace', renamed)
+    path = tmp_path / 'new' / 'x.pth'
+    saving.write_atomically(path, b'a' * 100_000)
+    assert [step[0] for step in seen] == ['sync', 'rename', 'sync']
+    first, second, third = seen
+    assert first[1] == second[1] != str(path) == second[2]
+    assert first[2].st_size == 100_000  # nothing waits in a buffer of ours
+    assert third[1] == str(path.parent)
+    assert path.read_bytes() == b'a' * 100_000
+
+
+@pytest.mark.parametrize(('names', 'same_time'), [
+    (['epoch_8', 'epoch_9', 'epoch_10', 'epoch_11'], False),
+    (['epoch_8', 'epoch_9', 'epoch_10', 'epoch_11'], True),
+    (['iter_800', 'iter_900', 'iter_1000'], False),
+    (['iter_800', 'iter_900', 'iter_1000'], True),
+    (['epoch_9', 'iter_1000', 'epoch_10', 'iter_200'], False),
+    # an earlier run left its last ones in the folder, the present one has come as far as its first
+    (['iter_900', 'iter_1000', 'iter_100'], False),
+])  # fmt: skip
+def test_newest_of_many(tmp_path, capsys, names, same_time):
+    """In the order of their times, and by number where a file system has the same time for all."""
+    good = dict(state_dict={}, optimizer={}, meta={})
+    for i, name in enumerate(names):
+        torch.save(good, tmp_path / f'{name}.pth')
+        os.utime(tmp_path / f'{name}.pth', (5e8, 5e8 + (0 if same_time else 10 * i)))
+    for name in reversed(names):
+        assert find_resumable(tmp_path) == str(tmp_path / f'{name}.pth')
+        (tmp_path / f'{name}.pth').unlink()
+    assert find_resumable(tmp_path) is None
+
+
+def test_ten_checkpoints_and_the_last_three_kept(tmp_path):
+    runner(tmp_path, epochs=11, max_keep_ckpts=3).train()
+    assert files(tmp_path) == ['epoch_10.pth', 'epoch_11.pth', 'epoch_9.pth']
+    assert find_resumable(tmp_path) == str(tmp_path / 'epoch_11.pth')
+    run = runner(tmp_path, epochs=13, max_keep_ckpts=3)
+    run._resume, run._load_from = True, str(tmp_path / 'epoch_11.pth')
+    run.train()
+    assert files(tmp_path) == ['epoch_11.pth', 'epoch_12.pth', 'epoch_13.pth']
+
+
+def test_what_is_no_state_of_a_training(tmp_path):
+    good = dict(state_dict={}, optimizer={}, meta={})
+    for content, expected in (
+        (good, None),
+        (good | dict(checksum=checksum(good)), None),
+        (good | dict(checksum='0' * 32), 'its checksum is another'),
+        (good | dict(checksum=''), 'its checksum is another'),
+        *(({k: v for k, v in good.items() if k != key}, 'it holds no state of a training')
+          for key in good),
+        ([good], 'it holds no state of a training'),
+    ):  # fmt: skip
+        torch.save(content, tmp_path / 'x.pth')
+        assert defect(tmp_path / 'x.pth') == expected, content
 
 
 def test_other_storage_is_left_to_mmengine(tmp_path):

@@ -1,9 +1,7 @@
 import os
-import subprocess
 import sys
 from collections import OrderedDict
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 import torch
@@ -153,34 +151,57 @@ def test_first_batch_of_a_batch_sampler_is_one_batch(tmp_path):
 
 def _train_rank(path):
     """Body of a process of the next test: the other rank's batch spares the head."""
-    from hybrid_mm.engine import sparsity
-
-    rank = int(os.environ['RANK'])
-    torch.distributed.init_process_group(
-        'gloo', f'file://{path}/store', rank=rank, world_size=2, timeout=timedelta(seconds=30)
-    )
+    module, rank = sys.modules[SparsityHook.__module__], int(os.environ['RANK'])
+    torch.distributed.init_process_group('gloo', timeout=timedelta(seconds=30))
     spared = 1.0 if rank else 0.5
-    sparsity.sparse_layer_densities = lambda *_: {'conv.weight': 0.5, 'head.weight': spared}
+    module.sparse_layer_densities = lambda *_: {'conv.weight': 0.5, 'head.weight': spared}
     hook = SparsityHook(0.4, interval=3)
-    run = runner(Path(path), hook, 1)
+    run = runner(path, hook, 1)
     torch.manual_seed(rank)
     run.train()
     torch.save(hook.masks, f'{path}/{rank}.pt')
     torch.distributed.destroy_process_group()
 
 
-def test_ranks_have_the_same_masks(tmp_path):
-    env = dict(os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='', WORLD_SIZE='2')
-    command = [sys.executable, __file__, str(tmp_path)]
-    ranks = [subprocess.Popen(command, env=dict(env, RANK=str(rank))) for rank in (0, 1)]
-    try:
-        assert [process.wait(timeout=90) for process in ranks] == [0, 0]
-    finally:
-        for process in ranks:
-            process.kill()
+def test_ranks_have_the_same_masks(tmp_path, fork):
+    assert fork([lambda: _train_rank(tmp_path)] * 2, 90) == [0, 0], fork.text
     first, second = (torch.load(tmp_path / f'{rank}.pt') for rank in (0, 1))
     assert first.keys() == second.keys() == {'conv.weight', 'head.weight'}
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_dense_tensors_stay_whole(tmp_path, monkeypatch):
+    module = sys.modules[SparsityHook.__module__]
+    for density, whole in ((0.95, False), (0.985, False), (0.99, True), (1.0, True)):
+        found = {'conv.weight': density, 'head.weight': 0.5}
+        monkeypatch.setattr(module, 'sparse_layer_densities', lambda *_, found=found: found)
+        hook = SparsityHook()
+        run = runner(tmp_path / str(density), hook)
+        run._train_loop = run.build_train_loop(run._train_loop)
+        hook.before_train(run)
+        assert ('conv.weight' not in hook.masks) == whole
+        assert 'head.weight' in hook.masks
+
+
+def test_densities_are_asked_for_the_kept_part(tmp_path, monkeypatch):
+    """Not for the part that is zero; masks then have about that density, by chance."""
+    asked, module = [], sys.modules[SparsityHook.__module__]
+
+    def densities(weights, gradients, density):
+        asked.append(density)
+        return {'conv.weight': 0.3, 'head.weight': 0.8}
+
+    monkeypatch.setattr(module, 'sparse_layer_densities', densities)
+    model = Model()
+    model.conv = nn.Conv2d(3, 800, 3)
+    model.norm, model.head = nn.BatchNorm2d(800), nn.Linear(800, 20)
+    hook = SparsityHook(0.35)
+    run = runner(tmp_path, hook, model=model)
+    run._train_loop = run.build_train_loop(run._train_loop)
+    hook.before_train(run)
+    assert asked == [pytest.approx(0.65)]
+    assert hook.masks['conv.weight'].float().mean().item() == pytest.approx(0.3, abs=0.02)
+    assert hook.masks['head.weight'].float().mean().item() == pytest.approx(0.8, abs=0.02)
 
 
 def test_parameters_are_reported(tmp_path):
@@ -210,6 +231,20 @@ def test_densities_follow_the_scores():
     gradients = dict(a=torch.full((10,), 3.0), b=-torch.arange(10.0) / 10, c=torch.zeros(20))
     found = sparse_layer_densities(weights, gradients, 15 / 40)
     assert found == pytest.approx(dict(a=1.0, b=0.5, c=0.0))
+
+
+def test_exchange_of_a_sparse_tensor_is_a_part_of_what_is_alive():
+    """200 of 10000 alive, by their sizes and not their signs: 0.25 of them are 50."""
+    weight = torch.zeros(10000)
+    weight[:200] = torch.arange(1.0, 201) * (1 - 2 * (torch.arange(200) % 2))
+    weight[200:] = 1000.0  # dead ones have no say
+    mask = torch.arange(10000) < 200
+    new = prune_and_grow(weight, mask, 0.25)
+    assert new[50:200].all()
+    assert int(new.sum()) == pytest.approx(200, abs=40)
+    assert int(new[:50].sum()) <= 3  # by chance
+    assert torch.equal(mask, torch.arange(10000) < 200)
+    assert torch.equal(prune_and_grow(weight, mask, 0.0), mask)
 
 
 def test_exchange_takes_the_smallest_and_adds_as_many():
@@ -245,7 +280,3 @@ def test_wrong_arguments(tmp_path):
         ValueError, match=r'mask \(2, 2\) of conv\.weight, the model \(8, 3, 3, 3\)'
     ):
         runner(tmp_path, hook, 5).train()
-
-
-if __name__ == '__main__':
-    _train_rank(*sys.argv[1:])

@@ -427,6 +427,63 @@ def test_object_that_is_unusual(coco, edit, capsys):
     assert 'warning' not in capsys.readouterr().err
 
 
+def wide_coco(root: Path, **entry) -> Path:
+    """One image of 40 x 60 pixels (height x width) with one object."""
+    (root / 'train').mkdir(parents=True)
+    (root / 'annotations').mkdir()
+    Image.new('RGB', (60, 40)).save(root / 'train' / '0.png')
+    whole = dict(id=7, image_id=0, category_id=2, bbox=[30, 5, 29, 30], area=500, iscrowd=0)
+    whole['segmentation'] = [[30, 5, 59, 5, 59, 35]]
+    data = dict(
+        images=[dict(id=0, file_name='0.png', height=40, width=60)],
+        annotations=[{**whole, **entry}],
+        categories=[dict(id=i + 1, name=name) for i, name in enumerate(CLASSES)],
+    )
+    (root / 'annotations' / 'train.json').write_text(json.dumps(data))
+    return root
+
+
+RLE = dict(size=[40, 60], counts=[1300, 300, 800])
+OBJECTS = [  # None: taken; 'left out' with a warning; else what is wrong with it
+    (dict(), None),
+    (dict(segmentation=RLE), None),
+    (dict(segmentation=dict(RLE, size=[60, 40])), r'a mask of the size .60, 40.; .* .40, 60.'),
+    (dict(bbox=[59, 5, 10, 10]), None),  # one column of it is inside
+    (dict(bbox=[60, 5, 10, 10]), 'left out'),
+    (dict(bbox=[5, 39, 10, 10]), None),
+    (dict(bbox=[5, 40, 10, 10]), 'left out'),
+    (dict(bbox=[-9, 5, 10, 10]), None),
+    (dict(bbox=[-10, 5, 10, 10]), 'left out'),
+    (dict(bbox=[5, 5, 10, 1]), None),
+    (dict(bbox=[5, 5, 10, 0.5]), 'left out'),
+    (dict(bbox=[5, 5, 0.5, 10]), 'left out'),
+    (dict(area=0), 'left out'),
+    (dict(area=0.1), None),
+    (dict(segmentation=[[1, 1, 9, 1, 9, 9]]), None),
+    (dict(segmentation=[[1, 1, 9, 1], [1, 1, 9, 1, 9, 9]]), None),  # one of them is a polygon
+    (dict(segmentation=[[1, 1, 9, 1]]), 'no mask'),
+    (dict(segmentation=[[1, 1, 9, 1, 9, 9, 3]]), 'no mask'),
+]
+
+
+def test_objects_at_the_border(tmp_path, capsys):
+    """Of an image that is not square; taken and left out as MMDetection does it."""
+    for i, (entry, verdict) in enumerate(OBJECTS):
+        root = wide_coco(tmp_path / str(i), **entry)
+        if verdict not in (None, 'left out', 'no mask'):
+            with pytest.raises(BadSampleError, match=verdict):
+                coco_set(root)[0]
+            continue
+        data = coco_set(root)
+        err = capsys.readouterr().err
+        assert ('with a box of no area' in err) == (verdict == 'left out'), entry
+        assert ('fewer than three points' in err) == (verdict == 'no mask'), entry
+        assert data.num_bad_samples == 0
+        found = data[0]['data_samples'].gt_instances
+        assert len(found) == (verdict is None), entry
+        assert found.labels.tolist() == [1] * len(found)
+
+
 @pytest.mark.parametrize(('break_it', 'message'), BAD_LABELS, ids=names(BAD_LABELS))
 def test_label_map(ade, break_it, message, caplog):
     path = ade / 'annotations' / 'training' / '0.png'

@@ -1,14 +1,18 @@
 """``skip_bad_samples`` in whole runs, and the wrapper that does it."""
 
+import copy
 import json
 import pickle
 
+import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from mmengine.registry import DATA_SAMPLERS, DATASETS, DefaultScope
 from PIL import Image
 
-from hybrid_mm.data import CheckedDataset
+from hybrid_mm.data import CheckedDataset, SeededDataset
 from hybrid_mm.data.checked import BadSampleError, SampleCheck
 from hybrid_mm.engine.launch import set_sample_checks
 
@@ -178,6 +182,59 @@ def test_nothing_good_is_left(coco, det_config):
         data = CheckedDataset(cfg.train_dataloader.dataset, skip_bad_samples=9)
     with pytest.raises(BadSampleError, match='no good sample is left'):
         data[0]
+
+
+@pytest.mark.parametrize(('label', 'ignore_index', 'good'), [
+    (2, 255, True), (3, 255, False), (255, 255, True), (254, 255, False),
+    (254, 254, True), (255, 254, True), (253, 254, False), (3, 3, True), (4, 3, False),
+    (255, 3, True),
+])  # fmt: skip
+def test_labels_that_are_ignored(label, ignore_index, good):
+    """255, which padding and label maps have, beside the one of the data set."""
+    labels = np.array([[0, 1], [2, label], [2, 1]], np.uint8)
+    sample = dict(seg_map_path='x.png', gt_seg_map=labels, ori_shape=(3, 2))
+    check = SampleCheck(3, ignore_index)
+    if good:
+        assert check(sample) is sample
+    else:
+        text = rf'label {label} \(after .*; expected 0\.\.2 and {ignore_index} \(ignored\)'
+        with pytest.raises(ValueError, match=text):
+            check(sample)
+
+
+def test_ignore_index_of_the_data_set(ade, seg_config):
+    """With reduce_zero_label: 0 becomes 255, 3 is the last class, 6 becomes 5."""
+    path = ade / 'annotations' / 'training' / '0.png'
+    labels = np.asarray(Image.open(path)).copy()
+    cfg = Config.fromfile(seg_config)
+    spec = dict(cfg.train_dataloader.dataset, data_root=str(ade))
+    assert set(np.unique(labels)) == {0, 1, 2, 3}
+    labels[0, :3] = 6
+    Image.fromarray(labels).save(path)
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        strict = CheckedDataset(spec)
+        with pytest.raises(BadSampleError, match=r'has the label 5 .*0\.\.2 and 255'):
+            [strict[i] for i in range(8)]
+        loose = CheckedDataset(dict(spec, ignore_index=5))
+        maps = [loose[i]['data_samples'].gt_sem_seg.data for i in range(8)]
+    assert {5, 255, 0, 1, 2} == set(torch.stack(maps).unique().tolist())
+
+
+def test_copies_are_of_the_wrapper(det_config):
+    """Methods by which Python copies and pickles are not those of the inner data set."""
+
+    class Odd(BaseDataset):
+        def load_data_list(self):
+            return [dict(x=1)]
+
+        def __deepcopy__(self, memo):
+            return Odd()
+
+    wrapper = SeededDataset(Odd())
+    again = copy.deepcopy(wrapper)
+    assert type(again) is SeededDataset and type(again.dataset) is Odd
+    assert again.dataset is not wrapper.dataset
+    assert type(copy.copy(wrapper)) is SeededDataset
 
 
 def test_size_of_the_picture_is_looked_at(tmp_path):

@@ -17,6 +17,8 @@ import argparse
 import importlib
 import json
 import sys
+from contextlib import nullcontext
+from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
 
@@ -143,22 +145,27 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('root', type=Path, help='folder with one folder of cases per slug')
     parser.add_argument('slugs', nargs='*', help='only these (default: all)')
+    parser.add_argument('--jobs', type=int, default=1, help='cases that are compared at once')
     args = parser.parse_args(argv)
     if not args.root.is_dir():
         parser.error(f'{args.root} is not a folder')
     slugs = args.slugs or sorted(p.name for p in args.root.iterdir() if p.is_dir())
     counts = {True: 0, False: 0}
+    cases = {slug: sorted((args.root / slug).glob('*.json')) for slug in slugs}
+    paths = [path for slug in slugs for path in cases[slug]]
     for slug in slugs:
-        paths = sorted((args.root / slug).glob('*.json'))
-        if not paths:
+        if not cases[slug]:
             counts[False] += 1
             print(f'FAIL {slug} - no cases in {args.root / slug}')
-        for path in paths:
-            passed, text, note = check(path)
+    spawn = get_context('spawn')
+    with spawn.Pool(args.jobs) if args.jobs > 1 else nullcontext() as pool:
+        results = pool.imap(check, paths) if pool else map(check, paths)
+        for path, (passed, text, note) in zip(paths, results, strict=True):
+            name = f'{path.parent.name} {path.stem}'
             counts[passed] += 1
-            print(f'{"PASS" if passed else "FAIL"} {slug} {path.stem} {text}', flush=True)
+            print(f'{"PASS" if passed else "FAIL"} {name} {text}', flush=True)
             if note:
-                print(f'note {slug} {path.stem} {note}', flush=True)
+                print(f'note {name} {note}', flush=True)
     print(f'{counts[True]} passed, {counts[False]} failed')
     return 0 if counts[True] and not counts[False] else 1
 

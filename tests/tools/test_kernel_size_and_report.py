@@ -6,9 +6,12 @@ import shutil
 import subprocess
 
 import pytest
+import torch
 from PIL import Image
 
+from hybrid_mm.analysis import members
 from hybrid_mm.analysis.kernel_size import build
+from hybrid_mm.backbones import PeLK, SLaK
 from hybrid_mm.data.corruptions import BENCHMARK
 
 BROWSERS = ('chromium-headless-shell', 'chromium', 'chromium-browser', 'google-chrome')
@@ -61,6 +64,64 @@ def test_page_needs_no_other_file(page):
     # mean of severities 1 to 5 is 15 below the clean accuracy; the larger one is bold
     assert '<td class="best">65</td>' in text and '<td>55</td>' in text
     assert '31 px, 1.5%' in text
+
+
+def test_the_smallest_error_is_the_best(tool, tmp_path):
+    for name, clean, error in (('a', 70.0, 55.0), ('b', 80.0, 66.5)):
+        (tmp_path / name).mkdir()
+        content = dict(kind='robustness', label=name, settings={}, results=results(clean))
+        content['summary'] = {'accuracy/top1': {'clean': clean, 'mCE(15)': error}}
+        (tmp_path / name / 'robustness.json').write_text(json.dumps(content))
+    out = tmp_path / 'r.html'
+    assert tool('analysis/report', tmp_path / 'a', tmp_path / 'b', '--out', out)[0] == 0
+    table = out.read_text().partition('<tbody>')[2].partition('</tbody>')[0]
+    assert table == (
+        '<tr><td>a</td><td>70</td><td class="best">55</td></tr>'
+        '<tr><td>b</td><td class="best">80</td><td>66.5</td></tr>'
+    )
+
+
+def test_tables_of_the_other_kinds(tool, tmp_path):
+    """Made-up results, and the rows that they become."""
+    weights = dict(weights='w.pth')
+    contents = dict(
+        shape_texture=dict(
+            images=80, normalise='pooled', seeds=5,
+            models=[dict(label='net', neurons=512, **weights,
+                         percent=dict(shape=30.25, texture=20.5, residual=49.25))],
+        ),
+        texture_knn=dict(
+            k=5, metric='cosine', images=120, classes=47,
+            models=[dict(label='a', mean=61.25, splits={'1': 60.0, '3': 62.5}, **weights),
+                    dict(label='b', mean=70.5, splits={'1': 70.5}, **weights)],
+        ),
+        kernel_size=dict(
+            arch='tiny', shape=[64, 96], batch=2, environment=dict(torch='9.9'),
+            points=[dict(family='lska', kernel_size=23, params=3772000, macs=8 * 10**8,
+                         inference_ms=1.25, training_ms=None, inference_peak=None,
+                         training_peak=None, accuracy=75.5)],
+        ),
+    )  # fmt: skip
+    for kind, content in contents.items():
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / f'{kind}.json').write_text(json.dumps(dict(content, kind=kind)))
+    out = tmp_path / 'r.html'
+    assert tool('analysis/report', tmp_path, '--out', out)[0] == 0
+    text = out.read_text()
+
+    def row(*cells):
+        marked = (c if c.startswith('<td') else f'<td>{c}</td>' for c in cells)
+        return f'<tr>{"".join(marked)}</tr>'
+
+    assert row('net', '512', '30.25', '20.5', '49.25', 'w.pth') in text
+    assert '80 images, scores pooled, means over 5 choices of partners.' in text
+    assert row('a', '60', '62.5', '61.25', 'w.pth') in text
+    best = '<td class="best">70.5</td>'
+    assert row('b', '70.5', '–', best, 'w.pth') in text  # noqa: RUF001
+    assert 'k = 5, cosine; 120 images of 47 classes.' in text
+    # columns that no point has are left out
+    assert row('lska', '23', '3,772,000', '800,000,000', '1.25', '75.5') in text
+    assert 'tiny, 64 x 96, batches of 2. torch 9.9.' in text
 
 
 def test_page_in_a_browser(page, tmp_path):
@@ -125,6 +186,29 @@ def test_study(tool, tmp_path):
     channels = 3 * 32 + 3 * 64 + 5 * 160 + 2 * 256
     assert points[3]['params'] - points[2]['params'] == channels * (11**2 - 7**2)
     assert (out / 'kernel_size.png').stat().st_size > 5000
+
+
+def test_inference_only(tool, tmp_path, monkeypatch):
+    """Times of an image, of a batch of 4; no backward passes."""
+    taken = dict(inference=0.25, training=1.0)
+    monkeypatch.setattr(members.Passes, 'seconds', lambda self, kind, name: taken[kind])
+    flags = ('--families', 'lska', '--sizes', 7, '--shape', 32, 32, '--rounds', 1)
+    more = ('--batch', 4, '--device', 'cpu', '--out', tmp_path)
+    assert tool('analysis/kernel_size', *flags, *more, '--inference-only')[0] == 0
+    (point,) = json.loads((tmp_path / 'kernel_size.json').read_text())['points']
+    assert (point['inference_ms'], point['training_ms']) == (62.5, None)
+    assert point['training_peak'] is None
+
+
+@pytest.mark.parametrize('family', ['pelk', 'slak'])
+def test_the_last_stage_has_kernels_of_13_at_most(family):
+    kind = dict(pelk=PeLK, slak=SLaK)[family]
+    with torch.device('meta'):
+        for size, last in ((51, 13), (7, 7)):
+            expected = kind('tiny', kernel_sizes=(size, size, size, last))
+            shapes = {name: p.shape for name, p in expected.named_parameters()}
+            found = build(family, size)
+            assert {name: p.shape for name, p in found.named_parameters()} == shapes
 
 
 @pytest.mark.parametrize('family', ['lka', 'lska', 'lka-trivial', 'lska-trivial', 'pelk', 'slak'])

@@ -1,10 +1,14 @@
 """tools/predict.py."""
 
+import inspect
 import json
 
 import cv2
 import numpy as np
 import pytest
+
+from hybrid_mm import apis
+from hybrid_mm.engine.cli import UserError
 
 CLASSIFICATION = """
 default_scope = 'mmpretrain'
@@ -89,6 +93,30 @@ def test_one_image_of_a_classifier(tool, folder, tmp_path):
     scores = [item['score'] for item in entry['top5']]
     assert len(scores) == 5 and scores == sorted(scores, reverse=True)
     assert (out / 'pictures' / 'a.png.png').is_file()
+
+
+def test_options_reach_predictor_and_writer(fails, det_config, folder, tmp_path, monkeypatch):
+    given = {}
+
+    def record(kind, stop=False):
+        signature = inspect.signature(kind)
+
+        def call(*args, **kwargs):
+            given[kind.__name__] = signature.bind(*args, **kwargs).arguments
+            if stop:
+                raise UserError('seen')
+
+        return call
+
+    monkeypatch.setattr(apis, 'Predictor', record(apis.Predictor))
+    monkeypatch.setattr(apis, 'Writer', record(apis.Writer, stop=True))
+    flags = ('--device', 'cpu', '--batch-size', 3, '--tta', '--score-thr', 0.25, '--annotations',
+             'x.json', '--out', tmp_path / 'o')  # fmt: skip
+    assert 'seen' in fails('predict', det_config, 'w.pth', folder, *flags)
+    del given['Predictor']['config']
+    assert given['Predictor'] == dict(checkpoint='w.pth', device='cpu', batch_size=3, tta=True)
+    expected = dict(predictor=None, out=str(tmp_path / 'o'), threshold=0.25, annotations='x.json')
+    assert given['Writer'] == expected
 
 
 def test_mistakes(fails, tool, det_config, tmp_path):

@@ -8,7 +8,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from hybrid_mm.analysis.receptive_field import contribution, mean_contribution, rectangles
+from hybrid_mm.analysis.receptive_field import (
+    contribution,
+    display,
+    mean_contribution,
+    rectangles,
+)
 
 TINY = (
     "dict(type='hybrid_mm.VAN', arch=dict(embed_dims=[8, 8, 16, 16], depths=[1, 1, 1, 1], "
@@ -50,6 +55,27 @@ def test_squares_that_do_not_fit():
     assert rectangles(flat.T, (0.99,)) == {0.99: None}
     with pytest.raises(ValueError, match='all scores are 0'):
         rectangles(np.zeros((40, 40)))
+
+
+def test_squares_as_wide_as_the_image():
+    """All pixels alike, 11 rows of 9: the square of 9 has 81 of 99, that of 7 has 49."""
+    found = rectangles(np.ones((11, 9)), (0.49, 0.5, 0.8, 0.82))
+    assert found == {0.49: (7, 49 / 99), 0.5: (9, 81 / 99), 0.8: (9, 81 / 99), 0.82: None}
+
+
+def test_display_is_the_logarithm_over_its_largest_value():
+    found = display(np.array([[0.0, 9.0], [99.0, 9999.0]]))
+    np.testing.assert_allclose(found, [[0, 0.25], [0.5, 1]])
+
+
+def test_what_is_negative_does_not_contribute():
+    """Channels that are negative at the centre, and colours with a negative gradient."""
+    conv = nn.Conv2d(3, 2, 1, bias=False).requires_grad_(False)
+    conv.weight.copy_(torch.tensor([[4.0, -1, 0.5], [-9, -9, -9]])[..., None, None])
+    scores = contribution(conv, torch.ones(1, 3, 5, 7))
+    expected = torch.zeros(1, 5, 7)
+    expected[0, 2, 3] = 4.5
+    torch.testing.assert_close(scores, expected)
 
 
 def test_images_with_nan_do_not_count():

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from hybrid_mm.analysis.conflict_pairs import make_pairs, read_set, transfer_texture
-from hybrid_mm.analysis.dimensions import dimensions, scores
+from hybrid_mm.analysis.dimensions import Dimensions, dimensions, scores
 from hybrid_mm.analysis.neighbours import accuracy
 from hybrid_mm.engine.cli import UserError
 
@@ -55,6 +55,24 @@ def test_a_factor_that_is_shared_wins():
     sums = scores([tuple(noisy), tuple(other)], 'neuron')
     expected = [np.corrcoef(noisy[0][:, i], noisy[1][:, i])[0, 1] for i in range(32)]
     assert sums[0] == pytest.approx(sum(expected))
+
+
+def test_dimensions_by_hand():
+    """100 neurons alike: 1 and -1, in the first pairs moved up by 2 here and down by 2 there."""
+    x = np.tile([[1.0], [-1.0]], (1, 100))
+    pairs = [(x + 2, x - 2), (x, x)]
+    # variance of all eight rows: (5 + 5 + 1 + 1) / 4; products (1 - 4) and 1
+    found = dimensions(pairs)
+    assert found.scores == pytest.approx((-1, 1 / 3, 1))
+    # the softmax: 0.0821, 0.3114, 0.6065
+    assert found.dims == (8, 31, 61)
+    assert found.percent == (8.0, 31.0, 61.0)
+    # correlations of each neuron: the offsets do not matter; the residual has the number of neurons
+    y = np.array([[1.0, 1], [-1, 1], [1, -1], [-1, -1]])
+    found = dimensions([(y + 2, y - 2), (y, y[:, ::-1])], 'neuron')
+    assert found.scores == pytest.approx((2, 0, 2))
+    assert found.dims == (0, 0, 2)  # 0.468, 0.063, 0.468 of two
+    assert scores([(y, -y)], 'neuron') == [pytest.approx(-2)]
 
 
 def test_wrong_features():
@@ -119,6 +137,21 @@ def test_transfer_keeps_lightness_and_takes_texture():
         transfer_texture(shape, painted[:20])
 
 
+def test_weight_of_shape_and_texture():
+    """With 0 the shape does not matter; with 1 its light and dark do, and red is lighter."""
+    texture = noise(1, 0, 90, 48)
+    texture[:, 24:] += 120
+    texture = texture.astype(np.uint8)
+    red, blue = (np.zeros((32, 32, 3), np.uint8) for _ in range(2))
+    red[:, :16, 0], red[:, 16:, 2] = 255, 255
+    blue[:, 16:, 0], blue[:, :16, 2] = 255, 255
+    alike = [transfer_texture(x, texture, (8,), weight=0) for x in (red, blue)]
+    np.testing.assert_array_equal(*alike)
+    painted = [transfer_texture(x, texture, (8,), weight=1).astype(int) for x in (red, blue)]
+    assert painted[0][:, :12].mean() > painted[0][:, 20:].mean() + 60
+    assert painted[1][:, :12].mean() < painted[1][:, 20:].mean() - 60
+
+
 def test_generate_and_measure(tool, tmp_path):
     for name in ('a', 'b', 'c'):
         for i in range(2):
@@ -137,6 +170,28 @@ def test_generate_and_measure(tool, tmp_path):
     assert model['neurons'] == 16
     assert sum(model['dims'].values()) == pytest.approx(16)
     assert (out / 'shape_texture.png').stat().st_size > 3000
+
+
+def test_figures_are_means_over_the_choices_of_partners(tool, conflict, tmp_path, monkeypatch):
+    results = [((0.1, 0.2, 1.0), (2, 4, 10), (10.0, 25.0, 65.0)),
+               ((0.3, 0.2, 1.0), (4, 4, 8), (30.0, 25.0, 45.0)),
+               ((0.2, 0.5, 1.0), (3, 7, 6), (20.0, 40.0, 40.0))]  # fmt: skip
+    scripted = iter([Dimensions(*result) for result in results])
+    monkeypatch.setattr(
+        'hybrid_mm.analysis.dimensions.dimensions', lambda pairs, normalise: next(scripted)
+    )
+    arguments = (conflict, TINY, '--labels', 'tiny', '--seeds', 3, '--out', tmp_path / 'o', *SMALL)
+    assert tool('analysis/shape_texture', 'measure', *arguments)[0] == 0
+    content = json.loads((tmp_path / 'o/shape_texture.json').read_text())
+    (model,) = content['models']
+    for key, *values in (
+        ('scores', 0.2, 0.3, 1), ('dims', 3, 5, 8), ('percent', 20, 30, 50), ('spread', 20, 15, 25)
+    ):  # fmt: skip
+        expected = dict(zip(('shape', 'texture', 'residual'), values, strict=True))
+        assert model[key] == pytest.approx(expected), key
+    assert (content['images'], content['seeds'], content['pairs']) == (
+        8, 3, dict(shape=8, texture=8)
+    )  # fmt: skip
 
 
 def test_mistakes(fails, conflict, tmp_path):
@@ -179,6 +234,17 @@ def test_nearest_neighbours():
         accuracy(reference, labels, queries, expected, metric='l1')
 
 
+def test_ties_and_lengths():
+    reference = np.array([[0.0, 1.0], [0.0, 1.2], [9.0, 90.0]])
+    labels = np.array(['b', 'a', 'c'])
+    # of two labels that are equally frequent that of the nearer, not the first of the alphabet
+    assert accuracy(reference, labels, np.array([[0.0, 0.9]]), ['b'], k=2) == 100
+    # lengths do not matter for the angle: the far one is the nearest
+    query = np.array([[0.1, 1.0], [0.01, 1.0]])
+    assert accuracy(reference, labels, query, ['c', 'b'], metric='cosine') == 100
+    assert accuracy(reference, labels, query, ['c', 'b']) == 50
+
+
 @pytest.fixture
 def dtd(tmp_path):
     """Two classes that differ in their colour."""
@@ -190,7 +256,7 @@ def dtd(tmp_path):
             pixels = noise(i, 0, 60)
             pixels[..., colour] += 180
             save(root / 'images' / name / f'{i}.png', pixels)
-            lists['train' if i < 2 else 'val'].append(f'{name}/{i}.png')
+            lists['train' if i < 1 else 'val'].append(f'{name}/{i}.png')
     for part, names in lists.items():
         (root / 'labels' / f'{part}1.txt').write_text('\n'.join(names) + '\n')
     return root
@@ -207,6 +273,6 @@ def test_texture_knn(tool, fails, dtd, tmp_path):
         return fails('analysis/texture_knn', dtd, TINY, '--out', out, *SMALL, *arguments)
 
     assert 'train2.txt does not exist; expected the layout of DTD' in error('--splits', 2)
-    assert '--k: k must be 1 to 4' in error('--k', 5)
+    assert '--k: k must be 1 to 2' in error('--k', 3)  # of the two images for training
     (dtd / 'images' / 'red' / '0.png').unlink()
     assert 'does not exist (1 do not)' in error()

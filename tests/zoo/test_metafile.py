@@ -105,6 +105,8 @@ MISTAKES = {
     'other data set': (set_in(*RESULT, 'Dataset', value='COCO'), 'Dataset must be that of'),
     'metric': (set_in(*RESULT, 'Metrics', value={'miou': 40.0}), "metric 'miou' is not known"),
     'share': (set_in(*RESULT, 'Metrics', value={'mIoU': 4000.0}), 'must be a percentage'),
+    'above 100': (set_in(*RESULT, 'Metrics', value={'mIoU': 100.5}), 'must be a percentage'),
+    'none at all': (set_in(*RESULT, 'Metrics', value={'mIoU': 0.0}), 'must be a percentage'),
     'no metrics': (set_in(*RESULT, 'Metrics', value={}), 'Metrics must be a non-empty dict'),
     'no source': (set_in(*RESULT, 'Source', value=None), 'has no Source'),
     'twice': (

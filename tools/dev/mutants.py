@@ -136,7 +136,7 @@ def run_tests(arguments: list[str], root: Path, log: Path, seconds: float) -> in
             sys.dont_write_bytecode = True
             import pytest
 
-            status = pytest.main(['-x', '-q', '-rf', '--tb=line', '-p', 'no:cacheprovider',
+            status = pytest.main(['-x', '-q', '-rfE', '--tb=line', '-p', 'no:cacheprovider',
                                   '-p', 'no:xdist', '-m', 'not slow', *arguments])  # fmt: skip
         finally:
             sys.stdout.flush()
@@ -164,7 +164,7 @@ def judge(mutant: Mutant, root: Path, sources: Sources, seconds: float) -> tuple
                 return SLOW, ' '.join(stage.arguments())
             if status not in (0, 5):
                 failed = re.findall(r'^(?:FAILED|ERROR) (\S+)', log.read_text(), re.M)
-                return NOTICED, failed[0] if failed else f'{stage.files[0]} (status {status})'
+                return NOTICED, failed[0] if failed else stage.files[0]
             ran |= status == 0
     return (SURVIVED if ran else NO_TEST), ''
 
@@ -191,10 +191,10 @@ def work(share: list[Mutant], root: Path, seconds: float, answers) -> None:
 
 def broken_tests(tests: set[str], root: Path) -> set[str]:
     """Those tests that fail without a mistake as well."""
-    tests = {test for test in tests if '::' in test}
+    tests = {test for test in tests if (root / test.partition('::')[0]).is_file()}
     if not tests:
         return set()
-    options = ['-q', '-rf', '--tb=no', '-p', 'no:cacheprovider']
+    options = ['-q', '-rfE', '--tb=no', '-p', 'no:cacheprovider']
     out = subprocess.run(
         [sys.executable, '-m', 'pytest', *options, *sorted(tests)],
         cwd=root, env={**os.environ, 'PYTHONPATH': str(root), 'OMP_NUM_THREADS': '1'},

@@ -1,6 +1,6 @@
 """Which tests belong to a paper, a folder, an operator or a file, found from imports and names.
 
-    python tools/dev/select_tests.py NAME...               arguments for pytest, one run per line
+    python tools/dev/select_tests.py NAME...               arguments for pytest
     python tools/dev/select_tests.py --changed [REVISION]  the same for what differs from REVISION
 
 A NAME is a config tree (``van``), a module or its file (``local_attention``,
@@ -19,6 +19,7 @@ import argparse
 import ast
 import difflib
 import functools
+import os
 import re
 import subprocess
 import sys
@@ -28,12 +29,16 @@ from pathlib import Path
 
 PACKAGE = 'hybrid_mm'
 # contracts of every network, restricted to the parts that are concerned
-CONTRACTS = ('tests/backbones/test_all.py', 'tests/golden/test_check.py')
+CONTRACTS = ('tests/backbones/test_all.py', 'tests/backbones/test_initial_values.py',
+             'tests/golden/test_check.py')  # fmt: skip
 FAR = 'far'  # stage of tests that reach a module through another one
 # Rooms of what all others use. Tests of other rooms take networks from there only to have one, so
 # they are no tests of them unless they import them.
 GROUND = {'ops', 'layers', 'backbones', 'convert', 'plugins'}
 FEW = 3  # a layer belongs to the papers of its networks if these are not more
+IMPORT = re.compile(
+    rf'^[ ]*(?:from ({PACKAGE}[\w.]*) import (\([^)]*\)|[^(\n]+)|import ({PACKAGE}[\w.]*))', re.M
+)
 MANY = 5  # networks whose whole contract runs for a file that more are made of
 
 
@@ -105,11 +110,9 @@ class Sources:
     def imports(self, path: Path) -> frozenset[Path]:
         """Files of the package that a file imports."""
         found = set()
-        for node in ast.walk(_tree(path)):
-            if isinstance(node, ast.Import):
-                found |= {self.resolve(alias.name) for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and (node.module or '').startswith(PACKAGE):
-                found |= {self.resolve(node.module, alias.name) for alias in node.names}
+        for module, names, plain in IMPORT.findall(path.read_text()):
+            words = re.findall(r'(\w+)(?: as \w+)?', re.sub(r'#.*', '', names))
+            found |= {self.resolve(module or plain, name) for name in words or [None]}
         return frozenset(found - {None, path})
 
     @functools.cache  # noqa: B019
@@ -139,13 +142,15 @@ class Sources:
         found, new = set(), {config}
         while new:
             found |= new
-            names = {
-                (path.parent / name).resolve()
-                for path in new
-                for name in re.findall(r"""['"]([\w./-]+\.py)['"]""", path.read_text())
-            }
-            new = {path for path in names if path.is_file()} - found
+            new = {base for path in new for base in self.named_configs(path)} - found
         return frozenset(found)
+
+    @functools.cache  # noqa: B019
+    def named_configs(self, config: Path) -> frozenset[Path]:
+        """Config files whose names stand in one: its bases."""
+        names = re.findall(r"""['"]([\w./-]+\.py)['"]""", config.read_text())
+        paths = {Path(os.path.normpath(config.parent / name)) for name in names}
+        return frozenset(path for path in paths if path.is_file())
 
     @functools.cached_property
     def trees(self) -> dict[str, frozenset[Path]]:
@@ -298,9 +303,16 @@ class Sources:
             near_by = [n for n in networks if self.imports(self.networks[n[8:]]) & changed]
             kept = [*near_by, *(n for n in networks if n not in near_by)][:MANY]
             parts = parts - set(networks) | set(kept)
-        add('contracts', [*(contracts[:1] if 'network' in kinds else []),
-                          *(contracts[1:] if 'slug' in kinds else [])], True)  # fmt: skip
-        add('configs', config_tests if 'tree' in kinds else set(near) & set(config_tests), True)
+        add('contracts', [*(contracts[:-1] if 'network' in kinds else []),
+                          *(contracts[-1:] if 'slug' in kinds else [])], True)  # fmt: skip
+        trees = {part.removeprefix('tree:') for part in parts if part.startswith('tree:')}
+        bases = any('_base_' in path.parts for path in changed)
+        for test in config_tests:
+            words = set(re.findall(r'\w+', test.read_text()))
+            if trees & words or (trees and test.stem == 'test_leaves') or (
+                    bases and test.stem == 'test_bases'):  # fmt: skip
+                near.append(test)
+        add('configs', set(near) & set(config_tests), True)
         if code - ground:
             code -= ground
             importers = {p for p in [*self.modules.values(), *self.tools.values()]
@@ -326,13 +338,11 @@ def changed_since(root: Path, revision: str) -> set[Path]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the arguments of one run of pytest per line, separated by blanks."""
+    """Print the arguments of a run of pytest, separated by blanks."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('names', nargs='*', help='papers, modules, classes, tools, folders, files')
     parser.add_argument('--changed', nargs='?', const='HEAD', metavar='REVISION',
                         help='what differs from a revision (default: HEAD)')  # fmt: skip
-    parser.add_argument('--far', action='store_true',
-                        help='also tests that reach it through another module')  # fmt: skip
     args = parser.parse_args(argv)
     root = Path(__file__).resolve().parents[2]
     sources = Sources(root)
@@ -347,9 +357,13 @@ def main(argv: list[str] | None = None) -> int:
     parts = None
     if trees and len(trees) == len(args.names) and not args.changed:
         parts = set().union(*map(sources.parts_of_tree, trees))
-    for stage in sources.stages(files, parts):
-        if stage.name != FAR or args.far:
-            print(*stage.arguments())
+    stages = [
+        stage for stage in sources.stages(files, parts) if stage.name != FAR or args.changed
+    ]
+    if stages:
+        # of the contracts, which do not concern all parts, if they are among them
+        run = Stage([file for stage in stages for file in stage.files], stages[-1].parts)
+        print(*run.arguments())
     return 0
 
 

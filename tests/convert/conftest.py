@@ -1,0 +1,80 @@
+"""What every converter has to keep."""
+
+import re
+
+import pytest
+import torch
+
+from hybrid_mm.convert import convert, detect
+
+
+@torch.no_grad()
+def fill(model):
+    """Draw all parameters and buffers: nothing is zero, one, or equal to another."""
+    generator = torch.Generator().manual_seed(0)
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.is_floating_point():
+            tensor.uniform_(0.1, 2, generator=generator)
+        else:
+            tensor.random_(2, 10**6, generator=generator)
+    return model
+
+
+def load(model, state):
+    """Into a network of ours by its own rules, into any other one as torch does."""
+    if hasattr(model, 'load_strictly'):
+        model.load_strictly(state, 'the file')
+    else:
+        model.load_state_dict(state, strict=True)
+    return model.state_dict()
+
+
+@pytest.fixture
+def drawn():
+    return fill
+
+
+@pytest.fixture
+def round_trip():
+    """The contract: every value arrives, strangers are named, and so are wrong shapes."""
+
+    def check(make, official, source, *, strange='strange.weight', prefix='', extra=None):
+        """Give the random network, its official weights and the converted ones.
+
+        Args:
+            make: Makes a network of ours.
+            official: Gives the official state dict of such a network.
+            source: Name of the layout.
+            strange: A key that the layout has not, as the error names it.
+            prefix: What stands before our keys, and before the strange one, in a whole detector.
+            extra: Official tensors of which ours has none.
+        """
+        model = fill(make())
+        own, state = model.state_dict(), official(model)
+        assert detect(state | (extra or {})) == source
+        out = convert(state | (extra or {}))
+        assert out.keys() == {f'{prefix[1]}{key}' if prefix else key for key in own}
+        bare = {key.removeprefix(prefix[1]) if prefix else key: out[key] for key in out}
+        assert [key for key in own if not torch.equal(bare[key], own[key])] == []
+        assert detect(out) is None
+        # a file in our layout stays as it is, and a new network takes all of it
+        again = convert(out)
+        assert all(again[key] is out[key] for key in out)
+        found = load(make(), bare)
+        assert [key for key in own if not torch.equal(found[key], own[key])] == []
+
+        with pytest.raises(ValueError, match=f"do not know the key {re.escape(repr(strange))}"):
+            convert(state | {(prefix[0] if prefix else '') + strange: torch.ones(1)}, source)
+        kept = {id(value): key for key, value in state.items()}
+        fits = (k for k, v in bare.items() if id(v) in kept and v.ndim > 1
+                and v.shape[0] != v.shape[1] and k.endswith('weight'))  # fmt: skip
+        key = next(fits, None)
+        if key is None:  # all tensors are turned
+            return model, state, out
+        wrong = state | {kept[id(bare[key])]: bare[key].transpose(0, 1)}
+        wrong = {k.removeprefix(prefix[1]) if prefix else k: v for k, v in convert(wrong).items()}
+        with pytest.raises((ValueError, RuntimeError), match=re.escape(key)):
+            load(make(), wrong)
+        return model, state, out
+
+    return check

@@ -1,0 +1,427 @@
+"""What ``python -m hybrid_mm new`` writes, value by value, and the rules that choose the values."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from hybrid_mm.backbones import VAN
+from hybrid_mm.engine.cli import UserError
+from hybrid_mm.zoo import new_config
+from hybrid_mm.zoo.metafile import Model
+from hybrid_mm.zoo.new_config import Backbone, check_head, find_backbone, make_plan, write_config
+from hybrid_mm.zoo.user_data import Split, UserData
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+TINY = dict(embed_dims=[8, 16, 24, 32], depths=[1] * 4, mlp_ratios=[2] * 4)
+SETTINGS = dict(type='hybrid_mm.VAN', arch='b0', drop_path_rate=0.15)
+BACKBONE = Backbone('van-b0', SETTINGS, [32, 64, 160, 256], 'some_config', [])
+
+
+def data_set(kind: str, count: int, size=(1000, 600), **settings) -> UserData:
+    """A data set of two classes of which nothing is on the disk."""
+    coco = kind == 'coco'
+    labels = 'annotations/{}.json' if coco else 'masks/{}'
+    splits = {
+        name: Split(f'images/{name}', labels.format(name), number)
+        for name, number in (('train', count), ('val', 7))
+    }
+    if not coco:
+        settings = dict(suffixes=('.jpg', '_mask.png'), ignore=254, **settings)
+    return UserData(Path('/some/data'), kind, ['cat', 'dog'], splits, size, **settings)
+
+
+def written(folder: Path, data: UserData, head: str, plan, backbone=BACKBONE, weights=None):
+    """The config as it is read back."""
+    out = folder / 'mine.py'
+    out.unlink(missing_ok=True)
+    write_config(str(out), data, head, backbone, plan, 'the command', weights)
+    return Config.fromfile(out)
+
+
+# ---- rules
+
+
+def test_plan_of_boxes():
+    """Numbers by hand: sides are multiples of 32, the shorter one from 320 to 800."""
+    for size, count, batch, scale, steps, rate in (
+        # 600 is 18.75 x 32: 19; 1000 x 608 / 600 is 31.67 x 32: 32. 10,000 steps x 2 / 1000
+        ((1000, 600), 1000, None, (1024, 608), 20, 1e-4 * 8**-0.5),
+        # as large as COCO: its 12 epochs; the rate without a root
+        ((4000, 3000), 118_000, 16, (1056, 800), 12, 1e-4),
+        # upright and small; 10,000 x 2 / 8 epochs would be 2,500
+        ((100, 200), 8, 2, (640, 320), 100, 1e-4 * 8**-0.5),
+        # wide: 800 would give 2400; 10,000 x 4 / 4,001 epochs are 10
+        ((3000, 1000), 4001, 4, (1333, 800), 12, 5e-5),
+        # rounded up: 10,000 x 4 / 1,001 is 39.96
+        ((640, 480), 1001, 4, (640, 480), 40, 5e-5),
+    ):
+        plan = make_plan(data_set('coco', count, size), batch)
+        assert (plan.scale, plan.crop, plan.batch) == (scale, None, batch or 2), size
+        assert plan.steps == steps
+        assert plan.rate == pytest.approx(rate)
+    plan = make_plan(data_set('coco', 100), 2, (96, 64))
+    assert plan.scale == (96, 64)
+
+
+def test_plan_of_label_maps():
+    """Numbers by hand: shorter side from 256 to 1024, crops of at most 512, multiples of 32."""
+    for size, count, batch, scale, crop, steps, rate in (
+        # ADE20K: 100 epochs are 505,250 steps
+        ((500, 375), 20_210, None, (500, 375), (352, 480), 160_000, 5e-5),
+        # 100 epochs are 12,500 steps
+        ((375, 500), 1000, 8, (500, 375), (352, 480), 13_000, 1e-4 * 2**-0.5),
+        # 100 x 256 / 120: 307; 100 epochs are 2,500 steps
+        ((120, 100), 100, 4, (307, 256), (256, 288), 4000, 5e-5),
+        ((3000, 2000), 400, 1, (1536, 1024), (512, 512), 40_000, 2.5e-5),
+        # wide: 3000 is too long
+        ((3000, 1000), 400, 16, (2048, 1000), (512, 512), 4000, 1e-4),
+    ):
+        plan = make_plan(data_set('masks', count, size), batch)
+        assert (plan.scale, plan.crop, plan.batch) == (scale, crop, batch or 4), size
+        assert plan.steps == steps
+        assert plan.rate == pytest.approx(rate)
+    plan = make_plan(data_set('masks', 100), 4, (128, 96))
+    assert (plan.scale, plan.crop) == ((128, 96), (96, 128))
+
+
+# ---- files
+
+
+def ours(cfg: Config, head: str, task: str) -> dict:
+    """What the file says beside its model and the base of the runtime."""
+    base = Config.fromfile(CONFIGS / f'_base_/default_runtime_{task}.py').to_dict()
+    found = cfg.to_dict()
+    for key in Config.fromfile(CONFIGS / '_base_/models' / new_config.NEW_HEADS[head].base):
+        del found[key]
+    assert found.keys() >= base.keys()
+    for key, value in base.items():
+        if key != 'default_hooks':
+            assert found.pop(key) == value, key
+    hooks = found.pop('default_hooks')
+    checkpoint = hooks.pop('checkpoint')
+    before = base['default_hooks'].pop('checkpoint')
+    assert hooks == base['default_hooks']
+    found['checkpoint'] = {k: v for k, v in checkpoint.items() if before.get(k) != v}
+    return found
+
+
+LOAD = dict(type='LoadImageFromFile')
+META = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
+WORKERS = dict(num_workers=2, persistent_workers=True)
+ORDERED = dict(sampler=dict(type='DefaultSampler', shuffle=False))
+LOOPS = dict(val_cfg=dict(type='ValLoop'), test_cfg=dict(type='TestLoop'))
+
+
+@pytest.mark.parametrize('head', ['mask-rcnn', 'cascade-mask-rcnn', 'retinanet'])
+def test_files_for_boxes(head, tmp_path):
+    """1001 images in batches of 4: 251 steps an epoch, 40 epochs, 10,040 steps."""
+    masks = head != 'retinanet'
+    data = data_set('coco', 1001)
+    cfg = written(tmp_path, data, head, make_plan(data, 4))
+    annotations = dict(type='LoadAnnotations', with_bbox=True, with_mask=masks)
+    resize = dict(type='Resize', scale=(1024, 608), keep_ratio=True)
+    train = [LOAD, annotations, resize, dict(type='RandomFlip', prob=0.5),
+             dict(type='PackDetInputs')]  # fmt: skip
+    test = [LOAD, resize, annotations, dict(type='PackDetInputs', meta_keys=META)]
+    metainfo = dict(classes=('cat', 'dog'))
+    common = dict(type='CocoDataset', metainfo=metainfo, data_root='/some/data')
+    tested = dict(
+        batch_size=1, drop_last=False, **WORKERS, **ORDERED,
+        dataset=dict(
+            **common, ann_file='annotations/val.json', data_prefix=dict(img='images/val'),
+            test_mode=True, pipeline=test,
+        ),
+    )  # fmt: skip
+    metric = dict(
+        type='CocoMetric',
+        ann_file='/some/data/annotations/val.json',
+        metric=['bbox', 'segm'] if masks else 'bbox',
+    )
+    assert ours(cfg, head, 'det') == dict(
+        data_root='/some/data', metainfo=metainfo, scale=(1024, 608), max_epochs=40,
+        train_pipeline=train, test_pipeline=test,
+        train_dataloader=dict(
+            batch_size=4, **WORKERS, sampler=dict(type='DefaultSampler', shuffle=True),
+            batch_sampler=dict(type='AspectRatioBatchSampler'),
+            dataset=dict(
+                **common, ann_file='annotations/train.json', data_prefix=dict(img='images/train'),
+                filter_cfg=dict(filter_empty_gt=True), pipeline=train,
+            ),
+        ),
+        val_dataloader=tested, test_dataloader=tested, val_evaluator=metric, test_evaluator=metric,
+        train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=40, val_interval=3), **LOOPS,
+        optim_wrapper=dict(
+            type='OptimWrapper',
+            optimizer=dict(type='AdamW', lr=5e-5, betas=(0.9, 0.999), weight_decay=0.05),
+            paramwise_cfg=dict(norm_decay_mult=0.0), clip_grad=dict(max_norm=1.0),
+        ),
+        param_scheduler=[
+            # a twentieth of the steps
+            dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=502),
+            # 8/12 and 11/12 of the epochs, as COCO's
+            dict(type='MultiStepLR', by_epoch=True, begin=0, end=40, milestones=[26, 36],
+                 gamma=0.1),
+        ],
+        checkpoint=dict(
+            interval=3, save_best=f'coco/{"segm" if masks else "bbox"}_mAP', rule='greater'
+        ),
+        auto_scale_lr=dict(enable=False, base_batch_size=4),
+    )  # fmt: skip
+
+
+def test_schedules_of_boxes(tmp_path):
+    """Epochs, steps of the rate, warm-up and interval of small and large data sets."""
+    for count, batch, epochs, milestones, warmup, interval in (
+        (8, 2, 100, [66, 91], 20, 8),  # 4 steps an epoch, 400 in all
+        (1, 2, 100, [66, 91], 5, 8),
+        (118_000, 16, 12, [8, 11], 1000, 1),  # a twentieth of 88,500 would be 4,425
+        (2100, 4, 20, [13, 18], 525, 1),  # 525 x 20 / 20
+    ):
+        data = data_set('coco', count)
+        cfg = written(tmp_path, data, 'retinanet', make_plan(data, batch))
+        warm, steps = cfg.param_scheduler
+        assert cfg.train_cfg.max_epochs == steps.end == cfg.max_epochs == epochs, count
+        assert (steps.milestones, warm.end) == (milestones, warmup), count
+        assert cfg.train_cfg.val_interval == cfg.default_hooks.checkpoint.interval == interval
+        assert cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size == batch
+
+
+@pytest.mark.parametrize('head', ['upernet', 'semantic-fpn'])
+def test_files_for_label_maps(head, tmp_path):
+    """1000 images in batches of 8, of which 254 is ignored: 13,000 steps."""
+    data = data_set('masks', 1000, (500, 375))
+    cfg = written(tmp_path, data, head, make_plan(data, 8))
+    annotations = dict(type='LoadAnnotations')
+    train = [
+        LOAD, annotations,
+        dict(type='RandomResize', scale=(500, 375), ratio_range=(0.5, 2.0), keep_ratio=True),
+        dict(type='RandomCrop', crop_size=(352, 480), cat_max_ratio=0.75, ignore_index=254),
+        dict(type='RandomFlip', prob=0.5), dict(type='PhotoMetricDistortion'),
+        dict(type='PackSegInputs'),
+    ]  # fmt: skip
+    resize = dict(type='Resize', scale=(500, 375), keep_ratio=True)
+    test = [LOAD, resize, annotations, dict(type='PackSegInputs')]
+    metainfo = dict(classes=('cat', 'dog'))
+    common = dict(
+        type='BaseSegDataset', metainfo=metainfo, data_root='/some/data', img_suffix='.jpg',
+        seg_map_suffix='_mask.png', ignore_index=254,
+    )  # fmt: skip
+    tested = dict(
+        batch_size=1, **WORKERS, **ORDERED,
+        dataset=dict(
+            **common, data_prefix=dict(img_path='images/val', seg_map_path='masks/val'),
+            pipeline=test,
+        ),
+    )  # fmt: skip
+    metric = dict(type='IoUMetric', iou_metrics=['mIoU'], ignore_index=254)
+    assert ours(cfg, head, 'seg') == dict(
+        data_root='/some/data', metainfo=metainfo, ignore_index=254, scale=(500, 375),
+        crop_size=(352, 480), max_iters=13_000, train_pipeline=train, test_pipeline=test,
+        dataset=common,
+        train_dataloader=dict(
+            batch_size=8, **WORKERS, sampler=dict(type='InfiniteSampler', shuffle=True),
+            dataset=dict(
+                **common, data_prefix=dict(img_path='images/train', seg_map_path='masks/train'),
+                pipeline=train,
+            ),
+        ),
+        val_dataloader=tested, test_dataloader=tested, val_evaluator=metric, test_evaluator=metric,
+        train_cfg=dict(type='IterBasedTrainLoop', max_iters=13_000, val_interval=1300), **LOOPS,
+        optim_wrapper=dict(
+            type='OptimWrapper',
+            optimizer=dict(type='AdamW', lr=7.07e-5, betas=(0.9, 0.999), weight_decay=0.05),
+            paramwise_cfg=dict(norm_decay_mult=0.0),
+        ),
+        param_scheduler=[
+            dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=1300),
+            dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=1300, end=13_000),
+        ],
+        checkpoint=dict(interval=1300, save_best='mIoU', rule='greater'),
+        auto_scale_lr=dict(enable=False, base_batch_size=8),
+    )  # fmt: skip
+
+
+def test_schedules_of_label_maps(tmp_path):
+    for count, batch, steps, warmup, interval in (
+        (100, 4, 4000, 400, 400),
+        (20_210, 4, 160_000, 1500, 16_000),
+    ):
+        data = data_set('masks', count)
+        cfg = written(tmp_path, data, 'upernet', make_plan(data, batch))
+        warm, poly = cfg.param_scheduler
+        assert cfg.train_cfg.max_iters == cfg.max_iters == poly.end == steps
+        assert (warm.begin, warm.end, poly.begin) == (0, warmup, warmup)
+        assert cfg.train_cfg.val_interval == cfg.default_hooks.checkpoint.interval == interval
+
+
+def flat(node, prefix: str = '') -> dict:
+    """Leaves by dotted key."""
+    if isinstance(node, dict):
+        items = node.items()
+    elif isinstance(node, list | tuple) and any(isinstance(item, dict) for item in node):
+        items = enumerate(node)
+    else:
+        return {prefix: node}
+    return {k: v for key, item in items for k, v in flat(item, f'{prefix}.{key}' if prefix
+                                                         else str(key)).items()}  # fmt: skip
+
+
+CHANNELS = [32, 64, 160, 256]
+CHANGED = {
+    'mask-rcnn': {
+        'neck.in_channels': CHANNELS,
+        'roi_head.bbox_head.num_classes': 2,
+        'roi_head.mask_head.num_classes': 2,
+    },
+    'cascade-mask-rcnn': {
+        'neck.in_channels': CHANNELS,
+        **{f'roi_head.bbox_head.{i}.num_classes': 2 for i in range(3)},
+        'roi_head.mask_head.num_classes': 2,
+    },
+    'retinanet': {'neck.in_channels': CHANNELS, 'bbox_head.num_classes': 2},
+    'upernet': {
+        'data_preprocessor.size': (352, 480),
+        'data_preprocessor.seg_pad_val': 254,
+        'decode_head.in_channels': CHANNELS,
+        'decode_head.num_classes': 2,
+        'decode_head.ignore_index': 254,
+        'auxiliary_head.in_channels': 160,
+        'auxiliary_head.num_classes': 2,
+        'auxiliary_head.ignore_index': 254,
+    },
+    'semantic-fpn': {
+        'data_preprocessor.size': (352, 480),
+        'data_preprocessor.seg_pad_val': 254,
+        'neck.in_channels': CHANNELS,
+        'decode_head.num_classes': 2,
+        'decode_head.ignore_index': 254,
+    },
+}
+
+
+@pytest.mark.parametrize('head', CHANGED)
+def test_models_differ_from_their_base_by_this_only(head, tmp_path):
+    kind = new_config.NEW_HEADS[head].kind
+    data = data_set(kind, 1000, (500, 375))
+    plan = make_plan(data, 8)
+    cfg = written(tmp_path, data, head, plan)
+    base = Config.fromfile(CONFIGS / '_base_/models' / new_config.NEW_HEADS[head].base).model
+    found, before = cfg.model.to_dict(), base.to_dict()
+    assert found.pop('backbone') == SETTINGS
+    del before['backbone']
+    found, before = flat(found), flat(before)
+    assert not before.keys() - found.keys()
+    assert {k: v for k, v in found.items() if before.get(k) != v} == CHANGED[head]
+    assert 'custom_hooks' not in cfg
+    assert 'starts from random weights (no --checkpoint)' in (tmp_path / 'mine.py').read_text()
+
+    hooks = [dict(type='hybrid_mm.SparsityHook', init='zeros', scope='backbone.')]
+    kept = Backbone('x', dict(SETTINGS, frozen_stages=1, norm_eval=True), CHANNELS, 'y', hooks)
+    cfg = written(tmp_path, data, head, plan, kept, str(tmp_path / 'w.pth'))
+    weights = dict(type='Pretrained', checkpoint=str(tmp_path / 'w.pth'))
+    expected = dict(SETTINGS, frozen_stages=1, norm_eval=True, init_cfg=weights)
+    assert cfg.model.backbone.to_dict() == expected
+    assert cfg.custom_hooks == hooks
+    text = (tmp_path / 'mine.py').read_text()
+    assert 'random weights' not in text
+    assert text.splitlines()[2] == '#   the command'
+
+
+def test_divided_data_are_written_beside_the_config(tmp_path):
+    data = data_set('masks', 3)
+    data.splits = {
+        name: Split('images', 'masks', len(stems), names=stems)
+        for name, stems in (('val', ['b']), ('train', ['a', 'c', 'd']))
+    }
+    cfg = written(tmp_path, data, 'upernet', make_plan(data))
+    for name, stems in (('train', 'a\nc\nd\n'), ('val', 'b\n')):
+        dataset = cfg[f'{name}_dataloader'].dataset
+        assert dataset.ann_file == str(tmp_path / f'mine_{name}.txt')
+        assert Path(dataset.ann_file).read_text() == stems
+        assert dataset.data_prefix == dict(img_path='images', seg_map_path='masks')
+    data = data_set('coco', 3)
+    for name, split in data.splits.items():
+        split.content = dict(images=[name])
+    cfg = written(tmp_path, data, 'retinanet', make_plan(data))
+    for name in ('train', 'val'):
+        file = tmp_path / f'mine_{name}.json'
+        assert cfg[f'{name}_dataloader'].dataset.ann_file == str(file)
+        assert json.loads(file.read_text()) == dict(images=[name])
+    assert cfg.val_evaluator.ann_file == str(tmp_path / 'mine_val.json')
+
+
+def test_heads_want_their_data(capsys):
+    for polygons, said in ((1.0, ''), (0.98, '2% of the objects'), (0.5, '50% of the objects')):
+        check_head('mask-rcnn', data_set('coco', 9, polygons=polygons))
+        assert said in capsys.readouterr().err
+    for polygons, share in ((0.49, '51%'), (0.06, '94%')):
+        with pytest.raises(UserError, match=f'needs instance masks, but {share} of the objects'):
+            check_head('cascade-mask-rcnn', data_set('coco', 9, polygons=polygons))
+        check_head('retinanet', data_set('coco', 9, polygons=polygons))
+    with pytest.raises(UserError, match='use --head mask-rcnn, cascade-mask-rcnn, retinanet'):
+        check_head('upernet', data_set('coco', 9))
+    with pytest.raises(UserError, match='needs boxes in a COCO file'):
+        check_head('retinanet', data_set('masks', 9))
+
+
+# ---- backbones of the zoo
+
+ZOO = {
+    # name of the config: data set, scope, further settings of its backbone and of itself
+    'small_8xb128_in1k': ('ImageNet-1k', 'mmpretrain', dict(out_indices=(3,), drop_path_rate=0.1)),
+    'retinanet_small_fpn_1x_coco': (
+        'COCO', 'mmdet', dict(drop_path_rate=0.2, frozen_stages=1, norm_eval=True)),
+    'mask-rcnn_small_fpn_1x_coco': ('COCO', 'mmdet', dict(drop_path_rate=0.3)),
+    'small_upernet_8xb2_ade20k': ('ADE20K', 'mmseg', dict(drop_path_rate=0.4)),
+    'other_8xb128_in1k': (
+        'ImageNet-1k', 'mmpretrain', dict(out_indices=(3,), drop_path_rate=0.5, norm_eval=True)),
+}  # fmt: skip
+
+
+@pytest.fixture
+def zoo(tmp_path, monkeypatch):
+    """A zoo of tiny networks; weights of them."""
+    models = []
+    (tmp_path / 'configs').mkdir()
+    for name, (dataset, scope, settings) in ZOO.items():
+        entry = dict(Name=name, Config=f'configs/{name}.py', Metadata=dict(
+            {'Training Data': dataset, 'Input Size': '32x32'}, Parameters=1, FLOPs=1))  # fmt: skip
+        models.append(Model(entry))
+        init_cfg = dict(type='Pretrained', checkpoint='nowhere.pth')
+        spec = dict(type='hybrid_mm.VAN', arch=TINY, init_cfg=init_cfg, **settings)
+        (tmp_path / f'configs/{name}.py').write_text(
+            f'default_scope = {scope!r}\nmodel = dict(type="X", backbone={spec})\n'
+            f'custom_hooks = [dict(type="EMAHook", momentum={settings["drop_path_rate"]})]\n'
+        )
+    monkeypatch.setattr(new_config, 'installed_trees', lambda: [SimpleNamespace(models=models)])
+    monkeypatch.setattr(new_config, 'config_root', lambda: tmp_path / 'configs')
+    torch.save(VAN(TINY).state_dict(), tmp_path / 'w.pth')
+    return str(tmp_path / 'w.pth')
+
+
+def test_backbones_of_the_same_head_are_preferred(zoo):
+    """Then other heads, classifiers last."""
+    for head, rate in (('retinanet', 0.2), ('mask-rcnn', 0.3), ('upernet', 0.4)):
+        found = find_backbone('small', head)
+        assert found.settings['drop_path_rate'] == rate, head
+        assert found.channels == [8, 16, 24, 32]
+        assert ZOO[found.source][2]['drop_path_rate'] == rate
+    assert find_backbone('small', 'semantic-fpn').settings['drop_path_rate'] in (0.2, 0.3, 0.4)
+    found = find_backbone('other', 'upernet')  # four maps, though its only config has one
+    assert found.settings == dict(type='hybrid_mm.VAN', arch=TINY, drop_path_rate=0.5)
+    assert (found.name, found.source, found.hooks) == ('other', 'other_8xb128_in1k', [])
+
+
+def test_weights_decide_on_what_is_frozen_and_on_hooks(zoo):
+    bare = dict(type='hybrid_mm.VAN', arch=TINY, drop_path_rate=0.2)
+    found = find_backbone('small', 'retinanet')
+    assert (found.settings, found.hooks) == (bare, [])
+    found = find_backbone('small', 'retinanet', zoo)
+    assert found.settings == dict(bare, frozen_stages=1, norm_eval=True)
+    assert found.hooks == [dict(type='EMAHook', momentum=0.2)]
+    found = find_backbone('other', 'upernet', zoo)
+    assert found.settings['norm_eval'] is True

@@ -1,0 +1,142 @@
+"""What is read from a folder of one's own data, with figures counted by hand."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hybrid_mm.engine.cli import UserError
+from hybrid_mm.zoo.user_data import read_data
+
+
+def coco(root, count=5, split='train', change=lambda content: None):
+    """A COCO file with one object per image, of category 3 or 7 in turn, and its images."""
+    (root / split).mkdir(parents=True, exist_ok=True)
+    images, objects = [], []
+    for i in range(count):
+        width, height = 100 + 10 * i, 40 + i
+        Image.new('RGB', (width, height)).save(root / split / f'{i}.png')
+        images.append(dict(id=10 + i, file_name=f'{i}.png', width=width, height=height))
+        objects.append(
+            dict(id=i, image_id=10 + i, category_id=(3, 7)[i % 2], bbox=[1, 2, 3, 4], area=12,
+                 iscrowd=0, segmentation=[[1, 2, 4, 2, 4, 6]])
+        )  # fmt: skip
+    categories = [dict(id=7, name='cup'), dict(id=3, name='fork')]
+    content = dict(images=images, annotations=objects, categories=categories, info='kept')
+    change(content)
+    (root / f'{split}.json').write_text(json.dumps(content))
+    return root
+
+
+def test_figures_of_a_coco_file(tmp_path):
+    coco(tmp_path, 5)
+    coco(tmp_path, 2, 'val')
+    data = read_data(tmp_path)
+    assert data.classes == ['cup', 'fork']  # in the order of the file, not of the ids
+    assert data.size == (120, 42)  # medians of 100 ... 140 and 40 ... 44
+    assert data.boxes == dict(fork=3, cup=2)
+    assert data.polygons == 1.0
+    splits = {k: (s.images, s.labels, s.count, s.content) for k, s in data.splits.items()}
+    assert splits == dict(train=('train', 'train.json', 5, None), val=('val', 'val.json', 2, None))
+    assert read_data(tmp_path, classes=['fork']).classes == ['fork']
+
+
+def test_crowds_are_no_objects_without_a_polygon(tmp_path):
+    def change(content):
+        content['annotations'][0].update(iscrowd=1, segmentation=dict(size=[1, 1], counts=[1]))
+        content['annotations'][1].update(iscrowd=1, segmentation=[])
+        content['annotations'][2]['segmentation'] = []
+
+    coco(tmp_path, 5, change=change)
+    coco(tmp_path, 2, 'val')
+    assert read_data(tmp_path).polygons == pytest.approx(2 / 3)  # one of the three others has none
+
+
+@pytest.mark.parametrize('choice', ['drop', 'keep'])
+def test_categories_without_a_box(choice, tmp_path):
+    def change(content):
+        content['categories'].insert(1, dict(id=1, name='plate'))
+
+    coco(tmp_path, 5, change=change)
+    coco(tmp_path, 2, 'val', change)
+    with pytest.raises(UserError, match='1 of 3 categories have no boxes: plate'):
+        read_data(tmp_path)
+    expected = dict(drop=['cup', 'fork'], keep=['cup', 'plate', 'fork'])[choice]
+    assert read_data(tmp_path, empty_classes=choice).classes == expected
+
+
+def test_each_part_of_a_coco_file_has_its_own_annotations(tmp_path):
+    coco(tmp_path, 9)
+    # 9 x 0.2 is 1.8: two; at least one, and never all
+    for share, held in ((0.2, 2), (0.15, 1), (0.01, 1), (0.99, 8)):
+        data = read_data(tmp_path, holdout=share, empty_classes='keep')
+        parts = {name: split.content for name, split in data.splits.items()}
+        assert [data.splits[name].count for name in ('train', 'val')] == [9 - held, held], share
+        ids = {}
+        for name, part in parts.items():
+            ids[name] = {image['id'] for image in part['images']}
+            assert {a['image_id'] for a in part['annotations']} == ids[name]
+            assert len(part['annotations']) == len(part['images']) == data.splits[name].count
+            assert (len(part['categories']), part['info']) == (2, 'kept')
+        assert ids['train'] | ids['val'] == set(range(10, 19))
+        assert not ids['train'] & ids['val']
+    again = read_data(tmp_path, holdout=0.2).splits['val'].content
+    assert again == read_data(tmp_path, holdout=0.2).splits['val'].content
+
+
+def maps(root, labels, splits=('train', 'val')):
+    """Images of widths 60, 70, ... and heights 30, 31, ... whose map holds the labels in turn."""
+    for split in splits:
+        for i, label in enumerate(labels):
+            size = 60 + 10 * i, 30 + i
+            for folder in ('images', 'masks'):
+                (root / folder / split).mkdir(parents=True, exist_ok=True)
+            Image.new('RGB', size).save(root / f'images/{split}/{i}.jpg')
+            pixels = np.full(size[::-1], label, np.uint8)
+            pixels[0, 0] = 0
+            Image.fromarray(pixels).save(root / f'masks/{split}/{i}.png')
+    return root
+
+
+def test_figures_of_label_maps(tmp_path):
+    maps(tmp_path, [1, 2, 255])
+    data = read_data(tmp_path)
+    assert (data.size, data.classes) == ((70, 31), ['class_0', 'class_1', 'class_2'])
+    assert (data.suffixes, data.ignore) == (('.jpg', '.png'), 255)
+    assert [split.count for split in data.splits.values()] == [3, 3]
+
+
+def test_ignored_labels_are_those_asked_for(tmp_path):
+    maps(tmp_path, [1, 2, 254])
+    data = read_data(tmp_path, ignore=254)
+    assert (data.classes, data.ignore) == (['class_0', 'class_1', 'class_2'], 254)
+    (tmp_path / 'classes.txt').write_text('a\nb\nc\n')
+    assert read_data(tmp_path, ignore=254).classes == ['a', 'b', 'c']
+    # the labels 254 are then one of a class that there is not
+    with pytest.raises(UserError, match='has the label 254; 3 classes allow 0 to 2 and 255'):
+        read_data(tmp_path)
+    # and 255 is one if another label is ignored
+    shutil.rmtree(tmp_path / 'masks')
+    maps(tmp_path, [1, 2, 255])
+    with pytest.raises(UserError, match='has the label 255; 3 classes allow 0 to 2 and 254'):
+        read_data(tmp_path, ignore=254)
+
+
+def test_the_number_of_classes_is_no_label(tmp_path):
+    maps(tmp_path, [1, 2, 3])
+    (tmp_path / 'classes.txt').write_text('a\nb\nc\n')
+    with pytest.raises(UserError, match='has the label 3; 3 classes allow 0 to 2'):
+        read_data(tmp_path)
+    assert read_data(tmp_path, classes=list('abcd')).classes == list('abcd')
+
+
+def test_parts_of_label_maps(tmp_path):
+    maps(tmp_path, [1, 2, 1, 2, 1, 2, 1, 2, 255], ('',))
+    for share, held in ((0.2, 2), (0.01, 1), (0.99, 8)):
+        splits = read_data(tmp_path, holdout=share).splits
+        assert [splits[name].count for name in ('train', 'val')] == [9 - held, held]
+        assert [len(splits[name].names) for name in ('train', 'val')] == [9 - held, held]
+        assert sorted(splits['train'].names + splits['val'].names) == list('012345678')
+        assert splits['val'].names == sorted(splits['val'].names)
