@@ -281,3 +281,26 @@ def test_library_is_compiled_once(tmp_path, monkeypatch):
         times = {path.stat().st_mtime_ns for path in made}
     assert len(times) == 1
     native.load.cache_clear()
+
+
+@pytest.mark.skipif(not has_fused(torch.ones(1)), reason='no C compiler here')
+def test_another_processor_gets_a_library_of_its_own(tmp_path, monkeypatch):
+    """A home folder may be shared by machines, and kernels are made for the one they run on."""
+    compiled = []
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    monkeypatch.setattr(native, '_compile', lambda command, library: compiled.append(library))
+    read = native.Path.read_text
+
+    def other(path, *args, **kwargs):
+        text = read(path, *args, **kwargs)
+        return text.replace('flags', 'flags : none\nflags') if path.name == 'cpuinfo' else text
+
+    for change in (None, other):
+        native.load.cache_clear()
+        with monkeypatch.context() as patch, warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # nothing was compiled, so nothing can be loaded
+            if change:
+                patch.setattr(native.Path, 'read_text', change)
+            native.load('grid_convolution', torch.float32)
+    native.load.cache_clear()
+    assert len(set(compiled)) == 2

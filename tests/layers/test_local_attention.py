@@ -375,6 +375,9 @@ ERRORS = {
     'impl': (dict(impl='fast'), "impl must be one of .* got 'fast'"),
     'short bias': (dict(bias=torch.zeros(2, 3, 3)), r'bias must be \(2 or 1, 5, 5\)'),
     'bias of other heads': (dict(bias=torch.zeros(3, 5, 5)), r'bias must be \(2 or 1, 5, 5\)'),
+    'bias without a middle': (dict(bias=torch.zeros(2, 6, 6)), 'or longer and odd about its mid'),
+    'table without a middle': (dict(rel_h=torch.zeros(1, 8, 4)), r'rel_h must be \(2 or 1, 5, 4'),
+    'flat bias': (dict(bias=torch.zeros(2, 25)), r'bias must be .* got \(2, 25\)'),
     'wide table': (dict(rel_w=torch.zeros(1, 5, 9)), r'rel_w must be \(2 or 1, 5, 4\)'),
     'queries of another stride': (dict(stride=2), r'want q of \(1, 2, 3, 3, 4\)'),
 }
@@ -498,14 +501,14 @@ def test_masks_hold_whatever_the_logits():
 
 def test_scores_exist_for_some_queries_at_a_time():
     """A call needs little beside its inputs and its result, however many images and heads."""
-    q, k, v = (torch.randn(4, 8, 32, 36, 4) for _ in range(3))
-    bias = torch.randn(8, 63, 71)
-    scores = 4 * 8 * (32 * 36) ** 2 * 4  # bytes of all of them, 170 MB
+    q, k, v = (torch.randn(4, 8, 24, 26, 4) for _ in range(3))
+    bias = torch.randn(8, 47, 51)
+    scores = 4 * 8 * (24 * 26) ** 2 * 4  # bytes of all of them, 50 MB
     calls = {
         'whole': lambda: global_attention(q, k, v, bias=bias),
         'windows': lambda: local_attention(q, k, v, 7, bias=torch.zeros(8, 13, 13)),
         'blocks': lambda: block_attention(q, k, v, 8, 3),
-        'partition': lambda: partition_attention(q, k, v, (32, 36), bias=bias),
+        'partition': lambda: partition_attention(q, k, v, (24, 26), bias=bias),
     }
     for name, call in calls.items():
         peak, _ = memory(call, torch.device('cpu'))

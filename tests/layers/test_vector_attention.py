@@ -38,6 +38,7 @@ def scrambled(kind, *channels, **kwargs):
     [
         ((9, 11), dict(), (9, 11)),
         ((3, 2), dict(), (3, 2)),  # smaller than the mirrored border
+        ((5, 3), dict(), (5, 3)),  # exactly as large
         ((1, 1), dict(), (1, 1)),
         ((8, 9), dict(kernel_size=3, dilation=2), (8, 9)),
         ((9, 8), dict(stride=2), (5, 4)),
@@ -164,6 +165,11 @@ def _normalise(rank, folder):
     var, mean = torch.var_mean(part, (0, 2, 3), correction=0)
     affine = normalisation(norm, lambda: (var, mean, part.shape[0] * 20))
     torch.save([*(t.detach() for t in affine), *norm.buffers()], f'{folder}/{rank}.pt')
+    groups = [dist.new_group([other]) for other in (0, 1)]
+    alone = nn.SyncBatchNorm(3, process_group=groups[rank]).double()
+    own = normalisation(alone, lambda: (var, mean, part.shape[0] * 20))
+    expected = (var + 1e-5).rsqrt()
+    torch.testing.assert_close([*own], [expected, -mean * expected])
     dist.destroy_process_group()
 
 
