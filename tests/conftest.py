@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -241,9 +242,12 @@ def _forget_runs() -> None:
 def plain_runs(monkeypatch):
     """Runs that do not look at compilers, nor lay out the config that they write, five times each.
 
-    Both take most of the time of a run of two iterations. Nor do they pause between epochs, or wait
-    five seconds for every worker of a loader that an error ended.
+    Both take most of the time of a run of two iterations. Nor do they pause between epochs, wait
+    five seconds for every worker of a loader that an error ended, or collect garbage for every
+    data set.
     """
+    no_garbage = SimpleNamespace(collect=lambda: 0)
+    monkeypatch.setattr('mmengine.dataset.base_dataset.gc', no_garbage)
     monkeypatch.setattr('torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL', 0.3)
     monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
     monkeypatch.setattr('mmengine.runner.loops.time.sleep', lambda seconds: None)
