@@ -158,6 +158,8 @@ def test_amp_before_the_config_does_not_swallow_it(tool, det_config, tmp_path):
     assert tool('train', '--amp', det_config, *flags)[0] == 0
     text = next(tmp_path.glob('*.py')).read_text()
     assert 'hybrid_mm.AutocastOptimWrapper' in text
+    for kind in ('ExactResumeHook', 'SeededDataset', 'PlacedSampler'):  # every run can be resumed
+        assert f'hybrid_mm.{kind}' in text
 
 
 @pytest.mark.parametrize('name', ['train', 'test'])
