@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 import traceback
@@ -337,13 +338,30 @@ def fork(tmp_path, plain_runs):
 
 
 @pytest.fixture
-def fork_tool(fork):
-    """Run ``tools/NAME.py`` with ``--launcher pytorch`` in several processes that are forked."""
+def fork_tool(request):
+    """Run ``tools/NAME.py`` with ``--launcher pytorch`` in several processes, on the CPU.
+
+    They are forked; on a machine with GPUs, where PyTorch cannot be, torchrun starts them.
+    """
 
     def call(name: str, processes: int, config: Path, *argv, dies=None) -> None:
         """Run a tool to its end, or until SIGKILL at a moment: ``dies(shoot)`` arranges it."""
+        import torch
         from mmengine.config import Config
 
+        launcher = ['--launcher', 'pytorch'] if processes > 1 else []
+        arguments = [str(arg) for arg in (config, *argv)] + launcher
+        if torch.cuda.is_available() and dies is None:
+            start = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}']
+            line = [sys.executable, *(start if processes > 1 else []), ROOT / f'tools/{name}.py']
+            env = dict(os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
+            done = subprocess.run(
+                [*line, *arguments], env=env | dict(PYTHONPATH=str(ROOT)), capture_output=True,
+                text=True, timeout=300,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr[-3000:]
+            return
+        fork = request.getfixturevalue('fork')
         # imported once, before there are several processes
         scope = Config.fromfile(config).default_scope
         importlib.import_module(f'{scope}.utils').register_all_modules(False)
@@ -352,8 +370,7 @@ def fork_tool(fork):
             _forget_runs()
             if dies:
                 dies(lambda: os.kill(os.getpid(), signal.SIGKILL))
-            launcher = ['--launcher', 'pytorch'] if processes > 1 else []
-            return load_tool(name).main([str(arg) for arg in (config, *argv)] + launcher)
+            return load_tool(name).main(arguments)
 
         codes = fork([main] * processes, CUDA_VISIBLE_DEVICES='')
         assert codes == [-signal.SIGKILL if dies else 0] * processes, fork.text
