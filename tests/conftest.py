@@ -3,9 +3,17 @@
 OpenMMLab is imported where a fixture needs it: tests of layers and converters run without.
 """
 
+import contextlib
 import importlib.util
 import json
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,9 +29,6 @@ def pytest_addoption(parser) -> None:
         type=lambda text: set(text.split(',')),
         help='of the tests that are marked part_of(...), only those of these parts, '
         'e.g. network:VAN,tree:van,slug:van',
-    )
-    parser.addoption(
-        '--few', action='store_true', help='of similar configs, only a few take a training step'
     )
 
 
@@ -230,14 +235,142 @@ def _forget_runs() -> None:
         cls._instance_dict.clear()
 
 
+@pytest.fixture(autouse=True)
+def own_default_scope():
+    """Take the default scope of MMEngine, which configs set, away from the tests that follow."""
+    yield
+    if 'mmengine.registry' in sys.modules:
+        sys.modules['mmengine.registry'].DefaultScope._instance_dict.clear()
+
+
 @pytest.fixture
-def tool(capsys, monkeypatch):
+def plain_runs(monkeypatch):
+    """Runs that do not look at compilers, nor lay out the config that they write, five times each.
+
+    Both take most of the time of a run of two iterations. Nor do they pause between epochs, wait
+    five seconds for every worker of a loader that an error ended, or collect garbage for every
+    data set.
+    """
+    no_garbage = SimpleNamespace(collect=lambda: 0)
+    monkeypatch.setattr('mmengine.dataset.base_dataset.gc', no_garbage)
+    monkeypatch.setattr('torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL', 0.3)
+    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
+    monkeypatch.setattr('mmengine.runner.loops.time.sleep', lambda seconds: None)
+
+    def unformatted(text, **kwargs):
+        return text, False
+
+    with monkeypatch.context() as patch:
+        patch.setattr('yapf.yapflib.yapf_api.FormatCode', unformatted)
+        yield patch
+
+
+def _fork(function, environment: dict, log: Path) -> int:
+    """Start a function in a copy of this process; return the number of that."""
+    import torch
+
+    number = os.fork()
+    if number:
+        return number
+    status = 1
+    try:
+        os.environ.update(environment)
+        os.setpgid(0, 0)
+        with open(log, 'w', buffering=1) as file:
+            for stream in (1, 2):
+                os.dup2(file.fileno(), stream)
+            sys.stdout = sys.stderr = file
+            torch.set_num_threads(1)
+            try:
+                status = function() or 0
+            except BaseException:
+                traceback.print_exc()
+                raise
+    finally:
+        os._exit(status)
+
+
+@pytest.fixture
+def fork(tmp_path, plain_runs):
+    """Start functions at the same time, each in a copy of this process; wait for them.
+
+    Nothing is imported anew, which is most of the time of a short run. On a machine with GPUs
+    PyTorch cannot be forked; the fixture skips there.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip('PyTorch with GPUs cannot be forked')
+    started = []
+
+    def start(functions, seconds=200, **environment) -> list[int]:
+        """Exit codes of functions; they are negative numbers of signals, as in subprocess."""
+        logs = [tmp_path / f'fork{len(started) + i}.log' for i in range(len(functions))]
+        with socket.socket() as probe:
+            probe.bind(('127.0.0.1', 0))
+            port = str(probe.getsockname()[1])
+        numbers = []
+        for rank, (function, log) in enumerate(zip(functions, logs, strict=True)):
+            places = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=len(functions), MASTER_PORT=port)
+            places = {k: str(v) for k, v in places.items()} | dict(MASTER_ADDR='127.0.0.1')
+            alone = {} if len(functions) == 1 else places
+            numbers.append(_fork(function, alone | environment, log))
+        started.extend(numbers)
+        codes: dict[int, int] = {}
+        deadline = time.monotonic() + seconds
+        while len(codes) < len(numbers) and time.monotonic() < deadline:
+            for number in numbers:
+                if number not in codes and (done := os.waitpid(number, os.WNOHANG))[0]:
+                    codes[number] = os.waitstatus_to_exitcode(done[1])
+                    started.remove(number)
+            time.sleep(0.005)
+        text = ''.join(log.read_text()[-2000:] for log in logs if log.exists())
+        assert len(codes) == len(numbers), f'not done after {seconds} s: {text}'
+        start.text = text
+        return [codes[number] for number in numbers]
+
+    yield start
+    for number in started:
+        with contextlib.suppress(OSError):
+            os.killpg(number, signal.SIGKILL)
+            os.waitpid(number, 0)
+
+
+@pytest.fixture
+def fork_tool(fork):
+    """Run ``tools/NAME.py`` with ``--launcher pytorch`` in several processes that are forked."""
+
+    def call(name: str, processes: int, config: Path, *argv, dies=None) -> None:
+        """Run a tool to its end, or until SIGKILL at a moment: ``dies(shoot)`` arranges it."""
+        from mmengine.config import Config
+
+        # imported once, before there are several processes
+        scope = Config.fromfile(config).default_scope
+        importlib.import_module(f'{scope}.utils').register_all_modules(False)
+
+        def main() -> int:
+            _forget_runs()
+            if dies:
+                dies(lambda: os.kill(os.getpid(), signal.SIGKILL))
+            launcher = ['--launcher', 'pytorch'] if processes > 1 else []
+            return load_tool(name).main([str(arg) for arg in (config, *argv)] + launcher)
+
+        codes = fork([main] * processes, CUDA_VISIBLE_DEVICES='')
+        assert codes == [-signal.SIGKILL if dies else 0] * processes, fork.text
+
+    return call
+
+
+@pytest.fixture
+def tool(capsys, monkeypatch, plain_runs):
     """Call ``tools/NAME.py`` with arguments; return its status and what it wrote to stderr."""
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
 
     def call(name: str, *argv) -> tuple[int, str]:
         _forget_runs()
         capsys.readouterr()
+        if name == 'print_config':  # what it prints is laid out
+            plain_runs.undo()
         status = load_tool(name).main([str(arg) for arg in argv])
         return status, capsys.readouterr().err
 

@@ -1,8 +1,10 @@
 """Workarounds of hybrid_mm.compat, with the breakage forced where this environment lacks it."""
 
 import os
+import shutil
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -113,6 +115,76 @@ def test_checkpoint_from_a_url(tmp_path, monkeypatch, checkpoint):
     with pytest.raises(RuntimeError, match='could run code'):
         compat.load_from_http(evil.as_uri())
     assert not (tmp_path / 'ran').exists()
+
+
+def test_names_and_hashes_of_downloads(tmp_path, monkeypatch, checkpoint):
+    """Neither the query of an address nor a word without a hash in it."""
+    seen = []
+
+    def download(url, path, prefix):
+        seen.append((url, prefix))
+        shutil.copy(checkpoint, path)
+
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
+    for name, prefix in (
+        ('net-0123abcd.pth', '0123abcd'), ('net-swin-s.pth', None), ('net-0123abc.pth', None)
+    ):  # fmt: skip
+        url = f'https://x.org/a/{name}?download=1'
+        loaded = compat.load_from_http(url, 'cpu', str(tmp_path / 'cache'))
+        assert torch.equal(loaded['state_dict']['w'], torch.ones(2))
+        assert seen.pop() == (url, prefix)
+        assert (tmp_path / 'cache' / name).is_file()
+    compat.load_from_http(url, 'cpu', str(tmp_path / 'cache'))
+    assert not seen  # it is there
+
+
+@pytest.fixture
+def resnet(monkeypatch):
+    """A module of the name of MMSegmentation's ResNet, with the method as it stands there."""
+
+    class Bottleneck:
+        double, more = staticmethod(lambda x: 2 * x), staticmethod(lambda x: x + 1)
+
+        def forward_plugin(self, x, plugin_names):
+            out = x
+            for name in plugin_names:
+                out = getattr(self, name)(x)
+            return out
+
+    name = 'mmseg.models.backbones.resnet'
+    monkeypatch.setitem(sys.modules, name, types.SimpleNamespace(Bottleneck=Bottleneck))
+    return Bottleneck
+
+
+@pytest.mark.parametrize('broken', [True, False])
+def test_b16_plugins_see_what_the_one_before_gives(resnet, monkeypatch, broken):
+    call = 'out = getattr(self, name)(x)' if broken else 'out = getattr(self, name)(out)'
+    text = lambda module, path: call if module == 'mmseg' else ''  # noqa: E731
+    monkeypatch.setattr(compat, '_text', text)
+    assert resnet().forward_plugin(5, ['double', 'more']) == 6
+    assert compat.b16_plugins_in_turn() == broken
+    assert resnet().forward_plugin(5, ['double', 'more']) == (11 if broken else 6)
+    assert resnet().forward_plugin(5, ['more', 'double']) == (12 if broken else 10)
+    assert resnet().forward_plugin(5, []) == 5
+    assert not compat.b16_plugins_in_turn()  # once is enough
+
+
+def test_b16_waits_for_the_module(monkeypatch):
+    monkeypatch.delitem(sys.modules, 'mmseg.models.backbones.resnet', raising=False)
+    assert not compat.b16_plugins_in_turn()
+
+
+def test_apply_says_what_fails_and_goes_on(monkeypatch, capsys):
+    done = []
+
+    def b1_weights_only():
+        raise OSError('no disk')
+
+    monkeypatch.setattr(compat, 'b1_weights_only', b1_weights_only)
+    monkeypatch.setattr(compat, 'b6_config_packages', lambda: done.append(6))
+    compat.apply()
+    assert done == [6]
+    assert capsys.readouterr().err == 'hybrid_mm: b1_weights_only not applied: no disk\n'
 
 
 def test_b6_names_the_module_only_where_the_distribution_is_absent(monkeypatch):

@@ -2,7 +2,7 @@
 # averaged weights, SiLU, SE, drop path. The rates of learning and drop path are ours; no dropout.
 _base_ = [
     '../_base_/models/classifier_resnet.py',
-    '../_base_/datasets/imagenet_1k.py',
+    '../_base_/datasets/imagenet_1k_224.py',
     '../_base_/schedules/imagenet_bs4096_sgd_350e.py',
     '../_base_/default_runtime_cls.py'
 ]

@@ -1,7 +1,7 @@
 # Weights of the detectors; the recipe is that of the paper's other models (unverified).
 _base_ = [
     '../_base_/models/classifier_resnet.py',
-    '../_base_/datasets/imagenet_1k.py',
+    '../_base_/datasets/imagenet_1k_224.py',
     '../_base_/schedules/imagenet_bs4096_sgd_350e.py',
     '../_base_/default_runtime_cls.py'
 ]

@@ -25,7 +25,8 @@ def test_objects_below_the_threshold_are_not_drawn(data, tmp_path):
     mask[30:60, 20:70] = 1
 
     def drawn(score):
-        found = dict(labels=[7], scores=[score], bboxes=[[20, 30, 70, 60]], masks=[rle.encode(mask)])
+        boxes = [[20, 30, 70, 60]]
+        found = dict(labels=[7], scores=[score], bboxes=boxes, masks=[rle.encode(mask)])
         empty = dict(labels=[], scores=[], bboxes=[], masks=[])
         entries = [
             dict(img_id=image['id'], pred_instances=found if score and not i else empty)

@@ -13,7 +13,8 @@ from hybrid_mm.analysis import members
 from hybrid_mm.analysis.curves import read_scalars
 from hybrid_mm.analysis.networks import Network, cropped, features, load_network, stretched
 
-TINY = "dict(type='hybrid_mm.VAN', arch=dict(embed_dims=[8] * 4, depths=[1] * 4, mlp_ratios=[2] * 4))"
+ARCH = 'dict(embed_dims=[8] * 4, depths=[1] * 4, mlp_ratios=[2] * 4)'
+TINY = f"dict(type='hybrid_mm.VAN', arch={ARCH})"
 
 
 @pytest.mark.parametrize(

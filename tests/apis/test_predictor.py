@@ -69,6 +69,106 @@ def test_batches_of_several_sizes_give_what_images_give_alone(detector, segmente
                 assert (a.label_map == b.label_map).mean() > 0.999
 
 
+def watch(predict):
+    """The inputs of the network, call by call."""
+    seen, step = [], predict.model.test_step
+
+    def test_step(data):
+        seen.append([x.clone() for x in data['inputs']])
+        return step(data)
+
+    predict.model.test_step = test_step
+    return seen
+
+
+def test_images_that_go_together(segmenter):
+    """At most batch_size of one size at once, of those that are read ahead."""
+    sizes = [(40, 40), (48, 64), (40, 40), (40, 40), (48, 64), (40, 40), (40, 40), (40, 40)]
+    images = pictures(sizes)
+    for batch_size, expected in (
+        (1, [1] * 8),
+        (2, [2, 2, 2, 2]),  # all eight are read ahead
+        (3, [3, 3, 2]),
+        (6, [6, 2]),
+    ):
+        predict = predictor(segmenter, batch_size=batch_size)
+        seen = watch(predict)
+        found = predict(images)
+        assert [len(batch) for batch in seen] == expected
+        assert all(len({x.shape for x in batch}) == 1 for batch in seen)
+        assert [r.image.shape[:2] for r in found] == sizes
+        assert [r.index for r in found] == list(range(8))
+
+
+@pytest.mark.parametrize('to_float32', [False, True])
+def test_arrays_are_what_the_pipeline_loads(segmenter, tmp_path, to_float32):
+    """Blue, green, red; as floats, if the pipeline loads floats; resized by the pipeline."""
+    (image,) = pictures([(40, 60)])
+    cv2.imwrite(str(tmp_path / 'x.png'), image)
+    resize = dict(type='Resize', scale=(30, 20), keep_ratio=True)
+    cfg = Config.fromfile(segmenter[0])
+    load, annotations, pack = cfg.test_dataloader.dataset.pipeline
+    load.to_float32 = to_float32
+    cfg.test_dataloader.dataset.pipeline = [load, resize, annotations, pack]
+    predict = Predictor(cfg, segmenter[1], device='cpu')
+    seen = watch(predict)
+    results = [predict(x)[0] for x in (image, tmp_path / 'x.png')]
+    assert [x.dtype for (x,) in seen] == [torch.float32 if to_float32 else torch.uint8] * 2
+    assert torch.equal(seen[0][0], seen[1][0])
+    expected = cv2.resize(image.astype(np.float32), (30, 20)).transpose(2, 0, 1)
+    # floats are interpolated without rounding to whole numbers
+    difference = np.abs(seen[0][0].numpy() - expected).max()
+    assert (difference < 1e-3) if to_float32 else (0.1 < difference <= 1)
+    for result in results:
+        assert np.array_equal(result.image, image) and result.image.dtype == np.uint8
+        assert result.label_map.shape == (40, 60)
+
+
+def test_classes_and_colours_of_the_checkpoint(segmenter, tmp_path):
+    """They go before those of the config, which are taken if it has none."""
+    weights = torch.load(segmenter[1])
+    assert predictor(segmenter).classes == ('square', 'disc', 'bar')
+    assert predictor(segmenter).meta['palette'] == [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
+    for meta, names, palette in (
+        (dict(classes=('a', 'b', 'c')), ('a', 'b', 'c'), [[255, 0, 0], [0, 255, 0], [0, 0, 255]]),
+        (dict(classes=('a', 'b', 'c'), palette=[[1, 2, 3]] * 3), ('a', 'b', 'c'), [[1, 2, 3]] * 3),
+        (dict(palette=[[1, 2, 3]] * 3), ('square', 'disc', 'bar'), [[1, 2, 3]] * 3),
+    ):
+        torch.save(dict(weights, meta=dict(dataset_meta=meta)), tmp_path / 'named.pth')
+        predict = predictor((segmenter[0], tmp_path / 'named.pth'))
+        assert predict.classes == names and predict.meta['palette'] == palette
+    (result,) = predict(pictures([(40, 40)]))
+    assert result.classes == ('square', 'disc', 'bar')
+    nameless = Config.fromfile(segmenter[0])
+    del nameless.test_dataloader.dataset['metainfo']
+    with pytest.raises(ValueError, match='neither the checkpoint nor the config names the classes'):
+        Predictor(nameless, segmenter[1])
+
+
+def test_threshold_and_channels_of_what_is_drawn(detector):
+    """The drawing gets the image in RGB and the threshold that was asked for, and is BGR again."""
+    predict = predictor(detector)
+    (image,) = pictures([(40, 60)])
+    (result,) = predict(image)
+    seen = []
+
+    class Visualizer:
+        def add_datasample(self, name, picture, sample, draw_gt, pred_score_thr):
+            assert sample is result.sample and draw_gt is False
+            seen.append((picture.copy(), pred_score_thr))
+
+        def get_image(self):
+            return np.full((2, 2, 3), (1, 2, 3), np.uint8)
+
+    predict._visualizer = Visualizer()
+    for threshold in (0.05, 0.7):
+        drawn = predict.draw(result, threshold)
+        assert drawn[0, 0].tolist() == [3, 2, 1]
+    predict.draw(result)
+    assert [threshold for _, threshold in seen] == [0.05, 0.7, 0.3]
+    assert all(np.array_equal(picture, image[..., ::-1]) for picture, _ in seen)
+
+
 def test_files_and_arrays_give_the_same(segmenter, tmp_path):
     (tmp_path / 'a' / 'b').mkdir(parents=True)
     images = pictures([(40, 60), (64, 64)])

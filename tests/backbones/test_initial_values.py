@@ -213,8 +213,8 @@ def test_initial_values(name):
         parameter = parameter.detach()
         rule, (kind, value, *mean) = distribution(model, type(model).__name__, key, parameter)
         if kind == 'constant':
-            torch.testing.assert_close(parameter, torch.as_tensor(value).expand_as(parameter),
-                                       msg=f'{key} is not {value}')  # fmt: skip
+            value = torch.as_tensor(value).expand_as(parameter)
+            torch.testing.assert_close(parameter, value, rtol=1e-6, atol=0, msg=f'{key}: {value}')
             continue
         values = standardised(parameter, kind, value, *mean)
         if len(values) >= 64:

@@ -135,64 +135,6 @@ def used(model):
     return model
 
 
-@pytest.mark.parametrize(
-    'make',
-    [
-        lambda: SLaK(TINY, (31, 13, 7, 5)),
-        lambda: SLaK(TINY, (31, 13, 7, 5), decomposed=False),
-        lambda: SLaK(TINY, (31, 13, 7, 5), norm_cfg=None),
-        lambda: RepLKNet(REPLK, norm_outputs='all'),
-        lambda: RepLKNet(dict(REPLK, small_kernel=None)),
-        lambda: PeLK(TINY),
-        lambda: PeLK(TINY, pos_embed='valid', **WIDE),
-        lambda: PeLK(TINY, pos_embed='none', pos_embed_per_channel=True),
-        lambda: PeLK(TINY, pos_embed='bias', pos_embed_per_channel=True, partial_ratio=1.0),
-    ],
-)
-def test_deployed_network_computes_the_same(make):
-    model, x = used(make()), torch.rand(1, 3, 64, 97, dtype=torch.float64)
-    before = model(x)
-    model.switch_to_deploy()
-    names = set(model.state_dict())
-    assert not any(word in name for word in ('mixer.large.norm', 'small') for name in names)
-    model.switch_to_deploy()  # a second time changes nothing
-    for a, b in zip(model(x), before, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
-    assert not [name for name in names if name.endswith('pos_embed')]
-
-
-@pytest.mark.parametrize(
-    'make',
-    [
-        lambda **deploy: PeLK(TINY, pos_embed='valid', **deploy),
-        lambda **deploy: SLaK(TINY, **deploy),
-        lambda **deploy: RepLKNet(REPLK, **deploy),
-    ],
-)
-def test_deployed_weights_load_into_a_network_built_for_them(make):
-    model = make()
-    model.switch_to_deploy()
-    make(deploy=True).load_state_dict(model.state_dict())
-
-
-def test_stripes_stay_stripes_when_merged():
-    kernels = slak_kernels(4, 51, norm_cfg=dict(type='BN'))
-    kernels.switch_to_deploy()
-    shapes = {name: tuple(p.shape) for name, p in kernels.named_parameters()}
-    assert shapes == {
-        'tall.conv.weight': (4, 1, 51, 5),
-        'tall.conv.bias': (4,),
-        'wide.conv.weight': (4, 1, 5, 51),
-    }
-
-
-def test_small_kernel_that_does_not_fit_the_grid():
-    mixer = PartialPeripheralConv2d(8, 4, 51, 5, dict(type='BN'), center_size=3)
-    with pytest.raises(ValueError, match=r'5x5 kernel cannot be merged into the grid \[10, 8'):
-        mixer.switch_to_deploy()
-    assert mixer.large.conv.bias is None  # nothing was merged
-
-
 def test_stripes_need_a_width():
     assert slak_kernels(4, 13, None, decomposed=False).names == ['large']
     with pytest.raises(ValueError, match='leaves the stripes without a width'):
@@ -223,45 +165,6 @@ def test_embedding_gets_no_gradient_in_front_of_a_batch_norm():
         sum((out * torch.randn_like(out)).sum() for out in outs).backward()
         largest = [stage.pos_embed.grad.abs().max() for stage in model.stages]
         assert min(largest) > 1e-4 if gets else max(largest) < 1e-12
-
-
-@pytest.mark.parametrize('arch, last', [('tiny', 6), ('small', 12)])
-def test_layers_are_counted_as_convnext_does(arch, last):
-    with torch.device('meta'):
-        model = PeLK(arch)
-    layers = {
-        'stages.0.embed.conv.weight': 0,
-        'stages.0.blocks.2.gamma': 1,
-        'stages.0.pos_embed': 1,
-        'stages.1.downsample.norm.bias': 2,
-        'stages.1.blocks.0.mixer.large.conv.weight': 2,
-        'stages.2.downsample.conv.weight': 3,
-        'stages.2.blocks.2.mlp.fc1.weight': 3,
-        'stages.2.blocks.8.mlp.fc1.weight': 5,
-        'stages.3.downsample.conv.weight': last,
-        'stages.3.blocks.0.gamma': last,
-        'stages.3.norm.weight': last + 1,
-    }
-    for name, layer in layers.items():
-        assert name in dict(model.named_parameters())
-        assert model.get_layer_depth(f'backbone.{name}', 'backbone.') == (layer, last + 2)
-    assert model.get_layer_depth('neck.weight', 'backbone.') == (last + 1, last + 2)
-    if last == 12:
-        name = 'stages.2.blocks.26.gamma'
-        assert model.get_layer_depth(name)[0] == 11
-    stages = [model.get_stage_depth(name)[0] for name in layers]
-    assert stages == [0, 1, 1, 0, 2, 0, 3, 3, 0, 4, last + 1]
-
-
-def test_pooled_map_is_normalised_behind_the_mean():
-    model = SLaK(TINY, (7, 7, 7, 7), out_indices=(3,)).eval()
-    pooled = SLaK(TINY, (7, 7, 7, 7), out_indices=(3,), pooled=True).eval()
-    pooled.load_state_dict(model.state_dict())
-    x = torch.rand(2, 3, 64, 64)
-    model.stages[3].norm = nn.Identity()
-    mean = model(x)[0].mean((2, 3))
-    norm = pooled.stages[3].norm
-    torch.testing.assert_close(pooled(x)[0][..., 0, 0], norm(mean))
 
 
 def test_wrong_arguments():

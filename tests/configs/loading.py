@@ -19,7 +19,7 @@ _results: dict[tuple, tuple[dict, str, dict]] = {}
 
 
 @functools.cache
-def _variables() -> list[str]:
+def variables() -> list[str]:
     """Names of the environment variables that files of this repository read."""
     text = ''.join(path.read_text() for path in CONFIGS.glob('_base_/**/*.py'))
     return sorted(set(re.findall(r'\{\{\s*["\']?\s*\$(\w+)', text)))
@@ -33,11 +33,11 @@ def _read_once(filename: str, *args, **kwargs) -> tuple[dict, str, dict]:
     path = Path(os.path.abspath(os.path.expanduser(filename)))
     if not path.is_relative_to(CONFIGS):  # a test's own, which may change
         return _read(filename, *args, **kwargs)
-    key = (path, args, *sorted(kwargs.items()), *map(os.environ.get, _variables()))
+    key = (path, args, *sorted(kwargs.items()), *map(os.environ.get, variables()))
     if key not in _results:
         _results[key] = _read(filename, *args, **kwargs)
-    cfg, text, variables = _results[key]
-    return cfg, text, dict(variables)
+    cfg, text, used = _results[key]
+    return cfg, text, dict(used)
 
 
 def look_at(path: Path | str) -> Config:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hybrid_mm.backbones import AAResNet, SASAResNet
-from hybrid_mm.convert import convert
+from hybrid_mm.convert import convert, detect
 
 ARCH = dict(stem=8, bottleneck=True, depths=[1, 2], widths=[4, 8], out_channels=[8, 12])
 COMMON = dict(strides=(1, 2), dilations=(1, 1), out_indices=(0, 1))
@@ -68,3 +68,9 @@ def test_unknown_keys_are_named():
         convert(state | {'layer1.0.extra': torch.ones(1)})
     with pytest.raises(ValueError, match=r"know the key 'layer1.0.conv2.other'"):
         convert(state | {'layer1.0.conv2.other': torch.ones(1)}, 'sasa-resnet')
+
+
+def test_operators_of_others_are_not_claimed():
+    for name in MODELS:
+        state = official(MODELS[name]())
+        assert detect(state | {'layer2.1.conv2.gain': torch.ones(1)}) is None, name

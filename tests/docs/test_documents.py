@@ -51,6 +51,8 @@ TESTED_ELSEWHERE = {
     'tools/benchmark.py': 'tests/tools/test_benchmark.py',
     'tools/build_docs.py': 'tests/docs/test_site.py',
     'tools/demo.py': 'tests/tools/test_demo.py',
+    'tools/dev/mutants.py': 'tests/tools/test_dev.py',
+    'tools/dev/select_tests.py': 'tests/tools/test_dev.py',
     'tools/export_onnx.py': 'tests/engine/test_export.py',
     'tools/reparameterize.py': 'tests/tools/test_reparameterize.py',
     'tools/analysis/acmix_cost.py': 'tests/analysis/test_acmix.py',
@@ -62,6 +64,7 @@ TESTED_ELSEWHERE = {
     'tools/analysis/robustness.py': 'tests/tools/test_robustness.py',
     'tools/analysis/shape_texture.py': 'tests/tools/test_shape_texture.py',
     'tools/analysis/texture_knn.py': 'tests/tools/test_shape_texture.py',
+    'tools/dev/digests.py': 'tests/digests/test_digests.py',
     'tests/golden/check.py': 'tests/golden/test_check.py',
 }
 """Tools whose commands are checked only, and the tests that run them."""

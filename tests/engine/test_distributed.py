@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,20 +19,11 @@ from hybrid_mm.engine.distributed import (
     to_gloo_sync_batchnorm,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
 
-
-def _run(config: Path, work_dir: Path, processes: int, *options: str) -> dict:
+def _run(fork_tool, config: Path, work_dir: Path, processes: int, *options: str) -> dict:
     """Train; return the losses of each iteration and the last checkpoint."""
-    tool = [str(ROOT / 'tools' / 'train.py'), str(config), '--work-dir', str(work_dir)]
-    command = [sys.executable, *tool]
-    if processes > 1:
-        launch = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}']
-        command = [sys.executable, *launch, *tool, '--launcher', 'pytorch']
-    command += ['--no-validate', '--cfg-options', 'train_cfg.max_iters=4', *options]
-    env = dict(os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+    flags = ('--work-dir', work_dir, '--no-validate', '--cfg-options', 'train_cfg.max_iters=4')
+    fork_tool('train', processes, config, *flags, *options)
     (scalars,) = work_dir.glob('*/vis_data/scalars.json')
     records = [json.loads(line) for line in scalars.read_text().splitlines()]
     losses = [{k: v for k, v in r.items() if 'loss' in k} for r in records]
@@ -43,12 +33,12 @@ def _run(config: Path, work_dir: Path, processes: int, *options: str) -> dict:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize('kind', ['det', 'seg'])
-def test_two_processes_train_as_one_with_the_whole_batch(kind, request, tmp_path):
+def test_two_processes_train_as_one_with_the_whole_batch(kind, request, fork_tool, tmp_path):
     config = request.getfixturevalue(f'{kind}_config')
     # the batch statistics of the backbone too are those of all processes
     sync = 'sync_bn=torch'
-    one = _run(config, tmp_path / 'one', 1, 'train_dataloader.batch_size=4')
-    two = _run(config, tmp_path / 'two', 2, 'train_dataloader.batch_size=2', sync)
+    one = _run(fork_tool, config, tmp_path / 'one', 1, 'train_dataloader.batch_size=4')
+    two = _run(fork_tool, config, tmp_path / 'two', 2, 'train_dataloader.batch_size=2', sync)
     assert len(one['losses']) == len(two['losses']) == 4
     assert one['losses'][0]['loss'] != one['losses'][3]['loss']  # it trains
     for ours, theirs in zip(two['losses'], one['losses'], strict=True):
@@ -58,9 +48,8 @@ def test_two_processes_train_as_one_with_the_whole_batch(kind, request, tmp_path
         torch.testing.assert_close(two['weights'][name], weight, rtol=1e-3, atol=1e-5, msg=name)
 
 
-def _batch_norm(port: str, out: str) -> None:
+def _batch_norm(out: Path) -> None:
     """Body of a process of the next test."""
-    os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
     distributed.init_process_group('gloo')
     rank = distributed.get_rank()
     torch.manual_seed(0)
@@ -81,11 +70,8 @@ def _batch_norm(port: str, out: str) -> None:
     distributed.destroy_process_group()
 
 
-def test_gloo_sync_batchnorm_is_batchnorm_of_the_whole_batch(tmp_path, free_port):
-    command = [sys.executable, __file__, str(free_port), str(tmp_path)]
-    env = dict(os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='', WORLD_SIZE='2')
-    ranks = [subprocess.Popen(command, env=dict(env, RANK=str(rank))) for rank in (0, 1)]
-    assert [process.wait(timeout=120) for process in ranks] == [0, 0]
+def test_gloo_sync_batchnorm_is_batchnorm_of_the_whole_batch(tmp_path, fork):
+    assert fork([lambda: _batch_norm(tmp_path)] * 2) == [0, 0], fork.text
     parts = [torch.load(tmp_path / f'{rank}.pt') for rank in (0, 1)]
     torch.manual_seed(0)
     layer = nn.BatchNorm2d(5).double()
@@ -102,15 +88,6 @@ def test_gloo_sync_batchnorm_is_batchnorm_of_the_whole_batch(tmp_path, free_port
         torch.testing.assert_close(part['params'], [p.grad for p in layer.parameters()])
         for name, buffer in layer.state_dict().items():
             torch.testing.assert_close(part['state'][name], buffer, msg=name)
-
-
-@pytest.fixture
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return probe.getsockname()[1]
 
 
 def test_conversion_keeps_tensors_and_mode():
@@ -232,7 +209,3 @@ def test_launcher_without_its_environment_is_a_user_error(launcher, message, mon
     monkeypatch.delenv('SLURM_PROCID', raising=False)
     with pytest.raises(UserError, match=message):
         init_distributed(Config(), launcher)
-
-
-if __name__ == '__main__':
-    _batch_norm(*sys.argv[1:])

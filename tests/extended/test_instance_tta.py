@@ -133,6 +133,72 @@ def test_masks_are_averages_of_all_views():
                                probabilities[0])  # fmt: skip
 
 
+def test_stages_of_a_cascade_are_averaged_as_probabilities():
+    tta = wrap(detector('standard'))
+    stages = [torch.randn(1, 80, 28, 28) * 6 for _ in range(3)]
+    tta._logits = lambda head, x, rois: stages
+    meta = dict(ori_shape=(28, 28), img_shape=(28, 28), scale_factor=(1, 1), flip=False)
+    found = InstanceData(bboxes=torch.tensor([[0.0, 0, 28, 28]]), labels=torch.tensor([11]))
+    expected = sum(stage[0, 11].sigmoid() for stage in stages) / 3 >= 0.5
+    wrong = sum(stage[0, 11] for stage in stages) / 3 >= 0
+    assert (expected != wrong).float().mean() > 0.05
+    assert torch.equal(tta._masks(found, [[None]], [meta])[0], expected)
+
+
+def test_regions_in_the_augmented_images():
+    """Boxes of the original image times the scale of each side, flipped within the image."""
+    tta, rois = wrap(detector('standard')), []
+
+    def logits(head, x, regions):
+        rois.append(regions)
+        return [torch.zeros(len(regions), 80, 28, 28)]
+
+    tta._logits = logits
+    boxes = torch.tensor([[10.0, 5, 30, 45], [0, 0, 8, 4]])
+    found = InstanceData(bboxes=boxes, labels=torch.tensor([1, 2]))
+    metas = [
+        dict(ori_shape=(50, 80), img_shape=(100, 40), scale_factor=(0.5, 2.0), flip=False),
+        dict(ori_shape=(50, 80), img_shape=(100, 40), scale_factor=(0.5, 2.0), flip=True,
+             flip_direction='horizontal'),
+        dict(ori_shape=(50, 80), img_shape=(150, 80), scale_factor=(1.0, 3.0), flip=True,
+             flip_direction='vertical'),
+    ]  # fmt: skip
+    assert tta._masks(found, [[None]] * 3, metas).shape == (2, 50, 80)
+    for regions, expected in zip(rois, (
+        [[0, 5, 10, 15, 90], [0, 0, 0, 4, 8]],
+        [[0, 25, 10, 35, 90], [0, 36, 0, 40, 8]],
+        [[0, 10, 15, 30, 135], [0, 0, 138, 8, 150]],
+    ), strict=True):  # fmt: skip
+        torch.testing.assert_close(regions, torch.tensor(expected, dtype=torch.float32))
+    assert torch.equal(found.bboxes, boxes)
+
+
+def test_boxes_that_survive_the_suppression():
+    """Of two views: the best of those that overlap by half, of each class, at most max_per_img."""
+    tta = wrap(detector('standard'))
+    size = dict(img_shape=(100, 200), scale_factor=(1.0, 1.0))
+    plain, flipped = dict(size, flip=False), dict(size, flip=True, flip_direction='horizontal')
+
+    def view(boxes, scores, labels):
+        return InstanceData(bboxes=torch.tensor(boxes, dtype=torch.float32),
+                            scores=torch.tensor(scores), labels=torch.tensor(labels))  # fmt: skip
+
+    views = [
+        view([[0, 0, 40, 40], [100, 50, 120, 60]], [0.5, 0.25], [3, 4]),
+        view([[160, 0, 200, 38], [160, 0, 200, 40], [10, 10, 30, 30]], [0.75, 0.4, 0.3], [3, 5, 3]),
+    ]
+    expected = [
+        ([0, 0, 40, 38], 0.75, 3), ([0, 0, 40, 40], 0.4, 5), ([170, 10, 190, 30], 0.3, 3),
+        ([100, 50, 120, 60], 0.25, 4),
+    ]  # fmt: skip
+    for number in (100, 4, 3, 1):
+        tta.tta_cfg['max_per_img'] = number
+        found = tta._merge(views, [plain, flipped])
+        rows = zip(found.bboxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
+        assert [(b, pytest.approx(s), n) for b, s, n in rows] == expected[:number]
+    tta.tta_cfg['max_per_img'] = 100
+
+
 def test_scales_do_not_move_the_boxes(images):
     tta, seen = wrap(detector('standard')), {}
 

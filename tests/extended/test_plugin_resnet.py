@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmengine.registry import MODELS as ROOT
 from mmengine.registry import DefaultScope
+from torch import nn
 
 import hybrid_mm.registry  # noqa: F401
 
@@ -91,6 +92,40 @@ def test_weights_of_a_plain_resnet(tmp_path):
     everywhere = [{**GC[0], 'stages': (True,) * 4}]
     with pytest.raises(ValueError, match='frozen_stages=1 would freeze it untrained'):
         pretrained(tmp_path, source, plugins=everywhere, frozen_stages=1)
+
+
+class Marked(nn.Module):
+    """A plugin that says when it was initialised."""
+
+    def __init__(self, in_channels):
+        super().__init__()
+        self.scale = nn.Parameter(torch.zeros(in_channels, 1, 1))
+
+    def init_weights(self):
+        self.scale.data.fill_(3.0)
+
+    def forward(self, x):
+        return x + self.scale
+
+
+@pytest.mark.parametrize('position', ['after_conv1', 'after_conv2', 'after_conv3'])
+def test_plugins_at_every_place_start_anew(tmp_path, monkeypatch, position):
+    """Their weights are not in the file of a plain ResNet; all others are from there."""
+    monkeypatch.setitem(ROOT.module_dict, 'Marked', Marked)
+    plugins = [dict(cfg=dict(type='Marked'), position=position)]
+    from mmcv.cnn.bricks import plugin
+
+    monkeypatch.setitem(plugin.MODELS.module_dict, 'Marked', Marked)
+    source = randomise(build('mmdet.ResNet'))
+    model = pretrained(tmp_path, source, plugins=plugins)
+    names = [name for name, _ in model.plugins_by_name()]
+    blocks = [f'layer{i + 1}.{j}' for i, depth in enumerate((3, 4, 6, 3)) for j in range(depth)]
+    assert [name.rpartition('.')[0] for name in names] == blocks
+    for key, value in model.state_dict().items():
+        if key.rpartition('.')[0] in names:
+            assert (value == 3).all(), key
+        else:
+            assert torch.equal(value, source.state_dict()[key]), key
 
 
 def test_weights_of_another_network_are_refused(tmp_path):

@@ -3,13 +3,17 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _plain(plain_runs):
+    pass
 
 
 @pytest.fixture
@@ -49,18 +53,17 @@ def losses(work_dir: Path) -> list[dict]:
 
 
 @pytest.fixture
-def train(tool):
-    """Train, alone in this process; see :func:`losses`."""
+def train(tool, fork_tool):
+    """Train, alone in this process or in several forks of it; see :func:`losses`."""
 
     def run(config: Path, work_dir: Path, processes: int, *options: str) -> list[dict]:
         line = command(config, work_dir, processes, *options)
         if processes == 1:
             assert tool('train', *line[2:])[0] == 0
         else:
-            job = subprocess.run(
-                line, env=environment(), capture_output=True, text=True, timeout=200
-            )
-            assert job.returncode == 0, job.stderr[-3000:]
+            arguments = line[line.index(str(config)) :]
+            where = arguments.index('--launcher')
+            fork_tool('train', processes, *arguments[:where], *arguments[where + 2 :])
         return losses(work_dir)
 
     return run

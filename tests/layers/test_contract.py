@@ -13,6 +13,20 @@ from torch.utils.checkpoint import checkpoint
 
 from hybrid_mm import layers
 from hybrid_mm.layers import (
+    ELSA,
+    LSKA,
+    AAConv2d,
+    AttentionStem,
+    BottleneckAttention,
+    DepthwiseConv2d,
+    GlobalLocalFilter,
+    HaloAttention,
+    LocalSelfAttention2d,
+    PairwiseAttention2d,
+    PatchwiseAttention2d,
+    PoolingAttention,
+    QuadraticAttention2d,
+    RecursiveGatedConv,
     attention_tiles,
     decomposed_attention,
     evolving_attention,
@@ -27,6 +41,7 @@ from hybrid_mm.layers import (
 )
 from hybrid_mm.layers.acmix import ACmix2d, ACmixWindowAttention
 from hybrid_mm.layers.convolutional_projection import ConvolutionalProjectionAttention
+from hybrid_mm.layers.exporting import exporting
 from hybrid_mm.layers.global_relative_attention import GlobalRelativeAttention
 from hybrid_mm.layers.learned_query_attention import LearnedQueryAttention2d
 from hybrid_mm.layers.lesa import LESA2d
@@ -35,6 +50,7 @@ from hybrid_mm.layers.mbconv import MBConv
 from hybrid_mm.layers.neighborhood_attention import NeighborhoodAttention2d
 from hybrid_mm.layers.partition_attention import PartitionAttention
 from hybrid_mm.layers.peripheral_convolution import PeripheralConv2d
+from hybrid_mm.layers.precision import no_autocast
 from hybrid_mm.layers.self_attention import SelfAttention
 from hybrid_mm.layers.spatial_reduction_attention import (
     ACmixSpatialReductionAttention,
@@ -46,30 +62,30 @@ MAP, TOKENS, GRID = 'maps', 'tokens', 'maps, channels last'
 SIZE = 8, 12
 # name: (form of the input, how to make it for 8 channels, size of the map)
 MODULES = {
-    'AAConv2d': (MAP, lambda: layers.AAConv2d(8, 12, key_channels=8, value_channels=4, heads=2,
+    'AAConv2d': (MAP, lambda: AAConv2d(8, 12, key_channels=8, value_channels=4, heads=2,
                                               size=(6, 5), stride=2, attn_downsample=True)),
     'ACmix2d': (MAP, lambda: ACmix2d(8, 8, heads=2, dilation=2)),
     'ACmix2d, stride': (MAP, lambda: ACmix2d(8, 8, 5, heads=2, stride=2)),
     'ACmixWindowAttention': (GRID, lambda: ACmixWindowAttention(8, 4, 2, qk_scale=0.7)),
     'ACmixSRA': (TOKENS, lambda: ACmixSpatialReductionAttention(8, 2, 2)),
-    'AttentionStem': (MAP, lambda: layers.AttentionStem(8, 8, 4, 2)),
-    'BottleneckAttention': (MAP, lambda: layers.BottleneckAttention(8, (5, 16), heads=2)),
+    'AttentionStem': (MAP, lambda: AttentionStem(8, 8, 4, 2)),
+    'BottleneckAttention': (MAP, lambda: BottleneckAttention(8, (5, 16), heads=2)),
     'BottleneckAttention, absolute': (
-        MAP, lambda: layers.BottleneckAttention(8, (5, 9), heads=2, position='absolute')),
+        MAP, lambda: BottleneckAttention(8, (5, 9), heads=2, position='absolute')),
     'ConvolutionalProjection': (TOKENS, lambda: ConvolutionalProjectionAttention(8, 2)),
-    'DepthwiseConv2d': (MAP, lambda: layers.DepthwiseConv2d(8, (5, 9), impl='bmm')),
-    'DepthwiseConv2d, fft': (MAP, lambda: layers.DepthwiseConv2d(8, (5, 9), impl='fft')),
-    'ELSA': (GRID, lambda: layers.ELSA(8, 2, 5, lam=0, group_width=4)),
-    'ELSA, factors': (GRID, lambda: layers.ELSA(8, 2, 3, dilation=2, group_width=4)),
-    'GlobalLocalFilter': (MAP, lambda: layers.GlobalLocalFilter(8, (5, 4))),
+    'DepthwiseConv2d': (MAP, lambda: DepthwiseConv2d(8, (5, 9), impl='bmm')),
+    'DepthwiseConv2d, fft': (MAP, lambda: DepthwiseConv2d(8, (5, 9), impl='fft')),
+    'ELSA': (GRID, lambda: ELSA(8, 2, 5, lam=0, group_width=4)),
+    'ELSA, factors': (GRID, lambda: ELSA(8, 2, 3, dilation=2, group_width=4)),
+    'GlobalLocalFilter': (MAP, lambda: GlobalLocalFilter(8, (5, 4))),
     'GlobalRelativeAttention': (GRID, lambda: GlobalRelativeAttention(8, (5, 9), 4)),
-    'HaloAttention': (MAP, lambda: layers.HaloAttention(8, heads=2, block_size=4, halo_size=1)),
+    'HaloAttention': (MAP, lambda: HaloAttention(8, heads=2, block_size=4, halo_size=1)),
     'LESA2d': (MAP, lambda: LESA2d(8, (5, 9), 2, deformable=True)),
-    'LSKA': (MAP, lambda: layers.LSKA(8, 11)),
+    'LSKA': (MAP, lambda: LSKA(8, 11)),
     'LearnedQueryAttention2d': (GRID, lambda: LearnedQueryAttention2d(8, 8, 2, 3)),
     'LeViTAttention': (GRID, lambda: LeViTAttention(8, 6, 4, 2, 2.0, 5, 2)),
     'LocalSelfAttention2d': (
-        MAP, lambda: layers.LocalSelfAttention2d(8, 8, 5, 2, 2, dilation=2, share_rel=False)),
+        MAP, lambda: LocalSelfAttention2d(8, 8, 5, 2, 2, dilation=2, share_rel=False)),
     'MBConv': (MAP, lambda: MBConv(8, 8, 2)),
     'NeighborhoodAttention2d': (
         GRID, lambda: NeighborhoodAttention2d(8, 2, 3, 2, qk_scale=0.9)),
@@ -77,19 +93,19 @@ MODULES = {
     'PartitionAttention, grid': (
         GRID, lambda: PartitionAttention(8, (3, 5), 4, 'grid', relative='log')),
     'PairwiseAttention2d': (
-        MAP, lambda: layers.PairwiseAttention2d(8, 2, 8, 4, 3, dilation=2, mix=True)),
-    'PatchwiseAttention2d': (MAP, lambda: layers.PatchwiseAttention2d(8, 2, 8, 4, 5, 2)),
+        MAP, lambda: PairwiseAttention2d(8, 2, 8, 4, 3, dilation=2, mix=True)),
+    'PatchwiseAttention2d': (MAP, lambda: PatchwiseAttention2d(8, 2, 8, 4, 5, 2)),
     'PeripheralConv2d': (MAP, lambda: PeripheralConv2d(8, 13, pos_embed='valid', impl='bmm')),
-    'PoolingAttention': (GRID, lambda: layers.PoolingAttention(8, 12, 2, (6, 5), 2, 4)),
+    'PoolingAttention': (GRID, lambda: PoolingAttention(8, 12, 2, (6, 5), 2, 4)),
     'PoolingAttention, windows': (
-        GRID, lambda: layers.PoolingAttention(8, 8, 2, (8, 8), 1, 2, window=4)),
+        GRID, lambda: PoolingAttention(8, 8, 2, (8, 8), 1, 2, window=4)),
     'QuadraticAttention2d, full': (
-        MAP, lambda: layers.QuadraticAttention2d(8, 6, 3, 'full', stride=2)),
+        MAP, lambda: QuadraticAttention2d(8, 6, 3, 'full', stride=2)),
     'QuadraticAttention2d, content': (
-        MAP, lambda: layers.QuadraticAttention2d(8, 6, 3, 'learned_content', positions=5)),
-    'QuadraticAttention2d, isotropic': (MAP, lambda: layers.QuadraticAttention2d(8, 6, 3)),
+        MAP, lambda: QuadraticAttention2d(8, 6, 3, 'learned_content', positions=5)),
+    'QuadraticAttention2d, isotropic': (MAP, lambda: QuadraticAttention2d(8, 6, 3)),
     'RecursiveGatedConv': (
-        MAP, lambda: layers.RecursiveGatedConv(8, 8, 6, 3, scale=0.4, filter_size=(8, 7))),
+        MAP, lambda: RecursiveGatedConv(8, 8, 6, 3, scale=0.4, filter_size=(8, 7))),
     'SelfAttention': (TOKENS, lambda: SelfAttention(8, 2, (6, 5))),
     'SelfAttention, windows': (TOKENS, lambda: SelfAttention(8, 2, (6, 5), window=3)),
     'SpatialReductionAttention': (TOKENS, lambda: SpatialReductionAttention(8, 2, 2)),
@@ -97,11 +113,11 @@ MODULES = {
 }  # fmt: skip
 DROPPING = {
     'WindowAttention': (GRID, lambda: WindowAttention(8, 4, 2, attn_drop=0.3, proj_drop=0.2)),
-    'ELSA': (GRID, lambda: layers.ELSA(8, 2, 3, group_width=4, attn_drop=0.3, proj_drop=0.2)),
+    'ELSA': (GRID, lambda: ELSA(8, 2, 3, group_width=4, attn_drop=0.3, proj_drop=0.2)),
     'QuadraticAttention2d': (
-        MAP, lambda: layers.QuadraticAttention2d(8, 6, 3, attn_drop=0.3)),
+        MAP, lambda: QuadraticAttention2d(8, 6, 3, attn_drop=0.3)),
     'QuadraticAttention2d, content': (
-        MAP, lambda: layers.QuadraticAttention2d(8, 6, 3, 'learned_content', attn_drop=0.3)),
+        MAP, lambda: QuadraticAttention2d(8, 6, 3, 'learned_content', attn_drop=0.3)),
 }  # fmt: skip
 
 
@@ -223,10 +239,21 @@ def test_exported_formulation(size, monkeypatch):
             expected = module(x, *extra)
             with monkeypatch.context() as patch, NoOwnOperators():
                 patch.setattr(torch.compiler, 'is_exporting', lambda: True)
+                assert exporting()
                 found = module(x, *extra)
         torch.testing.assert_close(
             found, expected, rtol=1e-9, atol=1e-10, msg=lambda m, n=name: f'{n}: {m}'
         )
+
+
+def test_sections_that_keep_their_precision():
+    x = torch.randn(3, 3)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        with no_autocast(x):
+            assert (x @ x).dtype == torch.float32
+        assert (x @ x).dtype == torch.bfloat16
+        with no_autocast(torch.empty(1, device='meta')):  # which has no autocast
+            assert (x @ x).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize('name', [*DROPPING, 'without dropout'])

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from hybrid_mm.analysis.benchmark import memory
 from hybrid_mm.layers import decomposed_attention as engine
 from hybrid_mm.layers.decomposed_attention import cut_windows, decomposed_attention, join_windows
 from hybrid_mm.layers.pooling_attention import PoolingAttention
@@ -45,19 +46,22 @@ def test_agrees_with_the_published_formulation(case, impl, monkeypatch):
 def test_logit_is_that_of_equation_4():
     q, k, v, rel_h, rel_w = tensors([(1, 1, 4, 6, 3), (1, 1, 2, 3, 3), (1, 1, 2, 3, 3), (7, 3),
                                      (11, 3)])  # fmt: skip
-    out = decomposed_attention(q, k, v, rel_h, rel_w)
-    for y, x in ((0, 0), (3, 2), (1, 5)):
-        query = q[0, 0, y, x]
-        logits = torch.stack(
-            [
-                3**-0.5 * query @ k[0, 0, i, j]
-                + query @ rel_h[y - 2 * i + 2]
-                + query @ rel_w[x - 2 * j + 4]
-                for i in range(2)
-                for j in range(3)
-            ]
-        )
-        torch.testing.assert_close(out[0, 0, y, x], logits.softmax(0) @ v[0, 0].flatten(0, 1))
+    for impl in (None, 'tiled', 'fused', 'reference'):
+        for given, scale in ((None, 3**-0.5), (0.3, 0.3)):
+            out = decomposed_attention(q, k, v, rel_h, rel_w, scale=given, impl=impl)
+            for y, x in ((0, 0), (3, 2), (1, 5)):
+                query = q[0, 0, y, x]
+                logits = torch.stack(
+                    [
+                        scale * query @ k[0, 0, i, j]
+                        + query @ rel_h[y - 2 * i + 2]
+                        + query @ rel_w[x - 2 * j + 4]
+                        for i in range(2)
+                        for j in range(3)
+                    ]
+                )
+                expected = logits.softmax(0) @ v[0, 0].flatten(0, 1)
+                torch.testing.assert_close(out[0, 0, y, x], expected)
 
 
 def saved_elements(function):
@@ -220,3 +224,11 @@ def test_attention_of_tokens_by_loops(size, window):
             out[:, i, j] = torch.einsum('nht,nhtd->nhd', weights, there)
     expected = layer.proj(out.flatten(3)).flatten(1, 2)
     torch.testing.assert_close(layer(x, (height, width)), expected)
+
+
+def test_logits_exist_for_some_rows_at_a_time():
+    inputs = tensors([(2, 4, 48, 40, 4), (2, 4, 24, 20, 4), (2, 4, 24, 20, 4), (95, 4), (79, 4)],
+                     torch.float32)  # fmt: skip
+    logits = 2 * 4 * 48 * 40 * 24 * 20 * 4  # bytes of all, 29 MB
+    peak, _ = memory(lambda: decomposed_attention(*inputs), torch.device('cpu'))
+    assert peak < logits / 4

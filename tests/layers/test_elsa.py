@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from hybrid_mm.analysis.benchmark import memory
 from hybrid_mm.layers import ghost_head
 from hybrid_mm.layers.elsa import ELSA
 from hybrid_mm.layers.ghost_head import ghost_attention
@@ -130,3 +131,14 @@ def test_width_of_queries_is_filled_up_to_whole_groups(dim, width):
     assert module.conv.in_channels == module.conv.out_channels == width
     assert module.conv.groups == width // 8
     assert module.pre_proj.out_channels == 2 * width + dim
+
+
+def test_weights_exist_for_some_rows_at_a_time():
+    """Of 51 MB of matrices with 13 MB of weights in them, those of a few rows of tiles."""
+    hidden, v = torch.randn(1, 8, 128, 64), torch.randn(1, 8, 128, 64)
+    weight, bias = torch.randn(8 * 49, 8), torch.randn(8 * 49)
+    matrices = 128 * 64 * 8 * 14**2 * 4
+    peak, _ = memory(
+        lambda: ghost_attention(hidden, v, weight, bias, 8, 7, 1), torch.device('cpu')
+    )
+    assert peak < matrices / 3

@@ -12,6 +12,7 @@ import torch.utils.checkpoint
 from hybrid_mm.analysis.complexity import complexity
 from hybrid_mm.layers import native
 from hybrid_mm.layers.grid_algorithms import has_fused
+from hybrid_mm.layers.grid_axes import expand, grid_axis, sum_groups
 from hybrid_mm.layers.grid_convolution import DepthwiseConv2d, grid_convolution
 
 FAST = ('bmm', 'fft', 'fused')
@@ -81,6 +82,23 @@ def test_grids_of_any_kind_and_large_maps(impl):
         expected = with_gradients(dense, x, weight, rows, columns)
         found = with_gradients(grid_convolution, x, weight, rows, columns, impl)
         assert_same(found, expected)
+
+
+def test_groups_of_taps_by_hand():
+    """Offsets that lead out of the map from everywhere are left out, on either side."""
+    wide, small = grid_axis((2, 1, 1, 3), 9), grid_axis((2, 1, 1, 3), 3)
+    assert (wide.first, wide.widths, wide.begin, wide.reach) == (0, [2, 1, 1, 3], -3, 3)
+    # offsets -3 -2 | -1 | 0 | 1 2 3, of which a map of 3 pixels has -2 to 2
+    assert (small.first, small.widths, small.begin, small.reach) == (0, [1, 1, 1, 2], -2, 2)
+    inner = grid_axis((2, 1, 1, 3), 2)
+    assert (inner.first, inner.part, inner.widths) == (1, slice(1, 4), [1, 1, 1])
+    single = grid_axis((2, 1, 1, 3), 1)
+    assert (single.part, single.widths, single.begin, single.reach) == (slice(2, 3), [1], 0, 0)
+    taps, weight = torch.randn(2, 7, 5), torch.randn(2, 4, 3)
+    wide = expand(weight, (2, 1, 1, 3), (1, 3, 1))
+    assert torch.equal(wide[:, [0, 1, 2, 4, 6], 2], weight[:, [0, 0, 1, 3, 3], 1])
+    sums = sum_groups(taps, (2, 1, 1, 3), (1, 3, 1))
+    torch.testing.assert_close((sums * weight).sum(), (taps * wide).sum())
 
 
 @pytest.mark.parametrize('impl', FAST)
@@ -263,3 +281,26 @@ def test_library_is_compiled_once(tmp_path, monkeypatch):
         times = {path.stat().st_mtime_ns for path in made}
     assert len(times) == 1
     native.load.cache_clear()
+
+
+@pytest.mark.skipif(not has_fused(torch.ones(1)), reason='no C compiler here')
+def test_another_processor_gets_a_library_of_its_own(tmp_path, monkeypatch):
+    """A home folder may be shared by machines, and kernels are made for the one they run on."""
+    compiled = []
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    monkeypatch.setattr(native, '_compile', lambda command, library: compiled.append(library))
+    read = native.Path.read_text
+
+    def other(path, *args, **kwargs):
+        text = read(path, *args, **kwargs)
+        return text.replace('flags', 'flags : none\nflags') if path.name == 'cpuinfo' else text
+
+    for change in (None, other):
+        native.load.cache_clear()
+        with monkeypatch.context() as patch, warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # nothing was compiled, so nothing can be loaded
+            if change:
+                patch.setattr(native.Path, 'read_text', change)
+            native.load('grid_convolution', torch.float32)
+    native.load.cache_clear()
+    assert len(set(compiled)) == 2

@@ -6,7 +6,20 @@ import pytest
 import torch
 from torch import nn
 
-from hybrid_mm import layers
+from hybrid_mm.layers import (
+    ELSA,
+    AAConv2d,
+    AttentionStem,
+    BottleneckAttention,
+    GlobalLocalFilter,
+    HaloAttention,
+    LayerNorm2d,
+    LocalSelfAttention2d,
+    PairwiseAttention2d,
+    PatchwiseAttention2d,
+    PoolingAttention,
+    QuadraticAttention2d,
+)
 from hybrid_mm.layers.acmix import ACmix2d, ACmixWindowAttention
 from hybrid_mm.layers.bottleneck_attention import AbsolutePosition2d
 from hybrid_mm.layers.convolutional_projection import ConvolutionalProjectionAttention
@@ -48,7 +61,7 @@ def acmix(shift):
 # name: (how to make it, {parameter: standard deviation, or the number that it is full of as a str})
 CASES = {
     'AAConv2d': (
-        lambda: layers.AAConv2d(8, 16, key_channels=128, value_channels=8, heads=2, size=(20, 9)),
+        lambda: AAConv2d(8, 16, key_channels=128, value_channels=8, heads=2, size=(20, 9)),
         {'relative.rel_h': 1 / 8, 'relative.rel_w': 1 / 8}),
     'ACmix2d': (
         lambda: acmix(True),
@@ -63,11 +76,11 @@ CASES = {
     'AbsolutePosition2d': (
         lambda: AbsolutePosition2d((30, 40), 64), {'emb_h': 1 / 8, 'emb_w': 1 / 8}),
     'AttentionStem': (
-        lambda: layers.AttentionStem(32, 512, 16, 2, 6),
+        lambda: AttentionStem(32, 512, 16, 2, 6),
         {'emb_row': 1 / 16, 'emb_col': 1 / 16, 'emb_mix': 1 / 16, 'query_conv.weight': he(512),
          'key_conv.weight': he(512), 'value_conv.5.weight': he(512)}),
     'BottleneckAttention': (
-        lambda: layers.BottleneckAttention(400, (10, 30), 256, qkv_bias=True),
+        lambda: BottleneckAttention(400, (10, 30), 256, qkv_bias=True),
         {'qkv.weight': 1 / 20, 'qkv.bias': '0', 'relative.rel_h': 1 / 8, 'relative.rel_w': 1 / 8}),
     'DecomposedPosition2d': (
         lambda: DecomposedPosition2d((40, 30), (20, 60), 64, std=0.02),
@@ -78,15 +91,15 @@ CASES = {
         lambda: DeformConv2d(64, 4),
         {'weight': he(64, 3), 'conv_offset.weight': '0', 'conv_offset.bias': '0'}),
     'ELSA': (
-        lambda: layers.ELSA(64, 4, 5),
+        lambda: ELSA(64, 4, 5),
         {'ghost_head/0': 1.0, 'ghost_head/1': 0.02, 'conv.weight': uniform(8 * 25),
          'pre_proj.weight': uniform(64)}),
-    'ELSA of ELSA-Swin': (lambda: layers.ELSA(64, 4, 7, lam=0), {'ghost_head/0': 0.02}),
-    'GlobalLocalFilter': (lambda: layers.GlobalLocalFilter(32, (14, 8)), {'spectrum': 0.02}),
+    'ELSA of ELSA-Swin': (lambda: ELSA(64, 4, 7, lam=0), {'ghost_head/0': 0.02}),
+    'GlobalLocalFilter': (lambda: GlobalLocalFilter(32, (14, 8)), {'spectrum': 0.02}),
     'GlobalRelativeAttention': (
         lambda: GlobalRelativeAttention(64, (9, 14), 16), {'relative_bias.table': 0.02}),
     'HaloAttention': (
-        lambda: layers.HaloAttention(100, 128, heads=2, qkv_bias=True),
+        lambda: HaloAttention(100, 128, heads=2, qkv_bias=True),
         {'q.weight': 1 / 10, 'kv.weight': 1 / 10, 'q.bias': '0', 'kv.bias': '0',
          'relative.rel_h': 1 / 8, 'relative.rel_w': 1 / 8}),
     'LESA2d': (
@@ -105,12 +118,12 @@ CASES = {
     'LinearNorm': (
         lambda: LinearNorm(3, 5, 0.25), {'norm.weight': '0.25', 'norm.bias': '0'}),
     'LocalSelfAttention2d': (
-        lambda: layers.LocalSelfAttention2d(32, 512, 7, 2, share_rel=False),
+        lambda: LocalSelfAttention2d(32, 512, 7, 2, share_rel=False),
         {'rel_h': 1 / 16, 'rel_w': 1 / 16, 'query_conv.weight': he(512)}),
     'NeighborhoodAttention2d': (
         lambda: NeighborhoodAttention2d(64, 8, 7), {'relative_bias': 0.02}),
     'PairwiseAttention2d': (
-        lambda: layers.PairwiseAttention2d(4, 2, 8, 4, mix=True), {'rate1': '0.5', 'rate2': '0.5'}),
+        lambda: PairwiseAttention2d(4, 2, 8, 4, mix=True), {'rate1': '0.5', 'rate2': '0.5'}),
     'PartitionAttention': (
         lambda: PartitionAttention(64, (7, 10), 16), {'relative_bias.table': 0.02}),
     'PeripheralConv2d': (
@@ -118,13 +131,13 @@ CASES = {
     'PeripheralConv2d of a spread': (
         lambda: PeripheralConv2d(16, 51, init_std=0.2), {'weight': 0.2, 'pos_embed': 0.02}),
     'PoolingAttention': (
-        lambda: layers.PoolingAttention(8, 64, 1, (28, 20), 1, 4),
+        lambda: PoolingAttention(8, 64, 1, (28, 20), 1, 4),
         {'relative.rel_h': 0.02, 'relative.rel_w': 0.02, 'norm_q.weight': '1'}),
     'QuadraticAttention2d': (
-        lambda: layers.QuadraticAttention2d(16, 16, 1000),
+        lambda: QuadraticAttention2d(16, 16, 1000),
         {'centers': 2.0, 'value.weight': 0.02, 'value.bias': '0'}),
     'QuadraticAttention2d, learned': (
-        lambda: layers.QuadraticAttention2d(64, 16, 16, 'learned_content'),
+        lambda: QuadraticAttention2d(64, 16, 16, 'learned_content'),
         {'table_h': 0.02, 'table_w': 0.02, 'head_h': 0.02, 'query.weight': 0.02,
          'query.bias': '0'}),
     'position embedding of a kernel': (
@@ -155,11 +168,11 @@ def test_spread(name):
 def test_spreads_of_quadratic_attention(mode):
     """About 1, or about the identity, with the official deviation of 0.01."""
     torch.manual_seed(0)
-    spreads = layers.QuadraticAttention2d(2, 2, 800, mode).spreads.detach()
+    spreads = QuadraticAttention2d(2, 2, 800, mode).spreads.detach()
     middle = torch.eye(2) if mode == 'full' else torch.tensor(1.0)
     assert (spreads - middle).std().item() == pytest.approx(0.01, rel=0.1)
     assert (spreads - middle).mean().abs() < 0.002
-    wide = layers.QuadraticAttention2d(2, 2, 800, mode, center_std=0.5, spread_std=0.2)
+    wide = QuadraticAttention2d(2, 2, 800, mode, center_std=0.5, spread_std=0.2)
     assert wide.centers.std().item() == pytest.approx(0.5, rel=0.1)
     assert (wide.spreads - middle).std().item() == pytest.approx(0.2, rel=0.1)
 
@@ -188,17 +201,17 @@ def test_lecun():
 
 
 NORMS = {
-    'LayerNorm2d': (lambda: layers.LayerNorm2d(4), 1e-5),
+    'LayerNorm2d': (lambda: LayerNorm2d(4), 1e-5),
     'ConvolutionalProjection': (lambda: ConvolutionalProjectionAttention(4, 2), 1e-5),
     'Conv2dNorm': (lambda: Conv2dNorm(4, 4), 1e-5),
     'LESA2d': (lambda: LESA2d(8, (4, 4), 2), 1e-5),
     'LeViTAttention': (lambda: LeViTAttention(4, 4, 2, 2, 2, 3, 2), 1e-5),
     'MBConv': (lambda: MBConv(4, 4), 1e-5),
-    'PatchwiseAttention2d': (lambda: layers.PatchwiseAttention2d(4, 2, 8, 4), 1e-5),
+    'PatchwiseAttention2d': (lambda: PatchwiseAttention2d(4, 2, 8, 4), 1e-5),
     'SpatialReductionAttention': (lambda: SpatialReductionAttention(4, 2, 2), 1e-5),
     # the official code of HorNet and of MViTv2
-    'GlobalLocalFilter': (lambda: layers.GlobalLocalFilter(4, (3, 2)), 1e-6),
-    'PoolingAttention': (lambda: layers.PoolingAttention(4, 4, 2, (8, 8)), 1e-6),
+    'GlobalLocalFilter': (lambda: GlobalLocalFilter(4, (3, 2)), 1e-6),
+    'PoolingAttention': (lambda: PoolingAttention(4, 4, 2, (8, 8)), 1e-6),
 }
 
 
@@ -216,5 +229,5 @@ def test_eps_counts():
     """On a map that hardly varies eps is what the result hangs on."""
     x = torch.tensor([-2e-3, 2e-3]).view(1, 2, 1, 1).repeat(1, 1, 2, 3)
     expected = 2e-3 / (4e-6 + 1e-5) ** 0.5
-    found = layers.LayerNorm2d(2)(x)
+    found = LayerNorm2d(2)(x)
     torch.testing.assert_close(found[0, 1], torch.full((2, 3), expected))

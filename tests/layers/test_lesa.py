@@ -90,3 +90,21 @@ def test_settings_are_checked():
         LESA2d(12, (4, 4), groups=4)
     with pytest.raises(ValueError, match='positions must be one of'):
         LESA2d(16, (4, 4), groups=2, positions='rows')
+
+
+@pytest.mark.parametrize('positions', ['axial', 'flat'])
+def test_stride_pools_also_odd_sizes(positions):
+    """Cells at the border have the pixels that there are."""
+    torch.manual_seed(0)
+    plain, strided = (
+        LESA2d(16, (7, 9), groups=2, stride=stride, positions=positions).double().eval()
+        for stride in (1, 2)
+    )
+    strided.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 16, 7, 9, dtype=torch.float64)
+    full, found = plain(x), strided(x)
+    assert found.shape == (2, 16, 4, 5)
+    for i in range(4):
+        for j in range(5):
+            cell = full[..., 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean((2, 3))
+            torch.testing.assert_close(found[..., i, j], cell)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hybrid_mm.analysis.benchmark import memory
+from hybrid_mm.layers import attention_tiles, gathered_attention, tiled_attention
 from hybrid_mm.layers import local_attention as engine
 from hybrid_mm.layers.attention_axes import reflected
 from hybrid_mm.layers.local_attention import (
@@ -241,7 +242,7 @@ def test_auto_equals_the_gather(seed):
 @pytest.mark.parametrize('budget', [2**8, 2**12])
 def test_any_split_into_bands(budget, monkeypatch):
     """Few heads, images and rows at a time, as large maps are worked on."""
-    monkeypatch.setitem(engine.tiled_attention.bands.__globals__['_ROW_BUDGET'], 'cpu', budget)
+    monkeypatch.setitem(attention_tiles._ROW_BUDGET, 'cpu', budget)
     for seed in range(200, 212):
         agree(*random_case(seed))
 
@@ -333,6 +334,39 @@ def test_only_inputs_are_kept_for_the_backward_pass():
     assert {t.data_ptr() for t in kept} == {t.data_ptr() for t in (q, k, v, bias)}
 
 
+def test_algorithms_are_those_that_are_named(monkeypatch):
+    """'tiled' by default, forwards and backwards; the gather as the reference and for exports."""
+    called = []
+    for name, owner, function in (
+        ('tiled', tiled_attention, 'forward'), ('backward', tiled_attention, 'backward'),
+        ('gather', gathered_attention, 'forward'),
+    ):  # fmt: skip
+        plain = getattr(owner, function)
+        monkeypatch.setattr(
+            owner, function, lambda *a, n=name, f=plain: called.append(n) or f(*a)
+        )
+    q = rand(1, 2, 4, 6, 4).requires_grad_()
+    calls = (
+        lambda **kwargs: local_attention(q, q, q, 3, **kwargs),
+        lambda **kwargs: block_attention(q, q, q, 2, 1, **kwargs),
+        lambda **kwargs: global_attention(q, q, q, **kwargs),
+        lambda **kwargs: partition_attention(q, q, q, 2, **kwargs),
+    )
+    for call in calls:
+        for kwargs, expected in (
+            ({}, ['tiled', 'backward']), (dict(impl='tiled'), ['tiled', 'backward']),
+            (dict(impl='reference'), ['gather']),
+        ):  # fmt: skip
+            called.clear()
+            torch.autograd.grad(call(**kwargs).sum(), q)
+            assert called == expected
+        called.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.compiler, 'is_exporting', lambda: True)
+            call()
+        assert called == ['gather']
+
+
 ERRORS = {
     'even window': (dict(window=4), 'window must be odd'),
     'window of a float': (dict(window=2.5), 'window must be a positive integer'),
@@ -341,6 +375,9 @@ ERRORS = {
     'impl': (dict(impl='fast'), "impl must be one of .* got 'fast'"),
     'short bias': (dict(bias=torch.zeros(2, 3, 3)), r'bias must be \(2 or 1, 5, 5\)'),
     'bias of other heads': (dict(bias=torch.zeros(3, 5, 5)), r'bias must be \(2 or 1, 5, 5\)'),
+    'bias without a middle': (dict(bias=torch.zeros(2, 6, 6)), 'or longer and odd about its mid'),
+    'table without a middle': (dict(rel_h=torch.zeros(1, 8, 4)), r'rel_h must be \(2 or 1, 5, 4'),
+    'flat bias': (dict(bias=torch.zeros(2, 25)), r'bias must be .* got \(2, 25\)'),
     'wide table': (dict(rel_w=torch.zeros(1, 5, 9)), r'rel_w must be \(2 or 1, 5, 4\)'),
     'queries of another stride': (dict(stride=2), r'want q of \(1, 2, 3, 3, 4\)'),
 }
@@ -464,14 +501,14 @@ def test_masks_hold_whatever_the_logits():
 
 def test_scores_exist_for_some_queries_at_a_time():
     """A call needs little beside its inputs and its result, however many images and heads."""
-    q, k, v = (torch.randn(4, 8, 32, 36, 4) for _ in range(3))
-    bias = torch.randn(8, 63, 71)
-    scores = 4 * 8 * (32 * 36) ** 2 * 4  # bytes of all of them, 170 MB
+    q, k, v = (torch.randn(4, 8, 24, 26, 4) for _ in range(3))
+    bias = torch.randn(8, 47, 51)
+    scores = 4 * 8 * (24 * 26) ** 2 * 4  # bytes of all of them, 50 MB
     calls = {
         'whole': lambda: global_attention(q, k, v, bias=bias),
         'windows': lambda: local_attention(q, k, v, 7, bias=torch.zeros(8, 13, 13)),
         'blocks': lambda: block_attention(q, k, v, 8, 3),
-        'partition': lambda: partition_attention(q, k, v, (32, 36), bias=bias),
+        'partition': lambda: partition_attention(q, k, v, (24, 26), bias=bias),
     }
     for name, call in calls.items():
         peak, _ = memory(call, torch.device('cpu'))

@@ -99,3 +99,25 @@ def test_wrong_arguments():
         PeripheralConv2d(3, 7, impl='dense')
     with pytest.raises(ValueError, match='forward needs the position embedding'):
         PeripheralConv2d(3, 7, share_pos_embed=True)(torch.rand(1, 3, 8, 8))
+
+
+def test_kernels_that_fit_into_the_centre():
+    layer = PeripheralConv2d(3, 13, 5)  # taps of their own: five
+    for size in (1, 3, 5):
+        layer.check_center(size)
+    for size in (7, 9, 15):
+        with pytest.raises(ValueError, match=f'a {size}x{size} kernel cannot be merged'):
+            layer.check_center(size)
+
+
+@pytest.mark.parametrize('share', [False, True])
+@pytest.mark.parametrize('mode', ['bias', 'valid', 'none'])
+def test_folding_the_position_embedding_changes_nothing(mode, share):
+    layer = PeripheralConv2d(3, 13, pos_embed=mode, share_pos_embed=share).double()
+    embed = torch.randn(1, 13, 13, dtype=torch.float64) if share else None
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter)
+    x = torch.randn(2, 3, 9, 20, dtype=torch.float64)
+    expected = layer(x, embed)
+    bias = layer.fold_pos_embed(embed)
+    torch.testing.assert_close(layer(x) + bias[:, None, None], expected)

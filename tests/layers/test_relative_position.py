@@ -223,3 +223,26 @@ def test_tables_of_a_state_are_brought_to_the_sizes_of_a_model():
     assert torch.equal(fitted['bias.table'], resize_bias_table(small['bias.table'], (6, 4)))
     wanted = stretched(small['pooled.rel_h'].double(), 0, 11, False).float()
     torch.testing.assert_close(fitted['pooled.rel_h'], wanted)
+
+
+def cubic(x, dim, length):
+    """Cubic convolution with a = -0.75 at centres of pixels, the border repeated."""
+    old = x.shape[dim]
+    place = (torch.arange(length).double() + 0.5) * old / length - 0.5
+    low, total = place.floor(), 0
+    shape = [1] * x.ndim
+    shape[dim] = -1
+    for tap in range(-1, 3):
+        d = (place - low - tap).abs()
+        near = 1.25 * d**3 - 2.25 * d**2 + 1
+        far = -0.75 * (d**3 - 5 * d**2 + 8 * d - 4)
+        weight = torch.where(d <= 1, near, far).view(shape)
+        total = total + weight * x.index_select(dim, (low + tap).long().clamp(0, old - 1))
+    return total
+
+
+@pytest.mark.parametrize('window', [5, 12])
+def test_window_tables_are_bicubic(window):
+    table = torch.randn(2, 13, 13, dtype=torch.float64)
+    expected = cubic(cubic(table, 1, 2 * window - 1), 2, 2 * window - 1)
+    torch.testing.assert_close(resize_window_table(table, window), expected)

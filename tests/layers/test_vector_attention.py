@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import nn
 
 from hybrid_mm.layers import PairwiseAttention2d, PatchwiseAttention2d, vector_attention
+from hybrid_mm.layers.implicit_norm import normalisation
 
 KINDS = pytest.mark.parametrize('kind', [PairwiseAttention2d, PatchwiseAttention2d])
 
@@ -37,6 +38,7 @@ def scrambled(kind, *channels, **kwargs):
     [
         ((9, 11), dict(), (9, 11)),
         ((3, 2), dict(), (3, 2)),  # smaller than the mirrored border
+        ((5, 3), dict(), (5, 3)),  # exactly as large
         ((1, 1), dict(), (1, 1)),
         ((8, 9), dict(kernel_size=3, dilation=2), (8, 9)),
         ((9, 8), dict(stride=2), (5, 4)),
@@ -145,13 +147,13 @@ def test_normalisation_is_that_of_torch(momentum):
     ours, theirs = (nn.BatchNorm2d(3, momentum=momentum) for _ in range(2))
     for x in torch.randn(3, 4, 3, 5, 5) * 2 + 7:
         var, mean = torch.var_mean(x, (0, 2, 3), correction=0)
-        scale, shift = vector_attention.normalisation(ours, lambda v=var, m=mean: (v, m, 100))
+        scale, shift = normalisation(ours, lambda v=var, m=mean: (v, m, 100))
         affine = x * scale[:, None, None] + shift[:, None, None]
         torch.testing.assert_close(affine, theirs(x), rtol=1e-4, atol=1e-5)
     for a, b in zip(ours.buffers(), theirs.buffers(), strict=True):
         torch.testing.assert_close(a, b)
     with pytest.raises(ValueError, match='more than 1 value per channel'):
-        vector_attention.normalisation(ours, lambda: (torch.zeros(3), torch.zeros(3), 1))
+        normalisation(ours, lambda: (torch.zeros(3), torch.zeros(3), 1))
 
 
 def _normalise(rank, folder):
@@ -161,8 +163,13 @@ def _normalise(rank, folder):
     nn.init.constant_(norm.weight, 0.7)
     part = _images()[slice(0, 2) if rank == 0 else slice(2, 7)]
     var, mean = torch.var_mean(part, (0, 2, 3), correction=0)
-    affine = vector_attention.normalisation(norm, lambda: (var, mean, part.shape[0] * 20))
+    affine = normalisation(norm, lambda: (var, mean, part.shape[0] * 20))
     torch.save([*(t.detach() for t in affine), *norm.buffers()], f'{folder}/{rank}.pt')
+    groups = [dist.new_group([other]) for other in (0, 1)]
+    alone = nn.SyncBatchNorm(3, process_group=groups[rank]).double()
+    own = normalisation(alone, lambda: (var, mean, part.shape[0] * 20))
+    expected = (var + 1e-5).rsqrt()
+    torch.testing.assert_close([*own], [expected, -mean * expected])
     dist.destroy_process_group()
 
 

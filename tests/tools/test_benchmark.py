@@ -3,6 +3,12 @@
 import csv
 import json
 
+import pytest
+
+from hybrid_mm.analysis.benchmark import Row
+
+from ..conftest import load_tool
+
 QUICK = ('benchmark', 'local_attention', '--quick', '--rounds', '1', '--threads', '1')
 
 
@@ -25,6 +31,25 @@ def test_table_and_files(tool, tmp_path, capsys):
         assert f'(benchmarks/local_attention.{suffix})' in docs.read_text()
 
 
+def test_several_benchmarks_in_one_run(tool, tmp_path, monkeypatch):
+    """Each measured, with the options that were given; `ops` stands for all operators."""
+    measured = []
+
+    def measure(case, seconds, rounds):
+        measured.append((case.name, seconds, rounds))
+        return [Row(case.name, 'a', note='not here')]
+
+    monkeypatch.setattr('hybrid_mm.analysis.benchmark.measure', measure)
+    flags = ('--quick', '--rounds', 7, '--seconds', 2.5, '--threads', '1', '--out', tmp_path)
+    assert tool('benchmark', 'ops', *flags)[0] == 0
+    written = {path.stem for path in tmp_path.glob('*.csv')}
+    others = {'backbones', 'compile', 'train'}
+    assert written == set(load_tool('benchmark').SUBCOMMANDS) - others
+    assert {item[1:] for item in measured} == {(2.5, 7)}
+    assert len(measured) > len(written)
+
+
+@pytest.mark.slow
 def test_all_operators_in_one_run(tool, tmp_path):
     quick = ('benchmark', 'ops', '--quick', '--rounds', '1', '--threads', '1')
     assert tool(*quick, '--only', '*3, 1x2*', '--out', tmp_path)[0] == 0
@@ -33,8 +58,6 @@ def test_all_operators_in_one_run(tool, tmp_path):
 
 
 def test_json_on_stdout(capsys, monkeypatch):
-    from ..conftest import load_tool
-
     assert load_tool('benchmark').main([*QUICK[1:], '--only', 'pixels 8*', '--json']) == 0
     (row,) = [r for r in json.loads(capsys.readouterr().out)['rows'] if r['candidate'] == 'tiled']
     assert row['pixels'] == 64

@@ -1,5 +1,6 @@
 """tools/check_env.py in simulated environments: folders of fake packages, no site-packages."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +110,15 @@ CASES = {
         1,
         ['error B5: this mmdet refuses', 'error B5: this mmseg refuses', '"mmcv==2.1.0"'],
         ['B6'],
+    ),
+    'B5 with the first mmcv that is refused': (
+        {
+            'mmcv': ('mmcv', '2.2.0', OPS),
+            'mmdet': ('mmdet', '3.3.0', {'__init__.py': "mmcv_maximum_version = '2.2.0'"}),
+        },
+        1,
+        ['error B5: this mmdet refuses mmcv 2.2.0 and later'],
+        ['this mmseg refuses'],
     ),
     'no B5 with its mmcv': (
         {
@@ -224,6 +234,8 @@ def test_simulated(tmp_path, name):
         assert text in run.stdout
     for text in unsaid:
         assert text not in run.stdout
+    levels = re.findall('^(error|warning|note|handled)', run.stdout, re.MULTILINE)
+    assert levels == sorted(levels, key=('error', 'warning', 'note', 'handled').index)
     assert run.stderr == '' or name == 'broken torch'
 
 

@@ -1,13 +1,21 @@
 """complexity, print_config, convert_checkpoint, publish_model and tools/analysis."""
 
+import hashlib
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+
+from hybrid_mm.engine import export
+
+from ..conftest import load_tool
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / 'configs/lska/mask-rcnn_van-lska-tiny_fpn_1x_coco.py'
@@ -46,6 +54,27 @@ def test_print_config(tool, fails, tmp_path, capsys):
     assert 'did you mean backbone' in fails('print_config', CONFIG, '--key', 'model.bakbone')
 
 
+def test_complexity_is_counted_at_the_size_of_the_task(tool, det_config, seg_config, tmp_path):
+    out = tmp_path / 'c.json'
+    for config, shape in ((det_config, [800, 1280]), (seg_config, [512, 512])):
+        assert tool('complexity', config, '--depth', 1, '--json', out)[0] == 0
+        figures = json.loads(out.read_text())
+        assert figures['shape'] == shape
+        names = {module['name'] for module in figures['modules']}
+        assert {'', 'backbone', 'neck'} <= names and not any('.' in name for name in names)
+
+
+def test_printed_parts(tool, tmp_path, capsys):
+    path = tmp_path / 'c.py'
+    path.write_text("model = dict(neck=dict(a=1, b=[dict(c=2), dict(c=3)]))\nother = 5\n")
+    for key, expected in (('model.neck.b.1', {'1': dict(c=3)}), ('other', dict(other=5))):
+        assert tool('print_config', path, '--key', key, '--save', tmp_path / 'x.json')[0] == 0
+        assert json.loads((tmp_path / 'x.json').read_text()) == expected
+    options = ('--key', 'model.neck', '--cfg-options', 'model.neck.a=7')
+    assert load_tool('print_config').main([str(path), *options]) == 0
+    assert ''.join(capsys.readouterr().out.split()) == 'neck=dict(a=7,b=[dict(c=2),dict(c=3),])'
+
+
 def test_convert_checkpoint(tool, fails, tmp_path):
     from safetensors.torch import load_file
 
@@ -58,6 +87,12 @@ def test_convert_checkpoint(tool, fails, tmp_path):
     assert ours['meta']['source']
     total = sum(tensor.numel() for tensor in state.values())
     assert 0 < sum(tensor.numel() for tensor in ours['state_dict'].values()) <= total
+
+    # the converted tensors are those of the file, and a source that is named is taken
+    taken = sorted(t.sum().item() for t in ours['state_dict'].values())
+    assert taken == sorted(t.sum().item() for k, t in state.items() if not k.startswith('head'))
+    message = fails('convert_checkpoint', tmp_path / 'official.pth.tar', out, '--source', 'cvt')
+    assert "cvt: do not know the key 'block1." in message
 
     state['blok.7.weight'] = torch.zeros(1)
     torch.save(state, tmp_path / 'odd.pth')
@@ -95,9 +130,48 @@ def test_publish_model(tool, det_config, tmp_path):
     assert tool('test', det_config, published, '--work-dir', tmp_path / 't')[0] == 0
 
 
-def test_curves(tool, fails, det_config, tmp_path):
-    work_dir = tmp_path / 'w'
-    assert tool('train', det_config, '--work-dir', work_dir, '--no-validate')[0] == 0
+def test_published_file(tool, tmp_path):
+    """Weights without what they are views of, plain meta data, the hash of the file itself."""
+    whole = torch.arange(100_000.0)
+    meta = dict(epoch=3, iter=7, cfg='text', seed=5, experiment_name='x', time='now',
+                dataset_meta=dict(classes=('a', 'b'), palette=np.array([[1, 2, 3]])))  # fmt: skip
+    weights = dict(w=whole[:3], norm=whole.clone()[5:7].requires_grad_())
+    content = dict(state_dict=weights, ema_state_dict=dict(w=whole), optimizer={}, meta=meta)
+    torch.save(content, tmp_path / 'epoch_3.pth')
+    assert tool('publish_model', tmp_path / 'epoch_3.pth', tmp_path / 'out/net.pth')[0] == 0
+    (file,) = (tmp_path / 'out').iterdir()
+    data = file.read_bytes()
+    assert file.name == f'net-{hashlib.sha256(data).hexdigest()[:8]}.pth'
+    assert len(data) < 10_000 < (tmp_path / 'epoch_3.pth').stat().st_size
+    found = torch.load(file, weights_only=True)
+    assert {k: v.tolist() for k, v in found['state_dict'].items()} == dict(
+        w=[0, 1, 2], norm=[5, 6]
+    )
+    assert not any(v.requires_grad for v in found['state_dict'].values())
+    dataset = dict(classes=['a', 'b'], palette=[[1, 2, 3]])
+    expected = dict(epoch=3, iter=7, cfg='text', experiment_name='x', dataset_meta=dataset)
+    assert (found['meta'], set(found)) == (expected, {'state_dict', 'meta'})
+
+
+def test_exported_files_are_compared_at_other_sizes_if_these_are_open(
+    tool, det_config, tmp_path, monkeypatch
+):
+    compared = []
+    graph = SimpleNamespace(part='_rois', inputs=['rois'], outputs=['mask_logits'])
+    monkeypatch.setattr(export, 'graphs', lambda model, size, **settings: [graph])
+    monkeypatch.setattr(export, 'export', lambda graph, path, dynamic, properties: None)
+    monkeypatch.setattr(export, 'other_sizes', lambda model, size, part, **settings: [part])
+    monkeypatch.setattr(
+        export, 'check', lambda graph, path, others: compared.append((path.name, others)) or 0.5
+    )
+    for options, others in ((('--dynamic',), ['_rois']), ((), ())):
+        command = ('export_onnx', det_config, tmp_path / 'net.onnx', '--check', *options)
+        assert tool(*command)[0] == 0
+        assert compared.pop() == ('net_rois.onnx', others)
+
+
+def test_curves(tool, fails, tmp_path, work_dir_of):
+    work_dir = work_dir_of('det')
     picture = tmp_path / 'curves.png'
     runs = (work_dir, work_dir, '--labels', 'a', 'b', '--keys', 'loss', 'lr')
     assert tool('analysis/plot_curves', *runs, '--out', picture)[0] == 0
@@ -117,12 +191,11 @@ def test_browse_dataset(tool, seg_config, fails, tmp_path):
 
 
 @pytest.mark.parametrize('kind', ['det', 'seg'])
-def test_confusion_matrix(tool, request, fails, kind, tmp_path, monkeypatch):
+def test_confusion_matrix(tool, request, fails, kind, tmp_path, monkeypatch, work_dir_of):
     monkeypatch.setenv('MPLBACKEND', 'Agg')
     config = request.getfixturevalue(f'{kind}_config')
-    assert tool('train', config, '--work-dir', tmp_path / 'w', '--no-validate')[0] == 0
     predictions = tmp_path / ('p.pkl' if kind == 'det' else 'maps')
-    run = (config, tmp_path / 'w' / 'iter_2.pth', '--work-dir', tmp_path / 't')
+    run = (config, work_dir_of(kind) / 'iter_2.pth', '--work-dir', tmp_path / 't')
     assert tool('test', *run, '--out', predictions)[0] == 0
     assert tool('analysis/confusion_matrix', config, predictions, tmp_path / 'cm')[0] == 0
     assert (tmp_path / 'cm' / 'confusion_matrix.png').is_file()
@@ -155,23 +228,79 @@ SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NTASKS=$tasks SLURM_NODELIST=here "$@" && w
 """
 
 
+def script(folder, name, text):
+    (folder / name).write_text(text)
+    (folder / name).chmod(0o755)
+
+
+@pytest.mark.parametrize('name', ['train', 'test'])
+def test_commands_of_the_launch_scripts(name, tmp_path):
+    """What they start, told by programs of the names of torchrun and srun."""
+    tell = f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/words\n'
+    script(tmp_path, 'torchrun', tell)
+    script(tmp_path, 'srun', tell)
+    files = ['c.py'] if name == 'train' else ['c.py', 'w.pth']
+    flags = ['--work-dir', 'a b']
+
+    def run(launcher, arguments, **environment):
+        env = dict(PATH=f'{tmp_path}:{os.environ["PATH"]}', **environment)
+        command = ['bash', f'{ROOT}/tools/{launcher}_{name}.sh', *arguments]
+        subprocess.run(command, env=env, check=True)
+        return (tmp_path / 'words').read_text().splitlines()
+
+    tool = f'{ROOT}/tools/{name}.py'
+    ends = ['--launcher', 'pytorch', *flags]
+    assert run('dist', [*files, '2', *flags]) == [
+        '--nnodes=1', '--node_rank=0', '--nproc_per_node=2', '--master_addr=127.0.0.1',
+        '--master_port=29500', tool, *files, *ends,
+    ]  # fmt: skip
+    many = dict(NNODES='3', NODE_RANK='1', MASTER_ADDR='host', PORT='7')
+    assert run('dist', [*files, '8'], **many) == [
+        '--nnodes=3', '--node_rank=1', '--nproc_per_node=8', '--master_addr=host',
+        '--master_port=7', tool, *files, *ends[:2],
+    ]  # fmt: skip
+    begin = ['-p', 'main', '--job-name=job']
+    end = ['python', '-u', tool, *files, '--launcher', 'slurm', *flags]
+    kill = '--kill-on-bad-exit=1'
+    assert run('slurm', ['main', 'job', *files, *flags]) == [
+        *begin, '--gres=gpu:8', '--ntasks=8', '--ntasks-per-node=8', '--cpus-per-task=5', kill, *end
+    ]  # fmt: skip
+    few = dict(GPUS='4', GPUS_PER_NODE='8', CPUS_PER_TASK='2', SRUN_ARGS='--qos a', GRES='none')
+    assert run('slurm', ['main', 'job', *files, *flags], **few) == [
+        *begin, '--gres=none', '--ntasks=4', '--ntasks-per-node=4', '--cpus-per-task=2', kill,
+        '--qos', 'a', *end,
+    ]  # fmt: skip
+
+
+def test_two_processes_give_the_metrics_of_one(tool, det_config, tmp_path):
+    check_launch_scripts('dist', tool, det_config, tmp_path, training=False)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize('launcher', ['dist', 'slurm'])
 def test_launch_scripts_on_cpu(launcher, tool, det_config, tmp_path):
     """Two processes train and give the metrics of one; Slurm is a script that starts them."""
+    check_launch_scripts(launcher, tool, det_config, tmp_path, training=True)
+
+
+def check_launch_scripts(launcher, tool, det_config, tmp_path, training):
     path = f'{tmp_path}:{Path(sys.executable).parent}:{os.environ["PATH"]}'
     env = dict(os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='', PATH=path, PORT='29617')
     env |= dict(GPUS='2', GRES='none', MASTER_PORT='29618')
     for name, text in (('srun', SRUN), ('scontrol', '#!/bin/sh\necho 127.0.0.1\n')):
-        (tmp_path / name).write_text(text)
-        (tmp_path / name).chmod(0o755)
+        script(tmp_path, name, text)
 
-    def run(script, arguments, *flags):
+    def run(name, arguments, *flags):
         first = ['main', 'job', *arguments] if launcher == 'slurm' else [*arguments, 2]
-        command = ['bash', f'{ROOT}/tools/{launcher}_{script}', *map(str, first), *map(str, flags)]
+        command = ['bash', f'{ROOT}/tools/{launcher}_{name}', *map(str, first), *map(str, flags)]
         done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 0, done.stderr[-2000:]
 
-    run('train.sh', [det_config], '--work-dir', tmp_path / 'w', '--no-validate')
+    arguments = '--work-dir', tmp_path / 'w', '--no-validate'
+    if training:
+        run('train.sh', [det_config], *arguments)
+    else:
+        assert tool('train', det_config, *arguments)[0] == 0
     checkpoint = tmp_path / 'w' / 'iter_2.pth'
     metrics = ('--out-item', 'metrics', '--out')
     two, one = tmp_path / 'two.json', tmp_path / 'one.json'
@@ -182,17 +311,34 @@ def test_launch_scripts_on_cpu(launcher, tool, det_config, tmp_path):
     assert keys and {k: ours[k] for k in keys} == {k: theirs[k] for k in keys}
 
 
+SCRIPTS = {
+    'print_config': [str(CONFIG), '--key', 'model.neck'],
+    'complexity': ['--arch', 'b0', '--shape', '32', '32', '--depth', '0'],
+    'convert_checkpoint': ['--help'],
+    'publish_model': ['--help'],
+    'predict': ['--help'],
+    'analysis/plot_curves': ['--help'],
+    'analysis/browse_dataset': ['--help'],
+    'analysis/confusion_matrix': ['--help'],
+}
+
+
+@pytest.mark.parametrize('name', SCRIPTS)
+def test_as_script(name, monkeypatch, capsys):
+    """Run as a script is, in this process."""
+    path = str(ROOT / 'tools' / f'{name}.py')
+    monkeypatch.setattr(sys, 'argv', [path, *SCRIPTS[name]])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(path, run_name='__main__')
+    assert end.value.code == 0
+    assert capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ('name', 'arguments'),
     [
-        ('complexity', ['--arch', 'b0', '--shape', '32', '32', '--depth', '0']),
-        ('print_config', [str(CONFIG), '--key', 'model.neck']),
-        ('convert_checkpoint', ['--help']),
-        ('publish_model', ['--help']),
-        ('predict', ['--help']),
-        ('analysis/plot_curves', ['--help']),
-        ('analysis/browse_dataset', ['--help']),
-        ('analysis/confusion_matrix', ['--help']),
+        pytest.param(name, arguments, marks=[pytest.mark.slow] * (name != 'print_config'), id=name)
+        for name, arguments in SCRIPTS.items()
     ],
 )
 def test_as_subprocess(name, arguments):

@@ -1,10 +1,14 @@
 """tools/predict.py."""
 
+import inspect
 import json
 
 import cv2
 import numpy as np
 import pytest
+
+from hybrid_mm import apis
+from hybrid_mm.engine.cli import UserError
 
 CLASSIFICATION = """
 default_scope = 'mmpretrain'
@@ -36,14 +40,8 @@ def folder(tiny_coco, tmp_path):
     return root
 
 
-def train(tool, config, tmp_path):
-    """Checkpoint of two iterations."""
-    assert tool('train', config, '--work-dir', tmp_path / 'w', '--no-validate')[0] == 0
-    return tmp_path / 'w' / 'iter_2.pth'
-
-
-def test_detection(tool, det_config, folder, tmp_path):
-    out, checkpoint = tmp_path / 'out', train(tool, det_config, tmp_path)
+def test_detection(tool, det_config, folder, tmp_path, work_dir_of):
+    out, checkpoint = tmp_path / 'out', work_dir_of('det') / 'iter_2.pth'
     flags = ('--out', out, '--score-thr', '0.003', '--batch-size', '2', '--device', 'cpu')
     flags += ('--cfg-options', 'model.test_cfg.score_thr=0.001')
     status, err = tool('predict', det_config, checkpoint, folder, *flags)
@@ -58,9 +56,9 @@ def test_detection(tool, det_config, folder, tmp_path):
         assert min(entry['bbox']) >= 0 and max(entry['bbox']) <= 64
 
 
-def test_segmentation(tool, seg_config, folder, tmp_path):
+def test_segmentation(tool, seg_config, folder, tmp_path, work_dir_of):
     (folder / 'broken.png').unlink()
-    out, checkpoint = tmp_path / 'out', train(tool, seg_config, tmp_path)
+    out, checkpoint = tmp_path / 'out', work_dir_of('seg') / 'iter_2.pth'
     assert tool('predict', seg_config, checkpoint, folder, '--out', out)[0] == 0
     entries = json.loads((out / 'predictions.json').read_text())
     assert [e['file_name'] for e in entries] == ['a.png', 'sub/b.png']
@@ -91,8 +89,32 @@ def test_one_image_of_a_classifier(tool, folder, tmp_path):
     assert (out / 'pictures' / 'a.png.png').is_file()
 
 
-def test_mistakes(fails, tool, det_config, tmp_path):
-    checkpoint = train(tool, det_config, tmp_path)
+def test_options_reach_predictor_and_writer(fails, det_config, folder, tmp_path, monkeypatch):
+    given = {}
+
+    def record(kind, stop=False):
+        signature = inspect.signature(kind)
+
+        def call(*args, **kwargs):
+            given[kind.__name__] = signature.bind(*args, **kwargs).arguments
+            if stop:
+                raise UserError('seen')
+
+        return call
+
+    monkeypatch.setattr(apis, 'Predictor', record(apis.Predictor))
+    monkeypatch.setattr(apis, 'Writer', record(apis.Writer, stop=True))
+    flags = ('--device', 'cpu', '--batch-size', 3, '--tta', '--score-thr', 0.25, '--annotations',
+             'x.json', '--out', tmp_path / 'o')  # fmt: skip
+    assert 'seen' in fails('predict', det_config, 'w.pth', folder, *flags)
+    del given['Predictor']['config']
+    assert given['Predictor'] == dict(checkpoint='w.pth', device='cpu', batch_size=3, tta=True)
+    expected = dict(predictor=None, out=str(tmp_path / 'o'), threshold=0.25, annotations='x.json')
+    assert given['Writer'] == expected
+
+
+def test_mistakes(fails, det_config, tmp_path, work_dir_of):
+    checkpoint = work_dir_of('det') / 'iter_2.pth'
     out = ('--out', tmp_path / 'out')
     assert 'does not exist' in fails('predict', det_config, checkpoint, tmp_path / 'no', *out)
     (tmp_path / 'empty').mkdir()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from hybrid_mm.backbones import SLaK
 from hybrid_mm.engine.cli import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,6 +51,28 @@ def test_merged_checkpoint_is_that_of_the_deployed_model(tool, tmp_path, capsys)
         model = MODELS.build(cfg.model)
         model.load_state_dict(saved['state_dict'])
         assert not any('small' in key for key in saved['state_dict'])
+
+
+def test_a_wrong_merge_is_not_written(fails, tmp_path, monkeypatch):
+    """One value of one map that is off by a hundredth of the largest."""
+    merge = SLaK.switch_to_deploy
+
+    def wrong(self):
+        merge(self)
+        forward = self.forward
+
+        def changed(x):
+            maps = [m.clone() for m in forward(x)]
+            maps[1][0, 0, 0, 0] += 0.01 * maps[1].abs().max()
+            return tuple(maps)
+
+        self.forward = changed
+
+    monkeypatch.setattr(SLaK, 'switch_to_deploy', wrong)
+    path, weights = config(tmp_path, 'slak-tiny_upernet_4xb4-160k_ade20k-512x512')
+    text = fails('reparameterize', path, weights, tmp_path / 'out.pth', '--shape', '64', '96')
+    assert 'differs by 1.0e-02 of its largest value (allowed 1e-04); nothing was written' in text
+    assert not (tmp_path / 'out.pth').exists()
 
 
 def test_mistakes(fails, tmp_path):

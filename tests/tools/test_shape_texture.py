@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from hybrid_mm.analysis.conflict_pairs import make_pairs, read_set, transfer_texture
-from hybrid_mm.analysis.dimensions import dimensions, scores
+from hybrid_mm.analysis.dimensions import Dimensions, dimensions, scores
 from hybrid_mm.analysis.neighbours import accuracy
 from hybrid_mm.engine.cli import UserError
 
@@ -172,6 +172,28 @@ def test_generate_and_measure(tool, tmp_path):
     assert (out / 'shape_texture.png').stat().st_size > 3000
 
 
+def test_figures_are_means_over_the_choices_of_partners(tool, conflict, tmp_path, monkeypatch):
+    results = [((0.1, 0.2, 1.0), (2, 4, 10), (10.0, 25.0, 65.0)),
+               ((0.3, 0.2, 1.0), (4, 4, 8), (30.0, 25.0, 45.0)),
+               ((0.2, 0.5, 1.0), (3, 7, 6), (20.0, 40.0, 40.0))]  # fmt: skip
+    scripted = iter([Dimensions(*result) for result in results])
+    monkeypatch.setattr(
+        'hybrid_mm.analysis.dimensions.dimensions', lambda pairs, normalise: next(scripted)
+    )
+    arguments = (conflict, TINY, '--labels', 'tiny', '--seeds', 3, '--out', tmp_path / 'o', *SMALL)
+    assert tool('analysis/shape_texture', 'measure', *arguments)[0] == 0
+    content = json.loads((tmp_path / 'o/shape_texture.json').read_text())
+    (model,) = content['models']
+    for key, *values in (
+        ('scores', 0.2, 0.3, 1), ('dims', 3, 5, 8), ('percent', 20, 30, 50), ('spread', 20, 15, 25)
+    ):  # fmt: skip
+        expected = dict(zip(('shape', 'texture', 'residual'), values, strict=True))
+        assert model[key] == pytest.approx(expected), key
+    assert (content['images'], content['seeds'], content['pairs']) == (
+        8, 3, dict(shape=8, texture=8)
+    )  # fmt: skip
+
+
 def test_mistakes(fails, conflict, tmp_path):
     def measure(folder):
         return fails('analysis/shape_texture', 'measure', folder, TINY, '--out', tmp_path / 'o')
@@ -234,7 +256,7 @@ def dtd(tmp_path):
             pixels = noise(i, 0, 60)
             pixels[..., colour] += 180
             save(root / 'images' / name / f'{i}.png', pixels)
-            lists['train' if i < 2 else 'val'].append(f'{name}/{i}.png')
+            lists['train' if i < 1 else 'val'].append(f'{name}/{i}.png')
     for part, names in lists.items():
         (root / 'labels' / f'{part}1.txt').write_text('\n'.join(names) + '\n')
     return root
@@ -251,6 +273,6 @@ def test_texture_knn(tool, fails, dtd, tmp_path):
         return fails('analysis/texture_knn', dtd, TINY, '--out', out, *SMALL, *arguments)
 
     assert 'train2.txt does not exist; expected the layout of DTD' in error('--splits', 2)
-    assert '--k: k must be 1 to 4' in error('--k', 5)
+    assert '--k: k must be 1 to 2' in error('--k', 3)  # of the two images for training
     (dtd / 'images' / 'red' / '0.png').unlink()
     assert 'does not exist (1 do not)' in error()

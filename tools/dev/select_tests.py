@@ -289,13 +289,15 @@ class Sources:
                 stages.append(Stage(files, parts if restricted else set(), name))
 
         digests = sorted((self.root / 'tests/digests').glob('test_*.py'))
+        if not parts:  # signatures are of all code
+            digests = [path for path in digests if path.stem == 'test_signatures' and code]
         contracts = [self.root / name for name in CONTRACTS]
         config_tests = sorted((self.root / 'tests/configs').glob('test_*.py'))
         if len(changed) == 1 and code and not any(p.startswith('tree:') for p in parts):
             add('near', sorted(set(near) - {*digests, *contracts, *config_tests}), True)
-            add('digests', digests if parts else (), True)
+            add('digests', digests, True)
         else:
-            add('digests', digests if parts else (), True)
+            add('digests', digests, True)
             add('near', sorted(set(near) - {*contracts, *config_tests}), True)
         kinds = {part.partition(':')[0] for part in parts}
         networks = sorted(part for part in parts if part.startswith('network:'))
@@ -305,7 +307,14 @@ class Sources:
             parts = parts - set(networks) | set(kept)
         add('contracts', [*(contracts[:-1] if 'network' in kinds else []),
                           *(contracts[-1:] if 'slug' in kinds else [])], True)  # fmt: skip
-        add('configs', config_tests if 'tree' in kinds else set(near) & set(config_tests), True)
+        trees = {part.removeprefix('tree:') for part in parts if part.startswith('tree:')}
+        bases = any('_base_' in path.parts for path in changed)
+        for test in config_tests:
+            words = set(re.findall(r'\w+', test.read_text()))
+            if trees & words or (trees and test.stem == 'test_leaves') or (
+                    bases and test.stem == 'test_bases'):  # fmt: skip
+                near.append(test)
+        add('configs', set(near) & set(config_tests), True)
         if code - ground:
             code -= ground
             importers = {p for p in [*self.modules.values(), *self.tools.values()]

@@ -1,0 +1,173 @@
+"""Values of configs that follow from others, in every tree."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from .loading import CONFIGS, look_at
+
+# What a file says beside the network, its weights and its width; those that say nothing of it have
+# what the file has that they inherit from.
+SAYS = re.compile(r"_base_ = \[|param_scheduler|train_cfg|lr=|batch_size|mean=|test_cfg|pipeline")
+LEAVES = [
+    path
+    for path in sorted(CONFIGS.glob('*/*.py'))
+    if path.parent.name not in ('_base_', 'demo') and SAYS.search(path.read_text())
+]
+TREES = sorted({path.parent.name for path in LEAVES})
+IMAGENET = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+HALF = [127.5] * 3, [127.5] * 3
+CIFAR = [125.307, 122.961, 113.8575], [51.5865, 50.847, 51.255]
+every_tree = pytest.mark.parametrize(
+    'tree', [pytest.param(tree, marks=pytest.mark.part_of(f'tree:{tree}')) for tree in TREES]
+)
+
+
+def configs(tree: str) -> Iterator[tuple[str, dict]]:
+    for path in LEAVES:
+        if path.parent.name == tree:
+            yield path.stem, look_at(path)
+
+
+def check_schedule(cfg) -> None:
+    """The rate follows one schedule after the other, up to the end of the training."""
+    loop = cfg.train_cfg
+    by_epoch = 'max_epochs' in loop
+    total = loop.get('max_epochs') or loop.max_iters
+    *first, last = cfg.param_scheduler
+    for item in cfg.param_scheduler:
+        # a period that is named is that between begin and end
+        assert item.get('T_max', item.end - item.get('begin', 0)) == item.end - item.get('begin', 0)
+        steps = item.get('milestones', [])
+        assert list(steps) == sorted(set(steps))
+        assert not steps or 0.5 * item.end < steps[-1] < item.end == total or steps[0] == 30
+    assert last.by_epoch == by_epoch
+    assert last.end == total or (last.end, total) == (300, 310)  # timm's cool-down
+    if first:
+        (warm,) = first
+        assert warm.type in ('LinearLR', 'ConstantLR')
+        assert warm.begin == 0
+        # where both count the same, the second begins at the end of the first
+        if last.type != 'MultiStepLR' and warm.by_epoch == last.by_epoch:
+            assert last.begin == warm.end < 0.25 * total
+    if 'dynamic_intervals' in loop:
+        ((begin, interval),) = loop.dynamic_intervals
+        assert (begin, interval) == (total // loop.val_interval * loop.val_interval + 1, total)
+
+
+@every_tree
+def test_schedules(tree):
+    for name, cfg in configs(tree):
+        try:
+            check_schedule(cfg)
+        except AssertionError as error:
+            raise AssertionError(f'{name}: {cfg.train_cfg}, {cfg.param_scheduler}') from error
+
+
+# of 256 images (classifiers) or 16 (others); a number in a comment of each file, as published
+RATES = {
+    'classifier': 0.1,
+    'RetinaNet': 0.01,
+    'HybridTaskCascade': 0.02,
+    'CascadeRCNN': 0.02,
+    'MaskRCNN': 0.02,
+    'EncoderDecoder': 0.01,
+}
+OTHER_RATES = {
+    r'botnet/bot\d*.*-s1_8xb32-100e_in1k': 0.2,  # distribuuuu
+    r'acmix/r\d\d-acmix_8xb16-90e_in1k': 0.2,
+    r'evolving_attention/.*_in1k': 0.128,
+    r'gcnet/.*-40e_in1k|gcnet/.*_8xb32-40e_in1k': 0.04,  # 40 epochs more
+    r'attention_modules/.*_ham10000': 0.08,
+    r'quadratic_attention/.*_cifar10': 0.256,
+    r'(aa_resnet|sasa)/retinanet.*_8xb8-150e_coco': 0.02,  # from scratch
+    r'(botnet|halonet)/mask-rcnn.*_8xb8-.*': 0.025,  # 0.1 of 64
+}
+
+
+@every_tree
+def test_rates_of_sgd_are_of_the_batch(tree):
+    for name, cfg in configs(tree):
+        settings = cfg.optim_wrapper.optimizer
+        if settings.type != 'SGD':
+            continue
+        assert settings.momentum == 0.9, name
+        batch, kind = cfg.auto_scale_lr.base_batch_size, cfg.model.type
+        classifies = cfg.default_scope == 'mmpretrain'
+        expected = RATES['classifier' if classifies else kind]
+        for pattern, rate in OTHER_RATES.items():
+            if re.fullmatch(pattern, f'{tree}/{name}'):
+                expected = rate
+        found = settings.lr * (256 if classifies else 16) / batch
+        assert found == pytest.approx(expected), name
+
+
+@every_tree
+def test_means_belong_to_standard_deviations(tree):
+    """ImageNet's in detectors and segmenters, but for RepLKNet-XL; what is erased gets the same."""
+    for name, cfg in configs(tree):
+        settings = cfg.model.get('data_preprocessor') or cfg.data_preprocessor
+        found = list(settings.mean), list(settings.std)
+        if cfg.default_scope == 'mmpretrain':
+            half = tree in ('van', 'lska', 'coatnet', 'maxvit')
+            assert found == (CIFAR if 'cifar10' in name else HALF if half else IMAGENET), name
+        else:
+            assert found == (HALF if 'replknet-xl' in name else IMAGENET), name
+        for step in cfg.train_dataloader.dataset.get('pipeline', ()):
+            if step.type == 'RandomErasing':
+                assert (list(step.fill_color), list(step.fill_std)) == found, name
+
+
+def numbers_of_classes(node) -> Iterator[int]:
+    if isinstance(node, dict):
+        if 'num_classes' in node:
+            yield node['num_classes']
+        for value in node.values():
+            yield from numbers_of_classes(value)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from numbers_of_classes(value)
+
+
+CLASSES = dict(
+    CocoDataset={80}, ADE20KDataset={150}, ImageNet={1000}, CIFAR10={10}, HAM10000={7},
+    BaseSegDataset={11},
+)  # fmt: skip
+
+
+@every_tree
+def test_all_heads_have_the_classes_of_the_data(tree):
+    for name, cfg in configs(tree):
+        kind = cfg.train_dataloader.dataset.type.removeprefix('hybrid_mm.')
+        if cfg.model.type == 'Mask2Former':  # counts things and stuff
+            continue
+        found = set(numbers_of_classes(cfg.model))
+        if 'htc' in name:
+            found -= {183}  # things and stuff, of the semantic head
+        assert found == CLASSES[kind], name
+
+
+@every_tree
+def test_windows_of_the_test_are_the_crops_of_the_training(tree):
+    """Two thirds of a window further each time."""
+    for name, cfg in configs(tree):
+        if cfg.default_scope != 'mmseg':
+            continue
+        size = tuple(cfg.model.data_preprocessor.size)
+        crops = [s.crop_size for s in cfg.train_dataloader.dataset.pipeline
+                 if s.type == 'RandomCrop']  # fmt: skip
+        assert [tuple(crop) for crop in crops] == [size], name
+        test = cfg.model.test_cfg
+        if test.mode == 'slide':
+            assert tuple(test.crop_size) == size, name
+            assert tuple(test.stride) == tuple(side * 2 // 3 for side in size), name
+
+
+@every_tree
+def test_layer_decay_has_its_constructor(tree):
+    for name, cfg in configs(tree):
+        settings = cfg.optim_wrapper.get('paramwise_cfg') or {}
+        decays = 'LayerDecay' in (cfg.optim_wrapper.get('constructor') or '')
+        assert decays == ('layer_decay_rate' in settings), name
+        assert not decays or 0.5 < settings.layer_decay_rate < 1, name
