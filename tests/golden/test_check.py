@@ -73,6 +73,22 @@ def test_unknown_arguments_and_slugs_fail(tmp_path, capsys):
     assert check.main([str(root), 'missing']) == 1
 
 
+def test_a_network_gets_every_weight_from_its_case(tmp_path):
+    source = HERE / 'data' / 'vit' / 'net_vitdet.json'
+    tensors = load_file(source.with_suffix('.safetensors'))
+    folder = tmp_path / 'vit'
+    folder.mkdir()
+    shutil.copy(source, folder)
+    # a pre-trained network may lack these, and the backbone starts them itself then
+    kept = {k: v for k, v in tensors.items() if '.rel_pos_' not in k}
+    save_file(kept, folder / 'net_vitdet.safetensors')
+    passed, text, _ = check.check(folder / source.name)
+    assert not passed
+    assert 'the case has no stages.0.blocks.0.attn.relative.rel_h' in text
+    save_file(tensors | {'weight/strange': torch.ones(1)}, folder / 'net_vitdet.safetensors')
+    assert 'strange' in check.check(folder / source.name)[1]
+
+
 def test_nan_is_a_difference():
     x = torch.ones(3)
     assert check.compare(torch.tensor([1.0, float('nan'), 1.0]), x) == float('inf')

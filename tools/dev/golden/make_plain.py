@@ -60,9 +60,7 @@ def _named(weights: dict, case: dict) -> dict:
             if match := re.fullmatch(old, key):
                 key = match.expand(new)
                 break
-        key = re.sub(
-            r'^layer(\d)\.(\d)', lambda m: f'stages.{int(m[1]) - 1}.blocks.{m[2]}', key
-        )
+        key = re.sub(r'^layer(\d)\.(\d)', lambda m: f'stages.{int(m[1]) - 1}.blocks.{m[2]}', key)
         out[f'own/{key}'] = value
     return out
 
@@ -86,9 +84,7 @@ def main() -> None:
     parser.add_argument('slugs', nargs='*')
     args = parser.parse_args()
     slugs = args.slugs or sorted(
-        path.stem
-        for path in (HERE / 'plain').glob('*.py')
-        if 'CASES' in path.read_text()
+        path.stem for path in (HERE / 'plain').glob('*.py') if 'CASES' in path.read_text()
     )
     for slug in slugs:
         module = importlib.import_module(f'plain.{slug}')

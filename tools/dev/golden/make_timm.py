@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import timm
-from timm.models import maxxvit
+from timm.models import byoanet, byobnet, maxxvit
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -35,7 +35,7 @@ def _stages(model: nn.Module, x: Tensor) -> list[Tensor]:
 def _weights(model: nn.Module) -> dict[str, Tensor]:
     """Those of stem and stages, without what follows from the sizes."""
     derived = 'relative_position_index', 'num_batches_tracked', 'relative_coords_log'
-    derived += 'height_lookup', 'width_lookup'
+    derived += 'height_lookup', 'width_lookup', 'rel_pos_dim'
     return {
         key: value
         for key, value in model.state_dict().items()
@@ -62,12 +62,36 @@ def _make(
     )  # fmt: skip
 
 
+def _make_byobnet(name: str, variant: str, channels: list[int], stem: int, seed: int) -> None:
+    """BoTNet of timm with its depths and fewer channels."""
+    size, cfg = (64, 96), byoanet.model_cfgs[variant]
+
+    def narrow(block, width: int):
+        if isinstance(block, tuple | list):
+            return tuple(narrow(part, width) for part in block)
+        return dataclasses.replace(block, c=width)
+
+    blocks = tuple(narrow(b, c) for b, c in zip(cfg.blocks, channels, strict=True))
+    cfg = dataclasses.replace(cfg, blocks=blocks, stem_chs=stem, num_features=0)
+    model = byobnet.ByobNet(cfg, img_size=size).double().eval().requires_grad_(False)
+    randomise(model, seed, {'_rel': 1.0, 'attn.fc2.weight': 1.0})
+    pool = cfg.stem_pool == 'maxpool'
+    sizes = dict(channels=channels, stem=dict(kind='tiered', channels=stem, pool=pool))
+    save(
+        'botnet', name, lambda x: _stages(model, x), draw_input((1, 3, *size), seed),
+        lambda: _weights(model), 'hybrid_mm.BoTNet',
+        dict(arch=variant, canvas_size=list(size), sizes=sizes),
+        f'timm {timm.__version__}, {variant} with fewer channels',
+    )  # fmt: skip
+
+
 def main() -> None:
     """Write the cases."""
+    _make_byobnet('net_sebotnet33ts', 'sebotnet33ts', [16, 16, 32, 24], 16, 5)
     stem = dict(channels=[8, 8], bias=True)
     sizes, window = dict(_SIZES, stem=stem), [2, 3]
     _make(
-        'maxvit', 'net', 'maxvit_tiny_tf', sizes, (64, 96), 1, 'MaxViT',
+        'maxvit', 'net', 'maxvit_tiny_tf', sizes, (63, 96), 1, 'MaxViT',
         dict(sizes=sizes, window_size=window, head_width=4), window_size=tuple(window),
         grid_size=tuple(window),
     )  # fmt: skip

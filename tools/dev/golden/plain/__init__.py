@@ -1,5 +1,5 @@
-"""Networks as plain formulas, from the papers and the names of the published weights.
+"""Networks as plain formulas, from the papers and by the names of the published weights.
 
-One module per slug: ``forward(weights, x, **official arguments)`` gives the maps, ``cases`` lists
-what is stored, ``known`` names the cases of the authors' code that the formulas must reproduce.
+One module per slug: ``CASES`` are the stored ones (our class and arguments beside the formulas),
+``KNOWN`` the authors' cases that the formulas are compared with (``make_plain.py --compare``).
 """

@@ -57,6 +57,7 @@ def _known_paper(p: Weights, x: Tensor, config: dict) -> list[Tensor]:
 
 KNOWN = {'net_bot50_layout_tiny': _known_paper}
 _NET = dict(depths=[1, 2, 1, 2], channels=[16, 16, 24, 64])
+_26T = dict(depths=[1, 1, 2, 1], channels=[16, 16, 32, 64])
 CASES = {
     'net': dict(
         network='BoTNet',
@@ -66,6 +67,19 @@ CASES = {
         forward=lambda p, x: forward(p, x, **_NET, stem=8, canvas=[96, 64]),
         shape=(1, 3, 45, 74),
         seed=36,
-        notes='tables of 6 x 4 positions on a map of 3 x 5: cut on one axis, stretched on the other',
+        notes='tables of 6 x 4 positions on a map of 3 x 5: cut on one axis, stretched on one',
     ),
-}
+    'net_26t': dict(
+        network='BoTNet',
+        config=dict(
+            arch='botnet26t', canvas_size=[64, 96],
+            sizes=dict(_26T, stem=dict(kind='tiered', channels=16, pool=True)),
+        ),
+        forward=lambda p, x: forward(
+            p, x, **_26T, stem=16, canvas=[64, 96], attention=[False, False, (1,), True],
+            scaled=False, tiered=True,
+        ),
+        shape=(1, 3, 45, 74),
+        seed=39,
+    ),
+}  # fmt: skip

@@ -59,9 +59,7 @@ def forward(
             first = p.normal(f'{name}.cls_token', 1, 1, channels, std=0.3)
             x = torch.cat([first.expand(len(x), -1, -1), x], 1)
         for block in range(depths[stage]):
-            x = _block(
-                p, x, f'{name}.blocks.{block}', heads[stage], mlp_ratios[stage], size, token
-            )
+            x = _block(p, x, f'{name}.blocks.{block}', heads[stage], mlp_ratios[stage], size, token)
         front, x = (x[:, :1], x[:, 1:]) if token else (None, x)
         x = x.transpose(1, 2).unflatten(2, size)
         maps.append(x)

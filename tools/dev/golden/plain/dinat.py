@@ -19,9 +19,7 @@ _DILATIONS = [[1, 3], [1, 2], [1], [1]]
 CASES = {
     'net': dict(
         network='DiNAT',
-        config=dict(
-            sizes=_NET, kernel_size=3, dilations=_DILATIONS
-        ),
+        config=dict(sizes=_NET, kernel_size=3, dilations=_DILATIONS),
         forward=lambda p, x: forward(p, x, **_NET, dilations=_DILATIONS, kernel=3),
         shape=(1, 3, 37, 70),
         seed=18,

@@ -41,9 +41,7 @@ class _Trunk:
         variance = self.p.uniform(f'{name}/moving_variance', c, low=0.02, high=0.2)
         factor = self.p.uniform(f'{name}/gamma', c, low=0.1, high=0.4)
         beta = self.p.normal(f'{name}/beta', c, std=0.2)
-        mean, variance, factor, beta = (
-            z.view(-1, 1, 1) for z in (mean, variance, factor, beta)
-        )
+        mean, variance, factor, beta = (z.view(-1, 1, 1) for z in (mean, variance, factor, beta))
         return (x - mean) / (variance + 1e-5).sqrt() * factor + beta
 
 

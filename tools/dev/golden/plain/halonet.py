@@ -11,27 +11,33 @@ from plain.byobnet import network
 
 
 def operator(
-    p: Weights, x: Tensor, name: str, heads: int, stride: int, block: int, halo: int
-) -> Tensor:
-    """Attention of every block to itself and its halo; what is outside the map are zeros."""
+    p: Weights, x: Tensor, name: str, heads: int, stride: int, block: int, halo: int,
+    values: float = 1.0,
+) -> Tensor:  # fmt: skip
+    """Attention of every block to itself and its halo; what is outside the map are zeros.
+
+    ``values`` is the width of the values as a multiple of that of the queries.
+    """
     channels, height, width = x.shape[1:]
     dim, window = channels // heads, block + 2 * halo
+    wide = round(channels * values) // heads
     x = F.pad(x, (0, -width % block, 0, -height % block))
     q = p.conv(x, f'{name}.q', channels, 1, stride, bias=False, gain=1.5)
-    kv = p.conv(x, f'{name}.kv', 2 * channels, 1, bias=False, gain=1.5)
-    kv = F.pad(kv, [halo] * 4).unflatten(1, (heads, 2 * dim))
+    kv = p.conv(x, f'{name}.kv', heads * (dim + wide), 1, bias=False, gain=1.5)
+    kv = F.pad(kv, [halo] * 4).unflatten(1, (heads, dim + wide))
     q = q.unflatten(1, (heads, dim))
     rel_h, rel_w = (
-        p.normal(f'{name}.pos_embed.{axis}_rel', 2 * window - 1, dim) for axis in ('height', 'width')
+        p.normal(f'{name}.pos_embed.{axis}_rel', 2 * window - 1, dim)
+        for axis in ('height', 'width')
     )
     side = block // stride
     offset = torch.arange(window) - torch.arange(side)[:, None] + window - 1
-    out = torch.zeros_like(q)
+    out = q.new_zeros(*q.shape[:2], wide, *q.shape[3:])
     for i in range(x.shape[2] // block):
         for j in range(x.shape[3] // block):
             a = q[..., i * side : (i + 1) * side, j * side : (j + 1) * side]
             part = kv[..., i * block : i * block + window, j * block : j * block + window]
-            k, v = part.split(dim, 2)
+            k, v = part.split([dim, wide], 2)
             logits = torch.einsum('nhdyx,nhduv->nhyxuv', a, k) * dim**-0.5
             logits = logits + torch.einsum('nhdyx,yud->nhyxu', a, rel_h[offset])[..., None]
             logits = logits + torch.einsum('nhdyx,xvd->nhyxv', a, rel_w[offset])[..., None, :]
@@ -43,13 +49,13 @@ def operator(
 
 def forward(
     p: Weights, x: Tensor, depths: Sequence[int], channels: Sequence[int], stem: int,
-    attention: Sequence, ratio: float = 0.25, block: int = 8, halo: int = 3, heads: int = 8,
-    **kwargs,
+    attention: Sequence, ratio: float = 0.25, block: int = 8, halo: int = 3,
+    heads: Sequence[int] = (8,) * 4, values: float = 1.0, **kwargs,
 ) -> list[Tensor]:  # fmt: skip
     """Maps of a network with attention in some stages."""
 
     def attend(y: Tensor, name: str, stage: int, index: int, stride: int) -> Tensor:
-        return operator(p, y, name, heads, stride, block, halo)
+        return operator(p, y, name, heads[stage], stride, block, halo, values)
 
     return network(
         p, x, depths, channels, stem, ratio, lambda stage, _: attention[stage], attend, **kwargs
@@ -62,6 +68,7 @@ def _known(p: Weights, x: Tensor, config: dict) -> list[Tensor]:
 
 KNOWN = {'net_halonet_h1_tiny': _known}
 _NET = dict(depths=[1, 2, 1, 2], channels=[16, 16, 24, 64])
+_H6 = dict(depths=[1, 1, 2, 1], channels=[22, 22, 44, 44])
 CASES = {
     'net': dict(
         network='HaloNet',
@@ -73,4 +80,14 @@ CASES = {
         seed=37,
         notes='squeeze and excitation behind the last norm: our reading of the paper',
     ),
-}
+    'net_h6': dict(
+        network='HaloNet',
+        config=dict(arch='h6', sizes=dict(_H6, stem=dict(kind='7x7', channels=8, pool=True))),
+        forward=lambda p, x: forward(
+            p, x, **_H6, stem=8, attention=[True] * 4, ratio=1 / 2.75, halo=4, values=3.0,
+            heads=[4, 8, 8, 8],
+        ),
+        shape=(1, 3, 33, 58),
+        seed=38,
+    ),
+}  # fmt: skip

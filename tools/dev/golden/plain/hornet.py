@@ -40,7 +40,9 @@ def _gated(
     channels = x.shape[1]
     dims = [channels // 2**i for i in reversed(range(order))]
     gain = 1.0 if size is None else 0.2  # for the norms of the filter to have little to divide by
-    first, rest = p.conv(x, f'{name}.proj_in', 2 * channels, 1, gain=gain).split([dims[0], sum(dims)], 1)
+    first, rest = p.conv(x, f'{name}.proj_in', 2 * channels, 1, gain=gain).split(
+        [dims[0], sum(dims)], 1
+    )
     if size is None:
         rest = p.conv(rest, f'{name}.dwconv', sum(dims), 7, groups=sum(dims))
     else:

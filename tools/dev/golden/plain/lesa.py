@@ -10,9 +10,7 @@ from torch import Tensor
 from plain import resnet
 
 
-def deformable(
-    p: Weights, x: Tensor, name: str, groups: int = 1, stride: int = 1
-) -> Tensor:
+def deformable(p: Weights, x: Tensor, name: str, groups: int = 1, stride: int = 1) -> Tensor:
     """3x3 convolution at places moved by offsets (row, column) of each tap; zeros outside."""
     n, channels, height, width = x.shape
     offset = p.conv(x, f'{name}.conv_offset', 18, 3, stride, gain=0.6)

@@ -63,9 +63,7 @@ def forward(
     for stage, channels in enumerate(embed_dims):
         if stage:
             number = embed_dims[stage - 1] // key_dims[0]
-            x = _attention(
-                p, x, f'blocks.{index}', channels, key_dims[0], number, 4, side, True
-            )
+            x = _attention(p, x, f'blocks.{index}', channels, key_dims[0], number, 4, side, True)
             side = -(-side // 2)
             x = x + mlp(x, f'blocks.{index + 1}', channels)
             index += 2

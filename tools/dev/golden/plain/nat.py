@@ -21,9 +21,7 @@ def _reach(place: int, length: int, kernel: int, dilation: int) -> tuple[list[in
     return group[first : first + kernel], first - own
 
 
-def operator(
-    p: Weights, x: Tensor, name: str, heads: int, kernel: int, dilation: int
-) -> Tensor:
+def operator(p: Weights, x: Tensor, name: str, heads: int, kernel: int, dilation: int) -> Tensor:
     """Neighborhood attention on (N, H, W, C); a smaller map is filled up with zeros."""
     height, width, channels = x.shape[1:]
     least = kernel * dilation

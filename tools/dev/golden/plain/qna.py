@@ -130,9 +130,7 @@ def forward(
                 skip,
             )  # fmt: skip
     if norms:
-        maps = [
-            p.layer_norm_2d(x, f'own/stages.{stage}.norm', EPS) for stage, x in enumerate(maps)
-        ]
+        maps = [p.layer_norm_2d(x, f'own/stages.{stage}.norm', EPS) for stage, x in enumerate(maps)]
     return maps
 
 

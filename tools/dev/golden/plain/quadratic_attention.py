@@ -36,9 +36,7 @@ def operator(
     dy, dx = dy[:, None, :, None], dx[:, None]
     if mode in ('isotropic', 'full'):
         centers = p.normal(names[0], heads, 2, std=1.5)
-        dy, dx = (
-            d.double() - centers[:, i].view(-1, 1, 1, 1, 1) for i, d in enumerate((dy, dx))
-        )
+        dy, dx = (d.double() - centers[:, i].view(-1, 1, 1, 1, 1) for i, d in enumerate((dy, dx)))
         if mode == 'isotropic':
             spread = p.uniform(names[1], heads, low=0.3, high=1.5).view(-1, 1, 1, 1, 1)
             logits = -0.5 * spread**2 * (dy**2 + dx**2)

@@ -55,9 +55,7 @@ def forward(
 
 def _known(p: Weights, x: Tensor, config: dict) -> list[Tensor]:
     *kernels, small = config['kernel_size']
-    return forward(
-        p, x, config['depths'], config['dims'], kernels, small, config['width_factor']
-    )
+    return forward(p, x, config['depths'], config['dims'], kernels, small, config['width_factor'])
 
 
 KNOWN = {'backbone_decom_a': _known}

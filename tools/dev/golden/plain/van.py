@@ -41,9 +41,7 @@ def forward(
         x = p.batch_norm(x, f'{name}.norm')
         for i in range(depth):
             name = f'block{stage}.{i}'
-            scales = [
-                p.uniform(f'{name}.layer_scale_{k}', width).view(-1, 1, 1) for k in (1, 2)
-            ]
+            scales = [p.uniform(f'{name}.layer_scale_{k}', width).view(-1, 1, 1) for k in (1, 2)]
             y = p.batch_norm(x, f'{name}.norm1')
             z = F.gelu(p.conv(y, f'{name}.attn.proj_1', width, 1))
             z = attend(p, z, f'{name}.attn.spatial_gating_unit')
