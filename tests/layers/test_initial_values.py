@@ -41,7 +41,6 @@ from hybrid_mm.layers.spatial_reduction_attention import (
 )
 from hybrid_mm.layers.window_attention import WindowAttention
 
-
 CUT = 0.8796256610342398  # of a normal's spread, what is left if it is cut at two deviations
 
 
