@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,9 +29,6 @@ def pytest_addoption(parser) -> None:
         type=lambda text: set(text.split(',')),
         help='of the tests that are marked part_of(...), only those of these parts, '
         'e.g. network:VAN,tree:van,slug:van',
-    )
-    parser.addoption(
-        '--few', action='store_true', help='of similar configs, only a few take a training step'
     )
 
 
@@ -249,8 +247,13 @@ def own_default_scope():
 def plain_runs(monkeypatch):
     """Runs that do not look at compilers, nor lay out the config that they write, five times each.
 
-    Both take most of the time of a run of two iterations. Nor do they pause between epochs.
+    Both take most of the time of a run of two iterations. Nor do they pause between epochs, wait
+    five seconds for every worker of a loader that an error ended, or collect garbage for every
+    data set.
     """
+    no_garbage = SimpleNamespace(collect=lambda: 0)
+    monkeypatch.setattr('mmengine.dataset.base_dataset.gc', no_garbage)
+    monkeypatch.setattr('torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL', 0.3)
     monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
     monkeypatch.setattr('mmengine.runner.loops.time.sleep', lambda seconds: None)
 
@@ -337,7 +340,8 @@ def fork(tmp_path, plain_runs):
 def fork_tool(fork):
     """Run ``tools/NAME.py`` with ``--launcher pytorch`` in several processes that are forked."""
 
-    def call(name: str, processes: int, config: Path, *argv) -> None:
+    def call(name: str, processes: int, config: Path, *argv, dies=None) -> None:
+        """Run a tool to its end, or until SIGKILL at a moment: ``dies(shoot)`` arranges it."""
         from mmengine.config import Config
 
         # imported once, before there are several processes
@@ -346,11 +350,13 @@ def fork_tool(fork):
 
         def main() -> int:
             _forget_runs()
+            if dies:
+                dies(lambda: os.kill(os.getpid(), signal.SIGKILL))
             launcher = ['--launcher', 'pytorch'] if processes > 1 else []
             return load_tool(name).main([str(arg) for arg in (config, *argv)] + launcher)
 
         codes = fork([main] * processes, CUDA_VISIBLE_DEVICES='')
-        assert codes == [0] * processes, fork.text
+        assert codes == [-signal.SIGKILL if dies else 0] * processes, fork.text
 
     return call
 

@@ -47,7 +47,7 @@ case $mode in
         chosen=$("$PYTHON" tools/dev/select_tests.py "$@") || exit 2
         if [[ -n $chosen ]]; then
             # shellcheck disable=SC2086
-            step 'pytest' "${PYTEST[@]}" -x --few -m 'not slow' $chosen
+            step 'pytest' "${PYTEST[@]}" -x -m 'not slow' $chosen
         else
             echo 'no test belongs to this'
         fi

@@ -180,7 +180,12 @@ def test_candidates_agree(benchmark):
     assert all(not row.note for row in rows if not row.candidate.startswith('NATTEN'))
 
 
-def test_backbones_agree_with_their_peers():
+@pytest.mark.parametrize('some', [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_backbones_agree_with_their_peers(some, monkeypatch):
+    """Small ones of each package, and all."""
+    if some:
+        few = [p for p in benchmark_backbones.PEERS if p.name in ('HorNet-tiny', 'LeViT-128s')]
+        monkeypatch.setattr(benchmark_backbones, 'PEERS', few)
     rows = [
         row for case in benchmark_backbones.cases(CPU, torch.float32, True) for row in check(case)
     ]
@@ -189,7 +194,7 @@ def test_backbones_agree_with_their_peers():
     assert all(not row.note for row in rows if row.candidate != 'timm')
 
 
-@pytest.mark.parametrize('tree', ['sasa', 'hornet'])
+@pytest.mark.parametrize('tree', ['sasa', pytest.param('hornet', marks=pytest.mark.slow)])
 def test_training_of_whole_models_agrees(tree, monkeypatch):
     """A detector beside the plain formulation, a segmenter beside MMPretrain's backbone."""
     found = [training for training in benchmark_train.TRAININGS if training.config.startswith(tree)]

@@ -95,6 +95,9 @@ def test_augmented_convolutions_and_their_widths():
 
     with torch.device('meta'):
         assert widths(AAResNet('r50')) == [(160, 16), (160, 24), (160, 48)]
+        # a fifth and a tenth of the channels, in basic blocks a quarter of both
+        assert widths(AAResNet('r50', min_key_dim=1)) == [(24, 16), (48, 24), (104, 48)]
+        assert widths(AAResNet('r34', min_key_dim=1)) == [(32, 32), (64, 64), (128, 128)]
         basic = AAResNet('r34')
         assert widths(basic) == [(160, 32), (160, 64), (160, 128)]
     assert all(isinstance(b.conv2, nn.Conv2d) for stage in basic.stages for b in stage.blocks)

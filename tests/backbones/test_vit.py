@@ -217,6 +217,34 @@ def test_levels(size):
     assert torch.equal(maps[4], maps[3][:, :, ::2, ::2])
 
 
+def test_levels_written_out():
+    """Strides 4, 8, 16 and 32 as in ViTDet's code; its norms are over channels."""
+    neck = SimpleFPN(8, 4).double()
+    for parameter in neck.parameters():
+        nn.init.normal_(parameter)
+    x = torch.randn(1, 8, 5, 6, dtype=torch.float64)
+
+    def norm(x, layer):
+        mean = x.mean(1, keepdim=True)
+        var = (x - mean).square().mean(1, keepdim=True)
+        weight, bias = (t[:, None, None] for t in (layer.weight, layer.bias))
+        return (x - mean) / (var + 1e-6).sqrt() * weight + bias
+
+    def up(x, layer):
+        return nn.functional.conv_transpose2d(x, layer.weight, layer.bias, 2)
+
+    maps = neck([x])
+    levels = [[m for m in level if any(True for _ in m.parameters())] for level in neck.levels]
+    first, middle, second, *rest = levels[0]
+    starts = [up(nn.functional.gelu(norm(up(x, first), middle)), second), up(x, levels[1][0]), x,
+              nn.functional.max_pool2d(x, 2)]  # fmt: skip
+    tails = [rest, levels[1][1:], levels[2], levels[3]]
+    for start, (conv1, norm1, conv3, norm3), found in zip(starts, tails, maps[:4], strict=True):
+        y = norm(nn.functional.conv2d(start, conv1.weight), norm1)
+        y = norm(nn.functional.conv2d(y, conv3.weight, padding=1), norm3)
+        torch.testing.assert_close(found, y)
+
+
 def test_class_token_goes_to_a_classifier():
     model = ViT(ARCH, **dict(SMALL), final_norm=True, pooled=True)
     (out,) = model(torch.rand(2, 3, 64, 80))

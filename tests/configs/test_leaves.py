@@ -33,39 +33,34 @@ every_config = pytest.mark.parametrize('path', [leaf(p) for p in LEAVES])
 PIPELINES: set[str] = set()  # that were built already
 
 
-def parameter_free(node):
-    """A config without its numbers: what two sizes of one network have in common."""
+def choices(node, key=''):
+    """Keys of a config, and its values that are no numbers: what two sizes have in common."""
     if isinstance(node, dict):
-        left_out = ('init_cfg', 'arch', 'depth')
-        return {k: parameter_free(v) for k, v in sorted(node.items()) if k not in left_out}
-    if isinstance(node, (list, tuple)):
-        items = [parameter_free(v) for v in node]
-        return items if any(isinstance(v, (dict, list)) for v in items) else '[numbers]'
-    if node is None or isinstance(node, (str, bool)):
-        return node
-    return 'number'
+        for name, value in node.items():
+            if name not in ('init_cfg', 'arch', 'depth'):
+                yield name, None
+                yield from choices(value, name)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            yield from choices(value, key)
+    elif isinstance(node, (str, bool)):
+        yield key, node
 
 
 @functools.cache
 def representatives(tree):
-    """The smallest config of a tree with each kind of model and optimizer."""
-    found = {}
+    """Configs of a tree, small ones first, each with a choice that none before it has.
+
+    Choices (types, options, optimizers) of detection, segmentation and classification differ.
+    """
+    seen, found = set(), set()
     for path in sorted((p for p in LEAVES if p.parent == tree), key=parameters):
         cfg = load(path)
-        kind = repr(parameter_free(cfg.model)), repr(parameter_free(cfg.optim_wrapper))
-        found.setdefault(kind, path)
-    return set(found.values())
-
-
-@functools.cache
-def few(tree):
-    """Configs of a tree with a type of a module or of a layer that no smaller one has."""
-    seen, found = set(), set()
-    for path in sorted(representatives(tree), key=parameters):
-        types = set(re.findall(r"'type': '([\w.]+)'", repr(parameter_free(load(path).model))))
-        if types - seen:
+        own = {*choices(cfg.model), *choices(cfg.optim_wrapper)}
+        own = {(cfg.default_scope, *choice) for choice in own}
+        if own - seen:
             found.add(path)
-            seen |= types
+            seen |= own
     return found
 
 
@@ -79,23 +74,22 @@ def test_there_are_configs():
 
 
 @every_config
-def test_config(path, request):
-    """It is what its name says and builds; a step and a prediction for every kind of a tree."""
+def test_config(path):
+    """It is what its name says and builds; a step and a prediction with every choice of a tree."""
     cfg = load(path)
     check_pipelines(path, cfg)
     if path.stem in MODELS:
         check_metafile(path, cfg)
         check_style(path)
         check_name(path, cfg)
-    stepped = few if request.config.getoption('--few') else representatives
-    if path in stepped(path.parent):
+    if path in representatives(path.parent):
         check_step_and_prediction(path)
 
 
 @every_config
 @pytest.mark.slow
 def test_step_and_prediction(path):
-    """Of all sizes, not only of the smallest."""
+    """Of all configs, not only of the representatives."""
     check_step_and_prediction(path)
 
 

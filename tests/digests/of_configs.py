@@ -14,12 +14,12 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.optim import build_optim_wrapper
 from mmengine.optim.optimizer import default_constructor
 from mmengine.registry import MODELS, DefaultScope
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from configs.loading import CONFIGS, fromfile, variables
 
@@ -138,11 +138,29 @@ def _scope(cfg: Config) -> Iterator[None]:
         yield
 
 
+_modules: dict[str, torch.nn.Module] = {}
+
+
+def _module(settings: dict, scope: str) -> torch.nn.Module:
+    """Build a module, or take the one that was built before."""
+    key = f'{scope} {settings}'
+    if key not in _modules:
+        with Shapes(fill=False):
+            _modules[key] = MODELS.build(ConfigDict(settings))
+    return _modules[key]
+
+
+def _model(settings: dict, scope: str) -> torch.nn.Module:
+    """Build a model; many configs have one neck and one head, or one backbone."""
+    model = _module({**settings, 'backbone': dict(type=torch.nn.Identity)}, scope)
+    model.backbone = _module(settings['backbone'], scope)
+    return model
+
+
 def built(cfg: Config) -> Section:
     """Optimizer groups and drop path of a config's model."""
     with _scope(cfg):
-        with Shapes(fill=False):
-            model = MODELS.build(Config(dict(model=_weightless(cfg.model))).model)
+        model = _model(_weightless(cfg.model.to_dict()), cfg.default_scope)
         wrapper = cfg.optim_wrapper
         wrapper.optimizer.type = Recorder
         optimizer = build_optim_wrapper(model, wrapper).optimizer

@@ -174,9 +174,9 @@ def differences(stored: Digest, found: Digest) -> list[str]:
     lines += [f'{name}: new' for name in found if name not in stored]
     for name in (name for name in stored if name in found):
         old, new = stored[name], found[name]
-        for key in sorted(old.keys() | new.keys(), key=_natural):
+        for key in sorted({key for key, _ in old.items() ^ new.items()}, key=_natural):
             a, b = old.get(key, 'absent'), new.get(key, 'absent')
-            if a != b and not (key.startswith(LOOSE) and _close(a, b)):
+            if not (key.startswith(LOOSE) and _close(a, b)):
                 changes.setdefault((key, a, b), []).append(name)
     for (key, a, b), names in changes.items():
         more = f' and {len(names) - 3} more' if len(names) > 4 else ''

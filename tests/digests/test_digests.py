@@ -9,6 +9,7 @@ from . import kinds, stored
 TOOL = stored.HERE.parents[1] / 'tools/dev/digests.py'
 
 
+@pytest.mark.filterwarnings('ignore')  # of the packages, about each other
 @pytest.mark.parametrize('name', [*kinds.marked('configs'), *kinds.marked('networks')])
 def test_digest(name):
     stored.compare(name, kinds.compute(name))
@@ -40,6 +41,16 @@ def test_text_keeps_all(monkeypatch):
         for change in ({k: v for k, v in TWO['b'].items() if k != key}, TWO['b'] | {key: '5'}):
             three = {**TWO, 'c': change}
             assert stored.decode(stored.encode(three, 'Three.')) == three, key
+
+
+def test_a_section_keeps_what_it_refers_to():
+    a = {f'key{i}': '0' for i in range(20)}
+    b = a | {'key3': '1'}
+    before = stored.encode({'a': a, 'b': b, 'c': b | {'key5': '1'}}, 'Three.')
+    assert before.endswith('[c]\nas b\nkey5: 1\n')
+    assert stored.encode({'a': a, 'b': b, 'c': a}, 'Three.').endswith('[c]\nas a\n')
+    after = stored.encode({'a': a, 'b': b, 'c': a}, 'Three.', before)
+    assert after.endswith('[c]\nas b\nkey3: 0\n')  # one line differs, and no reference
 
 
 def test_differences_are_told_once():

@@ -11,6 +11,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.fixture(autouse=True)
+def _plain(plain_runs):
+    pass
+
+
 @pytest.fixture
 def coco(tiny_coco, tmp_path) -> Path:
     """A copy of ``tiny_coco``."""

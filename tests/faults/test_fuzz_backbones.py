@@ -79,10 +79,7 @@ def shared_arguments(draw, stages):
     return kwargs, right
 
 
-@pytest.mark.parametrize('name', CASES)
-@examples(8)
-@given(data=st.data())
-def test_shared_arguments(name, data):
+def shared_arguments_of(name, data):
     kwargs, right = data.draw(shared_arguments(CONTRACT.stages_of(CASES[name])))
     cfg = {**CASES[name], **kwargs}
     if not right:
@@ -92,6 +89,21 @@ def test_shared_arguments(name, data):
     size = data.draw(st.tuples(st.integers(32, 80), st.integers(32, 80)))
     model = build(cfg).train(data.draw(st.booleans()))
     check_maps(model, cfg, torch.rand(2, cfg['in_channels'], *size))
+
+
+@pytest.mark.parametrize('name', CASES)
+@examples(3)
+@given(data=st.data())
+def test_shared_arguments(name, data):
+    shared_arguments_of(name, data)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', CASES)
+@examples(8)
+@given(data=st.data())
+def test_many_shared_arguments(name, data):
+    shared_arguments_of(name, data)
 
 
 def values_like(value):
@@ -131,15 +143,27 @@ def own_arguments(draw, cfg):
     return changed
 
 
-@pytest.mark.parametrize('name', CASES)
-@examples(20)
-@given(data=st.data())
-def test_own_arguments(name, data):
+def own_arguments_of(name, data):
     cfg = data.draw(own_arguments(CASES[name]))
     try:
         check_maps(build(cfg).eval(), cfg, torch.rand(1, 3, 40, 52))
     except ValueError as error:  # of the layers that see a size first, at first use
         assert len(str(error)) > 15  # it says something
+
+
+@pytest.mark.parametrize('name', CASES)
+@examples(5)
+@given(data=st.data())
+def test_own_arguments(name, data):
+    own_arguments_of(name, data)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', CASES)
+@examples(20)
+@given(data=st.data())
+def test_many_own_arguments(name, data):
+    own_arguments_of(name, data)
 
 
 @pytest.mark.parametrize('name', CASES)

@@ -90,6 +90,7 @@ def test_two_machines_train_as_one_process(hosts, train, det_config, tmp_path):
         assert ours == pytest.approx(theirs, rel=2e-4)
 
 
+@pytest.mark.slow
 def test_a_dead_process_ends_the_job_on_the_other_machine(hosts, det_config, tmp_path):
     jobs = start(by_rendezvous, det_config, tmp_path, 'train_cfg.max_iters=100000')
     try:

@@ -5,7 +5,9 @@ A case is ``ROOT/<slug>/<case>.json`` (``module`` and ``config`` of the referenc
 ``cotangent/<i>``, ``grad/input``). Our module is built from the official module and config alone,
 its weights come through ``hybrid_mm.convert``, and every output and the gradient of the input are
 compared: in float64 to 1e-5, in float32 to 1e-3, relative to the largest value of the tensor.
-A mapping whose cases are no modules compares them itself (``check``).
+A mapping whose cases are no modules compares them itself (``check``). Where ``module`` is
+``hybrid_mm.<Backbone>``, ``config`` has our arguments: those sizes that make the case small, so
+that everything else is a default of ours; ``own/<our key>`` are weights that no layout has.
 
     python tests/golden/check.py ROOT [SLUG ...]
 
@@ -15,6 +17,7 @@ exit status is 0 only if there were cases and all passed.
 
 import argparse
 import importlib
+import inspect
 import json
 import sys
 from contextlib import nullcontext
@@ -25,6 +28,9 @@ from types import ModuleType
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from hybrid_mm import backbones
+from hybrid_mm.convert import convert
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -106,6 +112,33 @@ def check(path: Path) -> tuple[bool, str, str]:
         return False, f'{type(error).__name__}: {" ".join(str(error).split())}', ''
 
 
+def ours(
+    module: str, config: dict, weights: dict[str, Tensor], own: dict[str, Tensor]
+) -> nn.Module:
+    """One of our backbones by its own arguments.
+
+    ``sizes`` in the config changes entries of the variant, by default the default one. ``weights``
+    are of any layout, what is no part of it stands in ``own`` in our names.
+    """
+    cls, config = getattr(backbones, module.removeprefix('hybrid_mm.')), dict(config)
+    if 'sizes' in config:
+        arch = config.get('arch', inspect.signature(cls).parameters['arch'].default)
+        config['arch'] = cls.resolve_arch(arch) | config.pop('sizes')
+    model = cls(**config)
+    numbers = {k: v for k, v in model.state_dict().items() if v.is_floating_point()}
+    for value in numbers.values():
+        value.fill_(float('nan'))
+    state = convert(weights) | own
+    if hasattr(model, 'load_strictly'):
+        model.load_strictly(state, 'the case')
+    else:
+        model.load_state_dict(state, strict=True)
+    missing = [key for key, value in numbers.items() if value.isnan().any()]
+    if missing:  # pre-trained weights may lack what a case must have
+        raise ValueError(f'the case has no {", ".join(missing[:3])}')
+    return model
+
+
 def check_tensors(
     mapping: ModuleType, case: dict, tensors: dict[str, Tensor]
 ) -> tuple[bool, str, str]:
@@ -116,9 +149,13 @@ def check_tensors(
     gives in that layout, and our own gradient must be the derivative of our outputs; it then
     stands in for the stored one.
     """
+    tensors = {k: v.float() if v.dtype == torch.float16 else v for k, v in tensors.items()}
     weights = {k[7:]: v for k, v in tensors.items() if k.startswith('weight/')}
+    own = {k[4:]: v for k, v in tensors.items() if k.startswith('own/')}
 
     def build() -> nn.Module:
+        if case['module'].startswith('hybrid_mm.'):
+            return ours(case['module'], case['config'], weights, own)
         return mapping.build(case['module'], dict(case['config']), dict(weights))
 
     figures, note, expected = {}, '', tensors.get('grad/input')

@@ -13,10 +13,17 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 import check  # noqa: E402
 
-CASES = sorted((HERE / 'data').glob('*/*.json'))
+CASES = [
+    pytest.param(
+        path,
+        marks=pytest.mark.part_of(f'slug:{path.parent.name}'),
+        id=f'{path.parent.name}-{path.stem}',
+    )
+    for path in sorted((HERE / 'data').glob('*/*.json'))
+]
 
 
-@pytest.mark.parametrize('path', CASES, ids=lambda p: f'{p.parent.name}-{p.stem}')
+@pytest.mark.parametrize('path', CASES)
 def test_stored_case(path):
     passed, text, _ = check.check(path)
     assert passed, text

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -169,9 +170,8 @@ def test_exported_files_are_compared_at_other_sizes_if_these_are_open(
         assert compared.pop() == ('net_rois.onnx', others)
 
 
-def test_curves(tool, fails, det_config, tmp_path):
-    work_dir = tmp_path / 'w'
-    assert tool('train', det_config, '--work-dir', work_dir, '--no-validate')[0] == 0
+def test_curves(tool, fails, tmp_path, work_dir_of):
+    work_dir = work_dir_of('det')
     picture = tmp_path / 'curves.png'
     runs = (work_dir, work_dir, '--labels', 'a', 'b', '--keys', 'loss', 'lr')
     assert tool('analysis/plot_curves', *runs, '--out', picture)[0] == 0
@@ -191,12 +191,11 @@ def test_browse_dataset(tool, seg_config, fails, tmp_path):
 
 
 @pytest.mark.parametrize('kind', ['det', 'seg'])
-def test_confusion_matrix(tool, request, fails, kind, tmp_path, monkeypatch):
+def test_confusion_matrix(tool, request, fails, kind, tmp_path, monkeypatch, work_dir_of):
     monkeypatch.setenv('MPLBACKEND', 'Agg')
     config = request.getfixturevalue(f'{kind}_config')
-    assert tool('train', config, '--work-dir', tmp_path / 'w', '--no-validate')[0] == 0
     predictions = tmp_path / ('p.pkl' if kind == 'det' else 'maps')
-    run = (config, tmp_path / 'w' / 'iter_2.pth', '--work-dir', tmp_path / 't')
+    run = (config, work_dir_of(kind) / 'iter_2.pth', '--work-dir', tmp_path / 't')
     assert tool('test', *run, '--out', predictions)[0] == 0
     assert tool('analysis/confusion_matrix', config, predictions, tmp_path / 'cm')[0] == 0
     assert (tmp_path / 'cm' / 'confusion_matrix.png').is_file()
@@ -312,17 +311,34 @@ def check_launch_scripts(launcher, tool, det_config, tmp_path, training):
     assert keys and {k: ours[k] for k in keys} == {k: theirs[k] for k in keys}
 
 
+SCRIPTS = {
+    'print_config': [str(CONFIG), '--key', 'model.neck'],
+    'complexity': ['--arch', 'b0', '--shape', '32', '32', '--depth', '0'],
+    'convert_checkpoint': ['--help'],
+    'publish_model': ['--help'],
+    'predict': ['--help'],
+    'analysis/plot_curves': ['--help'],
+    'analysis/browse_dataset': ['--help'],
+    'analysis/confusion_matrix': ['--help'],
+}
+
+
+@pytest.mark.parametrize('name', SCRIPTS)
+def test_as_script(name, monkeypatch, capsys):
+    """Run as a script is, in this process."""
+    path = str(ROOT / 'tools' / f'{name}.py')
+    monkeypatch.setattr(sys, 'argv', [path, *SCRIPTS[name]])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(path, run_name='__main__')
+    assert end.value.code == 0
+    assert capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ('name', 'arguments'),
     [
-        ('complexity', ['--arch', 'b0', '--shape', '32', '32', '--depth', '0']),
-        ('print_config', [str(CONFIG), '--key', 'model.neck']),
-        ('convert_checkpoint', ['--help']),
-        ('publish_model', ['--help']),
-        ('predict', ['--help']),
-        ('analysis/plot_curves', ['--help']),
-        ('analysis/browse_dataset', ['--help']),
-        ('analysis/confusion_matrix', ['--help']),
+        pytest.param(name, arguments, marks=[pytest.mark.slow] * (name != 'print_config'), id=name)
+        for name, arguments in SCRIPTS.items()
     ],
 )
 def test_as_subprocess(name, arguments):

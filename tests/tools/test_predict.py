@@ -40,14 +40,8 @@ def folder(tiny_coco, tmp_path):
     return root
 
 
-def train(tool, config, tmp_path):
-    """Checkpoint of two iterations."""
-    assert tool('train', config, '--work-dir', tmp_path / 'w', '--no-validate')[0] == 0
-    return tmp_path / 'w' / 'iter_2.pth'
-
-
-def test_detection(tool, det_config, folder, tmp_path):
-    out, checkpoint = tmp_path / 'out', train(tool, det_config, tmp_path)
+def test_detection(tool, det_config, folder, tmp_path, work_dir_of):
+    out, checkpoint = tmp_path / 'out', work_dir_of('det') / 'iter_2.pth'
     flags = ('--out', out, '--score-thr', '0.003', '--batch-size', '2', '--device', 'cpu')
     flags += ('--cfg-options', 'model.test_cfg.score_thr=0.001')
     status, err = tool('predict', det_config, checkpoint, folder, *flags)
@@ -62,9 +56,9 @@ def test_detection(tool, det_config, folder, tmp_path):
         assert min(entry['bbox']) >= 0 and max(entry['bbox']) <= 64
 
 
-def test_segmentation(tool, seg_config, folder, tmp_path):
+def test_segmentation(tool, seg_config, folder, tmp_path, work_dir_of):
     (folder / 'broken.png').unlink()
-    out, checkpoint = tmp_path / 'out', train(tool, seg_config, tmp_path)
+    out, checkpoint = tmp_path / 'out', work_dir_of('seg') / 'iter_2.pth'
     assert tool('predict', seg_config, checkpoint, folder, '--out', out)[0] == 0
     entries = json.loads((out / 'predictions.json').read_text())
     assert [e['file_name'] for e in entries] == ['a.png', 'sub/b.png']
@@ -119,8 +113,8 @@ def test_options_reach_predictor_and_writer(fails, det_config, folder, tmp_path,
     assert given['Writer'] == expected
 
 
-def test_mistakes(fails, tool, det_config, tmp_path):
-    checkpoint = train(tool, det_config, tmp_path)
+def test_mistakes(fails, det_config, tmp_path, work_dir_of):
+    checkpoint = work_dir_of('det') / 'iter_2.pth'
     out = ('--out', tmp_path / 'out')
     assert 'does not exist' in fails('predict', det_config, checkpoint, tmp_path / 'no', *out)
     (tmp_path / 'empty').mkdir()

@@ -104,9 +104,8 @@ def test_tool(tool, photos, tmp_path, seg_config):
     assert Image.open(out / 'receptive_fields.png').size[0] > 500
 
 
-def test_weights_are_loaded(tool, photos, tmp_path, seg_config):
-    assert tool('train', seg_config, '--work-dir', tmp_path / 'w', '--no-validate')[0] == 0
-    checkpoint = tmp_path / 'w' / 'iter_2.pth'
+def test_weights_are_loaded(tool, photos, tmp_path, seg_config, work_dir_of):
+    checkpoint = work_dir_of('seg') / 'iter_2.pth'
     flags = ('--images', photos, '--size', 64, '--count', 1, '--out', tmp_path / 'o')
     arguments = (seg_config, '--checkpoints', checkpoint)
     assert tool('analysis/receptive_field', *arguments, *flags)[0] == 0

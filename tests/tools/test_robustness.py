@@ -6,19 +6,23 @@ import pytest
 import torch
 from PIL import Image
 
+from hybrid_mm.analysis import robustness
+
 SMALL = ('--corruptions', 'noise', 'contrast', '--severities', '2', '5')
 
 
 @pytest.fixture(params=['det', 'seg'])
-def model(request, tool, tmp_path):
+def model(request, work_dir_of):
     """Config of a task, a checkpoint of it, and the name of its metric."""
     config = request.getfixturevalue(f'{request.param}_config')
-    assert tool('train', config, '--work-dir', tmp_path / 'w', '--no-validate')[0] == 0
-    return (
-        config,
-        tmp_path / 'w' / 'iter_2.pth',
-        dict(det='coco/bbox_mAP', seg='mIoU')[request.param],
-    )
+    metric = dict(det='coco/bbox_mAP', seg='mIoU')[request.param]
+    return config, work_dir_of(request.param) / 'iter_2.pth', metric
+
+
+# what does not depend on the task
+either = pytest.mark.parametrize(
+    'model', ['det', pytest.param('seg', marks=pytest.mark.slow)], indirect=True
+)
 
 
 def read(folder):
@@ -59,17 +63,30 @@ def test_results_and_resuming(tool, model, tmp_path, capsys):
     assert (out / 'heat_map.png').exists() == bool(row['clean'])
 
 
-def test_other_settings_are_not_mixed(tool, fails, model, tmp_path):
+@either
+def test_other_settings_are_not_mixed(tool, fails, model, tmp_path, monkeypatch):
     config, checkpoint, _ = model
     command = ('analysis/robustness', config, checkpoint, '--out', tmp_path / 'r')
     few = ('--corruptions', 'fog', '--severities', '1')
+    given = []
+
+    def record(cfg, to_rgb, seed, insert=robustness.insert_transform):
+        given.append((to_rgb, seed))
+        insert(cfg, to_rgb, seed)
+
+    monkeypatch.setattr(robustness, 'insert_transform', record)
     assert tool(*command, *few)[0] == 0
     text = fails(*command, *few, '--to-rgb')
     assert 'results of another run (to_rgb differ); name another --out' in text
-    assert tool(*command, *few, '--to-rgb', '--restart')[0] == 0
-    assert read(tmp_path / 'r')['settings']['to_rgb'] is True
+    assert 'results of another run (draw_seed differ)' in fails(*command, *few, '--draw-seed', 7)
+    more = ('--to-rgb', '--draw-seed', 7, '--restart')
+    assert tool(*command, *few, *more)[0] == 0
+    settings = read(tmp_path / 'r')['settings']
+    assert (settings['to_rgb'], settings['draw_seed']) == (True, 7)
+    assert (given[0], given[-1]) == ((False, 0), (True, 7))
 
 
+@either
 def test_mistakes(fails, model, tmp_path):
     config, checkpoint, _ = model
     command = ('analysis/robustness', config, checkpoint, '--out', tmp_path / 'r')
@@ -126,8 +143,15 @@ def classifier(tmp_path):
     return config, tmp_path / 'weights.pth', tmp_path
 
 
-def test_classifier_on_published_and_shifted_images(tool, fails, classifier):
+def test_classifier_on_published_and_shifted_images(tool, fails, classifier, monkeypatch):
     config, checkpoint, root = classifier
+    resized = []
+
+    def record(cfg, resize, pipeline=robustness.plain_pipeline):
+        resized.append(resize)
+        return pipeline(cfg, resize)
+
+    monkeypatch.setattr(robustness, 'plain_pipeline', record)
     command = ('analysis/robustness', config, checkpoint, '--corruptions', 'contrast')
     once = ('--severities', 3, '--out', root / 'r', '--imagenet-c', root / 'c')
     assert tool(*command, *once, '--imagenet-a', root / 'a')[0] == 0
@@ -135,6 +159,7 @@ def test_classifier_on_published_and_shifted_images(tool, fails, classifier):
     assert set(results) == {'clean', 'contrast', 'imagenet-a'}
     # the published images are not cropped or corrupted again, and so give what the clean ones do
     assert results['contrast']['3'] == results['clean']['0']
+    assert resized == [False, True]
     assert 0 <= results['imagenet-a']['0']['accuracy/top1'] <= 100
     text = fails(*command, '--severities', 2, '--out', root / 's', '--imagenet-c', root / 'c')
     assert 'contrast/2 does not exist' in text

@@ -157,6 +157,7 @@ def test_broken_active_environments(tmp_path, env):
     assert_one_line(run, 'has no pip', '-m ensurepip')
 
 
+@pytest.mark.slow
 def test_project_environment_is_made_completed_and_refused(tmp_path):
     """Without an active one, and with conda's base active, .venv in the project is used."""
     show = f'ROOT={tmp_path}; choose_environment; echo "$PY $OWN_ENV"'
@@ -221,6 +222,13 @@ def test_index_out_of_reach_is_one_error_after_pip(env):
     assert run.stderr.splitlines()[-1].startswith('[setup] ERROR: torch could not be installed')
 
 
+WITHOUT_CUDA = 'get_compiling_cuda_version = lambda: "not available"'
+
+
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 def mmcv_wheel(folder, ops):
     return make_wheel(folder, 'onedl-mmcv', '2.3.6', {'mmcv/__init__.py': '', 'mmcv/ops.py': ops})
 
@@ -228,11 +236,11 @@ def mmcv_wheel(folder, ops):
 @pytest.mark.parametrize(
     ('gpu', 'cpu_only', 'ops', 'reason'),
     [
-        (False, '0', 'get_compiling_cuda_version = lambda: "not available"', None),
-        (False, '0', 'import mmcv._ext', "No module named 'mmcv._ext'"),
-        (True, '0', 'get_compiling_cuda_version = lambda: "not available"', 'built without CUDA'),
-        (True, '1', 'get_compiling_cuda_version = lambda: "not available"', None),
-        (True, '0', 'get_compiling_cuda_version = lambda: "13.0"', None),
+        slow(False, '0', WITHOUT_CUDA, None),
+        slow(False, '0', 'import mmcv._ext', "No module named 'mmcv._ext'"),
+        (True, '0', WITHOUT_CUDA, 'built without CUDA'),
+        (True, '1', WITHOUT_CUDA, None),
+        slow(True, '0', 'get_compiling_cuda_version = lambda: "13.0"', None),
     ],
 )
 def test_wheel_is_kept_only_if_it_works(env, tmp_path, gpu, cpu_only, ops, reason):
@@ -245,6 +253,7 @@ def test_wheel_is_kept_only_if_it_works(env, tmp_path, gpu, cpu_only, ops, reaso
         assert 'does not fit this torch' in run.stderr and reason in run.stderr
 
 
+@pytest.mark.slow
 def test_mmcv_order_cache_then_index_then_build(env, tmp_path):
     """A cached wheel is used first, else one that pip finds, else mmcv is built."""
     (env.site / 'torch.py').write_text(TORCH.format(gpu=False))
@@ -328,7 +337,7 @@ def test_progress_shows_count_and_time_left():
 # --- the rest -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('libgl', [True, False])
+@pytest.mark.parametrize('libgl', [slow(True), False])
 def test_one_working_cv2_is_left(env, tmp_path, libgl):
     wheels = tmp_path / 'wheels'
     needs_gl = '' if libgl else '\nraise ImportError("libGL.so.1: cannot open")'

@@ -1,6 +1,7 @@
 """tools/train.py and tools/test.py: a run of each task, their flags, and users' mistakes."""
 
 import copy
+import inspect
 import json
 import os
 import pickle
@@ -15,6 +16,7 @@ import torch
 from mmengine.config import Config
 
 from hybrid_mm.engine import launch
+from hybrid_mm.engine.cli import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -87,6 +89,22 @@ def test_predictions_and_pictures(tool, run, tmp_path):
     assert len(pictures) == 4
 
 
+def test_options_of_windows_and_pictures(fails, det_config, det_checkpoint, monkeypatch):
+    given = []
+    signature = inspect.signature(launch.set_visualization)
+
+    def record(*args, **kwargs):
+        given.append(signature.bind(*args, **kwargs).arguments)
+        raise UserError('seen')
+
+    monkeypatch.setattr(launch, 'set_visualization', record)
+    flags = ('--show', '--show-dir', 'shown', '--wait-time', '0.5', '--interval', '7')
+    assert 'seen' in fails('test', det_config, det_checkpoint, *flags)
+    (arguments,) = given
+    del arguments['cfg']
+    assert arguments == dict(show=True, show_dir='shown', wait_time=0.5, interval=7)
+
+
 def test_test_time_augmentation(tool, run, tmp_path):
     config, checkpoint, _ = run
     out = tmp_path / 'metrics.json'
@@ -140,6 +158,8 @@ def test_amp_before_the_config_does_not_swallow_it(tool, det_config, tmp_path):
     assert tool('train', '--amp', det_config, *flags)[0] == 0
     text = next(tmp_path.glob('*.py')).read_text()
     assert 'hybrid_mm.AutocastOptimWrapper' in text
+    for kind in ('ExactResumeHook', 'SeededDataset', 'PlacedSampler'):  # every run can be resumed
+        assert f'hybrid_mm.{kind}' in text
 
 
 @pytest.mark.parametrize('name', ['train', 'test'])
@@ -197,8 +217,6 @@ def test_option_without_value(tool, det_config, capsys):
 
 
 def test_traceback_on_demand(tool, det_config, monkeypatch):
-    from hybrid_mm.engine.cli import UserError
-
     with pytest.raises(UserError):
         tool('train', f'{det_config}x', '--debug')
     monkeypatch.setenv('HYBRID_MM_DEBUG', '1')

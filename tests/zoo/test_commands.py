@@ -70,6 +70,9 @@ def pipeline_runs(tool, out, tmp_path, *options):
     if cfg.model.get('auxiliary_head'):
         cfg.model.auxiliary_head.update(in_channels=16, channels=16)
         cfg.model.decode_head.channels = 16
+    elif cfg.model.get('decode_head'):
+        cfg.model.neck.out_channels = 16
+        cfg.model.decode_head.update(in_channels=[16] * 4, channels=16)
     if cfg.model.get('bbox_head'):
         cfg.model.neck.out_channels = 16
         cfg.model.bbox_head.update(in_channels=16, feat_channels=16, stacked_convs=1)
@@ -154,16 +157,18 @@ def test_holdout_of_coco(call, tiny_coco, tmp_path):
 
 @pytest.fixture
 def masks(tmp_path):
-    """Images and label maps of 96 x 64: three classes and 255."""
+    """Images and label maps of 96 x 64: three classes and what is ignored."""
 
-    def make(images='images/{}', labels='masks/{}', splits=('train', 'val'), suffix='.png'):
+    def make(
+        images='images/{}', labels='masks/{}', splits=('train', 'val'), suffix='.png', ignore=255
+    ):
         root = tmp_path / 'masks_data'
         for split in splits:
             for folder in (images, labels):
                 (root / folder.format(split)).mkdir(parents=True)
             for i in range(4):
                 label = np.zeros((64, 96), np.uint8)
-                label[:, 30:60], label[:, 60:90], label[:, 90:] = 1, 2, 255
+                label[:, 30:60], label[:, 60:90], label[:, 90:] = 1, 2, ignore
                 Image.fromarray(np.stack([label * 60] * 3, 2)).save(
                     root / images.format(split) / f'{i}.jpg'
                 )
@@ -175,15 +180,17 @@ def masks(tmp_path):
 
 @pytest.mark.parametrize('head', ['upernet', 'semantic-fpn'])
 def test_masks(call, tool, masks, tmp_path, head):
-    root = masks()
+    root = masks(ignore=254)
     (root / 'classes.txt').write_text('ground\nbar\nwall\n')
     out = tmp_path / 'mine.py'
-    status, text, err = call(*NEW, '--head', head, '--data', root, '--out', out, *TINY)
+    # the shorter side first, which does not matter
+    flags = ('--scale', '64', '96', '--batch-size', '2', '--ignore-index', '254')
+    status, text, err = call(*NEW, '--head', head, '--data', root, '--out', out, *flags)
     assert status == 0, err
     assert '3 classes (ground, bar, wall)' in text
     cfg = Config.fromfile(out)
     assert cfg.model.decode_head.num_classes == 3
-    assert cfg.crop_size == (64, 64)
+    assert (cfg.scale, cfg.crop_size, cfg.ignore_index) == ((96, 64), (64, 96), 254)
     options = ['train_cfg.max_iters=1', 'train_cfg.val_interval=1']
     pipeline_runs(tool, out, tmp_path, *options)
 

@@ -289,13 +289,15 @@ class Sources:
                 stages.append(Stage(files, parts if restricted else set(), name))
 
         digests = sorted((self.root / 'tests/digests').glob('test_*.py'))
+        if not parts:  # signatures are of all code
+            digests = [path for path in digests if path.stem == 'test_signatures' and code]
         contracts = [self.root / name for name in CONTRACTS]
         config_tests = sorted((self.root / 'tests/configs').glob('test_*.py'))
         if len(changed) == 1 and code and not any(p.startswith('tree:') for p in parts):
             add('near', sorted(set(near) - {*digests, *contracts, *config_tests}), True)
-            add('digests', digests if parts else (), True)
+            add('digests', digests, True)
         else:
-            add('digests', digests if parts else (), True)
+            add('digests', digests, True)
             add('near', sorted(set(near) - {*contracts, *config_tests}), True)
         kinds = {part.partition(':')[0] for part in parts}
         networks = sorted(part for part in parts if part.startswith('network:'))

@@ -1,0 +1,85 @@
+"""Stored cases of whole networks whose outputs are computed by timm.
+
+    pip install timm
+    python tools/dev/golden/make_timm.py
+
+timm's variants are made smaller in widths, depths, windows and heads and keep all other settings.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import timm
+from timm.models import maxxvit
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parent))
+from case import draw_input, randomise, save
+
+_STD = {
+    'relative_position_bias_table': 0.5, 'attn.proj.': 0.05, 'mlp.fc2.': 0.05,
+    'conv3_1x1.weight': 0.1, 'shortcut.': 0.1, 'rel_pos.mlp.fc2': 0.3,
+}  # fmt: skip
+_SIZES = dict(depths=[1, 2, 1, 1], channels=[8, 8, 16, 16])
+
+
+def _stages(model: nn.Module, x: Tensor) -> list[Tensor]:
+    x, maps = model.stem(x), []
+    for stage in model.stages:
+        x = stage(x)
+        maps.append(x)
+    return maps
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    """Those of stem and stages, without what follows from the sizes."""
+    derived = 'relative_position_index', 'num_batches_tracked', 'relative_coords_log'
+    derived += 'height_lookup', 'width_lookup'
+    return {
+        key: value
+        for key, value in model.state_dict().items()
+        if key.startswith(('stem.', 'stages.')) and not key.endswith(derived)
+    }
+
+
+def _make(
+    slug: str, name: str, variant: str, sizes: dict, size: tuple[int, int], seed: int,
+    network: str, config: dict, **transformer,
+) -> None:  # fmt: skip
+    cfg = maxxvit.model_cfgs[variant]
+    cfg = dataclasses.replace(
+        cfg, embed_dim=tuple(sizes['channels']), depths=tuple(sizes['depths']),
+        stem_width=tuple(sizes['stem']['channels']), head_hidden_size=None,
+        transformer_cfg=dataclasses.replace(cfg.transformer_cfg, dim_head=4, **transformer),
+    )  # fmt: skip
+    model = maxxvit.MaxxVit(cfg, img_size=size).double().eval().requires_grad_(False)
+    randomise(model, seed, _STD)
+    save(
+        slug, name, lambda x: _stages(model, x), draw_input((1, 3, *size), seed),
+        lambda: _weights(model), f'hybrid_mm.{network}', config,
+        f'timm {timm.__version__}, {variant} with smaller sizes',
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Write the cases."""
+    stem = dict(channels=[8, 8], bias=True)
+    sizes, window = dict(_SIZES, stem=stem), [2, 3]
+    _make(
+        'maxvit', 'net', 'maxvit_tiny_tf', sizes, (64, 96), 1, 'MaxViT',
+        dict(sizes=sizes, window_size=window, head_width=4), window_size=tuple(window),
+        grid_size=tuple(window),
+    )  # fmt: skip
+    sizes = dict(_SIZES, depths=[1, 1, 2, 1], stem=dict(channels=[8, 8], bias=False))
+    config = dict(sizes=sizes, img_size=[64, 96], head_width=4)
+    _make('coatnet', 'net', 'coatnet_0', sizes, (64, 96), 2, 'CoAtNet', config)
+    sizes = dict(sizes, stem=dict(channels=[4, 8], bias=False))
+    for seed, variant, arch in ((3, 'coatnet_0_rw', '0-rw'), (4, 'coatnet_rmlp_2_rw', 'rmlp-2-rw')):
+        config = dict(arch=arch, sizes=sizes, img_size=[32, 64], head_width=4)
+        name = f'net_{arch.replace("-", "_")}'
+        _make('coatnet', name, variant, sizes, (32, 64), seed, 'CoAtNet', config)
+
+
+if __name__ == '__main__':
+    main()
