@@ -143,3 +143,11 @@ def test_weights_exist_for_some_rows_at_a_time(images, heads, size):
         lambda: ghost_attention(hidden, v, weight, bias, heads, 7, 1), torch.device('cpu')
     )
     assert peak < matrices / 3
+
+
+def test_filters_exist_for_some_rows_at_a_time():
+    """With factors the filters of all channels are formed, 103 MB of taps for these images."""
+    module, x = ELSA(8, 1, 7, group_width=4), torch.randn(64, 32, 32, 8)
+    with torch.no_grad():
+        peak, _ = memory(lambda: module(x), torch.device('cpu'))
+    assert peak < 64 * 32 * 32 * 8 * 49 * 4 / 2
