@@ -305,6 +305,9 @@ def test_stand_alone_attention_for_a_convolution(stride, dilation):
     plain = LocalSelfAttention2d(6, 8, 5, 2, stride, dilation).double()
     missing = plain.load_state_dict(module.state_dict(), strict=False)
     assert missing.unexpected_keys == ['bias']
+    # what the library reads of a convolution
+    assert (module.padding, module.stride, module.dilation) == (2 * dilation, stride, dilation)
+    assert (module.in_channels, module.out_channels, module.groups) == (6, 8, 1)
     x = some(6, (9, 11))
     torch.testing.assert_close(module(x), plain(x) + module.bias.view(-1, 1, 1))
     fresh = SASAConv2d(6, 16, 3, padding=1)
