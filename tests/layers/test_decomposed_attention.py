@@ -1,5 +1,7 @@
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hybrid_mm.analysis.benchmark import memory
 from hybrid_mm.layers import decomposed_attention as engine
@@ -232,3 +234,39 @@ def test_logits_exist_for_some_rows_at_a_time():
     logits = 2 * 4 * 48 * 40 * 24 * 20 * 4  # bytes of all, 29 MB
     peak, _ = memory(lambda: decomposed_attention(*inputs), torch.device('cpu'))
     assert peak < logits / 4
+
+
+class Called(TorchDispatchMode):
+    """Names of the operators that run."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ('device', 'dtype', 'd', 'd_v', 'side', 'own'),
+    [
+        ('cpu', torch.float32, 64, 64, 14, True),
+        ('cpu', torch.bfloat16, 64, 64, 14, True),
+        ('cuda', torch.float32, 64, 64, 14, True),
+        ('cuda', torch.bfloat16, 64, 64, 14, False),
+        ('cuda', torch.float16, 64, 64, 96, False),  # 64 + 96 + 96 = 256, which the kernels take
+        ('cuda', torch.float16, 64, 64, 97, True),
+        ('cuda', torch.float16, 64, 257, 14, True),
+    ],
+)
+def test_choice_of_the_algorithm(device, dtype, d, d_v, side, own):
+    """Torch's fused attention in half precision on a GPU, as far as its widths go."""
+    with FakeTensorMode():
+        q, k, v = (torch.empty(1, 2, side, side, n, dtype=dtype, device=device)
+                   for n in (d, d, d_v))  # fmt: skip
+        rel = torch.empty(2 * side - 1, d, device=device)
+        with Called() as called:
+            out = decomposed_attention(q, k, v, rel, rel)
+    assert out.shape == v.shape
+    assert ('hybrid_mm.decomposed_attention.default' in called.names) == own, called.names

@@ -133,12 +133,21 @@ def test_width_of_queries_is_filled_up_to_whole_groups(dim, width):
     assert module.pre_proj.out_channels == 2 * width + dim
 
 
-def test_weights_exist_for_some_rows_at_a_time():
-    """Of 51 MB of matrices with 13 MB of weights in them, those of a few rows of tiles."""
-    hidden, v = torch.randn(1, 8, 128, 64), torch.randn(1, 8, 128, 64)
-    weight, bias = torch.randn(8 * 49, 8), torch.randn(8 * 49)
-    matrices = 128 * 64 * 8 * 14**2 * 4
+@pytest.mark.parametrize(('images', 'heads', 'size'), [(1, 8, (128, 64)), (12, 1, (64, 64))])
+def test_weights_exist_for_some_rows_at_a_time(images, heads, size):
+    """Of the matrices of all tiles, 51 and 39 MB, those of a few images and rows."""
+    hidden, v = torch.randn(2, images, 8, *size).unbind()
+    weight, bias = torch.randn(heads * 49, 8), torch.randn(heads * 49)
+    matrices = images * size[0] * size[1] * heads * 14**2 * 4
     peak, _ = memory(
-        lambda: ghost_attention(hidden, v, weight, bias, 8, 7, 1), torch.device('cpu')
+        lambda: ghost_attention(hidden, v, weight, bias, heads, 7, 1), torch.device('cpu')
     )
     assert peak < matrices / 3
+
+
+def test_filters_exist_for_some_rows_at_a_time():
+    """With factors the filters of all channels are formed, 103 MB of taps for these images."""
+    module, x = ELSA(8, 1, 7, group_width=4), torch.randn(64, 32, 32, 8)
+    with torch.no_grad():
+        peak, _ = memory(lambda: module(x), torch.device('cpu'))
+    assert peak < 64 * 32 * 32 * 8 * 49 * 4 / 2

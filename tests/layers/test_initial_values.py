@@ -41,6 +41,8 @@ from hybrid_mm.layers.spatial_reduction_attention import (
 )
 from hybrid_mm.layers.window_attention import WindowAttention
 
+CUT = 0.8796256610342398  # of a normal's spread, what is left if it is cut at two deviations
+
 
 def he(out_channels, kernel=1):
     """Standard deviation by fan-out, which groups do not divide in torch's count."""
@@ -113,7 +115,7 @@ CASES = {
         {'proj.norm.weight': '0', 'qkv.norm.weight': '1', 'distance_bias': '0'}),
     'LearnedQueryAttention2d': (
         lambda: LearnedQueryAttention2d(64, 128, 8, 7, queries=16),
-        {'query': 1 / 4, 'scale': 0.02, 'relative_bias': '0', 'k.weight': 1 / 8,
+        {'query': CUT / 4, 'scale': 0.02, 'relative_bias': '0', 'k.weight': 1 / 8,
          'v.weight': 1 / 8, 'proj.weight': 128**-0.5}),
     'LinearNorm': (
         lambda: LinearNorm(3, 5, 0.25), {'norm.weight': '0.25', 'norm.bias': '0'}),
@@ -193,7 +195,7 @@ def test_lecun():
     weight = lecun_normal_(torch.empty(400, 25, 2, 2))
     std = 0.1
     assert weight.std().item() == pytest.approx(std, rel=0.015)
-    limit = 2 * std / 0.8796256610342398
+    limit = 2 * std / CUT
     assert 0.97 * limit < weight.abs().max() <= limit * (1 + 1e-6)
     # of a normal of that spread, 4.55 % lie beyond: none are left, and the rest is a normal
     inner = (weight.abs() < limit / 2).float().mean().item()

@@ -113,3 +113,12 @@ def test_order_of_the_convolutions():
             conv.register_forward_hook(lambda *_, part=part, to=called: to.append(part))
         module(torch.rand(1, 2, 5, 6))
         assert called == [*order, 'pointwise']
+
+
+def test_kernels_of_one_tap():
+    """The smallest odd kernel: a product of channels mixed at every pixel."""
+    x = torch.rand(1, 2, 4, 5)
+    for name in ('lka_trivial', 'lska_trivial'):
+        assert build_large_kernel_attention(name, 2, 1)(x).shape == x.shape
+        with pytest.raises(ValueError, match='kernel_size must be odd and positive, got -1'):
+            build_large_kernel_attention(name, 2, -1)

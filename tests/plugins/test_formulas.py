@@ -25,6 +25,7 @@ from hybrid_mm.plugins import (
     TripletAttention,
 )
 from hybrid_mm.plugins.base import apply_norm
+from hybrid_mm.plugins.spatial_gate import SpatialGate
 
 
 def drawn(module, training=False):
@@ -98,6 +99,13 @@ def spatial_gate(gate, x):
     pooled = torch.stack([x.max(1).values, x.mean(1)], 1)
     half = gate.conv.weight.shape[-1] // 2
     return torch.sigmoid(normed(gate.norm, F.conv2d(pooled, gate.conv.weight, padding=half)))
+
+
+@pytest.mark.parametrize('kernel', [1, 7])
+def test_gate_over_positions(kernel):
+    gate, x = drawn(SpatialGate(kernel, nn.BatchNorm2d(1), gain=2.0)), some()
+    assert gate(x).shape == (2, 1, 6, 9)
+    torch.testing.assert_close(gate(x), 2 * spatial_gate(gate, x))
 
 
 @pytest.mark.parametrize('pools', [('avg', 'max'), ('lp', 'lse')])
@@ -297,6 +305,9 @@ def test_stand_alone_attention_for_a_convolution(stride, dilation):
     plain = LocalSelfAttention2d(6, 8, 5, 2, stride, dilation).double()
     missing = plain.load_state_dict(module.state_dict(), strict=False)
     assert missing.unexpected_keys == ['bias']
+    # what the library reads of a convolution
+    assert (module.padding, module.stride, module.dilation) == (2 * dilation, stride, dilation)
+    assert (module.in_channels, module.out_channels, module.groups) == (6, 8, 1)
     x = some(6, (9, 11))
     torch.testing.assert_close(module(x), plain(x) + module.bias.view(-1, 1, 1))
     fresh = SASAConv2d(6, 16, 3, padding=1)
