@@ -11,6 +11,7 @@ from .blocks import ROOT, blocks, commands
 
 PAGE = list(blocks(ROOT / 'docs/add_a_backbone.md'))
 NEEDS_COCO = 'tools/train.py'
+LATER = ('tests/configs/test_leaves.py', 'tools/complexity.py')
 
 
 @pytest.fixture(scope='module')
@@ -45,13 +46,17 @@ def test_every_python_block_has_its_file():
 @pytest.mark.parametrize(
     'command',
     [
-        words
+        pytest.param(
+            words,
+            # the tests of the new layer and network say whether the page is right
+            marks=[pytest.mark.slow] * any(word in LATER for word in words),
+            id=' '.join(words[1:4]),
+        )
         for block in PAGE
         if block.language == 'bash'
         for words in commands(block.text)
         if words[1] != NEEDS_COCO
     ],
-    ids=lambda words: ' '.join(words[1:4]),
 )
 def test_commands(project, command):
     assert command[0] == 'python'

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from hybrid_mm import compat
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # module: (distribution, version, files); the package's own __init__.py is '' unless given.
@@ -220,6 +222,10 @@ def check_env(*site):
     )
     command = [sys.executable, '-I', '-S', '-c', code]  # nothing but the standard library
     return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_there_is_a_package_for_each_module():
+    assert tuple(ONEDL) == compat.MODULES
 
 
 @pytest.mark.parametrize('name', CASES)

@@ -1,4 +1,8 @@
-"""complexity, print_config, convert_checkpoint, publish_model and tools/analysis."""
+"""What several small tools write.
+
+tools/complexity.py, tools/print_config.py, tools/convert_checkpoint.py, tools/publish_model.py,
+tools/export_onnx.py, tools/analysis, and the scripts that start several processes.
+"""
 
 import hashlib
 import json
