@@ -260,6 +260,13 @@ class Sources:
         3. ``far``: tests that reach it through one other module or tool.
         """
         changed = {path.resolve() for path in changed}
+        for path in [path for path in changed if path.suffix != '.py' and self.room(path)]:
+            # data of the package: the modules of its room that name its folder read it
+            changed |= {
+                module
+                for module in self.modules.values()
+                if self.room(module) == self.room(path) and path.parent.name in module.read_text()
+            }
         parts = self.parts_of(changed) if parts is None else parts
         ground = {path for path in changed if self.room(path) in GROUND}
         stems = {path.stem for path in changed}
