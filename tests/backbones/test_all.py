@@ -721,8 +721,21 @@ def test_formulation_of_exporters(cfg, monkeypatch):
 # the slowest at the end
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_compile_without_graph_breaks(cfg):
+    check_compilation_in_eval(cfg)
+
+
+# one of every way to compute that differs in eval; in training all networks compile
+@pytest.mark.parametrize(
+    'name', [marked(name, CASES[name]) for name in ('van-lska-k35', 'nat', 'levit', 'hornet-gf')]
+)
+def test_some_compile_in_eval(name):
+    check_compilation_in_eval(CASES[name])
+
+
+def check_compilation_in_eval(cfg):
     model = build(cfg).eval()
     x = torch.rand(1, 3, 64, 96)
     with torch.no_grad():
