@@ -211,7 +211,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--survivors', action='store_true',
                         help='only those that nothing noticed last time')  # fmt: skip
     parser.add_argument('--number', type=int, nargs='+', help='only these entries of the lists')
-    parser.add_argument('--jobs', type=int, default=min(os.cpu_count() or 1, 2))
+    parser.add_argument('--jobs', type=int, default=min(os.cpu_count() or 1, 2),
+                        help='copies in which tests run at once')  # fmt: skip
     parser.add_argument('--seconds', type=float, default=600, help='limit of one run of pytest')
     parser.add_argument('--check', action='store_true', help='only whether the lists fit the files')
     args = parser.parse_args(argv)

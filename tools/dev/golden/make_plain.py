@@ -77,12 +77,13 @@ def make(slug: str, module) -> None:
         )  # fmt: skip
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Make or compare."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--compare', type=Path, metavar='ROOT')
-    parser.add_argument('slugs', nargs='*')
-    args = parser.parse_args()
+    parser.add_argument('--compare', type=Path, metavar='ROOT',
+                        help='compare the formulas with the cases there; write nothing')  # fmt: skip
+    parser.add_argument('slugs', nargs='*', help='only these (default: all)')
+    args = parser.parse_args(argv)
     slugs = args.slugs or sorted(
         path.stem for path in (HERE / 'plain').glob('*.py') if 'CASES' in path.read_text()
     )
