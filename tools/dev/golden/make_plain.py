@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> None:
     """Make or compare."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--compare', type=Path, metavar='ROOT',
-                        help='compare the formulas with the cases there; write nothing')  # fmt: skip
+                        help='compare the formulas with the cases there')  # fmt: skip
     parser.add_argument('slugs', nargs='*', help='only these (default: all)')
     args = parser.parse_args(argv)
     slugs = args.slugs or sorted(
