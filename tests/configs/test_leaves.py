@@ -82,6 +82,8 @@ def test_config(path):
         check_metafile(path, cfg)
         check_style(path)
         check_name(path, cfg)
+    if path.parent.name in ('van', 'lska'):
+        check_name_of_van(cfg, path.stem)
     if path in representatives(path.parent):
         check_step_and_prediction(path)
 
@@ -224,9 +226,8 @@ def check_name(path, cfg):
     assert name.endswith(tags[dataset.removeprefix('hybrid_mm.')])
 
 
-@pytest.mark.parametrize('path', [leaf(p) for p in LEAVES if p.parent.name in ('van', 'lska')])
-def test_name_tells_backbone(path):
-    cfg, name = load(path), path.stem
+def check_name_of_van(cfg, name):
+    """It tells the backbone."""
     backbone = cfg.model.backbone
     match = re.search(r'van-(?:(lska|lka)(-trivial)?-)?(b\d|tiny|small|base)(?:-k(\d+))?', name)
     operator, trivial, arch, kernel = match.groups()
