@@ -99,6 +99,7 @@ def roots(tmp_path_factory):
     return result
 
 
+@pytest.mark.part_of('bases')
 @pytest.mark.parametrize('slash', ['', '/'])
 @pytest.mark.parametrize('name', DATA)
 def test_environment_variable_moves_every_path(name, slash, monkeypatch):
@@ -110,6 +111,7 @@ def test_environment_variable_moves_every_path(name, slash, monkeypatch):
     assert '/some/where/annotations' in text.replace('//', '/') or 'CocoMetric' not in text
 
 
+@pytest.mark.part_of('bases')
 @pytest.mark.parametrize('name', DATA)
 def test_pipelines_on_files(name, roots, monkeypatch):
     if 'panoptic' in name and importlib.util.find_spec('panopticapi') is None:
@@ -319,6 +321,7 @@ def test_tensorboard_by_environment(task, tmp_path, monkeypatch):
 BASES = sorted((CONFIGS / '_base_/models').glob('*_r50*.py'))
 
 
+@pytest.mark.part_of('bases')
 @pytest.mark.parametrize('path', BASES, ids=lambda p: p.stem)
 def test_base_models_build(path):
     cfg = reduced(path)

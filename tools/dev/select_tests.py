@@ -210,6 +210,7 @@ class Sources:
                 path
                 for path in made_of
                 if self.room(path) in GROUND
+                and len(used) <= MANY  # else it is a study of other papers' networks
                 and sum(path in self.closure(network) for network in networks) <= FEW
             }
             return set(folder.rglob('*.py')) | used | own
@@ -235,9 +236,11 @@ class Sources:
         return {f'tree:{tree}', *slugs, *(f'network:{name}' for name in networks)}
 
     def parts_of(self, changed: set[Path]) -> set[str]:
-        """Parts (networks, trees, slugs) that are made of any of the files."""
+        """Parts (networks, trees, slugs, ``bases``) that are made of any of the files."""
         parts = {f'network:{n}' for n, p in self.networks.items() if self.closure(p) & changed}
         parts |= {f'tree:{n}' for n, files in self.trees.items() if files & changed}
+        if any('_base_' in path.parts for path in changed):
+            parts.add('bases')
         for slug, path in self.mappings.items():
             used = set(self.closure(path)) | {path} | {
                 part for p in self.imported_mappings(path) for part in self.closure(p) | {p}}
@@ -315,11 +318,10 @@ class Sources:
         add('contracts', [*(contracts[:-1] if 'network' in kinds else []),
                           *(contracts[-1:] if 'slug' in kinds else [])], True)  # fmt: skip
         trees = {part.removeprefix('tree:') for part in parts if part.startswith('tree:')}
-        bases = any('_base_' in path.parts for path in changed)
         for test in config_tests:
             words = set(re.findall(r'\w+', test.read_text()))
-            if trees & words or (trees and test.stem == 'test_leaves') or (
-                    bases and test.stem == 'test_bases'):  # fmt: skip
+            always = 'test_leaves' if trees else ''
+            if trees & words or test.stem in (always, 'test_bases' if 'bases' in parts else ''):
                 near.append(test)
         add('configs', set(near) & set(config_tests), True)
         if code - ground:
