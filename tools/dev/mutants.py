@@ -43,6 +43,7 @@ STATE = ROOT / 'work_dirs' / 'mutants.json'
 HEAVY = ('torch', 'torchvision', 'cv2', 'mmengine.runner', 'mmcv.ops', 'mmdet.models',
          'mmdet.datasets', 'mmdet.evaluation', 'mmseg.models', 'mmpretrain.models',
          'pytest', 'hypothesis', 'safetensors.torch')  # fmt: skip
+FAILED = re.compile(r'^(?:FAILED|ERROR) (.+?)(?: - .*)?$', re.M)  # ids may hold blanks
 NOTICED, SURVIVED, NO_TEST, SLOW = 'noticed', 'SURVIVED', 'NO TEST', 'OUT OF TIME'
 
 
@@ -163,7 +164,7 @@ def judge(mutant: Mutant, root: Path, sources: Sources, seconds: float) -> tuple
             if status is None:
                 return SLOW, ' '.join(stage.arguments())
             if status not in (0, 5):
-                failed = re.findall(r'^(?:FAILED|ERROR) (\S+)', log.read_text(), re.M)
+                failed = FAILED.findall(log.read_text())
                 return NOTICED, failed[0] if failed else stage.files[0]
             ran |= status == 0
     return (SURVIVED if ran else NO_TEST), ''
@@ -200,7 +201,9 @@ def broken_tests(tests: set[str], root: Path) -> set[str]:
         cwd=root, env={**os.environ, 'PYTHONPATH': str(root), 'OMP_NUM_THREADS': '1'},
         capture_output=True, text=True,
     )  # fmt: skip
-    return set(re.findall(r'^(?:FAILED|ERROR) (\S+)', out.stdout, re.M))
+    if out.returncode not in (0, 1):
+        raise RuntimeError(f'the tests that noticed mistakes cannot be run again:\n{out.stdout}')
+    return set(FAILED.findall(out.stdout))
 
 
 def main(argv: list[str] | None = None) -> int:
