@@ -8,6 +8,8 @@ from hybrid_mm.backbones import PeLK, RepLKNet, SLaK
 from hybrid_mm.backbones.pelk import PartialPeripheralConv2d
 from hybrid_mm.backbones.slak import slak_kernels
 
+from .conftest import used
+
 TINY = dict(depths=[1, 1, 2, 1], dims=[8, 12, 16, 20])
 WIDE = dict(kernel_sizes=(101, 69, 67, 13), center_size=7)
 
@@ -121,18 +123,6 @@ def test_weights_of_mmpretrain_give_its_maps():
     x = torch.rand(2, 3, 61, 85, dtype=torch.float64)
     for a, b in zip(ours(x), theirs(x), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
-
-
-def used(model):
-    """In double precision, with statistics and scales as after a training."""
-    generator = torch.Generator().manual_seed(0)
-    for name, tensor in model.double().state_dict().items():
-        if name.endswith('running_var') or name.endswith('norm.weight'):
-            tensor.uniform_(0.5, 2, generator=generator)
-        elif tensor.is_floating_point():
-            tensor.normal_(generator=generator)
-    model.eval()
-    return model
 
 
 def test_stripes_need_a_width():

@@ -10,22 +10,12 @@ from hybrid_mm.backbones.pelk import PartialPeripheralConv2d
 from hybrid_mm.backbones.slak import slak_kernels
 from hybrid_mm.layers import DepthwiseConv2d
 
+from .conftest import used
+
 TINY = dict(depths=[1, 1, 2, 1], dims=[8, 12, 16, 20])
 WIDE = dict(kernel_sizes=(101, 69, 67, 13), center_size=7)
 REPLK = dict(kernel_sizes=[31, 13, 7, 5], depths=[1, 1, 2, 1], channels=[8, 12, 16, 20],
              small_kernel=5, dw_ratio=1.5)  # fmt: skip
-
-
-def used(model):
-    """In double precision, with statistics and scales as after a training."""
-    generator = torch.Generator().manual_seed(0)
-    for name, tensor in model.double().state_dict().items():
-        if name.endswith('running_var') or name.endswith('norm.weight'):
-            tensor.uniform_(0.5, 2, generator=generator)
-        elif tensor.is_floating_point():
-            tensor.normal_(generator=generator)
-    model.eval()
-    return model
 
 
 @pytest.mark.parametrize(

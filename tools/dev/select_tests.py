@@ -283,20 +283,20 @@ class Sources:
             )
 
         near = [test for test in self.tests if belongs(test)]
-        folders = {p.parent for p in changed if p.name in ('conftest.py', '__init__.py')
-                   and p.is_relative_to(self.root / 'tests')}  # fmt: skip
-        near += [test for test in self.tests if set(test.parents) & folders]
         tests = self.root / 'tests'
+        folders = {p.parent for p in changed if p.name in ('conftest.py', '__init__.py')
+                   and p.is_relative_to(tests)}  # fmt: skip
+        near += [test for test in self.tests if set(test.parents) & folders]
         code = {p for p in changed if p.suffix == '.py' and not p.is_relative_to(tests)}
         stages = []
         used: set[Path] = set()
 
-        def add(name: str, tests: Iterable[Path], restricted: bool) -> None:
+        def add(name: str, tests: Iterable[Path]) -> None:
             new = sorted({t for t in tests if t.is_file()} - used)
             used.update(new)
             if new:
                 files = [str(t.relative_to(self.root)) for t in new]
-                stages.append(Stage(files, parts if restricted else set(), name))
+                stages.append(Stage(files, parts, name))
 
         digests = sorted((self.root / 'tests/digests').glob('test_*.py'))
         if not parts:  # signatures are of all code
@@ -304,11 +304,11 @@ class Sources:
         contracts = [self.root / name for name in CONTRACTS]
         config_tests = sorted((self.root / 'tests/configs').glob('test_*.py'))
         if len(changed) == 1 and code and not any(p.startswith('tree:') for p in parts):
-            add('near', sorted(set(near) - {*digests, *contracts, *config_tests}), True)
-            add('digests', digests, True)
+            add('near', set(near) - {*digests, *contracts, *config_tests})
+            add('digests', digests)
         else:
-            add('digests', digests, True)
-            add('near', sorted(set(near) - {*contracts, *config_tests}), True)
+            add('digests', digests)
+            add('near', set(near) - {*contracts, *config_tests})
         kinds = {part.partition(':')[0] for part in parts}
         networks = sorted(part for part in parts if part.startswith('network:'))
         if len(networks) > MANY:
@@ -316,19 +316,19 @@ class Sources:
             kept = [*near_by, *(n for n in networks if n not in near_by)][:MANY]
             parts = parts - set(networks) | set(kept)
         add('contracts', [*(contracts[:-1] if 'network' in kinds else []),
-                          *(contracts[-1:] if 'slug' in kinds else [])], True)  # fmt: skip
+                          *(contracts[-1:] if 'slug' in kinds else [])])  # fmt: skip
         trees = {part.removeprefix('tree:') for part in parts if part.startswith('tree:')}
         for test in config_tests:
             words = set(re.findall(r'\w+', test.read_text()))
             always = 'test_leaves' if trees else ''
             if trees & words or test.stem in (always, 'test_bases' if 'bases' in parts else ''):
                 near.append(test)
-        add('configs', set(near) & set(config_tests), True)
+        add('configs', set(near) & set(config_tests))
         if code - ground:
             code -= ground
             importers = {p for p in [*self.modules.values(), *self.tools.values()]
                          if self.imports(p) & code and p.name != '__init__.py'}  # fmt: skip
-            add(FAR, [t for t in self.tests if self.mentions(t) & importers], True)
+            add(FAR, [t for t in self.tests if self.mentions(t) & importers])
         return stages
 
 
