@@ -51,9 +51,11 @@ def main(argv=None):
 
 def _add_list(commands) -> None:
     parser = commands.add_parser(
-        'list', help='print backbones and configs', description=_LIST,
+        'list',
+        help='print backbones and configs',
+        description=_LIST,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     parser.add_argument(
         'pattern', nargs='*', default=[], help='words of names, heads, data sets or families'
     )
@@ -65,9 +67,11 @@ def _add_list(commands) -> None:
 
 def _add_new(commands) -> None:
     parser = commands.add_parser(
-        'new', help='write a config for your own data', description=_NEW,
+        'new',
+        help='write a config for your own data',
+        description=_NEW,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     parser.add_argument(
         '--backbone', required=True, help='e.g. van-b0, nat-mini; `list --only backbones` has all'
     )
@@ -75,39 +79,55 @@ def _add_new(commands) -> None:
     parser.add_argument('--data', required=True, metavar='DIR', help='folder of the data set')
     parser.add_argument('--out', required=True, metavar='FILE.py', help='config to write')
     parser.add_argument(
-        '--checkpoint', metavar='FILE',
+        '--checkpoint',
+        metavar='FILE',
         help='weights of the backbone, in our or the official layout (default: from scratch)',
-    )  # fmt: skip
+    )
     for split in ('train', 'val'):
         parser.add_argument(
-            f'--{split}', nargs=2, metavar=('ANNOTATIONS', 'IMAGES'),
+            f'--{split}',
+            nargs=2,
+            metavar=('ANNOTATIONS', 'IMAGES'),
             help=f'COCO file (or folder of label maps) and folder of images of the {split} split, '
             'relative to DIR, where they are not found by themselves',
-        )  # fmt: skip
+        )
     parser.add_argument(
-        '--holdout', type=_share, metavar='SHARE',
+        '--holdout',
+        type=_share,
+        metavar='SHARE',
         help='without a validation split: share of the training images to validate on, e.g. 0.2',
-    )  # fmt: skip
+    )
     parser.add_argument(
-        '--classes', type=lambda text: [name.strip() for name in text.split(',')],
-        metavar='A,B,...', help='names of the classes (COCO: those to train, default: all)',
-    )  # fmt: skip
+        '--classes',
+        type=lambda text: [name.strip() for name in text.split(',')],
+        metavar='A,B,...',
+        help='names of the classes (COCO: those to train, default: all)',
+    )
     parser.add_argument(
-        '--empty-classes', choices=('drop', 'keep'),
+        '--empty-classes',
+        choices=('drop', 'keep'),
         help='COCO: what to do with categories that have no box in training (default: an error)',
-    )  # fmt: skip
+    )
     parser.add_argument(
-        '--ignore-index', type=int, default=255, metavar='N',
+        '--ignore-index',
+        type=int,
+        default=255,
+        metavar='N',
         help='label maps: value of pixels that do not count (default: 255)',
-    )  # fmt: skip
+    )
     parser.add_argument(
-        '--batch-size', type=_positive, metavar='N',
+        '--batch-size',
+        type=_positive,
+        metavar='N',
         help='images a step (default: 2 with boxes, 4 with label maps)',
-    )  # fmt: skip
+    )
     parser.add_argument(
-        '--scale', type=_positive, nargs=2, metavar=('LONG', 'SHORT'),
+        '--scale',
+        type=_positive,
+        nargs=2,
+        metavar=('LONG', 'SHORT'),
         help='sides that images are resized to (default: from their sizes)',
-    )  # fmt: skip
+    )
 
 
 def _share(text: str) -> float:
@@ -130,9 +150,14 @@ def _new(args, command: str) -> None:
 
     new_config.check_out(args.out)
     data = read_data(
-        args.data, args.train, args.val, args.holdout, args.classes, args.ignore_index,
+        args.data,
+        args.train,
+        args.val,
+        args.holdout,
+        args.classes,
+        args.ignore_index,
         args.empty_classes,
-    )  # fmt: skip
+    )
     new_config.check_head(args.head, data)
     backbone = new_config.find_backbone(args.backbone, args.head, args.checkpoint)
     scale = args.scale and (max(args.scale), min(args.scale))

@@ -356,9 +356,12 @@ def fork_tool(request):
             line = [sys.executable, *(start if processes > 1 else []), ROOT / f'tools/{name}.py']
             env = dict(os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
             done = subprocess.run(
-                [*line, *arguments], env=env | dict(PYTHONPATH=str(ROOT)), capture_output=True,
-                text=True, timeout=300,
-            )  # fmt: skip
+                [*line, *arguments],
+                env=env | dict(PYTHONPATH=str(ROOT)),
+                capture_output=True,
+                text=True,
+                timeout=300,
+            )
             assert done.returncode == 0, done.stderr[-3000:]
             return
         fork = request.getfixturevalue('fork')

@@ -127,8 +127,10 @@ def test_names_and_hashes_of_downloads(tmp_path, monkeypatch, checkpoint):
 
     monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
     for name, prefix in (
-        ('net-0123abcd.pth', '0123abcd'), ('net-swin-s.pth', None), ('net-0123abc.pth', None)
-    ):  # fmt: skip
+        ('net-0123abcd.pth', '0123abcd'),
+        ('net-swin-s.pth', None),
+        ('net-0123abc.pth', None),
+    ):
         url = f'https://x.org/a/{name}?download=1'
         loaded = compat.load_from_http(url, 'cpu', str(tmp_path / 'cache'))
         assert torch.equal(loaded['state_dict']['w'], torch.ones(2))

@@ -20,8 +20,10 @@ ALLOWED = {
     'plugins': {'torch', 'mmengine', 'mmcv', 'hybrid_mm.layers', 'hybrid_mm.registry',
                 'hybrid_mm.compat', 'hybrid_mm.plugins'},
 }  # fmt: skip
-FORBIDDEN = {part: {'hybrid_mm.backbones', 'hybrid_mm.plugins', 'hybrid_mm.apis', 'tools'}
-             for part in ('engine', 'data', 'evaluation', 'analysis')}  # fmt: skip
+FORBIDDEN = {
+    part: {'hybrid_mm.backbones', 'hybrid_mm.plugins', 'hybrid_mm.apis', 'tools'}
+    for part in ('engine', 'data', 'evaluation', 'analysis')
+}
 # users' entry to the engine: networks come by registry name
 FORBIDDEN['apis'] = {'hybrid_mm.backbones', 'hybrid_mm.plugins', 'hybrid_mm.analysis', 'tools'}
 

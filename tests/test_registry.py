@@ -8,9 +8,11 @@ import pytest
 import hybrid_mm
 from hybrid_mm import registry
 
-FOLDERS = {
-    name for _, name, folder in pkgutil.iter_modules(hybrid_mm.__path__) if folder
-} - {'analysis', 'zoo', 'apis'}  # fmt: skip
+FOLDERS = {name for _, name, folder in pkgutil.iter_modules(hybrid_mm.__path__) if folder} - {
+    'analysis',
+    'zoo',
+    'apis',
+}
 REGISTRIES = [name for name in vars(registry) if name.isupper() and not name.startswith('_')]
 
 

@@ -33,8 +33,16 @@ class Drawing:
     def __init__(self, title: str, height: int):
         self.title, self.height, self.parts = title, height, []
 
-    def text(self, x: float, y: float, text: str, size: int = 13, colour: str = INK,
-             anchor: str = 'middle', weight: str = 'normal') -> None:  # fmt: skip
+    def text(
+        self,
+        x: float,
+        y: float,
+        text: str,
+        size: int = 13,
+        colour: str = INK,
+        anchor: str = 'middle',
+        weight: str = 'normal',
+    ) -> None:
         """Lines of text, the first one on the base line ``y``."""
         for i, line in enumerate(text.split('\n')):
             self.parts.append(
@@ -42,16 +50,26 @@ class Drawing:
                 f'text-anchor="{anchor}" font-weight="{weight}">{escape(line)}</text>'
             )
 
-    def rect(self, x: float, y: float, w: float, h: float, fill: str, stroke: str = LINE,
-             radius: float = 0, width: float = 1) -> None:  # fmt: skip
+    def rect(
+        self,
+        x: float,
+        y: float,
+        w: float,
+        h: float,
+        fill: str,
+        stroke: str = LINE,
+        radius: float = 0,
+        width: float = 1,
+    ) -> None:
         """Rectangle."""
         self.parts.append(
             f'<rect x="{x:g}" y="{y:g}" width="{w:g}" height="{h:g}" rx="{radius:g}" '
             f'fill="{fill}" stroke="{stroke}" stroke-width="{width:g}"/>'
         )
 
-    def grid(self, x: float, y: float, n: int, colour: Colour, side: float = 130,
-             caption: str = '') -> None:  # fmt: skip
+    def grid(
+        self, x: float, y: float, n: int, colour: Colour, side: float = 130, caption: str = ''
+    ) -> None:
         """Map of n x n pixels; ``colour(row, column)`` is a colour or an index of ``TEALS``."""
         cell = side / n
         self.rect(x, y, side, side, TEALS[0])
@@ -111,8 +129,10 @@ class Drawing:
 
         A step of one character is an operation, one in brackets a plain name.
         """
-        widths = [22 if len(s) == 1 else max(len(line) for line in s.split('\n')) * 6.3 + 12
-                  for s in steps]  # fmt: skip
+        widths = [
+            22 if len(s) == 1 else max(len(line) for line in s.split('\n')) * 6.3 + 12
+            for s in steps
+        ]
         gap = (right - x - sum(widths)) / (len(steps) - 1)
         if gap < 14:
             raise ValueError(f'{self.title}: the steps {steps} are too wide, by {14 - gap:.0f}')

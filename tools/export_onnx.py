@@ -32,9 +32,13 @@ def main(argv=None):
     parser.add_argument('--backbone-only', action='store_true', help='the backbone of the model')
     parser.add_argument('--dynamic', action='store_true', help='leave height and width open')
     parser.add_argument(
-        '--size', nargs=2, type=int, default=(512, 512), metavar=('H', 'W'),
+        '--size',
+        nargs=2,
+        type=int,
+        default=(512, 512),
+        metavar=('H', 'W'),
         help='of the image (default: 512 512); with --dynamic near what is traced',
-    )  # fmt: skip
+    )
     parser.add_argument('--batch', type=int, default=1, help='images (default: 1)')
     parser.add_argument(
         '--check', action='store_true', help='compare the file with PyTorch, and fail if it differs'

@@ -41,6 +41,7 @@ step() {
 
 PYTEST=("$PYTHON" -m pytest -q -n "$WORKERS" --dist worksteal --durations 20 --durations-min 1)
 step 'ruff' "$PYTHON" -m ruff check .
+step 'format' "$PYTHON" -m ruff format --check .
 case $mode in
     --quick | --changed)
         [[ $mode = --changed ]] || shift

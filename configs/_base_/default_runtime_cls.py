@@ -9,17 +9,20 @@ default_hooks = dict(
     checkpoint=dict(type='hybrid_mm.AtomicCheckpointHook', interval=1, max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     non_finite_loss=dict(type='hybrid_mm.NonFiniteLossHook'),
-    visualization=dict(type='VisualizationHook', enable=False))
+    visualization=dict(type='VisualizationHook', enable=False),
+)
 
 env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'))
+    dist_cfg=dict(backend='nccl'),
+)
 
 # Curves and pictures go to files under the work dir; --tensorboard and --wandb of our tools add
 # others, and so does VIS_BACKENDS=LocalVisBackend,TensorboardVisBackend in the environment.
 vis_backends = [
-    dict(type=name) for name in '{{$VIS_BACKENDS:LocalVisBackend}}'.split(',')  # noqa: SIM905
+    dict(type=name)
+    for name in '{{$VIS_BACKENDS:LocalVisBackend}}'.split(',')  # noqa: SIM905
 ]
 visualizer = dict(type='UniversalVisualizer', vis_backends=vis_backends, name='visualizer')
 

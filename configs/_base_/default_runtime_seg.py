@@ -7,21 +7,25 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(
-        type='hybrid_mm.AtomicCheckpointHook', by_epoch=False, interval=4000, max_keep_ckpts=3),
+        type='hybrid_mm.AtomicCheckpointHook', by_epoch=False, interval=4000, max_keep_ckpts=3
+    ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     non_finite_loss=dict(type='hybrid_mm.NonFiniteLossHook'),
-    visualization=dict(type='SegVisualizationHook'))
+    visualization=dict(type='SegVisualizationHook'),
+)
 log_processor = dict(by_epoch=False)
 
 env_cfg = dict(
     cudnn_benchmark=True,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'))
+    dist_cfg=dict(backend='nccl'),
+)
 
 # Curves and pictures go to files under the work dir; --tensorboard and --wandb of our tools add
 # others, and so does VIS_BACKENDS=LocalVisBackend,TensorboardVisBackend in the environment.
 vis_backends = [
-    dict(type=name) for name in '{{$VIS_BACKENDS:LocalVisBackend}}'.split(',')  # noqa: SIM905
+    dict(type=name)
+    for name in '{{$VIS_BACKENDS:LocalVisBackend}}'.split(',')  # noqa: SIM905
 ]
 visualizer = dict(type='SegLocalVisualizer', vis_backends=vis_backends, name='visualizer')
 

@@ -4,13 +4,12 @@ _base_ = [
     '../_base_/models/classifier_resnet.py',
     '../_base_/datasets/imagenet_1k_plain.py',
     '../_base_/schedules/imagenet_bs1024_sgd_100e.py',
-    '../_base_/default_runtime_cls.py'
+    '../_base_/default_runtime_cls.py',
 ]
 
 model = dict(
     backbone=dict(
-        type='hybrid_mm.AAResNet',
-        arch='r34',
-        out_indices=(3, ),
-        norm_cfg=dict(type='SyncBN')),
-    head=dict(in_channels=512))
+        type='hybrid_mm.AAResNet', arch='r34', out_indices=(3,), norm_cfg=dict(type='SyncBN')
+    ),
+    head=dict(in_channels=512),
+)

@@ -2,9 +2,5 @@
 _base_ = './retinanet_pvt-t_fpn_1x_coco.py'
 
 checkpoint = 'checkpoints/pvt-t-acmix_in1k.pth'
-model = dict(
-    backbone=dict(
-        acmix=True,
-        init_cfg=dict(checkpoint=checkpoint)))
-optim_wrapper = dict(
-    paramwise_cfg=dict(custom_keys=dict(rate=dict(decay_mult=0.0))))
+model = dict(backbone=dict(acmix=True, init_cfg=dict(checkpoint=checkpoint)))
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(rate=dict(decay_mult=0.0))))

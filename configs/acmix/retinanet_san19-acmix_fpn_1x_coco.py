@@ -3,7 +3,7 @@ _base_ = [
     '../_base_/models/retinanet_r50_fpn.py',
     '../_base_/datasets/coco_detection.py',
     '../_base_/schedules/schedule_1x.py',
-    '../_base_/default_runtime_det.py'
+    '../_base_/default_runtime_det.py',
 ]
 
 checkpoint = 'checkpoints/san19-acmix_in1k.pth'
@@ -15,6 +15,8 @@ model = dict(
         acmix=True,
         frozen_stages=1,
         norm_eval=True,
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)))
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    )
+)
 
 optim_wrapper = dict(optimizer=dict(lr=0.01))

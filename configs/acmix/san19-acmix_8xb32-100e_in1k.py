@@ -4,14 +4,12 @@ _base_ = [
     '../_base_/models/classifier_resnet.py',
     '../_base_/datasets/imagenet_1k_plain.py',
     '../_base_/schedules/imagenet_bs256_sgd_100e_cosine.py',
-    '../_base_/default_runtime_cls.py'
+    '../_base_/default_runtime_cls.py',
 ]
 
 model = dict(
     backbone=dict(
-        type='hybrid_mm.SAN',
-        arch='san19',
-        attention='patchwise',
-        acmix=True,
-        out_indices=(3, )))
+        type='hybrid_mm.SAN', arch='san19', attention='patchwise', acmix=True, out_indices=(3,)
+    )
+)
 train_dataloader = dict(batch_size=32)

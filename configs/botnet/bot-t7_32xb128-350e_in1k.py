@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/models/classifier_resnet.py',
     '../_base_/datasets/imagenet_1k_384.py',
     '../_base_/schedules/imagenet_bs4096_sgd_350e.py',
-    '../_base_/default_runtime_cls.py'
+    '../_base_/default_runtime_cls.py',
 ]
 
 model = dict(
@@ -13,5 +13,7 @@ model = dict(
         arch='s1-128',
         canvas_size=(384, 384),
         drop_path_rate=0.2,
-        out_indices=(3, ),
-        norm_cfg=dict(type='SyncBN')))
+        out_indices=(3,),
+        norm_cfg=dict(type='SyncBN'),
+    )
+)

@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/models/fpn_r50.py',
     '../_base_/datasets/ade20k.py',
     '../_base_/schedules/schedule_80k_adamw.py',
-    '../_base_/default_runtime_seg.py'
+    '../_base_/default_runtime_seg.py',
 ]
 
 checkpoint = 'checkpoints/bot101-s1_in1k.pth'
@@ -15,4 +15,6 @@ model = dict(
         arch='bot101',
         canvas_size=(512, 512),
         norm_cfg=dict(type='SyncBN'),
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)))
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    )
+)

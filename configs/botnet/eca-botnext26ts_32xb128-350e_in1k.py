@@ -3,7 +3,7 @@ _base_ = [
     '../_base_/models/classifier_resnet.py',
     '../_base_/datasets/imagenet_1k_256.py',
     '../_base_/schedules/imagenet_bs4096_sgd_350e.py',
-    '../_base_/default_runtime_cls.py'
+    '../_base_/default_runtime_cls.py',
 ]
 
 model = dict(
@@ -11,5 +11,7 @@ model = dict(
         type='hybrid_mm.BoTNet',
         arch='eca_botnext26ts',
         canvas_size=(256, 256),
-        out_indices=(3, ),
-        norm_cfg=dict(type='SyncBN')))
+        out_indices=(3,),
+        norm_cfg=dict(type='SyncBN'),
+    )
+)

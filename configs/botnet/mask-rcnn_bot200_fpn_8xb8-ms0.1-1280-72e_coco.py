@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/models/mask-rcnn_r50_fpn_syncbn.py',
     '../_base_/datasets/coco_instance_1280x1280_ms0.1.py',
     '../_base_/schedules/schedule_bs64_72e.py',
-    '../_base_/default_runtime_det.py'
+    '../_base_/default_runtime_det.py',
 ]
 
 checkpoint = 'checkpoints/bot200-s1_in1k.pth'
@@ -15,4 +15,6 @@ model = dict(
         arch='bot200',
         canvas_size=(1280, 1280),
         norm_cfg=dict(type='SyncBN'),
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)))
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    )
+)

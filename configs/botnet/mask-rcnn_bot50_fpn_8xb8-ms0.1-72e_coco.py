@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/models/mask-rcnn_r50_fpn_syncbn.py',
     '../_base_/datasets/coco_instance_1024x1024_ms0.1.py',
     '../_base_/schedules/schedule_bs64_72e.py',
-    '../_base_/default_runtime_det.py'
+    '../_base_/default_runtime_det.py',
 ]
 
 checkpoint = 'checkpoints/bot50-s1_in1k.pth'
@@ -14,4 +14,6 @@ model = dict(
         type='hybrid_mm.BoTNet',
         arch='bot50',
         norm_cfg=dict(type='SyncBN'),
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)))
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    )
+)

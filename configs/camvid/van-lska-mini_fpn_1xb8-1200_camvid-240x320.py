@@ -3,7 +3,7 @@
 _base_ = [
     '../_base_/models/fpn_r50.py',
     '../_base_/datasets/camvid.py',
-    '../_base_/default_runtime_seg.py'
+    '../_base_/default_runtime_seg.py',
 ]
 norm_cfg = dict(type='BN', requires_grad=True)
 widths = [24, 48, 96, 144]
@@ -16,7 +16,8 @@ model = dict(
         attention='lska',
         kernel_size=11,
         # from scratch and briefly: branches that count from the start
-        layer_scale=0.3),
+        layer_scale=0.3,
+    ),
     neck=dict(in_channels=widths, out_channels=64, norm_cfg=norm_cfg),
     decode_head=dict(
         in_channels=[64, 64, 64, 64],
@@ -26,18 +27,26 @@ model = dict(
         norm_cfg=norm_cfg,
         loss_decode=dict(
             # square roots of the classes' median-frequency weights (they cover 0.3% to 33%)
-            class_weight=[0.52, 0.44, 2.14, 0.38, 1.0, 0.68, 1.96, 2.0, 0.87, 2.65, 3.92])))
+            class_weight=[0.52, 0.44, 2.14, 0.38, 1.0, 0.68, 1.96, 2.0, 0.87, 2.65, 3.92]
+        ),
+    ),
+)
 
 max_iters = 1200
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=300)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
-optim_wrapper = dict(
-    type='OptimWrapper', optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05))
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=100),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=100, end=max_iters,
-         T_max=max_iters - 100, eta_min_ratio=0.01)
+    dict(
+        type='CosineAnnealingLR',
+        by_epoch=False,
+        begin=100,
+        end=max_iters,
+        T_max=max_iters - 100,
+        eta_min_ratio=0.01,
+    ),
 ]
 default_hooks = dict(checkpoint=dict(interval=300, max_keep_ckpts=1))
 auto_scale_lr = dict(enable=False, base_batch_size=8)

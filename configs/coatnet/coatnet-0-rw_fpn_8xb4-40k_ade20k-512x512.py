@@ -3,7 +3,7 @@ _base_ = [
     '../_base_/models/fpn_r50.py',
     '../_base_/datasets/ade20k_align32.py',
     '../_base_/schedules/schedule_40k_adamw.py',
-    '../_base_/default_runtime_seg.py'
+    '../_base_/default_runtime_seg.py',
 ]
 
 checkpoint = 'checkpoints/coatnet-0-rw_in1k.pth'
@@ -15,7 +15,9 @@ model = dict(
         img_size=512,
         drop_path_rate=0.2,
         norm_cfg=dict(type='SyncBN'),
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
-    neck=dict(in_channels=[96, 192, 384, 768]))
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
+    neck=dict(in_channels=[96, 192, 384, 768]),
+)
 optim_wrapper = dict(optimizer=dict(lr=0.0002))
 auto_scale_lr = dict(base_batch_size=32)

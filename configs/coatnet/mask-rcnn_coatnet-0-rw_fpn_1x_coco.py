@@ -3,7 +3,7 @@ _base_ = [
     '../_base_/models/mask-rcnn_r50_fpn.py',
     '../_base_/datasets/coco_instance.py',
     '../_base_/schedules/schedule_1x_adamw_swin.py',
-    '../_base_/default_runtime_det.py'
+    '../_base_/default_runtime_det.py',
 ]
 
 checkpoint = 'checkpoints/coatnet-0-rw_in1k.pth'
@@ -14,5 +14,7 @@ model = dict(
         arch='0-rw',
         drop_path_rate=0.2,
         norm_eval=True,
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
-    neck=dict(in_channels=[96, 192, 384, 768]))
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
+    neck=dict(in_channels=[96, 192, 384, 768]),
+)

@@ -3,7 +3,7 @@ _base_ = [
     '../_base_/models/fpn_r50.py',
     '../_base_/datasets/ade20k_align32.py',
     '../_base_/schedules/schedule_80k_adamw.py',
-    '../_base_/default_runtime_seg.py'
+    '../_base_/default_runtime_seg.py',
 ]
 
 checkpoint = 'checkpoints/cvt-13_in1k.pth'
@@ -14,7 +14,8 @@ model = dict(
         arch='13',
         drop_path_rate=0.1,
         norm_eval=True,
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
     neck=dict(in_channels=[64, 192, 384], num_outs=3),
-    decode_head=dict(
-        in_channels=[256, 256, 256], in_index=[0, 1, 2], feature_strides=[4, 8, 16]))
+    decode_head=dict(in_channels=[256, 256, 256], in_index=[0, 1, 2], feature_strides=[4, 8, 16]),
+)

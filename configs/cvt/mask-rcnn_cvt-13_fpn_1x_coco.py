@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/models/mask-rcnn_r50_fpn.py',
     '../_base_/datasets/coco_instance.py',
     '../_base_/schedules/schedule_1x_adamw_swin.py',
-    '../_base_/default_runtime_det.py'
+    '../_base_/default_runtime_det.py',
 ]
 
 checkpoint = 'checkpoints/cvt-13_in1k.pth'
@@ -15,8 +15,8 @@ model = dict(
         arch='13',
         drop_path_rate=0.1,
         norm_eval=True,
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
-    neck=dict(
-        in_channels=[64, 192, 384], add_extra_convs='on_output'))
-optim_wrapper = dict(
-    paramwise_cfg=dict(custom_keys=dict(class_token=dict(decay_mult=0.0))))
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
+    neck=dict(in_channels=[64, 192, 384], add_extra_convs='on_output'),
+)
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(class_token=dict(decay_mult=0.0))))

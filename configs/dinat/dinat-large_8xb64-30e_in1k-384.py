@@ -3,7 +3,7 @@ _base_ = [
     '../_base_/models/classifier_deit.py',
     '../_base_/datasets/imagenet_1k_deit_384.py',
     '../_base_/schedules/imagenet_bs512_adamw_30e.py',
-    '../_base_/default_runtime_cls.py'
+    '../_base_/default_runtime_cls.py',
 ]
 
 checkpoint = 'checkpoints/dinat-large_in22k.pth'
@@ -13,9 +13,11 @@ model = dict(
         arch='large',
         dilations='in1k-384',
         drop_path_rate=0.35,
-        out_indices=(3, ),
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
+        out_indices=(3,),
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
     head=dict(in_channels=1536),
-    train_cfg=None)
+    train_cfg=None,
+)
 train_dataloader = dict(batch_size=64)
 optim_wrapper = dict(optimizer=dict(weight_decay=1e-10))

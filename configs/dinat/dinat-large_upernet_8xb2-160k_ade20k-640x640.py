@@ -3,7 +3,7 @@ _base_ = [
     '../_base_/models/upernet_r50.py',
     '../_base_/datasets/ade20k_640x640.py',
     '../_base_/schedules/schedule_160k_adamw.py',
-    '../_base_/default_runtime_seg.py'
+    '../_base_/default_runtime_seg.py',
 ]
 
 checkpoint = 'checkpoints/dinat-large_in22k.pth'
@@ -15,9 +15,10 @@ model = dict(
         arch='large',
         dilations='ade20k-640',
         drop_path_rate=0.3,
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
     decode_head=dict(in_channels=[192, 384, 768, 1536]),
-    auxiliary_head=dict(in_channels=768))
-optim_wrapper = dict(
-    paramwise_cfg=dict(custom_keys=dict(relative_bias=dict(decay_mult=0.0))))
+    auxiliary_head=dict(in_channels=768),
+)
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(relative_bias=dict(decay_mult=0.0))))
 train_dataloader = dict(batch_size=2)

@@ -1,4 +1,3 @@
 _base_ = './dinat-s-tiny_8xb128_in1k.py'
 
-model = dict(
-    backbone=dict(arch='small', drop_path_rate=0.3))
+model = dict(backbone=dict(arch='small', drop_path_rate=0.3))

@@ -3,7 +3,7 @@ _base_ = [
     '../_base_/models/cascade-mask-rcnn_r50_fpn_4conv1fc-giou.py',
     '../_base_/datasets/coco_instance_ms-crop.py',
     '../_base_/schedules/schedule_1x_adamw_swin.py',
-    '../_base_/default_runtime_det.py'
+    '../_base_/default_runtime_det.py',
 ]
 
 checkpoint = 'checkpoints/elsa-swin-t_in1k.pth'
@@ -13,8 +13,9 @@ model = dict(
         type='hybrid_mm.ELSASwin',
         arch='tiny',
         drop_path_rate=0.0,
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
-    neck=dict(in_channels=[96, 192, 384, 768]))
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
+    neck=dict(in_channels=[96, 192, 384, 768]),
+)
 _base_.param_scheduler[0].end = 500
-optim_wrapper = dict(
-    paramwise_cfg=dict(custom_keys=dict(relative_bias=dict(decay_mult=1.0))))
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(relative_bias=dict(decay_mult=1.0))))

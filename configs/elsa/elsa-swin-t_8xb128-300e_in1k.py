@@ -3,7 +3,7 @@ _base_ = [
     '../_base_/models/classifier_deit.py',
     '../_base_/datasets/imagenet_1k_deit.py',
     '../_base_/schedules/imagenet_bs1024_adamw_300e_swin.py',
-    '../_base_/default_runtime_cls.py'
+    '../_base_/default_runtime_cls.py',
 ]
 
 model = dict(
@@ -12,9 +12,10 @@ model = dict(
         arch='tiny',
         always_shift=False,
         drop_path_rate=0.1,
-        out_indices=(3, )),
-    head=dict(in_channels=768))
-optim_wrapper = dict(
-    paramwise_cfg=dict(custom_keys=dict(relative_bias=dict(decay_mult=1.0))))
+        out_indices=(3,),
+    ),
+    head=dict(in_channels=768),
+)
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(relative_bias=dict(decay_mult=1.0))))
 _base_.val_dataloader.dataset.pipeline[1].scale = 248
 _base_.test_dataloader.dataset.pipeline[1].scale = 248

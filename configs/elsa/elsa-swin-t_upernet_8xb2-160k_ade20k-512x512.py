@@ -2,7 +2,7 @@ _base_ = [
     '../_base_/models/upernet_r50.py',
     '../_base_/datasets/ade20k.py',
     '../_base_/schedules/schedule_160k_adamw.py',
-    '../_base_/default_runtime_seg.py'
+    '../_base_/default_runtime_seg.py',
 ]
 
 checkpoint = 'checkpoints/elsa-swin-t_in1k.pth'
@@ -12,7 +12,9 @@ model = dict(
         type='hybrid_mm.ELSASwin',
         arch='tiny',
         drop_path_rate=0.3,
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
     decode_head=dict(in_channels=[96, 192, 384, 768]),
-    auxiliary_head=dict(in_channels=384))
+    auxiliary_head=dict(in_channels=384),
+)
 train_dataloader = dict(batch_size=2)

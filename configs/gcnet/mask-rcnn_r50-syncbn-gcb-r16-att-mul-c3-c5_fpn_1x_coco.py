@@ -5,9 +5,11 @@ model = dict(
         plugins=[
             dict(
                 cfg=dict(
-                    type='hybrid_mm.ContextBlock',
-                    ratio=1 / 16,
-                    fusion_types=('channel_mul', )),
+                    type='hybrid_mm.ContextBlock', ratio=1 / 16, fusion_types=('channel_mul',)
+                ),
                 stages=(False, True, True, True),
-                position='after_conv3')
-        ]))
+                position='after_conv3',
+            )
+        ]
+    )
+)

@@ -4,10 +4,10 @@ model = dict(
     backbone=dict(
         plugins=[
             dict(
-                cfg=dict(
-                    type='hybrid_mm.ContextBlock',
-                    ratio=1 / 16,
-                    pooling_type='avg'),
+                cfg=dict(type='hybrid_mm.ContextBlock', ratio=1 / 16, pooling_type='avg'),
                 stages=(False, True, True, True),
-                position='after_conv3')
-        ]))
+                position='after_conv3',
+            )
+        ]
+    )
+)

@@ -8,7 +8,11 @@ model = dict(
                     type='hybrid_mm.ContextBlock',
                     ratio=1 / 16,
                     pooling_type='avg',
-                    fusion_types=('channel_mul', )),
+                    fusion_types=('channel_mul',),
+                ),
                 stages=(False, True, True, True),
-                position='after_conv3')
-        ]))
+                position='after_conv3',
+            )
+        ]
+    )
+)

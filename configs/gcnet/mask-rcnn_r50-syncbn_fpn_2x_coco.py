@@ -1,6 +1,3 @@
 _base_ = './mask-rcnn_r50_fpn_2x_coco.py'
 
-model = dict(
-    backbone=dict(
-        norm_cfg=dict(type='SyncBN', requires_grad=True),
-        norm_eval=False))
+model = dict(backbone=dict(norm_cfg=dict(type='SyncBN', requires_grad=True), norm_eval=False))

@@ -10,5 +10,8 @@ model = dict(
             num_shared_convs=4,
             num_shared_fcs=1,
             conv_out_channels=256,
-            norm_cfg=norm_cfg),
-        mask_head=dict(norm_cfg=norm_cfg)))
+            norm_cfg=norm_cfg,
+        ),
+        mask_head=dict(norm_cfg=norm_cfg),
+    ),
+)

@@ -2,5 +2,5 @@ _base_ = [
     '../_base_/models/nonlocal_r50-d8.py',
     '../_base_/datasets/ade20k.py',
     '../_base_/schedules/schedule_80k.py',
-    '../_base_/default_runtime_seg.py'
+    '../_base_/default_runtime_seg.py',
 ]

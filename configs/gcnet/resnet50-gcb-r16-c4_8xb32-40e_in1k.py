@@ -8,4 +8,7 @@ model = dict(
         stage_plugins=dict(
             cfg=dict(type='hybrid_mm.ContextBlock', ratio=1 / 16),
             stages=(False, False, True, False),
-            position='before_last_block')))
+            position='before_last_block',
+        ),
+    )
+)

@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/models/classifier_resnet.py',
     '../_base_/datasets/imagenet_1k_256.py',
     '../_base_/schedules/imagenet_bs4096_sgd_350e.py',
-    '../_base_/default_runtime_cls.py'
+    '../_base_/default_runtime_cls.py',
 ]
 
 model = dict(
@@ -12,6 +12,8 @@ model = dict(
         type='hybrid_mm.HaloNet',
         arch='h0',
         drop_path_rate=0.1,
-        out_indices=(3, ),
-        norm_cfg=dict(type='SyncBN')),
-    head=dict(in_channels=256))
+        out_indices=(3,),
+        norm_cfg=dict(type='SyncBN'),
+    ),
+    head=dict(in_channels=256),
+)

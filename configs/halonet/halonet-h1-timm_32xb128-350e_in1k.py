@@ -3,13 +3,12 @@ _base_ = [
     '../_base_/models/classifier_resnet.py',
     '../_base_/datasets/imagenet_1k_256.py',
     '../_base_/schedules/imagenet_bs4096_sgd_350e.py',
-    '../_base_/default_runtime_cls.py'
+    '../_base_/default_runtime_cls.py',
 ]
 
 model = dict(
     backbone=dict(
-        type='hybrid_mm.HaloNet',
-        arch='halonet_h1',
-        out_indices=(3, ),
-        norm_cfg=dict(type='SyncBN')),
-    head=dict(in_channels=512))
+        type='hybrid_mm.HaloNet', arch='halonet_h1', out_indices=(3,), norm_cfg=dict(type='SyncBN')
+    ),
+    head=dict(in_channels=512),
+)

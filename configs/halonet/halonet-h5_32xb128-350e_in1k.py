@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/models/classifier_resnet.py',
     '../_base_/datasets/imagenet_1k_448.py',
     '../_base_/schedules/imagenet_bs4096_sgd_350e.py',
-    '../_base_/default_runtime_cls.py'
+    '../_base_/default_runtime_cls.py',
 ]
 
 model = dict(
@@ -13,6 +13,8 @@ model = dict(
         arch='h5',
         drop_path_rate=0.2,
         final_conv=True,
-        out_indices=(3, ),
-        norm_cfg=dict(type='SyncBN')),
-    head=dict(in_channels=1536))
+        out_indices=(3,),
+        norm_cfg=dict(type='SyncBN'),
+    ),
+    head=dict(in_channels=1536),
+)

@@ -3,12 +3,11 @@ _base_ = [
     '../_base_/models/classifier_resnet.py',
     '../_base_/datasets/imagenet_1k_256.py',
     '../_base_/schedules/imagenet_bs4096_sgd_350e.py',
-    '../_base_/default_runtime_cls.py'
+    '../_base_/default_runtime_cls.py',
 ]
 
 model = dict(
     backbone=dict(
-        type='hybrid_mm.HaloNet',
-        arch='halonet50ts',
-        out_indices=(3, ),
-        norm_cfg=dict(type='SyncBN')))
+        type='hybrid_mm.HaloNet', arch='halonet50ts', out_indices=(3,), norm_cfg=dict(type='SyncBN')
+    )
+)

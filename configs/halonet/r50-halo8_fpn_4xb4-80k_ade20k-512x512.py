@@ -3,7 +3,7 @@ _base_ = [
     '../_base_/models/fpn_r50.py',
     '../_base_/datasets/ade20k.py',
     '../_base_/schedules/schedule_80k_adamw.py',
-    '../_base_/default_runtime_seg.py'
+    '../_base_/default_runtime_seg.py',
 ]
 
 checkpoint = 'checkpoints/r50-halo8_in1k.pth'
@@ -13,4 +13,6 @@ model = dict(
         type='hybrid_mm.HaloNet',
         arch='r50-se-b8',
         norm_cfg=dict(type='SyncBN'),
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)))
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    )
+)

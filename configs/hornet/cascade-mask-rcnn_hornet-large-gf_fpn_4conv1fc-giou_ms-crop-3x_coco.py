@@ -2,7 +2,4 @@
 _base_ = './cascade-mask-rcnn_hornet-large_fpn_4conv1fc-giou_ms-crop-3x_coco.py'
 
 checkpoint = 'checkpoints/hornet-large-gf_in22k-384.pth'
-model = dict(
-    backbone=dict(
-        arch='large-gf384',
-        init_cfg=dict(checkpoint=checkpoint)))
+model = dict(backbone=dict(arch='large-gf384', init_cfg=dict(checkpoint=checkpoint)))

@@ -2,7 +2,7 @@ _base_ = [
     '../_base_/models/cascade-mask-rcnn_r50_fpn_4conv1fc-giou.py',
     '../_base_/datasets/coco_instance_ms-crop.py',
     '../_base_/schedules/schedule_3x_adamw_convnext.py',
-    '../_base_/default_runtime_det.py'
+    '../_base_/default_runtime_det.py',
 ]
 
 checkpoint = 'checkpoints/hornet-tiny_in1k.pth'
@@ -12,5 +12,7 @@ model = dict(
         type='hybrid_mm.HorNet',
         arch='tiny',
         drop_path_rate=0.4,
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
-    neck=dict(in_channels=[64, 128, 256, 512]))
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
+    neck=dict(in_channels=[64, 128, 256, 512]),
+)

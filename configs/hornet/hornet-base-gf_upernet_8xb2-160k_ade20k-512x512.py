@@ -3,8 +3,6 @@ _base_ = './hornet-base_upernet_8xb2-160k_ade20k-512x512.py'
 
 checkpoint = 'checkpoints/hornet-base-gf_in1k.pth'
 model = dict(
-    backbone=dict(
-        arch='base-gf384',
-        drop_path_rate=0.5,
-        init_cfg=dict(checkpoint=checkpoint)))
+    backbone=dict(arch='base-gf384', drop_path_rate=0.5, init_cfg=dict(checkpoint=checkpoint))
+)
 optim_wrapper = dict(clip_grad=dict(max_norm=1.0, norm_type=2))

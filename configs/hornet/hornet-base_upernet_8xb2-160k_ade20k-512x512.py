@@ -2,10 +2,8 @@ _base_ = './hornet-tiny_upernet_8xb2-160k_ade20k-512x512.py'
 
 checkpoint = 'checkpoints/hornet-base_in1k.pth'
 model = dict(
-    backbone=dict(
-        arch='base',
-        drop_path_rate=0.4,
-        init_cfg=dict(checkpoint=checkpoint)),
+    backbone=dict(arch='base', drop_path_rate=0.4, init_cfg=dict(checkpoint=checkpoint)),
     decode_head=dict(in_channels=[128, 256, 512, 1024]),
-    auxiliary_head=dict(in_channels=512))
+    auxiliary_head=dict(in_channels=512),
+)
 optim_wrapper = dict(paramwise_cfg=dict(num_layers=12))

@@ -2,10 +2,8 @@ _base_ = './hornet-tiny_upernet_8xb2-160k_ade20k-512x512.py'
 
 checkpoint = 'checkpoints/hornet-small_in1k.pth'
 model = dict(
-    backbone=dict(
-        arch='small',
-        drop_path_rate=0.3,
-        init_cfg=dict(checkpoint=checkpoint)),
+    backbone=dict(arch='small', drop_path_rate=0.3, init_cfg=dict(checkpoint=checkpoint)),
     decode_head=dict(in_channels=[96, 192, 384, 768]),
-    auxiliary_head=dict(in_channels=384))
+    auxiliary_head=dict(in_channels=384),
+)
 optim_wrapper = dict(paramwise_cfg=dict(num_layers=12))

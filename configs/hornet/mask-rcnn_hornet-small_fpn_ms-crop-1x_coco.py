@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/models/mask-rcnn_r50_fpn.py',
     '../_base_/datasets/coco_instance_ms-crop.py',
     '../_base_/schedules/schedule_1x_adamw_convnext.py',
-    '../_base_/default_runtime_det.py'
+    '../_base_/default_runtime_det.py',
 ]
 
 checkpoint = 'checkpoints/hornet-small_in1k.pth'
@@ -14,7 +14,10 @@ model = dict(
         type='hybrid_mm.HorNet',
         arch='small',
         drop_path_rate=0.6,
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
-    neck=dict(in_channels=[96, 192, 384, 768]))
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
+    neck=dict(in_channels=[96, 192, 384, 768]),
+)
 optim_wrapper = dict(
-    optimizer=dict(lr=1e-4), paramwise_cfg=dict(layer_decay_rate=0.95, num_layers=6))
+    optimizer=dict(lr=1e-4), paramwise_cfg=dict(layer_decay_rate=0.95, num_layers=6)
+)

@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/models/htc_r50_fpn.py',
     '../_base_/datasets/coco_instance_stuff_1280x1280_stretched.py',
     '../_base_/schedules/schedule_20e.py',
-    '../_base_/default_runtime_det.py'
+    '../_base_/default_runtime_det.py',
 ]
 
 checkpoint = 'checkpoints/lesa-wrn50-axial_in1k.pth'
@@ -17,7 +17,9 @@ model = dict(
         canvas_size=(1280, 1280),
         frozen_stages=1,
         norm_eval=True,
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)))
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    )
+)
 optim_wrapper = dict(optimizer=dict(lr=0.005))
 train_dataloader = dict(batch_size=1)
 auto_scale_lr = dict(base_batch_size=4)

@@ -3,7 +3,7 @@ _base_ = [
     '../_base_/models/upernet_r50.py',
     '../_base_/datasets/ade20k_align32.py',
     '../_base_/schedules/schedule_160k_adamw.py',
-    '../_base_/default_runtime_seg.py'
+    '../_base_/default_runtime_seg.py',
 ]
 
 checkpoint = 'checkpoints/levit-256_in1k.pth'
@@ -13,9 +13,10 @@ model = dict(
         type='hybrid_mm.LeViT',
         arch='256',
         norm_eval=True,
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
     decode_head=dict(in_channels=[64, 128, 256, 384]),
-    auxiliary_head=dict(in_channels=256))
-optim_wrapper = dict(
-    paramwise_cfg=dict(custom_keys=dict(distance_bias=dict(decay_mult=0.0))))
+    auxiliary_head=dict(in_channels=256),
+)
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(distance_bias=dict(decay_mult=0.0))))
 train_dataloader = dict(batch_size=2)

@@ -3,7 +3,7 @@ _base_ = [
     '../_base_/models/retinanet_r50_fpn.py',
     '../_base_/datasets/coco_detection.py',
     '../_base_/schedules/schedule_1x_adamw_swin.py',
-    '../_base_/default_runtime_det.py'
+    '../_base_/default_runtime_det.py',
 ]
 
 checkpoint = 'checkpoints/levit-128s_in1k.pth'
@@ -14,7 +14,8 @@ model = dict(
         arch='128s',
         out_indices=(0, 1, 2, 3, 4),
         norm_eval=True,
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
-    neck=dict(in_channels=[32, 64, 128, 256, 384]))
-optim_wrapper = dict(
-    paramwise_cfg=dict(custom_keys=dict(distance_bias=dict(decay_mult=0.0))))
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
+    neck=dict(in_channels=[32, 64, 128, 256, 384]),
+)
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(distance_bias=dict(decay_mult=0.0))))

@@ -2,7 +2,7 @@ _base_ = [
     '../_base_/models/classifier.py',
     '../_base_/datasets/imagenet_1k.py',
     '../_base_/schedules/imagenet_bs1024_adamw_300e.py',
-    '../_base_/default_runtime_cls.py'
+    '../_base_/default_runtime_cls.py',
 ]
 
 model = dict(
@@ -13,8 +13,10 @@ model = dict(
         kernel_size=23,
         drop_path_rate=0.1,
         ln_eps=1e-6,
-        out_indices=(3, )),
-    head=dict(in_channels=256))
+        out_indices=(3,),
+    ),
+    head=dict(in_channels=256),
+)
 
 # 4 GPUs x 128 images, with the rate of 1e-3 of the official script
 auto_scale_lr = dict(base_batch_size=512)

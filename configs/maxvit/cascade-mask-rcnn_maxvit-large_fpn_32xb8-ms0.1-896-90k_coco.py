@@ -3,8 +3,6 @@ _base_ = './cascade-mask-rcnn_maxvit-tiny_fpn_32xb8-ms0.1-896-90k_coco.py'
 
 checkpoint = 'checkpoints/maxvit-large_in1k.pth'
 model = dict(
-    backbone=dict(
-        arch='large',
-        drop_path_rate=0.8,
-        init_cfg=dict(checkpoint=checkpoint)),
-    neck=dict(in_channels=[128, 256, 512, 1024]))
+    backbone=dict(arch='large', drop_path_rate=0.8, init_cfg=dict(checkpoint=checkpoint)),
+    neck=dict(in_channels=[128, 256, 512, 1024]),
+)

@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/models/cascade-mask-rcnn_maxvit.py',
     '../_base_/datasets/coco_instance_896x896_ms0.1.py',
     '../_base_/schedules/schedule_90k_adamw_maxvit.py',
-    '../_base_/default_runtime_det.py'
+    '../_base_/default_runtime_det.py',
 ]
 
 checkpoint = 'checkpoints/maxvit-tiny_in1k.pth'
@@ -17,5 +17,7 @@ model = dict(
         window_size=28,
         drop_path_rate=0.7,
         norm_cfg=dict(type='SyncBN'),
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
-    neck=dict(in_channels=[64, 128, 256, 512]))
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
+    neck=dict(in_channels=[64, 128, 256, 512]),
+)

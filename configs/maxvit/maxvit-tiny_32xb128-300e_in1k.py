@@ -2,7 +2,7 @@ _base_ = [
     '../_base_/models/classifier_tanh.py',
     '../_base_/datasets/imagenet_1k.py',
     '../_base_/schedules/imagenet_bs4096_adamw_300e_maxvit.py',
-    '../_base_/default_runtime_cls.py'
+    '../_base_/default_runtime_cls.py',
 ]
 
 model = dict(
@@ -12,6 +12,8 @@ model = dict(
         drop_path_rate=0.2,
         norm_outputs=True,
         pooled=True,
-        out_indices=(3, )),
-    head=dict(in_channels=512, hidden_dim=512))
+        out_indices=(3,),
+    ),
+    head=dict(in_channels=512, hidden_dim=512),
+)
 _base_.train_dataloader.dataset.pipeline[3].magnitude_level = 15

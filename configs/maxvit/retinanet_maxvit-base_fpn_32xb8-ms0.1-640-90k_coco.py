@@ -3,7 +3,7 @@ _base_ = [
     '../_base_/models/retinanet_r50_fpn.py',
     '../_base_/datasets/coco_instance_640x640_ms0.1.py',
     '../_base_/schedules/schedule_90k_adamw_maxvit.py',
-    '../_base_/default_runtime_det.py'
+    '../_base_/default_runtime_det.py',
 ]
 
 checkpoint = 'checkpoints/maxvit-base_in1k.pth'
@@ -15,7 +15,9 @@ model = dict(
         window_size=20,
         drop_path_rate=0.7,
         norm_cfg=dict(type='SyncBN'),
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
-    neck=dict(in_channels=[96, 192, 384, 768]))
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
+    neck=dict(in_channels=[96, 192, 384, 768]),
+)
 val_evaluator = dict(metric='bbox')
 test_evaluator = val_evaluator

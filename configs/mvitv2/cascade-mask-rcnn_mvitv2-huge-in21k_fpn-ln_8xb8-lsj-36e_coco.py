@@ -4,16 +4,21 @@ _base_ = [
     '../_base_/models/cascade-mask-rcnn_r50_fpn_4conv1fc-ln.py',
     '../_base_/datasets/coco_instance_lsj_1024.py',
     '../_base_/schedules/schedule_bs64_lsj-36e_adamw.py',
-    '../_base_/default_runtime_det.py'
+    '../_base_/default_runtime_det.py',
 ]
 
 checkpoint = 'checkpoints/mvitv2-huge_in21k.pth'
 model = dict(
     backbone=dict(
-        _delete_=True, type='hybrid_mm.MViTv2', arch='huge', drop_path_rate=0.6,
+        _delete_=True,
+        type='hybrid_mm.MViTv2',
+        arch='huge',
+        drop_path_rate=0.6,
         with_cp=True,
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
-    neck=dict(in_channels=[192, 384, 768, 1536]))
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
+    neck=dict(in_channels=[192, 384, 768, 1536]),
+)
 optim_wrapper = dict(optimizer=dict(lr=1.6e-4))
 train_dataloader = dict(batch_size=8)
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=5000))

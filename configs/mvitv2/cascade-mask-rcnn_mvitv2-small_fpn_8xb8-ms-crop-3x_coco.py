@@ -1,7 +1,4 @@
 _base_ = './cascade-mask-rcnn_mvitv2-tiny_fpn_8xb8-ms-crop-3x_coco.py'
 
 checkpoint = 'checkpoints/mvitv2-small_in1k.pth'
-model = dict(
-    backbone=dict(
-        arch='small',
-        init_cfg=dict(checkpoint=checkpoint)))
+model = dict(backbone=dict(arch='small', init_cfg=dict(checkpoint=checkpoint)))

@@ -2,8 +2,4 @@
 _base_ = './mask-rcnn_mvitv2-tiny_fpn_8xb8-ms-crop-3x_coco.py'
 
 checkpoint = 'checkpoints/mvitv2-small_in1k.pth'
-model = dict(
-    backbone=dict(
-        arch='small',
-        drop_path_rate=0.2,
-        init_cfg=dict(checkpoint=checkpoint)))
+model = dict(backbone=dict(arch='small', drop_path_rate=0.2, init_cfg=dict(checkpoint=checkpoint)))

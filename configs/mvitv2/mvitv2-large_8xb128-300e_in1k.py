@@ -4,4 +4,5 @@ _base_ = './mvitv2-tiny_8xb128-300e_in1k.py'
 
 model = dict(
     backbone=dict(arch='large', dim_mul_in_att=False, drop_path_rate=0.5),
-    head=dict(in_channels=1152))
+    head=dict(in_channels=1152),
+)

@@ -3,9 +3,7 @@ _base_ = './mvitv2-tiny_upernet_8xb2-160k_ade20k-512x512.py'
 
 checkpoint = 'checkpoints/mvitv2-large_in1k.pth'
 model = dict(
-    backbone=dict(
-        arch='large',
-        drop_path_rate=0.5,
-        init_cfg=dict(checkpoint=checkpoint)),
+    backbone=dict(arch='large', drop_path_rate=0.5, init_cfg=dict(checkpoint=checkpoint)),
     decode_head=dict(in_channels=[144, 288, 576, 1152]),
-    auxiliary_head=dict(in_channels=576))
+    auxiliary_head=dict(in_channels=576),
+)

@@ -3,7 +3,7 @@ _base_ = [
     '../_base_/models/classifier_deit.py',
     '../_base_/datasets/imagenet_1k_deit.py',
     '../_base_/schedules/imagenet_bs1024_adamw_300e_mvitv2.py',
-    '../_base_/default_runtime_cls.py'
+    '../_base_/default_runtime_cls.py',
 ]
 
 model = dict(
@@ -13,6 +13,8 @@ model = dict(
         window_size=None,
         double_kv_stride=False,
         drop_path_rate=0.1,
-        out_indices=(3, )),
-    head=dict(in_channels=768))
+        out_indices=(3,),
+    ),
+    head=dict(in_channels=768),
+)
 _base_.train_dataloader.dataset.pipeline[3].num_policies = 6

@@ -3,7 +3,7 @@ _base_ = [
     '../_base_/models/cascade-mask-rcnn_r50_fpn_4conv1fc-giou.py',
     '../_base_/datasets/coco_instance_ms-crop.py',
     '../_base_/schedules/schedule_3x_adamw_convnext.py',
-    '../_base_/default_runtime_det.py'
+    '../_base_/default_runtime_det.py',
 ]
 
 checkpoint = 'checkpoints/pelk-tiny-w1.0_in1k.pth'
@@ -15,5 +15,7 @@ model = dict(
         width_factor=1.0,
         drop_path_rate=0.4,
         layer_scale=1.0,
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
-    neck=dict(in_channels=[96, 192, 384, 768]))
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
+    neck=dict(in_channels=[96, 192, 384, 768]),
+)

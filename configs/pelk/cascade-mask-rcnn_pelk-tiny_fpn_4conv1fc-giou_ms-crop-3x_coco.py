@@ -3,7 +3,7 @@ _base_ = [
     '../_base_/models/cascade-mask-rcnn_r50_fpn_4conv1fc-giou.py',
     '../_base_/datasets/coco_instance_ms-crop.py',
     '../_base_/schedules/schedule_3x_adamw_convnext.py',
-    '../_base_/default_runtime_det.py'
+    '../_base_/default_runtime_det.py',
 ]
 
 checkpoint = 'checkpoints/pelk-tiny_in1k.pth'
@@ -14,6 +14,8 @@ model = dict(
         arch='tiny',
         drop_path_rate=0.4,
         layer_scale=1.0,
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
-    neck=dict(in_channels=[124, 249, 499, 998]))
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
+    neck=dict(in_channels=[124, 249, 499, 998]),
+)
 custom_hooks = [dict(type='hybrid_mm.SparsityHook', init='zeros', scope='backbone.')]

@@ -4,6 +4,6 @@ _base_ = './pelk-base_upernet_4xb4-160k_ade20k-512x512.py'
 checkpoint = 'checkpoints/pelk-base-101_in1k.pth'
 model = dict(
     backbone=dict(
-        kernel_sizes=(101, 69, 67, 13),
-        center_size=7,
-        init_cfg=dict(checkpoint=checkpoint)))
+        kernel_sizes=(101, 69, 67, 13), center_size=7, init_cfg=dict(checkpoint=checkpoint)
+    )
+)

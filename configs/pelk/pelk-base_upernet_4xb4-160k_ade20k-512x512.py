@@ -3,9 +3,7 @@ _base_ = './pelk-tiny_upernet_4xb4-160k_ade20k-512x512.py'
 
 checkpoint = 'checkpoints/pelk-base_in1k.pth'
 model = dict(
-    backbone=dict(
-        arch='base',
-        drop_path_rate=0.4,
-        init_cfg=dict(checkpoint=checkpoint)),
+    backbone=dict(arch='base', drop_path_rate=0.4, init_cfg=dict(checkpoint=checkpoint)),
     decode_head=dict(in_channels=[166, 332, 665, 1331]),
-    auxiliary_head=dict(in_channels=665))
+    auxiliary_head=dict(in_channels=665),
+)

@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/models/classifier_deit.py',
     '../_base_/datasets/imagenet_1k_deit.py',
     '../_base_/schedules/imagenet_bs4096_adamw_120e.py',
-    '../_base_/default_runtime_cls.py'
+    '../_base_/default_runtime_cls.py',
 ]
 
 grid = [1] * 33
@@ -18,5 +18,7 @@ model = dict(
         width_factor=1.0,
         drop_path_rate=0.1,
         pooled=True,
-        out_indices=(3, )),
-    head=dict(in_channels=768))
+        out_indices=(3,),
+    ),
+    head=dict(in_channels=768),
+)

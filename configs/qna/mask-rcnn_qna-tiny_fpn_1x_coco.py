@@ -3,7 +3,7 @@ _base_ = [
     '../_base_/models/mask-rcnn_r50_fpn.py',
     '../_base_/datasets/coco_instance.py',
     '../_base_/schedules/schedule_1x_adamw_swin.py',
-    '../_base_/default_runtime_det.py'
+    '../_base_/default_runtime_det.py',
 ]
 
 checkpoint = 'checkpoints/qna-tiny_in1k.pth'
@@ -13,7 +13,8 @@ model = dict(
         type='hybrid_mm.QnAViT',
         arch='tiny',
         drop_path_rate=0.05,
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
-    neck=dict(in_channels=[64, 128, 256, 512]))
-optim_wrapper = dict(
-    paramwise_cfg=dict(custom_keys={'attn.scale': dict(decay_mult=0.0)}))
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
+    neck=dict(in_channels=[64, 128, 256, 512]),
+)
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'attn.scale': dict(decay_mult=0.0)}))

@@ -2,9 +2,7 @@ _base_ = './qna-tiny_upernet_8xb2-160k_ade20k-512x512.py'
 
 checkpoint = 'checkpoints/qna-base_in1k.pth'
 model = dict(
-    backbone=dict(
-        arch='base',
-        drop_path_rate=0.5,
-        init_cfg=dict(checkpoint=checkpoint)),
+    backbone=dict(arch='base', drop_path_rate=0.5, init_cfg=dict(checkpoint=checkpoint)),
     decode_head=dict(in_channels=[96, 192, 384, 768]),
-    auxiliary_head=dict(in_channels=384))
+    auxiliary_head=dict(in_channels=384),
+)

@@ -1,4 +1,3 @@
 _base_ = './qna-tiny_8xb128-300e_in1k.py'
 
-model = dict(
-    backbone=dict(arch='tiny-7x7'))
+model = dict(backbone=dict(arch='tiny-7x7'))

@@ -3,7 +3,7 @@ _base_ = [
     '../_base_/models/upernet_r50.py',
     '../_base_/datasets/ade20k.py',
     '../_base_/schedules/schedule_160k_adamw.py',
-    '../_base_/default_runtime_seg.py'
+    '../_base_/default_runtime_seg.py',
 ]
 
 checkpoint = 'checkpoints/qna-tiny_in1k.pth'
@@ -13,10 +13,14 @@ model = dict(
         type='hybrid_mm.QnAViT',
         arch='tiny',
         drop_path_rate=0.05,
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
     decode_head=dict(in_channels=[64, 128, 256, 512]),
-    auxiliary_head=dict(in_channels=256))
+    auxiliary_head=dict(in_channels=256),
+)
 optim_wrapper = dict(
     paramwise_cfg=dict(
-        custom_keys={k: dict(decay_mult=0.0) for k in ('relative_bias', 'attn.scale')}))
+        custom_keys={k: dict(decay_mult=0.0) for k in ('relative_bias', 'attn.scale')}
+    )
+)
 train_dataloader = dict(batch_size=2)

@@ -3,7 +3,7 @@ _base_ = [
     '../_base_/models/fpn_r50.py',
     '../_base_/datasets/ade20k.py',
     '../_base_/schedules/schedule_80k_adamw.py',
-    '../_base_/default_runtime_seg.py'
+    '../_base_/default_runtime_seg.py',
 ]
 
 checkpoint = 'checkpoints/quadratic-r50_in1k.pth'
@@ -13,8 +13,12 @@ model = dict(
         type='hybrid_mm.QuadraticAttentionResNet',
         arch='r50',
         norm_cfg=dict(type='SyncBN'),
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)))
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    )
+)
 
 optim_wrapper = dict(
     paramwise_cfg=dict(
-        custom_keys={'.centers': dict(decay_mult=0.0), '.spreads': dict(decay_mult=0.0)}))
+        custom_keys={'.centers': dict(decay_mult=0.0), '.spreads': dict(decay_mult=0.0)}
+    )
+)

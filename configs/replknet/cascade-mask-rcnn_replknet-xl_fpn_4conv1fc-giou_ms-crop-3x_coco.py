@@ -5,8 +5,7 @@ checkpoint = 'checkpoints/replknet-xl_megdata73m.pth'
 model = dict(
     data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),
     backbone=dict(
-        arch='xl',
-        norm_outputs='all',
-        drop_path_rate=0.5,
-        init_cfg=dict(checkpoint=checkpoint)),
-    neck=dict(in_channels=[256, 512, 1024, 2048]))
+        arch='xl', norm_outputs='all', drop_path_rate=0.5, init_cfg=dict(checkpoint=checkpoint)
+    ),
+    neck=dict(in_channels=[256, 512, 1024, 2048]),
+)

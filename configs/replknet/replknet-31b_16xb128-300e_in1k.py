@@ -2,7 +2,7 @@ _base_ = [
     '../_base_/models/classifier_deit.py',
     '../_base_/datasets/imagenet_1k_deit.py',
     '../_base_/schedules/imagenet_bs2048_adamw_300e.py',
-    '../_base_/default_runtime_cls.py'
+    '../_base_/default_runtime_cls.py',
 ]
 
 model = dict(
@@ -11,5 +11,7 @@ model = dict(
         arch='31b',
         norm_outputs='last',
         drop_path_rate=0.5,
-        out_indices=(3, )),
-    head=dict(in_channels=1024))
+        out_indices=(3,),
+    ),
+    head=dict(in_channels=1024),
+)

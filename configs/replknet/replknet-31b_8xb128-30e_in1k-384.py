@@ -2,7 +2,7 @@ _base_ = [
     '../_base_/models/classifier_deit.py',
     '../_base_/datasets/imagenet_1k_deit_384.py',
     '../_base_/schedules/imagenet_bs512_adamw_30e_layer-decay.py',
-    '../_base_/default_runtime_cls.py'
+    '../_base_/default_runtime_cls.py',
 ]
 
 checkpoint = 'checkpoints/replknet-31b_in1k.pth'
@@ -12,8 +12,10 @@ model = dict(
         arch='31b',
         norm_outputs='last',
         drop_path_rate=0.8,
-        out_indices=(3, ),
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
+        out_indices=(3,),
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
     head=dict(in_channels=1024),
-    train_cfg=None)
+    train_cfg=None,
+)
 auto_scale_lr = dict(base_batch_size=1024)  # 8 GPUs x 128 images

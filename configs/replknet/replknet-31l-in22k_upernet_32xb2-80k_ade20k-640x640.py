@@ -4,7 +4,8 @@ checkpoint = 'checkpoints/replknet-31l_in22k.pth'
 model = dict(
     backbone=dict(arch='31l', init_cfg=dict(checkpoint=checkpoint)),
     decode_head=dict(in_channels=[192, 384, 768, 1536]),
-    auxiliary_head=dict(in_channels=768))
+    auxiliary_head=dict(in_channels=768),
+)
 train_cfg = dict(max_iters=80000, val_interval=8000)
 _base_.param_scheduler[0].end = 800
 _base_.param_scheduler[1].update(begin=800, end=80000)

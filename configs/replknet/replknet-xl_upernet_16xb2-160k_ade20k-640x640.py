@@ -5,12 +5,11 @@ checkpoint = 'checkpoints/replknet-xl_megdata73m.pth'
 model = dict(
     data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),
     backbone=dict(
-        arch='xl',
-        norm_outputs='all',
-        drop_path_rate=0.5,
-        init_cfg=dict(checkpoint=checkpoint)),
+        arch='xl', norm_outputs='all', drop_path_rate=0.5, init_cfg=dict(checkpoint=checkpoint)
+    ),
     decode_head=dict(in_channels=[256, 512, 1024, 2048]),
-    auxiliary_head=dict(in_channels=1024))
+    auxiliary_head=dict(in_channels=1024),
+)
 train_cfg = dict(max_iters=160000, val_interval=16000)
 _base_.param_scheduler[0].end = 1500
 _base_.param_scheduler[1].update(begin=1500, end=160000)

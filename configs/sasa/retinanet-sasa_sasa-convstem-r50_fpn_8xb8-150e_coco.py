@@ -6,7 +6,7 @@ _base_ = [
     '../_base_/models/retinanet_r50_fpn_scratch.py',
     '../_base_/datasets/coco_detection_640x640.py',
     '../_base_/schedules/schedule_150e_cosine.py',
-    '../_base_/default_runtime_det.py'
+    '../_base_/default_runtime_det.py',
 ]
 
 conv_cfg = dict(type='hybrid_mm.SASAConv2d', window=7, heads=8)
@@ -16,6 +16,8 @@ model = dict(
         type='hybrid_mm.SASAResNet',
         arch='r50',
         stem='conv',
-        norm_cfg=dict(type='SyncBN')),
+        norm_cfg=dict(type='SyncBN'),
+    ),
     neck=dict(conv_cfg=conv_cfg),
-    bbox_head=dict(conv_cfg=conv_cfg))
+    bbox_head=dict(conv_cfg=conv_cfg),
+)

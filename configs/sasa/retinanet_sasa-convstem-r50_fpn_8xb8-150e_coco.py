@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/models/retinanet_r50_fpn_scratch.py',
     '../_base_/datasets/coco_detection_640x640.py',
     '../_base_/schedules/schedule_150e_cosine.py',
-    '../_base_/default_runtime_det.py'
+    '../_base_/default_runtime_det.py',
 ]
 
 model = dict(
@@ -13,4 +13,6 @@ model = dict(
         type='hybrid_mm.SASAResNet',
         arch='r50',
         stem='conv',
-        norm_cfg=dict(type='SyncBN')))
+        norm_cfg=dict(type='SyncBN'),
+    )
+)

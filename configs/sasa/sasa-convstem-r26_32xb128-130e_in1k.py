@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/models/classifier_resnet.py',
     '../_base_/datasets/imagenet_1k_plain.py',
     '../_base_/schedules/imagenet_bs4096_sgd_130e.py',
-    '../_base_/default_runtime_cls.py'
+    '../_base_/default_runtime_cls.py',
 ]
 
 model = dict(
@@ -12,5 +12,7 @@ model = dict(
         type='hybrid_mm.SASAResNet',
         arch='r26',
         stem='conv',
-        out_indices=(3, ),
-        norm_cfg=dict(type='SyncBN')))
+        out_indices=(3,),
+        norm_cfg=dict(type='SyncBN'),
+    )
+)

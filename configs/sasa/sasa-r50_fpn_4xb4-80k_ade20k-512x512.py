@@ -3,7 +3,7 @@ _base_ = [
     '../_base_/models/fpn_r50.py',
     '../_base_/datasets/ade20k.py',
     '../_base_/schedules/schedule_80k_adamw.py',
-    '../_base_/default_runtime_seg.py'
+    '../_base_/default_runtime_seg.py',
 ]
 
 checkpoint = 'checkpoints/sasa-r50_in1k.pth'
@@ -14,4 +14,6 @@ model = dict(
         arch='r50',
         stem='attention',
         norm_cfg=dict(type='SyncBN'),
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)))
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    )
+)

@@ -1,7 +1,4 @@
 _base_ = './slak-tiny-w1.0_upernet_4xb4-80k_ade20k-512x512.py'
 
 checkpoint = 'checkpoints/slak-tiny-w1.0-dense-kernels_120e_in1k.pth'
-model = dict(
-    backbone=dict(
-        decomposed=False,
-        init_cfg=dict(checkpoint=checkpoint)))
+model = dict(backbone=dict(decomposed=False, init_cfg=dict(checkpoint=checkpoint)))

@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/models/gfl_r50_fpn.py',
     '../_base_/datasets/coco_detection_ms-crop.py',
     '../_base_/schedules/schedule_3x_adamw.py',
-    '../_base_/default_runtime_det.py'
+    '../_base_/default_runtime_det.py',
 ]
 
 checkpoint = 'checkpoints/van-b2_in1k.pth'
@@ -15,5 +15,7 @@ model = dict(
         type='hybrid_mm.VAN',
         arch='b2',
         drop_path_rate=0.1,
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
-    neck=dict(in_channels=[64, 128, 320, 512]))
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
+    neck=dict(in_channels=[64, 128, 320, 512]),
+)

@@ -3,4 +3,5 @@ _base_ = './mask-rcnn_van-b0_fpn_1x_coco.py'
 checkpoint = 'checkpoints/van-b1_in1k.pth'
 model = dict(
     backbone=dict(arch='b1', init_cfg=dict(checkpoint=checkpoint)),
-    neck=dict(in_channels=[64, 128, 320, 512]))
+    neck=dict(in_channels=[64, 128, 320, 512]),
+)

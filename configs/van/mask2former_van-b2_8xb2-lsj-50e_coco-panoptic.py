@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/models/mask2former_r50.py',
     '../_base_/datasets/coco_panoptic_lsj.py',
     '../_base_/schedules/schedule_50e_mask2former.py',
-    '../_base_/default_runtime_det.py'
+    '../_base_/default_runtime_det.py',
 ]
 
 checkpoint = 'checkpoints/van-b2_in1k.pth'
@@ -14,8 +14,10 @@ model = dict(
         type='hybrid_mm.VAN',
         arch='b2',
         drop_path_rate=0.1,
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
-    panoptic_head=dict(in_channels=[64, 128, 320, 512]))
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
+    panoptic_head=dict(in_channels=[64, 128, 320, 512]),
+)
 
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=5000))
 log_processor = dict(by_epoch=False)

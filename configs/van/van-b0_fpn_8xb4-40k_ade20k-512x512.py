@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/models/fpn_r50.py',
     '../_base_/datasets/ade20k_align32.py',
     '../_base_/schedules/schedule_40k_adamw.py',
-    '../_base_/default_runtime_seg.py'
+    '../_base_/default_runtime_seg.py',
 ]
 
 checkpoint = 'checkpoints/van-b0_in1k.pth'
@@ -15,8 +15,10 @@ model = dict(
         arch='b0',
         drop_path_rate=0.2,
         norm_cfg=dict(type='SyncBN'),
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
-    neck=dict(in_channels=[32, 64, 160, 256]))
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
+    neck=dict(in_channels=[32, 64, 160, 256]),
+)
 
 optim_wrapper = dict(optimizer=dict(lr=0.0002))
 auto_scale_lr = dict(base_batch_size=32)

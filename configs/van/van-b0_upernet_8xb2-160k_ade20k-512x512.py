@@ -2,7 +2,7 @@ _base_ = [
     '../_base_/models/upernet_r50.py',
     '../_base_/datasets/ade20k_align32.py',
     '../_base_/schedules/schedule_160k_adamw.py',
-    '../_base_/default_runtime_seg.py'
+    '../_base_/default_runtime_seg.py',
 ]
 
 checkpoint = 'checkpoints/van-b0_in1k.pth'
@@ -13,8 +13,10 @@ model = dict(
         arch='b0',
         drop_path_rate=0.1,
         norm_cfg=dict(type='SyncBN'),
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
     decode_head=dict(in_channels=[32, 64, 160, 256]),
-    auxiliary_head=dict(in_channels=160))
+    auxiliary_head=dict(in_channels=160),
+)
 
 train_dataloader = dict(batch_size=2)

@@ -4,4 +4,5 @@ checkpoint = 'checkpoints/van-b1_in1k.pth'
 model = dict(
     backbone=dict(arch='b1', init_cfg=dict(checkpoint=checkpoint)),
     decode_head=dict(in_channels=[64, 128, 320, 512]),
-    auxiliary_head=dict(in_channels=320))
+    auxiliary_head=dict(in_channels=320),
+)

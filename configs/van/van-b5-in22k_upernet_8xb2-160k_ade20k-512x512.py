@@ -4,4 +4,5 @@ checkpoint = 'checkpoints/van-b5_in22k.pth'
 model = dict(
     backbone=dict(arch='b5', drop_path_rate=0.4, init_cfg=dict(checkpoint=checkpoint)),
     decode_head=dict(in_channels=[96, 192, 480, 768]),
-    auxiliary_head=dict(in_channels=480))
+    auxiliary_head=dict(in_channels=480),
+)

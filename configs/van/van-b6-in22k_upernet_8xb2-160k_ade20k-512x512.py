@@ -4,4 +4,5 @@ checkpoint = 'checkpoints/van-b6_in22k.pth'
 model = dict(
     backbone=dict(arch='b6', drop_path_rate=0.5, init_cfg=dict(checkpoint=checkpoint)),
     decode_head=dict(in_channels=[96, 192, 384, 768]),
-    auxiliary_head=dict(in_channels=384))
+    auxiliary_head=dict(in_channels=384),
+)

@@ -2,7 +2,7 @@ _base_ = [
     '../_base_/models/classifier_deit.py',
     '../_base_/datasets/imagenet_1k_deit.py',
     '../_base_/schedules/imagenet_bs1024_adamw_300e_deit.py',
-    '../_base_/default_runtime_cls.py'
+    '../_base_/default_runtime_cls.py',
 ]
 
 model = dict(
@@ -12,8 +12,9 @@ model = dict(
         final_norm=True,
         pooled=True,
         drop_path_rate=0.1,
-        out_indices=(3, )),
+        out_indices=(3,),
+    ),
     neck=None,
-    head=dict(in_channels=384))
-optim_wrapper = dict(
-    paramwise_cfg=dict(custom_keys={'stem.position': dict(decay_mult=0.0)}))
+    head=dict(in_channels=384),
+)
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'stem.position': dict(decay_mult=0.0)}))

@@ -3,16 +3,23 @@ _base_ = [
     '../_base_/models/upernet_r50.py',
     '../_base_/datasets/ade20k.py',
     '../_base_/schedules/schedule_160k_adamw.py',
-    '../_base_/default_runtime_seg.py'
+    '../_base_/default_runtime_seg.py',
 ]
 
 model = dict(
     backbone=dict(
-        _delete_=True, type='hybrid_mm.ViT', arch='small', drop_path_rate=0.1,
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/deit-small_in1k.pth')),
+        _delete_=True,
+        type='hybrid_mm.ViT',
+        arch='small',
+        drop_path_rate=0.1,
+        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/deit-small_in1k.pth'),
+    ),
     decode_head=dict(in_channels=[384] * 4),
-    auxiliary_head=dict(in_channels=384, in_index=3))
+    auxiliary_head=dict(in_channels=384, in_index=3),
+)
 optim_wrapper = dict(
     paramwise_cfg=dict(
-        custom_keys={'stem.position': dict(decay_mult=0.0), 'class_token': dict(decay_mult=0.0)}))
+        custom_keys={'stem.position': dict(decay_mult=0.0), 'class_token': dict(decay_mult=0.0)}
+    )
+)
 train_dataloader = dict(batch_size=2)

@@ -3,19 +3,29 @@ _base_ = [
     '../_base_/models/cascade-mask-rcnn_r50_fpn_4conv1fc-ln.py',
     '../_base_/datasets/coco_instance_lsj_1024.py',
     '../_base_/schedules/schedule_bs64_lsj-100e_adamw.py',
-    '../_base_/default_runtime_det.py'
+    '../_base_/default_runtime_det.py',
 ]
 
 checkpoint = 'checkpoints/mae-base_in1k.pth'
 model = dict(
     backbone=dict(
-        _delete_=True, type='hybrid_mm.ViT', arch='base', window_size=14, relative=True,
-        class_token=False, img_size=1024, out_indices=(3, ), drop_path_rate=0.1,
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
-    neck=dict(_delete_=True, type='hybrid_mm.SimpleFPN', in_channels=768, out_channels=256))
+        _delete_=True,
+        type='hybrid_mm.ViT',
+        arch='base',
+        window_size=14,
+        relative=True,
+        class_token=False,
+        img_size=1024,
+        out_indices=(3,),
+        drop_path_rate=0.1,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
+    neck=dict(_delete_=True, type='hybrid_mm.SimpleFPN', in_channels=768, out_channels=256),
+)
 optim_wrapper = dict(
     constructor='hybrid_mm.LayerDecayOptimWrapperConstructor',
-    paramwise_cfg=dict(layer_decay_rate=0.7))
+    paramwise_cfg=dict(layer_decay_rate=0.7),
+)
 train_dataloader = dict(batch_size=8)
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=5000))
 log_processor = dict(by_epoch=False)

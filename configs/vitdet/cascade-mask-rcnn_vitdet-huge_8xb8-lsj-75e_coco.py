@@ -4,11 +4,10 @@ _base_ = './cascade-mask-rcnn_vitdet-base_8xb8-lsj-100e_coco.py'
 checkpoint = 'checkpoints/mae-huge_in1k.pth'
 model = dict(
     backbone=dict(
-        arch='huge',
-        drop_path_rate=0.5,
-        with_cp=True,
-        init_cfg=dict(checkpoint=checkpoint)),
-    neck=dict(in_channels=1280))
+        arch='huge', drop_path_rate=0.5, with_cp=True, init_cfg=dict(checkpoint=checkpoint)
+    ),
+    neck=dict(in_channels=1280),
+)
 train_cfg = dict(max_iters=138281, dynamic_intervals=[(135001, 138281)])
 _base_.param_scheduler[1].update(end=138281, milestones=[122917, 133159])
 optim_wrapper = dict(paramwise_cfg=dict(_delete_=True, layer_decay_rate=0.9))

@@ -2,9 +2,7 @@ _base_ = './cascade-mask-rcnn_vitdet-base_8xb8-lsj-100e_coco.py'
 
 checkpoint = 'checkpoints/mae-large_in1k.pth'
 model = dict(
-    backbone=dict(
-        arch='large',
-        drop_path_rate=0.4,
-        init_cfg=dict(checkpoint=checkpoint)),
-    neck=dict(in_channels=1024))
+    backbone=dict(arch='large', drop_path_rate=0.4, init_cfg=dict(checkpoint=checkpoint)),
+    neck=dict(in_channels=1024),
+)
 optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.8))

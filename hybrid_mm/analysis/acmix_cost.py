@@ -68,10 +68,13 @@ def layer_cost(
         Cost('ACmix', *window),
         Cost('ACmix', 'II', 'light FC', macs['mix.fc'], weights['mix.fc.weight']),
         Cost(
-            'ACmix', 'II', 'grouped convolution', macs['mix'] - macs['mix.fc'],
+            'ACmix',
+            'II',
+            'grouped convolution',
+            macs['mix'] - macs['mix.fc'],
             weights['mix.dep_conv.weight'],
         ),
-    ]  # fmt: skip
+    ]
 
 
 def network_cost(layers: list[tuple[int, int, int]] = RESNET50, **settings: int) -> list[Cost]:

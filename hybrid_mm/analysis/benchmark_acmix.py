@@ -39,9 +39,13 @@ def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Cas
 
 
 def _case(
-    name: str, make: Callable[..., nn.Module], x: Tensor, device: torch.device,
-    dtype: torch.dtype, *arguments: int,
-) -> Case:  # fmt: skip
+    name: str,
+    make: Callable[..., nn.Module],
+    x: Tensor,
+    device: torch.device,
+    dtype: torch.dtype,
+    *arguments: int,
+) -> Case:
     modules = {NAMES.get(impl, impl): make(impl=impl) for impl in IMPLS}
     # softmax cancels this one: its gradient is rounding
     constant = ('position.bias',)

@@ -84,9 +84,7 @@ def _vit(arch: str) -> Peer:
 
 def _vitdet(arch: str) -> Peer:
     """With the positions of the peer, which are made for 224 pixels."""
-    ours = dict(
-        type='hybrid_mm.ViT', arch=arch, window_size=14, relative=True, class_token=False
-    )
+    ours = dict(type='hybrid_mm.ViT', arch=arch, window_size=14, relative=True, class_token=False)
     theirs = dict(img_size=224, out_channels=0)
     return _mmpretrain(f'ViTDet-{arch}', ours, 'ViTSAM', arch, 'vit', **theirs)
 

@@ -200,9 +200,11 @@ def _halo(make: Callable[..., Tensor], shape: tuple[int, ...]) -> Case:
 
         def timm(x: Tensor, q: Tensor, kv: Tensor, height_rel: Tensor, width_rel: Tensor) -> Tensor:
             weights = {
-                'q.weight': q, 'kv.weight': kv,
-                'pos_embed.height_rel': height_rel, 'pos_embed.width_rel': width_rel,
-            }  # fmt: skip
+                'q.weight': q,
+                'kv.weight': kv,
+                'pos_embed.height_rel': height_rel,
+                'pos_embed.width_rel': width_rel,
+            }
             # it wants whole blocks; without biases a border of zeros gives keys and values of zero
             x = F.pad(x, (0, -width % BLOCK, 0, -height % BLOCK))
             return functional_call(module, weights, (x,))[..., :height, :width]

@@ -140,8 +140,9 @@ def plot(name: str, rows: list[Row], path: Path) -> None:
             break
         ax = axes.pop(0)
         for i, candidate in enumerate(candidates):
-            found = [(names.index(r.case), getattr(r, key)) for r in bars
-                     if r.candidate == candidate]  # fmt: skip
+            found = [
+                (names.index(r.case), getattr(r, key)) for r in bars if r.candidate == candidate
+            ]
             height = 0.8 / len(candidates)
             at = [y + height * (i - (len(candidates) - 1) / 2) for y, _ in found]
             ax.barh(at, [x for _, x in found], height, label=candidate)

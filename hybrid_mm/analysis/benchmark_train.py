@@ -159,8 +159,13 @@ def _samples(
 ) -> list:
     """Boxes over the whole map, or random labels."""
     n, height, width = size
-    meta = dict(img_shape=(height, width), ori_shape=(height, width), pad_shape=(height, width),
-                batch_input_shape=(height, width), scale_factor=(1.0, 1.0))  # fmt: skip
+    meta = dict(
+        img_shape=(height, width),
+        ori_shape=(height, width),
+        pad_shape=(height, width),
+        batch_input_shape=(height, width),
+        scale_factor=(1.0, 1.0),
+    )
     if cfg.default_scope == 'mmseg':
         from mmseg.structures import SegDataSample
 

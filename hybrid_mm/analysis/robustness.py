@@ -284,8 +284,15 @@ def draw_heat_map(results: dict, path: str | Path, title: str) -> bool:
     image = ax.imshow(table, cmap='viridis', vmin=0, vmax=100, aspect='auto')
     for (i, j), value in np.ndenumerate(table):
         text = '' if np.isnan(value) else f'{value:.0f}'
-        ax.text(j, i, text, ha='center', va='center', fontsize=8,
-                color='black' if value > 60 else 'white')  # fmt: skip
+        ax.text(
+            j,
+            i,
+            text,
+            ha='center',
+            va='center',
+            fontsize=8,
+            color='black' if value > 60 else 'white',
+        )
     ax.set_xticks(range(len(SEVERITIES)), SEVERITIES)
     ax.set_yticks(range(len(names)), names)
     ax.set_xlabel('severity')
@@ -308,9 +315,11 @@ def draw_curves(studies: dict[str, dict], path: str | Path) -> None:
     if not names:
         return
     single = len(studies) == 1
-    panels = {g: [n for n in m if n in names] for g, m in GROUPS.items()} if single else {
-        n: [n] for n in names
-    }  # fmt: skip
+    panels = (
+        {g: [n for n in m if n in names] for g, m in GROUPS.items()}
+        if single
+        else {n: [n] for n in names}
+    )
     panels = {title: members for title, members in panels.items() if members}
     columns = min(5, len(panels))
     figure, axes = _axes(columns, -(-len(panels) // columns))
@@ -321,8 +330,12 @@ def draw_curves(studies: dict[str, dict], path: str | Path) -> None:
             for name in members:
                 values = [results[CLEAN]['0'].get(metric), *severities(results, name, metric)]
                 points = [(s, v) for s, v in enumerate(values) if v is not None]
-                ax.plot(*zip(*points, strict=True), marker='o', markersize=3,
-                        label=name if single else model)  # fmt: skip
+                ax.plot(
+                    *zip(*points, strict=True),
+                    marker='o',
+                    markersize=3,
+                    label=name if single else model,
+                )
         ax.set(title=title, xlabel='severity (0 clean)', xticks=range(6), ylim=(0, None))
         ax.grid(alpha=0.3)
         if single or ax is axes.flat[0]:

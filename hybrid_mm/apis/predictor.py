@@ -178,8 +178,14 @@ class Predictor:
                     for place, sample in zip(batch, found, strict=True):
                         samples[place] = sample.cpu()
         for (source, image, _), sample in zip(window, samples, strict=True):
-            shared = dict(index=source.index, name=source.name, image=image, classes=self.classes,
-                          frame=source.frame, fps=source.fps)  # fmt: skip
+            shared = dict(
+                index=source.index,
+                name=source.name,
+                image=image,
+                classes=self.classes,
+                frame=source.frame,
+                fps=source.fps,
+            )
             yield to_prediction(self.task, sample, shared)
 
     def _meta(self, weights: dict) -> dict:

@@ -64,9 +64,12 @@ class ACmixSwin(Swin):
     ) -> None:
         super().__init__(arch, **kwargs)
         self.operator = dict(
-            qkv_bias=qkv_bias, qk_scale=qk_scale, attn_drop=attn_drop, proj_drop=proj_drop,
+            qkv_bias=qkv_bias,
+            qk_scale=qk_scale,
+            attn_drop=attn_drop,
+            proj_drop=proj_drop,
             impl=impl,
-        )  # fmt: skip
+        )
         self.build()
 
     def make_attention(self, stage: int, block: int) -> nn.Module:

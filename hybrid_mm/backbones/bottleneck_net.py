@@ -43,9 +43,13 @@ def conv2d(
 
 
 def conv_norm(
-    in_channels: int, channels: int, kernel_size: int, norm_cfg: dict, stride: int = 1,
+    in_channels: int,
+    channels: int,
+    kernel_size: int,
+    norm_cfg: dict,
+    stride: int = 1,
     act: str | None = None,
-) -> nn.Sequential:  # fmt: skip
+) -> nn.Sequential:
     """Convolution, norm and activation if any, as ``conv``, ``norm`` and ``act``."""
     layers = OrderedDict(conv=conv2d(in_channels, channels, kernel_size, stride))
     layers['norm'] = build_norm(norm_cfg, channels)
@@ -361,9 +365,19 @@ class BottleneckNet(Pyramid):
             if place == 'out' or not attends:
                 gate = GATES[kind](out_channels if place == 'out' else site.channels, **kwargs)
         block = HybridBottleneck(
-            in_channels, out_channels, site, spatial, self.norm_cfg, settings['act'], gate, place,
-            settings['linear_out'], settings['shortcut'], self.shortcut_act, rate,
-        )  # fmt: skip
+            in_channels,
+            out_channels,
+            site,
+            spatial,
+            self.norm_cfg,
+            settings['act'],
+            gate,
+            place,
+            settings['linear_out'],
+            settings['shortcut'],
+            self.shortcut_act,
+            rate,
+        )
         if self.zero_init_residual and block.shortcut is not None:
             nn.init.zeros_(block.norm3.weight)
         return block

@@ -32,9 +32,14 @@ class TokenEmbed(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, channels: int, patch_size: int, stride: int, padding: int,
+        self,
+        in_channels: int,
+        channels: int,
+        patch_size: int,
+        stride: int,
+        padding: int,
         class_token: bool,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.proj = nn.Conv2d(in_channels, channels, patch_size, stride, padding)
         self.norm = nn.LayerNorm(channels)
@@ -245,12 +250,14 @@ class CvT(TokenPyramid):
             *(
                 _per_stage(value, number, name)
                 for name, value in (
-                    ('projection', projection), ('kernel_size', kernel_size),
-                    ('kv_stride', kv_stride), ('qkv_bias', qkv_bias),
+                    ('projection', projection),
+                    ('kernel_size', kernel_size),
+                    ('kv_stride', kv_stride),
+                    ('qkv_bias', qkv_bias),
                 )
             ),
             strict=True,
-        )  # fmt: skip
+        )
         rates = drop_path_schedule(drop_path_rate, self.depths[-1:])
         self.stages = nn.ModuleList()
         for i, (channels, operator) in enumerate(zip(self.stage_channels, operators, strict=True)):

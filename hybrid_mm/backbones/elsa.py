@@ -76,9 +76,12 @@ class ELSASwin(Swin):
         super().__init__(arch, window_size=[1] * (stages - 1) + [window_size], **kwargs)
         self.common = dict(qkv_bias=qkv_bias, attn_drop=attn_drop, proj_drop=proj_drop, impl=impl)
         self.operator = dict(
-            kernel_size=kernel_size, lam=lam, gamma=gamma, qk_scale=1,
+            kernel_size=kernel_size,
+            lam=lam,
+            gamma=gamma,
+            qk_scale=1,
             group_width=self.settings['group_width'],
-        )  # fmt: skip
+        )
         self.qk_scale, self.always_shift = qk_scale, always_shift
         self.build()
 

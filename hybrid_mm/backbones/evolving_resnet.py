@@ -103,9 +103,15 @@ class EAAAResNet(AAResNet):
             alpha=alpha, beta=beta, max_tokens=max_tokens, official_tables=official_tables
         )
         super().__init__(
-            arch, kappa, upsilon, heads, min_key_dim=1, impl=impl,
-            zero_init_residual=zero_init_residual, **kwargs,
-        )  # fmt: skip
+            arch,
+            kappa,
+            upsilon,
+            heads,
+            min_key_dim=1,
+            impl=impl,
+            zero_init_residual=zero_init_residual,
+            **kwargs,
+        )
         for conv in self.modules():
             if isinstance(conv, nn.Conv2d):
                 lecun_normal_(conv.weight)

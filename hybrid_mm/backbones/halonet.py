@@ -28,9 +28,14 @@ _RESNET = [256, 512, 1024, 2048]
 
 
 def _h(
-    block_size: int, halo_size: int, value_ratio: float, ratio: float, depth: int,
-    final: int | None = None, conv_stages: int = 0,
-) -> dict:  # fmt: skip
+    block_size: int,
+    halo_size: int,
+    value_ratio: float,
+    ratio: float,
+    depth: int,
+    final: int | None = None,
+    conv_stages: int = 0,
+) -> dict:
     """Variant of the paper's family by the columns of its table 2 (b, h, r_v, r_b, l_3, d_f)."""
     return dict(
         _DEFAULTS,

@@ -103,9 +103,7 @@ class LeViTStage(nn.Module):
         return run_blocks(self.blocks, x, self.with_cp).permute(0, 3, 1, 2)
 
 
-def _arch(
-    embed_dims: list[int], key_dim: int, heads: list[int], depths: list[int]
-) -> dict:
+def _arch(embed_dims: list[int], key_dim: int, heads: list[int], depths: list[int]) -> dict:
     return dict(
         embed_dims=embed_dims,
         key_dims=[key_dim] * 3,

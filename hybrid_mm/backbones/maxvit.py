@@ -177,11 +177,16 @@ class MaxViT(MBConvPyramid):
         conv = MBConv(in_channels, channels, stride, drop_path=drop_path, **self.conv_settings)
         parts = [
             PartitionBlock(
-                channels, window, self.head_width, kind, self.settings['approximate'],
-                self.settings['ln_eps'], drop_path,
+                channels,
+                window,
+                self.head_width,
+                kind,
+                self.settings['approximate'],
+                self.settings['ln_eps'],
+                drop_path,
             )
             for window, kind in zip(self.windows, ('block', 'grid'), strict=True)
-        ]  # fmt: skip
+        ]
         return MaxViTBlock(conv, *parts)
 
     def reset_parameters(self) -> None:

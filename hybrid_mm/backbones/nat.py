@@ -68,9 +68,13 @@ class NATBlock(nn.Module):
     """
 
     def __init__(
-        self, channels: int, attn: nn.Module, mlp_ratio: float, drop_path: float,
+        self,
+        channels: int,
+        attn: nn.Module,
+        mlp_ratio: float,
+        drop_path: float,
         layer_scale: float | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(channels)
         self.attn = attn
@@ -91,9 +95,12 @@ class NATBlock(nn.Module):
 
 
 def _arch(
-    embed_dim: int, depths: Sequence[int], heads: int, mlp_ratio: float,
+    embed_dim: int,
+    depths: Sequence[int],
+    heads: int,
+    mlp_ratio: float,
     layer_scale: float | None = None,
-) -> dict:  # fmt: skip
+) -> dict:
     return dict(
         embed_dim=embed_dim,
         depths=list(depths),
@@ -191,15 +198,20 @@ class NAT(TokenPyramid):
                 NATBlock(
                     channels,
                     NeighborhoodAttention2d(
-                        channels, settings['heads'][stage], kernel_size, dilation, relative_bias,
-                        qkv_bias, impl=impl,
+                        channels,
+                        settings['heads'][stage],
+                        kernel_size,
+                        dilation,
+                        relative_bias,
+                        qkv_bias,
+                        impl=impl,
                     ),
                     settings['mlp_ratio'],
                     rate,
                     settings['layer_scale'],
                 )
                 for dilation, rate in zip(self.dilations[stage], rates[stage], strict=True)
-            ]  # fmt: skip
+            ]
             if stage:
                 down = 'downsample', ConvDownsampler(channels // 2)
             else:

@@ -37,9 +37,14 @@ class PVTEmbed(PatchEmbed):
     """
 
     def __init__(
-        self, in_channels: int, channels: int, patch_size: int, grid: int, class_token: bool,
+        self,
+        in_channels: int,
+        channels: int,
+        patch_size: int,
+        grid: int,
+        class_token: bool,
         pad: bool,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(in_channels, channels, patch_size)
         self.extra, self.pad = int(class_token), pad
         self.position = nn.Parameter(torch.empty(1, self.extra + grid**2, channels))

@@ -228,10 +228,14 @@ class RepLKNet(Pyramid):
         rates = drop_path_schedule(drop_path_rate, settings['depths'])
         before = first
         for i, channels in enumerate(self.stage_channels):
-            downsample = [] if i == 0 else [
-                conv_norm(before, channels, norm_cfg),
-                conv_norm(channels, channels, norm_cfg, 3, 2, depthwise=True),
-            ]  # fmt: skip
+            downsample = (
+                []
+                if i == 0
+                else [
+                    conv_norm(before, channels, norm_cfg),
+                    conv_norm(channels, channels, norm_cfg, 3, 2, depthwise=True),
+                ]
+            )
             mid, kernel = int(channels * settings['dw_ratio']), settings['kernel_sizes'][i]
             blocks = []
             for rate in rates[i]:

@@ -107,9 +107,15 @@ class BasicBlock(ResidualBlock):
     """Two 3x3 convolutions; the first one, ``conv1``, is the replaceable one."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, site: Site, spatial: nn.Module,
-        spatial_norm: nn.Module, norm_cfg: dict, drop_path: float = 0.0,
-    ) -> None:  # fmt: skip
+        self,
+        in_channels: int,
+        out_channels: int,
+        site: Site,
+        spatial: nn.Module,
+        spatial_norm: nn.Module,
+        norm_cfg: dict,
+        drop_path: float = 0.0,
+    ) -> None:
         super().__init__(in_channels, out_channels, site.stride, norm_cfg, drop_path)
         self.conv1, self.norm1 = spatial, spatial_norm
         self.conv2 = conv2d(site.channels, out_channels, 3, dilation=site.dilation)
@@ -129,9 +135,15 @@ class Bottleneck(ResidualBlock):
     """1x1, 3x3 and 1x1 convolution; the second one, ``conv2``, is the replaceable one."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, site: Site, spatial: nn.Module,
-        spatial_norm: nn.Module, norm_cfg: dict, drop_path: float = 0.0,
-    ) -> None:  # fmt: skip
+        self,
+        in_channels: int,
+        out_channels: int,
+        site: Site,
+        spatial: nn.Module,
+        spatial_norm: nn.Module,
+        norm_cfg: dict,
+        drop_path: float = 0.0,
+    ) -> None:
         super().__init__(in_channels, out_channels, site.stride, norm_cfg, drop_path)
         self.conv1 = conv2d(in_channels, site.in_channels, 1)
         self.norm1 = build_norm(norm_cfg, site.in_channels)

@@ -202,11 +202,18 @@ class SAN(Pyramid):
         def stage(inputs: int, channels: int, kernel_size: int, rates: list[float]) -> SANStage:
             blocks = [
                 SANBlock(
-                    channels, attention, kernel_size, channels // 16, channels // 4, mix=acmix,
-                    drop_path=rate, norm_cfg=norm_cfg, impl=impl,
+                    channels,
+                    attention,
+                    kernel_size,
+                    channels // 16,
+                    channels // 4,
+                    mix=acmix,
+                    drop_path=rate,
+                    norm_cfg=norm_cfg,
+                    impl=impl,
                 )
                 for rate in rates
-            ]  # fmt: skip
+            ]
             return SANStage(inputs, channels, blocks, norm_cfg, with_cp)
 
         first = stage(stem, stem, settings['stem_kernel_size'], [0.0] * settings['stem_depth'])

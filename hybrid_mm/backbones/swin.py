@@ -74,9 +74,15 @@ class SwinBlock(nn.Module):
     """
 
     def __init__(
-        self, channels: int, attn: nn.Module, window: int, shift: int, mlp_ratio: float = 4.0,
-        drop_path: float = 0.0, always_shift: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        channels: int,
+        attn: nn.Module,
+        window: int,
+        shift: int,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+        always_shift: bool = False,
+    ) -> None:
         super().__init__()
         self.window, self.shift, self.always_shift = window, shift, always_shift
         self.norm1 = nn.LayerNorm(channels)
@@ -174,12 +180,16 @@ class Swin(TokenPyramid):
             window = self.windows[stage]
             blocks = [
                 SwinBlock(
-                    channels, self.make_attention(stage, block), window,
-                    window // 2 * (block % 2), self.mlp_ratio, rate,
+                    channels,
+                    self.make_attention(stage, block),
+                    window,
+                    window // 2 * (block % 2),
+                    self.mlp_ratio,
+                    rate,
                     self.always_shift,
                 )
                 for block, rate in enumerate(rates[stage])
-            ]  # fmt: skip
+            ]
             if stage:
                 down = 'downsample', PatchMerging(channels // 2)
             else:

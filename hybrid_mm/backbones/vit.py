@@ -37,9 +37,14 @@ class PatchTokens(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, channels: int, patch_size: int, grid: int, class_token: bool,
+        self,
+        in_channels: int,
+        channels: int,
+        patch_size: int,
+        grid: int,
+        class_token: bool,
         pad: bool,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.patch_size, self.pad = patch_size, pad
         self.proj = nn.Conv2d(in_channels, channels, patch_size, patch_size)
@@ -259,9 +264,13 @@ class ViT(Pyramid):
         self.stage_channels = [channels] * (last + 1)
         self.pooled = pooled
         self.stem = PatchTokens(
-            in_channels, channels, patch_size, pretrain_img_size // patch_size, class_token,
+            in_channels,
+            channels,
+            patch_size,
+            pretrain_img_size // patch_size,
+            class_token,
             partial_patches == 'pad',
-        )  # fmt: skip
+        )
         rates = drop_path_schedule(drop_path_rate, self.depths)
         self.stages = nn.ModuleList()
         block = 0

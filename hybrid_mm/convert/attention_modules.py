@@ -28,35 +28,42 @@ def _in_blocks(names: dict[str, str]) -> dict[str, str]:
 
 
 # Official name -> name in our plugin; numbers such as 2-1 are computed afterwards.
-_MODULES = _in_blocks({
-    # Jongchan/attention-module
-    r'cbam\.ChannelGate\.mlp\.1': 'cbam.channel_gate.fc1',
-    r'cbam\.ChannelGate\.mlp\.3': 'cbam.channel_gate.fc2',
-    r'cbam\.SpatialGate\.spatial\.conv': 'cbam.spatial_gate.conv',
-    r'cbam\.SpatialGate\.spatial\.bn': 'cbam.spatial_gate.norm',
-    # MMPretrain's SEResNet
-    r'se_layer\.conv(?P<i>[12])\.conv': r'se.fc\g<i>',
-    # timm
-    r'se\.gather\.(?P<kind>conv|norm)(?P<i>\d+)': r'ge.\g<kind>s.\g<i>-1',
-    r'se\.mlp\.fc(?P<i>[12])': r'ge.mlp.fc\g<i>',
-    r'conv2\.paths\.(?P<i>\d+)\.bn': r'conv2.paths.\g<i>.norm',
-    r'conv2\.attn\.fc_(?P<i>reduce|select)': r'conv2.\g<i>',
-    r'conv2\.attn\.bn': 'conv2.norm',
-    r'conv2\.conv_lambda': 'conv2.position',
-    # landskape-ai/triplet-attention
-    **{
-        rf'triplet_attention\.{gate}\.conv\.{old}': rf'triplet_attention.{gate}.{new}'
-        for gate in ('cw', 'hc', 'hw') for old, new in (('conv', 'conv'), ('bn', 'norm'))
-    },
-    # its ResNets
-    **{
-        rf'triplet_attention\.{gate}\.spatial\.{old}': rf'triplet_attention.{ours}.{new}'
-        for gate, ours in (('ChannelGateH', 'cw'), ('ChannelGateW', 'hc'), ('SpatialGate', 'hw'))
-        for old, new in (('conv', 'conv'), ('bn', 'norm'))
-    },
-    # houqb/CoordAttention
-    r'coord_att\.bn1': 'coord_att.norm',
-}) | {_BLOCK + r'conv2\.pos_emb': r'\g<block>.conv2.position.weight'}  # fmt: skip
+_MODULES = _in_blocks(
+    {
+        # Jongchan/attention-module
+        r'cbam\.ChannelGate\.mlp\.1': 'cbam.channel_gate.fc1',
+        r'cbam\.ChannelGate\.mlp\.3': 'cbam.channel_gate.fc2',
+        r'cbam\.SpatialGate\.spatial\.conv': 'cbam.spatial_gate.conv',
+        r'cbam\.SpatialGate\.spatial\.bn': 'cbam.spatial_gate.norm',
+        # MMPretrain's SEResNet
+        r'se_layer\.conv(?P<i>[12])\.conv': r'se.fc\g<i>',
+        # timm
+        r'se\.gather\.(?P<kind>conv|norm)(?P<i>\d+)': r'ge.\g<kind>s.\g<i>-1',
+        r'se\.mlp\.fc(?P<i>[12])': r'ge.mlp.fc\g<i>',
+        r'conv2\.paths\.(?P<i>\d+)\.bn': r'conv2.paths.\g<i>.norm',
+        r'conv2\.attn\.fc_(?P<i>reduce|select)': r'conv2.\g<i>',
+        r'conv2\.attn\.bn': 'conv2.norm',
+        r'conv2\.conv_lambda': 'conv2.position',
+        # landskape-ai/triplet-attention
+        **{
+            rf'triplet_attention\.{gate}\.conv\.{old}': rf'triplet_attention.{gate}.{new}'
+            for gate in ('cw', 'hc', 'hw')
+            for old, new in (('conv', 'conv'), ('bn', 'norm'))
+        },
+        # its ResNets
+        **{
+            rf'triplet_attention\.{gate}\.spatial\.{old}': rf'triplet_attention.{ours}.{new}'
+            for gate, ours in (
+                ('ChannelGateH', 'cw'),
+                ('ChannelGateW', 'hc'),
+                ('SpatialGate', 'hw'),
+            )
+            for old, new in (('conv', 'conv'), ('bn', 'norm'))
+        },
+        # houqb/CoordAttention
+        r'coord_att\.bn1': 'coord_att.norm',
+    }
+) | {_BLOCK + r'conv2\.pos_emb': r'\g<block>.conv2.position.weight'}
 
 # Jongchan/attention-module, behind stages
 _MODULES |= {
@@ -71,20 +78,24 @@ _MODULES |= {
         r'spatial_att\.gate_s\.gate_s_bn_di_(?P<i>\d+)': r'spatial_norms.\g<i>+1',
         r'spatial_att\.gate_s\.gate_s_conv_final': 'spatial_out',
     }.items()
-}  # fmt: skip
+}
 
 # The same in our plugins: BangguWu/ECANet, SE of timm, and parts of the modules above
-_SAME = _in_blocks({
-    r'eca\.conv': 'eca.conv',
-    r'se\.fc(?P<i>[12])': r'se.fc\g<i>',
-})  # fmt: skip
-_PARTS = _in_blocks({
-    r'conv2\.(?P<i>qkv|norm_[qv]|paths\.\d+\.conv)': r'conv2.\g<i>',
-    r'coord_att\.(?P<i>conv1|conv_[hw])': r'coord_att.\g<i>',
-    # timm's SK networks
-    r'conv(?P<i>[13])\.conv': r'conv\g<i>',
-    r'conv(?P<i>[13])\.bn': r'bn\g<i>',
-})  # fmt: skip
+_SAME = _in_blocks(
+    {
+        r'eca\.conv': 'eca.conv',
+        r'se\.fc(?P<i>[12])': r'se.fc\g<i>',
+    }
+)
+_PARTS = _in_blocks(
+    {
+        r'conv2\.(?P<i>qkv|norm_[qv]|paths\.\d+\.conv)': r'conv2.\g<i>',
+        r'coord_att\.(?P<i>conv1|conv_[hw])': r'coord_att.\g<i>',
+        # timm's SK networks
+        r'conv(?P<i>[13])\.conv': r'conv\g<i>',
+        r'conv(?P<i>[13])\.bn': r'bn\g<i>',
+    }
+)
 _RULES = [*_TRUNK.items(), *_MODULES.items(), *_SAME.items(), *_PARTS.items()]
 
 
@@ -122,6 +133,12 @@ def _convert(state: StateDict) -> StateDict:
     return out
 
 
-register(NAME, Source('ResNets with SE, BAM, CBAM, ECA, GE, SK, triplet, coordinate attention or '
-                      'lambda layers of their official repositories, timm or MMPretrain',
-                      _matches, _convert))  # fmt: skip
+register(
+    NAME,
+    Source(
+        'ResNets with SE, BAM, CBAM, ECA, GE, SK, triplet, coordinate attention or '
+        'lambda layers of their official repositories, timm or MMPretrain',
+        _matches,
+        _convert,
+    ),
+)

@@ -54,10 +54,11 @@ def _flat_rules(block: str, wrapped: str, mlp: list[str], linear: str) -> list[t
         (rf'{block}{wrapped}{_BIASES}', rf'{_FLAT}attn.distance_bias'),
         (rf'{block}{_BIASES}', rf'{_FLAT}shrink.distance_bias'),
         *_layers(block + wrapped, f'{_FLAT}attn.', attention, linear),
-        *_layers(block + wrapped, f'{_FLAT}mlp.', dict(zip(mlp, ('fc1', 'fc2'), strict=True)),
-                 linear),
+        *_layers(
+            block + wrapped, f'{_FLAT}mlp.', dict(zip(mlp, ('fc1', 'fc2'), strict=True)), linear
+        ),
         *_layers(block, f'{_FLAT}shrink.', shrink, linear),
-    ]  # fmt: skip
+    ]
 
 
 _STEM_NUMBERS = (0, 2, 4, 6)
@@ -168,8 +169,9 @@ register(
     'levit-timm',
     Source(
         'LeViT (timm)',
-        lambda keys: {'stem.conv1.linear.weight', 'stages.0.blocks.0.attn.qkv.linear.weight'}
-        <= keys,
+        lambda keys: (
+            {'stem.conv1.linear.weight', 'stages.0.blocks.0.attn.qkv.linear.weight'} <= keys
+        ),
         _convert_timm,
     ),
 )

@@ -136,6 +136,9 @@ register_swin('swin-openmmlab', 'Swin Transformer of MMDetection, MMPretrain', o
 register_swin('dinat_s', 'DiNAT_s', {'rpb': 'relative_bias'}, mark='rpb')
 register_swin('acmix-swin', 'Swin with ACmix (LeapLabTHU/ACmix)', _MIX, mark='dep_conv.weight')
 register_swin(
-    'elsa-swin', 'ELSA-Swin (damo-cv/ELSA)', _ELSA, mark=r'(ghost_head|rb|attn\.2\.weight)',
+    'elsa-swin',
+    'ELSA-Swin (damo-cv/ELSA)',
+    _ELSA,
+    mark=r'(ghost_head|rb|attn\.2\.weight)',
     finish=_elsa,
-)  # fmt: skip
+)

@@ -123,9 +123,13 @@ def _regions(extractor: nn.Module, maps: Sequence[Tensor], rois: Tensor) -> Tens
     found: Tensor | float = 0.0
     for i, (x, layer) in enumerate(zip(maps, extractor.roi_layers, strict=True)):
         sampled = roi_align(
-            x, rois, layer.output_size, layer.spatial_scale, max(layer.sampling_ratio, 0),
+            x,
+            rois,
+            layer.output_size,
+            layer.spatial_scale,
+            max(layer.sampling_ratio, 0),
             layer.aligned,
-        )  # fmt: skip
+        )
         found = found + sampled * (level == i)
     return found
 
@@ -247,9 +251,14 @@ def export(graph: Graph, path: Path, dynamic: bool = False, properties: dict | N
                 graph.module, tuple(graph.inputs.values()), dynamic_shapes=shapes, strict=False
             )
             program = torch.onnx.export(
-                traced, (), None, dynamo=True, verbose=False,
-                input_names=list(graph.inputs), output_names=graph.outputs,
-            )  # fmt: skip
+                traced,
+                (),
+                None,
+                dynamo=True,
+                verbose=False,
+                input_names=list(graph.inputs),
+                output_names=graph.outputs,
+            )
     except Exception as error:  # of the exporter, onnxscript or the network
         raise ExportError(f'cannot be exported: {reason(error)}') from error
     proto = program.model_proto

@@ -121,9 +121,7 @@ class InstanceTTAModel(DetTTAModel):
             boxes, scores, labels = rows[: len(kept), :4], rows[: len(kept), 4], labels[kept]
         return InstanceData(bboxes=boxes, scores=scores, labels=labels)
 
-    def _masks(
-        self, found: InstanceData, maps: list[list[Tensor]], metas: list[dict]
-    ) -> Tensor:
+    def _masks(self, found: InstanceData, maps: list[list[Tensor]], metas: list[dict]) -> Tensor:
         """Masks (n, H, W) of boxes, from the maps of all augmentations of an image."""
         height, width = metas[0]['ori_shape'][:2]
         if not len(found):

@@ -93,9 +93,14 @@ class ACmix2d(nn.Module):
 
     def _engine(self, q: Tensor, k: Tensor, v: Tensor, position: Tensor) -> Tensor:
         return local_attention(
-            q, (k - position).to(k.dtype), v, self.kernel_att, dilation=self.dilation,
-            stride=self.stride, border='reflect',
-        )  # fmt: skip
+            q,
+            (k - position).to(k.dtype),
+            v,
+            self.kernel_att,
+            dilation=self.dilation,
+            stride=self.stride,
+            border='reflect',
+        )
 
     def _reference(self, q: Tensor, k: Tensor, v: Tensor, position: Tensor) -> Tensor:
         """Unfold keys, values and positions, (N, heads, H, W, k^2, d) each."""

@@ -90,9 +90,18 @@ def cut(axis: Axis, size: int) -> Tiles:
     edges = [i for i in range(len(kinds)) if i == 0 or kinds[i] != kinds[i - 1]]
     runs = [(a, b, kinds[a]) for a, b in zip(edges, [*edges[1:], len(kinds)], strict=True)]
     return Tiles(
-        axis, len(groups), size, reach, queries.ravel(), tuple(start), tuple(base), step, valid,
-        tuple(kinds), tuple(runs),
-    )  # fmt: skip
+        axis,
+        len(groups),
+        size,
+        reach,
+        queries.ravel(),
+        tuple(start),
+        tuple(base),
+        step,
+        valid,
+        tuple(kinds),
+        tuple(runs),
+    )
 
 
 @functools.lru_cache(maxsize=256)
@@ -246,10 +255,14 @@ def bands(q: Tensor, rows: Tiles, columns: Tiles) -> list[Band]:
     band = max(-(-4 * (rows.reach - rows.size) // rows.size), 2 * budget // row, 1)
     return [
         Band(
-            rows, columns, slice(i, min(i + images, n)), slice(j, j + heads),
-            first, min(first + band, rows.number),
+            rows,
+            columns,
+            slice(i, min(i + images, n)),
+            slice(j, j + heads),
+            first,
+            min(first + band, rows.number),
         )
         for i in range(0, n, images)
         for j in range(0, h, heads)
         for first in range(0, rows.number, band)
-    ]  # fmt: skip
+    ]

@@ -82,9 +82,14 @@ class AAConv2d(nn.Module):
         self.attn_downsample = attn_downsample
         self.impl = impl
         self.conv_out = nn.Conv2d(
-            in_channels, out_channels - value_channels, kernel_size, stride,
-            dilation * (kernel_size // 2), dilation, bias=bias,
-        )  # fmt: skip
+            in_channels,
+            out_channels - value_channels,
+            kernel_size,
+            stride,
+            dilation * (kernel_size // 2),
+            dilation,
+            bias=bias,
+        )
         self.qkv_conv = nn.Conv2d(in_channels, sum(self.widths), 1, stride, bias=bias)
         self.attn_out = nn.Conv2d(value_channels, value_channels, 1, bias=bias)
         dim = key_channels // heads

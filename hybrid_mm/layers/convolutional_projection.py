@@ -37,9 +37,14 @@ class ConvolutionalProjectionAttention(nn.Module):
     """
 
     def __init__(
-        self, dim: int, heads: int, method: str = 'dw_bn', kernel_size: int = 3,
-        kv_stride: int = 2, qkv_bias: bool = True,
-    ) -> None:  # fmt: skip
+        self,
+        dim: int,
+        heads: int,
+        method: str = 'dw_bn',
+        kernel_size: int = 3,
+        kv_stride: int = 2,
+        qkv_bias: bool = True,
+    ) -> None:
         super().__init__()
         if heads < 1 or dim % heads:
             raise ValueError(f'heads must divide the {dim} channels, got {heads}')

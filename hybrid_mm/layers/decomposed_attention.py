@@ -210,8 +210,9 @@ def _backward(
     grad = grad.reshape(tiles.images, *q.shape[2:4], v.shape[-1])
     values = v.reshape(tiles.images, -1, v.shape[-1])
     grad_q = torch.empty_like(tiles.q, memory_format=torch.contiguous_format)
-    grad_k, grad_v = (torch.zeros(x.shape, dtype=x.dtype, device=x.device)
-                      for x in (tiles.k, values))  # fmt: skip
+    grad_k, grad_v = (
+        torch.zeros(x.shape, dtype=x.dtype, device=x.device) for x in (tiles.k, values)
+    )
     terms = tuple(torch.empty_like(term) for term in tiles.terms)
     buffers = tiles.buffer(), tiles.buffer()
     for some, rows in tiles.steps():
@@ -240,9 +241,11 @@ def _backward(
         tables.append(torch.einsum(f'byxk,byxd->{along}kd', term, precise))
     given = zip(tables, (rel_h, rel_w), strict=True)
     return [
-        grad_q.to(q.dtype).view(q.shape), grad_k.view(k.shape), grad_v.view(v.shape),
+        grad_q.to(q.dtype).view(q.shape),
+        grad_k.view(k.shape),
+        grad_v.view(v.shape),
         *(table.to(like.dtype) for table, like in given),
-    ]  # fmt: skip
+    ]
 
 
 @custom_op('hybrid_mm::decomposed_attention')

@@ -87,9 +87,13 @@ class ELSA(nn.Module):
         # convolutions, so that they keep their initialisation
         self.pre_proj = nn.Conv2d(dim, 2 * self.qk_dim + dim, 1, bias=qkv_bias)
         self.conv = nn.Conv2d(
-            self.qk_dim, self.qk_dim, kernel_size, padding=kernel_size // 2 * dilation,
-            dilation=dilation, groups=self.qk_dim // group_width,
-        )  # fmt: skip
+            self.qk_dim,
+            self.qk_dim,
+            kernel_size,
+            padding=kernel_size // 2 * dilation,
+            dilation=dilation,
+            groups=self.qk_dim // group_width,
+        )
         self.to_weights = nn.Conv2d(self.qk_dim, outputs, 1, groups=groups)
         parts = (lam != 0) + (gamma != 0)
         self.ghost_head = None
@@ -160,9 +164,15 @@ class ELSA(nn.Module):
             band = padded[:, :, first : first + rows.shape[2] + 2 * reach]
             if torch.is_grad_enabled():
                 part = checkpoint(
-                    self._filtered, rows, band, mul, None, *layer, use_reentrant=False,
+                    self._filtered,
+                    rows,
+                    band,
+                    mul,
+                    None,
+                    *layer,
+                    use_reentrant=False,
                     preserve_rng_state=False,
-                )  # fmt: skip
+                )
             else:
                 part = self._filtered(rows, band, mul, None, *layer)
             outs.append(part)
@@ -176,9 +186,14 @@ class ELSA(nn.Module):
         return self._filtered(hidden, F.pad(v, (reach,) * 4), mul, add, *layer)
 
     def _filtered(
-        self, hidden: Tensor, padded: Tensor, mul: Tensor | None, add: Tensor | None,
-        weight: Tensor, bias: Tensor,
-    ) -> Tensor:  # fmt: skip
+        self,
+        hidden: Tensor,
+        padded: Tensor,
+        mul: Tensor | None,
+        add: Tensor | None,
+        weight: Tensor,
+        bias: Tensor,
+    ) -> Tensor:
         """Filters of every channel and pixel, times the unfolded values."""
         n, channels = padded.shape[:2]
         logits = F.conv2d(F.gelu(hidden), weight, bias, groups=self.to_weights.groups).flatten(2)

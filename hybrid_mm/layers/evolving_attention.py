@@ -130,9 +130,17 @@ def _relative(q: Tensor, rel_h: Tensor, rel_w: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _plain(
-    q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor | None, rel_w: Tensor | None,
-    previous: Tensor | None, weight: Tensor | None, bias: Tensor | None, alpha: float, beta: float,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rel_h: Tensor | None,
+    rel_w: Tensor | None,
+    previous: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    alpha: float,
+    beta: float,
+) -> tuple[Tensor, Tensor]:
     """The formulas one after the other."""
     logits = torch.einsum('nhyxd,nhvud->nhyxvu', q, k)
     if rel_h is not None:
@@ -167,9 +175,11 @@ def _chunks(logits: Tensor) -> Iterator[tuple[slice, slice, slice, slice]]:
             last = min(first + rows, queries)
             above, below = max(first - 1, 0), min(last + 1, queries)
             yield (
-                slice(image, image + images), slice(first, last), slice(above, below),
+                slice(image, image + images),
+                slice(first, last),
+                slice(above, below),
                 slice(first - above, last - above),
-            )  # fmt: skip
+            )
 
 
 def _logits(q: Tensor, k: Tensor, row: Tensor | None, column: Tensor | None, rows: slice) -> Tensor:
@@ -184,10 +194,18 @@ def _logits(q: Tensor, k: Tensor, row: Tensor | None, column: Tensor | None, row
 
 @custom_op('hybrid_mm::evolving_attention')
 def _evolve(
-    q: Tensor, k: Tensor, v: Tensor, row: Tensor | None, column: Tensor | None,
-    previous: Tensor | None, weight: Tensor | None, bias: Tensor | None,
-    size: list[int], alpha: float, beta: float,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    row: Tensor | None,
+    column: Tensor | None,
+    previous: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    size: list[int],
+    alpha: float,
+    beta: float,
+) -> tuple[Tensor, Tensor]:
     """Result and logits; ``size`` is height and width of the map."""
     tokens = q.shape[2]
     out, logits = torch.empty_like(v), q.new_empty(*q.shape[:2], tokens, tokens)
@@ -216,11 +234,21 @@ def _(q, k, v, row, column, previous, weight, bias, size, alpha, beta):
 
 @custom_op('hybrid_mm::evolving_attention_backward')
 def _evolve_backward(
-    grad: Tensor | None, grad_logits: Tensor | None, logits: Tensor,
-    q: Tensor, k: Tensor, v: Tensor, row: Tensor | None, column: Tensor | None,
-    previous: Tensor | None, weight: Tensor | None, bias: Tensor | None,
-    size: list[int], alpha: float, beta: float,
-) -> list[Tensor]:  # fmt: skip
+    grad: Tensor | None,
+    grad_logits: Tensor | None,
+    logits: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    row: Tensor | None,
+    column: Tensor | None,
+    previous: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    size: list[int],
+    alpha: float,
+    beta: float,
+) -> list[Tensor]:
     given = (q, k, v, row, column, previous, weight, bias)
     found = [None if x is None else torch.zeros_like(x) for x in given[:5]]
     found += [None if x is None else torch.empty_like(x) for x in given[5:]]
@@ -282,9 +310,18 @@ def _evolve_backward(
 def _kernel_gradient(x: Tensor, dy: Tensor) -> Tensor:
     """Gradient of the kernel of a 3x3 convolution."""
     return torch.ops.aten.convolution_backward(
-        dy, x, x.new_empty(dy.shape[1], x.shape[1], 3, 3), None,
-        [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [False, True, False],
-    )[1]  # fmt: skip
+        dy,
+        x,
+        x.new_empty(dy.shape[1], x.shape[1], 3, 3),
+        None,
+        [1, 1],
+        [1, 1],
+        [1, 1],
+        False,
+        [0, 0],
+        1,
+        [False, True, False],
+    )[1]
 
 
 @_evolve_backward.register_fake

@@ -103,13 +103,22 @@ class Conv2dNorm(_FoldedNorm):
     layer = 'conv'
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1,
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
         groups: int = 1,
-    ) -> None:  # fmt: skip
+    ) -> None:
         conv = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups,
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            kernel_size // 2,
+            groups=groups,
             bias=False,
-        )  # fmt: skip
+        )
         super().__init__(conv, nn.BatchNorm2d(out_channels))
 
     def _layer(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -101,9 +101,12 @@ class _Tiles:
                 part = grad[:, :, a * self.tile[0] : (a + 1) * self.tile[0]]
                 part = part[:, :, :, :, b * self.tile[1] : (b + 1) * self.tile[1]]
                 place = cells[
-                    images, rows.start + a : rows.stop + a, : part.shape[2],
-                    b : b + self.grid[1], : part.shape[4],
-                ]  # fmt: skip
+                    images,
+                    rows.start + a : rows.stop + a,
+                    : part.shape[2],
+                    b : b + self.grid[1],
+                    : part.shape[4],
+                ]
                 place += part
 
     def matrices(self, like: Tensor) -> Tensor:
@@ -208,9 +211,15 @@ def _(hidden, v, weight, bias, heads, kernel_size, dilation):
 
 @custom_op('hybrid_mm::ghost_attention_backward')
 def _backward(
-    grad: Tensor, hidden: Tensor, v: Tensor, weight: Tensor, bias: Tensor, heads: int,
-    kernel_size: int, dilation: int,
-) -> list[Tensor]:  # fmt: skip
+    grad: Tensor,
+    hidden: Tensor,
+    v: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    heads: int,
+    kernel_size: int,
+    dilation: int,
+) -> list[Tensor]:
     tiles = _Tiles(hidden, v, heads, kernel_size, dilation)
     dtypes = weight.dtype, bias.dtype
     weight, bias = weight.to(tiles.dtype), bias.to(tiles.dtype)

@@ -98,11 +98,18 @@ class HaloAttention(nn.Module):
         q = split_heads(self.q(x), self.heads)
         k, v = split_heads(self.kv(x), self.heads).split(self.dims, dim=-1)
         out = block_attention(
-            q, k, v, self.block_size, self.halo_size, stride=self.query_stride,
-            border='mask' if self.mask_padding else 'zero', scale=self.scale,
+            q,
+            k,
+            v,
+            self.block_size,
+            self.halo_size,
+            stride=self.query_stride,
+            border='mask' if self.mask_padding else 'zero',
+            scale=self.scale,
             rel_h=self.relative.rel_h * self.position_scale,
-            rel_w=self.relative.rel_w * self.position_scale, impl=self.impl,
-        )  # fmt: skip
+            rel_w=self.relative.rel_w * self.position_scale,
+            impl=self.impl,
+        )
         out = merge_heads(out)
         if self.pool > 1:
             out = F.avg_pool2d(out, self.pool, ceil_mode=True, count_include_pad=False)

@@ -61,8 +61,9 @@ class DeformConv2d(nn.Module):
             grid = torch.stack([(2 * tap_x + 1) / width - 1, (2 * tap_y + 1) / height - 1], -1)
             taps.append(F.grid_sample(x, grid, align_corners=False))
         taps = torch.stack(taps, 2).flatten(1, 2)
-        return F.conv2d(taps, self.weight.flatten(2).flatten(1, 2)[:, :, None, None],
-                        groups=self.groups)  # fmt: skip
+        return F.conv2d(
+            taps, self.weight.flatten(2).flatten(1, 2)[:, :, None, None], groups=self.groups
+        )
 
 
 class LESA2d(nn.Module):
@@ -207,10 +208,14 @@ class LESA2d(nn.Module):
             rel_w = resize_relative_table(self.rel_w, shape[1])
             content, position = self._affine(q, k, rel_h, rel_w)
             out = global_attention(
-                q, k * content[:, None, None, None], v, scale=1.0,
-                rel_h=position[:, None, None] * rel_h, rel_w=position[:, None, None] * rel_w,
+                q,
+                k * content[:, None, None, None],
+                v,
+                scale=1.0,
+                rel_h=position[:, None, None] * rel_h,
+                rel_w=position[:, None, None] * rel_w,
                 impl=self.impl,
-            )  # fmt: skip
+            )
         out = out.permute(0, 1, 4, 2, 3).flatten(1, 2).flatten(2).contiguous()
         return self.norm_context(out).unflatten(2, shape)
 

@@ -103,9 +103,17 @@ class LeViTAttention(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, key_dim: int, heads: int, value_ratio: float,
-        resolution: int, stride: int = 1, norm_weight: float = 1.0, impl: str = 'auto',
-    ) -> None:  # fmt: skip
+        self,
+        in_channels: int,
+        out_channels: int,
+        key_dim: int,
+        heads: int,
+        value_ratio: float,
+        resolution: int,
+        stride: int = 1,
+        norm_weight: float = 1.0,
+        impl: str = 'auto',
+    ) -> None:
         super().__init__()
         self.key_dim, self.heads, self.stride, self.impl = key_dim, heads, stride, impl
         self.value_dim = int(value_ratio * key_dim)

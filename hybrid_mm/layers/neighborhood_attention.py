@@ -74,9 +74,16 @@ class NeighborhoodAttention2d(nn.Module):
         maps = self.qkv(x).unflatten(3, (3, self.heads, -1))
         q, k, v = maps.permute(3, 0, 4, 1, 2, 5)
         out = local_attention(
-            q, k, v, self.kernel_size, dilation=self.dilation, border='shift', scale=self.scale,
-            bias=self.relative_bias, impl=self.impl,
-        )  # fmt: skip
+            q,
+            k,
+            v,
+            self.kernel_size,
+            dilation=self.dilation,
+            border='shift',
+            scale=self.scale,
+            bias=self.relative_bias,
+            impl=self.impl,
+        )
         out = out[:, :, :height, :width].permute(0, 2, 3, 1, 4).flatten(3)
         return self.proj(out)
 

@@ -310,6 +310,7 @@ def bias_matrix(table: Tensor) -> Tensor:
     pairs = table.unfold(1, height, 1).unfold(2, width, 1).flip(1, 2)
     return pairs.reshape(len(table), height * width, height * width)
 
+
 def resize_decomposed_table(table: Tensor, length: int) -> Tensor:
     """Interpolate a table (entries, d) linearly to (length, d)."""
     if len(table) == length:

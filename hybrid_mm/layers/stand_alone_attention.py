@@ -108,9 +108,17 @@ class LocalSelfAttention2d(nn.Module):
         if self.scale != 1:
             q = q * self.scale
         out = local_attention(
-            q, k, v, self.kernel_size, dilation=self.dilation, border=self.border, scale=1.0,
-            rel_h=rel_h, rel_w=rel_w, impl=self.impl,
-        )  # fmt: skip
+            q,
+            k,
+            v,
+            self.kernel_size,
+            dilation=self.dilation,
+            border=self.border,
+            scale=1.0,
+            rel_h=rel_h,
+            rel_w=rel_w,
+            impl=self.impl,
+        )
         out = merge_heads(out)
         if self.stride > 1:
             out = F.avg_pool2d(

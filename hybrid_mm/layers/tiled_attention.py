@@ -235,8 +235,11 @@ class _Scores:
     ) -> None:
         h, w = self._terms(q, row, heads)
         grid = self._grid(scores)
-        terms = [t for t in (None if h is None else h[..., None],
-                             None if w is None else w[..., None, :]) if t is not None]  # fmt: skip
+        terms = [
+            t
+            for t in (None if h is None else h[..., None], None if w is None else w[..., None, :])
+            if t is not None
+        ]
         if replace and len(terms) == 2:
             torch.add(*terms, out=grid)
         elif replace:

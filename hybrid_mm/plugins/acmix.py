@@ -52,9 +52,15 @@ class ACmix(SpatialOperator):
         self.must_be('groups', groups, 1)
         self.shift_init = shift_init
         self.operator = ACmix2d(
-            in_channels, out_channels or in_channels, kernel_att, heads, kernel_size, stride,
-            dilation, impl,
-        )  # fmt: skip
+            in_channels,
+            out_channels or in_channels,
+            kernel_att,
+            heads,
+            kernel_size,
+            stride,
+            dilation,
+            impl,
+        )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

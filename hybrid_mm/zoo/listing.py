@@ -137,9 +137,12 @@ def _print(kind: str, rows: list[dict]) -> None:
     from rich.table import Table
 
     table = Table(
-        box=box.SIMPLE, title=f'{len(rows)} {kind}', title_justify='left', caption=note,
+        box=box.SIMPLE,
+        title=f'{len(rows)} {kind}',
+        title_justify='left',
+        caption=note,
         caption_justify='left',
-    )  # fmt: skip
+    )
     for name in head:
         numeric = name in ('params, M', 'GFLOPs', 'at', 'configs')
         table.add_column(name, justify='right' if numeric else 'left', overflow='fold')

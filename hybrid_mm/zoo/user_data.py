@@ -230,9 +230,7 @@ def _read_coco(folder, given, holdout, names, empty_classes) -> UserData:
         )
     objects = [a for a in train['annotations'] if not a.get('iscrowd')]
     polygons = sum(bool(a.get('segmentation')) for a in objects) / max(1, len(objects))
-    return UserData(
-        folder.resolve(), 'coco', classes, splits, _median(sizes), boxes, polygons
-    )  # fmt: skip
+    return UserData(folder.resolve(), 'coco', classes, splits, _median(sizes), boxes, polygons)
 
 
 def _classes(file: Path, content: dict, names, empty_classes) -> tuple[list[str], Counter]:

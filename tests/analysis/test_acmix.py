@@ -78,8 +78,12 @@ def test_hook_and_tool(tmp_path, capsys, pytestconfig):
     assert main([*sources, '--out', str(out)]) == 0
     assert out.stat().st_size > 5000
     assert f'{rates[2].attention:.4f}' in capsys.readouterr().out
-    torch.save(ACmixResNet(ARCH, acmix=False, strides=(1, 2), dilations=(1, 1),
-                           out_indices=(1,)).state_dict(), checkpoint)  # fmt: skip
+    torch.save(
+        ACmixResNet(
+            ARCH, acmix=False, strides=(1, 2), dilations=(1, 1), out_indices=(1,)
+        ).state_dict(),
+        checkpoint,
+    )
     assert main([str(checkpoint)]) == 2
     assert 'net.pth has no rates of ACmix' in capsys.readouterr().err
 
@@ -100,8 +104,14 @@ def test_every_form_has_rates():
         out_indices=(0,),
     )
     assert len(list(mixing_layers(pvt))) == 2
-    arch = dict(stem_channels=32, stem_depth=1, stem_kernel_size=3, depths=[2], channels=[32],
-                kernel_sizes=[3])  # fmt: skip
+    arch = dict(
+        stem_channels=32,
+        stem_depth=1,
+        stem_kernel_size=3,
+        depths=[2],
+        channels=[32],
+        kernel_sizes=[3],
+    )
     assert len(list(mixing_layers(SAN(arch, acmix=True, out_indices=(0,))))) == 3
 
 

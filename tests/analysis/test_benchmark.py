@@ -246,16 +246,18 @@ def test_times_are_medians_in_turns(monkeypatch):
 
 
 def test_ratio_of_memory_is_that_to_the_first():
-    rows = measure(Case('c', inputs(), dict(a=twice, b=lambda x: torch.cat([twice(x)] * 4)[:32])),
-                   rounds=1)  # fmt: skip
+    rows = measure(
+        Case('c', inputs(), dict(a=twice, b=lambda x: torch.cat([twice(x)] * 4)[:32])), rounds=1
+    )
     a, b = rows
     assert b.training_peak > a.training_peak
     assert b.training_peak_ratio == b.training_peak / a.training_peak
     assert a.training_peak_ratio == 1
 
 
-ROW = Row('window', 'ours', 64, 7, 3.2e-7, 12.34, 1.0, 56.78, 0.456, 2**20, 5 * 2**20, 0.25,
-          3 * 2**19, 20)  # fmt: skip
+ROW = Row(
+    'window', 'ours', 64, 7, 3.2e-7, 12.34, 1.0, 56.78, 0.456, 2**20, 5 * 2**20, 0.25, 3 * 2**19, 20
+)
 
 
 def test_figures_of_a_report(tmp_path):
@@ -269,9 +271,20 @@ def test_figures_of_a_report(tmp_path):
     with (tmp_path / 'x.csv').open(newline='') as file:
         first, second = csv.DictReader(file)
     assert first == dict(
-        case='window', candidate='ours', pixels='64', kernel_size='7', difference='3.2e-07',
-        inference_ms='12.34', inference_ratio='1.0', training_ms='56.78', training_ratio='0.456',
-        inference_peak='1048576', training_peak='5242880', training_peak_ratio='0.25',
-        kept='1572864', rounds='20', note='',
-    )  # fmt: skip
+        case='window',
+        candidate='ours',
+        pixels='64',
+        kernel_size='7',
+        difference='3.2e-07',
+        inference_ms='12.34',
+        inference_ratio='1.0',
+        training_ms='56.78',
+        training_ratio='0.456',
+        inference_peak='1048576',
+        training_peak='5242880',
+        training_peak_ratio='0.25',
+        kept='1572864',
+        rounds='20',
+        note='',
+    )
     assert (second['note'], second['training_ms']) == ('no wheel', '')

@@ -43,8 +43,9 @@ def test_place_of_the_corruption(scope, kinds, at):
     insert_transform(cfg, to_rgb=True, seed=5)
     steps = cfg.test_dataloader.dataset.dataset.pipeline
     assert [step.type for step in steps] == [*kinds[:at], 'hybrid_mm.Corrupt', *kinds[at:]]
-    expected = dict(type='hybrid_mm.Corrupt', corruption='gaussian_noise', severity=0,
-                    to_rgb=True, seed=5)  # fmt: skip
+    expected = dict(
+        type='hybrid_mm.Corrupt', corruption='gaussian_noise', severity=0, to_rgb=True, seed=5
+    )
     assert steps[at].to_dict() == expected
 
 
@@ -57,9 +58,18 @@ def test_published_images_are_neither_corrupted_nor_cropped_again():
 
 def test_numbers_of_a_metric():
     found = numbers(
-        {'coco/bbox_mAP': 0.0, 'coco/bbox_mAP_s': -1.0, 'mIoU': torch.tensor(2.5), 'x': math.nan,
-         'y': 'text', 'z': True, 'coco/time': 3.0, 'data_time': 1.0, 'top1': 7}
-    )  # fmt: skip
+        {
+            'coco/bbox_mAP': 0.0,
+            'coco/bbox_mAP_s': -1.0,
+            'mIoU': torch.tensor(2.5),
+            'x': math.nan,
+            'y': 'text',
+            'z': True,
+            'coco/time': 3.0,
+            'data_time': 1.0,
+            'top1': 7,
+        }
+    )
     expected = {'coco/bbox_mAP': 0.0, 'coco/bbox_mAP_s': None, 'mIoU': 2.5, 'x': None, 'top1': 7.0}
     assert found == expected
     filled = fill_missing({'a': 1.0}, {'a': 3.0, 'b': 2.0, 'c': None})
@@ -79,8 +89,12 @@ def test_main_metric_and_means():
     assert mean_over_severities(results, 'fog', 'm') == 25.0  # of the two that are known
     assert mean_over_severities(results, 'snow', 'm') is None
     assert conditions(['fog', 'snow'], [5, 0, 2]) == [
-        ('clean', 0), ('fog', 2), ('fog', 5), ('snow', 2), ('snow', 5)
-    ]  # fmt: skip
+        ('clean', 0),
+        ('fog', 2),
+        ('fog', 5),
+        ('snow', 2),
+        ('snow', 5),
+    ]
 
 
 def study(names, value, metric='accuracy/top1', clean=80.0):

@@ -331,8 +331,9 @@ def test_augmentation_is_invariant_under_flips(detector, segmenter):
             assert (a.label_map == b.label_map[:, ::-1]).mean() > 0.999
         else:
             assert len(a) == len(b) > 0
-            flipped = np.stack([64 - b.boxes[:, 2], b.boxes[:, 1], 64 - b.boxes[:, 0],
-                                b.boxes[:, 3]], 1)  # fmt: skip
+            flipped = np.stack(
+                [64 - b.boxes[:, 2], b.boxes[:, 1], 64 - b.boxes[:, 0], b.boxes[:, 3]], 1
+            )
             np.testing.assert_allclose(np.sort(a.scores), np.sort(b.scores), atol=1e-5)
             np.testing.assert_allclose(np.sort(a.boxes, 0), np.sort(flipped, 0), atol=1e-2)
 

@@ -19,8 +19,10 @@ IMAGE = np.zeros((4, 6, 3), np.uint8)
 
 
 def shared(**changes):
-    return {**dict(index=3, name='sub/a.png', image=IMAGE, classes=CLASSES,
-                   sample=BaseDataElement()), **changes}  # fmt: skip
+    return {
+        **dict(index=3, name='sub/a.png', image=IMAGE, classes=CLASSES, sample=BaseDataElement()),
+        **changes,
+    }
 
 
 def detection(scores=(0.9, 0.5, 0.3, 0.25), masks=True, **changes):
@@ -29,8 +31,13 @@ def detection(scores=(0.9, 0.5, 0.3, 0.25), masks=True, **changes):
     maps = np.zeros((4, 4, 6), bool)
     for mask, (x1, y1, x2, y2) in zip(maps, boxes.round().astype(int), strict=True):
         mask[y1:y2, x1:x2] = True
-    return Detection(**shared(**changes), boxes=boxes, scores=np.array(scores, np.float32),
-                     labels=np.array([6, 0, 2, 6]), masks=maps if masks else None)  # fmt: skip
+    return Detection(
+        **shared(**changes),
+        boxes=boxes,
+        scores=np.array(scores, np.float32),
+        labels=np.array([6, 0, 2, 6]),
+        masks=maps if masks else None,
+    )
 
 
 def test_threshold_is_the_lowest_score_that_counts():
@@ -77,14 +84,17 @@ def test_samples_of_the_libraries():
     assert type(found) is Classification and found.scores.tolist() == [0.25, 0.75]
     assert found.scores.dtype == np.float32
     boxes = torch.tensor([[1, 2, 3, 4], [5, 6, 7, 9]], dtype=torch.float64)
-    instances = InstanceData(bboxes=boxes, scores=torch.tensor([0.5, 0.25]).bfloat16(),
-                             labels=torch.tensor([2, 0]))  # fmt: skip
+    instances = InstanceData(
+        bboxes=boxes, scores=torch.tensor([0.5, 0.25]).bfloat16(), labels=torch.tensor([2, 0])
+    )
     instances.masks = torch.tensor([[[1, 0]], [[0, 1]]], dtype=torch.uint8)
     found = to_prediction('detection', BaseDataElement(pred_instances=instances), common)
     assert type(found) is Detection and found.boxes.tolist() == boxes.tolist()
     assert found.boxes.dtype == found.scores.dtype == np.float32 and found.masks.dtype == bool
-    assert found.labels.tolist() == [2, 0] and found.masks.tolist() == [[[True, False]],
-                                                                       [[False, True]]]  # fmt: skip
+    assert found.labels.tolist() == [2, 0] and found.masks.tolist() == [
+        [[True, False]],
+        [[False, True]],
+    ]
     del instances.masks
     found = to_prediction('detection', BaseDataElement(pred_instances=instances[:0]), common)
     assert found.masks is None and found.boxes.shape == (0, 4) and len(found) == 0
@@ -126,10 +136,12 @@ def test_objects_as_coco_has_them(tmp_path):
         dict(common, category_id=0, category_name='cat', bbox=[1.5, 0, 4.5, 2.25], score=0.5),
     ]
     assert (tmp_path / 'pictures' / 'sub' / 'a.png.png').is_file()
-    (last,) = written(tmp_path / 'b', detection(scores=(0, 0, 0.123456789, 0), masks=False),
-                      threshold=0.1)  # fmt: skip
-    assert last == dict(common, category_id=2, category_name='emu', bbox=[2, 2, 0, 1],
-                        score=0.12346)  # fmt: skip
+    (last,) = written(
+        tmp_path / 'b', detection(scores=(0, 0, 0.123456789, 0), masks=False), threshold=0.1
+    )
+    assert last == dict(
+        common, category_id=2, category_name='emu', bbox=[2, 2, 0, 1], score=0.12346
+    )
 
 
 def test_run_lengths_go_down_the_columns():
@@ -173,8 +185,10 @@ def test_label_maps(tmp_path, number, highest, kind):
     labels = np.zeros((4, 6), np.int64)
     labels[1:3, 2:5] = highest
     classes = tuple(f'c{i}' for i in range(number))
-    frames = [Segmentation(**shared(classes=classes, frame=f, fps=5.0), label_map=labels)
-              for f in (None, 17)]  # fmt: skip
+    frames = [
+        Segmentation(**shared(classes=classes, frame=f, fps=5.0), label_map=labels)
+        for f in (None, 17)
+    ]
     entries = written(tmp_path, *frames)
     names = ['label_maps/sub/a.png.png', 'label_maps/sub/a.png/000017.png']
     assert [e['label_map'] for e in entries] == names
@@ -189,9 +203,13 @@ def test_label_maps(tmp_path, number, highest, kind):
 def test_classes_of_an_image(tmp_path):
     scores = np.array([0.05, 0.3, 0.1, 0.2, 0.1500004, 0.12, 0.08], np.float32)
     (entry,) = written(tmp_path, Classification(**shared(), scores=scores))
-    assert entry == dict(file_name='sub/a.png', top5=[
-        dict(category_name=n, score=s) for n, s in
-        (('dog', 0.3), ('fox', 0.2), ('gnu', 0.15), ('hen', 0.12), ('emu', 0.1))])  # fmt: skip
+    assert entry == dict(
+        file_name='sub/a.png',
+        top5=[
+            dict(category_name=n, score=s)
+            for n, s in (('dog', 0.3), ('fox', 0.2), ('gnu', 0.15), ('hen', 0.12), ('emu', 0.1))
+        ],
+    )
 
 
 def write_video(path, frames, rate=12.5):

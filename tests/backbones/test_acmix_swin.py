@@ -28,9 +28,14 @@ def test_parameters_and_multiply_adds(arch):
 def openmmlab_swin():
     torch.manual_seed(0)
     net = SwinTransformer(
-        embed_dims=8, depths=(1, 2, 2), num_heads=(2, 2, 4), window_size=4, strides=(4, 2, 2),
-        out_indices=(0, 1, 2), drop_path_rate=0.0,
-    )  # fmt: skip
+        embed_dims=8,
+        depths=(1, 2, 2),
+        num_heads=(2, 2, 4),
+        window_size=4,
+        strides=(4, 2, 2),
+        out_indices=(0, 1, 2),
+        drop_path_rate=0.0,
+    )
     net.eval()  # which returns None there
     return net
 

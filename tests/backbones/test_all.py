@@ -25,31 +25,67 @@ _VAN = dict(
     arch=dict(embed_dims=[8, 12, 16, 20], depths=[1, 2, 1, 1], mlp_ratios=[4, 4, 2, 2]),
 )
 _RESNET = dict(
-    arch=dict(stem=8, bottleneck=True, depths=[1, 2, 1, 1], widths=[4, 8, 8, 16],
-              out_channels=[8, 12, 16, 20]),
-    zero_init_residual=False)  # fmt: skip
+    arch=dict(
+        stem=8,
+        bottleneck=True,
+        depths=[1, 2, 1, 1],
+        widths=[4, 8, 8, 16],
+        out_channels=[8, 12, 16, 20],
+    ),
+    zero_init_residual=False,
+)
 _AA = dict(type='hybrid_mm.AAResNet', heads=2, min_key_dim=3, canvas_size=(64, 96), **_RESNET)
 _SASA = dict(type='hybrid_mm.SASAResNet', heads=2, **_RESNET)
-_BOTTLENECKS = dict(depths=[1, 2, 1, 1], channels=[8, 12, 16, 20], heads=[2] * 4,
-                    stem=dict(kind='tiered', channels=16, pool=True))  # fmt: skip
+_BOTTLENECKS = dict(
+    depths=[1, 2, 1, 1],
+    channels=[8, 12, 16, 20],
+    heads=[2] * 4,
+    stem=dict(kind='tiered', channels=16, pool=True),
+)
 _HALO = dict(_BOTTLENECKS, attention=[False, (1,), True, True], block_size=4, halo_size=1)
 _BOT = dict(_BOTTLENECKS, attention=[False, False, True, True], ratios=[1] * 4, group_size=4)
-_SAN = dict(stem_channels=32, stem_depth=1, stem_kernel_size=3, depths=[1, 2, 1, 1],
-            channels=[32, 32, 64, 96], kernel_sizes=[5, 7, 3, 7])  # fmt: skip
-_PVT = dict(depths=[1, 2, 1, 1], embed_dims=[8, 12, 16, 24], heads=[1, 2, 2, 3],
-            mlp_ratios=[2, 2, 2, 2], reductions=[8, 4, 2, 1])  # fmt: skip
+_SAN = dict(
+    stem_channels=32,
+    stem_depth=1,
+    stem_kernel_size=3,
+    depths=[1, 2, 1, 1],
+    channels=[32, 32, 64, 96],
+    kernel_sizes=[5, 7, 3, 7],
+)
+_PVT = dict(
+    depths=[1, 2, 1, 1],
+    embed_dims=[8, 12, 16, 24],
+    heads=[1, 2, 2, 3],
+    mlp_ratios=[2, 2, 2, 2],
+    reductions=[8, 4, 2, 1],
+)
 _NAT = dict(embed_dim=8, depths=[1, 2, 1, 1], heads=[1, 2, 2, 4], mlp_ratio=2.0, layer_scale=None)
 _CONVNEXT = dict(depths=[1, 2, 1, 1], dims=[8, 12, 16, 20])
 _HOR = dict(depths=[1, 2, 1, 1], dims=[8, 12, 16, 32], orders=[2, 3, 4, 5])
 _HYBRID = dict(depths=[1, 2, 1, 1], channels=[8, 12, 16, 24], stem=dict(channels=(4, 8), bias=True))
 _MVIT = dict(embed_dim=8, heads=1, depths=[1, 2, 2, 2])
 _VIT = dict(embed_dim=16, heads=2, depths=[1, 2, 1, 1])
-_CVT = dict(depths=[1, 1, 2], embed_dims=[8, 12, 16], heads=[1, 2, 4], mlp_ratios=[2, 2, 2],
-            patch_sizes=[7, 3, 3], patch_strides=[4, 2, 2], patch_paddings=[2, 1, 1])  # fmt: skip
-_LEVIT = dict(embed_dims=[16, 20, 24], key_dims=[4, 4, 6], heads=[2, 3, 2], depths=[2, 1, 1],
-              mlp_ratios=[2] * 3, value_ratios=[2, 2, 3], shrink_heads=[None, 4, 3],
-              shrink_key_dims=[None, 4, 5], shrink_value_ratios=[None, 4, 2],
-              shrink_mlp_ratios=[None, 2, 3])  # fmt: skip
+_CVT = dict(
+    depths=[1, 1, 2],
+    embed_dims=[8, 12, 16],
+    heads=[1, 2, 4],
+    mlp_ratios=[2, 2, 2],
+    patch_sizes=[7, 3, 3],
+    patch_strides=[4, 2, 2],
+    patch_paddings=[2, 1, 1],
+)
+_LEVIT = dict(
+    embed_dims=[16, 20, 24],
+    key_dims=[4, 4, 6],
+    heads=[2, 3, 2],
+    depths=[2, 1, 1],
+    mlp_ratios=[2] * 3,
+    value_ratios=[2, 2, 3],
+    shrink_heads=[None, 4, 3],
+    shrink_key_dims=[None, 4, 5],
+    shrink_value_ratios=[None, 4, 2],
+    shrink_mlp_ratios=[None, 2, 3],
+)
 CASES = {
     'van-lka': dict(**_VAN, attention='lka'),
     'van-lska-k35': dict(**_VAN, attention='lska', kernel_size=35),
@@ -330,8 +366,9 @@ def stages_of(cfg):
 def rows(cfg, value, stride):
     """Rows of the map at a nominal stride."""
     if cfg['type'] == 'hybrid_mm.CvT':  # patches overlap, with the paper's padding
-        patches = zip(*(cfg['arch'][f'patch_{k}'] for k in ('sizes', 'strides', 'paddings')),
-                      strict=True)  # fmt: skip
+        patches = zip(
+            *(cfg['arch'][f'patch_{k}'] for k in ('sizes', 'strides', 'paddings')), strict=True
+        )
         for size, step, padding in list(patches)[: STRIDES.index(stride) + 1]:
             value = (value + 2 * padding - size) // step + 1
         return value
@@ -571,8 +608,9 @@ def test_layer_depths_grow_from_input_to_output(cfg):
     model = build(cfg)
     if isinstance(model, ConvNeXtFrame):
         pytest.skip('counts layers as ConvNeXt does, see test_large_kernels.py')
-    ids = [model.get_layer_depth(f'backbone.{n}', 'backbone.')[0] for n, _ in
-           model.named_parameters()]  # fmt: skip
+    ids = [
+        model.get_layer_depth(f'backbone.{n}', 'backbone.')[0] for n, _ in model.named_parameters()
+    ]
     total = model.get_layer_depth('neck.conv.weight', 'backbone.')
     assert total == (sum(model.depths) + 1, sum(model.depths) + 2)
     assert ids == sorted(ids)
@@ -634,8 +672,13 @@ def test_layers_of_the_decay_counted_by_hand(name):
 
 def test_pretrained_round_trip(cfg, tmp_path):
     source = drawn(build(cfg))
-    torch.save({'state_dict': {f'backbone.{k}': v for k, v in source.state_dict().items()}
-                | {'decode_head.weight': torch.zeros(1)}}, tmp_path / 'full.pth')  # fmt: skip
+    torch.save(
+        {
+            'state_dict': {f'backbone.{k}': v for k, v in source.state_dict().items()}
+            | {'decode_head.weight': torch.zeros(1)}
+        },
+        tmp_path / 'full.pth',
+    )
     torch.save(source.state_dict(), tmp_path / 'plain.pth')
     for name in ('full.pth', 'plain.pth'):
         target = MODELS.build(
@@ -646,8 +689,11 @@ def test_pretrained_round_trip(cfg, tmp_path):
         for key, value in source.state_dict().items():
             assert torch.equal(found[key], value), key
     state = source.state_dict()
-    key = next(k for k, v in state.items() if v.ndim > 1 and v.shape[0] != v.shape[1]
-               and k.endswith('.weight'))  # fmt: skip
+    key = next(
+        k
+        for k, v in state.items()
+        if v.ndim > 1 and v.shape[0] != v.shape[1] and k.endswith('.weight')
+    )
     shape = state[key].transpose(0, 1).shape  # as many elements
     with pytest.raises(ValueError, match=rf'1 of another shape: {re.escape(key)} '):
         target.load_strictly({**state, key: torch.rand(shape)}, 'a test')

@@ -15,13 +15,12 @@ from hybrid_mm.backbones import (
     HorNet,
     SASAResNet,
     ViT,
-)  # fmt: skip
+)
 from hybrid_mm.layers import RecursiveGatedConv
 
 SWIN = dict(embed_dim=8, depths=[1, 2], heads=[2, 2])
 ELSA = dict(SWIN, group_width=4)
-RESNET = dict(stem=8, bottleneck=True, depths=[1, 1, 2, 1], widths=[8] * 4,
-              out_channels=[16] * 4)  # fmt: skip
+RESNET = dict(stem=8, bottleneck=True, depths=[1, 1, 2, 1], widths=[8] * 4, out_channels=[16] * 4)
 
 
 @torch.no_grad()
@@ -59,8 +58,9 @@ def test_qk_scale_of_window_attention(kind):
     arch, window = (SWIN, 4) if kind is ACmixSwin else (ELSA, 4)
     common = dict(window_size=window, out_indices=(0, 1))
     plain = drawn(kind(arch, **common))
-    same_scale = like(kind(arch, qk_scale=4**-0.5 if kind is ACmixSwin else 8**-0.5,
-                           **common), plain)  # fmt: skip
+    same_scale = like(
+        kind(arch, qk_scale=4**-0.5 if kind is ACmixSwin else 8**-0.5, **common), plain
+    )
     other = like(kind(arch, qk_scale=0.1, **common), plain)
     maps = [model(image(64, 64)) for model in (plain, same_scale, other)]
     index = 0 if kind is ACmixSwin else 1
@@ -92,14 +92,21 @@ def test_scaled_positions(arch, scaled):
     """The paper's position term is scaled like the content term, that of timm's variants is not."""
     settings = BoTNet.resolve_arch(arch)
     assert settings['scale_pos_embed'] is scaled
-    tiny = dict(base=arch, depths=[1] * 4, channels=[8] * 4, heads=[2] * 4,
-                attention=[False, False, False, True],
-                stem=dict(kind='7x7', channels=8, pool=True), ratios=[1] * 4)  # fmt: skip
+    tiny = dict(
+        base=arch,
+        depths=[1] * 4,
+        channels=[8] * 4,
+        heads=[2] * 4,
+        attention=[False, False, False, True],
+        stem=dict(kind='7x7', channels=8, pool=True),
+        ratios=[1] * 4,
+    )
     model = drawn(BoTNet(tiny, canvas_size=(64, 64)))
     swapped = like(
-        BoTNet(dict(tiny, scale_pos_embed=not scaled), canvas_size=(64, 64)), model,
+        BoTNet(dict(tiny, scale_pos_embed=not scaled), canvas_size=(64, 64)),
+        model,
         lambda k, v: v * (4**-0.5 if scaled else 4**0.5) if '.rel_' in k else v,
-    )  # fmt: skip
+    )
     assert same(model(image(64, 64)), swapped(image(64, 64)))
     assert not same(model(image(64, 64)), like(swapped, model)(image(64, 64)))
 

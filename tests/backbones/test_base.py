@@ -47,13 +47,26 @@ def test_norms_in_eval_mode(kind):
 
 def test_numbers():
     for name, value in (
-        ('width', -1), ('width', 0), ('widths', [4, 0]), ('ratio', float('nan')), ('x.y', -0.5),
-        ('drop', -0.1), ('arch', dict(depths=(2, 0))), ('scale', float('inf')),
-    ):  # fmt: skip
+        ('width', -1),
+        ('width', 0),
+        ('widths', [4, 0]),
+        ('ratio', float('nan')),
+        ('x.y', -0.5),
+        ('drop', -0.1),
+        ('arch', dict(depths=(2, 0))),
+        ('scale', float('inf')),
+    ):
         with pytest.raises(ValueError, match=rf'{name}.* of X must (not be negative|be positive)'):
             check_numbers(name, value, 'X')
-    for name, value in (('drop', 0), ('ratio', 0.0), ('flag', False), ('a', None), ('b', 'x'),
-                        ('depths', [1, 0]), ('c', (1, dict(d=2)))):  # fmt: skip
+    for name, value in (
+        ('drop', 0),
+        ('ratio', 0.0),
+        ('flag', False),
+        ('a', None),
+        ('b', 'x'),
+        ('depths', [1, 0]),
+        ('c', (1, dict(d=2))),
+    ):
         check_numbers(name, value, 'X')
 
 
@@ -64,15 +77,20 @@ def test_prefixes_of_a_file(tmp_path):
     whole |= {f'teacher.{k}': v for k, v in second.items()} | {'head.fc.weight': torch.ones(1)}
     torch.save(dict(state_dict=whole), tmp_path / 'x.pth')
     key = 'stages.1.blocks.1.mlp.fc1.weight'
-    for prefix, state in ((None, first), ('backbone', first), ('teacher', second),
-                          ('teacher.', second)):  # fmt: skip
+    for prefix, state in (
+        (None, first),
+        ('backbone', first),
+        ('teacher', second),
+        ('teacher.', second),
+    ):
         init = dict(type='Pretrained', checkpoint=str(tmp_path / 'x.pth'))
         model = VAN(**TINY, init_cfg=init if prefix is None else dict(init, prefix=prefix))
         model.init_weights()
         assert torch.equal(model.state_dict()[key], state[key]), prefix
     # a classifier of ours: its head is left out, nothing else is
-    torch.save({**first, 'head.weight': torch.ones(1), 'head.bias': torch.ones(1)},
-               tmp_path / 'y.pth')  # fmt: skip
+    torch.save(
+        {**first, 'head.weight': torch.ones(1), 'head.bias': torch.ones(1)}, tmp_path / 'y.pth'
+    )
     model = VAN(**TINY)
     model.load_pretrained(str(tmp_path / 'y.pth'))
     assert torch.equal(model.state_dict()[key], first[key])

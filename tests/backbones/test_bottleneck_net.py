@@ -189,8 +189,9 @@ def test_checkpoint_of_another_size(position, tmp_path):
     kept = BoTNet(TINY, (64, 160), position, table_policy='reset', init_cfg=init)
     before = getattr(getattr(kept.stages[3].blocks[0].conv2, position), names[0]).clone()
     kept.init_weights()
-    assert torch.equal(getattr(kept.stages[3].blocks[0].conv2, position).get_parameter(names[0]),
-                       before)  # fmt: skip
+    assert torch.equal(
+        getattr(kept.stages[3].blocks[0].conv2, position).get_parameter(names[0]), before
+    )
     with pytest.raises(ValueError, match="table_policy must be 'resize' or 'reset'"):
         BoTNet(TINY, table_policy='clamp')
 

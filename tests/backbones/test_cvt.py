@@ -10,8 +10,15 @@ from hybrid_mm.backbones import CvT
 from hybrid_mm.backbones.cvt import QuickGELUMLP
 from hybrid_mm.layers.convolutional_projection import ConvolutionalProjectionAttention
 
-TINY = dict(depths=[1, 1], embed_dims=[8, 12], heads=[1, 2], mlp_ratios=[2, 2],
-            patch_sizes=[7, 3], patch_strides=[4, 2], patch_paddings=[2, 1])  # fmt: skip
+TINY = dict(
+    depths=[1, 1],
+    embed_dims=[8, 12],
+    heads=[1, 2],
+    mlp_ratios=[2, 2],
+    patch_sizes=[7, 3],
+    patch_strides=[4, 2],
+    patch_paddings=[2, 1],
+)
 # counted on the official code with 1000 classes; 1e9 multiply-adds at 224 in the paper
 OFFICIAL = {'13': (19_997_480, 4.5), '21': (31_622_696, 7.1), 'w24': (277_196_392, None)}
 
@@ -89,9 +96,10 @@ def test_attention_step_by_step(method, kernel, stride, extra, images, training)
     found = layer(x, size)
     torch.testing.assert_close(found, expected)
     for a, b in zip(
-        torch.autograd.grad(found, variables, dy), torch.autograd.grad(expected, variables, dy),
+        torch.autograd.grad(found, variables, dy),
+        torch.autograd.grad(expected, variables, dy),
         strict=True,
-    ):  # fmt: skip
+    ):
         torch.testing.assert_close(a, b)
 
 
@@ -162,8 +170,9 @@ def test_classifier_into_a_dense_network(norm_outputs, tmp_path):
     torch.save(source.state_dict() | head, tmp_path / 'cls.pth')
     dense = CvT(TINY, norm_outputs=norm_outputs, out_indices=(0, 1))
     dense.load_pretrained(str(tmp_path / 'cls.pth'))
-    assert torch.equal(dense.stages[1].blocks[0].attn.q.weight,
-                       source.stages[1].blocks[0].attn.q.weight)  # fmt: skip
+    assert torch.equal(
+        dense.stages[1].blocks[0].attn.q.weight, source.stages[1].blocks[0].attn.q.weight
+    )
     if norm_outputs:
         assert torch.equal(dense.stages[1].norm.weight, source.stages[1].norm.weight)
         assert torch.equal(dense.stages[0].norm.weight, torch.ones(8))

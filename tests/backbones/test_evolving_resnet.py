@@ -47,8 +47,13 @@ def test_chain_follows_strides_and_heads():
     assert starts(augmented=(False, False, True, True), strides=(1, 2, 2, 1))[2:] == [True, False]
 
 
-TINY = dict(stem=8, bottleneck=True, depths=[1, 2, 2, 1], widths=[8, 8, 8, 16],
-            out_channels=[16, 16, 16, 24])  # fmt: skip
+TINY = dict(
+    stem=8,
+    bottleneck=True,
+    depths=[1, 2, 2, 1],
+    widths=[8, 8, 8, 16],
+    out_channels=[16, 16, 16, 24],
+)
 SMALL = dict(arch=TINY, heads=2, upsilon=0.25, canvas_size=(64, 64))
 
 

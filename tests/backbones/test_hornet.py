@@ -95,9 +95,11 @@ def official(key, pretrain):
     key = re.sub(r'stages\.(\d)\.norm', r'norm\1', key)
     key = key.replace('.blocks.', '.').replace('mlp.fc', 'pwconv').replace('mixer', 'gnconv')
     for ours, theirs in (
-        ('conv', 'dw'), ('spectrum', 'complex_weight'), ('norm1', 'pre_norm'),
+        ('conv', 'dw'),
+        ('spectrum', 'complex_weight'),
+        ('norm1', 'pre_norm'),
         ('norm2', 'post_norm'),
-    ):  # fmt: skip
+    ):
         key = key.replace(f'dwconv.{ours}', f'dwconv.{theirs}')
     key = key.replace('gates', 'projs' if pretrain else 'pws')
     return re.sub(r'gamma\d$', r'\g<0>.weight', key) if pretrain else key
@@ -174,10 +176,14 @@ class TestNeckAndHead:
     def test_neck(self, filter_size, extra):
         neck = MODELS.build(
             dict(
-                type='HorFPN', in_channels=[8, 12, 16], out_channels=8, num_outs=5,
-                filter_size=filter_size, add_extra_convs=extra,
+                type='HorFPN',
+                in_channels=[8, 12, 16],
+                out_channels=8,
+                num_outs=5,
+                filter_size=filter_size,
+                add_extra_convs=extra,
             )
-        )  # fmt: skip
+        )
         maps = neck([torch.rand(2, c, 20 // s, 28 // s) for c, s in ((8, 1), (12, 2), (16, 4))])
         assert [tuple(m.shape[2:]) for m in maps] == [(20, 28), (10, 14), (5, 7), (3, 4), (2, 2)]
         assert all(m.is_contiguous() for m in maps)
@@ -188,10 +194,14 @@ class TestNeckAndHead:
     def test_head(self):
         head = MODELS.build(
             dict(
-                type='HorUPerHead', in_channels=[8, 12], in_index=[0, 1], channels=8,
-                num_classes=3, norm_cfg=dict(type='BN'),
+                type='HorUPerHead',
+                in_channels=[8, 12],
+                in_index=[0, 1],
+                channels=8,
+                num_classes=3,
+                norm_cfg=dict(type='BN'),
             )
-        )  # fmt: skip
+        )
         out = head([torch.rand(2, 8, 16, 20), torch.rand(2, 12, 8, 10)])
         assert out.shape == (2, 3, 16, 20)
         assert head.fpn_bottleneck.proj_in.in_channels == 16

@@ -19,8 +19,14 @@ CASES = {
     name: {k: v for k, v in cfg.items() if k not in ('zero_init_residual', 'layer_scale')}
     for name, cfg in CONTRACT.CASES.items()
 }
-_ENCODER = dict(type='hybrid_mm.QuadraticAttentionEncoder', channels=24, depth=2, heads=3,
-                hidden_channels=32, positions=5)  # fmt: skip
+_ENCODER = dict(
+    type='hybrid_mm.QuadraticAttentionEncoder',
+    channels=24,
+    depth=2,
+    heads=3,
+    hidden_channels=32,
+    positions=5,
+)
 CASES |= {f'encoder-{mode}': dict(_ENCODER, mode=mode) for mode in ('isotropic', 'learned')}
 CASES['simple_fpn'] = dict(type='hybrid_mm.SimpleFPN', in_channels=16, out_channels=8)
 
@@ -277,7 +283,8 @@ def test_norms_of_an_arch():
         arch = dict(CASES[name]['arch'], norm=dict(eps=0.25, momentum=0.5), ln_eps=0.125)
         with torch.device('meta'):
             model = MODELS.build({**CASES[name], 'arch': arch, 'norm_outputs': True})
-            other = MODELS.build({**CASES[name], 'arch': arch,
-                                  'norm_cfg': dict(type='SyncBN', eps=0.75)})  # fmt: skip
+            other = MODELS.build(
+                {**CASES[name], 'arch': arch, 'norm_cfg': dict(type='SyncBN', eps=0.75)}
+            )
         assert {(e, m) for _, e, m in norms(model)} == {(0.25, 0.5), (0.125, None)}
         assert {(e, m) for _, e, m in norms(other) if m} == {(0.75, 0.5)}

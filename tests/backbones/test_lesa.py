@@ -8,11 +8,14 @@ from hybrid_mm.layers.lesa import LESA2d
 
 SMALL = dict(
     arch=dict(
-        stem=8, bottleneck=True, depths=[1, 1, 2, 1], widths=[4, 8, 8, 16],
+        stem=8,
+        bottleneck=True,
+        depths=[1, 1, 2, 1],
+        widths=[4, 8, 8, 16],
         out_channels=[8, 12, 16, 20],
     ),
     groups=2,
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,18 @@ from hybrid_mm.layers.levit_attention import (
     resize_distance_table,
 )
 
-TINY = dict(embed_dims=[16, 20], key_dims=[4, 4], heads=[2, 3], depths=[1, 1], mlp_ratios=[2] * 2,
-            value_ratios=[2] * 2, shrink_heads=[None, 4], shrink_key_dims=[None, 4],
-            shrink_value_ratios=[None, 4], shrink_mlp_ratios=[None, 2])  # fmt: skip
+TINY = dict(
+    embed_dims=[16, 20],
+    key_dims=[4, 4],
+    heads=[2, 3],
+    depths=[1, 1],
+    mlp_ratios=[2] * 2,
+    value_ratios=[2] * 2,
+    shrink_heads=[None, 4],
+    shrink_key_dims=[None, 4],
+    shrink_value_ratios=[None, 4],
+    shrink_mlp_ratios=[None, 2],
+)
 # counted on the official code: parameters without heads, 1e6 multiply-adds by the official counter
 OFFICIAL = {
     '128s': (7_005_522, 305),
@@ -69,9 +78,11 @@ def test_attention_is_the_definition(impl, size, stride):
     torch.manual_seed(0)
     shorter = [-(-s // stride) for s in size]
     tensors = [
-        torch.randn(2, 3, *shorter, 4), torch.randn(2, 3, *size, 4), torch.randn(2, 3, *size, 5),
+        torch.randn(2, 3, *shorter, 4),
+        torch.randn(2, 3, *size, 4),
+        torch.randn(2, 3, *size, 5),
         torch.randn(3, *size),
-    ]  # fmt: skip
+    ]
     tensors = [t.double().requires_grad_() for t in tensors]
     found = distance_attention(*tensors, stride, impl)
     expected = written_out(*tensors, stride)

@@ -1,6 +1,5 @@
 """MaxViT and CoAtNet beyond the contract."""
 
-
 import pytest
 import torch
 from torch import nn

@@ -113,9 +113,11 @@ def test_feature_pyramid_of_detectron2():
     heads = {'proposal_generator.rpn_head.conv.weight': torch.ones(1)}
     out = convert(state | {f'backbone.{key}': torch.ones(1) for key in other} | heads)
     assert {key for key in out if not key.startswith('backbone.')} == {
-        'neck.lateral_convs.0.conv.weight', 'neck.fpn_convs.3.conv.bias',
-        'neck.fpn_convs.1.ln.weight', *heads,
-    }  # fmt: skip
+        'neck.lateral_convs.0.conv.weight',
+        'neck.fpn_convs.3.conv.bias',
+        'neck.fpn_convs.1.ln.weight',
+        *heads,
+    }
     with pytest.raises(ValueError, match=r"do not know the key 'fpn_lateral2\.scale'"):
         convert(state | {'backbone.fpn_lateral2.scale': torch.ones(1)})
 

@@ -63,8 +63,10 @@ def test_recipes(kind, variant):
         assert list(map(len, model.dilations)) == model.depths
     with torch.device('meta'):
         coco = kind(variant, dilations='coco').dilations
-    expected = {DiNAT: ([1, 28, 1], [1, 7, 1, 14], [1, 3, 1, 3, 1]),
-                DiNATs: ([1, 28], [1, 14], [1, 3])}[kind]  # fmt: skip
+    expected = {
+        DiNAT: ([1, 28, 1], [1, 7, 1, 14], [1, 3, 1, 3, 1]),
+        DiNATs: ([1, 28], [1, 14], [1, 3]),
+    }[kind]
     assert [coco[0], coco[1], coco[3]] == list(expected)
     assert coco[2][:6] == [1, 3, 1, 5, 1, 7]
 
@@ -107,11 +109,13 @@ def test_a_loop_over_queries():
             out = []
             for head in range(heads):
                 pairs = [(a, b) for a in seen(i, height) for b in seen(j, width)]
-                logits = torch.stack([
-                    q[i, j, head] @ key[a, b, head] * (dim // heads) ** -0.5
-                    + layer.relative_bias[head, s, t]
-                    for (a, s), (b, t) in pairs
-                ])  # fmt: skip
+                logits = torch.stack(
+                    [
+                        q[i, j, head] @ key[a, b, head] * (dim // heads) ** -0.5
+                        + layer.relative_bias[head, s, t]
+                        for (a, s), (b, t) in pairs
+                    ]
+                )
                 values = torch.stack([v[a, b, head] for (a, _), (b, _) in pairs])
                 out.append(logits.softmax(0) @ values)
             torch.testing.assert_close(layer(x)[0, i, j], layer.proj(torch.cat(out)))

@@ -14,8 +14,13 @@ from .conftest import used
 
 TINY = dict(depths=[1, 1, 2, 1], dims=[8, 12, 16, 20])
 WIDE = dict(kernel_sizes=(101, 69, 67, 13), center_size=7)
-REPLK = dict(kernel_sizes=[31, 13, 7, 5], depths=[1, 1, 2, 1], channels=[8, 12, 16, 20],
-             small_kernel=5, dw_ratio=1.5)  # fmt: skip
+REPLK = dict(
+    kernel_sizes=[31, 13, 7, 5],
+    depths=[1, 1, 2, 1],
+    channels=[8, 12, 16, 20],
+    small_kernel=5,
+    dw_ratio=1.5,
+)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ from hybrid_mm.layers import QuadraticAttention2d
 from hybrid_mm.layers.quadratic_attention import MODES
 
 SMALL = dict(channels=12, depth=2, heads=3, hidden_channels=16, positions=5)
-TINY = dict(stem=8, bottleneck=True, depths=[1, 2, 1, 1], widths=[4, 8, 8, 16],
-            out_channels=[8, 12, 16, 20])  # fmt: skip
+TINY = dict(
+    stem=8, bottleneck=True, depths=[1, 2, 1, 1], widths=[4, 8, 8, 16], out_channels=[8, 12, 16, 20]
+)
 
 
 @pytest.mark.parametrize(

@@ -161,21 +161,40 @@ def test_conv_cfg_of_necks_and_heads():
     """3x3 convolutions become attention, 1x1 ones stay; the passes of a head leave it alone."""
     cfg = dict(type='hybrid_mm.SASAConv2d', window=5, heads=4)
     fpn = ROOT.build(
-        dict(type='mmdet.FPN', in_channels=[8, 12], out_channels=16, num_outs=4,
-             add_extra_convs='on_output', conv_cfg=cfg, norm_cfg=dict(type='BN'))
-    )  # fmt: skip
+        dict(
+            type='mmdet.FPN',
+            in_channels=[8, 12],
+            out_channels=16,
+            num_outs=4,
+            add_extra_convs='on_output',
+            conv_cfg=cfg,
+            norm_cfg=dict(type='BN'),
+        )
+    )
     assert all(type(m.conv) is nn.Conv2d for m in fpn.lateral_convs)
     assert all(isinstance(m.conv, LocalSelfAttention2d) for m in fpn.fpn_convs)
     assert all(m.conv.bias is None for m in fpn.fpn_convs)
     maps = fpn((torch.rand(1, 8, 9, 14), torch.rand(1, 12, 5, 7)))
     assert [tuple(m.shape[-2:]) for m in maps] == [(9, 14), (5, 7), (3, 4), (2, 2)]
 
-    anchors = dict(type='AnchorGenerator', octave_base_scale=4, scales_per_octave=3, ratios=[1.0],
-                   strides=[8, 16, 32, 64, 128])  # fmt: skip
+    anchors = dict(
+        type='AnchorGenerator',
+        octave_base_scale=4,
+        scales_per_octave=3,
+        ratios=[1.0],
+        strides=[8, 16, 32, 64, 128],
+    )
     head = ROOT.build(
-        dict(type='mmdet.RetinaHead', num_classes=2, in_channels=16, feat_channels=16,
-             stacked_convs=1, conv_cfg=cfg, anchor_generator=anchors)
-    )  # fmt: skip
+        dict(
+            type='mmdet.RetinaHead',
+            num_classes=2,
+            in_channels=16,
+            feat_channels=16,
+            stacked_convs=1,
+            conv_cfg=cfg,
+            anchor_generator=anchors,
+        )
+    )
     layer = head.cls_convs[0].conv
     before = layer.query_conv.weight.clone()
     head.init_weights()

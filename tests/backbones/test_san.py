@@ -33,8 +33,9 @@ def test_parameters_with_acmix(arch, millions):
     """One set of shift kernels in every block, on the patchwise network."""
     with torch.device('meta'):
         model, host = SAN(arch, acmix=True), SAN(arch)
-    extra = sum(81 * m.dep_conv.out_channels + 6 * 9 + 2 for m in model.modules()
-                if hasattr(m, 'dep_conv'))  # fmt: skip
+    extra = sum(
+        81 * m.dep_conv.out_channels + 6 * 9 + 2 for m in model.modules() if hasattr(m, 'dep_conv')
+    )
     parameters, plain = (sum(p.numel() for p in m.parameters()) for m in (model, host))
     assert parameters == plain + extra
     assert (parameters + HEAD) / 1e6 == pytest.approx(millions, abs=0.005)

@@ -43,8 +43,11 @@ def test_windows_and_shifts_of_the_blocks():
     assert [block.shift for block in blocks] == [0, 3] * 6
     assert {block.window for block in blocks} == {7}
     assert [[b.shift for b in stage.blocks][:2] for stage in other.stages] == [
-        [0, 4], [0, 3], [0, 2], [0, 1]
-    ]  # fmt: skip
+        [0, 4],
+        [0, 3],
+        [0, 2],
+        [0, 1],
+    ]
     assert [stage.blocks[0].attn.window for stage in other.stages] == [8, 7, 4, 3]
     count = sum(p.numel() for p in model.parameters())
     assert count + 768 * 1000 + 1000 - 2 * (96 + 192 + 384) == 28_288_354  # the classifier

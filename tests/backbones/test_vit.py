@@ -31,9 +31,7 @@ def number(*modules):
 )  # fmt: skip
 def test_parameters(arch, size, patch, count):
     with torch.device('meta'):
-        model = ViT(
-            arch, patch, size, size, final_norm=True, pooled=True, out_indices=(3,)
-        )  # fmt: skip
+        model = ViT(arch, patch, size, size, final_norm=True, pooled=True, out_indices=(3,))
         assert number(model, nn.Linear(model.out_channels[0], 1000)) == count
 
 
@@ -155,8 +153,9 @@ def test_detector_of_detectron2():
     head = {'roi_heads.box_head.fc1.weight': torch.ones(1)}
     out = convert(state | head)
     assert {k for k in out if not k.startswith('backbone.')} == {
-        *head, *(f'neck.{key}' for key in neck.state_dict()),
-    }  # fmt: skip
+        *head,
+        *(f'neck.{key}' for key in neck.state_dict()),
+    }
     for key, value in neck.state_dict().items():
         assert torch.equal(out[f'neck.{key}'], value), key
     with pytest.raises(ValueError, match=r"do not know the key 'simfp_6\.0\.weight'"):
@@ -164,8 +163,9 @@ def test_detector_of_detectron2():
 
 
 def test_masked_autoencoder_into_vitdet(tmp_path):
-    source = ViT(ARCH, patch_size=14, **dict(SMALL, pretrain_img_size=56, img_size=56),
-                 final_norm=True)  # fmt: skip
+    source = ViT(
+        ARCH, patch_size=14, **dict(SMALL, pretrain_img_size=56, img_size=56), final_norm=True
+    )
     state = {official(key, 'timm'): value for key, value in source.state_dict().items()}
     state |= {'mask_token': torch.ones(1), 'decoder_embed.weight': torch.ones(1)}
     torch.save(dict(model=state), tmp_path / 'mae.pth')
@@ -190,9 +190,12 @@ def test_positions_without_a_class_token():
     model.load_strictly(state | {'stem.position': position[:, 1:]}, 'the file')
     assert torch.equal(model.stem.position[:, 1:], position[:, 1:])
     out = convert(
-        {'pos_embed': position[:, 1:].unflatten(1, (4, 4)), 'blocks.0.attn.qkv.weight':
-         torch.ones(1), 'patch_embed.proj.weight': torch.ones(1)}
-    )  # fmt: skip
+        {
+            'pos_embed': position[:, 1:].unflatten(1, (4, 4)),
+            'blocks.0.attn.qkv.weight': torch.ones(1),
+            'patch_embed.proj.weight': torch.ones(1),
+        }
+    )
     assert torch.equal(out['stem.position'][:, 1:], position[:, 1:])
 
 
@@ -236,8 +239,12 @@ def test_levels_written_out():
     maps = neck([x])
     levels = [[m for m in level if any(True for _ in m.parameters())] for level in neck.levels]
     first, middle, second, *rest = levels[0]
-    starts = [up(nn.functional.gelu(norm(up(x, first), middle)), second), up(x, levels[1][0]), x,
-              nn.functional.max_pool2d(x, 2)]  # fmt: skip
+    starts = [
+        up(nn.functional.gelu(norm(up(x, first), middle)), second),
+        up(x, levels[1][0]),
+        x,
+        nn.functional.max_pool2d(x, 2),
+    ]
     tails = [rest, levels[1][1:], levels[2], levels[3]]
     for start, (conv1, norm1, conv3, norm3), found in zip(starts, tails, maps[:4], strict=True):
         y = norm(nn.functional.conv2d(start, conv1.weight), norm1)
@@ -270,5 +277,8 @@ def test_errors():
     with pytest.raises(ValueError, match='at least the number of scales 4, got 3'):
         SimpleFPN(8, num_outs=3)
     with pytest.raises(ValueError, match='does not fit this ViT'):
-        ViT(ARCH, **DENSE).load_strictly(ViT(dict(ARCH, heads=4), **SMALL).state_dict() | {
-            'blocks.9.norm1.weight': torch.ones(16)}, 'the file')  # fmt: skip
+        ViT(ARCH, **DENSE).load_strictly(
+            ViT(dict(ARCH, heads=4), **SMALL).state_dict()
+            | {'blocks.9.norm1.weight': torch.ones(16)},
+            'the file',
+        )

@@ -181,9 +181,15 @@ def batch(cfg: Config, n: int = 2, size: tuple[int, int] | None = None) -> dict:
 
 def _sample(cfg: Config, rng: np.random.Generator, h: int, w: int):
     meta = dict(
-        img_id=0, img_path='', img_shape=(h, w), ori_shape=(h, w), pad_shape=(h, w),
-        batch_input_shape=(h, w), scale_factor=(1.0, 1.0), flip=False,
-    )  # fmt: skip
+        img_id=0,
+        img_path='',
+        img_shape=(h, w),
+        ori_shape=(h, w),
+        pad_shape=(h, w),
+        batch_input_shape=(h, w),
+        scale_factor=(1.0, 1.0),
+        flip=False,
+    )
     if cfg.default_scope == 'mmpretrain':
         classes = cfg.model.head.num_classes
         return DataSample(metainfo=meta).set_gt_label(int(rng.integers(classes)))

@@ -47,9 +47,16 @@ def _coco(root):
             box = [10, 5, 50, 40]  # x, y, width, height
             corners = [10, 5, 60, 5, 60, 45, 10, 45]
             annotations.append(
-                dict(id=i + 1, image_id=i, category_id=3, bbox=box, area=2000, iscrowd=0,
-                     segmentation=[corners])
-            )  # fmt: skip
+                dict(
+                    id=i + 1,
+                    image_id=i,
+                    category_id=3,
+                    bbox=box,
+                    area=2000,
+                    iscrowd=0,
+                    segmentation=[corners],
+                )
+            )
             ids = np.zeros((60, 90, 3), np.uint8)
             ids[..., 0] = 1  # background: stuff
             ids[5:45, 10:60, 0] = 2
@@ -59,9 +66,16 @@ def _coco(root):
             png = root / f'stuffthingmaps/{split}2017/{i:012d}.png'
             png.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(ids[..., 0]).save(png)
-            segments.append(dict(image_id=i, file_name=png.name, segments_info=[
-                dict(id=1, category_id=200, bbox=[0, 0, 90, 60], area=3400, iscrowd=0),
-                dict(id=2, category_id=3, bbox=box, area=2000, iscrowd=0)]))  # fmt: skip
+            segments.append(
+                dict(
+                    image_id=i,
+                    file_name=png.name,
+                    segments_info=[
+                        dict(id=1, category_id=200, bbox=[0, 0, 90, 60], area=3400, iscrowd=0),
+                        dict(id=2, category_id=3, bbox=box, area=2000, iscrowd=0),
+                    ],
+                )
+            )
         thing = dict(id=3, name='car', isthing=1)
         stuff = dict(id=200, name='rug-merged', isthing=0)
         for kind, found, categories in (
@@ -206,8 +220,9 @@ def rates(name: str, iterations: dict[str, int], epoch: int = 1) -> dict[str, fl
 
 @pytest.mark.parametrize('epochs, steps', [(12, (8, 11)), (36, (27, 33))])
 def test_detection_schedule(epochs, steps):
-    at = dict(first=0, warm=1000, before=steps[0] * 100 - 1, after=steps[0] * 100,
-              last=steps[1] * 100)  # fmt: skip
+    at = dict(
+        first=0, warm=1000, before=steps[0] * 100 - 1, after=steps[0] * 100, last=steps[1] * 100
+    )
     got = rates(f'schedule_{epochs // 12}x_adamw', at, epoch=100)
     if steps[0] * 100 > 1000:
         assert got['before'] == pytest.approx(1e-4)

@@ -195,28 +195,48 @@ def check_name(path, cfg):
         ('lsj-75e_', 'max_iters', 8_850_000 // (gpus * samples)),
         ('lsj-50e_', 'max_iters', 5_900_000 // (gpus * samples)),
         ('lsj-36e_', 'max_iters', 4_248_000 // (gpus * samples)),
-        ('_1x_', 'max_epochs', 12), ('-1x_', 'max_epochs', 12), ('_2x_', 'max_epochs', 24),
-        ('-2x_', 'max_epochs', 24), ('-3x_', 'max_epochs', 36),
-        ('-12e_', 'max_epochs', 12), ('-24e_', 'max_epochs', 24), ('-36e_', 'max_epochs', 36),
-        ('-72e_', 'max_epochs', 72), ('-90e_', 'max_epochs', 90),
-        ('-20e_', 'max_epochs', 20), ('-95e_', 'max_epochs', 95), ('-350e_', 'max_epochs', 350),
-        ('-30e_', 'max_epochs', 30), ('-40e_', 'max_epochs', 40), ('-100e_', 'max_epochs', 100),
-        ('-130e_', 'max_epochs', 130), ('-150e_', 'max_epochs', 150),
-        ('-120e_', 'max_epochs', 120), ('-1000e_', 'max_epochs', 1000),
-        ('-300e_', 'max_epochs', 300), ('_in1k', 'max_epochs', 310),
-        ('-50e_', 'max_iters', 368750), ('-40k_', 'max_iters', 40000),
-        ('-90k_', 'max_iters', 90000), ('-80k_', 'max_iters', 80000),
+        ('_1x_', 'max_epochs', 12),
+        ('-1x_', 'max_epochs', 12),
+        ('_2x_', 'max_epochs', 24),
+        ('-2x_', 'max_epochs', 24),
+        ('-3x_', 'max_epochs', 36),
+        ('-12e_', 'max_epochs', 12),
+        ('-24e_', 'max_epochs', 24),
+        ('-36e_', 'max_epochs', 36),
+        ('-72e_', 'max_epochs', 72),
+        ('-90e_', 'max_epochs', 90),
+        ('-20e_', 'max_epochs', 20),
+        ('-95e_', 'max_epochs', 95),
+        ('-350e_', 'max_epochs', 350),
+        ('-30e_', 'max_epochs', 30),
+        ('-40e_', 'max_epochs', 40),
+        ('-100e_', 'max_epochs', 100),
+        ('-130e_', 'max_epochs', 130),
+        ('-150e_', 'max_epochs', 150),
+        ('-120e_', 'max_epochs', 120),
+        ('-1000e_', 'max_epochs', 1000),
+        ('-300e_', 'max_epochs', 300),
+        ('_in1k', 'max_epochs', 310),
+        ('-50e_', 'max_iters', 368750),
+        ('-40k_', 'max_iters', 40000),
+        ('-90k_', 'max_iters', 90000),
+        ('-80k_', 'max_iters', 80000),
         ('-160k_', 'max_iters', 160000),
-    ):  # fmt: skip
+    ):
         if tag in name + '_':
             assert loop[key] == expected
             break
     else:
         pytest.fail(f'no schedule in {name}')
     dataset = cfg.train_dataloader.dataset.type
-    tags = dict(CocoDataset='_coco', CocoPanopticDataset='_coco-panoptic', ImageNet='_in1k',
-                ADE20KDataset='_ade20k-512x512', CIFAR10='_cifar10',
-                HAM10000='_ham10000')  # fmt: skip
+    tags = dict(
+        CocoDataset='_coco',
+        CocoPanopticDataset='_coco-panoptic',
+        ImageNet='_in1k',
+        ADE20KDataset='_ade20k-512x512',
+        CIFAR10='_cifar10',
+        HAM10000='_ham10000',
+    )
     if cfg.default_scope == 'mmseg' and '-640x640' in name:
         assert tuple(cfg.model.data_preprocessor.size) == (640, 640)
         tags['ADE20KDataset'] = '_ade20k-640x640'

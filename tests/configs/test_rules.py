@@ -9,7 +9,7 @@ from .loading import CONFIGS, look_at
 
 # What a file says beside the network, its weights and its width; those that say nothing of it have
 # what the file has that they inherit from.
-SAYS = re.compile(r"_base_ = \[|param_scheduler|train_cfg|lr=|batch_size|mean=|test_cfg|pipeline")
+SAYS = re.compile(r'_base_ = \[|param_scheduler|train_cfg|lr=|batch_size|mean=|test_cfg|pipeline')
 LEAVES = [
     path
     for path in sorted(CONFIGS.glob('*/*.py'))
@@ -131,9 +131,13 @@ def numbers_of_classes(node) -> Iterator[int]:
 
 
 CLASSES = dict(
-    CocoDataset={80}, ADE20KDataset={150}, ImageNet={1000}, CIFAR10={10}, HAM10000={7},
+    CocoDataset={80},
+    ADE20KDataset={150},
+    ImageNet={1000},
+    CIFAR10={10},
+    HAM10000={7},
     BaseSegDataset={11},
-)  # fmt: skip
+)
 
 
 @every_tree
@@ -155,8 +159,9 @@ def test_windows_of_the_test_are_the_crops_of_the_training(tree):
         if cfg.default_scope != 'mmseg':
             continue
         size = tuple(cfg.model.data_preprocessor.size)
-        crops = [s.crop_size for s in cfg.train_dataloader.dataset.pipeline
-                 if s.type == 'RandomCrop']  # fmt: skip
+        crops = [
+            s.crop_size for s in cfg.train_dataloader.dataset.pipeline if s.type == 'RandomCrop'
+        ]
         assert [tuple(crop) for crop in crops] == [size], name
         test = cfg.model.test_cfg
         if test.mode == 'slide':

@@ -63,11 +63,14 @@ def round_trip():
         found = load(make(), bare)
         assert [key for key in own if not torch.equal(found[key], own[key])] == []
 
-        with pytest.raises(ValueError, match=f"do not know the key {re.escape(repr(strange))}"):
+        with pytest.raises(ValueError, match=f'do not know the key {re.escape(repr(strange))}'):
             convert(state | {(prefix[0] if prefix else '') + strange: torch.ones(1)}, source)
         kept = {id(value): key for key, value in state.items()}
-        fits = (k for k, v in bare.items() if id(v) in kept and v.ndim > 1
-                and v.shape[0] != v.shape[1] and k.endswith('weight'))  # fmt: skip
+        fits = (
+            k
+            for k, v in bare.items()
+            if id(v) in kept and v.ndim > 1 and v.shape[0] != v.shape[1] and k.endswith('weight')
+        )
         key = next(fits, None)
         if key is None:  # all tensors are turned
             return model, state, out

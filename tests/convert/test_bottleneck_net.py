@@ -15,8 +15,9 @@ TINY = dict(
     final=24,
 )
 SE, ECA = dict(kind='se', place='mid', ratio=4), dict(kind='eca', place='mid')
-RESNET = dict(TINY, attention=[False, False, False, True],
-              stem=dict(kind='7x7', channels=8, pool=True))  # fmt: skip
+RESNET = dict(
+    TINY, attention=[False, False, False, True], stem=dict(kind='7x7', channels=8, pool=True)
+)
 BARE = dict(kind='3x3', channels=8, pool=False)
 MODELS = {
     'halo-se': lambda: HaloNet(dict(TINY, gate=SE), final_conv=True),
@@ -72,8 +73,13 @@ def distribuuuu(model):
                 state[f'{prefix}net.3.to_qk.weight'] = value[: 2 * third]
                 state[f'{prefix}net.3.to_v.weight'] = value[2 * third :]
                 continue
-            names = {'conv1': 'net.0', 'norm1': 'net.1', 'norm2': 'net.5', 'conv3': 'net.7',
-                     'norm3': 'net.8'}  # fmt: skip
+            names = {
+                'conv1': 'net.0',
+                'norm1': 'net.1',
+                'norm2': 'net.5',
+                'conv3': 'net.7',
+                'norm3': 'net.8',
+            }
             if parts[4] == 'shortcut':
                 inner = f'shortcut.{0 if parts[5] == "conv" else 1}.{leaf}'
             elif parts[4] == 'conv2':

@@ -34,9 +34,7 @@ def test_differences():
         '1 of another shape: a.num_batches_tracked (file (1,), model ())'
     ]
     many = {f'b{i}.weight': torch.ones(1) for i in range(4)}
-    assert differences(STATE | many, STATE) == [
-        '4 missing: b0.weight, b1.weight, b2.weight, ...'
-    ]  # fmt: skip
+    assert differences(STATE | many, STATE) == ['4 missing: b0.weight, b1.weight, b2.weight, ...']
     both = differences({'x': torch.ones(1)}, {'y': torch.ones(1)})
     assert both == ['1 missing: x', '1 unexpected: y']
 
@@ -67,8 +65,9 @@ def test_two_keys_of_one_name():
     with pytest.raises(ValueError, match=r"x: two keys become 'c\.weight', the second is 'b\.wei"):
         rename(state, [(r'[ab]\.(\w+)', r'c.\1')], 'x')
     # the first rule that matches the whole key counts
-    found = rename(state, [(r'a\.weigh', 'no'), (r'a\.(\w+)', r'first.\1'), (r'\w\.(\w+)', r'\1')],
-                   'x')  # fmt: skip
+    found = rename(
+        state, [(r'a\.weigh', 'no'), (r'a\.(\w+)', r'first.\1'), (r'\w\.(\w+)', r'\1')], 'x'
+    )
     assert found == {'first.weight': state['a.weight'], 'weight': state['b.weight']}
     with pytest.raises(ValueError, match=r"x: do not know the key 'b\.weight' \(1,\)"):
         rename(state, [(r'a\..*', 'a')], 'x')
@@ -77,15 +76,22 @@ def test_two_keys_of_one_name():
 def test_numbers_of_stages():
     state = {f'stages.{i}.w': torch.ones(1) for i in (1, 2, 10)} | {'head.stages.1.w': 0}
     assert list(count_from_zero(state)) == [
-        'stages.0.w', 'stages.1.w', 'stages.9.w', 'head.stages.1.w'
-    ]  # fmt: skip
+        'stages.0.w',
+        'stages.1.w',
+        'stages.9.w',
+        'head.stages.1.w',
+    ]
     state = dict.fromkeys(
         ['stages.0.w', 'next.0.w', 'next.1.w', 'stages.2.blocks.11.w', 'last.norm.w', 'head.w']
     )
     assert list(place_reductions(state)) == [
-        'stages.0.w', 'stages.1.downsample.w', 'stages.2.downsample.w', 'stages.2.blocks.11.w',
-        'stages.2.norm.w', 'head.w',
-    ]  # fmt: skip
+        'stages.0.w',
+        'stages.1.downsample.w',
+        'stages.2.downsample.w',
+        'stages.2.blocks.11.w',
+        'stages.2.norm.w',
+        'head.w',
+    ]
 
 
 def test_sources(monkeypatch):
@@ -103,8 +109,9 @@ def test_sources(monkeypatch):
 
 
 def test_what_no_source_knows_stays():
-    state = NAT(dict(embed_dim=8, depths=[1], heads=[1], mlp_ratio=2.0, layer_scale=None),
-                out_indices=(0,)).state_dict()  # fmt: skip
+    state = NAT(
+        dict(embed_dim=8, depths=[1], heads=[1], mlp_ratio=2.0, layer_scale=None), out_indices=(0,)
+    ).state_dict()
     assert detect(state) is None
     assert convert(state) == state
     assert convert(state) is not state

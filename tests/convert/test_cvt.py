@@ -4,8 +4,15 @@ import re
 
 from hybrid_mm.backbones import CvT
 
-ARCH = dict(depths=[1, 2], embed_dims=[8, 12], heads=[1, 2], mlp_ratios=[2, 2],
-            patch_sizes=[7, 3], patch_strides=[4, 2], patch_paddings=[2, 1])  # fmt: skip
+ARCH = dict(
+    depths=[1, 2],
+    embed_dims=[8, 12],
+    heads=[1, 2],
+    mlp_ratios=[2, 2],
+    patch_sizes=[7, 3],
+    patch_strides=[4, 2],
+    patch_paddings=[2, 1],
+)
 
 
 def official(model):

@@ -8,10 +8,11 @@ from hybrid_mm.convert import convert, detect
 NETWORK = {
     f'backbone.bottom_up.{key}.weight': torch.rand(*shape)
     for key, shape in (
-        ('patch_embed.proj', (4, 3, 7, 7)), ('blocks.0.attn.qkv', (12, 4)),
+        ('patch_embed.proj', (4, 3, 7, 7)),
+        ('blocks.0.attn.qkv', (12, 4)),
         ('blocks.0.attn.pool_q', (4, 1, 3, 3)),
     )
-}  # fmt: skip
+}
 
 
 def pyramid(norm):

@@ -6,8 +6,13 @@ import torch
 from hybrid_mm.backbones import EAAAResNet
 from hybrid_mm.convert import convert
 
-ARCH = dict(stem=8, bottleneck=True, depths=[2, 2, 2, 1], widths=[8, 16, 16, 32],
-            out_channels=[32, 64, 64, 128])  # fmt: skip
+ARCH = dict(
+    stem=8,
+    bottleneck=True,
+    depths=[2, 2, 2, 1],
+    widths=[8, 16, 16, 32],
+    out_channels=[32, 64, 64, 128],
+)
 
 
 @pytest.fixture

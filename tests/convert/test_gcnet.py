@@ -16,8 +16,13 @@ def detector(cascade, configs):
     """A small detector of MMDetection 3.x with every kind of layer that the official files have."""
     name = 'cascade-mask-rcnn_r50_fpn' if cascade else 'mask-rcnn_r50_fpn'
     model = Config.fromfile(configs / f'_base_/models/{name}.py').model
-    model.backbone.update(init_cfg=None, base_channels=8, plugins=GC, dcn=dict(type='DCN'),
-                          stage_with_dcn=(False, True, True, True))  # fmt: skip
+    model.backbone.update(
+        init_cfg=None,
+        base_channels=8,
+        plugins=GC,
+        dcn=dict(type='DCN'),
+        stage_with_dcn=(False, True, True, True),
+    )
     model.neck.update(in_channels=[32, 64, 128, 256], out_channels=8, norm_cfg=dict(type='BN'))
     model.rpn_head.update(in_channels=8, feat_channels=8)
     roi, norm = model.roi_head, dict(type='BN')
@@ -25,8 +30,13 @@ def detector(cascade, configs):
     for head in roi.bbox_head if cascade else [roi.bbox_head]:
         head.update(in_channels=8, fc_out_channels=8, num_classes=CLASSES)
         if not cascade:
-            head.update(type='ConvFCBBoxHead', num_shared_convs=2, num_shared_fcs=1,
-                        conv_out_channels=8, norm_cfg=norm)  # fmt: skip
+            head.update(
+                type='ConvFCBBoxHead',
+                num_shared_convs=2,
+                num_shared_fcs=1,
+                conv_out_channels=8,
+                norm_cfg=norm,
+            )
     roi.mask_head.update(in_channels=8, conv_out_channels=8, num_classes=CLASSES, norm_cfg=norm)
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmdet'):

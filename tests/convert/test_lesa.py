@@ -7,8 +7,15 @@ from hybrid_mm.backbones import LESAResNet
 from hybrid_mm.convert import convert, unwrap
 
 ARCH = dict(stem=8, bottleneck=True, depths=[1, 2], widths=[8, 16], out_channels=[16, 24])
-COMMON = dict(strides=(1, 2), dilations=(1, 1), out_indices=(0, 1), groups=2, canvas_size=(64, 64),
-              lesa=(False, True), first_conv=(True, False))  # fmt: skip
+COMMON = dict(
+    strides=(1, 2),
+    dilations=(1, 1),
+    out_indices=(0, 1),
+    groups=2,
+    canvas_size=(64, 64),
+    lesa=(False, True),
+    first_conv=(True, False),
+)
 MODELS = {
     'axial': lambda: LESAResNet(ARCH, deformable=(False, False), **COMMON),
     'deformable': lambda: LESAResNet(ARCH, deformable=(True, True), **COMMON),

@@ -6,10 +6,18 @@ import torch
 from hybrid_mm.backbones import LeViT
 from hybrid_mm.convert import convert, detect
 
-ARCH = dict(embed_dims=[16, 20, 24], key_dims=[4] * 3, heads=[2, 3, 4], depths=[1, 2, 1],
-            mlp_ratios=[2] * 3, value_ratios=[2] * 3, shrink_heads=[None, 4, 5],
-            shrink_key_dims=[None, 4, 4], shrink_value_ratios=[None, 4, 4],
-            shrink_mlp_ratios=[None, 2, 2])  # fmt: skip
+ARCH = dict(
+    embed_dims=[16, 20, 24],
+    key_dims=[4] * 3,
+    heads=[2, 3, 4],
+    depths=[1, 2, 1],
+    mlp_ratios=[2] * 3,
+    value_ratios=[2] * 3,
+    shrink_heads=[None, 4, 5],
+    shrink_key_dims=[None, 4, 4],
+    shrink_value_ratios=[None, 4, 4],
+    shrink_mlp_ratios=[None, 2, 2],
+)
 HEADS = {'head.bn.weight': torch.ones(24), 'head.linear.weight': torch.ones(5, 24),
          'head.dist.linear.bias': torch.ones(5)}  # fmt: skip
 # the entries of the flat list: stage, block (None: what shrinks before it), part
@@ -77,8 +85,11 @@ def test_round_trip(round_trip, conv):
 @pytest.mark.parametrize('conv', [False, True])
 def test_official(model, drawn, conv):
     drawn(model)
-    heads = {'head.bn.weight': torch.ones(24), 'head.l.weight': torch.ones(5, 24),
-             'head_dist.l.bias': torch.ones(5)}  # fmt: skip
+    heads = {
+        'head.bn.weight': torch.ones(24),
+        'head.l.weight': torch.ones(5, 24),
+        'head_dist.l.bias': torch.ones(5),
+    }
     check(official(model, conv) | heads, 'levit', model, HEADS)
     state = official(model)
     state['blocks.0.m.attention_biases'] = torch.ones(2, 15)

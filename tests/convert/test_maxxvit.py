@@ -75,13 +75,17 @@ def test_layouts(drawn, maxvit, flat, relative):
         model = drawn(CoAtNet(dict(COAT, attention=attention), img_size=(64, 96), head_width=4))
     state = to_timm(model.state_dict(), maxvit, flat)
     assert detect(state) == ('maxvit' if maxvit else 'coatnet')
-    head = {'head.norm.weight': torch.ones(24), 'head.pre_logits.fc.weight': torch.ones(24, 24),
-            'head.fc.weight': torch.ones(5, 24)}  # fmt: skip
+    head = {
+        'head.norm.weight': torch.ones(24),
+        'head.pre_logits.fc.weight': torch.ones(24, 24),
+        'head.fc.weight': torch.ones(5, 24),
+    }
     converted = convert(state | head)
     assert converted['stages.3.norm.weight'] is head['head.norm.weight']
     assert {k for k in converted if k.startswith('head.')} == {
-        'head.pre_logits.weight', 'head.weight',
-    }  # fmt: skip
+        'head.pre_logits.weight',
+        'head.weight',
+    }
     other = type(model)(
         MAX if maxvit else dict(COAT, attention=attention),
         **(dict(window_size=(3, 4)) if maxvit else dict(img_size=(64, 96))),

@@ -8,8 +8,13 @@ import torch
 from hybrid_mm.backbones import PVT
 from hybrid_mm.convert import convert
 
-ARCH = dict(depths=[1, 1, 1, 2], embed_dims=[8, 12, 16, 24], heads=[1, 2, 2, 3],
-            mlp_ratios=[2, 2, 2, 2], reductions=[8, 4, 2, 1])  # fmt: skip
+ARCH = dict(
+    depths=[1, 1, 1, 2],
+    embed_dims=[8, 12, 16, 24],
+    heads=[1, 2, 2, 3],
+    mlp_ratios=[2, 2, 2, 2],
+    reductions=[8, 4, 2, 1],
+)
 
 
 def official(model):

@@ -7,8 +7,15 @@ from hybrid_mm.backbones import QnAViT
 from hybrid_mm.convert import convert
 
 # the first two stages have both kinds of blocks, and other numbers of them
-ARCH = dict(embed_dim=8, qna_depths=[1, 2, 0], qna_heads=[2, 2, 4], kernel_sizes=[3, 5, 3],
-            window_depths=[1, 3, 2], window_sizes=[3, 4, 3], window_heads=[2, 4, 2])  # fmt: skip
+ARCH = dict(
+    embed_dim=8,
+    qna_depths=[1, 2, 0],
+    qna_heads=[2, 2, 4],
+    kernel_sizes=[3, 5, 3],
+    window_depths=[1, 3, 2],
+    window_sizes=[3, 4, 3],
+    window_heads=[2, 4, 2],
+)
 NAMES = {
     'mlp.fc1': 'MlpBlock_0/Dense_0', 'mlp.fc2': 'MlpBlock_0/Dense_1', 'norm1': 'LayerNorm_0',
     'norm2': 'LayerNorm_1', 'gamma1': 'LayerScale_0/scale_param',
@@ -43,8 +50,10 @@ def attention(name, layer, value):
     width = len(value) // 3 // layer.heads
     rows = [  # of a head its queries, keys and values
         (part * layer.heads + head) * width + i
-        for head in range(layer.heads) for part in range(3) for i in range(width)
-    ]  # fmt: skip
+        for head in range(layer.heads)
+        for part in range(3)
+        for i in range(width)
+    ]
     return f'{WINDOW}to_qkv/kernel', value[rows].t()
 
 
@@ -97,8 +106,10 @@ def test_round_trip(round_trip):
 
 
 def test_head(drawn):
-    head = {'ClassificationHead_0/head_logits/kernel': torch.rand(32, 5),
-            'ClassificationHead_0/head_logits/bias': torch.rand(5)}  # fmt: skip
+    head = {
+        'ClassificationHead_0/head_logits/kernel': torch.rand(32, 5),
+        'ClassificationHead_0/head_logits/bias': torch.rand(5),
+    }
     out = convert(official(drawn(make())) | {f'params/{key}': v for key, v in head.items()})
     assert torch.equal(out['head.weight'], head['ClassificationHead_0/head_logits/kernel'].t())
     assert torch.equal(out['head.bias'], head['ClassificationHead_0/head_logits/bias'])

@@ -21,9 +21,13 @@ def official_name(key):
         even = int(block[1]) % 2 == 0
         key = re.sub(r'(blocks\.\d)\.norm', r'\1.prelkb_bn' if even else r'\1.preffn_bn', key)
         for ours, theirs in (
-            ('proj_in', 'pw1'), ('proj_out', 'pw2'), ('fc1', 'pw1'), ('fc2', 'pw2'),
-            ('mixer.large', 'large_kernel.lkb_origin'), ('mixer.small', 'large_kernel.small_conv'),
-        ):  # fmt: skip
+            ('proj_in', 'pw1'),
+            ('proj_out', 'pw2'),
+            ('fc1', 'pw1'),
+            ('fc2', 'pw2'),
+            ('mixer.large', 'large_kernel.lkb_origin'),
+            ('mixer.small', 'large_kernel.small_conv'),
+        ):
             key = key.replace(ours, theirs)
     pairs = r'(stem\.\d|transitions\.\d\.\d|pw[12]|lkb_origin|small_conv)\.norm'
     return re.sub(pairs, r'\1.bn', key)

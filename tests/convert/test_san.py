@@ -6,8 +6,14 @@ import torch
 from hybrid_mm.backbones import SAN
 from hybrid_mm.convert import convert, unwrap
 
-ARCH = dict(stem_channels=32, stem_depth=2, stem_kernel_size=3, depths=[1, 2],
-            channels=[32, 64], kernel_sizes=[3, 3])  # fmt: skip
+ARCH = dict(
+    stem_channels=32,
+    stem_depth=2,
+    stem_kernel_size=3,
+    depths=[1, 2],
+    channels=[32, 64],
+    kernel_sizes=[3, 3],
+)
 INNER = {
     'attn.query_conv': 'sam.conv1', 'attn.key_conv': 'sam.conv2', 'attn.value_conv': 'sam.conv3',
     'attn.position': 'sam.conv_p', 'attn.norm1': 'sam.conv_w.0', 'attn.conv1': 'sam.conv_w.2',

@@ -99,9 +99,7 @@ def elsa(model):
     return state
 
 
-@pytest.mark.parametrize(
-    ('official', 'source'), [(authors, 'swin'), (openmmlab, 'swin-openmmlab')]
-)
+@pytest.mark.parametrize(('official', 'source'), [(authors, 'swin'), (openmmlab, 'swin-openmmlab')])
 def test_round_trip(round_trip, official, source):
     extra = EXTRA if source == 'swin' else None
     strange = 'layers.0.extra' if source == 'swin' else 'stages.0.extra'
@@ -121,15 +119,21 @@ def test_round_trip_of_elsa(round_trip, lam):
 
 def test_classifiers_head_and_last_norm(drawn):
     state = authors(drawn(Plain()))
-    state = {key.replace('norm1.', 'norm.') if key.startswith('norm1') else key: value
-             for key, value in state.items() if not key.startswith('norm0')}  # fmt: skip
+    state = {
+        key.replace('norm1.', 'norm.') if key.startswith('norm1') else key: value
+        for key, value in state.items()
+        if not key.startswith('norm0')
+    }
     head = {'head.weight': torch.rand(5, 16), 'head.bias': torch.rand(5)}
     out = convert(state | head)
     assert out['stages.1.norm.weight'] is state['norm.weight']
     assert out['head.weight'] is head['head.weight']
-    assert convert({f'head.fc{k[4:]}' if k in head else k: v for k, v in (state | head).items()})[
-        'head.bias'
-    ] is head['head.bias']
+    assert (
+        convert({f'head.fc{k[4:]}' if k in head else k: v for k, v in (state | head).items()})[
+            'head.bias'
+        ]
+        is head['head.bias']
+    )
 
 
 def test_a_swin_with_other_keys_is_not_claimed(drawn):

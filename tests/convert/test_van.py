@@ -70,8 +70,12 @@ def test_pretrained_takes_official_files(source, tmp_path):
     model, state = official(source)
     state['head.weight'], state['head.bias'] = torch.zeros(5, 6), torch.zeros(5)
     torch.save({'state_dict': {f'module.{k}': v for k, v in state.items()}}, tmp_path / 'x.pth')
-    target = VAN(ARCH, LAYOUTS[source][0], out_indices=(0, 1),
-                 init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'x.pth')))  # fmt: skip
+    target = VAN(
+        ARCH,
+        LAYOUTS[source][0],
+        out_indices=(0, 1),
+        init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'x.pth')),
+    )
     target.init_weights()
     assert all(torch.equal(target.state_dict()[k], v) for k, v in model.state_dict().items())
 

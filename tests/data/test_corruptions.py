@@ -26,9 +26,16 @@ def test_every_corruption(image, name):
     np.testing.assert_array_equal(found[1], corrupt(image, name, 5, 7))
     np.testing.assert_array_equal(np.random.get_state()[1], state)
     drawn = name in {
-        *GROUPS['noise'], 'glass_blur', 'motion_blur', 'snow', 'frost', 'fog', 'elastic_transform',
-        'speckle_noise', 'spatter',
-    }  # fmt: skip
+        *GROUPS['noise'],
+        'glass_blur',
+        'motion_blur',
+        'snow',
+        'frost',
+        'fog',
+        'elastic_transform',
+        'speckle_noise',
+        'spatter',
+    }
     assert (corrupt(image, name, 5, 8) != found[1]).any() == drawn
 
 
@@ -74,8 +81,9 @@ def run(image, path='x/a.jpg', **kwargs):
 
 def test_draws_depend_on_the_severity(image):
     """Else the noise of an image would be the same but for its strength."""
-    noise = [run(image, corruption='gaussian_noise', severity=s).astype(float) - image
-             for s in (1, 3)]  # fmt: skip
+    noise = [
+        run(image, corruption='gaussian_noise', severity=s).astype(float) - image for s in (1, 3)
+    ]
     inner = (image > 60) & (image < 190)  # nothing is clipped there
     # the transform of one image for all severities would make them all but proportional
     assert abs(np.corrcoef(noise[0][inner], noise[1][inner])[0, 1]) < 0.2

@@ -106,10 +106,13 @@ def test_drawing_of_this_version(whole):
     """Figures of the scenes for seed 0: what moves them needs another ``VERSION``."""
     assert shapes.VERSION == 1
     scenes = whole['validation']
-    assert [s.labels for s in scenes[:4]] == [
-        (2, 1, 1, 6, 6), (1, 0, 5, 7), (1, 6, 3), (5, 6, 3)]  # fmt: skip
+    assert [s.labels for s in scenes[:4]] == [(2, 1, 1, 6, 6), (1, 0, 5, 7), (1, 6, 3), (5, 6, 3)]
     assert [s.instances.shape for s in scenes[:4]] == [
-        (160, 160), (144, 160), (128, 160), (128, 128)]  # fmt: skip
+        (160, 160),
+        (144, 160),
+        (128, 160),
+        (128, 128),
+    ]
     labels = np.concatenate([s.labels for s in scenes])
     assert np.bincount(labels).tolist() == [32, 39, 34, 41, 36, 47, 40, 44]
     area = sum(int((s.instances > 0).sum()) for s in scenes)

@@ -123,8 +123,9 @@ def parts() -> dict[str, dict[str, Callable[[], nn.Module]]]:
             'TripletAttention': partial(plugins.TripletAttention, 64),
         },
         'layers': {
-            'AAConv2d': partial(layers.AAConv2d, 32, 48, key_channels=16, value_channels=8, heads=4,
-                                size=size),
+            'AAConv2d': partial(
+                layers.AAConv2d, 32, 48, key_channels=16, value_channels=8, heads=4, size=size
+            ),
             'AttentionStem': partial(layers.AttentionStem, 3, 32),
             'BottleneckAttention': partial(layers.BottleneckAttention, 32, size),
             'BottleneckAttention absolute': partial(
@@ -135,8 +136,15 @@ def parts() -> dict[str, dict[str, Callable[[], nn.Module]]]:
             'ELSA': partial(layers.ELSA, 32, 4),
             'EfficientChannelGate': partial(layers.EfficientChannelGate, 64),
             'EvolvingAAConv2d': partial(
-                layers.EvolvingAAConv2d, 32, 48, 3, key_channels=16, value_channels=8, heads=4,
-                size=size, evolves=True,
+                layers.EvolvingAAConv2d,
+                32,
+                48,
+                3,
+                key_channels=16,
+                value_channels=8,
+                heads=4,
+                size=size,
+                evolves=True,
             ),
             'GlobalLocalFilter': partial(layers.GlobalLocalFilter, 32, size),
             'HaloAttention': partial(layers.HaloAttention, 32),
@@ -148,9 +156,7 @@ def parts() -> dict[str, dict[str, Callable[[], nn.Module]]]:
             'LocalSelfAttention2d': partial(layers.LocalSelfAttention2d, 32, 48),
             'PairwiseAttention2d': partial(layers.PairwiseAttention2d, 32, 16, 32),
             'PatchwiseAttention2d': partial(layers.PatchwiseAttention2d, 32, 16, 32),
-            'PatchwiseAttention2d mix': partial(
-                layers.PatchwiseAttention2d, 32, 16, 32, mix=True
-            ),
+            'PatchwiseAttention2d mix': partial(layers.PatchwiseAttention2d, 32, 16, 32, mix=True),
             'PoolingAttention': partial(layers.PoolingAttention, 32, 64, 4, size, 2, 2),
             'QuadraticAttention2d': partial(layers.QuadraticAttention2d, 32, 48, 9),
             'QuadraticAttention2d learned': partial(
@@ -172,18 +178,27 @@ def parts() -> dict[str, dict[str, Callable[[], nn.Module]]]:
             ),
             'HorUPerHead': partial(
                 build,
-                dict(type='hybrid_mm.HorUPerHead', in_channels=[8, 16, 24, 32], channels=16,
-                     in_index=[0, 1, 2, 3], num_classes=5),
+                dict(
+                    type='hybrid_mm.HorUPerHead',
+                    in_channels=[8, 16, 24, 32],
+                    channels=16,
+                    in_index=[0, 1, 2, 3],
+                    num_classes=5,
+                ),
             ),
-            'SimpleFPN': partial(build, dict(type='hybrid_mm.SimpleFPN', in_channels=32,
-                                             out_channels=16)),
+            'SimpleFPN': partial(
+                build, dict(type='hybrid_mm.SimpleFPN', in_channels=32, out_channels=16)
+            ),
             'PluginResNet se': partial(
                 build,
-                dict(type='hybrid_mm.PluginResNet', depth=50,
-                     plugins=[dict(cfg=dict(type='hybrid_mm.SE'), position='after_conv3')]),
+                dict(
+                    type='hybrid_mm.PluginResNet',
+                    depth=50,
+                    plugins=[dict(cfg=dict(type='hybrid_mm.SE'), position='after_conv3')],
+                ),
             ),
         },
-    }  # fmt: skip
+    }
 
 
 def names() -> list[str]:

@@ -32,11 +32,21 @@ def test_text_keeps_all(monkeypatch):
     text = stored.encode(TWO, 'Two.')
     assert stored.decode(text) == TWO
     assert text.splitlines()[3:] == [
-        '[a]', 'lr: 0.1', 'steps[2]: A(x=1)', 'steps[10]: B', 'test_cfg: as val_cfg',
-        'test_cfg.m: 2', 'test_cfg.n: without', "val_cfg.type: 'X'", 'val_cfg.n: 1',
+        '[a]',
+        'lr: 0.1',
+        'steps[2]: A(x=1)',
+        'steps[10]: B',
+        'test_cfg: as val_cfg',
+        'test_cfg.m: 2',
+        'test_cfg.n: without',
+        "val_cfg.type: 'X'",
+        'val_cfg.n: 1',
         '',
-        '[b]', 'as a', 'lr: 0.2', 'steps[10]: absent',
-    ]  # fmt: skip
+        '[b]',
+        'as a',
+        'lr: 0.2',
+        'steps[10]: absent',
+    ]
     for key in TWO['b']:  # one that lacks the key, and one that has another value
         for change in ({k: v for k, v in TWO['b'].items() if k != key}, TWO['b'] | {key: '5'}):
             three = {**TWO, 'c': change}
@@ -59,13 +69,19 @@ def test_differences_are_told_once():
     new['c'] = new.pop('a') | {'steps[10]': 'C'}
     assert stored.differences(TWO, TWO) == []
     assert stored.differences(TWO, {'a': TWO['a'], 'b': TWO['b'] | {'lr': '1'}}) == [
-        'b', '    lr', '        - 0.2', '        + 1'
-    ]  # fmt: skip
+        'b',
+        '    lr',
+        '        - 0.2',
+        '        + 1',
+    ]
     assert stored.differences(TWO, new) == ['a: gone', 'c: new']
     both = {name: section | {'steps[2]': 'A(x=2)'} for name, section in TWO.items()}
     assert stored.differences(TWO, both) == [
-        'a, b', '    steps[2]', '        - A(x=1)', '        + A(x=2)'
-    ]  # fmt: skip
+        'a, b',
+        '    steps[2]',
+        '        - A(x=1)',
+        '        + A(x=2)',
+    ]
 
 
 def test_initial_values_may_differ_by_rounding():

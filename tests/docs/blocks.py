@@ -60,9 +60,14 @@ def blocks(path: Path) -> Iterator[Block]:
         title = TITLE.match(before)
         text = ''.join(line[len(start['indent']) :] + '\n' for line in lines[i + 1 : end])
         yield Block(
-            page, i + 1, start['info'].strip(), title['path'] if title else '',
-            (title['after'] or '') if title else '', text, directive['why'] if directive else '',
-        )  # fmt: skip
+            page,
+            i + 1,
+            start['info'].strip(),
+            title['path'] if title else '',
+            (title['after'] or '') if title else '',
+            text,
+            directive['why'] if directive else '',
+        )
         i = end + 1
 
 

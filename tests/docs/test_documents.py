@@ -69,9 +69,7 @@ TESTED_ELSEWHERE = {
 """Tools whose commands are checked only, and the tests that run them."""
 ALL_BLOCKS = [block for page in PAGES for block in blocks(page)]
 PYTHON = [block for block in ALL_BLOCKS if block.language == 'python']
-by_page = pytest.mark.parametrize(
-    'page', PAGES, ids=lambda page: page.relative_to(ROOT).as_posix()
-)
+by_page = pytest.mark.parametrize('page', PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
 
 @pytest.fixture(scope='session')

@@ -47,8 +47,11 @@ class Outer:
     (dict(type='Middle', dept=1), "Middle has no argument 'dept'; did you mean depth?"),
 ])  # fmt: skip
 def test_the_innermost_part_is_named(inner, expected):
-    for spec in (inner, dict(type='Outer', part=inner),
-                 dict(type='Middle', part=dict(type='Outer', part=inner))):  # fmt: skip
+    for spec in (
+        inner,
+        dict(type='Outer', part=inner),
+        dict(type='Middle', part=dict(type='Outer', part=inner)),
+    ):
         with pytest.raises((TypeError, ValueError, KeyError)) as caught:
             build_from_cfg(spec, PARTS)
         text = explain(caught.value)
@@ -109,9 +112,12 @@ def segmentation(root, label, **changes):
     labels[1, 2] = label
     cv2.imwrite(str(folder / 'a.png'), labels)
     dataset = dict(
-        type='BaseSegDataset', data_root=str(root), data_prefix=dict(seg_map_path='maps'),
-        metainfo=dict(classes=('a', 'b', 'c')), **changes,
-    )  # fmt: skip
+        type='BaseSegDataset',
+        data_root=str(root),
+        data_prefix=dict(seg_map_path='maps'),
+        metainfo=dict(classes=('a', 'b', 'c')),
+        **changes,
+    )
     model = dict(decode_head=dict(num_classes=3), backbone=dict(num_classes=9))
     loader = dict(dataset=dataset)
     return Config(dict(default_scope='mmseg', model=model, train_dataloader=loader))
@@ -178,10 +184,14 @@ def test_a_few_label_maps_are_looked_at_all_over_the_folder(tmp_path):
 
 def test_numbers_that_must_be_positive(det_config):
     for path, bad in (
-        ('train_cfg.max_iters', 0), ('train_cfg.max_epochs', -1), ('train_cfg.val_interval', 0.5),
-        ('train_dataloader.batch_size', 0), ('val_dataloader.batch_size', 0),
-        ('val_dataloader.batch_size', 'two'), ('train_dataloader.batch_size', True),
-    ):  # fmt: skip
+        ('train_cfg.max_iters', 0),
+        ('train_cfg.max_epochs', -1),
+        ('train_cfg.val_interval', 0.5),
+        ('train_dataloader.batch_size', 0),
+        ('val_dataloader.batch_size', 0),
+        ('val_dataloader.batch_size', 'two'),
+        ('train_dataloader.batch_size', True),
+    ):
         cfg = Config.fromfile(det_config)
         settings.check_settings(cfg)
         cfg.merge_from_dict({path: 1})

@@ -29,7 +29,9 @@ def run(work_dir, monkeypatch, *hooks):
         Net(),
         str(work_dir),
         train_dataloader=dict(
-            dataset=[dict(inputs=torch.rand(2)) for _ in range(4)], batch_size=2, num_workers=0,
+            dataset=[dict(inputs=torch.rand(2)) for _ in range(4)],
+            batch_size=2,
+            num_workers=0,
             collate_fn=dict(type='pseudo_collate'),
             sampler=dict(type='DefaultSampler', shuffle=False),
         ),
@@ -38,7 +40,7 @@ def run(work_dir, monkeypatch, *hooks):
         custom_hooks=list(hooks),
         default_scope='mmengine',
         experiment_name=work_dir.name,
-    )  # fmt: skip
+    )
     runner.train()
     return torch.load(work_dir / 'epoch_2.pth', weights_only=False)['state_dict']
 

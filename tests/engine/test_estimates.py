@@ -17,13 +17,26 @@ from hybrid_mm.engine.progress import duration, progress, track
 def test_durations():
     minute, hour, day = 60, 3600, 86400
     for seconds, text in (
-        (0.0123, '0.012 s'), (0.999, '1 s'), (1, '1 s'), (1.6, '2 s'), (59, '59 s'), (89.4, '89 s'),
-        (90, '2 min'), (149, '2 min'), (151, '3 min'), (59 * minute, '59 min'),
-        (60 * minute, '60 min'), (89 * minute, '89 min'), (90 * minute, '1 h 30 min'),
-        (2 * hour, '2 h 0 min'), (25 * hour, '25 h 0 min'), (48 * hour - minute, '47 h 59 min'),
-        (2 * day, '2 days 0 h'), (3 * day + 4 * hour + 50 * minute, '3 days 4 h'),
+        (0.0123, '0.012 s'),
+        (0.999, '1 s'),
+        (1, '1 s'),
+        (1.6, '2 s'),
+        (59, '59 s'),
+        (89.4, '89 s'),
+        (90, '2 min'),
+        (149, '2 min'),
+        (151, '3 min'),
+        (59 * minute, '59 min'),
+        (60 * minute, '60 min'),
+        (89 * minute, '89 min'),
+        (90 * minute, '1 h 30 min'),
+        (2 * hour, '2 h 0 min'),
+        (25 * hour, '25 h 0 min'),
+        (48 * hour - minute, '47 h 59 min'),
+        (2 * day, '2 days 0 h'),
+        (3 * day + 4 * hour + 50 * minute, '3 days 4 h'),
         (100 * day, '100 days 0 h'),
-    ):  # fmt: skip
+    ):
         assert duration(seconds) == text, seconds
 
 
@@ -128,16 +141,31 @@ def test_short_and_long_first_steps(monkeypatch, config):
 
 def test_table(capsys):
     result = DryRun(
-        1234567, 1234000, steps=90000, shape=(2, 3, 800, 1216), losses=dict(loss=1.23456),
-        load=0.125, step=2.0, val_load=0.5, val_step=0.25, memory=3 * 2**30, growth=5 * 2**20,
-        checkpoint=1536 * 2**20, validations=12, val_batches=5000, workers=2, val_workers=4,
+        1234567,
+        1234000,
+        steps=90000,
+        shape=(2, 3, 800, 1216),
+        losses=dict(loss=1.23456),
+        load=0.125,
+        step=2.0,
+        val_load=0.5,
+        val_step=0.25,
+        memory=3 * 2**30,
+        growth=5 * 2**20,
+        checkpoint=1536 * 2**20,
+        validations=12,
+        val_batches=5000,
+        workers=2,
+        val_workers=4,
         notes=['a note'],
-    )  # fmt: skip
+    )
     show(result, 187_654_000_000)
     out = capsys.readouterr().out
     rows = [line.split('  ', 1) for line in out.splitlines() if '  ' in line.strip()]
-    rows = {name.strip(): value.strip() for name, value in ((r[0] or r[1]).strip().split('  ', 1)
-            if not r[0] else r for r in rows)}  # fmt: skip
+    rows = {
+        name.strip(): value.strip()
+        for name, value in ((r[0] or r[1]).strip().split('  ', 1) if not r[0] else r for r in rows)
+    }
     assert rows['parameters'] == '1,234,567' and rows['trained'] == '1,234,000'
     assert rows['batch'] == '2 x 3 x 800 x 1216'
     assert rows['FLOPs of an image'] == '187.65 G'

@@ -162,8 +162,13 @@ class Iterations:
 def test_validation_made_up_for(now, end, begin, interval, done, due):
     hook, info = ExactResumeHook(), {} if done is None else dict(validated_iter=done)
     hub = SimpleNamespace(runtime_info=info, update_info=info.__setitem__)
-    run = SimpleNamespace(_resume=True, val_loop=Counted(), iter=now, message_hub=hub,
-                          train_loop=Iterations(now, end, begin, interval))  # fmt: skip
+    run = SimpleNamespace(
+        _resume=True,
+        val_loop=Counted(),
+        iter=now,
+        message_hub=hub,
+        train_loop=Iterations(now, end, begin, interval),
+    )
     hook.before_train_epoch(run)
     assert run.val_loop.runs == due
     hook.before_train_epoch(run)  # once only
@@ -184,7 +189,8 @@ def test_settings_are_added_once(det_config):
         assert cfg.train_dataloader.dataset.type == 'hybrid_mm.SeededDataset'
         assert cfg.train_dataloader.dataset.dataset == plain
         assert cfg.train_dataloader.sampler == dict(
-            type='hybrid_mm.PlacedSampler', sampler=dict(type='DefaultSampler', shuffle=True))
+            type='hybrid_mm.PlacedSampler', sampler=dict(type='DefaultSampler', shuffle=True)
+        )
         assert [hook.type for hook in cfg.custom_hooks] == ['EMAHook', 'hybrid_mm.ExactResumeHook']
     assert cfg.val_dataloader.dataset.type == 'CocoDataset'
 

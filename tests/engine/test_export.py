@@ -22,8 +22,9 @@ pytest.importorskip('onnxruntime')
 pytest.importorskip('onnxscript')
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = dict(type='hybrid_mm.VAN', arch=dict(embed_dims=[8, 8, 16, 16], depths=[1] * 4,
-                                             mlp_ratios=[2] * 4))  # fmt: skip
+SMALL = dict(
+    type='hybrid_mm.VAN', arch=dict(embed_dims=[8, 8, 16, 16], depths=[1] * 4, mlp_ratios=[2] * 4)
+)
 
 
 def cases():
@@ -70,9 +71,9 @@ def test_dynamic_sizes(head, tmp_path):
 
 def test_what_stands_in_for_modules_of_one_size():
     """Pooling of any size to any number of parts, and up-sampling, give what the modules give."""
-    model = nn.ModuleDict({
-        f'{size}': nn.AdaptiveAvgPool2d(size) for size in (1, 2, 3, (6, 4), (5, 1))
-    }).double()  # fmt: skip
+    model = nn.ModuleDict(
+        {f'{size}': nn.AdaptiveAvgPool2d(size) for size in (1, 2, 3, (6, 4), (5, 1))}
+    ).double()
     with export._open_sizes(model):
         for module in model.values():
             assert 'forward' in vars(module)
@@ -98,8 +99,13 @@ def test_tolerance_of_the_comparison(monkeypatch):
     graph = export.Graph('', nn.Identity(), dict(x=values), ['y'], {})
     found = {}
     monkeypatch.setattr(export, 'difference', lambda g, path, inputs: found['y'])
-    for found['y'], passes in ((0.0, True), (9e-5, True), (1.1e-4, False), (5e-4, False),
-                               (float('nan'), False)):  # fmt: skip
+    for found['y'], passes in (
+        (0.0, True),
+        (9e-5, True),
+        (1.1e-4, False),
+        (5e-4, False),
+        (float('nan'), False),
+    ):
         if passes:
             assert export.check(graph, 'x.onnx') == found['y']
         else:

@@ -52,8 +52,12 @@ def runner(folder, custom, checkpoint, iterations=6):
         Net(),
         str(folder),
         train_dataloader=dict(
-            dataset=images, batch_size=2, num_workers=0, collate_fn=dict(type='default_collate'),
-            sampler=dict(type='InfiniteSampler')),
+            dataset=images,
+            batch_size=2,
+            num_workers=0,
+            collate_fn=dict(type='default_collate'),
+            sampler=dict(type='InfiniteSampler'),
+        ),
         train_cfg=dict(by_epoch=False, max_iters=iterations, val_interval=100),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.3, momentum=0.9)),
         default_hooks=dict(checkpoint=checkpoint),
@@ -61,7 +65,7 @@ def runner(folder, custom, checkpoint, iterations=6):
         default_scope='mmengine',
         randomness=dict(seed=0),
         experiment_name=folder.name,
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -70,8 +74,14 @@ def _no_scope_left(monkeypatch):
 
 
 def test_order(tmp_path):
-    ours = [SparsityHook(), StrictLoadingHook('x.pth'), MixingRatesHook(), ExactResumeHook(),
-            NonFiniteLossHook(), CompileHook()]  # fmt: skip
+    ours = [
+        SparsityHook(),
+        StrictLoadingHook('x.pth'),
+        MixingRatesHook(),
+        ExactResumeHook(),
+        NonFiniteLossHook(),
+        CompileHook(),
+    ]
     for custom in (ours, ours[::-1]):  # of a config's own order nothing depends
         custom = [dict(type='EMAHook'), *custom]
         run = runner(tmp_path, custom, dict(type='hybrid_mm.AtomicCheckpointHook'))
@@ -105,6 +115,9 @@ def test_checkpoints_of_iterations_are_sparse(tmp_path, kind):
             assert (~mask).any() and mask.any()
             assert (saved['state_dict'][name][~mask] == 0).all()
             assert (saved['ema_state_dict'][f'module.{name}'][~mask] == 0).all()
-    changed = [n for n in range(2, 7) if any(
-        not torch.equal(masks[n][name], masks[n - 1][name]) for name in masks[n])]  # fmt: skip
+    changed = [
+        n
+        for n in range(2, 7)
+        if any(not torch.equal(masks[n][name], masks[n - 1][name]) for name in masks[n])
+    ]
     assert changed == [2, 4]  # the last ones are all trained

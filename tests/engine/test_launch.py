@@ -140,8 +140,11 @@ def test_steps_of_the_wrapper(monkeypatch):
 
 def test_of_a_test_run(monkeypatch):
     runner, x = argparse.Namespace(model=Detector()), torch.rand(2, 4)
-    for dtype, inside in ((None, torch.float32), ('auto', torch.bfloat16),
-                          ('bfloat16', torch.bfloat16)):  # fmt: skip
+    for dtype, inside in (
+        (None, torch.float32),
+        ('auto', torch.bfloat16),
+        ('bfloat16', torch.bfloat16),
+    ):
         with launch.testing_amp(runner, dtype):
             runner.model(x)
         assert runner.model.inside == inside
@@ -159,16 +162,30 @@ def test_of_a_test_run(monkeypatch):
 
 
 def flags(**changes):
-    return argparse.Namespace(**{**dict(
-        cfg_options=None, work_dir=None, no_pin_memory=False, no_persistent_workers=False,
-        seed=None, deterministic=False, launcher='none', local_rank=0), **changes})  # fmt: skip
+    return argparse.Namespace(
+        **{
+            **dict(
+                cfg_options=None,
+                work_dir=None,
+                no_pin_memory=False,
+                no_persistent_workers=False,
+                seed=None,
+                deterministic=False,
+                launcher='none',
+                local_rank=0,
+            ),
+            **changes,
+        }
+    )
 
 
 def test_config_of_a_run(det_config, tmp_path, monkeypatch):
     monkeypatch.delenv('LOCAL_RANK', raising=False)
     monkeypatch.setitem(os.environ, 'LOCAL_RANK', '0')
-    text = "\nfor _x in (train_dataloader, val_dataloader):\n    _x.update(pin_memory=True, " \
-           "persistent_workers=True)\ntrain_dataloader['num_workers'] = 2\n"  # fmt: skip
+    text = (
+        '\nfor _x in (train_dataloader, val_dataloader):\n    _x.update(pin_memory=True, '
+        "persistent_workers=True)\ntrain_dataloader['num_workers'] = 2\n"
+    )
     path = tmp_path / 'my_run.py'
     path.write_text(det_config.read_text() + text)
     path = str(path)
@@ -182,15 +199,20 @@ def test_config_of_a_run(det_config, tmp_path, monkeypatch):
     cfg = launch.config_of_run(flags(config=path, work_dir='a/b', no_pin_memory=True, seed=7))
     assert cfg.work_dir == 'a/b' and cfg.randomness == dict(seed=7)
     assert (cfg.train_dataloader.pin_memory, cfg.train_dataloader.persistent_workers) == (
-        False, True)  # fmt: skip
+        False,
+        True,
+    )
     assert cfg.test_dataloader.pin_memory is False
     options = dict(work_dir='of_config')
-    cfg = launch.config_of_run(flags(config=path, no_persistent_workers=True, deterministic=True,
-                                     cfg_options=options))  # fmt: skip
+    cfg = launch.config_of_run(
+        flags(config=path, no_persistent_workers=True, deterministic=True, cfg_options=options)
+    )
     assert cfg.work_dir == 'of_config'
     assert cfg.randomness == dict(seed=0, deterministic=True)
     assert (cfg.train_dataloader.pin_memory, cfg.train_dataloader.persistent_workers) == (
-        True, False)  # fmt: skip
+        True,
+        False,
+    )
 
 
 def test_training_without_validation(det_config):
@@ -247,11 +269,14 @@ def test_flip_of_test_time_augmentation(det_config, seg_config):
         assert last.type == 'TestTimeAug'
         flips, loading, (pack,) = last.transforms
         assert [(step.type, step.prob) for step in flips] == [
-            ('RandomFlip', 1.0), ('RandomFlip', 0.0)]  # fmt: skip
+            ('RandomFlip', 1.0),
+            ('RandomFlip', 0.0),
+        ]
         assert loading == annotations and pack.type == steps[-1].type
         if path is det_config:
             assert cfg.model.tta_cfg == dict(
-                nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)  # fmt: skip
+                nms=dict(type='nms', iou_threshold=0.5), max_per_img=100
+            )
             assert {'flip', 'flip_direction', 'scale_factor', 'img_shape'} <= set(pack.meta_keys)
     own = Config.fromfile(seg_config)
     own.tta_pipeline = [dict(type='Mine')]
@@ -271,8 +296,7 @@ def test_drawing(det_config, seg_config):
         assert cfg.visualizer.get('save_dir') == ('x' if path is seg_config else None)
     cls = Config(dict(default_scope='mmpretrain', default_hooks=dict(visualization=dict())))
     launch.set_visualization(cls, True, 'y', 0, None)
-    assert cls.default_hooks.visualization == dict(
-        show=True, wait_time=0, enable=True, out_dir='y')  # fmt: skip
+    assert cls.default_hooks.visualization == dict(show=True, wait_time=0, enable=True, out_dir='y')
     with pytest.raises(UserError, match='need a visualization hook'):
         launch.set_visualization(Config(dict(default_scope='mmdet')), True, None, 0, None)
 

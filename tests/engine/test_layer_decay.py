@@ -73,17 +73,24 @@ def hornet():
 def test_rates_of_a_convnext_by_hand():
     """Six layers, the third stage in pairs; by stages all down-samplings are the lowest."""
     layers = {
-        'backbone.stages.0.embed': 7, 'backbone.stages.0.blocks': 6, 'backbone.stages.0.norm': 0,
-        'backbone.stages.1.downsample': 5, 'backbone.stages.1.blocks': 5,
+        'backbone.stages.0.embed': 7,
+        'backbone.stages.0.blocks': 6,
+        'backbone.stages.0.norm': 0,
+        'backbone.stages.1.downsample': 5,
+        'backbone.stages.1.blocks': 5,
         'backbone.stages.1.norm': 0,
-        'backbone.stages.2.downsample': 4, 'backbone.stages.2.norm': 0,
-        'backbone.stages.2.blocks.0': 4, 'backbone.stages.2.blocks.1': 4,
-        'backbone.stages.2.blocks.2': 3, 'backbone.stages.2.blocks.3': 3,
+        'backbone.stages.2.downsample': 4,
+        'backbone.stages.2.norm': 0,
+        'backbone.stages.2.blocks.0': 4,
+        'backbone.stages.2.blocks.1': 4,
+        'backbone.stages.2.blocks.2': 3,
+        'backbone.stages.2.blocks.3': 3,
         'backbone.stages.2.blocks.4': 2,
-        'backbone.stages.3.downsample': 1, 'backbone.stages.3.blocks': 1,
+        'backbone.stages.3.downsample': 1,
+        'backbone.stages.3.blocks': 1,
         'backbone.stages.3.norm': 0,
         'head': 0,
-    }  # fmt: skip
+    }
     stages = {
         'backbone.stages.0.embed': 7,
         **{f'backbone.stages.{i}.downsample': 7 for i in (1, 2, 3)},
@@ -107,10 +114,15 @@ def test_rates_of_a_convnext_by_hand():
 
 def test_rates_of_blocks_by_hand():
     table = {
-        'backbone.stages.0.embed': 4, 'backbone.stages.0.blocks.0': 3, 'backbone.stages.0.norm': 3,
-        'backbone.stages.1.embed': 2, 'backbone.stages.1.blocks.0': 2,
-        'backbone.stages.1.blocks.1': 1, 'backbone.stages.1.norm': 1, 'head': 0,
-    }  # fmt: skip
+        'backbone.stages.0.embed': 4,
+        'backbone.stages.0.blocks.0': 3,
+        'backbone.stages.0.norm': 3,
+        'backbone.stages.1.embed': 2,
+        'backbone.stages.1.blocks.0': 2,
+        'backbone.stages.1.blocks.1': 1,
+        'backbone.stages.1.norm': 1,
+        'head': 0,
+    }
     groups = build(van(), layer_decay_rate=0.8)
     assert exponents(groups, 0.8) == of_prefixes(groups, table)
     assert {g['lr'] for g in build(van(), layer_decay_rate=1).values()} == {1.0}
@@ -131,11 +143,14 @@ def test_other_keys_keep_their_meaning():
 
 def test_schedulers_keep_the_ratios():
     model = Model(van())
-    wrapper = build_optim_wrapper(model, dict(
-        optimizer=dict(type='SGD', lr=1.0),
-        constructor='hybrid_mm.LayerDecayOptimWrapperConstructor',
-        paramwise_cfg=dict(layer_decay_rate=0.5),
-    ))  # fmt: skip
+    wrapper = build_optim_wrapper(
+        model,
+        dict(
+            optimizer=dict(type='SGD', lr=1.0),
+            constructor='hybrid_mm.LayerDecayOptimWrapperConstructor',
+            paramwise_cfg=dict(layer_decay_rate=0.5),
+        ),
+    )
     scheduler = torch.optim.lr_scheduler.StepLR(wrapper.optimizer, 1, gamma=0.1)
     before = [g['lr'] for g in wrapper.optimizer.param_groups]
     wrapper.optimizer.step()

@@ -33,7 +33,10 @@ def runner(tmp_path, values, name):
         Net(),
         str(tmp_path),
         train_dataloader=dict(
-            dataset=data, batch_size=1, num_workers=0, collate_fn=dict(type='pseudo_collate'),
+            dataset=data,
+            batch_size=1,
+            num_workers=0,
+            collate_fn=dict(type='pseudo_collate'),
             sampler=dict(type='DefaultSampler', shuffle=False),
         ),
         train_cfg=dict(by_epoch=True, max_epochs=1),
@@ -41,7 +44,7 @@ def runner(tmp_path, values, name):
         custom_hooks=[NonFiniteLossHook()],
         default_scope='mmengine',
         experiment_name=name,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize('bad', [float('nan'), float('inf')])

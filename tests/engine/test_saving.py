@@ -55,9 +55,12 @@ def _fresh(monkeypatch):
 
 def runner(work_dir, epochs=3, validate=False, **hook):
     loader = dict(
-        dataset=[torch.ones(3)] * 4, batch_size=2, num_workers=0,
-        collate_fn=dict(type='default_collate'), sampler=dict(type='DefaultSampler', shuffle=False),
-    )  # fmt: skip
+        dataset=[torch.ones(3)] * 4,
+        batch_size=2,
+        num_workers=0,
+        collate_fn=dict(type='default_collate'),
+        sampler=dict(type='DefaultSampler', shuffle=False),
+    )
     model = Net()
     model.data_preprocessor.forward = lambda batch, training=False: dict(inputs=batch)
     validation = dict(
@@ -325,10 +328,12 @@ def test_what_is_no_state_of_a_training(tmp_path):
         (good | dict(checksum=checksum(good)), None),
         (good | dict(checksum='0' * 32), 'its checksum is another'),
         (good | dict(checksum=''), 'its checksum is another'),
-        *(({k: v for k, v in good.items() if k != key}, 'it holds no state of a training')
-          for key in good),
+        *(
+            ({k: v for k, v in good.items() if k != key}, 'it holds no state of a training')
+            for key in good
+        ),
         ([good], 'it holds no state of a training'),
-    ):  # fmt: skip
+    ):
         torch.save(content, tmp_path / 'x.pth')
         assert defect(tmp_path / 'x.pth') == expected, content
 

@@ -37,8 +37,12 @@ def runner(work_dir, hook, epochs=3, model=None, hooks=(), **kwargs):
         model or Model(),
         str(work_dir),
         train_dataloader=dict(
-            dataset=data(), batch_size=4, num_workers=0, collate_fn=dict(type='default_collate'),
-            sampler=dict(type='DefaultSampler', shuffle=True)),
+            dataset=data(),
+            batch_size=4,
+            num_workers=0,
+            collate_fn=dict(type='default_collate'),
+            sampler=dict(type='DefaultSampler', shuffle=True),
+        ),
         train_cfg=dict(by_epoch=True, max_epochs=epochs),
         optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.05)),
         default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1)),
@@ -47,7 +51,7 @@ def runner(work_dir, hook, epochs=3, model=None, hooks=(), **kwargs):
         randomness=dict(seed=0),
         experiment_name=f'{work_dir.name}{epochs}',
         **kwargs,
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -40,10 +40,16 @@ def test_wrong_errors(values):
 
 def test_errors_at_their_ends():
     """CE = mean error / AlexNet's: 0 and 100 per cent are errors like others."""
-    found = corruption_errors({'fog': [0, 0, 0, 0, 0], 'snow': [100] * 5,
-                               'elastic_transform': [0.0, 25.0, 50.0, 75.0, 100.0]})  # fmt: skip
+    found = corruption_errors(
+        {
+            'fog': [0, 0, 0, 0, 0],
+            'snow': [100] * 5,
+            'elastic_transform': [0.0, 25.0, 50.0, 75.0, 100.0],
+        }
+    )
     assert found == dict(
-        fog=0.0, snow=pytest.approx(100 / 86.7), elastic_transform=pytest.approx(50 / 64.6))
+        fog=0.0, snow=pytest.approx(100 / 86.7), elastic_transform=pytest.approx(50 / 64.6)
+    )
     for bad in (-0.001, 100.001, math.inf):
         with pytest.raises(ValueError, match='snow: expected five'):
             corruption_errors({'snow': [bad, 1, 1, 1, 1]})
@@ -51,8 +57,27 @@ def test_errors_at_their_ends():
 
 def test_mce_by_hand():
     """15 corruptions of the benchmark and 4 more, all of them with their own errors."""
-    alexnet = [88.6, 89.4, 92.3, 82.0, 82.6, 78.6, 79.8, 86.7, 82.7, 81.9, 56.5, 85.3, 64.6, 71.8,
-               60.7, 84.5, 78.7, 71.8, 65.8]  # fmt: skip
+    alexnet = [
+        88.6,
+        89.4,
+        92.3,
+        82.0,
+        82.6,
+        78.6,
+        79.8,
+        86.7,
+        82.7,
+        81.9,
+        56.5,
+        85.3,
+        64.6,
+        71.8,
+        60.7,
+        84.5,
+        78.7,
+        71.8,
+        65.8,
+    ]
     errors = {name: [i, i + 1, i + 2, i + 3, 3 * i + 4] for i, name in enumerate(CORRUPTIONS)}
     ratios = [(7 * i + 10) / 5 / alexnet[i] for i in range(19)]
     assert mce(errors) == {

@@ -27,9 +27,12 @@ def test_module_is_convolution_norm_and_activation(settings):
     module = randomised(GatedConvModule(12, 8, **settings))
     width = 8 * settings.get('ratio', 1)
     plain = RecursiveGatedConv(
-        12, width, 8 if settings.get('project', True) else None, settings.get('order', 2),
+        12,
+        width,
+        8 if settings.get('project', True) else None,
+        settings.get('order', 2),
         settings.get('kernel_size', 7),
-    ).double()  # fmt: skip
+    ).double()
     state = {k: v for k, v in module.state_dict().items() if not k.startswith(('norm.', 'act.'))}
     plain.load_state_dict(state, strict=True)  # of the orders and sizes that are asked for
     x = torch.randn(2, 12, 9, 13, dtype=torch.float64)
@@ -49,16 +52,27 @@ def gated(model):
 def test_neck_by_its_parts():
     """Lateral maps, added from the top down, then gated; norm and activation reach all of them."""
     norm, act = dict(type='BN'), dict(type='ReLU')
-    neck = MODELS.build(dict(
-        type='hybrid_mm.HorFPN', in_channels=[4, 6, 8], out_channels=8, num_outs=4, norm_cfg=norm,
-        act_cfg=act, add_extra_convs='on_input', kernel_size=5))  # fmt: skip
+    neck = MODELS.build(
+        dict(
+            type='hybrid_mm.HorFPN',
+            in_channels=[4, 6, 8],
+            out_channels=8,
+            num_outs=4,
+            norm_cfg=norm,
+            act_cfg=act,
+            add_extra_convs='on_input',
+            kernel_size=5,
+        )
+    )
     randomised(neck)
     assert len(gated(neck)) == 4
     for module in gated(neck):
         assert isinstance(module.norm, nn.BatchNorm2d) and isinstance(module.act, nn.ReLU)
         assert len(module.gates) == 1 and module.dwconv.kernel_size == (5, 5)
-    maps = [torch.randn(1, c, 24 // s, 40 // s, dtype=torch.float64)
-            for c, s in ((4, 1), (6, 2), (8, 4))]  # fmt: skip
+    maps = [
+        torch.randn(1, c, 24 // s, 40 // s, dtype=torch.float64)
+        for c, s in ((4, 1), (6, 2), (8, 4))
+    ]
     found = neck([x.clone() for x in maps])
     a, b, c = (conv(x) for conv, x in zip(neck.lateral_convs, maps, strict=True))
     b = b + F.interpolate(c, size=b.shape[2:])
@@ -71,17 +85,33 @@ def test_neck_by_its_parts():
 
 
 def test_head_has_its_norm_and_activation():
-    head = MODELS.build(dict(
-        type='hybrid_mm.HorUPerHead', in_channels=[4, 6], in_index=[0, 1], channels=8,
-        num_classes=3, pool_scales=(1, 2), norm_cfg=dict(type='GN', num_groups=2), kernel_size=3,
-        act_cfg=dict(type='LeakyReLU', negative_slope=0.25)))  # fmt: skip
+    head = MODELS.build(
+        dict(
+            type='hybrid_mm.HorUPerHead',
+            in_channels=[4, 6],
+            in_index=[0, 1],
+            channels=8,
+            num_classes=3,
+            pool_scales=(1, 2),
+            norm_cfg=dict(type='GN', num_groups=2),
+            kernel_size=3,
+            act_cfg=dict(type='LeakyReLU', negative_slope=0.25),
+        )
+    )
     (module,) = gated(head)
     assert module is head.fpn_bottleneck
     assert isinstance(module.norm, nn.GroupNorm) and module.norm.num_groups == 2
     assert isinstance(module.act, nn.LeakyReLU) and module.act.negative_slope == 0.25
     assert len(module.gates) == 1 and module.dwconv.kernel_size == (3, 3)
-    default = MODELS.build(dict(type='hybrid_mm.HorUPerHead', in_channels=[4, 6], in_index=[0, 1],
-                                channels=8, num_classes=3))  # fmt: skip
+    default = MODELS.build(
+        dict(
+            type='hybrid_mm.HorUPerHead',
+            in_channels=[4, 6],
+            in_index=[0, 1],
+            channels=8,
+            num_classes=3,
+        )
+    )
     (module,) = gated(default)
     assert isinstance(module.act, nn.ReLU) and isinstance(module.norm, nn.Identity)
     assert module.dwconv.kernel_size == (7, 7)

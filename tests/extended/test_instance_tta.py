@@ -16,8 +16,9 @@ from hybrid_mm.extended.instance_tta import flip_boxes, flip_maps
 
 ROOT = Path(__file__).resolve().parents[2]
 TTA = dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
-BACKBONE = dict(type='hybrid_mm.VAN', arch=dict(embed_dims=[8, 8, 16, 16], depths=[1] * 4,
-                                                mlp_ratios=[2] * 4))  # fmt: skip
+BACKBONE = dict(
+    type='hybrid_mm.VAN', arch=dict(embed_dims=[8, 8, 16, 16], depths=[1] * 4, mlp_ratios=[2] * 4)
+)
 BASES = {'standard': 'mask-rcnn_r50_fpn', 'cascade': 'cascade-mask-rcnn_r50_fpn',
          'htc': 'htc_r50_fpn'}  # fmt: skip
 
@@ -47,8 +48,9 @@ def model(request):
 
 
 def wrap(model):
-    return MODELS.build(dict(type='hybrid_mm.InstanceTTAModel', tta_cfg=ConfigDict(TTA),
-                             module=model))  # fmt: skip
+    return MODELS.build(
+        dict(type='hybrid_mm.InstanceTTAModel', tta_cfg=ConfigDict(TTA), module=model)
+    )
 
 
 def views(images, augmentations):
@@ -60,8 +62,13 @@ def views(images, augmentations):
             size = [round(n * scale) for n in image.shape[1:]]
             x = torch.nn.functional.interpolate(image[None], size=size, mode='bilinear')[0]
             axes = {None: [], 'horizontal': [2], 'vertical': [1], 'diagonal': [1, 2]}[direction]
-            meta = dict(ori_shape=tuple(image.shape[1:]), img_shape=tuple(size), flip=bool(axes),
-                        scale_factor=(scale, scale), flip_direction=direction)  # fmt: skip
+            meta = dict(
+                ori_shape=tuple(image.shape[1:]),
+                img_shape=tuple(size),
+                flip=bool(axes),
+                scale_factor=(scale, scale),
+                flip_direction=direction,
+            )
             inputs.append(x.flip(axes))
             samples.append(DetDataSample(metainfo=meta))
         data['inputs'].append(inputs)
@@ -100,8 +107,11 @@ def test_a_flipped_image_gives_flipped_results(model, images, direction='diagona
     axes = [1, 2]
     tta = wrap(model)
     mirrored = torch.stack([image.flip(axes) for image in images])
-    for a, b in zip(run(tta, views(images, augmentations)),
-                    run(tta, views(mirrored, augmentations)), strict=True):  # fmt: skip
+    for a, b in zip(
+        run(tta, views(images, augmentations)),
+        run(tta, views(mirrored, augmentations)),
+        strict=True,
+    ):
         assert len(a) == len(b) > 0
         assert a.masks.shape == (len(a), 64, 96)
         assert 0 < a.masks.float().mean() < 1
@@ -122,15 +132,24 @@ def test_masks_are_averages_of_all_views():
         tables[maps[-1][0]] = probability
     tta._logits = lambda head, x, rois: [torch.logit(tables[x[0]])]
     flips = (None, 'horizontal', 'diagonal')
-    metas = [dict(ori_shape=(28, 28), img_shape=(28, 28), scale_factor=(1, 1), flip=bool(f),
-                  flip_direction=f) for f in flips]  # fmt: skip
+    metas = [
+        dict(
+            ori_shape=(28, 28),
+            img_shape=(28, 28),
+            scale_factor=(1, 1),
+            flip=bool(f),
+            flip_direction=f,
+        )
+        for f in flips
+    ]
     found = InstanceData(bboxes=torch.tensor([[0.0, 0, 28, 28]]), labels=torch.tensor([7]))
     a, b, c = (p[0, 7] for p in probabilities)
     expected = (a + b.flip(1) + c.flip(0, 1)) / 3 >= 0.5
     masks = tta._masks(found, maps, metas)
     assert torch.equal(masks[0], expected)
-    torch.testing.assert_close(flip_maps(flip_maps(probabilities[0], metas[1]), metas[1]),
-                               probabilities[0])  # fmt: skip
+    torch.testing.assert_close(
+        flip_maps(flip_maps(probabilities[0], metas[1]), metas[1]), probabilities[0]
+    )
 
 
 def test_stages_of_a_cascade_are_averaged_as_probabilities():
@@ -158,17 +177,31 @@ def test_regions_in_the_augmented_images():
     found = InstanceData(bboxes=boxes, labels=torch.tensor([1, 2]))
     metas = [
         dict(ori_shape=(50, 80), img_shape=(100, 40), scale_factor=(0.5, 2.0), flip=False),
-        dict(ori_shape=(50, 80), img_shape=(100, 40), scale_factor=(0.5, 2.0), flip=True,
-             flip_direction='horizontal'),
-        dict(ori_shape=(50, 80), img_shape=(150, 80), scale_factor=(1.0, 3.0), flip=True,
-             flip_direction='vertical'),
-    ]  # fmt: skip
+        dict(
+            ori_shape=(50, 80),
+            img_shape=(100, 40),
+            scale_factor=(0.5, 2.0),
+            flip=True,
+            flip_direction='horizontal',
+        ),
+        dict(
+            ori_shape=(50, 80),
+            img_shape=(150, 80),
+            scale_factor=(1.0, 3.0),
+            flip=True,
+            flip_direction='vertical',
+        ),
+    ]
     assert tta._masks(found, [[None]] * 3, metas).shape == (2, 50, 80)
-    for regions, expected in zip(rois, (
-        [[0, 5, 10, 15, 90], [0, 0, 0, 4, 8]],
-        [[0, 25, 10, 35, 90], [0, 36, 0, 40, 8]],
-        [[0, 10, 15, 30, 135], [0, 0, 138, 8, 150]],
-    ), strict=True):  # fmt: skip
+    for regions, expected in zip(
+        rois,
+        (
+            [[0, 5, 10, 15, 90], [0, 0, 0, 4, 8]],
+            [[0, 25, 10, 35, 90], [0, 36, 0, 40, 8]],
+            [[0, 10, 15, 30, 135], [0, 0, 138, 8, 150]],
+        ),
+        strict=True,
+    ):
         torch.testing.assert_close(regions, torch.tensor(expected, dtype=torch.float32))
     assert torch.equal(found.bboxes, boxes)
 
@@ -180,17 +213,22 @@ def test_boxes_that_survive_the_suppression():
     plain, flipped = dict(size, flip=False), dict(size, flip=True, flip_direction='horizontal')
 
     def view(boxes, scores, labels):
-        return InstanceData(bboxes=torch.tensor(boxes, dtype=torch.float32),
-                            scores=torch.tensor(scores), labels=torch.tensor(labels))  # fmt: skip
+        return InstanceData(
+            bboxes=torch.tensor(boxes, dtype=torch.float32),
+            scores=torch.tensor(scores),
+            labels=torch.tensor(labels),
+        )
 
     views = [
         view([[0, 0, 40, 40], [100, 50, 120, 60]], [0.5, 0.25], [3, 4]),
         view([[160, 0, 200, 38], [160, 0, 200, 40], [10, 10, 30, 30]], [0.75, 0.4, 0.3], [3, 5, 3]),
     ]
     expected = [
-        ([0, 0, 40, 38], 0.75, 3), ([0, 0, 40, 40], 0.4, 5), ([170, 10, 190, 30], 0.3, 3),
+        ([0, 0, 40, 38], 0.75, 3),
+        ([0, 0, 40, 40], 0.4, 5),
+        ([170, 10, 190, 30], 0.3, 3),
         ([100, 50, 120, 60], 0.25, 4),
-    ]  # fmt: skip
+    ]
     for number in (100, 4, 3, 1):
         tta.tta_cfg['max_per_img'] = number
         found = tta._merge(views, [plain, flipped])

@@ -49,8 +49,12 @@ def test_classifier_checkpoint_into_detection_backbone(tmp_path):
     """What MMPretrain saves of an ImageNet run starts a detector, and the other way round."""
     head = dict(type='mmpretrain.LinearClsHead', num_classes=5, in_channels=256)
     backbone = dict(type='hybrid_mm.PluginResNet', plugins=GC, **SMALL, out_indices=(3,))
-    cfg = dict(type='mmpretrain.ImageClassifier', backbone=backbone, head=head,
-               neck=dict(type='mmpretrain.GlobalAveragePooling'))  # fmt: skip
+    cfg = dict(
+        type='mmpretrain.ImageClassifier',
+        backbone=backbone,
+        head=head,
+        neck=dict(type='mmpretrain.GlobalAveragePooling'),
+    )
     with DefaultScope.overwrite_default_scope('mmpretrain'):  # another test may have left its own
         classifier = ROOT.build(cfg)
     randomise(classifier)

@@ -58,10 +58,19 @@ def by_script(rank: int, config: str, rest: list[str]) -> list[str]:
 
 def by_rendezvous(rank: int, config: str, rest: list[str]) -> list[str]:
     # the namespaces share a name of the machine, by which torchrun finds out who is the host
-    return ['torchrun', '--nnodes=2', '--nproc_per_node=1', '--rdzv-backend=c10d', '--rdzv-id=JOB',
-            f'--rdzv-endpoint={ADDRESSES[0]}:29500', f'--rdzv-conf=is_host={int(rank == 0)}',
-            f'--local-addr={ADDRESSES[rank]}', str(ROOT / 'tools' / 'train.py'), config,
-            *rest]  # fmt: skip
+    return [
+        'torchrun',
+        '--nnodes=2',
+        '--nproc_per_node=1',
+        '--rdzv-backend=c10d',
+        '--rdzv-id=JOB',
+        f'--rdzv-endpoint={ADDRESSES[0]}:29500',
+        f'--rdzv-conf=is_host={int(rank == 0)}',
+        f'--local-addr={ADDRESSES[rank]}',
+        str(ROOT / 'tools' / 'train.py'),
+        config,
+        *rest,
+    ]
 
 
 def start(line: Callable, config: Path, folder: Path, *options: str) -> list[subprocess.Popen]:

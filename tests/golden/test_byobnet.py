@@ -12,10 +12,15 @@ from mappings import botnet, halonet
 from hybrid_mm.backbones import BoTNet, HaloNet
 
 ARCH = dict(
-    depths=[1, 2, 1, 1], channels=[32, 32, 64, 64], heads=[2] * 4,
-    attention=[False, (1,), False, True], stem=dict(kind='tiered', channels=16, pool=False),
-    act='silu', group_size=4, gate=dict(kind='se', place='mid', ratio=4),
-)  # fmt: skip
+    depths=[1, 2, 1, 1],
+    channels=[32, 32, 64, 64],
+    heads=[2] * 4,
+    attention=[False, (1,), False, True],
+    stem=dict(kind='tiered', channels=16, pool=False),
+    act='silu',
+    group_size=4,
+    gate=dict(kind='se', place='mid', ratio=4),
+)
 CONFIG = dict(
     base='sehalonet33ts',
     stages='d=(1,2,1,1) c=(32,32,64,64) stride=(1,2,2,2) br=0.25 gs=4; '
@@ -41,13 +46,17 @@ def official(model):
             block = model.get_submodule('.'.join(parts[:4]))
             attends = not isinstance(block.conv2, torch.nn.Conv2d)
             for old, name in (
-                ('conv1.', 'conv1_1x1.conv.'), ('norm1', 'conv1_1x1.bn'), ('gate', 'attn'),
-                ('conv3.', 'conv3_1x1.conv.'), ('norm3', 'conv3_1x1.bn'),
+                ('conv1.', 'conv1_1x1.conv.'),
+                ('norm1', 'conv1_1x1.bn'),
+                ('gate', 'attn'),
+                ('conv3.', 'conv3_1x1.conv.'),
+                ('norm3', 'conv3_1x1.bn'),
                 ('conv2.', 'self_attn.' if attends else 'conv2_kxk.conv.'),
-                ('norm2', 'post_attn' if attends else 'conv2_kxk.bn'), ('.norm', '.bn'),
+                ('norm2', 'post_attn' if attends else 'conv2_kxk.bn'),
+                ('.norm', '.bn'),
                 ('relative.rel_h', 'pos_embed.height_rel'),
                 ('relative.rel_w', 'pos_embed.width_rel'),
-            ):  # fmt: skip
+            ):
                 inner = inner.replace(old, name)
             new = f'stages.{parts[1]}.{parts[3]}.{inner}'
         state[new] = value[0] if '_rel' in new else value

@@ -59,8 +59,9 @@ def test_definition(kwargs):
     x = torch.randn(2, 8, 5, 3, dtype=torch.float64)
     expected = pairs(model, x, dim, tables)
     if kwargs.get('stride') == 2:
-        cells = [[expected[..., i : i + 2, j : j + 2].mean((-2, -1)) for j in (0, 2)]
-                 for i in (0, 2, 4)]  # fmt: skip
+        cells = [
+            [expected[..., i : i + 2, j : j + 2].mean((-2, -1)) for j in (0, 2)] for i in (0, 2, 4)
+        ]
         expected = torch.stack([torch.stack(row, -1) for row in cells], -2)
     torch.testing.assert_close(model(x), expected, rtol=1e-10, atol=1e-10)
     model.impl = 'reference'

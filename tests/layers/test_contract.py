@@ -4,7 +4,6 @@ Every budget, chunk and tile is small here, so that the small maps of the tests 
 pieces as large ones are in use; and no map is square.
 """
 
-
 import pytest
 import torch
 from torch import nn
@@ -165,11 +164,21 @@ def some(form, images=2, size=SIZE):
 def test_every_public_module_is_here():
     made = {type(make()) for _, make in MODULES.values()}
     public = {
-        kind for name in layers.__all__
+        kind
+        for name in layers.__all__
         if isinstance(kind := getattr(layers, name), type) and issubclass(kind, nn.Module)
-    }  # fmt: skip
-    parts = {'DropPath', 'EfficientChannelGate', 'LayerNorm2d', 'RelativePosition2d',
-             'SqueezeExcite', 'LKA', 'LKATrivial', 'LSKATrivial', 'EvolvingAAConv2d'}  # fmt: skip
+    }
+    parts = {
+        'DropPath',
+        'EfficientChannelGate',
+        'LayerNorm2d',
+        'RelativePosition2d',
+        'SqueezeExcite',
+        'LKA',
+        'LKATrivial',
+        'LSKATrivial',
+        'EvolvingAAConv2d',
+    }
     assert {kind.__name__ for kind in public - made} == parts
 
 

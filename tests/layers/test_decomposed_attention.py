@@ -32,10 +32,13 @@ def test_agrees_with_the_published_formulation(case, impl, monkeypatch):
     n, heads, queries, keys, d, d_v, lengths = CASES[case]
     inputs = tensors(
         [
-            (n, heads, *queries, d), (n, heads, *keys, d), (n, heads, *keys, d_v),
-            (lengths[0], d), (lengths[1], d),
+            (n, heads, *queries, d),
+            (n, heads, *keys, d),
+            (n, heads, *keys, d_v),
+            (lengths[0], d),
+            (lengths[1], d),
         ]
-    )  # fmt: skip
+    )
     results = []
     for name in (impl, 'reference'):
         out = decomposed_attention(*inputs, scale=0.3, impl=name)
@@ -46,8 +49,9 @@ def test_agrees_with_the_published_formulation(case, impl, monkeypatch):
 
 
 def test_logit_is_that_of_equation_4():
-    q, k, v, rel_h, rel_w = tensors([(1, 1, 4, 6, 3), (1, 1, 2, 3, 3), (1, 1, 2, 3, 3), (7, 3),
-                                     (11, 3)])  # fmt: skip
+    q, k, v, rel_h, rel_w = tensors(
+        [(1, 1, 4, 6, 3), (1, 1, 2, 3, 3), (1, 1, 2, 3, 3), (7, 3), (11, 3)]
+    )
     for impl in (None, 'tiled', 'fused', 'reference'):
         for given, scale in ((None, 3**-0.5), (0.3, 0.3)):
             out = decomposed_attention(q, k, v, rel_h, rel_w, scale=given, impl=impl)
@@ -168,8 +172,9 @@ def test_windows_do_not_see_each_other():
 
 
 def test_errors():
-    q, k, v, rel_h, rel_w = tensors([(1, 1, 4, 4, 3), (1, 1, 2, 2, 3), (1, 1, 2, 2, 3), (7, 3),
-                                     (7, 3)])  # fmt: skip
+    q, k, v, rel_h, rel_w = tensors(
+        [(1, 1, 4, 4, 3), (1, 1, 2, 2, 3), (1, 1, 2, 2, 3), (7, 3), (7, 3)]
+    )
     with pytest.raises(ValueError, match="impl must be one of tiled, fused, reference, got 'x'"):
         decomposed_attention(q, k, v, rel_h, rel_w, impl='x')
     with pytest.raises(ValueError, match='q, k and v must be'):
@@ -203,14 +208,18 @@ def test_attention_of_tokens_by_loops(size, window):
     height, width = 4, 5
     x = torch.randn(2, 20, 6, dtype=torch.float64)
     tall, wide = (height, width) if window is None else (6, 6)
-    maps = torch.nn.functional.pad(x.view(2, height, width, 6),
-                                   (0, 0, 0, wide - width, 0, tall - height))  # fmt: skip
+    maps = torch.nn.functional.pad(
+        x.view(2, height, width, 6), (0, 0, 0, wide - width, 0, tall - height)
+    )
     q, k, v = layer.qkv(maps).view(2, tall, wide, 3, 2, 3).permute(3, 0, 4, 1, 2, 5)
     out = torch.zeros(2, height, width, 2, 3, dtype=torch.float64)
     for i in range(height):
         for j in range(width):
-            first, last = ((0, 0), (tall, wide)) if window is None else (
-                (i // 3 * 3, j // 3 * 3), (i // 3 * 3 + 3, j // 3 * 3 + 3))  # fmt: skip
+            first, last = (
+                ((0, 0), (tall, wide))
+                if window is None
+                else ((i // 3 * 3, j // 3 * 3), (i // 3 * 3 + 3, j // 3 * 3 + 3))
+            )
             keys = [(a, b) for a in range(first[0], last[0]) for b in range(first[1], last[1])]
             logits = []
             for a, b in keys:
@@ -229,8 +238,9 @@ def test_attention_of_tokens_by_loops(size, window):
 
 
 def test_logits_exist_for_some_rows_at_a_time():
-    inputs = tensors([(2, 4, 48, 40, 4), (2, 4, 24, 20, 4), (2, 4, 24, 20, 4), (95, 4), (79, 4)],
-                     torch.float32)  # fmt: skip
+    inputs = tensors(
+        [(2, 4, 48, 40, 4), (2, 4, 24, 20, 4), (2, 4, 24, 20, 4), (95, 4), (79, 4)], torch.float32
+    )
     logits = 2 * 4 * 48 * 40 * 24 * 20 * 4  # bytes of all, 29 MB
     peak, _ = memory(lambda: decomposed_attention(*inputs), torch.device('cpu'))
     assert peak < logits / 4
@@ -263,8 +273,9 @@ class Called(TorchDispatchMode):
 def test_choice_of_the_algorithm(device, dtype, d, d_v, side, own):
     """Torch's fused attention in half precision on a GPU, as far as its widths go."""
     with FakeTensorMode():
-        q, k, v = (torch.empty(1, 2, side, side, n, dtype=dtype, device=device)
-                   for n in (d, d, d_v))  # fmt: skip
+        q, k, v = (
+            torch.empty(1, 2, side, side, n, dtype=dtype, device=device) for n in (d, d, d_v)
+        )
         rel = torch.empty(2 * side - 1, d, device=device)
         with Called() as called:
             out = decomposed_attention(q, k, v, rel, rel)

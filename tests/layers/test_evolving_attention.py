@@ -14,10 +14,15 @@ def inputs(height, width, n=2, heads=3, dtype=torch.float64, **without):
     torch.manual_seed(0)
     tokens = height * width
     shapes = dict(
-        q=(n, heads, height, width, 5), k=(n, heads, height, width, 5),
-        v=(n, heads, height, width, 4), rel_h=(2 * height - 1, 5), rel_w=(2 * width - 1, 5),
-        previous=(n, heads, tokens, tokens), weight=(heads, heads, 3, 3), bias=(heads,),
-    )  # fmt: skip
+        q=(n, heads, height, width, 5),
+        k=(n, heads, height, width, 5),
+        v=(n, heads, height, width, 4),
+        rel_h=(2 * height - 1, 5),
+        rel_w=(2 * width - 1, 5),
+        previous=(n, heads, tokens, tokens),
+        weight=(heads, heads, 3, 3),
+        bias=(heads,),
+    )
     return {
         name: torch.randn(shape, dtype=dtype).requires_grad_()
         for name, shape in shapes.items()
@@ -75,8 +80,12 @@ def test_gradients_equal_those_of_the_reference(monkeypatch, rows, used, alpha):
         outs = dict(both=outs, result=outs[:1], logits=outs[1:])[used]
         dys = [torch.linspace(-1, 1, o.numel()).to(o).sin().view_as(o) for o in outs]
         found = torch.autograd.grad(outs, list(given.values()), dys, allow_unused=True)
-        grads.append([torch.zeros_like(x) if g is None else g
-                      for g, x in zip(found, given.values(), strict=True)])  # fmt: skip
+        grads.append(
+            [
+                torch.zeros_like(x) if g is None else g
+                for g, x in zip(found, given.values(), strict=True)
+            ]
+        )
     for name, a, b in zip(given, *grads, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10, msg=name)
     assert sum(g.abs().max() > 0 for g in grads[0]) == (7 if used == 'logits' else 8)
@@ -88,8 +97,9 @@ def test_without_relative_terms_and_first_in_the_chain():
         grads = []
         for impl in ('reference', 'engine'):
             out, logits = attend(**given, impl=impl)
-            grads.append(torch.autograd.grad((out.sin().sum() + logits.cos().sum()),
-                                             list(given.values())))  # fmt: skip
+            grads.append(
+                torch.autograd.grad((out.sin().sum() + logits.cos().sum()), list(given.values()))
+            )
         for name, a, b in zip(given, *grads, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10, msg=name)
 
@@ -170,8 +180,10 @@ def test_branches_side_by_side():
     low = F.avg_pool2d(x, **same_padding(x), count_include_pad=False)
     assert low.shape[-2:] == (8, 9)
     low = F.avg_pool2d(low, **same_padding(low), count_include_pad=False)
-    q, k, v = (part.reshape(2, 2, -1, 4, 5).permute(0, 1, 3, 4, 2)
-               for part in layer.qkv_conv(low).split([8, 8, 4], 1))  # fmt: skip
+    q, k, v = (
+        part.reshape(2, 2, -1, 4, 5).permute(0, 1, 3, 4, 2)
+        for part in layer.qkv_conv(low).split([8, 8, 4], 1)
+    )
     previous = torch.randn(2, 2, 20, 20, dtype=torch.float64)
     tables = layer.relative.rel_h[0], layer.relative.rel_w[0]
     attention, expected = by_the_formulas(
@@ -232,8 +244,10 @@ def test_weights_of_the_chain_are_handed_on(impl):
     layer = build(alpha=0.7, beta=0.2, impl=impl)
     x = torch.randn(1, 6, 4, 5, dtype=torch.float64)
     previous = torch.randn(1, 2, 20, 20, dtype=torch.float64)
-    q, k, v = (part.reshape(1, 2, -1, 4, 5).permute(0, 1, 3, 4, 2)
-               for part in layer.qkv_conv(x).split([8, 8, 4], 1))  # fmt: skip
+    q, k, v = (
+        part.reshape(1, 2, -1, 4, 5).permute(0, 1, 3, 4, 2)
+        for part in layer.qkv_conv(x).split([8, 8, 4], 1)
+    )
     tables = layer.relative.rel_h[0], layer.relative.rel_w[0]
     evolve = layer.evolve.weight, layer.evolve.bias
     _, expected = by_the_formulas(q / 2, k, v, *tables, previous, *evolve, 0.7, 0.2)

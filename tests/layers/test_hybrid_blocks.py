@@ -168,11 +168,25 @@ def test_pooling_counts_only_pixels():
 @pytest.mark.parametrize('expand_from', ['input', 'output'])
 def test_mbconv(stride_in, early, expand_from):
     torch.manual_seed(0)
-    layer = MBConv(
-        4, 6, 2, expansion=3, expand_from=expand_from, act='silu', padding='symmetric',
-        stride_in=stride_in, pre_act=early, gate_ratio=0.5, gate_act='relu', gate_early=early,
-        bias=not early,
-    ).double().eval()  # fmt: skip
+    layer = (
+        MBConv(
+            4,
+            6,
+            2,
+            expansion=3,
+            expand_from=expand_from,
+            act='silu',
+            padding='symmetric',
+            stride_in=stride_in,
+            pre_act=early,
+            gate_ratio=0.5,
+            gate_act='relu',
+            gate_early=early,
+            bias=not early,
+        )
+        .double()
+        .eval()
+    )
     hidden = 3 * (4 if expand_from == 'input' else 6)
     assert layer.conv1.out_channels == hidden
     assert layer.gate.fc1.out_channels == (hidden // 2 if expand_from == 'input' else 3)
@@ -181,8 +195,15 @@ def test_mbconv(stride_in, early, expand_from):
     y = layer.pre_norm(x)
     y = F.silu(y) if early else y
     y = halve(y) if stride_in == 'pool' else y
-    y = F.conv2d(F.silu(layer.norm1(layer.conv1(y))), layer.conv2.weight, None,
-                 1 if stride_in == 'pool' else 2, 1, 1, hidden)  # fmt: skip
+    y = F.conv2d(
+        F.silu(layer.norm1(layer.conv1(y))),
+        layer.conv2.weight,
+        None,
+        1 if stride_in == 'pool' else 2,
+        1,
+        1,
+        hidden,
+    )
     y = F.silu(layer.norm2(layer.gate(y))) if early else layer.gate(F.silu(layer.norm2(y)))
     expected = layer.shortcut(halve(x)) + layer.conv3(y)
     torch.testing.assert_close(layer(x), expected)

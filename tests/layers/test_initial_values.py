@@ -183,8 +183,9 @@ def test_shifts_of_acmix():
     """Kernel p of every channel is the shift to tap p; ``he_init`` leaves it where it shall."""
     expected = torch.eye(9).view(9, 3, 3)
     mix = MixedShift(6, 4, 2)
-    assert torch.equal(mix.dep_conv.weight, expected.repeat(8, 1, 1, 1, 1).flatten(0, 1).view(
-        8, 9, 3, 3))  # fmt: skip
+    assert torch.equal(
+        mix.dep_conv.weight, expected.repeat(8, 1, 1, 1, 1).flatten(0, 1).view(8, 9, 3, 3)
+    )
     assert all(torch.equal(w, expected) for w in acmix(True).mix.dep_conv.weight)
     assert not any(torch.equal(w, expected) for w in acmix(False).mix.dep_conv.weight)
 

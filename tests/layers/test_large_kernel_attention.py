@@ -104,9 +104,11 @@ def test_bad_arguments_are_named(args, message):
 def test_order_of_the_convolutions():
     """Local before dilated, rows before columns, as the published weights were trained."""
     orders = {
-        'lka': ['local', 'dilated'], 'lska': ['local_h', 'local_v', 'dilated_h', 'dilated_v'],
-        'lka_trivial': ['full'], 'lska_trivial': ['full_h', 'full_v'],
-    }  # fmt: skip
+        'lka': ['local', 'dilated'],
+        'lska': ['local_h', 'local_v', 'dilated_h', 'dilated_v'],
+        'lka_trivial': ['full'],
+        'lska_trivial': ['full_h', 'full_v'],
+    }
     for name, order in orders.items():
         module, called = build_large_kernel_attention(name, 2, 11), []
         for part, conv in module.named_children():

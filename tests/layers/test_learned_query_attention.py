@@ -90,11 +90,19 @@ def test_definition(stride, normalize, impl):
     rows = []
     for y in range(0, 5, stride):
         for z in range(0, 6, stride):
-            taps = [(a, b) for a in range(3) for b in range(3)
-                    if 0 <= y + a - 1 < 5 and 0 <= z + b - 1 < 6]  # fmt: skip
+            taps = [
+                (a, b)
+                for a in range(3)
+                for b in range(3)
+                if 0 <= y + a - 1 < 5 and 0 <= z + b - 1 < 6
+            ]
             logits = torch.stack(
-                [scores[..., y + a - 1, z + b - 1] + layer.relative_bias[:, :, a, b]
-                 for a, b in taps], -1)  # fmt: skip
+                [
+                    scores[..., y + a - 1, z + b - 1] + layer.relative_bias[:, :, a, b]
+                    for a, b in taps
+                ],
+                -1,
+            )
             factors = torch.stack([layer.scale[:, :, a, b] for a, b in taps], -1)
             there = torch.stack([values[:, y + a - 1, z + b - 1] for a, b in taps], -1)
             rows.append(torch.einsum('nrgt,ngdt->ngd', logits.softmax(-1) * factors, there))

@@ -35,9 +35,14 @@ def test_official_outputs(case, impl):
     positions = {'classification': 'flat', 'detection_qr': 'axial'}[config['lesa']['pe_type']]
     size = (config['kernel_size'],) * 2
     layer = LESA2d(
-        config['in_planes'], size, config['lesa']['groups'], config['stride'], positions,
-        config['dcn'] is not None, impl,
-    )  # fmt: skip
+        config['in_planes'],
+        size,
+        config['lesa']['groups'],
+        config['stride'],
+        positions,
+        config['dcn'] is not None,
+        impl,
+    )
     layer.load_state_dict({_rename(k): v for k, v in weights.items()})
     layer.to(tensors['input'].dtype).eval()
     x = tensors['input'].requires_grad_()

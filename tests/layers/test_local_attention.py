@@ -100,9 +100,19 @@ def test_gather_is_the_definition_of_windows(border, size, window, dilation, str
         for a in (0, 1)
     )
     out = local_attention(
-        q, k, v, window, dilation=dilation, stride=stride, border=border, scale=0.3, bias=bias,
-        rel_h=rel_h, rel_w=rel_w, impl='reference',
-    )  # fmt: skip
+        q,
+        k,
+        v,
+        window,
+        dilation=dilation,
+        stride=stride,
+        border=border,
+        scale=0.3,
+        bias=bias,
+        rel_h=rel_h,
+        rel_w=rel_w,
+        impl='reference',
+    )
     torch.testing.assert_close(out, loops(q, k, v, rows, columns, 0.3, bias, rel_h, rel_w))
 
 
@@ -127,9 +137,17 @@ def test_gather_is_the_definition_of_blocks(border, stride):
 
     expected = loops(q, k, v, axis(size[0]), axis(size[1]), 3**-0.5, None, rel_h, rel_w)
     out = block_attention(
-        q, k, v, block, halo, stride=stride, border=border, rel_h=rel_h, rel_w=rel_w,
+        q,
+        k,
+        v,
+        block,
+        halo,
+        stride=stride,
+        border=border,
+        rel_h=rel_h,
+        rel_w=rel_w,
         impl='reference',
-    )  # fmt: skip
+    )
     torch.testing.assert_close(out, expected)
 
 
@@ -139,8 +157,10 @@ def test_gather_is_the_definition_of_the_whole_map(stride):
     k, v = rand(1, 2, 3, 4, 3), rand(1, 2, 3, 4, 5)
     q = rand(1, 2, *(math.ceil(n / s) for n, s in zip((3, 4), stride, strict=True)), 3)
     bias, rel_h, rel_w = rand(2, 5, 7), rand(2, 5, 3), rand(1, 7, 3)
-    rows, columns = ([[(j, j - i) for j in range(n)] for i in range(0, n, s)]
-                     for n, s in zip((3, 4), stride, strict=True))  # fmt: skip
+    rows, columns = (
+        [[(j, j - i) for j in range(n)] for i in range(0, n, s)]
+        for n, s in zip((3, 4), stride, strict=True)
+    )
     expected = loops(q, k, v, rows, columns, 3**-0.5, bias, rel_h, rel_w)
     for impl in engine.IMPLS:
         out = global_attention(
@@ -338,13 +358,12 @@ def test_algorithms_are_those_that_are_named(monkeypatch):
     """'tiled' by default, forwards and backwards; the gather as the reference and for exports."""
     called = []
     for name, owner, function in (
-        ('tiled', tiled_attention, 'forward'), ('backward', tiled_attention, 'backward'),
+        ('tiled', tiled_attention, 'forward'),
+        ('backward', tiled_attention, 'backward'),
         ('gather', gathered_attention, 'forward'),
-    ):  # fmt: skip
+    ):
         plain = getattr(owner, function)
-        monkeypatch.setattr(
-            owner, function, lambda *a, n=name, f=plain: called.append(n) or f(*a)
-        )
+        monkeypatch.setattr(owner, function, lambda *a, n=name, f=plain: called.append(n) or f(*a))
     q = rand(1, 2, 4, 6, 4).requires_grad_()
     calls = (
         lambda **kwargs: local_attention(q, q, q, 3, **kwargs),
@@ -354,9 +373,10 @@ def test_algorithms_are_those_that_are_named(monkeypatch):
     )
     for call in calls:
         for kwargs, expected in (
-            ({}, ['tiled', 'backward']), (dict(impl='tiled'), ['tiled', 'backward']),
+            ({}, ['tiled', 'backward']),
+            (dict(impl='tiled'), ['tiled', 'backward']),
             (dict(impl='reference'), ['gather']),
-        ):  # fmt: skip
+        ):
             called.clear()
             torch.autograd.grad(call(**kwargs).sum(), q)
             assert called == expected
@@ -464,9 +484,7 @@ def test_partition_is_its_definition(size, window, shift):
     rows, columns = (axis(length, side) for length, side in zip(size, sides, strict=True))
     expected = loops(q, k, v, rows, columns, 0.7, bias, None, None)
     for impl in engine.IMPLS:
-        found = partition_attention(
-            q, k, v, window, shift=shift, scale=0.7, bias=bias, impl=impl
-        )
+        found = partition_attention(q, k, v, window, shift=shift, scale=0.7, bias=bias, impl=impl)
         torch.testing.assert_close(found, expected)
 
 

@@ -54,8 +54,16 @@ from hybrid_mm.layers.window_attention import WindowAttention
 MAP, GRID, TOKENS = 'maps', 'maps, channels last', 'tokens'
 HEADS, NONE = 'maps of several heads', 'no forward pass'
 SIZE = 8, 12
-VECTOR = dict(rel_channels=3, out_channels=4, share=4, kernel_size=5, stride=2, dilation=2,
-              mix=True, norm=lambda n: nn.BatchNorm2d(n, eps=0.3))  # fmt: skip
+VECTOR = dict(
+    rel_channels=3,
+    out_channels=4,
+    share=4,
+    kernel_size=5,
+    stride=2,
+    dilation=2,
+    mix=True,
+    norm=lambda n: nn.BatchNorm2d(n, eps=0.3),
+)
 WINDOWS = dict(window=2, heads=4, qkv_bias=False, qk_scale=0.2, attn_drop=0.4, proj_drop=0.4)
 PARTITION = dict(head_width=2, channels=12, hidden_channels=4, relative='log')
 # module: (form of the input, arguments, another value of each argument but the first and `impl`)
@@ -240,8 +248,15 @@ def test_every_option_has_an_effect(kind):
 
 
 def test_options_of_an_evolving_convolution():
-    base = dict(in_channels=8, out_channels=12, key_channels=8, value_channels=4, heads=2,
-                size=(4, 6), evolves=True)  # fmt: skip
+    base = dict(
+        in_channels=8,
+        out_channels=12,
+        key_channels=8,
+        value_channels=4,
+        heads=2,
+        size=(4, 6),
+        evolves=True,
+    )
 
     def result(**kwargs):
         torch.manual_seed(0)
@@ -265,8 +280,16 @@ class NoOwnOperators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize('kind', [k for k in OPTIONS if 'impl' in inspect.signature(
-    WindowAttention if k is ACmixWindowAttention else k).parameters], ids=lambda k: k.__name__)
+@pytest.mark.parametrize(
+    'kind',
+    [
+        k
+        for k in OPTIONS
+        if 'impl'
+        in inspect.signature(WindowAttention if k is ACmixWindowAttention else k).parameters
+    ],
+    ids=lambda k: k.__name__,
+)
 def test_reference_is_plain(kind):
     """The reference of a module is that of all its parts."""
     form, base, _ = OPTIONS[kind]

@@ -157,9 +157,7 @@ def test_tables_of_another_form(size):
     grid = bilinear(absolute[:, 2:].view(1, 4, 4, 3), (1, 2), size, False)
     expected = torch.cat([absolute[:, :2], grid.reshape(1, height * width, 3)], 1)
     torch.testing.assert_close(resize_position_embedding(absolute, size, 2), expected)
-    torch.testing.assert_close(
-        resize_position_embedding(absolute[:, 2:], size), expected[:, 2:]
-    )
+    torch.testing.assert_close(resize_position_embedding(absolute[:, 2:], size), expected[:, 2:])
 
     distance = torch.randn(2, 4, 4, dtype=torch.float64)
     expected = bilinear(distance, (1, 2), size, True)

@@ -113,9 +113,11 @@ def test_cbam(pools):
     module, x = drawn(CBAM(16, 4, pools)), some()
     gate = module.channel_gate
     pooled = {
-        'avg': x.mean((2, 3)), 'max': x.flatten(2).max(2).values,
-        'lp': x.square().sum((2, 3)).sqrt(), 'lse': x.exp().sum((2, 3)).log(),
-    }  # fmt: skip
+        'avg': x.mean((2, 3)),
+        'max': x.flatten(2).max(2).values,
+        'lp': x.square().sum((2, 3)).sqrt(),
+        'lse': x.exp().sum((2, 3)).log(),
+    }
     s = sum(gate.fc2(gate.fc1(pooled[name]).clamp(min=0)) for name in pools)
     y = x * torch.sigmoid(s)[:, :, None, None]
     expected = y * spatial_gate(module.spatial_gate, y)
@@ -258,9 +260,14 @@ def test_selective_kernel(kwargs):
         kernel = size if kwargs.get('dilated') is False else 3
         assert path['conv'].weight.shape[2:] == (kernel, kernel)
         y = F.conv2d(
-            part, path['conv'].weight, None, kwargs.get('stride', 1), step * (kernel // 2), step,
+            part,
+            path['conv'].weight,
+            None,
+            kwargs.get('stride', 1),
+            step * (kernel // 2),
+            step,
             kwargs.get('groups', 1),
-        )  # fmt: skip
+        )
         maps.append(normed(path['norm'], y).clamp(min=0))
     mean = sum(maps).mean((2, 3), keepdim=True)
     z = module.select(normed(module.norm, module.reduce(mean)).clamp(min=0))
@@ -270,9 +277,15 @@ def test_selective_kernel(kwargs):
 
 
 def test_hidden_width_of_selective_kernels():
-    widths = {SelectiveKernel(c, c, **k).reduce.out_channels: (c, k) for c, k in (
-        (64, {}), (640, {}), (192, dict(min_channels=8)), (64, dict(hidden_channels=5)),
-    )}  # fmt: skip
+    widths = {
+        SelectiveKernel(c, c, **k).reduce.out_channels: (c, k)
+        for c, k in (
+            (64, {}),
+            (640, {}),
+            (192, dict(min_channels=8)),
+            (64, dict(hidden_channels=5)),
+        )
+    }
     assert sorted(widths) == [5, 16, 32, 40]
 
 
@@ -293,8 +306,12 @@ def test_lambda_layer(kwargs):
     if kwargs.get('stride') == 2:
         columns = [slice(j, j + 2) for j in range(0, 9, 2)]
         expected = torch.stack(
-            [torch.stack([expected[:, :, i : i + 2, s].mean((2, 3)) for s in columns], -1)
-             for i in range(0, 7, 2)], 2)  # fmt: skip
+            [
+                torch.stack([expected[:, :, i : i + 2, s].mean((2, 3)) for s in columns], -1)
+                for i in range(0, 7, 2)
+            ],
+            2,
+        )
     torch.testing.assert_close(module(x), expected)
 
 
@@ -460,17 +477,28 @@ def test_kernel_of_the_gate_of_cbam():
 def test_numbers_of_norms():
     """Momentum 0.01 in the gates of CBAM and of triplets, torch's 0.1 in all others."""
     made = {
-        'CBAM': CBAM(16), 'TripletAttention': TripletAttention(16), 'BAM': BAM(16),
-        'GatherExcite': GatherExcite(16), 'CoordinateAttention': CoordinateAttention(16),
-        'SelectiveKernel': SelectiveKernel(16), 'LambdaLayer': LambdaLayer(16),
-    }  # fmt: skip
+        'CBAM': CBAM(16),
+        'TripletAttention': TripletAttention(16),
+        'BAM': BAM(16),
+        'GatherExcite': GatherExcite(16),
+        'CoordinateAttention': CoordinateAttention(16),
+        'SelectiveKernel': SelectiveKernel(16),
+        'LambdaLayer': LambdaLayer(16),
+    }
     for name, module in made.items():
         norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
         momentum = 0.01 if name in ('CBAM', 'TripletAttention') else 0.1
         assert {(n.eps, n.momentum) for n in norms} == {(1e-5, momentum)}, name
     cfg = dict(type='BN', eps=1e-2, momentum=0.3)
-    for kind in (CBAM, BAM, GatherExcite, TripletAttention, CoordinateAttention, SelectiveKernel,
-                 LambdaLayer):  # fmt: skip
+    for kind in (
+        CBAM,
+        BAM,
+        GatherExcite,
+        TripletAttention,
+        CoordinateAttention,
+        SelectiveKernel,
+        LambdaLayer,
+    ):
         norms = [m for m in kind(16, norm_cfg=cfg).modules() if isinstance(m, _BatchNorm)]
         assert {(n.eps, n.momentum) for n in norms} == {(1e-2, 0.3)}, kind
 

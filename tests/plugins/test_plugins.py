@@ -94,8 +94,9 @@ def test_one_image_of_odd_size(base, name):
     silent = [n for n, p in net.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert not silent
     kinds = nn.Conv2d | nn.Conv1d | nn.Linear
-    assert not [n for n, m in net.named_modules()
-                if isinstance(m, kinds) and not m.weight.grad.any()]  # fmt: skip
+    assert not [
+        n for n, m in net.named_modules() if isinstance(m, kinds) and not m.weight.grad.any()
+    ]
     net.eval()
     with torch.no_grad():
         assert all(o.is_contiguous() for o in net(x))
@@ -322,8 +323,11 @@ def test_several_of_a_class(base):
         dict(cfg=dict(type='hybrid_mm.ECA'), position='after_conv2', stages=(False, True) * 2),
         dict(cfg=dict(type='hybrid_mm.CBAM', ratio=2), position='after_conv1'),
     ]
-    net = base(plugins=entries, **SMALL) if base is not SegResNetV1c else base(
-        plugins=entries, depth=50, base_channels=8, stem_channels=8)  # fmt: skip
+    net = (
+        base(plugins=entries, **SMALL)
+        if base is not SegResNetV1c
+        else base(plugins=entries, depth=50, base_channels=8, stem_channels=8)
+    )
     block = net.layer2[0].eval()
     assert {'se_a', 'se_b', 'eca', 'cbam'} <= dict(block.named_children()).keys()
     assert not hasattr(net.layer1[0], 'eca')
@@ -346,10 +350,13 @@ def test_same_name_twice():
 @pytest.mark.parametrize('base', [DetResNet, SegResNet])
 def test_what_stands_in_frozen_stages_is_frozen(base):
     net = AttentionResNet(
-        base, conv2=dict(cfg=dict(type='hybrid_mm.SelectiveKernel')),
+        base,
+        conv2=dict(cfg=dict(type='hybrid_mm.SelectiveKernel')),
         stage_plugins=dict(cfg=dict(type='hybrid_mm.BAM', ratio=4)),
-        frozen_stages=2, norm_eval=False, **SMALL,
-    )  # fmt: skip
+        frozen_stages=2,
+        norm_eval=False,
+        **SMALL,
+    )
     for train in (False, True):
         if train:
             net.train()
@@ -366,7 +373,8 @@ def test_operators_have_stride_and_dilation_of_the_convolutions(base):
     settings = dict(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4), **SMALL)
     plain = base(**settings)
     net = AttentionResNet(
-        base, conv2=dict(cfg=dict(type='hybrid_mm.SelectiveKernel', kernel_sizes=(3, 7))),
+        base,
+        conv2=dict(cfg=dict(type='hybrid_mm.SelectiveKernel', kernel_sizes=(3, 7))),
         **settings,
     )
     for stage in net.res_layers:
@@ -374,7 +382,9 @@ def test_operators_have_stride_and_dilation_of_the_convolutions(base):
             small, large = (path['conv'] for path in block.conv2.paths)
             assert (small.stride, small.dilation) == (old.conv2.stride, old.conv2.dilation)
             assert (large.stride, large.dilation) == (
-                old.conv2.stride, tuple(3 * d for d in old.conv2.dilation))  # fmt: skip
+                old.conv2.stride,
+                tuple(3 * d for d in old.conv2.dilation),
+            )
     assert plain.layer4[1].conv2.dilation == (4, 4)
 
 
@@ -478,14 +488,25 @@ def test_figures_of_resnet_50(name):
 def test_selective_kernels_and_gather_excite_have_the_papers_size():
     """27.5 M for SKNet-50, and 31.2 M and 33.7 M for GE of the whole map without and with MLP."""
     with torch.device('meta'):
-        sk = AttentionResNet('mmdet.ResNeXt', depth=50, groups=32, base_width=4,
-                             conv2=dict(cfg=dict(type='hybrid_mm.SelectiveKernel')))  # fmt: skip
+        sk = AttentionResNet(
+            'mmdet.ResNeXt',
+            depth=50,
+            groups=32,
+            base_width=4,
+            conv2=dict(cfg=dict(type='hybrid_mm.SelectiveKernel')),
+        )
         sizes = {}
         for mlp in (False, True):
             entries = [
-                entry('GatherExcite', tuple(i == j for j in range(4)), extent=0, map_size=56 >> i,
-                      mlp=mlp)
-                for i in range(4)]  # fmt: skip
+                entry(
+                    'GatherExcite',
+                    tuple(i == j for j in range(4)),
+                    extent=0,
+                    map_size=56 >> i,
+                    mlp=mlp,
+                )
+                for i in range(4)
+            ]
             net = DetResNet(depth=50, plugins=entries)
             sizes[mlp] = sum(p.numel() for p in net.parameters()) + FC
     assert sum(p.numel() for p in sk.parameters()) + FC == 27_479_784

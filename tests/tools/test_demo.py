@@ -148,8 +148,12 @@ def model(folder, name='segmenter', iterations=4, batch=6):
 
 
 def test_iterations_of_a_process_move_the_progress(stand_in, tmp_path, capsys):
-    lines = ['Iter(train) [  2/10]  lr: 1e-3  loss: 0.5012  loss_cls: 0.3', 'something else',
-             'Iter(train) [ 8/10]  lr: 1e-3  loss: 0.25', 'Iter(test) [10/10]']  # fmt: skip
+    lines = [
+        'Iter(train) [  2/10]  lr: 1e-3  loss: 0.5012  loss_cls: 0.3',
+        'something else',
+        'Iter(train) [ 8/10]  lr: 1e-3  loss: 0.25',
+        'Iter(test) [10/10]',
+    ]
     stand_in(f'print({chr(10).join(lines)!r})')
     progress = demo.Progress(['train_segmenter'])
     demo.train(progress, model(tmp_path), False, [])

@@ -45,9 +45,14 @@ def test_tests_of_a_paper(capsys):
     assert words[-2] == '--parts'
     assert {'tree:lesa', 'network:LESAResNet', 'slug:lesa'} <= set(words[-1].split(','))
     assert not {'tree:nat', 'network:NAT', 'slug:nat'} & set(words[-1].split(','))
-    wanted = {'tests/backbones/test_lesa.py', 'tests/layers/test_lesa.py',
-              'tests/convert/test_lesa.py', 'tests/backbones/test_all.py',
-              'tests/golden/test_check.py', 'tests/configs/test_leaves.py'}  # fmt: skip
+    wanted = {
+        'tests/backbones/test_lesa.py',
+        'tests/layers/test_lesa.py',
+        'tests/convert/test_lesa.py',
+        'tests/backbones/test_all.py',
+        'tests/golden/test_check.py',
+        'tests/configs/test_leaves.py',
+    }
     assert wanted <= set(words)
     assert not {'tests/backbones/test_nat.py', 'tests/tools/test_setup.py'} & set(words)
 
@@ -80,8 +85,12 @@ def test_unknown_name(capsys):
 
 def test_changed_files(tmp_path):
     def git(*args):
-        subprocess.run(['git', '-c', 'user.name=a', '-c', 'user.email=b', *args],
-                       cwd=tmp_path, check=True, capture_output=True)  # fmt: skip
+        subprocess.run(
+            ['git', '-c', 'user.name=a', '-c', 'user.email=b', *args],
+            cwd=tmp_path,
+            check=True,
+            capture_output=True,
+        )
 
     git('init')
     for name in ('a.py', 'b.py', 'c.py'):
@@ -150,8 +159,7 @@ def test_report_of_planted_mistakes(tmp_path):
         'tests/layers/test_a.py': 'from hybrid_mm.layers.a import half\n\n\n'
         'def test_half():\n    assert half(6) == 3\n',
         'tests/layers/test_b.py': 'def test_broken():\n    assert False\n',
-        'tests/conftest.py': 'def pytest_addoption(parser):\n'
-        '    parser.addoption("--parts")\n',
+        'tests/conftest.py': 'def pytest_addoption(parser):\n    parser.addoption("--parts")\n',
         'configs/_base_/x.py': '',
         'pyproject.toml': '[tool.pytest.ini_options]\n'
         'addopts = "--import-mode=importlib"\nmarkers = ["slow"]\n',

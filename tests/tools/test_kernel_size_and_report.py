@@ -86,22 +86,48 @@ def test_tables_of_the_other_kinds(tool, tmp_path):
     weights = dict(weights='w.pth')
     contents = dict(
         shape_texture=dict(
-            images=80, normalise='pooled', seeds=5,
-            models=[dict(label='net', neurons=512, **weights,
-                         percent=dict(shape=30.25, texture=20.5, residual=49.25))],
+            images=80,
+            normalise='pooled',
+            seeds=5,
+            models=[
+                dict(
+                    label='net',
+                    neurons=512,
+                    **weights,
+                    percent=dict(shape=30.25, texture=20.5, residual=49.25),
+                )
+            ],
         ),
         texture_knn=dict(
-            k=5, metric='cosine', images=120, classes=47,
-            models=[dict(label='a', mean=61.25, splits={'1': 60.0, '3': 62.5}, **weights),
-                    dict(label='b', mean=70.5, splits={'1': 70.5}, **weights)],
+            k=5,
+            metric='cosine',
+            images=120,
+            classes=47,
+            models=[
+                dict(label='a', mean=61.25, splits={'1': 60.0, '3': 62.5}, **weights),
+                dict(label='b', mean=70.5, splits={'1': 70.5}, **weights),
+            ],
         ),
         kernel_size=dict(
-            arch='tiny', shape=[64, 96], batch=2, environment=dict(torch='9.9'),
-            points=[dict(family='lska', kernel_size=23, params=3772000, macs=8 * 10**8,
-                         inference_ms=1.25, training_ms=None, inference_peak=None,
-                         training_peak=None, accuracy=75.5)],
+            arch='tiny',
+            shape=[64, 96],
+            batch=2,
+            environment=dict(torch='9.9'),
+            points=[
+                dict(
+                    family='lska',
+                    kernel_size=23,
+                    params=3772000,
+                    macs=8 * 10**8,
+                    inference_ms=1.25,
+                    training_ms=None,
+                    inference_peak=None,
+                    training_peak=None,
+                    accuracy=75.5,
+                )
+            ],
         ),
-    )  # fmt: skip
+    )
     for kind, content in contents.items():
         (tmp_path / kind).mkdir()
         (tmp_path / kind / f'{kind}.json').write_text(json.dumps(dict(content, kind=kind)))
@@ -178,8 +204,11 @@ def test_study(tool, tmp_path):
     assert tool('analysis/kernel_size', *flags, *more)[0] == 0
     points = json.loads((out / 'kernel_size.json').read_text())['points']
     assert [(p['family'], p['kernel_size'], p['accuracy']) for p in points] == [
-        ('lska', 7, 75.5), ('lska', 11, None), ('lka-trivial', 7, None), ('lka-trivial', 11, None)
-    ]  # fmt: skip
+        ('lska', 7, 75.5),
+        ('lska', 11, None),
+        ('lka-trivial', 7, None),
+        ('lka-trivial', 11, None),
+    ]
     assert all(p['training_ms'] > p['inference_ms'] > 0 for p in points)
     assert all(p['training_peak'] > p['inference_peak'] > 0 for p in points)
     # VAN-B0: 11^2 - 7^2 more taps in each channel of its 3, 3, 5, 2 blocks

@@ -70,7 +70,7 @@ def test_complexity_is_counted_at_the_size_of_the_task(tool, det_config, seg_con
 
 def test_printed_parts(tool, tmp_path, capsys):
     path = tmp_path / 'c.py'
-    path.write_text("model = dict(neck=dict(a=1, b=[dict(c=2), dict(c=3)]))\nother = 5\n")
+    path.write_text('model = dict(neck=dict(a=1, b=[dict(c=2), dict(c=3)]))\nother = 5\n')
     for key, expected in (('model.neck.b.1', {'1': dict(c=3)}), ('other', dict(other=5))):
         assert tool('print_config', path, '--key', key, '--save', tmp_path / 'x.json')[0] == 0
         assert json.loads((tmp_path / 'x.json').read_text()) == expected
@@ -137,8 +137,15 @@ def test_publish_model(tool, det_config, tmp_path):
 def test_published_file(tool, tmp_path):
     """Weights without what they are views of, plain meta data, the hash of the file itself."""
     whole = torch.arange(100_000.0)
-    meta = dict(epoch=3, iter=7, cfg='text', seed=5, experiment_name='x', time='now',
-                dataset_meta=dict(classes=('a', 'b'), palette=np.array([[1, 2, 3]])))  # fmt: skip
+    meta = dict(
+        epoch=3,
+        iter=7,
+        cfg='text',
+        seed=5,
+        experiment_name='x',
+        time='now',
+        dataset_meta=dict(classes=('a', 'b'), palette=np.array([[1, 2, 3]])),
+    )
     weights = dict(w=whole[:3], norm=whole.clone()[5:7].requires_grad_())
     content = dict(state_dict=weights, ema_state_dict=dict(w=whole), optimizer={}, meta=meta)
     torch.save(content, tmp_path / 'epoch_3.pth')
@@ -148,9 +155,7 @@ def test_published_file(tool, tmp_path):
     assert file.name == f'net-{hashlib.sha256(data).hexdigest()[:8]}.pth'
     assert len(data) < 10_000 < (tmp_path / 'epoch_3.pth').stat().st_size
     found = torch.load(file, weights_only=True)
-    assert {k: v.tolist() for k, v in found['state_dict'].items()} == dict(
-        w=[0, 1, 2], norm=[5, 6]
-    )
+    assert {k: v.tolist() for k, v in found['state_dict'].items()} == dict(w=[0, 1, 2], norm=[5, 6])
     assert not any(v.requires_grad for v in found['state_dict'].values())
     dataset = dict(classes=['a', 'b'], palette=[[1, 2, 3]])
     expected = dict(epoch=3, iter=7, cfg='text', experiment_name='x', dataset_meta=dataset)
@@ -255,25 +260,50 @@ def test_commands_of_the_launch_scripts(name, tmp_path):
     tool = f'{ROOT}/tools/{name}.py'
     ends = ['--launcher', 'pytorch', *flags]
     assert run('dist', [*files, '2', *flags]) == [
-        '--nnodes=1', '--node_rank=0', '--nproc_per_node=2', '--master_addr=127.0.0.1',
-        '--master_port=29500', tool, *files, *ends,
-    ]  # fmt: skip
+        '--nnodes=1',
+        '--node_rank=0',
+        '--nproc_per_node=2',
+        '--master_addr=127.0.0.1',
+        '--master_port=29500',
+        tool,
+        *files,
+        *ends,
+    ]
     many = dict(NNODES='3', NODE_RANK='1', MASTER_ADDR='host', PORT='7')
     assert run('dist', [*files, '8'], **many) == [
-        '--nnodes=3', '--node_rank=1', '--nproc_per_node=8', '--master_addr=host',
-        '--master_port=7', tool, *files, *ends[:2],
-    ]  # fmt: skip
+        '--nnodes=3',
+        '--node_rank=1',
+        '--nproc_per_node=8',
+        '--master_addr=host',
+        '--master_port=7',
+        tool,
+        *files,
+        *ends[:2],
+    ]
     begin = ['-p', 'main', '--job-name=job']
     end = ['python', '-u', tool, *files, '--launcher', 'slurm', *flags]
     kill = '--kill-on-bad-exit=1'
     assert run('slurm', ['main', 'job', *files, *flags]) == [
-        *begin, '--gres=gpu:8', '--ntasks=8', '--ntasks-per-node=8', '--cpus-per-task=5', kill, *end
-    ]  # fmt: skip
+        *begin,
+        '--gres=gpu:8',
+        '--ntasks=8',
+        '--ntasks-per-node=8',
+        '--cpus-per-task=5',
+        kill,
+        *end,
+    ]
     few = dict(GPUS='4', GPUS_PER_NODE='8', CPUS_PER_TASK='2', SRUN_ARGS='--qos a', GRES='none')
     assert run('slurm', ['main', 'job', *files, *flags], **few) == [
-        *begin, '--gres=none', '--ntasks=4', '--ntasks-per-node=4', '--cpus-per-task=2', kill,
-        '--qos', 'a', *end,
-    ]  # fmt: skip
+        *begin,
+        '--gres=none',
+        '--ntasks=4',
+        '--ntasks-per-node=4',
+        '--cpus-per-task=2',
+        kill,
+        '--qos',
+        'a',
+        *end,
+    ]
 
 
 def test_two_processes_give_the_metrics_of_one(tool, det_config, tmp_path):

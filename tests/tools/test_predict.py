@@ -104,8 +104,19 @@ def test_options_reach_predictor_and_writer(fails, det_config, folder, tmp_path,
 
     monkeypatch.setattr(apis, 'Predictor', record(apis.Predictor))
     monkeypatch.setattr(apis, 'Writer', record(apis.Writer, stop=True))
-    flags = ('--device', 'cpu', '--batch-size', 3, '--tta', '--score-thr', 0.25, '--annotations',
-             'x.json', '--out', tmp_path / 'o')  # fmt: skip
+    flags = (
+        '--device',
+        'cpu',
+        '--batch-size',
+        3,
+        '--tta',
+        '--score-thr',
+        0.25,
+        '--annotations',
+        'x.json',
+        '--out',
+        tmp_path / 'o',
+    )
     assert 'seen' in fails('predict', det_config, 'w.pth', folder, *flags)
     del given['Predictor']['config']
     assert given['Predictor'] == dict(checkpoint='w.pth', device='cpu', batch_size=3, tta=True)

@@ -173,9 +173,11 @@ def test_generate_and_measure(tool, tmp_path):
 
 
 def test_figures_are_means_over_the_choices_of_partners(tool, conflict, tmp_path, monkeypatch):
-    results = [((0.1, 0.2, 1.0), (2, 4, 10), (10.0, 25.0, 65.0)),
-               ((0.3, 0.2, 1.0), (4, 4, 8), (30.0, 25.0, 45.0)),
-               ((0.2, 0.5, 1.0), (3, 7, 6), (20.0, 40.0, 40.0))]  # fmt: skip
+    results = [
+        ((0.1, 0.2, 1.0), (2, 4, 10), (10.0, 25.0, 65.0)),
+        ((0.3, 0.2, 1.0), (4, 4, 8), (30.0, 25.0, 45.0)),
+        ((0.2, 0.5, 1.0), (3, 7, 6), (20.0, 40.0, 40.0)),
+    ]
     scripted = iter([Dimensions(*result) for result in results])
     monkeypatch.setattr(
         'hybrid_mm.analysis.dimensions.dimensions', lambda pairs, normalise: next(scripted)
@@ -185,13 +187,18 @@ def test_figures_are_means_over_the_choices_of_partners(tool, conflict, tmp_path
     content = json.loads((tmp_path / 'o/shape_texture.json').read_text())
     (model,) = content['models']
     for key, *values in (
-        ('scores', 0.2, 0.3, 1), ('dims', 3, 5, 8), ('percent', 20, 30, 50), ('spread', 20, 15, 25)
-    ):  # fmt: skip
+        ('scores', 0.2, 0.3, 1),
+        ('dims', 3, 5, 8),
+        ('percent', 20, 30, 50),
+        ('spread', 20, 15, 25),
+    ):
         expected = dict(zip(('shape', 'texture', 'residual'), values, strict=True))
         assert model[key] == pytest.approx(expected), key
     assert (content['images'], content['seeds'], content['pairs']) == (
-        8, 3, dict(shape=8, texture=8)
-    )  # fmt: skip
+        8,
+        3,
+        dict(shape=8, texture=8),
+    )
 
 
 def test_mistakes(fails, conflict, tmp_path):

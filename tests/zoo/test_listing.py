@@ -16,11 +16,16 @@ def entry(name, dataset, parameters, flops, size, *results):
         'Name': name,
         'Config': f'configs/x/{name}.py',
         'Metadata': {
-            'Training Data': dataset, 'Parameters': parameters, 'FLOPs': flops, 'Input Size': size,
+            'Training Data': dataset,
+            'Parameters': parameters,
+            'FLOPs': flops,
+            'Input Size': size,
         },
-        'Results': [dict(Task=task, Dataset=dataset, Source=source, Metrics=metrics)
-                    for task, source, metrics in results],
-    }  # fmt: skip
+        'Results': [
+            dict(Task=task, Dataset=dataset, Source=source, Metrics=metrics)
+            for task, source, metrics in results
+        ],
+    }
 
 
 TOP1, BOX, MASK = 'Image Classification', 'Object Detection', 'Instance Segmentation'
@@ -57,23 +62,35 @@ def test_rows(trees, capsys):
     found = json.loads(capsys.readouterr().out)
     # the figures of the classifier at 224, wherever it stands
     assert found['backbones'] == [
-        dict(backbone='a', family='Net', parameters=2_345_678, flops=3_456_000_000,
-             size='224x224', configs=4),
+        dict(
+            backbone='a',
+            family='Net',
+            parameters=2_345_678,
+            flops=3_456_000_000,
+            size='224x224',
+            configs=4,
+        ),
         dict(backbone='b', family='Net', parameters=None, flops=None, size=None, configs=1),
-    ]  # fmt: skip
+    ]
     configs = {row['name']: row for row in found['configs']}
     assert list(configs) == [model['Name'] for model in MODELS]
     # all sources, what is quoted first
     assert configs['mask-rcnn_a_fpn_1x_coco'] == dict(
-        config='/zoo/configs/x/mask-rcnn_a_fpn_1x_coco.py', name='mask-rcnn_a_fpn_1x_coco',
-        family='Net', backbone='a', head='Mask R-CNN', dataset='COCO', parameters=20_000_000,
-        flops=150_000_000_000, size='800x1280',
+        config='/zoo/configs/x/mask-rcnn_a_fpn_1x_coco.py',
+        name='mask-rcnn_a_fpn_1x_coco',
+        family='Net',
+        backbone='a',
+        head='Mask R-CNN',
+        dataset='COCO',
+        parameters=20_000_000,
+        flops=150_000_000_000,
+        size='800x1280',
         accuracies=[
             dict(metric='box AP', value=40.0, source='paper'),
             dict(metric='mask AP', value=36.0, source='README, not verified'),
             dict(metric='box AP', value=38.0, source='measured'),
         ],
-    )  # fmt: skip
+    )
 
 
 def test_tables(trees, capsys):
@@ -103,23 +120,51 @@ def test_rows_of_the_page(trees):
     text = re.search(r'<script id="data"[^>]*>(.*?)</script>', page(trees), re.DOTALL)
     data = json.loads(text[1])
     assert data['heads'] == ['Classifier', 'Mask R-CNN', 'UperNet']
-    assert [task['key'] for task in data['tasks']] == ['detection', 'segmentation',
-                                                       'classification']  # fmt: skip
+    assert [task['key'] for task in data['tasks']] == [
+        'detection',
+        'segmentation',
+        'classification',
+    ]
     assert data['papers'] == [
         dict(key='x', name='Net', folder='configs/x', title='On nets', url='https://x')
     ]
     assert data['models'][1] == [
-        'a_8xb128_in1k', 0, 2, 0, 2_345_678, 3_456_000_000, 224, 224,
-        [['paper', 'reported', {'Top 1 Accuracy': 81.25}],
-         ['measured', 'measured', {'Top 1 Accuracy': 80.04}]],
-    ]  # fmt: skip
+        'a_8xb128_in1k',
+        0,
+        2,
+        0,
+        2_345_678,
+        3_456_000_000,
+        224,
+        224,
+        [
+            ['paper', 'reported', {'Top 1 Accuracy': 81.25}],
+            ['measured', 'measured', {'Top 1 Accuracy': 80.04}],
+        ],
+    ]
     # no AP50 and no mAcc; height in front of width
     assert data['models'][3] == [
-        'mask-rcnn_a_fpn_1x_coco', 0, 0, 1, 20_000_000, 150_000_000_000, 800, 1280,
-        [['paper', 'reported', {'box AP': 40.0}],
-         ['README, not verified', 'unverified', {'mask AP': 36.0}],
-         ['measured', 'measured', {'box AP': 38.0}]],
-    ]  # fmt: skip
+        'mask-rcnn_a_fpn_1x_coco',
+        0,
+        0,
+        1,
+        20_000_000,
+        150_000_000_000,
+        800,
+        1280,
+        [
+            ['paper', 'reported', {'box AP': 40.0}],
+            ['README, not verified', 'unverified', {'mask AP': 36.0}],
+            ['measured', 'measured', {'box AP': 38.0}],
+        ],
+    ]
     assert data['models'][4][1:] == [
-        0, 1, 2, 30_000_000, 900_000_000_000, 512, 2048, [['paper', 'reported', {'mIoU': 47.5}]]
-    ]  # fmt: skip
+        0,
+        1,
+        2,
+        30_000_000,
+        900_000_000_000,
+        512,
+        2048,
+        [['paper', 'reported', {'mIoU': 47.5}]],
+    ]

@@ -124,53 +124,79 @@ def test_files_for_boxes(head, tmp_path):
     cfg = written(tmp_path, data, head, make_plan(data, 4))
     annotations = dict(type='LoadAnnotations', with_bbox=True, with_mask=masks)
     resize = dict(type='Resize', scale=(1024, 608), keep_ratio=True)
-    train = [LOAD, annotations, resize, dict(type='RandomFlip', prob=0.5),
-             dict(type='PackDetInputs')]  # fmt: skip
+    train = [
+        LOAD,
+        annotations,
+        resize,
+        dict(type='RandomFlip', prob=0.5),
+        dict(type='PackDetInputs'),
+    ]
     test = [LOAD, resize, annotations, dict(type='PackDetInputs', meta_keys=META)]
     metainfo = dict(classes=('cat', 'dog'))
     common = dict(type='CocoDataset', metainfo=metainfo, data_root='/some/data')
     tested = dict(
-        batch_size=1, drop_last=False, **WORKERS, **ORDERED,
+        batch_size=1,
+        drop_last=False,
+        **WORKERS,
+        **ORDERED,
         dataset=dict(
-            **common, ann_file='annotations/val.json', data_prefix=dict(img='images/val'),
-            test_mode=True, pipeline=test,
+            **common,
+            ann_file='annotations/val.json',
+            data_prefix=dict(img='images/val'),
+            test_mode=True,
+            pipeline=test,
         ),
-    )  # fmt: skip
+    )
     metric = dict(
         type='CocoMetric',
         ann_file='/some/data/annotations/val.json',
         metric=['bbox', 'segm'] if masks else 'bbox',
     )
     assert ours(cfg, head, 'det') == dict(
-        data_root='/some/data', metainfo=metainfo, scale=(1024, 608), max_epochs=40,
-        train_pipeline=train, test_pipeline=test,
+        data_root='/some/data',
+        metainfo=metainfo,
+        scale=(1024, 608),
+        max_epochs=40,
+        train_pipeline=train,
+        test_pipeline=test,
         train_dataloader=dict(
-            batch_size=4, **WORKERS, sampler=dict(type='DefaultSampler', shuffle=True),
+            batch_size=4,
+            **WORKERS,
+            sampler=dict(type='DefaultSampler', shuffle=True),
             batch_sampler=dict(type='AspectRatioBatchSampler'),
             dataset=dict(
-                **common, ann_file='annotations/train.json', data_prefix=dict(img='images/train'),
-                filter_cfg=dict(filter_empty_gt=True), pipeline=train,
+                **common,
+                ann_file='annotations/train.json',
+                data_prefix=dict(img='images/train'),
+                filter_cfg=dict(filter_empty_gt=True),
+                pipeline=train,
             ),
         ),
-        val_dataloader=tested, test_dataloader=tested, val_evaluator=metric, test_evaluator=metric,
-        train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=40, val_interval=3), **LOOPS,
+        val_dataloader=tested,
+        test_dataloader=tested,
+        val_evaluator=metric,
+        test_evaluator=metric,
+        train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=40, val_interval=3),
+        **LOOPS,
         optim_wrapper=dict(
             type='OptimWrapper',
             optimizer=dict(type='AdamW', lr=5e-5, betas=(0.9, 0.999), weight_decay=0.05),
-            paramwise_cfg=dict(norm_decay_mult=0.0), clip_grad=dict(max_norm=1.0),
+            paramwise_cfg=dict(norm_decay_mult=0.0),
+            clip_grad=dict(max_norm=1.0),
         ),
         param_scheduler=[
             # a twentieth of the steps
             dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=502),
             # 8/12 and 11/12 of the epochs, as COCO's
-            dict(type='MultiStepLR', by_epoch=True, begin=0, end=40, milestones=[26, 36],
-                 gamma=0.1),
+            dict(
+                type='MultiStepLR', by_epoch=True, begin=0, end=40, milestones=[26, 36], gamma=0.1
+            ),
         ],
         checkpoint=dict(
             interval=3, save_best=f'coco/{"segm" if masks else "bbox"}_mAP', rule='greater'
         ),
         auto_scale_lr=dict(enable=False, base_batch_size=4),
-    )  # fmt: skip
+    )
 
 
 def test_schedules_of_boxes(tmp_path):
@@ -197,40 +223,62 @@ def test_files_for_label_maps(head, tmp_path):
     cfg = written(tmp_path, data, head, make_plan(data, 8))
     annotations = dict(type='LoadAnnotations')
     train = [
-        LOAD, annotations,
+        LOAD,
+        annotations,
         dict(type='RandomResize', scale=(500, 375), ratio_range=(0.5, 2.0), keep_ratio=True),
         dict(type='RandomCrop', crop_size=(352, 480), cat_max_ratio=0.75, ignore_index=254),
-        dict(type='RandomFlip', prob=0.5), dict(type='PhotoMetricDistortion'),
+        dict(type='RandomFlip', prob=0.5),
+        dict(type='PhotoMetricDistortion'),
         dict(type='PackSegInputs'),
-    ]  # fmt: skip
+    ]
     resize = dict(type='Resize', scale=(500, 375), keep_ratio=True)
     test = [LOAD, resize, annotations, dict(type='PackSegInputs')]
     metainfo = dict(classes=('cat', 'dog'))
     common = dict(
-        type='BaseSegDataset', metainfo=metainfo, data_root='/some/data', img_suffix='.jpg',
-        seg_map_suffix='_mask.png', ignore_index=254,
-    )  # fmt: skip
+        type='BaseSegDataset',
+        metainfo=metainfo,
+        data_root='/some/data',
+        img_suffix='.jpg',
+        seg_map_suffix='_mask.png',
+        ignore_index=254,
+    )
     tested = dict(
-        batch_size=1, **WORKERS, **ORDERED,
+        batch_size=1,
+        **WORKERS,
+        **ORDERED,
         dataset=dict(
-            **common, data_prefix=dict(img_path='images/val', seg_map_path='masks/val'),
+            **common,
+            data_prefix=dict(img_path='images/val', seg_map_path='masks/val'),
             pipeline=test,
         ),
-    )  # fmt: skip
+    )
     metric = dict(type='IoUMetric', iou_metrics=['mIoU'], ignore_index=254)
     assert ours(cfg, head, 'seg') == dict(
-        data_root='/some/data', metainfo=metainfo, ignore_index=254, scale=(500, 375),
-        crop_size=(352, 480), max_iters=13_000, train_pipeline=train, test_pipeline=test,
+        data_root='/some/data',
+        metainfo=metainfo,
+        ignore_index=254,
+        scale=(500, 375),
+        crop_size=(352, 480),
+        max_iters=13_000,
+        train_pipeline=train,
+        test_pipeline=test,
         dataset=common,
         train_dataloader=dict(
-            batch_size=8, **WORKERS, sampler=dict(type='InfiniteSampler', shuffle=True),
+            batch_size=8,
+            **WORKERS,
+            sampler=dict(type='InfiniteSampler', shuffle=True),
             dataset=dict(
-                **common, data_prefix=dict(img_path='images/train', seg_map_path='masks/train'),
+                **common,
+                data_prefix=dict(img_path='images/train', seg_map_path='masks/train'),
                 pipeline=train,
             ),
         ),
-        val_dataloader=tested, test_dataloader=tested, val_evaluator=metric, test_evaluator=metric,
-        train_cfg=dict(type='IterBasedTrainLoop', max_iters=13_000, val_interval=1300), **LOOPS,
+        val_dataloader=tested,
+        test_dataloader=tested,
+        val_evaluator=metric,
+        test_evaluator=metric,
+        train_cfg=dict(type='IterBasedTrainLoop', max_iters=13_000, val_interval=1300),
+        **LOOPS,
         optim_wrapper=dict(
             type='OptimWrapper',
             optimizer=dict(type='AdamW', lr=7.07e-5, betas=(0.9, 0.999), weight_decay=0.05),
@@ -242,7 +290,7 @@ def test_files_for_label_maps(head, tmp_path):
         ],
         checkpoint=dict(interval=1300, save_best='mIoU', rule='greater'),
         auto_scale_lr=dict(enable=False, base_batch_size=8),
-    )  # fmt: skip
+    )
 
 
 def test_schedules_of_label_maps(tmp_path):
@@ -266,8 +314,11 @@ def flat(node, prefix: str = '') -> dict:
         items = enumerate(node)
     else:
         return {prefix: node}
-    return {k: v for key, item in items for k, v in flat(item, f'{prefix}.{key}' if prefix
-                                                         else str(key)).items()}  # fmt: skip
+    return {
+        k: v
+        for key, item in items
+        for k, v in flat(item, f'{prefix}.{key}' if prefix else str(key)).items()
+    }
 
 
 CHANNELS = [32, 64, 160, 256]
@@ -388,8 +439,11 @@ def zoo(tmp_path, monkeypatch):
     models = []
     (tmp_path / 'configs').mkdir()
     for name, (dataset, scope, settings) in ZOO.items():
-        entry = dict(Name=name, Config=f'configs/{name}.py', Metadata=dict(
-            {'Training Data': dataset, 'Input Size': '32x32'}, Parameters=1, FLOPs=1))  # fmt: skip
+        entry = dict(
+            Name=name,
+            Config=f'configs/{name}.py',
+            Metadata=dict({'Training Data': dataset, 'Input Size': '32x32'}, Parameters=1, FLOPs=1),
+        )
         models.append(Model(entry))
         init_cfg = dict(type='Pretrained', checkpoint='nowhere.pth')
         spec = dict(type='hybrid_mm.VAN', arch=TINY, init_cfg=init_cfg, **settings)

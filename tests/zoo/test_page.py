@@ -66,10 +66,17 @@ def in_browser(html, tmp_path, view):
     file = tmp_path / 'zoo.html'
     file.write_text(html)
     done = subprocess.run(
-        [CHROMIUM, *FLAGS, f'--user-data-dir={tmp_path / "profile"}', '--dump-dom',
-         f'{file.as_uri()}#{view}'],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        [
+            CHROMIUM,
+            *FLAGS,
+            f'--user-data-dir={tmp_path / "profile"}',
+            '--dump-dom',
+            f'{file.as_uri()}#{view}',
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 

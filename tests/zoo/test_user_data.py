@@ -20,9 +20,16 @@ def coco(root, count=5, split='train', change=lambda content: None):
         Image.new('RGB', (width, height)).save(root / split / f'{i}.png')
         images.append(dict(id=10 + i, file_name=f'{i}.png', width=width, height=height))
         objects.append(
-            dict(id=i, image_id=10 + i, category_id=(3, 7)[i % 2], bbox=[1, 2, 3, 4], area=12,
-                 iscrowd=0, segmentation=[[1, 2, 4, 2, 4, 6]])
-        )  # fmt: skip
+            dict(
+                id=i,
+                image_id=10 + i,
+                category_id=(3, 7)[i % 2],
+                bbox=[1, 2, 3, 4],
+                area=12,
+                iscrowd=0,
+                segmentation=[[1, 2, 4, 2, 4, 6]],
+            )
+        )
     categories = [dict(id=7, name='cup'), dict(id=3, name='fork')]
     content = dict(images=images, annotations=objects, categories=categories, info='kept')
     change(content)

@@ -42,9 +42,13 @@ def main(argv=None):
         if new and before:
             table.add_section()
         table.add_row(
-            cost.operator if new else '', cost.stage, cost.part, f'{cost.macs / 1e9:.4f} G',
-            f'{cost.params / 1e6:.4f} M', share,
-        )  # fmt: skip
+            cost.operator if new else '',
+            cost.stage,
+            cost.part,
+            f'{cost.macs / 1e9:.4f} G',
+            f'{cost.params / 1e6:.4f} M',
+            share,
+        )
         before = cost.operator
     Console(width=100).print(table)
 

@@ -98,10 +98,16 @@ def read_lists(rooms: list[str]) -> list[Mutant]:
 
 def copy_checkout(target: Path) -> None:
     """Copy what git knows or would take, and a link to each folder of data beside the project."""
-    names = subprocess.run(
-        ['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'],
-        cwd=ROOT, check=True, capture_output=True,
-    ).stdout.decode().split('\0')  # fmt: skip
+    names = (
+        subprocess.run(
+            ['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+        )
+        .stdout.decode()
+        .split('\0')
+    )
     for name in filter(None, names):
         if (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
@@ -137,8 +143,21 @@ def run_tests(arguments: list[str], root: Path, log: Path, seconds: float) -> in
             sys.dont_write_bytecode = True
             import pytest
 
-            status = pytest.main(['-x', '-q', '-rfE', '--tb=line', '-p', 'no:cacheprovider',
-                                  '-p', 'no:xdist', '-m', 'not slow', *arguments])  # fmt: skip
+            status = pytest.main(
+                [
+                    '-x',
+                    '-q',
+                    '-rfE',
+                    '--tb=line',
+                    '-p',
+                    'no:cacheprovider',
+                    '-p',
+                    'no:xdist',
+                    '-m',
+                    'not slow',
+                    *arguments,
+                ]
+            )
         finally:
             sys.stdout.flush()
             os._exit(int(status))
@@ -198,9 +217,11 @@ def broken_tests(tests: set[str], root: Path) -> set[str]:
     options = ['-q', '-rfE', '--tb=no', '-p', 'no:cacheprovider']
     out = subprocess.run(
         [sys.executable, '-m', 'pytest', *options, *sorted(tests)],
-        cwd=root, env={**os.environ, 'PYTHONPATH': str(root), 'OMP_NUM_THREADS': '1'},
-        capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=root,
+        env={**os.environ, 'PYTHONPATH': str(root), 'OMP_NUM_THREADS': '1'},
+        capture_output=True,
+        text=True,
+    )
     if out.returncode not in (0, 1):
         raise RuntimeError(f'the tests that noticed mistakes cannot be run again:\n{out.stdout}')
     return set(FAILED.findall(out.stdout))
@@ -211,11 +232,16 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('rooms', nargs='*', help='names of the lists (default: all)')
     parser.add_argument('--file', help='only mistakes whose file has this in its name')
-    parser.add_argument('--survivors', action='store_true',
-                        help='only those that nothing noticed last time')  # fmt: skip
+    parser.add_argument(
+        '--survivors', action='store_true', help='only those that nothing noticed last time'
+    )
     parser.add_argument('--number', type=int, nargs='+', help='only these entries of the lists')
-    parser.add_argument('--jobs', type=int, default=min(os.cpu_count() or 1, 2),
-                        help='copies in which tests run at once')  # fmt: skip
+    parser.add_argument(
+        '--jobs',
+        type=int,
+        default=min(os.cpu_count() or 1, 2),
+        help='copies in which tests run at once',
+    )
     parser.add_argument('--seconds', type=float, default=600, help='limit of one run of pytest')
     parser.add_argument('--check', action='store_true', help='only whether the lists fit the files')
     args = parser.parse_args(argv)
@@ -232,12 +258,13 @@ def main(argv: list[str] | None = None) -> int:
         return int(bool(defects))
     state = json.loads(STATE.read_text()) if STATE.is_file() else {}
     chosen = [
-        m for m in mutants
+        m
+        for m in mutants
         if m.name not in defects
         and (not args.file or args.file in m.file)
         and (not args.number or m.number in args.number)
         and (not args.survivors or state.get(m.name) != NOTICED)
-    ]  # fmt: skip
+    ]
 
     context = multiprocessing.get_context('spawn')
     queue, answers = context.Queue(), context.Queue()
@@ -251,8 +278,10 @@ def main(argv: list[str] | None = None) -> int:
             copy.mkdir()
             copy_checkout(copy)
         time.sleep(0.1)  # the queue's thread has filled it
-        workers = [context.Process(target=work, args=(queue, copy, args.seconds, answers))
-                   for copy in copies]  # fmt: skip
+        workers = [
+            context.Process(target=work, args=(queue, copy, args.seconds, answers))
+            for copy in copies
+        ]
         for worker in workers:
             worker.start()
         running = len(workers)
@@ -263,8 +292,11 @@ def main(argv: list[str] | None = None) -> int:
                 continue
             mutant, outcome, test, seconds = answer
             outcomes[mutant.name], noticed_by[mutant.name] = outcome, test
-            print(f'{len(outcomes):4d}/{len(chosen)} {outcome:9} {seconds:5.0f} s  {mutant.name:14}'
-                  f' {mutant.file}  {mutant.note}  {test}', flush=True)  # fmt: skip
+            print(
+                f'{len(outcomes):4d}/{len(chosen)} {outcome:9} {seconds:5.0f} s  {mutant.name:14}'
+                f' {mutant.file}  {mutant.note}  {test}',
+                flush=True,
+            )
         broken = broken_tests(set(noticed_by.values()), copies[0])
     for name, test in noticed_by.items():
         if test in broken:

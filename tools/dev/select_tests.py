@@ -88,9 +88,10 @@ class Sources:
             node.name: path
             for path in self.modules.values()
             for node in _tree(path).body
-            if isinstance(node, ast.ClassDef) and path.parent.name in ('backbones', 'plugins')
+            if isinstance(node, ast.ClassDef)
+            and path.parent.name in ('backbones', 'plugins')
             and any('MODELS.register_module' in ast.unparse(d) for d in node.decorator_list)
-        }  # fmt: skip
+        }
 
     def resolve(self, module: str, name: str | None = None) -> Path | None:
         """File of ``module``, or of the module in which it finds ``name``."""
@@ -216,8 +217,9 @@ class Sources:
             return set(folder.rglob('*.py')) | used | own
         if name in self.defined:
             return {self.defined[name]}
-        found = {p for p in [*self.modules.values(), *self.tools.values(), *self.tests]
-                 if p.stem == name}  # fmt: skip
+        found = {
+            p for p in [*self.modules.values(), *self.tools.values(), *self.tests] if p.stem == name
+        }
         folder = self.root / PACKAGE / name
         if folder.is_dir():
             found |= set(folder.rglob('*.py'))
@@ -242,8 +244,11 @@ class Sources:
         if any('_base_' in path.parts for path in changed):
             parts.add('bases')
         for slug, path in self.mappings.items():
-            used = set(self.closure(path)) | {path} | {
-                part for p in self.imported_mappings(path) for part in self.closure(p) | {p}}
+            used = (
+                set(self.closure(path))
+                | {path}
+                | {part for p in self.imported_mappings(path) for part in self.closure(p) | {p}}
+            )
             if used & changed or any(p.stem == slug for p in changed if p.parent.name == 'convert'):
                 parts.add(f'slug:{slug}')
         return parts
@@ -284,8 +289,11 @@ class Sources:
 
         near = [test for test in self.tests if belongs(test)]
         tests = self.root / 'tests'
-        folders = {p.parent for p in changed if p.name in ('conftest.py', '__init__.py')
-                   and p.is_relative_to(tests)}  # fmt: skip
+        folders = {
+            p.parent
+            for p in changed
+            if p.name in ('conftest.py', '__init__.py') and p.is_relative_to(tests)
+        }
         near += [test for test in self.tests if set(test.parents) & folders]
         code = {p for p in changed if p.suffix == '.py' and not p.is_relative_to(tests)}
         stages = []
@@ -315,8 +323,13 @@ class Sources:
             near_by = [n for n in networks if self.imports(self.networks[n[8:]]) & changed]
             kept = [*near_by, *(n for n in networks if n not in near_by)][:MANY]
             parts = parts - set(networks) | set(kept)
-        add('contracts', [*(contracts[:-1] if 'network' in kinds else []),
-                          *(contracts[-1:] if 'slug' in kinds else [])])  # fmt: skip
+        add(
+            'contracts',
+            [
+                *(contracts[:-1] if 'network' in kinds else []),
+                *(contracts[-1:] if 'slug' in kinds else []),
+            ],
+        )
         trees = {part.removeprefix('tree:') for part in parts if part.startswith('tree:')}
         for test in config_tests:
             words = set(re.findall(r'\w+', test.read_text()))
@@ -326,8 +339,11 @@ class Sources:
         add('configs', set(near) & set(config_tests))
         if code - ground:
             code -= ground
-            importers = {p for p in [*self.modules.values(), *self.tools.values()]
-                         if self.imports(p) & code and p.name != '__init__.py'}  # fmt: skip
+            importers = {
+                p
+                for p in [*self.modules.values(), *self.tools.values()]
+                if self.imports(p) & code and p.name != '__init__.py'
+            }
             add(FAR, [t for t in self.tests if self.mentions(t) & importers])
         return stages
 
@@ -352,8 +368,13 @@ def main(argv: list[str] | None = None) -> int:
     """Print the arguments of a run of pytest, separated by blanks."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('names', nargs='*', help='papers, modules, classes, tools, folders, files')
-    parser.add_argument('--changed', nargs='?', const='HEAD', metavar='REVISION',
-                        help='what differs from a revision (default: HEAD)')  # fmt: skip
+    parser.add_argument(
+        '--changed',
+        nargs='?',
+        const='HEAD',
+        metavar='REVISION',
+        help='what differs from a revision (default: HEAD)',
+    )
     args = parser.parse_args(argv)
     root = Path(__file__).resolve().parents[2]
     sources = Sources(root)
@@ -368,9 +389,7 @@ def main(argv: list[str] | None = None) -> int:
     parts = None
     if trees and len(trees) == len(args.names) and not args.changed:
         parts = set().union(*map(sources.parts_of_tree, trees))
-    stages = [
-        stage for stage in sources.stages(files, parts) if stage.name != FAR or args.changed
-    ]
+    stages = [stage for stage in sources.stages(files, parts) if stage.name != FAR or args.changed]
     if stages:
         # of the contracts, which do not concern all parts, if they are among them
         run = Stage([file for stage in stages for file in stage.files], stages[-1].parts)

@@ -2,4 +2,5 @@
 _base_ = './coco_detection.py'
 
 _base_.train_dataloader.dataset.pipeline[2] = dict(
-    type='RandomChoiceResize', scales=[(1333, 640), (1333, 800)], keep_ratio=True)
+    type='RandomChoiceResize', scales=[(1333, 640), (1333, 800)], keep_ratio=True
+)

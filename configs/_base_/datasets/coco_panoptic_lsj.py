@@ -8,16 +8,17 @@ train_pipeline = [
         with_bbox=True,
         with_mask=True,
         with_seg=True,
-        backend_args={{_base_.backend_args}}),
+        backend_args={{_base_.backend_args}},
+    ),
     dict(type='RandomFlip', prob=0.5),
-    dict(
-        type='RandomResize', scale=(1024, 1024), ratio_range=(0.1, 2.0), keep_ratio=True),
+    dict(type='RandomResize', scale=(1024, 1024), ratio_range=(0.1, 2.0), keep_ratio=True),
     dict(
         type='RandomCrop',
         crop_size=(1024, 1024),
         crop_type='absolute',
         recompute_bbox=True,
-        allow_negative_crop=True),
-    dict(type='PackDetInputs')
+        allow_negative_crop=True,
+    ),
+    dict(type='PackDetInputs'),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -9,13 +9,13 @@ train_pipeline = [
     dict(type='RandomResizedCrop', scale=224, crop_ratio_range=(0.5, 1.0)),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='RandomFlip', prob=0.5, direction='vertical'),
-    dict(type='PackInputs')
+    dict(type='PackInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='ResizeEdge', scale=256, edge='short'),
     dict(type='CenterCrop', crop_size=224),
-    dict(type='PackInputs')
+    dict(type='PackInputs'),
 ]
 
 train_dataloader = dict(
@@ -29,7 +29,9 @@ train_dataloader = dict(
         ann_file='HAM10000_metadata.csv',
         data_prefix=dict(img_path='images'),
         split='train',
-        pipeline=train_pipeline))
+        pipeline=train_pipeline,
+    ),
+)
 val_dataloader = dict(
     batch_size=32,
     num_workers=4,
@@ -41,12 +43,11 @@ val_dataloader = dict(
         ann_file='HAM10000_metadata.csv',
         data_prefix=dict(img_path='images'),
         split='test',
-        pipeline=test_pipeline))
+        pipeline=test_pipeline,
+    ),
+)
 test_dataloader = val_dataloader
 
 # Two thirds of the images are of one class: the means over classes tell more than the accuracy.
-val_evaluator = [
-    dict(type='Accuracy', topk=(1, )),
-    dict(type='SingleLabelMetric', average='macro')
-]
+val_evaluator = [dict(type='Accuracy', topk=(1,)), dict(type='SingleLabelMetric', average='macro')]
 test_evaluator = val_evaluator

@@ -15,21 +15,17 @@ bbox_heads = [
         roi_feat_size=7,
         num_classes=80,
         bbox_coder=dict(
-            type='DeltaXYWHBBoxCoder',
-            target_means=[0.0, 0.0, 0.0, 0.0],
-            target_stds=stds),
+            type='DeltaXYWHBBoxCoder', target_means=[0.0, 0.0, 0.0, 0.0], target_stds=stds
+        ),
         reg_class_agnostic=True,
         norm_cfg=dict(type='SyncBN', requires_grad=True),
         loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
-        loss_bbox=dict(type='SmoothL1Loss', beta=1.0, loss_weight=1.0))
+        loss_bbox=dict(type='SmoothL1Loss', beta=1.0, loss_weight=1.0),
+    )
     for stds in ([0.1, 0.1, 0.2, 0.2], [0.05, 0.05, 0.1, 0.1])
 ]
 model = dict(
-    neck=dict(
-        start_level=1,
-        add_extra_convs='on_output',
-        relu_before_extra_convs=True,
-        num_outs=5),
+    neck=dict(start_level=1, add_extra_convs='on_output', relu_before_extra_convs=True, num_outs=5),
     rpn_head=dict(
         num_convs=2,
         anchor_generator=dict(
@@ -38,11 +34,15 @@ model = dict(
             octave_base_scale=3,
             scales_per_octave=3,
             ratios=[0.5, 1.0, 2.0],
-            strides=[8, 16, 32, 64, 128])),
+            strides=[8, 16, 32, 64, 128],
+        ),
+    ),
     roi_head=dict(
         num_stages=2,
         stage_loss_weights=[1, 1],
         bbox_roi_extractor=dict(featmap_strides=[8, 16, 32, 64]),
         mask_roi_extractor=dict(featmap_strides=[8, 16, 32, 64]),
-        bbox_head=bbox_heads),
-    train_cfg=dict(rcnn=_base_.model.train_cfg.rcnn[1:]))
+        bbox_head=bbox_heads,
+    ),
+    train_cfg=dict(rcnn=_base_.model.train_cfg.rcnn[1:]),
+)

@@ -9,4 +9,6 @@ model = dict(
     data_preprocessor=dict(pad_size_divisor=1024),
     neck=dict(norm_cfg=norm_cfg),
     roi_head=dict(
-        bbox_head=_base_.bbox_heads, mask_head=dict(norm_cfg=dict(_delete_=True, **norm_cfg))))
+        bbox_head=_base_.bbox_heads, mask_head=dict(norm_cfg=dict(_delete_=True, **norm_cfg))
+    ),
+)

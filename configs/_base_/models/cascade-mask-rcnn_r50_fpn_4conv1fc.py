@@ -16,16 +16,17 @@ bbox_heads = [
         roi_feat_size=7,
         num_classes=80,
         bbox_coder=dict(
-            type='DeltaXYWHBBoxCoder',
-            target_means=[0.0, 0.0, 0.0, 0.0],
-            target_stds=stds),
+            type='DeltaXYWHBBoxCoder', target_means=[0.0, 0.0, 0.0, 0.0], target_stds=stds
+        ),
         reg_class_agnostic=True,
         norm_cfg=norm_cfg,
         loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
-        loss_bbox=dict(type='L1Loss', loss_weight=1.0))
+        loss_bbox=dict(type='L1Loss', loss_weight=1.0),
+    )
     for stds in ([0.1, 0.1, 0.2, 0.2], [0.05, 0.05, 0.1, 0.1], [1 / 30, 1 / 30, 1 / 15, 1 / 15])
 ]
 
 model = dict(
     rpn_head=dict(num_convs=2, loss_bbox=dict(_delete_=True, type='L1Loss', loss_weight=1.0)),
-    roi_head=dict(bbox_head=bbox_heads, mask_head=dict(norm_cfg=norm_cfg)))
+    roi_head=dict(bbox_head=bbox_heads, mask_head=dict(norm_cfg=norm_cfg)),
+)

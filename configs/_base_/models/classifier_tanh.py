@@ -7,5 +7,7 @@ model = dict(
         _delete_=True,
         type='VisionTransformerClsHead',
         num_classes=1000,
-        loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original')),
-    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8)]))
+        loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
+    ),
+    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8)]),
+)

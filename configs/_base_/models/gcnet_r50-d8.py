@@ -12,9 +12,11 @@ model = dict(
         channels=512,
         ratio=1 / 4,
         pooling_type='att',
-        fusion_types=('channel_add', ),
+        fusion_types=('channel_add',),
         dropout_ratio=0.1,
         num_classes=150,
         norm_cfg=dict(type='SyncBN', requires_grad=True),
         align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0)))
+        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
+    ),
+)

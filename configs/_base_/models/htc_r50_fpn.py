@@ -10,7 +10,8 @@ mask_heads = [
         in_channels=256,
         conv_out_channels=256,
         num_classes=80,
-        loss_mask=dict(type='CrossEntropyLoss', use_mask=True, loss_weight=1.0))
+        loss_mask=dict(type='CrossEntropyLoss', use_mask=True, loss_weight=1.0),
+    )
     for stage in range(3)
 ]
 
@@ -26,7 +27,8 @@ model = dict(
             type='SingleRoIExtractor',
             roi_layer=dict(type='RoIAlign', output_size=14, sampling_ratio=0),
             out_channels=256,
-            featmap_strides=[8]),
+            featmap_strides=[8],
+        ),
         semantic_head=dict(
             type='FusedSemanticHead',
             num_ins=5,
@@ -36,5 +38,8 @@ model = dict(
             in_channels=256,
             conv_out_channels=256,
             num_classes=183,
-            loss_seg=dict(type='CrossEntropyLoss', ignore_index=255, loss_weight=0.2))),
-    test_cfg=dict(rcnn=dict(score_thr=0.001)))
+            loss_seg=dict(type='CrossEntropyLoss', ignore_index=255, loss_weight=0.2),
+        ),
+    ),
+    test_cfg=dict(rcnn=dict(score_thr=0.001)),
+)

@@ -6,4 +6,5 @@ norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(
     backbone=dict(frozen_stages=-1, norm_cfg=norm_cfg, norm_eval=False),
     neck=dict(norm_cfg=norm_cfg),
-    roi_head=dict(mask_head=dict(norm_cfg=norm_cfg)))
+    roi_head=dict(mask_head=dict(norm_cfg=norm_cfg)),
+)

@@ -4,11 +4,7 @@ num_things_classes = 80
 num_stuff_classes = 53
 num_classes = num_things_classes + num_stuff_classes
 attention = dict(embed_dims=256, num_heads=8, dropout=0.0, batch_first=True)
-ffn = dict(
-    embed_dims=256,
-    num_fcs=2,
-    ffn_drop=0.0,
-    act_cfg=dict(type='ReLU', inplace=True))
+ffn = dict(embed_dims=256, num_fcs=2, ffn_drop=0.0, act_cfg=dict(type='ReLU', inplace=True))
 model = dict(
     type='Mask2Former',
     data_preprocessor=dict(
@@ -29,8 +25,10 @@ model = dict(
                 pad_mask=True,
                 mask_pad_value=0,
                 pad_seg=True,
-                seg_pad_value=255)
-        ]),
+                seg_pad_value=255,
+            )
+        ],
+    ),
     backbone=dict(
         type='ResNet',
         depth=50,
@@ -40,7 +38,8 @@ model = dict(
         norm_cfg=dict(type='BN', requires_grad=False),
         norm_eval=True,
         style='pytorch',
-        init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50')),
+        init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50'),
+    ),
     panoptic_head=dict(
         type='Mask2FormerHead',
         in_channels=[256, 512, 1024, 2048],
@@ -60,8 +59,11 @@ model = dict(
                 num_layers=6,
                 layer_cfg=dict(
                     self_attn_cfg=dict(num_levels=3, num_points=4, **attention),
-                    ffn_cfg=dict(feedforward_channels=1024, **ffn))),
-            positional_encoding=dict(num_feats=128, normalize=True)),
+                    ffn_cfg=dict(feedforward_channels=1024, **ffn),
+                ),
+            ),
+            positional_encoding=dict(num_feats=128, normalize=True),
+        ),
         enforce_decoder_input_project=False,
         positional_encoding=dict(num_feats=128, normalize=True),
         transformer_decoder=dict(
@@ -70,16 +72,20 @@ model = dict(
             layer_cfg=dict(
                 self_attn_cfg=attention,
                 cross_attn_cfg=attention,
-                ffn_cfg=dict(feedforward_channels=2048, **ffn)),
-            init_cfg=None),
+                ffn_cfg=dict(feedforward_channels=2048, **ffn),
+            ),
+            init_cfg=None,
+        ),
         loss_cls=dict(
             type='CrossEntropyLoss',
             use_sigmoid=False,
             loss_weight=2.0,
             reduction='mean',
-            class_weight=[1.0] * num_classes + [0.1]),
+            class_weight=[1.0] * num_classes + [0.1],
+        ),
         loss_mask=dict(
-            type='CrossEntropyLoss', use_sigmoid=True, reduction='mean', loss_weight=5.0),
+            type='CrossEntropyLoss', use_sigmoid=True, reduction='mean', loss_weight=5.0
+        ),
         loss_dice=dict(
             type='DiceLoss',
             use_sigmoid=True,
@@ -87,13 +93,16 @@ model = dict(
             reduction='mean',
             naive_dice=True,
             eps=1.0,
-            loss_weight=5.0)),
+            loss_weight=5.0,
+        ),
+    ),
     panoptic_fusion_head=dict(
         type='MaskFormerFusionHead',
         num_things_classes=num_things_classes,
         num_stuff_classes=num_stuff_classes,
         loss_panoptic=None,
-        init_cfg=None),
+        init_cfg=None,
+    ),
     train_cfg=dict(
         num_points=12544,
         oversample_ratio=3.0,
@@ -103,14 +112,18 @@ model = dict(
             match_costs=[
                 dict(type='ClassificationCost', weight=2.0),
                 dict(type='CrossEntropyLossCost', weight=5.0, use_sigmoid=True),
-                dict(type='DiceCost', weight=5.0, pred_act=True, eps=1.0)
-            ]),
-        sampler=dict(type='MaskPseudoSampler')),
+                dict(type='DiceCost', weight=5.0, pred_act=True, eps=1.0),
+            ],
+        ),
+        sampler=dict(type='MaskPseudoSampler'),
+    ),
     test_cfg=dict(
         panoptic_on=True,
         semantic_on=False,
         instance_on=True,
         max_per_image=100,
         iou_thr=0.8,
-        filter_low_score=True),
-    init_cfg=None)
+        filter_low_score=True,
+    ),
+    init_cfg=None,
+)

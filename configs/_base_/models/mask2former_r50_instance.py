@@ -11,9 +11,11 @@ model = dict(
                 img_pad_value=0,
                 pad_mask=True,
                 mask_pad_value=0,
-                pad_seg=False)
-        ]),
-    panoptic_head=dict(
-        num_stuff_classes=0, loss_cls=dict(class_weight=[1.0] * 80 + [0.1])),
+                pad_seg=False,
+            )
+        ],
+    ),
+    panoptic_head=dict(num_stuff_classes=0, loss_cls=dict(class_weight=[1.0] * 80 + [0.1])),
     panoptic_fusion_head=dict(num_stuff_classes=0),
-    test_cfg=dict(panoptic_on=False))
+    test_cfg=dict(panoptic_on=False),
+)

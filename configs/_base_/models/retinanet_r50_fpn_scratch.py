@@ -10,6 +10,8 @@ model = dict(
         norm_cfg=norm_cfg,
         no_norm_on_lateral=True,
         add_extra_convs='on_output',
-        relu_before_extra_convs=True),
+        relu_before_extra_convs=True,
+    ),
     bbox_head=dict(type='RetinaSepBNHead', num_ins=5, norm_cfg=norm_cfg),
-    train_cfg=dict(assigner=dict(neg_iou_thr=0.5)))
+    train_cfg=dict(assigner=dict(neg_iou_thr=0.5)),
+)

@@ -11,11 +11,12 @@ param_scheduler = [
         begin=0,
         end=30,
         T_max=30,
-        convert_to_iter_based=True)
+        convert_to_iter_based=True,
+    )
 ]
 optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=0.0001))
+    type='OptimWrapper', optimizer=dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=0.0001)
+)
 
 # 1 GPU x 32 images
 auto_scale_lr = dict(enable=False, base_batch_size=32)

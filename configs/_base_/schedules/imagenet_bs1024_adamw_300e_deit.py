@@ -6,5 +6,5 @@ _base_.param_scheduler[0].end = 5
 _base_.param_scheduler[1].begin = 5
 optim_wrapper = dict(
     clip_grad=None,
-    paramwise_cfg=dict(
-        custom_keys=dict(_delete_=True, class_token=dict(decay_mult=0.0))))
+    paramwise_cfg=dict(custom_keys=dict(_delete_=True, class_token=dict(decay_mult=0.0))),
+)

@@ -5,5 +5,5 @@ _base_ = './imagenet_bs1024_adamw_300e_swin.py'
 _base_.param_scheduler[0].update(start_factor=1e-5, end=70)
 _base_.param_scheduler[1].update(eta_min=1e-6, begin=70)
 optim_wrapper = dict(
-    clip_grad=dict(max_norm=1.0),
-    paramwise_cfg=dict(custom_keys=dict(_delete_=True)))
+    clip_grad=dict(max_norm=1.0), paramwise_cfg=dict(custom_keys=dict(_delete_=True))
+)

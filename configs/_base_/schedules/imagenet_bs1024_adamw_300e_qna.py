@@ -9,7 +9,6 @@ optim_wrapper = dict(
     clip_grad=None,
     paramwise_cfg=dict(
         _delete_=True,
-        custom_keys={
-            'relative_bias': dict(decay_mult=0.0),
-            'attn.scale': dict(decay_mult=0.0)
-        }))
+        custom_keys={'relative_bias': dict(decay_mult=0.0), 'attn.scale': dict(decay_mult=0.0)},
+    ),
+)

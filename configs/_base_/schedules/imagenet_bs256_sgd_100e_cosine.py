@@ -11,7 +11,8 @@ param_scheduler = [
         begin=0,
         end=100,
         T_max=100,
-        convert_to_iter_based=True)
+        convert_to_iter_based=True,
+    )
 ]
 optim_wrapper = dict(optimizer=dict(lr=0.1))
 

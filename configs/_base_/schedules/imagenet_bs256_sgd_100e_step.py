@@ -10,14 +10,11 @@ param_scheduler = [
         by_epoch=True,
         begin=0,
         end=5,
-        convert_to_iter_based=True),
+        convert_to_iter_based=True,
+    ),
     dict(
-        type='MultiStepLR',
-        by_epoch=True,
-        begin=0,
-        end=100,
-        milestones=[30, 60, 80, 90],
-        gamma=0.1)
+        type='MultiStepLR', by_epoch=True, begin=0, end=100, milestones=[30, 60, 80, 90], gamma=0.1
+    ),
 ]
 optim_wrapper = dict(optimizer=dict(lr=0.128), paramwise_cfg=dict(norm_decay_mult=0.0))
 

@@ -11,11 +11,12 @@ param_scheduler = [
         begin=0,
         end=40,
         T_max=40,
-        convert_to_iter_based=True)
+        convert_to_iter_based=True,
+    )
 ]
 optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='SGD', lr=0.04, momentum=0.9, weight_decay=0.0001))
+    type='OptimWrapper', optimizer=dict(type='SGD', lr=0.04, momentum=0.9, weight_decay=0.0001)
+)
 
 # 8 GPUs x 32 images; 1,281,167 / 256 = 5,005 iterations an epoch
 auto_scale_lr = dict(enable=False, base_batch_size=256)

@@ -8,4 +8,5 @@ _base_.param_scheduler[1].eta_min = 1e-5
 optim_wrapper = dict(
     optimizer=dict(lr=3e-3),
     clip_grad=dict(_delete_=True, max_norm=1.0),
-    paramwise_cfg=dict(custom_keys=dict(relative_bias=dict(decay_mult=0.0))))
+    paramwise_cfg=dict(custom_keys=dict(relative_bias=dict(decay_mult=0.0))),
+)

@@ -11,7 +11,8 @@ param_scheduler = [
         by_epoch=True,
         begin=0,
         end=30,
-        convert_to_iter_based=True)
+        convert_to_iter_based=True,
+    )
 ]
 optim_wrapper = dict(optimizer=dict(lr=5e-5, weight_decay=1e-4))
 

@@ -8,7 +8,8 @@ _base_.param_scheduler[1].update(begin=1, end=30)
 optim_wrapper = dict(
     optimizer=dict(lr=4e-4, weight_decay=1e-8),
     constructor='hybrid_mm.LayerDecayOptimWrapperConstructor',
-    paramwise_cfg=dict(_delete_=True, layer_decay_rate=0.7, flat_decay_mult=0.0))
+    paramwise_cfg=dict(_delete_=True, layer_decay_rate=0.7, flat_decay_mult=0.0),
+)
 custom_hooks = []
 
 # 8 GPUs x 64 images; 1,281,167 / 512 = 2,502 iterations an epoch

@@ -12,13 +12,15 @@ param_scheduler = [
         begin=0,
         end=150,
         T_max=150,
-        convert_to_iter_based=True)
+        convert_to_iter_based=True,
+    ),
 ]
 # bypass_duplicate: the heads of all levels share their convolutions
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='SGD', lr=0.08, momentum=0.9, weight_decay=0.0001),
-    paramwise_cfg=dict(norm_decay_mult=0.0, bypass_duplicate=True))
+    paramwise_cfg=dict(norm_decay_mult=0.0, bypass_duplicate=True),
+)
 
 # 8 GPUs x 8 images; train2017 has 117,266 images with annotations, so an epoch is
 # 117,266 / 64 = 1,833 iterations and the schedule 274,950.

@@ -9,6 +9,7 @@ param_scheduler = [
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=0.0005),
-    clip_grad=None)
+    clip_grad=None,
+)
 
 auto_scale_lr = dict(enable=False, base_batch_size=16)

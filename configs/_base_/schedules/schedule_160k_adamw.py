@@ -6,7 +6,7 @@ test_cfg = dict(type='TestLoop')
 
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=1500),
-    dict(type='PolyLR', eta_min=0.0, power=1.0, begin=1500, end=160000, by_epoch=False)
+    dict(type='PolyLR', eta_min=0.0, power=1.0, begin=1500, end=160000, by_epoch=False),
 ]
 optim_wrapper = dict(
     type='OptimWrapper',
@@ -15,8 +15,10 @@ optim_wrapper = dict(
         custom_keys={
             'absolute_pos_embed': dict(decay_mult=0.0),
             'relative_position_bias_table': dict(decay_mult=0.0),
-            'norm': dict(decay_mult=0.0)
-        }))
+            'norm': dict(decay_mult=0.0),
+        }
+    ),
+)
 
 # 8 GPUs x 2 crops
 auto_scale_lr = dict(enable=False, base_batch_size=16)

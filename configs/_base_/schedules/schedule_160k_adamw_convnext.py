@@ -10,6 +10,8 @@ optim_wrapper = dict(
         layer_decay_rate=0.9,
         layer_decay_by='stage',
         flat_decay_mult=0.0,
-        custom_keys=dict(pos_embed=dict(decay_mult=0.0))))
+        custom_keys=dict(pos_embed=dict(decay_mult=0.0)),
+    ),
+)
 
 # 4 GPUs x 4 crops

@@ -7,6 +7,6 @@ optim_wrapper = dict(
     optimizer=dict(lr=2e-4),
     constructor='hybrid_mm.LayerDecayOptimWrapperConstructor',
     paramwise_cfg=dict(
-        layer_decay_rate=0.7,
-        flat_decay_mult=0.0,
-        custom_keys=dict(pos_embed=dict(decay_mult=0.0))))
+        layer_decay_rate=0.7, flat_decay_mult=0.0, custom_keys=dict(pos_embed=dict(decay_mult=0.0))
+    ),
+)

@@ -4,5 +4,4 @@
 _base_ = './schedule_3x_adamw.py'
 
 _base_.param_scheduler[0].end = 500
-optim_wrapper = dict(
-    optimizer=dict(lr=4e-4), paramwise_cfg=dict(norm_decay_mult=0.0))
+optim_wrapper = dict(optimizer=dict(lr=4e-4), paramwise_cfg=dict(norm_decay_mult=0.0))

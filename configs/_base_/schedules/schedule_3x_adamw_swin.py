@@ -4,4 +4,6 @@ _base_ = './schedule_3x_adamw.py'
 
 optim_wrapper = dict(
     paramwise_cfg=dict(
-        custom_keys=dict(norm=dict(decay_mult=0.0), relative_bias=dict(decay_mult=0.0))))
+        custom_keys=dict(norm=dict(decay_mult=0.0), relative_bias=dict(decay_mult=0.0))
+    )
+)

@@ -8,7 +8,8 @@ train_cfg = dict(
     type='IterBasedTrainLoop',
     max_iters=max_iters,
     val_interval=interval,
-    dynamic_intervals=[(max_iters // interval * interval + 1, max_iters)])
+    dynamic_intervals=[(max_iters // interval * interval + 1, max_iters)],
+)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
@@ -19,22 +20,24 @@ param_scheduler = [
         end=max_iters,
         by_epoch=False,
         milestones=[327778, 355092],
-        gamma=0.1)
+        gamma=0.1,
+    )
 ]
 embedding = dict(lr_mult=1.0, decay_mult=0.0)
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(
-        type='AdamW', lr=0.0001, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=0.0001, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05),
     paramwise_cfg=dict(
         custom_keys={
             'backbone': dict(lr_mult=0.1, decay_mult=1.0),
             'query_embed': embedding,
             'query_feat': embedding,
-            'level_embed': embedding
+            'level_embed': embedding,
         },
-        norm_decay_mult=0.0),
-    clip_grad=dict(max_norm=0.01, norm_type=2))
+        norm_decay_mult=0.0,
+    ),
+    clip_grad=dict(max_norm=0.01, norm_type=2),
+)
 
 # 8 GPUs x 2 images
 auto_scale_lr = dict(enable=False, base_batch_size=16)

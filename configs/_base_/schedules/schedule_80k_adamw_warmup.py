@@ -7,6 +7,7 @@ _base_.param_scheduler[0].end = 800
 _base_.param_scheduler[1].update(begin=800, end=80000)
 optim_wrapper = dict(
     optimizer=dict(lr=2e-4, weight_decay=0.05),
-    paramwise_cfg=dict(_delete_=True, norm_decay_mult=0.0))
+    paramwise_cfg=dict(_delete_=True, norm_decay_mult=0.0),
+)
 
 # 4 GPUs x 4 crops

@@ -8,12 +8,7 @@ test_cfg = dict(type='TestLoop')
 
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-4, by_epoch=False, begin=0, end=6000),
-    dict(
-        type='CosineAnnealingLR',
-        eta_min_ratio=0.03,
-        by_epoch=False,
-        begin=6000,
-        end=max_iters)
+    dict(type='CosineAnnealingLR', eta_min_ratio=0.03, by_epoch=False, begin=6000, end=max_iters),
 ]
 optim_wrapper = dict(
     type='OptimWrapper',
@@ -22,7 +17,9 @@ optim_wrapper = dict(
         norm_decay_mult=0.0,
         bias_decay_mult=0.0,
         flat_decay_mult=0.0,
-        custom_keys=dict(relative_bias=dict(decay_mult=0.0))))
+        custom_keys=dict(relative_bias=dict(decay_mult=0.0)),
+    ),
+)
 custom_hooks = [dict(type='EMAHook', momentum=2e-4)]
 
 # 32 GPUs x 8 images; 117,266 / 256 = 459 iterations an epoch

@@ -6,17 +6,11 @@ test_cfg = dict(type='TestLoop')
 
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=500),
-    dict(
-        type='MultiStepLR',
-        begin=0,
-        end=36,
-        by_epoch=True,
-        milestones=[32, 34],
-        gamma=0.1)
+    dict(type='MultiStepLR', begin=0, end=36, by_epoch=True, milestones=[32, 34], gamma=0.1),
 ]
 optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.00004))
+    type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.00004)
+)
 
 # 8 GPUs x 8 images; train2017 has 117,266 images with annotations, so an epoch is
 # 117,266 / 64 = 1,833 iterations and the schedule 65,988.

@@ -6,19 +6,13 @@ test_cfg = dict(type='TestLoop')
 
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=250),
-    dict(
-        type='MultiStepLR',
-        begin=0,
-        end=36,
-        by_epoch=True,
-        milestones=[28, 33],
-        gamma=0.1)
+    dict(type='MultiStepLR', begin=0, end=36, by_epoch=True, milestones=[28, 33], gamma=0.1),
 ]
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1.6e-4, betas=(0.9, 0.999), weight_decay=0.1),
-    paramwise_cfg=dict(
-        norm_decay_mult=0.0, custom_keys={'attn.relative': dict(decay_mult=0.0)}))
+    paramwise_cfg=dict(norm_decay_mult=0.0, custom_keys={'attn.relative': dict(decay_mult=0.0)}),
+)
 
 # 8 GPUs x 8 images; train2017 has 117,266 images with annotations, so an epoch is
 # 117,266 / 64 = 1,833 iterations and the schedule 65,988 (the authors: 67,500).

@@ -8,7 +8,8 @@ train_cfg = dict(
     type='IterBasedTrainLoop',
     max_iters=max_iters,
     val_interval=interval,
-    dynamic_intervals=[(max_iters // interval * interval + 1, max_iters)])
+    dynamic_intervals=[(max_iters // interval * interval + 1, max_iters)],
+)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
@@ -20,13 +21,14 @@ param_scheduler = [
         end=max_iters,
         by_epoch=False,
         milestones=[163889, 177546],
-        gamma=0.1)
+        gamma=0.1,
+    ),
 ]
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.1),
-    paramwise_cfg=dict(
-        norm_decay_mult=0.0, custom_keys={'stem.position': dict(decay_mult=0.0)}))
+    paramwise_cfg=dict(norm_decay_mult=0.0, custom_keys={'stem.position': dict(decay_mult=0.0)}),
+)
 
 # 8 GPUs x 8 images
 auto_scale_lr = dict(enable=False, base_batch_size=64)

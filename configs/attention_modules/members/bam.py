@@ -6,4 +6,6 @@ backbone = dict(
     stage_plugins=dict(
         cfg=dict(type='hybrid_mm.BAM', ratio=16),
         stages=(True, True, True, False),
-        position='after_stage'))
+        position='after_stage',
+    ),
+)

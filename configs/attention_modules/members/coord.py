@@ -4,4 +4,5 @@ backbone = dict(
     depth=50,
     plugins=[
         dict(cfg=dict(type='hybrid_mm.CoordinateAttention', ratio=32), position='after_conv3')
-    ])
+    ],
+)

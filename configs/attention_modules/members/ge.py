@@ -3,6 +3,5 @@
 backbone = dict(
     type='hybrid_mm.PluginResNet',
     depth=50,
-    plugins=[
-        dict(cfg=dict(type='hybrid_mm.GatherExcite', extent=4), position='after_conv3')
-    ])
+    plugins=[dict(cfg=dict(type='hybrid_mm.GatherExcite', extent=4), position='after_conv3')],
+)

@@ -5,4 +5,6 @@ backbone = dict(
     depth=50,
     conv2=dict(
         cfg=dict(type='hybrid_mm.LambdaLayer', num_heads=4, key_channels=16, window=9),
-        stages=(False, False, False, True)))
+        stages=(False, False, False, True),
+    ),
+)

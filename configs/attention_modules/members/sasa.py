@@ -1,5 +1,2 @@
 # Stand-alone self-attention in the place of all 3x3 convolutions, convolution stem.
-backbone = dict(
-    type='hybrid_mm.SASAResNet',
-    arch='r50',
-    stem='conv')
+backbone = dict(type='hybrid_mm.SASAResNet', arch='r50', stem='conv')

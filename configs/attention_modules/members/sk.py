@@ -6,4 +6,5 @@ backbone = dict(
     depth=50,
     groups=32,
     base_width=4,
-    conv2=dict(cfg=dict(type='hybrid_mm.SelectiveKernel')))
+    conv2=dict(cfg=dict(type='hybrid_mm.SelectiveKernel')),
+)

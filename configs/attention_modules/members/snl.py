@@ -6,4 +6,6 @@ backbone = dict(
     stage_plugins=dict(
         cfg=dict(type='hybrid_mm.SimplifiedNonLocal'),
         stages=(False, False, True, False),
-        position='before_last_block'))
+        position='before_last_block',
+    ),
+)

@@ -2,7 +2,7 @@ _base_ = [
     '../../_base_/models/mask-rcnn_r50_fpn.py',
     '../../_base_/datasets/coco_instance.py',
     '../../_base_/schedules/schedule_1x.py',
-    '../../_base_/default_runtime_det.py'
+    '../../_base_/default_runtime_det.py',
 ]
 
 # frozen: stem and first stage, and the statistics of all batch norms

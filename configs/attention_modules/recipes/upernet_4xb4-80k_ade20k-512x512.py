@@ -2,7 +2,7 @@ _base_ = [
     '../../_base_/models/upernet_r50.py',
     '../../_base_/datasets/ade20k.py',
     '../../_base_/schedules/schedule_80k.py',
-    '../../_base_/default_runtime_seg.py'
+    '../../_base_/default_runtime_seg.py',
 ]
 
 # Plugins have batch norms of their own, so that all are replaced, not only those of a norm_cfg.

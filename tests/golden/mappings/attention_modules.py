@@ -141,8 +141,14 @@ def _cbam(config: Config) -> nn.Module:
 def _eca(config: Config) -> nn.Module:
     # the official class has a width whatever the channels are, timm's takes it from them
     channels = config.take('channel', 'channels')
-    config.ignore(use_mlp=(False,), act_layer=(None,), gate_layer=('sigmoid',), rd_ratio=...,
-                  rd_channels=..., rd_divisor=...)  # fmt: skip
+    config.ignore(
+        use_mlp=(False,),
+        act_layer=(None,),
+        gate_layer=('sigmoid',),
+        rd_ratio=...,
+        rd_channels=...,
+        rd_divisor=...,
+    )
     if 'k_size' in config or channels is None:
         return ECA(channels or 1, config.take('k_size', 'kernel_size', default=3))
     config.ignore(kernel_size=...)
@@ -160,12 +166,15 @@ def _ge(config: Config) -> nn.Module:
         extent,
         learned,
         mlp=config.take('use_mlp', default=True),
-        map_size=tuple(size) if isinstance(size, list) and learned and not extent else
-        size if learned and not extent else None,
+        map_size=tuple(size)
+        if isinstance(size, list) and learned and not extent
+        else size
+        if learned and not extent
+        else None,
         padded=True,
         **_hidden(config, 1 / 16, 1),
         **_functions(config),
-    )  # fmt: skip
+    )
 
 
 @_maps('SelectiveKernel', official=f'{_BLOCK}conv2.')
@@ -173,8 +182,12 @@ def _sk(config: Config) -> nn.Module:
     kernels = config.take('kernel_size', default=[3, 5]) or [3, 5]
     channels = config.take('in_channels')
     out_channels = config.take('out_channels') or channels
-    config.ignore(aa_layer=(None,), drop_layer=(None,), act_layer=('ReLU', 'nn.ReLU'),
-                  norm_layer=('BatchNorm2d', 'nn.BatchNorm2d'))  # fmt: skip
+    config.ignore(
+        aa_layer=(None,),
+        drop_layer=(None,),
+        act_layer=('ReLU', 'nn.ReLU'),
+        norm_layer=('BatchNorm2d', 'nn.BatchNorm2d'),
+    )
     return SelectiveKernel(
         channels,
         out_channels,

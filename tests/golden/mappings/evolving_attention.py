@@ -49,9 +49,15 @@ def _chain(config: Config, weights: dict[str, Tensor]) -> nn.Module:
         scope = f'b{i}/'
         part = {k.removeprefix(scope): v for k, v in weights.items() if k.startswith(scope)}
         layer = EvolvingAAConv2d(
-            channels, filters, kernel, **common, stride=stride, attn_downsample=down,
-            size=_size(weights, scope) if relative else None, evolves='conv2d_3/kernel' in part,
-        )  # fmt: skip
+            channels,
+            filters,
+            kernel,
+            **common,
+            stride=stride,
+            attn_downsample=down,
+            size=_size(weights, scope) if relative else None,
+            evolves='conv2d_3/kernel' in part,
+        )
         layers.append(load(layer, convert_part(part, *_OPERATOR, _SOURCE)))
         channels = filters
     config.done()
@@ -79,14 +85,20 @@ def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
     down = config.take('downsample_attention_stage', default=first)
     down = down if isinstance(down, list) else [down]
     relative = config.take('relative', default=True)
-    sizes = {s: _size(weights, f'resnet_model/asconv_{s}_0_0/') if relative else None
-             for s in stages}  # fmt: skip
+    sizes = {
+        s: _size(weights, f'resnet_model/asconv_{s}_0_0/') if relative else None for s in stages
+    }
     ratios = [config.take(ratio) for ratio in 'kv']
     kappa, upsilon = (tuple(int(w * ratio) / w for w in widths) for ratio in ratios)
     model = _Sized(
         sizes,
-        dict(stem=filters, bottleneck=True, depths=depths, widths=widths,
-             out_channels=[4 * width for width in widths]),
+        dict(
+            stem=filters,
+            bottleneck=True,
+            depths=depths,
+            widths=widths,
+            out_channels=[4 * width for width in widths],
+        ),
         kappa,
         upsilon,
         config.take('Nh', 'num_heads'),
@@ -98,11 +110,16 @@ def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
         augmented=tuple(stage in stages for stage in range(len(depths))),
         attn_downsample=tuple(stage in down for stage in range(len(depths))),
         out_indices=tuple(range(len(depths))),
-    )  # fmt: skip
+    )
     config.ignore(
-        rel_table_size=('built for this input size',), bottleneck=(True,), kernel_size=(7,),
-        conv_stride=(2,), first_pool_size=(3,), first_pool_stride=(2,), resnet_version=(1,),
-    )  # fmt: skip
+        rel_table_size=('built for this input size',),
+        bottleneck=(True,),
+        kernel_size=(7,),
+        conv_stride=(2,),
+        first_pool_size=(3,),
+        first_pool_stride=(2,),
+        resnet_version=(1,),
+    )
     config.done()
     return load(model, convert(weights, _SOURCE))
 

@@ -54,9 +54,13 @@ def _network(config: Config, weights: dict[str, Tensor], groups: int) -> nn.Modu
     if groups > 1:
         settings |= dict(groups=groups, base_width=config.take('base_width', default=4))
     width = config.take('base_channels', 'inplanes', default=64)
-    for name, default in (('strides', (1, 2, 2, 2)), ('dilations', (1, 1, 1, 1)),
-                          ('out_indices', (0, 1, 2, 3)), ('style', 'pytorch'),
-                          ('in_channels', 3)):  # fmt: skip
+    for name, default in (
+        ('strides', (1, 2, 2, 2)),
+        ('dilations', (1, 1, 1, 1)),
+        ('out_indices', (0, 1, 2, 3)),
+        ('style', 'pytorch'),
+        ('in_channels', 3),
+    ):
         value = config.take(name, default=default)
         settings[name] = tuple(value) if isinstance(value, list) else value
     settings |= {k: settings[k][:count] for k in ('strides', 'dilations')}
@@ -64,14 +68,23 @@ def _network(config: Config, weights: dict[str, Tensor], groups: int) -> nn.Modu
     if norm.get('type') not in ('BN', 'SyncBN') or set(norm) - {'type', 'requires_grad'}:
         raise ValueError(f'cannot map norm_cfg={norm!r}')
     config.ignore(
-        frozen_stages=..., norm_eval=..., with_cp=..., zero_init_residual=..., conv_cfg=(None,),
-        pretrained=..., init_cfg=(None,),
-    )  # fmt: skip
+        frozen_stages=...,
+        norm_eval=...,
+        with_cp=...,
+        zero_init_residual=...,
+        conv_cfg=(None,),
+        pretrained=...,
+        init_cfg=(None,),
+    )
     config.done()
     model = base(
-        depth=depth, num_stages=count, base_channels=width, stem_channels=width,
-        plugins=plugins or None, **settings,
-    )  # fmt: skip
+        depth=depth,
+        num_stages=count,
+        base_channels=width,
+        stem_channels=width,
+        plugins=plugins or None,
+        **settings,
+    )
     if detect(weights) == 'gcnet-mmdet1':
         weights = convert(weights)
     return load(model, weights)

@@ -26,9 +26,12 @@ def _lesa(config: Config) -> dict:
     part = Config(config.take('lesa'))
     named = dict(groups=part.take('groups'), positions=_POSITIONS[part.take('pe_type')])
     part.ignore(
-        type=('LESA',), with_cp_UB_terms_only=..., df_channel_shrink=([2],),
-        df_kernel_size=([1, 1],), df_group=([1, 1],),
-    )  # fmt: skip
+        type=('LESA',),
+        with_cp_UB_terms_only=...,
+        df_channel_shrink=([2],),
+        df_kernel_size=([1, 1],),
+        df_group=([1, 1],),
+    )
     part.done()
     return named
 

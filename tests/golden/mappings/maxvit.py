@@ -74,10 +74,16 @@ def _conv(config: Config, base: dict, norm: dict) -> tuple[dict, dict]:
             conv[ours] = value
     norm['eps'] = config.take('norm_eps', default=norm['eps'])
     config.ignore(
-        block_type=('mbconv',), kernel_size=(3,), group_size=(1,), attn_layer=('se',),
-        pool_type=('avg2',), downsample_pool_type=('avg2',), norm_layer=('batchnorm2d',),
-        norm_layer_cl=..., init_values=...,
-    )  # fmt: skip
+        block_type=('mbconv',),
+        kernel_size=(3,),
+        group_size=(1,),
+        attn_layer=('se',),
+        pool_type=('avg2',),
+        downsample_pool_type=('avg2',),
+        norm_layer=('batchnorm2d',),
+        norm_layer_cl=...,
+        init_values=...,
+    )
     return conv, norm
 
 
@@ -89,10 +95,19 @@ def _attention(config: Config, weights: dict[str, Tensor]) -> tuple[dict, dict[s
     head_first = config.take('head_first', default=relative != 'bias_tf')
     width = config.take('dim_head', default=32)
     config.ignore(
-        expand_ratio=(4, 4.0), attn_bias=(True,), pool_type=('avg2',), pool=('avg2',),
-        rel_pos_dim=(512,), norm_layer=..., norm_layer_cl=..., partition_ratio=...,
-        no_block_attn=(False,), use_nchw_attn=(False,), attn_drop=..., proj_drop=...,
-    )  # fmt: skip
+        expand_ratio=(4, 4.0),
+        attn_bias=(True,),
+        pool_type=('avg2',),
+        pool=('avg2',),
+        rel_pos_dim=(512,),
+        norm_layer=...,
+        norm_layer_cl=...,
+        partition_ratio=...,
+        no_block_attn=(False,),
+        use_nchw_attn=(False,),
+        attn_drop=...,
+        proj_drop=...,
+    )
     if head_first == (relative == 'bias_tf'):
         weights = dict(weights)
         for key in [k for k in weights if '.qkv.' in f'.{k}']:
@@ -157,8 +172,11 @@ def _network(cls: type, source: str, config: Config, weights: dict[str, Tensor])
             raise ValueError(f'cannot map act={act!r}')
         arch['kinds'] = list(config.take('block_type', default=arch['kinds']))
         arch['attention']['relative'] = attention['relative']
-        for ours, theirs in (('expand_first',) * 2, ('shortcut_bias',) * 2, (
-            'layer_scale', 'init_values')):  # fmt: skip
+        for ours, theirs in (
+            ('expand_first',) * 2,
+            ('shortcut_bias',) * 2,
+            ('layer_scale', 'init_values'),
+        ):
             value = config.take(theirs, default=arch['attention'].get(ours))
             if value is not None:
                 arch['attention'][ours] = value
@@ -204,9 +222,13 @@ def _partition(config: Config, weights: dict[str, Tensor]) -> nn.Module:
     sizes = {k: _pair(config.take(f'{n}_size')) for k, n in (('block', 'window'), ('grid', 'grid'))}
     act = config.take('act', 'act_layer', default='gelu')
     model = PartitionBlock(
-        config.take('dim'), sizes[kind], attention['head_width'], kind,
-        {'gelu_tanh': 'tanh', 'gelu': 'none'}[act], config.take('norm_eps', default=1e-6),
-    )  # fmt: skip
+        config.take('dim'),
+        sizes[kind],
+        attention['head_width'],
+        kind,
+        {'gelu_tanh': 'tanh', 'gelu': 'none'}[act],
+        config.take('norm_eps', default=1e-6),
+    )
     config.ignore(layout=('B,H,W,C',), drop_path=..., init_values=(None,), expand_first=...)
     config.done()
     names = f'stages.0.blocks.0.attn_{kind}.', f'stages.0.blocks.0.{kind}.'

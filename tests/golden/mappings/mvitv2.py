@@ -15,9 +15,15 @@ from mappings.common import Config, load
 def _common(config: Config) -> dict:
     """What all modules have; the rest has no effect in eval mode or no other value here."""
     for name, want in (
-        ('norm_eps', 1e-6), ('kernel', 3), ('pool_kernel', 3), ('use_abs_pos', False),
-        ('abs_pos', False), ('cls_embed', False), ('separate_qkv', False), ('qkv_pool_kernel', 3),
-    ):  # fmt: skip
+        ('norm_eps', 1e-6),
+        ('kernel', 3),
+        ('pool_kernel', 3),
+        ('use_abs_pos', False),
+        ('abs_pos', False),
+        ('cls_embed', False),
+        ('separate_qkv', False),
+        ('qkv_pool_kernel', 3),
+    ):
         value = config.take(name, default=want)
         value = value[0] if isinstance(value, list) and len(set(value)) == 1 else value
         if value != want:
@@ -138,5 +144,6 @@ def build(module: str, config: dict, weights: dict[str, Tensor]) -> nn.Module:
         return load(model, convert(weights, 'mvitv2'))
     state = convert(weights, 'mvitv2')
     outputs = _Outputs(model, classes)
-    return load(outputs, {k if k.startswith('head.') else f'backbone.{k}': v
-                          for k, v in state.items()})  # fmt: skip
+    return load(
+        outputs, {k if k.startswith('head.') else f'backbone.{k}': v for k, v in state.items()}
+    )

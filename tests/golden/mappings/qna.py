@@ -52,13 +52,22 @@ def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
         out_indices=(stages - 1,) if classes else tuple(range(stages)),
     )
     config.ignore(
-        n_stages=(stages,), qna_pos_embedding_type=('relative_pos',),
-        qna_attention_scale=('normal',), qna_implementation=..., qna_attention_dropout=...,
-        mlp_ratio=..., mlp_dropout=..., lsa_attention_dropout=...,
-        lsa_pos_embedding_type=('relative_pos',), activation_fn=...,
-        classification_head_type=('gap',), stem_type=('patch',), drop_path=...,
-        qna_normalize_stop_grads=..., drop_path_downsample=...,
-    )  # fmt: skip
+        n_stages=(stages,),
+        qna_pos_embedding_type=('relative_pos',),
+        qna_attention_scale=('normal',),
+        qna_implementation=...,
+        qna_attention_dropout=...,
+        mlp_ratio=...,
+        mlp_dropout=...,
+        lsa_attention_dropout=...,
+        lsa_pos_embedding_type=('relative_pos',),
+        activation_fn=...,
+        classification_head_type=('gap',),
+        stem_type=('patch',),
+        drop_path=...,
+        qna_normalize_stop_grads=...,
+        drop_path_downsample=...,
+    )
     config.done()
     state = convert(weights, 'qna')
     return Classifier(model, classes).load(state) if classes else load(model, state)

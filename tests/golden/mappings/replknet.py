@@ -37,9 +37,12 @@ def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
         deploy=merged,
     )
     config.ignore(
-        drop_path_rate=..., use_checkpoint=..., use_sync_bn=..., out_indices=(None,),
+        drop_path_rate=...,
+        use_checkpoint=...,
+        use_sync_bn=...,
+        out_indices=(None,),
         norm_intermediate_features=...,
-    )  # fmt: skip
+    )
     config.done()
     state = convert(weights, 'replknet')
     state = without_unused_norms(state, model.out_indices)

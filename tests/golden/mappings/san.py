@@ -19,9 +19,12 @@ def _kind(config: Config) -> str:
 def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
     depths, kernels = config.take('layers'), config.take('kernels')
     arch = dict(
-        SAN.resolve_arch('san10'), stem_depth=depths[0], depths=list(depths[1:]),
-        stem_kernel_size=kernels[0], kernel_sizes=list(kernels[1:]),
-    )  # fmt: skip
+        SAN.resolve_arch('san10'),
+        stem_depth=depths[0],
+        depths=list(depths[1:]),
+        stem_kernel_size=kernels[0],
+        kernel_sizes=list(kernels[1:]),
+    )
     backbone = SAN(arch, _kind(config), out_indices=(3,))
     model = Classifier(backbone, config.take('num_classes', default=1000))
     config.done()
@@ -39,9 +42,14 @@ def build(module: str, config: dict, weights: dict[str, Tensor]) -> nn.Module:
     part = 'layer1.0.', 'stages.0.blocks.0.'
     if module == 'SAM':
         model = ATTENTIONS[kind](
-            inputs, rel, outputs, share, kernel, config.take('stride', default=1),
+            inputs,
+            rel,
+            outputs,
+            share,
+            kernel,
+            config.take('stride', default=1),
             config.take('dilation', default=1),
-        )  # fmt: skip
+        )
         part = part[0] + 'sam.', part[1] + 'attn.'
     elif module == 'Bottleneck':
         if inputs != outputs:

@@ -102,9 +102,18 @@ def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
         ln_eps=1e-5 if dense and 'BatchNorm' in str(norm) else norm_eps(norm, 1e-5),
     )
     config.ignore(
-        drop_rate=..., drop_path_rate=..., num_stages=(4,), img_size=..., linear=(False,),
-        flag=..., frozen_stages=..., norm_eval=..., with_cp=..., pretrained=..., init_cfg=...,
-    )  # fmt: skip
+        drop_rate=...,
+        drop_path_rate=...,
+        num_stages=(4,),
+        img_size=...,
+        linear=(False,),
+        flag=...,
+        frozen_stages=...,
+        norm_eval=...,
+        with_cp=...,
+        pretrained=...,
+        init_cfg=...,
+    )
     config.done()
     state = convert(weights)
     if dense:

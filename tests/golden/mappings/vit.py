@@ -69,9 +69,13 @@ def _plain(config: Config, weights: dict[str, Tensor]) -> nn.Module:
     size = config.take('img_size', default=224)
     arch = dict(embed_dim=channels, heads=heads, depths=[1] * depth)
     model = ViT(
-        arch, pretrain_img_size=size, img_size=size, final_norm=True, out_indices=range(depth),
+        arch,
+        pretrain_img_size=size,
+        img_size=size,
+        final_norm=True,
+        out_indices=range(depth),
         **settings,
-    )  # fmt: skip
+    )
     classes = config.take('num_classes', default=1000)
     config.done()
     state = convert(weights, 'vit')

@@ -64,10 +64,19 @@ class Weights:
         return out + self.normal(f'{name}.bias', channels, std=0.1) if bias else out
 
     def conv(
-        self, x: Tensor, name: str, channels: int, kernel: int | tuple[int, int], stride: int = 1,
-        padding: int | tuple[int, int] | None = None, groups: int = 1, dilation: int = 1, *,
-        bias: bool = True, gain: float = 1.0,
-    ) -> Tensor:  # fmt: skip
+        self,
+        x: Tensor,
+        name: str,
+        channels: int,
+        kernel: int | tuple[int, int],
+        stride: int = 1,
+        padding: int | tuple[int, int] | None = None,
+        groups: int = 1,
+        dilation: int = 1,
+        *,
+        bias: bool = True,
+        gain: float = 1.0,
+    ) -> Tensor:
         """Convolution of (N, C, H, W), by default padded to keep the size at stride 1."""
         sides = (kernel, kernel) if isinstance(kernel, int) else kernel
         if padding is None:
@@ -157,10 +166,16 @@ def draw_input(shape: Sequence[int], seed: int) -> Tensor:
 
 
 def save(
-    slug: str, name: str, run: Callable[[Tensor], Sequence[Tensor]], x: Tensor,
-    weights: Callable[[], dict[str, Tensor]], module: str, config: dict[str, Any], reference: str,
+    slug: str,
+    name: str,
+    run: Callable[[Tensor], Sequence[Tensor]],
+    x: Tensor,
+    weights: Callable[[], dict[str, Tensor]],
+    module: str,
+    config: dict[str, Any],
+    reference: str,
     notes: str = '',
-) -> None:  # fmt: skip
+) -> None:
     """Compute a case in float64 and write it.
 
     Args:

@@ -70,18 +70,24 @@ def make(slug: str, module) -> None:
     for name, case in module.CASES.items():
         p = Weights(case['seed'])
         save(
-            slug, name, lambda x, p=p, case=case: case['forward'](p, x),
+            slug,
+            name,
+            lambda x, p=p, case=case: case['forward'](p, x),
             draw_input(case['shape'], case['seed'] + 1000),
-            lambda p=p, case=case: _named(p.used, case), f'hybrid_mm.{case["network"]}',
-            case['config'], REFERENCE, case.get('notes', ''),
-        )  # fmt: skip
+            lambda p=p, case=case: _named(p.used, case),
+            f'hybrid_mm.{case["network"]}',
+            case['config'],
+            REFERENCE,
+            case.get('notes', ''),
+        )
 
 
 def main(argv: list[str] | None = None) -> None:
     """Make or compare."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--compare', type=Path, metavar='ROOT',
-                        help='compare the formulas with the cases there')  # fmt: skip
+    parser.add_argument(
+        '--compare', type=Path, metavar='ROOT', help='compare the formulas with the cases there'
+    )
     parser.add_argument('slugs', nargs='*', help='only these (default: all)')
     args = parser.parse_args(argv)
     slugs = args.slugs or sorted(

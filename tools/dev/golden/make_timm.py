@@ -44,22 +44,37 @@ def _weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _make(
-    slug: str, name: str, variant: str, sizes: dict, size: tuple[int, int], seed: int,
-    network: str, config: dict, **transformer,
-) -> None:  # fmt: skip
+    slug: str,
+    name: str,
+    variant: str,
+    sizes: dict,
+    size: tuple[int, int],
+    seed: int,
+    network: str,
+    config: dict,
+    **transformer,
+) -> None:
     cfg = maxxvit.model_cfgs[variant]
     cfg = dataclasses.replace(
-        cfg, embed_dim=tuple(sizes['channels']), depths=tuple(sizes['depths']),
-        stem_width=tuple(sizes['stem']['channels']), head_hidden_size=None,
+        cfg,
+        embed_dim=tuple(sizes['channels']),
+        depths=tuple(sizes['depths']),
+        stem_width=tuple(sizes['stem']['channels']),
+        head_hidden_size=None,
         transformer_cfg=dataclasses.replace(cfg.transformer_cfg, dim_head=4, **transformer),
-    )  # fmt: skip
+    )
     model = maxxvit.MaxxVit(cfg, img_size=size).double().eval().requires_grad_(False)
     randomise(model, seed, _STD)
     save(
-        slug, name, lambda x: _stages(model, x), draw_input((1, 3, *size), seed),
-        lambda: _weights(model), f'hybrid_mm.{network}', config,
+        slug,
+        name,
+        lambda x: _stages(model, x),
+        draw_input((1, 3, *size), seed),
+        lambda: _weights(model),
+        f'hybrid_mm.{network}',
+        config,
         f'timm {timm.__version__}, {variant} with smaller sizes',
-    )  # fmt: skip
+    )
 
 
 def _make_byobnet(name: str, variant: str, channels: list[int], stem: int, seed: int) -> None:
@@ -78,11 +93,15 @@ def _make_byobnet(name: str, variant: str, channels: list[int], stem: int, seed:
     pool = cfg.stem_pool == 'maxpool'
     sizes = dict(channels=channels, stem=dict(kind='tiered', channels=stem, pool=pool))
     save(
-        'botnet', name, lambda x: _stages(model, x), draw_input((1, 3, *size), seed),
-        lambda: _weights(model), 'hybrid_mm.BoTNet',
+        'botnet',
+        name,
+        lambda x: _stages(model, x),
+        draw_input((1, 3, *size), seed),
+        lambda: _weights(model),
+        'hybrid_mm.BoTNet',
         dict(arch=variant, canvas_size=list(size), sizes=sizes),
         f'timm {timm.__version__}, {variant} with fewer channels',
-    )  # fmt: skip
+    )
 
 
 def main() -> None:
@@ -91,10 +110,17 @@ def main() -> None:
     stem = dict(channels=[8, 8], bias=True)
     sizes, window = dict(_SIZES, stem=stem), [2, 3]
     _make(
-        'maxvit', 'net', 'maxvit_tiny_tf', sizes, (63, 96), 1, 'MaxViT',
-        dict(sizes=sizes, window_size=window, head_width=4), window_size=tuple(window),
+        'maxvit',
+        'net',
+        'maxvit_tiny_tf',
+        sizes,
+        (63, 96),
+        1,
+        'MaxViT',
+        dict(sizes=sizes, window_size=window, head_width=4),
+        window_size=tuple(window),
         grid_size=tuple(window),
-    )  # fmt: skip
+    )
     sizes = dict(_SIZES, depths=[1, 1, 2, 1], stem=dict(channels=[8, 8], bias=False))
     config = dict(sizes=sizes, img_size=[64, 96], head_width=4)
     _make('coatnet', 'net', 'coatnet_0', sizes, (64, 96), 2, 'CoAtNet', config)

@@ -23,9 +23,17 @@ def relative_logits(q: Tensor, rel_h: Tensor, rel_w: Tensor) -> Tensor:
 
 
 def operator(
-    p: Weights, x: Tensor, name: str, channels: int, keys: int, values: int, heads: int,
-    stride: int, down: bool, size: Sequence[int],
-) -> Tensor:  # fmt: skip
+    p: Weights,
+    x: Tensor,
+    name: str,
+    channels: int,
+    keys: int,
+    values: int,
+    heads: int,
+    stride: int,
+    down: bool,
+    size: Sequence[int],
+) -> Tensor:
     """Convolution and attention side by side; the tables are made for maps of ``size``."""
     conv = p.conv(x, f'{name}.conv_out', channels - values, 3, stride, bias=False)
     y = F.avg_pool2d(x, 3, 2, 1, count_include_pad=False) if down else x
@@ -46,20 +54,35 @@ def operator(
 
 
 def forward(
-    p: Weights, x: Tensor, stem: int, depths: Sequence[int], widths: Sequence[int],
-    out_channels: Sequence[int], keys: Sequence[int], values: Sequence[int],
-    heads: Sequence[int] = (8,) * 4, down: Sequence[bool] = (False, True, False, False),
+    p: Weights,
+    x: Tensor,
+    stem: int,
+    depths: Sequence[int],
+    widths: Sequence[int],
+    out_channels: Sequence[int],
+    keys: Sequence[int],
+    values: Sequence[int],
+    heads: Sequence[int] = (8,) * 4,
+    down: Sequence[bool] = (False, True, False, False),
     augmented: Sequence[bool] = (False, True, True, True),
     sizes: Sequence[Sequence[int]] = ((56, 56), (14, 14), (14, 14), (7, 7)),
-) -> list[Tensor]:  # fmt: skip
+) -> list[Tensor]:
     """ResNet with attention in the last three stages, in the second at half the resolution."""
 
     def place(y: Tensor, name: str, width: int, stride: int, stage: int, _: int) -> Tensor:
         if augmented[stage]:
             y = operator(
-                p, y, f'{name}.conv2', width, keys[stage], values[stage], heads[stage], stride,
-                down[stage], sizes[stage],
-            )  # fmt: skip
+                p,
+                y,
+                f'{name}.conv2',
+                width,
+                keys[stage],
+                values[stage],
+                heads[stage],
+                stride,
+                down[stage],
+                sizes[stage],
+            )
         else:
             y = p.conv(y, f'{name}.conv2', width, 3, stride, bias=False)
         return p.batch_norm(y, f'{name}.bn2')
@@ -71,11 +94,17 @@ def _known(p: Weights, x: Tensor, config: dict) -> list[Tensor]:
     parts = [part or dict(dk=0, dv=0, Nh=1, size=None) for part in config['aa_per_stage']]
     planes = config['planes']
     return forward(
-        p, x, config['stem'], config['depths'], planes, [4 * c for c in planes],
+        p,
+        x,
+        config['stem'],
+        config['depths'],
+        planes,
+        [4 * c for c in planes],
         *([part[key] for part in parts] for key in ('dk', 'dv', 'Nh')),
         [part.get('attn_down', False) for part in parts],
-        [part['size'] is not None for part in parts], [part['size'] for part in parts],
-    )  # fmt: skip
+        [part['size'] is not None for part in parts],
+        [part['size'] for part in parts],
+    )
 
 
 KNOWN = {'net_aa_resnet_tiny': _known}

@@ -61,9 +61,15 @@ def operator(
 
 
 def resnet_forward(
-    p: Weights, x: Tensor, depths: Sequence[int], widths: Sequence[int],
-    out_channels: Sequence[int], stem: int, k_att: int = 7, head: int = 4,
-) -> list[Tensor]:  # fmt: skip
+    p: Weights,
+    x: Tensor,
+    depths: Sequence[int],
+    widths: Sequence[int],
+    out_channels: Sequence[int],
+    stem: int,
+    k_att: int = 7,
+    head: int = 4,
+) -> list[Tensor]:
     """ResNet with ACmix."""
 
     def place(y: Tensor, name: str, width: int, stride: int, *_: int) -> Tensor:
@@ -77,15 +83,26 @@ def _known_resnet(p: Weights, x: Tensor, config: dict) -> list[Tensor]:
     planes = [64, 128][: config['num_stages']]
     widths = [config['width_per_group'] * plane // 64 for plane in planes]
     return resnet_forward(
-        p, x, config['layers'], widths, [4 * plane for plane in planes], 64, config['k_att'],
+        p,
+        x,
+        config['layers'],
+        widths,
+        [4 * plane for plane in planes],
+        64,
+        config['k_att'],
         config['head'],
-    )  # fmt: skip
+    )
 
 
 def swin_forward(
-    p: Weights, x: Tensor, embed_dim: int, depths: Sequence[int], heads: Sequence[int],
-    window: int = 7, norms: bool = True,
-) -> list[Tensor]:  # fmt: skip
+    p: Weights,
+    x: Tensor,
+    embed_dim: int,
+    depths: Sequence[int],
+    heads: Sequence[int],
+    window: int = 7,
+    norms: bool = True,
+) -> list[Tensor]:
     """Swin with ACmix, maps filled up to whole windows."""
 
     def place(y: Tensor, name: str, stage: int, block: int) -> Tensor:
@@ -109,9 +126,14 @@ def swin_forward(
 
 def _known_swin(p: Weights, x: Tensor, config: dict) -> list[Tensor]:
     maps = swin_forward(
-        p, x, config['embed_dim'], config['depths'], config['num_heads'], config['window_size'],
+        p,
+        x,
+        config['embed_dim'],
+        config['depths'],
+        config['num_heads'],
+        config['window_size'],
         norms=False,
-    )  # fmt: skip
+    )
     last = p.layer_norm(maps[-1].permute(0, 2, 3, 1), 'norm', swin.EPS).mean((1, 2))
     return [*maps, p.linear(last, 'head', config['num_classes'])]
 

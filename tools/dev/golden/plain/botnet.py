@@ -34,10 +34,16 @@ def operator(
 
 
 def forward(
-    p: Weights, x: Tensor, depths: Sequence[int], channels: Sequence[int], stem: int,
-    canvas: Sequence[int], attention: Sequence = (False, False, False, True), scaled: bool = True,
+    p: Weights,
+    x: Tensor,
+    depths: Sequence[int],
+    channels: Sequence[int],
+    stem: int,
+    canvas: Sequence[int],
+    attention: Sequence = (False, False, False, True),
+    scaled: bool = True,
     tiered: bool = False,
-) -> list[Tensor]:  # fmt: skip
+) -> list[Tensor]:
     """Maps of a network whose tables are made for images of ``canvas``."""
 
     def attends(stage: int, block: int) -> bool:

@@ -13,10 +13,18 @@ def _conv_norm(p: Weights, x: Tensor, name: str, *arguments) -> Tensor:
 
 
 def network(
-    p: Weights, x: Tensor, depths: Sequence[int], channels: Sequence[int], stem: int,
-    ratio: float, attends: Callable[[int, int], bool], attend: Callable, act: Callable = F.relu,
-    tiered: bool = False, excite: bool = False,
-) -> list[Tensor]:  # fmt: skip
+    p: Weights,
+    x: Tensor,
+    depths: Sequence[int],
+    channels: Sequence[int],
+    stem: int,
+    ratio: float,
+    attends: Callable[[int, int], bool],
+    attend: Callable,
+    act: Callable = F.relu,
+    tiered: bool = False,
+    excite: bool = False,
+) -> list[Tensor]:
     """Maps of four stages.
 
     Args:

@@ -20,9 +20,14 @@ def _block(
     parts = []
     for part, stride in (('q', 1), ('k', 2), ('v', 2)):
         z = p.conv(
-            grid, f'{name}.attn.conv_proj_{part}.conv', channels, 3, stride, groups=channels,
+            grid,
+            f'{name}.attn.conv_proj_{part}.conv',
+            channels,
+            3,
+            stride,
+            groups=channels,
             bias=False,
-        )  # fmt: skip
+        )
         z = p.batch_norm(z, f'{name}.attn.conv_proj_{part}.bn').flatten(2).transpose(1, 2)
         z = p.linear(torch.cat([front, z], 1), f'{name}.attn.proj_{part}', channels)
         parts.append(z.unflatten(-1, (heads, -1)).transpose(1, 2))
@@ -38,19 +43,29 @@ def _block(
 
 
 def forward(
-    p: Weights, x: Tensor, embed_dims: Sequence[int], depths: Sequence[int], heads: Sequence[int],
-    mlp_ratios: Sequence[float] = (4, 4, 4), patch_sizes: Sequence[int] = (7, 3, 3),
-    patch_strides: Sequence[int] = (4, 2, 2), patch_paddings: Sequence[int] = (2, 1, 1),
+    p: Weights,
+    x: Tensor,
+    embed_dims: Sequence[int],
+    depths: Sequence[int],
+    heads: Sequence[int],
+    mlp_ratios: Sequence[float] = (4, 4, 4),
+    patch_sizes: Sequence[int] = (7, 3, 3),
+    patch_strides: Sequence[int] = (4, 2, 2),
+    patch_paddings: Sequence[int] = (2, 1, 1),
     classes: int = 0,
-) -> list[Tensor]:  # fmt: skip
+) -> list[Tensor]:
     """Raw maps of three stages without the class token, which the last one has."""
     maps = []
     for stage, channels in enumerate(embed_dims):
         name = f'stage{stage}'
         x = p.conv(
-            x, f'{name}.patch_embed.proj', channels, patch_sizes[stage], patch_strides[stage],
+            x,
+            f'{name}.patch_embed.proj',
+            channels,
+            patch_sizes[stage],
+            patch_strides[stage],
             padding=patch_paddings[stage],
-        )  # fmt: skip
+        )
         size = tuple(x.shape[2:])
         x = x.flatten(2).transpose(1, 2)
         x = p.layer_norm(x, f'{name}.patch_embed.norm', EPS, size=0.2)

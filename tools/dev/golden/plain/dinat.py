@@ -8,9 +8,14 @@ from plain.nat import forward, forward_s, known
 
 def _known_s(p: Weights, x: Tensor, config: dict) -> list[Tensor]:
     return forward_s(
-        p, x, config['embed_dim'], config['depths'], config['num_heads'], config['dilations'],
+        p,
+        x,
+        config['embed_dim'],
+        config['depths'],
+        config['num_heads'],
+        config['dilations'],
         config['kernel_size'],
-    )  # fmt: skip
+    )
 
 
 KNOWN = {'backbone': known, 'backbone_k7_layerscale': known, 'backbone_s': _known_s}

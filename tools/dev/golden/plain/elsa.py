@@ -47,9 +47,15 @@ def windows(p: Weights, x: Tensor, name: str, heads: int, window: int, shift: in
 
 
 def forward(
-    p: Weights, x: Tensor, embed_dim: int, depths: Sequence[int], heads: Sequence[int],
-    group_width: int = 4, kernel: int = 7, window: int = 7,
-) -> list[Tensor]:  # fmt: skip
+    p: Weights,
+    x: Tensor,
+    embed_dim: int,
+    depths: Sequence[int],
+    heads: Sequence[int],
+    group_width: int = 4,
+    kernel: int = 7,
+    window: int = 7,
+) -> list[Tensor]:
     """Dense network: the windows of the last stage are shifted even if a map fits into one."""
 
     def place(y: Tensor, name: str, stage: int, block: int) -> Tensor:

@@ -13,8 +13,16 @@ from plain.lesa import fit
 SCOPE = 'resnet_model/'
 
 
-def _conv(p: Weights, x: Tensor, name: str, channels: int, side: int, stride: int = 1,
-          bias: bool = False, gain: float = 1.0) -> Tensor:  # fmt: skip
+def _conv(
+    p: Weights,
+    x: Tensor,
+    name: str,
+    channels: int,
+    side: int,
+    stride: int = 1,
+    bias: bool = False,
+    gain: float = 1.0,
+) -> Tensor:
     """Convolution with a kernel (height, width, in, out)."""
     shape = side, side, x.shape[1], channels
     kernel = p.normal(f'{name}/kernel', *shape, std=gain * (side**2 * x.shape[1]) ** -0.5)
@@ -68,10 +76,20 @@ def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def operator(
-    p: Weights, x: Tensor, name: str, channels: int, keys: int, values: int, heads: int,
-    stride: int, down: bool, size: Sequence[int] | None, previous: Tensor | None, alpha: float,
+    p: Weights,
+    x: Tensor,
+    name: str,
+    channels: int,
+    keys: int,
+    values: int,
+    heads: int,
+    stride: int,
+    down: bool,
+    size: Sequence[int] | None,
+    previous: Tensor | None,
+    alpha: float,
     beta: float,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor]:
     """Augmented convolution, and the logits for the next; ``size`` is that of the tables."""
     conv = _conv(p, x, f'{name}/conv2d', channels - values, 3, stride)
     y = _same_pool(x) if stride == 2 else x
@@ -101,11 +119,19 @@ def operator(
 
 
 def forward(
-    p: Weights, x: Tensor, stem: int, depths: Sequence[int], widths: Sequence[int],
-    out_channels: Sequence[int], keys: Sequence[int], values: Sequence[int], heads: int = 8,
-    alpha: float = 1.0, beta: float = 0.5,
+    p: Weights,
+    x: Tensor,
+    stem: int,
+    depths: Sequence[int],
+    widths: Sequence[int],
+    out_channels: Sequence[int],
+    keys: Sequence[int],
+    values: Sequence[int],
+    heads: int = 8,
+    alpha: float = 1.0,
+    beta: float = 0.5,
     sizes: Sequence = (None, (14, 14), (14, 14), (7, 7)),
-) -> list[Tensor]:  # fmt: skip
+) -> list[Tensor]:
     """Attention in the last three stages, one chain through the second and third."""
     net = _Trunk(p)
     x = F.relu(net.norm(net.conv(x, stem, 7, 2)))
@@ -123,9 +149,20 @@ def forward(
             if stage:
                 previous = None if not block and stage in (1, 3) else previous
                 y, previous = operator(
-                    p, y, f'{SCOPE}asconv_{stage}_{block}_0', widths[stage], keys[stage],
-                    values[stage], heads, stride, stage == 1, sizes[stage], previous, alpha, beta,
-                )  # fmt: skip
+                    p,
+                    y,
+                    f'{SCOPE}asconv_{stage}_{block}_0',
+                    widths[stage],
+                    keys[stage],
+                    values[stage],
+                    heads,
+                    stride,
+                    stage == 1,
+                    sizes[stage],
+                    previous,
+                    alpha,
+                    beta,
+                )
             else:
                 y = net.conv(y, widths[stage], 3, stride)
             y = F.relu(net.norm(y))
@@ -139,9 +176,18 @@ def _known(p: Weights, x: Tensor, config: dict) -> list[Tensor]:
     widths = [config['num_filters'] * 2**i for i in range(4)]
     parts = [[int(config[ratio] * w) for w in widths] for ratio in 'kv']
     return forward(
-        p, x, config['num_filters'], config['block_sizes'], widths, [4 * w for w in widths],
-        *parts, config['Nh'], config['alpha'], config['beta'], [None] * 4,
-    )  # fmt: skip
+        p,
+        x,
+        config['num_filters'],
+        config['block_sizes'],
+        widths,
+        [4 * w for w in widths],
+        *parts,
+        config['Nh'],
+        config['alpha'],
+        config['beta'],
+        [None] * 4,
+    )
 
 
 KNOWN = {'backbone_reduced': _known}

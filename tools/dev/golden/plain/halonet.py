@@ -11,9 +11,15 @@ from plain.byobnet import network
 
 
 def operator(
-    p: Weights, x: Tensor, name: str, heads: int, stride: int, block: int, halo: int,
+    p: Weights,
+    x: Tensor,
+    name: str,
+    heads: int,
+    stride: int,
+    block: int,
+    halo: int,
     values: float = 1.0,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Attention of every block to itself and its halo; what is outside the map are zeros.
 
     ``values`` is the width of the values as a multiple of that of the queries.
@@ -48,10 +54,19 @@ def operator(
 
 
 def forward(
-    p: Weights, x: Tensor, depths: Sequence[int], channels: Sequence[int], stem: int,
-    attention: Sequence, ratio: float = 0.25, block: int = 8, halo: int = 3,
-    heads: Sequence[int] = (8,) * 4, values: float = 1.0, **kwargs,
-) -> list[Tensor]:  # fmt: skip
+    p: Weights,
+    x: Tensor,
+    depths: Sequence[int],
+    channels: Sequence[int],
+    stem: int,
+    attention: Sequence,
+    ratio: float = 0.25,
+    block: int = 8,
+    halo: int = 3,
+    heads: Sequence[int] = (8,) * 4,
+    values: float = 1.0,
+    **kwargs,
+) -> list[Tensor]:
     """Maps of a network with attention in some stages."""
 
     def attend(y: Tensor, name: str, stage: int, index: int, stride: int) -> Tensor:

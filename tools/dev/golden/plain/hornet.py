@@ -55,10 +55,14 @@ def _gated(
 
 
 def forward(
-    p: Weights, x: Tensor, depths: Sequence[int], dims: Sequence[int],
-    orders: Sequence[int] = (2, 3, 4, 5), filter_sizes: Sequence = (None,) * 4,
+    p: Weights,
+    x: Tensor,
+    depths: Sequence[int],
+    dims: Sequence[int],
+    orders: Sequence[int] = (2, 3, 4, 5),
+    filter_sizes: Sequence = (None,) * 4,
     scale: float = 1 / 3,
-) -> list[Tensor]:  # fmt: skip
+) -> list[Tensor]:
     """Dense HorNet."""
     maps = []
     for stage, (depth, width) in enumerate(zip(depths, dims, strict=True)):

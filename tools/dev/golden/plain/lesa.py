@@ -48,9 +48,14 @@ def fit(table: Tensor, size: int) -> Tensor:
 
 
 def operator(
-    p: Weights, x: Tensor, name: str, groups: int, stride: int, side: tuple[int, int],
+    p: Weights,
+    x: Tensor,
+    name: str,
+    groups: int,
+    stride: int,
+    side: tuple[int, int],
     deform: bool,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """LESA; its tables are made for maps of ``side``."""
     channels, height, width = x.shape[1:]
     dim = channels // (2 * groups)
@@ -90,10 +95,16 @@ def operator(
 
 
 def forward(
-    p: Weights, x: Tensor, stem: int, depths: Sequence[int], widths: Sequence[int],
-    out_channels: Sequence[int], groups: int = 8, size: tuple[int, int] = (224, 224),
+    p: Weights,
+    x: Tensor,
+    stem: int,
+    depths: Sequence[int],
+    widths: Sequence[int],
+    out_channels: Sequence[int],
+    groups: int = 8,
+    size: tuple[int, int] = (224, 224),
     deform: Sequence[bool] = (False,) * 4,
-) -> list[Tensor]:  # fmt: skip
+) -> list[Tensor]:
     """LESA in the third stage but for its first block, and in the fourth."""
 
     def place(y: Tensor, name: str, width: int, stride: int, stage: int, block: int) -> Tensor:
@@ -112,17 +123,28 @@ def forward(
 def _known(p: Weights, x: Tensor, config: dict) -> list[Tensor]:
     planes = [config['base_channels'] * 2**i for i in range(4)]
     return forward(
-        p, x, config['base_channels'], config['stage_blocks'], planes, [4 * c for c in planes],
-        config['lesa']['groups'], (4 * config['stage_spatial_res'][0],) * 2,
-    )  # fmt: skip
+        p,
+        x,
+        config['base_channels'],
+        config['stage_blocks'],
+        planes,
+        [4 * c for c in planes],
+        config['lesa']['groups'],
+        (4 * config['stage_spatial_res'][0],) * 2,
+    )
 
 
 def _known_operator(p: Weights, x: Tensor, config: dict) -> list[Tensor]:
     inner = Weights(given={f'x.{key}': value for key, value in p.given.items()})
     out = operator(
-        inner, x, 'x', config['lesa']['groups'], config['stride'], (config['kernel_size'],) * 2,
+        inner,
+        x,
+        'x',
+        config['lesa']['groups'],
+        config['stride'],
+        (config['kernel_size'],) * 2,
         True,
-    )  # fmt: skip
+    )
     p.used = p.given
     return [out]
 

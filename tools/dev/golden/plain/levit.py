@@ -16,9 +16,16 @@ def _linear(p: Weights, x: Tensor, name: str, channels: int) -> Tensor:
 
 
 def _attention(
-    p: Weights, x: Tensor, name: str, channels: int, key_dim: int, heads: int, ratio: int,
-    side: int, shrink: bool,
-) -> Tensor:  # fmt: skip
+    p: Weights,
+    x: Tensor,
+    name: str,
+    channels: int,
+    key_dim: int,
+    heads: int,
+    ratio: int,
+    side: int,
+    shrink: bool,
+) -> Tensor:
     """On maps (N, H, W, C), the biases by distance being made for a square of ``side``."""
     value_dim, (height, width) = ratio * key_dim, x.shape[1:3]
     if shrink:
@@ -43,10 +50,15 @@ def _attention(
 
 
 def forward(
-    p: Weights, x: Tensor, embed_dims: Sequence[int], key_dims: Sequence[int],
-    heads: Sequence[int], depths: Sequence[int], ratios: Sequence[int] = (2, 2, 2),
+    p: Weights,
+    x: Tensor,
+    embed_dims: Sequence[int],
+    key_dims: Sequence[int],
+    heads: Sequence[int],
+    depths: Sequence[int],
+    ratios: Sequence[int] = (2, 2, 2),
     side: int = 14,
-) -> list[Tensor]:  # fmt: skip
+) -> list[Tensor]:
     """Two maps of the stem, then those of the attention stages."""
     maps, index = [], 0
     for i, divisor in enumerate((8, 4, 2, 1)):
@@ -78,9 +90,14 @@ def forward(
 
 def _known(p: Weights, x: Tensor, config: dict) -> list[Tensor]:
     maps = forward(
-        p, x, config['embed_dim'], [config['key_dim']] * 3, config['num_heads'], config['depth'],
+        p,
+        x,
+        config['embed_dim'],
+        [config['key_dim']] * 3,
+        config['num_heads'],
+        config['depth'],
         side=config['img_size'] // 16,
-    )  # fmt: skip
+    )
     return maps[2:]
 
 

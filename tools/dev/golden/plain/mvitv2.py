@@ -13,9 +13,15 @@ EPS = 1e-6
 
 
 def attention(
-    p: Weights, x: Tensor, name: str, channels: int, heads: int, size: tuple[int, int],
-    strides: tuple[int, int], window: int | None,
-) -> Tensor:  # fmt: skip
+    p: Weights,
+    x: Tensor,
+    name: str,
+    channels: int,
+    heads: int,
+    size: tuple[int, int],
+    strides: tuple[int, int],
+    window: int | None,
+) -> Tensor:
     """Pooling attention; ``size`` is that of the map that the tables are made for."""
     dim = channels // heads
     maps = p.linear(x, f'{name}.qkv', 3 * channels).unflatten(-1, (3, heads, dim))
@@ -28,10 +34,11 @@ def attention(
         y = p.layer_norm(y.permute(0, 2, 3, 1), f'{name}.norm_{"qkv"[i]}', EPS)
         pooled.append(y.unflatten(0, (n, heads)))
     tables = [
-        p.normal(f'{name}.rel_pos_{axis}', 2 * max(s // strides[0], s // strides[1]) - 1, dim,
-                 std=0.4)
+        p.normal(
+            f'{name}.rel_pos_{axis}', 2 * max(s // strides[0], s // strides[1]) - 1, dim, std=0.4
+        )
         for axis, s in zip('hw', size, strict=True)
-    ]  # fmt: skip
+    ]
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return decomposed_attention(q, k, v, *tables)
@@ -46,9 +53,15 @@ def attention(
 
 
 def forward(
-    p: Weights, x: Tensor, embed_dim: int, heads: int, depths: Sequence[int],
-    size: tuple[int, int] = (224, 224), window: int | None = 56, kv_stride: int = 4,
-) -> list[Tensor]:  # fmt: skip
+    p: Weights,
+    x: Tensor,
+    embed_dim: int,
+    heads: int,
+    depths: Sequence[int],
+    size: tuple[int, int] = (224, 224),
+    window: int | None = 56,
+    kv_stride: int = 4,
+) -> list[Tensor]:
     """Maps of the four stages behind their norms."""
     x = p.conv(x, 'patch_embed.proj', embed_dim, 7, 4, gain=0.1).permute(0, 2, 3, 1)
     maps, index, grid = [], 0, tuple(side // 4 for side in size)
@@ -79,9 +92,15 @@ def _known(p: Weights, x: Tensor, config: dict) -> list[Tensor]:
     ends = [-1, *config['last_block_indexes']]
     depths = [b - a for a, b in pairwise(ends)]
     return forward(
-        p, x, config['embed_dim'], config['num_heads'], depths, (config['img_size'],) * 2,
-        config['adaptive_window_size'] or None, config['adaptive_kv_stride'],
-    )  # fmt: skip
+        p,
+        x,
+        config['embed_dim'],
+        config['num_heads'],
+        depths,
+        (config['img_size'],) * 2,
+        config['adaptive_window_size'] or None,
+        config['adaptive_kv_stride'],
+    )
 
 
 KNOWN = {'backbone_det': _known, 'backbone_det_nowindow': _known}

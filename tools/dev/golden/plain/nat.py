@@ -45,10 +45,16 @@ def operator(p: Weights, x: Tensor, name: str, heads: int, kernel: int, dilation
 
 
 def forward(
-    p: Weights, x: Tensor, embed_dim: int, depths: Sequence[int], heads: Sequence[int],
-    mlp_ratio: float = 3.0, dilations: Sequence[Sequence[int]] = ((1, 1),) * 4, kernel: int = 7,
+    p: Weights,
+    x: Tensor,
+    embed_dim: int,
+    depths: Sequence[int],
+    heads: Sequence[int],
+    mlp_ratio: float = 3.0,
+    dilations: Sequence[Sequence[int]] = ((1, 1),) * 4,
+    kernel: int = 7,
     scaled: bool = False,
-) -> list[Tensor]:  # fmt: skip
+) -> list[Tensor]:
     """Dense NAT or DiNAT."""
     x = p.conv(x, 'patch_embed.proj.0', embed_dim // 2, 3, 2)
     x = p.conv(x, 'patch_embed.proj.1', embed_dim, 3, 2).permute(0, 2, 3, 1)
@@ -79,9 +85,14 @@ def forward(
 
 
 def forward_s(
-    p: Weights, x: Tensor, embed_dim: int, depths: Sequence[int], heads: Sequence[int],
-    dilations: Sequence[Sequence[int]], kernel: int = 7,
-) -> list[Tensor]:  # fmt: skip
+    p: Weights,
+    x: Tensor,
+    embed_dim: int,
+    depths: Sequence[int],
+    heads: Sequence[int],
+    dilations: Sequence[Sequence[int]],
+    kernel: int = 7,
+) -> list[Tensor]:
     """Dense DiNAT_s: Swin with neighborhood attention."""
 
     def place(y: Tensor, name: str, stage: int, block: int) -> Tensor:
@@ -94,9 +105,16 @@ def known(p: Weights, x: Tensor, config: dict) -> list[Tensor]:
     """NAT or DiNAT by official arguments."""
     dilations = config.get('dilations') or [[1] * depth for depth in config['depths']]
     return forward(
-        p, x, config['embed_dim'], config['depths'], config['num_heads'], config['mlp_ratio'],
-        dilations, config['kernel_size'], 'layer_scale' in config,
-    )  # fmt: skip
+        p,
+        x,
+        config['embed_dim'],
+        config['depths'],
+        config['num_heads'],
+        config['mlp_ratio'],
+        dilations,
+        config['kernel_size'],
+        'layer_scale' in config,
+    )
 
 
 KNOWN = {'backbone_noscale': known, 'backbone_layerscale_k5': known}

@@ -25,9 +25,14 @@ def grid(kernel: int, center: int = 5) -> list[int]:
 
 
 def forward(
-    p: Weights, x: Tensor, depths: Sequence[int], dims: Sequence[int],
-    kernels: Sequence[int] = (51, 49, 47, 13), width_factor: float = 1.3, small: int = 5,
-) -> list[Tensor]:  # fmt: skip
+    p: Weights,
+    x: Tensor,
+    depths: Sequence[int],
+    dims: Sequence[int],
+    kernels: Sequence[int] = (51, 49, 47, 13),
+    width_factor: float = 1.3,
+    small: int = 5,
+) -> list[Tensor]:
     """Dense PeLK with the dense kernels spread out."""
     channels = [int(dim * width_factor) for dim in dims]
 

@@ -40,10 +40,16 @@ def _attention(
 
 
 def forward(
-    p: Weights, x: Tensor, embed_dims: Sequence[int], heads: Sequence[int],
-    depths: Sequence[int], mlp_ratios: Sequence[int] = (8, 8, 4, 4),
-    reductions: Sequence[int] = (8, 4, 2, 1), side: int = 224, mix: bool = False,
-) -> list[Tensor]:  # fmt: skip
+    p: Weights,
+    x: Tensor,
+    embed_dims: Sequence[int],
+    heads: Sequence[int],
+    depths: Sequence[int],
+    mlp_ratios: Sequence[int] = (8, 8, 4, 4),
+    reductions: Sequence[int] = (8, 4, 2, 1),
+    side: int = 224,
+    mix: bool = False,
+) -> list[Tensor]:
     """Dense network without output norms; positions are made for images of ``side``."""
     maps = []
     for stage, channels in enumerate(embed_dims):

@@ -79,10 +79,17 @@ def windows(p: Weights, x: Tensor, name: str, heads: int, window: int) -> Tensor
 
 
 def forward(
-    p: Weights, x: Tensor, embed_dim: int, qna_depths: Sequence[int], qna_heads: Sequence[int],
-    kernel_sizes: Sequence[int], window_depths: Sequence[int], window_sizes: Sequence[int],
-    window_heads: Sequence[int], norms: bool = True,
-) -> list[Tensor]:  # fmt: skip
+    p: Weights,
+    x: Tensor,
+    embed_dim: int,
+    qna_depths: Sequence[int],
+    qna_heads: Sequence[int],
+    kernel_sizes: Sequence[int],
+    window_depths: Sequence[int],
+    window_sizes: Sequence[int],
+    window_heads: Sequence[int],
+    norms: bool = True,
+) -> list[Tensor]:
     """Maps before the blocks that halve them, behind layer norms that are our own addition."""
     height, width = x.shape[2:]
     down, right = -height % 4, -width % 4
@@ -107,14 +114,18 @@ def forward(
             name = f'params/LSAStage_{stage}/MSA_Block_{j + 1}'
             number, window = window_heads[stage], window_sizes[stage]
             x = block(
-                x, name, 'MultiHeadSelfAttention_0',
+                x,
+                name,
+                'MultiHeadSelfAttention_0',
                 lambda y, n, number=number, window=window: windows(p, y, n, number, window),
-            )  # fmt: skip
+            )
         for j in range(depth):
             x = block(
-                x, f'params/QnAStage_{stage}/QnA_Block_{j + 1}', 'FusedKQnA_0',
+                x,
+                f'params/QnAStage_{stage}/QnA_Block_{j + 1}',
+                'FusedKQnA_0',
                 lambda y, n, c=channels, h=heads, k=size: queries(p, y, n, c, h, k, 1),
-            )  # fmt: skip
+            )
         maps.append(x.permute(0, 3, 1, 2))
         if stage < len(qna_depths) - 1:
             name = f'params/QnAStage_{stage}/QnA_Block_{depth + 1}_stride_2'
@@ -125,25 +136,39 @@ def forward(
                 return y[:, ::2, ::2] @ weight[0, 0]
 
             x = block(
-                x, name, 'FusedKQnA_0',
+                x,
+                name,
+                'FusedKQnA_0',
                 lambda y, n, c=2 * channels, h=2 * heads, k=size: queries(p, y, n, c, h, k, 2),
                 skip,
-            )  # fmt: skip
+            )
     if norms:
         maps = [p.layer_norm_2d(x, f'own/stages.{stage}.norm', EPS) for stage, x in enumerate(maps)]
     return maps
 
 
 def _known(p: Weights, x: Tensor, config: dict) -> list[Tensor]:
-    names = ('base_dim', 'qna_layers', 'qna_heads', 'qna_receptive_field', 'lsa_layers',
-             'lsa_window', 'lsa_heads')  # fmt: skip
+    names = (
+        'base_dim',
+        'qna_layers',
+        'qna_heads',
+        'qna_receptive_field',
+        'lsa_layers',
+        'lsa_window',
+        'lsa_heads',
+    )
     return forward(p, x, *(config[name] for name in names), norms=False)
 
 
 _NET = dict(
-    embed_dim=4, qna_depths=[1, 2, 1, 0], qna_heads=[2, 2, 4, 4], kernel_sizes=[3, 7, 3, 3],
-    window_depths=[0, 0, 2, 1], window_sizes=[7, 7, 3, 2], window_heads=[1, 1, 2, 4],
-)  # fmt: skip
+    embed_dim=4,
+    qna_depths=[1, 2, 1, 0],
+    qna_heads=[2, 2, 4, 4],
+    kernel_sizes=[3, 7, 3, 3],
+    window_depths=[0, 0, 2, 1],
+    window_sizes=[7, 7, 3, 2],
+    window_heads=[1, 1, 2, 4],
+)
 KNOWN = {'backbone_k3': _known}
 CASES = {
     'net': dict(

@@ -13,9 +13,17 @@ EPS = 1e-12
 
 
 def operator(
-    p: Weights, x: Tensor, heads: int, channels: int, names: tuple[str, str, str], mode: str,
-    stride: int = 1, positions: int = 16, bias: bool = True, table_width: int | None = None,
-) -> Tensor:  # fmt: skip
+    p: Weights,
+    x: Tensor,
+    heads: int,
+    channels: int,
+    names: tuple[str, str, str],
+    mode: str,
+    stride: int = 1,
+    positions: int = 16,
+    bias: bool = True,
+    table_width: int | None = None,
+) -> Tensor:
     """Attention by relative position, every head in full width, on (N, C, H, W).
 
     Args:
@@ -68,9 +76,15 @@ def operator(
 
 
 def forward(
-    p: Weights, x: Tensor, channels: int, depth: int, heads: int, hidden: int, mode: str,
+    p: Weights,
+    x: Tensor,
+    channels: int,
+    depth: int,
+    heads: int,
+    hidden: int,
+    mode: str,
     patch: int = 2,
-) -> list[Tensor]:  # fmt: skip
+) -> list[Tensor]:
     """BERT's encoder on patches."""
     x = F.pad(x, (0, -x.shape[3] % patch, 0, -x.shape[2] % patch))
     x = x.permute(0, 2, 3, 1).unflatten(2, (-1, patch)).unflatten(1, (-1, patch))
@@ -91,9 +105,13 @@ def forward(
 
 
 def resnet_forward(
-    p: Weights, x: Tensor, stem: int, depths: Sequence[int], widths: Sequence[int],
+    p: Weights,
+    x: Tensor,
+    stem: int,
+    depths: Sequence[int],
+    widths: Sequence[int],
     out_channels: Sequence[int],
-) -> list[Tensor]:  # fmt: skip
+) -> list[Tensor]:
     """ResNet whose 3x3 convolutions are isotropic attention with nine heads."""
 
     def place(y: Tensor, name: str, width: int, stride: int, *_: int) -> Tensor:

@@ -13,9 +13,14 @@ def _conv_norm(p: Weights, x: Tensor, name: str, channels: int, *arguments, **kw
 
 
 def forward(
-    p: Weights, x: Tensor, depths: Sequence[int], channels: Sequence[int],
-    kernel_sizes: Sequence[int] = (31, 29, 27, 13), small_kernel: int = 5, dw_ratio: float = 1,
-) -> list[Tensor]:  # fmt: skip
+    p: Weights,
+    x: Tensor,
+    depths: Sequence[int],
+    channels: Sequence[int],
+    kernel_sizes: Sequence[int] = (31, 29, 27, 13),
+    small_kernel: int = 5,
+    dw_ratio: float = 1,
+) -> list[Tensor]:
     """Dense RepLKNet before re-parameterisation, without output norms."""
     width = channels[0]
     x = F.relu(_conv_norm(p, x, 'stem.0', width, 3, 2))

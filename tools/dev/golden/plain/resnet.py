@@ -8,9 +8,15 @@ from torch import Tensor
 
 
 def trunk(
-    p: Weights, x: Tensor, stem: int, depths: Sequence[int], widths: Sequence[int],
-    out_channels: Sequence[int], operator: Callable, strides: Sequence[int] = (1, 2, 2, 2),
-) -> list[Tensor]:  # fmt: skip
+    p: Weights,
+    x: Tensor,
+    stem: int,
+    depths: Sequence[int],
+    widths: Sequence[int],
+    out_channels: Sequence[int],
+    operator: Callable,
+    strides: Sequence[int] = (1, 2, 2, 2),
+) -> list[Tensor]:
     """Maps of all stages.
 
     Args:

@@ -27,9 +27,16 @@ def _taps(x: Tensor, kernel: int) -> Tensor:
 
 
 def operator(
-    p: Weights, x: Tensor, name: str, kind: str, rel: int, channels: int, kernel: int,
-    share: int = 8, mix: bool = False,
-) -> Tensor:  # fmt: skip
+    p: Weights,
+    x: Tensor,
+    name: str,
+    kind: str,
+    rel: int,
+    channels: int,
+    kernel: int,
+    share: int = 8,
+    mix: bool = False,
+) -> Tensor:
     """Pairwise or patchwise self-attention."""
     n, _, height, width = x.shape
     groups = channels // share
@@ -73,18 +80,26 @@ def block(
 
 
 def forward(
-    p: Weights, x: Tensor, stem_channels: int, stem_depth: int, depths: Sequence[int],
-    channels: Sequence[int], kind: str, mix: bool = False,
-) -> list[Tensor]:  # fmt: skip
+    p: Weights,
+    x: Tensor,
+    stem_channels: int,
+    stem_depth: int,
+    depths: Sequence[int],
+    channels: Sequence[int],
+    kind: str,
+    mix: bool = False,
+) -> list[Tensor]:
     """Maps at strides 4 to 32 behind norm and ReLU; sides are rounded up."""
     x = F.relu(p.batch_norm(p.conv(x, 'conv_in', stem_channels, 1, bias=False), 'bn_in'))
     maps = []
     for stage, (depth, width, kernel) in enumerate(
         zip(
-            [stem_depth, *depths], [stem_channels, *channels], [3, 7, 7, 7, 7],
+            [stem_depth, *depths],
+            [stem_channels, *channels],
+            [3, 7, 7, 7, 7],
             strict=True,
         )
-    ):  # fmt: skip
+    ):
         x = p.conv(F.max_pool2d(x, 2, ceil_mode=True), f'conv{stage}', width, 1, bias=False)
         for i in range(depth):
             x = block(p, x, f'layer{stage}.{i}.', kind, kernel, width // 16, width // 4, mix)

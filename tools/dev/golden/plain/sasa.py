@@ -37,9 +37,15 @@ def operator(
 
 
 def forward(
-    p: Weights, x: Tensor, stem: int, depths: Sequence[int], widths: Sequence[int],
-    out_channels: Sequence[int], heads: Sequence[int] = (8,) * 4, kernel: int = 7,
-) -> list[Tensor]:  # fmt: skip
+    p: Weights,
+    x: Tensor,
+    stem: int,
+    depths: Sequence[int],
+    widths: Sequence[int],
+    out_channels: Sequence[int],
+    heads: Sequence[int] = (8,) * 4,
+    kernel: int = 7,
+) -> list[Tensor]:
     """ResNet with a convolution stem and attention in all stages."""
 
     def place(y: Tensor, name: str, width: int, stride: int, stage: int, _: int) -> Tensor:
@@ -52,9 +58,15 @@ def forward(
 def _known(p: Weights, x: Tensor, config: dict) -> list[Tensor]:
     planes = config['planes']
     return forward(
-        p, x, config['stem'], config['depths'], planes, [4 * c for c in planes], config['heads'],
+        p,
+        x,
+        config['stem'],
+        config['depths'],
+        planes,
+        [4 * c for c in planes],
+        config['heads'],
         config['k'],
-    )  # fmt: skip
+    )
 
 
 KNOWN = {'net_sasa_convstem_tiny': _known}

@@ -37,17 +37,24 @@ def stripes(p: Weights, x: Tensor, name: str, kernel: int, small: int) -> Tensor
     channels, name = x.shape[1], f'{name}.large_kernel'
     out = 0
     for part, sides in (
-        ('LoRA1', (kernel, small)), ('LoRA2', (small, kernel)), ('small_conv', (small, small))
-    ):  # fmt: skip
+        ('LoRA1', (kernel, small)),
+        ('LoRA2', (small, kernel)),
+        ('small_conv', (small, small)),
+    ):
         y = p.conv(x, f'{name}.{part}.conv', channels, sides, groups=channels, bias=False, gain=3)
         out = out + p.batch_norm(y, f'{name}.{part}.bn')
     return out
 
 
 def forward(
-    p: Weights, x: Tensor, depths: Sequence[int], dims: Sequence[int],
-    kernels: Sequence[int] = (51, 49, 47, 13), small: int = 5, width_factor: float = 1.3,
-) -> list[Tensor]:  # fmt: skip
+    p: Weights,
+    x: Tensor,
+    depths: Sequence[int],
+    dims: Sequence[int],
+    kernels: Sequence[int] = (51, 49, 47, 13),
+    small: int = 5,
+    width_factor: float = 1.3,
+) -> list[Tensor]:
     """Dense SLaK."""
     channels = [int(dim * width_factor) for dim in dims]
     return frame(p, x, depths, channels, lambda y, n, s: stripes(p, y, n, kernels[s], small))

@@ -20,9 +20,14 @@ def window_bias(p: Weights, name: str, window: int, heads: int) -> Tensor:
 
 
 def trunk(
-    p: Weights, x: Tensor, embed_dim: int, depths: Sequence[int], operator: Callable,
-    mlp_ratio: float = 4.0, norms: bool = True,
-) -> list[Tensor]:  # fmt: skip
+    p: Weights,
+    x: Tensor,
+    embed_dim: int,
+    depths: Sequence[int],
+    operator: Callable,
+    mlp_ratio: float = 4.0,
+    norms: bool = True,
+) -> list[Tensor]:
     """Maps of all stages.
 
     Args:

@@ -28,9 +28,13 @@ def _lska(p: Weights, x: Tensor, name: str) -> Tensor:
 
 
 def forward(
-    p: Weights, x: Tensor, embed_dims: Sequence[int], depths: Sequence[int],
-    mlp_ratios: Sequence[int] = (8, 8, 4, 4), attend=_lka,
-) -> list[Tensor]:  # fmt: skip
+    p: Weights,
+    x: Tensor,
+    embed_dims: Sequence[int],
+    depths: Sequence[int],
+    mlp_ratios: Sequence[int] = (8, 8, 4, 4),
+    attend=_lka,
+) -> list[Tensor]:
     """Dense network: the normed map of a stage is its output and the next stage's input."""
     maps = []
     for stage, (width, depth, ratio) in enumerate(

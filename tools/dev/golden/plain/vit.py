@@ -13,9 +13,14 @@ EPS = 1e-6
 
 
 def _attention(
-    p: Weights, x: Tensor, name: str, heads: int, table: int | None, window: int | None,
+    p: Weights,
+    x: Tensor,
+    name: str,
+    heads: int,
+    table: int | None,
+    window: int | None,
     size: tuple[int, int],
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """On tokens (N, L, C); those that fill windows up are zeros before the projection."""
     channels = x.shape[-1]
     if window is None:
@@ -49,11 +54,21 @@ def _attention(
 
 
 def forward(
-    p: Weights, x: Tensor, embed_dim: int, heads: int, depths: Sequence[int], patch: int = 16,
-    pretrained: int = 14, class_token: bool = True, table: int | None = None,
-    window: int | None = None, global_blocks: Sequence[int] = (), residual: Sequence[int] = (),
-    prefix: str = '', pad: bool = True,
-) -> list[Tensor]:  # fmt: skip
+    p: Weights,
+    x: Tensor,
+    embed_dim: int,
+    heads: int,
+    depths: Sequence[int],
+    patch: int = 16,
+    pretrained: int = 14,
+    class_token: bool = True,
+    table: int | None = None,
+    window: int | None = None,
+    global_blocks: Sequence[int] = (),
+    residual: Sequence[int] = (),
+    prefix: str = '',
+    pad: bool = True,
+) -> list[Tensor]:
     """Maps of the last blocks of all subsets.
 
     Args:
@@ -111,9 +126,14 @@ def forward(
 
 def _known_plain(p: Weights, x: Tensor, config: dict) -> list[Tensor]:
     maps = forward(
-        p, x, config['embed_dim'], config['num_heads'], [1] * config['depth'],
-        config['patch_size'], config['img_size'] // config['patch_size'],
-    )  # fmt: skip
+        p,
+        x,
+        config['embed_dim'],
+        config['num_heads'],
+        [1] * config['depth'],
+        config['patch_size'],
+        config['img_size'] // config['patch_size'],
+    )
     return maps
 
 
@@ -136,10 +156,20 @@ def _known_detector(p: Weights, x: Tensor, config: dict) -> list[Tensor]:
     blocks = range(config['depth'])
     side = config['img_size'] // config['patch_size']
     (x,) = forward(
-        p, x, config['embed_dim'], config['num_heads'], [config['depth']], config['patch_size'],
-        config['pretrain_img_size'] // config['patch_size'], False, side, config['window_size'],
-        [b for b in blocks if b not in config['window_block_indexes']], prefix='net.', pad=False,
-    )  # fmt: skip
+        p,
+        x,
+        config['embed_dim'],
+        config['num_heads'],
+        [config['depth']],
+        config['patch_size'],
+        config['pretrain_img_size'] // config['patch_size'],
+        False,
+        side,
+        config['window_size'],
+        [b for b in blocks if b not in config['window_block_indexes']],
+        prefix='net.',
+        pad=False,
+    )
     channels = config['out_channels']
     y = F.gelu(p.layer_norm_2d(_up(p, x, 'simfp_2.0'), 'simfp_2.1', EPS))
     maps = [_level(p, _up(p, y, 'simfp_2.3'), 'simfp_2.4', channels)]
