@@ -1,4 +1,4 @@
-"""Settings of Sphinx; `python tools/build_docs.py` builds the site."""
+"""Settings of Sphinx; `python tools/dev/build_docs.py` builds the site."""
 
 project = 'hybrid_mm'
 author = copyright = 'the authors of hybrid_mm'

@@ -4,7 +4,11 @@ import argparse
 import shlex
 import sys
 
-from hybrid_mm.engine import cli
+from hybrid_mm.run import options
+from hybrid_mm.run.tool import tool
+from hybrid_mm.zoo import new_config
+from hybrid_mm.zoo.listing import listing
+from hybrid_mm.zoo.user_data import read_data
 
 _LIST = """\
 Print the backbones and configs of the zoo.
@@ -30,10 +34,10 @@ Then: python tools/train.py mine.py --dry-run
 _HEADS = ('mask-rcnn', 'cascade-mask-rcnn', 'retinanet', 'upernet', 'semantic-fpn')
 
 
-@cli.tool
+@tool
 def main(argv=None):
     """Run a command."""
-    parser = cli.parser(__doc__)
+    parser = options.parser(__doc__)
     parser.prog = 'python -m hybrid_mm'
     commands = parser.add_subparsers(dest='command', required=True, metavar='list|new')
     _add_list(commands)
@@ -41,8 +45,6 @@ def main(argv=None):
     argv = list(sys.argv[1:] if argv is None else argv)
     args = parser.parse_args(argv)
     if args.command == 'list':
-        from hybrid_mm.zoo.listing import listing
-
         kinds = (args.only,) if args.only else ('backbones', 'configs')
         listing(' '.join(args.pattern), args.json, kinds)
     else:
@@ -145,8 +147,6 @@ def _positive(text: str) -> int:
 
 
 def _new(args, command: str) -> None:
-    from hybrid_mm.zoo import new_config
-    from hybrid_mm.zoo.user_data import read_data
 
     new_config.check_out(args.out)
     data = read_data(

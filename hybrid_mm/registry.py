@@ -19,7 +19,7 @@ def _child(parent: root.Registry, *locations: str) -> root.Registry:
     )
 
 
-MODELS = _child(root.MODELS, 'backbones', 'plugins', 'extended')
+MODELS = _child(root.MODELS, 'backbones', 'plugins', 'openmmlab')
 DATASETS = _child(root.DATASETS, 'data')
 DATA_SAMPLERS = _child(root.DATA_SAMPLERS, 'data')
 TRANSFORMS = _child(root.TRANSFORMS, 'data')

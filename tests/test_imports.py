@@ -1,73 +1,133 @@
-"""Imports go one way (see docs/contributing.md): what each part of the package may import."""
+"""Imports go one way (see docs/contributing.md): what each room of the package may import."""
 
 import ast
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1] / 'hybrid_mm'
 
-# part -> third-party packages and own parts that it may import
-ALLOWED = {
-    # torchvision: its deformable convolution
-    'layers': {'torch', 'torchvision', 'numpy', 'hybrid_mm.layers'},
-    'convert': {'torch', 'numpy', 'hybrid_mm.convert'},
-    'backbones': {'torch', 'numpy', 'mmengine', 'hybrid_mm.layers', 'hybrid_mm.convert',
-                  'hybrid_mm.registry', 'hybrid_mm.backbones'},
-    # mmcv: its norms and its context and non-local blocks; ResNets with plugins are built by it
-    'plugins': {'torch', 'mmengine', 'mmcv', 'hybrid_mm.layers', 'hybrid_mm.registry',
-                'hybrid_mm.compat', 'hybrid_mm.plugins'},
+# room -> rooms that it may import, besides itself and what these may import
+ROOMS = {
+    'errors': (),
+    'version': (),
+    'registry': (),
+    'compat': (),
+    'ops': ('errors',),
+    'layers': ('ops',),
+    'convert': (),
+    'checkpoints': ('errors', 'convert'),
+    'backbones': ('layers', 'convert', 'registry', 'checkpoints'),
+    'plugins': ('layers', 'registry', 'compat'),
+    'openmmlab': ('backbones', 'plugins'),
+    'data': ('errors', 'registry'),
+    'evaluation': ('data',),
+    'engine': ('checkpoints', 'data'),
+    'run': ('engine', 'evaluation'),
+    'zoo': ('run',),
+    'export': ('zoo',),
+    'benchmarks': ('zoo', 'layers'),
+    'analysis': ('benchmarks', 'export'),
+    'apis': ('run',),
+    'demo': ('data', 'analysis'),
+    '__main__': ('zoo', 'run'),
 }  # fmt: skip
-FORBIDDEN = {
-    part: {'hybrid_mm.backbones', 'hybrid_mm.plugins', 'hybrid_mm.apis', 'tools'}
-    for part in ('engine', 'data', 'evaluation', 'analysis')
-}
-# users' entry to the engine: networks come by registry name
-FORBIDDEN['apis'] = {'hybrid_mm.backbones', 'hybrid_mm.plugins', 'hybrid_mm.analysis', 'tools'}
+# room -> third-party packages; all others may import what is installed
+PACKAGES = {
+    'errors': set(),
+    'ops': {'torch', 'numpy'},
+    'layers': {'torch', 'numpy', 'torchvision'},  # torchvision: its deformable convolution
+    'convert': {'torch', 'numpy'},
+    'checkpoints': {'torch', 'mmengine'},
+    'backbones': {'torch', 'numpy', 'mmengine'},
+    # mmcv: its norms and its context and non-local blocks; ResNets with plugins are built by it
+    'plugins': {'torch', 'mmengine', 'mmcv'},
+}  # fmt: skip
+# our own imports inside of functions, each with the reason why it cannot be at the top
+INSIDE = {}
+# rooms in which a name of a file stands for one thing; files of algorithms, below a folder of
+# `ops`, are called after the algorithm
+UNIQUE = ('ops', 'layers', 'backbones', 'engine', 'run', 'analysis')
 
 
-def imported(path):
-    """Modules that a file imports, at most two levels deep for our own."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f'{path}: relative import'
-            names = [node.module]
-            if node.module == 'hybrid_mm':
-                names = [f'hybrid_mm.{alias.name}' for alias in node.names]
-        else:
-            continue
-        for name in names:
-            parts = name.split('.')
-            yield '.'.join(parts[:2]) if parts[0] == 'hybrid_mm' else parts[0]
+def imported(node):
+    """Modules that a node of a file imports."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        assert node.level == 0, 'relative import'
+        if node.module == 'hybrid_mm':
+            return [f'hybrid_mm.{alias.name}' for alias in node.names]
+        return [node.module]
+    return []
 
 
-def files(part):
-    found = sorted((ROOT / part).rglob('*.py'))
-    assert found
-    return found
+def files(room):
+    found = [ROOT / f'{room}.py'] if (ROOT / f'{room}.py').is_file() else []
+    return found or sorted((ROOT / room).rglob('*.py'))
 
 
-@pytest.mark.parametrize('part', ALLOWED)
-def test_allowed(part):
-    for path in files(part):
-        strange = set(imported(path)) - ALLOWED[part] - sys.stdlib_module_names
-        assert not strange, f'{path.relative_to(ROOT)} imports {sorted(strange)}'
+def allowed(room):
+    """Rooms that a room may import."""
+    return {room}.union(*(allowed(other) for other in ROOMS[room]))
 
 
-@pytest.mark.parametrize('part', FORBIDDEN)
-def test_forbidden(part):
-    for path in files(part):
-        assert not set(imported(path)) & FORBIDDEN[part], path.relative_to(ROOT)
+def test_every_room_is_listed():
+    found = {p.stem for p in ROOT.glob('*.py')} | {
+        p.parent.name for p in ROOT.glob('*/__init__.py')
+    }
+    assert found - {'__init__', '.mim'} == set(ROOMS)
 
 
-def test_nothing_imports_tools():
+@pytest.mark.parametrize('room', ROOMS)
+def test_imports_go_one_way(room):
+    assert files(room)
+    for path in files(room):
+        place = path.relative_to(ROOT)
+        for node in ast.walk(ast.parse(path.read_text())):
+            for name in imported(node):
+                first, *rest = name.split('.')
+                if first == 'hybrid_mm':
+                    assert rest[0] in allowed(room), f'{place} imports {name}'
+                elif room in PACKAGES and first not in sys.stdlib_module_names:
+                    assert first in PACKAGES[room], f'{place} imports {name}'
+                assert first not in ('tools', 'tests'), f'{place} imports {name}'
+
+
+def test_imports_of_ours_are_at_the_top_of_files():
+    """One within a function hides a circle, or a room that it may not use."""
+    inside = set()
     for path in ROOT.rglob('*.py'):
-        if '.mim' not in path.parts:
-            assert 'tools' not in set(imported(path)), path.relative_to(ROOT)
+        if '.mim' in path.parts:
+            continue
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+                inside |= {
+                    (str(path.relative_to(ROOT)), name)
+                    for node in ast.walk(function)
+                    for name in imported(node)
+                    if name.startswith('hybrid_mm')
+                }
+    assert inside == set(INSIDE)
+    assert len(INSIDE) <= 5
+    assert all(INSIDE.values())
+
+
+def test_one_name_one_file():
+    found = defaultdict(list)
+    for room in UNIQUE:
+        for path in files(room):
+            place = path.relative_to(ROOT)
+            algorithm = place.parts[0] == 'ops' and len(place.parts) > 2
+            if path.stem != '__init__' and not algorithm:
+                found[path.stem].append(str(place))
+            elif path.stem == '__init__' and len(place.parts) == 3:
+                found[place.parts[1]].append(str(place))
+    twice = {name: places for name, places in found.items() if len(places) > 1}
+    assert not twice
 
 
 def test_backbones_need_neither_mmcv_nor_the_task_libraries():

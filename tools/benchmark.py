@@ -13,7 +13,7 @@ computes something else ends the run. Candidates of other packages (timm, NATTEN
 where they can be imported.
 
 A new subcommand: a module with `cases(device, dtype, quick)`, a generator of
-`hybrid_mm.analysis.benchmark.Case` whose first candidate is the baseline, and with `PACKAGES`,
+`hybrid_mm.benchmarks.core.Case` whose first candidate is the baseline, and with `PACKAGES`,
 whose versions are reported; and its line in SUBCOMMANDS.
 """
 
@@ -23,29 +23,31 @@ import json
 import sys
 from pathlib import Path
 
-from hybrid_mm.engine import cli
+from hybrid_mm.errors import UserError
+from hybrid_mm.run import options
+from hybrid_mm.run.tool import tool
 
 SUBCOMMANDS = {
-    'acmix': 'hybrid_mm.analysis.benchmark_acmix',
-    'backbones': 'hybrid_mm.analysis.benchmark_backbones',
-    'compile': 'hybrid_mm.analysis.benchmark_compile',
-    'elsa': 'hybrid_mm.analysis.benchmark_elsa',
-    'evolving_attention': 'hybrid_mm.analysis.benchmark_evolving_attention',
-    'lesa': 'hybrid_mm.analysis.benchmark_lesa',
-    'local_attention': 'hybrid_mm.analysis.benchmark_local_attention',
-    'neighborhood': 'hybrid_mm.analysis.benchmark_neighborhood',
-    'peripheral': 'hybrid_mm.analysis.benchmark_peripheral',
-    'qna': 'hybrid_mm.analysis.benchmark_qna',
-    'train': 'hybrid_mm.analysis.benchmark_train',
+    'acmix': 'hybrid_mm.benchmarks.acmix',
+    'backbones': 'hybrid_mm.benchmarks.backbones',
+    'compile': 'hybrid_mm.benchmarks.compile',
+    'elsa': 'hybrid_mm.benchmarks.elsa',
+    'evolving_attention': 'hybrid_mm.benchmarks.evolving_attention',
+    'lesa': 'hybrid_mm.benchmarks.lesa',
+    'local_attention': 'hybrid_mm.benchmarks.local_attention',
+    'neighborhood': 'hybrid_mm.benchmarks.neighborhood',
+    'peripheral': 'hybrid_mm.benchmarks.peripheral',
+    'qna': 'hybrid_mm.benchmarks.qna',
+    'train': 'hybrid_mm.benchmarks.train',
 }
 OPS = [name for name in SUBCOMMANDS if name not in ('backbones', 'compile', 'train')]
 DTYPES = ('float32', 'float64', 'bfloat16', 'float16')
 
 
-@cli.tool
+@tool
 def main(argv=None):
     """Run the tool."""
-    parser = cli.parser(__doc__)
+    parser = options.parser(__doc__)
     parser.add_argument(
         'benchmark', choices=['ops', *SUBCOMMANDS], help='what to measure; ops are all operators'
     )
@@ -96,29 +98,29 @@ def main(argv=None):
     finally:
         torch.set_num_threads(threads)
     if not found:
-        raise cli.UserError(f'--only {" ".join(args.only)!r} fits no case')
+        raise UserError(f'--only {" ".join(args.only)!r} fits no case')
 
 
 def _measure(name: str, device, args) -> bool:
     """Measure and report one benchmark; whether it has cases that ``--only`` fits."""
     import torch
 
-    from hybrid_mm.analysis import benchmark, benchmark_report
+    from hybrid_mm.benchmarks import core, report
 
     module = importlib.import_module(SUBCOMMANDS[name])
-    surroundings = benchmark_report.environment(device, module.PACKAGES)
+    surroundings = report.environment(device, module.PACKAGES)
     surroundings['dtype'] = args.dtype
     rows = []
     try:
-        with benchmark.memory_limit(args.memory_limit):
+        with core.memory_limit(args.memory_limit):
             for case in module.cases(device, getattr(torch, args.dtype), args.quick):
                 if args.only and not any(fnmatch.fnmatch(case.name, p) for p in args.only):
                     continue
                 print(f'{case.name} ...', file=sys.stderr, flush=True)
-                rows += benchmark.measure(case, args.seconds, args.rounds)
+                rows += core.measure(case, args.seconds, args.rounds)
                 _write(name, args, surroundings, rows)  # every time: the run may be cut off
-    except benchmark.DisagreementError as error:
-        raise cli.UserError(str(error)) from error
+    except core.DisagreementError as error:
+        raise UserError(str(error)) from error
     if rows:
         _show(name, args, surroundings, rows)
     return bool(rows)
@@ -130,14 +132,14 @@ def _device(name: str):
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise cli.UserError(f'--device {name!r}: expected cpu or cuda[:N]') from error
+        raise UserError(f'--device {name!r}: expected cpu or cuda[:N]') from error
     if device.type == 'cuda' and not torch.cuda.is_available():
-        raise cli.UserError('--device cuda: torch sees no GPU here')
+        raise UserError('--device cuda: torch sees no GPU here')
     return device
 
 
 def _write(name: str, args, surroundings, rows) -> None:
-    from hybrid_mm.analysis import benchmark_report as report
+    from hybrid_mm.benchmarks import report
 
     text = report.markdown(name, surroundings, rows)
     if args.out:
@@ -157,7 +159,7 @@ def _write(name: str, args, surroundings, rows) -> None:
 
 
 def _show(name: str, args, surroundings, rows) -> None:
-    from hybrid_mm.analysis import benchmark_report as report
+    from hybrid_mm.benchmarks import report
 
     if args.json:
         print(json.dumps(report.as_json(name, surroundings, rows), indent=1))

@@ -11,15 +11,18 @@ with 1000 RoIs per box head and 100 per mask head, and without auxiliary heads.
 import json
 import sys
 
-from hybrid_mm.engine import cli
+from hybrid_mm.errors import UserError
+from hybrid_mm.run import options
+from hybrid_mm.run.config import literal_spec, load_config, task_of
+from hybrid_mm.run.tool import tool
 
 DEFAULT_SHAPES = {'detection': (800, 1280), 'segmentation': (512, 512)}
 
 
-@cli.tool
+@tool
 def main(argv=None):
     """Run the tool."""
-    parser = cli.parser(__doc__)
+    parser = options.parser(__doc__)
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument('config', nargs='?', help='config file')
     model.add_argument('--backbone', metavar='DICT', help="backbone: dict(type='...', ...)")
@@ -34,7 +37,7 @@ def main(argv=None):
     )
     parser.add_argument('--depth', type=int, default=2, help='depth of the table (default: 2)')
     parser.add_argument('--json', metavar='FILE', help='write the figures to this file as well')
-    cli.add_config_options(parser)
+    options.add_config_options(parser)
     args = parser.parse_args(argv)
     if args.cfg_options and not args.config:
         parser.error('--cfg-options needs a config')
@@ -46,7 +49,7 @@ def main(argv=None):
     try:
         rows = count(model, shape)
     except ValueError as error:
-        raise cli.UserError(f'--shape: {error}') from error
+        raise UserError(f'--shape: {error}') from error
     depth = [row.name.count('.') + bool(row.name) for row in rows]
     rows = [r for r, d in zip(rows, depth, strict=True) if d <= args.depth and r.params + r.macs]
     _print(rows, type(model).__name__, shape)
@@ -63,12 +66,12 @@ def _build(args):
     from mmengine.registry import MODELS, init_default_scope
 
     import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X')
-    from hybrid_mm.engine.checkpoint import without_init_cfg
+    from hybrid_mm.run.config import without_init_cfg
 
     if args.config:
-        cfg = cli.load_config(args.config, args.cfg_options)
+        cfg = load_config(args.config, args.cfg_options)
         init_default_scope(cfg.get('default_scope', 'mmengine'))
-        spec, shape = cfg.model, DEFAULT_SHAPES.get(cli.task_of(cfg), (224, 224))
+        spec, shape = cfg.model, DEFAULT_SHAPES.get(task_of(cfg), (224, 224))
     else:
         spec, shape = _backbone(args), (224, 224)
     return MODELS.build(ConfigDict(without_init_cfg(spec))), shape
@@ -77,7 +80,7 @@ def _build(args):
 def _backbone(args) -> dict:
     if args.arch:
         return dict(type='hybrid_mm.VAN', arch=args.arch)
-    return cli.literal_spec(args.backbone, '--backbone ')
+    return literal_spec(args.backbone, '--backbone ')
 
 
 def _print(rows, name: str, shape: tuple[int, ...]) -> None:

@@ -6,16 +6,18 @@ python tools/convert_checkpoint.py van_b0.pth.tar van_b0.pth
 import os
 import sys
 
-from hybrid_mm.engine import cli
+from hybrid_mm.errors import UserError, nearest, plain_text
+from hybrid_mm.run import options
+from hybrid_mm.run.tool import tool
 
 
-@cli.tool
+@tool
 def main(argv=None):
     """Run the tool."""
     import hybrid_mm.convert as converters
 
     sources = ', '.join(sorted(converters.SOURCES))
-    parser = cli.parser(__doc__)
+    parser = options.parser(__doc__)
     parser.add_argument('input', help='official checkpoint (.pth, .pth.tar, .safetensors)')
     parser.add_argument('output', help='file to write (.pth)')
     parser.add_argument('--source', help=f'layout of the input, found by its keys: {sources}')
@@ -24,8 +26,8 @@ def main(argv=None):
     import torch
 
     if args.source is not None and args.source not in converters.SOURCES:
-        hint = cli.nearest(args.source, converters.SOURCES) or f'; there are {sources}'
-        raise cli.UserError(f'--source {args.source} is unknown{hint}')
+        hint = nearest(args.source, converters.SOURCES) or f'; there are {sources}'
+        raise UserError(f'--source {args.source} is unknown{hint}')
     loaded = _read(args.input)
     try:
         state = converters.unwrap(loaded)
@@ -37,7 +39,7 @@ def main(argv=None):
             )
         converted = converters.convert(state, source)
     except (KeyError, ValueError) as error:
-        raise cli.UserError(f'{args.input}: {cli.plain_text(error)}') from error
+        raise UserError(f'{args.input}: {plain_text(error)}') from error
     os.makedirs(os.path.dirname(args.output) or '.', exist_ok=True)
     torch.save(dict(state_dict=converted, meta=dict(source=source)), args.output)
     numbers = sum(tensor.numel() for tensor in converted.values())
@@ -46,23 +48,23 @@ def main(argv=None):
 
 def _read(path: str) -> dict:
     if not path.endswith('.safetensors'):
-        from hybrid_mm.engine.checkpoint import read_checkpoint
+        from hybrid_mm.checkpoints import read_checkpoint
 
         return read_checkpoint(path)
-    from hybrid_mm.engine.checkpoint import check_checkpoint_path
+    from hybrid_mm.checkpoints import check_checkpoint_path
 
     check_checkpoint_path(path)
     try:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
     except ModuleNotFoundError as error:
-        raise cli.UserError(
+        raise UserError(
             f'{path}: reading it needs the package safetensors; pip install safetensors'
         ) from error
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise cli.UserError(f'{path} cannot be read: {error}') from error
+        raise UserError(f'{path} cannot be read: {error}') from error
 
 
 if __name__ == '__main__':

@@ -21,9 +21,9 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-from hybrid_mm.analysis import demo_figures
 from hybrid_mm.data import shapes
-from hybrid_mm.engine import cli
+from hybrid_mm.errors import UserError
+from hybrid_mm.run.tool import tool
 
 ROOT = Path(__file__).resolve().parents[1]
 SEGMENTER = ROOT / 'configs/demo/van-lska-mini_semfpn_shapes.py'
@@ -157,7 +157,7 @@ def _run(progress: Progress, model: Model, command: list, log: Path, verb: str) 
     if process.returncode:
         progress.close()
         print('\n'.join(last), file=sys.stderr)
-        raise cli.UserError(f'{verb} the {model.name} failed (see above); the whole log: {log}')
+        raise UserError(f'{verb} the {model.name} failed (see above); the whole log: {log}')
 
 
 def _two_processes() -> bool:
@@ -234,7 +234,7 @@ def report(models: list[Model], metrics: dict[str, dict]) -> tuple[list[str], bo
     return lines, kept
 
 
-@cli.tool
+@tool
 def main(argv=None):
     """Run the tool."""
     parser = argparse.ArgumentParser(
@@ -282,7 +282,7 @@ def main(argv=None):
                 data, progress=lambda n, m: progress.update(n / m, f'drawing picture {n} of {m}')
             )
         except FileExistsError as error:
-            raise cli.UserError(f'--data: {error}') from error
+            raise UserError(f'--data: {error}') from error
         progress.say(f'data set: {"drawn" if written else "found"} in {data}')
 
         train(progress, segmenter, args.reuse, [])
@@ -295,11 +295,11 @@ def main(argv=None):
 
         progress.step('pictures')
         figures = [out / 'detections.png', out / 'segmentations.png', out / 'curves.png']
-        demo_figures.draw_detections(data, predictions(detector), figures[0])
+        figures.draw_detections(data, predictions(detector), figures[0])
         progress.update(0.3, 'drawing pictures')
-        demo_figures.draw_segmentations(data, predictions(segmenter), figures[1])
+        figures.draw_segmentations(data, predictions(segmenter), figures[1])
         progress.update(0.7, 'drawing pictures')
-        demo_figures.draw_curves({model.name: model.folder for model in models}, figures[2])
+        figures.draw_curves({model.name: model.folder for model in models}, figures[2])
         progress.update(1, 'done')
     finally:
         progress.close()

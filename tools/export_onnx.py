@@ -19,13 +19,16 @@ import json
 import sys
 from pathlib import Path
 
-from hybrid_mm.engine import cli
+from hybrid_mm.errors import UserError, warn
+from hybrid_mm.run import options
+from hybrid_mm.run.config import load_config
+from hybrid_mm.run.tool import tool
 
 
-@cli.tool
+@tool
 def main(argv=None):
     """Run the tool."""
-    parser = cli.parser(__doc__)
+    parser = options.parser(__doc__)
     parser.add_argument(
         'files', nargs='*', metavar='CONFIG [CHECKPOINT] OUT.onnx', help='config, weights, new file'
     )
@@ -45,7 +48,7 @@ def main(argv=None):
     )
     parser.add_argument('--table', metavar='FILE', type=Path, help='export one of each family')
     parser.add_argument('--only', metavar='PATTERN', default='*', help='rows of the table')
-    cli.add_config_options(parser)
+    options.add_config_options(parser)
     args = parser.parse_args(argv)
     if args.table:
         if args.files:
@@ -56,20 +59,20 @@ def main(argv=None):
     if min(*args.size, args.batch) < 1:
         parser.error(f'--size and --batch must be positive, got {args.size} and {args.batch}')
 
-    from hybrid_mm.engine import export
+    from hybrid_mm.export import onnx_files
 
     config, *checkpoint, out = args.files
-    cfg = cli.load_config(config, args.cfg_options)
+    cfg = load_config(config, args.cfg_options)
     model, properties = _model(cfg, checkpoint[0] if checkpoint else None)
-    size = export.traced_size(args.size) if args.dynamic else tuple(args.size)
+    size = onnx_files.traced_size(args.size) if args.dynamic else tuple(args.size)
     settings = dict(backbone_only=args.backbone_only, batch=args.batch)
-    for graph in export.graphs(model, size, **settings):
+    for graph in onnx_files.graphs(model, size, **settings):
         path = Path(out).with_name(f'{Path(out).stem}{graph.part}.onnx')
-        export.export(graph, path, args.dynamic, properties)
+        onnx_files.export(graph, path, args.dynamic, properties)
         line = f'{path}: {", ".join(graph.inputs)} -> {", ".join(graph.outputs)}'
         if args.check:
-            others = export.other_sizes(model, size, graph.part, **settings)
-            worst = export.check(graph, path, others if args.dynamic else ())
+            others = onnx_files.other_sizes(model, size, graph.part, **settings)
+            worst = onnx_files.check(graph, path, others if args.dynamic else ())
             line += f'; differs from PyTorch by {worst:.1e} at most'
         print(line)
     return 0
@@ -79,15 +82,16 @@ def _model(cfg, checkpoint):
     """The model with its weights, and what its file says of input and classes."""
     from mmengine.registry import MODELS, DefaultScope
 
-    from hybrid_mm.engine.checkpoint import load_weights, read_checkpoint, without_init_cfg
-    from hybrid_mm.engine.preflight import dataset_classes
+    from hybrid_mm.checkpoints import load_weights, read_checkpoint
+    from hybrid_mm.run.checks.data import dataset_classes
+    from hybrid_mm.run.config import without_init_cfg
 
     weights = {} if checkpoint is None else read_checkpoint(checkpoint)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         model = MODELS.build(without_init_cfg(cfg.model))
         classes = dataset_classes(cfg.test_dataloader.dataset)
     if checkpoint is None:
-        cli.warn('no checkpoint: the file gets random weights')
+        warn('no checkpoint: the file gets random weights')
     else:
         load_weights(model, weights, checkpoint)
     meta = {**classes, **((weights.get('meta') or {}).get('dataset_meta') or {})}
@@ -99,14 +103,14 @@ def _model(cfg, checkpoint):
 
 
 def _table(args) -> int:
-    from hybrid_mm.analysis import export_table
+    from hybrid_mm.export import table
 
     def say(name):
         print(f'{name} ...', file=sys.stderr, flush=True)
 
-    found = dict(export_table.update(args.table, args.only, say))
+    found = dict(table.update(args.table, args.only, say))
     if not found:
-        raise cli.UserError(f'--only {args.only!r} fits no family')
+        raise UserError(f'--only {args.only!r} fits no family')
     for name, cells in found.items():
         print(name, *cells.values(), sep=' | ')
     return 0

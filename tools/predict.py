@@ -15,13 +15,16 @@ Entries of a video have the number of the frame as well. From Python: hybrid_mm.
 
 import sys
 
-from hybrid_mm.engine import cli
+from hybrid_mm.errors import shorten
+from hybrid_mm.run import options
+from hybrid_mm.run.config import load_config
+from hybrid_mm.run.tool import tool
 
 
-@cli.tool
+@tool
 def main(argv=None):
     """Run the tool."""
-    parser = cli.parser(__doc__)
+    parser = options.parser(__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument(
@@ -37,17 +40,17 @@ def main(argv=None):
     parser.add_argument(
         '--annotations', metavar='FILE', help='COCO file whose ids the results of a detector get'
     )
-    cli.add_config_options(parser)
+    options.add_config_options(parser)
     args = parser.parse_args(argv)
     if args.batch_size < 1:
         parser.error(f'--batch-size must be at least 1, got {args.batch_size}')
 
     from hybrid_mm.apis import Predictor, Writer
     from hybrid_mm.apis.sources import count_sources
-    from hybrid_mm.engine.progress import progress
+    from hybrid_mm.run.console import progress
 
     total = count_sources(args.images)
-    cfg = cli.load_config(args.config, args.cfg_options)
+    cfg = load_config(args.config, args.cfg_options)
     predictor = Predictor(cfg, args.checkpoint, args.device, args.batch_size, args.tta)
     inputs = args.images[0] if len(args.images) == 1 else args.images
     broken, done = [], 0
@@ -68,7 +71,7 @@ def main(argv=None):
             advance()
     print(f'{done} of {done + len(broken)} images done; results in {args.out}')
     if broken:
-        print(f'{len(broken)} skipped: {cli.shorten(broken)}', file=sys.stderr)
+        print(f'{len(broken)} skipped: {shorten(broken)}', file=sys.stderr)
     return 1 if broken else 0
 
 

@@ -5,25 +5,28 @@ python tools/print_config.py configs/demo/... --cfg-options model.backbone.arch=
 
 import sys
 
-from hybrid_mm.engine import cli
+from hybrid_mm.errors import UserError, nearest
+from hybrid_mm.run import options
+from hybrid_mm.run.config import load_config
+from hybrid_mm.run.tool import tool
 
 
-@cli.tool
+@tool
 def main(argv=None):
     """Run the tool."""
-    parser = cli.parser(__doc__)
+    parser = options.parser(__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('--key', help='print this part only, e.g. model.backbone')
     parser.add_argument('--save', metavar='FILE', help='write a .py, .json or .yml file instead')
-    cli.add_config_options(parser)
+    options.add_config_options(parser)
     args = parser.parse_args(argv)
 
-    cfg = cli.load_config(args.config, args.cfg_options)
+    cfg = load_config(args.config, args.cfg_options)
     if args.key:
         cfg = _part(cfg, args.key)
     if args.save:
         if not args.save.endswith(('.py', '.json', '.yml', '.yaml')):
-            raise cli.UserError(f'--save {args.save}: expected .py, .json, .yml or .yaml')
+            raise UserError(f'--save {args.save}: expected .py, .json, .yml or .yaml')
         cfg.dump(args.save)
     else:
         print(cfg.pretty_text)
@@ -37,7 +40,7 @@ def _part(cfg, key: str):
     for part in key.split('.'):
         names = node if isinstance(node, dict) else [str(i) for i in range(len(node))]
         if part not in names:
-            raise cli.UserError(f'--key {key}: no {part!r}{cli.nearest(part, names)}')
+            raise UserError(f'--key {key}: no {part!r}{nearest(part, names)}')
         node = node[part] if isinstance(node, dict) else node[int(part)]
     return Config({key.split('.')[-1]: node})
 

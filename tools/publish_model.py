@@ -12,20 +12,21 @@ import os
 import sys
 from pathlib import Path
 
-from hybrid_mm.engine import cli
+from hybrid_mm.run import options
+from hybrid_mm.run.tool import tool
 
 
-@cli.tool
+@tool
 def main(argv=None):
     """Run the tool."""
-    parser = cli.parser(__doc__)
+    parser = options.parser(__doc__)
     parser.add_argument('input', help='checkpoint of a training run')
     parser.add_argument('output', help='file to write; NAME.pth becomes NAME-HASH.pth')
     args = parser.parse_args(argv)
 
     import torch
 
-    from hybrid_mm.engine.checkpoint import read_checkpoint
+    from hybrid_mm.checkpoints import read_checkpoint
 
     checkpoint = read_checkpoint(args.input)
     output = Path(args.output)
@@ -50,7 +51,7 @@ def publishable(checkpoint: dict, path: str) -> dict:
     MMEngine's hook for averaged weights saves the averages in ``state_dict`` and the raw
     weights in ``ema_state_dict``, so that the former is always the one to publish.
     """
-    from hybrid_mm.engine.checkpoint import weights_of
+    from hybrid_mm.checkpoints import weights_of
 
     weights = weights_of(checkpoint, path)
     state = {key: value.detach().cpu().clone() for key, value in weights.items()}

@@ -10,15 +10,18 @@ compared with the original one on a random image before it is written.
 import os
 import sys
 
-from hybrid_mm.engine import cli
+from hybrid_mm.errors import UserError
+from hybrid_mm.run import options
+from hybrid_mm.run.config import load_config
+from hybrid_mm.run.tool import tool
 
 TOLERANCE = 1e-4
 
 
-@cli.tool
+@tool
 def main(argv=None):
     """Run the tool."""
-    parser = cli.parser(__doc__)
+    parser = options.parser(__doc__)
     parser.add_argument('config', help='config file of the model')
     parser.add_argument('checkpoint', help='checkpoint of the model as it was trained')
     parser.add_argument('output', help='file to write (.pth)')
@@ -30,25 +33,26 @@ def main(argv=None):
         default=(224, 320),
         help='size of the image for the comparison (default: 224 320)',
     )
-    cli.add_config_options(parser)
+    options.add_config_options(parser)
     args = parser.parse_args(argv)
 
     import torch
     from mmengine.registry import MODELS, init_default_scope
 
     import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X')
-    from hybrid_mm.engine.checkpoint import load_weights, read_checkpoint, without_init_cfg
+    from hybrid_mm.checkpoints import load_weights, read_checkpoint
+    from hybrid_mm.run.config import without_init_cfg
 
-    cfg = cli.load_config(args.config, args.cfg_options)
+    cfg = load_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     model = MODELS.build(without_init_cfg(cfg.model)).eval()
     backbone = model.backbone
     if not hasattr(backbone, 'switch_to_deploy'):
-        raise cli.UserError(
+        raise UserError(
             f'{args.config}: {type(backbone).__name__} has nothing to merge (no switch_to_deploy)'
         )
     if cfg.model.backbone.get('deploy'):
-        raise cli.UserError(f'{args.config}: model.backbone.deploy=True is the merged form already')
+        raise UserError(f'{args.config}: model.backbone.deploy=True is the merged form already')
     checkpoint = read_checkpoint(args.checkpoint)
     load_weights(model, checkpoint, args.checkpoint)
 
@@ -60,13 +64,13 @@ def main(argv=None):
         try:
             backbone.switch_to_deploy()
         except ValueError as error:
-            raise cli.UserError(f'{args.config}: {error}') from error
+            raise UserError(f'{args.config}: {error}') from error
         found = backbone(image)
     worst = max(
         ((a - b).abs().max() / b.abs().max()).item() for a, b in zip(found, expected, strict=True)
     )
     if not worst <= TOLERANCE:
-        raise cli.UserError(
+        raise UserError(
             f'the merged backbone differs by {worst:.1e} of its largest value (allowed '
             f'{TOLERANCE:.0e}); nothing was written. Weights that are not finite, or statistics '
             'of batch norms near zero, do that'

@@ -8,16 +8,22 @@ import sys
 import mmengine
 from mmengine.evaluator import DumpResults
 
-from hybrid_mm.engine import checkpoint, cli, launch, preflight
+from hybrid_mm import checkpoints
+from hybrid_mm.engine.hooks.strict_loading import StrictLoadingHook
+from hybrid_mm.errors import UserError
+from hybrid_mm.run import launch, options
+from hybrid_mm.run.checks import data
+from hybrid_mm.run.config import task_of
+from hybrid_mm.run.tool import tool
 
 
-@cli.tool
+@tool
 def main(argv=None):
     """Run the tool."""
-    parser = cli.parser(__doc__)
+    parser = options.parser(__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
-    cli.add_run_options(parser)
+    options.add_run_options(parser)
     parser.add_argument(
         '--out',
         help='detection and classification: file.pkl of the predictions; segmentation: folder '
@@ -36,12 +42,12 @@ def main(argv=None):
     )
     parser.add_argument('--interval', type=int, help='draw every INTERVAL-th sample')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
-    cli.add_tracking_options(parser)
+    options.add_tracking_options(parser)
     args = parser.parse_args(argv)
     if args.out_item and not args.out:
         parser.error('--out-item needs --out')
 
-    checkpoint.read_checkpoint(args.checkpoint)  # before anything that takes time
+    checkpoints.read_checkpoint(args.checkpoint)  # before anything that takes time
     cfg = launch.config_of_run(args)
     launch.set_tracking(cfg, args.tensorboard, args.wandb)
     if args.show or args.show_dir:
@@ -50,14 +56,14 @@ def main(argv=None):
         launch.set_test_time_augmentation(cfg)
     out = None
     if args.out and args.out_item != 'metrics':
-        if cli.task_of(cfg) == 'segmentation':
+        if task_of(cfg) == 'segmentation':
             cfg.test_evaluator.update(output_dir=args.out, keep_results=True)
         else:
-            out = _dump(cli.task_of(cfg), args.out)
-    preflight.check_testing(cfg)
+            out = _dump(task_of(cfg), args.out)
+    data.check_testing(cfg)
     cfg.load_from, cfg.resume = args.checkpoint, False
     runner = launch.build_runner(cfg)
-    runner.register_hook(checkpoint.StrictLoadingHook(args.checkpoint))
+    runner.register_hook(StrictLoadingHook(args.checkpoint))
     if out is not None:
         runner.test_evaluator.metrics.append(out)
     with launch.testing_amp(runner, args.amp):
@@ -74,7 +80,7 @@ def _folder(path: str) -> str:
 def _dump(task: str, path: str) -> DumpResults:
     """Metric that writes the predictions of a detector or classifier."""
     if not path.endswith(('.pkl', '.pickle')):
-        raise cli.UserError(f'--out of predictions must end with .pkl or .pickle, got {path}')
+        raise UserError(f'--out of predictions must end with .pkl or .pickle, got {path}')
     if task == 'detection':
         from mmdet.evaluation import DumpDetResults
 

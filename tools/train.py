@@ -6,16 +6,18 @@ python tools/train.py configs/demo/... --dry-run      # one step: memory, time, 
 
 import sys
 
-from hybrid_mm.engine import cli, dry_run, launch, preflight, settings
-from hybrid_mm.engine.exact_resume import set_exact_resume
+from hybrid_mm.run import dry_run, launch, options
+from hybrid_mm.run.checks import data, settings
+from hybrid_mm.run.launch import set_exact_resume
+from hybrid_mm.run.tool import tool
 
 
-@cli.tool
+@tool
 def main(argv=None):
     """Run the tool."""
-    parser = cli.parser(__doc__)
+    parser = options.parser(__doc__)
     parser.add_argument('config', help='config file')
-    cli.add_run_options(parser)
+    options.add_run_options(parser)
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
@@ -35,7 +37,7 @@ def main(argv=None):
         help='build everything, take one step on one batch and predict one validation batch; print '
         'parameters, FLOPs, memory, times and the estimated duration; save nothing',
     )
-    cli.add_tracking_options(parser)
+    options.add_tracking_options(parser)
     args = parser.parse_args(argv)
 
     cfg = launch.config_of_run(args)
@@ -48,7 +50,7 @@ def main(argv=None):
     launch.set_resume(cfg, args.resume)
     set_exact_resume(cfg)
     launch.set_tracking(cfg, args.tensorboard, args.wandb)
-    preflight.check_training(cfg)
+    data.check_training(cfg)
     if args.dry_run:
         return _dry_run(cfg)
     runner = launch.build_runner(cfg)
@@ -62,7 +64,7 @@ def _dry_run(cfg) -> int:
     from mmengine.registry import MODELS, DefaultScope
 
     from hybrid_mm.analysis.complexity import complexity
-    from hybrid_mm.engine.checkpoint import without_init_cfg
+    from hybrid_mm.run.config import without_init_cfg
 
     result, macs = dry_run.dry_run(cfg), None
     if result.shape:

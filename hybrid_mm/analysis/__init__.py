@@ -1,1 +1,1 @@
-"""Analysis of models: complexity."""
+"""Studies of models: cost, robustness, receptive fields, shape and texture."""

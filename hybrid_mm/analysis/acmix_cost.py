@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from hybrid_mm.analysis.complexity import count
-from hybrid_mm.layers.acmix import ACmix2d
+from hybrid_mm.layers.attention.acmix import ACmix2d
 
 RESNET50 = [(64, 56, 56)] * 3 + [(128, 28, 28)] * 4 + [(256, 14, 14)] * 6 + [(512, 7, 7)] * 3
 
@@ -45,7 +45,7 @@ def layer_cost(
         heads: Number of heads.
 
     Raises:
-        ValueError: See :class:`~hybrid_mm.layers.acmix.ACmix2d`.
+        ValueError: See :class:`~hybrid_mm.layers.attention.acmix.ACmix2d`.
     """
     with torch.device('meta'):
         conv = nn.Conv2d(channels, channels, kernel_conv, padding=kernel_conv // 2, bias=False)

@@ -20,7 +20,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from hybrid_mm.layers.attention_tiles import plan
+from hybrid_mm.ops import (  # noqa: F401  registers the operators that are counted
+    decomposed_attention,
+    evolving_attention,
+    ghost_attention,
+    grid_convolution,
+    mixed_shift,
+    vector_attention,
+)
+from hybrid_mm.ops.local_attention.tiles import plan
 
 BOX_ROIS, MASK_ROIS = 1000, 100
 

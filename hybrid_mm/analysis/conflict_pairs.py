@@ -13,7 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hybrid_mm.engine.cli import UserError, find_images
+from hybrid_mm.analysis.networks import cropped
+from hybrid_mm.data.images import find_images
+from hybrid_mm.errors import UserError
 
 _NAME = re.compile(r'([a-z_ ]+?)(\d+)-([a-z_ ]+?)(\d+)', re.IGNORECASE)
 FACTORS = ('shape', 'texture')
@@ -277,8 +279,6 @@ def make_set(
         UserError: Too few classes for pairs, or a source that is no image.
     """
     from PIL import Image
-
-    from hybrid_mm.analysis.networks import cropped
 
     classes = dict(shapes={key[0] for key in shapes}, textures={key[0] for key in textures})
     for name, other in (('shapes', 'textures'), ('textures', 'shapes')):

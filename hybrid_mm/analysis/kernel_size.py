@@ -13,9 +13,9 @@ from mmengine.registry import MODELS
 from torch import nn
 
 import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X')
-from hybrid_mm.analysis.benchmark import memory
 from hybrid_mm.analysis.complexity import complexity
-from hybrid_mm.analysis.members import Passes, take_turns
+from hybrid_mm.analysis.variants import Passes, take_turns
+from hybrid_mm.benchmarks.core import memory
 
 VAN = {'lka': 'lka', 'lska': 'lska', 'lka-trivial': 'lka_trivial', 'lska-trivial': 'lska_trivial'}
 FAMILIES = (*VAN, 'pelk', 'slak')

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hybrid_mm.engine.cli import UserError
+from hybrid_mm.errors import UserError
 
 METRICS = ('l2', 'cosine')
 

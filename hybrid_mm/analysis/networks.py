@@ -14,9 +14,11 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
 import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X')
-from hybrid_mm.engine.checkpoint import load_weights, read_checkpoint, weights_of, without_init_cfg
-from hybrid_mm.engine.cli import UserError, literal_spec, load_config, torch_device
-from hybrid_mm.engine.progress import progress
+from hybrid_mm.checkpoints import load_weights, read_checkpoint, weights_of
+from hybrid_mm.errors import UserError
+from hybrid_mm.run.config import literal_spec, load_config, without_init_cfg
+from hybrid_mm.run.console import progress
+from hybrid_mm.run.options import torch_device
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 RANDOM = 'random weights'

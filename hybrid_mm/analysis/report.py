@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from pathlib import Path
 
-from hybrid_mm.analysis import robustness
-from hybrid_mm.engine.cli import UserError
+from hybrid_mm.analysis import corruption_study
+from hybrid_mm.errors import UserError
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #202024; max-width: 1200px;
@@ -147,20 +147,21 @@ def _robustness(results: Sequence[Result], scratch: Path) -> list[str]:
     others = [
         [name, data, value]
         for name, content in found.items()
-        for data in robustness.SHIFTED
+        for data in corruption_study.SHIFTED
         for value in content.get(data, {}).get('0', {}).values()
     ]
     if others:
         parts.append(_table(['model', 'data set', 'top-1 accuracy'], others))
     groups = {}
     for name, content in found.items():
-        groups.setdefault(robustness.main_metric(content), {})[name] = content
+        groups.setdefault(corruption_study.main_metric(content), {})[name] = content
     for metric, members in groups.items():
-        names = [n for n in robustness.CORRUPTIONS if any(n in c for c in members.values())]
+        names = [n for n in corruption_study.CORRUPTIONS if any(n in c for c in members.values())]
         rows = []
         for corruption in names:
             means = [
-                robustness.mean_over_severities(c, corruption, metric) for c in members.values()
+                corruption_study.mean_over_severities(c, corruption, metric)
+                for c in members.values()
             ]
             rows.append([corruption, *means])
         parts += [
@@ -169,7 +170,7 @@ def _robustness(results: Sequence[Result], scratch: Path) -> list[str]:
         ]
         if len(members) > 1:
             picture = scratch / 'curves.png'
-            robustness.draw_curves(members, picture)
+            corruption_study.draw_curves(members, picture)
             parts.append(_picture(picture.read_bytes(), f'{metric} of all models over severity'))
     return parts + _pictures(results)
 

@@ -13,10 +13,12 @@ from mmengine.registry import MODELS, TRANSFORMS, VISUALIZERS, DefaultScope
 
 from hybrid_mm.apis.results import Prediction, to_prediction
 from hybrid_mm.apis.sources import Source, UnreadableInput, read_sources
-from hybrid_mm.engine.checkpoint import load_weights, read_checkpoint, without_init_cfg
-from hybrid_mm.engine.cli import UserError, load_config, task_of, torch_device
-from hybrid_mm.engine.launch import set_test_time_augmentation
-from hybrid_mm.engine.preflight import dataset_classes, inner_dataset
+from hybrid_mm.checkpoints import load_weights, read_checkpoint
+from hybrid_mm.errors import UserError
+from hybrid_mm.run.checks.data import dataset_classes
+from hybrid_mm.run.config import inner_dataset, load_config, task_of, without_init_cfg
+from hybrid_mm.run.launch import set_test_time_augmentation
+from hybrid_mm.run.options import torch_device
 
 LOOKAHEAD = 4
 """Batches that are read at once, so that images of one size can be put together."""

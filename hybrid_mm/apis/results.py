@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from mmengine.structures import BaseDataElement
 
-from hybrid_mm.engine.cli import UserError
+from hybrid_mm.errors import UserError
 
 
 @dataclasses.dataclass

@@ -8,7 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from hybrid_mm.engine.cli import UserError, find_images
+from hybrid_mm.data.images import find_images
+from hybrid_mm.errors import UserError
 
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
 

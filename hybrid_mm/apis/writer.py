@@ -9,7 +9,7 @@ import numpy as np
 
 from hybrid_mm.apis.predictor import Predictor
 from hybrid_mm.apis.results import Classification, Detection, Prediction, Segmentation
-from hybrid_mm.engine.cli import UserError, shorten
+from hybrid_mm.errors import UserError, shorten
 
 
 class Writer:

@@ -3,31 +3,30 @@
 from hybrid_mm.backbones.aa_resnet import AAResNet
 from hybrid_mm.backbones.acmix_resnet import ACmixResNet
 from hybrid_mm.backbones.acmix_swin import ACmixSwin
-from hybrid_mm.backbones.base import Pyramid
 from hybrid_mm.backbones.botnet import BoTNet
 from hybrid_mm.backbones.coatnet import CoAtNet
 from hybrid_mm.backbones.cvt import CvT
-from hybrid_mm.backbones.elsa import ELSASwin
+from hybrid_mm.backbones.elsa_swin import ELSASwin
 from hybrid_mm.backbones.evolving_resnet import EAAAResNet
+from hybrid_mm.backbones.frames.base import BaseBackbone
+from hybrid_mm.backbones.frames.resnet import ResNet
 from hybrid_mm.backbones.halonet import HaloNet
 from hybrid_mm.backbones.hornet import HorNet
-from hybrid_mm.backbones.lesa import LESAResNet
+from hybrid_mm.backbones.lesa_resnet import LESAResNet
 from hybrid_mm.backbones.levit import LeViT
 from hybrid_mm.backbones.maxvit import MaxViT
 from hybrid_mm.backbones.mvitv2 import MViTv2
 from hybrid_mm.backbones.nat import NAT, DiNAT, DiNATs
 from hybrid_mm.backbones.pelk import PeLK
 from hybrid_mm.backbones.pvt import PVT
-from hybrid_mm.backbones.qna import QnAViT
-from hybrid_mm.backbones.quadratic_attention import (
+from hybrid_mm.backbones.qna_vit import QnAViT
+from hybrid_mm.backbones.quadratic_attention_nets import (
     QuadraticAttentionEncoder,
     QuadraticAttentionResNet,
 )
 from hybrid_mm.backbones.replknet import RepLKNet
-from hybrid_mm.backbones.resnet import ResNet
 from hybrid_mm.backbones.san import SAN
-from hybrid_mm.backbones.sasa import SASAResNet
-from hybrid_mm.backbones.simple_fpn import SimpleFPN
+from hybrid_mm.backbones.sasa_resnet import SASAResNet
 from hybrid_mm.backbones.slak import SLaK
 from hybrid_mm.backbones.van import VAN
 from hybrid_mm.backbones.vit import ViT
@@ -40,6 +39,7 @@ __all__ = [
     'AAResNet',
     'ACmixResNet',
     'ACmixSwin',
+    'BaseBackbone',
     'BoTNet',
     'CoAtNet',
     'CvT',
@@ -54,7 +54,6 @@ __all__ = [
     'MViTv2',
     'MaxViT',
     'PeLK',
-    'Pyramid',
     'QnAViT',
     'QuadraticAttentionEncoder',
     'QuadraticAttentionResNet',
@@ -62,6 +61,5 @@ __all__ = [
     'ResNet',
     'SASAResNet',
     'SLaK',
-    'SimpleFPN',
     'ViT',
 ]

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from hybrid_mm.backbones.resnet import ResNet, Site
+from hybrid_mm.backbones.frames.resnet import ConvSlot, ResNet
 from hybrid_mm.layers import AAConv2d
-from hybrid_mm.layers.relative_position import fit_tables
+from hybrid_mm.ops.positions import fit_tables
 from hybrid_mm.registry import MODELS
 
 
@@ -25,7 +25,7 @@ class AAResNet(ResNet):
 
     Args:
         arch: 'r34', 'r50', 'r101', 'r152', or a dict as for
-            :class:`~hybrid_mm.backbones.resnet.ResNet`.
+            :class:`~hybrid_mm.backbones.frames.resnet.ResNet`.
         kappa: Key channels as a part of the output channels; one value or one per stage. By default
             0.2 in bottlenecks and 0.25 in basic blocks.
         upsilon: Value channels likewise, by default 0.1 and 0.25. Both numbers of channels are
@@ -36,8 +36,8 @@ class AAResNet(ResNet):
         attn_downsample: In which stages attention runs at half the resolution.
         canvas_size: Height and width of the image that the relative tables are made for; None
             leaves the relative term out.
-        impl: Algorithm of attention, see :mod:`hybrid_mm.layers.local_attention`.
-        **kwargs: See :class:`~hybrid_mm.backbones.resnet.ResNet`.
+        impl: Algorithm of attention, see :mod:`hybrid_mm.ops.local_attention`.
+        **kwargs: See :class:`~hybrid_mm.backbones.frames.resnet.ResNet`.
 
     Raises:
         ValueError: An unknown variant, or ratios that leave no channel to the convolution.
@@ -80,38 +80,38 @@ class AAResNet(ResNet):
         self.impl = impl
         self.build()
 
-    def table_size(self, site: Site) -> tuple[int, int] | None:
+    def table_size(self, slot: ConvSlot) -> tuple[int, int] | None:
         """Rows and columns of the map under attention for an image of ``canvas_size``."""
         if self.canvas_size is None:
             return None
-        reduction = site.reduction * site.stride * (1 + self.attn_downsample[site.stage])
+        reduction = slot.reduction * slot.stride * (1 + self.attn_downsample[slot.stage])
         return tuple(-(-side // reduction) for side in self.canvas_size)
 
-    def layer_settings(self, site: Site) -> dict[str, Any]:
+    def layer_settings(self, slot: ConvSlot) -> dict[str, Any]:
         """Arguments of the augmented convolution at a place."""
-        heads = self.heads[site.stage]
+        heads = self.heads[slot.stage]
         keys, values = (
-            round(ratio[site.stage] * site.channels / heads) * heads
+            round(ratio[slot.stage] * slot.channels / heads) * heads
             for ratio in (self.kappa, self.upsilon)
         )
         return dict(
-            in_channels=site.in_channels,
-            out_channels=site.channels,
+            in_channels=slot.in_channels,
+            out_channels=slot.channels,
             key_channels=max(keys, self.min_key_dim * heads),
             value_channels=max(values, heads),
             heads=heads,
-            size=self.table_size(site),
-            stride=site.stride,
-            dilation=site.dilation,
-            attn_downsample=self.attn_downsample[site.stage],
+            size=self.table_size(slot),
+            stride=slot.stride,
+            dilation=slot.dilation,
+            attn_downsample=self.attn_downsample[slot.stage],
             impl=self.impl,
         )
 
-    def make_spatial(self, site: Site) -> nn.Module:
+    def make_spatial(self, slot: ConvSlot) -> nn.Module:
         """Attention-augmented convolution in the chosen stages."""
-        if not self.augmented[site.stage]:
-            return super().make_spatial(site)
-        conv = AAConv2d(**self.layer_settings(site), bias=False)
+        if not self.augmented[slot.stage]:
+            return super().make_spatial(slot)
+        conv = AAConv2d(**self.layer_settings(slot), bias=False)
         for part in (conv.conv_out, conv.qkv_conv, conv.attn_out):
             nn.init.kaiming_normal_(part.weight, mode='fan_out', nonlinearity='relu')
         return conv

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from hybrid_mm.backbones.resnet import ResNet, Site
-from hybrid_mm.layers.acmix import ACmix2d
+from hybrid_mm.backbones.frames.resnet import ConvSlot, ResNet
+from hybrid_mm.layers.attention.acmix import ACmix2d
 from hybrid_mm.registry import MODELS
 
 
@@ -23,7 +23,8 @@ class ACmixResNet(ResNet):
     maps of ceil(H / 2) rows, as convolution does.
 
     Args:
-        arch: 'r26', 'r38', 'r50', or a dict as for :class:`~hybrid_mm.backbones.resnet.ResNet`.
+        arch: 'r26', 'r38', 'r50', or a dict as for
+            :class:`~hybrid_mm.backbones.frames.resnet.ResNet`.
         acmix: Which stages have ACmix, one value or one per stage.
         kernel_att: Window of the attention, odd, one value or one per stage.
         heads: Number of heads, one value or one per stage.
@@ -31,8 +32,8 @@ class ACmixResNet(ResNet):
         shift_init: Let the convolution path start as the shifts of a plain convolution, as the
             paper has it; the published code draws its kernels at random like all others.
         zero_init_residual: Let every block start as its shortcut (last norm's weight 0).
-        impl: 'engine' or 'reference', see :class:`~hybrid_mm.layers.acmix.ACmix2d`.
-        **kwargs: See :class:`~hybrid_mm.backbones.resnet.ResNet`.
+        impl: 'engine' or 'reference', see :class:`~hybrid_mm.layers.attention.acmix.ACmix2d`.
+        **kwargs: See :class:`~hybrid_mm.backbones.frames.resnet.ResNet`.
 
     Raises:
         ValueError: An unknown variant, heads that do not divide the channels, an even window.
@@ -67,17 +68,17 @@ class ACmixResNet(ResNet):
         self.operator = dict(kernel_conv=kernel_conv, impl=impl)
         self.build()
 
-    def make_spatial(self, site: Site) -> nn.Module:
+    def make_spatial(self, slot: ConvSlot) -> nn.Module:
         """ACmix in the chosen stages."""
-        if not self.acmix[site.stage]:
-            return super().make_spatial(site)
+        if not self.acmix[slot.stage]:
+            return super().make_spatial(slot)
         layer = ACmix2d(
-            site.in_channels,
-            site.channels,
-            self.kernel_att[site.stage],
-            self.heads[site.stage],
-            stride=site.stride,
-            dilation=site.dilation,
+            slot.in_channels,
+            slot.channels,
+            self.kernel_att[slot.stage],
+            self.heads[slot.stage],
+            stride=slot.stride,
+            dilation=slot.dilation,
             **self.operator,
         )
         layer.he_init(self.shift_init)

@@ -13,8 +13,8 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from hybrid_mm.backbones.swin import Swin
-from hybrid_mm.layers.acmix import ACmixWindowAttention
+from hybrid_mm.backbones.frames.swin import Swin
+from hybrid_mm.layers.attention.acmix import ACmixWindowAttention
 from hybrid_mm.registry import MODELS
 
 
@@ -31,13 +31,14 @@ class ACmixSwin(Swin):
 
     Args:
         arch: 'tiny', 'small' (the paper's), 'base', 'large', or a dict, see
-            :class:`~hybrid_mm.backbones.swin.Swin`.
+            :class:`~hybrid_mm.backbones.frames.swin.Swin`.
         qkv_bias: Bias of the projection to queries, keys and values.
         qk_scale: Factor of the logits, by default d^-0.5.
         attn_drop: Dropout rate of the attention weights.
         proj_drop: Dropout rate behind attention.
-        impl: 'engine' or 'reference', see :class:`~hybrid_mm.layers.acmix.ACmixWindowAttention`.
-        **kwargs: See :class:`~hybrid_mm.backbones.swin.Swin`.
+        impl: 'engine' or 'reference', see
+            :class:`~hybrid_mm.layers.attention.acmix.ACmixWindowAttention`.
+        **kwargs: See :class:`~hybrid_mm.backbones.frames.swin.Swin`.
 
     Raises:
         ValueError: An unknown variant, heads that do not divide the channels.

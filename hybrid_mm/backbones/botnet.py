@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from hybrid_mm.backbones.bottleneck_net import BottleneckNet
-from hybrid_mm.backbones.resnet import Site
-from hybrid_mm.layers.bottleneck_attention import BottleneckAttention
-from hybrid_mm.layers.relative_position import fit_tables
+from hybrid_mm.backbones.frames.bottleneck_net import BottleneckNet
+from hybrid_mm.backbones.frames.resnet import ConvSlot
+from hybrid_mm.layers.attention.bottleneck_attention import BottleneckAttention
+from hybrid_mm.ops.positions import fit_tables
 from hybrid_mm.registry import MODELS
 
 _DEFAULTS = dict(
@@ -58,7 +58,7 @@ class BoTNet(BottleneckNet):
             stride 1 in the last stage, SE and SiLU (aliases 't3', 't4', and 't5', 't6', 't7', which
             differ by the size of the image); timm's 'botnet26t', 'botnet50ts', 'sebotnet33ts' and
             'eca_botnext26ts'. Or a dict, see
-            :class:`~hybrid_mm.backbones.bottleneck_net.BottleneckNet`, with ``dim_head``,
+            :class:`~hybrid_mm.backbones.frames.bottleneck_net.BottleneckNet`, with ``dim_head``,
             ``qk_ratio`` and ``scale_pos_embed`` (False in timm's variants) of the attention.
         canvas_size: Height and width of the image that the tables are made for: the paper's
             detectors see 1024 x 1024, its classifiers 224 x 224 and more.
@@ -67,7 +67,7 @@ class BoTNet(BottleneckNet):
         qkv_bias: Biases of queries, keys and values.
         table_policy: What happens to tables of a file that are made for another size: 'resize', or
             'reset' to keep the initial values.
-        **kwargs: See :class:`~hybrid_mm.backbones.bottleneck_net.BottleneckNet`; with
+        **kwargs: See :class:`~hybrid_mm.backbones.frames.bottleneck_net.BottleneckNet`; with
             ``shortcut_act=True`` the convolution of a shortcut is followed by an activation, as in
             distribuuuu's checkpoint and the authors' block.
 
@@ -150,19 +150,19 @@ class BoTNet(BottleneckNet):
         )
         self.build()
 
-    def table_size(self, site: Site) -> tuple[int, int]:
+    def table_size(self, slot: ConvSlot) -> tuple[int, int]:
         """Rows and columns of the map under attention for an image of ``canvas_size``."""
-        return tuple(-(-side // site.reduction) for side in self.canvas_size)
+        return tuple(-(-side // slot.reduction) for side in self.canvas_size)
 
-    def make_attention(self, site: Site) -> nn.Module:
+    def make_attention(self, slot: ConvSlot) -> nn.Module:
         """Attention over the whole map."""
         settings = self.settings
         return BottleneckAttention(
-            site.in_channels,
-            self.table_size(site),
-            site.channels,
-            site.stride,
-            settings['heads'][site.stage],
+            slot.in_channels,
+            self.table_size(slot),
+            slot.channels,
+            slot.stride,
+            settings['heads'][slot.stage],
             settings['dim_head'],
             settings['qk_ratio'],
             scale_pos_embed=settings['scale_pos_embed'],

@@ -13,12 +13,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from hybrid_mm.backbones.mbconv_pyramid import MBConvPyramid
-from hybrid_mm.backbones.token_pyramid import MLP
+from hybrid_mm.backbones.frames.mbconv_pyramid import MBConvPyramid
+from hybrid_mm.backbones.frames.token_pyramid import MLP
+from hybrid_mm.layers.attention.global_relative_attention import GlobalRelativeAttention
+from hybrid_mm.layers.attention.partition_attention import PartitionAttention
+from hybrid_mm.layers.convolution.mbconv import MBConv, halve
 from hybrid_mm.layers.drop import DropPath
-from hybrid_mm.layers.global_relative_attention import GlobalRelativeAttention
-from hybrid_mm.layers.mbconv import MBConv, halve
-from hybrid_mm.layers.partition_attention import PartitionAttention
 from hybrid_mm.registry import MODELS
 
 
@@ -42,7 +42,7 @@ class RelativeTransformerBlock(nn.Module):
         expand_first: Queries, keys and values have the channels of the output, else of the input.
         shortcut_bias: Bias of the shortcut's projection.
         relative: 'table' or 'log', see
-            :class:`~hybrid_mm.layers.partition_attention.PartitionAttention`.
+            :class:`~hybrid_mm.layers.attention.partition_attention.PartitionAttention`.
         layer_scale: Initial value of the layer scales, or None for none.
         ln_eps: Epsilon of the layer norms.
         drop_path: Drop-path rate of both branches.
@@ -148,13 +148,13 @@ class CoAtNet(MBConvPyramid):
             see ``head_width``); '0-rw', '1-rw', '2-rw', '3-rw', 'nano-rw', 'rmlp-1-rw2' or
             'rmlp-2-rw', those that timm trained; or a dict with ``depths``, ``channels``, ``stem``,
             ``conv``, ``norm``, ``ln_eps`` (see
-            :class:`~hybrid_mm.backbones.mbconv_pyramid.MBConvPyramid`), ``kinds``, 'C' or 'T' for
-            each stage, and ``attention``, arguments of :class:`RelativeTransformerBlock`.
+            :class:`~hybrid_mm.backbones.frames.mbconv_pyramid.MBConvPyramid`), ``kinds``, 'C' or
+            'T' for each stage, and ``attention``, arguments of :class:`RelativeTransformerBlock`.
         img_size: Side of the image, or (rows, columns), that tables of relative positions are made
             for; on maps of another size they are interpolated bilinearly.
         windowed: Attention within windows of the size of those tables, 14 x 14 and 7 x 7 for 224.
         head_width: Channels of a head.
-        **kwargs: See :class:`~hybrid_mm.backbones.mbconv_pyramid.MBConvPyramid`.
+        **kwargs: See :class:`~hybrid_mm.backbones.frames.mbconv_pyramid.MBConvPyramid`.
 
     Raises:
         ValueError: An unknown variant or kind, channels that heads do not fill.

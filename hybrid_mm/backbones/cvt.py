@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_mm.backbones.base import run_blocks
-from hybrid_mm.backbones.token_pyramid import TokenPyramid, TokenStage, init_linear
-from hybrid_mm.layers.convolutional_projection import ConvolutionalProjectionAttention
+from hybrid_mm.backbones.frames.base import run_blocks
+from hybrid_mm.backbones.frames.token_pyramid import TokenPyramid, TokenStage, init_linear
+from hybrid_mm.layers.attention.convolutional_projection import ConvolutionalProjectionAttention
 from hybrid_mm.layers.drop import DropPath, drop_path_schedule
 from hybrid_mm.registry import MODELS
 
@@ -195,11 +195,11 @@ class CvT(TokenPyramid):
         out_indices: Stages whose maps are returned.
         drop_path_rate: Drop-path rate of the last block; it grows linearly from 0 within the last
             stage, the others have none.
-        frozen_stages: See :class:`~hybrid_mm.backbones.base.Pyramid`.
-        norm_eval: See :class:`~hybrid_mm.backbones.base.Pyramid`; the projections have the batch
-            norms.
-        with_cp: See :class:`~hybrid_mm.backbones.base.Pyramid`.
-        init_cfg: See :class:`~hybrid_mm.backbones.base.Pyramid`.
+        frozen_stages: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
+        norm_eval: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`; the projections have
+            the batch norms.
+        with_cp: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
+        init_cfg: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
 
     Raises:
         ValueError: An unknown variant or method, heads that do not divide the channels, even

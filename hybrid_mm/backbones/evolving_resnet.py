@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_mm.backbones.aa_resnet import AAResNet
-from hybrid_mm.backbones.resnet import Bottleneck, ResidualBlock, ResNet, Site
-from hybrid_mm.layers.evolving_convolution import EvolvingAAConv2d, same_padding
+from hybrid_mm.backbones.frames.resnet import Bottleneck, ConvSlot, ResidualBlock, ResNet
+from hybrid_mm.layers.attention.evolving_augmented_convolution import EvolvingAAConv2d, same_padding
 from hybrid_mm.layers.initialisation import lecun_normal_
 from hybrid_mm.registry import MODELS
 
@@ -48,11 +48,11 @@ class EAAAResNet(AAResNet):
     truncated normals of variance 1 / fan-in.
 
     All logits of a chain are kept for training, see
-    :mod:`hybrid_mm.layers.evolving_attention` for figures: ``max_tokens`` bounds them.
+    :mod:`hybrid_mm.ops.evolving_attention` for figures: ``max_tokens`` bounds them.
 
     Args:
         arch: 'r50', 'r101', 'r152', or a dict as for
-            :class:`~hybrid_mm.backbones.resnet.ResNet`, with bottlenecks.
+            :class:`~hybrid_mm.backbones.frames.resnet.ResNet`, with bottlenecks.
         kappa: Key channels as a part of the channels of a convolution, one value or one per stage.
         upsilon: Value channels likewise.
         heads: Number of heads, one value or one per stage.
@@ -61,7 +61,8 @@ class EAAAResNet(AAResNet):
         max_tokens: Most positions under attention: larger maps are pooled by 2 again. The default
             is beyond 512 x 512 pixels (1024 positions) and brings 800 x 1333 (4200 positions) to
             1050. None takes every map as it is.
-        official_tables: See :class:`~hybrid_mm.layers.evolving_convolution.EvolvingAAConv2d`.
+        official_tables: See
+            :class:`~hybrid_mm.layers.attention.evolving_augmented_convolution.EvolvingAAConv2d`.
         impl: Likewise.
         zero_init_residual: Let every block start as its shortcut.
         **kwargs: ``augmented``, ``attn_downsample`` and ``canvas_size`` as of
@@ -133,35 +134,35 @@ class EAAAResNet(AAResNet):
             stride *= factor
         return stride
 
-    def evolves(self, site: Site) -> bool:
+    def evolves(self, slot: ConvSlot) -> bool:
         """Whether the logits of the block before reach a block."""
-        stage = site.stage
-        if site.block or not stage:
-            return bool(site.block)
+        stage = slot.stage
+        if slot.block or not stage:
+            return bool(slot.block)
         return (
             self.attention_stride(stage) == self.attention_stride(stage - 1)
             and self.heads[stage] == self.heads[stage - 1]
         )
 
-    def table_size(self, site: Site) -> tuple[int, int] | None:
+    def table_size(self, slot: ConvSlot) -> tuple[int, int] | None:
         """Rows and columns of the map under attention for an image of ``canvas_size``."""
-        size = super().table_size(site)
+        size = super().table_size(slot)
         while size and self.max_tokens is not None and size[0] * size[1] > self.max_tokens:
             size = tuple(-(-side // 2) for side in size)
         return size
 
-    def block_class(self, site: Site) -> type[ResidualBlock]:
+    def block_class(self, slot: ConvSlot) -> type[ResidualBlock]:
         """Blocks of augmented stages hand their logits on."""
         if not self.settings['bottleneck']:
             raise ValueError('EAAAResNet has bottlenecks only, got an arch with bottleneck=False')
-        return EvolvingBottleneck if self.augmented[site.stage] else super().block_class(site)
+        return EvolvingBottleneck if self.augmented[slot.stage] else super().block_class(slot)
 
-    def make_spatial(self, site: Site) -> nn.Module:
+    def make_spatial(self, slot: ConvSlot) -> nn.Module:
         """Evolving attention beside the convolution in the chosen stages."""
-        if not self.augmented[site.stage]:
-            return super().make_spatial(site)
-        settings = self.layer_settings(site) | self.chain
-        return EvolvingAAConv2d(**settings, evolves=self.evolves(site))
+        if not self.augmented[slot.stage]:
+            return super().make_spatial(slot)
+        settings = self.layer_settings(slot) | self.chain
+        return EvolvingAAConv2d(**settings, evolves=self.evolves(slot))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Map an image (N, in_channels, H, W), H and W from 32, to the maps of ``out_indices``."""

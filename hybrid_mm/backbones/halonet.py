@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from hybrid_mm.backbones.bottleneck_net import BottleneckNet
-from hybrid_mm.backbones.resnet import Site
-from hybrid_mm.layers.halo_attention import HaloAttention
+from hybrid_mm.backbones.frames.bottleneck_net import BottleneckNet
+from hybrid_mm.backbones.frames.resnet import ConvSlot
+from hybrid_mm.layers.attention.halo_attention import HaloAttention
 from hybrid_mm.registry import MODELS
 
 _DEFAULTS = dict(
@@ -76,13 +76,13 @@ class HaloNet(BottleneckNet):
             attention in the last stage as 'r50-se-b8', 'r50-se-b32' and 'r101-se-b8' (halo 3);
             timm's 'halonet26t', 'halonet50ts', 'sehalonet33ts', 'eca_halonext26ts',
             'haloregnetz_b' and 'halonet_h1'. Or a dict, see
-            :class:`~hybrid_mm.backbones.bottleneck_net.BottleneckNet`, with ``block_size``,
+            :class:`~hybrid_mm.backbones.frames.bottleneck_net.BottleneckNet`, with ``block_size``,
             ``halo_size``, ``dim_head`` and ``qk_ratio`` of the attention.
         scale_pos_embed: Scale the position terms like the content term.
         mask_padding: Leave everything beyond the border of a map out of the softmax.
         avg_down: Pool behind attention of stride 2 instead of leaving queries out.
         qkv_bias: Biases of queries, keys and values.
-        **kwargs: See :class:`~hybrid_mm.backbones.bottleneck_net.BottleneckNet`.
+        **kwargs: See :class:`~hybrid_mm.backbones.frames.bottleneck_net.BottleneckNet`.
 
     The paper does not say, hence our choice: SE stands behind the last norm of every block with
     1/16 of its channels in the middle, attention of the ResNets has 8 heads, the convolutions of
@@ -198,16 +198,16 @@ class HaloNet(BottleneckNet):
         )
         self.build()
 
-    def make_attention(self, site: Site) -> nn.Module:
+    def make_attention(self, slot: ConvSlot) -> nn.Module:
         """Halo attention; queries and keys as wide as its input if the values are wider."""
-        settings, heads = self.settings, self.settings['heads'][site.stage]
+        settings, heads = self.settings, self.settings['heads'][slot.stage]
         dim_head = settings['dim_head']
-        if dim_head is None and site.channels != site.in_channels:
-            dim_head = site.in_channels // heads
+        if dim_head is None and slot.channels != slot.in_channels:
+            dim_head = slot.in_channels // heads
         return HaloAttention(
-            site.in_channels,
-            site.channels,
-            site.stride,
+            slot.in_channels,
+            slot.channels,
+            slot.stride,
             heads,
             dim_head,
             settings['block_size'],

@@ -12,10 +12,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from hybrid_mm.backbones.convnext_frame import ConvNeXtFrame
-from hybrid_mm.backbones.token_pyramid import MLP
+from hybrid_mm.backbones.frames.convnext import ConvNeXtFrame
+from hybrid_mm.backbones.frames.token_pyramid import MLP
 from hybrid_mm.layers import DropPath, RecursiveGatedConv
-from hybrid_mm.layers.relative_position import fit_tables
+from hybrid_mm.ops.positions import fit_tables
 from hybrid_mm.registry import MODELS
 
 _EPS = 1e-6
@@ -82,7 +82,7 @@ class HorNet(ConvNeXtFrame):
         filter_sizes: Replaces that of the variant: sizes of the learned spectra, None for a 7 x 7
             kernel. Weights of another size are interpolated at loading, as officially.
         scale: What the result of the depthwise convolutions is multiplied by.
-        **kwargs: See :class:`~hybrid_mm.backbones.convnext_frame.ConvNeXtFrame`.
+        **kwargs: See :class:`~hybrid_mm.backbones.frames.convnext.ConvNeXtFrame`.
 
     Raises:
         ValueError: An unknown variant, or channels that the orders do not divide.

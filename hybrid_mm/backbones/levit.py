@@ -12,10 +12,11 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_mm.backbones.base import Pyramid, run_blocks
+from hybrid_mm.backbones.frames.base import BaseBackbone, run_blocks
+from hybrid_mm.layers.attention.levit_attention import LeViTAttention
 from hybrid_mm.layers.drop import DropPath
 from hybrid_mm.layers.folded_norm import Conv2dNorm, LinearNorm, fold_norms
-from hybrid_mm.layers.levit_attention import IMPLS, LeViTAttention, resize_distance_table
+from hybrid_mm.ops.distance_attention import IMPLS, resize_distance_table
 from hybrid_mm.registry import MODELS
 
 
@@ -120,7 +121,7 @@ def _arch(embed_dims: list[int], key_dim: int, heads: list[int], depths: list[in
 
 
 @MODELS.register_module()
-class LeViT(Pyramid):
+class LeViT(BaseBackbone):
     """LeViT with maps at strides 4 to 64, for images of any size.
 
     The first two maps are those of the second and third convolution of the stem, behind their
@@ -135,17 +136,17 @@ class LeViT(Pyramid):
         img_size: Height and width of the image that the biases are made for.
         pooled: Return the mean of the last map, (N, C), as the classifier does. No other maps then.
         zero_init_residual: Start the last norm of every branch at zero, as the published code does.
-        impl: Of the attention, see :func:`~hybrid_mm.layers.levit_attention.distance_attention`.
+        impl: Of the attention, see :func:`~hybrid_mm.ops.distance_attention.distance_attention`.
         deploy: Build the network as :meth:`switch_to_deploy` leaves it.
         in_channels: Channels of the input image.
         out_indices: Maps to return, of 5: strides 4, 8, 16, 32, 64.
         drop_path_rate: Drop-path rate of all blocks alike.
-        frozen_stages: See :class:`~hybrid_mm.backbones.base.Pyramid`; the stem is the first
-            convolution.
-        norm_eval: See :class:`~hybrid_mm.backbones.base.Pyramid`. It saves memory: the norms are
-            part of the layers before them then.
-        with_cp: See :class:`~hybrid_mm.backbones.base.Pyramid`.
-        init_cfg: See :class:`~hybrid_mm.backbones.base.Pyramid`.
+        frozen_stages: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`; the stem is the
+            first convolution.
+        norm_eval: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`. It saves memory: the
+            norms are part of the layers before them then.
+        with_cp: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
+        init_cfg: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
 
     Raises:
         ValueError: An unknown variant or impl, an image size or widths that do not fit, other maps

@@ -10,11 +10,11 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from hybrid_mm.backbones.mbconv_pyramid import MBConvPyramid
-from hybrid_mm.backbones.token_pyramid import MLP
+from hybrid_mm.backbones.frames.mbconv_pyramid import MBConvPyramid
+from hybrid_mm.backbones.frames.token_pyramid import MLP
+from hybrid_mm.layers.attention.partition_attention import PartitionAttention
+from hybrid_mm.layers.convolution.mbconv import MBConv
 from hybrid_mm.layers.drop import DropPath
-from hybrid_mm.layers.mbconv import MBConv
-from hybrid_mm.layers.partition_attention import PartitionAttention
 from hybrid_mm.registry import MODELS
 
 
@@ -117,14 +117,14 @@ class MaxViT(MBConvPyramid):
     Args:
         arch: 'tiny', 'small', 'base', 'large' or 'xlarge'; 'tiny-rw', 'nano-rw' or 'pico-rw', the
             variants of timm; or a dict with ``depths``, ``channels``, ``stem``, ``conv``, ``norm``,
-            ``ln_eps`` (see :class:`~hybrid_mm.backbones.mbconv_pyramid.MBConvPyramid`) and
+            ``ln_eps`` (see :class:`~hybrid_mm.backbones.frames.mbconv_pyramid.MBConvPyramid`) and
             ``approximate``, the GELU of the MLPs: 'tanh' or 'none'.
         window_size: Pixels of a window on each side, or (rows, columns): the side of the image over
             32, so that grids have the spacing of pixels that they were trained with. Tables of
             another size are interpolated at loading, bilinearly as TensorFlow's code does.
         grid_size: Pixels of a grid, by default those of a window.
         head_width: Channels of a head.
-        **kwargs: See :class:`~hybrid_mm.backbones.mbconv_pyramid.MBConvPyramid`.
+        **kwargs: See :class:`~hybrid_mm.backbones.frames.mbconv_pyramid.MBConvPyramid`.
 
     Raises:
         ValueError: An unknown variant, channels that heads do not fill, a window without pixels.

@@ -12,10 +12,10 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_mm.backbones.token_pyramid import MLP, TokenPyramid, TokenStage, init_linear
+from hybrid_mm.backbones.frames.token_pyramid import MLP, TokenPyramid, TokenStage, init_linear
+from hybrid_mm.layers.attention.pooling_attention import PoolingAttention
 from hybrid_mm.layers.drop import DropPath, drop_path_schedule
-from hybrid_mm.layers.pooling_attention import PoolingAttention
-from hybrid_mm.layers.relative_position import fit_tables
+from hybrid_mm.ops.positions import fit_tables
 from hybrid_mm.registry import MODELS
 
 _EPS = 1e-6
@@ -117,14 +117,14 @@ class MViTv2(TokenPyramid):
         qkv_bias: Bias of the projections to queries, keys and values.
         relative: With decomposed relative positions.
         residual: With residual pooling.
-        impl: See :func:`~hybrid_mm.layers.decomposed_attention.decomposed_attention`.
+        impl: See :func:`~hybrid_mm.ops.decomposed_attention.decomposed_attention`.
         in_channels: Channels of the input image.
         out_indices: Stages whose maps are returned, each behind a layer norm of its own.
         drop_path_rate: Drop-path rate of the last block; it grows linearly from 0.
-        frozen_stages: See :class:`~hybrid_mm.backbones.base.Pyramid`.
+        frozen_stages: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
         norm_eval: Without effect, there is no batch norm.
-        with_cp: See :class:`~hybrid_mm.backbones.base.Pyramid`.
-        init_cfg: See :class:`~hybrid_mm.backbones.base.Pyramid`.
+        with_cp: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
+        init_cfg: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
 
     Raises:
         ValueError: An unknown variant, heads that do not divide the channels, windows that are no

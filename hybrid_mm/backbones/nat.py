@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from hybrid_mm.backbones.swin import Swin
-from hybrid_mm.backbones.token_pyramid import MLP, TokenPyramid, TokenStage, init_linear
+from hybrid_mm.backbones.frames.swin import Swin
+from hybrid_mm.backbones.frames.token_pyramid import MLP, TokenPyramid, TokenStage, init_linear
+from hybrid_mm.layers.attention.neighborhood_attention import NeighborhoodAttention2d
 from hybrid_mm.layers.drop import DropPath, drop_path_schedule
-from hybrid_mm.layers.neighborhood_attention import NeighborhoodAttention2d
 from hybrid_mm.registry import MODELS
 
 
@@ -142,14 +142,14 @@ class NAT(TokenPyramid):
         dilations: Dilations of the blocks, one list per stage, which is repeated to its depth.
         relative_bias: Have a bias per offset of key and query.
         qkv_bias: Bias of the projections to queries, keys and values.
-        impl: Algorithm of attention, see :mod:`hybrid_mm.layers.local_attention`.
+        impl: Algorithm of attention, see :mod:`hybrid_mm.ops.local_attention`.
         in_channels: Channels of the input image.
         out_indices: Stages whose maps are returned, each behind a layer norm of its own.
         drop_path_rate: Drop-path rate of the last block; it grows linearly from 0.
-        frozen_stages: See :class:`~hybrid_mm.backbones.base.Pyramid`.
+        frozen_stages: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
         norm_eval: Without effect, there is no batch norm.
-        with_cp: See :class:`~hybrid_mm.backbones.base.Pyramid`.
-        init_cfg: See :class:`~hybrid_mm.backbones.base.Pyramid`.
+        with_cp: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
+        init_cfg: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
 
     Raises:
         ValueError: An unknown variant, dilations that do not fit the stages, an even window.
@@ -306,14 +306,14 @@ class DiNATs(_Dilated, Swin):
 
     Args:
         arch: 'tiny', 'small', 'base', 'large', or a dict, see
-            :class:`~hybrid_mm.backbones.swin.Swin`.
+            :class:`~hybrid_mm.backbones.frames.swin.Swin`.
         dilations: The paper's for 'in1k' (224 x 224), 'in1k-384', 'coco', 'ade20k' or 'ade20k-640';
             or one list per stage, which is repeated to its depth.
         kernel_size: Window of the attention, odd.
         relative_bias: Have a bias per offset of key and query.
         qkv_bias: Bias of the projections to queries, keys and values.
-        impl: Algorithm of attention, see :mod:`hybrid_mm.layers.local_attention`.
-        **kwargs: See :class:`~hybrid_mm.backbones.swin.Swin`; windows of its own it has not.
+        impl: Algorithm of attention, see :mod:`hybrid_mm.ops.local_attention`.
+        **kwargs: See :class:`~hybrid_mm.backbones.frames.swin.Swin`; windows of its own it has not.
 
     Raises:
         ValueError: An unknown variant or recipe, dilations that do not fit the stages.

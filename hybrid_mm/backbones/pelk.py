@@ -13,12 +13,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from hybrid_mm.backbones.base import run_blocks
-from hybrid_mm.backbones.convnext_frame import ConvNeXtFrame
-from hybrid_mm.backbones.parallel_kernels import ParallelKernels, merge_kernels
-from hybrid_mm.backbones.token_pyramid import TokenStage
+from hybrid_mm.backbones.frames.base import run_blocks
+from hybrid_mm.backbones.frames.convnext import ConvNeXtFrame
+from hybrid_mm.backbones.frames.parallel_kernels import ParallelKernels, merge_kernels
+from hybrid_mm.backbones.frames.token_pyramid import TokenStage
 from hybrid_mm.layers import DepthwiseConv2d
-from hybrid_mm.layers.peripheral_convolution import PeripheralConv2d, make_pos_embed
+from hybrid_mm.layers.convolution.peripheral_convolution import PeripheralConv2d, make_pos_embed
 from hybrid_mm.registry import MODELS
 
 
@@ -32,7 +32,7 @@ class PartialPeripheralConv2d(ParallelKernels):
         small_kernel: Odd size of the small kernel; there is none unless it is below K.
         norm_cfg: Batch normalisation.
         **settings: Further arguments of
-            :class:`~hybrid_mm.layers.peripheral_convolution.PeripheralConv2d`.
+            :class:`~hybrid_mm.layers.convolution.peripheral_convolution.PeripheralConv2d`.
     """
 
     def __init__(
@@ -94,14 +94,14 @@ class PeLK(ConvNeXtFrame):
         small_kernel: Size of the small kernel beside the large one.
         partial_ratio: Part of the channels that are convolved.
         pos_embed: Kernel-wise position embedding: 'bias', 'valid' or 'none', see
-            :class:`~hybrid_mm.layers.peripheral_convolution.PeripheralConv2d`.
+            :class:`~hybrid_mm.layers.convolution.peripheral_convolution.PeripheralConv2d`.
         pos_embed_per_channel: Whether every channel has an embedding of its own.
         norm_cfg: Batch normalisation: ``dict(type='BN')`` or ``dict(type='SyncBN')``.
         init_std: Standard deviation of the initial shared weights.
-        impl: Algorithm, see :func:`~hybrid_mm.layers.grid_convolution.grid_convolution`.
+        impl: Algorithm, see :func:`~hybrid_mm.ops.grid_convolution.grid_convolution`.
         width_factor: What the numbers of channels are multiplied by: 1.3 for the sparse networks
             of the paper, 1 for dense ones of as many parameters.
-        **kwargs: See :class:`~hybrid_mm.backbones.convnext_frame.ConvNeXtFrame`.
+        **kwargs: See :class:`~hybrid_mm.backbones.frames.convnext.ConvNeXtFrame`.
 
     Raises:
         ValueError: An unknown variant, mode or algorithm, an even kernel, or a grid that does not

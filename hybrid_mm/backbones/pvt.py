@@ -12,15 +12,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from hybrid_mm.backbones.base import Pyramid, run_blocks
-from hybrid_mm.backbones.swin import PatchEmbed
-from hybrid_mm.backbones.token_pyramid import MLP, init_linear
-from hybrid_mm.layers.drop import DropPath, drop_path_schedule
-from hybrid_mm.layers.relative_position import resize_position_embedding
-from hybrid_mm.layers.spatial_reduction_attention import (
+from hybrid_mm.backbones.frames.base import BaseBackbone, run_blocks
+from hybrid_mm.backbones.frames.swin import PatchEmbed
+from hybrid_mm.backbones.frames.token_pyramid import MLP, init_linear
+from hybrid_mm.layers.attention.spatial_reduction_attention import (
     ACmixSpatialReductionAttention,
     SpatialReductionAttention,
 )
+from hybrid_mm.layers.drop import DropPath, drop_path_schedule
+from hybrid_mm.ops.positions import resize_position_embedding
 from hybrid_mm.registry import MODELS
 
 
@@ -131,7 +131,7 @@ def _arch(*depths: int) -> dict:
 
 
 @MODELS.register_module()
-class PVT(Pyramid):
+class PVT(BaseBackbone):
     """Pyramid Vision Transformer, its attention plain or with ACmix's convolution path.
 
     Maps of any image size from 32 x 32 up; the positions are interpolated.
@@ -151,10 +151,10 @@ class PVT(Pyramid):
         in_channels: Channels of the input image.
         out_indices: Stages whose maps are returned.
         drop_path_rate: Drop-path rate of the last block; it grows linearly from 0.
-        frozen_stages: See :class:`~hybrid_mm.backbones.base.Pyramid`.
+        frozen_stages: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
         norm_eval: Without effect, there is no batch norm.
-        with_cp: See :class:`~hybrid_mm.backbones.base.Pyramid`.
-        init_cfg: See :class:`~hybrid_mm.backbones.base.Pyramid`.
+        with_cp: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
+        init_cfg: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
 
     Raises:
         ValueError: An unknown variant, heads that do not divide the channels, an image size that is

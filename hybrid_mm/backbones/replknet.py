@@ -12,8 +12,8 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_mm.backbones.base import Pyramid, build_norm, run_blocks
-from hybrid_mm.backbones.parallel_kernels import ConvNorm, ParallelKernels, merge_kernels
+from hybrid_mm.backbones.frames.base import BaseBackbone, build_norm, run_blocks
+from hybrid_mm.backbones.frames.parallel_kernels import ConvNorm, ParallelKernels, merge_kernels
 from hybrid_mm.layers import DepthwiseConv2d, DropPath, drop_path_schedule
 from hybrid_mm.registry import MODELS
 
@@ -141,7 +141,7 @@ class ReLUs(nn.Sequential):
 
 
 @MODELS.register_module()
-class RepLKNet(Pyramid):
+class RepLKNet(BaseBackbone):
     """RepLKNet.
 
     Maps of any image size from 32 x 32 up, also smaller than the kernels: a map has
@@ -159,10 +159,10 @@ class RepLKNet(Pyramid):
         drop_path_rate: Drop-path rate of the last pair of blocks; it grows linearly from 0.
         norm_cfg: Batch normalisation: ``dict(type='BN')`` or ``dict(type='SyncBN')``.
         deploy: Build the network as :meth:`switch_to_deploy` leaves it.
-        frozen_stages: See :class:`~hybrid_mm.backbones.base.Pyramid`.
-        norm_eval: See :class:`~hybrid_mm.backbones.base.Pyramid`.
-        with_cp: See :class:`~hybrid_mm.backbones.base.Pyramid`.
-        init_cfg: See :class:`~hybrid_mm.backbones.base.Pyramid`.
+        frozen_stages: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
+        norm_eval: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
+        with_cp: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
+        init_cfg: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
 
     Raises:
         ValueError: An unknown variant, an even kernel, or a small kernel larger than its

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from hybrid_mm.backbones.base import Pyramid, build_norm, run_blocks
+from hybrid_mm.backbones.frames.base import BaseBackbone, build_norm, run_blocks
 from hybrid_mm.layers import (
     DropPath,
     PairwiseAttention2d,
@@ -38,7 +38,7 @@ class SANBlock(nn.Module):
         mix: Add the convolution path of ACmix.
         drop_path: Drop-path rate of the branch.
         norm_cfg: Batch normalisation.
-        impl: See :class:`~hybrid_mm.layers.vector_attention.VectorAttention2d`.
+        impl: See :class:`~hybrid_mm.layers.attention.pairwise_patchwise.VectorAttention2d`.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ def _variant(stem_depth: int, *depths: int) -> dict:
 
 
 @MODELS.register_module()
-class SAN(Pyramid):
+class SAN(BaseBackbone):
     """Network of pairwise or patchwise self-attention, optionally with ACmix's convolution path.
 
     Maps of any image size from 32 x 32 up: a map has ceil(H / stride) rows, where the official
@@ -148,11 +148,11 @@ class SAN(Pyramid):
         out_indices: Stages whose maps are returned.
         drop_path_rate: Drop-path rate of the last block; it grows linearly from 0 at stride 4.
         norm_cfg: Batch normalisation: ``dict(type='BN')`` or ``dict(type='SyncBN')``.
-        impl: See :class:`~hybrid_mm.layers.vector_attention.VectorAttention2d`.
-        frozen_stages: See :class:`~hybrid_mm.backbones.base.Pyramid`.
-        norm_eval: See :class:`~hybrid_mm.backbones.base.Pyramid`.
-        with_cp: See :class:`~hybrid_mm.backbones.base.Pyramid`.
-        init_cfg: See :class:`~hybrid_mm.backbones.base.Pyramid`.
+        impl: See :class:`~hybrid_mm.layers.attention.pairwise_patchwise.VectorAttention2d`.
+        frozen_stages: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
+        norm_eval: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
+        with_cp: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
+        init_cfg: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
 
     Raises:
         ValueError: An unknown variant or attention, or channels that are no multiples of 32.

@@ -11,8 +11,8 @@ from typing import ClassVar
 
 from torch import nn
 
-from hybrid_mm.backbones.convnext_frame import ConvNeXtFrame
-from hybrid_mm.backbones.parallel_kernels import ParallelKernels
+from hybrid_mm.backbones.frames.convnext import ConvNeXtFrame
+from hybrid_mm.backbones.frames.parallel_kernels import ParallelKernels
 from hybrid_mm.layers import DepthwiseConv2d
 from hybrid_mm.registry import MODELS
 
@@ -66,7 +66,7 @@ class SLaK(ConvNeXtFrame):
             the form without it.
         width_factor: What the numbers of channels are multiplied by: 1.3 for the sparse networks
             of the paper.
-        **kwargs: See :class:`~hybrid_mm.backbones.convnext_frame.ConvNeXtFrame`.
+        **kwargs: See :class:`~hybrid_mm.backbones.frames.convnext.ConvNeXtFrame`.
 
     Raises:
         ValueError: An unknown variant, or an even kernel.

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from hybrid_mm.backbones.base import Pyramid, build_norm, run_blocks
+from hybrid_mm.backbones.frames.base import BaseBackbone, build_norm, run_blocks
 from hybrid_mm.layers import (
     DropPath,
     LayerNorm2d,
@@ -28,7 +28,8 @@ class SpatialAttention(nn.Module):
 
     Args:
         channels: Number of channels C.
-        attention: Name of the operator, see :mod:`hybrid_mm.layers.large_kernel_attention`.
+        attention: Name of the operator, see
+            :mod:`hybrid_mm.layers.convolution.large_kernel_attention`.
         kernel_size: Nominal kernel size.
         dilation: Dilation of the operator; by default the papers' choice.
     """
@@ -153,7 +154,7 @@ class VANStage(nn.Module):
 
 
 @MODELS.register_module()
-class VAN(Pyramid):
+class VAN(BaseBackbone):
     """Visual Attention Network, with each of the four operators of the VAN and LSKA papers.
 
     Maps of any image size from 32 x 32 up: a map has ceil(H / stride) rows.
@@ -172,10 +173,10 @@ class VAN(Pyramid):
         norm_cfg: Batch normalisation: ``dict(type='BN')`` or ``dict(type='SyncBN')``.
         ln_eps: Epsilon of the layer norms after the stages: 1e-5 in the dense models of both
             papers, 1e-6 in their classifiers.
-        frozen_stages: See :class:`~hybrid_mm.backbones.base.Pyramid`.
-        norm_eval: See :class:`~hybrid_mm.backbones.base.Pyramid`.
-        with_cp: See :class:`~hybrid_mm.backbones.base.Pyramid`.
-        init_cfg: See :class:`~hybrid_mm.backbones.base.Pyramid`.
+        frozen_stages: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
+        norm_eval: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
+        with_cp: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
+        init_cfg: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
 
     Raises:
         ValueError: An unknown variant or operator, or a kernel size without centre.

@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_mm.backbones.base import Pyramid, run_blocks
-from hybrid_mm.backbones.token_pyramid import MLP, init_linear
+from hybrid_mm.backbones.frames.base import BaseBackbone, run_blocks
+from hybrid_mm.backbones.frames.token_pyramid import MLP, init_linear
+from hybrid_mm.layers.attention.self_attention import SelfAttention
 from hybrid_mm.layers.drop import DropPath, drop_path_schedule
 from hybrid_mm.layers.norm import LayerNorm2d
-from hybrid_mm.layers.relative_position import fit_tables, resize_position_embedding
-from hybrid_mm.layers.self_attention import SelfAttention
+from hybrid_mm.ops.positions import fit_tables, resize_position_embedding
 from hybrid_mm.registry import MODELS
 
 _EPS = 1e-6
@@ -150,13 +150,13 @@ def _arch(embed_dim: int, heads: int, depth: int) -> dict:
 
 
 @MODELS.register_module()
-class ViT(Pyramid):
+class ViT(BaseBackbone):
     """Vision Transformer for dense prediction, plain or as in ViTDet.
 
     All maps have the stride of a patch. Its blocks are divided into subsets of consecutive ones
     ("stages"): their last outputs are the maps, and with windows their last blocks look at the
     whole map. ViTDet is ``ViT('base', window_size=14, relative=True, class_token=False,
-    img_size=1024)`` with :class:`~hybrid_mm.backbones.simple_fpn.SimpleFPN` behind it.
+    img_size=1024)`` with :class:`~hybrid_mm.openmmlab.simple_fpn.SimpleFPN` behind it.
 
     Maps of any image size from 32 x 32 up; absolute positions are interpolated (bicubic), relative
     ones as well (linear).
@@ -180,14 +180,15 @@ class ViT(Pyramid):
             map has ceil(H / patch_size) rows; 'drop' leaves them out as the published codes do.
         mlp_ratio: Hidden width of the MLPs as a multiple of the channels.
         qkv_bias: Bias of the projections to queries, keys and values.
-        impl: See :func:`~hybrid_mm.layers.decomposed_attention.decomposed_attention`.
+        impl: See :func:`~hybrid_mm.ops.decomposed_attention.decomposed_attention`.
         in_channels: Channels of the input image.
         out_indices: Subsets whose last maps are returned.
         drop_path_rate: Drop-path rate of the last block; it grows linearly from 0.
-        frozen_stages: See :class:`~hybrid_mm.backbones.base.Pyramid`; stages are the subsets.
+        frozen_stages: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`; stages are the
+            subsets.
         norm_eval: Without effect, there is no batch norm.
-        with_cp: See :class:`~hybrid_mm.backbones.base.Pyramid`.
-        init_cfg: See :class:`~hybrid_mm.backbones.base.Pyramid`.
+        with_cp: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
+        init_cfg: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
 
     Raises:
         ValueError: An unknown variant, image sizes that are no multiples of the patch, blocks that

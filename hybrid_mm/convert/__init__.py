@@ -5,11 +5,11 @@ it does not know is an error that names the key.
 """
 
 from hybrid_mm.convert import (
-    acmix,
+    acmix_networks,
     attention_modules,
     bottleneck_net,
     cvt,
-    evolving_attention,
+    evolving_resnet,
     gcnet,
     hornet,
     levit,
@@ -18,7 +18,7 @@ from hybrid_mm.convert import (
     nat,
     pvt,
     qna,
-    quadratic_attention,
+    quadratic_attention_nets,
     replknet,
     resnet,
     san,
@@ -31,14 +31,14 @@ from hybrid_mm.convert.core import SOURCES, convert, detect, differences, unwrap
 
 __all__ = [
     'SOURCES',
-    'acmix',
+    'acmix_networks',
     'attention_modules',
     'bottleneck_net',
     'convert',
     'cvt',
     'detect',
     'differences',
-    'evolving_attention',
+    'evolving_resnet',
     'gcnet',
     'hornet',
     'levit',
@@ -47,7 +47,7 @@ __all__ = [
     'nat',
     'pvt',
     'qna',
-    'quadratic_attention',
+    'quadratic_attention_nets',
     'replknet',
     'resnet',
     'san',

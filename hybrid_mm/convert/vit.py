@@ -43,7 +43,7 @@ def _matches(keys: set[str]) -> bool:
 
 
 def _simple_fpn(state: StateDict) -> StateDict:
-    """Keys of :class:`hybrid_mm.backbones.simple_fpn.SimpleFPN`."""
+    """Keys of :class:`hybrid_mm.openmmlab.simple_fpn.SimpleFPN`."""
     out = {}
     for key, value in state.items():
         match = re.fullmatch(r'simfp_([2345])\.(\d+)\.(norm\.)?(weight|bias)', key)

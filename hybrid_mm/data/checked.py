@@ -14,7 +14,7 @@ from mmengine.registry import DATASETS as ROOT_DATASETS
 
 from hybrid_mm.data.coco_check import broken_images, load_coco
 from hybrid_mm.data.wrapper import DatasetWrapper
-from hybrid_mm.engine.cli import UserError, shorten
+from hybrid_mm.errors import UserError, shorten
 from hybrid_mm.registry import DATASETS
 
 

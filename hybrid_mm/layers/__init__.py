@@ -1,14 +1,18 @@
-"""Operators in plain torch."""
+"""Modules made of operators; plain torch."""
 
-from hybrid_mm.layers.augmented_convolution import AAConv2d
-from hybrid_mm.layers.bottleneck_attention import BottleneckAttention
+from hybrid_mm.layers.attention.augmented_convolution import AAConv2d
+from hybrid_mm.layers.attention.bottleneck_attention import BottleneckAttention
+from hybrid_mm.layers.attention.elsa import ELSA
+from hybrid_mm.layers.attention.evolving_augmented_convolution import EvolvingAAConv2d
+from hybrid_mm.layers.attention.halo_attention import HaloAttention
+from hybrid_mm.layers.attention.pairwise_patchwise import PairwiseAttention2d, PatchwiseAttention2d
+from hybrid_mm.layers.attention.pooling_attention import PoolingAttention
+from hybrid_mm.layers.attention.quadratic_attention import QuadraticAttention2d
+from hybrid_mm.layers.attention.self_attention import SelfAttention
+from hybrid_mm.layers.attention.stand_alone_attention import AttentionStem, LocalSelfAttention2d
 from hybrid_mm.layers.channel_gate import EfficientChannelGate, SqueezeExcite
-from hybrid_mm.layers.drop import DropPath, drop_path_schedule
-from hybrid_mm.layers.elsa import ELSA
-from hybrid_mm.layers.evolving_convolution import EvolvingAAConv2d
-from hybrid_mm.layers.grid_convolution import DepthwiseConv2d, grid_convolution
-from hybrid_mm.layers.halo_attention import HaloAttention
-from hybrid_mm.layers.large_kernel_attention import (
+from hybrid_mm.layers.convolution.depthwise import DepthwiseConv2d
+from hybrid_mm.layers.convolution.large_kernel_attention import (
     LKA,
     LSKA,
     LKATrivial,
@@ -16,14 +20,15 @@ from hybrid_mm.layers.large_kernel_attention import (
     build_large_kernel_attention,
     decompose_kernel,
 )
+from hybrid_mm.layers.convolution.recursive_gated_convolution import (
+    GlobalLocalFilter,
+    RecursiveGatedConv,
+)
+from hybrid_mm.layers.drop import DropPath, drop_path_schedule
 from hybrid_mm.layers.norm import LayerNorm2d
-from hybrid_mm.layers.pooling_attention import PoolingAttention
-from hybrid_mm.layers.quadratic_attention import QuadraticAttention2d
-from hybrid_mm.layers.recursive_gated_convolution import GlobalLocalFilter, RecursiveGatedConv
-from hybrid_mm.layers.relative_position import RelativePosition2d, resize_relative_table
-from hybrid_mm.layers.self_attention import SelfAttention
-from hybrid_mm.layers.stand_alone_attention import AttentionStem, LocalSelfAttention2d
-from hybrid_mm.layers.vector_attention import PairwiseAttention2d, PatchwiseAttention2d
+from hybrid_mm.layers.relative_position import RelativePosition2d
+from hybrid_mm.ops.grid_convolution import grid_convolution
+from hybrid_mm.ops.positions import resize_relative_table
 
 __all__ = [
     'ELSA',

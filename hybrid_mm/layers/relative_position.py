@@ -9,54 +9,30 @@
   bilinearly, :class:`LogRelativeBias2d` computes the number from the offset.
 * :class:`DecomposedPosition2d` and :func:`decomposed_logits` (MViTv2, ViTDet): q.r_h[dy] +
   q.r_w[dx] with keys on a coarser grid; linear interpolation along the offsets.
-* Quadratic (:mod:`hybrid_mm.layers.quadratic_attention`): -a/2 |d - c|^2 with a centre and a spread
-  per head, in pixels: the same at every size.
+* Quadratic (:mod:`hybrid_mm.layers.attention.quadratic_attention`): -a/2 |d - c|^2 with a centre
+  and a spread per head, in pixels: the same at every size.
 
 Offsets are key minus query unless a function says otherwise; the middle of a table is offset 0.
 """
 
-import math
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-def resize_relative_table(table: Tensor, size: int) -> Tensor:
-    """Fit a table of offsets to a map of ``size`` positions.
-
-    A smaller map takes the entries about the middle, which are exact; for a larger one they are
-    interpolated linearly, so that the outermost offsets keep their meaning.
-
-    Args:
-        table: (..., 2 * S - 1, d), made for S positions.
-        size: Positions L of the axis.
-
-    Returns:
-        (..., 2 * L - 1, d).
-
-    Raises:
-        ValueError: A table of even length.
-    """
-    length = table.shape[-2]
-    if length % 2 == 0:
-        raise ValueError(
-            f'a relative table has 2 * size - 1 entries, an odd number; got {tuple(table.shape)}'
-        )
-    want = 2 * size - 1
-    if want <= length:
-        return table.narrow(-2, (length - want) // 2, want)
-    rows = table.reshape(-1, *table.shape[-2:]).transpose(1, 2)
-    rows = F.interpolate(rows, size=want, mode='linear', align_corners=True)
-    return rows.transpose(1, 2).reshape(*table.shape[:-2], want, table.shape[-1])
+from hybrid_mm.ops.positions import (
+    resize_bias_table,
+    resize_decomposed_table,
+    resize_relative_table,
+)
 
 
 class RelativePosition2d(nn.Module):
     """Row and column tables of 2-D relative logits (arXiv 1904.09925, section 3.2.1).
 
     The logit of query (y, x) and key (v, u) gets q.rel_h[v - y + H - 1] + q.rel_w[u - x + W - 1];
-    :func:`hybrid_mm.layers.local_attention.global_attention` takes the two tables as they are.
+    :func:`hybrid_mm.ops.local_attention.global_attention` takes the two tables as they are.
 
     Args:
         size: Rows and columns (S_h, S_w) that the tables are made for.
@@ -95,155 +71,6 @@ class RelativePosition2d(nn.Module):
     def extra_repr(self) -> str:
         """Sizes, for printing."""
         return f'size={self.size}, dim={self.rel_h.shape[-1]}, heads={len(self.rel_h)}'
-
-
-def encode_coordinates(position: nn.Conv2d, height: int, width: int) -> Tensor:
-    """A 1x1 convolution of the coordinates x and y in -1..1, in full precision (SAN, ACmix).
-
-    Args:
-        position: Convolution from the 2 coordinates to C channels, with bias.
-        height: Rows of the map.
-        width: Columns of the map.
-
-    Returns:
-        (C, height, width).
-    """
-    weight = position.weight.flatten(1)
-    y, x = (
-        torch.linspace(-1, 1, size, dtype=weight.dtype, device=weight.device)
-        for size in (height, width)
-    )
-    # autocast would round a convolution
-    column, row = weight[:, 0, None, None] * x, weight[:, 1, None, None] * y[:, None]
-    return column + row + position.bias[:, None, None]
-
-
-def resize_position_embedding(
-    table: Tensor, size: tuple[int, int], extra: int = 0, mode: str = 'bilinear'
-) -> Tensor:
-    """Interpolate an embedding of the absolute positions of a square map to another map.
-
-    Args:
-        table: (1, extra + S * S, C).
-        size: Rows and columns of the map.
-        extra: Entries of class tokens in front, which stay.
-        mode: Kind of interpolation.
-
-    Returns:
-        (1, extra + rows * columns, C).
-    """
-    first, grid = table[:, :extra], table[:, extra:]
-    side = round(grid.shape[1] ** 0.5)
-    if (side, side) == tuple(size):
-        return table
-    grid = grid.transpose(1, 2).unflatten(2, (side, side))
-    grid = F.interpolate(grid, size=size, mode=mode, align_corners=False)
-    return torch.cat([first, grid.flatten(2).transpose(1, 2)], 1)
-
-
-def fit_tables(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Bring the position tables of a state dict to the sizes that a model is made for.
-
-    Args:
-        model: Its parts with tables per axis, :class:`RelativePosition2d` among them, name them in
-            ``tables``, have their ``size`` and a function ``resize``.
-        state: State dict in the layout of the model.
-    """
-    state = dict(state)
-    for name, module in model.named_modules():
-        tables = getattr(module, 'tables', ())
-        for key, size in zip(tables, module.size if tables else (), strict=True):
-            key = f'{name}.{key}'
-            if key in state:
-                state[key] = module.resize(state[key], size)
-    return state
-
-
-def joined_tables(rel_h: Tensor, rel_w: Tensor) -> tuple[Tensor, Tensor]:
-    """Row and column halves of one vector as two tables of full width (arXiv 1906.05909, eq. 3).
-
-    Args:
-        rel_h: (heads, k, d / 2), for the first half of the channels of a head.
-        rel_w: (heads, k, d / 2), for the second half.
-
-    Returns:
-        Two tables (heads, k, d), zero in the other half.
-    """
-    half = rel_h.shape[-1]
-    return F.pad(rel_h, (0, half)), F.pad(rel_w, (half, 0))
-
-
-def relative_to_absolute(logits: Tensor) -> Tensor:
-    """The skew: logits by offset to logits by key (arXiv 1904.09925, appendix).
-
-    Args:
-        logits: (..., L, 2 * L - 1), by query and key - query + L - 1.
-
-    Returns:
-        (..., L, L), by query and key.
-    """
-    length = logits.shape[-2]
-    flat = F.pad(logits, (0, 1)).flatten(-2)
-    flat = F.pad(flat, (0, length - 1))
-    return flat.unflatten(-1, (length + 1, 2 * length - 1))[..., :length, length - 1 :]
-
-
-def window_index(window: int) -> Tensor:
-    """Entry of a table of (2 * window - 1)^2 offsets for each pair of pixels of a window (Swin).
-
-    Returns:
-        (window^2, window^2) int64, by query and key; offsets are query minus key, as in Swin's
-        checkpoints.
-    """
-    place = torch.arange(window)
-    offset = place[:, None] - place + window - 1
-    index = offset[:, None, :, None] * (2 * window - 1) + offset[None, :, None, :]
-    return index.reshape(window**2, window**2)
-
-
-def resize_window_table(table: Tensor, window: int) -> Tensor:
-    """Fit a table with a number per offset to another window, bicubic as Swin's and NAT's code.
-
-    Args:
-        table: (heads, 2 * k - 1, 2 * k - 1).
-        window: The new k.
-
-    Returns:
-        (heads, 2 * window - 1, 2 * window - 1).
-    """
-    size = 2 * window - 1
-    if table.shape[-2:] == (size, size):
-        return table
-    return F.interpolate(table[None], size=(size, size), mode='bicubic', align_corners=False)[0]
-
-
-def resize_bias_table(table: Tensor, size: tuple[int, int]) -> Tensor:
-    """Fit a table with a number per offset to another size, bilinear as MaxViT's code.
-
-    Args:
-        table: (heads, 2 * S_h - 1, 2 * S_w - 1); or (heads, their product), as CoAtNet's layout has
-            it, which is of ``size`` if its length fits, else of a square.
-        size: Rows and columns (H, W) that offsets lie between.
-
-    Returns:
-        (heads, 2 * H - 1, 2 * W - 1).
-
-    Raises:
-        ValueError: A flat table that is of no such size.
-    """
-    wanted = tuple(2 * side - 1 for side in size)
-    if table.ndim == 2:
-        side = math.isqrt(table.shape[1])
-        shape = wanted if table.shape[1] == math.prod(wanted) else (side, side)
-        if table.shape[1] != math.prod(shape):
-            raise ValueError(
-                f'a table of {table.shape[1]} offsets is neither one of {wanted[0]} x {wanted[1]} '
-                'nor of a square; give the size that it was made for'
-            )
-        table = table.unflatten(1, shape)
-    if tuple(table.shape[1:]) == wanted:
-        return table
-    return F.interpolate(table[None], size=wanted, mode='bilinear', align_corners=False)[0]
 
 
 class RelativeBias2d(nn.Module):
@@ -296,29 +123,6 @@ class LogRelativeBias2d(nn.Module):
         return self.fc2(F.relu(self.fc1(offsets))).permute(2, 0, 1)
 
 
-def bias_matrix(table: Tensor) -> Tensor:
-    """Spread a table out to a number per pair of positions.
-
-    Args:
-        table: (heads, 2 * H - 1, 2 * W - 1), by key minus query.
-
-    Returns:
-        (heads, H * W, H * W), by query and key.
-    """
-    height, width = ((side + 1) // 2 for side in table.shape[1:])
-    # entry (a, b) of the unfolded table starts at offset (a - H + 1, b - W + 1)
-    pairs = table.unfold(1, height, 1).unfold(2, width, 1).flip(1, 2)
-    return pairs.reshape(len(table), height * width, height * width)
-
-
-def resize_decomposed_table(table: Tensor, length: int) -> Tensor:
-    """Interpolate a table (entries, d) linearly to (length, d)."""
-    if len(table) == length:
-        return table
-    rows = F.interpolate(table.t()[None], size=length, mode='linear', align_corners=False)
-    return rows[0].t()
-
-
 class DecomposedPosition2d(nn.Module):
     """Row and column tables of decomposed relative positions, which heads share (MViTv2).
 
@@ -348,48 +152,3 @@ class DecomposedPosition2d(nn.Module):
     def extra_repr(self) -> str:
         """Entries of the tables, for printing."""
         return f'size={self.size}, dim={self.rel_h.shape[-1]}'
-
-
-def decomposed_tables(rel: Tensor, queries: int, keys: int, *, resize: bool = True) -> Tensor:
-    """Vectors of each pair of positions of one axis whose keys lie on another grid (MViTv2).
-
-    Offsets are query minus key, in steps of the finer grid (arXiv 2112.01526, eq. 4).
-
-    Args:
-        rel: (length, d); 2 * max(queries, keys) - 1 entries, otherwise it is interpolated.
-        queries: Positions of the queries.
-        keys: Positions of the keys.
-        resize: Interpolate a table of another length; without, it is an error.
-
-    Returns:
-        (queries, keys, d).
-
-    Raises:
-        ValueError: A table of another length with ``resize=False``.
-    """
-    length = 2 * max(queries, keys) - 1
-    if len(rel) != length and not resize:
-        raise ValueError(f'{length} relative vectors expected, got {len(rel)}')
-    rel = resize_decomposed_table(rel, length)
-    # rounding down the product of float32 ratios is what the checkpoints were trained with
-    up, down = max(keys / queries, 1.0), max(queries / keys, 1.0)
-    i = torch.arange(queries, device=rel.device, dtype=torch.float32)[:, None] * up
-    j = torch.arange(keys, device=rel.device, dtype=torch.float32) * down
-    return rel[(i - j + (keys - 1) * down).long()]
-
-
-def decomposed_logits(q: Tensor, rel_h: Tensor, rel_w: Tensor) -> tuple[Tensor, Tensor]:
-    """Row and column terms of the decomposed relative positions (arXiv 2112.01526, eq. 4).
-
-    Args:
-        q: Unscaled queries, (N, heads, H, W, d).
-        rel_h: :func:`decomposed_tables` of the rows, (H, H_k, d).
-        rel_w: Of the columns, (W, W_k, d).
-
-    Returns:
-        (N, heads, H, W, H_k) and (N, heads, H, W, W_k); the logit gets their sum.
-    """
-    return (
-        torch.einsum('nhyxd,ykd->nhyxk', q, rel_h),
-        torch.einsum('nhyxd,xkd->nhyxk', q, rel_w),
-    )

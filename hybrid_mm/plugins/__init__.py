@@ -1,6 +1,7 @@
 """Attention modules for ResNets: in their ``plugins=``, after stages, or for 3x3 convolutions."""
 
-from hybrid_mm.plugins.acmix import ACmix
+from hybrid_mm.plugins.acmix_conv import ACmix
+from hybrid_mm.plugins.attention_resnet import AttentionResNet
 from hybrid_mm.plugins.bam import BAM
 from hybrid_mm.plugins.cbam import CBAM
 from hybrid_mm.plugins.coordinate import CoordinateAttention
@@ -8,7 +9,6 @@ from hybrid_mm.plugins.eca import ECA
 from hybrid_mm.plugins.gather_excite import GatherExcite
 from hybrid_mm.plugins.global_context import ContextBlock, NonLocal2d, SimplifiedNonLocal
 from hybrid_mm.plugins.lambda_layer import LambdaLayer
-from hybrid_mm.plugins.resnet import AttentionResNet
 from hybrid_mm.plugins.sasa_conv import SASAConv2d
 from hybrid_mm.plugins.selective_kernel import SelectiveKernel
 from hybrid_mm.plugins.squeeze_excite import SE

@@ -18,7 +18,8 @@ from hybrid_mm.registry import MODELS
 class BAM(Plugin):
     """x * (1 + sigmoid(channel branch * spatial branch)); published after stages 1 to 3.
 
-    Place it with ``stage_plugins`` of :func:`~hybrid_mm.plugins.resnet.AttentionResNet`. The
+    Place it with ``stage_plugins`` of :func:`~hybrid_mm.plugins.attention_resnet.AttentionResNet`.
+    The
     channel branch pools over all positions (the official code over a square window, which is the
     same for square maps) and normalises over the images of a batch: one image alone uses the
     running statistics, and for small batches use SyncBN or ``norm_eval=True``.

@@ -1,10 +1,10 @@
-"""Lambda layer in the place of a 3x3 convolution; see :mod:`hybrid_mm.layers.lambda_attention`."""
+"""Lambda layer in the place of a 3x3 convolution; see :mod:`hybrid_mm.ops.lambda_attention`."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_mm.layers.heads import make_divisible
-from hybrid_mm.layers.lambda_attention import lambda_attention
+from hybrid_mm.ops.lambda_attention import lambda_attention
 from hybrid_mm.plugins.base import SpatialOperator, odd_kernel, positive
 from hybrid_mm.registry import MODELS
 

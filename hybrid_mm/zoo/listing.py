@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
-from hybrid_mm.engine.cli import UserError, config_root, nearest
+from hybrid_mm.errors import UserError, nearest
+from hybrid_mm.run.config import config_root
 from hybrid_mm.zoo.metafile import Model, Tree, read_trees
 from hybrid_mm.zoo.page import METRICS, source_kind
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import yaml
 
-from hybrid_mm.engine.cli import nearest
+from hybrid_mm.errors import nearest
 
 _LOADER = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
 MEASURED = 'measured'

@@ -15,8 +15,8 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor
 
 import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X')
-from hybrid_mm.engine.checkpoint import without_init_cfg
-from hybrid_mm.engine.cli import UserError, config_root, load_config, nearest, shorten, warn
+from hybrid_mm.errors import UserError, nearest, shorten, warn
+from hybrid_mm.run.config import config_root, load_config, without_init_cfg
 from hybrid_mm.zoo.listing import installed_trees
 from hybrid_mm.zoo.metafile import HEADS, Model
 from hybrid_mm.zoo.user_data import UserData

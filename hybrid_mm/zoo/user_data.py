@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from hybrid_mm.engine.cli import IMAGE_SUFFIXES, UserError, nearest, shorten, warn
-from hybrid_mm.engine.preflight import coco_categories
-from hybrid_mm.engine.progress import track
+from hybrid_mm.data.coco_check import coco_categories
+from hybrid_mm.data.images import IMAGE_SUFFIXES
+from hybrid_mm.errors import UserError, nearest, shorten, warn
+from hybrid_mm.run.console import track
 
 SPLITS = {
     'train': ('train', 'training'),

@@ -11,9 +11,9 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from hybrid_mm.analysis.acmix_cost import first_stage_share, layer_cost, network_cost
-from hybrid_mm.analysis.mixing_rates import Rates, read_rates
+from hybrid_mm.analysis.acmix_rates import Rates, read_rates
 from hybrid_mm.backbones import PVT, SAN, ACmixResNet, ACmixSwin
-from hybrid_mm.engine.mixing_rates import MixingRatesHook, mixing_layers
+from hybrid_mm.engine.hooks.mixing_rates import MixingRatesHook, mixing_layers
 
 ARCH = dict(stem=8, bottleneck=True, depths=[1, 2], widths=[8, 12], out_channels=[16, 24])
 LAYERS = ['stages.0.blocks.0.conv2', 'stages.1.blocks.0.conv2', 'stages.1.blocks.1.conv2']

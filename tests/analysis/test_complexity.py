@@ -9,9 +9,9 @@ from mmcv.cnn import build_conv_layer
 from torch import nn
 
 from hybrid_mm.analysis.complexity import complexity, count
-from hybrid_mm.layers.decomposed_attention import decomposed_attention
-from hybrid_mm.layers.evolving_attention import evolving_attention
-from hybrid_mm.layers.local_attention import block_attention, global_attention, local_attention
+from hybrid_mm.ops.decomposed_attention import decomposed_attention
+from hybrid_mm.ops.evolving_attention import evolving_attention
+from hybrid_mm.ops.local_attention import block_attention, global_attention, local_attention
 
 
 class Net(nn.Module):

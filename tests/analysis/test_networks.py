@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from hybrid_mm.analysis import members
+from hybrid_mm.analysis import variants
 from hybrid_mm.analysis.curves import read_scalars
 from hybrid_mm.analysis.networks import Network, cropped, features, load_network, stretched
 
@@ -84,7 +84,7 @@ def test_curves_are_those_of_the_newest_run(tmp_path):
 # ---- times
 
 
-class Scripted(members.Passes):
+class Scripted(variants.Passes):
     """Passes that take the times of a list, in seconds."""
 
     def __init__(self, times):
@@ -99,7 +99,7 @@ class Scripted(members.Passes):
 def test_medians_of_all_rounds_but_the_first():
     # the round that is not measured begins with the last one
     passes = Scripted([900, 800, 2, 6, 4, 10, 3, 30, 5, 6])
-    medians, ratios = members.take_turns(passes, ['inference'], ['a', 'b'], 4)
+    medians, ratios = variants.take_turns(passes, ['inference'], ['a', 'b'], 4)
     assert ''.join(passes.order) == 'baabbaabba'
     # a: 2, 10, 3, 6; b: 6, 4, 30, 5
     assert medians == {('inference', 'a'): 4.5, ('inference', 'b'): 5.5}
@@ -110,8 +110,8 @@ def test_medians_of_all_rounds_but_the_first():
 
 def test_times_are_those_of_an_image(tmp_path, monkeypatch):
     taken = dict(inference=0.25, training=1.0)
-    monkeypatch.setattr(members.Passes, 'seconds', lambda self, kind, name: taken[kind])
+    monkeypatch.setattr(variants.Passes, 'seconds', lambda self, kind, name: taken[kind])
     path = tmp_path / 'a.py'
     path.write_text(f'backbone = {TINY}\n')
-    (found,) = members.compare({'a': path}, (32, 32), batch=4, rounds=1)
+    (found,) = variants.compare({'a': path}, (32, 32), batch=4, rounds=1)
     assert (found.inference_ms, found.training_ms) == (62.5, 250)

@@ -8,7 +8,7 @@ from torch import nn
 from hybrid_mm.analysis.complexity import complexity
 from hybrid_mm.backbones import CvT
 from hybrid_mm.backbones.cvt import QuickGELUMLP
-from hybrid_mm.layers.convolutional_projection import ConvolutionalProjectionAttention
+from hybrid_mm.layers.attention.convolutional_projection import ConvolutionalProjectionAttention
 
 TINY = dict(
     depths=[1, 1],

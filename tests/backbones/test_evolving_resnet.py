@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from hybrid_mm.analysis.benchmark import memory
 from hybrid_mm.analysis.complexity import complexity
 from hybrid_mm.backbones import EAAAResNet
+from hybrid_mm.benchmarks.core import memory
 from hybrid_mm.layers import EvolvingAAConv2d
 
 # trainable numbers of the published graph at 224 x 224, with 1000 classes

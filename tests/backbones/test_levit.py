@@ -6,12 +6,9 @@ from torch import nn
 
 from hybrid_mm.analysis.complexity import complexity
 from hybrid_mm.backbones import LeViT
+from hybrid_mm.layers.attention.levit_attention import LeViTAttention
 from hybrid_mm.layers.folded_norm import LinearNorm
-from hybrid_mm.layers.levit_attention import (
-    LeViTAttention,
-    distance_attention,
-    resize_distance_table,
-)
+from hybrid_mm.ops.distance_attention import distance_attention, resize_distance_table
 
 TINY = dict(
     embed_dims=[16, 20],

@@ -6,7 +6,7 @@ from torch import nn
 
 from hybrid_mm.analysis.complexity import complexity
 from hybrid_mm.backbones import NAT, DiNAT, DiNATs
-from hybrid_mm.layers.neighborhood_attention import NeighborhoodAttention2d
+from hybrid_mm.layers.attention.neighborhood_attention import NeighborhoodAttention2d
 
 SMALL = dict(embed_dim=8, depths=[2, 3], heads=[1, 2], mlp_ratio=2.0, layer_scale=None)
 # counted on the official code: parameters with 1000 classes, and of the maps of all stages

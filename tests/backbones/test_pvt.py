@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from hybrid_mm.analysis.complexity import complexity
 from hybrid_mm.backbones import PVT
-from hybrid_mm.layers.spatial_reduction_attention import (
+from hybrid_mm.layers.attention.spatial_reduction_attention import (
     ACmixSpatialReductionAttention,
     SpatialReductionAttention,
 )

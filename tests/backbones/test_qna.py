@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from hybrid_mm.backbones import QnAViT
-from hybrid_mm.backbones.qna import PaddedWindowAttention
+from hybrid_mm.backbones.qna_vit import PaddedWindowAttention
 from hybrid_mm.convert import convert, detect
 
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from hybrid_mm.backbones import SimpleFPN, ViT
+from hybrid_mm.backbones import ViT
 from hybrid_mm.convert import convert, detect
-from hybrid_mm.layers.self_attention import SelfAttention
+from hybrid_mm.layers.attention.self_attention import SelfAttention
+from hybrid_mm.openmmlab.simple_fpn import SimpleFPN
 from hybrid_mm.registry import MODELS
 
 ARCH = dict(embed_dim=16, heads=2, depths=[1, 2, 1])

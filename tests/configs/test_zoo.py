@@ -119,7 +119,7 @@ def test_results_name_their_source():
 
 
 def test_generated_files_are_up_to_date(capsys):
-    tool = runpy.run_path(str(ROOT / 'tools/generate_docs.py'))
+    tool = runpy.run_path(str(ROOT / 'tools/dev/generate_docs.py'))
     assert tool['main'](['--check']) == 0, capsys.readouterr().out
 
 
@@ -128,7 +128,7 @@ def test_check_finds_a_stale_file(tmp_path, capsys):
         shutil.copytree(ROOT / name, tmp_path / name)
     shutil.copy(ROOT / 'model-index.yml', tmp_path)
     (tmp_path / 'README.md').write_text('# A\n<!-- zoo:begin -->\n<!-- zoo:end -->\nafter\n')
-    main = runpy.run_path(str(tmp_path / 'tools/generate_docs.py'))['main']
+    main = runpy.run_path(str(tmp_path / 'tools/dev/generate_docs.py'))['main']
     assert main(['--check']) == 1
     assert capsys.readouterr().out.splitlines()[0] == 'out of date: README.md'
     assert main([]) == 0

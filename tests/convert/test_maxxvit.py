@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from hybrid_mm.backbones import CoAtNet, MaxViT
 from hybrid_mm.convert import convert, detect
-from hybrid_mm.layers.relative_position import window_index
+from hybrid_mm.ops.positions import window_index
 
 ARCH = dict(
     depths=[1, 1, 2, 1],

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from hybrid_mm.backbones import ELSASwin
-from hybrid_mm.backbones.swin import Swin
+from hybrid_mm.backbones.frames.swin import Swin
 from hybrid_mm.convert import convert, detect
-from hybrid_mm.layers.window_attention import WindowAttention
+from hybrid_mm.layers.attention.window_attention import WindowAttention
 
 ARCH = dict(embed_dim=8, depths=[1, 2], heads=[2, 2])
 EXTRA = {

@@ -8,9 +8,9 @@ from mmengine.config import Config
 from PIL import Image
 
 from hybrid_mm.data import HAM10000
-from hybrid_mm.engine.cli import UserError
-from hybrid_mm.engine.preflight import check_data
+from hybrid_mm.errors import UserError
 from hybrid_mm.registry import DATASETS
+from hybrid_mm.run.checks.data import check_data
 
 CLASSES = HAM10000.METAINFO['classes']
 

@@ -18,8 +18,8 @@ from unittest import mock
 import tomllib
 from packaging.requirements import Requirement
 
-from hybrid_mm.engine.cli import load_config
-from hybrid_mm.engine.preflight import check_options
+from hybrid_mm.run.checks.overrides import check_options
+from hybrid_mm.run.config import load_config
 
 from .blocks import PLACEHOLDER, ROOT, commands
 

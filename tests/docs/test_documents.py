@@ -23,9 +23,9 @@ from mmengine.registry import MODELS
 from mmengine.runner import FlexibleRunner
 
 import hybrid_mm.registry  # noqa: F401
-from hybrid_mm.engine.cli import load_config, task_of
-from hybrid_mm.engine.explain import arguments, registered_class
-from hybrid_mm.engine.preflight import check_options, nodes
+from hybrid_mm.run.checks.overrides import check_options
+from hybrid_mm.run.config import load_config, nodes, task_of
+from hybrid_mm.run.explain import arguments, registered_class
 
 from .blocks import PAGES, PLACEHOLDER, ROOT, blocks, commands, inline_commands, without_blocks
 from .commands import Checker
@@ -35,7 +35,7 @@ RUN = {
     'tools/check_env.py': [],
     'tools/complexity.py': [],
     'tools/convert_checkpoint.py': [],
-    'tools/generate_docs.py': ['--check'],
+    'tools/dev/generate_docs.py': ['--check'],
     'tools/predict.py': [],
     'tools/print_config.py': [],
     'tools/publish_model.py': [],
@@ -48,11 +48,11 @@ RUN = {
 TESTED_ELSEWHERE = {
     '-m hybrid_mm': 'tests/zoo/test_commands.py',
     'tools/benchmark.py': 'tests/tools/test_benchmark.py',
-    'tools/build_docs.py': 'tests/docs/test_site.py',
+    'tools/dev/build_docs.py': 'tests/docs/test_site.py',
     'tools/demo.py': 'tests/tools/test_demo.py',
     'tools/dev/mutants.py': 'tests/tools/test_dev.py',
     'tools/dev/select_tests.py': 'tests/tools/test_dev.py',
-    'tools/export_onnx.py': 'tests/engine/test_export.py',
+    'tools/export_onnx.py': 'tests/export/test_onnx_files.py',
     'tools/reparameterize.py': 'tests/tools/test_reparameterize.py',
     'tools/analysis/acmix_cost.py': 'tests/analysis/test_acmix.py',
     'tools/analysis/confusion_matrix.py': 'tests/tools/test_other_tools.py',
@@ -382,7 +382,7 @@ def test_readme_links_lead_somewhere():
 
 
 def test_drawings_are_those_of_the_script():
-    command = [sys.executable, ROOT / 'tools/draw_papers.py', '--check']
+    command = [sys.executable, ROOT / 'tools/dev/draw_papers.py', '--check']
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 

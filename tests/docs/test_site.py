@@ -9,7 +9,7 @@ import pytest
 
 from .blocks import ROOT, without_blocks
 
-spec = importlib.util.spec_from_file_location('build_docs', ROOT / 'tools/build_docs.py')
+spec = importlib.util.spec_from_file_location('build_docs', ROOT / 'tools/dev/build_docs.py')
 build_docs = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(build_docs)
 
@@ -29,7 +29,7 @@ def test_links_lead_into_the_site(tmp_path):
 
 @pytest.mark.slow
 def test_site(tmp_path):
-    command = [sys.executable, str(ROOT / 'tools/build_docs.py'), '--out', str(tmp_path)]
+    command = [sys.executable, str(ROOT / 'tools/dev/build_docs.py'), '--out', str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     pages = {p.relative_to(tmp_path).with_suffix('').as_posix() for p in tmp_path.rglob('*.html')}

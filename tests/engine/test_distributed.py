@@ -12,12 +12,9 @@ import torch
 from mmengine.config import Config
 from torch import distributed, nn
 
-from hybrid_mm.engine.cli import UserError
-from hybrid_mm.engine.distributed import (
-    GlooSyncBatchNorm,
-    init_distributed,
-    to_gloo_sync_batchnorm,
-)
+from hybrid_mm.engine.gloo_sync_batch_norm import GlooSyncBatchNorm, to_gloo_sync_batchnorm
+from hybrid_mm.errors import UserError
+from hybrid_mm.run.distributed import init_distributed
 
 
 def _run(fork_tool, config: Path, work_dir: Path, processes: int, *options: str) -> dict:

@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader
 
 from hybrid_mm.data.seeded import Place, PlacedSampler, SeededDataset
 from hybrid_mm.engine import ExactResumeHook
-from hybrid_mm.engine.cli import UserError
-from hybrid_mm.engine.exact_resume import set_exact_resume
+from hybrid_mm.errors import UserError
+from hybrid_mm.run.launch import set_exact_resume
 
 
 @HOOKS.register_module(force=True)

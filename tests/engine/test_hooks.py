@@ -18,7 +18,7 @@ from hybrid_mm.engine import (
     NonFiniteLossHook,
     SparsityHook,
 )
-from hybrid_mm.engine.checkpoint import StrictLoadingHook
+from hybrid_mm.engine.hooks.strict_loading import StrictLoadingHook
 
 ORDER = [
     ('NonFiniteLossHook', 'IterTimerHook', 'the batch is known before anything can fail on it'),

@@ -11,8 +11,8 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from torch import nn
 
-from hybrid_mm.engine.cli import UserError
-from hybrid_mm.engine.non_finite import NonFiniteLossHook, image_paths
+from hybrid_mm.engine.hooks.non_finite import NonFiniteLossHook, image_paths
+from hybrid_mm.errors import UserError
 
 
 class Net(BaseModel):

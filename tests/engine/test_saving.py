@@ -15,9 +15,10 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
-from hybrid_mm.engine import saving
-from hybrid_mm.engine.cli import UserError
-from hybrid_mm.engine.saving import AtomicCheckpointHook, checksum, defect, find_resumable
+from hybrid_mm.engine import atomic_files
+from hybrid_mm.engine.hooks.atomic_checkpoint import AtomicCheckpointHook, checksum
+from hybrid_mm.errors import UserError
+from hybrid_mm.run.resume import defect, find_resumable
 
 
 class Crash(BaseException):
@@ -113,7 +114,7 @@ class FileSystem:
         for name in ('fsync', 'replace'):
             monkeypatch.setattr(os, name, self.counted(getattr(os, name)))
         monkeypatch.setattr(LocalBackend, 'remove', self.counted(LocalBackend.remove))
-        monkeypatch.setattr(saving, 'open', self.open, raising=False)
+        monkeypatch.setattr(atomic_files, 'open', self.open, raising=False)
         monkeypatch.setattr(os, 'unlink', self.clean_up)
 
     def step(self):
@@ -281,7 +282,7 @@ def test_content_is_on_the_disk_before_the_name(tmp_path, monkeypatch):
     monkeypatch.setattr(os, 'fsync', synced)
     monkeypatch.setattr(os, 'replace', renamed)
     path = tmp_path / 'new' / 'x.pth'
-    saving.write_atomically(path, b'a' * 100_000)
+    atomic_files.write_atomically(path, b'a' * 100_000)
     assert [step[0] for step in seen] == ['sync', 'rename', 'sync']
     first, second, third = seen
     assert first[1] == second[1] != str(path) == second[2]
@@ -344,7 +345,7 @@ def test_other_storage_is_left_to_mmengine(tmp_path):
 
     run = runner(tmp_path)
     (hook,) = (h for h in run.hooks if isinstance(h, AtomicCheckpointHook))
-    saving.register_backend('test_remote', Remote, force=True)
+    atomic_files.register_backend('test_remote', Remote, force=True)
     hook.backend_args = dict(backend='test_remote')
     run.train()
     assert type(hook.file_backend) is Remote

@@ -10,7 +10,7 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
-from hybrid_mm.engine.sparsity import SparsityHook, prune_and_grow, sparse_layer_densities
+from hybrid_mm.engine.hooks.sparsity import SparsityHook, prune_and_grow, sparse_layer_densities
 
 
 class Model(BaseModel):

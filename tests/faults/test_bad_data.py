@@ -18,7 +18,7 @@ from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
 
 from hybrid_mm.data.checked import BadSampleError
-from hybrid_mm.engine.cli import UserError
+from hybrid_mm.errors import UserError
 
 CLASSES = ('square', 'disc', 'bar')
 

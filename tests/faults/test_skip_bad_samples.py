@@ -14,7 +14,7 @@ from PIL import Image
 
 from hybrid_mm.data import CheckedDataset, SeededDataset
 from hybrid_mm.data.checked import BadSampleError, SampleCheck
-from hybrid_mm.engine.launch import set_sample_checks
+from hybrid_mm.run.launch import set_sample_checks
 
 
 def break_images(root, folder, number):

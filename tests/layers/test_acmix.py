@@ -4,9 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hybrid_mm.layers import mixed_shift, window_attention
-from hybrid_mm.layers.acmix import ACmix2d, ACmixWindowAttention
-from hybrid_mm.layers.mixed_shift import MixedShift
+from hybrid_mm.layers.attention import window_attention
+from hybrid_mm.layers.attention.acmix import ACmix2d, ACmixWindowAttention
+from hybrid_mm.layers.convolution.mixed_shift_conv import MixedShift
+from hybrid_mm.ops import mixed_shift
 
 
 def agree(module, x, *arguments):

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hybrid_mm.layers.bottleneck_attention import BottleneckAttention
+from hybrid_mm.layers.attention.bottleneck_attention import BottleneckAttention
 
 
 def pairs(model: BottleneckAttention, x: torch.Tensor, dim: int, tables) -> torch.Tensor:

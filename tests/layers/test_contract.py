@@ -26,36 +26,40 @@ from hybrid_mm.layers import (
     PoolingAttention,
     QuadraticAttention2d,
     RecursiveGatedConv,
-    attention_tiles,
-    decomposed_attention,
-    evolving_attention,
-    ghost_head,
-    grid_algorithms,
-    levit_attention,
-    mixed_shift,
+)
+from hybrid_mm.layers.attention import (
+    pairwise_patchwise,
     partition_attention,
     quadratic_attention,
-    vector_attention,
     window_attention,
 )
-from hybrid_mm.layers.acmix import ACmix2d, ACmixWindowAttention
-from hybrid_mm.layers.convolutional_projection import ConvolutionalProjectionAttention
-from hybrid_mm.layers.exporting import exporting
-from hybrid_mm.layers.global_relative_attention import GlobalRelativeAttention
-from hybrid_mm.layers.learned_query_attention import LearnedQueryAttention2d
-from hybrid_mm.layers.lesa import LESA2d
-from hybrid_mm.layers.levit_attention import LeViTAttention
-from hybrid_mm.layers.mbconv import MBConv
-from hybrid_mm.layers.neighborhood_attention import NeighborhoodAttention2d
-from hybrid_mm.layers.partition_attention import PartitionAttention
-from hybrid_mm.layers.peripheral_convolution import PeripheralConv2d
-from hybrid_mm.layers.precision import no_autocast
-from hybrid_mm.layers.self_attention import SelfAttention
-from hybrid_mm.layers.spatial_reduction_attention import (
+from hybrid_mm.layers.attention.acmix import ACmix2d, ACmixWindowAttention
+from hybrid_mm.layers.attention.convolutional_projection import ConvolutionalProjectionAttention
+from hybrid_mm.layers.attention.global_relative_attention import GlobalRelativeAttention
+from hybrid_mm.layers.attention.learned_query_attention import LearnedQueryAttention2d
+from hybrid_mm.layers.attention.lesa import LESA2d
+from hybrid_mm.layers.attention.levit_attention import LeViTAttention
+from hybrid_mm.layers.attention.neighborhood_attention import NeighborhoodAttention2d
+from hybrid_mm.layers.attention.partition_attention import PartitionAttention
+from hybrid_mm.layers.attention.self_attention import SelfAttention
+from hybrid_mm.layers.attention.spatial_reduction_attention import (
     ACmixSpatialReductionAttention,
     SpatialReductionAttention,
 )
-from hybrid_mm.layers.window_attention import WindowAttention
+from hybrid_mm.layers.attention.window_attention import WindowAttention
+from hybrid_mm.layers.convolution.mbconv import MBConv
+from hybrid_mm.layers.convolution.peripheral_convolution import PeripheralConv2d
+from hybrid_mm.ops import (
+    budget,
+    distance_attention,
+    evolving_attention,
+    ghost_attention,
+    mixed_shift,
+)
+from hybrid_mm.ops.decomposed_attention import tiled as decomposed_tiled
+from hybrid_mm.ops.export import exporting
+from hybrid_mm.ops.local_attention import tiles
+from hybrid_mm.ops.precision import no_autocast
 
 MAP, TOKENS, GRID = 'maps', 'tokens', 'maps, channels last'
 SIZE = 8, 12
@@ -123,21 +127,21 @@ DROPPING = {
 @pytest.fixture(autouse=True)
 def in_pieces(monkeypatch):
     for owner, name, value in (
-        (grid_algorithms, '_BUFFER', 3000),
-        (ghost_head, '_BUFFER', 5000),
-        (ghost_head, '_TILE', 4),
+        (budget, '_BUFFER', 3000),
+        (ghost_attention, '_BUFFER', 5000),
+        (ghost_attention, '_TILE', 4),
         (mixed_shift, '_BUFFER', 3000),
         (quadratic_attention, '_SLICE', 10_000),
-        (vector_attention, 'CHUNK_CPU', 2000),
+        (pairwise_patchwise, 'CHUNK_CPU', 2000),
         (evolving_attention, '_ROWS', 1),
-        (levit_attention, '_MASK_LIMIT', 0),
+        (distance_attention, '_MASK_LIMIT', 0),
         (partition_attention, '_LARGE', 0),
         (window_attention, '_LARGE', 0),
     ):
         assert hasattr(owner, name)
         monkeypatch.setattr(owner, name, value)
-    for budget in (attention_tiles._ROW_BUDGET, decomposed_attention._BUDGET):
-        monkeypatch.setitem(budget, 'cpu', 3000)
+    for limits in (tiles._ROW_BUDGET, decomposed_tiled._BUDGET):
+        monkeypatch.setitem(limits, 'cpu', 3000)
     monkeypatch.setitem(evolving_attention._CHUNK, 'cpu', 3000)
 
 

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from hybrid_mm.layers import ELSA, QuadraticAttention2d, window_attention
-from hybrid_mm.layers.acmix import ACmixWindowAttention
-from hybrid_mm.layers.neighborhood_attention import NeighborhoodAttention2d
-from hybrid_mm.layers.window_attention import WindowAttention
+from hybrid_mm.layers import ELSA, QuadraticAttention2d
+from hybrid_mm.layers.attention import window_attention
+from hybrid_mm.layers.attention.acmix import ACmixWindowAttention
+from hybrid_mm.layers.attention.neighborhood_attention import NeighborhoodAttention2d
+from hybrid_mm.layers.attention.window_attention import WindowAttention
 
 RATE, KEEP = 0.3, 0.7
 

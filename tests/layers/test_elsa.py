@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from hybrid_mm.analysis.benchmark import memory
-from hybrid_mm.layers import ghost_head
-from hybrid_mm.layers.elsa import ELSA
-from hybrid_mm.layers.ghost_head import ghost_attention
+from hybrid_mm.benchmarks.core import memory
+from hybrid_mm.layers.attention.elsa import ELSA
+from hybrid_mm.ops import ghost_attention as engine
+from hybrid_mm.ops.ghost_attention import ghost_attention
 
 
 @pytest.mark.parametrize('buffer', [1, 2**20])
@@ -21,7 +21,7 @@ from hybrid_mm.layers.ghost_head import ghost_attention
     ],
 )
 def test_agrees_with_the_reference(size, settings, buffer, monkeypatch):
-    monkeypatch.setattr(ghost_head, '_BUFFER', buffer)  # a row at a time, and all images at once
+    monkeypatch.setattr(engine, '_BUFFER', buffer)  # a row at a time, and all images at once
     torch.manual_seed(0)
     module = ELSA(24, 4, group_width=4, **settings).double()
     x = torch.randn(2, *size, 24, dtype=torch.float64, requires_grad=True)
@@ -110,7 +110,7 @@ def test_errors():
 @pytest.mark.parametrize('tile', [4, 8])
 def test_half_precision_sums_up_in_single_precision(tile, monkeypatch):
     """Also where the rectangles of several tiles overlap: rounded once, at the end."""
-    monkeypatch.setattr(ghost_head, '_TILE', tile)
+    monkeypatch.setattr(engine, '_TILE', tile)
     torch.manual_seed(0)
     low = [torch.randn(s, dtype=torch.bfloat16) for s in ((2, 4, 13, 18), (2, 6, 13, 18))]
     low += [torch.randn(2 * 49, 4), torch.randn(98)]

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hybrid_mm.layers.learned_query_attention import LearnedQueryAttention2d
+from hybrid_mm.layers.attention.learned_query_attention import LearnedQueryAttention2d
 
 
 def drawn(*args, **kwargs):

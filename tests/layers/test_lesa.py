@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from hybrid_mm.layers.lesa import LESA2d
+from hybrid_mm.layers.attention.lesa import LESA2d
 
 DATA = Path(__file__).parents[1] / 'golden' / 'data' / 'lesa'
 NAMES = {

@@ -32,24 +32,25 @@ from hybrid_mm.layers import (
     SelfAttention,
     SqueezeExcite,
 )
-from hybrid_mm.layers.acmix import ACmix2d, ACmixWindowAttention
-from hybrid_mm.layers.convolutional_projection import ConvolutionalProjectionAttention
-from hybrid_mm.layers.folded_norm import Conv2dNorm, LinearNorm
-from hybrid_mm.layers.global_relative_attention import GlobalRelativeAttention
-from hybrid_mm.layers.learned_query_attention import LearnedQueryAttention2d
-from hybrid_mm.layers.lesa import DeformConv2d, LESA2d
-from hybrid_mm.layers.levit_attention import LeViTAttention
-from hybrid_mm.layers.mbconv import Conv3x3, MBConv
-from hybrid_mm.layers.mixed_shift import MixedShift
-from hybrid_mm.layers.neighborhood_attention import NeighborhoodAttention2d
-from hybrid_mm.layers.partition_attention import PartitionAttention
-from hybrid_mm.layers.peripheral_convolution import PeripheralConv2d
-from hybrid_mm.layers.relative_position import DecomposedPosition2d
-from hybrid_mm.layers.spatial_reduction_attention import (
+from hybrid_mm.layers.attention.acmix import ACmix2d, ACmixWindowAttention
+from hybrid_mm.layers.attention.convolutional_projection import ConvolutionalProjectionAttention
+from hybrid_mm.layers.attention.global_relative_attention import GlobalRelativeAttention
+from hybrid_mm.layers.attention.learned_query_attention import LearnedQueryAttention2d
+from hybrid_mm.layers.attention.lesa import LESA2d
+from hybrid_mm.layers.attention.levit_attention import LeViTAttention
+from hybrid_mm.layers.attention.neighborhood_attention import NeighborhoodAttention2d
+from hybrid_mm.layers.attention.partition_attention import PartitionAttention
+from hybrid_mm.layers.attention.spatial_reduction_attention import (
     ACmixSpatialReductionAttention,
     SpatialReductionAttention,
 )
-from hybrid_mm.layers.window_attention import WindowAttention
+from hybrid_mm.layers.attention.window_attention import WindowAttention
+from hybrid_mm.layers.convolution.deform_conv import DeformConv2d
+from hybrid_mm.layers.convolution.mbconv import Conv3x3, MBConv
+from hybrid_mm.layers.convolution.mixed_shift_conv import MixedShift
+from hybrid_mm.layers.convolution.peripheral_convolution import PeripheralConv2d
+from hybrid_mm.layers.folded_norm import Conv2dNorm, LinearNorm
+from hybrid_mm.layers.relative_position import DecomposedPosition2d
 
 MAP, GRID, TOKENS = 'maps', 'maps, channels last', 'tokens'
 HEADS, NONE = 'maps of several heads', 'no forward pass'

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hybrid_mm.layers.peripheral_convolution import PeripheralConv2d, sharing_grid
+from hybrid_mm.layers.convolution.peripheral_convolution import PeripheralConv2d, sharing_grid
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from hybrid_mm.analysis.benchmark import memory
-from hybrid_mm.layers import QuadraticAttention2d, quadratic_attention
-from hybrid_mm.layers.quadratic_attention import MODES
+from hybrid_mm.benchmarks.core import memory
+from hybrid_mm.layers import QuadraticAttention2d
+from hybrid_mm.layers.attention import quadratic_attention
+from hybrid_mm.layers.attention.quadratic_attention import MODES
 
 
 def make(mode, stride=1, **kwargs):

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from hybrid_mm.layers import GlobalLocalFilter, RecursiveGatedConv
-from hybrid_mm.layers.recursive_gated_convolution import pointwise
+from hybrid_mm.layers.convolution.recursive_gated_convolution import pointwise
 
 
 def drawn(module):

@@ -1,13 +1,15 @@
 import pytest
 import torch
 
-from hybrid_mm.layers.levit_attention import resize_distance_table
-from hybrid_mm.layers.local_attention import global_attention, local_attention
-from hybrid_mm.layers.recursive_gated_convolution import resize_spectrum
 from hybrid_mm.layers.relative_position import (
     DecomposedPosition2d,
     RelativeBias2d,
     RelativePosition2d,
+)
+from hybrid_mm.ops.distance_attention import resize_distance_table
+from hybrid_mm.ops.global_filter import resize_spectrum
+from hybrid_mm.ops.local_attention import global_attention, local_attention
+from hybrid_mm.ops.positions import (
     decomposed_logits,
     decomposed_tables,
     encode_coordinates,

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hybrid_mm.layers import LocalSelfAttention2d
-from hybrid_mm.layers.lambda_attention import lambda_attention
+from hybrid_mm.ops.lambda_attention import lambda_attention
 from hybrid_mm.plugins import (
     BAM,
     CBAM,

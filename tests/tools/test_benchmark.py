@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from hybrid_mm.analysis.benchmark import Row
+from hybrid_mm.benchmarks.core import Row
 
 from ..conftest import load_tool
 
@@ -39,7 +39,7 @@ def test_several_benchmarks_in_one_run(tool, tmp_path, monkeypatch):
         measured.append((case.name, seconds, rounds))
         return [Row(case.name, 'a', note='not here')]
 
-    monkeypatch.setattr('hybrid_mm.analysis.benchmark.measure', measure)
+    monkeypatch.setattr('hybrid_mm.benchmarks.core.measure', measure)
     flags = ('--quick', '--rounds', 7, '--seconds', 2.5, '--threads', '1', '--out', tmp_path)
     assert tool('benchmark', 'ops', *flags)[0] == 0
     written = {path.stem for path in tmp_path.glob('*.csv')}

@@ -1,4 +1,4 @@
-"""tools/check_files.py, the hooks of pre-commit, and CITATION.cff."""
+"""tools/dev/check_files.py, the hooks of pre-commit, and CITATION.cff."""
 
 import importlib.util
 import shlex
@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
     ],
 )
 def test_check_files(tmp_path, capsys, content, message):
-    spec = importlib.util.spec_from_file_location('check_files', ROOT / 'tools/check_files.py')
+    spec = importlib.util.spec_from_file_location('check_files', ROOT / 'tools/dev/check_files.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     file = tmp_path / 'file.txt'

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from hybrid_mm.data import shapes
-from hybrid_mm.engine.cli import UserError
+from hybrid_mm.errors import UserError
 
 from ..conftest import _forget_runs, load_tool
 

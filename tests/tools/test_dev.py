@@ -46,7 +46,7 @@ def test_tests_of_a_paper(capsys):
     assert {'tree:lesa', 'network:LESAResNet', 'slug:lesa'} <= set(words[-1].split(','))
     assert not {'tree:nat', 'network:NAT', 'slug:nat'} & set(words[-1].split(','))
     wanted = {
-        'tests/backbones/test_lesa.py',
+        'tests/backbones/test_lesa_resnet.py',
         'tests/layers/test_lesa.py',
         'tests/convert/test_lesa.py',
         'tests/backbones/test_all.py',
@@ -58,7 +58,7 @@ def test_tests_of_a_paper(capsys):
 
 
 def test_tests_of_a_layer_reach_its_networks(sources):
-    files, parts = chosen(sources, 'hybrid_mm/layers/large_kernel_attention.py')
+    files, parts = chosen(sources, 'hybrid_mm/layers/convolution/large_kernel_attention.py')
     assert 'tests/layers/test_large_kernel_attention.py' in files['near']
     assert {'network:VAN', 'slug:van', 'slug:lska'} <= parts
     assert 'network:HorNet' not in parts
@@ -73,7 +73,7 @@ def test_tests_of_a_base_config_reach_all_trees_with_it(sources):
 def test_tests_of_a_tool_and_of_what_it_imports(sources):
     files, _ = chosen(sources, 'publish_model')
     assert 'tests/tools/test_other_tools.py' in files['near']
-    files, _ = chosen(sources, 'hybrid_mm/engine/saving.py')
+    files, _ = chosen(sources, 'hybrid_mm/engine/atomic_files.py')
     assert 'tests/engine/test_saving.py' in files['near']
     assert 'far' in files
 

@@ -7,9 +7,9 @@ import sys
 import pytest
 from mmengine.config import Config
 
-from hybrid_mm.engine import dry_run, launch
-from hybrid_mm.engine.cli import UserError
-from hybrid_mm.engine.progress import duration, progress
+from hybrid_mm.errors import UserError
+from hybrid_mm.run import dry_run, launch
+from hybrid_mm.run.console import duration, progress
 
 
 def test_dry_run(tool, capsys, det_config, tmp_path):
@@ -169,10 +169,10 @@ def test_backends_are_added_once(monkeypatch):
 
 
 def test_progress_in_a_pipe(capsys, monkeypatch):
-    from hybrid_mm.engine import progress as module
+    from hybrid_mm.run import console
 
     now = iter(range(0, 1000, 10))
-    monkeypatch.setattr(module.time, 'monotonic', lambda: next(now))
+    monkeypatch.setattr(console.time, 'monotonic', lambda: next(now))
     with progress('reading', 9) as advance:
         for _ in range(9):
             advance()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hybrid_mm.analysis import members
+from hybrid_mm.analysis import variants
 from hybrid_mm.analysis.kernel_size import build
 from hybrid_mm.backbones import PeLK, SLaK
 from hybrid_mm.data.corruptions import BENCHMARK
@@ -28,7 +28,7 @@ def results(accuracy):
 @pytest.fixture
 def folders(tmp_path):
     """Results of two models and of a receptive field, with a picture."""
-    from hybrid_mm.analysis.robustness import summarise
+    from hybrid_mm.analysis.corruption_study import summarise
 
     for name, accuracy in (('first', 70.0), ('second <b>', 80.0)):
         folder = tmp_path / name.split()[0]
@@ -220,7 +220,7 @@ def test_study(tool, tmp_path):
 def test_inference_only(tool, tmp_path, monkeypatch):
     """Times of an image, of a batch of 4; no backward passes."""
     taken = dict(inference=0.25, training=1.0)
-    monkeypatch.setattr(members.Passes, 'seconds', lambda self, kind, name: taken[kind])
+    monkeypatch.setattr(variants.Passes, 'seconds', lambda self, kind, name: taken[kind])
     flags = ('--families', 'lska', '--sizes', 7, '--shape', 32, 32, '--rounds', 1)
     more = ('--batch', 4, '--device', 'cpu', '--out', tmp_path)
     assert tool('analysis/kernel_size', *flags, *more, '--inference-only')[0] == 0

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from hybrid_mm.engine import export
+from hybrid_mm.export import onnx_files
 
 from ..conftest import load_tool
 
@@ -167,11 +167,11 @@ def test_exported_files_are_compared_at_other_sizes_if_these_are_open(
 ):
     compared = []
     graph = SimpleNamespace(part='_rois', inputs=['rois'], outputs=['mask_logits'])
-    monkeypatch.setattr(export, 'graphs', lambda model, size, **settings: [graph])
-    monkeypatch.setattr(export, 'export', lambda graph, path, dynamic, properties: None)
-    monkeypatch.setattr(export, 'other_sizes', lambda model, size, part, **settings: [part])
+    monkeypatch.setattr(onnx_files, 'graphs', lambda model, size, **settings: [graph])
+    monkeypatch.setattr(onnx_files, 'export', lambda graph, path, dynamic, properties: None)
+    monkeypatch.setattr(onnx_files, 'other_sizes', lambda model, size, part, **settings: [part])
     monkeypatch.setattr(
-        export, 'check', lambda graph, path, others: compared.append((path.name, others)) or 0.5
+        onnx_files, 'check', lambda graph, path, others: compared.append((path.name, others)) or 0.5
     )
     for options, others in ((('--dynamic',), ['_rois']), ((), ())):
         command = ('export_onnx', det_config, tmp_path / 'net.onnx', '--check', *options)

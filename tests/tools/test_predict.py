@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hybrid_mm import apis
-from hybrid_mm.engine.cli import UserError
+from hybrid_mm.errors import UserError
 
 CLASSIFICATION = """
 default_scope = 'mmpretrain'

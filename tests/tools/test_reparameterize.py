@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from hybrid_mm.backbones import SLaK
-from hybrid_mm.engine.cli import load_config
+from hybrid_mm.run.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hybrid_mm.analysis import robustness
+from hybrid_mm.analysis import corruption_study
 
 SMALL = ('--corruptions', 'noise', 'contrast', '--severities', '2', '5')
 
@@ -70,11 +70,11 @@ def test_other_settings_are_not_mixed(tool, fails, model, tmp_path, monkeypatch)
     few = ('--corruptions', 'fog', '--severities', '1')
     given = []
 
-    def record(cfg, to_rgb, seed, insert=robustness.insert_transform):
+    def record(cfg, to_rgb, seed, insert=corruption_study.insert_transform):
         given.append((to_rgb, seed))
         insert(cfg, to_rgb, seed)
 
-    monkeypatch.setattr(robustness, 'insert_transform', record)
+    monkeypatch.setattr(corruption_study, 'insert_transform', record)
     assert tool(*command, *few)[0] == 0
     text = fails(*command, *few, '--to-rgb')
     assert 'results of another run (to_rgb differ); name another --out' in text
@@ -147,11 +147,11 @@ def test_classifier_on_published_and_shifted_images(tool, fails, classifier, mon
     config, checkpoint, root = classifier
     resized = []
 
-    def record(cfg, resize, pipeline=robustness.plain_pipeline):
+    def record(cfg, resize, pipeline=corruption_study.plain_pipeline):
         resized.append(resize)
         return pipeline(cfg, resize)
 
-    monkeypatch.setattr(robustness, 'plain_pipeline', record)
+    monkeypatch.setattr(corruption_study, 'plain_pipeline', record)
     command = ('analysis/robustness', config, checkpoint, '--corruptions', 'contrast')
     once = ('--severities', 3, '--out', root / 'r', '--imagenet-c', root / 'c')
     assert tool(*command, *once, '--imagenet-a', root / 'a')[0] == 0

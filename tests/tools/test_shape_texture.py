@@ -9,7 +9,7 @@ from PIL import Image
 from hybrid_mm.analysis.conflict_pairs import make_pairs, read_set, transfer_texture
 from hybrid_mm.analysis.dimensions import Dimensions, dimensions, scores
 from hybrid_mm.analysis.neighbours import accuracy
-from hybrid_mm.engine.cli import UserError
+from hybrid_mm.errors import UserError
 
 TINY = (
     "dict(type='hybrid_mm.VAN', arch=dict(embed_dims=[8, 8, 16, 16], depths=[1, 1, 1, 1], "

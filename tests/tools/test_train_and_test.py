@@ -15,8 +15,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from hybrid_mm.engine import launch
-from hybrid_mm.engine.cli import UserError
+from hybrid_mm.errors import UserError
+from hybrid_mm.run import launch
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 
 from hybrid_mm.backbones import VAN
-from hybrid_mm.engine.cli import UserError
+from hybrid_mm.errors import UserError
 from hybrid_mm.zoo import new_config
 from hybrid_mm.zoo.metafile import Model
 from hybrid_mm.zoo.new_config import Backbone, check_head, find_backbone, make_plan, write_config

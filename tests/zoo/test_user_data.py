@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hybrid_mm.engine.cli import UserError
+from hybrid_mm.errors import UserError
 from hybrid_mm.zoo.user_data import read_data
 
 

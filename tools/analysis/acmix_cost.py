@@ -6,13 +6,15 @@ python tools/analysis/acmix_cost.py --layer 64 200 304    # one layer: channels,
 
 import sys
 
-from hybrid_mm.engine import cli
+from hybrid_mm.errors import UserError
+from hybrid_mm.run import options
+from hybrid_mm.run.tool import tool
 
 
-@cli.tool
+@tool
 def main(argv=None):
     """Run the tool."""
-    parser = cli.parser(__doc__)
+    parser = options.parser(__doc__)
     parser.add_argument('--layer', nargs=3, type=int, metavar=('C', 'H', 'W'), help='one layer')
     parser.add_argument(
         '--kernel-conv', type=int, default=3, help='of the convolution (default: 3)'
@@ -31,7 +33,7 @@ def main(argv=None):
     try:
         costs = layer_cost(*args.layer, **settings) if args.layer else network_cost(**settings)
     except ValueError as error:
-        raise cli.UserError(str(error)) from error
+        raise UserError(str(error)) from error
     table = Table('operator', 'stage', 'part', box=box.SIMPLE)
     for head in ('multiply-adds', 'weights', 'stage I'):
         table.add_column(head, justify='right')

@@ -7,7 +7,9 @@ Other flags are those of browse_dataset.py of MMDetection, MMSegmentation or MMP
 
 import sys
 
-from hybrid_mm.engine import cli
+from hybrid_mm.run import options
+from hybrid_mm.run.config import load_config, with_options
+from hybrid_mm.run.tool import tool
 
 SCRIPTS = {
     'mmdet': 'analysis_tools/browse_dataset.py',
@@ -16,20 +18,20 @@ SCRIPTS = {
 }
 
 
-@cli.tool
+@tool
 def main(argv=None):
     """Run the tool."""
-    parser = cli.parser(__doc__)
+    parser = options.parser(__doc__)
     parser.add_argument('config', help='config file')
-    cli.add_config_options(parser)
+    options.add_config_options(parser)
     args, others = parser.parse_known_args(argv)
 
-    from hybrid_mm.engine.preflight import check_data
-    from hybrid_mm.engine.upstream import run_upstream
+    from hybrid_mm.run.checks.data import check_data
+    from hybrid_mm.run.upstream import run_upstream
 
-    cfg = cli.load_config(args.config, args.cfg_options)
+    cfg = load_config(args.config, args.cfg_options)
     check_data(cfg, 'train_dataloader')
-    run_upstream(cfg, SCRIPTS, cli.with_options(cfg, others, args.cfg_options))
+    run_upstream(cfg, SCRIPTS, with_options(cfg, others, args.cfg_options))
 
 
 if __name__ == '__main__':

@@ -14,13 +14,16 @@ import json
 import sys
 from pathlib import Path
 
-from hybrid_mm.engine import cli
+from hybrid_mm.errors import UserError, nearest
+from hybrid_mm.run import options
+from hybrid_mm.run.config import config_root
+from hybrid_mm.run.tool import tool
 
 
-@cli.tool
+@tool
 def main(argv=None):
     """Run the tool."""
-    parser = cli.parser(__doc__)
+    parser = options.parser(__doc__)
     parser.add_argument('members', nargs='*', help='names (default: all); resnet50 is added')
     parser.add_argument('--folder', type=Path, help='folder with one file per member')
     parser.add_argument(
@@ -40,31 +43,31 @@ def main(argv=None):
 
     import torch
 
-    from hybrid_mm.analysis import members as study
-    from hybrid_mm.analysis.benchmark_report import environment
+    from hybrid_mm.analysis import variants
+    from hybrid_mm.benchmarks.report import environment
 
     folder = args.folder or _folder()
     try:
-        paths = study.find(folder)
+        paths = variants.find(folder)
     except FileNotFoundError as error:
-        raise cli.UserError(str(error)) from error
+        raise UserError(str(error)) from error
     baseline = next(iter(paths))
     for name in args.members:
         if name not in paths:
-            hint = cli.nearest(name, paths) or f'; there are {", ".join(paths)}'
-            raise cli.UserError(f'no member {name!r} in {folder}{hint}')
+            hint = nearest(name, paths) or f'; there are {", ".join(paths)}'
+            raise UserError(f'no member {name!r} in {folder}{hint}')
     if args.members:
         paths = {name: path for name, path in paths.items() if name in {baseline, *args.members}}
     if args.device.startswith('cuda') and not torch.cuda.is_available():
-        raise cli.UserError(f'--device {args.device}: torch sees no GPU; use --device cpu')
+        raise UserError(f'--device {args.device}: torch sees no GPU; use --device cpu')
     try:
-        found = study.compare(paths, tuple(args.shape), args.batch, args.rounds, args.device)
+        found = variants.compare(paths, tuple(args.shape), args.batch, args.rounds, args.device)
     except ValueError as error:
-        raise cli.UserError(str(error)) from error
+        raise UserError(str(error)) from error
     _print(found, args)
     if args.json:
         surroundings = environment(torch.device(args.device))
-        figures = study.as_json(
+        figures = variants.as_json(
             found,
             environment=surroundings,
             shape=list(args.shape),
@@ -74,14 +77,14 @@ def main(argv=None):
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(figures, indent=1))
     if args.out:
-        study.plot(found, args.out)
+        variants.plot(found, args.out)
         print(args.out)
 
 
 def _folder() -> Path:
-    root = cli.config_root()
+    root = config_root()
     if root is None:
-        raise cli.UserError('no configs beside this package; name the members with --folder')
+        raise UserError('no configs beside this package; name the members with --folder')
     return root / 'attention_modules' / 'members'
 
 

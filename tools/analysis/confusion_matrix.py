@@ -10,35 +10,38 @@ Other flags are those of confusion_matrix.py of MMDetection, MMSegmentation or M
 import os
 import sys
 
-from hybrid_mm.engine import cli
+from hybrid_mm.errors import UserError
+from hybrid_mm.run import options
+from hybrid_mm.run.config import TASKS, load_config, task_of, with_options
+from hybrid_mm.run.tool import tool
 
 
-@cli.tool
+@tool
 def main(argv=None):
     """Run the tool."""
-    parser = cli.parser(__doc__)
+    parser = options.parser(__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('predictions', help='file or folder that tools/test.py --out wrote')
     parser.add_argument('out', help='folder of the picture confusion_matrix.png')
-    cli.add_config_options(parser)
+    options.add_config_options(parser)
     args, others = parser.parse_known_args(argv)
 
-    from hybrid_mm.engine.preflight import check_data
-    from hybrid_mm.engine.upstream import run_upstream
+    from hybrid_mm.run.checks.data import check_data
+    from hybrid_mm.run.upstream import run_upstream
 
-    cfg = cli.load_config(args.config, args.cfg_options)
+    cfg = load_config(args.config, args.cfg_options)
     if not os.path.exists(args.predictions):
-        raise cli.UserError(f'{args.predictions} does not exist; tools/test.py --out writes it')
+        raise UserError(f'{args.predictions} does not exist; tools/test.py --out writes it')
     check_data(cfg, 'test_dataloader')
-    if cli.task_of(cfg) == 'classification':
+    if task_of(cfg) == 'classification':
         os.makedirs(args.out, exist_ok=True)
         picture = os.path.join(args.out, 'confusion_matrix.png')
         places = [args.predictions, '--show-path', picture]
     else:
         places = [args.predictions, args.out]
     script = 'analysis_tools/confusion_matrix.py'
-    scripts = dict.fromkeys(cli.TASKS, script)
-    run_upstream(cfg, scripts, cli.with_options(cfg, [*places, *others], args.cfg_options))
+    scripts = dict.fromkeys(TASKS, script)
+    run_upstream(cfg, scripts, with_options(cfg, [*places, *others], args.cfg_options))
     print(f'\n{args.out}/confusion_matrix.png')
 
 

@@ -15,13 +15,16 @@ import json
 import sys
 from pathlib import Path
 
-from hybrid_mm.engine import cli
+from hybrid_mm.errors import UserError, shorten
+from hybrid_mm.run import options
+from hybrid_mm.run.console import print_table
+from hybrid_mm.run.tool import tool
 
 
-@cli.tool
+@tool
 def main(argv=None):
     """Run the tool."""
-    parser = cli.parser(__doc__)
+    parser = options.parser(__doc__)
     parser.add_argument(
         '--out', required=True, type=Path, metavar='DIR', help='folder of the results'
     )
@@ -61,11 +64,11 @@ def main(argv=None):
         parser.error('--shape must be at least 32 32, --batch 1 and --rounds 0')
 
     from hybrid_mm.analysis import kernel_size
-    from hybrid_mm.analysis.benchmark_report import environment
+    from hybrid_mm.benchmarks.report import environment
 
     names = [(family, size) for family in args.families for size in dict.fromkeys(args.sizes)]
     accuracies = _accuracies(args.accuracy, names)
-    device = cli.torch_device(args.device)
+    device = options.torch_device(args.device)
     try:
         points = kernel_size.measure(
             names,
@@ -77,7 +80,7 @@ def main(argv=None):
             not args.inference_only,
         )
     except ValueError as error:
-        raise cli.UserError(str(error)) from error
+        raise UserError(str(error)) from error
     for point in points:
         point.accuracy = accuracies.get(point.name)
     content = kernel_size.as_json(
@@ -101,14 +104,14 @@ def _accuracies(items: list[str], names: list[tuple[str, int]]) -> dict[str, flo
     for item in items:
         name, _, path = item.partition('=')
         if name not in known:
-            raise cli.UserError(
-                f'--accuracy {item}: expected FAMILY:K=FILE with one of {cli.shorten(known, 12)}'
+            raise UserError(
+                f'--accuracy {item}: expected FAMILY:K=FILE with one of {shorten(known, 12)}'
             )
         try:
             metrics = json.loads(Path(path).read_text())
             found[name] = float(next(v for k, v in metrics.items() if k.endswith('top1')))
         except (OSError, ValueError, AttributeError, StopIteration, TypeError) as error:
-            raise cli.UserError(
+            raise UserError(
                 f'--accuracy {item}: {path} holds no top-1 accuracy; expected the metrics that '
                 'tools/test.py writes with --out FILE --out-item metrics'
             ) from error
@@ -144,7 +147,7 @@ def _print(points: list, content: dict) -> None:
         ]
         for point in points
     ]
-    cli.print_table(title, head, rows)
+    print_table(title, head, rows)
 
 
 if __name__ == '__main__':

@@ -8,13 +8,15 @@ Work dirs are those of runs with `custom_hooks=[dict(type='hybrid_mm.MixingRates
 
 import sys
 
-from hybrid_mm.engine import cli
+from hybrid_mm.errors import UserError
+from hybrid_mm.run import options
+from hybrid_mm.run.tool import tool
 
 
-@cli.tool
+@tool
 def main(argv=None):
     """Run the tool."""
-    parser = cli.parser(__doc__)
+    parser = options.parser(__doc__)
     parser.add_argument('sources', nargs='+', help='checkpoints, work dirs, scalars.json files')
     parser.add_argument('--labels', nargs='+', help='their names (default: their paths)')
     parser.add_argument('--out', help='picture to write')
@@ -27,12 +29,12 @@ def main(argv=None):
     from rich.console import Console
     from rich.table import Table
 
-    from hybrid_mm.analysis.mixing_rates import plot_rates, read_rates
+    from hybrid_mm.analysis.acmix_rates import plot_rates, read_rates
 
     try:
         runs = {label: read_rates(s) for label, s in zip(labels, args.sources, strict=True)}
     except (FileNotFoundError, ValueError) as error:
-        raise cli.UserError(str(error)) from error
+        raise UserError(str(error)) from error
     console = Console()
     console = console if console.is_terminal else Console(width=120)
     for label, rates in runs.items():

@@ -5,13 +5,15 @@ python tools/analysis/plot_curves.py work_dirs/a work_dirs/b --keys loss coco/bb
 
 import sys
 
-from hybrid_mm.engine import cli
+from hybrid_mm.errors import UserError, nearest
+from hybrid_mm.run import options
+from hybrid_mm.run.tool import tool
 
 
-@cli.tool
+@tool
 def main(argv=None):
     """Run the tool."""
-    parser = cli.parser(__doc__)
+    parser = options.parser(__doc__)
     parser.add_argument('runs', nargs='+', help='work dirs, or scalars.json files')
     parser.add_argument('--keys', nargs='+', help='names of scalars (default: all but times)')
     parser.add_argument('--labels', nargs='+', help='names of the runs (default: their paths)')
@@ -26,15 +28,15 @@ def main(argv=None):
     try:
         runs = {label: read_scalars(run) for label, run in zip(labels, args.runs, strict=True)}
     except (FileNotFoundError, ValueError) as error:
-        raise cli.UserError(str(error)) from error
+        raise UserError(str(error)) from error
     known = list(dict.fromkeys(name for curves in runs.values() for name in curves))
     keys = args.keys or [k for k in known if k not in ('time', 'data_time', 'memory')]
     for key in keys:
         if key not in known:
-            hint = cli.nearest(key, known) or f'; there are {", ".join(known)}'
-            raise cli.UserError(f'--keys: no run has the scalar {key!r}{hint}')
+            hint = nearest(key, known) or f'; there are {", ".join(known)}'
+            raise UserError(f'--keys: no run has the scalar {key!r}{hint}')
     if not keys:
-        raise cli.UserError(f'{", ".join(args.runs)}: no scalars yet')
+        raise UserError(f'{", ".join(args.runs)}: no scalars yet')
     plot_curves(runs, keys, args.out)
     print(f'{args.out}: {", ".join(keys)}')
 

@@ -16,19 +16,23 @@ import re
 import sys
 from pathlib import Path
 
-from hybrid_mm.engine import cli
+from hybrid_mm.data.images import find_images
+from hybrid_mm.errors import UserError
+from hybrid_mm.run import options
+from hybrid_mm.run.console import print_table
+from hybrid_mm.run.tool import tool
 
 
-@cli.tool
+@tool
 def main(argv=None):
     """Run the tool."""
-    parser = cli.parser(__doc__)
+    parser = options.parser(__doc__)
     parser.add_argument('models', nargs='+', help="config, or dict(type='...', ...) of a backbone")
     parser.add_argument('--images', required=True, help='image, or folder (searched recursively)')
     parser.add_argument(
         '--out', required=True, type=Path, metavar='DIR', help='folder of the results'
     )
-    cli.add_network_options(parser)
+    options.add_network_options(parser)
     parser.add_argument(
         '--size',
         nargs='+',
@@ -55,12 +59,11 @@ def main(argv=None):
     import numpy as np
     import torch
 
-    from hybrid_mm.analysis import networks
-    from hybrid_mm.analysis import receptive_field as erf
-    from hybrid_mm.engine.progress import progress
+    from hybrid_mm.analysis import networks, receptive_field
+    from hybrid_mm.run.console import progress
 
-    files = cli.find_images(args.images)
-    device = cli.torch_device(args.device)
+    files = find_images(args.images)
+    device = options.torch_device(args.device)
     height, width = args.size[0], args.size[-1]
     maps, figures = {}, []
     for network in networks.load_networks(args.models, args.checkpoints, args.labels, args.stage):
@@ -76,10 +79,12 @@ def main(argv=None):
 
         try:
             with progress('images', total) as advance:
-                scores, used, skipped = erf.mean_contribution(network, images(advance), args.count)
-            found = erf.rectangles(scores, args.thresholds)
+                scores, used, skipped = receptive_field.mean_contribution(
+                    network, images(advance), args.count
+                )
+            found = receptive_field.rectangles(scores, args.thresholds)
         except (ValueError, torch.OutOfMemoryError) as error:
-            raise cli.UserError(f'{network.label}: {error}') from error
+            raise UserError(f'{network.label}: {error}') from error
         maps[network.label] = scores
         args.out.mkdir(parents=True, exist_ok=True)
         np.save(args.out / (re.sub(r'[^\w.-]+', '_', network.label) + '.npy'), scores)
@@ -94,7 +99,7 @@ def main(argv=None):
         )
     content = dict(kind='receptive_field', size=[height, width], stage=args.stage, models=figures)
     (args.out / 'receptive_field.json').write_text(json.dumps(content, indent=1))
-    erf.draw(maps, args.out / 'receptive_fields.png', args.thresholds)
+    receptive_field.draw(maps, args.out / 'receptive_fields.png', args.thresholds)
     _print(content, args.thresholds)
     print(f'results in {args.out}')
 
@@ -109,7 +114,7 @@ def _print(content: dict, thresholds: list[float]) -> None:
         rows.append([model['label'], *cells, str(model['images'])])
     height, width = content['size']
     title = f'side of the centred square in pixels and its share of {height} x {width}'
-    cli.print_table(title, head, rows)
+    print_table(title, head, rows)
 
 
 if __name__ == '__main__':

@@ -10,13 +10,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from hybrid_mm.engine import cli
+from hybrid_mm.run import options
+from hybrid_mm.run.tool import tool
 
 
-@cli.tool
+@tool
 def main(argv=None):
     """Run the tool."""
-    parser = cli.parser(__doc__)
+    parser = options.parser(__doc__)
     parser.add_argument('folders', nargs='+', help='folders of results')
     parser.add_argument('--out', required=True, type=Path, metavar='FILE', help='HTML file')
     parser.add_argument(

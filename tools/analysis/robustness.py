@@ -22,13 +22,18 @@ import io
 import sys
 from pathlib import Path
 
-from hybrid_mm.engine import cli
+from hybrid_mm.engine.hooks.strict_loading import StrictLoadingHook
+from hybrid_mm.errors import UserError, nearest
+from hybrid_mm.run import options
+from hybrid_mm.run.config import task_of
+from hybrid_mm.run.console import print_table
+from hybrid_mm.run.tool import tool
 
 
-@cli.tool
+@tool
 def main(argv=None):
     """Run the tool."""
-    parser = cli.parser(__doc__)
+    parser = options.parser(__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--out', required=True, metavar='DIR', help='folder of the results')
@@ -60,23 +65,25 @@ def main(argv=None):
     )
     parser.add_argument('--label', help='name of the model in figures (default: the config)')
     parser.add_argument('--restart', action='store_true', help='forget the results in DIR')
-    cli.add_run_options(parser)
+    options.add_run_options(parser)
     args = parser.parse_args(argv)
 
-    from hybrid_mm.analysis import robustness
-    from hybrid_mm.engine import checkpoint, launch, preflight
+    from hybrid_mm import checkpoints
+    from hybrid_mm.analysis import corruption_study
+    from hybrid_mm.run import launch
+    from hybrid_mm.run.checks import data
 
     names = _names(args.corruptions)
-    checkpoint.read_checkpoint(args.checkpoint)  # before anything that takes time
+    checkpoints.read_checkpoint(args.checkpoint)  # before anything that takes time
     args.work_dir = args.work_dir or str(Path(args.out) / 'runs')
     cfg = launch.config_of_run(args)
     shifted = _shifted(args, cfg)
-    preflight.check_testing(cfg)
+    data.check_testing(cfg)
     label = args.label or Path(args.config).stem
-    record = robustness.Record(args.out, _settings(args, cfg), args.restart)
-    robustness.insert_transform(cfg, args.to_rgb, args.draw_seed)
+    record = corruption_study.Record(args.out, _settings(args, cfg), args.restart)
+    corruption_study.insert_transform(cfg, args.to_rgb, args.draw_seed)
     todo = [
-        *robustness.conditions(names, args.severities),
+        *corruption_study.conditions(names, args.severities),
         *((name, 0) for name in shifted),
     ]
     open_ones = [item for item in todo if not record.has(*item)]
@@ -86,10 +93,10 @@ def main(argv=None):
         cfg.load_from, cfg.resume, cfg.log_level = args.checkpoint, False, 'WARNING'
         cfg.test_dataloader.persistent_workers = False
         runner = launch.build_runner(cfg)
-        runner.register_hook(checkpoint.StrictLoadingHook(args.checkpoint))
+        runner.register_hook(StrictLoadingHook(args.checkpoint))
         first = runner.rank == 0
         with launch.testing_amp(runner, args.amp), _Progress(len(todo), first) as progress:
-            evaluation = robustness.Evaluation(runner, cfg, progress.tick)
+            evaluation = corruption_study.Evaluation(runner, cfg, progress.tick)
             progress.skip(len(todo) - len(open_ones))
             for name, severity in open_ones:
                 progress.begin(f'{name} {severity or ""}', evaluation.batches)
@@ -97,12 +104,12 @@ def main(argv=None):
                     metrics = _evaluate(evaluation, cfg, args, shifted, name, severity)
                 clean = record.results.get('clean', {}).get('0', {})
                 if name == 'clean' and not metrics:
-                    raise cli.UserError(
+                    raise UserError(
                         'the clean images gave no metric (has the model found nothing at all?); '
                         'nothing can be compared with that'
                     )
                 if name not in shifted and clean and not set(clean) <= set(metrics):
-                    metrics = robustness.fill_missing(metrics, clean)
+                    metrics = corruption_study.fill_missing(metrics, clean)
                     progress.note(f'{name} {severity}: nothing found, counted as 0')
                 record.add(name, severity, metrics, write=first)
                 progress.end()
@@ -110,9 +117,9 @@ def main(argv=None):
         record.add('clean', 0, record.results['clean']['0'], write=True)  # with the label
     if first:
         folder, results = Path(args.out), record.results
-        if not robustness.draw_heat_map(results, folder / 'heat_map.png', label):
+        if not corruption_study.draw_heat_map(results, folder / 'heat_map.png', label):
             print('no heat map: nothing corrupted was evaluated, or the clean performance is 0')
-        robustness.draw_curves({label: results}, folder / 'curves.png')
+        corruption_study.draw_curves({label: results}, folder / 'curves.png')
         _print(results, record.content['summary'], shifted)
         print(f'results in {folder}')
 
@@ -127,21 +134,21 @@ def _names(selections: list[str]) -> list[str]:
         try:
             found.update(names_of(selection))
         except ValueError as error:
-            hint = cli.nearest(selection, CORRUPTIONS)
-            raise cli.UserError(f'--corruptions: {error}{hint}') from error
+            hint = nearest(selection, CORRUPTIONS)
+            raise UserError(f'--corruptions: {error}{hint}') from error
     return [name for name in CORRUPTIONS if name in found]
 
 
 def _shifted(args, cfg) -> dict[str, dict]:
     """Data sets beside the config's, by name."""
-    from hybrid_mm.analysis.robustness import SHIFTED
+    from hybrid_mm.analysis.corruption_study import SHIFTED
 
     values = {name: getattr(args, name.replace('-', '_')) for name in SHIFTED}
     asked = [
         name for name, value in dict(values, **{'imagenet-c': args.imagenet_c}).items() if value
     ]
-    if asked and cli.task_of(cfg) != 'classification':
-        raise cli.UserError(f'--{asked[0]} needs a classifier, got a config of {cli.task_of(cfg)}')
+    if asked and task_of(cfg) != 'classification':
+        raise UserError(f'--{asked[0]} needs a classifier, got a config of {task_of(cfg)}')
     return {
         name: dict(type=f'hybrid_mm.{SHIFTED[name]}', data_root=value)
         for name, value in values.items()
@@ -169,7 +176,7 @@ def _settings(args, cfg) -> dict:
 
 
 def _evaluate(evaluation, cfg, args, shifted, name: str, severity: int) -> dict:
-    from hybrid_mm.analysis.robustness import plain_pipeline
+    from hybrid_mm.analysis.corruption_study import plain_pipeline
 
     try:
         if name in shifted:
@@ -185,7 +192,7 @@ def _evaluate(evaluation, cfg, args, shifted, name: str, severity: int) -> dict:
             )
             return evaluation.other(dataset)
     except (FileNotFoundError, ValueError) as error:
-        raise cli.UserError(str(error)) from error
+        raise UserError(str(error)) from error
     return evaluation.corrupted(name if severity else 'gaussian_noise', severity)
 
 
@@ -239,19 +246,19 @@ class _Progress:
 
 
 def _print(results: dict, summary: dict, shifted: dict) -> None:
-    from hybrid_mm.analysis import robustness
+    from hybrid_mm.analysis import corruption_study
 
-    metric, rows = robustness.main_metric(results), []
-    for name in robustness.present(results):
-        values = robustness.severities(results, name, metric)
-        mean = robustness.mean_over_severities(results, name, metric)
+    metric, rows = corruption_study.main_metric(results), []
+    for name in corruption_study.present(results):
+        values = corruption_study.severities(results, name, metric)
+        mean = corruption_study.mean_over_severities(results, name, metric)
         rows.append([name, *map(_text, values), _text(mean)])
     if rows:
-        head = ['corruption', *map(str, robustness.SEVERITIES), 'mean']
-        cli.print_table(f'{metric} by severity', head, rows)
+        head = ['corruption', *map(str, corruption_study.SEVERITIES), 'mean']
+        print_table(f'{metric} by severity', head, rows)
     keys = list(dict.fromkeys(key for row in summary.values() for key in row))
     rows = [[name, *(_text(row.get(key)) for key in keys)] for name, row in summary.items()]
-    cli.print_table('', ['metric', *keys], rows)
+    print_table('', ['metric', *keys], rows)
     for name in shifted:
         found = ', '.join(f'{k} {_text(v)}' for k, v in results[name]['0'].items())
         print(f'{name}: {found}')

@@ -19,13 +19,16 @@ import json
 import sys
 from pathlib import Path
 
-from hybrid_mm.engine import cli
+from hybrid_mm.errors import UserError
+from hybrid_mm.run import options
+from hybrid_mm.run.console import print_table
+from hybrid_mm.run.tool import tool
 
 
-@cli.tool
+@tool
 def main(argv=None):
     """Run the tool."""
-    parser = cli.parser(__doc__)
+    parser = options.parser(__doc__)
     commands = parser.add_subparsers(dest='command', required=True)
     measure = commands.add_parser('measure', help='measure backbones')
     measure.add_argument('pairs', help='folder of the images')
@@ -33,8 +36,8 @@ def main(argv=None):
     measure.add_argument(
         '--out', required=True, type=Path, metavar='DIR', help='folder of the results'
     )
-    cli.add_network_options(measure)
-    cli.add_feature_options(measure)
+    options.add_network_options(measure)
+    options.add_feature_options(measure)
     measure.add_argument(
         '--normalise',
         choices=('pooled', 'neuron'),
@@ -65,7 +68,7 @@ def main(argv=None):
 
 def _generate(args) -> None:
     from hybrid_mm.analysis import conflict_pairs
-    from hybrid_mm.engine.progress import progress
+    from hybrid_mm.run.console import progress
 
     shapes = conflict_pairs.read_sources(args.shapes, args.limit)
     textures = conflict_pairs.read_sources(args.textures, args.limit)
@@ -97,7 +100,7 @@ def _measure(args) -> None:
                     )
                 )
             except ValueError as error:
-                raise cli.UserError(f'{network.label}: {error}') from error
+                raise UserError(f'{network.label}: {error}') from error
         figures.append(_summary(network, found.shape[1], results))
     content = dict(
         kind='shape_texture',
@@ -141,7 +144,7 @@ def _print(content: dict) -> None:
         for model in content['models']
     ]
     title = f'{content["pairs"]} pairs of {content["images"]} images, {content["seeds"]} choices'
-    cli.print_table(title, head, rows)
+    print_table(title, head, rows)
 
 
 def _plot(figures: list[dict], path: Path) -> None:

@@ -13,20 +13,23 @@ import json
 import sys
 from pathlib import Path
 
-from hybrid_mm.engine import cli
+from hybrid_mm.errors import UserError
+from hybrid_mm.run import options
+from hybrid_mm.run.console import print_table
+from hybrid_mm.run.tool import tool
 
 
-@cli.tool
+@tool
 def main(argv=None):
     """Run the tool."""
-    parser = cli.parser(__doc__)
+    parser = options.parser(__doc__)
     parser.add_argument('root', help='folder of the data set')
     parser.add_argument('models', nargs='+', help="config, or dict(type='...', ...) of a backbone")
     parser.add_argument(
         '--out', required=True, type=Path, metavar='DIR', help='folder of the results'
     )
-    cli.add_network_options(parser)
-    cli.add_feature_options(parser)
+    options.add_network_options(parser)
+    options.add_feature_options(parser)
     parser.add_argument('--k', type=int, default=1, help='neighbours (default: 1)')
     parser.add_argument(
         '--metric', choices=('l2', 'cosine'), default='l2', help='distance (default: l2)'
@@ -61,7 +64,7 @@ def main(argv=None):
             try:
                 top1[number] = neighbours.accuracy(*sides[0], *sides[1], args.k, args.metric)
             except ValueError as error:
-                raise cli.UserError(f'--k: {error}') from error
+                raise UserError(f'--k: {error}') from error
         mean = sum(top1.values()) / len(top1)
         figures.append(dict(label=network.label, weights=network.weights, mean=mean, splits=top1))
     classes = len({label for split in splits.values() for part in split for label in part[1]})
@@ -81,7 +84,7 @@ def main(argv=None):
         for m in figures
     ]
     title = f'top-1 accuracy in per cent, k = {args.k}, {args.metric}, {classes} classes'
-    cli.print_table(title, ['model', *(f'split {n}' for n in splits), 'mean'], rows)
+    print_table(title, ['model', *(f'split {n}' for n in splits), 'mean'], rows)
     print(f'results in {args.out}')
 
 

@@ -7,9 +7,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from hybrid_mm.backbones import ACmixResNet, ACmixSwin
-from hybrid_mm.backbones.swin import SwinBlock
+from hybrid_mm.backbones.frames.swin import SwinBlock
 from hybrid_mm.convert import convert
-from hybrid_mm.layers.acmix import ACmix2d, ACmixWindowAttention
+from hybrid_mm.layers.attention.acmix import ACmix2d, ACmixWindowAttention
 from mappings.common import Classifier, Config, convert_part, load
 
 

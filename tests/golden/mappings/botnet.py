@@ -3,10 +3,10 @@
 from torch import Tensor, nn
 
 from hybrid_mm.backbones.botnet import BoTNet
-from hybrid_mm.backbones.bottleneck_net import HybridBottleneck, Stage
-from hybrid_mm.backbones.resnet import Site
+from hybrid_mm.backbones.frames.bottleneck_net import HybridBottleneck, Stage
+from hybrid_mm.backbones.frames.resnet import ConvSlot
 from hybrid_mm.convert import convert
-from hybrid_mm.layers.bottleneck_attention import BottleneckAttention
+from hybrid_mm.layers.attention.bottleneck_attention import BottleneckAttention
 from mappings.byobnet import network
 from mappings.common import Config, convert_part, load
 
@@ -22,8 +22,8 @@ class _Sized(BoTNet):
         self.weights = weights
         super().__init__(*args, **kwargs)
 
-    def table_size(self, site: Site) -> tuple[int, int]:
-        prefix = f'stages.{site.stage}.{site.block}.self_attn.pos_embed.'
+    def table_size(self, slot: ConvSlot) -> tuple[int, int]:
+        prefix = f'stages.{slot.stage}.{slot.block}.self_attn.pos_embed.'
         return tuple(
             (len(self.weights[f'{prefix}{axis}_rel']) + 1) // 2 for axis in ('height', 'width')
         )
@@ -90,10 +90,10 @@ def _stack(config: Config, weights: dict[str, Tensor]) -> nn.Module:
     for index in range(config.take('num_layers', default=3)):
         step = stride if index == 0 else 1
         attention = _mhsa(config, width, size, step)
-        site = Site(0, index, width, attention.widths[-1], step, 1, 1)
+        slot = ConvSlot(0, index, width, attention.widths[-1], step, 1, 1)
         blocks.append(
             HybridBottleneck(
-                channels, out_channels, site, attention, dict(type='BN'), act, shortcut_act=True
+                channels, out_channels, slot, attention, dict(type='BN'), act, shortcut_act=True
             )
         )
         channels, size = out_channels, tuple(side // step for side in size)

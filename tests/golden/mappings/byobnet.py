@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hybrid_mm.backbones.bottleneck_net import BottleneckNet
+from hybrid_mm.backbones.frames.bottleneck_net import BottleneckNet
 from mappings.common import Config
 
 _VALUE = r'\([^)]*\)|\[[^\]]*\]|[\w.]+'

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from hybrid_mm.backbones import CvT
 from hybrid_mm.backbones.cvt import CvTBlock
 from hybrid_mm.convert import convert
-from hybrid_mm.layers.convolutional_projection import ConvolutionalProjectionAttention
+from hybrid_mm.layers.attention.convolutional_projection import ConvolutionalProjectionAttention
 from mappings.common import Classifier, Config, convert_part, load
 
 PART = 'stage0.blocks.0.', 'stages.0.blocks.0.'

@@ -5,9 +5,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from hybrid_mm.backbones import ELSASwin
-from hybrid_mm.backbones.swin import SwinBlock
+from hybrid_mm.backbones.frames.swin import SwinBlock
 from hybrid_mm.convert import convert
-from hybrid_mm.layers.elsa import ELSA
+from hybrid_mm.layers.attention.elsa import ELSA
 from mappings.common import Classifier, Config, convert_part, load
 
 _BLOCK = 'layers.0.blocks.0.', 'stages.0.blocks.0.', 'elsa-swin'

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from hybrid_mm.backbones.evolving_resnet import EAAAResNet
-from hybrid_mm.backbones.resnet import Site
+from hybrid_mm.backbones.frames.resnet import ConvSlot
 from hybrid_mm.convert import convert
 from hybrid_mm.layers import EvolvingAAConv2d
 from mappings.common import Config, convert_part, load
@@ -71,8 +71,8 @@ class _Sized(EAAAResNet):
         self.sizes = sizes
         super().__init__(*args, **kwargs)
 
-    def table_size(self, site: Site) -> tuple[int, int] | None:
-        return self.sizes[site.stage]
+    def table_size(self, slot: ConvSlot) -> tuple[int, int] | None:
+        return self.sizes[slot.stage]
 
 
 def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:

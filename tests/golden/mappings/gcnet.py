@@ -4,7 +4,7 @@ from mmcv.cnn import ContextBlock, NonLocal2d
 from torch import Tensor, nn
 
 from hybrid_mm.convert import convert, detect
-from hybrid_mm.extended.plugin_resnet import PluginResNet, PluginResNeXt
+from hybrid_mm.openmmlab.plugin_resnet import PluginResNet, PluginResNeXt
 from mappings.common import Config, load
 
 

@@ -4,8 +4,8 @@ from torch import Tensor, nn
 
 from hybrid_mm.backbones import HorNet
 from hybrid_mm.convert import convert
-from hybrid_mm.extended.horfpn import GatedConvModule
 from hybrid_mm.layers import GlobalLocalFilter, RecursiveGatedConv
+from hybrid_mm.openmmlab.hor_fpn import GatedConvModule
 from mappings.common import Classifier, Config, convert_part, load, without_unused_norms
 
 PART = 'stages.0.0.gnconv.', 'stages.0.blocks.0.mixer.'

@@ -2,10 +2,10 @@
 
 from torch import Tensor, nn
 
-from hybrid_mm.backbones.lesa import LESAResNet
-from hybrid_mm.backbones.resnet import Site
+from hybrid_mm.backbones.frames.resnet import ConvSlot
+from hybrid_mm.backbones.lesa_resnet import LESAResNet
 from hybrid_mm.convert import convert
-from hybrid_mm.layers.lesa import LESA2d
+from hybrid_mm.layers.attention.lesa import LESA2d
 from mappings.common import Config, convert_part, load
 
 _POSITIONS = {'classification': 'flat', 'detection_qr': 'axial'}
@@ -18,8 +18,8 @@ class _Sized(LESAResNet):
         self.sizes = sizes
         super().__init__(*args, **kwargs)
 
-    def table_size(self, site: Site) -> tuple[int, int]:
-        return (self.sizes[site.stage] * site.stride,) * 2
+    def table_size(self, slot: ConvSlot) -> tuple[int, int]:
+        return (self.sizes[slot.stage] * slot.stride,) * 2
 
 
 def _lesa(config: Config) -> dict:

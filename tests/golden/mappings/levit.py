@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from hybrid_mm.backbones import LeViT
 from hybrid_mm.convert import convert
-from hybrid_mm.layers.levit_attention import LeViTAttention
+from hybrid_mm.layers.attention.levit_attention import LeViTAttention
 from mappings.common import Config, convert_part, load
 
 

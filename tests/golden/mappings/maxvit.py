@@ -11,9 +11,9 @@ from hybrid_mm.backbones.coatnet import RelativeTransformerBlock
 from hybrid_mm.backbones.maxvit import PartitionBlock
 from hybrid_mm.convert import convert
 from hybrid_mm.convert.maxxvit import queries_first
-from hybrid_mm.layers.mbconv import MBConv
+from hybrid_mm.layers.convolution.mbconv import MBConv
 from hybrid_mm.layers.norm import LayerNorm2d
-from hybrid_mm.layers.relative_position import fit_tables
+from hybrid_mm.ops.positions import fit_tables
 from mappings.common import Config, convert_part, load
 
 RELATIVE = {'bias': 'table', 'bias_tf': 'table', 'mlp': 'log'}

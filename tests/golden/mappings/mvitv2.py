@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from hybrid_mm.backbones import MViTv2
 from hybrid_mm.backbones.mvitv2 import MultiScaleBlock
 from hybrid_mm.convert import convert
-from hybrid_mm.layers.pooling_attention import PoolingAttention
+from hybrid_mm.layers.attention.pooling_attention import PoolingAttention
 from mappings.common import Config, load
 
 

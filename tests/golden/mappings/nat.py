@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from hybrid_mm.backbones import NAT, DiNATs
 from hybrid_mm.convert import convert
-from hybrid_mm.layers.neighborhood_attention import NeighborhoodAttention2d
+from hybrid_mm.layers.attention.neighborhood_attention import NeighborhoodAttention2d
 from mappings.common import Config, convert_part, load
 
 

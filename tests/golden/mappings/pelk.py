@@ -3,10 +3,10 @@
 from torch import Tensor, nn
 
 from hybrid_mm.backbones import PeLK
-from hybrid_mm.backbones.convnext_frame import ConvNeXtBlock
+from hybrid_mm.backbones.frames.convnext import ConvNeXtBlock
 from hybrid_mm.backbones.pelk import PartialPeripheralConv2d
 from hybrid_mm.convert import convert
-from hybrid_mm.layers.peripheral_convolution import PeripheralConv2d
+from hybrid_mm.layers.convolution.peripheral_convolution import PeripheralConv2d
 from mappings.common import Config, convert_part, load
 from mappings.slak import PART, OnMaps
 

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from hybrid_mm.backbones import PVT
 from hybrid_mm.convert import convert
-from hybrid_mm.layers.spatial_reduction_attention import SpatialReductionAttention
+from hybrid_mm.layers.attention.spatial_reduction_attention import SpatialReductionAttention
 from mappings.common import Classifier, Config, convert_part, load
 
 

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from hybrid_mm.backbones import QnAViT
 from hybrid_mm.convert import convert
-from hybrid_mm.layers.learned_query_attention import LearnedQueryAttention2d
+from hybrid_mm.layers.attention.learned_query_attention import LearnedQueryAttention2d
 from mappings.common import Classifier, Config, convert_part, load
 
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from hybrid_mm.backbones.quadratic_attention import QuadraticAttentionEncoder
+from hybrid_mm.backbones.quadratic_attention_nets import QuadraticAttentionEncoder
 from hybrid_mm.convert import convert
 from hybrid_mm.layers import QuadraticAttention2d
 from mappings.common import Classifier, Config, convert_part, load

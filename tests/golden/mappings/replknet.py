@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from hybrid_mm.backbones import RepLKNet
-from hybrid_mm.backbones.parallel_kernels import ParallelKernels, merge_kernels
+from hybrid_mm.backbones.frames.parallel_kernels import ParallelKernels, merge_kernels
 from hybrid_mm.backbones.replknet import ConvFFN, RepLKBlock
 from hybrid_mm.convert import convert
 from hybrid_mm.layers import DepthwiseConv2d

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from hybrid_mm.backbones.sasa import SASAResNet
+from hybrid_mm.backbones.sasa_resnet import SASAResNet
 from hybrid_mm.convert import convert
 from hybrid_mm.layers import AttentionStem, LocalSelfAttention2d
 from mappings.common import Config, convert_part, load

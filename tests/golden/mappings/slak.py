@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from hybrid_mm.backbones import SLaK
-from hybrid_mm.backbones.convnext_frame import ConvNeXtBlock
+from hybrid_mm.backbones.frames.convnext import ConvNeXtBlock
 from hybrid_mm.backbones.slak import slak_kernels
 from hybrid_mm.convert import convert
 from mappings.common import Classifier, Config, convert_part, load, without_unused_norms

@@ -2,10 +2,11 @@
 
 from torch import Tensor, nn
 
-from hybrid_mm.backbones import SimpleFPN, ViT
+from hybrid_mm.backbones import ViT
 from hybrid_mm.backbones.vit import ViTBlock
 from hybrid_mm.convert import convert
-from hybrid_mm.layers.self_attention import SelfAttention
+from hybrid_mm.layers.attention.self_attention import SelfAttention
+from hybrid_mm.openmmlab.simple_fpn import SimpleFPN
 from mappings.common import Config, load
 
 

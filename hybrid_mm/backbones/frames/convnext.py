@@ -1,0 +1,213 @@
+"""Core of the networks that change the mixing of ConvNeXt: SLaK, PeLK and HorNet.
+
+Source: "A ConvNet for the 2020s" (arXiv 2201.03545), section 2, as the official code of SLaK
+(arXiv 2207.03620) uses it.
+"""
+
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hybrid_mm.backbones.frames.parallel_kernels import merge_kernels
+from hybrid_mm.backbones.frames.token_pyramid import MLP, TokenPyramid, TokenStage, init_linear
+from hybrid_mm.layers import DropPath, drop_path_schedule
+
+_EPS = 1e-6
+
+
+class PatchEmbed(nn.Module):
+    """Convolution of patches without overlap, with a layer norm before or behind it.
+
+    Args:
+        in_channels: Channels of the input.
+        channels: Channels of the result.
+        size: Height and width of a patch; what is left at the border is cut away.
+        norm_first: Whether the norm comes first and the input is a map (N, H, W, C), as between
+            stages; else the input is an image (N, C, H, W).
+    """
+
+    def __init__(self, in_channels: int, channels: int, size: int, norm_first: bool) -> None:
+        super().__init__()
+        self.norm_first = norm_first
+        self.norm = nn.LayerNorm(in_channels if norm_first else channels, eps=_EPS)
+        self.conv = nn.Conv2d(in_channels, channels, size, size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map the input to (N, H // size, W // size, channels)."""
+        if self.norm_first:
+            return self.conv(self.norm(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return self.norm(self.conv(x).permute(0, 2, 3, 1))
+
+
+class ConvNeXtBlock(nn.Module):
+    """Spatial mixing, layer norm, MLP and layer scale inside a residual connection.
+
+    Args:
+        mixer: Module from (N, C, H, W) to the same shape.
+        channels: Channels C.
+        drop_path: Drop-path rate.
+        layer_scale: Initial value of the layer scale, or 0 for none.
+    """
+
+    def __init__(
+        self, mixer: nn.Module, channels: int, drop_path: float, layer_scale: float
+    ) -> None:
+        super().__init__()
+        self.mixer = mixer
+        self.norm = nn.LayerNorm(channels, eps=_EPS)
+        self.mlp = MLP(channels, 4 * channels)
+        self.gamma = None
+        if layer_scale > 0:
+            self.gamma = nn.Parameter(torch.full((channels,), float(layer_scale)))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor, *arguments: Tensor | None) -> Tensor:
+        """Map (N, H, W, C) to the same shape; the mixer gets further arguments."""
+        mixed = self.mixer(x.permute(0, 3, 1, 2), *arguments).permute(0, 2, 3, 1)
+        branch = self.mlp(self.norm(mixed))
+        return x + self.drop_path(branch if self.gamma is None else self.gamma * branch)
+
+
+class ConvNeXtFrame(TokenPyramid):
+    """Stem, stages and norms around blocks whose mixing a subclass makes.
+
+    A map has floor(H / stride) rows. ``arch_zoo`` has ``depths`` and ``dims``. Layer-wise decay
+    takes ``blocks_per_layer`` blocks of the third stage for one layer.
+
+    Args:
+        arch: Name of a variant or a dict.
+        width_factor: What the numbers of channels are multiplied by, rounded down.
+        in_channels: Channels of the input image.
+        out_indices: Stages whose maps are returned.
+        drop_path_rate: Drop-path rate of the last block; it grows linearly from 0.
+        layer_scale: Initial value of the layer scales, or 0 for none.
+        pooled: Average the last map before its norm and return it as (N, C, 1, 1), as the
+            classifiers do.
+        deploy: Build the network as :meth:`switch_to_deploy` leaves it.
+        frozen_stages: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
+        norm_eval: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
+        with_cp: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
+        init_cfg: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
+    """
+
+    blocks_per_layer = 3
+
+    def __init__(
+        self,
+        arch: str | dict,
+        width_factor: float = 1.0,
+        in_channels: int = 3,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        drop_path_rate: float = 0.0,
+        layer_scale: float = 1e-6,
+        pooled: bool = False,
+        deploy: bool = False,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(in_channels, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
+        settings = self.resolve_arch(arch)
+        self.pooled = pooled
+        self.depths = settings['depths']
+        self.stage_channels = [int(width * width_factor) for width in settings['dims']]
+        rates = drop_path_schedule(drop_path_rate, self.depths)
+        self.stages = nn.ModuleList()
+        before = in_channels
+        for i, channels in enumerate(self.stage_channels):
+            embed = PatchEmbed(before, channels, 2 if i else 4, norm_first=i > 0)
+            blocks = [self.make_block(i, channels, rate, layer_scale) for rate in rates[i]]
+            down = 'downsample' if i else 'embed', embed
+            norm = self.make_norm(i, channels)
+            self.stages.append(self.make_stage(i, channels, down, blocks, norm, with_cp))
+            before = channels
+        init_linear(self, (nn.Conv2d, nn.Linear))
+        if deploy:
+            self.switch_to_deploy()
+        self.finish()
+
+    @classmethod
+    def check_per_stage(cls, arch: str | dict, **values: Sequence | None) -> None:
+        """Check arguments that have one entry per stage, or are None.
+
+        Raises:
+            ValueError: Another number of entries.
+        """
+        stages = len(cls.resolve_arch(arch)['depths'])
+        for name, value in values.items():
+            if value is not None and len(value) != stages:
+                raise ValueError(f'{name} needs one entry per stage ({stages}), got {len(value)}')
+
+    def make_block(
+        self, stage: int, channels: int, drop_path: float, layer_scale: float
+    ) -> nn.Module:
+        """Block of a stage, (N, H, W, C) to the same shape."""
+        return ConvNeXtBlock(self.make_mixer(stage, channels), channels, drop_path, layer_scale)
+
+    def make_mixer(self, stage: int, channels: int) -> nn.Module:
+        """Module that mixes pixels in a block of a stage, (N, C, H, W) to the same shape."""
+        raise NotImplementedError
+
+    def make_stage(self, stage: int, channels: int, *arguments) -> nn.Module:
+        """Stage with the arguments of :class:`.token_pyramid.TokenStage`."""
+        return TokenStage(*arguments)
+
+    def make_norm(self, stage: int, channels: int) -> nn.Module:
+        """Norm of a stage's map, where that is returned."""
+        norm = super().make_norm(stage, channels)
+        return nn.LayerNorm(channels, eps=_EPS) if isinstance(norm, nn.LayerNorm) else norm
+
+    def returned_map(self, stage: int, x: Tensor) -> Tensor:
+        """The map of a stage as it is returned."""
+        if self.pooled and stage == len(self.stages) - 1:
+            x = x.mean((1, 2), keepdim=True)
+        return super().returned_map(stage, x)
+
+    def switch_to_deploy(self) -> None:
+        """Merge norms and small kernels into the large ones, for inference."""
+        merge_kernels(self)
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Layer of a parameter for layer-wise learning-rate decay, as ConvNeXt counts.
+
+        With L = 6, or 12 if the third stage has more than 9 blocks: 0 the stem; 1 the first stage;
+        2 the second with its down-sampling; 3 the down-sampling before the third, whose block j is
+        layer 3 + j // 3 (HorNet: j // 2), at most L - 1; L the fourth with its down-sampling; L + 1
+        the norms of the returned maps and everything behind the backbone.
+
+        Args:
+            param_name: Full name of the parameter.
+            prefix: Name of this backbone in the model, with the final dot.
+
+        Returns:
+            The layer id, and the number of layers L + 2.
+        """
+        last, stage, part, block = self._place(param_name, prefix)
+        if stage is None:
+            return last + 1, last + 2
+        third = min(3 + block // self.blocks_per_layer, last - 1)
+        return (0 if part == 'embed' else 1, 2, third, last)[stage], last + 2
+
+    def get_stage_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Layer of a parameter where the learning rate decays by stages, as ConvNeXt counts.
+
+        0 the stem and all down-samplings, s + 1 the rest of stage s (from 0), and the last layer,
+        L + 1 (see :meth:`get_layer_depth`), everything else.
+        """
+        last, stage, part, _ = self._place(param_name, prefix)
+        if stage is None:
+            return last + 1, last + 2
+        return (0 if part in ('embed', 'downsample') else stage + 1), last + 2
+
+    def _place(self, param_name: str, prefix: str) -> tuple[int, int | None, str, int]:
+        """L, and of a parameter within a stage but its norm: stage, part and block."""
+        last = 12 if self.depths[2] > 9 else 6
+        found = re.match(
+            re.escape(prefix) + r'stages\.(\d+)\.(?!norm\.)(\w+)(?:\.(\d+))?', param_name
+        )
+        if found is None:
+            return last, None, '', 0
+        return last, int(found[1]), found[2], int(found[3] or 0)

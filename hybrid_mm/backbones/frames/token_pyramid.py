@@ -1,0 +1,103 @@
+"""Core of the networks whose blocks work on maps (N, H, W, C) behind layer norms."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hybrid_mm.backbones.frames.base import BaseBackbone, run_blocks
+from hybrid_mm.ops.positions import resize_window_table
+
+
+def init_linear(net: nn.Module, kinds: tuple[type[nn.Module], ...] = (nn.Linear,)) -> None:
+    """Draw the weights of layers of these kinds from N(0, 0.02), cut at 2; biases are 0."""
+    for module in net.modules():
+        if isinstance(module, kinds):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+class MLP(nn.Module):
+    """Linear, GELU, linear.
+
+    Args:
+        channels: Channels C.
+        hidden_channels: Channels in between.
+        approximate: 'tanh' for the approximation of GELU that JAX takes, or 'none'.
+        out_channels: Channels of the output, by default C.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        hidden_channels: int,
+        approximate: str = 'none',
+        out_channels: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.approximate = approximate
+        self.fc1 = nn.Linear(channels, hidden_channels)
+        self.fc2 = nn.Linear(hidden_channels, out_channels or channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., C) to (..., out_channels)."""
+        return self.fc2(F.gelu(self.fc1(x), approximate=self.approximate))
+
+
+class TokenStage(nn.Module):
+    """Embedding or reduction, blocks; the norm is that of the returned map only.
+
+    Args:
+        down: Name and module of what comes first: 'embed' or 'downsample'.
+        blocks: Modules from (N, H, W, C) to the same shape.
+        norm: Norm of the returned map.
+        with_cp: Recompute the blocks in the backward pass.
+    """
+
+    def __init__(
+        self, down: tuple[str, nn.Module], blocks: list[nn.Module], norm: nn.Module, with_cp: bool
+    ) -> None:
+        super().__init__()
+        name, module = down
+        self.add_module(name, module)
+        self.down = name
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = norm
+        self.with_cp = with_cp
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map the previous stage's output to this stage's, (N, H, W, C)."""
+        return run_blocks(self.blocks, getattr(self, self.down)(x), self.with_cp)
+
+
+class TokenPyramid(BaseBackbone):
+    """BaseBackbone of such stages; every returned map has a layer norm of its own."""
+
+    def make_norm(self, stage: int, channels: int) -> nn.Module:
+        """Norm of a stage's map, where that is returned."""
+        stages = len(self.depths)
+        returned = {i % stages for i in self.out_indices if -stages <= i < stages}
+        return nn.LayerNorm(channels) if stage in returned else nn.Identity()
+
+    def returned_map(self, stage: int, x: Tensor) -> Tensor:
+        """The map (N, H, W, C) of a stage as it is returned, (N, C, H, W)."""
+        return self.stages[stage].norm(x).permute(0, 3, 1, 2)
+
+    def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
+        """Load a state dict in our layout.
+
+        Tables made for another window are interpolated. A classifier has the norm of the last
+        stage only: the norms of the other stages stay as they are then.
+
+        Raises:
+            ValueError: Keys or shapes differ; the message names the first of each.
+        """
+        own, fitted = self.state_dict(), dict(state)
+        for key, value in own.items():
+            if key.endswith('.relative_bias') and key in fitted and fitted[key].ndim == 3:
+                fitted[key] = resize_window_table(fitted[key], (value.shape[-1] + 1) // 2)
+        norms = [f'stages.{stage}.norm.' for stage in range(len(self.stages))]
+        if not any(key.startswith(tuple(norms[:-1])) for key in state):
+            fitted |= {key: own[key] for key in own if key.startswith(tuple(norms[:-1]))}
+        if norms[-1] + 'weight' not in own:  # nor has a backbone that does not return that map
+            fitted = {key: v for key, v in fitted.items() if not key.startswith(norms[-1])}
+        super().load_strictly(fitted, origin)

@@ -1,0 +1,123 @@
+"""ResNet with stand-alone self-attention.
+
+Status: complete; checked number by number against an independent implementation of the paper's
+formulas (its code was not published).
+
+Source: "Stand-Alone Self-Attention in Vision Models" (arXiv 1906.05909), sections 3.2 to 4.
+"""
+
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from hybrid_mm.backbones.frames.base import build_norm
+from hybrid_mm.backbones.frames.resnet import ConvSlot, ResNet
+from hybrid_mm.layers import AttentionStem, LocalSelfAttention2d
+from hybrid_mm.registry import MODELS
+
+
+class SASAStem(nn.Module):
+    """Attention within blocks, norm, ReLU, and max pooling of each block (section 3.3).
+
+    Args:
+        in_channels: Channels of the image.
+        channels: Channels of the output.
+        norm_cfg: Batch normalisation.
+        **attention: Arguments of :class:`~hybrid_mm.layers.AttentionStem`.
+    """
+
+    def __init__(self, in_channels: int, channels: int, norm_cfg: dict, **attention: Any) -> None:
+        super().__init__()
+        self.attn = AttentionStem(in_channels, channels, **attention)
+        self.norm = build_norm(norm_cfg, channels)
+        self.act = nn.ReLU(inplace=True)
+        self.pool = nn.MaxPool2d(self.attn.block, ceil_mode=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, channels, ceil(H / block), ceil(W / block))."""
+        return self.pool(self.act(self.norm(self.attn(x))))
+
+
+@MODELS.register_module()
+class SASAResNet(ResNet):
+    """ResNet of bottlenecks whose 3x3 convolutions are local self-attention.
+
+    Maps of any image size from 32 x 32 up; no parameter depends on it.
+
+    Args:
+        arch: 'r26', 'r38', 'r50', or a dict as for
+            :class:`~hybrid_mm.backbones.frames.resnet.ResNet`
+            with bottlenecks.
+        stem: 'conv' (7x7 convolution and max pooling) or 'attention'.
+        attention: Which stages have attention, one value or one per stage.
+        kernel_size: Window of the attention.
+        heads: Number of heads, one value or one per stage.
+        share_rel: One pair of relative tables for all heads of a layer.
+        border: 'zero': pixels beyond the border take part as zeros; 'mask': they are left out.
+        scale: Factor of the logits, one value or one per stage.
+        stem_heads: Number of heads of the attention stem.
+        stem_mixtures: Number of value transforms of the attention stem.
+        impl: Algorithm of attention, see :mod:`hybrid_mm.ops.local_attention`.
+        **kwargs: See :class:`~hybrid_mm.backbones.frames.resnet.ResNet`.
+
+    Raises:
+        ValueError: An unknown variant or stem, basic blocks, or heads that do not fit the widths.
+
+    Example:
+        >>> import torch
+        >>> from hybrid_mm.backbones import SASAResNet
+        >>> maps = SASAResNet('r26', stem='attention').eval()(torch.rand(1, 3, 97, 131))
+        >>> [tuple(m.shape) for m in maps]
+        [(1, 256, 25, 33), (1, 512, 13, 17), (1, 1024, 7, 9), (1, 2048, 4, 5)]
+    """
+
+    arch_zoo: ClassVar = {name: ResNet.arch_zoo[name] for name in ('r26', 'r38', 'r50')}
+
+    def __init__(
+        self,
+        arch: str | dict = 'r50',
+        stem: str = 'conv',
+        attention: bool | tuple[bool, ...] = True,
+        kernel_size: int = 7,
+        heads: int | tuple[int, ...] = 8,
+        share_rel: bool = True,
+        border: str = 'zero',
+        scale: float | tuple[float, ...] = 1.0,
+        stem_heads: int = 8,
+        stem_mixtures: int = 4,
+        impl: str = 'tiled',
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(arch, **kwargs)
+        if stem not in ('conv', 'attention'):
+            raise ValueError(f"stem must be 'conv' or 'attention', got {stem!r}")
+        if not self.settings['bottleneck']:
+            raise ValueError('SASAResNet is defined for bottlenecks, got an arch of basic blocks')
+        self.stem_kind = stem
+        self.stem_attention = dict(heads=stem_heads, mixtures=stem_mixtures, impl=impl)
+        self.attention = self.per_stage('attention', attention)
+        self.heads = self.per_stage('heads', heads)
+        self.scale = self.per_stage('scale', scale)
+        self.local = dict(kernel_size=kernel_size, share_rel=share_rel, border=border, impl=impl)
+        self.build()
+
+    def make_stem(self) -> nn.Module:
+        """Convolution or attention."""
+        if self.stem_kind == 'conv':
+            return super().make_stem()
+        channels = self.settings['stem']
+        return SASAStem(self.in_channels, channels, self.norm_cfg, **self.stem_attention)
+
+    def make_spatial(self, slot: ConvSlot) -> nn.Module:
+        """Local self-attention in the chosen stages."""
+        if not self.attention[slot.stage]:
+            return super().make_spatial(slot)
+        return LocalSelfAttention2d(
+            slot.in_channels,
+            slot.channels,
+            heads=self.heads[slot.stage],
+            stride=slot.stride,
+            dilation=slot.dilation,
+            scale=self.scale[slot.stage],
+            **self.local,
+        )

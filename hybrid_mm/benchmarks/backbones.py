@@ -1,0 +1,192 @@
+"""Whole backbones beside those of MMPretrain and timm with the same weights.
+
+Forward and backward of images to the last map, in eval mode (norms and drop paths would differ by
+chance else), at 224 x 224 and at a detection size, a square one where a peer takes no other (it is
+built for that size then, and so is ours). Weights are copied through the converters, so that
+outputs and gradients agree or the run ends. Peers that cannot be imported are left out with a note.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from hybrid_mm.benchmarks.core import Case
+from hybrid_mm.convert import convert
+
+PACKAGES = ('mmpretrain', 'timm')
+
+
+# two images: with one, torch's batch norm gives peers wrong gradients, see docs/contributing.md
+SIZES = ((4, 224, 224), (2, 640, 960))
+SQUARE = ((4, 224, 224), (2, 768, 768))
+QUICK = ((2, 64, 64),)
+Size = tuple[int, int]
+
+
+class Peer(NamedTuple):
+    """A network of another package and ours with the same weights.
+
+    Attributes:
+        name: The variant.
+        ours: Config of our backbone that returns the last map, for a size of images.
+        package: Where the peer is from.
+        make: Makes the peer in eval mode for a size of images; its state dict converts to ours.
+        run: Last map of the peer.
+        source: Layout of the peer's weights.
+        sizes: Images, (N, H, W).
+    """
+
+    name: str
+    ours: Callable[[Size], dict]
+    package: str
+    make: Callable[[Size], nn.Module]
+    run: Callable[[nn.Module, Tensor], Tensor]
+    source: str
+    sizes: tuple[tuple[int, int, int], ...] = SIZES
+
+
+def _evaluated(net: nn.Module) -> nn.Module:
+    net.eval()  # which returns None in some networks
+    return net
+
+
+def _mmpretrain(title: str, ours: dict, kind: str, arch: str, source: str, **theirs) -> Peer:
+    """A network of MMPretrain that takes images of any size."""
+
+    def make(size: Size) -> nn.Module:
+        from mmpretrain import models
+
+        return _evaluated(getattr(models, kind)(arch, **theirs))
+
+    def config(size: Size) -> dict:
+        return dict(type=f'hybrid_mm.{title.split("-")[0]}', out_indices=(3,)) | ours
+
+    return Peer(title, config, 'mmpretrain', make, lambda net, x: net(x)[-1], source)
+
+
+def _hornet(arch: str) -> Peer:
+    theirs = dict(scale=1 / 3, gap_before_final_norm=False, out_indices=(3,))
+    return _mmpretrain(f'HorNet-{arch}', dict(arch=arch), 'HorNet', arch, 'hornet', **theirs)
+
+
+def _mvitv2(arch: str) -> Peer:
+    """Without windows, which the peer has not."""
+    ours = dict(arch=arch, window_size=None, double_kv_stride=False)
+    return _mmpretrain(f'MViTv2-{arch}', ours, 'MViT', arch, 'mvitv2', out_scales=(3,))
+
+
+def _vit(arch: str) -> Peer:
+    theirs = dict(img_size=224, out_type='featmap')
+    ours = dict(arch=arch, final_norm=True)
+    return _mmpretrain(f'ViT-{arch}', ours, 'VisionTransformer', f'deit-{arch}', 'vit', **theirs)
+
+
+def _vitdet(arch: str) -> Peer:
+    """With the positions of the peer, which are made for 224 pixels."""
+    ours = dict(type='hybrid_mm.ViT', arch=arch, window_size=14, relative=True, class_token=False)
+    theirs = dict(img_size=224, out_channels=0)
+    return _mmpretrain(f'ViTDet-{arch}', ours, 'ViTSAM', arch, 'vit', **theirs)
+
+
+def _levit(arch: str, package: str) -> Peer:
+    def differentiable(net: nn.Module) -> nn.Module:
+        """In eval mode, the biases would be cached without their gradient."""
+        net.eval()
+        for module in net.modules():
+            if hasattr(module, 'attention_biases'):
+                module.training = True  # of this module alone: its norms stay in eval mode
+        return net
+
+    def from_mmpretrain(size: Size) -> nn.Module:
+        from mmpretrain.models import LeViT
+
+        return differentiable(LeViT(arch, img_size=size[0], out_indices=(2,)))
+
+    def from_timm(size: Size) -> nn.Module:
+        import timm
+
+        return differentiable(timm.create_model(f'levit_{arch}', img_size=size[0], num_classes=0))
+
+    def tokens_to_map(net: nn.Module, x: Tensor) -> Tensor:
+        tokens = net.forward_features(x)
+        return tokens.transpose(1, 2).unflatten(2, (-(-x.shape[2] // 64), -1))
+
+    timm = package == 'timm'
+    return Peer(
+        f'LeViT-{arch}',
+        lambda size: dict(type='hybrid_mm.LeViT', arch=arch, img_size=size[0], out_indices=(4,)),
+        package,
+        from_timm if timm else from_mmpretrain,
+        tokens_to_map if timm else lambda net, x: net(x)[-1],
+        'levit-timm' if timm else 'levit-mmpretrain',
+        SQUARE,
+    )
+
+
+def _timm(kind: str, arch: str, name: str) -> Peer:
+    """MaxViT or CoAtNet; timm makes windows and tables for the size of the images."""
+
+    def make(size: Size) -> nn.Module:
+        import timm
+
+        net = timm.create_model(name, img_size=size)
+        net.norm = net.head = nn.Identity()
+        return _evaluated(net)
+
+    def ours(size: Size) -> dict:
+        own = dict(img_size=size)
+        if kind == 'MaxViT':
+            own = dict(window_size=tuple(side // 32 for side in size))
+        return dict(type=f'hybrid_mm.{kind}', arch=arch, out_indices=(3,), **own)
+
+    title = f'{kind}-{arch}'
+    return Peer(title, ours, 'timm', make, lambda net, x: net.stages(net.stem(x)), kind.lower())
+
+
+PEERS = (
+    _hornet('tiny'),
+    _hornet('tiny-gf'),
+    _mvitv2('tiny'),
+    _vit('small'),
+    _vitdet('base'),
+    _timm('MaxViT', 'tiny', 'maxvit_tiny_tf_224'),
+    _timm('CoAtNet', '0', 'coatnet_0_224'),
+    _timm('CoAtNet', '0-rw', 'coatnet_0_rw_224'),
+    _levit('128s', 'timm'),
+    _levit('256', 'timm'),
+    _levit('256', 'mmpretrain'),
+)
+
+
+def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Case]:
+    """The cases, made when they are asked for; ``quick`` ones are too small to tell anything."""
+    generator = torch.Generator().manual_seed(0)
+    for peer in PEERS:
+        for n, *size in QUICK if quick else peer.sizes:
+            x = torch.randn(n, 3, *size, generator=generator).to(device, dtype)
+            yield _case(peer, x)
+
+
+def _case(peer: Peer, x: Tensor) -> Case:
+    title = f'{peer.name}, {"x".join(map(str, (len(x), *x.shape[2:])))}'
+    inputs = {'x': x.detach().requires_grad_()}
+    size = tuple(x.shape[2:])
+    ours = MODELS.build(peer.ours(size)).eval().to(x)
+    runs, nets, unavailable = {'ours': lambda x: ours(x)[-1]}, {'ours': ours}, {}
+    try:
+        theirs = peer.make(size)
+    except ImportError as error:
+        unavailable = {peer.package: f'not installed: {error.name}'}
+    else:
+        theirs.to(x)
+        state = convert(theirs.state_dict(), peer.source)
+        state = {key: value for key, value in state.items() if not key.startswith('head.')}
+        ours.load_strictly(state, peer.name)
+        runs[peer.package], nets[peer.package] = lambda x: peer.run(theirs, x), theirs
+    parameters = {
+        name: [p for p in net.parameters() if p.requires_grad] for name, net in nets.items()
+    }
+    return Case(title, inputs, runs, unavailable, parameters=parameters, slack=10)

@@ -1,0 +1,249 @@
+"""Dynamic sparsity during training, as SLaK and PeLK use it."""
+
+import copy
+import math
+from collections.abc import Sequence
+
+import torch
+from mmengine import dist
+from mmengine.hooks import EMAHook, Hook
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from hybrid_mm.checkpoints import inner_model
+from hybrid_mm.registry import HOOKS
+
+_KEY = 'hybrid_mm_sparsity'
+_LAST_RATE = 0.005
+_DENSE = 0.99  # a tensor that is denser stays whole
+
+
+def sparse_layer_densities(
+    weights: dict[str, Tensor], gradients: dict[str, Tensor], density: float
+) -> dict[str, float]:
+    """Density of every tensor where the largest scores ``|w dL/dw|`` of all are kept.
+
+    Source: "SNIP: Single-shot Network Pruning" (arXiv 1810.02340), eq. 5 and 6, of which SLaK keeps
+    the densities of the layers only.
+
+    Args:
+        weights: Tensors by name.
+        gradients: Gradients of a batch's loss by the same names.
+        density: Part of all numbers that are kept.
+    """
+    scores = {name: (w * gradients[name]).abs().float() for name, w in weights.items()}
+    total = sum(s.numel() for s in scores.values())
+    kept = max(1, int(density * total))
+    # the smallest score that is kept
+    threshold = torch.cat([s.flatten() for s in scores.values()]).kthvalue(total - kept + 1).values
+    return {name: (s >= threshold).float().mean().item() for name, s in scores.items()}
+
+
+def prune_and_grow(weight: Tensor, mask: Tensor, rate: float) -> Tensor:
+    """New mask: the smallest weights are taken away and as many others, by chance, added.
+
+    Source: "Sparse Evolutionary Training" (arXiv 1707.04780), as in the code of SLaK.
+
+    Args:
+        weight: The masked tensor.
+        mask: Its mask, of type bool.
+        rate: Part of the weights that are exchanged.
+    """
+    alive = int(mask.sum())
+    removed = min(alive, math.ceil(rate * alive))
+    magnitude = weight.abs().masked_fill(~mask, math.inf).flatten()
+    mask = mask.clone().flatten()
+    mask[magnitude.topk(removed, largest=False).indices] = False
+    free = mask.numel() - int(mask.sum())
+    if free:
+        mask |= ~mask & (torch.rand(mask.shape, device=mask.device) < removed / free)
+    return mask.view_as(weight)
+
+
+@HOOKS.register_module()
+class SparsityHook(Hook):
+    """Keep a part of the weights at zero, and exchange which ones in the course of the training.
+
+    Source: "More ConvNets in the 2020s" (arXiv 2207.03620), section 3.2. Every parameter with two
+    or four dimensions has a mask, and is multiplied by it after every step of the optimizer.
+    Parameters with one dimension, and position embeddings, have none. An ``EMAHook``'s average is
+    masked as well, since checkpoints have it in place of the weights. Masks are part of the
+    checkpoints, so that training can be resumed; in distributed training rank 0 decides.
+
+    In pre-training: ``dict(type='hybrid_mm.SparsityHook', sparsity=0.4, interval=2000,
+    prune_rate=0.5)``. In fine-tuning of a sparse backbone, which stays as it is:
+    ``dict(type='hybrid_mm.SparsityHook', init='zeros', scope='backbone.')``.
+
+    Args:
+        sparsity: Part of the numbers of all masked tensors that are zero. The densities of the
+            tensors follow from the gradients of one batch (:func:`sparse_layer_densities`); which
+            weights they are is left to chance.
+        init: 'snip' as above, or 'zeros': what is zero in the loaded weights stays zero.
+        interval: Iterations from one exchange of weights to the next, or 0 for none, which is the
+            only choice with ``init='zeros'``.
+        prune_rate: Part of a tensor's weights that the first exchange takes; it falls to 0.005 at
+            the end of the training by a cosine.
+        scope: Prefix of the names of parameters that are masked, by default all.
+
+    Raises:
+        ValueError: Numbers out of range, an unknown ``init``; at the start of training, no
+            parameter under ``scope``, or, with ``init='zeros'``, none that has zeros.
+    """
+
+    priority = 'LOW'  # after the optimizer's step and EMAHook, before saving
+
+    def __init__(
+        self,
+        sparsity: float = 0.4,
+        init: str = 'snip',
+        interval: int = 0,
+        prune_rate: float = 0.5,
+        scope: str = '',
+    ) -> None:
+        if init not in ('snip', 'zeros'):
+            raise ValueError(f"SparsityHook: init must be 'snip' or 'zeros', got {init!r}")
+        if not 0 < sparsity < 1 or not 0 < prune_rate <= 1:
+            raise ValueError(
+                'SparsityHook: sparsity must lie in (0, 1) and prune_rate in (0, 1], got '
+                f'{sparsity} and {prune_rate}'
+            )
+        if interval < 0 or (interval and init == 'zeros'):
+            raise ValueError(
+                "SparsityHook: interval must be at least 0, and 0 with init='zeros', got "
+                f'{interval}'
+            )
+        self.sparsity, self.init, self.interval = sparsity, init, interval
+        self.prune_rate, self.scope = prune_rate, scope
+        self.masks: dict[str, Tensor] = {}
+
+    def before_train(self, runner: Runner) -> None:
+        """Make the masks, unless a checkpoint brought them, and apply them."""
+        weights = self._weights(runner)
+        if not weights:
+            raise ValueError(
+                f'SparsityHook: no parameter with 2 or 4 dimensions under scope={self.scope!r}'
+            )
+        if self.masks:
+            self._check(weights)
+        elif self.init == 'zeros':
+            self.masks = {name: w.detach() != 0 for name, w in weights.items()}
+            self.masks = {name: mask for name, mask in self.masks.items() if not mask.all()}
+            if not self.masks:
+                raise ValueError(
+                    "SparsityHook: init='zeros' found no zeros: the weights that were loaded are "
+                    'those of a dense model, or none were loaded. Take the hook out of '
+                    'custom_hooks, or load sparse weights'
+                )
+        else:
+            self.masks = self._snip(runner, weights)
+        self.masks = {name: mask.to(weights[name].device) for name, mask in self.masks.items()}
+        self._broadcast()
+        self._apply(runner, weights)
+        self._report(runner, weights)
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | tuple | list | None = None,
+        outputs: dict | Sequence | None = None,
+    ) -> None:
+        """Apply the masks; exchange weights when it is time."""
+        weights = self._weights(runner)
+        self._apply(runner, weights)
+        done = runner.iter + 1
+        if self.interval and done % self.interval == 0 and done < runner.max_iters:
+            rate = self.rate(done / runner.max_iters)
+            for name, mask in self.masks.items():
+                self.masks[name] = prune_and_grow(weights[name].detach(), mask, rate)
+            self._broadcast()
+            self._apply(runner, weights)
+            self._report(runner, weights)
+
+    def rate(self, progress: float) -> float:
+        """Part of the weights that are exchanged at a point of the training from 0 to 1."""
+        first = self.prune_rate
+        return _LAST_RATE + (first - _LAST_RATE) * (1 + math.cos(math.pi * progress)) / 2
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Put the masks into a checkpoint."""
+        checkpoint[_KEY] = {name: mask.cpu() for name, mask in self.masks.items()}
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Take the masks out of the checkpoint of a training that is resumed."""
+        if getattr(runner, '_resume', False):
+            self.masks = dict(checkpoint.get(_KEY, {}))
+
+    def _weights(self, runner: Runner) -> dict[str, nn.Parameter]:
+        return {
+            name: p
+            for name, p in inner_model(runner.model).named_parameters()
+            if p.ndim in (2, 4) and name.startswith(self.scope)
+        }
+
+    def _check(self, weights: dict[str, nn.Parameter]) -> None:
+        for name, mask in self.masks.items():
+            shape = tuple(weights[name].shape) if name in weights else 'no such parameter'
+            if shape != tuple(mask.shape):
+                raise ValueError(
+                    f'SparsityHook: the checkpoint has a mask {tuple(mask.shape)} of {name}, the '
+                    f'model {shape}: it belongs to another model'
+                )
+
+    def _snip(self, runner: Runner, weights: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+        model = inner_model(runner.model)
+        names, parameters = zip(*weights.items(), strict=True)
+        # the batch leaves no trace in running statistics
+        buffers = copy.deepcopy(dict(model.named_buffers()))
+        # not from an iterator of the loader: an infinite sampler does not survive a second one
+        loader = runner.train_dataloader
+        size = loader.batch_size or loader.batch_sampler.batch_size
+        chosen = torch.randperm(len(loader.dataset))[:size].tolist()
+        batch = loader.collate_fn([loader.dataset[i] for i in chosen])
+        with torch.enable_grad():
+            data = model.data_preprocessor(batch, True)
+            loss, _ = model.parse_losses(model(**data, mode='loss'))
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        for name, buffer in model.named_buffers():
+            buffer.copy_(buffers[name])
+        found = {
+            name: torch.zeros_like(p) if gradient is None else gradient
+            for name, p, gradient in zip(names, parameters, gradients, strict=True)
+        }
+        own = {name: p.detach() for name, p in weights.items()}
+        # every rank has its own batch, and which tensors have a mask must not differ
+        densities = [sparse_layer_densities(own, found, 1 - self.sparsity)]
+        dist.broadcast_object_list(densities)
+        return {
+            name: torch.rand_like(own[name], dtype=torch.float32) < density
+            for name, density in densities[0].items()
+            if density < _DENSE
+        }
+
+    def _broadcast(self) -> None:
+        if dist.get_world_size() > 1:
+            for mask in self.masks.values():
+                dist.broadcast(mask)
+
+    @torch.no_grad()
+    def _apply(self, runner: Runner, weights: dict[str, nn.Parameter]) -> None:
+        averages = [
+            dict(hook.ema_model.module.named_parameters())
+            for hook in runner.hooks
+            if isinstance(hook, EMAHook)
+        ]
+        for parameters in (weights, *averages):
+            for name, mask in self.masks.items():
+                parameters[name].mul_(mask.to(parameters[name].device))
+
+    def _report(self, runner: Runner, weights: dict[str, nn.Parameter]) -> None:
+        parameters = sum(p.numel() for p in inner_model(runner.model).parameters())
+        total = sum(w.numel() for w in weights.values())
+        zeros = sum(mask.numel() - int(mask.sum()) for mask in self.masks.values())
+        print_log(
+            f'SparsityHook: {len(self.masks)} tensors masked, {total - zeros:,} of {total:,} '
+            f'weights alive ({zeros / total:.1%} sparse); the model has {parameters - zeros:,} of '
+            f'{parameters:,} parameters',
+            'current',
+        )

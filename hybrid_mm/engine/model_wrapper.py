@@ -1,0 +1,35 @@
+"""Distributed wrapper of models for GPUs and CPUs."""
+
+import torch
+from mmengine.model import MMDistributedDataParallel
+from torch import Tensor, distributed, nn
+
+from hybrid_mm.engine.gloo_sync_batch_norm import to_gloo_sync_batchnorm
+from hybrid_mm.registry import MODEL_WRAPPERS
+
+WRAPPER = 'hybrid_mm.DeviceAwareDistributedDataParallel'
+
+
+@MODEL_WRAPPERS.register_module()
+class DeviceAwareDistributedDataParallel(MMDistributedDataParallel):
+    """``MMDistributedDataParallel`` for GPU and CPU whose losses are those of the whole batch.
+
+    On CPU ``device_ids`` is dropped, as torch demands, and SyncBatchNorm, which torch has on GPU
+    only, is replaced by :class:`GlooSyncBatchNorm`. On either device the losses returned for
+    logging are means over all processes, so that the log of N processes can be compared with
+    that of one process with the same total batch. Every process must return the same losses.
+    """
+
+    def __init__(self, module: nn.Module, device_ids: list | None = None, **kwargs):
+        if next(module.parameters()).device.type == 'cpu':
+            device_ids = None
+            module = to_gloo_sync_batchnorm(module)
+        super().__init__(module=module, device_ids=device_ids, **kwargs)
+
+    def train_step(self, data, optim_wrapper) -> dict[str, Tensor]:
+        """Train on a batch and return its losses, averaged over the processes."""
+        log_vars = super().train_step(data, optim_wrapper)
+        values = torch.stack([value.detach().float() for value in log_vars.values()])
+        distributed.all_reduce(values, group=self.process_group)
+        values /= distributed.get_world_size(self.process_group)
+        return dict(zip(log_vars, values.unbind(), strict=True))

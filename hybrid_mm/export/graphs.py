@@ -1,0 +1,207 @@
+"""Parts of models that are exported, each as a module of tensors."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from mmengine.model import revert_sync_batchnorm
+from torch import Tensor, nn
+
+from hybrid_mm.errors import UserError
+
+_ROIS = 7  # of the example that is traced
+
+
+class ExportError(UserError):
+    """A network cannot be exported, or its file computes something else. The text says why."""
+
+
+@dataclass
+class Graph:
+    """What becomes one ONNX file.
+
+    Attributes:
+        part: Suffix of the file's name, empty for the first.
+        module: What is traced; takes and returns tensors only.
+        inputs: Example by name.
+        outputs: Names of the outputs.
+        axes: Dynamic axes of each input, if sizes are to be dynamic.
+    """
+
+    part: str
+    module: nn.Module
+    inputs: dict[str, Tensor]
+    outputs: list[str]
+    axes: dict[str, tuple[int, ...]]
+
+
+class _Backbone(nn.Module):
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.backbone = model
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.backbone(image))
+
+
+class _Segmenter(nn.Module):
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.model.decode_head(self.model.extract_feat(image))
+
+
+class _Classifier(nn.Module):
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.model.head(self.model.extract_feat(image))
+
+
+class _Dense(nn.Module):
+    """A one-stage detector, before its boxes are decoded."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        found = self.model.bbox_head(self.model.extract_feat(image))
+        return tuple(level for kind in found for level in kind)
+
+
+class _Proposals(nn.Module):
+    """The first stage of a two-stage detector: the pyramid, and the maps of proposals."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        maps = self.model.extract_feat(image)
+        return (*maps, *(level for kind in self.model.rpn_head(maps) for level in kind))
+
+
+class _Regions(nn.Module):
+    """The second stage: heads on regions (n, 5): number of the image, left, top, right, bottom."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.head = model.roi_head
+
+    def forward(self, rois: Tensor, *maps: Tensor) -> tuple[Tensor, ...]:
+        head = self.head
+        scores, boxes = head.bbox_head(_regions(head.bbox_roi_extractor, maps, rois))
+        if not head.with_mask:
+            return scores, boxes
+        return scores, boxes, head.mask_head(_regions(head.mask_roi_extractor, maps, rois))
+
+
+def _regions(extractor: nn.Module, maps: Sequence[Tensor], rois: Tensor) -> Tensor:
+    """Features of regions; every level is sampled for all, and the right one is taken.
+
+    MMDetection sorts the regions by level, with shapes that depend on the numbers.
+    """
+    from torchvision.ops import roi_align
+
+    maps = maps[: extractor.num_inputs]
+    level = extractor.map_roi_levels(rois, len(maps))[:, None, None, None]
+    found: Tensor | float = 0.0
+    for i, (x, layer) in enumerate(zip(maps, extractor.roi_layers, strict=True)):
+        sampled = roi_align(
+            x,
+            rois,
+            layer.output_size,
+            layer.spatial_scale,
+            max(layer.sampling_ratio, 0),
+            layer.aligned,
+        )
+        found = found + sampled * (level == i)
+    return found
+
+
+def graphs(
+    model: nn.Module, size: tuple[int, int], backbone_only: bool = False, batch: int = 1
+) -> list[Graph]:
+    """The files that a model is written to.
+
+    Args:
+        model: Bare backbone, segmenter, classifier, one-stage detector with a dense head, or
+            Faster or Mask R-CNN; set to eval mode. The latter have two: image to pyramid and maps
+            of proposals, and regions and pyramid to scores, boxes and masks.
+        size: Height and width of the image.
+        backbone_only: Export the backbone of a model alone.
+        batch: Images.
+
+    Raises:
+        ExportError: Other models.
+    """
+    model = revert_sync_batchnorm(model).eval()
+    image = torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(0))
+    one = dict(inputs={'image': image}, axes={'image': (2, 3)})
+    if backbone_only or not hasattr(model, 'data_preprocessor'):
+        backbone = model.backbone if hasattr(model, 'backbone') else model
+        stages = getattr(backbone, 'out_indices', None)
+        if stages is None:
+            raise ExportError(f'{type(model).__name__} has no out_indices: no backbone')
+        return [Graph('', _Backbone(backbone), outputs=[f'map_{i}' for i in stages], **one)]
+    name = type(model).__name__
+    head = getattr(model, 'decode_head', None)
+    if head is not None:
+        if isinstance(head, nn.ModuleList) or hasattr(head, 'pixel_decoder'):
+            raise ExportError(
+                f'{name} with {type(head).__name__}: only heads of one map of logits are exported; '
+                'use --backbone-only'
+            )
+        return [Graph('', _Segmenter(model), outputs=['logits'], **one)]
+    if name == 'ImageClassifier':
+        return [Graph('', _Classifier(model), outputs=['cls_score'], **one)]
+    if getattr(model, 'roi_head', None) is not None:
+        return _two_stages(model, one)
+    if hasattr(getattr(model, 'bbox_head', None), 'predict_by_feat'):
+        with torch.no_grad():
+            kinds = model.bbox_head(model.extract_feat(image))
+        names = ('cls_score', 'bbox_pred', 'centerness')[: len(kinds)]
+        outputs = [f'{name}_{i}' for name in names for i in range(len(kinds[0]))]
+        return [Graph('', _Dense(model), outputs=outputs, **one)]
+    raise ExportError(
+        f'{name} is no segmenter, classifier, one-stage detector, Faster or Mask R-CNN; use '
+        '--backbone-only'
+    )
+
+
+def _two_stages(model: nn.Module, one: dict) -> list[Graph]:
+    from mmdet.models.roi_heads import StandardRoIHead
+    from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
+
+    head = model.roi_head
+    if type(head) is not StandardRoIHead or type(head.bbox_roi_extractor) is not SingleRoIExtractor:
+        raise ExportError(
+            f'{type(head).__name__}: only the heads of Faster and Mask R-CNN are exported; use '
+            '--backbone-only'
+        )
+    with torch.no_grad():
+        maps = model.extract_feat(one['inputs']['image'])
+    levels = range(len(maps))
+    outputs = [f'{n}_{i}' for n in ('pyramid', 'rpn_cls_score', 'rpn_bbox_pred') for i in levels]
+    used = maps[: head.bbox_roi_extractor.num_inputs]
+    inputs = {'rois': example_rois(one['inputs']['image'])}
+    inputs |= {f'pyramid_{i}': x for i, x in enumerate(used)}
+    names = ['cls_score', 'bbox_pred', *(['mask_logits'] if head.with_mask else [])]
+    axes = {name: (0,) if name == 'rois' else (2, 3) for name in inputs}
+    return [
+        Graph('', _Proposals(model), outputs=outputs, **one),
+        Graph('_rois', _Regions(model), inputs, names, axes),
+    ]
+
+
+def example_rois(image: Tensor, number: int = _ROIS) -> Tensor:
+    """Regions (number, 5) within an image, from small to the whole."""
+    height, width = image.shape[2:]
+    corner = torch.linspace(0, 0.4, number)[:, None] * torch.tensor([width, height])
+    length = torch.linspace(0.05, 0.6, number)[:, None] * torch.tensor([width, height])
+    return torch.cat([torch.zeros(number, 1), corner, corner + length], 1)

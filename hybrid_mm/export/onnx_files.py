@@ -1,0 +1,229 @@
+"""Networks as ONNX files, compared with onnxruntime number by number."""
+
+import contextlib
+import functools
+import io
+import logging
+import re
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hybrid_mm.export.graphs import ExportError, Graph, example_rois, graphs
+
+TOLERANCE = 1e-4
+
+
+"""Largest difference that counts as rounding, relative to the largest number of an output."""
+
+
+def export(graph: Graph, path: Path, dynamic: bool = False, properties: dict | None = None) -> None:
+    """Write a graph to an ONNX file, weights included.
+
+    Args:
+        graph: What is written.
+        path: File.
+        dynamic: Leave height and width (and the number of regions) open.
+        properties: Strings by name that the file carries as its metadata.
+
+    Raises:
+        ExportError: The exporter cannot; or onnx and onnxscript are not installed.
+    """
+    try:
+        import onnx
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ExportError(
+            f'{error.name} is not installed; pip install "hybrid-mm[export]"'
+        ) from error
+    shapes = None
+    if dynamic:
+        dims = {k: dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for k, axes in graph.axes.items()}
+        names = list(graph.inputs)
+        shapes = tuple(dims[name] for name in names)
+        if names[0] == 'rois':  # forward(rois, *maps)
+            shapes = (shapes[0], shapes[1:])
+    try:
+        with _quiet(), _open_sizes(graph.module), torch.no_grad():
+            # given a module, the exporter would try other ways to trace it where this one fails,
+            # for minutes, one of which fixes sizes without a word
+            traced = torch.export.export(
+                graph.module, tuple(graph.inputs.values()), dynamic_shapes=shapes, strict=False
+            )
+            program = torch.onnx.export(
+                traced,
+                (),
+                None,
+                dynamo=True,
+                verbose=False,
+                input_names=list(graph.inputs),
+                output_names=graph.outputs,
+            )
+    except Exception as error:  # of the exporter, onnxscript or the network
+        raise ExportError(f'cannot be exported: {reason(error)}') from error
+    proto = program.model_proto
+    onnx.helper.set_model_props(proto, properties or {})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(proto, str(path))
+
+
+def difference(graph: Graph, path: Path, inputs: dict[str, Tensor] | None = None) -> float:
+    """Largest difference between onnxruntime and PyTorch, relative to the largest of an output.
+
+    Args:
+        graph: What was exported.
+        path: Its file.
+        inputs: By name; by default those that were traced.
+
+    Raises:
+        ExportError: onnxruntime cannot run the file, or returns other shapes.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ExportError(
+            'onnxruntime is not installed; pip install "hybrid-mm[export]"'
+        ) from error
+    inputs = graph.inputs if inputs is None else inputs
+    with torch.no_grad():
+        expected = graph.module(*inputs.values())
+    expected = [expected] if isinstance(expected, Tensor) else expected
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = torch.get_num_threads()
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, ['CPUExecutionProvider'])
+        found = session.run(graph.outputs, {k: v.numpy() for k, v in inputs.items()})
+    except Exception as error:
+        raise ExportError(f'onnxruntime cannot run it: {reason(error)}') from error
+    worst = 0.0
+    for name, a, b in zip(graph.outputs, expected, found, strict=True):
+        if tuple(a.shape) != b.shape:
+            raise ExportError(f'{name} has the shape {b.shape} instead of {tuple(a.shape)}')
+        scale = a.abs().max().clamp(min=1e-12)
+        worst = max(worst, ((a - torch.from_numpy(b)).abs().max() / scale).item())
+    return worst
+
+
+def check(graph: Graph, path: Path, others: Iterable[dict[str, Tensor]] = ()) -> float:
+    """Compare a file with PyTorch on the traced input and others.
+
+    Returns:
+        The largest difference.
+
+    Raises:
+        ExportError: It is more than rounding, ``TOLERANCE``.
+    """
+    worst = 0.0
+    for inputs in (graph.inputs, *others):
+        found = difference(graph, path, inputs)
+        if not found <= TOLERANCE:
+            sizes = ', '.join('x'.join(map(str, x.shape)) for x in inputs.values())
+            raise ExportError(
+                f'differs by {found:.1e} from PyTorch with inputs of {sizes}; {TOLERANCE:.0e} is '
+                'allowed'
+            )
+        worst = max(worst, found)
+    return worst
+
+
+def other_sizes(
+    model: nn.Module, size: tuple[int, int], part: str, **settings
+) -> Iterator[dict[str, Tensor]]:
+    """Inputs of other sizes than the traced one, for files with dynamic sizes.
+
+    Args:
+        model: As for :func:`graphs`.
+        size: Height and width that were traced.
+        part: Of the graph.
+        settings: Of :func:`graphs`.
+    """
+    height, width = size
+    for other in ((width, height), (height + 33, width + 35), (-(-height // 32) * 32,) * 2):
+        graph = next(g for g in graphs(model, other, **settings) if g.part == part)
+        if 'rois' in graph.inputs:
+            image = torch.empty(1, 3, *other)
+            graph.inputs['rois'] = example_rois(image, other[0] % 5 + 2)
+        yield graph.inputs
+
+
+def traced_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Size at which a graph of dynamic sizes is traced: near this one, and divided by nothing.
+
+    Where a window divides the traced size, the tracer would take that for a property of all.
+    """
+    return size[0] | 1, (size[1] | 1) + 2
+
+
+def reason(error: BaseException) -> str:
+    """What lies behind an exporter's exception, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = re.sub(r'\x1b\[\d*(;\d+)*m', '', str(error))
+    operator = re.search(r'No ONNX function found for <OpOverload\(op=\'([\w.:]+)\'', text)
+    operator = operator or re.search(r'Error when translating node.*?torch\.ops\.([\w.]+)\(', text)
+    if operator:
+        return f'the exporter does not know the operator {operator[1]}'
+    lines = [line.strip() for line in text.split('\n') if line.strip()] or [type(error).__name__]
+    return ' '.join(lines)[:200]
+
+
+def _average_pool(length: int, parts: int, like: Tensor) -> Tensor:
+    """Matrix (parts, length) of the means that ``adaptive_avg_pool`` takes along an axis."""
+    part = torch.arange(parts, device=like.device)[:, None]
+    place = torch.arange(length, device=like.device)
+    begin, end = part * length // parts, ((part + 1) * length + parts - 1) // parts
+    inside = ((place >= begin) & (place < end)).to(like.dtype)
+    return inside / inside.sum(1, keepdim=True)
+
+
+def _pool(module: nn.AdaptiveAvgPool2d, x: Tensor) -> Tensor:
+    size = module.output_size
+    rows, columns = (size, size) if isinstance(size, int) else size
+    return _average_pool(x.shape[2], rows, x) @ x @ _average_pool(x.shape[3], columns, x).t()
+
+
+def _upsample(module: nn.Module, factor: int, x: Tensor) -> Tensor:
+    size = [length * factor for length in x.shape[2:]]
+    return F.interpolate(x, size, mode=module.mode, align_corners=module.align_corners)
+
+
+@contextlib.contextmanager
+def _open_sizes(model: nn.Module) -> Iterator[None]:
+    """Context in which modules of the OpenMMLab packages do not fix the size of their maps.
+
+    ``int(size * 2.0)`` of MMSegmentation's ``Upsample`` would make a constant of the size, and
+    adaptive pooling is exported for one size only.
+    """
+    changed = []
+    for module in model.modules():
+        if isinstance(module, nn.AdaptiveAvgPool2d):
+            module.forward = functools.partial(_pool, module)
+            changed.append(module)
+        elif type(module).__name__ == 'Upsample' and module.size is None:
+            factor = module.scale_factor
+            if isinstance(factor, float) and factor.is_integer():
+                module.forward = functools.partial(_upsample, module, int(factor))
+                changed.append(module)
+    try:
+        yield
+    finally:
+        for module in changed:
+            del module.forward
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Context without the exporter's own reports."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        logging.disable(level)

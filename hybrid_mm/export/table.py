@@ -1,0 +1,139 @@
+"""Which families can be exported to ONNX, alone and within segmenters and detectors: a table."""
+
+import contextlib
+import fnmatch
+import math
+import multiprocessing
+import queue
+import resource
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from hybrid_mm.export import onnx_files
+from hybrid_mm.registry import MODELS
+from hybrid_mm.zoo.families import HEADS, families, model_with, shortened
+
+COLUMNS = ('backbone', 'any size', *HEADS)
+SIZE = (64, 96)
+SECONDS = 120
+
+
+"""A cell that takes more of a core is given up; solving for symbolic sizes may never end."""
+
+
+BEGIN, END = '<!-- export:begin -->', '<!-- export:end -->'
+
+
+def cell(config: dict, column: str, dynamic: bool) -> str:
+    """Export one network and compare it: the largest difference, or why there is none.
+
+    Args:
+        config: Of the backbone.
+        column: Of the table.
+        dynamic: Leave the size of the image open, and compare at other sizes as well.
+    """
+    size = onnx_files.traced_size(SIZE) if dynamic else SIZE
+    alone, worst = column not in HEADS, 0.0
+    try:
+        model = MODELS.build(dict(config)) if alone else model_with(config, column)
+        with tempfile.TemporaryDirectory() as folder:
+            for graph in onnx_files.graphs(model, size):
+                path = Path(folder) / f'{graph.part}.onnx'
+                onnx_files.export(graph, path, dynamic)
+                others = onnx_files.other_sizes(model, size, graph.part) if dynamic else ()
+                worst = max(worst, onnx_files.check(graph, path, others))
+    except onnx_files.ExportError as error:
+        text = str(error).removeprefix('cannot be exported: ').partition(';')[0]
+        return f'no: {text.replace("|", "/")}'
+    return f'{worst:.0e}' + (' (any)' if dynamic and not alone else '')
+
+
+def _work(name: str, columns: tuple[str, ...], dynamic: bool, seconds: int, results) -> None:
+    import torch
+
+    torch.manual_seed(0)
+    config = shortened(families()[name])
+    for column in columns:
+        # of the processor, not of the clock: other processes must not decide what exports
+        limit = math.ceil(time.process_time()) + seconds
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
+        if column == 'any size':
+            text = cell(config, column, True)
+            dynamic = not text.startswith('no')
+        else:
+            text = cell(config, column, column in HEADS and dynamic)
+        results.put(text)
+
+
+def row(name: str, seconds: int = SECONDS) -> dict[str, str]:
+    """Cells of a family by column, computed in a process of its own that may be given up.
+
+    Args:
+        name: Of the family.
+        seconds: Time of a core that a cell may take.
+    """
+    context, cells = multiprocessing.get_context('spawn'), {}
+    while len(cells) < len(COLUMNS):
+        left = tuple(column for column in COLUMNS if column not in cells)
+        dynamic = not cells.get('any size', 'no').startswith('no')
+        results = context.Queue()
+        arguments = name, left, dynamic, seconds, results
+        process = context.Process(target=_work, args=arguments, daemon=True)
+        process.start()
+        for column in left:
+            while column not in cells and (process.is_alive() or not results.empty()):
+                with contextlib.suppress(queue.Empty):
+                    cells[column] = results.get(timeout=1)
+            if column not in cells:
+                process.join()
+                if process.exitcode != -signal.SIGXCPU:
+                    raise RuntimeError(f'{name}, {column}: the process that exports it ended')
+                cells[column] = f'no: not within {seconds} s of a core'
+                break
+        process.join()
+    return cells
+
+
+def read(path: Path) -> dict[str, dict[str, str]]:
+    """Rows of a table that was written, by name."""
+    if not path.exists():
+        return {}
+    lines = path.read_text().partition(BEGIN)[2].partition(END)[0].strip().split('\n')[2:]
+    found = [[part.strip() for part in line.strip('|').split('|')] for line in lines]
+    return {name: dict(zip(COLUMNS, cells, strict=True)) for name, *cells in found}
+
+
+def write(path: Path, rows: dict[str, dict[str, str]]) -> None:
+    """Put a table between its marks in a document."""
+    lines = [f'| network | {" | ".join(COLUMNS)} |', '|---' * (len(COLUMNS) + 1) + '|']
+    lines += [
+        f'| {name} | {" | ".join(cells[column] for column in COLUMNS)} |'
+        for name, cells in sorted(rows.items(), key=lambda item: item[0].lower())
+    ]
+    old = path.read_text() if path.exists() else f'{BEGIN}\n{END}\n'
+    before, _, rest = old.partition(BEGIN)
+    after = rest.partition(END)[2] or '\n'
+    path.write_text('\n'.join([f'{before}{BEGIN}', *lines, END]) + after)
+
+
+def update(path: Path, pattern: str, say: Callable[[str], None]) -> Iterator[tuple[str, dict]]:
+    """Compute the rows of the families that fit a pattern, and write them one by one.
+
+    Args:
+        path: Document that holds the table; rows of other families stay.
+        pattern: Of names, as ``VAN*``.
+        say: Called with the name of each family before its row is computed.
+
+    Yields:
+        Names and cells.
+    """
+    known = families()
+    rows = {name: cells for name, cells in read(path).items() if name in known}
+    for name in fnmatch.filter(known, pattern):
+        say(name)
+        rows[name] = row(name)
+        write(path, rows)
+        yield name, rows[name]

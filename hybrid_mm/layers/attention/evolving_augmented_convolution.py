@@ -1,0 +1,138 @@
+"""Attention-augmented convolution whose attention logits evolve from layer to layer.
+
+Source: "Evolving Attention with Residual Convolutions" (arXiv 2102.12895), section 3.2, as in its
+published TensorFlow code, whose pooling and resizing are kept to the letter.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hybrid_mm.layers.attention.augmented_convolution import AAConv2d
+from hybrid_mm.layers.heads import merge_heads
+from hybrid_mm.ops.dispatch import check_impl
+from hybrid_mm.ops.evolving_attention import evolving_attention
+
+
+def same_padding(x: Tensor) -> dict[str, Any]:
+    """Arguments of a 3x3 pooling of stride 2 that pad as TensorFlow's SAME.
+
+    (N, C, H, W) becomes (N, C, ceil(H / 2), ceil(W / 2)); an even side is padded behind only.
+    """
+    padding = tuple(side % 2 for side in x.shape[-2:])
+    return dict(kernel_size=3, stride=2, padding=padding, ceil_mode=True)
+
+
+def resize_from_corner(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear resizing in which pixel i of the result lies at i * in / out (TensorFlow 1).
+
+    Args:
+        x: (N, C, H, W).
+        size: Rows and columns of the result.
+    """
+    for dim, target in ((2, size[0]), (3, size[1])):
+        length = x.shape[dim]
+        place = torch.arange(target, device=x.device) * length
+        low = place // target
+        shape = [-1, 1] if dim == 2 else [-1]
+        share = ((place % target).to(x.dtype) / target).view(shape)
+        high = (low + 1).clamp(max=length - 1)
+        x = torch.lerp(x.index_select(dim, low), x.index_select(dim, high), share)
+    return x
+
+
+class EvolvingAAConv2d(AAConv2d):
+    """:class:`~hybrid_mm.layers.AAConv2d` in a chain that hands its attention logits on.
+
+    ``forward(x, previous)`` gives the map and the logits for the next layer; see
+    :func:`~hybrid_mm.ops.evolving_attention.evolving_attention` for how they evolve and for the
+    memory that a chain needs. Further differences from AAConv2d: a stride and ``attn_downsample``
+    are 3x3 average poolings in front of the attention branch (padding does not count), whose result
+    is resized with its corner in place; the convolution has no bias, the other two have one.
+
+    Args:
+        *args: ``in_channels``, ``out_channels`` and ``kernel_size`` as of AAConv2d.
+        evolves: Take the logits of the layer before. The layers of a chain have equal heads and see
+            maps of one size.
+        alpha: Weight of the convolved logits.
+        beta: Weight of the logits of the layer before.
+        max_tokens: Where the map under attention has more positions, it is pooled by 2 again until
+            it has no more; with less, nothing changes. The memory of a chain grows with its square.
+        official_tables: Draw the relative tables from N(d^-0.5, 1) as the published code does,
+            which takes the standard deviation for the mean; otherwise from N(0, 1 / d).
+        stride: 1 or 2.
+        impl: See :func:`~hybrid_mm.ops.evolving_attention.evolving_attention`.
+        **kwargs: ``key_channels``, ``value_channels``, ``heads``, ``size``, ``dilation`` and
+            ``attn_downsample`` as of AAConv2d.
+
+    Raises:
+        ValueError: A stride other than 1 and 2, ``max_tokens`` below 1, an unknown impl, or as
+            AAConv2d.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        evolves: bool,
+        alpha: float = 1.0,
+        beta: float = 0.5,
+        max_tokens: int | None = None,
+        official_tables: bool = False,
+        stride: int = 1,
+        impl: str = 'engine',
+        **kwargs: Any,
+    ) -> None:
+        check_impl(impl)
+        if stride not in (1, 2):
+            raise ValueError(f'stride must be 1 or 2, got {stride}')
+        if max_tokens is not None and max_tokens < 1:
+            raise ValueError(f'max_tokens must be positive or None, got {max_tokens}')
+        super().__init__(*args, stride=stride, bias=True, impl=impl, **kwargs)
+        self.conv_out.register_parameter('bias', None)
+        self.qkv_conv.stride = (1, 1)  # the pooling in front has it
+        self.stride, self.alpha, self.beta, self.max_tokens = stride, alpha, beta, max_tokens
+        self.evolve = nn.Conv2d(self.heads, self.heads, 3, padding=1) if evolves else None
+        if official_tables and self.relative is not None:
+            for table in self.relative.parameters():
+                nn.init.normal_(table, mean=table.shape[-1] ** -0.5)
+
+    def pooled(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Input of the attention branch, and the rows and columns of its result."""
+        poolings = (self.stride == 2, self.attn_downsample)
+        size = x.shape[-2:]
+        for i, wanted in enumerate(poolings):
+            if wanted:
+                x = F.avg_pool2d(x, **same_padding(x), count_include_pad=False)
+            size = x.shape[-2:] if i == 0 else size
+        while self.max_tokens is not None and x.shape[-2] * x.shape[-1] > self.max_tokens:
+            x = F.avg_pool2d(x, **same_padding(x), count_include_pad=False)
+        return x, tuple(size)
+
+    def forward(self, x: Tensor, previous: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map (N, in_channels, H, W) and logits of the layer before, (N, heads, T, T).
+
+        Returns:
+            The map (N, out_channels, ceil(H / stride), ceil(W / stride)), and the logits.
+
+        Raises:
+            ValueError: No logits for a layer that evolves, or logits for one that does not.
+        """
+        evolves = self.evolve is not None
+        if evolves != (previous is not None):
+            need = 'the' if evolves else 'no'
+            raise ValueError(f'a layer with evolves={evolves} needs {need} previous logits')
+        conv = self.conv_out(x)
+        x, size = self.pooled(x)
+        q, k, v, tables = self.project(x)
+        tables = {name: table[0] for name, table in tables.items()}
+        if evolves:
+            tables |= dict(previous=previous, weight=self.evolve.weight, bias=self.evolve.bias)
+        out, logits = evolving_attention(
+            q, k, v, **tables, alpha=self.alpha, beta=self.beta, impl=self.impl
+        )
+        out = self.attn_out(merge_heads(out))
+        if out.shape[-2:] != size:
+            out = resize_from_corner(out, size)
+        return torch.cat([conv, out], dim=1), logits

@@ -1,0 +1,76 @@
+"""Attention with a bias per distance, between linear layers with batch norm.
+
+Source: "LeViT: a Vision Transformer in ConvNet's Clothing for Faster Inference" (arXiv 2104.01136),
+sections 4.2 and 4.3, and its code.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hybrid_mm.layers.folded_norm import LinearNorm
+from hybrid_mm.ops.distance_attention import distance_attention, resize_distance_table
+from hybrid_mm.ops.export import require_fixed_size
+
+
+class LeViTAttention(nn.Module):
+    """Attention of every pixel to all, with narrow queries and keys and wide values.
+
+    Linear layers have a batch norm and no bias; Hardswish stands before the last one. With a
+    stride, queries come from every second row and column: the shrinking attention between stages.
+
+    Costs (d + d_v) heads (H W)^2 / s^2 multiplications besides the linear layers.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        key_dim: Width d of a head's queries and keys.
+        heads: Number of heads.
+        value_ratio: Width of a head's values as a multiple of d.
+        resolution: Rows and columns (R, R) of the map that the table of biases is made for; it is
+            interpolated for others.
+        stride: Distance s of the queries.
+        norm_weight: Initial scale of the last norm.
+        impl: See :func:`distance_attention`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        key_dim: int,
+        heads: int,
+        value_ratio: float,
+        resolution: int,
+        stride: int = 1,
+        norm_weight: float = 1.0,
+        impl: str = 'auto',
+    ) -> None:
+        super().__init__()
+        self.key_dim, self.heads, self.stride, self.impl = key_dim, heads, stride, impl
+        self.value_dim = int(value_ratio * key_dim)
+        width = key_dim + self.value_dim
+        if stride == 1:
+            self.qkv = LinearNorm(in_channels, heads * (key_dim + width))
+        else:
+            self.q = LinearNorm(in_channels, heads * key_dim)
+            self.kv = LinearNorm(in_channels, heads * width)
+        self.proj = LinearNorm(heads * self.value_dim, out_channels, norm_weight)
+        self.distance_bias = nn.Parameter(torch.zeros(heads, resolution, resolution))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, H, W, C) to (N, ceil(H / s), ceil(W / s), C')."""
+        require_fixed_size(x.shape[1:3], 'attention with a bias by distance')
+        widths = [self.key_dim, self.value_dim]
+        if self.stride == 1:
+            q, k, v = self._heads(self.qkv(x)).split([self.key_dim, *widths], -1)
+        else:
+            q = self._heads(self.q(x[:, :: self.stride, :: self.stride]))
+            k, v = self._heads(self.kv(x)).split(widths, -1)
+        table = resize_distance_table(self.distance_bias, x.shape[1:3])
+        y = distance_attention(q, k, v, table, self.stride, self.impl)
+        return self.proj(F.hardswish(y.permute(0, 2, 3, 1, 4).flatten(3)))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """(N, H, W, heads * d) as (N, heads, H, W, d)."""
+        return x.unflatten(3, (self.heads, -1)).permute(0, 3, 1, 2, 4)

@@ -1,0 +1,92 @@
+"""Neighborhood attention, also dilated.
+
+Sources: "Neighborhood Attention Transformer" (arXiv 2204.07143), equations 2 to 4, and "Dilated
+Neighborhood Attention Transformer" (arXiv 2209.15001), equations 2 to 5.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hybrid_mm.ops.local_attention import local_attention
+
+
+class NeighborhoodAttention2d(nn.Module):
+    """Attention of every pixel to the k x k pixels around it, moved inwards at the border.
+
+    With dilation D, each residue class of rows and columns modulo D is a map of its own. A map
+    with fewer than k D rows or columns is filled up with zeros at its lower and right border before
+    the projection, so that the padded pixels take part with the biases of the projection: so do the
+    operators that the published checkpoints were trained with.
+
+    Attention costs 2 k^2 C multiplications per pixel. Kept for the backward pass: queries, keys and
+    values.
+
+    Args:
+        dim: Channels C.
+        heads: Number of heads.
+        kernel_size: Window k, odd, at least 3.
+        dilation: Dilation D.
+        relative_bias: Have a bias per head and offset of key and query.
+        qkv_bias: Bias of the projection to queries, keys and values.
+        qk_scale: Factor of the logits, by default (C / heads)^-0.5.
+        impl: Algorithm, see :func:`~hybrid_mm.ops.local_attention.local_attention`.
+
+    Raises:
+        ValueError: Heads that do not divide C, an even window, a dilation below 1.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        kernel_size: int = 7,
+        dilation: int = 1,
+        relative_bias: bool = True,
+        qkv_bias: bool = True,
+        qk_scale: float | None = None,
+        impl: str = 'tiled',
+    ) -> None:
+        super().__init__()
+        if heads < 1 or dim % heads:
+            raise ValueError(f'heads must divide the {dim} channels, got {heads}')
+        if kernel_size < 3 or kernel_size % 2 == 0:
+            raise ValueError(f'kernel_size must be odd and at least 3, got {kernel_size}')
+        if dilation < 1:
+            raise ValueError(f'dilation must be at least 1, got {dilation}')
+        self.heads, self.kernel_size, self.dilation = heads, kernel_size, dilation
+        self.scale, self.impl = qk_scale, impl
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+        self.relative_bias = None
+        if relative_bias:
+            side = 2 * kernel_size - 1
+            self.relative_bias = nn.Parameter(torch.empty(heads, side, side))
+            nn.init.trunc_normal_(self.relative_bias, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, H, W, C) to the same shape."""
+        height, width = x.shape[1:3]
+        needed = self.kernel_size * self.dilation
+        down, right = max(0, needed - height), max(0, needed - width)
+        if down or right:
+            x = F.pad(x, (0, 0, 0, right, 0, down))
+        maps = self.qkv(x).unflatten(3, (3, self.heads, -1))
+        q, k, v = maps.permute(3, 0, 4, 1, 2, 5)
+        out = local_attention(
+            q,
+            k,
+            v,
+            self.kernel_size,
+            dilation=self.dilation,
+            border='shift',
+            scale=self.scale,
+            bias=self.relative_bias,
+            impl=self.impl,
+        )
+        out = out[:, :, :height, :width].permute(0, 2, 3, 1, 4).flatten(3)
+        return self.proj(out)
+
+    def extra_repr(self) -> str:
+        """Window and dilation, for printing."""
+        return f'heads={self.heads}, kernel_size={self.kernel_size}, dilation={self.dilation}'

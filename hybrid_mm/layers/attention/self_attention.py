@@ -1,0 +1,83 @@
+"""Attention of plain vision transformers: of all tokens, or within windows of a map.
+
+Sources: "An Image is Worth 16x16 Words" (arXiv 2010.11929) and "Exploring Plain Vision Transformer
+Backbones for Object Detection" (arXiv 2203.16527), section 3.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hybrid_mm.layers.relative_position import DecomposedPosition2d
+from hybrid_mm.ops.decomposed_attention import decomposed_attention
+from hybrid_mm.ops.windows import cut_windows, join_windows
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention of tokens that lie on a map, some of them perhaps in front of it.
+
+    Zeros fill up the last windows before the projection, so that they carry its bias, and take part
+    in the softmax: the checkpoints want it.
+
+    Attention costs 2 C (H W)^2 multiplications, or with windows 2 C H W window^2.
+
+    Args:
+        dim: Channels C.
+        heads: Number of heads.
+        size: Rows and columns of the map that relative positions are made for; for other maps they
+            are interpolated. None: no relative positions.
+        window: Pixels of a window on each side; None for attention to all tokens. Relative
+            positions are those of a window then.
+        qkv_bias: Bias of the projection to queries, keys and values.
+        impl: See :func:`~hybrid_mm.ops.decomposed_attention.decomposed_attention`.
+
+    Raises:
+        ValueError: Heads that do not divide C, a window below 1.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        size: tuple[int, int] | None = None,
+        window: int | None = None,
+        qkv_bias: bool = True,
+        impl: str | None = None,
+    ) -> None:
+        super().__init__()
+        if heads < 1 or dim % heads:
+            raise ValueError(f'heads must divide the {dim} channels, got {heads}')
+        if window is not None and window < 1:
+            raise ValueError(f'window must be positive, got {window}')
+        self.heads, self.window, self.impl = heads, window, impl
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+        self.relative = None
+        if size is not None:
+            size = (window, window) if window else size
+            self.relative = DecomposedPosition2d(size, size, dim // heads)
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """Map tokens (N, L, C) to the same shape.
+
+        Args:
+            x: H W tokens row by row; without windows and relative positions, others may stand
+                before them.
+            size: (H, W).
+        """
+        if self.window is None:
+            return self.proj(self.attend(self.qkv(x), size))
+        window = self.window
+        x = cut_windows(x.unflatten(1, size), window).flatten(1, 2)
+        x = self.proj(self.attend(self.qkv(x), (window, window)))
+        return join_windows(x.unflatten(1, (window, window)), size).flatten(1, 2)
+
+    def attend(self, qkv: Tensor, size: tuple[int, int]) -> Tensor:
+        """Attention (N, L, C) of the projections (N, L, 3 C)."""
+        q, k, v = qkv.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        if self.relative is None:
+            out = F.scaled_dot_product_attention(q, k, v)
+        else:
+            q, k, v = (x.unflatten(2, size) for x in (q, k, v))
+            tables = self.relative.rel_h, self.relative.rel_w
+            out = decomposed_attention(q, k, v, *tables, impl=self.impl).flatten(2, 3)
+        return out.transpose(1, 2).flatten(2)

@@ -1,0 +1,34 @@
+"""What extends MMDetection, MMSegmentation and MMPretrain beyond backbones: necks, heads, hosts.
+
+Most subclass those packages' classes, so that each is imported when a config names it, not before.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+
+from torch import nn
+
+from hybrid_mm.layers.norm import LayerNorm2d
+from hybrid_mm.openmmlab import simple_fpn as _  # noqa: F401  registers itself, needs torch only
+from hybrid_mm.registry import MODELS
+
+# for the ``norm_cfg`` of necks and heads on maps: ``dict(type='hybrid_mm.LN2d', eps=1e-6)``
+MODELS.register_module(name='LN2d', module=LayerNorm2d)
+
+
+def _register_lazily(file: str, name: str) -> None:
+    """Register a class of a file of this folder, which is imported when it is first built."""
+
+    def build(*args, **kwargs) -> nn.Module:
+        cls: Callable[..., nn.Module] = getattr(import_module(f'{__name__}.{file}'), name)
+        return cls(*args, **kwargs)
+
+    build.__doc__ = f'Build a :class:`{__name__}.{file}.{name}`.'
+    MODELS.register_module(name=name, module=build)
+
+
+_register_lazily('plugin_resnet', 'PluginResNet')
+_register_lazily('plugin_resnet', 'PluginResNeXt')
+_register_lazily('hor_fpn', 'HorFPN')
+_register_lazily('hor_fpn', 'HorUPerHead')
+_register_lazily('instance_tta', 'InstanceTTAModel')

@@ -1,0 +1,75 @@
+"""Attention of every pixel to all, with a bias by distance (LeViT, arXiv 2104.01136)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hybrid_mm.ops.local_attention import global_attention
+
+IMPLS = ('auto', 'tiled', 'mask')
+_MASK_LIMIT = 2**16  # pairs of a query and a key up to which a map is small
+
+
+def resize_distance_table(table: Tensor, size: tuple[int, int]) -> Tensor:
+    """Fit a table of distances to a map of another size.
+
+    Bilinear with aligned corners: distance 0 and the farthest distance keep their entries.
+
+    Args:
+        table: (heads, R, C), by distance in rows and in columns.
+        size: Rows H and columns W of the map.
+
+    Returns:
+        (heads, H, W).
+    """
+    if tuple(table.shape[1:]) == tuple(size):
+        return table
+    return F.interpolate(table[None], size=size, mode='bilinear', align_corners=True)[0]
+
+
+def _distances(length: int, stride: int, like: Tensor) -> Tensor:
+    """Distance of every ``stride``-th position to every position, (queries, length)."""
+    place = torch.arange(length, device=like.device)
+    return (place[::stride, None] - place).abs()
+
+
+def distance_attention(
+    q: Tensor, k: Tensor, v: Tensor, table: Tensor, stride: int = 1, impl: str = 'auto'
+) -> Tensor:
+    """Attention of every pixel to all; the logits get a bias by distance in rows and columns.
+
+    Args:
+        q: Queries, (N, heads, ceil(H / stride), ceil(W / stride), d).
+        k: Keys, (N, heads, H, W, d).
+        v: Values, (N, heads, H, W, d_v).
+        table: (heads, H, W): b[h, |i - y|, |j - x|].
+        stride: Distance of the queries in pixels.
+        impl: 'mask' spreads the table over all pairs of pixels for torch's attention and keeps the
+            attention weights for the backward pass; 'tiled' keeps q, k, v and the table, and is
+            faster on large maps; 'auto' takes 'mask' on maps of classification size (measured:
+            14 x 14 pixels) and 'tiled' above.
+
+    Returns:
+        (N, heads, ceil(H / stride), ceil(W / stride), d_v).
+
+    Raises:
+        ValueError: Unknown impl.
+    """
+    if impl not in IMPLS:
+        raise ValueError(f'impl must be one of {", ".join(IMPLS)}, got {impl!r}')
+    height, width = k.shape[2:4]
+    pairs = q.shape[2] * q.shape[3] * height * width
+    if impl == 'mask' or (impl == 'auto' and pairs <= _MASK_LIMIT):
+        rows, columns = _distances(height, stride, k), _distances(width, stride, k)
+        entry = rows[:, None, :, None] * width + columns[:, None]
+        mask = table.to(q.dtype).flatten(1)[:, entry.flatten(2).flatten(0, 1)]
+        q, k, v = (x.flatten(2, 3) for x in (q, k, v))
+        if q.is_cuda:
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        else:  # torch's would take the same steps, and look for rows without any key besides
+            y = (q * q.shape[-1] ** -0.5 @ k.transpose(2, 3) + mask).softmax(-1).to(v.dtype) @ v
+        return y.unflatten(2, (-(-height // stride), -(-width // stride)))
+    # by offset: distances backwards, then forwards
+    bias = torch.cat([table[:, 1:].flip(1), table], 1)
+    bias = torch.cat([bias[:, :, 1:].flip(2), bias], 2)
+    return global_attention(q, k, v, stride=stride, bias=bias)

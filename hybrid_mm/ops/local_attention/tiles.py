@@ -1,0 +1,272 @@
+"""Tiles of queries with the keys that they see, and the copies of q, k and v in that layout."""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hybrid_mm.ops.local_attention.axes import (
+    Axis,
+    block_axis,
+    grid_axis,
+    partition_axis,
+    whole_axis,
+    window_axis,
+)
+
+AXES = (window_axis, block_axis, whole_axis, partition_axis, grid_axis)
+WINDOW, BLOCK, WHOLE, PARTITION, GRID = range(len(AXES))
+
+
+"""Kinds of patterns, and the function that makes an axis of each."""
+
+
+# scores of a row of tiles, in elements: what stays in the cache of a core; a GPU wants more at once
+_ROW_BUDGET = {'cpu': 2**19}
+_GPU_ROW_BUDGET = 2**25
+
+
+@dataclass(frozen=True, eq=False)
+class Tiles:
+    """An :class:`Axis` cut into ``number`` tiles of ``size`` queries that see ``reach`` positions.
+
+    Attributes:
+        queries: Query index of each slot, -1 for an empty one, (number * size,).
+        start: First laid-out key position of each tile.
+        base: Relative index of that position for the first query of the tile.
+        step: By how much the relative index falls from a query to the next.
+        valid: Which positions of the tile a query sees, (number, size, reach).
+        kinds: For each tile, the first tile with the same ``base`` and ``valid``.
+        runs: Stretches (first, last + 1, kind) of tiles of one kind.
+    """
+
+    axis: Axis
+    number: int
+    size: int
+    reach: int
+    queries: np.ndarray
+    start: tuple[int, ...]
+    base: tuple[int, ...]
+    step: int
+    valid: np.ndarray
+    kinds: tuple[int, ...]
+    runs: tuple[tuple[int, int, int], ...]
+
+    @functools.cached_property
+    def relative(self) -> np.ndarray:
+        """Relative index of each position for each query of a tile, (number, size, reach)."""
+        i, j = np.arange(self.size)[:, None], np.arange(self.reach)
+        return np.array(self.base)[:, None, None] + j - self.step * i
+
+    @functools.cached_property
+    def all_valid(self) -> bool:
+        """Every query sees every position of its tile."""
+        return bool(self.valid.all())
+
+
+@functools.lru_cache(maxsize=512)
+def cut(axis: Axis, size: int) -> Tiles:
+    """Cut an axis into tiles of at most ``size`` queries."""
+    size = min(size, max(len(s) for s in axis.segments))
+    groups = [s[i : i + size] for s in axis.segments for i in range(0, len(s), size)]
+    shift = axis.offset - axis.start
+    steps = {int(s[0] - s[1]) for s in (shift[g] for g in groups) if len(s) > 1}
+    step = steps.pop() if steps else 1
+    end = axis.start + axis.count
+    reach = max(int(end[g].max() - axis.start[g].min()) for g in groups)
+    start = [min(int(axis.start[g].min()), len(axis.source) - reach) for g in groups]
+    queries = np.full((len(groups), size), -1)
+    valid = np.ones((len(groups), size, reach), dtype=bool)
+    base = []
+    for tile, (group, first) in enumerate(zip(groups, start, strict=True)):
+        queries[tile, : len(group)] = group
+        position = first + np.arange(reach)
+        seen = (position >= axis.start[group, None]) & (position < end[group, None])
+        if axis.masked:
+            seen &= axis.source[position] >= 0
+        valid[tile, : len(group)] = seen
+        valid[tile, len(group) :] = seen[-1]  # empty slots: any, so that tiles are of one kind
+        base.append(first + int(shift[group[0]]))
+    first_of: dict = {}
+    kinds = [first_of.setdefault((base[i], valid[i].tobytes()), i) for i in range(len(groups))]
+    edges = [i for i in range(len(kinds)) if i == 0 or kinds[i] != kinds[i - 1]]
+    runs = [(a, b, kinds[a]) for a, b in zip(edges, [*edges[1:], len(kinds)], strict=True)]
+    return Tiles(
+        axis,
+        len(groups),
+        size,
+        reach,
+        queries.ravel(),
+        tuple(start),
+        tuple(base),
+        step,
+        valid,
+        tuple(kinds),
+        tuple(runs),
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def plan(spec: tuple[int, ...], height: int, width: int) -> tuple[Tiles, Tiles]:
+    """Tiles of the rows and of the columns; ``spec`` is made by ``local_attention``."""
+    kind, tile_h, tile_w, *axes = spec
+    half = len(axes) // 2
+    make = AXES[kind]
+    return cut(make(height, *axes[:half]), tile_h), cut(make(width, *axes[half:]), tile_w)
+
+
+def _run(index: np.ndarray) -> slice | None:
+    """The slice that an index of consecutive entries is, or None."""
+    if not len(index):
+        return None
+    first, last = int(index[0]), int(index[-1])
+    if first >= 0 and last - first + 1 == len(index) and (np.diff(index) == 1).all():
+        return slice(first, last + 1)
+    return None
+
+
+def _tensor(index: np.ndarray, like: Tensor) -> Tensor:
+    return torch.from_numpy(index).to(like.device)
+
+
+def _select(x: Tensor, dim: int, index: np.ndarray) -> Tensor:
+    """Entries of ``x`` along ``dim``; zeros where the index is -1."""
+    kept = np.flatnonzero(index >= 0)
+    place, run = _run(kept), _run(index[kept])
+    if place is not None and run is not None:  # a stretch of x, perhaps between zeros
+        part = x.narrow(dim, run.start, len(kept))
+        if len(kept) == len(index):
+            return part
+        pad = (0, 0) * (x.ndim - 1 - dim) + (place.start, len(index) - place.stop)
+        return torch.nn.functional.pad(part, pad)
+    out = x.index_select(dim, _tensor(np.maximum(index, 0), x))
+    if len(kept) < len(index):
+        out.index_fill_(dim, _tensor(np.flatnonzero(index < 0), x), 0)
+    return out
+
+
+def _add_selected(target: Tensor, dim: int, index: np.ndarray, grad: Tensor) -> None:
+    """Transpose of :func:`_select`: add ``grad`` to the entries that it took."""
+    kept = np.flatnonzero(index >= 0)
+    if not len(kept):
+        return
+    index, run = index[kept], _run(kept)
+    grad = grad.narrow(dim, run.start, len(kept)) if run else _select(grad, dim, kept)
+    run = _run(index)
+    if run is not None:
+        target.narrow(dim, run.start, len(kept)).add_(grad)
+    else:
+        target.index_add_(dim, _tensor(index, grad), grad)
+
+
+@dataclass(frozen=True)
+class Band:
+    """Some tile rows of some images and heads: what is worked on at once."""
+
+    rows: Tiles
+    columns: Tiles
+    images: slice
+    heads: slice
+    first: int  # tile rows first .. last - 1
+    last: int
+
+    @property
+    def top(self) -> int:
+        """First laid-out key row that the band sees."""
+        return self.rows.start[self.first]
+
+    def _key_rows(self) -> np.ndarray:
+        return self.rows.axis.source[self.top : self.rows.start[self.last - 1] + self.rows.reach]
+
+    def _query_rows(self) -> np.ndarray:
+        return self.rows.queries[self.first * self.rows.size : self.last * self.rows.size]
+
+    def strips(self, x: Tensor) -> Tensor:
+        """Keys (N, h, H, W, d) in a strip per tile column, (columns * n * h, rows, reach, d)."""
+        x = _select(x[self.images, self.heads], 2, self._key_rows())
+        x = _select(x, 3, self.columns.axis.source)
+        n, h, height, width, d = x.shape
+        columns = self.columns
+        if columns.number == 1 and columns.reach == width and x.is_contiguous():
+            return x.view(n * h, height, width, d)
+        out = x.new_empty(columns.number, n, h, height, columns.reach, d)
+        for strip, start in zip(out, columns.start, strict=True):
+            strip.copy_(x[:, :, :, start : start + columns.reach])
+        return out.view(-1, height, columns.reach, d)
+
+    def add_strips(self, strips: Tensor, grad: Tensor) -> None:
+        """Transpose of :meth:`strips`: add to the gradient of the keys."""
+        grad = grad[self.images, self.heads]
+        n, h, _, _, d = grad.shape
+        columns, key_rows = self.columns, self._key_rows()
+        strips = strips.view(columns.number, n, h, -1, columns.reach, d)
+        run, source = _run(key_rows), columns.axis.source
+        plain = run is not None and _run(source) is not None
+        if plain:
+            band = grad[:, :, run, source[0] :]
+        else:
+            band = strips.new_zeros(n, h, len(key_rows), len(source), d)
+        for strip, start in zip(strips, columns.start, strict=True):
+            band[:, :, :, start : start + columns.reach].add_(strip)
+        if not plain:
+            wide = strips.new_zeros(n, h, len(key_rows), grad.shape[3], d)
+            _add_selected(wide, 3, source, band)
+            _add_selected(grad, 2, key_rows, wide)
+
+    def tiles(self, x: Tensor) -> Tensor:
+        """Queries (N, h, H', W', d) as (tile rows, columns * n * h, queries of a tile, d)."""
+        rows, columns = self.rows, self.columns
+        x = _select(x[self.images, self.heads], 2, self._query_rows())
+        x = _select(x, 3, columns.queries)
+        n, h, _, _, d = x.shape
+        x = x.reshape(n, h, -1, rows.size, columns.number, columns.size, d)
+        x = x.permute(2, 4, 0, 1, 3, 5, 6)
+        # a view of NCHW would make every product read with a stride
+        x = x.reshape(x.shape[0], columns.number * n * h, rows.size * columns.size, d)
+        return x.contiguous()
+
+    def set_tiles(self, tiles: Tensor, out: Tensor) -> None:
+        """Inverse of :meth:`tiles`: write to the rows of the queries."""
+        rows, columns = self.rows, self.columns
+        out = out[self.images, self.heads]
+        n, h, _, _, d = out.shape
+        x = tiles.view(-1, columns.number, n, h, rows.size, columns.size, d)
+        x = x.permute(2, 3, 0, 4, 1, 5, 6)
+        x = x.reshape(n, h, -1, columns.number * columns.size, d)
+        slots = np.flatnonzero(columns.queries >= 0)
+        x = _select(x, 3, slots[np.argsort(columns.queries[slots])])
+        index = self._query_rows()
+        kept = np.flatnonzero(index >= 0)
+        x, run = _select(x, 2, kept), _run(index[kept])
+        if run is not None:
+            out[:, :, run] = x
+        else:
+            out.index_copy_(2, _tensor(index[kept], x), x)
+
+
+def bands(q: Tensor, rows: Tiles, columns: Tiles) -> list[Band]:
+    """Cut the work so that a row of scores and the strips of a band stay in the cache."""
+    n, h, d = q.shape[0], q.shape[1], q.shape[-1]
+    budget = _ROW_BUDGET.get(q.device.type, _GPU_ROW_BUDGET)
+    one = columns.number * rows.size * columns.size * rows.reach * columns.reach
+    room = max(1, budget // one)
+    heads = max(i for i in range(1, h + 1) if h % i == 0 and i <= room)
+    images = max(1, min(n, room // heads)) if heads == h else 1
+    # a band reads the keys around it once more than the next one does: keep that below a quarter
+    row = columns.number * images * heads * rows.size * columns.reach * d
+    band = max(-(-4 * (rows.reach - rows.size) // rows.size), 2 * budget // row, 1)
+    return [
+        Band(
+            rows,
+            columns,
+            slice(i, min(i + images, n)),
+            slice(j, j + heads),
+            first,
+            min(first + band, rows.number),
+        )
+        for i in range(0, n, images)
+        for j in range(0, h, heads)
+        for first in range(0, rows.number, band)
+    ]

@@ -1,0 +1,1 @@
+"""What lies between a command line and a runner."""

@@ -1,0 +1,142 @@
+"""Checks of settings that MMEngine would refuse late, obscurely, or not at all."""
+
+import inspect
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import HOOKS, OPTIMIZERS, PARAM_SCHEDULERS, DefaultScope, Registry
+from mmengine.runner import LogProcessor, Runner
+
+from hybrid_mm.checkpoints import inner_model
+from hybrid_mm.errors import UserError, nearest
+from hybrid_mm.run.config import nodes, task_of
+from hybrid_mm.run.explain import arguments, registered_class
+
+FILTERS = ('filter_empty_gt', 'min_size', 'bbox_min_size')
+
+
+"""Keys of ``filter_cfg`` that MMDetection's data sets read."""
+
+
+def check_settings(cfg: Config) -> None:
+    """Check what training needs besides data and model.
+
+    Raises:
+        UserError: A part is missing or of the wrong kind, a number is not positive, or a type or
+            argument does not exist; names it and the nearest names.
+    """
+    task_of(cfg)
+    for key in ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'):
+        if not isinstance(cfg.get(key), dict):
+            raise UserError(f'training needs {key}: expected a dict, got {cfg.get(key)!r}')
+    if not isinstance(cfg.get('resume', False), bool):
+        raise UserError(f'resume must be True or False, got {cfg.resume!r}')
+    for key in ('max_iters', 'max_epochs', 'val_interval'):
+        _check_positive(f'train_cfg.{key}', cfg.train_cfg.get(key))
+    for key in ('train_dataloader', 'val_dataloader'):
+        loader = cfg.get(key) or {}
+        _check_positive(f'{key}.batch_size', loader.get('batch_size'))
+    _check_keys('randomness', cfg.get('randomness'), Runner.set_randomness)
+    _check_keys('log_processor', cfg.get('log_processor'), LogProcessor)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        _check_type('optim_wrapper.optimizer', cfg.optim_wrapper.get('optimizer'), OPTIMIZERS)
+        _check_schedulers(cfg.get('param_scheduler'))
+        _check_hooks(cfg)
+    for path, node in nodes(cfg.train_dataloader, 'train_dataloader'):
+        for key in node.get('filter_cfg') or {}:
+            if key not in FILTERS and nearest(key, FILTERS, cutoff=0.8):
+                raise UserError(f'{path}.filter_cfg has no key {key!r}{nearest(key, FILTERS)}')
+    _check_nms(cfg.model)
+
+
+def _check_positive(path: str, value: Any) -> None:
+    if value is not None and (
+        isinstance(value, bool) or not isinstance(value, int | float) or value < 1
+    ):
+        raise UserError(f'{path} must be a positive number, got {value!r}')
+
+
+def _check_keys(path: str, settings: dict | None, target: Any) -> None:
+    """Check that a dict has no keys but the arguments of a class or function."""
+    names = set(arguments(target)) | {'type'}
+    for key in settings or {}:
+        if key not in names:
+            raise UserError(f'{path} has no key {key!r}{nearest(key, names)}')
+
+
+def _check_type(path: str, settings: Any, registry: Registry) -> type | None:
+    """Check that a type given by its name exists, and return its class."""
+    kind = settings.get('type') if isinstance(settings, dict) else None
+    if not isinstance(kind, str):
+        return None
+    cls = registered_class(registry, kind)
+    if cls is None:
+        with registry.switch_scope_and_registry(None) as node:
+            names = {*node.module_dict, *registry.module_dict}
+        raise UserError(
+            f'{path}.type {kind!r} is not a registered {registry.name}{nearest(kind, names)}'
+        )
+    return cls
+
+
+def _check_schedulers(schedulers: Any) -> None:
+    if isinstance(schedulers, str):
+        raise UserError(
+            f'param_scheduler must be a list of dicts, got the text {schedulers!r}; '
+            '--cfg-options sets one as param_scheduler.0.KEY=VALUE'
+        )
+    for i, scheduler in enumerate(schedulers if isinstance(schedulers, list | tuple) else ()):
+        if not isinstance(scheduler, dict):
+            raise UserError(f'param_scheduler.{i} must be a dict, got {scheduler!r}')
+        _check_type(f'param_scheduler.{i}', scheduler, PARAM_SCHEDULERS)
+
+
+def _check_hooks(cfg: Config) -> None:
+    hooks = {f'default_hooks.{k}': v for k, v in (cfg.get('default_hooks') or {}).items()}
+    hooks |= {f'custom_hooks.{i}': v for i, v in enumerate(cfg.get('custom_hooks') or ())}
+    for path, hook in hooks.items():
+        if isinstance(hook, str):
+            raise UserError(f'{path} must be a dict, got the text {hook!r}')
+        cls = _check_type(path, hook, HOOKS)
+        if cls is None:
+            continue
+        names = set(arguments(cls)) | {'type', 'priority'}
+        for key in hook:
+            # one that takes any argument hands it on, to something that fails hours later
+            if key not in names and nearest(key, names, cutoff=0.8):
+                raise UserError(f'{path} has no key {key!r}{nearest(key, names)}')
+
+
+def _check_nms(model: dict) -> None:
+    """Check names of non-maximum suppressions, which mmcv looks up at the first validation."""
+    for path, node in nodes(model, 'model'):
+        nms = node.get('nms')
+        if isinstance(nms, dict) and isinstance(nms.get('type'), str):
+            from mmcv.ops import nms as operators
+
+            known = vars(inspect.getmodule(operators))
+            if nms['type'] not in known:
+                names = [name for name in known if 'nms' in name]
+                raise UserError(
+                    f'{path}.nms.type {nms["type"]!r} is not known{nearest(nms["type"], names)}'
+                )
+
+
+def check_channels(runner: Runner) -> None:
+    """Check that the neck (or head) of a model takes what its backbone returns.
+
+    Raises:
+        UserError: The numbers of channels differ.
+    """
+    model = inner_model(runner.model)
+    given = getattr(getattr(model, 'backbone', None), 'out_channels', None)
+    neck = (runner.cfg.get('model') or {}).get('neck') or {}
+    wanted = neck.get('in_channels') if isinstance(neck, dict) else None
+    if not isinstance(given, list | tuple) or not isinstance(wanted, list | tuple):
+        return
+    if list(given) != list(wanted):
+        raise UserError(
+            f'model.neck.in_channels is {list(wanted)}, but the backbone returns maps of '
+            f'{list(given)} channels; use --cfg-options '
+            f'model.neck.in_channels={",".join(map(str, given))}'
+        )

@@ -1,0 +1,310 @@
+"""Command-line flags -> config, and config -> runner.
+
+The flags mean what they mean in MMDetection, MMSegmentation and MMPretrain; where one flag has
+different meanings there, the config's ``default_scope`` decides.
+"""
+
+import argparse
+import copy
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from hybrid_mm.checkpoints import read_checkpoint
+from hybrid_mm.engine.optim_wrapper import autocast_features
+from hybrid_mm.errors import UserError, warn
+from hybrid_mm.run.config import inner_dataset, load_config, task_of
+from hybrid_mm.run.distributed import init_distributed
+from hybrid_mm.run.resume import find_resumable
+
+
+def set_exact_resume(cfg: Config) -> None:
+    """Let a config's training be resumed exactly; see :class:`ExactResumeHook`."""
+    loader = cfg.train_dataloader
+    if loader.dataset.get('type') != 'hybrid_mm.SeededDataset':
+        loader.dataset = ConfigDict(type='hybrid_mm.SeededDataset', dataset=loader.dataset)
+    if loader.get('sampler') and loader.sampler.get('type') != 'hybrid_mm.PlacedSampler':
+        loader.sampler = ConfigDict(type='hybrid_mm.PlacedSampler', sampler=loader.sampler)
+    hooks = list(cfg.get('custom_hooks') or ())
+    if not any(hook.get('type') == 'hybrid_mm.ExactResumeHook' for hook in hooks):
+        hooks.append(ConfigDict(type='hybrid_mm.ExactResumeHook'))
+    cfg.custom_hooks = hooks
+
+
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+
+def config_of_run(args: argparse.Namespace) -> Config:
+    """Read the config of a run and apply the flags that training and testing share."""
+    cfg = load_config(args.config, args.cfg_options)
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = os.path.join('work_dirs', Path(args.config).stem)
+    for name in LOADERS:
+        loader = cfg.get(name)
+        if loader is None:
+            continue
+        if args.no_pin_memory:
+            loader.pin_memory = False
+        if args.no_persistent_workers or loader.get('num_workers', 0) == 0:
+            # torch refuses persistent workers where there are none
+            loader.persistent_workers = False
+    if args.seed is not None or args.deterministic:
+        randomness = cfg.setdefault('randomness', ConfigDict())
+        if args.seed is not None:
+            randomness.seed = args.seed
+        if args.deterministic:
+            randomness.deterministic = True
+    init_distributed(cfg, args.launcher, args.local_rank)
+    return cfg
+
+
+def set_sample_checks(cfg: Config) -> None:
+    """Let all data sets name their broken samples; see ``hybrid_mm.data.CheckedDataset``.
+
+    ``skip_bad_samples`` of the config is how many of them training may leave out.
+    """
+    for name in LOADERS:
+        loader = cfg.get(name)
+        if loader is not None:
+            skip = cfg.get('skip_bad_samples', 0) if name == 'train_dataloader' else 0
+            loader.dataset = _checked(loader.dataset, skip)
+
+
+def _checked(dataset: ConfigDict, skip: int) -> ConfigDict:
+    """Wrap the data sets that read files, inside of those that wrap, join or mix them."""
+    if dataset.get('type') in ('hybrid_mm.CheckedDataset', 'CheckedDataset'):
+        return dataset
+    if 'dataset' in dataset:
+        dataset.dataset = _checked(dataset.dataset, skip)
+    elif 'datasets' in dataset:
+        dataset.datasets = [_checked(child, skip) for child in dataset.datasets]
+    else:
+        checked = dict(type='hybrid_mm.CheckedDataset', skip_bad_samples=skip, dataset=dataset)
+        return ConfigDict(checked)
+    return dataset
+
+
+def set_training_amp(cfg: Config, dtype: str | None) -> None:
+    """Set the optimizer wrapper for ``--amp [dtype]``, or adapt that of the config to a CPU.
+
+    Args:
+        cfg: Config of the run.
+        dtype: 'float16', 'bfloat16', 'auto' (that of the config, else the device's), or None
+            if the flag is not given.
+
+    Raises:
+        UserError: float16 on CPU, or an optimizer wrapper that has no mixed precision.
+    """
+    wrapper = cfg.optim_wrapper
+    kind = wrapper.get('type', 'OptimWrapper')
+    if dtype is None and kind != 'AmpOptimWrapper':
+        return
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper', 'hybrid_mm.AutocastOptimWrapper'):
+        raise UserError(
+            f'--amp needs optim_wrapper.type OptimWrapper or AmpOptimWrapper, got {kind}'
+        )
+    if _amp_dtype(dtype, wrapper.get('dtype')) == 'bfloat16':
+        wrapper.pop('loss_scale', None)
+        wrapper.pop('use_fsdp', None)
+        wrapper.update(type='hybrid_mm.AutocastOptimWrapper', dtype='bfloat16')
+    else:
+        wrapper.update(type='AmpOptimWrapper', dtype='float16')
+        wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def _amp_dtype(dtype: str | None, configured: str | None = None) -> str:
+    """Data type of ``--amp [dtype]``: the one named, else the configured, else the device's."""
+    if torch.cuda.is_available():
+        return dtype if dtype not in (None, 'auto') else configured or 'float16'
+    if dtype == 'float16':
+        raise UserError('--amp float16 needs a GPU; on CPU use --amp bfloat16')
+    return 'bfloat16'
+
+
+@contextmanager
+def testing_amp(runner: Runner, dtype: str | None) -> Iterator[None]:
+    """Context of a test run for ``--amp [dtype]``.
+
+    Raises:
+        UserError: float16 on CPU.
+    """
+    if dtype is None:
+        yield
+    elif _amp_dtype(dtype) == 'bfloat16':
+        with autocast_features(runner.model):
+            yield
+    else:
+        with torch.autocast('cuda', dtype=torch.float16):
+            yield
+
+
+def set_tracking(cfg: Config, tensorboard: bool, wandb: str | None) -> None:
+    """Let the visualizer write for TensorBoard and Weights & Biases as well.
+
+    Args:
+        cfg: Config of the run.
+        tensorboard: Whether ``--tensorboard`` was given.
+        wandb: Project of ``--wandb``, or None.
+
+    Raises:
+        UserError: A package for it is missing.
+    """
+    wanted = []
+    if tensorboard:
+        wanted.append(('--tensorboard', 'tensorboard', dict(type='TensorboardVisBackend')))
+    if wandb is not None:
+        run = dict(project=wandb, name=os.path.basename(os.path.normpath(cfg.work_dir)))
+        backend = dict(type='WandbVisBackend', init_kwargs=run)
+        wanted.append(('--wandb', 'wandb', backend))
+    for flag, package, backend in wanted:
+        if find_spec(package) is None:
+            raise UserError(
+                f'{flag} needs the package {package}: pip install {package} '
+                f"(or 'hybrid-mm[{package}]')"
+            )
+        if cfg.get('visualizer') is None:
+            cfg.visualizer = ConfigDict(type='mmengine.Visualizer')
+        backends = list(cfg.visualizer.get('vis_backends') or [dict(type='LocalVisBackend')])
+        if not any(backend['type'] == other['type'] for other in backends):
+            backends.append(ConfigDict(backend))
+        cfg.visualizer.vis_backends = backends
+
+
+def set_resume(cfg: Config, checkpoint: str | None) -> None:
+    """Resume from a checkpoint, as ``--resume`` or the config says.
+
+    Args:
+        cfg: Config of the run.
+        checkpoint: Its path, 'auto' for the newest good one of the work dir, or None for what
+            the config says.
+
+    Raises:
+        UserError: The work dir has checkpoints, none of which is good.
+    """
+    if checkpoint is not None:
+        cfg.resume = True
+        cfg.load_from = None if checkpoint == 'auto' else checkpoint
+    if cfg.get('resume') and cfg.get('load_from') is None:
+        cfg.load_from = find_resumable(cfg.work_dir)
+        if cfg.load_from is None:
+            cfg.resume = False
+            warn(f'--resume: {cfg.work_dir} has no checkpoint; training starts from the beginning')
+    if cfg.get('resume') and (cfg.get('randomness') or {}).get('seed') is None:
+        # MMEngine takes it over as well, but after it has built the samplers
+        seed = (read_checkpoint(cfg.load_from).get('meta') or {}).get('seed')
+        cfg.setdefault('randomness', ConfigDict()).seed = seed
+
+
+def set_auto_scale_lr(cfg: Config) -> None:
+    """Scale the learning rate with the total batch size.
+
+    Raises:
+        UserError: the config does not say for which batch size its learning rate is.
+    """
+    if (cfg.get('auto_scale_lr') or {}).get('base_batch_size') is None:
+        raise UserError(
+            f'--auto-scale-lr: {cfg.filename} does not say for which total batch size its '
+            'learning rate is; add auto_scale_lr = dict(enable=False, base_batch_size=N)'
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+def disable_validation(cfg: Config) -> None:
+    """Train without validation."""
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    checkpoint = cfg.get('default_hooks', {}).get('checkpoint')
+    if checkpoint is not None:
+        # it would wait for a metric that never comes
+        checkpoint.pop('save_best', None)
+
+
+def set_visualization(
+    cfg: Config, show: bool, show_dir: str | None, wait_time: float, interval: int | None
+) -> None:
+    """Draw predictions in windows (``show``) or into ``show_dir``.
+
+    Raises:
+        UserError: the config has no visualization hook.
+    """
+    hook = (cfg.get('default_hooks') or {}).get('visualization')
+    if hook is None:
+        raise UserError(
+            '--show and --show-dir need a visualization hook in default_hooks of the config, e.g. '
+            "default_hooks = dict(visualization=dict(type='DetVisualizationHook'))"
+        )
+    task = task_of(cfg)
+    hook.update(show=show, wait_time=wait_time)
+    hook['enable' if task == 'classification' else 'draw'] = True
+    if interval is not None:
+        hook.interval = interval
+    if show_dir is None:
+        return
+    if task == 'detection':
+        hook.test_out_dir = show_dir  # under work_dir/timestamp, as in MMDetection
+    elif task == 'segmentation':
+        cfg.visualizer.save_dir = show_dir
+    else:
+        hook.out_dir = show_dir
+
+
+def set_test_time_augmentation(cfg: Config) -> None:
+    """Wrap the model for ``--tta``; without ``tta_pipeline`` in the config, with a flip.
+
+    Raises:
+        UserError: the model predicts instance masks in one stage; nothing here merges those.
+    """
+    task = task_of(cfg)
+    cfg.setdefault('tta_model', _default_tta_model(task))
+    if task == 'detection' and _predicts_masks(cfg.model):
+        if (cfg.model.get('roi_head') or {}).get('mask_head') is None:
+            raise UserError(
+                f'--tta: augmented masks of {cfg.model.type} cannot be merged, only those of '
+                'two-stage detectors; test without --tta'
+            )
+        if cfg.tta_model.type in ('DetTTAModel', 'mmdet.DetTTAModel'):  # asserts on masks
+            cfg.tta_model.type = 'hybrid_mm.InstanceTTAModel'
+    dataset = inner_dataset(cfg.test_dataloader.dataset)
+    if 'tta_pipeline' not in cfg:
+        cfg.tta_pipeline = copy.deepcopy(dataset.pipeline)
+        pack = cfg.tta_pipeline[-1]
+        if task == 'detection':
+            pack.meta_keys = (
+                *('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
+                *('flip', 'flip_direction'),
+            )
+        annotations = [t for t in cfg.tta_pipeline[:-1] if t['type'] == 'LoadAnnotations']
+        cfg.tta_pipeline = [t for t in cfg.tta_pipeline[:-1] if t not in annotations]
+        flips = [dict(type='RandomFlip', prob=p) for p in (1.0, 0.0)]
+        tail = [flips, annotations, [pack]] if annotations else [flips, [pack]]
+        cfg.tta_pipeline.append(dict(type='TestTimeAug', transforms=tail))
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    dataset.pipeline = cfg.tta_pipeline
+
+
+def _predicts_masks(model: dict) -> bool:
+    heads = [model.get('mask_head'), (model.get('roi_head') or {}).get('mask_head')]
+    return any(head is not None for head in [*heads, model.get('panoptic_head')])
+
+
+def _default_tta_model(task: str) -> dict:
+    if task == 'detection':
+        return dict(
+            type='hybrid_mm.InstanceTTAModel',
+            tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
+        )
+    return dict(type='SegTTAModel' if task == 'segmentation' else 'AverageClsScoreTTA')
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the runner that a config asks for; its data sets name their broken samples."""
+    set_sample_checks(cfg)
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

@@ -1,0 +1,159 @@
+"""Options that the command-line tools share."""
+
+import argparse
+import sys
+
+from mmengine.config import DictAction
+
+from hybrid_mm.errors import UserError
+
+AMP_DTYPES = ('float16', 'bfloat16')
+
+
+class _Options(DictAction):
+    """``DictAction`` that says what is wrong with ``--cfg-options depth`` instead of failing."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        for value in values:
+            if '=' not in value:
+                parser.error(f'{option_string} expects KEY=VALUE, got {value!r}')
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except (AssertionError, RecursionError) as error:  # brackets that do not match, or dict()
+            parser.error(
+                f'{option_string}: cannot read {" ".join(values)} ({error}); write a list as [a,b] '
+                'or a,b, and set a dict key by key as name.key=value'
+            )
+
+
+class _Parser(argparse.ArgumentParser):
+    """Parser in which ``--amp CONFIG`` and ``--wandb CONFIG`` do not take the config for theirs."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        args = list(sys.argv[1:] if args is None else args)
+        for i, arg in enumerate(args):
+            following = args[i + 1 : i + 2]
+            if arg == '--amp' and following and following[0] not in AMP_DTYPES:
+                args[i] = '--amp=auto'
+            elif arg == '--wandb' and following and following[0].endswith(('.py', '.pth')):
+                args[i] = '--wandb=hybrid_mm'
+        return super().parse_known_args(args, namespace)
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """Parser of a tool, with ``--debug``."""
+    result = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument(
+        '--debug', action='store_true', help='show the traceback of a user error as well'
+    )
+    return result
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cfg-options``."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=_Options,
+        metavar='KEY=VALUE',
+        help='override settings of the config: key=value, lists as key="[a,b]" or key=a,b, '
+        'nested as key="[(a,b),(c,d)]", elements of lists as key.0.name=value',
+    )
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add what ``train.py`` and ``test.py`` have in common."""
+    parser.add_argument('--work-dir', help='folder of logs, metrics and checkpoints')
+    parser.add_argument(
+        '--amp',
+        nargs='?',
+        const='auto',
+        choices=('auto', *AMP_DTYPES),
+        help='automatic mixed precision, with this data type if one is named '
+        '(by default that of the config, else float16 on a GPU and bfloat16 on a CPU)',
+    )
+    add_config_options(parser)
+    parser.add_argument(
+        '--no-pin-memory', action='store_true', help='switch off pin_memory of the dataloaders'
+    )
+    parser.add_argument(
+        '--no-persistent-workers',
+        action='store_true',
+        help='switch off persistent_workers of the dataloaders',
+    )
+    parser.add_argument('--seed', type=int, help='random seed (randomness.seed of the config)')
+    parser.add_argument(
+        '--deterministic', action='store_true', help='deterministic cuDNN algorithms'
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=('none', 'pytorch', 'slurm', 'mpi'),
+        default='none',
+        help='job launcher; pytorch (torchrun) works on CPU as well, with gloo',
+    )
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def add_tracking_options(parser: argparse.ArgumentParser) -> None:
+    """Add where curves go besides the files of the work dir."""
+    parser.add_argument(
+        '--tensorboard',
+        action='store_true',
+        help='write curves for TensorBoard as well (tensorboard --logdir WORK_DIR)',
+    )
+    parser.add_argument(
+        '--wandb',
+        nargs='?',
+        const='hybrid_mm',
+        metavar='PROJECT',
+        help='log to Weights & Biases as well, to this project (default: hybrid_mm); '
+        'WANDB_MODE=offline keeps it on this machine',
+    )
+
+
+def add_network_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the analyses of several backbones have in common."""
+    parser.add_argument(
+        '--checkpoints',
+        nargs='+',
+        metavar='FILE',
+        help="weights, one file per model, '-' for random ones (default: random)",
+    )
+    parser.add_argument('--labels', nargs='+', metavar='NAME', help='names of the models')
+    parser.add_argument(
+        '--stage',
+        type=int,
+        default=-1,
+        help='index of the map among those that the backbone returns (default: -1, the last)',
+    )
+    parser.add_argument('--device', help='e.g. cpu, cuda:0 (default: a GPU if there is one)')
+
+
+def add_feature_options(parser: argparse.ArgumentParser) -> None:
+    """Add how images are prepared for features of whole images."""
+    parser.add_argument(
+        '--resize', type=int, default=248, help='length of the shorter side (default: 248)'
+    )
+    parser.add_argument(
+        '--size', type=int, default=224, help='side of the crop of the centre (default: 224)'
+    )
+    parser.add_argument('--batch-size', type=int, default=16, help='images at once (default: 16)')
+
+
+def torch_device(name: str | None):
+    """Device of ``--device``; by default the first GPU if there is one.
+
+    Raises:
+        UserError: it is not usable here.
+    """
+    import torch
+
+    if name is None:
+        return torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split('\n')[0]
+        raise UserError(f'--device {name} is not usable here: {reason}') from error
+    return device

@@ -1,0 +1,64 @@
+"""Scripts that MMDetection, MMSegmentation and MMPretrain bring along, run with our registry."""
+
+import importlib.util
+import runpy
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X' in the config)
+from hybrid_mm.errors import UserError
+from hybrid_mm.run.checks.data import dataset_class, dataset_classes
+from hybrid_mm.run.config import inner_dataset, task_of
+
+
+def run_upstream(cfg: Config, scripts: dict[str, str], argv: list[str]) -> None:
+    """Run the script of the library that a config belongs to, in this process.
+
+    Args:
+        cfg: Config; ``default_scope`` tells the library.
+        scripts: Path below the library's ``.mim/tools``, by ``default_scope``.
+        argv: Arguments of the script.
+
+    Raises:
+        UserError: the library has no such script.
+    """
+    task_of(cfg)
+    library = cfg.default_scope
+    root = Path(importlib.util.find_spec(library).origin).parent
+    script = root / '.mim' / 'tools' / scripts[library]
+    if not script.is_file():
+        raise UserError(f'{library} is installed without its tools: {script} does not exist')
+    previous = sys.argv
+    sys.argv = [str(script), *argv]
+    try:
+        with _named_classes(cfg, library):
+            runpy.run_path(str(script), run_name='__main__')
+    finally:
+        sys.argv = previous
+
+
+@contextmanager
+def _named_classes(cfg: Config, library: str) -> Iterator[None]:
+    """Let the class of the data set know the classes that the config gives to its instance.
+
+    MMSegmentation's confusion matrix reads the former, which a generic data set lacks.
+    """
+    dataset = inner_dataset(cfg.test_dataloader.dataset)
+    with DefaultScope.overwrite_default_scope(library):
+        cls = dataset_class(dataset)
+        named = cls is not None and bool(dataset.get('metainfo'))
+        classes = dataset_classes(dataset) if named else {}
+    if not named:
+        yield
+        return
+    before = cls.METAINFO
+    cls.METAINFO = {**before, **classes}
+    try:
+        yield
+    finally:
+        cls.METAINFO = before

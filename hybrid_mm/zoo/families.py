@@ -1,0 +1,87 @@
+"""One network of every registered family, for tables of what works with all of them."""
+
+import copy
+import inspect
+
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import MODELS
+from torch import nn
+
+from hybrid_mm.errors import UserError
+from hybrid_mm.registry import MODELS as OURS
+from hybrid_mm.run.config import config_root
+
+VARIANTS = {
+    'ACmix-PVT': dict(type='hybrid_mm.PVT', acmix=True),
+    'ACmix-SAN': dict(type='hybrid_mm.SAN', acmix=True),
+    'HorNet-GF': dict(type='hybrid_mm.HorNet', arch='tiny-gf'),
+    'LESAResNet-DCN': dict(type='hybrid_mm.LESAResNet', deformable=(False, True, True, True)),
+    'SAN-pairwise': dict(type='hybrid_mm.SAN', attention='pairwise'),
+    'VAN-LSKA': dict(type='hybrid_mm.VAN', attention='lska', kernel_size=23),
+}
+"""Kinds whose operators differ from those of the family's default."""
+
+HEADS = {
+    'Semantic FPN': 'fpn_r50',
+    'UPerNet': 'upernet_r50',
+    'RetinaNet': 'retinanet_r50_fpn',
+    'Mask R-CNN': 'mask-rcnn_r50_fpn',
+}
+"""Base configs of the models that a backbone stands in."""
+
+
+def families() -> dict[str, dict]:
+    """Configs of the smallest networks by name: the default of each registered class, variants."""
+    OURS.import_from_location()
+    found = {
+        name: dict(type=f'hybrid_mm.{name}')
+        for name, cls in OURS.module_dict.items()
+        if inspect.isclass(cls) and hasattr(cls, 'arch_zoo')
+    }
+    return dict(sorted((found | VARIANTS).items(), key=lambda item: item[0].lower()))
+
+
+def shortened(config: dict) -> dict:
+    """The same network with one block per stage, where it can be built so."""
+    cls = OURS.get(config['type'].rpartition('.')[2])
+    default = inspect.signature(cls.__init__).parameters.get('arch')
+    arch = config.get('arch', default.default if default else None)
+    if not isinstance(arch, str):
+        return config
+    arch = cls.resolve_arch(arch)
+    for key, value in arch.items():
+        if key.endswith('depths') and isinstance(value, list | tuple):
+            arch[key] = [min(depth, 1) for depth in value]
+    short = dict(config, arch=arch)
+    try:
+        OURS.build(copy.deepcopy(short))
+    except (ValueError, TypeError):  # settings of single blocks
+        return config
+    return short
+
+
+def model_with(backbone: dict, head: str) -> nn.Module:
+    """A segmenter or detector with random weights around a backbone.
+
+    Args:
+        backbone: Config of the backbone.
+        head: One of ``HEADS``.
+
+    Raises:
+        UserError: The base configs are not there.
+    """
+    root = config_root()
+    if root is None:
+        raise UserError('the configs of this package are not there; run from a source tree')
+    model = Config.fromfile(root / '_base_' / 'models' / f'{HEADS[head]}.py').model
+    model.backbone = ConfigDict(copy.deepcopy(backbone))
+    channels = list(OURS.build(copy.deepcopy(backbone)).out_channels)
+    model.pop('auxiliary_head', None)
+    if model.get('neck'):
+        model.neck.in_channels = channels
+    else:
+        model.decode_head.update(in_channels=channels, in_index=list(range(len(channels))))
+    scope = 'mmseg' if 'decode_head' in model else 'mmdet'
+    __import__(f'{scope}.models')
+    model['_scope_'] = scope
+    return MODELS.build(model)

@@ -1,0 +1,321 @@
+"""Flags of the command line in the config of a run, and mixed precision."""
+
+import argparse
+import os
+
+import pytest
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.optim import OptimWrapper
+from torch import nn
+
+from hybrid_mm.engine import AutocastOptimWrapper
+from hybrid_mm.engine.optim_wrapper import autocast_features
+from hybrid_mm.errors import UserError
+from hybrid_mm.run import launch
+
+# ---------------------------------------------------------------- mixed precision
+
+
+@pytest.mark.parametrize(('gpu', 'dtype', 'wrapper', 'expected'), [
+    # without the flag, only what a CPU cannot do is changed
+    (True, None, dict(type='OptimWrapper'), dict(type='OptimWrapper')),
+    (False, None, dict(type='OptimWrapper'), dict(type='OptimWrapper')),
+    (True, None, dict(type='AmpOptimWrapper'),
+     dict(type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic')),
+    (True, None, dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale='dynamic'),
+     dict(type='hybrid_mm.AutocastOptimWrapper', dtype='bfloat16')),
+    (False, None, dict(type='AmpOptimWrapper', loss_scale=512.0, use_fsdp=False),
+     dict(type='hybrid_mm.AutocastOptimWrapper', dtype='bfloat16')),
+    # that of the config, else the device's
+    (True, 'auto', dict(), dict(type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic')),
+    (True, 'auto', dict(dtype='bfloat16', type='AmpOptimWrapper'),
+     dict(type='hybrid_mm.AutocastOptimWrapper', dtype='bfloat16')),
+    (False, 'auto', dict(type='OptimWrapper'),
+     dict(type='hybrid_mm.AutocastOptimWrapper', dtype='bfloat16')),
+    # the one named wins, and a scale of the config stays
+    (True, 'float16', dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale=128.0),
+     dict(type='AmpOptimWrapper', dtype='float16', loss_scale=128.0)),
+    (True, 'bfloat16', dict(type='AmpOptimWrapper', dtype='float16'),
+     dict(type='hybrid_mm.AutocastOptimWrapper', dtype='bfloat16')),
+    (True, 'float16', dict(type='hybrid_mm.AutocastOptimWrapper', dtype='bfloat16'),
+     dict(type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic')),
+    (False, 'float16', dict(type='OptimWrapper'), '--amp float16 needs a GPU'),
+    (True, 'auto', dict(type='ApexOptimWrapper'), 'AmpOptimWrapper, got ApexOptimWrapper'),
+])  # fmt: skip
+def test_training(monkeypatch, gpu, dtype, wrapper, expected):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
+    cfg = Config(dict(optim_wrapper=dict(wrapper, optimizer=dict(type='SGD', lr=0.1))))
+    if isinstance(expected, str):
+        with pytest.raises(UserError, match=expected):
+            launch.set_training_amp(cfg, dtype)
+        return
+    launch.set_training_amp(cfg, dtype)
+    assert cfg.optim_wrapper.pop('optimizer') == dict(type='SGD', lr=0.1)
+    assert dict(cfg.optim_wrapper) == expected
+
+
+class Detector(nn.Module):
+    """Notes the types that its parts see and give."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone, self.head = nn.Linear(4, 6), nn.Linear(6, 2)
+
+    def extract_feat(self, x, count=0):
+        y = self.backbone(x)
+        self.inside = y.dtype
+        return [y, (y * 2, count), dict(y=y.double(), n=torch.arange(3))]
+
+    def forward(self, x):
+        first, (second, _), third = self.extract_feat(x, count=3)
+        self.outside = (first.dtype, second.dtype, third['y'].dtype, third['n'].dtype)
+        return self.head(first)
+
+
+class Bare(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.fc(x)
+
+
+class Wrapped(nn.Module):
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x):
+        return self.module(x)
+
+
+def test_features_in_bfloat16_heads_in_float32():
+    torch.manual_seed(0)
+    model, x = Detector(), torch.rand(5, 4)
+    plain = model(x)
+    assert model.inside == torch.float32
+    for outer in (model, Wrapped(model), Wrapped(Wrapped(model))):
+        with autocast_features(outer):
+            y = outer(x)
+        assert model.inside == torch.bfloat16
+        assert model.outside == (torch.float32, torch.float32, torch.float32, torch.int64)
+        assert y.dtype == torch.float32
+        assert 0 < (y - plain).abs().max() < 0.02
+        # and nothing is left of it, not even after an error
+        with pytest.raises(RuntimeError), autocast_features(outer):
+            outer(torch.rand(5, 3))
+        assert 'extract_feat' not in vars(model)
+        assert torch.equal(outer(x), plain) and model.inside == torch.float32
+    bare = Bare()
+    with autocast_features(Wrapped(bare)):
+        assert bare(x).dtype == torch.bfloat16
+    assert bare(x).dtype == torch.float32
+
+
+def test_steps_of_the_wrapper(monkeypatch):
+    """The forward pass alone is in bfloat16; accumulation and the rest are MMEngine's."""
+    model = Detector()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    wrapper, x = AutocastOptimWrapper(optimizer=optimizer, accumulative_counts=2), torch.rand(5, 4)
+    entered = []
+    original = OptimWrapper.optim_context
+
+    def watched(self, module):
+        entered.append(module)
+        return original(self, module)
+
+    monkeypatch.setattr(OptimWrapper, 'optim_context', watched)
+    before = model.head.weight.clone()
+    for step in range(2):
+        with wrapper.optim_context(model):
+            loss = model(x).pow(2).mean()
+        assert model.inside == torch.bfloat16 and loss.dtype == torch.float32
+        wrapper.update_params(loss)
+        assert torch.equal(model.head.weight, before) == (step == 0)
+    assert entered == [model, model]
+    with pytest.raises(ValueError, match='takes bfloat16 only, got float16'):
+        AutocastOptimWrapper(dtype='float16', optimizer=optimizer)
+
+
+def test_of_a_test_run(monkeypatch):
+    runner, x = argparse.Namespace(model=Detector()), torch.rand(2, 4)
+    for dtype, inside in (
+        (None, torch.float32),
+        ('auto', torch.bfloat16),
+        ('bfloat16', torch.bfloat16),
+    ):
+        with launch.testing_amp(runner, dtype):
+            runner.model(x)
+        assert runner.model.inside == inside
+    with pytest.raises(UserError, match='needs a GPU'), launch.testing_amp(runner, 'float16'):
+        pass
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    for dtype in ('auto', 'float16'):
+        with launch.testing_amp(runner, dtype):
+            assert torch.is_autocast_enabled('cuda')
+            assert torch.get_autocast_dtype('cuda') == torch.float16
+    assert not torch.is_autocast_enabled('cuda')
+
+
+# ---------------------------------------------------------------- flags
+
+
+def flags(**changes):
+    return argparse.Namespace(
+        **{
+            **dict(
+                cfg_options=None,
+                work_dir=None,
+                no_pin_memory=False,
+                no_persistent_workers=False,
+                seed=None,
+                deterministic=False,
+                launcher='none',
+                local_rank=0,
+            ),
+            **changes,
+        }
+    )
+
+
+def test_config_of_a_run(det_config, tmp_path, monkeypatch):
+    monkeypatch.delenv('LOCAL_RANK', raising=False)
+    monkeypatch.setitem(os.environ, 'LOCAL_RANK', '0')
+    text = (
+        '\nfor _x in (train_dataloader, val_dataloader):\n    _x.update(pin_memory=True, '
+        "persistent_workers=True)\ntrain_dataloader['num_workers'] = 2\n"
+    )
+    path = tmp_path / 'my_run.py'
+    path.write_text(det_config.read_text() + text)
+    path = str(path)
+    cfg = launch.config_of_run(flags(config=path))
+    assert cfg.work_dir == os.path.join('work_dirs', 'my_run')
+    assert cfg.launcher == 'none'
+    assert (cfg.train_dataloader.pin_memory, cfg.train_dataloader.persistent_workers) == (True,) * 2
+    # torch refuses persistent workers where there are none
+    assert (cfg.val_dataloader.pin_memory, cfg.val_dataloader.persistent_workers) == (True, False)
+    assert cfg.randomness == dict(seed=0)
+    cfg = launch.config_of_run(flags(config=path, work_dir='a/b', no_pin_memory=True, seed=7))
+    assert cfg.work_dir == 'a/b' and cfg.randomness == dict(seed=7)
+    assert (cfg.train_dataloader.pin_memory, cfg.train_dataloader.persistent_workers) == (
+        False,
+        True,
+    )
+    assert cfg.test_dataloader.pin_memory is False
+    options = dict(work_dir='of_config')
+    cfg = launch.config_of_run(
+        flags(config=path, no_persistent_workers=True, deterministic=True, cfg_options=options)
+    )
+    assert cfg.work_dir == 'of_config'
+    assert cfg.randomness == dict(seed=0, deterministic=True)
+    assert (cfg.train_dataloader.pin_memory, cfg.train_dataloader.persistent_workers) == (
+        True,
+        False,
+    )
+
+
+def test_training_without_validation(det_config):
+    cfg = Config.fromfile(det_config)
+    cfg.default_hooks.checkpoint.update(save_best='auto', rule='greater', max_keep_ckpts=2)
+    before = dict(cfg.default_hooks.checkpoint)
+    launch.disable_validation(cfg)
+    assert cfg.val_cfg is cfg.val_dataloader is cfg.val_evaluator is None
+    del before['save_best']  # it would wait for a metric that never comes
+    assert dict(cfg.default_hooks.checkpoint) == before
+    bare = Config(dict(default_hooks=dict()))
+    launch.disable_validation(bare)
+    assert bare.default_hooks == {}
+
+
+def test_seed_of_a_resumed_run(tmp_path, capsys):
+    """The seed of the checkpoint, unless the run has its own; the newest one with 'auto'."""
+    meta = dict(epoch=5, iter=70, seed=1234)
+    saved = dict(state_dict={}, optimizer={}, meta=meta)
+    path = tmp_path / 'iter_70.pth'
+    torch.save(saved, path)
+    work = dict(work_dir=str(tmp_path))
+    for checkpoint, cfg, seed in (
+        (str(path), dict(work), 1234),
+        ('auto', dict(work), 1234),
+        ('auto', dict(work, randomness=dict(deterministic=True)), 1234),
+        ('auto', dict(work, randomness=dict(seed=0)), 0),
+        (None, dict(work, resume=True), 1234),
+    ):
+        cfg = Config(cfg)
+        launch.set_resume(cfg, checkpoint)
+        assert cfg.resume is True and cfg.load_from == str(path)
+        assert cfg.randomness.seed == seed
+    untouched = Config(dict(work, load_from='weights.pth'))
+    launch.set_resume(untouched, None)
+    assert untouched.load_from == 'weights.pth' and 'randomness' not in untouched
+    assert capsys.readouterr().err == ''
+    empty = Config(dict(work_dir=str(tmp_path / 'none'), load_from='weights.pth'))
+    launch.set_resume(empty, 'auto')
+    assert empty.resume is False and empty.load_from is None
+    assert 'has no checkpoint; training starts from the beginning' in capsys.readouterr().err
+
+
+def test_flip_of_test_time_augmentation(det_config, seg_config):
+    """Without a pipeline in the config: each image as it is and mirrored, then merged."""
+    for path, model in ((det_config, 'hybrid_mm.InstanceTTAModel'), (seg_config, 'SegTTAModel')):
+        cfg = Config.fromfile(path)
+        plain, steps = cfg.model.copy(), cfg.test_dataloader.dataset.pipeline
+        launch.set_test_time_augmentation(cfg)
+        assert cfg.model.type == model and cfg.model.module == plain
+        *first, last = cfg.test_dataloader.dataset.pipeline
+        annotations = [s for s in steps if s.type == 'LoadAnnotations']
+        assert first == [s for s in steps[:-1] if s not in annotations]
+        assert last.type == 'TestTimeAug'
+        flips, loading, (pack,) = last.transforms
+        assert [(step.type, step.prob) for step in flips] == [
+            ('RandomFlip', 1.0),
+            ('RandomFlip', 0.0),
+        ]
+        assert loading == annotations and pack.type == steps[-1].type
+        if path is det_config:
+            assert cfg.model.tta_cfg == dict(
+                nms=dict(type='nms', iou_threshold=0.5), max_per_img=100
+            )
+            assert {'flip', 'flip_direction', 'scale_factor', 'img_shape'} <= set(pack.meta_keys)
+    own = Config.fromfile(seg_config)
+    own.tta_pipeline = [dict(type='Mine')]
+    launch.set_test_time_augmentation(own)
+    assert own.test_dataloader.dataset.pipeline == [dict(type='Mine')]
+
+
+def test_drawing(det_config, seg_config):
+    for path, expected in (
+        (det_config, dict(draw=True, show=False, wait_time=2.5, interval=3, test_out_dir='x')),
+        (seg_config, dict(draw=True, show=False, wait_time=2.5, interval=3)),
+    ):
+        cfg = Config.fromfile(path)
+        launch.set_visualization(cfg, False, 'x', 2.5, 3)
+        hook = cfg.default_hooks.visualization
+        assert {k: v for k, v in hook.items() if k != 'type'} == expected
+        assert cfg.visualizer.get('save_dir') == ('x' if path is seg_config else None)
+    cls = Config(dict(default_scope='mmpretrain', default_hooks=dict(visualization=dict())))
+    launch.set_visualization(cls, True, 'y', 0, None)
+    assert cls.default_hooks.visualization == dict(show=True, wait_time=0, enable=True, out_dir='y')
+    with pytest.raises(UserError, match='need a visualization hook'):
+        launch.set_visualization(Config(dict(default_scope='mmdet')), True, None, 0, None)
+
+
+def test_learning_rate_by_batch_size():
+    cfg = Config(dict(auto_scale_lr=dict(enable=False, base_batch_size=16)))
+    launch.set_auto_scale_lr(cfg)
+    assert cfg.auto_scale_lr == dict(enable=True, base_batch_size=16)
+    for bad in (Config(dict()), Config(dict(auto_scale_lr=dict(enable=True)))):
+        with pytest.raises(UserError, match='does not say for which total batch size'):
+            launch.set_auto_scale_lr(bad)
+
+
+def test_broken_samples_may_be_left_out_in_training_only(det_config):
+    cfg = Config.fromfile(det_config)
+    cfg.skip_bad_samples = 4
+    inner = ConfigDict(cfg.train_dataloader.dataset)
+    launch.set_sample_checks(cfg)
+    train, val, test = (cfg[name].dataset for name in launch.LOADERS)
+    assert (train.skip_bad_samples, val.skip_bad_samples, test.skip_bad_samples) == (4, 0, 0)
+    assert train.dataset == inner

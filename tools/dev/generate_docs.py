@@ -1,0 +1,255 @@
+#!/usr/bin/env python
+"""Write the model zoo from the metafiles.
+
+That is README.md of each config tree, docs/model_zoo.md and the page docs/model_zoo.html.
+
+    python tools/dev/generate_docs.py            writes
+    python tools/dev/generate_docs.py --check    only tells which files are out of date (status 1)
+
+Metafiles with mistakes (unknown fields, metrics, configs, ...) are named, and nothing is written.
+
+Numbers stand in ``configs/<tree>/metafile.yml`` and nowhere else. Results whose ``Source`` is
+``measured`` are ours; all others are quoted, and stand in another table. In the README of the
+project the text between the markers ``<!-- zoo:begin -->`` and ``<!-- zoo:end -->`` is replaced.
+"""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from hybrid_mm.zoo import metafile
+from hybrid_mm.zoo.metafile import GROUPS, MEASURED, Model
+from hybrid_mm.zoo.page import page
+
+ROOT = Path(__file__).resolve().parents[1]
+BEGIN, END = '<!-- zoo:begin -->', '<!-- zoo:end -->'
+GENERATED = '<!-- Written by tools/dev/generate_docs.py from metafile.yml: edit that. -->\n'
+HOW = """\
+## Train, test, predict
+
+```bash
+python tools/train.py {config}
+bash tools/dist_train.sh {config} 8
+python tools/test.py {config} CHECKPOINT
+python tools/predict.py {config} CHECKPOINT IMAGE --out DIR
+```
+
+`4xb2` in a name stands for 4 GPUs with 2 images each; a name without it for 8xb2. With another
+total, add `--auto-scale-lr`. Data are looked for in `data/coco`, `data/ade/ADEChallengeData2016`
+and `data/imagenet`, or where the environment variables `COCO_ROOT`, `ADE_ROOT` and
+`IMAGENET_ROOT` say (`--cfg-options data_root=...` cannot move them: the data sets have read it by
+then). COCO panoptic needs [panopticapi](https://github.com/cocodataset/panopticapi). `--dry-run`
+takes one step and estimates memory and duration; `--tensorboard` and `--wandb` log there as well.
+"""
+
+# where the authors published weights
+PUBLISHED = """
+## Pre-trained weights
+
+COCO and ADE20K models start from weights at the paths below; we host none. The authors' files are
+taken as they are:
+
+```bash
+python tools/train.py {config} --cfg-options model.backbone.init_cfg.checkpoint=FILE
+```
+
+or converted to our layout and put in place:
+
+```bash
+python tools/convert_checkpoint.py FILE {checkpoint}
+```
+
+Weights that `tools/train.py` wrote for an ImageNet config can be used in the same ways. To train
+from scratch, add `--cfg-options model.backbone.init_cfg=None`.
+"""
+
+# where they did not
+UNPUBLISHED = """
+## Pre-trained weights
+
+The authors published none. The models below start from what `tools/train.py` writes for an ImageNet
+config, under these paths or another one:
+
+```bash
+python tools/train.py {config} --cfg-options model.backbone.init_cfg.checkpoint=FILE
+```
+
+To train from scratch, add `--cfg-options model.backbone.init_cfg=None`.
+"""
+
+COST = """
+FLOPs are multiply-adds of convolutions, linear layers and matrix products for one image, by
+`tools/complexity.py`; two-stage detectors with 1000 RoIs per box head and 100 per mask head.
+"""
+
+
+class Tree(metafile.Tree):
+    """A config tree and its documents."""
+
+    def tables(self, base: Path, level: str) -> str:
+        """Tables of quoted and of measured figures, with links relative to ``base``."""
+        parts = []
+        for heading, ours in (('Reported by the paper', False), ('Measured by us', True)):
+            tables = []
+            for group in GROUPS:
+                models = [m for m in self.models if m.group == group]
+                table = self._measured(models, base) if ours else self._reported(models, base)
+                if table:
+                    tables.append(f'{level}# {group.title}\n\n{table}')
+            if tables:
+                parts.append(f'{level} {heading}\n\n' + '\n'.join(tables))
+        return '\n'.join(parts)
+
+    def _link(self, model: Model, base: Path) -> str:
+        target = os.path.relpath(ROOT / model.config, base)
+        return f'[{model.name}]({Path(target).as_posix()})'
+
+    def _reported(self, models: list[Model], base: Path) -> str:
+        rows = [
+            (self._link(model, base), source, metrics)
+            for model in models
+            for source, metrics in model.metrics().items()
+            if source != MEASURED
+        ]
+        names = columns(metrics for *_, metrics in rows)
+        return rows and table(
+            ['Config', *names, 'Source'],
+            [[link, *(m.get(name, '') for name in names), source] for link, source, m in rows],
+        )
+
+    def _measured(self, models: list[Model], base: Path) -> str:
+        rows = []
+        for model in models:
+            metrics = model.metrics().get(MEASURED, {})
+            cost = [f'{model.parameters / 1e6:.2f}', f'{model.flops / 1e9:.2f}']
+            size = 'x'.join(map(str, model.size))
+            rows.append(([self._link(model, base), *cost, size], metrics))
+        names = columns(metrics for _, metrics in rows)
+        return rows and table(
+            ['Config', 'Parameters (M)', 'FLOPs (G)', 'at H x W', *names],
+            [[*row, *(metrics.get(name, '') for name in names)] for row, metrics in rows],
+        )
+
+    def readme(self) -> str:
+        """README.md of the tree."""
+        about, weights = self.collection, {}
+        for model in self.models:
+            for file in re.findall(r"^checkpoint = '(.+)'", self._text(model), re.MULTILINE):
+                weights.setdefault(file, []).append(model.name)
+        code = f', [official code]({about["Code"]["URL"]})' if 'Code' in about else ''
+        loading = self._example(lambda text: 'checkpoints/' in text)
+        how = HOW.format(config=self._example(lambda text: True).config)
+        if loading:
+            how += (PUBLISHED if code else UNPUBLISHED).format(
+                config=loading.config,
+                checkpoint=re.search(r"'(checkpoints/.+)'", self._text(loading))[1],
+            )
+            how += '\n| File | Used by |\n|---|---|\n' + ''.join(
+                f'| `{file}` | {len(users)} config{"s" * (len(users) > 1)} |\n'
+                for file, users in sorted(weights.items())
+            )
+        return (
+            f'{GENERATED}\n# {about["Name"]}\n\n'
+            f'[{about["Paper"]["Title"]}]({about["Paper"]["URL"]}){code}\n\n{about["Notes"]}\n'
+            + how
+            + '\n'
+            + self.tables(self.folder, '##')
+            + COST
+        )
+
+    def _example(self, fits: Callable[[str], bool]) -> Model | None:
+        """First config whose text fits: a Mask R-CNN that others inherit from, a RetinaNet, any."""
+        found = [m for m in self.models if fits(self._text(m))]
+        masks = [m for m in found if m.name.startswith('mask-rcnn')]
+        bases = [m for m in masks if '_base_ = [' in self._text(m)]
+        retinas = [m for m in found if m.name.startswith('retinanet')]
+        return next(iter([*bases, *retinas, *found]), None)
+
+    def _text(self, model: Model) -> str:
+        return (ROOT / model.config).read_text()
+
+    def row(self) -> list:
+        """Row of the overview."""
+        about, counts = self.collection, dict.fromkeys(GROUPS, 0)
+        for model in self.models:
+            counts[model.group] += 1
+        folder = self.folder.relative_to(ROOT).as_posix()
+        paper = f'[{about["Paper"]["Title"]}]({about["Paper"]["URL"]})'
+        return [f'[{about["Name"]}]({folder})', paper, *counts.values()]
+
+
+def columns(metrics: Iterable[dict]) -> list[str]:
+    """Names of the metrics in the order of their first appearance, boxes before masks."""
+    names = dict.fromkeys(name for found in metrics for name in found)
+    return sorted(names, key=lambda name: name.startswith('mask'))
+
+
+def table(head: list[str], rows: list[list]) -> str:
+    """Markdown table."""
+    lines = [head, ['---'] * len(head), *rows]
+    return ''.join('| ' + ' | '.join(map(str, line)) + ' |\n' for line in lines)
+
+
+def documents() -> dict[Path, str]:
+    """Every generated file with the text it should have."""
+    found = metafile.read_trees(ROOT, Tree)
+    result = {tree.folder / 'README.md': tree.readme() for tree in found}
+    zoo = [
+        GENERATED,
+        '# Model zoo\n',
+        '[model_zoo.html](model_zoo.html) has the same figures to filter, sort and plot; it opens '
+        'from the disk.\n',
+    ]
+    for tree in found:
+        folder = os.path.relpath(tree.folder, ROOT / 'docs')
+        zoo += [f'## [{tree.collection["Name"]}]({folder})\n', tree.tables(ROOT / 'docs', '###')]
+    result[ROOT / 'docs/model_zoo.md'] = '\n'.join(zoo)
+    result[ROOT / 'docs/model_zoo.html'] = page(found)
+
+    readme = (ROOT / 'README.md').read_text()
+    if BEGIN in readme and END in readme:
+        before, rest = readme.split(BEGIN, 1)
+        overview = table(
+            ['Configs', 'Paper', *(group.title.replace(': ', ', ') for group in GROUPS)],
+            [tree.row() for tree in found],
+        )
+        link = (
+            'Figures: [docs/model_zoo.md](docs/model_zoo.md); open `docs/model_zoo.html` in '
+            'a browser to filter, sort\nand plot them.'
+        )
+        after = rest.split(END, 1)[1]
+        result[ROOT / 'README.md'] = f'{before}{BEGIN}\n{overview}\n{link}\n{END}{after}'
+    return result
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write or check the files; 1 if a check found one out of date."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--check', action='store_true', help='write nothing')
+    check = parser.parse_args(argv).check
+    try:
+        found = documents()
+    except ValueError as error:
+        print(error)
+        return 1
+    stale = 0
+    for path, text in found.items():
+        if path.exists() and path.read_text() == text:
+            continue
+        stale += 1
+        if not check:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+        print('out of date:' if check else 'wrote', path.relative_to(ROOT))
+    if check and stale:
+        print('run: python tools/dev/generate_docs.py')
+    return int(check and stale > 0)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
