@@ -1,10 +1,11 @@
 """Distributed wrapper of models for GPUs and CPUs."""
 
 import torch
+from mmengine.logging import print_log
 from mmengine.model import MMDistributedDataParallel
 from torch import Tensor, distributed, nn
 
-from hybrid_mm.engine.gloo_sync_batch_norm import to_gloo_sync_batchnorm
+from hybrid_mm.layers.gloo_sync_batch_norm import to_gloo_sync_batch_norm
 from hybrid_mm.registry import MODEL_WRAPPERS
 
 WRAPPER = 'hybrid_mm.DeviceAwareDistributedDataParallel'
@@ -23,7 +24,13 @@ class DeviceAwareDistributedDataParallel(MMDistributedDataParallel):
     def __init__(self, module: nn.Module, device_ids: list | None = None, **kwargs):
         if next(module.parameters()).device.type == 'cpu':
             device_ids = None
-            module = to_gloo_sync_batchnorm(module)
+            module, replaced = to_gloo_sync_batch_norm(module)
+            if replaced:
+                print_log(
+                    f'{replaced} SyncBatchNorm layers run as GlooSyncBatchNorm on CPU: statistics '
+                    'of the batches of all processes',
+                    logger='current',
+                )
         super().__init__(module=module, device_ids=device_ids, **kwargs)
 
     def train_step(self, data, optim_wrapper) -> dict[str, Tensor]:

@@ -16,9 +16,8 @@ from torch.utils.data import DataLoader
 
 from hybrid_mm.checkpoints import inner_model
 from hybrid_mm.errors import UserError
-from hybrid_mm.run.checks.settings import check_channels
 from hybrid_mm.run.console import duration, print_table
-from hybrid_mm.run.launch import build_runner
+from hybrid_mm.run.launch import training_runner
 
 _BRIEF = 20.0
 
@@ -101,8 +100,7 @@ def dry_run(cfg: Config) -> DryRun:
         cfg.visualizer.vis_backends = [dict(type='LocalVisBackend')]
     with tempfile.TemporaryDirectory() as folder:
         cfg.work_dir = folder
-        runner = build_runner(cfg)
-        check_channels(runner)
+        runner = training_runner(cfg)
         loop, found = runner.train_loop, []
         loop.run = lambda: found.append(_look(runner)) or runner.model
         runner.train()

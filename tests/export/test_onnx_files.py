@@ -1,8 +1,7 @@
-"""hybrid_mm.export.onnx_files and tools/export_onnx.py: files that onnxruntime runs."""
+"""Graphs as ONNX files that onnxruntime runs."""
 
 import copy
 import importlib.util
-import json
 from pathlib import Path
 
 import pytest
@@ -11,10 +10,10 @@ from mmengine.registry import MODELS
 from torch import nn
 from torch.nn import functional as F
 
-from hybrid_mm.export import onnx_files, table
+from hybrid_mm.export import onnx_files
 from hybrid_mm.layers.convolution.deform_conv import DeformConv2d
 from hybrid_mm.layers.convolution.recursive_gated_convolution import GlobalLocalFilter
-from hybrid_mm.zoo.families import families, model_with, shortened
+from hybrid_mm.zoo.families import model_with
 
 onnx = pytest.importorskip('onnx')
 pytest.importorskip('onnxruntime')
@@ -156,36 +155,6 @@ def test_networks_of_one_size_say_so(tmp_path, name, operator):
         onnx_files.export(graph, tmp_path / 'x.onnx', dynamic=True)
 
 
-def test_mask_rcnn_in_two_files(tmp_path):
-    torch.manual_seed(0)
-    model = model_with(SMALL, 'Mask R-CNN')
-    first, second = onnx_files.graphs(model, (96, 128))
-    assert second.outputs == ['cls_score', 'bbox_pred', 'mask_logits']
-    for graph in (first, second):
-        onnx_files.export(graph, tmp_path / 'x.onnx')
-        assert onnx_files.check(graph, tmp_path / 'x.onnx') < 1e-5
-    # what the traced module computes is what MMDetection's heads compute
-    rois, *maps = second.inputs.values()
-    with torch.no_grad():
-        scores, boxes, masks = second.module(rois, *maps)
-        expected = model.roi_head._bbox_forward(maps, rois)
-        torch.testing.assert_close(scores, expected['cls_score'], rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(boxes, expected['bbox_pred'], rtol=1e-4, atol=1e-5)
-        wanted = model.roi_head._mask_forward(maps, rois)['mask_preds']
-        torch.testing.assert_close(masks, wanted, rtol=1e-4, atol=1e-5)
-
-
-def test_other_heads_are_refused():
-    from mmengine.config import Config
-    from mmengine.registry import init_default_scope
-
-    init_default_scope('mmdet')
-    cfg = Config.fromfile(ROOT / 'configs/_base_/models/cascade-mask-rcnn_r50_fpn.py').model
-    cfg.backbone, cfg.neck.in_channels = copy.deepcopy(SMALL), [8, 8, 16, 16]
-    with pytest.raises(ValueError, match=r'CascadeRoIHead: only .* use --backbone-only'):
-        onnx_files.graphs(MODELS.build(cfg), (64, 64))
-
-
 @pytest.mark.parametrize('size', [(7, 9), (8, 8), (25, 42), (1, 1)])
 def test_fourier_filter_by_matrices(monkeypatch, size):
     layer = GlobalLocalFilter(8, (14, 8)).double()
@@ -205,42 +174,3 @@ def test_deformable_convolution_by_sampling(monkeypatch, groups, stride):
     expected = layer(x)
     monkeypatch.setattr(torch.compiler, 'is_exporting', lambda: True)
     torch.testing.assert_close(layer(x), expected, rtol=1e-10, atol=1e-12)
-
-
-def test_tool(tool, fails, det_config, tmp_path):
-    out = tmp_path / 'x.onnx'
-    status, err = tool('export_onnx', det_config, out, '--size', '64', '64', '--check')
-    assert status == 0, err
-    assert 'no checkpoint: the file gets random weights' in err
-    model = onnx.load(out)
-    names = [item.name for item in model.graph.output]
-    assert names == [f'{n}_{i}' for n in ('cls_score', 'bbox_pred', 'centerness') for i in range(5)]
-    said = {item.key: json.loads(item.value) for item in model.metadata_props}
-    assert said['mean'] == [0.0] * 3 and said['classes'] == ['square', 'disc', 'bar']
-    text = fails('export_onnx', det_config, tmp_path / 'none.pth', out)
-    assert 'none.pth does not exist' in text
-
-
-def test_table_keeps_the_rows_of_other_families(tmp_path):
-    path = tmp_path / 't.md'
-    path.write_text(f'before\n{table.BEGIN}\n{table.END}\nafter\n')
-    rows = {name: dict.fromkeys(table.COLUMNS, '1e-06') for name in ('VAN', 'NAT')}
-    table.write(path, rows)
-    assert table.read(path) == rows
-    rows['VAN']['any size'] = 'no: because'
-    table.write(path, rows)
-    assert table.read(path) == rows
-    text = path.read_text()
-    assert text.startswith('before\n') and text.endswith('after\n')
-    assert text.count('| VAN |') == 1
-
-
-def test_documented_rows_are_of_families():
-    assert set(table.read(ROOT / 'docs/export.md')) <= set(families())
-
-
-def test_families_are_shortened_where_they_can_be():
-    assert {'VAN', 'VAN-LSKA', 'HorNet-GF', 'QnAViT'} < set(families())
-    assert sum(MODELS.build(shortened(families()['VAN'])).depths) == 4
-    arch = shortened(families()['QnAViT'])['arch']
-    assert max(arch['qna_depths']) == max(arch['window_depths']) == 1

@@ -8,7 +8,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 
-from hybrid_mm.checkpoints import check_checkpoint_path
+from hybrid_mm.checkpoints import MissingCheckpointError, check_exists, read_checkpoint, weights_of
 from hybrid_mm.data.coco_check import coco_categories
 from hybrid_mm.errors import UserError, shorten
 from hybrid_mm.run.config import inner_dataset, nodes
@@ -201,20 +201,25 @@ def check_training(cfg: Config) -> None:
     check_data(cfg, 'train_dataloader')
     check_data(cfg, 'val_dataloader')
     _check_pretrained(cfg.model)
-    if cfg.get('load_from'):
-        check_checkpoint_path(cfg.load_from)
+    if cfg.get('load_from') and not cfg.get('resume'):
+        weights_of(read_checkpoint(cfg.load_from), cfg.load_from)
 
 
 def _check_pretrained(model: dict) -> None:
-    """Look for the files of every ``init_cfg=dict(type='Pretrained', ...)``."""
+    """Check that the files of every ``init_cfg=dict(type='Pretrained', ...)`` exist."""
     for path, node in nodes(model, 'model'):
+        if node.get('type') != 'Pretrained':
+            continue
         file = str(node.get('checkpoint') or '')
-        if node.get('type') == 'Pretrained' and '://' not in file and not os.path.isfile(file):
+        try:
+            check_exists(file)
+        except MissingCheckpointError as error:
+            beside = error.beside if file else ''
             raise UserError(
-                f'pre-trained weights {file or "(no checkpoint)"} do not exist ({path}); put the '
-                f'file there, name its place with --cfg-options {path}.checkpoint=FILE, or train '
-                f'from scratch with {path}=None'
-            )
+                f'pre-trained weights {file or "(no checkpoint)"} do not exist ({path}){beside}; '
+                f'put the file there, name its place with --cfg-options {path}.checkpoint=FILE, or '
+                f'train from scratch with {path}=None'
+            ) from error
 
 
 def check_testing(cfg: Config) -> None:
