@@ -40,12 +40,14 @@ def test_what_auto_means_is_set_for_a_block_or_a_program(monkeypatch):
 
 def test_wrong_names_are_told(monkeypatch):
     with (
-        pytest.raises(ValueError, match="impl must be auto or one of bmm, .*, got 'cuda'"),
+        pytest.raises(ValueError, match=r"impl must be auto or one of bmm, .*, got 'cuda'"),
         default_impl('cuda'),
     ):
         pass
     monkeypatch.setenv('HYBRID_MM_IMPL', 'fastest')
-    with pytest.raises(ValueError, match="HYBRID_MM_IMPL must be auto or one of .*, got 'fastest'"):
+    with pytest.raises(
+        ValueError, match=r"HYBRID_MM_IMPL must be auto or one of .*, got 'fastest'"
+    ):
         chosen_impl('auto', 'local_attention')
 
 
