@@ -8,7 +8,7 @@ import os
 import pickle
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
@@ -121,7 +121,7 @@ def weights_of(checkpoint: dict[str, Any], path: str) -> dict[str, Tensor]:
 def inner_model(model: nn.Module) -> nn.Module:
     """Model without wrappers such as DDP or test-time augmentation."""
     while isinstance(getattr(model, 'module', None), nn.Module):
-        model = model.module
+        model = cast(nn.Module, model.module)
     return model
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -170,13 +171,12 @@ def set_tracking(cfg: Config, tensorboard: bool, wandb: str | None) -> None:
     Raises:
         UserError: The package for it is not installed.
     """
-    added = []
+    added: list[tuple[str, str, dict[str, Any]]] = []
     if tensorboard:
         added.append(('--tensorboard', 'tensorboard', dict(type='TensorboardVisBackend')))
     if wandb is not None:
         run = dict(project=wandb, name=os.path.basename(os.path.normpath(cfg.work_dir)))
-        backend = dict(type='WandbVisBackend', init_kwargs=run)
-        added.append(('--wandb', 'wandb', backend))
+        added.append(('--wandb', 'wandb', dict(type='WandbVisBackend', init_kwargs=run)))
     for flag, package, backend in added:
         if find_spec(package) is None:
             raise UserError(
@@ -238,7 +238,7 @@ def set_test_time_augmentation(cfg: Config) -> None:
             cfg.tta_model.type = 'hybrid_mm.InstanceTTAModel'
     dataset = inner_dataset(cfg.test_dataloader.dataset)
     if 'tta_pipeline' not in cfg:
-        cfg.tta_pipeline = copy.deepcopy(dataset.pipeline)
+        cfg.tta_pipeline = copy.deepcopy(dataset['pipeline'])
         pack = cfg.tta_pipeline[-1]
         if task == 'detection':
             pack.meta_keys = (
@@ -251,7 +251,7 @@ def set_test_time_augmentation(cfg: Config) -> None:
         tail = [flips, annotations, [pack]] if annotations else [flips, [pack]]
         cfg.tta_pipeline.append(dict(type='TestTimeAug', transforms=tail))
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    dataset.pipeline = cfg.tta_pipeline
+    dataset['pipeline'] = cfg.tta_pipeline
 
 
 def _predicts_masks(model: dict) -> bool:

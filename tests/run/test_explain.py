@@ -3,7 +3,7 @@
 import pytest
 from mmengine.registry import Registry, build_from_cfg
 
-from hybrid_mm.run.explain import arguments, explain
+from hybrid_mm.run.explain import explain
 
 PARTS = Registry('part', scope='test_explain')
 
@@ -59,13 +59,3 @@ def test_other_errors_keep_their_traceback():
     with pytest.raises(RuntimeError) as caught:
         build_from_cfg(dict(type='backward'), PARTS)
     assert explain(caught.value) is None
-
-
-def test_defaults_are_those_of_the_class_itself():
-    assert arguments(Middle) == dict(width=5, depth=2, part=None)
-    assert arguments(Inner) == dict(width=1, depth=2)
-
-    def function(a, b=3, *args, **kwargs):
-        pass
-
-    assert set(arguments(function)) == {'a', 'b'} and arguments(function)['b'] == 3

@@ -83,5 +83,5 @@ def test_a_few_label_maps_are_looked_at_all_over_the_folder(tmp_path):
             data.check_data(cfg, 'train_dataloader')
         path.write_bytes(before)
     cv2.imwrite(str(tmp_path / 'maps' / '00.png'), np.zeros((5, 7, 3), np.uint8))
-    with pytest.raises(UserError, match=r'no label map .*\(5, 7, 3\)'):
+    with pytest.raises(UserError, match=r'is not a label map .*\(5, 7, 3\)'):
         data.check_data(cfg, 'train_dataloader')
