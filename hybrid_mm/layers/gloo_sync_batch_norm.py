@@ -1,4 +1,6 @@
-"""Synchronised batch normalisation on CPUs (gloo)."""
+"""Batch normalisation synchronised over the processes of CPUs (gloo), which torch lacks."""
+
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -9,13 +11,13 @@ class _AllReduceSum(torch.autograd.Function):
     """Sum over the processes; the gradient of a sum that all use is the sum of their gradients."""
 
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         x = x.clone()
         distributed.all_reduce(x)
         return x
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         grad = grad.clone()
         distributed.all_reduce(grad)
         return grad

@@ -8,6 +8,7 @@ import torch
 from mmengine.registry import MODELS
 
 from hybrid_mm.export import onnx_files
+from hybrid_mm.export.graphs import graphs_of
 from hybrid_mm.zoo.families import model_with
 
 onnx = pytest.importorskip('onnx')
@@ -26,7 +27,7 @@ SMALL = dict(
 def test_mask_rcnn_in_two_files(tmp_path):
     torch.manual_seed(0)
     model = model_with(SMALL, 'Mask R-CNN')
-    first, second = onnx_files.graphs(model, (96, 128))
+    first, second = graphs_of(model, (96, 128))
     assert second.outputs == ['cls_score', 'bbox_pred', 'mask_logits']
     for graph in (first, second):
         onnx_files.export(graph, tmp_path / 'x.onnx')
@@ -50,4 +51,4 @@ def test_other_heads_are_refused():
     cfg = Config.fromfile(ROOT / 'configs/_base_/models/cascade-mask-rcnn_r50_fpn.py').model
     cfg.backbone, cfg.neck.in_channels = copy.deepcopy(SMALL), [8, 8, 16, 16]
     with pytest.raises(ValueError, match=r'CascadeRoIHead: only .* use --backbone-only'):
-        onnx_files.graphs(MODELS.build(cfg), (64, 64))
+        graphs_of(MODELS.build(cfg), (64, 64))

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from hybrid_mm.export import onnx_files
+from hybrid_mm.export.graphs import Graph, graphs_of
 from hybrid_mm.layers.convolution.deform_conv import DeformConv2d
 from hybrid_mm.layers.convolution.recursive_gated_convolution import GlobalLocalFilter
 from hybrid_mm.zoo.families import model_with
@@ -40,7 +41,7 @@ def cases():
 ])  # fmt: skip
 def test_backbones(name, tmp_path):
     torch.manual_seed(0)
-    (graph,) = onnx_files.graphs(MODELS.build(copy.deepcopy(cases()[name])), (64, 96))
+    (graph,) = graphs_of(MODELS.build(copy.deepcopy(cases()[name])), (64, 96))
     path = tmp_path / 'x.onnx'
     onnx_files.export(graph, path)
     assert onnx_files.check(graph, path) < 1e-5
@@ -49,9 +50,7 @@ def test_backbones(name, tmp_path):
 
 
 def test_a_file_of_other_weights_is_told(tmp_path):
-    first, second = (
-        onnx_files.graphs(MODELS.build(copy.deepcopy(SMALL)), (64, 64))[0] for _ in '12'
-    )
+    first, second = (graphs_of(MODELS.build(copy.deepcopy(SMALL)), (64, 64))[0] for _ in '12')
     onnx_files.export(first, tmp_path / 'x.onnx')
     onnx_files.check(first, tmp_path / 'x.onnx')
     with pytest.raises(ValueError, match=r'differs by .* from PyTorch with inputs of 1x3x64x64'):
@@ -62,7 +61,7 @@ def test_a_file_of_other_weights_is_told(tmp_path):
 def test_dynamic_sizes(head, tmp_path):
     torch.manual_seed(0)
     model, size = model_with(SMALL, head), onnx_files.traced_size((64, 96))
-    (graph,) = onnx_files.graphs(model, size)
+    (graph,) = graphs_of(model, size)
     onnx_files.export(graph, tmp_path / 'x.onnx', dynamic=True)
     others = list(onnx_files.other_sizes(model, size, ''))
     assert len({tuple(x['image'].shape) for x in (graph.inputs, *others)}) == 4
@@ -96,7 +95,7 @@ def test_what_stands_in_for_modules_of_one_size():
 def test_tolerance_of_the_comparison(monkeypatch):
     """Rounding passes, 5e-4 of the largest number does not, wherever it is, and NaN neither."""
     values = torch.tensor([[100.0, 1.0, -3.0]])
-    graph = onnx_files.Graph('', nn.Identity(), dict(x=values), ['y'], {})
+    graph = Graph('', nn.Identity(), dict(x=values), ['y'], {})
     found = {}
     monkeypatch.setattr(onnx_files, 'difference', lambda g, path, inputs: found['y'])
     for found['y'], passes in (
@@ -117,7 +116,7 @@ def test_difference_is_relative_to_the_largest_number(monkeypatch):
     import onnxruntime
 
     values = torch.tensor([[100.0, 1.0, -3.0]])
-    graph = onnx_files.Graph('', nn.Identity(), dict(x=values), ['y'], {})
+    graph = Graph('', nn.Identity(), dict(x=values), ['y'], {})
 
     class Session:
         def __init__(self, *args):
@@ -150,7 +149,7 @@ def test_difference_is_relative_to_the_largest_number(monkeypatch):
     ],
 )
 def test_networks_of_one_size_say_so(tmp_path, name, operator):
-    (graph,) = onnx_files.graphs(MODELS.build(copy.deepcopy(cases()[name])), (65, 99))
+    (graph,) = graphs_of(MODELS.build(copy.deepcopy(cases()[name])), (65, 99))
     with pytest.raises(ValueError, match=f'{operator} is laid out for one size of the map; '):
         onnx_files.export(graph, tmp_path / 'x.onnx', dynamic=True)
 
