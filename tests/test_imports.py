@@ -25,7 +25,7 @@ ROOMS = {
     'openmmlab': ('backbones', 'plugins'),
     'data': ('errors', 'registry'),
     'evaluation': ('data',),
-    'engine': ('checkpoints', 'data', 'layers'),
+    'engine': ('checkpoints', 'data'),
     'run': ('engine', 'evaluation'),
     'zoo': ('run',),
     'export': ('zoo',),

@@ -8,7 +8,7 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
 from torch import Tensor, distributed, nn
 
-from hybrid_mm.layers.gloo_sync_batch_norm import to_gloo_sync_batch_norm
+from hybrid_mm.engine.gloo_sync_batch_norm import to_gloo_sync_batch_norm
 from hybrid_mm.registry import MODEL_WRAPPERS
 
 WRAPPER = 'hybrid_mm.DeviceAwareDistributedDataParallel'
@@ -19,7 +19,7 @@ class DeviceAwareDistributedDataParallel(MMDistributedDataParallel):
     """``MMDistributedDataParallel`` for GPUs and CPUs, with losses of the whole batch.
 
     On CPUs ``device_ids`` is dropped, as torch demands, and SyncBatchNorm, which torch has for GPUs
-    only, is replaced by :class:`~hybrid_mm.layers.gloo_sync_batch_norm.GlooSyncBatchNorm`. On all
+    only, is replaced by :class:`~hybrid_mm.engine.gloo_sync_batch_norm.GlooSyncBatchNorm`. On all
     devices the losses returned for logging are means over the processes, so that the log of N
     processes can be compared with that of one process with the same total batch. Every process
     must return losses of the same names.

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import distributed, nn
 
-from hybrid_mm.layers.gloo_sync_batch_norm import GlooSyncBatchNorm, to_gloo_sync_batch_norm
+from hybrid_mm.engine.gloo_sync_batch_norm import GlooSyncBatchNorm, to_gloo_sync_batch_norm
 
 
 def _batch_norm(out: Path) -> None:

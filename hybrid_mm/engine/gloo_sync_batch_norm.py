@@ -1,4 +1,4 @@
-"""Batch normalisation synchronised over the processes of CPUs (gloo), which torch lacks."""
+"""Batch normalisation synchronised over processes on CPUs (gloo), for our model wrapper."""
 
 from typing import Any
 
