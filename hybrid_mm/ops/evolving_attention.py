@@ -163,9 +163,8 @@ def _chunks(logits: Tensor) -> Iterator[tuple[slice, slice, slice, slice]]:
         reads; and where the queries lie within the latter.
     """
     n, heads, queries, keys = logits.shape
-    where = logits.device, 'evolving_attention'
-    images = budget.fitting(n, heads * queries * keys, *where)
-    rows = min(queries, max(_ROWS, budget.fitting(queries, heads * keys, *where)))
+    images = budget.fitting(n, heads * queries * keys, logits.device)
+    rows = min(queries, max(_ROWS, budget.fitting(queries, heads * keys, logits.device)))
     for image in budget.chunks(n, images):
         for own in budget.chunks(queries, rows):
             above, below = max(own.start - 1, 0), min(own.stop + 1, queries)

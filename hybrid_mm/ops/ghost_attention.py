@@ -42,9 +42,8 @@ class _Tiles:
         self.full = tuple(g + r - 1 for g, r in zip(self.grid, self.reach, strict=True))
         self.dtype = torch.promote_types(v.dtype, torch.float32)
         row = self.grid[1] * heads * math.prod(self.tile) * math.prod(self.seen)
-        where = v.device, 'ghost_attention'
-        self.images = budget.fitting(self.n, row * self.grid[0], *where)
-        self.rows = budget.fitting(self.grid[0], row, *where)
+        self.images = budget.fitting(self.n, row * self.grid[0], v.device)
+        self.rows = budget.fitting(self.grid[0], row, v.device)
 
     def __iter__(self) -> Iterator[tuple[slice, slice]]:
         for images in budget.chunks(self.n, self.images):

@@ -22,7 +22,7 @@ class _Bands:
         dim, outputs, _, kernel, _ = weight.shape
         self.kernel, self.height, self.width = kernel, height, width
         row = dim * outputs * kernel**2 * width
-        self.rows = budget.fitting(height, row, weight.device, 'mixed_shift')
+        self.rows = budget.fitting(height, row, weight.device)
 
     def __iter__(self):
         for part in budget.chunks(self.height, self.rows):

@@ -26,7 +26,7 @@ def test_items_that_fit():
 def test_limit_ends_with_its_block():
     before = budget.elements(CPU)
     with budget.limited(10):
-        assert budget.fitting(100, 3, CPU, 'grid_convolution') == 3
+        assert budget.fitting(100, 3, CPU) == 3
         with budget.limited(4):
             assert budget.elements(META) == 4
         assert budget.elements(CPU) == 10

@@ -163,7 +163,7 @@ class ELSA(nn.Module):
         reach = self.kernel_size // 2 * self.dilation
         padded = F.pad(v, (reach,) * 4)
         row = n * channels * self.kernel_size**2 * width
-        count = budget.fitting(height, row, v.device, 'ghost_attention')
+        count = budget.fitting(height, row, v.device)
         layer = self.to_weights.weight, self.to_weights.bias
         outs = []
         for first in range(0, height, count):

@@ -137,7 +137,7 @@ class VectorAttention2d(nn.Module):
     def rows(self, q: Tensor, channels: int, *padded: Tensor) -> Iterator[tuple[Tensor, ...]]:
         """Cut queries, and padded maps to what they see, into rows for a chunk of numbers."""
         row = q.shape[0] * channels * self.kernel_size**2 * q.shape[3]
-        count = budget.fitting(q.shape[2], row, q.device, 'vector_attention')
+        count = budget.fitting(q.shape[2], row, q.device)
         reach = self.dilation * (self.kernel_size - 1) + 1
         start = 0
         for part in q.split(count, 2):

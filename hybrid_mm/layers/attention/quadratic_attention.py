@@ -213,7 +213,7 @@ class QuadraticAttention2d(nn.Module):
             q = self.query(places).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             k = self.key(keys).unflatten(-1, (self.heads, -1)).permute(0, 2, 3, 1)
         one = self.heads * length * (n if content else 1)
-        step = budget.fitting(queries, one, x.device, 'quadratic_attention')
+        step = budget.fitting(queries, one, x.device)
 
         def attend(start: int, keys: Tensor, q: Tensor | None, k: Tensor | None) -> Tensor:
             place = torch.arange(start, min(start + step, queries), device=keys.device)

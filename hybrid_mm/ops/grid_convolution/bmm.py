@@ -75,7 +75,7 @@ def _bmm_forward(x: Tensor, weight: Tensor, rows: GridAxis, columns: GridAxis) -
     n, channels, height, width = x.shape
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     groups = len(rows.groups) + len(columns.groups)
-    count = budget.fitting(channels, groups * n * height * width, x.device, 'grid_convolution')
+    count = budget.fitting(channels, groups * n * height * width, x.device)
     for part in budget.chunks(channels, count):
         sums = _column_sums(x[:, part].transpose(0, 1), columns)
         products = torch.bmm(weight[part], sums).unflatten(2, (n, height, width))
@@ -87,7 +87,7 @@ def _bmm_weight(x: Tensor, grad: Tensor, rows: GridAxis, columns: GridAxis) -> T
     n, channels, height, width = x.shape
     out = x.new_empty(channels, len(rows.groups), len(columns.groups))
     groups = len(rows.groups) + len(columns.groups)
-    count = budget.fitting(channels, groups * n * height * width, x.device, 'grid_convolution')
+    count = budget.fitting(channels, groups * n * height * width, x.device)
     for part in budget.chunks(channels, count):
         left = _row_sums(grad[:, part].transpose(0, 1), rows)
         right = _column_sums(x[:, part].transpose(0, 1), columns)

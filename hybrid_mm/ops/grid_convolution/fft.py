@@ -31,7 +31,7 @@ def _fft_forward(x: Tensor, weight: Tensor, rows: GridAxis, columns: GridAxis) -
     size = _size(x, rows, columns)
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     shift = -rows.begin, -columns.begin
-    count = budget.fitting(channels, 4 * n * size[0] * size[1], x.device, 'grid_convolution')
+    count = budget.fitting(channels, 4 * n * size[0] * size[1], x.device)
     for part in budget.chunks(channels, count):
         dense = expand(weight[part], rows.widths, columns.widths)
         kernel = torch.fft.rfft2(dense, size).conj_physical_()
@@ -46,7 +46,7 @@ def _fft_weight(x: Tensor, grad: Tensor, rows: GridAxis, columns: GridAxis) -> T
     out = x.new_empty(channels, len(rows.groups), len(columns.groups))
     shift = -rows.begin, -columns.begin
     taps = sum(rows.widths), sum(columns.widths)
-    count = budget.fitting(channels, 4 * n * size[0] * size[1], x.device, 'grid_convolution')
+    count = budget.fitting(channels, 4 * n * size[0] * size[1], x.device)
     for part in budget.chunks(channels, count):
         other = torch.fft.rfft2(grad[:, part], size).conj_physical_()
         products = torch.fft.rfft2(x[:, part], size).mul_(other).sum(0)
