@@ -22,6 +22,7 @@ import torch
 from mmengine.config import Config
 
 from hybrid_mm.data import shapes
+from hybrid_mm.demo import figures
 from hybrid_mm.errors import UserError
 from hybrid_mm.run.tool import tool
 
