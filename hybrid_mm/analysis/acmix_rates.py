@@ -33,8 +33,7 @@ def read_rates(path: str | Path) -> list[Rates]:
             with :class:`~hybrid_mm.engine.MixingRatesHook`, whose last entries count.
 
     Raises:
-        FileNotFoundError: The work dir has no scalars.
-        CheckpointError: (a ValueError) The checkpoint does not exist or cannot be read.
+        FileNotFoundError: There is no such file.
         ValueError: There are no rates in it.
     """
     path = Path(path)
