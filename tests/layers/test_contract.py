@@ -29,7 +29,6 @@ from hybrid_mm.layers import (
 )
 from hybrid_mm.layers.attention import (
     pairwise_patchwise,
-    partition_attention,
     quadratic_attention,
     window_attention,
 )
@@ -58,7 +57,7 @@ from hybrid_mm.ops import (
 )
 from hybrid_mm.ops.decomposed_attention import tiled as decomposed_tiled
 from hybrid_mm.ops.export import exporting
-from hybrid_mm.ops.local_attention import tiles
+from hybrid_mm.ops.local_attention import tiles, windows
 from hybrid_mm.ops.precision import no_autocast
 
 MAP, TOKENS, GRID = 'maps', 'tokens', 'maps, channels last'
@@ -135,7 +134,7 @@ def in_pieces(monkeypatch):
         (pairwise_patchwise, 'CHUNK_CPU', 2000),
         (evolving_attention, '_ROWS', 1),
         (distance_attention, '_MASK_LIMIT', 0),
-        (partition_attention, '_LARGE', 0),
+        (windows, '_LARGE', 0),
         (window_attention, '_LARGE', 0),
     ):
         assert hasattr(owner, name)
