@@ -47,9 +47,9 @@ from hybrid_mm.layers.convolution.peripheral_convolution import PeripheralConv2d
 from hybrid_mm.ops import (
     budget,
     distance_attention,
-    evolving_attention,
     ghost_attention,
 )
+from hybrid_mm.ops.evolving_attention import tiled as evolving_tiled
 from hybrid_mm.ops.export import exporting
 from hybrid_mm.ops.local_attention import tiles
 from hybrid_mm.ops.precision import no_autocast
@@ -121,7 +121,7 @@ DROPPING = {
 def in_pieces(monkeypatch):
     for owner, name, value in (
         (ghost_attention, '_TILE', 4),
-        (evolving_attention, '_ROWS', 1),
+        (evolving_tiled, '_ROWS', 1),
         (distance_attention, '_MASK_LIMIT', 0),
         (partition_attention, '_LARGE', 0),
         (window_attention, '_LARGE', 0),
