@@ -47,10 +47,10 @@ from hybrid_mm.layers.convolution.peripheral_convolution import PeripheralConv2d
 from hybrid_mm.ops import (
     budget,
     distance_attention,
-    ghost_attention,
 )
 from hybrid_mm.ops.evolving_attention import tiled as evolving_tiled
 from hybrid_mm.ops.export import exporting
+from hybrid_mm.ops.ghost_attention import tiles as ghost_tiles
 from hybrid_mm.ops.local_attention import tiles
 from hybrid_mm.ops.precision import no_autocast
 
@@ -120,7 +120,7 @@ DROPPING = {
 @pytest.fixture(autouse=True)
 def in_pieces(monkeypatch):
     for owner, name, value in (
-        (ghost_attention, '_TILE', 4),
+        (ghost_tiles, '_TILE', 4),
         (evolving_tiled, '_ROWS', 1),
         (distance_attention, '_MASK_LIMIT', 0),
         (partition_attention, '_LARGE', 0),
