@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hybrid_mm.benchmarks.core import memory
+from hybrid_mm.ops import budget
 from hybrid_mm.ops import local_attention as engine
 from hybrid_mm.ops.dispatch import choices
 from hybrid_mm.ops.local_attention import (
@@ -18,7 +19,6 @@ from hybrid_mm.ops.local_attention import (
     partition_attention,
     reference,
     tiled,
-    tiles,
     windows,
 )
 from hybrid_mm.ops.local_attention.axes import reflected
@@ -267,12 +267,12 @@ def test_auto_equals_the_gather(seed):
     agree(*random_case(seed), impl='measured')
 
 
-@pytest.mark.parametrize('budget', [2**8, 2**12])
-def test_any_split_into_chunks(budget, monkeypatch):
+@pytest.mark.parametrize('numbers', [2**9, 2**13])
+def test_any_split_into_chunks(numbers):
     """Few heads, images and rows at a time, as large maps are worked on."""
-    monkeypatch.setitem(tiles._ROW_BUDGET, 'cpu', budget)
-    for seed in range(200, 212):
-        agree(*random_case(seed))
+    with budget.limited(numbers):
+        for seed in range(200, 212):
+            agree(*random_case(seed))
 
 
 @pytest.mark.parametrize('border', BORDERS)

@@ -23,31 +23,31 @@ longer than a pattern needs. Wrong shapes, an unknown ``impl`` and arguments tha
 together are a ValueError.
 
 Algorithms: ``'tiled'`` keeps q, k, v and the tables for the backward pass and nothing else;
-``'measured'`` takes the fastest tile size (and the gather, where the map is tiny), measured once per
-shape, see :mod:`hybrid_mm.ops.autotune`; ``'reference'`` gathers the keys of every query, which is
-the definition and what is exported to ONNX. ``'auto'`` is 'tiled'.
-:func:`partition_attention` also has ``'windows'``, all windows in one product; its 'auto' chooses by
-size, and its 'reference' and exported form are the published formulation of windows.
+``'measured'`` takes the fastest tile size (and the gather, where the map is tiny), measured once
+per shape, see :mod:`hybrid_mm.ops.autotune`; ``'reference'`` gathers the keys of every query, which
+is the definition and what is exported to ONNX. ``'auto'`` is 'tiled'.
+:func:`partition_attention` also has ``'windows'``, all windows in one product; its 'auto' chooses
+by size, and its 'reference' and exported form are the published formulation of windows.
 """
 
 import functools
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 
 from hybrid_mm.ops.autotune import choose, describe
 from hybrid_mm.ops.custom_op import custom_op
-from hybrid_mm.ops.dispatch import chosen_impl
-from hybrid_mm.ops.export import exporting, require_fixed_size
+from hybrid_mm.ops.dispatch import resolve
+from hybrid_mm.ops.export import require_fixed_size
 from hybrid_mm.ops.local_attention import reference, tiled, windows
 from hybrid_mm.ops.local_attention.axes import BORDERS, Border
 from hybrid_mm.ops.local_attention.pattern import AxisPattern, Pattern, PatternType, Tables
+from hybrid_mm.ops.precision import cast_as_autocast
 
 _GATHER_LIMIT = 2**22  # elements of the gathered keys, above which 'measured' does not try them
 
 
-def local_attention(
+def local_attention(  # noqa: D417  the module has the others
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -94,7 +94,7 @@ def local_attention(
     return _attend(q, k, v, pattern, Tables(bias, rel_h, rel_w), scale, impl)
 
 
-def block_attention(
+def block_attention(  # noqa: D417  the module has the others
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -157,7 +157,7 @@ def global_attention(
     return _attend(q, k, v, pattern, Tables(bias, rel_h, rel_w), scale, impl)
 
 
-def partition_attention(
+def partition_attention(  # noqa: D417  the module has the others
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -240,24 +240,21 @@ def _attend(
     _check_maps(q, k, v, pattern)
     tables.check(k.shape[1], k.shape[4], pattern.shortest_tables(*size))
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
-    # shapes alone, as complexity is counted, have no autocast
-    if q.device.type != 'meta' and torch.is_autocast_enabled(q.device.type):
-        dtype = torch.get_autocast_dtype(q.device.type)
-        q, k, v = (x.to(dtype) if x.is_floating_point() else x for x in (q, k, v))
+    q, k, v = cast_as_autocast(q, k, v)
     separate = pattern.type in (PatternType.PARTITION, PatternType.GRID)
-    impl = chosen_impl(impl, 'partition_attention' if separate else 'local_attention')
     pattern = pattern.on_map(*size)
     if separate:
-        if impl == 'auto':
-            impl = 'windows' if windows.preferred(q, pattern) else 'tiled'
-        plain = impl == 'reference' or exporting()
-        if plain or impl == 'windows' or dropout:
-            return windows.forward(q, k, v, tables.bias, scale, pattern, dropout, not plain)
-    elif impl == 'reference' or exporting():
-        return reference.forward(q, k, v, tables, scale, pattern)
+        impl = resolve(impl, 'partition_attention', lambda: windows.fastest(q, pattern))
+        if impl in ('windows', 'reference') or dropout:
+            fused = impl != 'reference'
+            return windows.forward(q, k, v, tables.bias, scale, pattern, dropout, fused)
+    else:
+        impl = resolve(impl, 'local_attention')
+        if impl == 'reference':
+            return reference.forward(q, k, v, tables, scale, pattern)
     if impl == 'measured':
         return _measured(q, k, v, pattern, tables, scale, separate)
-    return _tiled(q, k, v, *tables, scale, pattern.to_ints(), pattern.tile_sizes(*size)[0])
+    return _tiled(q, k, v, *tables, scale, pattern.to_ints(), list(pattern.tile_sizes(*size)[0]))
 
 
 def _measured(
@@ -272,7 +269,7 @@ def _measured(
     """The fastest algorithm and tile size for these shapes."""
     arguments = dict(scale=scale, pattern=pattern.to_ints())
     candidates: dict[str, Callable[..., Tensor]] = {
-        f'tiled {rows}x{columns}': functools.partial(_tiled, **arguments, tile=(rows, columns))
+        f'tiled {rows}x{columns}': functools.partial(_tiled, **arguments, tile=[rows, columns])
         for rows, columns in pattern.tile_sizes(*k.shape[2:4])
     }
     taps = pattern.rows.size * pattern.columns.size
@@ -289,29 +286,11 @@ def _measured(
     return candidates[choose('tiled_attention', key, candidates, inputs)](*inputs)
 
 
-@custom_op('hybrid_mm::tiled_attention')
-def _tiled(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias: Tensor | None,
-    rel_h: Tensor | None,
-    rel_w: Tensor | None,
-    scale: float,
-    pattern: list[int],
-    tile: list[int],
-) -> Tensor:
-    tables = Tables(bias, rel_h, rel_w)
-    with torch.autocast(q.device.type, enabled=False):
-        return tiled.forward(q, k, v, tables, scale, Pattern.from_ints(pattern), tuple(tile))
-
-
-@_tiled.register_fake
-def _(q, k, v, bias, rel_h, rel_w, scale, pattern, tile):
+def _empty(q: Tensor, k: Tensor, v: Tensor, *_: object) -> Tensor:
+    """Shape of the result of :func:`_tiled`."""
     return q.new_empty(*q.shape[:4], v.shape[-1])
 
 
-@custom_op('hybrid_mm::tiled_attention_backward')
 def _tiled_backward(
     grad: Tensor,
     q: Tensor,
@@ -326,30 +305,27 @@ def _tiled_backward(
 ) -> list[Tensor]:
     """Gradients of q, k, v and of the tables that are given."""
     tables = Tables(bias, rel_h, rel_w)
-    with torch.autocast(q.device.type, enabled=False):
-        *grads, table_grads = tiled.backward(
-            grad, q, k, v, tables, scale, Pattern.from_ints(pattern), tuple(tile)
-        )
+    rows, columns = tile
+    *grads, table_grads = tiled.backward(
+        grad, q, k, v, tables, scale, Pattern.from_ints(pattern), (rows, columns)
+    )
     pairs = zip(table_grads, tables, strict=True)
-    # contiguous, as compiled graphs expect them
     return [*grads, *(dx.to(x.dtype).contiguous() for dx, x in pairs if x is not None)]
 
 
-@_tiled_backward.register_fake
-def _(grad, q, k, v, bias, rel_h, rel_w, scale, pattern, tile):
-    tables = [t.new_empty(t.shape) for t in (bias, rel_h, rel_w) if t is not None]
-    return [*(x.new_empty(x.shape) for x in (q, k, v)), *tables]
-
-
-def _setup_context(ctx, inputs, output) -> None:
-    *tensors, ctx.scale, ctx.pattern, ctx.tile = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _differentiate(ctx, grad):
-    tensors = ctx.saved_tensors
-    grads = iter(_tiled_backward(grad, *tensors, ctx.scale, ctx.pattern, ctx.tile))
-    return *(None if x is None else next(grads) for x in tensors), None, None, None
-
-
-_tiled.register_autograd(_differentiate, setup_context=_setup_context)
+@custom_op('hybrid_mm::tiled_attention', fake=_empty, backward=_tiled_backward)
+def _tiled(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None,
+    rel_h: Tensor | None,
+    rel_w: Tensor | None,
+    scale: float,
+    pattern: list[int],
+    tile: list[int],
+) -> Tensor:
+    """Attention in tiles of ``tile`` rows and columns of queries; pattern as flat integers."""
+    tables = Tables(bias, rel_h, rel_w)
+    rows, columns = tile
+    return tiled.forward(q, k, v, tables, scale, Pattern.from_ints(pattern), (rows, columns))

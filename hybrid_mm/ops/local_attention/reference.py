@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from hybrid_mm.ops.local_attention.pattern import Pattern, Tables
-from hybrid_mm.ops.precision import at_least_float32
+from hybrid_mm.ops.precision import accurate
 
 
 def forward(
@@ -26,7 +26,7 @@ def forward(
         x = torch.where(inside[..., None], x, 0.0)
         return x.permute(0, 1, 2, 4, 3, 5, 6).reshape(n, heads, height, width, taps, -1)
 
-    exact = at_least_float32(q)
+    exact = accurate(q)
     logits = torch.einsum('nhyxd,nhyxtd->nhyxt', exact, gather(k).to(exact.dtype)) * scale
     logits = logits.unflatten(-1, (row.shape[1], column.shape[1]))
     if tables.rel_h is not None:

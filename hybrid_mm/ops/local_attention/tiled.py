@@ -15,7 +15,7 @@ from torch import Tensor
 from hybrid_mm.ops.local_attention.pattern import Pattern, Tables
 from hybrid_mm.ops.local_attention.terms import PositionTerms
 from hybrid_mm.ops.local_attention.tiles import Chunk, TileRow, chunks, tiling
-from hybrid_mm.ops.precision import at_least_float32
+from hybrid_mm.ops.precision import accurate
 
 
 def forward(
@@ -29,10 +29,10 @@ def forward(
 ) -> Tensor:
     """Output (N, h, H', W', d_v) of a pattern, in tiles of so many rows and columns of queries."""
     rows, columns = tiling(pattern, tile, *k.shape[2:4])
-    accurate = at_least_float32(q.new_empty(0))
-    terms = PositionTerms(tables, rows, columns, accurate)
+    like = accurate(q.new_empty(0))  # type of the scores
+    terms = PositionTerms(tables, rows, columns, like)
     work = chunks(q, rows, columns)
-    memory = _score_memory(work, accurate)
+    memory = _score_memory(work, like)
     out = q.new_empty(*q.shape[:4], v.shape[-1])
     for chunk in work:
         # lay out
@@ -60,10 +60,10 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tables]:
     """Gradients of q, k, v and the tables from that of the output."""
     rows, columns = tiling(pattern, tile, *k.shape[2:4])
-    accurate = at_least_float32(q.new_empty(0))
-    terms = PositionTerms(tables, rows, columns, accurate)
+    like = accurate(q.new_empty(0))  # type of the scores
+    terms = PositionTerms(tables, rows, columns, like)
     work = chunks(q, rows, columns)
-    memory, memory_grad = _score_memory(work, accurate), _score_memory(work, accurate)
+    memory, memory_grad = _score_memory(work, like), _score_memory(work, like)
     grad_q, grad_k, grad_v = (
         torch.zeros(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v)
     )

@@ -12,12 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hybrid_mm.ops import budget
 from hybrid_mm.ops.local_attention.axes import Axis
 from hybrid_mm.ops.local_attention.pattern import Pattern
-
-# scores of a row of tiles, in elements: what stays in the cache of a core; a GPU wants more at once
-_ROW_BUDGET = {'cpu': 2**19}
-_GPU_ROW_BUDGET = 2**25
 
 
 @dataclass(frozen=True, eq=False)
@@ -274,14 +271,14 @@ def chunks(q: Tensor, rows: Tiles, columns: Tiles) -> list[Chunk]:
     The first chunk is the largest.
     """
     n, h, d = q.shape[0], q.shape[1], q.shape[-1]
-    budget = _ROW_BUDGET.get(q.device.type, _GPU_ROW_BUDGET)
+    limit = budget.elements(q.device) // 2  # scores and their gradient
     one = columns.number * rows.size * columns.size * rows.reach * columns.reach
-    room = max(1, budget // one)
+    room = max(1, limit // one)
     heads = max(i for i in range(1, h + 1) if h % i == 0 and i <= room)
     images = max(1, min(n, room // heads)) if heads == h else 1
     # a chunk reads the keys around it once more than the next one does: keep that below a quarter
     row = columns.number * images * heads * rows.size * columns.reach * d
-    height = max(-(-4 * (rows.reach - rows.size) // rows.size), 2 * budget // row, 1)
+    height = max(-(-4 * (rows.reach - rows.size) // rows.size), 2 * limit // row, 1)
     return [
         Chunk(
             rows,

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from hybrid_mm.ops.local_attention.pattern import Pattern, PatternType
 from hybrid_mm.ops.positions import bias_matrix
+from hybrid_mm.ops.windows import cut_windows, join_windows, window_view
 
 _LARGE = 14**2  # pixels of a window above which its weights are not kept
 _FEW = 4  # windows of a map up to which the bias of all their pairs costs more than it saves
 
 
-def preferred(q: Tensor, pattern: Pattern) -> bool:
-    """Whether this algorithm beats tiles, as measured on CPUs.
+def fastest(q: Tensor, pattern: Pattern) -> str:
+    """Whether 'windows' or 'tiled' is faster, as measured on CPUs.
 
     Args:
         q: Queries, (N, heads, H, W, d).
@@ -27,7 +28,8 @@ def preferred(q: Tensor, pattern: Pattern) -> bool:
     height, width = q.shape[2:4]
     size = math.prod(window_size(pattern, height, width))
     few = height * width <= _FEW * size
-    return size <= _LARGE or not (few or (torch.is_grad_enabled() and q.requires_grad))
+    differentiated = torch.is_grad_enabled() and q.requires_grad
+    return 'tiled' if size > _LARGE and (few or differentiated) else 'windows'
 
 
 def window_size(pattern: Pattern, height: int, width: int) -> tuple[int, int]:
@@ -64,19 +66,30 @@ def forward(
     window = window_size(pattern, *size)
     grid = pattern.type == PatternType.GRID
     q, k, v = (_cut(x, window, grid) for x in (q, k, v))
-    if bias is not None:
-        rows, columns = (
-            (n - 2 * side + 1) // 2 for n, side in zip(bias.shape[1:], window, strict=True)
-        )
-        bias = bias[:, rows : bias.shape[1] - rows, columns : bias.shape[2] - columns]
-        bias = bias_matrix(bias)
+    bias = None if bias is None else bias_matrix(_about_middle(bias, window))
     hidden = _hidden(pattern, size, window, q.device)
     learned = bias is not None and bias.requires_grad and torch.is_grad_enabled()
     if fused and not dropout and (q.is_cuda or not learned):
         out = _fused(q, k, v, bias, hidden, scale)
     else:
         out = _plain(q, k, v, bias, hidden, scale, dropout)
-    return _join(out, window, size, grid)
+    # (N, windows, heads, L, d) to (N * windows, P, Q, heads, d)
+    out = out.flatten(0, 1).transpose(1, 2).unflatten(1, window)
+    return join_windows(out, size, grid).permute(0, 3, 1, 2, 4)
+
+
+def _cut(x: Tensor, window: tuple[int, int], grid: bool) -> Tensor:
+    """Maps (N, heads, H, W, d) as (N, windows, heads, pixels L of a window, d)."""
+    x = window_view(x.permute(0, 2, 3, 1, 4), window, grid)
+    return x.permute(0, 1, 2, 5, 3, 4, 6).flatten(4, 5).flatten(1, 2)
+
+
+def _about_middle(bias: Tensor, window: tuple[int, int]) -> Tensor:
+    """The entries of a table that a window needs."""
+    for dim, side in enumerate(window, 1):
+        length = 2 * side - 1
+        bias = bias.narrow(dim, (bias.shape[dim] - length) // 2, length)
+    return bias
 
 
 def _fused(
@@ -128,29 +141,5 @@ def _hidden(
     rows = torch.arange(height, device=device) >= height - pattern.rows.shift
     columns = torch.arange(width, device=device) >= width - pattern.columns.shift
     region = 1 + 2 * rows[:, None].long() + columns  # 0 is the padding
-    region = _cut(region[None, None, :, :, None], window, pattern.type == PatternType.GRID)
-    region = region.flatten(1)[0].view(-1, math.prod(window))
+    region = cut_windows(region[None], window, pattern.type == PatternType.GRID).flatten(1)
     return region[:, :, None] != region[:, None]
-
-
-def _cut(x: Tensor, window: tuple[int, int], grid: bool) -> Tensor:
-    """Maps (N, heads, H, W, d), padded by zeros, as (N, windows, heads, pixels of a window, d)."""
-    down, right = (-n % side for n, side in zip(x.shape[2:4], window, strict=True))
-    if down or right:
-        x = F.pad(x, (0, 0, 0, right, 0, down))
-    if grid:
-        x = x.unflatten(3, (window[1], -1)).unflatten(2, (window[0], -1))
-        x = x.permute(0, 3, 5, 1, 2, 4, 6)
-    else:
-        x = x.unflatten(3, (-1, window[1])).unflatten(2, (-1, window[0]))
-        x = x.permute(0, 2, 4, 1, 3, 5, 6)
-    return x.flatten(4, 5).flatten(1, 2)
-
-
-def _join(x: Tensor, window: tuple[int, int], size: tuple[int, int], grid: bool) -> Tensor:
-    """Inverse of :func:`_cut`, a view of (N, H, W, heads, d)."""
-    number = [-(-n // side) for n, side in zip(size, window, strict=True)]
-    x = x.unflatten(3, window).unflatten(1, number)  # rows and columns of windows, heads, of pixels
-    x = x.permute(0, 4, 1, 5, 2, 3, 6) if grid else x.permute(0, 1, 4, 2, 5, 3, 6)
-    x = x.flatten(3, 4).flatten(1, 2)
-    return x[:, : size[0], : size[1]].permute(0, 3, 1, 2, 4)
