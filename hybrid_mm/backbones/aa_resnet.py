@@ -62,7 +62,7 @@ class AAResNet(ResNet):
         augmented: tuple[bool, ...] = (False, True, True, True),
         attn_downsample: tuple[bool, ...] = (False, True, False, False),
         canvas_size: tuple[int, int] | None = (224, 224),
-        impl: str = 'tiled',
+        impl: str = 'auto',
         **kwargs: Any,
     ) -> None:
         super().__init__(arch, **kwargs)

@@ -32,7 +32,7 @@ class ACmixResNet(ResNet):
         shift_init: Let the convolution path start as the shifts of a plain convolution, as the
             paper has it; the published code draws its kernels at random like all others.
         zero_init_residual: Let every block start as its shortcut (last norm's weight 0).
-        impl: 'engine' or 'reference', see :class:`~hybrid_mm.layers.attention.acmix.ACmix2d`.
+        impl: Algorithm, see :mod:`hybrid_mm.ops.dispatch`.
         **kwargs: See :class:`~hybrid_mm.backbones.frames.resnet.ResNet`.
 
     Raises:
@@ -57,7 +57,7 @@ class ACmixResNet(ResNet):
         kernel_conv: int = 3,
         shift_init: bool = True,
         zero_init_residual: bool = False,
-        impl: str = 'engine',
+        impl: str = 'auto',
         **kwargs: Any,
     ) -> None:
         super().__init__(arch, zero_init_residual=zero_init_residual, **kwargs)

@@ -36,8 +36,7 @@ class ACmixSwin(Swin):
         qk_scale: Factor of the logits, by default d^-0.5.
         attn_drop: Dropout rate of the attention weights.
         proj_drop: Dropout rate behind attention.
-        impl: 'engine' or 'reference', see
-            :class:`~hybrid_mm.layers.attention.acmix.ACmixWindowAttention`.
+        impl: Algorithm, see :mod:`hybrid_mm.ops.dispatch`.
         **kwargs: See :class:`~hybrid_mm.backbones.frames.swin.Swin`.
 
     Raises:
@@ -60,7 +59,7 @@ class ACmixSwin(Swin):
         qk_scale: float | None = None,
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
-        impl: str = 'engine',
+        impl: str = 'auto',
         **kwargs: Any,
     ) -> None:
         super().__init__(arch, **kwargs)

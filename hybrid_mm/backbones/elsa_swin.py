@@ -36,7 +36,7 @@ class ELSASwin(Swin):
         proj_drop: Dropout rate behind attention.
         always_shift: Shift the windows of the last stage even if its map fits into one, as the
             authors' dense network does and their classifier does not.
-        impl: 'engine' or 'reference', see :class:`~hybrid_mm.layers.attention.elsa.ELSA`.
+        impl: Algorithm, see :mod:`hybrid_mm.ops.dispatch`.
         **kwargs: See :class:`~hybrid_mm.backbones.frames.swin.Swin`.
 
     Raises:
@@ -69,7 +69,7 @@ class ELSASwin(Swin):
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
         always_shift: bool = True,
-        impl: str = 'engine',
+        impl: str = 'auto',
         **kwargs: Any,
     ) -> None:
         stages = len(self.resolve_arch(arch)['depths'])

@@ -92,7 +92,7 @@ class EAAAResNet(AAResNet):
         beta: float = 0.5,
         max_tokens: int | None = 2048,
         official_tables: bool = False,
-        impl: str = 'engine',
+        impl: str = 'auto',
         zero_init_residual: bool = False,
         **kwargs: Any,
     ) -> None:

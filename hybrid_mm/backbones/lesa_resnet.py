@@ -65,7 +65,7 @@ class LESAResNet(ResNet):
         deformable: tuple[bool, ...] = (False, False, False, False),
         positions: str = 'axial',
         canvas_size: tuple[int, int] = (224, 224),
-        impl: str = 'tiled',
+        impl: str = 'auto',
         **kwargs: Any,
     ) -> None:
         super().__init__(arch, **kwargs)

@@ -16,7 +16,8 @@ from hybrid_mm.backbones.frames.base import BaseBackbone, run_blocks
 from hybrid_mm.layers.attention.levit_attention import LeViTAttention
 from hybrid_mm.layers.drop import DropPath
 from hybrid_mm.layers.folded_norm import Conv2dNorm, LinearNorm, fold_norms
-from hybrid_mm.ops.distance_attention import IMPLS, resize_distance_table
+from hybrid_mm.ops.dispatch import check_impl
+from hybrid_mm.ops.distance_attention import resize_distance_table
 from hybrid_mm.registry import MODELS
 
 
@@ -187,8 +188,7 @@ class LeViT(BaseBackbone):
     ) -> None:
         super().__init__(in_channels, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
         settings = self.resolve_arch(arch)
-        if impl not in IMPLS:
-            raise ValueError(f'impl must be one of {", ".join(IMPLS)}, got {impl!r}')
+        check_impl(impl, 'distance_attention')
         if not 0.0 <= drop_path_rate < 1.0:
             raise ValueError(f'drop_path_rate must lie in [0, 1), got {drop_path_rate}')
         widths = settings['embed_dims']

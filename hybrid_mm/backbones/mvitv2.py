@@ -159,7 +159,7 @@ class MViTv2(TokenPyramid):
         qkv_bias: bool = True,
         relative: bool = True,
         residual: bool = True,
-        impl: str | None = None,
+        impl: str = 'auto',
         in_channels: int = 3,
         out_indices: tuple[int, ...] = (0, 1, 2, 3),
         drop_path_rate: float = 0.0,

@@ -176,7 +176,7 @@ class NAT(TokenPyramid):
         dilations: Sequence[Sequence[int]] | None = None,
         relative_bias: bool = True,
         qkv_bias: bool = True,
-        impl: str = 'tiled',
+        impl: str = 'auto',
         in_channels: int = 3,
         out_indices: tuple[int, ...] = (0, 1, 2, 3),
         drop_path_rate: float = 0.0,
@@ -335,7 +335,7 @@ class DiNATs(_Dilated, Swin):
         kernel_size: int = 7,
         relative_bias: bool = True,
         qkv_bias: bool = True,
-        impl: str = 'tiled',
+        impl: str = 'auto',
         **kwargs: Any,
     ) -> None:
         super().__init__(arch, window_size=1, **kwargs)

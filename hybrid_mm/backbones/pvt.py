@@ -147,7 +147,7 @@ class PVT(BaseBackbone):
             map has ceil(H / stride) rows; 'drop' leaves them out as the published code does. They
             agree on multiples of 32.
         qkv_bias: Biases of queries, keys and values.
-        impl: Of ACmix: 'engine' or 'reference'.
+        impl: Algorithm of ACmix, see :mod:`hybrid_mm.ops.dispatch`.
         in_channels: Channels of the input image.
         out_indices: Stages whose maps are returned.
         drop_path_rate: Drop-path rate of the last block; it grows linearly from 0.
@@ -184,7 +184,7 @@ class PVT(BaseBackbone):
         class_token: bool = False,
         partial_patches: str = 'pad',
         qkv_bias: bool = True,
-        impl: str = 'engine',
+        impl: str = 'auto',
         in_channels: int = 3,
         out_indices: tuple[int, ...] = (0, 1, 2, 3),
         drop_path_rate: float = 0.0,

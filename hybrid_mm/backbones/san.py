@@ -52,7 +52,7 @@ class SANBlock(nn.Module):
         mix: bool = False,
         drop_path: float = 0.0,
         norm_cfg: dict | None = None,
-        impl: str = 'engine',
+        impl: str = 'auto',
     ) -> None:
         super().__init__()
         norm = functools.partial(build_norm, norm_cfg or dict(type='BN'))
@@ -180,7 +180,7 @@ class SAN(BaseBackbone):
         out_indices: tuple[int, ...] = (0, 1, 2, 3),
         drop_path_rate: float = 0.0,
         norm_cfg: dict | None = None,
-        impl: str = 'engine',
+        impl: str = 'auto',
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool = False,

@@ -85,7 +85,7 @@ class SASAResNet(ResNet):
         scale: float | tuple[float, ...] = 1.0,
         stem_heads: int = 8,
         stem_mixtures: int = 4,
-        impl: str = 'tiled',
+        impl: str = 'auto',
         **kwargs: Any,
     ) -> None:
         super().__init__(arch, **kwargs)

@@ -227,7 +227,7 @@ class ViT(BaseBackbone):
         partial_patches: str = 'pad',
         mlp_ratio: float = 4.0,
         qkv_bias: bool = True,
-        impl: str | None = None,
+        impl: str = 'auto',
         in_channels: int = 3,
         out_indices: tuple[int, ...] = (0, 1, 2, 3),
         drop_path_rate: float = 0.0,

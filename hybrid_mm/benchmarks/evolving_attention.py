@@ -79,7 +79,7 @@ def _layer(make: Callable[..., Tensor], shape: tuple[int, ...]) -> Case:
 
 
 def _impls(run: Callable[..., Tensor]) -> dict[str, Callable[..., Tensor]]:
-    names = dict(engine='engine', formulas='reference')
+    names = dict(engine='tiled', formulas='reference')
     return {name: functools.partial(run, impl) for name, impl in names.items()}
 
 

@@ -28,7 +28,7 @@ def _case(shape: tuple[int, ...], window: int, device: torch.device, dtype: torc
     torch.manual_seed(0)
     modules = {
         name: LearnedQueryAttention2d(CHANNELS, CHANNELS, HEADS, window, impl=impl)
-        for name, impl in (('convolutions', 'engine'), ('windows', 'reference'))
+        for name, impl in (('convolutions', 'tiled'), ('windows', 'reference'))
     }
     torch.nn.init.normal_(modules['convolutions'].scale)  # as trained; 0.02 would hide differences
     x = torch.randn(*shape, CHANNELS).to(device, dtype)

@@ -19,12 +19,12 @@ from mmengine.structures import InstanceData, PixelData
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-import hybrid_mm
+import hybrid_mm.registry
 from hybrid_mm.benchmarks.core import Case
 from hybrid_mm.convert import convert
 
 PACKAGES = ('mmdet', 'mmseg', 'mmpretrain')
-CONFIGS = Path(hybrid_mm.__file__).parent / '.mim' / 'configs'
+CONFIGS = Path(hybrid_mm.registry.__file__).parent / '.mim' / 'configs'
 SIZES = dict(mmdet=(1, 480, 640), mmseg=(2, 384, 384))
 QUICK = dict(mmdet=(2, 96, 128), mmseg=(2, 96, 96))
 

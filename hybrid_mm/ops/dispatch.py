@@ -1,13 +1,108 @@
-"""Names of algorithms."""
+"""Names of algorithms: one vocabulary for all operators.
 
-IMPLS = ('engine', 'reference')
+Every operator, and every module made of operators, takes ``impl``: 'auto' (the algorithm that is
+known or measured to be the fastest for device, type and shape), 'reference' (the plain formulation,
+the oracle of the tests and the form that is exported), or one of the names that
+:data:`ALGORITHMS` lists for the operator.
+
+What 'auto' means can be set for a whole program, by the environment variable ``HYBRID_MM_IMPL`` or
+for a block of code by :func:`default_impl`: operators that have an algorithm of that name take it.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+VARIABLE = 'HYBRID_MM_IMPL'
+
+# operator -> its algorithms besides 'reference'
+ALGORITHMS: dict[str, tuple[str, ...]] = {
+    'local_attention': ('tiled', 'measured'),
+    'window_attention': ('tiled', 'windows'),
+    'decomposed_attention': ('tiled', 'fused'),
+    'distance_attention': ('tiled', 'mask'),
+    'evolving_attention': ('tiled',),
+    'ghost_attention': ('tiled',),
+    'vector_attention': ('tiled',),
+    'mixed_shift': ('tiled',),
+    'learned_query_attention': ('tiled',),
+    'grid_convolution': ('bmm', 'fft', 'fused'),
+}
+_NAMES = {'reference'}.union(*ALGORITHMS.values())
+
+_default: ContextVar[str] = ContextVar('default_impl', default='auto')
 
 
-def check_impl(impl: str) -> None:
-    """Check the name of an algorithm of ACmix's operators.
+def choices(*operators: str) -> tuple[str, ...]:
+    """Values of ``impl`` that all of the operators take."""
+    common = [set(ALGORITHMS[operator]) for operator in operators]
+    names = [n for n in ALGORITHMS[operators[0]] if all(n in names for names in common)]
+    return 'auto', 'reference', *names
+
+
+def check_impl(impl: str, *operators: str) -> None:
+    """Check the name of an algorithm.
+
+    Args:
+        impl: The name.
+        operators: Operators that take it, keys of :data:`ALGORITHMS`.
 
     Raises:
-        ValueError: No such algorithm.
+        ValueError: One of the operators has no such algorithm.
     """
-    if impl not in IMPLS:
-        raise ValueError(f'impl must be one of {", ".join(IMPLS)}, got {impl!r}')
+    known = choices(*operators)
+    if impl not in known:
+        raise ValueError(
+            f'impl must be one of {", ".join(known)} for {" and ".join(operators)}, got {impl!r}'
+        )
+
+
+def chosen_impl(impl: str, operator: str) -> str:
+    """Check ``impl``, and replace 'auto' by what the user has set for all operators.
+
+    Returns:
+        An algorithm of the operator, or 'auto' if nothing is set that it has.
+
+    Raises:
+        ValueError: An unknown name, also in the environment variable.
+    """
+    check_impl(impl, operator)
+    if impl != 'auto':
+        return impl
+    name = _default.get()
+    if name == 'auto':
+        name = os.environ.get(VARIABLE) or 'auto'
+        if name != 'auto' and name not in _NAMES:
+            raise ValueError(
+                f'{VARIABLE} must be auto or one of {", ".join(sorted(_NAMES))}, got {name!r}'
+            )
+    return name if name in choices(operator) else 'auto'
+
+
+def is_reference(impl: str, operator: str) -> bool:
+    """Whether :func:`chosen_impl` is the plain formulation."""
+    return chosen_impl(impl, operator) == 'reference'
+
+
+@contextmanager
+def default_impl(name: str) -> Iterator[None]:
+    """Let 'auto' mean an algorithm within a block, for the operators that have it.
+
+    Args:
+        name: 'auto', 'reference', or an algorithm of any operator.
+
+    Raises:
+        ValueError: No operator has such an algorithm.
+
+    Example:
+        >>> with default_impl('reference'):
+        ...     features = backbone(images)
+    """
+    if name != 'auto' and name not in _NAMES:
+        raise ValueError(f'impl must be auto or one of {", ".join(sorted(_NAMES))}, got {name!r}')
+    token = _default.set(name)
+    try:
+        yield
+    finally:
+        _default.reset(token)

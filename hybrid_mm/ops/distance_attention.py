@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hybrid_mm.ops.dispatch import chosen_impl
 from hybrid_mm.ops.local_attention import global_attention
 
-IMPLS = ('auto', 'tiled', 'mask')
 _MASK_LIMIT = 2**16  # pairs of a query and a key up to which a map is small
 
 
@@ -44,10 +44,10 @@ def distance_attention(
         v: Values, (N, heads, H, W, d_v).
         table: (heads, H, W): b[h, |i - y|, |j - x|].
         stride: Distance of the queries in pixels.
-        impl: 'mask' spreads the table over all pairs of pixels for torch's attention and keeps the
-            attention weights for the backward pass; 'tiled' keeps q, k, v and the table, and is
-            faster on large maps; 'auto' takes 'mask' on maps of classification size (measured:
-            14 x 14 pixels) and 'tiled' above.
+        impl: 'reference' adds the table to the logits of all pairs of pixels; 'mask' does so in
+            torch's attention and keeps the attention weights for the backward pass; 'tiled' keeps
+            q, k, v and the table, and is faster on large maps; 'auto' takes 'mask' on maps of
+            classification size (measured: 14 x 14 pixels) and 'tiled' above.
 
     Returns:
         (N, heads, ceil(H / stride), ceil(W / stride), d_v).
@@ -55,16 +55,15 @@ def distance_attention(
     Raises:
         ValueError: Unknown impl.
     """
-    if impl not in IMPLS:
-        raise ValueError(f'impl must be one of {", ".join(IMPLS)}, got {impl!r}')
+    impl = chosen_impl(impl, 'distance_attention')
     height, width = k.shape[2:4]
     pairs = q.shape[2] * q.shape[3] * height * width
-    if impl == 'mask' or (impl == 'auto' and pairs <= _MASK_LIMIT):
+    if impl in ('mask', 'reference') or (impl == 'auto' and pairs <= _MASK_LIMIT):
         rows, columns = _distances(height, stride, k), _distances(width, stride, k)
         entry = rows[:, None, :, None] * width + columns[:, None]
         mask = table.to(q.dtype).flatten(1)[:, entry.flatten(2).flatten(0, 1)]
         q, k, v = (x.flatten(2, 3) for x in (q, k, v))
-        if q.is_cuda:
+        if q.is_cuda and impl != 'reference':
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         else:  # torch's would take the same steps, and look for rows without any key besides
             y = (q * q.shape[-1] ** -0.5 @ k.transpose(2, 3) + mask).softmax(-1).to(v.dtype) @ v

@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hybrid_mm.ops.custom_op import custom_op
-from hybrid_mm.ops.dispatch import check_impl
+from hybrid_mm.ops.dispatch import chosen_impl
 from hybrid_mm.ops.export import exporting, require_fixed_size
 from hybrid_mm.ops.positions import decomposed_logits, decomposed_tables, relative_to_absolute
 from hybrid_mm.ops.precision import no_autocast
@@ -51,7 +51,7 @@ def evolving_attention(
     *,
     alpha: float = 1.0,
     beta: float = 0.5,
-    impl: str = 'engine',
+    impl: str = 'auto',
 ) -> tuple[Tensor, Tensor]:
     """Attention of every pixel to all, with logits that grow out of those of the layer before.
 
@@ -73,7 +73,7 @@ def evolving_attention(
         bias: Its bias, (heads,).
         alpha: Weight of the convolution.
         beta: Weight of the logits of the layer before.
-        impl: 'engine', which keeps the logits and nothing else of their size, or 'reference', the
+        impl: 'tiled', which keeps the logits and nothing else of their size, or 'reference', the
             formulas as they stand, which keep three such maps in a chain.
 
     Returns:
@@ -83,7 +83,7 @@ def evolving_attention(
         ValueError: Logits or tables of another size, one of ``previous``, ``weight`` and ``bias``
             without the others, an unknown impl.
     """
-    check_impl(impl)
+    impl = chosen_impl(impl, 'evolving_attention')
     n, heads, height, width, _ = q.shape
     require_fixed_size((height, width), 'evolving attention')
     tokens = height * width

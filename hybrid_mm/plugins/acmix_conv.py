@@ -26,7 +26,7 @@ class ACmix(SpatialOperator):
         kernel_att: Window of the attention, odd.
         heads: Number of heads.
         shift_init: Let the convolution path start as the shifts of a plain convolution.
-        impl: 'engine' or 'reference'.
+        impl: Algorithm, see :mod:`hybrid_mm.ops.dispatch`.
 
     Raises:
         ValueError: Heads that do not divide the channels, an even window, groups.
@@ -46,7 +46,7 @@ class ACmix(SpatialOperator):
         kernel_att: int = 7,
         heads: int = 4,
         shift_init: bool = True,
-        impl: str = 'engine',
+        impl: str = 'auto',
     ) -> None:
         super().__init__(kernel_size, padding, dilation, bias)
         self.must_be('groups', groups, 1)

@@ -17,7 +17,7 @@ def agree(module, x, *arguments):
     for p in module.parameters():  # shifts, rates and biases must not hide a mistake
         torch.nn.init.normal_(p, std=0.2)  # large logits would see through a mask of -100
     found = []
-    for impl in ('engine', 'reference'):
+    for impl in ('tiled', 'reference'):
         module.impl = module.mix.impl = impl
         out = module(x, *arguments)
         cotangent = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)
@@ -85,7 +85,7 @@ def test_convolution_path_in_bands(outputs, kernel, buffer, monkeypatch):
         torch.nn.init.normal_(parameter)
     x = torch.randn(2, 7, 9, 6, 3, dtype=torch.float64, requires_grad=True)
     found = []
-    for impl in ('engine', 'reference'):
+    for impl in ('tiled', 'reference'):
         mix.impl = impl
         out = mix(x.permute(0, 3, 4, 1, 2), 0.7)  # tokens, as Swin has them
         found.append([out, *torch.autograd.grad(out.pow(2).sum(), [x, *mix.parameters()])])
@@ -129,7 +129,10 @@ def test_errors():
         ACmix2d(8, 8, kernel_att=6)
     with pytest.raises(ValueError, match='convolution path must be odd, got 2'):
         ACmix2d(8, 8, kernel_conv=2)
-    with pytest.raises(ValueError, match="impl must be one of engine, reference, got 'fast'"):
+    with pytest.raises(
+        ValueError,
+        match="tiled for local_attention and mixed_shift, got 'fast'",
+    ):
         ACmix2d(8, 8, impl='fast')
     with pytest.raises(ValueError, match='multiples of the window 4, got 6 x 8'):
         ACmixWindowAttention(8, 4, 2)(torch.randn(1, 6, 8, 8))

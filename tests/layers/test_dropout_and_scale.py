@@ -34,7 +34,7 @@ def queries_times(layer, factor, dim):
 def test_scale_of_windows(path, shift, bias, monkeypatch):
     """qk_scale is a factor of the queries; without it, that is (C / heads)^-0.5."""
     monkeypatch.setattr(window_attention, '_LARGE', 0 if path == 'engine' else 10**6)
-    kwargs = dict(impl='reference' if path == 'reference' else 'engine', qkv_bias=bias)
+    kwargs = dict(impl='reference' if path == 'reference' else 'auto', qkv_bias=bias)
     given = scrambled(WindowAttention(12, 3, 2, qk_scale=1.7, **kwargs))
     one = scrambled(WindowAttention(12, 3, 2, qk_scale=1.0, **kwargs))
     default = scrambled(WindowAttention(12, 3, 2, **kwargs))
@@ -65,7 +65,7 @@ def test_scale_of_neighborhoods():
     torch.testing.assert_close(given(x), default(x))
 
 
-@pytest.mark.parametrize('impl', ['engine', 'reference'])
+@pytest.mark.parametrize('impl', ['tiled', 'reference'])
 def test_scale_of_elsa(impl):
     """Of the product of query and key, by default the width of a head, not of the queries."""
     given = scrambled(ELSA(12, 2, 3, group_width=4, qk_scale=1.7, impl=impl))

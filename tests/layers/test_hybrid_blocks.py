@@ -70,7 +70,7 @@ def check(layer, x, expected):
 def test_partition_attention(size, kind, path, monkeypatch):
     monkeypatch.setattr(module, '_LARGE', 0 if path == 'engine' else 10**6)
     torch.manual_seed(0)
-    impl = 'reference' if path == 'reference' else 'engine'
+    impl = 'reference' if path == 'reference' else 'auto'
     layer = PartitionAttention(6, (4, 3), 4, kind, channels=5, hidden_channels=8, impl=impl)
     layer = layer.double()
     nn.init.normal_(layer.relative_bias.table)

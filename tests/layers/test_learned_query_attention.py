@@ -27,7 +27,7 @@ def with_gradients(layer, x, impl):
 def test_equals_attention_over_windows(stride, kernel, height, width):
     layer = drawn(6, 8, 2, kernel, stride, queries=3, out_channels=5)
     x = torch.randn(2, height, width, 6, dtype=torch.float64)
-    found, expected = (with_gradients(layer, x, impl) for impl in ('engine', 'reference'))
+    found, expected = (with_gradients(layer, x, impl) for impl in ('tiled', 'reference'))
     assert found[0].shape == (2, -(-height // stride), -(-width // stride), 5)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
@@ -67,11 +67,14 @@ def test_wrong_arguments():
         LearnedQueryAttention2d(8, 8, 3, 3)
     with pytest.raises(ValueError, match='kernel_size must be odd and positive, got 4'):
         LearnedQueryAttention2d(8, 8, 2, 4)
-    with pytest.raises(ValueError, match="impl must be 'engine' or 'reference', got 'fast'"):
+    with pytest.raises(
+        ValueError,
+        match="impl must be one of auto, reference, tiled for learned_query_attention, got 'fast'",
+    ):
         LearnedQueryAttention2d(8, 8, 2, 3, impl='fast')
 
 
-@pytest.mark.parametrize('impl', ['engine', 'reference'])
+@pytest.mark.parametrize('impl', ['tiled', 'reference'])
 @pytest.mark.parametrize('normalize', [True, False])
 @pytest.mark.parametrize('stride', [1, 2])
 def test_definition(stride, normalize, impl):

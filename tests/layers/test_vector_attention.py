@@ -51,7 +51,7 @@ def test_equals_the_reference(small_chunks, kind, training, size, kwargs, expect
     module = scrambled(kind, 12, 4, 16, **kwargs).train(training)
     x = torch.randn(2, 12, *size, dtype=torch.float64, requires_grad=True)
     found = []
-    for impl in ('engine', 'reference'):
+    for impl in ('tiled', 'reference'):
         one = copy.deepcopy(module)
         one.impl = impl
         if one.mix is not None:
@@ -206,7 +206,7 @@ def test_normalisation_over_processes_with_unequal_shares(tmp_path):
         (dict(kernel_size=4), 'kernel_size must be odd, got 4'),
         (dict(share=5), 'out_channels must be a multiple of share'),
         (dict(mix=True, rel_channels=3), 'with mix of rel_channels'),
-        (dict(impl='fast'), 'impl must be one of engine, reference'),
+        (dict(impl='fast'), 'impl must be one of auto, reference, tiled for vector_attention'),
     ],
 )
 def test_bad_arguments(kwargs, message):

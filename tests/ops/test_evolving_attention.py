@@ -59,7 +59,7 @@ def by_the_formulas(q, k, v, rel_h, rel_w, previous, weight, bias, alpha, beta):
     return out.view(n, heads, height, width, -1), logits
 
 
-@pytest.mark.parametrize('impl', ['engine', 'reference'])
+@pytest.mark.parametrize('impl', ['tiled', 'reference'])
 @pytest.mark.parametrize('without', [{}, FIRST], ids=['evolving', 'first'])
 @pytest.mark.parametrize(('alpha', 'beta'), [(1.0, 0.5), (0.6, 0.3)])
 def test_equals_the_formulas(impl, without, alpha, beta):
@@ -79,7 +79,7 @@ def test_gradients_equal_those_of_the_reference(monkeypatch, rows, used, alpha):
     monkeypatch.setattr(evolving_attention, '_ROWS', 1)
     given = inputs(4, 5)
     grads = []
-    for impl in ('reference', 'engine'):
+    for impl in ('reference', 'tiled'):
         outs = attend(**given, alpha=alpha, beta=0.3, impl=impl)
         outs = dict(both=outs, result=outs[:1], logits=outs[1:])[used]
         dys = [torch.linspace(-1, 1, o.numel()).to(o).sin().view_as(o) for o in outs]
@@ -99,7 +99,7 @@ def test_without_relative_terms_and_first_in_the_chain():
     for without in (dict(rel_h=None, rel_w=None), dict(rel_h=None, rel_w=None) | FIRST):
         given = inputs(4, 5, **without)
         grads = []
-        for impl in ('reference', 'engine'):
+        for impl in ('reference', 'tiled'):
             out, logits = attend(**given, impl=impl)
             grads.append(
                 torch.autograd.grad((out.sin().sum() + logits.cos().sum()), list(given.values()))
@@ -112,9 +112,9 @@ def test_only_the_logits_are_kept():
     given = inputs(16, 18, n=1, heads=8, dtype=torch.float32)
     map_size = 8 * (16 * 18) ** 2 * 4
     kept = {}
-    for impl in ('engine', 'reference'):
+    for impl in ('tiled', 'reference'):
         _, kept[impl] = memory(lambda impl=impl: attend(**given, impl=impl), torch.device('cpu'))
-    assert kept['engine'] < 1.2 * map_size
+    assert kept['tiled'] < 1.2 * map_size
     assert kept['reference'] > 3.9 * map_size
 
 
@@ -145,7 +145,10 @@ def test_operator_contract():
     [
         (dict(bias=None), 'go together: give all of them or none'),
         (dict(previous=torch.zeros(2, 3, 6, 6)), r'\(2, 3, 12, 12\) expected for a 3 x 4 map'),
-        (dict(impl='fast'), "must be one of engine, reference, got 'fast'"),
+        (
+            dict(impl='fast'),
+            "reference, tiled for evolving_attention, got 'fast'",
+        ),
         (dict(rel_h=torch.zeros(7, 5, dtype=torch.float64)), '5 relative vectors expected, got 7'),
     ],
 )
@@ -227,7 +230,7 @@ def test_initial_tables():
         (dict(stride=3), 'stride must be 1 or 2, got 3'),
         (dict(max_tokens=0), 'max_tokens must be positive or None, got 0'),
         (dict(heads=3), 'got 3 heads for 8 and 4'),
-        (dict(impl='tiled'), "got 'tiled'"),
+        (dict(impl='fused'), "got 'fused'"),
     ],
 )
 def test_bad_settings_are_named(kwargs, message):
@@ -243,7 +246,7 @@ def test_logits_where_they_belong():
         build(evolves=False)(x, logits)
 
 
-@pytest.mark.parametrize('impl', ['engine', 'reference'])
+@pytest.mark.parametrize('impl', ['tiled', 'reference'])
 def test_weights_of_the_chain_are_handed_on(impl):
     layer = build(alpha=0.7, beta=0.2, impl=impl)
     x = torch.randn(1, 6, 4, 5, dtype=torch.float64)

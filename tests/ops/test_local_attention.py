@@ -10,6 +10,7 @@ import torch
 
 from hybrid_mm.benchmarks.core import memory
 from hybrid_mm.ops import local_attention as engine
+from hybrid_mm.ops.dispatch import choices
 from hybrid_mm.ops.local_attention import (
     block_attention,
     global_attention,
@@ -22,6 +23,8 @@ from hybrid_mm.ops.local_attention import (
 from hybrid_mm.ops.local_attention.axes import reflected
 
 BORDERS = ('shift', 'zero', 'mask', 'reflect')
+
+IMPLS = choices('local_attention')
 
 
 def rand(*shape):
@@ -164,7 +167,7 @@ def test_gather_is_the_definition_of_the_whole_map(stride):
         for n, s in zip((3, 4), stride, strict=True)
     )
     expected = loops(q, k, v, rows, columns, 3**-0.5, bias, rel_h, rel_w)
-    for impl in engine.IMPLS:
+    for impl in IMPLS:
         out = global_attention(
             q, k, v, stride=stride, bias=bias, rel_h=rel_h, rel_w=rel_w, impl=impl
         )
@@ -258,7 +261,7 @@ def test_tiles_equal_the_gather(seed):
 
 @pytest.mark.parametrize('seed', range(100, 106))
 def test_auto_equals_the_gather(seed):
-    agree(*random_case(seed), impl='auto')
+    agree(*random_case(seed), impl='measured')
 
 
 @pytest.mark.parametrize('budget', [2**8, 2**12])
@@ -312,7 +315,7 @@ def local_attention_of_five(q, k, v, bias, window, impl):
 
 def test_large_logits_in_low_precision_do_not_overflow():
     q = torch.full((1, 1, 4, 4, 64), 60.0, dtype=torch.half)
-    for impl in engine.IMPLS:
+    for impl in IMPLS:
         out = local_attention(q, q, q, 3, scale=0.1, impl=impl)
         assert out.isfinite().all()
         torch.testing.assert_close(out, q)
@@ -449,7 +452,7 @@ def test_partition_is_swin(shift):
         ids = region[y : y + window, x : x + window].flatten()
         logits = logits.masked_fill(ids[:, None] != ids, float('-inf'))
         out[part] = (logits.softmax(-1) @ c).unflatten(2, (window, window))
-    for impl in engine.IMPLS:
+    for impl in IMPLS:
         found = partition_attention(q, k, v, window, shift=shift, bias=bias, impl=impl)
         torch.testing.assert_close(found, out)
 
@@ -485,7 +488,7 @@ def test_partition_is_its_definition(size, window, shift):
 
     rows, columns = (axis(length, side) for length, side in zip(size, sides, strict=True))
     expected = loops(q, k, v, rows, columns, 0.7, bias, None, None)
-    for impl in engine.IMPLS:
+    for impl in IMPLS:
         found = partition_attention(q, k, v, window, shift=shift, scale=0.7, bias=bias, impl=impl)
         torch.testing.assert_close(found, expected)
 
@@ -502,7 +505,7 @@ def test_grids_are_their_definition(size):
         for length, step in ((n, math.ceil(n / g)) for n, g in zip(size, grid, strict=True))
     )
     expected = loops(q, k, v, rows, columns, 3**-0.5, bias, None, None)
-    for impl in engine.IMPLS:
+    for impl in IMPLS:
         found = partition_attention(q, k, v, grid, grid=True, bias=bias, impl=impl)
         torch.testing.assert_close(found, expected)
 
@@ -514,7 +517,7 @@ def test_masks_hold_whatever_the_logits():
         q, k = q.abs() * 30, -k.abs() * 30
         agree(function, (q, k, v, *tables), tolerance=1e-9)
     q, k, v = (rand(1, 2, 5, 9, 4).abs() for _ in range(3))
-    for impl in engine.IMPLS:
+    for impl in IMPLS:
         out = local_attention(50 * q, -50 * k, 1 + v, 3, border='mask', impl=impl)
         assert (out > 1).all()  # no share of zeros beyond the border
 

@@ -246,7 +246,7 @@ class BottleneckNet(BaseBackbone):
         drop_path_rate: float = 0.0,
         norm_cfg: dict | None = None,
         zero_init_residual: bool = True,
-        impl: str = 'tiled',
+        impl: str = 'auto',
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool = False,

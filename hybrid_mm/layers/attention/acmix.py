@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hybrid_mm.layers.attention.window_attention import WindowAttention
 from hybrid_mm.layers.convolution.mixed_shift_conv import MixedShift
 from hybrid_mm.layers.heads import merge_heads
-from hybrid_mm.ops.dispatch import check_impl
+from hybrid_mm.ops.dispatch import check_impl, is_reference
 from hybrid_mm.ops.local_attention import local_attention
 from hybrid_mm.ops.local_attention.axes import mirrored
 from hybrid_mm.ops.positions import encode_coordinates
@@ -36,8 +36,8 @@ class ACmix2d(nn.Module):
         kernel_conv: Kernel of the convolution, odd.
         stride: Stride; attention of every ``stride``-th query.
         dilation: Distance of the pixels of a window.
-        impl: 'engine', or 'reference', the published formulation step by step, which keeps k^2
-            copies of keys, values and positions.
+        impl: 'tiled' (and 'auto'), or 'reference', the published formulation step by step, which
+            keeps k^2 copies of keys, values and positions.
 
     Raises:
         ValueError: Heads that do not divide C, an even window or kernel, an unknown impl.
@@ -52,10 +52,10 @@ class ACmix2d(nn.Module):
         kernel_conv: int = 3,
         stride: int = 1,
         dilation: int = 1,
-        impl: str = 'engine',
+        impl: str = 'auto',
     ) -> None:
         super().__init__()
-        check_impl(impl)
+        check_impl(impl, 'local_attention', 'mixed_shift')
         if heads < 1 or out_channels % heads:
             raise ValueError(f'heads must divide the {out_channels} output channels, got {heads}')
         if kernel_att % 2 == 0:
@@ -87,7 +87,7 @@ class ACmix2d(nn.Module):
         q, k, v = maps.permute(2, 0, 3, 4, 5, 1)
         position = encode_coordinates(self.position, height, width).permute(1, 2, 0)
         q = q[:, :, :: self.stride, :: self.stride]
-        attend = self._reference if self.impl == 'reference' else self._engine
+        attend = self._reference if is_reference(self.impl, 'local_attention') else self._engine
         attention = merge_heads(attend(q, k, v, position))
         conv = self.mix(maps.flatten(2, 3).transpose(1, 2), self.rate2)
         return torch.addcmul(conv, attention, self.rate1.to(conv.dtype))

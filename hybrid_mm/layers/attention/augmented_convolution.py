@@ -62,7 +62,7 @@ class AAConv2d(nn.Module):
         dilation: int = 1,
         bias: bool = True,
         attn_downsample: bool = False,
-        impl: str = 'tiled',
+        impl: str = 'auto',
     ) -> None:
         super().__init__()
         if kernel_size % 2 == 0:

@@ -90,7 +90,7 @@ class BottleneckAttention(nn.Module):
         scale_pos_embed: bool = True,
         position: str = 'relative',
         content: bool = True,
-        impl: str = 'tiled',
+        impl: str = 'auto',
     ) -> None:
         super().__init__()
         if position not in ('relative', 'absolute', 'none'):

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from hybrid_mm.ops.dispatch import check_impl
+from hybrid_mm.ops.dispatch import check_impl, is_reference
 from hybrid_mm.ops.export import exporting
 from hybrid_mm.ops.ghost_attention import budget, ghost_attention
 from hybrid_mm.ops.grid_convolution import grid_convolution
@@ -44,7 +44,8 @@ class ELSA(nn.Module):
         qkv_bias: Bias of the projection to queries, keys and values.
         attn_drop: Dropout rate of the weights; above 0, training keeps them.
         proj_drop: Dropout rate of the result.
-        impl: 'engine', or 'reference', the published formulation, which keeps k^2 copies.
+        impl: 'tiled' (and 'auto'), or 'reference', the published formulation, which keeps k^2
+            copies.
 
     Raises:
         ValueError: An even window, heads that do not divide C, groups that do not divide both
@@ -65,10 +66,10 @@ class ELSA(nn.Module):
         qkv_bias: bool = False,
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
-        impl: str = 'engine',
+        impl: str = 'auto',
     ) -> None:
         super().__init__()
-        check_impl(impl)
+        check_impl(impl, 'ghost_attention')
         if heads < 1 or dim % heads:
             raise ValueError(f'heads must divide the {dim} channels, got {heads}')
         if kernel_size % 2 == 0:
@@ -120,7 +121,11 @@ class ELSA(nn.Module):
         product = q * k
         hidden = self.conv(product if self.scale == 1 else product * self.scale)
         mul, add = self.ghost()
-        if self.impl == 'reference' or exporting() or (self.attn_drop and self.training):
+        if (
+            is_reference(self.impl, 'ghost_attention')
+            or exporting()
+            or (self.attn_drop and self.training)
+        ):
             out = self._reference(hidden, v, mul, add)
         elif mul is None:
             out = self._engine(hidden, v, add)

@@ -81,10 +81,10 @@ class EvolvingAAConv2d(AAConv2d):
         max_tokens: int | None = None,
         official_tables: bool = False,
         stride: int = 1,
-        impl: str = 'engine',
+        impl: str = 'auto',
         **kwargs: Any,
     ) -> None:
-        check_impl(impl)
+        check_impl(impl, 'evolving_attention')
         if stride not in (1, 2):
             raise ValueError(f'stride must be 1 or 2, got {stride}')
         if max_tokens is not None and max_tokens < 1:

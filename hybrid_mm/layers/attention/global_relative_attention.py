@@ -25,7 +25,7 @@ class GlobalRelativeAttention(PartitionAttention):
         channels: Channels of the output, by default those of the input.
         hidden_channels: Channels of all values, by default those of the output.
         relative: 'table' of numbers, or 'log', a network of logarithmic offsets.
-        impl: 'engine', or 'reference', the published formulation step by step.
+        impl: 'auto', or 'reference', the published formulation step by step.
 
     Raises:
         ValueError: Heads that do not fill the channels, an empty map, an unknown relative or impl.
@@ -39,7 +39,7 @@ class GlobalRelativeAttention(PartitionAttention):
         channels: int | None = None,
         hidden_channels: int | None = None,
         relative: str = 'table',
-        impl: str = 'engine',
+        impl: str = 'auto',
     ) -> None:
         super().__init__(
             in_channels, size, head_width, 'block', channels, hidden_channels, relative, impl

@@ -63,7 +63,7 @@ class HaloAttention(nn.Module):
         avg_down: bool = False,
         scale_pos_embed: bool = False,
         mask_padding: bool = False,
-        impl: str = 'tiled',
+        impl: str = 'auto',
     ) -> None:
         super().__init__()
         if stride not in (1, 2):

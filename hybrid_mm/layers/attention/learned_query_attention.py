@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from hybrid_mm.layers.initialisation import lecun_normal_
+from hybrid_mm.ops.dispatch import check_impl, is_reference
 from hybrid_mm.ops.grid_convolution import grid_convolution
 from hybrid_mm.ops.precision import no_autocast
 
@@ -40,7 +41,7 @@ class LearnedQueryAttention2d(nn.Module):
         queries: Number of queries.
         normalize_queries: Whether queries have unit length in every head.
         out_channels: Channels of the result, by default C.
-        impl: 'engine' as above, or 'reference', over gathered windows.
+        impl: 'tiled' (and 'auto') as above, or 'reference', over gathered windows.
 
     Raises:
         ValueError: Heads that do not divide C, an even window, an unknown impl.
@@ -56,15 +57,14 @@ class LearnedQueryAttention2d(nn.Module):
         queries: int = 2,
         normalize_queries: bool = True,
         out_channels: int | None = None,
-        impl: str = 'engine',
+        impl: str = 'auto',
     ) -> None:
         super().__init__()
         if heads < 1 or channels % heads:
             raise ValueError(f'heads must divide the {channels} channels, got {heads}')
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f'kernel_size must be odd and positive, got {kernel_size}')
-        if impl not in ('engine', 'reference'):
-            raise ValueError(f"impl must be 'engine' or 'reference', got {impl!r}")
+        check_impl(impl, 'learned_query_attention')
         self.heads, self.width, self.queries = heads, channels // heads, queries
         self.kernel_size, self.stride = kernel_size, stride
         self.normalize_queries, self.impl = normalize_queries, impl
@@ -101,11 +101,11 @@ class LearnedQueryAttention2d(nn.Module):
         scores = scores - scores.detach().amax((-2, -1), keepdim=True)
         scores = scores.clamp(min=_LOWEST)
         values = values.permute(0, 3, 1, 2)
-        read = self._reference if self.impl == 'reference' else self._read
+        read = self._reference if is_reference(self.impl, 'learned_query_attention') else self._read
         total = None
         for r in range(self.queries):
             arguments = scores[:, r], values, self.relative_bias[r], self.scale[r]
-            if torch.is_grad_enabled() and self.impl == 'engine':
+            if torch.is_grad_enabled() and not is_reference(self.impl, 'learned_query_attention'):
                 part = checkpoint(read, *arguments, use_reentrant=False)
             else:
                 part = read(*arguments)

@@ -58,7 +58,7 @@ class LESA2d(nn.Module):
         stride: int = 1,
         positions: str = 'axial',
         deformable: bool = False,
-        impl: str = 'tiled',
+        impl: str = 'auto',
     ) -> None:
         super().__init__()
         if groups < 1 or channels % (2 * groups):

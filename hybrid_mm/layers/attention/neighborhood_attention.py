@@ -45,7 +45,7 @@ class NeighborhoodAttention2d(nn.Module):
         relative_bias: bool = True,
         qkv_bias: bool = True,
         qk_scale: float | None = None,
-        impl: str = 'tiled',
+        impl: str = 'auto',
     ) -> None:
         super().__init__()
         if heads < 1 or dim % heads:

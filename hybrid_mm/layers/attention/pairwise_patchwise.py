@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from hybrid_mm.layers.convolution.mixed_shift_conv import MixedShift
-from hybrid_mm.ops.dispatch import check_impl
+from hybrid_mm.ops.dispatch import check_impl, is_reference
 from hybrid_mm.ops.export import exporting, require_fixed_size
 from hybrid_mm.ops.implicit_norm import merged_statistics, normalisation
 from hybrid_mm.ops.local_attention.axes import mirrored
@@ -46,8 +46,8 @@ class VectorAttention2d(nn.Module):
         dilation: Distance of the pixels of a window.
         mix: Add the convolution path of ACmix.
         norm: Makes the batch norm of a number of channels.
-        impl: 'engine', or 'reference', the published formulation step by step, which keeps k^2
-            copies.
+        impl: 'tiled' (and 'auto'), or 'reference', the published formulation step by step, which
+            keeps k^2 copies.
 
     Raises:
         ValueError: An even window, channels that do not divide, or an unknown impl.
@@ -64,7 +64,7 @@ class VectorAttention2d(nn.Module):
         dilation: int = 1,
         mix: bool = False,
         norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
-        impl: str = 'engine',
+        impl: str = 'auto',
     ) -> None:
         super().__init__()
         if kernel_size % 2 == 0:
@@ -74,7 +74,7 @@ class VectorAttention2d(nn.Module):
                 f'out_channels must be a multiple of share, and with mix of rel_channels, got '
                 f'{out_channels}, {share} and {rel_channels}'
             )
-        check_impl(impl)
+        check_impl(impl, 'vector_attention')
         self.rel_channels, self.groups = rel_channels, out_channels // share
         self.kernel_size, self.stride, self.dilation = kernel_size, stride, dilation
         self.impl = impl
@@ -106,7 +106,11 @@ class VectorAttention2d(nn.Module):
         require_fixed_size(x.shape[2:], 'vector attention')
         q, k, v = self.query_conv(x), self.key_conv(x), self.value_conv(x)
         queries = q[:, :, :: self.stride, :: self.stride]
-        attend = self._reference if self.impl == 'reference' or exporting() else self.attend
+        attend = (
+            self._reference
+            if is_reference(self.impl, 'vector_attention') or exporting()
+            else self.attend
+        )
         out = attend(queries, k, v)
         if self.mix is None:
             return out

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_mm.layers.relative_position import LogRelativeBias2d, RelativeBias2d
-from hybrid_mm.ops.dispatch import check_impl
+from hybrid_mm.ops.dispatch import check_impl, is_reference
 from hybrid_mm.ops.export import require_fixed_size
 from hybrid_mm.ops.local_attention import partition_attention
 from hybrid_mm.ops.positions import bias_matrix
@@ -58,7 +58,7 @@ class PartitionAttention(nn.Module):
         channels: Channels of the output, by default those of the input.
         hidden_channels: Channels of all values, by default those of the output.
         relative: 'table' of numbers, or 'log', a network of logarithmic offsets.
-        impl: 'engine', or 'reference', the published formulation step by step.
+        impl: 'auto', or 'reference', the published formulation step by step.
 
     Raises:
         ValueError: Heads that do not fill the channels, an empty window, an unknown kind,
@@ -74,10 +74,10 @@ class PartitionAttention(nn.Module):
         channels: int | None = None,
         hidden_channels: int | None = None,
         relative: str = 'table',
-        impl: str = 'engine',
+        impl: str = 'auto',
     ) -> None:
         super().__init__()
-        check_impl(impl)
+        check_impl(impl, 'window_attention')
         channels = channels or in_channels
         hidden = hidden_channels or channels
         if head_width < 1 or hidden % head_width:
@@ -112,7 +112,7 @@ class PartitionAttention(nn.Module):
         window = self.window_of(height, width)
         table = self.relative_bias(*window)
         qkv = self.qkv(x)
-        if self.impl == 'reference' or not self._tiled(qkv, window):
+        if is_reference(self.impl, 'window_attention') or not self._tiled(qkv, window):
             return self.proj(self._batched(qkv, table, window))
         maps = qkv.unflatten(3, (3, self.heads, self.width))
         out = self.engine(*maps.permute(3, 0, 4, 1, 2, 5), table)
@@ -141,7 +141,11 @@ class PartitionAttention(nn.Module):
             # (windows of all images, heads, queries, keys)
             bias = bias.masked_fill(outside.repeat(n, 1, 1, 1), -math.inf)
         maps = self._cut(qkv, window).unflatten(-1, (3, self.heads, self.width))
-        out = attend(*maps.permute(2, 0, 3, 1, 4), bias, self.impl == 'reference')
+        out = attend(
+            *maps.permute(2, 0, 3, 1, 4),
+            bias,
+            is_reference(self.impl, 'window_attention'),
+        )
         out = self._uncut(out.transpose(1, 2).flatten(2), window, qkv.shape)
         return out[:, :height, :width]
 

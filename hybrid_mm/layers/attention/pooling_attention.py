@@ -57,7 +57,7 @@ class PoolingAttention(nn.Module):
         qkv_bias: bool = True,
         relative: bool = True,
         residual: bool = True,
-        impl: str | None = None,
+        impl: str = 'auto',
     ) -> None:
         super().__init__()
         if heads < 1 or out_channels % heads:

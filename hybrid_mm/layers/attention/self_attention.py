@@ -41,7 +41,7 @@ class SelfAttention(nn.Module):
         size: tuple[int, int] | None = None,
         window: int | None = None,
         qkv_bias: bool = True,
-        impl: str | None = None,
+        impl: str = 'auto',
     ) -> None:
         super().__init__()
         if heads < 1 or dim % heads:

@@ -77,14 +77,14 @@ class ACmixSpatialReductionAttention(SpatialReductionAttention):
         heads: Number of heads.
         reduction: Stride of the reduction; 1 for none.
         qkv_bias: Biases of the projections to queries, keys and values.
-        impl: 'engine' or 'reference', see :class:`~hybrid_mm.layers.attention.acmix.MixedShift`.
+        impl: Algorithm, see :mod:`hybrid_mm.ops.dispatch`.
 
     Raises:
         ValueError: Heads that do not divide C, an unknown impl.
     """
 
     def __init__(
-        self, dim: int, heads: int, reduction: int = 1, qkv_bias: bool = True, impl: str = 'engine'
+        self, dim: int, heads: int, reduction: int = 1, qkv_bias: bool = True, impl: str = 'auto'
     ) -> None:
         super().__init__(dim, heads, reduction, qkv_bias)
         self.mix = MixedShift(3 * heads, dim // heads, heads, bias=True, impl=impl)

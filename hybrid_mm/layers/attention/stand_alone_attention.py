@@ -73,7 +73,7 @@ class LocalSelfAttention2d(nn.Module):
         share_rel: bool = True,
         border: str = 'zero',
         scale: float = 1.0,
-        impl: str = 'tiled',
+        impl: str = 'auto',
     ) -> None:
         super().__init__()
         dim = _head_width(out_channels, heads)
@@ -157,7 +157,7 @@ class AttentionStem(nn.Module):
         block: int = 4,
         heads: int = 8,
         mixtures: int = 4,
-        impl: str = 'tiled',
+        impl: str = 'auto',
     ) -> None:
         super().__init__()
         dim = _head_width(out_channels, heads)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_mm.ops.dispatch import check_impl
+from hybrid_mm.ops.dispatch import check_impl, is_reference
 from hybrid_mm.ops.export import exporting, require_fixed_size
 from hybrid_mm.ops.local_attention import partition_attention
 from hybrid_mm.ops.positions import window_index
@@ -27,7 +27,7 @@ class WindowAttention(nn.Module):
         qk_scale: Factor of the logits, by default (C / heads)^-0.5.
         attn_drop: Dropout rate of the attention weights; above 0, attention is not the engine's.
         proj_drop: Dropout rate of the result.
-        impl: 'engine', or 'reference', the published formulation step by step.
+        impl: 'auto', or 'reference', the published formulation step by step.
 
     Raises:
         ValueError: Heads that do not divide C, an unknown impl.
@@ -42,10 +42,10 @@ class WindowAttention(nn.Module):
         qk_scale: float | None = None,
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
-        impl: str = 'engine',
+        impl: str = 'auto',
     ) -> None:
         super().__init__()
-        check_impl(impl)
+        check_impl(impl, 'window_attention')
         if heads < 1 or dim % heads:
             raise ValueError(f'heads must divide the {dim} channels, got {heads}')
         self.window, self.heads, self.width, self.impl = window, heads, dim // heads, impl
@@ -76,7 +76,7 @@ class WindowAttention(nn.Module):
             x = x.roll((-shift, -shift), (1, 2))
         maps = self.qkv(x).view(n, height, width, 3, self.heads, self.width)
         attend = self._engine if height * width > _LARGE else self._batched
-        if self.impl == 'reference' or self.attn_drop or exporting():
+        if is_reference(self.impl, 'window_attention') or self.attn_drop or exporting():
             attend = self._reference
         out = attend(*maps.permute(3, 0, 4, 1, 2, 5), shift)
         out = self.proj(out.permute(0, 2, 3, 1, 4).reshape(n, height, width, dim))

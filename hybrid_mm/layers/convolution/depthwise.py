@@ -2,7 +2,8 @@
 
 from torch import Tensor, nn
 
-from hybrid_mm.ops.grid_convolution import check_impl, grid_convolution
+from hybrid_mm.ops.dispatch import check_impl
+from hybrid_mm.ops.grid_convolution import grid_convolution
 from hybrid_mm.ops.grid_convolution.axes import check_widths
 
 
@@ -29,7 +30,7 @@ class DepthwiseConv2d(nn.Conv2d):
         bias: bool = True,
         impl: str = 'auto',
     ) -> None:
-        check_impl(impl)
+        check_impl(impl, 'grid_convolution')
         size = (kernel_size,) * 2 if isinstance(kernel_size, int) else tuple(kernel_size)
         self.rows, self.columns = (
             check_widths([1] * width, axis)

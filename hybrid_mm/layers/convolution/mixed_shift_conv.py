@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_mm.ops.dispatch import check_impl
+from hybrid_mm.ops.dispatch import check_impl, is_reference
 from hybrid_mm.ops.export import exporting
 from hybrid_mm.ops.mixed_shift import _by_channel, _mix_and_shift, _mixed
 
@@ -32,7 +32,7 @@ class MixedShift(nn.Module):
         kernel_size: Kernel k of the convolution, odd.
         stride: Stride.
         bias: Bias of the FC.
-        impl: 'engine' as above, or 'reference', a 1x1 and a grouped convolution.
+        impl: 'tiled' (and 'auto') as above, or 'reference', a 1x1 and a grouped convolution.
 
     Raises:
         ValueError: An even kernel, or an unknown impl.
@@ -46,12 +46,12 @@ class MixedShift(nn.Module):
         kernel_size: int = 3,
         stride: int = 1,
         bias: bool = False,
-        impl: str = 'engine',
+        impl: str = 'auto',
     ) -> None:
         super().__init__()
         if kernel_size % 2 == 0:
             raise ValueError(f'the kernel of the convolution path must be odd, got {kernel_size}')
-        check_impl(impl)
+        check_impl(impl, 'mixed_shift')
         self.maps, self.dim, self.out_per_group, self.impl = maps, dim, out_per_group, impl
         taps, outputs = kernel_size**2, out_per_group * dim
         self.fc = nn.Conv2d(maps, taps, 1, bias=bias)
@@ -76,7 +76,9 @@ class MixedShift(nn.Module):
         n, maps, dim, height, width = x.shape
         conv, weight = self.dep_conv, self.dep_conv.weight * rate
         fc, bias = self.fc.weight.flatten(1), self.fc.bias
-        alone = self.impl == 'engine' and not exporting() and conv.stride == (1, 1)
+        alone = (
+            not is_reference(self.impl, 'mixed_shift') and not exporting() and conv.stride == (1, 1)
+        )
         if alone and self.out_per_group <= _MOST:
             weight = weight.unflatten(0, (dim, -1)).to(x.dtype)
             bias = None if bias is None else bias.to(x.dtype)
@@ -94,5 +96,5 @@ class MixedShift(nn.Module):
         """Whether one convolution with the product of both weights is cheaper."""
         taps, size = self.fc.out_channels, self.dep_conv.kernel_size[0] ** 2
         cheaper = size * self.maps <= taps * size + taps * self.maps / self.out_per_group
-        trains = self.impl == 'engine' and torch.is_grad_enabled()
+        trains = not is_reference(self.impl, 'mixed_shift') and torch.is_grad_enabled()
         return trains and cheaper and self.fc.bias is None

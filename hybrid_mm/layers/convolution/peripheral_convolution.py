@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_mm.ops.grid_convolution import check_impl, grid_convolution
+from hybrid_mm.ops.dispatch import check_impl
+from hybrid_mm.ops.grid_convolution import grid_convolution
 from hybrid_mm.ops.grid_convolution.axes import check_widths, expand, sum_groups
 
 POS_EMBEDS = ('bias', 'valid', 'none')
@@ -92,7 +93,7 @@ class PeripheralConv2d(nn.Module):
         impl: str = 'auto',
     ) -> None:
         super().__init__()
-        check_impl(impl)
+        check_impl(impl, 'grid_convolution')
         if grid is None:
             grid = sharing_grid(kernel_size, center_size)
         self.grid = check_widths(grid, 'a peripheral convolution')

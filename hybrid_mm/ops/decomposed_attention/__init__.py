@@ -10,10 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hybrid_mm.ops.decomposed_attention.tiled import _tiled
+from hybrid_mm.ops.dispatch import chosen_impl
 from hybrid_mm.ops.export import exporting
 from hybrid_mm.ops.positions import decomposed_logits, decomposed_tables
-
-IMPLS = ('tiled', 'fused', 'reference')
 
 
 def decomposed_attention(
@@ -24,7 +23,7 @@ def decomposed_attention(
     rel_w: Tensor,
     *,
     scale: float | None = None,
-    impl: str | None = None,
+    impl: str = 'auto',
 ) -> Tensor:
     """Attention of every pixel to all keys, which may lie on a coarser grid.
 
@@ -44,7 +43,7 @@ def decomposed_attention(
             decomposed_tables` takes it: of 2 * max(H, H_k) - 1 entries, or interpolated.
         rel_w: Column table, likewise.
         scale: Factor of q.k, by default d^-0.5. Queries of the relative terms are not scaled.
-        impl: 'tiled', 'fused' or 'reference'. By default 'fused' in half precision on a GPU, whose
+        impl: 'tiled', 'fused' or 'reference'. 'auto' is 'fused' in half precision on a GPU, whose
             kernels for it need one width below 257 of q, k and v; 'tiled' otherwise.
 
     Returns:
@@ -53,8 +52,7 @@ def decomposed_attention(
     Raises:
         ValueError: Unknown impl, or shapes that do not fit.
     """
-    if impl not in (None, *IMPLS):
-        raise ValueError(f'impl must be one of {", ".join(IMPLS)}, got {impl!r}')
+    impl = chosen_impl(impl, 'decomposed_attention')
     d = q.shape[-1]
     fits = q.ndim == k.ndim == v.ndim == 5 and q.shape[:2] == k.shape[:2]
     if not fits or k.shape[-1] != d or v.shape[:4] != k.shape[:4]:
@@ -76,7 +74,7 @@ def decomposed_attention(
         decomposed_tables(table, *sides)
         for table, *sides in zip((rel_h, rel_w), q.shape[2:4], k.shape[2:4], strict=True)
     )
-    if impl is None:
+    if impl == 'auto':
         flash = q.is_cuda and q.element_size() == 2
         wide = max(d + sum(k.shape[2:4]), v.shape[-1]) > 256
         impl = 'fused' if flash and not wide else 'tiled'

@@ -15,27 +15,17 @@ from torch import Tensor
 
 from hybrid_mm.ops import autotune
 from hybrid_mm.ops.custom_op import custom_op
+from hybrid_mm.ops.dispatch import chosen_impl
 from hybrid_mm.ops.export import exporting
 from hybrid_mm.ops.grid_convolution.algorithms import FORWARD, WEIGHT_GRADIENT
 from hybrid_mm.ops.grid_convolution.axes import GridAxis, check_widths, expand, grid_axis
 from hybrid_mm.ops.grid_convolution.fused import has_fused
 from hybrid_mm.ops.precision import no_autocast
 
-IMPLS = ('auto', 'reference', *FORWARD)
 _DENSE = 4  # taps per weight up to which a dense convolution is among what 'auto' tries,
 _TAPS = 300  # and taps, on a CPU: larger kernels take it minutes
 _PROBE = 16  # channels that are measured on a CPU
 _SMALL = 32**2  # pixels up to which box sums beat the Fourier transform on a CPU
-
-
-def check_impl(impl: str) -> None:
-    """Check the name of an algorithm.
-
-    Raises:
-        ValueError: No such algorithm.
-    """
-    if impl not in IMPLS:
-        raise ValueError(f'impl must be one of {", ".join(IMPLS)}, got {impl!r}')
 
 
 def grid_convolution(
@@ -69,7 +59,7 @@ def grid_convolution(
     """
     rows = check_widths(rows, 'rows')
     columns = rows if columns is None else check_widths(columns, 'columns')
-    check_impl(impl)
+    impl = chosen_impl(impl, 'grid_convolution')
     if x.ndim != 4 or weight.shape != (x.shape[1], len(rows), len(columns)):
         raise ValueError(
             f'a grid of {len(rows)} x {len(columns)} groups and x of shape {tuple(x.shape)} need '

@@ -2,9 +2,10 @@
 
 Every function takes maps (N, heads, H, W, d) with any strides (a view of a convolution's NCHW
 output is fine) and returns (N, heads, H', W', d_v). ``impl='tiled'`` keeps q, k, v and the tables
-for the backward pass and nothing else; ``'reference'`` gathers the keys of every query, which is
-the definition, the oracle of the tests and what is exported to ONNX; ``'auto'`` measures tile sizes
-(and the gather, where the map is tiny) once per shape, see :mod:`hybrid_mm.ops.autotune`.
+for the backward pass and nothing else; ``'measured'`` takes the fastest tile size (and the gather,
+where the map is tiny), measured once per shape, see :mod:`hybrid_mm.ops.autotune`;
+``'reference'`` gathers the keys of every query, which is the definition, the oracle of the tests
+and what is exported to ONNX. ``'auto'`` is 'tiled'.
 """
 
 import functools
@@ -16,13 +17,13 @@ from torch import Tensor
 
 from hybrid_mm.ops.autotune import choose, describe
 from hybrid_mm.ops.custom_op import custom_op
+from hybrid_mm.ops.dispatch import chosen_impl
 from hybrid_mm.ops.export import exporting, require_fixed_size
 from hybrid_mm.ops.local_attention import reference, tiled
 from hybrid_mm.ops.local_attention.axes import BORDERS
 from hybrid_mm.ops.local_attention.tiles import AXES, BLOCK, GRID, PARTITION, WHOLE, WINDOW
 
-IMPLS = ('tiled', 'reference', 'auto')
-_GATHER_LIMIT = 2**22  # elements of the gathered keys, above which 'auto' does not try them
+_GATHER_LIMIT = 2**22  # elements of the gathered keys, above which 'measured' does not try them
 
 
 def local_attention(
@@ -38,7 +39,7 @@ def local_attention(
     bias: Tensor | None = None,
     rel_h: Tensor | None = None,
     rel_w: Tensor | None = None,
-    impl: str = 'tiled',
+    impl: str = 'auto',
 ) -> Tensor:
     """Attention of every pixel to the window around it.
 
@@ -63,7 +64,7 @@ def local_attention(
             is enough.
         rel_h: Row table, (heads or 1, L, d), L as for ``bias``.
         rel_w: Column table, likewise.
-        impl: 'tiled', 'reference' or 'auto'.
+        impl: See above.
 
     Returns:
         (N, heads, ceil(H / stride), ceil(W / stride), d_v).
@@ -96,7 +97,7 @@ def block_attention(
     scale: float | None = None,
     rel_h: Tensor | None = None,
     rel_w: Tensor | None = None,
-    impl: str = 'tiled',
+    impl: str = 'auto',
 ) -> Tensor:
     """Attention of the pixels of a block to the block and the halo around it (arXiv 2103.12731).
 
@@ -113,7 +114,7 @@ def block_attention(
         rel_h: Row table, (heads or 1, 2 * w - 1, d) with w = block + 2 * halo: the logit of query
             row i of the block and key row j of the window gets q.rel_h[j - i + w - 1].
         rel_w: Column table, likewise.
-        impl: 'tiled', 'reference' or 'auto'.
+        impl: See above.
 
     Returns:
         (N, heads, ceil(H / stride), ceil(W / stride), d_v).
@@ -143,7 +144,7 @@ def global_attention(
     bias: Tensor | None = None,
     rel_h: Tensor | None = None,
     rel_w: Tensor | None = None,
-    impl: str = 'tiled',
+    impl: str = 'auto',
 ) -> Tensor:
     """Attention of every pixel to all, with 2-D relative logits (arXiv 1904.09925, 2101.11605).
 
@@ -158,7 +159,7 @@ def global_attention(
         rel_h: Row table, (heads or 1, 2 * H - 1, d), by key row minus query row; longer ones are
             taken about their middle.
         rel_w: Column table, (heads or 1, 2 * W - 1, d).
-        impl: 'tiled', 'reference' or 'auto'.
+        impl: See above.
 
     Returns:
         (N, heads, ceil(H / stride), ceil(W / stride), d_v).
@@ -182,7 +183,7 @@ def partition_attention(
     grid: bool = False,
     scale: float | None = None,
     bias: Tensor | None = None,
-    impl: str = 'tiled',
+    impl: str = 'auto',
 ) -> Tensor:
     """Attention within windows side by side, as in Swin (arXiv 2103.14030), or within grids.
 
@@ -198,7 +199,7 @@ def partition_attention(
         scale: Factor of q.k, by default d^-0.5.
         bias: (heads or 1, 2 * rows - 1, 2 * columns - 1), by key minus query (in steps of a grid);
             its middle belongs to offset 0.
-        impl: 'tiled', 'reference' or 'auto'.
+        impl: See above.
 
     Returns:
         (N, heads, H, W, d_v).
@@ -291,8 +292,7 @@ def _attend(
 ) -> Tensor:
     require_fixed_size(k.shape[2:4], 'local attention')
     _check(q, k, v, stride, shortest, bias, rel_h, rel_w)
-    if impl not in IMPLS:
-        raise ValueError(f'impl must be one of {", ".join(IMPLS)}, got {impl!r}')
+    impl = chosen_impl(impl, 'local_attention')
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
     # shapes alone, as complexity is counted, have no autocast
     if q.device.type != 'meta' and torch.is_autocast_enabled(q.device.type):
@@ -313,7 +313,7 @@ def _attend(
         for tile in _tiles(kind, axes, k.shape[2:4])
     }
     chosen = next(iter(candidates))
-    if impl == 'auto':
+    if impl == 'measured':
         if q.numel() * math.prod(s[0] for s in axes if s) <= _GATHER_LIMIT and kind == WINDOW:
             candidates['reference'] = gather
         key = (kind, axes, describe(*inputs))
