@@ -145,4 +145,4 @@ def test_files_and_index_agree(zoo):
     (root / 'configs/x/x_upernet_8xb2.py').unlink()
     assert 'does not exist' in validate(root)[0]
     (root / 'configs/x/metafile.yml').write_text('a: [')
-    assert 'no valid YAML' in validate(root)[0]
+    assert 'not valid YAML' in validate(root)[0]
