@@ -26,7 +26,7 @@ def main(argv=None) -> int:
         version = ', '.join(version for _, version in owners) or '-'
         provider = ', '.join(owner for owner, _ in owners) or 'not installed'
         print(f'{name:12} {version:16} {provider}')
-    print(f'hybrid_mm    {__version__:16} {Path(compat.__file__).parent}')
+    print(f'hybrid_mm    {__version__:16} {Path(compat.__file__).parents[1]}')
     print(f'accelerator  {accelerator()}')
     print()
     for finding in findings:
