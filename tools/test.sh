@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks the project: set-up if it is missing, ruff, the tests, and the golden cases.
+# Checks the project: set-up if it is missing, lint, format, types, tests, and golden cases.
 #
 #     bash tools/test.sh                       everything but what is slow by nature
 #     bash tools/test.sh --slow                everything
@@ -42,6 +42,7 @@ step() {
 PYTEST=("$PYTHON" -m pytest -q -n "$WORKERS" --dist worksteal --durations 20 --durations-min 1)
 step 'ruff' "$PYTHON" -m ruff check .
 step 'format' "$PYTHON" -m ruff format --check .
+step 'types' "$PYTHON" -m mypy
 case $mode in
     --quick | --changed)
         [[ $mode = --changed ]] || shift

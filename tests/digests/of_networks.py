@@ -209,8 +209,8 @@ def names() -> list[str]:
 def parts_of(name: str) -> list[str]:
     """What a digest is about: the classes in it."""
     if name == 'plugins':
-        return [f'network:{plugin}' for plugin in hybrid_mm.plugins.__all__]
-    return [] if name in parts() else [f'network:{name}']
+        return [f'digest:{plugin}' for plugin in hybrid_mm.plugins.__all__]
+    return [] if name in parts() else [f'digest:{name}']
 
 
 def compute(name: str) -> Digest:

@@ -19,7 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LINK = re.compile(r'(\]\()([^)\s#]+)(#[^)\s]*)?(\))')
 SCHEME = re.compile(r'[a-z][a-z0-9+.-]*:|/', re.IGNORECASE)
 

@@ -17,7 +17,7 @@ from html import escape
 from math import exp
 from pathlib import Path
 
-FOLDER = Path(__file__).resolve().parents[1] / 'docs/images/papers'
+FOLDER = Path(__file__).resolve().parents[2] / 'docs/images/papers'
 WIDTH = 760
 INK, GREY, LINE, PAPER = '#22313f', '#66757f', '#c9d1d6', '#fbfcfd'
 QUERY = '#e76f2c'

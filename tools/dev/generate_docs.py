@@ -24,7 +24,7 @@ from hybrid_mm.zoo import metafile
 from hybrid_mm.zoo.metafile import GROUPS, MEASURED, Model
 from hybrid_mm.zoo.page import page
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 BEGIN, END = '<!-- zoo:begin -->', '<!-- zoo:end -->'
 GENERATED = '<!-- Written by tools/dev/generate_docs.py from metafile.yml: edit that. -->\n'
 HOW = """\

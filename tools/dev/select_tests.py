@@ -182,6 +182,11 @@ class Sources:
         folder = self.root / 'tests/golden/mappings'
         return {p.stem: p for p in sorted(folder.glob('*.py')) if p.stem != '__init__'}
 
+    @staticmethod
+    def stem(path: Path) -> str:
+        """Name of a module; that of a package is its folder's."""
+        return path.parent.name if path.name == '__init__.py' else path.stem
+
     def room(self, path: Path) -> str:
         """First folder of a module of the package or of a test, '' for all other files."""
         for top in (self.root / PACKAGE, self.root / 'tests'):
@@ -220,12 +225,12 @@ class Sources:
         found = {
             p for p in [*self.modules.values(), *self.tools.values(), *self.tests] if p.stem == name
         }
-        folder = self.root / PACKAGE / name
-        if folder.is_dir():
-            found |= set(folder.rglob('*.py'))
+        for folder in (self.root / PACKAGE).rglob(name):
+            if folder.is_dir() and '.mim' not in folder.parts:
+                found |= set(folder.rglob('*.py'))
         if not found:
             known = {*self.trees, *self.defined, *self.tools}
-            known |= {path.stem for path in self.modules.values()}
+            known |= {self.stem(path) for path in self.modules.values()}
             near = difflib.get_close_matches(name, known, 3) or sorted(self.trees)
             raise ValueError(f'nothing is called {name!r}: did you mean {", ".join(near)}?')
         return found
@@ -235,11 +240,13 @@ class Sources:
         networks = self.networks_of_trees[tree]
         files = {self.networks[name] for name in networks}
         slugs = {part for part in self.parts_of(files) if part.startswith('slug:')}
-        return {f'tree:{tree}', *slugs, *(f'network:{name}' for name in networks)}
+        parts = {f'{part}:{name}' for name in networks for part in ('network', 'digest')}
+        return {f'tree:{tree}', *slugs, *parts}
 
     def parts_of(self, changed: set[Path]) -> set[str]:
-        """Parts (networks, trees, slugs, ``bases``) that are made of any of the files."""
-        parts = {f'network:{n}' for n, p in self.networks.items() if self.closure(p) & changed}
+        """Parts (networks, their digests, trees, slugs, ``bases``) that are made of the files."""
+        names = {n for n, p in self.networks.items() if self.closure(p) & changed}
+        parts = {f'{part}:{name}' for name in names for part in ('network', 'digest')}
         parts |= {f'tree:{n}' for n, files in self.trees.items() if files & changed}
         if any('_base_' in path.parts for path in changed):
             parts.add('bases')
@@ -277,10 +284,12 @@ class Sources:
             }
         parts = self.parts_of(changed) if parts is None else parts
         ground = {path for path in changed if self.room(path) in GROUND}
-        stems = {path.stem for path in changed}
+        stems = {self.stem(path) for path in changed}
+        # an operator in a folder is tested as one
+        stems |= {path.parent.name for path in changed if path.parent.parent.name == 'ops'}
 
         def belongs(test: Path) -> bool:
-            upper = self.room(test) not in GROUND | {'extended', 'openmmlab', 'golden'}
+            upper = self.room(test) not in GROUND | {'openmmlab', 'golden'}
             return bool(
                 test in changed
                 or test.stem.removeprefix('test_') in stems
