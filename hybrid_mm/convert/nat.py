@@ -1,4 +1,4 @@
-"""Layouts of NAT and DiNAT: the authors' and that of Hugging Face's transformers."""
+"""Layouts of NAT and DiNAT: the authors' and Hugging Face transformers'."""
 
 import re
 
