@@ -1,6 +1,6 @@
-"""Show who provides which package, every known problem of this environment, and the fix.
+"""Print installed packages with their providers, known problems of this environment, and fixes.
 
-Exit status 1 if something is bound to fail.
+Exit status 1 if something will fail.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def main(argv=None) -> int:
 
 
 def accelerator() -> str:
-    """GPUs that torch sees."""
+    """Number and name of the GPUs that torch sees."""
     torch = sys.modules.get('torch')
     if torch is None or not hasattr(torch, 'cuda') or not torch.cuda.is_available():
         return 'none (CPU)'
