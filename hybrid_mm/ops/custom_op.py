@@ -1,29 +1,143 @@
-"""Operators of our own for torch, from functions annotated with built-in types."""
+"""Declare an operator for torch: its kernel, the shapes of its results and its gradient at once."""
 
-import typing
+import functools
+import inspect
 from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
+from torch import Tensor
 
-_OLD = {list: typing.List, Sequence: typing.Sequence}  # noqa: UP006
+from hybrid_mm.ops.precision import no_autocast
+
+P = ParamSpec('P')
+R = TypeVar('R')
+Fake = Callable[..., Tensor | Sequence[Tensor]]
+
+_TENSORS = {Tensor: 'Tensor', Tensor | None: 'Tensor?'}
+# written out because torch up to 2.6 at least does not read ``list[int]`` from annotations
+_TYPES = _TENSORS | {
+    int: 'SymInt',
+    float: 'float',
+    bool: 'bool',
+    str: 'str',
+    list[int]: 'SymInt[]',
+    Sequence[int]: 'SymInt[]',
+    list[bool]: 'bool[]',
+    list[Tensor]: 'Tensor[]',
+    tuple[Tensor, Tensor]: '(Tensor, Tensor)',
+}
 
 
-def custom_op(name: str) -> Callable[[Callable], torch.library.CustomOpDef]:
-    """Decorator as ``torch.library.custom_op`` of a function that changes no argument.
+def custom_op(
+    name: str,
+    *,
+    fake: Fake | None = None,
+    backward: Callable[..., list[Tensor]] | None = None,
+    backward_fake: Fake | None = None,
+    keep: Sequence[int] = (),
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Make an operator of a function that changes none of its arguments.
 
-    torch up to 2.6 at least reads ``typing.List[int]`` but not ``list[int]``, and so with
-    ``Sequence``.
+    The function takes tensors (some of them may be None) first, then numbers, strings and lists; it
+    returns a tensor or a tuple of tensors. Function and gradient run without autocast. torch
+    compiles and exports the operator as one node of a graph.
 
     Args:
         name: ``hybrid_mm::NAME``.
+        fake: Function of the same arguments that returns empty results of the right shape, type and
+            memory format.
+        backward: Its gradient, which becomes the operator ``NAME_backward``. It takes the
+            gradients of all results (with several results, None for those without), the results
+            that ``keep`` names and the arguments; it returns contiguous gradients of the tensors
+            that are not None. If it has an argument ``needs`` after the gradients, that is a bool
+            for every tensor argument, and it returns the gradients that are needed only. All
+            tensor arguments are kept for it.
+        backward_fake: ``fake`` of the gradient; only for gradients that are not contiguous.
+        keep: Numbers of the results that are kept for the backward pass, too.
+
+    Raises:
+        TypeError: A tensor after other arguments, or an annotation that torch has no word for.
     """
 
-    def decorate(function: Callable) -> torch.library.CustomOpDef:
-        annotations = {}
-        for key, kind in function.__annotations__.items():
-            old = _OLD.get(typing.get_origin(kind))
-            annotations[key] = old[typing.get_args(kind)[0]] if old else kind
-        function.__annotations__ = annotations
-        return torch.library.custom_op(name, mutates_args=())(function)
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        count = _count_tensors(function)
+        operator = _operator(name, function, fake)
+        if backward is not None:
+            shapes = backward_fake or _Contiguous(backward, count)
+            gradient = _operator(f'{name}_backward', backward, shapes)
+            results = _TYPES[inspect.signature(function).return_annotation].count('Tensor')
+            selects = 'needs' in inspect.signature(backward).parameters
+
+            def setup_context(ctx: Any, inputs: tuple, output: Tensor | tuple[Tensor, ...]) -> None:
+                ctx.others = inputs[count:]
+                ctx.save_for_backward(*(output[i] for i in keep), *inputs[:count])
+                if results > 1:  # zeros for a result without gradient would be memory for nothing
+                    ctx.set_materialize_grads(False)
+
+            def differentiate(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+                tensors = ctx.saved_tensors
+                nothing = (None,) * len(ctx.others)
+                if all(grad is None for grad in grads):
+                    return *(None,) * count, *nothing
+                given = [x is not None for x in tensors[len(keep) :]]
+                if selects:
+                    given = [x and y for x, y in zip(given, ctx.needs_input_grad, strict=False)]
+                    grads = *grads, given
+                found = iter(gradient(*grads, *tensors, *ctx.others))
+                return *(next(found) if there else None for there in given), *nothing
+
+            operator.register_autograd(differentiate, setup_context=setup_context)
+        return cast(Callable[P, R], operator)
 
     return decorate
+
+
+def _count_tensors(function: Callable) -> int:
+    """Number of tensor arguments, which come first."""
+    parameters = inspect.signature(function).parameters.values()
+    tensors = [parameter.annotation in _TENSORS for parameter in parameters]
+    count = sum(tensors)
+    if not all(tensors[:count]):
+        raise TypeError(f'{function.__qualname__}: tensors must come before other arguments')
+    return count
+
+
+def _operator(name: str, function: Callable, fake: Fake | None) -> torch.library.CustomOpDef:
+    """Register a function and the shapes of its results."""
+    signature = inspect.signature(function)
+    try:
+        arguments = [f'{_TYPES[p.annotation]} {n}' for n, p in signature.parameters.items()]
+        schema = f'({", ".join(arguments)}) -> {_TYPES[signature.return_annotation]}'
+    except KeyError as error:
+        raise TypeError(f'{function.__qualname__}: annotation {error} of an operator') from None
+
+    @functools.wraps(function)
+    def kernel(*args: Any) -> Any:
+        with no_autocast(next(x for x in args if isinstance(x, Tensor))):
+            return function(*args)
+
+    operator = torch.library.custom_op(name, kernel, mutates_args=(), schema=schema)
+    if fake is not None:
+        operator.register_fake(fake)
+    return operator
+
+
+class _Contiguous:
+    """Contiguous gradients for the tensors among the arguments of a gradient."""
+
+    def __init__(self, backward: Callable, count: int) -> None:
+        names = list(inspect.signature(backward).parameters)
+        annotations = [p.annotation for p in inspect.signature(backward).parameters.values()]
+        last = max(i for i, annotation in enumerate(annotations) if annotation in _TENSORS) + 1
+        self.tensors = slice(last - count, last)
+        self.needs = names.index('needs') if 'needs' in names else None
+
+    def __call__(self, *args: Any) -> list[Tensor]:
+        tensors = args[self.tensors]
+        needed = [True] * len(tensors) if self.needs is None else args[self.needs]
+        return [
+            x.new_empty(x.shape)
+            for x, needs in zip(tensors, needed, strict=True)
+            if x is not None and needs
+        ]

@@ -29,14 +29,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hybrid_mm.ops import budget
 from hybrid_mm.ops.custom_op import custom_op
 from hybrid_mm.ops.dispatch import chosen_impl
 from hybrid_mm.ops.export import exporting, require_fixed_size
 from hybrid_mm.ops.positions import decomposed_logits, decomposed_tables, relative_to_absolute
 from hybrid_mm.ops.precision import no_autocast
 
-_CHUNK = {'cpu': 2**18, 'cuda': 2**24}  # logits that are worked on at a time
-_ROWS = 32  # and queries at least, for each piece computes a row above and below again
+_ROWS = 32  # queries at a time at least, for each chunk computes a row above and below again
 
 
 def evolving_attention(
@@ -163,19 +163,13 @@ def _chunks(logits: Tensor) -> Iterator[tuple[slice, slice, slice, slice]]:
         reads; and where the queries lie within the latter.
     """
     n, heads, queries, keys = logits.shape
-    limit = _CHUNK.get(logits.device.type, _CHUNK['cuda'])
-    images = max(1, limit // (heads * queries * keys))
-    rows = min(queries, max(_ROWS, limit // (heads * keys)))
-    for image in range(0, n, images):
-        for first in range(0, queries, rows):
-            last = min(first + rows, queries)
-            above, below = max(first - 1, 0), min(last + 1, queries)
-            yield (
-                slice(image, image + images),
-                slice(first, last),
-                slice(above, below),
-                slice(first - above, last - above),
-            )
+    images = budget.fitting(n, heads * queries * keys, logits.device)
+    rows = min(queries, max(_ROWS, budget.fitting(queries, heads * keys, logits.device)))
+    for image in budget.chunks(n, images):
+        for own in budget.chunks(queries, rows):
+            above, below = max(own.start - 1, 0), min(own.stop + 1, queries)
+            wide, inner = slice(above, below), slice(own.start - above, own.stop - above)
+            yield image, own, wide, inner
 
 
 def _logits(q: Tensor, k: Tensor, row: Tensor | None, column: Tensor | None, rows: slice) -> Tensor:

@@ -11,16 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hybrid_mm.ops import budget
 from hybrid_mm.ops.custom_op import custom_op
 
-# Queries of a tile on each side, and numbers of the tiles' weights that exist at a time
-_TILE = 8
-_BUFFER, _BUFFER_GPU = 2**20, 2**26
-
-
-def budget(x: Tensor) -> int:
-    """Numbers that may exist for the taps of the pixels of x at a time."""
-    return _BUFFER if x.device.type == 'cpu' else _BUFFER_GPU
+_TILE = 8  # queries of a tile on each side
 
 
 class _Tiles:
@@ -48,17 +42,13 @@ class _Tiles:
         self.full = tuple(g + r - 1 for g, r in zip(self.grid, self.reach, strict=True))
         self.dtype = torch.promote_types(v.dtype, torch.float32)
         row = self.grid[1] * heads * math.prod(self.tile) * math.prod(self.seen)
-        limit = budget(v)
-        self.images = max(1, min(self.n, limit // (row * self.grid[0])))
-        self.rows = max(1, min(self.grid[0], limit // row))
+        self.images = budget.fitting(self.n, row * self.grid[0], v.device)
+        self.rows = budget.fitting(self.grid[0], row, v.device)
 
     def __iter__(self) -> Iterator[tuple[slice, slice]]:
-        for n in range(0, self.n, self.images):
-            for first in range(0, self.grid[0], self.rows):
-                yield (
-                    slice(n, min(n + self.images, self.n)),
-                    slice(first, min(first + self.rows, self.grid[0])),
-                )
+        for images in budget.chunks(self.n, self.images):
+            for rows in budget.chunks(self.grid[0], self.rows):
+                yield images, rows
 
     def queries(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, rows, tile, columns, tile, C), filled up with zeros."""

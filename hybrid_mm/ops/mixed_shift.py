@@ -7,9 +7,8 @@ Source: "On the Integration of Self-Attention and Convolution" (arXiv 2111.14556
 import torch
 from torch import Tensor
 
+from hybrid_mm.ops import budget
 from hybrid_mm.ops.custom_op import custom_op
-
-_BUFFER = 2**20  # numbers in the working memory of a band of rows
 
 
 class _Bands:
@@ -22,12 +21,12 @@ class _Bands:
     def __init__(self, weight: Tensor, height: int, width: int) -> None:
         dim, outputs, _, kernel, _ = weight.shape
         self.kernel, self.height, self.width = kernel, height, width
-        rows = _BUFFER // (dim * outputs * kernel**2 * width)
-        self.rows = max(1, min(height, rows))
+        row = dim * outputs * kernel**2 * width
+        self.rows = budget.fitting(height, row, weight.device)
 
     def __iter__(self):
-        for first in range(0, self.height, self.rows):
-            yield first, min(first + self.rows, self.height)
+        for part in budget.chunks(self.height, self.rows):
+            yield part.start, part.stop
 
     def taps(self, first: int, last: int):
         """Of every tap: its place, and the parts of the output and of the band that match."""

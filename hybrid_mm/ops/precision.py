@@ -1,4 +1,4 @@
-"""Sections of a network that keep their precision under autocast."""
+"""Types of numbers: sections that stay accurate, and what autocast makes of tensors."""
 
 import contextlib
 
@@ -13,6 +13,24 @@ def no_autocast(x: Tensor) -> contextlib.AbstractContextManager:
     return torch.autocast(x.device.type, enabled=False)
 
 
-def at_least_float32(x: Tensor) -> Tensor:
-    """The tensor itself, or in single precision if it is in half."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+def accurate_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Type to sum up in: float32, or float64 for float64."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def accurate(x: Tensor) -> Tensor:
+    """The tensor in :func:`accurate_dtype` of its type."""
+    return x.to(accurate_dtype(x.dtype))
+
+
+def cast_as_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Tensors as autocast, where it is on, hands them to a matrix product.
+
+    As there, float64 stays.
+    """
+    device = tensors[0].device.type
+    if device == 'meta' or not torch.is_autocast_enabled(device):
+        return tensors
+    dtype = torch.get_autocast_dtype(device)
+    eligible = (x.is_floating_point() and x.dtype != torch.float64 for x in tensors)
+    return tuple(x.to(dtype) if cast else x for x, cast in zip(tensors, eligible, strict=True))

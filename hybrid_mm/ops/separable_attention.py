@@ -6,8 +6,6 @@ from torch.autograd.function import once_differentiable
 
 from hybrid_mm.ops.export import exporting
 
-_SLICE = 2**23  # logits of all heads and images that exist at a time
-
 
 class _Separable(torch.autograd.Function):
     """Sum over heads of W_h (R_h x C_h^T): keeps x and the matrices, head by head otherwise."""

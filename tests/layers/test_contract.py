@@ -27,12 +27,7 @@ from hybrid_mm.layers import (
     QuadraticAttention2d,
     RecursiveGatedConv,
 )
-from hybrid_mm.layers.attention import (
-    pairwise_patchwise,
-    partition_attention,
-    quadratic_attention,
-    window_attention,
-)
+from hybrid_mm.layers.attention import partition_attention, window_attention
 from hybrid_mm.layers.attention.acmix import ACmix2d, ACmixWindowAttention
 from hybrid_mm.layers.attention.convolutional_projection import ConvolutionalProjectionAttention
 from hybrid_mm.layers.attention.global_relative_attention import GlobalRelativeAttention
@@ -54,9 +49,7 @@ from hybrid_mm.ops import (
     distance_attention,
     evolving_attention,
     ghost_attention,
-    mixed_shift,
 )
-from hybrid_mm.ops.decomposed_attention import tiled as decomposed_tiled
 from hybrid_mm.ops.export import exporting
 from hybrid_mm.ops.local_attention import tiles
 from hybrid_mm.ops.precision import no_autocast
@@ -127,12 +120,7 @@ DROPPING = {
 @pytest.fixture(autouse=True)
 def in_pieces(monkeypatch):
     for owner, name, value in (
-        (budget, '_BUFFER', 3000),
-        (ghost_attention, '_BUFFER', 5000),
         (ghost_attention, '_TILE', 4),
-        (mixed_shift, '_BUFFER', 3000),
-        (quadratic_attention, '_SLICE', 10_000),
-        (pairwise_patchwise, 'CHUNK_CPU', 2000),
         (evolving_attention, '_ROWS', 1),
         (distance_attention, '_MASK_LIMIT', 0),
         (partition_attention, '_LARGE', 0),
@@ -140,9 +128,9 @@ def in_pieces(monkeypatch):
     ):
         assert hasattr(owner, name)
         monkeypatch.setattr(owner, name, value)
-    for limits in (tiles._ROW_BUDGET, decomposed_tiled._BUDGET):
-        monkeypatch.setitem(limits, 'cpu', 3000)
-    monkeypatch.setitem(evolving_attention._CHUNK, 'cpu', 3000)
+    monkeypatch.setitem(tiles._ROW_BUDGET, 'cpu', 3000)
+    with budget.limited(3000):
+        yield
 
 
 def drawn(make, std=0.3):

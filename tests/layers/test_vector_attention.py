@@ -9,15 +9,17 @@ import torch.distributed as dist
 from torch import nn
 
 from hybrid_mm.layers import PairwiseAttention2d, PatchwiseAttention2d
-from hybrid_mm.layers.attention import pairwise_patchwise
+from hybrid_mm.ops import budget
 from hybrid_mm.ops.implicit_norm import normalisation
+from hybrid_mm.ops.vector_attention import aggregate_taps
 
 KINDS = pytest.mark.parametrize('kind', [PairwiseAttention2d, PatchwiseAttention2d])
 
 
 @pytest.fixture
-def small_chunks(monkeypatch):
-    monkeypatch.setattr(pairwise_patchwise, 'CHUNK_CPU', 2000)
+def small_chunks():
+    with budget.limited(2000):
+        yield
 
 
 def scrambled(kind, *channels, **kwargs):
@@ -106,16 +108,16 @@ def test_aggregation_is_differentiable_and_traceable():
     torch.manual_seed(0)
     weights = torch.randn(2, 2, 9, 3, 2, dtype=torch.float64, requires_grad=True)
     values = torch.randn(2, 6, 9, 7, dtype=torch.float64, requires_grad=True)
-    torch.library.opcheck(pairwise_patchwise.aggregate_taps, (weights, values, 3, 2, 2))
-    torch.autograd.gradcheck(pairwise_patchwise.aggregate_taps, (weights, values, 3, 2, 2))
+    torch.library.opcheck(aggregate_taps, (weights, values, 3, 2, 2))
+    torch.autograd.gradcheck(aggregate_taps, (weights, values, 3, 2, 2))
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_aggregation_sums_up_in_single_precision(dtype):
     torch.manual_seed(0)
     weights, values = torch.rand(1, 1, 49, 4, 4).to(dtype), torch.rand(1, 2, 10, 10).to(dtype)
-    out = pairwise_patchwise.aggregate_taps(weights, values, 7, 1, 1)
-    exact = pairwise_patchwise.aggregate_taps(weights.double(), values.double(), 7, 1, 1)
+    out = aggregate_taps(weights, values, 7, 1, 1)
+    exact = aggregate_taps(weights.double(), values.double(), 7, 1, 1)
     assert out.dtype == dtype
     assert (out - exact).abs().max() <= torch.finfo(dtype).eps / 2 * exact.max()
 

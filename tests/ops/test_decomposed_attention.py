@@ -7,7 +7,8 @@ from hybrid_mm.benchmarks.core import memory
 from hybrid_mm.layers.attention.pooling_attention import PoolingAttention
 from hybrid_mm.layers.attention.self_attention import SelfAttention
 from hybrid_mm.layers.relative_position import DecomposedPosition2d
-from hybrid_mm.ops.decomposed_attention import decomposed_attention, tiled
+from hybrid_mm.ops import budget
+from hybrid_mm.ops.decomposed_attention import decomposed_attention
 from hybrid_mm.ops.windows import cut_windows, join_windows
 
 
@@ -27,8 +28,8 @@ CASES = {
 
 @pytest.mark.parametrize('impl', ['tiled', 'fused'])
 @pytest.mark.parametrize('case', CASES)
-def test_agrees_with_the_published_formulation(case, impl, monkeypatch):
-    monkeypatch.setitem(tiled._BUDGET, 'cpu', 3000)  # several steps, the last ones not full
+def test_agrees_with_the_published_formulation(case, impl):
+    """In several steps, the last ones not full."""
     n, heads, queries, keys, d, d_v, lengths = CASES[case]
     inputs = tensors(
         [
@@ -41,9 +42,10 @@ def test_agrees_with_the_published_formulation(case, impl, monkeypatch):
     )
     results = []
     for name in (impl, 'reference'):
-        out = decomposed_attention(*inputs, scale=0.3, impl=name)
-        upper = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out)
-        results.append((out, *torch.autograd.grad(out, inputs, upper)))
+        with budget.limited(3000):
+            out = decomposed_attention(*inputs, scale=0.3, impl=name)
+            upper = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out)
+            results.append((out, *torch.autograd.grad(out, inputs, upper)))
     for ours, expected in zip(*results, strict=True):
         torch.testing.assert_close(ours, expected)
 

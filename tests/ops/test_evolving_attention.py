@@ -10,7 +10,7 @@ from hybrid_mm.layers.attention.evolving_augmented_convolution import (
     resize_from_corner,
     same_padding,
 )
-from hybrid_mm.ops import evolving_attention
+from hybrid_mm.ops import budget, evolving_attention
 from hybrid_mm.ops.evolving_attention import evolving_attention as attend
 
 
@@ -75,15 +75,15 @@ def test_equals_the_formulas(impl, without, alpha, beta):
 @pytest.mark.parametrize('alpha', [1.0, 0.6])
 def test_gradients_equal_those_of_the_reference(monkeypatch, rows, used, alpha):
     """Whatever the chunks are, and whichever of the outputs the gradient comes from."""
-    monkeypatch.setitem(evolving_attention._CHUNK, 'cpu', rows * 3 * 20)
     monkeypatch.setattr(evolving_attention, '_ROWS', 1)
     given = inputs(4, 5)
     grads = []
     for impl in ('reference', 'tiled'):
-        outs = attend(**given, alpha=alpha, beta=0.3, impl=impl)
-        outs = dict(both=outs, result=outs[:1], logits=outs[1:])[used]
-        dys = [torch.linspace(-1, 1, o.numel()).to(o).sin().view_as(o) for o in outs]
-        found = torch.autograd.grad(outs, list(given.values()), dys, allow_unused=True)
+        with budget.limited(rows * 3 * 20):
+            outs = attend(**given, alpha=alpha, beta=0.3, impl=impl)
+            outs = dict(both=outs, result=outs[:1], logits=outs[1:])[used]
+            dys = [torch.linspace(-1, 1, o.numel()).to(o).sin().view_as(o) for o in outs]
+            found = torch.autograd.grad(outs, list(given.values()), dys, allow_unused=True)
         grads.append(
             [
                 torch.zeros_like(x) if g is None else g

@@ -11,7 +11,7 @@ import torch.utils.checkpoint
 
 from hybrid_mm.analysis.complexity import complexity
 from hybrid_mm.layers.convolution.depthwise import DepthwiseConv2d
-from hybrid_mm.ops import native
+from hybrid_mm.ops import budget, native
 from hybrid_mm.ops.grid_convolution import grid_convolution
 from hybrid_mm.ops.grid_convolution.axes import expand, grid_axis, sum_groups
 from hybrid_mm.ops.grid_convolution.fused import has_fused
@@ -103,12 +103,13 @@ def test_groups_of_taps_by_hand():
 
 
 @pytest.mark.parametrize('impl', FAST)
-def test_chunks_of_channels(impl, monkeypatch):
-    monkeypatch.setattr('hybrid_mm.ops.budget._BUFFER', 5000)
+def test_chunks_of_channels(impl):
     grid, x = GRIDS[13], torch.randn(2, 7, 12, 9, dtype=torch.float64)
     weight = torch.randn(7, len(grid), len(grid), dtype=torch.float64)
     expected = with_gradients(dense, x, weight, grid, grid)
-    assert_same(with_gradients(grid_convolution, x, weight, grid, None, impl), expected)
+    with budget.limited(5000):
+        found = with_gradients(grid_convolution, x, weight, grid, None, impl)
+    assert_same(found, expected)
 
 
 @pytest.mark.parametrize('impl', FAST)

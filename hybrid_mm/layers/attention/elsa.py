@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from hybrid_mm.ops import budget
 from hybrid_mm.ops.dispatch import check_impl, is_reference
 from hybrid_mm.ops.export import exporting
-from hybrid_mm.ops.ghost_attention import budget, ghost_attention
+from hybrid_mm.ops.ghost_attention import ghost_attention
 from hybrid_mm.ops.grid_convolution import grid_convolution
 
 
@@ -161,7 +162,8 @@ class ELSA(nn.Module):
         n, channels, height, width = v.shape
         reach = self.kernel_size // 2 * self.dilation
         padded = F.pad(v, (reach,) * 4)
-        count = max(1, budget(v) // (n * channels * self.kernel_size**2 * width))
+        row = n * channels * self.kernel_size**2 * width
+        count = budget.fitting(height, row, v.device)
         layer = self.to_weights.weight, self.to_weights.bias
         outs = []
         for first in range(0, height, count):

@@ -11,17 +11,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from hybrid_mm.layers.convolution.mixed_shift_conv import MixedShift
+from hybrid_mm.ops import budget
 from hybrid_mm.ops.dispatch import check_impl, is_reference
 from hybrid_mm.ops.export import exporting, require_fixed_size
 from hybrid_mm.ops.implicit_norm import merged_statistics, normalisation
 from hybrid_mm.ops.local_attention.axes import mirrored
 from hybrid_mm.ops.positions import encode_coordinates
-from hybrid_mm.ops.precision import at_least_float32
+from hybrid_mm.ops.precision import accurate
 from hybrid_mm.ops.vector_attention import aggregate_taps, tap_views
-
-# Numbers of the largest tensor that exists for k^2 taps at a time: what a CPU's cache holds, and
-# more where every chunk costs launches
-CHUNK_CPU, CHUNK = 2**20, 2**24
 
 
 class VectorAttention2d(nn.Module):
@@ -139,8 +136,8 @@ class VectorAttention2d(nn.Module):
 
     def rows(self, q: Tensor, channels: int, *padded: Tensor) -> Iterator[tuple[Tensor, ...]]:
         """Cut queries, and padded maps to what they see, into rows for a chunk of numbers."""
-        limit = CHUNK_CPU if q.device.type == 'cpu' else CHUNK
-        count = max(1, limit // (q.shape[0] * channels * self.kernel_size**2 * q.shape[3]))
+        row = q.shape[0] * channels * self.kernel_size**2 * q.shape[3]
+        count = budget.fitting(q.shape[2], row, q.device)
         reach = self.dilation * (self.kernel_size - 1) + 1
         start = 0
         for part in q.split(count, 2):
@@ -183,9 +180,7 @@ class PairwiseAttention2d(VectorAttention2d):
 
         def statistics(function: Callable[..., Tensor], *affine: Tensor) -> tuple[Tensor, ...]:
             def part(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-                return torch.var_mean(
-                    at_least_float32(function(q, k, *affine)), (0, 2, 3), correction=0
-                )
+                return torch.var_mean(accurate(function(q, k, *affine)), (0, 2, 3), correction=0)
 
             parts = list(self.rows(q, q.shape[1], k))
             found = [_recomputed(part, *x) for x in parts]
@@ -274,10 +269,8 @@ class PatchwiseAttention2d(VectorAttention2d):
     def _statistics(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, int]:
         """Variance and mean of queries and of every tap, without a copy of the taps."""
         # the reduction keeps its input only, here views of the padded keys
-        views = tap_views(
-            at_least_float32(k), self.kernel_size, self.stride, self.dilation, q.shape[2:]
-        )
-        query = torch.var_mean(at_least_float32(q), (0, 2, 3), correction=0)
+        views = tap_views(accurate(k), self.kernel_size, self.stride, self.dilation, q.shape[2:])
+        query = torch.var_mean(accurate(q), (0, 2, 3), correction=0)
         taps = [torch.var_mean(view, (0, 2, 3), correction=0) for view in views]
         var, mean = (
             torch.cat([a, torch.stack(b, 1).flatten()])

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from hybrid_mm.ops.separable_attention import _SLICE, separable_attention
+from hybrid_mm.ops import budget
+from hybrid_mm.ops.separable_attention import separable_attention
 
 MODES = ('isotropic', 'full', 'learned', 'learned_content')
 
@@ -211,7 +212,8 @@ class QuadraticAttention2d(nn.Module):
             places = x[:, :: self.stride, :: self.stride].reshape(n, queries, -1)
             q = self.query(places).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             k = self.key(keys).unflatten(-1, (self.heads, -1)).permute(0, 2, 3, 1)
-        step = max(1, _SLICE // (self.heads * length * (n if content else 1)))
+        one = self.heads * length * (n if content else 1)
+        step = budget.fitting(queries, one, x.device)
 
         def attend(start: int, keys: Tensor, q: Tensor | None, k: Tensor | None) -> Tensor:
             place = torch.arange(start, min(start + step, queries), device=keys.device)

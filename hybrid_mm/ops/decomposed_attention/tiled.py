@@ -6,12 +6,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from hybrid_mm.ops import budget
 from hybrid_mm.ops.custom_op import custom_op
 from hybrid_mm.ops.positions import decomposed_logits
-
-# logits at a time, in elements: what stays in the cache of a core; a GPU wants more at once
-_BUDGET = {'cpu': 2**19}
-_GPU_BUDGET = 2**25
 
 
 class _Tiles:
@@ -27,10 +24,10 @@ class _Tiles:
         terms = decomposed_logits(q.to(self.dtype), *self.rel)
         self.terms = tuple(term.flatten(0, 1) for term in terms)
         self.q, self.k = q.flatten(0, 1), k.reshape(n * heads, keys, -1)
-        budget = _BUDGET.get(q.device.type, _GPU_BUDGET)
-        self.rows = max(1, min(self.height, budget // (width * keys)))
-        self.some = max(1, budget // (self.height * width * keys))  # images and heads
-        self.shape = (min(self.some, self.images), self.rows, width, *k.shape[2:4])
+        row = width * keys
+        self.rows = budget.fitting(self.height, row, q.device)
+        self.batch = budget.fitting(self.images, self.height * row, q.device)
+        self.shape = (self.batch, self.rows, width, *k.shape[2:4])
 
     def buffer(self) -> Tensor:
         """Memory for the logits of one step: new pages cost much."""
@@ -38,25 +35,24 @@ class _Tiles:
 
     def steps(self) -> Iterator[tuple[slice, slice]]:
         """Images (with heads) and rows of one step after the other."""
-        for i in range(0, self.images, self.some):
-            for y in range(0, self.height, self.rows):
-                some = slice(i, min(i + self.some, self.images))
-                yield some, slice(y, min(y + self.rows, self.height))
+        for batch in budget.chunks(self.images, self.batch):
+            for rows in budget.chunks(self.height, self.rows):
+                yield batch, rows
 
-    def part(self, buffer: Tensor, some: slice, rows: slice) -> Tensor:
+    def part(self, buffer: Tensor, batch: slice, rows: slice) -> Tensor:
         """What a step takes of a buffer, (images, rows, W, H_k, W_k)."""
         return buffer.flatten()[
-            : (some.stop - some.start) * (rows.stop - rows.start) * math.prod(self.shape[2:])
-        ].view(some.stop - some.start, rows.stop - rows.start, *self.shape[2:])
+            : (batch.stop - batch.start) * (rows.stop - rows.start) * math.prod(self.shape[2:])
+        ].view(batch.stop - batch.start, rows.stop - rows.start, *self.shape[2:])
 
-    def probabilities(self, buffer: Tensor, some: slice, rows: slice) -> tuple[Tensor, Tensor]:
+    def probabilities(self, buffer: Tensor, batch: slice, rows: slice) -> tuple[Tensor, Tensor]:
         """Probabilities (images, queries, keys) of a step, and its queries."""
-        grid = self.part(buffer, some, rows)
-        height, width = (term[some, rows] for term in self.terms)
+        grid = self.part(buffer, batch, rows)
+        height, width = (term[batch, rows] for term in self.terms)
         torch.add(height.unsqueeze(-1), width.unsqueeze(-2), out=grid)
-        queries = self.q[some, rows].flatten(1, 2)
+        queries = self.q[batch, rows].flatten(1, 2)
         logits = grid.flatten(3, 4).flatten(1, 2)
-        keys = self.k[some].to(self.dtype).transpose(1, 2)
+        keys = self.k[batch].to(self.dtype).transpose(1, 2)
         logits.baddbmm_(queries.to(self.dtype), keys, alpha=self.scale)
         return torch.softmax(logits, -1, out=logits), queries
 
@@ -66,10 +62,10 @@ def _forward(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, scal
     values = v.reshape(tiles.images, -1, v.shape[-1])
     out = q.new_empty(tiles.images, *q.shape[2:4], v.shape[-1])
     buffer = tiles.buffer()
-    for some, rows in tiles.steps():
-        p, _ = tiles.probabilities(buffer, some, rows)
-        part = out[some, rows]
-        part.copy_(torch.bmm(p.to(v.dtype), values[some]).view(part.shape))
+    for batch, rows in tiles.steps():
+        p, _ = tiles.probabilities(buffer, batch, rows)
+        part = out[batch, rows]
+        part.copy_(torch.bmm(p.to(v.dtype), values[batch]).view(part.shape))
     return out.view(*q.shape[:4], v.shape[-1])
 
 
@@ -85,23 +81,23 @@ def _backward(
     )
     terms = tuple(torch.empty_like(term) for term in tiles.terms)
     buffers = tiles.buffer(), tiles.buffer()
-    for some, rows in tiles.steps():
-        p, queries = tiles.probabilities(buffers[0], some, rows)
-        grid = tiles.part(buffers[1], some, rows)
+    for batch, rows in tiles.steps():
+        p, queries = tiles.probabilities(buffers[0], batch, rows)
+        grid = tiles.part(buffers[1], batch, rows)
         logits = grid.flatten(3, 4).flatten(1, 2)
-        upper = grad[some, rows].flatten(1, 2)
+        upper = grad[batch, rows].flatten(1, 2)
         if p.dtype == upper.dtype:
-            torch.bmm(upper, values[some].transpose(1, 2), out=logits)
+            torch.bmm(upper, values[batch].transpose(1, 2), out=logits)
         else:
-            logits.copy_(torch.bmm(upper, values[some].transpose(1, 2)))
+            logits.copy_(torch.bmm(upper, values[batch].transpose(1, 2)))
         torch.ops.aten._softmax_backward_data.out(logits, p, -1, p.dtype, grad_input=logits)
         low = logits.to(q.dtype)
-        grad_v[some].baddbmm_(p.to(v.dtype).transpose(1, 2), upper)
-        grad_k[some].baddbmm_(low.transpose(1, 2), queries, alpha=scale)
-        part = grad_q[some, rows]
-        part.copy_(torch.bmm(low, tiles.k[some]).mul_(scale).view(part.shape))
-        torch.sum(grid, -1, out=terms[0][some, rows])
-        torch.sum(grid, -2, out=terms[1][some, rows])
+        grad_v[batch].baddbmm_(p.to(v.dtype).transpose(1, 2), upper)
+        grad_k[batch].baddbmm_(low.transpose(1, 2), queries, alpha=scale)
+        part = grad_q[batch, rows]
+        part.copy_(torch.bmm(low, tiles.k[batch]).mul_(scale).view(part.shape))
+        torch.sum(grid, -1, out=terms[0][batch, rows])
+        torch.sum(grid, -2, out=terms[1][batch, rows])
     precise = tiles.q.to(tiles.dtype)
     grad_q = grad_q.to(tiles.dtype)
     tables = []

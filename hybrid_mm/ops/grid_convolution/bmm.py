@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hybrid_mm.ops.budget import _chunks
+from hybrid_mm.ops import budget
 from hybrid_mm.ops.grid_convolution.axes import GridAxis
 
 # Box sums by doubling and one batched product -----------------------------------------------------
@@ -75,7 +75,8 @@ def _bmm_forward(x: Tensor, weight: Tensor, rows: GridAxis, columns: GridAxis) -
     n, channels, height, width = x.shape
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     groups = len(rows.groups) + len(columns.groups)
-    for part in _chunks(channels, groups * n * height * width):
+    count = budget.fitting(channels, groups * n * height * width, x.device)
+    for part in budget.chunks(channels, count):
         sums = _column_sums(x[:, part].transpose(0, 1), columns)
         products = torch.bmm(weight[part], sums).unflatten(2, (n, height, width))
         out[:, part] = _add_rows(products, rows).transpose(0, 1)
@@ -86,7 +87,8 @@ def _bmm_weight(x: Tensor, grad: Tensor, rows: GridAxis, columns: GridAxis) -> T
     n, channels, height, width = x.shape
     out = x.new_empty(channels, len(rows.groups), len(columns.groups))
     groups = len(rows.groups) + len(columns.groups)
-    for part in _chunks(channels, groups * n * height * width):
+    count = budget.fitting(channels, groups * n * height * width, x.device)
+    for part in budget.chunks(channels, count):
         left = _row_sums(grad[:, part].transpose(0, 1), rows)
         right = _column_sums(x[:, part].transpose(0, 1), columns)
         torch.bmm(left, right.transpose(1, 2), out=out[part])

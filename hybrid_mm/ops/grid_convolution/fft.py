@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from hybrid_mm.ops.budget import _chunks
+from hybrid_mm.ops import budget
 from hybrid_mm.ops.grid_convolution.axes import GridAxis, expand, sum_groups
 
 # Fourier transform of the dense kernel ------------------------------------------------------------
@@ -31,7 +31,8 @@ def _fft_forward(x: Tensor, weight: Tensor, rows: GridAxis, columns: GridAxis) -
     size = _size(x, rows, columns)
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     shift = -rows.begin, -columns.begin
-    for part in _chunks(channels, 4 * n * size[0] * size[1]):
+    count = budget.fitting(channels, 4 * n * size[0] * size[1], x.device)
+    for part in budget.chunks(channels, count):
         dense = expand(weight[part], rows.widths, columns.widths)
         kernel = torch.fft.rfft2(dense, size).conj_physical_()
         maps = torch.fft.irfft2(torch.fft.rfft2(x[:, part], size).mul_(kernel), size)
@@ -45,7 +46,8 @@ def _fft_weight(x: Tensor, grad: Tensor, rows: GridAxis, columns: GridAxis) -> T
     out = x.new_empty(channels, len(rows.groups), len(columns.groups))
     shift = -rows.begin, -columns.begin
     taps = sum(rows.widths), sum(columns.widths)
-    for part in _chunks(channels, 4 * n * size[0] * size[1]):
+    count = budget.fitting(channels, 4 * n * size[0] * size[1], x.device)
+    for part in budget.chunks(channels, count):
         other = torch.fft.rfft2(grad[:, part], size).conj_physical_()
         products = torch.fft.rfft2(x[:, part], size).mul_(other).sum(0)
         dense = torch.fft.irfft2(products, size).roll(shift, (1, 2))[:, : taps[0], : taps[1]]
