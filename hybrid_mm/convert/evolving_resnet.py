@@ -68,7 +68,9 @@ def _trunk(convs: list[Tensor]) -> tuple[list[str], list[str]]:
 
 
 def _convert(state: StateDict) -> StateDict:
-    scopes, numbered, out = {}, {}, {}
+    scopes: dict[tuple[int, int], StateDict] = {}
+    numbered: dict[tuple[str, int, str], str] = {}
+    out: StateDict = {}
     for key, value in state.items():
         if match := _SCOPE.fullmatch(key):
             scopes.setdefault((int(match[1]), int(match[2])), {})[match[3]] = value

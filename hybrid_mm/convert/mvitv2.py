@@ -29,7 +29,8 @@ def _stages(state: StateDict) -> StateDict:
 
     If the MLP widens it, the stage begins with the next block.
     """
-    place, stage, block = {}, 0, 0
+    place: dict[str, str] = {}
+    stage = block = 0
     while (key := f'blocks.{len(place)}.attn.qkv.weight') in state:
         index = len(place)
         rows, columns = state[key].shape

@@ -62,7 +62,7 @@ _HUGGING_FACE = [
 
 
 def _from_hugging_face(state: StateDict) -> StateDict:
-    out = {}
+    out: StateDict = {}
     renamed = place_reductions(rename(state, _HUGGING_FACE, 'nat-huggingface'))
     for key, value in renamed.items():
         if key.endswith('.gammas'):

@@ -62,9 +62,9 @@ def register_resnet(
     def convert(state: StateDict) -> StateDict:
         out = {}
         for key, value in count_from_zero(rename(state, rules, name)).items():
-            value = change(key, value) if change else value
-            if value is not None:
-                out[key] = value
+            changed = change(key, value) if change else value
+            if changed is not None:
+                out[key] = changed
         return finish(out) if finish else out
 
     register(name, Source(description, matches, convert))
