@@ -1,4 +1,4 @@
-"""Rates of the layers of ACmix, from checkpoints or from the scalars of a run, and their plot."""
+"""Read and plot the rates (alpha, beta) of ACmix layers, from checkpoints or scalars of runs."""
 
 import math
 from pathlib import Path
@@ -10,7 +10,7 @@ from hybrid_mm.convert import convert
 
 
 class Rates(NamedTuple):
-    """A layer with its rates of attention and of convolution."""
+    """Rates of attention and of convolution of one layer."""
 
     layer: str
     attention: float
@@ -26,15 +26,16 @@ class Rates(NamedTuple):
 
 
 def read_rates(path: str | Path) -> list[Rates]:
-    """Rates of all layers, from input to output.
+    """Read the rates of all layers, from input to output.
 
     Args:
         path: Checkpoint in our layout or the authors', or a work dir (or ``scalars.json``) of a run
-            with :class:`~hybrid_mm.engine.MixingRatesHook`, whose last entries count.
+            with :class:`~hybrid_mm.engine.MixingRatesHook`, of which the last entries are read.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: There are no rates in it.
+        FileNotFoundError: The work dir has no scalars.
+        CheckpointError: (a ValueError) The checkpoint does not exist or cannot be read.
+        ValueError: The file holds no rates.
     """
     path = Path(path)
     if path.is_dir() or path.suffix == '.json':
@@ -56,8 +57,8 @@ def plot_rates(runs: dict[str, list[Rates]], out: str | Path) -> None:
     """Draw the rates over the layers, and the logarithm of their ratio.
 
     Args:
-        runs: What :func:`read_rates` returns, by label.
-        out: Picture to write; the suffix tells the format.
+        runs: Results of :func:`read_rates` by label.
+        out: Picture to write, in the format of its suffix.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
