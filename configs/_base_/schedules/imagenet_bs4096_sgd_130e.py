@@ -3,25 +3,8 @@
 _base_ = './imagenet_bs1024_sgd_100e.py'
 
 train_cfg = dict(max_epochs=130)
-param_scheduler = [
-    dict(
-        type='LinearLR',
-        start_factor=1e-3,
-        by_epoch=True,
-        begin=0,
-        end=10,
-        convert_to_iter_based=True,
-    ),
-    dict(
-        type='CosineAnnealingLR',
-        eta_min=0.0,
-        by_epoch=True,
-        begin=10,
-        end=130,
-        T_max=120,
-        convert_to_iter_based=True,
-    ),
-]
+_base_.param_scheduler[0].end = 10
+_base_.param_scheduler[1].update(begin=10, end=130, T_max=120)
 optim_wrapper = dict(optimizer=dict(lr=1.6, nesterov=True))
 custom_hooks = [dict(type='EMAHook', momentum=1e-4, priority='ABOVE_NORMAL')]
 
