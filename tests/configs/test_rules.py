@@ -7,15 +7,15 @@ import pytest
 
 from .loading import CONFIGS, look_at
 
-# What a file says beside the network, its weights and its width; those that say nothing of it have
-# what the file has that they inherit from.
+# What a file sets besides the network, its weights and its widths. A file without any of these has
+# the values of the file that it inherits from, which is checked.
 SAYS = re.compile(r'_base_ = \[|param_scheduler|train_cfg|lr=|batch_size|mean=|test_cfg|pipeline')
-LEAVES = [
+CONFIG_FILES = [
     path
     for path in sorted(CONFIGS.glob('*/*.py'))
     if path.parent.name not in ('_base_', 'demo') and SAYS.search(path.read_text())
 ]
-TREES = sorted({path.parent.name for path in LEAVES})
+TREES = sorted({path.parent.name for path in CONFIG_FILES})
 IMAGENET = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 HALF = [127.5] * 3, [127.5] * 3
 CIFAR = [125.307, 122.961, 113.8575], [51.5865, 50.847, 51.255]
@@ -25,7 +25,7 @@ every_tree = pytest.mark.parametrize(
 
 
 def configs(tree: str) -> Iterator[tuple[str, dict]]:
-    for path in LEAVES:
+    for path in CONFIG_FILES:
         if path.parent.name == tree:
             yield path.stem, look_at(path)
 
@@ -93,9 +93,9 @@ def test_rates_of_sgd_are_of_the_batch(tree):
         if settings.type != 'SGD':
             continue
         assert settings.momentum == 0.9, name
-        batch, kind = cfg.auto_scale_lr.base_batch_size, cfg.model.type
+        batch = cfg.auto_scale_lr.base_batch_size
         classifies = cfg.default_scope == 'mmpretrain'
-        expected = RATES['classifier' if classifies else kind]
+        expected = RATES['classifier' if classifies else cfg.model.type]
         for pattern, rate in OTHER_RATES.items():
             if re.fullmatch(pattern, f'{tree}/{name}'):
                 expected = rate
@@ -143,13 +143,13 @@ CLASSES = dict(
 @every_tree
 def test_all_heads_have_the_classes_of_the_data(tree):
     for name, cfg in configs(tree):
-        kind = cfg.train_dataloader.dataset.type.removeprefix('hybrid_mm.')
+        dataset = cfg.train_dataloader.dataset.type.removeprefix('hybrid_mm.')
         if cfg.model.type == 'Mask2Former':  # counts things and stuff
             continue
         found = set(numbers_of_classes(cfg.model))
         if 'htc' in name:
             found -= {183}  # things and stuff, of the semantic head
-        assert found == CLASSES[kind], name
+        assert found == CLASSES[dataset], name
 
 
 @every_tree
