@@ -1,5 +1,6 @@
-# 200 queries, 100 epochs of 118,000 images at batch 16 = 737,500 iterations, in fp32. Weights are
-# those of 7 x 7 with interpolated tables, presumably (unverified). Drop path is not given.
+# 200 queries, 100 epochs of 118,000 images at batch 16 = 737,500 iterations, trained in fp32. The
+# drop path rate is not given; presumably (unverified) the weights are those of the 7 x 7 network
+# with interpolated tables.
 _base_ = [
     '../_base_/models/mask2former_r50_instance.py',
     '../_base_/datasets/coco_instance_lsj.py',

@@ -1,4 +1,4 @@
-# MViTv2 in the comparison of the ViTDet paper.
+# From the ViTDet paper's comparison with MViTv2.
 # 8 GPUs x 8 images
 _base_ = [
     '../_base_/models/cascade-mask-rcnn_r50_fpn_4conv1fc-ln.py',

@@ -1,5 +1,5 @@
-# The weights are those of a network that widens its maps in attention, not those of the published
-# classifier (dim_mul_in_att=False).
+# The weights are of a network that widens its maps in attention, unlike the published classifier
+# (dim_mul_in_att=False).
 # 8 GPUs x 8 images
 _base_ = [
     '../_base_/models/cascade-mask-rcnn_r50_fpn_4conv1fc.py',

@@ -1,5 +1,5 @@
-# Table 5 of the paper. It gives one grid, of 33 x 33: that all stages but the last have it is our
-# reading, and so is the default grid of 13 x 13 there (unverified).
+# Table 5 of the paper, which gives one grid, of 33 x 33. It is our reading (unverified) that all
+# stages but the last have it, and that the last one has the default grid of 13 x 13.
 _base_ = './pelk-tiny_32xb128-120e_in1k.py'
 
 grid = [1] * 33

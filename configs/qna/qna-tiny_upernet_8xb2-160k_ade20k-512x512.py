@@ -1,4 +1,4 @@
-# Ours: the paper has no segmentation.
+# Our recipe; the paper has no segmentation.
 _base_ = [
     '../_base_/models/upernet_r50.py',
     '../_base_/datasets/ade20k.py',

@@ -1,5 +1,6 @@
-# The paper states 50 epochs, batch 16, AdamW with rate 1e-4. Not published, hence unverified: the
-# rest of the recipe, which is Mask2Former's, and drop path, which is that of UperNet on ADE20K.
+# The paper states 50 epochs, batch 16, AdamW with rate 1e-4. Not published, so not verified: the
+# rest of the recipe, which is Mask2Former's, and the drop path rate, which is that of UperNet on
+# ADE20K.
 _base_ = [
     '../_base_/models/mask2former_r50.py',
     '../_base_/datasets/coco_panoptic_lsj.py',

@@ -1,5 +1,5 @@
-# 4 images per GPU as in the official B4 configs. Their comment says 8 GPUs x 2, and the paper batch
-# 16; that the batch is 32 at this rate is unverified. On 4 GPUs it is 16.
+# 4 images per GPU as in the official B4 configs. Their comment says 8 GPUs x 2, and the paper says
+# batch 16; a batch of 32 at this rate is unverified. On 4 GPUs it is 16.
 _base_ = './van-b0_upernet_8xb2-160k_ade20k-512x512.py'
 
 checkpoint = 'checkpoints/van-b4_in1k.pth'

@@ -17,7 +17,7 @@ train_pipeline = [
         recompute_bbox=True,
         allow_negative_crop=True,
     ),
-    # objects of which the crop left nothing; a box without area has no finite regression target
+    # drops objects that the crop removed: a box without area has no finite regression target
     dict(type='FilterAnnotations', min_gt_bbox_wh=(1e-2, 1e-2)),
     pad,
     dict(type='PackDetInputs'),

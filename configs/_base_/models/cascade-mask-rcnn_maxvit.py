@@ -1,7 +1,7 @@
-# Cascade Mask R-CNN as TensorFlow's model garden has it for MaxViT: levels 3 to 7 of a FPN with
-# anchors of 3 scales, two convolutions before proposals, two stages at IoU thresholds 0.6 and 0.7
-# with class-agnostic boxes. Ours: a mask head for each stage (one there), four convolutions and a
-# linear layer in the box heads, the losses of MMDetection.
+# Cascade Mask R-CNN of MaxViT in TensorFlow's model garden: levels 3 to 7 of a FPN with anchors of
+# 3 scales, two convolutions before proposals, two stages at IoU thresholds 0.6 and 0.7 with
+# class-agnostic boxes. Different here: a mask head for each stage (one there), four convolutions
+# and a linear layer in the box heads, the losses of MMDetection.
 _base_ = './cascade-mask-rcnn_r50_fpn.py'
 
 bbox_heads = [

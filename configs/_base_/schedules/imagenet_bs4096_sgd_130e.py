@@ -1,5 +1,5 @@
 # SGD with Nesterov momentum for ImageNet-1k: 130 epochs, the first 10 linear warm-up, cosine decay
-# to 0; rate 0.1 for 256 images; tested are averaged weights.
+# to 0; rate 0.1 for 256 images; averaged weights are tested.
 _base_ = './imagenet_bs1024_sgd_100e.py'
 
 train_cfg = dict(max_epochs=130)
