@@ -18,9 +18,7 @@ model = dict(
     decode_head=dict(in_channels=[64, 128, 256, 512]),
     auxiliary_head=dict(in_channels=256),
 )
-optim_wrapper = dict(
-    paramwise_cfg=dict(
-        custom_keys={k: dict(decay_mult=0.0) for k in ('relative_bias', 'attn.scale')}
-    )
+_base_.optim_wrapper.paramwise_cfg.custom_keys.update(
+    {k: dict(decay_mult=0.0) for k in ('relative_bias', 'attn.scale')}
 )
 train_dataloader = dict(batch_size=2)

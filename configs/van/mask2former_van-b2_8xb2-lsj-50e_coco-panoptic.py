@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/models/mask2former_r50.py',
     '../_base_/datasets/coco_panoptic_lsj.py',
     '../_base_/schedules/schedule_50e_mask2former.py',
-    '../_base_/default_runtime_det.py',
+    '../_base_/default_runtime_det_iter.py',
 ]
 
 checkpoint = 'checkpoints/van-b2_in1k.pth'
@@ -19,6 +19,3 @@ model = dict(
     ),
     panoptic_head=dict(in_channels=[64, 128, 320, 512]),
 )
-
-default_hooks = dict(checkpoint=dict(by_epoch=False, interval=5000))
-log_processor = dict(by_epoch=False)

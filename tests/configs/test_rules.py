@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +55,18 @@ def check_schedule(cfg) -> None:
     if 'dynamic_intervals' in loop:
         ((begin, interval),) = loop.dynamic_intervals
         assert (begin, interval) == (total // loop.val_interval * loop.val_interval + 1, total)
+
+
+def siblings(path: Path) -> list[Path]:
+    """Configs that one inherits from, the next one first, up to one that lists its bases."""
+    base = re.search(r"^_base_ = '(.+)'", path.read_text(), re.M)
+    return [path.parent / base[1], *siblings(path.parent / base[1])] if base else []
+
+
+@every_tree
+def test_at_most_two_steps_lead_to_a_list_of_bases(tree):
+    for path in sorted((CONFIGS / tree).glob('*.py')):
+        assert len(siblings(path)) <= 2, path.stem
 
 
 @every_tree
