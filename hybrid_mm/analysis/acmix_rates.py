@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hybrid_mm.analysis.curves import read_scalars
-from hybrid_mm.convert import convert, unwrap
+from hybrid_mm.checkpoints import read_checkpoint, weights_of
+from hybrid_mm.convert import convert
 
 
 class Rates(NamedTuple):
@@ -32,7 +33,8 @@ def read_rates(path: str | Path) -> list[Rates]:
             with :class:`~hybrid_mm.engine.MixingRatesHook`, of which the last entries are read.
 
     Raises:
-        FileNotFoundError: The file does not exist.
+        FileNotFoundError: The work dir has no scalars.
+        CheckpointError: (a ValueError) The checkpoint does not exist or cannot be read.
         ValueError: The file holds no rates.
     """
     path = Path(path)
@@ -42,9 +44,7 @@ def read_rates(path: str | Path) -> list[Rates]:
         names = [name[len('rate1/') :] for name in scalars if name.startswith('rate1/')]
         rates = [Rates(n, scalars[f'rate1/{n}'], scalars[f'rate2/{n}']) for n in names]
     else:
-        from mmengine.runner import CheckpointLoader
-
-        state = convert(unwrap(CheckpointLoader.load_checkpoint(str(path), map_location='cpu')))
+        state = convert(weights_of(read_checkpoint(str(path)), str(path)))
         hint = 'is it a checkpoint of a network with ACmix?'
         names = [key.removesuffix('.rate1') for key in state if key.endswith('.rate1')]
         rates = [Rates(n, state[f'{n}.rate1'].item(), state[f'{n}.rate2'].item()) for n in names]

@@ -28,7 +28,7 @@ from hybrid_mm.ops import (  # noqa: F401  registers the operators that are coun
     mixed_shift,
     vector_attention,
 )
-from hybrid_mm.ops.local_attention.tiles import plan
+from hybrid_mm.ops.local_attention.pattern import Pattern
 
 BOX_ROIS, MASK_ROIS = 1000, 100
 
@@ -167,9 +167,9 @@ def _count_on_meta(wrapper: nn.Module, shape: tuple[int, ...]) -> dict[str, int]
     return _count(lambda x: functional_call(wrapper, state, (x,)), image)
 
 
-def _attention(q, k, v, bias, rel_h, rel_w, scale, spec, **_) -> int:
+def _attention(q, k, v, bias, rel_h, rel_w, scale, pattern, *_, **__) -> int:
     """Operations of local attention, from shapes: the keys that a query attends to, not tiles."""
-    rows, columns = (int(tiles.axis.count.sum()) for tiles in plan(tuple(spec), *k[2:4]))
+    rows, columns = (int(axis.count.sum()) for axis in Pattern.from_ints(pattern).axes(*k[2:4]))
     n, heads, height, width, dim = q
     products = rows * columns * (dim + v[-1])
     products += rows * width * dim * bool(rel_h) + columns * height * dim * bool(rel_w)

@@ -12,8 +12,7 @@ import torch
 
 from hybrid_mm.benchmarks.core import Case
 from hybrid_mm.layers.convolution.peripheral_convolution import sharing_grid
-from hybrid_mm.ops.grid_convolution import grid_convolution
-from hybrid_mm.ops.grid_convolution.fused import has_fused
+from hybrid_mm.ops.grid_convolution import fused, grid_convolution
 
 PACKAGES = ()
 _MOST = 2**30  # largest number of multiplications of a dense pass that is measured
@@ -50,7 +49,7 @@ def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Cas
         if kernel**2 * x.numel() > _MOST or kernel > 51:
             unavailable['dense'] = 'a pass takes up to a minute'
             names.remove('reference')
-        if not has_fused(inputs['x']):
+        if not fused.is_available(inputs['x']):
             unavailable['fused'] = 'a CPU and a C compiler are needed'
             names.remove('fused')
         candidates = {

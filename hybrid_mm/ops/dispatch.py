@@ -10,16 +10,18 @@ for a block of code by :func:`default_impl`: operators that have an algorithm of
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from hybrid_mm.ops.export import exporting
+
 VARIABLE = 'HYBRID_MM_IMPL'
 
-# operator -> its algorithms besides 'reference'
+# operator -> its algorithms besides 'reference', the one that 'auto' is by default first
 ALGORITHMS: dict[str, tuple[str, ...]] = {
     'local_attention': ('tiled', 'measured'),
-    'window_attention': ('tiled', 'windows'),
+    'partition_attention': ('tiled', 'measured', 'windows'),
     'decomposed_attention': ('tiled', 'fused'),
     'distance_attention': ('tiled', 'mask'),
     'evolving_attention': ('tiled',),
@@ -78,6 +80,28 @@ def chosen_impl(impl: str, operator: str) -> str:
                 f'{VARIABLE} must be auto or one of {", ".join(sorted(_NAMES))}, got {name!r}'
             )
     return name if name in choices(operator) else 'auto'
+
+
+def resolve(impl: str, operator: str, fastest: Callable[[], str] | None = None) -> str:
+    """Name of the algorithm that an operator runs.
+
+    An exported graph has the plain formulation, which needs nothing of this package.
+
+    Args:
+        impl: What the caller asks for.
+        operator: Name of the operator.
+        fastest: Chooses by device, type and shape, where 'auto' leaves it open; by default that is
+            the first of :data:`ALGORITHMS`.
+
+    Raises:
+        ValueError: An unknown name.
+    """
+    impl = chosen_impl(impl, operator)
+    if exporting():
+        return 'reference'
+    if impl != 'auto':
+        return impl
+    return fastest() if fastest else ALGORITHMS[operator][0]
 
 
 def is_reference(impl: str, operator: str) -> bool:

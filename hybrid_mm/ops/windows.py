@@ -1,33 +1,54 @@
-"""Maps cut into windows, and back."""
+"""Cut maps into windows or grids, and put them together again."""
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from hybrid_mm.ops.export import exporting
 
-def cut_windows(x: Tensor, window: int) -> Tensor:
-    """Cut maps into windows side by side; zeros fill up the last ones.
+
+def window_view(x: Tensor, window: int | tuple[int, int], grid: bool = False) -> Tensor:
+    """View maps as windows, zero-padded at the right and bottom where they do not fit.
 
     Args:
-        x: (N, H, W, C).
-        window: Pixels w of a window on each side.
+        x: (N, H, W, ...).
+        window: Pixels of a window on each side, or (rows P, columns Q).
+        grid: The pixels of a window do not lie side by side, but as far apart as there are windows
+            on an axis, spread over the map (MaxViT, arXiv 2204.01697).
 
     Returns:
-        (N * ceil(H / w) * ceil(W / w), w, w, C), contiguous.
+        (N, ceil(H / P), ceil(W / Q), P, Q, ...).
     """
+    rows, columns = (window, window) if isinstance(window, int) else window
     height, width = x.shape[1:3]
-    x = F.pad(x, (0, 0, 0, -width % window, 0, -height % window))
-    x = x.unflatten(2, (-1, window)).unflatten(1, (-1, window))
-    return x.transpose(2, 3).flatten(0, 2)
+    if exporting() or height % rows or width % columns:  # exported graphs take maps of any size
+        x = F.pad(x, (0, 0) * (x.ndim - 3) + (0, -width % columns, 0, -height % rows))
+    if grid:
+        x = x.unflatten(2, (columns, -1)).unflatten(1, (rows, -1))
+        return x.movedim((2, 4), (1, 2))
+    return x.unflatten(2, (-1, columns)).unflatten(1, (-1, rows)).transpose(2, 3)
 
 
-def join_windows(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """The reverse of :func:`cut_windows`, without what filled up.
+def cut_windows(x: Tensor, window: int | tuple[int, int], grid: bool = False) -> Tensor:
+    """Cut maps into windows as :func:`window_view`.
+
+    Returns:
+        (N * ceil(H / P) * ceil(W / Q), P, Q, ...).
+    """
+    return window_view(x, window, grid).flatten(0, 2)
+
+
+def join_windows(x: Tensor, size: tuple[int, int], grid: bool = False) -> Tensor:
+    """Invert :func:`cut_windows`, without its padding.
 
     Args:
-        x: (N * windows, w, w, C).
+        x: (N * windows, P, Q, ...).
         size: Rows and columns (H, W) of the maps.
+        grid: As it was cut.
+
+    Returns:
+        (N, H, W, ...).
     """
-    window = x.shape[1]
-    rows, columns = (-(-side // window) for side in size)
-    x = x.unflatten(0, (-1, rows, columns)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
-    return x[:, : size[0], : size[1]]
+    rows, columns = (-(-side // own) for side, own in zip(size, x.shape[1:3], strict=True))
+    x = x.unflatten(0, (-1, rows, columns))
+    x = x.movedim((3, 4), (1, 3)) if grid else x.transpose(2, 3)
+    return x.flatten(3, 4).flatten(1, 2)[:, : size[0], : size[1]]

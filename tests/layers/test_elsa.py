@@ -6,8 +6,7 @@ import torch
 from hybrid_mm.benchmarks.core import memory
 from hybrid_mm.layers.attention.elsa import ELSA
 from hybrid_mm.ops import budget
-from hybrid_mm.ops import ghost_attention as engine
-from hybrid_mm.ops.ghost_attention import ghost_attention
+from hybrid_mm.ops.ghost_attention import ghost_attention, tiles
 
 
 @pytest.mark.parametrize('numbers', [1, 2**20])
@@ -42,7 +41,7 @@ def test_pixel_by_pixel():
     torch.manual_seed(0)
     hidden, v = torch.randn(1, 4, 5, 6), torch.randn(1, 6, 5, 6)
     weight, bias = torch.randn(2 * 9, 4), torch.randn(18)
-    out = ghost_attention(hidden, v, weight, bias, 2, 3, 1)
+    out = ghost_attention(hidden, v, weight, bias, heads=2, kernel_size=3)
     for y, x in ((0, 0), (3, 2)):
         logits = weight @ torch.nn.functional.gelu(hidden[0, :, y, x]) + bias
         a = logits.view(2, 9).softmax(1)
@@ -59,7 +58,7 @@ def test_operator_is_registered_completely():
     torch.manual_seed(0)
     shapes = (2, 4, 9, 10), (2, 6, 9, 10), (18, 4), (18,)
     tensors = [torch.randn(s, dtype=torch.float64, requires_grad=True) for s in shapes]
-    torch.library.opcheck(ghost_attention, (*tensors, 2, 3, 1))
+    torch.library.opcheck(torch.ops.hybrid_mm.ghost_attention, (*tensors, 2, 3, 1))
 
 
 @pytest.mark.parametrize(('lam', 'maps'), [(0, 8), (1, 9)])
@@ -113,7 +112,7 @@ def test_errors():
 @pytest.mark.parametrize('tile', [4, 8])
 def test_half_precision_sums_up_in_single_precision(tile, monkeypatch):
     """Also where the rectangles of several tiles overlap: rounded once, at the end."""
-    monkeypatch.setattr(engine, '_TILE', tile)
+    monkeypatch.setattr(tiles, '_TILE', tile)
     torch.manual_seed(0)
     low = [torch.randn(s, dtype=torch.bfloat16) for s in ((2, 4, 13, 18), (2, 6, 13, 18))]
     low += [torch.randn(2 * 49, 4), torch.randn(98)]
@@ -121,7 +120,7 @@ def test_half_precision_sums_up_in_single_precision(tile, monkeypatch):
     found = []
     for tensors in (low, [t.double() for t in low]):
         leaves = [t.detach().requires_grad_() for t in tensors]
-        out = ghost_attention(*leaves, 2, 7, 1)
+        out = ghost_attention(*leaves, heads=2, kernel_size=7)
         found.append([out, *torch.autograd.grad(out, leaves, dy.to(out))])
     for a, b in zip(*found, strict=True):
         step = torch.finfo(a.dtype).eps / 2
@@ -143,7 +142,8 @@ def test_weights_exist_for_some_rows_at_a_time(images, heads, size):
     weight, bias = torch.randn(heads * 49, 8), torch.randn(heads * 49)
     matrices = images * size[0] * size[1] * heads * 14**2 * 4
     peak, _ = memory(
-        lambda: ghost_attention(hidden, v, weight, bias, heads, 7, 1), torch.device('cpu')
+        lambda: ghost_attention(hidden, v, weight, bias, heads=heads, kernel_size=7),
+        torch.device('cpu'),
     )
     assert peak < matrices / 3
 

@@ -9,7 +9,6 @@ from hybrid_mm.layers.attention.self_attention import SelfAttention
 from hybrid_mm.layers.relative_position import DecomposedPosition2d
 from hybrid_mm.ops import budget
 from hybrid_mm.ops.decomposed_attention import decomposed_attention
-from hybrid_mm.ops.windows import cut_windows, join_windows
 
 
 def tensors(shapes, dtype=torch.float64, seed=0):
@@ -121,17 +120,6 @@ def test_large_logits_in_half_precision_do_not_overflow():
     out = decomposed_attention(q, k, v.contiguous(), *rel, scale=1.0, impl='tiled')
     assert (out == 5).all()
     assert torch.autograd.grad(out.float().sum(), q)[0].isfinite().all()
-
-
-@pytest.mark.parametrize('size', [(8, 8), (7, 13), (1, 3), (9, 4)])
-def test_windows_side_by_side(size):
-    x = torch.arange(2 * size[0] * size[1] * 3.0).view(2, *size, 3) + 1
-    windows = cut_windows(x, 4)
-    assert torch.equal(join_windows(windows, size), x)
-    rows, columns = (-(-side // 4) for side in size)
-    assert windows.shape == (2 * rows * columns, 4, 4, 3)
-    assert torch.equal(windows[0, : size[0], : size[1]], x[0, :4, :4])
-    assert (windows == 0).sum() == windows.numel() - x.numel()
 
 
 def pooled_plainly(layer, x):

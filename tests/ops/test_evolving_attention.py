@@ -10,8 +10,9 @@ from hybrid_mm.layers.attention.evolving_augmented_convolution import (
     resize_from_corner,
     same_padding,
 )
-from hybrid_mm.ops import budget, evolving_attention
+from hybrid_mm.ops import budget
 from hybrid_mm.ops.evolving_attention import evolving_attention as attend
+from hybrid_mm.ops.evolving_attention import tiled
 
 
 def inputs(height, width, n=2, heads=3, dtype=torch.float64, **without):
@@ -75,7 +76,7 @@ def test_equals_the_formulas(impl, without, alpha, beta):
 @pytest.mark.parametrize('alpha', [1.0, 0.6])
 def test_gradients_equal_those_of_the_reference(monkeypatch, rows, used, alpha):
     """Whatever the chunks are, and whichever of the outputs the gradient comes from."""
-    monkeypatch.setattr(evolving_attention, '_ROWS', 1)
+    monkeypatch.setattr(tiled, '_ROWS', 1)
     given = inputs(4, 5)
     grads = []
     for impl in ('reference', 'tiled'):

@@ -12,9 +12,8 @@ import torch.utils.checkpoint
 from hybrid_mm.analysis.complexity import complexity
 from hybrid_mm.layers.convolution.depthwise import DepthwiseConv2d
 from hybrid_mm.ops import budget, native
-from hybrid_mm.ops.grid_convolution import grid_convolution
+from hybrid_mm.ops.grid_convolution import fused, grid_convolution
 from hybrid_mm.ops.grid_convolution.axes import expand, grid_axis, sum_groups
-from hybrid_mm.ops.grid_convolution.fused import has_fused
 
 FAST = ('bmm', 'fft', 'fused')
 HALVES = {
@@ -270,7 +269,7 @@ def test_without_a_compiler_other_algorithms_run(tmp_path):
     assert "impl='fused' needs a C compiler" in done.stdout
 
 
-@pytest.mark.skipif(not has_fused(torch.ones(1)), reason='no C compiler here')
+@pytest.mark.skipif(not fused.is_available(torch.ones(1)), reason='no C compiler here')
 def test_library_is_compiled_once(tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     for _ in range(2):
@@ -285,7 +284,7 @@ def test_library_is_compiled_once(tmp_path, monkeypatch):
     native.load.cache_clear()
 
 
-@pytest.mark.skipif(not has_fused(torch.ones(1)), reason='no C compiler here')
+@pytest.mark.skipif(not fused.is_available(torch.ones(1)), reason='no C compiler here')
 def test_another_processor_gets_a_library_of_its_own(tmp_path, monkeypatch):
     """A home folder may be shared by machines, and kernels are made for the one they run on."""
     compiled = []

@@ -9,13 +9,9 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from hybrid_mm.ops import budget
-from hybrid_mm.ops.dispatch import check_impl, is_reference
-from hybrid_mm.ops.export import exporting
+from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.ghost_attention import ghost_attention
-from hybrid_mm.ops.grid_convolution import grid_convolution
 
 
 class ELSA(nn.Module):
@@ -122,17 +118,19 @@ class ELSA(nn.Module):
         product = q * k
         hidden = self.conv(product if self.scale == 1 else product * self.scale)
         mul, add = self.ghost()
-        if (
-            is_reference(self.impl, 'ghost_attention')
-            or exporting()
-            or (self.attn_drop and self.training)
-        ):
-            out = self._reference(hidden, v, mul, add)
-        elif mul is None:
-            out = self._engine(hidden, v, add)
-        else:
-            out = self._by_rows(hidden, v, mul)
-            out = out if add is None else out + self._static(v, add)
+        out = ghost_attention(
+            hidden,
+            v,
+            self.to_weights.weight.flatten(1),
+            self.to_weights.bias,
+            mul,
+            add,
+            heads=self.heads,
+            kernel_size=self.kernel_size,
+            dilation=self.dilation,
+            dropout=self.attn_drop if self.training else 0.0,
+            impl=self.impl,
+        )
         out = self.post_proj(out.permute(0, 2, 3, 1))
         return F.dropout(out, self.proj_drop, self.training)
 
@@ -141,81 +139,6 @@ class ELSA(nn.Module):
         mul = None if self.lam == 0 else self.ghost_head[0] ** self.lam
         add = None if self.gamma == 0 else self.gamma * self.ghost_head[-1]
         return mul, add
-
-    def _engine(self, hidden: Tensor, v: Tensor, add: Tensor | None) -> Tensor:
-        weight = torch.block_diag(*self.to_weights.weight.flatten(1).chunk(self.to_weights.groups))
-        out = ghost_attention(
-            hidden, v, weight, self.to_weights.bias, self.heads, self.kernel_size, self.dilation
-        )
-        return out if add is None else out + self._static(v, add)
-
-    def _static(self, v: Tensor, add: Tensor) -> Tensor:
-        """The summands' part: the same filter of a channel at every pixel."""
-        if self.dilation == 1:
-            return grid_convolution(v, add, [1] * self.kernel_size)
-        reach = self.kernel_size // 2 * self.dilation
-        add = add.unsqueeze(1)
-        return F.conv2d(v, add, padding=reach, dilation=self.dilation, groups=v.shape[1])
-
-    def _by_rows(self, hidden: Tensor, v: Tensor, mul: Tensor) -> Tensor:
-        """The factors' part: the published formulation for some rows at a time, recomputed."""
-        n, channels, height, width = v.shape
-        reach = self.kernel_size // 2 * self.dilation
-        padded = F.pad(v, (reach,) * 4)
-        row = n * channels * self.kernel_size**2 * width
-        count = budget.fitting(height, row, v.device)
-        layer = self.to_weights.weight, self.to_weights.bias
-        outs = []
-        for first in range(0, height, count):
-            rows = hidden[:, :, first : first + count]
-            band = padded[:, :, first : first + rows.shape[2] + 2 * reach]
-            if torch.is_grad_enabled():
-                part = checkpoint(
-                    self._filtered,
-                    rows,
-                    band,
-                    mul,
-                    None,
-                    *layer,
-                    use_reentrant=False,
-                    preserve_rng_state=False,
-                )
-            else:
-                part = self._filtered(rows, band, mul, None, *layer)
-            outs.append(part)
-        return torch.cat(outs, 2)
-
-    def _reference(
-        self, hidden: Tensor, v: Tensor, mul: Tensor | None, add: Tensor | None
-    ) -> Tensor:
-        reach = self.kernel_size // 2 * self.dilation
-        layer = self.to_weights.weight, self.to_weights.bias
-        return self._filtered(hidden, F.pad(v, (reach,) * 4), mul, add, *layer)
-
-    def _filtered(
-        self,
-        hidden: Tensor,
-        padded: Tensor,
-        mul: Tensor | None,
-        add: Tensor | None,
-        weight: Tensor,
-        bias: Tensor,
-    ) -> Tensor:
-        """Filters of every channel and pixel, times the unfolded values."""
-        n, channels = padded.shape[:2]
-        logits = F.conv2d(F.gelu(hidden), weight, bias, groups=self.to_weights.groups).flatten(2)
-        full = torch.promote_types(logits.dtype, torch.float32)
-        weights = logits.unflatten(1, (self.heads, -1)).softmax(2, dtype=full)
-        weights = F.dropout(weights, self.attn_drop, self.training)
-        filters = weights.unsqueeze(2)  # (N, heads, 1, k^2, HW)
-        if mul is not None:
-            filters = filters * mul.reshape(1, self.heads, -1, self.kernel_size**2, 1)
-        if add is not None:
-            filters = filters + add.reshape(1, self.heads, -1, self.kernel_size**2, 1)
-        taps = F.unfold(padded, self.kernel_size, self.dilation).to(full)
-        taps = taps.view(n, self.heads, channels // self.heads, self.kernel_size**2, -1)
-        out = (filters * taps).sum(3).view(n, channels, *hidden.shape[2:])
-        return out.to(padded.dtype)
 
     def extra_repr(self) -> str:
         """Window and heads, for printing."""

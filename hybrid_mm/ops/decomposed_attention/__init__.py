@@ -5,14 +5,14 @@ Source: "MViTv2: Improved Multiscale Vision Transformers for Classification and 
 q.r_w[x, u]``; keys may lie on a coarser grid than the queries.
 """
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from hybrid_mm.ops.decomposed_attention.tiled import _tiled
-from hybrid_mm.ops.dispatch import chosen_impl
-from hybrid_mm.ops.export import exporting
-from hybrid_mm.ops.positions import decomposed_logits, decomposed_tables
+from hybrid_mm.ops.decomposed_attention import fused, reference, tiled
+from hybrid_mm.ops.dispatch import resolve
+from hybrid_mm.ops.positions import decomposed_tables
+from hybrid_mm.ops.precision import cast_as_autocast
+
+_ALGORITHMS = {'tiled': tiled.attend, 'fused': fused.attend, 'reference': reference.attend}
 
 
 def decomposed_attention(
@@ -39,8 +39,8 @@ def decomposed_attention(
         q: Queries, (N, heads, H, W, d).
         k: Keys, (N, heads, H_k, W_k, d).
         v: Values, (N, heads, H_k, W_k, d_v).
-        rel_h: Row table, (length, d), as :func:`~hybrid_mm.layers.relative_position.
-            decomposed_tables` takes it: of 2 * max(H, H_k) - 1 entries, or interpolated.
+        rel_h: Row table, (length, d), as :func:`~hybrid_mm.ops.positions.decomposed_tables` takes
+            it: of 2 * max(H, H_k) - 1 entries, or interpolated.
         rel_w: Column table, likewise.
         scale: Factor of q.k, by default d^-0.5. Queries of the relative terms are not scaled.
         impl: 'tiled', 'fused' or 'reference'. 'auto' is 'fused' in half precision on a GPU, whose
@@ -52,7 +52,6 @@ def decomposed_attention(
     Raises:
         ValueError: Unknown impl, or shapes that do not fit.
     """
-    impl = chosen_impl(impl, 'decomposed_attention')
     d = q.shape[-1]
     fits = q.ndim == k.ndim == v.ndim == 5 and q.shape[:2] == k.shape[:2]
     if not fits or k.shape[-1] != d or v.shape[:4] != k.shape[:4]:
@@ -66,42 +65,10 @@ def decomposed_attention(
             f'{tuple(rel_w.shape)}'
         )
     scale = d**-0.5 if scale is None else float(scale)
-    # shapes alone, as complexity is counted, have no autocast
-    if q.device.type != 'meta' and torch.is_autocast_enabled(q.device.type):
-        dtype = torch.get_autocast_dtype(q.device.type)
-        q, k, v = (x.to(dtype) if x.is_floating_point() else x for x in (q, k, v))
-    rel_h, rel_w = (
-        decomposed_tables(table, *sides)
-        for table, *sides in zip((rel_h, rel_w), q.shape[2:4], k.shape[2:4], strict=True)
+    q, k, v = cast_as_autocast(q, k, v)
+    impl = resolve(
+        impl, 'decomposed_attention', lambda: 'fused' if fused.is_fused(q, k, v) else 'tiled'
     )
-    if impl == 'auto':
-        flash = q.is_cuda and q.element_size() == 2
-        wide = max(d + sum(k.shape[2:4]), v.shape[-1]) > 256
-        impl = 'fused' if flash and not wide else 'tiled'
-    if impl == 'reference' or exporting():
-        return _reference(q, k, v, rel_h, rel_w, scale)
-    return (_fused if impl == 'fused' else _tiled)(q, k, v, rel_h, rel_w, scale)
-
-
-def _reference(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, scale: float):
-    rows, columns = decomposed_logits(q, rel_h.to(q.dtype), rel_w.to(q.dtype))
-    logits = (q.flatten(2, 3) * scale) @ k.flatten(2, 3).transpose(-1, -2)
-    bias = rows.unsqueeze(-1) + columns.unsqueeze(-2)
-    logits = logits + bias.flatten(4, 5).flatten(2, 3)
-    out = logits.softmax(-1).to(v.dtype) @ v.flatten(2, 3)
-    return out.unflatten(2, q.shape[2:4])
-
-
-def _fused(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, scale: float) -> Tensor:
-    rows, columns = decomposed_logits(q, rel_h.to(q.dtype), rel_w.to(q.dtype))
-    height, width = k.shape[2:4]
-    row = torch.eye(height, dtype=k.dtype, device=k.device)[:, None].expand(-1, width, -1)
-    column = torch.eye(width, dtype=k.dtype, device=k.device)[None].expand(height, -1, -1)
-    place = torch.cat([row, column], -1).expand(*k.shape[:2], -1, -1, -1)
-    q_wide = torch.cat([q * scale, rows, columns], -1).flatten(2, 3)
-    k_wide = torch.cat([k, place], -1).flatten(2, 3)
-    # kernels want one width of all three
-    extra = q_wide.shape[-1] - v.shape[-1]
-    v_wide = F.pad(v, (0, extra)) if extra > 0 else v
-    out = F.scaled_dot_product_attention(q_wide, k_wide, v_wide.flatten(2, 3), scale=1.0)
-    return out[..., : v.shape[-1]].unflatten(2, q.shape[2:4])
+    rel_h = decomposed_tables(rel_h, q.shape[2], k.shape[2])
+    rel_w = decomposed_tables(rel_w, q.shape[3], k.shape[3])
+    return _ALGORITHMS[impl](q, k, v, rel_h, rel_w, scale)

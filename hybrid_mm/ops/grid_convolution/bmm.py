@@ -7,12 +7,10 @@ from torch import Tensor
 from hybrid_mm.ops import budget
 from hybrid_mm.ops.grid_convolution.axes import GridAxis
 
-# Box sums by doubling and one batched product -----------------------------------------------------
-
 
 def _levels(x: Tensor, axis: GridAxis, dim: int) -> list[Tensor]:
-    """Sums over 2^j neighbours from every place of x, padded by the reach of the axis."""
-    pad = (0, 0) * (-1 - dim) + (axis.reach, axis.reach)
+    """Sums over the 2^j places from each on, j = 0, 1 ..., of x padded by the reach of the axis."""
+    pad = (0, 0) * (3 - dim) + (axis.reach, axis.reach)
     levels = [F.pad(x, pad)]
     for level in range(1, axis.levels):
         half, last = 1 << (level - 1), levels[-1]
@@ -21,33 +19,43 @@ def _levels(x: Tensor, axis: GridAxis, dim: int) -> list[Tensor]:
     return levels
 
 
-def _column_sums(x: Tensor, axis: GridAxis) -> Tensor:
-    """Sums over every group of columns, (C, N, H, W) to (C, groups, N * H * W)."""
-    width, levels = x.shape[3], _levels(x, axis, -1)
+def _group_sums(x: Tensor, axis: GridAxis, dim: int, begins: list[list[int]]) -> Tensor:
+    """Sums over every group around each pixel, (C, N, H, W) to (C, groups, N * H * W).
+
+    Args:
+        x: The maps.
+        axis: The groups.
+        dim: 2 for rows, 3 for columns.
+        begins: Where the sums of every block begin in the padded maps, by group.
+    """
+    levels, size = _levels(x, axis, dim), x.shape[dim]
     out = x.new_empty(x.shape[0], len(axis.groups), *x.shape[1:])
-    for g, group in enumerate(axis.groups):
-        for i, block in enumerate(group):
-            part = levels[block.level].narrow(3, axis.reach + block.offset, width)
-            if i:
-                out[:, g] += part
-            else:
-                out[:, g] = part
+    for g, (group, places) in enumerate(zip(axis.groups, begins, strict=True)):
+        first, *others = (
+            levels[block.level].narrow(dim, begin, size)
+            for block, begin in zip(group, places, strict=True)
+        )
+        out[:, g] = first
+        for part in others:
+            out[:, g] += part
     return out.flatten(2)
+
+
+def _column_sums(x: Tensor, axis: GridAxis) -> Tensor:
+    """Sums of x over every group of columns around each pixel."""
+    begins = [[axis.reach + block.offset for block in group] for group in axis.groups]
+    return _group_sums(x, axis, 3, begins)
 
 
 def _row_sums(grad: Tensor, axis: GridAxis) -> Tensor:
-    """What the result's gradient gives every row of x by a group, (C, groups, N * H * W)."""
-    height, levels = grad.shape[2], _levels(grad, axis, -2)
-    out = grad.new_empty(grad.shape[0], len(axis.groups), *grad.shape[1:])
-    for g, group in enumerate(axis.groups):
-        for i, block in enumerate(group):  # rows y - offset - size + 1 .. y - offset
-            begin = axis.reach - block.offset - block.size + 1
-            part = levels[block.level].narrow(2, begin, height)
-            if i:
-                out[:, g] += part
-            else:
-                out[:, g] = part
-    return out.flatten(2)
+    """Gradients that reach each pixel through every group of rows.
+
+    A block adds row y of x to the rows y - offset - size + 1 .. y - offset of the result.
+    """
+    begins = [
+        [axis.reach - block.offset - block.size + 1 for block in group] for group in axis.groups
+    ]
+    return _group_sums(grad, axis, 2, begins)
 
 
 def _add_rows(products: Tensor, axis: GridAxis) -> Tensor:
@@ -58,7 +66,7 @@ def _add_rows(products: Tensor, axis: GridAxis) -> Tensor:
         for level in range(axis.levels)
     ]
     for g, group in enumerate(axis.groups):
-        for block in group:  # row y of x belongs to the rows y - offset - size + 1 .. y - offset
+        for block in group:  # see _row_sums
             to = maps[block.level]
             first, last = max(0, block.offset), min(height, to.shape[2] + block.offset)
             if first < last:
@@ -71,7 +79,8 @@ def _add_rows(products: Tensor, axis: GridAxis) -> Tensor:
     return maps[0]
 
 
-def _bmm_forward(x: Tensor, weight: Tensor, rows: GridAxis, columns: GridAxis) -> Tensor:
+def forward(x: Tensor, weight: Tensor, rows: GridAxis, columns: GridAxis) -> Tensor:
+    """Convolve maps (N, C, H, W) with weights (C, row groups, column groups)."""
     n, channels, height, width = x.shape
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     groups = len(rows.groups) + len(columns.groups)
@@ -83,7 +92,8 @@ def _bmm_forward(x: Tensor, weight: Tensor, rows: GridAxis, columns: GridAxis) -
     return out
 
 
-def _bmm_weight(x: Tensor, grad: Tensor, rows: GridAxis, columns: GridAxis) -> Tensor:
+def weight_gradient(x: Tensor, grad: Tensor, rows: GridAxis, columns: GridAxis) -> Tensor:
+    """Gradient (C, row groups, column groups) from maps and the gradient of the result."""
     n, channels, height, width = x.shape
     out = x.new_empty(channels, len(rows.groups), len(columns.groups))
     groups = len(rows.groups) + len(columns.groups)

@@ -6,8 +6,6 @@ from torch import Tensor
 from hybrid_mm.ops import budget
 from hybrid_mm.ops.grid_convolution.axes import GridAxis, expand, sum_groups
 
-# Fourier transform of the dense kernel ------------------------------------------------------------
-
 
 def _smooth(size: int) -> int:
     """Smallest number from ``size`` on with no prime factor above 5."""
@@ -22,11 +20,12 @@ def _smooth(size: int) -> int:
 
 
 def _size(x: Tensor, rows: GridAxis, columns: GridAxis) -> tuple[int, int]:
-    """Size of the transform: what wraps around falls on zeros or on what is cut away."""
+    """Size of the transform: what wraps around meets zeros, or falls on what is cut away."""
     return _smooth(x.shape[2] + rows.reach), _smooth(x.shape[3] + columns.reach)
 
 
-def _fft_forward(x: Tensor, weight: Tensor, rows: GridAxis, columns: GridAxis) -> Tensor:
+def forward(x: Tensor, weight: Tensor, rows: GridAxis, columns: GridAxis) -> Tensor:
+    """Convolve maps (N, C, H, W) with weights (C, row groups, column groups)."""
     n, channels, height, width = x.shape
     size = _size(x, rows, columns)
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
@@ -40,7 +39,8 @@ def _fft_forward(x: Tensor, weight: Tensor, rows: GridAxis, columns: GridAxis) -
     return out
 
 
-def _fft_weight(x: Tensor, grad: Tensor, rows: GridAxis, columns: GridAxis) -> Tensor:
+def weight_gradient(x: Tensor, grad: Tensor, rows: GridAxis, columns: GridAxis) -> Tensor:
+    """Gradient (C, row groups, column groups) from maps and the gradient of the result."""
     n, channels = x.shape[:2]
     size = _size(x, rows, columns)
     out = x.new_empty(channels, len(rows.groups), len(columns.groups))

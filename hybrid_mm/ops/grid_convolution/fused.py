@@ -7,13 +7,12 @@ from torch import Tensor
 
 from hybrid_mm.ops import native
 from hybrid_mm.ops.grid_convolution.axes import GridAxis, c_axis
+from hybrid_mm.ops.precision import accurate_dtype
 
-# One pass over every map, in C --------------------------------------------------------------------
 
-
-def has_fused(x: Tensor) -> bool:
+def is_available(x: Tensor) -> bool:
     """Whether the compiled kernel can run: a CPU, and a compiler at hand."""
-    dtype = x.dtype if x.dtype == torch.float64 else torch.float32
+    dtype = accurate_dtype(x.dtype)
     return x.device.type == 'cpu' and native.load('grid_convolution', dtype) is not None
 
 
@@ -42,11 +41,13 @@ def _call(function: str, x: Tensor, other: Tensor, out: Tensor, *axes: GridAxis)
     return out
 
 
-def _fused_forward(x: Tensor, weight: Tensor, rows: GridAxis, columns: GridAxis) -> Tensor:
+def forward(x: Tensor, weight: Tensor, rows: GridAxis, columns: GridAxis) -> Tensor:
+    """Convolve maps (N, C, H, W) with weights (C, row groups, column groups)."""
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     return _call('forward', x, weight.contiguous(), out, rows, columns)
 
 
-def _fused_weight(x: Tensor, grad: Tensor, rows: GridAxis, columns: GridAxis) -> Tensor:
+def weight_gradient(x: Tensor, grad: Tensor, rows: GridAxis, columns: GridAxis) -> Tensor:
+    """Gradient (C, row groups, column groups) from maps and the gradient of the result."""
     out = x.new_empty(x.shape[1], len(rows.groups), len(columns.groups))
     return _call('weight_gradient', x, grad.contiguous(), out, rows, columns)

@@ -1,0 +1,53 @@
+"""ELSA's ghost head as published: the filters of every channel and pixel, times unfolded values."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def attend(
+    hidden: Tensor,
+    v: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    mul: Tensor | None,
+    add: Tensor | None,
+    heads: int,
+    kernel_size: int,
+    dilation: int,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Attention of maps (N, D, H, W) to values (N, C, H, W); see the public function."""
+    padded = F.pad(v, (kernel_size // 2 * dilation,) * 4)
+    options = heads, kernel_size, dilation, dropout
+    return attend_padded(hidden, padded, weight, bias, mul, add, *options)
+
+
+def attend_padded(
+    hidden: Tensor,
+    padded: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    mul: Tensor | None,
+    add: Tensor | None,
+    heads: int,
+    kernel_size: int,
+    dilation: int,
+    dropout: float = 0.0,
+) -> Tensor:
+    """The same for values that are padded by the reach of the window."""
+    n, channels = padded.shape[:2]
+    taps = kernel_size**2
+    groups = hidden.shape[1] // weight.shape[1]
+    logits = F.conv2d(F.gelu(hidden), weight[..., None, None], bias, groups=groups).flatten(2)
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    weights = logits.unflatten(1, (heads, -1)).softmax(2, dtype=dtype)
+    filters = F.dropout(weights, dropout).unsqueeze(2)  # (N, heads, 1, k^2, H W)
+    if mul is not None:
+        filters = filters * mul.reshape(1, heads, -1, taps, 1)
+    if add is not None:
+        filters = filters + add.reshape(1, heads, -1, taps, 1)
+    values = F.unfold(padded, kernel_size, dilation).to(dtype)
+    values = values.view(n, heads, channels // heads, taps, -1)
+    out = (filters * values).sum(3).view(n, channels, *hidden.shape[2:])
+    return out.to(padded.dtype)
