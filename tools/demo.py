@@ -22,6 +22,7 @@ import torch
 from mmengine.config import Config
 
 from hybrid_mm.data import shapes
+from hybrid_mm.demo import figures
 from hybrid_mm.errors import UserError
 from hybrid_mm.run.tool import tool
 
@@ -294,12 +295,12 @@ def main(argv=None):
         metrics = {model.name: test(progress, model) for model in models}
 
         progress.step('pictures')
-        figures = [out / 'detections.png', out / 'segmentations.png', out / 'curves.png']
-        figures.draw_detections(data, predictions(detector), figures[0])
+        pictures = [out / 'detections.png', out / 'segmentations.png', out / 'curves.png']
+        figures.draw_detections(data, predictions(detector), pictures[0])
         progress.update(0.3, 'drawing pictures')
-        figures.draw_segmentations(data, predictions(segmenter), figures[1])
+        figures.draw_segmentations(data, predictions(segmenter), pictures[1])
         progress.update(0.7, 'drawing pictures')
-        figures.draw_curves({model.name: model.folder for model in models}, figures[2])
+        figures.draw_curves({model.name: model.folder for model in models}, pictures[2])
         progress.update(1, 'done')
     finally:
         progress.close()
@@ -307,7 +308,7 @@ def main(argv=None):
     lines, kept = report(models, metrics)
     (out / 'metrics.json').write_text(json.dumps(metrics, indent=1))
     print('\n' + '\n'.join(lines) + '\n')
-    for path in (*figures, out / 'metrics.json', segmenter.checkpoint, detector.checkpoint):
+    for path in (*pictures, out / 'metrics.json', segmenter.checkpoint, detector.checkpoint):
         print(path)
     print(f'\n{_minutes(time.monotonic() - began)} minutes in all')
     return 0 if kept else 1

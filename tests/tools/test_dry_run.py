@@ -86,7 +86,7 @@ def test_estimate():
 
 PEAK = """
 import torch
-from hybrid_mm.engine import dry_run
+from hybrid_mm.run import dry_run
 model, result = torch.nn.Linear(2, 2), dry_run.DryRun(0, 0, 0)
 torch.ones(64 * 2**20)  # 256 MiB before
 with dry_run._memory(model, result):
