@@ -1,8 +1,8 @@
-"""What projection and aggregation cost in convolution, attention and ACmix.
+"""Cost of projection and aggregation in convolution, attention and ACmix.
 
 The analysis of "On the Integration of Self-Attention and Convolution" (arXiv 2111.14556, section
-3.3 and table 1), counted on this project's modules. Stage I projects pixels by 1x1 convolutions, a
-k x k convolution being k^2 of them; stage II shifts and adds up their results, or attends.
+3.3 and table 1), counted on this project's modules. Stage I projects pixels by 1x1 convolutions
+(k^2 of them for a k x k convolution); stage II shifts and sums their results, or attends.
 """
 
 from typing import NamedTuple
@@ -17,7 +17,7 @@ RESNET50 = [(64, 56, 56)] * 3 + [(128, 28, 28)] * 4 + [(256, 14, 14)] * 6 + [(51
 
 
 class Cost(NamedTuple):
-    """A part of an operator: its multiply-adds (of shifts: additions) and weights, no biases."""
+    """Multiply-adds (additions for shifts) and weights without biases of a part of an operator."""
 
     operator: str
     stage: str
@@ -80,8 +80,8 @@ def layer_cost(
 def network_cost(layers: list[tuple[int, int, int]] = RESNET50, **settings: int) -> list[Cost]:
     """Sum of :func:`layer_cost` over layers (channels, height, width).
 
-    The default are the 3x3 convolutions of a ResNet-50 at 224 x 224, each with stride 1 at the size
-    of its output, as in the paper.
+    The defaults are the 3x3 convolutions of a ResNet-50 at 224 x 224, each with stride 1 at the
+    size of its output, as in the paper.
     """
     costs = [layer_cost(*layer, **settings) for layer in layers]
     return [

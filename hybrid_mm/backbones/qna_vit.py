@@ -6,7 +6,6 @@ prediction: what maps are returned is our choice.
 Source: "Learned Queries for Efficient Local Attention" (arXiv 2112.11435), section 5.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
@@ -25,29 +24,17 @@ _EPS = 1e-6
 
 
 class PaddedWindowAttention(WindowAttention):
-    """Attention in windows side by side; what a map is filled up with is no key."""
+    """Attention in windows side by side, those at the right and bottom as large as the map allows.
+
+    That is the same as padding which is not a key.
+    """
+
+    any_size = True
 
     def __init__(self, channels: int, window: int, heads: int) -> None:
         super().__init__(channels, window, heads, qkv_bias=False)
         self.proj = nn.Linear(channels, channels, bias=False)
         nn.init.zeros_(self.relative_bias)
-
-    def forward(self, x: Tensor, shift: int = 0) -> Tensor:
-        """Map (N, H, W, C) to the same shape."""
-        n, height, width, channels = x.shape
-        down, right = -height % self.window, -width % self.window
-        if not down and not right:
-            return super().forward(x, shift)
-        x = F.pad(x, (0, 0, 0, right, 0, down))
-        size = height + down, width + right
-        q, k, v = self.qkv(x).view(n, *size, 3, self.heads, self.width).permute(3, 0, 4, 1, 2, 5)
-        outside = torch.zeros(1, 1, *size, 1, device=x.device, dtype=torch.bool)
-        outside[:, :, height:] = outside[:, :, :, width:] = True
-        logits = (self._cut(q) * self.scale) @ self._cut(k).transpose(-1, -2) + self._bias()
-        logits = logits.masked_fill(self._cut(outside).transpose(-1, -2), -math.inf)
-        out = self._uncut(logits.softmax(-1).to(v.dtype) @ self._cut(v))
-        out = out[:, :, :height, :width].permute(0, 2, 3, 1, 4)
-        return self.proj(out.reshape(n, height, width, channels))
 
 
 class QnABlock(nn.Module):

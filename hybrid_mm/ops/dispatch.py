@@ -21,7 +21,7 @@ VARIABLE = 'HYBRID_MM_IMPL'
 # operator -> its algorithms besides 'reference', the one that 'auto' is by default first
 ALGORITHMS: dict[str, tuple[str, ...]] = {
     'local_attention': ('tiled', 'measured'),
-    'window_attention': ('tiled', 'windows'),
+    'partition_attention': ('tiled', 'measured', 'windows'),
     'decomposed_attention': ('tiled', 'fused'),
     'distance_attention': ('tiled', 'mask'),
     'evolving_attention': ('tiled',),

@@ -6,41 +6,49 @@ from torch import Tensor
 from hybrid_mm.ops.export import exporting
 
 
-def cut_windows(x: Tensor, window: int | tuple[int, int], grid: bool = False) -> Tensor:
-    """Cut maps into windows, zero-padding at the right and bottom where they do not fit.
+def window_view(x: Tensor, window: int | tuple[int, int], grid: bool = False) -> Tensor:
+    """View maps as windows, zero-padded at the right and bottom where they do not fit.
 
     Args:
-        x: (N, H, W, C).
+        x: (N, H, W, ...).
         window: Pixels of a window on each side, or (rows P, columns Q).
         grid: The pixels of a window do not lie side by side, but as far apart as there are windows
             on an axis, spread over the map (MaxViT, arXiv 2204.01697).
 
     Returns:
-        (N * ceil(H / P) * ceil(W / Q), P, Q, C).
+        (N, ceil(H / P), ceil(W / Q), P, Q, ...).
     """
     rows, columns = (window, window) if isinstance(window, int) else window
     height, width = x.shape[1:3]
     if exporting() or height % rows or width % columns:  # exported graphs take maps of any size
-        x = F.pad(x, (0, 0, 0, -width % columns, 0, -height % rows))
+        x = F.pad(x, (0, 0) * (x.ndim - 3) + (0, -width % columns, 0, -height % rows))
     if grid:
-        x = x.unflatten(2, (columns, -1)).unflatten(1, (rows, -1)).permute(0, 2, 4, 1, 3, 5)
-    else:
-        x = x.unflatten(2, (-1, columns)).unflatten(1, (-1, rows)).transpose(2, 3)
-    return x.flatten(0, 2)
+        x = x.unflatten(2, (columns, -1)).unflatten(1, (rows, -1))
+        return x.movedim((2, 4), (1, 2))
+    return x.unflatten(2, (-1, columns)).unflatten(1, (-1, rows)).transpose(2, 3)
+
+
+def cut_windows(x: Tensor, window: int | tuple[int, int], grid: bool = False) -> Tensor:
+    """Cut maps into windows as :func:`window_view`.
+
+    Returns:
+        (N * ceil(H / P) * ceil(W / Q), P, Q, ...).
+    """
+    return window_view(x, window, grid).flatten(0, 2)
 
 
 def join_windows(x: Tensor, size: tuple[int, int], grid: bool = False) -> Tensor:
     """Invert :func:`cut_windows`, without its padding.
 
     Args:
-        x: (N * windows, P, Q, C).
+        x: (N * windows, P, Q, ...).
         size: Rows and columns (H, W) of the maps.
         grid: As it was cut.
 
     Returns:
-        (N, H, W, C).
+        (N, H, W, ...).
     """
     rows, columns = (-(-side // own) for side, own in zip(size, x.shape[1:3], strict=True))
     x = x.unflatten(0, (-1, rows, columns))
-    x = x.permute(0, 3, 1, 4, 2, 5) if grid else x.transpose(2, 3)
+    x = x.movedim((3, 4), (1, 3)) if grid else x.transpose(2, 3)
     return x.flatten(3, 4).flatten(1, 2)[:, : size[0], : size[1]]

@@ -25,7 +25,7 @@ from mmengine.runner import FlexibleRunner
 import hybrid_mm.registry  # noqa: F401
 from hybrid_mm.run.checks.overrides import check_options
 from hybrid_mm.run.config import load_config, nodes, task_of
-from hybrid_mm.run.explain import arguments, registered_class
+from hybrid_mm.run.registered import arguments, registered_class
 
 from .blocks import PAGES, PLACEHOLDER, ROOT, blocks, commands, inline_commands, without_blocks
 from .commands import Checker

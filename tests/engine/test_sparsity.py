@@ -1,3 +1,5 @@
+"""Masks of a sparse training: how they are drawn, kept, exchanged and saved."""
+
 import os
 import sys
 from collections import OrderedDict

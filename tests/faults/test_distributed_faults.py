@@ -1,6 +1,6 @@
 """Several processes: the losses of one, an end when a process dies, resuming with others, FSDP.
 
-Two processes against one stand in tests/engine/test_distributed.py.
+Two processes against one stand in tests/engine/test_model_wrapper.py.
 """
 
 import os

@@ -27,7 +27,7 @@ from hybrid_mm.layers import (
     QuadraticAttention2d,
     RecursiveGatedConv,
 )
-from hybrid_mm.layers.attention import partition_attention, window_attention
+from hybrid_mm.layers.attention import window_attention
 from hybrid_mm.layers.attention.acmix import ACmix2d, ACmixWindowAttention
 from hybrid_mm.layers.attention.convolutional_projection import ConvolutionalProjectionAttention
 from hybrid_mm.layers.attention.global_relative_attention import GlobalRelativeAttention
@@ -51,7 +51,7 @@ from hybrid_mm.ops import (
 from hybrid_mm.ops.evolving_attention import tiled as evolving_tiled
 from hybrid_mm.ops.export import exporting
 from hybrid_mm.ops.ghost_attention import tiles as ghost_tiles
-from hybrid_mm.ops.local_attention import tiles
+from hybrid_mm.ops.local_attention import windows
 from hybrid_mm.ops.precision import no_autocast
 
 MAP, TOKENS, GRID = 'maps', 'tokens', 'maps, channels last'
@@ -123,12 +123,11 @@ def in_pieces(monkeypatch):
         (ghost_tiles, '_TILE', 4),
         (evolving_tiled, '_ROWS', 1),
         (distance_attention, '_MASK_LIMIT', 0),
-        (partition_attention, '_LARGE', 0),
+        (windows, '_LARGE', 0),
         (window_attention, '_LARGE', 0),
     ):
         assert hasattr(owner, name)
         monkeypatch.setattr(owner, name, value)
-    monkeypatch.setitem(tiles._ROW_BUDGET, 'cpu', 3000)
     with budget.limited(3000):
         yield
 

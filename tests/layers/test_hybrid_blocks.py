@@ -7,12 +7,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from hybrid_mm.layers.attention import partition_attention as module
 from hybrid_mm.layers.attention.global_relative_attention import GlobalRelativeAttention
 from hybrid_mm.layers.attention.partition_attention import PartitionAttention
 from hybrid_mm.layers.convolution.mbconv import Conv3x3, MBConv, halve
 from hybrid_mm.layers.relative_position import LogRelativeBias2d
-from hybrid_mm.ops.local_attention import global_attention, partition_attention
+from hybrid_mm.ops.local_attention import global_attention, partition_attention, windows
 from hybrid_mm.ops.positions import bias_matrix, resize_bias_table
 
 
@@ -68,7 +67,7 @@ def check(layer, x, expected):
 @pytest.mark.parametrize('kind', ['block', 'grid'])
 @pytest.mark.parametrize('path', ['batched', 'engine', 'reference'])
 def test_partition_attention(size, kind, path, monkeypatch):
-    monkeypatch.setattr(module, '_LARGE', 0 if path == 'engine' else 10**6)
+    monkeypatch.setattr(windows, '_LARGE', 0 if path == 'engine' else 10**6)
     torch.manual_seed(0)
     impl = 'reference' if path == 'reference' else 'auto'
     layer = PartitionAttention(6, (4, 3), 4, kind, channels=5, hidden_channels=8, impl=impl)
@@ -82,7 +81,7 @@ def test_partition_attention(size, kind, path, monkeypatch):
 @pytest.mark.parametrize('path', ['batched', 'engine'])
 @pytest.mark.parametrize('relative', ['table', 'log'])
 def test_global_attention(size, path, relative, monkeypatch):
-    monkeypatch.setattr(module, '_LARGE', 0 if path == 'engine' else 10**6)
+    monkeypatch.setattr(windows, '_LARGE', 0 if path == 'engine' else 10**6)
     torch.manual_seed(0)
     layer = GlobalRelativeAttention(6, (5, 4), 3, relative=relative).double()
     for parameter in layer.relative_bias.parameters():

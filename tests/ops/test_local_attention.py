@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hybrid_mm.benchmarks.core import memory
+from hybrid_mm.ops import budget
 from hybrid_mm.ops import local_attention as engine
 from hybrid_mm.ops.dispatch import choices
 from hybrid_mm.ops.local_attention import (
@@ -18,13 +19,15 @@ from hybrid_mm.ops.local_attention import (
     partition_attention,
     reference,
     tiled,
-    tiles,
+    windows,
 )
 from hybrid_mm.ops.local_attention.axes import reflected
+from hybrid_mm.ops.local_attention.pattern import AxisPattern, Pattern, PatternType
 
 BORDERS = ('shift', 'zero', 'mask', 'reflect')
 
 IMPLS = choices('local_attention')
+PARTITION_IMPLS = choices('partition_attention')
 
 
 def rand(*shape):
@@ -264,12 +267,12 @@ def test_auto_equals_the_gather(seed):
     agree(*random_case(seed), impl='measured')
 
 
-@pytest.mark.parametrize('budget', [2**8, 2**12])
-def test_any_split_into_bands(budget, monkeypatch):
+@pytest.mark.parametrize('numbers', [2**9, 2**13])
+def test_any_split_into_chunks(numbers):
     """Few heads, images and rows at a time, as large maps are worked on."""
-    monkeypatch.setitem(tiles._ROW_BUDGET, 'cpu', budget)
-    for seed in range(200, 212):
-        agree(*random_case(seed))
+    with budget.limited(numbers):
+        for seed in range(200, 212):
+            agree(*random_case(seed))
 
 
 @pytest.mark.parametrize('border', BORDERS)
@@ -346,8 +349,8 @@ def test_compiles_without_graph_breaks(function):
 
 def test_custom_operator_is_well_formed():
     q, bias = rand(1, 2, 5, 6, 4).requires_grad_(), rand(2, 5, 5).requires_grad_()
-    spec = [0, 4, 8, 3, 1, 1, 0, 3, 1, 1, 0]
-    torch.library.opcheck(engine._tiled, (q, q, q, bias, None, None, 0.5, spec))
+    pattern = Pattern(PatternType.WINDOW, *[AxisPattern(3, border='shift')] * 2).to_ints()
+    torch.library.opcheck(engine._tiled, (q, q, q, bias, None, None, 0.5, pattern, [4, 8]))
 
 
 def test_only_inputs_are_kept_for_the_backward_pass():
@@ -374,7 +377,6 @@ def test_algorithms_are_those_that_are_named(monkeypatch):
         lambda **kwargs: local_attention(q, q, q, 3, **kwargs),
         lambda **kwargs: block_attention(q, q, q, 2, 1, **kwargs),
         lambda **kwargs: global_attention(q, q, q, **kwargs),
-        lambda **kwargs: partition_attention(q, q, q, 2, **kwargs),
     )
     for call in calls:
         for kwargs, expected in (
@@ -390,6 +392,74 @@ def test_algorithms_are_those_that_are_named(monkeypatch):
             patch.setattr(torch.compiler, 'is_exporting', lambda: True)
             call()
         assert called == ['gather']
+
+
+def test_algorithms_of_windows_side_by_side(monkeypatch):
+    """'auto' by size; torch's fused attention neither as the reference nor for exports."""
+    called = []
+    for name, owner, function in (
+        ('tiled', tiled, 'forward'),
+        ('windows', windows, 'forward'),
+        ('fused', windows, '_fused'),
+    ):
+        plain = getattr(owner, function)
+        monkeypatch.setattr(
+            owner, function, lambda *a, n=name, f=plain, **k: called.append(n) or f(*a, **k)
+        )
+
+    def calls(side, window, **kwargs):
+        called.clear()
+        q = torch.rand(1, 1, side, side, 2, requires_grad=kwargs.pop('grad', True))
+        partition_attention(q, q, q, window, **kwargs)
+        return called
+
+    for grid in (False, True):
+        assert calls(28, 14, grid=grid) == ['windows', 'fused']
+        assert calls(28, 15, grid=grid) == ['tiled']
+        assert calls(31, 15, grid=grid) == ['tiled']
+        assert calls(28, 15, grid=grid, grad=False) == ['tiled']
+        assert calls(31, 15, grid=grid, grad=False) == ['windows', 'fused']
+        assert calls(15, 15, grid=grid, grad=False) == ['tiled']
+        assert calls(28, 15, grid=grid, dropout=0.1) == ['windows']
+        assert calls(28, 15, grid=grid, impl='windows') == ['windows', 'fused']
+        assert calls(4, 2, grid=grid, impl='tiled') == ['tiled']
+        assert calls(28, 15, grid=grid, impl='reference') == ['windows']
+        bias = torch.rand(1, 3, 3, requires_grad=True)
+        assert calls(4, 2, grid=grid, bias=bias) == ['windows']
+        with torch.no_grad():
+            assert calls(4, 2, grid=grid, bias=bias) == ['windows', 'fused']
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.compiler, 'is_exporting', lambda: True)
+            assert calls(28, 15, grid=grid) == calls(28, 15, impl='tiled') == ['windows']
+
+
+def test_windows_that_cover_the_map_are_cut_into_smaller_tiles():
+    axis = AxisPattern(20)
+    for kind in (PatternType.PARTITION, PatternType.GRID):
+        assert Pattern(kind, axis, axis).on_map(20, 17).type == PatternType.WHOLE
+        assert Pattern(kind, axis, axis).on_map(20, 21).type == kind
+    shifted = Pattern(PatternType.PARTITION, AxisPattern(20, shift=3), AxisPattern(20, shift=3))
+    assert shifted.on_map(20, 20) == shifted
+
+
+@pytest.mark.parametrize('kind', PatternType)
+def test_patterns_as_integers(kind):
+    for border in BORDERS:
+        pattern = Pattern(kind, AxisPattern(7, 2, 3, 4, 5, border), AxisPattern(1, 2, 3))
+        numbers = pattern.to_ints()
+        assert all(type(n) is int for n in numbers)
+        assert Pattern.from_ints(numbers) == pattern
+
+
+@pytest.mark.parametrize('impl', PARTITION_IMPLS)
+def test_dropout_of_weights(impl):
+    """A weight is dropped as a whole by chance; the others are divided by what is kept."""
+    torch.manual_seed(0)
+    q, v = torch.zeros(1, 2, 40, 40, 3), torch.ones(1, 2, 40, 40, 1)
+    out = partition_attention(q, q, v, 2, dropout=0.3, impl=impl) * 4 * 0.7  # weights kept of 4
+    torch.testing.assert_close(out, out.round(), rtol=0, atol=1e-5)
+    assert set(out.round().unique().tolist()) == {0, 1, 2, 3, 4}
+    assert out.mean().item() == pytest.approx(4 * 0.7, rel=0.03)
 
 
 ERRORS = {
@@ -452,7 +522,7 @@ def test_partition_is_swin(shift):
         ids = region[y : y + window, x : x + window].flatten()
         logits = logits.masked_fill(ids[:, None] != ids, float('-inf'))
         out[part] = (logits.softmax(-1) @ c).unflatten(2, (window, window))
-    for impl in IMPLS:
+    for impl in PARTITION_IMPLS:
         found = partition_attention(q, k, v, window, shift=shift, bias=bias, impl=impl)
         torch.testing.assert_close(found, out)
 
@@ -461,12 +531,14 @@ def test_partition_is_swin(shift):
 def test_partition_of_any_size(size, window, shift):
     torch.manual_seed(0)
     tensors = [rand(2, 2, *size, 3) for _ in range(3)] + [rand(1, 2 * window - 1, 2 * window - 1)]
-    agree(
-        lambda q, k, v, bias, impl: partition_attention(
-            q, k, v, window, shift=shift, bias=bias, impl=impl
-        ),
-        tensors,
-    )
+    for impl in ('tiled', 'windows'):
+        agree(
+            lambda q, k, v, bias, impl: partition_attention(
+                q, k, v, window, shift=shift, bias=bias, impl=impl
+            ),
+            tensors,
+            impl,
+        )
     with pytest.raises(ValueError, match=f'shift must lie in 0..window - 1, got shift {window}'):
         partition_attention(*tensors[:3], window, shift=window)
 
@@ -488,7 +560,7 @@ def test_partition_is_its_definition(size, window, shift):
 
     rows, columns = (axis(length, side) for length, side in zip(size, sides, strict=True))
     expected = loops(q, k, v, rows, columns, 0.7, bias, None, None)
-    for impl in IMPLS:
+    for impl in PARTITION_IMPLS:
         found = partition_attention(q, k, v, window, shift=shift, scale=0.7, bias=bias, impl=impl)
         torch.testing.assert_close(found, expected)
 
@@ -505,7 +577,7 @@ def test_grids_are_their_definition(size):
         for length, step in ((n, math.ceil(n / g)) for n, g in zip(size, grid, strict=True))
     )
     expected = loops(q, k, v, rows, columns, 3**-0.5, bias, None, None)
-    for impl in IMPLS:
+    for impl in PARTITION_IMPLS:
         found = partition_attention(q, k, v, grid, grid=True, bias=bias, impl=impl)
         torch.testing.assert_close(found, expected)
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from hybrid_mm.export import onnx_files
+from hybrid_mm.export import graphs, onnx_files
 
 from ..conftest import load_tool
 
@@ -167,7 +167,7 @@ def test_exported_files_are_compared_at_other_sizes_if_these_are_open(
 ):
     compared = []
     graph = SimpleNamespace(part='_rois', inputs=['rois'], outputs=['mask_logits'])
-    monkeypatch.setattr(onnx_files, 'graphs', lambda model, size, **settings: [graph])
+    monkeypatch.setattr(graphs, 'graphs_of', lambda model, size, **settings: [graph])
     monkeypatch.setattr(onnx_files, 'export', lambda graph, path, dynamic, properties: None)
     monkeypatch.setattr(onnx_files, 'other_sizes', lambda model, size, part, **settings: [part])
     monkeypatch.setattr(

@@ -253,6 +253,26 @@ def test_pretrained_weights_of_another_network(fails, det_config, tmp_path):
     assert 'conv1.weight' in fails('train', det_config, '--work-dir', tmp_path / 'w')
 
 
+def test_starting_weights_of_another_network(fails, tool, det_config, tmp_path):
+    """MMEngine would train from random weights, and say so in a log only."""
+    file = tmp_path / 'other.pth'
+    flags = ('--work-dir', tmp_path / 'w', '--no-validate', '--cfg-options', f'load_from={file}')
+    torch.save(dict(state_dict={'conv1.weight': torch.zeros(4, 3, 7, 7)}), file)
+    text = fails('train', det_config, *flags)
+    assert 'other.pth has nothing that fits this model' in text and 'conv1.weight' in text
+    file.write_bytes(file.read_bytes()[:500])
+    assert 'other.pth (500 bytes) cannot be read' in fails('train', det_config, *flags)
+    torch.save(dict(a=1), file)
+    assert 'no weights' in fails('train', det_config, *flags)
+    # some weights, in the container of another library, are loaded
+    init = dict(model={'bbox_head.conv_cls.bias': torch.full((3,), 7.0), 'x.y': torch.zeros(1)})
+    torch.save(init, file)
+    options = ('optim_wrapper.optimizer.lr=0.0', 'train_cfg.max_iters=2')
+    assert tool('train', det_config, *flags, *options)[0] == 0
+    saved = torch.load(tmp_path / 'w' / 'iter_2.pth', weights_only=False)['state_dict']
+    assert torch.equal(saved['bbox_head.conv_cls.bias'], torch.full((3,), 7.0))
+
+
 def test_categories_that_do_not_fit(fails, det_config):
     option = 'train_dataloader.dataset.metainfo.classes=(square,ring,bar)'
     text = fails('train', det_config, '--cfg-options', option)

@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
-from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from hybrid_mm.convert import convert, differences, unwrap
+from hybrid_mm.checkpoints import MissingCheckpointError, read_checkpoint, weights_of
+from hybrid_mm.convert import convert, differences
 from hybrid_mm.convert.core import StateDict
 
 _NORMS = {'BN': nn.BatchNorm2d, 'SyncBN': nn.SyncBatchNorm}
@@ -153,18 +153,19 @@ class StrictWeights:
             prefix: Part of the file to take; by default ``backbone.`` where such keys exist.
 
         Raises:
-            FileNotFoundError: No such file.
-            ValueError: The weights belong to another model (the first differences are named).
+            FileNotFoundError: There is no such file.
+            ValueError: It cannot be read, or the weights belong to another model (the first
+                differences are named).
         """
         try:
-            loaded = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-        except FileNotFoundError as error:
+            loaded = read_checkpoint(path)
+        except MissingCheckpointError as error:
             raise FileNotFoundError(
-                f'pre-trained weights not found: {path}. Put the file there, point '
+                f'pre-trained weights not found: {error}. Put the file there, point '
                 'model.backbone.init_cfg.checkpoint at it, or train from scratch with '
                 '--cfg-options model.backbone.init_cfg=None'
             ) from error
-        state = self.to_our_layout(unwrap(loaded))
+        state = self.to_our_layout(weights_of(loaded, path))
         prefix = prefix or 'backbone.'
         prefix = prefix if prefix.endswith('.') else prefix + '.'
         if any(key.startswith(prefix) for key in state):

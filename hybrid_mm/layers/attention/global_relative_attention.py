@@ -4,10 +4,7 @@ Source: "CoAtNet: Marrying Convolution and Attention for All Data Sizes" (arXiv 
 equation 3.
 """
 
-from torch import Tensor
-
 from hybrid_mm.layers.attention.partition_attention import PartitionAttention
-from hybrid_mm.ops.local_attention import global_attention
 
 
 class GlobalRelativeAttention(PartitionAttention):
@@ -25,7 +22,7 @@ class GlobalRelativeAttention(PartitionAttention):
         channels: Channels of the output, by default those of the input.
         hidden_channels: Channels of all values, by default those of the output.
         relative: 'table' of numbers, or 'log', a network of logarithmic offsets.
-        impl: 'auto', or 'reference', the published formulation step by step.
+        impl: Algorithm, see :func:`~hybrid_mm.ops.local_attention.partition_attention`.
 
     Raises:
         ValueError: Heads that do not fill the channels, an empty map, an unknown relative or impl.
@@ -48,7 +45,3 @@ class GlobalRelativeAttention(PartitionAttention):
     def window_of(self, height: int, width: int) -> tuple[int, int]:
         """The whole map."""
         return height, width
-
-    def engine(self, q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
-        """Attention of (N, heads, H, W, d) that keeps nothing else."""
-        return global_attention(q, k, v, bias=table)

@@ -4,14 +4,15 @@ Source: "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows
 2103.14030), section 3.2.
 """
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_mm.ops.dispatch import check_impl, is_reference
-from hybrid_mm.ops.export import exporting, require_fixed_size
+from hybrid_mm.ops.dispatch import check_impl, chosen_impl
+from hybrid_mm.ops.export import require_fixed_size
 from hybrid_mm.ops.local_attention import partition_attention
-from hybrid_mm.ops.positions import window_index
 
 _LARGE = 2**13  # pixels of a map from which memory counts more than time
 
@@ -25,13 +26,16 @@ class WindowAttention(nn.Module):
         heads: Number of heads.
         qkv_bias: Bias of the projection to queries, keys and values.
         qk_scale: Factor of the logits, by default (C / heads)^-0.5.
-        attn_drop: Dropout rate of the attention weights; above 0, attention is not the engine's.
+        attn_drop: Dropout rate of the attention weights.
         proj_drop: Dropout rate of the result.
-        impl: 'auto', or 'reference', the published formulation step by step.
+        impl: Algorithm, see :func:`~hybrid_mm.ops.local_attention.partition_attention`; 'auto' is
+            'windows', and above 8192 pixels 'tiled'.
 
     Raises:
         ValueError: Heads that do not divide C, an unknown impl.
     """
+
+    any_size: ClassVar[bool] = False  # whether windows at the right and bottom may be smaller
 
     def __init__(
         self,
@@ -45,7 +49,7 @@ class WindowAttention(nn.Module):
         impl: str = 'auto',
     ) -> None:
         super().__init__()
-        check_impl(impl, 'window_attention')
+        check_impl(impl, 'partition_attention')
         if heads < 1 or dim % heads:
             raise ValueError(f'heads must divide the {dim} channels, got {heads}')
         self.window, self.heads, self.width, self.impl = window, heads, dim // heads, impl
@@ -64,22 +68,34 @@ class WindowAttention(nn.Module):
             shift: By how much the windows are shifted, 0..window - 1.
 
         Raises:
-            ValueError: H or W is no multiple of the window.
+            ValueError: H or W is not a multiple of the window.
         """
-        n, height, width, dim = x.shape
+        height, width = x.shape[1:3]
         require_fixed_size((height, width), 'window attention')
-        if height % self.window or width % self.window:
+        if (height % self.window or width % self.window) and not self.any_size:
             raise ValueError(
                 f'H and W must be multiples of the window {self.window}, got {height} x {width}'
             )
         if shift:
             x = x.roll((-shift, -shift), (1, 2))
-        maps = self.qkv(x).view(n, height, width, 3, self.heads, self.width)
-        attend = self._engine if height * width > _LARGE else self._batched
-        if is_reference(self.impl, 'window_attention') or self.attn_drop or exporting():
-            attend = self._reference
-        out = attend(*maps.permute(3, 0, 4, 1, 2, 5), shift)
-        out = self.proj(out.permute(0, 2, 3, 1, 4).reshape(n, height, width, dim))
+        maps = self.qkv(x).unflatten(3, (3, self.heads, self.width))
+        dropout = self.attn_drop if self.training else 0.0
+        impl = chosen_impl(self.impl, 'partition_attention')
+        if impl == 'auto':
+            impl = 'tiled' if height * width > _LARGE else 'windows'
+        q, k, v = maps.permute(3, 0, 4, 1, 2, 5)
+        out = partition_attention(
+            q,
+            k,
+            v,
+            self.window,
+            shift=shift,
+            scale=self.scale,
+            bias=self.relative_bias,
+            impl=impl,
+            dropout=dropout,
+        )
+        out = self.proj(out.permute(0, 2, 3, 1, 4).flatten(3))
         out = self.combine(out, maps)
         if shift:
             out = out.roll((shift, shift), (1, 2))
@@ -88,51 +104,3 @@ class WindowAttention(nn.Module):
     def combine(self, attention: Tensor, maps: Tensor) -> Tensor:
         """What a subclass makes of the result and (N, H, W, q|k|v, heads, d), both rolled."""
         return attention
-
-    def _engine(self, q: Tensor, k: Tensor, v: Tensor, shift: int) -> Tensor:
-        return partition_attention(
-            q, k, v, self.window, shift=shift, scale=self.scale, bias=self.relative_bias
-        )
-
-    def _batched(self, q: Tensor, k: Tensor, v: Tensor, shift: int) -> Tensor:
-        """All windows at once, for small maps: it keeps the weights and is faster there."""
-        logits = (self._cut(q) * self.scale) @ self._cut(k).transpose(-1, -2)
-        logits += self._bias().to(logits.dtype)
-        if shift:
-            logits += self._mask(q, shift)
-        return self._uncut(logits.softmax(-1).to(v.dtype) @ self._cut(v))
-
-    def _reference(self, q: Tensor, k: Tensor, v: Tensor, shift: int) -> Tensor:
-        """The published formulation: windows, bias, Swin's mask, softmax."""
-        logits = (self._cut(q) * self.scale) @ self._cut(k).transpose(-1, -2)
-        logits = logits + self._bias()
-        if shift:
-            logits = logits + self._mask(q, shift)
-        weights = F.dropout(logits.softmax(-1), self.attn_drop, self.training)
-        return self._uncut(weights.to(v.dtype) @ self._cut(v))
-
-    def _cut(self, x: Tensor) -> Tensor:
-        """(N, heads, H, W, d) to (N, heads, rows, columns of windows, window^2, d)."""
-        x = x.unflatten(3, (-1, self.window)).unflatten(2, (-1, self.window))
-        return x.transpose(3, 4).flatten(4, 5)
-
-    def _uncut(self, x: Tensor) -> Tensor:
-        """The reverse."""
-        x = x.unflatten(4, (self.window, self.window))
-        return x.transpose(3, 4).flatten(4, 5).flatten(2, 3)
-
-    def _bias(self) -> Tensor:
-        """Bias of query and key, (heads, 1, 1, window^2, window^2)."""
-        index = window_index(self.window).t()  # Swin's counts query minus key, ours key minus query
-        bias = self.relative_bias.flatten(1)[:, index.to(self.relative_bias.device)]
-        return bias[:, None, None]
-
-    def _mask(self, q: Tensor, shift: int) -> Tensor:
-        """-100 for pixels that the roll made neighbours, (rows, columns, window^2, window^2)."""
-        rows, columns = (
-            (torch.arange(s, device=q.device) >= s - self.window).long()
-            + (torch.arange(s, device=q.device) >= s - shift)
-            for s in q.shape[2:4]
-        )
-        region = self._cut((3 * rows[:, None] + columns)[None, None, :, :, None])[0, 0, ..., 0]
-        return ((region.unsqueeze(-1) != region.unsqueeze(-2)) * -100.0).to(q.dtype)

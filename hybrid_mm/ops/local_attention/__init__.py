@@ -1,32 +1,53 @@
 """Attention over moving windows, blocks, grids and whole maps: one engine, five patterns.
 
-Every function takes maps (N, heads, H, W, d) with any strides (a view of a convolution's NCHW
-output is fine) and returns (N, heads, H', W', d_v). ``impl='tiled'`` keeps q, k, v and the tables
-for the backward pass and nothing else; ``'measured'`` takes the fastest tile size (and the gather,
-where the map is tiny), measured once per shape, see :mod:`hybrid_mm.ops.autotune`;
-``'reference'`` gathers the keys of every query, which is the definition, the oracle of the tests
-and what is exported to ONNX. ``'auto'`` is 'tiled'.
+What all functions share
+------------------------
+
+==========  ========================================================================================
+``q``       queries, (N, heads, ceil(H / stride), ceil(W / stride), d)
+``k``       keys, (N, heads, H, W, d)
+``v``       values, (N, heads, H, W, d_v)
+``stride``  distance of the queries in pixels: query (i, j) sits on key (i * s, j * s)
+``scale``   factor of q.k, by default d^-0.5
+``bias``    numbers that are added to the logits, (heads or 1, rows, columns), by offset
+``rel_h``   vectors per row offset whose product with the query is added, (heads or 1, rows, d)
+``rel_w``   vectors per column offset, (heads or 1, columns, d)
+``impl``    the algorithm, see below
+==========  ========================================================================================
+
+Maps may have any strides: a view of a convolution's NCHW output is fine. The result is
+(N, heads, ceil(H / stride), ceil(W / stride), d_v). The logit of a query and a key is
+``scale * q.k + bias[offset] + q.rel_h[row offset] + q.rel_w[column offset]``, offsets being key
+minus query. The middle entry of a table belongs to offset 0, so that lengths are odd; tables may be
+longer than a pattern needs. Wrong shapes, an unknown ``impl`` and arguments that do not fit
+together are a ValueError.
+
+Algorithms: ``'tiled'`` keeps q, k, v and the tables for the backward pass and nothing else;
+``'measured'`` takes the fastest tile size (and the gather, where the map is tiny), measured once
+per shape, see :mod:`hybrid_mm.ops.autotune`; ``'reference'`` gathers the keys of every query, which
+is the definition and what is exported to ONNX. ``'auto'`` is 'tiled'.
+:func:`partition_attention` also has ``'windows'``, all windows in one product; its 'auto' chooses
+by size, and its 'reference' and exported form are the published formulation of windows.
 """
 
 import functools
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 
 from hybrid_mm.ops.autotune import choose, describe
 from hybrid_mm.ops.custom_op import custom_op
-from hybrid_mm.ops.dispatch import chosen_impl
-from hybrid_mm.ops.export import exporting, require_fixed_size
-from hybrid_mm.ops.local_attention import reference, tiled
-from hybrid_mm.ops.local_attention.axes import BORDERS
-from hybrid_mm.ops.local_attention.tiles import AXES, BLOCK, GRID, PARTITION, WHOLE, WINDOW
+from hybrid_mm.ops.dispatch import resolve
+from hybrid_mm.ops.export import require_fixed_size
+from hybrid_mm.ops.local_attention import reference, tiled, windows
+from hybrid_mm.ops.local_attention.axes import BORDERS, Border
+from hybrid_mm.ops.local_attention.pattern import AxisPattern, Pattern, PatternType, Tables
+from hybrid_mm.ops.precision import cast_as_autocast
 
 _GATHER_LIMIT = 2**22  # elements of the gathered keys, above which 'measured' does not try them
 
 
-def local_attention(
+def local_attention(  # noqa: D417  the module has the others
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -34,58 +55,46 @@ def local_attention(
     *,
     dilation: int | Sequence[int] = 1,
     stride: int | Sequence[int] = 1,
-    border: str = 'shift',
+    border: Border = 'shift',
     scale: float | None = None,
     bias: Tensor | None = None,
     rel_h: Tensor | None = None,
     rel_w: Tensor | None = None,
     impl: str = 'auto',
 ) -> Tensor:
-    """Attention of every pixel to the window around it.
+    """Attention of every pixel to the window around it; for the other arguments see the module.
 
-    The logit of a query and a key is ``scale * q.k + bias[offset] + q.rel_h[row offset] +
-    q.rel_w[column offset]``, offsets being key minus query in steps of the dilation; tables are
-    centred, their middle entry belongs to offset 0.
+    Offsets of the tables count in steps of the dilation; tables have 2 * window - 1 entries per
+    axis, for borders other than 'shift' ``window`` are enough.
 
     Args:
-        q: Queries, (N, heads, ceil(H / stride), ceil(W / stride), d).
-        k: Keys, (N, heads, H, W, d).
-        v: Values, (N, heads, H, W, d_v).
         window: Taps of the window, odd, or (rows, columns).
         dilation: Distance of the taps in pixels.
-        stride: Distance of the queries in pixels: query (i, j) sits on key (i * s, j * s).
         border: 'shift' moves windows inwards at the border, so that a query always sees window^2
             keys (neighborhood attention, arXiv 2204.07143; where a map has fewer, all of them);
             'zero' surrounds the map by keys and values of zero that take part in the softmax
             (arXiv 1906.05909); 'mask' leaves them out; 'reflect' mirrors the map without repeating
             its edge (arXiv 2111.14556), again and again where it is smaller than the window.
-        scale: Factor of q.k, by default d^-0.5.
-        bias: (heads or 1, L, L) with L = 2 * window - 1; for borders other than 'shift' L = window
-            is enough.
-        rel_h: Row table, (heads or 1, L, d), L as for ``bias``.
-        rel_w: Column table, likewise.
-        impl: See above.
-
-    Returns:
-        (N, heads, ceil(H / stride), ceil(W / stride), d_v).
 
     Raises:
-        ValueError: Even window, unknown border or impl, shapes that do not fit.
+        ValueError: Even window, unknown border.
     """
-    window, dilation, stride = (
+    sizes, dilations, strides = (
         _pair(x, n) for x, n in ((window, 'window'), (dilation, 'dilation'), (stride, 'stride'))
     )
-    if any(w % 2 == 0 for w in window):
-        raise ValueError(f'window must be odd, got {window}: an even window has no middle')
+    if any(size % 2 == 0 for size in sizes):
+        raise ValueError(f'window must be odd, got {sizes}: an even window has no middle')
     if border not in BORDERS:
         raise ValueError(f'border must be one of {", ".join(BORDERS)}, got {border!r}')
-    shortest = [2 * w - 1 if border == 'shift' else w for w in window]
-    code = BORDERS.index(border)
-    axes = [(window[i], dilation[i], stride[i], code) for i in (0, 1)]
-    return _attend(q, k, v, WINDOW, axes, stride, shortest, scale, bias, rel_h, rel_w, impl)
+    rows, columns = (
+        AxisPattern(size, step, distance, border=border)
+        for size, step, distance in zip(sizes, strides, dilations, strict=True)
+    )
+    pattern = Pattern(PatternType.WINDOW, rows, columns)
+    return _attend(q, k, v, pattern, Tables(bias, rel_h, rel_w), scale, impl)
 
 
-def block_attention(
+def block_attention(  # noqa: D417  the module has the others
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -93,7 +102,7 @@ def block_attention(
     halo: int,
     *,
     stride: int = 1,
-    border: str = 'zero',
+    border: Border = 'zero',
     scale: float | None = None,
     rel_h: Tensor | None = None,
     rel_w: Tensor | None = None,
@@ -101,26 +110,18 @@ def block_attention(
 ) -> Tensor:
     """Attention of the pixels of a block to the block and the halo around it (arXiv 2103.12731).
 
-    Args:
-        q: Queries, (N, heads, ceil(H / stride), ceil(W / stride), d).
-        k: Keys, (N, heads, H, W, d).
-        v: Values, (N, heads, H, W, d_v).
-        block: Pixels of a block on each side, from the upper left corner; the last ones may reach
-            over the border.
-        halo: Pixels around it that it sees.
-        stride: Distance of the queries; it must divide the block.
-        border: 'zero' or 'mask', as in :func:`local_attention`.
-        scale: Factor of q.k, by default d^-0.5.
-        rel_h: Row table, (heads or 1, 2 * w - 1, d) with w = block + 2 * halo: the logit of query
-            row i of the block and key row j of the window gets q.rel_h[j - i + w - 1].
-        rel_w: Column table, likewise.
-        impl: See above.
+    Tables have 2 * w - 1 entries with w = block + 2 * halo: the logit of query row i of the block
+    and key row j of the window gets q.rel_h[j - i + w - 1]. i counts queries, whatever the stride.
+    For the other arguments see the module.
 
-    Returns:
-        (N, heads, ceil(H / stride), ceil(W / stride), d_v).
+    Args:
+        block: Pixels of a block on each side, from the upper left corner; the last ones may reach
+            over the border. The stride divides it.
+        halo: Pixels around it that it sees.
+        border: 'zero' or 'mask', as in :func:`local_attention`.
 
     Raises:
-        ValueError: Stride that does not divide the block, unknown border or impl, wrong shapes.
+        ValueError: Stride that does not divide the block, unknown border.
     """
     if block < 1 or halo < 0 or stride < 1 or block % stride:
         raise ValueError(
@@ -129,9 +130,9 @@ def block_attention(
         )
     if border not in ('zero', 'mask'):
         raise ValueError(f"border of a block must be 'zero' or 'mask', got {border!r}")
-    shortest = (2 * (block + 2 * halo) - 1,) * 2
-    axes = [(block, halo, stride, BORDERS.index(border))] * 2
-    return _attend(q, k, v, BLOCK, axes, (stride,) * 2, shortest, scale, None, rel_h, rel_w, impl)
+    axis = AxisPattern(block, stride, halo=halo, border=border)
+    pattern = Pattern(PatternType.BLOCK, axis, axis)
+    return _attend(q, k, v, pattern, Tables(None, rel_h, rel_w), scale, impl)
 
 
 def global_attention(
@@ -148,32 +149,15 @@ def global_attention(
 ) -> Tensor:
     """Attention of every pixel to all, with 2-D relative logits (arXiv 1904.09925, 2101.11605).
 
-    Args:
-        q: Queries, (N, heads, ceil(H / stride), ceil(W / stride), d).
-        k: Keys, (N, heads, H, W, d).
-        v: Values, (N, heads, H, W, d_v).
-        stride: Distance of the queries in pixels.
-        scale: Factor of q.k, by default d^-0.5.
-        bias: (heads or 1, 2 * H - 1, 2 * W - 1), by key minus query (arXiv 2106.04803); longer ones
-            are taken about their middle.
-        rel_h: Row table, (heads or 1, 2 * H - 1, d), by key row minus query row; longer ones are
-            taken about their middle.
-        rel_w: Column table, (heads or 1, 2 * W - 1, d).
-        impl: See above.
-
-    Returns:
-        (N, heads, ceil(H / stride), ceil(W / stride), d_v).
-
-    Raises:
-        ValueError: Unknown impl or shapes that do not fit.
+    Tables have 2 * H - 1 and 2 * W - 1 entries; a bias as in arXiv 2106.04803. For the arguments
+    see the module.
     """
-    stride = _pair(stride, 'stride')
-    shortest = [2 * s - 1 for s in k.shape[2:4]]
-    axes = [(s,) for s in stride]
-    return _attend(q, k, v, WHOLE, axes, stride, shortest, scale, bias, rel_h, rel_w, impl)
+    rows, columns = (AxisPattern(stride=step) for step in _pair(stride, 'stride'))
+    pattern = Pattern(PatternType.WHOLE, rows, columns)
+    return _attend(q, k, v, pattern, Tables(bias, rel_h, rel_w), scale, impl)
 
 
-def partition_attention(
+def partition_attention(  # noqa: D417  the module has the others
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -184,42 +168,37 @@ def partition_attention(
     scale: float | None = None,
     bias: Tensor | None = None,
     impl: str = 'auto',
+    dropout: float = 0.0,
 ) -> Tensor:
     """Attention within windows side by side, as in Swin (arXiv 2103.14030), or within grids.
 
+    The bias has 2 * rows - 1 and 2 * columns - 1 entries; offsets of a grid count in its steps. For
+    the other arguments see the module.
+
+    'auto' takes 'windows' for windows of up to 14 x 14 pixels, and for larger ones if nothing is
+    differentiated and the map has more than four; else 'tiled'. That is what was measured on CPUs.
+
     Args:
-        q: Queries, (N, heads, H, W, d).
-        k: Keys, (N, heads, H, W, d).
-        v: Values, (N, heads, H, W, d_v).
         window: Pixels of a window on each side, or (rows, columns); the last ones may be smaller.
         shift: By how much the map was rolled towards its upper left corner on both axes; the pixels
             that came round do not see their new neighbours (Swin's mask).
         grid: The pixels of a window do not lie side by side but ceil(side of the map / side of the
             window) apart, spread over the map (MaxViT, arXiv 2204.01697).
-        scale: Factor of q.k, by default d^-0.5.
-        bias: (heads or 1, 2 * rows - 1, 2 * columns - 1), by key minus query (in steps of a grid);
-            its middle belongs to offset 0.
-        impl: See above.
-
-    Returns:
-        (N, heads, H, W, d_v).
+        dropout: Rate at which attention weights are dropped. Above 0 the algorithm is 'windows',
+            whatever ``impl``, or 'reference': tiles keep no weights to drop.
 
     Raises:
-        ValueError: A shift outside 0..window - 1 or of a grid, unknown impl or shapes that do not
-            fit.
+        ValueError: A shift outside 0..window - 1 or of a grid.
     """
-    window = _pair(window, 'window')
-    if not 0 <= shift < min(window) or (shift and grid):
+    sides = _pair(window, 'window')
+    if not 0 <= shift < min(sides) or (shift and grid):
         raise ValueError(
-            f'shift must lie in 0..window - 1, got shift {shift} of {window}'
+            f'shift must lie in 0..window - 1, got shift {shift} of {sides}'
             + ' and a grid, which has none' * grid
         )
-    shortest = [2 * side - 1 for side in window]
-    kind, axes = GRID, [(side,) for side in window]
-    if not grid:
-        sides = zip(window, k.shape[2:4], strict=True)
-        kind, axes = PARTITION, [(side, min(shift, length)) for side, length in sides]
-    return _attend(q, k, v, kind, axes, (1, 1), shortest, scale, bias, None, None, impl)
+    rows, columns = (AxisPattern(side, shift=shift) for side in sides)
+    pattern = Pattern(PatternType.GRID if grid else PatternType.PARTITION, rows, columns)
+    return _attend(q, k, v, pattern, Tables(bias), scale, impl, dropout)
 
 
 def _pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
@@ -229,147 +208,89 @@ def _pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
     return pair
 
 
-def _check(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    stride: Sequence[int],
-    shortest: Sequence[int],
-    bias: Tensor | None,
-    rel_h: Tensor | None,
-    rel_w: Tensor | None,
-) -> None:
+def _check_maps(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern) -> None:
     if not (q.ndim == k.ndim == v.ndim == 5):
         raise ValueError(
             'q, k and v must be (N, heads, H, W, d), '
             f'got {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}'
         )
     n, heads, height, width, d = k.shape
-    expected = (n, heads, math.ceil(height / stride[0]), math.ceil(width / stride[1]), d)
+    expected = (n, heads, *pattern.queries(height, width), d)
     if tuple(q.shape) != expected or v.shape[:4] != k.shape[:4]:
         raise ValueError(
-            f'k of {tuple(k.shape)} and stride {tuple(stride)} want q of {expected} and v of '
-            f'{tuple(k.shape[:4])} + (any,), got {tuple(q.shape)} and {tuple(v.shape)}'
+            f'k of {tuple(k.shape)} and stride {pattern.rows.stride, pattern.columns.stride} want '
+            f'q of {expected} and v of {tuple(k.shape[:4])} + (any,), '
+            f'got {tuple(q.shape)} and {tuple(v.shape)}'
         )
-    tables = (
-        ('bias', bias, (shortest[0], shortest[1])),
-        ('rel_h', rel_h, (shortest[0], d)),
-        ('rel_w', rel_w, (shortest[1], d)),
-    )
-    for name, table, shape in tables:
-        if table is None:
-            continue
-        lengths = 2 if name == 'bias' else 1
-        fits = (
-            table.ndim == 3
-            and table.shape[0] in (1, heads)
-            and all(
-                s >= want and s % 2 == 1
-                for s, want in zip(table.shape[1 : 1 + lengths], shape, strict=False)
-            )
-            and (name == 'bias' or table.shape[2] == d)
-        )
-        if not fits:
-            raise ValueError(
-                f'{name} must be ({heads} or 1, {shape[0]}, {shape[1]}), or longer and odd about '
-                f'its middle, got {tuple(table.shape)}'
-            )
 
 
 def _attend(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    kind: int,
-    axes: Sequence[tuple],
-    stride: Sequence[int],
-    shortest: Sequence[int],
+    pattern: Pattern,
+    tables: Tables,
     scale: float | None,
-    bias: Tensor | None,
-    rel_h: Tensor | None,
-    rel_w: Tensor | None,
     impl: str,
+    dropout: float = 0.0,
 ) -> Tensor:
-    require_fixed_size(k.shape[2:4], 'local attention')
-    _check(q, k, v, stride, shortest, bias, rel_h, rel_w)
-    impl = chosen_impl(impl, 'local_attention')
+    """Check the arguments, choose an algorithm and run it."""
+    size = k.shape[2:4]
+    require_fixed_size(size, 'local attention')
+    _check_maps(q, k, v, pattern)
+    tables.check(k.shape[1], k.shape[4], pattern.shortest_tables(*size))
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
-    # shapes alone, as complexity is counted, have no autocast
-    if q.device.type != 'meta' and torch.is_autocast_enabled(q.device.type):
-        dtype = torch.get_autocast_dtype(q.device.type)
-        q, k, v = (x.to(dtype) if x.is_floating_point() else x for x in (q, k, v))
-    inputs = (q, k, v, bias, rel_h, rel_w)
-
-    def gather(*inputs: Tensor | None) -> Tensor:
-        rows, columns = (AXES[kind](n, *axis) for n, axis in zip(k.shape[2:4], axes, strict=True))
-        return reference.forward(*inputs, scale, rows, columns)
-
-    if impl == 'reference' or exporting():
-        return gather(*inputs)
-    candidates = {
-        f'tiled {tile[0]}x{tile[1]}': functools.partial(
-            _tiled, scale=scale, spec=[kind, *tile, *axes[0], *axes[1]]
-        )
-        for tile in _tiles(kind, axes, k.shape[2:4])
-    }
-    chosen = next(iter(candidates))
+    q, k, v = cast_as_autocast(q, k, v)
+    separate = pattern.type in (PatternType.PARTITION, PatternType.GRID)
+    pattern = pattern.on_map(*size)
+    if separate:
+        impl = resolve(impl, 'partition_attention', lambda: windows.fastest(q, pattern))
+        if impl in ('windows', 'reference') or dropout:
+            fused = impl != 'reference'
+            return windows.forward(q, k, v, tables.bias, scale, pattern, dropout, fused)
+    else:
+        impl = resolve(impl, 'local_attention')
+        if impl == 'reference':
+            return reference.forward(q, k, v, tables, scale, pattern)
     if impl == 'measured':
-        if q.numel() * math.prod(s[0] for s in axes if s) <= _GATHER_LIMIT and kind == WINDOW:
-            candidates['reference'] = gather
-        key = (kind, axes, describe(*inputs))
-        chosen = choose('tiled_attention', key, candidates, inputs)
-    return candidates[chosen](*inputs)
+        return _measured(q, k, v, pattern, tables, scale, separate)
+    return _tiled(q, k, v, *tables, scale, pattern.to_ints(), list(pattern.tile_sizes(*size)[0]))
 
 
-def _tiles(kind: int, axes: Sequence[tuple], size: Sequence[int]) -> list[tuple[int, int]]:
-    """Queries of a tile, by rows and columns; the default first."""
-    if kind == WHOLE:
-        width = -(-size[1] // axes[1][0])
-        return list(dict.fromkeys((max(1, n // width), width) for n in (128, 64, 256)))
-    if kind == BLOCK:
-        side = axes[0][0] // axes[0][2]
-        return list(dict.fromkeys((max(1, min(side, n // side)), side) for n in (256, 64)))
-    if kind in (PARTITION, GRID):
-        return [(axes[0][0], axes[1][0])]
-    default = tuple(
-        _even(-(-n // (axis[1] * axis[2])), side, axis[0])
-        for n, axis, side in zip(size, axes, (4, 8), strict=True)
-    )
-    return list(dict.fromkeys([default, (4, 8), (7, 7), (2, 16), (8, 16)]))
-
-
-def _even(length: int, side: int, window: int) -> int:
-    """Queries of a tile on an axis: ``side``, or what cuts a short stretch into even parts.
-
-    Residue classes of dilated windows are short. A tile of side + window / 2 costs less than two
-    of which one is nearly empty, whose keys are those of nearly the whole stretch.
-    """
-    if length >= 4 * side:
-        return side
-    return -(-length // -(-length // (side + window // 2)))
-
-
-@custom_op('hybrid_mm::tiled_attention')
-def _tiled(
+def _measured(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    bias: Tensor | None,
-    rel_h: Tensor | None,
-    rel_w: Tensor | None,
+    pattern: Pattern,
+    tables: Tables,
     scale: float,
-    spec: list[int],
+    separate: bool,
 ) -> Tensor:
-    with torch.autocast(q.device.type, enabled=False):
-        return tiled.forward(q, k, v, bias, rel_h, rel_w, scale, tuple(spec))
+    """The fastest algorithm and tile size for these shapes."""
+    arguments = dict(scale=scale, pattern=pattern.to_ints())
+    candidates: dict[str, Callable[..., Tensor]] = {
+        f'tiled {rows}x{columns}': functools.partial(_tiled, **arguments, tile=[rows, columns])
+        for rows, columns in pattern.tile_sizes(*k.shape[2:4])
+    }
+    taps = pattern.rows.size * pattern.columns.size
+    if separate:
+        candidates['windows'] = lambda q, k, v, bias, *_: windows.forward(
+            q, k, v, bias, scale, pattern
+        )
+    elif pattern.type == PatternType.WINDOW and q.numel() * taps <= _GATHER_LIMIT:
+        candidates['reference'] = lambda q, k, v, *tables: reference.forward(
+            q, k, v, Tables(*tables), scale, pattern
+        )
+    inputs = (q, k, v, *tables)
+    key = (*pattern.to_ints(), describe(*inputs))
+    return candidates[choose('tiled_attention', key, candidates, inputs)](*inputs)
 
 
-@_tiled.register_fake
-def _(q, k, v, bias, rel_h, rel_w, scale, spec):
+def _empty(q: Tensor, k: Tensor, v: Tensor, *_: object) -> Tensor:
+    """Shape of the result of :func:`_tiled`."""
     return q.new_empty(*q.shape[:4], v.shape[-1])
 
 
-@custom_op('hybrid_mm::tiled_attention_backward')
 def _tiled_backward(
     grad: Tensor,
     q: Tensor,
@@ -379,27 +300,32 @@ def _tiled_backward(
     rel_h: Tensor | None,
     rel_w: Tensor | None,
     scale: float,
-    spec: list[int],
+    pattern: list[int],
+    tile: list[int],
 ) -> list[Tensor]:
-    with torch.autocast(q.device.type, enabled=False):
-        return tiled.backward(grad, q, k, v, bias, rel_h, rel_w, scale, tuple(spec))
+    """Gradients of q, k, v and of the tables that are given."""
+    tables = Tables(bias, rel_h, rel_w)
+    rows, columns = tile
+    *grads, table_grads = tiled.backward(
+        grad, q, k, v, tables, scale, Pattern.from_ints(pattern), (rows, columns)
+    )
+    pairs = zip(table_grads, tables, strict=True)
+    return [*grads, *(dx.to(x.dtype).contiguous() for dx, x in pairs if x is not None)]
 
 
-@_tiled_backward.register_fake
-def _(grad, q, k, v, bias, rel_h, rel_w, scale, spec):
-    tables = [t.new_empty(t.shape) for t in (bias, rel_h, rel_w) if t is not None]
-    return [*(x.new_empty(x.shape) for x in (q, k, v)), *tables]
-
-
-def _setup_context(ctx, inputs, output) -> None:
-    *tensors, ctx.scale, ctx.spec = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _differentiate(ctx, grad):
-    tensors = ctx.saved_tensors
-    grads = iter(_tiled_backward(grad, *tensors, ctx.scale, ctx.spec))
-    return *(None if x is None else next(grads) for x in tensors), None, None
-
-
-_tiled.register_autograd(_differentiate, setup_context=_setup_context)
+@custom_op('hybrid_mm::tiled_attention', fake=_empty, backward=_tiled_backward)
+def _tiled(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None,
+    rel_h: Tensor | None,
+    rel_w: Tensor | None,
+    scale: float,
+    pattern: list[int],
+    tile: list[int],
+) -> Tensor:
+    """Attention in tiles of ``tile`` rows and columns of queries; pattern as flat integers."""
+    tables = Tables(bias, rel_h, rel_w)
+    rows, columns = tile
+    return tiled.forward(q, k, v, tables, scale, Pattern.from_ints(pattern), (rows, columns))

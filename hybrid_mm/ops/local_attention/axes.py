@@ -1,18 +1,20 @@
 """Which keys every query of one axis sees: windows with their borders, blocks, everything.
 
-An attention pattern over a map is the product of two of these, one for the rows and one for the
+A pattern of attention over a map is the product of two of these, one for the rows and one for the
 columns. All of them are small integer tables, cached by their arguments.
 """
 
 import functools
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-BORDERS = ('shift', 'zero', 'mask', 'reflect')
+Border = Literal['shift', 'zero', 'mask', 'reflect']
+BORDERS: tuple[Border, ...] = get_args(Border)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +39,6 @@ class Axis:
     start: np.ndarray
     count: np.ndarray
     offset: np.ndarray
-    _taps: list = field(default_factory=list, repr=False)
 
     @property
     def queries(self) -> int:
@@ -73,7 +74,7 @@ def mirrored(x: Tensor, reach: int) -> Tensor:
 
 
 @functools.lru_cache(maxsize=512)
-def window_axis(length: int, window: int, dilation: int, stride: int, border: int) -> Axis:
+def window_axis(length: int, window: int, dilation: int, stride: int, border: Border) -> Axis:
     """Windows of ``window`` taps around every ``stride``-th position.
 
     Args:
@@ -81,9 +82,9 @@ def window_axis(length: int, window: int, dilation: int, stride: int, border: in
         window: Taps, odd.
         dilation: Distance of the taps.
         stride: Distance of the queries.
-        border: Index into ``BORDERS``: 'shift' moves the window inwards (a stretch that is shorter
-            than the window is seen whole), 'zero' and 'mask' surround the map by zero keys that do
-            or do not take part, 'reflect' mirrors it.
+        border: 'shift' moves the window inwards (a stretch that is shorter than the window is seen
+            whole), 'zero' and 'mask' surround the map by zero keys that do or do not take part,
+            'reflect' mirrors it.
     """
     radius = window // 2
     queries = np.arange(math.ceil(length / stride))
@@ -96,13 +97,13 @@ def window_axis(length: int, window: int, dilation: int, stride: int, border: in
         if not len(mine):
             continue
         place = centre[mine] // dilation
-        if BORDERS[border] == 'shift':
+        if border == 'shift':
             keys = np.arange(residue, length, dilation)
             first = np.clip(place - radius, 0, max(0, len(keys) - window))
             count[mine] = min(window, len(keys))
         else:
             keys = residue + dilation * np.arange(-radius, place[-1] + radius + 1)
-            if BORDERS[border] == 'reflect':
+            if border == 'reflect':
                 keys = reflected(keys, length)
             else:
                 keys = np.where((keys >= 0) & (keys < length), keys, -1)
@@ -114,13 +115,12 @@ def window_axis(length: int, window: int, dilation: int, stride: int, border: in
         segments.append(mine)
         source.append(keys)
         base += len(keys)
-    return Axis(
-        np.concatenate(source), BORDERS[border] == 'mask', tuple(segments), start, count, offset
-    )
+    keys = np.concatenate(source)
+    return Axis(keys, border == 'mask', tuple(segments), start, count, offset)
 
 
 @functools.lru_cache(maxsize=512)
-def block_axis(length: int, block: int, halo: int, stride: int, border: int) -> Axis:
+def block_axis(length: int, block: int, halo: int, stride: int, border: Border) -> Axis:
     """Blocks of ``block`` positions that see themselves and ``halo`` positions on either side.
 
     The relative index counts from the first key of the window and the first query of the block,
@@ -134,7 +134,7 @@ def block_axis(length: int, block: int, halo: int, stride: int, border: int) -> 
     keys = np.where((keys >= 0) & (keys < length), keys, -1)
     segments = tuple(queries[number == i] for i in range(blocks))
     count = np.full_like(queries, block + 2 * halo)
-    return Axis(keys, BORDERS[border] == 'mask', segments, number * block, count, -row)
+    return Axis(keys, border == 'mask', segments, number * block, count, -row)
 
 
 @functools.lru_cache(maxsize=512)
@@ -151,7 +151,7 @@ def partition_axis(length: int, window: int, shift: int) -> Axis:
     """
     positions = np.arange(length)
     part = positions // window
-    part[length - shift :] += part[-1] + 1
+    part[max(0, length - shift) :] += part[-1] + 1
     segments = tuple(positions[part == i] for i in np.unique(part))
     start, count = (np.zeros_like(positions) for _ in range(2))
     for segment in segments:

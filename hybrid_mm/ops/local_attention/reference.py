@@ -1,26 +1,20 @@
-"""The plain algorithm behind :mod:`hybrid_mm.ops.local_attention`: gather every query's keys."""
+"""The definition of :mod:`hybrid_mm.ops.local_attention`: gather the keys of every query."""
 
 import torch
 from torch import Tensor
 
-from hybrid_mm.ops.local_attention.axes import Axis
+from hybrid_mm.ops.local_attention.pattern import Pattern, Tables
+from hybrid_mm.ops.precision import accurate
 
 
 def forward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias: Tensor | None,
-    rel_h: Tensor | None,
-    rel_w: Tensor | None,
-    scale: float,
-    rows: Axis,
-    columns: Axis,
+    q: Tensor, k: Tensor, v: Tensor, tables: Tables, scale: float, pattern: Pattern
 ) -> Tensor:
     """Output (N, h, H', W', d_v): (N, h, H', W', taps) logits, taps times the map of keys."""
-    dtype = torch.float32 if q.dtype in (torch.half, torch.bfloat16) else q.dtype
     n, heads = q.shape[:2]
-    (row, row_ok, row_rel), (column, column_ok, column_rel) = (
+    rows, columns = pattern.axes(k.shape[2], k.shape[3])
+    # indices of the keys of every query along an axis, which of them it sees, and their offsets
+    (row, row_seen, row_offset), (column, column_seen, column_offset) = (
         [torch.from_numpy(x).to(q.device) for x in axis.taps()] for axis in (rows, columns)
     )
     height, width = rows.queries, columns.queries
@@ -32,22 +26,27 @@ def forward(
         x = torch.where(inside[..., None], x, 0.0)
         return x.permute(0, 1, 2, 4, 3, 5, 6).reshape(n, heads, height, width, taps, -1)
 
-    exact = q.to(dtype)
-    logits = torch.einsum('nhyxd,nhyxtd->nhyxt', exact, gather(k).to(dtype)) * scale
+    exact = accurate(q)
+    logits = torch.einsum('nhyxd,nhyxtd->nhyxt', exact, gather(k).to(exact.dtype)) * scale
     logits = logits.unflatten(-1, (row.shape[1], column.shape[1]))
-    if rel_h is not None:
-        index = (row_rel + (rel_h.shape[1] - 1) // 2).clamp(0, rel_h.shape[1] - 1)
-        table = rel_h.to(dtype)[:, index].expand(heads, -1, -1, -1)
-        logits = logits + torch.einsum('nhyxd,hyad->nhyxa', exact, table)[..., None]
-    if rel_w is not None:
-        index = (column_rel + (rel_w.shape[1] - 1) // 2).clamp(0, rel_w.shape[1] - 1)
-        table = rel_w.to(dtype)[:, index].expand(heads, -1, -1, -1)
-        logits = logits + torch.einsum('nhyxd,hxbd->nhyxb', exact, table)[..., None, :]
-    if bias is not None:
-        i = (row_rel + (bias.shape[1] - 1) // 2).clamp(0, bias.shape[1] - 1)
-        j = (column_rel + (bias.shape[2] - 1) // 2).clamp(0, bias.shape[2] - 1)
-        logits = logits + bias.to(dtype)[:, i[:, None, :, None], j[None, :, None, :]]
-    seen = row_ok[:, None, :, None] & column_ok[None, :, None, :]
+    if tables.rel_h is not None:
+        table = tables.rel_h.to(exact.dtype)[:, _entry(row_offset, tables.rel_h.shape[1])]
+        term = torch.einsum('nhyxd,hyad->nhyxa', exact, table.expand(heads, -1, -1, -1))
+        logits = logits + term[..., None]
+    if tables.rel_w is not None:
+        table = tables.rel_w.to(exact.dtype)[:, _entry(column_offset, tables.rel_w.shape[1])]
+        term = torch.einsum('nhyxd,hxbd->nhyxb', exact, table.expand(heads, -1, -1, -1))
+        logits = logits + term[..., None, :]
+    if tables.bias is not None:
+        i = _entry(row_offset, tables.bias.shape[1])[:, None, :, None]
+        j = _entry(column_offset, tables.bias.shape[2])[None, :, None, :]
+        logits = logits + tables.bias.to(exact.dtype)[:, i, j]
+    seen = row_seen[:, None, :, None] & column_seen[None, :, None, :]
     logits = logits.masked_fill(~seen, float('-inf'))
     p = logits.flatten(-2).softmax(-1).to(q.dtype)
     return torch.einsum('nhyxt,nhyxtd->nhyxd', p, gather(v))
+
+
+def _entry(offset: Tensor, length: int) -> Tensor:
+    """Entry of a table of odd length, whose middle is offset 0; what is not seen reads any."""
+    return (offset + (length - 1) // 2).clamp(0, length - 1)

@@ -1,31 +1,20 @@
-"""Tiles of queries with the keys that they see, and the copies of q, k and v in that layout."""
+"""How the tiled algorithm lays out queries, keys and values.
+
+An axis is cut into tiles of queries that see keys side by side (:func:`cut`); the work is cut into
+chunks of tile rows (:func:`chunks`), which copy maps to the layout of the tiles and back.
+"""
 
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hybrid_mm.ops.local_attention.axes import (
-    Axis,
-    block_axis,
-    grid_axis,
-    partition_axis,
-    whole_axis,
-    window_axis,
-)
-
-AXES = (window_axis, block_axis, whole_axis, partition_axis, grid_axis)
-WINDOW, BLOCK, WHOLE, PARTITION, GRID = range(len(AXES))
-
-
-"""Kinds of patterns, and the function that makes an axis of each."""
-
-
-# scores of a row of tiles, in elements: what stays in the cache of a core; a GPU wants more at once
-_ROW_BUDGET = {'cpu': 2**19}
-_GPU_ROW_BUDGET = 2**25
+from hybrid_mm.ops import budget
+from hybrid_mm.ops.local_attention.axes import Axis
+from hybrid_mm.ops.local_attention.pattern import Pattern
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +27,8 @@ class Tiles:
         base: Relative index of that position for the first query of the tile.
         step: By how much the relative index falls from a query to the next.
         valid: Which positions of the tile a query sees, (number, size, reach).
-        kinds: For each tile, the first tile with the same ``base`` and ``valid``.
-        runs: Stretches (first, last + 1, kind) of tiles of one kind.
+        types: For each tile its type, the first tile with the same ``base`` and ``valid``.
+        runs: Stretches (first, last + 1, type) of tiles of one type.
     """
 
     axis: Axis
@@ -51,7 +40,7 @@ class Tiles:
     base: tuple[int, ...]
     step: int
     valid: np.ndarray
-    kinds: tuple[int, ...]
+    types: tuple[int, ...]
     runs: tuple[tuple[int, int, int], ...]
 
     @functools.cached_property
@@ -68,7 +57,7 @@ class Tiles:
 
 @functools.lru_cache(maxsize=512)
 def cut(axis: Axis, size: int) -> Tiles:
-    """Cut an axis into tiles of at most ``size`` queries."""
+    """Cut an axis into tiles of at most ``size`` queries that lie evenly spaced."""
     size = min(size, max(len(s) for s in axis.segments))
     groups = [s[i : i + size] for s in axis.segments for i in range(0, len(s), size)]
     shift = axis.offset - axis.start
@@ -87,38 +76,36 @@ def cut(axis: Axis, size: int) -> Tiles:
         if axis.masked:
             seen &= axis.source[position] >= 0
         valid[tile, : len(group)] = seen
-        valid[tile, len(group) :] = seen[-1]  # empty slots: any, so that tiles are of one kind
+        valid[tile, len(group) :] = seen[-1]  # empty slots: any, so that tiles are of one type
         base.append(first + int(shift[group[0]]))
-    first_of: dict = {}
-    kinds = [first_of.setdefault((base[i], valid[i].tobytes()), i) for i in range(len(groups))]
-    edges = [i for i in range(len(kinds)) if i == 0 or kinds[i] != kinds[i - 1]]
-    runs = [(a, b, kinds[a]) for a, b in zip(edges, [*edges[1:], len(kinds)], strict=True)]
+    first_of: dict[tuple[int, bytes], int] = {}
+    types = [first_of.setdefault((base[i], valid[i].tobytes()), i) for i in range(len(groups))]
+    edges = [i for i in range(len(types)) if i == 0 or types[i] != types[i - 1]]
+    runs = [(a, b, types[a]) for a, b in zip(edges, [*edges[1:], len(types)], strict=True)]
     return Tiles(
-        axis,
-        len(groups),
-        size,
-        reach,
-        queries.ravel(),
-        tuple(start),
-        tuple(base),
-        step,
-        valid,
-        tuple(kinds),
-        tuple(runs),
+        axis=axis,
+        number=len(groups),
+        size=size,
+        reach=reach,
+        queries=queries.ravel(),
+        start=tuple(start),
+        base=tuple(base),
+        step=step,
+        valid=valid,
+        types=tuple(types),
+        runs=tuple(runs),
     )
 
 
 @functools.lru_cache(maxsize=256)
-def plan(spec: tuple[int, ...], height: int, width: int) -> tuple[Tiles, Tiles]:
-    """Tiles of the rows and of the columns; ``spec`` is made by ``local_attention``."""
-    kind, tile_h, tile_w, *axes = spec
-    half = len(axes) // 2
-    make = AXES[kind]
-    return cut(make(height, *axes[:half]), tile_h), cut(make(width, *axes[half:]), tile_w)
+def tiling(pattern: Pattern, tile: tuple[int, int], height: int, width: int) -> tuple[Tiles, Tiles]:
+    """Tiles of the rows and of the columns of a map of height x width keys."""
+    rows, columns = pattern.axes(height, width)
+    return cut(rows, tile[0]), cut(columns, tile[1])
 
 
 def _run(index: np.ndarray) -> slice | None:
-    """The slice that an index of consecutive entries is, or None."""
+    """An index of consecutive entries as a slice, any other as None."""
     if not len(index):
         return None
     first, last = int(index[0]), int(index[-1])
@@ -152,8 +139,7 @@ def _add_selected(target: Tensor, dim: int, index: np.ndarray, grad: Tensor) -> 
     kept = np.flatnonzero(index >= 0)
     if not len(kept):
         return
-    index, run = index[kept], _run(kept)
-    grad = grad.narrow(dim, run.start, len(kept)) if run else _select(grad, dim, kept)
+    index, grad = index[kept], _select(grad, dim, kept)
     run = _run(index)
     if run is not None:
         target.narrow(dim, run.start, len(kept)).add_(grad)
@@ -162,8 +148,28 @@ def _add_selected(target: Tensor, dim: int, index: np.ndarray, grad: Tensor) -> 
 
 
 @dataclass(frozen=True)
-class Band:
-    """Some tile rows of some images and heads: what is worked on at once."""
+class TileRow:
+    """A row of tiles of a chunk.
+
+    Attributes:
+        number: Which of all tile rows of the map.
+        place: Which of the tile rows of the chunk.
+        keys: Rows of the chunk's column windows that it sees.
+        heads: Heads of the chunk.
+    """
+
+    number: int
+    place: int
+    keys: slice
+    heads: slice
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some tile rows of some images and heads: what is worked on at once.
+
+    The batch of its products are tile columns x images x heads.
+    """
 
     rows: Tiles
     columns: Tiles
@@ -173,18 +179,31 @@ class Band:
     last: int
 
     @property
-    def top(self) -> int:
-        """First laid-out key row that the band sees."""
-        return self.rows.start[self.first]
+    def score_shape(self) -> tuple[int, int, int]:
+        """Shape of the scores of a tile row, (batch, queries, keys)."""
+        images, heads = (part.stop - part.start for part in (self.images, self.heads))
+        rows, columns = self.rows, self.columns
+        batch = columns.number * images * heads
+        return batch, rows.size * columns.size, rows.reach * columns.reach
+
+    def tile_rows(self) -> Iterator[TileRow]:
+        """The rows of tiles, from the top."""
+        top = self.rows.start[self.first]
+        for number in range(self.first, self.last):
+            start = self.rows.start[number] - top
+            keys = slice(start, start + self.rows.reach)
+            yield TileRow(number, number - self.first, keys, self.heads)
 
     def _key_rows(self) -> np.ndarray:
-        return self.rows.axis.source[self.top : self.rows.start[self.last - 1] + self.rows.reach]
+        """Key index of the laid-out rows that the chunk sees."""
+        end = self.rows.start[self.last - 1] + self.rows.reach
+        return self.rows.axis.source[self.rows.start[self.first] : end]
 
     def _query_rows(self) -> np.ndarray:
         return self.rows.queries[self.first * self.rows.size : self.last * self.rows.size]
 
-    def strips(self, x: Tensor) -> Tensor:
-        """Keys (N, h, H, W, d) in a strip per tile column, (columns * n * h, rows, reach, d)."""
+    def column_windows(self, x: Tensor) -> Tensor:
+        """Copy keys (N, h, H, W, d) to windows, one per tile column: (batch, rows, reach, d)."""
         x = _select(x[self.images, self.heads], 2, self._key_rows())
         x = _select(x, 3, self.columns.axis.source)
         n, h, height, width, d = x.shape
@@ -192,31 +211,31 @@ class Band:
         if columns.number == 1 and columns.reach == width and x.is_contiguous():
             return x.view(n * h, height, width, d)
         out = x.new_empty(columns.number, n, h, height, columns.reach, d)
-        for strip, start in zip(out, columns.start, strict=True):
-            strip.copy_(x[:, :, :, start : start + columns.reach])
+        for window, start in zip(out, columns.start, strict=True):
+            window.copy_(x[:, :, :, start : start + columns.reach])
         return out.view(-1, height, columns.reach, d)
 
-    def add_strips(self, strips: Tensor, grad: Tensor) -> None:
-        """Transpose of :meth:`strips`: add to the gradient of the keys."""
+    def add_column_windows(self, windows: Tensor, grad: Tensor) -> None:
+        """Transpose of :meth:`column_windows`: add to the gradient (N, h, H, W, d) of keys."""
         grad = grad[self.images, self.heads]
         n, h, _, _, d = grad.shape
         columns, key_rows = self.columns, self._key_rows()
-        strips = strips.view(columns.number, n, h, -1, columns.reach, d)
+        windows = windows.view(columns.number, n, h, -1, columns.reach, d)
         run, source = _run(key_rows), columns.axis.source
         plain = run is not None and _run(source) is not None
         if plain:
-            band = grad[:, :, run, source[0] :]
+            laid_out = grad[:, :, run, source[0] :]
         else:
-            band = strips.new_zeros(n, h, len(key_rows), len(source), d)
-        for strip, start in zip(strips, columns.start, strict=True):
-            band[:, :, :, start : start + columns.reach].add_(strip)
+            laid_out = windows.new_zeros(n, h, len(key_rows), len(source), d)
+        for window, start in zip(windows, columns.start, strict=True):
+            laid_out[:, :, :, start : start + columns.reach].add_(window)
         if not plain:
-            wide = strips.new_zeros(n, h, len(key_rows), grad.shape[3], d)
-            _add_selected(wide, 3, source, band)
+            wide = windows.new_zeros(n, h, len(key_rows), grad.shape[3], d)
+            _add_selected(wide, 3, source, laid_out)
             _add_selected(grad, 2, key_rows, wide)
 
-    def tiles(self, x: Tensor) -> Tensor:
-        """Queries (N, h, H', W', d) as (tile rows, columns * n * h, queries of a tile, d)."""
+    def query_tiles(self, x: Tensor) -> Tensor:
+        """Copy queries (N, h, H', W', d) to tiles, (tile rows, batch, queries of a tile, d)."""
         rows, columns = self.rows, self.columns
         x = _select(x[self.images, self.heads], 2, self._query_rows())
         x = _select(x, 3, columns.queries)
@@ -227,8 +246,8 @@ class Band:
         x = x.reshape(x.shape[0], columns.number * n * h, rows.size * columns.size, d)
         return x.contiguous()
 
-    def set_tiles(self, tiles: Tensor, out: Tensor) -> None:
-        """Inverse of :meth:`tiles`: write to the rows of the queries."""
+    def write_query_tiles(self, tiles: Tensor, out: Tensor) -> None:
+        """Inverse of :meth:`query_tiles`: write to the rows of ``out`` that are queries."""
         rows, columns = self.rows, self.columns
         out = out[self.images, self.heads]
         n, h, _, _, d = out.shape
@@ -246,27 +265,30 @@ class Band:
             out.index_copy_(2, _tensor(index[kept], x), x)
 
 
-def bands(q: Tensor, rows: Tiles, columns: Tiles) -> list[Band]:
-    """Cut the work so that a row of scores and the strips of a band stay in the cache."""
+def chunks(q: Tensor, rows: Tiles, columns: Tiles) -> list[Chunk]:
+    """Cut the work so that a row of scores and the windows of a chunk stay in the cache.
+
+    The first chunk is the largest.
+    """
     n, h, d = q.shape[0], q.shape[1], q.shape[-1]
-    budget = _ROW_BUDGET.get(q.device.type, _GPU_ROW_BUDGET)
+    limit = budget.elements(q.device) // 2  # scores and their gradient
     one = columns.number * rows.size * columns.size * rows.reach * columns.reach
-    room = max(1, budget // one)
+    room = max(1, limit // one)
     heads = max(i for i in range(1, h + 1) if h % i == 0 and i <= room)
     images = max(1, min(n, room // heads)) if heads == h else 1
-    # a band reads the keys around it once more than the next one does: keep that below a quarter
+    # a chunk reads the keys around it once more than the next one does: keep that below a quarter
     row = columns.number * images * heads * rows.size * columns.reach * d
-    band = max(-(-4 * (rows.reach - rows.size) // rows.size), 2 * budget // row, 1)
+    height = max(-(-4 * (rows.reach - rows.size) // rows.size), 2 * limit // row, 1)
     return [
-        Band(
+        Chunk(
             rows,
             columns,
             slice(i, min(i + images, n)),
             slice(j, j + heads),
             first,
-            min(first + band, rows.number),
+            min(first + height, rows.number),
         )
         for i in range(0, n, images)
         for j in range(0, h, heads)
-        for first in range(0, rows.number, band)
+        for first in range(0, rows.number, height)
     ]

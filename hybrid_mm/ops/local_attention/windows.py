@@ -1,0 +1,145 @@
+"""Attention within windows side by side or grids, all of them at once.
+
+The weights, one per pixel and pixel of its window, are kept for the backward pass where the bias is
+learned: faster than tiles for small windows, and the published formulation.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hybrid_mm.ops.local_attention.pattern import Pattern, PatternType
+from hybrid_mm.ops.positions import bias_matrix
+from hybrid_mm.ops.windows import cut_windows, join_windows, window_view
+
+_LARGE = 14**2  # pixels of a window above which its weights are not kept
+_FEW = 4  # windows of a map up to which the bias of all their pairs costs more than it saves
+
+
+def fastest(q: Tensor, pattern: Pattern) -> str:
+    """Whether 'windows' or 'tiled' is faster, as measured on CPUs.
+
+    Args:
+        q: Queries, (N, heads, H, W, d).
+        pattern: Windows side by side or grids.
+    """
+    height, width = q.shape[2:4]
+    size = math.prod(window_size(pattern, height, width))
+    few = height * width <= _FEW * size
+    differentiated = torch.is_grad_enabled() and q.requires_grad
+    return 'tiled' if size > _LARGE and (few or differentiated) else 'windows'
+
+
+def window_size(pattern: Pattern, height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of a window on a map, no more than the map has."""
+    if pattern.type == PatternType.WHOLE:
+        return height, width
+    return min(pattern.rows.size, height), min(pattern.columns.size, width)
+
+
+def forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None,
+    scale: float,
+    pattern: Pattern,
+    dropout: float = 0.0,
+    fused: bool = True,
+) -> Tensor:
+    """Output (N, heads, H, W, d_v).
+
+    Args:
+        q: Queries, (N, heads, H, W, d).
+        k: Keys, likewise.
+        v: Values, (N, heads, H, W, d_v).
+        bias: By key minus query, (heads or 1, rows, columns), or None.
+        scale: Factor of q.k.
+        pattern: Windows side by side, grids, or the whole map.
+        dropout: Rate at which weights are dropped.
+        fused: Allow torch's fused attention; without, standard products and a softmax, as for a
+            learned bias on a CPU.
+    """
+    size = q.shape[2:4]
+    window = window_size(pattern, *size)
+    grid = pattern.type == PatternType.GRID
+    q, k, v = (_cut(x, window, grid) for x in (q, k, v))
+    bias = None if bias is None else bias_matrix(_about_middle(bias, window))
+    hidden = _hidden(pattern, size, window, q.device)
+    learned = bias is not None and bias.requires_grad and torch.is_grad_enabled()
+    if fused and not dropout and (q.is_cuda or not learned):
+        out = _fused(q, k, v, bias, hidden, scale)
+    else:
+        out = _plain(q, k, v, bias, hidden, scale, dropout)
+    # (N, windows, heads, L, d) to (N * windows, P, Q, heads, d)
+    out = out.flatten(0, 1).transpose(1, 2).unflatten(1, window)
+    return join_windows(out, size, grid).permute(0, 3, 1, 2, 4)
+
+
+def _cut(x: Tensor, window: tuple[int, int], grid: bool) -> Tensor:
+    """Maps (N, heads, H, W, d) as (N, windows, heads, pixels L of a window, d)."""
+    x = window_view(x.permute(0, 2, 3, 1, 4), window, grid)
+    return x.permute(0, 1, 2, 5, 3, 4, 6).flatten(4, 5).flatten(1, 2)
+
+
+def _about_middle(bias: Tensor, window: tuple[int, int]) -> Tensor:
+    """The entries of a table that a window needs."""
+    for dim, side in enumerate(window, 1):
+        length = 2 * side - 1
+        bias = bias.narrow(dim, (bias.shape[dim] - length) // 2, length)
+    return bias
+
+
+def _fused(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, hidden: Tensor | None, scale: float
+) -> Tensor:
+    """Attention of (N, windows, heads, L, d) by torch's scaled_dot_product_attention."""
+    n, windows = q.shape[:2]
+    if hidden is not None:
+        bias = q.new_zeros(1, 1, 1) if bias is None else bias.to(q.dtype)
+        bias = bias.masked_fill(hidden[:, None], -math.inf).repeat(n, 1, 1, 1)
+    elif bias is not None:
+        bias = bias.to(q.dtype)[None]
+    q, k, v = (x.flatten(0, 1) for x in (q, k, v))
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
+    return out.unflatten(0, (n, windows))
+
+
+def _plain(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None,
+    hidden: Tensor | None,
+    scale: float,
+    dropout: float,
+) -> Tensor:
+    """Attention of (N, windows, heads, L, d), step by step."""
+    if q.dtype in (torch.float16, torch.bfloat16):  # products may overflow unless they are scaled
+        q, scale = q * scale, 1.0
+    logits = q @ k.transpose(-1, -2)
+    # not q * scale: that would be one more map to keep
+    logits = logits * scale if bias is None else torch.add(bias, logits, alpha=scale)
+    if hidden is not None:
+        logits.masked_fill_(hidden[:, None], -math.inf)
+    return F.dropout(logits.softmax(-1), dropout).to(v.dtype) @ v
+
+
+def _hidden(
+    pattern: Pattern, size: tuple[int, int], window: tuple[int, int], device: torch.device
+) -> Tensor | None:
+    """Pairs of pixels of a window that do not see each other, (windows, L, L), or None.
+
+    They are pixels that a roll made neighbours, and pixels of the map and of its padding.
+    """
+    height, width = size
+    padded = any(n % side for n, side in zip(size, window, strict=True))
+    if not (padded or pattern.rows.shift or pattern.columns.shift):
+        return None
+    rows = torch.arange(height, device=device) >= height - pattern.rows.shift
+    columns = torch.arange(width, device=device) >= width - pattern.columns.shift
+    region = 1 + 2 * rows[:, None].long() + columns  # 0 is the padding
+    region = cut_windows(region[None], window, pattern.type == PatternType.GRID).flatten(1)
+    return region[:, :, None] != region[:, None]
