@@ -87,7 +87,7 @@ def shallow(backbone: Config) -> None:
     if not hasattr(network, 'resolve_arch'):
         return
     default = inspect.signature(network).parameters['arch'].default
-    arch = dict(network.resolve_arch(backbone.get('arch', default)))
+    arch = network.resolve_arch(backbone.get('arch', default)).to_dict()
     for key, value in arch.items():
         if key.endswith('depths') and isinstance(value, (list, tuple)):
             arch[key] = [min(depth, 2) for depth in value]
