@@ -199,12 +199,12 @@ def test_browse_dataset(tool, seg_config, fails, tmp_path):
     assert 'MISSING' in text
 
 
-@pytest.mark.parametrize('kind', ['det', 'seg'])
-def test_confusion_matrix(tool, request, fails, kind, tmp_path, monkeypatch, work_dir_of):
+@pytest.mark.parametrize('task', ['det', 'seg'])
+def test_confusion_matrix(tool, request, fails, task, tmp_path, monkeypatch, work_dir_of):
     monkeypatch.setenv('MPLBACKEND', 'Agg')
-    config = request.getfixturevalue(f'{kind}_config')
-    predictions = tmp_path / ('p.pkl' if kind == 'det' else 'maps')
-    run = (config, work_dir_of(kind) / 'iter_2.pth', '--work-dir', tmp_path / 't')
+    config = request.getfixturevalue(f'{task}_config')
+    predictions = tmp_path / ('p.pkl' if task == 'det' else 'maps')
+    run = (config, work_dir_of(task) / 'iter_2.pth', '--work-dir', tmp_path / 't')
     assert tool('test', *run, '--out', predictions)[0] == 0
     assert tool('analysis/confusion_matrix', config, predictions, tmp_path / 'cm')[0] == 0
     assert (tmp_path / 'cm' / 'confusion_matrix.png').is_file()
