@@ -50,12 +50,12 @@ def layer_cost(
     with torch.device('meta'):
         conv = nn.Conv2d(channels, channels, kernel_conv, padding=kernel_conv // 2, bias=False)
         acmix = ACmix2d(channels, channels, kernel_att, heads, kernel_conv)
-    acmix.mix.impl = 'reference'  # counts the light FC apart from the grouped convolution
     shape = (channels, height, width)
     plain = count(conv, shape)[0].macs
     macs = {row.name: row.macs for row in count(acmix, shape)}
     weights = {name: p.numel() for name, p in acmix.named_parameters() if name.endswith('weight')}
     attention = macs[''] - macs['qkv'] - macs['mix']
+    light = weights['mix.fc.weight'] * channels // heads * height * width
     projection = 'I', 'queries, keys, values', macs['qkv'], weights['qkv.weight']
     window = 'II', f'attention to {kernel_att} x {kernel_att}', attention, 0
     taps = kernel_conv**2
@@ -66,12 +66,12 @@ def layer_cost(
         Cost('self-attention', *window),
         Cost('ACmix', *projection),
         Cost('ACmix', *window),
-        Cost('ACmix', 'II', 'light FC', macs['mix.fc'], weights['mix.fc.weight']),
+        Cost('ACmix', 'II', 'light FC', light, weights['mix.fc.weight']),
         Cost(
             'ACmix',
             'II',
             'grouped convolution',
-            macs['mix'] - macs['mix.fc'],
+            macs['mix'] - light,
             weights['mix.dep_conv.weight'],
         ),
     ]

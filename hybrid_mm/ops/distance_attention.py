@@ -1,16 +1,18 @@
 """Attention of every pixel to all, with a bias by distance (LeViT, arXiv 2104.01136)."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hybrid_mm.ops.dispatch import chosen_impl
+from hybrid_mm.ops.dispatch import resolve
 from hybrid_mm.ops.local_attention import global_attention
 
 _MASK_LIMIT = 2**16  # pairs of a query and a key up to which a map is small
 
 
-def resize_distance_table(table: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_distance_table(table: Tensor, size: Sequence[int]) -> Tensor:
     """Fit a table of distances to a map of another size.
 
     Bilinear with aligned corners: distance 0 and the farthest distance keep their entries.
@@ -24,13 +26,7 @@ def resize_distance_table(table: Tensor, size: tuple[int, int]) -> Tensor:
     """
     if tuple(table.shape[1:]) == tuple(size):
         return table
-    return F.interpolate(table[None], size=size, mode='bilinear', align_corners=True)[0]
-
-
-def _distances(length: int, stride: int, like: Tensor) -> Tensor:
-    """Distance of every ``stride``-th position to every position, (queries, length)."""
-    place = torch.arange(length, device=like.device)
-    return (place[::stride, None] - place).abs()
+    return F.interpolate(table[None], size=tuple(size), mode='bilinear', align_corners=True)[0]
 
 
 def distance_attention(
@@ -55,20 +51,45 @@ def distance_attention(
     Raises:
         ValueError: Unknown impl.
     """
-    impl = chosen_impl(impl, 'distance_attention')
-    height, width = k.shape[2:4]
-    pairs = q.shape[2] * q.shape[3] * height * width
-    if impl in ('mask', 'reference') or (impl == 'auto' and pairs <= _MASK_LIMIT):
-        rows, columns = _distances(height, stride, k), _distances(width, stride, k)
-        entry = rows[:, None, :, None] * width + columns[:, None]
-        mask = table.to(q.dtype).flatten(1)[:, entry.flatten(2).flatten(0, 1)]
-        q, k, v = (x.flatten(2, 3) for x in (q, k, v))
-        if q.is_cuda and impl != 'reference':
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        else:  # torch's would take the same steps, and look for rows without any key besides
-            y = (q * q.shape[-1] ** -0.5 @ k.transpose(2, 3) + mask).softmax(-1).to(v.dtype) @ v
-        return y.unflatten(2, (-(-height // stride), -(-width // stride)))
-    # by offset: distances backwards, then forwards
+    pairs = q.shape[2] * q.shape[3] * k.shape[2] * k.shape[3]
+    impl = resolve(impl, 'distance_attention', lambda: 'mask' if pairs <= _MASK_LIMIT else 'tiled')
+    algorithm = {'reference': _reference, 'mask': _mask, 'tiled': _tiled}[impl]
+    return algorithm(q, k, v, table, stride)
+
+
+def _reference(q: Tensor, k: Tensor, v: Tensor, table: Tensor, stride: int) -> Tensor:
+    """Logits of all pairs, softmax, weighted sum."""
+    size = q.shape[2:4]
+    bias = _bias_of_pairs(table, stride, k)
+    q, k, v = (x.flatten(2, 3) for x in (q, k, v))
+    weights = (q * q.shape[-1] ** -0.5 @ k.transpose(2, 3) + bias).softmax(-1)
+    return (weights.to(v.dtype) @ v).unflatten(2, size)
+
+
+def _mask(q: Tensor, k: Tensor, v: Tensor, table: Tensor, stride: int) -> Tensor:
+    """Torch's attention; on a CPU it would take the steps of the reference and check more."""
+    if not q.is_cuda:
+        return _reference(q, k, v, table, stride)
+    bias = _bias_of_pairs(table, stride, k)
+    out = F.scaled_dot_product_attention(*(x.flatten(2, 3) for x in (q, k, v)), attn_mask=bias)
+    return out.unflatten(2, q.shape[2:4])
+
+
+def _tiled(q: Tensor, k: Tensor, v: Tensor, table: Tensor, stride: int) -> Tensor:
+    """The engine of local attention; its table is by offset, which has each distance twice."""
     bias = torch.cat([table[:, 1:].flip(1), table], 1)
     bias = torch.cat([bias[:, :, 1:].flip(2), bias], 2)
-    return global_attention(q, k, v, stride=stride, bias=bias)
+    return global_attention(q, k, v, stride=stride, bias=bias, impl='tiled')
+
+
+def _bias_of_pairs(table: Tensor, stride: int, k: Tensor) -> Tensor:
+    """Bias of every query and key, (heads, H' W', H W), in the type of the keys."""
+    rows, columns = (_distances(length, stride, k.device) for length in k.shape[2:4])
+    entry = rows[:, None, :, None] * k.shape[3] + columns[:, None]
+    return table.to(k.dtype).flatten(1)[:, entry.flatten(2).flatten(0, 1)]
+
+
+def _distances(length: int, stride: int, device: torch.device) -> Tensor:
+    """Distance of every ``stride``-th position to every position, (queries, length)."""
+    place = torch.arange(length, device=device)
+    return (place[::stride, None] - place).abs()

@@ -135,7 +135,7 @@ def test_publish_model(tool, det_config, tmp_path):
 
 
 def test_published_file(tool, tmp_path):
-    """Weights without what they are views of, plain meta data, the hash of the file itself."""
+    """Views become small tensors, metadata plain values; the name has the hash of the file."""
     whole = torch.arange(100_000.0)
     meta = dict(
         epoch=3,
@@ -244,7 +244,7 @@ def script(folder, name, text):
 
 @pytest.mark.parametrize('name', ['train', 'test'])
 def test_commands_of_the_launch_scripts(name, tmp_path):
-    """What they start, told by programs of the names of torchrun and srun."""
+    """The commands they start, recorded by programs called torchrun and srun."""
     tell = f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/words\n'
     script(tmp_path, 'torchrun', tell)
     script(tmp_path, 'srun', tell)
