@@ -5,6 +5,7 @@ Source: "ELSA: Enhanced Local Self-Attention for Vision Transformer" (arXiv 2112
 """
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -122,7 +123,7 @@ class ELSA(nn.Module):
             hidden,
             v,
             self.to_weights.weight.flatten(1),
-            self.to_weights.bias,
+            cast(Tensor, self.to_weights.bias),
             mul,
             add,
             heads=self.heads,
@@ -136,6 +137,8 @@ class ELSA(nn.Module):
 
     def ghost(self) -> tuple[Tensor | None, Tensor | None]:
         """Factors and summands of the ghost head, (C, k, k) each, or None."""
+        if self.ghost_head is None:
+            return None, None
         mul = None if self.lam == 0 else self.ghost_head[0] ** self.lam
         add = None if self.gamma == 0 else self.gamma * self.ghost_head[-1]
         return mul, add

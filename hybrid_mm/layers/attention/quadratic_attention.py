@@ -80,9 +80,10 @@ class QuadraticAttention2d(nn.Module):
             self.spreads = nn.Parameter(torch.empty(heads, *((2, 2) if mode == 'full' else ())))
         else:
             width = position_channels or in_channels
-            for axis in 'hw':
-                setattr(self, f'table_{axis}', nn.Parameter(torch.empty(2 * positions - 1, width)))
-                setattr(self, f'head_{axis}', nn.Parameter(torch.empty(heads, width)))
+            self.table_h = nn.Parameter(torch.empty(2 * positions - 1, width))
+            self.head_h = nn.Parameter(torch.empty(heads, width))
+            self.table_w = nn.Parameter(torch.empty(2 * positions - 1, width))
+            self.head_w = nn.Parameter(torch.empty(heads, width))
         if mode == 'learned_content':
             self.query = nn.Linear(in_channels, heads * in_channels)
             self.key = nn.Linear(in_channels, heads * in_channels)
@@ -97,7 +98,7 @@ class QuadraticAttention2d(nn.Module):
             elif name == 'spreads':
                 nn.init.normal_(parameter, std=self.spread_std)
                 with torch.no_grad():
-                    parameter += torch.eye(2).to(parameter) if parameter.ndim > 1 else 1.0
+                    parameter.add_(torch.eye(2).to(parameter) if parameter.ndim > 1 else 1.0)
             elif name.endswith('bias'):
                 nn.init.zeros_(parameter)
             else:
@@ -155,13 +156,9 @@ class QuadraticAttention2d(nn.Module):
         """Row term (heads, H', H), column term (heads, W', W), factors of a cross term."""
         dtype = accurate_dtype(self.value.weight.dtype)
         if self.mode in ('learned', 'learned_content'):
-            return *(
-                self._learned(size, table.to(dtype), head.to(dtype))
-                for size, table, head in (
-                    (height, self.table_h, self.head_h),
-                    (width, self.table_w, self.head_w),
-                )
-            ), None
+            row = self._learned(height, self.table_h.to(dtype), self.head_h.to(dtype))
+            column = self._learned(width, self.table_w.to(dtype), self.head_w.to(dtype))
+            return row, column, None
         centers, spreads = self.centers.to(dtype), self.spreads.to(dtype)
         dy, dx = (
             self._offsets(size) - centers[:, axis, None, None]
@@ -175,6 +172,7 @@ class QuadraticAttention2d(nn.Module):
         return -0.5 * a * dy.square(), -0.5 * c * dx.square(), (-b * dy, dx)
 
     def _learned(self, size: int, table: Tensor, head: Tensor) -> Tensor:
+        """Term (heads, L', L) of an axis from embeddings of its offsets and those of the heads."""
         terms = (head[:, None] * table).sum(-1)  # (heads, 2 P - 1)
         last = (len(table) - 1) // 2
         return terms[:, self._offsets(size).clamp(-last, last) + last]

@@ -13,7 +13,7 @@ from hybrid_mm.ops.windows import cut_windows, join_windows
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention of tokens that lie on a map, some of them perhaps in front of it.
+    """Multi-head attention of tokens that lie on a map, with others before them if there are any.
 
     Zeros fill up the last windows before the projection, so that they carry its bias, and take part
     in the softmax: the checkpoints want it.
