@@ -52,25 +52,6 @@ class MissingCheckpointError(CheckpointError):
         super().__init__(path, f'does not exist{self.beside}')
 
 
-def _load_safetensors(filename: str, map_location: Any = None) -> dict[str, Tensor]:
-    """Read a local file of safetensors onto the CPU, as MMEngine's loaders read other files."""
-    try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-    except ModuleNotFoundError as error:
-        raise CheckpointError(
-            filename, 'needs the package safetensors; pip install safetensors'
-        ) from error
-    try:
-        return load_file(os.path.expanduser(filename))
-    except SafetensorError as error:
-        raise RuntimeError(str(error)) from error
-
-
-# a regular expression; the loaders of URLs and of other local files are those of `compat`
-CheckpointLoader.register_scheme(r'(?!.*://).*\.safetensors$', _load_safetensors, force=True)
-
-
 def check_exists(path: str) -> None:
     """Check that a checkpoint exists, unless it is a URL.
 
@@ -169,3 +150,22 @@ def load_weights(model: nn.Module, checkpoint: dict[str, Any], path: str) -> Non
     """Load the weights of a checkpoint strictly; see :func:`check_weights`."""
     weights = check_weights(model, checkpoint, path)
     inner_model(model).load_state_dict(weights, strict=False)
+
+
+def load_from_safetensors(filename: str, map_location: Any = None) -> dict[str, Tensor]:
+    """Read a local file of safetensors onto the CPU, as MMEngine's loaders read other files."""
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ModuleNotFoundError as error:
+        raise CheckpointError(
+            filename, 'needs the package safetensors; pip install safetensors'
+        ) from error
+    try:
+        return load_file(os.path.expanduser(filename))
+    except SafetensorError as error:
+        raise RuntimeError(str(error)) from error
+
+
+# a regular expression; the loaders of URLs and of other local files are those of `compat`
+CheckpointLoader.register_scheme(r'(?!.*://).*\.safetensors$', load_from_safetensors, force=True)

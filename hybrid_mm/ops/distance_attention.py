@@ -1,6 +1,5 @@
 """Attention of every pixel to all, with a bias by distance (LeViT, arXiv 2104.01136)."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -52,30 +51,45 @@ def distance_attention(
     Raises:
         ValueError: Unknown impl.
     """
-    pairs = math.prod(q.shape[2:4]) * math.prod(k.shape[2:4])
+    pairs = q.shape[2] * q.shape[3] * k.shape[2] * k.shape[3]
     impl = resolve(impl, 'distance_attention', lambda: 'mask' if pairs <= _MASK_LIMIT else 'tiled')
-    if impl == 'tiled':
-        # by offset: distances backwards, then forwards
-        bias = torch.cat([table[:, 1:].flip(1), table], 1)
-        bias = torch.cat([bias[:, :, 1:].flip(2), bias], 2)
-        return global_attention(q, k, v, stride=stride, bias=bias)
-    size, mask = q.shape[2:4], _all_pairs(table.to(q.dtype), k.shape[2:4], stride)
+    algorithm = {'reference': _reference, 'mask': _mask, 'tiled': _tiled}[impl]
+    return algorithm(q, k, v, table, stride)
+
+
+def _reference(q: Tensor, k: Tensor, v: Tensor, table: Tensor, stride: int) -> Tensor:
+    """Logits of all pairs, softmax, weighted sum."""
+    size = q.shape[2:4]
+    bias = _bias_of_pairs(table, stride, k)
     q, k, v = (x.flatten(2, 3) for x in (q, k, v))
-    if q.is_cuda and impl == 'mask':
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    else:  # torch's would take the same steps, and look for rows without any key besides
-        y = (q * q.shape[-1] ** -0.5 @ k.transpose(2, 3) + mask).softmax(-1).to(v.dtype) @ v
-    return y.unflatten(2, size)
+    weights = (q * q.shape[-1] ** -0.5 @ k.transpose(2, 3) + bias).softmax(-1)
+    return (weights.to(v.dtype) @ v).unflatten(2, size)
 
 
-def _all_pairs(table: Tensor, size: torch.Size, stride: int) -> Tensor:
-    """The table by query and key, (heads, queries, keys)."""
-    rows, columns = (_distances(length, stride, table) for length in size)
-    entry = rows[:, None, :, None] * size[1] + columns[:, None]
-    return table.flatten(1)[:, entry.flatten(2).flatten(0, 1)]
+def _mask(q: Tensor, k: Tensor, v: Tensor, table: Tensor, stride: int) -> Tensor:
+    """Torch's attention; on a CPU it would take the steps of the reference and check more."""
+    if not q.is_cuda:
+        return _reference(q, k, v, table, stride)
+    bias = _bias_of_pairs(table, stride, k)
+    out = F.scaled_dot_product_attention(*(x.flatten(2, 3) for x in (q, k, v)), attn_mask=bias)
+    return out.unflatten(2, q.shape[2:4])
 
 
-def _distances(length: int, stride: int, like: Tensor) -> Tensor:
+def _tiled(q: Tensor, k: Tensor, v: Tensor, table: Tensor, stride: int) -> Tensor:
+    """The engine of local attention; its table is by offset, which has each distance twice."""
+    bias = torch.cat([table[:, 1:].flip(1), table], 1)
+    bias = torch.cat([bias[:, :, 1:].flip(2), bias], 2)
+    return global_attention(q, k, v, stride=stride, bias=bias, impl='tiled')
+
+
+def _bias_of_pairs(table: Tensor, stride: int, k: Tensor) -> Tensor:
+    """Bias of every query and key, (heads, H' W', H W), in the type of the keys."""
+    rows, columns = (_distances(length, stride, k.device) for length in k.shape[2:4])
+    entry = rows[:, None, :, None] * k.shape[3] + columns[:, None]
+    return table.to(k.dtype).flatten(1)[:, entry.flatten(2).flatten(0, 1)]
+
+
+def _distances(length: int, stride: int, device: torch.device) -> Tensor:
     """Distance of every ``stride``-th position to every position, (queries, length)."""
-    place = torch.arange(length, device=like.device)
+    place = torch.arange(length, device=device)
     return (place[::stride, None] - place).abs()

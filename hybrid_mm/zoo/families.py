@@ -48,7 +48,7 @@ def shortened(config: dict) -> dict:
     arch = config.get('arch', default.default if default else None)
     if not isinstance(arch, str):
         return config
-    arch = cls.resolve_arch(arch)
+    arch = cls.resolve_arch(arch).to_dict()
     for key, value in arch.items():
         if key.endswith('depths') and isinstance(value, list | tuple):
             arch[key] = [min(depth, 1) for depth in value]

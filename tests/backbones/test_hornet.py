@@ -83,7 +83,9 @@ def test_errors():
         RecursiveGatedConv(12, 12, 12, order=0)
     with pytest.raises(ValueError, match='15 is odd'):
         GlobalLocalFilter(15, (4, 4))
-    with pytest.raises(ValueError, match='filter_sizes needs one entry per stage'):
+    with pytest.raises(
+        ValueError, match='filter_sizes must have one entry for each of the 4 stages'
+    ):
         HorNet('tiny', filter_sizes=[(4, 4)])
 
 

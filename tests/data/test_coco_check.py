@@ -6,7 +6,7 @@ from hybrid_mm.data.coco_check import coco_categories
 
 
 def test_categories_at_any_place_of_the_file(tmp_path):
-    """Behind a lookalike, and longer than what is read at once."""
+    """After a key of the same name at another level, and longer than one block of reading."""
     names = [f'category number {i} of many' for i in range(1500)]
     categories = [dict(id=i, name=name, supercategory='x' * 30) for i, name in enumerate(names)]
     assert len(json.dumps(categories)) > 2 << 16

@@ -36,7 +36,7 @@ def test_samples_do_not_depend_on_workers_or_the_start(workers):
 
 
 def test_processes_draw_other_numbers(monkeypatch):
-    """Of the same sample in the same epoch, and each as often as it is asked."""
+    """For the same sample in the same epoch; each process draws the same again when asked again."""
     data, found, module = SeededDataset(Drawn()), [], sys.modules[PlacedSampler.__module__]
     for seed, rank in ((5, 0), (5, 1), (5, 2), (6, 0)):
         monkeypatch.setattr(module, 'get_rank', lambda rank=rank: rank)

@@ -52,7 +52,7 @@ TESTED_ELSEWHERE = {
     'tools/demo.py': 'tests/tools/test_demo.py',
     'tools/dev/mutants.py': 'tests/tools/test_dev.py',
     'tools/dev/select_tests.py': 'tests/tools/test_dev.py',
-    'tools/export_onnx.py': 'tests/export/test_onnx_files.py',
+    'tools/export_onnx.py': 'tests/tools/test_export_onnx.py',
     'tools/reparameterize.py': 'tests/tools/test_reparameterize.py',
     'tools/analysis/acmix_cost.py': 'tests/analysis/test_acmix.py',
     'tools/analysis/confusion_matrix.py': 'tests/tools/test_other_tools.py',

@@ -22,7 +22,7 @@ from hybrid_mm.run.resume import find_training_state, read_training_state
 
 
 class Crash(BaseException):
-    """The process ends here."""
+    """Simulates the end of the process."""
 
 
 class Net(BaseModel):
@@ -36,7 +36,7 @@ class Net(BaseModel):
 
 
 class Score(BaseMetric):
-    """Grows, and falls in every third round."""
+    """A metric that grows, and falls in every third validation."""
 
     calls = 0
 
@@ -83,7 +83,7 @@ def runner(work_dir, epochs=3, validate=False, **hook):
 
 
 class HalfFile:
-    """A file of which a crash leaves the first half."""
+    """A file that a crash leaves half written."""
 
     def __init__(self, file, step):
         self.file, self.step = file, step
@@ -145,7 +145,7 @@ def files(folder):
 
 
 def check(work_dir):
-    """What is promised after a crash; returns the checkpoint to resume from."""
+    """Check the promises after a crash; return the checkpoint to resume from."""
     pointer = work_dir / 'last_checkpoint'
     if pointer.exists():
         read_training_state(pointer.read_text(), complete=True)
@@ -228,7 +228,7 @@ def test_checksum_sees_every_tensor_and_its_place():
 
 
 def test_checksum_sees_large_tensors_to_their_ends():
-    """Larger than any block that is hashed or read at once, and in any layout and type."""
+    """Tensors larger than any block that is hashed or read at once, of many layouts and types."""
     for tensor in (
         torch.arange(300.0),
         torch.arange(1_200_003) % 251,

@@ -6,7 +6,7 @@ from hybrid_mm.engine import atomic_files
 
 
 def test_content_is_on_the_disk_before_the_name(tmp_path, monkeypatch):
-    """A failure of power after the renaming must not leave a file without content."""
+    """A power failure after the renaming must not leave a file without content."""
     seen, fsync, replace = [], os.fsync, os.replace
 
     def synced(descriptor):
@@ -24,6 +24,6 @@ def test_content_is_on_the_disk_before_the_name(tmp_path, monkeypatch):
     assert [step[0] for step in seen] == ['sync', 'rename', 'sync']
     first, second, third = seen
     assert first[1] == second[1] != str(path) == second[2]
-    assert first[2].st_size == 100_000  # nothing waits in a buffer of ours
+    assert first[2].st_size == 100_000  # nothing is left in a buffer of ours
     assert third[1] == str(path.parent)
     assert path.read_bytes() == b'a' * 100_000

@@ -18,7 +18,7 @@ from hybrid_mm.errors import UserError
 
 @HOOKS.register_module(force=True)
 class DieHook(Hook):
-    """Ends a run like a signal would: at an iteration, before or behind its checkpoint."""
+    """Ends a run as a signal would: at an iteration, before or after its checkpoint."""
 
     def __init__(self, at: int, early: bool):
         self.at = at
@@ -63,7 +63,7 @@ train_dataloader['sampler'] = dict(_delete_=True, type='InfiniteSampler', shuffl
 
 
 def logged(work_dir):
-    """The last figures of every step of training and of every validation."""
+    """The last logged values of every training step and every validation."""
     found = {}
     for path in sorted(work_dir.glob('*/vis_data/scalars.json')):
         for line in path.read_text().splitlines():
@@ -88,7 +88,7 @@ def test_bit_identical(case, tool, det_config, seg_config, tmp_path, monkeypatch
 
     status, err = run('whole')
     assert status == 0, err
-    # behind a checkpoint and before its validation; between checkpoints
+    # after a checkpoint and before its validation; between checkpoints
     for number, at in enumerate((8, 11) if epochs else (4, 7)):
         torch.manual_seed(random.randrange(2**31))
         np.random.seed(random.randrange(2**31))
@@ -113,7 +113,7 @@ def draws():
 
 
 def test_draws_of_an_iteration(monkeypatch):
-    """Others for each seed, process and iteration, and nothing else decides."""
+    """They differ by seed, process and iteration, and depend on nothing else."""
     module, hook, seen = sys.modules[ExactResumeHook.__module__], ExactResumeHook(), {}
     for seed, rank, number in itertools.product((0, 1), (0, 1, 2), (0, 1, 10)):
         monkeypatch.setattr(module, 'get_rank', lambda rank=rank: rank)

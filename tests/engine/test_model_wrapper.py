@@ -19,9 +19,9 @@ def _run(fork_tool, config: Path, work_dir: Path, processes: int, *options: str)
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize('kind', ['det', 'seg'])
-def test_two_processes_train_as_one_with_the_whole_batch(kind, request, fork_tool, tmp_path):
-    config = request.getfixturevalue(f'{kind}_config')
+@pytest.mark.parametrize('task', ['det', 'seg'])
+def test_two_processes_train_as_one_with_the_whole_batch(task, request, fork_tool, tmp_path):
+    config = request.getfixturevalue(f'{task}_config')
     # the batch statistics of the backbone too are those of all processes
     sync = 'sync_bn=torch'
     one = _run(fork_tool, config, tmp_path / 'one', 1, 'train_dataloader.batch_size=4')

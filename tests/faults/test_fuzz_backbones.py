@@ -107,7 +107,7 @@ def test_many_shared_arguments(name, data):
 
 
 def values_like(value):
-    """Values of the kind of an argument, good and bad."""
+    """Good and bad values of the type of an argument."""
     if isinstance(value, bool):
         return st.booleans()
     if isinstance(value, int):

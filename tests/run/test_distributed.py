@@ -15,11 +15,11 @@ from hybrid_mm.run.distributed import init_distributed
 
 
 def started(monkeypatch, cfg, launcher='pytorch', gpus=0, local_rank=0, **environment):
-    """What ``init_distributed`` starts a process group with."""
+    """Arguments with which ``init_distributed`` starts a process group."""
     calls = []
     names = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
     for name in (*names, *(f'SLURM_{n}' for n in ('PROCID', 'LOCALID', 'NTASKS', 'NODELIST'))):
-        monkeypatch.setenv(name, '')  # so that it is given back
+        monkeypatch.setenv(name, '')  # so that it is restored
         monkeypatch.delenv(name)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)

@@ -29,7 +29,7 @@ NUMBERS = itertools.count()
 
 
 def look(config):
-    """A dry run of a copy, with names of its own for what MMEngine keeps by name."""
+    """A dry run of a copy of the config, under a new name, since MMEngine keeps objects by name."""
     cfg = Config(config._cfg_dict.to_dict())
     cfg.experiment_name = cfg.visualizer.name = f'dry{next(NUMBERS)}'
     return dry_run(cfg)
@@ -38,7 +38,7 @@ def look(config):
 @pytest.fixture
 def config(det_config, tool):
     cfg = Config.fromfile(det_config)
-    # epochs of four batches; validated after epochs 4, 6 and 7, since val_begin is behind 2
+    # epochs of four batches; validated after epochs 4, 6 and 7, since val_begin is after 2
     cfg.train_cfg = dict(by_epoch=True, max_epochs=7, val_begin=3, val_interval=2)
     cfg.default_hooks.checkpoint.by_epoch = cfg.log_processor.by_epoch = True
     cfg.model.backbone.frozen_stages = 2
@@ -86,7 +86,7 @@ def test_settings_of_the_run_count(config):
 
 
 def test_short_and_long_first_steps(monkeypatch, config):
-    """A brief first step, in which much is made ready, is not the one that is timed."""
+    """A short first step, which includes preparations, is not the one that is timed."""
     times = iter([*(0.0, 7.0), *(0.0, 2.0), *(0.0, 50.0)])
     monkeypatch.setattr(module, '_timed', lambda f: (-next(times) + next(times), f()))
     config.val_dataloader = config.val_cfg = config.val_evaluator = None

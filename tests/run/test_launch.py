@@ -24,7 +24,7 @@ from hybrid_mm.run.launch import set_exact_resume
      dict(type='hybrid_mm.AutocastOptimWrapper', dtype='bfloat16')),
     (False, None, dict(type='AmpOptimWrapper', loss_scale=512.0, use_fsdp=False),
      dict(type='hybrid_mm.AutocastOptimWrapper', dtype='bfloat16')),
-    # that of the config, else the device's
+    # as in the config, else the device's default
     (True, 'auto', dict(), dict(type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic')),
     (True, 'auto', dict(dtype='bfloat16', type='AmpOptimWrapper'),
      dict(type='hybrid_mm.AutocastOptimWrapper', dtype='bfloat16')),
@@ -150,7 +150,7 @@ def test_training_without_validation(det_config):
     before = dict(cfg.default_hooks.checkpoint)
     launch.disable_validation(cfg)
     assert cfg.val_cfg is cfg.val_dataloader is cfg.val_evaluator is None
-    del before['save_best']  # it would wait for a metric that never comes
+    del before['save_best']  # which would ask for a metric of the validation
     assert dict(cfg.default_hooks.checkpoint) == before
     bare = Config(dict(default_hooks=dict()))
     launch.disable_validation(bare)

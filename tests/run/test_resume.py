@@ -61,7 +61,7 @@ def test_auto_resume_passes_over_damaged_files(tmp_path, capsys):
     (['iter_900', 'iter_1000', 'iter_100'], False),
 ])  # fmt: skip
 def test_newest_of_many(tmp_path, capsys, names, same_time):
-    """In the order of their times, and by number where a file system has the same time for all."""
+    """In the order of their times, and by number where the file system has one time for all."""
     good = dict(state_dict={}, optimizer={}, meta={})
     for i, name in enumerate(names):
         torch.save(good, tmp_path / f'{name}.pth')

@@ -11,7 +11,7 @@ from hybrid_mm.run import upstream
 
 
 def test_classes_of_the_config_for_scripts_of_a_library(tmp_path, monkeypatch):
-    """Its own METAINFO gives way to what the config names, and comes back."""
+    """METAINFO of the class has the names of the config, but only while the script runs."""
     cls = DATASETS.get('mmseg.CityscapesDataset')
     before = cls.METAINFO
     seen = tmp_path / 'seen.txt'

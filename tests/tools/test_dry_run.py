@@ -13,7 +13,7 @@ from hybrid_mm.run.console import duration, progress
 
 
 def test_dry_run(tool, capsys, det_config, tmp_path):
-    """One step and one validation batch; nothing is left behind."""
+    """One step and one validation batch; no file is left."""
     load = dry_run.show
     rows = []
 

@@ -158,8 +158,8 @@ def test_amp_before_the_config_does_not_swallow_it(tool, det_config, tmp_path):
     assert tool('train', '--amp', det_config, *flags)[0] == 0
     text = next(tmp_path.glob('*.py')).read_text()
     assert 'hybrid_mm.AutocastOptimWrapper' in text
-    for kind in ('ExactResumeHook', 'SeededDataset', 'PlacedSampler'):  # every run can be resumed
-        assert f'hybrid_mm.{kind}' in text
+    for name in ('ExactResumeHook', 'SeededDataset', 'PlacedSampler'):  # every run can be resumed
+        assert f'hybrid_mm.{name}' in text
 
 
 @pytest.mark.parametrize('name', ['train', 'test'])
@@ -336,9 +336,9 @@ def test_unreadable_checkpoints(fails, det_config, det_checkpoint, tmp_path):
 
 def test_tta_of_instance_masks(fails, det_checkpoint):
     config = Config.fromfile(ROOT / 'configs/van/mask-rcnn_van-b0_fpn_1x_coco.py')
-    for kind in ('DetTTAModel', 'hybrid_mm.InstanceTTAModel'):
+    for name in ('DetTTAModel', 'hybrid_mm.InstanceTTAModel'):
         cfg = copy.deepcopy(config)
-        cfg.tta_model.type = kind
+        cfg.tta_model.type = name
         launch.set_test_time_augmentation(cfg)
         assert cfg.model.type == 'hybrid_mm.InstanceTTAModel'
         assert cfg.model.module == config.model

@@ -22,7 +22,6 @@ import io
 import sys
 from pathlib import Path
 
-from hybrid_mm.engine.hooks.strict_loading import StrictLoadingHook
 from hybrid_mm.errors import UserError, nearest
 from hybrid_mm.run import options
 from hybrid_mm.run.config import task_of
@@ -90,10 +89,9 @@ def main(argv=None):
     record.content['label'] = label
     first = True
     if open_ones:
-        cfg.load_from, cfg.resume, cfg.log_level = args.checkpoint, False, 'WARNING'
+        cfg.log_level = 'WARNING'
         cfg.test_dataloader.persistent_workers = False
-        runner = launch.build_runner(cfg)
-        runner.register_hook(StrictLoadingHook(args.checkpoint))
+        runner = launch.testing_runner(cfg, args.checkpoint)
         first = runner.rank == 0
         with launch.testing_amp(runner, args.amp), _Progress(len(todo), first) as progress:
             evaluation = corruption_study.Evaluation(runner, cfg, progress.tick)

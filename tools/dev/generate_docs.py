@@ -136,7 +136,8 @@ class Tree(metafile.Tree):
         """Text of README.md of the tree."""
         about, weights = self.collection, {}
         for model in self.models:
-            for file in re.findall(r"^checkpoint = '(.+)'", self._text(model), re.MULTILINE):
+            file = weights_of(ROOT / model.config)
+            if file:
                 weights.setdefault(file, []).append(model.name)
         code = f', [official code]({about["Code"]["URL"]})' if 'Code' in about else ''
         loading = self._example(lambda text: 'checkpoints/' in text)
@@ -178,6 +179,16 @@ class Tree(metafile.Tree):
         folder = self.folder.relative_to(ROOT).as_posix()
         paper = f'[{about["Paper"]["Title"]}]({about["Paper"]["URL"]})'
         return [f'[{about["Name"]}]({folder})', paper, *counts.values()]
+
+
+def weights_of(config: Path) -> str | None:
+    """File of weights that a config names, or the sibling that it inherits from."""
+    text = config.read_text()
+    own = re.search(r"\bcheckpoint ?= ?'(checkpoints/[^']+)'", text)
+    sibling = re.search(r"^_base_ = '\./(.+)'", text, re.MULTILINE)
+    if own or not sibling:
+        return own and own[1]
+    return weights_of(config.with_name(sibling[1]))
 
 
 def columns(metrics: Iterable[dict]) -> list[str]:

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from hybrid_mm.layers.attention.window_attention import WindowAttention
 from hybrid_mm.layers.convolution.mixed_shift_conv import MixedShift
 from hybrid_mm.layers.heads import merge_heads
-from hybrid_mm.ops.dispatch import check_impl, is_reference
-from hybrid_mm.ops.local_attention import local_attention
-from hybrid_mm.ops.local_attention.axes import mirrored
+from hybrid_mm.ops.dispatch import check_impl
+from hybrid_mm.ops.mirrored_attention import mirrored_attention
 from hybrid_mm.ops.positions import encode_coordinates
 
 
@@ -24,7 +23,7 @@ class ACmix2d(nn.Module):
     ``rate1 * attention + rate2 * convolution`` with rates that are learnt from 0.5 each. Attention
     goes to the window around a pixel, mirrored at the border; its logit for the key at p + t is
     ``d^-0.5 q_p.(k_{p+t} + e_p - e_{p+t})``, e being a 1x1 convolution of the pixel's coordinates
-    in -1..1. Softmax cancels e_p: e is subtracted from the keys, and nothing else is computed.
+    in -1..1.
     Multiplications per pixel: 3 C_in C + 2 k^2 C for attention, see :class:`MixedShift` for the
     rest. Kept for the backward pass: six maps of C channels.
 
@@ -36,8 +35,8 @@ class ACmix2d(nn.Module):
         kernel_conv: Kernel of the convolution, odd.
         stride: Stride; attention of every ``stride``-th query.
         dilation: Distance of the pixels of a window.
-        impl: 'tiled' (and 'auto'), or 'reference', the published formulation step by step, which
-            keeps k^2 copies of keys, values and positions.
+        impl: 'tiled' (and 'auto'), or 'reference', the published formulation, see
+            :func:`~hybrid_mm.ops.mirrored_attention.mirrored_attention`.
 
     Raises:
         ValueError: Heads that do not divide C, an even window or kernel, an unknown impl.
@@ -87,41 +86,18 @@ class ACmix2d(nn.Module):
         q, k, v = maps.permute(2, 0, 3, 4, 5, 1)
         position = encode_coordinates(self.position, height, width).permute(1, 2, 0)
         q = q[:, :, :: self.stride, :: self.stride]
-        attend = self._reference if is_reference(self.impl, 'local_attention') else self._engine
-        attention = merge_heads(attend(q, k, v, position))
-        conv = self.mix(maps.flatten(2, 3).transpose(1, 2), self.rate2)
-        return torch.addcmul(conv, attention, self.rate1.to(conv.dtype))
-
-    def _engine(self, q: Tensor, k: Tensor, v: Tensor, position: Tensor) -> Tensor:
-        return local_attention(
+        attention = mirrored_attention(
             q,
-            (k - position).to(k.dtype),
+            k,
             v,
+            position,
             self.kernel_att,
-            dilation=self.dilation,
             stride=self.stride,
-            border='reflect',
+            dilation=self.dilation,
+            impl=self.impl,
         )
-
-    def _reference(self, q: Tensor, k: Tensor, v: Tensor, position: Tensor) -> Tensor:
-        """Unfold keys, values and positions, (N, heads, H, W, k^2, d) each."""
-        s = self.stride
-        place = position[::s, ::s]
-        position = self._unfold(position[None, None])
-        keys, values = self._unfold(k), self._unfold(v)
-        scaled = (q * self.dim**-0.5).unsqueeze(-2)
-        logits = (scaled * (keys + place.unsqueeze(-2) - position)).sum(-1)
-        weights = logits.softmax(-1)
-        return (weights.unsqueeze(-1).to(values.dtype) * values).sum(-2)
-
-    def _unfold(self, x: Tensor) -> Tensor:
-        """Windows of (N, heads, H, W, d), mirrored at the border: (N, heads, H', W', k^2, d)."""
-        reach = self.dilation * (self.kernel_att // 2)
-        x = mirrored(x, reach)
-        span = 2 * reach + 1
-        x = x.unfold(2, span, self.stride).unfold(3, span, self.stride)
-        x = x[..., :: self.dilation, :: self.dilation]
-        return x.flatten(-2).transpose(-1, -2)
+        conv = self.mix(maps.flatten(2, 3).transpose(1, 2), self.rate2)
+        return torch.addcmul(conv, merge_heads(attention), self.rate1.to(conv.dtype))
 
     def extra_repr(self) -> str:
         """Window and heads, for printing."""

@@ -12,6 +12,12 @@ from torch.nn import functional as F
 from hybrid_mm.layers.convolution.deform_conv import DeformConv2d
 from hybrid_mm.ops.implicit_norm import normalisation
 from hybrid_mm.ops.local_attention import global_attention
+from hybrid_mm.ops.normalised_attention import (
+    flat_context,
+    flat_logits,
+    flat_tables,
+    logit_moments,
+)
 from hybrid_mm.ops.positions import resize_relative_table
 from hybrid_mm.ops.precision import no_autocast
 
@@ -107,15 +113,12 @@ class LESA2d(nn.Module):
                 f"{tuple(x.shape[2:])}; use positions='axial'"
             )
         q, k, v = self._heads(x)
-        place = torch.arange(q.shape[-1], device=x.device)
-        rel = self.rel[:, place[:, None] - place + len(place) - 1]
-        rel_q, rel_k, rel_v = rel.split((self.dim, self.dim, 2 * self.dim))
-        kr = torch.einsum('ngci,cij->ngji', k, rel_k)
-        logits = [torch.einsum('ngci,ngcj->ngij', q, k), torch.einsum('ngci,cij->ngij', q, rel_q)]
-        logits = self.norm_logits(torch.cat([*logits, kr], 1).to(self.norm_logits.weight.dtype))
-        p = logits.unflatten(1, (3, self.groups)).sum(1).softmax(-1).to(v.dtype)
-        out = torch.einsum('ngij,ngcj->ngci', p, v), torch.einsum('ngij,cij->ngci', p, rel_v)
-        out = self.norm_context(torch.stack(out, 3).flatten(1, 3))
+        widths = (self.dim, self.dim, 2 * self.dim)
+        rel_q, rel_k, rel_v = flat_tables(self.rel, q.shape[-1]).split(widths)
+        logits = flat_logits(q, k, rel_q, rel_k).to(self.norm_logits.weight.dtype)
+        logits = self.norm_logits(logits).unflatten(1, (3, self.groups)).sum(1)
+        context = flat_context(logits.softmax(-1).to(v.dtype), v, rel_v)
+        out = self.norm_context(context.flatten(1, 3))
         return out.unflatten(1, (-1, 2)).sum(2).unflatten(2, x.shape[2:])
 
     def _affine(self, q: Tensor, k: Tensor, rel_h: Tensor, rel_w: Tensor) -> Tensor:
@@ -123,29 +126,7 @@ class LESA2d(nn.Module):
 
         What it adds does not depend on the key, so that softmax drops it.
         """
-
-        def statistics() -> tuple[Tensor, Tensor, int]:
-            n, _, height, width, _ = q.shape
-            length = height * width
-            a, b = q.flatten(2, 3), k.flatten(2, 3)
-            grams = (a.transpose(2, 3) @ a) * (b.transpose(2, 3) @ b)
-            mean = [(a.mean(2) * b.mean(2)).sum(-1).mean(0)]
-            square = [grams.sum((2, 3)).mean(0) / length**2]
-            step = torch.arange(height, device=q.device)
-            rows = rel_h[step - step[:, None] + height - 1]
-            step = torch.arange(width, device=q.device)
-            columns = rel_w[step - step[:, None] + width - 1]
-            rows = torch.einsum('ngxyc,xuc->ngxyu', q, rows)
-            columns = torch.einsum('ngxyc,yvc->ngxyv', q, columns)
-            mu, nu = rows.mean(-1), columns.mean(-1)
-            mean.append((mu + nu).mean((0, 2, 3)))
-            second = rows.square().mean(-1) + columns.square().mean(-1) + 2 * mu * nu
-            square.append(second.mean((0, 2, 3)))
-            mean = torch.cat(mean)
-            var = (torch.cat(square) - mean.square()).clamp_min(0)
-            return var, mean, n * length**2
-
-        scale, _ = normalisation(self.norm_logits, statistics)
+        scale, _ = normalisation(self.norm_logits, lambda: logit_moments(q, k, rel_h, rel_w))
         # the bias has gradient 0, not none: distributed training counts on one
         return (scale + 0 * self.norm_logits.bias).view(2, -1)
 

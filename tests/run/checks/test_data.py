@@ -10,7 +10,7 @@ from hybrid_mm.run.checks import data
 
 
 def segmentation(root, label, **changes):
-    """A config whose label maps hold labels up to a number."""
+    """A config with a label map whose largest label is ``label``."""
     folder = root / 'maps'
     folder.mkdir(exist_ok=True)
     labels = np.zeros((5, 7), np.uint8)
