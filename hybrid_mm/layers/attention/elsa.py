@@ -25,7 +25,7 @@ class ELSA(nn.Module):
         y[c, p] = sum_t (mul[c, t]^lam * A[head(c), t, p] + gamma * add[c, t]) v[c, p + t]
 
     with zeros outside of the map. The summand is a depthwise convolution. Weights A are computed
-    for some rows at a time and again in the backward pass: kept are maps of the size of queries,
+    for a few rows at a time and again in the backward pass: kept are maps of the size of queries,
     keys and values. Multiplications per pixel: 2 C (C + D) + D k^2 (g + heads) + 2 k^2 C with
     D = 2 C / 3 and width g of a group.
 
@@ -83,7 +83,7 @@ class ELSA(nn.Module):
                 f'groups must divide the {self.qk_dim} channels of queries and the {outputs} '
                 f'weights of a pixel, got {groups}'
             )
-        # convolutions, so that they keep their initialisation
+        # 1x1 convolutions, not linear layers, whose weights networks draw anew
         self.pre_proj = nn.Conv2d(dim, 2 * self.qk_dim + dim, 1, bias=qkv_bias)
         self.conv = nn.Conv2d(
             self.qk_dim,

@@ -92,7 +92,7 @@ class PoolingAttention(nn.Module):
         return self.proj(out)
 
     def pool(self, qkv: Tensor) -> list[Tensor]:
-        """Pooled queries, keys and values, (N, H', W', C), of maps (N, H, W, 3 C)."""
+        """Pool maps (N, H, W, 3 C) to queries, keys and values (N, H', W', C)."""
         # one convolution for all maps of one stride: it moves more bytes than it multiplies
         dim = self.heads * self.width
         groups = ('qkv',) if self.strides[0] == self.strides[1] else ('q', 'kv')

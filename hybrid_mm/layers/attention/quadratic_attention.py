@@ -6,7 +6,7 @@ With a centre per head and a quadratic logit -a/2 |d - c|^2 such attention expre
 convolution: see :meth:`QuadraticAttention2d.from_conv`.
 
 A logit that is a sum of a row and a column term makes the softmax over the map a product of two
-softmaxes over lines, which is exact. Isotropic and learned position logits are of that kind; they
+softmaxes over lines, which is exact. Isotropic and learned position logits are such sums; they
 cost heads * C * H * W * (H + W) multiply-adds besides the mixing, and nothing of size (H W)^2
 exists. Other logits are computed for a slice of the queries at a time, and again in the backward
 pass.
@@ -120,14 +120,14 @@ class QuadraticAttention2d(nn.Module):
             mode: 'isotropic' or 'full'.
 
         Raises:
-            ValueError: A convolution of another kind, or a learned mode.
+            ValueError: Any other convolution, or a learned mode.
         """
         (kh, kw), (sh, sw), dilation = conv.kernel_size, conv.stride, conv.dilation
         same = tuple(d * (k // 2) for d, k in zip(dilation, (kh, kw), strict=True))
         padding = same if conv.padding == 'same' else conv.padding
         if conv.groups != 1 or kh % 2 == 0 or kw % 2 == 0 or padding != same or sh != sw:
             raise ValueError(
-                'attention can stand for a convolution with odd kernel, padding dilation * '
+                'attention can replace a convolution with odd kernel, padding dilation * '
                 f'(kernel // 2), one stride and one group, not for {conv}'
             )
         if mode not in ('isotropic', 'full'):

@@ -61,7 +61,7 @@ def _depthwise(channels: int, kernel: tuple[int, int], dilation: int = 1) -> nn.
 
 
 class _LargeKernelAttention(nn.Module):
-    """What the four operators share: depthwise chain, 1x1 convolution, product with the input."""
+    """Base of the four: depthwise convolutions, a 1x1 convolution, product with the input."""
 
     def __init__(self, channels: int, **depthwise: nn.Conv2d) -> None:
         super().__init__()
