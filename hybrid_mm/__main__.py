@@ -1,4 +1,4 @@
-"""``python -m hybrid_mm``: what the zoo holds, and configs for data of one's own."""
+"""``python -m hybrid_mm``: list the zoo, and write configs for your own data."""
 
 import argparse
 import shlex
@@ -7,7 +7,10 @@ import sys
 from hybrid_mm.run import options
 from hybrid_mm.run.tool import tool
 from hybrid_mm.zoo import new_config
+from hybrid_mm.zoo.heads import check_head
 from hybrid_mm.zoo.listing import listing
+from hybrid_mm.zoo.new_backbone import find_backbone
+from hybrid_mm.zoo.plan import make_plan
 from hybrid_mm.zoo.user_data import read_data
 
 _LIST = """\
@@ -27,7 +30,7 @@ COCO: a file in the folder, in annotations/ or beside the images whose name or f
 val, e.g. annotations/instances_train2017.json + train2017/, train.json + train/, or
 train/_annotations.coco.json + valid/_annotations.coco.json. Label maps: images/{train,val} with
 annotations/, masks/ or labels/{train,val}, or train/images with train/masks; pixels hold the number
-of the class, 255 is ignored, names stand in classes.txt.
+of the class, 255 is ignored, the names are in classes.txt.
 
 Then: python tools/train.py mine.py --dry-run
 """
@@ -36,7 +39,7 @@ _HEADS = ('mask-rcnn', 'cascade-mask-rcnn', 'retinanet', 'upernet', 'semantic-fp
 
 @tool
 def main(argv=None):
-    """Run a command."""
+    """Print the zoo (``list``), or write a config for a data set (``new``)."""
     parser = options.parser(__doc__)
     parser.prog = 'python -m hybrid_mm'
     commands = parser.add_subparsers(dest='command', required=True, metavar='list|new')
@@ -45,8 +48,8 @@ def main(argv=None):
     argv = list(sys.argv[1:] if argv is None else argv)
     args = parser.parse_args(argv)
     if args.command == 'list':
-        kinds = (args.only,) if args.only else ('backbones', 'configs')
-        listing(' '.join(args.pattern), args.json, kinds)
+        tables = (args.only,) if args.only else ('backbones', 'configs')
+        listing(' '.join(args.pattern), args.json, tables)
     else:
         _new(args, f'python -m hybrid_mm {shlex.join(argv)}')
 
@@ -77,7 +80,7 @@ def _add_new(commands) -> None:
     parser.add_argument(
         '--backbone', required=True, help='e.g. van-b0, nat-mini; `list --only backbones` has all'
     )
-    parser.add_argument('--head', required=True, choices=_HEADS, help='what it feeds')
+    parser.add_argument('--head', required=True, choices=_HEADS, help='detector or decoder')
     parser.add_argument('--data', required=True, metavar='DIR', help='folder of the data set')
     parser.add_argument('--out', required=True, metavar='FILE.py', help='config to write')
     parser.add_argument(
@@ -91,13 +94,13 @@ def _add_new(commands) -> None:
             nargs=2,
             metavar=('ANNOTATIONS', 'IMAGES'),
             help=f'COCO file (or folder of label maps) and folder of images of the {split} split, '
-            'relative to DIR, where they are not found by themselves',
+            'relative to DIR, if they are not found automatically',
         )
     parser.add_argument(
         '--holdout',
         type=_share,
         metavar='SHARE',
-        help='without a validation split: share of the training images to validate on, e.g. 0.2',
+        help='share of the training images to validate on, if there is no split for it, e.g. 0.2',
     )
     parser.add_argument(
         '--classes',
@@ -147,7 +150,6 @@ def _positive(text: str) -> int:
 
 
 def _new(args, command: str) -> None:
-
     new_config.check_out(args.out)
     data = read_data(
         args.data,
@@ -158,10 +160,10 @@ def _new(args, command: str) -> None:
         args.ignore_index,
         args.empty_classes,
     )
-    new_config.check_head(args.head, data)
-    backbone = new_config.find_backbone(args.backbone, args.head, args.checkpoint)
+    check_head(args.head, data)
+    backbone = find_backbone(args.backbone, args.head, args.checkpoint)
     scale = args.scale and (max(args.scale), min(args.scale))
-    plan = new_config.make_plan(data, args.batch_size, scale)
+    plan = make_plan(data, args.batch_size, scale)
     files = new_config.write_config(
         args.out, data, args.head, backbone, plan, command, args.checkpoint
     )

@@ -1,4 +1,4 @@
-"""Errors and warnings of users, and the texts that they share."""
+"""Mistakes of users: the exception, warnings, and the phrases that their messages share."""
 
 import difflib
 import os
@@ -11,24 +11,24 @@ class UserError(ValueError):
 
 
 def warn(message: str) -> None:
-    """Print a one-line warning, in the first process only."""
+    """Print a one-line warning to stderr, in the first process only."""
     if os.environ.get('RANK', '0') == '0':
         print(f'warning: {message}', file=sys.stderr)
 
 
 def shorten(names: Sequence[str], count: int = 6) -> str:
-    """Join the first names; dots stand for the others."""
+    """Join the first ``count`` names by commas; dots replace the others."""
     return ', '.join(names[:count]) + (', ...' if len(names) > count else '')
 
 
 def nearest(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
-    """Return ``'; did you mean a, b?'`` for the names next to ``name``, or an empty string."""
+    """Return ``'; did you mean a, b?'`` for the names most like ``name``, or an empty string."""
     names = sorted(set(names))
     lower = {candidate.lower(): candidate for candidate in names}
     close = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=cutoff)
     return f'; did you mean {", ".join(lower[match] for match in close)}?' if close else ''
 
 
-def plain_text(error: Exception) -> str:
+def plain_text(error: BaseException) -> str:
     """Text of an exception; ``str`` of a KeyError would quote it."""
     return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)

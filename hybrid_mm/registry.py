@@ -1,8 +1,8 @@
 """Registries of scope ``hybrid_mm``.
 
-Each is a child of MMEngine's root registry of the same name. Because ``locations`` names the
-packages that fill it, ``type='hybrid_mm.VAN'`` in any MMDetection, MMSegmentation or MMPretrain
-config imports what it needs by itself: no ``custom_imports``.
+Each is a child of MMEngine's root registry of the same name. ``locations`` names the packages that
+register their classes in it, so that ``type='hybrid_mm.VAN'`` in any MMDetection, MMSegmentation or
+MMPretrain config works without ``custom_imports``.
 """
 
 from mmengine import registry as root

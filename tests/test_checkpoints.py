@@ -1,16 +1,20 @@
-"""Reading checkpoints, and telling those of another model or of other classes."""
-
-from types import SimpleNamespace
+"""Reading checkpoints, and refusing those of another model."""
 
 import pytest
 import torch
-from mmengine.config import ConfigDict
+from safetensors.torch import save_file
 from torch import nn
 
-from hybrid_mm.checkpoints import check_weights, inner_model, load_weights, read_checkpoint
-from hybrid_mm.engine.hooks.strict_loading import StrictLoadingHook
+from hybrid_mm.checkpoints import (
+    CheckpointError,
+    MissingCheckpointError,
+    check_some_weights,
+    check_weights,
+    inner_model,
+    load_weights,
+    read_checkpoint,
+)
 from hybrid_mm.errors import UserError
-from hybrid_mm.run.config import without_init_cfg
 
 
 class Wrapper(nn.Module):
@@ -19,44 +23,10 @@ class Wrapper(nn.Module):
         self.module = module
 
 
-def runner(classes):
-    loader = SimpleNamespace(dataset=SimpleNamespace(metainfo=classes and dict(classes=classes)))
-    return SimpleNamespace(model=Wrapper(nn.Linear(2, 3)), test_dataloader=loader)
-
-
 def checkpoint(classes=None):
     state = {k: torch.rand_like(v) for k, v in nn.Linear(2, 3).state_dict().items()}
     meta = dict(dataset_meta=dict(classes=classes)) if classes else None
     return dict(state_dict=state, meta=meta)
-
-
-@pytest.mark.parametrize(('trained', 'ours', 'warns'), [
-    (('cat', 'dog'), ['cat', 'dog'], False),
-    (('cat', 'dog'), ['dog', 'cat'], True),
-    (('cat', 'dog'), ['cat', 'dot'], True),
-    (('cat', 'dog'), ['cat'], True),
-    (None, ['cat'], False),
-    (('cat',), None, False),
-])  # fmt: skip
-def test_classes_are_compared_by_name(capsys, trained, ours, warns):
-    StrictLoadingHook('x.pth').after_load_checkpoint(runner(ours), checkpoint(trained))
-    err = capsys.readouterr().err
-    if warns:
-        assert err == (
-            f'warning: the classes of x.pth ({", ".join(trained)}) are not those of the data set '
-            f'({", ".join(ours)})\n'
-        )
-    else:
-        assert err == ''
-
-
-def test_weights_are_handed_on_wherever_they_lie():
-    weights = checkpoint()['state_dict']
-    for content in (weights, dict(model=weights), dict(state_dict=weights)):
-        content = dict(content)
-        StrictLoadingHook('x.pth').after_load_checkpoint(runner(None), content)
-        assert content['state_dict'].keys() == weights.keys()
-        assert all(torch.equal(content['state_dict'][k], v) for k, v in weights.items())
 
 
 def test_wrappers_are_taken_off_to_the_last():
@@ -100,21 +70,43 @@ def test_missing_files_and_what_lies_beside(tmp_path):
     assert str(caught.value).endswith(f'does not exist; {tmp_path} has {names}, ...')
 
 
-def test_init_cfg_is_taken_out_at_any_depth():
-    init = dict(type='Pretrained', checkpoint='x.pth')
-    spec = ConfigDict(
-        type='A',
-        init_cfg=init,
-        backbone=dict(depth=5, init_cfg=None, stages=(1, 2)),
-        heads=[dict(type='B', init_cfg=[init], loss=dict(init_cfg=init, weight=2.0)), 3],
-        pair=(dict(init_cfg=init), 'init_cfg'),
-    )
-    found = without_init_cfg(spec)
-    assert type(found) is ConfigDict
-    assert found == dict(
-        type='A',
-        backbone=dict(depth=5, stages=(1, 2)),
-        heads=[dict(type='B', loss=dict(weight=2.0)), 3],
-        pair=({}, 'init_cfg'),
-    )
-    assert spec.heads[0].init_cfg == [init]
+def test_one_tensor_that_fits_is_enough_to_start_from():
+    weights = checkpoint()['state_dict']
+    model = Wrapper(nn.Linear(2, 3))
+    for content in (
+        dict(state_dict=weights),
+        dict(model=dict(weights, other=torch.zeros(2))),
+        dict(bias=weights['bias'], weight=torch.zeros(5, 2)),
+    ):
+        found = check_some_weights(model, content, 'x.pth')
+        assert torch.equal(found['bias'], weights['bias'])
+    for content in (
+        dict(weight=torch.zeros(2, 3), bias=torch.zeros(1, 3)),  # as many numbers in other shapes
+        {f'backbone.{key}': value for key, value in weights.items()},
+    ):
+        with pytest.raises(
+            CheckpointError, match=r'x\.pth has nothing that fits this model'
+        ) as caught:
+            check_some_weights(model, content, 'x.pth')
+        assert next(iter(content)) in str(caught.value)
+        assert 'the model weight, bias' in str(caught.value)
+
+
+def test_safetensors(tmp_path):
+    weights = checkpoint()['state_dict']
+    path = tmp_path / 'x.safetensors'
+    save_file(weights, path)
+    found = read_checkpoint(str(path))
+    assert found.keys() == weights.keys()
+    assert all(torch.equal(found[key], value) for key, value in weights.items())
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(CheckpointError, match=r'x\.safetensors \(\d+ bytes\) cannot be read'):
+        read_checkpoint(str(path))
+
+
+def test_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    torch.save(dict(a=torch.ones(1)), tmp_path / 'x.pth')
+    assert read_checkpoint('~/x.pth').keys() == {'a'}
+    with pytest.raises(MissingCheckpointError, match=rf'~/y\.pth does not exist; {tmp_path} has x'):
+        read_checkpoint('~/y.pth')

@@ -13,7 +13,7 @@ from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.logging import MessageHub
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from hybrid_mm import compat
+from hybrid_mm.compat import workarounds
 
 
 class RunsCode:
@@ -58,7 +58,7 @@ def local_loader():
 def test_training_checkpoint_needs_the_workaround_and_loads_with_it(checkpoint):
     with pytest.raises(Exception, match='Weights only load failed'):
         torch.load(checkpoint, weights_only=True)
-    loaded = compat.load_from_local(str(checkpoint), map_location='cpu')
+    loaded = workarounds.load_from_local(str(checkpoint), map_location='cpu')
     assert loaded['message_hub']['log_scalars']['train/loss'].mean() == pytest.approx(0.375)
     assert loaded['message_hub']['log_scalars']['train/loss'].statistics('current') == 0.25
     assert torch.equal(loaded['state_dict']['w'], torch.ones(2))
@@ -67,32 +67,32 @@ def test_training_checkpoint_needs_the_workaround_and_loads_with_it(checkpoint):
 def test_checkpoint_that_runs_code_is_refused(tmp_path):
     torch.save({'x': RunsCode(tmp_path / 'ran')}, tmp_path / 'evil.pth')
     with pytest.raises(RuntimeError, match=r'evil\.pth holds \S*system that could run code'):
-        compat.load_from_local(str(tmp_path / 'evil.pth'))
+        workarounds.load_from_local(str(tmp_path / 'evil.pth'))
     assert not (tmp_path / 'ran').exists()
     torch.save({'x': TakesAttribute()}, tmp_path / 'evil.pth')
     with pytest.raises(RuntimeError, match=r'evil\.pth holds getattr that could run code'):
-        compat.load_from_local(str(tmp_path / 'evil.pth'))
+        workarounds.load_from_local(str(tmp_path / 'evil.pth'))
 
 
 def test_missing_and_damaged_checkpoints_keep_their_own_errors(tmp_path, checkpoint):
     with pytest.raises(FileNotFoundError, match='nowhere'):
-        compat.load_from_local(str(tmp_path / 'nowhere.pth'))
+        workarounds.load_from_local(str(tmp_path / 'nowhere.pth'))
     damaged = tmp_path / 'damaged.pth'
     damaged.write_bytes(checkpoint.read_bytes()[:-100])
     with pytest.raises(RuntimeError, match=r'(?i)zip|archive'):
-        compat.load_from_local(str(damaged))
+        workarounds.load_from_local(str(damaged))
 
 
 def test_b1_registers_its_loaders(local_loader):
-    assert compat.b1_weights_only()
-    assert CheckpointLoader._schemes[''] is compat.load_from_local
-    assert CheckpointLoader._schemes['https://'] is compat.load_from_http
+    assert workarounds.b1_weights_only()
+    assert CheckpointLoader._schemes[''] is workarounds.load_from_local
+    assert CheckpointLoader._schemes['https://'] is workarounds.load_from_http
 
 
 def test_checkpoint_that_runs_code_is_refused_by_mmengine_and_loads_on_demand(
     tmp_path, monkeypatch, local_loader
 ):
-    compat.b1_weights_only()
+    workarounds.b1_weights_only()
     path = tmp_path / 'evil.pth'
     torch.save({'x': RunsCode(tmp_path / 'ran')}, path)
     with pytest.raises(RuntimeError, match='TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1'):
@@ -107,13 +107,13 @@ def test_checkpoint_from_a_url(tmp_path, monkeypatch, checkpoint):
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'cache'))
     url = checkpoint.as_uri()
     for _ in range(2):  # the second time from the cache
-        loaded = compat.load_from_http(url, map_location='cpu')
+        loaded = workarounds.load_from_http(url, map_location='cpu')
         assert torch.equal(loaded['state_dict']['w'], torch.ones(2))
     assert [p.name for p in (tmp_path / 'cache' / 'checkpoints').iterdir()] == [checkpoint.name]
     evil = tmp_path / 'evil.pth'
     torch.save({'x': RunsCode(tmp_path / 'ran')}, evil)
     with pytest.raises(RuntimeError, match='could run code'):
-        compat.load_from_http(evil.as_uri())
+        workarounds.load_from_http(evil.as_uri())
     assert not (tmp_path / 'ran').exists()
 
 
@@ -132,11 +132,11 @@ def test_names_and_hashes_of_downloads(tmp_path, monkeypatch, checkpoint):
         ('net-0123abc.pth', None),
     ):
         url = f'https://x.org/a/{name}?download=1'
-        loaded = compat.load_from_http(url, 'cpu', str(tmp_path / 'cache'))
+        loaded = workarounds.load_from_http(url, 'cpu', str(tmp_path / 'cache'))
         assert torch.equal(loaded['state_dict']['w'], torch.ones(2))
         assert seen.pop() == (url, prefix)
         assert (tmp_path / 'cache' / name).is_file()
-    compat.load_from_http(url, 'cpu', str(tmp_path / 'cache'))
+    workarounds.load_from_http(url, 'cpu', str(tmp_path / 'cache'))
     assert not seen  # it is there
 
 
@@ -162,18 +162,18 @@ def resnet(monkeypatch):
 def test_b16_plugins_see_what_the_one_before_gives(resnet, monkeypatch, broken):
     call = 'out = getattr(self, name)(x)' if broken else 'out = getattr(self, name)(out)'
     text = lambda module, path: call if module == 'mmseg' else ''  # noqa: E731
-    monkeypatch.setattr(compat, '_text', text)
+    monkeypatch.setattr(workarounds, 'read_text', text)
     assert resnet().forward_plugin(5, ['double', 'more']) == 6
-    assert compat.b16_plugins_in_turn() == broken
+    assert workarounds.b16_plugins_in_turn() == broken
     assert resnet().forward_plugin(5, ['double', 'more']) == (11 if broken else 6)
     assert resnet().forward_plugin(5, ['more', 'double']) == (12 if broken else 10)
     assert resnet().forward_plugin(5, []) == 5
-    assert not compat.b16_plugins_in_turn()  # once is enough
+    assert not workarounds.b16_plugins_in_turn()  # once is enough
 
 
 def test_b16_waits_for_the_module(monkeypatch):
     monkeypatch.delitem(sys.modules, 'mmseg.models.backbones.resnet', raising=False)
-    assert not compat.b16_plugins_in_turn()
+    assert not workarounds.b16_plugins_in_turn()
 
 
 def test_apply_says_what_fails_and_goes_on(monkeypatch, capsys):
@@ -182,9 +182,9 @@ def test_apply_says_what_fails_and_goes_on(monkeypatch, capsys):
     def b1_weights_only():
         raise OSError('no disk')
 
-    monkeypatch.setattr(compat, 'b1_weights_only', b1_weights_only)
-    monkeypatch.setattr(compat, 'b6_config_packages', lambda: done.append(6))
-    compat.apply()
+    monkeypatch.setattr(workarounds, 'b1_weights_only', b1_weights_only)
+    monkeypatch.setattr(workarounds, 'b6_config_packages', lambda: done.append(6))
+    workarounds.apply()
     assert done == [6]
     assert capsys.readouterr().err == 'hybrid_mm: b1_weights_only not applied: no disk\n'
 
@@ -192,12 +192,12 @@ def test_apply_says_what_fails_and_goes_on(monkeypatch, capsys):
 def test_b6_names_the_module_only_where_the_distribution_is_absent(monkeypatch):
     monkeypatch.setitem(MODULE2PACKAGE, 'mmseg', 'mmsegmentation')
     monkeypatch.delitem(MODULE2PACKAGE, 'hybrid_mm')
-    monkeypatch.setattr(compat, '_installed', lambda name: name == 'mmsegmentation')
-    assert not compat.b6_config_packages()
+    monkeypatch.setattr(workarounds, 'is_installed', lambda name: name == 'mmsegmentation')
+    assert not workarounds.b6_config_packages()
     assert MODULE2PACKAGE['mmseg'] == 'mmsegmentation'
     assert MODULE2PACKAGE['hybrid_mm'] == 'hybrid_mm'
-    monkeypatch.setattr(compat, '_installed', lambda name: False)
-    assert compat.b6_config_packages()
+    monkeypatch.setattr(workarounds, 'is_installed', lambda name: False)
+    assert workarounds.b6_config_packages()
     assert MODULE2PACKAGE['mmseg'] == 'mmseg'
 
 

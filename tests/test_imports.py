@@ -41,7 +41,7 @@ PACKAGES = {
     'ops': {'torch', 'numpy'},
     'layers': {'torch', 'numpy', 'torchvision'},  # torchvision: its deformable convolution
     'convert': {'torch', 'numpy'},
-    'checkpoints': {'torch', 'mmengine'},
+    'checkpoints': {'torch', 'mmengine', 'safetensors'},
     'backbones': {'torch', 'numpy', 'mmengine'},
     # mmcv: its norms and its context and non-local blocks; ResNets with plugins are built by it
     'plugins': {'torch', 'mmengine', 'mmcv'},

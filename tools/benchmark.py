@@ -1,20 +1,19 @@
-"""Measure operators, backbones and training beside other ways to compute the same, as ratios.
+"""Compare operators, backbones and training with other ways to compute the same, as ratios.
 
 python tools/benchmark.py ops                                # all operators, an hour or two; tables
-python tools/benchmark.py backbones                          # networks beside those of others
+python tools/benchmark.py backbones                          # against MMPretrain and timm
 python tools/benchmark.py train                              # whole detectors and segmenters
 python tools/benchmark.py local_attention                    # one operator, minutes
 python tools/benchmark.py local_attention --out DIR          # and .csv, .json, .md, .png in DIR
 python tools/benchmark.py local_attention --docs docs/benchmarks.md
 python tools/benchmark.py local_attention --only 'window 7*' --rounds 5
 
-Outputs and gradients of all candidates are compared before anything is timed; a candidate that
-computes something else ends the run. Candidates of other packages (timm, NATTEN) are measured
-where they can be imported.
+Outputs and gradients of all candidates are compared before anything is timed; if one disagrees,
+the run ends. Candidates of other packages (timm, NATTEN) are measured if they can be imported.
 
-A new subcommand: a module with `cases(device, dtype, quick)`, a generator of
-`hybrid_mm.benchmarks.core.Case` whose first candidate is the baseline, and with `PACKAGES`,
-whose versions are reported; and its line in SUBCOMMANDS.
+To add a subcommand, write a module with `cases(device, dtype, quick)`, a generator of
+`hybrid_mm.benchmarks.core.Case` whose first candidate is the baseline, and with `PACKAGES`, the
+packages whose versions are reported; and add its line to SUBCOMMANDS.
 """
 
 import fnmatch
@@ -46,7 +45,7 @@ DTYPES = ('float32', 'float64', 'bfloat16', 'float16')
 
 @tool
 def main(argv=None):
-    """Run the tool."""
+    """Measure the benchmarks; print a table, JSON, or a section of a document."""
     parser = options.parser(__doc__)
     parser.add_argument(
         'benchmark', choices=['ops', *SUBCOMMANDS], help='what to measure; ops are all operators'
@@ -55,7 +54,7 @@ def main(argv=None):
     parser.add_argument(
         '--dtype', default='float32', choices=DTYPES, help='data type (default: float32)'
     )
-    parser.add_argument('--threads', type=int, help="torch's threads (default: as it is)")
+    parser.add_argument('--threads', type=int, help="torch's threads (default: torch's choice)")
     parser.add_argument('--rounds', type=int, default=20, help='at most so many (default: 20)')
     parser.add_argument(
         '--seconds',
@@ -74,7 +73,7 @@ def main(argv=None):
         '--memory-limit',
         type=float,
         metavar='GIB',
-        help='on a CPU, let a candidate that wants more fail as out of memory',
+        help='on a CPU, let a candidate that needs more fail as out of memory',
     )
     parser.add_argument('--json', action='store_true', help='print JSON instead of the table')
     parser.add_argument('--out', metavar='DIR', type=Path, help='write files there')
@@ -102,7 +101,7 @@ def main(argv=None):
 
 
 def _measure(name: str, device, args) -> bool:
-    """Measure and report one benchmark; whether it has cases that ``--only`` fits."""
+    """Measure and report one benchmark; return whether it has cases that ``--only`` matches."""
     import torch
 
     from hybrid_mm.benchmarks import core, report
@@ -118,7 +117,9 @@ def _measure(name: str, device, args) -> bool:
                     continue
                 print(f'{case.name} ...', file=sys.stderr, flush=True)
                 rows += core.measure(case, args.seconds, args.rounds)
-                _write(name, args, surroundings, rows)  # every time: the run may be cut off
+                _write(
+                    name, args, surroundings, rows
+                )  # after every case: the run may be interrupted
     except core.DisagreementError as error:
         raise UserError(str(error)) from error
     if rows:

@@ -1,6 +1,6 @@
-"""Show who provides which package, every known problem of this environment, and the fix.
+"""Print installed packages with their providers, known problems of this environment, and fixes.
 
-Exit status 1 if something is bound to fail.
+Exit status 1 if something will fail.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def main(argv=None) -> int:
         version = ', '.join(version for _, version in owners) or '-'
         provider = ', '.join(owner for owner, _ in owners) or 'not installed'
         print(f'{name:12} {version:16} {provider}')
-    print(f'hybrid_mm    {__version__:16} {Path(compat.__file__).parent}')
+    print(f'hybrid_mm    {__version__:16} {Path(compat.__file__).parents[1]}')
     print(f'accelerator  {accelerator()}')
     print()
     for finding in findings:
@@ -38,7 +38,7 @@ def main(argv=None) -> int:
 
 
 def accelerator() -> str:
-    """GPUs that torch sees."""
+    """Number and name of the GPUs that torch sees."""
     torch = sys.modules.get('torch')
     if torch is None or not hasattr(torch, 'cuda') or not torch.cuda.is_available():
         return 'none (CPU)'

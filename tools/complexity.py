@@ -4,8 +4,8 @@ python tools/complexity.py --arch b0                        # hybrid_mm.VAN, 224
 python tools/complexity.py --backbone "dict(type='hybrid_mm.VAN', arch='b2', attention='lska')"
 python tools/complexity.py configs/van/mask-rcnn_van-b0_fpn_1x_coco.py --shape 800 1280
 
-Counted are convolutions, linear layers and matrix products, one multiply-add each, for one image;
-with 1000 RoIs per box head and 100 per mask head, and without auxiliary heads.
+Multiply-adds of convolutions, linear layers and matrix products are counted for one image, with
+1000 RoIs per box head and 100 per mask head, without auxiliary heads.
 """
 
 import json
@@ -21,7 +21,7 @@ DEFAULT_SHAPES = {'detection': (800, 1280), 'segmentation': (512, 512)}
 
 @tool
 def main(argv=None):
-    """Run the tool."""
+    """Print parameters and multiply-adds by module, as a table or JSON."""
     parser = options.parser(__doc__)
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument('config', nargs='?', help='config file')
@@ -61,7 +61,7 @@ def main(argv=None):
 
 
 def _build(args):
-    """Model without pretrained weights, and the shape at which its kind is counted."""
+    """Build the model without pretrained weights; return it with the default input shape."""
     from mmengine.config import ConfigDict
     from mmengine.registry import MODELS, init_default_scope
 
@@ -71,10 +71,10 @@ def _build(args):
     if args.config:
         cfg = load_config(args.config, args.cfg_options)
         init_default_scope(cfg.get('default_scope', 'mmengine'))
-        spec, shape = cfg.model, DEFAULT_SHAPES.get(task_of(cfg), (224, 224))
+        model, shape = cfg.model, DEFAULT_SHAPES.get(task_of(cfg), (224, 224))
     else:
-        spec, shape = _backbone(args), (224, 224)
-    return MODELS.build(ConfigDict(without_init_cfg(spec))), shape
+        model, shape = _backbone(args), (224, 224)
+    return MODELS.build(ConfigDict(without_init_cfg(model))), shape
 
 
 def _backbone(args) -> dict:

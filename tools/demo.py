@@ -1,8 +1,8 @@
-"""Draw a data set, train a segmenter and a detector on it, evaluate them and show what they do.
+"""Draw a data set, train a segmenter and a detector on it, evaluate them and draw the results.
 
-The segmenter learns from scratch, the detector starts from the segmenter's backbone and neck.
-Everything runs through tools/train.py and tools/test.py with the configs in configs/demo. Exit
-status 1 if a figure that the configs promise (``expected``) is missed.
+The segmenter is trained from scratch, the detector starts from its backbone and neck. Everything
+runs through tools/train.py and tools/test.py with the configs in configs/demo. Exit status 1 if a
+metric stays below the value in the config (``expected``).
 """
 
 import argparse
@@ -22,6 +22,7 @@ import torch
 from mmengine.config import Config
 
 from hybrid_mm.data import shapes
+from hybrid_mm.demo import figures
 from hybrid_mm.errors import UserError
 from hybrid_mm.run.tool import tool
 
@@ -31,7 +32,7 @@ DETECTOR = ROOT / 'configs/demo/mask-rcnn_van-lska-mini_fpn_shapes.py'
 NAMES = {'mIoU': 'mIoU', 'coco/bbox_mAP': 'box mAP', 'coco/segm_mAP': 'mask mAP'}
 ITERATION = re.compile(r'Iter\((train|test)\)\s*\[\s*(\d+)/(\d+)\]')
 LOSS = re.compile(r'\bloss: ([\d.]+)')
-# Seconds that the steps take on two cores: they only set the pace of the progress bar.
+# seconds per step on two cores, for the progress bar only
 SECONDS = dict(data=8, train_segmenter=150, train_detector=240, test_segmenter=15, test_detector=18)
 SECONDS['pictures'] = 10
 
@@ -54,18 +55,18 @@ class Model:
 
     @cached_property
     def settings(self) -> Config:
-        """The config as read from its file."""
+        """The loaded config."""
         return Config.fromfile(self.config)
 
     @property
     def checkpoint(self) -> Path | None:
-        """The last checkpoint if the training has come to its end."""
+        """The last checkpoint if the training has finished, else None."""
         path = self.folder / f'iter_{self.settings.train_cfg.max_iters}.pth'
         return path if path.is_file() else None
 
     @property
     def started(self) -> bool:
-        """Whether there is a checkpoint to go on from."""
+        """Whether there is a checkpoint to resume from."""
         return (self.folder / 'last_checkpoint').is_file()
 
 
@@ -99,12 +100,12 @@ class Progress:
         self.console.print(text, markup=False)
 
     def step(self, name: str) -> None:
-        """Begin the next step."""
+        """Start the next step."""
         self.done, self.share = self.done + self.share, SECONDS[name]
         self.update(0, '')
 
     def update(self, fraction: float, text: str) -> None:
-        """Show how much of the step is done."""
+        """Show that a fraction of the step is done."""
         at = self.done + fraction * self.share
         if self.bar:
             self.bar.update(self.task, completed=at, description=text)
@@ -127,7 +128,7 @@ def _minutes(seconds: float) -> str:
 
 
 def _run(progress: Progress, model: Model, command: list, log: Path, verb: str) -> None:
-    """Run one of our tools, its output going to a log file and its iterations to the bar."""
+    """Run one of our tools; write its output to a log file and show its iterations in the bar."""
     log.parent.mkdir(parents=True, exist_ok=True)
     last, loss = deque(maxlen=15), ''
     with (
@@ -166,7 +167,7 @@ def _two_processes() -> bool:
 
 
 def train(progress: Progress, model: Model, reuse: bool, more: list[str]) -> None:
-    """Train a model through tools/train.py, or take what an earlier run left."""
+    """Train a model with tools/train.py, or reuse or resume the training of an earlier run."""
     progress.step(f'train_{model.name}')
     if reuse and model.checkpoint:
         progress.say(f'{model.name}: reusing {model.checkpoint}')
@@ -174,15 +175,15 @@ def train(progress: Progress, model: Model, reuse: bool, more: list[str]) -> Non
     command = ['tools/train.py', model.config, '--work-dir', model.folder]
     options = list(model.options)
     if _two_processes():
-        # two processes with half of the batch each (torchrun gives each one thread): on two cores
-        # faster than one process of two threads
+        # two processes with half of the batch each (torchrun gives each one thread) are faster on
+        # two cores than one process with two threads
         command = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', *command]
         command += ['--launcher', 'pytorch']
         options.append(
             f'train_dataloader.batch_size={model.settings.train_dataloader.batch_size // 2}'
         )
     if reuse and model.started:
-        progress.say(f'{model.name}: going on from the last checkpoint in {model.folder}')
+        progress.say(f'{model.name}: resuming from the last checkpoint in {model.folder}')
         command.append('--resume')
     else:
         shutil.rmtree(model.folder, ignore_errors=True)
@@ -193,10 +194,10 @@ def train(progress: Progress, model: Model, reuse: bool, more: list[str]) -> Non
 
 
 def test(progress: Progress, model: Model) -> dict:
-    """Evaluate a model through tools/test.py; its predictions go to ``predictions(model)``.
+    """Evaluate a model with tools/test.py, which writes its predictions to ``predictions(model)``.
 
     Returns:
-        The metrics, by the names of the config's ``expected``.
+        The metrics by the names in ``expected`` of the config.
     """
     progress.step(f'test_{model.name}')
     folder = model.folder / 'test'
@@ -209,16 +210,16 @@ def test(progress: Progress, model: Model) -> dict:
 
 
 def predictions(model: Model) -> Path:
-    """Where the predictions on the validation split are: a file, or a folder of label maps."""
+    """Path of the predictions on the validation split: a file, or a folder of label maps."""
     name = 'predictions.pkl' if model.name == 'detector' else 'predictions'
     return model.folder / 'test' / name
 
 
 def report(models: list[Model], metrics: dict[str, dict]) -> tuple[list[str], bool]:
-    """Compare what was reached with what the configs promise.
+    """Compare the metrics with the values in the configs.
 
     Returns:
-        Lines of a table, and whether every promise is kept.
+        Lines of a table, and whether every metric reaches its value.
     """
     lines, kept = [f'{"":10}{"figure":10}{"reached":>9}{"promised":>10}'], True
     for model in models:
@@ -236,7 +237,7 @@ def report(models: list[Model], metrics: dict[str, dict]) -> tuple[list[str], bo
 
 @tool
 def main(argv=None):
-    """Run the tool."""
+    """Run all steps; write pictures, curves and ``metrics.json`` to the output folder."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -249,7 +250,7 @@ def main(argv=None):
     parser.add_argument(
         '--reuse',
         action='store_true',
-        help='keep trainings that an earlier run has finished and go on with interrupted ones; '
+        help='keep trainings that an earlier run has finished and resume interrupted ones; '
         'by default both models are trained anew',
     )
     args = parser.parse_args(argv)
@@ -294,12 +295,12 @@ def main(argv=None):
         metrics = {model.name: test(progress, model) for model in models}
 
         progress.step('pictures')
-        figures = [out / 'detections.png', out / 'segmentations.png', out / 'curves.png']
-        figures.draw_detections(data, predictions(detector), figures[0])
+        pictures = [out / 'detections.png', out / 'segmentations.png', out / 'curves.png']
+        figures.draw_detections(data, predictions(detector), pictures[0])
         progress.update(0.3, 'drawing pictures')
-        figures.draw_segmentations(data, predictions(segmenter), figures[1])
+        figures.draw_segmentations(data, predictions(segmenter), pictures[1])
         progress.update(0.7, 'drawing pictures')
-        figures.draw_curves({model.name: model.folder for model in models}, figures[2])
+        figures.draw_curves({model.name: model.folder for model in models}, pictures[2])
         progress.update(1, 'done')
     finally:
         progress.close()
@@ -307,7 +308,7 @@ def main(argv=None):
     lines, kept = report(models, metrics)
     (out / 'metrics.json').write_text(json.dumps(metrics, indent=1))
     print('\n' + '\n'.join(lines) + '\n')
-    for path in (*figures, out / 'metrics.json', segmenter.checkpoint, detector.checkpoint):
+    for path in (*pictures, out / 'metrics.json', segmenter.checkpoint, detector.checkpoint):
         print(path)
     print(f'\n{_minutes(time.monotonic() - began)} minutes in all')
     return 0 if kept else 1

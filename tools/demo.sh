@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# From nothing to a trained, evaluated and drawn detector and segmenter, in a few minutes on a CPU:
-# set-up if it is missing, then tools/demo.py.
+# Train and evaluate a detector and a segmenter and draw their results, in a few minutes on a CPU:
+# runs the set-up if it is missing, then tools/demo.py.
 #
 #     bash tools/demo.sh [OUTPUT_FOLDER] [--data FOLDER] [--reuse]
 #
-# Exit status 1 if a figure that the configs promise is missed. --help says more.
+# Exit status 1 if a metric stays below the value in the config. See also --help.
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

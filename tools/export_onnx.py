@@ -15,19 +15,27 @@ and std, the order of the channels and the classes. Outputs are raw:
 See docs/export.md for what exports and what does not.
 """
 
+import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+
+from hybrid_mm.checkpoints import load_weights, read_checkpoint
 from hybrid_mm.errors import UserError, warn
+from hybrid_mm.export import graphs, onnx_files
 from hybrid_mm.run import options
-from hybrid_mm.run.config import load_config
+from hybrid_mm.run.checks.data import dataset_classes
+from hybrid_mm.run.config import load_config, without_init_cfg
 from hybrid_mm.run.tool import tool
 
 
-@tool
-def main(argv=None):
-    """Run the tool."""
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    """Flags of export_onnx.py; ``files`` holds a config and a new file, or nothing (--table)."""
     parser = options.parser(__doc__)
     parser.add_argument(
         'files', nargs='*', metavar='CONFIG [CHECKPOINT] OUT.onnx', help='config, weights, new file'
@@ -53,20 +61,27 @@ def main(argv=None):
     if args.table:
         if args.files:
             parser.error('--table takes no config')
-        return _table(args)
+        return args
     if len(args.files) not in (2, 3) or not args.files[-1].endswith('.onnx'):
         parser.error('expected CONFIG [CHECKPOINT] OUT.onnx')
     if min(*args.size, args.batch) < 1:
         parser.error(f'--size and --batch must be positive, got {args.size} and {args.batch}')
+    return args
 
-    from hybrid_mm.export import onnx_files
 
+@tool
+def main(argv: list[str] | None = None) -> None:
+    """Write the file or files of a model and print their inputs and outputs, or write the table."""
+    args = parse_args(argv)
+    if args.table:
+        write_table(args.table, args.only)
+        return
     config, *checkpoint, out = args.files
     cfg = load_config(config, args.cfg_options)
-    model, properties = _model(cfg, checkpoint[0] if checkpoint else None)
+    model, properties = build_model(cfg, checkpoint[0] if checkpoint else None)
     size = onnx_files.traced_size(args.size) if args.dynamic else tuple(args.size)
     settings = dict(backbone_only=args.backbone_only, batch=args.batch)
-    for graph in onnx_files.graphs(model, size, **settings):
+    for graph in graphs.graphs_of(model, size, **settings):
         path = Path(out).with_name(f'{Path(out).stem}{graph.part}.onnx')
         onnx_files.export(graph, path, args.dynamic, properties)
         line = f'{path}: {", ".join(graph.inputs)} -> {", ".join(graph.outputs)}'
@@ -75,18 +90,11 @@ def main(argv=None):
             worst = onnx_files.check(graph, path, others if args.dynamic else ())
             line += f'; differs from PyTorch by {worst:.1e} at most'
         print(line)
-    return 0
 
 
-def _model(cfg, checkpoint):
-    """The model with its weights, and what its file says of input and classes."""
-    from mmengine.registry import MODELS, DefaultScope
-
-    from hybrid_mm.checkpoints import load_weights, read_checkpoint
-    from hybrid_mm.run.checks.data import dataset_classes
-    from hybrid_mm.run.config import without_init_cfg
-
-    weights = {} if checkpoint is None else read_checkpoint(checkpoint)
+def build_model(cfg: Config, checkpoint: str | None) -> tuple[nn.Module, dict[str, str]]:
+    """The model with its weights, and the metadata of its file: of the input, and the classes."""
+    weights: dict[str, Any] = {} if checkpoint is None else read_checkpoint(checkpoint)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         model = MODELS.build(without_init_cfg(cfg.model))
         classes = dataset_classes(cfg.test_dataloader.dataset)
@@ -95,25 +103,28 @@ def _model(cfg, checkpoint):
     else:
         load_weights(model, weights, checkpoint)
     meta = {**classes, **((weights.get('meta') or {}).get('dataset_meta') or {})}
-    said = {**(cfg.get('data_preprocessor') or {}), **(cfg.model.get('data_preprocessor') or {})}
-    said = {key: said.get(key) for key in ('mean', 'std', 'bgr_to_rgb', 'to_rgb')}
-    said = {key: value for key, value in said.items() if value is not None}
-    said['classes'] = list(meta.get('classes') or [])
-    return model, {key: json.dumps(value) for key, value in said.items()}
+    prepared = {
+        **(cfg.get('data_preprocessor') or {}),
+        **(cfg.model.get('data_preprocessor') or {}),
+    }
+    names = ('mean', 'std', 'bgr_to_rgb', 'to_rgb')
+    properties = {name: prepared[name] for name in names if prepared.get(name) is not None}
+    properties['classes'] = list(meta.get('classes') or [])
+    return model, {key: json.dumps(value) for key, value in properties.items()}
 
 
-def _table(args) -> int:
-    from hybrid_mm.export import table
+def write_table(path: Path, pattern: str) -> None:
+    """Write the rows of the families that match a pattern, and print them."""
+    from hybrid_mm.export import table  # which knows all networks
 
-    def say(name):
+    def say(name: str) -> None:
         print(f'{name} ...', file=sys.stderr, flush=True)
 
-    found = dict(table.update(args.table, args.only, say))
+    found = dict(table.update(path, pattern, say))
     if not found:
-        raise UserError(f'--only {args.only!r} fits no family')
+        raise UserError(f'--only {pattern!r} matches no family')
     for name, cells in found.items():
         print(name, *cells.values(), sep=' | ')
-    return 0
 
 
 if __name__ == '__main__':

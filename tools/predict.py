@@ -23,7 +23,7 @@ from hybrid_mm.run.tool import tool
 
 @tool
 def main(argv=None):
-    """Run the tool."""
+    """Predict on all inputs; write the results and report unreadable inputs."""
     parser = options.parser(__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')

@@ -13,7 +13,7 @@ from hybrid_mm.run.tool import tool
 
 @tool
 def main(argv=None):
-    """Run the tool."""
+    """Print the resolved config or a part of it, or write it to a file."""
     parser = options.parser(__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('--key', help='print this part only, e.g. model.backbone')
@@ -33,7 +33,7 @@ def main(argv=None):
 
 
 def _part(cfg, key: str):
-    """Config that holds one key, at its place."""
+    """Config with one key only, nested as in the original."""
     from mmengine.config import Config
 
     node = cfg._cfg_dict

@@ -11,22 +11,22 @@ import hashlib
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
+import torch
+
+from hybrid_mm.checkpoints import read_checkpoint, weights_of
 from hybrid_mm.run import options
 from hybrid_mm.run.tool import tool
 
 
 @tool
-def main(argv=None):
-    """Run the tool."""
+def main(argv: list[str] | None = None) -> None:
+    """Write the file to publish, and print its name and sizes."""
     parser = options.parser(__doc__)
     parser.add_argument('input', help='checkpoint of a training run')
     parser.add_argument('output', help='file to write; NAME.pth becomes NAME-HASH.pth')
     args = parser.parse_args(argv)
-
-    import torch
-
-    from hybrid_mm.checkpoints import read_checkpoint
 
     checkpoint = read_checkpoint(args.input)
     output = Path(args.output)
@@ -45,14 +45,12 @@ def main(argv=None):
     print(f'{final}: {after / 1e6:.1f} MB (input: {before / 1e6:.1f} MB)')
 
 
-def publishable(checkpoint: dict, path: str) -> dict:
-    """Weights on the CPU, and those meta data that are plain values.
+def publishable(checkpoint: dict[str, Any], path: str) -> dict[str, Any]:
+    """Weights on the CPU, and some of the metadata as plain values.
 
-    MMEngine's hook for averaged weights saves the averages in ``state_dict`` and the raw
-    weights in ``ema_state_dict``, so that the former is always the one to publish.
+    MMEngine's hook for averaged weights saves the averages in ``state_dict`` and the raw weights in
+    ``ema_state_dict``, so that the former are always those to publish.
     """
-    from hybrid_mm.checkpoints import weights_of
-
     weights = weights_of(checkpoint, path)
     state = {key: value.detach().cpu().clone() for key, value in weights.items()}
     meta = checkpoint.get('meta') if isinstance(checkpoint.get('meta'), dict) else {}
@@ -60,8 +58,8 @@ def publishable(checkpoint: dict, path: str) -> dict:
     return dict(state_dict=state, meta={key: _plain(meta[key]) for key in keep if key in meta})
 
 
-def _plain(value):
-    """Only what ``weights_only=True`` can read: dicts, lists, numbers, strings."""
+def _plain(value: Any) -> Any:
+    """The value as dicts, lists, numbers and strings, which ``weights_only=True`` can read."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -7,20 +7,25 @@ For every network with a `switch_to_deploy` (SLaK, PeLK, RepLKNet, LeViT). The m
 compared with the original one on a random image before it is written.
 """
 
+import argparse
 import os
 import sys
 
+import torch
+from mmengine.registry import MODELS, init_default_scope
+
+import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X')
+from hybrid_mm.checkpoints import load_weights, read_checkpoint
 from hybrid_mm.errors import UserError
 from hybrid_mm.run import options
-from hybrid_mm.run.config import load_config
+from hybrid_mm.run.config import load_config, without_init_cfg
 from hybrid_mm.run.tool import tool
 
-TOLERANCE = 1e-4
+TOLERANCE = 1e-4  # relative to the largest value of a map
 
 
-@tool
-def main(argv=None):
-    """Run the tool."""
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    """Flags of reparameterize.py."""
     parser = options.parser(__doc__)
     parser.add_argument('config', help='config file of the model')
     parser.add_argument('checkpoint', help='checkpoint of the model as it was trained')
@@ -34,15 +39,13 @@ def main(argv=None):
         help='size of the image for the comparison (default: 224 320)',
     )
     options.add_config_options(parser)
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
 
-    import torch
-    from mmengine.registry import MODELS, init_default_scope
 
-    import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X')
-    from hybrid_mm.checkpoints import load_weights, read_checkpoint
-    from hybrid_mm.run.config import without_init_cfg
-
+@tool
+def main(argv: list[str] | None = None) -> None:
+    """Write the merged checkpoint; print the parameters saved and the difference."""
+    args = parse_args(argv)
     cfg = load_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     model = MODELS.build(without_init_cfg(cfg.model)).eval()
@@ -73,7 +76,7 @@ def main(argv=None):
         raise UserError(
             f'the merged backbone differs by {worst:.1e} of its largest value (allowed '
             f'{TOLERANCE:.0e}); nothing was written. Weights that are not finite, or statistics '
-            'of batch norms near zero, do that'
+            'of batch norms near zero, can be the cause'
         )
     os.makedirs(os.path.dirname(args.output) or '.', exist_ok=True)
     meta = dict(checkpoint.get('meta') or {}, reparameterized=True)

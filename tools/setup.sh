@@ -2,7 +2,7 @@
 # Sets up everything this project needs: Python environment, torch, mmcv with its operators, the
 # OneDL builds of MMEngine, MMDetection, MMSegmentation and MMPretrain, and this package in editable
 # mode. Every step is skipped when it is already in place, so a second run takes seconds and an
-# interrupted one goes on. The last line on stdout is the Python to use:
+# interrupted one continues. The last line on stdout is the Python to use:
 #
 #     PYTHON=$(bash tools/setup.sh)
 #
@@ -135,7 +135,7 @@ PYTHON
     fi
 }
 
-# Names the provider of each OpenMMLab module; two of one module overwrite each other's files.
+# Names the provider of each OpenMMLab module; two providers of one overwrite each other's files.
 check_providers() {
     local verdict
     verdict=$(py <<'PYTHON'
@@ -279,7 +279,7 @@ stamp() {
         sha256sum
 }
 
-# The stamp says that set-up once ended; the imports say that what it made still works.
+# The stamp shows that set-up once finished; the imports show that its result still works.
 in_place() {
     local file
     file=$("$PY" -c 'import sys; print(sys.prefix)')/$STAMP_NAME

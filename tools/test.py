@@ -3,13 +3,15 @@
 python tools/test.py configs/demo/... work_dirs/try/iter_1000.pth --show-dir pictures
 """
 
+import argparse
 import sys
+from pathlib import Path
 
 import mmengine
+from mmengine.config import Config
 from mmengine.evaluator import DumpResults
 
-from hybrid_mm import checkpoints
-from hybrid_mm.engine.hooks.strict_loading import StrictLoadingHook
+from hybrid_mm.checkpoints import read_checkpoint
 from hybrid_mm.errors import UserError
 from hybrid_mm.run import launch, options
 from hybrid_mm.run.checks import data
@@ -17,9 +19,8 @@ from hybrid_mm.run.config import task_of
 from hybrid_mm.run.tool import tool
 
 
-@tool
-def main(argv=None):
-    """Run the tool."""
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    """Flags of test.py."""
     parser = options.parser(__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
@@ -46,43 +47,49 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if args.out_item and not args.out:
         parser.error('--out-item needs --out')
+    return args
 
-    checkpoints.read_checkpoint(args.checkpoint)  # before anything that takes time
+
+@tool
+def main(argv: list[str] | None = None) -> None:
+    """Print the metrics of a checkpoint; write predictions and drawings as the flags demand."""
+    args = parse_args(argv)
+    read_checkpoint(args.checkpoint)  # before anything that takes time
     cfg = launch.config_of_run(args)
+
     launch.set_tracking(cfg, args.tensorboard, args.wandb)
     if args.show or args.show_dir:
         launch.set_visualization(cfg, args.show, args.show_dir, args.wait_time, args.interval)
     if args.tta:
         launch.set_test_time_augmentation(cfg)
-    out = None
-    if args.out and args.out_item != 'metrics':
-        if task_of(cfg) == 'segmentation':
-            cfg.test_evaluator.update(output_dir=args.out, keep_results=True)
-        else:
-            out = _dump(task_of(cfg), args.out)
+    keeps_predictions = args.out and args.out_item != 'metrics'
+    dump = set_output(cfg, args.out) if keeps_predictions else None
     data.check_testing(cfg)
-    cfg.load_from, cfg.resume = args.checkpoint, False
-    runner = launch.build_runner(cfg)
-    runner.register_hook(StrictLoadingHook(args.checkpoint))
-    if out is not None:
-        runner.test_evaluator.metrics.append(out)
+
+    runner = launch.testing_runner(cfg, args.checkpoint)
+    if dump is not None:
+        runner.test_evaluator.metrics.append(dump)
     with launch.testing_amp(runner, args.amp):
         metrics = runner.test()
-    if args.out and args.out_item == 'metrics' and runner.rank == 0:
-        mmengine.mkdir_or_exist(_folder(args.out))
+    if args.out_item == 'metrics' and runner.rank == 0:
+        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
         mmengine.dump(metrics, args.out)
 
 
-def _folder(path: str) -> str:
-    return path.rpartition('/')[0] or '.'
+def set_output(cfg: Config, path: str) -> DumpResults | None:
+    """Keep the predictions: label maps by the evaluator of a segmenter, else by a further metric.
 
-
-def _dump(task: str, path: str) -> DumpResults:
-    """Metric that writes the predictions of a detector or classifier."""
+    Raises:
+        UserError: The file of the predictions of a detector or classifier is not a pickle.
+    """
+    task = task_of(cfg)
+    if task == 'segmentation':
+        cfg.test_evaluator.update(output_dir=path, keep_results=True)
+        return None
     if not path.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out of predictions must end with .pkl or .pickle, got {path}')
     if task == 'detection':
-        from mmdet.evaluation import DumpDetResults
+        from mmdet.evaluation import DumpDetResults  # takes seconds, and only a detector needs it
 
         return DumpDetResults(out_file_path=path)
     return DumpResults(out_file_path=path)

@@ -4,17 +4,20 @@ python tools/train.py configs/demo/... --work-dir work_dirs/try --amp
 python tools/train.py configs/demo/... --dry-run      # one step: memory, time, estimate of the run
 """
 
+import argparse
 import sys
+
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
 
 from hybrid_mm.run import dry_run, launch, options
 from hybrid_mm.run.checks import data, settings
-from hybrid_mm.run.launch import set_exact_resume
+from hybrid_mm.run.config import without_init_cfg
 from hybrid_mm.run.tool import tool
 
 
-@tool
-def main(argv=None):
-    """Run the tool."""
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    """Flags of train.py."""
     parser = options.parser(__doc__)
     parser.add_argument('config', help='config file')
     options.add_run_options(parser)
@@ -38,44 +41,46 @@ def main(argv=None):
         'parameters, FLOPs, memory, times and the estimated duration; save nothing',
     )
     options.add_tracking_options(parser)
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
 
+
+@tool
+def main(argv: list[str] | None = None) -> None:
+    """Train into the work dir; with --dry-run print a table instead."""
+    args = parse_args(argv)
     cfg = launch.config_of_run(args)
     settings.check_settings(cfg)
+
     launch.set_training_amp(cfg, args.amp)
     if args.auto_scale_lr:
         launch.set_auto_scale_lr(cfg)
     if args.no_validate:
         launch.disable_validation(cfg)
     launch.set_resume(cfg, args.resume)
-    set_exact_resume(cfg)
+    launch.set_exact_resume(cfg)
     launch.set_tracking(cfg, args.tensorboard, args.wandb)
     data.check_training(cfg)
+
     if args.dry_run:
-        return _dry_run(cfg)
-    runner = launch.build_runner(cfg)
-    settings.check_channels(runner)
-    runner.train()
-    return 0
+        result = dry_run.dry_run(cfg)
+        dry_run.show(result, count_macs(cfg, result))
+    else:
+        launch.training_runner(cfg).train()
 
 
-def _dry_run(cfg) -> int:
-    """Take one step, count FLOPs at its size, and print both."""
-    from mmengine.registry import MODELS, DefaultScope
+def count_macs(cfg: Config, result: dry_run.DryRun) -> int | None:
+    """Multiply-adds for one image of the batch of a dry run; None, and a note, without a count."""
+    if not result.shape:
+        return None
+    from hybrid_mm.analysis.complexity import complexity  # takes a second
 
-    from hybrid_mm.analysis.complexity import complexity
-    from hybrid_mm.run.config import without_init_cfg
-
-    result, macs = dry_run.dry_run(cfg), None
-    if result.shape:
-        with DefaultScope.overwrite_default_scope(cfg.default_scope):
-            model = MODELS.build(without_init_cfg(cfg.model))
-        try:
-            macs = complexity(model, result.shape[1:])[1]
-        except (RuntimeError, NotImplementedError, TypeError, AttributeError) as error:
-            result.notes.append(f'FLOPs: {type(error).__name__}: {error}')
-    dry_run.show(result, macs)
-    return 0
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(without_init_cfg(cfg.model))
+    try:
+        return complexity(model, result.shape[1:])[1]
+    except (RuntimeError, NotImplementedError, TypeError, AttributeError) as error:
+        result.notes.append(f'FLOPs: {type(error).__name__}: {error}')
+        return None
 
 
 if __name__ == '__main__':

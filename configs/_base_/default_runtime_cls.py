@@ -1,32 +1,9 @@
 # Runtime of classification configs (scope mmpretrain).
+_base_ = './default_runtime.py'
+
 default_scope = 'mmpretrain'
-custom_imports = dict(imports=['hybrid_mm'], allow_failed_imports=False)
-
 default_hooks = dict(
-    timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=100),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='hybrid_mm.AtomicCheckpointHook', interval=1, max_keep_ckpts=3),
-    sampler_seed=dict(type='DistSamplerSeedHook'),
-    non_finite_loss=dict(type='hybrid_mm.NonFiniteLossHook'),
-    visualization=dict(type='VisualizationHook', enable=False),
+    logger=dict(interval=100), visualization=dict(type='VisualizationHook', enable=False)
 )
-
-env_cfg = dict(
-    cudnn_benchmark=False,
-    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'),
-)
-
-# Curves and pictures go to files under the work dir; --tensorboard and --wandb of our tools add
-# others, and so does VIS_BACKENDS=LocalVisBackend,TensorboardVisBackend in the environment.
-vis_backends = [
-    dict(type=name)
-    for name in '{{$VIS_BACKENDS:LocalVisBackend}}'.split(',')  # noqa: SIM905
-]
-visualizer = dict(type='UniversalVisualizer', vis_backends=vis_backends, name='visualizer')
-
-log_level = 'INFO'
-load_from = None
-resume = False
+visualizer = dict(type='UniversalVisualizer')
 randomness = dict(seed=None, deterministic=False)

@@ -1,37 +1,12 @@
 # Runtime of detection configs (scope mmdet).
+_base_ = './default_runtime.py'
+
 default_scope = 'mmdet'
-custom_imports = dict(imports=['hybrid_mm'], allow_failed_imports=False)
-
-default_hooks = dict(
-    timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=50),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='hybrid_mm.AtomicCheckpointHook', interval=1, max_keep_ckpts=3),
-    sampler_seed=dict(type='DistSamplerSeedHook'),
-    non_finite_loss=dict(type='hybrid_mm.NonFiniteLossHook'),
-    visualization=dict(type='DetVisualizationHook'),
-)
+default_hooks = dict(visualization=dict(type='DetVisualizationHook'))
 log_processor = dict(type='LogProcessor', window_size=50, by_epoch=True)
+visualizer = dict(type='DetLocalVisualizer')
 
-env_cfg = dict(
-    cudnn_benchmark=False,
-    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'),
-)
-
-# Curves and pictures go to files under the work dir; --tensorboard and --wandb of our tools add
-# others, and so does VIS_BACKENDS=LocalVisBackend,TensorboardVisBackend in the environment.
-vis_backends = [
-    dict(type=name)
-    for name in '{{$VIS_BACKENDS:LocalVisBackend}}'.split(',')  # noqa: SIM905
-]
-visualizer = dict(type='DetLocalVisualizer', vis_backends=vis_backends, name='visualizer')
-
-log_level = 'INFO'
-load_from = None
-resume = False
-
-# Test-time augmentation; the pipeline stands in the data set files.
+# Test-time augmentation; its pipeline is in the files of the data sets.
 tta_model = dict(
     type='hybrid_mm.InstanceTTAModel',
     tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),

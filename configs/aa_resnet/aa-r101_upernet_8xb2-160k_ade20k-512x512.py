@@ -1,22 +1,4 @@
-# Not in the paper: the recipe that this project uses for all backbones.
-# Relative tables are interpolated for test images longer than 512 pixels.
-_base_ = [
-    '../_base_/models/upernet_r50.py',
-    '../_base_/datasets/ade20k.py',
-    '../_base_/schedules/schedule_160k_adamw.py',
-    '../_base_/default_runtime_seg.py',
-]
+_base_ = './aa-r50_upernet_8xb2-160k_ade20k-512x512.py'
 
 checkpoint = 'checkpoints/aa-r101_in1k.pth'
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='hybrid_mm.AAResNet',
-        arch='r101',
-        canvas_size=(512, 512),
-        norm_cfg=dict(type='SyncBN'),
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
-    )
-)
-
-train_dataloader = dict(batch_size=2)
+model = dict(backbone=dict(arch='r101', init_cfg=dict(checkpoint=checkpoint)))

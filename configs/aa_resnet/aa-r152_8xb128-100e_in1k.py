@@ -1,14 +1,3 @@
-# Recalled from the paper, unverified: 100 epochs, 1024 images, warm-up of 5 % and cosine decay.
-# The rate of 0.1 for 256 images and the weight decay are the usual ones of ResNets.
-_base_ = [
-    '../_base_/models/classifier_resnet.py',
-    '../_base_/datasets/imagenet_1k_plain.py',
-    '../_base_/schedules/imagenet_bs1024_sgd_100e.py',
-    '../_base_/default_runtime_cls.py',
-]
+_base_ = './aa-r50_8xb128-100e_in1k.py'
 
-model = dict(
-    backbone=dict(
-        type='hybrid_mm.AAResNet', arch='r152', out_indices=(3,), norm_cfg=dict(type='SyncBN')
-    )
-)
+model = dict(backbone=dict(arch='r152'))

@@ -1,5 +1,5 @@
-# Recalled from the paper, unverified: 100 epochs, 1024 images, warm-up of 5 % and cosine decay.
-# The rate of 0.1 for 256 images and the weight decay are the usual ones of ResNets.
+# From memory of the paper; not verified: 100 epochs, 1024 images, warm-up over 5 % of them and
+# cosine decay. The rate of 0.1 for 256 images and the weight decay are those usual for ResNets.
 _base_ = [
     '../_base_/models/classifier_resnet.py',
     '../_base_/datasets/imagenet_1k_plain.py',

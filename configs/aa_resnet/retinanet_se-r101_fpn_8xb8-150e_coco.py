@@ -1,11 +1,3 @@
-# From scratch. Recalled from the paper, unverified: the jitter of 512 to 768, the rate of 0.08
-# for 8 GPUs x 8 images with cosine decay, and batch norm that is trained.
-_base_ = [
-    '../_base_/models/retinanet_r50_fpn_scratch.py',
-    '../_base_/datasets/coco_detection_640x640.py',
-    '../_base_/schedules/schedule_150e_cosine.py',
-    '../_base_/default_runtime_det.py',
-]
+_base_ = './retinanet_se-r50_fpn_8xb8-150e_coco.py'
 
-se = dict(cfg=dict(type='hybrid_mm.SE'), position='after_conv3')
-model = dict(backbone=dict(depth=101, plugins=[se]))
+model = dict(backbone=dict(depth=101))

@@ -1,4 +1,4 @@
-# PVT's recipe, that of DeiT; the class token is what is classified.
+# PVT's recipe, which is that of DeiT; the class token is classified.
 _base_ = [
     '../_base_/models/classifier_deit.py',
     '../_base_/datasets/imagenet_1k_deit.py',

@@ -1,22 +1,4 @@
-# Not in the papers: MMDetection's recipe of RetinaNet with a ResNet-50.
-_base_ = [
-    '../_base_/models/retinanet_r50_fpn.py',
-    '../_base_/datasets/coco_detection.py',
-    '../_base_/schedules/schedule_1x.py',
-    '../_base_/default_runtime_det.py',
-]
+_base_ = './retinanet_san10-acmix_fpn_1x_coco.py'
 
 checkpoint = 'checkpoints/san15-acmix_in1k.pth'
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='hybrid_mm.SAN',
-        arch='san15',
-        acmix=True,
-        frozen_stages=1,
-        norm_eval=True,
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
-    )
-)
-
-optim_wrapper = dict(optimizer=dict(lr=0.01))
+model = dict(backbone=dict(arch='san15', init_cfg=dict(checkpoint=checkpoint)))

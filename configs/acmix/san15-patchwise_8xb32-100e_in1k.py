@@ -1,12 +1,3 @@
-# SAN's recipe; SAN-ACmix is built on this network.
-_base_ = [
-    '../_base_/models/classifier_resnet.py',
-    '../_base_/datasets/imagenet_1k_plain.py',
-    '../_base_/schedules/imagenet_bs256_sgd_100e_cosine.py',
-    '../_base_/default_runtime_cls.py',
-]
+_base_ = './san10-patchwise_8xb32-100e_in1k.py'
 
-model = dict(
-    backbone=dict(type='hybrid_mm.SAN', arch='san15', attention='patchwise', out_indices=(3,))
-)
-train_dataloader = dict(batch_size=32)
+model = dict(backbone=dict(arch='san15'))

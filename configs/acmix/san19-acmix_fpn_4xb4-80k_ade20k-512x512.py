@@ -1,19 +1,4 @@
-# Not in the papers: the recipe that this project uses for all backbones.
-_base_ = [
-    '../_base_/models/fpn_r50.py',
-    '../_base_/datasets/ade20k.py',
-    '../_base_/schedules/schedule_80k_adamw.py',
-    '../_base_/default_runtime_seg.py',
-]
+_base_ = './san10-acmix_fpn_4xb4-80k_ade20k-512x512.py'
 
 checkpoint = 'checkpoints/san19-acmix_in1k.pth'
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='hybrid_mm.SAN',
-        arch='san19',
-        acmix=True,
-        norm_cfg=dict(type='SyncBN'),
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
-    )
-)
+model = dict(backbone=dict(arch='san19', init_cfg=dict(checkpoint=checkpoint)))

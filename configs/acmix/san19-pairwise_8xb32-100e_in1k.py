@@ -1,12 +1,3 @@
-# SAN's recipe.
-_base_ = [
-    '../_base_/models/classifier_resnet.py',
-    '../_base_/datasets/imagenet_1k_plain.py',
-    '../_base_/schedules/imagenet_bs256_sgd_100e_cosine.py',
-    '../_base_/default_runtime_cls.py',
-]
+_base_ = './san10-pairwise_8xb32-100e_in1k.py'
 
-model = dict(
-    backbone=dict(type='hybrid_mm.SAN', arch='san19', attention='pairwise', out_indices=(3,))
-)
-train_dataloader = dict(batch_size=32)
+model = dict(backbone=dict(arch='san19'))

@@ -1,4 +1,4 @@
-# The paper's: the recipe of Swin.
+# As in the paper: the recipe of Swin.
 _base_ = [
     '../_base_/models/classifier_deit.py',
     '../_base_/datasets/imagenet_1k_deit.py',

@@ -1,19 +1,3 @@
-# Recalled from the paper, hence unverified: 350 epochs, RandAugment, label smoothing,
-# averaged weights, SiLU, SE, drop path. The rates of learning and drop path are ours; no dropout.
-_base_ = [
-    '../_base_/models/classifier_resnet.py',
-    '../_base_/datasets/imagenet_1k_224.py',
-    '../_base_/schedules/imagenet_bs4096_sgd_350e.py',
-    '../_base_/default_runtime_cls.py',
-]
+_base_ = './bot-t3_32xb128-350e_in1k.py'
 
-model = dict(
-    backbone=dict(
-        type='hybrid_mm.BoTNet',
-        arch='s1-110',
-        canvas_size=(224, 224),
-        drop_path_rate=0.2,
-        out_indices=(3,),
-        norm_cfg=dict(type='SyncBN'),
-    )
-)
+model = dict(backbone=dict(arch='s1-110', drop_path_rate=0.2))

@@ -1,20 +1,4 @@
-# Not in the paper: the recipe that this project uses for all backbones.
-# Relative tables are interpolated for test images longer than 512 pixels.
-_base_ = [
-    '../_base_/models/fpn_r50.py',
-    '../_base_/datasets/ade20k.py',
-    '../_base_/schedules/schedule_80k_adamw.py',
-    '../_base_/default_runtime_seg.py',
-]
+_base_ = './bot50_fpn_4xb4-80k_ade20k-512x512.py'
 
 checkpoint = 'checkpoints/bot101-s1_in1k.pth'
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='hybrid_mm.BoTNet',
-        arch='bot101',
-        canvas_size=(512, 512),
-        norm_cfg=dict(type='SyncBN'),
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
-    )
-)
+model = dict(backbone=dict(arch='bot101', init_cfg=dict(checkpoint=checkpoint)))

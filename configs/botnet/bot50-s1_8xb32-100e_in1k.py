@@ -1,5 +1,5 @@
 # The recipe of distribuuuu's botnet50 (there with shortcut_act=True), with label smoothing. Stride
-# 1 in the last stage; the detectors take these weights for stride 2.
+# 1 in the last stage; the detectors load these weights into networks of stride 2.
 _base_ = [
     '../_base_/models/classifier_resnet.py',
     '../_base_/datasets/imagenet_1k_plain.py',

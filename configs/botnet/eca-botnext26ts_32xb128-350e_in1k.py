@@ -1,17 +1,3 @@
-# The recipe of timm's weights is not known to us: here that of the paper's large models.
-_base_ = [
-    '../_base_/models/classifier_resnet.py',
-    '../_base_/datasets/imagenet_1k_256.py',
-    '../_base_/schedules/imagenet_bs4096_sgd_350e.py',
-    '../_base_/default_runtime_cls.py',
-]
+_base_ = './botnet26t_32xb128-350e_in1k.py'
 
-model = dict(
-    backbone=dict(
-        type='hybrid_mm.BoTNet',
-        arch='eca_botnext26ts',
-        canvas_size=(256, 256),
-        out_indices=(3,),
-        norm_cfg=dict(type='SyncBN'),
-    )
-)
+model = dict(backbone=dict(arch='eca_botnext26ts'))

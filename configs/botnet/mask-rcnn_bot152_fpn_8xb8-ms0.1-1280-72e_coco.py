@@ -1,5 +1,5 @@
-# The paper states 72 epochs and no test-time augmentation. Recalled from it, hence unverified: the
-# canvas of 1280 x 1280 with a jitter of 0.1 to 2 and the recipe of the smaller models.
+# The paper states 72 epochs and no test-time augmentation. From memory of it; not verified: the
+# canvas of 1280 x 1280, the jitter of 0.1 to 2 and the recipe, which is that of the smaller models.
 _base_ = [
     '../_base_/models/mask-rcnn_r50_fpn_syncbn.py',
     '../_base_/datasets/coco_instance_1280x1280_ms0.1.py',

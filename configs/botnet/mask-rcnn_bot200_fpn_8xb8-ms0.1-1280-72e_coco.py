@@ -1,20 +1,4 @@
-# The paper states 72 epochs and no test-time augmentation. Recalled from it, hence unverified: the
-# canvas of 1280 x 1280 with a jitter of 0.1 to 2 and the recipe of the smaller models.
-_base_ = [
-    '../_base_/models/mask-rcnn_r50_fpn_syncbn.py',
-    '../_base_/datasets/coco_instance_1280x1280_ms0.1.py',
-    '../_base_/schedules/schedule_bs64_72e.py',
-    '../_base_/default_runtime_det.py',
-]
+_base_ = './mask-rcnn_bot152_fpn_8xb8-ms0.1-1280-72e_coco.py'
 
 checkpoint = 'checkpoints/bot200-s1_in1k.pth'
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='hybrid_mm.BoTNet',
-        arch='bot200',
-        canvas_size=(1280, 1280),
-        norm_cfg=dict(type='SyncBN'),
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
-    )
-)
+model = dict(backbone=dict(arch='bot200', init_cfg=dict(checkpoint=checkpoint)))

@@ -1,19 +1,5 @@
-# Recalled from the paper, hence unverified: the jitter, rate 0.1 for 64 images, weight decay 4e-5,
-# and batch norm that is trained. The steps are ours (the paper's stand near the end).
-_base_ = [
-    '../_base_/models/mask-rcnn_r50_fpn_syncbn.py',
-    '../_base_/datasets/coco_instance_1024x1024.py',
-    '../_base_/schedules/schedule_bs64_12e.py',
-    '../_base_/default_runtime_det.py',
-]
+_base_ = './mask-rcnn_bot50_fpn_8xb8-ms0.8-36e_coco.py'
 
-checkpoint = 'checkpoints/bot50-s1_in1k.pth'
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='hybrid_mm.BoTNet',
-        arch='bot50',
-        norm_cfg=dict(type='SyncBN'),
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
-    )
-)
+# 21,996 iterations
+train_cfg = dict(max_epochs=12)
+_base_.param_scheduler[1].update(end=12, milestones=[10, 11])

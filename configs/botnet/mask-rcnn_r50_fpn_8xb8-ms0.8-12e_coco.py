@@ -1,5 +1,5 @@
-# Recalled from the paper, hence unverified: the jitter, rate 0.1 for 64 images, weight decay 4e-5,
-# and batch norm that is trained. The steps are ours (the paper's stand near the end).
+# From memory of the paper; not verified: the jitter, rate 0.1 for 64 images, weight decay 4e-5, and
+# trained batch norm. The steps of the schedule are ours (those of the paper are near the end).
 _base_ = [
     '../_base_/models/mask-rcnn_r50_fpn_syncbn.py',
     '../_base_/datasets/coco_instance_1024x1024.py',

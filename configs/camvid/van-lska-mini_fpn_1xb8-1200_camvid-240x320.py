@@ -15,7 +15,7 @@ model = dict(
         arch=dict(embed_dims=widths, depths=[1, 2, 3, 2], mlp_ratios=[4, 4, 4, 4]),
         attention='lska',
         kernel_size=11,
-        # from scratch and briefly: branches that count from the start
+        # short training from scratch: the branches must contribute from the start
         layer_scale=0.3,
     ),
     neck=dict(in_channels=widths, out_channels=64, norm_cfg=norm_cfg),

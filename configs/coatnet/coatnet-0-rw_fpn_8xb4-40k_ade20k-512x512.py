@@ -1,4 +1,4 @@
-# Ours, as PVT is trained: the paper has no such experiment. 8 GPUs x 4 crops
+# Our recipe, after that of PVT; the paper has no such experiment. 8 GPUs x 4 crops
 _base_ = [
     '../_base_/models/fpn_r50.py',
     '../_base_/datasets/ade20k_align32.py',

@@ -1,4 +1,4 @@
-# Ours, as Swin is trained: the paper has no such experiment. 8 GPUs x 2 crops
+# Our recipe, after that of Swin; the paper has no such experiment. 8 GPUs x 2 crops
 _base_ = [
     '../_base_/models/upernet_r50.py',
     '../_base_/datasets/ade20k.py',

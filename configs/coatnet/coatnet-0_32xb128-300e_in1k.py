@@ -1,4 +1,4 @@
-# The recipe is recalled from the paper, hence unverified.
+# The recipe is from memory of the paper; not verified.
 _base_ = [
     '../_base_/models/classifier_tanh.py',
     '../_base_/datasets/imagenet_1k.py',

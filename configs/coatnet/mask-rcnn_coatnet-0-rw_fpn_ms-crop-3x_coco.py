@@ -1,4 +1,5 @@
-# Ours, as Swin is trained: the paper has no such experiment. Batch norm is that of pre-training.
+# Our recipe, after that of Swin; the paper has no such experiment. Batch norm keeps the statistics
+# of pre-training.
 _base_ = [
     '../_base_/models/mask-rcnn_r50_fpn.py',
     '../_base_/datasets/coco_instance_ms-crop.py',

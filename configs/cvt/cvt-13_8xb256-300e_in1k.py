@@ -1,5 +1,6 @@
-# The rate is 0.00025 for each GPU of 256 images; that the official code multiplies it by their
-# number is our reading. 8 GPUs x 256 images; 1,281,167 / 2,048 = 626 iterations an epoch
+# The rate is 0.00025 for each GPU of 256 images; it is our reading that the official code
+# multiplies it by the number of GPUs.
+# 8 GPUs x 256 images; 1,281,167 / 2,048 = 626 iterations an epoch
 _base_ = [
     '../_base_/models/classifier_deit.py',
     '../_base_/datasets/imagenet_1k_deit.py',

@@ -1,4 +1,4 @@
-# A recipe of ours: the paper has none. Three levels, as CvT ends at stride 16. 8 GPUs x 2 crops
+# Our recipe; the paper has none. Three levels, as CvT ends at stride 16. 8 GPUs x 2 crops
 _base_ = [
     '../_base_/models/upernet_r50.py',
     '../_base_/datasets/ade20k_align32.py',

@@ -1,5 +1,5 @@
-# A recipe of ours: the paper has none. CvT ends at stride 16; convolutions of the FPN make the
-# levels of strides 32 and 64.
+# Our recipe; the paper has none. CvT ends at stride 16; convolutions of the FPN make the levels of
+# strides 32 and 64.
 _base_ = [
     '../_base_/models/mask-rcnn_r50_fpn.py',
     '../_base_/datasets/coco_instance.py',

@@ -71,7 +71,7 @@ val_evaluator = dict(
 )
 test_evaluator = val_evaluator
 
-# The segmenter of the demo: the detector starts from its backbone and neck.
+# The detector starts from the backbone and neck of the demo's segmenter.
 checkpoint = 'work_dirs/demo/segmenter/iter_1000.pth'
 width = 48
 model = dict(
@@ -97,12 +97,12 @@ model = dict(
         anchor_generator=dict(scales=[5], ratios=[1.0], strides=[4, 8, 16, 32]),
     ),
     roi_head=dict(
-        # pictures are small: objects from 56 pixels go to stride 8, from 112 to stride 16; one
-        # sample per bin, because RoIAlign is a third of the time on a CPU
+        # images are small: objects from 56 pixels go to stride 8, from 112 to stride 16; one sample
+        # per bin, because RoIAlign takes a third of the time on a CPU
         bbox_roi_extractor=dict(
             out_channels=width, finest_scale=28, roi_layer=dict(sampling_ratio=1)
         ),
-        # norms in the heads: they learn from scratch
+        # with norms, because the heads are trained from scratch
         bbox_head=dict(
             type='ConvFCBBoxHead',
             num_shared_convs=2,
@@ -133,7 +133,7 @@ model = dict(
     test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=100), rcnn=dict(max_per_img=30)),
 )
 
-# 1000 iterations x 4 pictures / 400 pictures = 10 epochs
+# 1000 iterations x 4 images / 400 images = 10 epochs
 max_iters = 1000
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=250)
 val_cfg = dict(type='ValLoop')
@@ -159,6 +159,6 @@ default_hooks = dict(
     checkpoint=dict(by_epoch=False, interval=250, max_keep_ckpts=1),
 )
 log_processor = dict(by_epoch=False, window_size=20)
-# What tools/demo.sh must reach, on the validation split.
+# What tools/demo.sh must reach on the validation split.
 expected = {'coco/bbox_mAP': 0.60, 'coco/segm_mAP': 0.55}
 randomness = dict(seed=0)

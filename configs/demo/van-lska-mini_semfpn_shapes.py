@@ -89,7 +89,7 @@ model = dict(
     decode_head=dict(in_channels=[48, 48, 48, 48], channels=48, num_classes=9, norm_cfg=norm_cfg),
 )
 
-# 1000 iterations x 4 pictures / 400 pictures = 10 epochs
+# 1000 iterations x 4 images / 400 images = 10 epochs
 max_iters = 1000
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=500)
 val_cfg = dict(type='ValLoop')
@@ -108,6 +108,6 @@ param_scheduler = [
 ]
 default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=500, max_keep_ckpts=1))
 log_processor = dict(window_size=20)
-# What tools/demo.sh must reach, on the validation split.
+# What tools/demo.sh must reach on the validation split.
 expected = {'mIoU': 80.0}
 randomness = dict(seed=0)

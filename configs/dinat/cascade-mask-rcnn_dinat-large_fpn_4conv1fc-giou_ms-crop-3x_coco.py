@@ -1,4 +1,4 @@
-# In fp32, unlike the smaller ones.
+# Trained in fp32, unlike the smaller networks.
 _base_ = './cascade-mask-rcnn_dinat-mini_fpn_4conv1fc-giou_ms-crop-3x_coco.py'
 
 checkpoint = 'checkpoints/dinat-large_in22k.pth'

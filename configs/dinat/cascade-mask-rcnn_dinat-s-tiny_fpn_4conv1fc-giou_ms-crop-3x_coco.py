@@ -1,21 +1,13 @@
 # Published with fp16: train with --amp.
-_base_ = [
-    '../_base_/models/cascade-mask-rcnn_r50_fpn_4conv1fc-giou.py',
-    '../_base_/datasets/coco_instance_ms-crop.py',
-    '../_base_/schedules/schedule_3x_adamw_swin.py',
-    '../_base_/default_runtime_det.py',
-]
+_base_ = './cascade-mask-rcnn_dinat-mini_fpn_4conv1fc-giou_ms-crop-3x_coco.py'
 
 checkpoint = 'checkpoints/dinat-s-tiny_in1k.pth'
 model = dict(
     backbone=dict(
-        _delete_=True,
         type='hybrid_mm.DiNATs',
         arch='tiny',
-        dilations='coco',
         drop_path_rate=0.3,
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+        init_cfg=dict(checkpoint=checkpoint),
     ),
     neck=dict(in_channels=[96, 192, 384, 768]),
 )
-_base_.param_scheduler[0].end = 500

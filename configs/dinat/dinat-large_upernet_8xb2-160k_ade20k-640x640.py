@@ -1,4 +1,4 @@
-# Crops of 640 as its name and dilations say; the published file inherits crops of 512. In fp32.
+# Crops of 640, as name and dilations of the published file say, although it inherits 512. In fp32.
 _base_ = [
     '../_base_/models/upernet_r50.py',
     '../_base_/datasets/ade20k_640x640.py',

@@ -1,23 +1,5 @@
-# From ImageNet-22k, whose recipe is not published; neither is the number of GPUs (unverified).
-_base_ = [
-    '../_base_/models/classifier_deit.py',
-    '../_base_/datasets/imagenet_1k_deit_384.py',
-    '../_base_/schedules/imagenet_bs512_adamw_30e.py',
-    '../_base_/default_runtime_cls.py',
-]
+_base_ = './dinat-large_8xb64-30e_in1k-384.py'
 
 checkpoint = 'checkpoints/dinat-s-large_in22k.pth'
-model = dict(
-    backbone=dict(
-        type='hybrid_mm.DiNATs',
-        arch='large',
-        dilations='in1k-384',
-        drop_path_rate=0.35,
-        out_indices=(3,),
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
-    ),
-    head=dict(in_channels=1536),
-    train_cfg=None,
-)
-train_dataloader = dict(batch_size=64)
+model = dict(backbone=dict(type='hybrid_mm.DiNATs', init_cfg=dict(checkpoint=checkpoint)))
 optim_wrapper = dict(optimizer=dict(weight_decay=1e-05))

@@ -1,24 +1,4 @@
-# Crops of 640 as its name and dilations say; the published file inherits crops of 512. In fp32.
-_base_ = [
-    '../_base_/models/upernet_r50.py',
-    '../_base_/datasets/ade20k_640x640.py',
-    '../_base_/schedules/schedule_160k_adamw.py',
-    '../_base_/default_runtime_seg.py',
-]
+_base_ = './dinat-large_upernet_8xb2-160k_ade20k-640x640.py'
 
 checkpoint = 'checkpoints/dinat-s-large_in22k.pth'
-model = dict(
-    data_preprocessor=dict(size=(640, 640)),
-    backbone=dict(
-        _delete_=True,
-        type='hybrid_mm.DiNATs',
-        arch='large',
-        dilations='ade20k-640',
-        drop_path_rate=0.3,
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
-    ),
-    decode_head=dict(in_channels=[192, 384, 768, 1536]),
-    auxiliary_head=dict(in_channels=768),
-)
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(relative_bias=dict(decay_mult=0.0))))
-train_dataloader = dict(batch_size=2)
+model = dict(backbone=dict(type='hybrid_mm.DiNATs', init_cfg=dict(checkpoint=checkpoint)))

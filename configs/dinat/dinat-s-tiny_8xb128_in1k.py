@@ -1,12 +1,4 @@
 # Published with fp16: train with --amp.
-_base_ = [
-    '../_base_/models/classifier_deit.py',
-    '../_base_/datasets/imagenet_1k_deit.py',
-    '../_base_/schedules/imagenet_bs1024_adamw_300e_nat.py',
-    '../_base_/default_runtime_cls.py',
-]
+_base_ = './dinat-mini_8xb128_in1k.py'
 
-model = dict(
-    backbone=dict(type='hybrid_mm.DiNATs', arch='tiny', drop_path_rate=0.2, out_indices=(3,)),
-    head=dict(in_channels=768),
-)
+model = dict(backbone=dict(type='hybrid_mm.DiNATs', arch='tiny'), head=dict(in_channels=768))

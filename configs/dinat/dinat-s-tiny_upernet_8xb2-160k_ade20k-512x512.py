@@ -1,23 +1,14 @@
 # Published with fp16: train with --amp.
-_base_ = [
-    '../_base_/models/upernet_r50.py',
-    '../_base_/datasets/ade20k.py',
-    '../_base_/schedules/schedule_160k_adamw.py',
-    '../_base_/default_runtime_seg.py',
-]
+_base_ = './dinat-mini_upernet_8xb2-160k_ade20k-512x512.py'
 
 checkpoint = 'checkpoints/dinat-s-tiny_in1k.pth'
 model = dict(
     backbone=dict(
-        _delete_=True,
         type='hybrid_mm.DiNATs',
         arch='tiny',
-        dilations='ade20k',
         drop_path_rate=0.3,
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+        init_cfg=dict(checkpoint=checkpoint),
     ),
     decode_head=dict(in_channels=[96, 192, 384, 768]),
     auxiliary_head=dict(in_channels=384),
 )
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(relative_bias=dict(decay_mult=0.0))))
-train_dataloader = dict(batch_size=2)

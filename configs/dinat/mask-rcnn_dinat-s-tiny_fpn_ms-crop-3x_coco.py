@@ -1,21 +1,8 @@
 # Published with fp16: train with --amp.
-_base_ = [
-    '../_base_/models/mask-rcnn_r50_fpn.py',
-    '../_base_/datasets/coco_instance_ms-crop.py',
-    '../_base_/schedules/schedule_3x_adamw_swin.py',
-    '../_base_/default_runtime_det.py',
-]
+_base_ = './mask-rcnn_dinat-mini_fpn_ms-crop-3x_coco.py'
 
 checkpoint = 'checkpoints/dinat-s-tiny_in1k.pth'
 model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='hybrid_mm.DiNATs',
-        arch='tiny',
-        dilations='coco',
-        drop_path_rate=0.2,
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
-    ),
+    backbone=dict(type='hybrid_mm.DiNATs', arch='tiny', init_cfg=dict(checkpoint=checkpoint)),
     neck=dict(in_channels=[96, 192, 384, 768]),
 )
-_base_.param_scheduler[0].end = 500

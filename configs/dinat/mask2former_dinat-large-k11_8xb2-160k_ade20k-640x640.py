@@ -1,5 +1,6 @@
-# Crops of 640, in fp32; the number of queries is that of COCO, presumably (unverified). Weights are
-# those of 7 x 7 with interpolated tables, presumably (unverified). Drop path is not given.
+# Crops of 640, trained in fp32. Presumably (unverified) the number of queries is that of COCO, and
+# the weights are those of the 7 x 7 network with interpolated tables. The drop path rate is not
+# given.
 _base_ = [
     '../_base_/models/mask2former_r50_semantic.py',
     '../_base_/datasets/ade20k_640x640.py',

@@ -1,10 +1,10 @@
-# 200 queries, 100 epochs of 118,000 images at batch 16 = 737,500 iterations, in fp32. Weights are
-# those of 7 x 7 with interpolated tables, presumably (unverified). Drop path is not given.
+# 200 queries, 100 epochs of 118,000 images at batch 16 = 737,500 iterations, in fp32. Drop path is
+# not given. Presumably (unverified) the weights are those of 7 x 7 with interpolated tables.
 _base_ = [
     '../_base_/models/mask2former_r50_instance.py',
     '../_base_/datasets/coco_instance_lsj.py',
     '../_base_/schedules/schedule_50e_mask2former.py',
-    '../_base_/default_runtime_det.py',
+    '../_base_/default_runtime_det_iter.py',
 ]
 
 model = dict(
@@ -19,7 +19,4 @@ model = dict(
     panoptic_head=dict(in_channels=[192, 384, 768, 1536], num_queries=200),
 )
 train_cfg = dict(max_iters=737500, dynamic_intervals=[(735001, 737500)])
-_base_.param_scheduler[0].end = 737500
-_base_.param_scheduler[0].milestones = [655556, 710184]
-default_hooks = dict(checkpoint=dict(by_epoch=False, interval=5000))
-log_processor = dict(by_epoch=False)
+_base_.param_scheduler[0].update(end=737500, milestones=[655556, 710184])

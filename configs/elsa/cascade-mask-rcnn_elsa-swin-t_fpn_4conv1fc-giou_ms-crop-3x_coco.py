@@ -1,4 +1,4 @@
-# As published, tables of relative positions decay. Published with fp16: train with --amp.
+# Tables of relative positions decay, as published. Published with fp16: train with --amp.
 _base_ = [
     '../_base_/models/cascade-mask-rcnn_r50_fpn_4conv1fc-giou.py',
     '../_base_/datasets/coco_instance_ms-crop.py',

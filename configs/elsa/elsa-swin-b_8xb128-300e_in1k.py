@@ -1,4 +1,4 @@
-# Published with amp: train with --amp. The weights' moving average is evaluated.
+# Published with amp: train with --amp. A moving average of the weights is evaluated.
 _base_ = './elsa-swin-t_8xb128-300e_in1k.py'
 
 model = dict(backbone=dict(arch='base', drop_path_rate=0.5), head=dict(in_channels=1024))

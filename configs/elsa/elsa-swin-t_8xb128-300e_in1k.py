@@ -1,4 +1,5 @@
-# Published with amp: train with --amp. The tables of relative positions decay. Test crop 0.9.
+# Published with amp: train with --amp. The tables of relative positions decay. The crop ratio of
+# the test is 0.9.
 _base_ = [
     '../_base_/models/classifier_deit.py',
     '../_base_/datasets/imagenet_1k_deit.py',

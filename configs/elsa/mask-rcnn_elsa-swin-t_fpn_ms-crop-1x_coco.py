@@ -1,21 +1,6 @@
-# As published, tables of relative positions decay. Published with fp16: train with --amp.
-_base_ = [
-    '../_base_/models/mask-rcnn_r50_fpn.py',
-    '../_base_/datasets/coco_instance_ms-crop.py',
-    '../_base_/schedules/schedule_1x_adamw_swin.py',
-    '../_base_/default_runtime_det.py',
-]
+# Published with fp16: train with --amp.
+_base_ = './mask-rcnn_elsa-swin-t_fpn_ms-crop-3x_coco.py'
 
-checkpoint = 'checkpoints/elsa-swin-t_in1k.pth'
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='hybrid_mm.ELSASwin',
-        arch='tiny',
-        drop_path_rate=0.1,
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
-    ),
-    neck=dict(in_channels=[96, 192, 384, 768]),
-)
-_base_.param_scheduler[0].end = 500
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(relative_bias=dict(decay_mult=1.0))))
+model = dict(backbone=dict(drop_path_rate=0.1))
+train_cfg = dict(max_epochs=12)
+_base_.param_scheduler[1].update(end=12, milestones=[8, 11])

@@ -1,5 +1,5 @@
-# The published recipe: 0.128 for 256 images, plain cross-entropy, statistics of batch norm that
-# forget 0.3 % with every step.
+# The published recipe: 0.128 for 256 images, plain cross-entropy, statistics of batch norm with
+# momentum 0.003.
 _base_ = [
     '../_base_/models/classifier_resnet.py',
     '../_base_/datasets/imagenet_1k_plain.py',

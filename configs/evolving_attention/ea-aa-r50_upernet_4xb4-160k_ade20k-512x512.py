@@ -1,5 +1,5 @@
-# Not in the paper: the 160k recipe of ResNet-50. 32 x 32 positions of a crop are all attended to;
-# longer test images are pooled where they have more than 2048.
+# Not in the paper: the 160k recipe of ResNet-50. All 32 x 32 positions of a crop are attended to;
+# test images with more than 2048 are pooled.
 _base_ = [
     '../_base_/models/upernet_r50.py',
     '../_base_/datasets/ade20k.py',

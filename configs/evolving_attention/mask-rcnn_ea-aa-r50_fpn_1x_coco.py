@@ -1,5 +1,5 @@
-# Not in the paper: the 1x recipe of ResNet-50. Attention sees up to 50 x 84 positions at stride 16,
-# pooled to 25 x 42 for the cap of 2048; the tables are made for images of both orientations.
+# Not in the paper: the 1x recipe of ResNet-50. Up to 50 x 84 positions at stride 16 are pooled to
+# 25 x 42, below the cap of 2048; the tables fit images of both orientations.
 _base_ = [
     '../_base_/models/mask-rcnn_r50_fpn.py',
     '../_base_/datasets/coco_instance.py',

@@ -1,13 +1,3 @@
-_base_ = './mask-rcnn_r101_fpn_1x_coco.py'
+_base_ = './mask-rcnn_r101-gcb-r16-c3-c5_fpn_1x_coco.py'
 
-model = dict(
-    backbone=dict(
-        plugins=[
-            dict(
-                cfg=dict(type='hybrid_mm.ContextBlock', ratio=1 / 4),
-                stages=(False, True, True, True),
-                position='after_conv3',
-            )
-        ]
-    )
-)
+_base_.model.backbone.plugins[0].cfg.ratio = 1 / 4

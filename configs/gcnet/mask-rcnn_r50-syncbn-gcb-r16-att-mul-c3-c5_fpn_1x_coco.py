@@ -1,15 +1,3 @@
-_base_ = './mask-rcnn_r50-syncbn_fpn_1x_coco.py'
+_base_ = './mask-rcnn_r50-syncbn-gcb-r16-c3-c5_fpn_1x_coco.py'
 
-model = dict(
-    backbone=dict(
-        plugins=[
-            dict(
-                cfg=dict(
-                    type='hybrid_mm.ContextBlock', ratio=1 / 16, fusion_types=('channel_mul',)
-                ),
-                stages=(False, True, True, True),
-                position='after_conv3',
-            )
-        ]
-    )
-)
+_base_.model.backbone.plugins[0].cfg.fusion_types = ('channel_mul',)

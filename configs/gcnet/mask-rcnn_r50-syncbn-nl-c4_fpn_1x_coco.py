@@ -1,14 +1,7 @@
-# One block in c4, before its last residual block; the exact place is not published (unverified).
-_base_ = './mask-rcnn_r50-syncbn_fpn_1x_coco.py'
+_base_ = './mask-rcnn_r50-syncbn-gcb-r16-c4_fpn_1x_coco.py'
 
 model = dict(
     backbone=dict(
-        type='hybrid_mm.AttentionResNet',
-        base='ResNet',
-        stage_plugins=dict(
-            cfg=dict(type='hybrid_mm.NonLocal2d', use_scale=False),
-            stages=(False, False, True, False),
-            position='before_last_block',
-        ),
+        stage_plugins=dict(cfg=dict(_delete_=True, type='hybrid_mm.NonLocal2d', use_scale=False))
     )
 )

@@ -1,13 +1,3 @@
-_base_ = './resnet50_8xb32-40e_in1k.py'
+_base_ = './resnet50-gcb-r16-c3-c5_8xb32-40e_in1k.py'
 
-model = dict(
-    backbone=dict(
-        plugins=[
-            dict(
-                cfg=dict(type='hybrid_mm.ContextBlock', ratio=1 / 4),
-                stages=(False, True, True, True),
-                position='after_conv3',
-            )
-        ]
-    )
-)
+_base_.model.backbone.plugins[0].cfg.ratio = 1 / 4

@@ -1,5 +1,5 @@
-# Fine-tunes a trained ResNet-50, without plugins or with those of the files that inherit from this
-# one, whose blocks start as the identity. The recipe is recalled from the paper (unverified).
+# Fine-tunes a trained ResNet-50, without plugins; files that inherit from this one add plugins,
+# which start as the identity. The recipe is from memory of the paper; not verified.
 _base_ = [
     '../_base_/models/classifier_resnet.py',
     '../_base_/datasets/imagenet_1k_plain.py',

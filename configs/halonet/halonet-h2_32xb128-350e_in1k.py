@@ -1,19 +1,3 @@
-# Recalled from the paper, hence unverified: 350 epochs, batch 4096, cosine decay, RandAugment,
-# averaged weights, drop path. The rates of learning and drop path are ours; no dropout.
-_base_ = [
-    '../_base_/models/classifier_resnet.py',
-    '../_base_/datasets/imagenet_1k_256.py',
-    '../_base_/schedules/imagenet_bs4096_sgd_350e.py',
-    '../_base_/default_runtime_cls.py',
-]
+_base_ = './halonet-h0_32xb128-350e_in1k.py'
 
-model = dict(
-    backbone=dict(
-        type='hybrid_mm.HaloNet',
-        arch='h2',
-        drop_path_rate=0.1,
-        out_indices=(3,),
-        norm_cfg=dict(type='SyncBN'),
-    ),
-    head=dict(in_channels=640),
-)
+model = dict(backbone=dict(arch='h2'), head=dict(in_channels=640))

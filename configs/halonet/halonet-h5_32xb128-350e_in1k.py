@@ -1,5 +1,5 @@
-# Recalled from the paper, hence unverified: 350 epochs, batch 4096, cosine decay, RandAugment,
-# averaged weights, drop path. The rates of learning and drop path are ours; no dropout.
+# From memory of the paper; not verified: 350 epochs, batch 4096, cosine decay, RandAugment,
+# averaged weights, drop path. The learning rate and the drop path rate are ours; no dropout.
 _base_ = [
     '../_base_/models/classifier_resnet.py',
     '../_base_/datasets/imagenet_1k_448.py',

@@ -1,4 +1,4 @@
-# The recipe of timm's weights is not known to us: here that of the paper's large models.
+# The recipe of timm's weights is unknown to us; this one is that of the paper's large models.
 _base_ = [
     '../_base_/models/classifier_resnet.py',
     '../_base_/datasets/imagenet_1k_256.py',

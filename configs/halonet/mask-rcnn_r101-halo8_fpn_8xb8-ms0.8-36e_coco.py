@@ -1,19 +1,4 @@
-# The paper gives no recipe: epochs, jitter, rate and norms are those of BoTNet's Mask R-CNN
-# (unverified).
-_base_ = [
-    '../_base_/models/mask-rcnn_r50_fpn_syncbn.py',
-    '../_base_/datasets/coco_instance_1024x1024.py',
-    '../_base_/schedules/schedule_bs64_36e.py',
-    '../_base_/default_runtime_det.py',
-]
+_base_ = './mask-rcnn_r50-halo8_fpn_8xb8-ms0.8-36e_coco.py'
 
 checkpoint = 'checkpoints/r101-halo8_in1k.pth'
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='hybrid_mm.HaloNet',
-        arch='r101-se-b8',
-        norm_cfg=dict(type='SyncBN'),
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
-    )
-)
+model = dict(backbone=dict(arch='r101-se-b8', init_cfg=dict(checkpoint=checkpoint)))

@@ -1,18 +1,4 @@
-# Not in the paper: the recipe that this project uses for all backbones.
-_base_ = [
-    '../_base_/models/fpn_r50.py',
-    '../_base_/datasets/ade20k.py',
-    '../_base_/schedules/schedule_80k_adamw.py',
-    '../_base_/default_runtime_seg.py',
-]
+_base_ = './r50-halo8_fpn_4xb4-80k_ade20k-512x512.py'
 
 checkpoint = 'checkpoints/r101-halo8_in1k.pth'
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='hybrid_mm.HaloNet',
-        arch='r101-se-b8',
-        norm_cfg=dict(type='SyncBN'),
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
-    )
-)
+model = dict(backbone=dict(arch='r101-se-b8', init_cfg=dict(checkpoint=checkpoint)))

@@ -1,20 +1,4 @@
-# Not in the paper: the recipe that this project uses for all backbones.
-_base_ = [
-    '../_base_/models/upernet_r50.py',
-    '../_base_/datasets/ade20k.py',
-    '../_base_/schedules/schedule_160k_adamw.py',
-    '../_base_/default_runtime_seg.py',
-]
+_base_ = './r50-halo8_upernet_8xb2-160k_ade20k-512x512.py'
 
 checkpoint = 'checkpoints/r101-halo8_in1k.pth'
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='hybrid_mm.HaloNet',
-        arch='r101-se-b8',
-        norm_cfg=dict(type='SyncBN'),
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
-    )
-)
-
-train_dataloader = dict(batch_size=2)
+model = dict(backbone=dict(arch='r101-se-b8', init_cfg=dict(checkpoint=checkpoint)))

@@ -1,17 +1,3 @@
-# Weights of the detectors; the recipe is that of the paper's other models (unverified).
-_base_ = [
-    '../_base_/models/classifier_resnet.py',
-    '../_base_/datasets/imagenet_1k_224.py',
-    '../_base_/schedules/imagenet_bs4096_sgd_350e.py',
-    '../_base_/default_runtime_cls.py',
-]
+_base_ = './r50-halo8_32xb128-350e_in1k.py'
 
-model = dict(
-    backbone=dict(
-        type='hybrid_mm.HaloNet',
-        arch='r50-se-b32',
-        drop_path_rate=0.1,
-        out_indices=(3,),
-        norm_cfg=dict(type='SyncBN'),
-    )
-)
+model = dict(backbone=dict(arch='r50-se-b32'))

@@ -1,4 +1,5 @@
-# Weights of the detectors; the recipe is that of the paper's other models (unverified).
+# The detectors start from these weights; the recipe is that of the paper's other models
+# (unverified).
 _base_ = [
     '../_base_/models/classifier_resnet.py',
     '../_base_/datasets/imagenet_1k_224.py',

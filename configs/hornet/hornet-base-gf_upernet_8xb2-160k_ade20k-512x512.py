@@ -1,4 +1,4 @@
-# The filters of 224 pixels are interpolated at loading.
+# The filters, made for 224 pixels, are interpolated when loaded.
 _base_ = './hornet-base_upernet_8xb2-160k_ade20k-512x512.py'
 
 checkpoint = 'checkpoints/hornet-base-gf_in1k.pth'

@@ -1,14 +1,4 @@
-_base_ = [
-    '../_base_/models/classifier_deit.py',
-    '../_base_/datasets/imagenet_1k_deit.py',
-    '../_base_/schedules/imagenet_bs4096_adamw_300e.py',
-    '../_base_/default_runtime_cls.py',
-]
+_base_ = './hornet-tiny_32xb128-300e_in1k.py'
 
-model = dict(
-    backbone=dict(
-        type='hybrid_mm.HorNet', arch='small', drop_path_rate=0.4, pooled=True, out_indices=(3,)
-    ),
-    head=dict(in_channels=768),
-)
-optim_wrapper = dict(clip_grad=dict(_delete_=True, max_norm=5.0, norm_type=2))
+model = dict(backbone=dict(arch='small', drop_path_rate=0.4), head=dict(in_channels=768))
+optim_wrapper = dict(clip_grad=dict(max_norm=5.0))

@@ -1,5 +1,5 @@
-# As the official files, the decay counts from 6 layers though the ids go up to 12: the last stages
-# learn faster than the heads. 8 GPUs x 2 images
+# As in the official files, the decay counts from 6 layers although layer ids go up to 12, so that
+# the last stages learn faster than the heads. 8 GPUs x 2 images
 _base_ = [
     '../_base_/models/mask-rcnn_r50_fpn.py',
     '../_base_/datasets/coco_instance_ms-crop.py',

@@ -1,5 +1,4 @@
-# 4 GPUs x 1 image. The authors draw the position tables anew for 1280 x 1280; here those of the
-# classifier are interpolated.
+# 4 GPUs x 1 image. Position tables of the classifier are interpolated; the authors draw new ones.
 _base_ = [
     '../_base_/models/htc_r50_fpn.py',
     '../_base_/datasets/coco_instance_stuff_1280x1280_stretched.py',

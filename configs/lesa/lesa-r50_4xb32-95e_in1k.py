@@ -1,4 +1,4 @@
-# Positions over the flattened map, bound to 224 x 224; the last stage keeps its resolution.
+# Positions of the flattened map, bound to 224 x 224; the last stage keeps its resolution.
 _base_ = [
     '../_base_/models/classifier_resnet.py',
     '../_base_/datasets/imagenet_1k_plain.py',

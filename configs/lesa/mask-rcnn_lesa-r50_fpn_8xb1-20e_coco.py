@@ -1,5 +1,4 @@
-# 8 GPUs x 1 image. The authors draw the position tables anew for 1024 x 1024; here those of the
-# classifier are interpolated.
+# 8 GPUs x 1 image. Position tables of the classifier are interpolated; the authors draw new ones.
 _base_ = [
     '../_base_/models/mask-rcnn_r50_fpn.py',
     '../_base_/datasets/coco_instance_1024x1024_stretched.py',

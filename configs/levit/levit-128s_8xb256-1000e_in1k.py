@@ -1,5 +1,5 @@
-# The paper's recipe without its teacher: it distils from a RegNetY-16GF, with a second head that is
-# left out here.
+# The paper's recipe without its teacher: it distils from a RegNetY-16GF with a second head, which
+# is left out here.
 _base_ = [
     '../_base_/models/classifier_deit.py',
     '../_base_/datasets/imagenet_1k_deit.py',

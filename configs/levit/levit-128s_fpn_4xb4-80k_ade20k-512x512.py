@@ -1,4 +1,4 @@
-# A recipe of ours: the paper has none. 4 GPUs x 4 crops
+# Our recipe; the paper has none. 4 GPUs x 4 crops
 _base_ = [
     '../_base_/models/fpn_r50.py',
     '../_base_/datasets/ade20k_align32.py',

@@ -1,4 +1,4 @@
-# A recipe of ours: the paper has none. The last map, of stride 64, is the fifth level.
+# Our recipe; the paper has none. The last map, of stride 64, is the fifth level.
 _base_ = [
     '../_base_/models/mask-rcnn_r50_fpn.py',
     '../_base_/datasets/coco_instance.py',

@@ -1,4 +1,4 @@
-# A recipe of ours: the paper has none. Levels of strides 8 to 64 from the network, 128 by the FPN.
+# Our recipe; the paper has none. Levels of strides 8 to 64 from the network, 128 by the FPN.
 _base_ = [
     '../_base_/models/retinanet_r50_fpn.py',
     '../_base_/datasets/coco_detection.py',

@@ -1,4 +1,4 @@
-# VAN-B0 under the recipe of the LSKA paper: the point at 23 of its kernel-size ablation.
+# VAN-B0 with the recipe of the LSKA paper: kernel size 23 of its ablation.
 _base_ = './mask-rcnn_van-lska-tiny_fpn_1x_coco.py'
 
 checkpoint = 'checkpoints/van-b0_in1k.pth'

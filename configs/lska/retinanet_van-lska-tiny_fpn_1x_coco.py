@@ -1,4 +1,4 @@
-# 2 images per GPU as in the official config; the number of GPUs is not recorded: 8, as in the VAN
+# 2 images per GPU as in the official config; the number of GPUs is not published: 8, as in the VAN
 # paper (unverified).
 _base_ = [
     '../_base_/models/retinanet_r50_fpn.py',

@@ -1,4 +1,5 @@
-# Its hyper-parameters are not published: those of 896 x 896 and the drop path of the tiny network.
+# Hyper-parameters of this size are not published: here those of 896 x 896 and the drop path rate of
+# the tiny network.
 _base_ = './cascade-mask-rcnn_maxvit-tiny_fpn_32xb8-ms0.1-640-90k_coco.py'
 
 checkpoint = 'checkpoints/maxvit-base_in1k.pth'

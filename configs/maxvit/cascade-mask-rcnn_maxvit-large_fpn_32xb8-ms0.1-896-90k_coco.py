@@ -1,4 +1,4 @@
-# From weights of JFT-300M there, which are not public.
+# TensorFlow's model garden starts from weights of JFT-300M, which are not public.
 _base_ = './cascade-mask-rcnn_maxvit-tiny_fpn_32xb8-ms0.1-896-90k_coco.py'
 
 checkpoint = 'checkpoints/maxvit-large_in1k.pth'

@@ -1,4 +1,4 @@
-# Its drop path is not published: that of the base network.
+# The drop path rate is not published: here that of the base network.
 _base_ = './cascade-mask-rcnn_maxvit-tiny_fpn_32xb8-ms0.1-896-90k_coco.py'
 
 checkpoint = 'checkpoints/maxvit-small_in1k.pth'

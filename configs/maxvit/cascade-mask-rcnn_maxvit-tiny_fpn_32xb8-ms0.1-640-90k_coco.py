@@ -1,5 +1,5 @@
-# As at 896 x 896 with the rate and weight decay published for this one; its cosine is said to take
-# 115,750 iterations (unverified), here 90,000 as the others.
+# As at 896 x 896, with the rate and weight decay published for this size; its cosine is said to
+# take 115,750 iterations (unverified), here it takes 90,000 as for the other sizes.
 _base_ = [
     '../_base_/models/cascade-mask-rcnn_maxvit.py',
     '../_base_/datasets/coco_instance_640x640_ms0.1.py',

@@ -1,6 +1,6 @@
-# The paper's setting by the recipe of TensorFlow's model garden; the bases say what is ours. The
-# drop path is not published for this size: that of 640 x 640, whose survival_prob 0.3 drops 0.7 of
-# the last block. bfloat16 there: train with --amp.
+# The paper's setting with the recipe of TensorFlow's model garden; comments in the bases say what
+# is ours. The drop path rate is not published for this size; it is that of 640 x 640, where
+# survival_prob 0.3 drops 0.7 of the last block. The original trains in bfloat16: use --amp.
 _base_ = [
     '../_base_/models/cascade-mask-rcnn_maxvit.py',
     '../_base_/datasets/coco_instance_896x896_ms0.1.py',

@@ -1,4 +1,5 @@
-# TensorFlow's model garden; its hyper-parameters are not published: those of the cascades.
+# After TensorFlow's model garden, whose hyper-parameters for this model are not published: here
+# those of the cascades.
 _base_ = [
     '../_base_/models/retinanet_r50_fpn.py',
     '../_base_/datasets/coco_instance_640x640_ms0.1.py',

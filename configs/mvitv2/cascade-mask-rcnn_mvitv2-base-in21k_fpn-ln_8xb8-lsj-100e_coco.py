@@ -1,10 +1,10 @@
-# MViTv2 in the comparison of the ViTDet paper.
+# From the ViTDet paper's comparison with MViTv2.
 # 8 GPUs x 8 images
 _base_ = [
     '../_base_/models/cascade-mask-rcnn_r50_fpn_4conv1fc-ln.py',
     '../_base_/datasets/coco_instance_lsj_1024.py',
     '../_base_/schedules/schedule_bs64_lsj-100e_adamw.py',
-    '../_base_/default_runtime_det.py',
+    '../_base_/default_runtime_det_iter.py',
 ]
 
 checkpoint = 'checkpoints/mvitv2-base_in21k.pth'
@@ -19,6 +19,3 @@ model = dict(
     neck=dict(in_channels=[96, 192, 384, 768]),
 )
 optim_wrapper = dict(optimizer=dict(lr=8e-5))
-train_dataloader = dict(batch_size=8)
-default_hooks = dict(checkpoint=dict(by_epoch=False, interval=5000))
-log_processor = dict(by_epoch=False)

@@ -18,4 +18,3 @@ model = dict(
     ),
     neck=dict(in_channels=[192, 384, 768, 1536]),
 )
-train_dataloader = dict(batch_size=8)

@@ -1,11 +1,11 @@
-# The weights are those of a network that widens its maps in attention, not those of the published
-# classifier (dim_mul_in_att=False).
+# The weights are of a network that widens its maps in attention, unlike the published classifier
+# (dim_mul_in_att=False).
 # 8 GPUs x 8 images
 _base_ = [
     '../_base_/models/cascade-mask-rcnn_r50_fpn_4conv1fc.py',
     '../_base_/datasets/coco_instance_lsj_1024.py',
     '../_base_/schedules/schedule_bs64_lsj-50e_adamw.py',
-    '../_base_/default_runtime_det.py',
+    '../_base_/default_runtime_det_iter.py',
 ]
 
 checkpoint = 'checkpoints/mvitv2-large_in21k.pth'
@@ -20,6 +20,3 @@ model = dict(
     neck=dict(in_channels=[144, 288, 576, 1152]),
 )
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'attn.relative': dict(decay_mult=0.0)}))
-train_dataloader = dict(batch_size=8)
-default_hooks = dict(checkpoint=dict(by_epoch=False, interval=5000))
-log_processor = dict(by_epoch=False)

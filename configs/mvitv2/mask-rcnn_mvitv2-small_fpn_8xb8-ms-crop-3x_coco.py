@@ -1,4 +1,4 @@
-# The result is recalled from the paper, the recipe that of MViTv2-T.
+# The result is from memory of the paper; not verified. The recipe is that of MViTv2-T.
 _base_ = './mask-rcnn_mvitv2-tiny_fpn_8xb8-ms-crop-3x_coco.py'
 
 checkpoint = 'checkpoints/mvitv2-small_in1k.pth'

@@ -1,4 +1,4 @@
-# The rate is 2.5e-4 for 256 images; the size of the batch is ours.
+# The rate is 2.5e-4 for 256 images; the batch size is ours.
 _base_ = [
     '../_base_/models/classifier_deit.py',
     '../_base_/datasets/imagenet_1k_deit.py',

@@ -1,4 +1,4 @@
-# A recipe of ours. 8 GPUs x 2 crops
+# Our recipe. 8 GPUs x 2 crops
 _base_ = [
     '../_base_/models/upernet_r50.py',
     '../_base_/datasets/ade20k.py',

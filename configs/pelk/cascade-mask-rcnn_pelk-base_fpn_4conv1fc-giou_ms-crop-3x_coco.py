@@ -1,4 +1,4 @@
-# The recipe is that of ConvNeXt; the paper gives no details of its own (unverified).
+# The recipe is that of ConvNeXt (unverified): the paper gives no details.
 _base_ = './cascade-mask-rcnn_pelk-tiny_fpn_4conv1fc-giou_ms-crop-3x_coco.py'
 
 checkpoint = 'checkpoints/pelk-base_in1k.pth'

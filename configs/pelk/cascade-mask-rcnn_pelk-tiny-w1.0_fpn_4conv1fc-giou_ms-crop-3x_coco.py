@@ -1,4 +1,4 @@
-# Ours: as wide as ConvNeXt and without sparsity, which is faster with as many parameters.
+# Our variant: as wide as ConvNeXt, not sparse, and faster with the same number of parameters.
 _base_ = [
     '../_base_/models/cascade-mask-rcnn_r50_fpn_4conv1fc-giou.py',
     '../_base_/datasets/coco_instance_ms-crop.py',

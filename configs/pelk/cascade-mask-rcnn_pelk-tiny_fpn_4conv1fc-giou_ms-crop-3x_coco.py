@@ -1,4 +1,4 @@
-# The recipe is that of ConvNeXt; the paper gives no details of its own (unverified).
+# The recipe is that of ConvNeXt (unverified): the paper gives no details.
 _base_ = [
     '../_base_/models/cascade-mask-rcnn_r50_fpn_4conv1fc-giou.py',
     '../_base_/datasets/coco_instance_ms-crop.py',

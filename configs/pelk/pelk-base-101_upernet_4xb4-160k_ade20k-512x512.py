@@ -1,4 +1,4 @@
-# The recipe is that of SLaK; the paper gives no details of its own (unverified).
+# The recipe is that of SLaK (unverified): the paper gives no details.
 _base_ = './pelk-base_upernet_4xb4-160k_ade20k-512x512.py'
 
 checkpoint = 'checkpoints/pelk-base-101_in1k.pth'

@@ -1,19 +1,5 @@
-# Ours: as wide as ConvNeXt and without sparsity, which is faster with as many parameters.
-_base_ = [
-    '../_base_/models/classifier_deit.py',
-    '../_base_/datasets/imagenet_1k_deit.py',
-    '../_base_/schedules/imagenet_bs4096_adamw_300e.py',
-    '../_base_/default_runtime_cls.py',
-]
+# Our variant: as wide as ConvNeXt, not sparse, and faster with the same number of parameters.
+_base_ = './pelk-tiny_32xb128-300e_in1k.py'
 
-model = dict(
-    backbone=dict(
-        type='hybrid_mm.PeLK',
-        arch='tiny',
-        width_factor=1.0,
-        drop_path_rate=0.1,
-        pooled=True,
-        out_indices=(3,),
-    ),
-    head=dict(in_channels=768),
-)
+model = dict(backbone=dict(width_factor=1.0), head=dict(in_channels=768))
+custom_hooks = _base_.custom_hooks[:1]  # not sparse

@@ -1,4 +1,4 @@
-# Ours: as wide as ConvNeXt and without sparsity, which is faster with as many parameters.
+# Our variant: as wide as ConvNeXt, not sparse, and faster with the same number of parameters.
 _base_ = [
     '../_base_/models/upernet_r50.py',
     '../_base_/datasets/ade20k.py',

@@ -1,4 +1,4 @@
-# The recipe is that of SLaK; the paper gives no details of its own (unverified).
+# The recipe is that of SLaK (unverified): the paper gives no details.
 _base_ = [
     '../_base_/models/classifier_deit.py',
     '../_base_/datasets/imagenet_1k_deit.py',

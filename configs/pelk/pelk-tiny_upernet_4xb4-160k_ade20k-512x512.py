@@ -1,4 +1,4 @@
-# The recipe is that of SLaK; the paper gives no details of its own (unverified).
+# The recipe is that of SLaK (unverified): the paper gives no details.
 _base_ = [
     '../_base_/models/upernet_r50.py',
     '../_base_/datasets/ade20k.py',

@@ -1,4 +1,4 @@
-# Ours: the paper has DETR only, whose schedule was not published.
+# Our recipe; the paper has DETR only, whose schedule was not published.
 _base_ = [
     '../_base_/models/mask-rcnn_r50_fpn.py',
     '../_base_/datasets/coco_instance.py',

@@ -1,4 +1,4 @@
-# Ours: the paper has no segmentation.
+# Our recipe; the paper has no segmentation.
 _base_ = [
     '../_base_/models/upernet_r50.py',
     '../_base_/datasets/ade20k.py',
@@ -18,9 +18,7 @@ model = dict(
     decode_head=dict(in_channels=[64, 128, 256, 512]),
     auxiliary_head=dict(in_channels=256),
 )
-optim_wrapper = dict(
-    paramwise_cfg=dict(
-        custom_keys={k: dict(decay_mult=0.0) for k in ('relative_bias', 'attn.scale')}
-    )
+_base_.optim_wrapper.paramwise_cfg.custom_keys.update(
+    {k: dict(decay_mult=0.0) for k in ('relative_bias', 'attn.scale')}
 )
 train_dataloader = dict(batch_size=2)

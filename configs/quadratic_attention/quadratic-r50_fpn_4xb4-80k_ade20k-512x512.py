@@ -17,8 +17,6 @@ model = dict(
     )
 )
 
-optim_wrapper = dict(
-    paramwise_cfg=dict(
-        custom_keys={'.centers': dict(decay_mult=0.0), '.spreads': dict(decay_mult=0.0)}
-    )
+_base_.optim_wrapper.paramwise_cfg = dict(
+    custom_keys={'.centers': dict(decay_mult=0.0), '.spreads': dict(decay_mult=0.0)}
 )

@@ -18,8 +18,6 @@ model = dict(
 )
 
 train_dataloader = dict(batch_size=2)
-optim_wrapper = dict(
-    paramwise_cfg=dict(
-        custom_keys={'.centers': dict(decay_mult=0.0), '.spreads': dict(decay_mult=0.0)}
-    )
+_base_.optim_wrapper.paramwise_cfg.custom_keys.update(
+    {'.centers': dict(decay_mult=0.0), '.spreads': dict(decay_mult=0.0)}
 )

@@ -18,9 +18,7 @@ model = dict(
     )
 )
 
-optim_wrapper = dict(
-    optimizer=dict(lr=0.01),
-    paramwise_cfg=dict(
-        custom_keys={'.centers': dict(decay_mult=0.0), '.spreads': dict(decay_mult=0.0)}
-    ),
+optim_wrapper = dict(optimizer=dict(lr=0.01))
+_base_.optim_wrapper.paramwise_cfg = dict(
+    custom_keys={'.centers': dict(decay_mult=0.0), '.spreads': dict(decay_mult=0.0)}
 )

@@ -1,4 +1,4 @@
-# Published with four images to a GPU. MegData73M, of the pre-training, is not public.
+# Published with four images per GPU. MegData73M, the data of the pre-training, is not public.
 _base_ = './cascade-mask-rcnn_replknet-31b_fpn_4conv1fc-giou_ms-crop-3x_coco.py'
 
 checkpoint = 'checkpoints/replknet-xl_megdata73m.pth'

@@ -1,22 +1,7 @@
-_base_ = [
-    '../_base_/models/classifier_deit.py',
-    '../_base_/datasets/imagenet_1k_deit_384.py',
-    '../_base_/schedules/imagenet_bs512_adamw_30e_layer-decay.py',
-    '../_base_/default_runtime_cls.py',
-]
+_base_ = './replknet-31b_8xb128-30e_in1k-384.py'
 
 checkpoint = 'checkpoints/replknet-31b_in22k.pth'
-model = dict(
-    backbone=dict(
-        type='hybrid_mm.RepLKNet',
-        arch='31b',
-        norm_outputs='last',
-        drop_path_rate=0.3,
-        out_indices=(3,),
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
-    ),
-    head=dict(in_channels=1024),
-    train_cfg=None,
-)
+model = dict(backbone=dict(drop_path_rate=0.3, init_cfg=dict(checkpoint=checkpoint)))
 _base_.param_scheduler[1].eta_min = 3e-4
 train_dataloader = dict(batch_size=64)
+auto_scale_lr = dict(base_batch_size=512)  # 8 GPUs x 64 images

@@ -1,4 +1,4 @@
-# MegData73M, of the pre-training, is not public.
+# MegData73M, the data of the pre-training, is not public.
 _base_ = './replknet-31b-in22k_upernet_64xb2-40k_ade20k-640x640.py'
 
 checkpoint = 'checkpoints/replknet-xl_megdata73m.pth'

@@ -1,4 +1,4 @@
-# Recalled from the paper, unverified: 130 epochs, 4096 images, rate 1.6, Nesterov momentum,
+# From memory of the paper; not verified: 130 epochs, 4096 images, rate 1.6, Nesterov momentum,
 # warm-up of 10 epochs, cosine decay, averaged weights, label smoothing.
 _base_ = [
     '../_base_/models/classifier_resnet.py',

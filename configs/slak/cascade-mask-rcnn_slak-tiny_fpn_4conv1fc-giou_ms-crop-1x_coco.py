@@ -1,21 +1,6 @@
-_base_ = [
-    '../_base_/models/cascade-mask-rcnn_r50_fpn_4conv1fc-giou.py',
-    '../_base_/datasets/coco_instance_ms-crop.py',
-    '../_base_/schedules/schedule_1x_adamw_convnext.py',
-    '../_base_/default_runtime_det.py',
-]
+_base_ = './cascade-mask-rcnn_slak-tiny_fpn_4conv1fc-giou_ms-crop-3x_coco.py'
 
 checkpoint = 'checkpoints/slak-tiny_120e_in1k.pth'
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='hybrid_mm.SLaK',
-        arch='tiny',
-        drop_path_rate=0.4,
-        layer_scale=1.0,
-        norm_cfg=dict(type='SyncBN'),
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
-    ),
-    neck=dict(in_channels=[124, 249, 499, 998]),
-)
-custom_hooks = [dict(type='hybrid_mm.SparsityHook', init='zeros', scope='backbone.')]
+model = dict(backbone=dict(init_cfg=dict(checkpoint=checkpoint)))
+train_cfg = dict(max_epochs=12)
+_base_.param_scheduler[1].update(end=12, milestones=[8, 11])

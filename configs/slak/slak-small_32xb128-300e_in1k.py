@@ -1,17 +1,4 @@
-_base_ = [
-    '../_base_/models/classifier_deit.py',
-    '../_base_/datasets/imagenet_1k_deit.py',
-    '../_base_/schedules/imagenet_bs4096_adamw_300e.py',
-    '../_base_/default_runtime_cls.py',
-]
+_base_ = './slak-tiny_32xb128-300e_in1k.py'
 
-model = dict(
-    backbone=dict(
-        type='hybrid_mm.SLaK', arch='small', drop_path_rate=0.4, pooled=True, out_indices=(3,)
-    ),
-    head=dict(in_channels=998),
-)
-custom_hooks = [
-    *_base_.custom_hooks,
-    dict(type='hybrid_mm.SparsityHook', sparsity=0.4, interval=100, prune_rate=0.3),
-]
+model = dict(backbone=dict(arch='small', drop_path_rate=0.4))
+_base_.custom_hooks[1].update(interval=100, prune_rate=0.3)

@@ -1,18 +1,4 @@
-_base_ = [
-    '../_base_/models/classifier_deit.py',
-    '../_base_/datasets/imagenet_1k_deit.py',
-    '../_base_/schedules/imagenet_bs4096_adamw_120e.py',
-    '../_base_/default_runtime_cls.py',
-]
+_base_ = './slak-tiny_32xb128-120e_in1k.py'
 
-model = dict(
-    backbone=dict(
-        type='hybrid_mm.SLaK',
-        arch='tiny',
-        width_factor=1.0,
-        drop_path_rate=0.1,
-        pooled=True,
-        out_indices=(3,),
-    ),
-    head=dict(in_channels=768),
-)
+model = dict(backbone=dict(width_factor=1.0), head=dict(in_channels=768))
+custom_hooks = _base_.custom_hooks[:1]  # not sparse

@@ -1,5 +1,6 @@
-# The paper states AdamW, rate 1e-4, weight decay 0.05, batch 16. Not published, hence unverified:
-# the steps, warm-up, drop path and mode of batch norm; they are those of the LSKA paper's configs.
+# The paper states AdamW, rate 1e-4, weight decay 0.05, batch 16. Not published, so not verified:
+# the steps, warm-up, drop path rate and mode of batch norm, which are those of the LSKA paper's
+# configs.
 _base_ = [
     '../_base_/models/mask-rcnn_r50_fpn.py',
     '../_base_/datasets/coco_instance.py',

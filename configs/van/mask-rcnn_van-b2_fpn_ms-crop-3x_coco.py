@@ -1,6 +1,6 @@
 # The paper states AdamW, rate 1e-4, weight decay 0.05, batch 16 and the augmentation of Swin. Not
-# published, hence unverified: the steps (Swin's), warm-up, drop path and mode of batch norm (those
-# of the LSKA paper's 1x configs).
+# published, so not verified: the steps (Swin's), warm-up, drop path rate and mode of batch norm
+# (those of the LSKA paper's 1x configs).
 _base_ = [
     '../_base_/models/mask-rcnn_r50_fpn.py',
     '../_base_/datasets/coco_instance_ms-crop.py',

@@ -1,10 +1,11 @@
-# The paper states 50 epochs, batch 16, AdamW with rate 1e-4. Not published, hence unverified: the
-# rest of the recipe, which is Mask2Former's, and drop path, which is that of UperNet on ADE20K.
+# The paper states 50 epochs, batch 16, AdamW with rate 1e-4. Not published, so not verified: the
+# rest of the recipe, which is Mask2Former's, and the drop path rate, which is that of UperNet on
+# ADE20K.
 _base_ = [
     '../_base_/models/mask2former_r50.py',
     '../_base_/datasets/coco_panoptic_lsj.py',
     '../_base_/schedules/schedule_50e_mask2former.py',
-    '../_base_/default_runtime_det.py',
+    '../_base_/default_runtime_det_iter.py',
 ]
 
 checkpoint = 'checkpoints/van-b2_in1k.pth'
@@ -18,6 +19,3 @@ model = dict(
     ),
     panoptic_head=dict(in_channels=[64, 128, 320, 512]),
 )
-
-default_hooks = dict(checkpoint=dict(by_epoch=False, interval=5000))
-log_processor = dict(by_epoch=False)

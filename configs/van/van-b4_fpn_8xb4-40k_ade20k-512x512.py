@@ -1,4 +1,4 @@
-# In the official code, without a figure in the paper.
+# In the official code; the paper has no result for it.
 _base_ = './van-b1_fpn_8xb4-40k_ade20k-512x512.py'
 
 checkpoint = 'checkpoints/van-b4_in1k.pth'

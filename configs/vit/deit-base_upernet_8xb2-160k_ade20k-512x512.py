@@ -17,9 +17,7 @@ model = dict(
     decode_head=dict(in_channels=[768] * 4),
     auxiliary_head=dict(in_channels=768, in_index=3),
 )
-optim_wrapper = dict(
-    paramwise_cfg=dict(
-        custom_keys={'stem.position': dict(decay_mult=0.0), 'class_token': dict(decay_mult=0.0)}
-    )
+_base_.optim_wrapper.paramwise_cfg.custom_keys.update(
+    {'stem.position': dict(decay_mult=0.0), 'class_token': dict(decay_mult=0.0)}
 )
 train_dataloader = dict(batch_size=2)

@@ -1,25 +1,7 @@
-# 8 GPUs x 2 crops
-_base_ = [
-    '../_base_/models/upernet_r50.py',
-    '../_base_/datasets/ade20k.py',
-    '../_base_/schedules/schedule_160k_adamw.py',
-    '../_base_/default_runtime_seg.py',
-]
+_base_ = './deit-base_upernet_8xb2-160k_ade20k-512x512.py'
 
 model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='hybrid_mm.ViT',
-        arch='small',
-        drop_path_rate=0.1,
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/deit-small_in1k.pth'),
-    ),
+    backbone=dict(arch='small', init_cfg=dict(checkpoint='checkpoints/deit-small_in1k.pth')),
     decode_head=dict(in_channels=[384] * 4),
-    auxiliary_head=dict(in_channels=384, in_index=3),
+    auxiliary_head=dict(in_channels=384),
 )
-optim_wrapper = dict(
-    paramwise_cfg=dict(
-        custom_keys={'stem.position': dict(decay_mult=0.0), 'class_token': dict(decay_mult=0.0)}
-    )
-)
-train_dataloader = dict(batch_size=2)

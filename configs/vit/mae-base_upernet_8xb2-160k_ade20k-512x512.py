@@ -1,5 +1,5 @@
-# Maps of blocks 3, 5, 7 and 11. MMSegmentation's network has a bias by relative position in
-# addition, which is zero at first. 8 GPUs x 2 crops
+# Maps of blocks 3, 5, 7 and 11. MMSegmentation's network also has a bias by relative position,
+# which starts from zero. 8 GPUs x 2 crops
 _base_ = './deit-base_upernet_8xb2-160k_ade20k-512x512.py'
 
 checkpoint = 'checkpoints/mae-base_in1k.pth'

@@ -2,8 +2,8 @@
 _base_ = [
     '../_base_/models/mask-rcnn_r50_fpn_4conv1fc-ln.py',
     '../_base_/datasets/coco_instance_lsj_1024.py',
-    '../_base_/schedules/schedule_bs64_lsj-100e_adamw.py',
-    '../_base_/default_runtime_det.py',
+    '../_base_/schedules/schedule_bs64_lsj-100e_adamw_layer-decay.py',
+    '../_base_/default_runtime_det_iter.py',
 ]
 
 checkpoint = 'checkpoints/mae-base_in1k.pth'
@@ -22,10 +22,3 @@ model = dict(
     ),
     neck=dict(_delete_=True, type='hybrid_mm.SimpleFPN', in_channels=768, out_channels=256),
 )
-optim_wrapper = dict(
-    constructor='hybrid_mm.LayerDecayOptimWrapperConstructor',
-    paramwise_cfg=dict(layer_decay_rate=0.7),
-)
-train_dataloader = dict(batch_size=8)
-default_hooks = dict(checkpoint=dict(by_epoch=False, interval=5000))
-log_processor = dict(by_epoch=False)

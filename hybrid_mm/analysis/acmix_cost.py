@@ -1,8 +1,8 @@
-"""What projection and aggregation cost in convolution, attention and ACmix.
+"""Cost of projection and aggregation in convolution, attention and ACmix.
 
 The analysis of "On the Integration of Self-Attention and Convolution" (arXiv 2111.14556, section
-3.3 and table 1), counted on this project's modules. Stage I projects pixels by 1x1 convolutions, a
-k x k convolution being k^2 of them; stage II shifts and adds up their results, or attends.
+3.3 and table 1), counted on this project's modules. Stage I projects pixels by 1x1 convolutions
+(k^2 of them for a k x k convolution); stage II shifts and sums their results, or attends.
 """
 
 from typing import NamedTuple
@@ -17,7 +17,7 @@ RESNET50 = [(64, 56, 56)] * 3 + [(128, 28, 28)] * 4 + [(256, 14, 14)] * 6 + [(51
 
 
 class Cost(NamedTuple):
-    """A part of an operator: its multiply-adds (of shifts: additions) and weights, no biases."""
+    """Multiply-adds (additions for shifts) and weights without biases of a part of an operator."""
 
     operator: str
     stage: str
@@ -50,12 +50,12 @@ def layer_cost(
     with torch.device('meta'):
         conv = nn.Conv2d(channels, channels, kernel_conv, padding=kernel_conv // 2, bias=False)
         acmix = ACmix2d(channels, channels, kernel_att, heads, kernel_conv)
-    acmix.mix.impl = 'reference'  # tells the light FC from the grouped convolution
     shape = (channels, height, width)
     plain = count(conv, shape)[0].macs
     macs = {row.name: row.macs for row in count(acmix, shape)}
     weights = {name: p.numel() for name, p in acmix.named_parameters() if name.endswith('weight')}
     attention = macs[''] - macs['qkv'] - macs['mix']
+    light = weights['mix.fc.weight'] * channels // heads * height * width
     projection = 'I', 'queries, keys, values', macs['qkv'], weights['qkv.weight']
     window = 'II', f'attention to {kernel_att} x {kernel_att}', attention, 0
     taps = kernel_conv**2
@@ -66,12 +66,12 @@ def layer_cost(
         Cost('self-attention', *window),
         Cost('ACmix', *projection),
         Cost('ACmix', *window),
-        Cost('ACmix', 'II', 'light FC', macs['mix.fc'], weights['mix.fc.weight']),
+        Cost('ACmix', 'II', 'light FC', light, weights['mix.fc.weight']),
         Cost(
             'ACmix',
             'II',
             'grouped convolution',
-            macs['mix'] - macs['mix.fc'],
+            macs['mix'] - light,
             weights['mix.dep_conv.weight'],
         ),
     ]
@@ -80,8 +80,8 @@ def layer_cost(
 def network_cost(layers: list[tuple[int, int, int]] = RESNET50, **settings: int) -> list[Cost]:
     """Sum of :func:`layer_cost` over layers (channels, height, width).
 
-    The default are the 3x3 convolutions of a ResNet-50 at 224 x 224, each with stride 1 at the size
-    of its output, as in the paper.
+    The defaults are the 3x3 convolutions of a ResNet-50 at 224 x 224, each with stride 1 at the
+    size of its output, as in the paper.
     """
     costs = [layer_cost(*layer, **settings) for layer in layers]
     return [

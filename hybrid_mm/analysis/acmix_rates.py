@@ -1,15 +1,16 @@
-"""Rates of the layers of ACmix, from checkpoints or from the scalars of a run, and their plot."""
+"""Read and plot the rates (alpha, beta) of ACmix layers, from checkpoints or scalars of runs."""
 
 import math
 from pathlib import Path
 from typing import NamedTuple
 
 from hybrid_mm.analysis.curves import read_scalars
-from hybrid_mm.convert import convert, unwrap
+from hybrid_mm.checkpoints import read_checkpoint, weights_of
+from hybrid_mm.convert import convert
 
 
 class Rates(NamedTuple):
-    """A layer with its rates of attention and of convolution."""
+    """Rates of attention and of convolution of one layer."""
 
     layer: str
     attention: float
@@ -25,15 +26,16 @@ class Rates(NamedTuple):
 
 
 def read_rates(path: str | Path) -> list[Rates]:
-    """Rates of all layers, from input to output.
+    """Read the rates of all layers, from input to output.
 
     Args:
         path: Checkpoint in our layout or the authors', or a work dir (or ``scalars.json``) of a run
-            with :class:`~hybrid_mm.engine.MixingRatesHook`, whose last entries count.
+            with :class:`~hybrid_mm.engine.MixingRatesHook`, of which the last entries are read.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: There are no rates in it.
+        FileNotFoundError: The work dir has no scalars.
+        CheckpointError: (a ValueError) The checkpoint does not exist or cannot be read.
+        ValueError: The file holds no rates.
     """
     path = Path(path)
     if path.is_dir() or path.suffix == '.json':
@@ -42,9 +44,7 @@ def read_rates(path: str | Path) -> list[Rates]:
         names = [name[len('rate1/') :] for name in scalars if name.startswith('rate1/')]
         rates = [Rates(n, scalars[f'rate1/{n}'], scalars[f'rate2/{n}']) for n in names]
     else:
-        from mmengine.runner import CheckpointLoader
-
-        state = convert(unwrap(CheckpointLoader.load_checkpoint(str(path), map_location='cpu')))
+        state = convert(weights_of(read_checkpoint(str(path)), str(path)))
         hint = 'is it a checkpoint of a network with ACmix?'
         names = [key.removesuffix('.rate1') for key in state if key.endswith('.rate1')]
         rates = [Rates(n, state[f'{n}.rate1'].item(), state[f'{n}.rate2'].item()) for n in names]
@@ -57,8 +57,8 @@ def plot_rates(runs: dict[str, list[Rates]], out: str | Path) -> None:
     """Draw the rates over the layers, and the logarithm of their ratio.
 
     Args:
-        runs: What :func:`read_rates` returns, by label.
-        out: Picture to write; the suffix tells the format.
+        runs: Results of :func:`read_rates` by label.
+        out: Picture to write, in the format of its suffix.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

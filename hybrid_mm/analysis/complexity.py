@@ -1,9 +1,9 @@
 """Parameters and multiply-adds of a backbone or of a whole model.
 
-Counted are convolutions, linear layers and matrix products (scaled dot-product attention
-included), one multiply-add each, by torch's ``FlopCounterMode`` from shapes alone: the forward
-pass runs on the meta device and computes nothing. Biases, normalisation, activations,
-elementwise products, interpolation and NMS are not counted.
+Convolutions, linear layers and matrix products (including scaled dot-product attention) are
+counted in multiply-adds by torch's ``FlopCounterMode``, from shapes alone: the forward pass runs on
+the meta device and computes nothing. Biases, normalisation, activations, elementwise products,
+interpolation and NMS are not counted.
 """
 
 import math
@@ -42,7 +42,7 @@ class Row(NamedTuple):
 
 
 class _Inference(nn.Module):
-    """Forward pass of a model as it is counted, without data samples and NMS."""
+    """The forward pass that is counted: without data samples and NMS."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -63,7 +63,7 @@ class _Inference(nn.Module):
         return model(x)
 
     def _two_stage(self, x: Tensor) -> None:
-        """Proposals on every level, then the heads on fixed numbers of RoIs per stage."""
+        """RPN on every level, then the heads on a fixed number of RoIs per stage."""
         model, roi_head = self.model, self.model.roi_head
         feats = model.extract_feat(x)
         if model.with_rpn:
@@ -98,7 +98,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _plain_deformable(model: nn.Module) -> Iterator[None]:
-    """Run deformable convolutions, which the meta device has not, without sampling."""
+    """Run deformable convolutions, which the meta device lacks, without their sampling."""
 
     def forward(module: nn.Module, x: Tensor) -> Tensor:
         module.conv_offset(x)
@@ -120,8 +120,8 @@ def count(model: nn.Module, shape: tuple[int, ...]) -> list[Row]:
     """Count parameters and multiply-adds of every module for one image.
 
     Two-stage detectors are counted with 1000 RoIs per box head and 100 per mask head, as
-    MMDetection 2.x did. Heads that only training uses (auxiliary heads of segmenters) have 0
-    multiply-adds. What a method other than ``forward`` computes outside its children is part
+    MMDetection 2.x did. Heads that are used in training only (auxiliary heads of segmenters) have
+    0 multiply-adds. Operations of methods other than ``forward`` outside of child modules are part
     of the total only.
 
     Args:
@@ -129,8 +129,8 @@ def count(model: nn.Module, shape: tuple[int, ...]) -> list[Row]:
         shape: (H, W) or (C, H, W) of the image; C is 3 by default.
 
     Returns:
-        One row per module, in the order of ``model.named_modules()``; the first, with an
-        empty name, is the whole model.
+        One row per module, in the order of ``model.named_modules()``; the first, with an empty
+        name, is the whole model.
 
     Raises:
         ValueError: ``shape`` has another length or a size below 1.
@@ -168,7 +168,7 @@ def _count_on_meta(wrapper: nn.Module, shape: tuple[int, ...]) -> dict[str, int]
 
 
 def _attention(q, k, v, bias, rel_h, rel_w, scale, pattern, *_, **__) -> int:
-    """Operations of the local-attention engine, from shapes: keys that a query sees, not tiles."""
+    """Operations of local attention, from shapes: the keys that a query attends to, not tiles."""
     rows, columns = (int(axis.count.sum()) for axis in Pattern.from_ints(pattern).axes(*k[2:4]))
     n, heads, height, width, dim = q
     products = rows * columns * (dim + v[-1])
@@ -185,13 +185,13 @@ def _decomposed_attention(q, k, v, *_, **__) -> int:
 
 
 def _aggregation(weights, values, *_, **__) -> int:
-    """Operations of SAN's aggregation: every channel of a pixel sums up the taps."""
+    """Operations of SAN's aggregation: a sum over the taps for every channel of a pixel."""
     n, _, taps, height, width = weights
     return 2 * n * values[1] * taps * height * width
 
 
 def _ghost_attention(hidden, v, weight, bias, heads, kernel_size, *_, **__) -> int:
-    """Operations of ELSA's weights, a 1x1 convolution, and of the sum over its taps."""
+    """Operations of ELSA: a 1x1 convolution for the weights, and the sum over its taps."""
     n, channels, height, width = v
     return 2 * n * height * width * (math.prod(weight) + channels * kernel_size**2)
 
@@ -228,13 +228,13 @@ _ENGINE = {
 
 
 def _count(forward: Callable[[Tensor], object], image: Tensor) -> dict[str, int]:
-    """Floating-point operations (two per multiply-add) by the name of the module."""
+    """Count floating-point operations (two per multiply-add) by the name of the module."""
     with FlopCounterMode(display=False, custom_mapping=_ENGINE) as counter:
         forward(image)
     return {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
 
 
 def complexity(model: nn.Module, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Parameters and multiply-adds of a model; see :func:`count`."""
+    """Total parameters and multiply-adds of a model; see :func:`count`."""
     total = count(model, shape)[0]
     return total.params, total.macs

@@ -1,8 +1,8 @@
-"""Images whose shape and texture are of different classes: reading, pairing and making them.
+"""Images whose shape and texture are of different classes: read, pair and generate them.
 
-A set is laid out as the official one of "ImageNet-trained CNNs are biased towards texture" (ICLR
+The layout is that of the official set of "ImageNet-trained CNNs are biased towards texture" (ICLR
 2019): a folder per class of the shape with images ``<shape><i>-<texture><j>.png``, where i and j
-number the images that gave shape and texture.
+are the numbers of the images that the shape and the texture are from.
 """
 
 import re
@@ -22,7 +22,7 @@ FACTORS = ('shape', 'texture')
 
 
 class ConflictImage(NamedTuple):
-    """An image, and class and number of its shape and of its texture."""
+    """An image with the class and number of its shape and of its texture."""
 
     path: Path
     shape: tuple[str, int]
@@ -30,13 +30,13 @@ class ConflictImage(NamedTuple):
 
 
 def read_set(root: str | Path) -> tuple[list[ConflictImage], int]:
-    """List the images of a set; those whose two classes are the same have no conflict.
+    """List the images of a set whose two classes differ.
 
     Returns:
-        The images with a conflict, and the number of the others.
+        These images, and the number of the others.
 
     Raises:
-        UserError: No folder, no image, or one with another name.
+        UserError: The folder does not exist, holds no images, or one with another name pattern.
     """
     images, without = [], 0
     for path in find_images(root):
@@ -59,21 +59,22 @@ def read_set(root: str | Path) -> tuple[list[ConflictImage], int]:
 
 
 def make_pairs(images: Sequence[ConflictImage], seed: int) -> dict[str, list[tuple[int, int]]]:
-    """Give every image a partner that shares its shape, and one that shares its texture.
+    """Pair every image with one that shares its shape, and with one that shares its texture.
 
-    A pair of shape has the same ``<shape><i>`` and textures of different classes. A pair of texture
-    has shapes of different classes and the same ``<texture><j>`` where there is such an image, else
-    the same class of texture. Images without a partner are left out of a factor.
+    The images of a shape pair have the same ``<shape><i>`` and textures of different classes. Those
+    of a texture pair have shapes of different classes and the same ``<texture><j>`` if there is
+    such an image, else the same class of texture. Images without a partner are left out of a
+    factor.
 
     Args:
         images: Images of a set.
-        seed: Of the choice among several partners.
+        seed: Seed of the choice among several partners.
 
     Returns:
-        Pairs of indices by 'shape' and 'texture'.
+        Pairs of indices for 'shape' and 'texture'.
 
     Raises:
-        UserError: Fewer than two pairs of a factor.
+        UserError: A factor has fewer than two pairs.
     """
     rng = np.random.default_rng(seed)
     groups: dict[tuple, list[int]] = defaultdict(list)
@@ -102,17 +103,17 @@ def make_pairs(images: Sequence[ConflictImage], seed: int) -> dict[str, list[tup
 
 
 def read_sources(root: str | Path, limit: int | None = None) -> dict[tuple[str, int], Path]:
-    """Images to make conflicts from: of a folder per class, or each its own class in a flat one.
+    """List source images: from a folder per class, or from a flat folder, each its own class.
 
     Args:
         root: Folder of folders, or of images.
-        limit: Images per class.
+        limit: Largest number of images per class.
 
     Returns:
-        Files by class and number from 1.
+        Files by class and number, from 1.
 
     Raises:
-        UserError: No folder, or no image.
+        UserError: The folder does not exist or holds no images.
     """
     classes: dict[str, list[Path]] = defaultdict(list)
     for path in find_images(root):
@@ -127,7 +128,7 @@ def read_sources(root: str | Path, limit: int | None = None) -> dict[tuple[str, 
 
 
 def _letters(name: str) -> str:
-    """A class as letters only: digits of a file's name are spelt with letters."""
+    """Name of a class in letters only: digits become letters."""
     return re.sub(
         r'[^a-z_]+', '_', name.lower().translate(str.maketrans('0123456789', 'abcdefghij'))
     )
@@ -138,7 +139,7 @@ def _luminance(image: np.ndarray) -> np.ndarray:
 
 
 def _matched(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Values with the histogram of the reference."""
+    """Match the histogram of values to that of a reference."""
     order = np.argsort(np.argsort(values, axis=None, kind='stable'), kind='stable')
     target = np.sort(reference, axis=None)
     at = order * (target.size - 1) // max(values.size - 1, 1)
@@ -146,7 +147,7 @@ def _matched(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 
 def _cut(error: np.ndarray) -> np.ndarray:
-    """Where a new block begins in an overlap (rows, columns): right of the cheapest path down."""
+    """Mask of the new block in an overlap (rows, columns): right of the cheapest path down."""
     cost = error.copy()
     for i in range(1, len(cost)):
         above = np.pad(cost[i - 1], 1, constant_values=np.inf)
@@ -166,18 +167,18 @@ def transfer_texture(
     weight: float = 0.6,
     seed: int = 0,
 ) -> np.ndarray:
-    """Paint an image with pieces of another: its light and dark, the other's texture.
+    """Render an image with pieces of another: the lightness of the first, the second's texture.
 
     Source: "Image Quilting for Texture Synthesis and Transfer" (SIGGRAPH 2001), section 4: blocks
-    of the texture are laid beside each other, each chosen to continue what is there and to be as
-    light as the image there, and joined along the cheapest cut. Every pass starts from the last.
+    of the texture are placed side by side, each chosen to match its neighbours and the lightness of
+    the image, and joined along the cheapest cut. Every pass starts from the result of the last.
 
     Args:
         shape: (H, W, 3), uint8, RGB.
-        texture: (h, w, 3), uint8, RGB, in which the largest block has to fit.
+        texture: (h, w, 3), uint8, RGB, at least as large as the largest block.
         blocks: Sides of the blocks of the passes, from large to small.
         weight: From 0 (texture only) to 1 (lightness only).
-        seed: Of the choice among blocks that are nearly as good as the best.
+        seed: Seed of the choice among blocks that are nearly as good as the best.
 
     Returns:
         (H, W, 3), uint8.
@@ -205,7 +206,8 @@ def transfer_texture(
 def _pass(wanted, texture, light, block, weight, previous, rng) -> np.ndarray:
     """One pass of :func:`transfer_texture`; ``wanted`` is the lightness (H, W).
 
-    Every third place of the texture is a candidate; their squared differences are matrix products.
+    Every third position of the texture is a candidate; squared differences are computed by matrix
+    products.
     """
     height, width = wanted.shape
     overlap = max(2, block // 4)
@@ -265,18 +267,18 @@ def make_set(
 
     Args:
         shapes: Files by class and number; see :func:`read_sources`.
-        textures: The same of textures.
+        textures: Files of the textures, likewise.
         out: Folder of the set.
-        size: Side of the images; sources are cut to their centre.
+        size: Side of the images; sources are cropped to their centre.
         weight: See :func:`transfer_texture`.
-        seed: Of the choices.
-        tick: Called after every image, written or there from before.
+        seed: Seed of all random choices.
+        tick: Called after every image, including those that exist already.
 
     Returns:
         Number of images.
 
     Raises:
-        UserError: Too few classes for pairs, or a source that is no image.
+        UserError: Too few classes for pairs, or a source that is not an image.
     """
     from PIL import Image
 
@@ -285,7 +287,7 @@ def make_set(
         for label in sorted(classes[other]):
             if len(classes[name] - {label}) < 2:
                 raise UserError(
-                    f'{name}: pairs need two classes beside {label!r} of the {other}, got '
+                    f'{name}: pairs need two classes besides {label!r} of the {other}, got '
                     f'{len(classes[name] - {label})}; a class is a folder, or an image of a flat '
                     'folder'
                 )

@@ -1,4 +1,4 @@
-"""Evaluation of a model under corruption: runs that can be resumed, their summary and figures.
+"""Evaluation of a model under corruption: resumable runs, their summary and figures.
 
 Source: "Benchmarking Robustness in Object Detection" (arXiv 1907.07484); the protocol is that of
 MMDetection's ``test_robustness.py``.
@@ -30,21 +30,21 @@ _MAIN_METRICS = ('bbox_mAP', 'segm_mAP', 'mIoU', 'top1', 'mAP')
 
 
 def insert_transform(cfg: Config, to_rgb: bool, seed: int) -> None:
-    """Put :class:`~hybrid_mm.data.Corrupt` into the test pipeline of a config, switched off.
+    """Insert :class:`~hybrid_mm.data.Corrupt` with severity 0 into the test pipeline of a config.
 
-    Behind the loading of the image; for classification, where ImageNet-C was made from cropped
-    images, in front of the packing.
+    Its place is after the loading of the image; for classification it is before the packing, as
+    ImageNet-C was made from cropped images.
 
     Raises:
-        UserError: The data set has no pipeline, or one that loads no image at its beginning.
+        UserError: The data set has no pipeline, or one that does not start with loading an image.
     """
     dataset = inner_dataset(cfg.test_dataloader.dataset)
     steps = dataset.get('pipeline') or []
-    kinds = [str(step['type']) for step in steps]
-    if not kinds or 'LoadImage' not in kinds[0]:
+    types = [str(step['type']) for step in steps]
+    if not types or 'LoadImage' not in types[0]:
         raise UserError(
-            f'test_dataloader.dataset.pipeline begins with {kinds[0] if kinds else "nothing"}; '
-            'expected a step that loads an image (LoadImageFromFile), behind which images are '
+            f'test_dataloader.dataset.pipeline begins with {types[0] if types else "nothing"}; '
+            'expected a step that loads an image (LoadImageFromFile), after which images are '
             'corrupted'
         )
     step = dict(type='hybrid_mm.Corrupt', corruption=CORRUPTIONS[0], severity=0)
@@ -69,11 +69,11 @@ class _Ticks(Hook):
 
 
 class Evaluation:
-    """A model with its weights, evaluated on one data set after the other.
+    """Evaluates one model on several data sets, one after the other.
 
     Args:
-        runner: Runner of a config with :func:`insert_transform`; its weights are loaded.
-        cfg: That config.
+        runner: Runner of a config that :func:`insert_transform` changed; its weights are loaded.
+        cfg: The config.
         tick: Called after every batch.
     """
 
@@ -87,18 +87,18 @@ class Evaluation:
 
     @property
     def batches(self) -> int:
-        """Batches of the clean data set."""
+        """Number of batches of the clean data set."""
         return len(self.loop.dataloader)
 
     def corrupted(self, corruption: str, severity: int) -> dict[str, float | None]:
-        """Metrics on images corrupted as they are loaded; severity 0 is clean."""
+        """Metrics on images that are corrupted while loading; severity 0 is clean."""
         transform = _corrupting(self.loop.dataloader.dataset)
-        # workers are started anew for every evaluation and so see it
+        # workers start with every evaluation, so they see the change
         transform.corruption, transform.severity = corruption, severity
         return numbers(self.loop.run())
 
     def other(self, dataset: dict, evaluator: dict | None = None) -> dict[str, float | None]:
-        """Metrics on another data set, by default those of the config."""
+        """Metrics on another data set, by default with the evaluator of the config."""
         cfg = Config(self.cfg._cfg_dict.to_dict())
         loader = dict(cfg.test_dataloader, dataset=dataset)
         self.runner._test_dataloader = loader
@@ -110,14 +110,14 @@ class Evaluation:
 
 
 def plain_pipeline(cfg: Config, resize: bool) -> list[dict]:
-    """Test pipeline for images that are corrupted already; without ``resize`` as they are."""
+    """Test pipeline for images that are corrupted already; ``resize`` keeps resizing and crops."""
     steps = inner_dataset(cfg.test_dataloader.dataset).pipeline
-    kinds = ('hybrid_mm.Corrupt', *(() if resize else ('Resize', 'ResizeEdge', 'CenterCrop')))
-    return [step for step in steps if step['type'] not in kinds]
+    dropped = ('hybrid_mm.Corrupt', *(() if resize else ('Resize', 'ResizeEdge', 'CenterCrop')))
+    return [step for step in steps if step['type'] not in dropped]
 
 
 def numbers(metrics: dict) -> dict[str, float | None]:
-    """Metrics that are numbers; None for those that COCO gives as -1 or NaN, having no objects."""
+    """Metrics that are numbers; None where COCO gives -1 or NaN because there are no objects."""
     found = {}
     for name, value in metrics.items():
         if name.rpartition('/')[2] in ('time', 'data_time') or isinstance(value, (str, bool)):
@@ -131,7 +131,7 @@ def numbers(metrics: dict) -> dict[str, float | None]:
 
 
 def fill_missing(metrics: dict, clean: dict) -> dict:
-    """Metrics of an evaluation without a single detection, which MMDetection leaves out: all 0."""
+    """Metrics, or all 0 if MMDetection gave none because nothing was detected."""
     zeros = {name: None if value is None else 0.0 for name, value in clean.items()}
     return {**zeros, **metrics}
 
@@ -141,9 +141,8 @@ class Record:
 
     Args:
         folder: Folder of ``robustness.json``.
-        settings: What the results depend on. With other settings than those of the folder's
-            results there is nothing to resume.
-        restart: Forget the results of the folder.
+        settings: All that the results depend on; they must be those of the results in the folder.
+        restart: Discard the results in the folder.
 
     Raises:
         UserError: The folder has results with other settings, or a broken file.
@@ -170,15 +169,15 @@ class Record:
 
     @property
     def results(self) -> dict[str, dict]:
-        """Metrics by name of the corruption (or data set) and severity; ``clean`` has 0 only."""
+        """Metrics by name of the corruption (or data set) and severity; ``clean`` has only 0."""
         return self.content['results']
 
     def has(self, name: str, severity: int) -> bool:
-        """Whether an evaluation is done."""
+        """Whether the results of an evaluation are recorded."""
         return str(severity) in self.results.get(name, {})
 
     def add(self, name: str, severity: int, metrics: dict, write: bool) -> None:
-        """Keep the metrics of an evaluation; ``write`` in one process only."""
+        """Record the metrics of an evaluation; ``write`` the file in one process only."""
         self.results.setdefault(name, {})[str(severity)] = metrics
         self.content['summary'] = summarise(self.results)
         if write:
@@ -189,7 +188,7 @@ def read(path: str | Path) -> dict:
     """Read the results of a study.
 
     Raises:
-        UserError: It is no such file.
+        UserError: The file was not written by ``tools/analysis/robustness.py``.
     """
     path = Path(path)
     try:
@@ -197,19 +196,21 @@ def read(path: str | Path) -> dict:
         if content['kind'] != 'robustness' or not isinstance(content['results'], dict):
             raise KeyError('kind')
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f'{path} is no result of tools/analysis/robustness.py ({error})') from error
+        raise UserError(
+            f'{path} is not a result of tools/analysis/robustness.py ({error})'
+        ) from error
     return content
 
 
 def main_metric(results: dict) -> str:
-    """Name of the metric of figures: box mAP, mIoU or top-1 accuracy."""
+    """Name of the metric that figures show: box mAP, mIoU or top-1 accuracy."""
     names = list(results[CLEAN]['0'])
     found = (n for end in _MAIN_METRICS for n in names if n.rpartition('/')[2] == end)
     return next(found, names[0])
 
 
 def severities(results: dict, name: str, metric: str) -> list[float | None]:
-    """A metric over the severities of a corruption, None for those not there."""
+    """A metric at each severity of a corruption, None where it was not evaluated."""
     done = results.get(name, {})
     return [done.get(str(s), {}).get(metric) for s in SEVERITIES]
 
@@ -223,8 +224,8 @@ def mean_over_severities(results: dict, name: str, metric: str) -> float | None:
 def summarise(results: dict) -> dict[str, dict]:
     """Clean, mean and relative performance of every metric, and mCE of classifiers.
 
-    Means are over the 15 corruptions of the benchmark and over all 19, where those are complete;
-    before that over what there is, under a name that says so.
+    Means are over the 15 corruptions of the benchmark and over all 19, if those are complete; else
+    over the evaluated ones, under a name that says so.
     """
     if CLEAN not in results:
         return {}
@@ -263,7 +264,7 @@ def _save(figure, path: str | Path) -> None:
 
 
 def present(results: dict) -> list[str]:
-    """Corruptions that were evaluated, in the order of the benchmark."""
+    """Names of the evaluated corruptions, in the order of the benchmark."""
     return [name for name in CORRUPTIONS if name in results]
 
 
@@ -271,7 +272,7 @@ def draw_heat_map(results: dict, path: str | Path, title: str) -> bool:
     """Draw the main metric over corruptions and severities, as a percentage of the clean one.
 
     Returns:
-        Whether there was anything to draw, and a clean performance above 0.
+        Whether a figure was drawn: there are results, and the clean performance is above 0.
     """
     import numpy as np
 
@@ -303,7 +304,9 @@ def draw_heat_map(results: dict, path: str | Path, title: str) -> bool:
 
 
 def draw_curves(studies: dict[str, dict], path: str | Path) -> None:
-    """Draw the main metric over the severities: a panel per corruption, or per group of one model.
+    """Draw the main metric over the severities.
+
+    There is a panel per corruption; for a single model, a panel per group of corruptions.
 
     Args:
         studies: Results by the name of the model.
@@ -320,14 +323,14 @@ def draw_curves(studies: dict[str, dict], path: str | Path) -> None:
         if single
         else {n: [n] for n in names}
     )
-    panels = {title: members for title, members in panels.items() if members}
+    panels = {title: shown for title, shown in panels.items() if shown}
     columns = min(5, len(panels))
     figure, axes = _axes(columns, -(-len(panels) // columns))
     for ax in axes.flat[len(panels) :]:
         ax.set_axis_off()
-    for ax, (title, members) in zip(axes.flat, panels.items(), strict=False):
+    for ax, (title, shown) in zip(axes.flat, panels.items(), strict=False):
         for model, results in studies.items():
-            for name in members:
+            for name in shown:
                 values = [results[CLEAN]['0'].get(metric), *severities(results, name, metric)]
                 points = [(s, v) for s, v in enumerate(values) if v is not None]
                 ax.plot(
@@ -345,6 +348,6 @@ def draw_curves(studies: dict[str, dict], path: str | Path) -> None:
 
 
 def conditions(names: Sequence[str], levels: Iterable[int]) -> list[tuple[str, int]]:
-    """Evaluations of a study in order, the clean one first."""
+    """(name, severity) of the evaluations of a study in order, the clean one first."""
     levels = sorted(set(levels) - {0})
     return [(CLEAN, 0), *((name, level) for name in names for level in levels)]

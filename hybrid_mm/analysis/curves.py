@@ -1,14 +1,14 @@
-"""Curves of losses and metrics from the ``scalars.json`` of MMEngine's runs."""
+"""Curves of losses and metrics from the ``scalars.json`` that MMEngine writes."""
 
 import json
 from pathlib import Path
 
 
 def find_scalars(path: str | Path) -> Path:
-    """``scalars.json`` of a run: the file itself, or the newest one below a work dir.
+    """Find ``scalars.json`` of a run: the file itself, or the newest one below a work dir.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: There is none.
     """
     path = Path(path)
     if path.is_file():
@@ -23,14 +23,14 @@ def read_records(file: Path) -> list[dict]:
     """Read the lines of a ``scalars.json``.
 
     Raises:
-        ValueError: a line is no JSON object.
+        ValueError: A line is not a JSON object.
     """
     records = []
     for number, line in enumerate(file.read_text().splitlines(), 1):
         try:
             records.append(json.loads(line))
         except ValueError as error:
-            raise ValueError(f'{file}, line {number} is no JSON') from error
+            raise ValueError(f'{file}, line {number} is not JSON') from error
     return records
 
 
@@ -41,12 +41,12 @@ def read_scalars(path: str | Path) -> dict[str, tuple[list[int], list[float]]]:
         path: ``scalars.json`` or a work dir.
 
     Returns:
-        For each name, in order of appearance, the steps and the values. The step is the iteration
-        in training; in validation it is what the runner wrote, the epoch or the iteration.
+        For each name, in order of appearance, the steps and the values. Steps of training are
+        iterations, those of validation epochs or iterations, as the runner wrote them.
 
     Raises:
-        FileNotFoundError: see :func:`find_scalars`.
-        ValueError: see :func:`read_records`.
+        FileNotFoundError: See :func:`find_scalars`.
+        ValueError: See :func:`read_records`.
     """
     curves = {}
     for number, record in enumerate(read_records(find_scalars(path)), 1):
@@ -65,12 +65,12 @@ def plot_curves(
     """Draw one panel per name with one line per run.
 
     Args:
-        runs: What :func:`read_scalars` returns, by the label of the run.
+        runs: Results of :func:`read_scalars` by the label of the run.
         names: Names of the scalars.
-        out: Picture to write; the suffix tells the format.
+        out: Picture to write, in the format of its suffix.
 
     Raises:
-        KeyError: no run has a scalar of a name.
+        KeyError: No run has a scalar of that name.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

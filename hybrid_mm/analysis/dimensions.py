@@ -1,8 +1,8 @@
-"""How many dimensions of a representation encode shape, and how many texture.
+"""Estimate how many dimensions of a representation encode shape, and how many texture.
 
 Source: "Shape or Texture: Understanding Discriminative Features in CNNs" (ICLR 2021, arXiv
-2101.11604), section 3.1, and its code (``dim_estimation``), whose scores are another than the
-formula's; both are here.
+2101.11604), section 3.1, and its code (``dim_estimation``), whose scores differ from the formula;
+both are here.
 """
 
 from typing import NamedTuple
@@ -11,9 +11,9 @@ import numpy as np
 
 
 class Dimensions(NamedTuple):
-    """Scores of the factors, their dimensions and the share of these in per cent.
+    """Scores, dimensions and share of the dimensions in per cent.
 
-    All with the factors in order and the residual last.
+    Each has the factors in order and the residual last.
     """
 
     scores: tuple[float, ...]
@@ -22,17 +22,17 @@ class Dimensions(NamedTuple):
 
 
 def scores(pairs: list[tuple[np.ndarray, np.ndarray]], normalise: str = 'pooled') -> list[float]:
-    """How much the pairs that share a factor have in common, by factor.
+    """Score of each factor: how strongly features correlate within the pairs that share it.
 
     Args:
-        pairs: For each factor, features (n, N) of the first and of the second members.
-        normalise: 'pooled' as in the authors' code: the covariances of all neurons over the sum of
-            all variances; the pairs' own means are taken out. 'neuron' as in the paper: the sum of
-            the neurons' correlations, from -N to N.
+        pairs: For each factor, features (n, N) of the first and of the second images of n pairs.
+        normalise: 'pooled' as in the authors' code: covariances around the mean of the factor's
+            pairs, summed over the neurons, over the summed variances of all features. 'neuron' as
+            in the paper: the sum of the neurons' correlations, from -N to N.
 
     Raises:
-        ValueError: Shapes differ, fewer than two pairs of a factor, no variance, or an unknown
-            ``normalise``.
+        ValueError: Shapes differ, a factor has fewer than two pairs, there is no variance, or
+            ``normalise`` is unknown.
     """
     if normalise not in ('pooled', 'neuron'):
         raise ValueError(f"normalise must be 'pooled' or 'neuron', got {normalise!r}")
@@ -47,7 +47,7 @@ def scores(pairs: list[tuple[np.ndarray, np.ndarray]], normalise: str = 'pooled'
         return [float(_correlations(a, b).sum()) for a, b in pairs]
     variance = np.concatenate([x for pair in pairs for x in pair]).var(0).sum()
     if not variance > 0:
-        raise ValueError('all features are the same: no factor can be told')
+        raise ValueError('all features are the same: factors cannot be estimated')
     found = []
     for a, b in pairs:
         mean = (a.mean(0) + b.mean(0)) / 2
@@ -56,17 +56,17 @@ def scores(pairs: list[tuple[np.ndarray, np.ndarray]], normalise: str = 'pooled'
 
 
 def _correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Correlation of every neuron over the pairs; 0 where it does not vary."""
+    """Correlation of every neuron over the pairs; 0 for constant neurons."""
     a, b = a - a.mean(0), b - b.mean(0)
     scale = np.sqrt((a**2).mean(0) * (b**2).mean(0))
     return np.divide((a * b).mean(0), scale, out=np.zeros_like(scale), where=scale > 0)
 
 
 def dimensions(pairs: list[tuple[np.ndarray, np.ndarray]], normalise: str = 'pooled') -> Dimensions:
-    """Share out the N dimensions of a representation among factors and a residual.
+    """Divide the N dimensions of a representation among the factors and a residual.
 
-    Dimensions are N times the softmax of the scores, rounded down; the residual has score 1 with
-    'pooled' scores and N with 'neuron', and takes what is left.
+    Dimensions are N times the softmax of the scores, rounded down. The residual has score 1 with
+    'pooled' scores and N with 'neuron', and gets the remaining dimensions.
 
     Args:
         pairs: See :func:`scores`.

@@ -1,4 +1,4 @@
-"""Parameters, multiply-adds, time and memory of networks over the size of their kernels.
+"""Parameters, multiply-adds, time and memory of networks against the size of their kernels.
 
 Sources: "Large Separable Kernel Attention" (arXiv 2309.01439), figures 3 and 6; "PeLK" (arXiv
 2403.07589), figure 2; "SLaK" (arXiv 2207.03620).
@@ -23,9 +23,9 @@ FAMILIES = (*VAN, 'pelk', 'slak')
 
 @dataclass
 class Point:
-    """Figures of one network; times in milliseconds per image, memory in bytes of a batch.
+    """Figures of one network; times in milliseconds per image, memory in bytes per batch.
 
-    Memory is the most that is allocated beyond parameters and images.
+    Memory is the peak of allocations beyond parameters and images.
     """
 
     family: str
@@ -40,37 +40,37 @@ class Point:
 
     @property
     def name(self) -> str:
-        """Family and kernel size."""
+        """Name in tables, as ``lska:23``."""
         return f'{self.family}:{self.kernel_size}'
 
 
 def build(family: str, kernel_size: int, arch: str | None = None) -> nn.Module:
     """Build a network of a family with one kernel size.
 
-    The VAN of the attention families has it in all stages; PeLK and SLaK in the first three, and
-    at most 13 in the last, as the papers' own 51, 49, 47, 13 nearly do; these are dense, as in
-    training, without the sparsity that the papers subtract.
+    VAN has it in all stages; PeLK and SLaK have it in the first three and at most 13 in the last,
+    similar to the papers' 51, 49, 47, 13; both are dense, as in training, without the sparsity that
+    the papers subtract.
 
     Args:
         family: One of ``FAMILIES``.
         kernel_size: Odd size.
-        arch: Variant; by default the smallest of the papers' tables, 'tiny'.
+        arch: Variant; by default 'tiny', the smallest in the papers' tables.
 
     Raises:
-        ValueError: An unknown family, or a size that it cannot have.
+        ValueError: Unknown family, or a size that it cannot have.
     """
     if family not in FAMILIES:
         raise ValueError(f'no family {family!r}; expected one of {", ".join(FAMILIES)}')
     if kernel_size < 3 or kernel_size % 2 == 0:
         raise ValueError(f'kernel sizes must be odd and at least 3, got {kernel_size}')
     if family in VAN:
-        spec = dict(type='hybrid_mm.VAN', attention=VAN[family], kernel_size=kernel_size)
+        cfg = dict(type='hybrid_mm.VAN', attention=VAN[family], kernel_size=kernel_size)
     else:
         sizes = (kernel_size,) * 3 + (min(kernel_size, 13),)
-        spec = dict(type={'pelk': 'hybrid_mm.PeLK', 'slak': 'hybrid_mm.SLaK'}[family])
-        spec.update(kernel_sizes=sizes)
+        cfg = dict(type={'pelk': 'hybrid_mm.PeLK', 'slak': 'hybrid_mm.SLaK'}[family])
+        cfg.update(kernel_sizes=sizes)
     torch.manual_seed(0)
-    return MODELS.build(dict(spec, arch=arch or 'tiny'))
+    return MODELS.build(dict(cfg, arch=arch or 'tiny'))
 
 
 def measure(
@@ -82,14 +82,14 @@ def measure(
     device: str = 'cpu',
     training: bool = True,
 ) -> list[Point]:
-    """Count every network, then measure time and memory, all in turns in every round.
+    """Count every network, then measure memory and time, all networks in turn in every round.
 
     Args:
         names: Families and kernel sizes.
         shape: Height and width of the images.
         arch: See :func:`build`.
         batch: Images in a batch.
-        rounds: Rounds after one that is not measured; 0 to count only.
+        rounds: Rounds after a warm-up round; 0 to count only.
         device: 'cpu' or 'cuda'.
         training: Measure forward and backward passes as well.
 
@@ -107,27 +107,27 @@ def measure(
         return list(points.values())
     images = torch.rand(batch, 3, *shape, generator=torch.Generator().manual_seed(0)).to(device)
     passes = Passes(models, images)
-    kinds = ('inference', 'training') if training else ('inference',)
-    for kind in kinds:
+    modes = ('inference', 'training') if training else ('inference',)
+    for mode in modes:
         for name in models:
-            passes.seconds(kind, name)  # the first pass may choose between algorithms
+            passes.seconds(mode, name)  # the first pass may choose between algorithms
             peak, _ = memory(
-                lambda kind=kind, name=name: getattr(passes, kind)(name), images.device
+                lambda mode=mode, name=name: getattr(passes, mode)(name), images.device
             )
-            setattr(points[name], f'{kind}_peak', peak)
-    medians, _ = take_turns(passes, kinds, list(models), rounds)
-    for (kind, name), seconds in medians.items():
-        setattr(points[name], f'{kind}_ms', seconds * 1e3 / batch)
+            setattr(points[name], f'{mode}_peak', peak)
+    medians, _ = take_turns(passes, modes, list(models), rounds)
+    for (mode, name), seconds in medians.items():
+        setattr(points[name], f'{mode}_ms', seconds * 1e3 / batch)
     return list(points.values())
 
 
 def as_json(points: list[Point], **surroundings) -> dict:
-    """Everything that was measured."""
+    """Content of ``kernel_size.json``: all points, with the settings and the environment."""
     return dict(kind='kernel_size', **surroundings, points=[asdict(point) for point in points])
 
 
 def plot(points: list[Point], path: str | Path) -> None:
-    """Draw every figure that was measured against the size of the kernel, a line per family."""
+    """Draw every measured figure against the size of the kernel, a line per family."""
     from matplotlib.figure import Figure
 
     panels = {

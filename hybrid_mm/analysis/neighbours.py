@@ -20,9 +20,9 @@ def accuracy(
     k: int = 1,
     metric: str = 'l2',
 ) -> float:
-    """Share of queries, in per cent, with the label of most of their k nearest references.
+    """Accuracy in per cent of the most frequent label among the k nearest references.
 
-    Of labels that are equally frequent, the one of the nearest reference counts.
+    Ties are resolved for the label of the nearest reference.
 
     Args:
         reference: Features (n, N).
@@ -33,7 +33,7 @@ def accuracy(
         metric: 'l2' for the Euclidean distance, or 'cosine'.
 
     Raises:
-        ValueError: Another ``k`` or ``metric``.
+        ValueError: ``k`` is out of range, or ``metric`` unknown.
     """
     if metric not in METRICS:
         raise ValueError(f'metric must be one of {", ".join(METRICS)}, got {metric!r}')
@@ -59,7 +59,7 @@ def accuracy(
 
 
 def read_split(root: str | Path, part: str, number: int) -> tuple[list[Path], list[str]]:
-    """Files and classes of a split of DTD: ``images/<class>/*`` and ``labels/<part><number>.txt``.
+    """Read a split of DTD: ``images/<class>/*`` listed in ``labels/<part><number>.txt``.
 
     Args:
         root: Folder of the data set.

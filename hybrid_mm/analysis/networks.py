@@ -1,4 +1,4 @@
-"""Backbones for analyses: from a config or a dict, with or without weights, and their inputs."""
+"""Backbones for analyses, built from a config or a dict, with or without weights; their inputs."""
 
 import argparse
 import logging
@@ -26,16 +26,16 @@ RANDOM = 'random weights'
 
 @dataclass
 class Network:
-    """A backbone in eval mode, of which one map is looked at.
+    """A backbone in eval mode, one map of which is analysed.
 
     Attributes:
         module: The backbone.
         label: Name in tables and figures.
         weights: File of its weights, or ``RANDOM``.
-        mean: Mean of the colours (R, G, B) of 0 to 255 that it was made for.
+        mean: Mean of the colours, 0 to 255, that inputs are normalised with.
         std: Their standard deviation.
-        bgr: Whether it takes the colours in the order B, G, R; ``mean`` and ``std`` do then too.
-        stage: Which of the backbone's maps, as an index; -1 is the last.
+        bgr: Whether inputs, ``mean`` and ``std`` have the order B, G, R instead of R, G, B.
+        stage: Index of the map; -1 is the last.
     """
 
     module: nn.Module
@@ -47,7 +47,7 @@ class Network:
     stage: int = -1
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Map (N, 3, H, W) to the chosen map (N, C, h, w).
+        """Compute the chosen map (N, C, h, w) of images (N, 3, H, W).
 
         Raises:
             UserError: The backbone has no such map.
@@ -65,19 +65,19 @@ class Network:
         return found
 
     def normalise(self, image: np.ndarray) -> Tensor:
-        """Image (H, W, 3), uint8, RGB, as an input (3, H, W)."""
+        """Normalise an image (H, W, 3), uint8, RGB, to an input (3, H, W)."""
         x = torch.from_numpy(np.array(image, np.float32))
         x = (x.flip(2) if self.bgr else x) - torch.tensor(self.mean)
         return (x / torch.tensor(self.std)).permute(2, 0, 1).contiguous()
 
 
-def _is_spec(model: str) -> bool:
+def _is_dict(model: str) -> bool:
     return model.lstrip().startswith(('dict', '{'))
 
 
 def default_label(model: str) -> str:
-    """Name of a backbone: that of its config, or its dict."""
-    return model if _is_spec(model) else Path(model).stem
+    """Default name of a backbone: that of its config, or its dict."""
+    return model if _is_dict(model) else Path(model).stem
 
 
 def load_network(
@@ -91,16 +91,16 @@ def load_network(
 
     Args:
         model: Config file of a model with a backbone, or ``dict(type='hybrid_mm.VAN', ...)``.
-        checkpoint: File with the weights of the model or of its backbone, which have to fit.
-        label: Its name; by default that of the config, or the dict.
+        checkpoint: File with the weights of the model or of its backbone; they must fit.
+        label: Name; by default that of the config, or the dict.
         stage: See :class:`Network`.
-        seed: Of random weights.
+        seed: Seed of random weights.
 
     Raises:
-        UserError: No such file, nothing that can be built, or weights that do not fit.
+        UserError: A file does not exist, the backbone cannot be built, or weights do not fit.
     """
     scope, settings = 'mmengine', {}
-    if _is_spec(model):
+    if _is_dict(model):
         spec = literal_spec(model)
     else:
         cfg = load_config(model)
@@ -114,7 +114,7 @@ def load_network(
         module = revert_sync_batchnorm(MODELS.build(ConfigDict(without_init_cfg(spec))))
     if checkpoint is None:
         if hasattr(module, 'init_weights'):
-            logging.disable(logging.INFO)  # a line per parameter
+            logging.disable(logging.INFO)  # MMEngine logs a line per parameter
             module.init_weights()
             logging.disable(logging.NOTSET)
     else:
@@ -144,18 +144,18 @@ def load_networks(
 
     Args:
         models: Configs or dicts.
-        checkpoints: One per model, '-' for random weights; None for random weights of all.
+        checkpoints: One per model, '-' for random weights; None for random weights for all.
         labels: One per model, all different.
-        stage: Which of their maps.
+        stage: Index of the map that is analysed.
 
     Raises:
-        UserError: Not as many checkpoints or labels as models, or a label twice.
+        UserError: There are not as many checkpoints or labels as models, or a label occurs twice.
     """
     for name, values in (('--checkpoints', checkpoints), ('--labels', labels)):
         if values is not None and len(values) != len(models):
             raise UserError(
                 f'{name}: {len(models)} models need as many, got {len(values)}'
-                + (" ('-' stands for random weights)" if values is checkpoints else '')
+                + (" ('-' for random weights)" if values is checkpoints else '')
             )
     labels = labels or [default_label(model) for model in models]
     twice = {label for label in labels if list(labels).count(label) > 1}
@@ -171,7 +171,7 @@ def read_image(path: str | Path, mode: str = 'RGB'):
     """Read an image with Pillow.
 
     Raises:
-        UserError: The file is missing or no image.
+        UserError: The file does not exist or is not an image.
     """
     from PIL import Image
 
@@ -184,14 +184,14 @@ def read_image(path: str | Path, mode: str = 'RGB'):
 
 
 def stretched(path: str | Path, height: int, width: int) -> np.ndarray:
-    """Image (height, width, 3) resized bicubically without regard to its aspect ratio."""
+    """Read an image and resize it (bicubic) to (height, width, 3), ignoring its aspect ratio."""
     from PIL import Image
 
     return np.asarray(read_image(path).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def cropped(path: str | Path, resize: int, size: int) -> np.ndarray:
-    """Centre (size, size, 3) of an image whose shorter side is resized to ``resize`` (bicubic)."""
+    """Read an image, resize its shorter side (bicubic) and crop the centre (size, size, 3)."""
     from PIL import Image
 
     image = read_image(path)
@@ -211,15 +211,15 @@ def features(
     device: str | torch.device = 'cpu',
     tick: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
-    """Global averages of the map of images.
+    """Compute the features of images: the global average of the map.
 
     Args:
-        network: What computes the map.
+        network: Network of the map.
         files: Images.
-        resize: Length of their shorter side.
-        size: Side of the crop of their centre.
-        batch: Images at once.
-        device: Where it is computed.
+        resize: Length of the shorter side.
+        size: Side of the centre crop.
+        batch: Images per batch.
+        device: Device of the computation.
         tick: Called after every image.
 
     Returns:
@@ -247,7 +247,7 @@ def features(
 def networks_with_features(
     args: argparse.Namespace, files: Sequence[str | Path]
 ) -> Iterator[tuple[Network, np.ndarray]]:
-    """Build networks in turn and compute their features of images, with a bar on the terminal.
+    """Build one network after the other and compute its features, with a bar on the terminal.
 
     Args:
         args: Of ``cli.add_network_options`` and ``cli.add_feature_options``, and ``models``.

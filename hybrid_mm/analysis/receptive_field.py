@@ -1,4 +1,4 @@
-"""Effective receptive field: which pixels the centre of a feature map depends on.
+"""Effective receptive field: how much the centre of a feature map depends on each pixel.
 
 Source: "Scaling Up Your Kernels to 31x31" (CVPR 2022, arXiv 2203.06717), appendix, and its code
 (``erf``), after "Understanding the Effective Receptive Field in Deep Convolutional Neural
@@ -16,20 +16,20 @@ THRESHOLDS = (0.2, 0.3, 0.5, 0.99)
 
 
 def contribution(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """Contribution scores of the pixels of each image to the centre of its map.
+    """Score of each pixel's contribution to the centre of the map.
 
-    The gradient of the sum over the channels of the rectified centre, rectified and summed over
-    the colours.
+    The score is the gradient of the sum of the rectified centre over the channels, rectified and
+    summed over the colours.
 
     Args:
-        network: Maps (N, 3, H, W) to (N, C, h, w); in eval mode.
+        network: Network in eval mode, from (N, 3, H, W) to (N, C, h, w).
         images: (N, 3, H, W), normalised.
 
     Returns:
-        (N, H, W), not negative.
+        (N, H, W), non-negative.
 
     Raises:
-        ValueError: The network returns no map.
+        ValueError: The network does not return a map.
     """
     images = images.detach().clone().requires_grad_()
     with torch.enable_grad():
@@ -49,13 +49,13 @@ def mean_contribution(
     Args:
         network: See :func:`contribution`.
         images: Tensors (1, 3, H, W) of one size.
-        count: Images that count; those with NaN in their scores do not.
+        count: Number of images to average over; those with NaN or infinite scores are skipped.
 
     Returns:
-        Scores (H, W) in float64, and the numbers of images that counted and did not.
+        Scores (H, W) in float64, and the numbers of used and of skipped images.
 
     Raises:
-        ValueError: None counted.
+        ValueError: No image gave finite scores.
     """
     total, used, skipped = None, 0, 0
     for image in images:
@@ -73,7 +73,7 @@ def mean_contribution(
 
 
 def display(scores: np.ndarray) -> np.ndarray:
-    """Scores (H, W) as they are drawn and measured: log10(score + 1) over its largest value.
+    """Scores (H, W) for figures and areas: log10(score + 1), divided by its maximum.
 
     Raises:
         ValueError: No pixel contributes.
@@ -87,7 +87,7 @@ def display(scores: np.ndarray) -> np.ndarray:
 def rectangles(
     scores: np.ndarray, thresholds: Sequence[float] = THRESHOLDS
 ) -> dict[float, tuple[int, float] | None]:
-    """Smallest centred squares that hold more than a share of the (log) contribution.
+    """Smallest centred squares that contain more than a share of the (log) contribution.
 
     Args:
         scores: (H, W).
@@ -95,7 +95,7 @@ def rectangles(
 
     Returns:
         For each share the side 2i + 1 of the square and its area as a fraction of the image's; None
-        if no square inside of the image holds so much.
+        if no square inside the image contains so much.
 
     Raises:
         ValueError: See :func:`display`.
@@ -104,7 +104,7 @@ def rectangles(
     height, width = shown.shape
     y, x = height // 2, width // 2
     share = []
-    for i in range(1, min(y, x + 1)):  # as long as the square is in the image
+    for i in range(1, min(y, x + 1)):  # while the square is inside the image
         square = shown[y - i : y + i + 1, x - i : x + i + 1]
         share.append(square.sum() / shown.sum())
     found = {}
@@ -115,12 +115,12 @@ def rectangles(
 
 
 def draw(maps: dict[str, np.ndarray], path: str | Path, thresholds: Sequence[float] = ()) -> None:
-    """Draw maps of several networks side by side, the more contribution the darker.
+    """Draw the maps of several networks side by side; darker is more contribution.
 
     Args:
         maps: Scores (H, W) by the names of the networks.
         path: Picture to write.
-        thresholds: Draw the squares of these shares as well.
+        thresholds: Shares whose squares are drawn as well.
     """
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle

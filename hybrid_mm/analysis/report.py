@@ -1,4 +1,4 @@
-"""One HTML page, which needs no other file, of what the analyses wrote."""
+"""One self-contained HTML page of the results that the analyses wrote."""
 
 import base64
 import html
@@ -22,7 +22,7 @@ img { max-width: 100%; height: auto; } figure { margin: 1rem 0; }
 figcaption, .note { color: #606068; font-size: .9rem; }
 nav a { margin-right: 1rem; }
 """
-KINDS = {
+STUDIES = {
     'robustness': 'Corruption robustness',
     'receptive_field': 'Effective receptive field',
     'shape_texture': 'Shape and texture dimensions',
@@ -32,15 +32,21 @@ KINDS = {
 
 
 class Result:
-    """What one run of a tool left in a folder."""
+    """Result file and pictures that one run of an analysis tool wrote to a folder.
+
+    Attributes:
+        folder: The folder.
+        content: Content of the JSON file.
+        study: Key of ``STUDIES``; ``kind`` in the file.
+    """
 
     def __init__(self, file: Path) -> None:
         self.folder = file.parent
         try:
             self.content = json.loads(file.read_text())
-            self.kind = self.content['kind']
+            self.study = self.content['kind']
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f'{file} is no result of an analysis: {error!r}') from error
+            raise UserError(f'{file} is not a result of an analysis: {error!r}') from error
 
     @property
     def pictures(self) -> list[Path]:
@@ -49,27 +55,27 @@ class Result:
 
 
 def collect(folders: Iterable[str | Path]) -> dict[str, list[Result]]:
-    """Results below folders, by kind.
+    """Find the results below folders, by study.
 
     Raises:
-        UserError: A folder does not exist or holds none, or a result is broken.
+        UserError: A folder does not exist or holds no results, or a result is broken.
     """
-    found: dict[str, list[Result]] = {kind: [] for kind in KINDS}
+    found: dict[str, list[Result]] = {study: [] for study in STUDIES}
     for folder in map(Path, folders):
         if not folder.is_dir():
             raise UserError(f'{folder} does not exist; expected a folder of results')
-        files = sorted(path for kind in KINDS for path in folder.rglob(f'{kind}.json'))
+        files = sorted(path for study in STUDIES for path in folder.rglob(f'{study}.json'))
         if not files:
+            names = ', '.join(f'{study}.json' for study in STUDIES)
             raise UserError(
-                f'{folder} holds no results ({", ".join(f"{kind}.json" for kind in KINDS)}); run '
-                'the tools in tools/analysis first'
+                f'{folder} holds no results ({names}); run the tools in tools/analysis first'
             )
         for file in files:
             result = Result(file)
-            if result.kind not in found:
-                raise UserError(f'{file}: unknown kind of result {result.kind!r}')
-            found[result.kind].append(result)
-    return {kind: results for kind, results in found.items() if results}
+            if result.study not in found:
+                raise UserError(f'{file}: unknown kind of result {result.study!r}')
+            found[result.study].append(result)
+    return {study: results for study, results in found.items() if results}
 
 
 def _text(value, digits: int = 4) -> str:
@@ -87,7 +93,7 @@ def _text(value, digits: int = 4) -> str:
 def _table(
     head: Sequence[str], rows: Sequence[Sequence], best: dict[int, Callable] | None = None
 ) -> str:
-    """Table; ``best`` names the columns whose largest (``max``) or smallest value is bold."""
+    """HTML table; in the columns of ``best`` the largest (``max``) or smallest value is bold."""
     chosen = {}
     for column, choose in (best or {}).items():
         values = [row[column] for row in rows if isinstance(row[column], (int, float))]
@@ -155,22 +161,22 @@ def _robustness(results: Sequence[Result], scratch: Path) -> list[str]:
     groups = {}
     for name, content in found.items():
         groups.setdefault(corruption_study.main_metric(content), {})[name] = content
-    for metric, members in groups.items():
-        names = [n for n in corruption_study.CORRUPTIONS if any(n in c for c in members.values())]
+    for metric, models in groups.items():
+        names = [n for n in corruption_study.CORRUPTIONS if any(n in c for c in models.values())]
         rows = []
         for corruption in names:
             means = [
                 corruption_study.mean_over_severities(c, corruption, metric)
-                for c in members.values()
+                for c in models.values()
             ]
             rows.append([corruption, *means])
         parts += [
             f'<h3>{html.escape(metric)}, mean over the severities</h3>',
-            _table(['corruption', *members], rows),
+            _table(['corruption', *models], rows),
         ]
-        if len(members) > 1:
+        if len(models) > 1:
             picture = scratch / 'curves.png'
-            corruption_study.draw_curves(members, picture)
+            corruption_study.draw_curves(models, picture)
             parts.append(_picture(picture.read_bytes(), f'{metric} of all models over severity'))
     return parts + _pictures(results)
 
@@ -270,27 +276,25 @@ _SECTIONS = {
 
 
 def page(found: dict[str, list[Result]], title: str, scratch: Path) -> str:
-    """Make the page.
+    """Return the HTML of the page.
 
     Args:
-        found: What :func:`collect` returns.
-        title: Its title.
-        scratch: Folder for pictures that are drawn for it.
+        found: Result of :func:`collect`.
+        title: Title of the page.
+        scratch: Folder for temporary pictures.
 
     Raises:
-        UserError: A result lacks what its kind has.
+        UserError: A result file is incomplete.
     """
     parts = []
-    for kind, results in found.items():
+    for study, results in found.items():
         try:
-            section = _SECTIONS[kind](results, scratch)
+            section = _SECTIONS[study](results, scratch)
         except (KeyError, TypeError, IndexError) as error:
             where = ', '.join(str(result.folder) for result in results)
-            raise UserError(
-                f'results of kind {kind} in {where} are incomplete: {error!r}'
-            ) from error
-        parts += [f'<section id="{kind}"><h2>{KINDS[kind]}</h2>', *section, '</section>']
-    links = ''.join(f'<a href="#{kind}">{KINDS[kind]}</a>' for kind in found)
+            raise UserError(f'results of {study} in {where} are incomplete: {error!r}') from error
+        parts += [f'<section id="{study}"><h2>{STUDIES[study]}</h2>', *section, '</section>']
+    links = ''.join(f'<a href="#{study}">{STUDIES[study]}</a>' for study in found)
     title = html.escape(title)
     return (
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'

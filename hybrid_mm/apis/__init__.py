@@ -1,4 +1,4 @@
-"""Inference from Python: a config and a checkpoint, loaded once, on arrays, files and videos."""
+"""Inference from Python: load a config and a checkpoint, predict on arrays, files and videos."""
 
 from hybrid_mm.apis.predictor import Predictor
 from hybrid_mm.apis.results import Classification, Detection, Prediction, Segmentation

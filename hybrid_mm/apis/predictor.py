@@ -1,4 +1,4 @@
-"""Prediction with one config and one checkpoint, alike for detectors, segmenters, classifiers."""
+"""Prediction with a config and a checkpoint, for detectors, segmenters and classifiers alike."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -21,26 +21,27 @@ from hybrid_mm.run.launch import set_test_time_augmentation
 from hybrid_mm.run.options import torch_device
 
 LOOKAHEAD = 4
-"""Batches that are read at once, so that images of one size can be put together."""
+"""Batches that are read ahead, so that images of one size can be batched."""
 
 
 class Predictor:
     """A model with its weights and the test pipeline of its config.
 
-    Images of one size after the pipeline go through the network together, others do not: no image
-    is padded to the size of another one, so that a batch gives what its images give one by one.
+    Only images of the same size after the pipeline are batched: none is padded to the size of
+    another, so a batch gives the same results as its images one by one.
 
     Args:
         config: Config file of a detector, segmenter or classifier, or a config.
-        checkpoint: File that fits the model strictly.
+        checkpoint: Weights; all keys and shapes must match the model.
         device: Name of a torch device; by default the first GPU if there is one.
-        batch_size: Images at once.
+        batch_size: Images per batch.
         tta: Augment with the ``tta_pipeline`` of the config, else with a flip, and merge with its
             ``tta_model``.
         options: Settings of the config to override, as ``{'model.test_cfg.score_thr': 0.1}``.
 
     Raises:
-        UserError: (a ValueError) There is no such file or device, or the checkpoint does not fit.
+        UserError: (a ValueError) A file or the device does not exist, or the checkpoint does not
+            fit.
 
     Example:
         >>> predictor = Predictor('configs/van/mask-rcnn_van-b0_fpn_1x_coco.py', 'epoch_12.pth')
@@ -79,13 +80,13 @@ class Predictor:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes: of the checkpoint, else of the config's data set."""
+        """Names of the classes, from the checkpoint, else from the config's data set."""
         return tuple(self.meta['classes'])
 
     def __call__(
         self, inputs, on_error: Callable[[str, Exception], None] | None = None
     ) -> list[Prediction]:
-        """Predict on all inputs; see :meth:`stream`, which keeps only a few in memory."""
+        """Return the results of all inputs; :meth:`stream` keeps only a few in memory."""
         return list(self.stream(inputs, on_error))
 
     def stream(
@@ -96,15 +97,16 @@ class Predictor:
         Args:
             inputs: Array (H, W, 3), uint8, BGR, path of an image, of a folder of images (searched
                 recursively) or of a video, or an iterable of those.
-            on_error: Called with the name of an unreadable input and the error, after which the
-                others are done all the same; by default the error is raised.
+            on_error: Called with the name of an unreadable input and the error; the remaining
+                inputs are then processed. By default the error is raised.
 
         Yields:
             One :class:`hybrid_mm.apis.Detection`, ``Segmentation`` or ``Classification`` for each
             image or frame, in the order of the inputs.
 
         Raises:
-            UserError: (a ValueError) An input does not exist, is none, or cannot be decoded.
+            UserError: (a ValueError) An input does not exist, cannot be decoded, or is not one of
+                the above.
         """
         window: list[tuple[Source, np.ndarray, dict]] = []
         size = self.batch_size * (LOOKAHEAD if self.batch_size > 1 else 1)
@@ -124,11 +126,11 @@ class Predictor:
         """Draw a result on its image.
 
         Args:
-            prediction: Of this predictor.
+            prediction: Result of this predictor.
             threshold: Lowest score of an object that is drawn.
 
         Returns:
-            Picture, (H, W, 3), uint8, BGR.
+            Image, (H, W, 3), uint8, BGR.
         """
         visualizer = self._visualizer or self._build_visualizer()
         image, sample = np.ascontiguousarray(prediction.image[..., ::-1]), prediction.sample
@@ -143,7 +145,7 @@ class Predictor:
         return np.ascontiguousarray(drawn[..., ::-1])
 
     def _read(self, source: Source) -> tuple[np.ndarray, dict]:
-        """The image and what the pipeline makes of it."""
+        """Read an image; return it and the output of the pipeline."""
         if source.problem is not None:
             raise UnreadableInput(f'{source.label} cannot be read: {source.problem}')
         if source.path is not None:
@@ -165,7 +167,7 @@ class Predictor:
 
     @torch.no_grad()
     def _predict(self, window: list[tuple[Source, np.ndarray, dict]]) -> Iterator[Prediction]:
-        """Results of images that are read, in their order; those of one size go together."""
+        """Predict on images that were read, batching those of one size; results in their order."""
         groups: dict[tuple, list[int]] = {}
         for place, (_, _, data) in enumerate(window):
             inputs = data['inputs'] if isinstance(data['inputs'], list) else [data['inputs']]
@@ -191,7 +193,7 @@ class Predictor:
             yield to_prediction(self.task, sample, shared)
 
     def _meta(self, weights: dict) -> dict:
-        """Class names and palette: of the checkpoint, else of the config's data set."""
+        """Class names and palette from the checkpoint, else from the config's data set."""
         trained = (weights.get('meta') or {}).get('dataset_meta') or {}
         meta = {**dataset_classes(self.cfg.test_dataloader.dataset), **trained}
         if not meta.get('classes'):
@@ -210,7 +212,7 @@ class Predictor:
 
 
 def _without_annotations(steps: list) -> list:
-    """Steps of a pipeline but those that load annotations, also within ``TestTimeAug``."""
+    """Steps of a pipeline without those that load annotations, also within ``TestTimeAug``."""
     kept = []
     for step in steps:
         if step['type'] == 'TestTimeAug':

@@ -10,12 +10,12 @@ from hybrid_mm.errors import UserError
 
 @dataclasses.dataclass
 class Prediction:
-    """What all results share.
+    """Base class of all results.
 
     Attributes:
-        index: Place of the image among the inputs, from 0; unreadable ones count.
-        name: Path relative to the folder that was named, or ``array0`` and so on.
-        image: The image as it was read, (H, W, 3), BGR.
+        index: Position of the image among the inputs, from 0; unreadable ones count.
+        name: Path relative to the folder given as input, or ``array0`` and so on.
+        image: The image before the pipeline, (H, W, 3), BGR.
         classes: Names of the classes.
         sample: The data sample of the OpenMMLab package, on the CPU, for its own functions.
         frame: Number of the frame in its video, from 0.
@@ -39,7 +39,7 @@ class Detection(Prediction):
         boxes: (n, 4), float32: left, top, right, bottom in pixels of the image.
         scores: (n,), float32.
         labels: (n,), int64, indices into ``classes``.
-        masks: (n, H, W), bool, or None of a model without a mask head.
+        masks: (n, H, W), bool; None if the model has no mask head.
     """
 
     boxes: np.ndarray = dataclasses.field(kw_only=True)
@@ -51,7 +51,7 @@ class Detection(Prediction):
         return len(self.scores)
 
     def above(self, threshold: float) -> 'Detection':
-        """The objects with scores from ``threshold`` on."""
+        """The objects with scores of at least ``threshold``."""
         keep = self.scores >= threshold
         masks = None if self.masks is None else self.masks[keep]
         kept = dict(boxes=self.boxes[keep], scores=self.scores[keep], labels=self.labels[keep])
@@ -60,7 +60,7 @@ class Detection(Prediction):
 
 @dataclasses.dataclass
 class Segmentation(Prediction):
-    """Label map of an image.
+    """Semantic segmentation of an image.
 
     Attributes:
         label_map: (H, W), int64, indices into ``classes``.
@@ -69,7 +69,7 @@ class Segmentation(Prediction):
     label_map: np.ndarray = dataclasses.field(kw_only=True)
 
     def shares(self) -> dict[str, float]:
-        """Fraction of the pixels of each class that occurs, largest first."""
+        """Fraction of the pixels by class, largest first; only classes that occur."""
         values, counts = np.unique(self.label_map, return_counts=True)
         order = np.argsort(-counts)
         return {self.classes[values[i]]: float(counts[i] / counts.sum()) for i in order}
@@ -77,7 +77,7 @@ class Segmentation(Prediction):
 
 @dataclasses.dataclass
 class Classification(Prediction):
-    """Scores of an image.
+    """Scores of the classes of an image.
 
     Attributes:
         scores: (number of classes,), float32.
@@ -92,12 +92,12 @@ class Classification(Prediction):
 
 
 def to_prediction(task: str, sample: BaseDataElement, shared: dict) -> Prediction:
-    """Result of a data sample.
+    """Convert a data sample to the result of a task.
 
     Args:
         task: 'detection', 'segmentation' or 'classification'.
-        sample: From ``test_step`` of a model, on the CPU.
-        shared: The attributes of :class:`Prediction`.
+        sample: Output of a model's ``test_step``, on the CPU.
+        shared: Attributes of :class:`Prediction`.
 
     Raises:
         UserError: The model predicts no instances.

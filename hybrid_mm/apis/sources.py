@@ -1,4 +1,4 @@
-"""What can be predicted on, as one stream of images: arrays, files, folders, videos, lists."""
+"""Inputs of predictions as one stream of images: arrays, files, folders, videos and lists."""
 
 import dataclasses
 import os
@@ -15,18 +15,18 @@ VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpe
 
 
 class UnreadableInput(UserError):
-    """An image or a video that cannot be decoded. The text names it."""
+    """An image or a video cannot be decoded. The message names it."""
 
 
 @dataclasses.dataclass
 class Source:
-    """One image before it is read.
+    """One image that is not read yet.
 
     Attributes:
-        index: Place in the stream, from 0.
-        name: Path relative to the folder that was named, or ``array0`` and so on.
-        path: File of the image; None of an array.
-        image: Pixels of an array or a frame, (H, W, 3), uint8, BGR; None of a file.
+        index: Position in the stream, from 0.
+        name: Path relative to the folder given as input, or ``array0`` and so on.
+        path: File of the image; None for an array.
+        image: Pixels of an array or a frame, (H, W, 3), uint8, BGR; None for a file.
         frame: Number of the frame in its video, from 0.
         fps: Frames per second of the video.
         problem: Why there is no image; the other attributes but ``name`` are empty then.
@@ -47,7 +47,7 @@ class Source:
 
 
 def read_sources(inputs) -> Iterator[Source]:
-    """Expand inputs one by one; nothing is read ahead.
+    """Expand inputs one by one, without reading ahead.
 
     Args:
         inputs: Array (H, W, 3), uint8, BGR; path of an image, a video or a folder (of images,
@@ -72,7 +72,7 @@ def read_sources(inputs) -> Iterator[Source]:
 
 
 def count_sources(paths: Iterable[str | Path]) -> int:
-    """How many images and frames paths hold; of a video, as many as its header tells.
+    """Number of images and frames at some paths; that of a video is taken from its header.
 
     Raises:
         UserError: A path does not exist, or a folder holds no images.
@@ -143,7 +143,7 @@ def _folder(path: Path) -> Path:
 
 
 def _common_folder(inputs: Iterable) -> Path | None:
-    """Folder that holds all paths of a list; None for other iterables, which are read once."""
+    """Common folder of the paths of a list; None for other iterables, which are read only once."""
     if not isinstance(inputs, list | tuple):
         return None
     folders = [_folder(Path(item)).resolve() for item in inputs if isinstance(item, str | Path)]
@@ -154,7 +154,7 @@ def _common_folder(inputs: Iterable) -> Path | None:
 
 
 def _name(file: Path, root: Path | None) -> str:
-    """Path below ``root``, else the whole one without what would lead out of a folder."""
+    """Path relative to ``root``, or else the whole path without drive, root and ``..``."""
     if root is not None:
         return file.resolve().relative_to(root.resolve()).as_posix()
     return Path(*[part for part in file.parts if part not in (file.anchor, '..')]).as_posix()

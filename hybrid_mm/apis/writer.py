@@ -1,4 +1,4 @@
-"""Pictures, videos, label maps and COCO results of a run of predictions."""
+"""Write predictions as pictures, videos, label maps and COCO results."""
 
 import json
 from pathlib import Path
@@ -15,17 +15,17 @@ from hybrid_mm.errors import UserError, shorten
 class Writer:
     """Writes results to a folder; a context manager.
 
-    ``OUT/pictures/`` gets a picture for each image, ``OUT/videos/`` one video for each video, and
-    ``OUT/predictions.json`` a list. Of a detector that is COCO's results format, with masks as
-    compressed run lengths, so that ``COCO.loadRes`` of pycocotools reads it.
+    Files are a picture for each image in ``OUT/pictures/``, a video for each video in
+    ``OUT/videos/``, and a list in ``OUT/predictions.json``. For a detector the list has COCO's
+    results format, with masks as compressed run lengths: ``COCO.loadRes`` of pycocotools reads it.
 
     Args:
-        predictor: What predicts.
+        predictor: Predictor of the results.
         out: Folder of the results.
         threshold: Lowest score of an object that is drawn and written.
         annotations: COCO annotation file: ``image_id`` and ``category_id`` are those of its images
-            (by file name) and categories (by name). Without it they are the place of the image
-            among the inputs and the label, from 0.
+            (by file name) and categories (by name). Without it they are the position of the image
+            among the inputs and the label, both from 0.
 
     Raises:
         UserError: (a ValueError) The annotation file cannot be read or lacks a class.
@@ -51,7 +51,7 @@ class Writer:
         self.close()
 
     def add(self, prediction: Prediction) -> None:
-        """Write the picture or frame of a result, and keep its entries."""
+        """Write the picture or frame of a result, and keep its entries for ``predictions.json``."""
         drawn = self.predictor.draw(prediction, self.threshold)
         if prediction.frame is None:
             mmcv.imwrite(drawn, str(self.out / 'pictures' / f'{prediction.name}.png'))
@@ -66,7 +66,7 @@ class Writer:
             self.entries.append(dict(**_place(prediction), top5=top))
 
     def close(self) -> None:
-        """Write ``predictions.json`` and the end of the last video."""
+        """Write ``predictions.json`` and finish the last video."""
         self._end_video()
         (self.out / 'predictions.json').write_text(json.dumps(self.entries, indent=1))
 
@@ -92,8 +92,8 @@ class Writer:
         name = prediction.name
         name += '' if prediction.frame is None else f'/{prediction.frame:06d}'
         path = self.out / 'label_maps' / f'{name}.png'
-        kind = np.uint8 if len(prediction.classes) <= 256 else np.uint16
-        mmcv.imwrite(prediction.label_map.astype(kind), str(path))
+        dtype = np.uint8 if len(prediction.classes) <= 256 else np.uint16
+        mmcv.imwrite(prediction.label_map.astype(dtype), str(path))
         shares = {k: round(v, 6) for k, v in prediction.shares().items()}
         return dict(
             **_place(prediction), label_map=path.relative_to(self.out).as_posix(), shares=shares
@@ -120,7 +120,7 @@ class Writer:
 
 
 class _Ids:
-    """Numbers of images and categories in a COCO annotation file."""
+    """Ids of images and categories in a COCO annotation file."""
 
     def __init__(self, path: Path, classes: tuple[str, ...]):
         try:
@@ -133,12 +133,12 @@ class _Ids:
         absent = [name for name in classes if name not in self.categories]
         if absent:
             raise UserError(
-                f'{shorten(absent)} of the model are no categories of {path}; it has '
+                f'{path} has no categories {shorten(absent)}, which the model predicts; it has '
                 f'{shorten(list(self.categories))}'
             )
 
     def image(self, name: str) -> int:
-        """Number of an image by its name, or by the end of it if that is no other's."""
+        """Id of an image by its name, or by the last part of it if that is unique."""
         if name in self.images:
             return self.images[name]
         last = name.rpartition('/')[2]
@@ -155,7 +155,7 @@ def _place(prediction: Prediction) -> dict:
 
 
 def run_lengths(mask: np.ndarray) -> dict:
-    """COCO's compressed run lengths of a mask (H, W)."""
+    """Encode a mask (H, W) as COCO's compressed run lengths."""
     from pycocotools import mask as coco_mask
 
     rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))

@@ -6,26 +6,38 @@ formulas (its code was not published).
 Source: "Attention Augmented Convolutional Networks" (arXiv 1904.09925), section 4.2.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from hybrid_mm.backbones.frames.resnet import ConvSlot, ResNet
+from hybrid_mm.backbones.frames.resnet import ConvSlot, ResNet, ResNetArch, ResNetArguments
 from hybrid_mm.layers import AAConv2d
+from hybrid_mm.ops.checks import not_negative, positive, sides
 from hybrid_mm.ops.positions import fit_tables
 from hybrid_mm.registry import MODELS
 
 
-@MODELS.register_module()
-class AAResNet(ResNet):
-    """ResNet whose 3x3 convolutions (the first one of a basic block) are attention-augmented.
+class AugmentedArguments(ResNetArguments, total=False):
+    """Arguments of both networks, by keyword; see :class:`AugmentedResNet`."""
 
-    Maps of any image size from 32 x 32 up. The relative tables follow the size of the image: their
-    entries about the middle for a smaller one, linear interpolation for a larger one.
+    kappa: float | Sequence[float] | None
+    upsilon: float | Sequence[float] | None
+    heads: int | Sequence[int]
+    min_key_dim: int
+    augmented: bool | Sequence[bool]
+    attn_downsample: bool | Sequence[bool]
+    canvas_size: int | Sequence[int] | None
+    impl: str
+
+
+class AugmentedResNet(ResNet):
+    """ResNet with attention beside its 3x3 convolutions; abstract: a subclass is registered.
 
     Args:
-        arch: 'r34', 'r50', 'r101', 'r152', or a dict as for
-            :class:`~hybrid_mm.backbones.frames.resnet.ResNet`.
+        arch: Name of a variant, or a dict with the fields of
+            :class:`~hybrid_mm.backbones.frames.resnet.ResNetArch`.
         kappa: Key channels as a part of the output channels; one value or one per stage. By default
             0.2 in bottlenecks and 0.25 in basic blocks.
         upsilon: Value channels likewise, by default 0.1 and 0.25. Both numbers of channels are
@@ -41,51 +53,44 @@ class AAResNet(ResNet):
 
     Raises:
         ValueError: An unknown variant, or ratios that leave no channel to the convolution.
-
-    Example:
-        >>> import torch
-        >>> from hybrid_mm.backbones import AAResNet
-        >>> maps = AAResNet('r50', canvas_size=(96, 128)).eval()(torch.rand(1, 3, 97, 131))
-        >>> [tuple(m.shape) for m in maps]
-        [(1, 256, 25, 33), (1, 512, 13, 17), (1, 1024, 7, 9), (1, 2048, 4, 5)]
     """
-
-    arch_zoo: ClassVar = {name: ResNet.arch_zoo[name] for name in ('r34', 'r50', 'r101', 'r152')}
 
     def __init__(
         self,
-        arch: str | dict = 'r50',
-        kappa: float | tuple[float, ...] | None = None,
-        upsilon: float | tuple[float, ...] | None = None,
-        heads: int | tuple[int, ...] = 8,
+        arch: str | Mapping | ResNetArch = 'r50',
+        kappa: float | Sequence[float] | None = None,
+        upsilon: float | Sequence[float] | None = None,
+        heads: int | Sequence[int] = 8,
         min_key_dim: int = 20,
-        augmented: tuple[bool, ...] = (False, True, True, True),
-        attn_downsample: tuple[bool, ...] = (False, True, False, False),
-        canvas_size: tuple[int, int] | None = (224, 224),
+        augmented: bool | Sequence[bool] = (False, True, True, True),
+        attn_downsample: bool | Sequence[bool] = (False, True, False, False),
+        canvas_size: int | Sequence[int] | None = (224, 224),
         impl: str = 'auto',
-        **kwargs: Any,
+        **kwargs: Unpack[ResNetArguments],
     ) -> None:
         super().__init__(arch, **kwargs)
+        positive(self, heads=heads, min_key_dim=min_key_dim)
+        not_negative(self, kappa=kappa, upsilon=upsilon)
         if kappa is None:
-            kappa = 0.2 if self.settings['bottleneck'] else 0.25
+            kappa = 0.2 if self.arch.bottleneck else 0.25
         if upsilon is None:
-            upsilon = 0.1 if self.settings['bottleneck'] else 0.25
-        self.kappa = self.per_stage('kappa', kappa)
-        self.upsilon = self.per_stage('upsilon', upsilon)
-        self.heads = self.per_stage('heads', heads)
+            upsilon = 0.1 if self.arch.bottleneck else 0.25
+        self.kappa = self.per_stage(kappa=kappa)
+        self.upsilon = self.per_stage(upsilon=upsilon)
+        self.heads = self.per_stage(heads=heads)
         self.min_key_dim = min_key_dim
-        self.augmented = self.per_stage('augmented', augmented)
-        self.attn_downsample = self.per_stage('attn_downsample', attn_downsample)
-        self.canvas_size = canvas_size
+        self.augmented = self.per_stage(augmented=augmented)
+        self.attn_downsample = self.per_stage(attn_downsample=attn_downsample)
+        self.canvas_size = None if canvas_size is None else sides(self, canvas_size=canvas_size)
         self.impl = impl
-        self.build()
 
     def table_size(self, slot: ConvSlot) -> tuple[int, int] | None:
         """Rows and columns of the map under attention for an image of ``canvas_size``."""
         if self.canvas_size is None:
             return None
         reduction = slot.reduction * slot.stride * (1 + self.attn_downsample[slot.stage])
-        return tuple(-(-side // reduction) for side in self.canvas_size)
+        height, width = self.canvas_size
+        return -(-height // reduction), -(-width // reduction)
 
     def layer_settings(self, slot: ConvSlot) -> dict[str, Any]:
         """Arguments of the augmented convolution at a place."""
@@ -123,3 +128,35 @@ class AAResNet(ResNet):
             ValueError: Keys or shapes differ; the message names the first of each.
         """
         super().load_strictly(fit_tables(self, state), origin)
+
+
+@MODELS.register_module()
+class AAResNet(AugmentedResNet):
+    """ResNet whose 3x3 convolutions (the first one of a basic block) are attention-augmented.
+
+    Maps of any image size from 32 x 32 up. The relative tables follow the size of the image: their
+    entries about the middle for a smaller one, linear interpolation for a larger one.
+
+    Args:
+        arch: 'r34', 'r50', 'r101', 'r152', or a dict with the fields of
+            :class:`~hybrid_mm.backbones.frames.resnet.ResNetArch`.
+        **kwargs: See :class:`AugmentedResNet`.
+
+    Raises:
+        ValueError: An unknown variant, or ratios that leave no channel to the convolution.
+
+    Example:
+        >>> import torch
+        >>> from hybrid_mm.backbones import AAResNet
+        >>> maps = AAResNet('r50', canvas_size=(96, 128)).eval()(torch.rand(1, 3, 97, 131))
+        >>> [tuple(m.shape) for m in maps]
+        [(1, 256, 25, 33), (1, 512, 13, 17), (1, 1024, 7, 9), (1, 2048, 4, 5)]
+    """
+
+    arch_zoo: ClassVar = {name: ResNet.arch_zoo[name] for name in ('r34', 'r50', 'r101', 'r152')}
+
+    def __init__(
+        self, arch: str | Mapping | ResNetArch = 'r50', **kwargs: Unpack[AugmentedArguments]
+    ) -> None:
+        super().__init__(arch, **kwargs)
+        self.build()

@@ -6,12 +6,15 @@ Source: "On the Integration of Self-Attention and Convolution" (arXiv 2111.14556
 its code.
 """
 
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from torch import nn
+from typing_extensions import Unpack
 
-from hybrid_mm.backbones.frames.resnet import ConvSlot, ResNet
+from hybrid_mm.backbones.frames.resnet import ConvSlot, ResNet, ResNetArch, ResNetArguments
 from hybrid_mm.layers.attention.acmix import ACmix2d
+from hybrid_mm.ops.checks import odd, positive
 from hybrid_mm.registry import MODELS
 
 
@@ -23,8 +26,8 @@ class ACmixResNet(ResNet):
     maps of ceil(H / 2) rows, as convolution does.
 
     Args:
-        arch: 'r26', 'r38', 'r50', or a dict as for
-            :class:`~hybrid_mm.backbones.frames.resnet.ResNet`.
+        arch: 'r26', 'r38', 'r50', or a dict with the fields of
+            :class:`~hybrid_mm.backbones.frames.resnet.ResNetArch`.
         acmix: Which stages have ACmix, one value or one per stage.
         kernel_att: Window of the attention, odd, one value or one per stage.
         heads: Number of heads, one value or one per stage.
@@ -50,22 +53,24 @@ class ACmixResNet(ResNet):
 
     def __init__(
         self,
-        arch: str | dict = 'r50',
-        acmix: bool | tuple[bool, ...] = True,
-        kernel_att: int | tuple[int, ...] = 7,
-        heads: int | tuple[int, ...] = 4,
+        arch: str | Mapping | ResNetArch = 'r50',
+        acmix: bool | Sequence[bool] = True,
+        kernel_att: int | Sequence[int] = 7,
+        heads: int | Sequence[int] = 4,
         kernel_conv: int = 3,
         shift_init: bool = True,
         zero_init_residual: bool = False,
         impl: str = 'auto',
-        **kwargs: Any,
+        **kwargs: Unpack[ResNetArguments],
     ) -> None:
         super().__init__(arch, zero_init_residual=zero_init_residual, **kwargs)
-        self.acmix = self.per_stage('acmix', acmix)
-        self.kernel_att = self.per_stage('kernel_att', kernel_att)
-        self.heads = self.per_stage('heads', heads)
+        odd(self, kernel_att=kernel_att, kernel_conv=kernel_conv)
+        positive(self, heads=heads)
+        self.acmix = self.per_stage(acmix=acmix)
+        self.kernel_att = self.per_stage(kernel_att=kernel_att)
+        self.heads = self.per_stage(heads=heads)
         self.shift_init = shift_init
-        self.operator = dict(kernel_conv=kernel_conv, impl=impl)
+        self.kernel_conv, self.impl = kernel_conv, impl
         self.build()
 
     def make_spatial(self, slot: ConvSlot) -> nn.Module:
@@ -77,9 +82,10 @@ class ACmixResNet(ResNet):
             slot.channels,
             self.kernel_att[slot.stage],
             self.heads[slot.stage],
-            stride=slot.stride,
-            dilation=slot.dilation,
-            **self.operator,
+            self.kernel_conv,
+            slot.stride,
+            slot.dilation,
+            self.impl,
         )
         layer.he_init(self.shift_init)
         return layer

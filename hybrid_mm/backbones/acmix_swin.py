@@ -7,14 +7,17 @@ Source: "On the Integration of Self-Attention and Convolution" (arXiv 2111.14556
 its code.
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from hybrid_mm.backbones.frames.swin import Swin
+from hybrid_mm.backbones.frames.swin import Swin, SwinArch, SwinArguments
 from hybrid_mm.layers.attention.acmix import ACmixWindowAttention
+from hybrid_mm.ops.checks import finite, fraction
 from hybrid_mm.registry import MODELS
 
 
@@ -22,20 +25,20 @@ from hybrid_mm.registry import MODELS
 class ACmixSwin(Swin):
     """Swin Transformer of which every window attention is ACmix.
 
-    Maps of any image size from 32 x 32 up. The convolution path sees the map as it is filled up to
-    whole windows and, in every second block, rolled: padded pixels carry the biases of queries,
+    Maps of any image size from 32 x 32 up. The convolution path sees the map padded to whole
+    windows and, in every second block, rolled: padded pixels carry the biases of queries,
     keys and values, and it convolves over the seam.
 
     A plain Swin checkpoint can be the start: its weights are taken with the rates 1 of attention
     and 0 of convolution, so that the network computes what Swin does until it is trained.
 
     Args:
-        arch: 'tiny', 'small' (the paper's), 'base', 'large', or a dict, see
-            :class:`~hybrid_mm.backbones.frames.swin.Swin`.
+        arch: 'tiny', 'small' (the paper's), 'base', 'large', or a dict with the fields of
+            :class:`~hybrid_mm.backbones.frames.swin.SwinArch`.
         qkv_bias: Bias of the projection to queries, keys and values.
         qk_scale: Factor of the logits, by default d^-0.5.
         attn_drop: Dropout rate of the attention weights.
-        proj_drop: Dropout rate behind attention.
+        proj_drop: Dropout rate after attention.
         impl: Algorithm, see :mod:`hybrid_mm.ops.dispatch`.
         **kwargs: See :class:`~hybrid_mm.backbones.frames.swin.Swin`.
 
@@ -54,16 +57,18 @@ class ACmixSwin(Swin):
 
     def __init__(
         self,
-        arch: str | dict = 'tiny',
+        arch: str | Mapping | SwinArch = 'tiny',
         qkv_bias: bool = True,
         qk_scale: float | None = None,
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
         impl: str = 'auto',
-        **kwargs: Any,
+        **kwargs: Unpack[SwinArguments],
     ) -> None:
         super().__init__(arch, **kwargs)
-        self.operator = dict(
+        finite(self, qk_scale=qk_scale)
+        fraction(self, attn_drop=attn_drop, proj_drop=proj_drop)
+        self.operator: dict[str, Any] = dict(
             qkv_bias=qkv_bias,
             qk_scale=qk_scale,
             attn_drop=attn_drop,

@@ -6,42 +6,58 @@ distribuuuu's botnet50, which follows the authors' published block.
 Source: "Bottleneck Transformers for Visual Recognition" (arXiv 2101.11605).
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from hybrid_mm.backbones.frames.bottleneck_net import BottleneckNet
+from hybrid_mm.backbones.frames.arch import Ratio, Size, StageSizes
+from hybrid_mm.backbones.frames.bottleneck_net import (
+    BottleneckArch,
+    BottleneckNet,
+    BottleneckNetArguments,
+    GateArch,
+    StemArch,
+)
 from hybrid_mm.backbones.frames.resnet import ConvSlot
 from hybrid_mm.layers.attention.bottleneck_attention import BottleneckAttention
+from hybrid_mm.ops.checks import one_of, sides
 from hybrid_mm.ops.positions import fit_tables
 from hybrid_mm.registry import MODELS
 
-_DEFAULTS = dict(
-    BottleneckNet.arch_defaults,
-    heads=[4, 4, 4, 4],
-    dim_head=None,
-    qk_ratio=1.0,
-    scale_pos_embed=True,
-)
-_TIMM = dict(_DEFAULTS, stem=dict(kind='tiered', channels=64, pool=True), scale_pos_embed=False)
-_RESNET = [256, 512, 1024, 2048]
-_SE = dict(kind='se', place='out', ratio=16)
+
+@dataclass(frozen=True, kw_only=True)
+class BoTNetArch(BottleneckArch):
+    """Variant of a BoTNet."""
+
+    heads: StageSizes = (4, 4, 4, 4)  # heads of the attention
+    dim_head: Size | None = None  # channels of a head's queries; None: from ``qk_ratio``
+    qk_ratio: Ratio = 1.0  # channels of the queries to those of the values
+    scale_pos_embed: bool = True  # scale the position term like the content term; not in timm
 
 
-def _bot(*depths: int, **settings: Any) -> dict:
+_RESNET = (256, 512, 1024, 2048)
+_TIERED = StemArch(kind='tiered', channels=64, pool=True)
+_LAST = (False, False, False, True)
+
+
+def _bot(*depths: int, **settings: Any) -> BoTNetArch:
     """ResNet of the given depths, all of the last stage with attention."""
-    return dict(
-        _DEFAULTS,
-        depths=list(depths),
-        channels=_RESNET,
-        attention=[False, False, False, True],
-        **settings,
-    )
+    return BoTNetArch(depths=depths, channels=_RESNET, attention=_LAST, **settings)
 
 
-def _s1(*depths: int) -> dict:
+def _s1(*depths: int) -> BoTNetArch:
     """The large classifiers: stride 1 in the last stage, SE and SiLU."""
-    return _bot(*depths, strides=[1, 2, 2, 1], act='silu', gate=_SE)
+    gate = GateArch(kind='se', place='out', ratio=16)
+    return _bot(*depths, strides=(1, 2, 2, 1), act='silu', gate=gate)
+
+
+def _timm(depths: Sequence[int], attention: Sequence[Any], **settings: Any) -> BoTNetArch:
+    """Variant of timm."""
+    settings = dict(channels=_RESNET, stem=_TIERED) | settings
+    return BoTNetArch(depths=depths, attention=attention, scale_pos_embed=False, **settings)
 
 
 @MODELS.register_module()
@@ -57,9 +73,8 @@ class BoTNet(BottleneckNet):
             BoTNet-S1 of that depth); the large classifiers 's1-59', 's1-110' and 's1-128' with
             stride 1 in the last stage, SE and SiLU (aliases 't3', 't4', and 't5', 't6', 't7', which
             differ by the size of the image); timm's 'botnet26t', 'botnet50ts', 'sebotnet33ts' and
-            'eca_botnext26ts'. Or a dict, see
-            :class:`~hybrid_mm.backbones.frames.bottleneck_net.BottleneckNet`, with ``dim_head``,
-            ``qk_ratio`` and ``scale_pos_embed`` (False in timm's variants) of the attention.
+            'eca_botnext26ts'. Or a dict with fields of :class:`BoTNetArch`, see
+            :class:`~hybrid_mm.backbones.frames.bottleneck_net.BottleneckNet`.
         canvas_size: Height and width of the image that the tables are made for: the paper's
             detectors see 1024 x 1024, its classifiers 224 x 224 and more.
         position: 'relative', 'absolute' or 'none'.
@@ -72,7 +87,7 @@ class BoTNet(BottleneckNet):
             distribuuuu's checkpoint and the authors' block.
 
     The sizes of the stages of 's1-*' are those that their names count (3 layers a block, stem and
-    head). Where SE stands is not published: here behind the last norm of every block, with 1/16 of
+    head). The place of SE is not published: here after the last norm of every block, with 1/16 of
     its channels in the middle.
 
     Raises:
@@ -86,7 +101,7 @@ class BoTNet(BottleneckNet):
         [(1, 256, 25, 33), (1, 512, 13, 17), (1, 1024, 7, 9), (1, 2048, 4, 5)]
     """
 
-    arch_defaults: ClassVar = _DEFAULTS
+    arch_class = BoTNetArch
     arch_zoo: ClassVar = {
         'bot50': _bot(3, 4, 6, 3),
         'bot101': _bot(3, 4, 23, 3),
@@ -95,35 +110,24 @@ class BoTNet(BottleneckNet):
         's1-59': _s1(3, 4, 6, 6),
         's1-110': _s1(3, 4, 23, 6),
         's1-128': _s1(3, 4, 23, 12),
-        'botnet26t': dict(
-            _TIMM, depths=[2, 2, 2, 2], channels=_RESNET, attention=[False, False, (1,), True]
-        ),
-        'botnet50ts': dict(
-            _TIMM,
-            depths=[3, 4, 6, 3],
-            channels=_RESNET,
-            attention=[False, (3,), (1, 3, 5), (1,)],
+        'botnet26t': _timm((2, 2, 2, 2), (False, False, (1,), True)),
+        'botnet50ts': _timm((3, 4, 6, 3), (False, (3,), (1, 3, 5), (1,)), act='silu'),
+        'sebotnet33ts': _timm(
+            (2, 3, 3, 2),
+            (False, (2,), (2,), True),
+            channels=(256, 512, 1024, 1536),
+            ratios=(0.25, 0.25, 0.25, 0.333),
+            stem=StemArch(kind='tiered', channels=64, pool=False),
             act='silu',
-        ),
-        'sebotnet33ts': dict(
-            _TIMM,
-            depths=[2, 3, 3, 2],
-            channels=[256, 512, 1024, 1536],
-            ratios=[0.25, 0.25, 0.25, 0.333],
-            attention=[False, (2,), (2,), True],
-            stem=dict(kind='tiered', channels=64, pool=False),
-            act='silu',
-            gate=dict(kind='se', place='mid', ratio=16),
+            gate=GateArch(kind='se', place='mid', ratio=16),
             final=1280,
         ),
-        'eca_botnext26ts': dict(
-            _TIMM,
-            depths=[2, 2, 2, 2],
-            channels=_RESNET,
-            attention=[False, False, (1,), True],
+        'eca_botnext26ts': _timm(
+            (2, 2, 2, 2),
+            (False, False, (1,), True),
             act='silu',
             group_size=16,
-            gate=dict(kind='eca', place='mid'),
+            gate=GateArch(kind='eca', place='mid'),
             dim_head=16,
         ),
     }
@@ -131,42 +135,46 @@ class BoTNet(BottleneckNet):
         't3': 's1-59', 't4': 's1-110', 't5': 's1-128', 't6': 's1-128', 't7': 's1-128'
     }  # fmt: skip
 
+    arch: BoTNetArch
+
     def __init__(
         self,
-        arch: str | dict = 'bot50',
-        canvas_size: tuple[int, int] = (1024, 1024),
+        arch: str | Mapping | BoTNetArch = 'bot50',
+        canvas_size: int | Sequence[int] = (1024, 1024),
         position: str = 'relative',
         content: bool = True,
         qkv_bias: bool = False,
         table_policy: str = 'resize',
-        **kwargs: Any,
+        **kwargs: Unpack[BottleneckNetArguments],
     ) -> None:
         super().__init__(arch, **kwargs)
-        if table_policy not in ('resize', 'reset'):
-            raise ValueError(f"table_policy must be 'resize' or 'reset', got {table_policy!r}")
-        self.canvas_size, self.table_policy = tuple(canvas_size), table_policy
-        self.attention_kwargs = dict(
-            position=position, content=content, qkv_bias=qkv_bias, impl=self.impl
-        )
+        one_of(self, ('resize', 'reset'), table_policy=table_policy)
+        self.canvas_size = sides(self, canvas_size=canvas_size)
+        self.table_policy = table_policy
+        self.position, self.content, self.qkv_bias = position, content, qkv_bias
         self.build()
 
     def table_size(self, slot: ConvSlot) -> tuple[int, int]:
         """Rows and columns of the map under attention for an image of ``canvas_size``."""
-        return tuple(-(-side // slot.reduction) for side in self.canvas_size)
+        height, width = self.canvas_size
+        return -(-height // slot.reduction), -(-width // slot.reduction)
 
     def make_attention(self, slot: ConvSlot) -> nn.Module:
         """Attention over the whole map."""
-        settings = self.settings
+        arch = self.arch
         return BottleneckAttention(
             slot.in_channels,
             self.table_size(slot),
             slot.channels,
             slot.stride,
-            settings['heads'][slot.stage],
-            settings['dim_head'],
-            settings['qk_ratio'],
-            scale_pos_embed=settings['scale_pos_embed'],
-            **self.attention_kwargs,
+            arch.heads[slot.stage],
+            arch.dim_head,
+            arch.qk_ratio,
+            scale_pos_embed=arch.scale_pos_embed,
+            position=self.position,
+            content=self.content,
+            qkv_bias=self.qkv_bias,
+            impl=self.impl,
         )
 
     def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:

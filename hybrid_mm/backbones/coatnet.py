@@ -6,19 +6,28 @@ Source: "CoAtNet: Marrying Convolution and Attention for All Data Sizes" (arXiv 
 section 2 and table 3.
 """
 
-import math
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from hybrid_mm.backbones.frames.mbconv_pyramid import MBConvPyramid
+from hybrid_mm.backbones.frames.arch import StageOptions
+from hybrid_mm.backbones.frames.blocks import he_normal_
+from hybrid_mm.backbones.frames.mbconv_pyramid import (
+    MBConvArch,
+    MBConvArguments,
+    MBConvPyramid,
+    TwoConvStemArch,
+)
 from hybrid_mm.backbones.frames.token_pyramid import MLP
 from hybrid_mm.layers.attention.global_relative_attention import GlobalRelativeAttention
 from hybrid_mm.layers.attention.partition_attention import PartitionAttention
 from hybrid_mm.layers.convolution.mbconv import MBConv, halve
 from hybrid_mm.layers.drop import DropPath
+from hybrid_mm.ops.checks import one_of, positive, sides
 from hybrid_mm.registry import MODELS
 
 
@@ -28,7 +37,7 @@ def _halve_tokens(x: Tensor) -> Tensor:
 
 
 class RelativeTransformerBlock(nn.Module):
-    """Relative attention, then MLP, each behind a layer norm in a residual connection.
+    """Relative attention, then MLP, each after a layer norm in a residual connection.
 
     With stride 2 the input of the attention and that of the shortcut are means of 2 x 2 positions.
 
@@ -100,13 +109,27 @@ class RelativeTransformerBlock(nn.Module):
         return x.permute(0, 3, 1, 2)
 
 
-def _paper(stem: int, depths: Sequence[int], channels: Sequence[int]) -> dict:
+@dataclass(frozen=True, kw_only=True)
+class CoAtNetArch(MBConvArch):
+    """Variant of a CoAtNet."""
+
+    kinds: StageOptions  # 'C' (convolution) or 'T' (transformer) for each stage
+    attention: Mapping[str, Any]  # arguments of :class:`RelativeTransformerBlock`
+
+    def check(self, owner: str, name: str = 'arch') -> None:
+        """Check the kinds as well."""
+        super().check(owner, name)
+        for value in self.kinds:
+            one_of(owner, ('C', 'T'), **{f'{name}.kinds': value})
+
+
+def _paper(stem: int, depths: Sequence[int], channels: Sequence[int]) -> CoAtNetArch:
     """Variant of table 3."""
-    return dict(
-        depths=list(depths),
-        channels=list(channels),
-        kinds=['C', 'C', 'T', 'T'],
-        stem=dict(channels=(stem, stem), bias=False),
+    return CoAtNetArch(
+        depths=depths,
+        channels=channels,
+        kinds=('C', 'C', 'T', 'T'),
+        stem=TwoConvStemArch(channels=(stem, stem), bias=False),
         conv=dict(act='gelu', padding='symmetric'),
         attention=dict(),
         norm=dict(eps=1e-5, momentum=0.1),
@@ -116,15 +139,15 @@ def _paper(stem: int, depths: Sequence[int], channels: Sequence[int]) -> dict:
 
 def _rw(
     depths: Sequence[int], channels: int, conv: dict, attention: dict | None = None, stem: int = 0
-) -> dict:
+) -> CoAtNetArch:
     """Variant trained by timm."""
     shared = dict(act='silu', padding='symmetric', expand_from='input', bias=False, pre_act=True)
     stem = stem or channels
-    return dict(
-        depths=list(depths),
-        channels=[channels * 2**stage for stage in range(4)],
-        kinds=['C', 'C', 'T', 'T'],
-        stem=dict(channels=(stem // 2, stem), bias=False),
+    return CoAtNetArch(
+        depths=depths,
+        channels=tuple(channels * 2**stage for stage in range(4)),
+        kinds=('C', 'C', 'T', 'T'),
+        stem=TwoConvStemArch(channels=(stem // 2, stem), bias=False),
         conv={**shared, **conv},
         attention=dict(expand_first=False, **(attention or {})),
         norm=dict(eps=1e-5, momentum=0.1),
@@ -132,8 +155,8 @@ def _rw(
     )
 
 
-_WIDTHS = [[dim * 2**stage for stage in range(4)] for dim in (96, 128, 192)]
-_DEPTHS = [2, 6, 14, 2]
+_WIDTHS = [tuple(dim * 2**stage for stage in range(4)) for dim in (96, 128, 192)]
+_DEPTHS = (2, 6, 14, 2)
 
 
 @MODELS.register_module()
@@ -146,10 +169,7 @@ class CoAtNet(MBConvPyramid):
     Args:
         arch: '0' to '5', the variants of the paper (that of '5' has heads of 64 channels there,
             see ``head_width``); '0-rw', '1-rw', '2-rw', '3-rw', 'nano-rw', 'rmlp-1-rw2' or
-            'rmlp-2-rw', those that timm trained; or a dict with ``depths``, ``channels``, ``stem``,
-            ``conv``, ``norm``, ``ln_eps`` (see
-            :class:`~hybrid_mm.backbones.frames.mbconv_pyramid.MBConvPyramid`), ``kinds``, 'C' or
-            'T' for each stage, and ``attention``, arguments of :class:`RelativeTransformerBlock`.
+            'rmlp-2-rw', those that timm trained; or a dict with the fields of :class:`CoAtNetArch`.
         img_size: Side of the image, or (rows, columns), that tables of relative positions are made
             for; on maps of another size they are interpolated bilinearly.
         windowed: Attention within windows of the size of those tables, 14 x 14 and 7 x 7 for 224.
@@ -167,15 +187,16 @@ class CoAtNet(MBConvPyramid):
         [(1, 64, 25, 33), (1, 128, 13, 17), (1, 256, 7, 9), (1, 512, 4, 5)]
     """
 
+    arch_class = CoAtNetArch
     arch_zoo: ClassVar = {
-        '0': _paper(64, [2, 3, 5, 2], _WIDTHS[0]),
+        '0': _paper(64, (2, 3, 5, 2), _WIDTHS[0]),
         '1': _paper(64, _DEPTHS, _WIDTHS[0]),
         '2': _paper(128, _DEPTHS, _WIDTHS[1]),
         '3': _paper(192, _DEPTHS, _WIDTHS[2]),
-        '4': _paper(192, [2, 12, 28, 2], _WIDTHS[2]),
-        '5': _paper(192, [2, 12, 28, 2], [256, 512, 1280, 2048]),
+        '4': _paper(192, (2, 12, 28, 2), _WIDTHS[2]),
+        '5': _paper(192, (2, 12, 28, 2), (256, 512, 1280, 2048)),
         '0-rw': _rw(
-            [2, 3, 7, 2],
+            (2, 3, 7, 2),
             96,
             dict(stride_in='pool', gate_early=True, gate_act='relu'),
             dict(shortcut_bias=False),
@@ -190,52 +211,51 @@ class CoAtNet(MBConvPyramid):
         ),
         '2-rw': _rw(_DEPTHS, 128, {}),
         '3-rw': _rw(_DEPTHS, 192, {}, dict(layer_scale=1e-6)),
-        'nano-rw': _rw([3, 4, 6, 3], 64, dict(stride_in='pool', bias=True, pre_act=False)),
+        'nano-rw': _rw((3, 4, 6, 3), 64, dict(stride_in='pool', bias=True, pre_act=False)),
         'rmlp-1-rw2': _rw(_DEPTHS, 96, dict(gate_act='relu'), dict(relative='log'), stem=64),
         'rmlp-2-rw': _rw(_DEPTHS, 128, {}, dict(relative='log', layer_scale=1e-6)),
     }
 
+    arch: CoAtNetArch
+
     def __init__(
         self,
-        arch: str | dict = '0',
+        arch: str | Mapping | CoAtNetArch = '0',
         img_size: int | Sequence[int] = 224,
         windowed: bool = False,
         head_width: int = 32,
-        **kwargs,
+        **kwargs: Unpack[MBConvArguments],
     ) -> None:
-        size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
-        if len(size) != 2 or min(size) < 1:
-            raise ValueError(f'img_size must be a positive side or (rows, columns), got {img_size}')
-        kinds = self.resolve_arch(arch)['kinds']
-        if not set(kinds) <= {'C', 'T'}:
-            raise ValueError(f"kinds of CoAtNet's stages must be 'C' or 'T', got {kinds}")
-        self.img_size, self.windowed, self.head_width = size, windowed, head_width
         super().__init__(arch, **kwargs)
+        positive(self, head_width=head_width)
+        self.img_size = sides(self, img_size=img_size)
+        self.windowed, self.head_width = windowed, head_width
+        self.build()
 
     def make_block(
         self, stage: int, in_channels: int, channels: int, stride: int, drop_path: float
     ) -> nn.Module:
         """Block of a stage."""
-        if self.settings['kinds'][stage] == 'C':
+        if self.arch.kinds[stage] == 'C':
             return MBConv(in_channels, channels, stride, drop_path=drop_path, **self.conv_settings)
+        height, width = (-(-side // 2 ** (stage + 2)) for side in self.img_size)
         return RelativeTransformerBlock(
             in_channels,
             channels,
             stride,
-            tuple(-(-side // 2 ** (stage + 2)) for side in self.img_size),
+            (height, width),
             self.head_width,
             self.windowed,
-            ln_eps=self.settings['ln_eps'],
+            ln_eps=self.arch.ln_eps,
             drop_path=drop_path,
-            **self.settings['attention'],
+            **self.arch.attention,
         )
 
     def reset_parameters(self) -> None:
         """Draw convolutions from He's normal over the fan-out and the rest as timm does."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
-                nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+                he_normal_(module)
             elif isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
             else:

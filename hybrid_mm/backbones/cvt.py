@@ -5,17 +5,23 @@ Status: complete, checked number by number against the authors' code.
 Source: "CvT: Introducing Convolutions to Vision Transformers" (arXiv 2103.15808).
 """
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from hybrid_mm.backbones.frames.base import run_blocks
-from hybrid_mm.backbones.frames.token_pyramid import TokenPyramid, TokenStage, init_linear
+from hybrid_mm.backbones.frames.arch import Arch, StageCounts, StageRatios, StageSizes
+from hybrid_mm.backbones.frames.base import SharedArguments
+from hybrid_mm.backbones.frames.blocks import Stage, run_blocks
+from hybrid_mm.backbones.frames.token_pyramid import TokenPyramid
 from hybrid_mm.layers.attention.convolutional_projection import ConvolutionalProjectionAttention
 from hybrid_mm.layers.drop import DropPath, drop_path_schedule
+from hybrid_mm.ops.checks import divides, odd, per_stage, positive
 from hybrid_mm.registry import MODELS
 
 
@@ -56,7 +62,7 @@ class TokenEmbed(nn.Module):
         needed = self.proj.kernel_size[0] - 2 * self.proj.padding[0]
         if min(x.shape[2:]) < needed:
             raise ValueError(
-                f'patches of {self.proj.kernel_size[0]} pixels want a map of {needed} x {needed} '
+                f'patches of {self.proj.kernel_size[0]} pixels need a map of {needed} x {needed} '
                 f'or more, got {tuple(x.shape[2:])}: take a larger image or smaller patch_strides'
             )
         return self.norm(self.proj(x).permute(0, 2, 3, 1))
@@ -85,7 +91,7 @@ class QuickGELUMLP(nn.Module):
 
 
 class CvTBlock(nn.Module):
-    """Attention and feed-forward network behind layer norms.
+    """Attention and feed-forward network, each after a layer norm.
 
     Args:
         channels: Number of channels C.
@@ -110,7 +116,7 @@ class CvTBlock(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
-class CvTStage(TokenStage):
+class CvTStage(Stage):
     """Token embedding and blocks.
 
     ``pooled`` makes it end in what a classifier's head sees before the norm: the class token, or
@@ -133,35 +139,39 @@ class CvTStage(TokenStage):
         return (x if token is None else x[:, 1:]).unflatten(1, size).permute(0, 3, 1, 2)
 
 
+@dataclass(frozen=True, kw_only=True)
+class CvTArch(Arch):
+    """Variant of a CvT."""
+
+    depths: StageSizes  # number of blocks
+    embed_dims: StageSizes  # channels of the maps
+    heads: StageSizes  # heads of the attention
+    mlp_ratios: StageRatios  # hidden width of the feed-forward networks to the channels
+    patch_sizes: StageSizes  # kernels of the embeddings
+    patch_strides: StageSizes  # strides of the embeddings
+    patch_paddings: StageCounts  # padding of the embeddings
+
+    def check(self, owner: str, name: str = 'arch') -> None:
+        """Check that heads divide the channels as well."""
+        super().check(owner, name)
+        for channels, heads in zip(self.embed_dims, self.heads, strict=True):
+            divides(owner, channels, **{f'{name}.heads': heads})
+
+
 def _arch(
-    depths: list[int],
+    depths: Sequence[int],
     embed_dims: Sequence[int] = (64, 192, 384),
     heads: Sequence[int] = (1, 3, 6),
-) -> dict:
-    return dict(
+) -> CvTArch:
+    return CvTArch(
         depths=depths,
-        embed_dims=list(embed_dims),
-        heads=list(heads),
-        mlp_ratios=[4, 4, 4],
-        patch_sizes=[7, 3, 3],
-        patch_strides=[4, 2, 2],
-        patch_paddings=[2, 1, 1],
+        embed_dims=embed_dims,
+        heads=heads,
+        mlp_ratios=(4, 4, 4),
+        patch_sizes=(7, 3, 3),
+        patch_strides=(4, 2, 2),
+        patch_paddings=(2, 1, 1),
     )
-
-
-def _per_stage(value: Any, number: int, name: str) -> list:
-    """One value for every stage.
-
-    Raises:
-        ValueError: Another number of values.
-    """
-    values = list(value) if isinstance(value, list | tuple) else [value] * number
-    if len(values) != number:
-        raise ValueError(
-            f'{name} of CvT: one value, or one for each of the {number} stages expected, '
-            f'got {value!r}'
-        )
-    return values
 
 
 @MODELS.register_module()
@@ -177,29 +187,22 @@ class CvT(TokenPyramid):
     the first one. Its memory grows with H W all the same, its time with (H W)^2.
 
     Args:
-        arch: '13', '21', 'w24', or a dict with ``depths``, ``embed_dims``, ``heads``,
-            ``mlp_ratios``, ``patch_sizes``, ``patch_strides`` and ``patch_paddings``, one entry per
-            stage.
+        arch: '13', '21', 'w24', or a dict with the fields of :class:`CvTArch`.
         with_cls_token: The last stage has a class token, which the maps of the published weights
             count on; or a flag per stage.
         norm_outputs: A layer norm on every returned map. Without, they are as the blocks leave
             them.
-        pooled: Return what the head of the classifier sees as (N, C): the class token behind the
+        pooled: Return what the head of the classifier sees as (N, C): the class token after the
             last norm, without class token the mean over positions. No other maps then.
         projection: 'dw_bn', 'avg' or 'linear', see :class:`ConvolutionalProjectionAttention`; or
             one per stage. So are the next three.
         kernel_size: Kernel of the projections.
         kv_stride: Stride of keys and values.
         qkv_bias: Biases of queries, keys and values.
-        in_channels: Channels of the input image.
         out_indices: Stages whose maps are returned.
-        drop_path_rate: Drop-path rate of the last block; it grows linearly from 0 within the last
-            stage, the others have none.
-        frozen_stages: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
-        norm_eval: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`; the projections have
-            the batch norms.
-        with_cp: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
-        init_cfg: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
+        **kwargs: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`. Drop-path rates grow
+            within the last stage, the others have none. ``norm_eval`` concerns the projections,
+            which have the batch norms.
 
     Raises:
         ValueError: An unknown variant or method, heads that do not divide the channels, even
@@ -213,6 +216,7 @@ class CvT(TokenPyramid):
         [(1, 64, 24, 33), (1, 192, 12, 17), (1, 384, 6, 9)]
     """
 
+    arch_class = CvTArch
     arch_zoo: ClassVar = {
         '13': _arch([1, 2, 10]),
         '21': _arch([1, 4, 16]),
@@ -220,9 +224,11 @@ class CvT(TokenPyramid):
     }
     arch_aliases: ClassVar = {'cvt-13': '13', 'cvt-21': '21', 'cvt-w24': 'w24'}
 
+    arch: CvTArch
+
     def __init__(
         self,
-        arch: str | dict = '13',
+        arch: str | Mapping | CvTArch = '13',
         with_cls_token: bool | Sequence[bool] = True,
         norm_outputs: bool = False,
         pooled: bool = False,
@@ -230,71 +236,75 @@ class CvT(TokenPyramid):
         kernel_size: int | Sequence[int] = 3,
         kv_stride: int | Sequence[int] = 2,
         qkv_bias: bool | Sequence[bool] = True,
-        in_channels: int = 3,
-        out_indices: tuple[int, ...] = (0, 1, 2),
-        drop_path_rate: float = 0.0,
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        with_cp: bool = False,
-        init_cfg: dict | None = None,
+        out_indices: int | Sequence[int] = (0, 1, 2),
+        **kwargs: Unpack[SharedArguments],
     ) -> None:
-        super().__init__(in_channels, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
-        settings = self.resolve_arch(arch)
-        self.depths, self.stage_channels = settings['depths'], settings['embed_dims']
+        super().__init__(arch, out_indices=out_indices, **kwargs)
+        odd(self, kernel_size=kernel_size)
+        positive(self, kv_stride=kv_stride)
+        self.depths, self.stage_channels = list(self.arch.depths), list(self.arch.embed_dims)
         self.pooled, self.norm_outputs = pooled, norm_outputs or pooled
-        number = len(self.depths)
+        stages = len(self.depths)
         if isinstance(with_cls_token, bool):
-            with_cls_token = [with_cls_token and i == number - 1 for i in range(number)]
-        tokens = _per_stage(with_cls_token, number, 'with_cls_token')
-        operators = zip(
-            *(
-                _per_stage(value, number, name)
-                for name, value in (
-                    ('projection', projection),
-                    ('kernel_size', kernel_size),
-                    ('kv_stride', kv_stride),
-                    ('qkv_bias', qkv_bias),
-                )
-            ),
-            strict=True,
+            with_cls_token = [with_cls_token and i == stages - 1 for i in range(stages)]
+        self.with_cls_token = per_stage(self, stages, with_cls_token=with_cls_token)
+        self.operators = list(
+            zip(
+                per_stage(self, stages, projection=projection),
+                per_stage(self, stages, kernel_size=kernel_size),
+                per_stage(self, stages, kv_stride=kv_stride),
+                per_stage(self, stages, qkv_bias=qkv_bias),
+                strict=True,
+            )
         )
-        rates = drop_path_schedule(drop_path_rate, self.depths[-1:])
-        self.stages = nn.ModuleList()
-        for i, (channels, operator) in enumerate(zip(self.stage_channels, operators, strict=True)):
-            embed = TokenEmbed(
-                self.stage_channels[i - 1] if i else in_channels,
+        self.build()
+
+    @property
+    def map_strides(self) -> tuple[int, ...]:
+        """Strides of the maps of all stages, 4, 8 and 16 in the published variants."""
+        return tuple(itertools.accumulate(self.arch.patch_strides, lambda a, b: a * b))
+
+    def make_stage(self, stage: int) -> nn.Module:
+        """Token embedding and blocks."""
+        arch, channels = self.arch, self.stage_channels[stage]
+        last = stage == len(self.depths) - 1
+        embed = TokenEmbed(
+            self.stage_channels[stage - 1] if stage else self.in_channels,
+            channels,
+            arch.patch_sizes[stage],
+            arch.patch_strides[stage],
+            arch.patch_paddings[stage],
+            self.with_cls_token[stage],
+        )
+        # linear within the last stage alone
+        rates = drop_path_schedule(self.drop_path_rate, self.depths[-1:])
+        blocks = [
+            CvTBlock(
                 channels,
-                settings['patch_sizes'][i],
-                settings['patch_strides'][i],
-                settings['patch_paddings'][i],
-                tokens[i],
+                ConvolutionalProjectionAttention(
+                    channels, arch.heads[stage], *self.operators[stage]
+                ),
+                arch.mlp_ratios[stage],
+                rates[0][block] if last else 0.0,
             )
-            blocks = [
-                CvTBlock(
-                    channels,
-                    ConvolutionalProjectionAttention(channels, settings['heads'][i], *operator),
-                    settings['mlp_ratios'][i],
-                    rates[0][block] if i == number - 1 else 0.0,
-                )
-                for block in range(self.depths[i])
-            ]
-            norm = self.make_norm(i, channels)
-            self.stages.append(CvTStage(('embed', embed), blocks, norm, with_cp))
-        init_linear(self)
-        self.finish()
-        last = number - 1
-        if pooled and self.out_indices != (last,):
-            raise ValueError(
-                f'pooled gives no maps: out_indices must be ({last},), got {self.out_indices}'
-            )
-        self.stages[last].pooled = pooled
+            for block in range(self.depths[stage])
+        ]
+        norm = self.make_norm(stage, channels)
+        made = CvTStage(blocks, self.with_cp, {'embed': embed}, norm=norm)
+        made.pooled = self.pooled and last
+        return made
 
     def make_norm(self, stage: int, channels: int) -> nn.Module:
         """Norm of a stage's map, where that is returned and normed."""
         return super().make_norm(stage, channels) if self.norm_outputs else nn.Identity()
 
-    def returned_map(self, stage: int, x: Tensor) -> Tensor:
+    def finish(self) -> None:
+        """Check as well that what the classifier sees is returned alone."""
+        super().finish()
+        self.need_last_map_only(pooled=self.pooled)
+
+    def returned_map(self, stage: int, state: Tensor) -> Tensor:
         """The map of a stage as it is returned, (N, C, H, W); pooled, (N, C)."""
         if self.pooled:
-            return self.stages[stage].norm(x).mean(1)
-        return super().returned_map(stage, x.permute(0, 2, 3, 1))
+            return self.stages[stage].norm(state).mean(1)
+        return super().returned_map(stage, state.permute(0, 2, 3, 1))

@@ -6,15 +6,24 @@ authors published no weights.
 Source: "Evolving Attention with Residual Convolutions" (arXiv 2102.12895) and its code.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from hybrid_mm.backbones.aa_resnet import AAResNet
-from hybrid_mm.backbones.frames.resnet import Bottleneck, ConvSlot, ResidualBlock, ResNet
+from hybrid_mm.backbones.aa_resnet import AugmentedArguments, AugmentedResNet
+from hybrid_mm.backbones.frames.resnet import (
+    Bottleneck,
+    ConvSlot,
+    ResidualBlock,
+    ResNet,
+    ResNetArch,
+)
 from hybrid_mm.layers.attention.evolving_augmented_convolution import EvolvingAAConv2d, same_padding
 from hybrid_mm.layers.initialisation import lecun_normal_
+from hybrid_mm.ops.checks import finite, left_out, positive
 from hybrid_mm.registry import MODELS
 
 
@@ -27,7 +36,7 @@ class SameMaxPool(nn.Module):
 
 
 class EvolvingBottleneck(Bottleneck):
-    """Bottleneck that takes attention logits along beside the map."""
+    """Bottleneck that passes attention logits on with the map."""
 
     def forward(self, state: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor]:
         """Map and logits of the block before to map and logits of this one."""
@@ -39,20 +48,20 @@ class EvolvingBottleneck(Bottleneck):
 
 
 @MODELS.register_module()
-class EAAAResNet(AAResNet):
+class EAAAResNet(AugmentedResNet):
     """EA-AA-ResNet: the attention logits of a block go into those of the next, and are convolved.
 
     The chain of logits runs through successive stages whose maps under attention have the same
     stride (by default stages 2 and 3, at stride 16), and starts anew otherwise (stage 4). Trunk as
-    in TensorFlow's official ResNet: its max pooling pads behind only, and initial values are
-    truncated normals of variance 1 / fan-in.
+    in TensorFlow's official ResNet: its max pooling pads the lower and right border only, and
+    initial values are truncated normals of variance 1 / fan-in.
 
     All logits of a chain are kept for training, see
     :mod:`hybrid_mm.ops.evolving_attention` for figures: ``max_tokens`` bounds them.
 
     Args:
-        arch: 'r50', 'r101', 'r152', or a dict as for
-            :class:`~hybrid_mm.backbones.frames.resnet.ResNet`, with bottlenecks.
+        arch: 'r50', 'r101', 'r152', or a dict with the fields of
+            :class:`~hybrid_mm.backbones.frames.resnet.ResNetArch`, with bottlenecks.
         kappa: Key channels as a part of the channels of a convolution, one value or one per stage.
         upsilon: Value channels likewise.
         heads: Number of heads, one value or one per stage.
@@ -66,7 +75,7 @@ class EAAAResNet(AAResNet):
         impl: Likewise.
         zero_init_residual: Let every block start as its shortcut.
         **kwargs: ``augmented``, ``attn_downsample`` and ``canvas_size`` as of
-            :class:`~hybrid_mm.backbones.aa_resnet.AAResNet`; those of ResNet.
+            :class:`~hybrid_mm.backbones.aa_resnet.AugmentedResNet`; those of ResNet.
 
     Raises:
         ValueError: An unknown variant, one without bottlenecks, or heads that do not divide the
@@ -84,25 +93,19 @@ class EAAAResNet(AAResNet):
 
     def __init__(
         self,
-        arch: str | dict = 'r50',
-        kappa: float | tuple[float, ...] = 0.25,
-        upsilon: float | tuple[float, ...] = 0.125,
-        heads: int | tuple[int, ...] = 8,
+        arch: str | Mapping | ResNetArch = 'r50',
+        kappa: float | Sequence[float] = 0.25,
+        upsilon: float | Sequence[float] = 0.125,
+        heads: int | Sequence[int] = 8,
         alpha: float = 1.0,
         beta: float = 0.5,
         max_tokens: int | None = 2048,
         official_tables: bool = False,
         impl: str = 'auto',
         zero_init_residual: bool = False,
-        **kwargs: Any,
+        **kwargs: Unpack[AugmentedArguments],
     ) -> None:
-        if max_tokens is not None and max_tokens < 1:
-            raise ValueError(f'max_tokens of EAAAResNet must be positive, got {max_tokens}')
-        # the base class builds the blocks from these
-        self.max_tokens = max_tokens
-        self.chain = dict(
-            alpha=alpha, beta=beta, max_tokens=max_tokens, official_tables=official_tables
-        )
+        left_out(self, kwargs, 'min_key_dim')
         super().__init__(
             arch,
             kappa,
@@ -113,6 +116,18 @@ class EAAAResNet(AAResNet):
             zero_init_residual=zero_init_residual,
             **kwargs,
         )
+        if not self.arch.bottleneck:
+            raise ValueError('EAAAResNet has bottlenecks only, got an arch with bottleneck=False')
+        positive(self, max_tokens=max_tokens)
+        finite(self, alpha=alpha, beta=beta)
+        self.max_tokens = max_tokens
+        self.chain = dict(
+            alpha=alpha, beta=beta, max_tokens=max_tokens, official_tables=official_tables
+        )
+        self.build()
+
+    def reset_parameters(self) -> None:
+        """Draw convolutions from truncated normals of variance 1 / fan-in; biases are 0."""
         for conv in self.modules():
             if isinstance(conv, nn.Conv2d):
                 lecun_normal_(conv.weight)
@@ -129,10 +144,7 @@ class EAAAResNet(AAResNet):
         """Stride of the map under attention in the image, None without attention."""
         if not self.augmented[stage]:
             return None
-        stride = 4 * (1 + self.attn_downsample[stage])
-        for factor in self.strides[: stage + 1]:
-            stride *= factor
-        return stride
+        return self.map_strides[stage] * (1 + self.attn_downsample[stage])
 
     def evolves(self, slot: ConvSlot) -> bool:
         """Whether the logits of the block before reach a block."""
@@ -148,13 +160,11 @@ class EAAAResNet(AAResNet):
         """Rows and columns of the map under attention for an image of ``canvas_size``."""
         size = super().table_size(slot)
         while size and self.max_tokens is not None and size[0] * size[1] > self.max_tokens:
-            size = tuple(-(-side // 2) for side in size)
+            size = -(-size[0] // 2), -(-size[1] // 2)
         return size
 
     def block_class(self, slot: ConvSlot) -> type[ResidualBlock]:
-        """Blocks of augmented stages hand their logits on."""
-        if not self.settings['bottleneck']:
-            raise ValueError('EAAAResNet has bottlenecks only, got an arch with bottleneck=False')
+        """Blocks of augmented stages pass their logits on."""
         return EvolvingBottleneck if self.augmented[slot.stage] else super().block_class(slot)
 
     def make_spatial(self, slot: ConvSlot) -> nn.Module:
@@ -164,16 +174,19 @@ class EAAAResNet(AAResNet):
         settings = self.layer_settings(slot) | self.chain
         return EvolvingAAConv2d(**settings, evolves=self.evolves(slot))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Map an image (N, in_channels, H, W), H and W from 32, to the maps of ``out_indices``."""
-        self.check_input(x)
-        outs, logits = [], None
-        x = self.stem(x)
-        for i, stage in enumerate(self.stages[: self.out_indices[-1] + 1]):
-            if self.augmented[i]:
-                x, logits = stage((x, logits))
-            else:
-                x, logits = stage(x), None
-            if i in self.out_indices:
-                outs.append(x.contiguous())
-        return tuple(outs)
+    def run_stage(self, stage: int, state: Any) -> Any:
+        """Apply a stage.
+
+        Args:
+            stage: Its index.
+            state: The map, or after an augmented stage the map and the logits of its last block.
+
+        Returns:
+            The next state. A chain of logits ends before a stage without attention.
+        """
+        x, logits = state if isinstance(state, tuple) else (state, None)
+        return self.stages[stage]((x, logits) if self.augmented[stage] else x)
+
+    def returned_map(self, stage: int, state: Any) -> Tensor:
+        """The map of a stage without the logits."""
+        return state[0] if isinstance(state, tuple) else state

@@ -6,25 +6,29 @@ Source: "HorNet: Efficient High-Order Spatial Interactions with Recursive Gated 
 2207.14284), section 3.3 and table 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from hybrid_mm.backbones.frames.convnext import ConvNeXtFrame
+from hybrid_mm.backbones.frames.arch import StageOptions, StageSizes
+from hybrid_mm.backbones.frames.convnext import ConvNeXtArch, ConvNeXtArguments, ConvNeXtFrame
 from hybrid_mm.backbones.frames.token_pyramid import MLP
 from hybrid_mm.layers import DropPath, RecursiveGatedConv
+from hybrid_mm.ops.checks import finite, per_stage, positive
 from hybrid_mm.ops.positions import fit_tables
 from hybrid_mm.registry import MODELS
 
 _EPS = 1e-6
-_FILTERS = [None, None, (14, 8), (7, 4)]
-_FILTERS_384 = [None, None, (24, 13), (12, 7)]
+_FILTERS = (None, None, (14, 8), (7, 4))
+_FILTERS_384 = (None, None, (24, 13), (12, 7))
 
 
 class HorBlock(nn.Module):
-    """Mixing of pixels and MLP, each behind a layer norm and inside a residual connection.
+    """Mixing of pixels and MLP, each after a layer norm and inside a residual connection.
 
     Args:
         mixer: Module from (N, C, H, W) to the same shape.
@@ -55,17 +59,37 @@ class HorBlock(nn.Module):
         return x + self.drop_path(hidden if self.gamma2 is None else self.gamma2 * hidden)
 
 
-def _variants(**dims: int) -> dict[str, dict]:
-    kinds = {'': [None] * 4, '-gf': _FILTERS, '-gf384': _FILTERS_384}
+@dataclass(frozen=True, kw_only=True)
+class HorNetArch(ConvNeXtArch):
+    """Variant of a HorNet."""
+
+    orders: StageSizes  # order of the recursive gated convolutions
+    # rows and columns of the learned spectrum of a global filter, or None for a 7 x 7 kernel
+    filter_sizes: StageOptions
+
+    def check(self, owner: str, name: str = 'arch') -> None:
+        """Check the sizes of the spectra as well."""
+        super().check(owner, name)
+        for size in self.filter_sizes:
+            if size is not None and not (isinstance(size, list | tuple) and len(size) == 2):
+                raise ValueError(
+                    f'{name}.filter_sizes of {owner}: None or (rows, columns) for each stage '
+                    f'expected, got {self.filter_sizes}'
+                )
+            positive(owner, **{f'{name}.filter_sizes': size})
+
+
+def _variants(**dims: int) -> dict[str, HorNetArch]:
+    filters = {'': (None,) * 4, '-gf': _FILTERS, '-gf384': _FILTERS_384}
     return {
-        name + kind: dict(
-            depths=[2, 3, 18, 2],
-            dims=[dim, 2 * dim, 4 * dim, 8 * dim],
-            orders=[2, 3, 4, 5],
-            filter_sizes=filters,
+        name + suffix: HorNetArch(
+            depths=(2, 3, 18, 2),
+            dims=(dim, 2 * dim, 4 * dim, 8 * dim),
+            orders=(2, 3, 4, 5),
+            filter_sizes=sizes,
         )
         for name, dim in dims.items()
-        for kind, filters in kinds.items()
+        for suffix, sizes in filters.items()
     }
 
 
@@ -77,8 +101,8 @@ class HorNet(ConvNeXtFrame):
 
     Args:
         arch: 'tiny', 'small', 'base' or 'large', each also with '-gf' (global filters in the third
-            and fourth stage, for images of 224 x 224) or '-gf384', or a dict with ``depths``,
-            ``dims``, ``orders`` and ``filter_sizes``, one entry per stage.
+            and fourth stage, for images of 224 x 224) or '-gf384', or a dict with the
+            fields of :class:`HorNetArch`.
         filter_sizes: Replaces that of the variant: sizes of the learned spectra, None for a 7 x 7
             kernel. Weights of another size are interpolated at loading, as officially.
         scale: What the result of the depthwise convolutions is multiplied by.
@@ -95,37 +119,41 @@ class HorNet(ConvNeXtFrame):
         [(1, 64, 24, 32), (1, 128, 12, 16), (1, 256, 6, 8), (1, 512, 3, 4)]
     """
 
+    arch_class = HorNetArch
     arch_zoo: ClassVar = _variants(tiny=64, small=96, base=128, large=192)
     arch_aliases: ClassVar = {'t': 'tiny', 's': 'small', 'b': 'base', 'l': 'large'}
     blocks_per_layer = 2
 
+    arch: HorNetArch
+
     def __init__(
         self,
-        arch: str | dict = 'tiny',
+        arch: str | Mapping | HorNetArch = 'tiny',
         filter_sizes: Sequence[tuple[int, int] | None] | None = None,
         scale: float = 1 / 3,
-        **kwargs,
+        **kwargs: Unpack[ConvNeXtArguments],
     ) -> None:
-        self.check_per_stage(arch, filter_sizes=filter_sizes)
-        settings = self.resolve_arch(arch)
-        self._filter_sizes = filter_sizes or settings['filter_sizes']
-        self._orders, self._scale = settings['orders'], scale
         super().__init__(arch, **kwargs)
+        finite(self, scale=scale)
+        if filter_sizes is not None:
+            sizes = per_stage(self, len(self.depths), filter_sizes=filter_sizes)
+            self.arch = replace(self.arch, filter_sizes=sizes)
+            self.arch.check(type(self).__name__)
+        self.scale = scale
+        self.build()
 
-    def make_block(
-        self, stage: int, channels: int, drop_path: float, layer_scale: float
-    ) -> nn.Module:
+    def make_block(self, stage: int, channels: int, drop_path: float) -> nn.Module:
         """Block of a stage."""
-        size = self._filter_sizes[stage]
+        size = self.arch.filter_sizes[stage]
         mixer = RecursiveGatedConv(
             channels,
             channels,
             channels,
-            self._orders[stage],
-            scale=self._scale,
+            self.arch.orders[stage],
+            scale=self.scale,
             filter_size=None if size is None else tuple(size),
         )
-        return HorBlock(mixer, channels, drop_path, layer_scale)
+        return HorBlock(mixer, channels, drop_path, self.layer_scale)
 
     def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
         """Load a state dict in our layout; learned spectra of another size are interpolated.

@@ -5,20 +5,24 @@ Status: complete; checked number by number against the official code.
 Source: "Locally Enhanced Self-Attention" (arXiv 2107.05637).
 """
 
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from hybrid_mm.backbones.frames.resnet import ConvSlot, ResNet
+from hybrid_mm.backbones.frames.resnet import ConvSlot, ResNet, ResNetArch, ResNetArguments
 from hybrid_mm.layers.attention.lesa import LESA2d
 from hybrid_mm.layers.convolution.deform_conv import DeformConv2d
+from hybrid_mm.ops.checks import positive, sides
 from hybrid_mm.ops.positions import fit_tables
 from hybrid_mm.registry import MODELS
 
 
-def _wide(arch: dict) -> dict:
-    return dict(arch, widths=[2 * width for width in arch['widths']])
+def _wide(arch: ResNetArch) -> ResNetArch:
+    return replace(arch, widths=tuple(2 * width for width in arch.widths))
 
 
 @MODELS.register_module()
@@ -26,8 +30,8 @@ class LESAResNet(ResNet):
     """ResNet whose 3x3 convolutions in the last stages are locally enhanced self-attention.
 
     Args:
-        arch: 'r50', 'r101', 'wrn50', 'wrn101' (bottlenecks twice as wide), or a dict as for
-            :class:`~hybrid_mm.backbones.frames.resnet.ResNet`.
+        arch: 'r50', 'r101', 'wrn50', 'wrn101' (bottlenecks twice as wide), or a dict with the
+            fields of :class:`~hybrid_mm.backbones.frames.resnet.ResNetArch`.
         groups: Heads of attention.
         lesa: Which stages have LESA.
         first_conv: In which of these the first block keeps its convolution.
@@ -39,7 +43,7 @@ class LESAResNet(ResNet):
         **kwargs: See :class:`~hybrid_mm.backbones.frames.resnet.ResNet`.
 
     Raises:
-        ValueError: An unknown variant, or dilation where LESA or deformable convolutions stand.
+        ValueError: An unknown variant, or dilation in stages with LESA or deformable convolutions.
 
     Example:
         >>> import torch
@@ -58,25 +62,26 @@ class LESAResNet(ResNet):
 
     def __init__(
         self,
-        arch: str | dict = 'r50',
+        arch: str | Mapping | ResNetArch = 'r50',
         groups: int = 8,
-        lesa: tuple[bool, ...] = (False, False, True, True),
-        first_conv: tuple[bool, ...] = (True, True, True, False),
-        deformable: tuple[bool, ...] = (False, False, False, False),
+        lesa: bool | Sequence[bool] = (False, False, True, True),
+        first_conv: bool | Sequence[bool] = (True, True, True, False),
+        deformable: bool | Sequence[bool] = (False, False, False, False),
         positions: str = 'axial',
-        canvas_size: tuple[int, int] = (224, 224),
+        canvas_size: int | Sequence[int] = (224, 224),
         impl: str = 'auto',
-        **kwargs: Any,
+        **kwargs: Unpack[ResNetArguments],
     ) -> None:
         super().__init__(arch, **kwargs)
-        if not self.settings['bottleneck']:
+        if not self.arch.bottleneck:
             raise ValueError('LESAResNet has bottlenecks only, got an arch with bottleneck=False')
+        positive(self, groups=groups)
         self.groups = groups
-        self.lesa = self.per_stage('lesa', lesa)
-        self.first_conv = self.per_stage('first_conv', first_conv)
-        self.deformable = self.per_stage('deformable', deformable)
+        self.lesa = self.per_stage(lesa=lesa)
+        self.first_conv = self.per_stage(first_conv=first_conv)
+        self.deformable = self.per_stage(deformable=deformable)
         self.positions = positions
-        self.canvas_size = canvas_size
+        self.canvas_size = sides(self, canvas_size=canvas_size)
         self.impl = impl
         for stage, dilation in enumerate(self.dilations):
             if dilation != 1 and (self.lesa[stage] or self.deformable[stage]):
@@ -91,7 +96,8 @@ class LESAResNet(ResNet):
 
     def table_size(self, slot: ConvSlot) -> tuple[int, int]:
         """Rows and columns of the map that LESA sees for an image of ``canvas_size``."""
-        return tuple(-(-side // slot.reduction) for side in self.canvas_size)
+        height, width = self.canvas_size
+        return -(-height // slot.reduction), -(-width // slot.reduction)
 
     def make_spatial(self, slot: ConvSlot) -> nn.Module:
         """LESA in the chosen blocks."""
@@ -111,7 +117,7 @@ class LESAResNet(ResNet):
         return super().make_spatial(slot)
 
     def make_spatial_norm(self, slot: ConvSlot) -> nn.Module:
-        """None behind LESA."""
+        """None after LESA, which ends with its own."""
         return nn.Identity() if self._has_lesa(slot) else super().make_spatial_norm(slot)
 
     def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:

@@ -5,17 +5,22 @@ Status: complete, checked number by number against the authors' code.
 Source: "LeViT: a Vision Transformer in ConvNet's Clothing for Faster Inference" (arXiv 2104.01136).
 """
 
-import itertools
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from hybrid_mm.backbones.frames.base import BaseBackbone, run_blocks
+from hybrid_mm.backbones.frames.arch import Arch, StageOptions, StageRatios, StageSizes
+from hybrid_mm.backbones.frames.base import BaseBackbone, SharedArguments
+from hybrid_mm.backbones.frames.blocks import Stage, run_blocks
 from hybrid_mm.layers.attention.levit_attention import LeViTAttention
 from hybrid_mm.layers.drop import DropPath
 from hybrid_mm.layers.folded_norm import Conv2dNorm, LinearNorm, fold_norms
+from hybrid_mm.ops.checks import multiple_of, not_negative, positive
 from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.distance_attention import resize_distance_table
 from hybrid_mm.registry import MODELS
@@ -83,41 +88,75 @@ class LeViTBlock(nn.Module):
         return x if self.mlp is None else x + self.drop_path(self.mlp(x))
 
 
-class LeViTStage(nn.Module):
-    """Convolution or shrinking attention, then blocks."""
-
-    def __init__(self, down: nn.Module, blocks: list[nn.Module], with_cp: bool) -> None:
-        super().__init__()
-        self.downsample = down
-        self.blocks = nn.ModuleList(blocks)
-        self.with_cp = with_cp
+class StemStage(Stage):
+    """A convolution of the stem, then blocks, if any, of maps (N, H, W, C)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map the previous stage's output to this stage's, (N, C, H, W)."""
-        if isinstance(self.downsample, StemConv):
-            x = self.downsample(x)
-            if not len(self.blocks):
-                return x
-            # contiguous, or all that follows would take over the strides of the convolution
-            x = x.permute(0, 2, 3, 1).contiguous()
-        else:
-            x = run_blocks([self.downsample], x.permute(0, 2, 3, 1), self.with_cp)
+        """Map (N, in_channels, H, W) to (N, C, ceil(H / 2), ceil(W / 2))."""
+        x = self.enter(x)
+        if not len(self.blocks):
+            return x
+        # contiguous, or all that follows would take over the strides of the convolution
+        x = x.permute(0, 2, 3, 1).contiguous()
         return run_blocks(self.blocks, x, self.with_cp).permute(0, 3, 1, 2)
 
 
-def _arch(embed_dims: list[int], key_dim: int, heads: list[int], depths: list[int]) -> dict:
-    return dict(
+class ShrinkingStage(Stage):
+    """Shrinking attention, then blocks, of maps (N, H, W, C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, C, ceil(H / 2), ceil(W / 2))."""
+        blocks = [self.downsample, *self.blocks]
+        return run_blocks(blocks, x.permute(0, 2, 3, 1), self.with_cp).permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeViTArch(Arch):
+    """Variant of a LeViT; one entry per attention stage."""
+
+    embed_dims: StageSizes  # channels of the maps, the first a multiple of 8
+    key_dims: StageSizes  # channels of a head's queries and keys
+    heads: StageSizes  # heads of the attention
+    depths: StageSizes  # number of blocks
+    mlp_ratios: StageRatios  # hidden width of the feed-forward networks to the channels
+    value_ratios: StageRatios  # channels of the values to those of the keys
+    # the same of the shrinking attention before a stage; the first stage has none
+    shrink_heads: StageOptions
+    shrink_key_dims: StageOptions
+    shrink_value_ratios: StageOptions
+    shrink_mlp_ratios: StageOptions
+
+    def check(self, owner: str, name: str = 'arch') -> None:
+        """Check the width of the stem and the numbers of the shrinking attention as well."""
+        super().check(owner, name)
+        multiple_of(owner, 8, **{f'{name}.embed_dims[0]': self.embed_dims[0]})
+        for key in (field.name for field in fields(self)):
+            if not key.startswith('shrink_'):
+                continue
+            values = getattr(self, key)[1:]
+            if any(value is None for value in values):
+                raise ValueError(
+                    f'{name}.{key} of {owner}: a number for every stage but the first expected, '
+                    f'got {getattr(self, key)}'
+                )
+            check = not_negative if key.endswith('ratios') else positive
+            check(owner, **{f'{name}.{key}': values})
+
+
+def _arch(
+    embed_dims: Sequence[int], key_dim: int, heads: Sequence[int], depths: Sequence[int]
+) -> LeViTArch:
+    return LeViTArch(
         embed_dims=embed_dims,
-        key_dims=[key_dim] * 3,
+        key_dims=(key_dim,) * 3,
         heads=heads,
         depths=depths,
-        mlp_ratios=[2] * 3,
-        value_ratios=[2] * 3,
-        # of the shrinking attention before each stage; the first one has none
-        shrink_heads=[None, *(width // key_dim for width in embed_dims[:2])],
-        shrink_key_dims=[None, key_dim, key_dim],
-        shrink_value_ratios=[None, 4, 4],
-        shrink_mlp_ratios=[None, 2, 2],
+        mlp_ratios=(2,) * 3,
+        value_ratios=(2,) * 3,
+        shrink_heads=(None, *(width // key_dim for width in embed_dims[:2])),
+        shrink_key_dims=(None, key_dim, key_dim),
+        shrink_value_ratios=(None, 4, 4),
+        shrink_mlp_ratios=(None, 2, 2),
     )
 
 
@@ -125,29 +164,21 @@ def _arch(embed_dims: list[int], key_dim: int, heads: list[int], depths: list[in
 class LeViT(BaseBackbone):
     """LeViT with maps at strides 4 to 64, for images of any size.
 
-    The first two maps are those of the second and third convolution of the stem, behind their
-    activation; the other three are those of the attention stages. Stages behind the last returned
-    one are not built. Biases by distance, made for a square map, are interpolated for others.
+    The first two maps are those of the second and third convolution of the stem, after their
+    activation; the other three are those of the attention stages. Stages after the last returned
+    one are not kept. Biases by distance, made for a square map, are interpolated for others.
 
     Args:
-        arch: '128s', '128', '192', '256', '384', or a dict with ``embed_dims``, ``key_dims``,
-            ``heads``, ``depths``, ``mlp_ratios``, ``value_ratios`` and, for the shrinking attention
-            before a stage (None for the first), ``shrink_heads``, ``shrink_key_dims``,
-            ``shrink_value_ratios`` and ``shrink_mlp_ratios``, one entry per attention stage.
+        arch: '128s', '128', '192', '256', '384', or a dict with the fields of :class:`LeViTArch`.
         img_size: Height and width of the image that the biases are made for.
         pooled: Return the mean of the last map, (N, C), as the classifier does. No other maps then.
         zero_init_residual: Start the last norm of every branch at zero, as the published code does.
         impl: Of the attention, see :func:`~hybrid_mm.ops.distance_attention.distance_attention`.
         deploy: Build the network as :meth:`switch_to_deploy` leaves it.
-        in_channels: Channels of the input image.
-        out_indices: Maps to return, of 5: strides 4, 8, 16, 32, 64.
-        drop_path_rate: Drop-path rate of all blocks alike.
-        frozen_stages: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`; the stem is the
-            first convolution.
-        norm_eval: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`. It saves memory: the
-            norms are part of the layers before them then.
-        with_cp: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
-        init_cfg: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
+        **kwargs: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`. There are five maps,
+            of strides 4 to 64; the stem that can be frozen is the first convolution; all blocks
+            have one drop-path rate. ``norm_eval`` saves memory: the norms are part of the layers
+            before them then.
 
     Raises:
         ValueError: An unknown variant or impl, an image size or widths that do not fit, other maps
@@ -161,108 +192,111 @@ class LeViT(BaseBackbone):
         [(1, 32, 25, 33), (1, 64, 13, 17), (1, 128, 7, 9), (1, 256, 4, 5)]
     """
 
+    arch_class = LeViTArch
     arch_zoo: ClassVar = {
-        '128s': _arch([128, 256, 384], 16, [4, 6, 8], [2, 3, 4]),
-        '128': _arch([128, 256, 384], 16, [4, 8, 12], [4, 4, 4]),
-        '192': _arch([192, 288, 384], 32, [3, 5, 6], [4, 4, 4]),
-        '256': _arch([256, 384, 512], 32, [4, 6, 8], [4, 4, 4]),
-        '384': _arch([384, 512, 768], 32, [6, 9, 12], [4, 4, 4]),
+        '128s': _arch((128, 256, 384), 16, (4, 6, 8), (2, 3, 4)),
+        '128': _arch((128, 256, 384), 16, (4, 8, 12), (4, 4, 4)),
+        '192': _arch((192, 288, 384), 32, (3, 5, 6), (4, 4, 4)),
+        '256': _arch((256, 384, 512), 32, (4, 6, 8), (4, 4, 4)),
+        '384': _arch((384, 512, 768), 32, (6, 9, 12), (4, 4, 4)),
     }
     arch_aliases: ClassVar = {f'levit-{name}': name for name in arch_zoo}
 
+    arch: LeViTArch
+
     def __init__(
         self,
-        arch: str | dict = '128s',
+        arch: str | Mapping | LeViTArch = '128s',
         img_size: int = 224,
         pooled: bool = False,
         zero_init_residual: bool = True,
         impl: str = 'auto',
         deploy: bool = False,
-        in_channels: int = 3,
-        out_indices: tuple[int, ...] = (0, 1, 2, 3),
-        drop_path_rate: float = 0.0,
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        with_cp: bool = False,
-        init_cfg: dict | None = None,
+        **kwargs: Unpack[SharedArguments],
     ) -> None:
-        super().__init__(in_channels, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
-        settings = self.resolve_arch(arch)
+        super().__init__(arch, **kwargs)
         check_impl(impl, 'distance_attention')
-        if not 0.0 <= drop_path_rate < 1.0:
-            raise ValueError(f'drop_path_rate must lie in [0, 1), got {drop_path_rate}')
-        widths = settings['embed_dims']
-        if widths[0] % 8:
-            raise ValueError(f'embed_dims of LeViT must start with a multiple of 8, got {widths}')
-        for key in (key for key in settings if key.startswith('shrink_')):
-            if not all(isinstance(value, int | float) for value in settings[key][1:]):
-                raise ValueError(
-                    f'{key} of LeViT: a number for every stage but the first expected, '
-                    f'got {settings[key]}'
-                )
-        self.pooled = pooled
-        stem = [widths[0] // 8, widths[0] // 4, widths[0] // 2]
-        self.depths = [0, 0, *settings['depths']]
-        self.stage_channels = [*stem[1:], *widths]
-        self.stem = StemConv(in_channels, stem[0])
-        self.stages = nn.ModuleList(
-            LeViTStage(StemConv(before, after), [], with_cp)
-            for before, after in itertools.pairwise(stem)
+        positive(self, img_size=img_size)
+        widths = self.arch.embed_dims
+        self.depths = [0, 0, *self.arch.depths]
+        self.stem_channels = [widths[0] // 8, widths[0] // 4, widths[0] // 2]
+        self.stage_channels = [*self.stem_channels[1:], *widths]
+        self.img_size, self.pooled, self.impl, self.deploy = img_size, pooled, impl, deploy
+        self.last_norm = 0.0 if zero_init_residual else 1.0
+        self.build()
+
+    def make_stem(self) -> nn.Module:
+        """The first convolution."""
+        return StemConv(self.in_channels, self.stem_channels[0])
+
+    def make_stage(self, stage: int) -> nn.Module:
+        """Convolution of the stem, or blocks, or shrinking attention and blocks."""
+        width = self.stage_channels[stage]
+        before = self.stage_channels[stage - 1] if stage else self.stem_channels[0]
+        index = stage - 2  # of the attention stages
+        if index < 0:
+            return StemStage([], self.with_cp, {'downsample': StemConv(before, width)})
+        blocks = [
+            LeViTBlock(self._attention(index), self._mlp(index), self.drop_path_rate)
+            for _ in range(self.depths[stage])
+        ]
+        if index == 0:
+            convolution = StemConv(before, width, act=False)
+            return StemStage(blocks, self.with_cp, {'downsample': convolution})
+        mlp = self._mlp(index, self.arch.shrink_mlp_ratios[index])
+        shrink = LeViTBlock(self._shrinking_attention(index), mlp, self.drop_path_rate)
+        return ShrinkingStage(blocks, self.with_cp, {'downsample': shrink})
+
+    def _side(self, index: int) -> int:
+        """Rows of the map of an attention stage, for an image of ``img_size``."""
+        return -(-self.img_size // (16 * 2**index))
+
+    def _attention(self, index: int) -> LeViTAttention:
+        arch, width = self.arch, self.arch.embed_dims[index]
+        return LeViTAttention(
+            width,
+            width,
+            arch.key_dims[index],
+            arch.heads[index],
+            arch.value_ratios[index],
+            self._side(index),
+            norm_weight=self.last_norm,
+            impl=self.impl,
         )
-        side = -(-img_size // 16)
-        last_norm = 0.0 if zero_init_residual else 1.0
 
-        def mlp(i: int, ratios: str = 'mlp_ratios') -> nn.Module | None:
-            hidden = int(widths[i] * settings[ratios][i])
-            return LeViTMLP(widths[i], hidden, last_norm) if hidden else None
+    def _shrinking_attention(self, index: int) -> LeViTAttention:
+        arch = self.arch
+        return LeViTAttention(
+            arch.embed_dims[index - 1],
+            arch.embed_dims[index],
+            arch.shrink_key_dims[index],
+            arch.shrink_heads[index],
+            arch.shrink_value_ratios[index],
+            self._side(index - 1),
+            stride=2,
+            impl=self.impl,
+        )
 
-        for i, width in enumerate(widths):
-            down = StemConv(stem[-1], width, act=False)
-            if i:
-                shrink = LeViTAttention(
-                    widths[i - 1],
-                    width,
-                    settings['shrink_key_dims'][i],
-                    settings['shrink_heads'][i],
-                    settings['shrink_value_ratios'][i],
-                    side,
-                    stride=2,
-                    impl=impl,
-                )
-                side = -(-side // 2)
-                down = LeViTBlock(shrink, mlp(i, 'shrink_mlp_ratios'), drop_path_rate)
-            blocks = [
-                LeViTBlock(
-                    LeViTAttention(
-                        width,
-                        width,
-                        settings['key_dims'][i],
-                        settings['heads'][i],
-                        settings['value_ratios'][i],
-                        side,
-                        norm_weight=last_norm,
-                        impl=impl,
-                    ),
-                    mlp(i),
-                    drop_path_rate,
-                )
-                for _ in range(settings['depths'][i])
-            ]
-            self.stages.append(LeViTStage(down, blocks, with_cp))
-        self.finish()
-        needed = self.out_indices[-1] + 1
-        if pooled and (len(self.out_indices) > 1 or needed < len(self.stages)):
-            raise ValueError(
-                f'pooled gives no maps: out_indices must be ({len(self.stages) - 1},), '
-                f'got {self.out_indices}'
-            )
-        self.stages, self.depths = self.stages[:needed], self.depths[:needed]
-        if deploy:
+    def _mlp(self, index: int, ratio: float | None = None) -> nn.Module | None:
+        width = self.arch.embed_dims[index]
+        hidden = int(width * (self.arch.mlp_ratios[index] if ratio is None else ratio))
+        return LeViTMLP(width, hidden, self.last_norm) if hidden else None
+
+    def reset_parameters(self) -> None:
+        """Merge norms if asked for; weights keep the values of their layers."""
+        if self.deploy:
             self.switch_to_deploy()
 
-    def returned_map(self, stage: int, x: Tensor) -> Tensor:
+    def finish(self) -> None:
+        """Check as well that a mean is returned alone; leave out what comes after the last map."""
+        super().finish()
+        self.need_last_map_only(pooled=self.pooled)
+        needed = self.out_indices[-1] + 1
+        self.stages, self.depths = self.stages[:needed], self.depths[:needed]
+
+    def returned_map(self, stage: int, state: Tensor) -> Tensor:
         """The map of a stage as it is returned, (N, C, H, W); pooled, (N, C)."""
-        return x.mean((2, 3)) if self.pooled else x
+        return state.mean((2, 3)) if self.pooled else state
 
     def switch_to_deploy(self) -> None:
         """Merge all norms into the layers before them, for inference."""
@@ -271,7 +305,7 @@ class LeViT(BaseBackbone):
     def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
         """Load a state dict in our layout, its biases fitted to our image size.
 
-        Weights of stages that are not built are left out.
+        Weights of stages that are not kept are left out.
 
         Raises:
             ValueError: Keys or shapes differ; the message names the first of each.

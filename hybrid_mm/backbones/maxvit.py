@@ -5,21 +5,29 @@ Status: complete; checked number by number against the weights' port in timm.
 Source: "MaxViT: Multi-Axis Vision Transformer" (arXiv 2204.01697), section 3 and table 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from hybrid_mm.backbones.frames.mbconv_pyramid import MBConvPyramid
+from hybrid_mm.backbones.frames.mbconv_pyramid import (
+    MBConvArch,
+    MBConvArguments,
+    MBConvPyramid,
+    TwoConvStemArch,
+)
 from hybrid_mm.backbones.frames.token_pyramid import MLP
 from hybrid_mm.layers.attention.partition_attention import PartitionAttention
 from hybrid_mm.layers.convolution.mbconv import MBConv
 from hybrid_mm.layers.drop import DropPath
+from hybrid_mm.ops.checks import one_of, positive, sides
 from hybrid_mm.registry import MODELS
 
 
 class PartitionBlock(nn.Module):
-    """Attention in windows or grids, then MLP, each behind a layer norm in a residual connection.
+    """Attention in windows or grids, then MLP, each after a layer norm in a residual connection.
 
     Args:
         channels: Channels C.
@@ -74,12 +82,24 @@ class MaxViTBlock(nn.Module):
         return self.grid(self.block(self.conv(x).permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
 
 
-def _official(stem: int, channels: int, deep: bool = False) -> dict:
+@dataclass(frozen=True, kw_only=True)
+class MaxViTArch(MBConvArch):
+    """Variant of a MaxViT."""
+
+    approximate: str  # GELU of the MLPs: 'tanh' or 'none'
+
+    def check(self, owner: str, name: str = 'arch') -> None:
+        """Check the GELU as well."""
+        super().check(owner, name)
+        one_of(owner, ('tanh', 'none'), **{f'{name}.approximate': self.approximate})
+
+
+def _official(stem: int, channels: int, deep: bool = False) -> MaxViTArch:
     """Variant of table 1; batch norm and GELU are those of TensorFlow."""
-    return dict(
-        depths=[2, 6, 14, 2] if deep else [2, 2, 5, 2],
-        channels=[channels * 2**stage for stage in range(4)],
-        stem=dict(channels=(stem, stem), bias=True),
+    return MaxViTArch(
+        depths=(2, 6, 14, 2) if deep else (2, 2, 5, 2),
+        channels=tuple(channels * 2**stage for stage in range(4)),
+        stem=TwoConvStemArch(channels=(stem, stem), bias=True),
         conv=dict(act='gelu_tanh', padding='same'),
         norm=dict(eps=1e-3, momentum=0.01),
         ln_eps=1e-5,
@@ -87,12 +107,12 @@ def _official(stem: int, channels: int, deep: bool = False) -> dict:
     )
 
 
-def _rw(stem: int, depths: Sequence[int], channels: int) -> dict:
+def _rw(stem: int, depths: Sequence[int], channels: int) -> MaxViTArch:
     """Variant trained by timm."""
-    return dict(
-        depths=list(depths),
-        channels=[channels * 2**stage for stage in range(4)],
-        stem=dict(channels=(stem, channels), bias=False),
+    return MaxViTArch(
+        depths=depths,
+        channels=tuple(channels * 2**stage for stage in range(4)),
+        stem=TwoConvStemArch(channels=(stem, channels), bias=False),
         conv=dict(
             act='silu',
             padding='symmetric',
@@ -116,9 +136,7 @@ class MaxViT(MBConvPyramid):
 
     Args:
         arch: 'tiny', 'small', 'base', 'large' or 'xlarge'; 'tiny-rw', 'nano-rw' or 'pico-rw', the
-            variants of timm; or a dict with ``depths``, ``channels``, ``stem``, ``conv``, ``norm``,
-            ``ln_eps`` (see :class:`~hybrid_mm.backbones.frames.mbconv_pyramid.MBConvPyramid`) and
-            ``approximate``, the GELU of the MLPs: 'tanh' or 'none'.
+            variants of timm; or a dict with the fields of :class:`MaxViTArch`.
         window_size: Pixels of a window on each side, or (rows, columns): the side of the image over
             32, so that grids have the spacing of pixels that they were trained with. Tables of
             another size are interpolated at loading, bilinearly as TensorFlow's code does.
@@ -137,38 +155,36 @@ class MaxViT(MBConvPyramid):
         [(1, 32, 25, 33), (1, 64, 13, 17), (1, 128, 7, 9), (1, 256, 4, 5)]
     """
 
+    arch_class = MaxViTArch
     arch_zoo: ClassVar = {
         'tiny': _official(64, 64),
         'small': _official(64, 96),
         'base': _official(64, 96, deep=True),
         'large': _official(128, 128, deep=True),
         'xlarge': _official(192, 192, deep=True),
-        'tiny-rw': _rw(32, [2, 2, 5, 2], 64),
-        'nano-rw': _rw(32, [1, 2, 3, 1], 64),
-        'pico-rw': _rw(24, [2, 2, 5, 2], 32),
+        'tiny-rw': _rw(32, (2, 2, 5, 2), 64),
+        'nano-rw': _rw(32, (1, 2, 3, 1), 64),
+        'pico-rw': _rw(24, (2, 2, 5, 2), 32),
     }
     arch_aliases: ClassVar = {'t': 'tiny', 's': 'small', 'b': 'base', 'l': 'large', 'xl': 'xlarge'}
 
+    arch: MaxViTArch
+
     def __init__(
         self,
-        arch: str | dict = 'tiny',
+        arch: str | Mapping | MaxViTArch = 'tiny',
         window_size: int | Sequence[int] = 7,
         grid_size: int | Sequence[int] | None = None,
         head_width: int = 32,
-        **kwargs,
+        **kwargs: Unpack[MBConvArguments],
     ) -> None:
-        grid_size = window_size if grid_size is None else grid_size
-        self.windows = [
-            (size, size) if isinstance(size, int) else tuple(size)
-            for size in (window_size, grid_size)
-        ]
-        if any(len(window) != 2 or min(window) < 1 for window in self.windows):
-            raise ValueError(
-                'window_size and grid_size must be positive, one number or (rows, columns), got '
-                f'{window_size} and {grid_size}'
-            )
-        self.head_width = head_width
         super().__init__(arch, **kwargs)
+        positive(self, head_width=head_width)
+        self.head_width = head_width
+        window = sides(self, window_size=window_size)
+        grid = window if grid_size is None else sides(self, grid_size=grid_size)
+        self.windows = {'block': window, 'grid': grid}
+        self.build()
 
     def make_block(
         self, stage: int, in_channels: int, channels: int, stride: int, drop_path: float
@@ -181,11 +197,11 @@ class MaxViT(MBConvPyramid):
                 window,
                 self.head_width,
                 kind,
-                self.settings['approximate'],
-                self.settings['ln_eps'],
+                self.arch.approximate,
+                self.arch.ln_eps,
                 drop_path,
             )
-            for window, kind in zip(self.windows, ('block', 'grid'), strict=True)
+            for kind, window in self.windows.items()
         ]
         return MaxViTBlock(conv, *parts)
 

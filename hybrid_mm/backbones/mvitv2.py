@@ -7,21 +7,28 @@ Source: "MViTv2: Improved Multiscale Vision Transformers for Classification and 
 2112.01526), sections 3 and 4, table 1.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from hybrid_mm.backbones.frames.token_pyramid import MLP, TokenPyramid, TokenStage, init_linear
+from hybrid_mm.backbones.frames.arch import Arch, Size, StageSizes
+from hybrid_mm.backbones.frames.base import SharedArguments
+from hybrid_mm.backbones.frames.blocks import Stage
+from hybrid_mm.backbones.frames.token_pyramid import MLP, TokenPyramid
 from hybrid_mm.layers.attention.pooling_attention import PoolingAttention
-from hybrid_mm.layers.drop import DropPath, drop_path_schedule
+from hybrid_mm.layers.drop import DropPath
+from hybrid_mm.ops.checks import divides, positive, sides
 from hybrid_mm.ops.positions import fit_tables
 from hybrid_mm.registry import MODELS
 
 _EPS = 1e-6
 
 
-class PatchEmbed(nn.Module):
+class OverlapTokenEmbed(nn.Module):
     """Overlapping patches of 7 x 7 pixels with stride 4.
 
     Args:
@@ -39,7 +46,7 @@ class PatchEmbed(nn.Module):
 
 
 class MultiScaleBlock(nn.Module):
-    """Pooling attention and MLP behind layer norms, one of which may widen the map.
+    """Pooling attention and MLP, each after a layer norm; one of them may widen the map.
 
     Args:
         channels: Channels of the input.
@@ -86,8 +93,22 @@ class MultiScaleBlock(nn.Module):
         return x + self.drop_path(self.mlp(y))
 
 
-def _arch(embed_dim: int, heads: int, *depths: int) -> dict:
-    return dict(embed_dim=embed_dim, heads=heads, depths=list(depths))
+@dataclass(frozen=True, kw_only=True)
+class MViTv2Arch(Arch):
+    """Variant of a MViTv2."""
+
+    embed_dim: Size  # channels of the first stage, doubled from stage to stage
+    heads: Size  # heads of the first stage, doubled from stage to stage
+    depths: StageSizes  # number of blocks
+
+    def check(self, owner: str, name: str = 'arch') -> None:
+        """Check that heads divide the channels as well."""
+        super().check(owner, name)
+        divides(owner, self.embed_dim, **{f'{name}.heads': self.heads})
+
+
+def _arch(embed_dim: int, heads: int, *depths: int) -> MViTv2Arch:
+    return MViTv2Arch(embed_dim=embed_dim, heads=heads, depths=depths)
 
 
 @MODELS.register_module()
@@ -95,15 +116,15 @@ class MViTv2(TokenPyramid):
     """Multiscale Vision Transformer, version 2.
 
     The defaults are the form for detection: attention within windows but for the last block of
-    every stage behind the first, whose keys the second and third stage pool once more. The form
+    every stage after the first, whose keys the second and third stage pool once more. The form
     for classification has ``window_size=None, double_kv_stride=False``. Weights of either load
     into the other; classifiers lack the norms of all maps but the last.
 
     Maps of any image size from 32 x 32 up; a map has ceil(H / stride) rows.
 
     Args:
-        arch: 'tiny', 'small', 'base', 'large', 'huge', or a dict with ``embed_dim`` and ``heads``
-            of the first stage, both doubled from stage to stage, and ``depths`` of all stages.
+        arch: 'tiny', 'small', 'base', 'large', 'huge', or a dict with the fields of
+            :class:`MViTv2Arch`.
         img_size: Rows and columns of the image, one number or two, that the relative positions are
             made for; weights made for another are interpolated at loading.
         window_size: Pixels of the first stage's windows on each side; halved from stage to stage,
@@ -118,13 +139,8 @@ class MViTv2(TokenPyramid):
         relative: With decomposed relative positions.
         residual: With residual pooling.
         impl: See :func:`~hybrid_mm.ops.decomposed_attention.decomposed_attention`.
-        in_channels: Channels of the input image.
-        out_indices: Stages whose maps are returned, each behind a layer norm of its own.
-        drop_path_rate: Drop-path rate of the last block; it grows linearly from 0.
-        frozen_stages: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
-        norm_eval: Without effect, there is no batch norm.
-        with_cp: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
-        init_cfg: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
+        **kwargs: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`; each returned map has
+            a layer norm of its own. ``norm_eval`` has no effect, there is no batch norm.
 
     Raises:
         ValueError: An unknown variant, heads that do not divide the channels, windows that are no
@@ -138,6 +154,7 @@ class MViTv2(TokenPyramid):
         [(1, 96, 25, 33), (1, 192, 13, 17), (1, 384, 7, 9), (1, 768, 4, 5)]
     """
 
+    arch_class = MViTv2Arch
     arch_zoo: ClassVar = {
         'tiny': _arch(96, 1, 1, 2, 5, 2),
         'small': _arch(96, 1, 1, 2, 11, 2),
@@ -147,10 +164,13 @@ class MViTv2(TokenPyramid):
     }
     arch_aliases: ClassVar = {'t': 'tiny', 's': 'small', 'b': 'base', 'l': 'large', 'h': 'huge'}
 
+    norm_eps = _EPS
+    arch: MViTv2Arch
+
     def __init__(
         self,
-        arch: str | dict = 'tiny',
-        img_size: int | tuple[int, int] = 224,
+        arch: str | Mapping | MViTv2Arch = 'tiny',
+        img_size: int | Sequence[int] = 224,
         window_size: int | None = 56,
         kv_stride: int = 4,
         double_kv_stride: bool = True,
@@ -160,69 +180,72 @@ class MViTv2(TokenPyramid):
         relative: bool = True,
         residual: bool = True,
         impl: str = 'auto',
-        in_channels: int = 3,
-        out_indices: tuple[int, ...] = (0, 1, 2, 3),
-        drop_path_rate: float = 0.0,
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        with_cp: bool = False,
-        init_cfg: dict | None = None,
+        **kwargs: Unpack[SharedArguments],
     ) -> None:
-        super().__init__(in_channels, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
-        settings = self.resolve_arch(arch)
-        self.depths = settings['depths']
+        super().__init__(arch, **kwargs)
+        positive(self, window_size=window_size, kv_stride=kv_stride, mlp_ratio=mlp_ratio)
+        self.depths = list(self.arch.depths)
         last = len(self.depths) - 1
-        size = tuple(img_size) if isinstance(img_size, list | tuple) else (img_size, img_size)
-        if len(size) != 2 or min(size) < 4 * 2**last:
+        self.img_size = sides(self, img_size=img_size)
+        if min(self.img_size) < 4 * 2**last:
             raise ValueError(
                 f'img_size must be one number or two, from {4 * 2**last} on for '
                 f'{last + 1} stages, got {img_size}'
             )
-        widths = [settings['embed_dim'] * 2**stage for stage in range(last + 1)]
-        self.stage_channels = widths if dim_mul_in_att else [*widths[1:], widths[-1]]
-        rates = drop_path_schedule(drop_path_rate, self.depths)
-        self.stages = nn.ModuleList()
-        channels = settings['embed_dim']
-        for stage, depth in enumerate(self.depths):
-            blocks = []
-            for block in range(depth):
-                first, final = stage > 0 and block == 0, block == depth - 1
-                before = stage - first  # the stage whose grid the block starts from
-                window = window_size and window_size // 2**before
-                stride_kv = max(kv_stride // 2**stage, 1)
-                attn = PoolingAttention(
-                    channels,
-                    widths[stage],
-                    settings['heads'] * 2**stage,
-                    tuple(side // (4 * 2**before) for side in size),
-                    2 if first else 1,
-                    stride_kv * (2 if double_kv_stride and final and stage in (1, 2) else 1),
-                    None if final and stage > 0 else window,
-                    qkv_bias,
-                    relative,
-                    residual,
-                    impl,
-                )
-                width = self.stage_channels[stage] if final else widths[stage]
-                blocks.append(
-                    MultiScaleBlock(
-                        channels, attn, width, 2 if first else 1, mlp_ratio, rates[stage][block]
-                    )
-                )
-                channels = width
-            if stage:
-                down = 'downsample', nn.Identity()  # the first block does it
-            else:
-                down = 'embed', PatchEmbed(in_channels, widths[0])
-            norm = self.make_norm(stage, channels)
-            self.stages.append(TokenStage(down, blocks, norm, with_cp))
-        init_linear(self)
-        self.finish()
+        self.widths = [self.arch.embed_dim * 2**stage for stage in range(last + 1)]
+        self.dim_mul_in_att = dim_mul_in_att
+        self.stage_channels = self.widths if dim_mul_in_att else [*self.widths[1:], self.widths[-1]]
+        self.window_size, self.kv_stride = window_size, kv_stride
+        self.double_kv_stride, self.mlp_ratio = double_kv_stride, mlp_ratio
+        self.qkv_bias, self.relative, self.residual = qkv_bias, relative, residual
+        self.impl = impl
+        self.build()
 
-    def make_norm(self, stage: int, channels: int) -> nn.Module:
-        """Norm of a stage's map, where that is returned."""
-        norm = super().make_norm(stage, channels)
-        return nn.LayerNorm(channels, eps=_EPS) if isinstance(norm, nn.LayerNorm) else norm
+    def make_stage(self, stage: int) -> nn.Module:
+        """Blocks, the first of which halves the map in all stages but the first."""
+        before: dict[str, nn.Module] = (
+            {'downsample': nn.Identity()}  # the first block does it
+            if stage
+            else {'embed': OverlapTokenEmbed(self.in_channels, self.widths[0])}
+        )
+        blocks = []
+        channels = self.stage_channels[stage - 1] if stage else self.widths[0]
+        for block, rate in enumerate(self.drop_path_rates[stage]):
+            first, final = stage > 0 and block == 0, block == self.depths[stage] - 1
+            width = self.stage_channels[stage] if final else self.widths[stage]
+            attn = self._attention(stage, channels, first, final)
+            stride = 2 if first else 1
+            blocks.append(MultiScaleBlock(channels, attn, width, stride, self.mlp_ratio, rate))
+            channels = width
+        return Stage(blocks, self.with_cp, before, norm=self.make_norm(stage, channels))
+
+    def _attention(self, stage: int, channels: int, first: bool, final: bool) -> PoolingAttention:
+        """Attention of a block.
+
+        Args:
+            stage: Its stage.
+            channels: Channels of its input.
+            first: Whether it is the first of a stage after the first one.
+            final: Whether it is the last of its stage.
+        """
+        before = stage - first  # the stage whose grid the block starts from
+        window = self.window_size and self.window_size // 2**before
+        stride_kv = max(self.kv_stride // 2**stage, 1)
+        doubled = self.double_kv_stride and final and stage in (1, 2)
+        height, width = (side // (4 * 2**before) for side in self.img_size)
+        return PoolingAttention(
+            channels,
+            self.widths[stage],
+            self.arch.heads * 2**stage,
+            (height, width),
+            2 if first else 1,
+            stride_kv * (2 if doubled else 1),
+            None if final and stage > 0 else window,
+            self.qkv_bias,
+            self.relative,
+            self.residual,
+            self.impl,
+        )
 
     def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
         """Load a state dict in our layout; relative positions of another size are interpolated.

@@ -7,16 +7,22 @@ Sources: "Neighborhood Attention Transformer" (arXiv 2204.07143) and "Dilated Ne
 Transformer" (arXiv 2209.15001).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from hybrid_mm.backbones.frames.swin import Swin
-from hybrid_mm.backbones.frames.token_pyramid import MLP, TokenPyramid, TokenStage, init_linear
+from hybrid_mm.backbones.frames.arch import Arch, Ratio, Size, StageSizes
+from hybrid_mm.backbones.frames.base import SharedArguments
+from hybrid_mm.backbones.frames.blocks import Stage
+from hybrid_mm.backbones.frames.swin import Swin, SwinArch, SwinArguments
+from hybrid_mm.backbones.frames.token_pyramid import MLP, TokenPyramid
 from hybrid_mm.layers.attention.neighborhood_attention import NeighborhoodAttention2d
-from hybrid_mm.layers.drop import DropPath, drop_path_schedule
+from hybrid_mm.layers.drop import DropPath
+from hybrid_mm.ops.checks import divides, left_out, odd
 from hybrid_mm.registry import MODELS
 
 
@@ -57,7 +63,7 @@ class ConvDownsampler(nn.Module):
 
 
 class NATBlock(nn.Module):
-    """Neighborhood attention and feed-forward network behind layer norms.
+    """Neighborhood attention and feed-forward network, each after a layer norm.
 
     Args:
         channels: Number of channels C.
@@ -94,17 +100,28 @@ class NATBlock(nn.Module):
         return x + self.drop_path(y if self.gamma2 is None else self.gamma2 * y)
 
 
+@dataclass(frozen=True, kw_only=True)
+class NATArch(Arch):
+    """Variant of a NAT."""
+
+    embed_dim: Size  # channels of the first stage, doubled from stage to stage
+    depths: StageSizes  # number of blocks
+    heads: StageSizes  # heads of the attention
+    mlp_ratio: Ratio  # hidden width of the feed-forward networks to the channels
+    layer_scale: Ratio | None  # initial value of the layer scales, None for none
+
+
 def _arch(
     embed_dim: int,
     depths: Sequence[int],
     heads: int,
     mlp_ratio: float,
     layer_scale: float | None = None,
-) -> dict:
-    return dict(
+) -> NATArch:
+    return NATArch(
         embed_dim=embed_dim,
-        depths=list(depths),
-        heads=[heads * 2**stage for stage in range(len(depths))],
+        depths=depths,
+        heads=tuple(heads * 2**stage for stage in range(len(depths))),
         mlp_ratio=mlp_ratio,
         layer_scale=layer_scale,
     )
@@ -131,25 +148,18 @@ def repeated(pattern: Sequence[Sequence[int]], depths: Sequence[int], owner: str
 class NAT(TokenPyramid):
     """Neighborhood Attention Transformer.
 
-    Maps of any image size from 32 x 32 up. A map that is smaller than window x dilation is filled
-    up with zeros within attention, as the published code does.
+    Maps of any image size from 32 x 32 up. A map that is smaller than window x dilation is
+    padded with zeros within attention, as the published code does.
 
     Args:
-        arch: 'mini', 'tiny', 'small', 'base', or a dict with ``embed_dim``, ``mlp_ratio``,
-            ``layer_scale`` (initial value, or None for none), and, one entry per stage, ``depths``
-            and ``heads``.
+        arch: 'mini', 'tiny', 'small', 'base', or a dict with the fields of :class:`NATArch`.
         kernel_size: Window of the attention, odd.
         dilations: Dilations of the blocks, one list per stage, which is repeated to its depth.
         relative_bias: Have a bias per offset of key and query.
         qkv_bias: Bias of the projections to queries, keys and values.
         impl: Algorithm of attention, see :mod:`hybrid_mm.ops.local_attention`.
-        in_channels: Channels of the input image.
-        out_indices: Stages whose maps are returned, each behind a layer norm of its own.
-        drop_path_rate: Drop-path rate of the last block; it grows linearly from 0.
-        frozen_stages: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
-        norm_eval: Without effect, there is no batch norm.
-        with_cp: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
-        init_cfg: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
+        **kwargs: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`; each returned map has
+            a layer norm of its own. ``norm_eval`` has no effect, there is no batch norm.
 
     Raises:
         ValueError: An unknown variant, dilations that do not fit the stages, an even window.
@@ -162,6 +172,7 @@ class NAT(TokenPyramid):
         [(1, 64, 25, 33), (1, 128, 13, 17), (1, 256, 7, 9), (1, 512, 4, 5)]
     """
 
+    arch_class = NATArch
     arch_zoo: ClassVar = {
         'mini': _arch(64, (3, 4, 6, 5), 2, 3.0),
         'tiny': _arch(64, (3, 4, 18, 5), 2, 3.0),
@@ -169,57 +180,59 @@ class NAT(TokenPyramid):
         'base': _arch(128, (3, 4, 18, 5), 4, 2.0, 1e-5),
     }
 
+    arch: NATArch
+
     def __init__(
         self,
-        arch: str | dict = 'mini',
+        arch: str | Mapping | NATArch = 'mini',
         kernel_size: int = 7,
         dilations: Sequence[Sequence[int]] | None = None,
         relative_bias: bool = True,
         qkv_bias: bool = True,
         impl: str = 'auto',
-        in_channels: int = 3,
-        out_indices: tuple[int, ...] = (0, 1, 2, 3),
-        drop_path_rate: float = 0.0,
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        with_cp: bool = False,
-        init_cfg: dict | None = None,
+        **kwargs: Unpack[SharedArguments],
     ) -> None:
-        super().__init__(in_channels, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
-        settings = self.resolve_arch(arch)
-        self.depths, width = settings['depths'], settings['embed_dim']
+        super().__init__(arch, **kwargs)
+        odd(self, kernel_size=kernel_size)
+        self.depths, width = list(self.arch.depths), self.arch.embed_dim
         self.stage_channels = [width * 2**stage for stage in range(len(self.depths))]
+        for channels, heads in zip(self.stage_channels, self.arch.heads, strict=True):
+            divides(self, channels, **{'arch.heads': heads})
         pattern = dilations or [[1]] * len(self.depths)
         self.dilations = repeated(pattern, self.depths, type(self).__name__)
-        rates = drop_path_schedule(drop_path_rate, self.depths)
-        self.stages = nn.ModuleList()
-        for stage, channels in enumerate(self.stage_channels):
-            blocks = [
-                NATBlock(
+        self.kernel_size, self.impl = kernel_size, impl
+        self.relative_bias, self.qkv_bias = relative_bias, qkv_bias
+        self.build()
+
+    def make_stage(self, stage: int) -> nn.Module:
+        """Convolutions that reduce the map, then blocks."""
+        arch, channels = self.arch, self.stage_channels[stage]
+        blocks = [
+            NATBlock(
+                channels,
+                NeighborhoodAttention2d(
                     channels,
-                    NeighborhoodAttention2d(
-                        channels,
-                        settings['heads'][stage],
-                        kernel_size,
-                        dilation,
-                        relative_bias,
-                        qkv_bias,
-                        impl=impl,
-                    ),
-                    settings['mlp_ratio'],
-                    rate,
-                    settings['layer_scale'],
-                )
-                for dilation, rate in zip(self.dilations[stage], rates[stage], strict=True)
-            ]
-            if stage:
-                down = 'downsample', ConvDownsampler(channels // 2)
-            else:
-                down = 'embed', ConvTokenizer(in_channels, channels)
-            norm = self.make_norm(stage, channels)
-            self.stages.append(TokenStage(down, blocks, norm, with_cp))
-        init_linear(self)
-        self.finish()
+                    arch.heads[stage],
+                    self.kernel_size,
+                    dilation,
+                    self.relative_bias,
+                    self.qkv_bias,
+                    impl=self.impl,
+                ),
+                arch.mlp_ratio,
+                rate,
+                arch.layer_scale,
+            )
+            for dilation, rate in zip(
+                self.dilations[stage], self.drop_path_rates[stage], strict=True
+            )
+        ]
+        before: dict[str, nn.Module] = (
+            {'downsample': ConvDownsampler(channels // 2)}
+            if stage
+            else {'embed': ConvTokenizer(self.in_channels, channels)}
+        )
+        return Stage(blocks, self.with_cp, before, norm=self.make_norm(stage, channels))
 
 
 _IMAGENET = [[1, 8, 1], [1, 4, 1, 4], [1, 2], [1]]
@@ -285,7 +298,7 @@ class DiNAT(_Dilated, NAT):
 
     def __init__(
         self,
-        arch: str | dict = 'mini',
+        arch: str | Mapping | NATArch = 'mini',
         dilations: str | Sequence[Sequence[int]] = 'in1k',
         **kwargs: Any,
     ) -> None:
@@ -293,7 +306,7 @@ class DiNAT(_Dilated, NAT):
 
 
 class _Unshifted(NeighborhoodAttention2d):
-    """Neighborhood attention where a Swin block hands over the shift of its windows."""
+    """Neighborhood attention that a Swin block calls with the shift of its windows."""
 
     def forward(self, x: Tensor, shift: int = 0) -> Tensor:
         """Map (N, H, W, C) to the same shape."""
@@ -305,15 +318,16 @@ class DiNATs(_Dilated, Swin):
     """DiNAT_s: the Swin Transformer with dilated neighborhood attention instead of its windows.
 
     Args:
-        arch: 'tiny', 'small', 'base', 'large', or a dict, see
-            :class:`~hybrid_mm.backbones.frames.swin.Swin`.
+        arch: 'tiny', 'small', 'base', 'large', or a dict with the fields of
+            :class:`~hybrid_mm.backbones.frames.swin.SwinArch`.
         dilations: The paper's for 'in1k' (224 x 224), 'in1k-384', 'coco', 'ade20k' or 'ade20k-640';
             or one list per stage, which is repeated to its depth.
         kernel_size: Window of the attention, odd.
         relative_bias: Have a bias per offset of key and query.
         qkv_bias: Bias of the projections to queries, keys and values.
         impl: Algorithm of attention, see :mod:`hybrid_mm.ops.local_attention`.
-        **kwargs: See :class:`~hybrid_mm.backbones.frames.swin.Swin`; windows of its own it has not.
+        **kwargs: See :class:`~hybrid_mm.backbones.frames.swin.Swin`; ``window_size`` is not
+            accepted.
 
     Raises:
         ValueError: An unknown variant or recipe, dilations that do not fit the stages.
@@ -330,18 +344,20 @@ class DiNATs(_Dilated, Swin):
 
     def __init__(
         self,
-        arch: str | dict = 'tiny',
+        arch: str | Mapping | SwinArch = 'tiny',
         dilations: str | Sequence[Sequence[int]] = 'in1k',
         kernel_size: int = 7,
         relative_bias: bool = True,
         qkv_bias: bool = True,
         impl: str = 'auto',
-        **kwargs: Any,
+        **kwargs: Unpack[SwinArguments],
     ) -> None:
+        left_out(self, kwargs, 'window_size')
         super().__init__(arch, window_size=1, **kwargs)
+        odd(self, kernel_size=kernel_size)
         pattern = self.resolve_dilations(dilations)
         self.dilations = repeated(pattern, self.depths, type(self).__name__)
-        self.operator = dict(
+        self.operator: dict[str, Any] = dict(
             kernel_size=kernel_size, relative_bias=relative_bias, qkv_bias=qkv_bias, impl=impl
         )
         self.build()

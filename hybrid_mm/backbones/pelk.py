@@ -7,18 +7,19 @@ Source: "PeLK: Parameter-efficient Large Kernel ConvNets with Peripheral Convolu
 2403.07589), section 3.
 """
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from hybrid_mm.backbones.frames.base import run_blocks
-from hybrid_mm.backbones.frames.convnext import ConvNeXtFrame
+from hybrid_mm.backbones.frames.blocks import BATCH_NORM, NormCfg, Stage, run_blocks
+from hybrid_mm.backbones.frames.convnext import ConvNeXtArch, ConvNeXtArguments, ConvNeXtFrame
 from hybrid_mm.backbones.frames.parallel_kernels import ParallelKernels, merge_kernels
-from hybrid_mm.backbones.frames.token_pyramid import TokenStage
 from hybrid_mm.layers import DepthwiseConv2d
 from hybrid_mm.layers.convolution.peripheral_convolution import PeripheralConv2d, make_pos_embed
+from hybrid_mm.ops.checks import not_negative, odd, per_stage, positive
 from hybrid_mm.registry import MODELS
 
 
@@ -41,8 +42,8 @@ class PartialPeripheralConv2d(ParallelKernels):
         convolved: int,
         kernel_size: int,
         small_kernel: int,
-        norm_cfg: dict,
-        **settings,
+        norm_cfg: NormCfg,
+        **settings: Any,
     ) -> None:
         large = PeripheralConv2d(convolved, kernel_size, share_pos_embed=True, **settings)
         kernels: dict[str, nn.Module] = dict(large=large)
@@ -57,24 +58,26 @@ class PartialPeripheralConv2d(ParallelKernels):
         return torch.cat([super().forward(first, pos_embed), rest], 1)
 
 
-class PeLKStage(TokenStage):
-    """Stage whose blocks share a position embedding."""
+class PeLKStage(Stage):
+    """Stage whose blocks share a position embedding.
 
-    def __init__(
-        self,
-        down: tuple[str, nn.Module],
-        blocks: list[nn.Module],
-        norm: nn.Module,
-        with_cp: bool,
-        pos_embed: nn.Parameter | None,
-    ) -> None:
-        super().__init__(down, blocks, norm, with_cp)
+    Args:
+        pos_embed: The embedding, or None for none.
+        **kwargs: See :class:`~hybrid_mm.backbones.frames.blocks.Stage`.
+    """
+
+    def __init__(self, *args: Any, pos_embed: nn.Parameter | None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.pos_embed = pos_embed
 
     def forward(self, x: Tensor) -> Tensor:
         """Map the previous stage's output to this stage's, (N, H, W, C)."""
-        x = getattr(self, self.down)(x)
-        return run_blocks(self.blocks, x, self.with_cp, self.pos_embed)
+        return run_blocks(self.blocks, self.enter(x), self.with_cp, self.pos_embed)
+
+
+def _arch(depth: int, width: int) -> ConvNeXtArch:
+    dims = (width, 2 * width, 4 * width, 8 * width)
+    return ConvNeXtArch(depths=(3, 3, depth, 3), dims=dims)
 
 
 @MODELS.register_module()
@@ -85,8 +88,8 @@ class PeLK(ConvNeXtFrame):
     floor(H / stride) rows.
 
     Args:
-        arch: 'tiny', 'small' or 'base', or a dict with ``depths`` and ``dims``, one entry per
-            stage.
+        arch: 'tiny', 'small' or 'base', or a dict with the fields of
+            :class:`~hybrid_mm.backbones.frames.convnext.ConvNeXtArch`.
         kernel_sizes: Odd sizes of the kernels of the stages: 51, 49, 47 and 13, or 101, 69, 67 and
             13 for PeLK-101.
         center_size: Size of the centre with a weight for each tap: 5, or 7 for PeLK-101.
@@ -96,7 +99,7 @@ class PeLK(ConvNeXtFrame):
         pos_embed: Kernel-wise position embedding: 'bias', 'valid' or 'none', see
             :class:`~hybrid_mm.layers.convolution.peripheral_convolution.PeripheralConv2d`.
         pos_embed_per_channel: Whether every channel has an embedding of its own.
-        norm_cfg: Batch normalisation: ``dict(type='BN')`` or ``dict(type='SyncBN')``.
+        norm_cfg: Batch normalisation: ``dict(type='BN')``, the default, or ``dict(type='SyncBN')``.
         init_std: Standard deviation of the initial shared weights.
         impl: Algorithm, see :func:`~hybrid_mm.ops.grid_convolution.grid_convolution`.
         width_factor: What the numbers of channels are multiplied by: 1.3 for the sparse networks
@@ -116,15 +119,15 @@ class PeLK(ConvNeXtFrame):
     """
 
     arch_zoo: ClassVar = {
-        'tiny': dict(depths=[3, 3, 9, 3], dims=[96, 192, 384, 768]),
-        'small': dict(depths=[3, 3, 27, 3], dims=[96, 192, 384, 768]),
-        'base': dict(depths=[3, 3, 27, 3], dims=[128, 256, 512, 1024]),
+        'tiny': _arch(9, 96),
+        'small': _arch(27, 96),
+        'base': _arch(27, 128),
     }
     arch_aliases: ClassVar = {'t': 'tiny', 's': 'small', 'b': 'base'}
 
     def __init__(
         self,
-        arch: str | dict = 'tiny',
+        arch: str | Mapping | ConvNeXtArch = 'tiny',
         kernel_sizes: Sequence[int] = (51, 49, 47, 13),
         center_size: int = 5,
         grids: Sequence[Sequence[int]] | None = None,
@@ -132,48 +135,53 @@ class PeLK(ConvNeXtFrame):
         partial_ratio: float = 3 / 8,
         pos_embed: str = 'bias',
         pos_embed_per_channel: bool = False,
-        norm_cfg: dict | None = None,
+        norm_cfg: NormCfg | None = None,
         init_std: float = 0.02,
         impl: str = 'auto',
         width_factor: float = 1.3,
-        **kwargs,
+        **kwargs: Unpack[ConvNeXtArguments],
     ) -> None:
-        self.check_per_stage(arch, kernel_sizes=kernel_sizes, grids=grids)
+        super().__init__(arch, width_factor, **kwargs)
+        stages = len(self.depths)
         if not 0 < partial_ratio <= 1:
-            raise ValueError(f'partial_ratio must lie in (0, 1], got {partial_ratio}')
-        self._partial_ratio = partial_ratio
-        self._per_stage = [
-            dict(kernel_size=size, grid=grids[i] if grids else None)
-            for i, size in enumerate(kernel_sizes)
-        ]
-        self._settings = dict(
+            raise ValueError(f'PeLK: partial_ratio must lie in (0, 1], got {partial_ratio}')
+        odd(self, kernel_sizes=kernel_sizes, center_size=center_size, small_kernel=small_kernel)
+        positive(self, grids=grids)
+        not_negative(self, init_std=init_std)
+        self.kernel_sizes = per_stage(self, stages, kernel_sizes=kernel_sizes)
+        self.grids = per_stage(self, stages, grids=grids or None)
+        self.partial_ratio = partial_ratio
+        self.pos_embed, self.pos_embed_per_channel = pos_embed, pos_embed_per_channel
+        self.operator: dict[str, Any] = dict(
             small_kernel=small_kernel,
-            norm_cfg=norm_cfg or dict(type='BN'),
+            norm_cfg=dict(norm_cfg or BATCH_NORM),
             center_size=center_size,
             pos_embed=pos_embed,
             init_std=init_std,
             impl=impl,
         )
-        self._pos_embed_per_channel = pos_embed_per_channel
-        super().__init__(arch, width_factor, **kwargs)
+        self.build()
 
     def _convolved(self, channels: int) -> int:
-        return max(1, int(self._partial_ratio * channels))
+        return max(1, int(self.partial_ratio * channels))
 
     def make_mixer(self, stage: int, channels: int) -> nn.Module:
         """Peripheral convolution of a block."""
         return PartialPeripheralConv2d(
-            channels, self._convolved(channels), **self._per_stage[stage], **self._settings
+            channels,
+            self._convolved(channels),
+            self.kernel_sizes[stage],
+            grid=self.grids[stage],
+            **self.operator,
         )
 
-    def make_stage(self, stage: int, channels: int, *arguments) -> nn.Module:
+    def new_stage(self, stage: int, channels: int, *args: Any, **kwargs: Any) -> Stage:
         """Stage with its position embedding."""
         embed = None
-        if self._settings['pos_embed'] != 'none':
-            size = self._per_stage[stage]['kernel_size']
-            per_channel = self._pos_embed_per_channel
-            embed = make_pos_embed(size, self._convolved(channels) if per_channel else 1)
-        return PeLKStage(*arguments, embed)
+        if self.pos_embed != 'none':
+            per_channel = self._convolved(channels) if self.pos_embed_per_channel else 1
+            embed = make_pos_embed(self.kernel_sizes[stage], per_channel)
+        return PeLKStage(*args, pos_embed=embed, **kwargs)
 
     def switch_to_deploy(self) -> None:
         """Merge norms, small kernels and position embeddings into the shared weights."""

@@ -7,24 +7,30 @@ Sources: "Pyramid Vision Transformer" (arXiv 2102.12122) and "On the Integration
 and Convolution" (arXiv 2111.14556).
 """
 
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from hybrid_mm.backbones.frames.base import BaseBackbone, run_blocks
-from hybrid_mm.backbones.frames.swin import PatchEmbed
+from hybrid_mm.backbones.frames.arch import Arch, StageRatios, StageSizes
+from hybrid_mm.backbones.frames.base import BaseBackbone, SharedArguments
+from hybrid_mm.backbones.frames.blocks import Stage, run_blocks
+from hybrid_mm.backbones.frames.swin import PaddedPatchEmbed
 from hybrid_mm.backbones.frames.token_pyramid import MLP, init_linear
 from hybrid_mm.layers.attention.spatial_reduction_attention import (
     ACmixSpatialReductionAttention,
     SpatialReductionAttention,
 )
-from hybrid_mm.layers.drop import DropPath, drop_path_schedule
+from hybrid_mm.layers.drop import DropPath
+from hybrid_mm.ops.checks import divides, multiple_of, one_of
 from hybrid_mm.ops.positions import resize_position_embedding
 from hybrid_mm.registry import MODELS
 
 
-class PVTEmbed(PatchEmbed):
+class PVTEmbed(PaddedPatchEmbed):
     """Patches, layer norm, and position embedding.
 
     Args:
@@ -33,7 +39,7 @@ class PVTEmbed(PatchEmbed):
         patch_size: Pixels of a patch on each side.
         grid: Rows (and columns) of the map that the positions are made for.
         class_token: The table has an entry for a class token in front.
-        pad: Fill up the last patches with zeros; else they are left out.
+        pad: Pad incomplete patches with zeros; else they are left out.
     """
 
     def __init__(
@@ -61,7 +67,7 @@ class PVTEmbed(PatchEmbed):
 
 
 class PVTBlock(nn.Module):
-    """Attention to a reduced map and feed-forward network behind layer norms.
+    """Attention to a reduced map and feed-forward network, each after a layer norm.
 
     Args:
         channels: Number of channels C.
@@ -87,26 +93,22 @@ class PVTBlock(nn.Module):
         return (x + self.drop_path(self.mlp(self.norm2(x)))).reshape(shape)
 
 
-class PVTStage(nn.Module):
-    """Patch embedding and blocks."""
-
-    def __init__(self, embed: nn.Module, blocks: list[nn.Module], with_cp: bool) -> None:
-        super().__init__()
-        self.embed = embed
-        self.blocks = nn.ModuleList(blocks)
-        self.with_cp = with_cp
+class PVTStage(Stage):
+    """Patch embedding and blocks of maps (N, H, W, C), which are passed on as (N, C, H, W)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map the previous stage's output to this stage's, (N, C, H, W)."""
-        return run_blocks(self.blocks, self.embed(x), self.with_cp).permute(0, 3, 1, 2)
+        return super().forward(x).permute(0, 3, 1, 2)
 
 
-class PVTClassTokenStage(PVTStage):
+class PVTClassTokenStage(Stage):
     """The last stage of the classifier: its class token goes through the blocks with the map."""
 
-    def __init__(self, embed: nn.Module, blocks: list[nn.Module], with_cp: bool) -> None:
-        super().__init__(embed, blocks, with_cp)
-        channels = embed.position.shape[-1]
+    embed: PVTEmbed
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        channels = self.embed.position.shape[-1]
         self.embed.class_token = nn.Parameter(torch.zeros(1, 1, channels))
         nn.init.trunc_normal_(self.embed.class_token, std=0.02)
         self.norm = nn.LayerNorm(channels, eps=1e-6)
@@ -120,13 +122,30 @@ class PVTClassTokenStage(PVTStage):
         return self.norm(run_blocks(self.blocks, x, self.with_cp, size)[:, 0])
 
 
-def _arch(*depths: int) -> dict:
-    return dict(
-        depths=list(depths),
-        embed_dims=[64, 128, 320, 512],
-        heads=[1, 2, 5, 8],
-        mlp_ratios=[8, 8, 4, 4],
-        reductions=[8, 4, 2, 1],
+@dataclass(frozen=True, kw_only=True)
+class PVTArch(Arch):
+    """Variant of a PVT."""
+
+    depths: StageSizes  # number of blocks
+    embed_dims: StageSizes  # channels of the maps
+    heads: StageSizes  # heads of the attention
+    mlp_ratios: StageRatios  # hidden width of the feed-forward networks to the channels
+    reductions: StageSizes  # stride of the keys and values
+
+    def check(self, owner: str, name: str = 'arch') -> None:
+        """Check that heads divide the channels as well."""
+        super().check(owner, name)
+        for channels, heads in zip(self.embed_dims, self.heads, strict=True):
+            divides(owner, channels, **{f'{name}.heads': heads})
+
+
+def _arch(*depths: int) -> PVTArch:
+    return PVTArch(
+        depths=depths,
+        embed_dims=(64, 128, 320, 512),
+        heads=(1, 2, 5, 8),
+        mlp_ratios=(8, 8, 4, 4),
+        reductions=(8, 4, 2, 1),
     )
 
 
@@ -137,28 +156,22 @@ class PVT(BaseBackbone):
     Maps of any image size from 32 x 32 up; the positions are interpolated.
 
     Args:
-        arch: 'tiny', 'small', 'medium', 'large', or a dict with ``depths``, ``embed_dims``,
-            ``heads``, ``mlp_ratios`` and ``reductions``, one entry per stage.
+        arch: 'tiny', 'small', 'medium', 'large', or a dict with the fields of :class:`PVTArch`.
         acmix: Add ACmix's convolution path to every attention (the paper's: 'tiny' and 'small').
         img_size: Height and width of the image that the position embeddings are made for.
-        class_token: Return the class token of the last stage behind its norm, (N, C), instead of
+        class_token: Return the class token of the last stage after its norm, (N, C), instead of
             maps: the published classifier.
-        partial_patches: 'pad' fills up patches at the lower and right border with zeros, so that a
+        partial_patches: 'pad' pads patches at the lower and right border with zeros, so that a
             map has ceil(H / stride) rows; 'drop' leaves them out as the published code does. They
             agree on multiples of 32.
         qkv_bias: Biases of queries, keys and values.
         impl: Algorithm of ACmix, see :mod:`hybrid_mm.ops.dispatch`.
-        in_channels: Channels of the input image.
-        out_indices: Stages whose maps are returned.
-        drop_path_rate: Drop-path rate of the last block; it grows linearly from 0.
-        frozen_stages: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
-        norm_eval: Without effect, there is no batch norm.
-        with_cp: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
-        init_cfg: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
+        **kwargs: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`; ``norm_eval`` has no
+            effect, there is no batch norm.
 
     Raises:
         ValueError: An unknown variant, heads that do not divide the channels, an image size that is
-            no multiple of 32, other maps than the last with ``class_token``.
+            not a multiple of 32, other maps than the last with ``class_token``.
 
     Example:
         >>> import torch
@@ -168,6 +181,7 @@ class PVT(BaseBackbone):
         [(1, 64, 25, 33), (1, 128, 13, 17), (1, 320, 7, 9), (1, 512, 4, 5)]
     """
 
+    arch_class = PVTArch
     arch_zoo: ClassVar = {
         'tiny': _arch(2, 2, 2, 2),
         'small': _arch(3, 4, 6, 3),
@@ -176,62 +190,62 @@ class PVT(BaseBackbone):
     }
     arch_aliases: ClassVar = {'t': 'tiny', 's': 'small', 'm': 'medium', 'l': 'large'}
 
+    arch: PVTArch
+
     def __init__(
         self,
-        arch: str | dict = 'tiny',
+        arch: str | Mapping | PVTArch = 'tiny',
         acmix: bool = False,
         img_size: int = 224,
         class_token: bool = False,
         partial_patches: str = 'pad',
         qkv_bias: bool = True,
         impl: str = 'auto',
-        in_channels: int = 3,
-        out_indices: tuple[int, ...] = (0, 1, 2, 3),
-        drop_path_rate: float = 0.0,
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        with_cp: bool = False,
-        init_cfg: dict | None = None,
+        **kwargs: Unpack[SharedArguments],
     ) -> None:
-        super().__init__(in_channels, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
-        settings = self.resolve_arch(arch)
-        if partial_patches not in ('pad', 'drop'):
-            raise ValueError(f"partial_patches must be 'pad' or 'drop', got {partial_patches!r}")
-        self.depths, self.stage_channels = settings['depths'], settings['embed_dims']
-        last = len(self.depths) - 1
-        if img_size % (4 * 2**last):
-            raise ValueError(f'img_size must be a multiple of {4 * 2**last}, got {img_size}')
-        rates = drop_path_schedule(drop_path_rate, self.depths)
-        self.stages = nn.ModuleList()
-        for i, channels in enumerate(self.stage_channels):
-            operator = settings['heads'][i], settings['reductions'][i], qkv_bias
-            blocks = [
-                PVTBlock(
-                    channels,
-                    ACmixSpatialReductionAttention(channels, *operator, impl)
-                    if acmix
-                    else SpatialReductionAttention(channels, *operator),
-                    settings['mlp_ratios'][i],
-                    rate,
-                )
-                for rate in rates[i]
-            ]
-            embed = PVTEmbed(
-                self.stage_channels[i - 1] if i else in_channels,
-                channels,
-                2 if i else 4,
-                img_size // (4 * 2**i),
-                i == last,  # dense networks have the entry as well, without use
-                partial_patches == 'pad',
-            )
-            kind = PVTClassTokenStage if class_token and i == last else PVTStage
-            self.stages.append(kind(embed, blocks, with_cp))
+        super().__init__(arch, **kwargs)
+        one_of(self, ('pad', 'drop'), partial_patches=partial_patches)
+        self.depths, self.stage_channels = list(self.arch.depths), list(self.arch.embed_dims)
+        multiple_of(self, 4 * 2 ** (len(self.depths) - 1), img_size=img_size)
+        self.acmix, self.img_size, self.class_token = acmix, img_size, class_token
+        self.pad = partial_patches == 'pad'
+        self.qkv_bias, self.impl = qkv_bias, impl
+        self.build()
+
+    def make_stage(self, stage: int) -> nn.Module:
+        """Patch embedding and blocks; the last stage may have a class token."""
+        arch, channels = self.arch, self.stage_channels[stage]
+        last = stage == len(self.depths) - 1
+        embed = PVTEmbed(
+            self.stage_channels[stage - 1] if stage else self.in_channels,
+            channels,
+            2 if stage else 4,
+            self.img_size // (4 * 2**stage),
+            last,  # dense networks have the entry as well, without use
+            self.pad,
+        )
+        blocks = [
+            PVTBlock(channels, self._attention(stage), arch.mlp_ratios[stage], rate)
+            for rate in self.drop_path_rates[stage]
+        ]
+        stage_class = PVTClassTokenStage if self.class_token and last else PVTStage
+        return stage_class(blocks, self.with_cp, {'embed': embed})
+
+    def _attention(self, stage: int) -> nn.Module:
+        arch, channels = self.arch, self.stage_channels[stage]
+        operator = channels, arch.heads[stage], arch.reductions[stage], self.qkv_bias
+        if self.acmix:
+            return ACmixSpatialReductionAttention(*operator, self.impl)
+        return SpatialReductionAttention(*operator)
+
+    def reset_parameters(self) -> None:
+        """Draw the weights of linear layers from N(0, 0.02), cut at 2; biases are 0."""
         init_linear(self)
-        self.finish()
-        if class_token and self.out_indices != (last,):
-            raise ValueError(
-                f'class_token gives no maps: out_indices must be ({last},), got {self.out_indices}'
-            )
+
+    def finish(self) -> None:
+        """Check as well that a class token is returned alone."""
+        super().finish()
+        self.need_last_map_only(class_token=self.class_token)
 
     def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
         """Load a state dict in our layout, its position embeddings fitted to our image size.

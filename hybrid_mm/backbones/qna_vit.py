@@ -6,18 +6,24 @@ prediction: what maps are returned is our choice.
 Source: "Learned Queries for Efficient Local Attention" (arXiv 2112.11435), section 5.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from hybrid_mm.backbones.frames.token_pyramid import MLP, TokenPyramid, TokenStage
+from hybrid_mm.backbones.frames.arch import Arch, Size, StageCounts, StageKernels, StageSizes
+from hybrid_mm.backbones.frames.base import SharedArguments
+from hybrid_mm.backbones.frames.blocks import Stage
+from hybrid_mm.backbones.frames.token_pyramid import MLP, TokenPyramid
 from hybrid_mm.layers import DropPath, drop_path_schedule
 from hybrid_mm.layers.attention.learned_query_attention import LearnedQueryAttention2d
 from hybrid_mm.layers.attention.window_attention import WindowAttention
 from hybrid_mm.layers.initialisation import lecun_normal_
+from hybrid_mm.ops.checks import divides, not_negative, one_of, positive
 from hybrid_mm.registry import MODELS
 
 _EPS = 1e-6
@@ -38,7 +44,7 @@ class PaddedWindowAttention(WindowAttention):
 
 
 class QnABlock(nn.Module):
-    """Attention and MLP, each behind a norm and inside a residual connection.
+    """Attention and MLP, each after a norm and inside a residual connection.
 
     Args:
         attn: Attention from (N, H, W, in_channels) to (N, H', W', channels).
@@ -82,7 +88,7 @@ class QnABlock(nn.Module):
 
 
 class PatchStem(nn.Module):
-    """4x4 convolution with stride 4; the image is filled up evenly on both sides."""
+    """4x4 convolution with stride 4; the image is padded evenly on both sides."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
@@ -96,6 +102,46 @@ class PatchStem(nn.Module):
         return self.conv(x).permute(0, 2, 3, 1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class QnAArch(Arch):
+    """Variant of a QnA-ViT.
+
+    Blocks with windows come first in a stage; the block that halves its map has the stage's heads
+    twice.
+    """
+
+    embed_dim: Size  # channels of the first stage, doubled from stage to stage
+    qna_depths: StageCounts  # blocks with learned queries
+    qna_heads: StageSizes  # their heads
+    kernel_sizes: StageKernels  # their windows
+    window_depths: StageCounts  # blocks with attention in windows
+    window_sizes: StageSizes  # pixels of these windows on each side
+    window_heads: StageSizes  # their heads
+
+    def check(self, owner: str, name: str = 'arch') -> None:
+        """Check that heads divide the channels where there are such blocks as well."""
+        super().check(owner, name)
+        last = len(self.qna_depths) - 1
+        for stage in range(last + 1):
+            channels = self.embed_dim * 2**stage
+            if self.qna_depths[stage] or stage < last:
+                divides(owner, channels, **{f'{name}.qna_heads': self.qna_heads[stage]})
+            if self.window_depths[stage]:
+                divides(owner, channels, **{f'{name}.window_heads': self.window_heads[stage]})
+
+
+def _arch(width: int, depth: int, heads: int, kernel: int) -> QnAArch:
+    return QnAArch(
+        embed_dim=width,
+        qna_depths=(2, 3, depth, 0),
+        qna_heads=(heads, 2 * heads, 4 * heads, 8 * heads),
+        kernel_sizes=(kernel,) * 4,
+        window_depths=(0, 0, 2 * depth, 2),
+        window_sizes=(7, 7, 14, 7),
+        window_heads=(width // 32, width // 16, width // 8, width // 4),
+    )
+
+
 @MODELS.register_module()
 class QnAViT(TokenPyramid):
     """QnA-ViT.
@@ -104,21 +150,12 @@ class QnAViT(TokenPyramid):
     those before the blocks that halve them, which open the next stage here.
 
     Args:
-        arch: 'tiny', 'tiny-7x7', 'small' or 'base', or a dict with ``embed_dim`` and, one entry per
-            stage, ``qna_depths``, ``qna_heads``, ``kernel_sizes``, ``window_depths``,
-            ``window_sizes`` and ``window_heads``. Blocks with windows come first in a stage; the
-            block that halves the map has the stage's heads twice.
+        arch: 'tiny', 'tiny-7x7', 'small' or 'base', or a dict with the fields of :class:`QnAArch`.
         queries: Number of learned queries.
         normalize_queries: Whether queries have unit length in every head.
         layer_scale: Initial value of layer scales, or None for none.
         norm_outputs: Layer norms on the returned maps: 'all', 'last' (classifiers) or 'none'.
-        in_channels: Channels of the input image.
-        out_indices: Stages whose maps are returned.
-        drop_path_rate: Drop-path rate of the last block; it grows linearly from 0.
-        frozen_stages: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
-        norm_eval: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
-        with_cp: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
-        init_cfg: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
+        **kwargs: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
 
     Raises:
         ValueError: An unknown variant, heads that do not divide the channels, an even kernel.
@@ -131,96 +168,81 @@ class QnAViT(TokenPyramid):
         [(1, 64, 25, 33), (1, 128, 13, 17), (1, 256, 7, 9), (1, 512, 4, 5)]
     """
 
+    arch_class = QnAArch
     arch_zoo: ClassVar = {
-        name: dict(
-            embed_dim=width,
-            qna_depths=[2, 3, depth, 0],
-            qna_heads=[heads, 2 * heads, 4 * heads, 8 * heads],
-            kernel_sizes=[kernel] * 4,
-            window_depths=[0, 0, 2 * depth, 2],
-            window_sizes=[7, 7, 14, 7],
-            window_heads=[width // 32, width // 16, width // 8, width // 4],
-        )
-        for name, width, depth, heads, kernel in (
-            ('tiny', 64, 2, 8, 3),
-            ('tiny-7x7', 64, 2, 8, 7),
-            ('small', 64, 6, 8, 3),
-            ('base', 96, 6, 6, 3),
-        )
+        'tiny': _arch(64, 2, 8, 3),
+        'tiny-7x7': _arch(64, 2, 8, 7),
+        'small': _arch(64, 6, 8, 3),
+        'base': _arch(96, 6, 6, 3),
     }
+    norm_eps = _EPS
+    arch: QnAArch
 
     def __init__(
         self,
-        arch: str | dict = 'tiny',
+        arch: str | Mapping | QnAArch = 'tiny',
         queries: int = 2,
         normalize_queries: bool = True,
         layer_scale: float | None = None,
         norm_outputs: str = 'all',
-        in_channels: int = 3,
-        out_indices: Sequence[int] = (0, 1, 2, 3),
-        drop_path_rate: float = 0.0,
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        with_cp: bool = False,
-        init_cfg: dict | None = None,
+        **kwargs: Unpack[SharedArguments],
     ) -> None:
-        super().__init__(in_channels, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
-        if norm_outputs not in ('all', 'last', 'none'):
-            raise ValueError(f"norm_outputs must be 'all', 'last' or 'none', got {norm_outputs!r}")
-        self.norm_outputs = norm_outputs
-        settings = self.resolve_arch(arch)
-        windows, qna = settings['window_depths'], settings['qna_depths']
-        self.depths = [a + b for a, b in zip(windows, qna, strict=True)]
+        super().__init__(arch, **kwargs)
+        one_of(self, ('all', 'last', 'none'), norm_outputs=norm_outputs)
+        positive(self, queries=queries)
+        not_negative(self, layer_scale=layer_scale)
+        self.norm_outputs, self.layer_scale = norm_outputs, layer_scale
+        self.queries, self.normalize_queries = queries, normalize_queries
+        depths = zip(self.arch.window_depths, self.arch.qna_depths, strict=True)
+        self.depths = [windows + qna for windows, qna in depths]
+        stages = range(len(self.depths))
+        self.stage_channels = [self.arch.embed_dim * 2**stage for stage in stages]
+        self.build()
+
+    def make_stage(self, stage: int) -> nn.Module:
+        """Embedding, or the block that halves the map, then blocks with windows and with QnA."""
+        # the blocks that halve the map count, at the end of the stage before
         stages = len(self.depths)
-        self.stage_channels = [settings['embed_dim'] * 2**i for i in range(stages)]
-        # the blocks that halve the map count
         counted = [depth + (i < stages - 1) for i, depth in enumerate(self.depths)]
-        schedule = drop_path_schedule(drop_path_rate, counted)
-        rates = (rate for stage_rates in schedule for rate in stage_rates)
-
-        def attention(stage: int, stride: int = 1) -> LearnedQueryAttention2d:
-            return LearnedQueryAttention2d(
-                self.stage_channels[stage],
-                self.stage_channels[stage] * stride,
-                settings['qna_heads'][stage] * stride,
-                settings['kernel_sizes'][stage],
-                stride,
-                queries,
-                normalize_queries,
-            )
-
-        def stage_blocks(stage: int, width: int) -> Iterator[QnABlock]:
-            for i in range(self.depths[stage]):
-                if i < windows[stage]:
-                    window, heads = (settings[f'window_{x}'][stage] for x in ('sizes', 'heads'))
-                    attn = PaddedWindowAttention(width, window, heads)
-                else:
-                    attn = attention(stage)
-                yield QnABlock(attn, width, width, next(rates), layer_scale)
-
-        self.stages = nn.ModuleList()
-        for i, width in enumerate(self.stage_channels):
-            if i == 0:
-                down = 'embed', PatchStem(in_channels, width)
+        schedule = drop_path_schedule(self.drop_path_rate, counted)
+        rates, width = schedule[stage][: self.depths[stage]], self.stage_channels[stage]
+        before: dict[str, nn.Module] = {'embed': PatchStem(self.in_channels, width)}
+        if stage:
+            halving = self._attention(stage - 1, 2)
+            block = QnABlock(halving, width // 2, width, schedule[stage - 1][-1], self.layer_scale)
+            before = {'downsample': block}
+        blocks = []
+        for i, rate in enumerate(rates):
+            attn: nn.Module
+            if i < self.arch.window_depths[stage]:
+                window, heads = self.arch.window_sizes[stage], self.arch.window_heads[stage]
+                attn = PaddedWindowAttention(width, window, heads)
             else:
-                halving = attention(i - 1, 2)
-                down = (
-                    'downsample',
-                    QnABlock(halving, width // 2, width, next(rates), layer_scale),
-                )
-            made = list(stage_blocks(i, width))
-            self.stages.append(TokenStage(down, made, self.make_norm(i, width), with_cp))
+                attn = self._attention(stage)
+            blocks.append(QnABlock(attn, width, width, rate, self.layer_scale))
+        return Stage(blocks, self.with_cp, before, norm=self.make_norm(stage, width))
+
+    def _attention(self, stage: int, stride: int = 1) -> LearnedQueryAttention2d:
+        return LearnedQueryAttention2d(
+            self.stage_channels[stage],
+            self.stage_channels[stage] * stride,
+            self.arch.qna_heads[stage] * stride,
+            self.arch.kernel_sizes[stage],
+            stride,
+            self.queries,
+            self.normalize_queries,
+        )
+
+    def make_norm(self, stage: int, channels: int) -> nn.Module:
+        """Norm of a stage's map, where that is returned and has one."""
+        last = stage == len(self.depths) - 1
+        normed = dict(all=True, last=last, none=False)[self.norm_outputs]
+        return super().make_norm(stage, channels) if normed else nn.Identity()
+
+    def reset_parameters(self) -> None:
+        """Draw weights from truncated normals of variance 1 / fan-in; biases are 0."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 lecun_normal_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        self.finish()
-
-    def make_norm(self, stage: int, channels: int) -> nn.Module:
-        """Norm of a stage's map, where that is returned and has one."""
-        norm = super().make_norm(stage, channels)
-        last = stage == len(self.depths) - 1
-        wanted = dict(all=True, last=last, none=False)[self.norm_outputs]
-        wanted = wanted and isinstance(norm, nn.LayerNorm)
-        return nn.LayerNorm(channels, eps=_EPS) if wanted else nn.Identity()

@@ -6,15 +6,18 @@ ResNet is ours, the paper has no network for dense prediction.
 Source: "On the Relationship between Self-Attention and Convolutional Layers" (arXiv 1911.03584).
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import Unpack
 
-from hybrid_mm.backbones.frames.base import run_blocks
-from hybrid_mm.backbones.frames.resnet import ConvSlot, ResNet
+from hybrid_mm.backbones.frames.blocks import run_blocks
+from hybrid_mm.backbones.frames.resnet import ConvSlot, ResNet, ResNetArch, ResNetArguments
 from hybrid_mm.layers import QuadraticAttention2d
+from hybrid_mm.ops.checks import positive
 from hybrid_mm.registry import MODELS
 
 
@@ -26,7 +29,7 @@ class EncoderLayer(nn.Module):
         hidden_channels: Width of the feed-forward network.
         heads: Heads of the attention.
         ln_eps: Epsilon of the layer norms.
-        dropout: Dropout behind the linear layers.
+        dropout: Dropout after the linear layers.
         attention: Further arguments of :class:`~hybrid_mm.layers.QuadraticAttention2d`.
     """
 
@@ -75,7 +78,7 @@ class QuadraticAttentionEncoder(BaseModule):
         positions: See :class:`~hybrid_mm.layers.QuadraticAttention2d`.
         position_channels: See :class:`~hybrid_mm.layers.QuadraticAttention2d`.
         ln_eps: Epsilon of the layer norms.
-        dropout: Dropout behind the linear layers (0.1 in the official defaults).
+        dropout: Dropout after the linear layers (0.1 in the official defaults).
         attn_drop: Dropout of the attention probabilities (0.1 in the official defaults).
         with_cp: Recompute each layer in the backward pass instead of keeping its activations.
         init_cfg: MMEngine's.
@@ -140,7 +143,7 @@ class QuadraticAttentionResNet(ResNet):
     """ResNet whose 3x3 convolutions are isotropic quadratic attention with nine heads.
 
     Every attention starts as an approximation of the convolution in its place: the heads' centres
-    stand on the taps, ``alpha`` is their sharpness, the mixing has the convolution's weights. The
+    are the taps, ``alpha`` is their sharpness, the mixing has the convolution's weights. The
     paper has no such network; it has the theorem that makes it possible.
 
     Args:
@@ -161,15 +164,14 @@ class QuadraticAttentionResNet(ResNet):
 
     def __init__(
         self,
-        arch: str | dict = 'r50',
+        arch: str | Mapping | ResNetArch = 'r50',
         alpha: float = 0.5,
-        attention: bool | tuple[bool, ...] = True,
-        **kwargs: Any,
+        attention: bool | Sequence[bool] = True,
+        **kwargs: Unpack[ResNetArguments],
     ) -> None:
         super().__init__(arch, **kwargs)
-        if alpha <= 0:
-            raise ValueError(f'alpha is the sharpness of the attention, > 0; got {alpha}')
-        self.alpha, self.attention = alpha, self.per_stage('attention', attention)
+        positive(self, alpha=alpha)
+        self.alpha, self.attention = alpha, self.per_stage(attention=attention)
         self.build()
 
     def make_spatial(self, slot: ConvSlot) -> nn.Module:

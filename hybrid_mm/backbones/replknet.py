@@ -6,27 +6,32 @@ Source: "Scaling Up Your Kernels to 31x31: Revisiting Large Kernel Design in CNN
 2203.06717), sections 3 and 4.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from hybrid_mm.backbones.frames.base import BaseBackbone, build_norm, run_blocks
+from hybrid_mm.backbones.frames.arch import Arch, Ratio, Size, StageKernels, StageSizes
+from hybrid_mm.backbones.frames.base import BaseBackbone, SharedArguments
+from hybrid_mm.backbones.frames.blocks import BATCH_NORM, NormCfg, Stage, build_norm
 from hybrid_mm.backbones.frames.parallel_kernels import ConvNorm, ParallelKernels, merge_kernels
 from hybrid_mm.layers import DepthwiseConv2d, DropPath, drop_path_schedule
+from hybrid_mm.ops.checks import odd, one_of, positive
 from hybrid_mm.registry import MODELS
 
 
-def conv_norm(
+def plain_conv_norm(
     in_channels: int,
     channels: int,
-    norm_cfg: dict,
+    norm_cfg: NormCfg,
     kernel_size: int = 1,
     stride: int = 1,
     depthwise: bool = False,
 ) -> ConvNorm:
-    """Convolution without bias and its batch norm."""
+    """Convolution without bias, with torch's initial values, and its batch norm."""
     conv = nn.Conv2d(
         in_channels,
         channels,
@@ -58,11 +63,11 @@ class RepLKBlock(nn.Module):
         kernel_size: int,
         small_kernel: int | None,
         drop_path: float,
-        norm_cfg: dict,
+        norm_cfg: NormCfg,
     ) -> None:
         super().__init__()
         self.norm = build_norm(norm_cfg, channels)
-        self.proj_in = conv_norm(channels, mid_channels, norm_cfg)
+        self.proj_in = plain_conv_norm(channels, mid_channels, norm_cfg)
         sizes = dict(large=kernel_size)
         if small_kernel is not None:
             if small_kernel > kernel_size:
@@ -73,7 +78,7 @@ class RepLKBlock(nn.Module):
             sizes['small'] = small_kernel
         kernels = {n: DepthwiseConv2d(mid_channels, size, bias=False) for n, size in sizes.items()}
         self.mixer = ParallelKernels(kernels, norm_cfg)
-        self.proj_out = conv_norm(mid_channels, channels, norm_cfg)
+        self.proj_out = plain_conv_norm(mid_channels, channels, norm_cfg)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -82,7 +87,7 @@ class RepLKBlock(nn.Module):
         return x + self.drop_path(self.proj_out(y))
 
 
-class ConvFFN(nn.Module):
+class PointwiseConvFFN(nn.Module):
     """Norm, 1x1, GELU, 1x1 inside a residual connection.
 
     Args:
@@ -93,41 +98,17 @@ class ConvFFN(nn.Module):
     """
 
     def __init__(
-        self, channels: int, hidden_channels: int, drop_path: float, norm_cfg: dict
+        self, channels: int, hidden_channels: int, drop_path: float, norm_cfg: NormCfg
     ) -> None:
         super().__init__()
         self.norm = build_norm(norm_cfg, channels)
-        self.fc1 = conv_norm(channels, hidden_channels, norm_cfg)
-        self.fc2 = conv_norm(hidden_channels, channels, norm_cfg)
+        self.fc1 = plain_conv_norm(channels, hidden_channels, norm_cfg)
+        self.fc2 = plain_conv_norm(hidden_channels, channels, norm_cfg)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to the same shape."""
         return x + self.drop_path(self.fc2(F.gelu(self.fc1(self.norm(x)))))
-
-
-class RepLKStage(nn.Module):
-    """Down-sampling, blocks, and the norm of the returned map only.
-
-    Args:
-        downsample: Convolutions with norms, each followed by ReLU.
-        blocks: Modules from (N, C, H, W) to the same shape.
-        norm: Norm of the returned map.
-        with_cp: Recompute the blocks in the backward pass.
-    """
-
-    def __init__(
-        self, downsample: list[nn.Module], blocks: list[nn.Module], norm: nn.Module, with_cp: bool
-    ) -> None:
-        super().__init__()
-        self.downsample = ReLUs(*downsample)
-        self.blocks = nn.ModuleList(blocks)
-        self.norm = norm
-        self.with_cp = with_cp
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map the previous stage's output to this stage's."""
-        return run_blocks(self.blocks, self.downsample(x), self.with_cp)
 
 
 class ReLUs(nn.Sequential):
@@ -140,6 +121,37 @@ class ReLUs(nn.Sequential):
         return x
 
 
+@dataclass(frozen=True, kw_only=True)
+class RepLKArch(Arch):
+    """Variant of a RepLKNet."""
+
+    kernel_sizes: StageKernels  # sizes of the large kernels
+    depths: StageSizes  # pairs of a large kernel and a feed-forward network
+    channels: StageSizes  # channels of the maps
+    small_kernel: Size | None  # size of the kernel beside the large one, None for none
+    dw_ratio: Ratio  # width of the large kernels to the channels
+
+    def check(self, owner: str, name: str = 'arch') -> None:
+        """Check that the small kernel has a centre as well."""
+        super().check(owner, name)
+        odd(owner, **{f'{name}.small_kernel': self.small_kernel})
+
+
+def _arch(
+    kernel_sizes: tuple[int, ...],
+    width: int,
+    small_kernel: int | None = 5,
+    dw_ratio: float = 1.0,
+) -> RepLKArch:
+    return RepLKArch(
+        kernel_sizes=kernel_sizes,
+        depths=(2, 2, 18, 2),
+        channels=(width, 2 * width, 4 * width, 8 * width),
+        small_kernel=small_kernel,
+        dw_ratio=dw_ratio,
+    )
+
+
 @MODELS.register_module()
 class RepLKNet(BaseBackbone):
     """RepLKNet.
@@ -148,21 +160,15 @@ class RepLKNet(BaseBackbone):
     ceil(H / stride) rows.
 
     Args:
-        arch: '31b', '13' (31b with kernels of 13), '31l' or 'xl', or a dict with ``kernel_sizes``,
-            ``depths``, ``channels``, one entry per stage, ``small_kernel`` (or None) and
-            ``dw_ratio``, the width of the large kernels as a multiple of a stage's channels.
-        in_channels: Channels of the input image.
-        out_indices: Stages whose maps are returned.
+        arch: '31b', '13' (31b with kernels of 13), '31l' or 'xl', or a dict with the fields of
+            :class:`RepLKArch`.
         ffn_ratio: Width of the feed-forward networks as a multiple of a stage's channels.
         norm_outputs: Batch norms on the returned maps: 'none' (31B and 31L in dense prediction),
             'all' (XL), or 'last' (classifiers).
-        drop_path_rate: Drop-path rate of the last pair of blocks; it grows linearly from 0.
-        norm_cfg: Batch normalisation: ``dict(type='BN')`` or ``dict(type='SyncBN')``.
+        norm_cfg: Batch normalisation: ``dict(type='BN')``, the default, or ``dict(type='SyncBN')``.
         deploy: Build the network as :meth:`switch_to_deploy` leaves it.
-        frozen_stages: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
-        norm_eval: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
-        with_cp: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
-        init_cfg: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
+        **kwargs: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`; a large kernel and the
+            feed-forward network after it have one drop-path rate.
 
     Raises:
         ValueError: An unknown variant, an even kernel, or a small kernel larger than its
@@ -176,84 +182,75 @@ class RepLKNet(BaseBackbone):
         [(1, 128, 16, 22), (1, 256, 8, 11), (1, 512, 4, 6), (1, 1024, 2, 3)]
     """
 
+    arch_class = RepLKArch
     arch_zoo: ClassVar = {
-        name: dict(
-            kernel_sizes=kernels,
-            depths=[2, 2, 18, 2],
-            channels=[width, 2 * width, 4 * width, 8 * width],
-            small_kernel=small,
-            dw_ratio=ratio,
-        )
-        for name, kernels, width, small, ratio in (
-            ('31b', [31, 29, 27, 13], 128, 5, 1.0),
-            ('13', [13, 13, 13, 13], 128, 5, 1.0),
-            ('31l', [31, 29, 27, 13], 192, 5, 1.0),
-            ('xl', [27, 27, 27, 13], 256, None, 1.5),
-        )
+        '31b': _arch((31, 29, 27, 13), 128),
+        '13': _arch((13, 13, 13, 13), 128),
+        '31l': _arch((31, 29, 27, 13), 192),
+        'xl': _arch((27, 27, 27, 13), 256, small_kernel=None, dw_ratio=1.5),
     }
+    arch: RepLKArch
 
     def __init__(
         self,
-        arch: str | dict = '31b',
-        in_channels: int = 3,
-        out_indices: Sequence[int] = (0, 1, 2, 3),
+        arch: str | Mapping | RepLKArch = '31b',
         ffn_ratio: float = 4.0,
         norm_outputs: str = 'none',
-        drop_path_rate: float = 0.0,
-        norm_cfg: dict | None = None,
+        norm_cfg: NormCfg | None = None,
         deploy: bool = False,
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        with_cp: bool = False,
-        init_cfg: dict | None = None,
+        **kwargs: Unpack[SharedArguments],
     ) -> None:
-        super().__init__(in_channels, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
-        if norm_outputs not in ('none', 'all', 'last'):
-            raise ValueError(f"norm_outputs must be 'none', 'all' or 'last', got {norm_outputs!r}")
-        settings = self.resolve_arch(arch)
-        norm_cfg = norm_cfg or dict(type='BN')
-        self.stage_channels = settings['channels']
-        self.depths = [2 * depth for depth in settings['depths']]  # every block has a feed-forward
-        last = len(self.depths) - 1
-        returned = {i % (last + 1) for i in self.out_indices if -last - 2 < i <= last}
-        normed = {'none': set(), 'all': returned, 'last': {last}}[norm_outputs]
-        first = self.stage_channels[0]
-        self.stem = ReLUs(
-            conv_norm(in_channels, first, norm_cfg, 3, 2),
-            conv_norm(first, first, norm_cfg, 3, depthwise=True),
-            conv_norm(first, first, norm_cfg),
-            conv_norm(first, first, norm_cfg, 3, 2, depthwise=True),
-        )
-        self.stages = nn.ModuleList()
-        rates = drop_path_schedule(drop_path_rate, settings['depths'])
-        before = first
-        for i, channels in enumerate(self.stage_channels):
-            downsample = (
-                []
-                if i == 0
-                else [
-                    conv_norm(before, channels, norm_cfg),
-                    conv_norm(channels, channels, norm_cfg, 3, 2, depthwise=True),
-                ]
-            )
-            mid, kernel = int(channels * settings['dw_ratio']), settings['kernel_sizes'][i]
-            blocks = []
-            for rate in rates[i]:
-                small = settings['small_kernel']
-                blocks += [
-                    RepLKBlock(channels, mid, kernel, small, rate, norm_cfg),
-                    ConvFFN(channels, int(ffn_ratio * channels), rate, norm_cfg),
-                ]
-            norm = build_norm(norm_cfg, channels) if i in normed else nn.Identity()
-            self.stages.append(RepLKStage(downsample, blocks, norm, with_cp))
-            before = channels
-        if deploy:
-            self.switch_to_deploy()
-        self.finish()
+        super().__init__(arch, **kwargs)
+        one_of(self, ('none', 'all', 'last'), norm_outputs=norm_outputs)
+        positive(self, ffn_ratio=ffn_ratio)
+        self.stage_channels = list(self.arch.channels)
+        self.depths = [2 * depth for depth in self.arch.depths]  # every block has a feed-forward
+        self.ffn_ratio, self.norm_outputs, self.deploy = ffn_ratio, norm_outputs, deploy
+        self.norm_cfg = dict(norm_cfg or BATCH_NORM)
+        self.build()
 
-    def returned_map(self, stage: int, x: Tensor) -> Tensor:
-        """The output of a stage behind its norm, if it has one."""
-        return self.stages[stage].norm(x)
+    def make_stem(self) -> nn.Module:
+        """Dense, depthwise, 1x1 and depthwise convolution; the first and last have stride 2."""
+        width, cfg = self.stage_channels[0], self.norm_cfg
+        return ReLUs(
+            plain_conv_norm(self.in_channels, width, cfg, 3, 2),
+            plain_conv_norm(width, width, cfg, 3, depthwise=True),
+            plain_conv_norm(width, width, cfg),
+            plain_conv_norm(width, width, cfg, 3, 2, depthwise=True),
+        )
+
+    def make_stage(self, stage: int) -> nn.Module:
+        """Down-sampling unless it is the first, pairs of blocks, norm of the returned map."""
+        arch, cfg, channels = self.arch, self.norm_cfg, self.stage_channels[stage]
+        downsample = ReLUs()
+        if stage:
+            downsample = ReLUs(
+                plain_conv_norm(self.stage_channels[stage - 1], channels, cfg),
+                plain_conv_norm(channels, channels, cfg, 3, 2, depthwise=True),
+            )
+        mid, kernel = int(channels * arch.dw_ratio), arch.kernel_sizes[stage]
+        hidden = int(self.ffn_ratio * channels)
+        positive(self, **{'arch.dw_ratio * channels': mid, 'ffn_ratio * channels': hidden})
+        rates = drop_path_schedule(self.drop_path_rate, self.arch.depths)
+        blocks: list[nn.Module] = []
+        for rate in rates[stage]:
+            blocks += [
+                RepLKBlock(channels, mid, kernel, arch.small_kernel, rate, cfg),
+                PointwiseConvFFN(channels, hidden, rate, cfg),
+            ]
+        last = stage == len(self.depths) - 1
+        normed = dict(none=False, all=self.returns(stage), last=last)[self.norm_outputs]
+        norm = build_norm(cfg, channels) if normed else nn.Identity()
+        return Stage(blocks, self.with_cp, {'downsample': downsample}, norm=norm)
+
+    def reset_parameters(self) -> None:
+        """Merge kernels if asked for; weights keep the values of their layers."""
+        if self.deploy:
+            self.switch_to_deploy()
+
+    def returned_map(self, stage: int, state: Tensor) -> Tensor:
+        """The map of a stage after its norm, if it has one."""
+        return self.stages[stage].norm(state)
 
     def switch_to_deploy(self) -> None:
         """Merge norms and small kernels into the large kernels, for inference."""

@@ -9,17 +9,18 @@ Integration of Self-Attention and Convolution" (arXiv 2111.14556).
 """
 
 import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from hybrid_mm.backbones.frames.base import BaseBackbone, build_norm, run_blocks
-from hybrid_mm.layers import (
-    DropPath,
-    PairwiseAttention2d,
-    PatchwiseAttention2d,
-    drop_path_schedule,
-)
+from hybrid_mm.backbones.frames.arch import Arch, Count, Size, StageKernels, StageSizes
+from hybrid_mm.backbones.frames.base import BaseBackbone, SharedArguments
+from hybrid_mm.backbones.frames.blocks import BATCH_NORM, NormCfg, Stage, build_norm
+from hybrid_mm.layers import DropPath, PairwiseAttention2d, PatchwiseAttention2d
+from hybrid_mm.ops.checks import multiple_of, odd, one_of
 from hybrid_mm.registry import MODELS
 
 ATTENTIONS = {'pairwise': PairwiseAttention2d, 'patchwise': PatchwiseAttention2d}
@@ -51,11 +52,11 @@ class SANBlock(nn.Module):
         share: int = 8,
         mix: bool = False,
         drop_path: float = 0.0,
-        norm_cfg: dict | None = None,
+        norm_cfg: NormCfg | None = None,
         impl: str = 'auto',
     ) -> None:
         super().__init__()
-        norm = functools.partial(build_norm, norm_cfg or dict(type='BN'))
+        norm = functools.partial(build_norm, dict(norm_cfg or BATCH_NORM))
         self.norm1, self.norm2 = norm(channels), norm(mid_channels)
         self.attn = ATTENTIONS[attention](
             channels, rel_channels, mid_channels, share, kernel_size, mix=mix, norm=norm, impl=impl
@@ -70,43 +71,12 @@ class SANBlock(nn.Module):
         return x + self.drop_path(self.conv(self.act(self.norm2(out))))
 
 
-class SANStage(nn.Module):
-    """2x2 max pooling, 1x1 convolution, blocks, norm, ReLU.
-
-    Args:
-        in_channels: Channels of the input.
-        channels: Channels of the output.
-        blocks: The blocks.
-        norm_cfg: Batch normalisation.
-        with_cp: Recompute each block in the backward pass.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        channels: int,
-        blocks: list[nn.Module],
-        norm_cfg: dict,
-        with_cp: bool,
-    ) -> None:
-        super().__init__()
-        self.pool = nn.MaxPool2d(2, ceil_mode=True)
-        self.downsample = nn.Conv2d(in_channels, channels, 1, bias=False)
-        self.blocks = nn.ModuleList(blocks)
-        self.norm = build_norm(norm_cfg, channels)
-        self.act = nn.ReLU(inplace=True)
-        self.with_cp = with_cp
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, in_channels, H, W) to (N, channels, ceil(H / 2), ceil(W / 2))."""
-        x = run_blocks(self.blocks, self.downsample(self.pool(x)), self.with_cp)
-        return self.act(self.norm(x))
-
-
 class SANStem(nn.Module):
     """1x1 convolution of the pixels, norm, ReLU, and a first stage at half the resolution."""
 
-    def __init__(self, in_channels: int, channels: int, stage: nn.Module, norm_cfg: dict) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, stage: nn.Module, norm_cfg: NormCfg
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, channels, 1, bias=False)
         self.norm = build_norm(norm_cfg, channels)
@@ -118,8 +88,30 @@ class SANStem(nn.Module):
         return self.stage(self.act(self.norm(self.conv(x))))
 
 
-def _variant(stem_depth: int, *depths: int) -> dict:
-    return dict(
+@dataclass(frozen=True, kw_only=True)
+class SANArch(Arch):
+    """Variant of a SAN."""
+
+    stem_channels: Size  # channels of the stage at stride 2, a multiple of 32
+    stem_depth: Count  # blocks of that stage
+    stem_kernel_size: Size  # window of their attention, odd
+    depths: StageSizes  # number of blocks
+    channels: StageSizes  # channels of the maps, multiples of 32
+    kernel_sizes: StageKernels  # windows of the attention
+
+    def check(self, owner: str, name: str = 'arch') -> None:
+        """Check the multiples and the window of the stem as well."""
+        super().check(owner, name)
+        multiple_of(
+            owner,
+            32,
+            **{f'{name}.stem_channels': self.stem_channels, f'{name}.channels': self.channels},
+        )
+        odd(owner, **{f'{name}.stem_kernel_size': self.stem_kernel_size})
+
+
+def _variant(stem_depth: int, *depths: int) -> SANArch:
+    return SANArch(
         stem_channels=64,
         stem_depth=stem_depth,
         stem_kernel_size=3,
@@ -138,21 +130,14 @@ class SAN(BaseBackbone):
     the image.
 
     Args:
-        arch: 'san10', 'san15', 'san19', or a dict with ``stem_channels``, ``stem_depth`` and
-            ``stem_kernel_size`` of the stage at stride 2, and ``depths``, ``channels`` (multiples
-            of 32) and ``kernel_sizes``, one entry per stage.
+        arch: 'san10', 'san15', 'san19', or a dict with the fields of :class:`SANArch`.
         attention: 'pairwise' or 'patchwise'.
         acmix: Add ACmix's convolution path to every attention: queries, keys and values are 6 maps
             of C / 16 channels, mixed and shifted by 3x3 kernels.
-        in_channels: Channels of the input image.
-        out_indices: Stages whose maps are returned.
-        drop_path_rate: Drop-path rate of the last block; it grows linearly from 0 at stride 4.
-        norm_cfg: Batch normalisation: ``dict(type='BN')`` or ``dict(type='SyncBN')``.
+        norm_cfg: Batch normalisation: ``dict(type='BN')``, the default, or ``dict(type='SyncBN')``.
         impl: See :class:`~hybrid_mm.layers.attention.pairwise_patchwise.VectorAttention2d`.
-        frozen_stages: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
-        norm_eval: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
-        with_cp: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
-        init_cfg: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
+        **kwargs: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`; drop-path rates grow
+            from 0 at stride 4.
 
     Raises:
         ValueError: An unknown variant or attention, or channels that are no multiples of 32.
@@ -165,67 +150,64 @@ class SAN(BaseBackbone):
         [(1, 256, 25, 33), (1, 512, 13, 17), (1, 1024, 7, 9), (1, 2048, 4, 5)]
     """
 
+    arch_class = SANArch
     arch_zoo: ClassVar = {
         'san10': _variant(2, 1, 2, 4, 1),
         'san15': _variant(3, 2, 3, 5, 2),
         'san19': _variant(3, 3, 4, 6, 3),
     }
 
+    arch: SANArch
+
     def __init__(
         self,
-        arch: str | dict = 'san10',
+        arch: str | Mapping | SANArch = 'san10',
         attention: str = 'patchwise',
         acmix: bool = False,
-        in_channels: int = 3,
-        out_indices: tuple[int, ...] = (0, 1, 2, 3),
-        drop_path_rate: float = 0.0,
-        norm_cfg: dict | None = None,
+        norm_cfg: NormCfg | None = None,
         impl: str = 'auto',
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        with_cp: bool = False,
-        init_cfg: dict | None = None,
+        **kwargs: Unpack[SharedArguments],
     ) -> None:
-        super().__init__(in_channels, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
-        settings = self.resolve_arch(arch)
-        if attention not in ATTENTIONS:
-            raise ValueError(
-                f'attention of SAN must be one of {", ".join(ATTENTIONS)}, got {attention!r}'
+        super().__init__(arch, **kwargs)
+        one_of(self, ATTENTIONS, attention=attention)
+        self.depths, self.stage_channels = list(self.arch.depths), list(self.arch.channels)
+        self.attention, self.acmix, self.impl = attention, acmix, impl
+        self.norm_cfg = dict(norm_cfg or BATCH_NORM)
+        self.build()
+
+    def make_stem(self) -> nn.Module:
+        """1x1 convolution and a stage at stride 2."""
+        arch, channels = self.arch, self.arch.stem_channels
+        rates = [0.0] * arch.stem_depth
+        stage = self._stage(channels, channels, arch.stem_kernel_size, rates)
+        return SANStem(self.in_channels, channels, stage, self.norm_cfg)
+
+    def make_stage(self, stage: int) -> nn.Module:
+        """2x2 max pooling, 1x1 convolution, blocks, norm, ReLU."""
+        before = self.stage_channels[stage - 1] if stage else self.arch.stem_channels
+        kernel_size, rates = self.arch.kernel_sizes[stage], self.drop_path_rates[stage]
+        return self._stage(before, self.stage_channels[stage], kernel_size, rates)
+
+    def _stage(
+        self, in_channels: int, channels: int, kernel_size: int, rates: Sequence[float]
+    ) -> Stage:
+        blocks = [
+            SANBlock(
+                channels,
+                self.attention,
+                kernel_size,
+                channels // 16,
+                channels // 4,
+                mix=self.acmix,
+                drop_path=rate,
+                norm_cfg=self.norm_cfg,
+                impl=self.impl,
             )
-        stem = settings['stem_channels']
-        self.depths, self.stage_channels = settings['depths'], settings['channels']
-        bad = [c for c in (stem, *self.stage_channels) if c % 32]
-        if bad:
-            raise ValueError(f'channels of SAN must be multiples of 32, got {bad[0]}')
-        norm_cfg = norm_cfg or dict(type='BN')
-
-        def stage(inputs: int, channels: int, kernel_size: int, rates: list[float]) -> SANStage:
-            blocks = [
-                SANBlock(
-                    channels,
-                    attention,
-                    kernel_size,
-                    channels // 16,
-                    channels // 4,
-                    mix=acmix,
-                    drop_path=rate,
-                    norm_cfg=norm_cfg,
-                    impl=impl,
-                )
-                for rate in rates
-            ]
-            return SANStage(inputs, channels, blocks, norm_cfg, with_cp)
-
-        first = stage(stem, stem, settings['stem_kernel_size'], [0.0] * settings['stem_depth'])
-        self.stem = SANStem(in_channels, stem, first, norm_cfg)
-        self.stages = nn.ModuleList()
-        inputs = stem
-        for channels, kernel_size, rates in zip(
-            self.stage_channels,
-            settings['kernel_sizes'],
-            drop_path_schedule(drop_path_rate, self.depths),
-            strict=True,
-        ):
-            self.stages.append(stage(inputs, channels, kernel_size, rates))
-            inputs = channels
-        self.finish()
+            for rate in rates
+        ]
+        before = {
+            'pool': nn.MaxPool2d(2, ceil_mode=True),
+            'downsample': nn.Conv2d(in_channels, channels, 1, bias=False),
+        }
+        after = {'norm': build_norm(self.norm_cfg, channels), 'act': nn.ReLU(inplace=True)}
+        return Stage(blocks, self.with_cp, before, after)

@@ -6,13 +6,16 @@ formulas (its code was not published).
 Source: "Stand-Alone Self-Attention in Vision Models" (arXiv 1906.05909), sections 3.2 to 4.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from hybrid_mm.backbones.frames.base import build_norm
-from hybrid_mm.backbones.frames.resnet import ConvSlot, ResNet
+from hybrid_mm.backbones.frames.blocks import NormCfg, build_norm
+from hybrid_mm.backbones.frames.resnet import ConvSlot, ResNet, ResNetArch, ResNetArguments
 from hybrid_mm.layers import AttentionStem, LocalSelfAttention2d
+from hybrid_mm.ops.checks import finite, odd, one_of, positive
 from hybrid_mm.registry import MODELS
 
 
@@ -26,7 +29,9 @@ class SASAStem(nn.Module):
         **attention: Arguments of :class:`~hybrid_mm.layers.AttentionStem`.
     """
 
-    def __init__(self, in_channels: int, channels: int, norm_cfg: dict, **attention: Any) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, norm_cfg: NormCfg, **attention: Any
+    ) -> None:
         super().__init__()
         self.attn = AttentionStem(in_channels, channels, **attention)
         self.norm = build_norm(norm_cfg, channels)
@@ -45,9 +50,8 @@ class SASAResNet(ResNet):
     Maps of any image size from 32 x 32 up; no parameter depends on it.
 
     Args:
-        arch: 'r26', 'r38', 'r50', or a dict as for
-            :class:`~hybrid_mm.backbones.frames.resnet.ResNet`
-            with bottlenecks.
+        arch: 'r26', 'r38', 'r50', or a dict with the fields of
+            :class:`~hybrid_mm.backbones.frames.resnet.ResNetArch`, with bottlenecks.
         stem: 'conv' (7x7 convolution and max pooling) or 'attention'.
         attention: Which stages have attention, one value or one per stage.
         kernel_size: Window of the attention.
@@ -75,37 +79,43 @@ class SASAResNet(ResNet):
 
     def __init__(
         self,
-        arch: str | dict = 'r50',
+        arch: str | Mapping | ResNetArch = 'r50',
         stem: str = 'conv',
-        attention: bool | tuple[bool, ...] = True,
+        attention: bool | Sequence[bool] = True,
         kernel_size: int = 7,
-        heads: int | tuple[int, ...] = 8,
+        heads: int | Sequence[int] = 8,
         share_rel: bool = True,
         border: str = 'zero',
-        scale: float | tuple[float, ...] = 1.0,
+        scale: float | Sequence[float] = 1.0,
         stem_heads: int = 8,
         stem_mixtures: int = 4,
         impl: str = 'auto',
-        **kwargs: Any,
+        **kwargs: Unpack[ResNetArguments],
     ) -> None:
         super().__init__(arch, **kwargs)
-        if stem not in ('conv', 'attention'):
-            raise ValueError(f"stem must be 'conv' or 'attention', got {stem!r}")
-        if not self.settings['bottleneck']:
+        one_of(self, ('conv', 'attention'), stem=stem)
+        positive(self, heads=heads, stem_heads=stem_heads, stem_mixtures=stem_mixtures)
+        odd(self, kernel_size=kernel_size)
+        finite(self, scale=scale)
+        if not self.arch.bottleneck:
             raise ValueError('SASAResNet is defined for bottlenecks, got an arch of basic blocks')
-        self.stem_kind = stem
-        self.stem_attention = dict(heads=stem_heads, mixtures=stem_mixtures, impl=impl)
-        self.attention = self.per_stage('attention', attention)
-        self.heads = self.per_stage('heads', heads)
-        self.scale = self.per_stage('scale', scale)
-        self.local = dict(kernel_size=kernel_size, share_rel=share_rel, border=border, impl=impl)
+        self.stem_type = stem
+        self.stem_attention: dict[str, Any] = dict(
+            heads=stem_heads, mixtures=stem_mixtures, impl=impl
+        )
+        self.attention = self.per_stage(attention=attention)
+        self.heads = self.per_stage(heads=heads)
+        self.scale = self.per_stage(scale=scale)
+        self.local: dict[str, Any] = dict(
+            kernel_size=kernel_size, share_rel=share_rel, border=border, impl=impl
+        )
         self.build()
 
     def make_stem(self) -> nn.Module:
         """Convolution or attention."""
-        if self.stem_kind == 'conv':
+        if self.stem_type == 'conv':
             return super().make_stem()
-        channels = self.settings['stem']
+        channels = self.arch.stem
         return SASAStem(self.in_channels, channels, self.norm_cfg, **self.stem_attention)
 
     def make_spatial(self, slot: ConvSlot) -> nn.Module:

@@ -3,17 +3,20 @@
 Status: complete; checked number by number against the official code.
 
 Source: "More ConvNets in the 2020s: Scaling up Kernels Beyond 51x51 using Sparsity" (arXiv
-2207.03620), section 3. The sparsity is the part of a hook of the training.
+2207.03620), section 3. A hook of the training makes them sparse.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from torch import nn
+from typing_extensions import Unpack
 
-from hybrid_mm.backbones.frames.convnext import ConvNeXtFrame
+from hybrid_mm.backbones.frames.blocks import BATCH_NORM, NormCfg
+from hybrid_mm.backbones.frames.convnext import ConvNeXtArch, ConvNeXtArguments, ConvNeXtFrame
 from hybrid_mm.backbones.frames.parallel_kernels import ParallelKernels
 from hybrid_mm.layers import DepthwiseConv2d
+from hybrid_mm.ops.checks import odd, per_stage
 from hybrid_mm.registry import MODELS
 
 
@@ -22,7 +25,7 @@ def slak_kernels(
     kernel_size: int,
     small_kernel: int | None = 5,
     decomposed: bool = True,
-    norm_cfg: dict | None = None,
+    norm_cfg: NormCfg | None = None,
 ) -> ParallelKernels:
     """The convolutions of a block: two stripes, or one large kernel, and a small kernel.
 
@@ -30,9 +33,9 @@ def slak_kernels(
         channels: Channels C.
         kernel_size: Odd size K of the large kernel.
         small_kernel: Odd size N: width of the stripes K x N and N x K, and size of the small
-            kernel, which there is only if N < K. Without stripes None stands for no small kernel.
+            kernel, which there is only if N < K. Without stripes None means no small kernel.
         decomposed: Stripes; else one K x K kernel.
-        norm_cfg: Batch normalisation behind each, or None for none.
+        norm_cfg: Batch normalisation after each, or None for none.
 
     Raises:
         ValueError: An even size, or stripes without a width.
@@ -49,6 +52,11 @@ def slak_kernels(
     return ParallelKernels(kernels, norm_cfg)
 
 
+def _arch(depth: int, width: int) -> ConvNeXtArch:
+    dims = (width, 2 * width, 4 * width, 8 * width)
+    return ConvNeXtArch(depths=(3, 3, depth, 3), dims=dims)
+
+
 @MODELS.register_module()
 class SLaK(ConvNeXtFrame):
     """SLaK.
@@ -57,13 +65,13 @@ class SLaK(ConvNeXtFrame):
     floor(H / stride) rows.
 
     Args:
-        arch: 'tiny', 'small', 'base' or 'large', or a dict with ``depths`` and ``dims``, one entry
-            per stage.
+        arch: 'tiny', 'small', 'base' or 'large', or a dict with the fields of
+            :class:`~hybrid_mm.backbones.frames.convnext.ConvNeXtArch`.
         kernel_sizes: Odd sizes of the kernels of the stages.
         small_kernel: Width of the stripes and size of the small kernel.
         decomposed: Two stripes for every kernel; else dense kernels.
-        norm_cfg: Batch normalisation: ``dict(type='BN')`` or ``dict(type='SyncBN')``, or None for
-            the form without it.
+        norm_cfg: Batch normalisation: ``dict(type='BN')``, the default, or ``dict(type='SyncBN')``;
+            None for the form without it.
         width_factor: What the numbers of channels are multiplied by: 1.3 for the sparse networks
             of the paper.
         **kwargs: See :class:`~hybrid_mm.backbones.frames.convnext.ConvNeXtFrame`.
@@ -80,28 +88,36 @@ class SLaK(ConvNeXtFrame):
     """
 
     arch_zoo: ClassVar = {
-        'tiny': dict(depths=[3, 3, 9, 3], dims=[96, 192, 384, 768]),
-        'small': dict(depths=[3, 3, 27, 3], dims=[96, 192, 384, 768]),
-        'base': dict(depths=[3, 3, 27, 3], dims=[128, 256, 512, 1024]),
-        'large': dict(depths=[3, 3, 27, 3], dims=[192, 384, 768, 1536]),
+        'tiny': _arch(9, 96),
+        'small': _arch(27, 96),
+        'base': _arch(27, 128),
+        'large': _arch(27, 192),
     }
     arch_aliases: ClassVar = {'t': 'tiny', 's': 'small', 'b': 'base', 'l': 'large'}
 
     def __init__(
         self,
-        arch: str | dict = 'tiny',
+        arch: str | Mapping | ConvNeXtArch = 'tiny',
         kernel_sizes: Sequence[int] = (51, 49, 47, 13),
         small_kernel: int | None = 5,
         decomposed: bool = True,
-        norm_cfg: dict | None = dict(type='BN'),  # noqa: B006
+        norm_cfg: NormCfg | None = BATCH_NORM,
         width_factor: float = 1.3,
-        **kwargs,
+        **kwargs: Unpack[ConvNeXtArguments],
     ) -> None:
-        self.check_per_stage(arch, kernel_sizes=kernel_sizes)
-        self._kernel_sizes = tuple(kernel_sizes)
-        self._settings = dict(small_kernel=small_kernel, decomposed=decomposed, norm_cfg=norm_cfg)
         super().__init__(arch, width_factor, **kwargs)
+        odd(self, kernel_sizes=kernel_sizes, small_kernel=small_kernel)
+        self.kernel_sizes = per_stage(self, len(self.depths), kernel_sizes=kernel_sizes)
+        self.small_kernel, self.decomposed = small_kernel, decomposed
+        self.norm_cfg = None if norm_cfg is None else dict(norm_cfg)
+        self.build()
 
     def make_mixer(self, stage: int, channels: int) -> nn.Module:
         """Large kernels of a block."""
-        return slak_kernels(channels, self._kernel_sizes[stage], **self._settings)
+        return slak_kernels(
+            channels,
+            self.kernel_sizes[stage],
+            self.small_kernel,
+            self.decomposed,
+            self.norm_cfg,
+        )

@@ -7,19 +7,19 @@ Sources: "Visual Attention Network" (arXiv 2202.09741) and "Large Separable Kern
 (arXiv 2309.01439). VAN-LSKA Tiny, Small, Base are VAN-B0, B1, B2 with ``attention='lska'``.
 """
 
-import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from hybrid_mm.backbones.frames.base import BaseBackbone, build_norm, run_blocks
-from hybrid_mm.layers import (
-    DropPath,
-    LayerNorm2d,
-    build_large_kernel_attention,
-    drop_path_schedule,
-)
+from hybrid_mm.backbones.frames.arch import Arch, StageRatios, StageSizes
+from hybrid_mm.backbones.frames.base import BaseBackbone, SharedArguments
+from hybrid_mm.backbones.frames.blocks import BATCH_NORM, NormCfg, Stage, build_norm, he_normal_
+from hybrid_mm.layers import DropPath, LayerNorm2d, build_large_kernel_attention
+from hybrid_mm.ops.checks import finite, not_negative, odd, positive
 from hybrid_mm.registry import MODELS
 
 
@@ -48,7 +48,7 @@ class SpatialAttention(nn.Module):
         return x + self.proj_out(self.lka(self.act(self.proj_in(x))))
 
 
-class ConvFFN(nn.Module):
+class DepthwiseConvFFN(nn.Module):
     """Feed-forward network with a 3x3 depthwise convolution between its two 1x1 convolutions.
 
     Args:
@@ -71,7 +71,7 @@ class ConvFFN(nn.Module):
 
 
 class VANBlock(nn.Module):
-    """Attention and feed-forward branches behind batch norms, each with a layer scale.
+    """Attention and feed-forward branches, each after a batch norm and with a layer scale.
 
     Args:
         channels: Number of channels C.
@@ -92,15 +92,15 @@ class VANBlock(nn.Module):
         kernel_size: int = 23,
         dilation: int | None = None,
         drop_path: float = 0.0,
-        norm_cfg: dict | None = None,
+        norm_cfg: NormCfg | None = None,
         layer_scale: float = 1e-2,
     ) -> None:
         super().__init__()
-        norm_cfg = norm_cfg or dict(type='BN')
+        norm_cfg = norm_cfg or BATCH_NORM
         self.norm1 = build_norm(norm_cfg, channels)
         self.attn = SpatialAttention(channels, attention, kernel_size, dilation)
         self.norm2 = build_norm(norm_cfg, channels)
-        self.mlp = ConvFFN(channels, int(channels * mlp_ratio))
+        self.mlp = DepthwiseConvFFN(channels, int(channels * mlp_ratio))
         self.drop_path = DropPath(drop_path)
         self.layer_scale_1 = nn.Parameter(torch.full((channels,), layer_scale))
         self.layer_scale_2 = nn.Parameter(torch.full((channels,), layer_scale))
@@ -123,7 +123,7 @@ class OverlapPatchEmbed(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, channels: int, kernel_size: int, stride: int, norm_cfg: dict
+        self, in_channels: int, channels: int, kernel_size: int, stride: int, norm_cfg: NormCfg
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(
@@ -136,21 +136,17 @@ class OverlapPatchEmbed(nn.Module):
         return self.norm(self.conv(x))
 
 
-class VANStage(nn.Module):
-    """Patch embedding, blocks and layer norm; the normed map is output and next input alike."""
+@dataclass(frozen=True, kw_only=True)
+class VANArch(Arch):
+    """Variant of a VAN."""
 
-    def __init__(
-        self, embed: nn.Module, blocks: list[nn.Module], norm: nn.Module, with_cp: bool
-    ) -> None:
-        super().__init__()
-        self.embed = embed
-        self.blocks = nn.ModuleList(blocks)
-        self.norm = norm
-        self.with_cp = with_cp
+    embed_dims: StageSizes  # channels of the maps
+    depths: StageSizes  # number of blocks
+    mlp_ratios: StageRatios  # hidden width of the feed-forward networks to the channels
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map the previous stage's output to this stage's."""
-        return self.norm(run_blocks(self.blocks, self.embed(x), self.with_cp))
+
+def _arch(embed_dims: tuple[int, ...], depths: tuple[int, ...]) -> VANArch:
+    return VANArch(embed_dims=embed_dims, depths=depths, mlp_ratios=(8, 8, 4, 4))
 
 
 @MODELS.register_module()
@@ -161,22 +157,16 @@ class VAN(BaseBackbone):
 
     Args:
         arch: 'b0' to 'b6' (aliases 'tiny', 'small', 'base', 'large' for 'b0' to 'b3'), or a dict
-            with ``embed_dims``, ``depths`` and ``mlp_ratios``, one entry per stage.
+            with the fields of :class:`VANArch`.
         attention: 'lka', 'lska', 'lka_trivial' or 'lska_trivial'.
         kernel_size: Nominal kernel size: 7, 11, 23, 35, 41, 53 or 65, or another with
             ``dilation``; any odd one for the trivial operators.
         dilation: Dilation of 'lka' and 'lska'; by default the papers' choice for the kernel size.
-        in_channels: Channels of the input image.
-        out_indices: Stages whose maps are returned.
-        drop_path_rate: Drop-path rate of the last block; it grows linearly from 0.
         layer_scale: Initial value of the layer scales.
-        norm_cfg: Batch normalisation: ``dict(type='BN')`` or ``dict(type='SyncBN')``.
+        norm_cfg: Batch normalisation: ``dict(type='BN')``, the default, or ``dict(type='SyncBN')``.
         ln_eps: Epsilon of the layer norms after the stages: 1e-5 in the dense models of both
             papers, 1e-6 in their classifiers.
-        frozen_stages: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
-        norm_eval: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
-        with_cp: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
-        init_cfg: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
+        **kwargs: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
 
     Raises:
         ValueError: An unknown variant or operator, or a kernel size without centre.
@@ -189,61 +179,70 @@ class VAN(BaseBackbone):
         [(1, 32, 25, 33), (1, 64, 13, 17), (1, 160, 7, 9), (1, 256, 4, 5)]
     """
 
+    arch_class = VANArch
     arch_zoo: ClassVar = {
-        'b0': dict(embed_dims=[32, 64, 160, 256], depths=[3, 3, 5, 2], mlp_ratios=[8, 8, 4, 4]),
-        'b1': dict(embed_dims=[64, 128, 320, 512], depths=[2, 2, 4, 2], mlp_ratios=[8, 8, 4, 4]),
-        'b2': dict(embed_dims=[64, 128, 320, 512], depths=[3, 3, 12, 3], mlp_ratios=[8, 8, 4, 4]),
-        'b3': dict(embed_dims=[64, 128, 320, 512], depths=[3, 5, 27, 3], mlp_ratios=[8, 8, 4, 4]),
-        'b4': dict(embed_dims=[64, 128, 320, 512], depths=[3, 6, 40, 3], mlp_ratios=[8, 8, 4, 4]),
-        'b5': dict(embed_dims=[96, 192, 480, 768], depths=[3, 3, 24, 3], mlp_ratios=[8, 8, 4, 4]),
-        'b6': dict(embed_dims=[96, 192, 384, 768], depths=[6, 6, 90, 6], mlp_ratios=[8, 8, 4, 4]),
+        'b0': _arch((32, 64, 160, 256), (3, 3, 5, 2)),
+        'b1': _arch((64, 128, 320, 512), (2, 2, 4, 2)),
+        'b2': _arch((64, 128, 320, 512), (3, 3, 12, 3)),
+        'b3': _arch((64, 128, 320, 512), (3, 5, 27, 3)),
+        'b4': _arch((64, 128, 320, 512), (3, 6, 40, 3)),
+        'b5': _arch((96, 192, 480, 768), (3, 3, 24, 3)),
+        'b6': _arch((96, 192, 384, 768), (6, 6, 90, 6)),
     }
     arch_aliases: ClassVar = {'tiny': 'b0', 'small': 'b1', 'base': 'b2', 'large': 'b3'}
 
+    arch: VANArch
+
     def __init__(
         self,
-        arch: str | dict = 'b0',
+        arch: str | Mapping | VANArch = 'b0',
         attention: str = 'lka',
         kernel_size: int = 23,
         dilation: int | None = None,
-        in_channels: int = 3,
-        out_indices: tuple[int, ...] = (0, 1, 2, 3),
-        drop_path_rate: float = 0.0,
         layer_scale: float = 1e-2,
-        norm_cfg: dict | None = None,
+        norm_cfg: NormCfg | None = None,
         ln_eps: float = 1e-5,
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        with_cp: bool = False,
-        init_cfg: dict | None = None,
+        **kwargs: Unpack[SharedArguments],
     ) -> None:
-        super().__init__(in_channels, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
-        settings = self.resolve_arch(arch)
-        norm_cfg = norm_cfg or dict(type='BN')
-        self.stage_channels, self.depths = settings['embed_dims'], settings['depths']
-        rates = drop_path_schedule(drop_path_rate, self.depths)
-        self.stages = nn.ModuleList()
-        for i, (channels, ratio) in enumerate(
-            zip(self.stage_channels, settings['mlp_ratios'], strict=True)
-        ):
-            embed = OverlapPatchEmbed(
-                in_channels if i == 0 else self.stage_channels[i - 1],
+        super().__init__(arch, **kwargs)
+        odd(self, kernel_size=kernel_size)
+        positive(self, dilation=dilation)
+        finite(self, layer_scale=layer_scale)
+        not_negative(self, ln_eps=ln_eps)
+        self.depths, self.stage_channels = list(self.arch.depths), list(self.arch.embed_dims)
+        self.operator = attention, kernel_size, dilation
+        self.layer_scale, self.ln_eps = layer_scale, ln_eps
+        self.norm_cfg = dict(norm_cfg or BATCH_NORM)
+        self.build()
+
+    def make_stage(self, stage: int) -> nn.Module:
+        """Patch embedding, blocks and layer norm, which the next stage sees as well."""
+        channels = self.stage_channels[stage]
+        embed = OverlapPatchEmbed(
+            self.stage_channels[stage - 1] if stage else self.in_channels,
+            channels,
+            kernel_size=3 if stage else 7,
+            stride=2 if stage else 4,
+            norm_cfg=self.norm_cfg,
+        )
+        blocks = [
+            VANBlock(
                 channels,
-                kernel_size=7 if i == 0 else 3,
-                stride=4 if i == 0 else 2,
-                norm_cfg=norm_cfg,
+                self.arch.mlp_ratios[stage],
+                *self.operator,
+                rate,
+                self.norm_cfg,
+                self.layer_scale,
             )
-            blocks = [
-                VANBlock(
-                    channels, ratio, attention, kernel_size, dilation, rate, norm_cfg, layer_scale
-                )
-                for rate in rates[i]
-            ]
-            self.stages.append(VANStage(embed, blocks, LayerNorm2d(channels, ln_eps), with_cp))
+            for rate in self.drop_path_rates[stage]
+        ]
+        norm = LayerNorm2d(channels, self.ln_eps)
+        return Stage(blocks, self.with_cp, before={'embed': embed}, after={'norm': norm})
+
+    def reset_parameters(self) -> None:
+        """He's initial values over the fan-out, as in the official classification code."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                # He initialisation over the fan-out, as in the official classification code
-                fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
-                nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
-                nn.init.zeros_(module.bias)
-        self.finish()
+                he_normal_(module)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)

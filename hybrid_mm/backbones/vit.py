@@ -6,18 +6,23 @@ Sources: "An Image is Worth 16x16 Words" (arXiv 2010.11929), section 3.1, and "E
 Vision Transformer Backbones for Object Detection" (arXiv 2203.16527), section 3.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from hybrid_mm.backbones.frames.base import BaseBackbone, run_blocks
+from hybrid_mm.backbones.frames.arch import Arch, Size, StageSizes
+from hybrid_mm.backbones.frames.base import BaseBackbone, SharedArguments
+from hybrid_mm.backbones.frames.blocks import Stage, run_blocks
 from hybrid_mm.backbones.frames.token_pyramid import MLP, init_linear
 from hybrid_mm.layers.attention.self_attention import SelfAttention
-from hybrid_mm.layers.drop import DropPath, drop_path_schedule
+from hybrid_mm.layers.drop import DropPath
 from hybrid_mm.layers.norm import LayerNorm2d
+from hybrid_mm.ops.checks import divides, multiple_of, one_of, positive
 from hybrid_mm.ops.positions import fit_tables, resize_position_embedding
 from hybrid_mm.registry import MODELS
 
@@ -33,7 +38,7 @@ class PatchTokens(nn.Module):
         patch_size: Pixels of a patch on each side.
         grid: Rows (and columns) of the map that the positions are made for.
         class_token: Put a class token in front; its position is there either way.
-        pad: Fill up the last patches with zeros; else they are left out.
+        pad: Pad incomplete patches with zeros; else they are left out.
     """
 
     def __init__(
@@ -94,7 +99,7 @@ class ResidualConvolution(nn.Module):
 
 
 class ViTBlock(nn.Module):
-    """Attention and MLP behind layer norms, then perhaps convolutions.
+    """Attention and MLP, each after a layer norm, then perhaps convolutions.
 
     Args:
         attn: Maps tokens (N, L, C) and the size of their map to the same shape.
@@ -125,28 +130,31 @@ class ViTBlock(nn.Module):
         return self.residual(maps).permute(0, 2, 3, 1).flatten(1, 2)
 
 
-class ViTStage(nn.Module):
-    """Some blocks whose last output may be returned.
+class ViTStage(Stage):
+    """Some blocks whose last output may be returned."""
 
-    Args:
-        blocks: Modules of tokens (N, L, C) and the size of their map.
-        norm: Norm of the returned tokens.
-        with_cp: Recompute the blocks in the backward pass.
-    """
-
-    def __init__(self, blocks: list[nn.Module], norm: nn.Module, with_cp: bool) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-        self.norm = norm
-        self.with_cp = with_cp
-
-    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        """Map tokens (N, L, C) of a map of this size to the same shape."""
-        return run_blocks(self.blocks, x, self.with_cp, size)
+    def forward(self, state: tuple[Tensor, tuple[int, int]]) -> tuple[Tensor, tuple[int, int]]:
+        """Map tokens (N, L, C) and the size of their map to such."""
+        x, size = state
+        return run_blocks(self.blocks, x, self.with_cp, size), size
 
 
-def _arch(embed_dim: int, heads: int, depth: int) -> dict:
-    return dict(embed_dim=embed_dim, heads=heads, depths=[depth // 4] * 4)
+@dataclass(frozen=True, kw_only=True)
+class ViTArch(Arch):
+    """Variant of a ViT."""
+
+    embed_dim: Size  # channels
+    heads: Size  # heads of the attention
+    depths: StageSizes  # number of blocks of each subset
+
+    def check(self, owner: str, name: str = 'arch') -> None:
+        """Check that heads divide the channels as well."""
+        super().check(owner, name)
+        divides(owner, self.embed_dim, **{f'{name}.heads': self.heads})
+
+
+def _arch(embed_dim: int, heads: int, depth: int) -> ViTArch:
+    return ViTArch(embed_dim=embed_dim, heads=heads, depths=(depth // 4,) * 4)
 
 
 @MODELS.register_module()
@@ -156,14 +164,14 @@ class ViT(BaseBackbone):
     All maps have the stride of a patch. Its blocks are divided into subsets of consecutive ones
     ("stages"): their last outputs are the maps, and with windows their last blocks look at the
     whole map. ViTDet is ``ViT('base', window_size=14, relative=True, class_token=False,
-    img_size=1024)`` with :class:`~hybrid_mm.openmmlab.simple_fpn.SimpleFPN` behind it.
+    img_size=1024)`` followed by :class:`~hybrid_mm.openmmlab.simple_fpn.SimpleFPN`.
 
     Maps of any image size from 32 x 32 up; absolute positions are interpolated (bicubic), relative
     ones as well (linear).
 
     Args:
-        arch: 'tiny', 'small', 'base', 'large', 'huge', or a dict with ``embed_dim``, ``heads``, and
-            ``depths``, the number of blocks of each subset.
+        arch: 'tiny', 'small', 'base', 'large', 'huge', or a dict with the fields of
+            :class:`ViTArch`.
         patch_size: Pixels of a patch on each side.
         pretrain_img_size: Rows and columns of the image that the absolute positions are made for;
             weights made for another are interpolated at loading.
@@ -176,22 +184,16 @@ class ViT(BaseBackbone):
         class_token: With a class token; it excludes windows, relative positions and convolutions.
         final_norm: Layer norm on the last map.
         pooled: Return the class token of the last subset, (N, C), instead of maps: classifiers.
-        partial_patches: 'pad' fills up patches at the lower and right border with zeros, so that a
+        partial_patches: 'pad' pads patches at the lower and right border with zeros, so that a
             map has ceil(H / patch_size) rows; 'drop' leaves them out as the published codes do.
         mlp_ratio: Hidden width of the MLPs as a multiple of the channels.
         qkv_bias: Bias of the projections to queries, keys and values.
         impl: See :func:`~hybrid_mm.ops.decomposed_attention.decomposed_attention`.
-        in_channels: Channels of the input image.
-        out_indices: Subsets whose last maps are returned.
-        drop_path_rate: Drop-path rate of the last block; it grows linearly from 0.
-        frozen_stages: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`; stages are the
-            subsets.
-        norm_eval: Without effect, there is no batch norm.
-        with_cp: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
-        init_cfg: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
+        **kwargs: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`; its stages are the
+            subsets. ``norm_eval`` has no effect, there is no batch norm.
 
     Raises:
-        ValueError: An unknown variant, image sizes that are no multiples of the patch, blocks that
+        ValueError: An unknown variant, image sizes that are not multiples of the patch, blocks that
             do not exist, settings that exclude each other.
 
     Example:
@@ -202,6 +204,7 @@ class ViT(BaseBackbone):
         [(1, 192, 7, 9), (1, 192, 7, 9), (1, 192, 7, 9), (1, 192, 7, 9)]
     """
 
+    arch_class = ViTArch
     arch_zoo: ClassVar = {
         'tiny': _arch(192, 3, 12),
         'small': _arch(384, 6, 12),
@@ -211,9 +214,11 @@ class ViT(BaseBackbone):
     }
     arch_aliases: ClassVar = {'ti': 'tiny', 's': 'small', 'b': 'base', 'l': 'large', 'h': 'huge'}
 
+    arch: ViTArch
+
     def __init__(
         self,
-        arch: str | dict = 'base',
+        arch: str | Mapping | ViTArch = 'base',
         patch_size: int = 16,
         pretrain_img_size: int = 224,
         img_size: int = 224,
@@ -228,94 +233,102 @@ class ViT(BaseBackbone):
         mlp_ratio: float = 4.0,
         qkv_bias: bool = True,
         impl: str = 'auto',
-        in_channels: int = 3,
-        out_indices: tuple[int, ...] = (0, 1, 2, 3),
-        drop_path_rate: float = 0.0,
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        with_cp: bool = False,
-        init_cfg: dict | None = None,
+        **kwargs: Unpack[SharedArguments],
     ) -> None:
-        super().__init__(in_channels, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
-        settings = self.resolve_arch(arch)
-        self.depths, channels = settings['depths'], settings['embed_dim']
-        last, number = len(self.depths) - 1, sum(self.depths)
-        if partial_patches not in ('pad', 'drop'):
-            raise ValueError(f"partial_patches must be 'pad' or 'drop', got {partial_patches!r}")
-        for name, size in (('pretrain_img_size', pretrain_img_size), ('img_size', img_size)):
-            if size < patch_size or size % patch_size:
-                raise ValueError(
-                    f'{name} must be a multiple of the patch size {patch_size}, got {size}'
-                )
+        super().__init__(arch, **kwargs)
+        one_of(self, ('pad', 'drop'), partial_patches=partial_patches)
+        positive(self, patch_size=patch_size, window_size=window_size, mlp_ratio=mlp_ratio)
+        multiple_of(self, patch_size, pretrain_img_size=pretrain_img_size, img_size=img_size)
         if class_token and (window_size is not None or relative or residual_blocks):
             raise ValueError(
                 'class_token=True excludes window_size, relative and residual_blocks: ViTDet has '
                 'class_token=False'
             )
         if pooled and not class_token:
-            raise ValueError('pooled=True returns the class token and wants class_token=True')
+            raise ValueError('pooled=True returns the class token and needs class_token=True')
+        self.depths = list(self.arch.depths)
+        self.stage_channels = [self.arch.embed_dim] * len(self.depths)
+        self.first_blocks = [sum(self.depths[:stage]) for stage in range(len(self.depths) + 1)]
         if global_blocks is None:
-            global_blocks = [sum(self.depths[: i + 1]) - 1 for i in range(last + 1)]
-        for name, blocks in (
-            ('global_blocks', global_blocks),
-            ('residual_blocks', residual_blocks),
-        ):
-            if any(not 0 <= block < number for block in blocks):
-                raise ValueError(f'{name} must lie in 0..{number - 1}, got {tuple(blocks)}')
-        self.stage_channels = [channels] * (last + 1)
-        self.pooled = pooled
-        self.stem = PatchTokens(
-            in_channels,
-            channels,
-            patch_size,
-            pretrain_img_size // patch_size,
-            class_token,
-            partial_patches == 'pad',
-        )
-        rates = drop_path_schedule(drop_path_rate, self.depths)
-        self.stages = nn.ModuleList()
-        block = 0
-        for stage in range(last + 1):
-            blocks = []
-            for rate in rates[stage]:
-                attn = SelfAttention(
-                    channels,
-                    settings['heads'],
-                    (img_size // patch_size,) * 2 if relative else None,
-                    None if block in global_blocks else window_size,
-                    qkv_bias,
-                    impl,
-                )
-                blocks.append(ViTBlock(attn, channels, mlp_ratio, rate, block in residual_blocks))
-                block += 1
-            norm = nn.LayerNorm(channels, eps=_EPS) if final_norm and stage == last else None
-            self.stages.append(ViTStage(blocks, norm or nn.Identity(), with_cp))
-        init_linear(self)
+            global_blocks = [block - 1 for block in self.first_blocks[1:]]
+        self.global_blocks = self._blocks(global_blocks=global_blocks)
+        self.residual_blocks = self._blocks(residual_blocks=residual_blocks)
+        self.patch_size, self.pretrain_img_size = patch_size, pretrain_img_size
+        self.img_size, self.window_size = img_size, window_size
+        self.relative, self.class_token, self.qkv_bias = relative, class_token, qkv_bias
+        self.final_norm, self.pooled, self.impl = final_norm, pooled, impl
+        self.pad, self.mlp_ratio = partial_patches == 'pad', mlp_ratio
         self.register_load_state_dict_pre_hook(self._divide)
-        self.finish()
-        if pooled and self.out_indices != (last,):
-            raise ValueError(f'pooled gives no maps: out_indices must be ({last},)')
+        self.build()
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Map an image (N, in_channels, H, W), H and W from 32, to the maps of ``out_indices``."""
-        self.check_input(x)
-        outs = []
-        x, size = self.stem(x)
-        for i, stage in enumerate(self.stages[: self.out_indices[-1] + 1]):
-            x = stage(x, size)
-            if i not in self.out_indices:
-                continue
-            tokens = stage.norm(x)
-            if self.pooled:
-                outs.append(tokens[:, 0])
-            else:
-                tokens = tokens[:, -size[0] * size[1] :]
-                outs.append(tokens.transpose(1, 2).unflatten(2, size).contiguous())
-        return tuple(outs)
+    def _blocks(self, **argument: Sequence[int]) -> tuple[int, ...]:
+        """Numbers of blocks, of all subsets in turn.
+
+        Raises:
+            ValueError: A block that does not exist.
+        """
+        ((name, blocks),) = argument.items()
+        number = sum(self.depths)
+        if any(not 0 <= block < number for block in blocks):
+            raise ValueError(f'{name} must lie in 0..{number - 1}, got {tuple(blocks)}')
+        return tuple(blocks)
+
+    @property
+    def map_strides(self) -> tuple[int, ...]:
+        """The size of a patch, for all maps."""
+        return (self.patch_size,) * len(self.depths)
+
+    def make_stem(self) -> nn.Module:
+        """Patches and their positions."""
+        return PatchTokens(
+            self.in_channels,
+            self.arch.embed_dim,
+            self.patch_size,
+            self.pretrain_img_size // self.patch_size,
+            self.class_token,
+            self.pad,
+        )
+
+    def make_stage(self, stage: int) -> nn.Module:
+        """Consecutive blocks; only the last map may have a norm."""
+        channels, first = self.arch.embed_dim, self.first_blocks[stage]
+        size = (self.img_size // self.patch_size,) * 2
+        blocks = []
+        for block, rate in enumerate(self.drop_path_rates[stage], first):
+            attn = SelfAttention(
+                channels,
+                self.arch.heads,
+                size if self.relative else None,
+                None if block in self.global_blocks else self.window_size,
+                self.qkv_bias,
+                self.impl,
+            )
+            residual = block in self.residual_blocks
+            blocks.append(ViTBlock(attn, channels, self.mlp_ratio, rate, residual))
+        normed = self.final_norm and stage == len(self.depths) - 1
+        norm = nn.LayerNorm(channels, eps=_EPS) if normed else nn.Identity()
+        return ViTStage(blocks, self.with_cp, norm=norm)
+
+    def reset_parameters(self) -> None:
+        """Draw the weights of linear layers from N(0, 0.02), cut at 2; biases are 0."""
+        init_linear(self)
+
+    def finish(self) -> None:
+        """Check as well that a class token is returned alone."""
+        super().finish()
+        self.need_last_map_only(pooled=self.pooled)
+
+    def returned_map(self, stage: int, state: tuple[Tensor, tuple[int, int]]) -> Tensor:
+        """The map of a stage as it is returned, (N, C, H, W); pooled, its class token (N, C)."""
+        x, size = state
+        tokens = self.stages[stage].norm(x)
+        if self.pooled:
+            return tokens[:, 0]
+        return tokens[:, -size[0] * size[1] :].transpose(1, 2).unflatten(2, size)
 
     @staticmethod
     def _divide(model: 'ViT', state: dict[str, Tensor], prefix: str, *_: Any) -> None:
-        """Rename blocks that are numbered through, as converted files have them, in place."""
+        """Map flat indices of blocks, as converted files have them, to (stage, block), in place."""
         stages = [stage for stage, depth in enumerate(model.depths) for _ in range(depth)]
         for key in [key for key in state if key.startswith((f'{prefix}blocks.', f'{prefix}norm.'))]:
             part, _, rest = key[len(prefix) :].partition('.')
@@ -329,11 +342,11 @@ class ViT(BaseBackbone):
             state[f'{prefix}stages.{stage}.{part}.{rest}'] = state.pop(key)
 
     def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
-        """Load a state dict in our layout, or one with the blocks numbered through.
+        """Load a state dict in our layout, or one with flat indices of blocks.
 
         Positions are interpolated to our image sizes, patches to our patch size (bicubic; ViTDet-H
         comes from patches of 14 pixels). Relative positions and residual convolutions that a
-        pre-trained network has not stay as they are; its class token and last norm are left out
+        pre-trained network lacks stay as they are; its class token and last norm are left out
         where we have none.
 
         Raises:

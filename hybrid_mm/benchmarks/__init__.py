@@ -1,1 +1,1 @@
-"""Measurements of several ways to compute the same thing, in one run."""
+"""Benchmarks that compare several ways to compute the same thing in one run."""

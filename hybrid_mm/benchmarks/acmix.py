@@ -1,7 +1,7 @@
-"""ACmix: the engine's forms beside the published formulation, step by step.
+"""ACmix: the tiled algorithm against the published formulation.
 
-Form of ResNet: window 7, 4 heads, at strides 4, 8 and 16 of an 800 x 1216 image. Form of Swin:
-the four stages of Swin-T there, filled up to whole windows of 7, rolled. All weights are
+Layers of ResNet: window 7, 4 heads, at strides 4, 8 and 16 of an 800 x 1216 image. Layers of Swin:
+the four stages of Swin-T on that image, padded to whole windows of 7 and rolled. All weights are
 differentiated.
 """
 
@@ -23,12 +23,12 @@ WINDOW, HEADS = 7, 4
 SHAPES = ((1, 64, 200, 304), (2, 128, 100, 152), (2, 256, 50, 76))
 
 
-# C, heads, and H, W filled up to multiples of the window
+# C, heads, H, W; H and W are padded to multiples of the window
 STAGES = ((96, 3, 203, 308), (192, 6, 105, 154), (384, 12, 56, 77), (768, 24, 28, 42))
 
 
 def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Case]:
-    """The cases, made when they are asked for; ``quick`` ones are too small to tell anything."""
+    """Yield the cases; ``quick`` ones are small, to test the benchmark itself."""
     torch.manual_seed(0)
     for n, channels, height, width in ((1, 16, 12, 13),) if quick else SHAPES:
         for stride in (1, 2):
@@ -50,6 +50,6 @@ def _case(
     *arguments: int,
 ) -> Case:
     modules = {NAMES.get(impl, impl): make(impl=impl) for impl in ('tiled', 'reference')}
-    # softmax cancels this one: its gradient is rounding
+    # the softmax cancels this bias: its gradient is rounding noise
     constant = ('position.bias',)
     return case_of_modules(name, modules, x.to(device, dtype), *arguments, constant=constant)

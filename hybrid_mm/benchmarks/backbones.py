@@ -1,9 +1,9 @@
-"""Whole backbones beside those of MMPretrain and timm with the same weights.
+"""Whole backbones against those of MMPretrain and timm with the same weights.
 
-Forward and backward of images to the last map, in eval mode (norms and drop paths would differ by
-chance else), at 224 x 224 and at a detection size, a square one where a peer takes no other (it is
-built for that size then, and so is ours). Weights are copied through the converters, so that
-outputs and gradients agree or the run ends. Peers that cannot be imported are left out with a note.
+Forward and backward from images to the last map, in eval mode (else norms and drop paths would
+differ at random), at 224 x 224 and at a detection size. That is square where a peer takes no other;
+the peer and ours are then built for it. Weights are copied through the converters; if outputs or
+gradients disagree, the run ends. Peers that cannot be imported are left out with a note.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,13 +30,13 @@ class Peer(NamedTuple):
     """A network of another package and ours with the same weights.
 
     Attributes:
-        name: The variant.
-        ours: Config of our backbone that returns the last map, for a size of images.
-        package: Where the peer is from.
-        make: Makes the peer in eval mode for a size of images; its state dict converts to ours.
-        run: Last map of the peer.
-        source: Layout of the peer's weights.
-        sizes: Images, (N, H, W).
+        name: Name of the variant.
+        ours: Config of our backbone, which returns the last map, for a size of images.
+        package: Package of the peer.
+        make: Builds the peer in eval mode for a size of images; its state dict converts to ours.
+        run: Computes the last map of the peer.
+        source: Layout of the peer's weights, a key of ``SOURCES``.
+        sizes: Sizes of the images, (N, H, W).
     """
 
     name: str
@@ -49,17 +49,17 @@ class Peer(NamedTuple):
 
 
 def _evaluated(net: nn.Module) -> nn.Module:
-    net.eval()  # which returns None in some networks
+    net.eval()  # eval() returns None in some networks
     return net
 
 
-def _mmpretrain(title: str, ours: dict, kind: str, arch: str, source: str, **theirs) -> Peer:
+def _mmpretrain(title: str, ours: dict, class_name: str, arch: str, source: str, **theirs) -> Peer:
     """A network of MMPretrain that takes images of any size."""
 
     def make(size: Size) -> nn.Module:
         from mmpretrain import models
 
-        return _evaluated(getattr(models, kind)(arch, **theirs))
+        return _evaluated(getattr(models, class_name)(arch, **theirs))
 
     def config(size: Size) -> dict:
         return dict(type=f'hybrid_mm.{title.split("-")[0]}', out_indices=(3,)) | ours
@@ -73,7 +73,7 @@ def _hornet(arch: str) -> Peer:
 
 
 def _mvitv2(arch: str) -> Peer:
-    """Without windows, which the peer has not."""
+    """MViTv2 without windows, which the peer lacks."""
     ours = dict(arch=arch, window_size=None, double_kv_stride=False)
     return _mmpretrain(f'MViTv2-{arch}', ours, 'MViT', arch, 'mvitv2', out_scales=(3,))
 
@@ -85,7 +85,7 @@ def _vit(arch: str) -> Peer:
 
 
 def _vitdet(arch: str) -> Peer:
-    """With the positions of the peer, which are made for 224 pixels."""
+    """ViTDet with the position embeddings of the peer, which are made for 224 pixels."""
     ours = dict(type='hybrid_mm.ViT', arch=arch, window_size=14, relative=True, class_token=False)
     theirs = dict(img_size=224, out_channels=0)
     return _mmpretrain(f'ViTDet-{arch}', ours, 'ViTSAM', arch, 'vit', **theirs)
@@ -93,11 +93,11 @@ def _vitdet(arch: str) -> Peer:
 
 def _levit(arch: str, package: str) -> Peer:
     def differentiable(net: nn.Module) -> nn.Module:
-        """In eval mode, the biases would be cached without their gradient."""
+        """Recompute the biases, which in eval mode are cached without their gradient."""
         net.eval()
         for module in net.modules():
             if hasattr(module, 'attention_biases'):
-                module.training = True  # of this module alone: its norms stay in eval mode
+                module.training = True  # the mode of this module alone: its norms stay in eval mode
         return net
 
     def from_mmpretrain(size: Size) -> nn.Module:
@@ -126,7 +126,7 @@ def _levit(arch: str, package: str) -> Peer:
     )
 
 
-def _timm(kind: str, arch: str, name: str) -> Peer:
+def _timm(class_name: str, arch: str, name: str) -> Peer:
     """MaxViT or CoAtNet; timm makes windows and tables for the size of the images."""
 
     def make(size: Size) -> nn.Module:
@@ -138,12 +138,12 @@ def _timm(kind: str, arch: str, name: str) -> Peer:
 
     def ours(size: Size) -> dict:
         own = dict(img_size=size)
-        if kind == 'MaxViT':
+        if class_name == 'MaxViT':
             own = dict(window_size=tuple(side // 32 for side in size))
-        return dict(type=f'hybrid_mm.{kind}', arch=arch, out_indices=(3,), **own)
+        return dict(type=f'hybrid_mm.{class_name}', arch=arch, out_indices=(3,), **own)
 
-    title = f'{kind}-{arch}'
-    return Peer(title, ours, 'timm', make, lambda net, x: net.stages(net.stem(x)), kind.lower())
+    title, source = f'{class_name}-{arch}', class_name.lower()
+    return Peer(title, ours, 'timm', make, lambda net, x: net.stages(net.stem(x)), source)
 
 
 PEERS = (
@@ -162,7 +162,7 @@ PEERS = (
 
 
 def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Case]:
-    """The cases, made when they are asked for; ``quick`` ones are too small to tell anything."""
+    """Yield the cases; ``quick`` ones are small, to test the benchmark itself."""
     generator = torch.Generator().manual_seed(0)
     for peer in PEERS:
         for n, *size in QUICK if quick else peer.sizes:

@@ -1,9 +1,9 @@
-"""Every family, compiled by ``torch.compile``, beside itself.
+"""Every family compiled by ``torch.compile``, against the same network in eager mode.
 
 One network of each family (:mod:`hybrid_mm.zoo.families`) with one block per stage, at 224 x
 224: the forward pass in eval mode, and forward and backward in training mode, where batch norms use
-the statistics of the batch. Both candidates are the same module, compiled in one graph; a graph
-that breaks, or outputs and gradients that disagree, end the run.
+the statistics of the batch. Both candidates are the same module, one compiled as a single graph. A
+graph break, or outputs or gradients that disagree, end the run.
 """
 
 import copy
@@ -22,7 +22,7 @@ QUICK = ('VAN',)
 
 
 def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Case]:
-    """The cases, made when they are asked for; ``quick`` ones are too small to tell anything."""
+    """Yield the cases; ``quick`` ones are small, to test the benchmark itself."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(QUICK_SHAPE if quick else SHAPE, generator=generator).to(device, dtype)
     for name, config in families().items():
@@ -34,7 +34,7 @@ def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Cas
 
 
 def _case(name: str, model: nn.Module, x: Tensor) -> Case:
-    torch._dynamo.reset()  # what it keeps of the families before
+    torch._dynamo.reset()  # drop the graphs of the previous families
     compiled = torch.compile(model, fullgraph=True)
 
     def runner(network: nn.Module):

@@ -1,17 +1,18 @@
 """Measure several ways to compute the same thing in one run: agreement, time and memory.
 
-A benchmark is a generator of :class:`Case`. Of every case the candidates get the same inputs; a
-candidate whose output or gradients differ from the first one's is an error, not a row. Then
+A benchmark is a generator of :class:`Case`. All candidates of a case get the same inputs; if the
+output or the gradients of one differ from those of the first, that is an error. Measured are
 
 - time: the candidates take turns in every round, each round starting with another one, so that
-  noise of the machine hits all alike. Given are medians over the rounds, and as ratios the medians
-  of the quotients within a round.
-- memory: from the trace of torch's allocator (``max_memory_allocated`` on a GPU), so exact and the
-  same in every run: the largest sum of what is allocated beyond the inputs. Work space that a
-  library takes from the system past the allocator is not seen.
+  noise of the machine affects all of them alike. Times are medians over the rounds, ratios the
+  medians of the quotients within a round.
+- memory: the peak of allocations beyond the inputs, from the trace of torch's allocator
+  (``max_memory_allocated`` on a GPU), and so the same in every run. Memory that a library takes
+  from the system without the allocator is not included.
 
-To add a benchmark, write a module with ``cases(device, dtype, quick)`` and add it to
-``SUBCOMMANDS`` in ``tools/benchmark.py``; the first candidate is what the ratios refer to.
+To add a benchmark, write a module with ``cases(device, dtype, quick)``, and ``PACKAGES`` with the
+packages whose versions are reported, and add it to ``SUBCOMMANDS`` in ``tools/benchmark.py``; the
+ratios refer to the first candidate.
 """
 
 import gc
@@ -29,14 +30,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.profiler import ProfilerActivity, profile
 
-os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # else two lines per trace, read at the first one
+os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # else each trace logs two lines; read at the first
 
 
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
 class DisagreementError(ValueError):
-    """A candidate computes something else than the first one."""
+    """The output or a gradient of a candidate differs from that of the first."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +45,15 @@ class Case:
     """Candidates for one computation.
 
     Attributes:
-        name: Line of the tables.
+        name: Name of the case in tables.
         inputs: Tensors by the names of the candidates' arguments; those that require gradients
             are differentiated.
         candidates: Functions of the inputs that return one tensor; the first is the baseline.
         unavailable: Candidates that cannot be measured here, with the reason.
-        pixels: Size of the map, if the case is a point of a curve of time against size.
-        kernel_size: Size of the kernel, if it is one of a curve of time against that.
-        parameters: Tensors of a candidate's own that are differentiated as well, and not compared.
-        slack: Multiple of the tolerance of the type, for deep networks, whose rounding adds up.
+        pixels: Size of the map, if the case is a point of the curve of time against map size.
+        kernel_size: Size of the kernel, if the case is a point of the curve of time against that.
+        parameters: A candidate's own tensors, which are differentiated too, but not compared.
+        slack: Multiple of the dtype's tolerance, for deep networks whose rounding errors add up.
     """
 
     name: str
@@ -73,11 +74,12 @@ def case_of_modules(
     constant: Collection[str] = (),
     **curve: int,
 ) -> Case:
-    """Case of modules with the same parameters, all of which are differentiated.
+    """Make a case of modules with the same parameters, all of which are differentiated.
 
     Args:
-        name: Line of the tables.
-        modules: Candidates by name. They get the parameters of the first, and device and type of x.
+        name: Name of the case in tables.
+        modules: Candidates by name. They use the parameters of the first, and device and dtype of
+            x.
         x: First argument of the modules.
         *arguments: Their further arguments.
         constant: Names of parameters without a gradient.
@@ -102,9 +104,9 @@ def case_of_modules(
 class Row:
     """Figures of one candidate: times in milliseconds, memory in bytes beyond the inputs.
 
-    ``inference`` is a forward pass without gradients, ``training`` forward and backward, ``kept``
-    what is held between the two besides the output. Ratios are multiples of the baseline's figure.
-    ``note`` says why there are none.
+    ``inference`` is a forward pass without gradients, ``training`` a forward and a backward pass,
+    ``kept`` the memory held between the two besides the output. Ratios are multiples of the
+    baseline's figure. ``note`` is the reason if nothing was measured.
     """
 
     case: str
@@ -136,8 +138,39 @@ def _synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def seconds_of(function: Callable[[], object], device: torch.device) -> float:
+    """Time of one call, on a GPU until its kernels have finished."""
+    _synchronize(device)
+    start = time.perf_counter()
+    function()
+    _synchronize(device)
+    return time.perf_counter() - start
+
+
+def turn(names: Sequence[str], number: int) -> list[str]:
+    """Order of a round: each round starts with another name."""
+    first = number % len(names)
+    return [*names[first:], *names[:first]]
+
+
+def medians_and_ratios(
+    samples: Mapping[tuple[str, str], Sequence[float]], baseline: str
+) -> tuple[dict[tuple[str, str], float], dict[tuple[str, str], float]]:
+    """Medians of samples, one per round, and medians of their quotients with those of the baseline.
+
+    Args:
+        samples: Samples by mode and name.
+        baseline: The name that the quotients refer to.
+    """
+    ratios = {}
+    for (mode, name), own in samples.items():
+        quotients = [a / b for a, b in zip(own, samples[mode, baseline], strict=True)]
+        ratios[mode, name] = statistics.median(quotients)
+    return {key: statistics.median(own) for key, own in samples.items()}, ratios
+
+
 def memory(function: Callable[[], object], device: torch.device) -> tuple[int, int]:
-    """Bytes that a call allocates: the largest sum, and what is left while its result is held."""
+    """Bytes that a call allocates: the peak, and what remains while its result is held."""
     gc.collect()
     if device.type == 'cuda':
         _synchronize(device)
@@ -161,7 +194,7 @@ def memory(function: Callable[[], object], device: torch.device) -> tuple[int, i
 
 
 class _Runs:
-    """The passes of a case's candidates."""
+    """Inference and training passes of the candidates of a case."""
 
     def __init__(self, case: Case):
         self.case = case
@@ -190,18 +223,11 @@ class _Runs:
         grads = torch.autograd.grad(out, [*self.leaves, *own], self.dy)
         return out.detach(), *grads[: len(self.leaves)]
 
-    def seconds(self, function: Callable[[str], object], name: str) -> float:
-        _synchronize(self.device)
-        start = time.perf_counter()
-        function(name)
-        _synchronize(self.device)
-        return time.perf_counter() - start
-
 
 def _difference(case: Case, name: str, found: tuple, expected: tuple, leaves: list[str]) -> float:
-    """Largest of the differences of outputs and gradients, each in its norm and relative to it.
+    """Largest relative difference, in the norm, of the output and of each gradient.
 
-    In the norm, as rounding may switch a ReLU and change a single entry by much.
+    Not the largest entry, as rounding may switch a ReLU and change single entries by much.
     """
     worst = 0.0
     for what, a, b in zip(['output', *leaves], found, expected, strict=True):
@@ -227,7 +253,7 @@ def check(case: Case) -> list[Row]:
         of memory have a note instead.
 
     Raises:
-        DisagreementError: A candidate computes something else.
+        DisagreementError: A candidate disagrees with the first.
     """
     return _check(_Runs(case))
 
@@ -262,15 +288,15 @@ def measure(case: Case, seconds: float = 20.0, rounds: int = 20) -> list[Row]:
     """Check that the candidates agree, then measure them.
 
     Args:
-        case: What to measure.
-        seconds: Time for the rounds; three are made in any case.
+        case: The candidates and their inputs.
+        seconds: Time for the rounds, of which at least three are run.
         rounds: Largest number of rounds.
 
     Returns:
-        One row per candidate, those that are unavailable or out of memory with a note.
+        One row per candidate; those that are unavailable or out of memory have a note.
 
     Raises:
-        DisagreementError: A candidate computes something else.
+        DisagreementError: A candidate disagrees with the first.
     """
     runs = _Runs(case)
     rows = _check(runs)
@@ -294,34 +320,34 @@ def _memory(runs: _Runs, row: Row) -> None:
 
 
 def _times(runs: _Runs, rows: list[Row], seconds: float, rounds: int) -> None:
+    if not rows:
+        return
     passes = dict(inference=runs.inference, training=runs.training)
     names = [row.candidate for row in rows]
-    samples = {(kind, name): [] for kind in passes for name in names}
+    samples = {(mode, name): [] for mode in passes for name in names}
     gc.collect()
     gc.disable()
     try:
         end = time.perf_counter() + seconds
-        for i in range(rounds if names else 0):
-            first = i % len(names)
-            for name in (*names[first:], *names[:first]):
-                for kind, function in passes.items():
-                    samples[kind, name].append(runs.seconds(function, name))
+        for i in range(rounds):
+            for name in turn(names, i):
+                for mode, function in passes.items():
+                    samples[mode, name].append(seconds_of(partial(function, name), runs.device))
             if i >= 2 and time.perf_counter() > end:
                 break
     finally:
         gc.enable()
+    medians, ratios = medians_and_ratios(samples, names[0])
     for row in rows:
-        for kind in passes:
-            own, base = samples[kind, row.candidate], samples[kind, names[0]]
-            setattr(row, f'{kind}_ms', statistics.median(own) * 1e3)
-            quotients = [a / b for a, b in zip(own, base, strict=True)]
-            setattr(row, f'{kind}_ratio', statistics.median(quotients))
-            row.rounds = len(own)
+        for mode in passes:
+            setattr(row, f'{mode}_ms', medians[mode, row.candidate] * 1e3)
+            setattr(row, f'{mode}_ratio', ratios[mode, row.candidate])
+        row.rounds = len(samples['training', row.candidate])
 
 
 @contextmanager
 def memory_limit(gib: float | None) -> Iterator[None]:
-    """Let allocations on the CPU beyond this many GiB fail instead of troubling the machine."""
+    """Let allocations on the CPU beyond this many GiB fail with out of memory."""
     if gib is None:
         yield
         return

@@ -1,7 +1,7 @@
-"""ELSA: products of tiles beside the published formulation, which unfolds the values.
+"""ELSA: products of tiles against the published formulation, which unfolds the values.
 
-The three stages with ELSA of ELSA-Swin-T on an 800 x 1216 image: window 7, no factors in the ghost
-head; the second with factors as well. All weights are differentiated.
+The three stages of ELSA-Swin-T that have ELSA, on an 800 x 1216 image: window 7, no factors in the
+ghost head; the second stage with factors as well. All weights are differentiated.
 """
 
 import functools
@@ -26,7 +26,7 @@ STAGES = (
 
 
 def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Case]:
-    """The cases, made when they are asked for; ``quick`` ones are too small to tell anything."""
+    """Yield the cases; ``quick`` ones are small, to test the benchmark itself."""
     torch.manual_seed(0)
     quickly = ((12, 3, 9, 14, 0), (12, 3, 9, 14, 1))
     for dim, heads, height, width, lam in quickly if quick else STAGES:

@@ -1,10 +1,10 @@
-"""Evolving attention: the engine beside the formulas as they stand, and plain attention.
+"""Evolving attention: the tiled algorithm against the published formulas and plain attention.
 
 Widths are those of EA-AA-ResNet-50: 8 heads, queries of 4 channels in stage 2 and of 8 in stage 3.
-A layer stands in the middle of a chain: it gets logits from the layer before and a gradient of its
-own from the one behind, and everything is differentiated. Without evolution it is plain
-attention-augmentation, which keeps no logits: the price of having them. A chain is six layers
-(stage 3) that hand their logits on.
+A layer is in the middle of a chain: it gets logits from the previous layer and a gradient of its
+own logits from the next, and everything is differentiated. A layer without evolution is compared
+with plain attention, which keeps no logits, to show their cost. A chain is six layers (stage 3),
+each of which passes its logits to the next.
 """
 
 import functools
@@ -23,13 +23,13 @@ HEADS, LAYERS = 8, 6
 
 
 # (N, H, W, d, d_v): stage 2 of a batch of 224 x 224 pixels; stage 3 of a crop of 512 x 512, and of
-# 800 x 1333 pooled under the cap of the tokens
+# 800 x 1333, pooled to stay below the limit on tokens
 SHAPES = ((8, 14, 14, 4, 2), (1, 32, 32, 8, 4), (1, 25, 42, 8, 4))
-LARGE = (1, 50, 84, 4, 2)  # the latter without a cap
+LARGE = (1, 50, 84, 4, 2)  # the last one without that limit
 
 
 def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Case]:
-    """The cases, made when they are asked for; ``quick`` ones are too small to tell anything."""
+    """Yield the cases; ``quick`` ones are small, to test the benchmark itself."""
     shapes = ((2, 4, 5, 3, 2),) if quick else SHAPES
     make = functools.partial(normal, torch.Generator().manual_seed(0), device, dtype)
     for shape in shapes if quick else (*shapes, LARGE):
@@ -40,9 +40,9 @@ def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Cas
         yield _chain(make, shape)
 
 
-def _title(kind: str, shape: tuple[int, ...]) -> str:
+def _title(operator: str, shape: tuple[int, ...]) -> str:
     n, height, width, dim, _ = shape
-    return f'{kind}, {n}x{HEADS}x{height}x{width}, d {dim}'
+    return f'{operator}, {n}x{HEADS}x{height}x{width}, d {dim}'
 
 
 def _inputs(
@@ -65,7 +65,7 @@ def _convolution(make: Callable[..., Tensor]) -> dict[str, Tensor]:
 
 
 def _layer(make: Callable[..., Tensor], shape: tuple[int, ...]) -> Case:
-    """The result and the logits, as one tensor: both have a gradient."""
+    """One layer; result and logits are one tensor, as both have a gradient."""
     tokens = shape[1] * shape[2]
     inputs = _inputs(make, shape) | _convolution(make)
     inputs['previous'] = make(shape[0], HEADS, tokens, tokens)
@@ -84,7 +84,7 @@ def _impls(run: Callable[..., Tensor]) -> dict[str, Callable[..., Tensor]]:
 
 
 def _plain(make: Callable[..., Tensor], shape: tuple[int, ...]) -> Case:
-    """First layer of a chain, which does not evolve: beside attention that keeps no logits."""
+    """First layer of a chain, which does not evolve, against attention that keeps no logits."""
     inputs = _inputs(make, shape)
 
     def run(impl: str, **inputs: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ def _plain(make: Callable[..., Tensor], shape: tuple[int, ...]) -> Case:
 
 
 def _chain(make: Callable[..., Tensor], shape: tuple[int, ...]) -> Case:
-    """Results of layers that hand their logits on."""
+    """Layers in sequence, each of which passes its logits to the next."""
     inputs = _inputs(make, shape, LAYERS) | _convolution(make)
 
     def run(impl: str, weight: Tensor, bias: Tensor, **inputs: Tensor) -> Tensor:

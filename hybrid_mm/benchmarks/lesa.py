@@ -1,8 +1,8 @@
-"""LESA beside its published formulation, which stores the logits and normalises them.
+"""LESA against its published formulation, which stores the logits and normalises them.
 
-The whole operator with positions per axis, all weights differentiated: norms frozen as in the
-paper's detectors, and with statistics of the batch, which the published form takes from the logits
-and ours from second moments of queries, keys and tables.
+The whole operator with positions per axis, all weights differentiated: with frozen norms as in the
+paper's detectors, and with statistics of the batch, which the published formulation computes from
+the logits and ours from second moments of queries, keys and tables.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ SHAPES = ((4, 256, 14, 14), (1, 512, 32, 32), (1, 256, 64, 64))
 
 
 class _Published(LESA2d):
-    """Logits of every pair of pixels, for content and position, through one batch norm."""
+    """The published formulation: stored logits of all pairs of pixels, and a batch norm on them."""
 
     def _axial(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
@@ -47,7 +47,7 @@ class _Published(LESA2d):
 
 
 def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Case]:
-    """The cases, made when they are asked for; ``quick`` ones are too small to tell anything."""
+    """Yield the cases; ``quick`` ones are small, to test the benchmark itself."""
     for shape in ((2, 32, 6, 7),) if quick else SHAPES:
         for frozen in (True, False):
             yield _case(shape, frozen, device, dtype)
@@ -55,11 +55,11 @@ def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Cas
 
 def _case(shape: tuple[int, ...], frozen: bool, device: torch.device, dtype: torch.dtype) -> Case:
     modules = {
-        name: kind(shape[1], shape[2:]).train(not frozen)
-        for name, kind in (('tiled', LESA2d), ('published', _Published))
+        name: cls(shape[1], shape[2:]).train(not frozen)
+        for name, cls in (('tiled', LESA2d), ('published', _Published))
     }
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device, dtype)
     norms = 'frozen norms' if frozen else 'batch statistics'
     title = f'{norms}, {"x".join(map(str, shape))}'
-    # one softmax drops what the norm of the logits adds: its gradient is rounding noise
+    # the softmax cancels this bias: its gradient is rounding noise
     return case_of_modules(title, modules, x, constant=('norm_logits.bias',))

@@ -1,9 +1,9 @@
-"""Local attention: the engine beside gathering, unfolding, NATTEN and timm's modules.
+"""Local attention: our algorithms against gathering, unfolding, NATTEN and timm's modules.
 
-Operator, windows that move inwards at the border (neighborhood attention): queries, keys, values
-of head width 32 and a relative bias, all differentiated. Modules, at equal weights: 1x1
-convolutions, attention over blocks of 8 with a halo of 3 (HaloNet) or over the whole map (BoTNet),
-relative logits, the gradients of all weights included.
+Operator: windows that move inwards at the border (neighborhood attention) with queries, keys and
+values of head width 32 and a relative bias, all differentiated. Modules, at equal weights: 1x1
+convolutions, attention over blocks of 8 with a halo of 3 (HaloNet) or over the whole map (BoTNet)
+and relative logits, including the gradients of all weights.
 """
 
 import functools
@@ -27,11 +27,11 @@ WIDTH, BLOCK, HALO = 32, 8, 3
 # (N, heads, H, W): 1/4 of a 224 x 224 batch, 1/4 and 1/16 of a detector's 800 x 1216
 SHAPES = ((4, 2, 56, 56), (1, 2, 200, 304), (1, 8, 50, 76))
 NAMES = {'reference': 'gather'}
-LARGEST_GATHER = 8  # GiB of the keys and values of every query
+LARGEST_GATHER = 8  # GiB of the gathered keys and values of all queries
 
 
 def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Case]:
-    """The cases, made when they are asked for; ``quick`` ones are too small to tell anything."""
+    """Yield the cases; ``quick`` ones are small, to test the benchmark itself."""
     shapes = ((1, 2, 12, 13),) if quick else SHAPES
     make = functools.partial(normal, torch.Generator().manual_seed(0), device, dtype)
     for shape in shapes:
@@ -51,7 +51,7 @@ def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Cas
 def normal(
     generator: torch.Generator, device: torch.device, dtype: torch.dtype, *shape: int, std=1.0
 ) -> Tensor:
-    """Draw a tensor to differentiate."""
+    """Draw a tensor from N(0, std) that requires a gradient."""
     x = torch.randn(shape, generator=generator, dtype=torch.float64) * std
     return x.to(device, dtype).requires_grad_()
 
@@ -59,7 +59,7 @@ def normal(
 def _engine(
     function: Callable[..., Tensor], like: Tensor, shape: tuple[int, ...], taps: int
 ) -> tuple[dict[str, Callable[..., Tensor]], dict[str, str]]:
-    """A function with each ``impl``, the tiled one first, and those that are left out."""
+    """Candidates of a function, one per ``impl`` with 'tiled' first, and the unavailable ones."""
     found = {NAMES.get(i, i): functools.partial(function, impl=i) for i in IMPLS}
     gib = 2 * math.prod(shape) * taps * WIDTH * like.element_size() / 2**30
     if gib <= LARGEST_GATHER:
@@ -68,9 +68,9 @@ def _engine(
     return found, {'gather': f'left out: more than {LARGEST_GATHER} GiB of gathered keys'}
 
 
-def _title(kind: str, shape: tuple[int, ...]) -> str:
+def _title(operator: str, shape: tuple[int, ...]) -> str:
     n, heads, height, width = shape
-    return f'{kind}, {n}x{heads}x{height}x{width}'
+    return f'{operator}, {n}x{heads}x{height}x{width}'
 
 
 # ---- moving windows
@@ -95,12 +95,12 @@ def moving(
         candidates['NATTEN'] = found
     else:
         unavailable['NATTEN'] = reason
-    kind = f'window {window}' + f' dilation {dilation}' * (dilation > 1)
-    return Case(_title(kind, shape), inputs, candidates, unavailable)
+    operator = f'window {window}' + f' dilation {dilation}' * (dilation > 1)
+    return Case(_title(operator, shape), inputs, candidates, unavailable)
 
 
 def _unfold(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, window: int) -> Tensor:
-    """All windows inside of the map by ``F.unfold``; those at the border stand for their like."""
+    """Attention with ``F.unfold`` of all windows inside the map, edge windows used repeatedly."""
     n, heads, height, width, _ = q.shape
     taps = torch.arange(window, device=q.device)
     starts, offsets = [], []
@@ -123,7 +123,7 @@ def _unfold(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, window: int) -> Tenso
 
 
 def _natten(window: int, dilation: int) -> tuple[Callable[..., Tensor] | None, str]:
-    """NATTEN's operators of releases 0.14 and 0.17, or why they are not here."""
+    """NATTEN's operators (releases 0.14 and 0.17), or the reason why they are unavailable."""
     try:
         from natten import functional
     except ImportError as error:
@@ -158,7 +158,7 @@ def _image(x: Tensor) -> Tensor:
 
 
 def _timm(file: str, name: str, unavailable: dict[str, str]) -> type[nn.Module] | None:
-    """A class of timm; where it cannot be imported, the reason goes to ``unavailable``."""
+    """A class of timm, or None with the reason in ``unavailable`` if it cannot be imported."""
     try:
         return getattr(importlib.import_module(f'timm.layers.{file}'), name)
     except (ImportError, AttributeError) as error:
@@ -202,7 +202,7 @@ def _halo(make: Callable[..., Tensor], shape: tuple[int, ...]) -> Case:
                 'pos_embed.height_rel': height_rel,
                 'pos_embed.width_rel': width_rel,
             }
-            # it wants whole blocks; without biases a border of zeros gives keys and values of zero
+            # it needs whole blocks; without biases, padding gives keys and values of zero
             x = F.pad(x, (0, -width % BLOCK, 0, -height % BLOCK))
             return functional_call(module, weights, (x,))[..., :height, :width]
 

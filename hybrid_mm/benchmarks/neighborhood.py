@@ -1,7 +1,7 @@
-"""Neighborhood attention at the sizes of NAT and DiNAT, beside gathering, unfolding and NATTEN.
+"""Neighborhood attention at the sizes of NAT and DiNAT, against gathering, unfolding and NATTEN.
 
 The stages of NAT-Tiny for images of 224 x 224 (batch 4) and 800 x 1216, windows of 7 with a
-relative bias, without dilation and with the largest that the paper has there.
+relative bias, without dilation and with the largest dilation of the paper in that stage.
 """
 
 import functools
@@ -29,7 +29,7 @@ STAGES = (
 
 
 def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Case]:
-    """The cases, made when they are asked for; ``quick`` ones are too small to tell anything."""
+    """Yield the cases; ``quick`` ones are small, to test the benchmark itself."""
     make = functools.partial(normal, torch.Generator().manual_seed(0), device, dtype)
     for shape, dilations in (((1, 2, 12, 13), (1, 3)),) if quick else STAGES:
         for dilation in dilations:

@@ -1,8 +1,8 @@
-"""Peripheral convolution at the sizes of PeLK, beside the dense depthwise convolution of torch.
+"""Peripheral convolution at the sizes of PeLK, against torch's dense depthwise convolution.
 
 Three groups of cases: 32 channels at 56 x 56 with kernels from 13 to 151, the kernel of 51 on maps
 from 14 x 14 to 200 x 304, and the stages of PeLK-T and PeLK-T-101 for images of 224 x 224 (batch 4)
-and 800 x 1216. Where a dense pass takes longer than seconds it is left out.
+and 800 x 1216. Dense passes that take up to a minute are left out.
 """
 
 import functools
@@ -15,7 +15,7 @@ from hybrid_mm.layers.convolution.peripheral_convolution import sharing_grid
 from hybrid_mm.ops.grid_convolution import fused, grid_convolution
 
 PACKAGES = ()
-_MOST = 2**30  # multiplications of a dense pass that is still measured
+_MOST = 2**30  # largest number of multiplications of a dense pass that is measured
 KERNELS = (13, 31, 51, 69, 101, 151)
 MAPS = ((14, 14), (28, 28), (56, 56), (112, 112), (200, 304))
 
@@ -33,7 +33,7 @@ STAGES = (
 
 
 def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Case]:
-    """The cases, made when they are asked for; ``quick`` ones are too small to tell anything."""
+    """Yield the cases; ``quick`` ones are small, to test the benchmark itself."""
     generator = torch.Generator().manual_seed(0)
 
     def make(kernel: int, center: int, channels: int, shape: tuple, **curve) -> Case:

@@ -1,4 +1,4 @@
-"""Learned-query attention of QnA beside the same attention over gathered windows.
+"""Learned-query attention of QnA against the same attention over gathered windows.
 
 A layer of QnA-ViT-tiny's first stage on maps for images of 224 x 224 (batch 4) and 800 x 1216, with
 windows from 3 to 13.
@@ -18,7 +18,7 @@ WINDOWS = (3, 5, 7, 9, 13)
 
 
 def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Case]:
-    """The cases, made when they are asked for; ``quick`` ones are too small to tell anything."""
+    """Yield the cases; ``quick`` ones are small, to test the benchmark itself."""
     for shape in ((2, 6, 7),) if quick else MAPS:
         for window in (3, 7) if quick else WINDOWS:
             yield _case(shape, window, device, dtype)

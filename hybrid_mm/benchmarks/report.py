@@ -1,4 +1,4 @@
-"""Reports of benchmarks: JSON, CSV, Markdown, a table's cells, a plot, and what was measured on."""
+"""Reports of benchmarks: JSON, CSV, Markdown, cells of tables, plots, and the environment."""
 
 import csv
 import importlib.metadata
@@ -17,7 +17,7 @@ MB = 2**20
 
 
 def environment(device: torch.device, packages: Iterable[str] = ()) -> dict[str, str]:
-    """What the figures depend on: machine, threads, versions of torch and of other packages."""
+    """Describe the machine, the threads, and the versions of torch and of other packages."""
     cpu = platform.processor() or platform.machine()
     info = Path('/proc/cpuinfo')
     if info.exists():
@@ -32,7 +32,9 @@ def environment(device: torch.device, packages: Iterable[str] = ()) -> dict[str,
     )
     if device.type == 'cuda':
         found['gpu'] = f'{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}'
-    owners = importlib.metadata.packages_distributions()  # mmpretrain may be of onedl-mmpretrain
+    owners = (
+        importlib.metadata.packages_distributions()
+    )  # mmpretrain may be provided by onedl-mmpretrain
     for package in packages:
         names = owners.get(package)
         found[package] = importlib.metadata.version(names[0]) if names else 'not installed'
@@ -40,12 +42,12 @@ def environment(device: torch.device, packages: Iterable[str] = ()) -> dict[str,
 
 
 def as_json(name: str, surroundings: dict[str, str], rows: list[Row]) -> dict:
-    """Everything that was measured."""
+    """Content of the JSON file: all rows, with the environment."""
     return dict(benchmark=name, environment=surroundings, rows=[asdict(row) for row in rows])
 
 
 def write_csv(rows: list[Row], path: Path) -> None:
-    """Write all figures, with the names of :class:`~hybrid_mm.benchmarks.core.Row`."""
+    """Write all rows; columns are the fields of :class:`~hybrid_mm.benchmarks.core.Row`."""
     with path.open('w', newline='') as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator='\n')
         writer.writeheader()
@@ -65,7 +67,7 @@ LEGEND = (
 
 
 def cells(row: Row) -> list[str]:
-    """A row as text, in the order of ``HEAD``."""
+    """Cells of a row as text, in the order of ``HEAD``."""
     if row.note:
         return [row.case, f'{row.candidate} (not measured)', *['-'] * (len(HEAD) - 2)]
     return [
@@ -84,7 +86,7 @@ def cells(row: Row) -> list[str]:
 
 
 def notes(rows: list[Row]) -> list[str]:
-    """Why candidates were not measured, each reason once."""
+    """Reasons why candidates were not measured, each once."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         if row.note:
@@ -95,7 +97,7 @@ def notes(rows: list[Row]) -> list[str]:
 
 
 def markdown(name: str, surroundings: dict[str, str], rows: list[Row]) -> str:
-    """Section of a document."""
+    """Markdown section of a benchmark: environment, table and notes."""
     lines = [
         f'## {name}\n',
         '; '.join(f'{k} {v}' for k, v in surroundings.items()) + '.\n',
@@ -119,7 +121,7 @@ def put_into(path: Path, name: str, text: str) -> None:
 
 
 def plot(name: str, rows: list[Row], path: Path) -> None:
-    """Draw time and memory as multiples of the baseline, and the curves of time if there are."""
+    """Draw time and memory as multiples of the baseline, and curves of time if cases have them."""
     from matplotlib.figure import Figure
 
     measured = [r for r in rows if r.training_ms is not None]

@@ -1,10 +1,10 @@
 """Training of whole detectors and segmenters: losses and all gradients of a batch.
 
 Each config is built with our operators and with the plain formulation of its paper
-(``impl='reference'``), or with MMPretrain's backbone in the place of ours; both have the same
-weights. Networks are in training mode with frozen batch statistics and without drop path and
-dropout, so that losses and gradients agree or the run ends. RetinaNet and segmentation heads, as
-two-stage detectors draw proposals.
+(``impl='reference'``), or with MMPretrain's backbone instead of ours, with the same weights.
+Networks are in training mode with frozen batch statistics, without drop path and dropout; if losses
+or gradients disagree, the run ends. Heads are RetinaNet and those of segmentation, as two-stage
+detectors sample proposals at random.
 """
 
 from collections.abc import Iterator
@@ -30,11 +30,11 @@ QUICK = dict(mmdet=(2, 96, 128), mmseg=(2, 96, 96))
 
 
 class Training(NamedTuple):
-    """A config, and the backbone that is measured beside its own.
+    """A config, and another backbone that is measured against its own.
 
     Attributes:
         config: Path below ``configs/``, without the suffix.
-        other: What differs in the backbone's config; with ``type`` all of it.
+        other: Changes of the backbone's config, or with ``type`` another config.
         source: Layout of the other backbone's weights, if it is not ours.
     """
 
@@ -67,7 +67,7 @@ TRAININGS = (
 
 
 def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Case]:
-    """The cases, made when they are asked for; ``quick`` ones are too small to tell anything."""
+    """Yield the cases; ``quick`` ones are small, to test the benchmark itself."""
     for training in TRAININGS:
         cfg = Config.fromfile(CONFIGS / f'{training.config}.py')
         size = (QUICK if quick else SIZES)[cfg.default_scope]
@@ -78,7 +78,7 @@ def _case(
     training: Training, cfg: Config, size: tuple[int, ...], device: torch.device, dtype: torch.dtype
 ) -> Case:
     torch.manual_seed(0)
-    _still(cfg.model)
+    _disable_dropout(cfg.model)
     cfg.model.backbone.init_cfg = None
     model = _build(cfg)
     models, unavailable = {'ours': model}, {}
@@ -120,7 +120,7 @@ def _build(cfg: Config) -> BaseModel:
 
 @torch.no_grad()
 def _calibrate(model: BaseModel, x: Tensor) -> None:
-    """Freeze the batch statistics at those of x: untrained ones would let activations explode."""
+    """Freeze the batch statistics at those of x; with initial ones activations would explode."""
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
@@ -131,20 +131,20 @@ def _calibrate(model: BaseModel, x: Tensor) -> None:
         norm.eval()
 
 
-def _still(node) -> None:
-    """Set all rates of drop path and dropout in a config to 0."""
+def _disable_dropout(node) -> None:
+    """Set all rates of drop path and dropout in a config to 0, in place."""
     if isinstance(node, dict):
         for key, value in node.items():
             if key in ('drop_path_rate', 'dropout_ratio'):
                 node[key] = 0.0
-            _still(value)
+            _disable_dropout(value)
     elif isinstance(node, list | tuple):
         for value in node:
-            _still(value)
+            _disable_dropout(value)
 
 
 def _share(ours: BaseModel, other: BaseModel, source: str | None) -> None:
-    """Give both networks the same weights: the backbone of ``other``, the rest of ours."""
+    """Give both models the same weights: the backbone of ``other``, the rest of ``ours``."""
     if source is None:
         other.load_state_dict(ours.state_dict())
         return
@@ -157,7 +157,7 @@ def _share(ours: BaseModel, other: BaseModel, source: str | None) -> None:
 def _samples(
     cfg: Config, size: tuple[int, ...], device: torch.device, generator: torch.Generator
 ) -> list:
-    """Boxes over the whole map, or random labels."""
+    """Data samples with boxes over the whole map, or with random label maps."""
     n, height, width = size
     meta = dict(
         img_shape=(height, width),

@@ -1,11 +1,11 @@
-"""Official checkpoint layouts to ours: pure functions on state dicts.
+"""Conversion of published checkpoints to our layout, by pure functions on state dicts.
 
-A source is one official (or library) layout. It is found by its keys, and it is strict: a key that
-it does not know is an error that names the key.
+A source is one layout of an official repository or a library. It is detected by the keys of a
+state dict, and its conversion is strict: an unknown key is an error that names the key.
 """
 
 from hybrid_mm.convert import (
-    acmix_networks,
+    acmix_resnet,
     attention_modules,
     bottleneck_net,
     cvt,
@@ -31,7 +31,7 @@ from hybrid_mm.convert.core import SOURCES, convert, detect, differences, unwrap
 
 __all__ = [
     'SOURCES',
-    'acmix_networks',
+    'acmix_resnet',
     'attention_modules',
     'bottleneck_net',
     'convert',

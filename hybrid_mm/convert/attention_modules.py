@@ -1,9 +1,9 @@
-"""Layout of ResNets with attention modules, of the official repositories, timm and MMPretrain.
+"""Layouts of ResNets with attention modules, of the official repositories, timm and MMPretrain.
 
-The networks have torchvision's names (layer1.0.conv1 and so on), which are also those of
-MMDetection's and MMSegmentation's ResNets and stay; the modules get the names of our plugins.
-Where no ResNet was published (coordinate attention, lambda layers) the keys are those of the
-official module under the name of our plugin.
+The networks have torchvision's names (layer1.0.conv1 and so on), which MMDetection and
+MMSegmentation share: these stay, and the modules get the names of our plugins. Where no ResNet was
+published (coordinate attention, lambda layers) the keys are those of the official module under the
+name of our plugin.
 """
 
 import re
@@ -27,7 +27,7 @@ def _in_blocks(names: dict[str, str]) -> dict[str, str]:
     return {_BLOCK + old + _LEAF: rf'\g<block>.{new}.\g<leaf>' for old, new in names.items()}
 
 
-# Official name -> name in our plugin; numbers such as 2-1 are computed afterwards.
+# official name -> name in our plugin; numbers such as 2-1 are evaluated afterwards
 _MODULES = _in_blocks(
     {
         # Jongchan/attention-module
@@ -38,7 +38,7 @@ _MODULES = _in_blocks(
         # MMPretrain's SEResNet
         r'se_layer\.conv(?P<i>[12])\.conv': r'se.fc\g<i>',
         # timm
-        r'se\.gather\.(?P<kind>conv|norm)(?P<i>\d+)': r'ge.\g<kind>s.\g<i>-1',
+        r'se\.gather\.(?P<layer>conv|norm)(?P<i>\d+)': r'ge.\g<layer>s.\g<i>-1',
         r'se\.mlp\.fc(?P<i>[12])': r'ge.mlp.fc\g<i>',
         r'conv2\.paths\.(?P<i>\d+)\.bn': r'conv2.paths.\g<i>.norm',
         r'conv2\.attn\.fc_(?P<i>reduce|select)': r'conv2.\g<i>',
@@ -50,7 +50,7 @@ _MODULES = _in_blocks(
             for gate in ('cw', 'hc', 'hw')
             for old, new in (('conv', 'conv'), ('bn', 'norm'))
         },
-        # its ResNets
+        # ResNets of that repository
         **{
             rf'triplet_attention\.{gate}\.spatial\.{old}': rf'triplet_attention.{ours}.{new}'
             for gate, ours in (
@@ -65,7 +65,7 @@ _MODULES = _in_blocks(
     }
 ) | {_BLOCK + r'conv2\.pos_emb': r'\g<block>.conv2.position.weight'}
 
-# Jongchan/attention-module, behind stages
+# Jongchan/attention-module, after stages
 _MODULES |= {
     rf'bam(?P<stage>\d+)\.{old}{_LEAF}': rf'layer\g<stage>.bam.{new}.\g<leaf>'
     for old, new in {
@@ -80,7 +80,7 @@ _MODULES |= {
     }.items()
 }
 
-# The same in our plugins: BangguWu/ECANet, SE of timm, and parts of the modules above
+# names that our plugins share: BangguWu/ECANet, SE of timm, and parts of the modules above
 _SAME = _in_blocks(
     {
         r'eca\.conv': 'eca.conv',
@@ -107,7 +107,7 @@ _MODULE, _IDENTICAL, _ANY = _any_of(_MODULES), _any_of(_SAME), _any_of(dict(_RUL
 
 
 def _matches(keys: set[str]) -> bool:
-    """Names that only the official files have, or those of both in an otherwise known network."""
+    """Whether there are official-only names, or shared ones in a network with known keys only."""
     if any(map(_MODULE.fullmatch, keys)):
         return True
     return any(map(_IDENTICAL.fullmatch, keys)) and all(map(_ANY.fullmatch, keys))
@@ -121,7 +121,7 @@ def _change(key: str, value: Tensor) -> Tensor:
     if key.endswith('.conv2.position.weight'):
         if value.ndim == 3:  # timm's table (rows, columns, K) for maps of one size
             return value.permute(2, 0, 1).unsqueeze(1)
-        return value.squeeze(-1)  # its convolution has a third axis
+        return value.squeeze(-1)  # weight of a convolution of three dimensions
     return value
 
 

@@ -11,7 +11,7 @@ _BLOCK = r'stages\.(\d+)\.(\d+)\.'
 _OURS = r'stages.\1.blocks.\2.'
 _LEAF = r'(\w+)'
 _TIMM = [
-    # a stem of one convolution has no number where there is no pooling behind it
+    # a stem of one convolution has no number if no pooling follows it
     (r'stem\.conv(\d?)\.conv\.weight', r'stem.layers.\1.conv.weight'),
     (r'stem\.conv(\d?)\.bn\.' + _LEAF, r'stem.layers.\1.norm.\2'),
     (r'stem\.(conv\.weight)', r'stem.layers..\1'),
@@ -35,7 +35,7 @@ _TIMM = [
 
 
 def _shared(key: str, value: Tensor) -> Tensor:
-    """Relative tables: one for all heads, which ours has a dimension for."""
+    """Add the dimension of heads, of length 1, to relative tables."""
     return value[None] if '.relative.' in key else value
 
 

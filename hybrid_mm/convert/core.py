@@ -1,4 +1,4 @@
-"""Registry of checkpoint layouts, and their detection."""
+"""Registry of checkpoint layouts, their detection, and helpers of converters."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -12,14 +12,14 @@ StateDict = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Source:
-    """One official layout.
+    """One published layout.
 
     Attributes:
-        description: What wrote such files.
-        matches: Tells from the keys of a backbone or classifier whether they have this layout.
-        convert: Maps a state dict to ours; ValueError names a key that it does not know.
-        whole: Both see a detector with its heads, whose layout is an old one as well, and not
-            only the keys of its backbone.
+        description: Models and repository of such files.
+        matches: Whether the keys of a backbone or classifier have this layout.
+        convert: Converts a state dict to our layout; raises ValueError for an unknown key.
+        whole: Pass whole detectors, including neck and heads, to ``matches`` and ``convert``; by
+            default they get only the backbone.
     """
 
     description: str
@@ -32,14 +32,14 @@ SOURCES: dict[str, Source] = {}
 
 
 def register(name: str, source: Source) -> None:
-    """Add a layout under a name that users give to ``--source``."""
+    """Add a layout; ``name`` is the value of ``--source``."""
     if name in SOURCES:
         raise KeyError(f'checkpoint source {name!r} is registered already')
     SOURCES[name] = source
 
 
 def unwrap(loaded: Mapping[str, Any]) -> StateDict:
-    """Take the weights out of a loaded checkpoint file.
+    """Extract the state dict from a loaded checkpoint file.
 
     Args:
         loaded: A state dict, or a dict that holds one under ``state_dict``, ``model``,
@@ -47,7 +47,7 @@ def unwrap(loaded: Mapping[str, Any]) -> StateDict:
             ``module.`` on all keys is removed.
 
     Raises:
-        ValueError: There are no weights in it.
+        ValueError: There are no weights.
     """
     wrappers = 'state_dict', 'model', 'state_dict_ema', 'model_state_dict', 'model_state', 'net'
     for key in wrappers:
@@ -63,7 +63,7 @@ def unwrap(loaded: Mapping[str, Any]) -> StateDict:
 
 
 def differences(expected: StateDict, found: Mapping[str, Any]) -> list[str]:
-    """Tell how the tensors of a file differ from those of a model.
+    """Describe how the tensors of a file differ from those of a model.
 
     Args:
         expected: State dict of the model.
@@ -71,8 +71,8 @@ def differences(expected: StateDict, found: Mapping[str, Any]) -> list[str]:
             old torch versions do.
 
     Returns:
-        One phrase for missing, unexpected and mis-shaped names each, with the first three of
-        them; empty if the file fits.
+        One phrase each for missing and unexpected names and for wrong shapes, with the first three
+        names; empty if the file fits.
     """
     counter = 'num_batches_tracked'
     groups = {
@@ -92,7 +92,7 @@ def differences(expected: StateDict, found: Mapping[str, Any]) -> list[str]:
 
 
 def _split(state: StateDict) -> tuple[StateDict, StateDict]:
-    """Split a detector or segmenter into its backbone and the rest; others are all backbone."""
+    """Split a detector or segmenter into backbone and rest; of other models all is backbone."""
     inner = {k[9:]: v for k, v in state.items() if k.startswith('backbone.')}
     if not inner:
         return state, {}
@@ -100,10 +100,17 @@ def _split(state: StateDict) -> tuple[StateDict, StateDict]:
 
 
 def detect(state: StateDict) -> str | None:
-    """Name of the layout of a state dict, or None if no source knows it (ours, for example)."""
+    """Detect the layout of a state dict by its keys.
+
+    Returns:
+        Name in ``SOURCES``, or None if no source matches, as for our own layout.
+
+    Raises:
+        ValueError: Several sources match.
+    """
     wholes = [n for n, s in SOURCES.items() if s.whole and s.matches(set(state))]
     keys = set(_split(state)[0])
-    # a detector of an old version may have the backbone of another source
+    # the backbone of such a detector may also match another source
     names = wholes or [n for n, s in SOURCES.items() if not s.whole and s.matches(keys)]
     if len(names) > 1:
         raise ValueError(f'the checkpoint fits several sources, name one of {names}')
@@ -116,8 +123,8 @@ def convert(state: StateDict, source: str | None = None) -> StateDict:
     Args:
         state: State dict. With keys under ``backbone.``, only those are renamed and the other
             parts (neck, heads) stay as they are, unless the source is one of whole detectors.
-        source: Name in ``SOURCES``; by default found by the keys, and a state dict that no source
-            knows is returned as it is.
+        source: Name in ``SOURCES``; by default detected by the keys. If no source matches, the
+            state dict is returned unchanged.
 
     Returns:
         State dict in our layout; a classifier's head keeps the keys ``head.weight`` and
@@ -125,7 +132,7 @@ def convert(state: StateDict, source: str | None = None) -> StateDict:
 
     Raises:
         KeyError: Unknown source.
-        ValueError: A key that the source does not know, or two tensors for one name.
+        ValueError: A key is unknown to the source, or two keys become the same.
     """
     if source is None:
         source = detect(state)
@@ -137,20 +144,26 @@ def convert(state: StateDict, source: str | None = None) -> StateDict:
     converted = SOURCES[source].convert(inner)
     if not rest:
         return converted
-    # MMPretrain's classifiers keep their head under its own name already
+    # neck and heads keep their names; so does the head of MMPretrain's classifiers
     return {**{f'backbone.{key}': value for key, value in converted.items()}, **rest}
 
 
+def unknown_key(source: str, key: str, value: Tensor) -> ValueError:
+    """Make the error for a key that a source does not know; it has the shape, if not a scalar."""
+    shape = f' {tuple(value.shape)}' if value.ndim else ''
+    return ValueError(f'{source}: do not know the key {key!r}{shape}')
+
+
 def rename(state: StateDict, rules: list[tuple[str, str]], source: str) -> StateDict:
-    """Rename every key by the first rule whose pattern matches the whole of it.
+    """Rename every key by the first rule whose pattern matches the whole key.
 
     Args:
         state: State dict.
         rules: Pairs of a regular expression and a replacement (``re`` syntax).
-        source: Name for the error message.
+        source: Name of the source, for error messages.
 
     Raises:
-        ValueError: A key that no rule knows, or two keys that get one name.
+        ValueError: No rule matches a key, or two keys become the same.
     """
     compiled = [(re.compile(pattern), replacement) for pattern, replacement in rules]
     out: StateDict = {}
@@ -161,7 +174,7 @@ def rename(state: StateDict, rules: list[tuple[str, str]], source: str) -> State
                 new = match.expand(replacement)
                 break
         else:
-            raise ValueError(f'{source}: do not know the key {key!r} {tuple(value.shape)}')
+            raise unknown_key(source, key, value)
         if new in out:
             raise ValueError(f'{source}: two keys become {new!r}, the second is {key!r}')
         out[new] = value
@@ -169,7 +182,7 @@ def rename(state: StateDict, rules: list[tuple[str, str]], source: str) -> State
 
 
 def count_from_zero(state: StateDict) -> StateDict:
-    """Number the stages from 0 in a renamed state dict of a layout that counts them from 1."""
+    """Renumber stages that are counted from 1 to count from 0, in a renamed state dict."""
 
     def number(match: re.Match) -> str:
         return f'stages.{int(match[1]) - 1}.'
@@ -178,10 +191,10 @@ def count_from_zero(state: StateDict) -> StateDict:
 
 
 def place_reductions(state: StateDict) -> StateDict:
-    """Number what layouts of token pyramids keep elsewhere, in a renamed state dict.
+    """Move reductions and the last norm of token pyramids into stages, in a renamed state dict.
 
-    ``next.N.``, the reduction behind stage N, becomes ``stages.N+1.downsample.``, and
-    ``last.`` the last stage.
+    ``next.N.``, the reduction after stage N, becomes ``stages.N+1.downsample.``; ``last.`` becomes
+    the last stage.
     """
     count = max(int(key.split('.')[1]) for key in state if key.startswith('stages.'))
 

@@ -1,9 +1,9 @@
-"""Detectors of detectron2 whose backbone and neck have a layout of ours."""
+"""Layouts of detectron2's detectors, whose backbone and neck are converted."""
 
 import re
 from collections.abc import Callable
 
-from hybrid_mm.convert.core import Source, StateDict, register
+from hybrid_mm.convert.core import Source, StateDict, register, unknown_key
 
 _FPN = [
     (r'fpn_lateral(\d)\.(weight|bias)', r'lateral_convs.\1.conv.\2'),
@@ -14,20 +14,20 @@ _FPN = [
 
 
 def fpn(state: StateDict) -> StateDict:
-    """Keys of a feature pyramid as MMDetection's ``FPN`` has them, its norms layer norms.
+    """Convert a feature pyramid with layer norms to the keys of MMDetection's ``FPN``.
 
     Raises:
-        ValueError: A key that is not of a feature pyramid.
+        ValueError: A key is not one of a feature pyramid.
     """
     out = {}
     for key, value in state.items():
         for pattern, new in _FPN:
             if match := re.fullmatch(pattern, key):
-                level = f'.{int(match[1]) - 2}.'  # the first is that of stride 4
+                level = f'.{int(match[1]) - 2}.'  # the first is at stride 4
                 out[match.expand(new).replace(f'.{match[1]}.', level, 1)] = value
                 break
         else:
-            raise ValueError(f'detectron2: do not know the key {key!r} {tuple(value.shape)}')
+            raise unknown_key('detectron2', key, value)
     return out
 
 
@@ -39,15 +39,15 @@ def register_detectron2(
     convert: Callable[[StateDict], StateDict],
     neck: Callable[[StateDict], StateDict] = fpn,
 ) -> None:
-    """Add the layout of a detector: ``backbone.`` holds the network and the feature pyramid.
+    """Register the layout of a detector, whose ``backbone.`` holds network and feature pyramid.
 
     The heads keep their names.
 
     Args:
         name: Name of the source.
-        description: What writes such files.
+        description: Description of the source.
         body: Prefix of the network within ``backbone.``, with the final dot.
-        matches: Tells the layout of the network by its keys.
+        matches: Whether keys have the layout of the network.
         convert: Converts the network.
         neck: Converts the rest of ``backbone.``.
     """

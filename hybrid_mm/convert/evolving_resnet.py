@@ -1,11 +1,11 @@
-"""Layout of EA-AA-ResNet's published TensorFlow code, whose variables count in their order."""
+"""Layout of the published EA-AA-ResNet, TensorFlow variables numbered in the order of creation."""
 
 import re
 
 import torch
 from torch import Tensor
 
-from hybrid_mm.convert.core import Source, StateDict, register
+from hybrid_mm.convert.core import Source, StateDict, register, unknown_key
 
 _NAME = 'tensorflow-ea-aa-resnet'
 _SCOPE = re.compile(r'(?:resnet_model/)?asconv_(\d+)_(\d+)_0/(.+)')
@@ -14,14 +14,14 @@ _NORM = dict(gamma='weight', beta='bias', moving_mean='running_mean', moving_var
 
 
 def _weight(kernel: Tensor) -> Tensor:
-    """Height, width, in, out to out, in, height, width."""
+    """Transpose a kernel (height, width, in, out) to (out, in, height, width)."""
     return kernel.permute(3, 2, 0, 1).contiguous()
 
 
 def _augmented(scope: StateDict, name: str) -> StateDict:
-    """One augmented convolution."""
+    """Convert one augmented convolution, the variables of a scope."""
     scope = dict(scope)
-    # the kernel behind that of queries, keys and values tells whether attention evolves
+    # a fourth kernel exists only if attention evolves
     evolves = 'conv2d_3/kernel' in scope
     parts = dict(conv_out='conv2d', qkv_conv='conv2d_1', attn_out='conv2d_3' if evolves else None)
     parts |= dict(evolve='conv2d_2') if evolves else dict(attn_out='conv2d_2')
@@ -47,7 +47,7 @@ def _augmented(scope: StateDict, name: str) -> StateDict:
 
 
 def _trunk(convs: list[Tensor]) -> tuple[list[str], list[str]]:
-    """Our names of the numbered convolutions and of the norms, told by the shapes."""
+    """Infer our names of the numbered convolutions and norms from the shapes of the kernels."""
     names, norms = ['stem.conv'], ['stem.norm']
     stage, block, i = -1, 0, 1
 
@@ -68,7 +68,9 @@ def _trunk(convs: list[Tensor]) -> tuple[list[str], list[str]]:
 
 
 def _convert(state: StateDict) -> StateDict:
-    scopes, numbered, out = {}, {}, {}
+    scopes: dict[tuple[int, int], StateDict] = {}
+    numbered: dict[tuple[str, int, str], str] = {}
+    out: StateDict = {}
     for key, value in state.items():
         if match := _SCOPE.fullmatch(key):
             scopes.setdefault((int(match[1]), int(match[2])), {})[match[3]] = value
@@ -78,21 +80,21 @@ def _convert(state: StateDict) -> StateDict:
             kernel = match[1] == 'kernel'
             out[f'head.{"weight" if kernel else "bias"}'] = value.t() if kernel else value
         else:
-            raise ValueError(f'{_NAME}: do not know the key {key!r} {tuple(value.shape)}')
+            raise unknown_key(_NAME, key, value)
     for (stage, block), scope in scopes.items():
         part = _augmented(scope, f'asconv_{stage}_{block}_0/')
         out |= {f'stages.{stage}.blocks.{block}.conv2.{k}': v for k, v in part.items()}
-    count = 1 + max((i for kind, i, _ in numbered if kind == 'conv2d'), default=-1)
+    count = 1 + max((i for layer, i, _ in numbered if layer == 'conv2d'), default=-1)
     missing = [i for i in range(count) if ('conv2d', i, 'kernel') not in numbered]
     if missing:
         raise ValueError(f'{_NAME}: the kernel of convolution number {missing[0]} is missing')
     convs = [state[numbered['conv2d', i, 'kernel']] for i in range(count)]
     names, norms = _trunk(convs) if convs else ([], [])
-    for (kind, i, leaf), key in numbered.items():
-        conv = kind == 'conv2d'
+    for (layer, i, leaf), key in numbered.items():
+        conv = layer == 'conv2d'
         known = ('kernel',) if conv else tuple(_NORM)
         if leaf not in known or i >= len(names if conv else norms):
-            raise ValueError(f'{_NAME}: do not know the key {key!r} {tuple(state[key].shape)}')
+            raise unknown_key(_NAME, key, state[key])
         if conv:
             out[f'{names[i]}.weight'] = _weight(state[key])
         else:

@@ -1,10 +1,10 @@
 """Layout of the official GCNet detectors, which MMDetection 1.x wrote.
 
-Their backbone has the names of MMDetection 3.x, but for the offsets of deformable convolutions.
-The heads differ: they stand beside the backbone, not in a ``roi_head``, and the background was
-class 0, where it is the last class now. Deltas of the boxes are kept as they are, although they
-were trained with widths of x2 - x1 + 1 and an RoIAlign without the half-pixel shift: a converted
-detector scores slightly different boxes.
+Their backbone has the names of MMDetection 3.x, except for the offsets of deformable convolutions.
+The heads differ: they are next to the backbone, not in a ``roi_head``, and the background was
+class 0, while it is the last class now. Weights of box deltas are not changed, although they were
+trained with widths of x2 - x1 + 1 and an RoIAlign without the half-pixel shift: boxes of a
+converted detector differ slightly.
 """
 
 import re
@@ -37,7 +37,7 @@ def _matches(keys: set[str]) -> bool:
 
 
 def _without_background(key: str, value: Tensor, per_class: int, classes: int) -> Tensor:
-    """Drop the rows of class 0 of a class-specific layer; a class-agnostic one stays."""
+    """Drop the rows of class 0 of a class-specific layer; keep a class-agnostic one."""
     if len(value) == per_class:
         return value
     if len(value) != per_class * (classes + 1):
@@ -54,7 +54,7 @@ def _convert(state: StateDict) -> StateDict:
     if len(counts) > 1:
         raise ValueError(f'{NAME}: box heads for different numbers of classes: {sorted(counts)}')
     if not counts and any('conv_logits' in key for key in out):
-        raise ValueError(f'{NAME}: a mask head without a box head, which tells the classes')
+        raise ValueError(f'{NAME}: a mask head without a box head, which has the number of classes')
     for key, value in out.items():
         if re.search(r'fc_cls\.\w+$', key):
             out[key] = torch.cat([value[1:], value[:1]])

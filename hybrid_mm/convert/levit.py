@@ -1,4 +1,4 @@
-"""Layouts of LeViT: the authors' two, MMPretrain's and timm's."""
+"""Layouts of LeViT: the two of the authors, MMPretrain's and timm's."""
 
 import math
 import re
@@ -21,7 +21,7 @@ def _stem(names: list[str], conv: str) -> list[tuple[str, str]]:
 
 
 def _layers(prefix: str, ours: str, parts: dict[str, str], linear: str) -> list[tuple[str, str]]:
-    """Rules of layers with a norm; a prefix has two groups."""
+    """Rules for layers with a norm; ``prefix`` has two groups."""
     return [
         rule
         for part, name in parts.items()
@@ -47,7 +47,7 @@ _FLAT = r'flat.\1.\2.'
 
 
 def _flat_rules(block: str, wrapped: str, mlp: list[str], linear: str) -> list[tuple[str, str]]:
-    """Rules of layouts in which attention and feed-forward networks stand in one list."""
+    """Rules for layouts with attention and feed-forward networks in one list."""
     attention = {'qkv': 'qkv', r'proj\.1': 'proj'}
     shrink = {r'q\.1': 'q', 'kv': 'kv', r'proj\.1': 'proj'}
     return [
@@ -93,7 +93,7 @@ def _place(state: StateDict) -> StateDict:
     found = {re.match(r'flat\.(\d*)\.(\d+)\.(\w+)\.', key) for key in state}
     entries = {(int(m[1] or 0), int(m[2]), m[3]): m[0] for m in found if m}
     places, stage, block = {}, 2, -1
-    shrunk = False  # a feed-forward network behind a shrinking attention belongs to it
+    shrunk = False  # a feed-forward network after a shrinking attention belongs to it
     for entry in sorted(entries):
         if entry[2] == 'shrink':
             stage, block, shrunk = stage + 1, -1, True
@@ -112,7 +112,7 @@ def _place(state: StateDict) -> StateDict:
 
 
 def _shape(state: StateDict) -> StateDict:
-    """Biases as images by distance; 1 x 1 convolutions as linear layers."""
+    """Reshape biases to tables of row and column distance, 1 x 1 convolutions to linear layers."""
     out = {}
     for key, value in state.items():
         if key.endswith('.distance_bias') and value.ndim == 2:
@@ -127,7 +127,7 @@ def _shape(state: StateDict) -> StateDict:
 
 
 def _without_index(state: StateDict) -> StateDict:
-    """Leave out the buffers that tell the entry of each pair, which follows from the size."""
+    """Drop the index buffers of biases, which follow from the size of the map."""
     return {key: value for key, value in state.items() if not key.endswith(f'.{_INDEX}')}
 
 

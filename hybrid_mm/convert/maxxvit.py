@@ -1,8 +1,8 @@
 """Layouts of MaxViT and CoAtNet in timm, the only source of weights in PyTorch.
 
-Those of MaxViT that are ported from TensorFlow have their queries of all heads side by side and a
-table of three dimensions; timm's own networks have queries, keys and values of a head side by side
-and a flat table whose offsets are query minus key.
+MaxViT weights that are ported from TensorFlow have the queries of all heads first and a table of
+three dimensions; timm's own networks have the queries, keys and values of each head together and a
+flat table with offsets query minus key.
 """
 
 from torch import Tensor
@@ -32,8 +32,8 @@ _HEAD = [
 _MAXVIT = [
     *((rf'{_BLOCK}conv\.{old}{_LEAF}', rf'\1.conv.{new}.\3') for old, new in _CONV.items()),
     *(
-        (rf'{_BLOCK}attn_{kind}\.{old}{_LEAF}', rf'\1.{kind}.{new}.\3')
-        for kind in ('block', 'grid')
+        (rf'{_BLOCK}attn_{partition}\.{old}{_LEAF}', rf'\1.{partition}.{new}.\3')
+        for partition in ('block', 'grid')
         for old, new in _ATTENTION.items()
     ),
     (rf'{_BLOCK}attn_(block|grid)\.{_TABLE}', r'\1.\2.attn.relative_bias.table'),
@@ -49,12 +49,12 @@ _COATNET = [
 
 
 def queries_first(qkv: Tensor, heads: int) -> Tensor:
-    """Order rows by queries, keys and values, then by heads, instead of by heads first."""
+    """Reorder rows from (head, q|k|v, channel) to (q|k|v, head, channel)."""
     return qkv.unflatten(0, (heads, 3, -1)).transpose(0, 1).flatten(0, 2)
 
 
 def _attention(state: StateDict) -> StateDict:
-    """Bring attention in a renamed state dict to our order of rows, offsets and dimensions."""
+    """Convert attention in a renamed state dict to our order of rows, offsets and dimensions."""
     state = dict(state)
     for name in [key[: -len('qkv.weight')] for key in state if key.endswith('.attn.qkv.weight')]:
         block = name[: -len('attn.')]

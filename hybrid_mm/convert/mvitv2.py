@@ -25,11 +25,12 @@ _RULES = [
 
 
 def _stages(state: StateDict) -> StateDict:
-    """Blocks numbered within stages: one begins where its attention widens the map.
+    """Number blocks within stages: a stage begins with the block whose attention widens the map.
 
-    Where the MLP does, the next block begins it.
+    If the MLP widens it, the stage begins with the next block.
     """
-    place, stage, block = {}, 0, 0
+    place: dict[str, str] = {}
+    stage = block = 0
     while (key := f'blocks.{len(place)}.attn.qkv.weight') in state:
         index = len(place)
         rows, columns = state[key].shape

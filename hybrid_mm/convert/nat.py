@@ -1,4 +1,4 @@
-"""Layouts of NAT and DiNAT: the authors' and that of Hugging Face's transformers."""
+"""Layouts of NAT and DiNAT: the authors' and Hugging Face transformers'."""
 
 import re
 
@@ -62,7 +62,7 @@ _HUGGING_FACE = [
 
 
 def _from_hugging_face(state: StateDict) -> StateDict:
-    out = {}
+    out: StateDict = {}
     renamed = place_reductions(rename(state, _HUGGING_FACE, 'nat-huggingface'))
     for key, value in renamed.items():
         if key.endswith('.gammas'):

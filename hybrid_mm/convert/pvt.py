@@ -1,4 +1,4 @@
-"""Layout of the official PVT checkpoints, and of PVT with ACmix in the style of its other hosts."""
+"""Layout of the official PVT checkpoints, and of PVT with ACmix named as in its other networks."""
 
 from hybrid_mm.convert.core import Source, StateDict, count_from_zero, register, rename
 
@@ -10,7 +10,7 @@ _RULES = [
     (r'pos_embed(\d)', r'stages.\1.embed.position'),
     (rf'{_BLOCK}(norm[12]|mlp\.fc[12]|attn\.(?:q|kv|proj|norm)){_LEAF}', rf'{_OURS}\3.\4'),
     (rf'{_BLOCK}attn\.sr{_LEAF}', rf'{_OURS}attn.reduce.\3'),
-    # the authors of ACmix published no file of PVT: names of their other hosts
+    # the authors of ACmix published no PVT: these are the names in their other networks
     (rf'{_BLOCK}attn\.(rate[12])', rf'{_OURS}attn.\3'),
     (rf'{_BLOCK}attn\.(fc|dep_conv){_LEAF}', rf'{_OURS}attn.mix.\3.\4'),
     (r'cls_token', r'stages.4.embed.class_token'),

@@ -1,4 +1,4 @@
-"""Layout of QnA-ViT: a tree of Flax, joined by slashes or dots."""
+"""Layout of QnA-ViT: Flax parameters with paths joined by slashes or dots."""
 
 import re
 
@@ -46,7 +46,7 @@ def _matches(keys: set[str]) -> bool:
 
 
 def _place(key: str, windows: dict[str, int]) -> tuple[str, str] | None:
-    """Our name of the block or layer, and the rest of the official name."""
+    """Our name of the block or layer, and the remaining part of the official name."""
     for pattern, place in _PLACES:
         match = re.match(pattern + r'(?:/|$)', key)
         if match is None:
@@ -87,11 +87,11 @@ def _convert(state: StateDict) -> StateDict:
 
 
 def _tensor(key: str, value: Tensor, state: StateDict) -> Tensor:
-    """The numbers of a Flax parameter in the order of torch."""
+    """Convert a Flax parameter to the order of dimensions of torch."""
     block = key.rpartition('.attn.')[0]
     if key.endswith('.attn.relative_bias') and f'{block}.attn.qkv.weight' in state:
         size = round(value.shape[0] ** 0.5)
-        # theirs counts query minus key
+        # official offsets are query minus key
         return value.t().reshape(-1, size, size).flip(1, 2).contiguous()
     if key.endswith(('.attn.relative_bias', '.attn.scale')):
         queries = state[f'{block}.attn.query'].shape[0]
@@ -101,7 +101,7 @@ def _tensor(key: str, value: Tensor, state: StateDict) -> Tensor:
     if key.endswith('.attn.qkv.weight'):
         heads = state[f'{block}.attn.relative_bias'].shape[-1]
         channels = value.shape[0]
-        # theirs has queries, keys and values of a head side by side
+        # official rows have queries, keys and values of each head together
         value = value.t().reshape(heads, 3, -1, channels)
         return value.transpose(0, 1).reshape(-1, channels).contiguous()
     if key.endswith('conv.weight'):

@@ -1,8 +1,8 @@
 """Layout of the attention-CNN code: BERT's encoder on image tokens.
 
 The linear layer on 2 x 2 patches becomes a convolution; in its input the row of the patch is the
-slowest and the colour the fastest index. The official "row" embeddings belong to the second
-spatial axis, which are our columns. Buffers are left out.
+slowest and the colour the fastest index. The official "row" embeddings are those of the second
+spatial axis, our columns. Buffers are dropped.
 """
 
 import re
@@ -43,7 +43,7 @@ _RULES = [
 
 
 def _patches(weight: Tensor) -> Tensor:
-    """(C, p * p * 3) of a linear layer to (C, 3, p, p) of a convolution."""
+    """Reshape the weight of a linear layer (C, p * p * 3) to that of a convolution (C, 3, p, p)."""
     size = round((weight.shape[1] // 3) ** 0.5)
     if weight.shape[1] != 3 * size**2:
         raise ValueError(

@@ -29,19 +29,19 @@ def register_resnet(
     change: Callable[[str, Tensor], Tensor | None] | None = None,
     finish: Callable[[StateDict], StateDict] | None = None,
 ) -> None:
-    """Add the layout of a ResNet whose 3x3 convolutions may be another operator.
+    """Register the layout of a ResNet whose 3x3 convolutions may be replaced by an operator.
 
-    Such files are found by what they have beside plain convolutions: the operator or the stem.
+    Such files are detected by the keys of the operator or of the stem.
 
     Args:
         name: Name of the source.
-        description: What writes such files.
+        description: Description of the source.
         operator: Pattern of a key within ``layerL.B.conv2.`` (``conv1.`` in basic blocks), a
             regular expression without groups, to our name within the operator.
         stem: Pattern of a key of another stem to our name, as for ``re.sub``.
-        change: Called with our name and a tensor, gives the tensor in our form, or None to leave it
-            out.
-        finish: Called with the renamed state dict, where tensors become others.
+        change: Called with our name and the tensor; returns the converted tensor, or None to drop
+            it.
+        finish: Called with the renamed state dict, to compute tensors from several ones.
     """
     inner, special = (re.compile('|'.join(part or ()) or r'(?!)') for part in (operator, stem))
     rules = [
@@ -62,9 +62,9 @@ def register_resnet(
     def convert(state: StateDict) -> StateDict:
         out = {}
         for key, value in count_from_zero(rename(state, rules, name)).items():
-            value = change(key, value) if change else value
-            if value is not None:
-                out[key] = value
+            changed = change(key, value) if change else value
+            if changed is not None:
+                out[key] = changed
         return finish(out) if finish else out
 
     register(name, Source(description, matches, convert))
@@ -72,8 +72,8 @@ def register_resnet(
 
 register_resnet('torchvision-resnet', 'ResNet of torchvision, MMDetection, MMPretrain', {})
 
-# No official files exist of the following two; the names are those of common re-implementations of
-# the layers within torchvision's ResNet.
+# there are no official files for the following two; the names are those of common
+# re-implementations of the layers, within torchvision's ResNet
 _PARTS = ('conv_out', 'qkv_conv', 'attn_out')
 register_resnet(
     'aa-resnet',

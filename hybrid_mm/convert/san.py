@@ -1,4 +1,4 @@
-"""Layout of the official SAN checkpoints, and of SAN with ACmix in its style."""
+"""Layout of the official SAN checkpoints, and of SAN with ACmix."""
 
 import re
 
@@ -17,7 +17,7 @@ _OPERATOR = {
     r'conv_w\.2': 'conv1',
     r'conv_w\.3': 'norm2',
     r'conv_w\.5': 'conv2',
-    # the authors of ACmix published no file of SAN: names of their other hosts
+    # the authors of ACmix published no SAN: these are the names in their other networks
     'fc': 'mix.fc',
     'dep_conv': 'mix.dep_conv',
 }
@@ -42,7 +42,7 @@ def _matches(keys: set[str]) -> bool:
 
 
 def _convert(state: StateDict) -> StateDict:
-    """Stage 0 there is at stride 2 and part of our stem."""
+    """Convert SAN; its stage 0, at stride 2, is part of our stem."""
 
     def stage(match: re.Match) -> str:
         number = int(match[1])

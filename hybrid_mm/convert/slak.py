@@ -1,11 +1,11 @@
-"""Layout of SLaK, which PeLK, without official weights, shares by our choice."""
+"""Layout of SLaK. PeLK has no official weights; we use the same names for it."""
 
 from hybrid_mm.convert.core import Source, StateDict, place_reductions, register, rename
 
 _BLOCK = r'stages\.(\d+)\.(\d+)\.'
 _OURS = r'stages.\1.blocks.\2.'
 _LEAF = r'\.(\w+)'
-# the stripes have two names in the official code
+# the stripe convolutions have two names in the official code
 _KERNELS = {
     r'(?:LoRA|Decom)1': 'tall',
     r'(?:LoRA|Decom)2': 'wide',

@@ -1,4 +1,4 @@
-"""Layouts of Swin Transformers: the authors' and MMDetection's, and those with other operators."""
+"""Layouts of Swin Transformers: the authors', MMDetection's, and those with other operators."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -41,20 +41,20 @@ def _rules(stages: str, attn: str, names: Mapping[str, str], operator: Mapping[s
 
 
 def _table(table: Tensor) -> Tensor:
-    """(offsets, heads) by query minus key to (heads, rows, columns) by key minus query."""
+    """Reshape (offsets, heads), query minus key, to (heads, rows, columns), key minus query."""
     side = round(len(table) ** 0.5)
     return table.unflatten(0, (side, side)).flip(0, 1).permute(2, 0, 1).contiguous()
 
 
 def _unfolded(weight: Tensor) -> Tensor:
-    """Merging of patches by ``nn.Unfold`` (channel, row, column) to (column, row, channel)."""
+    """Reorder the inputs of patch merging from (channel, row, column) to (column, row, channel)."""
     return weight.unflatten(-1, (-1, 2, 2)).transpose(-1, -3).flatten(-3)
 
 
 def _elsa(state: StateDict) -> StateDict:
-    """Ghost heads without their axis of length 1; window attention, told by ``rb``, by our names.
+    """Convert ELSA: squeeze ghost heads, and rename window attention, identified by ``rb``.
 
-    Its table is by key minus query already; its projection has the rows v, q, k.
+    The offsets of ``rb`` are key minus query, as ours; the rows of its projection are v, q, k.
     """
     out = {}
     for key, value in state.items():
@@ -85,17 +85,17 @@ def register_swin(
     openmmlab: bool = False,
     finish: Callable[[StateDict], StateDict] | None = None,
 ) -> None:
-    """Add the layout of a Swin Transformer.
+    """Register the layout of a Swin Transformer.
 
     Args:
         name: Name of the source.
-        description: What writes such files.
-        operator: Patterns of keys within ``attn.``, beside those of window attention, to our names
+        description: Description of the source.
+        operator: Patterns of keys within ``attn.``, besides those of window attention, to our names
             there, as for ``re.sub``; groups count from 3.
-        mark: Pattern of a key within ``attn.`` that only such files have; without, files with
-            other keys than those of Swin are not of this layout.
-        openmmlab: MMDetection's names instead of the authors'.
-        finish: Makes ours of the renamed state dict.
+        mark: Pattern of a key within ``attn.`` that identifies such files. If None, all keys must
+            be those of Swin.
+        openmmlab: Use MMDetection's names instead of the authors'.
+        finish: Converts the renamed state dict to ours.
     """
     if openmmlab:
         names = dict(proj='projection', fc1=r'ffn\.layers\.0\.0', fc2=r'ffn\.layers\.1')

@@ -26,7 +26,7 @@ _LSKA_PORT = {
     'DW_D_conv_h': 'dilated_h',
     'DW_D_conv_v': 'dilated_v',
 }
-# No official file exists for these two; the names follow the official style.
+# there are no official files for these two; the names follow the official style
 _LKA_TRIVIAL = {'conv0': 'full'}
 _LSKA_TRIVIAL = {'conv0h': 'full_h', 'conv0v': 'full_v'}
 

@@ -4,7 +4,7 @@ import re
 
 import torch.nn.functional as F
 
-from hybrid_mm.convert.core import Source, StateDict, register, rename
+from hybrid_mm.convert.core import Source, StateDict, register, rename, unknown_key
 from hybrid_mm.convert.detectron2 import register_detectron2
 
 _LEAF = r'\.(weight|bias)'
@@ -27,7 +27,7 @@ _TRAINING_ONLY = re.compile(r'mask_token|decoder_.*')  # MAE's
 
 
 def _convert(state: StateDict) -> StateDict:
-    """The layout that networks take however their blocks are divided: ``blocks.I``, ``norm``."""
+    """Convert to ``blocks.I`` and ``norm``, which networks load with any division into stages."""
     kept = {key: value for key, value in state.items() if not _TRAINING_ONLY.fullmatch(key)}
     out = rename(kept, _RULES, 'vit')
     position = out.get('stem.position')
@@ -43,14 +43,14 @@ def _matches(keys: set[str]) -> bool:
 
 
 def _simple_fpn(state: StateDict) -> StateDict:
-    """Keys of :class:`hybrid_mm.openmmlab.simple_fpn.SimpleFPN`."""
+    """Convert the neck to the keys of :class:`hybrid_mm.openmmlab.simple_fpn.SimpleFPN`."""
     out = {}
     for key, value in state.items():
         match = re.fullmatch(r'simfp_([2345])\.(\d+)\.(norm\.)?(weight|bias)', key)
         if match is None:
-            raise ValueError(f'detectron2: do not know the key {key!r} {tuple(value.shape)}')
+            raise unknown_key('detectron2', key, value)
         level, layer = int(match[1]) - 2, int(match[2])
-        # a convolution holds its norm there; the level ends with conv, norm, conv, norm
+        # there a norm is part of its convolution; our levels end with conv, norm, conv, norm
         first = (4, 1, 0, 1)[level]
         if layer >= first:
             layer = first + 2 * (layer - first) + bool(match[3])

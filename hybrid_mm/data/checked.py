@@ -1,4 +1,4 @@
-"""A wrapper of data sets that names broken samples, and skips and counts them if told to."""
+"""Wrapper of data sets that reports broken samples, and skips and counts them on request."""
 
 import functools
 import logging
@@ -19,20 +19,20 @@ from hybrid_mm.registry import DATASETS
 
 
 class BadSampleError(UserError):
-    """A sample cannot be used. The text names its files and what is wrong."""
+    """A sample cannot be used. The message names its files and the problem."""
 
     def __init__(self, text: str):
-        # a data loader wraps what its workers raise into their traceback, and builds this anew
+        # a data loader raises errors of its workers again, with their traceback as the message
         super().__init__(text.rpartition(f'{__name__}.{type(self).__name__}: ')[2].strip())
 
 
 def check_file_end(path: str) -> None:
     """Check that a file is not empty and, if it is a JPEG or PNG file, complete.
 
-    Decoders may fill up what is missing with grey.
+    Decoders may replace what is missing with grey.
 
     Raises:
-        ValueError: It ends too early.
+        ValueError: The file is truncated.
     """
     size = os.path.getsize(path)
     if not size or not _is_complete(path):
@@ -40,7 +40,7 @@ def check_file_end(path: str) -> None:
 
 
 def _is_complete(path: str) -> bool:
-    # mapped: of a good file only its beginning and its end are read
+    # memory-mapped: of a complete file only the beginning and the end are read
     with open(path, 'rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         if data[:2] == b'\xff\xd8':
             start = 2
@@ -51,7 +51,7 @@ def _is_complete(path: str) -> bool:
 
 
 class SampleCheck:
-    """Transform behind those that load: what was loaded must fit together.
+    """Transform after the loading ones: checks that image and annotations fit together.
 
     Args:
         num_classes: Number of classes of a semantic segmentation, else None.
@@ -63,7 +63,7 @@ class SampleCheck:
         self.ignore_index = ignore_index
 
     def __call__(self, results: dict) -> dict:
-        """Check a sample.
+        """Return the sample unchanged if it passes the checks.
 
         Raises:
             ValueError: The image is truncated; its size is not that of the annotations; a label
@@ -112,27 +112,27 @@ class SampleCheck:
 
 @DATASETS.register_module()
 class CheckedDataset(DatasetWrapper):
-    """Data set whose broken samples are named, or skipped and counted, but never used silently.
+    """Data set whose broken samples raise an error, or are skipped and counted.
 
-    Annotation files in COCO's format are checked when they are read, images, masks and label maps
-    when they are loaded: a file that is missing, unreadable or truncated, an image of another size
-    than its annotations or label map, labels out of range, and whatever else makes a transform of
-    the pipeline fail. Everything else is left to the inner data set.
+    Annotation files in COCO's format are checked when they are read; images, masks and label maps
+    when they are loaded. Broken are files that are missing, unreadable or truncated, images of
+    another size than their annotations or label map, labels out of range, and samples for which a
+    transform of the pipeline fails. All other attributes are those of the inner data set.
 
-    A skipped sample is replaced by the next good one, so that batches keep their size and no
-    random number is drawn. Each is reported once, and counted over epochs and the workers of a
-    process; in a distributed run each process counts what it sees.
+    A skipped sample is replaced by the next good one: batches keep their size, and no random
+    number is drawn. Each is reported once. The count covers all epochs and the workers of one
+    process; in a distributed run every process counts its own samples.
 
     Args:
         dataset: The data set, or its config.
-        skip_bad_samples: How many broken samples are tolerated in training; the next one ends it.
-            0 stops at the first.
-        lazy_init: Read the annotations later, at :meth:`full_init`.
+        skip_bad_samples: Largest number of broken samples that are skipped in training; one more
+            is an error. 0: the first one is an error.
+        lazy_init: Read the annotations at :meth:`full_init` only.
 
     Raises:
         UserError: The annotation file cannot be used, or no image is left.
-        ValueError: ``skip_bad_samples`` is negative, or given for a data set in test mode, whose
-            metrics would not be those of the data set any more.
+        ValueError: ``skip_bad_samples`` is negative, or given for a data set in test mode, where
+            metrics must cover all samples.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class CheckedDataset(DatasetWrapper):
             raise ValueError('skip_bad_samples is for training: metrics are those of all samples')
         self.dataset = dataset
         self.skip_bad_samples = skip_bad_samples
-        self._reason: dict[int, str] = {}  # of images left out because of their annotations
+        self._reason: dict[int, str] = {}  # by id of the images dropped for their annotations
         self._bad = None  # which samples are broken, shared with the workers
         self._check_pipeline()
         if not lazy_init:
@@ -159,7 +159,7 @@ class CheckedDataset(DatasetWrapper):
 
     @property
     def pipeline(self) -> Compose:
-        """Transforms of the inner data set; what is assigned gets the checks too."""
+        """Transforms of the inner data set; the checks are added to an assigned pipeline too."""
         return self.dataset.pipeline
 
     @pipeline.setter
@@ -189,7 +189,7 @@ class CheckedDataset(DatasetWrapper):
             empty = not len(self.dataset)
         except UserError:
             raise
-        except ValueError:  # of an empty list, which cannot be serialized
+        except ValueError:  # an empty list of samples cannot be serialized
             empty = not self.dataset.data_list and self.dataset.serialize_data
             if not empty:
                 raise
@@ -210,16 +210,16 @@ class CheckedDataset(DatasetWrapper):
                 f'{coco.imgs[number]["file_name"]}: {reason}'
                 for number, reason in list(self._reason.items())[:3]
             )
-            self._spend(len(self._reason), f'{path}: {first}')
+            self._count(len(self._reason), f'{path}: {first}')
             for number in self._reason:
                 del coco.imgs[number]
         return coco
 
-    def _spend(self, number: int, text: str) -> None:
+    def _count(self, number: int, text: str) -> None:
         """Report the ``number``-th broken sample.
 
         Raises:
-            BadSampleError: It is one too many.
+            BadSampleError: ``number`` exceeds ``skip_bad_samples``.
         """
         if not self.skip_bad_samples:
             hint = '' if self.dataset.test_mode else '; skip_bad_samples=N leaves out up to N'
@@ -245,10 +245,10 @@ class CheckedDataset(DatasetWrapper):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> Any:
-        """Get a sample, or the next good one.
+        """Return a sample, or the next good one if it is broken and may be skipped.
 
         Raises:
-            BadSampleError: It is broken, and one more than may be skipped.
+            BadSampleError: More samples are broken than may be skipped.
         """
         self.full_init()
         for shift in range(len(self.dataset)):
@@ -260,7 +260,7 @@ class CheckedDataset(DatasetWrapper):
             except Exception as error:
                 self._bad[current] = 1
                 try:
-                    self._spend(self.num_bad_samples, self._describe(current, error))
+                    self._count(self.num_bad_samples, self._describe(current, error))
                 except BadSampleError as stop:
                     raise stop from error
         raise BadSampleError('no good sample is left')
@@ -269,10 +269,10 @@ class CheckedDataset(DatasetWrapper):
         info = self.dataset.get_data_info(index)
         paths = [str(info[key]) for key in ('img_path', 'seg_map_path') if info.get(key)]
         for path in filter(os.path.isfile, paths):
-            try:  # a decoder may say no more than that it failed
+            try:  # the message of a decoder often lacks the reason
                 check_file_end(path)
             except ValueError as truncated:
                 error = truncated
         text = str(error).strip() or 'no message'
-        kind = '' if type(error) is ValueError else f'{type(error).__name__}: '
-        return f'{shorten(paths) or f"sample {index}"}: {kind}{text}'
+        prefix = '' if type(error) is ValueError else f'{type(error).__name__}: '
+        return f'{shorten(paths) or f"sample {index}"}: {prefix}{text}'

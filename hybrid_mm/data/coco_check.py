@@ -1,4 +1,4 @@
-"""What is wrong in an annotation file in COCO's format, found in one pass over it."""
+"""Checks of annotation files in COCO's format, in one pass over the file."""
 
 import json
 import math
@@ -17,12 +17,12 @@ def load_coco(api: type, path: str) -> Any:
     """Read an annotation file and check it as a whole.
 
     Args:
-        api: Class of MMDetection that reads it.
+        api: Class of MMDetection that reads such files.
         path: The file.
 
     Raises:
-        UserError: It is empty, no JSON, or not in COCO's format; an image without ``file_name``,
-            ``height`` or ``width``; an id that stands for two images, objects or categories.
+        UserError: The file is empty, not JSON, or not in COCO's format; an image lacks
+            ``file_name``, ``height`` or ``width``; two images, objects or categories share an id.
     """
     try:
         coco = api(path)
@@ -38,32 +38,32 @@ def load_coco(api: type, path: str) -> Any:
         lacking = [key for key in _IMAGE_KEYS if image.get(key) is None]
         if lacking:
             raise UserError(f'{path}: image {image.get("id")} has no {lacking[0]!r}')
-    for kind in ('images', 'annotations', 'categories'):
-        entries = coco.dataset[kind]
+    for name in ('images', 'annotations', 'categories'):
+        entries = coco.dataset[name]
         if len({entry['id'] for entry in entries}) < len(entries):
             numbers = Counter(entry['id'] for entry in entries)
             twice = [str(number) for number, count in numbers.items() if count > 1]
             raise UserError(
-                f'{path}: ids of {kind} must be unique; used more than once: {shorten(twice)}'
+                f'{path}: ids of {name} must be unique; used more than once: {shorten(twice)}'
             )
     return coco
 
 
 def broken_images(coco: Any, path: str, masks: bool) -> dict[int, str]:
-    """Find images with annotations that cannot be meant so.
+    """Find images with invalid annotations.
 
-    Objects that MMDetection leaves out of training by itself (boxes without area, with less than
-    a pixel, or outside of the image; annotations of images that are not listed) and those that it
-    only ignores (masks of fewer than three points) are counted in one warning per kind.
+    Objects that MMDetection itself leaves out of training (boxes without area, smaller than a
+    pixel, or outside the image; annotations of images that are not listed) or ignores (masks of
+    fewer than three points) are not errors: they are counted in one warning per reason.
 
     Args:
-        coco: What :func:`load_coco` returned.
+        coco: Result of :func:`load_coco`.
         path: The file, for messages.
         masks: Whether the pipeline loads instance masks.
 
     Returns:
-        What is wrong (a box that is not four finite numbers, a category that does not exist, no
-        mask, a run-length mask of another size than the image), by image id.
+        The problem (a box that is not four finite numbers, a category that does not exist, no
+        mask, a run-length mask of another size than the image) by image id.
     """
     broken: dict[int, str] = {}
     odd: dict[str, list[str]] = {}
@@ -83,9 +83,9 @@ def broken_images(coco: Any, path: str, masks: bool) -> dict[int, str]:
             broken.setdefault(entry['image_id'], f'annotation {number} {problem}')
         elif _few_points(entry):
             odd.setdefault('whose mask has fewer than three points', []).append(str(number))
-    for kind, numbers in odd.items():
+    for reason, numbers in odd.items():
         warn(
-            f'{path}: {len(numbers)} annotations {kind} take no part in training '
+            f'{path}: {len(numbers)} annotations {reason} take no part in training '
             f'(ids {shorten(numbers)})'
         )
     return broken
@@ -122,7 +122,7 @@ def _mask_problem(entry: dict, image: dict) -> str | None:
 
 
 def _few_points(entry: dict) -> bool:
-    """Whether a mask is made of polygons and none of them is one."""
+    """Whether a mask consists of polygons that all have fewer than three points."""
     polygons = entry.get('segmentation')
     return bool(
         isinstance(polygons, list)

@@ -1,10 +1,10 @@
 """Common corruptions of images at five severities, and their transform.
 
 Source: "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations" (ICLR
-2019) and the package ``imagecorruptions`` that carried it over to images of any size. The
-functions are those of the package (extra ``analysis``). It is the maintained
-``imagecorruptions-imaug``: the original one fails with scikit-image from 0.19 on. What is put
-right here: draws depend on nothing but the seed, and NumPy's global generator stays as it was.
+2019) and the package ``imagecorruptions``, which applies it to images of any size. The functions
+are those of its maintained fork ``imagecorruptions-imaug`` (extra ``analysis``); the original one
+fails with scikit-image from 0.19 on. Added here: random draws depend on the seed alone, and the
+state of NumPy's global generator is restored.
 """
 
 import contextlib
@@ -29,14 +29,14 @@ CORRUPTIONS = tuple(name for names in GROUPS.values() for name in names)
 BENCHMARK = CORRUPTIONS[:15]
 SEVERITIES = (1, 2, 3, 4, 5)
 SMALLEST = 32
-_OWN_GENERATOR = ('impulse_noise', 'glass_blur')  # they take a seed instead of the global one
+_OWN_GENERATOR = ('impulse_noise', 'glass_blur')  # seeded by an argument
 
 
 def names_of(selection: str) -> tuple[str, ...]:
-    """Corruptions of a group, of 'benchmark' (15) or 'all' (19), or the one of that name.
+    """Names of the corruptions of a group, of 'benchmark' (15) or 'all' (19), or the name itself.
 
     Raises:
-        ValueError: There is no such group or corruption.
+        ValueError: Unknown group or corruption.
     """
     sets = dict(GROUPS, benchmark=BENCHMARK, all=CORRUPTIONS)
     if selection in CORRUPTIONS:
@@ -62,7 +62,7 @@ def _package():
 
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """NumPy's global generator, from which the package draws, seeded and given back as it was."""
+    """Seed NumPy's global generator, which the package uses, and restore its state afterwards."""
     state = np.random.get_state()
     np.random.seed(seed % 2**32)
     try:
@@ -75,9 +75,9 @@ def corrupt(image: np.ndarray, name: str, severity: int, seed: int = 0) -> np.nd
     """Corrupt an image.
 
     Args:
-        image: (H, W, 3) or (H, W), uint8, RGB, 32 x 32 at least; a grey one is taken as RGB.
+        image: (H, W, 3) or (H, W), uint8, RGB, at least 32 x 32; grey is expanded to RGB.
         name: One of ``CORRUPTIONS``.
-        severity: 1 to 5, or 0 for the image as it is.
+        severity: 1 to 5, or 0 for the unchanged image.
         seed: The same seed gives the same image.
 
     Returns:
@@ -103,7 +103,7 @@ def corrupt(image: np.ndarray, name: str, severity: int, seed: int = 0) -> np.nd
     if severity == 0:
         return image.copy()
     extra = dict(seed=seed % 2**32) if name in _OWN_GENERATOR else {}
-    # zoom_blur and snow print about images whose zoom comes out a pixel short
+    # zoom_blur and snow print a message where a zoomed image is one pixel short
     with _seeded(seed), contextlib.redirect_stdout(io.StringIO()):
         return _package().corrupt(image, severity, name, **extra)
 
@@ -117,18 +117,18 @@ def _check(name: str, severity: int) -> None:
 
 @TRANSFORMS.register_module()
 class Corrupt:
-    """Corrupt ``results['img']``, straight after its loading or after a crop.
+    """Corrupt ``results['img']``, directly after loading or after a crop.
 
-    Each image has its own draws, by ``seed`` and its file name: they are the same in every run, in
-    every worker and for every model.
+    The random draws of an image depend on ``seed`` and its file name: they are the same in every
+    run, in every worker and for every model.
 
     Args:
         corruption: One of ``CORRUPTIONS``.
         severity: 1 to 5, or 0 for clean.
-        to_rgb: Corrupt in RGB although the image is BGR, as MMCV loads it. By default the channels
-            are taken as they come, as MMDetection's protocol does; the order matters in snow,
-            frost, spatter and jpeg_compression only.
-        seed: Another number gives other draws.
+        to_rgb: Convert from BGR, as MMCV loads images, to RGB for the corruption. By default the
+            order of the channels is not changed, as in MMDetection's protocol; it matters for
+            snow, frost, spatter and jpeg_compression only.
+        seed: Seed of the random draws.
 
     Raises:
         ValueError: An unknown corruption or severity.
@@ -167,5 +167,6 @@ class Corrupt:
         )
 
 
-if root.TRANSFORMS.get('Corrupt') is None:  # as MMDetection 2 and 3 call theirs, where it is gone
+# the name of MMDetection's transform, for versions that lack it
+if root.TRANSFORMS.get('Corrupt') is None:
     root.TRANSFORMS.register_module(name='Corrupt', module=Corrupt)

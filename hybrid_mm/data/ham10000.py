@@ -16,9 +16,9 @@ _COLUMNS = {'lesion_id', 'image_id', 'dx'}
 class HAM10000(BaseDataset):
     """Images with the diagnoses of ``HAM10000_metadata.csv``, split by lesion.
 
-    A lesion has several images, so that a split by image would test on what was trained with. A
-    check sum of the lesion's name decides about all of its images: the split is the same
-    everywhere and needs no file. There is no official one.
+    A lesion has several images, so a split by image would leak training lesions into the test
+    split. A checksum of the lesion's name assigns all of its images: the split is the same
+    everywhere and needs no file. There is no official split.
 
     Args:
         split: 'train', or 'test' for about ``test_fraction`` of the lesions.

@@ -47,16 +47,16 @@ IMAGENET_R = (
 class _Folders(BaseDataset):
     """Images in one folder per class, whose sorted names are the classes of ``labels`` in order.
 
-    ``gt_label`` is the class's index in ImageNet-1K. Give the 1000 names by ``metainfo``, or leave
-    the numbers that stand for them.
+    ``gt_label`` is the index of the class in ImageNet-1K. The names of the 1000 classes are their
+    indices unless ``metainfo`` gives others.
 
     Args:
-        data_root: Folder of the folders.
+        data_root: Folder that holds the folders of the classes.
         **kwargs: See MMEngine's ``BaseDataset``.
 
     Raises:
-        FileNotFoundError: There is no such folder, or a class has no images.
-        ValueError: Another number of folders than classes.
+        FileNotFoundError: The folder does not exist, or a class has no images.
+        ValueError: The number of folders is not that of the classes.
     """
 
     labels: ClassVar[tuple[int, ...]] = tuple(range(IMAGENET_CLASSES))
@@ -76,7 +76,7 @@ class _Folders(BaseDataset):
         if len(folders) != len(self.labels):
             raise ValueError(
                 f'{name}: expected {len(self.labels)} folders, one per class, in {root}, got '
-                f'{len(folders)}; the order of all of them tells the classes'
+                f'{len(folders)}; classes are assigned by the sorted order of all folders'
             )
         found = []
         for label, folder in zip(self.labels, folders, strict=True):
@@ -109,7 +109,7 @@ class ImageNetSketch(_Folders):
 
 @DATASETS.register_module()
 class ImageNetC(_Folders):
-    """The published, corrupted validation images (224 x 224 JPEG) of one corruption and severity.
+    """Published corrupted validation images (224 x 224 JPEG) of one corruption and severity.
 
     Layout: ``<data_root>/<corruption>/<severity>/<class>/*.JPEG``.
 
@@ -121,7 +121,7 @@ class ImageNetC(_Folders):
 
     Raises:
         FileNotFoundError: See ``ImageNetA``.
-        ValueError: An unknown corruption or severity, or another number of folders.
+        ValueError: Unknown corruption or severity, or a wrong number of folders.
     """
 
     def __init__(self, data_root: str, corruption: str, severity: int, **kwargs: Any) -> None:

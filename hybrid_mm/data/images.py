@@ -1,4 +1,4 @@
-"""Files of images."""
+"""Search for image files."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.p
 
 
 def find_images(path: str | Path) -> list[Path]:
-    """The image itself, or all images below a folder, sorted.
+    """Return the image itself as a list, or all images below a folder, sorted.
 
     Raises:
-        UserError: there is no such file or folder, or no image in it.
+        UserError: The path does not exist, or the folder holds no images.
     """
     source = Path(path)
     if source.is_file():

@@ -1,4 +1,4 @@
-"""Augmentations that depend on the place of a sample in the run, not on the workers."""
+"""Augmentations seeded by the position of a sample in the run, independent of the workers."""
 
 import hashlib
 import random
@@ -18,7 +18,7 @@ from hybrid_mm.registry import DATA_SAMPLERS, DATASETS
 
 
 def seed_generators(*place: int) -> None:
-    """Seed Python, NumPy and torch (every device) from numbers that tell where a run is."""
+    """Seed Python, NumPy and torch (every device) from the numbers of a position in a run."""
     digest = hashlib.blake2b(repr(place).encode(), digest_size=8).digest()
     seed = int.from_bytes(digest, 'little')
     random.seed(seed)
@@ -27,10 +27,10 @@ def seed_generators(*place: int) -> None:
 
 
 class Place(int):
-    """Index of a sample that knows its place in the run.
+    """Index of a sample that carries its position in the run.
 
     Attributes:
-        place: Seed, process, epoch and number within it.
+        place: Seed, process, epoch, and number within the epoch.
     """
 
     place: tuple[int, ...]
@@ -38,7 +38,7 @@ class Place(int):
 
 @DATA_SAMPLERS.register_module()
 class PlacedSampler(Sampler):
-    """Sampler whose indices know their place in the run; else it is the inner one.
+    """Sampler that yields the indices of an inner sampler with their positions in the run.
 
     Args:
         sampler: Config of the inner sampler.
@@ -53,7 +53,7 @@ class PlacedSampler(Sampler):
         self.epoch = self.start = 0
 
     def __getattr__(self, name: str) -> Any:
-        # without a method of the inner sampler, MMEngine must not find one here
+        # MMEngine asks with hasattr: only methods that the inner sampler has may be found
         if name.startswith('__') or name == 'inner':
             raise AttributeError(name)
         if name == 'skip':
@@ -66,7 +66,7 @@ class PlacedSampler(Sampler):
         self.start = count
 
     def set_epoch(self, epoch: int) -> None:
-        """Tell the epoch, which the order of many samplers depends on."""
+        """Set the epoch, on which the order of many samplers depends."""
         self.epoch = epoch
         if hasattr(self.inner, 'set_epoch'):
             self.inner.set_epoch(epoch)
@@ -84,14 +84,14 @@ class PlacedSampler(Sampler):
 
 @DATASETS.register_module()
 class SeededDataset(DatasetWrapper):
-    """Data set that seeds the random generators for every sample from its place in the run.
+    """Data set that seeds the random generators for every sample from its position in the run.
 
-    Augmentations are then the same with any number of workers, and after an interruption. For
-    indices of a :class:`PlacedSampler`; with others it does nothing.
+    Augmentations are then the same with any number of workers, and after an interruption. Acts on
+    indices of a :class:`PlacedSampler` only.
 
     Args:
         dataset: The data set, or its config.
-        lazy_init: Read the annotations later, at ``full_init``.
+        lazy_init: Read the annotations at ``full_init`` only.
     """
 
     def __init__(self, dataset: dict | BaseDataset, lazy_init: bool = False) -> None:

@@ -1,8 +1,8 @@
-"""The embedded data set: textured shapes that occlude each other, drawn from a seed.
+"""The data set of the demo: textured shapes that occlude each other, drawn from a seed.
 
-Every scene is sampled from a seed of its own and drawn once, as a picture and a map of instance
-numbers. Masks, boxes, areas and the semantic map are all read off that one map, so that they agree
-to the pixel. Needs numpy, Pillow and pycocotools only.
+Every scene has its own seed and is drawn once, as a picture and a map of instance numbers. Masks,
+boxes, areas and the semantic map are all derived from that map, so they agree to the pixel. Needs
+numpy, Pillow and pycocotools only.
 """
 
 import colorsys
@@ -29,20 +29,20 @@ PALETTE = (
 SEG_PALETTE = ((70, 70, 75), *PALETTE)
 # Folder of each split (ADE20K's names) and its number of images.
 SPLITS = {'training': 400, 'validation': 80}
-VERSION = 1  # of the drawing: to be raised with every change of the bytes for a seed
+VERSION = 1  # of the drawing: raise it with every change of the files that a seed gives
 
 SIDES = (128, 144, 160)
 RADII = ((12, 19), (20, 38), (62, 78))  # small, medium and large ones by COCO's areas
 RADIUS_ODDS = (0.3, 0.48, 0.22)
 TEXTURES = ('plain', 'gradient', 'stripes', 'checks', 'dots', 'speckle')
 GROUNDS = ('cloud', 'stripes', 'checks', 'bricks', 'gradient')
-OWN_COLOUR = 0.93  # share of the shapes in the colour of their class; the rest wear another's
-MIN_VISIBLE, MIN_PIXELS = 0.7, 60  # of every shape, after all occlusions
+OWN_COLOUR = 0.93  # share of the shapes in the colour of their class, not of another
+MIN_VISIBLE, MIN_PIXELS = 0.7, 60  # smallest visible share of a shape, after all occlusions
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture and where its shapes are.
+    """One picture with its instance map and classes.
 
     Attributes:
         image: (H, W, 3) uint8, RGB.
@@ -125,7 +125,7 @@ def _noise(rng, height, width, cell):
 
 
 def _pattern(name, u, v, rng, pitch):
-    """Weight in [0, 1] of the second colour at the points (u, v), given in pixels."""
+    """Weight in [0, 1] of the second colour of a texture at the points (u, v), in pixels."""
     if name == 'plain':
         return np.zeros_like(u)
     if name == 'gradient':
@@ -169,7 +169,7 @@ def _draw(rng, image, label, x, y, radius):
     """Draw one shape over the image, in place.
 
     Returns:
-        (H, W) bool: the pixels whose centre the shape covers.
+        (H, W) bool: the pixels whose centres the shape covers.
     """
     height, width = image.shape[:2]
     top, left = max(int(y - radius) - 2, 0), max(int(x - radius) - 2, 0)
@@ -207,7 +207,7 @@ def draw_scene(seed) -> Scene:
     """Sample and draw one scene.
 
     Args:
-        seed: Anything that ``numpy.random.default_rng`` takes; it fixes the scene entirely.
+        seed: Seed for ``numpy.random.default_rng``; it determines the scene.
     """
     rng = np.random.default_rng(seed)
     height, width = (int(side) for side in rng.choice(SIDES, 2))
@@ -217,7 +217,7 @@ def draw_scene(seed) -> Scene:
     ranges = rng.choice(len(RADII), rng.integers(3, 7), p=RADIUS_ODDS)
     for radius in sorted((rng.uniform(*RADII[r]) for r in ranges), reverse=True):
         label = int(rng.integers(len(CLASSES)))
-        for _ in range(20):  # tries to find a place that hides nobody too much
+        for _ in range(20):  # attempts to find a place that does not hide too much of others
             x, y = (_inside(rng, side, 0.9 * radius) for side in (width, height))
             canvas = image.copy()
             covered = _draw(rng, canvas, label, x, y, radius)
@@ -239,7 +239,7 @@ def draw_scene(seed) -> Scene:
 
 
 def coco_annotations(scene: Scene) -> list[dict]:
-    """Describe the shapes of a scene as COCO does, without ids.
+    """Describe the shapes of a scene in COCO's format, without ids.
 
     Returns:
         One dict per shape with category_id (class + 1), bbox (x, y, w, h of the visible pixels),
@@ -302,31 +302,31 @@ def _write_split(root, split, count, seed):
 
 
 def write_dataset(root, seed: int = 0, splits: dict | None = None, progress=None) -> bool:
-    """Write the data set, unless it is there already.
+    """Write the data set, unless it exists already.
 
-    The folder gets images/SPLIT/*.png, annotations/SPLIT/*.png (ADE20K's layout; 0 is unlabelled,
-    1 is background, c + 2 is class c, so readers set ``reduce_zero_label=True``), and
+    Files are images/SPLIT/*.png, annotations/SPLIT/*.png (ADE20K's layout; 0 is unlabelled, 1 is
+    background, c + 2 is class c, so readers set ``reduce_zero_label=True``), and
     annotations/instances_SPLIT.json (COCO). The same arguments give the same bytes.
 
     Args:
-        root: Folder of the data set. An older one of this kind in it is replaced.
+        root: Folder of the data set. An older version of it there is replaced.
         seed: Seed of all scenes.
         splits: Number of images by split; by default :data:`SPLITS`.
         progress: Called as ``progress(done, total)`` after every image.
 
     Returns:
-        Whether anything was written; False if exactly this data set was there.
+        Whether anything was written; False if the folder held exactly this data set.
 
     Raises:
-        FileExistsError: The folder holds something else.
-        ValueError: An unknown split.
+        FileExistsError: The folder holds other files.
+        ValueError: Unknown split.
     """
     root = Path(root)
     splits = dict(SPLITS if splits is None else splits)
     if unknown := sorted(set(splits) - set(SPLITS)):
         raise ValueError(f'unknown splits {unknown}: choose from {list(SPLITS)}')
     about = dict(name='hybrid_mm shapes', version=VERSION, seed=seed, splits=splits)
-    stamp = root / 'dataset.json'  # written last: with it the data set is complete
+    stamp = root / 'dataset.json'  # written last: it marks the data set as complete
     if stamp.is_file():
         old = json.loads(stamp.read_text())
         if old == about:
@@ -334,7 +334,7 @@ def write_dataset(root, seed: int = 0, splits: dict | None = None, progress=None
         if old.get('name') != about['name']:
             raise FileExistsError(f'{root} holds another data set: choose another folder')
     elif root.is_dir() and any(root.iterdir()):
-        raise FileExistsError(f'{root} is not empty and no data set of ours: choose another folder')
+        raise FileExistsError(f'{root} is not empty and is not our data set: choose another folder')
 
     partial = root.with_name(f'{root.name}.partial-{os.getpid()}')
     shutil.rmtree(partial, ignore_errors=True)

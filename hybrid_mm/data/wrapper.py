@@ -1,13 +1,13 @@
-"""What wrappers of data sets share."""
+"""Base class of the wrappers of data sets."""
 
 from typing import Any
 
 
 class DatasetWrapper:
-    """Wrapper that hands on what it does not have itself to ``self.dataset``."""
+    """Wrapper whose missing attributes are those of ``self.dataset``."""
 
     def __getattr__(self, name: str) -> Any:
-        # copying and unpickling ask for these before there is a data set
+        # copying and unpickling look these up before the data set is set
         if name.startswith('__') or name == 'dataset':
             raise AttributeError(name)
         return getattr(self.dataset, name)

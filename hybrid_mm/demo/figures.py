@@ -1,4 +1,4 @@
-"""Pictures of the demo: truth beside prediction on the embedded data set, losses and metrics."""
+"""Figures of the demo: ground truth next to predictions, and curves of losses and metrics."""
 
 import json
 from collections.abc import Mapping
@@ -65,7 +65,7 @@ def _show_instances(axis, image, found):
 
     ``found`` holds (label, score or None, (x1, y1, x2, y2), mask (H, W)).
     """
-    found = sorted(found, key=lambda item: -item[3].sum())  # small ones on top
+    found = sorted(found, key=lambda item: -item[3].sum())  # small objects on top
     order = np.zeros(image.shape[:2], int)
     for number, (*_, mask) in enumerate(found, start=1):
         order[mask] = number
@@ -95,13 +95,13 @@ def _show_instances(axis, image, found):
 
 
 def draw_detections(root, predictions, path, count: int = 6, threshold: float = 0.5) -> None:
-    """Draw the first validation pictures with true and predicted boxes, masks and labels.
+    """Draw the first validation images with true and predicted boxes, masks and labels.
 
     Args:
         root: Folder of the data set.
-        predictions: Pickle of ``tools/test.py CONFIG CHECKPOINT --out FILE``.
+        predictions: Pickle that ``tools/test.py CONFIG CHECKPOINT --out FILE`` wrote.
         path: PNG to write.
-        count: Number of pictures, an even one.
+        count: Number of images, even.
         threshold: Lowest score drawn.
     """
     import pickle
@@ -146,13 +146,13 @@ def draw_detections(root, predictions, path, count: int = 6, threshold: float = 
 
 
 def draw_segmentations(root, predictions, path, count: int = 6) -> None:
-    """Draw the first validation pictures with true and predicted label maps.
+    """Draw the first validation images with true and predicted label maps.
 
     Args:
         root: Folder of the data set.
-        predictions: Folder of ``tools/test.py CONFIG CHECKPOINT --out FOLDER``.
+        predictions: Folder that ``tools/test.py CONFIG CHECKPOINT --out FOLDER`` wrote.
         path: PNG to write.
-        count: Number of pictures, an even one.
+        count: Number of images, even.
     """
     from PIL import Image
 
@@ -183,19 +183,19 @@ def draw_curves(folders: Mapping[str, Path], path) -> None:
     """Draw losses and validation metrics over the iterations.
 
     Args:
-        folders: Work dir by the name of its model.
+        folders: Work dirs by the name of the model.
         path: PNG to write.
     """
     pyplot = _pyplot()
     figure, axes = pyplot.subplots(2, len(folders), figsize=(6 * len(folders), 7), squeeze=False)
     for (name, folder), (upper, lower) in zip(folders.items(), axes.T, strict=True):
-        # over all its runs: the demo may have been interrupted
+        # over all runs in the folder: the demo may have been interrupted
         files = sorted(Path(folder).glob('*/vis_data/scalars.json'))
         lines = [record for file in files for record in read_records(file)]
         lines.sort(key=lambda line: line.get('iter', line['step']))
         training = [line for line in lines if 'loss' in line]
         parts = sorted({key for line in training for key in line if 'loss' in key})
-        if len(parts) == 2:  # the sum and its only part
+        if len(parts) == 2:  # the total loss and its only part
             parts = ['loss']
         for key in parts:
             points = [(line['iter'], line[key]) for line in training if key in line]

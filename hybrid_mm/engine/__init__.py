@@ -1,4 +1,4 @@
-"""Hooks, optimizer constructors, the distributed wrapper, and what the tools share."""
+"""What MMEngine finds by name: hooks, wrappers of models and optimizers, their constructor."""
 
 from hybrid_mm.engine.hooks.atomic_checkpoint import AtomicCheckpointHook
 from hybrid_mm.engine.hooks.compile_parts import CompileHook

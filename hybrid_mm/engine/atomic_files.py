@@ -1,4 +1,4 @@
-"""Files that a crash cannot damage."""
+"""Files that a crash cannot damage, also as a file backend of MMEngine."""
 
 import os
 from collections.abc import Iterator
@@ -7,23 +7,23 @@ from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
 
-_BACKEND = 'hybrid_mm_atomic'
-_TEMPORARY = '.tmp-'
+BACKEND = 'hybrid_mm_atomic'  # for `backend_args=dict(backend=...)`
+TEMPORARY = '.tmp-'  # in the names of files that are not complete yet
 
 
 def write_atomically(path: str | os.PathLike, data: bytes) -> None:
-    """Write a file so that after a crash at any point it is the old one or the new one, whole.
+    """Write a file such that a crash at any point leaves the old or the new one, complete.
 
     Args:
-        path: The file; its folder is made.
-        data: What it shall hold.
+        path: The file; its folder is created.
+        data: Content of the file.
 
     Raises:
-        OSError: A full disk, for one; the old file is untouched then.
+        OSError: The disk is full, for example; the old file is left as it was.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'{path.name}{_TEMPORARY}{os.getpid()}')
+    temporary = path.with_name(f'{path.name}{TEMPORARY}{os.getpid()}')
     try:
         with open(temporary, 'wb') as file:
             file.write(data)
@@ -38,7 +38,7 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a renaming outlast a failure of power, where the system lets a folder be synced."""
+    """Make a renaming outlast a power failure, on systems that can sync a folder."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -48,7 +48,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 class AtomicBackend(LocalBackend):
-    """Local files that are written atomically, and whose removal may wait."""
+    """Local files that are written atomically, and can be removed after they are replaced."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class AtomicBackend(LocalBackend):
         write_atomically(filepath, obj)
 
     def remove(self, filepath: str | Path) -> None:
-        """Remove a file, inside of :meth:`removing_last` at its end."""
+        """Remove a file, or note it for the end of :meth:`removing_last`."""
         if self._waiting is None:
             super().remove(filepath)
         else:
@@ -67,7 +67,7 @@ class AtomicBackend(LocalBackend):
 
     @contextmanager
     def removing_last(self) -> Iterator[None]:
-        """Remove files at the end of the block, and not at all if it fails."""
+        """Context that puts off removals to its end, and drops them if it fails."""
         self._waiting = []
         try:
             yield
@@ -78,4 +78,4 @@ class AtomicBackend(LocalBackend):
             self._waiting = None
 
 
-register_backend(_BACKEND, AtomicBackend, force=True)
+register_backend(BACKEND, AtomicBackend, force=True)

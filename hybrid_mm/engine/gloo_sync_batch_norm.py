@@ -1,8 +1,8 @@
-"""Synchronised batch normalisation on CPUs (gloo)."""
+"""Batch normalisation synchronised over processes on CPUs (gloo), for our model wrapper."""
+
+from typing import Any
 
 import torch
-from mmengine.dist import get_world_size
-from mmengine.logging import print_log
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -11,13 +11,13 @@ class _AllReduceSum(torch.autograd.Function):
     """Sum over the processes; the gradient of a sum that all use is the sum of their gradients."""
 
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         x = x.clone()
         distributed.all_reduce(x)
         return x
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         grad = grad.clone()
         distributed.all_reduce(grad)
         return grad
@@ -37,7 +37,8 @@ class GlooSyncBatchNorm(_BatchNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x`` of shape (N, C, ...)."""
-        if not self.training or get_world_size() == 1:
+        processes = distributed.get_world_size() if distributed.is_initialized() else 1
+        if not self.training or processes == 1:
             return super().forward(x)
         self._check_input_dim(x)
         wide = x if x.dtype == torch.float64 else x.float()
@@ -67,36 +68,28 @@ class GlooSyncBatchNorm(_BatchNorm):
         self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
 
 
-def to_gloo_sync_batchnorm(module: nn.Module) -> nn.Module:
-    """Replace every ``torch.nn.SyncBatchNorm`` in ``module``, sharing its tensors."""
-    replaced = 0
+def to_gloo_sync_batch_norm(module: nn.Module) -> tuple[nn.Module, int]:
+    """Replace every ``torch.nn.SyncBatchNorm`` in ``module``, sharing its tensors.
 
-    def convert(child: nn.Module) -> nn.Module:
-        nonlocal replaced
-        if isinstance(child, nn.SyncBatchNorm):
-            replaced += 1
-            new = GlooSyncBatchNorm(
-                child.num_features,
-                child.eps,
-                child.momentum,
-                child.affine,
-                child.track_running_stats,
-            )
-            new.weight, new.bias = child.weight, child.bias
-            for name, buffer in child.named_buffers(recurse=False):
-                setattr(new, name, buffer)
-            return new.train(child.training)
-        for name, grandchild in child.named_children():
-            new = convert(grandchild)
-            if new is not grandchild:
-                setattr(child, name, new)
-        return child
-
-    module = convert(module)
-    if replaced:
-        print_log(
-            f'{replaced} SyncBatchNorm layers run as GlooSyncBatchNorm on CPU: statistics of '
-            'the batches of all processes',
-            logger='current',
+    Returns:
+        The module (another one if it is such a layer itself), and the number of replaced layers.
+    """
+    if isinstance(module, nn.SyncBatchNorm):
+        new = GlooSyncBatchNorm(
+            module.num_features,
+            module.eps,
+            module.momentum,
+            module.affine,
+            module.track_running_stats,
         )
-    return module
+        new.weight, new.bias = module.weight, module.bias
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(new, name, buffer)
+        return new.train(module.training), 1
+    total = 0
+    for name, child in module.named_children():
+        new, count = to_gloo_sync_batch_norm(child)
+        if new is not child:
+            setattr(module, name, new)
+        total += count
+    return module, total

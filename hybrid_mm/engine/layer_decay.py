@@ -12,15 +12,20 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Scale the learning rate of layer i of n by ``layer_decay_rate ** (n - 1 - i)``.
 
     Source: "ELECTRA" (arXiv 2003.10555), section 3.3, as BEiT and its followers apply it to
-    backbones. Everything behind the backbone keeps the full rate. Layers are counted by the
-    backbone's ``get_layer_depth``, or by stages and ``get_stage_depth``; a model without it is a
-    ``TypeError``.
+    backbones. Everything after the backbone keeps the full rate. The backbone counts its layers, by
+    ``get_layer_depth`` or, for stages, ``get_stage_depth``.
 
-    ``paramwise_cfg`` takes ``layer_decay_rate`` in (0, 1], ``layer_decay_by``, 'layer' (the
-    default) or 'stage', and ``num_layers``, a number L of layers from which a recipe counts instead
-    of the backbone's own (layer i gets ``layer_decay_rate ** (L + 1 - i)``), beside the keys of
-    MMEngine's ``DefaultOptimWrapperConstructor``, which keep their meaning (``flat_decay_mult=0``
-    for one: no weight decay on biases, norms and layer scales).
+    Keys of ``paramwise_cfg``, besides those of MMEngine's ``DefaultOptimWrapperConstructor`` (such
+    as ``flat_decay_mult=0``: no weight decay on biases, norms and layer scales):
+
+    - ``layer_decay_rate``: in (0, 1].
+    - ``layer_decay_by``: 'layer' (the default) or 'stage'.
+    - ``num_layers``: the number L from which a recipe counts instead of the backbone's own; layer i
+      then gets ``layer_decay_rate ** (L + 1 - i)``.
+
+    Raises:
+        ValueError: A key has no such value.
+        TypeError: The backbone of the model does not count its layers.
 
     Example:
         >>> optim_wrapper = dict(
@@ -45,9 +50,9 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         super().__init__(optim_wrapper_cfg, paramwise_cfg)
 
     def add_params(self, params: list[dict], module: nn.Module, prefix: str = '', **kwargs) -> None:
-        """Fill the parameter groups, one per parameter, with their scaled rates."""
+        """Append one group per parameter to ``params``, with its scaled learning rate."""
         super().add_params(params, module, prefix=prefix, **kwargs)
-        if prefix:  # MMEngine descends through the submodules by this method
+        if prefix:  # MMEngine calls this method for every submodule as well
             return
         backbone = getattr(module, 'backbone', None)
         if not hasattr(backbone, self.count):

@@ -36,7 +36,7 @@ def corruption_errors(errors: Mapping[str, Sequence[float]]) -> dict[str, float]
         errors: Top-1 errors in per cent at severities 1 to 5, by corruption.
 
     Raises:
-        ValueError: An unknown corruption, not five errors, or one outside 0 to 100.
+        ValueError: Unknown corruption, not five errors, or an error outside 0 to 100.
     """
     found = {}
     for name, values in errors.items():
@@ -54,15 +54,15 @@ def corruption_errors(errors: Mapping[str, Sequence[float]]) -> dict[str, float]
 def mce(errors: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """Mean corruption errors in per cent, lower is better.
 
-    The benchmark ("Benchmarking Neural Network Robustness to Common Corruptions", ICLR 2019) means
-    15 corruptions; the LSKA paper means these and the four held-out ones.
+    The benchmark ("Benchmarking Neural Network Robustness to Common Corruptions", ICLR 2019)
+    averages over 15 corruptions; the LSKA paper over these and the four held-out ones.
 
     Args:
         errors: See :func:`corruption_errors`.
 
     Returns:
-        ``mCE(15)`` and ``mCE(19)``, each if all its corruptions are there, else neither: means of
-        other sets cannot be compared with anybody's.
+        ``mCE(15)`` and ``mCE(19)``, each only if all its corruptions are given: means over other
+        sets are not comparable with published figures.
     """
     found = corruption_errors(errors)
     result = {}
@@ -75,13 +75,13 @@ def mce(errors: Mapping[str, Sequence[float]]) -> dict[str, float]:
 def performance_under_corruption(
     clean: float | None, corrupted: Mapping[str, Sequence[float | None]]
 ) -> dict[str, float | None]:
-    """Mean performance under corruption and its ratio to the clean one.
+    """Mean performance under corruption and its ratio to the clean performance.
 
     Source: "Benchmarking Robustness in Object Detection" (arXiv 1907.07484), eq. 1 and 2.
 
     Args:
         clean: Performance P on clean images.
-        corrupted: Performance at the severities, by corruption; None where there is none.
+        corrupted: Performance at the severities, by corruption; None where it is unknown.
 
     Returns:
         ``clean``, ``mPC`` in the unit of the performance, and ``rPC`` = mPC / P in per cent;

@@ -1,4 +1,4 @@
-"""Top-1 accuracy among some of a classifier's classes."""
+"""Top-1 accuracy among a subset of a classifier's classes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,18 +11,18 @@ from hybrid_mm.registry import METRICS
 
 @METRICS.register_module()
 class SubsetAccuracy(BaseMetric):
-    """Top-1 accuracy in per cent of a classifier whose other classes are left out.
+    """Top-1 accuracy in per cent, restricted to a subset of the classes of a classifier.
 
-    As in the evaluations of ImageNet-A and -R: the largest score is sought among the classes that
-    the data set has, ``valid_labels`` of its ``metainfo``, e.g. that of
-    :class:`hybrid_mm.data.ImageNetA`.
+    As in the evaluations of ImageNet-A and -R, the largest score is taken over the classes of the
+    data set, ``valid_labels`` of its ``metainfo`` (see :class:`hybrid_mm.data.ImageNetA`).
 
     Args:
         valid_labels: Classes to choose among; by default those of the data set, else all.
         **kwargs: See MMEngine's ``BaseMetric``.
 
     Raises:
-        ValueError: A label that is not among them, or one that the classifier does not have.
+        ValueError: A label is not in ``valid_labels``, or one of these exceeds the classes of the
+            model.
     """
 
     default_prefix = 'accuracy'
@@ -32,7 +32,7 @@ class SubsetAccuracy(BaseMetric):
         self.valid_labels = valid_labels
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Note for each image whether its label has the largest score."""
+        """Record for each image whether its label has the largest score."""
         valid = self.valid_labels or (self.dataset_meta or {}).get('valid_labels')
         for sample in data_samples:
             scores, label = sample['pred_score'], int(sample['gt_label'])
@@ -46,5 +46,5 @@ class SubsetAccuracy(BaseMetric):
             self.results.append(int(best) == label)
 
     def compute_metrics(self, results: list[bool]) -> dict[str, float]:
-        """Share of the images that were right."""
+        """Percentage of correct images, as ``top1``."""
         return dict(top1=100 * sum(results) / len(results))

@@ -1,4 +1,4 @@
-"""Parts of models that are exported, each as a module of tensors."""
+"""The graphs that a model is exported as, each a module from tensors to tensors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,23 +9,23 @@ from torch import Tensor, nn
 
 from hybrid_mm.errors import UserError
 
-_ROIS = 7  # of the example that is traced
+_ROIS = 7  # regions in the example that is traced
 
 
 class ExportError(UserError):
-    """A network cannot be exported, or its file computes something else. The text says why."""
+    """A network that cannot be exported, or whose file computes something else."""
 
 
 @dataclass
 class Graph:
-    """What becomes one ONNX file.
+    """A module that becomes one ONNX file.
 
     Attributes:
-        part: Suffix of the file's name, empty for the first.
-        module: What is traced; takes and returns tensors only.
-        inputs: Example by name.
+        part: Suffix of the file's name, empty for the first file.
+        module: The module that is traced; it takes and returns tensors only.
+        inputs: Example inputs by name.
         outputs: Names of the outputs.
-        axes: Dynamic axes of each input, if sizes are to be dynamic.
+        axes: Axes of each input that have any length in a file of dynamic sizes.
     """
 
     part: str
@@ -35,110 +35,23 @@ class Graph:
     axes: dict[str, tuple[int, ...]]
 
 
-class _Backbone(nn.Module):
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.backbone = model
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.backbone(image))
-
-
-class _Segmenter(nn.Module):
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self.model.decode_head(self.model.extract_feat(image))
-
-
-class _Classifier(nn.Module):
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self.model.head(self.model.extract_feat(image))
-
-
-class _Dense(nn.Module):
-    """A one-stage detector, before its boxes are decoded."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        found = self.model.bbox_head(self.model.extract_feat(image))
-        return tuple(level for kind in found for level in kind)
-
-
-class _Proposals(nn.Module):
-    """The first stage of a two-stage detector: the pyramid, and the maps of proposals."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        maps = self.model.extract_feat(image)
-        return (*maps, *(level for kind in self.model.rpn_head(maps) for level in kind))
-
-
-class _Regions(nn.Module):
-    """The second stage: heads on regions (n, 5): number of the image, left, top, right, bottom."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.head = model.roi_head
-
-    def forward(self, rois: Tensor, *maps: Tensor) -> tuple[Tensor, ...]:
-        head = self.head
-        scores, boxes = head.bbox_head(_regions(head.bbox_roi_extractor, maps, rois))
-        if not head.with_mask:
-            return scores, boxes
-        return scores, boxes, head.mask_head(_regions(head.mask_roi_extractor, maps, rois))
-
-
-def _regions(extractor: nn.Module, maps: Sequence[Tensor], rois: Tensor) -> Tensor:
-    """Features of regions; every level is sampled for all, and the right one is taken.
-
-    MMDetection sorts the regions by level, with shapes that depend on the numbers.
-    """
-    from torchvision.ops import roi_align
-
-    maps = maps[: extractor.num_inputs]
-    level = extractor.map_roi_levels(rois, len(maps))[:, None, None, None]
-    found: Tensor | float = 0.0
-    for i, (x, layer) in enumerate(zip(maps, extractor.roi_layers, strict=True)):
-        sampled = roi_align(
-            x,
-            rois,
-            layer.output_size,
-            layer.spatial_scale,
-            max(layer.sampling_ratio, 0),
-            layer.aligned,
-        )
-        found = found + sampled * (level == i)
-    return found
-
-
-def graphs(
+def graphs_of(
     model: nn.Module, size: tuple[int, int], backbone_only: bool = False, batch: int = 1
 ) -> list[Graph]:
-    """The files that a model is written to.
+    """The graphs of a model, one per file.
+
+    Faster and Mask R-CNN have two: from the image to the pyramid and the maps of proposals, and
+    from regions and the pyramid to scores, boxes and masks. Other models have one.
 
     Args:
         model: Bare backbone, segmenter, classifier, one-stage detector with a dense head, or
-            Faster or Mask R-CNN; set to eval mode. The latter have two: image to pyramid and maps
-            of proposals, and regions and pyramid to scores, boxes and masks.
-        size: Height and width of the image.
-        backbone_only: Export the backbone of a model alone.
-        batch: Images.
+            Faster or Mask R-CNN; it is set to eval mode.
+        size: Height and width of the example image.
+        backbone_only: Take the backbone of the model only.
+        batch: Number of images.
 
     Raises:
-        ExportError: Other models.
+        ExportError: The model is another one.
     """
     model = revert_sync_batchnorm(model).eval()
     image = torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(0))
@@ -147,7 +60,7 @@ def graphs(
         backbone = model.backbone if hasattr(model, 'backbone') else model
         stages = getattr(backbone, 'out_indices', None)
         if stages is None:
-            raise ExportError(f'{type(model).__name__} has no out_indices: no backbone')
+            raise ExportError(f'{type(model).__name__} is not a backbone: it has no out_indices')
         return [Graph('', _Backbone(backbone), outputs=[f'map_{i}' for i in stages], **one)]
     name = type(model).__name__
     head = getattr(model, 'decode_head', None)
@@ -164,17 +77,26 @@ def graphs(
         return _two_stages(model, one)
     if hasattr(getattr(model, 'bbox_head', None), 'predict_by_feat'):
         with torch.no_grad():
-            kinds = model.bbox_head(model.extract_feat(image))
-        names = ('cls_score', 'bbox_pred', 'centerness')[: len(kinds)]
-        outputs = [f'{name}_{i}' for name in names for i in range(len(kinds[0]))]
+            found = model.bbox_head(model.extract_feat(image))
+        names = ('cls_score', 'bbox_pred', 'centerness')[: len(found)]
+        outputs = [f'{name}_{i}' for name in names for i in range(len(found[0]))]
         return [Graph('', _Dense(model), outputs=outputs, **one)]
     raise ExportError(
-        f'{name} is no segmenter, classifier, one-stage detector, Faster or Mask R-CNN; use '
+        f'{name} is not a segmenter, classifier, one-stage detector, Faster or Mask R-CNN; use '
         '--backbone-only'
     )
 
 
+def example_rois(image: Tensor, number: int = _ROIS) -> Tensor:
+    """Regions (number, 5) within an image, from small to large."""
+    height, width = image.shape[2:]
+    corner = torch.linspace(0, 0.4, number)[:, None] * torch.tensor([width, height])
+    length = torch.linspace(0.05, 0.6, number)[:, None] * torch.tensor([width, height])
+    return torch.cat([torch.zeros(number, 1), corner, corner + length], 1)
+
+
 def _two_stages(model: nn.Module, one: dict) -> list[Graph]:
+    """Both graphs of Faster or Mask R-CNN; ``one`` has inputs and axes of the first."""
     from mmdet.models.roi_heads import StandardRoIHead
     from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 
@@ -199,9 +121,96 @@ def _two_stages(model: nn.Module, one: dict) -> list[Graph]:
     ]
 
 
-def example_rois(image: Tensor, number: int = _ROIS) -> Tensor:
-    """Regions (number, 5) within an image, from small to the whole."""
-    height, width = image.shape[2:]
-    corner = torch.linspace(0, 0.4, number)[:, None] * torch.tensor([width, height])
-    length = torch.linspace(0.05, 0.6, number)[:, None] * torch.tensor([width, height])
-    return torch.cat([torch.zeros(number, 1), corner, corner + length], 1)
+class _Backbone(nn.Module):
+    """A backbone: its maps."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.backbone = model
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.backbone(image))
+
+
+class _Segmenter(nn.Module):
+    """A segmenter: logits at the resolution of its head."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.model.decode_head(self.model.extract_feat(image))
+
+
+class _Classifier(nn.Module):
+    """A classifier: scores of the classes."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.model.head(self.model.extract_feat(image))
+
+
+class _Dense(nn.Module):
+    """A one-stage detector: outputs of its head on every level, not decoded."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        outputs = self.model.bbox_head(self.model.extract_feat(image))
+        return tuple(level for levels in outputs for level in levels)
+
+
+class _Proposals(nn.Module):
+    """The first stage of a two-stage detector: the pyramid and the maps of proposals."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        maps = self.model.extract_feat(image)
+        return (*maps, *(level for levels in self.model.rpn_head(maps) for level in levels))
+
+
+class _Regions(nn.Module):
+    """The second stage: heads on regions (n, 5), each (image, left, top, right, bottom)."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.head = model.roi_head
+
+    def forward(self, rois: Tensor, *maps: Tensor) -> tuple[Tensor, ...]:
+        head = self.head
+        scores, boxes = head.bbox_head(_regions(head.bbox_roi_extractor, maps, rois))
+        if not head.with_mask:
+            return scores, boxes
+        return scores, boxes, head.mask_head(_regions(head.mask_roi_extractor, maps, rois))
+
+
+def _regions(extractor: nn.Module, maps: Sequence[Tensor], rois: Tensor) -> Tensor:
+    """Features of regions: all levels are sampled for every region, and one is selected.
+
+    MMDetection sorts the regions by level, with shapes that depend on values, which ONNX lacks.
+    """
+    from torchvision.ops import roi_align
+
+    maps = maps[: extractor.num_inputs]
+    level = extractor.map_roi_levels(rois, len(maps))[:, None, None, None]
+    found: Tensor | float = 0.0
+    for i, (x, layer) in enumerate(zip(maps, extractor.roi_layers, strict=True)):
+        sampled = roi_align(
+            x,
+            rois,
+            layer.output_size,
+            layer.spatial_scale,
+            max(layer.sampling_ratio, 0),
+            layer.aligned,
+        )
+        found = found + sampled * (level == i)
+    return found

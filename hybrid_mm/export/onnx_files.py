@@ -1,4 +1,4 @@
-"""Networks as ONNX files, compared with onnxruntime number by number."""
+"""ONNX files of graphs: how they are written, and compared with PyTorch by onnxruntime."""
 
 import contextlib
 import functools
@@ -13,25 +13,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hybrid_mm.export.graphs import ExportError, Graph, example_rois, graphs
+from hybrid_mm.export.graphs import ExportError, Graph, example_rois, graphs_of
 
+# largest difference that counts as rounding, relative to the largest number of an output
 TOLERANCE = 1e-4
-
-
-"""Largest difference that counts as rounding, relative to the largest number of an output."""
 
 
 def export(graph: Graph, path: Path, dynamic: bool = False, properties: dict | None = None) -> None:
     """Write a graph to an ONNX file, weights included.
 
     Args:
-        graph: What is written.
-        path: File.
-        dynamic: Leave height and width (and the number of regions) open.
-        properties: Strings by name that the file carries as its metadata.
+        graph: The graph.
+        path: File to write.
+        dynamic: Allow any height and width (and any number of regions).
+        properties: Strings by name, for the metadata of the file.
 
     Raises:
-        ExportError: The exporter cannot; or onnx and onnxscript are not installed.
+        ExportError: The exporter fails; onnx or onnxscript is not installed.
     """
     try:
         import onnx
@@ -49,8 +47,8 @@ def export(graph: Graph, path: Path, dynamic: bool = False, properties: dict | N
             shapes = (shapes[0], shapes[1:])
     try:
         with _quiet(), _open_sizes(graph.module), torch.no_grad():
-            # given a module, the exporter would try other ways to trace it where this one fails,
-            # for minutes, one of which fixes sizes without a word
+            # given a module that it cannot trace so, the ONNX exporter would try other ways, for
+            # minutes, one of which silently fixes the sizes
             traced = torch.export.export(
                 graph.module, tuple(graph.inputs.values()), dynamic_shapes=shapes, strict=False
             )
@@ -63,7 +61,7 @@ def export(graph: Graph, path: Path, dynamic: bool = False, properties: dict | N
                 input_names=list(graph.inputs),
                 output_names=graph.outputs,
             )
-    except Exception as error:  # of the exporter, onnxscript or the network
+    except Exception as error:  # of any type, from the exporter, onnxscript or the network
         raise ExportError(f'cannot be exported: {reason(error)}') from error
     proto = program.model_proto
     onnx.helper.set_model_props(proto, properties or {})
@@ -71,16 +69,40 @@ def export(graph: Graph, path: Path, dynamic: bool = False, properties: dict | N
     onnx.save(proto, str(path))
 
 
-def difference(graph: Graph, path: Path, inputs: dict[str, Tensor] | None = None) -> float:
-    """Largest difference between onnxruntime and PyTorch, relative to the largest of an output.
+def check(graph: Graph, path: Path, others: Iterable[dict[str, Tensor]] = ()) -> float:
+    """Compare a file with PyTorch on the traced inputs and others.
 
-    Args:
-        graph: What was exported.
-        path: Its file.
-        inputs: By name; by default those that were traced.
+    Returns:
+        The largest difference; see :func:`difference`.
 
     Raises:
-        ExportError: onnxruntime cannot run the file, or returns other shapes.
+        ExportError: The difference is above ``TOLERANCE``.
+    """
+    worst = 0.0
+    for inputs in (graph.inputs, *others):
+        found = difference(graph, path, inputs)
+        if not found <= TOLERANCE:
+            sizes = ', '.join('x'.join(map(str, x.shape)) for x in inputs.values())
+            raise ExportError(
+                f'differs by {found:.1e} from PyTorch with inputs of {sizes}; {TOLERANCE:.0e} is '
+                'allowed'
+            )
+        worst = max(worst, found)
+    return worst
+
+
+def difference(graph: Graph, path: Path, inputs: dict[str, Tensor] | None = None) -> float:
+    """Largest difference between onnxruntime and PyTorch over all outputs.
+
+    It is relative to the largest number of the output.
+
+    Args:
+        graph: The graph that was exported.
+        path: Its file.
+        inputs: Inputs by name; by default those that were traced.
+
+    Raises:
+        ExportError: onnxruntime is not installed, cannot run the file, or returns other shapes.
     """
     try:
         import onnxruntime
@@ -109,42 +131,20 @@ def difference(graph: Graph, path: Path, inputs: dict[str, Tensor] | None = None
     return worst
 
 
-def check(graph: Graph, path: Path, others: Iterable[dict[str, Tensor]] = ()) -> float:
-    """Compare a file with PyTorch on the traced input and others.
-
-    Returns:
-        The largest difference.
-
-    Raises:
-        ExportError: It is more than rounding, ``TOLERANCE``.
-    """
-    worst = 0.0
-    for inputs in (graph.inputs, *others):
-        found = difference(graph, path, inputs)
-        if not found <= TOLERANCE:
-            sizes = ', '.join('x'.join(map(str, x.shape)) for x in inputs.values())
-            raise ExportError(
-                f'differs by {found:.1e} from PyTorch with inputs of {sizes}; {TOLERANCE:.0e} is '
-                'allowed'
-            )
-        worst = max(worst, found)
-    return worst
-
-
 def other_sizes(
     model: nn.Module, size: tuple[int, int], part: str, **settings
 ) -> Iterator[dict[str, Tensor]]:
-    """Inputs of other sizes than the traced one, for files with dynamic sizes.
+    """Inputs of other sizes than the traced one, for files of dynamic sizes.
 
     Args:
-        model: As for :func:`graphs`.
+        model: Model of the graph.
         size: Height and width that were traced.
-        part: Of the graph.
-        settings: Of :func:`graphs`.
+        part: The graph, by its attribute ``part``.
+        settings: Further arguments of :func:`~hybrid_mm.export.graphs.graphs_of`.
     """
     height, width = size
     for other in ((width, height), (height + 33, width + 35), (-(-height // 32) * 32,) * 2):
-        graph = next(g for g in graphs(model, other, **settings) if g.part == part)
+        graph = next(g for g in graphs_of(model, other, **settings) if g.part == part)
         if 'rois' in graph.inputs:
             image = torch.empty(1, 3, *other)
             graph.inputs['rois'] = example_rois(image, other[0] % 5 + 2)
@@ -152,15 +152,16 @@ def other_sizes(
 
 
 def traced_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Size at which a graph of dynamic sizes is traced: near this one, and divided by nothing.
+    """Size near the given one at which a graph of dynamic sizes is traced.
 
-    Where a window divides the traced size, the tracer would take that for a property of all.
+    It is odd, and not square: if a window divided the traced size, the tracer would assume that
+    windows divide every size.
     """
     return size[0] | 1, (size[1] | 1) + 2
 
 
 def reason(error: BaseException) -> str:
-    """What lies behind an exporter's exception, in one line."""
+    """The original cause of an exporter's exception, in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
     text = re.sub(r'\x1b\[\d*(;\d+)*m', '', str(error))
@@ -172,31 +173,11 @@ def reason(error: BaseException) -> str:
     return ' '.join(lines)[:200]
 
 
-def _average_pool(length: int, parts: int, like: Tensor) -> Tensor:
-    """Matrix (parts, length) of the means that ``adaptive_avg_pool`` takes along an axis."""
-    part = torch.arange(parts, device=like.device)[:, None]
-    place = torch.arange(length, device=like.device)
-    begin, end = part * length // parts, ((part + 1) * length + parts - 1) // parts
-    inside = ((place >= begin) & (place < end)).to(like.dtype)
-    return inside / inside.sum(1, keepdim=True)
-
-
-def _pool(module: nn.AdaptiveAvgPool2d, x: Tensor) -> Tensor:
-    size = module.output_size
-    rows, columns = (size, size) if isinstance(size, int) else size
-    return _average_pool(x.shape[2], rows, x) @ x @ _average_pool(x.shape[3], columns, x).t()
-
-
-def _upsample(module: nn.Module, factor: int, x: Tensor) -> Tensor:
-    size = [length * factor for length in x.shape[2:]]
-    return F.interpolate(x, size, mode=module.mode, align_corners=module.align_corners)
-
-
 @contextlib.contextmanager
 def _open_sizes(model: nn.Module) -> Iterator[None]:
-    """Context in which modules of the OpenMMLab packages do not fix the size of their maps.
+    """Context in which modules of torch and MMSegmentation can be exported for any map size.
 
-    ``int(size * 2.0)`` of MMSegmentation's ``Upsample`` would make a constant of the size, and
+    ``int(size * 2.0)`` in MMSegmentation's ``Upsample`` would turn the size into a constant, and
     adaptive pooling is exported for one size only.
     """
     changed = []
@@ -216,9 +197,31 @@ def _open_sizes(model: nn.Module) -> Iterator[None]:
             del module.forward
 
 
+def _pool(module: nn.AdaptiveAvgPool2d, x: Tensor) -> Tensor:
+    """The forward pass of an adaptive average pooling, by two matrix products."""
+    size = module.output_size
+    rows, columns = (size, size) if isinstance(size, int) else size
+    return _average_pool(x.shape[2], rows, x) @ x @ _average_pool(x.shape[3], columns, x).t()
+
+
+def _average_pool(length: int, parts: int, like: Tensor) -> Tensor:
+    """Matrix (parts, length) by which ``adaptive_avg_pool`` averages along an axis."""
+    part = torch.arange(parts, device=like.device)[:, None]
+    place = torch.arange(length, device=like.device)
+    begin, end = part * length // parts, ((part + 1) * length + parts - 1) // parts
+    inside = ((place >= begin) & (place < end)).to(like.dtype)
+    return inside / inside.sum(1, keepdim=True)
+
+
+def _upsample(module: nn.Module, factor: int, x: Tensor) -> Tensor:
+    """The forward pass of MMSegmentation's ``Upsample``, with a whole factor."""
+    size = [length * factor for length in x.shape[2:]]
+    return F.interpolate(x, size, mode=module.mode, align_corners=module.align_corners)
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Context without the exporter's own reports."""
+    """Context without the messages of the exporter."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""Which families can be exported to ONNX, alone and within segmenters and detectors: a table."""
+"""Table of docs/export.md: which networks can be exported to ONNX, alone and in larger models."""
 
 import contextlib
 import fnmatch
@@ -11,69 +11,50 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from hybrid_mm.export import onnx_files
+from hybrid_mm.export.graphs import ExportError, graphs_of
 from hybrid_mm.registry import MODELS
 from hybrid_mm.zoo.families import HEADS, families, model_with, shortened
 
 COLUMNS = ('backbone', 'any size', *HEADS)
 SIZE = (64, 96)
-SECONDS = 120
-
-
-"""A cell that takes more of a core is given up; solving for symbolic sizes may never end."""
-
-
+SECONDS = 120  # of a core, then a cell is given up: solving for symbolic sizes may never end
 BEGIN, END = '<!-- export:begin -->', '<!-- export:end -->'
 
 
-def cell(config: dict, column: str, dynamic: bool) -> str:
-    """Export one network and compare it: the largest difference, or why there is none.
+def update(path: Path, pattern: str, say: Callable[[str], None]) -> Iterator[tuple[str, dict]]:
+    """Compute the rows of the families that match a pattern, and write them one by one.
 
     Args:
-        config: Of the backbone.
-        column: Of the table.
-        dynamic: Leave the size of the image open, and compare at other sizes as well.
+        path: Document with the table, in which rows of other families stay.
+        pattern: Names with wildcards, such as ``VAN*``.
+        say: Called with the name of each family before its row is computed.
+
+    Yields:
+        Name and cells of each family.
     """
-    size = onnx_files.traced_size(SIZE) if dynamic else SIZE
-    alone, worst = column not in HEADS, 0.0
-    try:
-        model = MODELS.build(dict(config)) if alone else model_with(config, column)
-        with tempfile.TemporaryDirectory() as folder:
-            for graph in onnx_files.graphs(model, size):
-                path = Path(folder) / f'{graph.part}.onnx'
-                onnx_files.export(graph, path, dynamic)
-                others = onnx_files.other_sizes(model, size, graph.part) if dynamic else ()
-                worst = max(worst, onnx_files.check(graph, path, others))
-    except onnx_files.ExportError as error:
-        text = str(error).removeprefix('cannot be exported: ').partition(';')[0]
-        return f'no: {text.replace("|", "/")}'
-    return f'{worst:.0e}' + (' (any)' if dynamic and not alone else '')
-
-
-def _work(name: str, columns: tuple[str, ...], dynamic: bool, seconds: int, results) -> None:
-    import torch
-
-    torch.manual_seed(0)
-    config = shortened(families()[name])
-    for column in columns:
-        # of the processor, not of the clock: other processes must not decide what exports
-        limit = math.ceil(time.process_time()) + seconds
-        resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
-        if column == 'any size':
-            text = cell(config, column, True)
-            dynamic = not text.startswith('no')
-        else:
-            text = cell(config, column, column in HEADS and dynamic)
-        results.put(text)
+    known = families()
+    rows = {name: cells for name, cells in read(path).items() if name in known}
+    for name in fnmatch.filter(known, pattern):
+        say(name)
+        rows[name] = row(name)
+        write(path, rows)
+        yield name, rows[name]
 
 
 def row(name: str, seconds: int = SECONDS) -> dict[str, str]:
-    """Cells of a family by column, computed in a process of its own that may be given up.
+    """Cells of a family by column, computed in another process, which can be stopped.
 
     Args:
-        name: Of the family.
+        name: Name of the family.
         seconds: Time of a core that a cell may take.
+
+    Raises:
+        RuntimeError: The process ended by itself.
     """
     context, cells = multiprocessing.get_context('spawn'), {}
     while len(cells) < len(COLUMNS):
@@ -97,8 +78,51 @@ def row(name: str, seconds: int = SECONDS) -> dict[str, str]:
     return cells
 
 
+def _work(name: str, columns: tuple[str, ...], dynamic: bool, seconds: int, results: Any) -> None:
+    """Body of the process that computes cells; each is put into the queue ``results``."""
+    torch.manual_seed(0)
+    config = shortened(families()[name])
+    for column in columns:
+        # time of the processor, not of the clock: the load of the machine must not matter
+        limit = math.ceil(time.process_time()) + seconds
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
+        if column == 'any size':
+            text = cell(config, column, True)
+            dynamic = not text.startswith('no')
+        else:
+            text = cell(config, column, column in HEADS and dynamic)
+        results.put(text)
+
+
+def cell(config: dict, column: str, dynamic: bool) -> str:
+    """Export one network and compare it with PyTorch.
+
+    Args:
+        config: Config of the backbone.
+        column: Column of the table: the backbone alone, or the head of a model around it.
+        dynamic: Export for any size of the image, and compare at other sizes as well.
+
+    Returns:
+        Text of the cell: the largest difference, or ``no: REASON``.
+    """
+    size = onnx_files.traced_size(SIZE) if dynamic else SIZE
+    alone, worst = column not in HEADS, 0.0
+    try:
+        model = MODELS.build(dict(config)) if alone else model_with(config, column)
+        with tempfile.TemporaryDirectory() as folder:
+            for graph in graphs_of(model, size):
+                path = Path(folder) / f'{graph.part}.onnx'
+                onnx_files.export(graph, path, dynamic)
+                others = onnx_files.other_sizes(model, size, graph.part) if dynamic else ()
+                worst = max(worst, onnx_files.check(graph, path, others))
+    except ExportError as error:
+        text = str(error).removeprefix('cannot be exported: ').partition(';')[0]
+        return f'no: {text.replace("|", "/")}'
+    return f'{worst:.0e}' + (' (any)' if dynamic and not alone else '')
+
+
 def read(path: Path) -> dict[str, dict[str, str]]:
-    """Rows of a table that was written, by name."""
+    """Rows of the table in a document, by name; none if there is no such file."""
     if not path.exists():
         return {}
     lines = path.read_text().partition(BEGIN)[2].partition(END)[0].strip().split('\n')[2:]
@@ -107,7 +131,7 @@ def read(path: Path) -> dict[str, dict[str, str]]:
 
 
 def write(path: Path, rows: dict[str, dict[str, str]]) -> None:
-    """Put a table between its marks in a document."""
+    """Replace the table between the marks of a document, which is created if necessary."""
     lines = [f'| network | {" | ".join(COLUMNS)} |', '|---' * (len(COLUMNS) + 1) + '|']
     lines += [
         f'| {name} | {" | ".join(cells[column] for column in COLUMNS)} |'
@@ -117,23 +141,3 @@ def write(path: Path, rows: dict[str, dict[str, str]]) -> None:
     before, _, rest = old.partition(BEGIN)
     after = rest.partition(END)[2] or '\n'
     path.write_text('\n'.join([f'{before}{BEGIN}', *lines, END]) + after)
-
-
-def update(path: Path, pattern: str, say: Callable[[str], None]) -> Iterator[tuple[str, dict]]:
-    """Compute the rows of the families that fit a pattern, and write them one by one.
-
-    Args:
-        path: Document that holds the table; rows of other families stay.
-        pattern: Of names, as ``VAN*``.
-        say: Called with the name of each family before its row is computed.
-
-    Yields:
-        Names and cells.
-    """
-    known = families()
-    rows = {name: cells for name, cells in read(path).items() if name in known}
-    for name in fnmatch.filter(known, pattern):
-        say(name)
-        rows[name] = row(name)
-        write(path, rows)
-        yield name, rows[name]

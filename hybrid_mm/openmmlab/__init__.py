@@ -1,6 +1,6 @@
-"""What extends MMDetection, MMSegmentation and MMPretrain beyond backbones: necks, heads, hosts.
+"""Necks, heads and backbones that extend classes of MMDetection, MMSegmentation and MMPretrain.
 
-Most subclass those packages' classes, so that each is imported when a config names it, not before.
+They need those packages, so each is imported only when a config names it.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ MODELS.register_module(name='LN2d', module=LayerNorm2d)
 
 
 def _register_lazily(file: str, name: str) -> None:
-    """Register a class of a file of this folder, which is imported when it is first built."""
+    """Register a class of a file in this folder; the file is imported at the first build."""
 
     def build(*args, **kwargs) -> nn.Module:
         cls: Callable[..., nn.Module] = getattr(import_module(f'{__name__}.{file}'), name)

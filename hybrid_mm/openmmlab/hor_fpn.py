@@ -14,18 +14,18 @@ from hybrid_mm.layers import RecursiveGatedConv
 
 
 class GatedConvModule(RecursiveGatedConv):
-    """Recursive gated convolution, norm and activation, in the place of a ``ConvModule``.
+    """Recursive gated convolution, norm and activation, in place of a ``ConvModule``.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the result.
-        ratio: Channels in between by channels of the result.
+        ratio: Ratio of the intermediate channels to the channels of the result.
         order: Order of the interactions.
         kernel_size: Odd size of the depthwise kernel.
         filter_size: Size of the global filter that replaces the kernel, or None.
-        project: Whether a 1 x 1 convolution comes last.
-        norm_cfg: Norm behind it, or None.
-        act_cfg: Activation behind that, or None.
+        project: Whether to end with a 1 x 1 convolution.
+        norm_cfg: Norm after the convolution, or None.
+        act_cfg: Activation after the norm, or None.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class GatedConvModule(RecursiveGatedConv):
 
 
 class HorFPN(FPN):
-    """MMDetection's FPN whose 3 x 3 convolutions on the merged maps are gated ones of order 2.
+    """MMDetection's FPN with gated convolutions of order 2 instead of 3 x 3 ones on merged maps.
 
     Args:
         *args: See MMDetection's ``FPN``.
@@ -88,7 +88,7 @@ class HorFPN(FPN):
 
 
 class HorUPerHead(UPerHead):
-    """MMSegmentation's UperNet head whose last fusion is a gated convolution of order 2.
+    """MMSegmentation's UperNet head with a gated convolution of order 2 as the last fusion.
 
     Args:
         kernel_size: Odd size of the depthwise kernel.

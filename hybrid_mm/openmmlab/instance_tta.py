@@ -35,27 +35,27 @@ _MASK_LOGITS: dict[Callable, Callable[..., list[Tensor]]] = {
 }
 
 
-"""How heads compute the logits of masks, (n, C, h, w) per stage, by how they predict masks."""
+"""Functions that compute mask logits, (n, C, h, w) per stage, by the head's prediction method."""
 
 
 class InstanceTTAModel(DetTTAModel):
-    """Merges boxes and masks of augmented images.
+    """Test-time augmentation that merges boxes and masks.
 
-    The idea is that of detectron2's ``GeneralizedRCNNWithTTA``: the boxes of all augmentations are
-    brought back to the original image and merged by non-maximum suppression; then the mask head
-    looks at the merged boxes in every augmented image, and the probabilities that it gives are
-    brought back, averaged and pasted. The features of an augmented image are computed once.
+    As in detectron2's ``GeneralizedRCNNWithTTA``, the boxes of all augmentations are mapped to the
+    original image and merged by non-maximum suppression; then the mask head predicts masks for the
+    merged boxes in every augmented image, and its probabilities are mapped back, averaged and
+    pasted. The features of an augmented image are computed once.
 
-    Detectors without masks are augmented as ``DetTTAModel`` does it.
+    Detectors without masks are augmented as by ``DetTTAModel``.
 
     Args:
-        tta_cfg: ``nms`` and ``max_per_img`` of the merged boxes.
+        tta_cfg: ``nms`` and ``max_per_img`` for the merged boxes.
         module: Detector.
-        kwargs: Of MMEngine's ``BaseTTAModel``.
+        kwargs: See MMEngine's ``BaseTTAModel``.
 
     Raises:
-        ValueError: The detector predicts masks but is not of two stages, or has a mask head that
-            does more than those of (cascade) Mask R-CNN and HTC.
+        ValueError: The detector predicts masks but is not a two-stage detector, or has another
+            mask head than those of (cascade) Mask R-CNN and HTC.
     """
 
     def __init__(self, tta_cfg: dict, **kwargs):
@@ -105,14 +105,14 @@ class InstanceTTAModel(DetTTAModel):
         return merged
 
     def _boxes(self, x: Features, samples: list) -> list[InstanceData]:
-        """Boxes of one augmentation of all images, in its original frame (still flipped)."""
+        """Boxes of one augmentation of all images, at the original scale, still flipped."""
         detector = self.module
         with _without_masks(detector.roi_head):
             proposals = detector.rpn_head.predict(x, samples, rescale=False)
             return detector.roi_head.predict(x, proposals, samples, rescale=True)
 
     def _merge(self, views: list[InstanceData], metas: list[dict]) -> InstanceData:
-        """The boxes of all augmentations of an image that survive the suppression, best first."""
+        """Merge the boxes of all augmentations of an image by NMS, best first."""
         boxes = [flip_boxes(view.bboxes, meta) for view, meta in zip(views, metas, strict=True)]
         boxes = torch.cat(boxes)
         scores = torch.cat([view.scores for view in views])
@@ -124,7 +124,7 @@ class InstanceTTAModel(DetTTAModel):
         return InstanceData(bboxes=boxes, scores=scores, labels=labels)
 
     def _masks(self, found: InstanceData, maps: list[list[Tensor]], metas: list[dict]) -> Tensor:
-        """Masks (n, H, W) of boxes, from the maps of all augmentations of an image."""
+        """Predict masks (n, H, W) of boxes from the maps of all augmentations of an image."""
         height, width = metas[0]['ori_shape'][:2]
         if not len(found):
             return found.bboxes.new_zeros((0, height, width), dtype=torch.bool)
@@ -149,7 +149,7 @@ class InstanceTTAModel(DetTTAModel):
 
 
 def flip_boxes(boxes: Tensor, meta: dict) -> Tensor:
-    """Boxes (n, 4) of an image in its flipped version, or back; both of the original scale.
+    """Map boxes (n, 4) of an image to its flipped version, or back; both at the original scale.
 
     Args:
         boxes: Left, top, right, bottom.
@@ -170,18 +170,18 @@ def flip_boxes(boxes: Tensor, meta: dict) -> Tensor:
 
 
 def flip_maps(maps: Tensor, meta: dict) -> Tensor:
-    """Maps (n, C, H, W) of boxes in a flipped image, as they are in the image itself."""
+    """Undo the flip of an image on maps (n, C, H, W) of its boxes."""
     return maps.flip(_flipped(meta['flip_direction'])) if meta.get('flip', False) else maps
 
 
 def _flipped(direction: str) -> list[int]:
-    """Axes of (N, C, H, W) that a direction of mmcv's ``RandomFlip`` turns."""
+    """Axes of (N, C, H, W) that a direction of mmcv's ``RandomFlip`` reverses."""
     return {'horizontal': [3], 'vertical': [2], 'diagonal': [2, 3]}[direction]
 
 
 @contextlib.contextmanager
 def _without_masks(roi_head: nn.Module) -> Iterator[None]:
-    """Context in which a head predicts boxes only."""
+    """Context in which a head predicts boxes, without masks."""
     mask_head, roi_head.mask_head = roi_head.mask_head, None
     try:
         yield

@@ -1,9 +1,9 @@
 """ResNet and ResNeXt of MMDetection for detection, segmentation and classification.
 
-MMPretrain's own ResNet takes no plugins, and MMSegmentation's are other classes. These are
-MMDetection's with all their arguments, and have their state dicts: what is trained with one loads
-into the other. Added is strict loading of weights. For modules in other places than ``plugins=``
-has, name them as ``base`` of :func:`~hybrid_mm.plugins.attention_resnet.AttentionResNet`.
+MMPretrain's own ResNet takes no plugins, and MMSegmentation has ResNets of its own. The classes
+here have all arguments and the state dicts of MMDetection's, so weights load from one into the
+other; added is strict loading of weights. To place modules where ``plugins=`` cannot, use them as
+``base`` of :func:`~hybrid_mm.plugins.attention_resnet.AttentionResNet`.
 
 Status: complete.
 """
@@ -21,39 +21,39 @@ from hybrid_mm.convert.core import StateDict
 
 
 class _Strict(StrictWeights):
-    """Strict loading, of weights with those of the plugins, or of a plain ResNet.
+    """Strict loading of weights, either with those of the plugins or of a plain ResNet.
 
-    Plugins whose weights are not in the file start with their own initial values, and their batch
-    norms train. Those whose weights are follow ``norm_eval`` of the network.
+    Plugins without weights in the file keep their initial values, and their batch norms train.
+    Plugins with weights in the file follow ``norm_eval`` of the network.
     """
 
     def plugins_by_name(self) -> Iterator[tuple[str, nn.Module]]:
         """All plugins, within blocks and between them, with their names in the network."""
         for layer in self.res_layers:
             for name, block in getattr(self, layer).named_children():
-                if not name.isdecimal():  # AttentionResNet put it between the blocks
+                if not name.isdecimal():  # inserted between the blocks by AttentionResNet
                     yield f'{layer}.{name}', block
                 for position in (1, 2, 3):
                     for plugin in getattr(block, f'after_conv{position}_plugin_names', ()):
                         yield f'{layer}.{name}.{plugin}', getattr(block, plugin)
 
     def train(self, mode: bool = True) -> nn.Module:
-        """Set the mode as MMDetection does, and return the network, as torch does."""
+        """Set the mode as MMDetection does, but return the network, as torch does."""
         super().train(mode)
         return self
 
     def to_our_layout(self, state: StateDict) -> StateDict:
-        """MMDetection's names stay; layouts of other sources are converted."""
+        """Keep MMDetection's names; convert layouts of other sources."""
         source = detect(state)
         if source not in (None, 'torchvision-resnet'):
             state = convert(state, source)
         return {f'head.{k[3:]}' if k.startswith('fc.') else k: v for k, v in state.items()}
 
     def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
-        """Load a state dict that fits, or that of a plain ResNet.
+        """Load a state dict that matches the network, or that of a plain ResNet.
 
         Raises:
-            ValueError: Keys or shapes differ, or frozen stages would keep untrained plugins.
+            ValueError: Keys or shapes differ, or an untrained plugin is in a frozen stage.
         """
         own, plugins = self.state_dict(), dict(self.plugins_by_name())
         theirs = [key for key in own if key.startswith(tuple(f'{name}.' for name in plugins))]
@@ -77,7 +77,10 @@ class _Strict(StrictWeights):
                 )
             if hasattr(plugin, 'init_weights'):
                 plugin.init_weights()
-        print_log(f'{origin}: a plain ResNet; its {len(plugins)} plugins start anew', 'current')
+        print_log(
+            f'{origin}: a plain ResNet; its {len(plugins)} plugins keep their initial values',
+            'current',
+        )
 
 
 class PluginResNet(_Strict, ResNet):

@@ -20,7 +20,7 @@ _SCALES = (4, 2, 1, 0.5)
 
 
 class HalfSize(nn.Module):
-    """Maximum of cells of 2 x 2 pixels; a last odd row or column is left out unless it is all."""
+    """2 x 2 max pooling; drops the last row or column of an odd size, unless the size is 1."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C, max(H // 2, 1), max(W // 2, 1))."""
@@ -28,7 +28,7 @@ class HalfSize(nn.Module):
 
 
 def _level(scale: float, channels: int, out_channels: int) -> nn.Sequential:
-    """Change of the size, 1 x 1 convolution and 3 x 3 convolution, each with its norm."""
+    """Resizing, 1 x 1 convolution and 3 x 3 convolution, each with its norm."""
     layers: list[nn.Module] = []
     if scale == 4:
         layers += [
@@ -54,18 +54,19 @@ def _level(scale: float, channels: int, out_channels: int) -> nn.Sequential:
 
 @MODELS.register_module()
 class SimpleFPN(BaseModule):
-    """Neck that makes all levels of the last map of a plain backbone, without a top-down path.
+    """Neck that computes all levels from the last map of a plain backbone, without a top-down path.
 
     Args:
-        in_channels: Channels C of the map, or of all maps of the backbone, of which the last is
-            taken.
+        in_channels: Channels C of the map, or of all maps of the backbone, the last of which is
+            used.
         out_channels: Channels of every level.
-        scales: Size of each level as a multiple of that of the map: 4, 2, 1 or 0.5.
-        num_outs: Number of maps; those behind the levels take every second pixel of the one before.
-        init_cfg: MMEngine's.
+        scales: Size of each level relative to the map: 4, 2, 1 or 0.5.
+        num_outs: Number of maps; those after the levels subsample the previous one by 2.
+        init_cfg: See MMEngine's ``BaseModule``.
 
     Raises:
-        ValueError: Channels that 4 does not divide, another scale, fewer maps than levels.
+        ValueError: ``in_channels`` is not a multiple of 4, a scale is unknown, or there are fewer
+            maps than levels.
 
     Example:
         >>> import torch
@@ -98,8 +99,8 @@ class SimpleFPN(BaseModule):
         self.levels = nn.ModuleList(_level(scale, channels, out_channels) for scale in scales)
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Map the maps of a backbone to ``num_outs`` maps (N, out_channels, H', W')."""
-        # mmcv's RoIAlign reads memory as NCHW whatever the strides are
+        """Compute ``num_outs`` maps (N, out_channels, H', W') from the maps of a backbone."""
+        # mmcv's RoIAlign ignores strides and reads memory as NCHW
         outs = [level(inputs[-1]).contiguous() for level in self.levels]
         while len(outs) < self.num_outs:
             outs.append(F.max_pool2d(outs[-1], 1, 2))

@@ -81,10 +81,11 @@ def custom_op(
                 if all(grad is None for grad in grads):
                     return *(None,) * count, *nothing
                 given = [x is not None for x in tensors[len(keep) :]]
+                extra = []
                 if selects:
                     given = [x and y for x, y in zip(given, ctx.needs_input_grad, strict=False)]
-                    grads = *grads, given
-                found = iter(gradient(*grads, *tensors, *ctx.others))
+                    extra = [given]
+                found = iter(gradient(*grads, *extra, *tensors, *ctx.others))
                 return *(next(found) if there else None for there in given), *nothing
 
             operator.register_autograd(differentiate, setup_context=setup_context)

@@ -30,6 +30,8 @@ ALGORITHMS: dict[str, tuple[str, ...]] = {
     'mixed_shift': ('tiled',),
     'learned_query_attention': ('tiled',),
     'grid_convolution': ('bmm', 'fft', 'fused'),
+    'separable_attention': ('tiled',),
+    'global_filter': ('fft',),
 }
 _NAMES = {'reference'}.union(*ALGORITHMS.values())
 

@@ -1,5 +1,7 @@
 """Attention of every pixel to all, with a bias by distance (LeViT, arXiv 2104.01136)."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,7 +12,7 @@ from hybrid_mm.ops.local_attention import global_attention
 _MASK_LIMIT = 2**16  # pairs of a query and a key up to which a map is small
 
 
-def resize_distance_table(table: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_distance_table(table: Tensor, size: Sequence[int]) -> Tensor:
     """Fit a table of distances to a map of another size.
 
     Bilinear with aligned corners: distance 0 and the farthest distance keep their entries.
@@ -24,7 +26,7 @@ def resize_distance_table(table: Tensor, size: tuple[int, int]) -> Tensor:
     """
     if tuple(table.shape[1:]) == tuple(size):
         return table
-    return F.interpolate(table[None], size=size, mode='bilinear', align_corners=True)[0]
+    return F.interpolate(table[None], size=tuple(size), mode='bilinear', align_corners=True)[0]
 
 
 def distance_attention(

@@ -1,4 +1,7 @@
-"""Global filter of HorNet: multiplication of the spectrum of a map."""
+"""Global filter of HorNet: multiplication of the spectrum of a map.
+
+Source: HorNet (arXiv 2207.14284), section 3.2, after "Global Filter Networks" (arXiv 2107.00645).
+"""
 
 import math
 
@@ -6,11 +9,41 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hybrid_mm.ops.dispatch import resolve
+from hybrid_mm.ops.export import require_fixed_size
+from hybrid_mm.ops.precision import accurate
+
+
+def global_filter(x: Tensor, spectrum: Tensor, impl: str = 'auto') -> Tensor:
+    """Multiply the spectrum of a map by a learned one, in float32 (float64 for such maps).
+
+    Args:
+        x: (N, C, H, W).
+        spectrum: Real and imaginary parts (C, rows, columns, 2), which are interpolated to H rows
+            and W // 2 + 1 columns.
+        impl: 'fft', or 'reference', products with matrices of cosines and sines.
+
+    Returns:
+        (N, C, H, W), accurate.
+
+    Raises:
+        ValueError: An unknown impl, or a dynamic size while the network is exported.
+    """
+    height, width = x.shape[2:]
+    require_fixed_size((height, width), 'the global filter')
+    x = accurate(x)
+    weight = resize_spectrum(spectrum.to(x.dtype), (height, width // 2 + 1))
+    if resolve(impl, 'global_filter') == 'reference':  # ONNX has no complex numbers
+        return filter_by_matrices(x, weight)
+    # along rows, so that the transform and its backward pass work on contiguous memory
+    y = torch.fft.rfft2(x.contiguous(), norm='ortho')
+    return torch.fft.irfft2(y * torch.view_as_complex(weight), s=(height, width), norm='ortho')
+
 
 def resize_spectrum(spectrum: Tensor, size: tuple[int, int]) -> Tensor:
-    """Interpolate a spectrum (C, rows, columns, 2) bilinearly, its corners staying corners.
+    """Interpolate a spectrum (C, rows, columns, 2) bilinearly with aligned corners.
 
-    Anything else than a spectrum is returned as it is.
+    A tensor with other than 4 dimensions is returned unchanged.
     """
     if spectrum.ndim != 4 or tuple(spectrum.shape[1:3]) == tuple(size):
         return spectrum
@@ -48,7 +81,7 @@ def filter_by_matrices(x: Tensor, weight: Tensor) -> Tensor:
     a, b = weight.unbind(-1)
     real, imag = real * a - imag * b, real * b + imag * a
     real, imag = cos_h @ real - sin_h @ imag, cos_h @ imag + sin_h @ real
-    # the frequencies that are left out are conjugates of the others; 0 and the highest have none
+    # half of the spectrum is left out, conjugates of the rest; 0 and the highest have none
     alone = (frequency == 0) | (2 * frequency == width)
     factor = torch.where(alone, 1.0, 2.0).to(x.dtype) / (height * width)
     return (real * factor) @ cos_w.t() - (imag * factor) @ sin_w.t()

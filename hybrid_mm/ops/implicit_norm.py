@@ -1,26 +1,27 @@
 """Batch norm of values that never exist as a whole, from their statistics."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+Statistics = tuple[Tensor, Tensor, int]  # biased variance, mean, and count of values
 
 
-def merged_statistics(
-    parts: list[tuple[Tensor, Tensor]], counts: list[int]
-) -> tuple[Tensor, Tensor, int]:
+def merged_statistics(parts: Sequence[tuple[Tensor, Tensor]], counts: Sequence[int]) -> Statistics:
     """Variance, mean and count of all parts, from variance (biased) and mean of each."""
     total = sum(counts)
-    share = [count / total for count in counts]
-    mean = sum(s * m for s, (_, m) in zip(share, parts, strict=True))
-    var = sum(s * (v + (m - mean).square()) for s, (v, m) in zip(share, parts, strict=True))
-    return var, mean, total
+    var, mean = (torch.stack(values) for values in zip(*parts, strict=True))
+    share = mean.new_tensor([count / total for count in counts])
+    share = share.view(-1, *(1,) * (mean.ndim - 1))
+    whole = (share * mean).sum(0)
+    return (share * (var + (mean - whole).square())).sum(0), whole, total
 
 
-def normalisation(
-    norm: nn.Module, statistics: Callable[[], tuple[Tensor, Tensor, int]]
-) -> tuple[Tensor, Tensor]:
+def normalisation(norm: nn.Module, statistics: Callable[[], Statistics]) -> tuple[Tensor, Tensor]:
     """Scale and shift that a batch norm amounts to, its running statistics updated in training.
 
     Args:
@@ -31,7 +32,8 @@ def normalisation(
     Raises:
         ValueError: Statistics of a single value.
     """
-    if not norm.training and norm.running_mean is not None:
+    norm = cast(_BatchNorm, norm)
+    if not norm.training and norm.running_mean is not None and norm.running_var is not None:
         var, mean = norm.running_var, norm.running_mean
     else:
         var, mean, count = statistics()
@@ -39,7 +41,7 @@ def normalisation(
             var, mean, count = _of_all_processes(var, mean, count, norm.process_group)
         if count == 1:
             raise ValueError('batch norm in training needs more than 1 value per channel')
-        if norm.training and norm.running_mean is not None:
+        if norm.training:
             _update(norm, var.detach(), mean.detach(), count)
     scale = (var + norm.eps).rsqrt()
     scale = scale if norm.weight is None else scale * norm.weight
@@ -48,9 +50,12 @@ def normalisation(
 
 
 @torch.no_grad()
-def _update(norm: nn.Module, var: Tensor, mean: Tensor, count: int) -> None:
+def _update(norm: _BatchNorm, var: Tensor, mean: Tensor, count: int) -> None:
+    """Move the running statistics, if the norm has any."""
+    if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
+        return
     norm.num_batches_tracked.add_(1)
-    rate = norm.momentum
+    rate: Tensor | float | None = norm.momentum
     if rate is None:
         rate = 1 / norm.num_batches_tracked.to(mean.dtype)
     for running, new in (
@@ -62,8 +67,8 @@ def _update(norm: nn.Module, var: Tensor, mean: Tensor, count: int) -> None:
 
 def _of_all_processes(
     var: Tensor, mean: Tensor, count: int, group: dist.ProcessGroup | None
-) -> tuple[Tensor, Tensor, int]:
-    from torch.distributed.nn.functional import all_reduce
+) -> Statistics:
+    from torch.distributed.nn.functional import all_reduce  # slow, and few need it
 
     group = dist.group.WORLD if group is None else group
     total = mean.new_tensor([count])

@@ -40,21 +40,22 @@ def encode_coordinates(position: nn.Conv2d, height: int, width: int) -> Tensor:
     """A 1x1 convolution of the coordinates x and y in -1..1, in full precision (SAN, ACmix).
 
     Args:
-        position: Convolution from the 2 coordinates to C channels, with bias.
+        position: Convolution from the 2 coordinates to C channels.
         height: Rows of the map.
         width: Columns of the map.
 
     Returns:
         (C, height, width).
     """
-    weight = position.weight.flatten(1)
+    weight, bias = position.weight.flatten(1), position.bias
     y, x = (
         torch.linspace(-1, 1, size, dtype=weight.dtype, device=weight.device)
         for size in (height, width)
     )
     # autocast would round a convolution
     column, row = weight[:, 0, None, None] * x, weight[:, 1, None, None] * y[:, None]
-    return column + row + position.bias[:, None, None]
+    place = column + row
+    return place if bias is None else place + bias[:, None, None]
 
 
 def resize_position_embedding(

@@ -1,17 +1,20 @@
-"""Attention whose weights are products of a row factor and a column factor."""
+"""Attention whose weights are products of a row factor and a column factor (arXiv 1911.03584)."""
+
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hybrid_mm.ops.export import exporting
+from hybrid_mm.ops.dispatch import resolve
+from hybrid_mm.ops.precision import cast_as_autocast
 
 
-class _Separable(torch.autograd.Function):
-    """Sum over heads of W_h (R_h x C_h^T): keeps x and the matrices, head by head otherwise."""
+class _HeadByHead(torch.autograd.Function):
+    """Sum over heads of W_h (R_h x C_h^T), computed again in the backward pass."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, rows: Tensor, columns: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, rows: Tensor, columns: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, rows, columns, weight)
         n, h, w, c = x.shape
         x = x.contiguous()
@@ -24,7 +27,7 @@ class _Separable(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         x, rows, columns, weight = ctx.saved_tensors
         n, h, w, c = x.shape
         x, dy = x.contiguous().view(n, h, w * c), dy.reshape(-1, weight.shape[1])
@@ -41,24 +44,32 @@ class _Separable(torch.autograd.Function):
         return dx.view(n, h, w, c), drows, dcolumns, dweight
 
 
-def separable_attention(x: Tensor, rows: Tensor, columns: Tensor, weight: Tensor) -> Tensor:
+def separable_attention(
+    x: Tensor, rows: Tensor, columns: Tensor, weight: Tensor, impl: str = 'auto'
+) -> Tensor:
     """Attention whose probabilities are products of row and column probabilities.
+
+    ``out[u, v] = sum_h W_h (sum_ij R_h[u, i] C_h[v, j] x[i, j])``; heads * C * H' * W * (H + W')
+    multiplications besides the mixing.
 
     Args:
         x: (N, H, W, C).
-        rows: Probabilities (heads, H', H) of the rows of the map for every row of queries.
-        columns: Probabilities (heads, W', W).
-        weight: Mixing weights (heads, C_out, C).
+        rows: Probabilities R (heads, H', H) of the rows of the map for every row of queries.
+        columns: Probabilities C (heads, W', W).
+        weight: Mixing weights W (heads, C_out, C).
+        impl: 'tiled', one head at a time, which keeps the inputs only for the backward pass, or
+            'reference', of all heads at once.
 
     Returns:
-        (N, H', W', C_out).
+        (N, H', W', C_out), in the type of x; under autocast in its type.
+
+    Raises:
+        ValueError: An unknown impl.
     """
-    kind = x.device.type
-    # shapes alone, as complexity is counted, have no autocast
-    if kind != 'meta' and torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
-        x = x.to(torch.get_autocast_dtype(kind))
-    if exporting():
-        x = torch.einsum('auh,bhwc->abuwc', rows.to(x.dtype), x)
-        x = torch.einsum('avw,abuwc->abuvc', columns.to(x.dtype), x)
-        return torch.einsum('abuvc,aoc->buvo', x, weight.to(x.dtype))
-    return _Separable.apply(x, *(y.to(x.dtype) for y in (rows, columns, weight)))
+    (x,) = cast_as_autocast(x)
+    rows, columns, weight = (y.to(x.dtype) for y in (rows, columns, weight))
+    if resolve(impl, 'separable_attention') == 'reference':
+        x = torch.einsum('auh,bhwc->abuwc', rows, x)
+        x = torch.einsum('avw,abuwc->abuvc', columns, x)
+        return torch.einsum('abuvc,aoc->buvo', x, weight)
+    return _HeadByHead.apply(x, rows, columns, weight)

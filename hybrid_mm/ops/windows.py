@@ -1,5 +1,7 @@
 """Cut maps into windows or grids, and put them together again."""
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -37,7 +39,7 @@ def cut_windows(x: Tensor, window: int | tuple[int, int], grid: bool = False) ->
     return window_view(x, window, grid).flatten(0, 2)
 
 
-def join_windows(x: Tensor, size: tuple[int, int], grid: bool = False) -> Tensor:
+def join_windows(x: Tensor, size: Sequence[int], grid: bool = False) -> Tensor:
     """Invert :func:`cut_windows`, without its padding.
 
     Args:

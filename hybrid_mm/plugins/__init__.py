@@ -1,4 +1,4 @@
-"""Attention modules for ResNets: in their ``plugins=``, after stages, or for 3x3 convolutions."""
+"""Attention modules for ResNets: as ``plugins=``, after stages, or instead of 3x3 convolutions."""
 
 from hybrid_mm.plugins.acmix_conv import ACmix
 from hybrid_mm.plugins.attention_resnet import AttentionResNet

@@ -1,4 +1,4 @@
-"""ACmix in the place of a 3x3 convolution of the ResNets of MMDetection and MMSegmentation."""
+"""ACmix instead of a 3x3 convolution in the ResNets of MMDetection and MMSegmentation."""
 
 from torch import Tensor, nn
 
@@ -9,27 +9,28 @@ from hybrid_mm.registry import MODELS
 
 @MODELS.register_module()
 class ACmix(SpatialOperator):
-    """ACmix, as :class:`~hybrid_mm.layers.attention.acmix.ACmix2d` describes it.
+    """ACmix, see :class:`~hybrid_mm.layers.attention.acmix.ACmix2d`.
 
     ``backbone=dict(type='hybrid_mm.AttentionResNet', conv2=dict(cfg=dict(type='hybrid_mm.ACmix')),
-    depth=50, ...)`` replaces all 3x3 convolutions; ``stages`` and ``blocks`` of the entry choose.
+    depth=50, ...)`` replaces all 3x3 convolutions, or those that ``stages`` and ``blocks`` select.
 
     Args:
         in_channels: Channels of the input.
-        out_channels: Channels of the output, by default the same.
-        kernel_size: 3, of the convolution that is replaced, and of ACmix's convolution path.
+        out_channels: Channels of the output; by default the same.
+        kernel_size: 3, of the replaced convolution and of ACmix's convolution path.
         stride: Stride.
-        padding: Of the convolution that is replaced.
-        dilation: Of the window of the attention.
+        padding: Padding of the replaced convolution.
+        dilation: Dilation of the attention's window.
         groups: 1.
         bias: False.
         kernel_att: Window of the attention, odd.
         heads: Number of heads.
-        shift_init: Let the convolution path start as the shifts of a plain convolution.
+        shift_init: Initialise the convolution path with the shifts of a plain convolution.
         impl: Algorithm, see :mod:`hybrid_mm.ops.dispatch`.
 
     Raises:
-        ValueError: Heads that do not divide the channels, an even window, groups.
+        ValueError: Channels are not a multiple of the heads, the window is even, or there are
+            groups.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class ACmix(SpatialOperator):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """He's initial values, shifts, and rates of 1/2."""
+        """He initialisation, shifts, and rates of 1/2."""
         super().reset_parameters()
         self.operator.mix.reset_shift()
         self.operator.he_init(self.shift_init)

@@ -1,11 +1,10 @@
-"""Stock ResNets with modules where their ``plugins=`` has no place.
+"""Stock ResNets with modules in places that their ``plugins=`` does not offer.
 
-``plugins=`` puts modules behind a convolution of a block. Some modules stand in the place of the
-3x3 convolution (selective kernels, lambda layers), others behind a stage (BAM) or before its last
-block (one non-local block). A stage of these ResNets is an ``nn.Sequential`` of blocks and its
-blocks hold their layers by name, so both are done to the network as it was built: no class of
-MMDetection, MMSegmentation or MMPretrain is subclassed or changed, and the names of everything
-else in the checkpoint stay the same.
+``plugins=`` inserts modules after a convolution of a block. Other modules replace the 3x3
+convolution (selective kernels, lambda layers), or are placed after a stage (BAM) or before its last
+block (one non-local block). A stage of these ResNets is an ``nn.Sequential`` of blocks, which hold
+their layers by name, so the built network can be changed: no class of MMDetection, MMSegmentation
+or MMPretrain is subclassed or changed, and all other names in a checkpoint stay the same.
 """
 
 import inspect
@@ -28,19 +27,19 @@ def AttentionResNet(
     stage_plugins: dict | Sequence[dict] | None = None,
     **kwargs: Any,
 ) -> BaseModule:
-    """Build a stock ResNet and put modules into it.
+    """Build a stock ResNet and insert modules.
 
     Args:
         base: A ResNet of bottlenecks: 'ResNet', 'ResNeXt', 'ResNetV1c', ... of the library in use,
             or one with its scope, such as 'mmdet.ResNet'.
-        conv2: What stands in the place of the 3x3 convolutions, one dict or several, each with
+        conv2: Operators that replace the 3x3 convolutions, one dict or several, each with
 
             - ``cfg``: type and arguments of a :class:`~hybrid_mm.plugins.base.SpatialOperator` or
               of any layer that can be a ``conv_cfg``; it gets the norm_cfg of the network if it has
-              such an argument and does not name one;
+              that argument and ``cfg`` does not set it;
             - ``stages``: one bool for each stage, by default all;
             - ``blocks``: indices of blocks within those stages, -1 the last; by default all;
-            - ``norm``: whether to keep the norm behind; by default if the operator has none.
+            - ``norm``: whether to keep the norm after it; by default if the operator has none.
         stage_plugins: Modules in a stage, one dict or several, each with
 
             - ``cfg``: type and arguments of a plugin, optionally ``postfix`` for its name;
@@ -55,7 +54,8 @@ def AttentionResNet(
 
     Raises:
         KeyError: Unknown type.
-        ValueError: Unknown keys or stages, a network without bottlenecks, a place taken twice.
+        ValueError: Unknown keys or stages, a network without bottlenecks, or two modules in one
+            place.
 
     Example:
         >>> from hybrid_mm.plugins import AttentionResNet
@@ -79,7 +79,7 @@ def AttentionResNet(
 
 
 def _get(name: str) -> type:
-    """Class by its name in a config, in the scope of the library in use, as mmcv does it."""
+    """Class by its name in a config, looked up in the scope of the library in use, as in mmcv."""
     if not isinstance(name, str):
         return name
     with ROOT.switch_scope_and_registry(None) as registry:
@@ -112,10 +112,10 @@ def _replace_conv2(block: nn.Module, cfg: dict, norm: bool | None, norm_cfg: dic
             f'no dcn, and one entry a block; got {type(block).__name__} with {type(conv).__name__}'
         )
     cfg = dict(cfg)
-    kind = _get(cfg.pop('type'))
-    if 'norm_cfg' in inspect.signature(kind).parameters:
+    operator = _get(cfg.pop('type'))
+    if 'norm_cfg' in inspect.signature(operator).parameters:
         cfg.setdefault('norm_cfg', norm_cfg)
-    block.conv2 = kind(
+    block.conv2 = operator(
         conv.in_channels,
         conv.out_channels,
         kernel_size=conv.kernel_size[0],
@@ -126,7 +126,7 @@ def _replace_conv2(block: nn.Module, cfg: dict, norm: bool | None, norm_cfg: dic
         bias=False,
         **cfg,
     )
-    if getattr(kind, 'replaces_norm', False) if norm is None else not norm:
+    if getattr(operator, 'replaces_norm', False) if norm is None else not norm:
         block.add_module(block.norm2_name, nn.Identity())
 
 
@@ -134,16 +134,16 @@ def _insert(stage: nn.Sequential, cfg: dict, position: str) -> None:
     if position not in _POSITIONS:
         raise ValueError(f'position must be one of {", ".join(_POSITIONS)}, got {position!r}')
     cfg = dict(cfg)
-    kind, postfix = _get(cfg.pop('type')), cfg.pop('postfix', '')
-    name = f'{kind._abbr_}{postfix}'
+    plugin, postfix = _get(cfg.pop('type')), cfg.pop('postfix', '')
+    name = f'{plugin._abbr_}{postfix}'
     if name in stage._modules:
-        raise ValueError(f'{name} stands twice in a stage: give one of them a postfix')
+        raise ValueError(f'{name} occurs twice in a stage: give one of them a postfix')
     last = next(key for key in reversed(stage._modules) if key.isdecimal())
     block = stage._modules[last]
     channels = getattr(block, 'conv3', block.conv2).out_channels
-    stage.add_module(name, kind(in_channels=channels, **cfg))
+    stage.add_module(name, plugin(in_channels=channels, **cfg))
     if position == 'before_last_block':
-        # a Sequential runs in the order of its modules; the numbers of the blocks stay
+        # a Sequential runs in the order of its modules; the blocks keep their numbers
         for key in list(stage._modules)[list(stage._modules).index(last) :]:
             if key != name:
                 stage._modules[key] = stage._modules.pop(key)

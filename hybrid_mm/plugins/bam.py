@@ -16,13 +16,12 @@ from hybrid_mm.registry import MODELS
 
 @MODELS.register_module()
 class BAM(Plugin):
-    """x * (1 + sigmoid(channel branch * spatial branch)); published after stages 1 to 3.
+    """x * (1 + sigmoid(channel branch * spatial branch)); in the paper after stages 1 to 3.
 
-    Place it with ``stage_plugins`` of :func:`~hybrid_mm.plugins.attention_resnet.AttentionResNet`.
-    The
-    channel branch pools over all positions (the official code over a square window, which is the
-    same for square maps) and normalises over the images of a batch: one image alone uses the
-    running statistics, and for small batches use SyncBN or ``norm_eval=True``.
+    Insert it with ``stage_plugins`` of :func:`~hybrid_mm.plugins.attention_resnet.AttentionResNet`.
+    The channel branch pools over all positions (the official code over a square window, which is
+    the same for square maps) and normalises over the images of a batch. A single image is
+    normalised by the running statistics; for small batches use SyncBN or ``norm_eval=True``.
 
     Args:
         in_channels: Number of channels C.
@@ -35,7 +34,7 @@ class BAM(Plugin):
         init_identity: Use x * 2 sigmoid(.) instead, with zeros at the end of the channel branch.
 
     Raises:
-        ValueError: A ratio above C, no hidden layer.
+        ValueError: The ratio exceeds C, or there is no hidden layer.
     """
 
     _abbr_ = 'bam'
@@ -75,10 +74,10 @@ class BAM(Plugin):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Torch's initial values; zeros behind the channel branch with ``init_identity``."""
+        """Torch's initial values; with ``init_identity`` the channel branch ends with zeros."""
         super().reset_parameters()
         if self.init_identity:
-            # of one branch only: with zeros in both of a product no gradient would flow
+            # in one branch only: with zeros in both factors there would be no gradient
             nn.init.zeros_(self.channel_out.weight)
             nn.init.zeros_(self.channel_out.bias)
 

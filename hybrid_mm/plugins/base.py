@@ -1,4 +1,4 @@
-"""What the attention modules share: initialisation, norms inside a frozen ResNet, gates."""
+"""Base classes of the attention modules: initialisation, norms inside a frozen ResNet, gates."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -20,10 +20,10 @@ _GATES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def choose(what: str, name: str, table: dict[str, Callable]) -> Callable:
-    """Entry of a table by name.
+    """Look up an entry of a table by name.
 
     Raises:
-        ValueError: No such entry; the known ones are named.
+        ValueError: Unknown name; the message lists the known ones.
     """
     if name not in table:
         raise ValueError(f'{what} must be one of {", ".join(table)}, got {name!r}')
@@ -44,7 +44,7 @@ def positive(name: str, value: float, owner: object) -> None:
     """Check that an argument is positive.
 
     Raises:
-        ValueError: It is not.
+        ValueError: The argument is not positive.
     """
     if value <= 0:
         raise ValueError(f'{type(owner).__name__}: {name} must be positive, got {value}')
@@ -54,7 +54,7 @@ def odd_kernel(kernel_size: int, owner: object, name: str = 'kernel_size') -> in
     """Check that a kernel has a centre and return its size.
 
     Raises:
-        ValueError: Its size is not a positive odd number.
+        ValueError: The size is not a positive odd number.
     """
     if kernel_size < 1 or kernel_size % 2 == 0:
         raise ValueError(
@@ -64,19 +64,19 @@ def odd_kernel(kernel_size: int, owner: object, name: str = 'kernel_size') -> in
 
 
 def reset_defaults(module: nn.Module) -> None:
-    """Give all layers inside a module the initial values that torch gives them."""
+    """Reset all layers inside a module to torch's initial values."""
     for layer in module.modules():
         if layer is not module and hasattr(layer, 'reset_parameters'):
             layer.reset_parameters()
 
 
 def follow_mode(module: nn.Module, norm_eval: bool = False) -> None:
-    """Let the batch norms of a plugin train if the plugin does.
+    """Set the batch norms of a plugin to the mode of the plugin.
 
-    ``norm_eval=True`` of a ResNet puts every batch norm below it into eval mode. That is right for
-    norms whose statistics come with the pre-trained weights, but those of a plugin would keep mean
-    0 and variance 1 for ever. The mode of the plugin itself still tells what is meant: it is in
-    eval mode in evaluation and in frozen stages.
+    ``norm_eval=True`` of a ResNet puts every batch norm in it into eval mode. That is right for
+    norms with pre-trained statistics, but those of a plugin would keep mean 0 and variance 1. The
+    mode of the plugin itself is not affected: it is in eval mode in evaluation and in frozen
+    stages only.
 
     Args:
         module: The plugin.
@@ -89,9 +89,10 @@ def follow_mode(module: nn.Module, norm_eval: bool = False) -> None:
 
 
 def apply_norm(norm: nn.Module, x: Tensor) -> Tensor:
-    """Norm; of a single value per channel, which has no variance, by the running statistics.
+    """Apply a norm; a single value per channel is normalised by the running statistics.
 
-    So it is for pooled maps, and for maps of one position, if a batch has one image.
+    A single value, of a pooled map or a map of one position in a batch of one image, has no
+    variance.
 
     Args:
         norm: Any norm; only batch norm in training differs from calling it.
@@ -106,16 +107,16 @@ def apply_norm(norm: nn.Module, x: Tensor) -> Tensor:
 
 
 class ResNetModule(BaseModule):
-    """Base of what is put into a ResNet: its own initial values are set last.
+    """Base class of modules in a ResNet; sets their initial values after those of the ResNet.
 
-    The ResNets of MMDetection and MMSegmentation give every convolution below them He's initial
-    values if they are trained from scratch, and every batch norm the weight 1. That would undo the
-    zeros of a gate that starts as the identity. MMEngine calls ``init_weights`` of the children
-    last, and ours starts over with :meth:`reset_parameters`. A subclass ends its constructor with
-    it, and overrides it where the published initial values are not those of torch.
+    When trained from scratch, the ResNets of MMDetection and MMSegmentation initialise every
+    convolution in them as He et al. and every batch norm with weight 1, which would undo the zeros
+    of a gate that starts as the identity. MMEngine calls ``init_weights`` of children last, and
+    that of this class calls :meth:`reset_parameters`. A subclass calls it at the end of its
+    constructor, and overrides it if the published initial values are not those of torch.
 
     Args:
-        norm_cfg: Norm, if the module has any; by default batch norm.
+        norm_cfg: Norm, if the module has one; by default batch norm.
     """
 
     def __init__(self, norm_cfg: dict | None = None) -> None:
@@ -127,7 +128,7 @@ class ResNetModule(BaseModule):
 
         Args:
             channels: Number of channels.
-            pooled: For (N, C) instead of maps.
+            pooled: Normalise (N, C) instead of maps.
         """
         cfg = dict(self.norm_cfg)
         if pooled and cfg.get('type') == 'BN':
@@ -135,7 +136,7 @@ class ResNetModule(BaseModule):
         return build_norm_layer(cfg, channels)[1]
 
     def reset_parameters(self) -> None:
-        """Start over with the initial values."""
+        """Set the initial values."""
         reset_defaults(self)
 
     def init_weights(self) -> None:
@@ -145,18 +146,18 @@ class ResNetModule(BaseModule):
 
 
 class Plugin(ResNetModule):
-    """Base of the attention modules for the ``plugins=`` of a ResNet; (N, C, H, W) to the same.
+    """Base class of attention modules for the ``plugins=`` of a ResNet; (N, C, H, W) to the same.
 
-    A subclass has a name for its place in the block (``_abbr_``), takes ``in_channels`` as its
-    first argument and overrides :meth:`attend`.
+    A subclass has a name in the block (``_abbr_``), takes ``in_channels`` as its first argument and
+    overrides :meth:`attend`.
 
     Args:
-        norm_cfg: Norm, if the module has any.
+        norm_cfg: Norm, if the module has one.
         norm_eval: Keep the batch norms of the module in eval mode during training. By default they
-            train, also in a ResNet with ``norm_eval=True`` (see :func:`follow_mode`).
+            train, even in a ResNet with ``norm_eval=True`` (see :func:`follow_mode`).
         init_identity: Use the gate 2 sigmoid(.) with zeros in the layer before it, so that the
             module starts as the identity: for ResNets whose weights were trained without it. An
-            extension, in none of the papers.
+            extension that is in none of the papers.
     """
 
     _abbr_: ClassVar[str]
@@ -184,24 +185,24 @@ class Plugin(ResNetModule):
 
 
 class SpatialOperator(ResNetModule):
-    """Base of what takes the place of the 3x3 convolution of a bottleneck.
+    """Base class of operators that replace the 3x3 convolution of a bottleneck.
 
-    A subclass takes the arguments of that convolution first, as ``conv_cfg`` and ``dcn`` types of
+    A subclass first takes the arguments of that convolution, as ``conv_cfg`` and ``dcn`` types of
     mmcv do, and maps (N, in_channels, H, W) to (N, out_channels, ceil(H / stride),
-    ceil(W / stride)). Its batch norms are norms of the network: they follow its ``norm_eval``.
+    ceil(W / stride)). Its batch norms follow ``norm_eval`` of the network.
 
     Args:
         kernel_size: 3.
         padding: None or the dilation.
         dilation: Dilation of the convolution.
         bias: False.
-        norm_cfg: Norm, if the operator has any.
+        norm_cfg: Norm, if the operator has one.
 
     Raises:
-        ValueError: Another convolution.
+        ValueError: The convolution has other arguments.
     """
 
-    # whether it has its own norm, so that the one behind the convolution goes
+    # whether it has its own norm, so that the norm after the convolution is removed
     replaces_norm: ClassVar[bool] = False
 
     def __init__(
@@ -218,10 +219,10 @@ class SpatialOperator(ResNetModule):
         self.must_be('bias', bias, False)
 
     def must_be(self, name: str, value: Any, *possible: Any) -> None:
-        """Check an argument of the convolution that the operator does not have.
+        """Check an argument of the convolution that the operator does not support.
 
         Raises:
-            ValueError: It is none of the possible values.
+            ValueError: The value is not one of the possible ones.
         """
         if value not in possible:
             raise ValueError(

@@ -13,7 +13,7 @@ from hybrid_mm.plugins.base import Plugin, choose, odd_kernel, positive
 from hybrid_mm.plugins.spatial_gate import SpatialGate
 from hybrid_mm.registry import MODELS
 
-# (N, C, H, W) to (N, C); 'lp' and 'lse' are the other two of the official code
+# (N, C, H, W) to (N, C); 'lp' and 'lse' are further options of the official code
 _POOLS: dict[str, Callable[[Tensor], Tensor]] = {
     'avg': lambda x: x.mean((2, 3)),
     'max': lambda x: x.amax((2, 3)),
@@ -23,7 +23,7 @@ _POOLS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class ChannelGate(nn.Module):
-    """sigmoid of the sum of one two-layer perceptron over several poolings, as (N, C, 1, 1).
+    """Channel gate (N, C, 1, 1): sigmoid of the sum of one MLP applied to several poolings.
 
     Args:
         channels: Number of channels C.
@@ -52,15 +52,15 @@ class CBAM(Plugin):
     Args:
         in_channels: Number of channels C.
         ratio: The hidden width of the channel gate is C // ratio.
-        pools: Poolings of the channel gate, of 'avg', 'max', 'lp' and 'lse'.
-        spatial: Whether to have the gate over positions.
-        kernel_size: Its kernel size, odd.
-        norm_cfg: Its norm; by default batch norm of momentum 0.01.
+        pools: Poolings of the channel gate: 'avg', 'max', 'lp' and 'lse'.
+        spatial: Whether to use the gate over positions.
+        kernel_size: Kernel size of that gate, odd.
+        norm_cfg: Norm of that gate; by default batch norm with momentum 0.01.
         norm_eval: See :class:`~hybrid_mm.plugins.base.Plugin`.
         init_identity: See :class:`~hybrid_mm.plugins.base.Plugin`.
 
     Raises:
-        ValueError: An unknown pooling or none, an even kernel size, a ratio above C.
+        ValueError: Unknown or no poolings, an even kernel size, or a ratio above C.
     """
 
     _abbr_ = 'cbam'
@@ -89,7 +89,7 @@ class CBAM(Plugin):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """As in the official ResNets: the norm's weight is 0, so the second gate starts flat."""
+        """As in the official ResNets the norm's weight is 0: the second gate starts constant."""
         super().reset_parameters()
         if self.spatial_gate is not None:
             nn.init.kaiming_normal_(self.spatial_gate.conv.weight, mode='fan_out')

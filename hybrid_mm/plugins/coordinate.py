@@ -19,13 +19,13 @@ class CoordinateAttention(Plugin):
     Args:
         in_channels: Number of channels C.
         ratio: The hidden width is C // ratio.
-        min_channels: But at least this.
+        min_channels: Smallest hidden width.
         norm_cfg: Norm of the hidden layer.
         norm_eval: See :class:`~hybrid_mm.plugins.base.Plugin`.
         init_identity: See :class:`~hybrid_mm.plugins.base.Plugin`.
 
     Raises:
-        ValueError: A ratio or minimum that is not positive.
+        ValueError: The ratio or the minimum is not positive.
     """
 
     _abbr_ = 'coord_att'

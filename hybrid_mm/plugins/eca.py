@@ -27,12 +27,12 @@ class ECA(Plugin):
         in_channels: Number of channels C.
         kernel_size: Width of the convolution, odd; by default from C, which gives 5 for 256, 512
             and 1024 channels and 7 for 2048. The released ResNet-50 has 3, 5, 5, 7 in its stages.
-        gamma: Of the default width.
-        beta: Of the default width.
+        gamma: See :func:`adaptive_kernel_size`.
+        beta: See :func:`adaptive_kernel_size`.
         init_identity: See :class:`~hybrid_mm.plugins.base.Plugin`.
 
     Raises:
-        ValueError: An even kernel size.
+        ValueError: The kernel size is even.
     """
 
     _abbr_ = 'eca'

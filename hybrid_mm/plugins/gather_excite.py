@@ -32,23 +32,23 @@ class GatherExcite(Plugin):
         extent: Side e of the region that is gathered, a power of 2, or 0 for the whole map.
         learned: Gather by log2(e) depthwise 3x3 convolutions of stride 2 with batch norm (over the
             whole map: by one depthwise convolution), instead of by the mean over 2e - 1 positions.
-        mlp: Put two 1x1 convolutions behind.
+        mlp: Add two 1x1 convolutions.
         ratio: Their hidden width is C / ratio, rounded to a multiple of ``divisor``.
         divisor: See ``ratio``.
         hidden_channels: The hidden width itself, instead of ``ratio`` and ``divisor``.
         map_size: Height and width of the maps, for ``extent=0, learned=True`` only. Such a module
-            works for this size only, so it is of no use in detection.
-        padded: Let that convolution keep the size of the map, as timm's does; the paper's gives
-            one value a channel.
-        act: Between the layers: 'relu' or 'silu'.
+            works for this size only, so not in detection.
+        padded: Let that convolution keep the size of the map, as in timm; in the paper it gives
+            one value per channel.
+        act: Activation between the layers: 'relu' or 'silu'.
         gate: 'sigmoid' or 'hard_sigmoid'.
-        norm_cfg: Norm behind the depthwise convolutions.
+        norm_cfg: Norm after the depthwise convolutions.
         norm_eval: See :class:`~hybrid_mm.plugins.base.Plugin`.
         init_identity: See :class:`~hybrid_mm.plugins.base.Plugin`.
 
     Raises:
-        ValueError: An extent that is no power of 2, a missing ``map_size``, an option that the
-            chosen kind does not have.
+        ValueError: The extent is not a power of 2, ``map_size`` is missing, or an option does not
+            apply to the chosen form.
     """
 
     _abbr_ = 'ge'

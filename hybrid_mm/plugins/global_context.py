@@ -1,8 +1,8 @@
-"""Global context and non-local blocks of mmcv with initial values that stay, and a simplified one.
+"""mmcv's global context and non-local blocks with working initial values, and a simplified one.
 
 Sources: "GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyond" (arXiv 1904.11492),
-"Non-local Neural Networks" (arXiv 1711.07971). ``GeneralizedAttention`` of mmcv needs none of this:
-its gate is a parameter outside of any convolution.
+"Non-local Neural Networks" (arXiv 1711.07971). ``GeneralizedAttention`` of mmcv can be used as it
+is: its gate is a parameter outside of any convolution.
 """
 
 from typing import Any
@@ -18,16 +18,16 @@ from hybrid_mm.registry import MODELS
 
 @MODELS.register_module()
 class ContextBlock(_ContextBlock):
-    """mmcv's global context block, which starts as the identity in any ResNet.
+    """mmcv's global context block that starts as the identity in any ResNet.
 
-    mmcv's own loses its zeros in the ``init_weights`` of a ResNet without pre-trained weights.
-    Names and shapes of the parameters are the same. Maps may be channels-last.
+    The zeros of mmcv's own are overwritten by ``init_weights`` of a ResNet without pre-trained
+    weights. Names and shapes of the parameters are the same. Maps may be channels-last.
 
     Args:
         in_channels: Number of channels C.
         ratio: The hidden width is C * ratio: 1/16, or 1/4 for the strongest models.
         pooling_type: 'att' (softmax over positions) or 'avg'.
-        fusion_types: Of 'channel_add' and 'channel_mul'; the latter starts by halving the map.
+        fusion_types: 'channel_add' and 'channel_mul'; the latter initially halves the map.
     """
 
     def __init__(
@@ -68,19 +68,19 @@ class SimplifiedNonLocal(ContextBlock):
 
 @MODELS.register_module()
 class NonLocal2d(_NonLocal2d):
-    """mmcv's non-local block, whose initial values are those asked for in any ResNet.
+    """mmcv's non-local block that keeps the given initial values in any ResNet.
 
-    In the ``init_weights`` of a ResNet mmcv's own forgets ``std`` and ``zeros_init``, and fails
-    with ``sub_sample=True``. The batch norm of ``norm_cfg`` trains also in a ResNet with
-    ``norm_eval=True``. Memory: (H W)**2 numbers an image; use it in one block of stride 16, or
+    In ``init_weights`` of a ResNet mmcv's own ignores ``std`` and ``zeros_init``, and fails with
+    ``sub_sample=True``. The batch norm of ``norm_cfg`` trains even in a ResNet with
+    ``norm_eval=True``. Memory is (H W)**2 numbers per image: use it in one block at stride 16, or
     with ``sub_sample=True``.
 
     Args:
         in_channels: Number of channels.
         std: Standard deviation of the initial projections.
         zeros_init: Start as the identity.
-        **kwargs: Other arguments of mmcv's: ``sub_sample``, ``reduction``, ``use_scale``, ``mode``,
-            ``conv_cfg``, ``norm_cfg``.
+        **kwargs: Other arguments of mmcv's block: ``sub_sample``, ``reduction``, ``use_scale``,
+            ``mode``, ``conv_cfg``, ``norm_cfg``.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class NonLocal2d(_NonLocal2d):
             super().init_weights(**kwargs)
             return
         reset_defaults(self)
-        # mmcv's method knows these parts without the pooling behind them
+        # mmcv's method expects these parts without pooling
         pooled = {n: m for n, m in self.named_children() if isinstance(m, nn.Sequential)}
         for name, part in pooled.items():
             setattr(self, name, part[0])

@@ -1,4 +1,4 @@
-"""Lambda layer in the place of a 3x3 convolution; see :mod:`hybrid_mm.ops.lambda_attention`."""
+"""Lambda layer instead of a 3x3 convolution; see :mod:`hybrid_mm.ops.lambda_attention`."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,29 +13,30 @@ from hybrid_mm.registry import MODELS
 class LambdaLayer(SpatialOperator):
     """Lambda convolution with global content and local position lambdas (arXiv 2102.08602).
 
-    Memory: H W key_channels out_channels / num_heads numbers an image, so use it at strides 16 and
-    32. Queries and values are normed, so that the norm behind the convolution goes.
+    Memory is H W key_channels out_channels / num_heads numbers per image: use it at strides 16 and
+    32. Queries and values are normalised, so the norm after the convolution is removed.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output, a multiple of ``num_heads``; by default the same.
-        kernel_size: 3, of the convolution that is replaced.
-        stride: 1, or 2: a mean over 2x2 positions behind.
-        padding: Of the convolution that is replaced.
+        kernel_size: 3, of the replaced convolution.
+        stride: 1, or 2 with a mean over 2x2 positions at the end.
+        padding: Padding of the replaced convolution.
         dilation: Dilation of the position lambdas.
         groups: 1.
         bias: False.
         num_heads: Heads of the queries; all share keys and values.
-        key_channels: Channels K of a query and a key; by default ``qk_ratio * out_channels`` to a
-            multiple of 8, divided by ``num_heads``.
+        key_channels: Channels K of a query and a key; if None, ``qk_ratio * out_channels`` rounded
+            to a multiple of 8, divided by ``num_heads``.
         qk_ratio: See ``key_channels``.
-        window: Size of the surroundings, odd, one number or (rows, columns).
+        window: Size of the local context, odd, one number or (rows, columns).
         position_bias: Bias of the position lambdas.
         qkv_bias: Bias of the projection.
         norm_cfg: Norm of queries and values.
 
     Raises:
-        ValueError: An even window, channels that the heads do not divide, groups.
+        ValueError: The window is even, channels are not a multiple of the heads, or there are
+            groups.
     """
 
     replaces_norm = True
@@ -67,7 +68,7 @@ class LambdaLayer(SpatialOperator):
         positive('num_heads', num_heads, self)
         if out_channels % num_heads:
             raise ValueError(
-                f'LambdaLayer: {out_channels} channels are no multiple of {num_heads} heads'
+                f'LambdaLayer: {out_channels} channels are not a multiple of {num_heads} heads'
             )
         size = (window,) * 2 if isinstance(window, int) else tuple(window)
         if key_channels is None:
@@ -77,7 +78,7 @@ class LambdaLayer(SpatialOperator):
         self.qkv = nn.Conv2d(in_channels, sum(self.widths), 1, bias=qkv_bias)
         self.norm_q = self.build_norm(self.widths[0])
         self.norm_v = self.build_norm(self.widths[2])
-        # never called: it holds the embeddings
+        # never called, holds the embeddings
         self.position = nn.Conv2d(
             1, key_channels, tuple(odd_kernel(s, self, 'window') for s in size), bias=position_bias
         )
@@ -95,6 +96,6 @@ class LambdaLayer(SpatialOperator):
         position = (self.position.weight, self.position.bias, self.dilation)
         out = lambda_attention(self.norm_q(q), k, self.norm_v(v), *position)
         if self.stride == 2:
-            # windows at the border of an odd size are cut, so that the size is that of convolution
+            # pooling windows at the border of odd sizes are cut: sizes are those of a convolution
             out = F.avg_pool2d(out, 2, ceil_mode=True, count_include_pad=False)
         return out

@@ -18,27 +18,28 @@ def _single(value: int | tuple[int, ...], name: str) -> int:
 
 @MODELS.register_module()
 class SASAConv2d(LocalSelfAttention2d):
-    """Local self-attention where a neck or head of OpenMMLab asks for a convolution.
+    """Local self-attention instead of the convolutions of a neck or head of OpenMMLab.
 
-    ``neck=dict(type='FPN', conv_cfg=dict(type='hybrid_mm.SASAConv2d'), ...)`` makes attention of
-    its 3x3 convolutions, and likewise in a head (arXiv 1906.05909, section 4.2). A 1x1 convolution
-    (the laterals of FPN) stays what it is: asked for one, the class gives an ``nn.Conv2d``.
+    ``neck=dict(type='FPN', conv_cfg=dict(type='hybrid_mm.SASAConv2d'), ...)`` replaces its 3x3
+    convolutions by attention, and likewise in a head (arXiv 1906.05909, section 4.2). 1x1
+    convolutions (the laterals of FPN) stay: for these the class returns an ``nn.Conv2d``.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
-        kernel_size: Kernel size of the convolution that is replaced.
+        kernel_size: Kernel size of the replaced convolution.
         stride: Its stride.
         padding: Its padding; it must keep the size, dilation * (kernel_size // 2).
-        dilation: Its dilation, which becomes that of the window.
+        dilation: Its dilation, used for the window.
         groups: 1.
-        bias: Add a learned number to each channel of the output.
+        bias: Add a learned bias to the output.
         window: Window of the attention.
         heads: Number of heads.
         **attention: Further arguments of :class:`~hybrid_mm.layers.LocalSelfAttention2d`.
 
     Raises:
-        ValueError: Groups, a padding that changes the size, or unequal sizes of rows and columns.
+        ValueError: There are groups, the padding changes the size, or sizes differ in rows and
+            columns.
     """
 
     transposed = False
@@ -47,7 +48,7 @@ class SASAConv2d(LocalSelfAttention2d):
     def __new__(
         cls, in_channels: int, out_channels: int, kernel_size: int, *args: Any, **kwargs: Any
     ) -> nn.Module:
-        """Give a convolution for a 1x1 kernel."""
+        """Return a plain convolution for a 1x1 kernel."""
         if _single(kernel_size, 'kernel_size') > 1:
             return super().__new__(cls)
         names = ('stride', 'padding', 'dilation', 'groups', 'bias')

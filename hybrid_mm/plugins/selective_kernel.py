@@ -22,31 +22,31 @@ from hybrid_mm.registry import MODELS
 
 @MODELS.register_module()
 class SelectiveKernel(SpatialOperator):
-    """Convolutions of several kernel sizes, summed with weights per channel from their mean.
+    """Sum of convolutions of several kernel sizes, weighted per channel by a gate from their mean.
 
-    It stands for 3x3 convolution, norm and ReLU: every branch has its own, and the sum is not
-    negative, so that a ReLU behind it changes nothing.
+    It replaces convolution, norm and ReLU: every branch has its own, and the sum is non-negative,
+    so that a ReLU after it changes nothing.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output; by default the same.
-        kernel_size: 3, of the convolution that is replaced.
+        kernel_size: 3, of the replaced convolution.
         stride: Stride of all branches.
-        padding: Of the convolution that is replaced.
+        padding: Padding of the replaced convolution.
         dilation: Dilation of all branches.
         groups: Groups of the convolutions (32 in SKNet-50).
         bias: False.
         kernel_sizes: One branch for each, odd and at least 3.
-        dilated: Realise larger kernels as 3x3 with dilation, 5x5 with dilation 2.
+        dilated: Use 3x3 kernels with dilation for larger ones, e.g. dilation 2 for 5x5.
         ratio: The hidden width is out_channels / ratio, rounded to a multiple of ``divisor``.
         divisor: See ``ratio``.
-        min_channels: The hidden width is at least this: 32 in the paper, ``divisor`` in timm.
+        min_channels: Smallest hidden width: 32 in the paper, ``divisor`` in timm.
         hidden_channels: The hidden width itself, instead of these three.
-        split_input: Give each branch its part of the input channels (timm's option).
+        split_input: Give each branch a part of the input channels (an option of timm).
         norm_cfg: Norm of the branches and of the hidden layer.
 
     Raises:
-        ValueError: A kernel size below 3 or even, channels that cannot be split.
+        ValueError: A kernel size is below 3 or even, or channels cannot be split.
     """
 
     replaces_norm = True
@@ -98,7 +98,7 @@ class SelectiveKernel(SpatialOperator):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """He's initial values for the convolutions of the branches, torch's for the rest."""
+        """He initialisation for the convolutions of the branches, torch's values for the rest."""
         super().reset_parameters()
         for path in self.paths:
             nn.init.kaiming_normal_(path['conv'].weight, mode='fan_out', nonlinearity='relu')

@@ -1,4 +1,4 @@
-"""Gate over positions from the maximum and the mean over channels, of CBAM and of triplets."""
+"""Gate over positions from maximum and mean over channels, for CBAM and triplet attention."""
 
 import torch
 from torch import Tensor, nn

@@ -25,7 +25,7 @@ class SE(Plugin):
         init_identity: See :class:`~hybrid_mm.plugins.base.Plugin`.
 
     Raises:
-        ValueError: A ratio that is not positive, an unknown activation or gate.
+        ValueError: The ratio is not positive, or the activation or gate is unknown.
     """
 
     _abbr_ = 'se'

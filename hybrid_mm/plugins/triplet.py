@@ -15,18 +15,18 @@ class TripletAttention(Plugin):
     """Mean of three gatings of x: over (C, W), over (H, C) and over (H, W).
 
     Each gate pools the remaining axis by maximum and mean. The gates over (C, W) and (H, C) cost
-    2 k**2 C (H + W) multiplications a map; the rotated maps are views and are not copied.
+    2 k**2 C (H + W) multiplications per map; the rotated maps are views, not copies.
 
     Args:
         in_channels: Number of channels; the parameters do not depend on it.
-        spatial: Whether to have the gate over (H, W).
+        spatial: Whether to use the gate over (H, W).
         kernel_size: Kernel size k of the gates, odd.
-        norm_cfg: Norm of the gates; by default batch norm of momentum 0.01.
+        norm_cfg: Norm of the gates; by default batch norm with momentum 0.01.
         norm_eval: See :class:`~hybrid_mm.plugins.base.Plugin`.
         init_identity: See :class:`~hybrid_mm.plugins.base.Plugin`.
 
     Raises:
-        ValueError: An even kernel size.
+        ValueError: The kernel size is even.
     """
 
     _abbr_ = 'triplet_attention'

@@ -1,1 +1,1 @@
-"""What lies between a command line and a runner."""
+"""From a command line to a runner: options, configs, checks, process groups, resuming."""

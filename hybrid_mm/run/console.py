@@ -1,4 +1,4 @@
-"""Tables, and the progress of long work: a bar on a terminal, a few lines elsewhere."""
+"""What the tools print: tables, durations, and the progress of long work."""
 
 import sys
 import time
@@ -6,13 +6,24 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
+from rich import box
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+T = TypeVar('T')
+PAUSE = 30.0  # seconds between two lines of progress where there is no terminal
+
 
 def print_table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table whose first column is text and whose others are numbers."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
     table = Table(box=box.SIMPLE, title=title, title_justify='left')
     for i, name in enumerate(head):
         table.add_column(name, justify='right' if i else 'left', overflow='fold')
@@ -22,37 +33,20 @@ def print_table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) 
     (console if console.is_terminal else Console(width=120)).print(table)
 
 
-T = TypeVar('T')
-PAUSE = 30.0
-
-
-"""Seconds between two lines where there is no terminal."""
-
-
 @contextmanager
 def progress(title: str, total: int) -> Iterator[Callable[..., None]]:
-    """Show how far something is, on stderr.
+    """Show the progress of some work on stderr: a bar on a terminal, elsewhere a few lines.
 
     Args:
-        title: What is done.
+        title: Name of the work.
         total: Number of steps.
 
     Yields:
-        A function to call after each step; with a text, that of what comes next is shown.
+        A function to call after each step; a text, if given, describes the next step.
     """
     if not sys.stderr.isatty():
         yield _lines(title, total)
         return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
     columns = (
         TextColumn('{task.description}'),
         BarColumn(),
@@ -71,6 +65,7 @@ def progress(title: str, total: int) -> Iterator[Callable[..., None]]:
 
 
 def _lines(title: str, total: int) -> Callable[..., None]:
+    """A function that counts its calls, and prints a line if the last one is 30 s old."""
     start = last = time.monotonic()
     done = 0
 
@@ -81,14 +76,14 @@ def _lines(title: str, total: int) -> Callable[..., None]:
         if now - last >= PAUSE and done < total:
             last = now
             left = (now - start) / done * (total - done)
-            what = f'{title}: {text}' if text else title
-            print(f'{what} {done}/{total}, {duration(left)} left', file=sys.stderr)
+            work = f'{title}: {text}' if text else title
+            print(f'{work} {done}/{total}, {duration(left)} left', file=sys.stderr)
 
     return advance
 
 
 def track(items: Sequence[T], title: str) -> Iterable[T]:
-    """Go through items and show how far it is; see :func:`progress`."""
+    """Yield the items and show the progress; see :func:`progress`."""
     with progress(title, len(items)) as advance:
         for item in items:
             yield item
@@ -96,7 +91,7 @@ def track(items: Sequence[T], title: str) -> Iterable[T]:
 
 
 def duration(seconds: float) -> str:
-    """``45 s``, ``12 min``, ``5 h 20 min`` or ``3 days 4 h``."""
+    """Text of a duration in seconds: ``45 s``, ``12 min``, ``5 h 20 min`` or ``3 days 4 h``."""
     if seconds < 1:
         return f'{seconds:.2g} s'
     if seconds < 90:

@@ -14,7 +14,7 @@ from hybrid_mm.errors import UserError
 
 
 def init_distributed(cfg: Config, launcher: str, local_rank: int = 0) -> None:
-    """Prepare ``cfg`` and, on CPU, the process group for a launcher.
+    """Prepare the config and, on CPUs, the process group of this process for a launcher.
 
     Args:
         cfg: Config of the run; ``launcher`` and ``model_wrapper_cfg`` are set in it.
@@ -22,8 +22,8 @@ def init_distributed(cfg: Config, launcher: str, local_rank: int = 0) -> None:
         local_rank: Rank on this machine if the environment has no ``LOCAL_RANK``.
 
     Raises:
-        UserError: the launcher's environment is missing, there are more processes than GPUs, or
-            MPI is asked for on a CPU.
+        UserError: The launcher's environment is missing, there are more processes than GPUs, or
+            MPI is asked for without GPUs.
     """
     cfg.launcher = launcher
     os.environ.setdefault('LOCAL_RANK', str(local_rank))
@@ -67,7 +67,7 @@ def init_distributed(cfg: Config, launcher: str, local_rank: int = 0) -> None:
 
 
 def _set_slurm_environment() -> None:
-    """Give torch the variables that it reads from those of a task of Slurm."""
+    """Set the environment variables that torch reads from those of a Slurm task."""
     names = ('PROCID', 'LOCALID', 'NTASKS', 'NODELIST')
     missing = [name for name in names if f'SLURM_{name}' not in os.environ]
     if missing:

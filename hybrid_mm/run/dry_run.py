@@ -1,53 +1,51 @@
-"""One training step and one validation batch of a run, and what they say of the whole of it."""
+"""One training step and one validation batch of a run, and an estimate of the whole from them."""
 
 import contextlib
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from mmengine.config import Config
+from mmengine.model import BaseModel
 from mmengine.runner import EpochBasedTrainLoop, Runner
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from hybrid_mm.checkpoints import inner_model
 from hybrid_mm.errors import UserError
-from hybrid_mm.run.checks.settings import check_channels
 from hybrid_mm.run.console import duration, print_table
-from hybrid_mm.run.launch import build_runner
+from hybrid_mm.run.launch import training_runner
 
-_BRIEF = 20.0
-
-
-"""Seconds: after a shorter step a second one is taken, which is timed instead."""
+_BRIEF = 20.0  # seconds; after a shorter step a second one is taken, and timed instead
 
 
 @dataclass
 class DryRun:
-    """What one step says.
+    """Measurements of one training step and one validation batch.
 
     Attributes:
-        parameters: Of the model.
-        trainable: Those of them that are trained.
-        shape: (N, C, H, W) of the batch that the model gets.
-        losses: By name.
+        parameters: Number of parameters of the model.
+        trainable: Number of those that are trained.
+        steps: Iterations of the whole run.
+        shape: (N, C, H, W) of the images that the model gets; empty if not known.
+        losses: Losses of the first step by name.
         load: Seconds to read one batch in one process.
         step: Seconds of forward and backward pass and of the optimizer.
-        val_load: Seconds to read one batch of the validation; None without one.
+        val_load: Seconds to read one batch of the validation; None without a validation.
         val_step: Seconds to predict it.
         memory: Bytes at the peak of the training step.
         growth: Bytes at the peak above those before the step.
         checkpoint: Bytes of the weights and the optimizer's state.
-        steps: Iterations of the whole run.
-        validations: Number of them.
-        val_batches: Batches of each.
+        validations: Validations in the whole run.
+        val_batches: Batches of each validation.
         workers: Processes that read training data.
         val_workers: Processes that read validation data.
-        notes: Further lines.
+        notes: Further lines to print.
     """
 
     parameters: int
@@ -70,7 +68,7 @@ class DryRun:
 
     @property
     def seconds(self) -> float:
-        """Estimate of the whole run: reading overlaps with computing where there are workers."""
+        """Estimate of the whole run in seconds."""
         train = self.steps * _together(self.load, self.step, self.workers)
         if self.val_load is None:
             return train
@@ -79,6 +77,7 @@ class DryRun:
 
 
 def _together(load: float, compute: float, workers: int) -> float:
+    """Seconds per batch: with workers, reading overlaps with computing."""
     return max(compute, load / workers) if workers else load + compute
 
 
@@ -89,10 +88,10 @@ def dry_run(cfg: Config) -> DryRun:
     started.
 
     Args:
-        cfg: Config of the run, after all flags.
+        cfg: Config of the run, with all flags applied.
 
     Raises:
-        UserError: It would be distributed, or the loss is not finite.
+        UserError: The run would be distributed, or the loss is not finite.
     """
     if cfg.get('launcher', 'none') != 'none':
         raise UserError('--dry-run looks at one process; leave out --launcher')
@@ -101,16 +100,56 @@ def dry_run(cfg: Config) -> DryRun:
         cfg.visualizer.vis_backends = [dict(type='LocalVisBackend')]
     with tempfile.TemporaryDirectory() as folder:
         cfg.work_dir = folder
-        runner = build_runner(cfg)
-        check_channels(runner)
-        loop, found = runner.train_loop, []
-        loop.run = lambda: found.append(_look(runner)) or runner.model
+        runner = training_runner(cfg)
+        found = []
+
+        def one_step() -> nn.Module:
+            found.append(_one_step(runner))
+            return runner.model
+
+        runner.train_loop.run = one_step
         runner.train()
     return found[0]
 
 
-def _look(runner: Runner) -> DryRun:
-    """The step, in the place of the training loop."""
+def show(result: DryRun, macs: int | None) -> None:
+    """Print a dry run as a table.
+
+    Args:
+        result: From :func:`dry_run`.
+        macs: Multiply-adds of the model for one image of the batch; None if they are not known.
+    """
+    rows = [
+        ('parameters', f'{result.parameters:,}'),
+        ('trained', f'{result.trainable:,}'),
+        ('batch', ' x '.join(map(str, result.shape)) or 'unknown'),
+        ('FLOPs of an image', f'{macs / 1e9:.2f} G' if macs else 'not countable'),
+        ('loss of the first step', f'{result.losses.get("loss", math.nan):.4f}'),
+        ('peak memory', f'{_size(result.memory)}, {_size(result.growth)} by the step'),
+        ('reading a batch', f'{result.load:.3g} s, {result.workers} workers'),
+        ('training step', f'{result.step:.3g} s'),
+    ]
+    if result.val_load is not None:
+        rows += [
+            (
+                'reading a validation batch',
+                f'{result.val_load:.3g} s, {result.val_workers} workers',
+            ),
+            ('predicting it', f'{result.val_step:.3g} s'),
+        ]
+    rows += [
+        ('steps', f'{result.steps:,}'),
+        ('validations', f'{result.validations:,} of {result.val_batches:,} batches'),
+        ('checkpoint', _size(result.checkpoint)),
+        ('whole run, here, one process', f'about {duration(result.seconds)}'),
+    ]
+    print_table('Dry run: nothing was saved', ('', 'value'), rows)
+    for note in result.notes:
+        print(note)
+
+
+def _one_step(runner: Runner) -> DryRun:
+    """Take one step, which replaces the training loop, and measure it."""
     model, loop = inner_model(runner.model), runner.train_loop
     parameters = list(model.parameters())
     result = DryRun(
@@ -144,12 +183,12 @@ def _look(runner: Runner) -> DryRun:
     return result
 
 
-def _is_number(value) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, float | int) or (isinstance(value, Tensor) and value.numel() == 1)
 
 
 def _validate(runner: Runner, result: DryRun) -> None:
-    """Predict one batch, and count the validations."""
+    """Predict and evaluate one batch, and count the validations of the whole run."""
     loop, train = runner.val_loop, runner.train_loop
     batch, result.val_load = _read(loop.dataloader)
     runner.model.eval()
@@ -164,16 +203,16 @@ def _validate(runner: Runner, result: DryRun) -> None:
     result.validations = sum(n % train.val_interval == 0 or n == end for n in due)
 
 
-def _read(loader: DataLoader):
-    """One batch, read in this process, and the seconds that took."""
-    indices = next(iter(loader.batch_sampler))
+def _read(loader: DataLoader) -> tuple[Any, float]:
+    """One batch, read in this process, and the seconds that this took."""
+    indices = next(iter(cast(Iterable[list[int]], loader.batch_sampler)))
     start = time.perf_counter()
     batch = loader.collate_fn([loader.dataset[i] for i in indices])
     return batch, time.perf_counter() - start
 
 
-def _timed(function: Callable):
-    """Seconds of a call, and what it returns."""
+def _timed(function: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds of a call, GPU included, and its result."""
     start = time.perf_counter()
     result = function()
     if torch.cuda.is_available():
@@ -182,10 +221,10 @@ def _timed(function: Callable):
 
 
 @contextlib.contextmanager
-def _input_shape(model, result: DryRun) -> Iterator[None]:
-    """Note the shape of what the preprocessor hands to the model."""
+def _input_shape(model: BaseModel, result: DryRun) -> Iterator[None]:
+    """Context that notes the shape of the images after the data preprocessor."""
 
-    def note(module, inputs, output) -> None:
+    def note(module: nn.Module, inputs: Any, output: Any) -> None:
         images = output.get('inputs') if isinstance(output, dict) else None
         if isinstance(images, Tensor):
             result.shape = tuple(images.shape)
@@ -198,8 +237,8 @@ def _input_shape(model, result: DryRun) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _memory(model, result: DryRun) -> Iterator[None]:
-    """Measure the peak of memory: that of the GPU's allocator, or resident memory on a CPU."""
+def _memory(model: nn.Module, result: DryRun) -> Iterator[None]:
+    """Context that measures the peak of the GPU's allocator or, on a CPU, of resident memory."""
     device = next(model.parameters()).device
     if device.type == 'cuda':
         before = torch.cuda.memory_allocated(device)
@@ -216,7 +255,7 @@ def _memory(model, result: DryRun) -> Iterator[None]:
 
 
 def _reset_peak() -> bool:
-    """Let Linux count the peak of resident memory from now on."""
+    """Make Linux count the peak of resident memory from now on; return whether it does."""
     try:
         Path('/proc/self/clear_refs').write_text('5')
     except OSError:
@@ -225,58 +264,23 @@ def _reset_peak() -> bool:
 
 
 def _resident(key: str) -> int:
-    """Bytes of resident memory: now ('VmRSS') or at the peak ('VmHWM')."""
+    """Bytes of resident memory: now ('VmRSS') or at the peak ('VmHWM', the default elsewhere)."""
     with contextlib.suppress(OSError):
         for line in Path('/proc/self/status').read_text().splitlines():
             if line.startswith(f'{key}:'):
                 return 1024 * int(line.split()[1])
-    import resource
+    import resource  # Unix only
 
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _bytes(state) -> int:
+def _bytes(state: Any) -> int:
+    """Bytes of all tensors in nested dicts and lists."""
     if isinstance(state, Tensor):
         return state.numel() * state.element_size()
     if isinstance(state, dict):
         return sum(map(_bytes, state.values()))
     return sum(map(_bytes, state)) if isinstance(state, list | tuple) else 0
-
-
-def show(result: DryRun, macs: int | None) -> None:
-    """Print a dry run as a table.
-
-    Args:
-        result: Of :func:`dry_run`.
-        macs: Multiply-adds of the model for one image of the batch; None if not countable.
-    """
-    rows = [
-        ('parameters', f'{result.parameters:,}'),
-        ('trained', f'{result.trainable:,}'),
-        ('batch', ' x '.join(map(str, result.shape)) or 'unknown'),
-        ('FLOPs of an image', f'{macs / 1e9:.2f} G' if macs else 'not countable'),
-        ('loss of the first step', f'{result.losses.get("loss", math.nan):.4f}'),
-        ('peak memory', f'{_size(result.memory)}, {_size(result.growth)} by the step'),
-        ('reading a batch', f'{result.load:.3g} s, {result.workers} workers'),
-        ('training step', f'{result.step:.3g} s'),
-    ]
-    if result.val_load is not None:
-        rows += [
-            (
-                'reading a validation batch',
-                f'{result.val_load:.3g} s, {result.val_workers} workers',
-            ),
-            ('predicting it', f'{result.val_step:.3g} s'),
-        ]
-    rows += [
-        ('steps', f'{result.steps:,}'),
-        ('validations', f'{result.validations:,} of {result.val_batches:,} batches'),
-        ('checkpoint', _size(result.checkpoint)),
-        ('whole run, here, one process', f'about {duration(result.seconds)}'),
-    ]
-    print_table('Dry run: nothing was saved', ('', 'value'), rows)
-    for note in result.notes:
-        print(note)
 
 
 def _size(count: int) -> str:

@@ -1,7 +1,8 @@
-"""Command-line flags -> config, and config -> runner.
+"""Config of a run from the flags of train.py and test.py, and the runner of such a config.
 
-The flags mean what they mean in MMDetection, MMSegmentation and MMPretrain; where one flag has
-different meanings there, the config's ``default_scope`` decides.
+The functions are in the order in which the two tools call them. The flags have the meaning that
+they have in MMDetection, MMSegmentation and MMPretrain; where these differ, the config's
+``default_scope`` decides.
 """
 
 import argparse
@@ -11,32 +12,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from hybrid_mm.checkpoints import read_checkpoint
+from hybrid_mm.engine.hooks.strict_loading import StartingWeightsHook, StrictLoadingHook
 from hybrid_mm.engine.optim_wrapper import autocast_features
 from hybrid_mm.errors import UserError, warn
+from hybrid_mm.run.checks.settings import check_channels
 from hybrid_mm.run.config import inner_dataset, load_config, task_of
 from hybrid_mm.run.distributed import init_distributed
-from hybrid_mm.run.resume import find_resumable
-
-
-def set_exact_resume(cfg: Config) -> None:
-    """Let a config's training be resumed exactly; see :class:`ExactResumeHook`."""
-    loader = cfg.train_dataloader
-    if loader.dataset.get('type') != 'hybrid_mm.SeededDataset':
-        loader.dataset = ConfigDict(type='hybrid_mm.SeededDataset', dataset=loader.dataset)
-    if loader.get('sampler') and loader.sampler.get('type') != 'hybrid_mm.PlacedSampler':
-        loader.sampler = ConfigDict(type='hybrid_mm.PlacedSampler', sampler=loader.sampler)
-    hooks = list(cfg.get('custom_hooks') or ())
-    if not any(hook.get('type') == 'hybrid_mm.ExactResumeHook' for hook in hooks):
-        hooks.append(ConfigDict(type='hybrid_mm.ExactResumeHook'))
-    cfg.custom_hooks = hooks
-
+from hybrid_mm.run.resume import find_training_state, read_training_state
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -67,50 +56,24 @@ def config_of_run(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def set_sample_checks(cfg: Config) -> None:
-    """Let all data sets name their broken samples; see ``hybrid_mm.data.CheckedDataset``.
-
-    ``skip_bad_samples`` of the config is how many of them training may leave out.
-    """
-    for name in LOADERS:
-        loader = cfg.get(name)
-        if loader is not None:
-            skip = cfg.get('skip_bad_samples', 0) if name == 'train_dataloader' else 0
-            loader.dataset = _checked(loader.dataset, skip)
-
-
-def _checked(dataset: ConfigDict, skip: int) -> ConfigDict:
-    """Wrap the data sets that read files, inside of those that wrap, join or mix them."""
-    if dataset.get('type') in ('hybrid_mm.CheckedDataset', 'CheckedDataset'):
-        return dataset
-    if 'dataset' in dataset:
-        dataset.dataset = _checked(dataset.dataset, skip)
-    elif 'datasets' in dataset:
-        dataset.datasets = [_checked(child, skip) for child in dataset.datasets]
-    else:
-        checked = dict(type='hybrid_mm.CheckedDataset', skip_bad_samples=skip, dataset=dataset)
-        return ConfigDict(checked)
-    return dataset
-
-
 def set_training_amp(cfg: Config, dtype: str | None) -> None:
     """Set the optimizer wrapper for ``--amp [dtype]``, or adapt that of the config to a CPU.
 
     Args:
         cfg: Config of the run.
-        dtype: 'float16', 'bfloat16', 'auto' (that of the config, else the device's), or None
-            if the flag is not given.
+        dtype: 'float16', 'bfloat16', 'auto' (that of the config, or the default of the device), or
+            None if the flag is not given.
 
     Raises:
         UserError: float16 on CPU, or an optimizer wrapper that has no mixed precision.
     """
     wrapper = cfg.optim_wrapper
-    kind = wrapper.get('type', 'OptimWrapper')
-    if dtype is None and kind != 'AmpOptimWrapper':
+    name = wrapper.get('type', 'OptimWrapper')
+    if dtype is None and name != 'AmpOptimWrapper':
         return
-    if kind not in ('OptimWrapper', 'AmpOptimWrapper', 'hybrid_mm.AutocastOptimWrapper'):
+    if name not in ('OptimWrapper', 'AmpOptimWrapper', 'hybrid_mm.AutocastOptimWrapper'):
         raise UserError(
-            f'--amp needs optim_wrapper.type OptimWrapper or AmpOptimWrapper, got {kind}'
+            f'--amp needs optim_wrapper.type OptimWrapper or AmpOptimWrapper, got {name}'
         )
     if _amp_dtype(dtype, wrapper.get('dtype')) == 'bfloat16':
         wrapper.pop('loss_scale', None)
@@ -122,7 +85,7 @@ def set_training_amp(cfg: Config, dtype: str | None) -> None:
 
 
 def _amp_dtype(dtype: str | None, configured: str | None = None) -> str:
-    """Data type of ``--amp [dtype]``: the one named, else the configured, else the device's."""
+    """Data type of ``--amp [dtype]``: as named, else as configured, else the device's default."""
     if torch.cuda.is_available():
         return dtype if dtype not in (None, 'auto') else configured or 'float16'
     if dtype == 'float16':
@@ -130,25 +93,75 @@ def _amp_dtype(dtype: str | None, configured: str | None = None) -> str:
     return 'bfloat16'
 
 
-@contextmanager
-def testing_amp(runner: Runner, dtype: str | None) -> Iterator[None]:
-    """Context of a test run for ``--amp [dtype]``.
+def set_auto_scale_lr(cfg: Config) -> None:
+    """Scale the learning rate with the total batch size.
 
     Raises:
-        UserError: float16 on CPU.
+        UserError: The config does not say to which batch size its learning rate belongs.
     """
-    if dtype is None:
-        yield
-    elif _amp_dtype(dtype) == 'bfloat16':
-        with autocast_features(runner.model):
-            yield
+    if (cfg.get('auto_scale_lr') or {}).get('base_batch_size') is None:
+        raise UserError(
+            f'--auto-scale-lr: {cfg.filename} does not say for which total batch size its '
+            'learning rate is meant; add auto_scale_lr = dict(enable=False, base_batch_size=N)'
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+def disable_validation(cfg: Config) -> None:
+    """Train without validation, and without a choice of the best checkpoint."""
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    checkpoint = cfg.get('default_hooks', {}).get('checkpoint')
+    if checkpoint is not None:
+        # MMEngine would ask the (missing) validation for a metric
+        checkpoint.pop('save_best', None)
+
+
+def set_resume(cfg: Config, checkpoint: str | None) -> None:
+    """Resume from a checkpoint, as ``--resume`` or the config demands.
+
+    Args:
+        cfg: Config of the run; ``resume``, ``load_from`` and the seed of the checkpoint are set.
+        checkpoint: File or URL, 'auto' for the newest good one of the work dir, or None to follow
+            the config.
+
+    Raises:
+        UserError: The checkpoint cannot be read or is not the state of a training; none of those
+            in the work dir is good.
+    """
+    if checkpoint is not None:
+        cfg.resume = True
+        cfg.load_from = None if checkpoint == 'auto' else checkpoint
+    if not cfg.get('resume'):
+        return
+    if cfg.get('load_from') is None:
+        state = find_training_state(cfg.work_dir)
     else:
-        with torch.autocast('cuda', dtype=torch.float16):
-            yield
+        state = read_training_state(cfg.load_from)
+    if state is None:
+        cfg.resume = False
+        warn(f'--resume: {cfg.work_dir} has no checkpoint; training starts from the beginning')
+        return
+    cfg.load_from = state.path
+    if (cfg.get('randomness') or {}).get('seed') is None:
+        # MMEngine sets this seed as well, but only after it has built the samplers
+        cfg.setdefault('randomness', ConfigDict()).seed = state.seed
+
+
+def set_exact_resume(cfg: Config) -> None:
+    """Make the training one that can be resumed exactly; see ``hybrid_mm.ExactResumeHook``."""
+    loader = cfg.train_dataloader
+    if loader.dataset.get('type') != 'hybrid_mm.SeededDataset':
+        loader.dataset = ConfigDict(type='hybrid_mm.SeededDataset', dataset=loader.dataset)
+    if loader.get('sampler') and loader.sampler.get('type') != 'hybrid_mm.PlacedSampler':
+        loader.sampler = ConfigDict(type='hybrid_mm.PlacedSampler', sampler=loader.sampler)
+    hooks = list(cfg.get('custom_hooks') or ())
+    if not any(hook.get('type') == 'hybrid_mm.ExactResumeHook' for hook in hooks):
+        hooks.append(ConfigDict(type='hybrid_mm.ExactResumeHook'))
+    cfg.custom_hooks = hooks
 
 
 def set_tracking(cfg: Config, tensorboard: bool, wandb: str | None) -> None:
-    """Let the visualizer write for TensorBoard and Weights & Biases as well.
+    """Make the visualizer write for TensorBoard and Weights & Biases as well.
 
     Args:
         cfg: Config of the run.
@@ -156,16 +169,15 @@ def set_tracking(cfg: Config, tensorboard: bool, wandb: str | None) -> None:
         wandb: Project of ``--wandb``, or None.
 
     Raises:
-        UserError: A package for it is missing.
+        UserError: The package for it is not installed.
     """
-    wanted = []
+    added: list[tuple[str, str, dict[str, Any]]] = []
     if tensorboard:
-        wanted.append(('--tensorboard', 'tensorboard', dict(type='TensorboardVisBackend')))
+        added.append(('--tensorboard', 'tensorboard', dict(type='TensorboardVisBackend')))
     if wandb is not None:
         run = dict(project=wandb, name=os.path.basename(os.path.normpath(cfg.work_dir)))
-        backend = dict(type='WandbVisBackend', init_kwargs=run)
-        wanted.append(('--wandb', 'wandb', backend))
-    for flag, package, backend in wanted:
+        added.append(('--wandb', 'wandb', dict(type='WandbVisBackend', init_kwargs=run)))
+    for flag, package, backend in added:
         if find_spec(package) is None:
             raise UserError(
                 f'{flag} needs the package {package}: pip install {package} '
@@ -179,61 +191,13 @@ def set_tracking(cfg: Config, tensorboard: bool, wandb: str | None) -> None:
         cfg.visualizer.vis_backends = backends
 
 
-def set_resume(cfg: Config, checkpoint: str | None) -> None:
-    """Resume from a checkpoint, as ``--resume`` or the config says.
-
-    Args:
-        cfg: Config of the run.
-        checkpoint: Its path, 'auto' for the newest good one of the work dir, or None for what
-            the config says.
-
-    Raises:
-        UserError: The work dir has checkpoints, none of which is good.
-    """
-    if checkpoint is not None:
-        cfg.resume = True
-        cfg.load_from = None if checkpoint == 'auto' else checkpoint
-    if cfg.get('resume') and cfg.get('load_from') is None:
-        cfg.load_from = find_resumable(cfg.work_dir)
-        if cfg.load_from is None:
-            cfg.resume = False
-            warn(f'--resume: {cfg.work_dir} has no checkpoint; training starts from the beginning')
-    if cfg.get('resume') and (cfg.get('randomness') or {}).get('seed') is None:
-        # MMEngine takes it over as well, but after it has built the samplers
-        seed = (read_checkpoint(cfg.load_from).get('meta') or {}).get('seed')
-        cfg.setdefault('randomness', ConfigDict()).seed = seed
-
-
-def set_auto_scale_lr(cfg: Config) -> None:
-    """Scale the learning rate with the total batch size.
-
-    Raises:
-        UserError: the config does not say for which batch size its learning rate is.
-    """
-    if (cfg.get('auto_scale_lr') or {}).get('base_batch_size') is None:
-        raise UserError(
-            f'--auto-scale-lr: {cfg.filename} does not say for which total batch size its '
-            'learning rate is; add auto_scale_lr = dict(enable=False, base_batch_size=N)'
-        )
-    cfg.auto_scale_lr.enable = True
-
-
-def disable_validation(cfg: Config) -> None:
-    """Train without validation."""
-    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
-    checkpoint = cfg.get('default_hooks', {}).get('checkpoint')
-    if checkpoint is not None:
-        # it would wait for a metric that never comes
-        checkpoint.pop('save_best', None)
-
-
 def set_visualization(
     cfg: Config, show: bool, show_dir: str | None, wait_time: float, interval: int | None
 ) -> None:
     """Draw predictions in windows (``show``) or into ``show_dir``.
 
     Raises:
-        UserError: the config has no visualization hook.
+        UserError: The config has no visualization hook.
     """
     hook = (cfg.get('default_hooks') or {}).get('visualization')
     if hook is None:
@@ -257,10 +221,10 @@ def set_visualization(
 
 
 def set_test_time_augmentation(cfg: Config) -> None:
-    """Wrap the model for ``--tta``; without ``tta_pipeline`` in the config, with a flip.
+    """Wrap the model for ``--tta``; the default ``tta_pipeline`` adds the flipped image.
 
     Raises:
-        UserError: the model predicts instance masks in one stage; nothing here merges those.
+        UserError: The model predicts instance masks in one stage; nothing here merges those.
     """
     task = task_of(cfg)
     cfg.setdefault('tta_model', _default_tta_model(task))
@@ -270,11 +234,11 @@ def set_test_time_augmentation(cfg: Config) -> None:
                 f'--tta: augmented masks of {cfg.model.type} cannot be merged, only those of '
                 'two-stage detectors; test without --tta'
             )
-        if cfg.tta_model.type in ('DetTTAModel', 'mmdet.DetTTAModel'):  # asserts on masks
+        if cfg.tta_model.type in ('DetTTAModel', 'mmdet.DetTTAModel'):  # they refuse masks
             cfg.tta_model.type = 'hybrid_mm.InstanceTTAModel'
     dataset = inner_dataset(cfg.test_dataloader.dataset)
     if 'tta_pipeline' not in cfg:
-        cfg.tta_pipeline = copy.deepcopy(dataset.pipeline)
+        cfg.tta_pipeline = copy.deepcopy(dataset['pipeline'])
         pack = cfg.tta_pipeline[-1]
         if task == 'detection':
             pack.meta_keys = (
@@ -287,7 +251,7 @@ def set_test_time_augmentation(cfg: Config) -> None:
         tail = [flips, annotations, [pack]] if annotations else [flips, [pack]]
         cfg.tta_pipeline.append(dict(type='TestTimeAug', transforms=tail))
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    dataset.pipeline = cfg.tta_pipeline
+    dataset['pipeline'] = cfg.tta_pipeline
 
 
 def _predicts_masks(model: dict) -> bool:
@@ -304,7 +268,76 @@ def _default_tta_model(task: str) -> dict:
     return dict(type='SegTTAModel' if task == 'segmentation' else 'AverageClsScoreTTA')
 
 
+def training_runner(cfg: Config) -> Runner:
+    """Build a runner for training, and check what can be checked of its model.
+
+    Raises:
+        UserError: The neck does not take the maps of the backbone. In ``runner.train()``, if no
+            weight of ``load_from`` fits the model.
+    """
+    runner = build_runner(cfg)
+    check_channels(runner)
+    if cfg.get('load_from') and not cfg.get('resume'):
+        runner.register_hook(StartingWeightsHook(cfg.load_from))
+    return runner
+
+
+def testing_runner(cfg: Config, checkpoint: str) -> Runner:
+    """Build a runner for testing a checkpoint.
+
+    Raises:
+        UserError: In ``runner.test()``, if the weights are those of another model.
+    """
+    cfg.load_from, cfg.resume = checkpoint, False
+    runner = build_runner(cfg)
+    runner.register_hook(StrictLoadingHook(checkpoint))
+    return runner
+
+
 def build_runner(cfg: Config) -> Runner:
-    """Build the runner that a config asks for; its data sets name their broken samples."""
+    """Build the runner of a config; its data sets name their broken samples."""
     set_sample_checks(cfg)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def set_sample_checks(cfg: Config) -> None:
+    """Make all data sets name their broken samples; see ``hybrid_mm.data.CheckedDataset``.
+
+    ``skip_bad_samples`` of the config is the number of them that training may leave out.
+    """
+    for name in LOADERS:
+        loader = cfg.get(name)
+        if loader is not None:
+            skip = cfg.get('skip_bad_samples', 0) if name == 'train_dataloader' else 0
+            loader.dataset = _checked(loader.dataset, skip)
+
+
+def _checked(dataset: ConfigDict, skip: int) -> ConfigDict:
+    """Wrap the data sets that read files, within those that wrap, join or mix them."""
+    if dataset.get('type') in ('hybrid_mm.CheckedDataset', 'CheckedDataset'):
+        return dataset
+    if 'dataset' in dataset:
+        dataset.dataset = _checked(dataset.dataset, skip)
+    elif 'datasets' in dataset:
+        dataset.datasets = [_checked(child, skip) for child in dataset.datasets]
+    else:
+        checked = dict(type='hybrid_mm.CheckedDataset', skip_bad_samples=skip, dataset=dataset)
+        return ConfigDict(checked)
+    return dataset
+
+
+@contextmanager
+def testing_amp(runner: Runner, dtype: str | None) -> Iterator[None]:
+    """Context in which a test runs, for ``--amp [dtype]``.
+
+    Raises:
+        UserError: float16 on CPU.
+    """
+    if dtype is None:
+        yield
+    elif _amp_dtype(dtype) == 'bfloat16':
+        with autocast_features(runner.model):
+            yield
+    else:
+        with torch.autocast('cuda', dtype=torch.float16):
+            yield

@@ -1,8 +1,11 @@
-"""Options that the command-line tools share."""
+"""Options that the command-line tools share, and the parser of a tool."""
 
 import argparse
 import sys
+from collections.abc import Sequence
+from typing import Any
 
+import torch
 from mmengine.config import DictAction
 
 from hybrid_mm.errors import UserError
@@ -10,10 +13,25 @@ from hybrid_mm.errors import UserError
 AMP_DTYPES = ('float16', 'bfloat16')
 
 
-class _Options(DictAction):
-    """``DictAction`` that says what is wrong with ``--cfg-options depth`` instead of failing."""
+def parser(description: str) -> argparse.ArgumentParser:
+    """Parser of a tool, with ``--debug``; the description is printed by ``--help`` as it is."""
+    result = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument(
+        '--debug', action='store_true', help='show the traceback of a user error as well'
+    )
+    return result
 
-    def __call__(self, parser, namespace, values, option_string=None):
+
+class _Options(DictAction):
+    """``DictAction`` that explains a wrong ``--cfg-options depth`` instead of a traceback."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
         for value in values:
             if '=' not in value:
                 parser.error(f'{option_string} expects KEY=VALUE, got {value!r}')
@@ -27,9 +45,11 @@ class _Options(DictAction):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Parser in which ``--amp CONFIG`` and ``--wandb CONFIG`` do not take the config for theirs."""
+    """Parser in which a config after ``--amp`` or ``--wandb`` is not taken for their value."""
 
-    def parse_known_args(self, args=None, namespace=None):
+    def parse_known_args(  # type: ignore[override]  # typeshed has overloads for `namespace`
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
         args = list(sys.argv[1:] if args is None else args)
         for i, arg in enumerate(args):
             following = args[i + 1 : i + 2]
@@ -38,15 +58,6 @@ class _Parser(argparse.ArgumentParser):
             elif arg == '--wandb' and following and following[0].endswith(('.py', '.pth')):
                 args[i] = '--wandb=hybrid_mm'
         return super().parse_known_args(args, namespace)
-
-
-def parser(description: str) -> argparse.ArgumentParser:
-    """Parser of a tool, with ``--debug``."""
-    result = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    result.add_argument(
-        '--debug', action='store_true', help='show the traceback of a user error as well'
-    )
-    return result
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +73,7 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """Add what ``train.py`` and ``test.py`` have in common."""
+    """Add the options that ``train.py`` and ``test.py`` have in common."""
     parser.add_argument('--work-dir', help='folder of logs, metrics and checkpoints')
     parser.add_argument(
         '--amp',
@@ -95,7 +106,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_tracking_options(parser: argparse.ArgumentParser) -> None:
-    """Add where curves go besides the files of the work dir."""
+    """Add ``--tensorboard`` and ``--wandb``."""
     parser.add_argument(
         '--tensorboard',
         action='store_true',
@@ -112,7 +123,7 @@ def add_tracking_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_network_options(parser: argparse.ArgumentParser) -> None:
-    """Add what the analyses of several backbones have in common."""
+    """Add the options that the analyses of several backbones have in common."""
     parser.add_argument(
         '--checkpoints',
         nargs='+',
@@ -130,7 +141,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_feature_options(parser: argparse.ArgumentParser) -> None:
-    """Add how images are prepared for features of whole images."""
+    """Add the preparation of images of which features of the whole are compared."""
     parser.add_argument(
         '--resize', type=int, default=248, help='length of the shorter side (default: 248)'
     )
@@ -140,14 +151,12 @@ def add_feature_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--batch-size', type=int, default=16, help='images at once (default: 16)')
 
 
-def torch_device(name: str | None):
+def torch_device(name: str | None) -> torch.device:
     """Device of ``--device``; by default the first GPU if there is one.
 
     Raises:
-        UserError: it is not usable here.
+        UserError: It cannot be used here.
     """
-    import torch
-
     if name is None:
         return torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')
     try:

@@ -1,21 +1,17 @@
-"""Entry point of a command-line tool: errors of users in one line."""
+"""Entry point of a command-line tool, in which errors of users are one line."""
 
 import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
 
+from torch import distributed
+
 from hybrid_mm.errors import UserError
 from hybrid_mm.run.explain import explain
 
 
-def debugging(argv: Sequence[str] | None = None) -> bool:
-    """Whether tracebacks are wanted: ``HYBRID_MM_DEBUG=1`` or ``--debug``."""
-    argv = sys.argv[1:] if argv is None else argv
-    return '--debug' in argv or os.environ.get('HYBRID_MM_DEBUG', '') not in ('', '0')
-
-
-def tool(func: Callable[[Sequence[str] | None], int | None]) -> Callable[..., int]:
+def tool(func: Callable[..., int | None]) -> Callable[..., int]:
     """Make a tool's ``main(argv)`` end a user's mistake with one ``error:`` line and status 2.
 
     Other exceptions pass; so do user errors with ``--debug`` or ``HYBRID_MM_DEBUG=1``.
@@ -39,9 +35,13 @@ def tool(func: Callable[[Sequence[str] | None], int | None]) -> Callable[..., in
     return main
 
 
-def _leave_process_group() -> None:
-    """Close the process group, without which torch warns of a leak at exit."""
-    from torch import distributed
+def debugging(argv: Sequence[str] | None = None) -> bool:
+    """Whether the user asked for tracebacks: ``--debug`` or ``HYBRID_MM_DEBUG=1``."""
+    argv = sys.argv[1:] if argv is None else argv
+    return '--debug' in argv or os.environ.get('HYBRID_MM_DEBUG', '') not in ('', '0')
 
+
+def _leave_process_group() -> None:
+    """Close the process group; without this, torch warns of a leak at exit."""
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""Scripts that MMDetection, MMSegmentation and MMPretrain bring along, run with our registry."""
+"""The scripts that MMDetection, MMSegmentation and MMPretrain bring along, run on our configs."""
 
 import importlib.util
 import runpy
@@ -20,17 +20,19 @@ def run_upstream(cfg: Config, scripts: dict[str, str], argv: list[str]) -> None:
     """Run the script of the library that a config belongs to, in this process.
 
     Args:
-        cfg: Config; ``default_scope`` tells the library.
+        cfg: Config, whose ``default_scope`` names the library.
         scripts: Path below the library's ``.mim/tools``, by ``default_scope``.
         argv: Arguments of the script.
 
     Raises:
-        UserError: the library has no such script.
+        UserError: The library is not installed, or has no such script.
     """
     task_of(cfg)
     library = cfg.default_scope
-    root = Path(importlib.util.find_spec(library).origin).parent
-    script = root / '.mim' / 'tools' / scripts[library]
+    found = importlib.util.find_spec(library)
+    if found is None or found.origin is None:
+        raise UserError(f'{library} is not installed; {cfg.filename} belongs to it')
+    script = Path(found.origin).parent / '.mim' / 'tools' / scripts[library]
     if not script.is_file():
         raise UserError(f'{library} is installed without its tools: {script} does not exist')
     previous = sys.argv
@@ -44,9 +46,9 @@ def run_upstream(cfg: Config, scripts: dict[str, str], argv: list[str]) -> None:
 
 @contextmanager
 def _named_classes(cfg: Config, library: str) -> Iterator[None]:
-    """Let the class of the data set know the classes that the config gives to its instance.
+    """Give the class of the data set the class names that the config gives to its instance.
 
-    MMSegmentation's confusion matrix reads the former, which a generic data set lacks.
+    MMSegmentation's confusion matrix reads them from the class, where a generic data set has none.
     """
     dataset = inner_dataset(cfg.test_dataloader.dataset)
     with DefaultScope.overwrite_default_scope(library):

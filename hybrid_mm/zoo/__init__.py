@@ -1,1 +1,1 @@
-"""The model zoo: what stands in the metafiles, its page, and configs for data of one's own."""
+"""The model zoo: metafiles, tables and the page made of them, and configs for users' data."""

@@ -19,7 +19,7 @@ VARIANTS = {
     'SAN-pairwise': dict(type='hybrid_mm.SAN', attention='pairwise'),
     'VAN-LSKA': dict(type='hybrid_mm.VAN', attention='lska', kernel_size=23),
 }
-"""Kinds whose operators differ from those of the family's default."""
+"""Variants whose operators differ from those of the default of their family."""
 
 HEADS = {
     'Semantic FPN': 'fpn_r50',
@@ -27,11 +27,11 @@ HEADS = {
     'RetinaNet': 'retinanet_r50_fpn',
     'Mask R-CNN': 'mask-rcnn_r50_fpn',
 }
-"""Base configs of the models that a backbone stands in."""
+"""Base configs of models, in which a backbone replaces the ResNet."""
 
 
 def families() -> dict[str, dict]:
-    """Configs of the smallest networks by name: the default of each registered class, variants."""
+    """Configs of networks by name: each registered class with its defaults, and ``VARIANTS``."""
     OURS.import_from_location()
     found = {
         name: dict(type=f'hybrid_mm.{name}')
@@ -42,20 +42,20 @@ def families() -> dict[str, dict]:
 
 
 def shortened(config: dict) -> dict:
-    """The same network with one block per stage, where it can be built so."""
+    """The same network with one block per stage, or unchanged if that cannot be built."""
     cls = OURS.get(config['type'].rpartition('.')[2])
     default = inspect.signature(cls.__init__).parameters.get('arch')
     arch = config.get('arch', default.default if default else None)
     if not isinstance(arch, str):
         return config
-    arch = cls.resolve_arch(arch)
+    arch = cls.resolve_arch(arch).to_dict()
     for key, value in arch.items():
         if key.endswith('depths') and isinstance(value, list | tuple):
             arch[key] = [min(depth, 1) for depth in value]
     short = dict(config, arch=arch)
     try:
         OURS.build(copy.deepcopy(short))
-    except (ValueError, TypeError):  # settings of single blocks
+    except (ValueError, TypeError):  # it has settings per block
         return config
     return short
 
@@ -68,7 +68,7 @@ def model_with(backbone: dict, head: str) -> nn.Module:
         head: One of ``HEADS``.
 
     Raises:
-        UserError: The base configs are not there.
+        UserError: The base configs are not installed.
     """
     root = config_root()
     if root is None:

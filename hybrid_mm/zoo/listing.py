@@ -1,4 +1,4 @@
-"""What the zoo holds, for a terminal or a pipe: backbones and configs."""
+"""Tables of the backbones and configs of the zoo, for a terminal or a pipe."""
 
 import json
 import sys
@@ -9,14 +9,14 @@ from pathlib import Path
 from hybrid_mm.errors import UserError, nearest
 from hybrid_mm.run.config import config_root
 from hybrid_mm.zoo.metafile import Model, Tree, read_trees
-from hybrid_mm.zoo.page import METRICS, source_kind
+from hybrid_mm.zoo.page import METRICS, source_type
 
 
 def installed_trees() -> list[Tree]:
-    """Trees of the source tree or of the installed wheel.
+    """Config trees of the checkout or of the installed wheel.
 
     Raises:
-        UserError: There are none, or their metafiles have mistakes.
+        UserError: The configs are not installed, or their metafiles have mistakes.
     """
     root = config_root()
     if root is None:
@@ -28,7 +28,7 @@ def installed_trees() -> list[Tree]:
 
 
 def matches(pattern: str, *texts: str) -> bool:
-    """Whether one of the texts holds all words of a pattern; ``*`` and ``?`` as in file names."""
+    """Whether each word of a pattern is in one of the texts; ``*`` and ``?`` as in file names."""
     texts = [text.lower() for text in texts]
     return all(
         any(fnmatch(text, f'*{word}*') for text in texts) for word in pattern.lower().split()
@@ -36,7 +36,7 @@ def matches(pattern: str, *texts: str) -> bool:
 
 
 def backbone_rows(found: Sequence[tuple[Tree, Model]]) -> list[dict]:
-    """A row for each backbone of the models: its figures are those of its classifier."""
+    """A row for each backbone of the models, with the figures of its classifier."""
     rows: dict[tuple[str, str], dict] = {}
     for tree, model in found:
         row = rows.setdefault(
@@ -59,7 +59,7 @@ def backbone_rows(found: Sequence[tuple[Tree, Model]]) -> list[dict]:
 
 
 def config_row(tree: Tree, model: Model, root: Path) -> dict:
-    """Row of a config."""
+    """Figures of a config, as a row of the table and of the JSON output."""
     accuracies = [
         dict(metric=name, value=metrics[name], source=source)
         for source, metrics in model.metrics().items()
@@ -80,14 +80,14 @@ def config_row(tree: Tree, model: Model, root: Path) -> dict:
     )
 
 
-def listing(pattern: str, as_json: bool, kinds: Sequence[str]) -> None:
+def listing(pattern: str, as_json: bool, tables: Sequence[str]) -> None:
     """Print backbones and configs that match a pattern.
 
     Args:
-        pattern: Words, each of which has to stand in the name of the config, of its head, its data
+        pattern: Words, each of which has to be in the name of the config, of its head, its data
             set or its family.
         as_json: Print JSON instead of tables.
-        kinds: 'backbones', 'configs', or both.
+        tables: 'backbones', 'configs', or both.
 
     Raises:
         UserError: Nothing matches.
@@ -104,19 +104,19 @@ def listing(pattern: str, as_json: bool, kinds: Sequence[str]) -> None:
         names |= {tree.collection['Name'] for tree in trees}
         raise UserError(f'nothing in the zoo matches {pattern!r}{nearest(pattern, names)}')
     result = {}
-    if 'backbones' in kinds:
+    if 'backbones' in tables:
         result['backbones'] = backbone_rows(found)
-    if 'configs' in kinds:
+    if 'configs' in tables:
         result['configs'] = [config_row(tree, model, root) for tree, model in found]
     if as_json:
         print(json.dumps(result, indent=1))
         return
-    for kind, rows in result.items():
-        _print(kind, rows)
+    for name, rows in result.items():
+        _print(name, rows)
 
 
-def _print(kind: str, rows: list[dict]) -> None:
-    if kind == 'backbones':
+def _print(table_name: str, rows: list[dict]) -> None:
+    if table_name == 'backbones':
         head = ('backbone', 'family', 'params, M', 'GFLOPs', 'at', 'configs')
         lines = [
             (r['backbone'], r['family'], *_cost(r), r['size'] or '', str(r['configs']))
@@ -139,7 +139,7 @@ def _print(kind: str, rows: list[dict]) -> None:
 
     table = Table(
         box=box.SIMPLE,
-        title=f'{len(rows)} {kind}',
+        title=f'{len(rows)} {table_name}',
         title_justify='left',
         caption=note,
         caption_justify='left',
@@ -164,11 +164,11 @@ def _shown(row: dict) -> str:
 
 
 def _accuracy(found: list[dict]) -> str:
-    """Each metric once: ours, else the first that is quoted."""
+    """Each metric once: the measured value if there is one, else the first quoted."""
     shown: dict[str, str] = {}
     for item in found:
-        kind = source_kind(item['source'])
-        if item['metric'] not in shown or kind == 'measured':
-            mark = {'measured': '*', 'unverified': '?'}.get(kind, '')
+        origin = source_type(item['source'])
+        if item['metric'] not in shown or origin == 'measured':
+            mark = {'measured': '*', 'unverified': '?'}.get(origin, '')
             shown[item['metric']] = f'{item["metric"]} {item["value"]:.1f}{mark}'
     return ', '.join(shown.values())

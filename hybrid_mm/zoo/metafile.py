@@ -1,7 +1,7 @@
 """``metafile.yml`` of the config trees: reading and validation.
 
-All figures of the zoo stand there: parameters and multiply-adds counted by us, and accuracies with
-their source. A source of ``measured`` is ours; all others are quoted.
+The metafiles hold all figures of the zoo: parameters and multiply-adds counted by us, and
+accuracies with their source. Results with the source ``measured`` are ours, all others are quoted.
 """
 
 import re
@@ -78,10 +78,10 @@ class Model:
     """One config with its figures.
 
     Attributes:
-        name: Its name, that of the config file.
-        config: Path of the config, from the folder of ``model-index.yml``.
-        dataset: What it is trained on.
-        parameters: Their number.
+        name: Name of the config file, without its suffix.
+        config: Path of the config, relative to the folder of ``model-index.yml``.
+        dataset: Training data.
+        parameters: Number of parameters.
         flops: Multiply-adds for one image.
         size: (height, width) of that image.
         results: Accuracies, as in the metafile.
@@ -107,7 +107,7 @@ class Model:
 
     @property
     def head(self) -> str:
-        """Detector or decoder, told from the name: ``mask-rcnn_...``, ``..._upernet_...``."""
+        """Detector or decoder, inferred from the name: ``mask-rcnn_...``, ``..._upernet_...``."""
         if 'Image Classification' in DATASETS[self.dataset]:
             return 'Classifier'
         parts = self.name.split('_')
@@ -120,7 +120,7 @@ class Model:
 
     @property
     def backbone(self) -> str:
-        """Backbone as the name tells it, e.g. ``van-b0``."""
+        """Backbone, inferred from the name, e.g. ``van-b0``."""
         parts = self.name.split('_')
         first = self.dataset != 'COCO' and not any(parts[0].startswith(head) for head in HEADS)
         return parts[0 if first else 1]
@@ -137,9 +137,9 @@ class Tree:
     """One config tree.
 
     Attributes:
-        folder: Its folder.
-        collection: What the metafile says of the paper.
-        models: Its configs.
+        folder: Folder of the tree.
+        collection: Entry of the paper in the metafile.
+        models: Configs of the tree.
     """
 
     def __init__(self, metafile: Path, content: dict) -> None:
@@ -151,20 +151,20 @@ class Tree:
 T = TypeVar('T', bound=Tree)
 
 
-def read_trees(root: Path, kind: type[T] = Tree) -> list[T]:
+def read_trees(root: Path, tree_type: type[T] = Tree) -> list[T]:
     """Read the trees that ``model-index.yml`` imports.
 
     Args:
         root: Folder of ``model-index.yml``.
-        kind: Class of the trees.
+        tree_type: Class of the trees.
 
     Raises:
-        ValueError: A metafile is not valid; the text has a line for every mistake.
+        ValueError: A metafile is not valid; the message has a line for every mistake.
     """
     contents, mistakes = _read(root)
     if mistakes:
         raise ValueError('\n'.join(mistakes))
-    return [kind(path, content) for path, content in contents.items()]
+    return [tree_type(path, content) for path, content in contents.items()]
 
 
 def validate(root: Path) -> list[str]:
@@ -205,9 +205,9 @@ def _load(file: Path, name: str, mistakes: list[str]) -> Any:
     try:
         return yaml.load(file.read_text(), _LOADER)
     except OSError:
-        mistakes.append(f'{name}: there is no such file')
+        mistakes.append(f'{name}: the file does not exist')
     except yaml.YAMLError as error:
-        mistakes.append(f'{name}: no valid YAML: {" ".join(str(error).split())}')
+        mistakes.append(f'{name}: not valid YAML: {" ".join(str(error).split())}')
     return None
 
 
@@ -221,12 +221,12 @@ def _fields(node: Any, where: str, required: dict[str, type], optional: dict[str
         if key not in node:
             yield f'{where} has no {key}'
     for key, value in node.items():
-        kind = known.get(key)
-        if kind is None:
+        expected = known.get(key)
+        if expected is None:
             hint = nearest(str(key), known) or f'; known are {", ".join(known)}'
             yield f'{where}: unknown field {key!r}{hint}'
-        elif not isinstance(value, kind) or isinstance(value, bool) or value in ('', [], {}):
-            yield f'{where}: {key} must be a non-empty {kind.__name__}, got {value!r}'
+        elif not isinstance(value, expected) or isinstance(value, bool) or value in ('', [], {}):
+            yield f'{where}: {key} must be a non-empty {expected.__name__}, got {value!r}'
 
 
 def _check_metafile(root: Path, path: str, content: Any, seen: dict[str, str]) -> Iterator[str]:
@@ -247,7 +247,7 @@ def _check_metafile(root: Path, path: str, content: Any, seen: dict[str, str]) -
         mistakes = list(_check_model(entry, title, folder, root))
         yield from (f'{where}: {text}' for text in mistakes)
         if name in seen:
-            yield f'{where}: the name stands in {seen[name]} already'
+            yield f'{where}: the name is used in {seen[name]} already'
         elif name:
             seen[name] = path
     listed = {entry.get('Name') for entry in content['Models'] if isinstance(entry, dict)}
@@ -322,5 +322,5 @@ def _check_result(node: Any, where: str, dataset: str, seen: set) -> Iterator[st
         elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 100:
             yield f'{where}: {name} must be a percentage, got {value!r}'
         if (name, source) in seen:
-            yield f'{where}: {name} from {source!r} stands there twice'
+            yield f'{where}: {name} from {source!r} is listed twice'
         seen.add((name, source))

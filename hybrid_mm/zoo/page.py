@@ -1,4 +1,4 @@
-"""The static page of the model zoo: one file, which asks for no other."""
+"""The static page of the model zoo: one HTML file without external resources."""
 
 import json
 from collections.abc import Sequence
@@ -7,10 +7,10 @@ from pathlib import Path
 from hybrid_mm.zoo.metafile import GROUPS, MEASURED, Tree
 
 METRICS = ('box AP', 'mask AP', 'PQ', 'mIoU', 'mIoU (ms+flip)', 'Top 1 Accuracy')
-"""What the page shows; the other metrics stand in the README of each tree."""
+"""Metrics on the page; the README of each tree has all of them."""
 
 
-def source_kind(source: str) -> str:
+def source_type(source: str) -> str:
     """'measured' (by us), 'unverified' (quoted from memory or second-hand) or 'reported'."""
     if source == MEASURED:
         return 'measured'
@@ -39,7 +39,7 @@ def page(trees: Sequence[Tree]) -> str:
             for source, found in model.metrics().items():
                 shown = {name: found[name] for name in METRICS if name in found}
                 if shown:
-                    results.append([source, source_kind(source), shown])
+                    results.append([source, source_type(source), shown])
             place = [number, groups.index(model.group), heads.index(model.head)]
             cost = [model.parameters, model.flops, *model.size]
             models.append([model.name, *place, *cost, results])

@@ -91,7 +91,7 @@ class Scripted(variants.Passes):
         super().__init__({}, torch.zeros(1))
         self.times, self.order = iter(times), []
 
-    def seconds(self, kind, name):
+    def seconds(self, mode, name):
         self.order.append(name)
         return next(self.times)
 
@@ -110,7 +110,7 @@ def test_medians_of_all_rounds_but_the_first():
 
 def test_times_are_those_of_an_image(tmp_path, monkeypatch):
     taken = dict(inference=0.25, training=1.0)
-    monkeypatch.setattr(variants.Passes, 'seconds', lambda self, kind, name: taken[kind])
+    monkeypatch.setattr(variants.Passes, 'seconds', lambda self, mode, name: taken[mode])
     path = tmp_path / 'a.py'
     path.write_text(f'backbone = {TINY}\n')
     (found,) = variants.compare({'a': path}, (32, 32), batch=4, rounds=1)

@@ -1,4 +1,4 @@
-"""Comparison of the members of a study: figures, and the tool."""
+"""Comparison of variants of a network: figures, and the tool."""
 
 import json
 import runpy
@@ -27,12 +27,12 @@ def test_figures(folder):
     paths = variants.find(folder)
     assert list(paths) == ['resnet50', 'gc', 'wide']
     found = variants.compare(paths, (64, 64), rounds=2)
-    for member in found:
-        model = variants.build(paths[member.name])
-        assert (member.params, member.macs) == complexity(model, (64, 64))
+    for variant in found:
+        model = variants.build(paths[variant.name])
+        assert (variant.params, variant.macs) == complexity(model, (64, 64))
         norms = [m for m in model.train().modules() if isinstance(m, nn.BatchNorm2d)]
         assert all(norm.training for norm in norms)
-        assert 0 < member.inference_ms < member.training_ms
+        assert 0 < variant.inference_ms < variant.training_ms
     assert found[0].inference_ratio == found[0].training_ratio == 1
     assert found[2].params > found[1].params > found[0].params
     with pytest.raises(ValueError, match='at least 2 images and 1 round needed, got 1 and 5'):
@@ -52,13 +52,13 @@ def test_tool(folder, capsys, pytestconfig):
     assert f'{figures["members"][1]["params"]:,}' in text
     assert plot.stat().st_size > 1000
     assert main(['wid', *options]) == 2
-    assert "no member 'wid' in" in (error := capsys.readouterr().err)
+    assert "no variant 'wid' in" in (error := capsys.readouterr().err)
     assert 'did you mean wide?' in error
     assert main(['--folder', str(folder / 'new')]) == 2
-    assert 'has no members' in capsys.readouterr().err
+    assert 'has no variants' in capsys.readouterr().err
 
 
-def test_members_of_the_study(pytestconfig):
+def test_variants_of_the_attention_study(pytestconfig):
     paths = variants.find(pytestconfig.rootpath / 'configs/attention_modules/members')
     assert next(iter(paths)) == 'resnet50'
     assert len(paths) >= 17

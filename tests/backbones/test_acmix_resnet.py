@@ -46,10 +46,10 @@ def test_chosen_stages_and_windows():
     ('kwargs', 'message'),
     [
         (dict(heads=3), 'heads must divide the 64 output channels, got 3'),
-        (dict(kernel_att=6), 'kernel_att must be odd, got 6'),
-        (dict(kernel_conv=2), 'the kernel of the convolution path must be odd, got 2'),
-        (dict(heads=(4, 4)), 'heads of ACmixResNet: one entry for each of the 4 stages'),
-        (dict(impl='natten'), 'impl must be one of engine, reference'),
+        (dict(kernel_att=6), 'kernel_att must be odd and positive, got 6'),
+        (dict(kernel_conv=2), 'kernel_conv must be odd and positive, got 2'),
+        (dict(heads=(4, 4)), 'ACmixResNet: heads must have one entry for each of the 4 stages'),
+        (dict(impl='natten'), 'impl must be one of auto, reference'),
     ],
 )
 def test_bad_arguments(kwargs, message):

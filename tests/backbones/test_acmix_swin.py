@@ -89,8 +89,11 @@ def test_windows_that_cover_the_map_are_not_shifted():
     ('kwargs', 'message'),
     [
         (dict(arch=dict(TINY, heads=[3, 2, 4])), 'heads must divide the 8 channels, got 3'),
-        (dict(window_size=(7, 7)), 'window_size of ACmixSwin: a positive size, or one for each of'),
-        (dict(window_size=0), 'a positive size'),
+        (
+            dict(window_size=(7, 7)),
+            'ACmixSwin: window_size must have one entry for each of the 4 stages',
+        ),
+        (dict(window_size=0), 'window_size must be positive, got 0'),
         (dict(arch='huge'), "ACmixSwin has no arch 'huge'"),
     ],
 )

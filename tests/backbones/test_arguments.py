@@ -90,8 +90,7 @@ def test_dropout_of_weights_and_of_results(kind):
 @pytest.mark.parametrize(('arch', 'scaled'), [('bot50', True), ('botnet26t', False)])
 def test_scaled_positions(arch, scaled):
     """The paper's position term is scaled like the content term, that of timm's variants is not."""
-    settings = BoTNet.resolve_arch(arch)
-    assert settings['scale_pos_embed'] is scaled
+    assert BoTNet.resolve_arch(arch).scale_pos_embed is scaled
     tiny = dict(
         base=arch,
         depths=[1] * 4,
@@ -153,9 +152,9 @@ def test_published_dilations_and_layer_scales():
             default = kind('large').dilations
         assert [list(row) for row in model.dilations] == list(expected), (kind, recipe)
         assert (default == model.dilations) == (recipe == 'in1k'), (kind, recipe)
-    scales = {name: arch['layer_scale'] for name, arch in NAT.arch_zoo.items()}
+    scales = {name: arch.layer_scale for name, arch in NAT.arch_zoo.items()}
     assert scales == dict(mini=None, tiny=None, small=1e-5, base=1e-5)
-    scales = {name: arch['layer_scale'] for name, arch in DiNAT.arch_zoo.items()}
+    scales = {name: arch.layer_scale for name, arch in DiNAT.arch_zoo.items()}
     assert scales == dict(mini=None, tiny=None, small=None, base=1e-5, large=None)
 
 

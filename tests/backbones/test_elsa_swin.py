@@ -82,9 +82,9 @@ def test_official_layout_by_hand():
     ('kwargs', 'message'),
     [
         (dict(arch='large'), "ELSASwin has no arch 'large'"),
-        (dict(kernel_size=6), 'kernel_size must be odd, got 6'),
-        (dict(window_size=0), 'window_size of ELSASwin: a positive size'),
-        (dict(impl='cuda'), 'impl must be one of engine, reference'),
+        (dict(kernel_size=6), 'kernel_size must be odd and positive, got 6'),
+        (dict(window_size=0), 'ELSASwin: window_size must be positive, got 0'),
+        (dict(impl='cuda'), 'impl must be one of auto, reference, tiled for ghost_attention'),
     ],
 )
 def test_bad_arguments(kwargs, message):

@@ -158,17 +158,19 @@ def test_embedding_gets_no_gradient_in_front_of_a_batch_norm():
 
 
 def test_wrong_arguments():
-    with pytest.raises(ValueError, match=r'kernel_sizes needs one entry per stage \(4\), got 2'):
+    with pytest.raises(
+        ValueError, match='kernel_sizes must have one entry for each of the 4 stages'
+    ):
         SLaK('tiny', (7, 7))
-    with pytest.raises(ValueError, match=r'grids needs one entry per stage \(4\), got 1'):
+    with pytest.raises(ValueError, match='grids must have one entry for each of the 4 stages'):
         PeLK('tiny', grids=[[1]])
     with pytest.raises(ValueError, match=r'partial_ratio must lie in \(0, 1\], got 0'):
         PeLK('tiny', partial_ratio=0)
-    with pytest.raises(ValueError, match='kernel_size must be odd'):
+    with pytest.raises(ValueError, match='PeLK: kernel_sizes must be odd'):
         PeLK('tiny', (50, 49, 47, 13))
-    with pytest.raises(ValueError, match="norm_outputs must be 'none', 'all' or 'last', got 'bn'"):
+    with pytest.raises(ValueError, match="norm_outputs must be one of none, all, last, got 'bn'"):
         RepLKNet('31b', norm_outputs='bn')
     with pytest.raises(ValueError, match='small_kernel=5 must not be larger than the kernel of 3'):
         RepLKNet(dict(REPLK, kernel_sizes=[3, 3, 3, 3]))
-    with pytest.raises(ValueError, match='odd kernel size'):
+    with pytest.raises(ValueError, match='SLaK: kernel_sizes must be odd'):
         SLaK('tiny', (50, 49, 47, 13))

@@ -96,11 +96,11 @@ def test_norms_of_the_outputs(tmp_path):
 
 
 def test_errors():
-    with pytest.raises(ValueError, match='window_size and grid_size must be positive'):
+    with pytest.raises(ValueError, match='window_size must be positive'):
         MaxViT(MAX, window_size=0)
     with pytest.raises(ValueError, match='head_width must divide the 8 channels'):
         MaxViT(MAX, head_width=32)
-    with pytest.raises(ValueError, match="stages must be 'C' or 'T'"):
+    with pytest.raises(ValueError, match="kinds must be one of C, T, got 'X'"):
         CoAtNet(dict(COAT, kinds=['C', 'C', 'T', 'X']))
-    with pytest.raises(ValueError, match='img_size must be a positive side'):
+    with pytest.raises(ValueError, match='img_size must be positive, got'):
         CoAtNet(COAT, img_size=0)

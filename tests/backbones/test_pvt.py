@@ -116,7 +116,7 @@ def test_acmix_step_by_step(reduction, size, token):
         (dict(arch='giant'), "PVT has no arch 'giant'"),
         (dict(arch=dict(SMALL, heads=[3, 2])), 'heads must divide the 8 channels, got 3'),
         (dict(img_size=100), 'img_size must be a multiple of 32, got 100'),
-        (dict(partial_patches='crop'), "partial_patches must be 'pad' or 'drop', got 'crop'"),
+        (dict(partial_patches='crop'), "partial_patches must be one of pad, drop, got 'crop'"),
         (dict(class_token=True), r'out_indices must be \(3,\), got \(0, 1, 2, 3\)'),
     ],
 )

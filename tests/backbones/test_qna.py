@@ -72,5 +72,5 @@ def test_layout_is_found_and_strict():
 
 
 def test_wrong_arguments():
-    with pytest.raises(ValueError, match="norm_outputs must be 'all', 'last' or 'none', got 'x'"):
+    with pytest.raises(ValueError, match="norm_outputs must be one of all, last, none, got 'x'"):
         QnAViT('tiny', norm_outputs='x')

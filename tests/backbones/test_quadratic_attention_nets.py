@@ -102,7 +102,7 @@ def test_resnet_starts_as_the_convolution():
 
 
 def test_resnet_arguments():
-    with pytest.raises(ValueError, match='alpha is the sharpness'):
+    with pytest.raises(ValueError, match='alpha must be positive, got 0'):
         QuadraticAttentionResNet(TINY, alpha=0)
-    with pytest.raises(ValueError, match='attention of QuadraticAttentionResNet: one entry'):
+    with pytest.raises(ValueError, match='QuadraticAttentionResNet: attention must have one entry'):
         QuadraticAttentionResNet(TINY, attention=(True, False))

@@ -43,9 +43,9 @@ def test_parameters_with_acmix(arch, millions):
 
 def test_bad_arguments():
     with pytest.raises(
-        ValueError, match="attention of SAN must be one of pairwise, patchwise, got 'both'"
+        ValueError, match="SAN: attention must be one of pairwise, patchwise, got 'both'"
     ):
         SAN('san10', 'both')
-    arch = dict(SAN.arch_zoo['san10'], stem_channels=48)
-    with pytest.raises(ValueError, match='channels of SAN must be multiples of 32, got 48'):
+    arch = dict(SAN.arch_zoo['san10'].to_dict(), stem_channels=48)
+    with pytest.raises(ValueError, match='stem_channels must be a multiple of 32, got 48'):
         SAN(arch)

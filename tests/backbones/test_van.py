@@ -40,7 +40,7 @@ def test_parameters(arch):
 
 @pytest.mark.parametrize(('arch', 'attention'), CLASSIFIERS)
 def test_parameters_of_every_operator_and_kernel(arch, attention):
-    head = 1000 * VAN.arch_zoo[VAN.arch_aliases[arch]]['embed_dims'][-1] + 1000
+    head = 1000 * VAN.arch_zoo[VAN.arch_aliases[arch]].embed_dims[-1] + 1000
     with torch.device('meta'):
         found = [count(VAN(arch, attention, kernel_size=k)) + head for k in KERNELS]
     assert tuple(found) == CLASSIFIERS[arch, attention]

@@ -263,10 +263,10 @@ def test_class_token_goes_to_a_classifier():
 def test_errors():
     for kwargs, match in (
         (dict(class_token=True, relative=True), 'class_token=True excludes'),
-        (dict(class_token=False, pooled=True), 'wants class_token=True'),
-        (dict(img_size=100), 'img_size must be a multiple of the patch size 16, got 100'),
+        (dict(class_token=False, pooled=True), 'needs class_token=True'),
+        (dict(img_size=100), 'img_size must be a multiple of 16, got 100'),
         (dict(global_blocks=(4,)), r'global_blocks must lie in 0\.\.3, got \(4,\)'),
-        (dict(partial_patches='cut'), "partial_patches must be 'pad' or 'drop', got 'cut'"),
+        (dict(partial_patches='cut'), "partial_patches must be one of pad, drop, got 'cut'"),
         (dict(pooled=True, out_indices=(0,)), r'out_indices must be \(2,\)'),
     ):
         with pytest.raises(ValueError, match=match):

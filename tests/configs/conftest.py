@@ -20,7 +20,7 @@ from mmseg.structures import SegDataSample
 
 from .loading import CONFIGS, fromfile, look_at
 
-LEAVES = sorted(p for p in CONFIGS.glob('*/*.py') if p.parent.name != '_base_')
+CONFIG_FILES = sorted(p for p in CONFIGS.glob('*/*.py') if p.parent.name != '_base_')
 PAPERS = sorted(p.parent for p in CONFIGS.glob('*/metafile.yml'))
 SIZE = 64
 
@@ -28,7 +28,7 @@ SIZE = 64
 load = functools.cache(look_at)  # a config to look at, not to change
 
 
-def leaf(path: Path, *marks):
+def as_parameter(path: Path, *marks):
     """A config as a parameter of a test, which ``--parts tree:NAME`` selects."""
     mark = pytest.mark.part_of(f'tree:{path.parent.name}')
     return pytest.param(path, marks=[mark, *marks], id=relative(path))
@@ -37,6 +37,12 @@ def leaf(path: Path, *marks):
 def relative(path: Path) -> str:
     """Name of a config in the output of pytest."""
     return str(path.relative_to(CONFIGS).with_suffix(''))
+
+
+def network_of(path: Path) -> str:
+    """Network that the name of a config states: van-b0 for mask-rcnn_van-b0_fpn_1x_coco.py."""
+    parts = path.stem.split('_')
+    return parts[1 if parts[-1].startswith('coco') else 0]
 
 
 @contextlib.contextmanager
@@ -81,7 +87,7 @@ def shallow(backbone: Config) -> None:
     if not hasattr(network, 'resolve_arch'):
         return
     default = inspect.signature(network).parameters['arch'].default
-    arch = dict(network.resolve_arch(backbone.get('arch', default)))
+    arch = network.resolve_arch(backbone.get('arch', default)).to_dict()
     for key, value in arch.items():
         if key.endswith('depths') and isinstance(value, (list, tuple)):
             arch[key] = [min(depth, 2) for depth in value]
@@ -163,7 +169,7 @@ def bound(cfg: Config) -> bool:
 
 
 def smallest(cfg: Config) -> int:
-    """Side of the images: mmcv's deformable convolutions want maps as large as their kernel."""
+    """Side of the images: mmcv's deformable convolutions need maps as large as their kernel."""
     if bound(cfg):
         return 224
     if cfg.train_dataloader.dataset.type == 'CIFAR10':
@@ -172,7 +178,7 @@ def smallest(cfg: Config) -> int:
 
 
 def batch(cfg: Config, n: int = 2, size: tuple[int, int] | None = None) -> dict:
-    """Random images with annotations of the kind that the config's model wants."""
+    """Random images with the annotations that the model of the config needs."""
     rng = np.random.default_rng(0)
     h, w = size or (smallest(cfg),) * 2
     inputs = [torch.from_numpy(rng.integers(0, 256, (3, h, w), dtype=np.uint8)) for _ in range(n)]

@@ -4,10 +4,12 @@ import re
 
 import pytest
 
-from .conftest import LEAVES, build, load, optimizer, reduced, relative
+from .conftest import CONFIG_FILES, build, load, optimizer, reduced, relative
 from .test_zoo import MODELS
 
-OURS = [p for p in LEAVES if p.parent.name == 'acmix' and re.search('pvt-|r[0-9]+-acmix', p.stem)]
+OURS = [
+    p for p in CONFIG_FILES if p.parent.name == 'acmix' and re.search('pvt-|r[0-9]+-acmix', p.stem)
+]
 # counted on the authors' code, with the stock heads
 PARAMETERS = {
     'retinanet_pvt-{}_fpn_1x_coco': (22_964_724, 34_221_300, 53_943_540, 71_104_756),

@@ -6,10 +6,10 @@ import pytest
 from mmengine.registry import PARAM_SCHEDULERS
 from torch import nn, optim
 
-from .conftest import LEAVES, build, load, optimizer, reduced, relative
+from .conftest import CONFIG_FILES, build, load, optimizer, reduced, relative
 from .test_zoo import MODELS
 
-SWIN = [p for p in LEAVES if p.parent.name == 'acmix' and 'swin' in p.stem]
+SWIN = [p for p in CONFIG_FILES if p.parent.name == 'acmix' and 'swin' in p.stem]
 DENSE = [p for p in SWIN if not p.stem.endswith('_in1k')]
 # counted on the authors' code, with the stock heads
 PARAMETERS = {

@@ -78,11 +78,11 @@ def _coco(root):
             )
         thing = dict(id=3, name='car', isthing=1)
         stuff = dict(id=200, name='rug-merged', isthing=0)
-        for kind, found, categories in (
+        for task, found, categories in (
             ('instances', annotations, [thing]),
             ('panoptic', segments, [thing, stuff]),
         ):
-            (root / f'annotations/{kind}_{split}2017.json').write_text(
+            (root / f'annotations/{task}_{split}2017.json').write_text(
                 json.dumps(dict(images=images, annotations=found, categories=categories))
             )
 

@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from .conftest import LEAVES, build, load, optimizer, reduced, relative
+from .conftest import CONFIG_FILES, build, load, optimizer, reduced, relative
 from .test_zoo import MODELS
 
-ELSA = [p for p in LEAVES if p.parent.name == 'elsa']
+ELSA = [p for p in CONFIG_FILES if p.parent.name == 'elsa']
 # counted on the authors' backbones and classifiers, with the stock heads
 PARAMETERS = {
     'mask-rcnn_elsa-swin-{}_fpn_ms-crop-{}_coco': (48_647_226, 72_380_874),

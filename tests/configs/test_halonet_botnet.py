@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from .conftest import LEAVES, load, relative
+from .conftest import CONFIG_FILES, load, network_of, relative
 
-TREES = [p for p in LEAVES if p.parent.name in ('halonet', 'botnet')]
+TREES = [p for p in CONFIG_FILES if p.parent.name in ('halonet', 'botnet')]
 COCO = [p for p in TREES if p.stem.endswith('_coco')]
 
 
@@ -46,5 +46,4 @@ def test_weights_come_from_a_config_of_the_same_network(path):
     other = load(source).model.backbone
     for key in ('type', 'arch', 'position', 'content'):
         assert backbone.get(key) == other.get(key), key
-    detector = re.search(r'(?:mask-rcnn_)?([\w-]+?)_(?:fpn|upernet)_', path.stem)[1]
-    assert name.removesuffix('-s1') == detector
+    assert name.removesuffix('-s1') == network_of(path)

@@ -1,9 +1,9 @@
 """Configs of LESA: recipes, the hybrid task cascade, where weights come from."""
 
-from .conftest import LEAVES, load, strip_weights
+from .conftest import CONFIG_FILES, load, strip_weights
 from .test_zoo import MODELS
 
-OURS = {p.stem: p for p in LEAVES if p.parent.name == 'lesa'}
+OURS = {p.stem: p for p in CONFIG_FILES if p.parent.name == 'lesa'}
 
 
 def test_sizes():

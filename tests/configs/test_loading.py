@@ -7,13 +7,14 @@ from .loading import CONFIGS, fromfile, look_at
 
 VARIED = (
     '_base_/datasets/coco_instance_1024x1024.py',  # {{_base_.backend_args}} in a list
-    '_base_/default_runtime_seg.py',  # an environment variable, split
+    '_base_/default_runtime_seg.py',  # an environment variable in its base, split
     'camvid/van-lska-mini_fpn_1xb8-1200_camvid-240x320.py',
     'coatnet/coatnet-0-rw_fpn_8xb4-40k_ade20k-512x512.py',  # four bases, _delete_
     'demo/mask-rcnn_van-lska-mini_fpn_shapes.py',
     'maxvit/maxvit-tiny_32xb128-300e_in1k.py',  # changes _base_ in place
     'nat/mask-rcnn_nat-mini_fpn_ms-crop-3x_coco.py',
-    'pelk/pelk-base_32xb128-300e_in1k.py',  # unpacks a list of _base_
+    'pelk/pelk-small_32xb128-300e_in1k.py',  # changes a list that the next file unpacks
+    'pelk/pelk-tiny_32xb128-300e_in1k.py',
     'replknet/replknet-xl_upernet_16xb2-160k_ade20k-640x640.py',
     'van/van-b1_upernet_8xb2-160k_ade20k-512x512.py',  # a base of the next
     'van/van-b2_upernet_8xb2-160k_ade20k-512x512.py',

@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from .conftest import LEAVES, build, load, optimizer, reduced, relative
+from .conftest import CONFIG_FILES, build, load, optimizer, reduced, relative
 from .test_zoo import MODELS
 
-OURS = [p for p in LEAVES if p.parent.name in ('nat', 'dinat')]
+OURS = [p for p in CONFIG_FILES if p.parent.name in ('nat', 'dinat')]
 # the papers print millions of parameters and 1e9 multiply-adds, at 1280 x 800
 PUBLISHED = {
     'mask-rcnn_nat-mini_fpn_ms-crop-3x_coco': (40, 225),
@@ -46,8 +46,8 @@ def test_variant_weights_and_dilations(path):
     cfg, name = load(path), path.stem
     backbone = cfg.model.backbone
     family, variant = re.search('(dinat-s|dinat|nat)-(mini|tiny|small|base|large)', name).groups()
-    kinds = {'nat': 'NAT', 'dinat': 'DiNAT', 'dinat-s': 'DiNATs'}
-    assert backbone.type == f'hybrid_mm.{kinds[family]}'
+    networks = {'nat': 'NAT', 'dinat': 'DiNAT', 'dinat-s': 'DiNATs'}
+    assert backbone.type == f'hybrid_mm.{networks[family]}'
     assert backbone.arch == variant
     weights = f'checkpoints/{family}-{variant}_{"in22k" if variant == "large" else "in1k"}.pth'
     if 'init_cfg' in backbone:

@@ -52,7 +52,7 @@ def test_sizes():
         assert flops / 1e9 == pytest.approx(gmacs, abs=6e-4), name
 
 
-def leaf(member: str, recipe: str):
+def config_file(member: str, recipe: str):
     name = 'resnet50' if member == 'resnet50' else f'resnet50-{member}'
     detector = re.match(r'mask-rcnn|retinanet', recipe)
     stem = f'{detector[0]}_{name}{recipe[detector.end() :]}' if detector else f'{name}_{recipe}'
@@ -61,7 +61,7 @@ def leaf(member: str, recipe: str):
 
 def test_the_study_is_complete():
     assert len(MEMBERS) >= 17
-    expected = {leaf(member, recipe) for member in MEMBERS for recipe in RECIPES}
+    expected = {config_file(member, recipe) for member in MEMBERS for recipe in RECIPES}
     assert expected == set(STUDY.glob('*.py'))
 
 
@@ -74,7 +74,7 @@ def without_backbone(cfg: Config) -> dict:
 @pytest.mark.parametrize('member', MEMBERS)
 def test_members_share_the_recipe(member):
     for recipe in RECIPES:
-        own, plain = load(leaf(member, recipe)), load(leaf('resnet50', recipe))
+        own, plain = load(config_file(member, recipe)), load(config_file('resnet50', recipe))
         described = Config.fromfile(STUDY / f'members/{member}.py').backbone
         changed = dict(own.model.backbone)
         init = changed.pop('init_cfg', None)

@@ -2,20 +2,21 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from .loading import CONFIGS, look_at
 
-# What a file says beside the network, its weights and its width; those that say nothing of it have
-# what the file has that they inherit from.
+# What a file sets besides the network, its weights and its widths. A file without any of these has
+# the values of the file that it inherits from, which is checked.
 SAYS = re.compile(r'_base_ = \[|param_scheduler|train_cfg|lr=|batch_size|mean=|test_cfg|pipeline')
-LEAVES = [
+CONFIG_FILES = [
     path
     for path in sorted(CONFIGS.glob('*/*.py'))
     if path.parent.name not in ('_base_', 'demo') and SAYS.search(path.read_text())
 ]
-TREES = sorted({path.parent.name for path in LEAVES})
+TREES = sorted({path.parent.name for path in CONFIG_FILES})
 IMAGENET = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 HALF = [127.5] * 3, [127.5] * 3
 CIFAR = [125.307, 122.961, 113.8575], [51.5865, 50.847, 51.255]
@@ -25,7 +26,7 @@ every_tree = pytest.mark.parametrize(
 
 
 def configs(tree: str) -> Iterator[tuple[str, dict]]:
-    for path in LEAVES:
+    for path in CONFIG_FILES:
         if path.parent.name == tree:
             yield path.stem, look_at(path)
 
@@ -54,6 +55,18 @@ def check_schedule(cfg) -> None:
     if 'dynamic_intervals' in loop:
         ((begin, interval),) = loop.dynamic_intervals
         assert (begin, interval) == (total // loop.val_interval * loop.val_interval + 1, total)
+
+
+def siblings(path: Path) -> list[Path]:
+    """Configs that one inherits from, the next one first, up to one that lists its bases."""
+    base = re.search(r"^_base_ = '(.+)'", path.read_text(), re.M)
+    return [path.parent / base[1], *siblings(path.parent / base[1])] if base else []
+
+
+@every_tree
+def test_at_most_two_steps_lead_to_a_list_of_bases(tree):
+    for path in sorted((CONFIGS / tree).glob('*.py')):
+        assert len(siblings(path)) <= 2, path.stem
 
 
 @every_tree
@@ -93,9 +106,9 @@ def test_rates_of_sgd_are_of_the_batch(tree):
         if settings.type != 'SGD':
             continue
         assert settings.momentum == 0.9, name
-        batch, kind = cfg.auto_scale_lr.base_batch_size, cfg.model.type
+        batch = cfg.auto_scale_lr.base_batch_size
         classifies = cfg.default_scope == 'mmpretrain'
-        expected = RATES['classifier' if classifies else kind]
+        expected = RATES['classifier' if classifies else cfg.model.type]
         for pattern, rate in OTHER_RATES.items():
             if re.fullmatch(pattern, f'{tree}/{name}'):
                 expected = rate
@@ -143,13 +156,13 @@ CLASSES = dict(
 @every_tree
 def test_all_heads_have_the_classes_of_the_data(tree):
     for name, cfg in configs(tree):
-        kind = cfg.train_dataloader.dataset.type.removeprefix('hybrid_mm.')
+        dataset = cfg.train_dataloader.dataset.type.removeprefix('hybrid_mm.')
         if cfg.model.type == 'Mask2Former':  # counts things and stuff
             continue
         found = set(numbers_of_classes(cfg.model))
         if 'htc' in name:
             found -= {183}  # things and stuff, of the semantic head
-        assert found == CLASSES[kind], name
+        assert found == CLASSES[dataset], name
 
 
 @every_tree

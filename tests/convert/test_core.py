@@ -71,6 +71,8 @@ def test_two_keys_of_one_name():
     assert found == {'first.weight': state['a.weight'], 'weight': state['b.weight']}
     with pytest.raises(ValueError, match=r"x: do not know the key 'b\.weight' \(1,\)"):
         rename(state, [(r'a\..*', 'a')], 'x')
+    with pytest.raises(ValueError, match=r"x: do not know the key 'b\.count'$"):
+        rename({'b.count': torch.tensor(3)}, [(r'a\..*', 'a')], 'x')
 
 
 def test_numbers_of_stages():

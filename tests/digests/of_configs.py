@@ -32,7 +32,7 @@ LINE = 100
 
 
 def trees() -> dict[str, list[Path]]:
-    """Leaves by tree."""
+    """Config files of every tree."""
     found: dict[str, list[Path]] = {}
     for path in sorted(CONFIGS.glob('*/*.py')):
         if path.parent.name != '_base_':

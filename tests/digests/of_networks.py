@@ -225,7 +225,8 @@ def compute(name: str) -> Digest:
         return {'default': describe(build(cls, real=True), full=True)}
     found: Digest = {}
     for arch, settings in cls.arch_zoo.items():
-        found[arch] = {f'arch.{key}': repr(value) for key, value in settings.items()}
+        values = settings.to_dict()
+        found[arch] = {f'arch.{key}': repr(_lists(value)) for key, value in values.items()}
         found[arch] |= describe(build(cls, arch=arch))
     smallest = min(found, key=lambda arch: int(found[arch]['total'].split()[0]))
     found[smallest] |= describe(build(cls, real=True, arch=smallest), full=True)
@@ -237,6 +238,11 @@ def compute(name: str) -> Digest:
                 key: value for key, value in section.items() if not key.startswith('tree.')
             } | {'tree': section['tree']}
     return found
+
+
+def _lists(value: object) -> object:
+    """Sequences as lists, as they are written in configs."""
+    return [*map(_lists, value)] if isinstance(value, tuple | list) else value
 
 
 def build(cls: Callable[..., nn.Module], real: bool = False, **settings) -> nn.Module:

@@ -25,7 +25,7 @@ from mmengine.runner import FlexibleRunner
 import hybrid_mm.registry  # noqa: F401
 from hybrid_mm.run.checks.overrides import check_options
 from hybrid_mm.run.config import load_config, nodes, task_of
-from hybrid_mm.run.explain import arguments, registered_class
+from hybrid_mm.run.registered import arguments, registered_class
 
 from .blocks import PAGES, PLACEHOLDER, ROOT, blocks, commands, inline_commands, without_blocks
 from .commands import Checker
@@ -52,7 +52,7 @@ TESTED_ELSEWHERE = {
     'tools/demo.py': 'tests/tools/test_demo.py',
     'tools/dev/mutants.py': 'tests/tools/test_dev.py',
     'tools/dev/select_tests.py': 'tests/tools/test_dev.py',
-    'tools/export_onnx.py': 'tests/export/test_onnx_files.py',
+    'tools/export_onnx.py': 'tests/tools/test_export_onnx.py',
     'tools/reparameterize.py': 'tests/tools/test_reparameterize.py',
     'tools/analysis/acmix_cost.py': 'tests/analysis/test_acmix.py',
     'tools/analysis/confusion_matrix.py': 'tests/tools/test_other_tools.py',

@@ -11,7 +11,7 @@ from .blocks import ROOT, blocks, commands
 
 PAGE = list(blocks(ROOT / 'docs/add_a_backbone.md'))
 NEEDS_COCO = 'tools/train.py'
-LATER = ('tests/configs/test_leaves.py', 'tools/complexity.py')
+LATER = ('tests/configs/test_configs.py', 'tools/complexity.py')
 
 
 @pytest.fixture(scope='module')

@@ -1,4 +1,4 @@
-"""Runs of the hooks are short: their set-up is, too."""
+"""Runs here are of few iterations, without the slow parts of MMEngine's set-up."""
 
 import pytest
 

@@ -9,21 +9,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
-from mmengine.dataset import BaseDataset
 from mmengine.hooks import Hook
-from mmengine.registry import DATA_SAMPLERS, HOOKS
-from torch.utils.data import DataLoader
+from mmengine.registry import HOOKS
 
-from hybrid_mm.data.seeded import Place, PlacedSampler, SeededDataset
 from hybrid_mm.engine import ExactResumeHook
 from hybrid_mm.errors import UserError
-from hybrid_mm.run.launch import set_exact_resume
 
 
 @HOOKS.register_module(force=True)
 class DieHook(Hook):
-    """Ends a run like a signal would: at an iteration, before or behind its checkpoint."""
+    """Ends a run as a signal would: at an iteration, before or after its checkpoint."""
 
     def __init__(self, at: int, early: bool):
         self.at = at
@@ -68,7 +63,7 @@ train_dataloader['sampler'] = dict(_delete_=True, type='InfiniteSampler', shuffl
 
 
 def logged(work_dir):
-    """The last figures of every step of training and of every validation."""
+    """The last logged values of every training step and every validation."""
     found = {}
     for path in sorted(work_dir.glob('*/vis_data/scalars.json')):
         for line in path.read_text().splitlines():
@@ -93,7 +88,7 @@ def test_bit_identical(case, tool, det_config, seg_config, tmp_path, monkeypatch
 
     status, err = run('whole')
     assert status == 0, err
-    # behind a checkpoint and before its validation; between checkpoints
+    # after a checkpoint and before its validation; between checkpoints
     for number, at in enumerate((8, 11) if epochs else (4, 7)):
         torch.manual_seed(random.randrange(2**31))
         np.random.seed(random.randrange(2**31))
@@ -118,7 +113,7 @@ def draws():
 
 
 def test_draws_of_an_iteration(monkeypatch):
-    """Others for each seed, process and iteration, and nothing else decides."""
+    """They differ by seed, process and iteration, and depend on nothing else."""
     module, hook, seen = sys.modules[ExactResumeHook.__module__], ExactResumeHook(), {}
     for seed, rank, number in itertools.product((0, 1), (0, 1, 2), (0, 1, 10)):
         monkeypatch.setattr(module, 'get_rank', lambda rank=rank: rank)
@@ -178,79 +173,3 @@ def test_validation_made_up_for(now, end, begin, interval, done, due):
     fresh = SimpleNamespace(**{**vars(run), '_resume': False, 'val_loop': Counted()})
     hook.before_train_epoch(fresh)
     assert fresh.val_loop.runs == 0
-
-
-def test_settings_are_added_once(det_config):
-    cfg = Config.fromfile(det_config)
-    cfg.custom_hooks = [dict(type='EMAHook')]
-    plain = dict(cfg.train_dataloader.dataset)
-    for _ in range(2):
-        set_exact_resume(cfg)
-        assert cfg.train_dataloader.dataset.type == 'hybrid_mm.SeededDataset'
-        assert cfg.train_dataloader.dataset.dataset == plain
-        assert cfg.train_dataloader.sampler == dict(
-            type='hybrid_mm.PlacedSampler', sampler=dict(type='DefaultSampler', shuffle=True)
-        )
-        assert [hook.type for hook in cfg.custom_hooks] == ['EMAHook', 'hybrid_mm.ExactResumeHook']
-    assert cfg.val_dataloader.dataset.type == 'CocoDataset'
-
-
-class Drawn(BaseDataset):
-    def load_data_list(self):
-        return [dict(x=i) for i in range(10)]
-
-    def __getitem__(self, index):
-        return index, random.random(), np.random.rand(), torch.rand(()).item()
-
-
-@pytest.mark.parametrize('workers', [0, 1, 3])
-def test_samples_do_not_depend_on_workers_or_the_start(workers):
-    data = SeededDataset(Drawn())
-    sampler = PlacedSampler(dict(type='InfiniteSampler'), data, seed=5)
-    sampler.skip(6)
-    loader = DataLoader(data, 2, sampler=sampler, num_workers=workers, collate_fn=list)
-    found = [sample for _, batch in zip(range(4), loader, strict=False) for sample in batch]
-    whole = PlacedSampler(dict(type='InfiniteSampler'), data, seed=5)
-    places = [place for _, place in zip(range(14), whole, strict=False)][6:]
-    assert all(isinstance(place, Place) for place in places)
-    assert found == [data[place] for place in places]
-    assert len({sample[1] for sample in found}) == len(found)
-
-
-def test_processes_draw_other_numbers(monkeypatch):
-    """Of the same sample in the same epoch, and each as often as it is asked."""
-    data, found, module = SeededDataset(Drawn()), [], sys.modules[PlacedSampler.__module__]
-    for seed, rank in ((5, 0), (5, 1), (5, 2), (6, 0)):
-        monkeypatch.setattr(module, 'get_rank', lambda rank=rank: rank)
-        sampler = PlacedSampler(dict(type='DefaultSampler', shuffle=False), data, seed=seed)
-        (first, *_), again = ([data[i] for i in sampler] for _ in '12')
-        assert first == again[0]
-        found.append(first)
-    assert [sample[0] for sample in found] == [0] * 4
-    for generator in (1, 2, 3):
-        assert len({sample[generator] for sample in found}) == 4
-
-
-def test_order_is_that_of_the_inner_sampler():
-    data = SeededDataset(Drawn())
-    plain = DATA_SAMPLERS.build(dict(type='DefaultSampler', shuffle=True, dataset=data, seed=5))
-    placed = PlacedSampler(dict(type='DefaultSampler', shuffle=True), data, seed=5)
-    orders = []
-    for epoch in (0, 1, 7):
-        plain.set_epoch(epoch)
-        placed.set_epoch(epoch)
-        orders.append(list(placed))
-        assert orders[-1] == list(plain)
-        assert [i.place for i in placed] == [(5, 0, epoch, n) for n in range(10)]
-    assert orders[0] != orders[1] != orders[2]
-
-
-def test_epochs_and_processes_draw_other_numbers():
-    data = SeededDataset(Drawn())
-    sampler = PlacedSampler(dict(type='DefaultSampler', shuffle=False), data, seed=5)
-    assert len(sampler) == 10 and not hasattr(sampler, 'skip')
-    first = [data[i] for i in sampler]
-    assert first == [data[i] for i in sampler]
-    sampler.set_epoch(1)
-    assert not {s[1] for s in first} & {s[1] for s in (data[i] for i in sampler)}
-    assert data[3][0] == 3 and data[3][1] != data[3][1]

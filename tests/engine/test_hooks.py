@@ -32,7 +32,7 @@ ORDER = [
     ('LoggerHook', 'AtomicCheckpointHook', 'the log reaches as far as a checkpoint'),
     ('EMAHook', 'AtomicCheckpointHook', 'an iteration has its average in its checkpoint'),
     ('EMAHook', 'StrictLoadingHook', 'averages of a checkpoint are exchanged before the check'),
-    ('AtomicCheckpointHook', 'StrictLoadingHook', 'nothing looks at the checkpoint behind it'),
+    ('AtomicCheckpointHook', 'StrictLoadingHook', 'nothing changes the checkpoint after it'),
 ]
 
 
@@ -82,7 +82,7 @@ def test_order(tmp_path):
         NonFiniteLossHook(),
         CompileHook(),
     ]
-    for custom in (ours, ours[::-1]):  # of a config's own order nothing depends
+    for custom in (ours, ours[::-1]):  # the order of a config does not matter
         custom = [dict(type='EMAHook'), *custom]
         run = runner(tmp_path, custom, dict(type='hybrid_mm.AtomicCheckpointHook'))
         names = [type(hook).__name__ for hook in run.hooks]
@@ -91,8 +91,8 @@ def test_order(tmp_path):
             assert names.index(first) < names.index(second), reason
 
 
-@pytest.mark.parametrize('kind', ['CheckpointHook', 'hybrid_mm.AtomicCheckpointHook'])
-def test_checkpoints_of_iterations_are_sparse(tmp_path, kind):
+@pytest.mark.parametrize('saver', ['CheckpointHook', 'hybrid_mm.AtomicCheckpointHook'])
+def test_checkpoints_of_iterations_are_sparse(tmp_path, saver):
     """Weights and their average, after steps that moved all of them and after exchanges."""
     hook = SparsityHook(0.5, interval=2)
     masks = {}
@@ -103,7 +103,7 @@ def test_checkpoints_of_iterations_are_sparse(tmp_path, kind):
         def after_train_iter(self, runner, *args, **kwargs):
             masks[runner.iter + 1] = {name: mask.clone() for name, mask in hook.masks.items()}
 
-    checkpoint = dict(type=kind, by_epoch=False, interval=1, max_keep_ckpts=-1)
+    checkpoint = dict(type=saver, by_epoch=False, interval=1, max_keep_ckpts=-1)
     custom = [hook, dict(type='EMAHook', momentum=0.3), Watch()]
     runner(tmp_path, custom, checkpoint).train()
     assert set(masks) == {1, 2, 3, 4, 5, 6}

@@ -52,12 +52,12 @@ def test_rates_by_layer():
 
 
 def exponents(groups, rate, base=1.0):
-    """Power of the rate that each parameter's learning rate has."""
+    """Exponent of the decay rate in the learning rate of each parameter."""
     return {name: round(math.log(group['lr'] / base, rate), 6) for name, group in groups.items()}
 
 
 def of_prefixes(names, table):
-    """The entry of the table whose prefix a name has, for each."""
+    """The entry of the table for each name, by its prefix."""
     found = {}
     for name in names:
         (found[name],) = (e for prefix, e in table.items() if name.startswith(prefix))
@@ -98,7 +98,7 @@ def test_rates_of_a_convnext_by_hand():
         **{f'backbone.stages.{i}.norm': 0 for i in range(4)},
         'head': 0,
     }
-    # a recipe that counts twelve layers: each of a lower rate, but for what has the full one
+    # a recipe that counts twelve layers: all rates are lower, except the full one
     twelve = {k: e and e + 6 for k, e in layers.items()}
     by_stage = dict(layer_decay_by='stage')
     for table, settings in (

@@ -1,4 +1,4 @@
-"""Training stops at a loss that is no number before the weights take it up."""
+"""Training stops at a loss that is not finite, before it reaches the weights."""
 
 from collections import OrderedDict
 

@@ -1,3 +1,5 @@
+"""Masks of a sparse training: how they are drawn, kept, exchanged and saved."""
+
 import os
 import sys
 from collections import OrderedDict
@@ -118,7 +120,7 @@ def test_fine_tuning_keeps_the_zeros_of_loaded_weights(tmp_path):
 
 
 def test_average_of_the_weights_is_as_sparse(tmp_path):
-    """What a checkpoint has as its weights is the average: fine-tuning finds the zeros there."""
+    """Checkpoints contain the average as weights: fine-tuning finds the zeros there."""
     hook = SparsityHook(0.4, interval=3)
     average = dict(type='EMAHook', momentum=0.1)
     runner(tmp_path, hook, 2, hooks=[average]).train()
@@ -241,7 +243,7 @@ def test_exchange_of_a_sparse_tensor_is_a_part_of_what_is_alive():
     """200 of 10000 alive, by their sizes and not their signs: 0.25 of them are 50."""
     weight = torch.zeros(10000)
     weight[:200] = torch.arange(1.0, 201) * (1 - 2 * (torch.arange(200) % 2))
-    weight[200:] = 1000.0  # dead ones have no say
+    weight[200:] = 1000.0  # dead ones do not count
     mask = torch.arange(10000) < 200
     new = prune_and_grow(weight, mask, 0.25)
     assert new[50:200].all()

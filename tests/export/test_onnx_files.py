@@ -1,8 +1,7 @@
-"""hybrid_mm.export.onnx_files and tools/export_onnx.py: files that onnxruntime runs."""
+"""Graphs as ONNX files that onnxruntime runs."""
 
 import copy
 import importlib.util
-import json
 from pathlib import Path
 
 import pytest
@@ -11,10 +10,11 @@ from mmengine.registry import MODELS
 from torch import nn
 from torch.nn import functional as F
 
-from hybrid_mm.export import onnx_files, table
+from hybrid_mm.export import onnx_files
+from hybrid_mm.export.graphs import Graph, graphs_of
 from hybrid_mm.layers.convolution.deform_conv import DeformConv2d
-from hybrid_mm.layers.convolution.recursive_gated_convolution import GlobalLocalFilter
-from hybrid_mm.zoo.families import families, model_with, shortened
+from hybrid_mm.ops.global_filter import global_filter
+from hybrid_mm.zoo.families import model_with
 
 onnx = pytest.importorskip('onnx')
 pytest.importorskip('onnxruntime')
@@ -41,7 +41,7 @@ def cases():
 ])  # fmt: skip
 def test_backbones(name, tmp_path):
     torch.manual_seed(0)
-    (graph,) = onnx_files.graphs(MODELS.build(copy.deepcopy(cases()[name])), (64, 96))
+    (graph,) = graphs_of(MODELS.build(copy.deepcopy(cases()[name])), (64, 96))
     path = tmp_path / 'x.onnx'
     onnx_files.export(graph, path)
     assert onnx_files.check(graph, path) < 1e-5
@@ -50,9 +50,7 @@ def test_backbones(name, tmp_path):
 
 
 def test_a_file_of_other_weights_is_told(tmp_path):
-    first, second = (
-        onnx_files.graphs(MODELS.build(copy.deepcopy(SMALL)), (64, 64))[0] for _ in '12'
-    )
+    first, second = (graphs_of(MODELS.build(copy.deepcopy(SMALL)), (64, 64))[0] for _ in '12')
     onnx_files.export(first, tmp_path / 'x.onnx')
     onnx_files.check(first, tmp_path / 'x.onnx')
     with pytest.raises(ValueError, match=r'differs by .* from PyTorch with inputs of 1x3x64x64'):
@@ -63,7 +61,7 @@ def test_a_file_of_other_weights_is_told(tmp_path):
 def test_dynamic_sizes(head, tmp_path):
     torch.manual_seed(0)
     model, size = model_with(SMALL, head), onnx_files.traced_size((64, 96))
-    (graph,) = onnx_files.graphs(model, size)
+    (graph,) = graphs_of(model, size)
     onnx_files.export(graph, tmp_path / 'x.onnx', dynamic=True)
     others = list(onnx_files.other_sizes(model, size, ''))
     assert len({tuple(x['image'].shape) for x in (graph.inputs, *others)}) == 4
@@ -97,7 +95,7 @@ def test_what_stands_in_for_modules_of_one_size():
 def test_tolerance_of_the_comparison(monkeypatch):
     """Rounding passes, 5e-4 of the largest number does not, wherever it is, and NaN neither."""
     values = torch.tensor([[100.0, 1.0, -3.0]])
-    graph = onnx_files.Graph('', nn.Identity(), dict(x=values), ['y'], {})
+    graph = Graph('', nn.Identity(), dict(x=values), ['y'], {})
     found = {}
     monkeypatch.setattr(onnx_files, 'difference', lambda g, path, inputs: found['y'])
     for found['y'], passes in (
@@ -118,7 +116,7 @@ def test_difference_is_relative_to_the_largest_number(monkeypatch):
     import onnxruntime
 
     values = torch.tensor([[100.0, 1.0, -3.0]])
-    graph = onnx_files.Graph('', nn.Identity(), dict(x=values), ['y'], {})
+    graph = Graph('', nn.Identity(), dict(x=values), ['y'], {})
 
     class Session:
         def __init__(self, *args):
@@ -151,49 +149,18 @@ def test_difference_is_relative_to_the_largest_number(monkeypatch):
     ],
 )
 def test_networks_of_one_size_say_so(tmp_path, name, operator):
-    (graph,) = onnx_files.graphs(MODELS.build(copy.deepcopy(cases()[name])), (65, 99))
+    (graph,) = graphs_of(MODELS.build(copy.deepcopy(cases()[name])), (65, 99))
     with pytest.raises(ValueError, match=f'{operator} is laid out for one size of the map; '):
         onnx_files.export(graph, tmp_path / 'x.onnx', dynamic=True)
 
 
-def test_mask_rcnn_in_two_files(tmp_path):
-    torch.manual_seed(0)
-    model = model_with(SMALL, 'Mask R-CNN')
-    first, second = onnx_files.graphs(model, (96, 128))
-    assert second.outputs == ['cls_score', 'bbox_pred', 'mask_logits']
-    for graph in (first, second):
-        onnx_files.export(graph, tmp_path / 'x.onnx')
-        assert onnx_files.check(graph, tmp_path / 'x.onnx') < 1e-5
-    # what the traced module computes is what MMDetection's heads compute
-    rois, *maps = second.inputs.values()
-    with torch.no_grad():
-        scores, boxes, masks = second.module(rois, *maps)
-        expected = model.roi_head._bbox_forward(maps, rois)
-        torch.testing.assert_close(scores, expected['cls_score'], rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(boxes, expected['bbox_pred'], rtol=1e-4, atol=1e-5)
-        wanted = model.roi_head._mask_forward(maps, rois)['mask_preds']
-        torch.testing.assert_close(masks, wanted, rtol=1e-4, atol=1e-5)
-
-
-def test_other_heads_are_refused():
-    from mmengine.config import Config
-    from mmengine.registry import init_default_scope
-
-    init_default_scope('mmdet')
-    cfg = Config.fromfile(ROOT / 'configs/_base_/models/cascade-mask-rcnn_r50_fpn.py').model
-    cfg.backbone, cfg.neck.in_channels = copy.deepcopy(SMALL), [8, 8, 16, 16]
-    with pytest.raises(ValueError, match=r'CascadeRoIHead: only .* use --backbone-only'):
-        onnx_files.graphs(MODELS.build(cfg), (64, 64))
-
-
 @pytest.mark.parametrize('size', [(7, 9), (8, 8), (25, 42), (1, 1)])
 def test_fourier_filter_by_matrices(monkeypatch, size):
-    layer = GlobalLocalFilter(8, (14, 8)).double()
-    layer.spectrum.data.normal_()
+    spectrum = torch.randn(4, 14, 8, 2, dtype=torch.float64)
     x = torch.randn(2, 4, *size, dtype=torch.float64)
-    expected = layer.filter(x)
+    expected = global_filter(x, spectrum)
     monkeypatch.setattr(torch.compiler, 'is_exporting', lambda: True)
-    torch.testing.assert_close(layer.filter(x), expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(global_filter(x, spectrum), expected, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize(('groups', 'stride'), [(1, 1), (2, 2)])
@@ -205,42 +172,3 @@ def test_deformable_convolution_by_sampling(monkeypatch, groups, stride):
     expected = layer(x)
     monkeypatch.setattr(torch.compiler, 'is_exporting', lambda: True)
     torch.testing.assert_close(layer(x), expected, rtol=1e-10, atol=1e-12)
-
-
-def test_tool(tool, fails, det_config, tmp_path):
-    out = tmp_path / 'x.onnx'
-    status, err = tool('export_onnx', det_config, out, '--size', '64', '64', '--check')
-    assert status == 0, err
-    assert 'no checkpoint: the file gets random weights' in err
-    model = onnx.load(out)
-    names = [item.name for item in model.graph.output]
-    assert names == [f'{n}_{i}' for n in ('cls_score', 'bbox_pred', 'centerness') for i in range(5)]
-    said = {item.key: json.loads(item.value) for item in model.metadata_props}
-    assert said['mean'] == [0.0] * 3 and said['classes'] == ['square', 'disc', 'bar']
-    text = fails('export_onnx', det_config, tmp_path / 'none.pth', out)
-    assert 'none.pth does not exist' in text
-
-
-def test_table_keeps_the_rows_of_other_families(tmp_path):
-    path = tmp_path / 't.md'
-    path.write_text(f'before\n{table.BEGIN}\n{table.END}\nafter\n')
-    rows = {name: dict.fromkeys(table.COLUMNS, '1e-06') for name in ('VAN', 'NAT')}
-    table.write(path, rows)
-    assert table.read(path) == rows
-    rows['VAN']['any size'] = 'no: because'
-    table.write(path, rows)
-    assert table.read(path) == rows
-    text = path.read_text()
-    assert text.startswith('before\n') and text.endswith('after\n')
-    assert text.count('| VAN |') == 1
-
-
-def test_documented_rows_are_of_families():
-    assert set(table.read(ROOT / 'docs/export.md')) <= set(families())
-
-
-def test_families_are_shortened_where_they_can_be():
-    assert {'VAN', 'VAN-LSKA', 'HorNet-GF', 'QnAViT'} < set(families())
-    assert sum(MODELS.build(shortened(families()['VAN'])).depths) == 4
-    arch = shortened(families()['QnAViT'])['arch']
-    assert max(arch['qna_depths']) == max(arch['window_depths']) == 1

@@ -55,7 +55,7 @@ def truncated_jpeg(path: Path) -> None:
 
 
 def jpeg_without_end(path: Path) -> None:
-    """Decoders take it without a word."""
+    """Decoders silently accept it."""
     as_jpeg(path)
     path.write_bytes(path.read_bytes()[:-2])
 
@@ -358,15 +358,15 @@ def judge(make, message: str | None, culprit: str, caplog) -> None:
 
 
 @pytest.mark.parametrize(('break_it', 'message'), BAD_IMAGES, ids=names(BAD_IMAGES))
-@pytest.mark.parametrize('kind', ['coco', 'ade'])
-def test_image(kind, break_it, message, request, caplog):
-    root = request.getfixturevalue(kind)
-    path = root / ('train/0.png' if kind == 'coco' else 'images/training/0.png')
+@pytest.mark.parametrize('layout', ['coco', 'ade'])
+def test_image(layout, break_it, message, request, caplog):
+    root = request.getfixturevalue(layout)
+    path = root / ('train/0.png' if layout == 'coco' else 'images/training/0.png')
     break_it(path)
-    if kind == 'ade' and break_it is missing:  # the folder tells which images there are
+    if layout == 'ade' and break_it is missing:  # the folder tells which images there are
         assert len(ade_set(root)) == 7
         return
-    make = coco_set if kind == 'coco' else ade_set
+    make = coco_set if layout == 'coco' else ade_set
     judge(lambda skip: make(root, skip), message, str(path), caplog)
 
 

@@ -1,6 +1,6 @@
 """Several processes: the losses of one, an end when a process dies, resuming with others, FSDP.
 
-Two processes against one stand in tests/engine/test_distributed.py.
+Two processes against one stand in tests/engine/test_model_wrapper.py.
 """
 
 import os
@@ -17,10 +17,10 @@ from .conftest import children, command, environment
 pytestmark = pytest.mark.timeout(300)
 
 
-@pytest.mark.parametrize(('kind', 'sync'), [('det', True), ('det', False), ('seg', True)])
-def test_four_processes_train_as_one(kind, sync, train, request, tmp_path):
+@pytest.mark.parametrize(('task', 'sync'), [('det', True), ('det', False), ('seg', True)])
+def test_four_processes_train_as_one(task, sync, train, request, tmp_path):
     """With SyncBN as it is; without, batch statistics are frozen, for they are per process."""
-    config = request.getfixturevalue(f'{kind}_config')
+    config = request.getfixturevalue(f'{task}_config')
     options = ['train_cfg.max_iters=3']
     options += ['sync_bn=torch'] if sync else ['model.backbone.norm_eval=True']
     alone = [option for option in options if not option.startswith('sync_bn')]

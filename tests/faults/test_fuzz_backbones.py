@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hybrid_mm.registry import MODELS
-from hybrid_mm.run.explain import arguments
+from hybrid_mm.run.registered import arguments
 
 PATH = Path(__file__).resolve().parents[1] / 'backbones' / 'test_all.py'
 SPEC = importlib.util.spec_from_file_location('contract_of_backbones', PATH)
@@ -107,7 +107,7 @@ def test_many_shared_arguments(name, data):
 
 
 def values_like(value):
-    """Values of the kind of an argument, good and bad."""
+    """Good and bad values of the type of an argument."""
     if isinstance(value, bool):
         return st.booleans()
     if isinstance(value, int):

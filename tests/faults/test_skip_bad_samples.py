@@ -48,11 +48,11 @@ def options(root, skip, workers):
     )
 
 
-@pytest.mark.parametrize(('kind', 'workers'), [('coco', 2), ('ade', 0)])
-def test_training_skips_and_counts(kind, workers, tool, fails, request, tmp_path):
-    root = request.getfixturevalue(kind)
-    config = request.getfixturevalue('det_config' if kind == 'coco' else 'seg_config')
-    folder = 'train' if kind == 'coco' else 'images/training'
+@pytest.mark.parametrize(('layout', 'workers'), [('coco', 2), ('ade', 0)])
+def test_training_skips_and_counts(layout, workers, tool, fails, request, tmp_path):
+    root = request.getfixturevalue(layout)
+    config = request.getfixturevalue('det_config' if layout == 'coco' else 'seg_config')
+    folder = 'train' if layout == 'coco' else 'images/training'
     break_images(root, folder, 2)
     work_dir = tmp_path / 'w'
     run = ('train', config, '--work-dir', work_dir)
@@ -145,25 +145,25 @@ def test_it_stands_in_for_the_data_set(tiny_coco, det_config):
         _ = data.nothing
 
 
-@pytest.mark.parametrize('kind', ['repeat', 'concat', 'mix'])
-def test_inside_of_other_wrappers(kind, tiny_coco, det_config):
+@pytest.mark.parametrize('wrapper', ['repeat', 'concat', 'mix'])
+def test_inside_of_other_wrappers(wrapper, tiny_coco, det_config):
     cfg = Config.fromfile(det_config)
     inner = cfg.train_dataloader.dataset
     cfg.train_dataloader.dataset = dict(
         repeat=dict(type='RepeatDataset', times=2, dataset=inner),
         concat=dict(type='ConcatDataset', datasets=[inner, inner]),
         mix=dict(type='MultiImageMixDataset', dataset=inner, pipeline=[]),
-    )[kind]
+    )[wrapper]
     cfg.skip_bad_samples = 3
     set_sample_checks(cfg)
     set_sample_checks(cfg)  # a config that has it already is left alone
     with DefaultScope.overwrite_default_scope('mmdet'):
         data = DATASETS.build(cfg.train_dataloader.dataset)
-    checked = data.datasets[0] if kind == 'concat' else data.dataset
+    checked = data.datasets[0] if wrapper == 'concat' else data.dataset
     assert isinstance(checked, CheckedDataset) and not isinstance(checked.dataset, CheckedDataset)
     assert checked.skip_bad_samples == 3
     assert cfg.val_dataloader.dataset.skip_bad_samples == 0
-    assert len(data) == (8 if kind == 'mix' else 16)
+    assert len(data) == (8 if wrapper == 'mix' else 16)
     assert data[7]['inputs'].shape == (3, 64, 64)
 
 

@@ -123,7 +123,7 @@ def ours(
     cls, config = getattr(backbones, module.removeprefix('hybrid_mm.')), dict(config)
     if 'sizes' in config:
         arch = config.get('arch', inspect.signature(cls).parameters['arch'].default)
-        config['arch'] = cls.resolve_arch(arch) | config.pop('sizes')
+        config['arch'] = cls.resolve_arch(arch).to_dict() | config.pop('sizes')
     model = cls(**config)
     numbers = {k: v for k, v in model.state_dict().items() if v.is_floating_point()}
     for value in numbers.values():

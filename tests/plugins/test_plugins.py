@@ -434,7 +434,7 @@ def test_places_of_stage_plugins():
     for wrong, message in (
         (dict(cfg=cfg, position='first'), "position must be one of .*got 'first'"),
         (dict(cfg=cfg, stages=(True,)), 'one bool for each of 4 stages'),
-        ([dict(cfg=cfg), dict(cfg=cfg)], 'se stands twice in a stage'),
+        ([dict(cfg=cfg), dict(cfg=cfg)], 'se occurs twice in a stage'),
         (dict(cfg=cfg, place=1), r"with cfg expected, got \['cfg', 'place'\]"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -540,7 +540,7 @@ def test_selective_kernels_and_gather_excite_have_the_papers_size():
         ('SelectiveKernel', dict(kernel_sizes=(3, 5, 7), split_input=True), '16 channels cannot'),
         ('SelectiveKernel', dict(padding=2), 'with padding None or 1, got 2'),
         ('SelectiveKernel', dict(kernel_size=1), 'with kernel_size 3, got 1'),
-        ('LambdaLayer', dict(num_heads=3), '16 channels are no multiple of 3 heads'),
+        ('LambdaLayer', dict(num_heads=3), '16 channels are not a multiple of 3 heads'),
         ('LambdaLayer', dict(window=4), 'LambdaLayer: window must be odd'),
         ('LambdaLayer', dict(groups=2), 'LambdaLayer replaces convolutions with groups 1, got 2'),
         ('LambdaLayer', dict(stride=3), 'stride must be 1 or 2, got 3'),

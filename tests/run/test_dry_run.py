@@ -1,4 +1,4 @@
-"""Figures of a dry run and of durations, against those computed by hand."""
+"""Figures of a dry run, against those computed by hand."""
 
 import itertools
 import math
@@ -10,52 +10,7 @@ from mmengine.registry import MODELS, DefaultScope
 
 from hybrid_mm.errors import UserError
 from hybrid_mm.run import dry_run as module
-from hybrid_mm.run.console import duration, progress, track
 from hybrid_mm.run.dry_run import DryRun, dry_run, show
-
-
-def test_durations():
-    minute, hour, day = 60, 3600, 86400
-    for seconds, text in (
-        (0.0123, '0.012 s'),
-        (0.999, '1 s'),
-        (1, '1 s'),
-        (1.6, '2 s'),
-        (59, '59 s'),
-        (89.4, '89 s'),
-        (90, '2 min'),
-        (149, '2 min'),
-        (151, '3 min'),
-        (59 * minute, '59 min'),
-        (60 * minute, '60 min'),
-        (89 * minute, '89 min'),
-        (90 * minute, '1 h 30 min'),
-        (2 * hour, '2 h 0 min'),
-        (25 * hour, '25 h 0 min'),
-        (48 * hour - minute, '47 h 59 min'),
-        (2 * day, '2 days 0 h'),
-        (3 * day + 4 * hour + 50 * minute, '3 days 4 h'),
-        (100 * day, '100 days 0 h'),
-    ):
-        assert duration(seconds) == text, seconds
-
-
-def test_time_left(capsys, monkeypatch):
-    """A line each 30 s at most: 40 of 100 steps in 50 s leave 75 s."""
-    now = [1000.0]
-    monkeypatch.setattr('time.monotonic', lambda: now[0])
-    with progress('reading', 100) as advance:
-        for seconds, steps in ((25, 10), (25, 30), (29, 9), (1, 1), (500, 49), (500, 1)):
-            now[0] += seconds
-            for _ in range(steps - 1):
-                advance()
-            advance('next.png')
-    assert capsys.readouterr().err.splitlines() == [
-        # the first step after a pause: 11 steps in 50 s, 89 are left
-        *('reading 11/100, 7 min left', 'reading: next.png 50/100, 80 s left'),
-        'reading 51/100, 9 min left',
-    ]
-    assert list(track([3, 1, 2], 'x')) == [3, 1, 2]
 
 
 def test_estimate_of_a_run():
@@ -74,7 +29,7 @@ NUMBERS = itertools.count()
 
 
 def look(config):
-    """A dry run of a copy, with names of its own for what MMEngine keeps by name."""
+    """A dry run of a copy of the config, under a new name, since MMEngine keeps objects by name."""
     cfg = Config(config._cfg_dict.to_dict())
     cfg.experiment_name = cfg.visualizer.name = f'dry{next(NUMBERS)}'
     return dry_run(cfg)
@@ -83,7 +38,7 @@ def look(config):
 @pytest.fixture
 def config(det_config, tool):
     cfg = Config.fromfile(det_config)
-    # epochs of four batches; validated after epochs 4, 6 and 7, since val_begin is behind 2
+    # epochs of four batches; validated after epochs 4, 6 and 7, since val_begin is after 2
     cfg.train_cfg = dict(by_epoch=True, max_epochs=7, val_begin=3, val_interval=2)
     cfg.default_hooks.checkpoint.by_epoch = cfg.log_processor.by_epoch = True
     cfg.model.backbone.frozen_stages = 2
@@ -131,7 +86,7 @@ def test_settings_of_the_run_count(config):
 
 
 def test_short_and_long_first_steps(monkeypatch, config):
-    """A brief first step, in which much is made ready, is not the one that is timed."""
+    """A short first step, which includes preparations, is not the one that is timed."""
     times = iter([*(0.0, 7.0), *(0.0, 2.0), *(0.0, 50.0)])
     monkeypatch.setattr(module, '_timed', lambda f: (-next(times) + next(times), f()))
     config.val_dataloader = config.val_cfg = config.val_evaluator = None

@@ -1,4 +1,4 @@
-"""Flags of the command line in the config of a run, and mixed precision."""
+"""Flags of the command line in the config of a run, and mixed precision of both tools."""
 
 import argparse
 import os
@@ -6,15 +6,12 @@ import os
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.optim import OptimWrapper
 from torch import nn
 
-from hybrid_mm.engine import AutocastOptimWrapper
-from hybrid_mm.engine.optim_wrapper import autocast_features
 from hybrid_mm.errors import UserError
-from hybrid_mm.run import launch
-
-# ---------------------------------------------------------------- mixed precision
+from hybrid_mm.run import launch, resume
+from hybrid_mm.run.checks import data
+from hybrid_mm.run.launch import set_exact_resume
 
 
 @pytest.mark.parametrize(('gpu', 'dtype', 'wrapper', 'expected'), [
@@ -27,7 +24,7 @@ from hybrid_mm.run import launch
      dict(type='hybrid_mm.AutocastOptimWrapper', dtype='bfloat16')),
     (False, None, dict(type='AmpOptimWrapper', loss_scale=512.0, use_fsdp=False),
      dict(type='hybrid_mm.AutocastOptimWrapper', dtype='bfloat16')),
-    # that of the config, else the device's
+    # as in the config, else the device's default
     (True, 'auto', dict(), dict(type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic')),
     (True, 'auto', dict(dtype='bfloat16', type='AmpOptimWrapper'),
      dict(type='hybrid_mm.AutocastOptimWrapper', dtype='bfloat16')),
@@ -73,72 +70,6 @@ class Detector(nn.Module):
         return self.head(first)
 
 
-class Bare(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.fc = nn.Linear(4, 2)
-
-    def forward(self, x):
-        return self.fc(x)
-
-
-class Wrapped(nn.Module):
-    def __init__(self, module):
-        super().__init__()
-        self.module = module
-
-    def forward(self, x):
-        return self.module(x)
-
-
-def test_features_in_bfloat16_heads_in_float32():
-    torch.manual_seed(0)
-    model, x = Detector(), torch.rand(5, 4)
-    plain = model(x)
-    assert model.inside == torch.float32
-    for outer in (model, Wrapped(model), Wrapped(Wrapped(model))):
-        with autocast_features(outer):
-            y = outer(x)
-        assert model.inside == torch.bfloat16
-        assert model.outside == (torch.float32, torch.float32, torch.float32, torch.int64)
-        assert y.dtype == torch.float32
-        assert 0 < (y - plain).abs().max() < 0.02
-        # and nothing is left of it, not even after an error
-        with pytest.raises(RuntimeError), autocast_features(outer):
-            outer(torch.rand(5, 3))
-        assert 'extract_feat' not in vars(model)
-        assert torch.equal(outer(x), plain) and model.inside == torch.float32
-    bare = Bare()
-    with autocast_features(Wrapped(bare)):
-        assert bare(x).dtype == torch.bfloat16
-    assert bare(x).dtype == torch.float32
-
-
-def test_steps_of_the_wrapper(monkeypatch):
-    """The forward pass alone is in bfloat16; accumulation and the rest are MMEngine's."""
-    model = Detector()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    wrapper, x = AutocastOptimWrapper(optimizer=optimizer, accumulative_counts=2), torch.rand(5, 4)
-    entered = []
-    original = OptimWrapper.optim_context
-
-    def watched(self, module):
-        entered.append(module)
-        return original(self, module)
-
-    monkeypatch.setattr(OptimWrapper, 'optim_context', watched)
-    before = model.head.weight.clone()
-    for step in range(2):
-        with wrapper.optim_context(model):
-            loss = model(x).pow(2).mean()
-        assert model.inside == torch.bfloat16 and loss.dtype == torch.float32
-        wrapper.update_params(loss)
-        assert torch.equal(model.head.weight, before) == (step == 0)
-    assert entered == [model, model]
-    with pytest.raises(ValueError, match='takes bfloat16 only, got float16'):
-        AutocastOptimWrapper(dtype='float16', optimizer=optimizer)
-
-
 def test_of_a_test_run(monkeypatch):
     runner, x = argparse.Namespace(model=Detector()), torch.rand(2, 4)
     for dtype, inside in (
@@ -157,9 +88,6 @@ def test_of_a_test_run(monkeypatch):
             assert torch.is_autocast_enabled('cuda')
             assert torch.get_autocast_dtype('cuda') == torch.float16
     assert not torch.is_autocast_enabled('cuda')
-
-
-# ---------------------------------------------------------------- flags
 
 
 def flags(**changes):
@@ -222,7 +150,7 @@ def test_training_without_validation(det_config):
     before = dict(cfg.default_hooks.checkpoint)
     launch.disable_validation(cfg)
     assert cfg.val_cfg is cfg.val_dataloader is cfg.val_evaluator is None
-    del before['save_best']  # it would wait for a metric that never comes
+    del before['save_best']  # which would ask for a metric of the validation
     assert dict(cfg.default_hooks.checkpoint) == before
     bare = Config(dict(default_hooks=dict()))
     launch.disable_validation(bare)
@@ -255,6 +183,23 @@ def test_seed_of_a_resumed_run(tmp_path, capsys):
     launch.set_resume(empty, 'auto')
     assert empty.resume is False and empty.load_from is None
     assert 'has no checkpoint; training starts from the beginning' in capsys.readouterr().err
+
+
+def test_a_checkpoint_is_read_once(tmp_path, monkeypatch):
+    """To find it, for its seed and for the checks of a training."""
+    for number in (1, 2):
+        saved = dict(state_dict={}, optimizer={}, meta=dict(seed=number))
+        torch.save(saved, tmp_path / f'iter_{number}.pth')
+    read = []
+    original = resume.read_checkpoint
+    monkeypatch.setattr(resume, 'read_checkpoint', lambda path: read.append(path) or original(path))
+    for checkpoint in ('auto', str(tmp_path / 'iter_2.pth')):
+        cfg = Config(dict(work_dir=str(tmp_path), model={}))
+        launch.set_resume(cfg, checkpoint)
+        data.check_training(cfg)
+        assert cfg.randomness.seed == 2
+        assert read == [str(tmp_path / 'iter_2.pth')]
+        read.clear()
 
 
 def test_flip_of_test_time_augmentation(det_config, seg_config):
@@ -319,3 +264,18 @@ def test_broken_samples_may_be_left_out_in_training_only(det_config):
     train, val, test = (cfg[name].dataset for name in launch.LOADERS)
     assert (train.skip_bad_samples, val.skip_bad_samples, test.skip_bad_samples) == (4, 0, 0)
     assert train.dataset == inner
+
+
+def test_settings_are_added_once(det_config):
+    cfg = Config.fromfile(det_config)
+    cfg.custom_hooks = [dict(type='EMAHook')]
+    plain = dict(cfg.train_dataloader.dataset)
+    for _ in range(2):
+        set_exact_resume(cfg)
+        assert cfg.train_dataloader.dataset.type == 'hybrid_mm.SeededDataset'
+        assert cfg.train_dataloader.dataset.dataset == plain
+        assert cfg.train_dataloader.sampler == dict(
+            type='hybrid_mm.PlacedSampler', sampler=dict(type='DefaultSampler', shuffle=True)
+        )
+        assert [hook.type for hook in cfg.custom_hooks] == ['EMAHook', 'hybrid_mm.ExactResumeHook']
+    assert cfg.val_dataloader.dataset.type == 'CocoDataset'

@@ -187,7 +187,7 @@ def test_commands_of_the_trainings(tmp_path, monkeypatch, capsys):
     (ours.folder / 'last_checkpoint').write_text('iter_2.pth')
     demo.train(progress, ours, True, [])
     assert found.pop() == [*two, '--launcher', 'pytorch', '--resume', *options, half]
-    assert 'going on from the last checkpoint' in capsys.readouterr().out
+    assert 'resuming from the last checkpoint' in capsys.readouterr().out
     (ours.folder / 'iter_4.pth').touch()
     demo.train(progress, ours, True, [])
     assert not found

@@ -51,7 +51,7 @@ def test_tests_of_a_paper(capsys):
         'tests/convert/test_lesa.py',
         'tests/backbones/test_all.py',
         'tests/golden/test_check.py',
-        'tests/configs/test_leaves.py',
+        'tests/configs/test_configs.py',
     }
     assert wanted <= set(words)
     assert not {'tests/backbones/test_nat.py', 'tests/tools/test_setup.py'} & set(words)
@@ -74,7 +74,7 @@ def test_tests_of_a_tool_and_of_what_it_imports(sources):
     files, _ = chosen(sources, 'publish_model')
     assert 'tests/tools/test_other_tools.py' in files['near']
     files, _ = chosen(sources, 'hybrid_mm/engine/atomic_files.py')
-    assert 'tests/engine/test_saving.py' in files['near']
+    assert 'tests/engine/test_atomic_checkpoint.py' in files['near']
     assert 'far' in files
 
 

@@ -13,7 +13,7 @@ from hybrid_mm.run.console import duration, progress
 
 
 def test_dry_run(tool, capsys, det_config, tmp_path):
-    """One step and one validation batch; nothing is left behind."""
+    """One step and one validation batch; no file is left."""
     load = dry_run.show
     rows = []
 
@@ -86,7 +86,7 @@ def test_estimate():
 
 PEAK = """
 import torch
-from hybrid_mm.engine import dry_run
+from hybrid_mm.run import dry_run
 model, result = torch.nn.Linear(2, 2), dry_run.DryRun(0, 0, 0)
 torch.ones(64 * 2**20)  # 256 MiB before
 with dry_run._memory(model, result):

@@ -188,7 +188,7 @@ def test_mistakes_of_the_report(fails, folders, tmp_path):
     file.write_text('{"kind": "receptive_field", "models": [{}], "size": [1, 1]}')
     assert "are incomplete: KeyError('squares')" in fails('analysis/report', folders[2], *out)
     file.write_text('nothing')
-    assert 'is no result of an analysis' in fails('analysis/report', folders[2], *out)
+    assert 'is not a result of an analysis' in fails('analysis/report', folders[2], *out)
     assert not (tmp_path / 'r.html').exists()
 
 
@@ -220,7 +220,7 @@ def test_study(tool, tmp_path):
 def test_inference_only(tool, tmp_path, monkeypatch):
     """Times of an image, of a batch of 4; no backward passes."""
     taken = dict(inference=0.25, training=1.0)
-    monkeypatch.setattr(variants.Passes, 'seconds', lambda self, kind, name: taken[kind])
+    monkeypatch.setattr(variants.Passes, 'seconds', lambda self, mode, name: taken[mode])
     flags = ('--families', 'lska', '--sizes', 7, '--shape', 32, 32, '--rounds', 1)
     more = ('--batch', 4, '--device', 'cpu', '--out', tmp_path)
     assert tool('analysis/kernel_size', *flags, *more, '--inference-only')[0] == 0

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from hybrid_mm.export import onnx_files
+from hybrid_mm.export import graphs, onnx_files
 
 from ..conftest import load_tool
 
@@ -135,7 +135,7 @@ def test_publish_model(tool, det_config, tmp_path):
 
 
 def test_published_file(tool, tmp_path):
-    """Weights without what they are views of, plain meta data, the hash of the file itself."""
+    """Views become small tensors, metadata plain values; the name has the hash of the file."""
     whole = torch.arange(100_000.0)
     meta = dict(
         epoch=3,
@@ -167,7 +167,7 @@ def test_exported_files_are_compared_at_other_sizes_if_these_are_open(
 ):
     compared = []
     graph = SimpleNamespace(part='_rois', inputs=['rois'], outputs=['mask_logits'])
-    monkeypatch.setattr(onnx_files, 'graphs', lambda model, size, **settings: [graph])
+    monkeypatch.setattr(graphs, 'graphs_of', lambda model, size, **settings: [graph])
     monkeypatch.setattr(onnx_files, 'export', lambda graph, path, dynamic, properties: None)
     monkeypatch.setattr(onnx_files, 'other_sizes', lambda model, size, part, **settings: [part])
     monkeypatch.setattr(
@@ -199,12 +199,12 @@ def test_browse_dataset(tool, seg_config, fails, tmp_path):
     assert 'MISSING' in text
 
 
-@pytest.mark.parametrize('kind', ['det', 'seg'])
-def test_confusion_matrix(tool, request, fails, kind, tmp_path, monkeypatch, work_dir_of):
+@pytest.mark.parametrize('task', ['det', 'seg'])
+def test_confusion_matrix(tool, request, fails, task, tmp_path, monkeypatch, work_dir_of):
     monkeypatch.setenv('MPLBACKEND', 'Agg')
-    config = request.getfixturevalue(f'{kind}_config')
-    predictions = tmp_path / ('p.pkl' if kind == 'det' else 'maps')
-    run = (config, work_dir_of(kind) / 'iter_2.pth', '--work-dir', tmp_path / 't')
+    config = request.getfixturevalue(f'{task}_config')
+    predictions = tmp_path / ('p.pkl' if task == 'det' else 'maps')
+    run = (config, work_dir_of(task) / 'iter_2.pth', '--work-dir', tmp_path / 't')
     assert tool('test', *run, '--out', predictions)[0] == 0
     assert tool('analysis/confusion_matrix', config, predictions, tmp_path / 'cm')[0] == 0
     assert (tmp_path / 'cm' / 'confusion_matrix.png').is_file()
@@ -244,7 +244,7 @@ def script(folder, name, text):
 
 @pytest.mark.parametrize('name', ['train', 'test'])
 def test_commands_of_the_launch_scripts(name, tmp_path):
-    """What they start, told by programs of the names of torchrun and srun."""
+    """The commands they start, recorded by programs called torchrun and srun."""
     tell = f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/words\n'
     script(tmp_path, 'torchrun', tell)
     script(tmp_path, 'srun', tell)

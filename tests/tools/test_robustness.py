@@ -98,7 +98,7 @@ def test_mistakes(fails, model, tmp_path):
     assert 'begins with Resize; expected a step that loads' in fails(*command, *options)
     (tmp_path / 'r').mkdir(exist_ok=True)
     (tmp_path / 'r' / 'robustness.json').write_text('{')
-    assert 'is no result of tools/analysis/robustness.py' in fails(*command)
+    assert 'is not a result of tools/analysis/robustness.py' in fails(*command)
 
 
 CLASSIFIER = """

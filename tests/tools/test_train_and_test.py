@@ -158,8 +158,8 @@ def test_amp_before_the_config_does_not_swallow_it(tool, det_config, tmp_path):
     assert tool('train', '--amp', det_config, *flags)[0] == 0
     text = next(tmp_path.glob('*.py')).read_text()
     assert 'hybrid_mm.AutocastOptimWrapper' in text
-    for kind in ('ExactResumeHook', 'SeededDataset', 'PlacedSampler'):  # every run can be resumed
-        assert f'hybrid_mm.{kind}' in text
+    for name in ('ExactResumeHook', 'SeededDataset', 'PlacedSampler'):  # every run can be resumed
+        assert f'hybrid_mm.{name}' in text
 
 
 @pytest.mark.parametrize('name', ['train', 'test'])
@@ -253,6 +253,26 @@ def test_pretrained_weights_of_another_network(fails, det_config, tmp_path):
     assert 'conv1.weight' in fails('train', det_config, '--work-dir', tmp_path / 'w')
 
 
+def test_starting_weights_of_another_network(fails, tool, det_config, tmp_path):
+    """MMEngine would train from random weights, and say so in a log only."""
+    file = tmp_path / 'other.pth'
+    flags = ('--work-dir', tmp_path / 'w', '--no-validate', '--cfg-options', f'load_from={file}')
+    torch.save(dict(state_dict={'conv1.weight': torch.zeros(4, 3, 7, 7)}), file)
+    text = fails('train', det_config, *flags)
+    assert 'other.pth has nothing that fits this model' in text and 'conv1.weight' in text
+    file.write_bytes(file.read_bytes()[:500])
+    assert 'other.pth (500 bytes) cannot be read' in fails('train', det_config, *flags)
+    torch.save(dict(a=1), file)
+    assert 'no weights' in fails('train', det_config, *flags)
+    # some weights, in the container of another library, are loaded
+    init = dict(model={'bbox_head.conv_cls.bias': torch.full((3,), 7.0), 'x.y': torch.zeros(1)})
+    torch.save(init, file)
+    options = ('optim_wrapper.optimizer.lr=0.0', 'train_cfg.max_iters=2')
+    assert tool('train', det_config, *flags, *options)[0] == 0
+    saved = torch.load(tmp_path / 'w' / 'iter_2.pth', weights_only=False)['state_dict']
+    assert torch.equal(saved['bbox_head.conv_cls.bias'], torch.full((3,), 7.0))
+
+
 def test_categories_that_do_not_fit(fails, det_config):
     option = 'train_dataloader.dataset.metainfo.classes=(square,ring,bar)'
     text = fails('train', det_config, '--cfg-options', option)
@@ -316,9 +336,9 @@ def test_unreadable_checkpoints(fails, det_config, det_checkpoint, tmp_path):
 
 def test_tta_of_instance_masks(fails, det_checkpoint):
     config = Config.fromfile(ROOT / 'configs/van/mask-rcnn_van-b0_fpn_1x_coco.py')
-    for kind in ('DetTTAModel', 'hybrid_mm.InstanceTTAModel'):
+    for name in ('DetTTAModel', 'hybrid_mm.InstanceTTAModel'):
         cfg = copy.deepcopy(config)
-        cfg.tta_model.type = kind
+        cfg.tta_model.type = name
         launch.set_test_time_augmentation(cfg)
         assert cfg.model.type == 'hybrid_mm.InstanceTTAModel'
         assert cfg.model.module == config.model

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from hybrid_mm.__main__ import _HEADS, main
-from hybrid_mm.zoo.new_config import NEW_HEADS
+from hybrid_mm.zoo.heads import NEW_HEADS
 from hybrid_mm.zoo.user_data import read_data
 
 
@@ -290,7 +290,10 @@ BAD_COCO = {
         lambda c: c['annotations'][0].update(category_id=77),
         'annotations of category 77, which is not listed',
     ),
-    'same name': (lambda c: c['categories'][0].update(name='bar'), 'stand there twice: bar'),
+    'same name': (
+        lambda c: c['categories'][0].update(name='bar'),
+        'categories are listed twice: bar',
+    ),
     'images': (
         lambda c: [image.update(file_name=f'x{image["id"]}.png') for image in c['images']],
         "not found (e.g. 'x0.png')",
@@ -317,7 +320,7 @@ def test_other_mistakes(call, tiny_coco, tmp_path):
     good = ['--head', 'mask-rcnn', '--data', tiny_coco, '--out', out]
     assert 'did you mean van-b' in call('new', '--backbone', 'van-bo', *good)[2]
     assert 'returns maps at strides' in call('new', '--backbone', 'learned', *good)[2]
-    assert 'is no folder' in call(*NEW, *good[:3], tmp_path / 'none', *good[4:])[2]
+    assert 'is not a folder' in call(*NEW, *good[:3], tmp_path / 'none', *good[4:])[2]
     assert 'use --head mask-rcnn' in call(*NEW, '--head', 'upernet', *good[2:])[2]
     assert 'does not exist' in call(*NEW, *good, '--checkpoint', tmp_path / 'none.pth')[2]
     assert "no category 'disk'; did you mean disc?" in call(*NEW, *good, '--classes', 'disk')[2]

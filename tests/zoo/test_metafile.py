@@ -111,11 +111,11 @@ MISTAKES = {
     'no source': (set_in(*RESULT, 'Source', value=None), 'has no Source'),
     'twice': (
         lambda content: content['Models'][0]['Results'].append(MODEL['Results'][0]),
-        "mIoU from 'paper' stands there twice",
+        "mIoU from 'paper' is listed twice",
     ),
     'same name': (
         lambda content: content['Models'].append(content['Models'][0]),
-        'the name stands in configs/x/metafile.yml already',
+        'the name is used in configs/x/metafile.yml already',
     ),
 }
 
@@ -139,10 +139,10 @@ def test_files_and_index_agree(zoo):
     found = validate(root)
     assert 'model-index.yml: configs/x/metafile.yml is not imported' in found
     assert 'model-index.yml: configs/y/metafile.yml is imported twice' in found
-    assert 'configs/y/metafile.yml: there is no such file' in found
+    assert 'configs/y/metafile.yml: the file does not exist' in found
     assert validate(zoo()) == ['configs/x/metafile.yml: other.py of this folder is not listed']
     (root / 'configs/x/other.py').unlink()
     (root / 'configs/x/x_upernet_8xb2.py').unlink()
     assert 'does not exist' in validate(root)[0]
     (root / 'configs/x/metafile.yml').write_text('a: [')
-    assert 'no valid YAML' in validate(root)[0]
+    assert 'not valid YAML' in validate(root)[0]

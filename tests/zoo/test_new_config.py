@@ -10,10 +10,13 @@ from mmengine.config import Config
 
 from hybrid_mm.backbones import VAN
 from hybrid_mm.errors import UserError
-from hybrid_mm.zoo import new_config
+from hybrid_mm.zoo import new_backbone
+from hybrid_mm.zoo.heads import NEW_HEADS, check_head
 from hybrid_mm.zoo.metafile import Model
-from hybrid_mm.zoo.new_config import Backbone, check_head, find_backbone, make_plan, write_config
-from hybrid_mm.zoo.user_data import Split, UserData
+from hybrid_mm.zoo.new_backbone import Backbone, find_backbone
+from hybrid_mm.zoo.new_config import write_config
+from hybrid_mm.zoo.plan import make_plan
+from hybrid_mm.zoo.splits import Split, UserData
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 TINY = dict(embed_dims=[8, 16, 24, 32], depths=[1] * 4, mlp_ratios=[2] * 4)
@@ -21,9 +24,9 @@ SETTINGS = dict(type='hybrid_mm.VAN', arch='b0', drop_path_rate=0.15)
 BACKBONE = Backbone('van-b0', SETTINGS, [32, 64, 160, 256], 'some_config', [])
 
 
-def data_set(kind: str, count: int, size=(1000, 600), **settings) -> UserData:
+def data_set(layout: str, count: int, size=(1000, 600), **settings) -> UserData:
     """A data set of two classes of which nothing is on the disk."""
-    coco = kind == 'coco'
+    coco = layout == 'coco'
     labels = 'annotations/{}.json' if coco else 'masks/{}'
     splits = {
         name: Split(f'images/{name}', labels.format(name), number)
@@ -31,7 +34,7 @@ def data_set(kind: str, count: int, size=(1000, 600), **settings) -> UserData:
     }
     if not coco:
         settings = dict(suffixes=('.jpg', '_mask.png'), ignore=254, **settings)
-    return UserData(Path('/some/data'), kind, ['cat', 'dog'], splits, size, **settings)
+    return UserData(Path('/some/data'), layout, ['cat', 'dog'], splits, size, **settings)
 
 
 def written(folder: Path, data: UserData, head: str, plan, backbone=BACKBONE, weights=None):
@@ -95,7 +98,7 @@ def ours(cfg: Config, head: str, task: str) -> dict:
     """What the file says beside its model and the base of the runtime."""
     base = Config.fromfile(CONFIGS / f'_base_/default_runtime_{task}.py').to_dict()
     found = cfg.to_dict()
-    for key in Config.fromfile(CONFIGS / '_base_/models' / new_config.NEW_HEADS[head].base):
+    for key in Config.fromfile(CONFIGS / '_base_/models' / NEW_HEADS[head].base):
         del found[key]
     assert found.keys() >= base.keys()
     for key, value in base.items():
@@ -356,11 +359,11 @@ CHANGED = {
 
 @pytest.mark.parametrize('head', CHANGED)
 def test_models_differ_from_their_base_by_this_only(head, tmp_path):
-    kind = new_config.NEW_HEADS[head].kind
-    data = data_set(kind, 1000, (500, 375))
+    layout = NEW_HEADS[head].layout
+    data = data_set(layout, 1000, (500, 375))
     plan = make_plan(data, 8)
     cfg = written(tmp_path, data, head, plan)
-    base = Config.fromfile(CONFIGS / '_base_/models' / new_config.NEW_HEADS[head].base).model
+    base = Config.fromfile(CONFIGS / '_base_/models' / NEW_HEADS[head].base).model
     found, before = cfg.model.to_dict(), base.to_dict()
     assert found.pop('backbone') == SETTINGS
     del before['backbone']
@@ -446,13 +449,13 @@ def zoo(tmp_path, monkeypatch):
         )
         models.append(Model(entry))
         init_cfg = dict(type='Pretrained', checkpoint='nowhere.pth')
-        spec = dict(type='hybrid_mm.VAN', arch=TINY, init_cfg=init_cfg, **settings)
+        backbone = dict(type='hybrid_mm.VAN', arch=TINY, init_cfg=init_cfg, **settings)
         (tmp_path / f'configs/{name}.py').write_text(
-            f'default_scope = {scope!r}\nmodel = dict(type="X", backbone={spec})\n'
+            f'default_scope = {scope!r}\nmodel = dict(type="X", backbone={backbone})\n'
             f'custom_hooks = [dict(type="EMAHook", momentum={settings["drop_path_rate"]})]\n'
         )
-    monkeypatch.setattr(new_config, 'installed_trees', lambda: [SimpleNamespace(models=models)])
-    monkeypatch.setattr(new_config, 'config_root', lambda: tmp_path / 'configs')
+    monkeypatch.setattr(new_backbone, 'installed_trees', lambda: [SimpleNamespace(models=models)])
+    monkeypatch.setattr(new_backbone, 'config_root', lambda: tmp_path / 'configs')
     torch.save(VAN(TINY).state_dict(), tmp_path / 'w.pth')
     return str(tmp_path / 'w.pth')
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hybrid_mm.zoo.metafile import read_trees
-from hybrid_mm.zoo.page import METRICS, page, source_kind
+from hybrid_mm.zoo.page import METRICS, page, source_type
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
@@ -41,16 +41,16 @@ def test_data_equal_the_metafiles(trees, html):
         assert data['tasks'][task]['key'] == model.group.key
         assert data['heads'][head] == model.head
         assert (parameters, flops, (height, width)) == (model.parameters, model.flops, model.size)
-        for source, kind, metrics in results:
+        for source, origin, metrics in results:
             found = model.metrics()[source]
-            assert kind == source_kind(source)
+            assert origin == source_type(source)
             assert metrics == {key: found[key] for key in METRICS if key in found}
 
 
 def test_sources():
-    assert source_kind('measured') == 'measured'
-    assert source_kind('paper (recalled, unverified)') == 'unverified'
-    assert source_kind('official README') == 'reported'
+    assert source_type('measured') == 'measured'
+    assert source_type('paper (recalled, unverified)') == 'unverified'
+    assert source_type('official README') == 'reported'
 
 
 def test_page_asks_for_nothing_and_stays_small(html):

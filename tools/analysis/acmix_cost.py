@@ -1,4 +1,4 @@
-"""Table of what projection and aggregation cost in convolution, attention and ACmix.
+"""Print the cost of projection and aggregation in convolution, attention and ACmix.
 
 python tools/analysis/acmix_cost.py                       # the 3x3 layers of ResNet-50 at 224 x 224
 python tools/analysis/acmix_cost.py --layer 64 200 304    # one layer: channels, rows, columns
@@ -13,7 +13,7 @@ from hybrid_mm.run.tool import tool
 
 @tool
 def main(argv=None):
-    """Run the tool."""
+    """Print the table of multiply-adds and weights per part."""
     parser = options.parser(__doc__)
     parser.add_argument('--layer', nargs=3, type=int, metavar=('C', 'H', 'W'), help='one layer')
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Draw the training data as the model sees them: the browser of the config's library.
+"""Draw the training data after augmentation, with browse_dataset.py of the config's library.
 
 python tools/analysis/browse_dataset.py CONFIG --output-dir pictures --not-show
 
@@ -20,7 +20,7 @@ SCRIPTS = {
 
 @tool
 def main(argv=None):
-    """Run the tool."""
+    """Check the data, then run the script of the library."""
     parser = options.parser(__doc__)
     parser.add_argument('config', help='config file')
     options.add_config_options(parser)

@@ -1,13 +1,13 @@
-"""List the members of the attention study: parameters, FLOPs and time per image, in one run.
+"""Compare the variants of the attention study: parameters, FLOPs and time per image, in one run.
 
 python tools/analysis/compare_members.py                                # all, 224 x 224
 python tools/analysis/compare_members.py se cbam gc-r4 --shape 512 512 --out members.png
 python tools/analysis/compare_members.py --json members.json --device cuda --batch 32
 
 FLOPs are multiply-adds of convolutions, linear layers and matrix products for one image. All
-members take turns in every round, so that noise of the machine hits all alike; times are medians,
-and ratios those of the quotients with the plain ResNet-50 within a round. Members are the files in
-configs/attention_modules/members, or those of another folder.
+variants take turns in every round, so that noise of the machine affects all of them alike; times
+are medians, ratios medians of the quotients with the plain ResNet-50 within a round. Variants are
+the files in configs/attention_modules/members, or those of another folder.
 """
 
 import json
@@ -22,10 +22,10 @@ from hybrid_mm.run.tool import tool
 
 @tool
 def main(argv=None):
-    """Run the tool."""
+    """Print a table of the variants; write a plot and JSON on request."""
     parser = options.parser(__doc__)
     parser.add_argument('members', nargs='*', help='names (default: all); resnet50 is added')
-    parser.add_argument('--folder', type=Path, help='folder with one file per member')
+    parser.add_argument('--folder', type=Path, help='folder with one file per variant')
     parser.add_argument(
         '--shape',
         type=int,
@@ -55,7 +55,7 @@ def main(argv=None):
     for name in args.members:
         if name not in paths:
             hint = nearest(name, paths) or f'; there are {", ".join(paths)}'
-            raise UserError(f'no member {name!r} in {folder}{hint}')
+            raise UserError(f'no variant {name!r} in {folder}{hint}')
     if args.members:
         paths = {name: path for name, path in paths.items() if name in {baseline, *args.members}}
     if args.device.startswith('cuda') and not torch.cuda.is_available():
@@ -84,7 +84,9 @@ def main(argv=None):
 def _folder() -> Path:
     root = config_root()
     if root is None:
-        raise UserError('no configs beside this package; name the members with --folder')
+        raise UserError(
+            'the configs of this package are not installed; name a folder with --folder'
+        )
     return root / 'attention_modules' / 'members'
 
 
@@ -96,7 +98,7 @@ def _print(found: list, args) -> None:
     height, width = args.shape
     title = f'{height} x {width}, batches of {args.batch}, {args.device}; ms per image'
     table = Table(box=box.SIMPLE, title=title, title_justify='left')
-    table.add_column('member')
+    table.add_column('variant')
     for column in ('parameters', 'GFLOPs', 'forward', 'x', 'with backward', 'x'):
         table.add_column(column, justify='right')
     for m in found:

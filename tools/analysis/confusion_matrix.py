@@ -18,7 +18,7 @@ from hybrid_mm.run.tool import tool
 
 @tool
 def main(argv=None):
-    """Run the tool."""
+    """Run the script of the config's library, which draws confusion_matrix.png."""
     parser = options.parser(__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('predictions', help='file or folder that tools/test.py --out wrote')

@@ -1,4 +1,4 @@
-r"""Study of the kernel size: parameters, FLOPs, time and memory of networks over it.
+r"""Study of the kernel size: parameters, FLOPs, time and memory of networks against it.
 
 python tools/analysis/kernel_size.py --out DIR                         # LKA, LSKA, trivial forms
 python tools/analysis/kernel_size.py --families lska pelk slak --sizes 7 23 51 --out DIR
@@ -6,9 +6,9 @@ python tools/analysis/kernel_size.py --rounds 0 --out DIR              # count o
 python tools/analysis/kernel_size.py --accuracy lska:23=metrics.json --out DIR
 
 FLOPs are multiply-adds for one image of --shape. All networks take turns in every round, so that
-noise of the machine hits all alike; memory is the most that is allocated beyond parameters and
-images. --accuracy takes what tools/test.py wrote with --out-item metrics for a checkpoint; there
-is no accuracy without.
+noise of the machine affects all of them alike; memory is the peak of allocations beyond parameters
+and images. --accuracy reads the metrics of a checkpoint that tools/test.py wrote with --out-item
+metrics; else there are no accuracies.
 """
 
 import json
@@ -23,7 +23,7 @@ from hybrid_mm.run.tool import tool
 
 @tool
 def main(argv=None):
-    """Run the tool."""
+    """Print a table; write kernel_size.json and kernel_size.png to the output folder."""
     parser = options.parser(__doc__)
     parser.add_argument(
         '--out', required=True, type=Path, metavar='DIR', help='folder of the results'

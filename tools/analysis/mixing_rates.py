@@ -1,4 +1,4 @@
-"""Show how much of attention and of convolution the layers of ACmix take.
+"""Show the rates of attention and of convolution in the layers of ACmix.
 
 python tools/analysis/mixing_rates.py checkpoints/swin-t-acmix_in1k.pth --out rates.png
 python tools/analysis/mixing_rates.py work_dirs/seed0 work_dirs/seed1 --out rates.png
@@ -15,7 +15,7 @@ from hybrid_mm.run.tool import tool
 
 @tool
 def main(argv=None):
-    """Run the tool."""
+    """Print a table of rates per source; draw them on request."""
     parser = options.parser(__doc__)
     parser.add_argument('sources', nargs='+', help='checkpoints, work dirs, scalars.json files')
     parser.add_argument('--labels', nargs='+', help='their names (default: their paths)')

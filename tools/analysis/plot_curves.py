@@ -12,7 +12,7 @@ from hybrid_mm.run.tool import tool
 
 @tool
 def main(argv=None):
-    """Run the tool."""
+    """Draw a panel per scalar with a line per run; print the file and the scalars."""
     parser = options.parser(__doc__)
     parser.add_argument('runs', nargs='+', help='work dirs, or scalars.json files')
     parser.add_argument('--keys', nargs='+', help='names of scalars (default: all but times)')

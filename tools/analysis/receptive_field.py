@@ -4,11 +4,11 @@ python tools/analysis/receptive_field.py CONFIG --checkpoints FILE --images phot
 python tools/analysis/receptive_field.py "dict(type='hybrid_mm.VAN')" CONFIG \
     --labels LKA other --images photos/ --size 1024 --count 50 --out DIR
 
-Models are configs or dicts of a backbone; of each the table gives the side and the area of the
-smallest centred squares that hold 20, 30, 50 and 99 per cent of the (log-scaled) contribution.
-DIR gets the maps side by side (receptive_fields.png), the scores (LABEL.npy) and the figures
-(receptive_field.json). Without --checkpoints weights are random, which tells nothing of a trained
-network. Images are resized to --size without regard to their aspect ratio.
+Models are configs or dicts of a backbone. For each, the table has the side and the area of the
+smallest centred squares that contain 20, 30, 50 and 99 per cent of the (log-scaled) contribution.
+Written to DIR are the maps side by side (receptive_fields.png), the scores (LABEL.npy) and the
+figures (receptive_field.json). Without --checkpoints weights are random: the result says nothing
+about a trained network. Images are resized to --size, ignoring their aspect ratio.
 """
 
 import json
@@ -25,7 +25,7 @@ from hybrid_mm.run.tool import tool
 
 @tool
 def main(argv=None):
-    """Run the tool."""
+    """Print a table; write maps, scores and figures to the output folder."""
     parser = options.parser(__doc__)
     parser.add_argument('models', nargs='+', help="config, or dict(type='...', ...) of a backbone")
     parser.add_argument('--images', required=True, help='image, or folder (searched recursively)')
@@ -74,7 +74,7 @@ def main(argv=None):
         def images(advance, network=network, total=total):
             for number, file in enumerate(files):
                 yield network.normalise(networks.stretched(file, height, width))[None].to(device)
-                if number < total:  # images with NaN come on top
+                if number < total:  # further images replace those with NaN
                     advance()
 
         try:

@@ -1,9 +1,9 @@
-"""Gather results of the analyses into one HTML page that needs no other file.
+"""Collect results of the analyses in one self-contained HTML page.
 
 python tools/analysis/report.py robustness/van-b0 robustness/van-lska-b0 erf/ --out report.html
 
-Folders are searched for what robustness.py, receptive_field.py, shape_texture.py, texture_knn.py
-and kernel_size.py wrote; several models of a kind stand side by side.
+Folders are searched for results of robustness.py, receptive_field.py, shape_texture.py,
+texture_knn.py and kernel_size.py; several models of one study are shown side by side.
 """
 
 import sys
@@ -16,7 +16,7 @@ from hybrid_mm.run.tool import tool
 
 @tool
 def main(argv=None):
-    """Run the tool."""
+    """Write the page; print its size and the number of results per study."""
     parser = options.parser(__doc__)
     parser.add_argument('folders', nargs='+', help='folders of results')
     parser.add_argument('--out', required=True, type=Path, metavar='FILE', help='HTML file')
@@ -32,7 +32,7 @@ def main(argv=None):
         text = report.page(found, args.title, Path(scratch))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(text, encoding='utf-8')
-    runs = ', '.join(f'{len(results)} of {kind}' for kind, results in found.items())
+    runs = ', '.join(f'{len(results)} of {study}' for study, results in found.items())
     print(f'{args.out}: {len(text) / 2**20:.1f} MB with {runs}')
 
 

@@ -7,13 +7,13 @@ python tools/analysis/robustness.py CONFIG CHECKPOINT --out DIR --imagenet-c dat
 python tools/analysis/robustness.py CONFIG CHECKPOINT --out DIR --imagenet-a data/imagenet-a
 
 The test set of the config is evaluated clean and under each corruption and severity. Results are
-written to DIR/robustness.json after every evaluation: the same command goes on where it stopped.
-DIR also gets a heat map and curves. tools/analysis/report.py puts several models side by side.
+written to DIR/robustness.json after every evaluation: an interrupted run is resumed by the same
+command. A heat map and curves are drawn as well. tools/analysis/report.py compares several models.
 
-mPC is the mean over corruptions and severities, rPC its share of the clean performance: over the
-15 corruptions of the benchmark, and over all 19 if they were run. Classifiers also get mCE(15) and
-mCE(19). The benchmark of classifiers asks for its published images (--imagenet-c); corrupting on
-the fly gives figures that differ a little. Images are corrupted in the order of channels in which
+mPC is the mean over corruptions and severities, rPC its ratio to the clean performance: over the 15
+corruptions of the benchmark, and over all 19 if they were evaluated. Classifiers also get mCE(15)
+and mCE(19). The benchmark for classifiers uses published images (--imagenet-c); corrupting while
+loading gives slightly different figures. Images are corrupted in the order of channels in which
 they are loaded (BGR), as MMDetection did, unless --to-rgb is given.
 """
 
@@ -22,7 +22,6 @@ import io
 import sys
 from pathlib import Path
 
-from hybrid_mm.engine.hooks.strict_loading import StrictLoadingHook
 from hybrid_mm.errors import UserError, nearest
 from hybrid_mm.run import options
 from hybrid_mm.run.config import task_of
@@ -32,7 +31,7 @@ from hybrid_mm.run.tool import tool
 
 @tool
 def main(argv=None):
-    """Run the tool."""
+    """Run the evaluations; print tables and write results and figures to the output folder."""
     parser = options.parser(__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
@@ -74,7 +73,7 @@ def main(argv=None):
     from hybrid_mm.run.checks import data
 
     names = _names(args.corruptions)
-    checkpoints.read_checkpoint(args.checkpoint)  # before anything that takes time
+    checkpoints.read_checkpoint(args.checkpoint)  # before anything slow
     args.work_dir = args.work_dir or str(Path(args.out) / 'runs')
     cfg = launch.config_of_run(args)
     shifted = _shifted(args, cfg)
@@ -90,10 +89,9 @@ def main(argv=None):
     record.content['label'] = label
     first = True
     if open_ones:
-        cfg.load_from, cfg.resume, cfg.log_level = args.checkpoint, False, 'WARNING'
+        cfg.log_level = 'WARNING'
         cfg.test_dataloader.persistent_workers = False
-        runner = launch.build_runner(cfg)
-        runner.register_hook(StrictLoadingHook(args.checkpoint))
+        runner = launch.testing_runner(cfg, args.checkpoint)
         first = runner.rank == 0
         with launch.testing_amp(runner, args.amp), _Progress(len(todo), first) as progress:
             evaluation = corruption_study.Evaluation(runner, cfg, progress.tick)
@@ -140,7 +138,7 @@ def _names(selections: list[str]) -> list[str]:
 
 
 def _shifted(args, cfg) -> dict[str, dict]:
-    """Data sets beside the config's, by name."""
+    """Configs of the shifted ImageNets that were asked for, by name."""
     from hybrid_mm.analysis.corruption_study import SHIFTED
 
     values = {name: getattr(args, name.replace('-', '_')) for name in SHIFTED}
@@ -157,7 +155,7 @@ def _shifted(args, cfg) -> dict[str, dict]:
 
 
 def _settings(args, cfg) -> dict:
-    """What a result depends on, for the decision whether it may be resumed."""
+    """Settings that the results depend on, compared on resuming."""
     import hashlib
     import os
 
@@ -197,7 +195,7 @@ def _evaluate(evaluation, cfg, args, shifted, name: str, severity: int) -> dict:
 
 
 class _Progress:
-    """Bar over evaluations and batches with the time that is left; nothing in other processes."""
+    """Bar over evaluations and batches with the remaining time, in the first process only."""
 
     def __init__(self, evaluations: int, shown: bool) -> None:
         from rich.console import Console

@@ -5,13 +5,13 @@ python tools/analysis/shape_texture.py measure cue-conflict/ "dict(type='hybrid_
     --labels LKA other --out DIR
 python tools/analysis/shape_texture.py generate shapes/ textures/ my-conflict/
 
-`measure` tells how many dimensions of the globally averaged map encode shape, how many texture,
-from images that have the shape of one class and the texture of another: the official cue-conflict
-set (1280 images in 16 folders, <shape><i>-<texture><j>.png), or one that `generate` made. Every
-image gets a seeded partner with the same shape and one with the same texture; figures are means
-over several seeds. --normalise neuron takes the paper's formula instead of its code's.
+`measure` estimates how many dimensions of the globally averaged map encode shape, and how many
+texture, from images with the shape of one class and the texture of another: the official
+cue-conflict set (1280 images in 16 folders, <shape><i>-<texture><j>.png), or one of `generate`.
+Every image is paired with a random one of the same shape and one of the same texture; figures are
+means over several seeds. --normalise neuron uses the paper's formula instead of that of its code.
 
-`generate` paints each image of the folder of shapes with pieces of each texture of another class.
+`generate` renders each image of the folder of shapes with pieces of each texture of another class.
 Folders of folders have a class per folder; in a flat folder each image is a class of its own.
 """
 
@@ -27,7 +27,7 @@ from hybrid_mm.run.tool import tool
 
 @tool
 def main(argv=None):
-    """Run the tool."""
+    """Run `measure` or `generate`."""
     parser = options.parser(__doc__)
     commands = parser.add_subparsers(dest='command', required=True)
     measure = commands.add_parser('measure', help='measure backbones')
@@ -92,11 +92,11 @@ def _measure(args) -> None:
     for network, found in networks.networks_with_features(args, [image.path for image in images]):
         results = []
         for pairs in choices:
-            members = [list(zip(*pairs[name], strict=True)) for name in conflict_pairs.FACTORS]
+            factors = [list(zip(*pairs[name], strict=True)) for name in conflict_pairs.FACTORS]
             try:
                 results.append(
                     dimensions(
-                        [(found[list(a)], found[list(b)]) for a, b in members], args.normalise
+                        [(found[list(a)], found[list(b)]) for a, b in factors], args.normalise
                     )
                 )
             except ValueError as error:

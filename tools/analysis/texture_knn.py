@@ -4,8 +4,8 @@ python tools/analysis/texture_knn.py data/dtd CONFIG --checkpoints FILE --out DI
 python tools/analysis/texture_knn.py data/dtd "dict(type='hybrid_mm.VAN')" CONFIG --splits 1 2 3 \
     --metric cosine --k 5 --out DIR
 
-Features are global averages of a map. Each image of the queries (val) gets the label of the k
-nearest images of the reference (train). The folder has DTD's layout: images/<class>/*.jpg and
+Features are global averages of a map. Each query image (val) gets the most frequent label of its k
+nearest reference images (train). The folder has DTD's layout: images/<class>/*.jpg and
 labels/{train,val,test}{1..10}.txt.
 """
 
@@ -21,7 +21,7 @@ from hybrid_mm.run.tool import tool
 
 @tool
 def main(argv=None):
-    """Run the tool."""
+    """Print a table of accuracies; write texture_knn.json to the output folder."""
     parser = options.parser(__doc__)
     parser.add_argument('root', help='folder of the data set')
     parser.add_argument('models', nargs='+', help="config, or dict(type='...', ...) of a backbone")

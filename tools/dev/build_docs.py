@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Build the site of the documentation; every warning, such as a broken link, is an error.
+"""Build the documentation site; every warning, such as a broken link, is an error.
 
     python tools/dev/build_docs.py                # into site/; open site/index.html
 
-The pages are those of docs/. They link to other files of the project as for readers of the
-repository, `../configs/van/README.md` or `../configs/van/x.py`: the Markdown files become pages of
-the site, a folder the page of its README or a list of its files, and any other file a copy that
-browsers show as text. The site needs no network, nor does its search. Needs
+The pages are those of docs/. Their links to other files of the project, such as
+`../configs/van/README.md` or `../configs/van/x.py`, work in the repository and on the site: there
+Markdown files become pages, a folder the page of its README or a list of its files, and any other
+file a copy that browsers show as text. The site and its search work without a network. Needs
 `pip install 'hybrid-mm[docs]'`.
 """
 
@@ -25,7 +25,7 @@ SCHEME = re.compile(r'[a-z][a-z0-9+.-]*:|/', re.IGNORECASE)
 
 
 def target(origin: str, link: str) -> str | None:
-    """Path in the project that a link in the file ``origin`` leads to; None if to no file there."""
+    """Path in the project that a link in the file ``origin`` leads to, or None."""
     path = posixpath.normpath(posixpath.join(posixpath.dirname(origin), link))
     if SCHEME.match(link) or path.startswith('..') or not (ROOT / path).exists():
         return None
@@ -33,7 +33,7 @@ def target(origin: str, link: str) -> str | None:
 
 
 def place(path: str) -> str:
-    """Where a file or folder of the project stands in the sources of the site."""
+    """Path of a file or folder of the project in the sources of the site."""
     if path.startswith('docs/'):
         return path.removeprefix('docs/')
     if (ROOT / path).is_dir():
@@ -42,7 +42,7 @@ def place(path: str) -> str:
 
 
 def rewrite(origin: str, text: str) -> tuple[str, list[str]]:
-    """Text of a page with links into the site, and the paths in the project that it links to."""
+    """Text of a page with links rewritten for the site, and the paths that it links to."""
     found = []
     here = posixpath.dirname(place(origin)) if not (ROOT / origin).is_dir() else origin
 
@@ -58,7 +58,7 @@ def rewrite(origin: str, text: str) -> tuple[str, list[str]]:
 
 
 def content(path: str) -> tuple[str, str]:
-    """A Markdown file, or a folder's README or a list of its files: path and text."""
+    """Path and text of a page: a Markdown file, or a folder's README or list of files."""
     source = ROOT / path
     if source.is_dir():
         if (source / 'README.md').exists():
@@ -70,7 +70,7 @@ def content(path: str) -> tuple[str, str]:
 
 
 def collect(folder: Path) -> None:
-    """Put the sources of the site into a folder."""
+    """Write the sources of the site to a folder."""
     shutil.copytree(ROOT / 'docs', folder, dirs_exist_ok=True)
     pages = [p.relative_to(ROOT).as_posix() for p in sorted((ROOT / 'docs').rglob('*.md'))]
     waiting, seen = list(pages), set()
@@ -96,7 +96,7 @@ def collect(folder: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Build; the exit status of Sphinx."""
+    """Build the site; return the exit status of Sphinx."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Tell what is wrong with text files: for `pre-commit`, or by hand.
+"""Check text files, for `pre-commit` or by hand.
 
     python tools/dev/check_files.py FILE [FILE ...]
 
-Blanks at the ends of lines, no or several ends of line at the end of the file, Windows' ends of
-line, marks of an unfinished merge; and files of more than 1 MB. Exit status 1 if there is any.
+Reported are trailing blanks, no or several newlines at the end of a file, Windows' line ends, marks
+of an unfinished merge, and files of more than 1 MB. Exit status 1 if there are any.
 """
 
 import argparse
@@ -22,7 +22,7 @@ PROBLEMS = (
 
 
 def problems(path: Path) -> list[str]:
-    """What is wrong with a file, one line each."""
+    """Problems of a file, one line each."""
     data = path.read_bytes()
     found = [f'{path}: {len(data)} bytes, more than {LARGE}'] if len(data) > LARGE else []
     if b'\0' in data[:8192]:
@@ -35,7 +35,7 @@ def problems(path: Path) -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Check files; 1 if something is wrong with one."""
+    """Print the problems of files; exit status 1 if there are any."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,10 +1,10 @@
-"""Writes the digests of configs, networks and signatures that the tests compare.
+"""Write the digests of configs, networks and signatures that the tests compare.
 
 Example:
     python tools/dev/digests.py                 all that differ
     python tools/dev/digests.py van VAN         those of a tree, of a network
-    python tools/dev/digests.py networks        all of a kind: configs, networks, signatures
-    python tools/dev/digests.py --check         tell the differences, write nothing
+    python tools/dev/digests.py networks        one group: configs, networks or signatures
+    python tools/dev/digests.py --check         show the differences, write nothing
 """
 
 import argparse
@@ -16,11 +16,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; 1 if ``--check`` finds differences."""
+    """Write or compare digests; exit status 1 if ``--check`` finds differences."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('names', nargs='*', metavar='NAME', help='tree, class, package or kind')
+    parser.add_argument('names', nargs='*', metavar='NAME', help='tree, class, package or group')
     parser.add_argument('--check', action='store_true', help='compare, write nothing')
     args = parser.parse_args(argv)
 
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     if not args.names:
         for name in sorted(stored.names() - set(known)):
             differ = True
-            print(f'tests/digests/{name}.txt is of nothing')
+            print(f'tests/digests/{name}.txt belongs to nothing')
             if not args.check:
                 stored.path_of(name).unlink()
     return int(differ and args.check)

@@ -1,16 +1,15 @@
 #!/usr/bin/env python
-"""Write the model zoo from the metafiles.
+"""Generate the documents of the model zoo from the metafiles.
 
-That is README.md of each config tree, docs/model_zoo.md and the page docs/model_zoo.html.
+These are README.md of each config tree, docs/model_zoo.md, the page docs/model_zoo.html, and in the
+README of the project the text between ``<!-- zoo:begin -->`` and ``<!-- zoo:end -->``.
 
-    python tools/dev/generate_docs.py            writes
-    python tools/dev/generate_docs.py --check    only tells which files are out of date (status 1)
+    python tools/dev/generate_docs.py            write all
+    python tools/dev/generate_docs.py --check    list the files that are out of date (status 1)
 
-Metafiles with mistakes (unknown fields, metrics, configs, ...) are named, and nothing is written.
-
-Numbers stand in ``configs/<tree>/metafile.yml`` and nowhere else. Results whose ``Source`` is
-``measured`` are ours; all others are quoted, and stand in another table. In the README of the
-project the text between the markers ``<!-- zoo:begin -->`` and ``<!-- zoo:end -->`` is replaced.
+If metafiles have mistakes (unknown fields, metrics, configs, ...), these are printed and nothing is
+written. ``configs/<tree>/metafile.yml`` is the only place for numbers. Results whose ``Source`` is
+``measured`` are ours; all others are quoted, and in a table of their own.
 """
 
 import argparse
@@ -66,7 +65,7 @@ Weights that `tools/train.py` wrote for an ImageNet config can be used in the sa
 from scratch, add `--cfg-options model.backbone.init_cfg=None`.
 """
 
-# where they did not
+# trees whose authors published no weights
 UNPUBLISHED = """
 ## Pre-trained weights
 
@@ -87,10 +86,10 @@ FLOPs are multiply-adds of convolutions, linear layers and matrix products for o
 
 
 class Tree(metafile.Tree):
-    """A config tree and its documents."""
+    """A config tree that writes its documents."""
 
     def tables(self, base: Path, level: str) -> str:
-        """Tables of quoted and of measured figures, with links relative to ``base``."""
+        """Tables of reported and of measured figures, with links relative to ``base``."""
         parts = []
         for heading, ours in (('Reported by the paper', False), ('Measured by us', True)):
             tables = []
@@ -134,10 +133,11 @@ class Tree(metafile.Tree):
         )
 
     def readme(self) -> str:
-        """README.md of the tree."""
+        """Text of README.md of the tree."""
         about, weights = self.collection, {}
         for model in self.models:
-            for file in re.findall(r"^checkpoint = '(.+)'", self._text(model), re.MULTILINE):
+            file = weights_of(ROOT / model.config)
+            if file:
                 weights.setdefault(file, []).append(model.name)
         code = f', [official code]({about["Code"]["URL"]})' if 'Code' in about else ''
         loading = self._example(lambda text: 'checkpoints/' in text)
@@ -161,7 +161,7 @@ class Tree(metafile.Tree):
         )
 
     def _example(self, fits: Callable[[str], bool]) -> Model | None:
-        """First config whose text fits: a Mask R-CNN that others inherit from, a RetinaNet, any."""
+        """First config that fits: a Mask R-CNN that others inherit from, a RetinaNet, or any."""
         found = [m for m in self.models if fits(self._text(m))]
         masks = [m for m in found if m.name.startswith('mask-rcnn')]
         bases = [m for m in masks if '_base_ = [' in self._text(m)]
@@ -172,13 +172,23 @@ class Tree(metafile.Tree):
         return (ROOT / model.config).read_text()
 
     def row(self) -> list:
-        """Row of the overview."""
+        """Row of the table of all trees."""
         about, counts = self.collection, dict.fromkeys(GROUPS, 0)
         for model in self.models:
             counts[model.group] += 1
         folder = self.folder.relative_to(ROOT).as_posix()
         paper = f'[{about["Paper"]["Title"]}]({about["Paper"]["URL"]})'
         return [f'[{about["Name"]}]({folder})', paper, *counts.values()]
+
+
+def weights_of(config: Path) -> str | None:
+    """File of weights that a config names, or the sibling that it inherits from."""
+    text = config.read_text()
+    own = re.search(r"\bcheckpoint ?= ?'(checkpoints/[^']+)'", text)
+    sibling = re.search(r"^_base_ = '\./(.+)'", text, re.MULTILINE)
+    if own or not sibling:
+        return own and own[1]
+    return weights_of(config.with_name(sibling[1]))
 
 
 def columns(metrics: Iterable[dict]) -> list[str]:
@@ -194,7 +204,7 @@ def table(head: list[str], rows: list[list]) -> str:
 
 
 def documents() -> dict[Path, str]:
-    """Every generated file with the text it should have."""
+    """Text of every generated file by its path."""
     found = metafile.read_trees(ROOT, Tree)
     result = {tree.folder / 'README.md': tree.readme() for tree in found}
     zoo = [
@@ -226,7 +236,7 @@ def documents() -> dict[Path, str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write or check the files; 1 if a check found one out of date."""
+    """Write or check the files; exit status 1 if a checked file is out of date."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

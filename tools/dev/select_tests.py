@@ -342,7 +342,7 @@ class Sources:
         trees = {part.removeprefix('tree:') for part in parts if part.startswith('tree:')}
         for test in config_tests:
             words = set(re.findall(r'\w+', test.read_text()))
-            always = 'test_leaves' if trees else ''
+            always = 'test_configs' if trees else ''
             if trees & words or test.stem in (always, 'test_bases' if 'bases' in parts else ''):
                 near.append(test)
         add('configs', set(near) & set(config_tests))

@@ -16,11 +16,11 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(2048, 512), keep_ratio=True),
-    # after Resize: the metric wants the annotation at its own size
+    # after Resize, because the metric needs the annotation at its original size
     dict(type='LoadAnnotations', reduce_zero_label=True),
     dict(type='PackSegInputs'),
 ]
-# Ratios of (2048, 512), as the papers do it, not of the size of the image.
+# Ratios are relative to (2048, 512), as in the papers, not to the size of the image.
 tta_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(

@@ -1,7 +1,7 @@
 # CamVid, 367 training and 101 validation images of 480 x 360, 11 classes; label 11 is unlabelled.
 # The folder is taken from the environment variable CAMVID_ROOT if it is set:
 #   images/{train,val}/*.jpg   annotations/{train,val}/*.png
-# It serves as the pattern for a data set of one's own in folders of images and label maps.
+# A pattern for other data sets in folders of images and label maps.
 data_root = '{{$CAMVID_ROOT:data/camvid}}'
 ignore_index = 11
 metainfo = dict(

@@ -1,5 +1,5 @@
 # CIFAR-10 with random crops and flips. The folder is taken from the environment variable CIFAR_ROOT
-# if it is set; into one without cifar-10-batches-py the data are downloaded.
+# if it is set; the data are downloaded if the folder has no cifar-10-batches-py.
 dataset_type = 'CIFAR10'
 data_root = '{{$CIFAR_ROOT:data/cifar10}}'
 

@@ -1,4 +1,4 @@
-# As coco_instance_1024x1024_ms0.1.py on a canvas of 640 x 640, fitted into 0.1 to 2.5 times of it.
+# As coco_instance_1024x1024_ms0.1.py on a canvas of 640 x 640, fitted into 0.1 to 2.5 times that.
 _base_ = './coco_instance_1024x1024_ms0.1.py'
 
 canvas = (640, 640)

@@ -48,6 +48,6 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
-# Two thirds of the images are of one class: the means over classes tell more than the accuracy.
+# Two thirds of the images are of one class: means over classes say more than the accuracy.
 val_evaluator = [dict(type='Accuracy', topk=(1,)), dict(type='SingleLabelMetric', average='macro')]
 test_evaluator = val_evaluator

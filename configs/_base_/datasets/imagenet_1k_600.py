@@ -1,4 +1,4 @@
-# As imagenet_1k_224.py at 600 x 600. Testing keeps the part that 224 of 248 pixels are.
+# As imagenet_1k_224.py at 600 x 600. The test crop has the ratio of 224 to 248 pixels.
 _base_ = './imagenet_1k_224.py'
 
 _base_.train_dataloader.dataset.pipeline[1].scale = 600

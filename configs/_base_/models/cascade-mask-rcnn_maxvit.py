@@ -1,28 +1,19 @@
-# Cascade Mask R-CNN as TensorFlow's model garden has it for MaxViT: levels 3 to 7 of a FPN with
-# anchors of 3 scales, two convolutions before proposals, two stages at IoU thresholds 0.6 and 0.7
-# with class-agnostic boxes. Ours: a mask head for each stage (one there), four convolutions and a
-# linear layer in the box heads, the losses of MMDetection.
+# Cascade Mask R-CNN of MaxViT in TensorFlow's model garden: levels 3 to 7 of a FPN with anchors of
+# 3 scales, two convolutions before proposals, two stages at IoU thresholds 0.6 and 0.7 with
+# class-agnostic boxes. Different here: a mask head for each stage (one there), four convolutions
+# and a linear layer in the box heads, the losses of MMDetection.
 _base_ = './cascade-mask-rcnn_r50_fpn.py'
 
 bbox_heads = [
     dict(
+        head,
         type='ConvFCBBoxHead',
         num_shared_convs=4,
         num_shared_fcs=1,
-        in_channels=256,
         conv_out_channels=256,
-        fc_out_channels=1024,
-        roi_feat_size=7,
-        num_classes=80,
-        bbox_coder=dict(
-            type='DeltaXYWHBBoxCoder', target_means=[0.0, 0.0, 0.0, 0.0], target_stds=stds
-        ),
-        reg_class_agnostic=True,
         norm_cfg=dict(type='SyncBN', requires_grad=True),
-        loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
-        loss_bbox=dict(type='SmoothL1Loss', beta=1.0, loss_weight=1.0),
     )
-    for stds in ([0.1, 0.1, 0.2, 0.2], [0.05, 0.05, 0.1, 0.1])
+    for head in _base_.bbox_heads[:2]
 ]
 model = dict(
     neck=dict(start_level=1, add_extra_convs='on_output', relu_before_extra_convs=True, num_outs=5),

@@ -1,5 +1,5 @@
 # As cascade-mask-rcnn_r50_fpn_4conv1fc.py with layer norms in neck and heads and batches padded to
-# squares of 1024, as the experiments of ViTDet are trained and tested.
+# squares of 1024, as in the experiments of ViTDet.
 _base_ = './cascade-mask-rcnn_r50_fpn_4conv1fc.py'
 
 norm_cfg = dict(type='hybrid_mm.LN2d', eps=1e-6)

@@ -1,4 +1,4 @@
-# Mask R-CNN whose batch norms all train, as with the TPU code base (tensorflow/tpu): in the ResNet,
+# Mask R-CNN with all batch norms trained, as in the TPU code base (tensorflow/tpu): in the ResNet,
 # the neck and the mask head.
 _base_ = './mask-rcnn_r50_fpn.py'
 

@@ -1,5 +1,7 @@
 # Mask2Former for panoptic segmentation of COCO (80 things, 53 stuff) on a ResNet-50, 100 queries,
 # training images padded to 1024 x 1024.
+_base_ = './resnet50.py'
+
 num_things_classes = 80
 num_stuff_classes = 53
 num_classes = num_things_classes + num_stuff_classes
@@ -8,11 +10,6 @@ ffn = dict(embed_dims=256, num_fcs=2, ffn_drop=0.0, act_cfg=dict(type='ReLU', in
 model = dict(
     type='Mask2Former',
     data_preprocessor=dict(
-        type='DetDataPreprocessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_size_divisor=32,
         pad_mask=True,
         mask_pad_value=0,
         pad_seg=True,
@@ -29,17 +26,7 @@ model = dict(
             )
         ],
     ),
-    backbone=dict(
-        type='ResNet',
-        depth=50,
-        num_stages=4,
-        out_indices=(0, 1, 2, 3),
-        frozen_stages=-1,
-        norm_cfg=dict(type='BN', requires_grad=False),
-        norm_eval=True,
-        style='pytorch',
-        init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50'),
-    ),
+    backbone=dict(frozen_stages=-1, norm_cfg=dict(requires_grad=False)),
     panoptic_head=dict(
         type='Mask2FormerHead',
         in_channels=[256, 512, 1024, 2048],

@@ -32,10 +32,8 @@ model = dict(
         positional_encoding=head.positional_encoding,
         transformer_decoder=head.transformer_decoder,
         loss_cls=dict(
+            head.loss_cls,
             type='mmdet.CrossEntropyLoss',
-            use_sigmoid=False,
-            loss_weight=2.0,
-            reduction='mean',
             class_weight=[1.0] * num_classes + [0.1],
         ),
         loss_mask=dict(head.loss_mask, type='mmdet.CrossEntropyLoss'),

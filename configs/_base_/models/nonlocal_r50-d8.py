@@ -1,4 +1,4 @@
-# Non-local head in the place of the global context head.
+# Non-local head in place of the global context head.
 _base_ = './gcnet_r50-d8.py'
 
 model = dict(

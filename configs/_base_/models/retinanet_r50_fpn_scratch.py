@@ -1,6 +1,5 @@
-# RetinaNet that starts from no weights at all, as it is trained with the TPU code base
-# (tensorflow/tpu): batch norm trained everywhere, in the heads one per level; P6 and P7 from P5;
-# an anchor is a negative below IoU 0.5.
+# RetinaNet trained from scratch, as in the TPU code base (tensorflow/tpu): batch norm trained
+# everywhere, one per level in the heads; P6 and P7 from P5; an anchor is a negative below IoU 0.5.
 _base_ = './retinanet_r50_fpn.py'
 
 norm_cfg = dict(type='SyncBN', requires_grad=True)

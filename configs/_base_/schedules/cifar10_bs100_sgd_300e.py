@@ -1,35 +1,17 @@
 # SGD for CIFAR-10: 300 epochs, the first 5 % linear warm-up, cosine decay to 0 by iteration; no
 # weight decay for centres and spreads of quadratic attention.
-train_cfg = dict(by_epoch=True, max_epochs=300, val_interval=1)
-val_cfg = dict()
-test_cfg = dict()
+_base_ = './imagenet_bs1024_sgd_100e.py'
 
-param_scheduler = [
-    dict(
-        type='LinearLR',
-        start_factor=1e-3,
-        by_epoch=True,
-        begin=0,
-        end=15,
-        convert_to_iter_based=True,
-    ),
-    dict(
-        type='CosineAnnealingLR',
-        eta_min=0.0,
-        by_epoch=True,
-        begin=15,
-        end=300,
-        T_max=285,
-        convert_to_iter_based=True,
-    ),
-]
+train_cfg = dict(max_epochs=300)
+_base_.param_scheduler[0].end = 15
+_base_.param_scheduler[1].update(begin=15, end=300, T_max=285)
 optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.0001),
+    optimizer=dict(lr=0.1),
     paramwise_cfg=dict(
-        custom_keys={'.centers': dict(decay_mult=0.0), '.spreads': dict(decay_mult=0.0)}
+        _delete_=True,
+        custom_keys={'.centers': dict(decay_mult=0.0), '.spreads': dict(decay_mult=0.0)},
     ),
 )
 
 # 1 GPU x 100 images: 50,000 / 100 = 500 iterations an epoch
-auto_scale_lr = dict(enable=False, base_batch_size=100)
+auto_scale_lr = dict(base_batch_size=100)

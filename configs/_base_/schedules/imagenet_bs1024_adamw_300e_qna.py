@@ -1,5 +1,5 @@
-# AdamW for ImageNet-1k as QnA-ViT is trained: 5 epochs of warm-up, cosine to 0 at epoch 300; weight
-# decay on everything but biases and weights by position.
+# AdamW for ImageNet-1k with the recipe of QnA-ViT: 5 epochs of warm-up, cosine to 0 at epoch 300;
+# weight decay on everything but biases and weights by position.
 _base_ = './imagenet_bs1024_adamw_300e_swin.py'
 
 _base_.param_scheduler[0].end = 5

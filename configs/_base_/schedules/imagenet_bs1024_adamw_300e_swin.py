@@ -1,4 +1,4 @@
-# AdamW as Swin is trained with on ImageNet-1k: 20 epochs of warm-up from 1e-6, cosine to 1e-5 at
+# AdamW for ImageNet-1k with the recipe of Swin: 20 epochs of warm-up from 1e-6, cosine to 1e-5 at
 # epoch 300, both by iteration, gradients clipped at norm 5; no weight decay for biases, norms,
 # other vectors and scalars, and tables of relative positions.
 train_cfg = dict(by_epoch=True, max_epochs=300, val_interval=1)

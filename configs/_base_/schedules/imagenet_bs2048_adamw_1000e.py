@@ -1,6 +1,6 @@
 # As imagenet_bs1024_adamw_300e_deit.py with batches of 2048, 1000 epochs, gradients clipped at norm
-# 0.01, and no weight decay for biases by distance either, as LeViT is trained. That its rate,
-# 0.0005, is for 512 images is our reading.
+# 0.01, and no weight decay for biases by distance either, as LeViT is trained. It is our reading
+# that the published rate of 0.0005 is for 512 images.
 _base_ = './imagenet_bs1024_adamw_300e_deit.py'
 
 train_cfg = dict(max_epochs=1000)

@@ -3,17 +3,7 @@
 _base_ = './imagenet_bs256_sgd_40e.py'
 
 train_cfg = dict(max_epochs=100)
-param_scheduler = [
-    dict(
-        type='CosineAnnealingLR',
-        eta_min=0.0,
-        by_epoch=True,
-        begin=0,
-        end=100,
-        T_max=100,
-        convert_to_iter_based=True,
-    )
-]
+_base_.param_scheduler[0].update(end=100, T_max=100)
 optim_wrapper = dict(optimizer=dict(lr=0.1))
 
 # 8 GPUs x 32 images; 1,281,167 / 256 = 5,005 iterations an epoch, 500,500 in all

@@ -1,5 +1,5 @@
-# AdamW for ImageNet-1k as ConvNeXt is trained: 20 epochs of warm-up, cosine to 1e-6 at epoch 300,
-# an average of the weights; no weight decay for biases, norms, other vectors and position
+# AdamW for ImageNet-1k with the recipe of ConvNeXt: 20 epochs of warm-up, cosine to 1e-6 at epoch
+# 300, moving average of the weights; no weight decay for biases, norms, other vectors and position
 # embeddings.
 _base_ = './imagenet_bs1024_adamw_300e_swin.py'
 

@@ -1,27 +1,10 @@
 # SGD with Nesterov momentum for ImageNet-1k: 130 epochs, the first 10 linear warm-up, cosine decay
-# to 0; rate 0.1 for 256 images; tested are averaged weights.
+# to 0; rate 0.1 for 256 images; averaged weights are tested.
 _base_ = './imagenet_bs1024_sgd_100e.py'
 
 train_cfg = dict(max_epochs=130)
-param_scheduler = [
-    dict(
-        type='LinearLR',
-        start_factor=1e-3,
-        by_epoch=True,
-        begin=0,
-        end=10,
-        convert_to_iter_based=True,
-    ),
-    dict(
-        type='CosineAnnealingLR',
-        eta_min=0.0,
-        by_epoch=True,
-        begin=10,
-        end=130,
-        T_max=120,
-        convert_to_iter_based=True,
-    ),
-]
+_base_.param_scheduler[0].end = 10
+_base_.param_scheduler[1].update(begin=10, end=130, T_max=120)
 optim_wrapper = dict(optimizer=dict(lr=1.6, nesterov=True))
 custom_hooks = [dict(type='EMAHook', momentum=1e-4, priority='ABOVE_NORMAL')]
 

@@ -1,4 +1,4 @@
-# AdamW as UperNet is trained with by Swin and its followers: 160k iterations, linear warm-up and
+# AdamW for UperNet with the recipe of Swin and its followers: 160k iterations, linear warm-up and
 # linear decay to 0, no weight decay for norms and position embeddings.
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=160000, val_interval=16000)
 val_cfg = dict(type='ValLoop')

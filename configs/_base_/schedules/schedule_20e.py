@@ -2,5 +2,4 @@
 _base_ = './schedule_1x.py'
 
 train_cfg = dict(max_epochs=20)
-_base_.param_scheduler[1].end = 20
-_base_.param_scheduler[1].milestones = [16, 19]
+_base_.param_scheduler[1].update(end=20, milestones=[16, 19])

@@ -1,16 +1,5 @@
-# SGD, 24 epochs, steps at 16 and 22.
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=24, val_interval=1)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
+# SGD, 24 epochs (175,920 iterations), steps at 16 and 22.
+_base_ = './schedule_1x.py'
 
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=500),
-    dict(type='MultiStepLR', begin=0, end=24, by_epoch=True, milestones=[16, 22], gamma=0.1),
-]
-optim_wrapper = dict(
-    type='OptimWrapper', optimizer=dict(type='SGD', lr=0.02, momentum=0.9, weight_decay=0.0001)
-)
-
-# 8 GPUs x 2 images; train2017 has 117,266 images with annotations, so an epoch is
-# 117,266 / 16 = 7,330 iterations and the schedule 175,920.
-auto_scale_lr = dict(enable=False, base_batch_size=16)
+train_cfg = dict(max_epochs=24)
+_base_.param_scheduler[1].update(end=24, milestones=[16, 22])

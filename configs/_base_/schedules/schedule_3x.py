@@ -1,16 +1,5 @@
-# SGD, 36 epochs, steps at 27 and 33.
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=36, val_interval=1)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
+# SGD, 36 epochs (263,880 iterations), steps at 27 and 33.
+_base_ = './schedule_1x.py'
 
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=500),
-    dict(type='MultiStepLR', begin=0, end=36, by_epoch=True, milestones=[27, 33], gamma=0.1),
-]
-optim_wrapper = dict(
-    type='OptimWrapper', optimizer=dict(type='SGD', lr=0.02, momentum=0.9, weight_decay=0.0001)
-)
-
-# 8 GPUs x 2 images; train2017 has 117,266 images with annotations, so an epoch is
-# 117,266 / 16 = 7,330 iterations and the schedule 263,880.
-auto_scale_lr = dict(enable=False, base_batch_size=16)
+train_cfg = dict(max_epochs=36)
+_base_.param_scheduler[1].update(end=36, milestones=[27, 33])

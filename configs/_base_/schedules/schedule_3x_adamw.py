@@ -1,17 +1,5 @@
-# AdamW, 36 epochs, steps at 27 and 33, weight decay on every parameter.
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=36, val_interval=1)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
+# AdamW, 36 epochs (263,880 iterations), steps at 27 and 33, weight decay on every parameter.
+_base_ = './schedule_1x_adamw.py'
 
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=1000),
-    dict(type='MultiStepLR', begin=0, end=36, by_epoch=True, milestones=[27, 33], gamma=0.1),
-]
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=0.0001, betas=(0.9, 0.999), weight_decay=0.05),
-)
-
-# 8 GPUs x 2 images; train2017 has 117,266 images with annotations, so an epoch is
-# 117,266 / 16 = 7,330 iterations and the schedule 263,880.
-auto_scale_lr = dict(enable=False, base_batch_size=16)
+train_cfg = dict(max_epochs=36)
+_base_.param_scheduler[1].update(end=36, milestones=[27, 33])

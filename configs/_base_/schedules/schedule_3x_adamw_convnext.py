@@ -1,12 +1,5 @@
-# As schedule_3x_adamw.py with layer-wise decay of the learning rate, as ConvNeXt and its
-# followers are trained: no weight decay for vectors and position embeddings.
-_base_ = './schedule_3x_adamw.py'
+# As schedule_1x_adamw_convnext.py in 36 epochs, steps at 27 and 33.
+_base_ = './schedule_1x_adamw_convnext.py'
 
-_base_.param_scheduler[0].end = 500
-optim_wrapper = dict(
-    optimizer=dict(lr=2e-4),
-    constructor='hybrid_mm.LayerDecayOptimWrapperConstructor',
-    paramwise_cfg=dict(
-        layer_decay_rate=0.7, flat_decay_mult=0.0, custom_keys=dict(pos_embed=dict(decay_mult=0.0))
-    ),
-)
+train_cfg = dict(max_epochs=36)
+_base_.param_scheduler[1].update(end=36, milestones=[27, 33])

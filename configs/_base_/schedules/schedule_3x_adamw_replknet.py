@@ -1,6 +1,6 @@
 # As schedule_3x_adamw.py without weight decay for norms, as RepLKNet is trained. The learning rate
-# is the published one, one image to a GPU; how many GPUs is not published, 16 is our reading
-# (unverified).
+# is the published one, with one image per GPU; the number of GPUs is not published, 16 is our
+# reading (unverified).
 _base_ = './schedule_3x_adamw.py'
 
 _base_.param_scheduler[0].end = 500

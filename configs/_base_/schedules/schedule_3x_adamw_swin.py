@@ -1,9 +1,5 @@
-# As schedule_3x_adamw.py without weight decay for norms and tables of relative positions, as
-# Swin is trained.
-_base_ = './schedule_3x_adamw.py'
+# As schedule_1x_adamw_swin.py in 36 epochs, steps at 27 and 33.
+_base_ = './schedule_1x_adamw_swin.py'
 
-optim_wrapper = dict(
-    paramwise_cfg=dict(
-        custom_keys=dict(norm=dict(decay_mult=0.0), relative_bias=dict(decay_mult=0.0))
-    )
-)
+train_cfg = dict(max_epochs=36)
+_base_.param_scheduler[1].update(end=36, milestones=[27, 33])

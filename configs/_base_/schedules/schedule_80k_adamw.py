@@ -1,4 +1,4 @@
-# AdamW as Semantic FPN is trained with by PVT, PoolFormer, VAN and others: 80k iterations,
+# AdamW for Semantic FPN with the recipe of PVT, PoolFormer, VAN and others: 80k iterations,
 # polynomial decay with power 0.9 to 0, no warm-up, weight decay on every parameter.
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=80000, val_interval=8000)
 val_cfg = dict(type='ValLoop')

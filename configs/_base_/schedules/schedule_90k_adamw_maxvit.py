@@ -1,6 +1,7 @@
-# AdamW as TensorFlow's model garden trains detectors with MaxViT: 90k iterations at batch 256 (196
-# epochs), 6,000 of warm-up from 0, cosine to 3 % of the rate, an average of the weights. Weight
-# decay on weights only; tables of relative positions are left out, as everywhere here.
+# AdamW for detectors with the recipe of MaxViT in TensorFlow's model garden: 90k iterations at
+# batch 256 (196 epochs), 6,000 of warm-up from 0, cosine to 3 % of the rate, moving average of the
+# weights. Weight decay on weights only; tables of relative positions are exempt, as in all our
+# configs.
 max_iters = 90000
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=5000)
 val_cfg = dict(type='ValLoop')

@@ -2,5 +2,4 @@
 _base_ = './schedule_bs64_36e.py'
 
 train_cfg = dict(max_epochs=12)
-_base_.param_scheduler[1].end = 12
-_base_.param_scheduler[1].milestones = [10, 11]
+_base_.param_scheduler[1].update(end=12, milestones=[10, 11])

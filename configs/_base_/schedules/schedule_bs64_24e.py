@@ -2,5 +2,4 @@
 _base_ = './schedule_bs64_36e.py'
 
 train_cfg = dict(max_epochs=24)
-_base_.param_scheduler[1].end = 24
-_base_.param_scheduler[1].milestones = [21, 23]
+_base_.param_scheduler[1].update(end=24, milestones=[21, 23])

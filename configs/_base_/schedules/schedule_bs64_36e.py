@@ -1,5 +1,5 @@
-# SGD as with the TPU code base (tensorflow/tpu): 36 epochs, rate 0.1 for 64 images, weight decay
-# 4e-5; steps at 8/9 and 17/18.
+# SGD with the recipe of the TPU code base (tensorflow/tpu): 36 epochs, rate 0.1 for 64 images,
+# weight decay 4e-5; steps at 8/9 and 17/18.
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=36, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

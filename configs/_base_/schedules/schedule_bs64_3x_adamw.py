@@ -1,5 +1,6 @@
-# AdamW as MViTv2 is trained with: 36 epochs in batches of 64, steps at 7/9 and 25/27 (28, and 33
-# for 33.3), 250 iterations of warm-up, no weight decay for norms and relative positions.
+# AdamW for detectors with the recipe of MViTv2: 36 epochs in batches of 64, steps at 7/9 and 25/27
+# (28, and 33 for 33.3), 250 iterations of warm-up, no weight decay for norms and relative
+# positions.
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=36, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

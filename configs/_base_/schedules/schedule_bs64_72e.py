@@ -2,5 +2,4 @@
 _base_ = './schedule_bs64_36e.py'
 
 train_cfg = dict(max_epochs=72)
-_base_.param_scheduler[1].end = 72
-_base_.param_scheduler[1].milestones = [64, 68]
+_base_.param_scheduler[1].update(end=72, milestones=[64, 68])

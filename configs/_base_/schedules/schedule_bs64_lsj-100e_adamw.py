@@ -1,6 +1,6 @@
-# AdamW as ViTDet is trained with: 100 epochs of 118,000 images in batches of 64 = 184,375
-# iterations, steps at 8/9 and 26/27, 250 iterations of warm-up, no weight decay for norms and
-# absolute positions.
+# AdamW for detectors with the recipe of ViTDet: 100 epochs of 118,000 images in batches of 64 =
+# 184,375 iterations, steps at 8/9 and 26/27, 250 iterations of warm-up, no weight decay for norms
+# and absolute positions.
 max_iters = 184375
 interval = 5000
 # every 5,000 iterations, and once at the end

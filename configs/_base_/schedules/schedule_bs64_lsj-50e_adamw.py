@@ -1,4 +1,4 @@
-# As schedule_bs64_lsj-100e_adamw.py, 1/2 of it: 50 epochs, 92187 iterations.
+# As schedule_bs64_lsj-100e_adamw.py in half of the time: 50 epochs, 92,187 iterations.
 _base_ = './schedule_bs64_lsj-100e_adamw.py'
 
 train_cfg = dict(max_iters=92187, dynamic_intervals=[(90001, 92187)])

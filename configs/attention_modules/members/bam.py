@@ -1,4 +1,4 @@
-# Bottleneck attention module behind each of the first three stages.
+# Bottleneck attention module after each of the first three stages.
 backbone = dict(
     type='hybrid_mm.AttentionResNet',
     base='hybrid_mm.PluginResNet',

@@ -1,4 +1,4 @@
-# Lambda layers in the place of the 3x3 convolutions of c5.
+# Lambda layers in place of the 3x3 convolutions of c5.
 backbone = dict(
     type='hybrid_mm.AttentionResNet',
     base='hybrid_mm.PluginResNet',

@@ -1,2 +1,2 @@
-# Stand-alone self-attention in the place of all 3x3 convolutions, convolution stem.
+# Stand-alone self-attention in place of all 3x3 convolutions, convolution stem.
 backbone = dict(type='hybrid_mm.SASAResNet', arch='r50', stem='conv')

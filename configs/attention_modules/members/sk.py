@@ -1,5 +1,5 @@
-# Selective kernels in the place of the 3x3 convolutions, as SKNet-50: widths and groups are those
-# of ResNeXt-50 32x4d.
+# Selective kernels in place of the 3x3 convolutions, as SKNet-50: widths and groups are those of
+# ResNeXt-50 32x4d.
 backbone = dict(
     type='hybrid_mm.AttentionResNet',
     base='hybrid_mm.PluginResNeXt',

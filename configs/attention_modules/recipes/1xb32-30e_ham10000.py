@@ -1,4 +1,4 @@
-# The paper's split, size of images and schedule are not published: all of it is our choice.
+# The paper's split, image size and schedule are not published: all of them are our choice.
 _base_ = [
     '../../_base_/models/classifier_resnet.py',
     '../../_base_/datasets/ham10000.py',

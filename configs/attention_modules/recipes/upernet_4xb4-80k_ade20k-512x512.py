@@ -5,6 +5,6 @@ _base_ = [
     '../../_base_/default_runtime_seg.py',
 ]
 
-# Plugins have batch norms of their own, so that all are replaced, not only those of a norm_cfg.
+# Plugins have batch norms without norm_cfg, so all are replaced by SyncBN.
 sync_bn = 'torch'
 model = dict(backbone=dict(_delete_=True, norm_eval=False))

@@ -1,133 +1,34 @@
-"""What all backbones share: arch tables, pyramid outputs, freezing, checkpointing, weights."""
+"""What all backbones share: variants, construction, returned maps, freezing, weights of files."""
 
-import contextlib
 import difflib
-import functools
-import inspect
-import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
-from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.checkpoint import checkpoint
+from typing_extensions import TypedDict
 
-from hybrid_mm.convert import convert, differences, unwrap
+from hybrid_mm.backbones.frames.arch import Arch
+from hybrid_mm.checkpoints import MissingCheckpointError, read_checkpoint, weights_of
+from hybrid_mm.convert import convert, differences
 from hybrid_mm.convert.core import StateDict
-
-_NORMS = {'BN': nn.BatchNorm2d, 'SyncBN': nn.SyncBatchNorm}
-
-
-def build_norm(cfg: dict, channels: int) -> nn.Module:
-    """Build a batch normalisation from an OpenMMLab ``norm_cfg``.
-
-    Args:
-        cfg: ``type`` ('BN' or 'SyncBN'), optionally ``requires_grad`` and arguments of the layer.
-        channels: Number of channels.
-
-    Raises:
-        ValueError: Another type.
-    """
-    cfg = dict(cfg)
-    kind, requires_grad = cfg.pop('type', None), cfg.pop('requires_grad', True)
-    if kind not in _NORMS:
-        raise ValueError(f'norm_cfg type must be one of {sorted(_NORMS)}, got {kind!r}')
-    norm = _NORMS[kind](channels, **cfg)
-    norm.requires_grad_(requires_grad)
-    return norm
+from hybrid_mm.layers.drop import drop_path_schedule
+from hybrid_mm.ops.checks import fraction, positive
 
 
-_SIGNED = ('frozen_stages', 'out_indices')
+class SharedArguments(TypedDict, total=False):
+    """Arguments that all backbones take, by keyword; see :class:`BaseBackbone`."""
 
-
-"""Arguments that may be negative."""
-
-
-_ZERO = (
-    'depth', 'ratio', 'drop', 'scale', 'halo', 'lam', 'group', 'partial', 'attention', 'padding',
-    '_blocks',
-)  # fmt: skip
-
-
-"""Parts of the names of arguments whose numbers may be zero; so may flags and floats."""
-
-
-def check_numbers(name: str, value: Any, owner: str) -> None:
-    """Check that the numbers in an argument are finite and not negative, and sizes not zero.
-
-    Args:
-        name: Of the argument.
-        value: A number, or numbers in lists, tuples and dicts; anything else passes.
-        owner: Class, for the message.
-
-    Raises:
-        ValueError: Names the argument and the number.
-    """
-    if isinstance(value, dict):
-        for key, item in value.items():
-            check_numbers(f'{name}.{key}', item, owner)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            check_numbers(name, item, owner)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        zero = isinstance(value, float) or (
-            any(part in name for part in _ZERO) and not name.endswith('.depths')
-        )
-        if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
-            wanted = 'not be negative' if zero else 'be positive'
-            raise ValueError(f'{name} of {owner} must {wanted} and finite, got {value}')
-
-
-def _check_all(given: dict[str, Any], owner: str) -> None:
-    for name, value in given.items():
-        check_numbers(name, value, owner)
-
-
-def _checked_init(init: Callable[..., None]) -> Callable[..., None]:
-    """An ``__init__`` whose bad numbers end in a ValueError that tells the arguments."""
-    signature = inspect.signature(init)
-
-    @functools.wraps(init)
-    def checked(self: 'BaseBackbone', *args: Any, **kwargs: Any) -> None:
-        outermost, self.__dict__['_in_init'] = not self.__dict__.get('_in_init'), True
-        if not outermost:
-            init(self, *args, **kwargs)
-            return
-        owner = type(self).__name__
-        given = dict(signature.bind(self, *args, **kwargs).arguments)  # TypeError if there is none
-        given |= given.pop('kwargs', {})
-        given.pop('self')
-        numbers = {k: v for k, v in given.items() if k not in (*_SIGNED, 'init_cfg')}
-        try:
-            init(self, *args, **kwargs)  # which may say better what is wrong
-            _check_all(numbers, owner)
-            empty = [name for name, weight in self.named_parameters() if not weight.numel()]
-            if empty:
-                raise ValueError(f'{owner}: {empty[0]} has no elements with {given}')
-        except TypeError as error:
-            twice = re.search(r"multiple values for keyword argument '(\w+)'", str(error))
-            if not twice:
-                raise
-            raise ValueError(f'{owner} sets {twice[1]} itself; leave it out') from error
-        except _CONSTRUCTION_ERRORS as error:
-            _check_all(numbers, owner)
-            raise ValueError(
-                f'{owner} cannot be built with {given}: {type(error).__name__}: {error}'
-            ) from error
-        del self.__dict__['_in_init']
-
-    return checked
-
-
-_CONSTRUCTION_ERRORS = (RuntimeError, ArithmeticError, LookupError, AssertionError)
-
-
-"""What torch and Python raise when sizes do not go together."""
+    in_channels: int
+    out_indices: int | Sequence[int]
+    drop_path_rate: float
+    frozen_stages: int
+    norm_eval: bool
+    with_cp: bool
+    init_cfg: dict[str, Any] | None
 
 
 class StrictWeights:
@@ -153,18 +54,19 @@ class StrictWeights:
             prefix: Part of the file to take; by default ``backbone.`` where such keys exist.
 
         Raises:
-            FileNotFoundError: No such file.
-            ValueError: The weights belong to another model (the first differences are named).
+            FileNotFoundError: There is no such file.
+            ValueError: It cannot be read, or the weights belong to another model (the first
+                differences are named).
         """
         try:
-            loaded = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-        except FileNotFoundError as error:
+            loaded = read_checkpoint(path)
+        except MissingCheckpointError as error:
             raise FileNotFoundError(
-                f'pre-trained weights not found: {path}. Put the file there, point '
+                f'pre-trained weights not found: {error}. Put the file there, point '
                 'model.backbone.init_cfg.checkpoint at it, or train from scratch with '
                 '--cfg-options model.backbone.init_cfg=None'
             ) from error
-        state = self.to_our_layout(unwrap(loaded))
+        state = self.to_our_layout(weights_of(loaded, path))
         prefix = prefix or 'backbone.'
         prefix = prefix if prefix.endswith('.') else prefix + '.'
         if any(key.startswith(prefix) for key in state):
@@ -189,86 +91,132 @@ class StrictWeights:
                 'Check arch and the arguments of the backbone against those that the file was '
                 'trained with'
             )
-        # what may be missing are the step counters of batch norms, which start at zero then
+        # only step counters of batch norms may be missing, which start at zero then
         self.load_state_dict(state, strict=False)
 
 
 class BaseBackbone(StrictWeights, BaseModule):
-    """Base of the backbones: one map per stage, at strides 4, 8, 16 and 32.
+    """Base of the backbones: a stem, and stages of blocks that give one map each.
 
-    A subclass fills ``arch_zoo``, calls ``super().__init__``, takes its settings from
-    :meth:`resolve_arch`, and builds ``self.stages`` (an ``nn.ModuleList`` of modules that have
-    ``blocks``), ``self.depths`` and ``self.stage_channels``; a convolution stem before the first
-    stage is ``self.stem``. It then calls :meth:`finish`.
+    A constructor has one order: its arguments, ``super().__init__(arch, **kwargs)``, checks and
+    settings, among them ``depths`` and ``stage_channels``, and :meth:`build` as its last line. That
+    calls :meth:`make_stem`, :meth:`make_stage` for every stage, :meth:`reset_parameters` and
+    :meth:`finish`. Frames that several networks share leave :meth:`build` to them.
+
+    Maps have strides 4, 8, 16 and 32 if the class does not say otherwise (:attr:`map_strides`).
 
     Args:
+        arch: Name of a variant in ``arch_zoo``, or a dict with the fields of its ``arch_class``.
         in_channels: Channels of the input image.
         out_indices: Stages whose maps are returned.
+        drop_path_rate: Drop-path rate of the last block; it grows linearly from 0 at the first one
+            unless the class says otherwise.
         frozen_stages: -1 freezes nothing, 0 the stem (or the patch embedding of the first stage),
             n the stem and the first n stages. Frozen parts stay in eval mode.
         norm_eval: Keep batch normalisation in eval mode during training.
         with_cp: Recompute each block in the backward pass instead of keeping its activations.
         init_cfg: MMEngine's; ``dict(type='Pretrained', checkpoint=PATH_OR_URL)`` takes our layout
             and the official ones, strictly.
+
+    Attributes:
+        arch: The variant, an instance of ``arch_class``.
+        depths: Number of blocks of each stage.
+        stage_channels: Channels of each stage's map.
+
+    Raises:
+        ValueError: An unknown variant, or a value out of range; the text names the argument.
     """
 
-    arch_zoo: ClassVar[dict[str, dict]] = {}
-    arch_aliases: ClassVar[dict[str, str]] = {}
+    arch_class: ClassVar[type[Arch]]
+    arch_zoo: ClassVar[Mapping[str, Any]] = {}
+    arch_aliases: ClassVar[Mapping[str, str]] = {}
+
+    depths: Sequence[int]
+    stage_channels: Sequence[int]
+    arch: Any
 
     def __init__(
         self,
+        arch: str | Mapping | Arch,
         in_channels: int = 3,
-        out_indices: tuple[int, ...] = (0, 1, 2, 3),
+        out_indices: int | Sequence[int] = (0, 1, 2, 3),
+        drop_path_rate: float = 0.0,
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool = False,
-        init_cfg: dict | None = None,
+        init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        positive(self, in_channels=in_channels)
+        fraction(self, drop_path_rate=drop_path_rate)
+        self.arch = self.resolve_arch(arch)
         self.in_channels = in_channels
         self.out_indices = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
+        self.drop_path_rate = drop_path_rate
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.with_cp = with_cp
         self.stem: nn.Module = nn.Identity()
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if '__init__' in vars(cls):
-            cls.__init__ = _checked_init(cls.__init__)
-
     @classmethod
-    def resolve_arch(cls, arch: str | dict) -> dict:
-        """Settings of a variant, by name or as a dict with the keys of the table.
+    def resolve_arch(cls, arch: str | Mapping | Arch) -> Any:
+        """Return a variant, given by name or as a dict with the fields of ``arch_class``.
 
         Raises:
-            ValueError: Unknown name (the nearest are named), or missing or unknown keys.
+            ValueError: Unknown name (the nearest are named), missing or unknown keys, or values
+                out of range.
         """
+        if isinstance(arch, Mapping):
+            return cls.arch_class.from_dict(arch, cls.__name__)
         if isinstance(arch, str):
-            name = cls.arch_aliases.get(arch.lower(), arch.lower())
-            if name not in cls.arch_zoo:
-                known = [*cls.arch_zoo, *cls.arch_aliases]
-                near = difflib.get_close_matches(arch.lower(), known, n=3)
-                hint = f'did you mean {" or ".join(map(repr, near))}? ' if near else ''
-                raise ValueError(
-                    f'{cls.__name__} has no arch {arch!r}: {hint}known are {", ".join(known)}'
-                )
-            return dict(cls.arch_zoo[name])
-        keys = set(next(iter(cls.arch_zoo.values())))
-        if set(arch) != keys:
+            arch = cls.arch_zoo[cls._known_name(arch)]
+        if not isinstance(arch, cls.arch_class):
             raise ValueError(
-                f'arch of {cls.__name__} must have the keys {sorted(keys)}: '
-                f'missing {sorted(keys - set(arch))}, unknown {sorted(set(arch) - keys)}'
+                f'arch of {cls.__name__} must be a name, a dict or {cls.arch_class.__name__}, '
+                f'got {arch!r}'
             )
-        lengths = {
-            key: len(value) for key, value in arch.items() if isinstance(value, list | tuple)
-        }
-        if len(set(lengths.values())) > 1:
-            raise ValueError(f'arch of {cls.__name__}: one entry per stage expected, got {lengths}')
-        return dict(arch)
+        arch.check(cls.__name__)
+        return arch
+
+    @classmethod
+    def _known_name(cls, arch: str) -> str:
+        name = cls.arch_aliases.get(arch.lower(), arch.lower())
+        if name not in cls.arch_zoo:
+            known = [*cls.arch_zoo, *cls.arch_aliases]
+            near = difflib.get_close_matches(arch.lower(), known, n=3)
+            hint = f'did you mean {" or ".join(map(repr, near))}? ' if near else ''
+            raise ValueError(
+                f'{cls.__name__} has no arch {arch!r}: {hint}known are {", ".join(known)}'
+            )
+        return name
+
+    # -- construction: what a subclass replaces --------------------------------------------------
+
+    def build(self) -> None:
+        """Make all modules from the settings; the last line of a constructor."""
+        self.stem = self.make_stem()
+        self.drop_path_rates = drop_path_schedule(self.drop_path_rate, self.depths)
+        self.stages = nn.ModuleList(self.make_stage(stage) for stage in range(len(self.depths)))
+        self.reset_parameters()
+        self.finish()
+
+    def make_stem(self) -> nn.Module:
+        """Modules before the first stage; an identity if that begins with an embedding."""
+        return nn.Identity()
+
+    def make_stage(self, stage: int) -> nn.Module:
+        """One of the stages, a module with ``blocks``; see :class:`.blocks.Stage`."""
+        raise NotImplementedError
+
+    def reset_parameters(self) -> None:
+        """Set initial values, where the modules have not set their own."""
 
     def finish(self) -> None:
-        """Check the indices and freeze; the subclass calls it when its modules exist."""
+        """Check what can be checked of the whole network, and freeze.
+
+        Raises:
+            ValueError: Indices of stages that do not exist, or weights without elements.
+        """
         n = len(self.stages)
         bad = [i for i in self.out_indices if not -n <= i < n]
         if (
@@ -282,13 +230,42 @@ class BaseBackbone(StrictWeights, BaseModule):
         self.out_indices = tuple(sorted(i % n for i in self.out_indices))
         if not -1 <= self.frozen_stages <= n:
             raise ValueError(f'frozen_stages must lie in -1..{n}, got {self.frozen_stages}')
+        for name, weight in self.named_parameters():
+            if not weight.numel():
+                raise ValueError(
+                    f'{type(self).__name__}: {name} has no elements, a width or ratio is too '
+                    f'small: {self.arch}'
+                )
         for module in self._frozen_modules():
             module.requires_grad_(False)
+
+    def returns(self, stage: int) -> bool:
+        """Whether the map of a stage is returned; during construction as well."""
+        n = len(self.depths)
+        return stage in {i % n for i in self.out_indices if -n <= i < n}
+
+    def need_last_map_only(self, **argument: bool) -> None:
+        """Check that the last stage alone is returned if an argument of classifiers is set.
+
+        Raises:
+            ValueError: Another stage is returned.
+        """
+        ((name, value),) = argument.items()
+        last = len(self.stages) - 1
+        if value and self.out_indices != (last,):
+            raise ValueError(
+                f'{name} gives no maps: out_indices must be ({last},), got {self.out_indices}'
+            )
 
     @property
     def out_channels(self) -> tuple[int, ...]:
         """Channels of the returned maps, for the ``in_channels`` of a neck or head."""
         return tuple(self.stage_channels[i] for i in self.out_indices)
+
+    @property
+    def map_strides(self) -> tuple[int, ...]:
+        """Nominal strides of the maps of all stages: a map has about H / stride rows."""
+        return tuple(4 * 2**stage for stage in range(len(self.stage_channels)))
 
     # -- forward ---------------------------------------------------------------------------------
 
@@ -296,14 +273,27 @@ class BaseBackbone(StrictWeights, BaseModule):
         """Map an image (N, in_channels, H, W), H and W from 32, to the maps of ``out_indices``."""
         self.check_input(x)
         outs = []
-        x = self.stem(x)
-        for i, stage in enumerate(self.stages[: self.out_indices[-1] + 1]):
-            x = stage(x)
+        state: Any = self.stem(x)
+        for i in range(self.out_indices[-1] + 1):
+            state = self.run_stage(i, state)
             if i in self.out_indices:
                 # mmcv's RoIAlign reads memory as NCHW whatever the strides are: channels-last maps
                 # (of a layer norm) would silently give it wrong features.
-                outs.append(self.returned_map(i, x).contiguous())
+                outs.append(self.returned_map(i, state).contiguous())
         return tuple(outs)
+
+    def run_stage(self, stage: int, state: Any) -> Any:
+        """Apply a stage.
+
+        Args:
+            stage: Its index.
+            state: What the stem or the previous stage gave: a map, or a tuple of a map and what
+                goes with it (the size of a map of tokens, attention logits).
+
+        Returns:
+            The next state, of which :meth:`returned_map` takes the map.
+        """
+        return self.stages[stage](state)
 
     def check_input(self, x: Tensor) -> None:
         """Check the shape of an image.
@@ -317,9 +307,9 @@ class BaseBackbone(StrictWeights, BaseModule):
                 f'got {tuple(x.shape)}; see in_channels'
             )
 
-    def returned_map(self, stage: int, x: Tensor) -> Tensor:
-        """The output of a stage as it is returned, (N, C, H, W)."""
-        return x
+    def returned_map(self, stage: int, state: Any) -> Tensor:
+        """The map of a stage as it is returned, (N, C, H, W)."""
+        return state
 
     # -- freezing --------------------------------------------------------------------------------
 
@@ -353,7 +343,7 @@ class BaseBackbone(StrictWeights, BaseModule):
         Returns:
             The layer id and the number of layers: 0 the stem, 1 to sum(depths) the blocks (a
             down-sampling counts to the first block after it, a norm after a stage to its last
-            block), sum(depths) + 1 everything behind the backbone.
+            block), sum(depths) + 1 everything after the backbone.
         """
         num_layers = sum(self.depths) + 2
         if not param_name.startswith(prefix):
@@ -370,46 +360,3 @@ class BaseBackbone(StrictWeights, BaseModule):
             stem = stage == 0 and isinstance(self.stem, nn.Identity)
             return (0 if stem else first), num_layers
         return first + self.depths[stage] - 1, num_layers
-
-
-@contextlib.contextmanager
-def _frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Let batch norms update copies of their running statistics, not these a second time."""
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
-    buffers = [dict(norm._buffers) for norm in norms]
-    for norm in norms:
-        for name, buffer in norm._buffers.items():
-            norm._buffers[name] = None if buffer is None else buffer.clone()
-    try:
-        yield
-    finally:
-        for norm, kept in zip(norms, buffers, strict=True):
-            norm._buffers.update(kept)
-
-
-def run_blocks(blocks: Iterable[nn.Module], x: Tensor, with_cp: bool, *arguments: Any) -> Tensor:
-    """Run blocks in turn, each under gradient checkpointing if asked for.
-
-    Gradients and running statistics equal those of a run without checkpointing.
-
-    Args:
-        blocks: Modules that map a tensor to a tensor.
-        x: Input of the first block.
-        with_cp: Recompute each block in the backward pass.
-        *arguments: What every block gets besides the tensor.
-    """
-    for block in blocks:
-        if with_cp and torch.is_grad_enabled():
-            x = checkpoint(
-                block,
-                x,
-                *arguments,
-                use_reentrant=False,
-                context_fn=lambda block=block: (
-                    contextlib.nullcontext(),
-                    _frozen_statistics(block),
-                ),
-            )
-        else:
-            x = block(x, *arguments)
-    return x

@@ -4,19 +4,32 @@ Source: the papers of the two, and the block layouts that timm trained them with
 ResNeXt-26t and the like): stems, channel gates, grouped convolutions, widths by the input.
 """
 
-import math
+import itertools
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from hybrid_mm.backbones.frames.base import BaseBackbone, build_norm, run_blocks
+from hybrid_mm.backbones.frames.arch import (
+    Arch,
+    Count,
+    Ratio,
+    Size,
+    StageOptions,
+    StageRatios,
+    StageSizes,
+)
+from hybrid_mm.backbones.frames.base import BaseBackbone, SharedArguments
+from hybrid_mm.backbones.frames.blocks import BATCH_NORM, NormCfg, Stage, build_norm, conv2d_he
 from hybrid_mm.backbones.frames.resnet import ConvSlot
-from hybrid_mm.layers import DropPath, drop_path_schedule
+from hybrid_mm.layers import DropPath
 from hybrid_mm.layers.channel_gate import EfficientChannelGate, SqueezeExcite
 from hybrid_mm.layers.heads import make_divisible
+from hybrid_mm.ops.checks import one_of, per_stage, positive
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     'relu': partial(nn.ReLU, inplace=True),
@@ -27,7 +40,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 GATES: dict[str, Callable[..., nn.Module]] = {'se': SqueezeExcite, 'eca': EfficientChannelGate}
 
 
-# kernel size and, for n channels behind the stem, channels and strides of its convolutions
+# kernel size and, for n channels after the stem, channels and strides of its convolutions
 STEMS: dict[str, tuple[int, Callable[[int, bool], list[tuple[int, int]]]]] = {
     '7x7': (7, lambda n, pool: [(n, 2)]),
     '3x3': (3, lambda n, pool: [(n, 2)]),
@@ -35,27 +48,16 @@ STEMS: dict[str, tuple[int, Callable[[int, bool], list[tuple[int, int]]]]] = {
 }
 
 
-def conv2d(
-    in_channels: int, channels: int, kernel_size: int, stride: int = 1, groups: int = 1
-) -> nn.Conv2d:
-    """Convolution without bias to ceil(H / stride) rows; He initialisation over the fan-out."""
-    conv = nn.Conv2d(
-        in_channels, channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False
-    )
-    nn.init.normal_(conv.weight, std=math.sqrt(2 / (kernel_size**2 * channels / groups)))
-    return conv
-
-
-def conv_norm(
+def named_conv_norm(
     in_channels: int,
     channels: int,
     kernel_size: int,
-    norm_cfg: dict,
+    norm_cfg: NormCfg,
     stride: int = 1,
     act: str | None = None,
 ) -> nn.Sequential:
     """Convolution, norm and activation if any, as ``conv``, ``norm`` and ``act``."""
-    layers = OrderedDict(conv=conv2d(in_channels, channels, kernel_size, stride))
+    layers = OrderedDict(conv=conv2d_he(in_channels, channels, kernel_size, stride))
     layers['norm'] = build_norm(norm_cfg, channels)
     if act:
         layers['act'] = ACTIVATIONS[act]()
@@ -76,13 +78,15 @@ class Stem(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, channels: int, kind: str, pool: bool, act: str, norm_cfg: dict
+        self, in_channels: int, channels: int, kind: str, pool: bool, act: str, norm_cfg: NormCfg
     ) -> None:
         super().__init__()
         kernel_size, plan = STEMS[kind]
         self.layers = nn.ModuleList()
         for width, stride in plan(channels, pool):
-            self.layers.append(conv_norm(in_channels, width, kernel_size, norm_cfg, stride, act))
+            self.layers.append(
+                named_conv_norm(in_channels, width, kernel_size, norm_cfg, stride, act)
+            )
             in_channels = width
         self.pool = nn.MaxPool2d(3, stride=2, padding=1) if pool else nn.Identity()
 
@@ -106,11 +110,11 @@ class HybridBottleneck(nn.Module):
         norm_cfg: Batch normalisation.
         act: Activation.
         gate: Channel gate, or None.
-        gate_place: 'mid' behind the middle, 'out' behind the last norm.
+        gate_place: 'mid' after the middle, 'out' after the last norm.
         linear_out: No activation after the sum.
         shortcut: Where stride or channels change, a 1x1 convolution takes the place of the
             shortcut; without, such a block has none at all.
-        shortcut_act: Activation behind that convolution.
+        shortcut_act: Activation after that convolution.
         drop_path: Drop-path rate of the branch.
     """
 
@@ -120,7 +124,7 @@ class HybridBottleneck(nn.Module):
         out_channels: int,
         slot: ConvSlot,
         spatial: nn.Module,
-        norm_cfg: dict,
+        norm_cfg: NormCfg,
         act: str = 'relu',
         gate: nn.Module | None = None,
         gate_place: str = 'mid',
@@ -130,11 +134,11 @@ class HybridBottleneck(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        self.conv1 = conv2d(in_channels, slot.in_channels, 1)
+        self.conv1 = conv2d_he(in_channels, slot.in_channels, 1)
         self.norm1 = build_norm(norm_cfg, slot.in_channels)
         self.conv2 = spatial
         self.norm2 = build_norm(norm_cfg, slot.channels)
-        self.conv3 = conv2d(slot.channels, out_channels, 1)
+        self.conv3 = conv2d_he(slot.channels, out_channels, 1)
         self.norm3 = build_norm(norm_cfg, out_channels)
         self.gate, self.gate_place = gate, gate_place
         self.act = ACTIVATIONS[act]()
@@ -145,7 +149,9 @@ class HybridBottleneck(nn.Module):
             self.shortcut = None
             if shortcut:
                 name = act if shortcut_act else None
-                self.shortcut = conv_norm(in_channels, out_channels, 1, norm_cfg, slot.stride, name)
+                self.shortcut = named_conv_norm(
+                    in_channels, out_channels, 1, norm_cfg, slot.stride, name
+                )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
@@ -162,140 +168,169 @@ class HybridBottleneck(nn.Module):
         return self.out_act(y)
 
 
-class Stage(nn.Module):
-    """Blocks in turn, and behind those of the last stage of a classifier its 1x1 convolution."""
+@dataclass(frozen=True, kw_only=True)
+class StemArch(Arch):
+    """Stem of a :class:`BottleneckNet`, see :class:`Stem`."""
 
-    def __init__(self, blocks: list[nn.Module], final: nn.Module | None, with_cp: bool) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-        self.final = final
-        self.with_cp = with_cp
+    kind: str  # '7x7', '3x3' or 'tiered'
+    channels: Size  # channels of its output
+    pool: bool  # max pooling at its end
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map the previous stage's output to this stage's."""
-        x = run_blocks(self.blocks, x, self.with_cp)
-        return x if self.final is None else self.final(x)
+    def check(self, owner: str, name: str = 'arch.stem') -> None:
+        """Check the kind as well."""
+        super().check(owner, name)
+        one_of(owner, STEMS, **{f'{name}.kind': self.kind})
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateArch(Arch):
+    """Channel gate of the blocks of a :class:`BottleneckNet`."""
+
+    kind: str  # 'se' or 'eca'
+    place: str  # 'mid': after the middle of blocks without attention, 'out': after the last norm
+    ratio: Ratio | None = None  # of the channels to the hidden width of 'se'; None for its default
+
+    def check(self, owner: str, name: str = 'arch.gate') -> None:
+        """Check kind and place as well."""
+        super().check(owner, name)
+        one_of(owner, GATES, **{f'{name}.kind': self.kind})
+        one_of(owner, ('mid', 'out'), **{f'{name}.place': self.place})
+        if self.ratio is not None:
+            positive(owner, **{f'{name}.ratio': self.ratio})
+
+
+@dataclass(frozen=True, kw_only=True)
+class BottleneckArch(Arch):
+    """Variant of a :class:`BottleneckNet`; those of a kind of attention are added by subclasses."""
+
+    depths: StageSizes  # number of blocks
+    channels: StageSizes  # channels of the maps
+    # indices of the blocks with attention; True for all of them, False for none
+    attention: StageOptions
+    ratios: StageRatios = (0.25, 0.25, 0.25, 0.25)  # width of the middle of a block to its output
+    strides: StageSizes = (1, 2, 2, 2)  # of the first blocks
+    stem: StemArch = StemArch(kind='7x7', channels=64, pool=True)
+    act: str = 'relu'  # or 'silu'
+    group_size: Count = 0  # channels of a group of the 3x3 convolutions, 0 for one group
+    gate: GateArch | None = None
+    value_ratio: Ratio = 1.0  # channels of the values to those of the queries
+    bottle_in: bool = False  # ratios count from the input of a block, not from its output
+    linear_out: bool = False  # no activation after the sum of a block
+    shortcut: bool = True  # a convolution in a shortcut whose shape changes; else no shortcut there
+    final: Size | None = None  # channels of the 1x1 convolution at the end of classifiers
+
+    def check(self, owner: str, name: str = 'arch') -> None:
+        """Check activation and blocks with attention as well."""
+        super().check(owner, name)
+        one_of(owner, ACTIVATIONS, **{f'{name}.act': self.act})
+        for stage in range(len(self.depths)):
+            self.attention_blocks(stage, owner)
+            width = self.channels[stage]
+            if self.bottle_in:
+                width = self.channels[stage - 1] if stage else self.stem.channels
+            positive(owner, **{f'{name}.ratios * channels': width * self.ratios[stage]})
+        positive(owner, **{f'{name}.value_ratio': self.value_ratio})
+
+    def attention_blocks(self, stage: int, owner: str = 'BottleneckNet') -> tuple[int, ...]:
+        """Indices of the blocks of a stage that have attention.
+
+        Raises:
+            ValueError: A block that does not exist.
+        """
+        blocks, depth = self.attention[stage], self.depths[stage]
+        if isinstance(blocks, bool):
+            return tuple(range(depth)) if blocks else ()
+        if not isinstance(blocks, list | tuple) or any(not 0 <= i < depth for i in blocks):
+            raise ValueError(
+                f'arch of {owner}: attention of stage {stage} must name blocks 0..{depth - 1}, '
+                f'got {blocks}'
+            )
+        return tuple(blocks)
+
+
+class BottleneckNetArguments(SharedArguments, total=False):
+    """Arguments that all of these networks take, by keyword; see :class:`BottleneckNet`."""
+
+    strides: Sequence[int] | None
+    final_conv: bool
+    shortcut_act: bool
+    norm_cfg: NormCfg | None
+    zero_init_residual: bool
+    impl: str
 
 
 class BottleneckNet(BaseBackbone):
     """Network of :class:`HybridBottleneck`; abstract: a subclass has :meth:`make_attention`.
 
-    A subclass calls ``super().__init__``, takes its own arguments, and calls :meth:`build`.
-
     Args:
-        arch: Name in ``arch_zoo``, or a dict that changes settings of the variant named by its key
-            ``base``, or of none. Settings are, with one entry for each stage: ``depths``,
-            ``channels`` of the output, ``ratios`` of the middle of a block to them, ``heads``,
-            ``strides`` of the first blocks, and ``attention``, the indices of the blocks with
-            attention (True for all of them, False for none). For the whole network:
-
-            * ``stem``: ``dict(kind='7x7' | '3x3' | 'tiered', channels=..., pool=True | False)``;
-            * ``act``: 'relu' or 'silu';
-            * ``group_size``: channels of a group of the 3x3 convolutions, 0 for one group;
-            * ``gate``: None, or ``dict(kind='se' | 'eca', place='mid' | 'out')``, for 'se' with
-              its ``ratio`` of C to the hidden width; those in the middle only stand in blocks
-              without attention;
-            * ``value_ratio``: channels of the values to those of the queries;
-            * ``bottle_in``: ``ratios`` count from the input of a block, not from its output;
-            * ``linear_out``: no activation behind the sum of a block;
-            * ``shortcut``: convolution in the shortcut where its shape changes, or none at all;
-            * ``final``: channels of the 1x1 convolution of a classifier, or None;
-            * those of the kind of attention.
-        in_channels: Channels of the input image.
-        out_indices: Stages whose maps are returned.
+        arch: Name in ``arch_zoo``, or a dict with fields of :class:`BottleneckArch` that change the
+            variant named by its key ``base``, or, without ``base``, the defaults.
         strides: Strides of the stages, by default the variant's.
-        final_conv: Put the variant's last 1x1 convolution behind the last stage, for
-            classification.
-        shortcut_act: Activation behind the convolution of a shortcut.
-        drop_path_rate: Drop-path rate of the last block; it grows linearly from 0.
-        norm_cfg: Batch normalisation: ``dict(type='BN')`` or ``dict(type='SyncBN')``.
+        final_conv: End the last stage with the variant's last 1x1 convolution, for classification.
+        shortcut_act: Activation after the convolution of a shortcut.
+        norm_cfg: Batch normalisation: ``dict(type='BN')``, the default, or ``dict(type='SyncBN')``.
         zero_init_residual: Let every block start as its shortcut (last norm's weight 0); only
             those blocks that have one.
         impl: Algorithm of attention, see :mod:`hybrid_mm.ops.local_attention`.
-        frozen_stages: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
-        norm_eval: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
-        with_cp: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
-        init_cfg: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
+        **kwargs: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
 
     Raises:
         ValueError: An unknown variant, or settings that do not fit each other.
     """
 
-    arch_defaults: ClassVar[dict[str, Any]] = dict(
-        ratios=[0.25] * 4,
-        strides=[1, 2, 2, 2],
-        stem=dict(kind='7x7', channels=64, pool=True),
-        act='relu',
-        group_size=0,
-        gate=None,
-        value_ratio=1.0,
-        bottle_in=False,
-        linear_out=False,
-        shortcut=True,
-        final=None,
-    )
+    arch_class: ClassVar[type[BottleneckArch]] = BottleneckArch
+    arch: BottleneckArch
 
     def __init__(
         self,
-        arch: str | dict,
-        in_channels: int = 3,
-        out_indices: tuple[int, ...] = (0, 1, 2, 3),
-        strides: tuple[int, ...] | None = None,
+        arch: str | Mapping | BottleneckArch,
+        strides: Sequence[int] | None = None,
         final_conv: bool = False,
         shortcut_act: bool = False,
-        drop_path_rate: float = 0.0,
-        norm_cfg: dict | None = None,
+        norm_cfg: NormCfg | None = None,
         zero_init_residual: bool = True,
         impl: str = 'auto',
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        with_cp: bool = False,
-        init_cfg: dict | None = None,
+        **kwargs: Unpack[SharedArguments],
     ) -> None:
-        super().__init__(in_channels, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
-        self.settings = self.resolve_arch(
-            arch if strides is None else dict(self._as_dict(arch), strides=list(strides))
-        )
-        if final_conv and self.settings['final'] is None:
+        super().__init__(arch, **kwargs)
+        if strides is not None:
+            positive(self, strides=strides)
+            strides = per_stage(self, len(self.arch.depths), strides=strides)
+            self.arch = replace(self.arch, strides=strides)
+        if final_conv and self.arch.final is None:
             raise ValueError(f'arch {arch!r} has no final convolution: final_conv must be False')
-        self.depths = list(self.settings['depths'])
-        self.stage_channels = list(self.settings['channels'])
-        if final_conv:
-            self.stage_channels[-1] = self.settings['final']
+        self.depths = list(self.arch.depths)
+        self.stage_channels = list(self.arch.channels)
+        if final_conv and self.arch.final is not None:
+            self.stage_channels[-1] = self.arch.final
         self.final_conv, self.shortcut_act = final_conv, shortcut_act
-        self.drop_path_rate = drop_path_rate
-        self.norm_cfg = norm_cfg or dict(type='BN')
+        self.norm_cfg = dict(norm_cfg or BATCH_NORM)
         self.zero_init_residual, self.impl = zero_init_residual, impl
 
-    @staticmethod
-    def _as_dict(arch: str | dict) -> dict:
-        return dict(base=arch) if isinstance(arch, str) else arch
-
     @classmethod
-    def resolve_arch(cls, arch: str | dict) -> dict:
-        """Settings of a variant, by name or as a dict of changes.
+    def resolve_arch(cls, arch: str | Mapping | Arch) -> Any:
+        """Return a variant, given by name or as a dict of changes to the one named by ``base``.
 
         Raises:
             ValueError: Unknown name, missing or unknown keys, values that do not fit each other.
         """
-        arch = dict(cls._as_dict(arch))
-        base = arch.pop('base', None)
-        start = cls.arch_defaults if base is None else super().resolve_arch(base)
-        settings = super().resolve_arch({**start, **arch})
-        stem, gate = settings['stem'], settings['gate']
-        choices = [('stem.kind', stem.get('kind'), STEMS), ('act', settings['act'], ACTIVATIONS)]
-        if gate:
-            choices += [
-                ('gate.kind', gate.get('kind'), GATES),
-                ('gate.place', gate.get('place'), ('mid', 'out')),
-            ]
-        for name, value, known in choices:
-            if value not in known:
-                raise ValueError(
-                    f'arch of {cls.__name__}: {name} must be one of {", ".join(known)}, '
-                    f'got {value!r}'
-                )
-        return settings
+        if isinstance(arch, Mapping) and arch.get('base') is not None:
+            changes = {key: value for key, value in arch.items() if key != 'base'}
+            arch = {**super().resolve_arch(arch['base']).to_dict(), **changes}
+        elif isinstance(arch, Mapping):
+            arch = {key: value for key, value in arch.items() if key != 'base'}
+        return super().resolve_arch(arch)
+
+    @property
+    def map_strides(self) -> tuple[int, ...]:
+        """Strides of the maps of all stages."""
+        strides = itertools.accumulate(self.arch.strides, lambda a, b: a * b)
+        return tuple(self._stem_stride * stride for stride in strides)
+
+    @property
+    def _stem_stride(self) -> int:
+        stem = self.arch.stem
+        return 4 if stem.pool or stem.kind == 'tiered' else 2
 
     # -- what a subclass has or may replace ------------------------------------------------------
 
@@ -305,80 +340,72 @@ class BottleneckNet(BaseBackbone):
 
     # --------------------------------------------------------------------------------------------
 
-    def build(self) -> None:
-        """Build stem and stages; the subclass calls it when its arguments are set."""
-        settings, stem = self.settings, self.settings['stem']
-        self.stem = Stem(self.in_channels, act=settings['act'], norm_cfg=self.norm_cfg, **stem)
-        self.stages = nn.ModuleList()
-        rates = drop_path_schedule(self.drop_path_rate, self.depths)
-        channels, reduction = stem['channels'], 4 if stem['pool'] or stem['kind'] == 'tiered' else 2
-        for stage, out_channels in enumerate(settings['channels']):
-            attention, blocks = self._attention_blocks(stage), []
-            for index, rate in enumerate(rates[stage]):
-                width = channels if settings['bottle_in'] else out_channels
-                width = make_divisible(width * settings['ratios'][stage])
-                attends = index in attention
-                slot = ConvSlot(
-                    stage=stage,
-                    block=index,
-                    in_channels=width,
-                    channels=round(width * settings['value_ratio']) if attends else width,
-                    stride=settings['strides'][stage] if index == 0 else 1,
-                    dilation=1,
-                    reduction=reduction,
-                )
-                blocks.append(self._block(channels, out_channels, slot, attends, rate))
-                channels, reduction = out_channels, reduction * slot.stride
-            final = None
-            if self.final_conv and stage == len(self.depths) - 1:
-                final = conv_norm(
-                    channels, self.stage_channels[-1], 1, self.norm_cfg, act=settings['act']
-                )
-            self.stages.append(Stage(blocks, final, self.with_cp))
-        self.finish()
+    def make_stem(self) -> nn.Module:
+        """The variant's stem."""
+        stem = self.arch.stem
+        return Stem(
+            self.in_channels, stem.channels, stem.kind, stem.pool, self.arch.act, self.norm_cfg
+        )
 
-    def _attention_blocks(self, stage: int) -> tuple[int, ...]:
-        blocks, depth = self.settings['attention'][stage], self.depths[stage]
-        if isinstance(blocks, bool):
-            return tuple(range(depth)) if blocks else ()
-        if any(not 0 <= index < depth for index in blocks):
-            raise ValueError(
-                f'arch of {type(self).__name__}: attention of stage {stage} must name blocks '
-                f'0..{depth - 1}, got {blocks}'
+    def make_stage(self, stage: int) -> nn.Module:
+        """Blocks, and after those of the last stage of a classifier its 1x1 convolution."""
+        arch, out_channels = self.arch, self.arch.channels[stage]
+        channels = arch.channels[stage - 1] if stage else arch.stem.channels
+        reduction = self.map_strides[stage - 1] if stage else self._stem_stride
+        attention, blocks = arch.attention_blocks(stage, type(self).__name__), []
+        for index, rate in enumerate(self.drop_path_rates[stage]):
+            width = channels if arch.bottle_in else out_channels
+            width = make_divisible(width * arch.ratios[stage])
+            attends = index in attention
+            slot = ConvSlot(
+                stage=stage,
+                block=index,
+                in_channels=width,
+                channels=round(width * arch.value_ratio) if attends else width,
+                stride=arch.strides[stage] if index == 0 else 1,
+                dilation=1,
+                reduction=reduction,
             )
-        return tuple(blocks)
+            blocks.append(self._block(channels, out_channels, slot, attends, rate))
+            channels, reduction = out_channels, reduction * slot.stride
+        after = {}
+        if self.final_conv and stage == len(self.depths) - 1:
+            last = self.stage_channels[-1]
+            after['final'] = named_conv_norm(channels, last, 1, self.norm_cfg, act=arch.act)
+        return Stage(blocks, self.with_cp, after=after)
 
     def _block(
         self, in_channels: int, out_channels: int, slot: ConvSlot, attends: bool, rate: float
     ) -> nn.Module:
-        settings = self.settings
+        arch = self.arch
         if attends:
             spatial = self.make_attention(slot)
         else:
-            width, size = slot.channels, settings['group_size'] or slot.channels
+            width, size = slot.channels, arch.group_size or slot.channels
             if width % size:
                 raise ValueError(
                     f'arch of {type(self).__name__}: group_size {size} does not divide the {width} '
                     f'channels in the middle of a block of stage {slot.stage}'
                 )
-            spatial = conv2d(width, width, 3, slot.stride, groups=width // size)
+            spatial = conv2d_he(width, width, 3, slot.stride, groups=width // size)
         gate, place = None, 'mid'
-        if settings['gate']:
-            kwargs = dict(settings['gate'])
-            kind, place = kwargs.pop('kind'), kwargs.pop('place')
+        if arch.gate is not None:
+            place = arch.gate.place
+            kwargs = {} if arch.gate.ratio is None else dict(ratio=arch.gate.ratio)
             if place == 'out' or not attends:
-                gate = GATES[kind](out_channels if place == 'out' else slot.channels, **kwargs)
+                width = out_channels if place == 'out' else slot.channels
+                gate = GATES[arch.gate.kind](width, **kwargs)
         block = HybridBottleneck(
             in_channels,
             out_channels,
             slot,
             spatial,
             self.norm_cfg,
-            settings['act'],
+            arch.act,
             gate,
             place,
-            settings['linear_out'],
-            settings['shortcut'],
+            arch.linear_out,
+            arch.shortcut,
             self.shortcut_act,
             rate,
         )

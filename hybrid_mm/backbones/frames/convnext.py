@@ -5,25 +5,32 @@ Source: "A ConvNet for the 2020s" (arXiv 2201.03545), section 2, as the official
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
+from hybrid_mm.backbones.frames.arch import Arch, StageSizes
+from hybrid_mm.backbones.frames.base import SharedArguments
+from hybrid_mm.backbones.frames.blocks import Stage
 from hybrid_mm.backbones.frames.parallel_kernels import merge_kernels
-from hybrid_mm.backbones.frames.token_pyramid import MLP, TokenPyramid, TokenStage, init_linear
-from hybrid_mm.layers import DropPath, drop_path_schedule
+from hybrid_mm.backbones.frames.token_pyramid import MLP, TokenPyramid, init_linear
+from hybrid_mm.layers import DropPath
+from hybrid_mm.ops.checks import not_negative, positive
 
 _EPS = 1e-6
 
 
-class PatchEmbed(nn.Module):
-    """Convolution of patches without overlap, with a layer norm before or behind it.
+class CroppedPatchEmbed(nn.Module):
+    """Convolution of patches without overlap, with a layer norm before or after it.
 
     Args:
         in_channels: Channels of the input.
         channels: Channels of the result.
-        size: Height and width of a patch; what is left at the border is cut away.
+        size: Height and width of a patch; an incomplete one at the border is cropped.
         norm_first: Whether the norm comes first and the input is a map (N, H, W, C), as between
             stages; else the input is an image (N, C, H, W).
     """
@@ -70,101 +77,97 @@ class ConvNeXtBlock(nn.Module):
         return x + self.drop_path(branch if self.gamma is None else self.gamma * branch)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ConvNeXtArch(Arch):
+    """Variant of a ConvNeXt."""
+
+    depths: StageSizes  # number of blocks
+    dims: StageSizes  # channels, before they are multiplied by ``width_factor``
+
+
+class ConvNeXtArguments(SharedArguments, total=False):
+    """Arguments that all of these networks take, by keyword; see :class:`ConvNeXtFrame`."""
+
+    width_factor: float
+    layer_scale: float
+    pooled: bool
+    deploy: bool
+
+
 class ConvNeXtFrame(TokenPyramid):
     """Stem, stages and norms around blocks whose mixing a subclass makes.
 
-    A map has floor(H / stride) rows. ``arch_zoo`` has ``depths`` and ``dims``. Layer-wise decay
-    takes ``blocks_per_layer`` blocks of the third stage for one layer.
+    A map has floor(H / stride) rows. Layer-wise decay takes ``blocks_per_layer`` blocks of the
+    third stage for one layer.
 
     Args:
-        arch: Name of a variant or a dict.
+        arch: Name of a variant, or a dict with the fields of its ``arch_class``.
         width_factor: What the numbers of channels are multiplied by, rounded down.
-        in_channels: Channels of the input image.
-        out_indices: Stages whose maps are returned.
-        drop_path_rate: Drop-path rate of the last block; it grows linearly from 0.
         layer_scale: Initial value of the layer scales, or 0 for none.
         pooled: Average the last map before its norm and return it as (N, C, 1, 1), as the
             classifiers do.
         deploy: Build the network as :meth:`switch_to_deploy` leaves it.
-        frozen_stages: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
-        norm_eval: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
-        with_cp: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
-        init_cfg: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
+        **kwargs: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
     """
 
+    arch_class: ClassVar[type[ConvNeXtArch]] = ConvNeXtArch
     blocks_per_layer = 3
+    norm_eps = _EPS
+    arch: ConvNeXtArch
 
     def __init__(
         self,
-        arch: str | dict,
+        arch: str | Mapping | ConvNeXtArch,
         width_factor: float = 1.0,
-        in_channels: int = 3,
-        out_indices: Sequence[int] = (0, 1, 2, 3),
-        drop_path_rate: float = 0.0,
         layer_scale: float = 1e-6,
         pooled: bool = False,
         deploy: bool = False,
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        with_cp: bool = False,
-        init_cfg: dict | None = None,
+        **kwargs: Unpack[SharedArguments],
     ) -> None:
-        super().__init__(in_channels, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
-        settings = self.resolve_arch(arch)
-        self.pooled = pooled
-        self.depths = settings['depths']
-        self.stage_channels = [int(width * width_factor) for width in settings['dims']]
-        rates = drop_path_schedule(drop_path_rate, self.depths)
-        self.stages = nn.ModuleList()
-        before = in_channels
-        for i, channels in enumerate(self.stage_channels):
-            embed = PatchEmbed(before, channels, 2 if i else 4, norm_first=i > 0)
-            blocks = [self.make_block(i, channels, rate, layer_scale) for rate in rates[i]]
-            down = 'downsample' if i else 'embed', embed
-            norm = self.make_norm(i, channels)
-            self.stages.append(self.make_stage(i, channels, down, blocks, norm, with_cp))
-            before = channels
-        init_linear(self, (nn.Conv2d, nn.Linear))
-        if deploy:
-            self.switch_to_deploy()
-        self.finish()
+        super().__init__(arch, **kwargs)
+        positive(self, width_factor=width_factor)
+        not_negative(self, layer_scale=layer_scale)
+        self.depths = list(self.arch.depths)
+        self.stage_channels = [int(width * width_factor) for width in self.arch.dims]
+        positive(self, **{'width_factor * arch.dims': self.stage_channels})
+        self.layer_scale, self.pooled, self.deploy = layer_scale, pooled, deploy
 
-    @classmethod
-    def check_per_stage(cls, arch: str | dict, **values: Sequence | None) -> None:
-        """Check arguments that have one entry per stage, or are None.
+    def make_stage(self, stage: int) -> nn.Module:
+        """Patch embedding with a norm, then blocks."""
+        channels = self.stage_channels[stage]
+        if stage:
+            before = self.stage_channels[stage - 1]
+            embed = {'downsample': CroppedPatchEmbed(before, channels, 2, norm_first=True)}
+        else:
+            embed = {'embed': CroppedPatchEmbed(self.in_channels, channels, 4, norm_first=False)}
+        blocks = [self.make_block(stage, channels, rate) for rate in self.drop_path_rates[stage]]
+        norm = self.make_norm(stage, channels)
+        return self.new_stage(stage, channels, blocks, self.with_cp, embed, norm=norm)
 
-        Raises:
-            ValueError: Another number of entries.
-        """
-        stages = len(cls.resolve_arch(arch)['depths'])
-        for name, value in values.items():
-            if value is not None and len(value) != stages:
-                raise ValueError(f'{name} needs one entry per stage ({stages}), got {len(value)}')
+    def new_stage(self, stage: int, channels: int, *args: Any, **kwargs: Any) -> Stage:
+        """Make a stage with the arguments of :class:`~hybrid_mm.backbones.frames.blocks.Stage`."""
+        return Stage(*args, **kwargs)
 
-    def make_block(
-        self, stage: int, channels: int, drop_path: float, layer_scale: float
-    ) -> nn.Module:
+    def make_block(self, stage: int, channels: int, drop_path: float) -> nn.Module:
         """Block of a stage, (N, H, W, C) to the same shape."""
-        return ConvNeXtBlock(self.make_mixer(stage, channels), channels, drop_path, layer_scale)
+        mixer = self.make_mixer(stage, channels)
+        return ConvNeXtBlock(mixer, channels, drop_path, self.layer_scale)
 
     def make_mixer(self, stage: int, channels: int) -> nn.Module:
         """Module that mixes pixels in a block of a stage, (N, C, H, W) to the same shape."""
         raise NotImplementedError
 
-    def make_stage(self, stage: int, channels: int, *arguments) -> nn.Module:
-        """Stage with the arguments of :class:`.token_pyramid.TokenStage`."""
-        return TokenStage(*arguments)
+    def reset_parameters(self) -> None:
+        """Draw weights from N(0, 0.02), cut at 2; biases are 0. Then merge kernels if asked for."""
+        init_linear(self, convolutions=True)
+        if self.deploy:
+            self.switch_to_deploy()
 
-    def make_norm(self, stage: int, channels: int) -> nn.Module:
-        """Norm of a stage's map, where that is returned."""
-        norm = super().make_norm(stage, channels)
-        return nn.LayerNorm(channels, eps=_EPS) if isinstance(norm, nn.LayerNorm) else norm
-
-    def returned_map(self, stage: int, x: Tensor) -> Tensor:
+    def returned_map(self, stage: int, state: Tensor) -> Tensor:
         """The map of a stage as it is returned."""
         if self.pooled and stage == len(self.stages) - 1:
-            x = x.mean((1, 2), keepdim=True)
-        return super().returned_map(stage, x)
+            state = state.mean((1, 2), keepdim=True)
+        return super().returned_map(stage, state)
 
     def switch_to_deploy(self) -> None:
         """Merge norms and small kernels into the large ones, for inference."""
@@ -176,7 +179,7 @@ class ConvNeXtFrame(TokenPyramid):
         With L = 6, or 12 if the third stage has more than 9 blocks: 0 the stem; 1 the first stage;
         2 the second with its down-sampling; 3 the down-sampling before the third, whose block j is
         layer 3 + j // 3 (HorNet: j // 2), at most L - 1; L the fourth with its down-sampling; L + 1
-        the norms of the returned maps and everything behind the backbone.
+        the norms of the returned maps and everything after the backbone.
 
         Args:
             param_name: Full name of the parameter.

@@ -1,18 +1,23 @@
 """Core of the networks of MBConv and attention: MaxViT and CoAtNet."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from hybrid_mm.backbones.frames.base import BaseBackbone, build_norm, run_blocks
+from hybrid_mm.backbones.frames.arch import Arch, Ratio, StageSizes
+from hybrid_mm.backbones.frames.base import BaseBackbone, SharedArguments
+from hybrid_mm.backbones.frames.blocks import BATCH_NORM, NormCfg, Stage, build_norm
 from hybrid_mm.layers.convolution.mbconv import ACTIVATIONS, Conv3x3, choice
-from hybrid_mm.layers.drop import drop_path_schedule
 from hybrid_mm.layers.norm import LayerNorm2d
+from hybrid_mm.ops.checks import positive
 from hybrid_mm.ops.positions import fit_tables
 
 
-class ConvStem(nn.Module):
+class TwoConvStem(nn.Module):
     """3x3 convolution of stride 2, batch norm, activation, 3x3 convolution.
 
     Args:
@@ -44,88 +49,96 @@ class ConvStem(nn.Module):
         return self.conv2(self.act(self.norm1(self.conv1(x))))
 
 
-class MBConvStage(nn.Module):
-    """Blocks, the first of stride 2; the norm is that of the returned map only."""
+@dataclass(frozen=True, kw_only=True)
+class TwoConvStemArch(Arch):
+    """Stem of a :class:`MBConvPyramid`."""
 
-    def __init__(self, blocks: list[nn.Module], norm: nn.Module, with_cp: bool) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-        self.norm = norm
-        self.with_cp = with_cp
+    channels: tuple[int, int]  # channels of its two convolutions
+    bias: bool  # biases of these
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map the previous stage's output to this stage's, (N, C, H, W)."""
-        return run_blocks(self.blocks, x, self.with_cp)
+    def check(self, owner: str, name: str = 'arch.stem') -> None:
+        """Check the number of channels as well."""
+        super().check(owner, name)
+        if len(self.channels) != 2:
+            raise ValueError(
+                f'{name}.channels of {owner}: two numbers of channels expected, got {self.channels}'
+            )
+        positive(owner, **{f'{name}.channels': self.channels})
+
+
+@dataclass(frozen=True, kw_only=True)
+class MBConvArch(Arch):
+    """Variant of a :class:`MBConvPyramid`."""
+
+    depths: StageSizes  # number of blocks
+    channels: StageSizes  # channels of the maps
+    stem: TwoConvStemArch
+    # arguments of :class:`~hybrid_mm.layers.convolution.mbconv.MBConv`
+    conv: Mapping[str, Any]
+    norm: Mapping[str, Any]  # arguments of the batch norms
+    ln_eps: Ratio  # epsilon of the layer norms
+
+
+class MBConvArguments(SharedArguments, total=False):
+    """Arguments that all of these networks take, by keyword; see :class:`MBConvPyramid`."""
+
+    norm_outputs: bool
+    pooled: bool
+    norm_cfg: NormCfg | None
 
 
 class MBConvPyramid(BaseBackbone):
-    """Stem and stages of blocks that a subclass makes.
-
-    ``arch_zoo`` has ``depths`` and ``channels``, one entry per stage; ``stem``, a dict of
-    ``channels`` (of its two convolutions) and ``bias``; ``conv``, arguments of
-    :class:`~hybrid_mm.layers.convolution.mbconv.MBConv`; ``norm``, arguments of the batch norms;
-    ``ln_eps``.
+    """Stem and stages of blocks that a subclass makes, the first of a stage with stride 2.
 
     Args:
-        arch: Name of a variant or a dict.
+        arch: Name of a variant, or a dict with the fields of its ``arch_class``.
         norm_outputs: Layer norm of each returned map, over its channels.
         pooled: Average the last map before its norm and return it as (N, C, 1, 1), as classifiers
             do.
-        in_channels: Channels of the input image.
-        out_indices: Stages whose maps are returned.
-        drop_path_rate: Drop-path rate of the last block; it grows linearly from 0.
-        norm_cfg: Batch normalisation, ``dict(type='BN')`` or ``dict(type='SyncBN')``; epsilon and
-            momentum are those of the variant if they are not in it.
-        frozen_stages: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
-        norm_eval: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
-        with_cp: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
-        init_cfg: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
+        norm_cfg: Batch normalisation, ``dict(type='BN')``, the default, or ``dict(type='SyncBN')``;
+            epsilon and momentum are those of the variant if they are not in it.
+        **kwargs: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
     """
+
+    arch_class: ClassVar[type[MBConvArch]] = MBConvArch
+    arch: MBConvArch
 
     def __init__(
         self,
-        arch: str | dict,
+        arch: str | Mapping | MBConvArch,
         norm_outputs: bool = False,
         pooled: bool = False,
-        in_channels: int = 3,
-        out_indices: Sequence[int] = (0, 1, 2, 3),
-        drop_path_rate: float = 0.0,
-        norm_cfg: dict | None = None,
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        with_cp: bool = False,
-        init_cfg: dict | None = None,
+        norm_cfg: NormCfg | None = None,
+        **kwargs: Unpack[SharedArguments],
     ) -> None:
-        super().__init__(in_channels, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
-        self.settings = self.resolve_arch(arch)
-        self.pooled = pooled
-        self.depths, self.stage_channels = self.settings['depths'], self.settings['channels']
-        norm_cfg = {**self.settings['norm'], **(norm_cfg or dict(type='BN'))}
-        self.conv_settings = dict(
-            self.settings['conv'], norm=functools.partial(build_norm, norm_cfg)
+        super().__init__(arch, **kwargs)
+        self.depths, self.stage_channels = list(self.arch.depths), list(self.arch.channels)
+        self.norm_outputs, self.pooled = norm_outputs, pooled
+        norm_cfg = {**self.arch.norm, **(norm_cfg or BATCH_NORM)}
+        self.conv_settings: dict[str, Any] = dict(
+            self.arch.conv, norm=functools.partial(build_norm, norm_cfg)
         )
-        stem = dict(self.settings['stem'])
+
+    def make_stem(self) -> nn.Module:
+        """Two 3x3 convolutions."""
         act, padding = (
             self.conv_settings.get(name, default)
             for name, default in (('act', 'gelu'), ('padding', 'same'))
         )
-        norm = self.conv_settings['norm']
-        self.stem = ConvStem(in_channels, stem['channels'], act, padding, stem['bias'], norm)
-        rates = drop_path_schedule(drop_path_rate, self.depths)
-        self.stages = nn.ModuleList()
-        before = stem['channels'][1]
-        returned = {i % len(self.depths) for i in self.out_indices}
-        for i, channels in enumerate(self.stage_channels):
-            blocks = [
-                self.make_block(i, before if j == 0 else channels, channels, 1 if j else 2, rate)
-                for j, rate in enumerate(rates[i])
-            ]
-            normed = norm_outputs and i in returned
-            norm = LayerNorm2d(channels, self.settings['ln_eps']) if normed else nn.Identity()
-            self.stages.append(MBConvStage(blocks, norm, with_cp))
-            before = channels
-        self.reset_parameters()
-        self.finish()
+        stem, norm = self.arch.stem, self.conv_settings['norm']
+        return TwoConvStem(self.in_channels, stem.channels, act, padding, stem.bias, norm)
+
+    def make_stage(self, stage: int) -> nn.Module:
+        """Blocks; the norm is that of the returned map."""
+        channels = self.stage_channels[stage]
+        before = self.stage_channels[stage - 1] if stage else self.arch.stem.channels[1]
+        blocks = [
+            self.make_block(stage, channels if j else before, channels, 1 if j else 2, rate)
+            for j, rate in enumerate(self.drop_path_rates[stage])
+        ]
+        normed = self.norm_outputs and self.returns(stage)
+        norm = LayerNorm2d(channels, self.arch.ln_eps) if normed else nn.Identity()
+        return Stage(blocks, self.with_cp, norm=norm)
 
     def make_block(
         self, stage: int, in_channels: int, channels: int, stride: int, drop_path: float
@@ -137,11 +150,11 @@ class MBConvPyramid(BaseBackbone):
         """Draw the weights as the variants were trained from."""
         raise NotImplementedError
 
-    def returned_map(self, stage: int, x: Tensor) -> Tensor:
+    def returned_map(self, stage: int, state: Tensor) -> Tensor:
         """The map of a stage as it is returned."""
         if self.pooled and stage == len(self.stages) - 1:
-            x = x.mean((2, 3), keepdim=True)
-        return self.stages[stage].norm(x)
+            state = state.mean((2, 3), keepdim=True)
+        return self.stages[stage].norm(state)
 
     def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
         """Load a state dict in our layout.

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor, nn
 
-from hybrid_mm.backbones.frames.base import build_norm
+from hybrid_mm.backbones.frames.blocks import NormCfg, build_norm
 from hybrid_mm.layers.convolution.peripheral_convolution import PeripheralConv2d
 
 
 class ConvNorm(nn.Module):
-    """Convolution with a batch norm behind it, if any."""
+    """Convolution, then batch norm, if any."""
 
     def __init__(self, conv: nn.Module, norm: nn.Module) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class ParallelKernels(nn.Module):
         norm_cfg: ``dict(type='BN')``, ``dict(type='SyncBN')``, or None for no norms.
     """
 
-    def __init__(self, kernels: dict[str, nn.Module], norm_cfg: dict | None) -> None:
+    def __init__(self, kernels: dict[str, nn.Module], norm_cfg: NormCfg | None) -> None:
         super().__init__()
         self.names = list(kernels)
         for name, conv in kernels.items():

@@ -1,29 +1,35 @@
 """Core of the ResNets whose 3x3 convolutions the papers replace by other operators.
 
 Source: "Deep Residual Learning for Image Recognition" (arXiv 1512.03385) in torchvision's form
-(v1.5: the stride stands in the 3x3 convolution). A subclass overrides :meth:`ResNet.make_spatial`,
+(v1.5: the 3x3 convolution has the stride). A subclass overrides :meth:`ResNet.make_spatial`,
 and, where its paper changes them, :meth:`ResNet.make_spatial_norm` and :meth:`ResNet.make_stem`.
 """
 
+import math
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from hybrid_mm.backbones.frames.base import BaseBackbone, build_norm, run_blocks
-from hybrid_mm.layers import DropPath, drop_path_schedule
+from hybrid_mm.backbones.frames.arch import Arch, Size, StageSizes
+from hybrid_mm.backbones.frames.base import BaseBackbone, SharedArguments
+from hybrid_mm.backbones.frames.blocks import BATCH_NORM, NormCfg, Stage, build_norm, conv2d_he
+from hybrid_mm.layers import DropPath
+from hybrid_mm.ops.checks import per_stage, positive
 
 
 @dataclass(frozen=True)
 class ConvSlot:
-    """Where a 3x3 convolution stands that may be replaced, and what it has to do there.
+    """Place of a 3x3 convolution that may be replaced, and what it has to do there.
 
     Attributes:
         stage: Stage, from 0.
         block: Block within the stage, from 0.
-        in_channels: Channels that it gets.
-        channels: Channels that it gives.
+        in_channels: Channels of its input.
+        channels: Channels of its output.
         stride: Its stride: a map of H rows becomes one of ceil(H / stride).
         dilation: Its dilation.
         reduction: Stride of its input with respect to the image.
@@ -38,19 +44,7 @@ class ConvSlot:
     reduction: int
 
 
-def conv2d(
-    in_channels: int, channels: int, kernel_size: int, stride: int = 1, dilation: int = 1
-) -> nn.Conv2d:
-    """Convolution without bias, padded to ceil(H / stride) rows, with torchvision's He init."""
-    padding = dilation * (kernel_size // 2)
-    conv = nn.Conv2d(
-        in_channels, channels, kernel_size, stride, padding, dilation=dilation, bias=False
-    )
-    nn.init.kaiming_normal_(conv.weight, mode='fan_out', nonlinearity='relu')
-    return conv
-
-
-class ConvStem(nn.Module):
+class PooledConvStem(nn.Module):
     """7x7 convolution of stride 2, norm, ReLU, 3x3 max pooling of stride 2.
 
     Args:
@@ -59,9 +53,9 @@ class ConvStem(nn.Module):
         norm_cfg: Batch normalisation.
     """
 
-    def __init__(self, in_channels: int, channels: int, norm_cfg: dict) -> None:
+    def __init__(self, in_channels: int, channels: int, norm_cfg: NormCfg) -> None:
         super().__init__()
-        self.conv = conv2d(in_channels, channels, 7, stride=2)
+        self.conv = conv2d_he(in_channels, channels, 7, stride=2)
         self.norm = build_norm(norm_cfg, channels)
         self.act = nn.ReLU(inplace=True)
         self.pool = nn.MaxPool2d(3, stride=2, padding=1)
@@ -83,14 +77,14 @@ class ResidualBlock(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, stride: int, norm_cfg: dict, drop_path: float
+        self, in_channels: int, out_channels: int, stride: int, norm_cfg: NormCfg, drop_path: float
     ) -> None:
         super().__init__()
         self.act = nn.ReLU(inplace=True)
         self.drop_path = DropPath(drop_path)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:
-            conv = conv2d(in_channels, out_channels, 1, stride)
+            conv = conv2d_he(in_channels, out_channels, 1, stride)
             norm = build_norm(norm_cfg, out_channels)
             self.shortcut = nn.Sequential(OrderedDict(conv=conv, norm=norm))
 
@@ -113,12 +107,12 @@ class BasicBlock(ResidualBlock):
         slot: ConvSlot,
         spatial: nn.Module,
         spatial_norm: nn.Module,
-        norm_cfg: dict,
+        norm_cfg: NormCfg,
         drop_path: float = 0.0,
     ) -> None:
         super().__init__(in_channels, out_channels, slot.stride, norm_cfg, drop_path)
         self.conv1, self.norm1 = spatial, spatial_norm
-        self.conv2 = conv2d(slot.channels, out_channels, 3, dilation=slot.dilation)
+        self.conv2 = conv2d_he(slot.channels, out_channels, 3, dilation=slot.dilation)
         self.norm2 = build_norm(norm_cfg, out_channels)
 
     @property
@@ -141,14 +135,14 @@ class Bottleneck(ResidualBlock):
         slot: ConvSlot,
         spatial: nn.Module,
         spatial_norm: nn.Module,
-        norm_cfg: dict,
+        norm_cfg: NormCfg,
         drop_path: float = 0.0,
     ) -> None:
         super().__init__(in_channels, out_channels, slot.stride, norm_cfg, drop_path)
-        self.conv1 = conv2d(in_channels, slot.in_channels, 1)
+        self.conv1 = conv2d_he(in_channels, slot.in_channels, 1)
         self.norm1 = build_norm(norm_cfg, slot.in_channels)
         self.conv2, self.norm2 = spatial, spatial_norm
-        self.conv3 = conv2d(slot.channels, out_channels, 1)
+        self.conv3 = conv2d_he(slot.channels, out_channels, 1)
         self.norm3 = build_norm(norm_cfg, out_channels)
 
     @property
@@ -163,54 +157,59 @@ class Bottleneck(ResidualBlock):
         return self.norm3(self.conv3(x))
 
 
-class ResNetStage(nn.Module):
-    """Residual blocks in turn."""
+@dataclass(frozen=True, kw_only=True)
+class ResNetArch(Arch):
+    """Variant of a ResNet."""
 
-    def __init__(self, blocks: list[nn.Module], with_cp: bool) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-        self.with_cp = with_cp
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map the previous stage's output to this stage's."""
-        return run_blocks(self.blocks, x, self.with_cp)
+    stem: Size  # channels of the stem's output
+    bottleneck: bool  # bottlenecks, else basic blocks
+    depths: StageSizes  # number of blocks
+    widths: StageSizes  # channels of the 3x3 convolutions
+    out_channels: StageSizes  # channels of the maps
 
 
-def _basic(*depths: int) -> dict:
-    widths = [64, 128, 256, 512]
-    return dict(stem=64, bottleneck=False, depths=depths, widths=widths, out_channels=widths)
+def _basic(*depths: int) -> ResNetArch:
+    widths = (64, 128, 256, 512)
+    return ResNetArch(stem=64, bottleneck=False, depths=depths, widths=widths, out_channels=widths)
 
 
-def _bottleneck(*depths: int) -> dict:
-    widths, out_channels = [64, 128, 256, 512], [256, 512, 1024, 2048]
-    return dict(stem=64, bottleneck=True, depths=depths, widths=widths, out_channels=out_channels)
+def _bottleneck(*depths: int) -> ResNetArch:
+    return ResNetArch(
+        stem=64,
+        bottleneck=True,
+        depths=depths,
+        widths=(64, 128, 256, 512),
+        out_channels=(256, 512, 1024, 2048),
+    )
+
+
+class ResNetArguments(SharedArguments, total=False):
+    """Arguments that all ResNets take, by keyword; see :class:`ResNet`."""
+
+    strides: Sequence[int]
+    dilations: Sequence[int]
+    norm_cfg: NormCfg | None
+    zero_init_residual: bool
 
 
 class ResNet(BaseBackbone):
     """ResNet with replaceable 3x3 convolutions; abstract: a subclass is registered.
 
-    A subclass calls ``super().__init__``, takes its own arguments, and calls :meth:`build`.
+    A map has the stride of the stem, 4, times the strides of the stages up to its own.
 
     Args:
-        arch: Name in ``arch_zoo``, or a dict with its keys: ``stem``, the channels behind the
-            stem; ``bottleneck``, the kind of block; and for every stage ``depths``, the number of
-            blocks, ``widths``, the channels of the 3x3 convolutions, and ``out_channels``.
-        in_channels: Channels of the input image.
-        out_indices: Stages whose maps are returned.
+        arch: Name in ``arch_zoo``, or a dict with the fields of :class:`ResNetArch`.
         strides: Stride of the first block of each stage.
         dilations: Dilation of the 3x3 convolutions of each stage.
-        drop_path_rate: Drop-path rate of the last block; it grows linearly from 0.
-        norm_cfg: Batch normalisation: ``dict(type='BN')`` or ``dict(type='SyncBN')``.
+        norm_cfg: Batch normalisation: ``dict(type='BN')``, the default, or ``dict(type='SyncBN')``.
         zero_init_residual: Let every block start as its shortcut (last norm's weight 0).
-        frozen_stages: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
-        norm_eval: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
-        with_cp: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
-        init_cfg: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
+        **kwargs: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
 
     Raises:
         ValueError: An unknown variant, or settings that do not fit the number of stages.
     """
 
+    arch_class = ResNetArch
     arch_zoo: ClassVar = {
         'r18': _basic(2, 2, 2, 2),
         'r34': _basic(3, 4, 6, 3),
@@ -220,95 +219,85 @@ class ResNet(BaseBackbone):
         'r101': _bottleneck(3, 4, 23, 3),
         'r152': _bottleneck(3, 8, 36, 3),
     }
+    arch: ResNetArch
 
     def __init__(
         self,
-        arch: str | dict = 'r50',
-        in_channels: int = 3,
-        out_indices: tuple[int, ...] = (0, 1, 2, 3),
-        strides: tuple[int, ...] = (1, 2, 2, 2),
-        dilations: tuple[int, ...] = (1, 1, 1, 1),
-        drop_path_rate: float = 0.0,
-        norm_cfg: dict | None = None,
+        arch: str | Mapping | ResNetArch = 'r50',
+        strides: Sequence[int] = (1, 2, 2, 2),
+        dilations: Sequence[int] = (1, 1, 1, 1),
+        norm_cfg: NormCfg | None = None,
         zero_init_residual: bool = True,
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        with_cp: bool = False,
-        init_cfg: dict | None = None,
+        **kwargs: Unpack[SharedArguments],
     ) -> None:
-        super().__init__(in_channels, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
-        self.settings = self.resolve_arch(arch)
-        self.depths = self.settings['depths']
-        self.stage_channels = self.settings['out_channels']
-        self.strides = self.per_stage('strides', strides)
-        self.dilations = self.per_stage('dilations', dilations)
-        self.drop_path_rate = drop_path_rate
-        self.norm_cfg = norm_cfg or dict(type='BN')
+        super().__init__(arch, **kwargs)
+        self.depths = list(self.arch.depths)
+        self.stage_channels = list(self.arch.out_channels)
+        positive(self, strides=strides, dilations=dilations)
+        self.strides = self.per_stage(strides=strides)
+        self.dilations = self.per_stage(dilations=dilations)
+        self.norm_cfg = dict(norm_cfg or BATCH_NORM)
         self.zero_init_residual = zero_init_residual
 
-    def per_stage(self, name: str, values: Any) -> tuple:
-        """Values of an argument for each stage; a single value stands for all.
+    def per_stage(self, **argument: Any) -> tuple:
+        """Values of an argument for each stage; a single value is taken for all.
 
         Raises:
             ValueError: Another number of values than stages.
         """
-        stages = len(self.depths)
-        values = tuple(values) if isinstance(values, list | tuple) else (values,) * stages
-        if len(values) != stages:
-            raise ValueError(
-                f'{name} of {type(self).__name__}: one entry for each of the {stages} stages '
-                f'expected, got {values}'
-            )
-        return values
+        return per_stage(self, len(self.depths), **argument)
+
+    @property
+    def map_strides(self) -> tuple[int, ...]:
+        """Strides of the maps of all stages."""
+        stages = range(1, len(self.strides) + 1)
+        return tuple(4 * math.prod(self.strides[:stage]) for stage in stages)
 
     # -- what a subclass may replace -------------------------------------------------------------
 
     def make_stem(self) -> nn.Module:
-        """Stem from the image to a map at stride 4 with ``settings['stem']`` channels."""
-        return ConvStem(self.in_channels, self.settings['stem'], self.norm_cfg)
+        """Stem from the image to a map at stride 4 with ``arch.stem`` channels."""
+        return PooledConvStem(self.in_channels, self.arch.stem, self.norm_cfg)
 
     def make_spatial(self, slot: ConvSlot) -> nn.Module:
         """Operator in the place of the 3x3 convolution; it initialises itself."""
-        return conv2d(slot.in_channels, slot.channels, 3, slot.stride, slot.dilation)
+        return conv2d_he(slot.in_channels, slot.channels, 3, slot.stride, slot.dilation)
 
     def make_spatial_norm(self, slot: ConvSlot) -> nn.Module:
-        """Norm behind that operator; ``nn.Identity()`` where the operator has its own."""
+        """Norm after that operator; ``nn.Identity()`` where the operator has its own."""
         return build_norm(self.norm_cfg, slot.channels)
 
     def block_class(self, slot: ConvSlot) -> type[ResidualBlock]:
         """Class of the block around that operator."""
-        return Bottleneck if self.settings['bottleneck'] else BasicBlock
+        return Bottleneck if self.arch.bottleneck else BasicBlock
 
     # --------------------------------------------------------------------------------------------
 
-    def build(self) -> None:
-        """Build stem and stages; the subclass calls it when its arguments are set."""
-        settings = self.settings
-        self.stem = self.make_stem()
-        self.stages = nn.ModuleList()
-        rates = drop_path_schedule(self.drop_path_rate, self.depths)
-        channels, reduction = settings['stem'], 4
-        for stage, out_channels in enumerate(self.stage_channels):
-            width, blocks = settings['widths'][stage], []
-            for index, rate in enumerate(rates[stage]):
-                slot = ConvSlot(
-                    stage=stage,
-                    block=index,
-                    in_channels=width if settings['bottleneck'] else channels,
-                    channels=width,
-                    stride=self.strides[stage] if index == 0 else 1,
-                    dilation=self.dilations[stage],
-                    reduction=reduction,
-                )
-                blocks.append(self._block(channels, out_channels, slot, rate))
-                channels, reduction = out_channels, reduction * slot.stride
-            self.stages.append(ResNetStage(blocks, self.with_cp))
-        self.finish()
+    def make_stage(self, stage: int) -> nn.Module:
+        """Residual blocks, the first of which has the stride of the stage."""
+        width, out_channels = self.arch.widths[stage], self.stage_channels[stage]
+        channels = self.stage_channels[stage - 1] if stage else self.arch.stem
+        reduction = self.map_strides[stage - 1] if stage else 4
+        blocks = []
+        for index, rate in enumerate(self.drop_path_rates[stage]):
+            slot = ConvSlot(
+                stage=stage,
+                block=index,
+                in_channels=width if self.arch.bottleneck else channels,
+                channels=width,
+                stride=self.strides[stage] if index == 0 else 1,
+                dilation=self.dilations[stage],
+                reduction=reduction,
+            )
+            blocks.append(self._block(channels, out_channels, slot, rate))
+            channels, reduction = out_channels, reduction * slot.stride
+        return Stage(blocks, self.with_cp)
 
     def _block(self, in_channels: int, out_channels: int, slot: ConvSlot, rate: float) -> nn.Module:
-        kind = self.block_class(slot)
         spatial, norm = self.make_spatial(slot), self.make_spatial_norm(slot)
-        block = kind(in_channels, out_channels, slot, spatial, norm, self.norm_cfg, rate)
+        block = self.block_class(slot)(
+            in_channels, out_channels, slot, spatial, norm, self.norm_cfg, rate
+        )
         if self.zero_init_residual:
             nn.init.zeros_(block.last_norm.weight)
         return block

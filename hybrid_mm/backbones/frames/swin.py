@@ -5,22 +5,29 @@ Source: "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows
 overrides :meth:`Swin.make_attention`.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from hybrid_mm.backbones.frames.token_pyramid import MLP, TokenPyramid, TokenStage, init_linear
-from hybrid_mm.layers.drop import DropPath, drop_path_schedule
+from hybrid_mm.backbones.frames.arch import Arch, Size, StageSizes
+from hybrid_mm.backbones.frames.base import SharedArguments
+from hybrid_mm.backbones.frames.blocks import Stage
+from hybrid_mm.backbones.frames.token_pyramid import MLP, TokenPyramid
+from hybrid_mm.layers.drop import DropPath
+from hybrid_mm.ops.checks import divides, per_stage, positive
 
 
-class PatchEmbed(nn.Module):
+class PaddedPatchEmbed(nn.Module):
     """Convolution of patches side by side, then layer norm.
 
     Args:
         in_channels: Channels of the image.
         channels: Channels C of the output.
-        patch_size: Pixels of a patch on each side; the last ones are filled up with zeros.
+        patch_size: Pixels of a patch on each side; the last ones are padded with zeros.
     """
 
     def __init__(self, in_channels: int, channels: int, patch_size: int = 4) -> None:
@@ -57,10 +64,10 @@ class PatchMerging(nn.Module):
 
 
 class SwinBlock(nn.Module):
-    """Window attention and feed-forward network behind layer norms.
+    """Window attention and feed-forward network, each after a layer norm.
 
-    A map that its windows do not divide is filled up with zeros behind the norm and cut again
-    behind attention.
+    A map that its windows do not divide is padded with zeros after the norm and cropped after
+    attention.
 
     Args:
         channels: Number of channels C.
@@ -104,97 +111,92 @@ class SwinBlock(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
-def _arch(embed_dim: int, depths: list[int], heads: list[int]) -> dict:
-    return dict(embed_dim=embed_dim, depths=depths, heads=heads)
+@dataclass(frozen=True, kw_only=True)
+class SwinArch(Arch):
+    """Variant of a Swin Transformer."""
+
+    embed_dim: Size  # channels of the first stage, doubled from stage to stage
+    depths: StageSizes  # number of blocks
+    heads: StageSizes  # heads of the attention
+
+
+def _arch(embed_dim: int, depths: Sequence[int], heads: Sequence[int]) -> SwinArch:
+    return SwinArch(embed_dim=embed_dim, depths=depths, heads=heads)
+
+
+class SwinArguments(SharedArguments, total=False):
+    """Arguments that all Swin Transformers take, by keyword; see :class:`Swin`."""
+
+    window_size: int | Sequence[int]
+    mlp_ratio: float
 
 
 class Swin(TokenPyramid):
     """Swin Transformer with replaceable attention; abstract: a subclass is registered.
 
-    A subclass calls ``super().__init__``, takes its own arguments, and calls :meth:`build`.
     ``always_shift`` of :class:`SwinBlock` is an attribute of it.
 
     Args:
-        arch: 'tiny', 'small', 'base', 'large', or a dict with ``embed_dim``, the channels of the
-            first stage, and for every stage ``depths`` and ``heads``.
+        arch: Name in ``arch_zoo``, or a dict with the fields of :class:`SwinArch`.
         window_size: Pixels of a window on each side, one value or one per stage.
         mlp_ratio: Hidden width of the feed-forward networks as a multiple of the channels.
-        in_channels: Channels of the input image.
-        out_indices: Stages whose maps are returned, each behind a layer norm of its own.
-        drop_path_rate: Drop-path rate of the last block; it grows linearly from 0.
-        frozen_stages: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
-        norm_eval: Without effect, there is no batch norm.
-        with_cp: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
-        init_cfg: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
+        **kwargs: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`; ``norm_eval`` has no
+            effect, there is no batch norm.
 
     Raises:
         ValueError: An unknown variant, or settings that do not fit the number of stages.
     """
 
+    arch_class: ClassVar[type[SwinArch]] = SwinArch
     arch_zoo: ClassVar = {
-        'tiny': _arch(96, [2, 2, 6, 2], [3, 6, 12, 24]),
-        'small': _arch(96, [2, 2, 18, 2], [3, 6, 12, 24]),
-        'base': _arch(128, [2, 2, 18, 2], [4, 8, 16, 32]),
-        'large': _arch(192, [2, 2, 18, 2], [6, 12, 24, 48]),
+        'tiny': _arch(96, (2, 2, 6, 2), (3, 6, 12, 24)),
+        'small': _arch(96, (2, 2, 18, 2), (3, 6, 12, 24)),
+        'base': _arch(128, (2, 2, 18, 2), (4, 8, 16, 32)),
+        'large': _arch(192, (2, 2, 18, 2), (6, 12, 24, 48)),
     }
     arch_aliases: ClassVar = {'t': 'tiny', 's': 'small', 'b': 'base', 'l': 'large'}
     always_shift = False
 
+    arch: SwinArch
+
     def __init__(
         self,
-        arch: str | dict = 'tiny',
-        window_size: int | tuple[int, ...] = 7,
+        arch: str | Mapping | SwinArch = 'tiny',
+        window_size: int | Sequence[int] = 7,
         mlp_ratio: float = 4.0,
-        in_channels: int = 3,
-        out_indices: tuple[int, ...] = (0, 1, 2, 3),
-        drop_path_rate: float = 0.0,
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        with_cp: bool = False,
-        init_cfg: dict | None = None,
+        **kwargs: Unpack[SharedArguments],
     ) -> None:
-        super().__init__(in_channels, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
-        self.settings = self.resolve_arch(arch)
-        self.depths, self.heads = self.settings['depths'], self.settings['heads']
-        self.stage_channels = [
-            self.settings['embed_dim'] * 2**stage for stage in range(len(self.depths))
-        ]
-        windows = window_size if isinstance(window_size, list | tuple) else [window_size]
-        self.windows = list(windows) * (len(self.depths) if len(windows) == 1 else 1)
-        if len(self.windows) != len(self.depths) or min(self.windows) < 1:
-            raise ValueError(
-                f'window_size of {type(self).__name__}: a positive size, or one for each of the '
-                f'{len(self.depths)} stages expected, got {window_size}'
-            )
-        self.mlp_ratio, self.drop_path_rate = mlp_ratio, drop_path_rate
+        super().__init__(arch, **kwargs)
+        self.depths, self.heads = list(self.arch.depths), self.arch.heads
+        self.stage_channels = [self.arch.embed_dim * 2**stage for stage in range(len(self.depths))]
+        for channels, heads in zip(self.stage_channels, self.heads, strict=True):
+            divides(self, channels, **{'arch.heads': heads})
+        positive(self, window_size=window_size, mlp_ratio=mlp_ratio)
+        self.windows = per_stage(self, len(self.depths), window_size=window_size)
+        self.mlp_ratio = mlp_ratio
 
     def make_attention(self, stage: int, block: int) -> nn.Module:
         """Operator in the place of window attention, see :class:`SwinBlock`."""
         raise NotImplementedError
 
-    def build(self) -> None:
-        """Build the stages; the subclass calls it when its arguments are set."""
-        rates = drop_path_schedule(self.drop_path_rate, self.depths)
-        self.stages = nn.ModuleList()
-        for stage, channels in enumerate(self.stage_channels):
-            window = self.windows[stage]
-            blocks = [
-                SwinBlock(
-                    channels,
-                    self.make_attention(stage, block),
-                    window,
-                    window // 2 * (block % 2),
-                    self.mlp_ratio,
-                    rate,
-                    self.always_shift,
-                )
-                for block, rate in enumerate(rates[stage])
-            ]
-            if stage:
-                down = 'downsample', PatchMerging(channels // 2)
-            else:
-                down = 'embed', PatchEmbed(self.in_channels, channels)
-            norm = self.make_norm(stage, channels)
-            self.stages.append(TokenStage(down, blocks, norm, self.with_cp))
-        init_linear(self)
-        self.finish()
+    def make_stage(self, stage: int) -> nn.Module:
+        """Patch embedding or merging, then blocks; every second one shifts its windows."""
+        channels, window = self.stage_channels[stage], self.windows[stage]
+        blocks = [
+            SwinBlock(
+                channels,
+                self.make_attention(stage, block),
+                window,
+                window // 2 * (block % 2),
+                self.mlp_ratio,
+                rate,
+                self.always_shift,
+            )
+            for block, rate in enumerate(self.drop_path_rates[stage])
+        ]
+        before: dict[str, nn.Module] = (
+            {'downsample': PatchMerging(channels // 2)}
+            if stage
+            else {'embed': PaddedPatchEmbed(self.in_channels, channels)}
+        )
+        return Stage(blocks, self.with_cp, before, norm=self.make_norm(stage, channels))

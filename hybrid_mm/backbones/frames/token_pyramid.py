@@ -1,16 +1,23 @@
-"""Core of the networks whose blocks work on maps (N, H, W, C) behind layer norms."""
+"""Core of the networks whose blocks work on maps (N, H, W, C) with layer norms."""
+
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_mm.backbones.frames.base import BaseBackbone, run_blocks
+from hybrid_mm.backbones.frames.base import BaseBackbone
 from hybrid_mm.ops.positions import resize_window_table
 
 
-def init_linear(net: nn.Module, kinds: tuple[type[nn.Module], ...] = (nn.Linear,)) -> None:
-    """Draw the weights of layers of these kinds from N(0, 0.02), cut at 2; biases are 0."""
+def init_linear(net: nn.Module, convolutions: bool = False) -> None:
+    """Draw the weights of linear layers from N(0, 0.02), cut at 2; biases are 0.
+
+    Args:
+        net: Network with the layers.
+        convolutions: Those of convolutions as well.
+    """
     for module in net.modules():
-        if isinstance(module, kinds):
+        if isinstance(module, nn.Linear) or (convolutions and isinstance(module, nn.Conv2d)):
             nn.init.trunc_normal_(module.weight, std=0.02)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
@@ -43,44 +50,22 @@ class MLP(nn.Module):
         return self.fc2(F.gelu(self.fc1(x), approximate=self.approximate))
 
 
-class TokenStage(nn.Module):
-    """Embedding or reduction, blocks; the norm is that of the returned map only.
-
-    Args:
-        down: Name and module of what comes first: 'embed' or 'downsample'.
-        blocks: Modules from (N, H, W, C) to the same shape.
-        norm: Norm of the returned map.
-        with_cp: Recompute the blocks in the backward pass.
-    """
-
-    def __init__(
-        self, down: tuple[str, nn.Module], blocks: list[nn.Module], norm: nn.Module, with_cp: bool
-    ) -> None:
-        super().__init__()
-        name, module = down
-        self.add_module(name, module)
-        self.down = name
-        self.blocks = nn.ModuleList(blocks)
-        self.norm = norm
-        self.with_cp = with_cp
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map the previous stage's output to this stage's, (N, H, W, C)."""
-        return run_blocks(self.blocks, getattr(self, self.down)(x), self.with_cp)
-
-
 class TokenPyramid(BaseBackbone):
-    """BaseBackbone of such stages; every returned map has a layer norm of its own."""
+    """Backbone of stages of maps (N, H, W, C); every returned map has a layer norm of its own."""
+
+    norm_eps: ClassVar[float] = 1e-5  # epsilon of these layer norms
 
     def make_norm(self, stage: int, channels: int) -> nn.Module:
-        """Norm of a stage's map, where that is returned."""
-        stages = len(self.depths)
-        returned = {i % stages for i in self.out_indices if -stages <= i < stages}
-        return nn.LayerNorm(channels) if stage in returned else nn.Identity()
+        """Norm of a stage's map, an identity where that is not returned."""
+        return nn.LayerNorm(channels, self.norm_eps) if self.returns(stage) else nn.Identity()
 
-    def returned_map(self, stage: int, x: Tensor) -> Tensor:
+    def reset_parameters(self) -> None:
+        """Draw the weights of linear layers from N(0, 0.02), cut at 2; biases are 0."""
+        init_linear(self)
+
+    def returned_map(self, stage: int, state: Tensor) -> Tensor:
         """The map (N, H, W, C) of a stage as it is returned, (N, C, H, W)."""
-        return self.stages[stage].norm(x).permute(0, 3, 1, 2)
+        return self.stages[stage].norm(state).permute(0, 3, 1, 2)
 
     def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
         """Load a state dict in our layout.

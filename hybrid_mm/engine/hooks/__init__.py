@@ -1,1 +1,1 @@
-"""Hooks for training and evaluation."""
+"""Hooks of training and evaluation, one per file."""

@@ -1,4 +1,4 @@
-"""Checkpoints that a crash cannot damage; docs/reliability.md describes what is promised."""
+"""Checkpoints that a crash cannot damage; docs/reliability.md has the promises in full."""
 
 import hashlib
 import os
@@ -11,7 +11,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 from torch import Tensor
 
-from hybrid_mm.engine.atomic_files import _BACKEND, _TEMPORARY, AtomicBackend, write_atomically
+from hybrid_mm.engine.atomic_files import BACKEND, TEMPORARY, AtomicBackend, write_atomically
 from hybrid_mm.registry import HOOKS
 
 
@@ -41,11 +41,11 @@ def checksum(checkpoint: dict) -> str:
 
 @HOOKS.register_module()
 class AtomicCheckpointHook(CheckpointHook):
-    """MMEngine's ``CheckpointHook`` whose files outlive a crash at any point of a save.
+    """MMEngine's ``CheckpointHook``, with the same arguments, safe against crashes during a save.
 
-    A checkpoint is written beside its place, synced and renamed; then ``last_checkpoint`` is
-    replaced the same way; only then older files are removed. Every file carries a checksum. Folders
-    of other storage than local disks are written as MMEngine does. Takes the same arguments.
+    A checkpoint is written under a temporary name, synced and renamed; then ``last_checkpoint`` is
+    replaced the same way; only then older files are removed. Every file has a checksum in it.
+    Storage other than local disks is left to MMEngine.
 
     Example:
         >>> default_hooks = dict(
@@ -53,32 +53,34 @@ class AtomicCheckpointHook(CheckpointHook):
     """
 
     def before_train(self, runner: Runner) -> None:
-        """Take the atomic backend for local folders; clear what killed runs left half written."""
+        """Set the atomic backend for local folders; remove unfinished files of killed runs."""
         resumed = runner.message_hub.runtime_info.get('last_ckpt')
         if resumed and is_main_process() and os.path.isfile(resumed):
-            # a crash may have come between the two, and what follows removes outdated files
+            # a crash may have come between the checkpoint and this file; MMEngine's hook removes
+            # outdated checkpoints now
             write_atomically(Path(runner.work_dir) / 'last_checkpoint', resumed.encode())
         super().before_train(runner)
         if type(self.file_backend) is not LocalBackend:
             return
         self.file_backend = AtomicBackend()
-        self.backend_args = dict(backend=_BACKEND)
+        self.backend_args = dict(backend=BACKEND)
         if is_main_process():
             for folder in {self.out_dir, runner.work_dir}:
-                for path in Path(folder).glob(f'*{_TEMPORARY}*'):
+                for path in Path(folder).glob(f'*{TEMPORARY}*'):
                     path.unlink(missing_ok=True)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Add the checksum."""
+        """Add the checksum of the weights and the optimizer state."""
         checkpoint['checksum'] = checksum(checkpoint)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        """MMEngine's method, with the removal of outdated files moved to the end."""
         if not isinstance(self.file_backend, AtomicBackend):
             super()._save_checkpoint_with_step(runner, step, meta)
             return
-        outdated = self._note(step)
+        outdated = self._keep(step)
         kept = [*self.keep_ckpt_ids] if self.max_keep_ckpts > 0 else []
-        # until it is removed, the state names the outdated one as well: resuming removes it then
+        # a run that is resumed before the removal below removes the outdated one itself
         waiting = [] if outdated is None else [outdated]
         runner.message_hub.update_info('keep_ckpt_ids', waiting + kept)
         name = self.filename_tmpl.format(step)
@@ -103,8 +105,8 @@ class AtomicCheckpointHook(CheckpointHook):
             if self.file_backend.isfile(path):
                 self.file_backend.remove(path)
 
-    def _note(self, step: int) -> int | None:
-        """Note a checkpoint as one of those that are kept; return the step to remove for it."""
+    def _keep(self, step: int) -> int | None:
+        """Add a step to those that are kept, and return the one that falls out, if any."""
         if self.max_keep_ckpts <= 0 or (self.keep_ckpt_ids and self.keep_ckpt_ids[-1] == step):
             return None
         full = len(self.keep_ckpt_ids) == self.max_keep_ckpts
@@ -113,6 +115,7 @@ class AtomicCheckpointHook(CheckpointHook):
         return oldest
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        """MMEngine's method, which removes the previous best checkpoint before it saves."""
         if not isinstance(self.file_backend, AtomicBackend):
             super()._save_best_checkpoint(runner, metrics)
             return

@@ -1,4 +1,4 @@
-"""Compilation of a part of a model, as its backbone, during training and evaluation."""
+"""Compilation of a part of a model, such as the backbone, in training and evaluation."""
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -12,17 +12,17 @@ from hybrid_mm.registry import HOOKS
 class CompileHook(Hook):
     """Compile a part of the model by ``torch.compile``.
 
-    MMEngine's own ``compile = True`` traces the whole step, with losses that draw samples and with
-    the optimizer, and fails with some versions of torch. Names of parameters do not change, so that
-    checkpoints are those of a run without the hook. Every new size of the image may be compiled
-    anew, or once for all with ``dynamic=True``.
+    MMEngine's own ``compile = True`` traces the whole step, including losses that draw samples and
+    the optimizer, and fails with some versions of torch. Here the names of parameters do not
+    change: checkpoints fit a run without the hook. A new image size may be compiled anew, or all
+    sizes at once with ``dynamic=True``.
 
     Args:
         module: Name of the part within the model.
-        options: Of ``torch.compile``, as ``dynamic`` or ``mode``.
+        options: Arguments of ``torch.compile``, such as ``dynamic`` or ``mode``.
 
     Raises:
-        UserError: The model has no such part.
+        UserError: At the start of the run, the model has no such part.
 
     Example:
         >>> custom_hooks = [dict(type='hybrid_mm.CompileHook')]
@@ -32,7 +32,7 @@ class CompileHook(Hook):
         self.module, self.options = module, options
 
     def before_run(self, runner: Runner) -> None:
-        """Compile the part; it is traced at its first call."""
+        """Mark the part for compilation, which happens at its first call."""
         model = inner_model(runner.model)
         parts = dict(model.named_modules())
         if self.module not in parts:

@@ -1,4 +1,4 @@
-"""Log how much of attention and of convolution the layers of ACmix take."""
+"""Curves of the rates at which the layers of ACmix mix attention and convolution."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,10 +11,10 @@ from hybrid_mm.registry import HOOKS
 
 
 def mixing_layers(model: nn.Module) -> Iterator[tuple[str, float, float]]:
-    """Name, rate of attention and rate of convolution of every ACmix layer, from input to output.
+    """Yield name, rate of attention and rate of convolution of every ACmix layer, in order.
 
     Args:
-        model: Any module; a layer of ACmix is what has parameters ``rate1`` and ``rate2``.
+        model: Any module; an ACmix layer is recognised by its parameters ``rate1`` and ``rate2``.
     """
     for name, module in model.named_modules():
         own = module._parameters
@@ -45,7 +45,7 @@ class MixingRatesHook(Hook):
         self.interval = interval
 
     def before_train(self, runner: Runner) -> None:
-        """Write the initial rates."""
+        """Write the initial rates, or refuse a model without any."""
         if not self._write(runner, runner.iter):
             raise ValueError(
                 'MixingRatesHook: the model has no layer of ACmix (none with parameters rate1 and '
@@ -59,13 +59,14 @@ class MixingRatesHook(Hook):
         data_batch: dict | tuple | list | None = None,
         outputs: dict | Sequence | None = None,
     ) -> None:
-        """Write the rates at the interval and at the end."""
+        """Write the rates at every interval and after the last iteration."""
         last = runner.iter + 1 == runner.max_iters
         if last or self.every_n_train_iters(runner, self.interval):
             self._write(runner, runner.iter + 1)
 
     @staticmethod
     def _write(runner: Runner, step: int) -> bool:
+        """Write the rates; return whether there are any."""
         model = inner_model(runner.model)
         scalars = {}
         for name, attention, convolution in mixing_layers(model):

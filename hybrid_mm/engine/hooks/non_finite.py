@@ -1,6 +1,8 @@
-"""Stop of a training whose loss is no number, before it spoils the weights."""
+"""Stop of a training whose loss is not finite, before it spoils the weights."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any, NoReturn
 
 import torch
 from mmengine.hooks import Hook
@@ -15,10 +17,9 @@ from hybrid_mm.registry import HOOKS
 class NonFiniteLossHook(Hook):
     """Stop at a loss that is NaN or infinite, before the optimizer takes its step.
 
-    The state of the training, from before the step, is saved as ``non_finite_iter_N.pth`` in the
-    work dir by the first process if the loss is its own (auto-resume leaves the file alone), and
-    the error names the images of the batch. Reading the loss costs one synchronisation with the GPU
-    per iteration.
+    The error names the images of the batch. If the loss is that of the first process, the state
+    from before the step is saved in the work dir as ``non_finite_iter_N.pth``, which auto-resume
+    ignores. Reading the loss costs one synchronisation with the GPU per iteration.
 
     Example:
         >>> custom_hooks = [dict(type='hybrid_mm.NonFiniteLossHook')]
@@ -30,24 +31,33 @@ class NonFiniteLossHook(Hook):
         self._batch: object = None
 
     def before_train(self, runner: Runner) -> None:
-        """Put the check in front of the optimizer's step."""
+        """Wrap the optimizer's step in the check."""
         wrapper = runner.optim_wrapper
         wrapper.update_params = partial(self._step, runner, wrapper.update_params)
 
     def after_train(self, runner: Runner) -> None:
-        """Take the check away again."""
+        """Remove the check."""
         vars(runner.optim_wrapper).pop('update_params', None)
 
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
-        """Keep the batch for the message."""
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:
+        """Keep the batch for the message of an error."""
         self._batch = data_batch
 
-    def _step(self, runner: Runner, update_params, loss: Tensor, *args, **kwargs) -> None:
+    def _step(
+        self,
+        runner: Runner,
+        update_params: Callable[..., None],
+        loss: Tensor,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        """``update_params`` of the optimizer wrapper for a finite loss, else an error."""
         if not torch.isfinite(loss).all():
             self._stop(runner, loss)
         update_params(loss, *args, **kwargs)
 
-    def _stop(self, runner: Runner, loss: Tensor) -> None:
+    def _stop(self, runner: Runner, loss: Tensor) -> NoReturn:
+        """Save the state and raise the error."""
         name = f'non_finite_iter_{runner.iter}.pth'
         meta = dict(epoch=runner.epoch, iter=runner.iter)
         runner.save_checkpoint(runner.work_dir, name, meta=meta, by_epoch=False)
@@ -61,7 +71,7 @@ class NonFiniteLossHook(Hook):
 
 
 def image_paths(batch: object) -> list[str]:
-    """Files of the images of a batch of any of the OpenMMLab libraries."""
+    """Paths of the images of a batch of any OpenMMLab library; empty if it does not know them."""
     samples = batch.get('data_samples', ()) if isinstance(batch, dict) else ()
     paths = (getattr(sample, 'metainfo', {}).get('img_path') for sample in samples)
     return [str(path) for path in paths if path]

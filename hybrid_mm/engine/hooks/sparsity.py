@@ -24,13 +24,13 @@ def sparse_layer_densities(
 ) -> dict[str, float]:
     """Density of every tensor where the largest scores ``|w dL/dw|`` of all are kept.
 
-    Source: "SNIP: Single-shot Network Pruning" (arXiv 1810.02340), eq. 5 and 6, of which SLaK keeps
-    the densities of the layers only.
+    Source: "SNIP: Single-shot Network Pruning" (arXiv 1810.02340), eq. 5 and 6; SLaK uses only the
+    densities of the layers, not the masks.
 
     Args:
         weights: Tensors by name.
         gradients: Gradients of a batch's loss by the same names.
-        density: Part of all numbers that are kept.
+        density: Fraction of all numbers that is kept.
     """
     scores = {name: (w * gradients[name]).abs().float() for name, w in weights.items()}
     total = sum(s.numel() for s in scores.values())
@@ -41,14 +41,14 @@ def sparse_layer_densities(
 
 
 def prune_and_grow(weight: Tensor, mask: Tensor, rate: float) -> Tensor:
-    """New mask: the smallest weights are taken away and as many others, by chance, added.
+    """New mask, without the smallest weights and with as many others that are drawn at random.
 
     Source: "Sparse Evolutionary Training" (arXiv 1707.04780), as in the code of SLaK.
 
     Args:
         weight: The masked tensor.
-        mask: Its mask, of type bool.
-        rate: Part of the weights that are exchanged.
+        mask: Its mask, bool: True where a weight is alive.
+        rate: Fraction of the weights alive that are exchanged.
     """
     alive = int(mask.sum())
     removed = min(alive, math.ceil(rate * alive))
@@ -63,32 +63,33 @@ def prune_and_grow(weight: Tensor, mask: Tensor, rate: float) -> Tensor:
 
 @HOOKS.register_module()
 class SparsityHook(Hook):
-    """Keep a part of the weights at zero, and exchange which ones in the course of the training.
+    """Keep a fraction of the weights at zero, and change which ones in the course of the training.
 
     Source: "More ConvNets in the 2020s" (arXiv 2207.03620), section 3.2. Every parameter with two
     or four dimensions has a mask, and is multiplied by it after every step of the optimizer.
-    Parameters with one dimension, and position embeddings, have none. An ``EMAHook``'s average is
-    masked as well, since checkpoints have it in place of the weights. Masks are part of the
-    checkpoints, so that training can be resumed; in distributed training rank 0 decides.
+    Parameters with one dimension, and position embeddings, have none. The average of an ``EMAHook``
+    is masked as well, since checkpoints contain it instead of the weights. Masks are saved in the
+    checkpoints, so that training can be resumed; in distributed training those of rank 0 are used.
 
     In pre-training: ``dict(type='hybrid_mm.SparsityHook', sparsity=0.4, interval=2000,
-    prune_rate=0.5)``. In fine-tuning of a sparse backbone, which stays as it is:
+    prune_rate=0.5)``. In fine-tuning of a sparse backbone, whose zeros are kept:
     ``dict(type='hybrid_mm.SparsityHook', init='zeros', scope='backbone.')``.
 
     Args:
-        sparsity: Part of the numbers of all masked tensors that are zero. The densities of the
-            tensors follow from the gradients of one batch (:func:`sparse_layer_densities`); which
-            weights they are is left to chance.
-        init: 'snip' as above, or 'zeros': what is zero in the loaded weights stays zero.
-        interval: Iterations from one exchange of weights to the next, or 0 for none, which is the
-            only choice with ``init='zeros'``.
-        prune_rate: Part of a tensor's weights that the first exchange takes; it falls to 0.005 at
-            the end of the training by a cosine.
-        scope: Prefix of the names of parameters that are masked, by default all.
+        sparsity: Fraction of the numbers of all masked tensors that are zero. The density of each
+            tensor follows from the gradients of one batch (:func:`sparse_layer_densities`); the
+            weights themselves are drawn at random.
+        init: 'snip' as above, or 'zeros': zeros of the loaded weights stay zeros.
+        interval: Iterations from one exchange of weights to the next, or 0 for none, the only
+            choice with ``init='zeros'``.
+        prune_rate: Fraction of a tensor's weights that the first exchange takes; it falls to 0.005
+            at the end of the training, along a cosine.
+        scope: Prefix of the names of parameters that are masked; by default all are.
 
     Raises:
-        ValueError: Numbers out of range, an unknown ``init``; at the start of training, no
-            parameter under ``scope``, or, with ``init='zeros'``, none that has zeros.
+        ValueError: Numbers out of range, an unknown ``init``; at the start of training: no
+            parameter under ``scope``, with ``init='zeros'`` none that has zeros, or masks of
+            another model in the checkpoint.
     """
 
     priority = 'LOW'  # after the optimizer's step and EMAHook, before saving
@@ -118,7 +119,7 @@ class SparsityHook(Hook):
         self.masks: dict[str, Tensor] = {}
 
     def before_train(self, runner: Runner) -> None:
-        """Make the masks, unless a checkpoint brought them, and apply them."""
+        """Draw the masks, unless they were loaded with a checkpoint, and apply them."""
         weights = self._weights(runner)
         if not weights:
             raise ValueError(
@@ -149,7 +150,7 @@ class SparsityHook(Hook):
         data_batch: dict | tuple | list | None = None,
         outputs: dict | Sequence | None = None,
     ) -> None:
-        """Apply the masks; exchange weights when it is time."""
+        """Apply the masks, and exchange weights at the interval."""
         weights = self._weights(runner)
         self._apply(runner, weights)
         done = runner.iter + 1
@@ -162,16 +163,16 @@ class SparsityHook(Hook):
             self._report(runner, weights)
 
     def rate(self, progress: float) -> float:
-        """Part of the weights that are exchanged at a point of the training from 0 to 1."""
+        """Fraction of the weights exchanged at a point of the training, from 0 to 1."""
         first = self.prune_rate
         return _LAST_RATE + (first - _LAST_RATE) * (1 + math.cos(math.pi * progress)) / 2
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Put the masks into a checkpoint."""
+        """Save the masks in the checkpoint."""
         checkpoint[_KEY] = {name: mask.cpu() for name, mask in self.masks.items()}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Take the masks out of the checkpoint of a training that is resumed."""
+        """Load the masks, if the training is resumed."""
         if getattr(runner, '_resume', False):
             self.masks = dict(checkpoint.get(_KEY, {}))
 
@@ -194,9 +195,9 @@ class SparsityHook(Hook):
     def _snip(self, runner: Runner, weights: dict[str, nn.Parameter]) -> dict[str, Tensor]:
         model = inner_model(runner.model)
         names, parameters = zip(*weights.items(), strict=True)
-        # the batch leaves no trace in running statistics
+        # the batch must not change running statistics
         buffers = copy.deepcopy(dict(model.named_buffers()))
-        # not from an iterator of the loader: an infinite sampler does not survive a second one
+        # not from an iterator of the loader: an infinite sampler cannot be iterated twice
         loader = runner.train_dataloader
         size = loader.batch_size or loader.batch_sampler.batch_size
         chosen = torch.randperm(len(loader.dataset))[:size].tolist()
@@ -212,7 +213,7 @@ class SparsityHook(Hook):
             for name, p, gradient in zip(names, parameters, gradients, strict=True)
         }
         own = {name: p.detach() for name, p in weights.items()}
-        # every rank has its own batch, and which tensors have a mask must not differ
+        # every rank has another batch, but the same tensors must have masks everywhere
         densities = [sparse_layer_densities(own, found, 1 - self.sparsity)]
         dist.broadcast_object_list(densities)
         return {

@@ -3,22 +3,20 @@
 Source: "Exploring Self-attention for Image Recognition" (arXiv 2004.13621), section 3 and its code.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from hybrid_mm.layers.convolution.mixed_shift_conv import MixedShift
-from hybrid_mm.ops import budget
-from hybrid_mm.ops.dispatch import check_impl, is_reference
-from hybrid_mm.ops.export import exporting, require_fixed_size
+from hybrid_mm.ops.dispatch import check_impl, resolve
+from hybrid_mm.ops.export import require_fixed_size
 from hybrid_mm.ops.implicit_norm import merged_statistics, normalisation
-from hybrid_mm.ops.local_attention.axes import mirrored
 from hybrid_mm.ops.positions import encode_coordinates
 from hybrid_mm.ops.precision import accurate
-from hybrid_mm.ops.vector_attention import aggregate_taps, tap_views
+from hybrid_mm.ops.recompute import recomputed
+from hybrid_mm.ops.vector_attention import Window, pointwise, scaled_relu, weighted_taps
 
 
 class VectorAttention2d(nn.Module):
@@ -73,8 +71,7 @@ class VectorAttention2d(nn.Module):
             )
         check_impl(impl, 'vector_attention')
         self.rel_channels, self.groups = rel_channels, out_channels // share
-        self.kernel_size, self.stride, self.dilation = kernel_size, stride, dilation
-        self.impl = impl
+        self.window, self.impl = Window(kernel_size, stride, dilation), impl
         self.query_conv = nn.Conv2d(in_channels, rel_channels, 1)
         self.key_conv = nn.Conv2d(in_channels, rel_channels, 1)
         self.value_conv = nn.Conv2d(in_channels, out_channels, 1)
@@ -95,64 +92,38 @@ class VectorAttention2d(nn.Module):
         raise NotImplementedError
 
     def reference_weights(self, q: Tensor, k: Tensor) -> Tensor:
-        """Weights (N, G, k^2, H'W'), step by step."""
+        """Weights (N, G, k^2, H' * W'), step by step."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
         require_fixed_size(x.shape[2:], 'vector attention')
         q, k, v = self.query_conv(x), self.key_conv(x), self.value_conv(x)
-        queries = q[:, :, :: self.stride, :: self.stride]
-        attend = (
-            self._reference
-            if is_reference(self.impl, 'vector_attention') or exporting()
-            else self.attend
-        )
-        out = attend(queries, k, v)
+        queries = self._centres(q)
+        if resolve(self.impl, 'vector_attention') == 'reference':
+            out = self._reference(queries, k, v)
+        else:
+            out = self.attend(queries, k, v)
         if self.mix is None:
             return out
         maps = torch.cat([q, k, v], 1).unflatten(1, (-1, self.rel_channels))
         conv = self.mix(maps, self.rate2)
         return torch.addcmul(conv, out.to(conv.dtype), self.rate1.to(conv.dtype))
 
+    def _centres(self, x: Tensor) -> Tensor:
+        """The pixels (N, C, H', W') of a map that attend."""
+        stride = self.window.stride
+        return x[:, :, ::stride, ::stride]
+
     def _reference(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        weights = self.reference_weights(q, k).to(v.dtype).unsqueeze(1)
-        values = self.unfold(self.pad(v)).unflatten(1, (-1, self.groups))
-        return (weights * values).sum(3).flatten(1, 2).unflatten(2, q.shape[2:])
-
-    # -- taps ------------------------------------------------------------------------------------
-
-    def pad(self, x: Tensor) -> Tensor:
-        """Mirror (N, C, H, W) at its border by the reach of the window."""
-        reach = self.dilation * (self.kernel_size // 2)
-        if reach < min(x.shape[2:]):
-            return F.pad(x, (reach,) * 4, mode='reflect')
-        return mirrored(x, reach)
-
-    def unfold(self, padded: Tensor) -> Tensor:
-        """Taps (N, C, k^2, H'W') of a padded map."""
-        taps = F.unfold(padded, self.kernel_size, self.dilation, stride=self.stride)
-        return taps.unflatten(1, (padded.shape[1], -1))
-
-    def rows(self, q: Tensor, channels: int, *padded: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        """Cut queries, and padded maps to what they see, into rows for a chunk of numbers."""
-        row = q.shape[0] * channels * self.kernel_size**2 * q.shape[3]
-        count = budget.fitting(q.shape[2], row, q.device)
-        reach = self.dilation * (self.kernel_size - 1) + 1
-        start = 0
-        for part in q.split(count, 2):
-            length = (part.shape[2] - 1) * self.stride + reach
-            yield part, *(x.narrow(2, start * self.stride, length) for x in padded)
-            start += part.shape[2]
-
-    def aggregate(self, weights: Tensor, values: Tensor, size: torch.Size) -> Tensor:
-        """Weights (N, G, k^2, H'W') and a padded map to (N, C, H', W')."""
-        weights = weights.to(values.dtype).unflatten(3, size)
-        return aggregate_taps(weights, values, self.kernel_size, self.stride, self.dilation)
+        weights = self.reference_weights(q, k)
+        taps = self.window.unfold(self.window.pad(v))
+        return weighted_taps(weights, taps).unflatten(2, q.shape[2:])
 
     def extra_repr(self) -> str:
         """Window and groups, for printing."""
-        return f'kernel_size={self.kernel_size}, groups={self.groups}, dilation={self.dilation}'
+        size, _, dilation = self.window
+        return f'kernel_size={size}, groups={self.groups}, dilation={dilation}'
 
 
 class PairwiseAttention2d(VectorAttention2d):
@@ -166,7 +137,7 @@ class PairwiseAttention2d(VectorAttention2d):
     """
 
     def make_weighting(self, norm: Callable[[int], nn.Module]) -> None:
-        """Encoding of the position, and gamma."""
+        """Build the encoding of the position, and the network gamma of the paper."""
         channels = self.rel_channels
         self.position = nn.Conv2d(2, 2, 1)
         self.norm1, self.norm2 = norm(channels + 2), norm(channels)
@@ -174,48 +145,47 @@ class PairwiseAttention2d(VectorAttention2d):
         self.conv2 = nn.Conv2d(channels, self.groups, 1)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """See the base class."""
+        """Chunk by chunk of rows: statistics of either norm, then weights and their sums."""
+        window = self.window
         q, k = self._with_position(q, k)
-        k, v = self.pad(k), self.pad(v)
+        k, v = window.pad(k), window.pad(v)
 
-        def statistics(function: Callable[..., Tensor], *affine: Tensor) -> tuple[Tensor, ...]:
+        def statistics(function: Callable[..., Tensor], *affine: Tensor) -> tuple:
             def part(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-                return torch.var_mean(accurate(function(q, k, *affine)), (0, 2, 3), correction=0)
+                x = accurate(function(q, k, *affine))
+                return torch.var_mean(x, (0, 2, 3), correction=0)
 
-            parts = list(self.rows(q, q.shape[1], k))
-            found = [_recomputed(part, *x) for x in parts]
-            counts = [x.shape[0] * self.kernel_size**2 * x[0, 0].numel() for x, _ in parts]
+            parts = list(window.rows(q, q.shape[1], k))
+            found = [recomputed(part, *x) for x in parts]
+            counts = [x.shape[0] * window.kernel_size**2 * x[0, 0].numel() for x, _ in parts]
             return merged_statistics(found, counts)
 
-        first = normalisation(self.norm1, lambda: statistics(self._relation))
+        first = normalisation(self.norm1, lambda: statistics(window.relation))
         second = normalisation(self.norm2, lambda: statistics(self._hidden, *first))
 
         def part(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            hidden = self._hidden(q, k, *first)
-            weights = _pointwise(self.conv2, _activated(hidden, *second)).softmax(2)
-            return self.aggregate(weights, v, q.shape[2:])
+            hidden = scaled_relu(self._hidden(q, k, *first), *second)
+            weights = pointwise(hidden, self.conv2.weight, self.conv2.bias).softmax(2)
+            return window.aggregate(weights, v, q.shape[2:])
 
-        return torch.cat([_recomputed(part, *x) for x in self.rows(q, q.shape[1], k, v)], 2)
+        return torch.cat([recomputed(part, *x) for x in window.rows(q, q.shape[1], k, v)], 2)
 
     def reference_weights(self, q: Tensor, k: Tensor) -> Tensor:
-        """See the base class."""
+        """Weights (N, G, k^2, H' * W'), step by step."""
         q, k = self._with_position(q, k)
-        hidden = self.conv1(F.relu(self.norm1(self._relation(q, self.pad(k)))))
+        relation = self.window.relation(q, self.window.pad(k))
+        hidden = self.conv1(F.relu(self.norm1(relation)))
         return self.conv2(F.relu(self.norm2(hidden))).softmax(2)
 
     def _with_position(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Add the two channels of the position to queries and keys, in full precision."""
         place = encode_coordinates(self.position, *k.shape[2:]).expand(k.shape[0], -1, -1, -1)
-        centre = place[:, :, :: self.stride, :: self.stride]
         q, k = q.to(place.dtype), k.to(place.dtype)
-        return torch.cat([q, centre], 1), torch.cat([k, place], 1)
-
-    def _relation(self, q: Tensor, k: Tensor) -> Tensor:
-        """Difference of queries to padded keys, (N, R + 2, k^2, H'W')."""
-        return q.flatten(2).unsqueeze(2) - self.unfold(k)
+        return torch.cat([q, self._centres(place)], 1), torch.cat([k, place], 1)
 
     def _hidden(self, q: Tensor, k: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        return _pointwise(self.conv1, _activated(self._relation(q, k), scale, shift))
+        """Input of the second norm, (N, R, k^2, H' * W')."""
+        return pointwise(scaled_relu(self.window.relation(q, k), scale, shift), self.conv1.weight)
 
 
 class PatchwiseAttention2d(VectorAttention2d):
@@ -228,73 +198,37 @@ class PatchwiseAttention2d(VectorAttention2d):
     """
 
     def make_weighting(self, norm: Callable[[int], nn.Module]) -> None:
-        """Gamma."""
-        taps = self.kernel_size**2
+        """Build the network gamma of the paper."""
+        taps = self.window.kernel_size**2
         channels = self.rel_channels * (taps + 1)
         self.norm1, self.norm2 = norm(channels), norm(self.groups)
         self.conv1 = nn.Conv2d(channels, self.groups, 1, bias=False)
         self.conv2 = nn.Conv2d(self.groups, taps * self.groups, 1)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """See the base class."""
-        k, v = self.pad(k), self.pad(v)
-        scale, shift = normalisation(self.norm1, lambda: self._statistics(q, k))
+        """The small map before the second norm chunk by chunk of rows, then weights and sums."""
+        window = self.window
+        k, v = window.pad(k), window.pad(v)
+        scale, shift = normalisation(self.norm1, lambda: window.statistics(q, k))
 
         def hidden(q: Tensor, k: Tensor) -> Tensor:
-            patch = self._patch(q, k)
-            return _pointwise(self.conv1, _activated(patch, scale, shift)).unflatten(3, q.shape[2:])
+            patch = scaled_relu(window.patch(q, k), scale, shift)
+            return pointwise(patch, self.conv1.weight).unflatten(3, q.shape[2:])
 
-        parts = self.rows(q, self.rel_channels, k)
-        mid = torch.cat([_recomputed(hidden, *x) for x in parts], 3).squeeze(2)
+        parts = window.rows(q, self.rel_channels, k)
+        mid = torch.cat([recomputed(hidden, *x) for x in parts], 3).squeeze(2)
         mid = F.relu(self.norm2(mid))
 
         def result(mid: Tensor, v: Tensor) -> Tensor:
-            weights = _pointwise(self.conv2, mid.flatten(2).unsqueeze(2))
-            return self.aggregate(
-                weights.squeeze(2).unflatten(1, (self.groups, -1)), v, mid.shape[2:]
-            )
+            weights = pointwise(mid.flatten(2).unsqueeze(2), self.conv2.weight, self.conv2.bias)
+            weights = weights.squeeze(2).unflatten(1, (self.groups, -1))
+            return window.aggregate(weights, v, mid.shape[2:])
 
-        return torch.cat([_recomputed(result, *x) for x in self.rows(mid, self.groups, v)], 2)
+        return torch.cat([recomputed(result, *x) for x in window.rows(mid, self.groups, v)], 2)
 
     def reference_weights(self, q: Tensor, k: Tensor) -> Tensor:
-        """See the base class."""
-        hidden = self.conv1(F.relu(self.norm1(self._patch(q, self.pad(k)))))
+        """Weights (N, G, k^2, H' * W'), step by step."""
+        patch = self.window.patch(q, self.window.pad(k))
+        hidden = self.conv1(F.relu(self.norm1(patch)))
         weights = self.conv2(F.relu(self.norm2(hidden)))
         return weights.squeeze(2).unflatten(1, (self.groups, -1))
-
-    def _patch(self, q: Tensor, k: Tensor) -> Tensor:
-        """Queries beside all taps of padded keys, (N, R (k^2 + 1), 1, H'W')."""
-        return torch.cat([q.flatten(2), self.unfold(k).flatten(1, 2)], 1).unsqueeze(2)
-
-    def _statistics(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, int]:
-        """Variance and mean of queries and of every tap, without a copy of the taps."""
-        # the reduction keeps its input only, here views of the padded keys
-        views = tap_views(accurate(k), self.kernel_size, self.stride, self.dilation, q.shape[2:])
-        query = torch.var_mean(accurate(q), (0, 2, 3), correction=0)
-        taps = [torch.var_mean(view, (0, 2, 3), correction=0) for view in views]
-        var, mean = (
-            torch.cat([a, torch.stack(b, 1).flatten()])
-            for a, b in zip(query, zip(*taps, strict=True), strict=True)
-        )
-        return var, mean, q.shape[0] * q[0, 0].numel()
-
-
-# -- parts of gamma --------------------------------------------------------------------------------
-
-
-def _recomputed(function: Callable, *tensors: Tensor):
-    """Call a function whose intermediate results are not kept for the backward pass."""
-    if not torch.is_grad_enabled():
-        return function(*tensors)
-    return checkpoint(function, *tensors, use_reentrant=False, preserve_rng_state=False)
-
-
-def _activated(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """``relu(scale x + shift)`` with the scale and shift of each channel of (N, C, T, L)."""
-    return torch.addcmul(shift[:, None, None], x.to(scale.dtype), scale[:, None, None]).relu_()
-
-
-def _pointwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """1x1 convolution of (N, C, T, L) as a matrix product."""
-    out = torch.matmul(conv.weight.flatten(1), x.flatten(2)).unflatten(2, x.shape[2:])
-    return out if conv.bias is None else out + conv.bias[:, None, None].to(out.dtype)

@@ -16,11 +16,10 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
-from hybrid_mm.ops import budget
+from hybrid_mm.ops.precision import accurate_dtype
 from hybrid_mm.ops.separable_attention import separable_attention
+from hybrid_mm.ops.sliced_attention import sliced_attention
 
 MODES = ('isotropic', 'full', 'learned', 'learned_content')
 
@@ -154,7 +153,7 @@ class QuadraticAttention2d(nn.Module):
 
     def _logits(self, height: int, width: int) -> tuple[Tensor, Tensor, tuple | None]:
         """Row term (heads, H', H), column term (heads, W', W), factors of a cross term."""
-        dtype = torch.promote_types(self.value.weight.dtype, torch.float32)
+        dtype = accurate_dtype(self.value.weight.dtype)
         if self.mode in ('learned', 'learned_content'):
             return *(
                 self._learned(size, table.to(dtype), head.to(dtype))
@@ -194,56 +193,22 @@ class QuadraticAttention2d(nn.Module):
             if self.value.bias is not None:
                 out = out + self.value.bias.to(out.dtype)
         else:
-            out = self._sliced(tokens, rows, columns, cross, drop)
+            q, k = self._content(tokens) if self.mode == 'learned_content' else (None, None)
+            value = self.value.weight, self.value.bias
+            out = sliced_attention(
+                tokens, rows, columns, *value, cross=cross, q=q, k=k, dropout=drop
+            )
         out = out.permute(0, 3, 1, 2)
         return out.contiguous() if dense else out
 
-    def _sliced(
-        self, x: Tensor, rows: Tensor, columns: Tensor, cross: tuple | None, drop: float
-    ) -> Tensor:
-        """Any logits, for a slice of the queries at a time; again in the backward pass."""
-        n, height, width, _ = x.shape
-        content = self.mode == 'learned_content'
-        shape = rows.shape[1], columns.shape[1]
-        queries, length = shape[0] * shape[1], height * width
-        keys = x.reshape(n, length, -1)
-        q = k = None
-        if content:
-            places = x[:, :: self.stride, :: self.stride].reshape(n, queries, -1)
-            q = self.query(places).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            k = self.key(keys).unflatten(-1, (self.heads, -1)).permute(0, 2, 3, 1)
-        one = self.heads * length * (n if content else 1)
-        step = budget.fitting(queries, one, x.device)
-
-        def attend(start: int, keys: Tensor, q: Tensor | None, k: Tensor | None) -> Tensor:
-            place = torch.arange(start, min(start + step, queries), device=keys.device)
-            i, j = place // shape[1], place % shape[1]
-            logits = rows[:, i, :, None] + columns[:, j, None]
-            if cross is not None:
-                logits = logits + cross[0][:, i, :, None] * cross[1][:, j, None]
-            logits = logits.flatten(2)  # (heads, queries of the slice, H W)
-            if content:
-                products = torch.matmul(q[:, :, start : start + step], k)
-                logits = logits + products.to(logits.dtype) * self.in_channels**-0.5
-            p = F.dropout(logits.softmax(-1), drop, drop > 0)
-            if not content and len(keys) > 1:
-                # one product for all images: (heads, queries, H W) x (H W, N C)
-                flat = keys.transpose(0, 1).flatten(1)
-                heads = torch.matmul(p.to(flat.dtype), flat).unflatten(-1, (len(keys), -1))
-                heads = heads.permute(2, 1, 0, 3)
-            else:
-                p = p if content else p[None]
-                heads = torch.matmul(p.to(keys.dtype), keys[:, None]).transpose(1, 2)
-            return self.value(heads.flatten(2))
-
-        recompute = torch.is_grad_enabled()
-        slices = []
-        for start in range(0, queries, step):
-            if recompute:
-                slices.append(checkpoint(attend, start, keys, q, k, use_reentrant=False))
-            else:
-                slices.append(attend(start, keys, q, k))
-        return torch.cat(slices, 1).unflatten(1, shape)
+    def _content(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries (N, heads, H' * W', C) and keys (N, heads, C, H * W) of a map (N, H, W, C)."""
+        places = tokens[:, :: self.stride, :: self.stride]
+        q, k = (
+            layer(x.flatten(1, 2)).unflatten(-1, (self.heads, -1))
+            for layer, x in ((self.query, places), (self.key, tokens))
+        )
+        return q.transpose(1, 2), k.permute(0, 2, 3, 1)
 
     def extra_repr(self) -> str:
         """Settings, for printing."""

@@ -1,14 +1,10 @@
 """The convolution path of ACmix as a module."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_mm.ops.dispatch import check_impl, is_reference
-from hybrid_mm.ops.export import exporting
-from hybrid_mm.ops.mixed_shift import _by_channel, _mix_and_shift, _mixed
-
-_MOST = 8  # outputs per group up to which products beat a grouped convolution
+from hybrid_mm.ops.dispatch import check_impl
+from hybrid_mm.ops.mixed_shift import mixed_shift
 
 
 class MixedShift(nn.Module):
@@ -16,14 +12,7 @@ class MixedShift(nn.Module):
 
     ``y[j, n] = sum_p shift_p(sum_m fc[p, m] x[m, j])`` at the start; the shifts are k x k kernels
     ``dep_conv`` of their own per channel j, output n and input p, which are trained further:
-    k^2 M + k^4 n multiplications per channel and pixel.
-
-    With stride 1 and few outputs it runs as matrix products with all k^2 taps side by side, whose
-    results are shifted and added, in bands of rows that stay in the cache; kept for the backward
-    pass are the maps x only. With more than 8 outputs a grouped convolution is as fast. With stride
-    2 the products would compute what nobody needs: there it is a grouped convolution too, in
-    training with the product of both weights where that is cheaper, as it also spares the k^2 d
-    maps between them.
+    k^2 M + k^4 n multiplications per channel and pixel. See :mod:`hybrid_mm.ops.mixed_shift`.
 
     Args:
         maps: Number of maps M that are mixed: queries, keys and values of all heads.
@@ -32,7 +21,7 @@ class MixedShift(nn.Module):
         kernel_size: Kernel k of the convolution, odd.
         stride: Stride.
         bias: Bias of the FC.
-        impl: 'tiled' (and 'auto') as above, or 'reference', a 1x1 and a grouped convolution.
+        impl: Algorithm, see :func:`~hybrid_mm.ops.mixed_shift.mixed_shift`.
 
     Raises:
         ValueError: An even kernel, or an unknown impl.
@@ -73,28 +62,6 @@ class MixedShift(nn.Module):
         Output channel j * out_per_group + n is output n of channel j of the heads; H' is
         ceil(H / stride).
         """
-        n, maps, dim, height, width = x.shape
-        conv, weight = self.dep_conv, self.dep_conv.weight * rate
-        fc, bias = self.fc.weight.flatten(1), self.fc.bias
-        alone = (
-            not is_reference(self.impl, 'mixed_shift') and not exporting() and conv.stride == (1, 1)
-        )
-        if alone and self.out_per_group <= _MOST:
-            weight = weight.unflatten(0, (dim, -1)).to(x.dtype)
-            bias = None if bias is None else bias.to(x.dtype)
-            return _mix_and_shift(x, fc.to(x.dtype), bias, weight)
-        if alone:
-            x = torch.stack([_mixed(_by_channel(image), fc, bias) for image in x])
-        elif self._fuses():
-            x, weight = x.transpose(1, 2), torch.einsum('opyx,pm->omyx', weight, fc)
-        else:
-            x = self.fc(x.transpose(1, 2).reshape(n * dim, maps, height, width))
-        x = x.reshape(n, -1, height, width)
-        return F.conv2d(x, weight, None, conv.stride, conv.padding, groups=dim)
-
-    def _fuses(self) -> bool:
-        """Whether one convolution with the product of both weights is cheaper."""
-        taps, size = self.fc.out_channels, self.dep_conv.kernel_size[0] ** 2
-        cheaper = size * self.maps <= taps * size + taps * self.maps / self.out_per_group
-        trains = not is_reference(self.impl, 'mixed_shift') and torch.is_grad_enabled()
-        return trains and cheaper and self.fc.bias is None
+        conv, fc = self.dep_conv, self.fc
+        weight, stride = conv.weight * rate, conv.stride[0]
+        return mixed_shift(x, fc.weight.flatten(1), fc.bias, weight, stride=stride, impl=self.impl)

@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from hybrid_mm.layers.convolution.depthwise import DepthwiseConv2d
 from hybrid_mm.layers.norm import LayerNorm2d
-from hybrid_mm.ops.export import exporting, require_fixed_size
-from hybrid_mm.ops.global_filter import filter_by_matrices, resize_spectrum
+from hybrid_mm.ops.global_filter import global_filter, resize_spectrum
 from hybrid_mm.ops.precision import no_autocast
 
 _EPS = 1e-6
@@ -19,7 +18,7 @@ def pointwise(
 ) -> Tensor:
     """1 x 1 convolution as a matrix product, into a contiguous or channels-last map.
 
-    The input may have any strides: a map behind a layer norm needs no copy.
+    The input may have any strides: the map that a layer norm returns needs no copy.
 
     Args:
         x: (N, C, H, W).
@@ -72,22 +71,9 @@ class GlobalLocalFilter(nn.Module):
         """Map (N, C, H, W) to the same shape."""
         local, spectral = self.norm1(x).chunk(2, 1)
         with no_autocast(x):
-            spectral = self.filter(spectral)
+            spectral = global_filter(spectral, self.spectrum)
         x = torch.stack((self.conv(local), spectral.to(local.dtype)), 2).flatten(1, 2)
         return self.norm2(x)
-
-    def filter(self, x: Tensor) -> Tensor:
-        """Filter (N, C / 2, H, W) by the learned spectrum."""
-        accurate = torch.float64 if x.dtype == torch.float64 else torch.float32
-        height, width = x.shape[2:]
-        require_fixed_size((height, width), 'the global filter')
-        weight = resize_spectrum(self.spectrum.to(accurate), (height, width // 2 + 1))
-        if exporting():  # ONNX has no complex numbers
-            return filter_by_matrices(x.to(accurate), weight)
-        # along rows, so that the transform and its backward pass work on contiguous memory
-        y = torch.fft.rfft2(x.to(accurate).contiguous(), norm='ortho')
-        y = y * torch.view_as_complex(weight)
-        return torch.fft.irfft2(y, s=(height, width), norm='ortho')
 
 
 class RecursiveGatedConv(nn.Module):

@@ -93,8 +93,7 @@ def evolving_attention(
     dtype = accurate_dtype(q.dtype)
     out_dtype = v.dtype
     q, k, v = (x.to(dtype) for x in (q, k, v))
-    if previous is not None:
-        previous, weight, bias = (x.to(dtype) for x in (previous, weight, bias))
+    previous, weight, bias = (None if x is None else x.to(dtype) for x in (previous, weight, bias))
     with no_autocast(q):
         out, logits = _ALGORITHMS[impl](q, k, v, rel_h, rel_w, previous, weight, bias, alpha, beta)
     return out.unflatten(2, (height, width)).to(out_dtype), logits

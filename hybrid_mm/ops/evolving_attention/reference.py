@@ -21,13 +21,13 @@ def attend(
 ) -> tuple[Tensor, Tensor]:
     """Result (N, heads, T, d_v) and logits (N, heads, T, T) of maps (N, heads, H, W, d)."""
     logits = torch.einsum('nhyxd,nhvud->nhyxvu', q, k)
-    if rel_h is not None:
+    if rel_h is not None and rel_w is not None:
         columns = relative_to_absolute(torch.einsum('nhyxd,ud->nhyxu', q, rel_w.to(q.dtype)))
         rows = torch.einsum('nhyxd,vd->nhxyv', q, rel_h.to(q.dtype))
         rows = relative_to_absolute(rows).transpose(2, 3)
         logits = logits + rows[..., None] + columns[..., None, :]
     logits = logits.flatten(4, 5).flatten(2, 3)
-    if previous is not None:
+    if previous is not None and weight is not None:
         mixed = (1 - beta) * logits + beta * previous
         convolved = F.relu(F.conv2d(mixed, weight, bias, padding=1))
         logits = alpha * convolved + (1 - alpha) * mixed

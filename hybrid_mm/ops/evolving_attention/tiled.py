@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.grad import conv2d_weight
 
 from hybrid_mm.ops import budget
 from hybrid_mm.ops.custom_op import custom_op
@@ -34,8 +35,9 @@ def attend(
     row = column = None
     if rel_h is not None and rel_w is not None:
         row, column = _relative_terms(q, rel_h.to(q.dtype), rel_w.to(q.dtype))
-    tokens = (x.flatten(2, 3).contiguous() for x in (q, k, v))
-    return evolve(*tokens, row, column, previous, weight, bias, list(q.shape[2:4]), alpha, beta)
+    size = list(q.shape[2:4])
+    q, k, v = (x.flatten(2, 3).contiguous() for x in (q, k, v))
+    return evolve(q, k, v, row, column, previous, weight, bias, size, alpha, beta)
 
 
 def _relative_terms(q: Tensor, rel_h: Tensor, rel_w: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,23 +78,75 @@ def _widened(rows: slice, count: int) -> slice:
     return slice(max(rows.start - 1, 0), min(rows.stop + 1, count))
 
 
-def _mixed(
-    q: Tensor,
-    k: Tensor,
-    row: Tensor | None,
-    column: Tensor | None,
-    previous: Tensor | None,
-    beta: float,
-    images: slice,
-    rows: slice,
-) -> Tensor:
-    """Logits of some queries, mixed with those of the layer before, (images, heads, rows, T)."""
-    logits = torch.matmul(q[images, :, rows], k[images].transpose(2, 3))
-    if row is not None and column is not None:
-        grid = logits.unflatten(3, (row.shape[3], column.shape[3]))
-        grid += row[images, :, rows, :, None]
-        grid += column[images, :, rows, None]
-    return logits if previous is None else logits.lerp_(previous[images, :, rows], beta)
+class _Logits(NamedTuple):
+    """Logits of a layer before they evolve, and those of the layer before, if there is one."""
+
+    q: Tensor
+    k: Tensor
+    row: Tensor | None
+    column: Tensor | None
+    previous: Tensor | None
+    beta: float
+
+    def mixed(self, images: slice, rows: slice) -> Tensor:
+        """Logits of some queries (images, heads, rows, T), mixed with those of the layer before."""
+        logits = torch.matmul(self.q[images, :, rows], self.k[images].transpose(2, 3))
+        if self.row is not None and self.column is not None:
+            grid = logits.unflatten(3, (self.row.shape[3], self.column.shape[3]))
+            grid += self.row[images, :, rows, :, None]
+            grid += self.column[images, :, rows, None]
+        if self.previous is None:
+            return logits
+        return logits.lerp_(self.previous[images, :, rows], self.beta)
+
+
+class _ConvolutionGradient:
+    """Way back through the convolution of mixed logits, and the gradients that it leaves."""
+
+    def __init__(
+        self, logits: _Logits, previous: Tensor, weight: Tensor, bias: Tensor, alpha: float
+    ) -> None:
+        self.logits, self.weight, self.bias, self.alpha = logits, weight, bias, alpha
+        self.flipped = weight.transpose(0, 1).flip(2, 3)
+        self.grad_previous, self.grad_weight, self.grad_bias = (
+            _zeros(x) for x in (previous, weight, bias)
+        )
+
+    def pass_back(self, up: Tensor, part: Tensor, chunk: _Chunk) -> Tensor:
+        """Gradient of the logits before they evolve (images, heads, own, T).
+
+        Args:
+            up: Gradient of the evolved logits of the wide rows.
+            part: These logits.
+            chunk: What is worked on.
+        """
+        images, own, wide, inner = chunk
+        if self.alpha == 1:
+            passed = torch.ops.aten.threshold_backward(up, part, 0)
+        else:
+            convolved = self._convolved(images, wide)
+            passed = torch.ops.aten.threshold_backward(up * self.alpha, convolved, 0)
+            del convolved
+        down = F.conv2d(passed, self.flipped, padding=1)[:, :, inner]
+        if self.alpha != 1:
+            down.add_(up[:, :, inner], alpha=1 - self.alpha)
+        passed[:, :, : inner.start] = 0
+        passed[:, :, inner.stop :] = 0
+        self.grad_bias += passed.sum((0, 2, 3))
+        mixed = self.logits.mixed(images, wide)
+        self.grad_weight += conv2d_weight(mixed, self.weight.shape, passed, padding=1)
+        torch.mul(down, self.logits.beta, out=self.grad_previous[images, :, own])
+        return down.mul_(1 - self.logits.beta)
+
+    def _convolved(self, images: slice, rows: slice) -> Tensor:
+        """Input of the ReLU, (images, heads, rows, T)."""
+        wider = _widened(rows, self.logits.q.shape[2])
+        convolved = F.conv2d(self.logits.mixed(images, wider), self.weight, self.bias, padding=1)
+        return convolved.narrow(2, rows.start - wider.start, rows.stop - rows.start)
+
+
+def _zeros(x: Tensor) -> Tensor:
+    return torch.zeros_like(x, memory_format=torch.contiguous_format)
 
 
 def _backward(
@@ -112,58 +166,40 @@ def _backward(
     beta: float,
 ) -> list[Tensor]:
     grad = None if grad is None else grad.contiguous()
-    source = q, k, row, column, previous, beta
-    given = (q, k, v, row, column, previous, weight, bias)
-    found = [
-        None if x is None else torch.zeros_like(x, memory_format=torch.contiguous_format)
-        for x in given
-    ]
-    grad_q, grad_k, grad_v, grad_row, grad_column, grad_previous, grad_weight, grad_bias = found
-    for images, own, wide, inner in _chunks(logits):
-        if previous is None:
+    source = _Logits(q, k, row, column, previous, beta)
+    convolution = None
+    if previous is not None and weight is not None and bias is not None:
+        convolution = _ConvolutionGradient(source, previous, weight, bias, alpha)
+    grad_q, grad_k, grad_v = (_zeros(x) for x in (q, k, v))
+    grad_terms = [_zeros(x) for x in (row, column) if x is not None]
+    for chunk in _chunks(logits):
+        images, own, wide, inner = chunk
+        if convolution is None:
             wide, inner = own, slice(None)
         part = logits[images, :, wide]
-        # gradient of the logits of these rows
-        if grad is None:
-            up = grad_logits[images, :, wide].clone()
-        else:
+        upper = []  # gradients of these logits
+        if grad is not None:
             weights = part.softmax(-1)
             dy = grad[images, :, wide]
             grad_v[images] += weights[:, :, inner].transpose(2, 3) @ dy[:, :, inner]
-            up = dy @ v[images].transpose(2, 3)
-            up = torch._softmax_backward_data(up, weights, -1, up.dtype)
-            del weights
-            if grad_logits is not None:
-                up += grad_logits[images, :, wide]
-        if previous is not None:
-            if alpha == 1:
-                passed = torch.ops.aten.threshold_backward(up, part, 0)
-            else:
-                # the convolution once more, of rows further out: the outer ones need neighbours
-                wider = _widened(wide, q.shape[2])
-                convolved = F.conv2d(_mixed(*source, images, wider), weight, bias, padding=1)
-                convolved = convolved.narrow(2, wide.start - wider.start, up.shape[2])
-                passed = torch.ops.aten.threshold_backward(up * alpha, convolved, 0)
-                del convolved
-            flipped = weight.transpose(0, 1).flip(2, 3)
-            down = F.conv2d(passed, flipped, padding=1)[:, :, inner]
-            if alpha != 1:
-                down.add_(up[:, :, inner], alpha=1 - alpha)
-            passed[:, :, : inner.start] = 0
-            passed[:, :, inner.stop :] = 0
-            grad_bias += passed.sum((0, 2, 3))
-            mixed = _mixed(*source, images, wide)
-            grad_weight += torch.nn.grad.conv2d_weight(mixed, weight.shape, passed, padding=1)
-            del mixed, passed
-            torch.mul(down, beta, out=grad_previous[images, :, own])
-            up = down.mul_(1 - beta)
-        if row is not None:
+            products = dy @ v[images].transpose(2, 3)
+            upper.append(torch._softmax_backward_data(products, weights, -1, products.dtype))
+            del weights, products
+        if grad_logits is not None:
+            upper.append(grad_logits[images, :, wide])
+        up = upper[0] if len(upper) == 1 else upper[0].add_(upper[1])
+        if convolution is not None:
+            up = convolution.pass_back(up, part, chunk)
+        if grad_terms:
             grid = up.unflatten(3, size)
-            grad_row[images, :, own] = grid.sum(4)
-            grad_column[images, :, own] = grid.sum(3)
+            for target, axis in zip(grad_terms, (4, 3), strict=True):
+                target[images, :, own] = grid.sum(axis)
         grad_q[images, :, own] = up @ k[images]
         grad_k[images] += up.transpose(2, 3) @ q[images, :, own]
-    return [x for x in found if x is not None]
+    found = [grad_q, grad_k, grad_v, *grad_terms]
+    if convolution is not None:
+        found += [convolution.grad_previous, convolution.grad_weight, convolution.grad_bias]
+    return found
 
 
 @custom_op(
@@ -204,13 +240,13 @@ def evolve(
         beta: Weight of the logits of the layer before.
     """
     out, logits = torch.empty_like(v), q.new_empty(*q.shape[:2], q.shape[2], q.shape[2])
-    source = q, k, row, column, previous, beta
+    source = _Logits(q, k, row, column, previous, beta)
     for images, own, wide, inner in _chunks(logits):
         part = logits[images, :, own]
-        if previous is None:
-            part.copy_(_mixed(*source, images, own))
+        if weight is None:
+            part.copy_(source.mixed(images, own))
         else:
-            mixed = _mixed(*source, images, wide)
+            mixed = source.mixed(images, wide)
             convolved = F.conv2d(mixed, weight, bias, padding=1)[:, :, inner]
             if alpha == 1:
                 torch.clamp(convolved, min=0, out=part)

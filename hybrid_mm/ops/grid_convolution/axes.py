@@ -64,7 +64,8 @@ def grid_axis(widths: tuple[int, ...], size: int) -> GridAxis:
 
     Offsets that lead out of the map from everywhere are left out: their weights meet zeros only.
     """
-    offset, first, groups = -(sum(widths) // 2), 0, []
+    offset, first = -(sum(widths) // 2), 0
+    groups: list[tuple[Block, ...]] = []
     for width in widths:
         begin, end = max(offset, 1 - size), min(offset + width, size)
         offset += width

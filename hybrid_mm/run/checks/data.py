@@ -1,52 +1,59 @@
-"""Checks of data, classes and weights before a run."""
+"""Checks of data, classes and weights before a run.
+
+The dicts here are parts of configs: of a data set, with its wrappers, or of a model.
+"""
 
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 
-from hybrid_mm.checkpoints import check_checkpoint_path
+from hybrid_mm.checkpoints import MissingCheckpointError, check_exists, read_checkpoint, weights_of
 from hybrid_mm.data.coco_check import coco_categories
 from hybrid_mm.errors import UserError, shorten
 from hybrid_mm.run.config import inner_dataset, nodes
-from hybrid_mm.run.explain import arguments, registered_class
+from hybrid_mm.run.registered import arguments, registered_class
 
 
-def _datasets(dataset: dict) -> Iterator[dict]:
-    """Walk through wrappers (``dataset``, ``datasets``) to the data sets that read files."""
-    dataset = inner_dataset(dataset)
-    if 'datasets' in dataset:
-        for child in dataset['datasets']:
-            yield from _datasets(child)
-    else:
-        yield dataset
+def check_training(cfg: Config) -> None:
+    """Check data, classes, and the weights to start from, before a training run.
+
+    Raises:
+        UserError: See :func:`check_data`; a file of weights is missing or cannot be read.
+    """
+    check_data(cfg, 'train_dataloader')
+    check_data(cfg, 'val_dataloader')
+    _check_pretrained(cfg.model)
+    if cfg.get('load_from') and not cfg.get('resume'):
+        weights_of(read_checkpoint(cfg.load_from), cfg.load_from)
 
 
-def _paths(dataset: dict) -> dict[str, str]:
-    """Files and folders that a data set reads, by config key."""
-    root = dataset.get('data_root') or ''
-    paths = {}
-    if dataset.get('ann_file'):
-        paths['ann_file'] = os.path.join(root, dataset['ann_file'])
-    prefix = dataset.get('data_prefix')
-    if isinstance(prefix, str):
-        prefix = {'data_prefix': prefix}
-    for key, value in (prefix or {}).items():
-        if value and isinstance(value, str):
-            paths[key] = os.path.join(root, value)
-    if dataset.get('split') and not paths and 'ImageNet' in str(dataset.get('type')):
-        paths['split'] = os.path.join(root, dataset['split'])
-    return paths or ({'data_root': root} if root else {})
+def check_testing(cfg: Config) -> None:
+    """Check data and classes before a test run.
+
+    Raises:
+        UserError: The config is not made for tests; see :func:`check_data`.
+    """
+    for key in ('test_dataloader', 'test_cfg', 'test_evaluator'):
+        if cfg.get(key) is None:
+            raise UserError(f'{cfg.filename} has no {key}; testing needs it')
+    check_data(cfg, 'test_dataloader')
 
 
 def check_data(cfg: Config, loader: str) -> None:
-    """Check that the files of a dataloader are there and fit the classes of the config.
+    """Check that the files of a dataloader exist and fit the classes of the config.
+
+    Args:
+        cfg: Config of the run.
+        loader: Key of the dataloader in it; if there is none, nothing is checked.
 
     Raises:
-        UserError: a path does not exist (the layout that the config expects is printed),
+        UserError: A path does not exist (the layout that the config expects is shown),
             annotation categories do not fit, the model's ``num_classes`` does not fit, or a
             segmentation map has a label out of range.
     """
@@ -62,7 +69,8 @@ def check_data(cfg: Config, loader: str) -> None:
                 _check_label_maps(dataset, classes, loader)
 
 
-def _check_paths(cfg: Config, dataset: dict, loader: str) -> None:
+def _check_paths(cfg: Config, dataset: dict[str, Any], loader: str) -> None:
+    """Check that files and folders of a data set exist, or show which of its layout do."""
     paths = _paths(dataset)
     missing = [path for path in paths.values() if '://' not in path and not os.path.exists(path)]
     if not missing:
@@ -84,29 +92,73 @@ def _check_paths(cfg: Config, dataset: dict, loader: str) -> None:
 
 
 def _place_option(cfg: Config, root: str, loader: str) -> str:
-    """How to name another data root: the variable that the config reads, if it reads one."""
+    """The way to name another data root: the environment variable of the config, or an option."""
     for name, default in re.findall(r'\{\{\s*\$(\w+)\s*:\s*([^}]*?)\s*\}\}', cfg.text or ''):
         if default.rstrip('/') == root.rstrip('/'):
             return f'the environment variable {name}=DIR'
     return f'--cfg-options {loader}.dataset.data_root=DIR'
 
 
-def dataset_class(dataset: dict) -> type | None:
-    """Class of a data set in the current default scope."""
+def _check_pretrained(model: dict[str, Any]) -> None:
+    """Check that the files of every ``init_cfg=dict(type='Pretrained', ...)`` exist."""
+    for path, node in nodes(model, 'model'):
+        if node.get('type') != 'Pretrained':
+            continue
+        file = str(node.get('checkpoint') or '')
+        try:
+            check_exists(file)
+        except MissingCheckpointError as error:
+            beside = error.beside if file else ''
+            raise UserError(
+                f'pre-trained weights {file or "(no checkpoint)"} do not exist ({path}){beside}; '
+                f'put the file there, name its place with --cfg-options {path}.checkpoint=FILE, or '
+                f'train from scratch with {path}=None'
+            ) from error
+
+
+def _datasets(dataset: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The data sets that read files, within wrappers (``dataset``, ``datasets``)."""
+    dataset = inner_dataset(dataset)
+    if 'datasets' in dataset:
+        for child in dataset['datasets']:
+            yield from _datasets(child)
+    else:
+        yield dataset
+
+
+def _paths(dataset: dict[str, Any]) -> dict[str, str]:
+    """Files and folders that a data set reads, by config key."""
+    root = dataset.get('data_root') or ''
+    paths = {}
+    if dataset.get('ann_file'):
+        paths['ann_file'] = os.path.join(root, dataset['ann_file'])
+    prefix = dataset.get('data_prefix')
+    if isinstance(prefix, str):
+        prefix = {'data_prefix': prefix}
+    for key, value in (prefix or {}).items():
+        if value and isinstance(value, str):
+            paths[key] = os.path.join(root, value)
+    if dataset.get('split') and not paths and 'ImageNet' in str(dataset.get('type')):
+        paths['split'] = os.path.join(root, dataset['split'])
+    return paths or ({'data_root': root} if root else {})
+
+
+def dataset_class(dataset: dict[str, Any]) -> Any:
+    """Class of a data set in the current default scope; None if it is not registered."""
     return registered_class(DATASETS, dataset['type'])
 
 
-def _metainfo(dataset: dict) -> dict:
-    """What a data set knows of its classes without reading files: its class's, then its own."""
+def _metainfo(dataset: dict[str, Any]) -> dict[str, Any]:
+    """Meta information that needs no files: that of the class, updated by that of the config."""
     return {
         **getattr(dataset_class(dataset), 'METAINFO', {}),
         **(dataset.get('metainfo') or {}),
     }
 
 
-def _classes(dataset: dict) -> list[str] | None:
-    """Class names of a data set; None if only its files tell."""
-    # an unknown class has no names: building it says so, with the nearest ones
+def _classes(dataset: dict[str, Any]) -> list[str] | None:
+    """Class names of a data set; None if they are known from its files only."""
+    # a class that is not registered has no names: building it raises, with the nearest names
     classes = dataset_class(dataset) and (
         _metainfo(dataset).get('classes') or dataset.get('classes')
     )
@@ -118,13 +170,14 @@ def _classes(dataset: dict) -> list[str] | None:
     return list(classes) if classes else None
 
 
-def dataset_classes(dataset: dict) -> dict:
+def dataset_classes(dataset: dict[str, Any]) -> dict[str, Any]:
     """Class names and palette that a data set has without reading its files."""
     first = next(_datasets(dataset))
     return {**_metainfo(first), 'classes': _classes(first)}
 
 
-def _check_categories(dataset: dict, classes: list[str], loader: str) -> None:
+def _check_categories(dataset: dict[str, Any], classes: list[str], loader: str) -> None:
+    """Check that a COCO file has the classes of the config among its categories."""
     path = _paths(dataset).get('ann_file', '')
     if not path.endswith('.json') or 'Coco' not in str(dataset['type']):
         return
@@ -135,15 +188,15 @@ def _check_categories(dataset: dict, classes: list[str], loader: str) -> None:
     if absent:
         # MMDetection would drop them silently and shift the labels of the others
         raise UserError(
-            f'{loader}: {len(absent)} of the {len(classes)} classes of the config are no '
-            f'categories of {path}: {shorten(absent)}; the file has {len(names)}: '
+            f'{loader}: {len(absent)} of the {len(classes)} classes of the config are not among '
+            f'the categories of {path}: {shorten(absent)}; the file has {len(names)}: '
             f'{shorten(names)}. '
             f'Name its classes with {loader}.dataset.metainfo=dict(classes=(...)) and set '
             'num_classes of the heads'
         )
 
 
-def _num_classes(node, path: str = 'model') -> Iterator[tuple[str, int]]:
+def _num_classes(node: Any, path: str = 'model') -> Iterator[tuple[str, int]]:
     """Every ``num_classes`` of a model's config, except that of region proposals."""
     if isinstance(node, dict):
         if isinstance(node.get('num_classes'), int):
@@ -157,6 +210,7 @@ def _num_classes(node, path: str = 'model') -> Iterator[tuple[str, int]]:
 
 
 def _check_num_classes(cfg: Config, classes: list[str], loader: str) -> None:
+    """Check that all heads of the model have as many classes as the data set."""
     wrong = [(path, n) for path, n in _num_classes(cfg.model) if n != len(classes)]
     if wrong:
         path, number = wrong[0]
@@ -167,13 +221,14 @@ def _check_num_classes(cfg: Config, classes: list[str], loader: str) -> None:
         )
 
 
-def _check_label_maps(dataset: dict, classes: list[str], loader: str, samples: int = 8) -> None:
-    """Look at a few label maps, spread over the folder."""
+def _check_label_maps(
+    dataset: dict[str, Any], classes: list[str], loader: str, samples: int = 8
+) -> None:
+    """Check the labels in a few label maps, spread over the folder."""
     folder = _paths(dataset).get('seg_map_path')
     if folder is None or not os.path.isdir(folder):
         return
-    import mmcv
-    import numpy as np
+    import mmcv  # takes a second, and only segmenters have label maps
 
     meta = {**arguments(dataset_class(dataset)), **dataset}
     suffix = meta.get('seg_map_suffix', '.png')
@@ -187,39 +242,12 @@ def _check_label_maps(dataset: dict, classes: list[str], loader: str, samples: i
         labels = mmcv.imread(str(path), flag='unchanged', backend='pillow')
         if labels is None or labels.ndim != 2:
             shape = None if labels is None else labels.shape
-            raise UserError(f'{loader}: {path} is no label map (one channel); its shape is {shape}')
+            raise UserError(
+                f'{loader}: {path} is not a label map (one channel); its shape is {shape}'
+            )
         wrong = [int(v) for v in np.unique(labels) if v > high and v not in (ignored, 255)]
         if wrong:
             raise UserError(
                 f'{loader}: {path} has the label {wrong[0]}; {len(classes)} classes with '
                 f'reduce_zero_label={shifted} allow 0..{high} and {ignored} (ignored)'
             )
-
-
-def check_training(cfg: Config) -> None:
-    """Check data, classes and the checkpoint to start from before a training run."""
-    check_data(cfg, 'train_dataloader')
-    check_data(cfg, 'val_dataloader')
-    _check_pretrained(cfg.model)
-    if cfg.get('load_from'):
-        check_checkpoint_path(cfg.load_from)
-
-
-def _check_pretrained(model: dict) -> None:
-    """Look for the files of every ``init_cfg=dict(type='Pretrained', ...)``."""
-    for path, node in nodes(model, 'model'):
-        file = str(node.get('checkpoint') or '')
-        if node.get('type') == 'Pretrained' and '://' not in file and not os.path.isfile(file):
-            raise UserError(
-                f'pre-trained weights {file or "(no checkpoint)"} do not exist ({path}); put the '
-                f'file there, name its place with --cfg-options {path}.checkpoint=FILE, or train '
-                f'from scratch with {path}=None'
-            )
-
-
-def check_testing(cfg: Config) -> None:
-    """Check data and classes before a test run."""
-    for key in ('test_dataloader', 'test_cfg', 'test_evaluator'):
-        if cfg.get(key) is None:
-            raise UserError(f'{cfg.filename} has no {key}; testing needs it')
-    check_data(cfg, 'test_dataloader')

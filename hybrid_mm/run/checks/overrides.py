@@ -1,12 +1,14 @@
 """Checks of the keys of ``--cfg-options``."""
 
 import inspect
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.runner import FlexibleRunner, Runner
 
 from hybrid_mm.errors import UserError, nearest, warn
 
+# top-level keys that the runner (or a tool) reads from the whole config, not as an argument
 EXTRA_KEYS = {
     *('model_wrapper_cfg', 'find_unused_parameters', 'sync_bn', 'runner_type', 'tta_model'),
     *('tta_pipeline', 'custom_imports', 'efficient_conv_bn_eval', 'fp16'),
@@ -14,15 +16,12 @@ EXTRA_KEYS = {
 }
 
 
-"""Top-level keys that the runner (or a tool) reads from the whole config, not as an argument."""
-
-
-def check_options(cfg: Config, options: dict) -> None:
+def check_options(cfg: Config, options: dict[str, Any]) -> None:
     """Check that the keys of ``--cfg-options`` name something.
 
-    A new key inside an existing dict is legitimate (an argument that the config leaves at its
-    default) and warned of only if it looks like a slip. A top-level key that neither the config
-    nor the runner has is an error, and so is a slip on the way to a deeper key.
+    A new key in an existing dict is legitimate (an argument that the config leaves at its default);
+    there is a warning if it resembles another key. A top-level key that neither the config nor the
+    runner has is an error, and so is a misspelt key on the way to a deeper one.
 
     Raises:
         UserError: names the key, what does not exist, and the nearest names.

@@ -10,19 +10,17 @@ from mmengine.runner import LogProcessor, Runner
 from hybrid_mm.checkpoints import inner_model
 from hybrid_mm.errors import UserError, nearest
 from hybrid_mm.run.config import nodes, task_of
-from hybrid_mm.run.explain import arguments, registered_class
+from hybrid_mm.run.registered import arguments, registered_class
 
+# keys of `filter_cfg` that MMDetection's data sets read
 FILTERS = ('filter_empty_gt', 'min_size', 'bbox_min_size')
 
 
-"""Keys of ``filter_cfg`` that MMDetection's data sets read."""
-
-
 def check_settings(cfg: Config) -> None:
-    """Check what training needs besides data and model.
+    """Check the parts of a config that training needs, besides data and model.
 
     Raises:
-        UserError: A part is missing or of the wrong kind, a number is not positive, or a type or
+        UserError: A part is missing or of another type, a number is not positive, or a type or
             argument does not exist; names it and the nearest names.
     """
     task_of(cfg)
@@ -50,6 +48,7 @@ def check_settings(cfg: Config) -> None:
 
 
 def _check_positive(path: str, value: Any) -> None:
+    """Check a number that may be absent (None)."""
     if value is not None and (
         isinstance(value, bool) or not isinstance(value, int | float) or value < 1
     ):
@@ -66,20 +65,21 @@ def _check_keys(path: str, settings: dict | None, target: Any) -> None:
 
 def _check_type(path: str, settings: Any, registry: Registry) -> type | None:
     """Check that a type given by its name exists, and return its class."""
-    kind = settings.get('type') if isinstance(settings, dict) else None
-    if not isinstance(kind, str):
+    name = settings.get('type') if isinstance(settings, dict) else None
+    if not isinstance(name, str):
         return None
-    cls = registered_class(registry, kind)
+    cls = registered_class(registry, name)
     if cls is None:
         with registry.switch_scope_and_registry(None) as node:
             names = {*node.module_dict, *registry.module_dict}
         raise UserError(
-            f'{path}.type {kind!r} is not a registered {registry.name}{nearest(kind, names)}'
+            f'{path}.type {name!r} is not a registered {registry.name}{nearest(name, names)}'
         )
     return cls
 
 
 def _check_schedulers(schedulers: Any) -> None:
+    """Check the types of ``param_scheduler``; MMEngine itself checks their arguments."""
     if isinstance(schedulers, str):
         raise UserError(
             f'param_scheduler must be a list of dicts, got the text {schedulers!r}; '
@@ -92,6 +92,10 @@ def _check_schedulers(schedulers: Any) -> None:
 
 
 def _check_hooks(cfg: Config) -> None:
+    """Check the types of all hooks, and their arguments for misspelt ones.
+
+    A hook with ``**kwargs`` accepts those, and fails only when it uses them, hours later.
+    """
     hooks = {f'default_hooks.{k}': v for k, v in (cfg.get('default_hooks') or {}).items()}
     hooks |= {f'custom_hooks.{i}': v for i, v in enumerate(cfg.get('custom_hooks') or ())}
     for path, hook in hooks.items():
@@ -102,13 +106,12 @@ def _check_hooks(cfg: Config) -> None:
             continue
         names = set(arguments(cls)) | {'type', 'priority'}
         for key in hook:
-            # one that takes any argument hands it on, to something that fails hours later
             if key not in names and nearest(key, names, cutoff=0.8):
                 raise UserError(f'{path} has no key {key!r}{nearest(key, names)}')
 
 
-def _check_nms(model: dict) -> None:
-    """Check names of non-maximum suppressions, which mmcv looks up at the first validation."""
+def _check_nms(model: dict[str, Any]) -> None:
+    """Check the names of non-maximum suppressions; mmcv looks them up at the first validation."""
     for path, node in nodes(model, 'model'):
         nms = node.get('nms')
         if isinstance(nms, dict) and isinstance(nms.get('type'), str):
@@ -123,7 +126,7 @@ def _check_nms(model: dict) -> None:
 
 
 def check_channels(runner: Runner) -> None:
-    """Check that the neck (or head) of a model takes what its backbone returns.
+    """Check that the neck of a model takes the maps that its backbone returns.
 
     Raises:
         UserError: The numbers of channels differ.
@@ -131,12 +134,12 @@ def check_channels(runner: Runner) -> None:
     model = inner_model(runner.model)
     given = getattr(getattr(model, 'backbone', None), 'out_channels', None)
     neck = (runner.cfg.get('model') or {}).get('neck') or {}
-    wanted = neck.get('in_channels') if isinstance(neck, dict) else None
-    if not isinstance(given, list | tuple) or not isinstance(wanted, list | tuple):
+    expected = neck.get('in_channels') if isinstance(neck, dict) else None
+    if not isinstance(given, list | tuple) or not isinstance(expected, list | tuple):
         return
-    if list(given) != list(wanted):
+    if list(given) != list(expected):
         raise UserError(
-            f'model.neck.in_channels is {list(wanted)}, but the backbone returns maps of '
+            f'model.neck.in_channels is {list(expected)}, but the backbone returns maps of '
             f'{list(given)} channels; use --cfg-options '
             f'model.neck.in_channels={",".join(map(str, given))}'
         )

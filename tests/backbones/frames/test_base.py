@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from hybrid_mm.backbones import NAT, VAN, SASAResNet
-from hybrid_mm.backbones.frames.base import build_norm, check_numbers
+from hybrid_mm.backbones.frames.blocks import build_norm
 
 ARCH = dict(embed_dims=[8, 12], depths=[1, 2], mlp_ratios=[2, 2])
 TINY = dict(arch=ARCH, out_indices=(0, 1))
@@ -43,31 +43,6 @@ def test_norms_in_eval_mode(kind):
     # only what is frozen
     model = VAN(**TINY, norm_cfg=dict(type=kind), frozen_stages=1).train()
     assert [m.training for m in norms(model)] == [False] * 3 + [True] * 5
-
-
-def test_numbers():
-    for name, value in (
-        ('width', -1),
-        ('width', 0),
-        ('widths', [4, 0]),
-        ('ratio', float('nan')),
-        ('x.y', -0.5),
-        ('drop', -0.1),
-        ('arch', dict(depths=(2, 0))),
-        ('scale', float('inf')),
-    ):
-        with pytest.raises(ValueError, match=rf'{name}.* of X must (not be negative|be positive)'):
-            check_numbers(name, value, 'X')
-    for name, value in (
-        ('drop', 0),
-        ('ratio', 0.0),
-        ('flag', False),
-        ('a', None),
-        ('b', 'x'),
-        ('depths', [1, 0]),
-        ('c', (1, dict(d=2))),
-    ):
-        check_numbers(name, value, 'X')
 
 
 def test_prefixes_of_a_file(tmp_path):

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from hybrid_mm.backbones import BoTNet, HaloNet
+from hybrid_mm.backbones.frames.bottleneck_net import GateArch
 from hybrid_mm.layers import BottleneckAttention, HaloAttention
 
 # Classifiers with 1000 classes and the final convolution where the variant has one: timm's counts,
@@ -42,7 +43,7 @@ def count(module):
 
 
 def classifier(cls, arch, **kwargs):
-    final = cls.resolve_arch(arch)['final'] is not None
+    final = cls.resolve_arch(arch).final is not None
     model = cls(arch, final_conv=final, **kwargs)
     return count(model) + 1000 * model.out_channels[-1] + 1000
 
@@ -76,7 +77,7 @@ def test_names_of_the_large_classifiers_count_their_layers(layers):
     gates = [n for n, _ in model.named_modules() if n.endswith('gate')]
     assert len(gates) == sum(model.depths)
     for alias in dict(BoTNet.arch_aliases):
-        assert BoTNet.resolve_arch(alias)['strides'] == [1, 2, 2, 1]
+        assert BoTNet.resolve_arch(alias).strides == (1, 2, 2, 1)
 
 
 def test_tables_have_the_size_of_the_map_before_its_stride():
@@ -107,7 +108,7 @@ def test_where_attention_stands(arch, blocks):
         model = HaloNet(arch)
     assert attention_blocks(model) == blocks
     sizes = {m.block_size for m in model.modules() if isinstance(m, HaloAttention)}
-    assert sizes == ({model.settings['block_size']} if any(blocks) else set())
+    assert sizes == ({model.arch.block_size} if any(blocks) else set())
 
 
 def test_blocks_and_shortcuts():
@@ -145,7 +146,7 @@ def test_arch_from_a_variant():
     with torch.device('meta'):
         model = HaloNet(dict(base='r50-se-b8', block_size=16, act='relu'))
         assert count(model) == count(HaloNet('r50-se-b8')) + 3 * 2 * 2 * 8 * 64
-    assert model.settings['gate'] == dict(kind='se', place='out', ratio=16)
+    assert model.arch.gate == GateArch(kind='se', place='out', ratio=16)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +193,7 @@ def test_checkpoint_of_another_size(position, tmp_path):
     assert torch.equal(
         getattr(kept.stages[3].blocks[0].conv2, position).get_parameter(names[0]), before
     )
-    with pytest.raises(ValueError, match="table_policy must be 'resize' or 'reset'"):
+    with pytest.raises(ValueError, match="table_policy must be one of resize, reset, got 'clamp'"):
         BoTNet(TINY, table_policy='clamp')
 
 

@@ -10,7 +10,7 @@ from hybrid_mm.backbones.pelk import PartialPeripheralConv2d
 from hybrid_mm.backbones.slak import slak_kernels
 from hybrid_mm.layers import DepthwiseConv2d
 
-from .conftest import used
+from ..conftest import used
 
 TINY = dict(depths=[1, 1, 2, 1], dims=[8, 12, 16, 20])
 WIDE = dict(kernel_sizes=(101, 69, 67, 13), center_size=7)

@@ -74,7 +74,7 @@ def test_strides_and_dilations():
     model = Plain('r18', strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4)).eval()
     assert [m.shape[-1] for m in model(torch.rand(1, 3, 33, 64))] == [16, 8, 8, 8]
     assert all(c.dilation == (4, 4) for b in model.stages[3].blocks for c in (b.conv1, b.conv2))
-    with pytest.raises(ValueError, match=r'strides of Plain: one entry for each of the 4 stages'):
+    with pytest.raises(ValueError, match='Plain: strides must have one entry for each of the 4'):
         Plain('r18', strides=(1, 2))
 
 
@@ -147,7 +147,7 @@ def test_sasa_stages_and_stems():
 @pytest.mark.parametrize(
     ('kwargs', 'message'),
     [
-        (dict(stem='patch'), "'conv' or 'attention', got 'patch'"),
+        (dict(stem='patch'), "stem must be one of conv, attention, got 'patch'"),
         (dict(arch={**TINY, 'bottleneck': False}, strides=(1, 2), dilations=(1, 1)), 'bottlenecks'),
         (dict(arch='r101'), "SASAResNet has no arch 'r101'"),
     ],

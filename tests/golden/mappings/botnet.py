@@ -3,7 +3,8 @@
 from torch import Tensor, nn
 
 from hybrid_mm.backbones.botnet import BoTNet
-from hybrid_mm.backbones.frames.bottleneck_net import HybridBottleneck, Stage
+from hybrid_mm.backbones.frames.blocks import Stage
+from hybrid_mm.backbones.frames.bottleneck_net import HybridBottleneck
 from hybrid_mm.backbones.frames.resnet import ConvSlot
 from hybrid_mm.convert import convert
 from hybrid_mm.layers.attention.bottleneck_attention import BottleneckAttention
@@ -100,7 +101,7 @@ def _stack(config: Config, weights: dict[str, Tensor]) -> nn.Module:
     config.ignore(**_MHSA)
     config.done()
     return load(
-        Stage(blocks, None, with_cp=False),
+        Stage(blocks),
         convert_part(weights, '7.', 'stages.3.', 'distribuuuu-botnet'),
     )
 

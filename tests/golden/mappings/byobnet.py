@@ -120,7 +120,7 @@ def network(
     known = [name for name in cls.arch_zoo if name in base]
     arch = {}
     if known:
-        arch = cls.resolve_arch(max(known, key=len))
+        arch = cls.resolve_arch(max(known, key=len)).to_dict()
         arch = {k: arch[k] for k in ('act', 'linear_out', 'bottle_in', 'gate', 'shortcut')}
     arch |= _stages(Text('stages', config.take('stages')), weights)
     arch['stem'] = _stem(Text('stem', config.take('stem')))

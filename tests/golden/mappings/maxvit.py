@@ -138,7 +138,7 @@ def _network(cls: type, source: str, config: Config, weights: dict[str, Tensor])
     name = variant.removeprefix(source + '_').replace('_', '-')
     name = name.removesuffix('-tf') or ('tiny' if cls is MaxViT else '0')
     # the official table stands for TensorFlow's settings; timm's defaults are CoAtNet's
-    arch = copy.deepcopy(cls.resolve_arch(name))
+    arch = cls.resolve_arch(name).to_dict()
     nested = _dict(config.take('transformer', 'transformer_cfg'))
     config = Config({**config, **nested})
     attention, weights = _attention(config, weights)

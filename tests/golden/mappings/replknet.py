@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from hybrid_mm.backbones import RepLKNet
 from hybrid_mm.backbones.frames.parallel_kernels import ParallelKernels, merge_kernels
-from hybrid_mm.backbones.replknet import ConvFFN, RepLKBlock
+from hybrid_mm.backbones.replknet import PointwiseConvFFN, RepLKBlock
 from hybrid_mm.convert import convert
 from hybrid_mm.layers import DepthwiseConv2d
 from mappings.common import Classifier, Config, convert_part, load, without_unused_norms
@@ -68,7 +68,7 @@ def build(module: str, config: dict, weights: dict[str, Tensor]) -> nn.Module:
     if module == 'ConvFFN':
         channels, hidden = config.take('in_channels'), config.take('internal_channels')
         config.ignore(out_channels=(channels,))
-        model = ConvFFN(channels, hidden, 0.0, _NORM)
+        model = PointwiseConvFFN(channels, hidden, 0.0, _NORM)
         config.done()
         part = 'stages.0.blocks.1.'
         return load(model, convert_part(weights, part, part, 'replknet'))

@@ -19,7 +19,7 @@ def _kind(config: Config) -> str:
 def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
     depths, kernels = config.take('layers'), config.take('kernels')
     arch = dict(
-        SAN.resolve_arch('san10'),
+        SAN.resolve_arch('san10').to_dict(),
         stem_depth=depths[0],
         depths=list(depths[1:]),
         stem_kernel_size=kernels[0],

@@ -8,7 +8,13 @@ from unittest import mock
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_mm.backbones.van import VAN, ConvFFN, OverlapPatchEmbed, SpatialAttention, VANBlock
+from hybrid_mm.backbones.van import (
+    VAN,
+    DepthwiseConvFFN,
+    OverlapPatchEmbed,
+    SpatialAttention,
+    VANBlock,
+)
 from hybrid_mm.convert import convert
 from hybrid_mm.layers import LayerNorm2d, build_large_kernel_attention
 from mappings.common import Classifier, Config, convert_part, load, norm_eps
@@ -145,7 +151,7 @@ def build(module: str, config: dict, weights: dict[str, Tensor]) -> nn.Module:
         model = VANBlock(channels, ratio, attention, **kernel)
         part = ('', '')
     elif module in ('Mlp', 'MixFFN'):
-        model = ConvFFN(
+        model = DepthwiseConvFFN(
             channels, config.take('hidden_features', 'feedforward_channels') or channels
         )
         part = ('mlp.', 'mlp.')

@@ -1,4 +1,4 @@
-"""What the makers of stored cases share: random weights, and the two files of a case."""
+"""Helpers to make stored cases: random weights, and the two files of a case."""
 
 import json
 import math
@@ -15,16 +15,16 @@ ROOT = Path(__file__).parents[3] / 'tests/golden/data'
 
 
 def half(x: Tensor) -> Tensor:
-    """Round to what half precision holds, so that a file needs two bytes a number."""
+    """Round to half precision, so that a file needs two bytes per number."""
     return x.half().double()
 
 
 class Weights:
-    """Tensors by their official names: drawn at the first use, or those of a file.
+    """Tensors by their official names, drawn at the first use or taken from a file.
 
-    Nothing is drawn as 0 or 1. Weights have a standard deviation of ``gain`` over the square root
-    of their fan-in, factors of norms lie in 0.4..1.2, variances in 0.02..0.2: small enough that an
-    epsilon of 1e-5 shows.
+    Nothing is constantly 0 or 1. Weights have a standard deviation of ``gain`` over the square root
+    of their fan-in, factors of norms are in 0.4..1.2, variances in 0.02..0.2: small enough that an
+    epsilon of 1e-5 matters.
 
     Args:
         seed: Seed of the draws.
@@ -37,7 +37,7 @@ class Weights:
         self.used: dict[str, Tensor] = {}
 
     def __call__(self, key: str, shape: Sequence[int], draw: Callable[..., Tensor]) -> Tensor:
-        """The tensor of a name; ``draw`` makes it from its shape and a generator."""
+        """Return the tensor of a name; ``draw`` makes it from its shape and a generator."""
         if key not in self.used:
             if self.given is None:
                 self.used[key] = half(draw(tuple(shape), self.generator))
@@ -120,7 +120,7 @@ class Weights:
 
 
 def randomise(module: nn.Module, seed: int, special: dict[str, float] | None = None) -> None:
-    """Draw all parameters and buffers of a peer's module anew, and round them to half precision.
+    """Redraw all parameters and buffers of another package's module, rounded to half precision.
 
     Args:
         module: The module.
@@ -161,7 +161,7 @@ def randomise(module: nn.Module, seed: int, special: dict[str, float] | None = N
 
 
 def draw_input(shape: Sequence[int], seed: int) -> Tensor:
-    """An image."""
+    """Draw a random image."""
     return half(torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed)))
 
 
@@ -183,12 +183,12 @@ def save(
         name: Name of the case.
         run: The reference.
         x: Input, rounded to half precision.
-        weights: Called behind ``run``, gives the weights in the official layout; those that it does
-            not have, under our own names behind ``own/``.
+        weights: Called after ``run``; returns the weights in the official layout, and those that it
+            lacks under our names with the prefix ``own/``.
         module: Our network, ``hybrid_mm.<class>``.
         config: Its arguments: sizes only, so that all else is a default of ours.
         reference: What computed the outputs.
-        notes: What else a reader must know.
+        notes: Further notes for readers.
     """
     x = x.double().requires_grad_()
     outputs = [out.contiguous() for out in run(x)]

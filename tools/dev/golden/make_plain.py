@@ -1,10 +1,9 @@
-"""Stored cases of whole networks whose outputs are computed by plain formulas of the papers.
+"""Make stored cases of whole networks with outputs computed by plain formulas of the papers.
 
     python tools/dev/golden/make_plain.py [SLUG ...]
     python tools/dev/golden/make_plain.py --compare ROOT [SLUG ...]
 
-The second form compares the formulas with the cases of the authors' code in ROOT and writes
-nothing.
+The second form only compares the formulas with the cases of the authors' code in ROOT.
 """
 
 import argparse
@@ -25,7 +24,7 @@ REFERENCE = 'plain formulas of the paper in float64, tools/dev/golden/plain'
 
 
 def compare(root: Path, slug: str, module) -> None:
-    """Print how far the formulas are from the cases of the authors' code."""
+    """Print the relative errors of the formulas on the cases of the authors' code."""
     for name, run in module.KNOWN.items():
         path = root / slug / f'{name}.json'
         case, tensors = json.loads(path.read_text()), load_file(path.with_suffix('.safetensors'))
@@ -33,8 +32,8 @@ def compare(root: Path, slug: str, module) -> None:
         outputs = run(p, tensors['input'].double(), case['config'])
         errors = []
         for i, out in enumerate(outputs):
-            want = tensors[f'output/{i}'].double()
-            errors.append(((out - want).abs().max() / want.abs().max()).item())
+            expected = tensors[f'output/{i}'].double()
+            errors.append(((out - expected).abs().max() / expected.abs().max()).item())
         if f'output/{len(outputs)}' in tensors:
             errors.append('the rest of the outputs is not compared')
         else:
@@ -44,7 +43,7 @@ def compare(root: Path, slug: str, module) -> None:
 
 
 def _named(weights: dict, case: dict) -> dict:
-    """Names of torchvision's ResNets as ours, for a network that no published layout has."""
+    """Rename torchvision's ResNet keys to ours, for a network without a published layout."""
     if not case.get('own'):
         return weights
     rules = [
@@ -83,7 +82,7 @@ def make(slug: str, module) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Make or compare."""
+    """Make cases, or compare the formulas with stored ones."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument(
         '--compare', type=Path, metavar='ROOT', help='compare the formulas with the cases there'

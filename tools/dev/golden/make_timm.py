@@ -1,9 +1,9 @@
-"""Stored cases of whole networks whose outputs are computed by timm.
+"""Make stored cases of whole networks with outputs computed by timm.
 
     pip install timm
     python tools/dev/golden/make_timm.py
 
-timm's variants are made smaller in widths, depths, windows and heads and keep all other settings.
+Widths, depths, windows and heads of timm's variants are reduced; all other settings stay.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ def _stages(model: nn.Module, x: Tensor) -> list[Tensor]:
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:
-    """Those of stem and stages, without what follows from the sizes."""
+    """Weights of stem and stages, without buffers that follow from the sizes."""
     derived = 'relative_position_index', 'num_batches_tracked', 'relative_coords_log'
     derived += 'height_lookup', 'width_lookup', 'rel_pos_dim'
     return {

@@ -1,5 +1,5 @@
-"""Networks as plain formulas, from the papers and by the names of the published weights.
+"""Networks as plain formulas of the papers, with the names of the published weights.
 
-One module per slug: ``CASES`` are the stored ones (our class and arguments beside the formulas),
-``KNOWN`` the authors' cases that the formulas are compared with (``make_plain.py --compare``).
+One module per slug: ``CASES`` are the stored cases (the formulas, and our class with its
+arguments), ``KNOWN`` the authors' cases for ``make_plain.py --compare``.
 """

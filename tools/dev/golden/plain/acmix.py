@@ -27,7 +27,7 @@ def convolution(p: Weights, maps: Tensor, name: str, heads: int, stride: int, bi
 def operator(
     p: Weights, x: Tensor, name: str, channels: int, stride: int, k_att: int = 7, head: int = 4
 ) -> Tensor:
-    """ACmix in the place of a 3x3 convolution."""
+    """ACmix instead of a 3x3 convolution."""
     dim, reach = channels // head, k_att // 2
     q, k, v = (
         p.conv(x, f'{name}.conv{i}', channels, 1).unflatten(1, (head, dim)) for i in (1, 2, 3)
@@ -103,7 +103,7 @@ def swin_forward(
     window: int = 7,
     norms: bool = True,
 ) -> list[Tensor]:
-    """Swin with ACmix, maps filled up to whole windows."""
+    """Swin with ACmix, maps padded to whole windows."""
 
     def place(y: Tensor, name: str, stage: int, block: int) -> Tensor:
         height, width, channels = y.shape[1:]

@@ -47,8 +47,8 @@ def forward(
     """Maps of a network whose tables are made for images of ``canvas``."""
 
     def attends(stage: int, block: int) -> bool:
-        kind = attention[stage]
-        return kind if isinstance(kind, bool) else block in kind
+        blocks = attention[stage]
+        return blocks if isinstance(blocks, bool) else block in blocks
 
     def attend(y: Tensor, name: str, stage: int, block: int, stride: int) -> Tensor:
         size = [-(-side // (2 ** (stage + 2) // stride)) for side in canvas]

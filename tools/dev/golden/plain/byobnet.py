@@ -32,13 +32,13 @@ def network(
         x: Image.
         depths: Blocks per stage.
         channels: Channels of the maps.
-        stem: Channels behind the stem.
+        stem: Channels after the stem.
         ratio: Width of the middle of a block.
         attends: Whether a block of a stage has attention.
         attend: ``attend(x, name, stage, stride)``.
         act: Activation.
         tiered: Three convolutions in the stem instead of one.
-        excite: Squeeze and excitation with a sixteenth of the channels behind the last norm.
+        excite: Squeeze and excitation with a sixteenth of the channels after the last norm.
     """
     if tiered:
         x = act(_conv_norm(p, x, 'stem.conv1', 3 * stem // 8, 3, 2))

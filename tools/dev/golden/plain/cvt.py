@@ -12,7 +12,7 @@ EPS = 1e-5
 def _block(
     p: Weights, x: Tensor, name: str, heads: int, ratio: float, size: tuple[int, int], token: bool
 ) -> Tensor:
-    """Tokens (N, L, C), the class token in front if there is one."""
+    """Block on tokens (N, L, C), the first of which may be a class token."""
     channels = x.shape[-1]
     y = p.layer_norm(x, f'{name}.norm1', EPS)
     front, tokens = (y[:, :1], y[:, 1:]) if token else (y[:, :0], y)

@@ -54,7 +54,7 @@ class _Trunk:
 
 
 def _same_pool(x: Tensor) -> Tensor:
-    """3x3 average of stride 2; an even side has its padding behind, which does not count."""
+    """3x3 average pooling of stride 2 with padding at the end, which is not averaged."""
     sides = x.shape[2:]
     pad = (sides[1] % 2, 1, sides[0] % 2, 1)
     one = F.pad(torch.ones_like(x[:1, :1]), pad)
@@ -191,7 +191,7 @@ def _known(p: Weights, x: Tensor, config: dict) -> list[Tensor]:
 
 
 KNOWN = {'backbone_reduced': _known}
-# shortcuts are told by equal channels in and out of two successive kernels
+# shortcuts are recognised by equal input channels of two successive kernels
 _NET = dict(stem=6, depths=[1, 2, 2, 1], widths=[8, 32, 32, 32], out_channels=[12, 20, 24, 28])
 CASES = {
     'net': dict(

@@ -20,7 +20,7 @@ def operator(
     halo: int,
     values: float = 1.0,
 ) -> Tensor:
-    """Attention of every block to itself and its halo; what is outside the map are zeros.
+    """Attention of every block to itself and its halo, with zeros outside the map.
 
     ``values`` is the width of the values as a multiple of that of the queries.
     """

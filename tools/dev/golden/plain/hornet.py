@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from case import Weights
 from torch import Tensor
 
-from plain.parts import mlp, nchw, nhwc
+from plain.parts import convnext_downsample, mlp, nchw, nhwc
 
 EPS = 1e-6
 
@@ -66,13 +66,7 @@ def forward(
     """Dense HorNet."""
     maps = []
     for stage, (depth, width) in enumerate(zip(depths, dims, strict=True)):
-        name = f'downsample_layers.{stage}'
-        if stage == 0:
-            x = p.conv(x, f'{name}.0', width, 4, 4, padding=0)
-            x = p.layer_norm_2d(x, f'{name}.1', EPS, size=0.05)
-        else:
-            x = p.layer_norm_2d(x, f'{name}.0', EPS)
-            x = p.conv(x, f'{name}.1', width, 2, 2, padding=0, gain=0.1)
+        x = convnext_downsample(p, x, stage, width, EPS)
         for block in range(depth):
             name = f'stages.{stage}.{block}'
             y = p.layer_norm_2d(x, f'{name}.norm1', EPS)

@@ -11,7 +11,7 @@ from plain import resnet
 
 
 def deformable(p: Weights, x: Tensor, name: str, groups: int = 1, stride: int = 1) -> Tensor:
-    """3x3 convolution at places moved by offsets (row, column) of each tap; zeros outside."""
+    """3x3 convolution whose taps are moved by offsets (row, column), with zeros outside."""
     n, channels, height, width = x.shape
     offset = p.conv(x, f'{name}.conv_offset', 18, 3, stride, gain=0.6)
     rows, columns = offset.shape[2:]
@@ -28,7 +28,7 @@ def deformable(p: Weights, x: Tensor, name: str, groups: int = 1, stride: int = 
         for i in (0, 1):
             for j in (0, 1):
                 share = (1 - (y - top - i).abs()) * (1 - (z - left - j).abs())
-                # one row of zeros around the map stands for all that is outside
+                # pixels outside the map are clamped to a border of zeros
                 a = (top + i).clamp(-1, height).long() + 2
                 b = (left + j).clamp(-1, width).long() + 2
                 image = torch.arange(n)[:, None, None]
@@ -40,11 +40,11 @@ def deformable(p: Weights, x: Tensor, name: str, groups: int = 1, stride: int = 
 
 
 def fit(table: Tensor, size: int) -> Tensor:
-    """The entries about the middle for a smaller map, linear interpolation for a larger one."""
-    have, want = len(table), 2 * size - 1
-    if want <= have:
-        return table[(have - want) // 2 : (have - want) // 2 + want]
-    return F.interpolate(table.t()[None], want, mode='linear', align_corners=True)[0].t()
+    """The middle entries for a smaller map, linear interpolation for a larger one."""
+    stored, needed = len(table), 2 * size - 1
+    if needed <= stored:
+        return table[(stored - needed) // 2 : (stored - needed) // 2 + needed]
+    return F.interpolate(table.t()[None], needed, mode='linear', align_corners=True)[0].t()
 
 
 def operator(

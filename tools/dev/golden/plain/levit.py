@@ -26,7 +26,7 @@ def _attention(
     side: int,
     shrink: bool,
 ) -> Tensor:
-    """On maps (N, H, W, C), the biases by distance being made for a square of ``side``."""
+    """Attention on maps (N, H, W, C); biases by distance are made for a square of ``side``."""
     value_dim, (height, width) = ratio * key_dim, x.shape[1:3]
     if shrink:
         q = _linear(p, x[:, ::2, ::2], f'{name}.q.1', heads * key_dim).unflatten(-1, (heads, -1))

@@ -62,7 +62,7 @@ def forward(
     window: int | None = 56,
     kv_stride: int = 4,
 ) -> list[Tensor]:
-    """Maps of the four stages behind their norms."""
+    """Normalised maps of the four stages."""
     x = p.conv(x, 'patch_embed.proj', embed_dim, 7, 4, gain=0.1).permute(0, 2, 3, 1)
     maps, index, grid = [], 0, tuple(side // 4 for side in size)
     for stage, depth in enumerate(depths):

@@ -22,7 +22,7 @@ def _reach(place: int, length: int, kernel: int, dilation: int) -> tuple[list[in
 
 
 def operator(p: Weights, x: Tensor, name: str, heads: int, kernel: int, dilation: int) -> Tensor:
-    """Neighborhood attention on (N, H, W, C); a smaller map is filled up with zeros."""
+    """Neighborhood attention on (N, H, W, C); a map smaller than the window is zero-padded."""
     height, width, channels = x.shape[1:]
     least = kernel * dilation
     x = F.pad(x, (0, 0, 0, max(0, least - width), 0, max(0, least - height)))

@@ -1,4 +1,4 @@
-"""Parts that several networks have."""
+"""Parts that several networks share."""
 
 import torch
 import torch.nn.functional as F
@@ -23,10 +23,20 @@ def mlp(
     return p.linear(F.gelu(p.linear(x, first, hidden)), second, channels, gain=gain)
 
 
+def convnext_downsample(p: Weights, x: Tensor, stage: int, width: int, eps: float) -> Tensor:
+    """ConvNeXt's stem, or the reduction before another stage."""
+    name = f'downsample_layers.{stage}'
+    if stage == 0:
+        x = p.conv(x, f'{name}.0', width, 4, 4, padding=0)
+        return p.layer_norm_2d(x, f'{name}.1', eps, size=0.05)
+    x = p.layer_norm_2d(x, f'{name}.0', eps)
+    return p.conv(x, f'{name}.1', width, 2, 2, padding=0, gain=0.1)
+
+
 def window_attention(
     q: Tensor, k: Tensor, v: Tensor, window: int, shift: int, scale: float, bias: Tensor
 ) -> Tensor:
-    """Attention of every window on its own, the map being rolled already.
+    """Attention within each window of a map that is rolled already.
 
     Args:
         q: (N, H, W, heads, d), as k and v.
@@ -92,7 +102,7 @@ def decomposed_attention(
 
 
 def by_windows(maps: list[Tensor], windows: list[int], attend) -> Tensor:
-    """``attend`` on each window of maps (N, heads, H, W, d), filled up with zeros.
+    """Apply ``attend`` to each window of maps (N, heads, H, W, d), padded with zeros.
 
     Args:
         maps: Queries, keys and values.

@@ -11,7 +11,7 @@ from plain.slak import frame
 
 
 def grid(kernel: int, center: int = 5) -> list[int]:
-    """Widths of the groups of one axis: 1 in the centre, then doubling, the rest outermost."""
+    """Widths of the groups on one axis: 1 in the centre, then doubling, the remainder outermost."""
     rest, groups, width = kernel // 2 - center // 2, [], 2
     while width <= rest:
         groups.append(width)
@@ -33,7 +33,7 @@ def forward(
     width_factor: float = 1.3,
     small: int = 5,
 ) -> list[Tensor]:
-    """Dense PeLK with the dense kernels spread out."""
+    """Dense PeLK with expanded kernels."""
     channels = [int(dim * width_factor) for dim in dims]
 
     def mixer(y: Tensor, name: str, stage: int) -> Tensor:

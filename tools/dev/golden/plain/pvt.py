@@ -10,7 +10,7 @@ from torch import Tensor
 from plain.acmix import convolution
 from plain.parts import mlp
 
-EPS = 1e-6  # of blocks; those behind an embedding or a reduction have 1e-5
+EPS = 1e-6  # of norms in blocks; norms after an embedding or a reduction have 1e-5
 
 
 def _attention(

@@ -57,7 +57,7 @@ def queries(
 
 
 def windows(p: Weights, x: Tensor, name: str, heads: int, window: int) -> Tensor:
-    """Window attention; pixels that fill windows up are no keys."""
+    """Window attention; padding is masked."""
     height, width, channels = x.shape[1:]
     maps = dense(p, x, f'{name}/to_qkv', 3 * channels, False).unflatten(-1, (heads, 3, -1))
     side = 2 * window - 1
@@ -90,7 +90,7 @@ def forward(
     window_heads: Sequence[int],
     norms: bool = True,
 ) -> list[Tensor]:
-    """Maps before the blocks that halve them, behind layer norms that are our own addition."""
+    """Maps before the blocks that halve them, after layer norms that are our own addition."""
     height, width = x.shape[2:]
     down, right = -height % 4, -width % 4
     x = F.pad(x, (right // 2, right - right // 2, down // 2, down - down // 2))

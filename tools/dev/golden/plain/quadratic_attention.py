@@ -31,7 +31,7 @@ def operator(
         x: Map.
         heads: Heads.
         channels: Channels of the output.
-        names: Of centres, spreads and the mixing; or of the whole layer in front, twice.
+        names: Names of centres, spreads and mixing; or of the whole layer first, twice.
         mode: 'isotropic', 'full', 'learned' or 'learned_content'.
         stride: Distance of the queries.
         positions: Positions that the learned tables are made for.
@@ -143,11 +143,11 @@ KNOWN = {
 _NET = dict(stem=8, depths=[1, 2, 1, 1], widths=[4, 4, 8, 8], out_channels=[8, 12, 16, 16])
 
 
-def _encoder(seed: int, kind: str, **config) -> dict:
+def _encoder(seed: int, form: str, **config) -> dict:
     return dict(
         network='QuadraticAttentionEncoder',
         config=dict(channels=12, depth=2, hidden_channels=20, **config),
-        forward=lambda p, x: forward(p, x, 12, 2, 9, 20, kind),
+        forward=lambda p, x: forward(p, x, 12, 2, 9, 20, form),
         shape=(1, 3, 23, 36),
         seed=seed,
     )

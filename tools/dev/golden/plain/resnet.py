@@ -22,12 +22,12 @@ def trunk(
     Args:
         p: Weights.
         x: Image.
-        stem: Channels behind the stem.
+        stem: Channels after the stem.
         depths: Blocks per stage.
         widths: Channels of the operators.
         out_channels: Channels of the maps.
-        operator: ``operator(x, name of the block, width, stride, stage, block)``, from activations
-            to what the next activation gets.
+        operator: ``operator(x, name of the block, width, stride, stage, block)``, including the
+            norm before the next activation.
         strides: Stride of each stage.
     """
     x = F.relu(p.batch_norm(p.conv(x, 'conv1', stem, 7, 2, bias=False), 'bn1'))

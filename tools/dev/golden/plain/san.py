@@ -11,7 +11,7 @@ from plain.acmix import convolution
 
 
 def _mirrored(length: int, reach: int) -> Tensor:
-    """Pixels at -reach .. length - 1 + reach, mirrored as often as it takes."""
+    """Pixels at -reach .. length - 1 + reach, mirrored as often as needed."""
     period = max(2 * (length - 1), 1)
     place = torch.arange(-reach, length + reach).abs() % period
     return torch.minimum(place, (period - place) % period if length > 1 else place)
@@ -30,7 +30,7 @@ def operator(
     p: Weights,
     x: Tensor,
     name: str,
-    kind: str,
+    attention: str,
     rel: int,
     channels: int,
     kernel: int,
@@ -42,7 +42,7 @@ def operator(
     groups = channels // share
     q, k = (p.conv(x, f'{name}.conv{i}', rel, 1, gain=2) for i in (1, 2))
     v = p.conv(x, f'{name}.conv3', channels, 1)
-    if kind == 'pairwise':
+    if attention == 'pairwise':
         rows, columns = (torch.linspace(-1, 1, side, dtype=x.dtype) for side in (height, width))
         place = torch.stack([columns.expand(height, -1), rows[:, None].expand(-1, width)])[None]
         place = p.conv(place, f'{name}.conv_p', 2, 1)
@@ -53,9 +53,9 @@ def operator(
     else:
         y = torch.cat([q, _taps(k, kernel).flatten(1, 2)], 1).flatten(2)[:, :, None]
     y = F.relu(p.batch_norm(y, f'{name}.conv_w.0'))
-    y = p.conv(y, f'{name}.conv_w.2', rel if kind == 'pairwise' else groups, 1, bias=False)
+    y = p.conv(y, f'{name}.conv_w.2', rel if attention == 'pairwise' else groups, 1, bias=False)
     y = F.relu(p.batch_norm(y, f'{name}.conv_w.3'))
-    if kind == 'pairwise':
+    if attention == 'pairwise':
         weights = p.conv(y, f'{name}.conv_w.5', groups, 1, gain=3).softmax(2)
     else:
         weights = p.conv(y, f'{name}.conv_w.5', groups * kernel**2, 1, gain=0.3)
@@ -70,11 +70,18 @@ def operator(
 
 
 def block(
-    p: Weights, x: Tensor, name: str, kind: str, kernel: int, rel: int, mid: int, mix: bool = False
+    p: Weights,
+    x: Tensor,
+    name: str,
+    attention: str,
+    kernel: int,
+    rel: int,
+    mid: int,
+    mix: bool = False,
 ) -> Tensor:
     """Bottleneck."""
     y = F.relu(p.batch_norm(x, f'{name}bn1'))
-    y = operator(p, y, f'{name}sam', kind, rel, mid, kernel, mix=mix)
+    y = operator(p, y, f'{name}sam', attention, rel, mid, kernel, mix=mix)
     y = F.relu(p.batch_norm(y, f'{name}bn2'))
     return x + p.conv(y, f'{name}conv', x.shape[1], 1)
 
@@ -86,10 +93,10 @@ def forward(
     stem_depth: int,
     depths: Sequence[int],
     channels: Sequence[int],
-    kind: str,
+    attention: str,
     mix: bool = False,
 ) -> list[Tensor]:
-    """Maps at strides 4 to 32 behind norm and ReLU; sides are rounded up."""
+    """Maps at strides 4 to 32 after norm and ReLU; sides are rounded up."""
     x = F.relu(p.batch_norm(p.conv(x, 'conv_in', stem_channels, 1, bias=False), 'bn_in'))
     maps = []
     for stage, (depth, width, kernel) in enumerate(
@@ -102,16 +109,16 @@ def forward(
     ):
         x = p.conv(F.max_pool2d(x, 2, ceil_mode=True), f'conv{stage}', width, 1, bias=False)
         for i in range(depth):
-            x = block(p, x, f'layer{stage}.{i}.', kind, kernel, width // 16, width // 4, mix)
+            x = block(p, x, f'layer{stage}.{i}.', attention, kernel, width // 16, width // 4, mix)
         x = F.relu(p.batch_norm(x, f'bn{stage}'))
         maps.append(x)
     return maps[1:]
 
 
 def _known(p: Weights, x: Tensor, config: dict) -> list[Tensor]:
-    kind = ('pairwise', 'patchwise')[config['sa_type']]
+    attention = ('pairwise', 'patchwise')[config['sa_type']]
     rel, mid = config['rel_planes'], config['mid_planes']
-    return [block(p, x, '', kind, config['kernel_size'], rel, mid)]
+    return [block(p, x, '', attention, config['kernel_size'], rel, mid)]
 
 
 KNOWN = {'bottleneck_pairwise': _known, 'bottleneck_patchwise': _known}
@@ -120,21 +127,21 @@ CASES = {
     'net_pairwise': dict(
         network='SAN',
         config=dict(sizes=_NET, attention='pairwise'),
-        forward=lambda p, x: forward(p, x, **_NET, kind='pairwise'),
+        forward=lambda p, x: forward(p, x, **_NET, attention='pairwise'),
         shape=(1, 3, 33, 58),
         seed=23,
     ),
     'net_patchwise': dict(
         network='SAN',
         config=dict(sizes=_NET),
-        forward=lambda p, x: forward(p, x, **_NET, kind='patchwise'),
+        forward=lambda p, x: forward(p, x, **_NET, attention='patchwise'),
         shape=(1, 3, 33, 58),
         seed=24,
     ),
     'net_acmix': dict(
         network='SAN',
         config=dict(sizes=_NET, acmix=True),
-        forward=lambda p, x: forward(p, x, **_NET, kind='patchwise', mix=True),
+        forward=lambda p, x: forward(p, x, **_NET, attention='patchwise', mix=True),
         shape=(1, 3, 33, 58),
         seed=25,
         notes='nobody has published this network: our reading of the paper',

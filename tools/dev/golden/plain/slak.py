@@ -1,11 +1,11 @@
-"""SLaK (arXiv 2207.03620) and what PeLK shares with it: the frame of ConvNeXt."""
+"""SLaK (arXiv 2207.03620), and the ConvNeXt trunk that it shares with PeLK."""
 
 from collections.abc import Callable, Sequence
 
 from case import Weights
 from torch import Tensor
 
-from plain.parts import mlp, nchw, nhwc
+from plain.parts import convnext_downsample, mlp, nchw, nhwc
 
 EPS = 1e-6
 
@@ -16,13 +16,7 @@ def frame(
     """Stem, stages and output norms around ``mixer(x, name of the block, stage)``."""
     maps = []
     for stage, (depth, width) in enumerate(zip(depths, channels, strict=True)):
-        name = f'downsample_layers.{stage}'
-        if stage == 0:
-            x = p.conv(x, f'{name}.0', width, 4, 4, padding=0)
-            x = p.layer_norm_2d(x, f'{name}.1', EPS, size=0.05)
-        else:
-            x = p.layer_norm_2d(x, f'{name}.0', EPS)
-            x = p.conv(x, f'{name}.1', width, 2, 2, padding=0, gain=0.1)
+        x = convnext_downsample(p, x, stage, width, EPS)
         for block in range(depth):
             name = f'stages.{stage}.{block}'
             y = p.layer_norm(nhwc(mixer(x, name, stage)), f'{name}.norm', EPS)

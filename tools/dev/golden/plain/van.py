@@ -35,7 +35,7 @@ def forward(
     mlp_ratios: Sequence[int] = (8, 8, 4, 4),
     attend=_lka,
 ) -> list[Tensor]:
-    """Dense network: the normed map of a stage is its output and the next stage's input."""
+    """Dense network: the normalised map of a stage is its output and the next stage's input."""
     maps = []
     for stage, (width, depth, ratio) in enumerate(
         zip(embed_dims, depths, mlp_ratios, strict=True), 1

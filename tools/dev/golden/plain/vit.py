@@ -21,7 +21,7 @@ def _attention(
     window: int | None,
     size: tuple[int, int],
 ) -> Tensor:
-    """On tokens (N, L, C); those that fill windows up are zeros before the projection."""
+    """Attention on tokens (N, L, C); windows are padded with zeros before the projection."""
     channels = x.shape[-1]
     if window is None:
         maps = p.linear(x, f'{name}.qkv', 3 * channels).unflatten(-1, (3, heads, -1))
@@ -83,9 +83,9 @@ def forward(
         table: Side of the map that the relative positions are made for, or None for none.
         window: Side of the windows.
         global_blocks: Blocks without windows.
-        residual: Blocks with convolutions behind them.
-        prefix: Of all names.
-        pad: Fill up the last patches.
+        residual: Blocks that are followed by convolutions.
+        prefix: Prefix of all names.
+        pad: Pad the image to whole patches.
     """
     if pad:
         x = F.pad(x, (0, -x.shape[3] % patch, 0, -x.shape[2] % patch))

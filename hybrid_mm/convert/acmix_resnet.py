@@ -1,4 +1,4 @@
-"""Layouts of the official ACmix checkpoints."""
+"""Layout of the official ResNets with ACmix."""
 
 import torch
 
@@ -9,7 +9,7 @@ _PARTS = {'conv1': 'q', 'conv2': 'k', 'conv3': 'v'}
 
 
 def _join_projections(state: StateDict) -> StateDict:
-    """Put queries, keys and values into one layer whose outputs are (channel, q|k|v, head)."""
+    """Join the projections to queries, keys and values; rows are ordered (channel, q|k|v, head)."""
     out = {}
     for key, value in state.items():
         parent, _, name = key.partition('.conv2.q.')

@@ -1,4 +1,4 @@
-"""Layouts of the official ACmix checkpoints."""
+"""Layouts of the official ACmix checkpoints: ResNet and Swin."""
 
 import re
 

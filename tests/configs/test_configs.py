@@ -11,15 +11,16 @@ from mmengine.dataset import Compose
 from hybrid_mm.analysis.complexity import complexity
 
 from .conftest import (
-    LEAVES,
+    CONFIG_FILES,
+    as_parameter,
     batch,
     bound,
     build,
     full,
-    leaf,
     load,
     masked,
     narrow,
+    network_of,
     optimizer,
     reduced,
     scope,
@@ -29,12 +30,12 @@ from .conftest import (
 )
 from .test_zoo import MODELS
 
-every_config = pytest.mark.parametrize('path', [leaf(p) for p in LEAVES])
+every_config = pytest.mark.parametrize('path', [as_parameter(p) for p in CONFIG_FILES])
 PIPELINES: set[str] = set()  # that were built already
 
 
 def choices(node, key=''):
-    """Keys of a config, and its values that are no numbers: what two sizes have in common."""
+    """Keys of a config, and its values that are not numbers: what two sizes have in common."""
     if isinstance(node, dict):
         for name, value in node.items():
             if name not in ('init_cfg', 'arch', 'depth'):
@@ -54,7 +55,7 @@ def representatives(tree):
     Choices (types, options, optimizers) of detection, segmentation and classification differ.
     """
     seen, found = set(), set()
-    for path in sorted((p for p in LEAVES if p.parent == tree), key=parameters):
+    for path in sorted((p for p in CONFIG_FILES if p.parent == tree), key=parameters):
         cfg = load(path)
         own = {*choices(cfg.model), *choices(cfg.optim_wrapper)}
         own = {(cfg.default_scope, *choice) for choice in own}
@@ -65,12 +66,12 @@ def representatives(tree):
 
 
 def parameters(path):
-    """Number of parameters as the metafile tells it."""
+    """Number of parameters according to the metafile."""
     return MODELS[path.stem]['Metadata']['Parameters'] if path.stem in MODELS else 0
 
 
 def test_there_are_configs():
-    assert len(LEAVES) > 100
+    assert len(CONFIG_FILES) > 100
 
 
 @every_config
@@ -83,7 +84,7 @@ def test_config(path):
         check_style(path)
         check_name(path, cfg)
     if path.parent.name in ('van', 'lska'):
-        check_name_of_van(cfg, path.stem)
+        check_name_of_van(path, cfg)
     if path in representatives(path.parent):
         check_step_and_prediction(path)
 
@@ -138,7 +139,7 @@ def check_step_and_prediction(path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('path', [leaf(p) for p in LEAVES if 'mask2former' in p.stem])
+@pytest.mark.parametrize('path', [as_parameter(p) for p in CONFIG_FILES if 'mask2former' in p.stem])
 def test_operations_of_mask2former(path):
     listed = MODELS[path.stem]['Metadata']
     shape = tuple(map(int, listed['Input Size'].split('x')))
@@ -181,7 +182,7 @@ def check_style(path):
 
 
 def check_name(path, cfg):
-    """It tells batch, schedule and data."""
+    """The name states batch, schedule and data."""
     name = path.stem
     match = re.search(r'_(\d+)xb(\d+)-', name + '-') or re.search(r'_(\d+)xb(\d+)_', name)
     gpus, samples = map(int, match.groups()) if match else (8, 2)
@@ -246,10 +247,10 @@ def check_name(path, cfg):
     assert name.endswith(tags[dataset.removeprefix('hybrid_mm.')])
 
 
-def check_name_of_van(cfg, name):
-    """It tells the backbone."""
-    backbone = cfg.model.backbone
-    match = re.search(r'van-(?:(lska|lka)(-trivial)?-)?(b\d|tiny|small|base)(?:-k(\d+))?', name)
+def check_name_of_van(path, cfg):
+    """The name states the backbone."""
+    backbone, network = cfg.model.backbone, network_of(path)
+    match = re.match(r'van-(?:(lska|lka)(-trivial)?-)?(b\d|tiny|small|base)(?:-k(\d+))?', network)
     operator, trivial, arch, kernel = match.groups()
     assert backbone.arch == arch
     assert backbone.get('attention', 'lka') == (operator or 'lka') + ('_trivial' if trivial else '')
@@ -257,9 +258,6 @@ def check_name_of_van(cfg, name):
     if cfg.default_scope == 'mmpretrain':
         return
     # weights of the very same network; LKA-Tiny at kernel size 23 is VAN-B0
-    stem = re.search(r'van-[\w-]*?(?=_)', name)[0]
-    if stem == 'van-lka-tiny':
-        stem = 'van-b0'
-    expected = f'checkpoints/{stem}.pth' if 'in22k' in stem else f'checkpoints/{stem}_in1k.pth'
-    expected = expected.replace('-in22k', '_in22k')
-    assert backbone.init_cfg.checkpoint == expected
+    stem = {'van-lka-tiny': 'van-b0'}.get(network, network)
+    expected = stem.replace('-in22k', '_in22k') if 'in22k' in stem else f'{stem}_in1k'
+    assert backbone.init_cfg.checkpoint == f'checkpoints/{expected}.pth'

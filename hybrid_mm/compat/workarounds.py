@@ -1,0 +1,173 @@
+"""Workarounds for known breakages of the OpenMMLab stack, one function for each."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+from hybrid_mm.compat.installed import find, is_installed, read_text, version_of
+
+TRUST = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'  # torch's variable that allows unsafe files
+
+
+def apply() -> None:
+    """Apply every workaround that needs no action of the user; called by ``import hybrid_mm``.
+
+    Imports neither mmcv nor mmdet nor mmseg, changes nothing where a breakage is absent, and never
+    raises: in a broken environment the failing import itself gives a better error.
+    """
+    for workaround in (b1_weights_only, b6_config_packages):
+        try:
+            workaround()
+        except Exception as error:
+            print(f'hybrid_mm: {workaround.__name__} not applied: {error}', file=sys.stderr)
+
+
+def b1_weights_only() -> bool:
+    """B1: MMEngine 0.10.7 cannot read its own checkpoints with torch 2.6 or later.
+
+    ``torch.load`` defaults to ``weights_only=True`` there, and a training checkpoint holds a
+    ``HistoryBuffer`` and NumPy objects. OneDL's MMEngine reads them, but also executes the code in
+    unsafe files, with a warning. For both, loaders of local files and of URLs are registered that
+    allow MMEngine's own objects and nothing else.
+
+    https://github.com/open-mmlab/mmengine/issues/1655.
+    Remove when MMEngine refuses unsafe files.
+
+    Returns:
+        Whether MMEngine is installed.
+    """
+    if 'def register_scheme' not in read_text('mmengine', 'runner/checkpoint.py'):
+        return False
+    from mmengine.runner.checkpoint import CheckpointLoader
+
+    CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
+    CheckpointLoader.register_scheme(
+        prefixes=('http://', 'https://'), loader=load_from_http, force=True
+    )
+    return True
+
+
+def b6_config_packages() -> bool:
+    """B6: ``_base_ = 'mmseg::...'`` is refused with OneDL's MMSegmentation, ours everywhere.
+
+    MMEngine maps ``mmseg`` to the distribution ``mmsegmentation``, but OneDL's has another name,
+    and ``hybrid_mm`` is unknown to it. Both are added to its map in memory.
+
+    https://mmengine.readthedocs.io/en/latest/advanced_tutorials/config.html#cross-project-inherit-and-import.
+    Remove when MMEngine finds packages by module name.
+
+    Returns:
+        Whether the workaround was needed.
+    """
+    if find('mmengine') is None:
+        return False
+    from mmengine.config.utils import MODULE2PACKAGE
+
+    MODULE2PACKAGE.setdefault('hybrid_mm', 'hybrid_mm')
+    if not has_b6():
+        return False
+    MODULE2PACKAGE['mmseg'] = 'mmseg'
+    return True
+
+
+def b16_plugins_in_turn() -> bool:
+    """B16: of several plugins at one place, MMSegmentation's ResNet applies the last one only.
+
+    Its ``forward_plugin`` gives every plugin the input of the first. Called by our plugins when a
+    block of that ResNet builds them: its module is imported by then, and without plugins the
+    method is not used.
+
+    No report was found upstream; MMDetection's copy of the method is correct.
+    Remove when MMSegmentation's is.
+
+    Returns:
+        Whether the workaround was needed.
+    """
+    module = sys.modules.get('mmseg.models.backbones.resnet')
+    if module is None or module.Bottleneck.forward_plugin.__module__ == __name__:
+        return False
+    if not has_b16():
+        return False
+
+    def forward_plugin(self, x, plugin_names):
+        for name in plugin_names:
+            x = getattr(self, name)(x)
+        return x
+
+    module.Bottleneck.forward_plugin = forward_plugin
+    return True
+
+
+def has_b16() -> bool:
+    """Whether the installed MMSegmentation has B16, see :func:`b16_plugins_in_turn`."""
+    text = read_text('mmseg', 'models/backbones/resnet.py')
+    return 'out = getattr(self, name)(x)' in text
+
+
+def has_b1() -> bool:
+    """Whether the installed MMEngine has B1, see :func:`b1_weights_only`."""
+    text = read_text('mmengine', 'runner/checkpoint.py')
+    return 'torch.load' in text and 'weights_only' not in text and version_of('torch') >= (2, 6)
+
+
+def has_b6() -> bool:
+    """Whether MMSegmentation is a distribution unknown to MMEngine, see B6."""
+    return find('mmseg') is not None and not is_installed('mmsegmentation')
+
+
+def _history_method(owner: type, name: str):
+    from mmengine.logging import HistoryBuffer
+
+    if owner is not HistoryBuffer or name.startswith('_'):
+        raise RuntimeError(f'weights_only: GLOBAL getattr of {owner!r}, {name!r} is refused')
+    return getattr(owner, name)
+
+
+def load_from_local(filename: str, map_location=None) -> dict:
+    """Load a local checkpoint that holds tensors, plain values and MMEngine's own classes only."""
+    import numpy as np
+    import torch
+    from mmengine.logging import HistoryBuffer
+
+    path = os.path.expanduser(filename)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'{filename} can not be found.')
+    # NumPy 1.26 has an empty _core
+    multiarray = (np._core if np.__version__ >= '2' else np.core).multiarray
+    allowed = [HistoryBuffer, multiarray._reconstruct, multiarray.scalar, np.ndarray, np.dtype]
+    # a HistoryBuffer pickles its methods as getattr(HistoryBuffer, 'mean'); all else is refused
+    allowed.append((_history_method, 'builtins.getattr'))
+    numbers = ('bool', 'int32', 'int64', 'uint32', 'float32', 'float64')
+    allowed += [type(np.dtype(name)) for name in numbers]
+    trusted = os.environ.get(TRUST, '').lower() in ('1', 'y', 'yes', 'true')
+    try:
+        with torch.serialization.safe_globals(allowed):
+            return torch.load(path, map_location=map_location, weights_only=not trusted)
+    except Exception as error:
+        if 'weights_only' not in str(error).lower():
+            raise
+        culprit = re.search(r'GLOBAL (\S+)', str(error))
+        raise RuntimeError(
+            f'{filename} holds {culprit.group(1) if culprit else "objects"} that could run code '
+            f'when loaded. If you trust the file, set {TRUST}=1.'
+        ) from None
+
+
+def load_from_http(filename: str, map_location=None, model_dir: str | None = None) -> dict:
+    """Download a checkpoint once, into torch's cache by default, and load it as a local one.
+
+    If the name ends in ``-HASH.pth``, the hash is checked, as torch does.
+    """
+    from mmengine.dist import barrier, get_rank
+    from torch import hub
+
+    folder = Path(model_dir or os.path.join(hub.get_dir(), 'checkpoints'))
+    path = folder / os.path.basename(filename.split('?')[0])
+    for first in (True, False):  # other processes find the file, or are on another machine
+        if (get_rank() == 0) == first and not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            found = re.search(r'-([a-f0-9]{8,})\.', path.name)
+            hub.download_url_to_file(filename, str(path), found and found[1])
+        barrier()
+    return load_from_local(str(path), map_location)

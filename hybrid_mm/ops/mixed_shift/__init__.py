@@ -1,0 +1,50 @@
+"""The convolution path of ACmix: maps are mixed, shifted and added up.
+
+Source: "On the Integration of Self-Attention and Convolution" (arXiv 2111.14556), sections 3.1 and
+4.1 to 4.3.
+"""
+
+from torch import Tensor
+
+from hybrid_mm.ops.dispatch import resolve
+from hybrid_mm.ops.mixed_shift import reference, tiled
+
+
+def mixed_shift(
+    x: Tensor,
+    fc: Tensor,
+    bias: Tensor | None,
+    weight: Tensor,
+    *,
+    stride: int = 1,
+    impl: str = 'auto',
+) -> Tensor:
+    """Mix the maps of all heads, shift them and add up.
+
+    ``y[j, o] = sum_p weight[j, o, p] * (sum_m fc[p, m] x[m, j] + bias[p])`` with j a channel of a
+    head, o one of its n outputs, p one of P mixed maps, and ``*`` a k x k convolution: P M +
+    k^2 P n multiplications per channel and pixel.
+
+    'tiled' with stride 1 and few outputs runs as matrix products with all k^2 taps side by side,
+    whose results are shifted and added, some rows at a time; kept for the backward pass are the
+    maps x only. With more than 8 outputs a grouped convolution is as fast. With stride 2 the
+    products would compute what nobody needs: there it is a grouped convolution too, in training
+    with the product of both weights where that is cheaper, as it also spares the mixed maps.
+
+    Args:
+        x: (N, M, d, H, W), of any strides.
+        fc: (P, M).
+        bias: (P,) or None.
+        weight: (d * n, P, k, k), n filters for every channel, k odd.
+        stride: Stride of the convolution.
+        impl: 'tiled' or 'reference', a 1x1 and a grouped convolution.
+
+    Returns:
+        (N, d * n, ceil(H / stride), ceil(W / stride)).
+
+    Raises:
+        ValueError: An unknown impl.
+    """
+    if resolve(impl, 'mixed_shift') == 'reference':
+        return reference.mix(x, fc, bias, weight, stride)
+    return tiled.mix(x, fc, bias, weight, stride)

@@ -1,0 +1,113 @@
+"""A backbone of the zoo for a new config: its settings, taken from a config, and its channels."""
+
+import logging
+import os
+from dataclasses import dataclass
+
+import torch
+from mmengine.config import ConfigDict
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, DefaultScope
+from torch import Tensor
+
+import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X')
+from hybrid_mm.errors import UserError, nearest
+from hybrid_mm.run.config import config_root, load_config, without_init_cfg
+from hybrid_mm.zoo.heads import NEW_HEADS
+from hybrid_mm.zoo.listing import installed_trees
+from hybrid_mm.zoo.metafile import HEADS, Model
+
+STRIDES = (4, 8, 16, 32)
+
+
+@dataclass
+class Backbone:
+    """A backbone of the zoo.
+
+    Attributes:
+        name: Name in the zoo.
+        settings: Dict of the backbone in a config, without weights.
+        channels: Channels of its four maps.
+        source: Name of the config that it was taken from.
+        hooks: ``custom_hooks`` of that config.
+    """
+
+    name: str
+    settings: dict
+    channels: list[int]
+    source: str
+    hooks: list[dict]
+
+
+def find_backbone(name: str, head: str, checkpoint: str | None = None) -> Backbone:
+    """Take a backbone from a config of the zoo, preferably one with the same head.
+
+    Args:
+        name: Name as ``python -m hybrid_mm list`` prints it, e.g. 'van-b0'.
+        head: Key of ``NEW_HEADS``.
+        checkpoint: File of its weights; loaded to check that they fit.
+
+    Raises:
+        UserError: Unknown backbone, a backbone without the four maps that heads need, or weights
+            that do not fit.
+    """
+    models = [model for tree in installed_trees() for model in tree.models]
+    found = [model for model in models if model.backbone == name]
+    if not found:
+        names = {model.backbone for model in models}
+        raise UserError(
+            f'--backbone {name}: the zoo has none of that name{nearest(name, names)}; '
+            '`python -m hybrid_mm list` prints all'
+        )
+    title = HEADS.get(head, HEADS['fpn'])
+
+    def distance(model: Model) -> tuple[bool, bool]:
+        return model.head != title, model.head == 'Classifier'
+
+    source = min(found, key=distance)
+    cfg = load_config(str(config_root().parent / source.config))
+    settings = without_init_cfg(cfg.model.backbone.to_dict())
+    scope = cfg.get('default_scope')
+    target = 'mmdet' if NEW_HEADS[head].layout == 'coco' else 'mmseg'
+    if '.' not in settings['type'] and scope != target:
+        settings['type'] = f'{scope}.{settings["type"]}'
+    if source.head == 'Classifier':
+        for key in ('out_indices', 'out_type', 'gap_before_final_norm'):
+            settings.pop(key, None)
+    if checkpoint is None:  # frozen stages would keep random weights
+        for key in ('frozen_stages', 'norm_eval'):
+            settings.pop(key, None)
+    channels = _channels(name, settings, target, checkpoint)
+    hooks = [] if checkpoint is None else [dict(hook) for hook in cfg.get('custom_hooks') or ()]
+    return Backbone(name, settings, channels, source.name, hooks)
+
+
+def _channels(name: str, settings: dict, scope: str, checkpoint: str | None) -> list[int]:
+    """Channels of the maps at strides 4, 8, 16 and 32, by running the backbone."""
+    cfg = ConfigDict(settings)
+    if checkpoint is not None:
+        if not os.path.isfile(checkpoint):
+            raise UserError(f'--checkpoint {checkpoint} does not exist')
+        cfg.init_cfg = dict(type='Pretrained', checkpoint=checkpoint)
+    with DefaultScope.overwrite_default_scope(scope):
+        network = revert_sync_batchnorm(MODELS.build(cfg)).eval()
+        if checkpoint is not None:
+            logging.disable(logging.INFO)
+            try:
+                network.init_weights()
+            except (ValueError, RuntimeError, KeyError) as error:
+                raise UserError(
+                    f'--checkpoint {checkpoint} does not fit {name}: {error}'
+                ) from error
+            finally:
+                logging.disable(logging.NOTSET)
+    size = 128
+    with torch.no_grad():
+        maps = network(torch.zeros(1, 3, size, size))
+    maps = (maps,) if isinstance(maps, Tensor) else tuple(maps)
+    strides = tuple(size // m.shape[-1] if m.ndim == 4 else 0 for m in maps)
+    if strides != STRIDES:
+        raise UserError(
+            f'--backbone {name} returns maps at strides {strides}; these heads need {STRIDES}'
+        )
+    return [m.shape[1] for m in maps]

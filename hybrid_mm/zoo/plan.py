@@ -1,0 +1,61 @@
+"""Input size, schedule length and learning rate of a new config, chosen from the data."""
+
+import math
+from dataclasses import dataclass
+
+from hybrid_mm.zoo.splits import UserData
+
+
+@dataclass
+class Plan:
+    """Settings that are chosen from the data; the written config explains them in comments.
+
+    Attributes:
+        scale: (long, short) side that images are resized to.
+        crop: (height, width) of training crops (label maps).
+        batch: Images per step.
+        steps: Iterations (label maps) or epochs (COCO).
+        rate: Learning rate.
+    """
+
+    scale: tuple[int, int]
+    crop: tuple[int, int] | None
+    batch: int
+    steps: int
+    rate: float
+
+
+def _round(value: float, step: int = 32) -> int:
+    return max(step, round(value / step) * step)
+
+
+def make_plan(
+    data: UserData, batch: int | None = None, scale: tuple[int, int] | None = None
+) -> Plan:
+    """Choose input size, length and learning rate.
+
+    Args:
+        data: The data set.
+        batch: Images per step; 2 for COCO and 4 for label maps if None.
+        scale: (long, short) side to resize images to.
+    """
+    long, short = max(data.size), min(data.size)
+    count = data.splits['train'].count
+    if data.layout == 'coco':
+        batch = batch or 2
+        if scale is None:
+            target = min(800, max(320, _round(short)))
+            scale = min(1333, _round(long * target / short)), target
+        # at least COCO's 12 epochs; small data sets get 10,000 steps, but at most 100 epochs
+        steps = max(12, min(100, math.ceil(10_000 * batch / count)))
+        crop = None
+    else:
+        batch = batch or 4
+        if scale is None:
+            target = min(1024, max(256, short))
+            scale = min(2048, round(long * target / short)), target
+        side = max(32, min(512, scale[1] // 32 * 32))
+        crop = side, max(32, min(512, scale[0] // 32 * 32))
+        # 100 epochs, but at least 4,000 steps and at most ADE20K's 160,000
+        steps = min(160_000, max(4_000, math.ceil(100 * count / batch / 1000) * 1000))
+    return Plan(scale, crop, batch, steps, 1e-4 * math.sqrt(batch / 16))

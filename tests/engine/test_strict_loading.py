@@ -1,0 +1,67 @@
+"""Checks of a checkpoint in the moment in which a runner loads it."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from hybrid_mm.engine.hooks.strict_loading import StartingWeightsHook, StrictLoadingHook
+from hybrid_mm.errors import UserError
+
+
+class Wrapper(nn.Module):
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+
+def runner(classes):
+    loader = SimpleNamespace(dataset=SimpleNamespace(metainfo=classes and dict(classes=classes)))
+    return SimpleNamespace(model=Wrapper(nn.Linear(2, 3)), test_dataloader=loader)
+
+
+def checkpoint(classes=None):
+    state = {k: torch.rand_like(v) for k, v in nn.Linear(2, 3).state_dict().items()}
+    meta = dict(dataset_meta=dict(classes=classes)) if classes else None
+    return dict(state_dict=state, meta=meta)
+
+
+@pytest.mark.parametrize(('trained', 'ours', 'warns'), [
+    (('cat', 'dog'), ['cat', 'dog'], False),
+    (('cat', 'dog'), ['dog', 'cat'], True),
+    (('cat', 'dog'), ['cat', 'dot'], True),
+    (('cat', 'dog'), ['cat'], True),
+    (None, ['cat'], False),
+    (('cat',), None, False),
+])  # fmt: skip
+def test_classes_are_compared_by_name(capsys, trained, ours, warns):
+    StrictLoadingHook('x.pth').after_load_checkpoint(runner(ours), checkpoint(trained))
+    err = capsys.readouterr().err
+    if warns:
+        assert err == (
+            f'warning: the classes of x.pth ({", ".join(trained)}) are not those of the data set '
+            f'({", ".join(ours)})\n'
+        )
+    else:
+        assert err == ''
+
+
+def test_weights_are_handed_on_wherever_they_lie():
+    weights = checkpoint()['state_dict']
+    for content in (weights, dict(model=weights), dict(state_dict=weights)):
+        content = dict(content)
+        StrictLoadingHook('x.pth').after_load_checkpoint(runner(None), content)
+        assert content['state_dict'].keys() == weights.keys()
+        assert all(torch.equal(content['state_dict'][k], v) for k, v in weights.items())
+
+
+def test_a_training_starts_from_any_container():
+    weights = checkpoint()['state_dict']
+    for content in (weights, dict(model=weights), dict(state_dict=weights, meta=None)):
+        content = dict(content)
+        StartingWeightsHook('x.pth').after_load_checkpoint(runner(None), content)
+        assert all(torch.equal(content['state_dict'][k], v) for k, v in weights.items())
+    content = dict(state_dict=dict(conv=torch.zeros(3)))
+    with pytest.raises(UserError, match=r'x\.pth has nothing that fits this model \(Linear\)'):
+        StartingWeightsHook('x.pth').after_load_checkpoint(runner(None), content)

@@ -1,0 +1,42 @@
+"""Settings that MMEngine would refuse late, obscurely, or not at all."""
+
+from types import SimpleNamespace
+
+import pytest
+from mmengine.config import Config, ConfigDict
+
+from hybrid_mm.errors import UserError
+from hybrid_mm.run.checks import settings
+
+
+def test_numbers_that_must_be_positive(det_config):
+    for path, bad in (
+        ('train_cfg.max_iters', 0),
+        ('train_cfg.max_epochs', -1),
+        ('train_cfg.val_interval', 0.5),
+        ('train_dataloader.batch_size', 0),
+        ('val_dataloader.batch_size', 0),
+        ('val_dataloader.batch_size', 'two'),
+        ('train_dataloader.batch_size', True),
+    ):
+        cfg = Config.fromfile(det_config)
+        settings.check_settings(cfg)
+        cfg.merge_from_dict({path: 1})
+        settings.check_settings(cfg)
+        cfg.merge_from_dict({path: bad})
+        with pytest.raises(UserError, match=f'^{path} must be a positive number, got {bad!r}$'):
+            settings.check_settings(cfg)
+
+
+def test_channels_of_neck_and_backbone():
+    def check(given, wanted):
+        backbone = SimpleNamespace(out_channels=given)
+        model = SimpleNamespace(backbone=backbone)
+        cfg = ConfigDict(model=dict(neck=dict(in_channels=wanted)))
+        settings.check_channels(SimpleNamespace(model=model, cfg=cfg))
+
+    check((8, 16, 32), [8, 16, 32])
+    check((8, 16, 32), 32)  # of a neck that takes one map
+    for wanted in ([8, 16], [8, 32, 16], [8, 16, 32, 64], [16, 32]):
+        with pytest.raises(UserError, match=r'use --cfg-options model\.neck\.in_channels=8,16,32$'):
+            check((8, 16, 32), wanted)

@@ -1,0 +1,54 @@
+"""Reading of configs and of options that are configs."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from mmengine.config import ConfigDict
+
+from hybrid_mm.errors import UserError
+from hybrid_mm.run.config import config_root, literal_spec, with_options, without_init_cfg
+
+
+def test_init_cfg_is_taken_out_at_any_depth():
+    init = dict(type='Pretrained', checkpoint='x.pth')
+    spec = ConfigDict(
+        type='A',
+        init_cfg=init,
+        backbone=dict(depth=5, init_cfg=None, stages=(1, 2)),
+        heads=[dict(type='B', init_cfg=[init], loss=dict(init_cfg=init, weight=2.0)), 3],
+        pair=(dict(init_cfg=init), 'init_cfg'),
+    )
+    found = without_init_cfg(spec)
+    assert type(found) is ConfigDict
+    assert found == dict(
+        type='A',
+        backbone=dict(depth=5, stages=(1, 2)),
+        heads=[dict(type='B', loss=dict(weight=2.0)), 3],
+        pair=({}, 'init_cfg'),
+    )
+    assert spec.heads[0].init_cfg == [init]
+
+
+def test_modules_of_an_option():
+    spec = literal_spec("dict(type='X', a=[1, (2, 3)], b=dict(c=None, d=dict()), e=-1.5)")
+    assert spec == dict(type='X', a=[1, (2, 3)], b=dict(c=None, d={}), e=-1.5)
+    assert literal_spec("{'type': 'X', 'a': 1}") == dict(type='X', a=1)
+    for text, message in (
+        ('dict(a=1)', 'has no type'),
+        ("dict(type='X', a=open('x'))", 'of literals'),
+        ("dict([('type', 'X')])", 'of literals'),
+        ('dict(', 'of literals'),
+    ):
+        with pytest.raises(UserError, match=message) as caught:
+            literal_spec(text, '--with ')
+        assert str(caught.value).startswith('--with ')
+
+
+def test_arguments_for_a_script():
+    cfg = SimpleNamespace(filename='a/b.py')
+    assert with_options(cfg, ['x'], None) == ['a/b.py', 'x']
+    assert with_options(cfg, ['x'], {'a.b': 3, 'c': [1]}) == [
+        *('a/b.py', 'x', '--cfg-options', 'a.b=3', 'c=[1]')
+    ]
+    assert Path(config_root()).name == 'configs'
