@@ -19,7 +19,6 @@ from hybrid_mm.ops.local_attention.axes import (
     window_axis,
 )
 
-
 _ONE_TILE = 512  # pixels of a window up to which it is one tile
 
 
@@ -132,9 +131,10 @@ class Pattern:
     def from_ints(cls, numbers: Sequence[int]) -> 'Pattern':
         """Inverse of :meth:`to_ints`."""
         number, *axes = numbers
-        half = len(axes) // 2
+        fields = len(AxisPattern._fields)
         rows, columns = (
-            AxisPattern(*sizes, BORDERS[border]) for *sizes, border in (axes[:half], axes[half:])
+            AxisPattern(size, stride, dilation, halo, shift, BORDERS[border])
+            for size, stride, dilation, halo, shift, border in (axes[:fields], axes[fields:])
         )
         return cls(PatternType(number), rows, columns)
 

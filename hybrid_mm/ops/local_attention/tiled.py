@@ -114,7 +114,7 @@ class _Scores:
         self.terms = PositionTerms(tables, rows, columns, self.like)
         self._memory: list[Tensor | None] = [None, None]
 
-    def _take(self, which: int, shape: tuple[int, int, int]) -> Tensor:
+    def _take(self, which: int, shape: tuple[int, ...]) -> Tensor:
         """Memory for scores, or for their gradient; only the last images may need less."""
         memory = self._memory[which]
         if memory is None:
