@@ -42,7 +42,7 @@ PACKAGES = {
     'layers': {'torch', 'numpy', 'torchvision'},  # torchvision: its deformable convolution
     'convert': {'torch', 'numpy'},
     'checkpoints': {'torch', 'mmengine', 'safetensors'},
-    'backbones': {'torch', 'numpy', 'mmengine'},
+    'backbones': {'torch', 'numpy', 'mmengine', 'typing_extensions'},
     # mmcv: its norms and its context and non-local blocks; ResNets with plugins are built by it
     'plugins': {'torch', 'mmengine', 'mmcv'},
 }  # fmt: skip

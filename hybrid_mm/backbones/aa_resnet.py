@@ -14,7 +14,7 @@ from typing_extensions import Unpack
 
 from hybrid_mm.backbones.frames.resnet import ConvSlot, ResNet, ResNetArch, ResNetArguments
 from hybrid_mm.layers import AAConv2d
-from hybrid_mm.ops.checks import not_negative, positive, sides
+from hybrid_mm.ops.arguments import not_negative, positive, sides
 from hybrid_mm.ops.positions import fit_tables
 from hybrid_mm.registry import MODELS
 

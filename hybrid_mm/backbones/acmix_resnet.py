@@ -14,7 +14,7 @@ from typing_extensions import Unpack
 
 from hybrid_mm.backbones.frames.resnet import ConvSlot, ResNet, ResNetArch, ResNetArguments
 from hybrid_mm.layers.attention.acmix import ACmix2d
-from hybrid_mm.ops.checks import odd, positive
+from hybrid_mm.ops.arguments import odd, positive
 from hybrid_mm.registry import MODELS
 
 

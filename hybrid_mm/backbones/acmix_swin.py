@@ -17,7 +17,7 @@ from typing_extensions import Unpack
 
 from hybrid_mm.backbones.frames.swin import Swin, SwinArch, SwinArguments
 from hybrid_mm.layers.attention.acmix import ACmixWindowAttention
-from hybrid_mm.ops.checks import finite, fraction
+from hybrid_mm.ops.arguments import finite, fraction
 from hybrid_mm.registry import MODELS
 
 

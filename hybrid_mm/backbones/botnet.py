@@ -23,7 +23,7 @@ from hybrid_mm.backbones.frames.bottleneck_net import (
 )
 from hybrid_mm.backbones.frames.resnet import ConvSlot
 from hybrid_mm.layers.attention.bottleneck_attention import BottleneckAttention
-from hybrid_mm.ops.checks import one_of, sides
+from hybrid_mm.ops.arguments import one_of, sides
 from hybrid_mm.ops.positions import fit_tables
 from hybrid_mm.registry import MODELS
 

@@ -21,7 +21,7 @@ from hybrid_mm.backbones.frames.blocks import Stage, run_blocks
 from hybrid_mm.backbones.frames.token_pyramid import TokenPyramid
 from hybrid_mm.layers.attention.convolutional_projection import ConvolutionalProjectionAttention
 from hybrid_mm.layers.drop import DropPath, drop_path_schedule
-from hybrid_mm.ops.checks import divides, odd, per_stage, positive
+from hybrid_mm.ops.arguments import divides, odd, per_stage, positive
 from hybrid_mm.registry import MODELS
 
 

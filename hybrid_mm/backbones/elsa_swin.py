@@ -17,7 +17,7 @@ from hybrid_mm.backbones.frames.arch import Size
 from hybrid_mm.backbones.frames.swin import Swin, SwinArch, SwinArguments
 from hybrid_mm.layers.attention.elsa import ELSA
 from hybrid_mm.layers.attention.window_attention import WindowAttention
-from hybrid_mm.ops.checks import finite, fraction, odd, positive
+from hybrid_mm.ops.arguments import finite, fraction, odd, positive
 from hybrid_mm.registry import MODELS
 
 

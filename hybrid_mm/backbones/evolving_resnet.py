@@ -23,7 +23,7 @@ from hybrid_mm.backbones.frames.resnet import (
 )
 from hybrid_mm.layers.attention.evolving_augmented_convolution import EvolvingAAConv2d, same_padding
 from hybrid_mm.layers.initialisation import lecun_normal_
-from hybrid_mm.ops.checks import finite, left_out, positive
+from hybrid_mm.ops.arguments import finite, left_out, positive
 from hybrid_mm.registry import MODELS
 
 

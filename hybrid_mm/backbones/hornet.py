@@ -18,7 +18,7 @@ from hybrid_mm.backbones.frames.arch import StageOptions, StageSizes
 from hybrid_mm.backbones.frames.convnext import ConvNeXtArch, ConvNeXtArguments, ConvNeXtFrame
 from hybrid_mm.backbones.frames.token_pyramid import MLP
 from hybrid_mm.layers import DropPath, RecursiveGatedConv
-from hybrid_mm.ops.checks import finite, per_stage, positive
+from hybrid_mm.ops.arguments import finite, per_stage, positive
 from hybrid_mm.ops.positions import fit_tables
 from hybrid_mm.registry import MODELS
 

@@ -16,7 +16,7 @@ from typing_extensions import Unpack
 from hybrid_mm.backbones.frames.resnet import ConvSlot, ResNet, ResNetArch, ResNetArguments
 from hybrid_mm.layers.attention.lesa import LESA2d
 from hybrid_mm.layers.convolution.deform_conv import DeformConv2d
-from hybrid_mm.ops.checks import positive, sides
+from hybrid_mm.ops.arguments import positive, sides
 from hybrid_mm.ops.positions import fit_tables
 from hybrid_mm.registry import MODELS
 

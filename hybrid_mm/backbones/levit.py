@@ -20,7 +20,7 @@ from hybrid_mm.backbones.frames.blocks import Stage, run_blocks
 from hybrid_mm.layers.attention.levit_attention import LeViTAttention
 from hybrid_mm.layers.drop import DropPath
 from hybrid_mm.layers.folded_norm import Conv2dNorm, LinearNorm, fold_norms
-from hybrid_mm.ops.checks import multiple_of, not_negative, positive
+from hybrid_mm.ops.arguments import multiple_of, not_negative, positive
 from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.distance_attention import resize_distance_table
 from hybrid_mm.registry import MODELS

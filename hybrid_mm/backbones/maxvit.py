@@ -22,7 +22,7 @@ from hybrid_mm.backbones.frames.token_pyramid import MLP
 from hybrid_mm.layers.attention.partition_attention import PartitionAttention
 from hybrid_mm.layers.convolution.mbconv import MBConv
 from hybrid_mm.layers.drop import DropPath
-from hybrid_mm.ops.checks import one_of, positive, sides
+from hybrid_mm.ops.arguments import one_of, positive, sides
 from hybrid_mm.registry import MODELS
 
 

@@ -21,7 +21,7 @@ from hybrid_mm.backbones.frames.blocks import Stage
 from hybrid_mm.backbones.frames.token_pyramid import MLP, TokenPyramid
 from hybrid_mm.layers.attention.pooling_attention import PoolingAttention
 from hybrid_mm.layers.drop import DropPath
-from hybrid_mm.ops.checks import divides, positive, sides
+from hybrid_mm.ops.arguments import divides, positive, sides
 from hybrid_mm.ops.positions import fit_tables
 from hybrid_mm.registry import MODELS
 

@@ -22,7 +22,7 @@ from hybrid_mm.backbones.frames.swin import Swin, SwinArch, SwinArguments
 from hybrid_mm.backbones.frames.token_pyramid import MLP, TokenPyramid
 from hybrid_mm.layers.attention.neighborhood_attention import NeighborhoodAttention2d
 from hybrid_mm.layers.drop import DropPath
-from hybrid_mm.ops.checks import divides, left_out, odd
+from hybrid_mm.ops.arguments import divides, left_out, odd
 from hybrid_mm.registry import MODELS
 
 

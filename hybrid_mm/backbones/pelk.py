@@ -19,7 +19,7 @@ from hybrid_mm.backbones.frames.convnext import ConvNeXtArch, ConvNeXtArguments,
 from hybrid_mm.backbones.frames.parallel_kernels import ParallelKernels, merge_kernels
 from hybrid_mm.layers import DepthwiseConv2d
 from hybrid_mm.layers.convolution.peripheral_convolution import PeripheralConv2d, make_pos_embed
-from hybrid_mm.ops.checks import not_negative, odd, per_stage, positive
+from hybrid_mm.ops.arguments import not_negative, odd, per_stage, positive
 from hybrid_mm.registry import MODELS
 
 

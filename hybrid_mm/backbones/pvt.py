@@ -25,7 +25,7 @@ from hybrid_mm.layers.attention.spatial_reduction_attention import (
     SpatialReductionAttention,
 )
 from hybrid_mm.layers.drop import DropPath
-from hybrid_mm.ops.checks import divides, multiple_of, one_of
+from hybrid_mm.ops.arguments import divides, multiple_of, one_of
 from hybrid_mm.ops.positions import resize_position_embedding
 from hybrid_mm.registry import MODELS
 

@@ -23,7 +23,7 @@ from hybrid_mm.layers import DropPath, drop_path_schedule
 from hybrid_mm.layers.attention.learned_query_attention import LearnedQueryAttention2d
 from hybrid_mm.layers.attention.window_attention import WindowAttention
 from hybrid_mm.layers.initialisation import lecun_normal_
-from hybrid_mm.ops.checks import divides, not_negative, one_of, positive
+from hybrid_mm.ops.arguments import divides, not_negative, one_of, positive
 from hybrid_mm.registry import MODELS
 
 _EPS = 1e-6

@@ -17,7 +17,7 @@ from typing_extensions import Unpack
 from hybrid_mm.backbones.frames.blocks import run_blocks
 from hybrid_mm.backbones.frames.resnet import ConvSlot, ResNet, ResNetArch, ResNetArguments
 from hybrid_mm.layers import QuadraticAttention2d
-from hybrid_mm.ops.checks import positive
+from hybrid_mm.ops.arguments import positive
 from hybrid_mm.registry import MODELS
 
 

@@ -19,7 +19,7 @@ from hybrid_mm.backbones.frames.base import BaseBackbone, SharedArguments
 from hybrid_mm.backbones.frames.blocks import BATCH_NORM, NormCfg, Stage, build_norm
 from hybrid_mm.backbones.frames.parallel_kernels import ConvNorm, ParallelKernels, merge_kernels
 from hybrid_mm.layers import DepthwiseConv2d, DropPath, drop_path_schedule
-from hybrid_mm.ops.checks import odd, one_of, positive
+from hybrid_mm.ops.arguments import odd, one_of, positive
 from hybrid_mm.registry import MODELS
 
 

@@ -20,7 +20,7 @@ from hybrid_mm.backbones.frames.arch import Arch, Count, Size, StageKernels, Sta
 from hybrid_mm.backbones.frames.base import BaseBackbone, SharedArguments
 from hybrid_mm.backbones.frames.blocks import BATCH_NORM, NormCfg, Stage, build_norm
 from hybrid_mm.layers import DropPath, PairwiseAttention2d, PatchwiseAttention2d
-from hybrid_mm.ops.checks import multiple_of, odd, one_of
+from hybrid_mm.ops.arguments import multiple_of, odd, one_of
 from hybrid_mm.registry import MODELS
 
 ATTENTIONS = {'pairwise': PairwiseAttention2d, 'patchwise': PatchwiseAttention2d}

@@ -15,7 +15,7 @@ from typing_extensions import Unpack
 from hybrid_mm.backbones.frames.blocks import NormCfg, build_norm
 from hybrid_mm.backbones.frames.resnet import ConvSlot, ResNet, ResNetArch, ResNetArguments
 from hybrid_mm.layers import AttentionStem, LocalSelfAttention2d
-from hybrid_mm.ops.checks import finite, odd, one_of, positive
+from hybrid_mm.ops.arguments import finite, odd, one_of, positive
 from hybrid_mm.registry import MODELS
 
 

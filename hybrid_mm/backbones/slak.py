@@ -16,7 +16,7 @@ from hybrid_mm.backbones.frames.blocks import BATCH_NORM, NormCfg
 from hybrid_mm.backbones.frames.convnext import ConvNeXtArch, ConvNeXtArguments, ConvNeXtFrame
 from hybrid_mm.backbones.frames.parallel_kernels import ParallelKernels
 from hybrid_mm.layers import DepthwiseConv2d
-from hybrid_mm.ops.checks import odd, per_stage
+from hybrid_mm.ops.arguments import odd, per_stage
 from hybrid_mm.registry import MODELS
 
 

@@ -19,7 +19,7 @@ from hybrid_mm.backbones.frames.arch import Arch, StageRatios, StageSizes
 from hybrid_mm.backbones.frames.base import BaseBackbone, SharedArguments
 from hybrid_mm.backbones.frames.blocks import BATCH_NORM, NormCfg, Stage, build_norm, he_normal_
 from hybrid_mm.layers import DropPath, LayerNorm2d, build_large_kernel_attention
-from hybrid_mm.ops.checks import finite, not_negative, odd, positive
+from hybrid_mm.ops.arguments import finite, not_negative, odd, positive
 from hybrid_mm.registry import MODELS
 
 

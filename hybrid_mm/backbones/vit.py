@@ -22,7 +22,7 @@ from hybrid_mm.backbones.frames.token_pyramid import MLP, init_linear
 from hybrid_mm.layers.attention.self_attention import SelfAttention
 from hybrid_mm.layers.drop import DropPath
 from hybrid_mm.layers.norm import LayerNorm2d
-from hybrid_mm.ops.checks import divides, multiple_of, one_of, positive
+from hybrid_mm.ops.arguments import divides, multiple_of, one_of, positive
 from hybrid_mm.ops.positions import fit_tables, resize_position_embedding
 from hybrid_mm.registry import MODELS
 

@@ -13,14 +13,14 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hi
 from typing_extensions import Self
 
 from hybrid_mm.errors import nearest
-from hybrid_mm.ops.checks import not_negative, odd, positive
+from hybrid_mm.ops.arguments import not_negative, odd, positive
 
 
 class Rule(NamedTuple):
     """What is expected of a field.
 
     Attributes:
-        check: Helper of :mod:`hybrid_mm.ops.checks`, or None.
+        check: Helper of :mod:`hybrid_mm.ops.arguments`, or None.
         per_stage: Whether it has one entry per stage.
     """
 

@@ -16,7 +16,7 @@ from hybrid_mm.checkpoints import MissingCheckpointError, read_checkpoint, weigh
 from hybrid_mm.convert import convert, differences
 from hybrid_mm.convert.core import StateDict
 from hybrid_mm.layers.drop import drop_path_schedule
-from hybrid_mm.ops.checks import fraction, positive
+from hybrid_mm.ops.arguments import fraction, positive
 
 
 class SharedArguments(TypedDict, total=False):

@@ -29,7 +29,7 @@ from hybrid_mm.backbones.frames.resnet import ConvSlot
 from hybrid_mm.layers import DropPath
 from hybrid_mm.layers.channel_gate import EfficientChannelGate, SqueezeExcite
 from hybrid_mm.layers.heads import make_divisible
-from hybrid_mm.ops.checks import one_of, per_stage, positive
+from hybrid_mm.ops.arguments import one_of, per_stage, positive
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     'relu': partial(nn.ReLU, inplace=True),

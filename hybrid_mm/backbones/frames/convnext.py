@@ -19,7 +19,7 @@ from hybrid_mm.backbones.frames.blocks import Stage
 from hybrid_mm.backbones.frames.parallel_kernels import merge_kernels
 from hybrid_mm.backbones.frames.token_pyramid import MLP, TokenPyramid, init_linear
 from hybrid_mm.layers import DropPath
-from hybrid_mm.ops.checks import not_negative, positive
+from hybrid_mm.ops.arguments import not_negative, positive
 
 _EPS = 1e-6
 

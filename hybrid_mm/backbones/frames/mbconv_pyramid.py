@@ -13,7 +13,7 @@ from hybrid_mm.backbones.frames.base import BaseBackbone, SharedArguments
 from hybrid_mm.backbones.frames.blocks import BATCH_NORM, NormCfg, Stage, build_norm
 from hybrid_mm.layers.convolution.mbconv import ACTIVATIONS, Conv3x3, choice
 from hybrid_mm.layers.norm import LayerNorm2d
-from hybrid_mm.ops.checks import positive
+from hybrid_mm.ops.arguments import positive
 from hybrid_mm.ops.positions import fit_tables
 
 

@@ -18,7 +18,7 @@ from hybrid_mm.backbones.frames.arch import Arch, Size, StageSizes
 from hybrid_mm.backbones.frames.base import BaseBackbone, SharedArguments
 from hybrid_mm.backbones.frames.blocks import BATCH_NORM, NormCfg, Stage, build_norm, conv2d_he
 from hybrid_mm.layers import DropPath
-from hybrid_mm.ops.checks import per_stage, positive
+from hybrid_mm.ops.arguments import per_stage, positive
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from hybrid_mm.backbones.frames.base import SharedArguments
 from hybrid_mm.backbones.frames.blocks import Stage
 from hybrid_mm.backbones.frames.token_pyramid import MLP, TokenPyramid
 from hybrid_mm.layers.drop import DropPath
-from hybrid_mm.ops.checks import divides, per_stage, positive
+from hybrid_mm.ops.arguments import divides, per_stage, positive
 
 
 class PaddedPatchEmbed(nn.Module):
