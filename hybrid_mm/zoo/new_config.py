@@ -9,7 +9,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from hybrid_mm.errors import UserError, shorten
-from hybrid_mm.run.config import config_root
+from hybrid_mm.run.config import installed_configs
 from hybrid_mm.zoo.heads import NEW_HEADS, check_head
 from hybrid_mm.zoo.metafile import HEADS
 from hybrid_mm.zoo.new_backbone import Backbone
@@ -117,7 +117,7 @@ def _configs(path: Path) -> str:
 
     Not ``hybrid_mm::``, with which MMEngine would look up all types in our scope only.
     """
-    root, folder = config_root(), path.resolve().parent
+    root, folder = installed_configs(), path.resolve().parent
     if folder.is_relative_to(root.parent):
         return os.path.relpath(root, folder)
     return str(root)

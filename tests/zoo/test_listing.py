@@ -53,7 +53,7 @@ def trees(monkeypatch):
     }
     found = [Tree(Path('/zoo/configs/x/metafile.yml'), content)]
     monkeypatch.setattr(listing, 'read_trees', lambda root: found)
-    monkeypatch.setattr(listing, 'config_root', lambda: Path('/zoo/configs'))
+    monkeypatch.setattr(listing, 'installed_configs', lambda: Path('/zoo/configs'))
     return found
 
 
