@@ -20,10 +20,10 @@ from hybrid_mm.ops.vector_attention import Window, pointwise, scaled_relu, weigh
 
 
 class VectorAttention2d(nn.Module):
-    """What both kinds share: ``y[c, p] = sum_t w[c mod G, t, p] v[c, p + t]`` with G weights.
+    """Base of both: ``y[c, p] = sum_t w[c mod G, t, p] v[c, p + t]`` with G weights.
 
     The taps t are a k x k window around a pixel, mirrored at the border of a map of any size. What
-    exists for every tap is computed for some rows at a time, and again in the backward pass: kept
+    exists for every tap is computed for a few rows at a time, and again in the backward pass: kept
     are maps of the size of queries, keys and values. Batch norms over all taps have exact
     statistics.
 

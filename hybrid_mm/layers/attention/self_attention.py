@@ -13,10 +13,10 @@ from hybrid_mm.ops.windows import cut_windows, join_windows
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention of tokens that lie on a map, some of them perhaps in front of it.
+    """Multi-head attention of the tokens of a map, and of others that may come before them.
 
-    Zeros fill up the last windows before the projection, so that they carry its bias, and take part
-    in the softmax: the checkpoints want it.
+    The last windows are zero-padded before the projection, so that the padding has its bias and
+    takes part in the softmax, as in the published code.
 
     Attention costs 2 C (H W)^2 multiplications, or with windows 2 C H W window^2.
 
@@ -25,8 +25,8 @@ class SelfAttention(nn.Module):
         heads: Number of heads.
         size: Rows and columns of the map that relative positions are made for; for other maps they
             are interpolated. None: no relative positions.
-        window: Pixels of a window on each side; None for attention to all tokens. Relative
-            positions are those of a window then.
+        window: Pixels of a window on each side, to which relative positions belong then; None for
+            attention to all tokens.
         qkv_bias: Bias of the projection to queries, keys and values.
         impl: See :func:`~hybrid_mm.ops.decomposed_attention.decomposed_attention`.
 
@@ -60,7 +60,7 @@ class SelfAttention(nn.Module):
         """Map tokens (N, L, C) to the same shape.
 
         Args:
-            x: H W tokens row by row; without windows and relative positions, others may stand
+            x: H W tokens row by row; without windows and relative positions, others may come
                 before them.
             size: (H, W).
         """
