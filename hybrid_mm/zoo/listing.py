@@ -27,9 +27,9 @@ def installed_trees() -> list[Tree]:
 
 def matches(pattern: str, *texts: str) -> bool:
     """Whether each word of a pattern is in one of the texts; ``*`` and ``?`` as in file names."""
-    texts = [text.lower() for text in texts]
+    lowered = [text.lower() for text in texts]
     return all(
-        any(fnmatch(text, f'*{word}*') for text in texts) for word in pattern.lower().split()
+        any(fnmatch(text, f'*{word}*') for text in lowered) for word in pattern.lower().split()
     )
 
 

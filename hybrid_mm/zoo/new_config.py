@@ -189,7 +189,8 @@ def _masks(data: UserData, head: str, places: dict, plan: Plan) -> dict:
 
 def _model(data: UserData, head: str, backbone: Backbone, checkpoint: str | None) -> str:
     """Source of ``model = dict(...)``, with a comment on its weights."""
-    number, channels = dict(num_classes=len(data.classes)), backbone.channels
+    number: dict[str, object] = dict(num_classes=len(data.classes))
+    channels = backbone.channels
     settings = dict(_delete_=True, **backbone.settings)
     lines = [f'# The backbone is that of {backbone.source}.']
     if checkpoint is None:
