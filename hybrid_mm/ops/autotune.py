@@ -61,7 +61,7 @@ def choose(
     name = json.dumps([operator, _device(device), repr(key)])
     _read_file()
     chosen = _chosen.get(name)
-    if chosen in candidates:
+    if chosen is not None and chosen in candidates:
         return chosen
     unmeasurable = device.type == 'meta' or exporting()
     if len(candidates) == 1 or unmeasurable or torch.compiler.is_compiling():

@@ -70,9 +70,9 @@ def _mask(q: Tensor, k: Tensor, v: Tensor, table: Tensor, stride: int) -> Tensor
     """Torch's attention; on a CPU it would take the steps of the reference and check more."""
     if not q.is_cuda:
         return _reference(q, k, v, table, stride)
-    bias = _bias_of_pairs(table, stride, k)
-    out = F.scaled_dot_product_attention(*(x.flatten(2, 3) for x in (q, k, v)), attn_mask=bias)
-    return out.unflatten(2, q.shape[2:4])
+    size, bias = q.shape[2:4], _bias_of_pairs(table, stride, k)
+    q, k, v = (x.flatten(2, 3) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).unflatten(2, size)
 
 
 def _tiled(q: Tensor, k: Tensor, v: Tensor, table: Tensor, stride: int) -> Tensor:

@@ -21,7 +21,7 @@ VARIANTS = {
 }
 """Variants whose operators differ from those of the default of their family."""
 
-HEADS = {
+BASE_MODELS = {
     'Semantic FPN': 'fpn_r50',
     'UPerNet': 'upernet_r50',
     'RetinaNet': 'retinanet_r50_fpn',
@@ -65,7 +65,7 @@ def model_with(backbone: dict, head: str) -> nn.Module:
 
     Args:
         backbone: Config of the backbone.
-        head: One of ``HEADS``.
+        head: One of ``BASE_MODELS``.
 
     Raises:
         UserError: The base configs are not installed.
@@ -73,7 +73,7 @@ def model_with(backbone: dict, head: str) -> nn.Module:
     root = config_root()
     if root is None:
         raise UserError('the configs of this package are not there; run from a source tree')
-    model = Config.fromfile(root / '_base_' / 'models' / f'{HEADS[head]}.py').model
+    model = Config.fromfile(root / '_base_' / 'models' / f'{BASE_MODELS[head]}.py').model
     model.backbone = ConfigDict(copy.deepcopy(backbone))
     channels = list(OURS.build(copy.deepcopy(backbone)).out_channels)
     model.pop('auxiliary_head', None)

@@ -434,12 +434,13 @@ def test_algorithms_of_windows_side_by_side(monkeypatch):
 
 
 def test_windows_that_cover_the_map_are_cut_into_smaller_tiles():
-    axis = AxisPattern(20)
+    axis = AxisPattern(30)
     for kind in (PatternType.PARTITION, PatternType.GRID):
-        assert Pattern(kind, axis, axis).on_map(20, 17).type == PatternType.WHOLE
-        assert Pattern(kind, axis, axis).on_map(20, 21).type == kind
-    shifted = Pattern(PatternType.PARTITION, AxisPattern(20, shift=3), AxisPattern(20, shift=3))
-    assert shifted.on_map(20, 20) == shifted
+        assert Pattern(kind, axis, axis).on_map(30, 18).type == PatternType.WHOLE
+        assert Pattern(kind, axis, axis).on_map(30, 17).type == kind  # small
+        assert Pattern(kind, axis, axis).on_map(30, 31).type == kind
+    shifted = Pattern(PatternType.PARTITION, AxisPattern(30, shift=3), AxisPattern(30, shift=3))
+    assert shifted.on_map(30, 30) == shifted
 
 
 @pytest.mark.parametrize('kind', PatternType)

@@ -95,20 +95,20 @@ class AAConv2d(nn.Module):
         dim = key_channels // heads
         self.relative = None if size is None else RelativePosition2d(size, dim)
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
-        """Scaled queries, keys and values (N, heads, H', W', d), and the relative tables."""
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Scaled queries, keys and values (N, heads, H', W', d), and tables rel_h and rel_w."""
         qkv = self.qkv_conv(x)
         q, k, v = (split_heads(part, self.heads) for part in qkv.split(self.widths, dim=1))
-        tables = {}
+        rel_h = rel_w = None
         if self.relative is not None:
-            tables['rel_h'], tables['rel_w'] = self.relative(*q.shape[2:4])
+            rel_h, rel_w = self.relative(*q.shape[2:4])
         # the relative term is scaled as well
-        return q * q.shape[-1] ** -0.5, k, v, tables
+        return q * q.shape[-1] ** -0.5, k, v, rel_h, rel_w
 
     def attention(self, x: Tensor) -> Tensor:
         """Attention branch (N, in_channels, H, W) -> (N, value_channels, H', W')."""
-        q, k, v, tables = self.project(x)
-        out = global_attention(q, k, v, scale=1.0, **tables, impl=self.impl)
+        q, k, v, rel_h, rel_w = self.project(x)
+        out = global_attention(q, k, v, scale=1.0, rel_h=rel_h, rel_w=rel_w, impl=self.impl)
         return self.attn_out(merge_heads(out))
 
     def forward(self, x: Tensor) -> Tensor:

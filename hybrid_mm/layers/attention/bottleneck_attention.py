@@ -107,14 +107,14 @@ class BottleneckAttention(nn.Module):
         self.relative = RelativePosition2d(size, dim) if position == 'relative' else None
         self.absolute = AbsolutePosition2d(size, dim) if position == 'absolute' else None
         nn.init.trunc_normal_(self.qkv.weight, std=in_channels**-0.5)
-        if qkv_bias:
+        if self.qkv.bias is not None:
             nn.init.zeros_(self.qkv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
         height, width = x.shape[2:]
-        q, *k, v = (split_heads(y, self.heads) for y in self.qkv(x).split(self.widths, dim=1))
-        k = k[0] if k else torch.zeros_like(q)
+        q, *keys, v = (split_heads(y, self.heads) for y in self.qkv(x).split(self.widths, dim=1))
+        k = keys[0] if self.content else torch.zeros_like(q)
         rel_h = rel_w = None
         if self.relative is not None:
             rel_h, rel_w = (table * self.position_scale for table in self.relative(height, width))

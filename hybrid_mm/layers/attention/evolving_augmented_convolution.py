@@ -125,12 +125,20 @@ class EvolvingAAConv2d(AAConv2d):
             raise ValueError(f'a layer with evolves={evolves} needs {need} previous logits')
         conv = self.conv_out(x)
         x, size = self.pooled(x)
-        q, k, v, tables = self.project(x)
-        tables = {name: table[0] for name, table in tables.items()}
-        if evolves:
-            tables |= dict(previous=previous, weight=self.evolve.weight, bias=self.evolve.bias)
+        q, k, v, *tables = self.project(x)
+        rel_h, rel_w = (None if table is None else table[0] for table in tables)
+        weights = () if self.evolve is None else (self.evolve.weight, self.evolve.bias)
         out, logits = evolving_attention(
-            q, k, v, **tables, alpha=self.alpha, beta=self.beta, impl=self.impl
+            q,
+            k,
+            v,
+            rel_h,
+            rel_w,
+            previous,
+            *weights,
+            alpha=self.alpha,
+            beta=self.beta,
+            impl=self.impl,
         )
         out = self.attn_out(merge_heads(out))
         if out.shape[-2:] != size:

@@ -86,7 +86,7 @@ class HaloAttention(nn.Module):
         self.relative = RelativePosition2d((window, window), self.dims[0])
         for conv in (self.q, self.kv):
             nn.init.trunc_normal_(conv.weight, std=in_channels**-0.5)
-            if qkv_bias:
+            if conv.bias is not None:
                 nn.init.zeros_(conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:

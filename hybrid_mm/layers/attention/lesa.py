@@ -76,6 +76,7 @@ class LESA2d(nn.Module):
         dim, length = channels // (2 * groups), size[0] * size[1]
         self.dim, flat = dim, positions == 'flat'
         self.tables = () if flat else ('rel_h', 'rel_w')
+        self.local: nn.Module
         if deformable:
             self.local = DeformConv2d(channels, groups)
         else:

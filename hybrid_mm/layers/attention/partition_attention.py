@@ -65,7 +65,8 @@ class PartitionAttention(nn.Module):
                 f'got {kind!r} and {relative!r}'
             )
         self.grid = kind == 'grid'
-        self.window, self.width, self.impl = tuple(window), head_width, impl
+        self.window = window[0], window[1]
+        self.width, self.impl = head_width, impl
         self.heads = hidden // head_width
         self.qkv = nn.Linear(in_channels, 3 * hidden)
         self.relative_bias: RelativeBias2d | LogRelativeBias2d

@@ -3,6 +3,8 @@
 Source: "Stand-Alone Self-Attention in Vision Models" (arXiv 1906.05909), sections 3.1 to 3.3.
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -71,7 +73,7 @@ class LocalSelfAttention2d(nn.Module):
         stride: int = 1,
         dilation: int = 1,
         share_rel: bool = True,
-        border: str = 'zero',
+        border: Literal['zero', 'mask'] = 'zero',
         scale: float = 1.0,
         impl: str = 'auto',
     ) -> None:
@@ -183,7 +185,7 @@ class AttentionStem(nn.Module):
         p = (position @ self.emb_mix.T).softmax(-1).permute(2, 0, 1).to(x.dtype)
         height, width = x.shape[-2:]
         p = p.repeat(1, -(-height // self.block), -(-width // self.block))[:, :height, :width]
-        weight = torch.cat([conv.weight for conv in self.value_conv], dim=1)
+        weight = torch.cat([conv.get_parameter('weight') for conv in self.value_conv], 1)
         return F.conv2d((p[:, None] * x[:, None]).flatten(1, 2), weight)
 
     def forward(self, x: Tensor) -> Tensor:

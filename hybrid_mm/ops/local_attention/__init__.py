@@ -267,9 +267,10 @@ def _measured(
     separate: bool,
 ) -> Tensor:
     """The fastest algorithm and tile size for these shapes."""
-    arguments = dict(scale=scale, pattern=pattern.to_ints())
     candidates: dict[str, Callable[..., Tensor]] = {
-        f'tiled {rows}x{columns}': functools.partial(_tiled, **arguments, tile=[rows, columns])
+        f'tiled {rows}x{columns}': functools.partial(
+            _tiled, scale=scale, pattern=pattern.to_ints(), tile=[rows, columns]
+        )
         for rows, columns in pattern.tile_sizes(*k.shape[2:4])
     }
     taps = pattern.rows.size * pattern.columns.size
@@ -310,7 +311,8 @@ def _tiled_backward(
         grad, q, k, v, tables, scale, Pattern.from_ints(pattern), (rows, columns)
     )
     pairs = zip(table_grads, tables, strict=True)
-    return [*grads, *(dx.to(x.dtype).contiguous() for dx, x in pairs if x is not None)]
+    given = [dx.to(x.dtype) for dx, x in pairs if dx is not None and x is not None]
+    return [*grads, *(dx.contiguous() for dx in given)]
 
 
 @custom_op('hybrid_mm::tiled_attention', fake=_empty, backward=_tiled_backward)

@@ -98,7 +98,7 @@ def window_axis(length: int, window: int, dilation: int, stride: int, border: Bo
             continue
         place = centre[mine] // dilation
         if border == 'shift':
-            keys = np.arange(residue, length, dilation)
+            keys: np.ndarray = np.arange(residue, length, dilation)
             first = np.clip(place - radius, 0, max(0, len(keys) - window))
             count[mine] = min(window, len(keys))
         else:
@@ -130,7 +130,7 @@ def block_axis(length: int, block: int, halo: int, stride: int, border: Border) 
     side = block // stride
     queries = np.arange(math.ceil(length / stride))
     number, row = queries // side, queries % side
-    keys = np.arange(-halo, blocks * block + halo)
+    keys: np.ndarray = np.arange(-halo, blocks * block + halo)
     keys = np.where((keys >= 0) & (keys < length), keys, -1)
     segments = tuple(queries[number == i] for i in range(blocks))
     count = np.full_like(queries, block + 2 * halo)

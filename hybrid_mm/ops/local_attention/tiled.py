@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hybrid_mm.ops.local_attention.pattern import Pattern, Tables
 from hybrid_mm.ops.local_attention.terms import PositionTerms
-from hybrid_mm.ops.local_attention.tiles import Chunk, TileRow, chunks, tiling
+from hybrid_mm.ops.local_attention.tiles import Chunk, TileRow, Tiles, chunks, tiling
 from hybrid_mm.ops.precision import accurate
 
 
@@ -28,23 +28,11 @@ def forward(
     tile: tuple[int, int],
 ) -> Tensor:
     """Output (N, h, H', W', d_v) of a pattern, in tiles of so many rows and columns of queries."""
-    rows, columns = tiling(pattern, tile, *k.shape[2:4])
-    like = accurate(q.new_empty(0))  # type of the scores
-    terms = PositionTerms(tables, rows, columns, like)
-    work = chunks(q, rows, columns)
-    memory = _score_memory(work, like)
+    tiles = tiling(pattern, tile, *k.shape[2:4])
+    scores = _Scores(q, tables, scale, *tiles)
     out = q.new_empty(*q.shape[:4], v.shape[-1])
-    for chunk in work:
-        # lay out
-        queries = chunk.query_tiles(q)
-        keys, values = chunk.column_windows(k), chunk.column_windows(v)
-        results = queries.new_empty(*queries.shape[:3], v.shape[-1])
-        scores = memory[: chunk.score_shape[0]]
-        for row in chunk.tile_rows():
-            query, key, value = queries[row.place], _seen(keys, row), _seen(values, row)
-            p = _probabilities(query, key, terms, row, scale, out=scores)
-            torch.bmm(p.to(q.dtype), value, out=results[row.place])
-        chunk.write_query_tiles(results, out)
+    for chunk in chunks(q, *tiles):
+        _attend(chunk, q, k, v, scores, out)
     return out
 
 
@@ -59,66 +47,102 @@ def backward(
     tile: tuple[int, int],
 ) -> tuple[Tensor, Tensor, Tensor, Tables]:
     """Gradients of q, k, v and the tables from that of the output."""
-    rows, columns = tiling(pattern, tile, *k.shape[2:4])
-    like = accurate(q.new_empty(0))  # type of the scores
-    terms = PositionTerms(tables, rows, columns, like)
-    work = chunks(q, rows, columns)
-    memory, memory_grad = _score_memory(work, like), _score_memory(work, like)
+    tiles = tiling(pattern, tile, *k.shape[2:4])
+    scores = _Scores(q, tables, scale, *tiles)
     grad_q, grad_k, grad_v = (
         torch.zeros(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v)
     )
-    for chunk in work:
-        # lay out
-        queries, grad_results = chunk.query_tiles(q), chunk.query_tiles(grad)
-        keys, values = chunk.column_windows(k), chunk.column_windows(v)
-        grad_queries = torch.empty_like(queries)
-        grad_keys, grad_values = torch.zeros_like(keys), torch.zeros_like(values)
-        scores, grad_s = (x[: chunk.score_shape[0]] for x in (memory, memory_grad))
-        for row in chunk.tile_rows():
-            query, grad_out, grad_query = (
-                x[row.place] for x in (queries, grad_results, grad_queries)
-            )
-            key, value = _seen(keys, row), _seen(values, row)
-            # scores and softmax once more
-            p = _probabilities(query, key, terms, row, scale, out=scores)
-            # through the sum of values and the softmax
-            if p.dtype == q.dtype:
-                torch.bmm(grad_out, value.transpose(1, 2), out=grad_s)
-            else:
-                grad_s.copy_(torch.bmm(grad_out, value.transpose(1, 2)))
-            torch.ops.aten._softmax_backward_data.out(grad_s, p, -1, p.dtype, grad_input=grad_s)
-            # to values, keys, queries and tables
-            p, low = p.to(q.dtype), grad_s.to(q.dtype)
-            _add_product(_seen(grad_values, row), p, grad_out, 1.0)
-            _add_product(_seen(grad_keys, row), low, query, scale)
-            torch.baddbmm(grad_query, low, key, beta=0, alpha=scale, out=grad_query)
-            terms.backward(grad_s, query, grad_query, row)
-        # back to the maps
-        chunk.write_query_tiles(grad_queries, grad_q)
-        chunk.add_column_windows(grad_keys, grad_k)
-        chunk.add_column_windows(grad_values, grad_v)
-    return grad_q, grad_k, grad_v, terms.grads()
+    for chunk in chunks(q, *tiles):
+        _differentiate(chunk, grad, (q, k, v), scores, (grad_q, grad_k, grad_v))
+    return grad_q, grad_k, grad_v, scores.terms.grads()
 
 
-def _score_memory(work: list[Chunk], like: Tensor) -> Tensor:
-    """Memory for the scores of a row of tiles, once for all rows: new pages cost much time."""
-    shapes = [chunk.score_shape for chunk in work]
-    return like.new_empty(max(shapes, default=(0, 0, 0)))
+def _attend(chunk: Chunk, q: Tensor, k: Tensor, v: Tensor, scores: '_Scores', out: Tensor) -> None:
+    """Write the results of a chunk to the output."""
+    # lay out
+    queries, keys, values = chunk.query_tiles(q), chunk.column_windows(k), chunk.column_windows(v)
+    results = queries.new_empty(*queries.shape[:3], v.shape[-1])
+    for row in chunk.tile_rows():
+        p = scores.probabilities(queries[row.place], _seen(keys, row), row)
+        torch.bmm(p.to(q.dtype), _seen(values, row), out=results[row.place])
+    # back to the map
+    chunk.write_query_tiles(results, out)
+
+
+def _differentiate(
+    chunk: Chunk,
+    grad: Tensor,
+    inputs: tuple[Tensor, Tensor, Tensor],
+    scores: '_Scores',
+    grads: tuple[Tensor, Tensor, Tensor],
+) -> None:
+    """Add the part of a chunk to the gradients of q, k, v and the tables."""
+    (q, k, v), (grad_q, grad_k, grad_v) = inputs, grads
+    # lay out
+    queries, grad_results = chunk.query_tiles(q), chunk.query_tiles(grad)
+    keys, values = chunk.column_windows(k), chunk.column_windows(v)
+    grad_queries = torch.empty_like(queries)
+    grad_keys, grad_values = torch.zeros_like(keys), torch.zeros_like(values)
+    for row in chunk.tile_rows():
+        query, grad_query = queries[row.place], grad_queries[row.place]
+        key, value, grad_result = _seen(keys, row), _seen(values, row), grad_results[row.place]
+        # the weights once more, and through the sum of values and the softmax
+        p = scores.probabilities(query, key, row)
+        grad_s = scores.gradient(p, value, grad_result)
+        # to values, keys, queries and tables
+        low = grad_s.to(q.dtype)
+        _add_product(_seen(grad_values, row), p.to(q.dtype), grad_result, 1.0)
+        _add_product(_seen(grad_keys, row), low, query, scores.scale)
+        torch.baddbmm(grad_query, low, key, beta=0, alpha=scores.scale, out=grad_query)
+        scores.terms.backward(grad_s, query, grad_query, row)
+    # back to the maps
+    chunk.write_query_tiles(grad_queries, grad_q)
+    chunk.add_column_windows(grad_keys, grad_k)
+    chunk.add_column_windows(grad_values, grad_v)
+
+
+class _Scores:
+    """Scores of a row of tiles, (batch, queries, keys), in the memory that all rows share.
+
+    New pages of memory for every row would cost much time.
+    """
+
+    def __init__(
+        self, q: Tensor, tables: Tables, scale: float, rows: Tiles, columns: Tiles
+    ) -> None:
+        self.scale, self.like = scale, accurate(q.new_empty(0))
+        self.terms = PositionTerms(tables, rows, columns, self.like)
+        self._memory: list[Tensor | None] = [None, None]
+
+    def _take(self, which: int, shape: tuple[int, ...]) -> Tensor:
+        """Memory for scores, or for their gradient; only the last images may need less."""
+        memory = self._memory[which]
+        if memory is None:
+            memory = self._memory[which] = self.like.new_empty(shape)
+        return memory[: shape[0]]
+
+    def probabilities(self, query: Tensor, key: Tensor, row: TileRow) -> Tensor:
+        """Softmax of the scores of queries (batch, queries, d) and keys (batch, keys, d)."""
+        scores = self._take(0, (len(query), query.shape[1], key.shape[1]))
+        # in half precision, products above 65504 would overflow
+        query, key = query.to(scores.dtype), key.to(scores.dtype)
+        beta = int(self.terms.write(scores, query, row))
+        torch.baddbmm(scores, query, key.transpose(1, 2), beta=beta, alpha=self.scale, out=scores)
+        return torch.softmax(scores, -1, out=scores)
+
+    def gradient(self, p: Tensor, value: Tensor, grad_result: Tensor) -> Tensor:
+        """Gradient of the scores from that of the results (batch, queries, d_v)."""
+        grad = self._take(1, tuple(p.shape))
+        if p.dtype == value.dtype:
+            torch.bmm(grad_result, value.transpose(1, 2), out=grad)
+        else:
+            grad.copy_(torch.bmm(grad_result, value.transpose(1, 2)))
+        return torch.ops.aten._softmax_backward_data.out(grad, p, -1, p.dtype, grad_input=grad)
 
 
 def _seen(windows: Tensor, row: TileRow) -> Tensor:
     """View of what a row of tiles sees of column windows, (batch, keys, d)."""
     return windows[:, row.keys].flatten(1, 2)
-
-
-def _probabilities(
-    query: Tensor, key: Tensor, terms: PositionTerms, row: TileRow, scale: float, out: Tensor
-) -> Tensor:
-    """Scores of a row of tiles and their softmax, (batch, queries, keys), in the memory of out."""
-    query, key = query.to(out.dtype), key.to(out.dtype)  # float16 would overflow above 65504
-    beta = int(terms.write(out, query, row))
-    torch.baddbmm(out, query, key.transpose(1, 2), beta=beta, alpha=scale, out=out)
-    return torch.softmax(out, -1, out=out)
 
 
 def _add_product(target: Tensor, a: Tensor, b: Tensor, factor: float) -> None:

@@ -178,14 +178,6 @@ class Chunk:
     first: int  # tile rows first .. last - 1
     last: int
 
-    @property
-    def score_shape(self) -> tuple[int, int, int]:
-        """Shape of the scores of a tile row, (batch, queries, keys)."""
-        images, heads = (part.stop - part.start for part in (self.images, self.heads))
-        rows, columns = self.rows, self.columns
-        batch = columns.number * images * heads
-        return batch, rows.size * columns.size, rows.reach * columns.reach
-
     def tile_rows(self) -> Iterator[TileRow]:
         """The rows of tiles, from the top."""
         top = self.rows.start[self.first]

@@ -62,7 +62,7 @@ def forward(
         fused: Allow torch's fused attention; without, standard products and a softmax, as for a
             learned bias on a CPU.
     """
-    size = q.shape[2:4]
+    size = q.shape[2], q.shape[3]
     window = window_size(pattern, *size)
     grid = pattern.type == PatternType.GRID
     q, k, v = (_cut(x, window, grid) for x in (q, k, v))
