@@ -178,71 +178,54 @@ def _robustness(results: Sequence[Result], scratch: Path) -> list[str]:
             picture = scratch / 'curves.png'
             corruption_study.draw_curves(models, picture)
             parts.append(_picture(picture.read_bytes(), f'{metric} of all models over severity'))
-    return parts + _pictures(results)
+    return parts
 
 
-def _receptive_field(results: Sequence[Result], scratch: Path) -> list[str]:
-    parts = []
-    for result in results:
-        content = result.content
-        models = content['models']
-        thresholds = list(dict.fromkeys(t for m in models for t in m['squares']))
-        rows = []
-        for model in models:
-            cells = []
-            for t in thresholds:
-                value = model['squares'].get(t)
-                cells.append(value and f'{value[0]} px, {100 * value[1]:.1f}%')
-            rows.append([model['label'], *cells, model['images'], model['weights']])
-        head = ['model', *(f'{100 * float(t):g}%' for t in thresholds), 'images', 'weights']
-        height, width = content['size']
-        parts.append(_note(f'Side and share of the centred square; images of {height} x {width}.'))
-        parts.append(_table(head, rows))
-    return parts + _pictures(results)
+def _receptive_field(content: dict) -> list[str]:
+    models = content['models']
+    thresholds = list(dict.fromkeys(t for m in models for t in m['squares']))
+    rows = []
+    for model in models:
+        cells = []
+        for t in thresholds:
+            value = model['squares'].get(t)
+            cells.append(value and f'{value[0]} px, {100 * value[1]:.1f}%')
+        rows.append([model['label'], *cells, model['images'], model['weights']])
+    head = ['model', *(f'{100 * float(t):g}%' for t in thresholds), 'images', 'weights']
+    height, width = content['size']
+    note = f'Side and share of the centred square; images of {height} x {width}.'
+    return [_note(note), _table(head, rows)]
 
 
-def _shape_texture(results: Sequence[Result], scratch: Path) -> list[str]:
-    parts = []
-    for result in results:
-        content = result.content
-        names = ('shape', 'texture', 'residual')
-        rows = [
-            [m['label'], m['neurons'], *(m['percent'][n] for n in names), m['weights']]
-            for m in content['models']
-        ]
-        parts.append(
-            _note(
-                f'{content["images"]} images, scores {content["normalise"]}, means over '
-                f'{content["seeds"]} choices of partners.'
-            )
-        )
-        head = ['model', 'neurons', *(f'{n}, %' for n in names), 'weights']
-        parts.append(_table(head, rows))
-    return parts + _pictures(results)
+def _shape_texture(content: dict) -> list[str]:
+    names = ('shape', 'texture', 'residual')
+    rows = [
+        [m['label'], m['neurons'], *(m['percent'][n] for n in names), m['weights']]
+        for m in content['models']
+    ]
+    note = (
+        f'{content["images"]} images, scores {content["normalise"]}, means over '
+        f'{content["seeds"]} choices of partners.'
+    )
+    head = ['model', 'neurons', *(f'{n}, %' for n in names), 'weights']
+    return [_note(note), _table(head, rows)]
 
 
-def _texture_knn(results: Sequence[Result], scratch: Path) -> list[str]:
-    parts = []
-    for result in results:
-        content = result.content
-        splits = list(dict.fromkeys(s for m in content['models'] for s in m['splits']))
-        rows = [
-            [m['label'], *(m['splits'].get(s) for s in splits), m['mean'], m['weights']]
-            for m in content['models']
-        ]
-        parts.append(
-            _note(
-                f'k = {content["k"]}, {content["metric"]}; {content["images"]} images of '
-                f'{content["classes"]} classes.'
-            )
-        )
-        head = ['model', *(f'split {s}' for s in splits), 'mean', 'weights']
-        parts.append(_table(head, rows, {len(splits) + 1: max}))
-    return parts + _pictures(results)
+def _texture_knn(content: dict) -> list[str]:
+    splits = list(dict.fromkeys(s for m in content['models'] for s in m['splits']))
+    rows = [
+        [m['label'], *(m['splits'].get(s) for s in splits), m['mean'], m['weights']]
+        for m in content['models']
+    ]
+    note = (
+        f'k = {content["k"]}, {content["metric"]}; {content["images"]} images of '
+        f'{content["classes"]} classes.'
+    )
+    head = ['model', *(f'split {s}' for s in splits), 'mean', 'weights']
+    return [_note(note), _table(head, rows, {len(splits) + 1: max})]
 
 
-def _kernel_size(results: Sequence[Result], scratch: Path) -> list[str]:
-    parts = []
+def _kernel_size(content: dict) -> list[str]:
     keys = {
         'params': 'parameters',
         'macs': 'multiply-adds',
@@ -252,27 +235,30 @@ def _kernel_size(results: Sequence[Result], scratch: Path) -> list[str]:
         'training_peak': 'peak bytes, with backward',
         'accuracy': 'top-1',
     }
-    for result in results:
-        content = result.content
-        points = content['points']
-        shown = {k: v for k, v in keys.items() if any(p[k] is not None for p in points)}
-        rows = [[p['family'], p['kernel_size'], *(p[k] for k in shown)] for p in points]
-        height, width = content['shape']
-        text = '; '.join(f'{k} {v}' for k, v in content['environment'].items())
-        parts.append(
-            _note(f'{content["arch"]}, {height} x {width}, batches of {content["batch"]}. {text}.')
-        )
-        parts.append(_table(['family', 'k', *shown.values()], rows))
-    return parts + _pictures(results)
+    points = content['points']
+    shown = {k: v for k, v in keys.items() if any(p[k] is not None for p in points)}
+    rows = [[p['family'], p['kernel_size'], *(p[k] for k in shown)] for p in points]
+    height, width = content['shape']
+    text = '; '.join(f'{k} {v}' for k, v in content['environment'].items())
+    note = f'{content["arch"]}, {height} x {width}, batches of {content["batch"]}. {text}.'
+    return [_note(note), _table(['family', 'k', *shown.values()], rows)]
 
 
+# sections that show one result after the other; that of robustness compares all models
 _SECTIONS = {
-    'robustness': _robustness,
     'receptive_field': _receptive_field,
     'shape_texture': _shape_texture,
     'texture_knn': _texture_knn,
     'kernel_size': _kernel_size,
 }
+
+
+def _section(study: str, results: Sequence[Result], scratch: Path) -> list[str]:
+    if study == 'robustness':
+        parts = _robustness(results, scratch)
+    else:
+        parts = [part for result in results for part in _SECTIONS[study](result.content)]
+    return parts + _pictures(results)
 
 
 def page(found: dict[str, list[Result]], title: str, scratch: Path) -> str:
@@ -289,7 +275,7 @@ def page(found: dict[str, list[Result]], title: str, scratch: Path) -> str:
     parts = []
     for study, results in found.items():
         try:
-            section = _SECTIONS[study](results, scratch)
+            section = _section(study, results, scratch)
         except (KeyError, TypeError, IndexError) as error:
             where = ', '.join(str(result.folder) for result in results)
             raise UserError(f'results of {study} in {where} are incomplete: {error!r}') from error

@@ -7,12 +7,11 @@ its code.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import nn
-from typing_extensions import Unpack
 
-from hybrid_mm.backbones.frames.resnet import ConvSlot, ResNet, ResNetArch, ResNetArguments
+from hybrid_mm.backbones.frames.resnet import ConvSlot, ResNet, ResNetArch
 from hybrid_mm.layers.attention.acmix import ACmix2d
 from hybrid_mm.ops.arguments import odd, positive
 from hybrid_mm.registry import MODELS
@@ -61,7 +60,7 @@ class ACmixResNet(ResNet):
         shift_init: bool = True,
         zero_init_residual: bool = False,
         impl: str = 'auto',
-        **kwargs: Unpack[ResNetArguments],
+        **kwargs: Any,
     ) -> None:
         super().__init__(arch, zero_init_residual=zero_init_residual, **kwargs)
         odd(self, kernel_att=kernel_att, kernel_conv=kernel_conv)

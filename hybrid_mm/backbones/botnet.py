@@ -56,8 +56,8 @@ def _s1(*depths: int) -> BoTNetArch:
 
 def _timm(depths: Sequence[int], attention: Sequence[Any], **settings: Any) -> BoTNetArch:
     """Variant of timm."""
-    settings = dict(channels=_RESNET, stem=_TIERED) | settings
-    return BoTNetArch(depths=depths, attention=attention, scale_pos_embed=False, **settings)
+    defaults: dict[str, Any] = dict(channels=_RESNET, stem=_TIERED, scale_pos_embed=False)
+    return BoTNetArch(depths=depths, attention=attention, **defaults | settings)
 
 
 @MODELS.register_module()

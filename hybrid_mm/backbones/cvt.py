@@ -8,15 +8,13 @@ Source: "CvT: Introducing Convolutions to Vision Transformers" (arXiv 2103.15808
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from typing_extensions import Unpack
 
 from hybrid_mm.backbones.frames.arch import Arch, StageCounts, StageRatios, StageSizes
-from hybrid_mm.backbones.frames.base import SharedArguments
 from hybrid_mm.backbones.frames.blocks import Stage, run_blocks
 from hybrid_mm.backbones.frames.token_pyramid import TokenPyramid
 from hybrid_mm.layers.attention.convolutional_projection import ConvolutionalProjectionAttention
@@ -47,6 +45,7 @@ class TokenEmbed(nn.Module):
         class_token: bool,
     ) -> None:
         super().__init__()
+        self.patch_size, self.smallest = patch_size, patch_size - 2 * padding
         self.proj = nn.Conv2d(in_channels, channels, patch_size, stride, padding)
         self.norm = nn.LayerNorm(channels)
         if class_token:
@@ -59,11 +58,11 @@ class TokenEmbed(nn.Module):
         Raises:
             ValueError: A map that is smaller than a patch.
         """
-        needed = self.proj.kernel_size[0] - 2 * self.proj.padding[0]
-        if min(x.shape[2:]) < needed:
+        if min(x.shape[2:]) < self.smallest:
             raise ValueError(
-                f'patches of {self.proj.kernel_size[0]} pixels need a map of {needed} x {needed} '
-                f'or more, got {tuple(x.shape[2:])}: take a larger image or smaller patch_strides'
+                f'patches of {self.patch_size} pixels need a map of {self.smallest} x '
+                f'{self.smallest} or more, got {tuple(x.shape[2:])}: take a larger image or '
+                'smaller patch_strides'
             )
         return self.norm(self.proj(x).permute(0, 2, 3, 1))
 
@@ -123,6 +122,7 @@ class CvTStage(Stage):
     all tokens where there is none.
     """
 
+    embed: TokenEmbed
     pooled = False
 
     def forward(self, x: Tensor) -> Tensor:
@@ -237,7 +237,7 @@ class CvT(TokenPyramid):
         kv_stride: int | Sequence[int] = 2,
         qkv_bias: bool | Sequence[bool] = True,
         out_indices: int | Sequence[int] = (0, 1, 2),
-        **kwargs: Unpack[SharedArguments],
+        **kwargs: Any,
     ) -> None:
         super().__init__(arch, out_indices=out_indices, **kwargs)
         odd(self, kernel_size=kernel_size)

@@ -11,10 +11,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from torch import nn
-from typing_extensions import Unpack
 
 from hybrid_mm.backbones.frames.arch import Size
-from hybrid_mm.backbones.frames.swin import Swin, SwinArch, SwinArguments
+from hybrid_mm.backbones.frames.swin import Swin, SwinArch
 from hybrid_mm.layers.attention.elsa import ELSA
 from hybrid_mm.layers.attention.window_attention import WindowAttention
 from hybrid_mm.ops.arguments import finite, fraction, odd, positive
@@ -88,7 +87,7 @@ class ELSASwin(Swin):
         proj_drop: float = 0.0,
         always_shift: bool = True,
         impl: str = 'auto',
-        **kwargs: Unpack[SwinArguments],
+        **kwargs: Any,
     ) -> None:
         super().__init__(arch, window_size=window_size, **kwargs)
         odd(self, kernel_size=kernel_size)

@@ -6,14 +6,13 @@ authors published no weights.
 Source: "Evolving Attention with Residual Convolutions" (arXiv 2102.12895) and its code.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from typing_extensions import Unpack
 
-from hybrid_mm.backbones.aa_resnet import AugmentedArguments, AugmentedResNet
+from hybrid_mm.backbones.aa_resnet import AugmentedResNet
 from hybrid_mm.backbones.frames.resnet import (
     Bottleneck,
     ConvSlot,
@@ -103,7 +102,7 @@ class EAAAResNet(AugmentedResNet):
         official_tables: bool = False,
         impl: str = 'auto',
         zero_init_residual: bool = False,
-        **kwargs: Unpack[AugmentedArguments],
+        **kwargs: Any,
     ) -> None:
         left_out(self, kwargs, 'min_key_dim')
         super().__init__(
@@ -163,7 +162,7 @@ class EAAAResNet(AugmentedResNet):
             size = -(-size[0] // 2), -(-size[1] // 2)
         return size
 
-    def block_class(self, slot: ConvSlot) -> type[ResidualBlock]:
+    def block_class(self, slot: ConvSlot) -> Callable[..., ResidualBlock]:
         """Blocks of augmented stages pass their logits on."""
         return EvolvingBottleneck if self.augmented[slot.stage] else super().block_class(slot)
 

@@ -18,7 +18,7 @@ from typing_extensions import Unpack
 from hybrid_mm.backbones.frames.arch import Arch, Ratio, Size, StageSizes
 from hybrid_mm.backbones.frames.base import SharedArguments
 from hybrid_mm.backbones.frames.blocks import Stage
-from hybrid_mm.backbones.frames.swin import Swin, SwinArch, SwinArguments
+from hybrid_mm.backbones.frames.swin import Swin, SwinArch
 from hybrid_mm.backbones.frames.token_pyramid import MLP, TokenPyramid
 from hybrid_mm.layers.attention.neighborhood_attention import NeighborhoodAttention2d
 from hybrid_mm.layers.drop import DropPath
@@ -350,7 +350,7 @@ class DiNATs(_Dilated, Swin):
         relative_bias: bool = True,
         qkv_bias: bool = True,
         impl: str = 'auto',
-        **kwargs: Unpack[SwinArguments],
+        **kwargs: Any,
     ) -> None:
         left_out(self, kwargs, 'window_size')
         super().__init__(arch, window_size=1, **kwargs)

@@ -12,10 +12,9 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Unpack
 
 from hybrid_mm.backbones.frames.blocks import BATCH_NORM, NormCfg, Stage, run_blocks
-from hybrid_mm.backbones.frames.convnext import ConvNeXtArch, ConvNeXtArguments, ConvNeXtFrame
+from hybrid_mm.backbones.frames.convnext import ConvNeXtArch, ConvNeXtFrame
 from hybrid_mm.backbones.frames.parallel_kernels import ParallelKernels, merge_kernels
 from hybrid_mm.layers import DepthwiseConv2d
 from hybrid_mm.layers.convolution.peripheral_convolution import PeripheralConv2d, make_pos_embed
@@ -52,10 +51,10 @@ class PartialPeripheralConv2d(ParallelKernels):
         super().__init__(kernels, norm_cfg)
         self.split = convolved, channels - convolved
 
-    def forward(self, x: Tensor, pos_embed: Tensor | None = None) -> Tensor:
-        """Map (N, C, H, W) to the same shape; ``pos_embed`` is (1 or convolved, K, K)."""
+    def forward(self, x: Tensor, *arguments: Tensor | None) -> Tensor:
+        """Map (N, C, H, W) to the same shape; one argument is (1 or convolved, K, K)."""
         first, rest = x.split(self.split, 1)
-        return torch.cat([super().forward(first, pos_embed), rest], 1)
+        return torch.cat([super().forward(first, *arguments), rest], 1)
 
 
 class PeLKStage(Stage):
@@ -139,7 +138,7 @@ class PeLK(ConvNeXtFrame):
         init_std: float = 0.02,
         impl: str = 'auto',
         width_factor: float = 1.3,
-        **kwargs: Unpack[ConvNeXtArguments],
+        **kwargs: Any,
     ) -> None:
         super().__init__(arch, width_factor, **kwargs)
         stages = len(self.depths)

@@ -42,6 +42,8 @@ class PVTEmbed(PaddedPatchEmbed):
         pad: Pad incomplete patches with zeros; else they are left out.
     """
 
+    class_token: nn.Parameter  # of the last stage of a classifier only
+
     def __init__(
         self,
         in_channels: int,
@@ -62,8 +64,9 @@ class PVTEmbed(PaddedPatchEmbed):
             x = x[:, :, : x.shape[2] // self.patch_size * self.patch_size]
             x = x[..., : x.shape[3] // self.patch_size * self.patch_size]
         x = super().forward(x)
-        position = resize_position_embedding(self.position, x.shape[1:3], self.extra)
-        return x + position[:, self.extra :].unflatten(1, x.shape[1:3])
+        size = x.shape[1], x.shape[2]
+        position = resize_position_embedding(self.position, size, self.extra)
+        return x + position[:, self.extra :].unflatten(1, size)
 
 
 class PVTBlock(nn.Module):
@@ -87,7 +90,7 @@ class PVTBlock(nn.Module):
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Map (N, H, W, C), or tokens (N, L, C) of a map of the given size, to the same shape."""
         shape = x.shape
-        size = size or tuple(shape[1:3])
+        size = size or (shape[1], shape[2])
         x = x.reshape(shape[0], -1, shape[-1])
         x = x + self.drop_path(self.attn(self.norm1(x), size))
         return (x + self.drop_path(self.mlp(self.norm2(x)))).reshape(shape)

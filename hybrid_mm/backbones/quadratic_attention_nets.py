@@ -111,7 +111,7 @@ class QuadraticAttentionEncoder(BaseModule):
         super().__init__(init_cfg)
         self.out_channels, self.patch_size, self.with_cp = (channels,), patch_size, with_cp
         self.embed = nn.Conv2d(in_channels, channels, patch_size, patch_size)
-        self.blocks = nn.ModuleList(
+        layers = [
             EncoderLayer(
                 channels,
                 hidden_channels,
@@ -124,9 +124,10 @@ class QuadraticAttentionEncoder(BaseModule):
                 attn_drop=attn_drop,
             )
             for _ in range(depth)
-        )
-        for block in self.blocks:
-            for linear in (block.proj, block.fc1, block.fc2):
+        ]
+        self.blocks = nn.ModuleList(layers)
+        for layer in layers:
+            for linear in (layer.proj, layer.fc1, layer.fc2):
                 nn.init.normal_(linear.weight, std=0.02)
                 nn.init.zeros_(linear.bias)
 
@@ -176,7 +177,6 @@ class QuadraticAttentionResNet(ResNet):
 
     def make_spatial(self, slot: ConvSlot) -> nn.Module:
         """Attention that starts as the convolution."""
-        conv = super().make_spatial(slot)
         if not self.attention[slot.stage]:
-            return conv
-        return QuadraticAttention2d.from_conv(conv, self.alpha)
+            return super().make_spatial(slot)
+        return QuadraticAttention2d.from_conv(self.make_conv(slot), self.alpha)

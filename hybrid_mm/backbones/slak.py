@@ -7,13 +7,12 @@ Source: "More ConvNets in the 2020s: Scaling up Kernels Beyond 51x51 using Spars
 """
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import nn
-from typing_extensions import Unpack
 
 from hybrid_mm.backbones.frames.blocks import BATCH_NORM, NormCfg
-from hybrid_mm.backbones.frames.convnext import ConvNeXtArch, ConvNeXtArguments, ConvNeXtFrame
+from hybrid_mm.backbones.frames.convnext import ConvNeXtArch, ConvNeXtFrame
 from hybrid_mm.backbones.frames.parallel_kernels import ParallelKernels
 from hybrid_mm.layers import DepthwiseConv2d
 from hybrid_mm.ops.arguments import odd, per_stage
@@ -40,9 +39,11 @@ def slak_kernels(
     Raises:
         ValueError: An even size, or stripes without a width.
     """
-    if decomposed and small_kernel is None:
-        raise ValueError('small_kernel=None leaves the stripes without a width: decomposed=False?')
     if decomposed:
+        if small_kernel is None:
+            raise ValueError(
+                'small_kernel=None leaves the stripes without a width: decomposed=False?'
+            )
         sizes = dict(tall=(kernel_size, small_kernel), wide=(small_kernel, kernel_size))
     else:
         sizes = dict(large=(kernel_size, kernel_size))
@@ -103,7 +104,7 @@ class SLaK(ConvNeXtFrame):
         decomposed: bool = True,
         norm_cfg: NormCfg | None = BATCH_NORM,
         width_factor: float = 1.3,
-        **kwargs: Unpack[ConvNeXtArguments],
+        **kwargs: Any,
     ) -> None:
         super().__init__(arch, width_factor, **kwargs)
         odd(self, kernel_sizes=kernel_sizes, small_kernel=small_kernel)

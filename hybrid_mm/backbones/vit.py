@@ -17,7 +17,7 @@ from typing_extensions import Unpack
 
 from hybrid_mm.backbones.frames.arch import Arch, Size, StageSizes
 from hybrid_mm.backbones.frames.base import BaseBackbone, SharedArguments
-from hybrid_mm.backbones.frames.blocks import Stage, run_blocks
+from hybrid_mm.backbones.frames.blocks import Stage, conv2d_he, run_blocks
 from hybrid_mm.backbones.frames.token_pyramid import MLP, init_linear
 from hybrid_mm.layers.attention.self_attention import SelfAttention
 from hybrid_mm.layers.drop import DropPath
@@ -66,7 +66,7 @@ class PatchTokens(nn.Module):
             height, width = x.shape[2:]
             x = F.pad(x, (0, -width % self.patch_size, 0, -height % self.patch_size))
         x = self.proj(x)
-        size = tuple(x.shape[2:])
+        size = x.shape[2], x.shape[3]
         x = x.flatten(2).transpose(1, 2)
         position = resize_position_embedding(self.position, size, 1, mode='bicubic')
         if self.class_token is None:
@@ -83,12 +83,13 @@ class ResidualConvolution(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        widths = [channels, channels // 2, channels // 2, channels]
-        for i, kernel in enumerate((1, 3, 1)):
-            conv = nn.Conv2d(widths[i], widths[i + 1], kernel, padding=kernel // 2, bias=False)
-            nn.init.kaiming_normal_(conv.weight, mode='fan_out', nonlinearity='relu')
-            self.add_module(f'conv{i + 1}', conv)
-            self.add_module(f'norm{i + 1}', LayerNorm2d(widths[i + 1], eps=_EPS))
+        half = channels // 2
+        self.conv1 = conv2d_he(channels, half, 1)
+        self.norm1 = LayerNorm2d(half, eps=_EPS)
+        self.conv2 = conv2d_he(half, half, 3)
+        self.norm2 = LayerNorm2d(half, eps=_EPS)
+        self.conv3 = conv2d_he(half, channels, 1)
+        self.norm3 = LayerNorm2d(channels, eps=_EPS)
         nn.init.zeros_(self.norm3.weight)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -327,7 +328,7 @@ class ViT(BaseBackbone):
         return tokens[:, -size[0] * size[1] :].transpose(1, 2).unflatten(2, size)
 
     @staticmethod
-    def _divide(model: 'ViT', state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    def _divide(model: 'ViT', state: dict[str, Tensor], prefix: str, *unused: Any) -> None:
         """Map flat indices of blocks, as converted files have them, to (stage, block), in place."""
         stages = [stage for stage, depth in enumerate(model.depths) for _ in range(depth)]
         for key in [key for key in state if key.startswith((f'{prefix}blocks.', f'{prefix}norm.'))]:
@@ -368,7 +369,7 @@ class ViT(BaseBackbone):
             state['stem.position'] = resize_position_embedding(
                 position, (side, side), 1, mode='bicubic'
             )
-        key, patch = 'stem.proj.weight', (self.stem.patch_size,) * 2
+        key, patch = 'stem.proj.weight', (self.patch_size,) * 2
         if key in state and state[key].ndim == 4 and state[key].shape[2:] != patch:
             state[key] = F.interpolate(state[key], patch, mode='bicubic', align_corners=False)
         for part in ('.attn.relative.', '.residual.'):

@@ -18,9 +18,9 @@ import torch
 from hybrid_mm.export import onnx_files
 from hybrid_mm.export.graphs import ExportError, graphs_of
 from hybrid_mm.registry import MODELS
-from hybrid_mm.zoo.families import HEADS, families, model_with, shortened
+from hybrid_mm.zoo.families import BASE_MODELS, families, model_with, shortened
 
-COLUMNS = ('backbone', 'any size', *HEADS)
+COLUMNS = ('backbone', 'any size', *BASE_MODELS)
 SIZE = (64, 96)
 SECONDS = 120  # of a core, then a cell is given up: solving for symbolic sizes may never end
 BEGIN, END = '<!-- export:begin -->', '<!-- export:end -->'
@@ -90,7 +90,7 @@ def _work(name: str, columns: tuple[str, ...], dynamic: bool, seconds: int, resu
             text = cell(config, column, True)
             dynamic = not text.startswith('no')
         else:
-            text = cell(config, column, column in HEADS and dynamic)
+            text = cell(config, column, column in BASE_MODELS and dynamic)
         results.put(text)
 
 
@@ -106,7 +106,7 @@ def cell(config: dict, column: str, dynamic: bool) -> str:
         Text of the cell: the largest difference, or ``no: REASON``.
     """
     size = onnx_files.traced_size(SIZE) if dynamic else SIZE
-    alone, worst = column not in HEADS, 0.0
+    alone, worst = column not in BASE_MODELS, 0.0
     try:
         model = MODELS.build(dict(config)) if alone else model_with(config, column)
         with tempfile.TemporaryDirectory() as folder:

@@ -1,5 +1,7 @@
 """Stochastic depth."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 
@@ -31,7 +33,7 @@ class DropPath(nn.Module):
         return f'rate={self.rate:.3g}'
 
 
-def drop_path_schedule(rate: float, depths: list[int]) -> list[list[float]]:
+def drop_path_schedule(rate: float, depths: Sequence[int]) -> list[list[float]]:
     """Linearly growing drop-path rates, from 0 at the first block to ``rate`` at the last.
 
     Args:

@@ -1,13 +1,14 @@
-"""Linear layers and convolutions with a batch norm behind them, which is part of them in eval mode.
+"""Linear layers and convolutions followed by a batch norm, which they absorb in eval mode.
 
-In training mode they are what they look like. In eval mode, which ``norm_eval`` and frozen stages
-keep during training, scale and shift of the norm go into weight and bias at every call where the
-map has more positions than an output channel has weights: one pass over the map less, and instead
-of its input a weight is kept for the backward pass. Gradients reach the weight and the norm all the
-same.
+In training mode layer and norm run one after the other. In eval mode, which ``norm_eval`` and
+frozen stages keep during training, scale and shift of the norm go into weight and bias at every
+call where the map has more positions than an output channel has weights: that saves a pass over
+the map, and the backward pass keeps a weight in place of its input. Gradients still reach the
+weight and the norm.
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +16,15 @@ from torch import Tensor, nn
 
 
 class _FoldedNorm(nn.Module):
-    """A layer without bias and its norm; ``layer`` names it."""
+    """A layer without bias and its norm.
+
+    Attributes:
+        layer: Name of the attribute that holds the layer.
+        norm: A batch norm; ``nn.Identity`` once it is merged.
+    """
 
     layer: str
+    norm: Any
 
     def __init__(self, module: nn.Module, norm: nn.Module) -> None:
         super().__init__()
@@ -32,7 +39,7 @@ class _FoldedNorm(nn.Module):
         raise NotImplementedError
 
     def folded(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the layer that layer and norm are in eval mode."""
+        """Weight and bias of the one layer that equals layer and norm in eval mode."""
         weight, norm = getattr(self, self.layer).weight, self.norm
         scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
         return (
@@ -101,6 +108,7 @@ class Conv2dNorm(_FoldedNorm):
     """
 
     layer = 'conv'
+    conv: nn.Conv2d
 
     def __init__(
         self,
@@ -123,14 +131,15 @@ class Conv2dNorm(_FoldedNorm):
 
     def _layer(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         conv = self.conv
-        return F.conv2d(x, weight, bias, conv.stride, conv.padding, groups=conv.groups)
+        padding = conv.kernel_size[0] // 2
+        return F.conv2d(x, weight, bias, conv.stride, padding, groups=conv.groups)
 
     def _positions(self, x: Tensor) -> int:
         return len(x) * math.prod(x.shape[2:]) // math.prod(self.conv.stride)
 
 
 def fold_norms(net: nn.Module) -> None:
-    """Call ``switch_to_deploy`` of all layers of this kind in a network."""
+    """Merge the norms of all such layers of a network into them, for inference."""
     for module in net.modules():
         if isinstance(module, _FoldedNorm):
             module.switch_to_deploy()

@@ -1,4 +1,4 @@
-"""Maps of several attention heads as one map, and back; widths that heads can share."""
+"""Maps of attention heads split and merged; widths of heads."""
 
 from torch import Tensor
 
@@ -9,7 +9,7 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 
 
 def merge_heads(x: Tensor) -> Tensor:
-    """The reverse of :func:`split_heads`, contiguous."""
+    """Join (N, heads, H, W, d) to (N, heads * d, H, W), contiguous."""
     return x.permute(0, 1, 4, 2, 3).flatten(1, 2).contiguous()
 
 

@@ -8,6 +8,6 @@ def lecun_normal_(weight: Tensor) -> Tensor:
 
     The default of JAX and TensorFlow ("variance scaling"); fan-in is the size of ``weight[0]``.
     """
-    # what the cut leaves has the standard deviation 0.8796
+    # a standard normal cut at two has the standard deviation 0.8796
     std = weight[0].numel() ** -0.5 / 0.87962566103423978
     return nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)

@@ -23,6 +23,7 @@ def _register_lazily(file: str, name: str) -> None:
         cls: Callable[..., nn.Module] = getattr(import_module(f'{__name__}.{file}'), name)
         return cls(*args, **kwargs)
 
+    build.__name__ = name
     build.__doc__ = f'Build a :class:`{__name__}.{file}.{name}`.'
     MODELS.register_module(name=name, module=build)
 

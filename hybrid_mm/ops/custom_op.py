@@ -32,7 +32,7 @@ _TYPES = _TENSORS | {
 def custom_op(
     name: str,
     *,
-    fake: Fake | None = None,
+    fake: Fake,
     backward: Callable[..., list[Tensor]] | None = None,
     backward_fake: Fake | None = None,
     keep: Sequence[int] = (),
@@ -104,7 +104,7 @@ def _count_tensors(function: Callable) -> int:
     return count
 
 
-def _operator(name: str, function: Callable, fake: Fake | None) -> torch.library.CustomOpDef:
+def _operator(name: str, function: Callable, fake: Fake) -> torch.library.CustomOpDef:
     """Register a function and the shapes of its results."""
     signature = inspect.signature(function)
     try:
@@ -119,8 +119,7 @@ def _operator(name: str, function: Callable, fake: Fake | None) -> torch.library
             return function(*args)
 
     operator = torch.library.custom_op(name, kernel, mutates_args=(), schema=schema)
-    if fake is not None:
-        operator.register_fake(fake)
+    operator.register_fake(fake)
     return operator
 
 

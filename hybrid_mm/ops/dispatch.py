@@ -106,11 +106,6 @@ def resolve(impl: str, operator: str, fastest: Callable[[], str] | None = None) 
     return fastest() if fastest else ALGORITHMS[operator][0]
 
 
-def is_reference(impl: str, operator: str) -> bool:
-    """Whether :func:`chosen_impl` is the plain formulation."""
-    return chosen_impl(impl, operator) == 'reference'
-
-
 @contextmanager
 def default_impl(name: str) -> Iterator[None]:
     """Let 'auto' mean an algorithm within a block, for the operators that have it.

@@ -43,7 +43,7 @@ def distance_attention(
         impl: 'reference' adds the table to the logits of all pairs of pixels; 'mask' does so in
             torch's attention and keeps the attention weights for the backward pass; 'tiled' keeps
             q, k, v and the table, and is faster on large maps; 'auto' takes 'mask' on maps of
-            classification size (measured: 14 x 14 pixels) and 'tiled' above.
+            classification size (measured: 14 x 14 pixels) and 'tiled' on larger ones.
 
     Returns:
         (N, heads, ceil(H / stride), ceil(W / stride), d_v).

@@ -1,4 +1,4 @@
-"""Whether a graph is being exported, for which operators take the formulation of plain ones."""
+"""Export of graphs: while one is traced, operators use torch's own operators only."""
 
 from collections.abc import Sequence
 

@@ -22,17 +22,17 @@ def lambda_attention(
     for every head out[:, p] = sum_j q[j, p] (sum_m s[j, m] v[:, m] + sum_o E[j, o] v[:, p + o]
     + b[j]).
 
-    Costs H W K V (heads + R + 1) multiplications, R the number of weights of a kernel, and holds
-    N H W K V numbers.
+    Costs H W K V (heads + R + 1) multiplications, R the number of weights of a kernel; N H W K V
+    numbers exist at a time.
 
     Args:
         q: Queries (N, heads * K, H, W).
         k: Keys (N, K, H, W), shared by the heads.
         v: Values (N, V, H, W), shared by the heads.
         weight: Position embeddings (K, 1, r, s), r and s odd; outside of the map values are 0.
-            r = 2 H - 1 and s = 2 W - 1 see the whole map.
+            With r = 2 H - 1 and s = 2 W - 1 every pixel sees the whole map.
         bias: Position bias (K,).
-        dilation: Distance of the positions that the embeddings see.
+        dilation: Distance in pixels of neighbouring entries of an embedding.
 
     Returns:
         (N, heads * V, H, W).

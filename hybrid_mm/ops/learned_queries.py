@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hybrid_mm.ops.dispatch import is_reference
+from hybrid_mm.ops.dispatch import chosen_impl
 from hybrid_mm.ops.grid_convolution import grid_convolution
 from hybrid_mm.ops.recompute import recomputed
 
@@ -51,8 +51,9 @@ def learned_query_attention(
     Raises:
         ValueError: An unknown impl.
     """
-    # exported graphs have the convolutions, which are plain ones then
-    read = _gathered if is_reference(impl, 'learned_query_attention') else _convolved
+    # exported graphs have the convolutions, too, which are torch's there
+    plain = chosen_impl(impl, 'learned_query_attention') == 'reference'
+    read = _gathered if plain else _convolved
     scores = scores - scores.detach().amax((-2, -1), keepdim=True)
     scores = scores.clamp(min=_LOWEST)
     total = read(scores[:, 0], values, bias[0], scale[0], stride)

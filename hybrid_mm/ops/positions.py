@@ -1,4 +1,4 @@
-"""Tables of positions: how they are read for a map, and how they follow another size."""
+"""Tables of relative and absolute positions: indexing and interpolation to other sizes."""
 
 import math
 
@@ -28,12 +28,12 @@ def resize_relative_table(table: Tensor, size: int) -> Tensor:
         raise ValueError(
             f'a relative table has 2 * size - 1 entries, an odd number; got {tuple(table.shape)}'
         )
-    want = 2 * size - 1
-    if want <= length:
-        return table.narrow(-2, (length - want) // 2, want)
+    entries = 2 * size - 1
+    if entries <= length:
+        return table.narrow(-2, (length - entries) // 2, entries)
     rows = table.reshape(-1, *table.shape[-2:]).transpose(1, 2)
-    rows = F.interpolate(rows, size=want, mode='linear', align_corners=True)
-    return rows.transpose(1, 2).reshape(*table.shape[:-2], want, table.shape[-1])
+    rows = F.interpolate(rows, size=entries, mode='linear', align_corners=True)
+    return rows.transpose(1, 2).reshape(*table.shape[:-2], entries, table.shape[-1])
 
 
 def encode_coordinates(position: nn.Conv2d, height: int, width: int) -> Tensor:
@@ -66,8 +66,8 @@ def resize_position_embedding(
     Args:
         table: (1, extra + S * S, C).
         size: Rows and columns of the map.
-        extra: Entries of class tokens in front, which stay.
-        mode: Kind of interpolation.
+        extra: Leading entries, of class tokens, which are kept.
+        mode: Interpolation of ``torch.nn.functional.interpolate``.
 
     Returns:
         (1, extra + rows * columns, C).
@@ -82,12 +82,15 @@ def resize_position_embedding(
 
 
 def fit_tables(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Bring the position tables of a state dict to the sizes that a model is made for.
+    """Resize the position tables of a state dict to the sizes that a model is made for.
 
     Args:
-        model: Its parts with tables per axis, :class:`RelativePosition2d` among them, name them in
-            ``tables``, have their ``size`` and a function ``resize``.
+        model: Its modules with position tables have attributes ``tables``, the names of their
+            parameters, ``size``, a size for each, and a function ``resize`` of a table and a size.
         state: State dict in the layout of the model.
+
+    Returns:
+        A new state dict.
     """
     state = dict(state)
     for name, module in model.named_modules():
@@ -162,28 +165,28 @@ def resize_bias_table(table: Tensor, size: tuple[int, int]) -> Tensor:
 
     Args:
         table: (heads, 2 * S_h - 1, 2 * S_w - 1); or (heads, their product), as CoAtNet's layout has
-            it, which is of ``size`` if its length fits, else of a square.
+            it, which is taken for one of ``size`` if its length fits, else for a square.
         size: Rows and columns (H, W) that offsets lie between.
 
     Returns:
         (heads, 2 * H - 1, 2 * W - 1).
 
     Raises:
-        ValueError: A flat table that is of no such size.
+        ValueError: A flat table that is neither.
     """
-    wanted = tuple(2 * side - 1 for side in size)
+    shape = tuple(2 * side - 1 for side in size)
     if table.ndim == 2:
         side = math.isqrt(table.shape[1])
-        shape = wanted if table.shape[1] == math.prod(wanted) else (side, side)
-        if table.shape[1] != math.prod(shape):
+        given = shape if table.shape[1] == math.prod(shape) else (side, side)
+        if table.shape[1] != math.prod(given):
             raise ValueError(
-                f'a table of {table.shape[1]} offsets is neither one of {wanted[0]} x {wanted[1]} '
+                f'a table of {table.shape[1]} offsets is neither one of {shape[0]} x {shape[1]} '
                 'nor of a square; give the size that it was made for'
             )
-        table = table.unflatten(1, shape)
-    if tuple(table.shape[1:]) == wanted:
+        table = table.unflatten(1, given)
+    if tuple(table.shape[1:]) == shape:
         return table
-    return F.interpolate(table[None], size=wanted, mode='bilinear', align_corners=False)[0]
+    return F.interpolate(table[None], size=shape, mode='bilinear', align_corners=False)[0]
 
 
 def bias_matrix(table: Tensor) -> Tensor:
@@ -230,7 +233,7 @@ def decomposed_tables(rel: Tensor, queries: int, keys: int, *, resize: bool = Tr
     if len(rel) != length and not resize:
         raise ValueError(f'{length} relative vectors expected, got {len(rel)}')
     rel = resize_decomposed_table(rel, length)
-    # rounding down the product of float32 ratios is what the checkpoints were trained with
+    # the checkpoints were trained with products of float32 ratios, rounded down
     up, down = max(keys / queries, 1.0), max(queries / keys, 1.0)
     i = torch.arange(queries, device=rel.device, dtype=torch.float32)[:, None] * up
     j = torch.arange(keys, device=rel.device, dtype=torch.float32) * down

@@ -1,6 +1,7 @@
 """Full-width attention with logits by relative position, a slice of the queries at a time.
 
-For logits whose softmax is no product of two, see :mod:`hybrid_mm.ops.separable_attention`.
+For any logits; where the softmax is a product of two, :mod:`hybrid_mm.ops.separable_attention`
+needs less.
 """
 
 import torch

@@ -277,7 +277,8 @@ def training_runner(cfg: Config) -> Runner:
     """
     runner = build_runner(cfg)
     check_channels(runner)
-    if cfg.get('load_from') and not cfg.get('resume'):
+    sharded = 'runner_type' in cfg  # the weights, perhaps: they cannot be compared with a file
+    if cfg.get('load_from') and not cfg.get('resume') and not sharded:
         runner.register_hook(StartingWeightsHook(cfg.load_from))
     return runner
 

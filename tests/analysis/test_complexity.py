@@ -15,7 +15,7 @@ from hybrid_mm.ops.local_attention import block_attention, global_attention, loc
 
 
 class Net(nn.Module):
-    """One convolution of each kind, a linear layer, attention, and a tensor method."""
+    """One convolution of each type, a linear layer, attention, and a tensor method."""
 
     def __init__(self):
         super().__init__()
@@ -55,9 +55,9 @@ def test_the_model_is_left_as_it_was():
     assert model(torch.randn(1, 3, 16, 16)).shape == (1, 64, 4)
 
 
-@pytest.mark.parametrize('kind, outputs', [('DCN', 18), ('DCNv2', 27)])
-def test_deformable_convolutions_count_as_convolutions_with_their_offsets(kind, outputs):
-    conv = build_conv_layer(dict(type=kind), 3, 8, kernel_size=3, stride=2, padding=1, bias=False)
+@pytest.mark.parametrize('layer, outputs', [('DCN', 18), ('DCNv2', 27)])
+def test_deformable_convolutions_count_as_convolutions_with_their_offsets(layer, outputs):
+    conv = build_conv_layer(dict(type=layer), 3, 8, kernel_size=3, stride=2, padding=1, bias=False)
     before = conv(torch.rand(1, 3, 8, 8))
     assert complexity(nn.Sequential(conv), (10, 10))[1] == 25 * (8 + outputs) * 3 * 9
     assert 'forward' not in vars(conv)

@@ -21,8 +21,8 @@ from hybrid_mm.data.corruptions import BENCHMARK, CORRUPTIONS
 from hybrid_mm.evaluation.robustness import ALEXNET_ERROR
 
 
-def config(scope: str, *kinds: str) -> Config:
-    pipeline = [dict(type=kind) for kind in kinds]
+def config(scope: str, *types: str) -> Config:
+    pipeline = [dict(type=name) for name in types]
     dataset = dict(type='RepeatDataset', dataset=dict(type='X', pipeline=pipeline))
     return Config(dict(default_scope=scope, test_dataloader=dict(dataset=dataset)))
 
@@ -31,18 +31,18 @@ CROPPED = ('LoadImageFromFile', 'ResizeEdge', 'CenterCrop', 'PackInputs')
 
 
 @pytest.mark.parametrize(
-    ('scope', 'kinds', 'at'),
+    ('scope', 'types', 'at'),
     [
         ('mmdet', ('LoadImageFromFile', 'Resize', 'LoadAnnotations', 'PackDetInputs'), 1),
         ('mmseg', ('LoadImageFromFile', 'Resize', 'LoadAnnotations', 'PackSegInputs'), 1),
         ('mmpretrain', CROPPED, 3),  # as ImageNet-C: of the cropped image
     ],
 )
-def test_place_of_the_corruption(scope, kinds, at):
-    cfg = config(scope, *kinds)
+def test_place_of_the_corruption(scope, types, at):
+    cfg = config(scope, *types)
     insert_transform(cfg, to_rgb=True, seed=5)
     steps = cfg.test_dataloader.dataset.dataset.pipeline
-    assert [step.type for step in steps] == [*kinds[:at], 'hybrid_mm.Corrupt', *kinds[at:]]
+    assert [step.type for step in steps] == [*types[:at], 'hybrid_mm.Corrupt', *types[at:]]
     expected = dict(
         type='hybrid_mm.Corrupt', corruption='gaussian_noise', severity=0, to_rgb=True, seed=5
     )

@@ -49,15 +49,15 @@ def predictor(pair, **settings):
 
 def test_batches_of_several_sizes_give_what_images_give_alone(detector, segmenter):
     images = pictures()
-    for pair, kind in ((detector, Detection), (segmenter, Segmentation)):
+    for pair, expected in ((detector, Detection), (segmenter, Segmentation)):
         alone = predictor(pair)(images)
         together = predictor(pair, batch_size=3)(images)
         assert [r.index for r in together] == list(range(len(images)))
         for a, b, image in zip(alone, together, images, strict=True):
-            assert isinstance(a, kind)
+            assert isinstance(a, expected)
             assert a.classes == ('square', 'disc', 'bar')
             assert np.array_equal(b.image, image)
-            if kind is Detection:
+            if expected is Detection:
                 assert len(a) == len(b) > 0
                 assert (a.boxes <= [*image.shape[1::-1]] * 2).all() and a.boxes.min() >= 0
                 np.testing.assert_allclose(a.boxes, b.boxes, atol=1e-3)
@@ -273,8 +273,8 @@ def test_colours_of_pictures(segmenter, tmp_path):
     assert drawn[..., 0].mean() > 3 * drawn[..., 2].mean()
 
 
-@pytest.mark.parametrize('kind', ['bbox', 'segm'])
-def test_pycocotools_evaluates_what_is_written(detector, tiny_coco, tmp_path, kind):
+@pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
+def test_pycocotools_evaluates_what_is_written(detector, tiny_coco, tmp_path, iou_type):
     """The truth but for one of the 12 objects, as results: precision 1, recall 11/12."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -293,7 +293,7 @@ def test_pycocotools_evaluates_what_is_written(detector, tiny_coco, tmp_path, ki
             result.labels = np.array([o['category_id'] - 1 for o in objects])
             result.masks = np.stack([truth.annToMask(o).astype(bool) for o in objects])
             writer.add(result)
-    evaluation = COCOeval(truth, truth.loadRes(str(tmp_path / 'predictions.json')), kind)
+    evaluation = COCOeval(truth, truth.loadRes(str(tmp_path / 'predictions.json')), iou_type)
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()

@@ -178,10 +178,10 @@ def test_numbers_of_an_annotation_file(tmp_path):
         written(tmp_path / 'o', detection(name='d.png'), annotations=path)
 
 
-@pytest.mark.parametrize(('number', 'highest', 'kind'), [
+@pytest.mark.parametrize(('number', 'highest', 'dtype'), [
     (7, 6, np.uint8), (256, 255, np.uint8), (257, 256, np.uint16), (1000, 999, np.uint16),
 ])  # fmt: skip
-def test_label_maps(tmp_path, number, highest, kind):
+def test_label_maps(tmp_path, number, highest, dtype):
     labels = np.zeros((4, 6), np.int64)
     labels[1:3, 2:5] = highest
     classes = tuple(f'c{i}' for i in range(number))
@@ -196,7 +196,7 @@ def test_label_maps(tmp_path, number, highest, kind):
     for entry in entries:
         assert entry['shares'] == {'c0': 0.75, f'c{highest}': 0.25}
         image = cv2.imread(str(tmp_path / entry['label_map']), cv2.IMREAD_UNCHANGED)
-        assert image.dtype == kind
+        assert image.dtype == dtype
         np.testing.assert_array_equal(image, labels)
 
 

@@ -180,10 +180,10 @@ def test_candidates_agree(benchmark):
     assert all(not row.note for row in rows if not row.candidate.startswith('NATTEN'))
 
 
-@pytest.mark.parametrize('some', [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_backbones_agree_with_their_peers(some, monkeypatch):
-    """Small ones of each package, and all."""
-    if some:
+@pytest.mark.parametrize('few', [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_backbones_agree_with_their_peers(few, monkeypatch):
+    """A few small ones of each package, or all."""
+    if few:
         few = [p for p in backbones.PEERS if p.name in ('HorNet-tiny', 'LeViT-128s')]
         monkeypatch.setattr(backbones, 'PEERS', few)
     rows = [row for case in backbones.cases(CPU, torch.float32, True) for row in check(case)]
@@ -194,7 +194,7 @@ def test_backbones_agree_with_their_peers(some, monkeypatch):
 
 @pytest.mark.parametrize('tree', ['sasa', pytest.param('hornet', marks=pytest.mark.slow)])
 def test_training_of_whole_models_agrees(tree, monkeypatch):
-    """A detector beside the plain formulation, a segmenter beside MMPretrain's backbone."""
+    """A detector against the plain formulation, a segmenter against MMPretrain's backbone."""
     found = [training for training in train.TRAININGS if training.config.startswith(tree)]
     monkeypatch.setattr(train, 'TRAININGS', found)
     (case,) = train.cases(CPU, torch.float64, True)

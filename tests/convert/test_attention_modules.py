@@ -13,13 +13,13 @@ from hybrid_mm.plugins import AttentionResNet
 SMALL = dict(depth=50, base_channels=8, stem_channels=8)
 
 
-def after_conv3(kind, **cfg):
-    plugins = [dict(cfg=dict(type=f'hybrid_mm.{kind}', **cfg), position='after_conv3')]
+def after_conv3(name, **cfg):
+    plugins = [dict(cfg=dict(type=f'hybrid_mm.{name}', **cfg), position='after_conv3')]
     return lambda: ResNet(plugins=plugins, **SMALL)
 
 
-def conv2(kind, **cfg):
-    entry = dict(cfg=dict(type=f'hybrid_mm.{kind}', **cfg))
+def conv2(name, **cfg):
+    entry = dict(cfg=dict(type=f'hybrid_mm.{name}', **cfg))
     return lambda: AttentionResNet(ResNet, conv2=entry, **SMALL)
 
 

@@ -25,9 +25,9 @@ def official(model):
     """Variables in the order in which the published graph makes them."""
     state, counters = {}, {}
 
-    def number(scope, kind):
-        index = counters[scope, kind] = counters.get((scope, kind), -1) + 1
-        return f'{scope}{kind}' + (f'_{index}' if index else '')
+    def number(scope, layer):
+        index = counters[scope, layer] = counters.get((scope, layer), -1) + 1
+        return f'{scope}{layer}' + (f'_{index}' if index else '')
 
     def conv(module, scope='resnet_model/', kernel=None):
         name = number(scope, 'conv2d')

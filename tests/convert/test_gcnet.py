@@ -13,7 +13,7 @@ GC = [dict(cfg=dict(type='ContextBlock', ratio=1 / 4), stages=(False, True, True
 
 
 def detector(cascade, configs):
-    """A small detector of MMDetection 3.x with every kind of layer that the official files have."""
+    """A small detector of MMDetection 3.x with every type of layer that the official files have."""
     name = 'cascade-mask-rcnn_r50_fpn' if cascade else 'mask-rcnn_r50_fpn'
     model = Config.fromfile(configs / f'_base_/models/{name}.py').model
     model.backbone.update(

@@ -50,9 +50,9 @@ def official(model, conv=False):
             if layer == 'distance_bias':
                 name, value = 'attention_biases', value.flatten(1)
             else:
-                kind = {'linear': 'c', 'norm': 'bn'}[rest[0]]
-                name = f'{names[layer]}.{kind}.{rest[1]}'
-                value = value[..., None, None] if conv and kind == 'c' else value
+                short = {'linear': 'c', 'norm': 'bn'}[rest[0]]
+                name = f'{names[layer]}.{short}.{rest[1]}'
+                value = value[..., None, None] if conv and short == 'c' else value
             state[f'blocks.{number}.{wrapped}{name}'] = value
         if part == 'attn':
             state[f'blocks.{number}.{wrapped}attention_bias_idxs'] = torch.zeros(4, 4).long()

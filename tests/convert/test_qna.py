@@ -64,14 +64,14 @@ def official(model):
         if key.startswith('stages.0.embed'):
             state['params/StemBlock_0/conv_1x1/kernel'] = value.permute(2, 3, 1, 0)
             continue
-        _, stage, kind, *rest = key.split('.')
+        _, stage, part, *rest = key.split('.')
         stage = int(stage)
-        if kind == 'norm':
+        if part == 'norm':
             leaf = dict(weight='scale', bias='bias')[rest[0]]
             state[f'params/ClassificationHead_0/LayerNorm_0/{leaf}'] = value
             continue
         windows = ARCH['window_depths']
-        if kind == 'downsample':
+        if part == 'downsample':
             number = ARCH['qna_depths'][stage - 1] + 1
             block = f'params/QnAStage_{stage - 1}/QnA_Block_{number}_stride_2'
             layer = model.stages[stage].downsample.attn

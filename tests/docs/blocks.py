@@ -25,7 +25,7 @@ class Block:
     """A fenced block.
 
     ``title`` is the file that it is to be written to, in bold on the line before it, and ``after``
-    the line of that file behind which it is to be put; ``not_run`` is the reason that
+    the line of that file after which it is inserted; ``not_run`` is the reason that
     ``<!-- test: not run: REASON -->`` gives.
     """
 

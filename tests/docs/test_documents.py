@@ -160,7 +160,7 @@ def test_mistakes_are_found(command, message):
 
 @by_page
 def test_no_code_is_indented(page):
-    """Code stands in fences: an indented block would go unseen."""
+    """Code is in fences: an indented block would not be checked."""
     lines = without_blocks(page).splitlines()
     for i, line in enumerate(lines):
         if re.match(r' {4}\S', line) and i and not lines[i - 1].strip():
@@ -316,16 +316,16 @@ def test_parts_of_configs(block, written):
     if block.title:
         cfg = load_config(str(written(block.page) / block.title))
     else:
-        # {{_base_.x}} stands for something of another file
+        # {{_base_.x}} refers to a value of another file
         cfg = Config.fromstring(re.sub(r'\{\{.*?\}\}', 'dict()', block.text), '.py')
         base = load_config(str(ROOT / 'configs/van/mask-rcnn_van-b0_fpn_1x_coco.py'))
         flexible = inspect.signature(FlexibleRunner.__init__).parameters
         options = {k: v for k, v in _flat(cfg.to_dict()).items() if k not in flexible}
         check_options(base, options)
     for path, node in nodes(cfg.to_dict(), ''):
-        kind = node.get('type')
-        if isinstance(kind, str) and kind.startswith('hybrid_mm.'):
-            _check_type(path, node, kind)
+        name = node.get('type')
+        if isinstance(name, str) and name.startswith('hybrid_mm.'):
+            _check_type(path, node, name)
 
 
 def _flat(node: dict, prefix: str = '') -> dict:
@@ -339,18 +339,18 @@ def _flat(node: dict, prefix: str = '') -> dict:
     return result
 
 
-def _check_type(path: str, node: dict, kind: str) -> None:
+def _check_type(path: str, node: dict, name: str) -> None:
     from mmengine.registry import DATASETS, HOOKS
 
-    cls = next(filter(None, (registered_class(r, kind) for r in (MODELS, DATASETS, HOOKS))), None)
-    assert cls, f'{path}: there is no {kind}'
+    cls = next(filter(None, (registered_class(r, name) for r in (MODELS, DATASETS, HOOKS))), None)
+    assert cls, f'{path}: there is no {name}'
     own = {k: v for k, v in node.items() if k not in ('type', '_delete_', 'init_cfg')}
     # what is imported when it is named has a function that tells no arguments
     strange = set(own) - set(arguments(cls)) if inspect.isclass(cls) else set()
-    assert not strange, f'{path}: {kind} has no arguments {sorted(strange)}'
+    assert not strange, f'{path}: {name} has no arguments {sorted(strange)}'
     if path.endswith('backbone'):
         with torch.device('meta'):
-            MODELS.build(dict(own, type=kind))
+            MODELS.build(dict(own, type=name))
 
 
 # ---------------------------------------------------------------- pages that are followed

@@ -23,10 +23,10 @@ BASES = {'standard': 'mask-rcnn_r50_fpn', 'cascade': 'cascade-mask-rcnn_r50_fpn'
          'htc': 'htc_r50_fpn'}  # fmt: skip
 
 
-def detector(kind):
+def detector(name):
     """A small random detector whose scores differ."""
     init_default_scope('mmdet')
-    model = Config.fromfile(ROOT / f'configs/_base_/models/{BASES[kind]}.py').model
+    model = Config.fromfile(ROOT / f'configs/_base_/models/{BASES[name]}.py').model
     model.backbone = ConfigDict(BACKBONE)
     model.neck.in_channels = [8, 8, 16, 16]
     model.test_cfg.rpn.update(nms_pre=20, max_per_img=8)

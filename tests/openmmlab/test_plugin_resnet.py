@@ -16,9 +16,9 @@ GC = [dict(cfg=dict(type='ContextBlock', ratio=1 / 4), stages=(False, True, True
            position='after_conv3')]  # fmt: skip
 
 
-def build(kind='hybrid_mm.PluginResNet', **kwargs):
+def build(name='hybrid_mm.PluginResNet', **kwargs):
     torch.manual_seed(0)
-    return ROOT.build(dict(type=kind, **{**SMALL, **kwargs}))
+    return ROOT.build(dict(type=name, **{**SMALL, **kwargs}))
 
 
 def randomise(model):
@@ -29,12 +29,12 @@ def randomise(model):
     return model
 
 
-@pytest.mark.parametrize('kind, extra', [
+@pytest.mark.parametrize('name, extra', [
     ('ResNet', {}), ('ResNet', dict(deep_stem=True)), ('ResNeXt', dict(groups=2, base_width=4)),
 ])  # fmt: skip
-def test_weights_go_both_ways(kind, extra):
-    ours = randomise(build(f'hybrid_mm.Plugin{kind}', plugins=GC, **extra))
-    theirs = build(f'mmdet.{kind}', plugins=GC, **extra)
+def test_weights_go_both_ways(name, extra):
+    ours = randomise(build(f'hybrid_mm.Plugin{name}', plugins=GC, **extra))
+    theirs = build(f'mmdet.{name}', plugins=GC, **extra)
     theirs.load_state_dict(ours.state_dict(), strict=True)
     theirs.eval()
     x = torch.rand(1, 3, 64, 96)
@@ -61,8 +61,8 @@ def test_classifier_checkpoint_into_detection_backbone(tmp_path):
     torch.save(dict(state_dict=classifier.state_dict()), tmp_path / 'x.pth')
     assert classifier(torch.rand(2, 3, 64, 64)).shape == (2, 5)
     init = dict(type='Pretrained', checkpoint=str(tmp_path / 'x.pth'), prefix='backbone.')
-    for kind in ('hybrid_mm.PluginResNet', 'mmdet.ResNet'):
-        detector = build(kind, plugins=GC, init_cfg=init)
+    for name in ('hybrid_mm.PluginResNet', 'mmdet.ResNet'):
+        detector = build(name, plugins=GC, init_cfg=init)
         detector.init_weights()
         for key, value in classifier.backbone.state_dict().items():
             assert torch.equal(detector.state_dict()[key], value), key
@@ -144,7 +144,7 @@ def test_weights_of_another_network_are_refused(tmp_path):
 
 
 def between(**kwargs):
-    """One CBAM in every block and one BAM behind the first three stages."""
+    """One CBAM in every block and one BAM after each of the first three stages."""
     return build(
         'hybrid_mm.AttentionResNet',
         base='hybrid_mm.PluginResNet',

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from hybrid_mm.ops import checks
+from hybrid_mm.ops import arguments as checks
 
 
 class Net:

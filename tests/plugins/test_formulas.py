@@ -39,7 +39,7 @@ def drawn(module, training=False):
     return module.double().train(training)
 
 
-def some(channels=16, size=(6, 9), images=2):
+def random_maps(channels=16, size=(6, 9), images=2):
     return torch.randn(images, channels, *size, dtype=torch.float64)
 
 
@@ -58,7 +58,7 @@ def normed(norm, x):
 @pytest.mark.parametrize('identity', [False, True])
 @pytest.mark.parametrize('act, gate', [('relu', 'sigmoid'), ('silu', 'hard_sigmoid')])
 def test_se(act, gate, identity):
-    module, x = drawn(SE(16, 4, act=act, gate=gate, init_identity=identity)), some()
+    module, x = drawn(SE(16, 4, act=act, gate=gate, init_identity=identity)), random_maps()
     hidden = module.fc1(x.mean((2, 3), keepdim=True))
     hidden = hidden.clamp(min=0) if act == 'relu' else hidden / (1 + (-hidden).exp())
     s = module.fc2(hidden)
@@ -87,7 +87,7 @@ def test_hidden_width_of_se(channels, kwargs, hidden):
 )
 def test_eca(channels, size):
     """Equation 12 of the paper: the odd number nearest to (log2(C) + 1) / 2."""
-    module, x = drawn(ECA(channels)), some(channels, (2, 3))
+    module, x = drawn(ECA(channels)), random_maps(channels, (2, 3))
     assert module.conv.weight.shape == (1, 1, size)
     mean = F.pad(x.mean((2, 3)), (size // 2, size // 2))
     moved = sum(module.conv.weight[0, 0, i] * mean[:, i : i + channels] for i in range(size))
@@ -103,14 +103,14 @@ def spatial_gate(gate, x):
 
 @pytest.mark.parametrize('kernel', [1, 7])
 def test_gate_over_positions(kernel):
-    gate, x = drawn(SpatialGate(kernel, nn.BatchNorm2d(1), gain=2.0)), some()
+    gate, x = drawn(SpatialGate(kernel, nn.BatchNorm2d(1), gain=2.0)), random_maps()
     assert gate(x).shape == (2, 1, 6, 9)
     torch.testing.assert_close(gate(x), 2 * spatial_gate(gate, x))
 
 
 @pytest.mark.parametrize('pools', [('avg', 'max'), ('lp', 'lse')])
 def test_cbam(pools):
-    module, x = drawn(CBAM(16, 4, pools)), some()
+    module, x = drawn(CBAM(16, 4, pools)), random_maps()
     gate = module.channel_gate
     pooled = {
         'avg': x.mean((2, 3)),
@@ -128,7 +128,7 @@ def test_cbam(pools):
 
 def test_triplet():
     """Gates over (C, W), (H, C) and (H, W), each from the maximum and the mean of the third."""
-    module, x = drawn(TripletAttention(16, kernel_size=5)), some(8, (6, 9))
+    module, x = drawn(TripletAttention(16, kernel_size=5)), random_maps(8, (6, 9))
     cw = spatial_gate(module.cw, x.permute(0, 2, 1, 3)).permute(0, 2, 1, 3)
     hc = spatial_gate(module.hc, x.permute(0, 3, 2, 1)).permute(0, 3, 2, 1)
     hw = spatial_gate(module.hw, x)
@@ -141,7 +141,7 @@ def test_triplet():
 def test_bam(identity):
     """The product of the two branches, as in the official code, not the sum of the paper."""
     module = drawn(BAM(16, 4, channel_layers=2, dilation=2, init_identity=identity))
-    x = some()
+    x = random_maps()
     c = x.mean((2, 3))
     for fc, norm in zip(module.channel_fcs, module.channel_norms, strict=True):
         c = normed(norm, fc(c)).clamp(min=0)
@@ -156,8 +156,8 @@ def test_bam(identity):
 
 
 def test_coordinate():
-    """Hard swish behind the norm; the gates of rows and of columns are multiplied."""
-    module, x = drawn(CoordinateAttention(16, min_channels=5)), some()
+    """Hard swish after the norm; the gates of rows and of columns are multiplied."""
+    module, x = drawn(CoordinateAttention(16, min_channels=5)), random_maps()
     assert module.conv1.out_channels == 5
     gate = 1
     for dim, conv in ((3, module.conv_h), (2, module.conv_w)):
@@ -181,7 +181,7 @@ def nearest(y, size):
 
 def test_gather_excite_by_means():
     """Means over 2 e - 1 pixels around every e-th, of those within the map."""
-    x = some(4, (7, 10))
+    x = random_maps(4, (7, 10))
     for extent in (2, 4):
         rows = []
         for i in range(0, 7, extent):
@@ -199,7 +199,7 @@ def test_gather_excite_by_means():
 
 @pytest.mark.parametrize('mlp', [False, True])
 def test_gather_excite_by_convolutions(mlp):
-    module, x = drawn(GatherExcite(16, 4, mlp=mlp, hidden_channels=6, act='silu')), some()
+    module, x = drawn(GatherExcite(16, 4, mlp=mlp, hidden_channels=6, act='silu')), random_maps()
     assert len(module.convs) == 2
     y = normed(module.norms[0], F.conv2d(x, module.convs[0].weight, None, 2, 1, groups=16))
     y = F.conv2d(F.silu(y), module.convs[1].weight, None, 2, 1, groups=16)
@@ -218,7 +218,7 @@ def test_gather_excite_by_convolutions(mlp):
 def test_gather_excite_over_the_whole_map(size, padded, gathered):
     """With timm's padding an even side shrinks by one."""
     module = drawn(GatherExcite(4, 0, map_size=size, padded=padded))
-    x = some(4, size)
+    x = random_maps(4, size)
     y = module.gather(x)
     assert y.shape[2:] == gathered
     padding = [(k - 1) // 2 if padded else 0 for k in size]
@@ -231,7 +231,7 @@ def test_gather_excite_over_the_whole_map(size, padded, gathered):
 
 
 def test_context_and_its_simplified_form():
-    module, x = drawn(SimplifiedNonLocal(8)), some(8)
+    module, x = drawn(SimplifiedNonLocal(8)), random_maps(8)
     weights = module.conv_mask(x).flatten(2).softmax(2)
     context = (x.flatten(2) * weights).sum(2)[..., None, None]
     torch.testing.assert_close(module(x), x + module.channel_add_conv(context))
@@ -251,7 +251,7 @@ def test_context_and_its_simplified_form():
 ], ids=str)  # fmt: skip
 def test_selective_kernel(kwargs):
     """Equations 1 to 6; branch of size k has dilation (k - 1) / 2 times that of the stage."""
-    module, x = drawn(SelectiveKernel(16, 12, **kwargs)), some(16, (9, 11))
+    module, x = drawn(SelectiveKernel(16, 12, **kwargs)), random_maps(16, (9, 11))
     dilation, sizes = kwargs.get('dilation', 1), kwargs.get('kernel_sizes', (3, 5))
     parts = x.chunk(len(sizes), 1) if kwargs.get('split_input') else [x] * len(sizes)
     maps = []
@@ -295,7 +295,7 @@ def test_hidden_width_of_selective_kernels():
 ], ids=str)  # fmt: skip
 def test_lambda_layer(kwargs):
     module = drawn(LambdaLayer(8, 16, **{'window': 5, 'key_channels': 3, **kwargs}))
-    x, heads = some(8, (7, 9)), kwargs.get('num_heads', 4)
+    x, heads = random_maps(8, (7, 9)), kwargs.get('num_heads', 4)
     keys = 2 if 'qk_ratio' in kwargs else 3
     q, k, v = module.qkv(x).split([heads * keys, keys, 16 // heads], 1)
     q, v = normed(module.norm_q, q), normed(module.norm_v, v)
@@ -317,7 +317,7 @@ def test_lambda_layer(kwargs):
 
 @pytest.mark.parametrize('stride, dilation', [(1, 1), (2, 1), (1, 2)])
 def test_stand_alone_attention_for_a_convolution(stride, dilation):
-    """Stride and dilation of the convolution go to the attention; a bias comes behind it."""
+    """Stride and dilation of the convolution go to the attention; a bias is added at the end."""
     module = drawn(SASAConv2d(6, 8, 3, stride, dilation, dilation, window=5, heads=2))
     plain = LocalSelfAttention2d(6, 8, 5, 2, stride, dilation).double()
     missing = plain.load_state_dict(module.state_dict(), strict=False)
@@ -325,7 +325,7 @@ def test_stand_alone_attention_for_a_convolution(stride, dilation):
     # what the library reads of a convolution
     assert (module.padding, module.stride, module.dilation) == (2 * dilation, stride, dilation)
     assert (module.in_channels, module.out_channels, module.groups) == (6, 8, 1)
-    x = some(6, (9, 11))
+    x = random_maps(6, (9, 11))
     torch.testing.assert_close(module(x), plain(x) + module.bias.view(-1, 1, 1))
     fresh = SASAConv2d(6, 16, 3, padding=1)
     assert not fresh.bias.any() and SASAConv2d(6, 16, 3, padding=1, bias=False).bias is None
@@ -490,7 +490,7 @@ def test_numbers_of_norms():
         momentum = 0.01 if name in ('CBAM', 'TripletAttention') else 0.1
         assert {(n.eps, n.momentum) for n in norms} == {(1e-5, momentum)}, name
     cfg = dict(type='BN', eps=1e-2, momentum=0.3)
-    for kind in (
+    for plugin in (
         CBAM,
         BAM,
         GatherExcite,
@@ -499,8 +499,8 @@ def test_numbers_of_norms():
         SelectiveKernel,
         LambdaLayer,
     ):
-        norms = [m for m in kind(16, norm_cfg=cfg).modules() if isinstance(m, _BatchNorm)]
-        assert {(n.eps, n.momentum) for n in norms} == {(1e-2, 0.3)}, kind
+        norms = [m for m in plugin(16, norm_cfg=cfg).modules() if isinstance(m, _BatchNorm)]
+        assert {(n.eps, n.momentum) for n in norms} == {(1e-2, 0.3)}, plugin
 
 
 @pytest.mark.parametrize('shape', [(1, 4), (1, 4, 1, 1)])

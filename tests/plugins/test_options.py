@@ -83,12 +83,12 @@ def result(module):
         return module.train()(x)
 
 
-def same(kind, base, other) -> bool:
+def same(plugin, base, other) -> bool:
     """Whether two sets of arguments make the same module."""
     made = []
     for arguments in (base, other):
         torch.manual_seed(0)
-        made.append(kind(16, **arguments).double())
+        made.append(plugin(16, **arguments).double())
     states = [module.state_dict() for module in made]
     if [(k, v.shape) for k, v in states[0].items()] != [(k, v.shape) for k, v in states[1].items()]:
         return False
@@ -101,26 +101,26 @@ def same(kind, base, other) -> bool:
     return outs[0].shape == outs[1].shape and torch.allclose(*outs, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize('kind', OPTIONS, ids=lambda kind: kind.__name__)
-def test_every_option_has_an_effect(kind):
-    base, others = OPTIONS[kind]
-    known = list(inspect.signature(kind.__init__).parameters)[2:]
-    beside = {name for owner, name in BESIDE if owner is kind}
+@pytest.mark.parametrize('plugin', OPTIONS, ids=lambda plugin: plugin.__name__)
+def test_every_option_has_an_effect(plugin):
+    base, others = OPTIONS[plugin]
+    known = list(inspect.signature(plugin.__init__).parameters)[2:]
+    beside = {name for owner, name in BESIDE if owner is plugin}
     others = dict(others)
     if 'norm_eval' in known:
         others['norm_eval'] = True
-    assert set(known) - {'impl'} == {*others, *beside, *FIXED.get(kind, ())}
-    assert same(kind, base, dict(base)), 'not reproducible'
+    assert set(known) - {'impl'} == {*others, *beside, *FIXED.get(plugin, ())}
+    assert same(plugin, base, dict(base)), 'not reproducible'
     for name, value in others.items():
-        assert not same(kind, base, {**base, name: value}), name
+        assert not same(plugin, base, {**base, name: value}), name
     for name in beside:
-        more, value = BESIDE[kind, name]
+        more, value = BESIDE[plugin, name]
         first = {**base, **more}
         if name == 'map_size':
-            assert kind(16, **first).convs[0].kernel_size == SIZE
-            assert kind(16, **{**first, name: value}).convs[0].kernel_size == value
+            assert plugin(16, **first).convs[0].kernel_size == SIZE
+            assert plugin(16, **{**first, name: value}).convs[0].kernel_size == value
         else:
-            assert not same(kind, first, {**first, name: value}), name
+            assert not same(plugin, first, {**first, name: value}), name
 
 
 def test_arguments_go_to_the_block_of_mmcv():
@@ -129,14 +129,14 @@ def test_arguments_go_to_the_block_of_mmcv():
     assert isinstance(NonLocal2d(16, sub_sample=True).g, nn.Sequential)
 
 
-@pytest.mark.parametrize('kind', [LambdaLayer, SelectiveKernel, ACmix])
-def test_arguments_of_the_convolution_that_is_replaced(kind):
+@pytest.mark.parametrize('plugin', [LambdaLayer, SelectiveKernel, ACmix])
+def test_arguments_of_the_convolution_that_is_replaced(plugin):
     for kwargs, message in (
         (dict(kernel_size=5), 'with kernel_size 3, got 5'),
         (dict(padding=0), 'with padding None or 1, got 0'),
         (dict(dilation=2, padding=1), 'with padding None or 2, got 1'),
         (dict(bias=True), 'with bias False, got True'),
     ):
-        with pytest.raises(ValueError, match=f'{kind.__name__} replaces convolutions {message}'):
-            kind(16, **kwargs)
-    assert kind(16, dilation=2, padding=2) is not None
+        with pytest.raises(ValueError, match=f'{plugin.__name__} replaces convolutions {message}'):
+            plugin(16, **kwargs)
+    assert plugin(16, dilation=2, padding=2) is not None

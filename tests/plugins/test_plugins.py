@@ -58,8 +58,8 @@ def with_plugin(base, name, stages=None, resnet=None, **cfg):
     return AttentionResNet(base, conv2=entry, **settings)
 
 
-def modules(net, kind):
-    return [m for m in net.modules() if type(m).__name__ == kind]
+def modules(net, name):
+    return [m for m in net.modules() if type(m).__name__ == name]
 
 
 def test_every_plugin_is_tested():
@@ -93,9 +93,9 @@ def test_one_image_of_odd_size(base, name):
     # the value of a bias before a batch norm, or before a softmax, has no effect
     silent = [n for n, p in net.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert not silent
-    kinds = nn.Conv2d | nn.Conv1d | nn.Linear
+    layers = nn.Conv2d | nn.Conv1d | nn.Linear
     assert not [
-        n for n, m in net.named_modules() if isinstance(m, kinds) and not m.weight.grad.any()
+        n for n, m in net.named_modules() if isinstance(m, layers) and not m.weight.grad.any()
     ]
     net.eval()
     with torch.no_grad():
@@ -209,8 +209,8 @@ def test_identity_stays_the_identity(name, base, pretrained, plain):
 
 def test_stock_context_block_loses_its_zeros():
     """Why ours exists; if this fails, mmcv's has become as good."""
-    for kind, zero in (('ContextBlock', False), ('hybrid_mm.ContextBlock', True)):
-        entry = dict(cfg=dict(type=kind, ratio=1 / 4), position='after_conv3')
+    for name, zero in (('ContextBlock', False), ('hybrid_mm.ContextBlock', True)):
+        entry = dict(cfg=dict(type=name, ratio=1 / 4), position='after_conv3')
         net = DetResNet(plugins=[entry], **SMALL)
         net.init_weights()
         last = [m.channel_add_conv[-1].weight for m in modules(net, 'ContextBlock')]
@@ -237,12 +237,12 @@ def test_initial_values_are_those_of_the_constructor(name):
         channels = 256 if name in PLUGINS else module_width(module)
         fresh = MODELS.build(dict(type=f'hybrid_mm.{name}', in_channels=channels, **cfg))
         for key, value in module.state_dict().items():
-            want = fresh.state_dict()[key].float()
-            assert value.shape == want.shape
+            expected = fresh.state_dict()[key].float()
+            assert value.shape == expected.shape
             if value.numel() > 60:
-                torch.testing.assert_close(value.std(), want.std(), rtol=0.5, atol=1e-8)
+                torch.testing.assert_close(value.std(), expected.std(), rtol=0.5, atol=1e-8)
             elif 'norm' in key:  # constants
-                torch.testing.assert_close(value.float(), want)
+                torch.testing.assert_close(value.float(), expected)
 
 
 def module_width(operator):
@@ -283,9 +283,9 @@ def test_norms_of_plugins_train_in_a_frozen_network(name):
     inside = {n for n, m in net.named_modules() if type(m).__name__ == name}
     norms = {n for n, m in net.named_modules() if isinstance(m, _BatchNorm)}
     of_plugins = {n for n in norms if any(n.startswith(f'{i}.') for i in inside)}
-    want = {n for n in of_plugins if not n.startswith('layer1.')}
-    assert want
-    assert moved(net, x) == want
+    expected = {n for n in of_plugins if not n.startswith('layer1.')}
+    assert expected
+    assert moved(net, x) == expected
     net.eval()
     assert not moved(net, x)
     if name != 'NonLocal2d':
@@ -449,8 +449,8 @@ FC = 2048 * 1000 + 1000
 ALL, C3_C5 = (True,) * 4, (False, True, True, True)
 
 
-def entry(kind, stages=ALL, **cfg):
-    return dict(cfg=dict(type=f'hybrid_mm.{kind}', **cfg), position='after_conv3', stages=stages)
+def entry(name, stages=ALL, **cfg):
+    return dict(cfg=dict(type=f'hybrid_mm.{name}', **cfg), position='after_conv3', stages=stages)
 
 
 FIGURES = {
@@ -518,7 +518,7 @@ def test_selective_kernels_and_gather_excite_have_the_papers_size():
 
 
 @pytest.mark.parametrize(
-    ('kind', 'cfg', 'message'),
+    ('name', 'cfg', 'message'),
     [
         ('SE', dict(ratio=0), 'SE: ratio must be positive, got 0'),
         ('SE', dict(act='gelu'), "act must be one of relu, silu, got 'gelu'"),
@@ -550,9 +550,9 @@ def test_selective_kernels_and_gather_excite_have_the_papers_size():
         ('ACmix', dict(groups=2), 'ACmix replaces convolutions with groups 1, got 2'),
     ],
 )
-def test_errors(kind, cfg, message):
+def test_errors(name, cfg, message):
     with pytest.raises(ValueError, match=message.replace('(', r'\(')):
-        getattr(hybrid_mm.plugins, kind)(16, **cfg)
+        getattr(hybrid_mm.plugins, name)(16, **cfg)
 
 
 def test_options_have_an_effect():

@@ -128,9 +128,9 @@ def test_tables_of_the_other_kinds(tool, tmp_path):
             ],
         ),
     )
-    for kind, content in contents.items():
-        (tmp_path / kind).mkdir()
-        (tmp_path / kind / f'{kind}.json').write_text(json.dumps(dict(content, kind=kind)))
+    for study, content in contents.items():
+        (tmp_path / study).mkdir()
+        (tmp_path / study / f'{study}.json').write_text(json.dumps(dict(content, kind=study)))
     out = tmp_path / 'r.html'
     assert tool('analysis/report', tmp_path, '--out', out)[0] == 0
     text = out.read_text()
@@ -231,10 +231,10 @@ def test_inference_only(tool, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('family', ['pelk', 'slak'])
 def test_the_last_stage_has_kernels_of_13_at_most(family):
-    kind = dict(pelk=PeLK, slak=SLaK)[family]
+    network = dict(pelk=PeLK, slak=SLaK)[family]
     with torch.device('meta'):
         for size, last in ((51, 13), (7, 7)):
-            expected = kind('tiny', kernel_sizes=(size, size, size, last))
+            expected = network('tiny', kernel_sizes=(size, size, size, last))
             shapes = {name: p.shape for name, p in expected.named_parameters()}
             found = build(family, size)
             assert {name: p.shape for name, p in found.named_parameters()} == shapes

@@ -92,11 +92,11 @@ def test_one_image_of_a_classifier(tool, folder, tmp_path):
 def test_options_reach_predictor_and_writer(fails, det_config, folder, tmp_path, monkeypatch):
     given = {}
 
-    def record(kind, stop=False):
-        signature = inspect.signature(kind)
+    def record(cls, stop=False):
+        signature = inspect.signature(cls)
 
         def call(*args, **kwargs):
-            given[kind.__name__] = signature.bind(*args, **kwargs).arguments
+            given[cls.__name__] = signature.bind(*args, **kwargs).arguments
             if stop:
                 raise UserError('seen')
 

@@ -251,6 +251,12 @@ def test_pretrained_weights_of_another_network(fails, det_config, tmp_path):
     van = "type='hybrid_mm.VAN'"
     det_config.write_text(det_config.read_text().replace(van, f'init_cfg={spec}, {van}'))
     assert 'conv1.weight' in fails('train', det_config, '--work-dir', tmp_path / 'w')
+    file.write_bytes(file.read_bytes()[:300])
+    text = fails('train', det_config, '--work-dir', tmp_path / 'w')
+    assert 'other.pth (300 bytes) cannot be read' in text
+    file.rename(tmp_path / 'else.pth')
+    text = fails('train', det_config, '--work-dir', tmp_path / 'w')
+    assert f'other.pth do not exist (model.backbone.init_cfg); {tmp_path} has else.pth' in text
 
 
 def test_starting_weights_of_another_network(fails, tool, det_config, tmp_path):

@@ -31,7 +31,7 @@ class SharedArguments(TypedDict, total=False):
     init_cfg: dict[str, Any] | None
 
 
-class StrictWeights:
+class StrictWeights(BaseModule):
     """Mixin for modules of MMEngine: a ``Pretrained`` init_cfg is loaded strictly."""
 
     def init_weights(self) -> None:
@@ -95,7 +95,7 @@ class StrictWeights:
         self.load_state_dict(state, strict=False)
 
 
-class BaseBackbone(StrictWeights, BaseModule):
+class BaseBackbone(StrictWeights):
     """Base of the backbones: a stem, and stages of blocks that give one map each.
 
     A constructor has one order: its arguments, ``super().__init__(arch, **kwargs)``, checks and
@@ -131,9 +131,12 @@ class BaseBackbone(StrictWeights, BaseModule):
     arch_zoo: ClassVar[Mapping[str, Any]] = {}
     arch_aliases: ClassVar[Mapping[str, str]] = {}
 
+    arch: Any
     depths: Sequence[int]
     stage_channels: Sequence[int]
-    arch: Any
+    drop_path_rates: Sequence[Sequence[float]]
+    stem: Any
+    stages: Any
 
     def __init__(
         self,
@@ -156,7 +159,7 @@ class BaseBackbone(StrictWeights, BaseModule):
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.with_cp = with_cp
-        self.stem: nn.Module = nn.Identity()
+        self.stem = nn.Identity()
 
     @classmethod
     def resolve_arch(cls, arch: str | Mapping | Arch) -> Any:

@@ -1,8 +1,10 @@
 """Parts that networks of several families share: norms, convolutions, and the stage of blocks."""
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any
 
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-_NORMS: dict[str, Callable[..., nn.Module]] = {'BN': nn.BatchNorm2d, 'SyncBN': nn.SyncBatchNorm}
+_NORMS: dict[str, Callable[..., _BatchNorm]] = {'BN': nn.BatchNorm2d, 'SyncBN': nn.SyncBatchNorm}
 
 NormCfg = Mapping[str, Any]
 
@@ -19,7 +21,7 @@ NormCfg = Mapping[str, Any]
 BATCH_NORM: NormCfg = MappingProxyType({'type': 'BN'})
 
 
-def build_norm(cfg: NormCfg, channels: int) -> nn.Module:
+def build_norm(cfg: NormCfg, channels: int) -> _BatchNorm:
     """Build a batch normalisation from an OpenMMLab ``norm_cfg``.
 
     Args:
@@ -121,6 +123,11 @@ def _frozen_statistics(module: nn.Module) -> Iterator[None]:
             norm._buffers.update(kept)
 
 
+def _contexts(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
+    """Contexts of the forward pass of a block, and of the pass that recomputes it."""
+    return contextlib.nullcontext(), _frozen_statistics(block)
+
+
 def run_blocks(blocks: Iterable[nn.Module], x: Any, with_cp: bool, *arguments: Any) -> Any:
     """Run blocks in turn, each under gradient checkpointing if asked for.
 
@@ -134,16 +141,8 @@ def run_blocks(blocks: Iterable[nn.Module], x: Any, with_cp: bool, *arguments: A
     """
     for block in blocks:
         if with_cp and torch.is_grad_enabled():
-            x = checkpoint(
-                block,
-                x,
-                *arguments,
-                use_reentrant=False,
-                context_fn=lambda block=block: (
-                    contextlib.nullcontext(),
-                    _frozen_statistics(block),
-                ),
-            )
+            contexts = functools.partial(_contexts, block)
+            x = checkpoint(block, x, *arguments, use_reentrant=False, context_fn=contexts)
         else:
             x = block(x, *arguments)
     return x

@@ -57,7 +57,9 @@ def named_conv_norm(
     act: str | None = None,
 ) -> nn.Sequential:
     """Convolution, norm and activation if any, as ``conv``, ``norm`` and ``act``."""
-    layers = OrderedDict(conv=conv2d_he(in_channels, channels, kernel_size, stride))
+    layers: OrderedDict[str, nn.Module] = OrderedDict(
+        conv=conv2d_he(in_channels, channels, kernel_size, stride)
+    )
     layers['norm'] = build_norm(norm_cfg, channels)
     if act:
         layers['act'] = ACTIVATIONS[act]()

@@ -1,5 +1,8 @@
 """Depthwise kernels side by side in training, which are one kernel at deployment."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +12,9 @@ from hybrid_mm.layers.convolution.peripheral_convolution import PeripheralConv2d
 
 class ConvNorm(nn.Module):
     """Convolution, then batch norm, if any."""
+
+    conv: Any  # it has a weight and no bias
+    norm: Any
 
     def __init__(self, conv: nn.Module, norm: nn.Module) -> None:
         super().__init__()
@@ -40,11 +46,15 @@ class ParallelKernels(nn.Module):
         norm_cfg: ``dict(type='BN')``, ``dict(type='SyncBN')``, or None for no norms.
     """
 
-    def __init__(self, kernels: dict[str, nn.Module], norm_cfg: NormCfg | None) -> None:
+    def __init__(self, kernels: Mapping[str, nn.Module], norm_cfg: NormCfg | None) -> None:
         super().__init__()
         self.names = list(kernels)
         for name, conv in kernels.items():
-            norm = build_norm(norm_cfg, len(conv.weight)) if norm_cfg else nn.Identity()
+            norm = (
+                build_norm(norm_cfg, len(conv.get_parameter('weight')))
+                if norm_cfg
+                else nn.Identity()
+            )
             self.add_module(name, ConvNorm(conv, norm))
 
     def forward(self, x: Tensor, *arguments: Tensor | None) -> Tensor:

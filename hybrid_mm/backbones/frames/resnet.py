@@ -7,11 +7,12 @@ and, where its paper changes them, :meth:`ResNet.make_spatial_norm` and :meth:`R
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from typing_extensions import Unpack
 
 from hybrid_mm.backbones.frames.arch import Arch, Size, StageSizes
@@ -88,11 +89,16 @@ class ResidualBlock(nn.Module):
             norm = build_norm(norm_cfg, out_channels)
             self.shortcut = nn.Sequential(OrderedDict(conv=conv, norm=norm))
 
+    @property
+    def last_norm(self) -> _BatchNorm:
+        """Norm at the end of the branch."""
+        raise NotImplementedError
+
     def branch(self, x: Tensor) -> Tensor:
         """What is added to the shortcut."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Any) -> Any:
         """Map (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
         return self.act(self.shortcut(x) + self.drop_path(self.branch(x)))
 
@@ -116,7 +122,7 @@ class BasicBlock(ResidualBlock):
         self.norm2 = build_norm(norm_cfg, out_channels)
 
     @property
-    def last_norm(self) -> nn.Module:
+    def last_norm(self) -> _BatchNorm:
         """Norm at the end of the branch."""
         return self.norm2
 
@@ -146,7 +152,7 @@ class Bottleneck(ResidualBlock):
         self.norm3 = build_norm(norm_cfg, out_channels)
 
     @property
-    def last_norm(self) -> nn.Module:
+    def last_norm(self) -> _BatchNorm:
         """Norm at the end of the branch."""
         return self.norm3
 
@@ -261,13 +267,18 @@ class ResNet(BaseBackbone):
 
     def make_spatial(self, slot: ConvSlot) -> nn.Module:
         """Operator in the place of the 3x3 convolution; it initialises itself."""
+        return self.make_conv(slot)
+
+    @staticmethod
+    def make_conv(slot: ConvSlot) -> nn.Conv2d:
+        """The 3x3 convolution itself."""
         return conv2d_he(slot.in_channels, slot.channels, 3, slot.stride, slot.dilation)
 
     def make_spatial_norm(self, slot: ConvSlot) -> nn.Module:
         """Norm after that operator; ``nn.Identity()`` where the operator has its own."""
         return build_norm(self.norm_cfg, slot.channels)
 
-    def block_class(self, slot: ConvSlot) -> type[ResidualBlock]:
+    def block_class(self, slot: ConvSlot) -> Callable[..., ResidualBlock]:
         """Class of the block around that operator."""
         return Bottleneck if self.arch.bottleneck else BasicBlock
 

@@ -70,7 +70,7 @@ class ConvolutionalProjectionAttention(nn.Module):
         """Map tokens (N, L, C) to the same shape.
 
         Args:
-            x: H W tokens row by row; a class token may stand before them, which attends and is
+            x: H W tokens row by row; a class token may come before them, which attends and is
                 attended to, but takes no part in the convolutions.
             size: (H, W).
         """
@@ -91,13 +91,13 @@ class ConvolutionalProjectionAttention(nn.Module):
         The strides of channels-last maps are kept: with one image, a map made of transposed tokens
         gives wrong gradients in torch's batch norm on the CPU.
         """
-        maps = x.permute(0, 3, 1, 2)
+        x = x.permute(0, 3, 1, 2)
         if self.method == 'dw_bn':
-            maps = [conv(maps) for conv in (self.conv_q, self.conv_k, self.conv_v)]
+            maps = [conv(x) for conv in (self.conv_q, self.conv_k, self.conv_v)]
         elif self.method == 'avg':
             kernel = self.kernel_size
-            pooled = F.avg_pool2d(maps, kernel, self.kv_stride, kernel // 2, ceil_mode=True)
-            maps = [maps, pooled, pooled]
+            pooled = F.avg_pool2d(x, kernel, self.kv_stride, kernel // 2, ceil_mode=True)
+            maps = [x, pooled, pooled]
         else:
-            maps = [maps] * 3
+            maps = [x] * 3
         return [m.permute(0, 2, 3, 1).flatten(1, 2) for m in maps]

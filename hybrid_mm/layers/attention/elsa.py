@@ -5,6 +5,7 @@ Source: "ELSA: Enhanced Local Self-Attention for Vision Transformer" (arXiv 2112
 """
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,7 @@ class ELSA(nn.Module):
         y[c, p] = sum_t (mul[c, t]^lam * A[head(c), t, p] + gamma * add[c, t]) v[c, p + t]
 
     with zeros outside of the map. The summand is a depthwise convolution. Weights A are computed
-    for some rows at a time and again in the backward pass: kept are maps of the size of queries,
+    for a few rows at a time and again in the backward pass: kept are maps of the size of queries,
     keys and values. Multiplications per pixel: 2 C (C + D) + D k^2 (g + heads) + 2 k^2 C with
     D = 2 C / 3 and width g of a group.
 
@@ -82,7 +83,7 @@ class ELSA(nn.Module):
                 f'groups must divide the {self.qk_dim} channels of queries and the {outputs} '
                 f'weights of a pixel, got {groups}'
             )
-        # convolutions, so that they keep their initialisation
+        # 1x1 convolutions, not linear layers, whose weights networks draw anew
         self.pre_proj = nn.Conv2d(dim, 2 * self.qk_dim + dim, 1, bias=qkv_bias)
         self.conv = nn.Conv2d(
             self.qk_dim,
@@ -122,7 +123,7 @@ class ELSA(nn.Module):
             hidden,
             v,
             self.to_weights.weight.flatten(1),
-            self.to_weights.bias,
+            cast(Tensor, self.to_weights.bias),
             mul,
             add,
             heads=self.heads,
@@ -136,6 +137,8 @@ class ELSA(nn.Module):
 
     def ghost(self) -> tuple[Tensor | None, Tensor | None]:
         """Factors and summands of the ghost head, (C, k, k) each, or None."""
+        if self.ghost_head is None:
+            return None, None
         mul = None if self.lam == 0 else self.ghost_head[0] ** self.lam
         add = None if self.gamma == 0 else self.gamma * self.ghost_head[-1]
         return mul, add

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hybrid_mm.layers.relative_position import DecomposedPosition2d
 from hybrid_mm.ops.decomposed_attention import decomposed_attention
+from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.export import require_fixed_size
 from hybrid_mm.ops.windows import cut_windows, join_windows
 
@@ -19,9 +20,10 @@ _EPS = 1e-6
 class PoolingAttention(nn.Module):
     """Attention between pooled queries and pooled keys and values, plus the pooled queries.
 
-    Every head is pooled by the same depthwise 3 x 3 convolution and layer norm, those of queries,
-    keys and values being three. Within windows, queries and keys and values are cut side by side;
-    zeros fill up the last windows and take part in the softmax, as the checkpoints want it.
+    Every head is pooled by the same depthwise 3 x 3 convolution and layer norm, of which queries,
+    keys and values have one each. Within windows, queries and keys and values are cut side by side;
+    the last windows are zero-padded, and the zeros take part in the softmax, as in the published
+    code.
 
     Attention costs 2 C (H W)^2 / (stride_q stride_kv)^2 multiplications, C being out_channels, or
     with windows 2 C H W window^2 / (stride_q stride_kv)^2.
@@ -42,7 +44,8 @@ class PoolingAttention(nn.Module):
         impl: See :func:`~hybrid_mm.ops.decomposed_attention.decomposed_attention`.
 
     Raises:
-        ValueError: Heads that do not divide the channels, or strides that do not divide the window.
+        ValueError: Heads that do not divide the channels, strides that do not divide the window, an
+            unknown impl.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class PoolingAttention(nn.Module):
                 f'window must be a positive multiple of the strides {stride_q} of queries and '
                 f'{stride_kv} of keys, got {window}'
             )
+        check_impl(impl, 'decomposed_attention')
         self.heads, self.width, self.impl = heads, out_channels // heads, impl
         self.strides = stride_q, stride_kv, stride_kv
         self.window, self.residual = window, residual
@@ -78,7 +82,8 @@ class PoolingAttention(nn.Module):
             self.add_module(f'norm_{name}', nn.LayerNorm(self.width, eps=_EPS))
         self.relative = None
         if relative:
-            queries, keys = (tuple(n // s for n in size) for s in (stride_q, stride_kv))
+            queries = size[0] // stride_q, size[1] // stride_q
+            keys = size[0] // stride_kv, size[1] // stride_kv
             self.relative = DecomposedPosition2d(queries, keys, self.width, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -90,9 +95,8 @@ class PoolingAttention(nn.Module):
         return self.proj(out)
 
     def pool(self, qkv: Tensor) -> list[Tensor]:
-        """Pooled queries, keys and values, (N, H', W', C), of maps (N, H, W, 3 C)."""
-        # one convolution for all maps of one stride: a depthwise one costs more in bytes than in
-        # multiplications, and heads are channels as good as any
+        """Pool maps (N, H, W, 3 C) to queries, keys and values (N, H', W', C)."""
+        # one convolution for all maps of one stride: it moves more bytes than it multiplies
         dim = self.heads * self.width
         groups = ('qkv',) if self.strides[0] == self.strides[1] else ('q', 'kv')
         pooled = []
@@ -121,8 +125,9 @@ class PoolingAttention(nn.Module):
             )
         q, k, v = (x.unflatten(-1, (self.heads, -1)).permute(0, 3, 1, 2, 4) for x in (q, k, v))
         if self.relative is None:
-            maps = F.scaled_dot_product_attention(*(x.flatten(2, 3) for x in (q, k, v)))
-            maps = maps.unflatten(2, q.shape[2:4])
+            shape = q.shape[2:4]
+            q, k, v = (x.flatten(2, 3) for x in (q, k, v))
+            maps = F.scaled_dot_product_attention(q, k, v).unflatten(2, shape)
         else:
             tables = self.relative.rel_h, self.relative.rel_w
             maps = decomposed_attention(q, k, v, *tables, impl=self.impl)

@@ -6,7 +6,7 @@ With a centre per head and a quadratic logit -a/2 |d - c|^2 such attention expre
 convolution: see :meth:`QuadraticAttention2d.from_conv`.
 
 A logit that is a sum of a row and a column term makes the softmax over the map a product of two
-softmaxes over lines, which is exact. Isotropic and learned position logits are of that kind; they
+softmaxes over lines, which is exact. Isotropic and learned position logits are such sums; they
 cost heads * C * H * W * (H + W) multiply-adds besides the mixing, and nothing of size (H W)^2
 exists. Other logits are computed for a slice of the queries at a time, and again in the backward
 pass.
@@ -80,9 +80,10 @@ class QuadraticAttention2d(nn.Module):
             self.spreads = nn.Parameter(torch.empty(heads, *((2, 2) if mode == 'full' else ())))
         else:
             width = position_channels or in_channels
-            for axis in 'hw':
-                setattr(self, f'table_{axis}', nn.Parameter(torch.empty(2 * positions - 1, width)))
-                setattr(self, f'head_{axis}', nn.Parameter(torch.empty(heads, width)))
+            self.table_h = nn.Parameter(torch.empty(2 * positions - 1, width))
+            self.head_h = nn.Parameter(torch.empty(heads, width))
+            self.table_w = nn.Parameter(torch.empty(2 * positions - 1, width))
+            self.head_w = nn.Parameter(torch.empty(heads, width))
         if mode == 'learned_content':
             self.query = nn.Linear(in_channels, heads * in_channels)
             self.key = nn.Linear(in_channels, heads * in_channels)
@@ -97,7 +98,7 @@ class QuadraticAttention2d(nn.Module):
             elif name == 'spreads':
                 nn.init.normal_(parameter, std=self.spread_std)
                 with torch.no_grad():
-                    parameter += torch.eye(2).to(parameter) if parameter.ndim > 1 else 1.0
+                    parameter.add_(torch.eye(2).to(parameter) if parameter.ndim > 1 else 1.0)
             elif name.endswith('bias'):
                 nn.init.zeros_(parameter)
             else:
@@ -119,14 +120,14 @@ class QuadraticAttention2d(nn.Module):
             mode: 'isotropic' or 'full'.
 
         Raises:
-            ValueError: A convolution of another kind, or a learned mode.
+            ValueError: Any other convolution, or a learned mode.
         """
         (kh, kw), (sh, sw), dilation = conv.kernel_size, conv.stride, conv.dilation
         same = tuple(d * (k // 2) for d, k in zip(dilation, (kh, kw), strict=True))
         padding = same if conv.padding == 'same' else conv.padding
         if conv.groups != 1 or kh % 2 == 0 or kw % 2 == 0 or padding != same or sh != sw:
             raise ValueError(
-                'attention can stand for a convolution with odd kernel, padding dilation * '
+                'attention can replace a convolution with odd kernel, padding dilation * '
                 f'(kernel // 2), one stride and one group, not for {conv}'
             )
         if mode not in ('isotropic', 'full'):
@@ -155,13 +156,9 @@ class QuadraticAttention2d(nn.Module):
         """Row term (heads, H', H), column term (heads, W', W), factors of a cross term."""
         dtype = accurate_dtype(self.value.weight.dtype)
         if self.mode in ('learned', 'learned_content'):
-            return *(
-                self._learned(size, table.to(dtype), head.to(dtype))
-                for size, table, head in (
-                    (height, self.table_h, self.head_h),
-                    (width, self.table_w, self.head_w),
-                )
-            ), None
+            row = self._learned(height, self.table_h.to(dtype), self.head_h.to(dtype))
+            column = self._learned(width, self.table_w.to(dtype), self.head_w.to(dtype))
+            return row, column, None
         centers, spreads = self.centers.to(dtype), self.spreads.to(dtype)
         dy, dx = (
             self._offsets(size) - centers[:, axis, None, None]
@@ -175,6 +172,7 @@ class QuadraticAttention2d(nn.Module):
         return -0.5 * a * dy.square(), -0.5 * c * dx.square(), (-b * dy, dx)
 
     def _learned(self, size: int, table: Tensor, head: Tensor) -> Tensor:
+        """Term (heads, L', L) of an axis from embeddings of its offsets and those of the heads."""
         terms = (head[:, None] * table).sum(-1)  # (heads, 2 P - 1)
         last = (len(table) - 1) // 2
         return terms[:, self._offsets(size).clamp(-last, last) + last]

@@ -9,14 +9,15 @@ from torch import Tensor, nn
 
 from hybrid_mm.layers.relative_position import DecomposedPosition2d
 from hybrid_mm.ops.decomposed_attention import decomposed_attention
+from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.windows import cut_windows, join_windows
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention of tokens that lie on a map, some of them perhaps in front of it.
+    """Multi-head attention of the tokens of a map, and of others that may come before them.
 
-    Zeros fill up the last windows before the projection, so that they carry its bias, and take part
-    in the softmax: the checkpoints want it.
+    The last windows are zero-padded before the projection, so that the padding has its bias and
+    takes part in the softmax, as in the published code.
 
     Attention costs 2 C (H W)^2 multiplications, or with windows 2 C H W window^2.
 
@@ -25,13 +26,13 @@ class SelfAttention(nn.Module):
         heads: Number of heads.
         size: Rows and columns of the map that relative positions are made for; for other maps they
             are interpolated. None: no relative positions.
-        window: Pixels of a window on each side; None for attention to all tokens. Relative
-            positions are those of a window then.
+        window: Pixels of a window on each side, to which relative positions belong then; None for
+            attention to all tokens.
         qkv_bias: Bias of the projection to queries, keys and values.
         impl: See :func:`~hybrid_mm.ops.decomposed_attention.decomposed_attention`.
 
     Raises:
-        ValueError: Heads that do not divide C, a window below 1.
+        ValueError: Heads that do not divide C, a window below 1, an unknown impl.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class SelfAttention(nn.Module):
             raise ValueError(f'heads must divide the {dim} channels, got {heads}')
         if window is not None and window < 1:
             raise ValueError(f'window must be positive, got {window}')
+        check_impl(impl, 'decomposed_attention')
         self.heads, self.window, self.impl = heads, window, impl
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
@@ -60,7 +62,7 @@ class SelfAttention(nn.Module):
         """Map tokens (N, L, C) to the same shape.
 
         Args:
-            x: H W tokens row by row; without windows and relative positions, others may stand
+            x: H W tokens row by row; without windows and relative positions, others may come
                 before them.
             size: (H, W).
         """

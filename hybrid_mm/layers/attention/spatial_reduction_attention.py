@@ -44,7 +44,7 @@ class SpatialReductionAttention(nn.Module):
         """Map tokens (N, L, C) to the same shape.
 
         Args:
-            x: H W tokens row by row; without reduction, a class token may stand before them.
+            x: H W tokens row by row; without reduction, a class token may come before them.
             size: (H, W).
         """
         return self.proj(self.attend(*self.project(x, size)))
@@ -96,7 +96,7 @@ class ACmixSpatialReductionAttention(SpatialReductionAttention):
         q, k, v = self.project(x, size)
         attention = self.proj(self.attend(q, k, v))
         extra = x.shape[1] - size[0] * size[1]  # the class token
-        reduced = tuple(side // self.reduction for side in size)
+        reduced = size[0] // self.reduction, size[1] // self.reduction
         grids = (size, reduced, reduced)
         if extra:  # there is no reduction then
             q, k, v = (t[:, :, extra:] for t in (q, k, v))

@@ -21,10 +21,10 @@ class DeformConv2d(nn.Module):
         super().__init__()
         self.groups, self.stride, self.padding, self.dilation = groups, stride, 1, 1
         self.conv_offset = nn.Conv2d(channels, 18, 3, stride, padding=1)
+        for parameter in self.conv_offset.parameters():
+            nn.init.zeros_(parameter)
         self.weight = nn.Parameter(torch.empty(channels, channels // groups, 3, 3))
         nn.init.kaiming_normal_(self.weight, mode='fan_out', nonlinearity='relu')
-        nn.init.zeros_(self.conv_offset.weight)
-        nn.init.zeros_(self.conv_offset.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
@@ -50,7 +50,5 @@ class DeformConv2d(nn.Module):
             # align_corners=False: the centre of pixel i is at (2 i + 1) / length - 1
             grid = torch.stack([(2 * tap_x + 1) / width - 1, (2 * tap_y + 1) / height - 1], -1)
             taps.append(F.grid_sample(x, grid, align_corners=False))
-        taps = torch.stack(taps, 2).flatten(1, 2)
-        return F.conv2d(
-            taps, self.weight.flatten(2).flatten(1, 2)[:, :, None, None], groups=self.groups
-        )
+        weight = self.weight.flatten(1)[:, :, None, None]
+        return F.conv2d(torch.stack(taps, 2).flatten(1, 2), weight, groups=self.groups)

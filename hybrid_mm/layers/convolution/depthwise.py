@@ -31,13 +31,15 @@ class DepthwiseConv2d(nn.Conv2d):
         impl: str = 'auto',
     ) -> None:
         check_impl(impl, 'grid_convolution')
-        size = (kernel_size,) * 2 if isinstance(kernel_size, int) else tuple(kernel_size)
-        self.rows, self.columns = (
-            check_widths([1] * width, axis)
-            for width, axis in zip(size, ('rows', 'columns'), strict=True)
+        if isinstance(kernel_size, int):
+            kernel_size = kernel_size, kernel_size
+        height, width = kernel_size
+        self.rows = check_widths([1] * height, 'rows')
+        self.columns = check_widths([1] * width, 'columns')
+        padding = height // 2, width // 2
+        super().__init__(
+            channels, channels, (height, width), 1, padding, groups=channels, bias=bias
         )
-        padding = tuple(width // 2 for width in size)
-        super().__init__(channels, channels, size, 1, padding, groups=channels, bias=bias)
         self.impl = impl
 
     def forward(self, x: Tensor) -> Tensor:

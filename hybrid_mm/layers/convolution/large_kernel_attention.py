@@ -49,18 +49,19 @@ def decompose_kernel(kernel_size: int, dilation: int | None = None) -> tuple[int
 
 def _depthwise(channels: int, kernel: tuple[int, int], dilation: int = 1) -> nn.Conv2d:
     """Depthwise convolution with bias that keeps height and width."""
+    height, width = kernel
     return nn.Conv2d(
         channels,
         channels,
         kernel,
-        padding=tuple(dilation * (k // 2) for k in kernel),
-        dilation=tuple(dilation if k > 1 else 1 for k in kernel),
+        padding=(dilation * (height // 2), dilation * (width // 2)),
+        dilation=(dilation if height > 1 else 1, dilation if width > 1 else 1),
         groups=channels,
     )
 
 
 class _LargeKernelAttention(nn.Module):
-    """What the four operators share: depthwise chain, 1x1 convolution, product with the input."""
+    """Base of the four: depthwise convolutions, a 1x1 convolution, product with the input."""
 
     def __init__(self, channels: int, **depthwise: nn.Conv2d) -> None:
         super().__init__()

@@ -94,11 +94,11 @@ class MBConv(nn.Module):
         padding: 'same' or 'symmetric', see :class:`Conv3x3`.
         stride_in: Where the branch has its stride: 'conv', the depthwise convolution, or 'pool', a
             mean before the first convolution.
-        pre_act: Activation behind the first norm, too.
+        pre_act: Activation after the first norm, too.
         gate_ratio: Hidden channels of the gate as a part of the output channels with
             ``expand_from='output'``, else of the expanded ones; rounded down.
-        gate_act: Activation inside of the gate.
-        gate_early: The gate before the second norm instead of behind its activation.
+        gate_act: Activation of the gate's hidden layer.
+        gate_early: The gate before the second norm instead of after its activation.
         bias: Bias of the last convolution and of the shortcut's.
         drop_path: Drop-path rate of the branch.
         norm: Makes a batch norm of a number of channels.
@@ -146,8 +146,8 @@ class MBConv(nn.Module):
             hidden, hidden, 1 if self.pool_branch else stride, padding, hidden, bias=False
         )
         self.norm2 = norm(hidden)
-        gate_act = ACTIVATIONS[choice('gate_act', gate_act, ACTIVATIONS)]
-        self.gate = SqueezeExcite(hidden, hidden_channels=gate, act=gate_act)
+        act_of_gate = ACTIVATIONS[choice('gate_act', gate_act, ACTIVATIONS)]
+        self.gate = SqueezeExcite(hidden, hidden_channels=gate, act=act_of_gate)
         self.conv3 = nn.Conv2d(hidden, channels, 1, bias=bias)
         self.drop_path = DropPath(drop_path)
         same = in_channels == channels

@@ -57,7 +57,7 @@ class PeripheralConv2d(nn.Module):
 
     ``y(p) = sum_ij w(i, j) (x(p + (i, j)) + h(i, j))``, depthwise with stride 1 and zero padding;
     the taps (i, j) of a box share w. As h does not depend on p, its part of the sum is one number
-    per channel, ``b = sum_ij w(i, j) h(i, j)``: a batch norm behind it removes that in training,
+    per channel, ``b = sum_ij w(i, j) h(i, j)``: a batch norm after it removes that in training,
     and then h gets no gradient.
 
     Args:
@@ -70,7 +70,7 @@ class PeripheralConv2d(nn.Module):
         pos_embed_per_channel: Whether every channel has an h of its own (our reading is one for
             all; it fits the paper's parameter counts).
         share_pos_embed: Whether h comes with every call, as all blocks of a stage share it, and is
-            no parameter of this module.
+            not a parameter of this module.
         init_std: Standard deviation of the initial weights (the paper is silent; with shared taps
             the dense kernel adds up to more than one with as many of its own).
         impl: Algorithm, see :func:`~hybrid_mm.ops.grid_convolution.grid_convolution`.
@@ -108,8 +108,8 @@ class PeripheralConv2d(nn.Module):
         self.pos_embed_mode, self.share_pos_embed = pos_embed, share_pos_embed
         self.weight = nn.Parameter(torch.empty(channels, 1, len(self.grid), len(self.grid)))
         nn.init.trunc_normal_(self.weight, std=init_std)
-        self.register_parameter('bias', None)
-        self.register_parameter('border', None)
+        self.bias: nn.Parameter | None = None
+        self.border: nn.Parameter | None = None
         self.pos_embed = None
         if pos_embed != 'none' and not share_pos_embed:
             self.pos_embed = make_pos_embed(kernel_size, channels if pos_embed_per_channel else 1)
@@ -129,13 +129,18 @@ class PeripheralConv2d(nn.Module):
             return y + self._inside(self.border, *x.shape[2:]).to(y.dtype)
         if self.pos_embed_mode == 'none':
             return y
-        pos_embed = pos_embed if self.share_pos_embed else self.pos_embed
-        if pos_embed is None:
-            raise ValueError('share_pos_embed=True: forward needs the position embedding')
+        pos_embed = self._embedding(pos_embed)
         if self.pos_embed_mode == 'bias':
             return y + self._sum(pos_embed)[:, None, None].to(y.dtype)
         products = expand(weight, self.grid, self.grid) * pos_embed
         return y + self._inside(products, *x.shape[2:]).to(y.dtype)
+
+    def _embedding(self, shared: Tensor | None) -> Tensor:
+        """The embedding that counts, shared or of this module."""
+        embedding = shared if self.share_pos_embed else self.pos_embed
+        if embedding is None:
+            raise ValueError('share_pos_embed=True: forward needs the position embedding')
+        return embedding
 
     def _sum(self, pos_embed: Tensor) -> Tensor:
         """The sum of w h over all taps, (C)."""
@@ -154,18 +159,17 @@ class PeripheralConv2d(nn.Module):
         return sums
 
     def fold_pos_embed(self, pos_embed: Tensor | None = None) -> Tensor:
-        """Make the embedding part of the weights as they are now, for inference.
+        """Make the embedding part of the present weights, for inference.
 
         Returns:
             Bias (C) to be added to every output.
         """
-        pos_embed = pos_embed if self.share_pos_embed else self.pos_embed
         bias = self.weight.new_zeros(self.channels)
         if self.pos_embed_mode == 'bias':
-            bias = self._sum(pos_embed)
+            bias = self._sum(self._embedding(pos_embed))
         elif self.pos_embed_mode == 'valid':
             weight = expand(self.weight.squeeze(1), self.grid, self.grid)
-            self.border = nn.Parameter(weight * pos_embed)
+            self.border = nn.Parameter(weight * self._embedding(pos_embed))
         self.pos_embed_mode, self.pos_embed = 'none', None
         return bias
 

@@ -1,6 +1,6 @@
 """Recursive gated convolution and the global filter of HorNet."""
 
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,8 @@ def pointwise(
         channels_last: Layout of the result (N, C', H, W).
     """
     weight, bias = conv.weight.flatten(1), conv.bias
+    if bias is None:
+        raise ValueError(f'a convolution with a bias is needed, got {conv}')
     if factor != 1:
         weight, bias = weight * factor, bias * factor
     weight, bias, pixels = weight.expand(len(x), -1, -1), bias.to(x.dtype), x.flatten(2)
@@ -132,7 +134,7 @@ class RecursiveGatedConv(nn.Module):
         first_context, *contexts = self.dwconv(context).split(self.widths, dim=1)
         x = first * first_context * self.scale
         for gate, context in zip(self.gates, contexts, strict=True):
-            x = pointwise(x, gate, self.scale) * context
+            x = pointwise(x, cast(nn.Conv2d, gate), self.scale) * context
         if self.proj_out is None:
             return x
         # what follows is a residual connection between layer norms

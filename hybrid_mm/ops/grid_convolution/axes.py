@@ -22,10 +22,10 @@ class Block(NamedTuple):
 
 
 class GridAxis(NamedTuple):
-    """Groups of offsets of a centred kernel, as far as they lead from pixel to pixel of a map.
+    """Groups of offsets of a centred kernel, without offsets that always leave the map.
 
     Attributes:
-        first: Index of the first group that does so; ``len(groups)`` follow one another.
+        first: Index of the first group that has offsets left; the others follow it.
         groups: Blocks of every group, ascending.
     """
 
@@ -34,7 +34,7 @@ class GridAxis(NamedTuple):
 
     @property
     def part(self) -> slice:
-        """Which groups these are among all of the axis."""
+        """The groups as a slice of all groups of the kernel."""
         return slice(self.first, self.first + len(self.groups))
 
     @property
@@ -54,15 +54,15 @@ class GridAxis(NamedTuple):
 
     @property
     def reach(self) -> int:
-        """Largest offset without its sign."""
+        """Largest absolute offset."""
         return max(-self.begin, self.begin + sum(self.widths) - 1)
 
 
 @functools.lru_cache(4096)
 def grid_axis(widths: tuple[int, ...], size: int) -> GridAxis:
-    """Axis of a kernel of groups with these widths, on a map of a size.
+    """Axis of a kernel with groups of these widths, on a map of a size.
 
-    Offsets that lead out of the map from everywhere are left out: their weights meet zeros only.
+    Offsets that leave the map from every pixel are left out: their weights meet zeros only.
     """
     offset, first = -(sum(widths) // 2), 0
     groups: list[tuple[Block, ...]] = []

@@ -1,7 +1,8 @@
 """Kernels in C for the CPU, compiled at their first use.
 
-A kernel is plain C with OpenMP, without headers of Python or torch, so that any C compiler makes it
-within seconds. Where there is none, :func:`load` returns None and callers take another algorithm.
+A kernel is plain C with OpenMP, without headers of Python or torch, so that any C compiler builds
+it within seconds. Where there is none, :func:`load` returns None and callers use another
+algorithm.
 """
 
 import ctypes
@@ -27,7 +28,7 @@ _REALS = {torch.float32: 'float', torch.float64: 'double'}
 def load(name: str, dtype: torch.dtype) -> ctypes.CDLL | None:
     """The compiled ``name.c`` of this folder for numbers of a type.
 
-    It is kept in ``$XDG_CACHE_HOME/hybrid_mm/native`` (``~/.cache/...``) for later processes, by
+    It stays in ``$XDG_CACHE_HOME/hybrid_mm/native`` (``~/.cache/...``) for later processes, by
     source, flags, compiler and processor. ``CC`` names the compiler, by default cc;
     ``HYBRID_MM_NATIVE=0`` switches compiled kernels off.
 
