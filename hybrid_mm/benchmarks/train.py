@@ -8,7 +8,6 @@ detectors sample proposals at random.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -19,12 +18,12 @@ from mmengine.structures import InstanceData, PixelData
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-import hybrid_mm.registry
+import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X')
 from hybrid_mm.benchmarks.core import Case
 from hybrid_mm.convert import convert
+from hybrid_mm.run.config import installed_configs
 
 PACKAGES = ('mmdet', 'mmseg', 'mmpretrain')
-CONFIGS = Path(hybrid_mm.registry.__file__).parent / '.mim' / 'configs'
 SIZES = dict(mmdet=(1, 480, 640), mmseg=(2, 384, 384))
 QUICK = dict(mmdet=(2, 96, 128), mmseg=(2, 96, 96))
 
@@ -69,7 +68,7 @@ TRAININGS = (
 def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Case]:
     """Yield the cases; ``quick`` ones are small, to test the benchmark itself."""
     for training in TRAININGS:
-        cfg = Config.fromfile(CONFIGS / f'{training.config}.py')
+        cfg = Config.fromfile(installed_configs() / f'{training.config}.py')
         size = (QUICK if quick else SIZES)[cfg.default_scope]
         yield _case(training, cfg, size, device, dtype)
 

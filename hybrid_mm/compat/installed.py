@@ -60,7 +60,8 @@ def is_installed(distribution: str) -> bool:
 
 def parse_version(version: str) -> tuple[int, ...]:
     """Leading numbers of a version: '2.14.1+cu130' is (2, 14, 1)."""
-    return tuple(map(int, re.findall(r'\d+', re.match(r'[\d.]*', version).group())))
+    leading = re.split(r'[^\d.]', version, maxsplit=1)[0]
+    return tuple(map(int, re.findall(r'\d+', leading)))
 
 
 def version_of(module: str) -> tuple[int, ...]:

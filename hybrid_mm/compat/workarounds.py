@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from importlib import import_module
 from pathlib import Path
 
 from hybrid_mm.compat.installed import find, is_installed, read_text, version_of
@@ -134,7 +135,7 @@ def load_from_local(filename: str, map_location=None) -> dict:
     if not os.path.isfile(path):
         raise FileNotFoundError(f'{filename} can not be found.')
     # NumPy 1.26 has an empty _core
-    multiarray = (np._core if np.__version__ >= '2' else np.core).multiarray
+    multiarray = import_module(f'numpy.{"_core" if np.__version__ >= "2" else "core"}.multiarray')
     allowed = [HistoryBuffer, multiarray._reconstruct, multiarray.scalar, np.ndarray, np.dtype]
     # a HistoryBuffer pickles its methods as getattr(HistoryBuffer, 'mean'); all else is refused
     allowed.append((_history_method, 'builtins.getattr'))

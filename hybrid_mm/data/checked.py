@@ -79,10 +79,10 @@ class SampleCheck:
                 f'its EXIF data say), the annotations are for {stated[0]} x {stated[1]}'
             )
         if self.num_classes is not None and results.get('gt_seg_map') is not None:
-            self._check_labels(results, shape)
+            self._check_labels(results, shape, self.num_classes)
         return results
 
-    def _check_labels(self, results: dict, shape: tuple) -> None:
+    def _check_labels(self, results: dict, shape: tuple, num_classes: int) -> None:
         path, labels = results['seg_map_path'], results['gt_seg_map']
         if labels.ndim != 2:
             raise ValueError(f'label map {path} has the shape {labels.shape}; expected one channel')
@@ -101,11 +101,11 @@ class SampleCheck:
                 )
         counts = np.bincount(labels.ravel(), minlength=256)
         counts[[self.ignore_index, 255]] = 0
-        wrong = np.flatnonzero(counts[self.num_classes :])
+        wrong = np.flatnonzero(counts[num_classes:])
         if len(wrong):
             raise ValueError(
-                f'label map {path} has the label {wrong[0] + self.num_classes} (after '
-                f'reduce_zero_label and label_map); expected 0..{self.num_classes - 1} and '
+                f'label map {path} has the label {wrong[0] + num_classes} (after '
+                f'reduce_zero_label and label_map); expected 0..{num_classes - 1} and '
                 f'{self.ignore_index} (ignored)'
             )
 
@@ -152,7 +152,7 @@ class CheckedDataset(DatasetWrapper):
         self.dataset = dataset
         self.skip_bad_samples = skip_bad_samples
         self._reason: dict[int, str] = {}  # by id of the images dropped for their annotations
-        self._bad = None  # which samples are broken, shared with the workers
+        self._bad: torch.Tensor | None = None  # which samples are broken, shared with the workers
         self._check_pipeline()
         if not lazy_init:
             self.full_init()
@@ -251,6 +251,7 @@ class CheckedDataset(DatasetWrapper):
             BadSampleError: More samples are broken than may be skipped.
         """
         self.full_init()
+        assert self._bad is not None  # set by full_init
         for shift in range(len(self.dataset)):
             current = (index + shift) % len(self.dataset)
             if self._bad[current]:

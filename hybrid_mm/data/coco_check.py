@@ -92,9 +92,9 @@ def broken_images(coco: Any, path: str, masks: bool) -> dict[int, str]:
 
 
 def _problem(entry: dict, categories: dict) -> str | None:
-    box = entry.get('bbox')
-    numbers = isinstance(box, list) and all(isinstance(v, int | float) for v in box)
-    if not numbers or len(box) != 4 or not all(math.isfinite(v) for v in box):
+    box: Any = entry.get('bbox')
+    four = isinstance(box, list) and len(box) == 4
+    if not four or not all(isinstance(v, int | float) and math.isfinite(v) for v in box):
         return f'has the box {box}; expected four finite numbers x, y, width, height'
     if entry['category_id'] not in categories:
         known = [str(number) for number in categories]

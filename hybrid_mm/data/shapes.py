@@ -11,6 +11,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -143,7 +144,8 @@ def _pattern(name, u, v, rng, pitch):
         return ((v / pitch % 1 < 0.14) | ((u / (2 * pitch) + row / 2) % 1 < 0.07)).astype(float)
     if name == 'speckle':
         return (rng.random(u.shape) < 0.3).astype(float)
-    return 0.6 * _noise(rng, *u.shape, 24) + 0.4 * _noise(rng, *u.shape, 7)  # 'cloud'
+    height, width = u.shape  # 'cloud'
+    return 0.6 * _noise(rng, height, width, 24) + 0.4 * _noise(rng, height, width, 7)
 
 
 def _blend(first, second, weight):
@@ -213,7 +215,8 @@ def draw_scene(seed) -> Scene:
     height, width = (int(side) for side in rng.choice(SIDES, 2))
     image = _background(rng, height, width)
     instances = np.zeros((height, width), np.uint8)
-    labels, areas = [], []
+    labels: list[int] = []
+    areas: list[int] = []
     ranges = rng.choice(len(RADII), rng.integers(3, 7), p=RADIUS_ODDS)
     for radius in sorted((rng.uniform(*RADII[r]) for r in ranges), reverse=True):
         label = int(rng.integers(len(CLASSES)))
@@ -278,7 +281,7 @@ def _write_split(root, split, count, seed):
     images, labels = root / 'images' / split, root / 'annotations' / split
     images.mkdir(parents=True)
     labels.mkdir(parents=True)
-    coco = dict(
+    coco: dict[str, Any] = dict(
         info=dict(description='hybrid_mm shapes', version=str(VERSION), seed=seed),
         categories=[dict(id=i, name=name) for i, name in enumerate(CLASSES, start=1)],
         images=[],

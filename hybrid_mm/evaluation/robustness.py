@@ -88,7 +88,7 @@ def performance_under_corruption(
         None where it is undefined.
     """
     values = [v for severities in corrupted.values() for v in severities]
-    known = bool(values) and all(v is not None and math.isfinite(v) for v in values)
-    mean = sum(values) / len(values) if known else None
+    known = [v for v in values if v is not None and math.isfinite(v)]
+    mean = sum(known) / len(known) if known and len(known) == len(values) else None
     ratio = 100 * mean / clean if mean is not None and clean else None
     return dict(clean=clean, mPC=mean, rPC=ratio)

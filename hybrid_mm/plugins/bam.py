@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_mm.plugins.base import Plugin, apply_norm, positive
+from hybrid_mm.ops.arguments import positive
+from hybrid_mm.plugins.base import Plugin, apply_norm
 from hybrid_mm.registry import MODELS
 
 
@@ -51,12 +52,9 @@ class BAM(Plugin):
         init_identity: bool = False,
     ) -> None:
         super().__init__(norm_cfg, norm_eval, init_identity)
-        for name, value in dict(
-            ratio=ratio, channel_layers=channel_layers, dilation=dilation
-        ).items():
-            positive(name, value, self)
+        positive(self, ratio=ratio, channel_layers=channel_layers, dilation=dilation)
         hidden = in_channels // ratio
-        positive('in_channels // ratio', hidden, self)
+        positive(self, **{'in_channels // ratio': hidden})
         widths = [in_channels] + [hidden] * channel_layers
         self.channel_fcs = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.channel_norms = nn.ModuleList(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hybrid_mm import compat
+from hybrid_mm.ops.arguments import one_of
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {'relu': F.relu, 'silu': F.silu}
 _GATES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -19,48 +20,16 @@ _GATES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def choose(what: str, name: str, table: dict[str, Callable]) -> Callable:
-    """Look up an entry of a table by name.
-
-    Raises:
-        ValueError: Unknown name; the message lists the known ones.
-    """
-    if name not in table:
-        raise ValueError(f'{what} must be one of {", ".join(table)}, got {name!r}')
-    return table[name]
+def activation(name: str, owner: object) -> Callable[[Tensor], Tensor]:
+    """Activation of a module by name: 'relu' or 'silu'."""
+    one_of(owner, _ACTIVATIONS, act=name)
+    return _ACTIVATIONS[name]
 
 
-def activation(name: str) -> Callable[[Tensor], Tensor]:
-    """Activation by name: 'relu' or 'silu'."""
-    return choose('act', name, _ACTIVATIONS)
-
-
-def gate_function(name: str) -> Callable[[Tensor], Tensor]:
-    """Gate by name: 'sigmoid' or 'hard_sigmoid'; both are 1/2 at 0."""
-    return choose('gate', name, _GATES)
-
-
-def positive(name: str, value: float, owner: object) -> None:
-    """Check that an argument is positive.
-
-    Raises:
-        ValueError: The argument is not positive.
-    """
-    if value <= 0:
-        raise ValueError(f'{type(owner).__name__}: {name} must be positive, got {value}')
-
-
-def odd_kernel(kernel_size: int, owner: object, name: str = 'kernel_size') -> int:
-    """Check that a kernel has a centre and return its size.
-
-    Raises:
-        ValueError: The size is not a positive odd number.
-    """
-    if kernel_size < 1 or kernel_size % 2 == 0:
-        raise ValueError(
-            f'{type(owner).__name__}: {name} must be odd and positive, got {kernel_size}'
-        )
-    return kernel_size
+def gate_function(name: str, owner: object) -> Callable[[Tensor], Tensor]:
+    """Gate of a module by name: 'sigmoid' or 'hard_sigmoid'; both are 1/2 at 0."""
+    one_of(owner, _GATES, gate=name)
+    return _GATES[name]
 
 
 def reset_defaults(module: nn.Module) -> None:

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_mm.plugins.base import Plugin, choose, odd_kernel, positive
+from hybrid_mm.ops.arguments import odd, one_of, positive
+from hybrid_mm.plugins.base import Plugin
 from hybrid_mm.plugins.spatial_gate import SpatialGate
 from hybrid_mm.registry import MODELS
 
@@ -36,7 +37,7 @@ class ChannelGate(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(channels, hidden)
         self.fc2 = nn.Linear(hidden, channels)
-        self.pools = [choose('pools', name, _POOLS) for name in pools]
+        self.pools = [_POOLS[name] for name in pools]
         self.gain = gain
 
     def forward(self, x: Tensor) -> Tensor:
@@ -78,14 +79,16 @@ class CBAM(Plugin):
     ) -> None:
         norm_cfg = norm_cfg or dict(type='BN', momentum=0.01)
         super().__init__(norm_cfg, norm_eval, init_identity)
-        positive('ratio', ratio, self)
-        positive('in_channels // ratio', in_channels // ratio, self)
-        positive('number of pools', len(pools), self)
-        self.channel_gate = ChannelGate(in_channels, in_channels // ratio, pools, self.gain)
+        positive(self, ratio=ratio)
+        hidden = in_channels // ratio
+        positive(self, **{'in_channels // ratio': hidden, 'number of pools': len(pools)})
+        for pool in pools:
+            one_of(self, _POOLS, pools=pool)
+        self.channel_gate = ChannelGate(in_channels, hidden, pools, self.gain)
         self.spatial_gate = None
         if spatial:
-            k = odd_kernel(kernel_size, self)
-            self.spatial_gate = SpatialGate(k, self.build_norm(1), self.gain)
+            odd(self, kernel_size=kernel_size)
+            self.spatial_gate = SpatialGate(kernel_size, self.build_norm(1), self.gain)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

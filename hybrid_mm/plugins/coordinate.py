@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_mm.plugins.base import Plugin, positive
+from hybrid_mm.ops.arguments import positive
+from hybrid_mm.plugins.base import Plugin
 from hybrid_mm.registry import MODELS
 
 
@@ -40,8 +41,7 @@ class CoordinateAttention(Plugin):
         init_identity: bool = False,
     ) -> None:
         super().__init__(norm_cfg, norm_eval, init_identity)
-        positive('ratio', ratio, self)
-        positive('min_channels', min_channels, self)
+        positive(self, ratio=ratio, min_channels=min_channels)
         hidden = max(min_channels, in_channels // ratio)
         self.conv1 = nn.Conv2d(in_channels, hidden, 1)
         self.norm = self.build_norm(hidden)

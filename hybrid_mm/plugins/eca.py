@@ -9,7 +9,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from hybrid_mm.plugins.base import Plugin, odd_kernel, positive
+from hybrid_mm.ops.arguments import odd, positive
+from hybrid_mm.plugins.base import Plugin
 from hybrid_mm.registry import MODELS
 
 
@@ -46,11 +47,11 @@ class ECA(Plugin):
         init_identity: bool = False,
     ) -> None:
         super().__init__(init_identity=init_identity)
-        positive('gamma', gamma, self)
+        positive(self, gamma=gamma)
         if kernel_size is None:
             kernel_size = adaptive_kernel_size(in_channels, gamma, beta)
-        k = odd_kernel(kernel_size, self)
-        self.conv = nn.Conv1d(1, 1, k, padding=k // 2, bias=False)
+        odd(self, kernel_size=kernel_size)
+        self.conv = nn.Conv1d(1, 1, kernel_size, padding=kernel_size // 2, bias=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

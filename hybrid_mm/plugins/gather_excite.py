@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_mm.layers.heads import make_divisible
+from hybrid_mm.ops.arguments import positive
 from hybrid_mm.plugins.base import (
     Plugin,
     activation,
     apply_norm,
     gate_function,
-    positive,
 )
 from hybrid_mm.registry import MODELS
 
@@ -81,7 +81,7 @@ class GatherExcite(Plugin):
                 f'got extent={extent}, learned={learned}, map_size={map_size}'
             )
         self.extent = extent
-        self.act, self.gate = activation(act), gate_function(gate)
+        self.act, self.gate = activation(act, self), gate_function(gate, self)
         self.convs, self.norms = nn.ModuleList(), nn.ModuleList()
         if learned:
             if extent:
@@ -97,7 +97,7 @@ class GatherExcite(Plugin):
             self.norms.extend(self.build_norm(in_channels) for _ in shapes)
         self.mlp: nn.Module | None = None
         if mlp:
-            positive('ratio', ratio, self)
+            positive(self, ratio=ratio)
             width = make_divisible(in_channels / ratio, divisor, round_limit=0.0)
             hidden = hidden_channels or width
             fc1, fc2 = nn.Conv2d(in_channels, hidden, 1), nn.Conv2d(hidden, in_channels, 1)

@@ -4,8 +4,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_mm.layers.heads import make_divisible
+from hybrid_mm.ops.arguments import odd, positive
 from hybrid_mm.ops.lambda_attention import lambda_attention
-from hybrid_mm.plugins.base import SpatialOperator, odd_kernel, positive
+from hybrid_mm.plugins.base import SpatialOperator
 from hybrid_mm.registry import MODELS
 
 
@@ -65,12 +66,13 @@ class LambdaLayer(SpatialOperator):
         if stride not in (1, 2):
             raise ValueError(f'LambdaLayer: stride must be 1 or 2, got {stride}')
         self.must_be('groups', groups, 1)
-        positive('num_heads', num_heads, self)
+        positive(self, num_heads=num_heads)
         if out_channels % num_heads:
             raise ValueError(
                 f'LambdaLayer: {out_channels} channels are not a multiple of {num_heads} heads'
             )
         size = (window,) * 2 if isinstance(window, int) else tuple(window)
+        odd(self, window=size)
         if key_channels is None:
             key_channels = make_divisible(out_channels * qk_ratio) // num_heads
         self.stride, self.dilation = stride, dilation
@@ -79,9 +81,7 @@ class LambdaLayer(SpatialOperator):
         self.norm_q = self.build_norm(self.widths[0])
         self.norm_v = self.build_norm(self.widths[2])
         # never called, holds the embeddings
-        self.position = nn.Conv2d(
-            1, key_channels, tuple(odd_kernel(s, self, 'window') for s in size), bias=position_bias
-        )
+        self.position = nn.Conv2d(1, key_channels, size, bias=position_bias)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

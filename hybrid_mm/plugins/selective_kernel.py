@@ -11,11 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_mm.layers.heads import make_divisible
+from hybrid_mm.ops.arguments import odd, positive
 from hybrid_mm.plugins.base import (
     SpatialOperator,
     apply_norm,
-    odd_kernel,
-    positive,
 )
 from hybrid_mm.registry import MODELS
 
@@ -72,7 +71,9 @@ class SelectiveKernel(SpatialOperator):
         norm_cfg: dict | None = None,
     ) -> None:
         super().__init__(kernel_size, padding, dilation, bias, norm_cfg)
-        positive('ratio', ratio, self)
+        positive(self, ratio=ratio)
+        odd(self, kernel_sizes=kernel_sizes)
+        positive(self, **{'kernel size - 2': [size - 2 for size in kernel_sizes]})
         out_channels = out_channels or in_channels
         branches = len(kernel_sizes)
         if split_input and in_channels % branches:
@@ -83,7 +84,6 @@ class SelectiveKernel(SpatialOperator):
         inputs = in_channels // branches if split_input else in_channels
         self.paths = nn.ModuleList()
         for size in kernel_sizes:
-            positive('kernel size - 2', odd_kernel(size, self, 'kernel_sizes') - 2, self)
             d = dilation * (size // 2) if dilated else dilation
             k = 3 if dilated else size
             conv = nn.Conv2d(

@@ -6,7 +6,8 @@ Source: "Squeeze-and-Excitation Networks" (arXiv 1709.01507), equations 2 to 4.
 from torch import Tensor, nn
 
 from hybrid_mm.layers.heads import make_divisible
-from hybrid_mm.plugins.base import Plugin, activation, gate_function, positive
+from hybrid_mm.ops.arguments import positive
+from hybrid_mm.plugins.base import Plugin, activation, gate_function
 from hybrid_mm.registry import MODELS
 
 
@@ -42,11 +43,11 @@ class SE(Plugin):
         init_identity: bool = False,
     ) -> None:
         super().__init__(init_identity=init_identity)
-        positive('ratio', ratio, self)
+        positive(self, ratio=ratio)
         hidden = hidden_channels or make_divisible(in_channels / ratio, divisor, round_limit=0.0)
         self.fc1 = nn.Conv2d(in_channels, hidden, 1, bias=bias)
         self.fc2 = nn.Conv2d(hidden, in_channels, 1, bias=bias)
-        self.act, self.gate = activation(act), gate_function(gate)
+        self.act, self.gate = activation(act, self), gate_function(gate, self)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

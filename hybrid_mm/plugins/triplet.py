@@ -5,7 +5,8 @@ Source: "Rotate to Attend: Convolutional Triplet Attention Module" (arXiv 2010.0
 
 from torch import Tensor, nn
 
-from hybrid_mm.plugins.base import Plugin, odd_kernel
+from hybrid_mm.ops.arguments import odd
+from hybrid_mm.plugins.base import Plugin
 from hybrid_mm.plugins.spatial_gate import SpatialGate
 from hybrid_mm.registry import MODELS
 
@@ -43,10 +44,10 @@ class TripletAttention(Plugin):
         norm_cfg = norm_cfg or dict(type='BN', momentum=0.01)
         super().__init__(norm_cfg, norm_eval, init_identity)
         self.in_channels = in_channels
-        k = odd_kernel(kernel_size, self)
-        self.cw = SpatialGate(k, self.build_norm(1), self.gain)
-        self.hc = SpatialGate(k, self.build_norm(1), self.gain)
-        self.hw = SpatialGate(k, self.build_norm(1), self.gain) if spatial else None
+        odd(self, kernel_size=kernel_size)
+        self.cw = SpatialGate(kernel_size, self.build_norm(1), self.gain)
+        self.hc = SpatialGate(kernel_size, self.build_norm(1), self.gain)
+        self.hw = SpatialGate(kernel_size, self.build_norm(1), self.gain) if spatial else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -56,6 +56,18 @@ def config_root() -> Path | None:
     return None
 
 
+def installed_configs() -> Path:
+    """Folder of the configs of this package, see :func:`config_root`.
+
+    Raises:
+        UserError: They are not installed.
+    """
+    root = config_root()
+    if root is None:
+        raise UserError('the configs of hybrid_mm are not installed; use a checkout or a wheel')
+    return root
+
+
 def task_of(cfg: Config) -> str:
     """Task of a config by its ``default_scope``.
 

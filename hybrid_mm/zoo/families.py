@@ -7,9 +7,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS
 from torch import nn
 
-from hybrid_mm.errors import UserError
 from hybrid_mm.registry import MODELS as OURS
-from hybrid_mm.run.config import config_root
+from hybrid_mm.run.config import installed_configs
 
 VARIANTS = {
     'ACmix-PVT': dict(type='hybrid_mm.PVT', acmix=True),
@@ -70,10 +69,8 @@ def model_with(backbone: dict, head: str) -> nn.Module:
     Raises:
         UserError: The base configs are not installed.
     """
-    root = config_root()
-    if root is None:
-        raise UserError('the configs of this package are not there; run from a source tree')
-    model = Config.fromfile(root / '_base_' / 'models' / f'{BASE_MODELS[head]}.py').model
+    base = installed_configs() / '_base_' / 'models' / f'{BASE_MODELS[head]}.py'
+    model = Config.fromfile(base).model
     model.backbone = ConfigDict(copy.deepcopy(backbone))
     channels = list(OURS.build(copy.deepcopy(backbone)).out_channels)
     model.pop('auxiliary_head', None)

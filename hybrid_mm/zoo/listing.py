@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from hybrid_mm.errors import UserError, nearest
-from hybrid_mm.run.config import config_root
+from hybrid_mm.run.config import installed_configs
 from hybrid_mm.zoo.metafile import Model, Tree, read_trees
 from hybrid_mm.zoo.page import METRICS, source_type
 
@@ -18,20 +18,18 @@ def installed_trees() -> list[Tree]:
     Raises:
         UserError: The configs are not installed, or their metafiles have mistakes.
     """
-    root = config_root()
-    if root is None:
-        raise UserError('the configs of hybrid_mm are not there; install the wheel or a checkout')
+    root = installed_configs().parent
     try:
-        return read_trees(root.parent)
+        return read_trees(root)
     except ValueError as error:
         raise UserError(str(error)) from error
 
 
 def matches(pattern: str, *texts: str) -> bool:
     """Whether each word of a pattern is in one of the texts; ``*`` and ``?`` as in file names."""
-    texts = [text.lower() for text in texts]
+    lowered = [text.lower() for text in texts]
     return all(
-        any(fnmatch(text, f'*{word}*') for text in texts) for word in pattern.lower().split()
+        any(fnmatch(text, f'*{word}*') for text in lowered) for word in pattern.lower().split()
     )
 
 
@@ -92,7 +90,7 @@ def listing(pattern: str, as_json: bool, tables: Sequence[str]) -> None:
     Raises:
         UserError: Nothing matches.
     """
-    trees, root = installed_trees(), config_root()
+    trees, root = installed_trees(), installed_configs()
     pairs = [(tree, model) for tree in trees for model in tree.models]
     found = [
         (tree, model)

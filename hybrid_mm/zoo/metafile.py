@@ -5,7 +5,7 @@ accuracies with their source. Results with the source ``measured`` are ours, all
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -94,7 +94,8 @@ class Model:
         self.dataset: str = data['Training Data']
         self.parameters: int = data['Parameters']
         self.flops: int = data['FLOPs']
-        self.size: tuple[int, int] = tuple(map(int, data['Input Size'].split('x')))
+        height, width = map(int, data['Input Size'].split('x'))
+        self.size = height, width
         self.results: list[dict] = entry.get('Results', [])
 
     @property
@@ -151,7 +152,7 @@ class Tree:
 T = TypeVar('T', bound=Tree)
 
 
-def read_trees(root: Path, tree_type: type[T] = Tree) -> list[T]:
+def read_trees(root: Path, tree_type: type[T] = Tree) -> list[T]:  # type: ignore[assignment]
     """Read the trees that ``model-index.yml`` imports.
 
     Args:
@@ -211,7 +212,7 @@ def _load(file: Path, name: str, mistakes: list[str]) -> Any:
     return None
 
 
-def _fields(node: Any, where: str, required: dict[str, type], optional: dict[str, type]):
+def _fields(node: Any, where: str, required: Mapping[str, type], optional: Mapping[str, type]):
     """Mistakes in the keys of a mapping and in the types of their values."""
     if not isinstance(node, dict):
         yield f'{where} must be a mapping, got {node!r}'

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X')
 from hybrid_mm.errors import UserError, nearest
-from hybrid_mm.run.config import config_root, load_config, without_init_cfg
+from hybrid_mm.run.config import installed_configs, load_config, without_init_cfg
 from hybrid_mm.zoo.heads import NEW_HEADS
 from hybrid_mm.zoo.listing import installed_trees
 from hybrid_mm.zoo.metafile import HEADS, Model
@@ -65,7 +65,7 @@ def find_backbone(name: str, head: str, checkpoint: str | None = None) -> Backbo
         return model.head != title, model.head == 'Classifier'
 
     source = min(found, key=distance)
-    cfg = load_config(str(config_root().parent / source.config))
+    cfg = load_config(str(installed_configs().parent / source.config))
     settings = without_init_cfg(cfg.model.backbone.to_dict())
     scope = cfg.get('default_scope')
     target = 'mmdet' if NEW_HEADS[head].layout == 'coco' else 'mmseg'

@@ -9,7 +9,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from hybrid_mm.errors import UserError, shorten
-from hybrid_mm.run.config import config_root
+from hybrid_mm.run.config import installed_configs
 from hybrid_mm.zoo.heads import NEW_HEADS, check_head
 from hybrid_mm.zoo.metafile import HEADS
 from hybrid_mm.zoo.new_backbone import Backbone
@@ -117,7 +117,7 @@ def _configs(path: Path) -> str:
 
     Not ``hybrid_mm::``, with which MMEngine would look up all types in our scope only.
     """
-    root, folder = config_root(), path.resolve().parent
+    root, folder = installed_configs(), path.resolve().parent
     if folder.is_relative_to(root.parent):
         return os.path.relpath(root, folder)
     return str(root)
@@ -189,7 +189,8 @@ def _masks(data: UserData, head: str, places: dict, plan: Plan) -> dict:
 
 def _model(data: UserData, head: str, backbone: Backbone, checkpoint: str | None) -> str:
     """Source of ``model = dict(...)``, with a comment on its weights."""
-    number, channels = dict(num_classes=len(data.classes)), backbone.channels
+    number: dict[str, object] = dict(num_classes=len(data.classes))
+    channels = backbone.channels
     settings = dict(_delete_=True, **backbone.settings)
     lines = [f'# The backbone is that of {backbone.source}.']
     if checkpoint is None:

@@ -83,8 +83,11 @@ def held_out(count: int, holdout: float) -> int:
     return min(count - 1, max(1, round(count * holdout)))
 
 
-def check_splits(folder: Path, splits: dict, holdout: float | None) -> None:
+def check_splits(folder: Path, splits: dict[str, Split], holdout: float | None) -> float:
     """Check that there are a training split, and a validation split or a share to hold out.
+
+    Returns:
+        The share; 0 if there is a validation split.
 
     Raises:
         UserError: One is missing, or there are both a validation split and ``holdout``.
@@ -102,6 +105,7 @@ def check_splits(folder: Path, splits: dict, holdout: float | None) -> None:
             f'{folder} has no validation split; name it with --val ANNOTATIONS IMAGES, or hold out '
             'a fifth of the training images with --holdout 0.2'
         )
+    return holdout or 0.0
 
 
 def median_size(sizes: Iterable[tuple[int, int]]) -> tuple[int, int]:

@@ -58,7 +58,10 @@ def _load(path: Path) -> dict:
 def _image_folder(root: Path, file: Path, content: dict) -> str:
     """Folder in which the images of a COCO file lie."""
     split, parent = split_of(file), file.parent
-    names = [re.sub(r'^(instances|annotations?)_', '', file.stem), *SPLITS.get(split, ())]
+    names = [
+        re.sub(r'^(instances|annotations?)_', '', file.stem),
+        *(SPLITS[split] if split else ()),
+    ]
     tried = [parent]
     for base in (root, root / 'images', parent, parent.parent):
         tried += [base / name for name in names] + [base / name / 'images' for name in names]
@@ -118,13 +121,13 @@ def read_coco(
         if images is None:
             images = _image_folder(folder, file, content)
         splits[split] = Split(images, os.path.relpath(file, folder), len(content['images']))
-    check_splits(folder, splits, holdout)
-    if 'val' not in splits:
-        contents['train'], contents['val'] = _divide(contents['train'], holdout)
-        file, images = splits['train'].labels, splits['train'].images
+    share = check_splits(folder, splits, holdout)
+    if share:
+        contents['train'], contents['val'] = _divide(contents['train'], share)
+        whole = splits['train']
         for split, content in contents.items():
             count = len(content['images'])
-            splits[split] = Split(images, file, count, content=content)
+            splits[split] = Split(whole.images, whole.labels, count, content=content)
     train = contents['train']
     classes, boxes = _classes(folder / splits['train'].labels, train, names, empty_classes)
     there = {category['name'] for category in contents['val']['categories']}

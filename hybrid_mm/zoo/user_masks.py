@@ -70,19 +70,20 @@ def read_masks(
     for split, (images, masks) in folders.items():
         pairs[split], found = _pair(images, masks)
         suffixes.add(found)
-        paths = [os.path.relpath(path, folder) for path in (images, masks)]
-        splits[split] = Split(*paths, len(pairs[split]))
-    check_splits(folder, splits, holdout)
+        splits[split] = Split(
+            os.path.relpath(images, folder), os.path.relpath(masks, folder), len(pairs[split])
+        )
+    share = check_splits(folder, splits, holdout)
     if len(suffixes) > 1:
         raise UserError(
             f'files of training and validation end differently: {sorted(suffixes)}; expected one '
             'ending of all images and one of all label maps'
         )
     suffix = suffixes.pop()
-    if 'val' not in splits:
+    if share:
         stems = [image.name.removesuffix(suffix[0]) for image, _ in pairs['train']]
         random.Random(0).shuffle(stems)
-        count, whole = held_out(len(stems), holdout), splits['train']
+        count, whole = held_out(len(stems), share), splits['train']
         for split, part in (('val', stems[:count]), ('train', stems[count:])):
             splits[split] = Split(whole.images, whole.labels, len(part), names=sorted(part))
     every = [pair for split in pairs.values() for pair in split]
@@ -126,7 +127,8 @@ def _pair(images: Path, masks: Path) -> tuple[list[tuple[Path, Path]], tuple[str
 
 def _labels(pairs: Sequence[tuple[Path, Path]]) -> tuple[dict[int, Path], list[tuple[int, int]]]:
     """Labels, each with a file that has it, and sizes (width, height) of the images."""
-    labels, sizes = {}, []
+    labels: dict[int, Path] = {}
+    sizes: list[tuple[int, int]] = []
     for image, mask in track(pairs, 'reading label maps'):
         try:
             with Image.open(image) as picture:

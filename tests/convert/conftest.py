@@ -1,4 +1,4 @@
-"""What every converter has to keep."""
+"""The contract of all converters."""
 
 import re
 
@@ -45,8 +45,8 @@ def round_trip():
             make: Makes a network of ours.
             official: Gives the official state dict of such a network.
             source: Name of the layout.
-            strange: A key that the layout has not, as the error names it.
-            prefix: What stands before our keys, and before the strange one, in a whole detector.
+            strange: A key that is not in the layout, as the error names it.
+            prefix: Prefix of our keys and of the strange one in a whole detector.
             extra: Official tensors of which ours has none.
         """
         model = fill(make())

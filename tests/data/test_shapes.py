@@ -146,7 +146,7 @@ def test_shapes_occlude_each_other(whole):
 
 
 def test_colour_alone_does_not_name_the_class(whole):
-    """The colour of the class is worn by most of its shapes, not by all: shapes matter."""
+    """Most shapes of a class have its colour, but not all: shapes matter."""
     own = total = 0
     palette = np.array([shapes._hsv(rgb)[0] for rgb in shapes.PALETTE])
     for scene in whole['training'][:100]:

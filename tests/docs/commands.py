@@ -24,7 +24,7 @@ from hybrid_mm.run.config import load_config
 from .blocks import PLACEHOLDER, ROOT, commands
 
 LAUNCHERS = {
-    # script: the tool that it starts, and its own arguments in front of the config and behind it
+    # script: the tool that it starts, and its own arguments before and after the config
     'tools/dist_train.sh': ('tools/train.py', 0, 1),
     'tools/dist_test.sh': ('tools/test.py', 0, 2),
     'tools/slurm_train.sh': ('tools/train.py', 2, 0),

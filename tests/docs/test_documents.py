@@ -316,7 +316,7 @@ def test_parts_of_configs(block, written):
     if block.title:
         cfg = load_config(str(written(block.page) / block.title))
     else:
-        # {{_base_.x}} stands for something of another file
+        # {{_base_.x}} refers to a value of another file
         cfg = Config.fromstring(re.sub(r'\{\{.*?\}\}', 'dict()', block.text), '.py')
         base = load_config(str(ROOT / 'configs/van/mask-rcnn_van-b0_fpn_1x_coco.py'))
         flexible = inspect.signature(FlexibleRunner.__init__).parameters

@@ -3,10 +3,19 @@
 import pytest
 import torch
 
+from hybrid_mm.layers import PairwiseAttention2d
 from hybrid_mm.layers.attention.window_attention import WindowAttention
+from hybrid_mm.ops.decomposed_attention import decomposed_attention
 from hybrid_mm.ops.dispatch import ALGORITHMS, check_impl, choices, chosen_impl, default_impl
-from hybrid_mm.ops.grid_convolution import grid_convolution
-from hybrid_mm.ops.local_attention import local_attention
+from hybrid_mm.ops.distance_attention import distance_attention
+from hybrid_mm.ops.evolving_attention import evolving_attention
+from hybrid_mm.ops.ghost_attention import ghost_attention
+from hybrid_mm.ops.global_filter import global_filter
+from hybrid_mm.ops.grid_convolution import fused, grid_convolution
+from hybrid_mm.ops.learned_queries import learned_query_attention
+from hybrid_mm.ops.local_attention import local_attention, partition_attention
+from hybrid_mm.ops.mixed_shift import mixed_shift
+from hybrid_mm.ops.separable_attention import separable_attention
 
 
 def test_names_of_an_operator():
@@ -74,3 +83,53 @@ def test_operators_and_modules_follow(monkeypatch):
     assert 'hybrid_mm' in names()
     with default_impl('reference'):
         assert 'hybrid_mm' not in names()
+
+
+def rand(*shape):
+    return torch.randn(shape, dtype=torch.float64)
+
+
+def runs():
+    """Operator -> function of ``impl`` that runs it on small inputs, the same every time."""
+    torch.manual_seed(0)
+    qkv = [rand(1, 2, 6, 4, 4) for _ in range(3)]  # 2 heads, 6 x 4 pixels
+    maps = rand(1, 2, 6, 4)
+    positions = rand(11, 4), rand(7, 4)
+    chain = rand(1, 2, 24, 24), rand(2, 2, 3, 3), rand(2)
+    distances, hidden, ghost = rand(2, 6, 4), rand(1, 3, 6, 4), (rand(18, 3), rand(18))
+    mix = rand(1, 3, 2, 6, 4), rand(5, 3), None, rand(8, 5, 3, 3)
+    learned = rand(1, 2, 2, 6, 4), maps, rand(2, 2, 3, 3), rand(2, 2, 3, 3)
+    kernel, spectrum = rand(2, 5, 5), rand(2, 4, 3, 2)
+    separable = rand(1, 6, 4, 3), rand(2, 5, 6), rand(2, 3, 4), rand(2, 7, 3)
+    vector = PairwiseAttention2d(2, 2, 4, 2, 3).double().eval()
+
+    def vector_attention(impl):
+        vector.impl = impl
+        return vector(maps)
+
+    return {
+        'local_attention': lambda impl: local_attention(*qkv, 3, impl=impl),
+        'partition_attention': lambda impl: partition_attention(*qkv, 2, impl=impl),
+        'decomposed_attention': lambda impl: decomposed_attention(*qkv, *positions, impl=impl),
+        'distance_attention': lambda impl: distance_attention(*qkv, distances, impl=impl),
+        'evolving_attention': lambda impl: evolving_attention(
+            *qkv, *positions, *chain, impl=impl)[0],
+        'ghost_attention': lambda impl: ghost_attention(
+            hidden, maps, *ghost, heads=2, kernel_size=3, impl=impl),
+        'vector_attention': vector_attention,
+        'mixed_shift': lambda impl: mixed_shift(*mix, impl=impl),
+        'learned_query_attention': lambda impl: learned_query_attention(*learned, impl=impl),
+        'grid_convolution': lambda impl: grid_convolution(maps, kernel, [1] * 5, impl=impl),
+        'separable_attention': lambda impl: separable_attention(*separable, impl=impl),
+        'global_filter': lambda impl: global_filter(maps, spectrum, impl),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize('operator', ALGORITHMS)
+def test_every_name_runs_and_agrees(operator):
+    run = runs()[operator]
+    expected = run('reference')
+    compiled = fused.is_available(expected)
+    for impl in choices(operator):
+        if compiled or (operator, impl) != ('grid_convolution', 'fused'):
+            torch.testing.assert_close(run(impl), expected)

@@ -80,7 +80,7 @@ def test_gradients_equal_those_of_the_reference(monkeypatch, rows, used, alpha):
     given = inputs(4, 5)
     grads = []
     for impl in ('reference', 'tiled'):
-        with budget.limited(rows * 3 * 20):
+        with budget.limited(rows * 4 * 3 * 20):
             outs = attend(**given, alpha=alpha, beta=0.3, impl=impl)
             outs = dict(both=outs, result=outs[:1], logits=outs[1:])[used]
             dys = [torch.linspace(-1, 1, o.numel()).to(o).sin().view_as(o) for o in outs]

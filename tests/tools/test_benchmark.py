@@ -32,7 +32,7 @@ def test_table_and_files(tool, tmp_path, capsys):
 
 
 def test_several_benchmarks_in_one_run(tool, tmp_path, monkeypatch):
-    """Each measured, with the options that were given; `ops` stands for all operators."""
+    """Each is measured with the given options; `ops` means all operators."""
     measured = []
 
     def measure(case, seconds, rounds):

@@ -53,14 +53,14 @@ def trees(monkeypatch):
     }
     found = [Tree(Path('/zoo/configs/x/metafile.yml'), content)]
     monkeypatch.setattr(listing, 'read_trees', lambda root: found)
-    monkeypatch.setattr(listing, 'config_root', lambda: Path('/zoo/configs'))
+    monkeypatch.setattr(listing, 'installed_configs', lambda: Path('/zoo/configs'))
     return found
 
 
 def test_rows(trees, capsys):
     listing.listing('', True, ('backbones', 'configs'))
     found = json.loads(capsys.readouterr().out)
-    # the figures of the classifier at 224, wherever it stands
+    # the figures of the classifier at 224, whatever its position
     assert found['backbones'] == [
         dict(
             backbone='a',
@@ -101,7 +101,7 @@ def test_tables(trees, capsys):
         ['b', 'Net', '', '', '', '1'],
     ]
     shown = {Path(line[0]).stem: line[1:] for line in lines[4:]}
-    # what we measured (*) stands for what is quoted, ? for what nobody has verified
+    # measured values (*) replace quoted ones, ? marks unverified ones
     assert shown['a_8xb128_in1k'][-1] == 'Top 1 Accuracy 80.0*'
     assert shown['mask-rcnn_a_fpn_1x_coco'] == [
         *('Mask R-CNN', '20.00', '150.00', '800x1280', 'box AP 38.0*, mask AP 36.0?')

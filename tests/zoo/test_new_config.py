@@ -455,7 +455,7 @@ def zoo(tmp_path, monkeypatch):
             f'custom_hooks = [dict(type="EMAHook", momentum={settings["drop_path_rate"]})]\n'
         )
     monkeypatch.setattr(new_backbone, 'installed_trees', lambda: [SimpleNamespace(models=models)])
-    monkeypatch.setattr(new_backbone, 'config_root', lambda: tmp_path / 'configs')
+    monkeypatch.setattr(new_backbone, 'installed_configs', lambda: tmp_path / 'configs')
     torch.save(VAN(TINY).state_dict(), tmp_path / 'w.pth')
     return str(tmp_path / 'w.pth')
 

@@ -1,4 +1,4 @@
-"""What is read from a folder of one's own data, with figures counted by hand."""
+"""Data sets of users: what is read from a folder, with figures counted by hand."""
 
 import json
 import shutil

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from hybrid_mm.errors import UserError, nearest
 from hybrid_mm.run import options
-from hybrid_mm.run.config import config_root
+from hybrid_mm.run.config import installed_configs
 from hybrid_mm.run.tool import tool
 
 
@@ -46,7 +46,7 @@ def main(argv=None):
     from hybrid_mm.analysis import variants
     from hybrid_mm.benchmarks.report import environment
 
-    folder = args.folder or _folder()
+    folder = args.folder or installed_configs() / 'attention_modules' / 'members'
     try:
         paths = variants.find(folder)
     except FileNotFoundError as error:
@@ -79,15 +79,6 @@ def main(argv=None):
     if args.out:
         variants.plot(found, args.out)
         print(args.out)
-
-
-def _folder() -> Path:
-    root = config_root()
-    if root is None:
-        raise UserError(
-            'the configs of this package are not installed; name a folder with --folder'
-        )
-    return root / 'attention_modules' / 'members'
 
 
 def _print(found: list, args) -> None:

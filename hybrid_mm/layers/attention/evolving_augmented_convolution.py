@@ -1,7 +1,7 @@
 """Attention-augmented convolution whose attention logits evolve from layer to layer.
 
-Source: "Evolving Attention with Residual Convolutions" (arXiv 2102.12895), section 3.2, as in its
-published TensorFlow code, whose pooling and resizing are kept to the letter.
+Source: "Evolving Attention with Residual Convolutions" (arXiv 2102.12895), section 3.2; pooling and
+resizing are exactly those of its published TensorFlow code.
 """
 
 from typing import Any
@@ -19,10 +19,15 @@ from hybrid_mm.ops.evolving_attention import evolving_attention
 def same_padding(x: Tensor) -> dict[str, Any]:
     """Arguments of a 3x3 pooling of stride 2 that pad as TensorFlow's SAME.
 
-    (N, C, H, W) becomes (N, C, ceil(H / 2), ceil(W / 2)); an even side is padded behind only.
+    (N, C, H, W) becomes (N, C, ceil(H / 2), ceil(W / 2)); an even side is padded at its end only.
     """
     padding = tuple(side % 2 for side in x.shape[-2:])
     return dict(kernel_size=3, stride=2, padding=padding, ceil_mode=True)
+
+
+def _halved(x: Tensor) -> Tensor:
+    """Mean of 3 x 3 pixels with stride 2; padding does not count."""
+    return F.avg_pool2d(x, **same_padding(x), count_include_pad=False)
 
 
 def resize_from_corner(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -44,7 +49,7 @@ def resize_from_corner(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class EvolvingAAConv2d(AAConv2d):
-    """:class:`~hybrid_mm.layers.AAConv2d` in a chain that hands its attention logits on.
+    """:class:`~hybrid_mm.layers.AAConv2d` in a chain that passes on its attention logits.
 
     ``forward(x, previous)`` gives the map and the logits for the next layer; see
     :func:`~hybrid_mm.ops.evolving_attention.evolving_attention` for how they evolve and for the
@@ -58,8 +63,8 @@ class EvolvingAAConv2d(AAConv2d):
             maps of one size.
         alpha: Weight of the convolved logits.
         beta: Weight of the logits of the layer before.
-        max_tokens: Where the map under attention has more positions, it is pooled by 2 again until
-            it has no more; with less, nothing changes. The memory of a chain grows with its square.
+        max_tokens: A map with more positions is pooled by 2 until it has no more than these before
+            attention. The memory of a chain grows with their square.
         official_tables: Draw the relative tables from N(d^-0.5, 1) as the published code does,
             which takes the standard deviation for the mean; otherwise from N(0, 1 / d).
         stride: 1 or 2.
@@ -100,17 +105,18 @@ class EvolvingAAConv2d(AAConv2d):
 
     def pooled(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Input of the attention branch, and the rows and columns of its result."""
-        poolings = (self.stride == 2, self.attn_downsample)
-        size = x.shape[-2:]
-        for i, wanted in enumerate(poolings):
-            if wanted:
-                x = F.avg_pool2d(x, **same_padding(x), count_include_pad=False)
-            size = x.shape[-2:] if i == 0 else size
+        if self.stride == 2:
+            x = _halved(x)
+        height, width = x.shape[-2:]
+        if self.attn_downsample:
+            x = _halved(x)
         while self.max_tokens is not None and x.shape[-2] * x.shape[-1] > self.max_tokens:
-            x = F.avg_pool2d(x, **same_padding(x), count_include_pad=False)
-        return x, tuple(size)
+            x = _halved(x)
+        return x, (height, width)
 
-    def forward(self, x: Tensor, previous: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(  # type: ignore[override]  # logits are an argument and a result, too
+        self, x: Tensor, previous: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Map (N, in_channels, H, W) and logits of the layer before, (N, heads, T, T).
 
         Returns:

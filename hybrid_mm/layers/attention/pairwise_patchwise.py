@@ -71,7 +71,8 @@ class VectorAttention2d(nn.Module):
             )
         check_impl(impl, 'vector_attention')
         self.rel_channels, self.groups = rel_channels, out_channels // share
-        self.window, self.impl = Window(kernel_size, stride, dilation), impl
+        self.kernel_size, self.stride, self.dilation = kernel_size, stride, dilation
+        self.impl, self._window = impl, Window(kernel_size, stride, dilation)
         self.query_conv = nn.Conv2d(in_channels, rel_channels, 1)
         self.key_conv = nn.Conv2d(in_channels, rel_channels, 1)
         self.value_conv = nn.Conv2d(in_channels, out_channels, 1)
@@ -112,18 +113,16 @@ class VectorAttention2d(nn.Module):
 
     def _centres(self, x: Tensor) -> Tensor:
         """The pixels (N, C, H', W') of a map that attend."""
-        stride = self.window.stride
-        return x[:, :, ::stride, ::stride]
+        return x[:, :, :: self.stride, :: self.stride]
 
     def _reference(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         weights = self.reference_weights(q, k)
-        taps = self.window.unfold(self.window.pad(v))
+        taps = self._window.unfold(self._window.pad(v))
         return weighted_taps(weights, taps).unflatten(2, q.shape[2:])
 
     def extra_repr(self) -> str:
         """Window and groups, for printing."""
-        size, _, dilation = self.window
-        return f'kernel_size={size}, groups={self.groups}, dilation={dilation}'
+        return f'kernel_size={self.kernel_size}, groups={self.groups}, dilation={self.dilation}'
 
 
 class PairwiseAttention2d(VectorAttention2d):
@@ -146,7 +145,7 @@ class PairwiseAttention2d(VectorAttention2d):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Chunk by chunk of rows: statistics of either norm, then weights and their sums."""
-        window = self.window
+        window = self._window
         q, k = self._with_position(q, k)
         k, v = window.pad(k), window.pad(v)
 
@@ -173,7 +172,7 @@ class PairwiseAttention2d(VectorAttention2d):
     def reference_weights(self, q: Tensor, k: Tensor) -> Tensor:
         """Weights (N, G, k^2, H' * W'), step by step."""
         q, k = self._with_position(q, k)
-        relation = self.window.relation(q, self.window.pad(k))
+        relation = self._window.relation(q, self._window.pad(k))
         hidden = self.conv1(F.relu(self.norm1(relation)))
         return self.conv2(F.relu(self.norm2(hidden))).softmax(2)
 
@@ -185,7 +184,7 @@ class PairwiseAttention2d(VectorAttention2d):
 
     def _hidden(self, q: Tensor, k: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         """Input of the second norm, (N, R, k^2, H' * W')."""
-        return pointwise(scaled_relu(self.window.relation(q, k), scale, shift), self.conv1.weight)
+        return pointwise(scaled_relu(self._window.relation(q, k), scale, shift), self.conv1.weight)
 
 
 class PatchwiseAttention2d(VectorAttention2d):
@@ -199,7 +198,7 @@ class PatchwiseAttention2d(VectorAttention2d):
 
     def make_weighting(self, norm: Callable[[int], nn.Module]) -> None:
         """Build the network gamma of the paper."""
-        taps = self.window.kernel_size**2
+        taps = self.kernel_size**2
         channels = self.rel_channels * (taps + 1)
         self.norm1, self.norm2 = norm(channels), norm(self.groups)
         self.conv1 = nn.Conv2d(channels, self.groups, 1, bias=False)
@@ -207,7 +206,7 @@ class PatchwiseAttention2d(VectorAttention2d):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The small map before the second norm chunk by chunk of rows, then weights and sums."""
-        window = self.window
+        window = self._window
         k, v = window.pad(k), window.pad(v)
         scale, shift = normalisation(self.norm1, lambda: window.statistics(q, k))
 
@@ -228,7 +227,7 @@ class PatchwiseAttention2d(VectorAttention2d):
 
     def reference_weights(self, q: Tensor, k: Tensor) -> Tensor:
         """Weights (N, G, k^2, H' * W'), step by step."""
-        patch = self.window.patch(q, self.window.pad(k))
+        patch = self._window.patch(q, self._window.pad(k))
         hidden = self.conv1(F.relu(self.norm1(patch)))
         weights = self.conv2(F.relu(self.norm2(hidden)))
         return weights.squeeze(2).unflatten(1, (self.groups, -1))

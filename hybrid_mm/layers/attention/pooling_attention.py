@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hybrid_mm.layers.relative_position import DecomposedPosition2d
 from hybrid_mm.ops.decomposed_attention import decomposed_attention
+from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.export import require_fixed_size
 from hybrid_mm.ops.windows import cut_windows, join_windows
 
@@ -43,7 +44,8 @@ class PoolingAttention(nn.Module):
         impl: See :func:`~hybrid_mm.ops.decomposed_attention.decomposed_attention`.
 
     Raises:
-        ValueError: Heads that do not divide the channels, or strides that do not divide the window.
+        ValueError: Heads that do not divide the channels, strides that do not divide the window, an
+            unknown impl.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class PoolingAttention(nn.Module):
                 f'window must be a positive multiple of the strides {stride_q} of queries and '
                 f'{stride_kv} of keys, got {window}'
             )
+        check_impl(impl, 'decomposed_attention')
         self.heads, self.width, self.impl = heads, out_channels // heads, impl
         self.strides = stride_q, stride_kv, stride_kv
         self.window, self.residual = window, residual

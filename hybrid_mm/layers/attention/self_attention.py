@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hybrid_mm.layers.relative_position import DecomposedPosition2d
 from hybrid_mm.ops.decomposed_attention import decomposed_attention
+from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.windows import cut_windows, join_windows
 
 
@@ -31,7 +32,7 @@ class SelfAttention(nn.Module):
         impl: See :func:`~hybrid_mm.ops.decomposed_attention.decomposed_attention`.
 
     Raises:
-        ValueError: Heads that do not divide C, a window below 1.
+        ValueError: Heads that do not divide C, a window below 1, an unknown impl.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class SelfAttention(nn.Module):
             raise ValueError(f'heads must divide the {dim} channels, got {heads}')
         if window is not None and window < 1:
             raise ValueError(f'window must be positive, got {window}')
+        check_impl(impl, 'decomposed_attention')
         self.heads, self.window, self.impl = heads, window, impl
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)

@@ -64,8 +64,9 @@ class _Chunk(NamedTuple):
 def _chunks(logits: Tensor) -> Iterator[_Chunk]:
     """Cut logits (N, heads, T, T) into chunks."""
     n, heads, queries, keys = logits.shape
-    images = budget.fitting(n, heads * queries * keys, logits.device)
-    rows = min(queries, max(_ROWS, budget.fitting(queries, heads * keys, logits.device)))
+    row = 4 * heads * keys  # logits, mixed logits, weights and a gradient
+    images = budget.fitting(n, queries * row, logits.device)
+    rows = min(queries, max(_ROWS, budget.fitting(queries, row, logits.device)))
     for batch in budget.chunks(n, images):
         for own in budget.chunks(queries, rows):
             wide = _widened(own, queries)
@@ -107,7 +108,7 @@ class _ConvolutionGradient:
         self, logits: _Logits, previous: Tensor, weight: Tensor, bias: Tensor, alpha: float
     ) -> None:
         self.logits, self.weight, self.bias, self.alpha = logits, weight, bias, alpha
-        self.flipped = weight.transpose(0, 1).flip(2, 3)
+        self.flipped = weight.transpose(0, 1).flip(2, 3).contiguous()
         self.grad_previous, self.grad_weight, self.grad_bias = (
             _zeros(x) for x in (previous, weight, bias)
         )
