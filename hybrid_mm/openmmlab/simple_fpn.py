@@ -90,7 +90,7 @@ class SimpleFPN(BaseModule):
             raise ValueError(f'in_channels must be a multiple of 4, got {in_channels}')
         unknown = [scale for scale in scales if scale not in _SCALES]
         if unknown or not scales:
-            raise ValueError(f'scales must be from {_SCALES}, got {tuple(scales)}')
+            raise ValueError(f'scales must be some of {_SCALES}, got {tuple(scales)}')
         if num_outs < len(scales):
             raise ValueError(
                 f'num_outs must be at least the number of scales {len(scales)}, got {num_outs}'
