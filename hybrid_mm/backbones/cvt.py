@@ -218,9 +218,9 @@ class CvT(TokenPyramid):
 
     arch_class = CvTArch
     arch_zoo: ClassVar = {
-        '13': _arch([1, 2, 10]),
-        '21': _arch([1, 4, 16]),
-        'w24': _arch([2, 2, 20], (192, 768, 1024), (3, 12, 16)),
+        '13': _arch((1, 2, 10)),
+        '21': _arch((1, 4, 16)),
+        'w24': _arch((2, 2, 20), (192, 768, 1024), (3, 12, 16)),
     }
     arch_aliases: ClassVar = {'cvt-13': '13', 'cvt-21': '21', 'cvt-w24': 'w24'}
 

@@ -15,15 +15,12 @@ from hybrid_mm.ops.export import exporting
 
 CACHE_VARIABLE = 'HYBRID_MM_AUTOTUNE_CACHE'
 
-
-_chosen: dict[str, str] = {}
-
-
-_read_files: set[str] = set()
+_chosen: dict[str, str] = {}  # choices of this process
+_read_files: set[str] = set()  # names of files whose choices are among them
 
 
 def describe(*tensors: Tensor | None) -> tuple:
-    """Shape, dtype and need of a gradient of tensors: what a choice among algorithms hangs on."""
+    """Shape, dtype and need of a gradient of tensors: the key under which a choice is cached."""
     return tuple(
         None
         if t is None

@@ -67,7 +67,7 @@ def _reference(q: Tensor, k: Tensor, v: Tensor, table: Tensor, stride: int) -> T
 
 
 def _mask(q: Tensor, k: Tensor, v: Tensor, table: Tensor, stride: int) -> Tensor:
-    """Torch's attention; on a CPU it would take the steps of the reference and check more."""
+    """Fused attention on a GPU; on a CPU torch would do what the reference does, and checks."""
     if not q.is_cuda:
         return _reference(q, k, v, table, stride)
     size, bias = q.shape[2:4], _bias_of_pairs(table, stride, k)
@@ -76,7 +76,7 @@ def _mask(q: Tensor, k: Tensor, v: Tensor, table: Tensor, stride: int) -> Tensor
 
 
 def _tiled(q: Tensor, k: Tensor, v: Tensor, table: Tensor, stride: int) -> Tensor:
-    """The engine of local attention; its table is by offset, which has each distance twice."""
+    """Local attention in tiles, with a table by offset: it has every distance twice."""
     bias = torch.cat([table[:, 1:].flip(1), table], 1)
     bias = torch.cat([bias[:, :, 1:].flip(2), bias], 2)
     return global_attention(q, k, v, stride=stride, bias=bias, impl='tiled')

@@ -394,6 +394,7 @@ def test_foreign_registries_find_it_without_imports(cfg):
 def test_any_size(cfg):
     model = build(cfg, drop_path_rate=0.2)
     assert model.out_indices == tuple(range(min(4, stages_of(cfg))))
+    assert model.map_strides == strides(cfg)
     for size, training in itertools.product(SIZES, (True, False)):
         maps = model.train(training)(torch.rand(2, 3, *size))
         expected = strides(cfg)[: len(maps)]

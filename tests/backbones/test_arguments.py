@@ -207,3 +207,12 @@ def test_positions_of_another_size():
     patches.load_strictly(source.state_dict(), 'a test')
     expected = F.interpolate(source.stem.proj.weight, (14, 14), mode='bicubic', align_corners=False)
     torch.testing.assert_close(patches.stem.proj.weight, expected)
+
+
+@pytest.mark.part_of('network:DiNATs', 'network:EAAAResNet')
+@pytest.mark.parametrize(
+    ('network', 'name'), [(DiNATs, 'window_size'), (EAAAResNet, 'min_key_dim')]
+)
+def test_arguments_that_a_network_sets_itself(network, name):
+    with pytest.raises(ValueError, match=f'{network.__name__} sets {name} itself; leave it out'):
+        network(**{name: 3})

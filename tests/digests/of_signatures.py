@@ -1,7 +1,7 @@
 """Digests of what users give: arguments with their defaults, options of the tools.
 
-One digest per package of ``hybrid_mm``, one of the registries, and one of the tools. Objects stand
-under their own names, wherever in the package they are.
+One digest per package of ``hybrid_mm``, one of the registries, and one of the tools. Objects are
+listed under their own names, wherever in the package they are.
 """
 
 import argparse

@@ -475,7 +475,7 @@ ERRORS = {
     'table without a middle': (dict(rel_h=torch.zeros(1, 8, 4)), r'rel_h must be \(2 or 1, 5, 4'),
     'flat bias': (dict(bias=torch.zeros(2, 25)), r'bias must be .* got \(2, 25\)'),
     'wide table': (dict(rel_w=torch.zeros(1, 5, 9)), r'rel_w must be \(2 or 1, 5, 4\)'),
-    'queries of another stride': (dict(stride=2), r'want q of \(1, 2, 3, 3, 4\)'),
+    'queries of another stride': (dict(stride=2), r'need q of \(1, 2, 3, 3, 4\)'),
 }
 
 

@@ -148,7 +148,7 @@ class Sources:
 
     @functools.cache  # noqa: B019
     def named_configs(self, config: Path) -> frozenset[Path]:
-        """Config files whose names stand in one: its bases."""
+        """Config files that a config names: its bases."""
         names = re.findall(r"""['"]([\w./-]+\.py)['"]""", config.read_text())
         paths = {Path(os.path.normpath(config.parent / name)) for name in names}
         return frozenset(path for path in paths if path.is_file())

@@ -28,6 +28,8 @@ class Rule(NamedTuple):
     per_stage: bool = False
 
 
+# types of fields: sizes are positive, kernels odd, counts and ratios may be zero, options are
+# whatever the subclass checks; those of stages have one entry per stage
 Size = Annotated[int, Rule(positive)]
 Count = Annotated[int, Rule(not_negative)]
 Ratio = Annotated[float, Rule(not_negative)]
@@ -39,6 +41,7 @@ StageOptions = Annotated[Sequence[Any], Rule(per_stage=True)]
 
 
 def _frozen(value: Any) -> Any:
+    """Lists as tuples, also within others."""
     if isinstance(value, Mapping):
         return {key: _frozen(item) for key, item in value.items()}
     return tuple(_frozen(item) for item in value) if isinstance(value, list | tuple) else value
@@ -54,6 +57,10 @@ def _parts(hint: Any) -> Iterator[Any]:
 @dataclass(frozen=True, kw_only=True)
 class Arch:
     """Base of the variants of a network, and of parts of them that users give as dicts."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, _frozen(getattr(self, field.name)))
 
     @classmethod
     @functools.cache
@@ -102,7 +109,7 @@ class Arch:
         values = {
             key: parts[key].from_dict(value, owner, f'{name}.{key}')
             if key in parts and isinstance(value, Mapping)
-            else _frozen(value)
+            else value
             for key, value in given.items()
         }
         made = cls(**values)

@@ -23,9 +23,8 @@ class ACmix2d(nn.Module):
     ``rate1 * attention + rate2 * convolution`` with rates that are learnt from 0.5 each. Attention
     goes to the window around a pixel, mirrored at the border; its logit for the key at p + t is
     ``d^-0.5 q_p.(k_{p+t} + e_p - e_{p+t})``, e being a 1x1 convolution of the pixel's coordinates
-    in -1..1.
-    Multiplications per pixel: 3 C_in C + 2 k^2 C for attention, see :class:`MixedShift` for the
-    rest. Kept for the backward pass: six maps of C channels.
+    in -1..1. Multiplications per pixel: 3 C_in C + 2 k^2 C for attention, see :class:`MixedShift`
+    for the rest. Kept for the backward pass: six maps of C channels.
 
     Args:
         in_channels: Channels of the input.

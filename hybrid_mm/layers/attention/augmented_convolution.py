@@ -19,7 +19,7 @@ class AAConv2d(nn.Module):
     The first ``out_channels - value_channels`` channels are a convolution of the input, the others
     multi-head attention of every pixel to all, with the logit of equation 2,
     ``(q.k + q.r_h[dy] + q.r_w[dx]) / sqrt(d)`` with d = key_channels / heads, and a 1x1 convolution
-    behind it. Attention costs (H W)^2 (key_channels + value_channels) multiplications; the (H W)^2
+    after it. Attention costs (H W)^2 (key_channels + value_channels) multiplications; the (H W)^2
     logits are never kept.
 
     Where the paper is silent: the stride of the layer is also that of the 1x1 convolution that

@@ -57,7 +57,7 @@ class BottleneckAttention(nn.Module):
     interpolation for a larger one. With stride 2, attention runs at full resolution and is
     average-pooled in 2x2 cells, of which those at the border may be smaller.
 
-    There is no projection behind the heads: the 1x1 convolution of the block follows.
+    There is no projection after the heads: the 1x1 convolution of the block follows.
 
     Args:
         in_channels: Channels of the input.
@@ -68,7 +68,7 @@ class BottleneckAttention(nn.Module):
         dim_head: Width of a head's queries and keys; by default from ``qk_ratio``.
         qk_ratio: Channels of all queries as a part of C, rounded to a multiple of 8.
         qkv_bias: Biases of the projections.
-        scale_pos_embed: Scale the position term like the content term; timm's weights want False.
+        scale_pos_embed: Scale the position term like the content term; False for timm's weights.
         position: 'relative' as above, 'absolute' for q.(e_h[v] + e_w[u]), or 'none'.
         content: With the term q.k; without it there are no key projections.
         impl: Algorithm, see :mod:`hybrid_mm.ops.local_attention`.

@@ -28,7 +28,7 @@ class HaloAttention(nn.Module):
     (not pixels) as in the released weights. With ``avg_down``, or blocks of odd size, attention
     runs at full resolution and is average-pooled.
 
-    There is no projection behind the heads: the 1x1 convolution of the block follows.
+    There is no projection after the heads: the 1x1 convolution of the block follows.
 
     Args:
         in_channels: Channels of the input.

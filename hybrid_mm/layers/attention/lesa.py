@@ -39,7 +39,7 @@ class LESA2d(nn.Module):
         groups: Heads, and groups of the convolution.
         stride: The result is average-pooled by it.
         positions: 'axial' (the official 'detection_qr'): a table per axis that follows the size of
-            the map as in :func:`~hybrid_mm.layers.relative_position.resize_relative_table`; 'flat'
+            the map as in :func:`~hybrid_mm.ops.positions.resize_relative_table`; 'flat'
             ('classification'): a table over the flattened map, bound to ``size``.
         deformable: Make the 3x3 convolution deformable.
         impl: Algorithm of 'axial' attention, see :mod:`hybrid_mm.ops.local_attention`.

@@ -16,7 +16,7 @@ from hybrid_mm.ops.export import require_fixed_size
 class LeViTAttention(nn.Module):
     """Attention of every pixel to all, with narrow queries and keys and wide values.
 
-    Linear layers have a batch norm and no bias; Hardswish stands before the last one. With a
+    Linear layers have a batch norm and no bias; Hardswish comes before the last one. With a
     stride, queries come from every second row and column: the shrinking attention between stages.
 
     Costs (d + d_v) heads (H W)^2 / s^2 multiplications besides the linear layers.
@@ -31,7 +31,7 @@ class LeViTAttention(nn.Module):
             interpolated for others.
         stride: Distance s of the queries.
         norm_weight: Initial scale of the last norm.
-        impl: See :func:`distance_attention`.
+        impl: See :func:`~hybrid_mm.ops.distance_attention.distance_attention`.
     """
 
     def __init__(

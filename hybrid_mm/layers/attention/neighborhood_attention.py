@@ -15,9 +15,9 @@ class NeighborhoodAttention2d(nn.Module):
     """Attention of every pixel to the k x k pixels around it, moved inwards at the border.
 
     With dilation D, each residue class of rows and columns modulo D is a map of its own. A map
-    with fewer than k D rows or columns is filled up with zeros at its lower and right border before
-    the projection, so that the padded pixels take part with the biases of the projection: so do the
-    operators that the published checkpoints were trained with.
+    with fewer than k D rows or columns is padded with zeros at its lower and right border before
+    the projection, so that the padded pixels take part with the biases of the projection, as in
+    the operators that the published checkpoints were trained with.
 
     Attention costs 2 k^2 C multiplications per pixel. Kept for the backward pass: queries, keys and
     values.

@@ -17,8 +17,9 @@ from hybrid_mm.ops.positions import joined_tables
 class Projection(nn.Module):
     """1x1 convolution without bias that keeps its initial values (He, fan-out).
 
-    It is no ``nn.Conv2d``, since detection heads reset every one of these within them to N(0, 0.01)
-    for their 3x3 kernels: after four layers of attention nothing would be left of the signal.
+    It is not an ``nn.Conv2d``, because detection heads reset every one of these inside them to
+    N(0, 0.01) for their 3x3 kernels: four layers of attention would then shrink the signal to
+    nothing.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -40,10 +41,10 @@ def _head_width(out_channels: int, heads: int) -> int:
 class LocalSelfAttention2d(nn.Module):
     """Attention of every pixel to the window around it (equations 2 and 3).
 
-    ``y_i = sum_j softmax_j(q_i.k_j + q_i.[r_h[dy], r_w[dx]]) v_j``: the row vector faces the first
-    half of a head's channels, the column vector the second half. With a stride, attention runs at
-    full resolution and its result is average-pooled in ``stride x stride`` cells, of which those at
-    the border may be smaller. Attention costs 2 k^2 C H W multiplications.
+    ``y_i = sum_j softmax_j(q_i.k_j + q_i.[r_h[dy], r_w[dx]]) v_j``: the row vector is multiplied
+    with the first half of a head's channels, the column vector with the second half. With a stride,
+    attention runs at full resolution and its result is average-pooled in ``stride x stride`` cells,
+    of which those at the border may be smaller. Attention costs 2 k^2 C H W multiplications.
 
     Where the paper is silent: logits are not scaled, the tables are shared by the heads and start
     as N(0, 1 / sqrt(d)), and pixels beyond the border are zeros that take part in the softmax.
@@ -178,8 +179,8 @@ class AttentionStem(nn.Module):
     def values(self, x: Tensor) -> Tensor:
         """Position-dependent values (N, C, H, W) of an image.
 
-        The image is weighted before the transforms instead of their outputs behind them: it has
-        far fewer channels, and all transforms become one convolution.
+        The image is weighted before the transforms rather than their outputs after them: it has far
+        fewer channels, and all transforms become one convolution.
         """
         position = self.emb_row[:, None] + self.emb_col
         p = (position @ self.emb_mix.T).softmax(-1).permute(2, 0, 1).to(x.dtype)

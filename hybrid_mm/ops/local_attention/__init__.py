@@ -218,7 +218,7 @@ def _check_maps(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern) -> None:
     expected = (n, heads, *pattern.queries(height, width), d)
     if tuple(q.shape) != expected or v.shape[:4] != k.shape[:4]:
         raise ValueError(
-            f'k of {tuple(k.shape)} and stride {pattern.rows.stride, pattern.columns.stride} want '
+            f'k of {tuple(k.shape)} and stride {pattern.rows.stride, pattern.columns.stride} need '
             f'q of {expected} and v of {tuple(k.shape[:4])} + (any,), '
             f'got {tuple(q.shape)} and {tuple(v.shape)}'
         )

@@ -4,6 +4,7 @@ The weights, one per pixel and pixel of its window, are kept for the backward pa
 learned: faster than tiles for small windows, and the published formulation.
 """
 
+import functools
 import math
 
 import torch
@@ -65,14 +66,15 @@ def forward(
     size = q.shape[2], q.shape[3]
     window = window_size(pattern, *size)
     grid = pattern.type == PatternType.GRID
-    q, k, v = (_cut(x, window, grid) for x in (q, k, v))
     bias = None if bias is None else bias_matrix(_about_middle(bias, window))
-    hidden = _hidden(pattern, size, window, q.device)
+    hidden = _hidden(pattern, size, window, q)
+    cut = functools.partial(_cut, window=window, grid=grid)
     learned = bias is not None and bias.requires_grad and torch.is_grad_enabled()
     if fused and not dropout and (q.is_cuda or not learned):
-        out = _fused(q, k, v, bias, hidden, scale)
+        out = _fused(cut(q), cut(k), cut(v), bias, hidden, scale)
     else:
-        out = _plain(q, k, v, bias, hidden, scale, dropout)
+        weights = _weights(cut(q), cut(k), bias, hidden, scale)
+        out = F.dropout(weights, dropout).to(v.dtype) @ cut(v)
     # (N, windows, heads, L, d) to (N * windows, P, Q, heads, d)
     out = out.flatten(0, 1).transpose(1, 2).unflatten(1, window)
     return join_windows(out, size, grid).permute(0, 3, 1, 2, 4)
@@ -96,50 +98,48 @@ def _fused(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, hidden: Tensor | None, scale: float
 ) -> Tensor:
     """Attention of (N, windows, heads, L, d) by torch's scaled_dot_product_attention."""
-    n, windows = q.shape[:2]
-    if hidden is not None:
-        bias = q.new_zeros(1, 1, 1) if bias is None else bias.to(q.dtype)
-        bias = bias.masked_fill(hidden[:, None], -math.inf).repeat(n, 1, 1, 1)
-    elif bias is not None:
-        bias = bias.to(q.dtype)[None]
-    q, k, v = (x.flatten(0, 1) for x in (q, k, v))
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
-    return out.unflatten(0, (n, windows))
+    mask = None if bias is None else bias.to(q.dtype)[None]
+    dims = (0, 1)
+    if hidden is not None:  # a mask per window and head, which all images share
+        mask = hidden.expand(-1, q.shape[2], -1, -1) if mask is None else hidden + mask
+        mask, dims = mask.flatten(0, 1)[None], (1, 2)
+    sizes = q.shape[dims[0]], q.shape[dims[1]]
+    q, k, v = (x.flatten(*dims) for x in (q, k, v))
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+    return out.unflatten(dims[0], sizes)
 
 
-def _plain(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias: Tensor | None,
-    hidden: Tensor | None,
-    scale: float,
-    dropout: float,
+def _weights(
+    q: Tensor, k: Tensor, bias: Tensor | None, hidden: Tensor | None, scale: float
 ) -> Tensor:
-    """Attention of (N, windows, heads, L, d), step by step."""
+    """Softmax of the logits of (N, windows, heads, L, d), step by step: (..., heads, L, L)."""
     if q.dtype in (torch.float16, torch.bfloat16):  # products may overflow unless they are scaled
         q, scale = q * scale, 1.0
     logits = q @ k.transpose(-1, -2)
     # not q * scale: that would be one more map to keep
     logits = logits * scale if bias is None else torch.add(bias, logits, alpha=scale)
     if hidden is not None:
-        logits.masked_fill_(hidden[:, None], -math.inf)
-    return F.dropout(logits.softmax(-1), dropout).to(v.dtype) @ v
+        logits += hidden
+    return logits.softmax(-1)
 
 
 def _hidden(
-    pattern: Pattern, size: tuple[int, int], window: tuple[int, int], device: torch.device
+    pattern: Pattern, size: tuple[int, int], window: tuple[int, int], like: Tensor
 ) -> Tensor | None:
-    """Pairs of pixels of a window that do not see each other, (windows, L, L), or None.
+    """What to add where pixels of a window do not see each other, (windows, 1, L, L), or None.
 
-    They are pixels that a roll made neighbours, and pixels of the map and of its padding.
+    That is minus infinity for pixels that a roll made neighbours, and for pixels of the map and of
+    its padding.
     """
     height, width = size
     padded = any(n % side for n, side in zip(size, window, strict=True))
     if not (padded or pattern.rows.shift or pattern.columns.shift):
         return None
-    rows = torch.arange(height, device=device) >= height - pattern.rows.shift
-    columns = torch.arange(width, device=device) >= width - pattern.columns.shift
+    rows = torch.arange(height, device=like.device) >= height - pattern.rows.shift
+    columns = torch.arange(width, device=like.device) >= width - pattern.columns.shift
     region = 1 + 2 * rows[:, None].long() + columns  # 0 is the padding
     region = cut_windows(region[None], window, pattern.type == PatternType.GRID).flatten(1)
-    return region[:, :, None] != region[:, None]
+    apart = (region[:, :, None] != region[:, None])[:, None]
+    return torch.zeros(apart.shape, dtype=like.dtype, device=like.device).masked_fill_(
+        apart, -math.inf
+    )

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from hybrid_mm.backbones.botnet import BoTNet
 from hybrid_mm.backbones.frames.blocks import Stage
-from hybrid_mm.backbones.frames.bottleneck_net import HybridBottleneck
+from hybrid_mm.backbones.frames.hybrid_bottleneck import HybridBottleneck
 from hybrid_mm.backbones.frames.resnet import ConvSlot
 from hybrid_mm.convert import convert
 from hybrid_mm.layers.attention.bottleneck_attention import BottleneckAttention

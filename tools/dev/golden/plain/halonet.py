@@ -93,7 +93,7 @@ CASES = {
         ),
         shape=(1, 3, 33, 138),
         seed=37,
-        notes='squeeze and excitation behind the last norm: our reading of the paper',
+        notes='squeeze and excitation after the last norm: our reading of the paper',
     ),
     'net_h6': dict(
         network='HaloNet',
