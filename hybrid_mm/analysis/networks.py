@@ -101,17 +101,17 @@ def load_network(
     """
     scope, settings = 'mmengine', {}
     if _is_dict(model):
-        spec = literal_spec(model)
+        backbone = literal_spec(model)
     else:
         cfg = load_config(model)
-        spec = cfg.get('model', {}).get('backbone')
-        if spec is None:
+        backbone = cfg.get('model', {}).get('backbone')
+        if backbone is None:
             raise UserError(f'{model} has no model.backbone; expected the config of a network')
         scope = cfg.get('default_scope', 'mmengine')
         settings = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     torch.manual_seed(seed)
     with DefaultScope.overwrite_default_scope(scope):
-        module = revert_sync_batchnorm(MODELS.build(ConfigDict(without_init_cfg(spec))))
+        module = revert_sync_batchnorm(MODELS.build(ConfigDict(without_init_cfg(backbone))))
     if checkpoint is None:
         if hasattr(module, 'init_weights'):
             logging.disable(logging.INFO)  # MMEngine logs a line per parameter

@@ -72,7 +72,7 @@ def read_sources(inputs) -> Iterator[Source]:
 
 
 def count_sources(paths: Iterable[str | Path]) -> int:
-    """Number of images and frames at some paths; that of a video is taken from its header.
+    """Number of images and frames at the given paths; that of a video is from its header.
 
     Raises:
         UserError: A path does not exist, or a folder holds no images.

@@ -17,8 +17,8 @@ _LOADER = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
 MEASURED = 'measured'
 
 _BOX, _MASK = (
-    tuple(f'{kind} {name}' for name in ('AP', 'AP50', 'AP75', 'AP small', 'AP medium', 'AP large'))
-    for kind in ('box', 'mask')
+    tuple(f'{task} {name}' for name in ('AP', 'AP50', 'AP75', 'AP small', 'AP medium', 'AP large'))
+    for task in ('box', 'mask')
 )
 METRICS = {
     'Object Detection': _BOX,
