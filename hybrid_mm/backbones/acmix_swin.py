@@ -17,7 +17,7 @@ from typing_extensions import Unpack
 
 from hybrid_mm.backbones.frames.swin import Swin, SwinArch, SwinArguments
 from hybrid_mm.layers.attention.acmix import ACmixWindowAttention
-from hybrid_mm.ops.arguments import finite, fraction
+from hybrid_mm.ops.arguments import fraction, not_negative
 from hybrid_mm.registry import MODELS
 
 
@@ -66,7 +66,7 @@ class ACmixSwin(Swin):
         **kwargs: Unpack[SwinArguments],
     ) -> None:
         super().__init__(arch, **kwargs)
-        finite(self, qk_scale=qk_scale)
+        not_negative(self, qk_scale=qk_scale)
         fraction(self, attn_drop=attn_drop, proj_drop=proj_drop)
         self.operator: dict[str, Any] = dict(
             qkv_bias=qkv_bias,

@@ -21,6 +21,7 @@ from hybrid_mm.backbones.frames.mbconv_pyramid import (
     MBConvArguments,
     MBConvPyramid,
     TwoConvStemArch,
+    check_numbers,
 )
 from hybrid_mm.backbones.frames.token_pyramid import MLP
 from hybrid_mm.layers.attention.global_relative_attention import GlobalRelativeAttention
@@ -119,6 +120,7 @@ class CoAtNetArch(MBConvArch):
     def check(self, owner: str, name: str = 'arch') -> None:
         """Check the kinds as well."""
         super().check(owner, name)
+        check_numbers(owner, f'{name}.attention', self.attention)
         for value in self.kinds:
             one_of(owner, ('C', 'T'), **{f'{name}.kinds': value})
 

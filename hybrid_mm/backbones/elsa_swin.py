@@ -16,7 +16,7 @@ from hybrid_mm.backbones.frames.arch import Size
 from hybrid_mm.backbones.frames.swin import Swin, SwinArch
 from hybrid_mm.layers.attention.elsa import ELSA
 from hybrid_mm.layers.attention.window_attention import WindowAttention
-from hybrid_mm.ops.arguments import finite, fraction, odd, positive
+from hybrid_mm.ops.arguments import fraction, not_negative, odd, positive
 from hybrid_mm.registry import MODELS
 
 
@@ -92,7 +92,7 @@ class ELSASwin(Swin):
         super().__init__(arch, window_size=window_size, **kwargs)
         odd(self, kernel_size=kernel_size)
         positive(self, window_size=window_size)
-        finite(self, lam=lam, gamma=gamma, qk_scale=qk_scale)
+        not_negative(self, lam=lam, gamma=gamma, qk_scale=qk_scale)
         fraction(self, attn_drop=attn_drop, proj_drop=proj_drop)
         self.windows = (*[1] * (len(self.depths) - 1), window_size)  # ELSA needs no padded maps
         self.common: dict[str, Any] = dict(

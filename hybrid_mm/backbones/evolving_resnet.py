@@ -22,7 +22,7 @@ from hybrid_mm.backbones.frames.resnet import (
 )
 from hybrid_mm.layers.attention.evolving_augmented_convolution import EvolvingAAConv2d, same_padding
 from hybrid_mm.layers.initialisation import lecun_normal_
-from hybrid_mm.ops.arguments import finite, left_out, positive
+from hybrid_mm.ops.arguments import left_out, not_negative, positive
 from hybrid_mm.registry import MODELS
 
 
@@ -118,7 +118,7 @@ class EAAAResNet(AugmentedResNet):
         if not self.arch.bottleneck:
             raise ValueError('EAAAResNet has bottlenecks only, got an arch with bottleneck=False')
         positive(self, max_tokens=max_tokens)
-        finite(self, alpha=alpha, beta=beta)
+        not_negative(self, alpha=alpha, beta=beta)
         self.max_tokens = max_tokens
         self.chain = dict(
             alpha=alpha, beta=beta, max_tokens=max_tokens, official_tables=official_tables

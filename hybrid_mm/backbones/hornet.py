@@ -18,7 +18,7 @@ from hybrid_mm.backbones.frames.arch import StageOptions, StageSizes
 from hybrid_mm.backbones.frames.convnext import ConvNeXtArch, ConvNeXtArguments, ConvNeXtFrame
 from hybrid_mm.backbones.frames.token_pyramid import MLP
 from hybrid_mm.layers import DropPath, RecursiveGatedConv
-from hybrid_mm.ops.arguments import finite, per_stage, positive
+from hybrid_mm.ops.arguments import not_negative, per_stage, positive
 from hybrid_mm.ops.positions import fit_tables
 from hybrid_mm.registry import MODELS
 
@@ -134,7 +134,7 @@ class HorNet(ConvNeXtFrame):
         **kwargs: Unpack[ConvNeXtArguments],
     ) -> None:
         super().__init__(arch, **kwargs)
-        finite(self, scale=scale)
+        not_negative(self, scale=scale)
         if filter_sizes is not None:
             sizes = per_stage(self, len(self.depths), filter_sizes=filter_sizes)
             self.arch = replace(self.arch, filter_sizes=sizes)

@@ -15,7 +15,7 @@ from typing_extensions import Unpack
 from hybrid_mm.backbones.frames.blocks import NormCfg, build_norm
 from hybrid_mm.backbones.frames.resnet import ConvSlot, ResNet, ResNetArch, ResNetArguments
 from hybrid_mm.layers import AttentionStem, LocalSelfAttention2d
-from hybrid_mm.ops.arguments import finite, odd, one_of, positive
+from hybrid_mm.ops.arguments import not_negative, odd, one_of, positive
 from hybrid_mm.registry import MODELS
 
 
@@ -96,7 +96,7 @@ class SASAResNet(ResNet):
         one_of(self, ('conv', 'attention'), stem=stem)
         positive(self, heads=heads, stem_heads=stem_heads, stem_mixtures=stem_mixtures)
         odd(self, kernel_size=kernel_size)
-        finite(self, scale=scale)
+        not_negative(self, scale=scale)
         if not self.arch.bottleneck:
             raise ValueError('SASAResNet is defined for bottlenecks, got an arch of basic blocks')
         self.stem_type = stem

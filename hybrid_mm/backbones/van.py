@@ -19,7 +19,7 @@ from hybrid_mm.backbones.frames.arch import Arch, StageRatios, StageSizes
 from hybrid_mm.backbones.frames.base import BaseBackbone, SharedArguments
 from hybrid_mm.backbones.frames.blocks import BATCH_NORM, NormCfg, Stage, build_norm, he_normal_
 from hybrid_mm.layers import DropPath, LayerNorm2d, build_large_kernel_attention
-from hybrid_mm.ops.arguments import finite, not_negative, odd, positive
+from hybrid_mm.ops.arguments import not_negative, odd, positive
 from hybrid_mm.registry import MODELS
 
 
@@ -207,8 +207,7 @@ class VAN(BaseBackbone):
         super().__init__(arch, **kwargs)
         odd(self, kernel_size=kernel_size)
         positive(self, dilation=dilation)
-        finite(self, layer_scale=layer_scale)
-        not_negative(self, ln_eps=ln_eps)
+        not_negative(self, layer_scale=layer_scale, ln_eps=ln_eps)
         self.depths, self.stage_channels = list(self.arch.depths), list(self.arch.embed_dims)
         self.operator = attention, kernel_size, dilation
         self.layer_scale, self.ln_eps = layer_scale, ln_eps

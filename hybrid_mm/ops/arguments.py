@@ -35,11 +35,6 @@ def _check(
                 raise ValueError(f'{owner_name(owner)}: {name} {expected}, got {value!r}')
 
 
-def finite(owner: object, **arguments: Any) -> None:
-    """Check that numbers are neither infinite nor NaN."""
-    _check(owner, 'must be a finite number', lambda number: True, arguments)
-
-
 def positive(owner: object, **arguments: Any) -> None:
     """Check that numbers are finite and above 0."""
     _check(owner, 'must be positive', lambda number: number > 0, arguments)

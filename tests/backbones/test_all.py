@@ -466,23 +466,23 @@ def rates_by_block(model, rate):
 
     Linear over the blocks, in their order, from 0 to ``rate``, but for some networks.
     """
-    kind, depths = type(model).__name__, model.depths
+    network, depths = type(model).__name__, model.depths
     names = [f'stages.{i}.blocks.{j}' for i, depth in enumerate(depths) for j in range(depth)]
     steps, apart = list(range(len(names))), {}
-    if kind == 'RepLKNet':  # a large kernel and its feed-forward network share one
+    if network == 'RepLKNet':  # a large kernel and its feed-forward network share one
         steps = [step // 2 for step in steps]
-    elif kind == 'CvT':  # linspace within every stage, and a rate for the last stage only
+    elif network == 'CvT':  # linspace within every stage, and a rate for the last stage only
         steps = [0] * sum(depths[:-1]) + list(range(depths[-1]))
-    elif kind == 'LeViT':  # one rate, of the feed-forward networks behind shrinking layers too
+    elif network == 'LeViT':  # one rate, of the feed-forward networks after shrinking layers too
         names += [f'stages.{i}.downsample' for i in (3, 4) if i < len(model.stages)]
         steps = [1] * len(names)
-    elif kind == 'QnAViT':  # blocks that halve the map count; they open the next stage here
+    elif network == 'QnAViT':  # blocks that halve the map count; they open the next stage here
         names = []
         for i, depth in enumerate(depths):
             names += [f'stages.{i}.downsample'] * (i > 0)
             names += [f'stages.{i}.blocks.{j}' for j in range(depth)]
         steps = list(range(len(names)))
-    elif kind == 'SAN':  # the stage at stride 2 is part of the stem
+    elif network == 'SAN':  # the stage at stride 2 is part of the stem
         blocks = len(model.stem.stage.blocks)
         apart = {f'stem.stage.blocks.{j}': 0.0 for j in range(blocks)}
     return {n: rate * step / max(*steps, 1) for n, step in zip(names, steps, strict=True)} | apart

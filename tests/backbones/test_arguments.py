@@ -52,31 +52,31 @@ def same(a, b):
 
 
 @pytest.mark.part_of('network:ACmixSwin', 'network:ELSASwin')
-@pytest.mark.parametrize('kind', [ACmixSwin, ELSASwin])
-def test_qk_scale_of_window_attention(kind):
+@pytest.mark.parametrize('network', [ACmixSwin, ELSASwin])
+def test_qk_scale_of_window_attention(network):
     """Half the logits: a quarter of the default where a head has 4 channels; ELSA's stay."""
-    arch, window = (SWIN, 4) if kind is ACmixSwin else (ELSA, 4)
+    arch, window = (SWIN, 4) if network is ACmixSwin else (ELSA, 4)
     common = dict(window_size=window, out_indices=(0, 1))
-    plain = drawn(kind(arch, **common))
+    plain = drawn(network(arch, **common))
     same_scale = like(
-        kind(arch, qk_scale=4**-0.5 if kind is ACmixSwin else 8**-0.5, **common), plain
+        network(arch, qk_scale=4**-0.5 if network is ACmixSwin else 8**-0.5, **common), plain
     )
-    other = like(kind(arch, qk_scale=0.1, **common), plain)
+    other = like(network(arch, qk_scale=0.1, **common), plain)
     maps = [model(image(64, 64)) for model in (plain, same_scale, other)]
-    index = 0 if kind is ACmixSwin else 1
+    index = 0 if network is ACmixSwin else 1
     assert torch.equal(maps[0][index], maps[1][index])
     assert not torch.allclose(maps[0][1], maps[2][1])
-    assert torch.equal(maps[0][0], maps[2][0]) == (kind is ELSASwin)
+    assert torch.equal(maps[0][0], maps[2][0]) == (network is ELSASwin)
 
 
 @pytest.mark.part_of('network:ACmixSwin', 'network:ELSASwin')
-@pytest.mark.parametrize('kind', [ACmixSwin, ELSASwin])
-def test_dropout_of_weights_and_of_results(kind):
+@pytest.mark.parametrize('network', [ACmixSwin, ELSASwin])
+def test_dropout_of_weights_and_of_results(network):
     """Behind the projection it leaves zeros; of the weights none."""
     for rates in (dict(attn_drop=0.5), dict(proj_drop=0.5)):
-        arch = SWIN if kind is ACmixSwin else ELSA
-        model = kind(arch, window_size=4, out_indices=(0, 1), **rates).train()
-        plain = kind(arch, window_size=4, out_indices=(0, 1)).train()
+        arch = SWIN if network is ACmixSwin else ELSA
+        model = network(arch, window_size=4, out_indices=(0, 1), **rates).train()
+        plain = network(arch, window_size=4, out_indices=(0, 1)).train()
         plain.load_state_dict(model.state_dict())
         for stage in (0, 1):
             layer, other = (m.stages[stage].blocks[0].attn for m in (model, plain))
@@ -144,14 +144,14 @@ def test_published_dilations_and_layer_scales():
         (DiNATs, 'ade20k'): ([1, 16], [1, 8], [1, 2, 1, 3, 1, 4] * 3, [1, 2]),
         (DiNATs, 'ade20k-640'): ([1, 20], [1, 10], long, [1, 2]),
     }
-    for kind in (DiNAT, DiNATs):
-        assert set(kind.recipes) == {name for k, name in patterns if k is kind}
-    for (kind, recipe), expected in patterns.items():
+    for network in (DiNAT, DiNATs):
+        assert set(network.recipes) == {name for k, name in patterns if k is network}
+    for (network, recipe), expected in patterns.items():
         with torch.device('meta'):
-            model = kind('large', dilations=recipe)
-            default = kind('large').dilations
-        assert [list(row) for row in model.dilations] == list(expected), (kind, recipe)
-        assert (default == model.dilations) == (recipe == 'in1k'), (kind, recipe)
+            model = network('large', dilations=recipe)
+            default = network('large').dilations
+        assert [list(row) for row in model.dilations] == list(expected), (network, recipe)
+        assert (default == model.dilations) == (recipe == 'in1k'), (network, recipe)
     scales = {name: arch.layer_scale for name, arch in NAT.arch_zoo.items()}
     assert scales == dict(mini=None, tiny=None, small=1e-5, base=1e-5)
     scales = {name: arch.layer_scale for name, arch in DiNAT.arch_zoo.items()}

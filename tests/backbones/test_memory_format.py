@@ -1,4 +1,4 @@
-"""Maps are contiguous: mmcv's RoIAlign takes channels-last memory for NCHW, without a word."""
+"""Maps are contiguous: mmcv's RoIAlign silently takes channels-last memory for NCHW."""
 
 import torch
 

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from hybrid_mm.ops.arguments import not_negative
+
 _NORMS: dict[str, Callable[..., _BatchNorm]] = {'BN': nn.BatchNorm2d, 'SyncBN': nn.SyncBatchNorm}
 
 NormCfg = Mapping[str, Any]
@@ -29,12 +31,14 @@ def build_norm(cfg: NormCfg, channels: int) -> _BatchNorm:
         channels: Number of channels.
 
     Raises:
-        ValueError: Another type.
+        ValueError: Another type, or numbers out of range.
     """
     settings = dict(cfg)
     name, requires_grad = settings.pop('type', None), settings.pop('requires_grad', True)
     if name not in _NORMS:
         raise ValueError(f'norm_cfg type must be one of {sorted(_NORMS)}, got {name!r}')
+    numbers = {key: value for key, value in settings.items() if key in ('eps', 'momentum')}
+    not_negative('norm_cfg', **numbers)
     norm = _NORMS[name](channels, **settings)
     norm.requires_grad_(requires_grad)
     return norm

@@ -13,7 +13,7 @@ from hybrid_mm.backbones.frames.base import BaseBackbone, SharedArguments
 from hybrid_mm.backbones.frames.blocks import BATCH_NORM, NormCfg, Stage, build_norm
 from hybrid_mm.layers.convolution.mbconv import ACTIVATIONS, Conv3x3, choice
 from hybrid_mm.layers.norm import LayerNorm2d
-from hybrid_mm.ops.arguments import positive
+from hybrid_mm.ops.arguments import not_negative, positive
 from hybrid_mm.ops.positions import fit_tables
 
 
@@ -77,6 +77,18 @@ class MBConvArch(Arch):
     conv: Mapping[str, Any]
     norm: Mapping[str, Any]  # arguments of the batch norms
     ln_eps: Ratio  # epsilon of the layer norms
+
+    def check(self, owner: str, name: str = 'arch') -> None:
+        """Check the numbers among the arguments of the convolutions and norms as well."""
+        super().check(owner, name)
+        check_numbers(owner, f'{name}.conv', self.conv)
+        check_numbers(owner, f'{name}.norm', self.norm)
+
+
+def check_numbers(owner: str, name: str, arguments: Mapping[str, Any]) -> None:
+    """Check that the numbers among the arguments of a layer are finite and not negative."""
+    numbers = {key: value for key, value in arguments.items() if isinstance(value, int | float)}
+    not_negative(owner, **{f'{name}.{key}': value for key, value in numbers.items()})
 
 
 class MBConvArguments(SharedArguments, total=False):

@@ -23,7 +23,7 @@ def test_norms_by_their_config():
         assert {p.requires_grad for p in norm.parameters()} == {requires_grad}
     cfg = dict(type='BN', momentum=0.25)
     model = VAN(**TINY, norm_cfg=cfg)
-    assert cfg == dict(type='BN', momentum=0.25)  # it may stand for other parts as well
+    assert cfg == dict(type='BN', momentum=0.25)  # other parts may share it
     assert all(m.momentum == 0.25 and m.weight.requires_grad for m in norms(model))
     frozen = norms(VAN(**TINY, norm_cfg=dict(type='BN', requires_grad=False)))
     assert len(frozen) == 2 + 2 * 3

@@ -103,7 +103,7 @@ def attention_blocks(model):
         ('h7-conv2', [[], [], list(range(26)), [0, 1, 2]]),
     ],
 )
-def test_where_attention_stands(arch, blocks):
+def test_blocks_with_attention(arch, blocks):
     with torch.device('meta'):
         model = HaloNet(arch)
     assert attention_blocks(model) == blocks

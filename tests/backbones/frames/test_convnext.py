@@ -62,7 +62,7 @@ def test_layers_are_counted_as_convnext_does(arch, last):
     assert stages == [0, 1, 1, 0, 2, 0, 3, 3, 0, 4, last + 1]
 
 
-def test_pooled_map_is_normalised_behind_the_mean():
+def test_pooled_map_is_normalised_after_the_mean():
     model = SLaK(TINY, (7, 7, 7, 7), out_indices=(3,)).eval()
     pooled = SLaK(TINY, (7, 7, 7, 7), out_indices=(3,), pooled=True).eval()
     pooled.load_state_dict(model.state_dict())

@@ -94,7 +94,7 @@ def test_small_kernel_goes_to_the_centre(size):
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_branches_are_summed_behind_their_norms():
+def test_branches_are_summed_after_their_norms():
     kernels = {
         'large': DepthwiseConv2d(4, 7, bias=False),
         'wide': DepthwiseConv2d(4, (3, 9), bias=False),

@@ -53,7 +53,7 @@ def test_windows_and_shifts_of_the_blocks():
     assert count + 768 * 1000 + 1000 - 2 * (96 + 192 + 384) == 28_288_354  # the classifier
 
 
-def test_filled_up_pixels_are_zeros_behind_the_norm():
+def test_padded_pixels_are_zeros_after_the_norm():
     block = SwinBlock(6, WindowAttention(6, 4, 2), 4, 2).double()
     for parameter in block.parameters():
         nn.init.normal_(parameter, std=0.5)

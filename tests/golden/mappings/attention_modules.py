@@ -56,7 +56,7 @@ def reference_layout() -> Iterator[None]:
 
 
 _BLOCK = 'layer1.0.'
-# official class -> (function that builds ours, where it stands officially, and in ours)
+# official class -> (function that builds ours, where it is officially, and in ours)
 _MODULES = {}
 
 

@@ -61,8 +61,8 @@ def convert_part(
 
     Args:
         weights: Official state dict of the part.
-        official: Where the part stands in the official network, with the final dot.
-        ours: Where it stands in ours.
+        official: Where the part is in the official network, with the final dot.
+        ours: Where it is in ours.
         source: Name of the layout.
     """
     state = convert({official + k: v for k, v in weights.items()}, source)

@@ -116,7 +116,7 @@ def build(module: str, config: dict, weights: dict[str, Tensor]) -> nn.Module:
         stride,
     )
     config.done()
-    # in a network, a shrinking attention comes behind another one
+    # in a network, a shrinking attention comes after another one
     official, ours = ('blocks.0.', 'stages.3.downsample.attn.')
     if not shrink:
         official, ours = 'blocks.0.m.', 'stages.2.blocks.0.attn.'

@@ -88,7 +88,7 @@ def _conv(config: Config, base: dict, norm: dict) -> tuple[dict, dict]:
 
 
 def _attention(config: Config, weights: dict[str, Tensor]) -> tuple[dict, dict[str, Tensor]]:
-    """Arguments of attention, and the weights in the order of rows that their tables stand for."""
+    """Arguments of attention, and the weights in the order of rows that their tables have."""
     relative, head_first = config.take('rel_pos', 'rel_pos_type', default='bias'), None
     if relative not in RELATIVE:
         raise ValueError(f'cannot map rel_pos={relative!r}')
@@ -137,7 +137,7 @@ def _network(cls: type, source: str, config: Config, weights: dict[str, Tensor])
     variant = config.take('variant', default='').partition(':')[0]
     name = variant.removeprefix(source + '_').replace('_', '-')
     name = name.removesuffix('-tf') or ('tiny' if cls is MaxViT else '0')
-    # the official table stands for TensorFlow's settings; timm's defaults are CoAtNet's
+    # the official table has TensorFlow's settings; timm's defaults are CoAtNet's
     arch = cls.resolve_arch(name).to_dict()
     nested = _dict(config.take('transformer', 'transformer_cfg'))
     config = Config({**config, **nested})

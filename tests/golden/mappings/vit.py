@@ -48,7 +48,7 @@ class _Network(nn.Module):
 
 
 class _Plain(nn.Module):
-    """Maps behind every block, and logits of the class token behind the norm."""
+    """Maps after every block, and logits of the class token after the norm."""
 
     def __init__(self, backbone: ViT, classes: int) -> None:
         super().__init__()
