@@ -42,9 +42,14 @@ def drop_path_schedule(rate: float, depths: Sequence[int]) -> list[list[float]]:
 
     Returns:
         One list of rates per stage.
+
+    Raises:
+        ValueError: A rate outside [0, 1), or a negative depth.
     """
     if not 0.0 <= rate < 1.0:
         raise ValueError(f'drop_path_rate must lie in [0, 1), got {rate}')
+    if any(depth < 0 for depth in depths):
+        raise ValueError(f'depths must not be negative, got {list(depths)}')
     last = max(sum(depths) - 1, 1)
     rates = iter(rate * i / last for i in range(sum(depths)))
     return [[next(rates) for _ in range(depth)] for depth in depths]

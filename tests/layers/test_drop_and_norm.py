@@ -23,6 +23,8 @@ def test_drop_path_schedule():
     rates = drop_path_schedule(0.3, [1, 2, 1])
     assert [len(r) for r in rates] == [1, 2, 1]
     assert [rate for stage in rates for rate in stage] == pytest.approx([0, 0.1, 0.2, 0.3])
+    with pytest.raises(ValueError, match=r'depths must not be negative, got \[-1, 2\]'):
+        drop_path_schedule(0.3, [-1, 2])
 
 
 @pytest.mark.parametrize('rate', [-0.1, 1.0])
