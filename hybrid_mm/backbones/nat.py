@@ -89,8 +89,8 @@ class NATBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
         self.gamma1 = self.gamma2 = None
         if layer_scale is not None:
-            self.gamma1 = nn.Parameter(torch.full((channels,), layer_scale))
-            self.gamma2 = nn.Parameter(torch.full((channels,), layer_scale))
+            self.gamma1 = nn.Parameter(torch.full((channels,), float(layer_scale)))
+            self.gamma2 = nn.Parameter(torch.full((channels,), float(layer_scale)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, H, W, C) to the same shape."""

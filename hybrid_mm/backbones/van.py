@@ -102,8 +102,8 @@ class VANBlock(nn.Module):
         self.norm2 = build_norm(norm_cfg, channels)
         self.mlp = DepthwiseConvFFN(channels, int(channels * mlp_ratio))
         self.drop_path = DropPath(drop_path)
-        self.layer_scale_1 = nn.Parameter(torch.full((channels,), layer_scale))
-        self.layer_scale_2 = nn.Parameter(torch.full((channels,), layer_scale))
+        self.layer_scale_1 = nn.Parameter(torch.full((channels,), float(layer_scale)))
+        self.layer_scale_2 = nn.Parameter(torch.full((channels,), float(layer_scale)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to the same shape."""

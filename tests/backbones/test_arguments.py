@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from hybrid_mm.backbones import (
     NAT,
+    VAN,
     ACmixSwin,
     BoTNet,
     DiNAT,
@@ -216,3 +217,20 @@ def test_positions_of_another_size():
 def test_arguments_that_a_network_sets_itself(network, name):
     with pytest.raises(ValueError, match=f'{network.__name__} sets {name} itself; leave it out'):
         network(**{name: 3})
+
+
+@pytest.mark.part_of('network:VAN')
+def test_whole_number_as_layer_scale_of_van():
+    """A parameter of integers would have no gradient."""
+    arch = dict(embed_dims=[8, 8], depths=[1, 1], mlp_ratios=[1, 1])
+    scale = VAN(arch, layer_scale=1, out_indices=(1,)).stages[0].blocks[0].layer_scale_1
+    assert scale.dtype == torch.float32
+    assert bool((scale == 1).all())
+
+
+@pytest.mark.part_of('network:NAT')
+def test_whole_number_as_layer_scale_of_nat():
+    arch = dict(embed_dim=8, depths=[1, 1], heads=[1, 2], mlp_ratio=2, layer_scale=1)
+    scale = NAT(arch, out_indices=(1,)).stages[0].blocks[0].gamma1
+    assert scale.dtype == torch.float32
+    assert bool((scale == 1).all())

@@ -140,6 +140,8 @@ class Arch:
                         f'{name}.{key} of {owner}: one entry per stage expected, got {value!r}'
                     )
                 lengths[key] = len(value)
+            elif isinstance(value, list | tuple):
+                raise ValueError(f'{name}.{key} of {owner}: one value expected, got {value!r}')
             if rule.check is not None:
                 rule.check(owner, **{f'{name}.{key}': value})
         if lengths and (len(set(lengths.values())) > 1 or 0 in lengths.values()):
@@ -148,3 +150,5 @@ class Arch:
             part = getattr(self, key)
             if isinstance(part, Arch):
                 part.check(owner, f'{name}.{key}')
+            elif part is not None:
+                raise ValueError(f'{name}.{key} of {owner} must be a dict, got {part!r}')

@@ -169,10 +169,10 @@ class BaseBackbone(StrictWeights):
             ValueError: Unknown name (the nearest are named), missing or unknown keys, or values
                 out of range.
         """
-        if isinstance(arch, Mapping):
-            return cls.arch_class.from_dict(arch, cls.__name__)
         if isinstance(arch, str):
             arch = cls.arch_zoo[cls._known_name(arch)]
+        if isinstance(arch, Mapping):
+            return cls.arch_class.from_dict(arch, cls.__name__)
         if not isinstance(arch, cls.arch_class):
             raise ValueError(
                 f'arch of {cls.__name__} must be a name, a dict or {cls.arch_class.__name__}, '

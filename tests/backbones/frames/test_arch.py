@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import FrozenInstanceError, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -85,6 +85,8 @@ def test_dict_and_back():
         (dict(ratio=float('nan')), 'Net: arch.ratio must be finite'),
         (dict(count=-1), 'Net: arch.count must be finite and not negative, got -1'),
         (dict(depths=3), 'arch.depths of Net: one entry per stage expected, got 3'),
+        (dict(ratio=[0.5, 0.5]), r'arch.ratio of Net: one value expected, got \(0.5, 0.5\)'),
+        (dict(part=[1]), r'arch.part of Net must be a dict, got \(1,\)'),
         (dict(options=[1]), "one entry per stage expected, got .*'options': 1"),
         ({key: [] for key in ('depths', 'kernels', 'ratios', 'skipped', 'options')}, 'one entry'),
         (dict(depht=[1, 2]), r"missing \[\], unknown \['depht'\]; did you mean depths"),
@@ -113,3 +115,12 @@ def test_variants_of_another_network():
     for arch in (Part(width=1), 3, None):
         with pytest.raises(ValueError, match='arch of VAN must be a name, a dict or VANArch, got'):
             VAN(arch)
+
+
+def test_subclass_with_variants_as_dicts():
+    class Mine(VAN):
+        arch_zoo: ClassVar = dict(own=VAN.arch_zoo['b0'].to_dict())
+
+    assert Mine.resolve_arch('own') == VAN.arch_zoo['b0']
+    with pytest.raises(ValueError, match='Mine has no arch'):
+        Mine('b0')
