@@ -17,9 +17,12 @@ from torch import Tensor, nn
 from hybrid_mm.backbones.frames.arch import Arch, StageCounts, StageRatios, StageSizes
 from hybrid_mm.backbones.frames.blocks import Stage, run_blocks
 from hybrid_mm.backbones.frames.token_pyramid import TokenPyramid
-from hybrid_mm.layers.attention.convolutional_projection import ConvolutionalProjectionAttention
+from hybrid_mm.layers.attention.convolutional_projection import (
+    METHODS,
+    ConvolutionalProjectionAttention,
+)
 from hybrid_mm.layers.drop import DropPath, drop_path_schedule
-from hybrid_mm.ops.arguments import divides, odd, per_stage, positive
+from hybrid_mm.ops.arguments import divides, odd, one_of, per_stage, positive
 from hybrid_mm.registry import MODELS
 
 
@@ -248,9 +251,12 @@ class CvT(TokenPyramid):
         if isinstance(with_cls_token, bool):
             with_cls_token = [with_cls_token and i == stages - 1 for i in range(stages)]
         self.with_cls_token = per_stage(self, stages, with_cls_token=with_cls_token)
+        projections = per_stage(self, stages, projection=projection)
+        for value in projections:
+            one_of(self, METHODS, projection=value)
         self.operators = list(
             zip(
-                per_stage(self, stages, projection=projection),
+                projections,
                 per_stage(self, stages, kernel_size=kernel_size),
                 per_stage(self, stages, kv_stride=kv_stride),
                 per_stage(self, stages, qkv_bias=qkv_bias),

@@ -18,7 +18,7 @@ from hybrid_mm.backbones.frames.convnext import ConvNeXtArch, ConvNeXtFrame
 from hybrid_mm.backbones.frames.parallel_kernels import ParallelKernels, merge_kernels
 from hybrid_mm.layers import DepthwiseConv2d
 from hybrid_mm.layers.convolution.peripheral_convolution import PeripheralConv2d, make_pos_embed
-from hybrid_mm.ops.arguments import not_negative, odd, per_stage, positive
+from hybrid_mm.ops.arguments import odd, per_stage, positive
 from hybrid_mm.registry import MODELS
 
 
@@ -145,8 +145,7 @@ class PeLK(ConvNeXtFrame):
         if not 0 < partial_ratio <= 1:
             raise ValueError(f'PeLK: partial_ratio must lie in (0, 1], got {partial_ratio}')
         odd(self, kernel_sizes=kernel_sizes, center_size=center_size, small_kernel=small_kernel)
-        positive(self, grids=grids)
-        not_negative(self, init_std=init_std)
+        positive(self, grids=grids, init_std=init_std)
         self.kernel_sizes = per_stage(self, stages, kernel_sizes=kernel_sizes)
         self.grids = per_stage(self, stages, grids=grids or None)
         self.partial_ratio = partial_ratio

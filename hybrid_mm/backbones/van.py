@@ -144,6 +144,13 @@ class VANArch(Arch):
     depths: StageSizes  # number of blocks
     mlp_ratios: StageRatios  # hidden width of the feed-forward networks to the channels
 
+    def check(self, owner: str, name: str = 'arch') -> None:
+        """Check the hidden widths as well."""
+        super().check(owner, name)
+        widths = zip(self.embed_dims, self.mlp_ratios, strict=True)
+        hidden = [int(channels * ratio) for channels, ratio in widths]
+        positive(owner, **{f'{name}.mlp_ratios * embed_dims': hidden})
+
 
 def _arch(embed_dims: tuple[int, ...], depths: tuple[int, ...]) -> VANArch:
     return VANArch(embed_dims=embed_dims, depths=depths, mlp_ratios=(8, 8, 4, 4))

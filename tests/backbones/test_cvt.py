@@ -183,7 +183,7 @@ def test_classifier_into_a_dense_network(norm_outputs, tmp_path):
     [
         (dict(arch='cvt-14'), "CvT has no arch 'cvt-14': did you mean 'cvt-"),
         (dict(arch=dict(TINY, heads=[3, 2])), 'heads must divide the 8 channels, got 3'),
-        (dict(projection='conv'), "method must be one of dw_bn, avg, linear, got 'conv'"),
+        (dict(projection='conv'), "projection must be one of dw_bn, avg, linear, got 'conv'"),
         (dict(kernel_size=4), 'CvT: kernel_size must be odd and positive, got'),
         (dict(kv_stride=[2, 2]), 'CvT: kv_stride must have one entry for each of the 3 stages'),
         (dict(pooled=True), r'out_indices must be \(2,\), got \(0, 1, 2\)'),

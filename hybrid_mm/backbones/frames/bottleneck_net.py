@@ -45,9 +45,11 @@ class StemArch(Arch):
     pool: bool  # max pooling at its end
 
     def check(self, owner: str, name: str = 'arch.stem') -> None:
-        """Check the kind as well."""
+        """Check the kind, and the width of the first of three convolutions, as well."""
         super().check(owner, name)
         one_of(owner, STEMS, **{f'{name}.kind': self.kind})
+        if self.kind == 'tiered':
+            positive(owner, **{f'{name}.channels * 3 // 8': self.channels * 3 // 8})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,10 +95,6 @@ class BottleneckArch(Arch):
         one_of(owner, ACTIVATIONS, **{f'{name}.act': self.act})
         for stage in range(len(self.depths)):
             self.attention_blocks(stage, owner)
-            width = self.channels[stage]
-            if self.bottle_in:
-                width = self.channels[stage - 1] if stage else self.stem.channels
-            positive(owner, **{f'{name}.ratios * channels': width * self.ratios[stage]})
         positive(owner, **{f'{name}.value_ratio': self.value_ratio})
 
     def attention_blocks(self, stage: int, owner: str = 'BottleneckNet') -> tuple[int, ...]:
