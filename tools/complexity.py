@@ -48,6 +48,8 @@ def main(argv=None):
     shape = tuple(args.shape or shape)
     try:
         rows = count(model, shape)
+    except UserError:
+        raise
     except ValueError as error:
         raise UserError(f'--shape: {error}') from error
     depth = [row.name.count('.') + bool(row.name) for row in rows]

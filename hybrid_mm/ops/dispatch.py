@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from hybrid_mm.errors import UserError
 from hybrid_mm.ops.export import exporting
 
 VARIABLE = 'HYBRID_MM_IMPL'
@@ -78,7 +79,7 @@ def chosen_impl(impl: str, operator: str) -> str:
     if name == 'auto':
         name = os.environ.get(VARIABLE) or 'auto'
         if name != 'auto' and name not in _NAMES:
-            raise ValueError(
+            raise UserError(
                 f'{VARIABLE} must be auto or one of {", ".join(sorted(_NAMES))}, got {name!r}'
             )
     return name if name in choices(operator) else 'auto'

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from hybrid_mm.errors import UserError
 from hybrid_mm.layers import PairwiseAttention2d
 from hybrid_mm.layers.attention.window_attention import WindowAttention
 from hybrid_mm.ops.decomposed_attention import decomposed_attention
@@ -54,9 +55,7 @@ def test_wrong_names_are_told(monkeypatch):
     ):
         pass
     monkeypatch.setenv('HYBRID_MM_IMPL', 'fastest')
-    with pytest.raises(
-        ValueError, match=r"HYBRID_MM_IMPL must be auto or one of .*, got 'fastest'"
-    ):
+    with pytest.raises(UserError, match=r"HYBRID_MM_IMPL must be auto or one of .*, got 'fastest'"):
         chosen_impl('auto', 'local_attention')
 
 

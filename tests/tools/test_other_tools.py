@@ -39,6 +39,13 @@ def test_complexity(tool, fails, tmp_path, capsys):
     assert '(H, W)' in fails('complexity', '--arch', 'b0', '--shape', '64')
 
 
+def test_complexity_with_an_unknown_algorithm(fails, monkeypatch):
+    monkeypatch.setenv('HYBRID_MM_IMPL', 'fastest')
+    backbone = "dict(type='hybrid_mm.NAT', arch='mini')"
+    message = fails('complexity', '--backbone', backbone, '--shape', '64', '64')
+    assert message.startswith('error: HYBRID_MM_IMPL must be auto or one of')
+
+
 def test_complexity_of_a_config(tool, tmp_path):
     out = tmp_path / 'c.json'
     assert tool('complexity', CONFIG, '--depth', '1', '--json', out)[0] == 0
