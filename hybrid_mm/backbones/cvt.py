@@ -239,6 +239,7 @@ class CvT(TokenPyramid):
         kernel_size: int | Sequence[int] = 3,
         kv_stride: int | Sequence[int] = 2,
         qkv_bias: bool | Sequence[bool] = True,
+        *,
         out_indices: int | Sequence[int] = (0, 1, 2),
         **kwargs: Any,
     ) -> None:

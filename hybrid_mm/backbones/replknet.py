@@ -194,6 +194,7 @@ class RepLKNet(BaseBackbone):
     def __init__(
         self,
         arch: str | Mapping | RepLKArch = '31b',
+        *,
         ffn_ratio: float = 4.0,
         norm_outputs: str = 'none',
         norm_cfg: NormCfg | None = None,

@@ -164,6 +164,7 @@ class SAN(BaseBackbone):
         arch: str | Mapping | SANArch = 'san10',
         attention: str = 'patchwise',
         acmix: bool = False,
+        *,
         norm_cfg: NormCfg | None = None,
         impl: str = 'auto',
         **kwargs: Unpack[SharedArguments],

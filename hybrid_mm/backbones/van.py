@@ -19,7 +19,7 @@ from hybrid_mm.backbones.frames.arch import Arch, StageRatios, StageSizes
 from hybrid_mm.backbones.frames.base import BaseBackbone, SharedArguments
 from hybrid_mm.backbones.frames.blocks import BATCH_NORM, NormCfg, Stage, build_norm, he_normal_
 from hybrid_mm.layers import DropPath, LayerNorm2d, build_large_kernel_attention
-from hybrid_mm.ops.arguments import not_negative, odd, positive
+from hybrid_mm.ops.arguments import not_negative, positive
 from hybrid_mm.registry import MODELS
 
 
@@ -206,14 +206,14 @@ class VAN(BaseBackbone):
         attention: str = 'lka',
         kernel_size: int = 23,
         dilation: int | None = None,
+        *,
         layer_scale: float = 1e-2,
         norm_cfg: NormCfg | None = None,
         ln_eps: float = 1e-5,
         **kwargs: Unpack[SharedArguments],
     ) -> None:
         super().__init__(arch, **kwargs)
-        odd(self, kernel_size=kernel_size)
-        positive(self, dilation=dilation)
+        positive(self, kernel_size=kernel_size, dilation=dilation)
         not_negative(self, layer_scale=layer_scale, ln_eps=ln_eps)
         self.depths, self.stage_channels = list(self.arch.depths), list(self.arch.embed_dims)
         self.operator = attention, kernel_size, dilation

@@ -1,19 +1,24 @@
 """Arguments that have to reach the layers, and published defaults that no shape tells."""
 
+import inspect
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from hybrid_mm.backbones import (
     NAT,
+    SAN,
     VAN,
     ACmixSwin,
     BoTNet,
+    CvT,
     DiNAT,
     DiNATs,
     EAAAResNet,
     ELSASwin,
     HorNet,
+    RepLKNet,
     SASAResNet,
     ViT,
 )
@@ -234,3 +239,20 @@ def test_whole_number_as_layer_scale_of_nat():
     scale = NAT(arch, out_indices=(1,)).stages[0].blocks[0].gamma1
     assert scale.dtype == torch.float32
     assert bool((scale == 1).all())
+
+
+@pytest.mark.parametrize(
+    ('network', 'positions'),
+    [
+        pytest.param(VAN, 4, marks=pytest.mark.part_of('network:VAN')),
+        pytest.param(SAN, 3, marks=pytest.mark.part_of('network:SAN')),
+        pytest.param(CvT, 8, marks=pytest.mark.part_of('network:CvT')),
+        pytest.param(RepLKNet, 1, marks=pytest.mark.part_of('network:RepLKNet')),
+    ],
+)
+def test_number_of_channels_by_position(network, positions):
+    """It was the next argument once, and must not be taken for another one."""
+    parameters = list(inspect.signature(network).parameters.values())
+    assert all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters[:positions])
+    with pytest.raises(TypeError, match='positional'):
+        network(*(p.default for p in parameters[:positions]), 3)

@@ -80,3 +80,15 @@ def test_drop_path_grows_linearly_over_all_blocks():
     model = VAN('b0', drop_path_rate=0.24)
     rates = [block.drop_path.rate for stage in model.stages for block in stage.blocks]
     assert rates == pytest.approx([0.02 * i for i in range(13)])
+
+
+def test_even_kernel_with_a_dilation():
+    """Of LKA the dilated kernel has to be odd, floor(24 / 8), not the nominal size."""
+    arch = dict(embed_dims=[8], depths=[1], mlp_ratios=[1])
+    attn = VAN(arch, kernel_size=24, dilation=8, out_indices=(0,)).stages[0].blocks[0].attn
+    sizes = {conv.kernel_size for conv in attn.modules() if isinstance(conv, nn.Conv2d)}
+    assert sizes == {(15, 15), (3, 3), (1, 1)}
+    with pytest.raises(ValueError, match=r'kernel_size=24 has no default dilation: use one of \[7'):
+        VAN(arch, kernel_size=24, out_indices=(0,))
+    with pytest.raises(ValueError, match='kernel_size must be odd and positive, got 24'):
+        VAN(arch, 'lka_trivial', kernel_size=24, out_indices=(0,))
