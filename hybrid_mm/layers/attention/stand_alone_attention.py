@@ -3,7 +3,7 @@
 Source: "Stand-Alone Self-Attention in Vision Models" (arXiv 1906.05909), sections 3.1 to 3.3.
 """
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -186,8 +186,9 @@ class AttentionStem(nn.Module):
         p = (position @ self.emb_mix.T).softmax(-1).permute(2, 0, 1).to(x.dtype)
         height, width = x.shape[-2:]
         p = p.repeat(1, -(-height // self.block), -(-width // self.block))[:, :height, :width]
-        weight = torch.cat([conv.get_parameter('weight') for conv in self.value_conv], 1)
-        return F.conv2d((p[:, None] * x[:, None]).flatten(1, 2), weight)
+        # not `get_parameter`, which refuses the plain tensors of `functional_call`
+        weights = [cast(nn.Conv2d, conv).weight for conv in self.value_conv]
+        return F.conv2d((p[:, None] * x[:, None]).flatten(1, 2), torch.cat(weights, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, C, H, W)."""

@@ -30,8 +30,8 @@ def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
     indices = config.take('out_indices') if dense else None
     model = RepLKNet(
         arch,
-        config.take('in_channels', default=3),
-        tuple(indices) if indices is not None else (3,),
+        in_channels=config.take('in_channels', default=3),
+        out_indices=tuple(indices) if indices is not None else (3,),
         norm_outputs=norms,
         ffn_ratio=config.take('ffn_ratio', default=4),
         deploy=merged,

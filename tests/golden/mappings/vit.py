@@ -61,7 +61,7 @@ class _Plain(nn.Module):
         hook = self.backbone.stages[-1].register_forward_hook(lambda *a: tokens.append(a[-1]))
         maps = self.backbone(x)
         hook.remove()
-        return *maps, self.head(self.norm(tokens[0][:, 0]))
+        return *maps, self.head(self.norm(tokens[0][0][:, 0]))  # of (tokens, size of the map)
 
 
 def _plain(config: Config, weights: dict[str, Tensor]) -> nn.Module:
