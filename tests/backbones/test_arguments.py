@@ -12,12 +12,14 @@ from hybrid_mm.backbones import (
     VAN,
     ACmixSwin,
     BoTNet,
+    CoAtNet,
     CvT,
     DiNAT,
     DiNATs,
     EAAAResNet,
     ELSASwin,
     HorNet,
+    MaxViT,
     RepLKNet,
     SASAResNet,
     ViT,
@@ -256,3 +258,12 @@ def test_number_of_channels_by_position(network, positions):
     assert all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters[:positions])
     with pytest.raises(TypeError, match='positional'):
         network(*(p.default for p in parameters[:positions]), 3)
+
+
+@pytest.mark.part_of('network:MaxViT', 'network:CoAtNet')
+def test_arguments_of_layers_are_dicts():
+    for network, key in ((MaxViT, 'conv'), (MaxViT, 'norm'), (CoAtNet, 'attention')):
+        arch = {**next(iter(network.arch_zoo.values())).to_dict(), key: [1]}
+        expected = rf'arch\.{key} of {network.__name__} must be a dict of arguments, got \(1,\)'
+        with pytest.raises(ValueError, match=expected):
+            network(arch)

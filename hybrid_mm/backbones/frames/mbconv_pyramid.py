@@ -86,7 +86,13 @@ class MBConvArch(Arch):
 
 
 def check_numbers(owner: str, name: str, arguments: Mapping[str, Any]) -> None:
-    """Check that the numbers among the arguments of a layer are finite and not negative."""
+    """Check that the arguments of a layer are a dict, its numbers finite and not negative.
+
+    Raises:
+        ValueError: Names the argument and what was given.
+    """
+    if not isinstance(arguments, Mapping):
+        raise ValueError(f'{name} of {owner} must be a dict of arguments, got {arguments!r}')
     numbers = {key: value for key, value in arguments.items() if isinstance(value, int | float)}
     not_negative(owner, **{f'{name}.{key}': value for key, value in numbers.items()})
 
