@@ -266,6 +266,20 @@ class Sources:
         words = {word for pair in names for text in pair for word in re.findall(r'\w+', text)}
         return {self.mappings[w] for w in words if w in self.mappings and w != path.stem}
 
+    def _through_layers(self, changed: set[Path]) -> list[Path]:
+        """Tests of layers that are made of a changed operator, without those of all layers."""
+        operators = {path for path in changed if self.room(path) == 'ops'}
+        layers = {
+            path
+            for path in self.modules.values()
+            if self.room(path) == 'layers' and self.imports(path) & operators
+        }
+        return [
+            test
+            for test in self.tests
+            if self.room(test) == 'layers' and 0 < len(self.mentions(test) & layers) <= FEW
+        ]
+
     def stages(self, changed: set[Path], parts: set[str] | None = None) -> list[Stage]:
         """Runs of pytest for changed files, the nearest tests first.
 
@@ -282,11 +296,16 @@ class Sources:
                 for module in self.modules.values()
                 if self.room(module) == self.room(path) and path.parent.name in module.read_text()
             }
+        # the algorithms of an operator are tested through its public function
+        folders = {p.parent for p in changed if p.parent.parent == self.root / PACKAGE / 'ops'}
+        changed |= {folder / '__init__.py' for folder in folders}
+        # and what a room exports through the room; all tests import the ground rooms
+        rooms = {self.room(p) for p in changed if p in self.modules.values()} - GROUND
+        for face in (self.root / PACKAGE / room / '__init__.py' for room in rooms):
+            changed |= {face} if face.is_file() and self.imports(face) & changed else set()
         parts = self.parts_of(changed) if parts is None else parts
         ground = {path for path in changed if self.room(path) in GROUND}
         stems = {self.stem(path) for path in changed}
-        # an operator in a folder is tested as one
-        stems |= {path.parent.name for path in changed if path.parent.parent.name == 'ops'}
 
         def belongs(test: Path) -> bool:
             upper = self.room(test) not in GROUND | {'openmmlab', 'golden'}
@@ -304,6 +323,7 @@ class Sources:
             if p.name in ('conftest.py', '__init__.py') and p.is_relative_to(tests)
         }
         near += [test for test in self.tests if set(test.parents) & folders]
+        near += self._through_layers(changed)
         code = {p for p in changed if p.suffix == '.py' and not p.is_relative_to(tests)}
         stages = []
         used: set[Path] = set()
