@@ -1,5 +1,7 @@
 """Depthwise convolution with shared taps by box sums, doubled, and one batched product."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -79,12 +81,22 @@ def _add_rows(products: Tensor, axis: GridAxis) -> Tensor:
     return maps[0]
 
 
+def _channels_at_a_time(x: Tensor, groups: int) -> int:
+    """Channels whose sums over all groups exist at a time.
+
+    They count a quarter: batched products of few channels are slow. Measured on a CPU, 51 x 51 taps
+    on 56 x 56 pixels take 1.6 times as long with four times fewer channels.
+    """
+    n, channels, height, width = x.shape
+    return budget.fitting(channels, math.ceil(groups * n * height * width / 4), x.device)
+
+
 def forward(x: Tensor, weight: Tensor, rows: GridAxis, columns: GridAxis) -> Tensor:
     """Convolve maps (N, C, H, W) with weights (C, row groups, column groups)."""
     n, channels, height, width = x.shape
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     groups = len(rows.groups) + len(columns.groups)
-    count = budget.fitting(channels, groups * n * height * width, x.device)
+    count = _channels_at_a_time(x, groups)
     for part in budget.chunks(channels, count):
         sums = _column_sums(x[:, part].transpose(0, 1), columns)
         products = torch.bmm(weight[part], sums).unflatten(2, (n, height, width))
@@ -94,10 +106,10 @@ def forward(x: Tensor, weight: Tensor, rows: GridAxis, columns: GridAxis) -> Ten
 
 def weight_gradient(x: Tensor, grad: Tensor, rows: GridAxis, columns: GridAxis) -> Tensor:
     """Gradient (C, row groups, column groups) from maps and the gradient of the result."""
-    n, channels, height, width = x.shape
+    channels = x.shape[1]
     out = x.new_empty(channels, len(rows.groups), len(columns.groups))
     groups = len(rows.groups) + len(columns.groups)
-    count = budget.fitting(channels, groups * n * height * width, x.device)
+    count = _channels_at_a_time(x, groups)
     for part in budget.chunks(channels, count):
         left = _row_sums(grad[:, part].transpose(0, 1), rows)
         right = _column_sums(x[:, part].transpose(0, 1), columns)
