@@ -249,6 +249,30 @@ def own_default_scope():
 
 
 @pytest.fixture
+def noting_detector():
+    """Class of a model whose backbone and head note the types that they see and give."""
+    import torch
+    from torch import nn
+
+    class Detector(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone, self.head = nn.Linear(4, 6), nn.Linear(6, 2)
+
+        def extract_feat(self, x, count=0):
+            y = self.backbone(x)
+            self.inside = y.dtype
+            return [y, (y * 2, count), dict(y=y.double(), n=torch.arange(3))]
+
+        def forward(self, x):
+            first, (second, _), third = self.extract_feat(x, count=3)
+            self.outside = (first.dtype, second.dtype, third['y'].dtype, third['n'].dtype)
+            return self.head(first)
+
+    return Detector
+
+
+@pytest.fixture
 def plain_runs(monkeypatch):
     """Runs that do not look at compilers, nor lay out the config that they write, five times each.
 

@@ -41,8 +41,8 @@ _default: ContextVar[str] = ContextVar('default_impl', default='auto')
 
 def choices(*operators: str) -> tuple[str, ...]:
     """Values of ``impl`` that all of the operators take."""
-    common = [set(ALGORITHMS[operator]) for operator in operators]
-    names = [n for n in ALGORITHMS[operators[0]] if all(n in names for names in common)]
+    first, *others = operators
+    names = [n for n in ALGORITHMS[first] if all(n in ALGORITHMS[o] for o in others)]
     return 'auto', 'reference', *names
 
 

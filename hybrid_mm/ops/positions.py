@@ -131,19 +131,6 @@ def relative_to_absolute(logits: Tensor) -> Tensor:
     return flat.unflatten(-1, (length + 1, 2 * length - 1))[..., :length, length - 1 :]
 
 
-def window_index(window: int) -> Tensor:
-    """Entry of a table of (2 * window - 1)^2 offsets for each pair of pixels of a window (Swin).
-
-    Returns:
-        (window^2, window^2) int64, by query and key; offsets are query minus key, as in Swin's
-        checkpoints.
-    """
-    place = torch.arange(window)
-    offset = place[:, None] - place + window - 1
-    index = offset[:, None, :, None] * (2 * window - 1) + offset[None, :, None, :]
-    return index.reshape(window**2, window**2)
-
-
 def resize_window_table(table: Tensor, window: int) -> Tensor:
     """Fit a table with a number per offset to another window, bicubic as Swin's and NAT's code.
 

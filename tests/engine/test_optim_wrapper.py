@@ -9,24 +9,6 @@ from hybrid_mm.engine import AutocastOptimWrapper
 from hybrid_mm.engine.optim_wrapper import autocast_features
 
 
-class Detector(nn.Module):
-    """Notes the types that its parts see and give."""
-
-    def __init__(self):
-        super().__init__()
-        self.backbone, self.head = nn.Linear(4, 6), nn.Linear(6, 2)
-
-    def extract_feat(self, x, count=0):
-        y = self.backbone(x)
-        self.inside = y.dtype
-        return [y, (y * 2, count), dict(y=y.double(), n=torch.arange(3))]
-
-    def forward(self, x):
-        first, (second, _), third = self.extract_feat(x, count=3)
-        self.outside = (first.dtype, second.dtype, third['y'].dtype, third['n'].dtype)
-        return self.head(first)
-
-
 class Bare(nn.Module):
     def __init__(self):
         super().__init__()
@@ -45,9 +27,9 @@ class Wrapped(nn.Module):
         return self.module(x)
 
 
-def test_features_in_bfloat16_heads_in_float32():
+def test_features_in_bfloat16_heads_in_float32(noting_detector):
     torch.manual_seed(0)
-    model, x = Detector(), torch.rand(5, 4)
+    model, x = noting_detector(), torch.rand(5, 4)
     plain = model(x)
     assert model.inside == torch.float32
     for outer in (model, Wrapped(model), Wrapped(Wrapped(model))):
@@ -68,9 +50,9 @@ def test_features_in_bfloat16_heads_in_float32():
     assert bare(x).dtype == torch.float32
 
 
-def test_steps_of_the_wrapper(monkeypatch):
+def test_steps_of_the_wrapper(monkeypatch, noting_detector):
     """The forward pass alone is in bfloat16; accumulation and the rest are MMEngine's."""
-    model = Detector()
+    model = noting_detector()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     wrapper, x = AutocastOptimWrapper(optimizer=optimizer, accumulative_counts=2), torch.rand(5, 4)
     entered = []

@@ -10,6 +10,7 @@ from hybrid_mm.ops.distance_attention import resize_distance_table
 from hybrid_mm.ops.global_filter import resize_spectrum
 from hybrid_mm.ops.local_attention import global_attention, local_attention
 from hybrid_mm.ops.positions import (
+    bias_matrix,
     decomposed_logits,
     decomposed_tables,
     encode_coordinates,
@@ -20,7 +21,6 @@ from hybrid_mm.ops.positions import (
     resize_position_embedding,
     resize_relative_table,
     resize_window_table,
-    window_index,
 )
 
 
@@ -90,12 +90,14 @@ def test_joined_tables_are_a_vector_per_offset():
     torch.testing.assert_close(out, expected)
 
 
-def test_window_index_is_swins():
+def test_bias_of_all_pairs_is_in_the_order_of_swin():
     from mmdet.models.backbones.swin import WindowMSA
 
     for window in (2, 7):
         expected = WindowMSA(8, 2, (window, window)).relative_position_index
-        assert torch.equal(window_index(window), expected)
+        table = torch.arange((2 * window - 1) ** 2).view(1, 2 * window - 1, -1)
+        # Swin's offsets are query minus key, ours key minus query
+        assert torch.equal(bias_matrix(table)[0].t(), expected)
 
 
 def test_window_table_of_another_window():

@@ -6,7 +6,6 @@ import os
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
-from torch import nn
 
 from hybrid_mm.errors import UserError
 from hybrid_mm.run import launch, resume
@@ -52,26 +51,8 @@ def test_training(monkeypatch, gpu, dtype, wrapper, expected):
     assert dict(cfg.optim_wrapper) == expected
 
 
-class Detector(nn.Module):
-    """Notes the types that its parts see and give."""
-
-    def __init__(self):
-        super().__init__()
-        self.backbone, self.head = nn.Linear(4, 6), nn.Linear(6, 2)
-
-    def extract_feat(self, x, count=0):
-        y = self.backbone(x)
-        self.inside = y.dtype
-        return [y, (y * 2, count), dict(y=y.double(), n=torch.arange(3))]
-
-    def forward(self, x):
-        first, (second, _), third = self.extract_feat(x, count=3)
-        self.outside = (first.dtype, second.dtype, third['y'].dtype, third['n'].dtype)
-        return self.head(first)
-
-
-def test_of_a_test_run(monkeypatch):
-    runner, x = argparse.Namespace(model=Detector()), torch.rand(2, 4)
+def test_of_a_test_run(monkeypatch, noting_detector):
+    runner, x = argparse.Namespace(model=noting_detector()), torch.rand(2, 4)
     for dtype, inside in (
         (None, torch.float32),
         ('auto', torch.bfloat16),

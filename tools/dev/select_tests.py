@@ -297,8 +297,8 @@ class Sources:
                 if self.room(module) == self.room(path) and path.parent.name in module.read_text()
             }
         # the algorithms of an operator are tested through its public function
-        folders = {p.parent for p in changed if p.parent.parent == self.root / PACKAGE / 'ops'}
-        changed |= {folder / '__init__.py' for folder in folders}
+        ops = self.root / PACKAGE / 'ops'
+        changed |= {p.parent / '__init__.py' for p in changed if p.parent.parent == ops}
         # and what a room exports through the room; all tests import the ground rooms
         rooms = {self.room(p) for p in changed if p in self.modules.values()} - GROUND
         for face in (self.root / PACKAGE / room / '__init__.py' for room in rooms):
