@@ -1,0 +1,60 @@
+"""Small tables, made on the host, that stay on the device where operators read them.
+
+A copy from the host stalls a GPU, and cannot be captured in a CUDA graph: every table goes there
+once.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch._guards import detect_fake_mode
+from torch._subclasses.fake_tensor import FakeTensor
+
+_MOST = 1024  # tables; multi-scale training sees a few sizes of the map per stage
+
+_tables: OrderedDict[Hashable, tuple[Tensor, ...]] = OrderedDict()
+
+
+def on_device(
+    make: Callable[..., Sequence[np.ndarray]], *args: Hashable, device: torch.device
+) -> tuple[Tensor, ...]:
+    """The arrays ``make(*args)`` as tensors on a device, copied there at the first call only.
+
+    Nobody may change them.
+
+    Args:
+        make: Function at the top of a module; with the arguments it is the key of the cache.
+        args: Its arguments.
+        device: Where the tables are needed.
+
+    Raises:
+        RuntimeError: The first call falls into the capture of a CUDA graph.
+    """
+    key = make, args, device
+    found = _tables.get(key)
+    if found is not None and _usable(found):
+        _tables.move_to_end(key)
+        return found
+    if device.type == 'cuda' and torch.cuda.is_available() and _capturing():
+        raise RuntimeError(
+            'the tables of an operator are not on the GPU yet, and cannot be copied there while a '
+            'CUDA graph is captured: run the same step once, at the same size, before the capture'
+        )
+    found = tuple(torch.from_numpy(x.copy()).to(device) for x in make(*args))
+    _tables[key] = found
+    if len(_tables) > _MOST:
+        _tables.popitem(last=False)
+    return found
+
+
+def _capturing() -> bool:
+    return torch.cuda.is_current_stream_capturing()
+
+
+def _usable(tables: tuple[Tensor, ...]) -> bool:
+    """Fake tensors belong to the mode that made them, real ones to none."""
+    mode = detect_fake_mode()
+    return all((x.fake_mode if isinstance(x, FakeTensor) else None) is mode for x in tables)

@@ -1,0 +1,172 @@
+"""Kernels in Triton: where they run, and what a launch does away from a GPU.
+
+An operator's ``triton.py`` marks its kernels with :func:`kernel` and launches them as
+``attend[grid](q, ..., BLOCK=64, num_warps=4)``. On CUDA tensors they are compiled at the first call
+for every combination of types and constants. With ``TRITON_INTERPRET=1`` in the environment, which
+is read at every launch, they run in Triton's interpreter on the CPU, slowly: that is how they are
+tested. Within :func:`recorded` they do not run at all: launches are handed to a function, which is
+how they are counted and compiled without a GPU.
+"""
+
+import functools
+import os
+import re
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+try:
+    import triton
+    import triton.language as tl
+    from triton.runtime.interpreter import InterpretedFunction
+    from triton.runtime.jit import JITFunction
+except ImportError:  # not everywhere; other algorithms do the work
+    triton, tl = None, types.SimpleNamespace(constexpr=object)
+
+INTERPRET_VARIABLE = 'TRITON_INTERPRET'
+_OLDEST = (3, 2)  # the first with tl.gather
+_CAPABILITY = (7, 5)  # the oldest GPUs with the instructions that Triton compiles to
+
+
+class Launch(NamedTuple):
+    """A launch that was recorded instead of run.
+
+    Attributes:
+        kernel: The kernel.
+        grid: Programs on each axis.
+        arguments: Values of all of its arguments by name, constants and tensors alike.
+        options: What is for the compiler: ``num_warps``, ``num_stages``.
+    """
+
+    kernel: Any
+    grid: tuple[int, ...]
+    arguments: dict[str, Any]
+    options: dict[str, Any]
+
+
+_record: Callable[[Launch], None] | None = None
+_failed: set[str] = set()  # operators whose kernels could not be compiled or run on this machine
+
+
+@contextmanager
+def recorded(record: Callable[[Launch], None]) -> Iterator[None]:
+    """Give the launches of a block to a function instead of running them; results stay empty."""
+    global _record
+    before, _record = _record, record
+    try:
+        yield
+    finally:
+        _record = before
+
+
+def interpreted() -> bool:
+    """Whether launches run in Triton's interpreter."""
+    return os.environ.get(INTERPRET_VARIABLE) == '1'
+
+
+def unavailable(operator: str, *tensors: Tensor | None) -> str | None:
+    """Why the kernels of an operator cannot work on tensors, or None if they can.
+
+    Args:
+        operator: Its name, a key of :data:`~hybrid_mm.ops.dispatch.ALGORITHMS`.
+        tensors: Its inputs.
+    """
+    given = [x for x in tensors if x is not None]
+    if triton is None or _version() < _OLDEST:
+        return f'Triton {".".join(map(str, _OLDEST))} or newer is not installed'
+    if interpreted():
+        return None
+    if operator in _failed:
+        return 'its kernels could not be compiled or run on this GPU'
+    if not all(x.is_cuda for x in given):
+        return f'tensors on {", ".join(sorted({str(x.device) for x in given}))}, not on a GPU'
+    if any(x.dtype == torch.float64 for x in given):
+        return 'numbers of type float64'
+    return _old_device(given[0].device)
+
+
+def available(operator: str, *tensors: Tensor | None) -> bool:
+    """Whether 'auto' may take the kernels of an operator: on a GPU, in single or half precision."""
+    on_gpu = all(x.is_cuda for x in tensors if x is not None)
+    return on_gpu and unavailable(operator, *tensors) is None
+
+
+def check_available(operator: str, *tensors: Tensor | None) -> None:
+    """Check that the kernels of an operator can work on tensors.
+
+    Raises:
+        RuntimeError: They cannot.
+    """
+    reason = unavailable(operator, *tensors)
+    if reason is not None:
+        raise RuntimeError(
+            f"impl='triton' of {operator}: {reason}; use impl='auto', which takes what there is"
+        )
+
+
+def failed(operator: str, error: Exception) -> None:
+    """Note that kernels of an operator cannot be compiled or run here, and warn once.
+
+    For the algorithm that takes their place: an optional speed-up never ends a run.
+    """
+    if operator not in _failed:
+        _failed.add(operator)
+        warnings.warn(
+            f'{operator}: a Triton kernel could not be compiled or run, slower algorithms take its '
+            f'place from now on ({type(error).__name__}: {error})',
+            stacklevel=3,
+        )
+
+
+@functools.lru_cache(None)
+def _version() -> tuple[int, ...]:
+    return tuple(int(n) for n in re.findall(r'\d+', triton.__version__)[:2])
+
+
+@functools.lru_cache(None)
+def _old_device(device: torch.device) -> str | None:
+    if not torch.cuda.is_available():  # shapes alone, as launches are counted
+        return None
+    capability = torch.cuda.get_device_capability(device)
+    if torch.version.hip is None and capability < _CAPABILITY:
+        return f'a GPU of compute capability {capability}, at least {_CAPABILITY} is needed'
+    return None
+
+
+if triton is not None:
+
+    class Kernel(JITFunction):
+        """A kernel, or a function that kernels call."""
+
+        def run(self, *args: Any, grid: Any, warmup: bool = False, **kwargs: Any) -> Any:
+            """Launch it, or do what stands for a launch."""
+            if _record is not None:
+                options = {k: v for k, v in kwargs.items() if k not in self.arg_names}
+                named = {k: v for k, v in kwargs.items() if k in self.arg_names}
+                arguments = dict(zip(self.arg_names, args, strict=False)) | named
+                _record(Launch(self, grid, arguments, options))
+                return None
+            if interpreted():
+                return _interpreted(self).run(*args, grid=grid, warmup=warmup, **kwargs)
+            return super().run(*args, grid=grid, warmup=warmup, **kwargs)
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            """Call it from a kernel that runs in the interpreter."""
+            return _interpreted(self)(*args, **kwargs)
+
+    @functools.lru_cache(None)
+    def _interpreted(function: Kernel) -> 'InterpretedFunction':
+        return InterpretedFunction(function.fn)
+
+
+def kernel(function: Callable) -> Any:
+    """Make a Triton kernel of a function, or a function that kernels call.
+
+    Without Triton it stays a function that nobody can launch; see :func:`unavailable`.
+    """
+    return function if triton is None else Kernel(function)

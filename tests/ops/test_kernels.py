@@ -1,0 +1,80 @@
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from hybrid_mm.ops import kernels
+from hybrid_mm.ops.kernels import kernel, tl
+
+triton = pytest.importorskip('triton')
+
+
+@kernel
+def _twice(x):
+    return x * 2
+
+
+@kernel
+def _double(x_ptr, y_ptr, n, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(y_ptr + i, _twice(tl.load(x_ptr + i, mask=i < n)), mask=i < n)
+
+
+@pytest.fixture
+def interpreter(monkeypatch):
+    monkeypatch.setenv(kernels.INTERPRET_VARIABLE, '1')
+
+
+def test_kernels_run_in_the_interpreter(interpreter):
+    x, y = torch.randn(10), torch.zeros(10)
+    _double[(2,)](x, y, 10, BLOCK=8, num_warps=2)
+    assert torch.equal(y, 2 * x)
+
+
+def test_recorded_launches_do_not_run(interpreter):
+    x, y = torch.randn(10), torch.zeros(10)
+    launches = []
+    with kernels.recorded(launches.append):
+        _double[(2,)](x, y, n=10, BLOCK=8, num_warps=2)
+    assert not y.any()
+    (launch,) = launches
+    assert launch.kernel is _double
+    assert launch.grid == (2,)
+    assert launch.arguments['x_ptr'] is x
+    assert launch.arguments['BLOCK'] == 8
+    assert launch.options == {'num_warps': 2}
+
+
+def test_why_kernels_cannot_work(monkeypatch):
+    monkeypatch.delenv(kernels.INTERPRET_VARIABLE, raising=False)
+    x = torch.ones(1)
+    assert 'not on a GPU' in kernels.unavailable('local_attention', x, None)
+    assert not kernels.available('local_attention', x)
+    with pytest.raises(RuntimeError, match=r"impl='triton' of local_attention: tensors on cpu"):
+        kernels.check_available('local_attention', x)
+    monkeypatch.setattr(kernels, '_version', lambda: (3, 1))
+    assert 'Triton 3.2 or newer' in kernels.unavailable('local_attention', x)
+
+
+def test_the_interpreter_serves_those_who_ask_for_it(interpreter):
+    x = torch.ones(1)
+    assert kernels.unavailable('local_attention', x) is None
+    assert not kernels.available('local_attention', x), "'auto' on a CPU stays as it is"
+
+
+def test_gpus(monkeypatch):
+    monkeypatch.delenv(kernels.INTERPRET_VARIABLE, raising=False)
+    monkeypatch.setattr(kernels, '_failed', set())
+    with FakeTensorMode():
+        half = torch.ones(1, device='cuda', dtype=torch.float16)
+        double = torch.ones(1, device='cuda', dtype=torch.float64)
+    assert kernels.available('local_attention', half, None)
+    assert 'float64' in kernels.unavailable('local_attention', double)
+    with pytest.warns(UserWarning, match='could not be compiled or run.*out of registers'):
+        kernels.failed('local_attention', RuntimeError('out of registers'))
+    assert 'could not be compiled' in kernels.unavailable('local_attention', half)
+    assert kernels.available('ghost_attention', half)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: (7, 0))
+    kernels._old_device.cache_clear()
+    assert 'compute capability (7, 0)' in kernels.unavailable('ghost_attention', half)
+    kernels._old_device.cache_clear()
