@@ -38,7 +38,7 @@ ROOMS = {
 # room -> third-party packages; all others may import what is installed
 PACKAGES = {
     'errors': set(),
-    'ops': {'torch', 'numpy'},
+    'ops': {'torch', 'numpy', 'triton'},
     'layers': {'torch', 'numpy', 'torchvision'},  # torchvision: its deformable convolution
     'convert': {'torch', 'numpy'},
     'checkpoints': {'torch', 'mmengine', 'safetensors'},

@@ -19,7 +19,8 @@ from hybrid_mm.ops.export import exporting
 
 VARIABLE = 'HYBRID_MM_IMPL'
 
-# operator -> its algorithms besides 'reference', the one that 'auto' is by default first
+# operator -> its algorithms besides 'reference', the one that 'auto' is by default first;
+# 'triton' runs on GPUs only, where 'auto' takes it (see hybrid_mm.ops.kernels)
 ALGORITHMS: dict[str, tuple[str, ...]] = {
     'local_attention': ('tiled', 'measured'),
     'partition_attention': ('tiled', 'measured', 'windows'),

@@ -13,6 +13,7 @@ from hybrid_mm.ops.evolving_attention import evolving_attention
 from hybrid_mm.ops.ghost_attention import ghost_attention
 from hybrid_mm.ops.global_filter import global_filter
 from hybrid_mm.ops.grid_convolution import fused, grid_convolution
+from hybrid_mm.ops.kernels import INTERPRET_VARIABLE
 from hybrid_mm.ops.learned_queries import learned_query_attention
 from hybrid_mm.ops.local_attention import local_attention, partition_attention
 from hybrid_mm.ops.mixed_shift import mixed_shift
@@ -84,13 +85,13 @@ def test_operators_and_modules_follow(monkeypatch):
         assert 'hybrid_mm' not in names()
 
 
-def rand(*shape):
-    return torch.randn(shape, dtype=torch.float64)
-
-
-def runs():
+def runs(dtype=torch.float64):
     """Operator -> function of ``impl`` that runs it on small inputs, the same every time."""
     torch.manual_seed(0)
+
+    def rand(*shape):
+        return torch.randn(shape, dtype=torch.float64).to(dtype)
+
     qkv = [rand(1, 2, 6, 4, 4) for _ in range(3)]  # 2 heads, 6 x 4 pixels
     maps = rand(1, 2, 6, 4)
     positions = rand(11, 4), rand(7, 4)
@@ -100,7 +101,7 @@ def runs():
     learned = rand(1, 2, 2, 6, 4), maps, rand(2, 2, 3, 3), rand(2, 2, 3, 3)
     kernel, spectrum = rand(2, 5, 5), rand(2, 4, 3, 2)
     separable = rand(1, 6, 4, 3), rand(2, 5, 6), rand(2, 3, 4), rand(2, 7, 3)
-    vector = PairwiseAttention2d(2, 2, 4, 2, 3).double().eval()
+    vector = PairwiseAttention2d(2, 2, 4, 2, 3).to(dtype).eval()
 
     def vector_attention(impl):
         vector.impl = impl
@@ -130,5 +131,18 @@ def test_every_name_runs_and_agrees(operator):
     expected = run('reference')
     compiled = fused.is_available(expected)
     for impl in choices(operator):
+        if impl == 'triton':
+            continue
         if compiled or (operator, impl) != ('grid_convolution', 'fused'):
             torch.testing.assert_close(run(impl), expected)
+
+
+@pytest.mark.parametrize('operator', [name for name in ALGORITHMS if 'triton' in choices(name)])
+def test_triton_runs_and_agrees(operator, monkeypatch):
+    pytest.importorskip('triton')
+    monkeypatch.delenv(INTERPRET_VARIABLE, raising=False)
+    with pytest.raises(RuntimeError, match=f"impl='triton' of {operator}: tensors on cpu"):
+        runs(torch.float32)[operator]('triton')
+    monkeypatch.setenv(INTERPRET_VARIABLE, '1')
+    found = runs(torch.float32)[operator]('triton')
+    torch.testing.assert_close(found.double(), runs()[operator]('reference'), rtol=1e-5, atol=1e-5)
