@@ -249,6 +249,13 @@ def own_default_scope():
 
 
 @pytest.fixture
+def interpreter(monkeypatch):
+    """Triton's kernels run in its interpreter, on the CPU."""
+    pytest.importorskip('triton')
+    monkeypatch.setenv('TRITON_INTERPRET', '1')
+
+
+@pytest.fixture
 def noting_detector():
     """Class of a model whose backbone and head note the types that they see and give."""
     import torch

@@ -15,7 +15,7 @@ import types
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -31,6 +31,8 @@ except ImportError:  # not everywhere; other algorithms do the work
 INTERPRET_VARIABLE = 'TRITON_INTERPRET'
 _OLDEST = (3, 2)  # the first with tl.gather
 _CAPABILITY = (7, 5)  # the oldest GPUs with the instructions that Triton compiles to
+
+R = TypeVar('R')
 
 
 class Launch(NamedTuple):
@@ -109,18 +111,33 @@ def check_available(operator: str, *tensors: Tensor | None) -> None:
         )
 
 
-def failed(operator: str, error: Exception) -> None:
-    """Note that kernels of an operator cannot be compiled or run here, and warn once.
+def launched(operator: str, run: Callable[[], R], otherwise: Callable[[], R]) -> R:
+    """What kernels of an operator compute, or another algorithm where they do not work.
 
-    For the algorithm that takes their place: an optional speed-up never ends a run.
+    An optional speed-up never ends a run: if a kernel cannot be compiled for this GPU or started on
+    it, that is said once, and the other algorithm takes its place from then on.
+
+    Args:
+        operator: Name of the operator.
+        run: Launches the kernels and returns their results.
+        otherwise: Computes the same without them.
     """
-    if operator not in _failed:
+    if operator in _failed and not interpreted():
+        return otherwise()
+    try:
+        return run()
+    except Exception as error:
+        # a lack of memory is the caller's; errors of the device make all later results void
+        fatal = (torch.OutOfMemoryError, getattr(torch, 'AcceleratorError', torch.OutOfMemoryError))
+        if isinstance(error, fatal) or interpreted() or _record is not None:
+            raise
         _failed.add(operator)
         warnings.warn(
-            f'{operator}: a Triton kernel could not be compiled or run, slower algorithms take its '
-            f'place from now on ({type(error).__name__}: {error})',
-            stacklevel=3,
+            f'{operator}: a Triton kernel could not be compiled or started, slower algorithms take '
+            f'its place from now on ({type(error).__name__}: {error})',
+            stacklevel=2,
         )
+        return otherwise()
 
 
 @functools.lru_cache(None)

@@ -138,11 +138,9 @@ def test_every_name_runs_and_agrees(operator):
 
 
 @pytest.mark.parametrize('operator', [name for name in ALGORITHMS if 'triton' in choices(name)])
-def test_triton_runs_and_agrees(operator, monkeypatch):
-    pytest.importorskip('triton')
-    monkeypatch.delenv(INTERPRET_VARIABLE, raising=False)
+def test_triton_runs_and_agrees(operator, monkeypatch, interpreter):
+    run, expected = runs(torch.float32)[operator], runs()[operator]('reference')
+    torch.testing.assert_close(run('triton').double(), expected, rtol=1e-5, atol=1e-5)
+    monkeypatch.delenv(INTERPRET_VARIABLE)
     with pytest.raises(RuntimeError, match=f"impl='triton' of {operator}: tensors on cpu"):
-        runs(torch.float32)[operator]('triton')
-    monkeypatch.setenv(INTERPRET_VARIABLE, '1')
-    found = runs(torch.float32)[operator]('triton')
-    torch.testing.assert_close(found.double(), runs()[operator]('reference'), rtol=1e-5, atol=1e-5)
+        run('triton')

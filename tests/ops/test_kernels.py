@@ -19,11 +19,6 @@ def _double(x_ptr, y_ptr, n, BLOCK: tl.constexpr):
     tl.store(y_ptr + i, _twice(tl.load(x_ptr + i, mask=i < n)), mask=i < n)
 
 
-@pytest.fixture
-def interpreter(monkeypatch):
-    monkeypatch.setenv(kernels.INTERPRET_VARIABLE, '1')
-
-
 def test_kernels_run_in_the_interpreter(interpreter):
     x, y = torch.randn(10), torch.zeros(10)
     _double[(2,)](x, y, 10, BLOCK=8, num_warps=2)
@@ -61,6 +56,22 @@ def test_the_interpreter_serves_those_who_ask_for_it(interpreter):
     assert not kernels.available('local_attention', x), "'auto' on a CPU stays as it is"
 
 
+def fails():
+    raise RuntimeError('out of registers')
+
+
+def test_errors_are_not_hidden_from_tests_and_from_those_who_lack_memory(monkeypatch, interpreter):
+    with pytest.raises(RuntimeError, match='out of registers'):
+        kernels.launched('local_attention', fails, lambda: 2)
+    monkeypatch.delenv(kernels.INTERPRET_VARIABLE)
+
+    def lacks_memory():
+        raise torch.OutOfMemoryError('no memory')
+
+    with pytest.raises(torch.OutOfMemoryError):
+        kernels.launched('local_attention', lacks_memory, lambda: 2)
+
+
 def test_gpus(monkeypatch):
     monkeypatch.delenv(kernels.INTERPRET_VARIABLE, raising=False)
     monkeypatch.setattr(kernels, '_failed', set())
@@ -69,8 +80,10 @@ def test_gpus(monkeypatch):
         double = torch.ones(1, device='cuda', dtype=torch.float64)
     assert kernels.available('local_attention', half, None)
     assert 'float64' in kernels.unavailable('local_attention', double)
-    with pytest.warns(UserWarning, match='could not be compiled or run.*out of registers'):
-        kernels.failed('local_attention', RuntimeError('out of registers'))
+    assert kernels.launched('local_attention', lambda: 1, lambda: 2) == 1
+    with pytest.warns(UserWarning, match='could not be compiled or started.*out of registers'):
+        assert kernels.launched('local_attention', fails, lambda: 2) == 2
+    assert kernels.launched('local_attention', lambda: 1, lambda: 2) == 2, 'it is not tried again'
     assert 'could not be compiled' in kernels.unavailable('local_attention', half)
     assert kernels.available('ghost_attention', half)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
