@@ -3,42 +3,50 @@
 import heapq
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 Node = Any  # torch.autograd.graph.Node, of which torch's stubs know little
 Gradients = dict[int, Tensor]  # by the number of the node's result
 
 
 def backward(
-    outputs: Sequence[Tensor],
-    gradients: Sequence[Tensor],
-    watch: Callable[[Node], None] | None = None,
+    outputs: Any, gradients: Any = None, enter: Callable[[Node], None] = lambda node: None
 ) -> None:
-    """Add gradients to the leaves behind outputs, as ``torch.autograd.backward`` does.
+    """Add gradients to the leaves behind results, as ``torch.autograd.backward`` does.
 
     What the engine computes beside the nodes is computed here, too: sums of gradients that meet,
     and copies that leaves keep.
 
     Args:
-        outputs: Results that are differentiated.
-        gradients: Their gradients.
-        watch: Is called with every node before it runs.
+        outputs: Tensors, also nested in lists and dicts; those without gradient are left out.
+        gradients: Theirs, in the same nesting; by default new tensors.
+        enter: Is called with every node before it runs.
     """
-    waits_for = _users({y.grad_fn for y in outputs})
+    found = tree_leaves(outputs)
+    cotangents = [None] * len(found) if gradients is None else tree_leaves(gradients)
+    ends = [
+        (y.grad_fn, y.output_nr, torch.empty_like(y) if gradient is None else gradient)
+        for y, gradient in zip(found, cotangents, strict=True)
+        if isinstance(y, Tensor) and y.grad_fn is not None
+    ]
+    roots = {node for node, *_ in ends}
+    waits_for = _users(roots)
     given: defaultdict[Node, Gradients] = defaultdict(dict)
-    for y, gradient in zip(outputs, gradients, strict=True):
-        _collect(given[y.grad_fn], y.grad_fn, y.output_nr, gradient)
+    for node, index, gradient in ends:
+        _collect(given[node], node, index, gradient)
+    del ends
     queue: list[tuple[int, int, Node]] = []
     number = itertools.count()
 
     def ready(node: Node) -> None:
         heapq.heappush(queue, (-node._sequence_nr(), next(number), node))
 
-    for node in {y.grad_fn for y in outputs}:
+    for node in roots:
         if not waits_for[node]:
             ready(node)
     with torch.no_grad():
@@ -46,8 +54,7 @@ def backward(
             node = heapq.heappop(queue)[2]
             own = given.pop(node, None)
             if own:
-                if watch:
-                    watch(node)
+                enter(node)
                 for following, index, gradient in _run(node, own):
                     _collect(given[following], following, index, gradient)
             del own

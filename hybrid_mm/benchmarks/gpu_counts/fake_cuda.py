@@ -1,49 +1,54 @@
-"""A GPU that is not there: tensors of shapes alone, and what torch chooses for them on CUDA."""
+"""A GPU that is not there: tensors of shapes alone, and what torch chooses for them on CUDA.
 
+with fake_cuda(), Bodies():
+    x = torch.empty(2, 3, device='cuda', requires_grad=True)
+    backward(function(x))  # that of the engine beside this file
+"""
+
+import contextlib
+import functools
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from typing import Any
 from unittest import mock
 
 import torch
 from torch import Tensor, nn
+from torch._library.custom_ops import OPDEFS
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hybrid_mm.ops import autotune
 
+NAMESPACE = 'hybrid_mm'
 HALF = (torch.float16, torch.bfloat16)
 
 _aten = torch.ops.aten
 _attention = F.scaled_dot_product_attention
 
 
-@contextmanager
+@contextlib.contextmanager
 def fake_cuda() -> Iterator[FakeTensorMode]:
     """Let torch believe in a GPU within a block; tensors that are made there have no numbers.
 
     Autocast works, attention takes the kernels of CUDA, and operators that would measure several
     algorithms take the first of them.
     """
-    patches = (
-        mock.patch.object(torch.cuda.amp.common, 'amp_definitely_not_available', lambda: False),
-        mock.patch.object(torch.cuda, 'is_bf16_supported', lambda *args, **kwargs: True),
-        mock.patch.object(F, 'scaled_dot_product_attention', _cuda_attention),
-        mock.patch.object(autotune, '_device', lambda device: 'fake'),
-        mock.patch.object(autotune, '_measure', lambda candidates, *args: next(iter(candidates))),
+    changed = (
+        (torch.cuda.amp.common, 'amp_definitely_not_available', lambda: False),
+        (torch.cuda, 'is_bf16_supported', lambda *_, **__: True),
         # what is recomputed is kept for a pass of autograd's engine, which has a number
-        mock.patch.object(torch._C, '_current_graph_task_id', lambda: 1),
+        (torch._C, '_current_graph_task_id', lambda: 1),
+        (F, 'scaled_dot_product_attention', _cuda_attention),
+        (autotune, '_device', lambda device: 'fake'),
+        (autotune, '_measure', lambda candidates, *_: next(iter(candidates))),
     )
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    with mock.patch.dict(autotune._chosen, clear=True):
-        for patch in patches:
-            patch.start()
-        try:
-            with mode:
-                yield mode
-        finally:
-            for patch in patches:
-                patch.stop()
+    with contextlib.ExitStack() as stack:
+        for owner, name, value in changed:
+            stack.enter_context(mock.patch.object(owner, name, value))
+        stack.enter_context(mock.patch.dict(autotune._chosen, clear=True))
+        yield stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
 
 
 def on_fake_cuda(module: nn.Module) -> nn.Module:
@@ -63,6 +68,51 @@ def on_fake_cuda(module: nn.Module) -> nn.Module:
         for named in (part._parameters, part._buffers):
             named.update({name: move(x) for name, x in named.items() if x is not None})
     return module
+
+
+class Bodies(TorchDispatchMode):
+    """Run the bodies of our operators, and see every other call below autograd.
+
+    torch would ask for the shapes of their results only.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.depth = 0  # operators of ours around a call
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Do what a call does, or take it apart."""
+        kwargs = kwargs or {}
+        if func.namespace == NAMESPACE:
+            return self.body(func, args, kwargs)
+        if self.depth and _composite(func):
+            with self:  # autograd, which takes such calls apart, is off inside of an operator
+                out = func.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
+        return self.call(func, args, kwargs)
+
+    def body(self, func: Any, args: Sequence, kwargs: dict[str, Any]) -> Any:
+        """Run the body of one of our operators."""
+        self.depth += 1
+        try:
+            with self:
+                return OPDEFS[func._schema.name]._init_fn(*args, **kwargs)
+        finally:
+            self.depth -= 1
+
+    def call(self, func: Any, args: Sequence, kwargs: dict[str, Any]) -> Any:
+        """Make one call of torch; counting classes override it."""
+        return func(*args, **kwargs)
+
+
+@functools.cache
+def _composite(func: Any) -> bool:
+    """Whether a call is made of others."""
+    has = torch._C._dispatch_has_kernel_for_dispatch_key
+    return func.namespace == 'aten' and has(func.name(), 'CompositeImplicitAutograd')
 
 
 def _cuda_attention(

@@ -117,9 +117,7 @@ def _step(
         if not y.is_cuda:
             step.forward.mixed.append(f'output on {y.device}')
     with trace.section() as step.backward:
-        ends = [y for y in outputs if y.grad_fn is not None]
-        watch = _labels(trace) if trace.places else None
-        backward(ends, [torch.empty_like(y) for y in ends], watch)
+        backward(outputs, enter=_labels(trace) if trace.places else lambda node: None)
     for leaf in leaves:
         if leaf.grad is not None and not leaf.grad.is_cuda:
             step.backward.mixed.append(f'gradient on {leaf.grad.device}')
@@ -130,7 +128,7 @@ def _step(
 def _labels(trace: Trace) -> Callable[[Node], None]:
     """Name kernels of the backward pass after the line of our code whose gradient they are."""
 
-    def watch(node: Node) -> None:
+    def enter(node: Node) -> None:
         lines = node.metadata.get('traceback_', [])
         ours = [line for line in lines if '/hybrid_mm/' in line and '/gpu_counts/' not in line]
         trace.label = f'{type(node).__name__} (a leaf or a sum)'
@@ -139,7 +137,7 @@ def _labels(trace: Trace) -> Callable[[Node], None]:
             place = f'{file.split("/hybrid_mm/")[-1]}:{number.split(",")[0]}'
             trace.label = f'gradient of {place}'
 
-    return watch
+    return enter
 
 
 def _size(tensors: Iterable[Tensor]) -> int:

@@ -12,13 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._library.custom_ops import OPDEFS
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from hybrid_mm.benchmarks.gpu_counts.fake_cuda import HALF
+from hybrid_mm.benchmarks.gpu_counts.fake_cuda import HALF, Bodies
 from hybrid_mm.ops import kernels
 
 LAUNCH_SECONDS = 5e-6
@@ -103,7 +101,7 @@ class Counts:
         return Counts(**sums | dict(peak=max(self.peak, other.peak)))
 
 
-class Trace(TorchDispatchMode):
+class Trace(Bodies):
     """Counts all operators on (fake) CUDA tensors within it.
 
     Bodies of our own operators run, so that their inside is counted; launches of Triton are
@@ -119,7 +117,6 @@ class Trace(TorchDispatchMode):
         self.counts = Counts()
         self.autocast, self.places = autocast, places
         self.label: str | None = None  # where kernels come from, if their frame does not tell
-        self._inside = 0  # of bodies of our operators
         self._memory = _Memory()
         self._operator: tuple[str, bool] | None = None
 
@@ -135,18 +132,8 @@ class Trace(TorchDispatchMode):
             self.counts.peak = self._memory.peak - base
             self.counts = before
 
-    def __torch_dispatch__(
-        self, func: Any, types: Sequence[type], args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
-        """Count an operator and run it."""
-        kwargs = kwargs or {}
-        if func.namespace == 'hybrid_mm':
-            return self._run_body(func, args, kwargs)
-        if self._inside and func.namespace == 'aten' and _composite(func):
-            with self:  # autograd, which would have taken it apart, is off here
-                out = func.decompose(*args, **kwargs)
-            if out is not NotImplemented:
-                return out
+    def call(self, func: Any, args: Sequence, kwargs: dict[str, Any]) -> Any:
+        """Count an operator of torch and run it."""
         name = func.overloadpacket.__name__
         tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         if name in _WAITING or (name in _INDEXING and any(map(_boolean, args[1]))):
@@ -165,17 +152,14 @@ class Trace(TorchDispatchMode):
             self._count_kernel(func, name, args, kwargs, tensors, outs)
         return out
 
-    def _run_body(self, func: Any, args: tuple, kwargs: dict) -> Any:
-        body = OPDEFS[func._schema.name]._init_fn
-        maps = [x.dtype for x in args if isinstance(x, Tensor) and x.is_floating_point()]
+    def body(self, func: Any, args: Sequence, kwargs: dict[str, Any]) -> Any:
+        """Remember whose launches are counted."""
+        types = {x.dtype for x in args if isinstance(x, Tensor) and x.is_floating_point()}
         before = self._operator
-        self._operator = func._schema.name, torch.float32 in maps and not set(maps) & set(HALF)
-        self._inside += 1
+        self._operator = func._schema.name, torch.float32 in types and not types & set(HALF)
         try:
-            with self:
-                return body(*args, **kwargs)
+            return super().body(func, args, kwargs)
         finally:
-            self._inside -= 1
             self._operator = before
 
     def _launch(self, launch: kernels.Launch) -> None:
@@ -294,12 +278,6 @@ def _is_view(func: Any) -> bool:
     returns = func._schema.returns
     alias = returns[0].alias_info if returns else None
     return alias is not None and not alias.is_write
-
-
-@functools.lru_cache(None)
-def _composite(func: Any) -> bool:
-    has = torch._C._dispatch_has_kernel_for_dispatch_key
-    return has(func.name(), 'CompositeImplicitAutograd')
 
 
 def _flops(
