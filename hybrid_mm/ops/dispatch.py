@@ -28,7 +28,7 @@ ALGORITHMS: dict[str, tuple[str, ...]] = {
     'distance_attention': ('tiled', 'mask'),
     'evolving_attention': ('tiled',),
     'ghost_attention': ('tiled',),
-    'vector_attention': ('tiled',),
+    'vector_attention': ('tiled', 'triton'),
     'mixed_shift': ('tiled',),
     'learned_query_attention': ('tiled',),
     'grid_convolution': ('bmm', 'fft', 'fused'),

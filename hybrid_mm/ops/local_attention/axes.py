@@ -68,8 +68,10 @@ def reflected(position: np.ndarray, length: int) -> np.ndarray:
 def mirrored(x: Tensor, reach: int) -> Tensor:
     """Mirror (N, C, H, W, ...) by ``reach`` at the border of its rows and columns, of any size."""
     for dim in (2, 3):
-        index = reflected(np.arange(-reach, x.shape[dim] + reach), x.shape[dim])
-        x = x.index_select(dim, torch.from_numpy(index).to(x.device))
+        # computed where it is needed: neither copied from the host nor kept
+        period = max(1, 2 * (x.shape[dim] - 1))
+        position = torch.arange(-reach, x.shape[dim] + reach, device=x.device).abs() % period
+        x = x.index_select(dim, torch.minimum(position, period - position))
     return x
 
 
