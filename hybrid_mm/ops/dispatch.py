@@ -29,7 +29,7 @@ ALGORITHMS: dict[str, tuple[str, ...]] = {
     'evolving_attention': ('tiled',),
     'ghost_attention': ('tiled',),
     'vector_attention': ('tiled', 'triton'),
-    'mixed_shift': ('tiled',),
+    'mixed_shift': ('tiled', 'convolution'),
     'learned_query_attention': ('tiled',),
     'grid_convolution': ('bmm', 'fft', 'fused'),
     'separable_attention': ('tiled',),
