@@ -140,6 +140,11 @@ def launched(operator: str, run: Callable[[], R], otherwise: Callable[[], R]) ->
         return otherwise()
 
 
+def forget_failures() -> None:
+    """Try the kernels of all operators again, also those that did not work."""
+    _failed.clear()
+
+
 @functools.lru_cache(None)
 def _version() -> tuple[int, ...]:
     return tuple(int(n) for n in re.findall(r'\d+', triton.__version__)[:2])
