@@ -82,7 +82,7 @@ def choose(operator: str, key: tuple, candidates: Candidates, inputs: Inputs) ->
         return first
     chosen = _told(name)
     if chosen not in candidates:
-        own = _measure(candidates, inputs, device) if _has_memory(inputs, device) else first
+        own = _measure(candidates, inputs, device)
         chosen = _told(name, own)
         chosen = chosen if chosen in candidates else own
     _chosen[name] = chosen
@@ -114,8 +114,13 @@ def _has_memory(inputs: Inputs, device: torch.device) -> bool:
 
 
 def _measure(candidates: Candidates, inputs: Inputs, device: torch.device) -> str:
-    """Name of the fastest; one that runs out of memory is the slowest."""
+    """Name of the fastest; one that runs out of memory is the slowest.
+
+    Without room to measure it is the first, and stays so: a step goes on as it has begun.
+    """
     first = next(iter(candidates))
+    if not _has_memory(inputs, device):
+        return first
     times = {}
     for name, function in candidates.items():
         times[name] = _time(function, inputs, device)
