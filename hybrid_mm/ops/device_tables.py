@@ -23,7 +23,7 @@ def on_device(
 ) -> tuple[Tensor, ...]:
     """The arrays ``make(*args)`` as tensors on a device, copied there at the first call only.
 
-    Nobody may change them.
+    Nobody may change them. Compiled graphs make their own.
 
     Args:
         make: Function at the top of a module; with the arguments it is the key of the cache.
@@ -33,6 +33,8 @@ def on_device(
     Raises:
         RuntimeError: The first call falls into the capture of a CUDA graph.
     """
+    if torch.compiler.is_dynamo_compiling():  # what is remembered would be a result of the graph
+        return _copied(make, args, device)
     key = make, args, device
     found = _tables.get(key)
     if found is not None and _usable(found):
@@ -43,11 +45,20 @@ def on_device(
             'the tables of an operator are not on the GPU yet, and cannot be copied there while a '
             'CUDA graph is captured: run the same step once, at the same size, before the capture'
         )
-    found = tuple(torch.from_numpy(x.copy()).to(device) for x in make(*args))
+    with torch.inference_mode(False):  # training may follow, and has to keep them
+        found = _copied(make, args, device)
+    if any(type(x) not in (Tensor, FakeTensor) for x in found):  # of an export that traces
+        return found
     _tables[key] = found
     if len(_tables) > _MOST:
         _tables.popitem(last=False)
     return found
+
+
+def _copied(
+    make: Callable[..., Sequence[np.ndarray]], args: tuple[Hashable, ...], device: torch.device
+) -> tuple[Tensor, ...]:
+    return tuple(torch.from_numpy(x.copy()).to(device) for x in make(*args))
 
 
 def _capturing() -> bool:

@@ -55,3 +55,26 @@ def test_no_copy_while_a_graph_is_captured(monkeypatch):
     with pytest.raises(RuntimeError, match='before the capture'):
         on_device(make, 3, device=torch.device('cuda'))
     assert not calls
+
+
+def test_tables_of_an_evaluation_serve_the_training_that_follows():
+    make, _ = counting()
+    with torch.inference_mode():
+        on_device(make, 3, device=CPU)
+    index, _ = on_device(make, 3, device=CPU)
+    torch.ones(3, requires_grad=True)[index].sum().backward()
+
+
+def test_compiled_graphs_leave_nothing_behind(monkeypatch):
+    monkeypatch.setattr(device_tables, '_tables', type(device_tables._tables)())
+
+    def function(x):
+        return x[on_device(_reversed, len(x), device=x.device)[0]]
+
+    compiled = torch.compile(function, backend='eager', fullgraph=True)
+    assert compiled(torch.arange(3)).tolist() == [2, 1, 0]
+    assert not device_tables._tables
+
+
+def _reversed(length):
+    return (np.arange(length)[::-1],)

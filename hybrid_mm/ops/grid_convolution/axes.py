@@ -5,8 +5,11 @@ import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from hybrid_mm.ops.device_tables import on_device
 
 
 class Block(NamedTuple):
@@ -98,10 +101,14 @@ def check_widths(widths: Sequence[int], axis: str) -> tuple[int, ...]:
 def expand(weight: Tensor, rows: Sequence[int], columns: Sequence[int]) -> Tensor:
     """Weights (C, groups, groups) repeated over their taps, (C, sum(rows), sum(columns))."""
     for dim, widths in ((1, rows), (2, columns)):
-        index = [group for group, width in enumerate(widths) for _ in range(width)]
-        if len(index) > len(widths):
-            weight = weight.index_select(dim, weight.new_tensor(index).long())
+        if max(widths) > 1:
+            (index,) = on_device(_group_of_tap, tuple(widths), device=weight.device)
+            weight = weight.index_select(dim, index)
     return weight
+
+
+def _group_of_tap(widths: tuple[int, ...]) -> tuple[np.ndarray]:
+    return (np.repeat(np.arange(len(widths)), widths),)
 
 
 def sum_groups(taps: Tensor, rows: Sequence[int], columns: Sequence[int]) -> Tensor:
