@@ -15,7 +15,7 @@ import functools
 import heapq
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
@@ -28,12 +28,17 @@ from torch.autograd.graph import Node
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from hybrid_mm.ops import autotune
+
 NAMESPACE = 'hybrid_mm'
 
 
 @contextlib.contextmanager
 def fake_cuda() -> Iterator[FakeTensorMode]:
-    """Make fake tensors; those of ``device='cuda'`` need no GPU."""
+    """Make fake tensors; those of ``device='cuda'`` need no GPU.
+
+    Operators that would measure their algorithms take the first of them.
+    """
     with contextlib.ExitStack() as stack:
         # autocast, checkpoints and types as if a GPU were there
         for name, value in (
@@ -42,8 +47,13 @@ def fake_cuda() -> Iterator[FakeTensorMode]:
             ('_C._current_graph_task_id', lambda: 1),
         ):
             stack.enter_context(mock.patch(f'torch.{name}', value))
+        stack.enter_context(mock.patch.object(autotune, 'choose', _first))
         mode = stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         yield mode
+
+
+def _first(operator: str, key: tuple, candidates: Mapping[str, Any], *_: Any) -> str:
+    return next(iter(candidates))
 
 
 def on_fake_cuda(module: nn.Module) -> nn.Module:

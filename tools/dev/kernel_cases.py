@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from hybrid_mm.backbones.qna_vit import PaddedWindowAttention
 from hybrid_mm.layers.attention.acmix import ACmix2d, ACmixWindowAttention
 from hybrid_mm.layers.attention.augmented_convolution import AAConv2d
 from hybrid_mm.layers.attention.bottleneck_attention import BottleneckAttention
@@ -148,16 +149,29 @@ def _whole() -> Iterator[Case]:
 def _partitions() -> Iterator[Case]:
     """Windows that cut the map, and grids."""
     for stride, n in zip(STRIDES, (1, 2, 4, 8), strict=True):
-        swin = _tokens('Swin-T', stride, 96 * n, WindowAttention, 96 * n, 7, 3 * n)
-        yield swin
-        yield swin._replace(name=f'Swin-T shifted 1/{stride}', more=(3,))
-        acmix = _tokens('ACmix-Swin-T', stride, 96 * n, ACmixWindowAttention, 96 * n, 7, 3 * n)
-        yield acmix._replace(more=(3,))
+        yield _swin('Swin-T', stride, 0, WindowAttention, 96 * n, 7, 3 * n)
+        yield _swin('Swin-T shifted', stride, 3, WindowAttention, 96 * n, 7, 3 * n)
+        yield _swin('ACmix-Swin-T', stride, 3, ACmixWindowAttention, 96 * n, 7, 3 * n)
         for kind in ('block', 'grid'):
             c = 64 * n
             yield _tokens(f'MaxViT-T {kind}', stride, c, PartitionAttention, c, (7, 7), kind=kind)
-    yield _tokens('Swin-L', 4, 192, WindowAttention, 192, 12, 6)._replace(more=(6,))
-    yield _tokens('QnA-T windows', 16, 256, WindowAttention, 256, 14, 8)
+    yield _swin('Swin-L', 4, 6, WindowAttention, 192, 12, 6)
+    yield _tokens('QnA-T windows', 16, 256, PaddedWindowAttention, 256, 14, 8)
+
+
+def _swin(
+    name: str,
+    stride: int,
+    shift: int,
+    layer: Callable[..., nn.Module],
+    channels: int,
+    window: int,
+    heads: int,
+) -> Case:
+    """Attention in windows on a map that is padded to full windows."""
+    case = _tokens(name, stride, channels, layer, channels, window, heads)
+    sides = (-(-side // window) * window for side in _size(stride))
+    return case._replace(shape=(BATCH, *sides, channels), more=(shift,))
 
 
 def _convolutions() -> Iterator[Case]:
@@ -171,8 +185,7 @@ def _convolutions() -> Iterator[Case]:
             name = f'SLaK-T {kernel[0]}x{kernel[1]}'
             yield _map(name, stride, c, DepthwiseConv2d, c, kernel, bias=False)
         c = {1: 46, 2: 93, 4: 187, 8: 374}[n]
-        settings = dict(share_pos_embed=True)
-        yield _map(f'PeLK-T {long}', stride, c, PeripheralConv2d, c, long, **settings)
+        yield _map(f'PeLK-T {long}', stride, c, PeripheralConv2d, c, long)
         yield _map('HorNet-T 7', stride, 128 * n - 32, DepthwiseConv2d, 128 * n - 32, 7)
     yield _map('RepLKNet 5', 4, 128, DepthwiseConv2d, 128, 5, bias=False)
     yield _map('PeLK-B 101', 4, 62, PeripheralConv2d, 62, 101, center_size=7)

@@ -64,8 +64,9 @@ class Row:
 def launches(case: Case, dtype: torch.dtype) -> list[kernels.Launch]:
     """Launches of a training step of a layer: in half precision under autocast."""
     found: list[kernels.Launch] = []
+    layer = case.layer().train()
     with fake_cuda(), Bodies(), kernels.recorded(found.append):
-        layer = on_fake_cuda(case.layer().train())
+        on_fake_cuda(layer)
         x = torch.empty(case.shape, device='cuda', requires_grad=True)
         more = [
             torch.empty(y, device='cuda', requires_grad=True) if isinstance(y, torch.Size) else y
@@ -117,40 +118,36 @@ def compile_all(found: Sequence[Row], jobs: int) -> None:
 
 
 def lines(found: Sequence[Row]) -> list[list[str]]:
-    """Cells of the table; programs of two half types with equal figures share a line."""
+    """Cells of the table; programs of a kernel that need the same share a line."""
     merged: dict[tuple, list[Row]] = collections.defaultdict(list)
     for row in found:
-        figures = tuple((gpu, f.registers, f.shared, f.faults) for gpu, f in row.figures.items())
-        merged[row.kernel, tuple(row.cases), row.grid, figures].append(row)
+        merged[row.kernel, tuple(row.figures.items())].append(row)
     table = []
-    for (kernel, names, grid, _), same in merged.items():
+    for (kernel, _), same in merged.items():
+        names = list(dict.fromkeys(name for row in same for name in row.cases))
         layers = names[0] if len(names) == 1 else f'{names[0]} (+{len(names) - 1})'
-        types = ', '.join(sorted({row.type for row in same}))
-        products = sorted({p for row in same for f in row.figures.values() for p in f.products})
-        cells = [kernel, layers, types, str(grid), ', '.join(products) or '-']
-        for figures in same[0].figures.values():
-            cells += [
-                str(figures.warps),
-                str(figures.registers),
-                str(figures.spills),
-                f'{figures.shared / 1024:.1f}',
-                str(figures.resident),
-            ]
+        types = ', '.join(name for name in TYPES if any(name == row.type for row in same))
+        needs = same[0].figures.values()
+        products = ', '.join(sorted({p for figures in needs for p in figures.products}))
+        warps = ', '.join(sorted({str(figures.warps) for figures in needs}))
+        cells = [kernel, layers, types, str(same[0].grid), products or '-', warps]
+        for f in needs:
+            cells += [str(f.registers), str(f.spills), f'{f.shared / 1024:.1f}', str(f.resident)]
         table.append(cells)
     return table
 
 
 def header(gpus: Sequence[str]) -> list[str]:
     """Titles of the columns."""
-    columns = ('warps', 'registers', 'spilled bytes', 'shared KB', 'warps per SM')
-    titles = ['kernel', 'layer', 'type', 'programs', 'tensor cores']
+    titles = ['kernel', 'layer', 'type', 'programs', 'tensor cores', 'warps']
+    columns = ('registers', 'spilled', 'shared', 'resident')
     return titles + [f'{gpu} {name}' for gpu in gpus for name in columns]
 
 
 def markdown(found: Sequence[Row], gpus: Sequence[str]) -> str:
     """The page of the documentation."""
     faults = [fault for row in found for fault in row.faults()]
-    table = [header(gpus), ['---'] * 5 + ['--:'] * (5 * len(gpus)), *lines(found)]
+    table = [header(gpus), ['---'] * 6 + ['--:'] * (4 * len(gpus)), *lines(found)]
     text = ['| ' + ' | '.join(cells) + ' |' for cells in table]
     verdict = '\n'.join(f'- {fault}' for fault in faults) or 'None of them has a fault.'
     return PAGE.format(count=len(found), faults=verdict, table='\n'.join(text))
@@ -168,9 +165,9 @@ and 9.0 (H100, H200), and `ptxas` says what it needs.
 - **programs**: how many run for this layer; a GPU has 108 (A100) or 132 (H100) multiprocessors.
 - **tensor cores**: types of the products that run there.
 - **warps**: of one program. **registers**: of one thread, 255 at most.
-- **spilled bytes**: what a thread stores in memory for lack of registers.
-- **shared KB**: of one program; there are 163 and 227, and 99 on consumer GPUs.
-- **warps per SM**: those that are resident on a multiprocessor at a time, out of 64.
+- **spilled**: bytes that a thread stores in memory for lack of registers.
+- **shared**: KB of shared memory of one program; there are 163 and 227, and 99 on consumer GPUs.
+- **resident**: warps on a multiprocessor at a time, out of 64.
 
 A fault is a spill, too much shared memory, a product in half precision without tensor cores, or one
 of float32 numbers rounded to TF32. {faults}
