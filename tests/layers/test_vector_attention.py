@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hybrid_mm.layers import PairwiseAttention2d, PatchwiseAttention2d
 from hybrid_mm.ops import budget
 from hybrid_mm.ops.implicit_norm import normalisation
-from hybrid_mm.ops.vector_attention import aggregate_taps
+from hybrid_mm.ops.vector_attention.tiled import aggregate_taps
 
 KINDS = pytest.mark.parametrize('kind', [PairwiseAttention2d, PatchwiseAttention2d])
 
@@ -222,7 +222,10 @@ def test_normalisation_over_processes_with_unequal_shares(tmp_path):
         (dict(kernel_size=4), 'kernel_size must be odd, got 4'),
         (dict(share=5), 'out_channels must be a multiple of share'),
         (dict(mix=True, rel_channels=3), 'with mix of rel_channels'),
-        (dict(impl='fast'), 'impl must be one of auto, reference, tiled for vector_attention'),
+        (
+            dict(impl='fast'),
+            'impl must be one of auto, reference, tiled, triton for vector_attention',
+        ),
     ],
 )
 def test_bad_arguments(kwargs, message):

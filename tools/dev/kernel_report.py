@@ -25,10 +25,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from fake_cuda import Bodies, backward, fake_cuda, on_fake_cuda
 from kernel_cases import Case, cases
 from offline import GPUS, Figures, Program, compiled, program
 
+from hybrid_mm.benchmarks.gpu_counts.engine import backward
+from hybrid_mm.benchmarks.gpu_counts.fake_cuda import Bodies, fake_cuda, on_fake_cuda
 from hybrid_mm.ops import kernels
 
 TYPES = {'float16': torch.float16, 'bfloat16': torch.bfloat16, 'float32': torch.float32}
