@@ -22,8 +22,8 @@ VARIABLE = 'HYBRID_MM_IMPL'
 # operator -> its algorithms besides 'reference', the one that 'auto' is by default first;
 # 'triton' runs on GPUs only, where 'auto' takes it (see hybrid_mm.ops.kernels)
 ALGORITHMS: dict[str, tuple[str, ...]] = {
-    'local_attention': ('tiled', 'measured'),
-    'partition_attention': ('tiled', 'measured', 'windows'),
+    'local_attention': ('tiled', 'measured', 'triton'),
+    'partition_attention': ('tiled', 'measured', 'windows', 'triton'),
     'decomposed_attention': ('tiled', 'fused'),
     'distance_attention': ('tiled', 'mask'),
     'evolving_attention': ('tiled',),

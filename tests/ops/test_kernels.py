@@ -56,6 +56,15 @@ def test_products_in_the_interpreter(interpreter, dtype):
     torch.testing.assert_close(y, x.float() @ x.float())
 
 
+def test_one_compilation_serves_all_sizes():
+    def specialised(function):
+        return [p.name for p in function.params if not (p.do_not_specialize or p.is_constexpr)]
+
+    sized = kernel(sizes='n')(_double.fn)
+    assert specialised(_double) == ['x_ptr', 'y_ptr', 'n']
+    assert specialised(sized) == ['x_ptr', 'y_ptr']
+
+
 def test_recorded_launches_do_not_run(interpreter):
     x, y = torch.randn(10), torch.zeros(10)
     launches = []

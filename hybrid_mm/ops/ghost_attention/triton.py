@@ -116,8 +116,8 @@ def _backward(
         )  # fmt: skip
         return found + _parameter_gradients(size, a, da, dy, h, values, inputs[2:], dilation)
 
-    def plain(*inputs: Any) -> Tensor:
-        return tiled.attend(*inputs, heads=heads, kernel_size=kernel_size, dilation=dilation)
+    def plain(*tensors: Any) -> Tensor:
+        return tiled.attend(*(*tensors, heads, kernel_size, dilation))
 
     def otherwise() -> list[Tensor]:
         results = zip(_backward_fake(grad, *inputs), gradients(plain, inputs, grad), strict=True)

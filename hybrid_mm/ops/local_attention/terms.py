@@ -142,7 +142,8 @@ class _RelativeTerm:
         Returns:
             (batch, rows and columns of queries, rows of keys, 1), or columns of keys last.
         """
-        product = torch.matmul(self._by_head(q, row), self._table(row).transpose(1, 2))
+        q, table = self._by_head(q.to(self.table.dtype), row), self._table(row)
+        product = torch.matmul(q, table.transpose(1, 2))
         product = product.flatten(0, -3)
         parts = [self._skewed(product[part], tile) for part, tile in self._parts(len(product), row)]
         term = parts[0] if len(parts) == 1 else torch.cat(parts)
