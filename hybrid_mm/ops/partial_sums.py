@@ -51,7 +51,7 @@ class PartialSums:
         return found
 
 
-@kernel
+@kernel(sizes='parts')
 def _add_up(parts_ptr, a_ptr, b_ptr, c_ptr, d_ptr, a, b, c, d, parts, BLOCK: tl.constexpr):
     """Add up rows of d numbers; those up to a go to the first result, up to b to the second ..."""
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)

@@ -1,6 +1,7 @@
 """Kernels of ELSA's ghost head; :mod:`~hybrid_mm.ops.ghost_attention.triton` launches them.
 
-Names: h hidden, v values, a weights (N, heads, k^2, pixels), da their gradient before the softmax.
+Names: h hidden, v values, a weights (N, heads, k^2, pixels), da their gradient before the softmax;
+rows of a and da are ``pitch`` numbers apart.
 """
 
 from hybrid_mm.ops.kernels import kernel, tl
@@ -20,7 +21,7 @@ def _gelu_slope(x):
 @kernel
 def _softmax(
     h_ptr, h_channel, h_pixel, weight_ptr, weight_row, weight_column, bias_ptr, a_ptr,
-    head, channels, pixel, count,
+    head, channels, pixel, count, pitch,
     TAPS: tl.constexpr, ROOM: tl.constexpr, CHANNELS: tl.constexpr, PIXELS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -41,7 +42,7 @@ def _softmax(
     logits = tl.where((tap < TAPS)[None, :], logits + bias[None, :], float('-inf'))
     power = tl.exp(logits - tl.max(logits, 1)[:, None])
     a = power / tl.sum(power, 1)[:, None]
-    place = (head * TAPS + tap)[None, :] * count + pixel[:, None]
+    place = (head * TAPS + tap)[None, :] * pitch + pixel[:, None]
     inside = (tap < TAPS)[None, :] & (pixel < count)[:, None]
     tl.store(a_ptr + place, a.to(number), mask=inside)
 
@@ -65,11 +66,11 @@ def _filters(mul_ptr, add_ptr, channel, there, tap, TAPS: tl.constexpr):
     return mul, add
 
 
-@kernel
+@kernel(sizes='count')
 def make_weights(
     h_ptr, weight_ptr, bias_ptr, a_ptr,
     h_image, h_channel, h_pixel, weight_row, weight_column,
-    heads, channels, count,
+    heads, channels, count, pitch,
     TAPS: tl.constexpr, ROOM: tl.constexpr, CHANNELS: tl.constexpr, PIXELS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -78,16 +79,16 @@ def make_weights(
     head, image = tl.program_id(1), tl.program_id(2).to(tl.int64)
     _softmax(
         h_ptr + image * h_image, h_channel, h_pixel,
-        weight_ptr, weight_row, weight_column, bias_ptr, a_ptr + image * heads * TAPS * count,
-        head, channels, pixel, count, TAPS, ROOM, CHANNELS, PIXELS, PRECISION,
+        weight_ptr, weight_row, weight_column, bias_ptr, a_ptr + image * heads * TAPS * pitch,
+        head, channels, pixel, count, pitch, TAPS, ROOM, CHANNELS, PIXELS, PRECISION,
     )  # fmt: skip
 
 
-@kernel
+@kernel(sizes='count height width')
 def sum_taps(
     a_ptr, v_ptr, mul_ptr, add_ptr, out_ptr,
     v_image, v_channel, v_pixel, out_image, out_channel, out_pixel,
-    heads, dim, count, height, width, dilation,
+    heads, dim, count, pitch, height, width, dilation,
     SIZE: tl.constexpr, SIGN: tl.constexpr, PIXELS: tl.constexpr, DIM: tl.constexpr,
 ):  # fmt: skip
     """Sums over taps for a head and some pixels.
@@ -100,7 +101,7 @@ def sum_taps(
     pixel, part = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS), tl.arange(0, DIM)
     channel, there = head * dim + part, part < dim
     v_ptr += image * v_image + (channel.to(tl.int64) * v_channel)[None, :]
-    a_ptr += (image * heads + head) * (SIZE * SIZE) * count
+    a_ptr += (image * heads + head) * (SIZE * SIZE) * pitch
     total = tl.full((PIXELS, DIM), 0, tl.float32)
     for tap in range(SIZE * SIZE):
         y = SIGN * (tap // SIZE - SIZE // 2) * dilation
@@ -109,7 +110,7 @@ def sum_taps(
         other = pixel + y * width + x
         v = tl.load(v_ptr + other[:, None] * v_pixel, mask=seen[:, None] & there[None, :], other=0)
         owner = pixel if SIGN == 1 else other
-        a = tl.load(a_ptr + tap * count + owner, mask=seen, other=0).to(tl.float32)[:, None]
+        a = tl.load(a_ptr + tap * pitch + owner, mask=seen, other=0).to(tl.float32)[:, None]
         mul, add = _filters(mul_ptr, add_ptr, channel, there, tap, SIZE * SIZE)
         total += (a * mul + add) * v.to(tl.float32)
     place = (channel.to(tl.int64) * out_channel)[None, :] + (pixel * out_pixel)[:, None]
@@ -117,23 +118,23 @@ def sum_taps(
     tl.store(out_ptr + image * out_image + place, total.to(out_ptr.dtype.element_ty), mask=mask)
 
 
-@kernel
+@kernel(sizes='count height width')
 def weight_gradients(
     h_ptr, weight_ptr, bias_ptr, grad_ptr, v_ptr, mul_ptr, a_ptr, da_ptr,
     h_image, h_channel, h_pixel, weight_row, weight_column,
     grad_image, grad_channel, grad_pixel, v_image, v_channel, v_pixel,
-    heads, dim, channels, count, height, width, dilation,
+    heads, dim, channels, count, pitch, height, width, dilation,
     SIZE: tl.constexpr, ROOM: tl.constexpr, CHANNELS: tl.constexpr, PIXELS: tl.constexpr,
     DIM: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The weights of a head for some pixels again, and their gradients."""
     pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
     head, image = tl.program_id(1), tl.program_id(2).to(tl.int64)
-    own = image * heads * (SIZE * SIZE) * count
+    own = image * heads * (SIZE * SIZE) * pitch
     _softmax(
         h_ptr + image * h_image, h_channel, h_pixel,
         weight_ptr, weight_row, weight_column, bias_ptr, a_ptr + own,
-        head, channels, pixel, count, SIZE * SIZE, ROOM, CHANNELS, PIXELS, PRECISION,
+        head, channels, pixel, count, pitch, SIZE * SIZE, ROOM, CHANNELS, PIXELS, PRECISION,
     )  # fmt: skip
     part = tl.arange(0, DIM)
     channel, there = head * dim + part, part < dim
@@ -141,7 +142,7 @@ def weight_gradients(
     mask = (pixel < count)[:, None] & there[None, :]
     grad = tl.load(grad_ptr + image * grad_image + place, mask=mask, other=0).to(tl.float32)
     v_ptr += image * v_image + (channel.to(tl.int64) * v_channel)[None, :]
-    da_ptr += own + head * (SIZE * SIZE) * count + pixel
+    da_ptr += own + head * (SIZE * SIZE) * pitch + pixel
     for tap in range(SIZE * SIZE):
         y, x = (tap // SIZE - SIZE // 2) * dilation, (tap % SIZE - SIZE // 2) * dilation
         seen = _seen(pixel, count, height, width, y, x)
@@ -150,14 +151,14 @@ def weight_gradients(
         v = tl.load(v_ptr + other, mask=seen, other=0).to(tl.float32)
         mul, _ = _filters(mul_ptr, None, channel, there, tap, SIZE * SIZE)
         da = tl.sum(grad * v * mul, 1).to(da_ptr.dtype.element_ty)
-        tl.store(da_ptr + tap * count, da, mask=pixel < count)
+        tl.store(da_ptr + tap * pitch, da, mask=pixel < count)
 
 
 @kernel
-def _gradients(a_ptr, da_ptr, base, tap, pixel, count, TAPS: tl.constexpr):
+def _gradients(a_ptr, da_ptr, base, tap, pixel, count, pitch, TAPS: tl.constexpr):
     """Weights of a head, which begin at ``base``, and their gradients, (taps, pixels)."""
     mask = (tap < TAPS)[:, None] & (pixel < count)[None, :]
-    place = base + tap[:, None] * count + pixel[None, :]
+    place = base + tap[:, None] * pitch + pixel[None, :]
     a = tl.load(a_ptr + place, mask=mask, other=0).to(tl.float32)
     return a, tl.load(da_ptr + place, mask=mask, other=0).to(tl.float32)
 
@@ -172,11 +173,11 @@ def _rows(
     return tl.load(weight_ptr + place, mask=mask, other=0)
 
 
-@kernel
+@kernel(sizes='count')
 def hidden_gradient(
     a_ptr, da_ptr, weight_ptr, h_ptr, out_ptr,
     weight_row, weight_column, h_image, h_channel, h_pixel, out_image, out_channel, out_pixel,
-    heads, channels, count,
+    heads, channels, count, pitch,
     TAPS: tl.constexpr, ROOM: tl.constexpr, CHANNELS: tl.constexpr, PIXELS: tl.constexpr,
     PRECISION: tl.constexpr, STEP: tl.constexpr,
 ):  # fmt: skip
@@ -187,13 +188,13 @@ def hidden_gradient(
     image = tl.program_id(2).to(tl.int64)
     total = tl.full((PIXELS, CHANNELS), 0, tl.float32)
     for head in range(heads):
-        base, every = (image * heads + head) * TAPS * count, tl.arange(0, ROOM)
-        a, da = _gradients(a_ptr, da_ptr, base, every, pixel, count, TAPS)
+        base, every = (image * heads + head) * TAPS * pitch, tl.arange(0, ROOM)
+        a, da = _gradients(a_ptr, da_ptr, base, every, pixel, count, pitch, TAPS)
         middle = tl.sum(a * da, 0)[None, :]
         for first in tl.static_range(0, ROOM, STEP):
             tap = first + tl.arange(0, STEP)
             if STEP < ROOM:
-                a, da = _gradients(a_ptr, da_ptr, base, tap, pixel, count, TAPS)
+                a, da = _gradients(a_ptr, da_ptr, base, tap, pixel, count, pitch, TAPS)
             logit = tl.trans(a * (da - middle)).to(number)
             w = _rows(weight_ptr, weight_row, weight_column, head, tap, channel, channels, TAPS)
             total = tl.dot(logit, w.to(number), total, input_precision=PRECISION)
@@ -205,10 +206,10 @@ def hidden_gradient(
     tl.store(out_ptr + image * out_image + place, found, mask=mask)
 
 
-@kernel
+@kernel(sizes='count tiles each')
 def product_gradient(
     a_ptr, da_ptr, h_ptr, weight_ptr, bias_ptr,
-    h_image, h_channel, h_pixel, out_part, heads, channels, count, tiles, each,
+    h_image, h_channel, h_pixel, out_part, heads, channels, count, pitch, tiles, each,
     TAPS: tl.constexpr, ROOM: tl.constexpr, CHANNELS: tl.constexpr, PIXELS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -223,8 +224,8 @@ def product_gradient(
     for tile in range(part * each, tl.minimum((part + 1) * each, tiles)):
         image = (tile // row).to(tl.int64)
         pixel = tile % row * PIXELS + tl.arange(0, PIXELS)
-        base = (image * heads + head) * TAPS * count
-        a, da = _gradients(a_ptr, da_ptr, base, tap, pixel, count, TAPS)
+        base = (image * heads + head) * TAPS * pitch
+        a, da = _gradients(a_ptr, da_ptr, base, tap, pixel, count, pitch, TAPS)
         logit = a * (da - tl.sum(a * da, 0)[None, :])
         bias += tl.sum(logit, 1)
         mask = (pixel < count)[:, None] & (channel < channels)[None, :]
@@ -238,11 +239,11 @@ def product_gradient(
     tl.store(bias_ptr + first + row, bias, mask=(tap < TAPS) & (tl.program_id(1) == 0))
 
 
-@kernel
+@kernel(sizes='count height width tiles each')
 def filter_gradient(
     a_ptr, grad_ptr, v_ptr, mul_ptr, add_ptr,
     grad_image, grad_channel, grad_pixel, v_image, v_channel, v_pixel,
-    out_part, heads, dim, count, height, width, dilation, tiles, each,
+    out_part, heads, dim, count, pitch, height, width, dilation, tiles, each,
     SIZE: tl.constexpr, ROW: tl.constexpr, PIXELS: tl.constexpr, DIM: tl.constexpr,
 ):  # fmt: skip
     """Partial sums over ``each`` tiles of pixels: gradients of a row of taps of a head's filters.
@@ -270,8 +271,8 @@ def filter_gradient(
         if add_ptr is not None:
             add += product
         if mul_ptr is not None:
-            base = ((image * heads + head) * (SIZE * SIZE) + y * SIZE) * count
-            a = tl.load(a_ptr + base + tap * count + pixel, mask=seen, other=0).to(tl.float32)
+            base = ((image * heads + head) * (SIZE * SIZE) + y * SIZE) * pitch
+            a = tl.load(a_ptr + base + tap * pitch + pixel, mask=seen, other=0).to(tl.float32)
             mul += product * a
     channel, tap = head * dim + tl.arange(0, DIM)[None, :], tl.arange(0, ROW)[:, None]
     place = part.to(tl.int64) * out_part + channel * (SIZE * SIZE) + y * SIZE + tap

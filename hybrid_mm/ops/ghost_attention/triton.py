@@ -54,6 +54,7 @@ class _Sizes:
         self.n, channels, self.height, self.width = v.shape
         self.count, self.heads, self.dim = self.height * self.width, heads, channels // heads
         self.channels, self.taps = hidden.shape[1], kernel_size**2
+        self.pitch = -(-self.count // 16) * 16  # rows of weights begin where wide loads may
         room = max(16, _power(self.taps))
         self.number = v.dtype if v.dtype in (torch.float16, torch.bfloat16) else torch.float32
         exact = self.number == torch.float32 and not torch.backends.cuda.matmul.allow_tf32
@@ -71,8 +72,8 @@ class _Sizes:
         self.sums = dict(PIXELS=max(4, 1024 // width), DIM=width, num_warps=4)
 
     def weights(self, v: Tensor) -> Tensor:
-        """Memory for weights (N, heads, k^2, H W)."""
-        return v.new_empty(self.n, self.heads, self.taps, self.count, dtype=self.number)
+        """Memory for weights (N, heads, k^2, pitch), of which H W are used."""
+        return v.new_empty(self.n, self.heads, self.taps, self.pitch, dtype=self.number)
 
     def grid(self, pixels: int, parts: int) -> tuple[int, int, int]:
         """Programs of all images, each with some pixels and one of several parts."""
@@ -98,7 +99,7 @@ def _backward(
         found = [_laid_out_like(x) for x in (hidden, v)]
         dy, h, values, dh, dv = (x.flatten(2) for x in (grad, hidden, v, *found))
         a, da = size.weights(v), size.weights(v)
-        area = size.count, size.height, size.width, dilation
+        area = size.count, size.pitch, size.height, size.width, dilation
         product, sums = size.product, size.sums
         weight_gradients[size.grid(product['PIXELS'], heads)](
             h, weight, bias, dy, values, mul, a, da,
@@ -112,7 +113,7 @@ def _backward(
         blocks = -(-size.channels // product['CHANNELS'])
         hidden_gradient[size.grid(product['PIXELS'], blocks)](
             a, da, weight, h, dh, *weight.stride(), *h.stride(), *dh.stride(),
-            heads, size.channels, size.count, TAPS=size.taps, STEP=size.step, **product,
+            heads, size.channels, size.count, size.pitch, TAPS=size.taps, STEP=size.step, **product,
         )  # fmt: skip
         return found + _parameter_gradients(size, a, da, dy, h, values, inputs[2:], dilation)
 
@@ -146,7 +147,7 @@ def _parameter_gradients(
     stride = sums.memory.stride(0)
     product_gradient[parts, blocks, size.heads](
         a, da, h, sums.place(0), sums.place(1), *h.stride(), stride,
-        size.heads, size.channels, size.count, tiles, -(-tiles // parts), TAPS=size.taps, **product,
+        size.heads, size.channels, size.count, size.pitch, tiles, -(-tiles // parts), TAPS=size.taps, **product,
     )  # fmt: skip
     mul, add = sums.place(2), sums.place(3)
     if mul is not None or add is not None:
@@ -155,7 +156,7 @@ def _parameter_gradients(
         tiles = -(-size.count // pixels) * size.n
         filter_gradient[parts, kernel_size, size.heads](
             a, dy, values, mul, add, *dy.stride(), *values.stride(), stride,
-            size.heads, size.dim, size.count, size.height, size.width, dilation,
+            size.heads, size.dim, size.count, size.pitch, size.height, size.width, dilation,
             tiles, -(-tiles // parts),
             SIZE=kernel_size, ROW=row, PIXELS=pixels, DIM=width, num_warps=4,
         )  # fmt: skip
@@ -201,11 +202,11 @@ def _attend(
         a, product, sums = size.weights(v), size.product, size.sums
         make_weights[size.grid(product['PIXELS'], heads)](
             h, weight, bias, a, *h.stride(), *weight.stride(),
-            heads, size.channels, size.count, TAPS=size.taps, **product,
+            heads, size.channels, size.count, size.pitch, TAPS=size.taps, **product,
         )  # fmt: skip
         sum_taps[size.grid(sums['PIXELS'], heads)](
             a, values, mul, add, y, *values.stride(), *y.stride(),
-            heads, size.dim, size.count, size.height, size.width, dilation,
+            heads, size.dim, size.count, size.pitch, size.height, size.width, dilation,
             SIZE=kernel_size, SIGN=1, **sums,
         )  # fmt: skip
         return out
