@@ -1,6 +1,7 @@
 """Tables of relative and absolute positions: indexing and interpolation to other sizes."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from hybrid_mm.ops.precision import no_autocast
 
 
 def interpolate(
-    table: Tensor, size: int | tuple[int, int], mode: str, align_corners: bool
+    table: Tensor, size: int | Sequence[int], mode: str, align_corners: bool
 ) -> Tensor:
     """``torch.nn.functional.interpolate``, on a GPU too with a deterministic gradient if asked.
 
