@@ -204,9 +204,20 @@ if triton is not None:
         return InterpretedFunction(function)
 
 
-def kernel(function: Callable) -> Any:
+def kernel(function: Callable | None = None, *, sizes: str = '') -> Any:
     """Make a Triton kernel of a function, or a function that kernels call.
 
+    Triton compiles a kernel anew when an integer becomes a multiple of 16, ceases to be one, or is
+    1. That pays for strides, which tell how memory may be read; for numbers that follow the size of
+    the image it would be a compilation in every other step of multi-scale training.
+
     Without Triton it stays a function that nobody can launch; see :func:`unavailable`.
+
+    Args:
+        function: The function.
+        sizes: Names of the integers that are no strides, with spaces between: one compilation
+            serves all their values.
     """
-    return function if triton is None else Kernel(function)
+    if function is None:
+        return functools.partial(kernel, sizes=sizes)
+    return function if triton is None else Kernel(function, do_not_specialize=sizes.split())

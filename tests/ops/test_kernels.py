@@ -41,6 +41,15 @@ def test_the_interpreter_knows_functions_of_the_language_and_forgets_them(interp
         tl.zeros((8,), tl.float32)
 
 
+def test_one_compilation_serves_all_sizes():
+    def specialised(function):
+        return [p.name for p in function.params if not (p.do_not_specialize or p.is_constexpr)]
+
+    sized = kernel(sizes='n')(_double.fn)
+    assert specialised(_double) == ['x_ptr', 'y_ptr', 'n']
+    assert specialised(sized) == ['x_ptr', 'y_ptr']
+
+
 def test_recorded_launches_do_not_run(interpreter):
     x, y = torch.randn(10), torch.zeros(10)
     launches = []
