@@ -13,9 +13,10 @@ from torch import Tensor
 from torch._guards import detect_fake_mode
 from torch._subclasses.fake_tensor import FakeTensor
 
-_MOST = 1024  # tables; multi-scale training sees a few sizes of the map per stage
+_MOST = 2**13  # tables, of a few KB; multi-scale training sees hundreds of sizes of the image
 
 _tables: OrderedDict[Hashable, tuple[Tensor, ...]] = OrderedDict()
+_captured: dict[Hashable, tuple[Tensor, ...]] = {}  # CUDA graphs read them as long as they live
 
 
 def on_device(
@@ -39,8 +40,10 @@ def on_device(
     found = _tables.get(key)
     if found is not None and _usable(found):
         _tables.move_to_end(key)
+        if capturing(device):
+            _captured[key] = found
         return found
-    if device.type == 'cuda' and torch.cuda.is_available() and _capturing():
+    if capturing(device):
         raise RuntimeError(
             'the tables of an operator are not on the GPU yet, and cannot be copied there while a '
             'CUDA graph is captured: run the same step once, at the same size, before the capture'
@@ -61,8 +64,10 @@ def _copied(
     return tuple(torch.from_numpy(x.copy()).to(device) for x in make(*args))
 
 
-def _capturing() -> bool:
-    return torch.cuda.is_current_stream_capturing()
+def capturing(device: torch.device) -> bool:
+    """Whether what runs on a device now is captured in a CUDA graph."""
+    gpu = device.type == 'cuda' and torch.cuda.is_available()
+    return gpu and torch.cuda.is_current_stream_capturing()
 
 
 def _usable(tables: tuple[Tensor, ...]) -> bool:

@@ -25,9 +25,11 @@ together are a ValueError.
 Algorithms: ``'tiled'`` keeps q, k, v and the tables for the backward pass and nothing else;
 ``'measured'`` takes the fastest tile size (and the gather, where the map is tiny), measured once
 per shape, see :mod:`hybrid_mm.ops.autotune`; ``'reference'`` gathers the keys of every query, which
-is the definition and what is exported to ONNX. ``'auto'`` is 'tiled'.
-:func:`partition_attention` also has ``'windows'``,
-all windows in one product; on a CPU its 'auto' chooses by size, and its 'reference' and exported form are the published formulation of windows.
+is the definition and what is exported to ONNX; ``'triton'`` are kernels for GPUs, which also keep
+the result and a number per query and head. ``'auto'`` takes these where there is a GPU for them and
+heads are not too wide, else 'tiled'. :func:`partition_attention` also has ``'windows'``, all
+windows in one product; on a CPU its 'auto' chooses by size, and its 'reference' and exported form
+are the published formulation of windows.
 """
 
 import functools
@@ -285,10 +287,10 @@ def _measured(
 ) -> Tensor:
     """The fastest algorithm and tile size for these shapes."""
     candidates: dict[str, Callable[..., Tensor]] = {
-        f'tiled {rows}x{columns}': functools.partial(
-            _tiled, scale=scale, pattern=pattern.to_ints(), tile=[rows, columns]
+        f'tiled {number}': functools.partial(
+            _tiled, scale=scale, pattern=pattern.to_ints(), tile=list(tile)
         )
-        for rows, columns in pattern.tile_sizes(*k.shape[2:4])
+        for number, tile in enumerate(pattern.tile_sizes(*k.shape[2:4]))
     }
     taps = pattern.rows.size * pattern.columns.size
     if separate:
