@@ -24,7 +24,7 @@ VARIABLE = 'HYBRID_MM_IMPL'
 ALGORITHMS: dict[str, tuple[str, ...]] = {
     'local_attention': ('tiled', 'measured', 'triton'),
     'partition_attention': ('tiled', 'measured', 'windows', 'triton'),
-    'decomposed_attention': ('tiled', 'fused'),
+    'decomposed_attention': ('tiled', 'fused', 'triton'),
     'distance_attention': ('tiled', 'mask'),
     'evolving_attention': ('tiled',),
     'ghost_attention': ('tiled', 'triton'),
