@@ -25,7 +25,7 @@ ALGORITHMS: dict[str, tuple[str, ...]] = {
     'local_attention': ('tiled', 'measured', 'triton'),
     'partition_attention': ('tiled', 'measured', 'windows', 'triton'),
     'decomposed_attention': ('tiled', 'fused'),
-    'distance_attention': ('tiled', 'mask'),
+    'distance_attention': ('tiled', 'mask', 'triton'),
     'evolving_attention': ('tiled',),
     'ghost_attention': ('tiled', 'triton'),
     'vector_attention': ('tiled', 'triton'),
