@@ -141,7 +141,7 @@ def _vector_strides(x: Tensor) -> list[int]:
 
 
 def _stored(out: Tensor, shape: Shape) -> int:
-    """Pixels of a patch that are stored at once: neighbours in memory, at multiples of the number."""
+    """Pixels of a patch that are stored at once: neighbours in memory, at multiples of that."""
     most, unit = (shape.patch[0], 2) if shape.swapped else (_VECTOR, 3)
     if out.stride(unit) != 1:
         return 1
