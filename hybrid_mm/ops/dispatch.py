@@ -31,7 +31,7 @@ ALGORITHMS: dict[str, tuple[str, ...]] = {
     'vector_attention': ('tiled', 'triton'),
     'mixed_shift': ('tiled', 'convolution'),
     'learned_query_attention': ('tiled', 'triton'),
-    'grid_convolution': ('bmm', 'fft', 'fused'),
+    'grid_convolution': ('bmm', 'fft', 'fused', 'triton'),
     'separable_attention': ('tiled',),
     'global_filter': ('fft',),
 }
