@@ -30,7 +30,7 @@ ALGORITHMS: dict[str, tuple[str, ...]] = {
     'ghost_attention': ('tiled', 'triton'),
     'vector_attention': ('tiled', 'triton'),
     'mixed_shift': ('tiled', 'convolution'),
-    'learned_query_attention': ('tiled',),
+    'learned_query_attention': ('tiled', 'triton'),
     'grid_convolution': ('bmm', 'fft', 'fused', 'triton'),
     'separable_attention': ('tiled',),
     'global_filter': ('fft',),
