@@ -24,8 +24,13 @@ VARIABLE = 'HYBRID_MM_IMPL'
 ALGORITHMS: dict[str, tuple[str, ...]] = {
     'local_attention': ('tiled', 'measured', 'triton'),
     'partition_attention': ('tiled', 'measured', 'windows', 'triton'),
+<<<<<<< HEAD
     'decomposed_attention': ('tiled', 'fused'),
     'distance_attention': ('tiled', 'mask', 'triton'),
+=======
+    'decomposed_attention': ('tiled', 'fused', 'triton'),
+    'distance_attention': ('tiled', 'mask'),
+>>>>>>> counts
     'evolving_attention': ('tiled',),
     'ghost_attention': ('tiled', 'triton'),
     'vector_attention': ('tiled', 'triton'),
