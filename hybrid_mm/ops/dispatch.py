@@ -26,7 +26,7 @@ ALGORITHMS: dict[str, tuple[str, ...]] = {
     'partition_attention': ('tiled', 'measured', 'windows', 'triton'),
     'decomposed_attention': ('tiled', 'fused'),
     'distance_attention': ('tiled', 'mask'),
-    'evolving_attention': ('tiled',),
+    'evolving_attention': ('tiled', 'triton'),
     'ghost_attention': ('tiled',),
     'vector_attention': ('tiled', 'triton'),
     'mixed_shift': ('tiled', 'convolution'),

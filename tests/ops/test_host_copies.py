@@ -4,14 +4,13 @@ Counted on fake CUDA tensors, within the bodies of our operators and of their gr
 stalls the GPU, and cannot be captured in a CUDA graph.
 """
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from hybrid_mm.benchmarks.gpu_counts.engine import backward
+from hybrid_mm.benchmarks.gpu_counts.fake_cuda import Bodies, fake_cuda
 from hybrid_mm.layers import PairwiseAttention2d
 from hybrid_mm.ops import autotune, kernels
 from hybrid_mm.ops.decomposed_attention import decomposed_attention
@@ -37,13 +36,8 @@ from hybrid_mm.ops.positions import resize_bias_table, resize_relative_table, re
 from hybrid_mm.ops.separable_attention import separable_attention
 from hybrid_mm.ops.sliced_attention import sliced_attention
 
-PATH = Path(__file__).resolve().parents[2] / 'tools' / 'dev' / 'fake_cuda.py'
-spec = importlib.util.spec_from_file_location('dev_fake_cuda', PATH)
-fake = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(fake)
 
-
-class HostCopies(fake.Bodies):
+class HostCopies(Bodies):
     """Notes the operators that read a tensor of the host for a result on the GPU."""
 
     def __init__(self):
@@ -169,15 +163,15 @@ def runs():
 @pytest.mark.parametrize(('function', 'impl'), runs())
 def test_a_second_call_copies_nothing_from_the_host(function, impl, monkeypatch):
     monkeypatch.delenv(kernels.INTERPRET_VARIABLE, raising=False)
-    with fake.fake_cuda(), kernels.recorded(lambda launch: None):
+    with fake_cuda(), kernels.recorded(lambda launch: None):
         for _ in range(2):
             with HostCopies() as copies:
-                fake.backward(function(*() if impl is None else (impl,)))
+                backward(function(*() if impl is None else (impl,)))
     assert not copies.found
 
 
 def test_copies_are_noticed():
-    with fake.fake_cuda(), HostCopies() as copies:
+    with fake_cuda(), HostCopies() as copies:
         x, index = rand(3), torch.tensor([0, 2])
         x.new_tensor([1.0, 2.0])
         x.index_select(0, index.to(x.device))

@@ -136,11 +136,8 @@ def launched_kernels():
     found = set()
     for module in pkgutil.walk_packages(hybrid_mm.ops.__path__, 'hybrid_mm.ops.'):
         text = Path(importlib.import_module(module.name).__file__).read_text()
-        found |= {
-            name.strip('_')
-            for name in re.findall(r'^ .*?\b(\w+)\[[^\]\n]+\]\($', text, re.M)
-            if re.search(rf'^@kernel\b.*\ndef {name}\(', text, re.M)
-        }
+        names = re.findall(r'^@kernel\b.*\ndef (\w+)\(', text, re.M)
+        found |= {name.strip('_') for name in names if re.search(rf'\b{name}\[.*\]\(', text)}
     return found
 
 
