@@ -40,7 +40,7 @@ def on_device(
     if found is not None and _usable(found):
         _tables.move_to_end(key)
         return found
-    if device.type == 'cuda' and torch.cuda.is_available() and _capturing():
+    if capturing(device):
         raise RuntimeError(
             'the tables of an operator are not on the GPU yet, and cannot be copied there while a '
             'CUDA graph is captured: run the same step once, at the same size, before the capture'
@@ -61,8 +61,10 @@ def _copied(
     return tuple(torch.from_numpy(x.copy()).to(device) for x in make(*args))
 
 
-def _capturing() -> bool:
-    return torch.cuda.is_current_stream_capturing()
+def capturing(device: torch.device) -> bool:
+    """Whether what runs on a device now is captured in a CUDA graph."""
+    gpu = device.type == 'cuda' and torch.cuda.is_available()
+    return gpu and torch.cuda.is_current_stream_capturing()
 
 
 def _usable(tables: tuple[Tensor, ...]) -> bool:

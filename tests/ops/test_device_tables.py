@@ -50,7 +50,7 @@ def test_fake_tensors_stay_within_their_mode():
 
 def test_no_copy_while_a_graph_is_captured(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
-    monkeypatch.setattr(device_tables, '_capturing', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'is_current_stream_capturing', lambda: True)
     make, calls = counting()
     with pytest.raises(RuntimeError, match='before the capture'):
         on_device(make, 3, device=torch.device('cuda'))

@@ -289,7 +289,7 @@ def test_another_processor_gets_a_library_of_its_own(tmp_path, monkeypatch):
     """A home folder may be shared by machines, and kernels are made for the one they run on."""
     compiled = []
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
-    monkeypatch.setattr(native, '_compile', lambda command, library: compiled.append(library))
+    monkeypatch.setattr(native, '_compile', lambda command, folder, stem: compiled.append(stem))
     read = native.Path.read_text
 
     def other(path, *args, **kwargs):

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 from hybrid_mm.benchmarks.gpu_counts.engine import backward
 from hybrid_mm.benchmarks.gpu_counts.fake_cuda import Bodies, fake_cuda
 from hybrid_mm.layers import PairwiseAttention2d
-from hybrid_mm.ops import autotune, kernels
+from hybrid_mm.ops import kernels
 from hybrid_mm.ops.decomposed_attention import decomposed_attention
 from hybrid_mm.ops.dispatch import choices
 from hybrid_mm.ops.distance_attention import distance_attention
@@ -142,12 +142,6 @@ def norm():
         layer = nn.BatchNorm2d(3)
     parts = [(rand(3), rand(3)) for _ in range(2)]
     return normalisation(layer, lambda: merged_statistics(parts, (4, 6)))
-
-
-@pytest.fixture(autouse=True)
-def no_measurements(monkeypatch):
-    monkeypatch.setattr(autotune, '_device', str)
-    monkeypatch.setattr(autotune, '_measure', lambda candidates, *_: next(iter(candidates)))
 
 
 def runs():

@@ -9,6 +9,7 @@ ends the process, or leaves a GPU context that can do nothing more, is seen by t
 
 import importlib
 import json
+import logging
 import os
 import sys
 import time
@@ -35,6 +36,7 @@ def main(suite: str, options: str) -> None:
     """Answer until stdin ends, or the GPU can do nothing more."""
     answers = os.fdopen(os.dup(1), 'w')
     os.dup2(2, 1)  # what libraries print goes to the log
+    logging.disable(logging.INFO)  # MMEngine lists every weight that it initialises
     module, _, function = suite.partition(':')
     found: Iterable[Task] = getattr(importlib.import_module(module), function)(
         Options(**json.loads(options))

@@ -26,7 +26,7 @@ from hybrid_mm.ops.local_attention import (
 from hybrid_mm.ops.mirrored_attention import mirrored_attention
 from hybrid_mm.ops.mixed_shift import mixed_shift
 from hybrid_mm.ops.separable_attention import separable_attention
-from hybrid_mm.ops.vector_attention import aggregate_taps
+from hybrid_mm.ops.vector_attention import Window, aggregate, algorithm
 
 Shape = tuple[int, ...]
 
@@ -124,7 +124,8 @@ def _evolving(q: Tensor, k: Tensor, v: Tensor, *others: Tensor) -> tuple[Tensor,
 
 
 def _aggregate(weights: Tensor, values: Tensor) -> Tensor:
-    return aggregate_taps(weights, values, 7, 1, 1)
+    weights, size = weights.flatten(3), weights.shape[3:]
+    return aggregate(Window(7, 1, 1), weights, values, size, algorithm('auto', weights, values))
 
 
 def _mix(x: Tensor, fc: Tensor, weight: Tensor) -> Tensor:

@@ -86,7 +86,7 @@ def relative(q, vectors, index, PRECISION: tl.constexpr):
 
 @kernel
 def logits(
-    q, k, scale, valid, row, column,
+    q, k, scale, there, valid, row, column,
     row_start, row_count, row_shift, column_start, column_count, column_shift,
     bias, bias_rows, bias_columns, row_term, column_term,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DENSE: tl.constexpr, PRECISION: tl.constexpr,
@@ -97,6 +97,7 @@ def logits(
         q: (queries, WIDTH).
         k: (keys, WIDTH), ROWS * COLUMNS of them.
         scale: Factor of the products.
+        there: Which queries there are.
         valid: Which keys there are.
         row: Position of every key on the axis of rows.
         column: Likewise of columns.
@@ -115,7 +116,7 @@ def logits(
     if column_term is not None:
         s = tl.reshape(s, (s.shape[0], ROWS, COLUMNS)) + column_term[:, None, :]
         s = tl.reshape(s, (s.shape[0], ROWS * COLUMNS))
-    seen = valid[None, :]
+    seen = there[:, None] & valid[None, :]
     if not DENSE:
         seen = seen & within(row, row_start, row_count)
         seen = seen & within(column, column_start, column_count)

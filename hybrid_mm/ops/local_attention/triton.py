@@ -103,7 +103,7 @@ def attend(
             column_term = relative(queries, vectors, column_index, PRECISION)
         if MASKED:
             valid = on_map
-        s = logits(queries, keys, scale, valid, row, column,
+        s = logits(queries, keys, scale, there, valid, row, column,
                    row_start, row_count, row_shift, column_start, column_count, column_shift,
                    head_bias, bias_rows, bias_columns, row_term, column_term,
                    ROWS, COLUMNS, DENSE, PRECISION)
@@ -214,7 +214,7 @@ def differentiate_queries(
             column_term = relative(queries, column_vectors, column_index, PRECISION)
         if MASKED:
             valid = on_map
-        s = logits(queries, keys, scale, valid, row, column,
+        s = logits(queries, keys, scale, there, valid, row, column,
                    row_start, row_count, row_shift, column_start, column_count, column_shift,
                    head_bias, bias_rows, bias_columns, row_term, column_term,
                    ROWS, COLUMNS, DENSE, PRECISION)
@@ -342,7 +342,7 @@ def differentiate_keys(
                 index = (column_shift - low)[:, None] + column_offset[None, :]
                 index = tl.minimum(tl.maximum(index, 0), COLUMN_ENTRIES - 1)
                 column_term = relative(queries, vectors, index, PRECISION)
-            s = logits(queries, keys, scale, valid, row, column,
+            s = logits(queries, keys, scale, there, valid, row, column,
                        row_start, row_count, row_shift, column_start, column_count, column_shift,
                        head_bias, bias_rows, bias_columns, row_term, column_term,
                        ROWS, COLUMNS, DENSE, PRECISION)
