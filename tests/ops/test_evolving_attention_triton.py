@@ -27,6 +27,8 @@ def inputs(n, heads, size, dim, dim_v, dtype, channels_first=False, without=()):
     found |= dict(rel_h=torch.randn(2 * height - 1, dim), rel_w=torch.randn(2 * width - 1, dim))
     found |= dict(previous=torch.randn(n, heads, tokens, tokens))
     found |= dict(weight=torch.randn(heads, heads, 3, 3) / 3, bias=torch.randn(heads))
+    if dtype != torch.float32:  # rounding must not push logits over the kink of the ReLU
+        found['bias'] = 20 * found['bias'].sign()
     return {name: x for name, x in found.items() if name not in without}
 
 
@@ -52,10 +54,7 @@ def check(given, dtype, used=(0, 1), **options):
         zeros = torch.zeros_like(given[name])
         pairs.append((name, *(zeros if g is None else g for g in (grad, expected[name]))))
     for name, a, b in pairs:
-        # in half precision a few logits are at the other side of the kink of the ReLU
-        order = torch.inf if dtype == torch.float32 else 2
-        norm = torch.linalg.vector_norm(b.detach(), order).clamp(min=1e-3)
-        error = torch.linalg.vector_norm(a.detach().double() - b.detach(), order) / norm
+        error = (a.double() - b).abs().max() / b.abs().max().clamp(min=1e-3)
         assert error < TOLERANCE[dtype], f'{name}: {error:.1e}'
 
 

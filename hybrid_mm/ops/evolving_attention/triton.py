@@ -26,10 +26,10 @@ from hybrid_mm.ops.evolving_attention import tiled
 from hybrid_mm.ops.kernels import kernel, launched, tl
 from hybrid_mm.ops.precision import accurate
 
-_TILE = 64  # queries and keys of a tile of logits
+_TILE = 32  # queries and keys of a tile of logits: larger ones spill registers
 LONGEST = 128  # side of a map: gradients of its terms stay in registers
 _PATCH = 4, 32  # queries and keys around which a program convolves
-_LINE = 128  # keys of a query at a time in the gradient of the kernel
+_LINE = 64  # keys of a query at a time in the gradient of the kernel
 _CHUNKS = 128  # partial sums of that gradient
 
 
@@ -338,10 +338,8 @@ class _Launcher:
         self.precision = 'tf32' if tf32 else 'ieee'
         self.convolution = 'tf32' if tf32 or half else 'ieee'
         self.channels, self.value_channels = channels, v.shape[3]
-        # products of float32 numbers without tensor cores have their factors in registers
-        self.tile = _TILE if half else _TILE // 2
-        self.tiles = -(-self.tokens // self.tile)
-        self.sizes = dict(PRECISION=self.precision, SIZE=self.tile, num_warps=4)
+        self.tiles = -(-self.tokens // _TILE)
+        self.sizes = dict(PRECISION=self.precision, SIZE=_TILE, num_warps=4)
 
     def logits(self) -> Tensor:
         """Memory for logits."""
