@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from hybrid_mm.ops import kernels
 from hybrid_mm.ops.evolving_attention import evolving_attention, triton
 
-TOLERANCE = {torch.float32: 1e-5, torch.float16: 3e-3, torch.bfloat16: 3e-2}
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 TABLES, CHAIN = ('rel_h', 'rel_w'), ('previous', 'weight', 'bias')
 
 
@@ -67,7 +67,7 @@ def check(given, dtype, used=(0, 1), **options):
         ((1, 1, (1, 1), 1, 1, torch.float32), TABLES, (0, 1), dict(beta=1.0)),
         ((1, 2, (3, 3), 4, 4, torch.float32), (), (1,), dict(beta=0.0)),
         ((1, 2, (5, 7), 4, 4, torch.float32, True), (*TABLES, *CHAIN), (0,), {}),
-        ((1, 9, (3, 4), 17, 20, torch.float16), (), (0,), {}),
+        ((1, 9, (3, 4), 17, 20, torch.float16), (), (0, 1), {}),
         ((2, 4, (5, 13), 8, 4, torch.float16, True), (), (0, 1), {}),
         ((1, 4, (4, 4), 8, 4, torch.bfloat16), TABLES, (0, 1), dict(alpha=0.5)),
     ],
