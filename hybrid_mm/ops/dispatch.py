@@ -30,8 +30,12 @@ ALGORITHMS: dict[str, tuple[str, ...]] = {
 =======
     'decomposed_attention': ('tiled', 'fused', 'triton'),
     'distance_attention': ('tiled', 'mask'),
+<<<<<<< HEAD
 >>>>>>> counts
     'evolving_attention': ('tiled',),
+=======
+    'evolving_attention': ('tiled', 'triton'),
+>>>>>>> report
     'ghost_attention': ('tiled', 'triton'),
     'vector_attention': ('tiled', 'triton'),
     'mixed_shift': ('tiled', 'convolution'),
