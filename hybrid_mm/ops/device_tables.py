@@ -13,9 +13,10 @@ from torch import Tensor
 from torch._guards import detect_fake_mode
 from torch._subclasses.fake_tensor import FakeTensor
 
-_MOST = 1024  # tables; multi-scale training sees a few sizes of the map per stage
+_MOST = 2**13  # tables, of a few KB; multi-scale training sees hundreds of sizes of the image
 
 _tables: OrderedDict[Hashable, tuple[Tensor, ...]] = OrderedDict()
+_captured: dict[Hashable, tuple[Tensor, ...]] = {}  # CUDA graphs read them as long as they live
 
 
 def on_device(
@@ -39,6 +40,8 @@ def on_device(
     found = _tables.get(key)
     if found is not None and _usable(found):
         _tables.move_to_end(key)
+        if capturing(device):
+            _captured[key] = found
         return found
     if capturing(device):
         raise RuntimeError(

@@ -27,11 +27,11 @@ ALGORITHMS: dict[str, tuple[str, ...]] = {
     'decomposed_attention': ('tiled', 'fused'),
     'distance_attention': ('tiled', 'mask'),
     'evolving_attention': ('tiled',),
-    'ghost_attention': ('tiled',),
+    'ghost_attention': ('tiled', 'triton'),
     'vector_attention': ('tiled', 'triton'),
     'mixed_shift': ('tiled', 'convolution'),
     'learned_query_attention': ('tiled',),
-    'grid_convolution': ('bmm', 'fft', 'fused'),
+    'grid_convolution': ('bmm', 'fft', 'fused', 'triton'),
     'separable_attention': ('tiled',),
     'global_filter': ('fft',),
 }

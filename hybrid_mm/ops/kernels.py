@@ -23,7 +23,7 @@ from torch import Tensor
 try:
     import triton
     import triton.language as tl
-    from triton.runtime.interpreter import InterpretedFunction, _patch_lang
+    from triton.runtime.interpreter import InterpretedFunction, _patch_lang, interpreter_builder
     from triton.runtime.jit import JITFunction
 except ImportError:  # not everywhere; other algorithms do the work
     triton, tl = None, types.SimpleNamespace(constexpr=object)
@@ -190,14 +190,25 @@ if triton is not None:
 
         Triton makes them callable, or not, when it is imported. What the interpreter puts in the
         place of the language's words within them it would leave there, and nothing would compile
-        any more.
+        any more. Products of bfloat16 it would take for products of the bits.
         """
+        multiply = interpreter_builder.create_dot
+
+        def dot(a: Any, b: Any, *others: Any) -> Any:
+            a, b = (
+                interpreter_builder.cast_impl(x, tl.float32) if x.dtype.scalar == tl.bfloat16 else x
+                for x in (a, b)
+            )
+            return multiply(a, b, *others)
+
         words = types.SimpleNamespace(__globals__={'tl': tl, 'core': tl.core})
         scope, call = _patch_lang(words), JITFunction.__call__
         JITFunction.__call__ = lambda self, *args, **kwargs: _interpreted(self.fn)(*args, **kwargs)
+        interpreter_builder.create_dot = dot
         try:
             yield
         finally:
+            del interpreter_builder.create_dot
             JITFunction.__call__ = call
             scope.restore()
 

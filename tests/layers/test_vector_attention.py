@@ -187,6 +187,11 @@ def _normalise(rank, folder):
     own = normalisation(alone, lambda: (var, mean, part.shape[0] * 20))
     expected = (var + 1e-5).rsqrt()
     torch.testing.assert_close([*own], [expected, -mean * expected])
+    # a value of each process is enough, if there are two of them
+    one = nn.SyncBatchNorm(1).double()
+    values = torch.tensor([float(rank)], dtype=torch.float64)
+    scale, _ = normalisation(one, lambda: (torch.zeros_like(values), values, 1))
+    torch.testing.assert_close(scale, (torch.tensor([0.25]).double() + 1e-5).rsqrt())
     dist.destroy_process_group()
 
 

@@ -1,3 +1,5 @@
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -52,9 +54,29 @@ def test_no_copy_while_a_graph_is_captured(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'is_current_stream_capturing', lambda: True)
     make, calls = counting()
+    cuda = torch.device('cuda')
     with pytest.raises(RuntimeError, match='before the capture'):
-        on_device(make, 3, device=torch.device('cuda'))
+        on_device(make, 3, device=cuda)
     assert not calls
+
+
+def test_captured_tables_stay_as_long_as_the_graph_that_reads_them(monkeypatch):
+    capturing = [False]
+    monkeypatch.setattr(device_tables, 'capturing', lambda device: capturing[0])
+    monkeypatch.setattr(device_tables, '_MOST', 1)
+    monkeypatch.setattr(device_tables, '_tables', type(device_tables._tables)())
+    monkeypatch.setattr(device_tables, '_captured', {})
+    make, _ = counting()
+    kept = weakref.ref(on_device(make, 3, device=CPU)[0])
+    forgotten = weakref.ref(on_device(make, 4, device=CPU)[0])
+    assert kept() is None, 'which made room for the next'
+    kept = weakref.ref(on_device(make, 3, device=CPU)[0])
+    assert forgotten() is None
+    capturing[0] = True
+    on_device(make, 3, device=CPU)
+    capturing[0] = False
+    on_device(make, 4, device=CPU)
+    assert kept() is not None
 
 
 def test_tables_of_an_evaluation_serve_the_training_that_follows():

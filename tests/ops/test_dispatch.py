@@ -21,7 +21,7 @@ from hybrid_mm.ops.separable_attention import separable_attention
 
 
 def test_names_of_an_operator():
-    assert choices('grid_convolution') == ('auto', 'reference', 'bmm', 'fft', 'fused')
+    assert choices('grid_convolution') == ('auto', 'reference', 'bmm', 'fft', 'fused', 'triton')
     assert choices('local_attention', 'mixed_shift') == ('auto', 'reference', 'tiled')
     for operator in ALGORITHMS:
         for impl in choices(operator):

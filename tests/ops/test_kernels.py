@@ -41,6 +41,21 @@ def test_the_interpreter_knows_functions_of_the_language_and_forgets_them(interp
         tl.zeros((8,), tl.float32)
 
 
+@kernel
+def _multiply(x_ptr, y_ptr, SIZE: tl.constexpr):
+    i = tl.arange(0, SIZE)
+    place = i[:, None] * SIZE + i[None, :]
+    x = tl.load(x_ptr + place)
+    tl.store(y_ptr + place, tl.dot(x, x))
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16])
+def test_products_in_the_interpreter(interpreter, dtype):
+    x, y = torch.randn(16, 16).to(dtype), torch.zeros(16, 16)
+    _multiply[(1,)](x, y, SIZE=16)
+    torch.testing.assert_close(y, x.float() @ x.float())
+
+
 def test_one_compilation_serves_all_sizes():
     def specialised(function):
         return [p.name for p in function.params if not (p.do_not_specialize or p.is_constexpr)]

@@ -50,7 +50,7 @@ def tensor_cores(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize('operator', ['window', 'window, no tables', 'decomposed'])
+@pytest.mark.parametrize('operator', ['window', 'window, mask', 'whole', 'decomposed'])
 def test_products_in_half_precision_neither_overflow_nor_are_cast(operator, tensor_cores):
     torch.manual_seed(0)
     q, k, v = (torch.randn(1, 2, 6, 5, 16, dtype=torch.float64) for _ in range(3))
@@ -65,6 +65,8 @@ def test_products_in_half_precision_neither_overflow_nor_are_cast(operator, tens
             out = decomposed_attention.decomposed_attention(
                 *maps, rel_h[0], rel_w[0], scale=1e-5, impl=impl
             )
+        elif operator == 'whole':
+            out = local_attention.global_attention(*maps, scale=1e-5, impl=impl)
         else:
             relative = dict(rel_h=rel_h, rel_w=rel_w) if operator == 'window' else {}
             out = local_attention.local_attention(*maps, 3, scale=1e-5, impl=impl, **relative)

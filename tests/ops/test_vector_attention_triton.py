@@ -127,6 +127,11 @@ def test_compiles_with_channels_last_values(interpreter, impl):
     torch.testing.assert_close(found, expected)
 
 
+def test_where_kernels_fail_the_rest_does_not(monkeypatch, interpreter):
+    monkeypatch.setattr(triton, 'launched', lambda operator, run, otherwise: otherwise())
+    check(1, 2, 3, (3, 4), (3, 1, 1), torch.float32, 'channels_last')
+
+
 class Names(TorchDispatchMode):
     """Names of the operators that are called."""
 

@@ -148,12 +148,11 @@ OPERATORS = (
     _attention(
         'window 7 dilation 4 DiNAT 1/16', _window(dilation=4), (2, 8, *_16, 32), 49, (8, 13, 13)
     ),
-    _attention(
+    Operator(
         'window 7 mirrored ACmix 1/4',
         partial(mirrored_attention, window=7),
-        (2, 4, *_4, 16),
-        49,
-        (*_4, 16),
+        [(2, 4, *_4, 16)] * 3 + [(*_4, 16)],
+        flops=2 * 2 * 4 * math.prod(_4) * 49 * 32,
     ),
     _attention('window 7 zeros SASA 1/4', _sasa, (2, 8, *_4, 8), 49, (1, 7, 8), (1, 7, 8)),
     _attention(

@@ -100,9 +100,7 @@ class _Call:
         self, q: Tensor, k: Tensor, v: Tensor, tables: Tables, scale: float, pattern: Pattern
     ) -> None:
         self.q, self.pattern, self.size = q, pattern, (k.shape[2], k.shape[3])
-        self.bias, self.rel_h, self.rel_w = (
-            None if x is None else x.contiguous() for x in tables
-        )
+        self.bias, self.rel_h, self.rel_w = (None if x is None else x.contiguous() for x in tables)
         d, dv = q.shape[-1], v.shape[-1]
         self.tile = tile_of(pattern, max(d, dv), q.dtype)
         self.arguments = {
@@ -154,7 +152,9 @@ class _Call:
     def by_keys(self, kernel: Any, **arguments: Any) -> None:
         """Launch a kernel with a program per tile of keys."""
         kind, programs, dense = self.pattern.type, self.q.shape[0] * self.q.shape[1], True
-        for name, (axis, length, queries, size) in zip(('row', 'column'), self._axes(), strict=True):
+        for name, (axis, length, queries, size) in zip(
+            ('row', 'column'), self._axes(), strict=True
+        ):
             tiles = key_tiles(kind, axis, length, size, queries)
             keys, positions, table, order = on_device(
                 key_arrays, kind, axis, length, size, queries, device=self.q.device

@@ -60,9 +60,11 @@ def attend(
     image, head = pair // heads, pair % heads
     lane = tl.arange(0, QUERY_ROWS * QUERY_COLUMNS)
     y, row_start, row_count, row_shift = read_queries(
-        row_slots, row_tile * QUERY_ROWS, lane // QUERY_COLUMNS, QUERY_ROWS)
+        row_slots, row_tile * QUERY_ROWS, lane // QUERY_COLUMNS, QUERY_ROWS
+    )
     x, column_start, column_count, column_shift = read_queries(
-        column_slots, column_tile * QUERY_COLUMNS, lane % QUERY_COLUMNS, QUERY_COLUMNS)
+        column_slots, column_tile * QUERY_COLUMNS, lane % QUERY_COLUMNS, QUERY_COLUMNS
+    )
     there = (y >= 0) & (x >= 0)
     q_pixels = pixels(q, image, head, q_n, q_h, q_y, q_x, y, x)
     queries = load(q_pixels, there, q_d, D, D_WIDTH, Q_PLANES)
@@ -90,36 +92,74 @@ def attend(
         key_y = tl.load(row_source + row, mask=row < bottom, other=-1)
         key_x = tl.load(column_source + column, mask=column < right, other=-1)
         on_map = (key_y >= 0) & (key_x >= 0)
-        keys = load(pixels(k, image, head, k_n, k_h, k_y, k_x, key_y, key_x), on_map, k_d,
-                    D, D_WIDTH, K_PLANES)
+        keys = load(
+            pixels(k, image, head, k_n, k_h, k_y, k_x, key_y, key_x),
+            on_map,
+            k_d,
+            D,
+            D_WIDTH,
+            K_PLANES,
+        )
         row_term, column_term = None, None
         if rel_h is not None:
-            vectors = slab(rel_h + head * rel_h_h, row_low + first_row, rel_h_length,
-                           D, D_WIDTH, ROW_ENTRIES)
+            vectors = slab(
+                rel_h + head * rel_h_h, row_low + first_row, rel_h_length, D, D_WIDTH, ROW_ENTRIES
+            )
             row_term = relative(queries, vectors, row_index, PRECISION)
         if rel_w is not None:
-            vectors = slab(rel_w + head * rel_w_h, column_low + first_column, rel_w_length,
-                           D, D_WIDTH, COLUMN_ENTRIES)
+            vectors = slab(
+                rel_w + head * rel_w_h,
+                column_low + first_column,
+                rel_w_length,
+                D,
+                D_WIDTH,
+                COLUMN_ENTRIES,
+            )
             column_term = relative(queries, vectors, column_index, PRECISION)
         if MASKED:
             valid = on_map
-        s = logits(queries, keys, scale, there, valid, row, column,
-                   row_start, row_count, row_shift, column_start, column_count, column_shift,
-                   head_bias, bias_rows, bias_columns, row_term, column_term,
-                   ROWS, COLUMNS, DENSE, PRECISION)
+        s = logits(
+            queries,
+            keys,
+            scale,
+            there,
+            valid,
+            row,
+            column,
+            row_start,
+            row_count,
+            row_shift,
+            column_start,
+            column_count,
+            column_shift,
+            head_bias,
+            bias_rows,
+            bias_columns,
+            row_term,
+            column_term,
+            ROWS,
+            COLUMNS,
+            DENSE,
+            PRECISION,
+        )
         before, highest = highest, tl.maximum(highest, tl.max(s, 1))
         p = tl.exp2(s - highest[:, None])
         shrink = tl.exp2(before - highest)
         total = total * shrink + tl.sum(p, 1)
-        values = load(pixels(v, image, head, v_n, v_h, v_y, v_x, key_y, key_x), on_map, v_d,
-                      DV, DV_WIDTH, V_PLANES)
+        values = load(
+            pixels(v, image, head, v_n, v_h, v_y, v_x, key_y, key_x),
+            on_map,
+            v_d,
+            DV,
+            DV_WIDTH,
+            V_PLANES,
+        )
         result = result * shrink[:, None]
         result = tl.dot(p.to(values.dtype), values, result, input_precision=PRECISION)
 
     total = tl.where(there, total, 1.0)
     pixel = (image.to(tl.int64) * height + y) * width + x
-    store(out + (pixel * heads + head) * DV, result / total[:, None], there, 1,
-          DV, DV_WIDTH, False)
+    store(out + (pixel * heads + head) * DV, result / total[:, None], there, 1, DV, DV_WIDTH, False)
     place = (pair.to(tl.int64) * height + y) * width + x
     tl.store(lse + place, highest + tl.log2(total), mask=there)
 
@@ -155,14 +195,18 @@ def differentiate_queries(
     image, head = pair // heads, pair % heads
     lane = tl.arange(0, QUERY_ROWS * QUERY_COLUMNS)
     y, row_start, row_count, row_shift = read_queries(
-        row_slots, row_tile * QUERY_ROWS, lane // QUERY_COLUMNS, QUERY_ROWS)
+        row_slots, row_tile * QUERY_ROWS, lane // QUERY_COLUMNS, QUERY_ROWS
+    )
     x, column_start, column_count, column_shift = read_queries(
-        column_slots, column_tile * QUERY_COLUMNS, lane % QUERY_COLUMNS, QUERY_COLUMNS)
+        column_slots, column_tile * QUERY_COLUMNS, lane % QUERY_COLUMNS, QUERY_COLUMNS
+    )
     there = (y >= 0) & (x >= 0)
-    queries = load(pixels(q, image, head, q_n, q_h, q_y, q_x, y, x), there, q_d,
-                   D, D_WIDTH, Q_PLANES)
-    grads = load(pixels(grad, image, head, g_n, g_h, g_y, g_x, y, x), there, g_d,
-                 DV, DV_WIDTH, G_PLANES)
+    queries = load(
+        pixels(q, image, head, q_n, q_h, q_y, q_x, y, x), there, q_d, D, D_WIDTH, Q_PLANES
+    )
+    grads = load(
+        pixels(grad, image, head, g_n, g_h, g_y, g_x, y, x), there, g_d, DV, DV_WIDTH, G_PLANES
+    )
     pixel = (image.to(tl.int64) * height + y) * width + x
     results = load(out + (pixel * heads + head) * DV, there, 1, DV, DV_WIDTH, False)
     place = (pair.to(tl.int64) * height + y) * width + x
@@ -201,58 +245,140 @@ def differentiate_queries(
         key_y = tl.load(row_source + row, mask=row < bottom, other=-1)
         key_x = tl.load(column_source + column, mask=column < right, other=-1)
         on_map = (key_y >= 0) & (key_x >= 0)
-        keys = load(pixels(k, image, head, k_n, k_h, k_y, k_x, key_y, key_x), on_map, k_d,
-                    D, D_WIDTH, K_PLANES)
+        keys = load(
+            pixels(k, image, head, k_n, k_h, k_y, k_x, key_y, key_x),
+            on_map,
+            k_d,
+            D,
+            D_WIDTH,
+            K_PLANES,
+        )
         row_term, column_term = None, None
         if rel_h is not None:
-            row_vectors = slab(rel_h + head * rel_h_h, row_low + first_row, rel_h_length,
-                               D, D_WIDTH, ROW_ENTRIES)
+            row_vectors = slab(
+                rel_h + head * rel_h_h, row_low + first_row, rel_h_length, D, D_WIDTH, ROW_ENTRIES
+            )
             row_term = relative(queries, row_vectors, row_index, PRECISION)
         if rel_w is not None:
-            column_vectors = slab(rel_w + head * rel_w_h, column_low + first_column, rel_w_length,
-                                  D, D_WIDTH, COLUMN_ENTRIES)
+            column_vectors = slab(
+                rel_w + head * rel_w_h,
+                column_low + first_column,
+                rel_w_length,
+                D,
+                D_WIDTH,
+                COLUMN_ENTRIES,
+            )
             column_term = relative(queries, column_vectors, column_index, PRECISION)
         if MASKED:
             valid = on_map
-        s = logits(queries, keys, scale, there, valid, row, column,
-                   row_start, row_count, row_shift, column_start, column_count, column_shift,
-                   head_bias, bias_rows, bias_columns, row_term, column_term,
-                   ROWS, COLUMNS, DENSE, PRECISION)
-        values = load(pixels(v, image, head, v_n, v_h, v_y, v_x, key_y, key_x), on_map, v_d,
-                      DV, DV_WIDTH, V_PLANES)
+        s = logits(
+            queries,
+            keys,
+            scale,
+            there,
+            valid,
+            row,
+            column,
+            row_start,
+            row_count,
+            row_shift,
+            column_start,
+            column_count,
+            column_shift,
+            head_bias,
+            bias_rows,
+            bias_columns,
+            row_term,
+            column_term,
+            ROWS,
+            COLUMNS,
+            DENSE,
+            PRECISION,
+        )
+        values = load(
+            pixels(v, image, head, v_n, v_h, v_y, v_x, key_y, key_x),
+            on_map,
+            v_d,
+            DV,
+            DV_WIDTH,
+            V_PLANES,
+        )
         grad_p = tl.dot(grads, tl.trans(values), input_precision=PRECISION)
         grad_s = tl.exp2(s - log_total[:, None]) * (grad_p - product[:, None])
         from_keys = tl.dot(grad_s.to(keys.dtype), keys, from_keys, input_precision=PRECISION)
         if rel_h is not None:
             part = relative_grad(grad_s, row_shift - row_low, 0, ROWS, COLUMNS, ROW_ENTRIES)
             part = part.to(queries.dtype)
-            from_tables = tl.dot(part, row_vectors.to(queries.dtype), from_tables,
-                                 input_precision=PRECISION)
+            from_tables = tl.dot(
+                part, row_vectors.to(queries.dtype), from_tables, input_precision=PRECISION
+            )
             if grad_rel_h is not None:
-                add_table_grad(grad_rel_h + copy + head * rel_h_h, part, queries,
-                               row_low + first_row, rel_h_length,
-                               D, D_WIDTH, ROW_ENTRIES, PRECISION)
+                add_table_grad(
+                    grad_rel_h + copy + head * rel_h_h,
+                    part,
+                    queries,
+                    row_low + first_row,
+                    rel_h_length,
+                    D,
+                    D_WIDTH,
+                    ROW_ENTRIES,
+                    PRECISION,
+                )
         if rel_w is not None:
-            part = relative_grad(grad_s, column_shift - column_low, 1, ROWS, COLUMNS,
-                                 COLUMN_ENTRIES)
+            part = relative_grad(
+                grad_s, column_shift - column_low, 1, ROWS, COLUMNS, COLUMN_ENTRIES
+            )
             part = part.to(queries.dtype)
-            from_tables = tl.dot(part, column_vectors.to(queries.dtype), from_tables,
-                                 input_precision=PRECISION)
+            from_tables = tl.dot(
+                part, column_vectors.to(queries.dtype), from_tables, input_precision=PRECISION
+            )
             if grad_rel_w is not None:
-                add_table_grad(grad_rel_w + copy + head * rel_w_h, part, queries,
-                               column_low + first_column, rel_w_length,
-                               D, D_WIDTH, COLUMN_ENTRIES, PRECISION)
+                add_table_grad(
+                    grad_rel_w + copy + head * rel_w_h,
+                    part,
+                    queries,
+                    column_low + first_column,
+                    rel_w_length,
+                    D,
+                    D_WIDTH,
+                    COLUMN_ENTRIES,
+                    PRECISION,
+                )
         if grad_bias is not None:
-            part = diagonal_sums(grad_s, row_entry, column_entry, queries.dtype,
-                                 QUERY_ROWS, QUERY_COLUMNS, ROWS, COLUMNS,
-                                 ROW_ENTRIES, COLUMN_ENTRIES, PRECISION)
-            add_bias_grad(grad_bias + copy + head * bias_h, part,
-                          row_low + first_row, column_low + first_column,
-                          bias_rows, bias_columns, ROW_ENTRIES, COLUMN_ENTRIES)
+            part = diagonal_sums(
+                grad_s,
+                row_entry,
+                column_entry,
+                queries.dtype,
+                QUERY_ROWS,
+                QUERY_COLUMNS,
+                ROWS,
+                COLUMNS,
+                ROW_ENTRIES,
+                COLUMN_ENTRIES,
+                PRECISION,
+            )
+            add_bias_grad(
+                grad_bias + copy + head * bias_h,
+                part,
+                row_low + first_row,
+                column_low + first_column,
+                bias_rows,
+                bias_columns,
+                ROW_ENTRIES,
+                COLUMN_ENTRIES,
+            )
 
     total = from_keys * scale + from_tables
-    store(pixels(grad_q, image, head, gq_n, gq_h, gq_y, gq_x, y, x), total, there, gq_d,
-          D, D_WIDTH, Q_PLANES)
+    store(
+        pixels(grad_q, image, head, gq_n, gq_h, gq_y, gq_x, y, x),
+        total,
+        there,
+        gq_d,
+        D,
+        D_WIDTH,
+        Q_PLANES,
+    )
 
 
 @kernel
@@ -286,10 +412,17 @@ def differentiate_keys(
     key_y = tl.load(row_keys + row_slot + key_lane // COLUMNS)
     key_x = tl.load(column_keys + column_slot + key_lane % COLUMNS)
     on_map = (key_y >= 0) & (key_x >= 0)
-    keys = load(pixels(k, image, head, k_n, k_h, k_y, k_x, key_y, key_x), on_map, k_d,
-                D, D_WIDTH, K_PLANES)
-    values = load(pixels(v, image, head, v_n, v_h, v_y, v_x, key_y, key_x), on_map, v_d,
-                  DV, DV_WIDTH, V_PLANES)
+    keys = load(
+        pixels(k, image, head, k_n, k_h, k_y, k_x, key_y, key_x), on_map, k_d, D, D_WIDTH, K_PLANES
+    )
+    values = load(
+        pixels(v, image, head, v_n, v_h, v_y, v_x, key_y, key_x),
+        on_map,
+        v_d,
+        DV,
+        DV_WIDTH,
+        V_PLANES,
+    )
     lane = tl.arange(0, QUERY_ROWS * QUERY_COLUMNS)
     head_bias = None
     if bias is not None:
@@ -301,8 +434,10 @@ def differentiate_keys(
         row_copy, column_copy = copy // column_copies, copy % column_copies
         row_place = row_positions + row_copy * row_number * ROWS + row_slot
         column_place = column_positions + column_copy * column_number * COLUMNS + column_slot
-        row, column = tl.load(row_place + key_lane // COLUMNS), tl.load(
-            column_place + key_lane % COLUMNS)
+        row, column = (
+            tl.load(row_place + key_lane // COLUMNS),
+            tl.load(column_place + key_lane % COLUMNS),
+        )
         valid = (row >= 0) & (column >= 0)
         row_entry = row_tiles + (row_copy * row_number + row_tile) * 3
         column_entry = column_tiles + (column_copy * column_number + column_tile) * 3
@@ -318,48 +453,100 @@ def differentiate_keys(
             skipped_rows = number // columns * QUERY_ROWS
             skipped_columns = number % columns * QUERY_COLUMNS
             y, row_start, row_count, row_shift = read_queries(
-                row_queries, top, skipped_rows + lane // QUERY_COLUMNS, down)
+                row_queries, top, skipped_rows + lane // QUERY_COLUMNS, down
+            )
             x, column_start, column_count, column_shift = read_queries(
-                column_queries, left, skipped_columns + lane % QUERY_COLUMNS, across)
+                column_queries, left, skipped_columns + lane % QUERY_COLUMNS, across
+            )
             there = (y >= 0) & (x >= 0)
-            queries = load(pixels(q, image, head, q_n, q_h, q_y, q_x, y, x), there, q_d,
-                           D, D_WIDTH, Q_PLANES)
+            queries = load(
+                pixels(q, image, head, q_n, q_h, q_y, q_x, y, x), there, q_d, D, D_WIDTH, Q_PLANES
+            )
             row_term, column_term = None, None
             if rel_h is not None:
                 # shifts fall from a query to the next: the last one has the lowest
                 last = top + tl.minimum(skipped_rows + QUERY_ROWS, down) - 1
                 low = tl.load(row_queries + last * 4 + 3)
-                vectors = slab(rel_h + head * rel_h_h, low + row_first, rel_h_length,
-                               D, D_WIDTH, ROW_ENTRIES)
+                vectors = slab(
+                    rel_h + head * rel_h_h, low + row_first, rel_h_length, D, D_WIDTH, ROW_ENTRIES
+                )
                 index = (row_shift - low)[:, None] + row_offset[None, :]
                 index = tl.minimum(tl.maximum(index, 0), ROW_ENTRIES - 1)
                 row_term = relative(queries, vectors, index, PRECISION)
             if rel_w is not None:
                 last = left + tl.minimum(skipped_columns + QUERY_COLUMNS, across) - 1
                 low = tl.load(column_queries + last * 4 + 3)
-                vectors = slab(rel_w + head * rel_w_h, low + column_first, rel_w_length,
-                               D, D_WIDTH, COLUMN_ENTRIES)
+                vectors = slab(
+                    rel_w + head * rel_w_h,
+                    low + column_first,
+                    rel_w_length,
+                    D,
+                    D_WIDTH,
+                    COLUMN_ENTRIES,
+                )
                 index = (column_shift - low)[:, None] + column_offset[None, :]
                 index = tl.minimum(tl.maximum(index, 0), COLUMN_ENTRIES - 1)
                 column_term = relative(queries, vectors, index, PRECISION)
-            s = logits(queries, keys, scale, there, valid, row, column,
-                       row_start, row_count, row_shift, column_start, column_count, column_shift,
-                       head_bias, bias_rows, bias_columns, row_term, column_term,
-                       ROWS, COLUMNS, DENSE, PRECISION)
-            grads = load(pixels(grad, image, head, g_n, g_h, g_y, g_x, y, x), there, g_d,
-                         DV, DV_WIDTH, G_PLANES)
+            s = logits(
+                queries,
+                keys,
+                scale,
+                there,
+                valid,
+                row,
+                column,
+                row_start,
+                row_count,
+                row_shift,
+                column_start,
+                column_count,
+                column_shift,
+                head_bias,
+                bias_rows,
+                bias_columns,
+                row_term,
+                column_term,
+                ROWS,
+                COLUMNS,
+                DENSE,
+                PRECISION,
+            )
+            grads = load(
+                pixels(grad, image, head, g_n, g_h, g_y, g_x, y, x),
+                there,
+                g_d,
+                DV,
+                DV_WIDTH,
+                G_PLANES,
+            )
             place = (pair.to(tl.int64) * height + y) * width + x
             log_total = tl.load(lse + place, mask=there, other=1e30)
             product = tl.load(delta + place, mask=there, other=0.0)
             p = tl.exp2(s - log_total[:, None])
-            of_values = tl.dot(tl.trans(p.to(grads.dtype)), grads, of_values,
-                               input_precision=PRECISION)
+            of_values = tl.dot(
+                tl.trans(p.to(grads.dtype)), grads, of_values, input_precision=PRECISION
+            )
             grad_p = tl.dot(grads, tl.trans(values), input_precision=PRECISION)
             grad_s = p * (grad_p - product[:, None])
-            of_keys = tl.dot(tl.trans(grad_s.to(queries.dtype)), queries, of_keys,
-                             input_precision=PRECISION)
+            of_keys = tl.dot(
+                tl.trans(grad_s.to(queries.dtype)), queries, of_keys, input_precision=PRECISION
+            )
 
-    store(pixels(grad_k, image, head, gk_n, gk_h, gk_y, gk_x, key_y, key_x), of_keys * scale,
-          on_map, gk_d, D, D_WIDTH, K_PLANES)
-    store(pixels(grad_v, image, head, gv_n, gv_h, gv_y, gv_x, key_y, key_x), of_values,
-          on_map, gv_d, DV, DV_WIDTH, V_PLANES)
+    store(
+        pixels(grad_k, image, head, gk_n, gk_h, gk_y, gk_x, key_y, key_x),
+        of_keys * scale,
+        on_map,
+        gk_d,
+        D,
+        D_WIDTH,
+        K_PLANES,
+    )
+    store(
+        pixels(grad_v, image, head, gv_n, gv_h, gv_y, gv_x, key_y, key_x),
+        of_values,
+        on_map,
+        gv_d,
+        DV,
+        DV_WIDTH,
+        V_PLANES,
+    )

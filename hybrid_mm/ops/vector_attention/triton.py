@@ -34,7 +34,7 @@ def _pixels(width, count, PIXELS: tl.constexpr):
     return pixel // width, pixel % width, pixel < count
 
 
-@kernel
+@kernel(sizes='width count')
 def sum_taps(
     w_ptr, v_ptr, out_ptr,
     w_image, w_group, w_tap, w_row, w_column,
@@ -61,7 +61,7 @@ def sum_taps(
     tl.store(out_ptr, total.to(out_ptr.dtype.element_ty), mask=all_own)
 
 
-@kernel
+@kernel(sizes='width count')
 def weight_gradient(
     grad_ptr, v_ptr, out_ptr,
     grad_image, grad_channel, grad_row, grad_column,
@@ -91,7 +91,7 @@ def weight_gradient(
             )
 
 
-@kernel
+@kernel(sizes='width count rows columns')
 def value_gradient(
     grad_ptr, w_ptr, out_ptr,
     grad_image, grad_channel, grad_row, grad_column,

@@ -1,7 +1,7 @@
-"""What operators copy from the host to a GPU: nothing, once they have seen a shape.
+"""What operators must not do on a GPU: copy from the host, or lack a deterministic gradient.
 
-Counted on fake CUDA tensors, within the bodies of our operators and of their gradients. A copy
-stalls the GPU, and cannot be captured in a CUDA graph.
+Seen on fake CUDA tensors, within the bodies of our operators and of their gradients. A copy stalls
+the GPU, and cannot be captured in a CUDA graph; nothing is copied once a shape has been seen.
 """
 
 import pytest
@@ -32,7 +32,14 @@ from hybrid_mm.ops.local_attention import (
 from hybrid_mm.ops.mirrored_attention import mirrored_attention
 from hybrid_mm.ops.mixed_shift import mixed_shift
 from hybrid_mm.ops.normalised_attention import flat_tables, logit_moments
-from hybrid_mm.ops.positions import resize_bias_table, resize_relative_table, resize_window_table
+from hybrid_mm.ops.positions import (
+    interpolate,
+    resize_bias_table,
+    resize_decomposed_table,
+    resize_position_embedding,
+    resize_relative_table,
+    resize_window_table,
+)
 from hybrid_mm.ops.separable_attention import separable_attention
 from hybrid_mm.ops.sliced_attention import sliced_attention
 
@@ -50,6 +57,32 @@ class HostCopies(Bodies):
         if any(x.is_cuda for x in outs) and any(x.device.type == 'cpu' and x.ndim for x in given):
             self.found.append(func.name())
         return out
+
+
+# what raises with torch.use_deterministic_algorithms on a GPU, as its documentation says
+REFUSED = {
+    'aten::_adaptive_avg_pool2d_backward',
+    'aten::adaptive_max_pool2d_backward',
+    'aten::grid_sampler_2d_backward',
+    'aten::put_',
+    'aten::reflection_pad1d_backward',
+    'aten::reflection_pad2d_backward',
+    'aten::upsample_bicubic2d_backward',
+    'aten::upsample_bilinear2d_backward',
+    'aten::upsample_linear1d_backward',
+}
+
+
+class Names(Bodies):
+    """Notes what is called."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = set()
+
+    def call(self, func, args, kwargs):
+        self.found.add(func._schema.name)
+        return func(*args, **kwargs)
 
 
 def tensors(values):
@@ -127,8 +160,9 @@ def cases():
             logit_moments(*maps()[:2], rand(13, 8), rand(11, 8)), flat_tables(rand(4, 9), 5))),
         'norm': (None, norm),
         'positions': (None, lambda: (
-            resize_relative_table(rand(2, 9, 4), 7), resize_bias_table(rand(2, 9, 9), (7, 6)),
-            resize_window_table(rand(2, 9, 9), 7))),
+            resize_relative_table(rand(2, 9, 4), 7), resize_decomposed_table(rand(9, 4), 7),
+            resize_position_embedding(rand(1, 10, 4), (4, 5), 1, 'bicubic'),
+            resize_bias_table(rand(2, 9, 9), (7, 6)), resize_window_table(rand(2, 9, 9), 7))),
     }  # fmt: skip
 
 
@@ -172,3 +206,28 @@ def test_copies_are_noticed():
         x[index]
         x + torch.tensor(1.0)
     assert len(copies.found) == 3
+
+
+@pytest.fixture
+def deterministic():
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize('name', [name for name in cases() if 'vector' not in name])
+def test_gradients_can_be_deterministic(name, monkeypatch, deterministic):
+    monkeypatch.delenv(kernels.INTERPRET_VARIABLE, raising=False)
+    operator, function = cases()[name]
+    with fake_cuda(), kernels.recorded(lambda launch: None), Names() as names:
+        backward(function('auto') if operator else function())
+    assert not names.found & REFUSED
+
+
+@pytest.mark.parametrize('mode', ['linear', 'bicubic', 'bilinear'])
+def test_operators_that_would_raise_are_noticed(mode):
+    shape = (2, 3, 5) if mode == 'linear' else (2, 3, 5, 5)
+    size = 7 if mode == 'linear' else (7, 7)
+    with fake_cuda(), Names() as names:
+        backward(interpolate(rand(*shape), size, mode, align_corners=False))
+    assert len(names.found & REFUSED) == 1
