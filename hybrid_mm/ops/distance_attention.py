@@ -88,9 +88,7 @@ def _mask(q: Tensor, k: Tensor, v: Tensor, table: Tensor, stride: int) -> Tensor
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).unflatten(2, size)
 
 
-def _by_offset(
-    q: Tensor, k: Tensor, v: Tensor, table: Tensor, stride: int, impl: str
-) -> Tensor:
+def _by_offset(q: Tensor, k: Tensor, v: Tensor, table: Tensor, stride: int, impl: str) -> Tensor:
     """Local attention, with a table by offset: it has every distance twice."""
     bias = torch.cat([table[:, 1:].flip(1), table], 1)
     bias = torch.cat([bias[:, :, 1:].flip(2), bias], 2)

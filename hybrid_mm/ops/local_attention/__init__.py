@@ -285,10 +285,10 @@ def _measured(
 ) -> Tensor:
     """The fastest algorithm and tile size for these shapes."""
     candidates: dict[str, Callable[..., Tensor]] = {
-        f'tiled {rows}x{columns}': functools.partial(
-            _tiled, scale=scale, pattern=pattern.to_ints(), tile=[rows, columns]
+        f'tiled {number}': functools.partial(
+            _tiled, scale=scale, pattern=pattern.to_ints(), tile=list(tile)
         )
-        for rows, columns in pattern.tile_sizes(*k.shape[2:4])
+        for number, tile in enumerate(pattern.tile_sizes(*k.shape[2:4]))
     }
     taps = pattern.rows.size * pattern.columns.size
     if separate:

@@ -40,9 +40,7 @@ def available(q: Tensor, k: Tensor, v: Tensor, *tables: Tensor | None) -> bool:
     return on_gpu and _width(q, v) <= _WIDEST[q.dtype]
 
 
-def check_available(
-    operator: str, q: Tensor, k: Tensor, v: Tensor, *tables: Tensor | None
-) -> None:
+def check_available(operator: str, q: Tensor, k: Tensor, v: Tensor, *tables: Tensor | None) -> None:
     """Check that the kernels can work on the tensors of an operator.
 
     Raises:
@@ -113,9 +111,7 @@ class _Call:
         self, q: Tensor, k: Tensor, v: Tensor, tables: Tables, scale: float, pattern: Pattern
     ) -> None:
         self.q, self.pattern, self.size = q, pattern, (k.shape[2], k.shape[3])
-        self.bias, self.rel_h, self.rel_w = (
-            None if x is None else x.contiguous() for x in tables
-        )
+        self.bias, self.rel_h, self.rel_w = (None if x is None else x.contiguous() for x in tables)
         d, dv = q.shape[-1], v.shape[-1]
         self.tiles = tiles_of(pattern, max(d, dv), q.dtype)
         self.arguments = {
