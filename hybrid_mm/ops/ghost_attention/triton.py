@@ -147,7 +147,8 @@ def _parameter_gradients(
     stride = sums.memory.stride(0)
     product_gradient[parts, blocks, size.heads](
         a, da, h, sums.place(0), sums.place(1), *h.stride(), stride,
-        size.heads, size.channels, size.count, size.pitch, tiles, -(-tiles // parts), TAPS=size.taps, **product,
+        size.heads, size.channels, size.count, size.pitch, tiles, -(-tiles // parts),
+        TAPS=size.taps, **product,
     )  # fmt: skip
     mul, add = sums.place(2), sums.place(3)
     if mul is not None or add is not None:

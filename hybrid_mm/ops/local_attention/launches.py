@@ -14,7 +14,8 @@ from hybrid_mm.ops.local_attention.lanes import key_arrays, key_tiles, query_arr
 from hybrid_mm.ops.local_attention.pattern import Pattern, PatternType, Tables
 from hybrid_mm.ops.local_attention.triton import attend, differentiate_keys, differentiate_queries
 
-_WIDEST = 256  # numbers of a query or value that registers hold
+# numbers of a query or value that registers hold
+_WIDEST = {torch.float16: 256, torch.bfloat16: 256, torch.float32: 64}
 _COPIES = 32  # of a table, that programs add their gradients to
 
 
@@ -27,28 +28,38 @@ class Tile(NamedTuple):
     columns: int
     warps: int
 
+    def arguments(self) -> dict[str, int]:
+        """As arguments of a kernel."""
+        names = 'QUERY_ROWS', 'QUERY_COLUMNS', 'ROWS', 'COLUMNS', 'num_warps'
+        return dict(zip(names, self, strict=True))
 
-def available(q: Tensor, k: Tensor, v: Tensor, tables: Tables) -> bool:
+
+def available(q: Tensor, k: Tensor, v: Tensor, *tables: Tensor | None) -> bool:
     """Whether 'auto' may take the kernels."""
-    wide = max(q.shape[-1], v.shape[-1]) > _WIDEST
-    return not wide and kernels.available('local_attention', q, k, v, *tables)
+    on_gpu = kernels.available('local_attention', q, k, v, *tables)
+    return on_gpu and _width(q, v) <= _WIDEST[q.dtype]
 
 
-def check_available(q: Tensor, k: Tensor, v: Tensor, tables: Tables) -> None:
-    """Check that the kernels can work on these tensors.
+def check_available(operator: str, q: Tensor, k: Tensor, v: Tensor, *tables: Tensor | None) -> None:
+    """Check that the kernels can work on the tensors of an operator.
 
     Raises:
         RuntimeError: They cannot.
     """
-    kernels.check_available('local_attention', q, k, v, *tables)
-    if max(q.shape[-1], v.shape[-1]) > _WIDEST:
+    kernels.check_available(operator, q, k, v, *tables)
+    widest = _WIDEST.get(q.dtype, 0)
+    if _width(q, v) > widest and not kernels.interpreted():
         raise RuntimeError(
-            f"impl='triton' of local attention has heads of at most {_WIDEST} channels, "
-            f'got {q.shape[-1]} and {v.shape[-1]}'
+            f"impl='triton' of {operator}: heads of {_width(q, v)} channels in {q.dtype}, "
+            f"at most {widest} fit into registers; use impl='auto', which takes what there is"
         )
 
 
-def tile_of(pattern: Pattern, width: int, dtype: torch.dtype) -> Tile:
+def _width(q: Tensor, v: Tensor) -> int:
+    return max(q.shape[-1], v.shape[-1])
+
+
+def tiles_of(pattern: Pattern, width: int, dtype: torch.dtype) -> tuple[Tile, Tile]:
     """Sizes of tiles for a pattern and a head width: 64 queries and 64 keys where that fits."""
     rows, columns = pattern.rows, pattern.columns
     if pattern.type == PatternType.BLOCK:
@@ -59,7 +70,7 @@ def tile_of(pattern: Pattern, width: int, dtype: torch.dtype) -> Tile:
         query = key = _least_padded(rows.size, columns.size)
     else:
         query = key = (8, 8)
-    return Tile(*query, *key, 4)
+    return Tile(*query, *key, 4), Tile(*query, *key, 4)
 
 
 def _least_padded(rows: int, columns: int) -> tuple[int, int]:
@@ -90,7 +101,7 @@ def _planes(x: Tensor) -> bool:
 def _precision(dtype: torch.dtype) -> str:
     """How products of single precision are computed."""
     tf32 = dtype != torch.float32 or torch.backends.cuda.matmul.allow_tf32
-    return 'tf32' if tf32 else 'ieee'
+    return 'tf32' if tf32 else 'tf32x3'
 
 
 class _Call:
@@ -102,7 +113,7 @@ class _Call:
         self.q, self.pattern, self.size = q, pattern, (k.shape[2], k.shape[3])
         self.bias, self.rel_h, self.rel_w = (None if x is None else x.contiguous() for x in tables)
         d, dv = q.shape[-1], v.shape[-1]
-        self.tile = tile_of(pattern, max(d, dv), q.dtype)
+        self.tiles = tiles_of(pattern, max(d, dv), q.dtype)
         self.arguments = {
             **_map('q', q), **_map('k', k), **_map('v', v),
             'heads': q.shape[1], 'height': q.shape[2], 'width': q.shape[3], 'scale': scale,
@@ -115,15 +126,13 @@ class _Call:
             'rel_w_length': 0 if self.rel_w is None else self.rel_w.shape[1],
             'D': d, 'D_WIDTH': _power(d), 'DV': dv, 'DV_WIDTH': _power(dv),
             'Q_PLANES': _planes(q), 'K_PLANES': _planes(k), 'V_PLANES': _planes(v),
-            'QUERY_ROWS': self.tile.query_rows, 'QUERY_COLUMNS': self.tile.query_columns,
-            'ROWS': self.tile.rows, 'COLUMNS': self.tile.columns,
             'PRECISION': _precision(q.dtype),
-            'num_warps': self.tile.warps, 'num_stages': 2,
+            'num_stages': 2,
         }  # fmt: skip
 
-    def _axes(self) -> list[tuple[Any, int, int, int]]:
+    def _axes(self, tile: Tile) -> list[tuple[Any, int, int, int]]:
         """Pattern, length, queries of a tile and keys of a tile, for rows and columns."""
-        tile, (rows, columns) = self.tile, (self.pattern.rows, self.pattern.columns)
+        rows, columns = self.pattern.rows, self.pattern.columns
         height, width = self.size
         return [
             (rows, height, tile.query_rows, tile.rows),
@@ -133,7 +142,9 @@ class _Call:
     def by_queries(self, kernel: Any, **arguments: Any) -> None:
         """Launch a kernel with a program per tile of queries."""
         kind, programs, dense = self.pattern.type, self.q.shape[0] * self.q.shape[1], True
-        for name, (axis, length, size, keys) in zip(('row', 'column'), self._axes(), strict=True):
+        arguments |= self.tiles[0].arguments()
+        axes = zip(('row', 'column'), self._axes(self.tiles[0]), strict=True)
+        for name, (axis, length, size, keys) in axes:
             tiles = query_tiles(kind, axis, length, size)
             slots, table, source = on_device(
                 query_arrays, kind, axis, length, size, device=self.q.device
@@ -152,9 +163,9 @@ class _Call:
     def by_keys(self, kernel: Any, **arguments: Any) -> None:
         """Launch a kernel with a program per tile of keys."""
         kind, programs, dense = self.pattern.type, self.q.shape[0] * self.q.shape[1], True
-        for name, (axis, length, queries, size) in zip(
-            ('row', 'column'), self._axes(), strict=True
-        ):
+        arguments |= self.tiles[1].arguments()
+        axes = zip(('row', 'column'), self._axes(self.tiles[1]), strict=True)
+        for name, (axis, length, queries, size) in axes:
             tiles = key_tiles(kind, axis, length, size, queries)
             keys, positions, table, order = on_device(
                 key_arrays, kind, axis, length, size, queries, device=self.q.device
