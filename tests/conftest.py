@@ -259,6 +259,21 @@ def own_default_scope():
 def interpreter(monkeypatch):
     """Triton's kernels run in its interpreter, on the CPU."""
     pytest.importorskip('triton')
+    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle, tl
+
+    dot = InterpreterBuilder.create_dot
+
+    def as_numbers(x):
+        """Numbers in bfloat16, of which the interpreter's product takes the bits for integers."""
+        if x.dtype.scalar != tl.bfloat16:
+            return x
+        return TensorHandle((x.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
+
+    monkeypatch.setattr(
+        InterpreterBuilder,
+        'create_dot',
+        lambda self, a, b, *args: dot(self, as_numbers(a), as_numbers(b), *args),
+    )
     monkeypatch.setenv('TRITON_INTERPRET', '1')
 
 

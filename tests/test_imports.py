@@ -29,7 +29,7 @@ ROOMS = {
     'run': ('engine', 'evaluation'),
     'zoo': ('run',),
     'export': ('zoo',),
-    'benchmarks': ('zoo', 'layers'),
+    'benchmarks': ('zoo', 'layers', 'version'),
     'analysis': ('benchmarks', 'export'),
     'apis': ('run',),
     'demo': ('data', 'analysis'),

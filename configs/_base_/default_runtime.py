@@ -11,6 +11,8 @@ default_hooks = dict(
 )
 
 env_cfg = dict(
+    # True, as in MMSegmentation's configs, lets cuDNN measure its algorithms anew at every start:
+    # a resumed training is not bit-identical. --cfg-options env_cfg.cudnn_benchmark=True
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
     dist_cfg=dict(backend='nccl'),

@@ -8,7 +8,6 @@ default_hooks = dict(
     visualization=dict(type='SegVisualizationHook'),
 )
 log_processor = dict(by_epoch=False)
-env_cfg = dict(cudnn_benchmark=True)
 visualizer = dict(type='SegLocalVisualizer')
 
 # Test-time augmentation; its pipeline is in the files of the data sets.

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from hybrid_mm.benchmarks import peers
 from hybrid_mm.benchmarks.core import Case
 from hybrid_mm.ops.local_attention import block_attention, global_attention, local_attention
 
@@ -90,11 +91,10 @@ def moving(
     candidates, unavailable = _engine(engine, inputs['q'], shape, window**2)
     if dilation == 1:
         candidates['unfold'] = functools.partial(_unfold, window=window)
-    found, reason = _natten(window, dilation)
-    if found:
-        candidates['NATTEN'] = found
-    else:
-        unavailable['NATTEN'] = reason
+    try:
+        candidates['NATTEN'] = peers.natten(window, dilation, biased=True)
+    except peers.Missing as reason:
+        unavailable['NATTEN'] = str(reason)
     operator = f'window {window}' + f' dilation {dilation}' * (dilation > 1)
     return Case(_title(operator, shape), inputs, candidates, unavailable)
 
@@ -120,29 +120,6 @@ def _unfold(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, window: int) -> Tenso
     rows, columns = offsets
     logits = logits + bias[:, rows[:, None, :, None], columns[None, :, None, :]].flatten(-2)
     return torch.einsum('nhyxt,nhdtyx->nhyxd', logits.softmax(-1), windows(v))
-
-
-def _natten(window: int, dilation: int) -> tuple[Callable[..., Tensor] | None, str]:
-    """NATTEN's operators (releases 0.14 and 0.17), or the reason why they are unavailable."""
-    try:
-        from natten import functional
-    except ImportError as error:
-        return None, f'natten cannot be imported: {error}'
-    if hasattr(functional, 'na2d_qk'):
-
-        def run(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-            logits = functional.na2d_qk(q * q.shape[-1] ** -0.5, k, window, dilation, rpb=bias)
-            return functional.na2d_av(logits.softmax(-1), v, window, dilation)
-
-    elif hasattr(functional, 'natten2dqkrpb'):
-
-        def run(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-            logits = functional.natten2dqkrpb(q * q.shape[-1] ** -0.5, k, bias, window, dilation)
-            return functional.natten2dav(logits.softmax(-1), v, window, dilation)
-
-    else:
-        return None, 'this natten has no relative bias (0.17.5 was the last that had)'
-    return run, ''
 
 
 # ---- modules

@@ -10,6 +10,7 @@ detectors sample proposals at random.
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.model import BaseModel, revert_sync_batchnorm
@@ -97,7 +98,8 @@ def _case(
     generator = torch.Generator().manual_seed(0)
     n, height, width = size
     x = torch.randn(n, 3, height, width, generator=generator).to(device, dtype).requires_grad_()
-    samples = _samples(cfg, size, device, generator)
+    classes = cfg.model.decode_head.num_classes if cfg.default_scope == 'mmseg' else 0
+    samples = drawn_samples(cfg.default_scope, classes, size, device, generator)
     for net in models.values():
         _calibrate(net.to(device, dtype).train(), x.detach())
     network = '_'.join(training.config.rpartition('/')[2].split('_')[:2])
@@ -153,10 +155,24 @@ def _share(ours: BaseModel, other: BaseModel, source: str | None) -> None:
     other.load_state_dict(rest, strict=False)
 
 
-def _samples(
-    cfg: Config, size: tuple[int, ...], device: torch.device, generator: torch.Generator
+def drawn_samples(
+    scope: str,
+    classes: int,
+    size: tuple[int, ...],
+    device: torch.device,
+    generator: torch.Generator,
+    masks: bool = False,
 ) -> list:
-    """Data samples with boxes over the whole map, or with random label maps."""
+    """Data samples with boxes over the whole map, or with random label maps.
+
+    Args:
+        scope: 'mmdet' or 'mmseg'.
+        classes: Number of classes of label maps; boxes have one of the first ten each.
+        size: Images, rows and columns.
+        device: Where they are needed.
+        generator: What they are drawn from.
+        masks: Add to every box the mask that fills it.
+    """
     n, height, width = size
     meta = dict(
         img_shape=(height, width),
@@ -165,10 +181,9 @@ def _samples(
         batch_input_shape=(height, width),
         scale_factor=(1.0, 1.0),
     )
-    if cfg.default_scope == 'mmseg':
+    if scope == 'mmseg':
         from mmseg.structures import SegDataSample
 
-        classes = cfg.model.decode_head.num_classes
         labels = torch.randint(classes, (n, 1, height, width), generator=generator).to(device)
         return [SegDataSample(metainfo=meta, gt_sem_seg=PixelData(data=label)) for label in labels]
     from mmdet.structures import DetDataSample
@@ -177,11 +192,23 @@ def _samples(
     high = low + 0.05 + torch.rand(n, 10, 2, generator=generator) * 0.35
     boxes = torch.cat([low, high], -1) * torch.tensor([width, height, width, height])
     found = []
-    for box in boxes.to(device):
+    for box in boxes:
         found.append(DetDataSample(metainfo=meta))
         labels = torch.arange(len(box), device=device)
-        found[-1].gt_instances = InstanceData(bboxes=box, labels=labels)
+        found[-1].gt_instances = InstanceData(bboxes=box.to(device), labels=labels)
+        if masks:
+            found[-1].gt_instances.masks = _filled(box, height, width)
     return found
+
+
+def _filled(boxes: Tensor, height: int, width: int):
+    """Masks that fill boxes."""
+    from mmdet.structures.mask import BitmapMasks
+
+    masks = np.zeros((len(boxes), height, width), np.uint8)
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes.round().int().tolist(), strict=True):
+        mask[y1:y2, x1:x2] = 1
+    return BitmapMasks(masks, height, width)
 
 
 def _loss(model: BaseModel, samples: list):

@@ -9,8 +9,9 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 
 
 def merge_heads(x: Tensor) -> Tensor:
-    """Join (N, heads, H, W, d) to (N, heads * d, H, W), contiguous."""
-    return x.permute(0, 1, 4, 2, 3).flatten(1, 2).contiguous()
+    """Join (N, heads, H, W, d) to (N, heads * d, H, W), contiguous; on GPUs it may be a view."""
+    x = x.permute(0, 1, 4, 2, 3).flatten(1, 2)
+    return x if x.is_cuda else x.contiguous()
 
 
 def make_divisible(value: float, divisor: int = 8, round_limit: float = 0.9) -> int:

@@ -18,9 +18,10 @@ class LayerNorm2d(nn.LayerNorm):
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
         super().__init__(channels, eps=eps)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to the same shape."""
-        x = F.layer_norm(
-            x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps
-        )
+    def forward(self, x: Tensor, factor: float = 1.0) -> Tensor:
+        """Map (N, C, H, W) to the same shape; the result is multiplied by ``factor``."""
+        weight, bias = self.weight, self.bias
+        if factor != 1:
+            weight, bias = weight * factor, bias * factor
+        x = F.layer_norm(x.permute(0, 2, 3, 1), self.normalized_shape, weight, bias, self.eps)
         return x.permute(0, 3, 1, 2)

@@ -13,9 +13,10 @@ from torch import Tensor
 from torch._guards import detect_fake_mode
 from torch._subclasses.fake_tensor import FakeTensor
 
-_MOST = 1024  # tables; multi-scale training sees a few sizes of the map per stage
+_MOST = 2**13  # tables, of a few KB; multi-scale training sees hundreds of sizes of the image
 
 _tables: OrderedDict[Hashable, tuple[Tensor, ...]] = OrderedDict()
+_captured: dict[Hashable, tuple[Tensor, ...]] = {}  # CUDA graphs read them as long as they live
 
 
 def on_device(
@@ -23,7 +24,7 @@ def on_device(
 ) -> tuple[Tensor, ...]:
     """The arrays ``make(*args)`` as tensors on a device, copied there at the first call only.
 
-    Nobody may change them.
+    Nobody may change them. Compiled graphs make their own.
 
     Args:
         make: Function at the top of a module; with the arguments it is the key of the cache.
@@ -33,25 +34,40 @@ def on_device(
     Raises:
         RuntimeError: The first call falls into the capture of a CUDA graph.
     """
+    if torch.compiler.is_dynamo_compiling():  # what is remembered would be a result of the graph
+        return _copied(make, args, device)
     key = make, args, device
     found = _tables.get(key)
     if found is not None and _usable(found):
         _tables.move_to_end(key)
+        if capturing(device):
+            _captured[key] = found
         return found
-    if device.type == 'cuda' and torch.cuda.is_available() and _capturing():
+    if capturing(device):
         raise RuntimeError(
             'the tables of an operator are not on the GPU yet, and cannot be copied there while a '
             'CUDA graph is captured: run the same step once, at the same size, before the capture'
         )
-    found = tuple(torch.from_numpy(x.copy()).to(device) for x in make(*args))
+    with torch.inference_mode(False):  # training may follow, and has to keep them
+        found = _copied(make, args, device)
+    if any(type(x) not in (Tensor, FakeTensor) for x in found):  # of an export that traces
+        return found
     _tables[key] = found
     if len(_tables) > _MOST:
         _tables.popitem(last=False)
     return found
 
 
-def _capturing() -> bool:
-    return torch.cuda.is_current_stream_capturing()
+def _copied(
+    make: Callable[..., Sequence[np.ndarray]], args: tuple[Hashable, ...], device: torch.device
+) -> tuple[Tensor, ...]:
+    return tuple(torch.from_numpy(x.copy()).to(device) for x in make(*args))
+
+
+def capturing(device: torch.device) -> bool:
+    """Whether what runs on a device now is captured in a CUDA graph."""
+    gpu = device.type == 'cuda' and torch.cuda.is_available()
+    return gpu and torch.cuda.is_current_stream_capturing()
 
 
 def _usable(tables: tuple[Tensor, ...]) -> bool:

@@ -22,16 +22,16 @@ VARIABLE = 'HYBRID_MM_IMPL'
 # operator -> its algorithms besides 'reference', the one that 'auto' is by default first;
 # 'triton' runs on GPUs only, where 'auto' takes it (see hybrid_mm.ops.kernels)
 ALGORITHMS: dict[str, tuple[str, ...]] = {
-    'local_attention': ('tiled', 'measured'),
-    'partition_attention': ('tiled', 'measured', 'windows'),
-    'decomposed_attention': ('tiled', 'fused'),
-    'distance_attention': ('tiled', 'mask'),
-    'evolving_attention': ('tiled',),
-    'ghost_attention': ('tiled',),
-    'vector_attention': ('tiled',),
-    'mixed_shift': ('tiled',),
-    'learned_query_attention': ('tiled',),
-    'grid_convolution': ('bmm', 'fft', 'fused'),
+    'local_attention': ('tiled', 'measured', 'triton'),
+    'partition_attention': ('tiled', 'measured', 'windows', 'triton'),
+    'decomposed_attention': ('tiled', 'fused', 'triton'),
+    'distance_attention': ('tiled', 'mask', 'triton'),
+    'evolving_attention': ('tiled', 'triton'),
+    'ghost_attention': ('tiled', 'triton'),
+    'vector_attention': ('tiled', 'triton'),
+    'mixed_shift': ('tiled', 'convolution'),
+    'learned_query_attention': ('tiled', 'triton'),
+    'grid_convolution': ('bmm', 'fft', 'fused', 'triton'),
     'separable_attention': ('tiled',),
     'global_filter': ('fft',),
 }

@@ -3,10 +3,14 @@
 from collections.abc import Callable, Sequence
 from typing import cast
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from hybrid_mm.ops.device_tables import on_device
+from hybrid_mm.ops.precision import accurate_dtype
 
 Statistics = tuple[Tensor, Tensor, int]  # biased variance, mean, and count of values
 
@@ -15,10 +19,15 @@ def merged_statistics(parts: Sequence[tuple[Tensor, Tensor]], counts: Sequence[i
     """Variance, mean and count of all parts, from variance (biased) and mean of each."""
     total = sum(counts)
     var, mean = (torch.stack(values) for values in zip(*parts, strict=True))
-    share = mean.new_tensor([count / total for count in counts])
-    share = share.view(-1, *(1,) * (mean.ndim - 1))
+    number = str(accurate_dtype(mean.dtype)).removeprefix('torch.')
+    (share,) = on_device(_shares, tuple(counts), number, device=mean.device)
+    share = share.to(mean.dtype).view(-1, *(1,) * (mean.ndim - 1))
     whole = (share * mean).sum(0)
     return (share * (var + (mean - whole).square())).sum(0), whole, total
+
+
+def _shares(counts: tuple[int, ...], number: str) -> tuple[np.ndarray]:
+    return ((np.array(counts) / sum(counts)).astype(number),)
 
 
 def normalisation(norm: nn.Module, statistics: Callable[[], Statistics]) -> tuple[Tensor, Tensor]:
@@ -36,10 +45,13 @@ def normalisation(norm: nn.Module, statistics: Callable[[], Statistics]) -> tupl
     if not norm.training and norm.running_mean is not None and norm.running_var is not None:
         var, mean = norm.running_var, norm.running_mean
     else:
-        var, mean, count = statistics()
+        var, mean, own = statistics()
+        count: int | Tensor = own
+        processes = 1
         if isinstance(norm, nn.SyncBatchNorm) and dist.is_available() and dist.is_initialized():
-            var, mean, count = _of_all_processes(var, mean, count, norm.process_group)
-        if count == 1:
+            processes = dist.get_world_size(norm.process_group)
+            var, mean, count = _of_all_processes(var, mean, own, norm.process_group)
+        if own == 1 and processes == 1:
             raise ValueError('batch norm in training needs more than 1 value per channel')
         if norm.training:
             _update(norm, var.detach(), mean.detach(), count)
@@ -50,7 +62,7 @@ def normalisation(norm: nn.Module, statistics: Callable[[], Statistics]) -> tupl
 
 
 @torch.no_grad()
-def _update(norm: _BatchNorm, var: Tensor, mean: Tensor, count: int) -> None:
+def _update(norm: _BatchNorm, var: Tensor, mean: Tensor, count: int | Tensor) -> None:
     """Move the running statistics, if the norm has any."""
     if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
         return
@@ -67,13 +79,14 @@ def _update(norm: _BatchNorm, var: Tensor, mean: Tensor, count: int) -> None:
 
 def _of_all_processes(
     var: Tensor, mean: Tensor, count: int, group: dist.ProcessGroup | None
-) -> Statistics:
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Statistics of the values of all; their count stays on the device, nobody waits for it."""
     from torch.distributed.nn.functional import all_reduce  # slow, and few need it
 
     group = dist.group.WORLD if group is None else group
-    total = mean.new_tensor([count])
+    total = mean.new_full((1,), count)
     dist.all_reduce(total, group=group)
     share = count / total
     whole = all_reduce(mean * share, group=group)
     var = all_reduce((var + (mean - whole).square()) * share, group=group)
-    return var, whole, int(total)
+    return var, whole, total

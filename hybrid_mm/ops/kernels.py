@@ -23,7 +23,7 @@ from torch import Tensor
 try:
     import triton
     import triton.language as tl
-    from triton.runtime.interpreter import InterpretedFunction
+    from triton.runtime.interpreter import InterpretedFunction, _patch_lang, interpreter_builder
     from triton.runtime.jit import JITFunction
 except ImportError:  # not everywhere; other algorithms do the work
     triton, tl = None, types.SimpleNamespace(constexpr=object)
@@ -140,6 +140,13 @@ def launched(operator: str, run: Callable[[], R], otherwise: Callable[[], R]) ->
         return otherwise()
 
 
+def forget_failures() -> list[str]:
+    """Operators whose kernels did not work, and try them again from now on."""
+    failed = sorted(_failed)
+    _failed.clear()
+    return failed
+
+
 @functools.lru_cache(None)
 def _version() -> tuple[int, ...]:
     return tuple(int(n) for n in re.findall(r'\d+', triton.__version__)[:2])
@@ -169,21 +176,61 @@ if triton is not None:
                 _record(Launch(self, grid, arguments, options))
                 return None
             if interpreted():
-                return _interpreted(self).run(*args, grid=grid, warmup=warmup, **kwargs)
+                with _interpreter():
+                    return _interpreted(self.fn).run(*args, grid=grid, warmup=warmup, **kwargs)
             return super().run(*args, grid=grid, warmup=warmup, **kwargs)
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             """Call it from a kernel that runs in the interpreter."""
-            return _interpreted(self)(*args, **kwargs)
+            return _interpreted(self.fn)(*args, **kwargs)
+
+    @contextmanager
+    def _interpreter() -> Iterator[None]:
+        """Let kernels call Triton's own functions, such as tl.sum, and leave no trace.
+
+        Triton makes them callable, or not, when it is imported. What the interpreter puts in the
+        place of the language's words within them it would leave there, and nothing would compile
+        any more. Products of bfloat16 it would take for products of the bits.
+        """
+        multiply = interpreter_builder.create_dot
+
+        def dot(a: Any, b: Any, *others: Any) -> Any:
+            a, b = (
+                interpreter_builder.cast_impl(x, tl.float32) if x.dtype.scalar == tl.bfloat16 else x
+                for x in (a, b)
+            )
+            return multiply(a, b, *others)
+
+        words = types.SimpleNamespace(__globals__={'tl': tl, 'core': tl.core})
+        scope, call = _patch_lang(words), JITFunction.__call__
+        JITFunction.__call__ = lambda self, *args, **kwargs: _interpreted(self.fn)(*args, **kwargs)
+        interpreter_builder.create_dot = dot
+        try:
+            yield
+        finally:
+            del interpreter_builder.create_dot
+            JITFunction.__call__ = call
+            scope.restore()
 
     @functools.lru_cache(None)
-    def _interpreted(function: Kernel) -> 'InterpretedFunction':
-        return InterpretedFunction(function.fn)
+    def _interpreted(function: Callable) -> 'InterpretedFunction':
+        return InterpretedFunction(function)
 
 
-def kernel(function: Callable) -> Any:
+def kernel(function: Callable | None = None, *, sizes: str = '') -> Any:
     """Make a Triton kernel of a function, or a function that kernels call.
 
+    Triton compiles a kernel anew when an integer becomes a multiple of 16, ceases to be one, or is
+    1. That pays for strides, which tell how memory may be read; for numbers that follow the size of
+    the image it would be a compilation in every other step of multi-scale training.
+
     Without Triton it stays a function that nobody can launch; see :func:`unavailable`.
+
+    Args:
+        function: The function.
+        sizes: Names of the integers that are no strides, with spaces between: one compilation
+            serves all their values.
     """
-    return function if triton is None else Kernel(function)
+    if function is None:
+        return functools.partial(kernel, sizes=sizes)
+    return function if triton is None else Kernel(function, do_not_specialize=sizes.split())

@@ -1,10 +1,44 @@
 """Tables of relative and absolute positions: indexing and interpolation to other sizes."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from hybrid_mm.ops.precision import no_autocast
+
+
+def interpolate(table: Tensor, size: int | Sequence[int], mode: str, align_corners: bool) -> Tensor:
+    """``torch.nn.functional.interpolate``, on a GPU too with a deterministic gradient if asked.
+
+    With ``torch.use_deterministic_algorithms``, 'linear' and 'bicubic' of torch refuse to be
+    differentiated on a GPU: there they are products with the matrix of every axis.
+
+    Args:
+        table: (N, C, L) or (N, C, H, W).
+        size: L or (H, W) of the result.
+        mode: 'linear', 'bilinear' or 'bicubic'.
+        align_corners: As of torch's function.
+    """
+    if not _needs_matrices(table, mode):
+        return F.interpolate(table, size=size, mode=mode, align_corners=align_corners)
+    sizes = (size,) if isinstance(size, int) else size
+    flat = 'bilinear' if mode == 'linear' else mode
+    for dim, target in enumerate(sizes, 2):
+        length = table.shape[dim]
+        with torch.no_grad(), no_autocast(table):
+            matrix = torch.eye(length, dtype=table.dtype, device=table.device)[None, None]
+            matrix = F.interpolate(matrix, (length, target), mode=flat, align_corners=align_corners)
+        with no_autocast(table):
+            table = (table.transpose(dim, -1) @ matrix[0, 0]).transpose(dim, -1)
+    return table
+
+
+def _needs_matrices(table: Tensor, mode: str) -> bool:
+    # torch has another algorithm for 'bilinear' itself
+    return table.is_cuda and mode != 'bilinear' and torch.are_deterministic_algorithms_enabled()
 
 
 def resize_relative_table(table: Tensor, size: int) -> Tensor:
@@ -32,7 +66,7 @@ def resize_relative_table(table: Tensor, size: int) -> Tensor:
     if entries <= length:
         return table.narrow(-2, (length - entries) // 2, entries)
     rows = table.reshape(-1, *table.shape[-2:]).transpose(1, 2)
-    rows = F.interpolate(rows, size=entries, mode='linear', align_corners=True)
+    rows = interpolate(rows, entries, 'linear', align_corners=True)
     return rows.transpose(1, 2).reshape(*table.shape[:-2], entries, table.shape[-1])
 
 
@@ -77,7 +111,7 @@ def resize_position_embedding(
     if (side, side) == tuple(size):
         return table
     grid = grid.transpose(1, 2).unflatten(2, (side, side))
-    grid = F.interpolate(grid, size=size, mode=mode, align_corners=False)
+    grid = interpolate(grid, size, mode, align_corners=False)
     return torch.cat([first, grid.flatten(2).transpose(1, 2)], 1)
 
 
@@ -144,7 +178,7 @@ def resize_window_table(table: Tensor, window: int) -> Tensor:
     size = 2 * window - 1
     if table.shape[-2:] == (size, size):
         return table
-    return F.interpolate(table[None], size=(size, size), mode='bicubic', align_corners=False)[0]
+    return interpolate(table[None], (size, size), 'bicubic', align_corners=False)[0]
 
 
 def resize_bias_table(table: Tensor, size: tuple[int, int]) -> Tensor:
@@ -173,7 +207,7 @@ def resize_bias_table(table: Tensor, size: tuple[int, int]) -> Tensor:
         table = table.unflatten(1, given)
     if tuple(table.shape[1:]) == shape:
         return table
-    return F.interpolate(table[None], size=shape, mode='bilinear', align_corners=False)[0]
+    return interpolate(table[None], shape, 'bilinear', align_corners=False)[0]
 
 
 def bias_matrix(table: Tensor) -> Tensor:
@@ -195,7 +229,7 @@ def resize_decomposed_table(table: Tensor, length: int) -> Tensor:
     """Interpolate a table (entries, d) linearly to (length, d)."""
     if len(table) == length:
         return table
-    rows = F.interpolate(table.t()[None], size=length, mode='linear', align_corners=False)
+    rows = interpolate(table.t()[None], length, 'linear', align_corners=False)
     return rows[0].t()
 
 

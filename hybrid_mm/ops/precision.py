@@ -23,6 +23,17 @@ def accurate(x: Tensor) -> Tensor:
     return x.to(accurate_dtype(x.dtype))
 
 
+def multiplies_accurately(x: Tensor) -> bool:
+    """Whether ``torch.bmm`` of such tensors takes ``out_dtype=torch.float32``.
+
+    Tensor cores sum up products of half-precision numbers in float32; the result then neither
+    overflows nor is rounded, and nothing has to be cast to float32 before.
+    """
+    # torch 2.8 or newer
+    known = torch.version.hip is None and 'dtype' in torch.ops.aten.bmm.overloads()
+    return x.is_cuda and x.dtype in (torch.float16, torch.bfloat16) and known
+
+
 def cast_as_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Tensors as autocast, where it is on, hands them to a matrix product.
 

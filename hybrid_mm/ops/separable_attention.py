@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from hybrid_mm.ops import budget
 from hybrid_mm.ops.dispatch import resolve
 from hybrid_mm.ops.precision import cast_as_autocast
+from hybrid_mm.ops.recompute import recomputed
 
 
 class _HeadByHead(torch.autograd.Function):
@@ -44,6 +46,27 @@ class _HeadByHead(torch.autograd.Function):
         return dx.view(n, h, w, c), drows, dcolumns, dweight
 
 
+def _in_groups(x: Tensor, rows: Tensor, columns: Tensor, weight: Tensor) -> Tensor:
+    """Sum over groups of heads, as many at a time as fit; computed again in the backward pass."""
+    n, _, w, c = x.shape
+    each = n * rows.shape[1] * max(w, columns.shape[1]) * c
+    size = budget.fitting(len(rows), each, x.device)
+    groups = zip(rows.split(size), columns.split(size), weight.split(size), strict=True)
+    first, *others = (recomputed(_group, x, *group) for group in groups)
+    return sum(others, first)
+
+
+def _group(x: Tensor, rows: Tensor, columns: Tensor, weight: Tensor) -> Tensor:
+    """All heads at once, by a matrix product each for rows, columns and mixing."""
+    n, _, w, c = x.shape
+    heads, height, _ = rows.shape
+    y = torch.bmm(rows.flatten(0, 1).expand(n, -1, -1), x.flatten(2))
+    y = y.view(n, heads, height, w, c).permute(1, 3, 0, 2, 4).flatten(2)  # heads, w, (n, h', c)
+    y = torch.bmm(columns, y).view(heads, -1, n, height, c)
+    y = y.permute(2, 3, 1, 0, 4).flatten(3)  # n, h', w', (heads, c)
+    return y @ weight.transpose(1, 2).flatten(0, 1)
+
+
 def separable_attention(
     x: Tensor, rows: Tensor, columns: Tensor, weight: Tensor, impl: str = 'auto'
 ) -> Tensor:
@@ -57,8 +80,8 @@ def separable_attention(
         rows: Probabilities R (heads, H', H) of the rows of the map for every row of queries.
         columns: Probabilities C (heads, W', W).
         weight: Mixing weights W (heads, C_out, C).
-        impl: 'tiled', one head at a time, which keeps the inputs only for the backward pass, or
-            'reference', of all heads at once.
+        impl: 'tiled', one head at a time (on GPUs as many as fit the working memory), which keeps
+            the inputs only for the backward pass, or 'reference', of all heads at once.
 
     Returns:
         (N, H', W', C_out), in the type of x; under autocast in its type.
@@ -72,4 +95,6 @@ def separable_attention(
         x = torch.einsum('auh,bhwc->abuwc', rows, x)
         x = torch.einsum('avw,abuwc->abuvc', columns, x)
         return torch.einsum('abuvc,aoc->buvo', x, weight)
+    if x.is_cuda:
+        return _in_groups(x, rows, columns, weight)
     return _HeadByHead.apply(x, rows, columns, weight)

@@ -52,6 +52,9 @@ def config_of_run(args: argparse.Namespace) -> Config:
             randomness.seed = args.seed
         if args.deterministic:
             randomness.deterministic = True
+    if (cfg.get('randomness') or {}).get('deterministic'):
+        # read at the first product; without it, older versions of torch refuse to multiply on a GPU
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
     init_distributed(cfg, args.launcher, args.local_rank)
     return cfg
 

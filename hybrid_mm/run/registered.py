@@ -1,9 +1,12 @@
 """Classes that a config names: where they are registered, and which arguments they take."""
 
-import inspect
-from typing import Any
+from __future__ import annotations  # this file is read where MMEngine is missing, too
 
-from mmengine.registry import Registry
+import inspect
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmengine.registry import Registry
 
 
 def registered_class(registry: Registry, name: str) -> Any:

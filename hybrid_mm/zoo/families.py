@@ -2,6 +2,8 @@
 
 import copy
 import inspect
+from collections.abc import Mapping
+from importlib import import_module
 
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS
@@ -31,18 +33,30 @@ BASE_MODELS = {
 
 def families() -> dict[str, dict]:
     """Configs of networks by name: each registered class with its defaults, and ``VARIANTS``."""
-    OURS.import_from_location()
     found = {
         name: dict(type=f'hybrid_mm.{name}')
-        for name, cls in OURS.module_dict.items()
+        for name, cls in _registered().items()
         if inspect.isclass(cls) and hasattr(cls, 'arch_zoo')
     }
     return dict(sorted((found | VARIANTS).items(), key=lambda item: item[0].lower()))
 
 
+def build(config: dict) -> nn.Module:
+    """A backbone of ours by its config. Unlike the registry this needs no mmcv."""
+    arguments = copy.deepcopy(config)
+    cls = _registered()[arguments.pop('type').rpartition('.')[2]]
+    return cls(**arguments)
+
+
+def _registered() -> Mapping[str, type]:
+    """Classes of ours with their names, without the plugins of other networks, which need mmcv."""
+    import_module(f'{OURS.scope}.backbones')
+    return OURS.module_dict
+
+
 def shortened(config: dict) -> dict:
     """The same network with one block per stage, or unchanged if that cannot be built."""
-    cls = OURS.get(config['type'].rpartition('.')[2])
+    cls = _registered()[config['type'].rpartition('.')[2]]
     default = inspect.signature(cls.__init__).parameters.get('arch')
     arch = config.get('arch', default.default if default else None)
     if not isinstance(arch, str):
@@ -53,7 +67,7 @@ def shortened(config: dict) -> dict:
             arch[key] = [min(depth, 1) for depth in value]
     short = dict(config, arch=arch)
     try:
-        OURS.build(copy.deepcopy(short))
+        build(short)
     except (ValueError, TypeError):  # it has settings per block
         return config
     return short
@@ -72,7 +86,7 @@ def model_with(backbone: dict, head: str) -> nn.Module:
     base = installed_configs() / '_base_' / 'models' / f'{BASE_MODELS[head]}.py'
     model = Config.fromfile(base).model
     model.backbone = ConfigDict(copy.deepcopy(backbone))
-    channels = list(OURS.build(copy.deepcopy(backbone)).out_channels)
+    channels = list(build(backbone).out_channels)
     model.pop('auxiliary_head', None)
     if model.get('neck'):
         model.neck.in_channels = channels

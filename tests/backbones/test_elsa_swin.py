@@ -84,7 +84,10 @@ def test_official_layout_by_hand():
         (dict(arch='large'), "ELSASwin has no arch 'large'"),
         (dict(kernel_size=6), 'kernel_size must be odd and positive, got 6'),
         (dict(window_size=0), 'ELSASwin: window_size must be positive, got 0'),
-        (dict(impl='cuda'), 'impl must be one of auto, reference, tiled for ghost_attention'),
+        (
+            dict(impl='cuda'),
+            'impl must be one of auto, reference, tiled, triton for ghost_attention',
+        ),
     ],
 )
 def test_bad_arguments(kwargs, message):

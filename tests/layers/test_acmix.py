@@ -3,6 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hybrid_mm.layers.attention.acmix import ACmix2d, ACmixWindowAttention
 from hybrid_mm.layers.convolution.mixed_shift_conv import MixedShift
@@ -82,14 +84,31 @@ def test_convolution_path_in_bands(outputs, kernel, numbers):
         torch.nn.init.normal_(parameter)
     x = torch.randn(2, 7, 9, 6, 3, dtype=torch.float64, requires_grad=True)
     found = []
-    for impl in ('tiled', 'reference'):
+    for impl in ('tiled', 'convolution', 'reference'):
         mix.impl = impl
         with budget.limited(numbers):
             out = mix(x.permute(0, 3, 4, 1, 2), 0.7)  # tokens, as Swin has them
             grads = torch.autograd.grad(out.pow(2).sum(), [x, *mix.parameters()])
         found.append([out, *grads])
-    for a, b in zip(*found, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-9)
+    for a, b, c in zip(*found, strict=True):
+        torch.testing.assert_close(a, c, rtol=1e-11, atol=1e-9)
+        torch.testing.assert_close(b, c, rtol=1e-11, atol=1e-9)
+
+
+@pytest.mark.parametrize(('device', 'convolutions'), [('cuda', 1), ('cpu', 0)])
+def test_convolution_path_is_a_convolution_on_gpus(device, convolutions):
+    """One, with the product of both weights, where a CPU has products of a few rows."""
+    names = []
+
+    class Names(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            names.append(func.name())
+            return func(*args, **(kwargs or {}))
+
+    with FakeTensorMode(), torch.device(device), Names():
+        MixedShift(6, 3, 2)(torch.empty(2, 6, 3, 7, 9))
+    assert names.count('aten::convolution') == convolutions
+    assert ('hybrid_mm::mix_and_shift' in names) == (device == 'cpu')
 
 
 @pytest.mark.parametrize('stride', [1, 2, 3])

@@ -105,7 +105,7 @@ def test_errors():
         ELSA(12, 3, groups=2)
     with pytest.raises(ValueError, match='ELSA has no windows to shift, got shift 1'):
         ELSA(12, 3)(torch.randn(1, 4, 4, 12), 1)
-    with pytest.raises(ValueError, match='auto, reference, tiled for ghost_attention'):
+    with pytest.raises(ValueError, match='auto, reference, tiled, triton for ghost_attention'):
         ELSA(12, 3, impl='cuda')
 
 

@@ -11,6 +11,7 @@ from hybrid_mm.benchmarks.core import memory
 from hybrid_mm.layers import QuadraticAttention2d
 from hybrid_mm.layers.attention.quadratic_attention import MODES
 from hybrid_mm.ops import budget
+from hybrid_mm.ops.separable_attention import _in_groups, separable_attention
 
 
 def make(mode, stride=1, **kwargs):
@@ -219,3 +220,17 @@ def test_memory_format_is_kept():
     last = m(x.contiguous(memory_format=torch.channels_last))
     assert last.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(last, m(x))
+
+
+@pytest.mark.parametrize('limit', [10**6, 900, 10])
+def test_groups_of_heads_as_on_a_gpu(limit):
+    """All heads at once, two, or one at a time, with the gradients of the plain formula."""
+    torch.manual_seed(0)
+    shapes = (2, 6, 7, 5), (3, 3, 6), (3, 4, 7), (3, 4, 5)
+    inputs = [torch.rand(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    expected = separable_attention(*inputs, impl='reference')
+    with budget.limited(limit):
+        found = _in_groups(*inputs)
+        torch.testing.assert_close(found, expected)
+        gradients = torch.autograd.grad(found.square().sum(), inputs)
+    torch.testing.assert_close(gradients, torch.autograd.grad(expected.square().sum(), inputs))

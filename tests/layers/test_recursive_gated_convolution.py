@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hybrid_mm.layers import GlobalLocalFilter, RecursiveGatedConv
+from hybrid_mm.layers import DepthwiseConv2d, GlobalLocalFilter, RecursiveGatedConv
 from hybrid_mm.layers.convolution.recursive_gated_convolution import pointwise
 
 
@@ -51,9 +51,17 @@ def test_recursion(out):
 def test_pointwise_is_a_convolution():
     conv = nn.Conv2d(4, 6, 1).double()
     x = torch.randn(2, 5, 7, 4, dtype=torch.float64).permute(0, 3, 1, 2)
-    for factor in (1.0, 0.3):
-        for last in (False, True):
-            found = pointwise(x, conv, factor, last)
-            torch.testing.assert_close(found, factor * conv(x))
-            layout = torch.channels_last if last else torch.contiguous_format
-            assert found.is_contiguous(memory_format=layout)
+    for last in (False, True):
+        found = pointwise(x, conv, last)
+        torch.testing.assert_close(found, conv(x))
+        layout = torch.channels_last if last else torch.contiguous_format
+        assert found.is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize(
+    'layer',
+    [DepthwiseConv2d(6, 3), DepthwiseConv2d(6, 3, bias=False), GlobalLocalFilter(6, (4, 3))],
+)
+def test_factor_of_the_result(layer):
+    layer, x = drawn(layer), torch.randn(2, 6, 5, 7, dtype=torch.float64)
+    torch.testing.assert_close(layer(x, 0.3), 0.3 * layer(x))

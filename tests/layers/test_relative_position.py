@@ -6,6 +6,7 @@ from hybrid_mm.layers.relative_position import (
     RelativeBias2d,
     RelativePosition2d,
 )
+from hybrid_mm.ops import positions
 from hybrid_mm.ops.distance_attention import resize_distance_table
 from hybrid_mm.ops.global_filter import resize_spectrum
 from hybrid_mm.ops.local_attention import global_attention, local_attention
@@ -15,6 +16,7 @@ from hybrid_mm.ops.positions import (
     decomposed_tables,
     encode_coordinates,
     fit_tables,
+    interpolate,
     joined_tables,
     relative_to_absolute,
     resize_bias_table,
@@ -248,3 +250,22 @@ def test_window_tables_are_bicubic(window):
     table = torch.randn(2, 13, 13, dtype=torch.float64)
     expected = cubic(cubic(table, 1, 2 * window - 1), 2, 2 * window - 1)
     torch.testing.assert_close(resize_window_table(table, window), expected)
+
+
+@pytest.mark.parametrize('align_corners', [False, True])
+@pytest.mark.parametrize(
+    ('mode', 'size', 'target'),
+    [('linear', (9,), 14), ('linear', (9,), 4), ('linear', (1,), 3)]
+    + [('bicubic', (5, 7), target) for target in ((9, 7), (3, 12), (1, 1))],
+)
+def test_interpolation_by_matrices_is_that_of_torch(mode, size, target, align_corners, monkeypatch):
+    table = torch.randn(2, 3, *size, dtype=torch.float64)
+    found = []
+    for matrices in (False, True):
+        monkeypatch.setattr(positions, '_needs_matrices', lambda *_, choice=matrices: choice)
+        leaf = table.clone().requires_grad_()
+        out = interpolate(leaf, target, mode, align_corners)
+        weights = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)
+        (out * weights).sum().backward()
+        found.append((out, leaf.grad))
+    torch.testing.assert_close(*found)

@@ -21,12 +21,12 @@ from hybrid_mm.ops.separable_attention import separable_attention
 
 
 def test_names_of_an_operator():
-    assert choices('grid_convolution') == ('auto', 'reference', 'bmm', 'fft', 'fused')
+    assert choices('grid_convolution') == ('auto', 'reference', 'bmm', 'fft', 'fused', 'triton')
     assert choices('local_attention', 'mixed_shift') == ('auto', 'reference', 'tiled')
     for operator in ALGORITHMS:
         for impl in choices(operator):
             check_impl(impl, operator)
-    expected = "impl must be one of auto, reference, tiled for mixed_shift, got 'fft'"
+    expected = "impl must be one of auto, reference, tiled, convolution for mixed_shift, got 'fft'"
     with pytest.raises(ValueError, match=expected):
         check_impl('fft', 'mixed_shift')
     with pytest.raises(ValueError, match='for local_attention and mixed_shift'):

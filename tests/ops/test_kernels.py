@@ -25,6 +25,46 @@ def test_kernels_run_in_the_interpreter(interpreter):
     assert torch.equal(y, 2 * x)
 
 
+@kernel
+def _add_up(x_ptr, y_ptr, BLOCK: tl.constexpr):
+    total = tl.sum(tl.load(x_ptr + tl.arange(0, BLOCK)), 0)
+    tl.store(y_ptr, total + tl.max(tl.zeros((BLOCK,), tl.float32), 0))
+
+
+def test_the_interpreter_knows_functions_of_the_language_and_forgets_them(interpreter):
+    x, y = torch.randn(8), torch.zeros(1)
+    before = dict(vars(tl)), dict(vars(tl.core))
+    _add_up[(1,)](x, y, BLOCK=8)
+    torch.testing.assert_close(y[0], x.sum())
+    assert before == (dict(vars(tl)), dict(vars(tl.core)))
+    with pytest.raises(RuntimeError, match='outside of the scope of a kernel'):
+        tl.zeros((8,), tl.float32)
+
+
+@kernel
+def _multiply(x_ptr, y_ptr, SIZE: tl.constexpr):
+    i = tl.arange(0, SIZE)
+    place = i[:, None] * SIZE + i[None, :]
+    x = tl.load(x_ptr + place)
+    tl.store(y_ptr + place, tl.dot(x, x))
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16])
+def test_products_in_the_interpreter(interpreter, dtype):
+    x, y = torch.randn(16, 16).to(dtype), torch.zeros(16, 16)
+    _multiply[(1,)](x, y, SIZE=16)
+    torch.testing.assert_close(y, x.float() @ x.float())
+
+
+def test_one_compilation_serves_all_sizes():
+    def specialised(function):
+        return [p.name for p in function.params if not (p.do_not_specialize or p.is_constexpr)]
+
+    sized = kernel(sizes='n')(_double.fn)
+    assert specialised(_double) == ['x_ptr', 'y_ptr', 'n']
+    assert specialised(sized) == ['x_ptr', 'y_ptr']
+
+
 def test_recorded_launches_do_not_run(interpreter):
     x, y = torch.randn(10), torch.zeros(10)
     launches = []

@@ -2,7 +2,10 @@
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from hybrid_mm.ops.local_attention.pattern import AxisPattern, Pattern, PatternType
+from hybrid_mm.ops.local_attention.windows import fastest
 from hybrid_mm.ops.windows import cut_windows, join_windows
 
 
@@ -34,3 +37,13 @@ def test_pixels_of_windows_and_grids(size, grid):
             else:
                 found = windows[:, i // 3, j // 4, i % 3, j % 4]
             assert torch.equal(found, x[:, i, j])
+
+
+def test_what_was_measured_on_cpus_decides_nothing_on_gpus():
+    def chosen(device):
+        q = torch.empty(1, 2, 40, 60, 8, device=device, requires_grad=True)
+        return fastest(q, Pattern(PatternType.PARTITION, AxisPattern(20), AxisPattern(30)))
+
+    assert chosen('cpu') == 'tiled'
+    with FakeTensorMode():
+        assert chosen('cuda') == 'windows'

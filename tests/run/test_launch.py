@@ -92,6 +92,8 @@ def flags(**changes):
 def test_config_of_a_run(det_config, tmp_path, monkeypatch):
     monkeypatch.delenv('LOCAL_RANK', raising=False)
     monkeypatch.setitem(os.environ, 'LOCAL_RANK', '0')
+    monkeypatch.setenv('CUBLAS_WORKSPACE_CONFIG', '')
+    del os.environ['CUBLAS_WORKSPACE_CONFIG']
     text = (
         '\nfor _x in (train_dataloader, val_dataloader):\n    _x.update(pin_memory=True, '
         "persistent_workers=True)\ntrain_dataloader['num_workers'] = 2\n"
@@ -114,11 +116,13 @@ def test_config_of_a_run(det_config, tmp_path, monkeypatch):
     )
     assert cfg.test_dataloader.pin_memory is False
     options = dict(work_dir='of_config')
+    assert 'CUBLAS_WORKSPACE_CONFIG' not in os.environ
     cfg = launch.config_of_run(
         flags(config=path, no_persistent_workers=True, deterministic=True, cfg_options=options)
     )
     assert cfg.work_dir == 'of_config'
     assert cfg.randomness == dict(seed=0, deterministic=True)
+    assert os.environ['CUBLAS_WORKSPACE_CONFIG'] == ':4096:8'
     assert (cfg.train_dataloader.pin_memory, cfg.train_dataloader.persistent_workers) == (
         True,
         False,

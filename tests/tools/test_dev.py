@@ -1,6 +1,7 @@
-"""Tools of maintainers: choice of tests, planted mistakes."""
+"""Tools of maintainers: choice of tests, planted mistakes, counts of kernels."""
 
 import importlib.util
+import json
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 DEV = ROOT / 'tools' / 'dev'
@@ -180,3 +182,25 @@ def test_report_of_planted_mistakes(tmp_path):
     assert any(line.split() == ['layers', '3', '2', '0'] for line in lines), done.stdout
     assert 'layers:2       hybrid_mm/layers/a.py: twice (SURVIVED)' in lines
     assert any('third (UNJUDGED' in line for line in lines)
+
+
+def test_counts_of_kernels(tmp_path, monkeypatch, capsys):
+    counting = load('count_kernels')
+    monkeypatch.setattr(counting, 'PAGE', tmp_path / 'page.md')
+    path = tmp_path / 'counts.json'
+    options = ['global filter', 'no such name', '--amp', 'float16', '--json', str(path)]
+    assert counting.main([*options, '-w', '2', '--page']) == 0
+    assert ' kernels: ' in capsys.readouterr().out
+    (found,) = json.loads(path.read_text())
+    assert found['name'] == 'global filter HorNet 1/16'
+    page = (tmp_path / 'page.md').read_text()
+    kernels = f'| {found["forward"]["kernels"]} / {found["backward"]["kernels"]} |'
+    assert kernels in page and '--amp float16 --page' in page
+
+
+def test_counts_fail_where_devices_are_mixed(monkeypatch, capsys):
+    counting = load('count_kernels')
+    broken = counting.OPERATORS[0].__class__('mixed', lambda x: x + torch.ones(3), [(3,)])
+    monkeypatch.setattr(counting, 'OPERATORS', [broken])
+    assert counting.main(['mixed']) == 1
+    assert 'mixed: failed' in capsys.readouterr().out

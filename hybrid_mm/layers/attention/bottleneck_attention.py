@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hybrid_mm.layers.heads import head_widths, merge_heads, split_heads
 from hybrid_mm.layers.relative_position import RelativePosition2d
 from hybrid_mm.ops.local_attention import global_attention
+from hybrid_mm.ops.positions import resize_decomposed_table
 
 
 class AbsolutePosition2d(nn.Module):
@@ -40,10 +41,7 @@ class AbsolutePosition2d(nn.Module):
     @staticmethod
     def resize(table: Tensor, size: int) -> Tensor:
         """Interpolate a table (S, d) linearly to (size, d)."""
-        if len(table) == size:
-            return table
-        rows = F.interpolate(table.t()[None], size=size, mode='linear', align_corners=False)
-        return rows[0].t()
+        return resize_decomposed_table(table, size)
 
 
 class BottleneckAttention(nn.Module):

@@ -96,7 +96,8 @@ class HaloAttention(nn.Module):
         if not self.mask_padding and (self.pool > 1 or self.q.bias is not None):
             x = F.pad(x, (0, -width % self.block_size, 0, -height % self.block_size))
         q = split_heads(self.q(x), self.heads)
-        k, v = split_heads(self.kv(x), self.heads).split(self.dims, dim=-1)
+        maps = self.kv(x).unflatten(1, (self.heads, -1)).split(self.dims, 2)
+        k, v = (y.permute(0, 1, 3, 4, 2) for y in maps)
         out = block_attention(
             q,
             k,

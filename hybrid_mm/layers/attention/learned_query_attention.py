@@ -18,8 +18,8 @@ class LearnedQueryAttention2d(nn.Module):
     A window is read by queries that do not depend on the pixel, see
     :func:`~hybrid_mm.ops.learned_queries.learned_query_attention`. Keys are never formed: queries
     times their projection are multiplied with the map. Beside input and output one map of values
-    and one of scores is kept for the backward pass, whatever the window. Computed in float32 under
-    autocast.
+    and one of scores is kept for the backward pass, whatever the window. Under autocast scores and
+    sums have float32.
 
     Args:
         in_channels: Channels of the input.
@@ -77,13 +77,13 @@ class LearnedQueryAttention2d(nn.Module):
         with no_autocast(x):
             out = learned_query_attention(
                 self._scores(x.to(dtype)),
-                values.to(dtype).permute(0, 3, 1, 2),
+                values.permute(0, 3, 1, 2),
                 self.relative_bias,
                 self.scale,
                 stride=self.stride,
                 impl=self.impl,
             )
-        return self.proj(out.to(values.dtype).permute(0, 2, 3, 1))
+        return self.proj(out.permute(0, 2, 3, 1))
 
     def _scores(self, x: Tensor) -> Tensor:
         """Products of queries and keys (N, queries, heads, H, W), without forming keys."""

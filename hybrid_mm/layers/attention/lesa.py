@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from hybrid_mm.layers.convolution.deform_conv import DeformConv2d
 from hybrid_mm.ops.implicit_norm import normalisation
+from hybrid_mm.ops.kernels import available
 from hybrid_mm.ops.local_attention import global_attention
 from hybrid_mm.ops.normalised_attention import (
     flat_context,
@@ -134,16 +135,18 @@ class LESA2d(nn.Module):
     def _axial(self, x: Tensor) -> Tensor:
         shape = x.shape[2:]
         q, k, v = (y.unflatten(3, shape).permute(0, 1, 3, 4, 2) for y in self._heads(x))
-        # unscaled products overflow half precision
         with no_autocast(x):
             dtype = self.rel_h.dtype
-            q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
+            accurate = q.to(dtype), k.to(dtype)
+            if not available('local_attention', q, k, v):
+                # unscaled products overflow half precision, but not within the kernels
+                (q, k), v = accurate, v.to(dtype)
             rel_h = resize_relative_table(self.rel_h, shape[0])
             rel_w = resize_relative_table(self.rel_w, shape[1])
-            content, position = self._affine(q, k, rel_h, rel_w)
+            content, position = self._affine(*accurate, rel_h, rel_w)
             out = global_attention(
                 q,
-                k * content[:, None, None, None],
+                (k * content[:, None, None, None]).to(k.dtype),
                 v,
                 scale=1.0,
                 rel_h=position[:, None, None] * rel_h,

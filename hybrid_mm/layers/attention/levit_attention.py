@@ -63,14 +63,15 @@ class LeViTAttention(nn.Module):
         require_fixed_size(x.shape[1:3], 'attention with a bias by distance')
         widths = [self.key_dim, self.value_dim]
         if self.stride == 1:
-            q, k, v = self._heads(self.qkv(x)).split([self.key_dim, *widths], -1)
+            q, k, v = self._heads(self.qkv(x), [self.key_dim, *widths])
         else:
-            q = self._heads(self.q(x[:, :: self.stride, :: self.stride]))
-            k, v = self._heads(self.kv(x)).split(widths, -1)
+            (q,) = self._heads(self.q(x[:, :: self.stride, :: self.stride]), [self.key_dim])
+            k, v = self._heads(self.kv(x), widths)
         table = resize_distance_table(self.distance_bias, x.shape[1:3])
         y = distance_attention(q, k, v, table, self.stride, self.impl)
         return self.proj(F.hardswish(y.permute(0, 2, 3, 1, 4).flatten(3)))
 
-    def _heads(self, x: Tensor) -> Tensor:
-        """(N, H, W, heads * d) as (N, heads, H, W, d)."""
-        return x.unflatten(3, (self.heads, -1)).permute(0, 3, 1, 2, 4)
+    def _heads(self, x: Tensor, widths: list[int]) -> list[Tensor]:
+        """(N, H, W, heads * d) as maps (N, heads, H, W, d) of these widths."""
+        maps = x.unflatten(3, (self.heads, -1)).split(widths, 4)
+        return [y.permute(0, 3, 1, 2, 4) for y in maps]

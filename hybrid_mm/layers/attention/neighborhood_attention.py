@@ -72,7 +72,7 @@ class NeighborhoodAttention2d(nn.Module):
         if down or right:
             x = F.pad(x, (0, 0, 0, right, 0, down))
         maps = self.qkv(x).unflatten(3, (3, self.heads, -1))
-        q, k, v = maps.permute(3, 0, 4, 1, 2, 5)
+        q, k, v = (x.permute(0, 3, 1, 2, 4) for x in maps.unbind(3))
         out = local_attention(
             q,
             k,

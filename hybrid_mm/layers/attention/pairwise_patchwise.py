@@ -10,13 +10,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_mm.layers.convolution.mixed_shift_conv import MixedShift
-from hybrid_mm.ops.dispatch import check_impl, resolve
+from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.export import require_fixed_size
 from hybrid_mm.ops.implicit_norm import merged_statistics, normalisation
 from hybrid_mm.ops.positions import encode_coordinates
 from hybrid_mm.ops.precision import accurate
 from hybrid_mm.ops.recompute import recomputed
-from hybrid_mm.ops.vector_attention import Window, pointwise, scaled_relu, weighted_taps
+from hybrid_mm.ops.vector_attention import (
+    Window,
+    aggregate,
+    algorithm,
+    pointwise,
+    scaled_relu,
+    weighted_taps,
+)
 
 
 class VectorAttention2d(nn.Module):
@@ -88,7 +95,7 @@ class VectorAttention2d(nn.Module):
         """Build the layers from queries and keys to weights."""
         raise NotImplementedError
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, impl: str) -> Tensor:
         """Map queries (N, R, H', W') and keys and values (N, R or C, H, W) to (N, C, H', W')."""
         raise NotImplementedError
 
@@ -101,10 +108,11 @@ class VectorAttention2d(nn.Module):
         require_fixed_size(x.shape[2:], 'vector attention')
         q, k, v = self.query_conv(x), self.key_conv(x), self.value_conv(x)
         queries = self._centres(q)
-        if resolve(self.impl, 'vector_attention') == 'reference':
+        impl = algorithm(self.impl, q, k, v)
+        if impl == 'reference':
             out = self._reference(queries, k, v)
         else:
-            out = self.attend(queries, k, v)
+            out = self.attend(queries, k, v, impl)
         if self.mix is None:
             return out
         maps = torch.cat([q, k, v], 1).unflatten(1, (-1, self.rel_channels))
@@ -143,7 +151,7 @@ class PairwiseAttention2d(VectorAttention2d):
         self.conv1 = nn.Conv2d(channels + 2, channels, 1, bias=False)
         self.conv2 = nn.Conv2d(channels, self.groups, 1)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, impl: str) -> Tensor:
         """Chunk by chunk of rows: statistics of either norm, then weights and their sums."""
         window = self._window
         q, k = self._with_position(q, k)
@@ -165,7 +173,7 @@ class PairwiseAttention2d(VectorAttention2d):
         def part(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             hidden = scaled_relu(self._hidden(q, k, *first), *second)
             weights = pointwise(hidden, self.conv2.weight, self.conv2.bias).softmax(2)
-            return window.aggregate(weights, v, q.shape[2:])
+            return aggregate(window, weights, v, q.shape[2:], impl)
 
         return torch.cat([recomputed(part, *x) for x in window.rows(q, q.shape[1], k, v)], 2)
 
@@ -204,7 +212,7 @@ class PatchwiseAttention2d(VectorAttention2d):
         self.conv1 = nn.Conv2d(channels, self.groups, 1, bias=False)
         self.conv2 = nn.Conv2d(self.groups, taps * self.groups, 1)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, impl: str) -> Tensor:
         """The small map before the second norm chunk by chunk of rows, then weights and sums."""
         window = self._window
         k, v = window.pad(k), window.pad(v)
@@ -221,7 +229,7 @@ class PatchwiseAttention2d(VectorAttention2d):
         def result(mid: Tensor, v: Tensor) -> Tensor:
             weights = pointwise(mid.flatten(2).unsqueeze(2), self.conv2.weight, self.conv2.bias)
             weights = weights.squeeze(2).unflatten(1, (self.groups, -1))
-            return window.aggregate(weights, v, mid.shape[2:])
+            return aggregate(window, weights, v, mid.shape[2:], impl)
 
         return torch.cat([recomputed(result, *x) for x in window.rows(mid, self.groups, v)], 2)
 

@@ -85,7 +85,7 @@ class PartitionAttention(nn.Module):
         require_fixed_size(x.shape[1:3], 'attention within windows')
         window = self.window_of(*x.shape[1:3])
         maps = self.qkv(x).unflatten(3, (3, self.heads, self.width))
-        q, k, v = maps.permute(3, 0, 4, 1, 2, 5)
+        q, k, v = (x.permute(0, 3, 1, 2, 4) for x in maps.unbind(3))
         bias = self.relative_bias(*window)
         out = partition_attention(q, k, v, window, grid=self.grid, bias=bias, impl=self.impl)
         return self.proj(out.permute(0, 2, 3, 1, 4).flatten(3))

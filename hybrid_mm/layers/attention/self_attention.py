@@ -75,7 +75,7 @@ class SelfAttention(nn.Module):
 
     def attend(self, qkv: Tensor, size: tuple[int, int]) -> Tensor:
         """Attention (N, L, C) of the projections (N, L, 3 C)."""
-        q, k, v = qkv.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = (x.transpose(1, 2) for x in qkv.unflatten(2, (3, self.heads, -1)).unbind(2))
         if self.relative is None:
             out = F.scaled_dot_product_attention(q, k, v)
         else:

@@ -55,7 +55,8 @@ class SpatialReductionAttention(nn.Module):
         if self.reduction > 1:
             maps = x.transpose(1, 2).unflatten(2, size)
             x = self.norm(self.reduce(maps).flatten(2).transpose(1, 2))
-        k, v = self.kv(x).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        maps = self.kv(x).unflatten(2, (2, self.heads, -1)).unbind(2)
+        k, v = (y.transpose(1, 2) for y in maps)
         return q, k, v
 
     @staticmethod

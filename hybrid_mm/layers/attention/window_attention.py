@@ -14,7 +14,7 @@ from hybrid_mm.ops.dispatch import check_impl, chosen_impl
 from hybrid_mm.ops.export import require_fixed_size
 from hybrid_mm.ops.local_attention import partition_attention
 
-_LARGE = 2**13  # pixels of a map from which memory counts more than time
+_LARGE = 2**13  # pixels of a map from which memory counts more than time on a CPU
 
 
 class WindowAttention(nn.Module):
@@ -28,8 +28,8 @@ class WindowAttention(nn.Module):
         qk_scale: Factor of the logits, by default (C / heads)^-0.5.
         attn_drop: Dropout rate of the attention weights.
         proj_drop: Dropout rate of the result.
-        impl: Algorithm, see :func:`~hybrid_mm.ops.local_attention.partition_attention`; 'auto' is
-            'windows', and above 8192 pixels 'tiled'.
+        impl: Algorithm, see :func:`~hybrid_mm.ops.local_attention.partition_attention`; on a CPU
+            'auto' is 'windows', and above 8192 pixels 'tiled'.
 
     Raises:
         ValueError: Heads that do not divide C, an unknown impl.
@@ -81,9 +81,9 @@ class WindowAttention(nn.Module):
         maps = self.qkv(x).unflatten(3, (3, self.heads, self.width))
         dropout = self.attn_drop if self.training else 0.0
         impl = chosen_impl(self.impl, 'partition_attention')
-        if impl == 'auto':
+        if impl == 'auto' and not x.is_cuda:
             impl = 'tiled' if height * width > _LARGE else 'windows'
-        q, k, v = maps.permute(3, 0, 4, 1, 2, 5)
+        q, k, v = (x.permute(0, 3, 1, 2, 4) for x in maps.unbind(3))
         out = partition_attention(
             q,
             k,

@@ -42,8 +42,10 @@ class DepthwiseConv2d(nn.Conv2d):
         )
         self.impl = impl
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve (N, C, H, W)."""
-        weight = self.weight.squeeze(1)
+    def forward(self, x: Tensor, factor: float = 1.0) -> Tensor:
+        """Convolve (N, C, H, W); the result is multiplied by ``factor``, as the weights are."""
+        weight, bias = self.weight.squeeze(1), self.bias
+        if factor != 1:
+            weight, bias = weight * factor, None if bias is None else bias * factor
         x = grid_convolution(x, weight, self.rows, self.columns, self.impl)
-        return x if self.bias is None else x + self.bias[:, None, None].to(x.dtype)
+        return x if bias is None else x + bias[:, None, None].to(x.dtype)

@@ -13,9 +13,7 @@ from hybrid_mm.ops.precision import no_autocast
 _EPS = 1e-6
 
 
-def pointwise(
-    x: Tensor, conv: nn.Conv2d, factor: float = 1.0, channels_last: bool = False
-) -> Tensor:
+def pointwise(x: Tensor, conv: nn.Conv2d, channels_last: bool = False) -> Tensor:
     """1 x 1 convolution as a matrix product, into a contiguous or channels-last map.
 
     The input may have any strides: the map that a layer norm returns needs no copy.
@@ -23,14 +21,11 @@ def pointwise(
     Args:
         x: (N, C, H, W).
         conv: The convolution, with a bias.
-        factor: What the result is multiplied by, at the cost of scaling the weights.
         channels_last: Layout of the result (N, C', H, W).
     """
     weight, bias = conv.weight.flatten(1), conv.bias
     if bias is None:
         raise ValueError(f'a convolution with a bias is needed, got {conv}')
-    if factor != 1:
-        weight, bias = weight * factor, bias * factor
     weight, bias, pixels = weight.expand(len(x), -1, -1), bias.to(x.dtype), x.flatten(2)
     if channels_last:
         y = torch.baddbmm(bias, pixels.transpose(1, 2), weight.transpose(1, 2))
@@ -69,13 +64,13 @@ class GlobalLocalFilter(nn.Module):
         self.norm2 = LayerNorm2d(channels, eps=_EPS)
         nn.init.trunc_normal_(self.spectrum, std=0.02)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to the same shape."""
+    def forward(self, x: Tensor, factor: float = 1.0) -> Tensor:
+        """Map (N, C, H, W) to the same shape; the result is multiplied by ``factor``."""
         local, spectral = self.norm1(x).chunk(2, 1)
         with no_autocast(x):
             spectral = global_filter(spectral, self.spectrum)
         x = torch.stack((self.conv(local), spectral.to(local.dtype)), 2).flatten(1, 2)
-        return self.norm2(x)
+        return self.norm2(x, factor)
 
 
 class RecursiveGatedConv(nn.Module):
@@ -131,10 +126,10 @@ class RecursiveGatedConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, C', H, W), or C channels without a projection."""
         first, context = pointwise(x, self.proj_in).split([self.widths[0], sum(self.widths)], dim=1)
-        first_context, *contexts = self.dwconv(context).split(self.widths, dim=1)
-        x = first * first_context * self.scale
+        first_context, *contexts = self.dwconv(context, self.scale).split(self.widths, dim=1)
+        x = first * first_context
         for gate, context in zip(self.gates, contexts, strict=True):
-            x = pointwise(x, cast(nn.Conv2d, gate), self.scale) * context
+            x = pointwise(x, cast(nn.Conv2d, gate)) * context
         if self.proj_out is None:
             return x
         # what follows is a residual connection between layer norms

@@ -12,7 +12,7 @@ from torch import Tensor
 from hybrid_mm.ops import budget
 from hybrid_mm.ops.custom_op import custom_op
 from hybrid_mm.ops.positions import decomposed_logits
-from hybrid_mm.ops.precision import accurate_dtype
+from hybrid_mm.ops.precision import accurate_dtype, multiplies_accurately
 
 
 class _Steps:
@@ -55,8 +55,12 @@ class _Steps:
         torch.add(height.unsqueeze(-1), width.unsqueeze(-2), out=grid)
         queries = self.q[batch, rows].flatten(1, 2)
         logits = grid.flatten(3, 4).flatten(1, 2)
-        keys = self.k[batch].to(self.dtype).transpose(1, 2)
-        logits.baddbmm_(queries.to(self.dtype), keys, alpha=self.scale)
+        keys = self.k[batch].transpose(1, 2)
+        if multiplies_accurately(queries):
+            product = torch.bmm(queries, keys, out_dtype=self.dtype)
+            logits.add_(product, alpha=self.scale)
+        else:
+            logits.baddbmm_(queries.to(self.dtype), keys.to(self.dtype), alpha=self.scale)
         return torch.softmax(logits, -1, out=logits), queries
 
 
@@ -79,6 +83,8 @@ def _backward(
         upper = grad[batch, rows].flatten(1, 2)
         if p.dtype == upper.dtype:
             torch.bmm(upper, values[batch].transpose(1, 2), out=logits)
+        elif multiplies_accurately(upper):
+            torch.bmm(upper, values[batch].transpose(1, 2), out_dtype=p.dtype, out=logits)
         else:
             logits.copy_(torch.bmm(upper, values[batch].transpose(1, 2)))
         torch.ops.aten._softmax_backward_data.out(logits, p, -1, p.dtype, grad_input=logits)

@@ -34,13 +34,13 @@ def attend(
     """Result (N, heads, T, d_v) and logits (N, heads, T, T) of maps (N, heads, H, W, d)."""
     row = column = None
     if rel_h is not None and rel_w is not None:
-        row, column = _relative_terms(q, rel_h.to(q.dtype), rel_w.to(q.dtype))
+        row, column = relative_terms(q, rel_h.to(q.dtype), rel_w.to(q.dtype))
     size = list(q.shape[2:4])
     q, k, v = (x.flatten(2, 3).contiguous() for x in (q, k, v))
     return evolve(q, k, v, row, column, previous, weight, bias, size, alpha, beta)
 
 
-def _relative_terms(q: Tensor, rel_h: Tensor, rel_w: Tensor) -> tuple[Tensor, Tensor]:
+def relative_terms(q: Tensor, rel_h: Tensor, rel_w: Tensor) -> tuple[Tensor, Tensor]:
     """Terms by key row and by key column, (N, heads, T, H) and (N, heads, T, W)."""
     height, width = q.shape[2:4]
     # decomposed tables are by query - key
@@ -150,7 +150,7 @@ def _zeros(x: Tensor) -> Tensor:
     return torch.zeros_like(x, memory_format=torch.contiguous_format)
 
 
-def _backward(
+def differentiate(
     grad: Tensor | None,
     grad_logits: Tensor | None,
     logits: Tensor,
@@ -166,6 +166,7 @@ def _backward(
     alpha: float,
     beta: float,
 ) -> list[Tensor]:
+    """Gradients of the tensors of :func:`evolve` that are there, from those of its results."""
     grad = None if grad is None else grad.contiguous()
     source = _Logits(q, k, row, column, previous, beta)
     convolution = None
@@ -209,7 +210,7 @@ def _backward(
         torch.empty_like(v),
         q.new_empty(*q.shape[:2], q.shape[2], q.shape[2]),
     ),
-    backward=_backward,
+    backward=differentiate,
     keep=[1],
 )
 def evolve(

@@ -7,7 +7,8 @@ Source: "ELSA: Enhanced Local Self-Attention for Vision Transformer" (arXiv 2112
 from torch import Tensor
 
 from hybrid_mm.ops.dispatch import resolve
-from hybrid_mm.ops.ghost_attention import reference, tiled
+from hybrid_mm.ops.ghost_attention import reference, tiled, triton
+from hybrid_mm.ops.kernels import available, check_available
 
 
 def ghost_attention(
@@ -45,16 +46,25 @@ def ghost_attention(
         kernel_size: k, odd.
         dilation: Distance of the taps.
         dropout: Dropout rate of A; above 0 the weights of all pixels are formed.
-        impl: 'tiled' or 'reference', the published formulation, which keeps k^2 copies.
+        impl: 'tiled', 'triton' (a GPU's; see its docstring) or 'reference', the published
+            formulation, which keeps k^2 copies.
 
     Returns:
         (N, C, H, W).
 
     Raises:
         ValueError: An unknown impl.
+        RuntimeError: 'triton' is asked for, and cannot work here.
     """
-    impl = resolve(impl, 'ghost_attention')
     inputs = hidden, v, weight, bias, mul, add
+    impl = resolve(
+        impl,
+        'ghost_attention',
+        lambda: 'triton' if available('ghost_attention', *inputs) else 'tiled',
+    )
     if impl == 'reference' or dropout:
         return reference.attend(*inputs, heads, kernel_size, dilation, dropout)
+    if impl == 'triton':
+        check_available('ghost_attention', *inputs)
+        return triton.attend(*inputs, heads, kernel_size, dilation)
     return tiled.attend(*inputs, heads, kernel_size, dilation)

@@ -17,7 +17,7 @@ def is_available(x: Tensor) -> bool:
 
 
 def _call(function: str, x: Tensor, other: Tensor, out: Tensor, *axes: GridAxis) -> Tensor:
-    library = native.load('grid_convolution', x.dtype)
+    library = native.load('grid_convolution', x.dtype) if x.device.type == 'cpu' else None
     if library is None:
         raise RuntimeError(
             "impl='fused' needs a C compiler and float32 or float64 numbers on a CPU, got "

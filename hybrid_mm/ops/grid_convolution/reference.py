@@ -10,9 +10,14 @@ from hybrid_mm.ops.precision import no_autocast
 
 
 def convolve(x: Tensor, weight: Tensor, rows: Sequence[int], columns: Sequence[int]) -> Tensor:
-    """Convolve maps (N, C, H, W) with weights (C, row groups, column groups), in their type."""
+    """Convolve maps (N, C, H, W) with weights (C, row groups, column groups).
+
+    On a GPU in the type of the maps, with sums in float32; elsewhere in that of the weights, as
+    sums in half precision are.
+    """
+    dtype = x.dtype if x.is_cuda else weight.dtype
     padding = sum(rows) // 2, sum(columns) // 2
     dense = expand(weight, rows, columns).unsqueeze(1)
     with no_autocast(x):
-        out = F.conv2d(x.to(weight.dtype), dense, None, 1, padding, groups=len(dense))
+        out = F.conv2d(x.to(dtype), dense.to(dtype), None, 1, padding, groups=len(dense))
     return out.to(x.dtype)

@@ -26,8 +26,8 @@ Algorithms: ``'tiled'`` keeps q, k, v and the tables for the backward pass and n
 ``'measured'`` takes the fastest tile size (and the gather, where the map is tiny), measured once
 per shape, see :mod:`hybrid_mm.ops.autotune`; ``'reference'`` gathers the keys of every query, which
 is the definition and what is exported to ONNX. ``'auto'`` is 'tiled'.
-:func:`partition_attention` also has ``'windows'``, all windows in one product; its 'auto' chooses
-by size, and its 'reference' and exported form are the published formulation of windows.
+:func:`partition_attention` also has ``'windows'``,
+all windows in one product; on a CPU its 'auto' chooses by size, and its 'reference' and exported form are the published formulation of windows.
 """
 
 import functools
@@ -39,7 +39,7 @@ from hybrid_mm.ops.autotune import choose, describe
 from hybrid_mm.ops.custom_op import custom_op
 from hybrid_mm.ops.dispatch import resolve
 from hybrid_mm.ops.export import require_fixed_size
-from hybrid_mm.ops.local_attention import reference, tiled, windows
+from hybrid_mm.ops.local_attention import launches, reference, tiled, windows
 from hybrid_mm.ops.local_attention.axes import BORDERS, Border
 from hybrid_mm.ops.local_attention.pattern import AxisPattern, Pattern, PatternType, Tables
 from hybrid_mm.ops.precision import cast_as_autocast
@@ -244,17 +244,34 @@ def _attend(
     separate = pattern.type in (PatternType.PARTITION, PatternType.GRID)
     pattern = pattern.on_map(*size)
     if separate:
-        impl = resolve(impl, 'partition_attention', lambda: windows.fastest(q, pattern))
+        impl = resolve(
+            impl, 'partition_attention', lambda: _fastest(q, k, v, tables, pattern, separate)
+        )
         if impl in ('windows', 'reference') or dropout:
             fused = impl != 'reference'
             return windows.forward(q, k, v, tables.bias, scale, pattern, dropout, fused)
     else:
-        impl = resolve(impl, 'local_attention')
+        impl = resolve(
+            impl, 'local_attention', lambda: _fastest(q, k, v, tables, pattern, separate)
+        )
         if impl == 'reference':
             return reference.forward(q, k, v, tables, scale, pattern)
+    if impl == 'triton':
+        operator = 'partition_attention' if separate else 'local_attention'
+        launches.check_available(operator, q, k, v, *tables)
+        return launches.attention(q, k, v, *tables, scale, pattern.to_ints())[0]
     if impl == 'measured':
         return _measured(q, k, v, pattern, tables, scale, separate)
     return _tiled(q, k, v, *tables, scale, pattern.to_ints(), list(pattern.tile_sizes(*size)[0]))
+
+
+def _fastest(
+    q: Tensor, k: Tensor, v: Tensor, tables: Tables, pattern: Pattern, separate: bool
+) -> str:
+    """What 'auto' takes: kernels where there is a GPU for them."""
+    if launches.available(q, k, v, *tables):
+        return 'triton'
+    return windows.fastest(q, pattern) if separate else 'tiled'
 
 
 def _measured(
@@ -268,10 +285,10 @@ def _measured(
 ) -> Tensor:
     """The fastest algorithm and tile size for these shapes."""
     candidates: dict[str, Callable[..., Tensor]] = {
-        f'tiled {rows}x{columns}': functools.partial(
-            _tiled, scale=scale, pattern=pattern.to_ints(), tile=[rows, columns]
+        f'tiled {number}': functools.partial(
+            _tiled, scale=scale, pattern=pattern.to_ints(), tile=list(tile)
         )
-        for rows, columns in pattern.tile_sizes(*k.shape[2:4])
+        for number, tile in enumerate(pattern.tile_sizes(*k.shape[2:4]))
     }
     taps = pattern.rows.size * pattern.columns.size
     if separate:

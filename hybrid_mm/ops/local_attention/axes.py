@@ -7,7 +7,7 @@ columns. All of them are small integer tables, cached by their arguments.
 import functools
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -56,20 +56,23 @@ class Axis:
         return index, valid, self.offset[:, None] + tap
 
 
-def reflected(position: np.ndarray, length: int) -> np.ndarray:
+Positions = TypeVar('Positions', np.ndarray, Tensor)
+
+
+def reflected(position: Positions, length: int) -> Positions:
     """Positions mirrored into 0..length-1 without repeating the edge, however far outside."""
     if length == 1:
-        return np.zeros_like(position)
-    period = 2 * (length - 1)
-    position = np.abs(position) % period
-    return np.minimum(position, period - position)
+        return position * 0
+    last = length - 1
+    return last - abs(abs(position) % (2 * last) - last)
 
 
 def mirrored(x: Tensor, reach: int) -> Tensor:
     """Mirror (N, C, H, W, ...) by ``reach`` at the border of its rows and columns, of any size."""
     for dim in (2, 3):
-        index = reflected(np.arange(-reach, x.shape[dim] + reach), x.shape[dim])
-        x = x.index_select(dim, torch.from_numpy(index).to(x.device))
+        # computed where it is needed: a table would be copied at every call of a compiled graph
+        position = torch.arange(-reach, x.shape[dim] + reach, device=x.device)
+        x = x.index_select(dim, reflected(position, x.shape[dim]))
     return x
 
 

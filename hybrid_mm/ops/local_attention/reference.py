@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from hybrid_mm.ops.device_tables import on_device
+from hybrid_mm.ops.local_attention.axes import Axis
 from hybrid_mm.ops.local_attention.pattern import Pattern, Tables
 from hybrid_mm.ops.precision import accurate
 
@@ -15,7 +17,7 @@ def forward(
     rows, columns = pattern.axes(k.shape[2], k.shape[3])
     # indices of the keys of every query along an axis, which of them it sees, and their offsets
     (row, row_seen, row_offset), (column, column_seen, column_offset) = (
-        [torch.from_numpy(x).to(q.device) for x in axis.taps()] for axis in (rows, columns)
+        on_device(Axis.taps, axis, device=q.device) for axis in (rows, columns)
     )
     height, width = rows.queries, columns.queries
     taps = row.shape[1] * column.shape[1]

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hybrid_mm.ops.device_tables import on_device
 from hybrid_mm.ops.local_attention.pattern import Tables
 from hybrid_mm.ops.local_attention.tiles import TileRow, Tiles
 
@@ -67,10 +68,8 @@ class _BiasTerm:
 
     def _index(self, tiles: Tiles, tile: int, dim: int) -> Tensor:
         """Entry of the table, along a dimension, for each query and position of a tile."""
-        unseen = self.table.shape[dim] - 1
-        index = np.clip(tiles.relative[tile] + (unseen - 1) // 2, 0, unseen - 1)
-        index = np.where(tiles.valid[tile], index, unseen)
-        return torch.from_numpy(index.ravel()).to(self.table.device)
+        length = self.table.shape[dim] - 1
+        return on_device(_entries, tiles, length, device=self.table.device)[0][tile]
 
     def _tile(self, row_type: int, column_type: int, heads: slice) -> Tensor:
         """Term of a type of tile, (heads or 1, queries, keys)."""
@@ -108,6 +107,15 @@ class _BiasTerm:
         target.index_add_(1, self._index(rows, row_type, 1), grad)
 
 
+def _entries(tiles: Tiles, length: int) -> tuple[np.ndarray]:
+    """Entry of a table of a length for the queries and positions of every tile, by tile.
+
+    Keys that are not seen read the entry behind the last one.
+    """
+    index = np.clip(tiles.relative + (length - 1) // 2, 0, length - 1)
+    return (np.where(tiles.valid, index, length).reshape(tiles.number, -1),)
+
+
 class _RelativeTerm:
     """The product of queries with a table of one axis, each key reading the entry of its offset.
 
@@ -134,7 +142,8 @@ class _RelativeTerm:
         Returns:
             (batch, rows and columns of queries, rows of keys, 1), or columns of keys last.
         """
-        product = torch.matmul(self._by_head(q, row), self._table(row).transpose(1, 2))
+        q, table = self._by_head(q.to(self.table.dtype), row), self._table(row)
+        product = torch.matmul(q, table.transpose(1, 2))
         product = product.flatten(0, -3)
         parts = [self._skewed(product[part], tile) for part, tile in self._parts(len(product), row)]
         term = parts[0] if len(parts) == 1 else torch.cat(parts)

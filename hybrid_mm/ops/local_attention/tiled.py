@@ -15,7 +15,7 @@ from torch import Tensor
 from hybrid_mm.ops.local_attention.pattern import Pattern, Tables
 from hybrid_mm.ops.local_attention.terms import PositionTerms
 from hybrid_mm.ops.local_attention.tiles import Chunk, TileRow, Tiles, chunks, tiling
-from hybrid_mm.ops.precision import accurate
+from hybrid_mm.ops.precision import accurate, multiplies_accurately
 
 
 def forward(
@@ -125,9 +125,16 @@ class _Scores:
         """Softmax of the scores of queries (batch, queries, d) and keys (batch, keys, d)."""
         scores = self._take(0, (len(query), query.shape[1], key.shape[1]))
         # in half precision, products above 65504 would overflow
-        query, key = query.to(scores.dtype), key.to(scores.dtype)
-        beta = int(self.terms.write(scores, query, row))
-        torch.baddbmm(scores, query, key.transpose(1, 2), beta=beta, alpha=self.scale, out=scores)
+        if multiplies_accurately(query):
+            product = torch.bmm(query, key.transpose(1, 2), out_dtype=scores.dtype)
+            if self.terms.write(scores, query, row):
+                scores.add_(product, alpha=self.scale)
+            else:
+                torch.mul(product, self.scale, out=scores)
+        else:
+            query, key = query.to(scores.dtype), key.to(scores.dtype)
+            beta, alpha = int(self.terms.write(scores, query, row)), self.scale
+            torch.baddbmm(scores, query, key.transpose(1, 2), beta=beta, alpha=alpha, out=scores)
         return torch.softmax(scores, -1, out=scores)
 
     def gradient(self, p: Tensor, value: Tensor, grad_result: Tensor) -> Tensor:
@@ -135,6 +142,8 @@ class _Scores:
         grad = self._take(1, tuple(p.shape))
         if p.dtype == value.dtype:
             torch.bmm(grad_result, value.transpose(1, 2), out=grad)
+        elif multiplies_accurately(value):
+            torch.bmm(grad_result, value.transpose(1, 2), out_dtype=p.dtype, out=grad)
         else:
             grad.copy_(torch.bmm(grad_result, value.transpose(1, 2)))
         return torch.ops.aten._softmax_backward_data.out(grad, p, -1, p.dtype, grad_input=grad)

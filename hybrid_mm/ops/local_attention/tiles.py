@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hybrid_mm.ops import budget
+from hybrid_mm.ops.device_tables import on_device
 from hybrid_mm.ops.local_attention.axes import Axis
 from hybrid_mm.ops.local_attention.pattern import Pattern
 
@@ -115,7 +116,11 @@ def _run(index: np.ndarray) -> slice | None:
 
 
 def _tensor(index: np.ndarray, like: Tensor) -> Tensor:
-    return torch.from_numpy(index).to(like.device)
+    return on_device(_index, index.astype(np.int64).tobytes(), device=like.device)[0]
+
+
+def _index(numbers: bytes) -> tuple[np.ndarray]:
+    return (np.frombuffer(numbers, np.int64),)
 
 
 def _select(x: Tensor, dim: int, index: np.ndarray) -> Tensor:

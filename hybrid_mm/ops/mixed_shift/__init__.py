@@ -7,7 +7,7 @@ Source: "On the Integration of Self-Attention and Convolution" (arXiv 2111.14556
 from torch import Tensor
 
 from hybrid_mm.ops.dispatch import resolve
-from hybrid_mm.ops.mixed_shift import reference, tiled
+from hybrid_mm.ops.mixed_shift import convolution, reference, tiled
 
 
 def mixed_shift(
@@ -28,8 +28,10 @@ def mixed_shift(
     'tiled' with stride 1 and few outputs runs as matrix products with all k^2 taps side by side,
     whose results are shifted and added, some rows at a time; kept for the backward pass are the
     maps x only. With more than 8 outputs a grouped convolution is as fast. With stride 2 the
-    products would compute what nobody needs: there it is a grouped convolution too, in training
-    with the product of both weights where that is cheaper, as it also spares the mixed maps.
+    products would compute what nobody needs: there it is 'convolution'.
+
+    'convolution', which 'auto' takes on a GPU, is a 1x1 and a grouped convolution, or in training
+    one with the product of both weights where that is cheaper, as it also spares the mixed maps.
 
     Args:
         x: (N, M, d, H, W), of any strides.
@@ -37,7 +39,7 @@ def mixed_shift(
         bias: (P,) or None.
         weight: (d * n, P, k, k), n filters for every channel, k odd.
         stride: Stride of the convolution.
-        impl: 'tiled' or 'reference', a 1x1 and a grouped convolution.
+        impl: 'tiled', 'convolution' or 'reference', always a 1x1 and a grouped convolution.
 
     Returns:
         (N, d * n, ceil(H / stride), ceil(W / stride)).
@@ -45,6 +47,6 @@ def mixed_shift(
     Raises:
         ValueError: An unknown impl.
     """
-    if resolve(impl, 'mixed_shift') == 'reference':
-        return reference.mix(x, fc, bias, weight, stride)
-    return tiled.mix(x, fc, bias, weight, stride)
+    impl = resolve(impl, 'mixed_shift', lambda: 'convolution' if x.is_cuda else 'tiled')
+    algorithms = {'reference': reference, 'tiled': tiled, 'convolution': convolution}
+    return algorithms[impl].mix(x, fc, bias, weight, stride)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hybrid_mm.ops import budget
 from hybrid_mm.ops.custom_op import custom_op
-from hybrid_mm.ops.mixed_shift.reference import mix as mix_plainly
+from hybrid_mm.ops.mixed_shift import convolution
 from hybrid_mm.ops.mixed_shift.reference import shift
 from hybrid_mm.ops.precision import accurate_dtype
 
@@ -26,16 +26,7 @@ def mix(x: Tensor, fc: Tensor, bias: Tensor | None, weight: Tensor, stride: int)
     if stride == 1:
         mixed = torch.stack([_mixed(_by_channel(image), fc, bias) for image in x])
         return shift(mixed.reshape(len(x), -1, height, width), weight, dim, stride)
-    if bias is None and torch.is_grad_enabled() and _fuses(fc, weight, outputs):
-        product = torch.einsum('opyx,pm->omyx', weight, fc)
-        return shift(x.transpose(1, 2).reshape(len(x), -1, height, width), product, dim, stride)
-    return mix_plainly(x, fc, bias, weight, stride)
-
-
-def _fuses(fc: Tensor, weight: Tensor, outputs: int) -> bool:
-    """Whether one convolution with the product of both weights is cheaper in training."""
-    (taps, maps), size = fc.shape, weight.shape[2] ** 2
-    return size * maps <= taps * size + taps * maps / outputs
+    return convolution.mix(x, fc, bias, weight, stride)
 
 
 def _by_channel(x: Tensor) -> Tensor:

@@ -5,12 +5,15 @@ it within seconds. Where there is none, :func:`load` returns None and callers us
 algorithm.
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -29,47 +32,113 @@ def load(name: str, dtype: torch.dtype) -> ctypes.CDLL | None:
     """The compiled ``name.c`` of this folder for numbers of a type.
 
     It stays in ``$XDG_CACHE_HOME/hybrid_mm/native`` (``~/.cache/...``) for later processes, by
-    source, flags, compiler and processor. ``CC`` names the compiler, by default cc;
+    source, flags, compiler and processor; where that folder does not work, it is compiled again by
+    every process, with a warning. ``CC`` names the compiler, by default cc, and may have arguments;
     ``HYBRID_MM_NATIVE=0`` switches compiled kernels off.
 
     Returns:
         The library, or None for another type, without a compiler and where compiling fails (with a
         warning).
     """
-    compiler = shutil.which(os.environ.get('CC', 'cc'))
+    compiler = _compiler()
     if os.environ.get(SWITCH) == '0' or dtype not in _REALS or not compiler:
         return None
     if not sys.platform.startswith(('linux', 'darwin')):
         return None
     source = Path(__file__).with_name(f'{name}.c')
-    command = [compiler, *_FLAGS, *_openmp(), f'-DREAL={_REALS[dtype]}', str(source)]
-    parts = (*command, source.read_text(), str(Path(compiler).stat().st_mtime_ns), _processor())
-    digest = hashlib.sha256('\0'.join(parts).encode()).hexdigest()[:16]
-    cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
-    library = cache / 'hybrid_mm' / 'native' / f'{name}-{_REALS[dtype]}-{digest}.so'
+    command = [*compiler, *_FLAGS, *_openmp(), f'-DREAL={_REALS[dtype]}', str(source)]
     try:
-        if not library.exists():
-            _compile(command, library)
-        return ctypes.CDLL(str(library))
+        text, changed = source.read_text('utf-8'), Path(compiler[0]).stat().st_mtime_ns
+        parts = (*command, text, str(changed), _processor())
+        digest = hashlib.sha256('\0'.join(parts).encode(errors='replace')).hexdigest()[:16]
+        return _from_cache(command, f'{name}-{_REALS[dtype]}-{digest}')
     except (OSError, subprocess.SubprocessError) as error:
-        reason = getattr(error, 'stderr', None) or error
-        warnings.warn(
-            f'{source.name} could not be compiled with {compiler}, slower algorithms take its '
-            f'place ({SWITCH}=0 silences this): {reason}',
-            stacklevel=2,
-        )
+        _warn(f'{source.name} could not be compiled with {shlex.join(compiler)}', error)
         return None
 
 
-def _compile(command: list[str], library: Path) -> None:
-    library.parent.mkdir(parents=True, exist_ok=True)
+def _compiler() -> list[str]:
+    """Path and arguments of the compiler; empty if there is none."""
+    try:
+        name, *arguments = shlex.split(os.environ.get('CC', '')) or ['cc']
+    except ValueError:  # a quotation without end
+        return []
+    path = shutil.which(name)
+    return [path, *arguments] if path else []
+
+
+def _from_cache(command: list[str], stem: str) -> ctypes.CDLL:
+    """Load a library of the cache, made first if it is missing or damaged."""
+    folder = _cache()
+    try:
+        if folder is None:
+            raise FileNotFoundError('there is no home folder; XDG_CACHE_HOME names another one')
+        folder.mkdir(parents=True, exist_ok=True)
+        for library in folder.glob(f'{stem}-*.so'):
+            if _is_sound(library):
+                return ctypes.CDLL(str(library))
+        return _compile(command, folder, stem)
+    except OSError as error:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+            loaded = _compile(command, Path(temporary), stem)
+        _warn(f'{stem}.so cannot be kept and will be compiled again', error, otherwise='')
+        return loaded
+
+
+def _cache() -> Path | None:
+    """Folder of compiled kernels, if the environment or the system has a place for it."""
+    try:
+        place = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
+    except RuntimeError:  # a user without home folder
+        return None
+    return place / 'hybrid_mm' / 'native' if place.is_absolute() else None
+
+
+def _is_sound(library: Path) -> bool:
+    """Whether nobody else can have written a library, and it is whole: its name says what is in it.
+
+    A part of a library may well be loaded, and ends the process later.
+    """
+    status = library.stat()
+    if status.st_uid not in (os.getuid(), 0) or status.st_mode & stat.S_IWOTH:
+        return False
+    return library.stem.endswith(_digest(library))
+
+
+def _digest(library: Path) -> str:
+    return hashlib.sha256(library.read_bytes()).hexdigest()[:16]
+
+
+def _compile(command: list[str], folder: Path, stem: str) -> ctypes.CDLL:
+    """Compile a library into a folder, and load it."""
     # other processes see the whole library or none
-    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-        made = Path(folder) / library.name
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        made = Path(temporary) / f'{stem}.so'
         subprocess.run(
-            [*command, '-o', str(made)], check=True, capture_output=True, text=True, timeout=300
+            [*command, '-o', str(made)],
+            check=True,
+            capture_output=True,
+            encoding='utf-8',
+            errors='replace',
+            timeout=300,
         )
-        made.replace(library)
+        with open(made, 'rb') as file:
+            os.fsync(file.fileno())
+        library = made.replace(folder / f'{stem}-{_digest(made)}.so')
+    for old in folder.glob(f'{stem}-*.so'):  # damaged ones
+        if old != library:
+            with contextlib.suppress(OSError):
+                old.unlink()
+    return ctypes.CDLL(str(library))
+
+
+def _warn(
+    problem: str, error: Exception, otherwise: str = ', slower algorithms take its place'
+) -> None:
+    reason = getattr(error, 'stderr', None) or error
+    if isinstance(reason, bytes):
+        reason = reason.decode(errors='replace')
+    warnings.warn(f'{problem}{otherwise} ({SWITCH}=0 silences this): {reason}', stacklevel=4)
 
 
 def _openmp() -> tuple[str, ...]:
@@ -82,7 +151,7 @@ def _openmp() -> tuple[str, ...]:
 
 def _processor() -> str:
     try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        lines = Path('/proc/cpuinfo').read_text(errors='replace').splitlines()
     except OSError:
         return f'{platform.machine()} {platform.processor()}'
     return '\n'.join(sorted({x for x in lines if x.startswith(('model name', 'flags', 'CPU '))}))

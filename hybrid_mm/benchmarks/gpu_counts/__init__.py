@@ -1,0 +1,1 @@
+"""What a training step asks of a GPU, counted on fake CUDA tensors on any machine."""

@@ -1,0 +1,352 @@
+"""Local attention by the kernels of :mod:`.triton`: sizes of tiles, launches, gradients."""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from hybrid_mm.ops import kernels
+from hybrid_mm.ops.custom_op import custom_op
+from hybrid_mm.ops.device_tables import on_device
+from hybrid_mm.ops.local_attention import tiled
+from hybrid_mm.ops.local_attention.lanes import key_arrays, key_tiles, query_arrays, query_tiles
+from hybrid_mm.ops.local_attention.pattern import Pattern, PatternType, Tables
+from hybrid_mm.ops.local_attention.triton import attend, differentiate_keys, differentiate_queries
+
+# numbers of a query or value that registers hold
+_WIDEST = {torch.float16: 256, torch.bfloat16: 256, torch.float32: 64}
+_COPIES = 32  # of a table, that programs add their gradients to
+
+
+class Tile(NamedTuple):
+    """Rows and columns of queries that a program has, of keys that it reads at a time; warps."""
+
+    query_rows: int
+    query_columns: int
+    rows: int
+    columns: int
+    warps: int
+
+    def arguments(self) -> dict[str, int]:
+        """As arguments of a kernel."""
+        names = 'QUERY_ROWS', 'QUERY_COLUMNS', 'ROWS', 'COLUMNS', 'num_warps'
+        return dict(zip(names, self, strict=True))
+
+
+def available(q: Tensor, k: Tensor, v: Tensor, *tables: Tensor | None) -> bool:
+    """Whether 'auto' may take the kernels."""
+    on_gpu = kernels.available('local_attention', q, k, v, *tables)
+    return on_gpu and _width(q, v) <= _WIDEST[q.dtype]
+
+
+def check_available(operator: str, q: Tensor, k: Tensor, v: Tensor, *tables: Tensor | None) -> None:
+    """Check that the kernels can work on the tensors of an operator.
+
+    Raises:
+        RuntimeError: They cannot.
+    """
+    kernels.check_available(operator, q, k, v, *tables)
+    widest = _WIDEST.get(q.dtype, 0)
+    if _width(q, v) > widest and not kernels.interpreted():
+        raise RuntimeError(
+            f"impl='triton' of {operator}: heads of {_width(q, v)} channels in {q.dtype}, "
+            f"at most {widest} fit into registers; use impl='auto', which takes what there is"
+        )
+
+
+def _width(q: Tensor, v: Tensor) -> int:
+    return max(q.shape[-1], v.shape[-1])
+
+
+def tiles_of(pattern: Pattern, width: int, dtype: torch.dtype) -> tuple[Tile, Tile]:
+    """Sizes of tiles for a pattern and a head width: 64 queries and 64 keys where that fits."""
+    rows, columns = pattern.rows, pattern.columns
+    if pattern.type == PatternType.BLOCK:
+        side = columns.size // columns.stride
+        query = (8, 8) if side > 4 else (4, 4)
+        key = (8, 8) if columns.size + 2 * columns.halo > 4 else (4, 4)
+    elif pattern.type in (PatternType.PARTITION, PatternType.GRID):
+        query = key = _least_padded(rows.size, columns.size)
+    else:
+        query = key = (8, 8)
+    return Tile(*query, *key, 4), Tile(*query, *key, 4)
+
+
+def _least_padded(rows: int, columns: int) -> tuple[int, int]:
+    """Rows and columns of a tile of which a window needs the fewest slots."""
+    shapes = [(8, 8), (4, 16), (4, 4)]
+    return min(shapes, key=lambda s: (math.prod(_covering(rows, columns, s)), -math.prod(s)))
+
+
+def _covering(rows: int, columns: int, shape: tuple[int, int]) -> tuple[int, int]:
+    return -(-rows // shape[0]) * shape[0], -(-columns // shape[1]) * shape[1]
+
+
+def _power(n: int) -> int:
+    """The power of two that holds n, at least 16, the least side of a product of matrices."""
+    return max(16, 1 << (n - 1).bit_length())
+
+
+def _map(name: str, x: Tensor) -> dict[str, Any]:
+    """A map and its strides as arguments of a kernel."""
+    return {name: x, **{f'{name}_{a}': s for a, s in zip('nhyxd', x.stride(), strict=True)}}
+
+
+def _planes(x: Tensor) -> bool:
+    """Whether neighbours in memory are pixels, as in NCHW."""
+    return x.stride(4) != 1
+
+
+def _precision(dtype: torch.dtype) -> str:
+    """How products of single precision are computed."""
+    tf32 = dtype != torch.float32 or torch.backends.cuda.matmul.allow_tf32
+    return 'tf32' if tf32 else 'tf32x3'
+
+
+class _Call:
+    """Arguments that the kernels share."""
+
+    def __init__(
+        self, q: Tensor, k: Tensor, v: Tensor, tables: Tables, scale: float, pattern: Pattern
+    ) -> None:
+        self.q, self.pattern, self.size = q, pattern, (k.shape[2], k.shape[3])
+        self.bias, self.rel_h, self.rel_w = (None if x is None else x.contiguous() for x in tables)
+        d, dv = q.shape[-1], v.shape[-1]
+        self.tiles = tiles_of(pattern, max(d, dv), q.dtype)
+        self.arguments = {
+            **_map('q', q), **_map('k', k), **_map('v', v),
+            'heads': q.shape[1], 'height': q.shape[2], 'width': q.shape[3], 'scale': scale,
+            'bias': self.bias, 'bias_h': _by_head(self.bias),
+            'bias_rows': 0 if self.bias is None else self.bias.shape[1],
+            'bias_columns': 0 if self.bias is None else self.bias.shape[2],
+            'rel_h': self.rel_h, 'rel_h_h': _by_head(self.rel_h),
+            'rel_h_length': 0 if self.rel_h is None else self.rel_h.shape[1],
+            'rel_w': self.rel_w, 'rel_w_h': _by_head(self.rel_w),
+            'rel_w_length': 0 if self.rel_w is None else self.rel_w.shape[1],
+            'D': d, 'D_WIDTH': _power(d), 'DV': dv, 'DV_WIDTH': _power(dv),
+            'Q_PLANES': _planes(q), 'K_PLANES': _planes(k), 'V_PLANES': _planes(v),
+            'PRECISION': _precision(q.dtype),
+            'num_stages': 2,
+        }  # fmt: skip
+
+    def _axes(self, tile: Tile) -> list[tuple[Any, int, int, int]]:
+        """Pattern, length, queries of a tile and keys of a tile, for rows and columns."""
+        rows, columns = self.pattern.rows, self.pattern.columns
+        height, width = self.size
+        return [
+            (rows, height, tile.query_rows, tile.rows),
+            (columns, width, tile.query_columns, tile.columns),
+        ]
+
+    def by_queries(self, kernel: Any, **arguments: Any) -> None:
+        """Launch a kernel with a program per tile of queries."""
+        kind, programs, dense = self.pattern.type, self.q.shape[0] * self.q.shape[1], True
+        arguments |= self.tiles[0].arguments()
+        axes = zip(('row', 'column'), self._axes(self.tiles[0]), strict=True)
+        for name, (axis, length, size, keys) in axes:
+            tiles = query_tiles(kind, axis, length, size)
+            slots, table, source = on_device(
+                query_arrays, kind, axis, length, size, device=self.q.device
+            )
+            arguments |= {f'{name}_slots': slots, f'{name}_tiles': table, f'{name}_source': source,
+                          f'{name}_number': len(tiles.tiles),
+                          f'{name.upper()}_ENTRIES': _power(tiles.spread + keys)}  # fmt: skip
+            programs, dense = programs * len(tiles.tiles), dense and tiles.dense
+        masked = self.pattern.rows.border == 'mask' and kind in (
+            PatternType.WINDOW,
+            PatternType.BLOCK,
+        )
+        if programs:
+            kernel[(programs,)](**self.arguments, **arguments, DENSE=dense, MASKED=masked)
+
+    def by_keys(self, kernel: Any, **arguments: Any) -> None:
+        """Launch a kernel with a program per tile of keys."""
+        kind, programs, dense = self.pattern.type, self.q.shape[0] * self.q.shape[1], True
+        arguments |= self.tiles[1].arguments()
+        axes = zip(('row', 'column'), self._axes(self.tiles[1]), strict=True)
+        for name, (axis, length, queries, size) in axes:
+            tiles = key_tiles(kind, axis, length, size, queries)
+            keys, positions, table, order = on_device(
+                key_arrays, kind, axis, length, size, queries, device=self.q.device
+            )
+            arguments |= {f'{name}_keys': keys, f'{name}_positions': positions,
+                          f'{name}_tiles': table, f'{name}_queries': order,
+                          f'{name}_number': tiles.tiles.shape[1],
+                          f'{name}_copies': len(tiles.positions),
+                          f'{name.upper()}_ENTRIES': _power(tiles.spread + 1)}  # fmt: skip
+            programs, dense = programs * tiles.tiles.shape[1], dense and tiles.dense
+        if programs:
+            kernel[(programs,)](**self.arguments, **arguments, DENSE=dense)
+
+
+def _by_head(table: Tensor | None) -> int:
+    """Distance of the entries of two heads, 0 where all heads share them."""
+    return 0 if table is None or len(table) == 1 else table.stride(0)
+
+
+def _results(q: Tensor, k: Tensor, v: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+    """Empty result, in the memory of tokens, and logarithms of the sums of the softmax."""
+    n, heads, height, width = q.shape[:4]
+    out = q.new_empty(n, height, width, heads, v.shape[-1]).permute(0, 3, 1, 2, 4)
+    return out, q.new_empty((n, heads, height, width), dtype=torch.float32)
+
+
+def _gradients(
+    grad: Tensor,
+    grad_lse: Tensor | None,
+    needs: list[bool],
+    out: Tensor,
+    lse: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None,
+    rel_h: Tensor | None,
+    rel_w: Tensor | None,
+    scale: float,
+    pattern: list[int],
+) -> list[Tensor]:
+    """Empty gradients: maps in the order of their own memory, tables contiguous."""
+    maps = [torch.empty_like(x) for x, needed in zip((q, k, v), needs, strict=False) if needed]
+    tables = zip((bias, rel_h, rel_w), needs[3:], strict=True)
+    return [*maps, *(x.new_empty(x.shape) for x, needed in tables if x is not None and needed)]
+
+
+def _backward(
+    grad: Tensor,
+    grad_lse: Tensor | None,
+    needs: list[bool],
+    out: Tensor,
+    lse: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None,
+    rel_h: Tensor | None,
+    rel_w: Tensor | None,
+    scale: float,
+    pattern: list[int],
+) -> list[Tensor]:
+    """Gradients of the tensors that need one."""
+    tables, shape = Tables(bias, rel_h, rel_w), Pattern.from_ints(pattern)
+
+    def otherwise() -> list[Tensor]:
+        return _without_kernels(grad, needs, q, k, v, tables, scale, shape)
+
+    if any(needs[3:]) and torch.are_deterministic_algorithms_enabled():
+        return otherwise()
+    return kernels.launched(
+        'local_attention',
+        lambda: _differentiate(grad, needs, out, lse, q, k, v, tables, scale, shape),
+        otherwise,
+    )
+
+
+def _differentiate(
+    grad: Tensor,
+    needs: list[bool],
+    out: Tensor,
+    lse: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    tables: Tables,
+    scale: float,
+    pattern: Pattern,
+) -> list[Tensor]:
+    call = _Call(q, k, v, tables, scale, pattern)
+    learned = [x for x, needed in zip(tables, needs[3:], strict=True) if needed and x is not None]
+    lengths = [x.numel() for x in learned]
+    total = sum(lengths)
+    # as many copies as take no more memory than the queries
+    copies = max(1, min(_COPIES, q.numel() // max(1, total)))
+    sums = torch.zeros(copies, total, dtype=torch.float32, device=q.device) if total else None
+    parts = iter(sums.split(lengths, 1)) if sums is not None else iter(())
+    parts = [next(parts) if needed else None for needed in needs[3:]]
+    grad_q, delta = torch.empty_like(q), torch.empty_like(lse)
+    upstream = {**_map('g', grad), 'G_PLANES': _planes(grad), 'lse': lse, 'delta': delta}
+    upstream['grad'] = upstream.pop('g')
+    call.by_queries(
+        differentiate_queries,
+        **upstream,
+        **_gradient('q', grad_q),
+        out=out,
+        grad_bias=parts[0],
+        grad_rel_h=parts[1],
+        grad_rel_w=parts[2],
+        copies=copies,
+        copy_stride=total,
+    )
+    grad_k = grad_v = None
+    if needs[1] or needs[2]:
+        grad_k, grad_v = torch.empty_like(k), torch.empty_like(v)
+        call.by_keys(
+            differentiate_keys, **upstream, **_gradient('k', grad_k), **_gradient('v', grad_v)
+        )
+    maps = [x for x, needed in zip((grad_q, grad_k, grad_v), needs, strict=False) if needed]
+    given = zip(parts, tables, strict=True)
+    of_tables = [p.sum(0).view(x.shape).to(x.dtype) for p, x in given if p is not None]
+    return [*maps, *of_tables]
+
+
+def _gradient(name: str, x: Tensor) -> dict[str, Any]:
+    """A map to write a gradient to, as arguments of a kernel."""
+    arguments = _map(f'g{name}', x)
+    return {f'grad_{name}': arguments.pop(f'g{name}'), **arguments}
+
+
+def _without_kernels(
+    grad: Tensor,
+    needs: list[bool],
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    tables: Tables,
+    scale: float,
+    pattern: Pattern,
+) -> list[Tensor]:
+    """The same from the algorithm in tiles, in the same memory."""
+    rows, columns = pattern.tile_sizes(k.shape[2], k.shape[3])[0]
+    *maps, of_tables = tiled.backward(grad, q, k, v, tables, scale, pattern, (rows, columns))
+    pairs = zip((q, k, v), maps, needs, strict=False)
+    found = [torch.empty_like(x).copy_(dx) for x, dx, needed in pairs if needed]
+    given = zip(tables, of_tables, needs[3:], strict=True)
+    found += [dx.to(x.dtype).contiguous() for x, dx, needed in given if needed]
+    return found
+
+
+@custom_op(
+    'hybrid_mm::triton_attention',
+    fake=_results,
+    backward=_backward,
+    backward_fake=_gradients,
+    keep=(0, 1),
+)
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None,
+    rel_h: Tensor | None,
+    rel_w: Tensor | None,
+    scale: float,
+    pattern: list[int],
+) -> tuple[Tensor, Tensor]:
+    """Result (N, heads, H', W', d_v), and (N, heads, H', W') for the backward pass.
+
+    The memory of the result is that of tokens, (N, H', W', heads, d_v).
+    """
+    tables, shape = Tables(bias, rel_h, rel_w), Pattern.from_ints(pattern)
+    out, lse = _results(q, k, v)
+
+    def run() -> tuple[Tensor, Tensor]:
+        _Call(q, k, v, tables, scale, shape).by_queries(attend, out=out, lse=lse)
+        return out, lse
+
+    def otherwise() -> tuple[Tensor, Tensor]:
+        rows, columns = shape.tile_sizes(k.shape[2], k.shape[3])[0]
+        out.copy_(tiled.forward(q, k, v, tables, scale, shape, (rows, columns)))
+        return out, lse
+
+    return kernels.launched('local_attention', run, otherwise)

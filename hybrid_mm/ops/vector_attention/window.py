@@ -1,0 +1,86 @@
+"""Windows of vector attention: what they see of a map that is mirrored at its border."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hybrid_mm.ops import budget
+from hybrid_mm.ops.local_attention.axes import mirrored
+from hybrid_mm.ops.precision import accurate
+
+
+def _deterministic() -> bool:
+    """Whether gradients must be: that of torch's reflection padding is not on a GPU."""
+    return torch.are_deterministic_algorithms_enabled()
+
+
+class Window(NamedTuple):
+    """A k x k window around every ``stride``-th pixel, mirrored at the border of the map."""
+
+    kernel_size: int
+    stride: int
+    dilation: int
+
+    def pad(self, x: Tensor) -> Tensor:
+        """Mirror (N, C, H, W) at its border by the reach of the window."""
+        reach = self.dilation * (self.kernel_size // 2)
+        if reach < min(x.shape[2:]) and not (x.is_cuda and _deterministic()):
+            return F.pad(x, (reach,) * 4, mode='reflect')
+        return mirrored(x, reach)
+
+    def unfold(self, padded: Tensor) -> Tensor:
+        """Taps (N, C, k^2, H' * W') of a padded map."""
+        taps = F.unfold(padded, self.kernel_size, self.dilation, stride=self.stride)
+        return taps.unflatten(1, (padded.shape[1], -1))
+
+    def views(self, padded: Tensor, size: torch.Size) -> Iterator[Tensor]:
+        """Views (..., H', W') of a padded map (..., H, W), one for each tap by rows."""
+        height, width = ((n - 1) * self.stride + 1 for n in size)
+        for y in range(0, self.kernel_size * self.dilation, self.dilation):
+            for x in range(0, self.kernel_size * self.dilation, self.dilation):
+                yield padded[..., y : y + height : self.stride, x : x + width : self.stride]
+
+    def rows(self, q: Tensor, channels: int, *padded: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Cut queries, and padded maps to what they see, into rows that fit the working memory.
+
+        Args:
+            q: (N, any, H', W').
+            channels: Channels of what exists for every tap.
+            padded: Padded maps (N, any, H, W).
+        """
+        row = q.shape[0] * channels * self.kernel_size**2 * q.shape[3]
+        count = budget.fitting(q.shape[2], row, q.device)
+        reach = self.dilation * (self.kernel_size - 1) + 1
+        for rows in budget.chunks(q.shape[2], count):
+            first, last = rows.start * self.stride, (rows.stop - 1) * self.stride + reach
+            yield q[:, :, rows], *(x[:, :, first:last] for x in padded)
+
+    def statistics(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, int]:
+        """Variance (biased), mean and count of each channel of :func:`patch`, without the copy.
+
+        Args:
+            q: Queries (N, R, H', W').
+            k: Padded keys (N, R, H, W).
+        """
+        # the reduction keeps its input only, here views of the padded keys
+        query = torch.var_mean(accurate(q), (0, 2, 3), correction=0)
+        taps = [
+            torch.var_mean(view, (0, 2, 3), correction=0)
+            for view in self.views(accurate(k), q.shape[2:])
+        ]
+        var, mean = (
+            torch.cat([a, torch.stack(b, 1).flatten()])
+            for a, b in zip(query, zip(*taps, strict=True), strict=True)
+        )
+        return var, mean, q.shape[0] * q[0, 0].numel()
+
+    def relation(self, q: Tensor, k: Tensor) -> Tensor:
+        """Difference of queries (N, R, H', W') to padded keys, (N, R, k^2, H' * W')."""
+        return q.flatten(2).unsqueeze(2) - self.unfold(k)
+
+    def patch(self, q: Tensor, k: Tensor) -> Tensor:
+        """Queries (N, R, H', W') beside all taps of padded keys, (N, R * (k^2 + 1), 1, H' * W')."""
+        return torch.cat([q.flatten(2), self.unfold(k).flatten(1, 2)], 1).unsqueeze(2)

@@ -1,0 +1,126 @@
+"""Kernels in C: whatever is wrong with the folder that keeps them, a run goes on."""
+
+import os
+import shutil
+import stat
+import sys
+import warnings
+
+import pytest
+import torch
+
+from hybrid_mm.ops import native
+
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith(('linux', 'darwin')) or shutil.which('cc') is None,
+    reason='no C compiler here',
+)
+
+
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    """Load a kernel that returns 3, and tell whether it could be."""
+    (tmp_path / 'tiny.c').write_text('REAL three(void) { return 3; }')
+    monkeypatch.setattr(native, '__file__', str(tmp_path / '__init__.py'))
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    monkeypatch.delenv('CC', raising=False)
+
+    def load():
+        native.load.cache_clear()
+        library = native.load('tiny', torch.float32)
+        return library is not None and hasattr(library, 'three')
+
+    yield load
+    native.load.cache_clear()
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """The libraries in the cache."""
+    return lambda: list((tmp_path / 'cache' / 'hybrid_mm' / 'native').glob('*'))
+
+
+@pytest.fixture
+def silent():
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        yield
+
+
+@pytest.mark.parametrize('damage', ['half', 'empty', 'text', 'other'])
+def test_a_damaged_library_is_made_again(damage, load, kept, silent):
+    assert load()
+    (library,) = kept()
+    whole = library.read_bytes()
+    changed = bytearray(whole)
+    changed[len(whole) // 2] ^= 1
+    parts = dict(half=whole[: len(whole) // 2], empty=b'', text=b'no library', other=changed)
+    library.unlink()  # it is mapped into this process
+    library.write_bytes(parts[damage])
+    assert load()
+    (library,) = kept()
+    assert library.read_bytes() == whole
+
+
+def test_a_library_that_somebody_else_may_have_written_is_made_again(load, kept, silent):
+    assert load()
+    (library,) = kept()
+    library.chmod(0o777)
+    assert load()
+    assert not kept()[0].stat().st_mode & stat.S_IWOTH
+
+
+@pytest.mark.parametrize('place', ['cache', 'cache/hybrid_mm', 'cache/hybrid_mm/native'])
+def test_a_file_in_the_place_of_the_cache(place, load, tmp_path):
+    (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / place).touch()
+    with pytest.warns(UserWarning, match=r'tiny-float-.*cannot be kept .*compiled again'):
+        assert load()
+
+
+def test_a_folder_that_is_not_ours(load, kept, monkeypatch, tmp_path):
+    make, kept_in = native.tempfile.TemporaryDirectory, [tmp_path / 'cache/hybrid_mm/native']
+
+    def refuse(*args, dir=None, **kwargs):
+        if dir in kept_in:
+            raise PermissionError(f'not yours: {dir}')
+        return make(*args, **kwargs)
+
+    monkeypatch.setattr(native.tempfile, 'TemporaryDirectory', refuse)
+    with pytest.warns(UserWarning, match='cannot be kept .*not yours'):
+        assert load()
+    assert not kept()
+
+
+@pytest.mark.parametrize('home', ['no', 'relative'])
+def test_without_a_home_folder(home, load, monkeypatch):
+    def nobody():
+        raise RuntimeError('Could not determine home directory.')
+
+    if home == 'no':
+        monkeypatch.delenv('XDG_CACHE_HOME')
+        monkeypatch.setattr(native.Path, 'home', nobody)
+    else:
+        monkeypatch.setenv('XDG_CACHE_HOME', 'somewhere')
+    with pytest.warns(UserWarning, match='no home folder; XDG_CACHE_HOME'):
+        assert load()
+    assert not os.path.exists('somewhere')
+
+
+def test_compilers_with_arguments(load, kept, monkeypatch, silent):
+    assert load()
+    monkeypatch.setenv('CC', 'cc -DREAL=double -UREAL')
+    assert load()
+    assert len(kept()) == 2
+    for none in ("cc 'without end", 'no-such-compiler -O1'):
+        monkeypatch.setenv('CC', none)
+        assert not load()
+
+
+def test_a_compiler_that_prints_what_is_no_text(load, monkeypatch, tmp_path):
+    compiler = tmp_path / 'compiler'
+    compiler.write_text("#!/bin/sh\nprintf 'caf\\351' >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv('CC', str(compiler))
+    with pytest.warns(UserWarning, match='could not be compiled with .*caf'):
+        assert not load()
