@@ -22,11 +22,12 @@ FEWER = {
     'RepLKNet-31B': 3500,
 }
 # one of each kind of layer; the others run with the slow tests
-FEW = {'NAT-mini', 'PVT-T', 'LeViT-128s', 'BoT50', 'R26-ACmix', 'SLaK-T', 'MaxViT-T', 'R50-Halo8'}
-# of local attention kernels whose heads are too wide in float32
-WIDE = ('map BoTNet 1/16', 'block 8 halo 3 HaloNet 1/16')
-# whose kernels are not there yet
-NOT_YET = ('SAN10-ACmix', 'SAN10 patchwise')
+FEW = {
+    *('NAT-mini', 'PVT-T', 'LeViT-128s', 'BoT50', 'R26-ACmix', 'SLaK-T', 'MaxViT-T', 'R50-Halo8'),
+    *('ELSA-Swin-T', 'QnA-T', 'CoAtNet-0-rw', 'ViTDet-B'),
+}
+# heads of 128 channels in float32 do not fit into registers
+WIDE = ('map BoTNet 1/16',)
 # float32 by design: statistics of a batch norm, and logits without upper bound
 ACCURATE = ('normalised_attention', 'evolving', 'ops/positions.py')
 GRADIENT = 'a gradient'  # the place of all products of autograd, whose types are those of forward
@@ -52,7 +53,7 @@ def test_operator(operator, amp):
     step = count_operator(operator, amp)
     assert not problems(step)
     assert step.repeated == 0, step.total.to_device
-    if operator.budget:
+    if operator.budget and (amp or operator.name not in WIDE):
         f, b = step.forward, step.backward
         assert f.kernels <= FORWARD, f.operators
         assert b.kernels <= BACKWARD, b.operators
@@ -73,7 +74,6 @@ def test_operator(operator, amp):
             ],
         )
         for name, config in NETWORKS.items()
-        if not name.startswith(NOT_YET)
     ],
 )
 def test_network(name):

@@ -285,7 +285,7 @@ def test_choice_of_the_algorithm(device, dtype, keys, d_v, name):
 @pytest.mark.parametrize('length', [0, 2])
 def test_kernels_of_local_attention(interpreter, length):
     """Tables of the map or of another one, an uneven map, widths of no power of two."""
-    n, heads, height, width, d = 2, 3, 5, 9, 6
+    n, heads, height, width, d = 1, 2, 3, 5, 6
     rows, columns = 2 * height - 1 + length, 2 * width - 1 + length
     maps = [(n, heads, height, width, d)] * 2 + [(n, heads, height, width, 12)]
     inputs = tensors([*maps, (rows, d), (columns, d)], torch.float32)
