@@ -155,18 +155,18 @@ def weight_product(
         m = first + tl.arange(0, PATCHES)
         image, down_place, across_place = _patch(m, across, down)
         row = down_place * ROWS - before + s
-        column = (across_place * (COLUMNS // 8) - left)[:, None] * 8 + (block * INPUTS + u)[None, :]
+        column = (across_place * (COLUMNS // 8) - left)[None, :] * 8 + (block * INPUTS + u)[:, None]
         line = image * x_image + row.to(tl.int64) * x_row
-        there = ((m < end) & (row >= 0) & (row < height))[:, None]
+        there = ((m < end) & (row >= 0) & (row < height))[None, :]
         there = there & (column >= 0) & (column < vectors * 8)
-        x = tl.load(x_ptr + line[:, None] * 8 + column, mask=there, other=0)
+        x = tl.load(x_ptr + line[None, :] * 8 + column, mask=there, other=0)
 
         y = (down_place * ROWS)[:, None] + r[None, :]
         column = (across_place * (COLUMNS // 8))[:, None] * 8 + v[None, :]
         line = image[:, None] * grad_image + y.to(tl.int64) * grad_row
         there = (m < end)[:, None] & (y < height) & (column < vectors * 8)
         grad = tl.load(grad_ptr + line * 8 + column, mask=there, other=0)
-        sums = tl.dot(tl.trans(x), grad, sums, input_precision=PRECISION)
+        sums = tl.dot(x, grad, sums, input_precision=PRECISION)
 
     diagonal = tl.arange(0, DIAGONALS)[:, None]
     source = diagonal - (COLUMNS - 1) + v[None, :]
