@@ -125,7 +125,7 @@ FEW = (
     'NAT-M 1/16', 'SASA-R50 1/32', 'Halo-R50 1/32', 'BoT50 1/32', 'EA-AA-R50 1/32',
     'CoAtNet-0 1/32', 'LeViT-128S to 1/32', 'Swin-T shifted 1/32', 'SAN10 pairwise ACmix 1/16',
     'ELSA-Swin-T 1/16', 'ELSA-Swin-T lam 1 1/4', 'QnA-T 1/16', 'QnA-T to 1/16', 'ACmix-R50 1/16',
-    'PeLK-T 51 1/4', 'RepLKNet-31B 31 1/4', 'SLaK-T 5x51 1/4',
+    'PeLK-T 51 1/4', 'RepLKNet-31B 31 1/4', 'SLaK-T 51x5 1/4',
 )  # fmt: skip
 
 
