@@ -168,8 +168,8 @@ def _backward(
         sizes = _sizes(grad.dtype)
         room = max(16, _power(outputs))
         # registers: a program has the gradients of the weights of all outputs
-        pixels = 32 if room <= 64 else 16
-        sizes |= dict(PIXELS=min(pixels, sizes['PIXELS']), num_warps=8 if room >= 32 else 4)
+        pixels = 64 if room <= 16 else 32 if room <= 64 else 16
+        sizes |= dict(PIXELS=min(pixels, sizes['PIXELS']), num_warps=4 if channels <= 16 else 8)
         most = 16 if room > 64 or channels <= 16 else 32
         sizes |= dict(CHANNELS=min(most, sizes['CHANNELS']), num_stages=1)
         tiles, blocks = -(-count // sizes['PIXELS']) * n, -(-channels // sizes['CHANNELS'])
