@@ -222,6 +222,7 @@ _ENGINE = {
     torch.ops.hybrid_mm.grid_convolution: _grid_convolution,
     torch.ops.hybrid_mm.mix_and_shift: _mix_and_shift,
     torch.ops.hybrid_mm.tiled_attention: _attention,
+    torch.ops.hybrid_mm.triton_attention: _attention,
     torch.ops.hybrid_mm.decomposed_attention: _decomposed_attention,
     torch.ops.hybrid_mm.aggregate_taps: _aggregation,
 }

@@ -24,9 +24,9 @@ VARIABLE = 'HYBRID_MM_IMPL'
 ALGORITHMS: dict[str, tuple[str, ...]] = {
     'local_attention': ('tiled', 'measured', 'triton'),
     'partition_attention': ('tiled', 'measured', 'windows', 'triton'),
-    'decomposed_attention': ('tiled', 'fused'),
-    'distance_attention': ('tiled', 'mask'),
-    'evolving_attention': ('tiled',),
+    'decomposed_attention': ('tiled', 'fused', 'triton'),
+    'distance_attention': ('tiled', 'mask', 'triton'),
+    'evolving_attention': ('tiled', 'triton'),
     'ghost_attention': ('tiled', 'triton'),
     'vector_attention': ('tiled', 'triton'),
     'mixed_shift': ('tiled', 'convolution'),

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hybrid_mm.ops.dispatch import resolve
-from hybrid_mm.ops.local_attention import global_attention
+from hybrid_mm.ops.local_attention import global_attention, launches
 
 _MASK_LIMIT = 2**16  # pairs of a query and a key up to which a map is small
 
@@ -42,19 +42,32 @@ def distance_attention(
         stride: Distance of the queries in pixels.
         impl: 'reference' adds the table to the logits of all pairs of pixels; 'mask' does so in
             torch's attention and keeps the attention weights for the backward pass; 'tiled' keeps
-            q, k, v and the table, and is faster on large maps; 'auto' takes 'mask' on maps of
-            classification size (measured: 14 x 14 pixels) and 'tiled' on larger ones.
+            q, k, v and the table, and is faster on large maps; 'triton' are kernels for GPUs,
+            which keep as much. 'auto' takes these where there is a GPU for them, else 'mask' on
+            maps of classification size (measured on CPUs: 14 x 14 pixels) and 'tiled' on larger
+            ones.
 
     Returns:
         (N, heads, ceil(H / stride), ceil(W / stride), d_v).
 
     Raises:
         ValueError: Unknown impl.
+        RuntimeError: 'triton' on tensors that its kernels cannot work on.
     """
+    impl = resolve(impl, 'distance_attention', lambda: _fastest(q, k, v, table))
+    if impl == 'triton':
+        launches.check_available('distance_attention', q, k, v, table)
+    if impl in ('tiled', 'triton'):
+        return _by_offset(q, k, v, table, stride, impl)
+    return {'reference': _reference, 'mask': _mask}[impl](q, k, v, table, stride)
+
+
+def _fastest(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> str:
+    """What 'auto' takes."""
+    if launches.available(q, k, v, table):
+        return 'triton'
     pairs = q.shape[2] * q.shape[3] * k.shape[2] * k.shape[3]
-    impl = resolve(impl, 'distance_attention', lambda: 'mask' if pairs <= _MASK_LIMIT else 'tiled')
-    algorithm = {'reference': _reference, 'mask': _mask, 'tiled': _tiled}[impl]
-    return algorithm(q, k, v, table, stride)
+    return 'mask' if pairs <= _MASK_LIMIT else 'tiled'
 
 
 def _reference(q: Tensor, k: Tensor, v: Tensor, table: Tensor, stride: int) -> Tensor:
@@ -75,11 +88,11 @@ def _mask(q: Tensor, k: Tensor, v: Tensor, table: Tensor, stride: int) -> Tensor
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).unflatten(2, size)
 
 
-def _tiled(q: Tensor, k: Tensor, v: Tensor, table: Tensor, stride: int) -> Tensor:
-    """Local attention in tiles, with a table by offset: it has every distance twice."""
+def _by_offset(q: Tensor, k: Tensor, v: Tensor, table: Tensor, stride: int, impl: str) -> Tensor:
+    """Local attention, with a table by offset: it has every distance twice."""
     bias = torch.cat([table[:, 1:].flip(1), table], 1)
     bias = torch.cat([bias[:, :, 1:].flip(2), bias], 2)
-    return global_attention(q, k, v, stride=stride, bias=bias, impl='tiled')
+    return global_attention(q, k, v, stride=stride, bias=bias, impl=impl)
 
 
 def _bias_of_pairs(table: Tensor, stride: int, k: Tensor) -> Tensor:

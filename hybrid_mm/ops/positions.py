@@ -10,9 +10,7 @@ from torch.nn import functional as F
 from hybrid_mm.ops.precision import no_autocast
 
 
-def interpolate(
-    table: Tensor, size: int | Sequence[int], mode: str, align_corners: bool
-) -> Tensor:
+def interpolate(table: Tensor, size: int | Sequence[int], mode: str, align_corners: bool) -> Tensor:
     """``torch.nn.functional.interpolate``, on a GPU too with a deterministic gradient if asked.
 
     With ``torch.use_deterministic_algorithms``, 'linear' and 'bicubic' of torch refuse to be

@@ -4,7 +4,6 @@ import random
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from hybrid_mm.benchmarks.gpu_counts.engine import backward
 from hybrid_mm.benchmarks.gpu_counts.fake_cuda import Bodies, fake_cuda
@@ -233,14 +232,32 @@ def test_what_auto_takes_on_a_gpu(monkeypatch):
             assert names(9, impl=impl)
 
 
-def test_half_precision_stays_on_a_gpu():
+class Types(Bodies):
+    """Notes the types that torch's convolutions multiply."""
+
+    def __init__(self):
+        super().__init__()
+        self.types = []
+
+    def call(self, func, args, kwargs):
+        if 'convolution' in func.overloadpacket.__name__:
+            self.types += {x.dtype for x in args[:3] if isinstance(x, torch.Tensor)}
+        return func(*args, **kwargs)
+
+
+@pytest.mark.parametrize('half', [False, True])
+def test_small_kernels_are_convolutions_as_any_other(half):
     """cuDNN sums up in single precision, and gives what autocast makes of a convolution."""
     with fake_cuda():
-        x, weight = torch.empty(1, 2, 9, 9, device='cuda'), torch.empty(2, 3, 3, device='cuda')
-        with torch.autocast('cuda', torch.bfloat16):
-            expected = F.conv2d(x, weight[:, None], padding=1, groups=2)
-            for impl in ('reference', 'fft'):
-                assert grid_convolution(x, weight, [1] * 3, impl=impl).dtype == expected.dtype
+        weight = torch.empty(2, 3, 3, device='cuda', requires_grad=True)
+        x = torch.empty(1, 2, 9, 9, device='cuda', dtype=torch.half if half else None)
+        with Types() as seen, torch.autocast('cuda', torch.half, enabled=not half):
+            out = grid_convolution(x, weight, [1] * 3)
+        with seen:
+            backward(out)
+    assert out.dtype == torch.half
+    assert seen.types == [torch.half] * 2
+    assert weight.grad.dtype == torch.float32
 
 
 def test_a_kernel_that_fails_leaves_its_place_to_transforms(monkeypatch):

@@ -53,8 +53,7 @@ _HALF = ('f16', 'bf16')
 _LOG = 'ptxas.log'
 
 
-@dataclass(frozen=True)
-class Figures:
+class Figures(NamedTuple):
     """What a compiled kernel needs, and what is wrong with it.
 
     Attributes:
@@ -185,16 +184,14 @@ def _ptxas(kernel: Any, gpu: GPU) -> str:
 
 def _products(asm: dict[str, str]) -> tuple[tuple[str, ...], list[str]]:
     """Types of the products on tensor cores, and what is wrong with products."""
-    wanted = re.findall(r'tt\.dot (.*): tensor<[0-9x]+x(\w+)>', asm['ttir'])
-    half = [kind for _, kind in wanted if kind in _HALF]
+    wanted = re.findall(r'tt\.dot .*: tensor<[0-9x]+x(\w+)>', asm['ttir'])
+    half = [kind for kind in wanted if kind in _HALF]
     # products left to ordinary units have the layout of ordinary tensors
     plain = re.findall(r'tt\.dot .*-> tensor<[^>]*, #blocked\d*>', asm['ttgir'])
     found = re.findall(r'\b(?:wgmma\.mma_async|mma)\.sync[\w.]*?\.(bf16|f16|tf32)\b', asm['ptx'])
     faults = []
     if half and (not set(half) <= set(found) or len(plain) > len(wanted) - len(half)):
         faults.append('products in half precision without tensor cores')
-    if any(kind == 'f32' and 'tf32' in how for how, kind in wanted):
-        faults.append('products of float32 numbers rounded to TF32')
     return tuple(sorted(set(found))), faults
 
 

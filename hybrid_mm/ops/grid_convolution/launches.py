@@ -140,6 +140,15 @@ def _vector_strides(x: Tensor) -> list[int]:
     return [stride // _VECTOR for stride in x.stride()[:3]]
 
 
+def _stored(out: Tensor, shape: Shape) -> int:
+    """Pixels of a patch that are stored at once: neighbours in memory, at multiples of that."""
+    most, unit = (shape.patch[0], 2) if shape.swapped else (_VECTOR, 3)
+    if out.stride(unit) != 1:
+        return 1
+    others = (stride for dim, stride in enumerate(out.stride()) if dim != unit)
+    return math.gcd(most, out.storage_offset(), *others)
+
+
 def _windows(x: Tensor, weight: Tensor, shape: Shape, mirrored: bool) -> Tensor:
     """Copies of the weights between zeros, (C, copies, rows, places)."""
     channels, rows = len(weight), shape.steps + shape.patch[0] - 1
@@ -164,7 +173,9 @@ def _products(maps: Tensor, weight: Tensor, out: Tensor, shape: Shape, mirrored:
     windows = _windows(maps, weight, shape, mirrored)
     down, across = shape.patches(height, width)
     patches = images * down * across
-    size = 128 if patches > 64 else 64
+    stored = _stored(out, shape)
+    scattered = stored < (shape.patch[0] if shape.swapped else _VECTOR)  # takes many registers
+    size = 128 if patches > 64 and not scattered else 64
     tiles = math.ceil(patches / size)
     # neighbours among channels-last results are written at the same time
     last = out.stride(1) == 1
@@ -174,7 +185,7 @@ def _products(maps: Tensor, weight: Tensor, out: Tensor, shape: Shape, mirrored:
         *_vector_strides(maps), *out.stride(),
         ROWS=shape.patch[0], COLUMNS=shape.patch[1], COPIES=windows.shape[1], PATCHES=size,
         INPUTS=_INPUTS, CHANNEL_AXIS=0 if last else 1, SWAPPED=shape.swapped,
-        PRECISION='tf32', num_warps=8, num_stages=_stages(maps),
+        STORED=stored, PRECISION='tf32', num_warps=8, num_stages=_stages(maps),
     )  # fmt: skip
 
 

@@ -79,7 +79,7 @@ def product(
     patches, across, down, height, width, vectors, rows, blocks, before, left, steps,
     x_image, x_channel, x_row, out_image, out_channel, out_row, out_column,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, COPIES: tl.constexpr, PATCHES: tl.constexpr,
-    INPUTS: tl.constexpr, CHANNEL_AXIS: tl.constexpr, SWAPPED: tl.constexpr,
+    INPUTS: tl.constexpr, CHANNEL_AXIS: tl.constexpr, SWAPPED: tl.constexpr, STORED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Pixels of patches of one channel; strides of x, ``vectors`` and ``left`` count vectors of 8.
@@ -120,10 +120,12 @@ def product(
 
     y = (down_place * ROWS)[:, None] + r[None, :]
     column = (across_place * COLUMNS)[:, None] + v[None, :]
-    target = out_ptr + channel * out_channel + (image * out_image)[:, None]
+    target = (
+        channel * out_channel + (image * out_image)[:, None] + y * out_row + column * out_column
+    )
+    target = out_ptr + tl.multiple_of(target, (1, STORED))
     there = (m < patches)[:, None] & (y < height) & (column < width)
-    sums = sums.to(out_ptr.dtype.element_ty)
-    tl.store(target + (y * out_row + column * out_column), sums, mask=there)
+    tl.store(target, sums.to(out_ptr.dtype.element_ty), mask=there)
 
 
 @kernel

@@ -25,9 +25,11 @@ together are a ValueError.
 Algorithms: ``'tiled'`` keeps q, k, v and the tables for the backward pass and nothing else;
 ``'measured'`` takes the fastest tile size (and the gather, where the map is tiny), measured once
 per shape, see :mod:`hybrid_mm.ops.autotune`; ``'reference'`` gathers the keys of every query, which
-is the definition and what is exported to ONNX. ``'auto'`` is 'tiled'.
-:func:`partition_attention` also has ``'windows'``, all windows in one product; its 'auto' chooses
-by size, and its 'reference' and exported form are the published formulation of windows.
+is the definition and what is exported to ONNX; ``'triton'`` are kernels for GPUs, which also keep
+the result and a number per query and head. ``'auto'`` takes these where there is a GPU for them and
+heads are not too wide, else 'tiled'. :func:`partition_attention` also has ``'windows'``, all
+windows in one product; on a CPU its 'auto' chooses by size, and its 'reference' and exported form
+are the published formulation of windows.
 """
 
 import functools
@@ -257,7 +259,8 @@ def _attend(
         if impl == 'reference':
             return reference.forward(q, k, v, tables, scale, pattern)
     if impl == 'triton':
-        launches.check_available(q, k, v, tables)
+        operator = 'partition_attention' if separate else 'local_attention'
+        launches.check_available(operator, q, k, v, *tables)
         return launches.attention(q, k, v, *tables, scale, pattern.to_ints())[0]
     if impl == 'measured':
         return _measured(q, k, v, pattern, tables, scale, separate)
@@ -268,7 +271,7 @@ def _fastest(
     q: Tensor, k: Tensor, v: Tensor, tables: Tables, pattern: Pattern, separate: bool
 ) -> str:
     """What 'auto' takes: kernels where there is a GPU for them."""
-    if launches.available(q, k, v, tables):
+    if launches.available(q, k, v, *tables):
         return 'triton'
     return windows.fastest(q, pattern) if separate else 'tiled'
 

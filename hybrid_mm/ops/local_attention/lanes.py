@@ -1,8 +1,9 @@
 """What the Triton kernels of local attention read of an axis: small integer tables.
 
 A slot is a place in a tile, of a query or of a key. A query sees ``count`` laid-out positions from
-``start`` on, and the offset of position p is ``shift + p``. Within one stretch of the layout the
-shift falls by the same step from a query to the next, so that a tile meets few offsets.
+``start`` on, and the offset of position p is ``shift + p``. Within one stretch of the layout all
+queries see as many positions, and the shift falls from a query to the next, so that a tile meets
+few offsets.
 """
 
 import functools
@@ -13,14 +14,16 @@ import numpy as np
 from hybrid_mm.ops.local_attention.axes import Axis
 from hybrid_mm.ops.local_attention.pattern import AxisPattern, Pattern, PatternType
 
+NOWHERE = 2**30  # start of a slot without a query, which sees nothing
+
 
 class QueryTiles(NamedTuple):
     """An axis in tiles of queries.
 
     Attributes:
-        slots: Query (-1: none), start, count and shift of every slot, (tiles * size, 4).
-        tiles: First position that any query of a tile sees, the one after the last, and the lowest
-            shift, (tiles, 3).
+        slots: Query (-1: none), start and shift of every slot, (tiles * size, 3).
+        tiles: First position that any query of a tile sees, the one after the last, the count and
+            the lowest shift, (tiles, 4).
         source: Key of every position, -1 for a zero vector, (positions,).
         spread: By how much shifts of a tile differ at most.
         dense: Every query of a tile sees all that any of them sees.
@@ -39,9 +42,9 @@ class KeyTiles(NamedTuple):
     Attributes:
         keys: Key of every slot, -1 for none, (tiles * size,).
         positions: For each copy of a key its position, -1 for none, (copies, tiles * size).
-        tiles: First query, number of queries in ``queries`` that see a copy of a tile, and the
-            lowest position, (copies, tiles, 3).
-        queries: Query, start, count and shift, by rising start, (queries, 4).
+        tiles: First query, number of queries in ``queries`` that see a copy of a tile, their count
+            and the lowest position, (copies, tiles, 4).
+        queries: Query, start and shift, by rising start, (queries, 3).
         spread: By how much offsets of a tile and of a tile of queries differ at most.
         dense: Queries see all positions of the tiles that they are listed for.
     """
@@ -67,18 +70,18 @@ def query_tiles(kind: PatternType, axis: AxisPattern, length: int, size: int) ->
     table = _axis(kind, axis, length)
     queries = _queries(table)
     groups = [s[i : i + size] for s in table.segments for i in range(0, len(s), size)]
-    slots, tiles = np.empty((len(groups), size, 4), np.int32), np.empty((len(groups), 3), np.int32)
-    slots[..., :3] = -1, 0, 0
+    slots, tiles = np.empty((len(groups), size, 3), np.int32), np.empty((len(groups), 4), np.int32)
+    slots[..., :2] = -1, NOWHERE
     spread, dense = 0, True
     for number, group in enumerate(groups):
         rows = queries[group]
         _, start, count, shift = rows.T
-        slots[number, : len(group)] = rows
-        slots[number, len(group) :, 3] = shift[-1]
-        tiles[number] = start.min(), (start + count).max(), shift.min()
+        slots[number, : len(group)] = rows[:, [0, 1, 3]]
+        slots[number, len(group) :, 2] = shift[-1]
+        tiles[number] = start.min(), (start + count).max(), count[0], shift.min()
         spread = max(spread, int(shift.max() - shift.min()))
-        dense = dense and len(set(start)) == len(set(count)) == 1
-    return QueryTiles(slots.reshape(-1, 4), tiles, table.source.astype(np.int32), spread, dense)
+        dense = dense and len(set(start)) == 1
+    return QueryTiles(slots.reshape(-1, 3), tiles, table.source.astype(np.int32), spread, dense)
 
 
 @functools.lru_cache(maxsize=512)
@@ -102,7 +105,7 @@ def key_tiles(
     groups = _key_groups(table, length, size)
     keys = np.full((len(groups), size), -1, np.int32)
     positions = np.full((copies.shape[1], len(groups), size), -1, np.int32)
-    tiles = np.zeros((copies.shape[1], len(groups), 3), np.int32)
+    tiles = np.zeros((copies.shape[1], len(groups), 4), np.int32)
     spread, dense = 0, True
     for number, group in enumerate(groups):
         keys[number, : len(group)] = group
@@ -116,7 +119,7 @@ def key_tiles(
             if not len(those):
                 continue
             first, last = those[0], those[-1]
-            tiles[copy, number] = first, last + 1 - first, low
+            tiles[copy, number] = first, last + 1 - first, count[first], low
             ends = np.minimum(np.arange(first, last + 1, query_size) + query_size - 1, last)
             fall = shift[first : last + 1 : query_size] - shift[ends]
             spread = max(spread, int(fall.max() + high - low))
@@ -124,7 +127,7 @@ def key_tiles(
             all_seen = (start[mine] <= low) & (start[mine] + count[mine] > high)
             dense = dense and copies.shape[1] == 1 and bool(all_seen.all())
     flat = positions.reshape(len(positions), -1)
-    return KeyTiles(keys.ravel(), flat, tiles, queries.astype(np.int32), spread, dense)
+    return KeyTiles(keys.ravel(), flat, tiles, queries[:, [0, 1, 3]], spread, dense)
 
 
 def query_arrays(

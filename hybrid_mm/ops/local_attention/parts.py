@@ -1,7 +1,8 @@
 """What the Triton kernels of local attention share: loads, logits, gradients of the tables.
 
-Queries of a tile are lanes, rows first; so are the positions of a rectangle. ``row_start`` and the
-like are what :mod:`.lanes` says of every query of a tile, one number per lane.
+Sizes in capitals are constants, the same in all functions. Queries of a tile are lanes, rows
+first; so are the positions of a rectangle. ``row_start`` and the like are what :mod:`.lanes` says
+of every query of a tile, one number per lane.
 """
 
 from hybrid_mm.ops.kernels import kernel, tl
@@ -9,12 +10,11 @@ from hybrid_mm.ops.kernels import kernel, tl
 
 @kernel
 def read_queries(table, first, lane, limit):
-    """Query (-1: none), start, count and shift of the lanes below a limit."""
-    entry, there = table + (first + lane) * 4, lane < limit
+    """Query (-1: none), start and shift of the lanes below a limit; others see nothing."""
+    entry, there = table + (first + lane) * 3, lane < limit
     query = tl.load(entry, mask=there, other=-1)
-    start = tl.load(entry + 1, mask=there, other=0)
-    count = tl.load(entry + 2, mask=there, other=0)
-    return query, start, count, tl.load(entry + 3, mask=there, other=0)
+    start = tl.load(entry + 1, mask=there, other=1 << 30)
+    return query, start, tl.load(entry + 2, mask=there, other=0)
 
 
 @kernel
@@ -61,18 +61,20 @@ def within(position, start, count):
     """Which positions (keys,) queries see along an axis, (queries, keys)."""
     tap = position[None, :] - start[:, None]
     # negative numbers are large ones without a sign
-    return tap.to(tl.uint32, bitcast=True) < count.to(tl.uint32, bitcast=True)[:, None]
+    return tap.to(tl.uint32, bitcast=True) < count.to(tl.uint32)
 
 
 @kernel
-def slab(table, low, length, D: tl.constexpr, WIDTH: tl.constexpr, ENTRIES: tl.constexpr):
+def slab(table, low, length, dtype: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr,
+         ENTRIES: tl.constexpr):  # fmt: skip
     """Vectors of a relative table from the offset ``low`` on, (ENTRIES, WIDTH)."""
     entry = low + length // 2 + tl.arange(0, ENTRIES)
-    return load(table + entry * D, (entry >= 0) & (entry < length), 1, D, WIDTH, False)
+    there = (entry >= 0) & (entry < length)
+    return load(table + entry * D, there, 1, D, WIDTH, False).to(dtype)
 
 
 @kernel
-def relative(q, vectors, index, PRECISION: tl.constexpr):
+def relative(q, vectors, index, PRECISION: tl.constexpr):  # noqa: D417
     """Products of queries with vectors of a table, each position reading that of its offset.
 
     Args:
@@ -80,16 +82,30 @@ def relative(q, vectors, index, PRECISION: tl.constexpr):
         vectors: Those that occur, (ENTRIES, WIDTH).
         index: Which of them, (queries, positions of the axis).
     """
-    product = tl.dot(q, tl.trans(vectors).to(q.dtype), input_precision=PRECISION)
+    product = tl.dot(q, tl.trans(vectors), input_precision=PRECISION)
     return tl.gather(product, index, 1) * 1.4426950408889634
 
 
 @kernel
-def logits(
-    q, k, scale, there, valid, row, column,
-    row_start, row_count, row_shift, column_start, column_count, column_shift,
-    bias, bias_rows, bias_columns, row_term, column_term,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DENSE: tl.constexpr, PRECISION: tl.constexpr,
+def products(q, k, BY_KEYS: tl.constexpr, PRECISION: tl.constexpr):
+    """Products of queries and keys, (queries, keys).
+
+    ``BY_KEYS``: threads hold keys and their products with all queries, which is how sums over
+    queries need them.
+    """
+    if BY_KEYS:
+        value = tl.trans(tl.dot(k, tl.trans(q), input_precision=PRECISION))
+    else:
+        value = tl.dot(q, tl.trans(k), input_precision=PRECISION)
+    return value
+
+
+@kernel
+def logits(  # noqa: D417
+    q, k, scale, valid, row, column,
+    row_start, row_count, column_start, column_count, bias, row_term, column_term,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DENSE: tl.constexpr, BY_KEYS: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Logits in units of log 2, (queries, keys); very low where a query does not see a key.
 
@@ -97,39 +113,37 @@ def logits(
         q: (queries, WIDTH).
         k: (keys, WIDTH), ROWS * COLUMNS of them.
         scale: Factor of the products.
-        there: Which queries there are.
         valid: Which keys there are.
         row: Position of every key on the axis of rows.
         column: Likewise of columns.
-        row_start: First position that a query sees, and so on for all that follow.
-        bias: Pointer to the entries of the head, or None.
-        bias_rows: Entries of the bias.
-        bias_columns: Likewise.
+        row_start: First position that a query sees on the axis of rows.
+        row_count: Number of positions that every query sees.
+        column_start: Likewise of columns.
+        column_count: Likewise.
+        bias: What is added, (queries, keys), or None.
         row_term: Relative term per query and row of keys, or None.
         column_term: Likewise.
         DENSE: Every query sees every valid key.
+        BY_KEYS: See :func:`products`.
     """
-    s = tl.dot(q, tl.trans(k), input_precision=PRECISION) * (scale * 1.4426950408889634)
+    s = products(q, k, BY_KEYS, PRECISION) * (scale * 1.4426950408889634)
     if row_term is not None:
         s = tl.reshape(s, (s.shape[0], ROWS, COLUMNS)) + row_term[:, :, None]
         s = tl.reshape(s, (s.shape[0], ROWS * COLUMNS))
     if column_term is not None:
         s = tl.reshape(s, (s.shape[0], ROWS, COLUMNS)) + column_term[:, None, :]
         s = tl.reshape(s, (s.shape[0], ROWS * COLUMNS))
-    seen = there[:, None] & valid[None, :]
+    seen = valid[None, :]
     if not DENSE:
         seen = seen & within(row, row_start, row_count)
         seen = seen & within(column, column_start, column_count)
     if bias is not None:
-        # both parts of an address are per query and per key: one addition per pair
-        of_query = (row_shift + bias_rows // 2) * bias_columns + column_shift + bias_columns // 2
-        entry = of_query[:, None] + (row * bias_columns + column)[None, :]
-        s += tl.load(bias + entry, mask=seen, other=0.0).to(tl.float32) * 1.4426950408889634
+        s += bias * 1.4426950408889634
     return tl.where(seen, s, -1e30)
 
 
 @kernel
-def relative_grad(grad, shift, axis: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+def relative_grad(grad, shift, axis: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,  # noqa: D417
                   ENTRIES: tl.constexpr):  # fmt: skip
     """Gradient of the products in :func:`relative` from that of the logits, (queries, ENTRIES).
 
@@ -139,10 +153,7 @@ def relative_grad(grad, shift, axis: tl.constexpr, ROWS: tl.constexpr, COLUMNS: 
         axis: Of a table for rows 0, for columns 1.
     """
     grad = tl.reshape(grad, (grad.shape[0], ROWS, COLUMNS))
-    if axis == 0:
-        grad = tl.sum(grad, 2)
-    else:
-        grad = tl.sum(grad, 1)
+    grad = tl.sum(grad, 2) if axis == 0 else tl.sum(grad, 1)
     place = tl.arange(0, ENTRIES)[None, :] - shift[:, None]
     last: tl.constexpr = grad.shape[1] - 1
     inside = (place >= 0) & (place <= last)
@@ -160,6 +171,46 @@ def add_table_grad(target, grad, q, low, length, D: tl.constexpr, WIDTH: tl.cons
 
 
 @kernel
+def ones(entry, ENTRIES: tl.constexpr):
+    """A 1 for the entry of each lane, 0 elsewhere, (lanes, ENTRIES)."""
+    return tl.where(entry[:, None] == tl.arange(0, ENTRIES)[None, :], 1.0, 0.0)
+
+
+@kernel
+def bias_of_pairs(table, row_low, column_low, rows, columns, row_entry, column_entry,  # noqa: D417
+                  dtype: tl.constexpr, QUERY_ROWS: tl.constexpr, QUERY_COLUMNS: tl.constexpr,
+                  ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+                  ROW_ENTRIES: tl.constexpr, COLUMN_ENTRIES: tl.constexpr,
+                  PRECISION: tl.constexpr):  # fmt: skip
+    """Bias of queries and keys, (queries, keys), by products with 0 and 1.
+
+    The few entries that occur are read once; to gather one for every pair would take a third of
+    the registers.
+
+    Args:
+        table: Pointer to the entries of a head.
+        row_low: Lowest row offset.
+        column_low: Likewise.
+        rows: Entries of the table.
+        columns: Likewise.
+        row_entry: Row offset of a row of queries and a row of keys, from the lowest one on,
+            (QUERY_ROWS * ROWS,).
+        column_entry: Likewise for columns.
+        dtype: Type of the products.
+    """
+    row = row_low + rows // 2 + tl.arange(0, ROW_ENTRIES)
+    column = column_low + columns // 2 + tl.arange(0, COLUMN_ENTRIES)
+    inside_rows, inside_columns = (row >= 0) & (row < rows), (column >= 0) & (column < columns)
+    inside = inside_rows[:, None] & inside_columns[None, :]
+    entries = tl.load(table + row[:, None] * columns + column[None, :], mask=inside, other=0.0)
+    left, right = ones(row_entry, ROW_ENTRIES).to(dtype), ones(column_entry, COLUMN_ENTRIES)
+    half = tl.dot(left, entries.to(dtype), input_precision=PRECISION).to(dtype)
+    value = tl.dot(half, tl.trans(right.to(dtype)), input_precision=PRECISION).to(dtype)
+    value = tl.permute(tl.reshape(value, (QUERY_ROWS, ROWS, QUERY_COLUMNS, COLUMNS)), (0, 2, 1, 3))
+    return tl.reshape(value, (QUERY_ROWS * QUERY_COLUMNS, ROWS * COLUMNS)).to(tl.float32)
+
+
+@kernel
 def diagonal_sums(grad, row_entry, column_entry, dtype: tl.constexpr,
                   QUERY_ROWS: tl.constexpr, QUERY_COLUMNS: tl.constexpr,
                   ROWS: tl.constexpr, COLUMNS: tl.constexpr,
@@ -167,19 +218,14 @@ def diagonal_sums(grad, row_entry, column_entry, dtype: tl.constexpr,
                   PRECISION: tl.constexpr):  # fmt: skip
     """Sums of a gradient (queries, keys) by row and column offset, as products with 0 and 1.
 
-    Args:
-        grad: (queries, keys).
-        row_entry: Entry of a row of queries and a row of keys, (QUERY_ROWS * ROWS,).
-        column_entry: Likewise for columns.
-        dtype: Type of the products.
+    The transpose of :func:`bias_of_pairs`.
     """
     grad = tl.reshape(grad, (QUERY_ROWS, QUERY_COLUMNS, ROWS, COLUMNS))
     grad = tl.permute(grad, (0, 2, 1, 3))
     grad = tl.reshape(grad, (QUERY_ROWS * ROWS, QUERY_COLUMNS * COLUMNS)).to(dtype)
-    left = (tl.arange(0, ROW_ENTRIES)[:, None] == row_entry[None, :]).to(dtype)
-    right = (column_entry[:, None] == tl.arange(0, COLUMN_ENTRIES)[None, :]).to(dtype)
-    half = tl.dot(left, grad, input_precision=PRECISION).to(dtype)
-    return tl.dot(half, right, input_precision=PRECISION)
+    left, right = ones(row_entry, ROW_ENTRIES).to(dtype), ones(column_entry, COLUMN_ENTRIES)
+    half = tl.dot(tl.trans(left), grad, input_precision=PRECISION).to(dtype)
+    return tl.dot(half, right.to(dtype), input_precision=PRECISION)
 
 
 @kernel
