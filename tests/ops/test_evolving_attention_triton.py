@@ -132,6 +132,12 @@ def test_another_algorithm_where_kernels_do_not_work(interpreter, monkeypatch, w
     check(inputs(1, 2, (3, 4), 5, 3, torch.float32, without=without), torch.float32, alpha=0.6)
 
 
+def test_tables_of_another_size(interpreter):
+    given = inputs(1, 1, (3, 4), 5, 2, torch.float32) | dict(rel_h=torch.zeros(7, 5))
+    with pytest.raises(ValueError, match='5 relative vectors expected, got 7'):
+        evolving_attention(**given, impl='triton')
+
+
 def test_maps_that_are_too_long(interpreter):
     given = inputs(1, 1, (1, triton.LONGEST + 1), 1, 1, torch.float32)
     with pytest.raises(RuntimeError, match="'triton' of evolving_attention: a map of 1 x 129"):

@@ -34,13 +34,13 @@ def attend(
     """Result (N, heads, T, d_v) and logits (N, heads, T, T) of maps (N, heads, H, W, d)."""
     row = column = None
     if rel_h is not None and rel_w is not None:
-        row, column = relative_terms(q, rel_h.to(q.dtype), rel_w.to(q.dtype))
+        row, column = _relative_terms(q, rel_h.to(q.dtype), rel_w.to(q.dtype))
     size = list(q.shape[2:4])
     q, k, v = (x.flatten(2, 3).contiguous() for x in (q, k, v))
     return evolve(q, k, v, row, column, previous, weight, bias, size, alpha, beta)
 
 
-def relative_terms(q: Tensor, rel_h: Tensor, rel_w: Tensor) -> tuple[Tensor, Tensor]:
+def _relative_terms(q: Tensor, rel_h: Tensor, rel_w: Tensor) -> tuple[Tensor, Tensor]:
     """Terms by key row and by key column, (N, heads, T, H) and (N, heads, T, W)."""
     height, width = q.shape[2:4]
     # decomposed tables are by query - key

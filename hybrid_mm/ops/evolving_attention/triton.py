@@ -24,6 +24,7 @@ from torch import Tensor
 from hybrid_mm.ops.custom_op import custom_op
 from hybrid_mm.ops.evolving_attention import programs, tiled
 from hybrid_mm.ops.kernels import launched
+from hybrid_mm.ops.positions import decomposed_logits
 from hybrid_mm.ops.precision import accurate
 
 _TILE = 32  # queries and keys of a tile of logits: larger ones spill registers
@@ -267,6 +268,13 @@ def evolve(
     return launched('evolving_attention', run, otherwise)
 
 
+def _table(rel: Tensor, side: int) -> Tensor:
+    """Vectors of every query and key of an axis, (side, side, d)."""
+    if len(rel) != 2 * side - 1:
+        raise ValueError(f'{2 * side - 1} relative vectors expected, got {len(rel)}')
+    return rel.unfold(0, side, 1).flip(0).transpose(1, 2)
+
+
 def attend(
     q: Tensor,
     k: Tensor,
@@ -283,7 +291,8 @@ def attend(
     size = list(q.shape[2:4])
     row = column = None
     if rel_h is not None and rel_w is not None:
-        row, column = tiled.relative_terms(q, rel_h.to(q.dtype), rel_w.to(q.dtype))
+        tables = (_table(x.to(q.dtype), n) for x, n in zip((rel_h, rel_w), size, strict=True))
+        row, column = (x.flatten(2, 3).contiguous() for x in decomposed_logits(q, *tables))
     q, k, v = (x.flatten(2, 3) for x in (q, k, v))
     previous, weight, bias = (x if x is None else x.contiguous() for x in (previous, weight, bias))
     out, logits, _ = evolve(q, k, v, row, column, previous, weight, bias, size, alpha, beta)
