@@ -129,20 +129,22 @@ def test_a_wrong_algorithm_is_seen(error, fits, where):
 
 
 class Layer(nn.Module):
-    """Its parameter starts at nothing, as a layer scale does; what is wrong shows in its place."""
+    """A branch behind a scale that starts near nothing; the gradient of its weight is wrong."""
 
     def __init__(self, error: float) -> None:
         super().__init__()
         self.scale, self.error = nn.Parameter(torch.full((4,), 1e-6)), error
+        self.weight = nn.Parameter(torch.rand(4))
 
     def forward(self, x):
-        right = chosen_impl('auto', 'mixed_shift') == 'reference'
-        return x + self.scale * x.sin() * (1 if right else 1 + self.error)
+        factor = 1 + self.error * (chosen_impl('auto', 'mixed_shift') != 'reference')
+        weight = self.weight.detach() + factor * (self.weight - self.weight.detach())
+        return x + self.scale * weight * x.sin()
 
 
 def test_a_wrong_layer_is_seen_behind_a_small_scale():
     modules.check(partial(Layer, 1e-6), (2, 4), DRY, torch.float32)
-    with pytest.raises(Failed, match='gradient of scale off by'):
+    with pytest.raises(Failed, match='gradient of weight off by'):
         modules.check(partial(Layer, 0.1), (2, 4), DRY, torch.float32)
 
 

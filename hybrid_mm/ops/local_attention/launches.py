@@ -59,28 +59,80 @@ def _width(q: Tensor, v: Tensor) -> int:
     return max(q.shape[-1], v.shape[-1])
 
 
-def tiles_of(pattern: Pattern, width: int, dtype: torch.dtype) -> tuple[Tile, Tile]:
-    """Sizes of tiles for a pattern and a head width: 64 queries and 64 keys where that fits."""
-    rows, columns = pattern.rows, pattern.columns
+class Tiles(NamedTuple):
+    """Tiles of the three kernels."""
+
+    forward: Tile
+    queries: Tile
+    keys: Tile
+
+
+# Queries of a program, keys that it reads at a time, and warps, by head width: what needs no more
+# than the 255 registers of a thread, compiled for compute capability 8.0 and 9.0 with all tables
+_HALF = {
+    32: ((64, 64, 4), (64, 32, 4), (32, 64, 4)),
+    64: ((64, 32, 4), (32, 16, 4), (32, 32, 4)),
+    128: ((32, 32, 4), (32, 16, 4), (32, 32, 8)),
+    256: ((32, 16, 4), (32, 16, 4), (32, 16, 8)),
+}
+_SINGLE = {
+    32: ((32, 32, 4), (32, 32, 4), (32, 32, 8)),
+    64: ((32, 32, 8), (32, 16, 4), (32, 32, 8)),
+    256: ((32, 16, 8), (32, 16, 4), (32, 16, 8)),  # in the interpreter only
+}
+_SHAPES = {64: ((8, 8), (4, 16)), 32: ((4, 8),), 16: ((4, 4),)}
+
+
+def tiles_of(pattern: Pattern, width: int, dtype: torch.dtype, relative: bool) -> Tiles:
+    """Sizes of tiles.
+
+    Args:
+        pattern: What queries see.
+        width: Of a head.
+        dtype: Of the maps.
+        relative: Whether there are relative tables.
+    """
+    sizes = _SINGLE if dtype.itemsize > 2 else _HALF
+    row = sizes[min(w for w in sizes if w >= width)]
+    side, window = _sides(pattern)
+    return Tiles(*(_tile(side, window, *areas, relative) for areas in row))
+
+
+def _sides(pattern: Pattern) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Rows and columns of queries that lie together, and of the keys that they see; 64: many."""
+    axes = pattern.rows, pattern.columns
     if pattern.type == PatternType.BLOCK:
-        side = columns.size // columns.stride
-        query = (8, 8) if side > 4 else (4, 4)
-        key = (8, 8) if columns.size + 2 * columns.halo > 4 else (4, 4)
-    elif pattern.type in (PatternType.PARTITION, PatternType.GRID):
-        query = key = _least_padded(rows.size, columns.size)
-    else:
-        query = key = (8, 8)
-    return Tile(*query, *key, 4), Tile(*query, *key, 4)
+        rows, columns = (axis.size // axis.stride for axis in axes)
+        return (rows, columns), (axes[0].size + 2 * axes[0].halo, axes[1].size + 2 * axes[1].halo)
+    if pattern.type in (PatternType.PARTITION, PatternType.GRID):
+        return (axes[0].size, axes[1].size), (axes[0].size, axes[1].size)
+    return (64, 64), (64, 64)
 
 
-def _least_padded(rows: int, columns: int) -> tuple[int, int]:
-    """Rows and columns of a tile of which a window needs the fewest slots."""
-    shapes = [(8, 8), (4, 16), (4, 4)]
-    return min(shapes, key=lambda s: (math.prod(_covering(rows, columns, s)), -math.prod(s)))
+def _tile(
+    side: tuple[int, int],
+    window: tuple[int, int],
+    queries: int,
+    keys: int,
+    warps: int,
+    relative: bool,
+) -> Tile:
+    (query_rows, query_columns), (rows, columns) = _shape(side, queries), _shape(window, keys)
+    queries, keys = query_rows * query_columns, rows * columns
+    warps = min(warps, max(1, queries * keys // 256))
+    if relative:  # Triton's gather wants a number for every thread, or ends the program
+        warps = min(warps, queries * min(rows, columns) // 32)
+    return Tile(query_rows, query_columns, rows, columns, warps)
 
 
-def _covering(rows: int, columns: int, shape: tuple[int, int]) -> tuple[int, int]:
-    return -(-rows // shape[0]) * shape[0], -(-columns // shape[1]) * shape[1]
+def _shape(side: tuple[int, int], most: int) -> tuple[int, int]:
+    """Rows and columns of a tile of at most so many slots that leaves the fewest of them empty."""
+    shapes = [shape for area, some in _SHAPES.items() if area <= most for shape in some]
+
+    def slots(shape: tuple[int, int]) -> int:
+        return math.prod(-(-n // step) * step for n, step in zip(side, shape, strict=True))
+
+    return min(shapes, key=lambda shape: (slots(shape), -math.prod(shape)))
 
 
 def _power(n: int) -> int:
@@ -113,7 +165,8 @@ class _Call:
         self.q, self.pattern, self.size = q, pattern, (k.shape[2], k.shape[3])
         self.bias, self.rel_h, self.rel_w = (None if x is None else x.contiguous() for x in tables)
         d, dv = q.shape[-1], v.shape[-1]
-        self.tiles = tiles_of(pattern, max(d, dv), q.dtype)
+        relative = self.rel_h is not None or self.rel_w is not None
+        self.tiles = tiles_of(pattern, max(d, dv), q.dtype, relative)
         self.arguments = {
             **_map('q', q), **_map('k', k), **_map('v', v),
             'heads': q.shape[1], 'height': q.shape[2], 'width': q.shape[3], 'scale': scale,
@@ -139,11 +192,11 @@ class _Call:
             (columns, width, tile.query_columns, tile.columns),
         ]
 
-    def by_queries(self, kernel: Any, **arguments: Any) -> None:
+    def by_queries(self, kernel: Any, tile: Tile, **arguments: Any) -> None:
         """Launch a kernel with a program per tile of queries."""
         kind, programs, dense = self.pattern.type, self.q.shape[0] * self.q.shape[1], True
-        arguments |= self.tiles[0].arguments()
-        axes = zip(('row', 'column'), self._axes(self.tiles[0]), strict=True)
+        arguments |= tile.arguments()
+        axes = zip(('row', 'column'), self._axes(tile), strict=True)
         for name, (axis, length, size, keys) in axes:
             tiles = query_tiles(kind, axis, length, size)
             slots, table, source = on_device(
@@ -163,8 +216,8 @@ class _Call:
     def by_keys(self, kernel: Any, **arguments: Any) -> None:
         """Launch a kernel with a program per tile of keys."""
         kind, programs, dense = self.pattern.type, self.q.shape[0] * self.q.shape[1], True
-        arguments |= self.tiles[1].arguments()
-        axes = zip(('row', 'column'), self._axes(self.tiles[1]), strict=True)
+        arguments |= self.tiles.keys.arguments()
+        axes = zip(('row', 'column'), self._axes(self.tiles.keys), strict=True)
         for name, (axis, length, queries, size) in axes:
             tiles = key_tiles(kind, axis, length, size, queries)
             keys, positions, table, order = on_device(
@@ -262,13 +315,14 @@ def _differentiate(
     # as many copies as take no more memory than the queries
     copies = max(1, min(_COPIES, q.numel() // max(1, total)))
     sums = torch.zeros(copies, total, dtype=torch.float32, device=q.device) if total else None
-    parts = iter(sums.split(lengths, 1)) if sums is not None else iter(())
-    parts = [next(parts) if needed else None for needed in needs[3:]]
+    found = iter(() if sums is None else sums.split(lengths, 1))
+    parts = [next(found) if needed else None for needed in needs[3:]]
     grad_q, delta = torch.empty_like(q), torch.empty_like(lse)
     upstream = {**_map('g', grad), 'G_PLANES': _planes(grad), 'lse': lse, 'delta': delta}
     upstream['grad'] = upstream.pop('g')
     call.by_queries(
         differentiate_queries,
+        call.tiles.queries,
         **upstream,
         **_gradient('q', grad_q),
         out=out,
@@ -285,8 +339,8 @@ def _differentiate(
             differentiate_keys, **upstream, **_gradient('k', grad_k), **_gradient('v', grad_v)
         )
     maps = [x for x, needed in zip((grad_q, grad_k, grad_v), needs, strict=False) if needed]
-    given = zip(parts, tables, strict=True)
-    of_tables = [p.sum(0).view(x.shape).to(x.dtype) for p, x in given if p is not None]
+    given = [p for p in parts if p is not None]
+    of_tables = [p.sum(0).view(x.shape).to(x.dtype) for p, x in zip(given, learned, strict=True)]
     return [*maps, *of_tables]
 
 
@@ -311,8 +365,9 @@ def _without_kernels(
     *maps, of_tables = tiled.backward(grad, q, k, v, tables, scale, pattern, (rows, columns))
     pairs = zip((q, k, v), maps, needs, strict=False)
     found = [torch.empty_like(x).copy_(dx) for x, dx, needed in pairs if needed]
-    given = zip(tables, of_tables, needs[3:], strict=True)
-    found += [dx.to(x.dtype).contiguous() for x, dx, needed in given if needed]
+    for x, dx, needed in zip(tables, of_tables, needs[3:], strict=True):
+        if needed and x is not None and dx is not None:
+            found.append(dx.to(x.dtype).contiguous())
     return found
 
 
@@ -341,7 +396,8 @@ def attention(
     out, lse = _results(q, k, v)
 
     def run() -> tuple[Tensor, Tensor]:
-        _Call(q, k, v, tables, scale, shape).by_queries(attend, out=out, lse=lse)
+        call = _Call(q, k, v, tables, scale, shape)
+        call.by_queries(attend, call.tiles.forward, out=out, lse=lse)
         return out, lse
 
     def otherwise() -> tuple[Tensor, Tensor]:

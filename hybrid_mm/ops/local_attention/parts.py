@@ -1,7 +1,8 @@
 """What the Triton kernels of local attention share: loads, logits, gradients of the tables.
 
-Queries of a tile are lanes, rows first; so are the positions of a rectangle. ``row_start`` and the
-like are what :mod:`.lanes` says of every query of a tile, one number per lane.
+Sizes in capitals are constants, the same in all functions. Queries of a tile are lanes, rows
+first; so are the positions of a rectangle. ``row_start`` and the like are what :mod:`.lanes` says
+of every query of a tile, one number per lane.
 """
 
 from hybrid_mm.ops.kernels import kernel, tl
@@ -73,7 +74,7 @@ def slab(table, low, length, dtype: tl.constexpr, D: tl.constexpr, WIDTH: tl.con
 
 
 @kernel
-def relative(q, vectors, index, PRECISION: tl.constexpr):
+def relative(q, vectors, index, PRECISION: tl.constexpr):  # noqa: D417
     """Products of queries with vectors of a table, each position reading that of its offset.
 
     Args:
@@ -100,7 +101,7 @@ def products(q, k, BY_KEYS: tl.constexpr, PRECISION: tl.constexpr):
 
 
 @kernel
-def logits(
+def logits(  # noqa: D417
     q, k, scale, valid, row, column,
     row_start, row_count, column_start, column_count, bias, row_term, column_term,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DENSE: tl.constexpr, BY_KEYS: tl.constexpr,
@@ -142,7 +143,7 @@ def logits(
 
 
 @kernel
-def relative_grad(grad, shift, axis: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+def relative_grad(grad, shift, axis: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,  # noqa: D417
                   ENTRIES: tl.constexpr):  # fmt: skip
     """Gradient of the products in :func:`relative` from that of the logits, (queries, ENTRIES).
 
@@ -152,10 +153,7 @@ def relative_grad(grad, shift, axis: tl.constexpr, ROWS: tl.constexpr, COLUMNS: 
         axis: Of a table for rows 0, for columns 1.
     """
     grad = tl.reshape(grad, (grad.shape[0], ROWS, COLUMNS))
-    if axis == 0:
-        grad = tl.sum(grad, 2)
-    else:
-        grad = tl.sum(grad, 1)
+    grad = tl.sum(grad, 2) if axis == 0 else tl.sum(grad, 1)
     place = tl.arange(0, ENTRIES)[None, :] - shift[:, None]
     last: tl.constexpr = grad.shape[1] - 1
     inside = (place >= 0) & (place <= last)
@@ -179,7 +177,7 @@ def ones(entry, ENTRIES: tl.constexpr):
 
 
 @kernel
-def bias_of_pairs(table, row_low, column_low, rows, columns, row_entry, column_entry,
+def bias_of_pairs(table, row_low, column_low, rows, columns, row_entry, column_entry,  # noqa: D417
                   dtype: tl.constexpr, QUERY_ROWS: tl.constexpr, QUERY_COLUMNS: tl.constexpr,
                   ROWS: tl.constexpr, COLUMNS: tl.constexpr,
                   ROW_ENTRIES: tl.constexpr, COLUMN_ENTRIES: tl.constexpr,
