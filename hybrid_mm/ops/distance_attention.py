@@ -90,8 +90,12 @@ def _mask(q: Tensor, k: Tensor, v: Tensor, table: Tensor, stride: int) -> Tensor
 
 def _by_offset(q: Tensor, k: Tensor, v: Tensor, table: Tensor, stride: int, impl: str) -> Tensor:
     """Local attention, with a table by offset: it has every distance twice."""
-    bias = torch.cat([table[:, 1:].flip(1), table], 1)
-    bias = torch.cat([bias[:, :, 1:].flip(2), bias], 2)
+    if table.is_cuda and not torch.are_deterministic_algorithms_enabled():
+        rows, columns = table.shape[1:]
+        bias = F.pad(table, (columns - 1, 0, rows - 1, 0), mode='reflect')
+    else:  # the gradient of a reflection is not deterministic
+        bias = torch.cat([table[:, 1:].flip(1), table], 1)
+        bias = torch.cat([bias[:, :, 1:].flip(2), bias], 2)
     return global_attention(q, k, v, stride=stride, bias=bias, impl=impl)
 
 
