@@ -92,6 +92,24 @@ class Window(NamedTuple):
         mean, square = x.mean(0).flatten(1).chunk(2)
         return square - mean.square(), mean + centre.flatten()[:, None]
 
+    def relation_moments(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Variance and mean (R,) of :func:`relation`, without forming it.
+
+        For windows of neighbours around every pixel, whose sums are poolings. Not for maps that
+        vary much more than the differences within a window: they cancel out.
+
+        Args:
+            q: Queries (N, R, H, W) in single precision.
+            k: Padded keys of the same type.
+        """
+        middles = [x.detach().mean((0, 2, 3), keepdim=True) for x in (q, k)]
+        q, k = q - middles[0], k - middles[1]
+        near = F.avg_pool2d(torch.cat([k, k.square()], 1), self.kernel_size, 1)
+        key, square = near.chunk(2, 1)
+        mean = (q - key).mean((0, 2, 3))
+        square = (q.square() - 2 * q * key + square).mean((0, 2, 3))
+        return square - mean.square(), mean + (middles[0] - middles[1]).flatten()
+
     def relation(self, q: Tensor, k: Tensor) -> Tensor:
         """Difference of queries (N, R, H', W') to padded keys, (N, R, k^2, H' * W')."""
         return q.flatten(2).unsqueeze(2) - self.unfold(k)
