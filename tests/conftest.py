@@ -4,6 +4,7 @@ OpenMMLab is imported where a fixture needs it: tests of layers and converters r
 """
 
 import contextlib
+import gc
 import importlib.util
 import json
 import os
@@ -43,6 +44,12 @@ def pytest_collection_modifyitems(config, items) -> None:
         (left_out if parts and not parts & wanted else kept).append(item)
     items[:] = kept
     config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_collection_finish() -> None:
+    """Spare all later collections of garbage what has been imported: it is there to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 def _picture(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[dict]]:

@@ -1,6 +1,7 @@
 """The wheel, and our backbones in plain configs of MMDetection, MMSegmentation and MMPretrain.
 
 Everything runs in subprocesses outside the checkout, with the unpacked wheel first on the path.
+The commands of a test are forks of one of them, which has imported OpenMMLab: most of their time.
 """
 
 import json
@@ -135,6 +136,39 @@ assert len(result['pred_scores']) == 2, result
 import hybrid_mm
 print('FROM', hybrid_mm.__file__)
 """
+FORKS = """
+import importlib, json, os, runpy, sys, traceback
+
+package, *commands = map(json.loads, sys.argv[1:])
+for name in ('torch', 'mmengine.runner', 'mmcv.ops', f'{package}.models', f'{package}.datasets',
+             f'{package}.apis'):
+    importlib.import_module(name)
+assert 'hybrid_mm' not in sys.modules
+for first, *words in commands:
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            if first == '-c':
+                sys.argv = ['-c', *words[1:]]
+                exec(words[0], dict(__name__='__main__'))
+            else:
+                sys.argv, sys.path[0] = [first, *words], os.path.dirname(first)
+                runpy.run_path(first, run_name='__main__')
+            status = 0
+        except SystemExit as error:
+            status = bool(error.code)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+    if os.waitpid(child, 0)[1]:
+        sys.exit(1)
+    print('=' * 9, 'done', '=' * 9)
+"""
 LOOK_UP = """
 from mim import get_model_info
 
@@ -161,6 +195,15 @@ def run(command, cwd, path=None):
     )
     assert done.returncode == 0, done.stdout[-4000:]
     return done.stdout
+
+
+def run_all(package, commands, cwd, path):
+    """What each command prints; see ``FORKS``."""
+    texts = [json.dumps([str(word) for word in command]) for command in commands]
+    out = run(['-c', FORKS, json.dumps(package), *texts], cwd, path)
+    *found, _ = out.split('========= done =========\n')
+    assert len(found) == len(commands)
+    return found
 
 
 @pytest.fixture(scope='module')
@@ -258,26 +301,32 @@ def test_configs_can_be_inherited_from_elsewhere(where, request, tmp_path):
 def test_detection_with_mmdet_alone(installed, dataset, tmp_path):
     config = tmp_path / 'config.py'
     config.write_text(DETECTION + DETECTION_DATA.replace('{root}', str(dataset)))
-    out = run([mim('mmdet') / 'tools/train.py', config, '--work-dir', 'run'], tmp_path, installed)
-    assert 'coco/segm_mAP' in out
-    weights = tmp_path / 'run/epoch_1.pth'
-    command = [mim('mmdet') / 'tools/test.py', config, weights, '--work-dir', 'run']
-    assert 'segm_mAP_50' in run(command, tmp_path, installed)
-    out = run(['-c', DETECT, config, weights, dataset / 'images/0.png'], tmp_path, installed)
-    assert f'FROM {installed}' in out
+    tools, weights = mim('mmdet') / 'tools', tmp_path / 'run/epoch_1.pth'
+    commands = (
+        [tools / 'train.py', config, '--work-dir', 'run'],
+        [tools / 'test.py', config, weights, '--work-dir', 'run'],
+        ['-c', DETECT, config, weights, dataset / 'images/0.png'],
+    )
+    trained, tested, detected = run_all('mmdet', commands, tmp_path, installed)
+    assert 'coco/segm_mAP' in trained
+    assert 'segm_mAP_50' in tested
+    assert f'FROM {installed}' in detected
 
 
 def test_segmentation_with_mmseg_alone(installed, dataset, tmp_path):
     config = tmp_path / 'config.py'
     text = SEGMENTATION.replace('{configs}', str(mim('mmseg') / 'configs'))
     config.write_text(text + SEGMENTATION_DATA.replace('{root}', str(dataset)))
-    out = run([mim('mmseg') / 'tools/train.py', config, '--work-dir', 'run'], tmp_path, installed)
-    assert 'mIoU' in out
-    weights = tmp_path / 'run/iter_2.pth'
-    command = [mim('mmseg') / 'tools/test.py', config, weights, '--work-dir', 'run']
-    assert 'mIoU' in run(command, tmp_path, installed)
-    out = run(['-c', SEGMENT, config, weights, dataset / 'images/0.png'], tmp_path, installed)
-    assert f'FROM {installed}' in out
+    tools, weights = mim('mmseg') / 'tools', tmp_path / 'run/iter_2.pth'
+    commands = (
+        [tools / 'train.py', config, '--work-dir', 'run'],
+        [tools / 'test.py', config, weights, '--work-dir', 'run'],
+        ['-c', SEGMENT, config, weights, dataset / 'images/0.png'],
+    )
+    trained, tested, segmented = run_all('mmseg', commands, tmp_path, installed)
+    assert 'mIoU' in trained
+    assert 'mIoU' in tested
+    assert f'FROM {installed}' in segmented
 
 
 def test_classification_with_mmpretrain_alone(installed, dataset, tmp_path):
@@ -288,14 +337,16 @@ def test_classification_with_mmpretrain_alone(installed, dataset, tmp_path):
     config = tmp_path / 'config.py'
     text = CLASSIFICATION.replace('{configs}', str(mim('mmpretrain') / 'configs'))
     config.write_text(text.replace('{root}', str(tmp_path / 'data')))
-    tools = mim('mmpretrain') / 'tools'
-    out = run([tools / 'train.py', config, '--work-dir', 'run'], tmp_path, installed)
-    assert 'accuracy/top1' in out
-    weights = tmp_path / 'run/epoch_1.pth'
-    command = [tools / 'test.py', config, weights, '--work-dir', 'run']
-    assert 'accuracy/top1' in run(command, tmp_path, installed)
-    out = run(['-c', CLASSIFY, config, weights, dataset / 'images/0.png'], tmp_path, installed)
-    assert f'FROM {installed}' in out
+    tools, weights = mim('mmpretrain') / 'tools', tmp_path / 'run/epoch_1.pth'
+    commands = (
+        [tools / 'train.py', config, '--work-dir', 'run'],
+        [tools / 'test.py', config, weights, '--work-dir', 'run'],
+        ['-c', CLASSIFY, config, weights, dataset / 'images/0.png'],
+    )
+    trained, tested, classified = run_all('mmpretrain', commands, tmp_path, installed)
+    assert 'accuracy/top1' in trained
+    assert 'accuracy/top1' in tested
+    assert f'FROM {installed}' in classified
 
 
 def test_new_config_from_the_wheel_with_mmseg_alone(installed, dataset, tmp_path):

@@ -29,6 +29,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout that is not installed
 
+import torch
+
 from hybrid_mm.benchmarks.gpu import suite
 from hybrid_mm.benchmarks.gpu.record import NAME, Record
 from hybrid_mm.benchmarks.gpu.supervisor import Suite, supervise
@@ -50,6 +52,8 @@ def main(argv=None) -> int:
     if args.list:
         print('\n'.join(task.name for task in tasks))
         return 0
+    if not args.dry and not torch.cuda.is_available():
+        raise UserError('torch sees no GPU here; --dry tries the tool without one')
     command = ' '.join(['python tools/gpu_check.py', *(sys.argv[1:] if argv is None else argv)])
     record = Record(args.out, command, open=len(tasks))
     deadline = time.monotonic() + args.minutes * 60
@@ -120,7 +124,7 @@ def _note(record: Record, result: Result, quiet: bool) -> None:
     if result.name == suite.ENVIRONMENT:
         record.environment = result.figures
         if result.status != PASS:
-            raise UserError(f'{result.text}; --dry tries the tool without one')
+            raise UserError(f'the machine cannot be asked: {result.text} {result.details}')
     if not quiet:
         print(
             f'{result.status:5} {result.name} | {result.text} | {result.seconds:.1f} s', flush=True

@@ -79,7 +79,9 @@ class MaxViTBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, C, H', W')."""
-        return self.grid(self.block(self.conv(x).permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+        x = self.conv(x).permute(0, 2, 3, 1)
+        x = x.contiguous() if x.is_cuda else x  # once, not in every layer
+        return self.grid(self.block(x)).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,8 @@ class LayerNorm2d(nn.LayerNorm):
 
     def forward(self, x: Tensor, factor: float = 1.0) -> Tensor:
         """Map (N, C, H, W) to the same shape; the result is multiplied by ``factor``."""
-        weight, bias = self.weight, self.bias
+        weight: Tensor = self.weight
+        bias: Tensor = self.bias
         if factor != 1:
             weight, bias = weight * factor, bias * factor
         x = F.layer_norm(x.permute(0, 2, 3, 1), self.normalized_shape, weight, bias, self.eps)

@@ -26,6 +26,7 @@ _TYPES = _TENSORS | {
     list[bool]: 'bool[]',
     list[Tensor]: 'Tensor[]',
     tuple[Tensor, Tensor]: '(Tensor, Tensor)',
+    tuple[Tensor, Tensor, Tensor]: '(Tensor, Tensor, Tensor)',
 }
 
 

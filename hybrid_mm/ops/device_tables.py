@@ -37,9 +37,9 @@ def on_device(
     if torch.compiler.is_dynamo_compiling():  # what is remembered would be a result of the graph
         return _copied(make, args, device)
     key = make, args, device
-    found = _tables.get(key)
+    found = _tables.pop(key, None)  # to the end; backward passes have threads of their own
     if found is not None and _usable(found):
-        _tables.move_to_end(key)
+        _tables[key] = found
         if capturing(device):
             _captured[key] = found
         return found

@@ -140,9 +140,11 @@ def launched(operator: str, run: Callable[[], R], otherwise: Callable[[], R]) ->
         return otherwise()
 
 
-def forget_failures() -> None:
-    """Try the kernels of all operators again, also those that did not work."""
+def forget_failures() -> list[str]:
+    """Operators whose kernels did not work, and try them again from now on."""
+    failed = sorted(_failed)
     _failed.clear()
+    return failed
 
 
 @functools.lru_cache(None)

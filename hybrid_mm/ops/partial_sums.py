@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hybrid_mm.ops.kernels import kernel, tl
 
-_BLOCK = 128
+_BLOCK = 32  # numbers of a program, and rows that it reads at a time
 MOST = 4  # parameters
 
 
@@ -54,11 +54,13 @@ class PartialSums:
 @kernel(sizes='parts')
 def _add_up(parts_ptr, a_ptr, b_ptr, c_ptr, d_ptr, a, b, c, d, parts, BLOCK: tl.constexpr):
     """Add up rows of d numbers; those up to a go to the first result, up to b to the second ..."""
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    total = tl.full((BLOCK,), 0, tl.float32)
-    for _ in range(parts):
-        total += tl.load(parts_ptr + i, mask=i < d, other=0)
-        parts_ptr += d
+    i, row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), tl.arange(0, BLOCK)[:, None]
+    place = parts_ptr + row.to(tl.int64) * d + i[None, :]
+    total = tl.full((BLOCK, BLOCK), 0, tl.float32)
+    for first in range(0, parts, BLOCK):
+        total += tl.load(place, mask=(first + row < parts) & (i < d)[None, :], other=0)
+        place += BLOCK * d
+    total = tl.sum(total, 0)
     tl.store(a_ptr + i, total.to(a_ptr.dtype.element_ty), mask=i < a)
     tl.store(b_ptr + i - a, total.to(b_ptr.dtype.element_ty), mask=(i >= a) & (i < b))
     tl.store(c_ptr + i - b, total.to(c_ptr.dtype.element_ty), mask=(i >= b) & (i < c))

@@ -793,9 +793,21 @@ def check_compilation_in_eval(cfg):
     torch._dynamo.reset()
 
 
+def once_per_class():
+    """All cases; slow are those whose class has had one before, unless it had other operators."""
+    seen, found = set(), []
+    for name, case in CASES.items():
+        known = class_of(case) in seen and name not in ('san-patchwise', 'hornet-gf', 'vitdet')
+        part = pytest.mark.part_of(f'network:{class_of(case)}')
+        found.append(pytest.param(name, id=name, marks=[part, *[pytest.mark.slow] * known]))
+        seen.add(class_of(case))
+    return found
+
+
 @pytest.mark.timeout(300)
-def test_training_compiles_without_graph_breaks(cfg):
-    model = build(cfg).train()
+@pytest.mark.parametrize('name', once_per_class())
+def test_training_compiles_without_graph_breaks(name):
+    model = build(CASES[name]).train()
     compiled = torch.compile(model, fullgraph=True, backend='eager')
     x = torch.rand(2, 3, 64, 96)
     maps = [network(x) for network in (compiled, model)]

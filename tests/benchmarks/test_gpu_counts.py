@@ -42,6 +42,7 @@ def test_kernels_and_bytes():
     assert counted(lambda x: x.expand(4, 2, 3) + 1, (2, 3)).moved == 4 * (6 + 24)
     assert counted(lambda x: x.index_select(0, x[:2].long()), (9,)).moved == 12 * 2 + 2 * 8
     assert counted(lambda x, y: x.copy_(y), (7,), (7,)).moved == 2 * 7 * 4
+    assert counted(lambda x: x[:0].clone(), (7,)).kernels == 0
 
 
 def test_peak_of_memory():

@@ -44,7 +44,9 @@ def compute(tree: str) -> Digest:
     """Digest of a tree."""
     unset = {name: value for name, value in os.environ.items() if name not in variables()}
     with mock.patch.dict(os.environ, unset, clear=True):
-        return {path.stem: section(fromfile(path)) for path in trees()[tree]}
+        found = {path.stem: section(fromfile(path)) for path in trees()[tree]}
+    _modules.clear()  # millions of objects, which every later collection of garbage would look at
+    return found
 
 
 def section(cfg: Config) -> Section:
@@ -142,7 +144,7 @@ _modules: dict[str, torch.nn.Module] = {}
 
 
 def _module(settings: dict, scope: str) -> torch.nn.Module:
-    """Build a module, or take the one that was built before."""
+    """Build a module, or take the one that was built before for the same tree."""
     key = f'{scope} {settings}'
     if key not in _modules:
         with Shapes(fill=False):

@@ -69,7 +69,7 @@ def test_wrong_arguments():
         LearnedQueryAttention2d(8, 8, 2, 4)
     with pytest.raises(
         ValueError,
-        match="impl must be one of auto, reference, tiled for learned_query_attention, got 'fast'",
+        match="auto, reference, tiled, triton for learned_query_attention, got 'fast'",
     ):
         LearnedQueryAttention2d(8, 8, 2, 3, impl='fast')
 

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hybrid_mm.layers import PairwiseAttention2d, PatchwiseAttention2d
 from hybrid_mm.ops import budget
 from hybrid_mm.ops.implicit_norm import normalisation
+from hybrid_mm.ops.vector_attention import Window
 from hybrid_mm.ops.vector_attention.tiled import aggregate_taps
 
 KINDS = pytest.mark.parametrize('kind', [PairwiseAttention2d, PatchwiseAttention2d])
@@ -143,6 +144,21 @@ def test_keeps_no_taps(kind):
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         module(x)
     assert sum(kept.values()) > 49 * one_map
+
+
+@pytest.mark.parametrize(('size', 'kernel', 'dilation'), [((5, 7), 3, 1), ((1, 4), 5, 2)])
+def test_moments_of_all_taps_at_once(size, kernel, dilation):
+    torch.manual_seed(0)
+    window = Window(kernel, 1, dilation)
+    padded = (s + dilation * (kernel - 1) for s in size)
+    k = torch.randn(2, 3, *padded, dtype=torch.float64, requires_grad=True)
+    found = []
+    for moments in (window.moments, window.pooled_moments):
+        var, mean = moments(k + 3, torch.Size(size))
+        (grad,) = torch.autograd.grad((var + mean.square()).square().sum(), k)
+        found.append([var, mean, grad])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize('momentum', [0.1, None])

@@ -7,8 +7,9 @@ from hybrid_mm.benchmarks.core import memory
 from hybrid_mm.layers.attention.pooling_attention import PoolingAttention
 from hybrid_mm.layers.attention.self_attention import SelfAttention
 from hybrid_mm.layers.relative_position import DecomposedPosition2d
-from hybrid_mm.ops import budget
+from hybrid_mm.ops import budget, kernels
 from hybrid_mm.ops.decomposed_attention import decomposed_attention
+from hybrid_mm.ops.dispatch import default_impl
 
 
 def tensors(shapes, dtype=torch.float64, seed=0):
@@ -167,7 +168,7 @@ def test_errors():
     )
     with pytest.raises(
         ValueError,
-        match="tiled, fused for decomposed_attention, got 'x'",
+        match="tiled, fused, triton for decomposed_attention, got 'x'",
     ):
         decomposed_attention(q, k, v, rel_h, rel_w, impl='x')
     with pytest.raises(ValueError, match='q, k and v must be'):
@@ -252,25 +253,55 @@ class Called(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(
-    ('device', 'dtype', 'd', 'd_v', 'side', 'own'),
+    ('device', 'dtype', 'keys', 'd_v', 'name'),
     [
-        ('cpu', torch.float32, 64, 64, 14, True),
-        ('cpu', torch.bfloat16, 64, 64, 14, True),
-        ('cuda', torch.float32, 64, 64, 14, True),
-        ('cuda', torch.bfloat16, 64, 64, 14, False),
-        ('cuda', torch.float16, 64, 64, 96, False),  # 64 + 96 + 96 = 256, which the kernels take
-        ('cuda', torch.float16, 64, 64, 97, True),
-        ('cuda', torch.float16, 64, 257, 14, True),
+        ('cpu', torch.float32, 14, 64, 'decomposed_attention'),
+        ('cpu', torch.bfloat16, 14, 64, 'decomposed_attention'),
+        ('cuda', torch.float32, 14, 64, 'triton_attention'),
+        ('cuda', torch.float32, 14, 65, 'decomposed_attention'),  # too wide for registers
+        ('cuda', torch.bfloat16, 14, 64, 'triton_attention'),
+        ('cuda', torch.float16, 14, 257, 'decomposed_attention'),
+        ('cuda', torch.float32, 7, 64, 'decomposed_attention'),
+        ('cuda', torch.float16, 7, 64, None),
+        ('cuda', torch.float16, 96, 64, None),  # 64 + 96 + 96 = 256, which torch's kernels take
+        ('cuda', torch.float16, 97, 64, 'decomposed_attention'),
     ],
 )
-def test_choice_of_the_algorithm(device, dtype, d, d_v, side, own):
-    """Torch's fused attention in half precision on a GPU, as far as its widths go."""
+def test_choice_of_the_algorithm(device, dtype, keys, d_v, name):
+    """Our kernels or torch's fused attention on a GPU, as far as grids and widths go."""
+    if name == 'triton_attention' and kernels.triton is None:
+        pytest.skip('without Triton')
     with FakeTensorMode():
-        q, k, v = (
-            torch.empty(1, 2, side, side, n, dtype=dtype, device=device) for n in (d, d, d_v)
-        )
-        rel = torch.empty(2 * side - 1, d, device=device)
+        q = torch.empty(1, 2, 14, 14, 64, dtype=dtype, device=device)
+        k, v = (torch.empty(1, 2, keys, keys, n, dtype=dtype, device=device) for n in (64, d_v))
+        rel = torch.empty(2 * max(keys, 14) - 1, 64, device=device)
         with Called() as called:
             out = decomposed_attention(q, k, v, rel, rel)
-    assert out.shape == v.shape
-    assert ('hybrid_mm.decomposed_attention.default' in called.names) == own, called.names
+    assert out.shape == (*q.shape[:-1], d_v)
+    ours = {called for called in called.names if called.startswith('hybrid_mm')}
+    assert ours == ({f'hybrid_mm.{name}.default'} if name else set())
+
+
+@pytest.mark.parametrize('length', [0, 2])
+def test_kernels_of_local_attention(interpreter, length):
+    """Tables of the map or of another one, an uneven map, widths of no power of two."""
+    n, heads, height, width, d = 1, 2, 3, 5, 6
+    rows, columns = 2 * height - 1 + length, 2 * width - 1 + length
+    maps = [(n, heads, height, width, d)] * 2 + [(n, heads, height, width, 12)]
+    inputs = tensors([*maps, (rows, d), (columns, d)], torch.float32)
+    results = []
+    for name in ('triton', 'reference'):
+        out = decomposed_attention(*inputs, scale=0.3, impl=name)
+        upper = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
+        results.append((out, *torch.autograd.grad(out, inputs, upper)))
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_kernels_need_keys_on_the_grid_of_the_queries(interpreter):
+    q, k, v, rel = tensors([(1, 1, 4, 4, 8), (1, 1, 2, 2, 8), (1, 1, 2, 2, 8), (7, 8)])
+    with pytest.raises(RuntimeError, match="impl='triton' needs keys on the grid of the queries"):
+        decomposed_attention(q, k, v, rel, rel, impl='triton')
+    expected = decomposed_attention(q, k, v, rel, rel)
+    with default_impl('triton'):  # of those operators that can
+        torch.testing.assert_close(decomposed_attention(q, k, v, rel, rel), expected)

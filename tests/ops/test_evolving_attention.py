@@ -148,7 +148,7 @@ def test_operator_contract():
         (dict(previous=torch.zeros(2, 3, 6, 6)), r'\(2, 3, 12, 12\) expected for a 3 x 4 map'),
         (
             dict(impl='fast'),
-            "reference, tiled for evolving_attention, got 'fast'",
+            "reference, tiled, triton for evolving_attention, got 'fast'",
         ),
         (dict(rel_h=torch.zeros(7, 5, dtype=torch.float64)), '5 relative vectors expected, got 7'),
     ],

@@ -13,7 +13,7 @@ from hybrid_mm.analysis.complexity import complexity
 from hybrid_mm.layers.convolution.depthwise import DepthwiseConv2d
 from hybrid_mm.ops import budget, native
 from hybrid_mm.ops.grid_convolution import fused, grid_convolution
-from hybrid_mm.ops.grid_convolution.axes import expand, grid_axis, sum_groups
+from hybrid_mm.ops.grid_convolution.axes import expand, grid_axis, sum_by_products, sum_groups
 
 FAST = ('bmm', 'fft', 'fused')
 HALVES = {
@@ -99,6 +99,7 @@ def test_groups_of_taps_by_hand():
     assert torch.equal(wide[:, [0, 1, 2, 4, 6], 2], weight[:, [0, 0, 1, 3, 3], 1])
     sums = sum_groups(taps, (2, 1, 1, 3), (1, 3, 1))
     torch.testing.assert_close((sums * weight).sum(), (taps * wide).sum())
+    torch.testing.assert_close(sum_by_products(taps, (2, 1, 1, 3), (1, 3, 1)), sums)
 
 
 @pytest.mark.parametrize('impl', FAST)

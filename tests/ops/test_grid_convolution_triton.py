@@ -1,16 +1,26 @@
 """Kernels of depthwise convolutions in Triton's interpreter, and what GPUs are asked to do."""
 
 import random
+import sys
+from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
+
+pytest.importorskip('triton')
 
 from hybrid_mm.benchmarks.gpu_counts.engine import backward
 from hybrid_mm.benchmarks.gpu_counts.fake_cuda import Bodies, fake_cuda
 from hybrid_mm.ops import autotune, kernels
 from hybrid_mm.ops.dispatch import choices
 from hybrid_mm.ops.grid_convolution import grid_convolution, launches, reference
+
+DEV = Path(__file__).resolve().parents[2] / 'tools' / 'dev'
+sys.path.insert(0, str(DEV))
+try:
+    import offline
+finally:
+    sys.path.remove(str(DEV))
 
 TYPES = torch.float32, torch.float16, torch.bfloat16
 LIMIT = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
@@ -233,14 +243,32 @@ def test_what_auto_takes_on_a_gpu(monkeypatch):
             assert names(9, impl=impl)
 
 
-def test_half_precision_stays_on_a_gpu():
+class Types(Bodies):
+    """Notes the types that torch's convolutions multiply."""
+
+    def __init__(self):
+        super().__init__()
+        self.types = []
+
+    def call(self, func, args, kwargs):
+        if 'convolution' in func.overloadpacket.__name__:
+            self.types += {x.dtype for x in args[:3] if isinstance(x, torch.Tensor)}
+        return func(*args, **kwargs)
+
+
+@pytest.mark.parametrize('half', [False, True])
+def test_small_kernels_are_convolutions_as_any_other(half):
     """cuDNN sums up in single precision, and gives what autocast makes of a convolution."""
     with fake_cuda():
-        x, weight = torch.empty(1, 2, 9, 9, device='cuda'), torch.empty(2, 3, 3, device='cuda')
-        with torch.autocast('cuda', torch.bfloat16):
-            expected = F.conv2d(x, weight[:, None], padding=1, groups=2)
-            for impl in ('reference', 'fft'):
-                assert grid_convolution(x, weight, [1] * 3, impl=impl).dtype == expected.dtype
+        weight = torch.empty(2, 3, 3, device='cuda', requires_grad=True)
+        x = torch.empty(1, 2, 9, 9, device='cuda', dtype=torch.half if half else None)
+        with Types() as seen, torch.autocast('cuda', torch.half, enabled=not half):
+            out = grid_convolution(x, weight, [1] * 3)
+        with seen:
+            backward(out)
+    assert out.dtype == torch.half
+    assert seen.types == [torch.half] * 2
+    assert weight.grad.dtype == torch.float32
 
 
 def test_a_kernel_that_fails_leaves_its_place_to_transforms(monkeypatch):
@@ -270,3 +298,22 @@ def test_compiles_with_kernels(interpreter):
 
     compiled = torch.compile(function, fullgraph=True, backend='aot_eager')
     assert torch.equal(compiled(x, weight), function(x, weight))
+
+
+@pytest.mark.parametrize('width', [64, 40, 37])
+def test_operands_are_read_in_vectors(width, monkeypatch):
+    """The compiler must see that rows and windows begin at vectors: 16 bytes go at once."""
+    monkeypatch.delenv(kernels.INTERPRET_VARIABLE, raising=False)
+    found = []
+    with fake_cuda(), Bodies(), kernels.recorded(found.append):
+        x = torch.empty(2, 16, 24, width, device='cuda', dtype=torch.half, requires_grad=True)
+        weight = torch.empty(16, 31, 31, device='cuda', requires_grad=True)
+        backward(grid_convolution(x, weight, [1] * 31))
+    products = {x.kernel.fn.__name__: x for x in found if 'product' in x.kernel.fn.__name__}
+    assert len(products) == 2
+    for launch in products.values():
+        program = offline.program(launch, 'sm_80')
+        target = offline.GPUTarget('cuda', 80, 32)
+        code = offline.compile_source(program.source, target, program.options).asm['ptx']
+        assert 'cp.async.cg.shared.global' in code
+        assert 'ld.global' not in code

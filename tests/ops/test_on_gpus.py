@@ -215,7 +215,7 @@ def deterministic():
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.mark.parametrize('name', [name for name in cases() if 'vector' not in name])
+@pytest.mark.parametrize('name', cases())
 def test_gradients_can_be_deterministic(name, monkeypatch, deterministic):
     monkeypatch.delenv(kernels.INTERPRET_VARIABLE, raising=False)
     operator, function = cases()[name]

@@ -1,5 +1,6 @@
 """Kernels of vector attention in Triton's interpreter, against the sum tap by tap in float64."""
 
+import copy
 import random
 
 import pytest
@@ -8,7 +9,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hybrid_mm.layers import PairwiseAttention2d, PatchwiseAttention2d
-from hybrid_mm.ops.vector_attention import Window, tiled, triton
+from hybrid_mm.ops.vector_attention import Window, product, tiled, triton
+from hybrid_mm.ops.vector_attention import activated_product as plain_product
+from hybrid_mm.ops.vector_attention.product import activated_product
 
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 LAYOUTS = 'contiguous', 'channels_last', 'tokens', 'view'
@@ -130,6 +133,69 @@ def test_compiles_with_channels_last_values(interpreter, impl):
 def test_where_kernels_fail_the_rest_does_not(monkeypatch, interpreter):
     monkeypatch.setattr(triton, 'launched', lambda operator, run, otherwise: otherwise())
     check(1, 2, 3, (3, 4), (3, 1, 1), torch.float32, 'channels_last')
+    monkeypatch.setattr(product, 'launched', lambda operator, run, otherwise: otherwise())
+    check_product(2, 5, 3, 2, 4, torch.float32, True)
+
+
+def check_product(n, channels, outputs, taps, count, dtype, bias):
+    torch.manual_seed(0)
+    x = torch.randn(n, channels, taps, count).to(dtype)
+    scale, shift = torch.randn(2, channels)
+    inputs = [x, scale, shift, torch.randn(outputs, channels, 1, 1)]
+    inputs += [torch.randn(outputs)] if bias else []
+    cotangent = torch.randn(n, outputs, taps, count).to(dtype)
+    found = with_gradients(activated_product, inputs, cotangent)
+    exact = [x.double() for x in inputs]
+    expected = with_gradients(plain_product, exact, cotangent)
+    for i, (a, b) in enumerate(zip(found, expected, strict=True)):
+        assert a.dtype == (dtype if i < 2 else torch.float32)
+        error = (a.double() - b).abs().max() / b.abs().max()
+        assert error < 2 * TOLERANCE[dtype], f'{i}: {error:.1e}'
+
+
+@pytest.mark.parametrize(
+    ('n', 'channels', 'outputs', 'taps', 'count', 'dtype', 'bias'),
+    [
+        (2, 5, 3, 9, 4, torch.float32, True),
+        (1, 35, 20, 1, 67, torch.float32, False),
+        (1, 40, 66, 3, 7, torch.float16, True),
+        (2, 3, 2, 1, 9, torch.bfloat16, False),
+    ],
+)
+def test_activated_products(interpreter, n, channels, outputs, taps, count, dtype, bias):
+    check_product(n, channels, outputs, taps, count, dtype, bias)
+
+
+def test_activated_products_have_the_type_of_autocast(interpreter):
+    torch.manual_seed(0)
+    x, weight = torch.randn(1, 3, 2, 5), torch.randn(4, 3, 1, 1)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        out = activated_product(x, torch.ones(3), torch.zeros(3), weight)
+        expected = plain_product(x, torch.ones(3), torch.zeros(3), weight)
+    assert out.dtype == expected.dtype == torch.bfloat16
+    torch.testing.assert_close(out, expected, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize('kind', [PairwiseAttention2d, PatchwiseAttention2d])
+@pytest.mark.parametrize('options', [dict(), dict(dilation=2), dict(stride=2)])
+def test_layers_agree_with_the_reference(interpreter, kind, options):
+    """In training, with the statistics of both norms."""
+    torch.manual_seed(0)
+    module = kind(6, 3, 8, share=4, kernel_size=3, **options)
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    x, found = torch.randn(2, 6, 5, 7), []
+    for impl, dtype in (('triton', torch.float32), ('reference', torch.float64)):
+        one = copy.deepcopy(module).to(dtype)
+        one.impl = impl
+        inputs = [x.to(dtype).requires_grad_(), *one.parameters()]
+        out = one(inputs[0])
+        cotangent = torch.linspace(-1, 1, out.numel(), dtype=dtype).view_as(out)
+        grads = torch.autograd.grad(out, inputs, cotangent)
+        buffers = [b for b in one.buffers() if b.is_floating_point()]
+        found.append([out, *grads, *buffers])
+    for a, b in zip(*found, strict=True):
+        assert (a - b).abs().max() < 2e-4 * b.abs().max().clamp(min=0.1)
 
 
 class Names(TorchDispatchMode):

@@ -313,18 +313,26 @@ def test_commands_of_the_launch_scripts(name, tmp_path):
     ]
 
 
-def test_two_processes_give_the_metrics_of_one(tool, det_config, tmp_path):
-    check_launch_scripts('dist', tool, det_config, tmp_path, training=False)
+def test_two_processes_give_the_metrics_of_one(tool, fork_tool, det_config, tmp_path):
+    folder = '--work-dir', tmp_path
+    assert tool('train', det_config, *folder, '--no-validate')[0] == 0
+    arguments = tmp_path / 'iter_2.pth', *folder, '--out-item', 'metrics', '--out'
+    two, one = tmp_path / 'two.json', tmp_path / 'one.json'
+    fork_tool('test', 2, det_config, *arguments, two)
+    assert tool('test', det_config, *arguments, one)[0] == 0
+    check_metrics(two, one)
+
+
+def check_metrics(two, one):
+    ours, theirs = json.loads(two.read_text()), json.loads(one.read_text())
+    keys = [key for key in theirs if key.startswith('coco/')]
+    assert keys and {k: ours[k] for k in keys} == {k: theirs[k] for k in keys}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('launcher', ['dist', 'slurm'])
 def test_launch_scripts_on_cpu(launcher, tool, det_config, tmp_path):
     """Two processes train and give the metrics of one; Slurm is a script that starts them."""
-    check_launch_scripts(launcher, tool, det_config, tmp_path, training=True)
-
-
-def check_launch_scripts(launcher, tool, det_config, tmp_path, training):
     path = f'{tmp_path}:{Path(sys.executable).parent}:{os.environ["PATH"]}'
     env = dict(os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='', PATH=path, PORT='29617')
     env |= dict(GPUS='2', GRES='none', MASTER_PORT='29618')
@@ -338,18 +346,13 @@ def check_launch_scripts(launcher, tool, det_config, tmp_path, training):
         assert done.returncode == 0, done.stderr[-2000:]
 
     arguments = '--work-dir', tmp_path / 'w', '--no-validate'
-    if training:
-        run('train.sh', [det_config], *arguments)
-    else:
-        assert tool('train', det_config, *arguments)[0] == 0
+    run('train.sh', [det_config], *arguments)
     checkpoint = tmp_path / 'w' / 'iter_2.pth'
     metrics = ('--out-item', 'metrics', '--out')
     two, one = tmp_path / 'two.json', tmp_path / 'one.json'
     run('test.sh', [det_config, checkpoint], '--work-dir', tmp_path / 'w', *metrics, two)
     assert tool('test', det_config, checkpoint, '--work-dir', tmp_path, *metrics, one)[0] == 0
-    ours, theirs = json.loads(two.read_text()), json.loads(one.read_text())
-    keys = [key for key in theirs if key.startswith('coco/')]
-    assert keys and {k: ours[k] for k in keys} == {k: theirs[k] for k in keys}
+    check_metrics(two, one)
 
 
 SCRIPTS = {

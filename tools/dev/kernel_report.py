@@ -18,7 +18,7 @@ import multiprocessing
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -41,7 +41,7 @@ class Row:
 
     Attributes:
         kernel: Name of the kernel.
-        type: Of the maps.
+        types: Of the maps.
         programs: For each GPU.
         cases: Layers that launch it.
         grid: Number of its programs in the first of them.
@@ -49,7 +49,7 @@ class Row:
     """
 
     kernel: str
-    type: str
+    types: list[str]
     programs: dict[str, Program]
     cases: list[str]
     grid: int
@@ -57,9 +57,12 @@ class Row:
 
     def faults(self) -> Iterator[str]:
         """What is wrong with it, and where."""
+        where = f'{self.kernel} ({", ".join(self.types)}; {self.cases[0]})'
         for gpu, figures in self.figures.items():
             for fault in figures.faults:
-                yield f'{self.kernel} ({self.type}, {self.cases[0]}) on {gpu}: {fault}'
+                yield f'{where} on {gpu}: {fault}'
+            if 'tf32' in figures.products and 'float32' in self.types:
+                yield f'{where} on {gpu}: products of float32 numbers rounded to TF32'
 
 
 def launches(case: Case, dtype: torch.dtype) -> list[kernels.Launch]:
@@ -88,9 +91,10 @@ def rows(chosen: Iterable[Case], types: Sequence[str], gpus: Sequence[str]) -> l
                 key = programs[gpus[0]].key
                 if key not in found:
                     kernel = launch.kernel.fn.__name__.strip('_')
-                    found[key] = Row(kernel, name, programs, [], _count(launch))
-                if case.name not in found[key].cases:
-                    found[key].cases.append(case.name)
+                    found[key] = Row(kernel, [], programs, [], _count(launch))
+                for names, new in ((found[key].cases, case.name), (found[key].types, name)):
+                    if new not in names:
+                        names.append(new)
     return sorted(found.values(), key=lambda row: row.kernel)
 
 
@@ -122,16 +126,24 @@ def lines(found: Sequence[Row]) -> list[list[str]]:
     """Cells of the table; programs of a kernel that need the same share a line."""
     merged: dict[tuple, list[Row]] = collections.defaultdict(list)
     for row in found:
-        merged[row.kernel, tuple(row.figures.items())].append(row)
+        needs = (f._replace(products=()) for f in row.figures.values())
+        merged[row.kernel, tuple(needs)].append(row)
     table = []
     for (kernel, _), same in merged.items():
         names = list(dict.fromkeys(name for row in same for name in row.cases))
         layers = names[0] if len(names) == 1 else f'{names[0]} (+{len(names) - 1})'
-        types = ', '.join(name for name in TYPES if any(name == row.type for row in same))
+        types = ', '.join(name for name in TYPES if any(name in row.types for row in same))
         needs = same[0].figures.values()
-        products = ', '.join(sorted({p for figures in needs for p in figures.products}))
+        products = {p for row in same for f in row.figures.values() for p in f.products}
         warps = ', '.join(sorted({str(figures.warps) for figures in needs}))
-        cells = [kernel, layers, types, str(same[0].grid), products or '-', warps]
+        cells = [
+            kernel,
+            layers,
+            types,
+            str(same[0].grid),
+            ', '.join(sorted(products)) or '-',
+            warps,
+        ]
         for f in needs:
             cells += [str(f.registers), str(f.spills), f'{f.shared / 1024:.1f}', str(f.resident)]
         table.append(cells)
@@ -171,7 +183,9 @@ and 9.0 (H100, H200), and `ptxas` says what it needs.
 - **resident**: warps on a multiprocessor at a time, out of 64.
 
 A fault is a spill, too much shared memory, a product in half precision without tensor cores, or one
-of float32 numbers rounded to TF32. {faults}
+of float32 numbers rounded to TF32 (tf32x3 is three products for one, as accurate as float32).
+
+{faults}
 
 {table}
 """
@@ -211,8 +225,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _plain(row: Row) -> dict:
-    figures = {gpu: asdict(f) for gpu, f in row.figures.items()}
-    return dict(kernel=row.kernel, type=row.type, layers=row.cases, grid=row.grid, gpus=figures)
+    figures = {gpu: f._asdict() for gpu, f in row.figures.items()}
+    return dict(kernel=row.kernel, types=row.types, layers=row.cases, grid=row.grid, gpus=figures)
 
 
 if __name__ == '__main__':

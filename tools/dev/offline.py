@@ -53,8 +53,7 @@ _HALF = ('f16', 'bf16')
 _LOG = 'ptxas.log'
 
 
-@dataclass(frozen=True)
-class Figures:
+class Figures(NamedTuple):
     """What a compiled kernel needs, and what is wrong with it.
 
     Attributes:
@@ -190,11 +189,16 @@ def _products(asm: dict[str, str]) -> tuple[tuple[str, ...], list[str]]:
     # products left to ordinary units have the layout of ordinary tensors
     plain = re.findall(r'tt\.dot .*-> tensor<[^>]*, #blocked\d*>', asm['ttgir'])
     found = re.findall(r'\b(?:wgmma\.mma_async|mma)\.sync[\w.]*?\.(bf16|f16|tf32)\b', asm['ptx'])
+    single = {
+        how.partition('inputPrecision = ')[2].strip() for how, kind in wanted if kind == 'f32'
+    }
+    if 'tf32x3' in single:  # three products for one, as accurate as float32
+        found = ['tf32x3' if kind == 'tf32' else kind for kind in found] + ['tf32'] * (
+            'tf32' in single
+        )
     faults = []
     if half and (not set(half) <= set(found) or len(plain) > len(wanted) - len(half)):
         faults.append('products in half precision without tensor cores')
-    if any(kind == 'f32' and 'tf32' in how for how, kind in wanted):
-        faults.append('products of float32 numbers rounded to TF32')
     return tuple(sorted(set(found))), faults
 
 

@@ -73,9 +73,11 @@ def watched() -> Iterator[None]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
         yield
-    texts = [str(w.message) for w in caught if 'a Triton kernel could not be' in str(w.message)]
-    if texts:
-        raise Failed('fell back to another algorithm: ' + ' '.join(texts[0].split()))
+    failed = kernels.forget_failures()
+    if failed:
+        texts = [str(w.message) for w in caught if 'Triton' in str(w.message)]
+        said = ' '.join((texts[0] if texts else ', '.join(failed)).split())
+        raise Failed(f'fell back to another algorithm: {said}')
 
 
 @contextlib.contextmanager

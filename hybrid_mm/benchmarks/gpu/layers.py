@@ -33,7 +33,7 @@ from hybrid_mm.layers.attention.partition_attention import PartitionAttention
 from hybrid_mm.layers.attention.window_attention import WindowAttention
 from hybrid_mm.layers.convolution.peripheral_convolution import PeripheralConv2d
 
-_TINY, _SMALL = (7, 9), (21, 27)
+_TINY, _SMALL = (5, 6), (21, 27)
 
 
 class Layer(NamedTuple):

@@ -8,7 +8,7 @@ import torch
 
 from hybrid_mm.benchmarks.gpu import modules
 from hybrid_mm.benchmarks.gpu.compare import DTYPES, HALF, name_of
-from hybrid_mm.benchmarks.gpu.task import Options, Task
+from hybrid_mm.benchmarks.gpu.task import Failed, Options, Task
 from hybrid_mm.zoo.families import build, families, shortened
 
 _TINY, _SMALL = (1, 3, 64, 64), (2, 3, 224, 256)
@@ -49,10 +49,14 @@ def check(
     """
     short = shortened(config)
     shape = _TINY if options.dry else _SMALL
-    impl = modules.algorithm(options) if mode == 'eager' and options.dry else 'auto'
-    texts, figures = [], {}
+    texts, figures, wrong = [], {}, False
     for dtype in dtypes:
-        text, found = modules.check(partial(build, short), shape, options, dtype, mode, impl)
+        try:
+            text, found = modules.check(partial(build, short), shape, options, dtype, mode)
+        except Failed as failure:
+            text, found, wrong = str(failure), failure.figures, True
         texts.append(f'{name_of(dtype)} {text}')
         figures[name_of(dtype)] = found
+    if wrong:
+        raise Failed('; '.join(texts), **figures)
     return '; '.join(texts), figures

@@ -44,8 +44,9 @@ def tasks(options: Options) -> list[Task]:
         try:
             make: Callable[[Options], Iterable[Task]] = importlib.import_module(module).tasks
             found += make(options)
-        except ImportError as error:
-            found.append(Task(f'{group}/all', partial(_missing, str(error))))
+        except Exception as error:  # a broken installation may raise anything
+            reason = f'{type(error).__name__}: {error}'
+            found.append(Task(f'{group}/all', partial(_missing, reason)))
     return sorted(found, key=lambda task: task.order)
 
 
@@ -54,11 +55,7 @@ def _missing(reason: str) -> tuple[str, dict[str, Any]]:
 
 
 def environment(options: Options) -> tuple[str, dict[str, Any]]:
-    """What the machine and its packages are, as text and figures.
-
-    Raises:
-        Skipped: There is no GPU.
-    """
+    """What the machine and its packages are, as text and figures."""
     found = dict(
         hybrid_mm=f'{__version__}{_commit()}',
         python=platform.python_version(),
@@ -68,8 +65,6 @@ def environment(options: Options) -> tuple[str, dict[str, Any]]:
         spec = importlib.util.find_spec(name)
         found[name] = 'not installed' if spec is None else _version(name)
     if options.device == 'cuda':
-        if not torch.cuda.is_available():
-            raise Skipped('torch sees no GPU')
         properties = torch.cuda.get_device_properties(0)
         found |= dict(
             gpu=properties.name,

@@ -1,6 +1,6 @@
 """Detectors and segmenters train for some steps on drawn data; without mmcv, backbones alone."""
 
-import importlib.util
+import importlib
 import math
 import statistics
 import time
@@ -13,11 +13,9 @@ import torch.nn.functional as F
 from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 
-from hybrid_mm.benchmarks.gpu.compare import interpreter, name_of, watched
-from hybrid_mm.benchmarks.gpu.modules import algorithm
+from hybrid_mm.benchmarks.gpu.compare import name_of, watched
 from hybrid_mm.benchmarks.gpu.task import Failed, Options, Skipped, Task
 from hybrid_mm.benchmarks.train import drawn_samples
-from hybrid_mm.ops.dispatch import default_impl
 from hybrid_mm.zoo.families import build, model_with, shortened
 
 _STEPS, _WARM = 20, 5
@@ -62,19 +60,19 @@ def train(training: Training, options: Options, channels_last: bool) -> tuple[st
     """
     torch.manual_seed(0)
     device = torch.device(options.device)
-    impl = algorithm(options)
-    on_cpu = impl == 'triton' and device.type == 'cpu'
     try:
         model, images, loss = _model(training, options, device)
         if channels_last:
             model.to(memory_format=torch.channels_last)
             images = images.contiguous(memory_format=torch.channels_last)
-        with interpreter(on_cpu), default_impl(impl), watched():
-            return _steps(model, partial(loss, images), options)
+        with watched():
+            text, figures = _steps(model, partial(loss, images), options)
     except RuntimeError as error:
         if 'compiled with GPU support' in str(error):
             raise Skipped(f'mmcv was built without CUDA: {error}') from None
         raise
+    alone = ', a plain head, as mmcv, MMDetection or MMSegmentation is missing'
+    return text + alone * isinstance(model, _PlainHead), figures
 
 
 def _model(
@@ -86,7 +84,7 @@ def _model(
     backbone = shortened(training.backbone) if options.dry else training.backbone
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(size[0], 3, *size[1:], generator=generator).to(device)
-    if any(importlib.util.find_spec(name) is None for name in ('mmcv', scope)):
+    if not all(map(_importable, ('mmcv.ops', scope))):
         plain = _PlainHead(build(backbone)).to(device).train()
         return plain, images, plain
     model = revert_sync_batchnorm(model_with(backbone, training.head))
@@ -96,6 +94,14 @@ def _model(
     masks = training.head == 'Mask R-CNN'
     samples = drawn_samples(scope, classes, size, device, generator, masks)
     return model, images, lambda x: model.parse_losses(model.loss(x, samples))[0]
+
+
+def _importable(package: str) -> bool:
+    try:
+        importlib.import_module(package)
+    except Exception:  # a broken installation may raise anything
+        return False
+    return True
 
 
 class _PlainHead(nn.Module):

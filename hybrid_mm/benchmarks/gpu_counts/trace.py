@@ -148,7 +148,8 @@ class Trace(Bodies):
         self._memory.note(outs)
         if name in _COPIES and self._count_copy(tensors[name == 'copy_'], outs[0]):
             return out
-        if outs and outs[0].is_cuda and not _is_view(func) and name not in _FREE:
+        made = outs and outs[0].is_cuda and any(t.numel() for t in outs)
+        if made and not _is_view(func) and name not in _FREE:
             self._count_kernel(func, name, args, kwargs, tensors, outs)
         return out
 

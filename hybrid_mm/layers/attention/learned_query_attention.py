@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from hybrid_mm.layers.initialisation import lecun_normal_
 from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.learned_queries import learned_query_attention
-from hybrid_mm.ops.precision import accurate_dtype, no_autocast
+from hybrid_mm.ops.precision import accurate, cast_as_autocast, no_autocast
 
 
 class LearnedQueryAttention2d(nn.Module):
@@ -18,8 +18,8 @@ class LearnedQueryAttention2d(nn.Module):
     A window is read by queries that do not depend on the pixel, see
     :func:`~hybrid_mm.ops.learned_queries.learned_query_attention`. Keys are never formed: queries
     times their projection are multiplied with the map. Beside input and output one map of values
-    and one of scores is kept for the backward pass, whatever the window. Computed in float32 under
-    autocast.
+    and one of scores is kept for the backward pass, whatever the window. Under autocast scores and
+    sums have float32.
 
     Args:
         in_channels: Channels of the input.
@@ -73,17 +73,18 @@ class LearnedQueryAttention2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, H, W, in_channels) to (N, ceil(H / stride), ceil(W / stride), out_channels)."""
         values = self.v(x)
-        dtype = accurate_dtype(x.dtype)
+        # on GPUs the products run on tensor cores
+        x = cast_as_autocast(x)[0] if x.is_cuda else accurate(x)
         with no_autocast(x):
             out = learned_query_attention(
-                self._scores(x.to(dtype)),
-                values.to(dtype).permute(0, 3, 1, 2),
+                accurate(self._scores(x)),
+                values.permute(0, 3, 1, 2),
                 self.relative_bias,
                 self.scale,
                 stride=self.stride,
                 impl=self.impl,
             )
-        return self.proj(out.to(values.dtype).permute(0, 2, 3, 1))
+        return self.proj(out.permute(0, 2, 3, 1))
 
     def _scores(self, x: Tensor) -> Tensor:
         """Products of queries and keys (N, queries, heads, H, W), without forming keys."""
@@ -92,4 +93,5 @@ class LearnedQueryAttention2d(nn.Module):
             query = query / (query.norm(dim=-1, keepdim=True) + 1e-6)
         query = query * self.width**-0.5
         keys = self.k.weight.view(self.heads, self.width, -1)
-        return torch.einsum('nyxi,rgi->nrgyx', x, torch.einsum('rgd,gdi->rgi', query, keys))
+        weight = torch.einsum('rgd,gdi->rgi', query, keys).to(x.dtype)
+        return torch.einsum('nyxi,rgi->nrgyx', x, weight)

@@ -18,10 +18,10 @@ from hybrid_mm.ops.precision import accurate
 from hybrid_mm.ops.recompute import recomputed
 from hybrid_mm.ops.vector_attention import (
     Window,
+    activated_product,
     aggregate,
     algorithm,
     pointwise,
-    scaled_relu,
     weighted_taps,
 )
 
@@ -157,9 +157,14 @@ class PairwiseAttention2d(VectorAttention2d):
         q, k = self._with_position(q, k)
         k, v = window.pad(k), window.pad(v)
 
-        def statistics(function: Callable[..., Tensor], *affine: Tensor) -> tuple:
+        def hidden(q: Tensor, k: Tensor) -> Tensor:
+            """Input of the second norm, (N, R, k^2, H' * W')."""
+            relation = window.relation(q, k)
+            return activated_product(relation, *first, self.conv1.weight, impl=impl)
+
+        def statistics(function: Callable[[Tensor, Tensor], Tensor]) -> tuple:
             def part(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-                x = accurate(function(q, k, *affine))
+                x = accurate(function(q, k))
                 return torch.var_mean(x, (0, 2, 3), correction=0)
 
             parts = list(window.rows(q, q.shape[1], k))
@@ -167,15 +172,31 @@ class PairwiseAttention2d(VectorAttention2d):
             counts = [x.shape[0] * window.kernel_size**2 * x[0, 0].numel() for x, _ in parts]
             return merged_statistics(found, counts)
 
-        first = normalisation(self.norm1, lambda: statistics(window.relation))
-        second = normalisation(self.norm2, lambda: statistics(self._hidden, *first))
+        def first_statistics() -> tuple:
+            if impl == 'triton' and window.stride == window.dilation == 1:
+                return self._pooled_statistics(q, k)
+            return statistics(window.relation)
+
+        first = normalisation(self.norm1, first_statistics)
+        second = normalisation(self.norm2, lambda: statistics(hidden))
 
         def part(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            hidden = scaled_relu(self._hidden(q, k, *first), *second)
-            weights = pointwise(hidden, self.conv2.weight, self.conv2.bias).softmax(2)
+            last = self.conv2.weight, self.conv2.bias
+            weights = activated_product(hidden(q, k), *second, *last, impl=impl).softmax(2)
             return aggregate(window, weights, v, q.shape[2:], impl)
 
         return torch.cat([recomputed(part, *x) for x in window.rows(q, q.shape[1], k, v)], 2)
+
+    def _pooled_statistics(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, int]:
+        """Variance, mean and count of the input of the first norm in a few launches.
+
+        Positions are the same in all images, and too close together for that: theirs are formed.
+        """
+        relation = self._window.relation(q[:1, -2:], k[:1, -2:])
+        place = torch.var_mean(relation, (0, 2, 3), correction=0)
+        pairs = zip(self._window.relation_moments(q[:, :-2], k[:, :-2]), place, strict=True)
+        var, mean = (torch.cat(pair) for pair in pairs)
+        return var, mean, q.shape[0] * relation[0, 0].numel()
 
     def reference_weights(self, q: Tensor, k: Tensor) -> Tensor:
         """Weights (N, G, k^2, H' * W'), step by step."""
@@ -189,10 +210,6 @@ class PairwiseAttention2d(VectorAttention2d):
         place = encode_coordinates(self.position, *k.shape[2:]).expand(k.shape[0], -1, -1, -1)
         q, k = q.to(place.dtype), k.to(place.dtype)
         return torch.cat([q, self._centres(place)], 1), torch.cat([k, place], 1)
-
-    def _hidden(self, q: Tensor, k: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        """Input of the second norm, (N, R, k^2, H' * W')."""
-        return pointwise(scaled_relu(self._window.relation(q, k), scale, shift), self.conv1.weight)
 
 
 class PatchwiseAttention2d(VectorAttention2d):
@@ -219,8 +236,9 @@ class PatchwiseAttention2d(VectorAttention2d):
         scale, shift = normalisation(self.norm1, lambda: window.statistics(q, k))
 
         def hidden(q: Tensor, k: Tensor) -> Tensor:
-            patch = scaled_relu(window.patch(q, k), scale, shift)
-            return pointwise(patch, self.conv1.weight).unflatten(3, q.shape[2:])
+            patch = window.patch(q, k)
+            mid = activated_product(patch, scale, shift, self.conv1.weight, impl=impl)
+            return mid.unflatten(3, q.shape[2:])
 
         parts = window.rows(q, self.rel_channels, k)
         mid = torch.cat([recomputed(hidden, *x) for x in parts], 3).squeeze(2)

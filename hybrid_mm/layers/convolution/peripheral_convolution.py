@@ -7,12 +7,12 @@ Source: "PeLK: Parameter-efficient Large Kernel ConvNets with Peripheral Convolu
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.grid_convolution import grid_convolution
 from hybrid_mm.ops.grid_convolution.axes import check_widths, expand, sum_groups
+from hybrid_mm.ops.precision import no_autocast
 
 POS_EMBEDS = ('bias', 'valid', 'none')
 
@@ -148,15 +148,19 @@ class PeripheralConv2d(nn.Module):
         return (self.weight.squeeze(1) * sums).sum((1, 2))
 
     def _inside(self, products: Tensor, height: int, width: int) -> Tensor:
-        """Sums of w h over the taps that lie inside the map, (C, H, W), by prefix sums."""
-        sums = F.pad(products.double().cumsum(1).cumsum(2), (1, 0, 1, 0))
-        half = self.kernel_size // 2
-        for dim, size in ((1, height), (2, width)):
-            place = torch.arange(size, device=products.device)
-            first = (half - place).clamp(min=0, max=self.kernel_size)
-            last = (size - place + half).clamp(max=self.kernel_size)
-            sums = sums.index_select(dim, last) - sums.index_select(dim, first)
-        return sums
+        """Sums of w h over the taps that lie inside the map, (C, H, W).
+
+        Two products with zeros and ones: no cancellation, as differences of prefix sums have it.
+        """
+        with no_autocast(products):
+            rows, columns = (self._on_map(products, size) for size in (height, width))
+            return rows @ products @ columns.mT
+
+    def _on_map(self, like: Tensor, size: int) -> Tensor:
+        """Ones where a tap (column) around a place (row) of an axis lies inside the map."""
+        place = torch.arange(size, device=like.device)[:, None]
+        tap = torch.arange(self.kernel_size, device=like.device) - self.kernel_size // 2
+        return ((place + tap >= 0) & (place + tap < size)).to(like.dtype)
 
     def fold_pos_embed(self, pos_embed: Tensor | None = None) -> Tensor:
         """Make the embedding part of the present weights, for inference.

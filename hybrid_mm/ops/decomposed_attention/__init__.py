@@ -7,7 +7,7 @@ q.r_w[x, u]``; keys may lie on a coarser grid than the queries.
 
 from torch import Tensor
 
-from hybrid_mm.ops.decomposed_attention import fused, reference, tiled
+from hybrid_mm.ops.decomposed_attention import fused, reference, tiled, triton
 from hybrid_mm.ops.dispatch import resolve
 from hybrid_mm.ops.positions import decomposed_tables
 from hybrid_mm.ops.precision import cast_as_autocast
@@ -31,7 +31,8 @@ def decomposed_attention(
     the backward pass, for which it keeps q, k, v and the tables only. 'fused' puts the relative
     terms into further channels of q, and rows and columns of the keys, one-hot, into those of k:
     a fused kernel for plain attention of width d + H_k + W_k does the rest and stores no logits
-    either. 'reference' is the published formulation.
+    either. 'triton' is :func:`~hybrid_mm.ops.local_attention.global_attention`, for keys on the
+    grid of the queries. 'reference' is the published formulation.
 
     Cost: H W H_k W_k (d + d_v) + H W (H_k + W_k) d multiplications per head and image.
 
@@ -43,14 +44,16 @@ def decomposed_attention(
             it: of 2 * max(H, H_k) - 1 entries, or interpolated.
         rel_w: Column table, likewise.
         scale: Factor of q.k, by default d^-0.5. Queries of the relative terms are not scaled.
-        impl: 'tiled', 'fused' or 'reference'. 'auto' is 'fused' in half precision on a GPU, whose
-            kernels for it need one width below 257 of q, k and v; 'tiled' otherwise.
+        impl: 'tiled', 'fused', 'triton' or 'reference'. On a GPU 'auto' is 'triton' where keys
+            lie on the grid of the queries, else, in half precision, 'fused', whose kernels need one
+            width below 257 of q, k and v; 'tiled' otherwise.
 
     Returns:
         (N, heads, H, W, d_v).
 
     Raises:
         ValueError: Unknown impl, or shapes that do not fit.
+        RuntimeError: 'triton' on a CPU, or with keys on a coarser grid.
     """
     d = q.shape[-1]
     fits = q.ndim == k.ndim == v.ndim == 5 and q.shape[:2] == k.shape[:2]
@@ -66,9 +69,24 @@ def decomposed_attention(
         )
     scale = d**-0.5 if scale is None else float(scale)
     q, k, v = cast_as_autocast(q, k, v)
-    impl = resolve(
-        impl, 'decomposed_attention', lambda: 'fused' if fused.is_fused(q, k, v) else 'tiled'
-    )
+    asked = impl
+    impl = resolve(impl, 'decomposed_attention', lambda: _fastest(q, k, v))
+    if impl == 'triton':
+        if triton.fits(q, k):
+            return triton.attend(q, k, v, rel_h, rel_w, scale)
+        if asked == 'triton':
+            raise RuntimeError(
+                f"impl='triton' needs keys on the grid of the queries, got {tuple(q.shape[2:4])} "
+                f"queries and {tuple(k.shape[2:4])} keys; use impl='auto'"
+            )
+        impl = _fastest(q, k, v)
     rel_h = decomposed_tables(rel_h, q.shape[2], k.shape[2])
     rel_w = decomposed_tables(rel_w, q.shape[3], k.shape[3])
     return _ALGORITHMS[impl](q, k, v, rel_h, rel_w, scale)
+
+
+def _fastest(q: Tensor, k: Tensor, v: Tensor) -> str:
+    """What 'auto' takes."""
+    if triton.available(q, k, v):
+        return 'triton'
+    return 'fused' if fused.is_fused(q, k, v) else 'tiled'

@@ -24,14 +24,17 @@ nothing, for the logits are what the layers pass to each other.) Without gradien
 at a time.
 """
 
+import torch
 from torch import Tensor
 
 from hybrid_mm.ops.dispatch import resolve
-from hybrid_mm.ops.evolving_attention import reference, tiled
+from hybrid_mm.ops.evolving_attention import reference, tiled, triton
 from hybrid_mm.ops.export import require_fixed_size
+from hybrid_mm.ops.kernels import available, check_available
 from hybrid_mm.ops.precision import accurate_dtype, no_autocast
 
-_ALGORITHMS = {'tiled': tiled.attend, 'reference': reference.attend}
+_ALGORITHMS = {'tiled': tiled.attend, 'reference': reference.attend, 'triton': triton.attend}
+_HALF = (torch.float16, torch.bfloat16)
 
 
 def evolving_attention(
@@ -68,8 +71,10 @@ def evolving_attention(
         bias: Its bias, (heads,).
         alpha: Weight of the convolution.
         beta: Weight of the logits of the layer before.
-        impl: 'tiled', which keeps the logits and nothing else of their size, or 'reference', the
-            formulas one by one, which keep three such maps in a chain.
+        impl: 'tiled', which keeps the logits and nothing else of their size; 'triton', the same in
+            a few kernels on a GPU, for maps of at most 128 pixels a side, with products in the type
+            of the queries; or 'reference', the formulas one by one, which keep three such maps in a
+            chain.
 
     Returns:
         The result (N, heads, H, W, d_v), and the logits L (N, heads, H W, H W) for the next layer.
@@ -77,9 +82,12 @@ def evolving_attention(
     Raises:
         ValueError: Logits or tables of another size, one of ``previous``, ``weight`` and ``bias``
             without the others, an unknown impl.
+        RuntimeError: 'triton' where it does not work.
     """
-    impl = resolve(impl, 'evolving_attention')
     n, heads, height, width, _ = q.shape
+    fits = max(height, width) <= triton.LONGEST
+    works = fits and available('evolving_attention', q, k, v)
+    impl = resolve(impl, 'evolving_attention', lambda: 'triton' if works else 'tiled')
     require_fixed_size((height, width), 'evolving attention')
     tokens = height * width
     given = [x is not None for x in (previous, weight, bias)]
@@ -92,7 +100,14 @@ def evolving_attention(
         )
     dtype = accurate_dtype(q.dtype)
     out_dtype = v.dtype
-    q, k, v = (x.to(dtype) for x in (q, k, v))
+    if impl == 'triton':
+        check_available('evolving_attention', q, k, v)
+        if not fits:
+            raise RuntimeError(f"impl='triton' of evolving_attention: a map of {height} x {width}")
+        dtype = torch.float32
+        q, k, v = (x.to(q.dtype if q.dtype in _HALF else dtype) for x in (q, k, v))
+    else:
+        q, k, v = (x.to(dtype) for x in (q, k, v))
     previous, weight, bias = (None if x is None else x.to(dtype) for x in (previous, weight, bias))
     with no_autocast(q):
         out, logits = _ALGORITHMS[impl](q, k, v, rel_h, rel_w, previous, weight, bias, alpha, beta)

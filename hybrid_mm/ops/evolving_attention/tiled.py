@@ -150,7 +150,7 @@ def _zeros(x: Tensor) -> Tensor:
     return torch.zeros_like(x, memory_format=torch.contiguous_format)
 
 
-def _backward(
+def differentiate(
     grad: Tensor | None,
     grad_logits: Tensor | None,
     logits: Tensor,
@@ -166,6 +166,7 @@ def _backward(
     alpha: float,
     beta: float,
 ) -> list[Tensor]:
+    """Gradients of the tensors of :func:`evolve` that are there, from those of its results."""
     grad = None if grad is None else grad.contiguous()
     source = _Logits(q, k, row, column, previous, beta)
     convolution = None
@@ -209,7 +210,7 @@ def _backward(
         torch.empty_like(v),
         q.new_empty(*q.shape[:2], q.shape[2], q.shape[2]),
     ),
-    backward=_backward,
+    backward=differentiate,
     keep=[1],
 )
 def evolve(

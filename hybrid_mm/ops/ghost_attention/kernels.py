@@ -1,7 +1,7 @@
 """Kernels of ELSA's ghost head; :mod:`~hybrid_mm.ops.ghost_attention.triton` launches them.
 
-Names: h hidden, v values, a weights (N, heads, k^2, pixels), da their gradient before the softmax;
-rows of a and da are ``pitch`` numbers apart.
+Names: h hidden, v values, a weights (N, heads, k^2, pixels), d gradients of
+their logits; rows of both are ``pitch`` numbers apart.
 """
 
 from hybrid_mm.ops.kernels import kernel, tl
@@ -25,7 +25,7 @@ def _softmax(
     TAPS: tl.constexpr, ROOM: tl.constexpr, CHANNELS: tl.constexpr, PIXELS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Compute the weights of a head for some pixels, and write them with pixels side by side."""
+    """The weights (pixels, taps) of a head, also written with pixels side by side."""
     number: tl.constexpr = a_ptr.dtype.element_ty
     tap, channel = tl.arange(0, ROOM), tl.arange(0, CHANNELS)
     row = head * TAPS + tap
@@ -45,6 +45,7 @@ def _softmax(
     place = (head * TAPS + tap)[None, :] * pitch + pixel[:, None]
     inside = (tap < TAPS)[None, :] & (pixel < count)[:, None]
     tl.store(a_ptr + place, a.to(number), mask=inside)
+    return a
 
 
 @kernel
@@ -120,18 +121,18 @@ def sum_taps(
 
 @kernel(sizes='count height width')
 def weight_gradients(
-    h_ptr, weight_ptr, bias_ptr, grad_ptr, v_ptr, mul_ptr, a_ptr, da_ptr,
+    h_ptr, weight_ptr, bias_ptr, grad_ptr, v_ptr, mul_ptr, a_ptr, d_ptr,
     h_image, h_channel, h_pixel, weight_row, weight_column,
     grad_image, grad_channel, grad_pixel, v_image, v_channel, v_pixel,
     heads, dim, channels, count, pitch, height, width, dilation,
     SIZE: tl.constexpr, ROOM: tl.constexpr, CHANNELS: tl.constexpr, PIXELS: tl.constexpr,
     DIM: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The weights of a head for some pixels again, and their gradients."""
+    """The weights of a head for some pixels again, and the gradients of their logits."""
     pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
     head, image = tl.program_id(1), tl.program_id(2).to(tl.int64)
     own = image * heads * (SIZE * SIZE) * pitch
-    _softmax(
+    a = _softmax(
         h_ptr + image * h_image, h_channel, h_pixel,
         weight_ptr, weight_row, weight_column, bias_ptr, a_ptr + own,
         head, channels, pixel, count, pitch, SIZE * SIZE, ROOM, CHANNELS, PIXELS, PRECISION,
@@ -142,7 +143,7 @@ def weight_gradients(
     mask = (pixel < count)[:, None] & there[None, :]
     grad = tl.load(grad_ptr + image * grad_image + place, mask=mask, other=0).to(tl.float32)
     v_ptr += image * v_image + (channel.to(tl.int64) * v_channel)[None, :]
-    da_ptr += own + head * (SIZE * SIZE) * pitch + pixel
+    d_ptr += own + head * (SIZE * SIZE) * pitch
     for tap in range(SIZE * SIZE):
         y, x = (tap // SIZE - SIZE // 2) * dilation, (tap % SIZE - SIZE // 2) * dilation
         seen = _seen(pixel, count, height, width, y, x)
@@ -150,17 +151,23 @@ def weight_gradients(
         other = (pixel + y * width + x)[:, None] * v_pixel
         v = tl.load(v_ptr + other, mask=seen, other=0).to(tl.float32)
         mul, _ = _filters(mul_ptr, None, channel, there, tap, SIZE * SIZE)
-        da = tl.sum(grad * v * mul, 1).to(da_ptr.dtype.element_ty)
-        tl.store(da_ptr + tap * pitch, da, mask=pixel < count)
+        da = tl.sum(grad * v * mul, 1).to(d_ptr.dtype.element_ty)
+        tl.store(d_ptr + tap * pitch + pixel, da, mask=pixel < count)
+    tl.debug_barrier()  # the gradients of the weights are read again, all of a pixel at once
+    tap = tl.arange(0, ROOM)
+    place = d_ptr + tap[None, :] * pitch + pixel[:, None]
+    mask = (tap < SIZE * SIZE)[None, :] & (pixel < count)[:, None]
+    da = tl.load(place, mask=mask, other=0).to(tl.float32)
+    d = a * (da - tl.sum(a * da, 1)[:, None])
+    tl.debug_barrier()
+    tl.store(place, d.to(d_ptr.dtype.element_ty), mask=mask)
 
 
 @kernel
-def _gradients(a_ptr, da_ptr, base, tap, pixel, count, pitch, TAPS: tl.constexpr):
-    """Weights of a head, which begin at ``base``, and their gradients, (taps, pixels)."""
+def _logit_gradients(d_ptr, base, tap, pixel, count, pitch, TAPS: tl.constexpr):
+    """Gradients (taps, pixels) of the logits of a head, which begin at ``base``."""
     mask = (tap < TAPS)[:, None] & (pixel < count)[None, :]
-    place = base + tap[:, None] * pitch + pixel[None, :]
-    a = tl.load(a_ptr + place, mask=mask, other=0).to(tl.float32)
-    return a, tl.load(da_ptr + place, mask=mask, other=0).to(tl.float32)
+    return tl.load(d_ptr + base + tap[:, None] * pitch + pixel[None, :], mask=mask, other=0)
 
 
 @kernel
@@ -175,29 +182,24 @@ def _rows(
 
 @kernel(sizes='count')
 def hidden_gradient(
-    a_ptr, da_ptr, weight_ptr, h_ptr, out_ptr,
+    d_ptr, weight_ptr, h_ptr, out_ptr,
     weight_row, weight_column, h_image, h_channel, h_pixel, out_image, out_channel, out_pixel,
     heads, channels, count, pitch,
     TAPS: tl.constexpr, ROOM: tl.constexpr, CHANNELS: tl.constexpr, PIXELS: tl.constexpr,
     PRECISION: tl.constexpr, STEP: tl.constexpr,
 ):  # fmt: skip
     """Gradient of some channels of the hidden map for some pixels, from the logits of all heads."""
-    number: tl.constexpr = a_ptr.dtype.element_ty
     pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     image = tl.program_id(2).to(tl.int64)
     total = tl.full((PIXELS, CHANNELS), 0, tl.float32)
     for head in range(heads):
-        base, every = (image * heads + head) * TAPS * pitch, tl.arange(0, ROOM)
-        a, da = _gradients(a_ptr, da_ptr, base, every, pixel, count, pitch, TAPS)
-        middle = tl.sum(a * da, 0)[None, :]
-        for first in tl.static_range(0, ROOM, STEP):
+        base = (image * heads + head) * TAPS * pitch
+        for first in range(0, ROOM, STEP):
             tap = first + tl.arange(0, STEP)
-            if STEP < ROOM:
-                a, da = _gradients(a_ptr, da_ptr, base, tap, pixel, count, pitch, TAPS)
-            logit = tl.trans(a * (da - middle)).to(number)
+            d = _logit_gradients(d_ptr, base, tap, pixel, count, pitch, TAPS)
             w = _rows(weight_ptr, weight_row, weight_column, head, tap, channel, channels, TAPS)
-            total = tl.dot(logit, w.to(number), total, input_precision=PRECISION)
+            total = tl.dot(tl.trans(d), w.to(d.dtype), total, input_precision=PRECISION)
     mask = (pixel < count)[:, None] & (channel < channels)[None, :]
     place = channel[None, :] * h_channel + pixel[:, None] * h_pixel
     h = tl.load(h_ptr + image * h_image + place, mask=mask, other=0).to(tl.float32)
@@ -208,13 +210,12 @@ def hidden_gradient(
 
 @kernel(sizes='count tiles each')
 def product_gradient(
-    a_ptr, da_ptr, h_ptr, weight_ptr, bias_ptr,
+    d_ptr, h_ptr, weight_ptr, bias_ptr,
     h_image, h_channel, h_pixel, out_part, heads, channels, count, pitch, tiles, each,
     TAPS: tl.constexpr, ROOM: tl.constexpr, CHANNELS: tl.constexpr, PIXELS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Partial sums over ``each`` tiles of pixels: gradients of W's rows of a head, and of b."""
-    number: tl.constexpr = a_ptr.dtype.element_ty
     part, head = tl.program_id(0), tl.program_id(2)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     tap = tl.arange(0, ROOM)
@@ -225,14 +226,12 @@ def product_gradient(
         image = (tile // row).to(tl.int64)
         pixel = tile % row * PIXELS + tl.arange(0, PIXELS)
         base = (image * heads + head) * TAPS * pitch
-        a, da = _gradients(a_ptr, da_ptr, base, tap, pixel, count, pitch, TAPS)
-        logit = a * (da - tl.sum(a * da, 0)[None, :])
-        bias += tl.sum(logit, 1)
+        d = _logit_gradients(d_ptr, base, tap, pixel, count, pitch, TAPS)
+        bias += tl.sum(d.to(tl.float32), 1)
         mask = (pixel < count)[:, None] & (channel < channels)[None, :]
         place = channel[None, :] * h_channel + pixel[:, None] * h_pixel
         h = tl.load(h_ptr + image * h_image + place, mask=mask, other=0).to(tl.float32)
-        active = _gelu(h).to(number)
-        total = tl.dot(logit.to(number), active, total, input_precision=PRECISION)
+        total = tl.dot(d, _gelu(h).to(d.dtype), total, input_precision=PRECISION)
     first, row = part.to(tl.int64) * out_part, head * TAPS + tap
     mask = (tap < TAPS)[:, None] & (channel < channels)[None, :]
     tl.store(weight_ptr + first + row[:, None] * channels + channel[None, :], total, mask=mask)

@@ -5,9 +5,9 @@ sums. The floor of memory is D + 2 C numbers per pixel forward and twice that ba
 kernels the weights pass through memory, k^2 heads numbers per pixel in the type of the values (1.5
 C in the networks), because sums over taps need them one by one with pixels side by side, products
 all taps of a pixel in one program. They are not kept: the backward pass makes them again, together
-with their gradients. Maps are read as (N, channels, pixels), whatever their memory is; gradients
-are gathered, and those of parameters are sums of partial sums. Softmax and sums have single
-precision.
+with the gradients of their logits. Maps are read as (N, channels, pixels), whatever their memory
+is; gradients are gathered, and those of parameters are sums of partial sums. Softmax and sums have
+single precision.
 """
 
 import functools
@@ -98,11 +98,11 @@ def _backward(
         size = _Sizes(hidden, v, heads, kernel_size)
         found = [_laid_out_like(x) for x in (hidden, v)]
         dy, h, values, dh, dv = (x.flatten(2) for x in (grad, hidden, v, *found))
-        a, da = size.weights(v), size.weights(v)
+        a, d = size.weights(v), size.weights(v)
         area = size.count, size.pitch, size.height, size.width, dilation
         product, sums = size.product, size.sums
         weight_gradients[size.grid(product['PIXELS'], heads)](
-            h, weight, bias, dy, values, mul, a, da,
+            h, weight, bias, dy, values, mul, a, d,
             *h.stride(), *weight.stride(), *dy.stride(), *values.stride(),
             heads, size.dim, size.channels, *area, SIZE=kernel_size, DIM=sums['DIM'], **product,
         )  # fmt: skip
@@ -112,10 +112,10 @@ def _backward(
         )  # fmt: skip
         blocks = -(-size.channels // product['CHANNELS'])
         hidden_gradient[size.grid(product['PIXELS'], blocks)](
-            a, da, weight, h, dh, *weight.stride(), *h.stride(), *dh.stride(),
+            d, weight, h, dh, *weight.stride(), *h.stride(), *dh.stride(),
             heads, size.channels, size.count, size.pitch, TAPS=size.taps, STEP=size.step, **product,
         )  # fmt: skip
-        return found + _parameter_gradients(size, a, da, dy, h, values, inputs[2:], dilation)
+        return found + _parameter_gradients(size, a, d, dy, h, values, inputs[2:], dilation)
 
     def plain(*tensors: Any) -> Tensor:
         return tiled.attend(*(*tensors, heads, kernel_size, dilation))
@@ -130,7 +130,7 @@ def _backward(
 def _parameter_gradients(
     size: _Sizes,
     a: Tensor,
-    da: Tensor,
+    d: Tensor,
     dy: Tensor,
     h: Tensor,
     values: Tensor,
@@ -146,8 +146,9 @@ def _parameter_gradients(
     sums = PartialSums(parameters, parts, h.device)
     stride = sums.memory.stride(0)
     product_gradient[parts, blocks, size.heads](
-        a, da, h, sums.place(0), sums.place(1), *h.stride(), stride,
-        size.heads, size.channels, size.count, size.pitch, tiles, -(-tiles // parts), TAPS=size.taps, **product,
+        d, h, sums.place(0), sums.place(1), *h.stride(), stride,
+        size.heads, size.channels, size.count, size.pitch, tiles, -(-tiles // parts),
+        TAPS=size.taps, **product,
     )  # fmt: skip
     mul, add = sums.place(2), sums.place(3)
     if mul is not None or add is not None:

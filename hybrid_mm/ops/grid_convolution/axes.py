@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hybrid_mm.ops.device_tables import on_device
+from hybrid_mm.ops.precision import no_autocast
 
 
 class Block(NamedTuple):
@@ -113,10 +114,29 @@ def _group_of_tap(widths: tuple[int, ...]) -> tuple[np.ndarray]:
 
 def sum_groups(taps: Tensor, rows: Sequence[int], columns: Sequence[int]) -> Tensor:
     """Adjoint of :func:`expand`: sums of (C, sum(rows), sum(columns)) over groups of taps."""
+    if taps.is_cuda:
+        return sum_by_products(taps, rows, columns)
     for dim, widths in ((1, rows), (2, columns)):
         if len(widths) < taps.shape[dim]:
             taps = torch.stack([t.sum(dim) for t in taps.split(list(widths), dim)], dim)
     return taps
+
+
+def sum_by_products(taps: Tensor, rows: Sequence[int], columns: Sequence[int]) -> Tensor:
+    """:func:`sum_groups` by two products, where starting a sum for every group costs more."""
+    with no_autocast(taps):
+        if max(rows) > 1:
+            (members,) = on_device(_members, tuple(rows), device=taps.device)
+            taps = members.to(taps.dtype) @ taps
+        if max(columns) > 1:
+            (members,) = on_device(_members, tuple(columns), device=taps.device)
+            taps = taps @ members.to(taps.dtype).mT
+    return taps
+
+
+def _members(widths: tuple[int, ...]) -> tuple[np.ndarray]:
+    """Matrix (groups, taps) with ones where a tap belongs to a group."""
+    return (np.repeat(np.eye(len(widths), dtype=np.float32), widths, 1),)
 
 
 class CAxis(ctypes.Structure):

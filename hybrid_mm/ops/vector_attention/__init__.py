@@ -10,10 +10,18 @@ from torch import Tensor
 
 from hybrid_mm.ops.dispatch import resolve
 from hybrid_mm.ops.kernels import available, check_available
-from hybrid_mm.ops.vector_attention import tiled, triton
+from hybrid_mm.ops.vector_attention import product, tiled, triton
 from hybrid_mm.ops.vector_attention.window import Window
 
-__all__ = ['Window', 'aggregate', 'algorithm', 'pointwise', 'scaled_relu', 'weighted_taps']
+__all__ = [
+    'Window',
+    'activated_product',
+    'aggregate',
+    'algorithm',
+    'pointwise',
+    'scaled_relu',
+    'weighted_taps',
+]
 
 
 def algorithm(impl: str, *tensors: Tensor) -> str:
@@ -61,6 +69,20 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """1x1 convolution of (N, C, T, L) by weights (C', C, 1, 1), as a matrix product."""
     out = torch.matmul(weight.flatten(1), x.flatten(2)).unflatten(2, x.shape[2:])
     return out if bias is None else out + bias[:, None, None].to(out.dtype)
+
+
+def activated_product(
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    impl: str = 'tiled',
+) -> Tensor:
+    """:func:`pointwise` of :func:`scaled_relu`, with 'triton' in one launch."""
+    if impl == 'triton':
+        return product.activated_product(x, scale, shift, weight, bias)
+    return pointwise(scaled_relu(x, scale, shift), weight, bias)
 
 
 def weighted_taps(weights: Tensor, taps: Tensor) -> Tensor:

@@ -65,17 +65,50 @@ class Window(NamedTuple):
             q: Queries (N, R, H', W').
             k: Padded keys (N, R, H, W).
         """
-        # the reduction keeps its input only, here views of the padded keys
         query = torch.var_mean(accurate(q), (0, 2, 3), correction=0)
-        taps = [
-            torch.var_mean(view, (0, 2, 3), correction=0)
-            for view in self.views(accurate(k), q.shape[2:])
-        ]
-        var, mean = (
-            torch.cat([a, torch.stack(b, 1).flatten()])
-            for a, b in zip(query, zip(*taps, strict=True), strict=True)
-        )
+        pooled = k.is_cuda and self.stride == 1
+        keys = (self.pooled_moments if pooled else self.moments)(accurate(k), q.shape[2:])
+        var, mean = (torch.cat([a, b.flatten()]) for a, b in zip(query, keys, strict=True))
         return var, mean, q.shape[0] * q[0, 0].numel()
+
+    def moments(self, k: Tensor, size: torch.Size) -> tuple[Tensor, Tensor]:
+        """Variance and mean (R, k^2) of each tap of padded keys (N, R, H, W), tap by tap."""
+        # the reduction keeps its input only, here views of the padded keys
+        taps = [torch.var_mean(x, (0, 2, 3), correction=0) for x in self.views(k, size)]
+        var, mean = (torch.stack(x, 1) for x in zip(*taps, strict=True))
+        return var, mean
+
+    def pooled_moments(self, k: Tensor, size: torch.Size) -> tuple[Tensor, Tensor]:
+        """The same of all taps at once, for windows around every pixel.
+
+        What a tap sees is the map but for a few rows and columns: two poolings by the size of the
+        map add up all taps in a few launches, where a GPU would wait for k^2 small ones.
+        """
+        centre = k.detach().mean((0, 2, 3), keepdim=True)
+        x = k - centre
+        x = torch.cat([x, x.square()], 1)
+        x = F.avg_pool2d(x, (1, size[1]), (1, self.dilation))
+        x = F.avg_pool2d(x, (size[0], 1), (self.dilation, 1))
+        mean, square = x.mean(0).flatten(1).chunk(2)
+        return square - mean.square(), mean + centre.flatten()[:, None]
+
+    def relation_moments(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Variance and mean (R,) of :func:`relation`, without forming it.
+
+        For windows of neighbours around every pixel, whose sums are poolings. Not for maps that
+        vary much more than the differences within a window: they cancel out.
+
+        Args:
+            q: Queries (N, R, H, W) in single precision.
+            k: Padded keys of the same type.
+        """
+        middles = [x.detach().mean((0, 2, 3), keepdim=True) for x in (q, k)]
+        q, k = q - middles[0], k - middles[1]
+        near = F.avg_pool2d(torch.cat([k, k.square()], 1), self.kernel_size, 1)
+        key, square = near.chunk(2, 1)
+        mean = (q - key).mean((0, 2, 3))
+        square = (q.square() - 2 * q * key + square).mean((0, 2, 3))
+        return square - mean.square(), mean + (middles[0] - middles[1]).flatten()
 
     def relation(self, q: Tensor, k: Tensor) -> Tensor:
         """Difference of queries (N, R, H', W') to padded keys, (N, R, k^2, H' * W')."""
