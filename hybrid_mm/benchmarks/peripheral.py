@@ -12,6 +12,7 @@ import torch
 
 from hybrid_mm.benchmarks.core import Case
 from hybrid_mm.layers.convolution.peripheral_convolution import sharing_grid
+from hybrid_mm.ops import kernels
 from hybrid_mm.ops.grid_convolution import fused, grid_convolution
 
 PACKAGES = ()
@@ -45,13 +46,16 @@ def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Cas
             name: tensor.to(device, dtype).requires_grad_()
             for name, tensor in dict(x=x, weight=weight).items()
         }
-        names, unavailable = ['reference', 'bmm', 'fft', 'fused', 'auto'], {}
+        names, unavailable = ['reference', 'bmm', 'fft', 'fused', 'triton', 'auto'], {}
         if kernel**2 * x.numel() > _MOST or kernel > 51:
             unavailable['dense'] = 'a pass takes up to a minute'
             names.remove('reference')
         if not fused.is_available(inputs['x']):
             unavailable['fused'] = 'a CPU and a C compiler are needed'
             names.remove('fused')
+        if not kernels.available('grid_convolution', inputs['x']):
+            unavailable['triton'] = 'a GPU and Triton are needed'
+            names.remove('triton')
         candidates = {
             'dense' if name == 'reference' else name: functools.partial(
                 grid_convolution, rows=grid, impl=name

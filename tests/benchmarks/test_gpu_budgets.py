@@ -22,30 +22,38 @@ FEWER = {
     'RepLKNet-31B': 3500,
 }
 # one of each kind of layer; the others run with the slow tests
-FEW = {'NAT-mini', 'PVT-T', 'LeViT-128s', 'BoT50', 'R26-ACmix', 'SLaK-T', 'MaxViT-T', 'R50-Halo8'}
-# whose kernels are not there yet
-NOT_YET = ('depthwise', 'map LeViT', 'PeLK', 'SAN10', 'HorNet', 'ELSA', 'QnA', 'SLaK', 'RepLKNet')
+FEW = {
+    *('NAT-mini', 'PVT-T', 'LeViT-128s', 'BoT50', 'R26-ACmix', 'SLaK-T', 'MaxViT-T', 'R50-Halo8'),
+    *('ELSA-Swin-T', 'QnA-T', 'CoAtNet-0-rw', 'ViTDet-B'),
+}
+# heads of 128 channels in float32 do not fit into registers
+WIDE = ('map BoTNet 1/16',)
 # float32 by design: statistics of a batch norm, and logits without upper bound
 ACCURATE = ('normalised_attention', 'evolving', 'ops/positions.py')
 GRADIENT = 'a gradient'  # the place of all products of autograd, whose types are those of forward
+FLOPS = 5e7  # more than products of parameters alone have
 
 
-def places(counter, allowed=()):
-    """Places of a counter but those allowed."""
-    return {place: n for place, n in counter.items() if not any(a in place for a in allowed)}
+def others(counter, allowed, least=0):
+    """Places of a counter without those allowed, and of no less than a number."""
+    return {
+        place: n
+        for place, n in counter.items()
+        if n >= least and not any(part in place for part in allowed)
+    }
 
 
 @pytest.mark.parametrize('amp', [torch.float16, None], ids=['float16', 'float32'])
 @pytest.mark.parametrize(
     'operator',
-    [op for op in OPERATORS if not op.name.startswith(NOT_YET)],
+    OPERATORS,
     ids=lambda op: op.name.replace(' ', '-'),
 )
 def test_operator(operator, amp):
     step = count_operator(operator, amp)
     assert not problems(step)
     assert step.repeated == 0, step.total.to_device
-    if operator.budget:
+    if operator.budget and (amp or operator.name not in WIDE):
         f, b = step.forward, step.backward
         assert f.kernels <= FORWARD, f.operators
         assert b.kernels <= BACKWARD, b.operators
@@ -66,7 +74,6 @@ def test_operator(operator, amp):
             ],
         )
         for name, config in NETWORKS.items()
-        if not name.startswith(NOT_YET)
     ],
 )
 def test_network(name):
@@ -75,5 +82,5 @@ def test_network(name):
     assert not problems(step)
     assert not total.to_device  # but tables, once
     assert total.kernels <= FEWER.get(name, KERNELS), total.operators.most_common(20)
-    assert not places(total.islands, (*ACCURATE, GRADIENT))
-    assert not places(total.wide, ACCURATE)
+    assert not others(total.islands, (*ACCURATE, GRADIENT), FLOPS)
+    assert not others(total.wide, ACCURATE)

@@ -1,15 +1,26 @@
 """Kernels of depthwise convolutions in Triton's interpreter, and what GPUs are asked to do."""
 
 import random
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+
+pytest.importorskip('triton')
 
 from hybrid_mm.benchmarks.gpu_counts.engine import backward
 from hybrid_mm.benchmarks.gpu_counts.fake_cuda import Bodies, fake_cuda
 from hybrid_mm.ops import autotune, kernels
 from hybrid_mm.ops.dispatch import choices
 from hybrid_mm.ops.grid_convolution import grid_convolution, launches, reference
+
+DEV = Path(__file__).resolve().parents[2] / 'tools' / 'dev'
+sys.path.insert(0, str(DEV))
+try:
+    import offline
+finally:
+    sys.path.remove(str(DEV))
 
 TYPES = torch.float32, torch.float16, torch.bfloat16
 LIMIT = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
@@ -287,3 +298,22 @@ def test_compiles_with_kernels(interpreter):
 
     compiled = torch.compile(function, fullgraph=True, backend='aot_eager')
     assert torch.equal(compiled(x, weight), function(x, weight))
+
+
+@pytest.mark.parametrize('width', [64, 40, 37])
+def test_operands_are_read_in_vectors(width, monkeypatch):
+    """The compiler must see that rows and windows begin at vectors: 16 bytes go at once."""
+    monkeypatch.delenv(kernels.INTERPRET_VARIABLE, raising=False)
+    found = []
+    with fake_cuda(), Bodies(), kernels.recorded(found.append):
+        x = torch.empty(2, 16, 24, width, device='cuda', dtype=torch.half, requires_grad=True)
+        weight = torch.empty(16, 31, 31, device='cuda', requires_grad=True)
+        backward(grid_convolution(x, weight, [1] * 31))
+    products = {x.kernel.fn.__name__: x for x in found if 'product' in x.kernel.fn.__name__}
+    assert len(products) == 2
+    for launch in products.values():
+        program = offline.program(launch, 'sm_80')
+        target = offline.GPUTarget('cuda', 80, 32)
+        code = offline.compile_source(program.source, target, program.options).asm['ptx']
+        assert 'cp.async.cg.shared.global' in code
+        assert 'ld.global' not in code

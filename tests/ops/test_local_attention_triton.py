@@ -286,6 +286,8 @@ def test_launches(monkeypatch):
         ):  # fmt: skip
             y = torch.empty(1, 1, 4, 4, width, device='cuda', dtype=dtype)
             assert launches.available(y, y, y) is taken
+        y = torch.empty(1, 1, 4, 4, 130, device='cuda', dtype=torch.half)
+        assert not launches.available(y, y, y, tables.bias)
 
 
 def test_auto_on_a_gpu(monkeypatch):

@@ -33,9 +33,9 @@ Counted, not measured: `python tools/dev/count_kernels.py --amp {amp} --page` ru
 backbones forward and backward on tensors of a GPU that is not there, 2 images of 800 x 1216 under
 autocast. A kernel is an operator of torch below autograd that is no view, or a launch of Triton.
 Launches are estimated at 5 µs each; the time on the device is the sum over kernels of the larger of
-bytes / bandwidth and FLOPs / peak rate. What a Triton kernel multiplies is not known, so its time
-is that of its bytes, and at least the floor. The floor is one fused kernel per pass that reads its
-inputs and writes its outputs once. *Host copies* are those of a step; an operator has a second
+bytes / bandwidth and FLOPs / peak rate. What a Triton kernel multiplies is not known: an operator
+takes at least the floor, and in networks such products are missing from FLOPs and times. The floor
+is one fused kernel per pass that reads its inputs and writes its outputs once. *Host copies* are those of a step; an operator has a second
 number, copies when it is called again, as index tables stay on the device (*tables*). *fp32* are
 FLOPs of float32 products, Fourier transforms apart.
 """

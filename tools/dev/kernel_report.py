@@ -183,7 +183,9 @@ and 9.0 (H100, H200), and `ptxas` says what it needs.
 - **resident**: warps on a multiprocessor at a time, out of 64.
 
 A fault is a spill, too much shared memory, a product in half precision without tensor cores, or one
-of float32 numbers rounded to TF32. {faults}
+of float32 numbers rounded to TF32 (tf32x3 is three products for one, as accurate as float32).
+
+{faults}
 
 {table}
 """

@@ -184,11 +184,18 @@ def _ptxas(kernel: Any, gpu: GPU) -> str:
 
 def _products(asm: dict[str, str]) -> tuple[tuple[str, ...], list[str]]:
     """Types of the products on tensor cores, and what is wrong with products."""
-    wanted = re.findall(r'tt\.dot .*: tensor<[0-9x]+x(\w+)>', asm['ttir'])
-    half = [kind for kind in wanted if kind in _HALF]
+    wanted = re.findall(r'tt\.dot (.*): tensor<[0-9x]+x(\w+)>', asm['ttir'])
+    half = [kind for _, kind in wanted if kind in _HALF]
     # products left to ordinary units have the layout of ordinary tensors
     plain = re.findall(r'tt\.dot .*-> tensor<[^>]*, #blocked\d*>', asm['ttgir'])
     found = re.findall(r'\b(?:wgmma\.mma_async|mma)\.sync[\w.]*?\.(bf16|f16|tf32)\b', asm['ptx'])
+    single = {
+        how.partition('inputPrecision = ')[2].strip() for how, kind in wanted if kind == 'f32'
+    }
+    if 'tf32x3' in single:  # three products for one, as accurate as float32
+        found = ['tf32x3' if kind == 'tf32' else kind for kind in found] + ['tf32'] * (
+            'tf32' in single
+        )
     faults = []
     if half and (not set(half) <= set(found) or len(plain) > len(wanted) - len(half)):
         faults.append('products in half precision without tensor cores')

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from hybrid_mm.layers.initialisation import lecun_normal_
 from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.learned_queries import learned_query_attention
-from hybrid_mm.ops.precision import accurate_dtype, no_autocast
+from hybrid_mm.ops.precision import accurate, cast_as_autocast, no_autocast
 
 
 class LearnedQueryAttention2d(nn.Module):
@@ -73,10 +73,11 @@ class LearnedQueryAttention2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, H, W, in_channels) to (N, ceil(H / stride), ceil(W / stride), out_channels)."""
         values = self.v(x)
-        dtype = accurate_dtype(x.dtype)
+        # on GPUs the products run on tensor cores
+        x = cast_as_autocast(x)[0] if x.is_cuda else accurate(x)
         with no_autocast(x):
             out = learned_query_attention(
-                self._scores(x.to(dtype)),
+                accurate(self._scores(x)),
                 values.permute(0, 3, 1, 2),
                 self.relative_bias,
                 self.scale,
@@ -92,4 +93,5 @@ class LearnedQueryAttention2d(nn.Module):
             query = query / (query.norm(dim=-1, keepdim=True) + 1e-6)
         query = query * self.width**-0.5
         keys = self.k.weight.view(self.heads, self.width, -1)
-        return torch.einsum('nyxi,rgi->nrgyx', x, torch.einsum('rgd,gdi->rgi', query, keys))
+        weight = torch.einsum('rgd,gdi->rgi', query, keys).to(x.dtype)
+        return torch.einsum('nyxi,rgi->nrgyx', x, weight)

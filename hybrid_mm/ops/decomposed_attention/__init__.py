@@ -72,12 +72,12 @@ def decomposed_attention(
     asked = impl
     impl = resolve(impl, 'decomposed_attention', lambda: _fastest(q, k, v))
     if impl == 'triton':
-        if triton.fits(q, k, v):
+        if triton.fits(q, k):
             return triton.attend(q, k, v, rel_h, rel_w, scale)
         if asked == 'triton':
             raise RuntimeError(
-                "impl='triton' needs keys on the grid of the queries and at most 256 channels, got "
-                f"queries {tuple(q.shape)}, keys {tuple(k.shape)}; use impl='auto'"
+                f"impl='triton' needs keys on the grid of the queries, got {tuple(q.shape[2:4])} "
+                f"queries and {tuple(k.shape[2:4])} keys; use impl='auto'"
             )
         impl = _fastest(q, k, v)
     rel_h = decomposed_tables(rel_h, q.shape[2], k.shape[2])

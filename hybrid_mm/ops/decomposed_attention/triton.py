@@ -5,26 +5,23 @@ There it is attention of every pixel to all with relative tables, in the order o
 
 from torch import Tensor
 
-from hybrid_mm.ops import kernels
-from hybrid_mm.ops.local_attention import global_attention
+from hybrid_mm.ops.local_attention import global_attention, launches
 from hybrid_mm.ops.positions import resize_decomposed_table
 
-_WIDEST = 256  # numbers of a query or value that the kernels take
 
-
-def fits(q: Tensor, k: Tensor, v: Tensor) -> bool:
+def fits(q: Tensor, k: Tensor) -> bool:
     """Whether the kernels have this case."""
-    return q.shape[2:4] == k.shape[2:4] and max(q.shape[-1], v.shape[-1]) <= _WIDEST
+    return q.shape[2:4] == k.shape[2:4]
 
 
 def available(q: Tensor, k: Tensor, v: Tensor) -> bool:
     """Whether 'auto' may take the kernels."""
-    return fits(q, k, v) and kernels.available('local_attention', q, k, v)
+    return fits(q, k) and launches.available(q, k, v)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, scale: float) -> Tensor:
     """Attention of maps (N, heads, H, W, d) with tables (length, d)."""
-    kernels.check_available('decomposed_attention', q, k, v)
+    launches.check_available('decomposed_attention', q, k, v)
     rel_h, rel_w = (
         resize_decomposed_table(table, 2 * side - 1).flip(0)[None]
         for table, side in ((rel_h, q.shape[2]), (rel_w, q.shape[3]))

@@ -13,7 +13,6 @@ from hybrid_mm.ops.grid_convolution import triton
 
 _VECTOR = 8  # numbers at whose multiples rows of x begin
 _PATCHES = ((2, 32), (4, 16))  # rows and columns of a patch, 64 pixels
-_PIXELS = 64
 _INPUTS = 32  # columns of x in a step of the product
 _SWAPPING = 1.5  # how much more work the other way round must be, as it takes transposed copies
 _BUSY = 2048  # programs that keep a GPU busy
@@ -204,16 +203,18 @@ def _direct(x: Tensor, weight: Tensor, out: Tensor, shape: Shape, mirrored: bool
 
 
 class _Sums(NamedTuple):
-    """Parts of the gradients of taps, (parts, C, lines, blocks, rows, diagonals) in float32.
+    """Parts of the gradients of taps.
 
     Attributes:
-        parts: They are added up.
+        parts: (parts, C, lines, blocks, rows, taps), float32; a block has some of the taps.
         inputs: Columns in a block.
+        diagonals: Diagonals in a block.
         skew: Diagonal of the first tap in the first block.
     """
 
     parts: Tensor
     inputs: int
+    diagonals: int
     skew: int
 
 
@@ -226,41 +227,43 @@ def _weight_products(x: Tensor, grad: Tensor, height: int, width: int, shape: Sh
     blocks = shape.blocks * _INPUTS // inputs
     diagonals = 1 << (inputs + shape.patch[1] - 2).bit_length()
     parts, share = _parts(channels * shape.steps * blocks, patches)
+    taps = shape.columns.number
     sums = x.new_empty(
-        parts, channels, shape.steps, blocks, shape.patch[0], diagonals, dtype=torch.float32
+        parts, channels, shape.steps, blocks, shape.patch[0], taps, dtype=torch.float32
     )
     triton.weight_product[shape.steps, channels, blocks * parts](
         x, grad, sums, patches, across, down, height, x.shape[3] // _VECTOR, blocks,
-        shape.rows.before, shape.left, share, *_vector_strides(x), *_vector_strides(grad),
+        shape.rows.before, shape.left, share, taps, shape.skew,
+        *_vector_strides(x), *_vector_strides(grad),
         ROWS=shape.patch[0], COLUMNS=shape.patch[1], PATCHES=64, INPUTS=inputs,
         DIAGONALS=diagonals, PRECISION='tf32', num_warps=8, num_stages=_stages(x),
     )  # fmt: skip
-    return _Sums(sums, inputs, shape.skew)
+    return _Sums(sums, inputs, diagonals, shape.skew)
 
 
 def _direct_weight(x: Tensor, grad: Tensor, shape: Shape) -> _Sums:
     """Gradients of taps, one by one."""
     images, channels, height, width = x.shape
-    lines, inputs = shape.rows.number, 16
-    blocks = math.ceil(shape.columns.number / inputs)
+    lines, taps, inputs = shape.rows.number, shape.columns.number, 16
+    blocks = math.ceil(taps / inputs)
     parts, share = _parts(channels * lines * blocks, images * height)
-    sums = x.new_empty(parts, channels, lines, blocks, 1, inputs, dtype=torch.float32)
+    sums = x.new_empty(parts, channels, lines, blocks, 1, taps, dtype=torch.float32)
     triton.direct_weight[lines, channels, blocks * parts](
-        x, grad, sums, height, width, images * height, share, blocks,
+        x, grad, sums, height, width, images * height, share, blocks, taps,
         shape.rows.before, shape.columns.before, *x.stride(), *grad.stride(),
         TAPS=inputs, COLUMNS=64, num_warps=4,
     )  # fmt: skip
-    return _Sums(sums, inputs, 0)
+    return _Sums(sums, inputs, inputs, 0)
 
 
 def _add_up(sums: _Sums, out: Tensor, shape: Shape) -> None:
     """Add up parts, and the taps that share a weight."""
-    parts, channels, lines, blocks, rows, diagonals = sums.parts.shape
+    parts, channels, lines, blocks, rows, taps = sums.parts.shape
     row_groups, column_groups = out.shape[1:]
     triton.add_up[channels, row_groups](
         sums.parts, out, shape.rows.first(out.device), shape.columns.first(out.device),
-        parts, lines, blocks, column_groups, max(shape.columns.widths), sums.skew, *out.stride(),
-        ROWS=rows, INPUTS=sums.inputs, DIAGONALS=diagonals,
+        parts, lines, blocks, column_groups, taps, max(shape.columns.widths), sums.skew,
+        *out.stride(), ROWS=rows, INPUTS=sums.inputs, DIAGONALS=sums.diagonals,
         BLOCK=max(16, 1 << (column_groups - 1).bit_length()), num_warps=4,
     )  # fmt: skip
 

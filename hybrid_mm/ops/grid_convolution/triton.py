@@ -84,7 +84,8 @@ def product(
 ):  # fmt: skip
     """Pixels of patches of one channel; strides of x, ``vectors`` and ``left`` count vectors of 8.
 
-    ``rows`` is the number of rows of the windows, ``steps`` vectors of 8 in one of them.
+    ``rows`` is the number of rows of the windows, ``steps`` vectors of 8 in one of them; STORED
+    pixels are neighbours in memory, from a multiple of the number on.
     """
     channel = tl.program_id(CHANNEL_AXIS).to(tl.int64)
     m = tl.program_id(1 - CHANNEL_AXIS) * PATCHES + tl.arange(0, PATCHES)
@@ -131,7 +132,7 @@ def product(
 @kernel
 def weight_product(
     x_ptr, grad_ptr, partial_ptr,
-    patches, across, down, height, vectors, blocks, before, left, share,
+    patches, across, down, height, vectors, blocks, before, left, share, taps, skew,
     x_image, x_channel, x_row, grad_image, grad_channel, grad_row,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, PATCHES: tl.constexpr, INPUTS: tl.constexpr,
     DIAGONALS: tl.constexpr, PRECISION: tl.constexpr,
@@ -139,8 +140,8 @@ def weight_product(
     """Gradients of the taps of one channel from row s of patches and a block of its columns.
 
     Strides, ``vectors`` and ``left`` count vectors of 8; ``share`` patches are one of the parts of
-    the sum. The parts are (parts, C, rows, blocks, ROWS, DIAGONALS); diagonal d is that of
-    u - v = d - (COLUMNS - 1).
+    the sum. The parts are (parts, C, rows, blocks, ROWS, taps). Of the diagonals of a block, tap 0
+    is number ``skew`` in the first block, which begins with that of u - v = 1 - COLUMNS.
     """
     s, channel = tl.program_id(0), tl.program_id(1).to(tl.int64)
     block, part = tl.program_id(2) % blocks, tl.program_id(2) // blocks
@@ -155,18 +156,18 @@ def weight_product(
         m = first + tl.arange(0, PATCHES)
         image, down_place, across_place = _patch(m, across, down)
         row = down_place * ROWS - before + s
-        column = (across_place * (COLUMNS // 8) - left)[:, None] * 8 + (block * INPUTS + u)[None, :]
+        column = (across_place * (COLUMNS // 8) - left)[None, :] * 8 + (block * INPUTS + u)[:, None]
         line = image * x_image + row.to(tl.int64) * x_row
-        there = ((m < end) & (row >= 0) & (row < height))[:, None]
+        there = ((m < end) & (row >= 0) & (row < height))[None, :]
         there = there & (column >= 0) & (column < vectors * 8)
-        x = tl.load(x_ptr + line[:, None] * 8 + column, mask=there, other=0)
+        x = tl.load(x_ptr + line[None, :] * 8 + column, mask=there, other=0)
 
         y = (down_place * ROWS)[:, None] + r[None, :]
         column = (across_place * (COLUMNS // 8))[:, None] * 8 + v[None, :]
         line = image[:, None] * grad_image + y.to(tl.int64) * grad_row
         there = (m < end)[:, None] & (y < height) & (column < vectors * 8)
         grad = tl.load(grad_ptr + line * 8 + column, mask=there, other=0)
-        sums = tl.dot(tl.trans(x), grad, sums, input_precision=PRECISION)
+        sums = tl.dot(x, grad, sums, input_precision=PRECISION)
 
     diagonal = tl.arange(0, DIAGONALS)[:, None]
     source = diagonal - (COLUMNS - 1) + v[None, :]
@@ -174,14 +175,15 @@ def weight_product(
     found = tl.where(there, tl.gather(sums, tl.where(there, source, 0), 0), 0.0)
     found = tl.sum(tl.reshape(found, [DIAGONALS, ROWS, COLUMNS]), 2)
     place = ((part * tl.num_programs(1) + channel) * tl.num_programs(0) + s) * blocks + block
-    target = place * ROWS * DIAGONALS + tl.arange(0, ROWS)[None, :] * DIAGONALS + diagonal
-    tl.store(partial_ptr + target, found)
+    tap = diagonal + block * INPUTS - skew
+    target = (place * ROWS + tl.arange(0, ROWS)[None, :]) * taps + tap
+    tl.store(partial_ptr + target, found, mask=(tap >= 0) & (tap < taps))
 
 
 @kernel
 def add_up(
     partial_ptr, out_ptr, row_first_ptr, column_first_ptr,
-    parts, rows, blocks, columns, widest, skew, out_channel, out_row, out_column,
+    parts, rows, blocks, columns, taps, widest, skew, out_channel, out_row, out_column,
     ROWS: tl.constexpr, INPUTS: tl.constexpr, DIAGONALS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Gradients of the weights of one channel and group of rows from the parts of their sums."""
@@ -197,7 +199,7 @@ def add_up(
             for k in range(widest):
                 diagonal = first + k + skew - block * INPUTS
                 there = (first + k < end) & (diagonal >= 0) & (diagonal < DIAGONALS)
-                sums += tl.load(partial_ptr + place * DIAGONALS + diagonal, mask=there, other=0.0)
+                sums += tl.load(partial_ptr + place * taps + first + k, mask=there, other=0.0)
     target = out_ptr + channel * out_channel + group * out_row + column * out_column
     tl.store(target, sums.to(out_ptr.dtype.element_ty), mask=column < columns)
 
@@ -239,7 +241,7 @@ def direct(
 
 @kernel
 def direct_weight(
-    x_ptr, grad_ptr, partial_ptr, height, width, lines, share, blocks, before, left,
+    x_ptr, grad_ptr, partial_ptr, height, width, lines, share, blocks, taps, before, left,
     x_image, x_channel, x_row, x_column, grad_image, grad_channel, grad_row, grad_column,
     TAPS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
@@ -265,4 +267,5 @@ def direct_weight(
                 x = tl.load(source, mask=(other >= 0) & (other < width), other=0.0)
                 sums += x.to(tl.float32) * grad.to(tl.float32)[None, :]
     place = ((part * tl.num_programs(1) + channel) * tl.num_programs(0) + a) * blocks + block
-    tl.store(partial_ptr + place * TAPS + tap, tl.sum(sums, 1))
+    tap += block * TAPS
+    tl.store(partial_ptr + place * taps + tap, tl.sum(sums, 1), mask=tap < taps)

@@ -1,6 +1,7 @@
 """Local attention by the kernels of :mod:`.triton`: sizes of tiles, launches, gradients."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,8 +15,6 @@ from hybrid_mm.ops.local_attention.lanes import key_arrays, key_tiles, query_arr
 from hybrid_mm.ops.local_attention.pattern import Pattern, PatternType, Tables
 from hybrid_mm.ops.local_attention.triton import attend, differentiate_keys, differentiate_queries
 
-# numbers of a query or value that registers hold
-_WIDEST = {torch.float16: 256, torch.bfloat16: 256, torch.float32: 64}
 _COPIES = 32  # of a table, that programs add their gradients to
 
 
@@ -37,7 +36,7 @@ class Tile(NamedTuple):
 def available(q: Tensor, k: Tensor, v: Tensor, *tables: Tensor | None) -> bool:
     """Whether 'auto' may take the kernels."""
     on_gpu = kernels.available('local_attention', q, k, v, *tables)
-    return on_gpu and _width(q, v) <= _WIDEST[q.dtype]
+    return on_gpu and _width(q, v) <= _widest(q.dtype, tables)
 
 
 def check_available(operator: str, q: Tensor, k: Tensor, v: Tensor, *tables: Tensor | None) -> None:
@@ -47,7 +46,7 @@ def check_available(operator: str, q: Tensor, k: Tensor, v: Tensor, *tables: Ten
         RuntimeError: They cannot.
     """
     kernels.check_available(operator, q, k, v, *tables)
-    widest = _WIDEST.get(q.dtype, 0)
+    widest = _widest(q.dtype, tables)
     if _width(q, v) > widest and not kernels.interpreted():
         raise RuntimeError(
             f"impl='triton' of {operator}: heads of {_width(q, v)} channels in {q.dtype}, "
@@ -57,6 +56,13 @@ def check_available(operator: str, q: Tensor, k: Tensor, v: Tensor, *tables: Ten
 
 def _width(q: Tensor, v: Tensor) -> int:
     return max(q.shape[-1], v.shape[-1])
+
+
+def _widest(dtype: torch.dtype, tables: Sequence[Tensor | None]) -> int:
+    """Numbers of a query or a value that registers hold."""
+    if dtype.itemsize > 2:
+        return 64
+    return 256 if all(x is None for x in tables) else 128
 
 
 class Tiles(NamedTuple):
@@ -71,16 +77,15 @@ class Tiles(NamedTuple):
 # than the 255 registers of a thread, compiled for compute capability 8.0 and 9.0 with all tables
 _HALF = {
     32: ((64, 64, 4), (64, 32, 4), (32, 64, 4)),
-    64: ((64, 32, 4), (32, 16, 4), (32, 32, 4)),
+    64: ((64, 32, 4), (32, 16, 4), (32, 32, 8)),
     128: ((32, 32, 4), (32, 16, 4), (32, 32, 8)),
-    256: ((32, 16, 4), (32, 16, 4), (32, 16, 8)),
+    256: ((32, 32, 8), (32, 16, 8), (32, 32, 8)),
 }
 _SINGLE = {
-    32: ((32, 32, 4), (32, 32, 4), (32, 32, 8)),
-    64: ((32, 32, 8), (32, 16, 4), (32, 32, 8)),
-    256: ((32, 16, 8), (32, 16, 4), (32, 16, 8)),  # in the interpreter only
+    32: ((32, 32, 4), (32, 16, 4), (32, 16, 4)),
+    256: ((32, 16, 4), (32, 16, 4), (32, 16, 4)),
 }
-_SHAPES = {64: ((8, 8), (4, 16)), 32: ((4, 8),), 16: ((4, 4),)}
+_SHAPES = (8, 8), (4, 8), (4, 4)
 
 
 def tiles_of(pattern: Pattern, width: int, dtype: torch.dtype, relative: bool) -> Tiles:
@@ -93,9 +98,18 @@ def tiles_of(pattern: Pattern, width: int, dtype: torch.dtype, relative: bool) -
         relative: Whether there are relative tables.
     """
     sizes = _SINGLE if dtype.itemsize > 2 else _HALF
-    row = sizes[min(w for w in sizes if w >= width)]
+    forward, queries, keys = sizes[min(w for w in sizes if w >= width)]
     side, window = _sides(pattern)
-    return Tiles(*(_tile(side, window, *areas, relative) for areas in row))
+    if relative:  # gradients of two tables take registers as well
+        queries = min(queries[0], 32), *queries[1:]
+        if _shape(side, 32) == (4, 4):
+            queries = 16, 64, 4
+    # Triton's gather wants a number for every thread, or ends the program
+    return Tiles(
+        _tile(side, window, *forward, 16 * relative),
+        _tile(side, window, *queries, min(_shape(window, queries[1])) * relative),
+        _tile(side, window, *keys, 16 * relative),
+    )
 
 
 def _sides(pattern: Pattern) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -115,24 +129,26 @@ def _tile(
     queries: int,
     keys: int,
     warps: int,
-    relative: bool,
+    gathered: int,
 ) -> Tile:
-    (query_rows, query_columns), (rows, columns) = _shape(side, queries), _shape(window, keys)
-    queries, keys = query_rows * query_columns, rows * columns
-    warps = min(warps, max(1, queries * keys // 256))
-    if relative:  # Triton's gather wants a number for every thread, or ends the program
-        warps = min(warps, queries * min(rows, columns) // 32)
-    return Tile(query_rows, query_columns, rows, columns, warps)
+    """A tile of at most so many slots; of each query so many numbers are gathered at least."""
+    query, key = _shape(side, queries), _shape(window, keys)
+    if math.prod(query) * math.prod(key) <= 256:
+        warps = 1
+    if gathered:
+        warps = min(warps, math.prod(query) * gathered // 32)
+    return Tile(*query, *key, warps)
 
 
 def _shape(side: tuple[int, int], most: int) -> tuple[int, int]:
-    """Rows and columns of a tile of at most so many slots that leaves the fewest of them empty."""
-    shapes = [shape for area, some in _SHAPES.items() if area <= most for shape in some]
+    """Rows and columns of a tile of at most so many slots for a window of queries or keys."""
+    shapes = [shape for shape in _SHAPES if math.prod(shape) <= most]
 
-    def slots(shape: tuple[int, int]) -> int:
-        return math.prod(-(-n // step) * step for n, step in zip(side, shape, strict=True))
+    def cost(shape: tuple[int, int]) -> float:
+        slots = math.prod(-(-n // step) * step for n, step in zip(side, shape, strict=True))
+        return slots * (1 + 40 / math.prod(shape))  # a tile costs as much as 40 slots more
 
-    return min(shapes, key=lambda shape: (slots(shape), -math.prod(shape)))
+    return min(shapes, key=cost)
 
 
 def _power(n: int) -> int:
