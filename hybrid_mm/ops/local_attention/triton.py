@@ -8,7 +8,8 @@ layout (:mod:`.lanes`); the kernels read them from small tables, so that there i
 case per pattern. A program takes a tile of queries of one head and walks over the rectangle of
 positions that any of them sees, with a softmax that is rescaled as it goes; the logarithm of its
 sum is kept. Terms of relative tables: offsets in a tile are few, so the queries are multiplied with
-the vectors that occur, and every key picks its product.
+the vectors that occur, and every key picks its product. The bias: the entries that occur, spread
+over queries and keys by two products with matrices of 0 and 1; its gradient goes the same way back.
 
 The backward pass computes the logits again, once for tiles of queries (gradients of queries and of
 the tables) and once for tiles of keys (gradients of keys and values, no atomics). What a
