@@ -79,7 +79,8 @@ def attend(
     top, bottom = tl.load(row_tiles + row_tile * 4), tl.load(row_tiles + row_tile * 4 + 1)
     left = tl.load(column_tiles + column_tile * 4)
     right = tl.load(column_tiles + column_tile * 4 + 1)
-    row_count, row_low = tl.load(row_tiles + row_tile * 4 + 2), tl.load(row_tiles + row_tile * 4 + 3)
+    row_count = tl.load(row_tiles + row_tile * 4 + 2)
+    row_low = tl.load(row_tiles + row_tile * 4 + 3)
     column_count = tl.load(column_tiles + column_tile * 4 + 2)
     column_low = tl.load(column_tiles + column_tile * 4 + 3)
     row_index = (row_shift - row_low)[:, None] + tl.arange(0, ROWS)[None, :]
@@ -195,7 +196,8 @@ def differentiate_queries(
     top, bottom = tl.load(row_tiles + row_tile * 4), tl.load(row_tiles + row_tile * 4 + 1)
     left = tl.load(column_tiles + column_tile * 4)
     right = tl.load(column_tiles + column_tile * 4 + 1)
-    row_count, row_low = tl.load(row_tiles + row_tile * 4 + 2), tl.load(row_tiles + row_tile * 4 + 3)
+    row_count = tl.load(row_tiles + row_tile * 4 + 2)
+    row_low = tl.load(row_tiles + row_tile * 4 + 3)
     column_count = tl.load(column_tiles + column_tile * 4 + 2)
     column_low = tl.load(column_tiles + column_tile * 4 + 3)
     row_index = (row_shift - row_low)[:, None] + tl.arange(0, ROWS)[None, :]
