@@ -259,10 +259,12 @@ def differentiate_queries(
         grad_q = tl.dot(grad, k, grad_q, input_precision=PRECISION)
         if row_ptr is not None:
             # sums over a row or a column of the map are products with ones
-            ones = (key // columns)[:, None] == tl.arange(0, ROWS)[None, :]
-            grad_row = tl.dot(grad, ones.to(k.dtype), grad_row, input_precision=PRECISION)
-            ones = (key % columns)[:, None] == tl.arange(0, COLUMNS)[None, :]
-            grad_column = tl.dot(grad, ones.to(k.dtype), grad_column, input_precision=PRECISION)
+            own = (key // columns)[:, None] == tl.arange(0, ROWS)[None, :]
+            ones = tl.where(own, 1.0, 0.0).to(k.dtype)
+            grad_row = tl.dot(grad, ones, grad_row, input_precision=PRECISION)
+            own = (key % columns)[:, None] == tl.arange(0, COLUMNS)[None, :]
+            ones = tl.where(own, 1.0, 0.0).to(k.dtype)
+            grad_column = tl.dot(grad, ones, grad_column, input_precision=PRECISION)
     grad_q_ptr += plane * tokens * channels
     _store_vectors(grad_q_ptr, grad_q, query, asked, channels, WIDTH)
     if row_ptr is not None:
