@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from hybrid_mm.ops.learned_queries import learned_query_attention
 from hybrid_mm.ops.learned_queries import triton as query_triton
 
-TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 NAMES = 'out', 'scores', 'values', 'bias', 'scale'
 
 

@@ -154,9 +154,10 @@ def window_gradients(
             scale = _table(c_ptr, query, queries, head, heads, tap, SIZE)
             mask = seen[:, None] & there[None, :]
             v = tl.load(values + key[:, None] * v_pixel, mask=mask, other=0).to(tl.float32)
-            product = tl.sum(dy * v, 1)
-            tl.store(products + tap * pitch, product.to(number), mask=pixel < count)
-            share += tl.exp(logits - log_sum) * scale * product[None, :]
+            # rounded before the share is taken, which cancels it out where one tap has all weight
+            product = tl.sum(dy * v, 1).to(number)
+            tl.store(products + tap * pitch, product, mask=pixel < count)
+            share += tl.exp(logits - log_sum) * scale * product.to(tl.float32)[None, :]
         tl.store(share_ptr + own, share, mask=inside)
         tl.debug_barrier()  # the products are read again
         for tap in range(SIZE * SIZE):
