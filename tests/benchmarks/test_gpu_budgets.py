@@ -26,8 +26,8 @@ FEW = {
     *('NAT-mini', 'PVT-T', 'LeViT-128s', 'BoT50', 'R26-ACmix', 'SLaK-T', 'MaxViT-T', 'R50-Halo8'),
     *('ELSA-Swin-T', 'QnA-T', 'CoAtNet-0-rw', 'ViTDet-B'),
 }
-# heads of 128 channels in float32 do not fit into registers
-WIDE = ('map BoTNet 1/16',)
+# heads of more than 32 channels in float32 do not fit into registers
+WIDE = ('map BoTNet 1/16', 'block 8 halo 3 HaloNet 1/16')
 # float32 by design: statistics of a batch norm, and logits without upper bound
 ACCURATE = ('normalised_attention', 'evolving', 'ops/positions.py')
 GRADIENT = 'a gradient'  # the place of all products of autograd, whose types are those of forward

@@ -257,8 +257,8 @@ class Called(TorchDispatchMode):
     [
         ('cpu', torch.float32, 14, 64, 'decomposed_attention'),
         ('cpu', torch.bfloat16, 14, 64, 'decomposed_attention'),
-        ('cuda', torch.float32, 14, 64, 'triton_attention'),
-        ('cuda', torch.float32, 14, 65, 'decomposed_attention'),  # too wide for registers
+        ('cuda', torch.float16, 14, 64, 'triton_attention'),
+        ('cuda', torch.float32, 14, 64, 'decomposed_attention'),  # too wide for registers
         ('cuda', torch.bfloat16, 14, 64, 'triton_attention'),
         ('cuda', torch.float16, 14, 257, 'decomposed_attention'),
         ('cuda', torch.float32, 7, 64, 'decomposed_attention'),

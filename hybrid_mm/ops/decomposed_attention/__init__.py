@@ -70,7 +70,7 @@ def decomposed_attention(
     scale = d**-0.5 if scale is None else float(scale)
     q, k, v = cast_as_autocast(q, k, v)
     asked = impl
-    impl = resolve(impl, 'decomposed_attention', lambda: _fastest(q, k, v))
+    impl = resolve(impl, 'decomposed_attention', lambda: _fastest(q, k, v, rel_h, rel_w))
     if impl == 'triton':
         if triton.fits(q, k):
             return triton.attend(q, k, v, rel_h, rel_w, scale)
@@ -79,14 +79,14 @@ def decomposed_attention(
                 f"impl='triton' needs keys on the grid of the queries, got {tuple(q.shape[2:4])} "
                 f"queries and {tuple(k.shape[2:4])} keys; use impl='auto'"
             )
-        impl = _fastest(q, k, v)
+        impl = _fastest(q, k, v, rel_h, rel_w)
     rel_h = decomposed_tables(rel_h, q.shape[2], k.shape[2])
     rel_w = decomposed_tables(rel_w, q.shape[3], k.shape[3])
     return _ALGORITHMS[impl](q, k, v, rel_h, rel_w, scale)
 
 
-def _fastest(q: Tensor, k: Tensor, v: Tensor) -> str:
+def _fastest(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor) -> str:
     """What 'auto' takes."""
-    if triton.available(q, k, v):
+    if triton.available(q, k, v, rel_h, rel_w):
         return 'triton'
     return 'fused' if fused.is_fused(q, k, v) else 'tiled'

@@ -14,14 +14,14 @@ def fits(q: Tensor, k: Tensor) -> bool:
     return q.shape[2:4] == k.shape[2:4]
 
 
-def available(q: Tensor, k: Tensor, v: Tensor) -> bool:
+def available(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor) -> bool:
     """Whether 'auto' may take the kernels."""
-    return fits(q, k) and launches.available(q, k, v)
+    return fits(q, k) and launches.available(q, k, v, rel_h, rel_w)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, scale: float) -> Tensor:
     """Attention of maps (N, heads, H, W, d) with tables (length, d)."""
-    launches.check_available('decomposed_attention', q, k, v)
+    launches.check_available('decomposed_attention', q, k, v, rel_h, rel_w)
     rel_h, rel_w = (
         resize_decomposed_table(table, 2 * side - 1).flip(0)[None]
         for table, side in ((rel_h, q.shape[2]), (rel_w, q.shape[3]))
