@@ -90,13 +90,19 @@ def _mask(q: Tensor, k: Tensor, v: Tensor, table: Tensor, stride: int) -> Tensor
 
 def _by_offset(q: Tensor, k: Tensor, v: Tensor, table: Tensor, stride: int, impl: str) -> Tensor:
     """Local attention, with a table by offset: it has every distance twice."""
-    if table.is_cuda and not torch.are_deterministic_algorithms_enabled():
-        rows, columns = table.shape[1:]
-        bias = F.pad(table, (columns - 1, 0, rows - 1, 0), mode='reflect')
-    else:  # the gradient of a reflection is not deterministic
-        bias = torch.cat([table[:, 1:].flip(1), table], 1)
-        bias = torch.cat([bias[:, :, 1:].flip(2), bias], 2)
+    # on a GPU in one kernel, whose gradient is not deterministic
+    reflect = table.is_cuda and not torch.are_deterministic_algorithms_enabled()
+    bias = _mirrored(table, reflect)
     return global_attention(q, k, v, stride=stride, bias=bias, impl=impl)
+
+
+def _mirrored(table: Tensor, reflect: bool) -> Tensor:
+    """A table by distance (heads, H, W) as one by offset, (heads, 2 H - 1, 2 W - 1)."""
+    if reflect:
+        rows, columns = table.shape[1:]
+        return F.pad(table, (columns - 1, 0, rows - 1, 0), mode='reflect')
+    table = torch.cat([table[:, 1:].flip(1), table], 1)
+    return torch.cat([table[:, :, 1:].flip(2), table], 2)
 
 
 def _bias_of_pairs(table: Tensor, stride: int, k: Tensor) -> Tensor:

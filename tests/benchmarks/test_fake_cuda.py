@@ -33,7 +33,7 @@ class Network(nn.Module):
         x = checkpoint(lambda x: self.norm(self.conv(x)).relu(), x, use_reentrant=False)
         first, second = Twice.apply(x, 3.0, self.shift.expand_as(x))
         tokens = (first + x * self.frozen).view(2, 2, 2, 5, 6).permute(0, 1, 3, 4, 2)
-        out, logits = evolving_attention(tokens, tokens, tokens)
+        out, logits = evolving_attention(tokens, tokens, tokens, impl='tiled')
         return dict(out=out, more=[logits, second.unbind(0)])
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from hybrid_mm.benchmarks.gpu_counts.fake_cuda import fake_cuda
 from hybrid_mm.layers.heads import head_widths, make_divisible, merge_heads, split_heads
 
 
@@ -34,3 +35,11 @@ def test_heads_side_by_side():
     assert maps.shape == (2, 2, 3, 5, 3)
     assert torch.equal(maps[1, 1, 2, 4], x[1, 3:, 2, 4])
     assert torch.equal(merge_heads(maps), x)
+
+
+def test_merged_heads_on_a_gpu_are_a_view_of_tokens():
+    with fake_cuda():
+        tokens = torch.empty(2, 5, 7, 3, 8, device='cuda')  # N, H, W, heads, d
+        merged = merge_heads(tokens.permute(0, 3, 1, 2, 4))
+        assert merged.is_contiguous(memory_format=torch.channels_last)
+        assert merged.untyped_storage()._cdata == tokens.untyped_storage()._cdata

@@ -7,7 +7,7 @@ from hybrid_mm.layers.relative_position import (
     RelativePosition2d,
 )
 from hybrid_mm.ops import positions
-from hybrid_mm.ops.distance_attention import resize_distance_table
+from hybrid_mm.ops.distance_attention import _mirrored, resize_distance_table
 from hybrid_mm.ops.global_filter import resize_spectrum
 from hybrid_mm.ops.local_attention import global_attention, local_attention
 from hybrid_mm.ops.positions import (
@@ -269,3 +269,15 @@ def test_interpolation_by_matrices_is_that_of_torch(mode, size, target, align_co
         (out * weights).sum().backward()
         found.append((out, leaf.grad))
     torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize('size', [(1, 1), (4, 1), (3, 5)])
+def test_table_by_distance_as_one_by_offset(size):
+    """By its definition, by reflection as on GPUs and by flips."""
+    height, width = size
+    table = torch.rand(2, height, width)
+    rows = torch.arange(1 - height, height).abs()
+    columns = torch.arange(1 - width, width).abs()
+    expected = table[:, rows[:, None], columns]
+    for reflect in (True, False):
+        assert torch.equal(_mirrored(table, reflect), expected)

@@ -122,6 +122,8 @@ def test_fake_results_have_the_strides_of_real_ones(interpreter, layout):
         fake_grads = torch.autograd.grad(fake_out, fake, torch.ones_like(fake_out))
     for a, b in zip((out, *grads), (fake_out, *fake_grads), strict=True):
         assert a.stride() == b.stride()
+    tokens = layout in ('channels_last', 'tokens')
+    assert all((x.stride(1) == 1) == tokens for x in grads[:2]), 'gradients lie as their maps do'
 
 
 def test_where_kernels_fail_the_rest_does_not(monkeypatch, interpreter):

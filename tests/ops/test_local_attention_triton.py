@@ -1,5 +1,6 @@
 """Triton kernels of local attention, in Triton's interpreter, against the reference."""
 
+import itertools
 import random
 
 import pytest
@@ -16,6 +17,7 @@ from hybrid_mm.ops.local_attention import (
     local_attention,
     partition_attention,
 )
+from hybrid_mm.ops.local_attention.lanes import key_tiles, query_tiles
 from hybrid_mm.ops.local_attention.pattern import AxisPattern, Pattern, PatternType, Tables
 
 pytestmark = pytest.mark.usefixtures('interpreter')
@@ -85,6 +87,56 @@ def drawn(seed):
         )
 
     return call, [q, k, v, *tables.values()]
+
+
+def axis(rng, kind):
+    """Random pattern of one axis."""
+    border = rng.choice(BORDERS)
+    if kind == PatternType.WINDOW:
+        size, stride, dilation = rng.choice((1, 3, 5)), rng.randint(1, 3), rng.randint(1, 5)
+        return AxisPattern(size, stride, dilation, border=border)
+    if kind == PatternType.BLOCK:
+        border = rng.choice(('zero', 'mask'))
+        return AxisPattern(4, rng.choice((1, 2, 4)), halo=rng.randint(0, 3), border=border)
+    if kind == PatternType.WHOLE:
+        return AxisPattern(stride=rng.randint(1, 3))
+    size = rng.randint(1, 9)
+    shift = rng.randrange(size) if kind == PatternType.PARTITION else 0
+    return AxisPattern(size, shift=shift)
+
+
+@pytest.mark.parametrize('kind', PatternType)
+def test_tables_of_an_axis(kind):
+    """Every query has one slot, every key one, and every pair of both is met once."""
+    rng = random.Random(int(kind))
+    for _ in range(60):
+        pattern, length = axis(rng, kind), rng.randint(1, 20)
+        whole = Pattern(kind, pattern, pattern).axes(length, length)[0]
+        queries, keys = (f(kind, pattern, length, 4) for f in (query_tiles, every_key))
+        slots = queries.slots[:, 0]
+        assert sorted(slots[slots >= 0]) == list(range(whole.queries))
+        assert sorted(keys.keys[keys.keys >= 0]) == list(range(length))
+        shift = queries.slots.reshape(len(queries.tiles), 4, 3)[..., 2]
+        lowest = queries.tiles[:, 3]
+        assert (shift.max(1) - lowest <= queries.spread).all()
+        assert (shift.min(1) == lowest).all()
+        met = []
+        for copy, tile in itertools.product(*map(range, keys.tiles.shape[:2])):
+            first, number, count, _ = keys.tiles[copy, tile]
+            places = range(4 * tile, 4 * tile + 4)
+            for (query, start, _), j in itertools.product(
+                keys.queries[first : first + number], places
+            ):
+                place = keys.positions[copy, j]
+                if place >= 0 and start <= place < start + count:
+                    met.append((query, keys.keys[j]))
+        index, seen, _ = whole.taps()
+        pairs = [(i, k) for i in range(whole.queries) for k in index[i][seen[i] & (index[i] >= 0)]]
+        assert sorted(met) == sorted(pairs)
+
+
+def every_key(kind, pattern, length, size):
+    return key_tiles(kind, pattern, length, size, 4)
 
 
 def results(call, inputs, impl, dtype, grad=True):
@@ -282,7 +334,7 @@ def test_launches(monkeypatch):
                 'attend', 'differentiate_queries', 'differentiate_keys']  # fmt: skip
         for dtype, width, taken in (
             (torch.half, 256, True), (torch.half, 257, False),
-            (torch.float32, 64, True), (torch.float32, 65, False), (torch.float64, 8, False),
+            (torch.float32, 32, True), (torch.float32, 33, False), (torch.float64, 8, False),
         ):  # fmt: skip
             y = torch.empty(1, 1, 4, 4, width, device='cuda', dtype=dtype)
             assert launches.available(y, y, y) is taken
@@ -310,5 +362,5 @@ def test_auto_on_a_gpu(monkeypatch):
         distance_attention(q, k, v, torch.empty(2, 8, 8, device='cuda'))
         partition_attention(q, k, v, 4, dropout=0.5)
         assert taken == ['WINDOW', 'BLOCK', 'WHOLE', 'PARTITION', 'GRID', 'WHOLE']
-        with pytest.raises(RuntimeError, match=r'of local_attention: heads of 80 .* at most 64'):
+        with pytest.raises(RuntimeError, match=r'of local_attention: queries of 80 .* at most 32'):
             global_attention(*(torch.empty(1, 1, 4, 4, 80, device='cuda'),) * 3, impl='triton')

@@ -35,9 +35,9 @@ autocast. A kernel is an operator of torch below autograd that is no view, or a 
 Launches are estimated at 5 µs each; the time on the device is the sum over kernels of the larger of
 bytes / bandwidth and FLOPs / peak rate. What a Triton kernel multiplies is not known: an operator
 takes at least the floor, and in networks such products are missing from FLOPs and times. The floor
-is one fused kernel per pass that reads its inputs and writes its outputs once. *Host copies* are those of a step; an operator has a second
-number, copies when it is called again, as index tables stay on the device (*tables*). *fp32* are
-FLOPs of float32 products, Fourier transforms apart.
+is one fused kernel per pass that reads its inputs and writes its outputs once. *Host copies* are
+those of a step; an operator has a second number, copies when it is called again, as index tables
+stay on the device (*tables*). *fp32* are FLOPs of float32 products, Fourier transforms apart.
 """
 
 

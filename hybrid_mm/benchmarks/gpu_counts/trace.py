@@ -70,7 +70,7 @@ class Counts:
         moved: Bytes that kernels read and write.
         flops: FLOPs by kind: 'half', 'single', 'tf32' (convolutions), 'fft'.
         islands: FLOPs of float32 products under autocast, by place in our code.
-        wide: Launches of Triton under autocast by operators whose maps are float32.
+        wide: Launches of Triton under autocast on float32 alone, by operators on float32 alone.
         double: Kernels with results in double precision, by place.
         seconds: Time on each GPU if every kernel reached its peak rates, without launches.
         peak: Bytes of memory that the section took at most beside what was there before it.
@@ -173,7 +173,8 @@ class Trace(Bodies):
         for x in tensors:
             if not x.is_cuda:
                 counts.mixed.append(f'launch of {name}: a tensor on {x.device}')
-        if self.autocast and self._operator and self._operator[1]:
+        half = any(x.dtype in HALF for x in tensors)  # also of a result
+        if self.autocast and self._operator and self._operator[1] and not half:
             counts.wide[f'{self._operator[0]}, launch of {name}'] += 1
 
     def _count_copy(self, source: Tensor, target: Tensor) -> bool:

@@ -34,7 +34,7 @@ class ACmix2d(nn.Module):
         kernel_conv: Kernel of the convolution, odd.
         stride: Stride; attention of every ``stride``-th query.
         dilation: Distance of the pixels of a window.
-        impl: 'tiled' (and 'auto'), or 'reference', the published formulation, see
+        impl: 'auto', 'tiled', or 'reference', the published formulation, see
             :func:`~hybrid_mm.ops.mirrored_attention.mirrored_attention`.
 
     Raises:

@@ -111,6 +111,8 @@ class BottleneckAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
         height, width = x.shape[2:]
+        if x.is_cuda:  # kernels read wide heads with fewer registers if channels lie side by side
+            x = x.contiguous(memory_format=torch.channels_last)
         q, *keys, v = (split_heads(y, self.heads) for y in self.qkv(x).split(self.widths, dim=1))
         k = keys[0] if self.content else torch.zeros_like(q)
         rel_h = rel_w = None

@@ -42,8 +42,8 @@ class ELSA(nn.Module):
         qkv_bias: Bias of the projection to queries, keys and values.
         attn_drop: Dropout rate of the weights; above 0, training keeps them.
         proj_drop: Dropout rate of the result.
-        impl: 'tiled' (and 'auto'), or 'reference', the published formulation, which keeps k^2
-            copies.
+        impl: 'tiled', 'triton' (what 'auto' is on a GPU), or 'reference', the published
+            formulation, which keeps k^2 copies.
 
     Raises:
         ValueError: An even window, heads that do not divide C, groups that do not divide both

@@ -48,8 +48,8 @@ class VectorAttention2d(nn.Module):
         dilation: Distance of the pixels of a window.
         mix: Add the convolution path of ACmix.
         norm: Makes the batch norm of a number of channels.
-        impl: 'tiled' (and 'auto'), or 'reference', the published formulation step by step, which
-            keeps k^2 copies.
+        impl: 'tiled', 'triton' (what 'auto' is on a GPU), or 'reference', the published formulation
+            step by step, which keeps k^2 copies.
 
     Raises:
         ValueError: An even window, channels that do not divide, or an unknown impl.

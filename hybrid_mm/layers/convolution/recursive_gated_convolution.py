@@ -69,8 +69,10 @@ class GlobalLocalFilter(nn.Module):
         local, spectral = self.norm1(x).chunk(2, 1)
         with no_autocast(x):
             spectral = global_filter(spectral, self.spectrum)
-        x = torch.stack((self.conv(local), spectral.to(local.dtype)), 2).flatten(1, 2)
-        return self.norm2(x, factor)
+        y = torch.stack((self.conv(local), spectral.to(local.dtype)), 2).flatten(1, 2)
+        y = self.norm2(y, factor)
+        # autocast leaves it in float32, and on GPUs the products of maps that follow would be, too
+        return y.to(x.dtype) if x.is_cuda else y
 
 
 class RecursiveGatedConv(nn.Module):

@@ -94,7 +94,7 @@ class _Launcher:
         programs.convolve[grid](
             x, weight, bias, center, out, self.heads, self.tokens, *factors,
             FORWARD=forward, RELU=relu, PRECISION=self.convolution,
-            ROWS=rows, COLUMNS=columns, HEADS=_power(self.heads, 8), num_warps=4,
+            ROWS=rows, COLUMNS=columns, HEADS=_power(self.heads), num_warps=4,
         )  # fmt: skip
         return out
 
@@ -185,7 +185,7 @@ def _kernel_gradients(
     programs.differentiate_kernel[3, _CHUNKS](
         passed, mixed, parts, bias_parts, kernels.images, kernels.heads, kernels.tokens,
         PRECISION=kernels.convolution, SIZE=_LINE, WIDE=_power(kernels.heads),
-        HEADS=_power(kernels.heads, 8), num_warps=4,
+        HEADS=_power(kernels.heads), num_warps=4,
     )  # fmt: skip
     return [parts.sum(0), bias_parts.sum(0)]
 

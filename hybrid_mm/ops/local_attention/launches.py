@@ -35,8 +35,9 @@ class Tile(NamedTuple):
 
 def available(q: Tensor, k: Tensor, v: Tensor, *tables: Tensor | None) -> bool:
     """Whether 'auto' may take the kernels."""
-    on_gpu = kernels.available('local_attention', q, k, v, *tables)
-    return on_gpu and _width(q, v) <= _widest(q.dtype, tables)
+    return _too_wide(q, v, tables) is None and kernels.available(
+        'local_attention', q, k, v, *tables
+    )
 
 
 def check_available(operator: str, q: Tensor, k: Tensor, v: Tensor, *tables: Tensor | None) -> None:
@@ -46,23 +47,23 @@ def check_available(operator: str, q: Tensor, k: Tensor, v: Tensor, *tables: Ten
         RuntimeError: They cannot.
     """
     kernels.check_available(operator, q, k, v, *tables)
-    widest = _widest(q.dtype, tables)
-    if _width(q, v) > widest and not kernels.interpreted():
-        raise RuntimeError(
-            f"impl='triton' of {operator}: heads of {_width(q, v)} channels in {q.dtype}, "
-            f"at most {widest} fit into registers; use impl='auto', which takes what there is"
-        )
+    reason = _too_wide(q, v, tables)
+    if reason is not None and not kernels.interpreted():
+        raise RuntimeError(f"impl='triton' of {operator}: {reason}; use impl='auto'")
 
 
-def _width(q: Tensor, v: Tensor) -> int:
-    return max(q.shape[-1], v.shape[-1])
-
-
-def _widest(dtype: torch.dtype, tables: Sequence[Tensor | None]) -> int:
-    """Numbers of a query or a value that registers hold."""
-    if dtype.itemsize > 2:
-        return 64
-    return 256 if all(x is None for x in tables) else 128
+def _too_wide(q: Tensor, v: Tensor, tables: Sequence[Tensor | None]) -> str | None:
+    """Why the vectors of a head do not fit into registers, or None if they do."""
+    if q.dtype.itemsize > 2:
+        most = 32, 64
+    else:
+        most = (256, 256) if all(x is None for x in tables) else (128, 128)
+    if q.shape[-1] <= most[0] and v.shape[-1] <= most[1]:
+        return None
+    return (
+        f'queries of {q.shape[-1]} and values of {v.shape[-1]} numbers per head, in {q.dtype} '
+        f'at most {most[0]} and {most[1]} fit into registers'
+    )
 
 
 class Tiles(NamedTuple):
@@ -74,7 +75,8 @@ class Tiles(NamedTuple):
 
 
 # Queries of a program, keys that it reads at a time, and warps, by head width: what needs no more
-# than the 255 registers of a thread, compiled for compute capability 8.0 and 9.0 with all tables
+# than the 255 registers of a thread, compiled for compute capability 8.0 and 9.0 at the shapes of
+# the papers. Heads of 128 channels with relative tables in NCHW memory spill a kilobyte.
 _HALF = {
     32: ((64, 64, 4), (64, 32, 4), (32, 64, 4)),
     64: ((64, 32, 4), (32, 16, 4), (32, 32, 8)),
@@ -82,7 +84,7 @@ _HALF = {
     256: ((32, 32, 8), (32, 16, 8), (32, 32, 8)),
 }
 _SINGLE = {
-    32: ((32, 32, 4), (32, 16, 4), (32, 16, 4)),
+    32: ((32, 32, 4), (32, 16, 4), (32, 16, 8)),
     256: ((32, 16, 4), (32, 16, 4), (32, 16, 4)),
 }
 _SHAPES = (8, 8), (4, 8), (4, 4)
@@ -103,7 +105,7 @@ def tiles_of(pattern: Pattern, width: int, dtype: torch.dtype, relative: bool) -
     if relative:  # gradients of two tables take registers as well
         queries = min(queries[0], 32), *queries[1:]
         if _shape(side, 32) == (4, 4):
-            queries = 16, 64, 4
+            queries = (16, 32, 2) if sizes is _SINGLE else (16, 64, 4)
     # Triton's gather wants a number for every thread, or ends the program
     return Tiles(
         _tile(side, window, *forward, 16 * relative),
@@ -167,7 +169,11 @@ def _planes(x: Tensor) -> bool:
 
 
 def _precision(dtype: torch.dtype) -> str:
-    """How products of single precision are computed."""
+    """How products of single precision are computed.
+
+    On ordinary units ('ieee') every thread would hold whole rows of its operands, ten times more
+    than it has registers; three products on tensor cores are as accurate.
+    """
     tf32 = dtype != torch.float32 or torch.backends.cuda.matmul.allow_tf32
     return 'tf32' if tf32 else 'tf32x3'
 

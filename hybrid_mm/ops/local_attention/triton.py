@@ -8,7 +8,8 @@ layout (:mod:`.lanes`); the kernels read them from small tables, so that there i
 case per pattern. A program takes a tile of queries of one head and walks over the rectangle of
 positions that any of them sees, with a softmax that is rescaled as it goes; the logarithm of its
 sum is kept. Terms of relative tables: offsets in a tile are few, so the queries are multiplied with
-the vectors that occur, and every key picks its product.
+the vectors that occur, and every key picks its product. The bias: the entries that occur, spread
+over queries and keys by two products with matrices of 0 and 1; its gradient goes the same way back.
 
 The backward pass computes the logits again, once for tiles of queries (gradients of queries and of
 the tables) and once for tiles of keys (gradients of keys and values, no atomics). What a
@@ -33,7 +34,8 @@ from hybrid_mm.ops.local_attention.parts import (
     store,
 )
 
-# fmt: off  (arguments that belong together are on one line)
+# arguments that belong together are on one line
+# fmt: off
 
 
 @kernel(
@@ -41,64 +43,21 @@ from hybrid_mm.ops.local_attention.parts import (
     'row_number column_number'
 )
 def attend(
-    q,
-    q_n,
-    q_h,
-    q_y,
-    q_x,
-    q_d,
-    k,
-    k_n,
-    k_h,
-    k_y,
-    k_x,
-    k_d,
-    v,
-    v_n,
-    v_h,
-    v_y,
-    v_x,
-    v_d,
-    out,
-    lse,
-    heads,
-    height,
-    width,
-    scale,
-    bias,
-    bias_h,
-    bias_rows,
-    bias_columns,
-    rel_h,
-    rel_h_h,
-    rel_h_length,
-    rel_w,
-    rel_w_h,
-    rel_w_length,
-    row_slots,
-    row_tiles,
-    row_source,
-    row_number,
-    column_slots,
-    column_tiles,
-    column_source,
-    column_number,
-    D: tl.constexpr,
-    D_WIDTH: tl.constexpr,
-    Q_PLANES: tl.constexpr,
-    K_PLANES: tl.constexpr,
-    DV: tl.constexpr,
-    DV_WIDTH: tl.constexpr,
-    V_PLANES: tl.constexpr,
-    QUERY_ROWS: tl.constexpr,
-    QUERY_COLUMNS: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    ROW_ENTRIES: tl.constexpr,
-    COLUMN_ENTRIES: tl.constexpr,
-    DENSE: tl.constexpr,
-    MASKED: tl.constexpr,
-    PRECISION: tl.constexpr,
+    q, q_n, q_h, q_y, q_x, q_d,
+    k, k_n, k_h, k_y, k_x, k_d,
+    v, v_n, v_h, v_y, v_x, v_d,
+    out, lse, heads, height, width, scale,
+    bias, bias_h, bias_rows, bias_columns,
+    rel_h, rel_h_h, rel_h_length,
+    rel_w, rel_w_h, rel_w_length,
+    row_slots, row_tiles, row_source, row_number,
+    column_slots, column_tiles, column_source, column_number,
+    D: tl.constexpr, D_WIDTH: tl.constexpr, Q_PLANES: tl.constexpr, K_PLANES: tl.constexpr,
+    DV: tl.constexpr, DV_WIDTH: tl.constexpr, V_PLANES: tl.constexpr,
+    QUERY_ROWS: tl.constexpr, QUERY_COLUMNS: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    ROW_ENTRIES: tl.constexpr, COLUMN_ENTRIES: tl.constexpr,
+    DENSE: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """Attention of a tile of queries.
 
@@ -110,23 +69,18 @@ def attend(
     image, head = pair // heads, pair % heads
     lane = tl.arange(0, QUERY_ROWS * QUERY_COLUMNS)
     y, row_start, row_shift = read_queries(
-        row_slots, row_tile * QUERY_ROWS, lane // QUERY_COLUMNS, QUERY_ROWS
-    )
+        row_slots, row_tile * QUERY_ROWS, lane // QUERY_COLUMNS, QUERY_ROWS)
     x, column_start, column_shift = read_queries(
-        column_slots, column_tile * QUERY_COLUMNS, lane % QUERY_COLUMNS, QUERY_COLUMNS
-    )
+        column_slots, column_tile * QUERY_COLUMNS, lane % QUERY_COLUMNS, QUERY_COLUMNS)
     there = (y >= 0) & (x >= 0)
-    queries = load(
-        pixels(q, image, head, q_n, q_h, q_y, q_x, y, x), there, q_d, D, D_WIDTH, Q_PLANES
-    )
+    queries = load(pixels(q, image, head, q_n, q_h, q_y, q_x, y, x), there, q_d,
+                   D, D_WIDTH, Q_PLANES)
 
     top, bottom = tl.load(row_tiles + row_tile * 4), tl.load(row_tiles + row_tile * 4 + 1)
     left = tl.load(column_tiles + column_tile * 4)
     right = tl.load(column_tiles + column_tile * 4 + 1)
-    row_count, row_low = (
-        tl.load(row_tiles + row_tile * 4 + 2),
-        tl.load(row_tiles + row_tile * 4 + 3),
-    )
+    row_count = tl.load(row_tiles + row_tile * 4 + 2)
+    row_low = tl.load(row_tiles + row_tile * 4 + 3)
     column_count = tl.load(column_tiles + column_tile * 4 + 2)
     column_low = tl.load(column_tiles + column_tile * 4 + 3)
     row_index = (row_shift - row_low)[:, None] + tl.arange(0, ROWS)[None, :]
@@ -151,95 +105,40 @@ def attend(
         key_y = tl.load(row_source + row, mask=row < bottom, other=-1)
         key_x = tl.load(column_source + column, mask=column < right, other=-1)
         on_map = (key_y >= 0) & (key_x >= 0)
-        keys = load(
-            pixels(k, image, head, k_n, k_h, k_y, k_x, key_y, key_x),
-            on_map,
-            k_d,
-            D,
-            D_WIDTH,
-            K_PLANES,
-        )
+        keys = load(pixels(k, image, head, k_n, k_h, k_y, k_x, key_y, key_x), on_map, k_d,
+                    D, D_WIDTH, K_PLANES)
         bias_term, row_term, column_term = None, None, None
         if bias is not None:
             bias_term = bias_of_pairs(
-                bias + head * bias_h,
-                row_low + first_row,
-                column_low + first_column,
-                bias_rows,
-                bias_columns,
-                row_entry,
-                column_entry,
-                queries.dtype,
-                QUERY_ROWS,
-                QUERY_COLUMNS,
-                ROWS,
-                COLUMNS,
-                ROW_ENTRIES,
-                COLUMN_ENTRIES,
-                PRECISION,
-            )
+                bias + head * bias_h, row_low + first_row, column_low + first_column,
+                bias_rows, bias_columns, row_entry, column_entry, queries.dtype,
+                QUERY_ROWS, QUERY_COLUMNS, ROWS, COLUMNS, ROW_ENTRIES, COLUMN_ENTRIES, PRECISION)
         if rel_h is not None:
-            vectors = slab(
-                rel_h + head * rel_h_h,
-                row_low + first_row,
-                rel_h_length,
-                queries.dtype,
-                D,
-                D_WIDTH,
-                ROW_ENTRIES,
-            )
+            vectors = slab(rel_h + head * rel_h_h, row_low + first_row, rel_h_length,
+                           queries.dtype, D, D_WIDTH, ROW_ENTRIES)
             row_term = relative(queries, vectors, row_index, PRECISION)
         if rel_w is not None:
-            vectors = slab(
-                rel_w + head * rel_w_h,
-                column_low + first_column,
-                rel_w_length,
-                queries.dtype,
-                D,
-                D_WIDTH,
-                COLUMN_ENTRIES,
-            )
+            vectors = slab(rel_w + head * rel_w_h, column_low + first_column, rel_w_length,
+                           queries.dtype, D, D_WIDTH, COLUMN_ENTRIES)
             column_term = relative(queries, vectors, column_index, PRECISION)
         if MASKED:
             valid = on_map
-        s = logits(
-            queries,
-            keys,
-            scale,
-            valid,
-            row,
-            column,
-            row_start,
-            row_count,
-            column_start,
-            column_count,
-            bias_term,
-            row_term,
-            column_term,
-            ROWS,
-            COLUMNS,
-            DENSE,
-            False,
-            PRECISION,
-        )
+        s = logits(queries, keys, scale, valid, row, column,
+                   row_start, row_count, column_start, column_count, bias_term, row_term,
+                   column_term, ROWS, COLUMNS, DENSE, False, PRECISION)
         before, highest = highest, tl.maximum(highest, tl.max(s, 1))
         p = tl.exp2(s - highest[:, None])
         shrink = tl.exp2(before - highest)
         total = total * shrink + tl.sum(p, 1)
-        values = load(
-            pixels(v, image, head, v_n, v_h, v_y, v_x, key_y, key_x),
-            on_map,
-            v_d,
-            DV,
-            DV_WIDTH,
-            V_PLANES,
-        )
+        values = load(pixels(v, image, head, v_n, v_h, v_y, v_x, key_y, key_x), on_map, v_d,
+                      DV, DV_WIDTH, V_PLANES)
         result = result * shrink[:, None]
         result = tl.dot(p.to(values.dtype), values, result, input_precision=PRECISION)
 
     total = tl.where(there, total, 1.0)
     pixel = (image.to(tl.int64) * height + y) * width + x
-    store(out + (pixel * heads + head) * DV, result / total[:, None], there, 1, DV, DV_WIDTH, False)
+    store(out + (pixel * heads + head) * DV, result / total[:, None], there, 1,
+          DV, DV_WIDTH, False)
     lse += pair.to(tl.int64) * height * width
     tl.store(lse + y * width + x, highest + tl.log2(total), mask=there)
 
@@ -249,83 +148,24 @@ def attend(
     'row_number column_number copies copy_stride'
 )
 def differentiate_queries(
-    q,
-    q_n,
-    q_h,
-    q_y,
-    q_x,
-    q_d,
-    k,
-    k_n,
-    k_h,
-    k_y,
-    k_x,
-    k_d,
-    v,
-    v_n,
-    v_h,
-    v_y,
-    v_x,
-    v_d,
-    grad,
-    g_n,
-    g_h,
-    g_y,
-    g_x,
-    g_d,
-    grad_q,
-    gq_n,
-    gq_h,
-    gq_y,
-    gq_x,
-    gq_d,
-    out,
-    lse,
-    delta,
-    heads,
-    height,
-    width,
-    scale,
-    bias,
-    bias_h,
-    bias_rows,
-    bias_columns,
-    rel_h,
-    rel_h_h,
-    rel_h_length,
-    rel_w,
-    rel_w_h,
-    rel_w_length,
-    grad_bias,
-    grad_rel_h,
-    grad_rel_w,
-    copies,
-    copy_stride,
-    row_slots,
-    row_tiles,
-    row_source,
-    row_number,
-    column_slots,
-    column_tiles,
-    column_source,
-    column_number,
-    D: tl.constexpr,
-    D_WIDTH: tl.constexpr,
-    Q_PLANES: tl.constexpr,
-    K_PLANES: tl.constexpr,
-    DV: tl.constexpr,
-    DV_WIDTH: tl.constexpr,
-    V_PLANES: tl.constexpr,
-    G_PLANES: tl.constexpr,
-    QUERY_ROWS: tl.constexpr,
-    QUERY_COLUMNS: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    ROW_ENTRIES: tl.constexpr,
-    COLUMN_ENTRIES: tl.constexpr,
-    DENSE: tl.constexpr,
-    MASKED: tl.constexpr,
-    PRECISION: tl.constexpr,
+    q, q_n, q_h, q_y, q_x, q_d,
+    k, k_n, k_h, k_y, k_x, k_d,
+    v, v_n, v_h, v_y, v_x, v_d,
+    grad, g_n, g_h, g_y, g_x, g_d,
+    grad_q, gq_n, gq_h, gq_y, gq_x, gq_d,
+    out, lse, delta, heads, height, width, scale,
+    bias, bias_h, bias_rows, bias_columns,
+    rel_h, rel_h_h, rel_h_length,
+    rel_w, rel_w_h, rel_w_length,
+    grad_bias, grad_rel_h, grad_rel_w, copies, copy_stride,
+    row_slots, row_tiles, row_source, row_number,
+    column_slots, column_tiles, column_source, column_number,
+    D: tl.constexpr, D_WIDTH: tl.constexpr, Q_PLANES: tl.constexpr, K_PLANES: tl.constexpr,
+    DV: tl.constexpr, DV_WIDTH: tl.constexpr, V_PLANES: tl.constexpr, G_PLANES: tl.constexpr,
+    QUERY_ROWS: tl.constexpr, QUERY_COLUMNS: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    ROW_ENTRIES: tl.constexpr, COLUMN_ENTRIES: tl.constexpr,
+    DENSE: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """Gradients of a tile of queries, and what it adds to those of the tables.
 
@@ -337,18 +177,14 @@ def differentiate_queries(
     image, head = pair // heads, pair % heads
     lane = tl.arange(0, QUERY_ROWS * QUERY_COLUMNS)
     y, row_start, row_shift = read_queries(
-        row_slots, row_tile * QUERY_ROWS, lane // QUERY_COLUMNS, QUERY_ROWS
-    )
+        row_slots, row_tile * QUERY_ROWS, lane // QUERY_COLUMNS, QUERY_ROWS)
     x, column_start, column_shift = read_queries(
-        column_slots, column_tile * QUERY_COLUMNS, lane % QUERY_COLUMNS, QUERY_COLUMNS
-    )
+        column_slots, column_tile * QUERY_COLUMNS, lane % QUERY_COLUMNS, QUERY_COLUMNS)
     there = (y >= 0) & (x >= 0)
-    queries = load(
-        pixels(q, image, head, q_n, q_h, q_y, q_x, y, x), there, q_d, D, D_WIDTH, Q_PLANES
-    )
-    grads = load(
-        pixels(grad, image, head, g_n, g_h, g_y, g_x, y, x), there, g_d, DV, DV_WIDTH, G_PLANES
-    )
+    queries = load(pixels(q, image, head, q_n, q_h, q_y, q_x, y, x), there, q_d,
+                   D, D_WIDTH, Q_PLANES)
+    grads = load(pixels(grad, image, head, g_n, g_h, g_y, g_x, y, x), there, g_d,
+                 DV, DV_WIDTH, G_PLANES)
     pixel = (image.to(tl.int64) * height + y) * width + x
     results = load(out + (pixel * heads + head) * DV, there, 1, DV, DV_WIDTH, False)
     before = pair.to(tl.int64) * height * width
@@ -360,10 +196,8 @@ def differentiate_queries(
     top, bottom = tl.load(row_tiles + row_tile * 4), tl.load(row_tiles + row_tile * 4 + 1)
     left = tl.load(column_tiles + column_tile * 4)
     right = tl.load(column_tiles + column_tile * 4 + 1)
-    row_count, row_low = (
-        tl.load(row_tiles + row_tile * 4 + 2),
-        tl.load(row_tiles + row_tile * 4 + 3),
-    )
+    row_count = tl.load(row_tiles + row_tile * 4 + 2)
+    row_low = tl.load(row_tiles + row_tile * 4 + 3)
     column_count = tl.load(column_tiles + column_tile * 4 + 2)
     column_low = tl.load(column_tiles + column_tile * 4 + 3)
     row_index = (row_shift - row_low)[:, None] + tl.arange(0, ROWS)[None, :]
@@ -387,85 +221,29 @@ def differentiate_queries(
         key_y = tl.load(row_source + row, mask=row < bottom, other=-1)
         key_x = tl.load(column_source + column, mask=column < right, other=-1)
         on_map = (key_y >= 0) & (key_x >= 0)
-        keys = load(
-            pixels(k, image, head, k_n, k_h, k_y, k_x, key_y, key_x),
-            on_map,
-            k_d,
-            D,
-            D_WIDTH,
-            K_PLANES,
-        )
+        keys = load(pixels(k, image, head, k_n, k_h, k_y, k_x, key_y, key_x), on_map, k_d,
+                    D, D_WIDTH, K_PLANES)
         bias_term, row_term, column_term = None, None, None
         if bias is not None:
             bias_term = bias_of_pairs(
-                bias + head * bias_h,
-                row_low + first_row,
-                column_low + first_column,
-                bias_rows,
-                bias_columns,
-                row_entry,
-                column_entry,
-                queries.dtype,
-                QUERY_ROWS,
-                QUERY_COLUMNS,
-                ROWS,
-                COLUMNS,
-                ROW_ENTRIES,
-                COLUMN_ENTRIES,
-                PRECISION,
-            )
+                bias + head * bias_h, row_low + first_row, column_low + first_column,
+                bias_rows, bias_columns, row_entry, column_entry, queries.dtype,
+                QUERY_ROWS, QUERY_COLUMNS, ROWS, COLUMNS, ROW_ENTRIES, COLUMN_ENTRIES, PRECISION)
         if rel_h is not None:
-            row_vectors = slab(
-                rel_h + head * rel_h_h,
-                row_low + first_row,
-                rel_h_length,
-                queries.dtype,
-                D,
-                D_WIDTH,
-                ROW_ENTRIES,
-            )
+            row_vectors = slab(rel_h + head * rel_h_h, row_low + first_row, rel_h_length,
+                               queries.dtype, D, D_WIDTH, ROW_ENTRIES)
             row_term = relative(queries, row_vectors, row_index, PRECISION)
         if rel_w is not None:
-            column_vectors = slab(
-                rel_w + head * rel_w_h,
-                column_low + first_column,
-                rel_w_length,
-                queries.dtype,
-                D,
-                D_WIDTH,
-                COLUMN_ENTRIES,
-            )
+            column_vectors = slab(rel_w + head * rel_w_h, column_low + first_column, rel_w_length,
+                                  queries.dtype, D, D_WIDTH, COLUMN_ENTRIES)
             column_term = relative(queries, column_vectors, column_index, PRECISION)
         if MASKED:
             valid = on_map
-        s = logits(
-            queries,
-            keys,
-            scale,
-            valid,
-            row,
-            column,
-            row_start,
-            row_count,
-            column_start,
-            column_count,
-            bias_term,
-            row_term,
-            column_term,
-            ROWS,
-            COLUMNS,
-            DENSE,
-            False,
-            PRECISION,
-        )
-        values = load(
-            pixels(v, image, head, v_n, v_h, v_y, v_x, key_y, key_x),
-            on_map,
-            v_d,
-            DV,
-            DV_WIDTH,
-            V_PLANES,
-        )
+        s = logits(queries, keys, scale, valid, row, column,
+                   row_start, row_count, column_start, column_count, bias_term, row_term,
+                   column_term, ROWS, COLUMNS, DENSE, False, PRECISION)
+        values = load(pixels(v, image, head, v_n, v_h, v_y, v_x, key_y, key_x), on_map, v_d,
+                      DV, DV_WIDTH, V_PLANES)
         grad_p = products(grads, values, False, PRECISION)
         grad_s = tl.exp2(s - log_total[:, None]) * (grad_p - product[:, None])
         total = tl.dot((grad_s * scale).to(keys.dtype), keys, total, input_precision=PRECISION)
@@ -474,69 +252,28 @@ def differentiate_queries(
             part = part.to(queries.dtype)
             total = tl.dot(part, row_vectors, total, input_precision=PRECISION)
             if grad_rel_h is not None:
-                add_table_grad(
-                    grad_rel_h + copy + head * rel_h_h,
-                    part,
-                    queries,
-                    row_low + first_row,
-                    rel_h_length,
-                    D,
-                    D_WIDTH,
-                    ROW_ENTRIES,
-                    PRECISION,
-                )
+                add_table_grad(grad_rel_h + copy + head * rel_h_h, part, queries,
+                               row_low + first_row, rel_h_length,
+                               D, D_WIDTH, ROW_ENTRIES, PRECISION)
         if rel_w is not None:
-            part = relative_grad(
-                grad_s, column_shift - column_low, 1, ROWS, COLUMNS, COLUMN_ENTRIES
-            )
+            part = relative_grad(grad_s, column_shift - column_low, 1, ROWS, COLUMNS,
+                                 COLUMN_ENTRIES)
             part = part.to(queries.dtype)
             total = tl.dot(part, column_vectors, total, input_precision=PRECISION)
             if grad_rel_w is not None:
-                add_table_grad(
-                    grad_rel_w + copy + head * rel_w_h,
-                    part,
-                    queries,
-                    column_low + first_column,
-                    rel_w_length,
-                    D,
-                    D_WIDTH,
-                    COLUMN_ENTRIES,
-                    PRECISION,
-                )
+                add_table_grad(grad_rel_w + copy + head * rel_w_h, part, queries,
+                               column_low + first_column, rel_w_length,
+                               D, D_WIDTH, COLUMN_ENTRIES, PRECISION)
         if grad_bias is not None:
-            part = diagonal_sums(
-                grad_s,
-                row_entry,
-                column_entry,
-                queries.dtype,
-                QUERY_ROWS,
-                QUERY_COLUMNS,
-                ROWS,
-                COLUMNS,
-                ROW_ENTRIES,
-                COLUMN_ENTRIES,
-                PRECISION,
-            )
-            add_bias_grad(
-                grad_bias + copy + head * bias_h,
-                part,
-                row_low + first_row,
-                column_low + first_column,
-                bias_rows,
-                bias_columns,
-                ROW_ENTRIES,
-                COLUMN_ENTRIES,
-            )
+            part = diagonal_sums(grad_s, row_entry, column_entry, queries.dtype,
+                                 QUERY_ROWS, QUERY_COLUMNS, ROWS, COLUMNS,
+                                 ROW_ENTRIES, COLUMN_ENTRIES, PRECISION)
+            add_bias_grad(grad_bias + copy + head * bias_h, part,
+                          row_low + first_row, column_low + first_column,
+                          bias_rows, bias_columns, ROW_ENTRIES, COLUMN_ENTRIES)
 
-    store(
-        pixels(grad_q, image, head, gq_n, gq_h, gq_y, gq_x, y, x),
-        total,
-        there,
-        gq_d,
-        D,
-        D_WIDTH,
-        Q_PLANES,
-    )
+    store(pixels(grad_q, image, head, gq_n, gq_h, gq_y, gq_x, y, x), total, there, gq_d,
+          D, D_WIDTH, Q_PLANES)
 
 
 @kernel(
@@ -544,86 +281,24 @@ def differentiate_queries(
     'row_number column_number row_copies column_copies'
 )
 def differentiate_keys(
-    q,
-    q_n,
-    q_h,
-    q_y,
-    q_x,
-    q_d,
-    k,
-    k_n,
-    k_h,
-    k_y,
-    k_x,
-    k_d,
-    v,
-    v_n,
-    v_h,
-    v_y,
-    v_x,
-    v_d,
-    grad,
-    g_n,
-    g_h,
-    g_y,
-    g_x,
-    g_d,
-    grad_k,
-    gk_n,
-    gk_h,
-    gk_y,
-    gk_x,
-    gk_d,
-    grad_v,
-    gv_n,
-    gv_h,
-    gv_y,
-    gv_x,
-    gv_d,
-    lse,
-    delta,
-    heads,
-    height,
-    width,
-    scale,
-    bias,
-    bias_h,
-    bias_rows,
-    bias_columns,
-    rel_h,
-    rel_h_h,
-    rel_h_length,
-    rel_w,
-    rel_w_h,
-    rel_w_length,
-    row_keys,
-    row_positions,
-    row_tiles,
-    row_queries,
-    row_number,
-    row_copies,
-    column_keys,
-    column_positions,
-    column_tiles,
-    column_queries,
-    column_number,
-    column_copies,
-    D: tl.constexpr,
-    D_WIDTH: tl.constexpr,
-    Q_PLANES: tl.constexpr,
-    K_PLANES: tl.constexpr,
-    DV: tl.constexpr,
-    DV_WIDTH: tl.constexpr,
-    V_PLANES: tl.constexpr,
-    G_PLANES: tl.constexpr,
-    QUERY_ROWS: tl.constexpr,
-    QUERY_COLUMNS: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    ROW_ENTRIES: tl.constexpr,
-    COLUMN_ENTRIES: tl.constexpr,
-    DENSE: tl.constexpr,
-    PRECISION: tl.constexpr,
+    q, q_n, q_h, q_y, q_x, q_d,
+    k, k_n, k_h, k_y, k_x, k_d,
+    v, v_n, v_h, v_y, v_x, v_d,
+    grad, g_n, g_h, g_y, g_x, g_d,
+    grad_k, gk_n, gk_h, gk_y, gk_x, gk_d,
+    grad_v, gv_n, gv_h, gv_y, gv_x, gv_d,
+    lse, delta, heads, height, width, scale,
+    bias, bias_h, bias_rows, bias_columns,
+    rel_h, rel_h_h, rel_h_length,
+    rel_w, rel_w_h, rel_w_length,
+    row_keys, row_positions, row_tiles, row_queries, row_number, row_copies,
+    column_keys, column_positions, column_tiles, column_queries, column_number, column_copies,
+    D: tl.constexpr, D_WIDTH: tl.constexpr, Q_PLANES: tl.constexpr, K_PLANES: tl.constexpr,
+    DV: tl.constexpr, DV_WIDTH: tl.constexpr, V_PLANES: tl.constexpr, G_PLANES: tl.constexpr,
+    QUERY_ROWS: tl.constexpr, QUERY_COLUMNS: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    ROW_ENTRIES: tl.constexpr, COLUMN_ENTRIES: tl.constexpr,
+    DENSE: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """Gradients of a tile of keys and values: a walk over the queries that see any copy of it."""
     tiles = row_number * column_number
@@ -635,17 +310,10 @@ def differentiate_keys(
     key_y = tl.load(row_keys + row_slot + key_lane // COLUMNS)
     key_x = tl.load(column_keys + column_slot + key_lane % COLUMNS)
     on_map = (key_y >= 0) & (key_x >= 0)
-    keys = load(
-        pixels(k, image, head, k_n, k_h, k_y, k_x, key_y, key_x), on_map, k_d, D, D_WIDTH, K_PLANES
-    )
-    values = load(
-        pixels(v, image, head, v_n, v_h, v_y, v_x, key_y, key_x),
-        on_map,
-        v_d,
-        DV,
-        DV_WIDTH,
-        V_PLANES,
-    )
+    keys = load(pixels(k, image, head, k_n, k_h, k_y, k_x, key_y, key_x), on_map, k_d,
+                D, D_WIDTH, K_PLANES)
+    values = load(pixels(v, image, head, v_n, v_h, v_y, v_x, key_y, key_x), on_map, v_d,
+                  DV, DV_WIDTH, V_PLANES)
     lane = tl.arange(0, QUERY_ROWS * QUERY_COLUMNS)
     lse += pair.to(tl.int64) * height * width
     delta += pair.to(tl.int64) * height * width
@@ -659,10 +327,8 @@ def differentiate_keys(
         row_copy, column_copy = copy // column_copies, copy % column_copies
         row_place = row_positions + row_copy * row_number * ROWS + row_slot
         column_place = column_positions + column_copy * column_number * COLUMNS + column_slot
-        row, column = (
-            tl.load(row_place + key_lane // COLUMNS),
-            tl.load(column_place + key_lane % COLUMNS),
-        )
+        row, column = tl.load(row_place + key_lane // COLUMNS), tl.load(
+            column_place + key_lane % COLUMNS)
         valid = (row >= 0) & (column >= 0)
         seen_by = row_tiles + (row_copy * row_number + row_tile) * 4
         top, down = tl.load(seen_by), tl.load(seen_by + 1)
@@ -679,15 +345,12 @@ def differentiate_keys(
             skipped_rows = number // columns * QUERY_ROWS
             skipped_columns = number % columns * QUERY_COLUMNS
             y, row_start, row_shift = read_queries(
-                row_queries, top, skipped_rows + lane // QUERY_COLUMNS, down
-            )
+                row_queries, top, skipped_rows + lane // QUERY_COLUMNS, down)
             x, column_start, column_shift = read_queries(
-                column_queries, left, skipped_columns + lane % QUERY_COLUMNS, across
-            )
+                column_queries, left, skipped_columns + lane % QUERY_COLUMNS, across)
             there = (y >= 0) & (x >= 0)
-            queries = load(
-                pixels(q, image, head, q_n, q_h, q_y, q_x, y, x), there, q_d, D, D_WIDTH, Q_PLANES
-            )
+            queries = load(pixels(q, image, head, q_n, q_h, q_y, q_x, y, x), there, q_d,
+                           D, D_WIDTH, Q_PLANES)
             # shifts fall from a query to the next: the last one has the lowest
             last = top + tl.minimum(skipped_rows + QUERY_ROWS, down) - 1
             row_low = tl.load(row_queries + last * 3 + 2)
@@ -697,111 +360,44 @@ def differentiate_keys(
             if bias is not None:
                 _, _, shift = read_queries(row_queries, top, skipped_rows + i // ROWS, down)
                 row_entry = shift - row_low + tl.load(row_place + i % ROWS) - row_first
-                _, _, shift = read_queries(
-                    column_queries, left, skipped_columns + j // COLUMNS, across
-                )
+                _, _, shift = read_queries(column_queries, left, skipped_columns + j // COLUMNS,
+                                              across)
                 column_entry = shift - column_low + tl.load(column_place + j % COLUMNS)
                 bias_term = bias_of_pairs(
-                    bias + head * bias_h,
-                    row_low + row_first,
-                    column_low + column_first,
-                    bias_rows,
-                    bias_columns,
-                    row_entry,
-                    column_entry - column_first,
-                    queries.dtype,
-                    QUERY_ROWS,
-                    QUERY_COLUMNS,
-                    ROWS,
-                    COLUMNS,
-                    ROW_ENTRIES,
-                    COLUMN_ENTRIES,
-                    PRECISION,
-                )
+                    bias + head * bias_h, row_low + row_first, column_low + column_first,
+                    bias_rows, bias_columns, row_entry, column_entry - column_first,
+                    queries.dtype, QUERY_ROWS, QUERY_COLUMNS, ROWS, COLUMNS,
+                    ROW_ENTRIES, COLUMN_ENTRIES, PRECISION)
             if rel_h is not None:
-                vectors = slab(
-                    rel_h + head * rel_h_h,
-                    row_low + row_first,
-                    rel_h_length,
-                    queries.dtype,
-                    D,
-                    D_WIDTH,
-                    ROW_ENTRIES,
-                )
+                vectors = slab(rel_h + head * rel_h_h, row_low + row_first, rel_h_length,
+                               queries.dtype, D, D_WIDTH, ROW_ENTRIES)
                 index = (row_shift - row_low)[:, None] + row_offset[None, :]
                 index = tl.minimum(tl.maximum(index, 0), ROW_ENTRIES - 1)
                 row_term = relative(queries, vectors, index, PRECISION)
             if rel_w is not None:
-                vectors = slab(
-                    rel_w + head * rel_w_h,
-                    column_low + column_first,
-                    rel_w_length,
-                    queries.dtype,
-                    D,
-                    D_WIDTH,
-                    COLUMN_ENTRIES,
-                )
+                vectors = slab(rel_w + head * rel_w_h, column_low + column_first, rel_w_length,
+                               queries.dtype, D, D_WIDTH, COLUMN_ENTRIES)
                 index = (column_shift - column_low)[:, None] + column_offset[None, :]
                 index = tl.minimum(tl.maximum(index, 0), COLUMN_ENTRIES - 1)
                 column_term = relative(queries, vectors, index, PRECISION)
-            s = logits(
-                queries,
-                keys,
-                scale,
-                valid,
-                row,
-                column,
-                row_start,
-                row_count,
-                column_start,
-                column_count,
-                bias_term,
-                row_term,
-                column_term,
-                ROWS,
-                COLUMNS,
-                DENSE,
-                True,
-                PRECISION,
-            )
-            grads = load(
-                pixels(grad, image, head, g_n, g_h, g_y, g_x, y, x),
-                there,
-                g_d,
-                DV,
-                DV_WIDTH,
-                G_PLANES,
-            )
+            s = logits(queries, keys, scale, valid, row, column,
+                       row_start, row_count, column_start, column_count, bias_term, row_term,
+                       column_term, ROWS, COLUMNS, DENSE, True, PRECISION)
+            grads = load(pixels(grad, image, head, g_n, g_h, g_y, g_x, y, x), there, g_d,
+                         DV, DV_WIDTH, G_PLANES)
             log_total = tl.load(lse + y * width + x, mask=there, other=1e30)
             product = tl.load(delta + y * width + x, mask=there, other=0.0)
             p = tl.exp2(s - log_total[:, None])
-            of_values = tl.dot(
-                tl.trans(p.to(grads.dtype)), grads, of_values, input_precision=PRECISION
-            )
+            of_values = tl.dot(tl.trans(p.to(grads.dtype)), grads, of_values,
+                               input_precision=PRECISION)
             grad_p = products(grads, values, True, PRECISION)
             grad_s = p * (grad_p - product[:, None])
-            of_keys = tl.dot(
-                tl.trans(grad_s.to(queries.dtype)), queries, of_keys, input_precision=PRECISION
-            )
+            of_keys = tl.dot(tl.trans(grad_s.to(queries.dtype)), queries, of_keys,
+                             input_precision=PRECISION)
 
-    store(
-        pixels(grad_k, image, head, gk_n, gk_h, gk_y, gk_x, key_y, key_x),
-        of_keys * scale,
-        on_map,
-        gk_d,
-        D,
-        D_WIDTH,
-        K_PLANES,
-    )
-    store(
-        pixels(grad_v, image, head, gv_n, gv_h, gv_y, gv_x, key_y, key_x),
-        of_values,
-        on_map,
-        gv_d,
-        DV,
-        DV_WIDTH,
-        V_PLANES,
-    )
-
+    store(pixels(grad_k, image, head, gk_n, gk_h, gk_y, gk_x, key_y, key_x), of_keys * scale,
+          on_map, gk_d, D, D_WIDTH, K_PLANES)
+    store(pixels(grad_v, image, head, gv_n, gv_h, gv_y, gv_x, key_y, key_x), of_values,
+          on_map, gv_d, DV, DV_WIDTH, V_PLANES)
 
 # fmt: on
