@@ -50,6 +50,8 @@ class _Launcher:
         tf32 = torch.backends.cuda.matmul.allow_tf32
         self.precision = 'tf32' if tf32 else 'ieee'
         self.convolution = 'tf32' if tf32 or half else 'ieee'
+        # factors of products without tensor cores take more registers
+        self.line = _LINE if self.convolution == 'tf32' else _LINE // 2
         self.channels, self.value_channels = channels, v.shape[3]
         self.tiles = -(-self.tokens // _TILE)
         self.sizes = dict(PRECISION=self.precision, SIZE=_TILE, num_warps=4)
@@ -184,7 +186,7 @@ def _kernel_gradients(
     bias_parts = passed.new_empty(_CHUNKS, *bias.shape)
     programs.differentiate_kernel[3, _CHUNKS](
         passed, mixed, parts, bias_parts, kernels.images, kernels.heads, kernels.tokens,
-        PRECISION=kernels.convolution, SIZE=_LINE, WIDE=_power(kernels.heads),
+        PRECISION=kernels.convolution, SIZE=kernels.line, WIDE=_power(kernels.heads),
         HEADS=_power(kernels.heads), num_warps=4,
     )  # fmt: skip
     return [parts.sum(0), bias_parts.sum(0)]
