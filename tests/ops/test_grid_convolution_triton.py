@@ -326,3 +326,16 @@ def test_operands_are_read_in_vectors(width, monkeypatch):
         code = offline.compile_source(program.source, target, program.options).asm['ptx']
         assert 'cp.async.cg.shared.global' in code
         assert 'ld.global' not in code
+
+
+def test_images_of_other_sizes_compile_little(monkeypatch):
+    """Whether 16 divides a number of patches or rows makes no other program."""
+    monkeypatch.delenv(kernels.INTERPRET_VARIABLE, raising=False)
+    found = []
+    with fake_cuda(), Bodies(), kernels.recorded(found.append):
+        for height, width in ((120, 160), (136, 192), (160, 224), (180, 256), (200, 304)):
+            for dtype in TYPES[:2]:
+                x = torch.empty(2, 16, height, width, device='cuda', dtype=dtype).requires_grad_()
+                weight = torch.empty(16, 13, 13, device='cuda', requires_grad=True)
+                backward(grid_convolution(x, weight, PELK[1], impl='triton'))
+    assert len({offline.program(launch, 'sm_80').key for launch in found}) <= 15
