@@ -28,7 +28,7 @@ backward.
 from hybrid_mm.ops.kernels import kernel, tl
 
 
-@kernel
+@kernel(sizes='inner lines width padded')
 def copy(
     x_ptr, out_ptr, inner, lines, width, padded,
     x_outer, x_inner, x_line, x_column, out_outer, out_inner, out_line,
@@ -47,7 +47,7 @@ def copy(
     tl.store(target + column, x, mask=(line < lines) & (column < padded))
 
 
-@kernel
+@kernel(sizes='row_taps column_taps length above skew')
 def windows(
     weight_ptr, windows_ptr, row_group_ptr, column_group_ptr,
     row_taps, column_taps, length, above, skew, w_channel, w_row, w_column,
@@ -73,7 +73,10 @@ def _patch(m, across, down):
     return (m // (down * across)).to(tl.int64), m // across % down, m % across
 
 
-@kernel
+@kernel(
+    sizes='patches across down height width vectors rows blocks before left steps x_image '
+    'x_channel x_row out_image out_channel out_row'
+)
 def product(
     x_ptr, windows_ptr, out_ptr,
     patches, across, down, height, width, vectors, rows, blocks, before, left, steps,
@@ -129,7 +132,10 @@ def product(
     tl.store(target, sums.to(out_ptr.dtype.element_ty), mask=there)
 
 
-@kernel
+@kernel(
+    sizes='patches across down height vectors blocks before left share taps skew x_image '
+    'x_channel x_row grad_image grad_channel grad_row'
+)
 def weight_product(
     x_ptr, grad_ptr, partial_ptr,
     patches, across, down, height, vectors, blocks, before, left, share, taps, skew,
@@ -180,7 +186,7 @@ def weight_product(
     tl.store(partial_ptr + target, found, mask=(tap >= 0) & (tap < taps))
 
 
-@kernel
+@kernel(sizes='parts rows blocks columns taps widest skew')
 def add_up(
     partial_ptr, out_ptr, row_first_ptr, column_first_ptr,
     parts, rows, blocks, columns, taps, widest, skew, out_channel, out_row, out_column,
@@ -204,7 +210,7 @@ def add_up(
     tl.store(target, sums.to(out_ptr.dtype.element_ty), mask=column < columns)
 
 
-@kernel
+@kernel(sizes='channels height width across row_taps column_taps before left')
 def direct(
     x_ptr, weight_ptr, out_ptr, row_group_ptr, column_group_ptr,
     channels, height, width, across, row_taps, column_taps, before, left,
@@ -239,7 +245,7 @@ def direct(
     tl.store(target, sums.to(out_ptr.dtype.element_ty), mask=there)
 
 
-@kernel
+@kernel(sizes='height width lines share blocks taps before left')
 def direct_weight(
     x_ptr, grad_ptr, partial_ptr, height, width, lines, share, blocks, taps, before, left,
     x_image, x_channel, x_row, x_column, grad_image, grad_channel, grad_row, grad_column,
