@@ -178,7 +178,10 @@ if triton is not None:
             if interpreted():
                 with _interpreter():
                     return _interpreted(self.fn).run(*args, grid=grid, warmup=warmup, **kwargs)
-            return super().run(*args, grid=grid, warmup=warmup, **kwargs)
+            # Triton starts kernels on the current GPU, wherever their tensors are
+            tensors = (x for x in (*args, *kwargs.values()) if isinstance(x, Tensor))
+            with torch.cuda.device(next(tensors).device):
+                return super().run(*args, grid=grid, warmup=warmup, **kwargs)
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             """Call it from a kernel that runs in the interpreter."""

@@ -1,3 +1,5 @@
+import contextlib
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -98,6 +100,24 @@ def test_the_interpreter_serves_those_who_ask_for_it(interpreter):
 
 def fails():
     raise RuntimeError('out of registers')
+
+
+def test_kernels_start_on_the_gpu_of_their_tensors(monkeypatch):
+    monkeypatch.delenv(kernels.INTERPRET_VARIABLE, raising=False)
+    started = []
+
+    @contextlib.contextmanager
+    def device(where):
+        started.append(where)
+        yield
+        started.append('left')
+
+    monkeypatch.setattr(torch.cuda, 'device', device)
+    monkeypatch.setattr(kernels.JITFunction, 'run', lambda *_, **__: started.append('run'))
+    with FakeTensorMode():
+        x = torch.ones(1, device='cuda:1')
+    _double[(1,)](x, x, n=1, BLOCK=8)
+    assert started == [torch.device('cuda:1'), 'run', 'left']
 
 
 def test_errors_are_not_hidden_from_tests_and_from_those_who_lack_memory(monkeypatch, interpreter):
