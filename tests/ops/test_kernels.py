@@ -88,7 +88,7 @@ def test_why_kernels_cannot_work(monkeypatch):
     assert not kernels.available('local_attention', x)
     with pytest.raises(RuntimeError, match=r"impl='triton' of local_attention: tensors on cpu"):
         kernels.check_available('local_attention', x)
-    monkeypatch.setattr(kernels, '_version', lambda: (3, 1))
+    monkeypatch.setattr(kernels, '_VERSION', (3, 1))
     assert 'Triton 3.2 or newer' in kernels.unavailable('local_attention', x)
 
 
@@ -148,6 +148,6 @@ def test_gpus(monkeypatch):
     assert kernels.available('ghost_attention', half)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: (7, 0))
-    kernels._old_device.cache_clear()
+    kernels._ask_device.cache_clear()
     assert 'compute capability (7, 0)' in kernels.unavailable('ghost_attention', half)
-    kernels._old_device.cache_clear()
+    kernels._ask_device.cache_clear()
