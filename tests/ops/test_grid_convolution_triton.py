@@ -141,6 +141,15 @@ def test_gradients_of_sums(interpreter):
     check(x, weight, [1] * 5, [1] * 3, torch.ones(1).half().expand(x.shape))
 
 
+@pytest.mark.parametrize('dtype', TYPES[:2])
+def test_no_images(dtype, interpreter):
+    x, weight = torch.randn(0, 2, 5, 9).to(dtype).requires_grad_(), torch.randn(2, 3, 3)
+    out = grid_convolution(x, weight.requires_grad_(), [1] * 3, impl='triton')
+    out.sum().backward()
+    assert out.shape == x.grad.shape == x.shape
+    assert weight.grad.eq(0).all()
+
+
 def test_gradients_that_nobody_needs(interpreter):
     x, weight = torch.randn(1, 2, 3, 9).half(), torch.randn(2, 3, 3)
     seen = []

@@ -196,6 +196,24 @@ def test_wide_heads_on_a_map_smaller_than_its_window(width):
     check(lambda *x, impl: local_attention(*x, 7, impl=impl), maps(1, 1, 2, 3, width))
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
+@pytest.mark.parametrize('hidden', [-1e9, -float('inf')])
+def test_bias_that_hides_keys(hidden, dtype):
+    """A table of single precision beside maps of half precision, which have no such number."""
+    bias = torch.randn(1, 5, 7)
+    bias[:, :, :3] = hidden
+    x = [y.to(dtype) for y in maps(1, 1, 3, 4, 3)]
+
+    def call(impl, exact=False):
+        inputs = [y.double() if exact else y.clone() for y in (*x, bias)]
+        inputs = [y.requires_grad_() for y in inputs]
+        out = global_attention(*inputs[:3], bias=inputs[3], impl=impl)
+        return out, *torch.autograd.grad(out.square().sum(), inputs)
+
+    for found, expected in zip(call('triton'), call('reference', exact=True), strict=True):
+        assert (found.double() - expected).abs().max() <= 3 * ROUNDING[dtype]
+
+
 def test_gradients_of_some_inputs_only():
     """Of a frozen key, or with a fixed table: nothing is returned, nor computed wrongly."""
     q, k, v = maps(1, 1, 3, 4, 3)

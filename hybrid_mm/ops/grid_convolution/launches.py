@@ -271,8 +271,8 @@ def _add_up(sums: _Sums, out: Tensor, shape: Shape) -> None:
 def _parts(programs: int, number: int) -> tuple[int, int]:
     """Into how many parts to divide sums that so many programs add up, and terms in a part."""
     parts = max(1, min(_BUSY // programs, number // _TERMS))
-    size = math.ceil(number / parts)
-    return math.ceil(number / size), size
+    size = max(1, math.ceil(number / parts))  # of no image there is one part, of zeros
+    return max(1, math.ceil(number / size)), size
 
 
 def _stages(x: Tensor) -> int:

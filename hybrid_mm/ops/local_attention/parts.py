@@ -203,6 +203,11 @@ def bias_of_pairs(table, row_low, column_low, rows, columns, row_entry, column_e
     inside_rows, inside_columns = (row >= 0) & (row < rows), (column >= 0) & (column < columns)
     inside = inside_rows[:, None] & inside_columns[None, :]
     entries = tl.load(table + row[:, None] * columns + column[None, :], mask=inside, other=0.0)
+    entries = entries.to(tl.float32)
+    # what hides a key, such as -inf in a table of single precision: 0 times it is no number
+    most: tl.constexpr = 65504.0 if dtype == tl.float16 else 1e28
+    entries = tl.where(entries < -most, -most, entries)
+    entries = tl.where(entries > most, most, entries)
     left, right = ones(row_entry, ROW_ENTRIES).to(dtype), ones(column_entry, COLUMN_ENTRIES)
     half = tl.dot(left, entries.to(dtype), input_precision=PRECISION).to(dtype)
     value = tl.dot(half, tl.trans(right.to(dtype)), input_precision=PRECISION).to(dtype)
