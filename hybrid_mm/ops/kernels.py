@@ -30,6 +30,7 @@ except ImportError:  # not everywhere; other algorithms do the work
 
 INTERPRET_VARIABLE = 'TRITON_INTERPRET'
 _OLDEST = (3, 2)  # the first with tl.gather
+_VERSION = tuple(int(n) for n in re.findall(r'\d+', getattr(triton, '__version__', '0'))[:2])
 _CAPABILITY = (7, 5)  # the oldest GPUs with the instructions that Triton compiles to
 
 R = TypeVar('R')
@@ -79,7 +80,7 @@ def unavailable(operator: str, *tensors: Tensor | None) -> str | None:
         tensors: Its inputs.
     """
     given = [x for x in tensors if x is not None]
-    if triton is None or _version() < _OLDEST:
+    if _VERSION < _OLDEST:
         return f'Triton {".".join(map(str, _OLDEST))} or newer is not installed'
     if interpreted():
         return None
@@ -147,13 +148,13 @@ def forget_failures() -> list[str]:
     return failed
 
 
-@functools.lru_cache(None)
-def _version() -> tuple[int, ...]:
-    return tuple(int(n) for n in re.findall(r'\d+', triton.__version__)[:2])
-
-
-@functools.lru_cache(None)
+@torch.compiler.assume_constant_result  # compiled graphs need not trace how this is found out
 def _old_device(device: torch.device) -> str | None:
+    return _ask_device(device)
+
+
+@functools.lru_cache(None)
+def _ask_device(device: torch.device) -> str | None:
     if not torch.cuda.is_available():  # shapes alone, as launches are counted
         return None
     capability = torch.cuda.get_device_capability(device)
@@ -178,7 +179,10 @@ if triton is not None:
             if interpreted():
                 with _interpreter():
                     return _interpreted(self.fn).run(*args, grid=grid, warmup=warmup, **kwargs)
-            return super().run(*args, grid=grid, warmup=warmup, **kwargs)
+            # Triton starts kernels on the current GPU, wherever their tensors are
+            tensors = (x for x in (*args, *kwargs.values()) if isinstance(x, Tensor))
+            with torch.cuda.device(next(tensors).device):
+                return super().run(*args, grid=grid, warmup=warmup, **kwargs)
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             """Call it from a kernel that runs in the interpreter."""

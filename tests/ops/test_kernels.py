@@ -1,3 +1,5 @@
+import contextlib
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -86,7 +88,7 @@ def test_why_kernels_cannot_work(monkeypatch):
     assert not kernels.available('local_attention', x)
     with pytest.raises(RuntimeError, match=r"impl='triton' of local_attention: tensors on cpu"):
         kernels.check_available('local_attention', x)
-    monkeypatch.setattr(kernels, '_version', lambda: (3, 1))
+    monkeypatch.setattr(kernels, '_VERSION', (3, 1))
     assert 'Triton 3.2 or newer' in kernels.unavailable('local_attention', x)
 
 
@@ -98,6 +100,24 @@ def test_the_interpreter_serves_those_who_ask_for_it(interpreter):
 
 def fails():
     raise RuntimeError('out of registers')
+
+
+def test_kernels_start_on_the_gpu_of_their_tensors(monkeypatch):
+    monkeypatch.delenv(kernels.INTERPRET_VARIABLE, raising=False)
+    started = []
+
+    @contextlib.contextmanager
+    def device(where):
+        started.append(where)
+        yield
+        started.append('left')
+
+    monkeypatch.setattr(torch.cuda, 'device', device)
+    monkeypatch.setattr(kernels.JITFunction, 'run', lambda *_, **__: started.append('run'))
+    with FakeTensorMode():
+        x = torch.ones(1, device='cuda:1')
+    _double[(1,)](x, x, n=1, BLOCK=8)
+    assert started == [torch.device('cuda:1'), 'run', 'left']
 
 
 def test_errors_are_not_hidden_from_tests_and_from_those_who_lack_memory(monkeypatch, interpreter):
@@ -128,6 +148,6 @@ def test_gpus(monkeypatch):
     assert kernels.available('ghost_attention', half)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: (7, 0))
-    kernels._old_device.cache_clear()
+    kernels._ask_device.cache_clear()
     assert 'compute capability (7, 0)' in kernels.unavailable('ghost_attention', half)
-    kernels._old_device.cache_clear()
+    kernels._ask_device.cache_clear()

@@ -47,7 +47,7 @@ def copy(
     tl.store(target + column, x, mask=(line < lines) & (column < padded))
 
 
-@kernel(sizes='row_taps column_taps above skew')
+@kernel(sizes='row_taps column_taps length above skew')
 def windows(
     weight_ptr, windows_ptr, row_group_ptr, column_group_ptr,
     row_taps, column_taps, length, above, skew, w_channel, w_row, w_column,
@@ -75,7 +75,7 @@ def _patch(m, across, down):
 
 @kernel(
     sizes='patches across down height width vectors rows blocks before left steps x_image '
-    'x_channel x_row'
+    'x_channel x_row out_image out_channel out_row'
 )
 def product(
     x_ptr, windows_ptr, out_ptr,
