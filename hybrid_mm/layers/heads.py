@@ -1,6 +1,15 @@
 """Maps of attention heads split and merged; widths of heads."""
 
+import torch
 from torch import Tensor
+
+
+def laid_out(x: Tensor) -> Tensor:
+    """A map (N, C, H, W) as projections to heads should have it: on GPUs channels side by side.
+
+    Kernels of attention read vectors of channels then, with half the registers.
+    """
+    return x.contiguous(memory_format=torch.channels_last) if x.is_cuda else x
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_mm.layers.heads import head_widths, merge_heads, split_heads
+from hybrid_mm.layers.heads import head_widths, laid_out, merge_heads, split_heads
 from hybrid_mm.layers.relative_position import RelativePosition2d
 from hybrid_mm.ops.local_attention import global_attention
 from hybrid_mm.ops.positions import resize_decomposed_table
@@ -111,9 +111,8 @@ class BottleneckAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
         height, width = x.shape[2:]
-        if x.is_cuda:  # kernels read wide heads with fewer registers if channels lie side by side
-            x = x.contiguous(memory_format=torch.channels_last)
-        q, *keys, v = (split_heads(y, self.heads) for y in self.qkv(x).split(self.widths, dim=1))
+        maps = self.qkv(laid_out(x))
+        q, *keys, v = (split_heads(y, self.heads) for y in maps.split(self.widths, dim=1))
         k = keys[0] if self.content else torch.zeros_like(q)
         rel_h = rel_w = None
         if self.relative is not None:

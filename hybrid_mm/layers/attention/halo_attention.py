@@ -7,7 +7,7 @@ sections 2.2 and 2.3.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_mm.layers.heads import head_widths, merge_heads, split_heads
+from hybrid_mm.layers.heads import head_widths, laid_out, merge_heads, split_heads
 from hybrid_mm.layers.relative_position import RelativePosition2d
 from hybrid_mm.ops.local_attention import block_attention
 
@@ -95,6 +95,7 @@ class HaloAttention(nn.Module):
         # where padded pixels have a say beyond being zero keys they have to be there
         if not self.mask_padding and (self.pool > 1 or self.q.bias is not None):
             x = F.pad(x, (0, -width % self.block_size, 0, -height % self.block_size))
+        x = laid_out(x)
         q = split_heads(self.q(x), self.heads)
         maps = self.kv(x).unflatten(1, (self.heads, -1)).split(self.dims, 2)
         k, v = (y.permute(0, 1, 3, 4, 2) for y in maps)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_mm.layers.heads import merge_heads, split_heads
+from hybrid_mm.layers.heads import laid_out, merge_heads, split_heads
 from hybrid_mm.ops.local_attention import block_attention, local_attention
 from hybrid_mm.ops.positions import joined_tables
 
@@ -103,6 +103,7 @@ class LocalSelfAttention2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
+        x = laid_out(x)
         q, k, v = (
             split_heads(conv(x), self.heads)
             for conv in (self.query_conv, self.key_conv, self.value_conv)

@@ -84,8 +84,8 @@ _HALF = {
     256: ((32, 32, 8), (32, 16, 8), (32, 32, 8)),
 }
 _SINGLE = {
-    32: ((32, 32, 4), (32, 16, 4), (32, 16, 8)),
-    256: ((32, 16, 4), (32, 16, 4), (32, 16, 4)),
+    32: ((32, 16, 4), (32, 16, 4), (32, 16, 8)),
+    256: ((32, 16, 4), (32, 16, 4), (16, 32, 8)),
 }
 _SHAPES = (8, 8), (4, 8), (4, 4)
 
@@ -202,7 +202,6 @@ class _Call:
             'D': d, 'D_WIDTH': _power(d), 'DV': dv, 'DV_WIDTH': _power(dv),
             'Q_PLANES': _planes(q), 'K_PLANES': _planes(k), 'V_PLANES': _planes(v),
             'PRECISION': _precision(q.dtype),
-            'num_stages': 2,
         }  # fmt: skip
 
     def _axes(self, tile: Tile) -> list[tuple[Any, int, int, int]]:
@@ -233,7 +232,8 @@ class _Call:
             PatternType.BLOCK,
         )
         if programs:
-            kernel[(programs,)](**self.arguments, **arguments, DENSE=dense, MASKED=masked)
+            arguments |= dict(DENSE=dense, MASKED=masked)
+            kernel[(programs,)](**self.arguments, **arguments, num_stages=2)
 
     def by_keys(self, kernel: Any, **arguments: Any) -> None:
         """Launch a kernel with a program per tile of keys."""
@@ -252,7 +252,8 @@ class _Call:
                           f'{name.upper()}_ENTRIES': _power(tiles.spread + 1)}  # fmt: skip
             programs, dense = programs * tiles.tiles.shape[1], dense and tiles.dense
         if programs:
-            kernel[(programs,)](**self.arguments, **arguments, DENSE=dense)
+            # reading ahead would take registers that there are not
+            kernel[(programs,)](**self.arguments, **arguments, DENSE=dense, num_stages=1)
 
 
 def _by_head(table: Tensor | None) -> int:
