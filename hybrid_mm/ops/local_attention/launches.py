@@ -76,7 +76,8 @@ class Tiles(NamedTuple):
 
 # Queries of a program, keys that it reads at a time, and warps, by head width: what needs no more
 # than the 255 registers of a thread, compiled for compute capability 8.0 and 9.0 at the shapes of
-# the papers. Heads of 128 channels with relative tables in NCHW memory spill a kilobyte.
+# the papers; docs/benchmarks/kernels.md names the few that spill some registers all the same. Heads
+# of 128 channels with relative tables in NCHW memory spill a kilobyte.
 _HALF = {
     32: ((64, 64, 4), (64, 32, 4), (32, 64, 4)),
     64: ((64, 32, 4), (32, 16, 4), (16, 32, 8)),
@@ -252,8 +253,9 @@ class _Call:
                           f'{name.upper()}_ENTRIES': _power(tiles.spread + 1)}  # fmt: skip
             programs, dense = programs * tiles.tiles.shape[1], dense and tiles.dense
         if programs:
-            # reading ahead would take registers that there are not
-            kernel[(programs,)](**self.arguments, **arguments, DENSE=dense, num_stages=1)
+            # reading ahead takes registers, which single precision has not
+            arguments |= dict(DENSE=dense, num_stages=1 if self.q.dtype.itemsize > 2 else 2)
+            kernel[(programs,)](**self.arguments, **arguments)
 
 
 def _by_head(table: Tensor | None) -> int:

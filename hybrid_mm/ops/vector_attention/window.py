@@ -90,7 +90,7 @@ class Window(NamedTuple):
         x = F.avg_pool2d(x, (1, size[1]), (1, self.dilation))
         x = F.avg_pool2d(x, (size[0], 1), (self.dilation, 1))
         mean, square = x.mean(0).flatten(1).chunk(2)
-        return square - mean.square(), mean + centre.flatten()[:, None]
+        return (square - mean.square()).clamp_min(0), mean + centre.flatten()[:, None]
 
     def relation_moments(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Variance and mean (R,) of :func:`relation`, without forming it.
