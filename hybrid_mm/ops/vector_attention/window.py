@@ -108,7 +108,7 @@ class Window(NamedTuple):
         key, square = near.chunk(2, 1)
         mean = (q - key).mean((0, 2, 3))
         square = (q.square() - 2 * q * key + square).mean((0, 2, 3))
-        return square - mean.square(), mean + (middles[0] - middles[1]).flatten()
+        return (square - mean.square()).clamp_min(0), mean + (middles[0] - middles[1]).flatten()
 
     def relation(self, q: Tensor, k: Tensor) -> Tensor:
         """Difference of queries (N, R, H', W') to padded keys, (N, R, k^2, H' * W')."""
