@@ -197,8 +197,12 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('names', nargs='*', metavar='NAME', help='parts of names of layers')
-    parser.add_argument('--types', nargs='+', choices=TYPES, default=list(TYPES))
-    parser.add_argument('--gpus', nargs='+', choices=GPUS, default=list(GPUS))
+    parser.add_argument(
+        '--types', nargs='+', choices=TYPES, default=list(TYPES), help='of the maps (default: all)'
+    )
+    parser.add_argument(
+        '--gpus', nargs='+', choices=GPUS, default=list(GPUS), help='to compile for (default: all)'
+    )
     parser.add_argument('--kernel', default='', help='part of the name of the kernels')
     parser.add_argument('--jobs', type=int, default=1, help='processes that compile')
     parser.add_argument('--markdown', type=Path, metavar='FILE', help='write a page')

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from hybrid_mm.benchmarks.gpu_counts.fake_cuda import HALF, Bodies
 from hybrid_mm.ops import kernels
 
 LAUNCH_SECONDS = 5e-6
+PACKAGE = f'{Path(__file__).parents[2]}/'  # begin of the names of our files
 
 
 @dataclass(frozen=True)
@@ -306,8 +308,8 @@ def _caller() -> str:
     frame = sys._getframe(1)
     while frame is not None:
         name = frame.f_code.co_filename
-        if '/hybrid_mm/' in name and '/gpu_counts/' not in name and 'custom_op' not in name:
-            return f'{name.split("/hybrid_mm/")[-1]}:{frame.f_lineno}'
+        if PACKAGE in name and '/gpu_counts/' not in name and 'custom_op' not in name:
+            return f'{name.split(PACKAGE)[-1]}:{frame.f_lineno}'
         frame = frame.f_back
     return 'a gradient'
 
