@@ -16,7 +16,7 @@ from hybrid_mm.benchmarks.gpu_counts.engine import Node, backward
 from hybrid_mm.benchmarks.gpu_counts.fake_cuda import HALF, fake_cuda, on_fake_cuda
 from hybrid_mm.benchmarks.gpu_counts.networks import IMAGES
 from hybrid_mm.benchmarks.gpu_counts.operators import Operator, inputs_of
-from hybrid_mm.benchmarks.gpu_counts.trace import GPUS, LAUNCH_SECONDS, PACKAGE, Counts, Trace
+from hybrid_mm.benchmarks.gpu_counts.trace import GPUS, LAUNCH_SECONDS, Counts, Trace, own_file
 
 
 @dataclass
@@ -130,11 +130,11 @@ def _labels(trace: Trace) -> Callable[[Node], None]:
 
     def enter(node: Node) -> None:
         lines = node.metadata.get('traceback_', [])
-        ours = [line for line in lines if PACKAGE in line and '/gpu_counts/' not in line]
+        ours = [own_file(line) for line in lines if own_file(line)]
         trace.label = f'{type(node).__name__} (a leaf or a sum)'
         if ours:
             file, number = ours[-1].split('", line ')
-            place = f'{file.split(PACKAGE)[-1]}:{number.split(",")[0]}'
+            place = f'{file}:{number.split(",")[0]}'
             trace.label = f'gradient of {place}'
 
     return enter
@@ -147,6 +147,6 @@ def _size(tensors: Iterable[Tensor]) -> int:
 def reason(error: Exception) -> str:
     """An error in one line, with its place in our code."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = [f for f in frames if PACKAGE in f.filename and '/gpu_counts/' not in f.filename]
-    place = f' at {ours[-1].filename.split("/hybrid_mm/")[-1]}:{ours[-1].lineno}' if ours else ''
+    ours = [f for f in frames if own_file(f.filename)]
+    place = f' at {own_file(ours[-1].filename)}:{ours[-1].lineno}' if ours else ''
     return f'{type(error).__name__}: {str(error)[:200]}{place}'

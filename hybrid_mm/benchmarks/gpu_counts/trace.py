@@ -21,7 +21,6 @@ from hybrid_mm.benchmarks.gpu_counts.fake_cuda import HALF, Bodies
 from hybrid_mm.ops import kernels
 
 LAUNCH_SECONDS = 5e-6
-PACKAGE = f'{Path(__file__).parents[2]}/'  # begin of the names of our files
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,7 @@ _INDEXING = frozenset(('index', 'index_put', 'index_put_', '_index_put_impl_'))
 _PARTIAL = frozenset(('index', 'index_select', 'gather', 'embedding'))
 _COPIES = frozenset(('_to_copy', 'copy_', '_copy_from'))
 _TABLES = 'device_tables.py'
+_PACKAGE = f'{Path(__file__).parents[2]}/'  # whatever the checkout is called
 
 
 @dataclass
@@ -303,13 +303,19 @@ def _flops(
     return int(count(*args, **kwargs, out_val=out)) if count else 0
 
 
+def own_file(text: str) -> str:
+    """File of the package, but for those that count, that a text names last; '' if none."""
+    _, found, rest = text.rpartition(_PACKAGE)
+    return rest if found and '/gpu_counts/' not in rest else ''
+
+
 def _caller() -> str:
     """Innermost place in our code, without this package."""
     frame = sys._getframe(1)
     while frame is not None:
         name = frame.f_code.co_filename
-        if PACKAGE in name and '/gpu_counts/' not in name and 'custom_op' not in name:
-            return f'{name.split(PACKAGE)[-1]}:{frame.f_lineno}'
+        if own_file(name) and 'custom_op' not in name:
+            return f'{own_file(name)}:{frame.f_lineno}'
         frame = frame.f_back
     return 'a gradient'
 
