@@ -12,7 +12,6 @@ for a block of code by :func:`default_impl`: operators that have an algorithm of
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 
 from hybrid_mm.errors import UserError
 from hybrid_mm.ops.export import exporting
@@ -37,7 +36,8 @@ ALGORITHMS: dict[str, tuple[str, ...]] = {
 }
 _NAMES = {'reference'}.union(*ALGORITHMS.values())
 
-_default: ContextVar[str] = ContextVar('default_impl', default='auto')
+# of the program, not of a context: torch.compile up to 2.11 at least reads no context variables
+_default = 'auto'
 
 
 def choices(*operators: str) -> tuple[str, ...]:
@@ -76,7 +76,7 @@ def chosen_impl(impl: str, operator: str) -> str:
     check_impl(impl, operator)
     if impl != 'auto':
         return impl
-    name = _default.get()
+    name = _default
     if name == 'auto':
         name = os.environ.get(VARIABLE) or 'auto'
         if name != 'auto' and name not in _NAMES:
@@ -124,8 +124,9 @@ def default_impl(name: str) -> Iterator[None]:
     """
     if name != 'auto' and name not in _NAMES:
         raise ValueError(f'impl must be auto or one of {", ".join(sorted(_NAMES))}, got {name!r}')
-    token = _default.set(name)
+    global _default
+    before, _default = _default, name
     try:
         yield
     finally:
-        _default.reset(token)
+        _default = before
