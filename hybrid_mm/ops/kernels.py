@@ -148,6 +148,16 @@ def forget_failures() -> list[str]:
     return failed
 
 
+def power_of_two(n: int) -> int:
+    """The power of two that holds n: what sides of blocks are."""
+    return 1 << (n - 1).bit_length()
+
+
+def product_side(n: int) -> int:
+    """The power of two that holds n, at least 16: what sides of products of matrices are."""
+    return max(16, power_of_two(n))
+
+
 @torch.compiler.assume_constant_result  # compiled graphs need not trace how this is found out
 def _old_device(device: torch.device) -> str | None:
     return _ask_device(device)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from hybrid_mm.ops.custom_op import custom_op
 from hybrid_mm.ops.evolving_attention import programs, tiled
-from hybrid_mm.ops.kernels import launched
+from hybrid_mm.ops.kernels import launched, product_side
 from hybrid_mm.ops.positions import decomposed_logits
 from hybrid_mm.ops.precision import accurate
 
@@ -32,10 +32,6 @@ LONGEST = 128  # side of a map: gradients of its terms stay in registers
 _PATCH = 4, 32  # queries and keys around which a program convolves
 _LINE = 64  # keys of a query at a time in the gradient of the kernel
 _CHUNKS = 128  # partial sums of that gradient
-
-
-def _power(n: int, least: int = 16) -> int:
-    return max(least, 1 << (n - 1).bit_length())
 
 
 class _Launcher:
@@ -74,7 +70,7 @@ class _Launcher:
         programs.mix[self.tiles, self.tiles, self.images * self.heads](
             q, k, row, column, previous, out, *q.stride(), *k.stride(),
             self.heads, self.tokens, self.rows, self.columns, self.channels, beta,
-            WIDTH=_power(self.channels), **self.sizes,
+            WIDTH=product_side(self.channels), **self.sizes,
         )  # fmt: skip
         return out
 
@@ -96,7 +92,7 @@ class _Launcher:
         programs.convolve[grid](
             x, weight, bias, center, out, self.heads, self.tokens, *factors,
             FORWARD=forward, RELU=relu, PRECISION=self.convolution,
-            ROWS=rows, COLUMNS=columns, HEADS=_power(self.heads), num_warps=4,
+            ROWS=rows, COLUMNS=columns, HEADS=product_side(self.heads), num_warps=4,
         )  # fmt: skip
         return out
 
@@ -151,7 +147,7 @@ def _backward(
             logits, convolved, v, out, sums, grad, grad_logits, up, passed, grad_v,
             *v.stride(), *strides[0], *strides[1],
             kernels.heads, kernels.tokens, kernels.value_channels, alpha,
-            WIDTH=_power(kernels.value_channels), **kernels.sizes,
+            WIDTH=product_side(kernels.value_channels), **kernels.sizes,
         )  # fmt: skip
         factor, evolved = 1.0, []
         if previous is not None and weight is not None and bias is not None:
@@ -186,8 +182,8 @@ def _kernel_gradients(
     bias_parts = passed.new_empty(_CHUNKS, *bias.shape)
     programs.differentiate_kernel[3, _CHUNKS](
         passed, mixed, parts, bias_parts, kernels.images, kernels.heads, kernels.tokens,
-        PRECISION=kernels.convolution, SIZE=kernels.line, WIDE=_power(kernels.heads),
-        HEADS=_power(kernels.heads), num_warps=4,
+        PRECISION=kernels.convolution, SIZE=kernels.line, WIDE=product_side(kernels.heads),
+        HEADS=product_side(kernels.heads), num_warps=4,
     )  # fmt: skip
     return [parts.sum(0), bias_parts.sum(0)]
 
@@ -205,11 +201,12 @@ def _product_gradients(
     grid = kernels.tiles, kernels.images * kernels.heads
     grad_q, grad_k = q.new_empty(q.shape), k.new_empty(k.shape)
     terms = [x.new_empty(x.shape) for x in (row, column) if x is not None]
-    width = _power(kernels.channels)
+    width = product_side(kernels.channels)
     programs.differentiate_queries[grid](
         passed, k, grad_q, *(terms or (None, None)), *k.stride(),
         kernels.heads, kernels.tokens, kernels.rows, kernels.columns, kernels.channels, factor,
-        WIDTH=width, ROWS=_power(kernels.rows), COLUMNS=_power(kernels.columns), **kernels.sizes,
+        WIDTH=width, ROWS=product_side(kernels.rows), COLUMNS=product_side(kernels.columns),
+        **kernels.sizes,
     )  # fmt: skip
     programs.differentiate_keys[grid](
         passed, q, grad_k, *q.stride(),
@@ -257,7 +254,7 @@ def evolve(
         programs.weigh[kernels.tiles, kernels.images * kernels.heads](
             logits, v, out, sums, *v.stride(),
             kernels.heads, kernels.tokens, kernels.value_channels,
-            WIDTH=_power(kernels.value_channels), **kernels.sizes,
+            WIDTH=product_side(kernels.value_channels), **kernels.sizes,
         )  # fmt: skip
         return out, logits, sums
 

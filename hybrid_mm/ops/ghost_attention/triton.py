@@ -27,16 +27,12 @@ from hybrid_mm.ops.ghost_attention.kernels import (
     sum_taps,
     weight_gradients,
 )
-from hybrid_mm.ops.kernels import launched
+from hybrid_mm.ops.kernels import launched, power_of_two, product_side
 from hybrid_mm.ops.partial_sums import PartialSums
 from hybrid_mm.ops.recompute import gradients
 
 _PROGRAMS = 1024  # keep a GPU busy
 _SUMS = 128  # partial sums of the gradient of a parameter at most
-
-
-def _power(n: int) -> int:
-    return 1 << (n - 1).bit_length()
 
 
 def _laid_out_like(x: Tensor) -> Tensor:
@@ -55,20 +51,20 @@ class _Sizes:
         self.count, self.heads, self.dim = self.height * self.width, heads, channels // heads
         self.channels, self.taps = hidden.shape[1], kernel_size**2
         self.pitch = -(-self.count // 16) * 16  # rows of weights begin where wide loads may
-        room = max(16, _power(self.taps))
+        room = product_side(self.taps)
         self.number = v.dtype if v.dtype in (torch.float16, torch.bfloat16) else torch.float32
         exact = self.number == torch.float32 and not torch.backends.cuda.matmul.allow_tf32
         # without tensor cores a thread holds rows and columns of what it multiplies
         self.step = 16 if exact else room
         self.product: dict[str, Any] = dict(
             ROOM=room,
-            CHANNELS=16 if exact else min(64, max(16, _power(self.channels))),
+            CHANNELS=16 if exact else min(64, product_side(self.channels)),
             PIXELS=16 if exact else min(64, max(16, 4096 // room)),
             PRECISION='ieee' if exact else 'tf32',
             num_warps=4,
             num_stages=2,
         )
-        width = _power(self.dim)
+        width = power_of_two(self.dim)
         self.sums = dict(PIXELS=max(4, 1024 // width), DIM=width, num_warps=4)
 
     def weights(self, v: Tensor) -> Tensor:
@@ -152,7 +148,7 @@ def _parameter_gradients(
     )  # fmt: skip
     mul, add = sums.place(2), sums.place(3)
     if mul is not None or add is not None:
-        row, width = max(2, _power(kernel_size)), _power(size.dim)
+        row, width = max(2, power_of_two(kernel_size)), power_of_two(size.dim)
         pixels = max(1, 2048 // (row * width))
         tiles = -(-size.count // pixels) * size.n
         filter_gradient[parts, kernel_size, size.heads](

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from hybrid_mm.ops.custom_op import custom_op
-from hybrid_mm.ops.kernels import kernel, launched, tl
+from hybrid_mm.ops.kernels import kernel, launched, power_of_two, tl
 from hybrid_mm.ops.learned_queries import tiled
 from hybrid_mm.ops.partial_sums import PartialSums
 from hybrid_mm.ops.recompute import gradients
@@ -226,10 +226,6 @@ def pixel_gradients(
     tl.store(dv_ptr + place, dv.to(dv_ptr.dtype.element_ty), mask=mask)
 
 
-def _power(n: int) -> int:
-    return 1 << (n - 1).bit_length()
-
-
 def _tokens(x: Tensor, height: int, width: int) -> Tensor:
     """Memory for a map of the channels of x, channels last: projections read tokens."""
     shape = *x.shape[:2], height, width
@@ -240,7 +236,7 @@ def _sizes(bias: Tensor, values: Tensor) -> tuple[int, dict[str, Any]]:
     """Width of a head, and sizes of the programs."""
     queries, heads, size = bias.shape[:3]
     dim = values.shape[1] // heads
-    block = dict(QUERIES=_power(queries), DIM=_power(dim))
+    block = dict(QUERIES=power_of_two(queries), DIM=power_of_two(dim))
     pixels = max(4, min(128, _BLOCK // max(block.values())))
     return dim, block | dict(PIXELS=pixels, SIZE=size, num_warps=4)
 
@@ -273,7 +269,7 @@ def _backward(
             s, v, bias, scale, dy, product, log_sum, share, sums.place(0), sums.place(1),
             *s.stride(), *v.stride(), *dy.stride(), queries, heads, dim, count, pitch, columns,
             height, width, sums.memory.stride(0), tiles, -(-tiles // parts),
-            STRIDE=stride, ROOM=_power(bias[0, 0].numel()), **small,
+            STRIDE=stride, ROOM=power_of_two(bias[0, 0].numel()), **small,
         )  # fmt: skip
         pixel_gradients[-(-height * width // pixels), heads, n](
             s, bias, scale, dy, product, log_sum, share, ds, dv,

@@ -10,6 +10,7 @@ from torch import Tensor
 from hybrid_mm.ops import kernels
 from hybrid_mm.ops.custom_op import custom_op
 from hybrid_mm.ops.device_tables import on_device
+from hybrid_mm.ops.kernels import product_side
 from hybrid_mm.ops.local_attention import tiled
 from hybrid_mm.ops.local_attention.lanes import key_arrays, key_tiles, query_arrays, query_tiles
 from hybrid_mm.ops.local_attention.pattern import Pattern, PatternType, Tables
@@ -154,11 +155,6 @@ def _shape(side: tuple[int, int], most: int) -> tuple[int, int]:
     return min(shapes, key=cost)
 
 
-def _power(n: int) -> int:
-    """The power of two that holds n, at least 16, the least side of a product of matrices."""
-    return max(16, 1 << (n - 1).bit_length())
-
-
 def _map(name: str, x: Tensor) -> dict[str, Any]:
     """A map and its strides as arguments of a kernel."""
     return {name: x, **{f'{name}_{a}': s for a, s in zip('nhyxd', x.stride(), strict=True)}}
@@ -200,7 +196,7 @@ class _Call:
             'rel_h_length': 0 if self.rel_h is None else self.rel_h.shape[1],
             'rel_w': self.rel_w, 'rel_w_h': _by_head(self.rel_w),
             'rel_w_length': 0 if self.rel_w is None else self.rel_w.shape[1],
-            'D': d, 'D_WIDTH': _power(d), 'DV': dv, 'DV_WIDTH': _power(dv),
+            'D': d, 'D_WIDTH': product_side(d), 'DV': dv, 'DV_WIDTH': product_side(dv),
             'Q_PLANES': _planes(q), 'K_PLANES': _planes(k), 'V_PLANES': _planes(v),
             'PRECISION': _precision(q.dtype),
         }  # fmt: skip
@@ -226,7 +222,7 @@ class _Call:
             )
             arguments |= {f'{name}_slots': slots, f'{name}_tiles': table, f'{name}_source': source,
                           f'{name}_number': len(tiles.tiles),
-                          f'{name.upper()}_ENTRIES': _power(tiles.spread + keys)}  # fmt: skip
+                          f'{name.upper()}_ENTRIES': product_side(tiles.spread + keys)}  # fmt: skip
             programs, dense = programs * len(tiles.tiles), dense and tiles.dense
         masked = self.pattern.rows.border == 'mask' and kind in (
             PatternType.WINDOW,
@@ -250,7 +246,7 @@ class _Call:
                           f'{name}_tiles': table, f'{name}_queries': order,
                           f'{name}_number': tiles.tiles.shape[1],
                           f'{name}_copies': len(tiles.positions),
-                          f'{name.upper()}_ENTRIES': _power(tiles.spread + 1)}  # fmt: skip
+                          f'{name.upper()}_ENTRIES': product_side(tiles.spread + 1)}  # fmt: skip
             programs, dense = programs * tiles.tiles.shape[1], dense and tiles.dense
         if programs:
             # reading ahead takes registers, which single precision has not

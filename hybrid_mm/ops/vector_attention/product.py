@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hybrid_mm.ops.custom_op import custom_op
-from hybrid_mm.ops.kernels import kernel, launched, tl
+from hybrid_mm.ops.kernels import kernel, launched, product_side, tl
 from hybrid_mm.ops.partial_sums import PartialSums
 from hybrid_mm.ops.recompute import gradients
 
@@ -132,10 +132,6 @@ def multiply_backward(
         tl.store(dbias_ptr + start + output, dbias, mask=mask)
 
 
-def _power(n: int) -> int:
-    return 1 << (n - 1).bit_length()
-
-
 def _plain(x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The same step by step, of the type of x."""
     y = torch.relu(x * scale[:, None] + shift[:, None]).to(x.dtype)
@@ -166,7 +162,7 @@ def _backward(
     def run() -> list[Tensor]:
         (n, channels, count), outputs = x.shape, len(weight)
         sizes = _sizes(grad.dtype)
-        room = max(16, _power(outputs))
+        room = product_side(outputs)
         # registers: a program has the gradients of the weights of all outputs
         pixels = 64 if room <= 16 else 32 if room <= 64 else 16
         sizes |= dict(PIXELS=min(pixels, sizes['PIXELS']), num_warps=4 if channels <= 16 else 8)
@@ -204,7 +200,7 @@ def _activated_product(
         (n, channels, count), outputs = x.shape, len(weight)
         out = x.new_empty(n, outputs, count, dtype=getattr(torch, dtype))
         sizes = _sizes(out.dtype)
-        block = 16 if sizes['PRECISION'] == 'ieee' else min(64, max(16, _power(outputs)))
+        block = 16 if sizes['PRECISION'] == 'ieee' else min(64, product_side(outputs))
         multiply[-(-count // sizes['PIXELS']), -(-outputs // block), n](
             x, scale, shift, weight, bias, out, *x.stride()[:2], *out.stride()[:2],
             channels, outputs, count, OUTPUTS=block, **sizes,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hybrid_mm.ops.custom_op import custom_op
-from hybrid_mm.ops.kernels import kernel, launched, tl
+from hybrid_mm.ops.kernels import kernel, launched, power_of_two, tl
 from hybrid_mm.ops.vector_attention import tiled
 
 _BLOCK = 1024  # sums of a program, 8 in every thread
@@ -125,15 +125,11 @@ def value_gradient(
     tl.store(out_ptr, total.to(out_ptr.dtype.element_ty), mask=inside & there)
 
 
-def _power(n: int) -> int:
-    return 1 << (n - 1).bit_length()
-
-
 def _grid(x: Tensor, groups: int, count: int) -> tuple[tuple[int, int, int], dict[str, int]]:
     """Programs and their sizes, for a map whose memory the lanes of a warp should read in order."""
-    share = _power(x.shape[1] // groups)
+    share = power_of_two(x.shape[1] // groups)
     # with channels last groups are side by side, otherwise pixels are
-    side_by_side = min(_power(groups), 32) if x.stride(1) == 1 else 1
+    side_by_side = min(power_of_two(groups), 32) if x.stride(1) == 1 else 1
     pixels = max(1, _BLOCK // (share * side_by_side))
     programs = -(-count // pixels), -(-groups // side_by_side), len(x)
     return programs, dict(PIXELS=pixels, SHARE=share, GROUPS=side_by_side, num_warps=4)
