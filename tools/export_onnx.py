@@ -29,7 +29,7 @@ from hybrid_mm.checkpoints import load_weights, read_checkpoint
 from hybrid_mm.errors import UserError, warn
 from hybrid_mm.export import graphs, onnx_files
 from hybrid_mm.run import options
-from hybrid_mm.run.checks.data import dataset_classes
+from hybrid_mm.run.checks.datasets import dataset_classes
 from hybrid_mm.run.config import load_config, without_init_cfg
 from hybrid_mm.run.tool import tool
 

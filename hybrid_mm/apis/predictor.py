@@ -15,7 +15,7 @@ from hybrid_mm.apis.results import Prediction, to_prediction
 from hybrid_mm.apis.sources import Source, UnreadableInput, read_sources
 from hybrid_mm.checkpoints import load_weights, read_checkpoint
 from hybrid_mm.errors import UserError
-from hybrid_mm.run.checks.data import dataset_classes
+from hybrid_mm.run.checks.datasets import dataset_classes
 from hybrid_mm.run.config import inner_dataset, load_config, task_of, without_init_cfg
 from hybrid_mm.run.launch import set_test_time_augmentation
 from hybrid_mm.run.options import torch_device

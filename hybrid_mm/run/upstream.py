@@ -12,7 +12,7 @@ from mmengine.registry import DefaultScope
 
 import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X' in the config)
 from hybrid_mm.errors import UserError
-from hybrid_mm.run.checks.data import dataset_class, dataset_classes
+from hybrid_mm.run.checks.datasets import dataset_class, dataset_classes
 from hybrid_mm.run.config import inner_dataset, task_of
 
 
