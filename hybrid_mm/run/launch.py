@@ -19,9 +19,11 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from hybrid_mm.engine.hooks.resumed_settings import ResumedSettingsHook
 from hybrid_mm.engine.hooks.strict_loading import StartingWeightsHook, StrictLoadingHook
 from hybrid_mm.engine.optim_wrapper import autocast_features
 from hybrid_mm.errors import UserError, warn
+from hybrid_mm.run.checks.resumed import check_resumed
 from hybrid_mm.run.checks.settings import check_channels
 from hybrid_mm.run.config import inner_dataset, load_config, task_of
 from hybrid_mm.run.distributed import init_distributed
@@ -129,7 +131,7 @@ def set_resume(cfg: Config, checkpoint: str | None) -> None:
 
     Raises:
         UserError: The checkpoint cannot be read or is not the state of a training; none of those
-            in the work dir is good.
+            in the work dir is good; this run cannot go on from it, see ``check_resumed``.
     """
     if checkpoint is not None:
         cfg.resume = True
@@ -145,9 +147,14 @@ def set_resume(cfg: Config, checkpoint: str | None) -> None:
         warn(f'--resume: {cfg.work_dir} has no checkpoint; training starts from the beginning')
         return
     cfg.load_from = state.path
-    if (cfg.get('randomness') or {}).get('seed') is None:
-        # MMEngine sets this seed as well, but only after it has built the samplers
-        cfg.setdefault('randomness', ConfigDict()).seed = state.seed
+    check_resumed(cfg, state.path, state.checkpoint['meta'])
+    asked = (cfg.get('randomness') or {}).get('seed')
+    if state.seed is None:
+        return
+    if asked not in (None, state.seed):
+        warn(f'--resume: the seed is that of {state.path}, {state.seed}; {asked} is ignored')
+    # MMEngine sets this seed as well, but only after it has built the samplers
+    cfg.setdefault('randomness', ConfigDict()).seed = state.seed
 
 
 def set_exact_resume(cfg: Config) -> None:
@@ -281,8 +288,9 @@ def training_runner(cfg: Config) -> Runner:
     runner = build_runner(cfg)
     check_channels(runner)
     sharded = 'runner_type' in cfg  # the weights, perhaps: they cannot be compared with a file
-    if cfg.get('load_from') and not cfg.get('resume') and not sharded:
-        runner.register_hook(StartingWeightsHook(cfg.load_from))
+    if cfg.get('load_from') and not sharded:
+        hook = ResumedSettingsHook if cfg.get('resume') else StartingWeightsHook
+        runner.register_hook(hook(cfg.load_from))
     return runner
 
 
