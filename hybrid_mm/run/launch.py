@@ -20,7 +20,11 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from hybrid_mm.engine.hooks.resumed_settings import ResumedSettingsHook
-from hybrid_mm.engine.hooks.strict_loading import StartingWeightsHook, StrictLoadingHook
+from hybrid_mm.engine.hooks.strict_loading import (
+    SameClassesHook,
+    StartingWeightsHook,
+    StrictLoadingHook,
+)
 from hybrid_mm.engine.optim_wrapper import autocast_features
 from hybrid_mm.errors import UserError, warn
 from hybrid_mm.run.checks.resumed import check_resumed
@@ -29,6 +33,8 @@ from hybrid_mm.run.config import inner_dataset, load_config, task_of
 from hybrid_mm.run.distributed import init_distributed
 from hybrid_mm.run.resume import find_training_state, read_training_state
 
+# strategies of MMEngine's FlexibleRunner with the whole model in every process
+_UNSHARDED = (None, 'SingleDeviceStrategy', 'DDPStrategy')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
@@ -287,10 +293,13 @@ def training_runner(cfg: Config) -> Runner:
     """
     runner = build_runner(cfg)
     check_channels(runner)
-    sharded = 'runner_type' in cfg  # the weights, perhaps: they cannot be compared with a file
+    # the weights, perhaps: they cannot be compared with a file
+    sharded = 'runner_type' in cfg and (cfg.get('strategy') or {}).get('type') not in _UNSHARDED
     if cfg.get('load_from') and not sharded:
-        hook = ResumedSettingsHook if cfg.get('resume') else StartingWeightsHook
+        resume = bool(cfg.get('resume'))
+        hook = ResumedSettingsHook if resume else StartingWeightsHook
         runner.register_hook(hook(cfg.load_from))
+        runner.register_hook(SameClassesHook(cfg.load_from, 'train_dataloader', resume))
     return runner
 
 
@@ -303,6 +312,7 @@ def testing_runner(cfg: Config, checkpoint: str) -> Runner:
     cfg.load_from, cfg.resume = checkpoint, False
     runner = build_runner(cfg)
     runner.register_hook(StrictLoadingHook(checkpoint))
+    runner.register_hook(SameClassesHook(checkpoint, 'test_dataloader'))
     return runner
 
 

@@ -271,9 +271,6 @@ def test_settings_of_the_optimizer(first, then, expected, schedule, train):
      'of momentum_buffer; AdamW with the settings of this run also needs exp_avg, exp_avg_sq'),
     (dict(optim_wrapper=dict(optimizer=ADAM)),
      dict(optim_wrapper=dict(optimizer=dict(ADAM, amsgrad=True))), 'also needs max_exp_avg_sq'),
-    (dict(), dict(train_dataloader=dict(
-        batch_size=2, num_workers=0, dataset=dict(type='ToyData', classes=('b', 'a')),
-        sampler=dict(type='DefaultSampler', shuffle=True))), r'another order \(a, b, now b, a\)'),
     (dict(optim_wrapper=dict(constructor='TwoOptimizers', rates=dict(first=0.1, last=0.1))),
      dict(optim_wrapper=dict(constructor='TwoOptimizers', rates=dict(first=0.1, norm=0.1))),
      'optimizers named first, last, this run has first, norm'),

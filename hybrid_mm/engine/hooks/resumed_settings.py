@@ -47,8 +47,8 @@ class ResumedSettingsHook(Hook):
         """Check and change the checkpoint.
 
         Raises:
-            CheckpointError: It is of another model, its optimizer has other parameters or another
-                state, or its classes are in another order.
+            CheckpointError: It is of another model, or its optimizer has other parameters or
+                another state.
         """
         self._check_model(runner, checkpoint)
         _set_averages(runner, checkpoint)
@@ -87,24 +87,11 @@ class ResumedSettingsHook(Hook):
         raise refusal(self.path, reason)
 
     def _check_model(self, runner: Runner, checkpoint: dict) -> None:
-        """Refuse the weights of another model, and classes in another order."""
+        """Refuse the weights of another model."""
         try:
             check_weights(runner.model, checkpoint, self.path)
         except CheckpointError as error:
             self._refuse(error.reason)
-        trained = (checkpoint['meta'].get('dataset_meta') or {}).get('classes')
-        ours = (getattr(runner.train_dataloader.dataset, 'metainfo', None) or {}).get('classes')
-        if not trained or not ours or tuple(trained) == tuple(ours):
-            return
-        if sorted(trained) == sorted(ours):
-            self._refuse(
-                f'was trained with the classes in another order ({shorten(list(trained))}, now '
-                f'{shorten(list(ours))})'
-            )
-        warn(
-            f'the classes of {self.path} ({shorten(list(trained))}) are not those of the training '
-            f'data ({shorten(list(ours))}); class i of it becomes class i of the data'
-        )
 
     def _set_place(self, runner: Runner, checkpoint: dict) -> bool:
         """Set where the run goes on, as whole epochs of this run; return whether that changed."""
