@@ -52,19 +52,22 @@ def check_data(cfg: Config, loader: str) -> None:
 
     Raises:
         UserError: A path does not exist (the layout that the config expects is shown),
-            annotation categories do not fit, the model's ``num_classes`` does not fit, or a
-            segmentation map has a label out of range.
+            annotation categories do not fit, the model's ``num_classes`` does not fit, or label
+            maps are missing, broken, or hold one class only.
     """
     if not cfg.get(loader):
         return
+    training = loader == 'train_dataloader'
+    skip = cfg.get('skip_bad_samples', 0) if training else 0
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
-        for dataset in readers(cfg[loader].dataset):
+        datasets = list(readers(cfg[loader].dataset))
+        for dataset in datasets:
             _check_paths(cfg, dataset, loader)
             classes = classes_of(dataset)
             if classes:
                 check_categories(dataset, classes, loader)
                 check_num_classes(cfg, classes, loader)
-                check_label_maps(dataset, classes, loader)
+        check_label_maps(datasets, loader, skip, training)
 
 
 def _check_paths(cfg: Config, dataset: dict[str, Any], loader: str) -> None:
