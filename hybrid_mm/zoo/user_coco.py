@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from hybrid_mm.data.class_order import spelling
 from hybrid_mm.data.coco_check import coco_categories
-from hybrid_mm.errors import UserError, nearest, shorten
+from hybrid_mm.errors import UserError, shorten
 from hybrid_mm.zoo.splits import (
     SPLITS,
     Split,
@@ -135,7 +136,8 @@ def read_coco(
     if absent:
         raise UserError(
             f'{folder / splits["val"].labels} has no categories {shorten(absent)}, which the '
-            'training annotations have; both files must have the same categories'
+            f'training annotations have{spelling(absent[0], there)}; both files must have the same '
+            'categories'
         )
     sizes = [(i['width'], i['height']) for i in train['images'] if i.get('width')]
     if len(sizes) < len(train['images']):
@@ -160,8 +162,11 @@ def _classes(file: Path, content: dict, names, empty_classes) -> tuple[list[str]
     if names:
         absent = [name for name in names if name not in categories.values()]
         if absent:
-            hint = nearest(absent[0], categories.values())
+            hint = spelling(absent[0], categories.values())
             raise UserError(f'--classes: {file} has no category {absent[0]!r}{hint}')
+        twice = [name for name, n in Counter(names).items() if n > 1]
+        if twice:
+            raise UserError(f'--classes: listed twice: {shorten(twice)}')
         return list(names), boxes
     empty = [name for name in categories.values() if not boxes[name]]
     if empty and empty_classes is None:
