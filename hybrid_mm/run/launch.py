@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import RUNNERS
+from mmengine.registry import METRICS, RUNNERS, DefaultScope
 from mmengine.runner import Runner
 
 from hybrid_mm.engine.hooks.strict_loading import (
@@ -29,9 +29,11 @@ from hybrid_mm.errors import UserError, warn
 from hybrid_mm.run.checks.settings import check_channels
 from hybrid_mm.run.config import inner_dataset, load_config, task_of
 from hybrid_mm.run.distributed import init_distributed
+from hybrid_mm.run.registered import registered_class
 from hybrid_mm.run.resume import find_training_state, read_training_state
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+EVALUATORS = ('val_evaluator', 'test_evaluator')
 
 
 def config_of_run(args: argparse.Namespace) -> Config:
@@ -315,13 +317,36 @@ def build_runner(cfg: Config) -> Runner:
 def set_sample_checks(cfg: Config) -> None:
     """Make all data sets name their broken samples; see ``hybrid_mm.data.CheckedDataset``.
 
-    ``skip_bad_samples`` of the config is the number of them that training may leave out.
+    ``skip_bad_samples`` of the config is the number of them that training may leave out. Metrics
+    that read a COCO file get it checked as well; see ``hybrid_mm.CheckedCocoMetric``.
     """
     for name in LOADERS:
         loader = cfg.get(name)
         if loader is not None:
             skip = cfg.get('skip_bad_samples', 0) if name == 'train_dataloader' else 0
             loader.dataset = _checked(loader.dataset, skip)
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        for name in EVALUATORS:
+            if cfg.get(name) is not None:
+                cfg[name] = _checked_metrics(cfg[name])
+
+
+def _checked_metrics(evaluator: Any) -> Any:
+    """Check the annotation files of metrics that read them as ``CocoMetric`` does."""
+    if isinstance(evaluator, list | tuple):
+        return [_checked_metrics(metric) for metric in evaluator]
+    if not isinstance(evaluator, dict):
+        return evaluator
+    if 'metrics' in evaluator:
+        evaluator['metrics'] = _checked_metrics(evaluator['metrics'])
+    elif evaluator.get('ann_file') is not None:
+        bases = getattr(registered_class(METRICS, evaluator['type']), '__mro__', ())
+        names = [base.__name__ for base in bases]
+        if 'CocoMetric' in names and 'LVISMetric' not in names:  # that one has its own reader
+            settings = dict(evaluator)
+            inner = settings.pop('type')
+            return ConfigDict(type='hybrid_mm.CheckedCocoMetric', inner=inner, **settings)
+    return evaluator
 
 
 def _checked(dataset: ConfigDict, skip: int) -> ConfigDict:
