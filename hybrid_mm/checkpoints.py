@@ -139,28 +139,6 @@ def check_weights(model: nn.Module, checkpoint: dict[str, Any], path: str) -> di
     return weights
 
 
-def check_some_weights(
-    model: nn.Module, checkpoint: dict[str, Any], path: str
-) -> dict[str, Tensor]:
-    """Check that at least one tensor of a checkpoint fits a model, by key and shape.
-
-    Returns:
-        The weights.
-
-    Raises:
-        CheckpointError: None fits; names the first keys of both.
-    """
-    model, weights = inner_model(model), weights_of(checkpoint, path)
-    own = model.state_dict()
-    if not any(key in own and own[key].shape == value.shape for key, value in weights.items()):
-        raise CheckpointError(
-            path,
-            f'has nothing that fits this model ({type(model).__name__}): the file has '
-            f'{shorten(list(weights), 3)}, the model {shorten(list(own), 3)}',
-        )
-    return weights
-
-
 def load_weights(model: nn.Module, checkpoint: dict[str, Any], path: str) -> None:
     """Load the weights of a checkpoint strictly; see :func:`check_weights`."""
     weights = check_weights(model, checkpoint, path)
