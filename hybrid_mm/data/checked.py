@@ -124,7 +124,7 @@ class CheckedDataset(DatasetWrapper):
             where = self.dataset.ann_file or self.dataset.data_prefix
             others = other_images(self.dataset)
             found = '; '.join(
-                filter(None, [self._found, f'{others} are of another suffix' if others else ''])
+                filter(None, [str(self._found or ''), f'{others} are of another suffix' if others else ''])
             )
             found = f' ({found})' if found else ''
             raise UserError(
