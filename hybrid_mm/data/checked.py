@@ -123,10 +123,9 @@ class CheckedDataset(DatasetWrapper):
         if empty:
             where = self.dataset.ann_file or self.dataset.data_prefix
             others = other_images(self.dataset)
-            found = '; '.join(
-                filter(None, [str(self._found or ''), f'{others} are of another suffix' if others else ''])
-            )
-            found = f' ({found})' if found else ''
+            found = [str(self._found)] if self._found else []
+            found += [f'{others} are of another suffix'] if others else []
+            found = f' ({"; ".join(found)})' if found else ''
             raise UserError(
                 f'{type(self.dataset).__name__}: no image is left in {where}{found}; check the '
                 f'file, img_suffix, metainfo.classes ({self._classes()}) and filter_cfg '
