@@ -19,6 +19,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import METRICS, RUNNERS, DefaultScope
 from mmengine.runner import Runner
 
+from hybrid_mm.engine.hooks.evaluated_images import EvaluatedImagesHook
 from hybrid_mm.engine.hooks.resumed_settings import ResumedSettingsHook
 from hybrid_mm.engine.hooks.strict_loading import (
     SameClassesHook,
@@ -321,7 +322,9 @@ def testing_runner(cfg: Config, checkpoint: str) -> Runner:
 def build_runner(cfg: Config) -> Runner:
     """Build the runner of a config; its data sets name their broken samples."""
     set_sample_checks(cfg)
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner.register_hook(EvaluatedImagesHook())
+    return runner
 
 
 def set_sample_checks(cfg: Config) -> None:
