@@ -12,6 +12,7 @@ from mmengine.dataset import BaseDataset, Compose
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS as ROOT_DATASETS
 
+from hybrid_mm import compat
 from hybrid_mm.data.coco_check import broken_images, load_coco
 from hybrid_mm.data.images import IMAGE_SUFFIXES
 from hybrid_mm.data.sample_check import SampleCheck, check_file_end, is_hidden
@@ -67,6 +68,7 @@ class CheckedDataset(DatasetWrapper):
             raise ValueError(f'skip_bad_samples must not be negative, got {skip_bad_samples}')
         if isinstance(dataset, dict):
             dataset = ROOT_DATASETS.build(dict(dataset, lazy_init=True))
+        compat.b17_labels_in_order_of_classes()
         if skip_bad_samples and dataset.test_mode:
             raise ValueError('skip_bad_samples is for training: metrics are those of all samples')
         self.dataset = dataset

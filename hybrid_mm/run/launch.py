@@ -19,7 +19,11 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from hybrid_mm.engine.hooks.strict_loading import StartingWeightsHook, StrictLoadingHook
+from hybrid_mm.engine.hooks.strict_loading import (
+    SameClassesHook,
+    StartingWeightsHook,
+    StrictLoadingHook,
+)
 from hybrid_mm.engine.optim_wrapper import autocast_features
 from hybrid_mm.errors import UserError, warn
 from hybrid_mm.run.checks.settings import check_channels
@@ -286,6 +290,9 @@ def training_runner(cfg: Config) -> Runner:
     sharded = 'runner_type' in cfg  # the weights, perhaps: they cannot be compared with a file
     if cfg.get('load_from') and not cfg.get('resume') and not sharded:
         runner.register_hook(StartingWeightsHook(cfg.load_from))
+    if cfg.get('load_from') and not sharded:
+        strict = bool(cfg.get('resume'))
+        runner.register_hook(SameClassesHook(cfg.load_from, 'train_dataloader', strict))
     return runner
 
 
@@ -298,6 +305,7 @@ def testing_runner(cfg: Config, checkpoint: str) -> Runner:
     cfg.load_from, cfg.resume = checkpoint, False
     runner = build_runner(cfg)
     runner.register_hook(StrictLoadingHook(checkpoint))
+    runner.register_hook(SameClassesHook(checkpoint, 'test_dataloader'))
     return runner
 
 

@@ -6,7 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from hybrid_mm.engine.hooks.strict_loading import StartingWeightsHook, StrictLoadingHook
+from hybrid_mm.engine.hooks.strict_loading import (
+    SameClassesHook,
+    StartingWeightsHook,
+    StrictLoadingHook,
+)
 from hybrid_mm.errors import UserError
 
 
@@ -27,24 +31,27 @@ def checkpoint(classes=None):
     return dict(state_dict=state, meta=meta)
 
 
-@pytest.mark.parametrize(('trained', 'ours', 'warns'), [
-    (('cat', 'dog'), ['cat', 'dog'], False),
-    (('cat', 'dog'), ['dog', 'cat'], True),
-    (('cat', 'dog'), ['cat', 'dot'], True),
-    (('cat', 'dog'), ['cat'], True),
-    (None, ['cat'], False),
-    (('cat',), None, False),
+@pytest.mark.parametrize(('trained', 'ours', 'strict', 'lax'), [
+    (('cat', 'dog'), ['cat', 'dog'], None, None),
+    (('cat', 'dog'), ['dog', 'cat'], "error: 'cat' is 0 in the first and 1", "'cat' is 0 in"),
+    (('cat', 'dog'), ['hen', 'cat'], "error: 'cat' is 0 in the first and 1", "'cat' is 0 in"),
+    (('cat', 'dog'), ['cat', 'dot'], "label 1 is 'dog' in x.pth", "label 1 is 'dog' in x.pth"),
+    (('cat', 'dog'), ['cat'], 'error: x.pth has 2 classes', None),
+    (None, ['cat'], None, None),
+    (('cat',), None, None, None),
 ])  # fmt: skip
-def test_classes_are_compared_by_name(capsys, trained, ours, warns):
-    StrictLoadingHook('x.pth').after_load_checkpoint(runner(ours), checkpoint(trained))
-    err = capsys.readouterr().err
-    if warns:
-        assert err == (
-            f'warning: the classes of x.pth ({", ".join(trained)}) are not those of the data set '
-            f'({", ".join(ours)})\n'
-        )
-    else:
-        assert err == ''
+def test_classes_are_compared_by_name(capsys, trained, ours, strict, lax):
+    for hook, wanted in (
+        (SameClassesHook('x.pth', 'test_dataloader'), strict),
+        (SameClassesHook('x.pth', 'test_dataloader', strict=False), lax),
+    ):
+        if wanted and wanted.startswith('error: '):
+            with pytest.raises(UserError, match=wanted.removeprefix('error: ')):
+                hook.after_load_checkpoint(runner(ours), checkpoint(trained))
+        else:
+            hook.after_load_checkpoint(runner(ours), checkpoint(trained))
+            err = capsys.readouterr().err
+            assert err.count('warning: ') == bool(wanted) and (wanted or '') in err
 
 
 def test_weights_are_handed_on_wherever_they_lie():
