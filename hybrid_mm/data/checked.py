@@ -13,10 +13,10 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS as ROOT_DATASETS
 
 from hybrid_mm import compat
-from hybrid_mm.data.coco_check import broken_images, load_coco
+from hybrid_mm.data.coco_check import Findings, Use, load_coco
 from hybrid_mm.data.sample_check import PICTURES, SampleCheck, check_file_end, is_hidden
 from hybrid_mm.data.wrapper import DatasetWrapper
-from hybrid_mm.errors import UserError, shorten
+from hybrid_mm.errors import UserError, shorten, warn
 from hybrid_mm.registry import DATASETS
 
 
@@ -70,7 +70,7 @@ class CheckedDataset(DatasetWrapper):
             raise ValueError('skip_bad_samples is for training: metrics are those of all samples')
         self.dataset = dataset
         self.skip_bad_samples = skip_bad_samples
-        self._reason: dict[int, str] = {}  # by id of the images dropped for their annotations
+        self._found: Findings | None = None  # in an annotation file of COCO's format
         self._bad: torch.Tensor | None = None  # which samples are broken, shared with the workers
         self._check_pipeline()
         if not lazy_init:
@@ -89,7 +89,6 @@ class CheckedDataset(DatasetWrapper):
     def _check_pipeline(self) -> None:
         steps = self.dataset.pipeline.transforms
         loads = [i for i, step in enumerate(steps) if type(step).__name__.startswith('Load')]
-        self._loads_masks = any(getattr(step, 'with_mask', False) for step in steps)
         if loads and not any(isinstance(step, SampleCheck) for step in steps):
             classes = None
             if hasattr(self.dataset, 'reduce_zero_label'):  # data sets of MMSegmentation
@@ -121,24 +120,40 @@ class CheckedDataset(DatasetWrapper):
         if empty:
             where = self.dataset.ann_file or self.dataset.data_prefix
             others = other_images(self.dataset)
+            suffixes = f'{others} are of another suffix' if others else ''
+            reasons = '; '.join(filter(None, [str(self._found or ''), suffixes]))
+            found = f' ({reasons})' if reasons else ''
             raise UserError(
-                f'{type(self.dataset).__name__}: no image is left in {where}'
-                + (f' ({others} are of another suffix)' if others else '')
-                + '; check the file, img_suffix, metainfo.classes and filter_cfg'
+                f'{type(self.dataset).__name__}: no image is left in {where}{found}; check the '
+                f'file, img_suffix, metainfo.classes ({self._classes()}) and filter_cfg '
+                f'({getattr(self.dataset, "filter_cfg", None)})'
             )
         self._bad = torch.zeros(len(self.dataset), dtype=torch.uint8).share_memory_()
 
+    def _classes(self) -> str:
+        return shorten([str(name) for name in self.dataset.metainfo.get('classes') or ()]) or 'none'
+
     def _read_coco(self, api: type, path: str) -> Any:
-        coco = load_coco(api, path)
-        self._reason = broken_images(coco, path, self._loads_masks)
-        if self._reason:
-            first = '; '.join(
-                f'{coco.imgs[number]["file_name"]}: {reason}'
-                for number, reason in list(self._reason.items())[:3]
-            )
-            self._count(len(self._reason), f'{path}: {first}')
-            for number in self._reason:
-                del coco.imgs[number]
+        dataset = self.dataset
+        masks = [t for t in self.pipeline.transforms if getattr(t, 'with_mask', False)]
+        polygons_only = any(not getattr(step, 'poly2mask', True) for step in masks)
+        use = Use(
+            masks='all' if masks else '',
+            polygons_only=polygons_only and not dataset.test_mode,
+            evaluated=dataset.test_mode,
+        )
+        coco, self._found = load_coco(api, path, use)
+        broken = self._found.broken
+        if broken:
+            self._count(len(broken), f'{path}: {"; ".join(list(broken.values())[:3])}')
+        if not dataset.test_mode and self._found.images:
+            objects = self._found.objects
+            absent = [c for c in dataset.metainfo.get('classes') or () if not objects[c]]
+            if absent:
+                warn(
+                    f'{path}: {len(absent)} classes have no object to train on: {shorten(absent)} '
+                    f'({self._found})'
+                )
         return coco
 
     def _count(self, number: int, text: str) -> None:
@@ -164,7 +179,8 @@ class CheckedDataset(DatasetWrapper):
     @property
     def num_bad_samples(self) -> int:
         """Number of broken samples found so far."""
-        return len(self._reason) + (0 if self._bad is None else int(self._bad.sum()))
+        broken = len(self._found.broken) if self._found else 0
+        return broken + (0 if self._bad is None else int(self._bad.sum()))
 
     def __len__(self) -> int:
         self.full_init()

@@ -34,7 +34,7 @@ def check_class_labels(dataset: dict[str, Any], number: int | None, loader: str)
             check_same_labels(
                 (f'{loader}.dataset.metainfo', names),
                 (f'the class folders in {root}', folders),
-                'labels are the positions of the sorted folders: list the classes in this order',
+                'labels are the positions of the sorted folders: name them in this order',
             )
         return
     if number is None:

@@ -123,7 +123,7 @@ def check_categories(
         warn(text)
     there = [name for name in names if name in classes]
     if moved(classes, there):
-        if metric.endswith('CocoFastMetric'):
+        if _by_file(metric):
             raise UserError(
                 f'{loader}: {metric} evaluates classes in the order of {path} ({shorten(there)}); '
                 f'the config has them as {shorten(classes)}; use CocoMetric'
@@ -140,12 +140,18 @@ def check_evaluator(cfg: Config, dataset: dict[str, Any], classes: list[str], lo
     key = loader.replace('dataloader', 'evaluator')
     for path, metric in metrics_of(cfg, key):
         file = metric.get('ann_file')
-        if not isinstance(file, str):
+        same = file == paths_of(dataset).get('ann_file')
+        if not isinstance(file, str) or (same and not _by_file(metric['type'])):
             continue
         try:
             check_categories(dataset, classes, path, file, metric['type'])
         except OSError as error:
             raise UserError(f'{path}.ann_file: {error}') from error
+
+
+def _by_file(metric: str) -> bool:
+    """Whether a metric numbers classes by its file, whatever their order in the config."""
+    return metric.rpartition('.')[2] == 'CocoFastMetric'
 
 
 def metrics_of(cfg: Config, key: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -78,13 +78,13 @@ def check_data(cfg: Config, loader: str) -> None:
             check_names(dataset, loader)
             _check_paths(cfg, dataset, loader)
             classes = classes_of(dataset)
+            number = len(classes) if classes else number_of_classes(cfg.model)
+            check_class_labels(dataset, number, loader)
             if classes:
                 check_subset(dataset, classes, loader)
                 check_categories(dataset, classes, loader)
                 check_evaluator(cfg, dataset, classes, loader)
                 check_num_classes(cfg.model, classes, f'the data set of {loader}')
-            number = len(classes) if classes else number_of_classes(cfg.model)
-            check_class_labels(dataset, number, loader)
             if number:
                 check_metrics(cfg, dataset, number, loader)
         check_label_maps(datasets, cfg.model, loader, skip, training)

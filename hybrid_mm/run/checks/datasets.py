@@ -69,12 +69,12 @@ def named_classes(dataset: dict[str, Any]) -> list[str] | None:
     Raises:
         UserError: The names are a text that is no file.
     """
-    # a class that is not registered has no names: building it raises, with the nearest names
-    classes = dataset_class(dataset) and (
-        metainfo_of(dataset).get('classes') or dataset.get('classes')
-    )
+    if dataset_class(dataset) is None:
+        return None  # building it raises, with the nearest names
+    meta, argument = dataset.get('metainfo') or {}, dataset.get('classes')
+    classes = meta.get('classes') or argument or metainfo_of(dataset).get('classes')
     if isinstance(classes, str):
-        path = os.path.expanduser(classes)
+        path = os.path.expanduser(classes) if classes == argument else classes
         if not os.path.isfile(path):
             raise UserError(
                 f'{dataset["type"]}: classes is the text {classes!r}, and no file has this name; '
