@@ -14,13 +14,10 @@ from mmengine.registry import DATASETS as ROOT_DATASETS
 
 from hybrid_mm import compat
 from hybrid_mm.data.coco_check import Findings, Use, load_coco
-from hybrid_mm.data.images import IMAGE_SUFFIXES
-from hybrid_mm.data.sample_check import SampleCheck, check_file_end, is_hidden
+from hybrid_mm.data.sample_check import PICTURES, SampleCheck, check_file_end, is_hidden
 from hybrid_mm.data.wrapper import DatasetWrapper
 from hybrid_mm.errors import UserError, shorten, warn
 from hybrid_mm.registry import DATASETS
-
-_PICTURES = {*IMAGE_SUFFIXES, '.gif', '.pgm', '.jfif', '.jpe', '.jp2', '.heic', '.heif', '.avif'}
 
 
 class BadSampleError(UserError):
@@ -123,9 +120,9 @@ class CheckedDataset(DatasetWrapper):
         if empty:
             where = self.dataset.ann_file or self.dataset.data_prefix
             others = other_images(self.dataset)
-            found = [str(self._found)] if self._found else []
-            found += [f'{others} are of another suffix'] if others else []
-            found = f' ({"; ".join(found)})' if found else ''
+            suffixes = f'{others} are of another suffix' if others else ''
+            reasons = '; '.join(filter(None, [str(self._found or ''), suffixes]))
+            found = f' ({reasons})' if reasons else ''
             raise UserError(
                 f'{type(self.dataset).__name__}: no image is left in {where}{found}; check the '
                 f'file, img_suffix, metainfo.classes ({self._classes()}) and filter_cfg '
@@ -260,6 +257,6 @@ def other_images(dataset: BaseDataset) -> str:
             known = {name for name in names if name.lower().endswith(tuple(suffix))}
         for name in names:
             ending = os.path.splitext(name)[1]
-            if name not in known and ending.lower() in _PICTURES and not is_hidden(name):
+            if name not in known and ending.lower() in PICTURES and not is_hidden(name):
                 found[ending] += 1
     return ', '.join(f'{count} {ending}' for ending, count in sorted(found.items()))

@@ -7,6 +7,9 @@ import re
 import numpy as np
 from PIL import Image
 
+PICTURES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm',
+            '.pgm', '.gif', '.jp2', '.heic', '.heif', '.avif')  # fmt: skip
+"""Endings of the names of image files, also of those that are not read."""
 _SIGNATURES = JPEG, PNG = b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n'
 # a marker of a JPEG file: not a stuffed byte of a scan, and none of the marks within a scan
 _MARKER = re.compile(rb'\xff+[^\x00\xff\xd0-\xd7]')

@@ -255,6 +255,8 @@ def set_test_time_augmentation(cfg: Config) -> None:
             )
         if cfg.tta_model.type in ('DetTTAModel', 'mmdet.DetTTAModel'):  # they refuse masks
             cfg.tta_model.type = 'hybrid_mm.InstanceTTAModel'
+    if cfg.tta_model.type in ('SegTTAModel', 'mmseg.SegTTAModel'):  # wrong for out_channels=1
+        cfg.tta_model.type = 'hybrid_mm.SegmentationTTAModel'
     dataset = inner_dataset(cfg.test_dataloader.dataset)
     if 'tta_pipeline' not in cfg:
         cfg.tta_pipeline = copy.deepcopy(dataset['pipeline'])
@@ -284,7 +286,8 @@ def _default_tta_model(task: str) -> dict:
             type='hybrid_mm.InstanceTTAModel',
             tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
         )
-    return dict(type='SegTTAModel' if task == 'segmentation' else 'AverageClsScoreTTA')
+    segments = task == 'segmentation'
+    return dict(type='hybrid_mm.SegmentationTTAModel' if segments else 'AverageClsScoreTTA')
 
 
 def training_runner(cfg: Config) -> Runner:

@@ -294,7 +294,7 @@ def test_labels_out_of_range(fails, seg_config, tiny_ade, tmp_path):
         cv2.imwrite(str(folder / path.name), np.where(labels == 3, 7, labels))
     option = f'train_dataloader.dataset.data_prefix.seg_map_path={folder}'
     text = fails('train', seg_config, '--cfg-options', option)
-    assert 'has the label 7; 3 classes with reduce_zero_label=True allow 0..3' in text
+    assert 'has the label 6 (after reduce_zero_label and label_map); expected 0..2 and 255' in text
 
 
 def test_no_base_batch_size(fails, det_config):

@@ -87,7 +87,7 @@ def check_data(cfg: Config, loader: str) -> None:
                 check_num_classes(cfg.model, classes, f'the data set of {loader}')
             if number:
                 check_metrics(cfg, dataset, number, loader)
-        check_label_maps(datasets, loader, skip, training)
+        check_label_maps(datasets, cfg.model, loader, skip, training)
         check_loader(cfg, loader)
 
 

@@ -13,6 +13,7 @@ from hybrid_mm.data.checked import CheckedDataset, other_images
 from hybrid_mm.data.sample_check import is_hidden, one_label
 from hybrid_mm.errors import UserError, shorten, warn
 from hybrid_mm.run.checks.datasets import dataset_class, paths_of
+from hybrid_mm.run.config import nodes
 from hybrid_mm.run.registered import arguments
 
 FEW = 8
@@ -22,18 +23,24 @@ MANY = 1000
 
 
 def check_label_maps(
-    datasets: Sequence[dict[str, Any]], loader: str, skip: int = 0, training: bool = False
+    datasets: Sequence[dict[str, Any]],
+    model: dict[str, Any],
+    loader: str,
+    skip: int = 0,
+    training: bool = False,
 ) -> None:
     """Check files, and labels in a sample of the label maps, of the data sets of a loader.
 
     Args:
         datasets: Configs of data sets that read files, without wrappers.
+        model: Config of the model.
         loader: Key of the data loader, for messages.
         skip: Number of broken samples that the run may leave out.
         training: Whether the labels are what is trained: classes that no map has are named.
 
     Raises:
-        UserError: More samples are broken than may be left out, or the label maps hold one class.
+        UserError: More samples are broken than may be left out, the label maps hold one class, or
+            the heads do not leave out what the data set ignores.
     """
     samples = [
         _LabelMaps(dataset, loader, skip) for dataset in datasets if _has_label_maps(dataset)
@@ -57,6 +64,8 @@ def check_label_maps(
             if len(found.counted()) > 1 and wanted <= found.counted():
                 break
             found.add(sample, index, image=False)
+    if training:
+        _check_ignored(found, model, loader)
     number = sum(len(sample.data) for sample in samples)
     looked = f'{len(found.seen)} of {number} label maps were looked at'
     labels, ignored = found.counted(), found.ignored()
@@ -74,6 +83,21 @@ def check_label_maps(
             f'{loader}: {len(absent)} of {len(classes)} classes are in no label map: '
             f'{shorten(absent, 12)} ({looked}); nothing trains them'
         )
+
+
+def _check_ignored(found: '_Labels', model: dict[str, Any], loader: str) -> None:
+    """Check that the loss of each head leaves out what the data set leaves out."""
+    for path, node in nodes(model, 'model'):
+        if not isinstance(node.get('num_classes'), int) or 'head' not in path:
+            continue
+        ignored = node.get('ignore_index', 255)
+        wrong = sorted(found.outside - {ignored})
+        if wrong and ignored is not None:  # None: the loss itself decides
+            raise UserError(
+                f'{loader}: {found.examples[wrong[0]]} has the label {wrong[0]}, which the data '
+                f'set ignores, but the loss of {path} leaves out {ignored} only; use '
+                f'--cfg-options {path}.ignore_index={wrong[0]}'
+            )
 
 
 def spread(number: int, count: int) -> range:

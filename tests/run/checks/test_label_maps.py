@@ -49,7 +49,11 @@ def make(tmp_path):
         return Config(
             {
                 'default_scope': 'mmseg',
-                'model': dict(decode_head=dict(num_classes=len(classes))),
+                'model': dict(
+                    decode_head=dict(
+                        num_classes=len(classes), ignore_index=changes.get('ignore_index', 255)
+                    )
+                ),
                 'skip_bad_samples': skip,
                 loader: dict(dataset={**dataset, **changes}),
             }
@@ -73,7 +77,6 @@ GOOD = labels_of(1, 2)
     (4, dict(reduce_zero_label=True), False),
     (254, dict(), False),
     (254, dict(ignore_index=254), True),
-    (255, dict(ignore_index=254), True),
     (253, dict(ignore_index=254), False),
 ])  # fmt: skip
 def test_labels_at_the_border(make, label, changes, allowed):
@@ -266,6 +269,18 @@ def test_images_and_label_maps_in_one_folder(make, tmp_path, capsys):
     (tmp_path / 'maps/00.jpg').unlink()
     with pytest.raises(UserError, match='1 of 2 label maps do not exist'):  # those of label maps
         check(cfg)
+
+
+def test_heads_ignore_what_the_data_set_ignores(make):
+    cfg = make(labels_of(1, 2, 3), ignore_index=3)
+    check(cfg)
+    cfg.model.auxiliary_head = [dict(num_classes=3)]
+    text = (
+        r'has the label 3, which .* but the loss of model.auxiliary_head.0 leaves out 255 only; use'
+    )
+    with pytest.raises(UserError, match=text + r' .* model.auxiliary_head.0.ignore_index=3'):
+        check(cfg)
+    check(make(labels_of(1, 2, 3), ignore_index=3, loader='val_dataloader'), 'val_dataloader')
 
 
 def test_labels_of_a_subset_of_the_classes(make, monkeypatch):
