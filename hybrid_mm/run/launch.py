@@ -29,11 +29,13 @@ from hybrid_mm.engine.hooks.strict_loading import (
 from hybrid_mm.engine.optim_wrapper import autocast_features
 from hybrid_mm.errors import UserError, warn
 from hybrid_mm.run.checks.resumed import check_resumed
+from hybrid_mm.run.checks.schedule import ScheduleHook
 from hybrid_mm.run.checks.settings import check_channels
 from hybrid_mm.run.config import inner_dataset, load_config, task_of
 from hybrid_mm.run.distributed import init_distributed
 from hybrid_mm.run.registered import registered_class
 from hybrid_mm.run.resume import find_training_state, read_training_state
+from hybrid_mm.run.total_batch import count_accumulation
 
 # strategies of MMEngine's FlexibleRunner with the whole model in every process
 _UNSHARDED = (None, 'SingleDeviceStrategy', 'DDPStrategy')
@@ -108,7 +110,7 @@ def _amp_dtype(dtype: str | None, configured: str | None = None) -> str:
 
 
 def set_auto_scale_lr(cfg: Config) -> None:
-    """Scale the learning rate with the total batch size.
+    """Scale the learning rate with the total batch size; see ``hybrid_mm.run.total_batch``.
 
     Raises:
         UserError: The config does not say to which batch size its learning rate belongs.
@@ -295,10 +297,12 @@ def training_runner(cfg: Config) -> Runner:
 
     Raises:
         UserError: The neck does not take the maps of the backbone. In ``runner.train()``, if no
-            weight of ``load_from`` fits the model.
+            weight of ``load_from`` fits the model, or a run cannot be resumed with its config.
     """
     runner = build_runner(cfg)
     check_channels(runner)
+    count_accumulation(runner)
+    runner.register_hook(ScheduleHook())
     # the weights, perhaps: they cannot be compared with a file
     sharded = 'runner_type' in cfg and (cfg.get('strategy') or {}).get('type') not in _UNSHARDED
     if cfg.get('load_from') and not sharded:
