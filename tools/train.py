@@ -57,10 +57,10 @@ def main(argv: list[str] | None = None) -> None:
         launch.set_auto_scale_lr(cfg)
     if args.no_validate:
         launch.disable_validation(cfg)
+    launch.set_atomic_checkpoints(cfg)
     with nullcontext() if args.dry_run else launch.training_lock(cfg):
         launch.set_resume(cfg, args.resume)
         launch.set_exact_resume(cfg)
-        launch.set_atomic_checkpoints(cfg)
         launch.set_tracking(cfg, args.tensorboard, args.wandb)
         data.check_training(cfg)
 

@@ -21,7 +21,7 @@ class TrainingState(NamedTuple):
 
     Attributes:
         path: File or URL.
-        checkpoint: Its content, with ``state_dict``, ``meta`` and ``message_hub``.
+        checkpoint: Its content, with ``state_dict`` and ``meta``.
     """
 
     path: str
@@ -51,7 +51,7 @@ def read_training_state(path: str, complete: bool = False) -> TrainingState:
 
     Args:
         path: File or URL.
-        complete: Refuse a checkpoint without an optimizer as well.
+        complete: Refuse a checkpoint without an optimizer, or a place, as well.
 
     Raises:
         CheckpointError: It cannot be read, is damaged, or does not hold the state of a training.
@@ -61,18 +61,18 @@ def read_training_state(path: str, complete: bool = False) -> TrainingState:
     if missing:
         hint = '' if complete else f'; start from its weights with --cfg-options load_from={path}'
         raise CheckpointError(path, f'does not hold the state of a training (no {missing}){hint}')
-    if not complete and 'optimizer' not in checkpoint:
-        warn(f'{path} has no state of the optimizer, which starts anew')
     return TrainingState(path, checkpoint)
 
 
 def _missing(checkpoint: Mapping[str, Any], complete: bool) -> str:
     """What a checkpoint lacks for a training to go on from it; empty if nothing."""
-    for part in ('state_dict', 'meta', 'message_hub', *(['optimizer'] if complete else ())):
+    for part in ('state_dict', 'meta', *(['optimizer'] if complete else ())):
         if not isinstance(checkpoint.get(part), Mapping):
             return part
-    meta = checkpoint['meta']
-    return next((f'{k} in meta' for k in ('epoch', 'iter') if not isinstance(meta.get(k), int)), '')
+    for key in ('epoch', 'iter') if complete else ():
+        if not isinstance(checkpoint['meta'].get(key), int):
+            return f'{key} in meta'
+    return ''
 
 
 def checkpoint_folders(work_dir: str | os.PathLike[str], hook: Mapping[str, Any]) -> list[Path]:

@@ -185,7 +185,7 @@ def test_what_is_no_state_of_a_training(tmp_path):
         (good | dict(checksum=''), other),
         *(
             (good | {key: value}, f'does not hold the state of a training (no {key}')
-            for key in ('state_dict', 'optimizer', 'meta', 'message_hub')
+            for key in ('state_dict', 'optimizer', 'meta')
             for value in (None, [])
         ),
         (good | dict(meta=dict(epoch=3)), 'does not hold the state of a training (no iter in meta'),
@@ -212,7 +212,7 @@ def test_resume_of_the_tool(tool, fails, det_config, tmp_path):
     assert 'has no good checkpoint' in fails('train', det_config, '--resume', *flags)
 
 
-def test_a_checkpoint_that_is_named(tmp_path, capsys):
+def test_a_checkpoint_that_is_named(tmp_path):
     """It may lack the optimizer, whose state then starts anew, but not where the training was."""
     path = str(tmp_path / 'x.pth')
     good = state()
@@ -220,10 +220,8 @@ def test_a_checkpoint_that_is_named(tmp_path, capsys):
     torch.save(good, path)
     found = read_training_state(path)
     assert (found.path, found.seed) == (path, 7)
-    assert not warnings(capsys)
     torch.save({k: v for k, v in good.items() if k != 'optimizer'}, path)
     assert read_training_state(path).seed == 7
-    assert 'x.pth has no state of the optimizer, which starts anew' in capsys.readouterr().err
     for content in (dict(state_dict={}), dict(meta={}), dict(state_dict={}, meta=None)):
         torch.save(content, path)
         with pytest.raises(UserError, match=r'the state of a training .* load_from=.*x\.pth$'):
