@@ -15,10 +15,10 @@ from mmengine.structures import BaseDataElement
 from hybrid_mm.apis.results import Prediction, to_prediction
 from hybrid_mm.apis.sources import FailedInput, Source, UnreadableInput, read_sources
 from hybrid_mm.checkpoints import load_weights, read_checkpoint
-from hybrid_mm.data.checked import check_file_end
 from hybrid_mm.data.images import count_frames
+from hybrid_mm.data.sample_check import check_file_end
 from hybrid_mm.errors import UserError, shorten, warn
-from hybrid_mm.run.checks.datasets import dataset_classes
+from hybrid_mm.run.checks.classes import meta_of_model
 from hybrid_mm.run.config import inner_dataset, load_config, task_of, without_init_cfg
 from hybrid_mm.run.launch import set_test_time_augmentation
 from hybrid_mm.run.options import torch_device
@@ -74,7 +74,7 @@ class Predictor:
         self.device = torch_device(device)
         weights = read_checkpoint(str(checkpoint))
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
-            self.meta = self._meta(weights)
+            self.meta = self._meta(weights, str(checkpoint))
             if tta:
                 set_test_time_augmentation(cfg)
             model = revert_sync_batchnorm(MODELS.build(without_init_cfg(cfg.model)))
@@ -248,11 +248,10 @@ class Predictor:
         # here, where the error and what it holds on to are gone: perhaps memory was short
         return [result for one in batch for result in self._step([one])]
 
-    def _meta(self, weights: dict) -> dict:
+    def _meta(self, weights: dict, checkpoint: str) -> dict:
         """Class names and palette from the checkpoint, else from the config's data set."""
-        trained = (weights.get('meta') or {}).get('dataset_meta') or {}
-        meta = {**dataset_classes(self.cfg.test_dataloader.dataset), **trained}
-        if not meta.get('classes'):
+        meta = meta_of_model(self.cfg, weights, checkpoint)
+        if not meta['classes']:
             raise UserError(
                 'neither the checkpoint nor the config names the classes; use --cfg-options '
                 'test_dataloader.dataset.metainfo.classes=a,b,...'

@@ -122,10 +122,14 @@ def has_b6() -> bool:
     return find('mmseg') is not None and not is_installed('mmsegmentation')
 
 
-def _history_method(owner: type, name: str):
+def _method(owner: type, name: str):
+    """Method of a class of MMEngine that a checkpoint may name."""
     from mmengine.logging import HistoryBuffer
+    from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 
-    if owner is not HistoryBuffer or name.startswith('_'):
+    of_history = owner is HistoryBuffer and not name.startswith('_')
+    of_cycle = owner is OneCycleParamScheduler and name in ('_annealing_cos', '_annealing_linear')
+    if not of_history and not of_cycle:
         raise RuntimeError(f'weights_only: GLOBAL getattr of {owner!r}, {name!r} is refused')
     return getattr(owner, name)
 
@@ -135,6 +139,7 @@ def load_from_local(filename: str, map_location=None) -> dict:
     import numpy as np
     import torch
     from mmengine.logging import HistoryBuffer
+    from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 
     path = os.path.expanduser(filename)
     if not os.path.isfile(path):
@@ -143,7 +148,8 @@ def load_from_local(filename: str, map_location=None) -> dict:
     multiarray = import_module(f'numpy.{"_core" if np.__version__ >= "2" else "core"}.multiarray')
     allowed = [HistoryBuffer, multiarray._reconstruct, multiarray.scalar, np.ndarray, np.dtype]
     # a HistoryBuffer pickles its methods as getattr(HistoryBuffer, 'mean'); all else is refused
-    allowed.append((_history_method, 'builtins.getattr'))
+    # and so does a OneCycleLR its formula
+    allowed += [(_method, 'builtins.getattr'), OneCycleParamScheduler]
     numbers = ('bool', 'int32', 'int64', 'uint32', 'float32', 'float64')
     allowed += [type(np.dtype(name)) for name in numbers]
     trusted = os.environ.get(TRUST, '').lower() in ('1', 'y', 'yes', 'true')
