@@ -56,7 +56,7 @@ def lambda_attention(
     padding = [dilation * (s // 2) for s in size]
     maps = v.reshape(-1, 1, h, w)
     position = F.conv2d(maps, weight, bias, padding=padding, dilation=dilation)
-    lambdas = position.unflatten(0, (n, -1)) + content[..., None, None]  # (N, V, K, H, W)
+    lambdas = position.unflatten(0, (n, v.shape[1])) + content[..., None, None]  # (N, V, K, H, W)
     # Heads are split after the permutation, not before: see "torch's CPU batch norm at batch 1" in
     # docs/contributing.md.
     queries = q.permute(0, 2, 3, 1).unflatten(-1, (-1, dim))  # (N, H, W, heads, K)
