@@ -106,6 +106,20 @@ def inner_model(model: nn.Module) -> nn.Module:
     return model
 
 
+def without_left_out(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights but those of stages that the backbones of a model do without."""
+    backbones = [(f'{name}.' if name else '', m) for name, m in model.named_modules()]
+    backbones = [(prefix, m) for prefix, m in backbones if hasattr(m, 'leaves_out')]
+    return {
+        key: value
+        for key, value in weights.items()
+        if not any(
+            key.startswith(prefix) and module.leaves_out(key[len(prefix) :])
+            for prefix, module in backbones
+        )
+    }
+
+
 def check_weights(model: nn.Module, checkpoint: dict[str, Any], path: str) -> dict[str, Tensor]:
     """Check that the keys and shapes of a checkpoint are those of a model (wrappers aside).
 
@@ -116,32 +130,11 @@ def check_weights(model: nn.Module, checkpoint: dict[str, Any], path: str) -> di
         CheckpointError: Names the first missing, unexpected and mis-shaped keys.
     """
     model, weights = inner_model(model), weights_of(checkpoint, path)
+    weights = without_left_out(model, weights)
     found = differences(model.state_dict(), weights)
     if found:
         raise CheckpointError(
             path, f'is not one of this model ({type(model).__name__}):\n  ' + '\n  '.join(found)
-        )
-    return weights
-
-
-def check_some_weights(
-    model: nn.Module, checkpoint: dict[str, Any], path: str
-) -> dict[str, Tensor]:
-    """Check that at least one tensor of a checkpoint fits a model, by key and shape.
-
-    Returns:
-        The weights.
-
-    Raises:
-        CheckpointError: None fits; names the first keys of both.
-    """
-    model, weights = inner_model(model), weights_of(checkpoint, path)
-    own = model.state_dict()
-    if not any(key in own and own[key].shape == value.shape for key, value in weights.items()):
-        raise CheckpointError(
-            path,
-            f'has nothing that fits this model ({type(model).__name__}): the file has '
-            f'{shorten(list(weights), 3)}, the model {shorten(list(own), 3)}',
         )
     return weights
 

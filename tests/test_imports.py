@@ -23,7 +23,7 @@ ROOMS = {
     'backbones': ('layers', 'convert', 'registry', 'checkpoints'),
     'plugins': ('layers', 'registry', 'compat'),
     'openmmlab': ('backbones', 'plugins'),
-    'data': ('errors', 'registry'),
+    'data': ('errors', 'registry', 'compat'),
     'evaluation': ('data',),
     'engine': ('checkpoints', 'data'),
     'run': ('engine', 'evaluation'),

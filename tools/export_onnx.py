@@ -29,7 +29,7 @@ from hybrid_mm.checkpoints import load_weights, read_checkpoint
 from hybrid_mm.errors import UserError, warn
 from hybrid_mm.export import graphs, onnx_files
 from hybrid_mm.run import options
-from hybrid_mm.run.checks.datasets import dataset_classes
+from hybrid_mm.run.checks.classes import meta_of_model
 from hybrid_mm.run.config import load_config, without_init_cfg
 from hybrid_mm.run.tool import tool
 
@@ -97,19 +97,18 @@ def build_model(cfg: Config, checkpoint: str | None) -> tuple[nn.Module, dict[st
     weights: dict[str, Any] = {} if checkpoint is None else read_checkpoint(checkpoint)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         model = MODELS.build(without_init_cfg(cfg.model))
-        classes = dataset_classes(cfg.test_dataloader.dataset)
+        meta = meta_of_model(cfg, weights, checkpoint or '')
     if checkpoint is None:
         warn('no checkpoint: the file gets random weights')
     else:
         load_weights(model, weights, checkpoint)
-    meta = {**classes, **((weights.get('meta') or {}).get('dataset_meta') or {})}
     prepared = {
         **(cfg.get('data_preprocessor') or {}),
         **(cfg.model.get('data_preprocessor') or {}),
     }
     names = ('mean', 'std', 'bgr_to_rgb', 'to_rgb')
     properties = {name: prepared[name] for name in names if prepared.get(name) is not None}
-    properties['classes'] = list(meta.get('classes') or [])
+    properties['classes'] = list(meta['classes'] or [])
     return model, {key: json.dumps(value) for key, value in properties.items()}
 
 

@@ -258,7 +258,7 @@ class PVT(BaseBackbone):
         Raises:
             ValueError: Keys or shapes differ; the message names the first of each.
         """
-        own, last = self.state_dict(), f'stages.{len(self.stages) - 1}.'
+        own, last = self.state_dict(), f'stages.{len(self.depths) - 1}.'
         only = {f'{last}embed.class_token', f'{last}norm.weight', f'{last}norm.bias'}
         state = {key: value for key, value in state.items() if key in own or key not in only}
         for i, stage in enumerate(self.stages):

@@ -113,9 +113,9 @@ class LogRelativeBias2d(nn.Module):
 
     def forward(self, height: int, width: int) -> Tensor:
         """Table (heads, 2 * height - 1, 2 * width - 1), by key minus query."""
-        weight = self.fc1.weight
+        like = next(x for x in self.parameters() if x.is_floating_point())
         y, x = (
-            -torch.arange(1 - side, side, dtype=weight.dtype, device=weight.device)
+            -torch.arange(1 - side, side, dtype=like.dtype, device=like.device)
             for side in (height, width)
         )
         y, x = (torch.sign(o) * torch.log1p(o.abs()) for o in (y, x))

@@ -105,7 +105,7 @@ def resolve(impl: str, operator: str, fastest: Callable[[], str] | None = None) 
         return 'reference'
     if impl != 'auto':
         return impl
-    return fastest() if fastest else ALGORITHMS[operator][0]
+    return ALGORITHMS[operator][0] if fastest is None else fastest()
 
 
 @contextmanager

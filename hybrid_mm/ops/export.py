@@ -11,7 +11,8 @@ def exporting() -> bool:
     An exported graph runs without this package: our own operators, kernels in C and complex
     numbers stay out of it.
     """
-    return torch.onnx.is_in_onnx_export() or torch.compiler.is_exporting()
+    # not torch.compiler.is_exporting(), which Dynamo of torch <= 2.11 takes to be always true
+    return torch.onnx.is_in_onnx_export() or torch.compiler._is_exporting_flag
 
 
 def require_fixed_size(size: Sequence[int], operator: str) -> None:

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hybrid_mm import compat
 from hybrid_mm.ops.arguments import one_of
+from hybrid_mm.ops.fusing import is_plain
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {'relu': F.relu, 'silu': F.silu}
 _GATES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -69,6 +70,12 @@ def apply_norm(norm: nn.Module, x: Tensor) -> Tensor:
     """
     alone = isinstance(norm, _BatchNorm) and norm.training and x.numel() == x.shape[1]
     if alone and not (isinstance(norm, nn.SyncBatchNorm) and torch.distributed.is_initialized()):
+        if not is_plain(norm):
+            norm.training = False
+            try:
+                return norm(x)
+            finally:
+                norm.training = True
         return F.batch_norm(
             x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
         )

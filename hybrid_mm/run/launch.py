@@ -16,18 +16,28 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import RUNNERS
+from mmengine.registry import METRICS, RUNNERS, DefaultScope
 from mmengine.runner import Runner
 
-from hybrid_mm.engine.hooks.strict_loading import StartingWeightsHook, StrictLoadingHook
+from hybrid_mm.engine.hooks.resumed_settings import ResumedSettingsHook
+from hybrid_mm.engine.hooks.strict_loading import (
+    SameClassesHook,
+    StartingWeightsHook,
+    StrictLoadingHook,
+)
 from hybrid_mm.engine.optim_wrapper import autocast_features
 from hybrid_mm.errors import UserError, warn
+from hybrid_mm.run.checks.resumed import check_resumed
 from hybrid_mm.run.checks.settings import check_channels
 from hybrid_mm.run.config import inner_dataset, load_config, task_of
 from hybrid_mm.run.distributed import init_distributed
+from hybrid_mm.run.registered import registered_class
 from hybrid_mm.run.resume import find_training_state, read_training_state
 
+# strategies of MMEngine's FlexibleRunner with the whole model in every process
+_UNSHARDED = (None, 'SingleDeviceStrategy', 'DDPStrategy')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+EVALUATORS = ('val_evaluator', 'test_evaluator')
 
 
 def config_of_run(args: argparse.Namespace) -> Config:
@@ -129,7 +139,7 @@ def set_resume(cfg: Config, checkpoint: str | None) -> None:
 
     Raises:
         UserError: The checkpoint cannot be read or is not the state of a training; none of those
-            in the work dir is good.
+            in the work dir is good; this run cannot go on from it, see ``check_resumed``.
     """
     if checkpoint is not None:
         cfg.resume = True
@@ -145,9 +155,14 @@ def set_resume(cfg: Config, checkpoint: str | None) -> None:
         warn(f'--resume: {cfg.work_dir} has no checkpoint; training starts from the beginning')
         return
     cfg.load_from = state.path
-    if (cfg.get('randomness') or {}).get('seed') is None:
-        # MMEngine sets this seed as well, but only after it has built the samplers
-        cfg.setdefault('randomness', ConfigDict()).seed = state.seed
+    check_resumed(cfg, state.path, state.checkpoint['meta'])
+    asked = (cfg.get('randomness') or {}).get('seed')
+    if state.seed is None:
+        return
+    if asked not in (None, state.seed):
+        warn(f'--resume: the seed is that of {state.path}, {state.seed}; {asked} is ignored')
+    # MMEngine sets this seed as well, but only after it has built the samplers
+    cfg.setdefault('randomness', ConfigDict()).seed = state.seed
 
 
 def set_exact_resume(cfg: Config) -> None:
@@ -280,9 +295,13 @@ def training_runner(cfg: Config) -> Runner:
     """
     runner = build_runner(cfg)
     check_channels(runner)
-    sharded = 'runner_type' in cfg  # the weights, perhaps: they cannot be compared with a file
-    if cfg.get('load_from') and not cfg.get('resume') and not sharded:
-        runner.register_hook(StartingWeightsHook(cfg.load_from))
+    # the weights, perhaps: they cannot be compared with a file
+    sharded = 'runner_type' in cfg and (cfg.get('strategy') or {}).get('type') not in _UNSHARDED
+    if cfg.get('load_from') and not sharded:
+        resume = bool(cfg.get('resume'))
+        hook = ResumedSettingsHook if resume else StartingWeightsHook
+        runner.register_hook(hook(cfg.load_from))
+        runner.register_hook(SameClassesHook(cfg.load_from, 'train_dataloader', resume))
     return runner
 
 
@@ -295,6 +314,7 @@ def testing_runner(cfg: Config, checkpoint: str) -> Runner:
     cfg.load_from, cfg.resume = checkpoint, False
     runner = build_runner(cfg)
     runner.register_hook(StrictLoadingHook(checkpoint))
+    runner.register_hook(SameClassesHook(checkpoint, 'test_dataloader'))
     return runner
 
 
@@ -307,13 +327,36 @@ def build_runner(cfg: Config) -> Runner:
 def set_sample_checks(cfg: Config) -> None:
     """Make all data sets name their broken samples; see ``hybrid_mm.data.CheckedDataset``.
 
-    ``skip_bad_samples`` of the config is the number of them that training may leave out.
+    ``skip_bad_samples`` of the config is the number of them that training may leave out. Metrics
+    that read a COCO file get it checked as well; see ``hybrid_mm.CheckedCocoMetric``.
     """
     for name in LOADERS:
         loader = cfg.get(name)
         if loader is not None:
             skip = cfg.get('skip_bad_samples', 0) if name == 'train_dataloader' else 0
             loader.dataset = _checked(loader.dataset, skip)
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        for name in EVALUATORS:
+            if cfg.get(name) is not None:
+                cfg[name] = _checked_metrics(cfg[name])
+
+
+def _checked_metrics(evaluator: Any) -> Any:
+    """Check the annotation files of metrics that read them as ``CocoMetric`` does."""
+    if isinstance(evaluator, list | tuple):
+        return [_checked_metrics(metric) for metric in evaluator]
+    if not isinstance(evaluator, dict):
+        return evaluator
+    if 'metrics' in evaluator:
+        evaluator['metrics'] = _checked_metrics(evaluator['metrics'])
+    elif evaluator.get('ann_file') is not None:
+        bases = getattr(registered_class(METRICS, evaluator['type']), '__mro__', ())
+        names = [base.__name__ for base in bases]
+        if 'CocoMetric' in names and 'LVISMetric' not in names:  # that one has its own reader
+            settings = dict(evaluator)
+            inner = settings.pop('type')
+            return ConfigDict(type='hybrid_mm.CheckedCocoMetric', inner=inner, **settings)
+    return evaluator
 
 
 def _checked(dataset: ConfigDict, skip: int) -> ConfigDict:

@@ -288,11 +288,11 @@ BAD_COCO = {
     'empty': (lambda c: c['annotations'].clear(), "list 'annotations' is empty"),
     'unknown category': (
         lambda c: c['annotations'][0].update(category_id=77),
-        'annotations of category 77, which is not listed',
+        '0.png: annotation 1 has the category 77; the file has 1, 2, 3',
     ),
     'same name': (
         lambda c: c['categories'][0].update(name='bar'),
-        'categories are listed twice: bar',
+        "the categories 1, 3 are all named 'bar', and have objects",
     ),
     'images': (
         lambda c: [image.update(file_name=f'x{image["id"]}.png') for image in c['images']],
@@ -325,7 +325,12 @@ def test_other_mistakes(call, tiny_coco, tmp_path):
     assert 'does not exist' in call(*NEW, *good, '--checkpoint', tmp_path / 'none.pth')[2]
     assert "no category 'disk'; did you mean disc?" in call(*NEW, *good, '--classes', 'disk')[2]
     assert 'no --holdout' in call(*NEW, *good, '--holdout', '0.2')[2]
-    root = edit(tmp_path, tiny_coco, lambda c: c['categories'].pop(), 'val')
+
+    def without_bars(content):
+        content['categories'].pop()
+        content['annotations'] = [a for a in content['annotations'] if a['category_id'] < 3]
+
+    root = edit(tmp_path, tiny_coco, without_bars, 'val')
     assert 'has no categories bar' in call(*NEW, *good[:3], root, *good[4:])[2]
     out.write_text('')
     assert 'exists already' in call(*NEW, *good)[2]

@@ -52,7 +52,9 @@ def test_figures_of_a_coco_file(tmp_path):
 
 def test_crowds_are_no_objects_without_a_polygon(tmp_path):
     def change(content):
-        content['annotations'][0].update(iscrowd=1, segmentation=dict(size=[1, 1], counts=[1]))
+        content['annotations'][0].update(
+            iscrowd=1, segmentation=dict(size=[40, 100], counts=[4000])
+        )
         content['annotations'][1].update(iscrowd=1, segmentation=[])
         content['annotations'][2]['segmentation'] = []
 

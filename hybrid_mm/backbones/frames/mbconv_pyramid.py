@@ -170,7 +170,7 @@ class MBConvPyramid(BaseBackbone):
 
     def returned_map(self, stage: int, state: Tensor) -> Tensor:
         """The map of a stage as it is returned."""
-        if self.pooled and stage == len(self.stages) - 1:
+        if self.pooled and stage == len(self.depths) - 1:
             state = state.mean((2, 3), keepdim=True)
         return self.stages[stage].norm(state)
 
@@ -183,7 +183,7 @@ class MBConvPyramid(BaseBackbone):
         Raises:
             ValueError: Keys or shapes differ; the message names the first of each.
         """
-        norms = tuple(f'stages.{stage}.norm.' for stage in range(len(self.stages)))
+        norms = tuple(f'stages.{stage}.norm.' for stage in range(len(self.depths)))
         own = {k: v for k, v in self.state_dict().items() if k.startswith(norms)}
         fitted = fit_tables(self, state)
         fitted = own | {k: v for k, v in fitted.items() if not k.startswith(norms) or k in own}

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hybrid_mm.layers.heads import head_widths, laid_out, merge_heads, split_heads
 from hybrid_mm.layers.relative_position import RelativePosition2d
+from hybrid_mm.ops.fusing import is_plain
 from hybrid_mm.ops.local_attention import block_attention
 
 
@@ -93,7 +94,8 @@ class HaloAttention(nn.Module):
         """Map (N, in_channels, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
         height, width = x.shape[2:]
         # where padded pixels have a say beyond being zero keys they have to be there
-        if not self.mask_padding and (self.pool > 1 or self.q.bias is not None):
+        zeros = is_plain(self.q, self.kv) and self.q.bias is None
+        if not self.mask_padding and (self.pool > 1 or not zeros):
             x = F.pad(x, (0, -width % self.block_size, 0, -height % self.block_size))
         x = laid_out(x)
         q = split_heads(self.q(x), self.heads)

@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hybrid_mm.layers.convolution.deform_conv import DeformConv2d
+from hybrid_mm.ops.fusing import is_plain
 from hybrid_mm.ops.implicit_norm import normalisation
 from hybrid_mm.ops.kernels import available
 from hybrid_mm.ops.layout import dense_gradient
 from hybrid_mm.ops.local_attention import global_attention
 from hybrid_mm.ops.normalised_attention import (
+    axial_logits,
     flat_context,
     flat_logits,
     flat_tables,
@@ -118,7 +120,7 @@ class LESA2d(nn.Module):
         q, k, v = self._heads(x)
         widths = (self.dim, self.dim, 2 * self.dim)
         rel_q, rel_k, rel_v = flat_tables(self.rel, q.shape[-1]).split(widths)
-        logits = flat_logits(q, k, rel_q, rel_k).to(self.norm_logits.weight.dtype)
+        logits = flat_logits(q, k, rel_q, rel_k).to(self.rel.dtype)
         logits = self.norm_logits(logits).unflatten(1, (3, self.groups)).sum(1)
         context = flat_context(logits.softmax(-1).to(v.dtype), v, rel_v)
         out = self.norm_context(context.flatten(1, 3))
@@ -143,18 +145,24 @@ class LESA2d(nn.Module):
                 (q, k), v = exact, accurate(v)
             rel_h = resize_relative_table(accurate(self.rel_h), shape[0])
             rel_w = resize_relative_table(accurate(self.rel_w), shape[1])
-            content, position = self._affine(*exact, rel_h, rel_w)
-            out = global_attention(
-                q,
-                (k * content[:, None, None, None]).to(k.dtype),
-                v,
-                scale=1.0,
-                rel_h=position[:, None, None] * rel_h,
-                rel_w=position[:, None, None] * rel_w,
-                impl=self.impl,
-            )
+            if is_plain(self.norm_logits):
+                content, position = self._affine(*exact, rel_h, rel_w)
+                out = global_attention(
+                    q,
+                    (k * content[:, None, None, None]).to(k.dtype),
+                    v,
+                    scale=1.0,
+                    rel_h=position[:, None, None] * rel_h,
+                    rel_w=position[:, None, None] * rel_w,
+                    impl=self.impl,
+                )
+            else:
+                logits = no_wider(axial_logits(*exact, rel_h, rel_w), self.rel_h)
+                logits = self.norm_logits(logits).unflatten(1, (2, self.groups)).sum(1)
+                weights = logits.softmax(-1).to(v.dtype)
+                out = (weights @ v.flatten(2, 3)).unflatten(2, shape)
         out = out.permute(0, 1, 4, 2, 3).flatten(1, 2).flatten(2).contiguous()
-        return self.norm_context(no_wider(out, self.qkv.weight)).unflatten(2, shape)
+        return self.norm_context(no_wider(out, self.rel_h)).unflatten(2, shape)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""

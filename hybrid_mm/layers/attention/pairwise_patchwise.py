@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hybrid_mm.layers.convolution.mixed_shift_conv import MixedShift
 from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.export import require_fixed_size
+from hybrid_mm.ops.fusing import is_plain
 from hybrid_mm.ops.implicit_norm import merged_statistics, normalisation
 from hybrid_mm.ops.positions import encode_coordinates
 from hybrid_mm.ops.precision import accurate
@@ -55,6 +56,11 @@ class VectorAttention2d(nn.Module):
     Raises:
         ValueError: An even window, channels that do not divide, or an unknown impl.
     """
+
+    norm1: nn.Module
+    norm2: nn.Module
+    conv1: nn.Conv2d
+    conv2: nn.Conv2d
 
     def __init__(
         self,
@@ -109,7 +115,8 @@ class VectorAttention2d(nn.Module):
         require_fixed_size(x.shape[2:], 'vector attention')
         q, k, v = self.query_conv(x), self.key_conv(x), self.value_conv(x)
         queries = self._centres(q)
-        impl = algorithm(self.impl, q, k, v)
+        fused = is_plain(self.norm1, self.norm2, self.conv1, self.conv2)
+        impl = algorithm(self.impl, q, k, v) if fused else 'reference'
         if impl == 'reference':
             out = self._reference(queries, k, v)
         else:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_mm.layers.heads import laid_out, merge_heads, split_heads
+from hybrid_mm.ops.fusing import without_hooks
 from hybrid_mm.ops.local_attention import block_attention, local_attention
 from hybrid_mm.ops.positions import joined_tables
 
@@ -187,6 +188,8 @@ class AttentionStem(nn.Module):
         p = (position @ self.emb_mix.T).softmax(-1).permute(2, 0, 1).to(x.dtype)
         height, width = x.shape[-2:]
         p = p.repeat(1, -(-height // self.block), -(-width // self.block))[:, :height, :width]
+        if not all(type(conv) is Projection and without_hooks(conv) for conv in self.value_conv):
+            return torch.stack([p[m] * conv(x) for m, conv in enumerate(self.value_conv)]).sum(0)
         # not `get_parameter`, which refuses the plain tensors of `functional_call`
         weights = [cast(nn.Conv2d, conv).weight for conv in self.value_conv]
         return F.conv2d((p[:, None] * x[:, None]).flatten(1, 2), torch.cat(weights, 1))
