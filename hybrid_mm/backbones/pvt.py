@@ -91,7 +91,7 @@ class PVTBlock(nn.Module):
         """Map (N, H, W, C), or tokens (N, L, C) of a map of the given size, to the same shape."""
         shape = x.shape
         size = size or (shape[1], shape[2])
-        x = x.reshape(shape[0], -1, shape[-1])
+        x = x.flatten(1, -2)
         x = x + self.drop_path(self.attn(self.norm1(x), size))
         return (x + self.drop_path(self.mlp(self.norm2(x)))).reshape(shape)
 

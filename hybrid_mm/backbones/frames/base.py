@@ -17,6 +17,7 @@ from hybrid_mm.convert import convert, differences
 from hybrid_mm.convert.core import StateDict
 from hybrid_mm.layers.drop import drop_path_schedule
 from hybrid_mm.ops.arguments import fraction, positive, stage_indices
+from hybrid_mm.ops.layout import dense_gradient
 
 
 class SharedArguments(TypedDict, total=False):
@@ -297,7 +298,7 @@ class BaseBackbone(StrictWeights):
             if i in self.out_indices:
                 # mmcv's RoIAlign reads memory as NCHW whatever the strides are: channels-last maps
                 # (of a layer norm) would silently give it wrong features.
-                outs.append(self.returned_map(i, state).contiguous())
+                outs.append(dense_gradient(self.returned_map(i, state).contiguous()))
         return tuple(outs)
 
     def run_stage(self, stage: int, state: Any) -> Any:
