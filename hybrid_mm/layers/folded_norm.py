@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.fusing import is_plain, require_plain
 
 from hybrid_mm.ops.precision import accurate
@@ -86,6 +87,7 @@ class LinearNorm(_FoldedNorm):
 
     layer = 'linear'
 
+    @sized_arguments
     def __init__(self, in_channels: int, out_channels: int, norm_weight: float = 1.0) -> None:
         norm = nn.BatchNorm1d(out_channels)
         nn.init.constant_(norm.weight, norm_weight)
@@ -117,6 +119,7 @@ class Conv2dNorm(_FoldedNorm):
     layer = 'conv'
     conv: nn.Conv2d
 
+    @sized_arguments
     def __init__(
         self,
         in_channels: int,

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hybrid_mm.layers.convolution.deform_conv import DeformConv2d
+from hybrid_mm.ops.argument_types import sized_arguments
+from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.fusing import is_plain
 from hybrid_mm.ops.implicit_norm import normalisation
 from hybrid_mm.ops.kernels import available
@@ -60,6 +62,7 @@ class LESA2d(nn.Module):
 
     resize: ClassVar = staticmethod(resize_relative_table)
 
+    @sized_arguments
     def __init__(
         self,
         channels: int,
@@ -71,6 +74,7 @@ class LESA2d(nn.Module):
         impl: str = 'auto',
     ) -> None:
         super().__init__()
+        check_impl(impl, 'local_attention')
         if groups < 1 or channels % (2 * groups):
             raise ValueError(f'2 * groups must divide the channels, got {groups} and {channels}')
         if positions not in POSITIONS:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_mm.layers.convolution.mixed_shift_conv import MixedShift
+from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.export import require_fixed_size
 from hybrid_mm.ops.fusing import is_plain
@@ -62,6 +63,7 @@ class VectorAttention2d(nn.Module):
     conv1: nn.Conv2d
     conv2: nn.Conv2d
 
+    @sized_arguments
     def __init__(
         self,
         in_channels: int,

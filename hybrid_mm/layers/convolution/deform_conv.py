@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.export import exporting
 from hybrid_mm.ops.precision import accurate, no_autocast
 
@@ -17,6 +18,7 @@ class DeformConv2d(nn.Module):
         stride: Stride.
     """
 
+    @sized_arguments
     def __init__(self, channels: int, groups: int = 1, stride: int = 1) -> None:
         super().__init__()
         self.groups, self.stride, self.padding, self.dilation = groups, stride, 1, 1
