@@ -33,9 +33,7 @@ def cfg(request):
     return copy.deepcopy(CONTRACT.CASES[request.param])
 
 
-def plain_batch_norm(
-    x, mean, var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5
-):
+def plain_batch_norm(x, mean, var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
     """Batch norm step by step, whose gradient does not depend on strides."""
     shape = (1, -1, *(1,) * (x.ndim - 2))
     if training:
@@ -88,7 +86,9 @@ def test_gradients_of_every_layout(cfg, batch, monkeypatch):
     assert (found - of_ones).norm() <= 1e-8 * of_ones.norm(), 'a sum'
 
 
-@pytest.mark.parametrize('layout', ['of a linear layer on tokens', 'channels last', 'columns first'])
+@pytest.mark.parametrize(
+    'layout', ['of a linear layer on tokens', 'channels last', 'columns first']
+)
 def test_images_of_every_layout(layout, monkeypatch):
     """An image that OpenCV has read, as a batch of one, has the strides (3, 1, 3 W, 3)."""
     for name in ('san-patchwise', 'halonet', 'levit', 'van-lka', 'pelk'):
