@@ -12,7 +12,8 @@ from mmengine.dataset import BaseDataset, Compose
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS as ROOT_DATASETS
 
-from hybrid_mm.data.coco_check import Findings, Use, load_coco
+from hybrid_mm.data.coco_check import load_coco
+from hybrid_mm.data.coco_lists import Findings, Use
 from hybrid_mm.data.wrapper import DatasetWrapper
 from hybrid_mm.errors import UserError, shorten, warn
 from hybrid_mm.registry import DATASETS
