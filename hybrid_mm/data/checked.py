@@ -13,7 +13,8 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS as ROOT_DATASETS
 
 from hybrid_mm import compat
-from hybrid_mm.data.coco_check import Findings, Use, load_coco
+from hybrid_mm.data.coco_check import load_coco
+from hybrid_mm.data.coco_lists import Findings, Use
 from hybrid_mm.data.sample_check import PICTURES, SampleCheck, check_file_end, is_hidden
 from hybrid_mm.data.wrapper import DatasetWrapper
 from hybrid_mm.errors import UserError, shorten, warn
