@@ -1,5 +1,6 @@
 """Checks that labels stand for the same classes in configs, annotation files and heads."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -20,6 +21,7 @@ from hybrid_mm.run.checks.datasets import (
     classes_of,
     dataset_class,
     dataset_classes,
+    given_metainfo,
     named_classes,
     paths_of,
     readers,
@@ -35,7 +37,7 @@ def check_names(dataset: dict[str, Any], loader: str) -> None:
         UserError: They are no list of texts, a name is listed twice, or the palette has another
             length.
     """
-    meta = dataset.get('metainfo') or {}
+    meta = given_metainfo(dataset)
     where = f'{loader}.dataset.metainfo'
     for old in ('CLASSES', 'PALETTE'):
         if old in meta:
@@ -119,7 +121,7 @@ def check_categories(
             f'Name its classes with {loader}.dataset.metainfo=dict(classes=(...)) and set '
             'num_classes of the heads'
         )
-        if 'classes' in (dataset.get('metainfo') or {}) or cls.__name__.startswith('Coco'):
+        if 'classes' in given_metainfo(dataset) or cls.__name__.startswith('Coco'):
             raise UserError(text)
         warn(text)
     there = [name for name in names if name in classes]
@@ -141,9 +143,17 @@ def check_evaluator(cfg: Config, dataset: dict[str, Any], classes: list[str], lo
     key = loader.replace('dataloader', 'evaluator')
     for path, metric in metrics_of(cfg, key):
         file = metric.get('ann_file')
-        same = file == paths_of(dataset).get('ann_file')
-        if not isinstance(file, str) or (same and not _by_file(metric['type'])):
+        if not isinstance(file, str):
             continue
+        data_file = paths_of(dataset).get('ann_file', file)
+        if os.path.realpath(file) == os.path.realpath(data_file):
+            if not _by_file(metric['type']):
+                continue  # it was checked
+        elif hasattr(dataset_class(dataset), 'COCOAPI'):
+            warn(
+                f'{path}.ann_file is {file}, but {loader}.dataset reads {data_file}: results are '
+                'compared by the ids of images, which both files must give to the same ones'
+            )
         try:
             check_categories(dataset, classes, path, file, metric['type'])
         except OSError as error:

@@ -55,11 +55,25 @@ def has_base(cls: Any, name: str, library: str) -> bool:
     )
 
 
+def given_metainfo(dataset: dict[str, Any]) -> dict[str, Any]:
+    """Meta information that the config gives to a data set.
+
+    Raises:
+        UserError: It is no dict.
+    """
+    meta = dataset.get('metainfo') or {}
+    if not isinstance(meta, dict):
+        raise UserError(
+            f'{dataset["type"]}: metainfo must be a dict, as dict(classes=(...)), got {meta!r}'
+        )
+    return meta
+
+
 def metainfo_of(dataset: dict[str, Any]) -> dict[str, Any]:
     """Meta information that needs no files: that of the class, updated by that of the config."""
     return {
         **getattr(dataset_class(dataset), 'METAINFO', {}),
-        **(dataset.get('metainfo') or {}),
+        **given_metainfo(dataset),
     }
 
 
@@ -71,7 +85,7 @@ def named_classes(dataset: dict[str, Any]) -> list[str] | None:
     """
     if dataset_class(dataset) is None:
         return None  # building it raises, with the nearest names
-    meta, argument = dataset.get('metainfo') or {}, dataset.get('classes')
+    meta, argument = given_metainfo(dataset), dataset.get('classes')
     classes = meta.get('classes') or argument or metainfo_of(dataset).get('classes')
     if isinstance(classes, str):
         path = os.path.expanduser(classes) if classes == argument else classes
