@@ -65,9 +65,20 @@ def test_weights_are_handed_on_wherever_they_lie():
 
 def test_a_training_starts_from_any_container():
     weights = checkpoint()['state_dict']
-    for content in (weights, dict(model=weights), dict(state_dict=weights, meta=None)):
-        content = dict(content)
-        StartingWeightsHook('x.pth').after_load_checkpoint(runner(None), content)
+    average = {f'module.{k}': v for k, v in weights.items()} | dict(steps=torch.tensor(1))
+    for content in (
+        weights,
+        dict(model=weights),
+        dict(state_dict=weights, meta=None),
+        dict(state_dict=weights, ema_state_dict={}, meta=None),
+        dict(ema_state_dict=average, meta=None),
+        dict(teacher_model=weights, iteration=3),
+    ):
+        content, lines = dict(content), []
+        run = runner(None)
+        run.logger = SimpleNamespace(log=lambda *line, lines=lines: lines.append(line))
+        StartingWeightsHook('x.pth').after_load_checkpoint(run, content)
+        assert lines == [(20, 'load_from x.pth: 2 of 2 tensors of the model loaded')]
         assert all(torch.equal(content['state_dict'][k], v) for k, v in weights.items())
     content = dict(state_dict=dict(conv=torch.zeros(3)))
     with pytest.raises(UserError, match=r'x\.pth has nothing that fits this model \(Linear\)'):

@@ -64,7 +64,9 @@ def test_classes_are_those_of_the_user_or_of_training(tmp_path):
 
 def test_crowds_are_no_objects_without_a_polygon(tmp_path):
     def change(content):
-        content['annotations'][0].update(iscrowd=1, segmentation=dict(size=[1, 1], counts=[1]))
+        content['annotations'][0].update(
+            iscrowd=1, segmentation=dict(size=[40, 100], counts=[4000])
+        )
         content['annotations'][1].update(iscrowd=1, segmentation=[])
         content['annotations'][2]['segmentation'] = []
 
@@ -161,3 +163,47 @@ def test_parts_of_label_maps(tmp_path):
         assert [len(splits[name].names) for name in ('train', 'val')] == [9 - held, held]
         assert sorted(splits['train'].names + splits['val'].names) == list('012345678')
         assert splits['val'].names == sorted(splits['val'].names)
+
+
+def test_hidden_and_nested_files(tmp_path, capsys):
+    """Hidden files are none of the data; subfolders are, as the data set reads them."""
+    maps(tmp_path, [1, 2])
+    for kind, suffix in (('images', '.jpg'), ('masks', '.png')):
+        (tmp_path / kind / 'train' / f'._0{suffix}').write_bytes(b'Mac OS X')
+        (tmp_path / kind / 'train' / '.ipynb_checkpoints').mkdir()
+        (tmp_path / kind / 'train' / '.ipynb_checkpoints' / f'0{suffix}').write_bytes(b'')
+        shutil.copytree(tmp_path / kind / 'val', tmp_path / kind / 'train' / 'more')
+    data = read_data(tmp_path)
+    assert [split.count for split in data.splits.values()] == [4, 2]
+    capsys.readouterr()
+    Image.new('RGB', (5, 5)).save(tmp_path / 'masks/train/more/x.png')
+    Image.new('RGB', (5, 5)).save(tmp_path / 'images/train/x.gif')
+    read_data(tmp_path)
+    err = capsys.readouterr().err
+    assert '1 files in ' in err and 'belong to no image: more/x.png' in err
+    assert 'are not read: x.gif' in err
+    with pytest.raises(UserError, match='which is read with its subfolders'):
+        read_data(tmp_path, val=('masks/train/more', 'images/train/more'))
+    with pytest.raises(UserError, match=r'classes\.txt is not a folder'):
+        (tmp_path / 'classes.txt').write_text('a')
+        read_data(tmp_path, val=('classes.txt', 'images/val'))
+
+
+def test_a_list_needs_names_that_fit_a_line(tmp_path):
+    maps(tmp_path, [1, 2, 1], ('',))
+    for name in ('a\nb', ' a', 'a ', '\udcff'):
+        for kind, suffix in (('images', '.jpg'), ('masks', '.png')):
+            (tmp_path / kind / f'1{suffix}').rename(tmp_path / kind / f'{name}{suffix}')
+        with pytest.raises(UserError, match='cannot be listed; rename it'):
+            read_data(tmp_path, holdout=0.4)
+        for kind, suffix in (('images', '.jpg'), ('masks', '.png')):
+            (tmp_path / kind / f'{name}{suffix}').rename(tmp_path / kind / f'1{suffix}')
+
+
+def test_classes_that_no_map_has(tmp_path, capsys):
+    maps(tmp_path, [1, 2])
+    (tmp_path / 'classes.txt').write_text('\ufeffa\nb\nc\nd\n', 'utf-8')
+    assert read_data(tmp_path).classes == ['a', 'b', 'c', 'd']
+    assert 'no label map has d; nothing trains' in capsys.readouterr().err
+    with pytest.raises(UserError, match='listed twice or empty'):
+        read_data(tmp_path, classes=['a', '', 'c'])

@@ -1,10 +1,13 @@
 """Checks of a checkpoint in the moment in which a runner loads it."""
 
+import logging
+
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from hybrid_mm.checkpoints import check_some_weights, check_weights
+from hybrid_mm.checkpoints import check_weights, inner_model, weights_of
 from hybrid_mm.data.class_order import check_same_labels, classes_of_checkpoint
+from hybrid_mm.engine.starting_weights import starting_weights
 
 
 class StrictLoadingHook(Hook):
@@ -66,10 +69,10 @@ class SameClassesHook(Hook):
 
 
 class StartingWeightsHook(Hook):
-    """Stop a training whose ``load_from`` has no weights for its model.
+    """Say how much of ``load_from`` a training starts with; stop it if that is nothing.
 
-    MMEngine loads what fits, which is how a network is fine-tuned with other heads, and only logs
-    the rest.
+    MMEngine loads what fits, which is how a network is fine-tuned with other heads, and only lists
+    the rest in the log. See :func:`starting_weights` for the files that are understood.
 
     Args:
         path: The checkpoint, for messages.
@@ -86,6 +89,8 @@ class StartingWeightsHook(Hook):
         Raises:
             CheckpointError: Not one tensor fits the model.
         """
-        weights = check_some_weights(runner.model, checkpoint, self.path)
-        if not isinstance(checkpoint.get('state_dict'), dict):
+        found = weights_of(checkpoint, self.path)
+        weights, summary, left = starting_weights(inner_model(runner.model), found, self.path)
+        if weights.keys() != (checkpoint.get('state_dict') or {}).keys():
             checkpoint['state_dict'] = weights
+        runner.logger.log(logging.WARNING if left else logging.INFO, summary)

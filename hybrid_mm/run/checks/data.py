@@ -23,7 +23,7 @@ from hybrid_mm.run.checks.classes import (
     check_subset,
     number_of_classes,
 )
-from hybrid_mm.run.checks.datasets import classes_of, paths_of, readers, stored_classes
+from hybrid_mm.run.checks.datasets import classes_of, paths_of, readers
 from hybrid_mm.run.checks.label_maps import check_label_maps
 from hybrid_mm.run.checks.metrics import check_metrics
 from hybrid_mm.run.config import nodes
@@ -66,12 +66,15 @@ def check_data(cfg: Config, loader: str) -> None:
     Raises:
         UserError: A path does not exist (the layout that the config expects is shown),
             classes of data sets, annotations, class folders, heads or metrics do not fit each
-            other, or a segmentation map has a label out of range.
+            other, or label maps are missing, broken, or hold one class only.
     """
     if not cfg.get(loader):
         return
+    training = loader == 'train_dataloader'
+    skip = cfg.get('skip_bad_samples', 0) if training else 0
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
-        for dataset in readers(cfg[loader].dataset):
+        datasets = list(readers(cfg[loader].dataset))
+        for dataset in datasets:
             check_names(dataset, loader)
             _check_paths(cfg, dataset, loader)
             classes = classes_of(dataset)
@@ -82,9 +85,9 @@ def check_data(cfg: Config, loader: str) -> None:
                 check_categories(dataset, classes, loader)
                 check_evaluator(cfg, dataset, classes, loader)
                 check_num_classes(cfg.model, classes, f'the data set of {loader}')
-                check_label_maps(dataset, stored_classes(dataset) or classes, loader)
             if number:
                 check_metrics(cfg, dataset, number, loader)
+        check_label_maps(datasets, cfg.model, loader, skip, training)
         check_loader(cfg, loader)
 
 
