@@ -145,15 +145,10 @@ def check_evaluator(cfg: Config, dataset: dict[str, Any], classes: list[str], lo
         file = metric.get('ann_file')
         if not isinstance(file, str):
             continue
-        data_file = paths_of(dataset).get('ann_file', file)
-        if os.path.realpath(file) == os.path.realpath(data_file):
-            if not _by_file(metric['type']):
-                continue  # it was checked
-        elif hasattr(dataset_class(dataset), 'COCOAPI'):
-            warn(
-                f'{path}.ann_file is {file}, but {loader}.dataset reads {data_file}: results are '
-                'compared by the ids of images, which both files must give to the same ones'
-            )
+        own = paths_of(dataset).get('ann_file')
+        same = own is not None and os.path.realpath(file) == os.path.realpath(own)
+        if same and not _by_file(metric['type']):
+            continue  # it was checked
         try:
             check_categories(dataset, classes, path, file, metric['type'])
         except OSError as error:

@@ -86,8 +86,6 @@ def test_files_of_metrics(tmp_path, capsys):
     other = coco_file(tmp_path / 'b.json', ('person', 'dog'))
     cfg.val_evaluator = [dict(type='CocoMetric'), dict(type='CocoMetric', ann_file=other)]
     refused(cfg, r'val_evaluator.1: 1 of the 3 classes .* of .*b.json: car')
-    told = f'val_evaluator.1.ann_file is {other}, but val_dataloader.dataset reads {path}'
-    assert told in capsys.readouterr().err
     cfg.val_evaluator[1].ann_file = str(tmp_path / 'none.json')
     refused(cfg, r'val_evaluator.1.ann_file: .*No such file')
     cfg.val_evaluator = dict(type='CocoFastMetric', ann_file=path)
