@@ -14,7 +14,7 @@ from hybrid_mm.data.class_order import (
     moved,
     spelling,
 )
-from hybrid_mm.data.coco_check import coco_categories
+from hybrid_mm.data.coco_check import coco_categories, coco_category_entries
 from hybrid_mm.errors import UserError, shorten, warn
 from hybrid_mm.run.checks.datasets import (
     class_folders,
@@ -22,6 +22,7 @@ from hybrid_mm.run.checks.datasets import (
     dataset_class,
     dataset_classes,
     given_metainfo,
+    has_base,
     named_classes,
     paths_of,
     readers,
@@ -135,6 +136,35 @@ def check_categories(
             f'{loader}: {path} lists its categories in another order ({shorten(there)}) than '
             f'the config its classes ({shorten(classes)}). Labels follow the config here; in '
             'tools of MMDetection without hybrid_mm they follow the file'
+        )
+
+
+def check_things(
+    model: dict[str, Any], dataset: dict[str, Any], classes: list[str], loader: str
+) -> None:
+    """Check that things come before stuff in the classes of a panoptic data set.
+
+    Models tell them apart by the label: below ``num_things_classes`` it is a thing.
+    """
+    path = paths_of(dataset).get('ann_file', '')
+    if not has_base(dataset_class(dataset), 'CocoPanopticDataset', 'mmdet') or '://' in path:
+        return
+    entries = {entry['name']: entry for entry in coco_category_entries(path) or ()}
+    things = [name for name in classes if entries.get(name, {}).get('isthing')]
+    numbers = {node['num_things_classes'] for _, node in nodes(model, 'model')
+               if isinstance(node.get('num_things_classes'), int)}  # fmt: skip
+    if not numbers:
+        return
+    if classes[: len(things)] != things:
+        stuff = next(name for name in classes if name not in things)
+        raise UserError(
+            f'{loader}: the class {stuff!r} is stuff (isthing of {path}), and stands before things '
+            f'({shorten(things)}); list all things first, then the stuff'
+        )
+    if numbers != {len(things)}:
+        raise UserError(
+            f'{loader}: {len(things)} of the classes are things (isthing of {path}), '
+            f'num_things_classes of the model is {min(numbers - {len(things)})}'
         )
 
 
