@@ -21,6 +21,7 @@ from hybrid_mm.run.checks.classes import (
     check_num_classes,
     check_splits,
     check_subset,
+    check_things,
     number_of_classes,
 )
 from hybrid_mm.run.checks.datasets import classes_of, paths_of, readers
@@ -85,6 +86,7 @@ def check_data(cfg: Config, loader: str) -> None:
                 check_categories(dataset, classes, loader)
                 check_evaluator(cfg, dataset, classes, loader)
                 check_num_classes(cfg.model, classes, f'the data set of {loader}')
+                check_things(cfg.model, dataset, classes, loader)
             if number:
                 check_metrics(cfg, dataset, number, loader)
         check_label_maps(datasets, cfg.model, loader, skip, training)
