@@ -99,7 +99,7 @@ def _jpeg_is_complete(data: mmap.mmap) -> bool:
             return True
         if marker not in (0x01, 0xD8):  # all others have a length
             at += int.from_bytes(data[at : at + 2], 'big')
-        if marker == 0xDA and at < len(data) and data[-2:] == b'\xff\xd9':
+        if marker == 0xDA and data[-2:] == b'\xff\xd9':
             return True  # a scan, and nothing behind the end: no need to read it
     return False
 
