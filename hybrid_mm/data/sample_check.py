@@ -3,6 +3,8 @@
 import mmap
 import os
 import re
+from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -24,6 +26,44 @@ def is_hidden(path: str) -> bool:
     """
     parts = [part for part in path.replace(os.sep, '/').split('/') if part not in ('', '.', '..')]
     return any(part.startswith('.') or part == '__MACOSX' for part in parts)
+
+
+def other_images(
+    folder: str, suffix: str | Sequence[str], maps: str | None = None, map_suffix: str = ''
+) -> str:
+    """Images in a folder and its subfolders that have another suffix, as '3 .JPG, 1 .webp'.
+
+    Args:
+        folder: The folder.
+        suffix: Suffix of the images that are read, or several in lower case, for names in any.
+        maps: Folder of the label maps, which may be the same or in it.
+        map_suffix: Suffix of the label maps.
+    """
+    folder, maps = os.path.abspath(folder), maps and os.path.abspath(maps)
+    found: Counter[str] = Counter()
+    for path, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [f for f in folders if not is_hidden(f) and os.path.join(path, f) != maps]
+        if isinstance(suffix, str):
+            stems = {name.removesuffix(suffix) for name in names if name.endswith(suffix)}
+            known = {stem + suffix for stem in stems}
+            if maps == folder:
+                known |= {stem + map_suffix for stem in stems}
+        else:
+            known = {name for name in names if name.lower().endswith(tuple(suffix))}
+        for name in names:
+            ending = os.path.splitext(name)[1]
+            if name not in known and ending.lower() in PICTURES and not is_hidden(name):
+                found[ending] += 1
+    return ', '.join(f'{count} {ending}' for ending, count in sorted(found.items()))
+
+
+def is_image(path: str) -> bool:
+    """Whether Pillow knows the format of a file."""
+    try:
+        _opened(path).close()
+    except ValueError:
+        return False
+    return True
 
 
 def check_file_end(path: str) -> None:
@@ -59,7 +99,7 @@ def _jpeg_is_complete(data: mmap.mmap) -> bool:
             return True
         if marker not in (0x01, 0xD8):  # all others have a length
             at += int.from_bytes(data[at : at + 2], 'big')
-        if marker == 0xDA and at < len(data) and data[-2:] == b'\xff\xd9':
+        if marker == 0xDA and data[-2:] == b'\xff\xd9':
             return True  # a scan, and nothing behind the end: no need to read it
     return False
 
@@ -184,6 +224,8 @@ class SampleCheck:
 
     def _check_labels(self, results: dict, shape: tuple, num_classes: int) -> None:
         path, labels = results['seg_map_path'], results['gt_seg_map']
+        if labels.dtype != np.uint8:  # a volume that another loader than MMSegmentation's read
+            return
         check_shape(labels, path, shape)
         if os.path.isfile(path):
             check_file_end(path)

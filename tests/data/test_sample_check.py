@@ -91,6 +91,12 @@ def test_cuts_are_found(name, tmp_path):
             check_file_end(str(path))
 
 
+def test_the_end_of_a_thumbnail_is_not_that_of_the_image(tmp_path):
+    (tmp_path / 'a').write_bytes(FILES['thumbnail'][: len(JPEG) + 6])
+    with pytest.raises(ValueError, match='is truncated'):
+        check_file_end(str(tmp_path / 'a'))
+
+
 def test_a_second_image_in_the_file_is_not_looked_at(tmp_path):
     data = two_images()
     first = data.index(b'\xff\xd9') + 2
