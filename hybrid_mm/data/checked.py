@@ -2,20 +2,33 @@
 
 import functools
 import logging
-import mmap
 import os
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.dataset import BaseDataset, Compose
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS as ROOT_DATASETS
+from PIL import UnidentifiedImageError
 
 from hybrid_mm import compat
-from hybrid_mm.data.coco_check import broken_images, load_coco
+<<<<<<< HEAD
+from hybrid_mm.data.coco_check import load_coco
+from hybrid_mm.data.coco_lists import Findings, Use
+from hybrid_mm.data.sample_check import PICTURES, SampleCheck, check_file_end, is_hidden
+=======
+from hybrid_mm.data.coco_check import Findings, Use, load_coco
+from hybrid_mm.data.sample_check import (
+    SampleCheck,
+    check_file_end,
+    is_hidden,
+    is_image,
+    other_images,
+)
+>>>>>>> refs/heads/maps
 from hybrid_mm.data.wrapper import DatasetWrapper
-from hybrid_mm.errors import UserError, shorten
+from hybrid_mm.errors import UserError, shorten, warn
 from hybrid_mm.registry import DATASETS
 
 
@@ -25,90 +38,6 @@ class BadSampleError(UserError):
     def __init__(self, text: str):
         # a data loader raises errors of its workers again, with their traceback as the message
         super().__init__(text.rpartition(f'{__name__}.{type(self).__name__}: ')[2].strip())
-
-
-def check_file_end(path: str) -> None:
-    """Check that a file is not empty and, if it is a JPEG or PNG file, complete.
-
-    Decoders may replace what is missing with grey.
-
-    Raises:
-        ValueError: The file is truncated.
-    """
-    size = os.path.getsize(path)
-    if not size or not _is_complete(path):
-        raise ValueError(f'{path} is truncated ({size} bytes)')
-
-
-def _is_complete(path: str) -> bool:
-    # memory-mapped: of a complete file only the beginning and the end are read
-    with open(path, 'rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        if data[:2] == b'\xff\xd8':
-            start = 2
-            while data[start : start + 1] == b'\xff' and data[start + 1 : start + 2] != b'\xda':
-                start += 2 + int.from_bytes(data[start + 2 : start + 4], 'big')
-            return data.rfind(b'\xff\xd9', start) > 0  # a thumbnail before that has its own end
-        return data[:4] != b'\x89PNG' or b'IEND' in data[-4096:]
-
-
-class SampleCheck:
-    """Transform after the loading ones: checks that image and annotations fit together.
-
-    Args:
-        num_classes: Number of classes of a semantic segmentation, else None.
-        ignore_index: The label that is ignored, besides 255.
-    """
-
-    def __init__(self, num_classes: int | None = None, ignore_index: int = 255):
-        self.num_classes = num_classes
-        self.ignore_index = ignore_index
-
-    def __call__(self, results: dict) -> dict:
-        """Return the sample unchanged if it passes the checks.
-
-        Raises:
-            ValueError: The image is truncated; its size is not that of the annotations; a label
-                map has several channels, more than 8 bits, another size or a label out of range.
-        """
-        path, shape = results.get('img_path'), tuple(results.get('ori_shape', ()))
-        if path and os.path.isfile(path):
-            check_file_end(path)
-        stated = (results.get('height'), results.get('width'))
-        if shape and None not in stated and shape != stated:
-            raise ValueError(
-                f'the image has {shape[0]} x {shape[1]} pixels (height x width, turned upright as '
-                f'its EXIF data say), the annotations are for {stated[0]} x {stated[1]}'
-            )
-        if self.num_classes is not None and results.get('gt_seg_map') is not None:
-            self._check_labels(results, shape, self.num_classes)
-        return results
-
-    def _check_labels(self, results: dict, shape: tuple, num_classes: int) -> None:
-        path, labels = results['seg_map_path'], results['gt_seg_map']
-        if labels.ndim != 2:
-            raise ValueError(f'label map {path} has the shape {labels.shape}; expected one channel')
-        if labels.shape != shape:
-            raise ValueError(
-                f'label map {path} has {labels.shape[0]} x {labels.shape[1]} pixels (height x '
-                f'width), the image {shape[0]} x {shape[1]}'
-            )
-        if os.path.isfile(path):
-            with open(path, 'rb') as file:
-                head = file.read(25)
-            if head.startswith(b'\x89PNG') and head[24] > 8:
-                raise ValueError(
-                    f'label map {path} has {head[24]} bits per pixel; MMSegmentation keeps 8, '
-                    'which would change labels'
-                )
-        counts = np.bincount(labels.ravel(), minlength=256)
-        counts[[self.ignore_index, 255]] = 0
-        wrong = np.flatnonzero(counts[num_classes:])
-        if len(wrong):
-            raise ValueError(
-                f'label map {path} has the label {wrong[0] + num_classes} (after '
-                f'reduce_zero_label and label_map); expected 0..{num_classes - 1} and '
-                f'{self.ignore_index} (ignored)'
-            )
 
 
 @DATASETS.register_module()
@@ -153,7 +82,7 @@ class CheckedDataset(DatasetWrapper):
             raise ValueError('skip_bad_samples is for training: metrics are those of all samples')
         self.dataset = dataset
         self.skip_bad_samples = skip_bad_samples
-        self._reason: dict[int, str] = {}  # by id of the images dropped for their annotations
+        self._found: Findings | None = None  # in an annotation file of COCO's format
         self._bad: torch.Tensor | None = None  # which samples are broken, shared with the workers
         self._check_pipeline()
         if not lazy_init:
@@ -172,7 +101,6 @@ class CheckedDataset(DatasetWrapper):
     def _check_pipeline(self) -> None:
         steps = self.dataset.pipeline.transforms
         loads = [i for i, step in enumerate(steps) if type(step).__name__.startswith('Load')]
-        self._loads_masks = any(getattr(step, 'with_mask', False) for step in steps)
         if loads and not any(isinstance(step, SampleCheck) for step in steps):
             classes = None
             if hasattr(self.dataset, 'reduce_zero_label'):  # data sets of MMSegmentation
@@ -186,6 +114,10 @@ class CheckedDataset(DatasetWrapper):
             return
         if hasattr(self.dataset, 'COCOAPI') and not self.dataset._fully_initialized:
             self.dataset.COCOAPI = functools.partial(self._read_coco, self.dataset.COCOAPI)
+        if not self.dataset.ann_file and not self.dataset._fully_initialized:
+            self.dataset.load_data_list = functools.partial(
+                _without_hidden, self.dataset.load_data_list, self.dataset.data_prefix
+            )
         try:
             self.dataset.full_init()
             empty = not len(self.dataset)
@@ -195,26 +127,45 @@ class CheckedDataset(DatasetWrapper):
             empty = not self.dataset.data_list and self.dataset.serialize_data
             if not empty:
                 raise
-        vars(self.dataset).pop('COCOAPI', None)
+        for name in ('COCOAPI', 'load_data_list'):
+            vars(self.dataset).pop(name, None)
         if empty:
             where = self.dataset.ann_file or self.dataset.data_prefix
+            others = images_not_read(self.dataset)
+            suffixes = f'{others} are of another suffix' if others else ''
+            reasons = '; '.join(filter(None, [str(self._found or ''), suffixes]))
+            found = f' ({reasons})' if reasons else ''
             raise UserError(
-                f'{type(self.dataset).__name__}: no image is left in {where}; check the file, '
-                'img_suffix, metainfo.classes and filter_cfg'
+                f'{type(self.dataset).__name__}: no image is left in {where}{found}; check the '
+                f'file, img_suffix, metainfo.classes ({self._classes()}) and filter_cfg '
+                f'({getattr(self.dataset, "filter_cfg", None)})'
             )
         self._bad = torch.zeros(len(self.dataset), dtype=torch.uint8).share_memory_()
 
+    def _classes(self) -> str:
+        return shorten([str(name) for name in self.dataset.metainfo.get('classes') or ()]) or 'none'
+
     def _read_coco(self, api: type, path: str) -> Any:
-        coco = load_coco(api, path)
-        self._reason = broken_images(coco, path, self._loads_masks)
-        if self._reason:
-            first = '; '.join(
-                f'{coco.imgs[number]["file_name"]}: {reason}'
-                for number, reason in list(self._reason.items())[:3]
-            )
-            self._count(len(self._reason), f'{path}: {first}')
-            for number in self._reason:
-                del coco.imgs[number]
+        dataset = self.dataset
+        masks = [t for t in self.pipeline.transforms if getattr(t, 'with_mask', False)]
+        polygons_only = any(not getattr(step, 'poly2mask', True) for step in masks)
+        use = Use(
+            masks='all' if masks else '',
+            polygons_only=polygons_only and not dataset.test_mode,
+            evaluated=dataset.test_mode,
+        )
+        coco, self._found = load_coco(api, path, use)
+        broken = self._found.broken
+        if broken:
+            self._count(len(broken), f'{path}: {"; ".join(list(broken.values())[:3])}')
+        if not dataset.test_mode and self._found.images:
+            objects = self._found.objects
+            absent = [c for c in dataset.metainfo.get('classes') or () if not objects[c]]
+            if absent:
+                warn(
+                    f'{path}: {len(absent)} classes have no object to train on: {shorten(absent)} '
+                    f'({self._found})'
+                )
         return coco
 
     def _count(self, number: int, text: str) -> None:
@@ -240,7 +191,8 @@ class CheckedDataset(DatasetWrapper):
     @property
     def num_bad_samples(self) -> int:
         """Number of broken samples found so far."""
-        return len(self._reason) + (0 if self._bad is None else int(self._bad.sum()))
+        broken = len(self._found.broken) if self._found else 0
+        return broken + (0 if self._bad is None else int(self._bad.sum()))
 
     def __len__(self) -> int:
         self.full_init()
@@ -276,6 +228,35 @@ class CheckedDataset(DatasetWrapper):
                 check_file_end(path)
             except ValueError as truncated:
                 error = truncated
+        if isinstance(error, UnidentifiedImageError):  # which does not name the file
+            unknown = [path for path in paths if os.path.isfile(path) and not is_image(path)]
+            error = ValueError(f'{unknown[0]} is no image') if unknown else error
         text = str(error).strip() or 'no message'
         prefix = '' if type(error) is ValueError else f'{type(error).__name__}: '
         return f'{shorten(paths) or f"sample {index}"}: {prefix}{text}'
+
+
+def _without_hidden(load: Callable[[], list[dict]], prefixes: dict[str, str]) -> list[dict]:
+    """Samples that a data set finds in folders, without hidden files and folders."""
+    folders = sorted((str(folder) for folder in prefixes.values() if folder), key=len, reverse=True)
+
+    def hidden(entry: Any) -> bool:
+        path = str(entry.get('img_path') or '') if isinstance(entry, dict) else ''
+        folder = next((folder for folder in folders if path.startswith(folder)), None)
+        return folder is not None and is_hidden(path.removeprefix(folder))
+
+    return [entry for entry in load() if not hidden(entry)]
+
+
+def images_not_read(dataset: BaseDataset) -> str:
+    """Images in the folder of a data set whose suffixes it does not read, as '3 .JPG, 1 .webp'.
+
+    Empty if there are none, or if the data set has a list of its images or no suffix.
+    """
+    suffix = getattr(dataset, 'img_suffix', None) or getattr(dataset, 'extensions', None)
+    folders = dataset.data_prefix
+    folder = folders.get('img_path') or folders.get('img') or ''
+    if not suffix or dataset.ann_file or not os.path.isdir(folder):
+        return ''
+    maps = getattr(dataset, 'seg_map_suffix', '')
+    return other_images(folder, suffix, folders.get('seg_map_path'), maps)

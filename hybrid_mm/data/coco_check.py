@@ -1,138 +1,146 @@
-"""Checks of annotation files in COCO's format, in one pass over the file."""
+"""The reader of annotation files in COCO's format: checks and conversions in one pass.
 
+What is written in another way than COCO's, but can mean one thing only, is converted, and reported
+in one warning per kind. Everything else that MMDetection or pycocotools would misread, ignore, or
+end a run for, is an error that names the entry.
+"""
+
+import functools
 import json
-import math
 import mmap
 import os
 import re
-from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from hybrid_mm.data.coco_annotations import AnnotationCheck
+from hybrid_mm.data.coco_lists import CocoFile, Findings, Use
 from hybrid_mm.errors import UserError, shorten, warn
 
-_IMAGE_KEYS = ('id', 'file_name', 'height', 'width')
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    """Warn; a file that data set and metric both read is reported once."""
+    warn(message)
 
 
-def load_coco(api: type, path: str) -> Any:
-    """Read an annotation file and check it as a whole.
+def load_coco(api: type, path: str, use: Use) -> tuple[Any, Findings]:
+    """Read an annotation file with a class of pycocotools or MMDetection, and check it.
 
     Args:
-        api: Class of MMDetection that reads such files.
+        api: The class; it parses the file, then calls its ``createIndex``.
         path: The file.
+        use: What it is read for.
+
+    Returns:
+        The object of the class, without images whose annotations are broken, and the findings.
 
     Raises:
-        UserError: The file is empty, not JSON, or not in COCO's format; an image lacks
-            ``file_name``, ``height`` or ``width``; two images, objects or categories share an id.
+        UserError: See :func:`check_coco`; the file cannot be read.
     """
+    found = Findings()
+
+    class Checked(api):  # type: ignore[misc, valid-type]
+        def createIndex(self) -> None:
+            nonlocal found
+            found = check_coco(self.dataset, path, use)
+            super().createIndex()
+
+    with _reading(path):
+        coco = Checked(path)
+    coco.__class__ = api  # as if it had read the file itself; for pickling, too
+    return coco, found
+
+
+def read_coco_file(path: str, use: Use) -> tuple[dict, Findings]:
+    """Read and check an annotation file without pycocotools; see :func:`load_coco`."""
+    with _reading(path), open(path, encoding='utf-8') as file:
+        content = json.load(file)
+    return content, check_coco(content, path, use)
+
+
+@contextmanager
+def _reading(path: str) -> Iterator[None]:
     try:
-        coco = api(path)
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        yield
+    except UserError:
+        raise
+    except (ValueError, KeyError, TypeError, AssertionError, RecursionError) as error:
         raise UserError(
             f'annotation file {path} is not in the format of COCO '
             f'({type(error).__name__}: {str(error) or "no message"})'
         ) from error
-    absent = [key for key in ('images', 'annotations', 'categories') if key not in coco.dataset]
-    if absent:
-        raise UserError(f'annotation file {path} has no list {absent[0]!r}; expected a COCO file')
-    for image in coco.dataset['images']:
-        lacking = [key for key in _IMAGE_KEYS if image.get(key) is None]
-        if lacking:
-            raise UserError(f'{path}: image {image.get("id")} has no {lacking[0]!r}')
-    for name in ('images', 'annotations', 'categories'):
-        entries = coco.dataset[name]
-        if len({entry['id'] for entry in entries}) < len(entries):
-            numbers = Counter(entry['id'] for entry in entries)
-            twice = [str(number) for number, count in numbers.items() if count > 1]
-            raise UserError(
-                f'{path}: ids of {name} must be unique; used more than once: {shorten(twice)}'
-            )
-    return coco
+    except OSError as error:
+        raise UserError(f'annotation file {path} cannot be read ({error})') from error
 
 
-def broken_images(coco: Any, path: str, masks: bool) -> dict[int, str]:
-    """Find images with invalid annotations.
+def check_coco(content: Any, path: str, use: Use) -> Findings:
+    """Check the content of an annotation file, and convert it in place.
 
-    Objects that MMDetection itself leaves out of training (boxes without area, smaller than a
-    pixel, or outside the image; annotations of images that are not listed) or ignores (masks of
-    fewer than three points) are not errors: they are counted in one warning per reason.
+    Ids of images and categories are brought into one notation (all numbers, or all text), numbers
+    and flags that are written as text are read, missing ``iscrowd``, ``area`` and ids of
+    annotations are filled in. Of categories with one name, those without objects are taken out.
+    Broken images, their annotations, and annotations of images that are not listed are taken out.
+
+    Objects that MMDetection leaves out of training (boxes without area, smaller than a pixel, or
+    outside of the image) or ignores (masks of fewer than three points) are not errors: they are
+    counted in one warning per reason.
+
+    Panoptic annotations (``segments_info``) are checked against their pictures when these are
+    loaded, not here.
 
     Args:
-        coco: Result of :func:`load_coco`.
+        content: The parsed file.
         path: The file, for messages.
-        masks: Whether the pipeline loads instance masks.
+        use: What it is read for.
 
-    Returns:
-        The problem (a box that is not four finite numbers, a category that does not exist, no
-        mask, a run-length mask of another size than the image) by image id.
+    Raises:
+        UserError: A list is missing or no list; an image or category is not usable; two entries
+            share an id; an annotation names no image; all annotations are of images that are not
+            listed.
     """
-    broken: dict[int, str] = {}
-    odd: dict[str, list[str]] = {}
-    for entry in coco.dataset['annotations']:
-        if 'segments_info' in entry:  # panoptic: checked against its picture when it is loaded
-            continue
-        number, image = entry['id'], coco.imgs.get(entry['image_id'])
-        if image is None:
-            odd.setdefault('of images that are not listed', []).append(str(number))
-            continue
-        problem = _problem(entry, coco.cats)
-        if problem is None and _left_out(entry, image):
-            odd.setdefault('with a box of no area inside its image', []).append(str(number))
-            continue
-        problem = problem or (_mask_problem(entry, image) if masks else None)
-        if problem:
-            broken.setdefault(entry['image_id'], f'annotation {number} {problem}')
-        elif _few_points(entry):
-            odd.setdefault('whose mask has fewer than three points', []).append(str(number))
-    for reason, numbers in odd.items():
-        warn(
-            f'{path}: {len(numbers)} annotations {reason} take no part in training '
-            f'(ids {shorten(numbers)})'
+    file = CocoFile(content, path, use)
+    file.read_images()
+    if any('segments_info' in entry for entry in content['annotations']):
+        file.by_id('categories')
+        beyond = 0
+    else:
+        file.read_categories()
+        annotations = AnnotationCheck(file)
+        annotations.run()
+        beyond = annotations.beyond
+    _report(file, beyond)
+    return file.found
+
+
+def _report(file: CocoFile, beyond: int) -> None:
+    """Print a warning for every kind of conversion and for every reason to leave objects out."""
+    path, found = file.path, file.found
+    for what, entries in file.converted.items():
+        _warn_once(f'{path}: {len(entries)} {what} (first: {entries[0]})')
+    for reason, ids in found.left_out.items():
+        effect = 'take no part in training'
+        if file.use.evaluated:
+            effect = 'take no part in the evaluation'
+            if 'box' in reason:  # pycocotools looks for them
+                effect = 'are evaluated, though hardly a detection finds them'
+        _warn_once(f'{path}: {len(ids)} annotations {reason} {effect} (ids {shorten(ids)})')
+    if beyond > max(8, found.annotations // 4):
+        _warn_once(
+            f'{path}: {beyond} of {found.annotations} boxes reach out of their image; COCO files '
+            'have [x, y, width, height], not two corners'
         )
-    return broken
-
-
-def _problem(entry: dict, categories: dict) -> str | None:
-    box: Any = entry.get('bbox')
-    four = isinstance(box, list) and len(box) == 4
-    if not four or not all(isinstance(v, int | float) and math.isfinite(v) for v in box):
-        return f'has the box {box}; expected four finite numbers x, y, width, height'
-    if entry['category_id'] not in categories:
-        known = [str(number) for number in categories]
-        return f'has the category {entry["category_id"]}; the file has {shorten(known)}'
-    if not isinstance(entry.get('area'), int | float):
-        return f'has the area {entry.get("area")}; expected a number'
-    return None
-
-
-def _left_out(entry: dict, image: dict) -> bool:
-    """Whether MMDetection leaves the object out; see ``CocoDataset.parse_data_info``."""
-    x, y, w, h = entry['bbox']
-    inside = min(x + w, image['width']) > max(x, 0) and min(y + h, image['height']) > max(y, 0)
-    return not inside or entry['area'] <= 0 or w < 1 or h < 1
-
-
-def _mask_problem(entry: dict, image: dict) -> str | None:
-    mask = entry.get('segmentation')
-    if not mask:
-        return 'has no segmentation, and the pipeline loads masks'
-    size = [image['height'], image['width']]
-    if isinstance(mask, dict) and list(mask.get('size') or ()) != size:
-        return f'has a mask of the size {mask.get("size")}; its image has {size} (height, width)'
-    return None
-
-
-def _few_points(entry: dict) -> bool:
-    """Whether a mask consists of polygons that all have fewer than three points."""
-    polygons = entry.get('segmentation')
-    return bool(
-        isinstance(polygons, list)
-        and polygons
-        and all(len(polygon) < 6 or len(polygon) % 2 for polygon in polygons)
-    )
 
 
 def coco_categories(path: str) -> list[str] | None:
-    """Names of the categories of a COCO file without parsing its (large) other parts."""
+    """Names of the categories of a COCO file; see :func:`coco_category_entries`."""
+    entries = coco_category_entries(path)
+    return None if entries is None else [str(entry['name']) for entry in entries]
+
+
+def coco_category_entries(path: str) -> list[dict[str, Any]] | None:
+    """The categories of a COCO file without parsing its (large) other parts."""
     with open(path, 'rb') as file:
         if not os.fstat(file.fileno()).st_size:
             raise UserError(f'annotation file {path} is empty')
@@ -143,8 +151,8 @@ def coco_categories(path: str) -> list[str] | None:
                     try:
                         text = data[start : start + size].decode('utf-8', 'ignore')
                         found, _ = json.JSONDecoder().raw_decode(text)
-                    except ValueError:
+                    except (ValueError, RecursionError):
                         continue
                     if all(isinstance(item, dict) and 'name' in item for item in found):
-                        return [item['name'] for item in found]
+                        return found
     return None

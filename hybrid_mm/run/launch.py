@@ -9,16 +9,18 @@ import argparse
 import copy
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import RUNNERS
+from mmengine.hooks import CheckpointHook
+from mmengine.registry import METRICS, RUNNERS, DefaultScope
 from mmengine.runner import Runner
 
+from hybrid_mm.engine.hooks.evaluated_images import EvaluatedImagesHook
 from hybrid_mm.engine.hooks.resumed_settings import ResumedSettingsHook
 from hybrid_mm.engine.hooks.strict_loading import (
     SameClassesHook,
@@ -26,18 +28,27 @@ from hybrid_mm.engine.hooks.strict_loading import (
     StrictLoadingHook,
 )
 from hybrid_mm.engine.optim_wrapper import autocast_features
+from hybrid_mm.engine.work_dir_lock import locked
 from hybrid_mm.errors import UserError, warn
 from hybrid_mm.run.checks.resumed import check_resumed
 from hybrid_mm.run.checks.schedule import ScheduleHook
 from hybrid_mm.run.checks.settings import check_channels
 from hybrid_mm.run.config import inner_dataset, load_config, task_of
-from hybrid_mm.run.distributed import init_distributed
-from hybrid_mm.run.resume import find_training_state, read_training_state
+from hybrid_mm.run.distributed import init_distributed, launched_rank
+from hybrid_mm.run.registered import registered_class
+from hybrid_mm.run.resume import (
+    checkpoint_folders,
+    checkpoint_hook,
+    find_training_state,
+    read_training_state,
+    warn_of_others,
+)
 from hybrid_mm.run.total_batch import count_accumulation
 
 # strategies of MMEngine's FlexibleRunner with the whole model in every process
 _UNSHARDED = (None, 'SingleDeviceStrategy', 'DDPStrategy')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+EVALUATORS = ('val_evaluator', 'test_evaluator')
 
 
 def config_of_run(args: argparse.Namespace) -> Config:
@@ -144,12 +155,15 @@ def set_resume(cfg: Config, checkpoint: str | None) -> None:
     if checkpoint is not None:
         cfg.resume = True
         cfg.load_from = None if checkpoint == 'auto' else checkpoint
+    hook = checkpoint_hook(cfg)
     if not cfg.get('resume'):
+        warn_of_others(cfg.work_dir, hook, None)
         return
     if cfg.get('load_from') is None:
-        state = find_training_state(cfg.work_dir)
+        state = find_training_state(cfg.work_dir, hook)
     else:
         state = read_training_state(cfg.load_from)
+        warn_of_others(cfg.work_dir, hook, cfg.load_from)
     if state is None:
         cfg.resume = False
         warn(f'--resume: {cfg.work_dir} has no checkpoint; training starts from the beginning')
@@ -163,6 +177,30 @@ def set_resume(cfg: Config, checkpoint: str | None) -> None:
         warn(f'--resume: the seed is that of {state.path}, {state.seed}; {asked} is ignored')
     # MMEngine sets this seed as well, but only after it has built the samplers
     cfg.setdefault('randomness', ConfigDict()).seed = state.seed
+
+
+def set_atomic_checkpoints(cfg: Config) -> None:
+    """Save with ``hybrid_mm.AtomicCheckpointHook`` in the place of MMEngine's ``CheckpointHook``.
+
+    The hook has the same arguments, loses nothing at a crash, and leaves files of other runs alone.
+    """
+    if 'runner_type' in cfg:  # the weights may be sharded, and each process saves its own
+        return
+    if cfg.get('default_hooks') is None:
+        cfg.default_hooks = ConfigDict()
+    hook = cfg.default_hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook'))
+    if hook and hook.get('type') in ('CheckpointHook', 'mmengine.CheckpointHook', CheckpointHook):
+        hook.type = 'hybrid_mm.AtomicCheckpointHook'
+
+
+def training_lock(cfg: Config) -> AbstractContextManager[None]:
+    """Context in which no other training can use the folders of a run.
+
+    Raises:
+        UserError: On entering, if another one does, or if a folder cannot be written.
+    """
+    folders = [cfg.work_dir, *checkpoint_folders(cfg.work_dir, checkpoint_hook(cfg))]
+    return locked(folders, launched_rank(cfg.launcher))
 
 
 def set_exact_resume(cfg: Config) -> None:
@@ -254,6 +292,8 @@ def set_test_time_augmentation(cfg: Config) -> None:
             )
         if cfg.tta_model.type in ('DetTTAModel', 'mmdet.DetTTAModel'):  # they refuse masks
             cfg.tta_model.type = 'hybrid_mm.InstanceTTAModel'
+    if cfg.tta_model.type in ('SegTTAModel', 'mmseg.SegTTAModel'):  # wrong for out_channels=1
+        cfg.tta_model.type = 'hybrid_mm.SegmentationTTAModel'
     dataset = inner_dataset(cfg.test_dataloader.dataset)
     if 'tta_pipeline' not in cfg:
         cfg.tta_pipeline = copy.deepcopy(dataset['pipeline'])
@@ -283,7 +323,8 @@ def _default_tta_model(task: str) -> dict:
             type='hybrid_mm.InstanceTTAModel',
             tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
         )
-    return dict(type='SegTTAModel' if task == 'segmentation' else 'AverageClsScoreTTA')
+    segments = task == 'segmentation'
+    return dict(type='hybrid_mm.SegmentationTTAModel' if segments else 'AverageClsScoreTTA')
 
 
 def training_runner(cfg: Config) -> Runner:
@@ -323,19 +364,44 @@ def testing_runner(cfg: Config, checkpoint: str) -> Runner:
 def build_runner(cfg: Config) -> Runner:
     """Build the runner of a config; its data sets name their broken samples."""
     set_sample_checks(cfg)
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner.register_hook(EvaluatedImagesHook())
+    return runner
 
 
 def set_sample_checks(cfg: Config) -> None:
     """Make all data sets name their broken samples; see ``hybrid_mm.data.CheckedDataset``.
 
-    ``skip_bad_samples`` of the config is the number of them that training may leave out.
+    ``skip_bad_samples`` of the config is the number of them that training may leave out. Metrics
+    that read a COCO file get it checked as well; see ``hybrid_mm.CheckedCocoMetric``.
     """
     for name in LOADERS:
         loader = cfg.get(name)
         if loader is not None:
             skip = cfg.get('skip_bad_samples', 0) if name == 'train_dataloader' else 0
             loader.dataset = _checked(loader.dataset, skip)
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        for name in EVALUATORS:
+            if cfg.get(name) is not None:
+                cfg[name] = _checked_metrics(cfg[name])
+
+
+def _checked_metrics(evaluator: Any) -> Any:
+    """Check the annotation files of metrics that read them as ``CocoMetric`` does."""
+    if isinstance(evaluator, list | tuple):
+        return [_checked_metrics(metric) for metric in evaluator]
+    if not isinstance(evaluator, dict):
+        return evaluator
+    if 'metrics' in evaluator:
+        evaluator['metrics'] = _checked_metrics(evaluator['metrics'])
+    elif evaluator.get('ann_file') is not None:
+        bases = getattr(registered_class(METRICS, evaluator['type']), '__mro__', ())
+        names = [base.__name__ for base in bases]
+        if 'CocoMetric' in names and 'LVISMetric' not in names:  # that one has its own reader
+            settings = dict(evaluator)
+            inner = settings.pop('type')
+            return ConfigDict(type='hybrid_mm.CheckedCocoMetric', inner=inner, **settings)
+    return evaluator
 
 
 def _checked(dataset: ConfigDict, skip: int) -> ConfigDict:

@@ -1,6 +1,6 @@
 """Data sets of users in COCO's format: an annotation file per split, and folders of images."""
 
-import json
+import mmap
 import os
 import random
 import re
@@ -8,8 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from hybrid_mm.data.coco_check import coco_categories
-from hybrid_mm.errors import UserError, nearest, shorten
+from hybrid_mm.data.class_order import spelling
+from hybrid_mm.data.coco_check import read_coco_file
+from hybrid_mm.data.coco_lists import LISTS, Use
+from hybrid_mm.errors import UserError, shorten
 from hybrid_mm.zoo.splits import (
     SPLITS,
     Split,
@@ -35,23 +37,25 @@ def coco_files(root: Path) -> dict[str | None, list[Path]]:
 
 
 def _is_coco(path: Path) -> bool:
-    """Whether a file looks like annotations of objects, without parsing all of it."""
+    """Whether a file looks like annotations of objects, be they valid or not."""
     try:
-        return coco_categories(str(path)) is not None
-    except (UserError, OSError):
+        with path.open('rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return all(data.find(b'"%s"' % name.encode()) >= 0 for name in LISTS)
+    except (ValueError, OSError):  # empty, or not readable
         return False
 
 
 def _load(path: Path) -> dict:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f'{path} cannot be read as JSON ({error})') from error
-    for key in ('images', 'annotations', 'categories'):
-        if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise UserError(f'{path} has no list {key!r}; expected a COCO file')
-        if not content[key]:
+    """Read a file as the data set of a training would."""
+    content, found = read_coco_file(str(path), Use(masks='given'))
+    for key in LISTS:
+        if not content[key] and not found.broken:
             raise UserError(f'{path}: the list {key!r} is empty')
+    if found.broken:
+        raise UserError(
+            f'{path}: {len(found.broken)} images have annotations that cannot be used: '
+            f'{shorten(list(found.broken.values()), 3)}'
+        )
     return content
 
 
@@ -66,11 +70,11 @@ def _image_folder(root: Path, file: Path, content: dict) -> str:
     for base in (root, root / 'images', parent, parent.parent):
         tried += [base / name for name in names] + [base / name / 'images' for name in names]
     tried += [root / 'images', root / 'JPEGImages', parent / 'images', root]
-    files = [image.get('file_name', '') for image in content['images']]
+    files = [image['file_name'] for image in content['images']]
     looked = [files[0], *random.Random(0).sample(files, min(20, len(files)))]
     folders = list(dict.fromkeys(path for path in tried if path.is_dir()))
     for folder in folders:
-        if all((folder / name).is_file() for name in looked):
+        if all(os.path.isfile(folder / name) for name in looked):
             return os.path.relpath(folder, root)
     option = '--val' if split == 'val' else '--train'
     seen = shorten([os.path.relpath(path, root) for path in folders], 12)
@@ -129,49 +133,43 @@ def read_coco(
             count = len(content['images'])
             splits[split] = Split(whole.images, whole.labels, count, content=content)
     train = contents['train']
-    classes, boxes = _classes(folder / splits['train'].labels, train, names, empty_classes)
+    objects = [a for a in train['annotations'] if not a['iscrowd']]
+    of_id = {category['id']: category['name'] for category in train['categories']}
+    boxes = Counter(of_id[a['category_id']] for a in objects)
+    classes = _classes(folder / splits['train'].labels, train, boxes, names, empty_classes)
     there = {category['name'] for category in contents['val']['categories']}
     absent = [name for name in classes if name not in there]
     if absent:
         raise UserError(
             f'{folder / splits["val"].labels} has no categories {shorten(absent)}, which the '
-            'training annotations have; both files must have the same categories'
+            f'training annotations have{spelling(absent[0], there)}; both files must have the same '
+            'categories'
         )
-    sizes = [(i['width'], i['height']) for i in train['images'] if i.get('width')]
-    if len(sizes) < len(train['images']):
-        raise UserError(
-            f'{folder / splits["train"].labels}: an image has no width and height; COCO files need '
-            'them'
-        )
-    objects = [a for a in train['annotations'] if not a.get('iscrowd')]
+    sizes = [(image['width'], image['height']) for image in train['images']]
     polygons = sum(bool(a.get('segmentation')) for a in objects) / max(1, len(objects))
     return UserData(folder.resolve(), 'coco', classes, splits, median_size(sizes), boxes, polygons)
 
 
-def _classes(file: Path, content: dict, names, empty_classes) -> tuple[list[str], Counter]:
-    categories = {category['id']: category['name'] for category in content['categories']}
-    twice = [name for name, n in Counter(categories.values()).items() if n > 1]
-    if twice or len(categories) < len(content['categories']):
-        raise UserError(f'{file}: categories are listed twice: {shorten(twice) or "same ids"}')
-    boxes = Counter(categories.get(a['category_id']) for a in content['annotations'])
-    if boxes.pop(None, 0):
-        unknown = {a['category_id'] for a in content['annotations']} - set(categories)
-        raise UserError(f'{file}: annotations of category {min(unknown)}, which is not listed')
+def _classes(file: Path, content: dict, boxes: Counter, names, empty_classes) -> list[str]:
+    there = [category['name'] for category in content['categories']]
     if names:
-        absent = [name for name in names if name not in categories.values()]
+        absent = [name for name in names if name not in there]
         if absent:
-            hint = nearest(absent[0], categories.values())
+            hint = spelling(absent[0], there)
             raise UserError(f'--classes: {file} has no category {absent[0]!r}{hint}')
-        return list(names), boxes
-    empty = [name for name in categories.values() if not boxes[name]]
+        twice = [name for name, n in Counter(names).items() if n > 1]
+        if twice:
+            raise UserError(f'--classes: listed twice: {shorten(twice)}')
+        return list(names)
+    empty = [name for name in there if not boxes[name]]
     if empty and empty_classes is None:
         raise UserError(
-            f'{file}: {len(empty)} of {len(categories)} categories have no boxes: '
+            f'{file}: {len(empty)} of {len(there)} categories have no boxes: '
             f'{shorten(empty)}; leave them out with --empty-classes drop, or keep their outputs, '
             'which nothing trains, with --empty-classes keep'
         )
     dropped = empty if empty_classes == 'drop' else ()
-    return [name for name in categories.values() if name not in dropped], boxes
+    return [name for name in there if name not in dropped]
 
 
 def _divide(content: dict, holdout: float) -> tuple[dict, dict]:

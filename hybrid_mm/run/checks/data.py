@@ -11,7 +11,8 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from hybrid_mm.checkpoints import MissingCheckpointError, check_exists, read_checkpoint, weights_of
-from hybrid_mm.errors import UserError
+from hybrid_mm.data.sample_check import other_images
+from hybrid_mm.errors import UserError, warn
 from hybrid_mm.run.checks.class_labels import check_class_labels
 from hybrid_mm.run.checks.classes import (
     check_categories,
@@ -21,12 +22,14 @@ from hybrid_mm.run.checks.classes import (
     check_num_classes,
     check_splits,
     check_subset,
+    check_things,
     number_of_classes,
 )
-from hybrid_mm.run.checks.datasets import classes_of, paths_of, readers, stored_classes
+from hybrid_mm.run.checks.datasets import classes_of, dataset_class, paths_of, readers
 from hybrid_mm.run.checks.label_maps import check_label_maps
 from hybrid_mm.run.checks.metrics import check_metrics
 from hybrid_mm.run.config import nodes
+from hybrid_mm.run.registered import arguments
 
 
 def check_training(cfg: Config) -> None:
@@ -66,26 +69,48 @@ def check_data(cfg: Config, loader: str) -> None:
     Raises:
         UserError: A path does not exist (the layout that the config expects is shown),
             classes of data sets, annotations, class folders, heads or metrics do not fit each
-            other, or a segmentation map has a label out of range.
+            other, or label maps are missing, broken, or hold one class only.
     """
     if not cfg.get(loader):
         return
+    training = loader == 'train_dataloader'
+    skip = cfg.get('skip_bad_samples', 0) if training else 0
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
-        for dataset in readers(cfg[loader].dataset):
+        datasets = list(readers(cfg[loader].dataset))
+        for dataset in datasets:
             check_names(dataset, loader)
             _check_paths(cfg, dataset, loader)
             classes = classes_of(dataset)
+            number = len(classes) if classes else number_of_classes(cfg.model)
+            check_class_labels(dataset, number, loader)
             if classes:
                 check_subset(dataset, classes, loader)
                 check_categories(dataset, classes, loader)
                 check_evaluator(cfg, dataset, classes, loader)
                 check_num_classes(cfg.model, classes, f'the data set of {loader}')
-                check_label_maps(dataset, stored_classes(dataset) or classes, loader)
-            number = len(classes) if classes else number_of_classes(cfg.model)
-            check_class_labels(dataset, number, loader)
+<<<<<<< HEAD
+                check_things(cfg.model, dataset, classes, loader)
+=======
+            _name_other_images(dataset, loader)
+>>>>>>> refs/heads/maps
             if number:
                 check_metrics(cfg, dataset, number, loader)
+        check_label_maps(datasets, cfg.model, loader, skip, training)
         check_loader(cfg, loader)
+
+
+def _name_other_images(dataset: dict[str, Any], loader: str) -> None:
+    """Warn of images that a data set of class folders does not read for their suffix."""
+    cls = dataset_class(dataset)
+    takes = arguments(cls) if cls is not None else {}
+    folder = paths_of(dataset)
+    if 'extensions' not in takes or 'ann_file' in folder or os.environ.get('RANK', '0') != '0':
+        return
+    default = getattr(cls, 'IMG_EXTENSIONS', takes['extensions'])
+    suffixes = [suffix.lower() for suffix in dataset.get('extensions', default)]
+    for path in filter(os.path.isdir, folder.values()):
+        if others := other_images(path, suffixes):
+            warn(f'{loader}: {others} in {path} are not read, only {", ".join(suffixes)}')
 
 
 def _check_paths(cfg: Config, dataset: dict[str, Any], loader: str) -> None:
