@@ -110,7 +110,7 @@ def _add_new(commands) -> None:
     )
     parser.add_argument(
         '--classes',
-        type=lambda text: [name.strip() for name in text.split(',')],
+        type=_names,
         metavar='A,B,...',
         help='names of the classes (COCO: those to train, default: all)',
     )
@@ -146,6 +146,13 @@ def _share(text: str) -> float:
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f'expected a number between 0 and 1, got {text}')
     return value
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(',')]
+    if not all(names):
+        raise argparse.ArgumentTypeError(f'expected names with commas between them, got {text!r}')
+    return names
 
 
 def _positive(text: str) -> int:

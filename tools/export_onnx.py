@@ -98,11 +98,12 @@ def build_model(cfg: Config, checkpoint: str | None) -> tuple[nn.Module, dict[st
     weights: dict[str, Any] = {} if checkpoint is None else read_checkpoint(checkpoint)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         model = MODELS.build(without_init_cfg(cfg.model))
-        meta = meta_of_model(cfg, weights, checkpoint or '')
     if checkpoint is None:
         warn('no checkpoint: the file gets random weights')
     else:
         load_weights(model, weights, checkpoint)
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        meta = meta_of_model(cfg, weights, checkpoint or '')
     prepared = {
         **(cfg.get('data_preprocessor') or {}),
         **(cfg.model.get('data_preprocessor') or {}),

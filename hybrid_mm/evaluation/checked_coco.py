@@ -53,5 +53,5 @@ def checked_coco_metric(
     if sort_categories:
         coco.cats = dict(sorted(coco.cats.items()))
         coco.dataset['categories'].sort(key=lambda category: category['id'])
-    metric._coco_api = coco
+    metric._coco_api, metric.ann_file = coco, ann_file
     return metric

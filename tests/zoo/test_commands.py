@@ -379,7 +379,12 @@ def test_other_mistakes(call, tiny_coco, tmp_path):
     assert 'is not a folder' in call(*NEW, *good[:3], tmp_path / 'none', *good[4:])[2]
     assert 'use --head mask-rcnn' in call(*NEW, '--head', 'upernet', *good[2:])[2]
     assert 'does not exist' in call(*NEW, *good, '--checkpoint', tmp_path / 'none.pth')[2]
-    assert "no category 'disk'; did you mean disc?" in call(*NEW, *good, '--classes', 'disk')[2]
+    for names, message in (
+        ('disk', "no category 'disk'; did you mean disc?"),
+        ('bar,Disc', "no category 'Disc'; 'Disc' is spelled 'disc' there"),
+        ('bar,disc,bar', '--classes: listed twice: bar'),
+    ):
+        assert message in call(*NEW, *good, '--classes', names)[2]
     assert 'no --holdout' in call(*NEW, *good, '--holdout', '0.2')[2]
 
     def without_bars(content):

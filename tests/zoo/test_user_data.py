@@ -50,6 +50,18 @@ def test_figures_of_a_coco_file(tmp_path):
     assert read_data(tmp_path, classes=['fork']).classes == ['fork']
 
 
+def test_classes_are_those_of_the_user_or_of_training(tmp_path):
+    coco(tmp_path, 5)
+    coco(tmp_path, 2, 'val', lambda content: content['categories'].reverse())
+    assert read_data(tmp_path).classes == ['cup', 'fork']
+    assert read_data(tmp_path, classes=['fork', 'cup']).classes == ['fork', 'cup']
+    coco(tmp_path, 2, 'val', lambda content: content['categories'][0].update(name='Cup'))
+    with pytest.raises(
+        UserError, match=r"categories cup, which .* have; 'cup' is spelled 'Cup' the"
+    ):
+        read_data(tmp_path)
+
+
 def test_crowds_are_no_objects_without_a_polygon(tmp_path):
     def change(content):
         content['annotations'][0].update(
@@ -139,6 +151,8 @@ def test_the_number_of_classes_is_no_label(tmp_path):
     with pytest.raises(UserError, match='has the label 3; 3 classes allow 0 to 2'):
         read_data(tmp_path)
     assert read_data(tmp_path, classes=list('abcd')).classes == list('abcd')
+    with pytest.raises(UserError, match=r'--classes b, a, c, d has names of .*classes.txt in ano'):
+        read_data(tmp_path, classes=list('bacd'))
 
 
 def test_parts_of_label_maps(tmp_path):
@@ -163,11 +177,11 @@ def test_hidden_and_nested_files(tmp_path, capsys):
     assert [split.count for split in data.splits.values()] == [4, 2]
     capsys.readouterr()
     Image.new('RGB', (5, 5)).save(tmp_path / 'masks/train/more/x.png')
-    Image.new('RGB', (5, 5)).save(tmp_path / 'images/train/x.gif')
+    (tmp_path / 'images/train/x.heic').write_bytes(b'')
     read_data(tmp_path)
     err = capsys.readouterr().err
     assert '1 files in ' in err and 'belong to no image: more/x.png' in err
-    assert 'are not read: x.gif' in err
+    assert 'are not read: x.heic' in err
     with pytest.raises(UserError, match='which is read with its subfolders'):
         read_data(tmp_path, val=('masks/train/more', 'images/train/more'))
     with pytest.raises(UserError, match=r'classes\.txt is not a folder'):

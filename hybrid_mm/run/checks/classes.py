@@ -25,6 +25,7 @@ from hybrid_mm.run.checks.datasets import (
     readers,
     stored_classes,
 )
+from hybrid_mm.run.config import nodes
 
 
 def check_names(dataset: dict[str, Any], loader: str) -> None:
@@ -243,6 +244,13 @@ def check_num_classes(model: dict[str, Any], classes: list[str], place: str) -> 
             f'{path} is {number}, but {place} has {len(classes)} classes '
             f'({shorten(classes, 4)}); use --cfg-options {options}'
         )
+    for path, node in nodes(model, 'model'):  # heads of panoptic and instance segmentation
+        things, stuff = node.get('num_things_classes'), node.get('num_stuff_classes')
+        if isinstance(things, int) and isinstance(stuff, int) and things + stuff != len(classes):
+            raise UserError(
+                f'{path}: num_things_classes {things} and num_stuff_classes {stuff} are not '
+                f'the {len(classes)} classes of {place} ({shorten(classes, 4)})'
+            )
 
 
 def number_of_classes(model: dict[str, Any]) -> int | None:

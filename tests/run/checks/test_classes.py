@@ -291,6 +291,31 @@ def test_accuracy_while_training(folders):
     refused(cfg, 'model.head.topk has 5, but there are 3')
 
 
+def test_labels_as_vectors(folders):
+    cfg = classification(folders)
+    cfg.train_dataloader = cfg.val_dataloader
+    cfg.data_preprocessor = dict(num_classes=1000)
+    data.check_data(cfg, 'train_dataloader')  # it is not used
+    for key, changes in (
+        ('data_preprocessor', dict(to_onehot=True)),
+        ('data_preprocessor', dict(batch_augments=dict(augments=[dict(type='Mixup')]))),
+        ('model', dict(train_cfg=dict(augments=[dict(type='Mixup')]))),
+    ):
+        other = Config(cfg.to_dict())
+        other[key].update(changes)
+        refused(other, 'num_classes is 1000, but .* has 3 classes', 'train_dataloader')
+        other.data_preprocessor.num_classes = 3
+        data.check_data(other, 'train_dataloader')
+
+
+def test_things_and_stuff(tmp_path):
+    cfg = detection(coco_file(tmp_path / 'a.json'))
+    cfg.model = dict(panoptic_head=dict(num_things_classes=2, num_stuff_classes=1))
+    data.check_data(cfg, 'val_dataloader')
+    cfg.model.panoptic_head.num_things_classes = 80
+    refused(cfg, 'model.panoptic_head: num_things_classes 80 and num_stuff_classes 1 are not the 3')
+
+
 def test_ignored_label_of_metric_and_data(tmp_path, capsys):
     dataset = dict(type='BaseSegDataset', data_root=str(tmp_path), metainfo=dict(classes=CATS))
     model = dict(decode_head=dict(num_classes=3))
