@@ -13,12 +13,8 @@ from mmengine.registry import DATASETS as ROOT_DATASETS
 from PIL import UnidentifiedImageError
 
 from hybrid_mm import compat
-<<<<<<< HEAD
 from hybrid_mm.data.coco_check import load_coco
 from hybrid_mm.data.coco_lists import Findings, Use
-from hybrid_mm.data.sample_check import PICTURES, SampleCheck, check_file_end, is_hidden
-=======
-from hybrid_mm.data.coco_check import Findings, Use, load_coco
 from hybrid_mm.data.sample_check import (
     SampleCheck,
     check_file_end,
@@ -26,7 +22,6 @@ from hybrid_mm.data.sample_check import (
     is_image,
     other_images,
 )
->>>>>>> refs/heads/maps
 from hybrid_mm.data.wrapper import DatasetWrapper
 from hybrid_mm.errors import UserError, shorten, warn
 from hybrid_mm.registry import DATASETS

@@ -4,13 +4,14 @@ import mmap
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from PIL import Image
 
-PICTURES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm',
-            '.pgm', '.gif', '.jp2', '.heic', '.heif', '.avif')  # fmt: skip
+from hybrid_mm.data.images import IMAGE_SUFFIXES
+
+PICTURES = (*IMAGE_SUFFIXES, '.jpe', '.jp2', '.heic', '.heif', '.avif')
 """Endings of the names of image files, also of those that are not read."""
 _SIGNATURES = JPEG, PNG = b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n'
 # a marker of a JPEG file: not a stuffed byte of a scan, and none of the marks within a scan
@@ -28,6 +29,20 @@ def is_hidden(path: str) -> bool:
     return any(part.startswith('.') or part == '__MACOSX' for part in parts)
 
 
+def files_below(folder: str | os.PathLike) -> Iterator[str]:
+    """Files in a folder and its subfolders, relative to it, without hidden ones; links count."""
+    seen = set()
+    for path, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(path)
+        if real in seen:  # links in a circle
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        below = os.path.relpath(path, folder)
+        yield from (os.path.normpath(os.path.join(below, n)) for n in names if not is_hidden(n))
+
+
 def other_images(
     folder: str, suffix: str | Sequence[str], maps: str | None = None, map_suffix: str = ''
 ) -> str:
@@ -40,9 +55,14 @@ def other_images(
         map_suffix: Suffix of the label maps.
     """
     folder, maps = os.path.abspath(folder), maps and os.path.abspath(maps)
+    by_folder: dict[str, list[str]] = {}
+    for path in files_below(folder):
+        by_folder.setdefault(os.path.dirname(path), []).append(os.path.basename(path))
     found: Counter[str] = Counter()
-    for path, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [f for f in folders if not is_hidden(f) and os.path.join(path, f) != maps]
+    for below, names in by_folder.items():
+        path = os.path.join(folder, below)
+        if maps and maps != folder and f'{path}/'.startswith(f'{maps}/'):
+            continue
         if isinstance(suffix, str):
             stems = {name.removesuffix(suffix) for name in names if name.endswith(suffix)}
             known = {stem + suffix for stem in stems}
@@ -52,7 +72,7 @@ def other_images(
             known = {name for name in names if name.lower().endswith(tuple(suffix))}
         for name in names:
             ending = os.path.splitext(name)[1]
-            if name not in known and ending.lower() in PICTURES and not is_hidden(name):
+            if name not in known and ending.lower() in PICTURES:
                 found[ending] += 1
     return ', '.join(f'{count} {ending}' for ending, count in sorted(found.items()))
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hybrid_mm.data.sample_check import check_file_end, is_hidden, one_label, read_pair
+from hybrid_mm.data.sample_check import check_file_end, files_below, is_hidden, one_label, read_pair
 
 RNG = np.random.default_rng(3)
 PICTURE = cv2.resize(RNG.integers(0, 255, (12, 16, 3), dtype=np.uint8), (160, 120))
@@ -122,6 +122,15 @@ def test_hidden():
         assert is_hidden(path), path
     for path in ('0.png', './0.png', '../x/0.png', 'a.b/0._png', 'MACOSX/0.png', '/a/0.png'):
         assert not is_hidden(path), path
+
+
+def test_files_below(tmp_path):
+    for name in ('a/0.png', 'a/.1.png', 'b.png', '.c/2.png', '__MACOSX/3.png'):
+        (tmp_path / 'x' / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / 'x' / name).write_bytes(b'')
+    (tmp_path / 'x/a/circle').symlink_to(tmp_path / 'x')
+    (tmp_path / 'x/link').symlink_to(tmp_path / 'x/.c')
+    assert sorted(files_below(tmp_path / 'x')) == ['a/0.png', 'b.png', 'link/2.png']
 
 
 def test_pairs(tmp_path):

@@ -88,11 +88,8 @@ def check_data(cfg: Config, loader: str) -> None:
                 check_categories(dataset, classes, loader)
                 check_evaluator(cfg, dataset, classes, loader)
                 check_num_classes(cfg.model, classes, f'the data set of {loader}')
-<<<<<<< HEAD
                 check_things(cfg.model, dataset, classes, loader)
-=======
             _name_other_images(dataset, loader)
->>>>>>> refs/heads/maps
             if number:
                 check_metrics(cfg, dataset, number, loader)
         check_label_maps(datasets, cfg.model, loader, skip, training)

@@ -4,13 +4,12 @@ import copy
 import os
 import random
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hybrid_mm.data.checked import CheckedDataset, images_not_read
-from hybrid_mm.data.sample_check import is_hidden, one_label
+from hybrid_mm.data.sample_check import files_below, one_label
 from hybrid_mm.errors import UserError, shorten, warn
 from hybrid_mm.run.checks.datasets import dataset_class, paths_of
 from hybrid_mm.run.config import nodes
@@ -189,15 +188,14 @@ class _LabelMaps:
             self._name_unused({os.path.normpath(info['seg_map_path']) for info in infos})
 
     def _name_unused(self, used: set[str]) -> None:
-        folder, suffix = Path(self.data.data_prefix['seg_map_path']), self.data.seg_map_suffix
-        files = [path for path in folder.rglob('*') if path.name.endswith(suffix)]
+        folder, suffix = self.data.data_prefix['seg_map_path'], self.data.seg_map_suffix
         images = self.data.img_suffix if self.data.img_suffix.endswith(suffix) else '\0'
         unused = [
-            path.name
-            for path in sorted(files)
-            if os.path.normpath(path) not in used
-            and not is_hidden(str(path.relative_to(folder)))
-            and not path.name.endswith(images)
+            name
+            for name in sorted(files_below(folder))
+            if name.endswith(suffix)
+            and not name.endswith(images)
+            and os.path.normpath(os.path.join(folder, name)) not in used
         ]
         if unused:
             warn(
