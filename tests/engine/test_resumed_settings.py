@@ -234,9 +234,10 @@ def optimizer(**changes):
 
 ADAM = dict(type='AdamW', lr=0.01, betas=(0.9, 0.99))
 POLY = [dict(type='PolyLR', power=1.0, by_epoch=False)]
+COSINE = [dict(type='CosineAnnealingLR', eta_min_ratio=0.1, by_epoch=False)]
 
 
-@pytest.mark.parametrize('schedule', [None, POLY])
+@pytest.mark.parametrize('schedule', [None, COSINE])
 @pytest.mark.parametrize(('first', 'then', 'expected'), [
     (optimizer(), optimizer(lr=0.005), dict(lr=0.005)),
     (optimizer(), optimizer(weight_decay=0.1), dict(weight_decay=0.1)),
