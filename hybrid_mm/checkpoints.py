@@ -4,62 +4,26 @@
 checkpoint read it here, so that all of them know the same containers and raise the same errors.
 """
 
-import os
-import pickle
-import zipfile
-from pathlib import Path
 from typing import Any, cast
 
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
+from hybrid_mm.checkpoint_files import CheckpointError, MissingCheckpointError, check_exists
 from hybrid_mm.convert import differences, unwrap
-from hybrid_mm.errors import UserError, plain_text, shorten
+from hybrid_mm.errors import UserError, plain_text
 
-_READ_ERRORS = (
-    *(RuntimeError, OSError, EOFError, KeyError, ValueError),
-    *(pickle.UnpicklingError, zipfile.BadZipFile),
-)
-
-
-class CheckpointError(UserError):
-    """A checkpoint that cannot be used.
-
-    Args:
-        path: File or URL.
-        reason: What is wrong with it, as the predicate of a sentence.
-
-    Attributes:
-        reason: The message without the name of the file.
-    """
-
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f'checkpoint {path} {reason}')
-        self.reason = reason
-
-
-class MissingCheckpointError(CheckpointError):
-    """A checkpoint that does not exist.
-
-    Attributes:
-        beside: Phrase that names the checkpoints in the folder of the missing one, or empty.
-    """
-
-    def __init__(self, path: str) -> None:
-        folder = Path(path).expanduser().parent
-        found = sorted(file.name for file in folder.glob('*.pth')) if folder.is_dir() else []
-        self.beside = f'; {folder} has {shorten(found)}' if found else ''
-        super().__init__(path, f'does not exist{self.beside}')
-
-
-def check_exists(path: str) -> None:
-    """Check that a checkpoint exists, unless it is a URL.
-
-    Raises:
-        MissingCheckpointError: It does not; names the checkpoints in its folder.
-    """
-    if '://' not in path and not os.path.isfile(os.path.expanduser(path)):
-        raise MissingCheckpointError(path)
+__all__ = [
+    'CheckpointError',
+    'MissingCheckpointError',
+    'check_exists',
+    'check_weights',
+    'inner_model',
+    'load_weights',
+    'read_checkpoint',
+    'weights_of',
+    'without_left_out',
+]
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:
@@ -67,19 +31,16 @@ def read_checkpoint(path: str) -> dict[str, Any]:
 
     Raises:
         MissingCheckpointError: It does not exist.
-        CheckpointError: It is truncated, or not a checkpoint.
+        CheckpointError: It is truncated, damaged, not a checkpoint, or could run code.
     """
     check_exists(path)
     try:
         checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    except CheckpointError:
+    except UserError:
         raise
-    except _READ_ERRORS as error:
-        size = f'({os.path.getsize(path)} bytes) ' if os.path.isfile(path) else ''
+    except Exception as error:  # of a download, or of a file that was downloaded
         first = plain_text(error).strip().split('\n')[0] or type(error).__name__
-        raise CheckpointError(
-            path, f'{size}cannot be read; is it truncated, or not a checkpoint? ({first})'
-        ) from error
+        raise CheckpointError(path, f'cannot be read ({first})') from error
     if not isinstance(checkpoint, dict):
         raise CheckpointError(
             path, f'holds a {type(checkpoint).__name__}; expected a dict of weights'
@@ -106,6 +67,20 @@ def inner_model(model: nn.Module) -> nn.Module:
     return model
 
 
+def without_left_out(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights but those of stages that the backbones of a model do without."""
+    backbones = [(f'{name}.' if name else '', m) for name, m in model.named_modules()]
+    backbones = [(prefix, m) for prefix, m in backbones if hasattr(m, 'leaves_out')]
+    return {
+        key: value
+        for key, value in weights.items()
+        if not any(
+            key.startswith(prefix) and module.leaves_out(key[len(prefix) :])
+            for prefix, module in backbones
+        )
+    }
+
+
 def check_weights(model: nn.Module, checkpoint: dict[str, Any], path: str) -> dict[str, Tensor]:
     """Check that the keys and shapes of a checkpoint are those of a model (wrappers aside).
 
@@ -116,6 +91,7 @@ def check_weights(model: nn.Module, checkpoint: dict[str, Any], path: str) -> di
         CheckpointError: Names the first missing, unexpected and mis-shaped keys.
     """
     model, weights = inner_model(model), weights_of(checkpoint, path)
+    weights = without_left_out(model, weights)
     found = differences(model.state_dict(), weights)
     if found:
         raise CheckpointError(
@@ -124,48 +100,7 @@ def check_weights(model: nn.Module, checkpoint: dict[str, Any], path: str) -> di
     return weights
 
 
-def check_some_weights(
-    model: nn.Module, checkpoint: dict[str, Any], path: str
-) -> dict[str, Tensor]:
-    """Check that at least one tensor of a checkpoint fits a model, by key and shape.
-
-    Returns:
-        The weights.
-
-    Raises:
-        CheckpointError: None fits; names the first keys of both.
-    """
-    model, weights = inner_model(model), weights_of(checkpoint, path)
-    own = model.state_dict()
-    if not any(key in own and own[key].shape == value.shape for key, value in weights.items()):
-        raise CheckpointError(
-            path,
-            f'has nothing that fits this model ({type(model).__name__}): the file has '
-            f'{shorten(list(weights), 3)}, the model {shorten(list(own), 3)}',
-        )
-    return weights
-
-
 def load_weights(model: nn.Module, checkpoint: dict[str, Any], path: str) -> None:
     """Load the weights of a checkpoint strictly; see :func:`check_weights`."""
     weights = check_weights(model, checkpoint, path)
     inner_model(model).load_state_dict(weights, strict=False)
-
-
-def load_from_safetensors(filename: str, map_location: Any = None) -> dict[str, Tensor]:
-    """Read a local file of safetensors onto the CPU, as MMEngine's loaders read other files."""
-    try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-    except ModuleNotFoundError as error:
-        raise CheckpointError(
-            filename, 'needs the package safetensors; pip install safetensors'
-        ) from error
-    try:
-        return load_file(os.path.expanduser(filename))
-    except SafetensorError as error:
-        raise RuntimeError(str(error)) from error
-
-
-# a regular expression; the loaders of URLs and of other local files are those of `compat`
-CheckpointLoader.register_scheme(r'(?!.*://).*\.safetensors$', load_from_safetensors, force=True)

@@ -8,7 +8,6 @@ from torch import nn
 from hybrid_mm.checkpoints import (
     CheckpointError,
     MissingCheckpointError,
-    check_some_weights,
     check_weights,
     inner_model,
     load_weights,
@@ -68,28 +67,6 @@ def test_missing_files_and_what_lies_beside(tmp_path):
         read_checkpoint(str(tmp_path / 'x.pth'))
     names = ', '.join(f'epoch_{i}.pth' for i in range(6))
     assert str(caught.value).endswith(f'does not exist; {tmp_path} has {names}, ...')
-
-
-def test_one_tensor_that_fits_is_enough_to_start_from():
-    weights = checkpoint()['state_dict']
-    model = Wrapper(nn.Linear(2, 3))
-    for content in (
-        dict(state_dict=weights),
-        dict(model=dict(weights, other=torch.zeros(2))),
-        dict(bias=weights['bias'], weight=torch.zeros(5, 2)),
-    ):
-        found = check_some_weights(model, content, 'x.pth')
-        assert torch.equal(found['bias'], weights['bias'])
-    for content in (
-        dict(weight=torch.zeros(2, 3), bias=torch.zeros(1, 3)),  # as many numbers in other shapes
-        {f'backbone.{key}': value for key, value in weights.items()},
-    ):
-        with pytest.raises(
-            CheckpointError, match=r'x\.pth has nothing that fits this model'
-        ) as caught:
-            check_some_weights(model, content, 'x.pth')
-        assert next(iter(content)) in str(caught.value)
-        assert 'the model weight, bias' in str(caught.value)
 
 
 def test_safetensors(tmp_path):

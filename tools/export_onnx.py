@@ -7,7 +7,8 @@ python tools/export_onnx.py --table docs/export.md --only 'VAN*'
 Input is `image`, (N, 3, H, W), prepared as the test pipeline does it; the file's metadata name mean
 and std, the order of the channels and the classes. Outputs are raw:
   backbone        map_0, map_1, ... at strides 4, 8, 16, 32
-  segmentation    logits (N, classes, H / 4, W / 4) of most heads, not resized
+  segmentation    logits (N, classes, H / 4, W / 4) of most heads, not resized; with out_channels=1
+                  one channel: class 1 where its sigmoid exceeds the metadata's threshold
   classification  cls_score (N, classes)
   RetinaNet etc.  cls_score_i, bbox_pred_i of every level, not decoded
   Mask R-CNN      OUT.onnx: pyramid_i, rpn_cls_score_i, rpn_bbox_pred_i, and OUT_rois.onnx, from
@@ -29,7 +30,7 @@ from hybrid_mm.checkpoints import load_weights, read_checkpoint
 from hybrid_mm.errors import UserError, warn
 from hybrid_mm.export import graphs, onnx_files
 from hybrid_mm.run import options
-from hybrid_mm.run.checks.datasets import dataset_classes
+from hybrid_mm.run.checks.classes import meta_of_model
 from hybrid_mm.run.config import load_config, without_init_cfg
 from hybrid_mm.run.tool import tool
 
@@ -97,19 +98,21 @@ def build_model(cfg: Config, checkpoint: str | None) -> tuple[nn.Module, dict[st
     weights: dict[str, Any] = {} if checkpoint is None else read_checkpoint(checkpoint)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         model = MODELS.build(without_init_cfg(cfg.model))
-        classes = dataset_classes(cfg.test_dataloader.dataset)
     if checkpoint is None:
         warn('no checkpoint: the file gets random weights')
     else:
         load_weights(model, weights, checkpoint)
-    meta = {**classes, **((weights.get('meta') or {}).get('dataset_meta') or {})}
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        meta = meta_of_model(cfg, weights, checkpoint or '')
     prepared = {
         **(cfg.get('data_preprocessor') or {}),
         **(cfg.model.get('data_preprocessor') or {}),
     }
     names = ('mean', 'std', 'bgr_to_rgb', 'to_rgb')
     properties = {name: prepared[name] for name in names if prepared.get(name) is not None}
-    properties['classes'] = list(meta.get('classes') or [])
+    properties['classes'] = list(meta['classes'] or [])
+    if getattr(getattr(model, 'decode_head', None), 'out_channels', None) == 1:
+        properties['threshold'] = model.decode_head.threshold
     return model, {key: json.dumps(value) for key, value in properties.items()}
 
 

@@ -11,9 +11,13 @@ DIR/pictures/ and DIR/videos/ hold the drawn predictions and DIR/predictions.jso
                   (fraction of the pixels, by class name)
   classification  one entry per image: file_name, top5 (class name and score)
 Entries of a video have the number of the frame as well. From Python: hybrid_mm.apis.Predictor.
+
+An input that cannot be read, prepared or predicted on is reported, and the others go on; the exit
+status is 1 then. What is done when Ctrl-C or an error ends the work is kept.
 """
 
 import sys
+import traceback
 
 from hybrid_mm.errors import shorten
 from hybrid_mm.run import options
@@ -40,35 +44,45 @@ def main(argv=None):
     parser.add_argument(
         '--annotations', metavar='FILE', help='COCO file whose ids the results of a detector get'
     )
+    parser.add_argument(
+        '--force', action='store_true', help='replace the results that are in the folder'
+    )
     options.add_config_options(parser)
     args = parser.parse_args(argv)
     if args.batch_size < 1:
         parser.error(f'--batch-size must be at least 1, got {args.batch_size}')
 
     from hybrid_mm.apis import Predictor, Writer
-    from hybrid_mm.apis.sources import count_sources
+    from hybrid_mm.apis.sources import count_sources, list_files
     from hybrid_mm.run.console import progress
 
-    total = count_sources(args.images)
+    files = list_files(args.images, args.out)
+    total = count_sources(files)
     cfg = load_config(args.config, args.cfg_options)
     predictor = Predictor(cfg, args.checkpoint, args.device, args.batch_size, args.tta)
-    inputs = args.images[0] if len(args.images) == 1 else args.images
     broken, done = [], 0
 
     with (
-        Writer(predictor, args.out, args.score_thr, args.annotations) as writer,
+        Writer(predictor, args.out, args.score_thr, args.annotations, args.force) as writer,
         progress('images', total) as advance,
     ):
+        writer.check_names(file.name for file in files)
 
         def skip(name, error):
             broken.append(name)
             print(f'skipped: {error}', file=sys.stderr)
+            if args.debug:
+                traceback.print_exception(error)
             advance()
 
-        for prediction in predictor.stream(inputs, on_error=skip):
-            writer.add(prediction)
-            done += 1
-            advance()
+        try:
+            for prediction in predictor.stream(files, on_error=skip):
+                writer.add(prediction)
+                done += 1
+                advance()
+        except KeyboardInterrupt:
+            print(f'stopped: {done} of {total} images done; results in {args.out}', file=sys.stderr)
+            return 130
     print(f'{done} of {done + len(broken)} images done; results in {args.out}')
     if broken:
         print(f'{len(broken)} skipped: {shorten(broken)}', file=sys.stderr)

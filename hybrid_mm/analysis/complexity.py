@@ -28,6 +28,7 @@ from hybrid_mm.ops import (  # noqa: F401  registers the operators that are coun
     mixed_shift,
     vector_attention,
 )
+from hybrid_mm.ops.fusing import fused_despite_global_hooks
 from hybrid_mm.ops.local_attention.pattern import Pattern
 
 BOX_ROIS, MASK_ROIS = 1000, 100
@@ -230,7 +231,8 @@ _ENGINE = {
 
 def _count(forward: Callable[[Tensor], object], image: Tensor) -> dict[str, int]:
     """Count floating-point operations (two per multiply-add) by the name of the module."""
-    with FlopCounterMode(display=False, custom_mapping=_ENGINE) as counter:
+    counter = FlopCounterMode(display=False, custom_mapping=_ENGINE)
+    with fused_despite_global_hooks(), counter:  # it has hooks on all modules
         forward(image)
     return {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
 

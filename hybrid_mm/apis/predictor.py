@@ -10,18 +10,25 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, TRANSFORMS, VISUALIZERS, DefaultScope
+from mmengine.structures import BaseDataElement
 
 from hybrid_mm.apis.results import Prediction, to_prediction
-from hybrid_mm.apis.sources import Source, UnreadableInput, read_sources
+from hybrid_mm.apis.sources import FailedInput, Source, UnreadableInput, read_sources
 from hybrid_mm.checkpoints import load_weights, read_checkpoint
-from hybrid_mm.errors import UserError
-from hybrid_mm.run.checks.datasets import dataset_classes
+from hybrid_mm.data.images import count_frames
+from hybrid_mm.data.sample_check import check_file_end
+from hybrid_mm.errors import UserError, shorten, warn
+from hybrid_mm.run.checks.classes import meta_of_model
 from hybrid_mm.run.config import inner_dataset, load_config, task_of, without_init_cfg
 from hybrid_mm.run.launch import set_test_time_augmentation
 from hybrid_mm.run.options import torch_device
 
 LOOKAHEAD = 4
 """Batches that are read ahead, so that images of one size can be batched."""
+
+OnError = Callable[[str, Exception], None]
+Read = tuple[Source, np.ndarray, dict]
+"""An input, its image, and what the pipeline makes of it."""
 
 
 class Predictor:
@@ -67,11 +74,11 @@ class Predictor:
         self.device = torch_device(device)
         weights = read_checkpoint(str(checkpoint))
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
-            self.meta = self._meta(weights)
             if tta:
                 set_test_time_augmentation(cfg)
             model = revert_sync_batchnorm(MODELS.build(without_init_cfg(cfg.model)))
             load_weights(model, weights, str(checkpoint))
+            self.meta = self._meta(weights, str(checkpoint))
             self.model = model.to(self.device).eval()
             steps = inner_dataset(cfg.test_dataloader.dataset).pipeline
             loader, *steps = _without_annotations(steps)
@@ -83,44 +90,51 @@ class Predictor:
         """Names of the classes, from the checkpoint, else from the config's data set."""
         return tuple(self.meta['classes'])
 
-    def __call__(
-        self, inputs, on_error: Callable[[str, Exception], None] | None = None
-    ) -> list[Prediction]:
+    def __call__(self, inputs, on_error: OnError | None = None) -> list[Prediction]:
         """Return the results of all inputs; :meth:`stream` keeps only a few in memory."""
         return list(self.stream(inputs, on_error))
 
-    def stream(
-        self, inputs, on_error: Callable[[str, Exception], None] | None = None
-    ) -> Iterator[Prediction]:
+    def stream(self, inputs, on_error: OnError | None = None) -> Iterator[Prediction]:
         """Predict on inputs one after the other.
+
+        Of a file with several frames or pages the first is taken; a warning at the end names those.
 
         Args:
             inputs: Array (H, W, 3), uint8, BGR, path of an image, of a folder of images (searched
                 recursively) or of a video, or an iterable of those.
-            on_error: Called with the name of an unreadable input and the error; the remaining
-                inputs are then processed. By default the error is raised.
+            on_error: Called with the name of an input and the error if it cannot be read, if the
+                pipeline cannot prepare it, or if the model fails on it; the remaining inputs are
+                then processed. By default the error is raised.
 
         Yields:
             One :class:`hybrid_mm.apis.Detection`, ``Segmentation`` or ``Classification`` for each
             image or frame, in the order of the inputs.
 
         Raises:
-            UserError: (a ValueError) An input does not exist, cannot be decoded, or is not one of
-                the above.
+            UserError: (a ValueError) An input does not exist, or is not one of the above;
+                :class:`FailedInput` without ``on_error``.
         """
-        window: list[tuple[Source, np.ndarray, dict]] = []
+        window: list[Read] = []
+        several = []
         size = self.batch_size * (LOOKAHEAD if self.batch_size > 1 else 1)
         for source in read_sources(inputs):
             try:
                 window.append((source, *self._read(source)))
-            except UnreadableInput as error:
+                if source.path is not None and count_frames(source.path) > 1:
+                    several.append(source.name)
+            except FailedInput as error:
                 if on_error is None:
                     raise
                 on_error(source.label, error)
             if len(window) == size:
-                yield from self._predict(window)
+                yield from self._predict(window, on_error)
                 window = []
-        yield from self._predict(window)
+        yield from self._predict(window, on_error)
+        if several:
+            warn(
+                f'{len(several)} files have several frames or pages, of which the first was '
+                f'taken: {shorten(several)}'
+            )
 
     def draw(self, prediction: Prediction, threshold: float = 0.3) -> np.ndarray:
         """Draw a result on its image.
@@ -148,40 +162,63 @@ class Predictor:
         """Read an image; return it and the output of the pipeline."""
         if source.problem is not None:
             raise UnreadableInput(f'{source.label} cannot be read: {source.problem}')
-        if source.path is not None:
+        data = self._from_array(source) if source.path is None else self._from_file(source)
+        image = data['img']
+        try:
+            prepared = self._prepare(data)
+            if prepared is None:
+                raise ValueError('a transform leaves it out')
+        except Exception as error:  # whatever a transform raises
+            size = f'{image.shape[1]} x {image.shape[0]} pixels (width x height)'
+            raise FailedInput(
+                f'{source.label}: the test pipeline cannot prepare an image of {size}: '
+                f'{_reason(error)}'
+            ) from error
+        return image.clip(0, 255).astype(np.uint8, copy=False), prepared
+
+    def _from_array(self, source: Source) -> dict:
+        image = source.image
+        if getattr(self._load, 'to_float32', False):
+            image = image.astype(np.float32)
+        shape = image.shape[:2]
+        return dict(img=image, img_shape=shape, ori_shape=shape, img_path=None, img_id=source.index)
+
+    def _from_file(self, source: Source) -> dict:
+        """Read a file as training does, and as strictly."""
+        try:
+            if not source.path.is_file():
+                there = source.path.is_dir() or source.path.exists()
+                raise OSError('it is no file' if there else 'it does not exist, or is a dead link')
+            check_file_end(str(source.path))
             try:
                 data = self._load(dict(img_path=str(source.path), img_id=source.index))
-            except Exception as error:  # whatever a decoder raises
-                reason = str(error).split('\n')[0] or type(error).__name__
-                raise UnreadableInput(f'{source.path} cannot be read: {reason}') from error
-        else:
-            image = source.image
-            if getattr(self._load, 'to_float32', False):
-                image = image.astype(np.float32)
-            shape = image.shape[:2]
-            data = dict(
-                img=image, img_shape=shape, ori_shape=shape, img_path=None, img_id=source.index
-            )
-        image = data['img']
-        return image.clip(0, 255).astype(np.uint8, copy=False), self._prepare(data)
+                assert data is not None
+            except AssertionError as error:
+                raise ValueError('it is no image, or none that can be decoded here') from error
+        except Exception as error:  # whatever a decoder raises
+            raise UnreadableInput(f'{source.path} cannot be read: {_reason(error)}') from error
+        return data
 
     @torch.no_grad()
-    def _predict(self, window: list[tuple[Source, np.ndarray, dict]]) -> Iterator[Prediction]:
+    def _predict(self, window: list[Read], on_error: OnError | None) -> Iterator[Prediction]:
         """Predict on images that were read, batching those of one size; results in their order."""
         groups: dict[tuple, list[int]] = {}
         for place, (_, _, data) in enumerate(window):
-            inputs = data['inputs'] if isinstance(data['inputs'], list) else [data['inputs']]
-            groups.setdefault(tuple(tuple(x.shape) for x in inputs), []).append(place)
-        samples = [None] * len(window)
+            groups.setdefault(_shapes(data), []).append(place)
+        found: dict[int, BaseDataElement | FailedInput] = {}
         with DefaultScope.overwrite_default_scope(self.cfg.default_scope):
             for places in groups.values():
                 for start in range(0, len(places), self.batch_size):
                     batch = places[start : start + self.batch_size]
-                    data = pseudo_collate([window[place][2] for place in batch])
-                    found = self.model.test_step(data)
-                    for place, sample in zip(batch, found, strict=True):
-                        samples[place] = sample.cpu()
-        for (source, image, _), sample in zip(window, samples, strict=True):
+                    results = self._step([window[place] for place in batch])
+                    found.update(zip(batch, results, strict=True))
+        for place, (source, image, _) in enumerate(window):
+            sample = found[place]
+            if isinstance(sample, FailedInput):
+                if on_error is None:
+                    raise sample
+                on_error(source.label, sample)
+                continue
             shared = dict(
                 index=source.index,
                 name=source.name,
@@ -192,11 +229,29 @@ class Predictor:
             )
             yield to_prediction(self.task, sample, shared)
 
-    def _meta(self, weights: dict) -> dict:
+    def _step(self, batch: list[Read]) -> list[BaseDataElement | FailedInput]:
+        """Predict on a batch; on its images one by one, if the model fails on it."""
+        try:
+            found = self.model.test_step(pseudo_collate([data for _, _, data in batch]))
+            return [sample.cpu() for sample in found]
+        except Exception as error:  # whatever a network raises
+            if 'CUDA error' in str(error):  # nothing works after that
+                raise
+            if len(batch) == 1:
+                source, _, data = batch[0]
+                failed = FailedInput(
+                    f'{source.label}: the model fails on the prepared image of shape '
+                    f'{_shapes(data)[0]}: {_reason(error)}'
+                )
+                failed.__cause__ = error
+                return [failed]
+        # here, where the error and what it holds on to are gone: perhaps memory was short
+        return [result for one in batch for result in self._step([one])]
+
+    def _meta(self, weights: dict, checkpoint: str) -> dict:
         """Class names and palette from the checkpoint, else from the config's data set."""
-        trained = (weights.get('meta') or {}).get('dataset_meta') or {}
-        meta = {**dataset_classes(self.cfg.test_dataloader.dataset), **trained}
-        if not meta.get('classes'):
+        meta = meta_of_model(self.cfg, weights, checkpoint)
+        if not meta['classes']:
             raise UserError(
                 'neither the checkpoint nor the config names the classes; use --cfg-options '
                 'test_dataloader.dataset.metainfo.classes=a,b,...'
@@ -221,3 +276,16 @@ def _without_annotations(steps: list) -> list:
         elif 'Annotation' not in step['type']:
             kept.append(dict(step))
     return kept
+
+
+def _shapes(data: dict) -> tuple[tuple[int, ...], ...]:
+    """Shapes of the inputs that the pipeline gives: one, or several of an augmented image."""
+    inputs = data['inputs'] if isinstance(data['inputs'], list) else [data['inputs']]
+    return tuple(tuple(x.shape) for x in inputs)
+
+
+def _reason(error: Exception) -> str:
+    """First line of the text of an exception, with its type unless it is a ``ValueError``."""
+    text = str(error).strip().split('\n')[0]
+    kind = type(error).__name__
+    return text if text and type(error) is ValueError else f'{kind}: {text}' if text else kind

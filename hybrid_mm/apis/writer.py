@@ -1,6 +1,11 @@
 """Write predictions as pictures, videos, label maps and COCO results."""
 
+import contextlib
+import itertools
 import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
@@ -9,15 +14,21 @@ import numpy as np
 
 from hybrid_mm.apis.predictor import Predictor
 from hybrid_mm.apis.results import Classification, Detection, Prediction, Segmentation
-from hybrid_mm.errors import UserError, shorten
+from hybrid_mm.apis.sources import plain_path
+from hybrid_mm.data.images import RESULTS_FILE, RESULTS_FOLDERS
+from hybrid_mm.engine.atomic_files import write_atomically
+from hybrid_mm.errors import UserError, shorten, warn
+from hybrid_mm.run.outputs import check_output_folder, writing
 
 
 class Writer:
     """Writes results to a folder; a context manager.
 
     Files are a picture for each image in ``OUT/pictures/``, a video for each video in
-    ``OUT/videos/``, and a list in ``OUT/predictions.json``. For a detector the list has COCO's
-    results format, with masks as compressed run lengths: ``COCO.loadRes`` of pycocotools reads it.
+    ``OUT/videos/``, and a list in ``OUT/predictions.json``, which is also written if an error or
+    Ctrl-C ends the work. For a detector the list has COCO's results format, with masks as
+    compressed run lengths: ``COCO.loadRes`` of pycocotools reads it. Every input has files of its
+    own: where two would have one name, the second gets a number, and a warning says so.
 
     Args:
         predictor: Predictor of the results.
@@ -26,9 +37,11 @@ class Writer:
         annotations: COCO annotation file: ``image_id`` and ``category_id`` are those of its images
             (by file name) and categories (by name). Without it they are the position of the image
             among the inputs and the label, both from 0.
+        force: Replace results in ``out``; those of other names stay, with a warning.
 
     Raises:
-        UserError: (a ValueError) The annotation file cannot be read or lacks a class.
+        UserError: (a ValueError) The annotation file cannot be read or lacks a class, the model is
+            no detector; the folder cannot be written, or has results already.
     """
 
     def __init__(
@@ -37,12 +50,24 @@ class Writer:
         out: str | Path,
         threshold: float = 0.3,
         annotations: str | Path | None = None,
+        force: bool = False,
     ):
         self.predictor, self.out, self.threshold = predictor, Path(out), threshold
+        task = getattr(predictor, 'task', 'detection')
+        if annotations is not None and task != 'detection':
+            raise UserError(f'annotations {annotations} are for detectors, this is {task}')
         self.ids = None if annotations is None else _Ids(Path(annotations), predictor.classes)
         self.entries: list[dict] = []
-        self._video: tuple[str, cv2.VideoWriter] | None = None
-        self.out.mkdir(parents=True, exist_ok=True)
+        self._video: _Video | None = None
+        check_output_folder(self.out, 'out')
+        self._names = _Names(self.out)
+        self._old = _results(self.out)
+        if self._old and not force:
+            raise UserError(
+                f'{self.out} has results already ({shorten([p.name for p in self._old])}); name '
+                'another folder, or replace them with force (--force)'
+            )
+        self._write_entries()  # says from now on whose folder it is
 
     def __enter__(self) -> 'Writer':
         return self
@@ -50,11 +75,24 @@ class Writer:
     def __exit__(self, *error) -> None:
         self.close()
 
+    def check_names(self, names: Iterable[str]) -> None:
+        """Check that images are in the annotation file, if there is one.
+
+        Raises:
+            UserError: One is not.
+        """
+        for name in names if self.ids is not None else ():
+            self.ids.image(name)
+
     def add(self, prediction: Prediction) -> None:
-        """Write the picture or frame of a result, and keep its entries for ``predictions.json``."""
-        drawn = self.predictor.draw(prediction, self.threshold)
+        """Write the picture or frame of a result, and keep its entries for ``predictions.json``.
+
+        Raises:
+            UserError: A file cannot be written, or the annotation file has no such image.
+        """
+        drawn = self._draw(prediction)
         if prediction.frame is None:
-            mmcv.imwrite(drawn, str(self.out / 'pictures' / f'{prediction.name}.png'))
+            _write_image(drawn, self._names.new('pictures', f'{prediction.name}.png'))
         else:
             self._add_frame(prediction, drawn)
         if isinstance(prediction, Detection):
@@ -67,33 +105,50 @@ class Writer:
 
     def close(self) -> None:
         """Write ``predictions.json`` and finish the last video."""
-        self._end_video()
-        (self.out / 'predictions.json').write_text(json.dumps(self.entries, indent=1))
+        try:
+            self._end_video()
+        finally:
+            self._write_entries()
+        left = [path for folder in self._old for path in self._names.others(folder)]
+        if left:
+            warn(f'{len(left)} files of earlier results stay in {self.out}, as {left[0]}')
+            self._old = []
+
+    def _draw(self, prediction: Prediction) -> np.ndarray:
+        try:
+            return self.predictor.draw(prediction, self.threshold)
+        except Exception as error:  # of a visualizer: MMSegmentation's fails on a single pixel
+            warn(f'{prediction.name} cannot be drawn ({type(error).__name__}: {error})')
+            return prediction.image
+
+    def _write_entries(self) -> None:
+        path = self.out / RESULTS_FILE
+        with writing(path):
+            write_atomically(path, json.dumps(self.entries, indent=1).encode())
 
     def _add_frame(self, prediction: Prediction, drawn: np.ndarray) -> None:
-        if self._video is None or self._video[0] != prediction.name or prediction.frame == 0:
+        video = self._video
+        if video is None or video.name != prediction.name or prediction.frame == 0:
             self._end_video()
-            path = (self.out / 'videos' / prediction.name).with_suffix('.mp4')
-            path.parent.mkdir(parents=True, exist_ok=True)
+            stem = Path(prediction.name).with_suffix('.mp4').as_posix()
+            path = self._names.new('videos', stem, f'{prediction.name}.mp4')
+            labels = self._names.new('label_maps', prediction.name)
             size = (drawn.shape[1], drawn.shape[0])
-            codec = cv2.VideoWriter_fourcc(*'mp4v')
-            video = cv2.VideoWriter(str(path), codec, prediction.fps, size)
-            if not video.isOpened():
-                raise UserError(f'OpenCV cannot write the video {path} of {size[0]} x {size[1]}')
-            self._video = prediction.name, video
-        self._video[1].write(drawn)
+            video = self._video = _Video(prediction.name, path, labels, prediction.fps, size)
+        video.writer.write(drawn)
 
     def _end_video(self) -> None:
         if self._video is not None:
-            self._video[1].release()
+            self._video.close()
             self._video = None
 
     def _shares(self, prediction: Segmentation) -> dict:
-        name = prediction.name
-        name += '' if prediction.frame is None else f'/{prediction.frame:06d}'
-        path = self.out / 'label_maps' / f'{name}.png'
+        if prediction.frame is None or self._video is None:
+            path = self._names.new('label_maps', f'{prediction.name}.png')
+        else:
+            path = self._video.labels / f'{prediction.frame:06d}.png'
         dtype = np.uint8 if len(prediction.classes) <= 256 else np.uint16
-        mmcv.imwrite(prediction.label_map.astype(dtype), str(path))
+        _write_image(prediction.label_map.astype(dtype), path)
         shares = {k: round(v, 6) for k, v in prediction.shares().items()}
         return dict(
             **_place(prediction), label_map=path.relative_to(self.out).as_posix(), shares=shares
@@ -119,34 +174,107 @@ class Writer:
         return entries
 
 
+class _Video:
+    """A video that is being written, and the folder of its label maps."""
+
+    def __init__(
+        self, name: str, path: Path, labels: Path, fps: float, size: tuple[int, int]
+    ) -> None:
+        self.name, self.labels = name, labels
+        self._link = contextlib.ExitStack()
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            target = self._link.enter_context(plain_path(path))
+        codec = cv2.VideoWriter_fourcc(*'mp4v')
+        self.writer = cv2.VideoWriter(target, codec, fps, size)
+        if not self.writer.isOpened():
+            self.close()
+            raise UserError(f'OpenCV cannot write the video {path} of {size[0]} x {size[1]}')
+
+    def close(self) -> None:
+        self.writer.release()
+        self._link.close()
+
+
+class _Names:
+    """Names of the files that are written: no two are the same."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self._taken: dict[str, set[str]] = defaultdict(set)  # by folder of ``out``
+        self._folds: bool | None = None
+
+    def new(self, folder: str, *names: str) -> Path:
+        """Path of a new file in a folder: the first name that is free, or the last and a number."""
+        stem, suffix = os.path.splitext(names[-1])
+        numbered = (f'{stem}~{number}{suffix}' for number in itertools.count(2))
+        taken = self._taken[folder]
+        name = next(n for n in itertools.chain(names, numbered) if self._key(n) not in taken)
+        if name not in names:
+            warn(f'{self.out / folder / names[-1]} is of another input; this one is {name}')
+        taken.add(self._key(name))
+        return self.out / folder / name
+
+    def _key(self, name: str) -> str:
+        if self._folds is None:  # where a and A are one file
+            self._folds = (self.out / RESULTS_FILE.upper()).exists()
+        return name.casefold() if self._folds else name
+
+    def others(self, place: Path) -> Iterator[Path]:
+        """Files of one of the folders that are not written by us."""
+        for path in place.rglob('*') if place.is_dir() else ():
+            inside = path.relative_to(place)
+            names = [inside, *inside.parents]  # label maps of a video are in a folder
+            taken = self._taken[place.name]
+            if path.is_file() and not any(self._key(n.as_posix()) in taken for n in names):
+                yield path
+
+
+def _results(out: Path) -> list[Path]:
+    """Files and folders of results that are in a folder."""
+    folders = [out / name for name in RESULTS_FOLDERS]
+    file = out / RESULTS_FILE
+    found = [path for path in folders if path.is_dir() and any(path.iterdir())]
+    return [*found, *([file] if file.exists() else [])]
+
+
+def _write_image(image: np.ndarray, path: Path) -> None:
+    with writing(path):
+        mmcv.imwrite(image, str(path))
+
+
 class _Ids:
     """Ids of images and categories in a COCO annotation file."""
 
     def __init__(self, path: Path, classes: tuple[str, ...]):
         try:
-            data = json.loads(path.read_text())
-            self.images = {image['file_name']: image['id'] for image in data['images']}
+            data = json.loads(path.read_bytes())
+            images = [(str(image['file_name']), image['id']) for image in data['images']]
             self.categories = {item['name']: item['id'] for item in data['categories']}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f'annotations {path} cannot be read as a COCO file: {error}') from error
         self.path = path
+        self._by_name: dict[str, list] = defaultdict(list)
+        self._by_last: dict[str, list] = defaultdict(list)
+        for name, number in images:
+            self._by_name[name].append(number)
+            self._by_last[name.rpartition('/')[2]].append(number)
         absent = [name for name in classes if name not in self.categories]
         if absent:
             raise UserError(
                 f'{path} has no categories {shorten(absent)}, which the model predicts; it has '
-                f'{shorten(list(self.categories))}'
+                f'{shorten([str(name) for name in self.categories])}'
             )
+        if len(self.categories) < len(data['categories']):
+            raise UserError(f'{path} has several categories of one name; their ids are ambiguous')
 
     def image(self, name: str) -> int:
         """Id of an image by its name, or by the last part of it if that is unique."""
-        if name in self.images:
-            return self.images[name]
-        last = name.rpartition('/')[2]
-        ends = [i for n, i in self.images.items() if n.rpartition('/')[2] == last]
-        if len(ends) != 1:
-            many = 'several images' if ends else 'no image'
+        found = self._by_name.get(name) or self._by_last.get(name.rpartition('/')[2], [])
+        if len(found) != 1:
+            many = 'several images' if found else 'no image'
             raise UserError(f'{many} of {self.path} have the name of {name}')
-        return ends[0]
+        return found[0]
 
 
 def _place(prediction: Prediction) -> dict:

@@ -23,6 +23,7 @@ from hybrid_mm.layers.attention.convolutional_projection import (
 )
 from hybrid_mm.layers.drop import DropPath, drop_path_schedule
 from hybrid_mm.ops.arguments import divides, odd, one_of, per_stage, positive
+from hybrid_mm.ops.fusing import is_plain
 from hybrid_mm.registry import MODELS
 
 
@@ -88,6 +89,9 @@ class QuickGELUMLP(nn.Module):
         # x s(a x) = silu(a x) / a: two tensors are kept for the backward pass instead of three, and
         # the factors cost nothing in the weights
         first, second, a = self.fc1, self.fc2, 1.702
+        if not is_plain(first, second):
+            x = first(x)
+            return second(x * torch.sigmoid(a * x))
         x = F.silu(F.linear(x, a * first.weight, a * first.bias))
         return F.linear(x, second.weight / a, second.bias)
 

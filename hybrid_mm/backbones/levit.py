@@ -5,7 +5,6 @@ Status: complete, checked number by number against the authors' code.
 Source: "LeViT: a Vision Transformer in ConvNet's Clothing for Faster Inference" (arXiv 2104.01136).
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar
@@ -165,8 +164,8 @@ class LeViT(BaseBackbone):
     """LeViT with maps at strides 4 to 64, for images of any size.
 
     The first two maps are those of the second and third convolution of the stem, after their
-    activation; the other three are those of the attention stages. Stages after the last returned
-    one are not kept. Biases by distance, made for a square map, are interpolated for others.
+    activation; the other three are those of the attention stages. Biases by distance, made
+    for a square map, are interpolated for others.
 
     Args:
         arch: '128s', '128', '192', '256', '384', or a dict with the fields of :class:`LeViTArch`.
@@ -288,11 +287,9 @@ class LeViT(BaseBackbone):
             self.switch_to_deploy()
 
     def finish(self) -> None:
-        """Check as well that a mean is returned alone; leave out what comes after the last map."""
+        """Check as well that a mean is returned alone."""
         super().finish()
         self.need_last_map_only(pooled=self.pooled)
-        needed = self.out_indices[-1] + 1
-        self.stages, self.depths = self.stages[:needed], self.depths[:needed]
 
     def returned_map(self, stage: int, state: Tensor) -> Tensor:
         """The map of a stage as it is returned, (N, C, H, W); pooled, (N, C)."""
@@ -305,16 +302,11 @@ class LeViT(BaseBackbone):
     def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
         """Load a state dict in our layout, its biases fitted to our image size.
 
-        Weights of stages that are not kept are left out.
-
         Raises:
             ValueError: Keys or shapes differ; the message names the first of each.
         """
         own, fitted = self.state_dict(), {}
         for key, value in state.items():
-            match = re.match(r'stages\.(\d+)\.', key)
-            if match and len(self.stages) <= int(match[1]) < len(self.stage_channels):
-                continue
             if key.endswith('.distance_bias') and key in own and value.ndim == 3:
                 value = resize_distance_table(value, own[key].shape[1:])
             fitted[key] = value

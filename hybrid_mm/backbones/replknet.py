@@ -263,7 +263,7 @@ class RepLKNet(BaseBackbone):
         Raises:
             ValueError: Keys or shapes differ; the message names the first of each.
         """
-        norms = tuple(f'stages.{stage}.norm.' for stage in range(len(self.stages)))
+        norms = tuple(f'stages.{stage}.norm.' for stage in range(len(self.depths)))
         own = {key: value for key, value in self.state_dict().items() if key.startswith(norms)}
         rest = {key: value for key, value in state.items() if not key.startswith(norms)}
         given = {key: value for key, value in state.items() if key in own}

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from hybrid_mm.compat.category_order import has_b17
 from hybrid_mm.compat.installed import (
     MODULES,
     find,
@@ -165,6 +166,8 @@ def _check_breakages(found: dict) -> Iterator[Finding]:
         yield Finding('handled', 'B6', "`_base_ = 'mmseg::...'` does not find this mmseg")
     if has_b16():
         yield Finding('handled', 'B16', 'several plugins at one place of a ResNet of this mmseg')
+    if has_b17():
+        yield Finding('handled', 'B17', 'this mmdet numbers labels by the file, not by `classes`')
     if 'mmengine' in original and mmengine < (0, 11) and sys.version_info >= (3, 12):
         yield Finding(
             'note',

@@ -1,14 +1,19 @@
 """Workarounds for known breakages of the OpenMMLab stack, one function for each."""
 
+import hashlib
 import os
 import re
+import socket
 import sys
+import urllib.error
+import uuid
 from importlib import import_module
 from pathlib import Path
 
 from hybrid_mm.compat.installed import find, is_installed, read_text, version_of
 
 TRUST = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'  # torch's variable that allows unsafe files
+_HASH = re.compile(r'-([a-f0-9]{8,})\.')  # in the name of a published file
 
 
 def apply() -> None:
@@ -117,10 +122,14 @@ def has_b6() -> bool:
     return find('mmseg') is not None and not is_installed('mmsegmentation')
 
 
-def _history_method(owner: type, name: str):
+def _method(owner: type, name: str):
+    """Method of a class of MMEngine that a checkpoint may name."""
     from mmengine.logging import HistoryBuffer
+    from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 
-    if owner is not HistoryBuffer or name.startswith('_'):
+    of_history = owner is HistoryBuffer and not name.startswith('_')
+    of_cycle = owner is OneCycleParamScheduler and name in ('_annealing_cos', '_annealing_linear')
+    if not of_history and not of_cycle:
         raise RuntimeError(f'weights_only: GLOBAL getattr of {owner!r}, {name!r} is refused')
     return getattr(owner, name)
 
@@ -130,6 +139,7 @@ def load_from_local(filename: str, map_location=None) -> dict:
     import numpy as np
     import torch
     from mmengine.logging import HistoryBuffer
+    from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 
     path = os.path.expanduser(filename)
     if not os.path.isfile(path):
@@ -138,7 +148,8 @@ def load_from_local(filename: str, map_location=None) -> dict:
     multiarray = import_module(f'numpy.{"_core" if np.__version__ >= "2" else "core"}.multiarray')
     allowed = [HistoryBuffer, multiarray._reconstruct, multiarray.scalar, np.ndarray, np.dtype]
     # a HistoryBuffer pickles its methods as getattr(HistoryBuffer, 'mean'); all else is refused
-    allowed.append((_history_method, 'builtins.getattr'))
+    # and so does a OneCycleLR its formula
+    allowed += [(_method, 'builtins.getattr'), OneCycleParamScheduler]
     numbers = ('bool', 'int32', 'int64', 'uint32', 'float32', 'float64')
     allowed += [type(np.dtype(name)) for name in numbers]
     trusted = os.environ.get(TRUST, '').lower() in ('1', 'y', 'yes', 'true')
@@ -149,6 +160,8 @@ def load_from_local(filename: str, map_location=None) -> dict:
         if 'weights_only' not in str(error).lower():
             raise
         culprit = re.search(r'GLOBAL (\S+)', str(error))
+        if culprit is None and re.search('[Uu]nsupported operand|invalid load key', str(error)):
+            raise RuntimeError(f'{filename} is not a file of torch, or is damaged') from None
         raise RuntimeError(
             f'{filename} holds {culprit.group(1) if culprit else "objects"} that could run code '
             f'when loaded. If you trust the file, set {TRUST}=1.'
@@ -158,17 +171,79 @@ def load_from_local(filename: str, map_location=None) -> dict:
 def load_from_http(filename: str, map_location=None, model_dir: str | None = None) -> dict:
     """Download a checkpoint once, into torch's cache by default, and load it as a local one.
 
-    If the name ends in ``-HASH.pth``, the hash is checked, as torch does.
+    A name that ends in ``-HASH.pth`` says what is in the file: the hash is checked, as torch does,
+    and the file is called so in the cache, where torch and MMEngine look for it. Other names say
+    nothing, and every address has a folder of its own. A file of such a name that torch or
+    MMEngine left in the cache may be from anywhere: it is taken only if the address cannot be
+    reached, with a warning. What is not a checkpoint is not kept.
+
+    Raises:
+        OSError: The address cannot be reached, or the cache cannot be written.
+        RuntimeError: It gives no checkpoint.
     """
     from mmengine.dist import barrier, get_rank
+    from mmengine.runner.checkpoint import CheckpointLoader
     from torch import hub
 
     folder = Path(model_dir or os.path.join(hub.get_dir(), 'checkpoints'))
-    path = folder / os.path.basename(filename.split('?')[0])
+    path, failure = cached(filename, folder), None
     for first in (True, False):  # other processes find the file, or are on another machine
-        if (get_rank() == 0) == first and not path.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            found = re.search(r'-([a-f0-9]{8,})\.', path.name)
-            hub.download_url_to_file(filename, str(path), found and found[1])
-        barrier()
-    return load_from_local(str(path), map_location)
+        if (get_rank() == 0) == first and failure is None and not path.exists():
+            try:
+                _download(filename, path)
+            except Exception as error:
+                failure = error
+        barrier()  # also after an error: nobody waits
+    if failure is not None:
+        plain = folder / path.name
+        away = isinstance(failure, OSError) and not isinstance(failure, urllib.error.HTTPError)
+        if not (away and plain.is_file()):
+            raise failure
+        print(
+            f'warning: {filename} cannot be reached ({failure}); {plain} is taken, which has its '
+            'name',
+            file=sys.stderr,
+        )
+        path = plain
+    return CheckpointLoader.load_checkpoint(str(path), map_location, logger='silent')
+
+
+def cached(url: str, folder: Path) -> Path:
+    """Place of a downloaded file; see :func:`load_from_http`."""
+    name = os.path.basename(url.split('?')[0]) or 'weights.pth'
+    if _HASH.search(name):
+        return folder / name
+    return folder / hashlib.sha256(url.encode()).hexdigest()[:16] / name
+
+
+def _download(url: str, path: Path) -> None:
+    """Download a file under another name, see whether it is a checkpoint, and rename it."""
+    from mmengine.runner.checkpoint import CheckpointLoader
+    from torch import hub
+
+    temporary = path.with_name(f'.{uuid.uuid4().hex}-{path.name}')
+    found = _HASH.search(path.name)
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(before or 60.0)  # of a server that says nothing
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        hub.download_url_to_file(url, str(temporary), found and found[1])
+        try:
+            CheckpointLoader.load_checkpoint(str(temporary), 'cpu', logger='silent')
+        except Exception as error:
+            if 'could run code' not in str(error):  # whole, and refused when it is loaded
+                raise RuntimeError(_no_checkpoint(url, temporary)) from error
+        with open(temporary, 'rb') as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        socket.setdefaulttimeout(before)
+        temporary.unlink(missing_ok=True)
+
+
+def _no_checkpoint(url: str, path: Path) -> str:
+    with open(path, 'rb') as file:
+        begin = file.read(200).lstrip().lower()
+    page = begin.startswith((b'<!doctype', b'<html', b'<?xml'))
+    what = 'a web page' if page else 'a file that is incomplete or something else'
+    return f'{url} gives {what} ({path.stat().st_size} bytes), not a checkpoint; it was not kept'

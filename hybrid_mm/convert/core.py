@@ -30,6 +30,14 @@ class Source:
 
 SOURCES: dict[str, Source] = {}
 
+# keys under which training programs keep weights; averages and teachers come last
+WRAPPERS = (
+    *('state_dict', 'model', 'model_state_dict', 'model_state', 'net', 'module', 'params'),
+    *('state_dict_ema', 'ema_state_dict', 'model_ema', 'teacher_model', 'teacher', 'student'),
+)
+# beside the weights in an average of MMEngine or torch
+_COUNTERS = {'steps', 'n_averaged'}
+
 
 def register(name: str, source: Source) -> None:
     """Add a layout; ``name`` is the value of ``--source``."""
@@ -42,22 +50,21 @@ def unwrap(loaded: Mapping[str, Any]) -> StateDict:
     """Extract the state dict from a loaded checkpoint file.
 
     Args:
-        loaded: A state dict, or a dict that holds one under ``state_dict``, ``model``,
-            ``state_dict_ema``, ``model_state_dict``, ``model_state`` or ``net``. A prefix
-            ``module.`` on all keys is removed.
+        loaded: A state dict, or a dict that holds one under a key of ``WRAPPERS``, of which the
+            first counts. A prefix ``module.`` on all keys is removed.
 
     Raises:
         ValueError: There are no weights.
     """
-    wrappers = 'state_dict', 'model', 'state_dict_ema', 'model_state_dict', 'model_state', 'net'
-    for key in wrappers:
+    for key in WRAPPERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
             break
     if not isinstance(loaded, Mapping) or not any(isinstance(v, Tensor) for v in loaded.values()):
         raise ValueError('no weights found: expected a state dict, or a dict with "state_dict"')
     state = {key: value for key, value in loaded.items() if isinstance(value, Tensor)}
-    if all(key.startswith('module.') for key in state):
+    if all(key.startswith('module.') or key in _COUNTERS for key in state):
+        state = {key: value for key, value in state.items() if key not in _COUNTERS}
         state = {key[len('module.') :]: value for key, value in state.items()}
     return state
 

@@ -2,18 +2,20 @@
 
 import functools
 import logging
-import mmap
 import os
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.dataset import BaseDataset, Compose
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS as ROOT_DATASETS
 
+from hybrid_mm import compat
 from hybrid_mm.data.coco_check import load_coco
 from hybrid_mm.data.coco_lists import Findings, Use
+from hybrid_mm.data.sample_check import PICTURES, SampleCheck, check_file_end, is_hidden
 from hybrid_mm.data.wrapper import DatasetWrapper
 from hybrid_mm.errors import UserError, shorten, warn
 from hybrid_mm.registry import DATASETS
@@ -25,90 +27,6 @@ class BadSampleError(UserError):
     def __init__(self, text: str):
         # a data loader raises errors of its workers again, with their traceback as the message
         super().__init__(text.rpartition(f'{__name__}.{type(self).__name__}: ')[2].strip())
-
-
-def check_file_end(path: str) -> None:
-    """Check that a file is not empty and, if it is a JPEG or PNG file, complete.
-
-    Decoders may replace what is missing with grey.
-
-    Raises:
-        ValueError: The file is truncated.
-    """
-    size = os.path.getsize(path)
-    if not size or not _is_complete(path):
-        raise ValueError(f'{path} is truncated ({size} bytes)')
-
-
-def _is_complete(path: str) -> bool:
-    # memory-mapped: of a complete file only the beginning and the end are read
-    with open(path, 'rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        if data[:2] == b'\xff\xd8':
-            start = 2
-            while data[start : start + 1] == b'\xff' and data[start + 1 : start + 2] != b'\xda':
-                start += 2 + int.from_bytes(data[start + 2 : start + 4], 'big')
-            return data.rfind(b'\xff\xd9', start) > 0  # a thumbnail before that has its own end
-        return data[:4] != b'\x89PNG' or b'IEND' in data[-4096:]
-
-
-class SampleCheck:
-    """Transform after the loading ones: checks that image and annotations fit together.
-
-    Args:
-        num_classes: Number of classes of a semantic segmentation, else None.
-        ignore_index: The label that is ignored, besides 255.
-    """
-
-    def __init__(self, num_classes: int | None = None, ignore_index: int = 255):
-        self.num_classes = num_classes
-        self.ignore_index = ignore_index
-
-    def __call__(self, results: dict) -> dict:
-        """Return the sample unchanged if it passes the checks.
-
-        Raises:
-            ValueError: The image is truncated; its size is not that of the annotations; a label
-                map has several channels, more than 8 bits, another size or a label out of range.
-        """
-        path, shape = results.get('img_path'), tuple(results.get('ori_shape', ()))
-        if path and os.path.isfile(path):
-            check_file_end(path)
-        stated = (results.get('height'), results.get('width'))
-        if shape and None not in stated and shape != stated:
-            raise ValueError(
-                f'the image has {shape[0]} x {shape[1]} pixels (height x width, turned upright as '
-                f'its EXIF data say), the annotations are for {stated[0]} x {stated[1]}'
-            )
-        if self.num_classes is not None and results.get('gt_seg_map') is not None:
-            self._check_labels(results, shape, self.num_classes)
-        return results
-
-    def _check_labels(self, results: dict, shape: tuple, num_classes: int) -> None:
-        path, labels = results['seg_map_path'], results['gt_seg_map']
-        if labels.ndim != 2:
-            raise ValueError(f'label map {path} has the shape {labels.shape}; expected one channel')
-        if labels.shape != shape:
-            raise ValueError(
-                f'label map {path} has {labels.shape[0]} x {labels.shape[1]} pixels (height x '
-                f'width), the image {shape[0]} x {shape[1]}'
-            )
-        if os.path.isfile(path):
-            with open(path, 'rb') as file:
-                head = file.read(25)
-            if head.startswith(b'\x89PNG') and head[24] > 8:
-                raise ValueError(
-                    f'label map {path} has {head[24]} bits per pixel; MMSegmentation keeps 8, '
-                    'which would change labels'
-                )
-        counts = np.bincount(labels.ravel(), minlength=256)
-        counts[[self.ignore_index, 255]] = 0
-        wrong = np.flatnonzero(counts[num_classes:])
-        if len(wrong):
-            raise ValueError(
-                f'label map {path} has the label {wrong[0] + num_classes} (after '
-                f'reduce_zero_label and label_map); expected 0..{num_classes - 1} and '
-                f'{self.ignore_index} (ignored)'
-            )
 
 
 @DATASETS.register_module()
@@ -148,6 +66,7 @@ class CheckedDataset(DatasetWrapper):
             raise ValueError(f'skip_bad_samples must not be negative, got {skip_bad_samples}')
         if isinstance(dataset, dict):
             dataset = ROOT_DATASETS.build(dict(dataset, lazy_init=True))
+        compat.b17_labels_in_order_of_classes()
         if skip_bad_samples and dataset.test_mode:
             raise ValueError('skip_bad_samples is for training: metrics are those of all samples')
         self.dataset = dataset
@@ -184,6 +103,10 @@ class CheckedDataset(DatasetWrapper):
             return
         if hasattr(self.dataset, 'COCOAPI') and not self.dataset._fully_initialized:
             self.dataset.COCOAPI = functools.partial(self._read_coco, self.dataset.COCOAPI)
+        if not self.dataset.ann_file and not self.dataset._fully_initialized:
+            self.dataset.load_data_list = functools.partial(
+                _without_hidden, self.dataset.load_data_list, self.dataset.data_prefix
+            )
         try:
             self.dataset.full_init()
             empty = not len(self.dataset)
@@ -193,10 +116,14 @@ class CheckedDataset(DatasetWrapper):
             empty = not self.dataset.data_list and self.dataset.serialize_data
             if not empty:
                 raise
-        vars(self.dataset).pop('COCOAPI', None)
+        for name in ('COCOAPI', 'load_data_list'):
+            vars(self.dataset).pop(name, None)
         if empty:
             where = self.dataset.ann_file or self.dataset.data_prefix
-            found = f' ({self._found})' if self._found else ''
+            others = other_images(self.dataset)
+            suffixes = f'{others} are of another suffix' if others else ''
+            reasons = '; '.join(filter(None, [str(self._found or ''), suffixes]))
+            found = f' ({reasons})' if reasons else ''
             raise UserError(
                 f'{type(self.dataset).__name__}: no image is left in {where}{found}; check the '
                 f'file, img_suffix, metainfo.classes ({self._classes()}) and filter_cfg '
@@ -293,3 +220,44 @@ class CheckedDataset(DatasetWrapper):
         text = str(error).strip() or 'no message'
         prefix = '' if type(error) is ValueError else f'{type(error).__name__}: '
         return f'{shorten(paths) or f"sample {index}"}: {prefix}{text}'
+
+
+def _without_hidden(load: Callable[[], list[dict]], prefixes: dict[str, str]) -> list[dict]:
+    """Samples that a data set finds in folders, without hidden files and folders."""
+    folders = sorted((str(folder) for folder in prefixes.values() if folder), key=len)
+
+    def hidden(entry: Any) -> bool:
+        path = str(entry.get('img_path') or '') if isinstance(entry, dict) else ''
+        folder = next((folder for folder in folders if path.startswith(folder)), None)
+        return folder is not None and is_hidden(path.removeprefix(folder))
+
+    return [entry for entry in load() if not hidden(entry)]
+
+
+def other_images(dataset: BaseDataset) -> str:
+    """Images in the folder of a data set whose suffixes it does not read, as '3 .JPG, 1 .webp'.
+
+    Empty if there are none, or if the data set has a list of its images or no suffix.
+    """
+    suffix = getattr(dataset, 'img_suffix', None) or getattr(dataset, 'extensions', None)
+    prefix = dataset.data_prefix
+    folder = prefix.get('img_path') or prefix.get('img') or ''
+    if not suffix or dataset.ann_file or not os.path.isdir(folder):
+        return ''
+    maps = prefix.get('seg_map_path')
+    maps = maps and os.path.abspath(maps)
+    found: Counter[str] = Counter()
+    for path, folders, names in os.walk(os.path.abspath(folder), followlinks=True):
+        folders[:] = [f for f in folders if not is_hidden(f) and os.path.join(path, f) != maps]
+        if isinstance(suffix, str):
+            stems = {name.removesuffix(suffix) for name in names if name.endswith(suffix)}
+            known = {stem + suffix for stem in stems}
+            if maps == os.path.abspath(folder):  # label maps beside the images
+                known |= {stem + dataset.seg_map_suffix for stem in stems}
+        else:
+            known = {name for name in names if name.lower().endswith(tuple(suffix))}
+        for name in names:
+            ending = os.path.splitext(name)[1]
+            if name not in known and ending.lower() in PICTURES and not is_hidden(name):
+                found[ending] += 1
+    return ', '.join(f'{count} {ending}' for ending, count in sorted(found.items()))

@@ -4,7 +4,7 @@ In training mode layer and norm run one after the other. In eval mode, which ``n
 frozen stages keep during training, scale and shift of the norm go into weight and bias at every
 call where the map has more positions than an output channel has weights: that saves a pass over
 the map, and the backward pass keeps a weight in place of its input. Gradients still reach the
-weight and the norm.
+weight and the norm. A layer or norm that was replaced or has hooks is called.
 """
 
 import math
@@ -13,6 +13,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from hybrid_mm.ops.argument_types import sized_arguments
+from hybrid_mm.ops.fusing import is_plain, require_plain
+from hybrid_mm.ops.precision import accurate
 
 
 class _FoldedNorm(nn.Module):
@@ -31,7 +36,7 @@ class _FoldedNorm(nn.Module):
         self.add_module(self.layer, module)
         self.norm = norm
 
-    def _layer(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def _layer(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         raise NotImplementedError
 
     def _positions(self, x: Tensor) -> int:
@@ -41,20 +46,21 @@ class _FoldedNorm(nn.Module):
     def folded(self) -> tuple[Tensor, Tensor]:
         """Weight and bias of the one layer that equals layer and norm in eval mode."""
         weight, norm = getattr(self, self.layer).weight, self.norm
-        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-        return (
-            weight * scale.view(-1, *(1,) * (weight.ndim - 1)),
-            norm.bias - norm.running_mean * scale,
-        )
+        scale = norm.weight * torch.rsqrt(accurate(norm.running_var) + norm.eps)
+        bias = norm.bias - norm.running_mean * scale
+        folded = weight * scale.view(-1, *(1,) * (weight.ndim - 1))
+        return folded.to(weight.dtype), bias.to(weight.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer and the norm."""
         module = getattr(self, self.layer)
-        if isinstance(self.norm, nn.Identity):
-            return self._layer(x, module.weight, module.bias)
-        weight = module.weight
-        if self.norm.training or self._positions(x) <= weight[0].numel():
-            return self.norm(self._layer(x, weight, None))
+        if (
+            self.norm.training
+            or not isinstance(self.norm, _BatchNorm)
+            or not is_plain(module, self.norm)
+            or self._positions(x) <= module.weight[0].numel()
+        ):
+            return self.norm(module(x))
         return self._layer(x, *self.folded())
 
     @torch.no_grad()
@@ -63,6 +69,7 @@ class _FoldedNorm(nn.Module):
         if isinstance(self.norm, nn.Identity):
             return
         module = getattr(self, self.layer)
+        require_plain(type(self).__name__, **{self.layer: module, 'norm': self.norm})
         weight, bias = self.folded()
         module.weight.copy_(weight)
         module.bias, self.norm = nn.Parameter(bias), nn.Identity()
@@ -79,6 +86,7 @@ class LinearNorm(_FoldedNorm):
 
     layer = 'linear'
 
+    @sized_arguments
     def __init__(self, in_channels: int, out_channels: int, norm_weight: float = 1.0) -> None:
         norm = nn.BatchNorm1d(out_channels)
         nn.init.constant_(norm.weight, norm_weight)
@@ -89,7 +97,7 @@ class LinearNorm(_FoldedNorm):
         # one matrix: of maps with other strides, torch would make a product per row of pixels
         return super().forward(x.reshape(-1, x.shape[-1])).unflatten(0, x.shape[:-1])
 
-    def _layer(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def _layer(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return F.linear(x, weight, bias)
 
     def _positions(self, x: Tensor) -> int:
@@ -110,6 +118,7 @@ class Conv2dNorm(_FoldedNorm):
     layer = 'conv'
     conv: nn.Conv2d
 
+    @sized_arguments
     def __init__(
         self,
         in_channels: int,
@@ -129,7 +138,7 @@ class Conv2dNorm(_FoldedNorm):
         )
         super().__init__(conv, nn.BatchNorm2d(out_channels))
 
-    def _layer(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def _layer(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         conv = self.conv
         padding = conv.kernel_size[0] // 2
         return F.conv2d(x, weight, bias, conv.stride, padding, groups=conv.groups)

@@ -7,14 +7,19 @@ class, the argument, what was expected and what was given.
 """
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
-from numbers import Real
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 
 def owner_name(owner: object) -> str:
     """Name of a class: of an object, or the name itself."""
     return owner if isinstance(owner, str) else type(owner).__name__
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is an integer; True and False are not."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _numbers(value: Any) -> Iterator[Any]:
@@ -93,6 +98,25 @@ def per_stage(owner: object, stages: int, **argument: Any) -> tuple:
             f'got {value!r}'
         )
     return values
+
+
+def stage_indices(owner: object, **argument: Any) -> tuple[int, ...]:
+    """Return an argument that is one integer or a sequence of them as a tuple.
+
+    Raises:
+        ValueError: Anything else.
+    """
+    ((name, value),) = argument.items()
+    try:
+        listed = not isinstance(value, str | bytes | Mapping)
+        indices = tuple(value) if listed else (value,)
+    except TypeError:
+        indices = (value,)
+    if not all(is_whole(index) for index in indices):
+        raise ValueError(
+            f'{owner_name(owner)}: {name} must be one integer or a sequence of them, got {value!r}'
+        )
+    return tuple(int(index) for index in indices)
 
 
 def sides(owner: object, **argument: int | Sequence[int]) -> tuple[int, int]:

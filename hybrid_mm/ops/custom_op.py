@@ -7,6 +7,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from hybrid_mm.ops.precision import no_autocast
 
@@ -41,8 +42,10 @@ def custom_op(
     """Make an operator of a function that changes none of its arguments.
 
     The function takes tensors (some of them may be None) first, then numbers, strings and lists; it
-    returns a tensor or a tuple of tensors. Function and gradient run without autocast. torch
-    compiles and exports the operator as one node of a graph.
+    returns a tensor or a tuple of tensors. Function and gradient run without autocast, and not at
+    all if the first tensor is an empty batch: results without elements and gradients of zero need
+    no work. torch compiles and exports the operator as one node of a graph. There is no second
+    derivative: asked for one, it raises.
 
     Args:
         name: ``hybrid_mm::NAME``.
@@ -67,6 +70,7 @@ def custom_op(
         if backward is not None:
             shapes = backward_fake or _Contiguous(backward, count)
             gradient = _operator(f'{name}_backward', backward, shapes)
+            gradient.register_autograd(_Refusal(name))
             results = _TYPES[inspect.signature(function).return_annotation].count('Tensor')
             selects = 'needs' in inspect.signature(backward).parameters
 
@@ -116,12 +120,28 @@ def _operator(name: str, function: Callable, fake: Fake) -> torch.library.Custom
 
     @functools.wraps(function)
     def kernel(*args: Any) -> Any:
-        with no_autocast(next(x for x in args if isinstance(x, Tensor))):
+        first = next(x for x in args if isinstance(x, Tensor))
+        if not first.numel():
+            return tree_map(torch.zero_, fake(*args))
+        with no_autocast(first):
             return function(*args)
 
     operator = torch.library.custom_op(name, kernel, mutates_args=(), schema=schema)
     operator.register_fake(fake)
     return operator
+
+
+class _Refusal:
+    """The gradient of a gradient: an error."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, ctx: Any, *grads: Any) -> None:
+        raise NotImplementedError(
+            f"{self.name} has no second derivative; impl='reference' of the module or operator, or "
+            'HYBRID_MM_IMPL=reference in the environment, has one'
+        )
 
 
 class _Contiguous:

@@ -52,11 +52,17 @@ def lambda_attention(
             f'position embeddings must be ({dim}, 1, r, s) with odd r and s, '
             f'got {tuple(weight.shape)}'
         )
-    content = v.flatten(2) @ k.flatten(2).softmax(-1).to(v.dtype).transpose(1, 2)  # (N, V, K)
     padding = [dilation * (s // 2) for s in size]
     maps = v.reshape(-1, 1, h, w)
     position = F.conv2d(maps, weight, bias, padding=padding, dilation=dilation)
-    lambdas = position.unflatten(0, (n, -1)) + content[..., None, None]  # (N, V, K, H, W)
+    return apply_lambdas(q, k, v, position.unflatten(0, (n, v.shape[1])))
+
+
+def apply_lambdas(q: Tensor, k: Tensor, v: Tensor, position: Tensor) -> Tensor:
+    """:func:`lambda_attention` with given position lambdas (N, V, K, H, W)."""
+    dim = k.shape[1]
+    content = v.flatten(2) @ k.flatten(2).softmax(-1).to(v.dtype).transpose(1, 2)  # (N, V, K)
+    lambdas = position + content[..., None, None]
     # Heads are split after the permutation, not before: see "torch's CPU batch norm at batch 1" in
     # docs/contributing.md.
     queries = q.permute(0, 2, 3, 1).unflatten(-1, (-1, dim))  # (N, H, W, heads, K)

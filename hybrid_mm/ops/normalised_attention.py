@@ -37,6 +37,16 @@ def logit_moments(q: Tensor, k: Tensor, rel_h: Tensor, rel_w: Tensor) -> tuple[T
     return (square - mean.square()).clamp_min(0), mean, n * length**2
 
 
+def axial_logits(q: Tensor, k: Tensor, rel_h: Tensor, rel_w: Tensor) -> Tensor:
+    """The logits of which :func:`logit_moments` gives the moments, (N, 2 * G, L, L)."""
+    height, width = q.shape[2:4]
+    content = q.flatten(2, 3) @ k.flatten(2, 3).transpose(2, 3)
+    rows = torch.einsum('ngxyc,xuc->ngxyu', q, rel_h[_entries(height, q.device)])
+    columns = torch.einsum('ngxyc,yvc->ngxyv', q, rel_w[_entries(width, q.device)])
+    position = (rows[..., None] + columns[..., None, :]).flatten(4).flatten(2, 3)
+    return torch.cat([content, position], 1)
+
+
 def _entries(length: int, device: torch.device) -> Tensor:
     """Entry of a table of offsets by query and key, (length, length)."""
     place = torch.arange(length, device=device)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hybrid_mm.ops.fusing import is_plain
 from hybrid_mm.ops.precision import no_autocast
 
 
@@ -81,6 +82,15 @@ def encode_coordinates(position: nn.Conv2d, height: int, width: int) -> Tensor:
     Returns:
         (C, height, width).
     """
+    if not is_plain(position):
+        given = next((p for p in position.parameters() if p.is_floating_point()), torch.empty(()))
+        y, x = (
+            torch.linspace(-1, 1, size, dtype=given.dtype, device=given.device)
+            for size in (height, width)
+        )
+        grid = torch.stack((x.expand(height, -1), y[:, None].expand(-1, width)))
+        with no_autocast(grid):
+            return position(grid[None])[0]
     weight, bias = position.weight.flatten(1), position.bias
     y, x = (
         torch.linspace(-1, 1, size, dtype=weight.dtype, device=weight.device)

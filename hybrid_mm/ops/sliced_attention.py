@@ -16,7 +16,7 @@ def sliced_attention(
     x: Tensor,
     rows: Tensor,
     columns: Tensor,
-    weight: Tensor,
+    weight: Tensor | None,
     bias: Tensor | None = None,
     *,
     cross: tuple[Tensor, Tensor] | None = None,
@@ -34,7 +34,7 @@ def sliced_attention(
         x: (N, H, W, C).
         rows: Row term (heads, H', H).
         columns: Column term (heads, W', W).
-        weight: Mixing weights (C_out, heads * C).
+        weight: Mixing weights (C_out, heads * C); None leaves the heads side by side.
         bias: (C_out,) or None.
         cross: Factors (heads, H', H) and (heads, W', W), or None.
         q: Queries (N, heads, H' * W', C), or None.
@@ -42,7 +42,7 @@ def sliced_attention(
         dropout: Dropout rate of the weights; images share a mask if they share the weights.
 
     Returns:
-        (N, H', W', C_out).
+        (N, H', W', C_out), without mixing heads * C channels.
     """
     n, height, width, channels = x.shape
     heads, shape = len(rows), (rows.shape[1], columns.shape[1])
@@ -70,7 +70,8 @@ def sliced_attention(
         else:
             p = p[None] if q is None else p
             out = torch.matmul(p.to(tokens.dtype), tokens[:, None]).transpose(1, 2)
-        return F.linear(out.flatten(2), weight, bias)
+        out = out.flatten(2)
+        return out if weight is None else F.linear(out, weight, bias)
 
     slices = [
         recomputed(attend, part, tokens, q, k, random=True) for part in budget.chunks(queries, size)

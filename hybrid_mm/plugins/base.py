@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hybrid_mm import compat
+from hybrid_mm.ops.argument_types import typed_arguments
 from hybrid_mm.ops.arguments import one_of
+from hybrid_mm.ops.fusing import is_plain
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {'relu': F.relu, 'silu': F.silu}
 _GATES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -69,6 +71,12 @@ def apply_norm(norm: nn.Module, x: Tensor) -> Tensor:
     """
     alone = isinstance(norm, _BatchNorm) and norm.training and x.numel() == x.shape[1]
     if alone and not (isinstance(norm, nn.SyncBatchNorm) and torch.distributed.is_initialized()):
+        if not is_plain(norm):
+            norm.training = False
+            try:
+                return norm(x)
+            finally:
+                norm.training = True
         return F.batch_norm(
             x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
         )
@@ -87,6 +95,12 @@ class ResNetModule(BaseModule):
     Args:
         norm_cfg: Norm, if the module has one; by default batch norm.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let every constructor check the types of its arguments."""
+        super().__init_subclass__(**kwargs)
+        if '__init__' in vars(cls):
+            cls.__init__ = typed_arguments(cls.__init__)  # type: ignore[method-assign]
 
     def __init__(self, norm_cfg: dict | None = None) -> None:
         super().__init__()

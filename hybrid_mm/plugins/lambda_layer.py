@@ -5,7 +5,8 @@ from torch import Tensor, nn
 
 from hybrid_mm.layers.heads import make_divisible
 from hybrid_mm.ops.arguments import odd, positive
-from hybrid_mm.ops.lambda_attention import lambda_attention
+from hybrid_mm.ops.fusing import is_plain
+from hybrid_mm.ops.lambda_attention import apply_lambdas, lambda_attention
 from hybrid_mm.plugins.base import SpatialOperator
 from hybrid_mm.registry import MODELS
 
@@ -80,8 +81,14 @@ class LambdaLayer(SpatialOperator):
         self.qkv = nn.Conv2d(in_channels, sum(self.widths), 1, bias=qkv_bias)
         self.norm_q = self.build_norm(self.widths[0])
         self.norm_v = self.build_norm(self.widths[2])
-        # never called, holds the embeddings
-        self.position = nn.Conv2d(1, key_channels, size, bias=position_bias)
+        self.position = nn.Conv2d(
+            1,
+            key_channels,
+            size,
+            padding=[dilation * (side // 2) for side in size],
+            dilation=dilation,
+            bias=position_bias,
+        )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -93,8 +100,13 @@ class LambdaLayer(SpatialOperator):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
         q, k, v = self.qkv(x).split(self.widths, dim=1)
-        position = (self.position.weight, self.position.bias, self.dilation)
-        out = lambda_attention(self.norm_q(q), k, self.norm_v(v), *position)
+        q, v = self.norm_q(q), self.norm_v(v)
+        if is_plain(self.position):
+            position = self.position.weight, self.position.bias, self.dilation
+            out = lambda_attention(q, k, v, *position)
+        else:
+            lambdas = self.position(v.reshape(-1, 1, *v.shape[2:]))
+            out = apply_lambdas(q, k, v, lambdas.unflatten(0, (len(v), -1)))
         if self.stride == 2:
             # pooling windows at the border of odd sizes are cut: sizes are those of a convolution
             out = F.avg_pool2d(out, 2, ceil_mode=True, count_include_pad=False)

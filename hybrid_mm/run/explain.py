@@ -1,8 +1,9 @@
-"""The one-line form of what a wrong config raises while it is built."""
+"""The one-line form of what a wrong config or a small machine raises."""
 
 import re
 import traceback
 
+from hybrid_mm.data.workers import explain_workers
 from hybrid_mm.errors import nearest, plain_text
 from hybrid_mm.run.registered import arguments, registered_names
 
@@ -12,9 +13,13 @@ _OF_CONFIGS = (TypeError, ValueError, KeyError, AssertionError, FileNotFoundErro
 def explain(error: BaseException) -> str | None:
     """One line for an exception that a config causes; None for others, which keep their traceback.
 
-    Those are the exceptions of a backbone's ``load_pretrained``, and those that pass MMEngine's
-    ``build_from_cfg``: a wrong ``type`` or wrong arguments. The innermost part is named.
+    Those are the exceptions of a backbone's ``load_pretrained``, those that pass MMEngine's
+    ``build_from_cfg`` (a wrong ``type`` or wrong arguments; the innermost part is named), and those
+    of data loaders whose workers die or have too little memory.
     """
+    workers = explain_workers(error)
+    if workers is not None:
+        return workers
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     if any(frame.f_code.co_name == 'load_pretrained' for frame in frames):
         return plain_text(error)  # a backbone that refuses its init_cfg.checkpoint

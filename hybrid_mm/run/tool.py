@@ -1,6 +1,7 @@
 """Entry point of a command-line tool, in which errors of users are one line."""
 
 import functools
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -14,11 +15,15 @@ from hybrid_mm.run.explain import explain
 def tool(func: Callable[..., int | None]) -> Callable[..., int]:
     """Make a tool's ``main(argv)`` end a user's mistake with one ``error:`` line and status 2.
 
-    Other exceptions pass; so do user errors with ``--debug`` or ``HYBRID_MM_DEBUG=1``.
+    Other exceptions pass; so do user errors with ``--debug`` or ``HYBRID_MM_DEBUG=1``. What cannot
+    be encoded, as a path that is not UTF-8, is printed with its bytes escaped.
     """
 
     @functools.wraps(func)
     def main(argv: Sequence[str] | None = None) -> int:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors='backslashreplace')
         try:
             return func(argv) or 0
         except Exception as error:

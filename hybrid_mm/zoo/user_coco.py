@@ -8,9 +8,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from hybrid_mm.data.class_order import spelling
 from hybrid_mm.data.coco_check import read_coco_file
 from hybrid_mm.data.coco_lists import LISTS, Use
-from hybrid_mm.errors import UserError, nearest, shorten
+from hybrid_mm.data.sample_check import is_hidden
+from hybrid_mm.errors import UserError, shorten
 from hybrid_mm.zoo.splits import (
     SPLITS,
     Split,
@@ -27,7 +29,7 @@ def coco_files(root: Path) -> dict[str | None, list[Path]]:
     found: dict[str | None, list[Path]] = {}
     for pattern in ('*.json', '*/*.json', '*/*/*.json'):
         for path in sorted(root.glob(pattern)):
-            if _is_coco(path):
+            if not is_hidden(str(path.relative_to(root))) and _is_coco(path):
                 found.setdefault(split_of(path), []).append(path)
     for split, paths in found.items():
         instances = [path for path in paths if path.stem.startswith('instances')]
@@ -50,6 +52,8 @@ def _load(path: Path) -> dict:
     for key in LISTS:
         if not content[key] and not found.broken:
             raise UserError(f'{path}: the list {key!r} is empty')
+    if any('segments_info' in entry for entry in content['annotations']):
+        raise UserError(f'{path} has panoptic annotations; expected those of objects')
     if found.broken:
         raise UserError(
             f'{path}: {len(found.broken)} images have annotations that cannot be used: '
@@ -141,7 +145,8 @@ def read_coco(
     if absent:
         raise UserError(
             f'{folder / splits["val"].labels} has no categories {shorten(absent)}, which the '
-            'training annotations have; both files must have the same categories'
+            f'training annotations have{spelling(absent[0], there)}; both files must have the same '
+            'categories'
         )
     sizes = [(image['width'], image['height']) for image in train['images']]
     polygons = sum(bool(a.get('segmentation')) for a in objects) / max(1, len(objects))
@@ -153,8 +158,11 @@ def _classes(file: Path, content: dict, boxes: Counter, names, empty_classes) ->
     if names:
         absent = [name for name in names if name not in there]
         if absent:
-            hint = nearest(absent[0], there)
+            hint = spelling(absent[0], there)
             raise UserError(f'--classes: {file} has no category {absent[0]!r}{hint}')
+        twice = [name for name, n in Counter(names).items() if n > 1]
+        if twice:
+            raise UserError(f'--classes: listed twice: {shorten(twice)}')
         return list(names)
     empty = [name for name in there if not boxes[name]]
     if empty and empty_classes is None:

@@ -1,15 +1,17 @@
 """hybrid_mm.apis: sources, batches, results, COCO files, videos."""
 
 import json
+import os
 
 import cv2
+import mmengine
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
-from hybrid_mm.apis import Detection, Predictor, Segmentation, UnreadableInput, Writer
+from hybrid_mm.apis import Detection, FailedInput, Predictor, Segmentation, UnreadableInput, Writer
 from hybrid_mm.apis.sources import read_sources
 
 SIZES = [(64, 64), (48, 80), (64, 64), (70, 40), (48, 80), (64, 64), (33, 57)]
@@ -345,3 +347,136 @@ def test_sources_number_what_they_find(tmp_path):
     found = list(read_sources([np.zeros((4, 4, 3), np.uint8), video]))
     assert [s.index for s in found] == [0, 1, 2, 3]
     assert [s.label for s in found] == ['array0', *(f'v.mp4, frame {i}' for i in range(3))]
+
+
+def reported(predict, inputs):
+    """Names of results, and of inputs without one with the text of the error."""
+    errors = {}
+    found = predict(inputs, on_error=lambda name, error: errors.update({name: error}))
+    return [result.name for result in found], errors
+
+
+def test_an_image_that_no_transform_can_take(segmenter, tmp_path):
+    cfg = Config.fromfile(segmenter[0])
+    resize = dict(type='Resize', scale=(64, 64), keep_ratio=True)
+    cfg.test_dataloader.dataset.pipeline.insert(1, resize)
+    for name, size in (('a.png', (40, 60)), ('thin.png', (1, 5000)), ('z.png', (40, 60))):
+        cv2.imwrite(str(tmp_path / name), np.zeros((*size, 3), np.uint8))
+    predict = Predictor(cfg, segmenter[1], device='cpu', batch_size=2)
+    names, errors = reported(predict, [tmp_path / n for n in ('a.png', 'thin.png', 'z.png')])
+    assert names == ['a.png', 'z.png'] and list(errors) == ['thin.png']
+    text = 'thin.png: the test pipeline cannot prepare an image of 5000 x 1 pixels'
+    assert str(errors['thin.png']).startswith(text)
+    with pytest.raises(FailedInput, match=text):
+        predict(tmp_path / 'thin.png')
+    predict._prepare = lambda data: None  # as transforms of MMEngine that leave a sample out
+    with pytest.raises(FailedInput, match='a transform leaves it out'):
+        predict(tmp_path / 'a.png')
+
+
+@pytest.mark.parametrize('batch_size', [1, 3])
+def test_an_image_on_which_the_model_fails(detector, batch_size):
+    """It alone is reported, also out of a batch."""
+    images = pictures([(64, 64)] * 4)
+    images[2][:] = 7
+    predict = predictor(detector, batch_size=batch_size)
+    step = predict.model.test_step
+
+    def test_step(data):
+        if any((x == 7).all() for x in data['inputs']):
+            raise RuntimeError('too small\nand more')
+        return step(data)
+
+    predict.model.test_step = test_step
+    names, errors = reported(predict, images)
+    assert names == ['array0', 'array1', 'array3'] and list(errors) == ['array2']
+    text = r'array2: the model fails on the prepared image of shape \(3, 64, 64\): RuntimeError: '
+    with pytest.raises(FailedInput, match=text + 'too small$') as caught:
+        predict(images)
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+    def broken(data):
+        raise RuntimeError('CUDA error: device-side assert triggered')
+
+    predict.model.test_step = broken  # no image after that one can work
+    with pytest.raises(RuntimeError, match=r'^CUDA error'):
+        reported(predict, images)
+
+
+def test_kinds_of_files(segmenter, tmp_path, capsys):
+    """As training reads them: 8 bits, three channels, upright, the first frame, complete."""
+    from PIL import Image
+
+    rgb = [np.repeat(np.repeat(x, 8, 0), 8, 1) for x in pictures([(5, 6)] * 3)]
+    frames = [Image.fromarray(x) for x in rgb]
+    first, rest = frames[0], dict(save_all=True, append_images=frames[1:])
+    expected = {}
+
+    def add(name, image, pixels, **settings):
+        image.save(tmp_path / name, **settings)
+        expected[name] = pixels
+
+    turned = Image.Exif()
+    turned[274] = 6
+    grey = np.asarray(first.convert('L'))
+    alpha = np.concatenate([rgb[0], grey[..., None]], 2)
+    palette = first.quantize(16)
+    wide = (grey.astype(np.uint16) << 8) + 77
+    add('alpha.png', Image.fromarray(alpha), rgb[0])
+    add('animated.png', first, rgb[0], **rest)
+    add('animated.webp', first, rgb[0], lossless=True, **rest)
+    add('cmyk.tif', first.convert('CMYK'), rgb[0])
+    add('grey.png', Image.fromarray(grey), grey[..., None].repeat(3, 2))
+    add('pages.tif', first, rgb[0], **rest)
+    add('palette.png', palette, np.asarray(palette.convert('RGB')))
+    add('turned.png', first, np.rot90(rgb[0], -1), exif=turned)
+    add('wide.png', Image.fromarray(wide), grey[..., None].repeat(3, 2))
+    first.convert('CMYK').save(tmp_path / 'cmyk.jpg', quality=100)
+    expected['cmyk.jpg'] = rgb[0]
+    (tmp_path / 'cut.png').write_bytes((tmp_path / 'alpha.png').read_bytes()[:-20])
+    cut = tmp_path / 'cut.jpg'
+    cut.write_bytes((tmp_path / 'cmyk.jpg').read_bytes()[:-20])
+    predict = predictor(segmenter)
+    errors = {}
+    found = predict.stream(tmp_path, on_error=lambda name, error: errors.update({name: str(error)}))
+    found = {result.name: result.image[..., ::-1] for result in found}
+    assert found.keys() == expected.keys()
+    for name, pixels in expected.items():
+        tolerance = 40 if name == 'cmyk.jpg' else 0  # colours are blurred
+        np.testing.assert_allclose(found[name].astype(int), pixels, atol=tolerance, err_msg=name)
+    assert set(errors) >= {'cut.png', 'cut.jpg'}
+    assert 'cut.jpg is truncated' in errors['cut.jpg']
+    several = 'animated.png, animated.webp, pages.tif'
+    assert f'3 files have several frames or pages, of which the first was taken: {several}' in (
+        capsys.readouterr().err
+    )
+
+
+def test_files_that_cannot_be_opened(segmenter, tmp_path, monkeypatch):
+    """Each is reported, whatever the reason, and a pipe is not waited for."""
+    (tmp_path / 'broken.png').symlink_to(tmp_path / 'nowhere.png')
+    (tmp_path / 'empty.png').touch()
+    (tmp_path / 'text.png').write_text('no image')
+    os.mkfifo(tmp_path / 'pipe.png')
+    for name in ('closed.png', 'good.png', os.fsdecode(b'caf\xe9.png')):
+        (tmp_path / name).write_bytes(cv2.imencode('.png', np.zeros((40, 60, 3), np.uint8))[1])
+    read = mmengine.fileio.LocalBackend.get
+
+    def get(self, path):
+        if str(path).endswith('closed.png'):
+            raise PermissionError(13, 'Permission denied', path)
+        return read(self, path)
+
+    monkeypatch.setattr(mmengine.fileio.LocalBackend, 'get', get)
+    names, errors = reported(predictor(segmenter), tmp_path)
+    assert names == ['caf\udce9.png', 'good.png']
+    reasons = {
+        'broken.png': 'it does not exist, or is a dead link',
+        'closed.png': 'Permission denied',
+        'empty.png': 'is truncated',
+        'pipe.png': 'it is no file',
+        'text.png': 'it is no image, or none that can be decoded here',
+    }
+    assert {name: reasons[name] in str(error) for name, error in errors.items()} == dict.fromkeys(
+        reasons, True
+    )

@@ -1,6 +1,7 @@
 """Every figure of results and of what is written, against those computed by hand."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -13,6 +14,7 @@ from hybrid_mm.apis import Classification, Detection, Segmentation, Writer
 from hybrid_mm.apis.results import to_prediction
 from hybrid_mm.apis.sources import count_sources, read_sources
 from hybrid_mm.apis.writer import run_lengths
+from hybrid_mm.errors import UserError
 
 CLASSES = ('cat', 'dog', 'emu', 'fox', 'gnu', 'hen', 'ibis')
 IMAGE = np.zeros((4, 6, 3), np.uint8)
@@ -173,9 +175,9 @@ def test_numbers_of_an_annotation_file(tmp_path):
     assert {e['category_id'] for e in entries} == {90 - 7}  # ibis
     assert [e['file_name'] for e in entries] == [d.name for d in found]
     with pytest.raises(ValueError, match=r'several images of .*truth\.json have the name of u/a'):
-        written(tmp_path / 'o', detection(name='u/a.png'), annotations=path)
+        written(tmp_path / 'p', detection(name='u/a.png'), annotations=path)
     with pytest.raises(ValueError, match=r'no image of .*truth\.json have the name of d\.png'):
-        written(tmp_path / 'o', detection(name='d.png'), annotations=path)
+        written(tmp_path / 'q', detection(name='d.png'), annotations=path)
 
 
 @pytest.mark.parametrize(('number', 'highest', 'dtype'), [
@@ -260,3 +262,123 @@ def test_frames_go_into_the_video_of_their_name(tmp_path):
             number += 1
         sizes[name] = number, video.get(cv2.CAP_PROP_FPS)
     assert sizes == {'x/a.mp4': (3, 12.5), 'b.mp4': (2, 5.0)}
+
+
+def test_inputs_of_one_name_have_files_of_their_own(tmp_path, capsys):
+    """Two videos of one stem, and two inputs that are called the same, in whatever way."""
+    labels = np.zeros((4, 6), np.int64)
+
+    def frames(name, count):
+        common = dict(shared(name=name), fps=5.0, label_map=labels)
+        return [Segmentation(**dict(common, frame=i)) for i in range(count)]
+
+    image = Segmentation(**shared(name='a.png'), label_map=labels)
+    painter = SimpleNamespace(classes=CLASSES, draw=lambda p, t: np.full((48, 64, 3), 9, np.uint8))
+    videos = [('x/a.avi', 3), ('x/a.mp4', 2), ('x/a.avi', 1)]
+    with Writer(painter, tmp_path) as writer:
+        for name, count in videos:
+            for frame in frames(name, count):
+                writer.add(frame)
+        writer.add(image)
+        writer.add(image)
+    files = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob('*') if p.is_file()}
+    assert files == {
+        'predictions.json',
+        *('videos/x/a.mp4', 'videos/x/a.mp4.mp4', 'videos/x/a.avi.mp4'),
+        *('pictures/a.png.png', 'pictures/a.png~2.png'),
+        *('label_maps/a.png.png', 'label_maps/a.png~2.png'),
+        *(f'label_maps/x/a.avi/{i:06d}.png' for i in range(3)),
+        *(f'label_maps/x/a.mp4/{i:06d}.png' for i in range(2)),
+        'label_maps/x/a~2.avi/000000.png',
+    }
+    entries = json.loads((tmp_path / 'predictions.json').read_text())
+    assert {e['label_map'] for e in entries} == {f for f in files if f.startswith('label_maps')}
+    assert 'pictures/a.png.png is of another input; this one is a.png~2.png' in (
+        capsys.readouterr().err
+    )
+    lengths = {}
+    for name in ('a.mp4', 'a.mp4.mp4', 'a.avi.mp4'):
+        video = cv2.VideoCapture(str(tmp_path / 'videos' / 'x' / name))
+        lengths[name] = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+    assert lengths == {'a.mp4': 3, 'a.mp4.mp4': 2, 'a.avi.mp4': 1}
+
+
+@pytest.mark.parametrize('folds', [False, True])
+def test_names_that_differ_by_case_only(tmp_path, monkeypatch, folds):
+    """They are one file on the disks of macOS and Windows."""
+    if folds:
+        exists = Path.exists
+        monkeypatch.setattr(Path, 'exists', lambda p: p.name == 'PREDICTIONS.JSON' or exists(p))
+    written(tmp_path, detection(name='A.png'), detection(name='a.png'))
+    second = 'a.png~2.png' if folds else 'a.png.png'
+    assert {p.name for p in (tmp_path / 'pictures').iterdir()} == {'A.png.png', second}
+
+
+def test_results_are_replaced_on_demand_only(tmp_path, capsys):
+    written(tmp_path, detection(name='a.png'), detection(name='b.png'))
+    before = (tmp_path / 'predictions.json').read_text()
+    for _ in range(2):
+        with pytest.raises(UserError, match=r'has results already \(pictures, predictions'):
+            written(tmp_path, detection(name='a.png'))
+        assert (tmp_path / 'predictions.json').read_text() == before
+    (tmp_path / 'predictions.json').unlink()
+    with pytest.raises(UserError, match=r'has results already \(pictures\)'):
+        written(tmp_path, detection(name='a.png'))
+    capsys.readouterr()
+    entries = written(tmp_path, detection(name='b.png'), force=True)
+    assert {e['file_name'] for e in entries} == {'b.png'}
+    warned = capsys.readouterr().err
+    assert '1 files of earlier results stay in' in warned and 'pictures/a.png.png' in warned
+    (tmp_path / 'x').write_text('')
+    with pytest.raises(UserError, match='x is a file; expected a folder'):
+        written(tmp_path / 'x', detection())
+
+
+@pytest.mark.parametrize('error', [KeyboardInterrupt, ValueError])
+def test_what_is_done_is_kept(tmp_path, error):
+    with pytest.raises(error), Writer(Painter(), tmp_path) as writer:
+        assert json.loads((tmp_path / 'predictions.json').read_text()) == []
+        writer.add(detection())
+        raise error
+    assert len(json.loads((tmp_path / 'predictions.json').read_text())) == 3
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith('predictions.json.')]
+
+
+def test_a_disk_that_is_full(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, 'No space left on device')
+
+    with Writer(Painter(), tmp_path) as writer, monkeypatch.context() as patch:
+        patch.setattr('mmcv.imwrite', full)
+        with pytest.raises(UserError, match=r'a\.png\.png cannot be written: No space left'):
+            writer.add(detection())
+
+
+def test_a_result_that_cannot_be_drawn(tmp_path, capsys):
+    def draw(prediction, threshold):
+        raise IndexError('one pixel')
+
+    with Writer(SimpleNamespace(classes=CLASSES, draw=draw), tmp_path) as writer:
+        writer.add(detection())
+    assert len(json.loads((tmp_path / 'predictions.json').read_text())) == 3
+    assert not cv2.imread(str(tmp_path / 'pictures' / 'sub' / 'a.png.png')).any()  # the image
+    assert 'sub/a.png cannot be drawn (IndexError: one pixel)' in capsys.readouterr().err
+
+
+def test_annotation_files_that_are_ambiguous(tmp_path):
+    path = annotation_file(tmp_path, ['a.png', 'a.png', 'b.png'])
+    with Writer(Painter(), tmp_path / 'o', annotations=path) as writer:
+        writer.check_names(['b.png'])
+        with pytest.raises(UserError, match=r'several images of .* have the name of a\.png'):
+            writer.check_names(['b.png', 'a.png'])
+        with pytest.raises(UserError, match=r'no image of .* have the name of c\.png'):
+            writer.check_names(['c.png'])
+    data = json.loads(path.read_text())
+    data['categories'].append(dict(id=1, name='cat'))
+    path.write_text(json.dumps(data))
+    with pytest.raises(UserError, match='several categories of one name'):
+        Writer(Painter(), tmp_path / 'p', annotations=path)
+    segmenter = SimpleNamespace(classes=CLASSES, task='segmentation')
+    with pytest.raises(UserError, match='are for detectors, this is segmentation'):
+        Writer(segmenter, tmp_path / 'p', annotations=path)
+    assert not (tmp_path / 'p').exists()

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 import hybrid_mm.registry  # noqa: F401
 from hybrid_mm.backbones import BaseBackbone
 from hybrid_mm.backbones.frames.convnext import ConvNeXtFrame
+from hybrid_mm.checkpoints import check_weights
 from hybrid_mm.layers import DropPath
 from hybrid_mm.registry import MODELS
 
@@ -466,7 +467,7 @@ def rates_by_block(model, rate):
 
     Linear over the blocks, in their order, from 0 to ``rate``, but for some networks.
     """
-    network, depths = type(model).__name__, model.depths
+    network, depths = type(model).__name__, model.depths[: len(model.stages)]
     names = [f'stages.{i}.blocks.{j}' for i, depth in enumerate(depths) for j in range(depth)]
     steps, apart = list(range(len(names))), {}
     if network == 'RepLKNet':  # a large kernel and its feed-forward network share one
@@ -554,8 +555,55 @@ def test_out_indices(cfg):
                 assert torch.equal(out, expected[i]), wanted
 
 
+def subsets(cfg):
+    """Some choices of stages, the default among them."""
+    last = stages_of(cfg) - 1
+    return [None, (0,), (last,), (0, 2), (last - 1,)]
+
+
+def test_every_parameter_has_a_gradient(cfg):
+    """Whatever is returned: distributed training waits for all of them."""
+    for wanted in subsets(cfg):
+        model = build(cfg, **({} if wanted is None else dict(out_indices=wanted))).train()
+        sum(m.sin().sum() for m in model(torch.rand(2, 3, 64, 64))).backward()
+        silent = [name for name, p in model.named_parameters() if p.grad is None]
+        assert not silent, wanted
+
+
+def test_weights_of_stages_that_are_not_there(cfg):
+    """They are left out of a file, in each way to load one; nothing else may be missing."""
+    last = stages_of(cfg) - 1
+    whole = drawn(build(cfg, out_indices=tuple(range(last + 1))))
+    for wanted in ((0,), (0, last - 1)):
+        model = build(cfg, out_indices=wanted)
+        assert len(model.stages) == wanted[-1] + 1
+        assert list(model.depths) == list(whole.depths)
+        own, full = model.state_dict(), whole.state_dict()
+        # norms of maps that are not returned are not a matter of this test
+        full = {k: v for k, v in full.items() if k in own or model.leaves_out(k)}
+        model.load_state_dict(full)
+        detector = nn.ModuleDict(dict(backbone=build(cfg, out_indices=wanted)))
+        prefixed = {f'backbone.{key}': value for key, value in full.items()}
+        for state in (prefixed, check_weights(detector, dict(state_dict=prefixed), 'a test')):
+            detector.load_state_dict(state)
+        strict = build(cfg, out_indices=wanted)
+        strict.load_strictly(full, 'a test')
+        for loaded in (model, detector['backbone'], strict):
+            for key, value in loaded.state_dict().items():
+                assert torch.equal(value, full[key]), key
+        strict.load_strictly(own, 'a test')  # what such a network saves
+        key = f'stages.{last + 1}.blocks.0.weight'
+        with pytest.raises(RuntimeError, match=re.escape(key)):
+            model.load_state_dict({**full, key: torch.rand(1)})
+        with pytest.raises(ValueError, match='missing'):
+            whole.load_strictly(own, 'a test')
+
+
 def test_bad_out_indices(cfg):
     n = stages_of(cfg)
+    for bad in ('0', 1.5, True, None, ((0,),), (0, '1'), (False,), {0: 1}):
+        with pytest.raises(ValueError, match=r'out_indices must be one integer or a sequence'):
+            build(cfg, out_indices=bad)
     for bad in ((n,), (0, 0), (n - 1, -1), (-n - 1,)):
         with pytest.raises(ValueError, match=rf'out_indices must be distinct stages in 0..{n - 1}'):
             build(cfg, out_indices=bad)
@@ -615,7 +663,7 @@ def test_layer_depths_grow_from_input_to_output(cfg):
     total = model.get_layer_depth('neck.conv.weight', 'backbone.')
     assert total == (sum(model.depths) + 1, sum(model.depths) + 2)
     assert ids == sorted(ids)
-    assert set(ids) == set(range(sum(model.depths) + 1))
+    assert set(ids) == set(range(sum(model.depths[: len(model.stages)]) + 1))
 
 
 # layers of the decay, counted by hand: depths are 1, 2, 1 and 1 if nothing else is said

@@ -7,6 +7,7 @@ from hybrid_mm.backbones import NAT
 from hybrid_mm.convert import convert, detect, differences, unwrap
 from hybrid_mm.convert.core import (
     SOURCES,
+    WRAPPERS,
     Source,
     count_from_zero,
     place_reductions,
@@ -39,15 +40,15 @@ def test_differences():
     assert both == ['1 missing: x', '1 unexpected: y']
 
 
-@pytest.mark.parametrize(
-    'wrapper',
-    ['state_dict', 'model', 'state_dict_ema', 'model_state_dict', 'model_state', 'net'],
-)
+@pytest.mark.parametrize('wrapper', WRAPPERS)
 def test_wrappers(wrapper):
     inner = {'module.a': torch.ones(1), 'module.b': torch.ones(2)}
     for saved in (inner, {wrapper: inner, 'epoch': 3, 'optimizer': {'lr': 0.1}}):
         found = unwrap(saved)
         assert found == {'a': inner['module.a'], 'b': inner['module.b']}
+    counted = {**inner, 'steps': torch.tensor(3)}  # the average of an EMAHook
+    assert unwrap({wrapper: counted}).keys() == {'a', 'b'}
+    assert unwrap({wrapper: {'a': inner['module.a'], 'steps': torch.tensor(3)}}).keys() > {'a'}
     # a part of a network may be called so
     mixed = {'module.a': torch.ones(1), 'head.b': torch.ones(2)}
     assert unwrap({wrapper: mixed}) == mixed

@@ -6,7 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from hybrid_mm.engine.hooks.strict_loading import StartingWeightsHook, StrictLoadingHook
+from hybrid_mm.engine.hooks.strict_loading import (
+    SameClassesHook,
+    StartingWeightsHook,
+    StrictLoadingHook,
+)
 from hybrid_mm.errors import UserError
 
 
@@ -27,24 +31,27 @@ def checkpoint(classes=None):
     return dict(state_dict=state, meta=meta)
 
 
-@pytest.mark.parametrize(('trained', 'ours', 'warns'), [
-    (('cat', 'dog'), ['cat', 'dog'], False),
-    (('cat', 'dog'), ['dog', 'cat'], True),
-    (('cat', 'dog'), ['cat', 'dot'], True),
-    (('cat', 'dog'), ['cat'], True),
-    (None, ['cat'], False),
-    (('cat',), None, False),
+@pytest.mark.parametrize(('trained', 'ours', 'strict', 'lax'), [
+    (('cat', 'dog'), ['cat', 'dog'], None, None),
+    (('cat', 'dog'), ['dog', 'cat'], "error: 'cat' is 0 in the first and 1", "'cat' is 0 in"),
+    (('cat', 'dog'), ['hen', 'cat'], "error: 'cat' is 0 in the first and 1", "'cat' is 0 in"),
+    (('cat', 'dog'), ['cat', 'dot'], "label 1 is 'dog' in x.pth", "label 1 is 'dog' in x.pth"),
+    (('cat', 'dog'), ['cat'], 'error: x.pth has 2 classes', None),
+    (None, ['cat'], None, None),
+    (('cat',), None, None, None),
 ])  # fmt: skip
-def test_classes_are_compared_by_name(capsys, trained, ours, warns):
-    StrictLoadingHook('x.pth').after_load_checkpoint(runner(ours), checkpoint(trained))
-    err = capsys.readouterr().err
-    if warns:
-        assert err == (
-            f'warning: the classes of x.pth ({", ".join(trained)}) are not those of the data set '
-            f'({", ".join(ours)})\n'
-        )
-    else:
-        assert err == ''
+def test_classes_are_compared_by_name(capsys, trained, ours, strict, lax):
+    for hook, wanted in (
+        (SameClassesHook('x.pth', 'test_dataloader'), strict),
+        (SameClassesHook('x.pth', 'test_dataloader', strict=False), lax),
+    ):
+        if wanted and wanted.startswith('error: '):
+            with pytest.raises(UserError, match=wanted.removeprefix('error: ')):
+                hook.after_load_checkpoint(runner(ours), checkpoint(trained))
+        else:
+            hook.after_load_checkpoint(runner(ours), checkpoint(trained))
+            err = capsys.readouterr().err
+            assert err.count('warning: ') == bool(wanted) and (wanted or '') in err
 
 
 def test_weights_are_handed_on_wherever_they_lie():
@@ -58,9 +65,20 @@ def test_weights_are_handed_on_wherever_they_lie():
 
 def test_a_training_starts_from_any_container():
     weights = checkpoint()['state_dict']
-    for content in (weights, dict(model=weights), dict(state_dict=weights, meta=None)):
-        content = dict(content)
-        StartingWeightsHook('x.pth').after_load_checkpoint(runner(None), content)
+    average = {f'module.{k}': v for k, v in weights.items()} | dict(steps=torch.tensor(1))
+    for content in (
+        weights,
+        dict(model=weights),
+        dict(state_dict=weights, meta=None),
+        dict(state_dict=weights, ema_state_dict={}, meta=None),
+        dict(ema_state_dict=average, meta=None),
+        dict(teacher_model=weights, iteration=3),
+    ):
+        content, lines = dict(content), []
+        run = runner(None)
+        run.logger = SimpleNamespace(log=lambda *line, lines=lines: lines.append(line))
+        StartingWeightsHook('x.pth').after_load_checkpoint(run, content)
+        assert lines == [(20, 'load_from x.pth: 2 of 2 tensors of the model loaded')]
         assert all(torch.equal(content['state_dict'][k], v) for k, v in weights.items())
     content = dict(state_dict=dict(conv=torch.zeros(3)))
     with pytest.raises(UserError, match=r'x\.pth has nothing that fits this model \(Linear\)'):

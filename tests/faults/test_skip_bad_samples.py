@@ -13,7 +13,8 @@ from mmengine.registry import DATA_SAMPLERS, DATASETS, DefaultScope
 from PIL import Image
 
 from hybrid_mm.data import CheckedDataset, SeededDataset
-from hybrid_mm.data.checked import BadSampleError, SampleCheck
+from hybrid_mm.data.checked import BadSampleError
+from hybrid_mm.data.sample_check import SampleCheck
 from hybrid_mm.run.launch import set_sample_checks
 
 

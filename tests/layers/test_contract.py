@@ -4,6 +4,9 @@ Every budget, chunk and tile is small here, so that the small maps of the tests 
 pieces as large ones are in use; and no map is square.
 """
 
+import itertools
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -48,6 +51,7 @@ from hybrid_mm.ops import (
     budget,
     distance_attention,
 )
+from hybrid_mm.ops.dispatch import default_impl
 from hybrid_mm.ops.evolving_attention import tiled as evolving_tiled
 from hybrid_mm.ops.export import exporting
 from hybrid_mm.ops.ghost_attention import tiles as ghost_tiles
@@ -292,3 +296,45 @@ def test_dropout_is_off_in_evaluation(name):
         plain = module.train()(x, *extra)
     torch.testing.assert_close(once, again, rtol=0, atol=0)
     torch.testing.assert_close(once, plain)
+
+
+TORCH_HAS_NONE = (
+    'flash_attention_for_cpu_backward is not implemented',
+    'deform_conv2d not supported',
+)
+
+
+def second_derivatives(module, x, extra):
+    """Of a function of all first ones, by all that they depend on."""
+    x = x.detach().requires_grad_()
+    out = module(x, *extra)
+    dy = torch.randn(out.shape, dtype=out.dtype, generator=torch.Generator().manual_seed(1))
+    leaves = [x, *module.parameters()]
+    first = torch.autograd.grad(out, leaves, dy, create_graph=True)
+    total = sum(gradient.sin().sum() for gradient in first)
+    found = torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
+    return first, found
+
+
+@pytest.mark.parametrize('name', MODULES)
+def test_second_derivative(name):
+    """It is right, or refused; never left out."""
+    form, make = MODULES[name]
+    x, extra = some(form)
+    try:
+        found = second_derivatives(drawn(make), x, extra)
+    except RuntimeError as error:
+        own = re.search(r"hybrid_mm::\w+ has no second derivative; impl='reference'", str(error))
+        assert own or any(text in str(error) for text in TORCH_HAS_NONE), error
+        if not own:
+            return
+        found = None
+    with default_impl('reference'):
+        module = drawn(make)
+        for part in module.modules():
+            if hasattr(part, 'impl'):
+                part.impl = 'reference'
+        expected = second_derivatives(module, x, extra)
+    if found is not None:
+        for a, b in zip(itertools.chain(*found), itertools.chain(*expected), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)

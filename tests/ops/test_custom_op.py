@@ -121,3 +121,12 @@ def test_wrong_declarations():
         custom_op('hybrid_mm::test_late', fake=lambda size, x: x)(late)
     with pytest.raises(TypeError, match='complex'):
         custom_op('hybrid_mm::test_strange', fake=lambda x, size: x)(strange)
+
+
+def test_second_derivative_is_refused():
+    x, b = inputs()
+    y, z = line_and_cube(x, b, *OTHERS)
+    (first,) = torch.autograd.grad(y.sum() + z.sum(), x, create_graph=True)
+    match = "hybrid_mm::test_line_and_cube has no second derivative; impl='reference'"
+    with pytest.raises(NotImplementedError, match=match):
+        torch.autograd.grad(first.sum(), x)

@@ -143,27 +143,37 @@ def test_training_without_validation(det_config):
 
 
 def test_seed_of_a_resumed_run(tmp_path, capsys):
-    """The seed of the checkpoint, unless the run has its own; the newest one with 'auto'."""
+    """The seed of the checkpoint, whatever the run asks for; the newest one with 'auto'."""
     meta = dict(epoch=5, iter=70, seed=1234)
     saved = dict(state_dict={}, optimizer={}, meta=meta)
     path = tmp_path / 'iter_70.pth'
     torch.save(saved, path)
     work = dict(work_dir=str(tmp_path))
-    for checkpoint, cfg, seed in (
-        (str(path), dict(work), 1234),
-        ('auto', dict(work), 1234),
-        ('auto', dict(work, randomness=dict(deterministic=True)), 1234),
-        ('auto', dict(work, randomness=dict(seed=0)), 0),
-        (None, dict(work, resume=True), 1234),
+    for checkpoint, cfg in (
+        (str(path), dict(work)),
+        ('auto', dict(work)),
+        ('auto', dict(work, randomness=dict(deterministic=True))),
+        ('auto', dict(work, randomness=dict(seed=1234))),
+        (None, dict(work, resume=True)),
     ):
         cfg = Config(cfg)
         launch.set_resume(cfg, checkpoint)
         assert cfg.resume is True and cfg.load_from == str(path)
-        assert cfg.randomness.seed == seed
+        assert cfg.randomness.seed == 1234
+    assert capsys.readouterr().err == ''
     untouched = Config(dict(work, load_from='weights.pth'))
     launch.set_resume(untouched, None)
     assert untouched.load_from == 'weights.pth' and 'randomness' not in untouched
-    assert capsys.readouterr().err == ''
+    assert 'has checkpoints of another training (iter_70.pth)' in capsys.readouterr().err
+    other = Config(dict(work, randomness=dict(seed=0)))
+    launch.set_resume(other, 'auto')
+    assert other.randomness.seed == 1234
+    assert capsys.readouterr().err == (
+        f'warning: --resume: the seed is that of {path}, 1234; 0 is ignored\n'
+    )
+    torch.save(saved | dict(meta=dict(epoch=5, iter=70)), path)
+    launch.set_resume(other := Config(dict(work, randomness=dict(seed=3))), 'auto')
+    assert other.randomness.seed == 3
     empty = Config(dict(work_dir=str(tmp_path / 'none'), load_from='weights.pth'))
     launch.set_resume(empty, 'auto')
     assert empty.resume is False and empty.load_from is None
@@ -173,7 +183,7 @@ def test_seed_of_a_resumed_run(tmp_path, capsys):
 def test_a_checkpoint_is_read_once(tmp_path, monkeypatch):
     """To find it, for its seed and for the checks of a training."""
     for number in (1, 2):
-        saved = dict(state_dict={}, optimizer={}, meta=dict(seed=number))
+        saved = dict(state_dict={}, optimizer={}, meta=dict(seed=number, epoch=0, iter=number))
         torch.save(saved, tmp_path / f'iter_{number}.pth')
     read = []
     original = resume.read_checkpoint
@@ -189,7 +199,8 @@ def test_a_checkpoint_is_read_once(tmp_path, monkeypatch):
 
 def test_flip_of_test_time_augmentation(det_config, seg_config):
     """Without a pipeline in the config: each image as it is and mirrored, then merged."""
-    for path, model in ((det_config, 'hybrid_mm.InstanceTTAModel'), (seg_config, 'SegTTAModel')):
+    models = ('hybrid_mm.InstanceTTAModel', 'hybrid_mm.SegmentationTTAModel')
+    for path, model in zip((det_config, seg_config), models, strict=True):
         cfg = Config.fromfile(path)
         plain, steps = cfg.model.copy(), cfg.test_dataloader.dataset.pipeline
         launch.set_test_time_augmentation(cfg)

@@ -116,11 +116,13 @@ def test_options_reach_predictor_and_writer(fails, det_config, folder, tmp_path,
         'x.json',
         '--out',
         tmp_path / 'o',
+        '--force',
     )
     assert 'seen' in fails('predict', det_config, 'w.pth', folder, *flags)
     del given['Predictor']['config']
     assert given['Predictor'] == dict(checkpoint='w.pth', device='cpu', batch_size=3, tta=True)
     expected = dict(predictor=None, out=str(tmp_path / 'o'), threshold=0.25, annotations='x.json')
+    expected['force'] = True
     assert given['Writer'] == expected
 
 
@@ -136,3 +138,43 @@ def test_mistakes(fails, det_config, tmp_path, work_dir_of):
     assert 'not usable here' in fails('predict', det_config, checkpoint, photo, *device)
     option = (*out, '--cfg-options', 'model.bbox_head.num_classes=5')
     assert 'of another shape' in fails('predict', det_config, checkpoint, photo, *option)
+
+
+def test_a_folder_with_the_results_inside_of_it(tool, fails, det_config, folder, work_dir_of):
+    """A second run reads what the first did, and replaces results with --force only."""
+    run = ('predict', det_config, work_dir_of('det') / 'iter_2.pth', folder, '--out', folder / 'o')
+    assert tool(*run)[0] == 1
+    before = {p: p.read_bytes() for p in (folder / 'o').rglob('*') if p.is_file()}
+    assert 'has results already' in fails(*run)
+    assert {p: p.read_bytes() for p in (folder / 'o').rglob('*') if p.is_file()} == before
+    assert tool(*run, '--force')[0] == 1
+    assert {p: p.read_bytes() for p in (folder / 'o').rglob('*') if p.is_file()} == before
+    assert 'is in the folder of the results' in fails(*run[:3], folder / 'o/pictures', *run[4:])
+
+
+def test_interrupted(tool, det_config, folder, tmp_path, work_dir_of, monkeypatch):
+    """What is done is kept."""
+    draw, number = apis.Predictor.draw, iter(range(9))
+
+    def interrupted(self, *args):
+        if next(number) == 1:
+            raise KeyboardInterrupt
+        return draw(self, *args)
+
+    monkeypatch.setattr(apis.Predictor, 'draw', interrupted)
+    out = tmp_path / 'out'
+    flags = ('--score-thr', 0, '--cfg-options', 'model.test_cfg.score_thr=0.001')
+    run = (det_config, work_dir_of('det') / 'iter_2.pth', folder, '--out', out, *flags)
+    status, err = tool('predict', *run)
+    assert status == 130 and 'stopped: 1 of 3 images done' in err
+    entries = json.loads((out / 'predictions.json').read_text())
+    assert {e['file_name'] for e in entries} == {'a.png'}
+
+
+def test_annotations_without_an_image_are_found_before_the_work(
+    fails, det_config, folder, tmp_path, work_dir_of, tiny_coco, monkeypatch
+):
+    monkeypatch.setattr(apis.Predictor, 'stream', None)
+    annotations = ('--annotations', tiny_coco / 'annotations' / 'val.json')
+    run = (det_config, work_dir_of('det') / 'iter_2.pth', folder, '--out', tmp_path / 'out')
+    assert 'no image of' in fails('predict', *run, *annotations)

@@ -1,6 +1,7 @@
 """What all backbones share: variants, construction, returned maps, freezing, weights of files."""
 
 import difflib
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -16,7 +17,12 @@ from hybrid_mm.checkpoints import MissingCheckpointError, read_checkpoint, weigh
 from hybrid_mm.convert import convert, differences
 from hybrid_mm.convert.core import StateDict
 from hybrid_mm.layers.drop import drop_path_schedule
-from hybrid_mm.ops.arguments import fraction, positive
+from hybrid_mm.ops.argument_types import typed_arguments
+from hybrid_mm.ops.arguments import fraction, positive, stage_indices
+from hybrid_mm.ops.layout import dense_gradient
+
+# the others have a check and a message of their own
+_typed = functools.partial(typed_arguments, but=('arch', 'out_indices', 'init_cfg'))
 
 
 class SharedArguments(TypedDict, total=False):
@@ -41,6 +47,10 @@ class StrictWeights(BaseModule):
             self._is_init = True
         else:
             super().init_weights()
+
+    def leaves_out(self, key: str) -> bool:
+        """Whether a tensor of a file is one that this module does without."""
+        return False
 
     def to_our_layout(self, state: StateDict) -> StateDict:
         """Bring the weights of a file into our layout; a classifier's head is named ``head.``."""
@@ -84,6 +94,7 @@ class StrictWeights(BaseModule):
         Raises:
             ValueError: Keys or shapes differ; the message names the first of each.
         """
+        state = {key: value for key, value in state.items() if not self.leaves_out(key)}
         found = differences(self.state_dict(), state)
         if found:
             raise ValueError(
@@ -103,12 +114,18 @@ class BaseBackbone(StrictWeights):
     calls :meth:`make_stem`, :meth:`make_stage` for every stage, :meth:`reset_parameters` and
     :meth:`finish`. Frames that several networks share leave :meth:`build` to them.
 
+    Stages behind the last returned one are not kept: every parameter of a network is part of its
+    maps, as distributed training asks. Initial values, drop-path rates and layer ids are those of
+    the whole network, and the weights of a whole one load: those of stages that are not there are
+    left out.
+
     Maps have strides 4, 8, 16 and 32 if the class does not say otherwise (:attr:`map_strides`).
 
     Args:
         arch: Name of a variant in ``arch_zoo``, or a dict with the fields of its ``arch_class``.
         in_channels: Channels of the input image.
-        out_indices: Stages whose maps are returned.
+        out_indices: Stages whose maps are returned, one or several; negative ones count from the
+            end.
         drop_path_rate: Drop-path rate of the last block; it grows linearly from 0 at the first one
             unless the class says otherwise.
         frozen_stages: -1 freezes nothing, 0 the stem (or the patch embedding of the first stage),
@@ -120,7 +137,7 @@ class BaseBackbone(StrictWeights):
 
     Attributes:
         arch: The variant, an instance of ``arch_class``.
-        depths: Number of blocks of each stage.
+        depths: Number of blocks of each stage of the whole network.
         stage_channels: Channels of each stage's map.
 
     Raises:
@@ -138,6 +155,13 @@ class BaseBackbone(StrictWeights):
     stem: Any
     stages: Any
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let every constructor check the types of its arguments."""
+        super().__init_subclass__(**kwargs)
+        if '__init__' in vars(cls):
+            cls.__init__ = _typed(cls.__init__)  # type: ignore[method-assign]
+
+    @_typed
     def __init__(
         self,
         arch: str | Mapping | Arch,
@@ -154,7 +178,7 @@ class BaseBackbone(StrictWeights):
         fraction(self, drop_path_rate=drop_path_rate)
         self.arch = self.resolve_arch(arch)
         self.in_channels = in_channels
-        self.out_indices = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
+        self.out_indices = stage_indices(self, out_indices=out_indices)
         self.drop_path_rate = drop_path_rate
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
@@ -215,7 +239,7 @@ class BaseBackbone(StrictWeights):
         """Set initial values, where the modules have not set their own."""
 
     def finish(self) -> None:
-        """Check what can be checked of the whole network, and freeze.
+        """Check what can be checked of the whole network, leave out what gives no map, freeze.
 
         Raises:
             ValueError: Indices of stages that do not exist, or weights without elements.
@@ -239,6 +263,10 @@ class BaseBackbone(StrictWeights):
                     f'{type(self).__name__}: {name} has no elements, a width or ratio is too '
                     f'small: {self.arch}'
                 )
+        needed = self.out_indices[-1] + 1
+        if needed < n:
+            self.stages = self.stages[:needed]
+            self.register_load_state_dict_pre_hook(_leave_out)
         for module in self._frozen_modules():
             module.requires_grad_(False)
 
@@ -254,7 +282,7 @@ class BaseBackbone(StrictWeights):
             ValueError: Another stage is returned.
         """
         ((name, value),) = argument.items()
-        last = len(self.stages) - 1
+        last = len(self.depths) - 1
         if value and self.out_indices != (last,):
             raise ValueError(
                 f'{name} gives no maps: out_indices must be ({last},), got {self.out_indices}'
@@ -282,7 +310,7 @@ class BaseBackbone(StrictWeights):
             if i in self.out_indices:
                 # mmcv's RoIAlign reads memory as NCHW whatever the strides are: channels-last maps
                 # (of a layer norm) would silently give it wrong features.
-                outs.append(self.returned_map(i, state).contiguous())
+                outs.append(dense_gradient(self.returned_map(i, state).contiguous()))
         return tuple(outs)
 
     def run_stage(self, stage: int, state: Any) -> Any:
@@ -313,6 +341,11 @@ class BaseBackbone(StrictWeights):
     def returned_map(self, stage: int, state: Any) -> Tensor:
         """The map of a stage as it is returned, (N, C, H, W)."""
         return state
+
+    def leaves_out(self, key: str) -> bool:
+        """Whether a key of a state dict belongs to a stage behind the last returned one."""
+        match = re.match(r'stages\.(\d+)\.', key)
+        return match is not None and len(self.stages) <= int(match[1]) < len(self.depths)
 
     # -- freezing --------------------------------------------------------------------------------
 
@@ -363,3 +396,10 @@ class BaseBackbone(StrictWeights):
             stem = stage == 0 and isinstance(self.stem, nn.Identity)
             return (0 if stem else first), num_layers
         return first + self.depths[stage] - 1, num_layers
+
+
+def _leave_out(module: BaseBackbone, state: dict[str, Tensor], prefix: str, *unused: Any) -> None:
+    """Take the weights of stages that a network does not have out of a state dict, in place."""
+    for key in [key for key in state if key.startswith(prefix)]:
+        if module.leaves_out(key[len(prefix) :]):
+            del state[key]

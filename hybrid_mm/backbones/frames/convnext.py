@@ -165,7 +165,7 @@ class ConvNeXtFrame(TokenPyramid):
 
     def returned_map(self, stage: int, state: Tensor) -> Tensor:
         """The map of a stage as it is returned."""
-        if self.pooled and stage == len(self.stages) - 1:
+        if self.pooled and stage == len(self.depths) - 1:
             state = state.mean((1, 2), keepdim=True)
         return super().returned_map(stage, state)
 

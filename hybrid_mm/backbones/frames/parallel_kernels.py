@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from hybrid_mm.backbones.frames.blocks import NormCfg, build_norm
+from hybrid_mm.layers.convolution.depthwise import DepthwiseConv2d
 from hybrid_mm.layers.convolution.peripheral_convolution import PeripheralConv2d
+from hybrid_mm.ops.fusing import require_plain
 
 
 class ConvNorm(nn.Module):
@@ -27,6 +29,8 @@ class ConvNorm(nn.Module):
 
     def affine(self) -> tuple[Tensor, Tensor]:
         """Scale (C, 1, 1, 1) and bias (C) of the norm in eval mode."""
+        own = DepthwiseConv2d, PeripheralConv2d, nn.Identity
+        require_plain('switch_to_deploy', own, conv=self.conv, norm=self.norm)
         norm, channels = self.norm, len(self.conv.weight)
         if isinstance(norm, nn.Identity):
             weight = self.conv.weight

@@ -1,13 +1,21 @@
 """Runs that continue after an interruption as if there had been none."""
 
-from mmengine.dist import get_rank
+from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from hybrid_mm.data.seeded import seed_generators
 from hybrid_mm.registry import HOOKS
 
-_DONE = 'validated_iter'  # key in the message hub, which checkpoints contain
+# keys in the message hub, which checkpoints contain
+_DONE = 'validated_iter'
+DATA = 'training_data'
+
+
+def data_of(runner: Runner) -> dict[str, int]:
+    """Numbers that decide where in the data an iteration is; they are stored in checkpoints."""
+    loader = runner.train_loop.dataloader
+    return dict(samples=len(loader.dataset), length=len(loader), processes=get_world_size())
 
 
 @HOOKS.register_module()
@@ -26,6 +34,10 @@ class ExactResumeHook(Hook):
 
     priority = 'VERY_HIGH'
 
+    def before_train(self, runner: Runner) -> None:
+        """Note the amount of data in the checkpoints that follow."""
+        runner.message_hub.update_info(DATA, data_of(runner))
+
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:
         """Seed the generators for this iteration and rank."""
         seed_generators(runner.seed, get_rank(), runner.iter)
@@ -42,6 +54,10 @@ class ExactResumeHook(Hook):
         due = now >= loop.val_begin and (now % loop.val_interval == 0 or now == end)
         if due and runner.message_hub.runtime_info.get(_DONE) != runner.iter:
             runner.val_loop.run()
+
+    def after_train(self, runner: Runner) -> None:
+        """The same where no epoch was left to train."""
+        self.before_train_epoch(runner)
 
     def before_val(self, runner: Runner) -> None:
         """Note the validation in the checkpoints that follow."""

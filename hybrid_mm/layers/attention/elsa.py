@@ -11,8 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.dispatch import check_impl
+from hybrid_mm.ops.fusing import is_plain
 from hybrid_mm.ops.ghost_attention import ghost_attention
+from hybrid_mm.ops.ghost_attention.reference import weighted_values
 
 
 class ELSA(nn.Module):
@@ -50,6 +53,7 @@ class ELSA(nn.Module):
             sides, an unknown impl.
     """
 
+    @sized_arguments
     def __init__(
         self,
         dim: int,
@@ -114,24 +118,34 @@ class ELSA(nn.Module):
         if shift:
             raise ValueError(f'ELSA has no windows to shift, got shift {shift}')
         dim = x.shape[3]
-        maps = F.linear(x, self.pre_proj.weight.flatten(1), self.pre_proj.bias).permute(0, 3, 1, 2)
+        if is_plain(self.pre_proj):
+            maps = F.linear(x, self.pre_proj.weight.flatten(1), self.pre_proj.bias)
+            maps = maps.permute(0, 3, 1, 2)
+        else:
+            maps = self.pre_proj(x.permute(0, 3, 1, 2))
         q, k, v = maps.split([self.qk_dim, self.qk_dim, dim], 1)
         product = q * k
         hidden = self.conv(product if self.scale == 1 else product * self.scale)
         mul, add = self.ghost()
-        out = ghost_attention(
-            hidden,
-            v,
-            self.to_weights.weight.flatten(1),
-            cast(Tensor, self.to_weights.bias),
-            mul,
-            add,
-            heads=self.heads,
-            kernel_size=self.kernel_size,
-            dilation=self.dilation,
-            dropout=self.attn_drop if self.training else 0.0,
-            impl=self.impl,
-        )
+        dropout = self.attn_drop if self.training else 0.0
+        if is_plain(self.to_weights):
+            out = ghost_attention(
+                hidden,
+                v,
+                self.to_weights.weight.flatten(1),
+                cast(Tensor, self.to_weights.bias),
+                mul,
+                add,
+                heads=self.heads,
+                kernel_size=self.kernel_size,
+                dilation=self.dilation,
+                dropout=dropout,
+                impl=self.impl,
+            )
+        else:
+            logits = self.to_weights(F.gelu(hidden))
+            options = self.heads, self.kernel_size, self.dilation, dropout
+            out = weighted_values(logits, v, mul, add, *options)
         out = self.post_proj(out.permute(0, 2, 3, 1))
         return F.dropout(out, self.proj_drop, self.training)
 

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from hybrid_mm.layers.attention.augmented_convolution import AAConv2d
 from hybrid_mm.layers.heads import merge_heads
+from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.dispatch import check_impl
-from hybrid_mm.ops.evolving_attention import evolving_attention
+from hybrid_mm.ops.evolving_attention import evolving_attention, evolving_with
+from hybrid_mm.ops.fusing import is_plain
 
 
 def same_padding(x: Tensor) -> dict[str, Any]:
@@ -77,6 +79,7 @@ class EvolvingAAConv2d(AAConv2d):
             AAConv2d.
     """
 
+    @sized_arguments
     def __init__(
         self,
         *args: Any,
@@ -133,19 +136,16 @@ class EvolvingAAConv2d(AAConv2d):
         x, size = self.pooled(x)
         q, k, v, *tables = self.project(x)
         rel_h, rel_w = (None if table is None else table[0] for table in tables)
-        weights = () if self.evolve is None else (self.evolve.weight, self.evolve.bias)
-        out, logits = evolving_attention(
-            q,
-            k,
-            v,
-            rel_h,
-            rel_w,
-            previous,
-            *weights,
-            alpha=self.alpha,
-            beta=self.beta,
-            impl=self.impl,
-        )
+        rates: dict[str, Any] = dict(alpha=self.alpha, beta=self.beta)
+        if previous is None or self.evolve is None:
+            out, logits = evolving_attention(q, k, v, rel_h, rel_w, impl=self.impl, **rates)
+        elif is_plain(self.evolve):
+            evolution = previous, self.evolve.weight, self.evolve.bias
+            out, logits = evolving_attention(
+                q, k, v, rel_h, rel_w, *evolution, impl=self.impl, **rates
+            )
+        else:
+            out, logits = evolving_with(q, k, v, rel_h, rel_w, previous, self.evolve, **rates)
         out = self.attn_out(merge_heads(out))
         if out.shape[-2:] != size:
             out = resize_from_corner(out, size)

@@ -9,6 +9,10 @@ from torch import Tensor, nn
 
 from hybrid_mm.layers.heads import head_widths, laid_out, merge_heads, split_heads
 from hybrid_mm.layers.relative_position import RelativePosition2d
+from hybrid_mm.ops.argument_types import typed_arguments
+from hybrid_mm.ops.arguments import not_negative, positive
+from hybrid_mm.ops.dispatch import check_impl
+from hybrid_mm.ops.fusing import is_plain
 from hybrid_mm.ops.local_attention import block_attention
 
 
@@ -49,6 +53,7 @@ class HaloAttention(nn.Module):
         ValueError: A stride other than 1 and 2, heads that do not divide C.
     """
 
+    @typed_arguments
     def __init__(
         self,
         in_channels: int,
@@ -66,6 +71,9 @@ class HaloAttention(nn.Module):
         impl: str = 'auto',
     ) -> None:
         super().__init__()
+        check_impl(impl, 'local_attention')
+        positive(self, in_channels=in_channels, block_size=block_size)
+        not_negative(self, halo_size=halo_size)
         if stride not in (1, 2):
             raise ValueError(f'stride of HaloAttention must be 1 or 2, got {stride}')
         out_channels = out_channels or in_channels
@@ -93,7 +101,8 @@ class HaloAttention(nn.Module):
         """Map (N, in_channels, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
         height, width = x.shape[2:]
         # where padded pixels have a say beyond being zero keys they have to be there
-        if not self.mask_padding and (self.pool > 1 or self.q.bias is not None):
+        zeros = is_plain(self.q, self.kv) and self.q.bias is None
+        if not self.mask_padding and (self.pool > 1 or not zeros):
             x = F.pad(x, (0, -width % self.block_size, 0, -height % self.block_size))
         x = laid_out(x)
         q = split_heads(self.q(x), self.heads)

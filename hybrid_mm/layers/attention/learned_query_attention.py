@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from hybrid_mm.layers.initialisation import lecun_normal_
+from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.dispatch import check_impl
+from hybrid_mm.ops.fusing import is_plain
 from hybrid_mm.ops.learned_queries import learned_query_attention
 from hybrid_mm.ops.precision import accurate, cast_as_autocast, no_autocast
 
@@ -36,6 +38,7 @@ class LearnedQueryAttention2d(nn.Module):
         ValueError: Heads that do not divide C, an even window, an unknown impl.
     """
 
+    @sized_arguments
     def __init__(
         self,
         in_channels: int,
@@ -92,6 +95,9 @@ class LearnedQueryAttention2d(nn.Module):
         if self.normalize_queries:
             query = query / (query.norm(dim=-1, keepdim=True) + 1e-6)
         query = query * self.width**-0.5
+        if not is_plain(self.k):
+            keys = self.k(x).unflatten(-1, (self.heads, self.width))
+            return torch.einsum('nyxgd,rgd->nrgyx', keys, query.to(keys.dtype))
         keys = self.k.weight.view(self.heads, self.width, -1)
         weight = torch.einsum('rgd,gdi->rgi', query, keys).to(x.dtype)
         return torch.einsum('nyxi,rgi->nrgyx', x, weight)

@@ -9,9 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_mm.layers.relative_position import DecomposedPosition2d
+from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.decomposed_attention import decomposed_attention
 from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.export import require_fixed_size
+from hybrid_mm.ops.fusing import is_plain
 from hybrid_mm.ops.windows import cut_windows, join_windows
 
 _EPS = 1e-6
@@ -48,6 +50,11 @@ class PoolingAttention(nn.Module):
             unknown impl.
     """
 
+    pool_q: nn.Conv2d
+    pool_k: nn.Conv2d
+    pool_v: nn.Conv2d
+
+    @sized_arguments
     def __init__(
         self,
         in_channels: int,
@@ -77,7 +84,10 @@ class PoolingAttention(nn.Module):
         self.qkv = nn.Linear(in_channels, 3 * out_channels, bias=qkv_bias)
         self.proj = nn.Linear(out_channels, out_channels)
         for name in 'qkv':
-            pool = nn.Conv2d(self.width, self.width, 3, padding=1, groups=self.width, bias=False)
+            stride = stride_q if name == 'q' else stride_kv
+            pool = nn.Conv2d(
+                self.width, self.width, 3, stride, padding=1, groups=self.width, bias=False
+            )
             self.add_module(f'pool_{name}', pool)
             self.add_module(f'norm_{name}', nn.LayerNorm(self.width, eps=_EPS))
         self.relative = None
@@ -96,8 +106,28 @@ class PoolingAttention(nn.Module):
 
     def pool(self, qkv: Tensor) -> list[Tensor]:
         """Pool maps (N, H, W, 3 C) to queries, keys and values (N, H', W', C)."""
-        # one convolution for all maps of one stride: it moves more bytes than it multiplies
+        if is_plain(self.pool_q, self.pool_k, self.pool_v):
+            pooled = self._pooled_together(qkv)
+        else:
+            pooled = self._pooled_by_layers(qkv)
+        return [
+            getattr(self, f'norm_{name}')(maps.unflatten(-1, (self.heads, -1))).flatten(-2)
+            for name, maps in zip('qkv', pooled, strict=True)
+        ]
+
+    def _pooled_by_layers(self, qkv: Tensor) -> list[Tensor]:
+        """The convolutions of maps (N, H, W, 3 C), every layer called with all heads."""
+        pooled = []
+        for name, part in zip('qkv', qkv.chunk(3, -1), strict=True):
+            heads = part.permute(0, 3, 1, 2).unflatten(1, (self.heads, -1)).flatten(0, 1)
+            maps = getattr(self, f'pool_{name}')(heads).unflatten(0, (-1, self.heads))
+            pooled.append(maps.permute(0, 3, 4, 1, 2).flatten(3))
+        return pooled
+
+    def _pooled_together(self, qkv: Tensor) -> list[Tensor]:
+        """The same with the weights of the layers."""
         dim = self.heads * self.width
+        # one convolution for all maps of one stride: it moves more bytes than it multiplies
         groups = ('qkv',) if self.strides[0] == self.strides[1] else ('q', 'kv')
         pooled = []
         for names, part in zip(groups, qkv.split([dim * len(g) for g in groups], -1), strict=True):
@@ -109,10 +139,7 @@ class PoolingAttention(nn.Module):
                 part.permute(0, 3, 1, 2), weight, stride=stride, padding=1, groups=len(weight)
             )
             pooled += maps.permute(0, 2, 3, 1).split(dim, -1)
-        return [
-            getattr(self, f'norm_{name}')(maps.unflatten(-1, (self.heads, -1))).flatten(-2)
-            for name, maps in zip('qkv', pooled, strict=True)
-        ]
+        return pooled
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention of maps (N, H, W, C) to others, of the whole map or within windows."""

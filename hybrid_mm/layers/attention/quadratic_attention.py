@@ -17,8 +17,10 @@ import math
 import torch
 from torch import Tensor, nn
 
+from hybrid_mm.ops.argument_types import sized_arguments
+from hybrid_mm.ops.fusing import is_plain
 from hybrid_mm.ops.precision import accurate_dtype
-from hybrid_mm.ops.separable_attention import separable_attention
+from hybrid_mm.ops.separable_attention import separable_attention, separable_heads
 from hybrid_mm.ops.sliced_attention import sliced_attention
 
 MODES = ('isotropic', 'full', 'learned', 'learned_content')
@@ -55,6 +57,7 @@ class QuadraticAttention2d(nn.Module):
         torch.Size([1, 16, 7, 10])
     """
 
+    @sized_arguments
     def __init__(
         self,
         in_channels: int,
@@ -147,14 +150,19 @@ class QuadraticAttention2d(nn.Module):
 
     # -- logits of positions, in float32 at least ------------------------------------------------
 
+    @property
+    def _given(self) -> Tensor:
+        """A parameter that is always there, for device and type."""
+        return self.table_h if hasattr(self, 'table_h') else self.centers
+
     def _offsets(self, size: int) -> Tensor:
         """Key - query (L', L) along an axis."""
-        place = torch.arange(size, device=self.value.weight.device)
+        place = torch.arange(size, device=self._given.device)
         return place - place[:: self.stride, None]
 
     def _logits(self, height: int, width: int) -> tuple[Tensor, Tensor, tuple | None]:
         """Row term (heads, H', H), column term (heads, W', W), factors of a cross term."""
-        dtype = accurate_dtype(self.value.weight.dtype)
+        dtype = accurate_dtype(self._given.dtype)
         if self.mode in ('learned', 'learned_content'):
             row = self._learned(height, self.table_h.to(dtype), self.head_h.to(dtype))
             column = self._learned(width, self.table_w.to(dtype), self.head_w.to(dtype))
@@ -185,17 +193,23 @@ class QuadraticAttention2d(nn.Module):
         tokens = x.permute(0, 2, 3, 1)
         rows, columns, cross = self._logits(*x.shape[2:])
         drop = self.attn_drop if self.training else 0.0
+        plain = is_plain(self.value)
         if cross is None and self.mode != 'learned_content' and drop == 0:
-            weight = self.value.weight.unflatten(1, (self.heads, -1)).transpose(0, 1)
-            out = separable_attention(tokens, rows.softmax(-1), columns.softmax(-1), weight)
-            if self.value.bias is not None:
-                out = out + self.value.bias.to(out.dtype)
+            factors = rows.softmax(-1), columns.softmax(-1)
+            if not plain:
+                out = self.value(separable_heads(tokens, *factors))
+            else:
+                weight = self.value.weight.unflatten(1, (self.heads, -1)).transpose(0, 1)
+                out = separable_attention(tokens, *factors, weight)
+                if self.value.bias is not None:
+                    out = out + self.value.bias.to(out.dtype)
         else:
             q, k = self._content(tokens) if self.mode == 'learned_content' else (None, None)
-            value = self.value.weight, self.value.bias
+            value = (self.value.weight, self.value.bias) if plain else (None, None)
             out = sliced_attention(
                 tokens, rows, columns, *value, cross=cross, q=q, k=k, dropout=drop
             )
+            out = out if plain else self.value(out)
         out = out.permute(0, 3, 1, 2)
         return out.contiguous() if dense else out
 

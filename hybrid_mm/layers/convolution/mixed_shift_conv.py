@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.dispatch import check_impl
+from hybrid_mm.ops.fusing import is_plain
 from hybrid_mm.ops.mixed_shift import mixed_shift
 
 
@@ -27,6 +29,7 @@ class MixedShift(nn.Module):
         ValueError: An even kernel, or an unknown impl.
     """
 
+    @sized_arguments
     def __init__(
         self,
         maps: int,
@@ -63,5 +66,9 @@ class MixedShift(nn.Module):
         ceil(H / stride).
         """
         conv, fc = self.dep_conv, self.fc
+        if not is_plain(conv, fc):
+            n, _, _, height, width = x.shape
+            mixed = fc(x.transpose(1, 2).flatten(0, 1)).reshape(n, -1, height, width)
+            return conv(mixed) * rate
         weight, stride = conv.weight * rate, conv.stride[0]
         return mixed_shift(x, fc.weight.flatten(1), fc.bias, weight, stride=stride, impl=self.impl)

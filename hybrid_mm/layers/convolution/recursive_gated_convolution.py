@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from hybrid_mm.layers.convolution.depthwise import DepthwiseConv2d
 from hybrid_mm.layers.norm import LayerNorm2d
+from hybrid_mm.ops.argument_types import sized_arguments
+from hybrid_mm.ops.fusing import is_plain
 from hybrid_mm.ops.global_filter import global_filter, resize_spectrum
 from hybrid_mm.ops.precision import no_autocast
 
@@ -23,6 +25,9 @@ def pointwise(x: Tensor, conv: nn.Conv2d, channels_last: bool = False) -> Tensor
         conv: The convolution, with a bias.
         channels_last: Layout of the result (N, C', H, W).
     """
+    if not is_plain(conv):
+        y = conv(x)
+        return y.contiguous(memory_format=torch.channels_last) if channels_last else y.contiguous()
     weight, bias = conv.weight.flatten(1), conv.bias
     if bias is None:
         raise ValueError(f'a convolution with a bias is needed, got {conv}')
@@ -52,6 +57,7 @@ class GlobalLocalFilter(nn.Module):
     tables: ClassVar = ('spectrum',)
     resize: ClassVar = staticmethod(resize_spectrum)
 
+    @sized_arguments
     def __init__(self, channels: int, size: tuple[int, int]) -> None:
         super().__init__()
         self.size = (tuple(size),)
@@ -97,6 +103,7 @@ class RecursiveGatedConv(nn.Module):
         ValueError: Channels that the order does not divide, or an even kernel.
     """
 
+    @sized_arguments
     def __init__(
         self,
         in_channels: int,

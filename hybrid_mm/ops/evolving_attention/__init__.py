@@ -24,6 +24,8 @@ nothing, for the logits are what the layers pass to each other.) Without gradien
 at a time.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -112,3 +114,25 @@ def evolving_attention(
     with no_autocast(q):
         out, logits = _ALGORITHMS[impl](q, k, v, rel_h, rel_w, previous, weight, bias, alpha, beta)
     return out.unflatten(2, (height, width)).to(out_dtype), logits
+
+
+def evolving_with(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rel_h: Tensor | None,
+    rel_w: Tensor | None,
+    previous: Tensor,
+    convolve: Callable[[Tensor], Tensor],
+    *,
+    alpha: float,
+    beta: float,
+) -> tuple[Tensor, Tensor]:
+    """:func:`evolving_attention` by the plain formulas, with any layer as the convolution."""
+    size, out_dtype, dtype = q.shape[2:4], v.dtype, accurate_dtype(q.dtype)
+    q, k, v, previous = (x.to(dtype) for x in (q, k, v, previous))
+    with no_autocast(q):
+        own = reference.logits_of(q, k, rel_h, rel_w)
+        logits = reference.evolved(own, previous, convolve, alpha, beta)
+        out = logits.softmax(-1) @ v.flatten(2, 3)
+    return out.unflatten(2, size).to(out_dtype), logits

@@ -36,10 +36,39 @@ def attend_padded(
     dropout: float = 0.0,
 ) -> Tensor:
     """The same for values that are padded by the reach of the window."""
-    n, channels = padded.shape[:2]
-    taps = kernel_size**2
     groups = hidden.shape[1] // weight.shape[1]
-    logits = F.conv2d(F.gelu(hidden), weight[..., None, None], bias, groups=groups).flatten(2)
+    logits = F.conv2d(F.gelu(hidden), weight[..., None, None], bias, groups=groups)
+    return _weighted_padded(logits, padded, mul, add, heads, kernel_size, dilation, dropout)
+
+
+def weighted_values(
+    logits: Tensor,
+    v: Tensor,
+    mul: Tensor | None,
+    add: Tensor | None,
+    heads: int,
+    kernel_size: int,
+    dilation: int,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Sums (N, C, H, W) of values with given logits (N, heads * k^2, H, W)."""
+    padded = F.pad(v, (kernel_size // 2 * dilation,) * 4)
+    return _weighted_padded(logits, padded, mul, add, heads, kernel_size, dilation, dropout)
+
+
+def _weighted_padded(
+    logits: Tensor,
+    padded: Tensor,
+    mul: Tensor | None,
+    add: Tensor | None,
+    heads: int,
+    kernel_size: int,
+    dilation: int,
+    dropout: float,
+) -> Tensor:
+    n, channels = padded.shape[:2]
+    taps, size = kernel_size**2, logits.shape[2:]
+    logits = logits.flatten(2)
     dtype = torch.promote_types(logits.dtype, torch.float32)
     weights = logits.unflatten(1, (heads, -1)).softmax(2, dtype=dtype)
     filters = F.dropout(weights, dropout).unsqueeze(2)  # (N, heads, 1, k^2, H W)
@@ -48,6 +77,6 @@ def attend_padded(
     if add is not None:
         filters = filters + add.reshape(1, heads, -1, taps, 1)
     values = F.unfold(padded, kernel_size, dilation).to(dtype)
-    values = values.view(n, heads, channels // heads, taps, -1)
-    out = (filters * values).sum(3).view(n, channels, *hidden.shape[2:])
+    values = values.view(n, heads, channels // heads, taps, values.shape[2])
+    out = (filters * values).sum(3).view(n, channels, *size)
     return out.to(padded.dtype)

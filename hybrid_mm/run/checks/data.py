@@ -12,9 +12,20 @@ from mmengine.registry import DefaultScope
 
 from hybrid_mm.checkpoints import MissingCheckpointError, check_exists, read_checkpoint, weights_of
 from hybrid_mm.errors import UserError
-from hybrid_mm.run.checks.classes import check_categories, check_num_classes
+from hybrid_mm.run.checks.class_labels import check_class_labels
+from hybrid_mm.run.checks.classes import (
+    check_categories,
+    check_evaluator,
+    check_loader,
+    check_names,
+    check_num_classes,
+    check_splits,
+    check_subset,
+    number_of_classes,
+)
 from hybrid_mm.run.checks.datasets import classes_of, paths_of, readers
 from hybrid_mm.run.checks.label_maps import check_label_maps
+from hybrid_mm.run.checks.metrics import check_metrics
 from hybrid_mm.run.config import nodes
 
 
@@ -26,6 +37,8 @@ def check_training(cfg: Config) -> None:
     """
     check_data(cfg, 'train_dataloader')
     check_data(cfg, 'val_dataloader')
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        check_splits(cfg, 'train_dataloader', 'val_dataloader')
     _check_pretrained(cfg.model)
     if cfg.get('load_from') and not cfg.get('resume'):
         weights_of(read_checkpoint(cfg.load_from), cfg.load_from)
@@ -52,19 +65,30 @@ def check_data(cfg: Config, loader: str) -> None:
 
     Raises:
         UserError: A path does not exist (the layout that the config expects is shown),
-            annotation categories do not fit, the model's ``num_classes`` does not fit, or a
-            segmentation map has a label out of range.
+            classes of data sets, annotations, class folders, heads or metrics do not fit each
+            other, or label maps are missing, broken, or hold one class only.
     """
     if not cfg.get(loader):
         return
+    training = loader == 'train_dataloader'
+    skip = cfg.get('skip_bad_samples', 0) if training else 0
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
-        for dataset in readers(cfg[loader].dataset):
+        datasets = list(readers(cfg[loader].dataset))
+        for dataset in datasets:
+            check_names(dataset, loader)
             _check_paths(cfg, dataset, loader)
             classes = classes_of(dataset)
+            number = len(classes) if classes else number_of_classes(cfg.model)
+            check_class_labels(dataset, number, loader)
             if classes:
+                check_subset(dataset, classes, loader)
                 check_categories(dataset, classes, loader)
-                check_num_classes(cfg, classes, loader)
-                check_label_maps(dataset, classes, loader)
+                check_evaluator(cfg, dataset, classes, loader)
+                check_num_classes(cfg.model, classes, f'the data set of {loader}')
+            if number:
+                check_metrics(cfg, dataset, number, loader)
+        check_label_maps(datasets, cfg.model, loader, skip, training)
+        check_loader(cfg, loader)
 
 
 def _check_paths(cfg: Config, dataset: dict[str, Any], loader: str) -> None:

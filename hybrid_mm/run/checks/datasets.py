@@ -1,10 +1,13 @@
 """Questions to the configs of data sets: what they read, and which classes they have."""
 
+import functools
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
 
 from hybrid_mm.errors import UserError
@@ -44,7 +47,15 @@ def dataset_class(dataset: dict[str, Any]) -> Any:
     return registered_class(DATASETS, dataset['type'])
 
 
-def _metainfo(dataset: dict[str, Any]) -> dict[str, Any]:
+def has_base(cls: Any, name: str, library: str) -> bool:
+    """Whether a class is, or derives from, the class of that name in a library."""
+    return any(
+        base.__name__ == name and base.__module__.startswith(f'{library}.')
+        for base in getattr(cls, '__mro__', ())
+    )
+
+
+def metainfo_of(dataset: dict[str, Any]) -> dict[str, Any]:
     """Meta information that needs no files: that of the class, updated by that of the config."""
     return {
         **getattr(dataset_class(dataset), 'METAINFO', {}),
@@ -52,21 +63,103 @@ def _metainfo(dataset: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def classes_of(dataset: dict[str, Any]) -> list[str] | None:
-    """Class names of a data set; None if they are known from its files only."""
-    # a class that is not registered has no names: building it raises, with the nearest names
-    classes = dataset_class(dataset) and (
-        _metainfo(dataset).get('classes') or dataset.get('classes')
-    )
+def named_classes(dataset: dict[str, Any]) -> list[str] | None:
+    """Class names of a data set from its config, its class or its file of names; None if none.
+
+    Raises:
+        UserError: The names are a text that is no file.
+    """
+    if dataset_class(dataset) is None:
+        return None  # building it raises, with the nearest names
+    meta, argument = dataset.get('metainfo') or {}, dataset.get('classes')
+    classes = meta.get('classes') or argument or metainfo_of(dataset).get('classes')
     if isinstance(classes, str):
-        if not os.path.isfile(classes):
-            raise UserError(f'{dataset["type"]}: class file {classes} does not exist')
-        classes = Path(classes).read_text().split('\n')
+        path = os.path.expanduser(classes) if classes == argument else classes
+        if not os.path.isfile(path):
+            raise UserError(
+                f'{dataset["type"]}: classes is the text {classes!r}, and no file has this name; '
+                f'one class is written with a comma: classes=({classes!r},)'
+            )
+        classes = Path(path).read_text().split('\n')
         classes = [name.strip() for name in classes if name.strip()]
     return list(classes) if classes else None
 
 
+def stored_classes(dataset: dict[str, Any]) -> list[str] | None:
+    """Classes of the label maps of a segmentation data set, if it takes a part of them."""
+    cls = dataset_class(dataset)
+    stored = getattr(cls, 'METAINFO', {}).get('classes') if hasattr(cls, 'get_label_map') else None
+    return list(stored) if stored else None
+
+
+def classes_of(dataset: dict[str, Any]) -> list[str] | None:
+    """Class names of a data set in the order of its labels; None if they are not known before.
+
+    They are those of :func:`named_classes`, else of its annotation file, else its class folders.
+    """
+    return named_classes(dataset) or _classes_in_file(dataset) or class_folders(dataset)
+
+
+def class_folders(dataset: dict[str, Any]) -> list[str] | None:
+    """Folders whose sorted names are the labels of a classification data set, or None."""
+    cls = dataset_class(dataset)
+    if not has_base(cls, 'CustomDataset', 'mmpretrain') or not dataset.get('with_label', True):
+        return None
+    if class_index_file(dataset) or dataset.get('split') == 'test':
+        return None
+    paths = paths_of(dataset)
+    folder = next(iter(paths.values()), '')
+    if not os.path.isdir(folder):
+        return None
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+
+
+def class_index_file(dataset: dict[str, Any]) -> str | None:
+    """The text file of a classification data set with a path and a label in each line, or None."""
+    if not has_base(dataset_class(dataset), 'CustomDataset', 'mmpretrain'):
+        return None
+    if not dataset.get('with_label', True):
+        return None
+    root, split = dataset.get('data_root') or '', dataset.get('split')
+    if dataset.get('ann_file'):
+        return os.path.join(root, dataset['ann_file'])
+    found = os.path.join(root, 'meta', f'{split}.txt')
+    return found if split in ('train', 'val') and os.path.isfile(found) else None
+
+
+def openmmlab_file(dataset: dict[str, Any]) -> dict[str, Any] | None:
+    """Content of an annotation file in OpenMMLab's own format, or None for other data sets."""
+    cls = dataset_class(dataset)
+    path = paths_of(dataset).get('ann_file', '')
+    own = getattr(cls, 'load_data_list', None) is BaseDataset.load_data_list
+    if not own or not path.endswith('.json') or not os.path.isfile(path):
+        return None
+    content = _read_json(path, os.path.getmtime(path))
+    return content if isinstance(content, dict) else None
+
+
+@functools.lru_cache(maxsize=2)
+def _read_json(path: str, changed: float) -> Any:
+    try:
+        return json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f'annotation file {path} cannot be read as JSON ({error})') from error
+
+
+def _classes_in_file(dataset: dict[str, Any]) -> list[str] | None:
+    meta = (openmmlab_file(dataset) or {}).get('metainfo')
+    if not isinstance(meta, dict):
+        return None
+    if meta.get('classes'):
+        return list(meta['classes'])
+    categories = meta.get('categories')
+    if isinstance(categories, list) and all(isinstance(item, dict) for item in categories):
+        ordered = sorted(categories, key=lambda item: item.get('id', 0))
+        return [str(item.get('category_name')) for item in ordered] or None
+    return None
+
+
 def dataset_classes(dataset: dict[str, Any]) -> dict[str, Any]:
-    """Class names and palette that a data set has without reading its files."""
+    """Class names and palette that a data set has without reading its annotations."""
     first = next(readers(dataset))
-    return {**_metainfo(first), 'classes': classes_of(first)}
+    return {**metainfo_of(first), 'classes': classes_of(first)}

@@ -1,43 +1,232 @@
-"""Checks of the label maps of segmentations before a run."""
+"""Checks of the label maps of segmentations before a run, by the data sets that the run reads."""
 
+import copy
 import os
+import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hybrid_mm.errors import UserError
+from hybrid_mm.data.checked import CheckedDataset, other_images
+from hybrid_mm.data.sample_check import is_hidden, one_label
+from hybrid_mm.errors import UserError, shorten, warn
 from hybrid_mm.run.checks.datasets import dataset_class, paths_of
+from hybrid_mm.run.config import nodes
 from hybrid_mm.run.registered import arguments
+
+FEW = 8
+"""Samples of which image and label map are read."""
+MANY = 1000
+"""Largest number of label maps that are read to find the classes of the user."""
 
 
 def check_label_maps(
-    dataset: dict[str, Any], classes: list[str], loader: str, samples: int = 8
+    datasets: Sequence[dict[str, Any]],
+    model: dict[str, Any],
+    loader: str,
+    skip: int = 0,
+    training: bool = False,
 ) -> None:
-    """Check the labels in a few label maps, spread over the folder."""
-    folder = paths_of(dataset).get('seg_map_path')
-    if folder is None or not os.path.isdir(folder):
-        return
-    import mmcv  # takes a second, and only segmenters have label maps
+    """Check files, and labels in a sample of the label maps, of the data sets of a loader.
 
-    meta = {**arguments(dataset_class(dataset)), **dataset}
-    suffix = meta.get('seg_map_suffix', '.png')
-    files = sorted(path for path in Path(folder).rglob(f'*{suffix}'))
-    if not files:
-        raise UserError(f'{loader}: {folder} has no label maps *{suffix}')
-    shifted = bool(meta.get('reduce_zero_label', False))
-    ignored = meta.get('ignore_index', 255)
-    high = len(classes) if shifted else len(classes) - 1
-    for path in files[:: max(1, len(files) // samples)][:samples]:
-        labels = mmcv.imread(str(path), flag='unchanged', backend='pillow')
-        if labels is None or labels.ndim != 2:
-            shape = None if labels is None else labels.shape
+    Args:
+        datasets: Configs of data sets that read files, without wrappers.
+        model: Config of the model.
+        loader: Key of the data loader, for messages.
+        skip: Number of broken samples that the run may leave out.
+        training: Whether the labels are what is trained: classes that no map has are named.
+
+    Raises:
+        UserError: More samples are broken than may be left out, the label maps hold one class, or
+            the heads do not leave out what the data set ignores.
+    """
+    samples = [
+        _LabelMaps(dataset, loader, skip) for dataset in datasets if _has_label_maps(dataset)
+    ]
+    if not samples:
+        return
+    for sample in samples:
+        sample.check_files()
+    found = _Labels()
+    for sample in samples:
+        for index in spread(len(sample.data), FEW):
+            found.add(sample, index)
+    classes = samples[0].classes
+    suspicious = len(found.counted()) < 2 and len(classes) > 1
+    own = training and any((d.get('metainfo') or {}).get('classes') for d in datasets)
+    wanted = set(range(len(classes))) if own else set()
+    if suspicious or own:
+        places = [(sample, i) for sample in samples for i in range(len(sample.data))]
+        random.Random(0).shuffle(places)
+        for sample, index in places[:MANY]:
+            if len(found.counted()) > 1 and wanted <= found.counted():
+                break
+            found.add(sample, index, image=False)
+    if training:
+        _check_ignored(found, model, loader)
+    number = sum(len(sample.data) for sample in samples)
+    looked = f'{len(found.seen)} of {number} label maps were looked at'
+    labels, ignored = found.counted(), found.ignored()
+    shifted = any(sample.data.reduce_zero_label for sample in samples)
+    problem = one_label(labels, ignored, len(classes), shifted)
+    if problem:
+        example = found.examples[min(found.examples) if ignored is None else ignored]
+        text = f'{loader}: the label maps hold {problem} (e.g. {example}; {looked})'
+        if training and ignored is not None:
+            raise UserError(text)
+        warn(text)
+    elif own and wanted - labels:
+        absent = [name for label, name in enumerate(classes) if label not in labels]
+        warn(
+            f'{loader}: {len(absent)} of {len(classes)} classes are in no label map: '
+            f'{shorten(absent, 12)} ({looked}); nothing trains them'
+        )
+
+
+def _check_ignored(found: '_Labels', model: dict[str, Any], loader: str) -> None:
+    """Check that the loss of each head leaves out what the data set leaves out."""
+    for path, node in nodes(model, 'model'):
+        if not isinstance(node.get('num_classes'), int) or 'head' not in path:
+            continue
+        ignored = node.get('ignore_index', 255)
+        wrong = sorted(found.outside - {ignored})
+        if wrong and ignored is not None:  # None: the loss itself decides
             raise UserError(
-                f'{loader}: {path} is not a label map (one channel); its shape is {shape}'
+                f'{loader}: {found.examples[wrong[0]]} has the label {wrong[0]}, which the data '
+                f'set ignores, but the loss of {path} leaves out {ignored} only; use '
+                f'--cfg-options {path}.ignore_index={wrong[0]}'
             )
-        wrong = [int(v) for v in np.unique(labels) if v > high and v not in (ignored, 255)]
-        if wrong:
-            raise UserError(
-                f'{loader}: {path} has the label {wrong[0]}; {len(classes)} classes with '
-                f'reduce_zero_label={shifted} allow 0..{high} and {ignored} (ignored)'
+
+
+def spread(number: int, count: int) -> range:
+    """At most ``count`` indices, spread over ``range(number)``."""
+    return range(0, number, max(1, number // count))[:count]
+
+
+def _has_label_maps(dataset: dict[str, Any]) -> bool:
+    """Whether a data set of MMSegmentation reads label maps from a local folder."""
+    folder = paths_of(dataset).get('seg_map_path', '')
+    backend = (dataset.get('backend_args') or {}).get('backend', 'local')
+    cls = dataset_class(dataset)
+    return (
+        os.path.isdir(folder)
+        and backend in ('local', 'LocalBackend')
+        and cls is not None
+        and 'reduce_zero_label' in arguments(cls)
+        and any('Annotation' in str(step.get('type')) for step in dataset.get('pipeline') or ())
+    )
+
+
+class _LabelMaps:
+    """A data set with the loading steps of its pipeline."""
+
+    def __init__(self, dataset: dict[str, Any], loader: str, skip: int):
+        self.loader, self.skip = loader, skip
+        steps = list(dataset['pipeline'])
+        last = max(i for i, step in enumerate(steps) if 'Annotation' in str(step['type']))
+        spec = copy.deepcopy({**dataset, 'pipeline': steps[: last + 1]})
+        self.data = CheckedDataset(spec, skip)
+        self.classes: Sequence[str] = self.data.metainfo.get('classes') or ()
+
+    def labels(self, index: int, image: bool = True) -> tuple[str, np.ndarray]:
+        """Path and labels of a sample, after ``reduce_zero_label`` and ``label_map``.
+
+        Raises:
+            BadSampleError: It is broken and may not be left out; else the next one is read.
+        """
+        steps = self.data.pipeline.transforms
+        kept = steps
+        if not image:
+            names = [type(step).__name__ for step in steps]
+            kept = [
+                s for s, n in zip(steps, names, strict=True) if 'Annotation' in n or 'Check' in n
+            ]
+        try:
+            self.data.pipeline.transforms = kept
+            sample = self.data[index]
+        finally:
+            self.data.pipeline.transforms = steps
+        return sample['seg_map_path'], sample['gt_seg_map']
+
+    def check_files(self) -> None:
+        """Check that each image has its label map, and name the files that are not read.
+
+        Raises:
+            UserError: More samples lack a file than may be left out.
+        """
+        infos = [self.data.get_data_info(i) for i in range(len(self.data))]
+        listings: dict[str, set[str]] = {}
+
+        def there(path: str) -> bool:
+            folder, name = os.path.split(path)
+            if folder not in listings:
+                listings[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+            return name in listings[folder] or os.path.exists(path)
+
+        for key, kind in (('img_path', 'images'), ('seg_map_path', 'label maps')):
+            missing = [info[key] for info in infos if key in info and not there(info[key])]
+            if len(missing) > self.skip:
+                raise UserError(
+                    f'{self.loader}: {len(missing)} of {len(infos)} {kind} do not exist: '
+                    f'{shorten(missing, 3)}'
+                    + ('; check img_suffix and seg_map_suffix' if not self.skip else '')
+                )
+        others = other_images(self.data.dataset)
+        if others:
+            folder = self.data.data_prefix.get('img_path')
+            warn(
+                f'{self.loader}: {others} in {folder} are not read, only *{self.data.img_suffix} '
+                '(img_suffix); convert the others'
             )
+        if not self.data.ann_file and not self.data._indices:
+            self._name_unused({os.path.normpath(info['seg_map_path']) for info in infos})
+
+    def _name_unused(self, used: set[str]) -> None:
+        folder, suffix = Path(self.data.data_prefix['seg_map_path']), self.data.seg_map_suffix
+        files = [path for path in folder.rglob('*') if path.name.endswith(suffix)]
+        images = self.data.img_suffix if self.data.img_suffix.endswith(suffix) else '\0'
+        unused = [
+            path.name
+            for path in sorted(files)
+            if os.path.normpath(path) not in used
+            and not is_hidden(str(path.relative_to(folder)))
+            and not path.name.endswith(images)
+        ]
+        if unused:
+            warn(
+                f'{self.loader}: {len(unused)} label maps in {folder} have no image and are not '
+                f'read: {shorten(unused, 3)}'
+            )
+
+
+class _Labels:
+    """Labels of the samples that were looked at.
+
+    Attributes:
+        seen: Paths of the label maps.
+        examples: A label map by the label that it has.
+    """
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+        self.examples: dict[int, str] = {}
+        self.outside: set[int] = set()
+
+    def add(self, sample: _LabelMaps, index: int, image: bool = True) -> None:
+        """Read a sample; see :meth:`_LabelMaps.labels`."""
+        path, labels = sample.labels(index, image)
+        self.seen.add(path)
+        for label in np.flatnonzero(np.bincount(labels.ravel(), minlength=1)):
+            self.examples.setdefault(int(label), path)
+            if label >= len(sample.classes) or label == sample.data.ignore_index:
+                self.outside.add(int(label))
+
+    def counted(self) -> set[int]:
+        """Labels that are not ignored."""
+        return self.examples.keys() - self.outside
+
+    def ignored(self) -> int | None:
+        """A value that is ignored, if one was found."""
+        return min(self.outside, default=None)

@@ -1,0 +1,224 @@
+"""Checks of one sample: image files that are whole, and label maps that fit their image."""
+
+import mmap
+import os
+import re
+
+import numpy as np
+from PIL import Image
+
+PICTURES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm',
+            '.pgm', '.gif', '.jp2', '.heic', '.heif', '.avif')  # fmt: skip
+"""Endings of the names of image files, also of those that are not read."""
+_SIGNATURES = JPEG, PNG = b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n'
+# a marker of a JPEG file: not a stuffed byte of a scan, and none of the marks within a scan
+_MARKER = re.compile(rb'\xff+[^\x00\xff\xd0-\xd7]')
+_EIGHT_BITS = ('1', 'L', 'P', 'LA', 'PA', 'RGB', 'RGBA', 'CMYK')
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a file is none of the user's data, by its path relative to the folder of the data.
+
+    Such are files and folders whose names start with a dot (``._0.png`` of macOS,
+    ``.ipynb_checkpoints``), and what is in ``__MACOSX``.
+    """
+    parts = [part for part in path.replace(os.sep, '/').split('/') if part not in ('', '.', '..')]
+    return any(part.startswith('.') or part == '__MACOSX' for part in parts)
+
+
+def check_file_end(path: str) -> None:
+    """Check that a file is not empty and, if it is a JPEG or PNG file, complete.
+
+    Decoders may replace what is missing with grey. Bytes behind the end of an image do no harm.
+
+    Raises:
+        ValueError: The file is truncated.
+    """
+    size = os.path.getsize(path)
+    if not size or not _is_complete(path):
+        raise ValueError(f'{path} is truncated ({size} bytes)')
+
+
+def _is_complete(path: str) -> bool:
+    # memory-mapped: of most complete files only the beginning and the end are read
+    with open(path, 'rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        if data[:3] == JPEG:
+            return _jpeg_is_complete(data)
+        if data[:8] == PNG:
+            return _png_is_complete(data)
+        return not any(signature.startswith(data[:8]) for signature in _SIGNATURES)
+
+
+def _jpeg_is_complete(data: mmap.mmap) -> bool:
+    """Whether the end of the first image is there; a thumbnail in its header has its own."""
+    at = 2
+    while found := _MARKER.search(data, at):
+        at = found.end()
+        marker = data[at - 1]
+        if marker == 0xD9:  # end of the image
+            return True
+        if marker not in (0x01, 0xD8):  # all others have a length
+            at += int.from_bytes(data[at : at + 2], 'big')
+        if marker == 0xDA and at < len(data) and data[-2:] == b'\xff\xd9':
+            return True  # a scan, and nothing behind the end: no need to read it
+    return False
+
+
+def _png_is_complete(data: mmap.mmap) -> bool:
+    at = len(PNG)
+    while at + 12 <= len(data):
+        length, kind = int.from_bytes(data[at : at + 4], 'big'), data[at + 4 : at + 8]
+        at += 12 + length
+        if kind == b'IEND':
+            return at <= len(data)
+    return False
+
+
+def read_pair(image: str, label_map: str) -> tuple[np.ndarray, tuple[int, int]]:
+    """Read a label map as it is, and the size of its image turned upright.
+
+    Returns:
+        Labels (H, W), uint8, and (W, H).
+
+    Raises:
+        ValueError: A file cannot be read or is truncated, the label map has several channels,
+            values that 8 bits do not hold, or another size than the image.
+    """
+    for path in (image, label_map):
+        if not os.path.isfile(path):
+            raise ValueError(f'{path} does not exist')
+        check_file_end(path)
+    with _opened(image) as picture:
+        width, height = picture.size
+        if picture.getexif().get(0x0112, 1) >= 5:  # it is turned by a quarter when it is read
+            width, height = height, width
+    with _opened(label_map) as picture:
+        try:
+            labels = np.asarray(picture)
+        except (OSError, ValueError, SyntaxError) as error:
+            raise ValueError(f'label map {label_map} cannot be read: {error}') from error
+    check_shape(labels, label_map, (height, width))
+    _check_depth(labels, label_map)
+    return labels.astype(np.uint8), (width, height)
+
+
+def _opened(path: str) -> Image.Image:
+    try:
+        return Image.open(path)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f'{path} cannot be read as an image: {error}') from error
+
+
+def check_shape(labels: np.ndarray, path: str, shape: tuple[int, ...]) -> None:
+    """Check that a label map has one channel and the size (H, W) of its image, if that is known.
+
+    Raises:
+        ValueError: It has not.
+    """
+    if labels.ndim != 2:
+        grey = labels.ndim == 3 and bool((labels == labels[..., :1]).all())
+        hint = ', and all are the same: store one' if grey else ': numbers of classes, no colours'
+        raise ValueError(
+            f'label map {path} has the shape {labels.shape}; expected one channel{hint}'
+        )
+    if shape and labels.shape != shape:
+        raise ValueError(
+            f'label map {path} has {labels.shape[0]} x {labels.shape[1]} pixels (height x '
+            f'width), the image {shape[0]} x {shape[1]}'
+        )
+
+
+def _check_file_depth(path: str) -> None:
+    """Check that the values of a label map on the disk fit into the 8 bits that are kept."""
+    try:
+        with Image.open(path) as picture:  # reads the header only
+            if picture.mode not in _EIGHT_BITS:
+                _check_depth(np.asarray(picture), path)
+    except OSError:  # another package reads what Pillow does not know
+        return
+
+
+def _check_depth(labels: np.ndarray, path: str) -> None:
+    if labels.dtype in (np.bool_, np.uint8) or not labels.size:
+        return
+    if not np.isfinite(labels).all() or (labels != np.clip(labels, 0, 255).astype(np.uint8)).any():
+        raise ValueError(
+            f'label map {path} has {8 * labels.dtype.itemsize} bits per pixel and values from '
+            f'{labels.min()} to {labels.max()}; MMSegmentation keeps 8 bits, which would change '
+            'labels'
+        )
+
+
+class SampleCheck:
+    """Transform after the loading ones: checks that image and annotations fit together.
+
+    Args:
+        num_classes: Number of classes of a semantic segmentation, else None.
+        ignore_index: The label that is ignored, besides 255.
+    """
+
+    def __init__(self, num_classes: int | None = None, ignore_index: int = 255):
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+
+    def __call__(self, results: dict) -> dict:
+        """Return the sample unchanged if it passes the checks.
+
+        Raises:
+            ValueError: The image is truncated; its size is not that of the annotations; a label
+                map has several channels, values that 8 bits do not hold, another size or a label
+                out of range.
+        """
+        path, shape = results.get('img_path'), tuple(results.get('ori_shape', ()))
+        if path and os.path.isfile(path):
+            check_file_end(path)
+        stated = (results.get('height'), results.get('width'))
+        if shape and None not in stated and shape != stated:
+            raise ValueError(
+                f'the image has {shape[0]} x {shape[1]} pixels (height x width, turned upright as '
+                f'its EXIF data say), the annotations are for {stated[0]} x {stated[1]}'
+            )
+        if self.num_classes is not None and results.get('gt_seg_map') is not None:
+            self._check_labels(results, shape, self.num_classes)
+        return results
+
+    def _check_labels(self, results: dict, shape: tuple, num_classes: int) -> None:
+        path, labels = results['seg_map_path'], results['gt_seg_map']
+        check_shape(labels, path, shape)
+        if os.path.isfile(path):
+            check_file_end(path)
+            _check_file_depth(path)
+        counts = np.bincount(labels.ravel(), minlength=256)
+        counts[[self.ignore_index, 255]] = 0
+        wrong = np.flatnonzero(counts[num_classes:])
+        if len(wrong):
+            raise ValueError(
+                f'label map {path} has the label {wrong[0] + num_classes} (after '
+                f'reduce_zero_label and label_map); expected 0..{num_classes - 1} and '
+                f'{self.ignore_index} (ignored)'
+            )
+
+
+def one_label(
+    labels: set[int], ignored: int | None, classes: int, shifted: bool = False
+) -> str | None:
+    """What is wrong with label maps that hold one class of several, or None.
+
+    Args:
+        labels: Labels of all maps that are not ignored.
+        ignored: Value that is ignored, if the maps have it.
+        classes: Number of the classes.
+        shifted: Whether these are the labels after ``reduce_zero_label``, which ignores 0.
+    """
+    if classes < 2 or len(labels) > 1:
+        return None
+    if shifted:
+        hint = 'with reduce_zero_label=True, which ignores the label 0; set it to False if 0 counts'
+    else:
+        hint = f'{ignored} is ignored; if it is an object, write another label instead, such as 1'
+    if not labels:
+        return f'nothing but ignored pixels: {hint}'
+    (label,) = labels
+    if ignored is None:
+        return f'the label {label} only, one of {classes} classes'
+    return f'{label} and {ignored} only, so that one of {classes} classes would be trained: {hint}'

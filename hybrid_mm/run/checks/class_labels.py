@@ -1,0 +1,78 @@
+"""Checks of the labels of classification data sets: class folders and lists of labels."""
+
+from typing import Any
+
+from hybrid_mm.data.class_order import check_same_labels, moved
+from hybrid_mm.errors import UserError, shorten
+from hybrid_mm.run.checks.datasets import (
+    class_folders,
+    class_index_file,
+    named_classes,
+    openmmlab_file,
+    paths_of,
+)
+
+
+def check_class_labels(dataset: dict[str, Any], number: int | None, loader: str) -> None:
+    """Check that class folders fit the names of the classes, and that labels are in range.
+
+    Args:
+        dataset: Config of the data set.
+        number: Number of classes, if it is known.
+        loader: Its place in the config, for messages.
+
+    Raises:
+        UserError: Class folders have another number or order than ``metainfo.classes``; a line has
+            no label, or one out of range.
+    """
+    folders, names = class_folders(dataset), named_classes(dataset)
+    if folders is not None:
+        root = next(iter(paths_of(dataset).values()))
+        if not folders:
+            raise UserError(f'{loader}: {root} has no class folders')
+        if names and (len(folders) != len(names) or moved(names, folders)):
+            check_same_labels(
+                (f'{loader}.dataset.metainfo', names),
+                (f'the class folders in {root}', folders),
+                'labels are the positions of the sorted folders: name them in this order',
+            )
+        return
+    if number is None:
+        return
+    path, content = class_index_file(dataset), openmmlab_file(dataset)
+    if content is not None:
+        _check_entries(content, number, paths_of(dataset)['ann_file'])
+    elif path is not None:
+        _check_lines(path, number)
+
+
+def _check_lines(path: str, number: int) -> None:
+    """Check the lines ``FILE LABEL`` of a list."""
+    try:
+        with open(path) as file:
+            for i, line in enumerate(file, 1):
+                label = line.strip().rpartition(' ')[2]
+                if not label.isdecimal():
+                    raise UserError(
+                        f'{path}, line {i}: {shorten([line.strip()])!r} does not end with a label; '
+                        'expected FILE LABEL'
+                    )
+                _check_label(int(label), number, f'{path}, line {i}')
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f'{path} cannot be read as a list of files and labels: {error}') from error
+
+
+def _check_entries(content: dict[str, Any], number: int, path: str) -> None:
+    """Check the labels of a file in OpenMMLab's format."""
+    entries = content.get('data_list')
+    for i, entry in enumerate(entries if isinstance(entries, list) else ()):
+        found = entry.get('gt_label') if isinstance(entry, dict) else None
+        for label in found if isinstance(found, list) else [found]:
+            if isinstance(label, int):
+                _check_label(label, number, f'{path}, data_list[{i}]')
+
+
+def _check_label(label: int, number: int, place: str) -> None:
+    if not 0 <= label < number:
+        hint = '; labels start at 0' if label == number else ''
+        raise UserError(f'{place}: the label {label} is none of 0..{number - 1}{hint}')

@@ -1,0 +1,76 @@
+"""Checks of the arguments of metrics that depend on the classes, before a run."""
+
+from typing import Any
+
+from mmengine.config import Config
+
+from hybrid_mm.errors import UserError, warn
+from hybrid_mm.run.checks.classes import metrics_of
+from hybrid_mm.run.checks.datasets import dataset_class
+from hybrid_mm.run.registered import arguments
+
+
+def check_metrics(cfg: Config, dataset: dict[str, Any], number: int, loader: str) -> None:
+    """Check the arguments of an evaluator's metrics against the number of classes.
+
+    Args:
+        cfg: Config of the run.
+        dataset: Config of the data set.
+        number: Number of its classes.
+        loader: Key of its dataloader.
+
+    Raises:
+        UserError: ``topk`` exceeds the number of classes, ``num_classes`` is another one, or a
+            label of ``valid_labels`` is none of them.
+    """
+    key = loader.replace('dataloader', 'evaluator')
+    for path, metric in metrics_of(cfg, key):
+        _check_topk(metric.get('topk'), number, f'{path}.topk')
+        named = metric.get('num_classes')
+        if isinstance(named, int) and named != number:
+            raise UserError(
+                f'{path}.num_classes is {named}, but the data set of {loader} has {number} classes'
+            )
+        valid = metric.get('valid_labels') or ()
+        wrong = [label for label in valid if not 0 <= label < number]
+        if wrong:
+            raise UserError(
+                f'{path}.valid_labels has {wrong[0]}; the {number} classes of {loader} are '
+                f'0..{number - 1}'
+            )
+        if metric['type'].rpartition('.')[2] == 'IoUMetric':
+            _check_ignored(metric, dataset, path, loader)
+    head = cfg.model.get('head') or {}
+    if isinstance(head, dict) and head.get('cal_acc'):
+        _check_topk(head.get('topk'), number, 'model.head.topk')
+    if loader == 'train_dataloader':
+        _check_one_hot(cfg, number)
+
+
+def _check_topk(topk: Any, number: int, path: str) -> None:
+    for k in topk if isinstance(topk, list | tuple) else [topk]:
+        if isinstance(k, int) and k > number:
+            raise UserError(f'{path} has {k}, but there are {number} classes only')
+
+
+def _check_one_hot(cfg: Config, number: int) -> None:
+    """Check the preprocessor of a classifier where it makes vectors of labels, as for mixup."""
+    settings = cfg.get('data_preprocessor') or {}
+    augments = settings.get('batch_augments') or (cfg.model.get('train_cfg') or {}).get('augments')
+    named = settings.get('num_classes')
+    if isinstance(named, int) and named != number and (augments or settings.get('to_onehot')):
+        raise UserError(
+            f'data_preprocessor.num_classes is {named}, but the data set of train_dataloader has '
+            f'{number} classes; use --cfg-options data_preprocessor.num_classes={number}'
+        )
+
+
+def _check_ignored(metric: dict[str, Any], dataset: dict[str, Any], path: str, loader: str) -> None:
+    cls = dataset_class(dataset)
+    given = {**arguments(cls), **dataset}.get('ignore_index', 255)
+    counted = metric.get('ignore_index', 255)
+    if isinstance(given, int) and isinstance(counted, int) and given != counted:
+        warn(
+            f'{loader}.dataset ignores the label {given}, {path} the label {counted}: pixels of '
+            f'the label {given} count as errors; use --cfg-options {path}.ignore_index={given}'
+        )
