@@ -4,62 +4,26 @@
 checkpoint read it here, so that all of them know the same containers and raise the same errors.
 """
 
-import os
-import pickle
-import zipfile
-from pathlib import Path
 from typing import Any, cast
 
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
+from hybrid_mm.checkpoint_files import CheckpointError, MissingCheckpointError, check_exists
 from hybrid_mm.convert import differences, unwrap
-from hybrid_mm.errors import UserError, plain_text, shorten
+from hybrid_mm.errors import UserError, plain_text
 
-_READ_ERRORS = (
-    *(RuntimeError, OSError, EOFError, KeyError, ValueError),
-    *(pickle.UnpicklingError, zipfile.BadZipFile),
-)
-
-
-class CheckpointError(UserError):
-    """A checkpoint that cannot be used.
-
-    Args:
-        path: File or URL.
-        reason: What is wrong with it, as the predicate of a sentence.
-
-    Attributes:
-        reason: The message without the name of the file.
-    """
-
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f'checkpoint {path} {reason}')
-        self.reason = reason
-
-
-class MissingCheckpointError(CheckpointError):
-    """A checkpoint that does not exist.
-
-    Attributes:
-        beside: Phrase that names the checkpoints in the folder of the missing one, or empty.
-    """
-
-    def __init__(self, path: str) -> None:
-        folder = Path(path).expanduser().parent
-        found = sorted(file.name for file in folder.glob('*.pth')) if folder.is_dir() else []
-        self.beside = f'; {folder} has {shorten(found)}' if found else ''
-        super().__init__(path, f'does not exist{self.beside}')
-
-
-def check_exists(path: str) -> None:
-    """Check that a checkpoint exists, unless it is a URL.
-
-    Raises:
-        MissingCheckpointError: It does not; names the checkpoints in its folder.
-    """
-    if '://' not in path and not os.path.isfile(os.path.expanduser(path)):
-        raise MissingCheckpointError(path)
+__all__ = [
+    'CheckpointError',
+    'MissingCheckpointError',
+    'check_exists',
+    'check_weights',
+    'inner_model',
+    'load_weights',
+    'read_checkpoint',
+    'weights_of',
+    'without_left_out',
+]
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:
@@ -67,19 +31,16 @@ def read_checkpoint(path: str) -> dict[str, Any]:
 
     Raises:
         MissingCheckpointError: It does not exist.
-        CheckpointError: It is truncated, or not a checkpoint.
+        CheckpointError: It is truncated, damaged, not a checkpoint, or could run code.
     """
     check_exists(path)
     try:
         checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    except CheckpointError:
+    except UserError:
         raise
-    except _READ_ERRORS as error:
-        size = f'({os.path.getsize(path)} bytes) ' if os.path.isfile(path) else ''
+    except Exception as error:  # of a download, or of a file that was downloaded
         first = plain_text(error).strip().split('\n')[0] or type(error).__name__
-        raise CheckpointError(
-            path, f'{size}cannot be read; is it truncated, or not a checkpoint? ({first})'
-        ) from error
+        raise CheckpointError(path, f'cannot be read ({first})') from error
     if not isinstance(checkpoint, dict):
         raise CheckpointError(
             path, f'holds a {type(checkpoint).__name__}; expected a dict of weights'
@@ -143,22 +104,3 @@ def load_weights(model: nn.Module, checkpoint: dict[str, Any], path: str) -> Non
     """Load the weights of a checkpoint strictly; see :func:`check_weights`."""
     weights = check_weights(model, checkpoint, path)
     inner_model(model).load_state_dict(weights, strict=False)
-
-
-def load_from_safetensors(filename: str, map_location: Any = None) -> dict[str, Tensor]:
-    """Read a local file of safetensors onto the CPU, as MMEngine's loaders read other files."""
-    try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-    except ModuleNotFoundError as error:
-        raise CheckpointError(
-            filename, 'needs the package safetensors; pip install safetensors'
-        ) from error
-    try:
-        return load_file(os.path.expanduser(filename))
-    except SafetensorError as error:
-        raise RuntimeError(str(error)) from error
-
-
-# a regular expression; the loaders of URLs and of other local files are those of `compat`
-CheckpointLoader.register_scheme(r'(?!.*://).*\.safetensors$', load_from_safetensors, force=True)

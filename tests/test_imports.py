@@ -19,7 +19,8 @@ ROOMS = {
     'ops': ('errors',),
     'layers': ('ops',),
     'convert': (),
-    'checkpoints': ('errors', 'convert'),
+    'checkpoint_files': ('errors', 'compat'),
+    'checkpoints': ('checkpoint_files', 'convert'),
     'backbones': ('layers', 'convert', 'registry', 'checkpoints'),
     'plugins': ('layers', 'registry', 'compat'),
     'openmmlab': ('backbones', 'plugins'),
@@ -41,7 +42,8 @@ PACKAGES = {
     'ops': {'torch', 'numpy', 'triton'},
     'layers': {'torch', 'numpy', 'torchvision'},  # torchvision: its deformable convolution
     'convert': {'torch', 'numpy'},
-    'checkpoints': {'torch', 'mmengine', 'safetensors'},
+    'checkpoint_files': {'torch', 'numpy', 'mmengine', 'safetensors'},
+    'checkpoints': {'torch', 'mmengine'},
     'backbones': {'torch', 'numpy', 'mmengine', 'typing_extensions'},
     # mmcv: its norms and its context and non-local blocks; ResNets with plugins are built by it
     'plugins': {'torch', 'mmengine', 'mmcv'},

@@ -7,7 +7,8 @@ python tools/export_onnx.py --table docs/export.md --only 'VAN*'
 Input is `image`, (N, 3, H, W), prepared as the test pipeline does it; the file's metadata name mean
 and std, the order of the channels and the classes. Outputs are raw:
   backbone        map_0, map_1, ... at strides 4, 8, 16, 32
-  segmentation    logits (N, classes, H / 4, W / 4) of most heads, not resized
+  segmentation    logits (N, classes, H / 4, W / 4) of most heads, not resized; with out_channels=1
+                  one channel: class 1 where its sigmoid exceeds the metadata's threshold
   classification  cls_score (N, classes)
   RetinaNet etc.  cls_score_i, bbox_pred_i of every level, not decoded
   Mask R-CNN      OUT.onnx: pyramid_i, rpn_cls_score_i, rpn_bbox_pred_i, and OUT_rois.onnx, from
@@ -102,11 +103,12 @@ def build_model(cfg: Config, checkpoint: str | None) -> tuple[nn.Module, dict[st
     weights: dict[str, Any] = {} if checkpoint is None else read_checkpoint(checkpoint)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         model = MODELS.build(without_init_cfg(cfg.model))
-        meta = meta_of_model(cfg, weights, checkpoint or '')
     if checkpoint is None:
         warn('no checkpoint: the file gets random weights')
     else:
         load_weights(model, weights, checkpoint)
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        meta = meta_of_model(cfg, weights, checkpoint or '')
     prepared = {
         **(cfg.get('data_preprocessor') or {}),
         **(cfg.model.get('data_preprocessor') or {}),
@@ -114,6 +116,8 @@ def build_model(cfg: Config, checkpoint: str | None) -> tuple[nn.Module, dict[st
     names = ('mean', 'std', 'bgr_to_rgb', 'to_rgb')
     properties = {name: prepared[name] for name in names if prepared.get(name) is not None}
     properties['classes'] = list(meta['classes'] or [])
+    if getattr(getattr(model, 'decode_head', None), 'out_channels', None) == 1:
+        properties['threshold'] = model.decode_head.threshold
     return model, {key: json.dumps(value) for key, value in properties.items()}
 
 

@@ -6,6 +6,7 @@ python tools/train.py configs/demo/... --dry-run      # one step: memory, time, 
 
 import argparse
 import sys
+from contextlib import nullcontext
 
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
@@ -56,16 +57,18 @@ def main(argv: list[str] | None = None) -> None:
         launch.set_auto_scale_lr(cfg)
     if args.no_validate:
         launch.disable_validation(cfg)
-    launch.set_resume(cfg, args.resume)
-    launch.set_exact_resume(cfg)
-    launch.set_tracking(cfg, args.tensorboard, args.wandb)
-    data.check_training(cfg)
+    launch.set_atomic_checkpoints(cfg)
+    with nullcontext() if args.dry_run else launch.training_lock(cfg):
+        launch.set_resume(cfg, args.resume)
+        launch.set_exact_resume(cfg)
+        launch.set_tracking(cfg, args.tensorboard, args.wandb)
+        data.check_training(cfg)
 
-    if args.dry_run:
-        result = dry_run.dry_run(cfg)
-        dry_run.show(result, count_macs(cfg, result))
-    else:
-        launch.training_runner(cfg).train()
+        if args.dry_run:
+            result = dry_run.dry_run(cfg)
+            dry_run.show(result, count_macs(cfg, result))
+        else:
+            launch.training_runner(cfg).train()
 
 
 def count_macs(cfg: Config, result: dry_run.DryRun) -> int | None:

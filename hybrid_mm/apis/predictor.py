@@ -75,11 +75,11 @@ class Predictor:
         self.device = torch_device(device)
         weights = read_checkpoint(str(checkpoint))
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
-            self.meta = self._meta(weights, str(checkpoint))
             if tta:
                 set_test_time_augmentation(cfg)
             model = revert_sync_batchnorm(MODELS.build(without_init_cfg(cfg.model)))
             load_weights(model, weights, str(checkpoint))
+            self.meta = self._meta(weights, str(checkpoint))
             self.model = model.to(self.device).eval()
             steps = inner_dataset(cfg.test_dataloader.dataset).pipeline
             loader, *steps = _without_annotations(steps)

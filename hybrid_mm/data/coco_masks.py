@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from hybrid_mm.data.coco_values import as_number, shown
 from hybrid_mm.errors import shorten
 
 Polygons = list[list[float]]
@@ -227,23 +228,3 @@ def _shoelace(polygon: list[float]) -> float:
     x, y = polygon[::2], polygon[1::2]
     following = zip(x, y, x[1:] + x[:1], y[1:] + y[:1], strict=True)
     return abs(sum(x0 * y1 - x1 * y0 for x0, y0, x1, y1 in following)) / 2
-
-
-def as_number(value: Any) -> int | float | None:
-    """Number of a JSON value, also of one that was written as text; None if there is none."""
-    if isinstance(value, str) and '_' not in value:
-        for read in (int, float):
-            try:
-                return as_number(read(value))
-            except ValueError:
-                continue
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return value if -1e15 < value < 1e15 else None  # neither infinite nor NaN, and exact
-
-
-def shown(value: Any) -> str:
-    """A JSON value in a message."""
-    text = repr(value) if isinstance(value, str) else str(value)
-    return text if len(text) < 60 else f'{text[:57]}...'

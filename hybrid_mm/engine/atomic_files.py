@@ -1,14 +1,17 @@
 """Files that a crash cannot damage, also as a file backend of MMEngine."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
 
+from hybrid_mm.engine.process_identity import ProcessIdentity, host_tag
+
 BACKEND = 'hybrid_mm_atomic'  # for `backend_args=dict(backend=...)`
-TEMPORARY = '.tmp-'  # in the names of files that are not complete yet
+_UNFINISHED = re.compile(r'.+\.tmp-([0-9a-f]{8})-(\d+)-(\d+)')  # names of unfinished files
 
 
 def write_atomically(path: str | os.PathLike, data: bytes) -> None:
@@ -23,7 +26,7 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'{path.name}{TEMPORARY}{os.getpid()}')
+    temporary = path.with_name(f'{path.name}.tmp-{ProcessIdentity.current().tag}')
     try:
         with open(temporary, 'wb') as file:
             file.write(data)
@@ -35,6 +38,24 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
             os.unlink(temporary)
         raise
     _sync_folder(path.parent)
+
+
+def remove_unfinished(folder: str | os.PathLike) -> None:
+    """Remove what :func:`write_atomically` of killed processes left in a folder.
+
+    Only files with its names are, whose process does not live on this machine. That no process of
+    another one writes there is up to the caller.
+    """
+    current = ProcessIdentity.current()
+    for path in Path(folder).iterdir():
+        found = _UNFINISHED.fullmatch(path.name)
+        if not found:
+            continue
+        if found[1] == host_tag(current.host):
+            owner = ProcessIdentity(current.host, int(found[2]), int(found[3]))
+            if owner != current and not owner.gone:
+                continue
+        path.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import is_distributed
+from mmengine.dist import get_rank, is_distributed
 from torch import distributed
 
 from hybrid_mm.engine.model_wrapper import WRAPPER
@@ -64,6 +64,14 @@ def init_distributed(cfg: Config, launcher: str, local_rank: int = 0) -> None:
         distributed.init_process_group(
             'gloo', timeout=None if timeout is None else timedelta(seconds=int(timeout))
         )
+
+
+def launched_rank(launcher: str) -> int:
+    """Rank of this process in its run, also before there is a process group."""
+    variables = dict(pytorch='RANK', slurm='SLURM_PROCID', mpi='OMPI_COMM_WORLD_RANK')
+    if is_distributed() or launcher not in variables:
+        return get_rank()
+    return int(os.environ.get(variables[launcher], '0'))
 
 
 def _set_slurm_environment() -> None:

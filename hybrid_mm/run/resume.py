@@ -1,14 +1,19 @@
-"""Resuming of a training: from the checkpoint that is named, or the newest good one of a run."""
+"""Resuming of a training: from the checkpoint that is named, or the last good one of a run."""
 
 import os
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from string import Formatter
 from typing import Any, NamedTuple
 
+from hybrid_mm.checkpoint_files import load_from_local
 from hybrid_mm.checkpoints import CheckpointError, read_checkpoint
-from hybrid_mm.engine.hooks.atomic_checkpoint import checksum
-from hybrid_mm.errors import UserError, warn
+from hybrid_mm.errors import UserError, shorten, warn
 
-_PATTERNS = ('epoch_*.pth', 'iter_*.pth')
+_TEMPLATES = ('epoch_{}.pth', 'iter_{}.pth')
+# names of files that are no points to resume at: best, before a loss that is not finite, published
+_OTHERS = re.compile(r'(best|non_finite)_.*|.*-[0-9a-f]{8}\.pth')
 
 
 class TrainingState(NamedTuple):
@@ -28,57 +33,126 @@ class TrainingState(NamedTuple):
         return self.checkpoint['meta'].get('seed')
 
 
+class _Found(NamedTuple):
+    """A checkpoint of a folder, by what it says itself: copies and ``touch`` do not change that."""
+
+    path: Path
+    iter: int
+    epoch: int
+    time: str  # of saving; empty if it does not say
+
+    @property
+    def step(self) -> tuple[int, int]:
+        return self.iter, self.epoch
+
+
 def read_training_state(path: str, complete: bool = False) -> TrainingState:
     """Read a checkpoint to resume from.
 
     Args:
         path: File or URL.
-        complete: Refuse a checkpoint without an optimizer, and one that does not match its own
-            checksum, as well.
+        complete: Refuse a checkpoint without an optimizer, or a place, as well.
 
     Raises:
-        CheckpointError: It cannot be read, or does not hold the state of a training.
+        CheckpointError: It cannot be read, is damaged, or does not hold the state of a training.
     """
     checkpoint = read_checkpoint(path)
-    parts = {'state_dict', 'meta'} | ({'optimizer'} if complete else set())
-    if not parts <= set(checkpoint) or not isinstance(checkpoint['meta'], dict):
+    missing = _missing(checkpoint, complete)
+    if missing:
         hint = '' if complete else f'; start from its weights with --cfg-options load_from={path}'
-        raise CheckpointError(path, f'does not hold the state of a training{hint}')
-    if complete and checkpoint.get('checksum') not in (None, checksum(checkpoint)):
-        raise CheckpointError(path, 'does not match its checksum')
+        raise CheckpointError(path, f'does not hold the state of a training (no {missing}){hint}')
     return TrainingState(path, checkpoint)
 
 
-def find_training_state(work_dir: str | os.PathLike[str]) -> TrainingState | None:
-    """Newest good checkpoint of a run; a warning names those that are passed over.
+def _missing(checkpoint: Mapping[str, Any], complete: bool) -> str:
+    """What a checkpoint lacks for a training to go on from it; empty if nothing."""
+    for part in ('state_dict', 'meta', *(['optimizer'] if complete else ())):
+        if not isinstance(checkpoint.get(part), Mapping):
+            return part
+    for key in ('epoch', 'iter') if complete else ():
+        if not isinstance(checkpoint['meta'].get(key), int):
+            return f'{key} in meta'
+    return ''
+
+
+def checkpoint_folders(work_dir: str | os.PathLike[str], hook: Mapping[str, Any]) -> list[Path]:
+    """Local folders in which a run keeps its checkpoints, that of the hook first.
 
     Args:
-        work_dir: Folder of the run. Checkpoints are looked for in it and beside the one that its
-            ``last_checkpoint`` names.
+        work_dir: Folder of the run.
+        hook: Config of the hook that saves.
+    """
+    folders = [Path(os.path.abspath(work_dir))]
+    out_dir = hook.get('out_dir')
+    if out_dir is not None and '://' not in str(out_dir):
+        folders.insert(0, Path(os.path.abspath(out_dir)) / folders[0].name)
+    return list(dict.fromkeys(folders))
+
+
+def checkpoint_hook(cfg: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Config of the hook that saves the checkpoints of a run; empty if there is none."""
+    hooks = [(cfg.get('default_hooks') or {}).get('checkpoint'), *(cfg.get('custom_hooks') or ())]
+    for hook in hooks:
+        if isinstance(hook, Mapping) and str(hook.get('type')).endswith('CheckpointHook'):
+            return hook
+    return {}
+
+
+def find_training_state(
+    work_dir: str | os.PathLike[str], hook: Mapping[str, Any] | None = None
+) -> TrainingState | None:
+    """Last good checkpoint of a run; a warning names those that are passed over.
+
+    The one that ``last_checkpoint`` names is taken, if it lies in a folder of this run, or one that
+    was saved later and has come further. Without such a one, the last that was saved is: by the
+    time that a checkpoint holds, not by that of its file.
+
+    Args:
+        work_dir: Folder of the run.
+        hook: Config of the hook that saves, whose ``out_dir`` and ``filename_tmpl`` say where.
 
     Returns:
         None if the run has no checkpoint yet.
 
     Raises:
-        UserError: None of the checkpoints is good.
+        UserError: None of the checkpoints is good, or ``last_checkpoint`` names one elsewhere.
     """
-    folders, bad = {Path(work_dir)}, []
-    pointer = Path(work_dir) / 'last_checkpoint'
-    named = pointer.read_text().strip() if pointer.is_file() else ''
-    if named:
-        folders.add(Path(named).parent)
-        if not os.path.exists(named):
-            bad.append(f'{named} (named by last_checkpoint) does not exist')
-    found = {path for folder in folders for name in _PATTERNS for path in folder.glob(name)}
-    for path in sorted(found, key=_age, reverse=True):
-        try:
-            state = read_training_state(str(path), complete=True)
-        except CheckpointError as error:
-            bad.append(f'{path}: {error.reason}')
-            continue
-        for text in bad:
-            warn(f'--resume: passed over: {text}')
-        return state
+    hook = hook or {}
+    folders, named, bad = checkpoint_folders(work_dir, hook), _last(work_dir), []
+    if '://' in named and '://' in str(hook.get('out_dir')):
+        return read_training_state(named, complete=True)
+    paths = _candidates(folders, hook.get('filename_tmpl'))
+    same = [path for path in paths if named and os.path.realpath(path) == os.path.realpath(named)]
+    same += [path for path in paths if path.name == os.path.basename(named)]
+    last = same[0] if same else None
+    if named and last is None:
+        there = f'; it is in {os.path.dirname(named)}' if os.path.isfile(named) else ''
+        bad.append(f'{os.path.basename(named)}, which last_checkpoint names, is not here{there}')
+    older = [path for path in paths if last is not None and _surely_before(path, last)]
+    for group in ([path for path in paths if path not in older], older):
+        found = []
+        for path in group:
+            try:
+                found.append(_look(path))
+            except CheckpointError as error:
+                bad.append(f'{path}: {error.reason}')
+        good = list(found)
+        for candidate in _in_order(found, last):
+            try:
+                state = read_training_state(str(candidate.path), complete=True)
+            except CheckpointError as error:
+                bad.append(f'{candidate.path}: {error.reason}')
+                good.remove(candidate)
+                continue
+            for text in bad:
+                warn(f'--resume: passed over: {text}')
+            further = [other.path.name for other in good if other.step > candidate.step]
+            if further:
+                warn(
+                    f'--resume: {work_dir} has checkpoints of several runs; going on with '
+                    f'{candidate.path.name}, which was saved after {shorten(further)}'
+                )
+            return state
     if bad:
         raise UserError(
             f'--resume: {work_dir} has no good checkpoint:\n  ' + '\n  '.join(bad) + '\n'
@@ -87,7 +161,100 @@ def find_training_state(work_dir: str | os.PathLike[str]) -> TrainingState | Non
     return None
 
 
-def _age(path: Path) -> tuple[float, int]:
-    """Time of a checkpoint, and its number, which decides where times are too coarse to differ."""
-    number = path.stem.rpartition('_')[2]
-    return path.stat().st_mtime, int(number) if number.isdecimal() else -1
+def warn_of_others(
+    work_dir: str | os.PathLike[str], hook: Mapping[str, Any], start: str | None
+) -> None:
+    """Warn if a training will overwrite checkpoints that it does not go on from.
+
+    Args:
+        work_dir: Folder of the run.
+        hook: Config of the hook that saves.
+        start: The checkpoint that is resumed, if any; those before it are not overwritten.
+    """
+    found = _candidates(checkpoint_folders(work_dir, hook), hook.get('filename_tmpl'), usual=True)
+    if start is not None and os.path.realpath(start) in map(os.path.realpath, found):
+        before = Path(start)
+        found = [path for path in found if not _surely_before(path, before)]
+        found = [path for path in found if os.path.realpath(path) != os.path.realpath(before)]
+    if found:
+        names = shorten([path.name for path in found])
+        instead = '' if start is not None else '; --resume would go on with it'
+        warn(
+            f'{work_dir} has checkpoints of another training ({names}), which this one overwrites '
+            f'when it comes to their steps{instead}'
+        )
+
+
+def _last(work_dir: str | os.PathLike[str]) -> str:
+    """What ``last_checkpoint`` of a run names, or an empty string."""
+    pointer = Path(work_dir) / 'last_checkpoint'
+    named = os.fsdecode(pointer.read_bytes()[:4096]).strip() if pointer.is_file() else ''
+    return '' if '\0' in named else named
+
+
+def _candidates(folders: Iterable[Path], template: str | None, usual: bool = False) -> list[Path]:
+    """Files with names of checkpoints; if there are none and not only ``usual``, others as well."""
+    patterns = [_pattern(text) for text in (template, *_TEMPLATES) if text]
+    files = []
+    for folder in folders:
+        inner = Path(template).parent if template else Path()
+        for place in dict.fromkeys((folder / inner, folder)):
+            if place.is_dir():
+                files += [path for path in sorted(place.iterdir()) if path.is_file()]
+    named = [path for path in files if any(p.fullmatch(path.name) for p in patterns)]
+    if named or usual:
+        return named
+    others = (path for path in files if path.suffix == '.pth' and not _OTHERS.fullmatch(path.name))
+    return [path for path in others if not _missing_in(path)]
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    """Names that a template such as ``iter_{:06d}.pth`` makes."""
+    parts = Formatter().parse(os.path.basename(template))
+    return re.compile(
+        ''.join(re.escape(text) + ('' if field is None else r'\d+') for text, field, *_ in parts)
+    )
+
+
+def _surely_before(path: Path, last: Path) -> bool:
+    """Whether two names differ in their number only, and that of ``last`` is the higher one."""
+    (kind, number), (of_last, highest) = (
+        re.fullmatch(r'(.*?)(\d*)', one.stem).groups()  # type: ignore[union-attr]
+        for one in (path, last)
+    )
+    return kind == of_last and '' not in (number, highest) and int(number) < int(highest)
+
+
+def _missing_in(path: Path) -> str:
+    try:
+        _look(path)
+    except CheckpointError as error:
+        return error.reason
+    return ''
+
+
+def _look(path: Path) -> _Found:
+    """What a file says of itself, without reading its tensors.
+
+    Raises:
+        CheckpointError: It is damaged, or does not hold the state of a training.
+    """
+    checkpoint = load_from_local(str(path), 'meta')
+    missing = _missing(checkpoint if isinstance(checkpoint, Mapping) else {}, complete=True)
+    if missing:
+        raise CheckpointError(str(path), f'does not hold the state of a training (no {missing})')
+    meta = checkpoint['meta']
+    return _Found(path, meta['iter'], meta['epoch'], str(meta.get('time', '')))
+
+
+def _in_order(found: list[_Found], last: Path | None) -> list[_Found]:
+    """Checkpoints in the order in which to try them."""
+    by_time = sorted(found, key=lambda one: (one.time, one.step), reverse=True)
+    if any(not one.time for one in found):
+        by_time.sort(key=lambda one: one.step, reverse=True)
+    named = next((one for one in found if one.path == last), None)
+    if named is None:
+        return by_time
+    # a crash may have come between a checkpoint and `last_checkpoint`
+    later = [one for one in by_time if one.step > named.step and one.time >= named.time]
+    return [*later, named, *(one for one in by_time if one != named and one not in later)]

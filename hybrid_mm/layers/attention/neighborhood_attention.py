@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybrid_mm.ops.argument_types import sized_arguments
+from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.local_attention import local_attention
 
 
@@ -36,6 +38,7 @@ class NeighborhoodAttention2d(nn.Module):
         ValueError: Heads that do not divide C, an even window, a dilation below 1.
     """
 
+    @sized_arguments
     def __init__(
         self,
         dim: int,
@@ -48,6 +51,7 @@ class NeighborhoodAttention2d(nn.Module):
         impl: str = 'auto',
     ) -> None:
         super().__init__()
+        check_impl(impl, 'local_attention')
         if heads < 1 or dim % heads:
             raise ValueError(f'heads must divide the {dim} channels, got {heads}')
         if kernel_size < 3 or kernel_size % 2 == 0:

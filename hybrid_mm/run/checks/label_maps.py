@@ -4,15 +4,15 @@ import copy
 import os
 import random
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hybrid_mm.data.checked import CheckedDataset, other_images
-from hybrid_mm.data.sample_check import is_hidden, one_label
+from hybrid_mm.data.checked import CheckedDataset, images_not_read
+from hybrid_mm.data.sample_check import files_below, one_label
 from hybrid_mm.errors import UserError, shorten, warn
 from hybrid_mm.run.checks.datasets import dataset_class, paths_of
+from hybrid_mm.run.config import nodes
 from hybrid_mm.run.registered import arguments
 
 FEW = 8
@@ -22,18 +22,24 @@ MANY = 1000
 
 
 def check_label_maps(
-    datasets: Sequence[dict[str, Any]], loader: str, skip: int = 0, training: bool = False
+    datasets: Sequence[dict[str, Any]],
+    model: dict[str, Any],
+    loader: str,
+    skip: int = 0,
+    training: bool = False,
 ) -> None:
     """Check files, and labels in a sample of the label maps, of the data sets of a loader.
 
     Args:
         datasets: Configs of data sets that read files, without wrappers.
+        model: Config of the model.
         loader: Key of the data loader, for messages.
         skip: Number of broken samples that the run may leave out.
         training: Whether the labels are what is trained: classes that no map has are named.
 
     Raises:
-        UserError: More samples are broken than may be left out, or the label maps hold one class.
+        UserError: More samples are broken than may be left out, the label maps hold one class, or
+            the heads do not leave out what the data set ignores.
     """
     samples = [
         _LabelMaps(dataset, loader, skip) for dataset in datasets if _has_label_maps(dataset)
@@ -57,6 +63,8 @@ def check_label_maps(
             if len(found.counted()) > 1 and wanted <= found.counted():
                 break
             found.add(sample, index, image=False)
+    if training:
+        _check_ignored(found, model, loader)
     number = sum(len(sample.data) for sample in samples)
     looked = f'{len(found.seen)} of {number} label maps were looked at'
     labels, ignored = found.counted(), found.ignored()
@@ -74,6 +82,21 @@ def check_label_maps(
             f'{loader}: {len(absent)} of {len(classes)} classes are in no label map: '
             f'{shorten(absent, 12)} ({looked}); nothing trains them'
         )
+
+
+def _check_ignored(found: '_Labels', model: dict[str, Any], loader: str) -> None:
+    """Check that the loss of each head leaves out what the data set leaves out."""
+    for path, node in nodes(model, 'model'):
+        if not isinstance(node.get('num_classes'), int) or 'head' not in path:
+            continue
+        ignored = node.get('ignore_index', 255)
+        wrong = sorted(found.outside - {ignored})
+        if wrong and ignored is not None:  # None: the loss itself decides
+            raise UserError(
+                f'{loader}: {found.examples[wrong[0]]} has the label {wrong[0]}, which the data '
+                f'set ignores, but the loss of {path} leaves out {ignored} only; use '
+                f'--cfg-options {path}.ignore_index={wrong[0]}'
+            )
 
 
 def spread(number: int, count: int) -> range:
@@ -149,26 +172,30 @@ class _LabelMaps:
                     f'{shorten(missing, 3)}'
                     + ('; check img_suffix and seg_map_suffix' if not self.skip else '')
                 )
-        others = other_images(self.data.dataset)
+        others = images_not_read(self.data.dataset)
         if others:
             folder = self.data.data_prefix.get('img_path')
             warn(
                 f'{self.loader}: {others} in {folder} are not read, only *{self.data.img_suffix} '
                 '(img_suffix); convert the others'
             )
+        if self.data.seg_map_suffix.lower().endswith(('.jpg', '.jpeg')):
+            warn(
+                f'{self.loader}: label maps *{self.data.seg_map_suffix} are compressed with '
+                'losses, which changes labels at the borders of objects; write PNG files instead'
+            )
         if not self.data.ann_file and not self.data._indices:
             self._name_unused({os.path.normpath(info['seg_map_path']) for info in infos})
 
     def _name_unused(self, used: set[str]) -> None:
-        folder, suffix = Path(self.data.data_prefix['seg_map_path']), self.data.seg_map_suffix
-        files = [path for path in folder.rglob('*') if path.name.endswith(suffix)]
+        folder, suffix = self.data.data_prefix['seg_map_path'], self.data.seg_map_suffix
         images = self.data.img_suffix if self.data.img_suffix.endswith(suffix) else '\0'
         unused = [
-            path.name
-            for path in sorted(files)
-            if os.path.normpath(path) not in used
-            and not is_hidden(str(path.relative_to(folder)))
-            and not path.name.endswith(images)
+            name
+            for name in sorted(files_below(folder))
+            if name.endswith(suffix)
+            and not name.endswith(images)
+            and os.path.normpath(os.path.join(folder, name)) not in used
         ]
         if unused:
             warn(
@@ -194,7 +221,7 @@ class _Labels:
         """Read a sample; see :meth:`_LabelMaps.labels`."""
         path, labels = sample.labels(index, image)
         self.seen.add(path)
-        for label in np.flatnonzero(np.bincount(labels.ravel(), minlength=1)):
+        for label in np.unique(labels):
             self.examples.setdefault(int(label), path)
             if label >= len(sample.classes) or label == sample.data.ignore_index:
                 self.outside.add(int(label))

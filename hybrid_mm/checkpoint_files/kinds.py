@@ -1,0 +1,125 @@
+"""What a file that is given as a checkpoint seems to be, from its first bytes."""
+
+import os
+import stat
+import tarfile
+import zipfile
+from pathlib import Path
+
+_TORCH_MAGIC = bytes.fromhex('6cfc9c46f9206aa85019')  # in the first pickle of torch's older format
+_LFS = b'version https://git-lfs'
+_IMAGES = {b'\x89PNG': 'PNG', b'\xff\xd8\xff': 'JPEG', b'GIF8': 'GIF', b'II*\0': 'TIFF',
+           b'MM\0*': 'TIFF', b'BM': 'BMP'}  # fmt: skip
+_OTHERS = {
+    b'\x1f\x8b': 'gzip; unpack it first',
+    b'BZh': 'bzip2; unpack it first',
+    b'\xfd7zXZ': 'xz; unpack it first',
+    b'7z\xbc\xaf': '7-Zip; unpack it first',
+    b'Rar!': 'RAR; unpack it first',
+    b'(\xb5/\xfd': 'Zstandard; unpack it first',
+    b'\x89HDF': 'HDF5, as Keras writes it; only weights of PyTorch can be read',
+    b'\x93NUMPY': 'NumPy arrays',
+    b'%PDF': 'PDF',
+    b'\x7fELF': 'a program',
+}
+
+
+def no_regular_file(mode: int) -> str | None:
+    """What a path is that cannot be read as a file, from ``st_mode``; None for a file."""
+    if stat.S_ISREG(mode):
+        return None
+    if stat.S_ISDIR(mode):
+        return 'a folder'
+    if stat.S_ISFIFO(mode):
+        return 'a named pipe'
+    return 'a socket' if stat.S_ISSOCK(mode) else 'a device'
+
+
+def foreign(path: str | os.PathLike[str]) -> str | None:
+    """What a regular file is, and what to do about it, if it is no checkpoint of torch.
+
+    Args:
+        path: The file.
+
+    Returns:
+        A phrase such as 'an image (PNG)', or None if it can be a checkpoint, whole or damaged.
+
+    Raises:
+        OSError: It cannot be opened.
+    """
+    with open(path, 'rb') as file:
+        head = file.read(512)
+    size = os.path.getsize(path)
+    if not head.strip(b'\0'):
+        return 'zero bytes only at its beginning' if head else 'empty'
+    if head.startswith(b'PK'):
+        return _foreign_zip(path)
+    if head[257:262] == b'ustar':
+        return _tar(path)
+    if head[0] == 0x80 and 2 <= head[1] <= 5:  # a pickle of protocol 2 to 5
+        if _TORCH_MAGIC in head[:40]:
+            return None
+        return 'a pickle that torch did not write; weights have to be saved with torch.save'
+    if 2 <= int.from_bytes(head[:8], 'little') <= size and head[8:9] == b'{':
+        return 'of the format safetensors; give it a name that ends with .safetensors'
+    unknown = 'of no format that torch.save writes: another kind of file, or a damaged one'
+    return _known(head) or _text(head) or unknown
+
+
+def _known(head: bytes) -> str | None:
+    for start, name in _IMAGES.items():
+        if head.startswith(start):
+            return f'an image ({name})'
+    if head.startswith(b'RIFF') and head[8:12] == b'WEBP':
+        return 'an image (WebP)'
+    for start, name in _OTHERS.items():
+        if head.startswith(start):
+            return f'of another format ({name})'
+    if head[0] == 8 and (b'pytorch' in head[:40] or b'onnx' in head[:40]):
+        return 'an ONNX model; only weights of PyTorch can be read'
+    return None
+
+
+def _text(head: bytes) -> str | None:
+    """Name what is readable text; the last characters may be cut in two."""
+    text = head.decode('utf-8-sig', 'ignore')
+    if len(text.encode()) < len(head) - 6 or not all(c.isprintable() or c.isspace() for c in text):
+        return None
+    if head.startswith(_LFS):
+        return 'a pointer of Git LFS; fetch the file itself with `git lfs pull`'
+    start = text.lstrip().lower()
+    if start.startswith(('<!doctype html', '<html', '<head', '<?xml')):
+        return 'a web page, perhaps an error message that was saved in place of the download'
+    line = (text.strip().splitlines() or [''])[0]
+    return f'text, which begins with {line[:40]!r}'
+
+
+def _foreign_zip(path: str | os.PathLike[str]) -> str | None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except Exception:  # damaged archives raise anything
+        return None
+    inner = {name.partition('/')[2] for name in names}
+    if 'constants.pkl' in inner or any(name.startswith('code/') for name in inner):
+        return (
+            'a TorchScript archive, which holds code; save the weights of the model that '
+            'torch.jit.load returns, with torch.save(model.state_dict(), ...)'
+        )
+    if 'data.pkl' in inner or 'version' in inner:  # one of them may be damaged
+        return None
+    some = ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
+    if any(name.endswith('.npy') for name in names):
+        return f'NumPy arrays ({some})'
+    return f'a zip archive of other files ({some or "it is empty"}); unpack it first'
+
+
+def _tar(path: str | os.PathLike[str]) -> str | None:
+    try:
+        with tarfile.open(path) as archive:
+            names = [member.name for _, member in zip(range(4), archive, strict=False)]
+    except Exception:  # damaged archives raise anything
+        return None
+    if {'sys_info', 'storages'} & {Path(name).name for name in names}:
+        return 'of the format of torch 0.1; save it anew with a version of torch that reads it'
+    return f'a tar archive ({", ".join(names[:3])}); unpack it first'

@@ -1,0 +1,172 @@
+"""Loading of local checkpoint files, for MMEngine and for ourselves; what is damaged is refused."""
+
+import os
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import Tensor
+
+from hybrid_mm.checkpoint_files.integrity import covers_all, damage_of_archive, matches
+from hybrid_mm.checkpoint_files.kinds import foreign, no_regular_file
+from hybrid_mm.compat import workarounds
+from hybrid_mm.errors import UserError, plain_text, shorten
+
+_Identity = tuple[int, int, int, int]
+_verified: set[_Identity] = set()  # files that need not be verified again
+
+
+class CheckpointError(UserError):
+    """A checkpoint that cannot be used.
+
+    Args:
+        path: File or URL.
+        reason: What is wrong with it, as the predicate of a sentence.
+
+    Attributes:
+        reason: The message without the name of the file.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f'checkpoint {path} {reason}')
+        self.reason = reason
+
+
+class MissingCheckpointError(CheckpointError):
+    """A checkpoint that does not exist.
+
+    Attributes:
+        beside: Phrase that names the checkpoints in the folder of the missing one, or empty.
+    """
+
+    def __init__(self, path: str) -> None:
+        folder = Path(path).expanduser().parent
+        self.beside = f'; {folder} has {names}' if (names := _checkpoints_in(folder)) else ''
+        super().__init__(path, f'does not exist{self.beside}')
+
+
+def _checkpoints_in(folder: Path) -> str:
+    try:
+        return shorten(sorted(file.name for file in folder.glob('*.pth')))
+    except OSError:
+        return ''
+
+
+def check_exists(path: str) -> None:
+    """Check that a checkpoint exists and can be one, from its first bytes, unless it is a URL.
+
+    Raises:
+        MissingCheckpointError: It does not exist; names the checkpoints in its folder.
+        CheckpointError: It cannot be opened, or is a folder, a pipe, an image, a web page, ...
+    """
+    if '://' in path:
+        return
+    local = os.path.expanduser(path)
+    try:
+        mode = os.stat(local).st_mode
+        kind = no_regular_file(mode)
+        if kind == 'a folder' and (names := _checkpoints_in(Path(local))):
+            kind = f'a folder; name a file in it: {names}'
+        elif kind is None and not local.endswith('.safetensors'):
+            kind = foreign(local)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if os.path.islink(local):
+            target = os.readlink(local)
+            raise CheckpointError(path, f'is a link to {target}, which does not exist') from error
+        raise MissingCheckpointError(path) from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(path, f'cannot be opened: {_reason(error)}') from error
+    if kind is not None:
+        raise CheckpointError(path, f'is no checkpoint: it is {kind}')
+
+
+def load_from_local(filename: str, map_location: Any = None) -> Any:
+    """Read a local checkpoint; MMEngine's loaders call it as well.
+
+    The whole file is compared with its checksums once in a process, unless it changes.
+
+    Args:
+        filename: The file; ``~`` is the home folder.
+        map_location: Device, as of ``torch.load``. On 'meta' only what is no tensor is read.
+
+    Raises:
+        CheckpointError: It is missing, no checkpoint, damaged, or could run code.
+    """
+    check_exists(filename)
+    path = os.path.expanduser(filename)
+    before = _identity(path)
+    if damage := damage_of_archive(path, tensors=False):
+        raise _damaged(filename, damage)
+    try:
+        checkpoint = workarounds.load_from_local(path, map_location)
+    except MemoryError:
+        raise
+    except Exception as error:  # unpickling what is damaged may raise anything
+        unsafe = re.search(rf'holds (.*) that could run code.*{workarounds.TRUST}', str(error))
+        if unsafe and (unsafe[1] != 'objects' or zipfile.is_zipfile(path)):
+            raise CheckpointError(
+                filename,
+                f'holds {unsafe[1]} that could run code when loaded, and was not loaded. If you '
+                f'trust it, set {workarounds.TRUST}=1 in the environment',
+            ) from None
+        raise _damaged(filename, _reason(error)) from error
+    if str(map_location) != 'meta' and before not in _verified:
+        _verify(filename, path, checkpoint)
+        _verified.add(before)
+    return checkpoint
+
+
+def _verify(filename: str, path: str, checkpoint: Any) -> None:
+    whole = isinstance(checkpoint, dict) and covers_all(checkpoint)
+    match = not isinstance(checkpoint, dict) or matches(checkpoint)
+    if whole and match:
+        return
+    if damage := damage_of_archive(path, tensors=True):
+        raise _damaged(filename, damage)
+    if not match:
+        raise CheckpointError(
+            filename,
+            'does not match its checksum: it is damaged, or was changed after it was saved (who '
+            "does that on purpose deletes its entry 'checksum')",
+        )
+
+
+def _identity(path: str) -> _Identity:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _damaged(filename: str, detail: str) -> CheckpointError:
+    size = os.path.getsize(os.path.expanduser(filename))
+    return CheckpointError(
+        filename, f'({size} bytes) cannot be read: it is truncated or damaged ({detail})'
+    )
+
+
+def _reason(error: BaseException) -> str:
+    """First line of an exception."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return (plain_text(error).strip() or type(error).__name__).split('\n')[0]
+
+
+def load_from_safetensors(filename: str, map_location: Any = None) -> dict[str, Tensor]:
+    """Read a local file of safetensors onto the CPU, as MMEngine's loaders read other files."""
+    check_exists(filename)
+    try:
+        from safetensors.torch import load_file
+    except ModuleNotFoundError as error:
+        raise CheckpointError(
+            filename, 'needs the package safetensors; pip install safetensors'
+        ) from error
+    try:
+        return load_file(os.path.expanduser(filename))
+    except Exception as error:  # of a damaged file: any
+        raise _damaged(filename, _reason(error)) from error
+
+
+CheckpointLoader.register_scheme('', load_from_local, force=True)
+# a regular expression
+CheckpointLoader.register_scheme(r'(?!.*://).*\.safetensors$', load_from_safetensors, force=True)
