@@ -6,7 +6,8 @@ from mmengine.evaluator import BaseMetric
 from mmengine.fileio import get_local_path
 from mmengine.registry import METRICS as ROOT_METRICS
 
-from hybrid_mm.data.coco_check import Use, load_coco
+from hybrid_mm.data.coco_check import load_coco
+from hybrid_mm.data.coco_lists import Use
 from hybrid_mm.errors import UserError, shorten, warn
 from hybrid_mm.registry import METRICS
 

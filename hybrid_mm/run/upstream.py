@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
@@ -60,9 +61,21 @@ def _named_classes(cfg: Config, library: str) -> Iterator[None]:
     if not named:
         yield
         return
-    before = cls.METAINFO
+    before, load, own = cls.METAINFO, cls._load_metainfo, vars(cls).get('_load_metainfo')
+
+    def with_tuple(cls: type, metainfo: Any = None) -> dict[str, Any]:
+        meta = load(metainfo)
+        if isinstance(meta.get('classes'), list):  # MMDetection's script adds a tuple to them
+            meta['classes'] = tuple(meta['classes'])
+        return meta
+
     cls.METAINFO = {**before, **classes}
+    cls._load_metainfo = classmethod(with_tuple)
     try:
         yield
     finally:
         cls.METAINFO = before
+        if own is None:
+            del cls._load_metainfo
+        else:
+            cls._load_metainfo = own

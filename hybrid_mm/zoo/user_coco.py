@@ -1,5 +1,6 @@
 """Data sets of users in COCO's format: an annotation file per split, and folders of images."""
 
+import mmap
 import os
 import random
 import re
@@ -8,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hybrid_mm.data.class_order import spelling
-from hybrid_mm.data.coco_check import Use, coco_categories, read_coco_file
+from hybrid_mm.data.coco_check import read_coco_file
+from hybrid_mm.data.coco_lists import LISTS, Use
 from hybrid_mm.errors import UserError, shorten
 from hybrid_mm.zoo.splits import (
     SPLITS,
@@ -35,17 +37,18 @@ def coco_files(root: Path) -> dict[str | None, list[Path]]:
 
 
 def _is_coco(path: Path) -> bool:
-    """Whether a file looks like annotations of objects, without parsing all of it."""
+    """Whether a file looks like annotations of objects, be they valid or not."""
     try:
-        return coco_categories(str(path)) is not None
-    except (UserError, OSError):
+        with path.open('rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return all(data.find(b'"%s"' % name.encode()) >= 0 for name in LISTS)
+    except (ValueError, OSError):  # empty, or not readable
         return False
 
 
 def _load(path: Path) -> dict:
     """Read a file as the data set of a training would."""
     content, found = read_coco_file(str(path), Use(masks='given'))
-    for key in ('images', 'annotations', 'categories'):
+    for key in LISTS:
         if not content[key] and not found.broken:
             raise UserError(f'{path}: the list {key!r} is empty')
     if found.broken:

@@ -9,7 +9,8 @@ import pytest
 from pycocotools import mask as mask_api
 
 from hybrid_mm.data import coco_check
-from hybrid_mm.data.coco_check import Use, check_coco, coco_categories, read_coco_file
+from hybrid_mm.data.coco_check import check_coco, coco_categories, read_coco_file
+from hybrid_mm.data.coco_lists import Use
 from hybrid_mm.data.coco_masks import area_of, totals
 from hybrid_mm.errors import UserError
 
