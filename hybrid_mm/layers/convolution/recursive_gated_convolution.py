@@ -117,7 +117,8 @@ class RecursiveGatedConv(nn.Module):
         super().__init__()
         if channels % 2 ** (order - 1):
             raise ValueError(
-                f'order {order} needs channels that {2 ** (order - 1)} divides, got {channels} channels'
+                f'order {order} needs channels that {2 ** (order - 1)} divides, '
+                f'got {channels} channels'
             )
         self.scale = scale
         self.widths = [channels // 2**k for k in reversed(range(order))]
