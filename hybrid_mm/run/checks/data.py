@@ -24,7 +24,7 @@ from hybrid_mm.run.checks.classes import (
     check_things,
     number_of_classes,
 )
-from hybrid_mm.run.checks.datasets import class_folders, classes_of, paths_of, readers
+from hybrid_mm.run.checks.datasets import class_folders, classes_of, metainfo_of, paths_of, readers
 from hybrid_mm.run.checks.label_maps import check_label_maps
 from hybrid_mm.run.checks.metrics import check_metrics
 from hybrid_mm.run.config import nodes
@@ -86,7 +86,8 @@ def check_data(cfg: Config, loader: str) -> None:
                 check_categories(dataset, classes, loader)
                 check_evaluator(cfg, dataset, classes, loader)
                 where = ' (its class folders)' if class_folders(dataset) == classes else ''
-                check_num_classes(cfg.model, classes, f'the data set of {loader}{where}')
+                things = len(metainfo_of(dataset).get('thing_classes') or ()) or None
+                check_num_classes(cfg.model, classes, f'the data set of {loader}{where}', things)
                 check_things(cfg.model, dataset, classes, loader)
             if number:
                 check_metrics(cfg, dataset, number, loader)
