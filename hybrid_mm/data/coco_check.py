@@ -135,7 +135,13 @@ def _report(file: CocoFile, beyond: int) -> None:
 
 
 def coco_categories(path: str) -> list[str] | None:
-    """Names of the categories of a COCO file without parsing its (large) other parts."""
+    """Names of the categories of a COCO file; see :func:`coco_category_entries`."""
+    entries = coco_category_entries(path)
+    return None if entries is None else [str(entry['name']) for entry in entries]
+
+
+def coco_category_entries(path: str) -> list[dict[str, Any]] | None:
+    """The categories of a COCO file without parsing its (large) other parts."""
     with open(path, 'rb') as file:
         if not os.fstat(file.fileno()).st_size:
             raise UserError(f'annotation file {path} is empty')
@@ -149,5 +155,5 @@ def coco_categories(path: str) -> list[str] | None:
                     except (ValueError, RecursionError):
                         continue
                     if all(isinstance(item, dict) and 'name' in item for item in found):
-                        return [str(item['name']) for item in found]
+                        return found
     return None

@@ -225,11 +225,11 @@ def test_hidden_and_nested_files(tmp_path, capsys):
     assert [split.count for split in data.splits.values()] == [4, 2]
     capsys.readouterr()
     Image.new('RGB', (5, 5)).save(tmp_path / 'masks/train/more/x.png')
-    Image.new('RGB', (5, 5)).save(tmp_path / 'images/train/x.gif')
+    (tmp_path / 'images/train/x.heic').write_bytes(b'')
     read_data(tmp_path)
     err = capsys.readouterr().err
     assert '1 files in ' in err and 'belong to no image: more/x.png' in err
-    assert 'are not read: x.gif' in err
+    assert 'are not read: x.heic' in err
     with pytest.raises(UserError, match='which is read with its subfolders'):
         read_data(tmp_path, val=('masks/train/more', 'images/train/more'))
     with pytest.raises(UserError, match=r'classes\.txt is not a folder'):

@@ -4,13 +4,12 @@ import copy
 import os
 import random
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hybrid_mm.data.checked import CheckedDataset, other_images
-from hybrid_mm.data.sample_check import is_hidden, one_label
+from hybrid_mm.data.checked import CheckedDataset, images_not_read
+from hybrid_mm.data.sample_check import files_below, one_label
 from hybrid_mm.errors import UserError, shorten, warn
 from hybrid_mm.run.checks.datasets import dataset_class, paths_of
 from hybrid_mm.run.config import nodes
@@ -173,26 +172,30 @@ class _LabelMaps:
                     f'{shorten(missing, 3)}'
                     + ('; check img_suffix and seg_map_suffix' if not self.skip else '')
                 )
-        others = other_images(self.data.dataset)
+        others = images_not_read(self.data.dataset)
         if others:
             folder = self.data.data_prefix.get('img_path')
             warn(
                 f'{self.loader}: {others} in {folder} are not read, only *{self.data.img_suffix} '
                 '(img_suffix); convert the others'
             )
+        if self.data.seg_map_suffix.lower().endswith(('.jpg', '.jpeg')):
+            warn(
+                f'{self.loader}: label maps *{self.data.seg_map_suffix} are compressed with '
+                'losses, which changes labels at the borders of objects; write PNG files instead'
+            )
         if not self.data.ann_file and not self.data._indices:
             self._name_unused({os.path.normpath(info['seg_map_path']) for info in infos})
 
     def _name_unused(self, used: set[str]) -> None:
-        folder, suffix = Path(self.data.data_prefix['seg_map_path']), self.data.seg_map_suffix
-        files = [path for path in folder.rglob('*') if path.name.endswith(suffix)]
+        folder, suffix = self.data.data_prefix['seg_map_path'], self.data.seg_map_suffix
         images = self.data.img_suffix if self.data.img_suffix.endswith(suffix) else '\0'
         unused = [
-            path.name
-            for path in sorted(files)
-            if os.path.normpath(path) not in used
-            and not is_hidden(str(path.relative_to(folder)))
-            and not path.name.endswith(images)
+            name
+            for name in sorted(files_below(folder))
+            if name.endswith(suffix)
+            and not name.endswith(images)
+            and os.path.normpath(os.path.join(folder, name)) not in used
         ]
         if unused:
             warn(
@@ -218,7 +221,7 @@ class _Labels:
         """Read a sample; see :meth:`_LabelMaps.labels`."""
         path, labels = sample.labels(index, image)
         self.seen.add(path)
-        for label in np.flatnonzero(np.bincount(labels.ravel(), minlength=1)):
+        for label in np.unique(labels):
             self.examples.setdefault(int(label), path)
             if label >= len(sample.classes) or label == sample.data.ignore_index:
                 self.outside.add(int(label))
