@@ -109,12 +109,14 @@ def _has_label_maps(dataset: dict[str, Any]) -> bool:
     folder = paths_of(dataset).get('seg_map_path', '')
     backend = (dataset.get('backend_args') or {}).get('backend', 'local')
     cls = dataset_class(dataset)
+    steps = [str(step.get('type')) for step in dataset.get('pipeline') or ()]
     return (
         os.path.isdir(folder)
         and backend in ('local', 'LocalBackend')
         and cls is not None
         and 'reduce_zero_label' in arguments(cls)
-        and any('Annotation' in str(step.get('type')) for step in dataset.get('pipeline') or ())
+        and any('Annotation' in step for step in steps)
+        and 'Load' in steps[0]  # else the run itself says what is wrong
     )
 
 
