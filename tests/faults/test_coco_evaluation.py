@@ -79,6 +79,9 @@ def test_metric_that_reads_another_file(coco, run, fails, tool):
     write(lambda data: data['images'].pop())
     text = fails(*run, '--cfg-options', *SHORT, evaluator)
     assert 'other.json does not list 1 of the 4 images of the data set (ids 3, ...)' in text
+    write(lambda data: data['images'][2].update(file_name='9.png'))
+    text = fails(*run, '--cfg-options', *SHORT, evaluator)
+    assert 'image 2 is 9.png in its ann_file' in text and 'but 2.png in the data set' in text
     write(lambda data: data['images'].append(dict(data['images'][0], id=77)))
     status, err = tool(*run, '--cfg-options', *SHORT, evaluator)
     assert status == 0

@@ -40,7 +40,8 @@ def _compare(metric: Any, dataset: Any) -> None:
     same = file and isinstance(own, str) and os.path.realpath(file) == os.path.realpath(own)
     if same and len(dataset) == len(listed):
         return
-    ids = [dataset.get_data_info(i).get('img_id') for i in range(len(dataset))]
+    infos = [dataset.get_data_info(i) for i in range(len(dataset))]
+    ids = [info.get('img_id') for info in infos]
     unknown = [number for number in ids if number not in listed]
     name = type(metric).__name__
     if unknown:
@@ -48,6 +49,14 @@ def _compare(metric: Any, dataset: Any) -> None:
             f'{name}: its ann_file {file} does not list {len(unknown)} of the {len(ids)} images '
             f'of the data set (ids {unknown[0]!r}, ...), which reads {own}; both must be one file'
         )
+    for number, info in zip(ids, infos, strict=True):
+        name_there = os.path.basename(str(listed[number].get('file_name', '')))
+        name_here = os.path.basename(str(info.get('img_path', name_there)))
+        if name_there != name_here:
+            raise UserError(
+                f'{name}: image {number} is {name_there} in its ann_file {file}, but {name_here} '
+                f'in the data set, which reads {own}; both must be one file'
+            )
     more = len(listed) - len(set(ids))
     if more:
         warn(
