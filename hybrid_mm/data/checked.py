@@ -149,17 +149,18 @@ class CheckedDataset(DatasetWrapper):
             polygons_only=polygons_only and not dataset.test_mode,
             evaluated=dataset.test_mode,
         )
-        coco, self._found = load_coco(api, path, use)
+        coco, self._found = load_coco(api, path, use, dataset.ann_file)
         broken = self._found.broken
         if broken:
-            self._count(len(broken), f'{path}: {"; ".join(list(broken.values())[:3])}')
+            texts = '; '.join(list(broken.values())[:3])
+            self._count(len(broken), f'{dataset.ann_file}: {texts}')
         if not dataset.test_mode and self._found.images:
             objects = self._found.objects
             absent = [c for c in dataset.metainfo.get('classes') or () if not objects[c]]
             if absent:
                 warn(
-                    f'{path}: {len(absent)} classes have no object to train on: {shorten(absent)} '
-                    f'({self._found})'
+                    f'{dataset.ann_file}: {len(absent)} classes have no object to train on: '
+                    f'{shorten(absent)} ({self._found})'
                 )
         return coco
 

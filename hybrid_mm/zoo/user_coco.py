@@ -11,6 +11,7 @@ from pathlib import Path
 from hybrid_mm.data.class_order import spelling
 from hybrid_mm.data.coco_check import read_coco_file
 from hybrid_mm.data.coco_lists import LISTS, Use
+from hybrid_mm.data.sample_check import is_hidden
 from hybrid_mm.errors import UserError, shorten
 from hybrid_mm.zoo.splits import (
     SPLITS,
@@ -28,7 +29,7 @@ def coco_files(root: Path) -> dict[str | None, list[Path]]:
     found: dict[str | None, list[Path]] = {}
     for pattern in ('*.json', '*/*.json', '*/*/*.json'):
         for path in sorted(root.glob(pattern)):
-            if _is_coco(path):
+            if not is_hidden(str(path.relative_to(root))) and _is_coco(path):
                 found.setdefault(split_of(path), []).append(path)
     for split, paths in found.items():
         instances = [path for path in paths if path.stem.startswith('instances')]
@@ -51,6 +52,8 @@ def _load(path: Path) -> dict:
     for key in LISTS:
         if not content[key] and not found.broken:
             raise UserError(f'{path}: the list {key!r} is empty')
+    if any('segments_info' in entry for entry in content['annotations']):
+        raise UserError(f'{path} has panoptic annotations; expected those of objects')
     if found.broken:
         raise UserError(
             f'{path}: {len(found.broken)} images have annotations that cannot be used: '

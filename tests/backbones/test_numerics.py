@@ -68,22 +68,20 @@ def test_gradients_of_every_layout(cfg, batch, monkeypatch):
     """At batch 1, and for maps of one row, torch's CPU batch norm misreads some of them."""
     model = build(cfg).double().train(batch == 2)
     x = torch.rand(batch, 3, 32, 96, dtype=torch.float64, requires_grad=True)
-    state = copy.deepcopy(model.state_dict())
     maps = model(x)
     dys = [torch.randn_like(m) for m in maps]
     with monkeypatch.context() as patch:
         patch.setattr(F, 'batch_norm', plain_batch_norm)
-        model.load_state_dict(state)
         same = model(x)
         (expected,) = torch.autograd.grad(same, x, dys, retain_graph=True)
-        (of_ones,) = torch.autograd.grad(same, x, [torch.ones_like(m) for m in maps])
+        rows = [torch.rand_like(dy[..., :1]).expand(dy.shape) for dy in dys]
+        (of_rows,) = torch.autograd.grad(same, x, [row.contiguous() for row in rows])
     kinds = [layouts(dy) for dy in dys]
     for kind in kinds[0]:
         (found,) = torch.autograd.grad(maps, x, [k[kind] for k in kinds], retain_graph=True)
         assert (found - expected).norm() <= 1e-8 * expected.norm(), kind
-    one = torch.ones((), dtype=torch.float64)
-    (found,) = torch.autograd.grad(maps, x, [one.expand(m.shape) for m in maps])
-    assert (found - of_ones).norm() <= 1e-8 * of_ones.norm(), 'a sum'
+    (found,) = torch.autograd.grad(maps, x, rows)
+    assert (found - of_rows).norm() <= 1e-8 * of_rows.norm(), 'sums of rows'
 
 
 @pytest.mark.parametrize(
@@ -103,11 +101,9 @@ def test_images_of_every_layout(layout, monkeypatch):
 
 
 def in_low_precision(model, dtype):
-    """Whether all numbers have the type, and integers are still integers."""
+    """Whether all numbers have the type."""
     tensors = (*model.parameters(), *model.buffers())
-    return all(t.dtype == dtype for t in tensors if t.is_floating_point()) and any(
-        t.is_floating_point() for t in tensors
-    )
+    return {t.dtype for t in tensors if t.is_floating_point()} == {dtype}
 
 
 @pytest.mark.parametrize('dtype', LOW, ids=str)
@@ -137,8 +133,8 @@ def test_half_precision_without_autocast(cfg, dtype):
             assert error <= 16 * torch.finfo(dtype).eps / 4, (dtype, error)
 
 
-@pytest.mark.parametrize('dtype', LOW, ids=str)
-def test_norms_in_float32_in_a_network_in_half_precision(cfg, dtype):
+def test_norms_in_float32_in_a_network_in_half_precision(cfg):
+    dtype = torch.bfloat16
     model = build(cfg).to(dtype)
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm | nn.LayerNorm)]
     for norm in norms:

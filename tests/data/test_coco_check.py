@@ -347,6 +347,8 @@ def test_what_is_left_out(capsys):
     for values, reason in (
         (dict(bbox=[5, 5, 0, 9]), 'with a box of no area inside its image'),
         (dict(bbox=[-9, 5, 9, 9]), 'with a box of no area inside its image'),
+        (dict(bbox=[5, 5, 9, 0.5]), 'with a box of no area inside its image'),
+        (dict(bbox=[5, 5, 0.5, 9]), 'with a box of no area inside its image'),
         (dict(segmentation=[[1, 1, 5, 5]]), 'whose mask has fewer than three points'),
         (dict(segmentation=[1, 1, 5, 5]), 'whose mask has fewer than three points'),
         (dict(segmentation=[[]]), 'whose mask has fewer than three points'),

@@ -1,6 +1,7 @@
 """Data sets of MMDetection that read COCO files, as ``CheckedDataset`` has them read."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -158,3 +159,20 @@ def test_panoptic_annotations(tmp_path):
     data['annotations'][0].pop('image_id')
     with pytest.raises(UserError, match=r"not in the format of COCO \(KeyError: 'image_id'\)"):
         read(tmp_path, data, kind='CocoPanopticDataset')
+
+
+def test_messages_name_the_file_in_its_storage(tmp_path, monkeypatch):
+    """Not the copy on this machine that MMDetection reads."""
+    data = content()
+    data['annotations'][0]['bbox'] = None
+    copy = tmp_path / 'copy.json'
+    copy.write_text(json.dumps(data))
+    monkeypatch.setattr(
+        'mmdet.datasets.coco.get_local_path', lambda *args, **kwargs: nullcontext(str(copy))
+    )
+    with pytest.raises(BadSampleError, match=r'broken sample: \S*some\.json: 1\.png: annotation 1'):
+        read(tmp_path, content())
+    data['images'] = 7
+    copy.write_text(json.dumps(data))
+    with pytest.raises(UserError, match=r'some\.json: images is a number'):
+        read(tmp_path, content())

@@ -406,6 +406,13 @@ def test_schedule_by_metrics(train):
             train(bad, path)
 
 
+def test_validation_of_a_finished_run(train):
+    """It is made up for, though no epoch is left to train."""
+    runner, _ = train(validated(None))
+    again, rates = train(validated(None), checkpoint_of(runner, 4))
+    assert rates == {} and again.message_hub.get_info('validated_iter') == 16
+
+
 def test_best_by_another_metric(train, capsys):
     def of(metric):
         hook = dict(type='CheckpointHook', interval=1, save_best=metric, rule='greater')

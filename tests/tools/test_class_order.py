@@ -156,10 +156,11 @@ def test_class_folders(tool, fails, classifier, tmp_path):
     text = fails('test', classifier, checkpoint, *work)
     assert f'{checkpoint} and test_dataloader.dataset give other labels to the same' in text
     (tmp_path / 'val/zoo').rename(tmp_path / 'zoo')
-    for name, arguments in (('train', ()), ('test', (checkpoint,))):
-        text = fails(name, classifier, *arguments, *work)
-        assert 'model.head.num_classes is 3, but the data set of' in text
-        assert 'has 2 classes (blue, red)' in text
+    text = fails('train', classifier, *work)
+    assert "'red' is 2 in the first and 1 in the second" in text
+    text = fails('test', classifier, checkpoint, *work)
+    assert 'model.head.num_classes is 3, but the data set of' in text
+    assert 'has 2 classes (blue, red)' in text
     missing.mkdir()  # as the message says
     for name, arguments in (('train', ()), ('test', (checkpoint,))):
         assert tool(name, classifier, *arguments, *work)[0] == 0

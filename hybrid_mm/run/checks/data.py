@@ -25,7 +25,13 @@ from hybrid_mm.run.checks.classes import (
     check_things,
     number_of_classes,
 )
-from hybrid_mm.run.checks.datasets import classes_of, dataset_class, paths_of, readers
+from hybrid_mm.run.checks.datasets import (
+    class_folders,
+    classes_of,
+    dataset_class,
+    paths_of,
+    readers,
+)
 from hybrid_mm.run.checks.label_maps import check_label_maps
 from hybrid_mm.run.checks.metrics import check_metrics
 from hybrid_mm.run.config import nodes
@@ -39,9 +45,9 @@ def check_training(cfg: Config) -> None:
         UserError: See :func:`check_data`; a file of weights is missing or cannot be read.
     """
     check_data(cfg, 'train_dataloader')
-    check_data(cfg, 'val_dataloader')
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         check_splits(cfg, 'train_dataloader', 'val_dataloader')
+    check_data(cfg, 'val_dataloader')
     _check_pretrained(cfg.model)
     if cfg.get('load_from') and not cfg.get('resume'):
         weights_of(read_checkpoint(cfg.load_from), cfg.load_from)
@@ -87,7 +93,8 @@ def check_data(cfg: Config, loader: str) -> None:
                 check_subset(dataset, classes, loader)
                 check_categories(dataset, classes, loader)
                 check_evaluator(cfg, dataset, classes, loader)
-                check_num_classes(cfg.model, classes, f'the data set of {loader}')
+                where = ' (its class folders)' if class_folders(dataset) == classes else ''
+                check_num_classes(cfg.model, classes, f'the data set of {loader}{where}')
                 check_things(cfg.model, dataset, classes, loader)
             _name_other_images(dataset, loader)
             if number:

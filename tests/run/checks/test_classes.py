@@ -186,12 +186,15 @@ def test_class_folders_of_splits(folders, capsys):
     ):
         data.check_training(cfg)
     (folders / 'val/.hidden').mkdir()  # is a class to MMPretrain
-    with pytest.raises(UserError, match=r'num_classes is 3, but .* has 4 classes \(.hidden, dog'):
+    with pytest.raises(UserError, match=r'has 3 classes, .* has 4; only .*: car, .hidden, ze'):
         data.check_training(cfg)
+    refused(cfg, r'num_classes is 3, but .* has 4 classes \(.hidden, dog')
     (folders / 'val/.hidden').rmdir()
     (folders / 'val/zebra').rmdir()
-    with pytest.raises(UserError, match=r'num_classes is 3, but .* val_dataloader has 2 classes'):
+    (folders / 'val/person').rename(folders / 'val/car')
+    with pytest.raises(UserError, match=r'has 3 classes, .* has 2; only in one of them: person'):
         data.check_training(cfg)
+    refused(cfg, r'num_classes is 3, but .* val_dataloader .its class folders. has 2 classes')
     cfg.val_dataloader.dataset.type = 'ImageNet'  # which knows its classes
     cfg.train_dataloader.dataset.type = 'ImageNet'
     with pytest.raises(UserError, match=r'has 1000 classes, the class folders in .*val has 2'):
