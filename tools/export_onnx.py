@@ -31,7 +31,8 @@ from hybrid_mm.errors import UserError, warn
 from hybrid_mm.export import graphs, onnx_files
 from hybrid_mm.run import options
 from hybrid_mm.run.checks.classes import meta_of_model
-from hybrid_mm.run.config import load_config, without_init_cfg
+from hybrid_mm.run.config import load_config, require, without_init_cfg
+from hybrid_mm.run.outputs import check_output_file, writing
 from hybrid_mm.run.tool import tool
 
 
@@ -78,13 +79,17 @@ def main(argv: list[str] | None = None) -> None:
         write_table(args.table, args.only)
         return
     config, *checkpoint, out = args.files
+    check_output_file(out, 'output', inputs=[config, *checkpoint])
     cfg = load_config(config, args.cfg_options)
+    require(cfg, 'model', 'test_dataloader.dataset')
     model, properties = build_model(cfg, checkpoint[0] if checkpoint else None)
     size = onnx_files.traced_size(args.size) if args.dynamic else tuple(args.size)
     settings = dict(backbone_only=args.backbone_only, batch=args.batch)
     for graph in graphs.graphs_of(model, size, **settings):
         path = Path(out).with_name(f'{Path(out).stem}{graph.part}.onnx')
-        onnx_files.export(graph, path, args.dynamic, properties)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            onnx_files.export(graph, path, args.dynamic, properties)
         line = f'{path}: {", ".join(graph.inputs)} -> {", ".join(graph.outputs)}'
         if args.check:
             others = onnx_files.other_sizes(model, size, graph.part, **settings)
@@ -119,6 +124,8 @@ def build_model(cfg: Config, checkpoint: str | None) -> tuple[nn.Module, dict[st
 def write_table(path: Path, pattern: str) -> None:
     """Write the rows of the families that match a pattern, and print them."""
     from hybrid_mm.export import table  # which knows all networks
+
+    check_output_file(path, '--table', suffixes=['.md'])
 
     def say(name: str) -> None:
         print(f'{name} ...', file=sys.stderr, flush=True)

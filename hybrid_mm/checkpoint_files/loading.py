@@ -79,7 +79,7 @@ def check_exists(path: str) -> None:
     except (OSError, ValueError) as error:
         raise CheckpointError(path, f'cannot be opened: {_reason(error)}') from error
     if kind is not None:
-        raise CheckpointError(path, f'is no checkpoint: it is {kind}')
+        raise CheckpointError(path, f'cannot be read: it is {kind}')
 
 
 def load_from_local(filename: str, map_location: Any = None) -> Any:
@@ -120,10 +120,12 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
 
 def _verify(filename: str, path: str, checkpoint: Any) -> None:
     whole = isinstance(checkpoint, dict) and covers_all(checkpoint)
-    # the tensors first: where one of them is the damage, that is what is wrong with the file
-    if not whole and (damage := damage_of_archive(path, tensors=True)):
+    match = not isinstance(checkpoint, dict) or matches(checkpoint)
+    if whole and match:
+        return
+    if damage := damage_of_archive(path, tensors=True):
         raise _damaged(filename, damage)
-    if isinstance(checkpoint, dict) and not matches(checkpoint):
+    if not match:
         raise CheckpointError(
             filename,
             'does not match its checksum: it is damaged, or was changed after it was saved (who '

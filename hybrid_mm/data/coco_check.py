@@ -25,13 +25,14 @@ def _warn_once(message: str) -> None:
     warn(message)
 
 
-def load_coco(api: type, path: str, use: Use) -> tuple[Any, Findings]:
+def load_coco(api: type, path: str, use: Use, name: str | None = None) -> tuple[Any, Findings]:
     """Read an annotation file with a class of pycocotools or MMDetection, and check it.
 
     Args:
         api: The class; it parses the file, then calls its ``createIndex``.
         path: The file.
         use: What it is read for.
+        name: The file in messages, if ``path`` is a copy of it.
 
     Returns:
         The object of the class, without images whose annotations are broken, and the findings.
@@ -44,10 +45,10 @@ def load_coco(api: type, path: str, use: Use) -> tuple[Any, Findings]:
     class Checked(api):  # type: ignore[misc, valid-type]
         def createIndex(self) -> None:
             nonlocal found
-            found = check_coco(self.dataset, path, use)
+            found = check_coco(self.dataset, name or path, use)
             super().createIndex()
 
-    with _reading(path):
+    with _reading(name or path):
         coco = Checked(path)
     coco.__class__ = api  # as if it had read the file itself; for pickling, too
     return coco, found
@@ -117,8 +118,8 @@ def check_coco(content: Any, path: str, use: Use) -> Findings:
 def _report(file: CocoFile, beyond: int) -> None:
     """Print a warning for every kind of conversion and for every reason to leave objects out."""
     path, found = file.path, file.found
-    for what, entries in file.converted.items():
-        _warn_once(f'{path}: {len(entries)} {what} (first: {entries[0]})')
+    for what, (count, first) in file.converted.items():
+        _warn_once(f'{path}: {count} {what} (first: {first})')
     for reason, ids in found.left_out.items():
         effect = 'take no part in training'
         if file.use.evaluated:

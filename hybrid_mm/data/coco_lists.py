@@ -77,7 +77,7 @@ class CocoFile:
         images: Images by id, after :meth:`read_images`.
         categories: Names of the categories by id, after :meth:`read_categories`.
         found: What is reported.
-        converted: Names of the entries by what was converted in them.
+        converted: Number of the entries, and the first one, by what was converted in them.
 
     Raises:
         UserError: The content has not the three lists of objects.
@@ -86,7 +86,7 @@ class CocoFile:
     def __init__(self, content: Any, path: str, use: Use):
         self.content, self.path, self.use = content, path, use
         self.found = Findings()
-        self.converted: dict[str, list[str]] = {}
+        self.converted: dict[str, tuple[int, str]] = {}
         self.images: dict[Id, dict] = {}
         self.categories: dict[Id, str] = {}
         if not isinstance(content, dict):
@@ -106,7 +106,8 @@ class CocoFile:
 
     def note(self, what: str, entry: str) -> None:
         """Note that something was converted."""
-        self.converted.setdefault(what, []).append(entry)
+        count, first = self.converted.get(what, (0, entry))
+        self.converted[what] = (count + 1, first)
 
     def _check_list(self, name: str) -> None:
         if name not in self.content:

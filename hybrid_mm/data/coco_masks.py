@@ -213,7 +213,9 @@ def area_of(mask: Any, height: int, width: int) -> float:
     """Pixels of a mask, of polygons by the shoelace formula; 0 for what is not a mask."""
     try:
         if isinstance(mask, list):
-            return sum(map(_shoelace, plain_polygons(mask, reach(height, width))[0]))
+            limit = reach(height, width)
+            polygons = mask if are_plain(mask, limit) else plain_polygons(mask, limit)[0]
+            return sum(map(_shoelace, polygons))
         if isinstance(mask, dict):
             mask, _ = plain_run_lengths(mask, height, width)
             if isinstance(mask['counts'], list):

@@ -17,7 +17,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.fusing import is_plain, require_plain
-
 from hybrid_mm.ops.precision import accurate
 
 

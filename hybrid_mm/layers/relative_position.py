@@ -51,8 +51,6 @@ class RelativePosition2d(nn.Module):
         self, size: tuple[int, int], dim: int, heads: int = 1, std: float | None = None
     ) -> None:
         super().__init__()
-        if min(size) < 1:
-            raise ValueError(f'size must be two positive integers, got {size}')
         not_negative(self, std=std)
         self.size = tuple(size)
         self.std = dim**-0.5 if std is None else std

@@ -33,8 +33,9 @@ from hybrid_mm.errors import UserError, warn
 from hybrid_mm.run.checks.resumed import check_resumed
 from hybrid_mm.run.checks.schedule import ScheduleHook
 from hybrid_mm.run.checks.settings import check_channels
-from hybrid_mm.run.config import inner_dataset, load_config, task_of
+from hybrid_mm.run.config import check_texts, inner_dataset, load_config, task_of
 from hybrid_mm.run.distributed import init_distributed, launched_rank
+from hybrid_mm.run.outputs import check_output_folder
 from hybrid_mm.run.registered import registered_class
 from hybrid_mm.run.resume import (
     checkpoint_folders,
@@ -58,6 +59,8 @@ def config_of_run(args: argparse.Namespace) -> Config:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = os.path.join('work_dirs', Path(args.config).stem)
+    check_output_folder(cfg.work_dir, 'work_dir')
+    check_texts(cfg)
     for name in LOADERS:
         loader = cfg.get(name)
         if loader is None:

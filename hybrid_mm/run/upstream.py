@@ -16,10 +16,13 @@ from hybrid_mm import compat
 from hybrid_mm.errors import UserError
 from hybrid_mm.run.checks.datasets import dataset_class, dataset_classes
 from hybrid_mm.run.config import inner_dataset, task_of
+from hybrid_mm.run.predictions import SUFFIXES, safe_pickles
 
 
 def run_upstream(cfg: Config, scripts: dict[str, str], argv: list[str]) -> None:
     """Run the script of the library that a config belongs to, in this process.
+
+    It reads pickles as :func:`hybrid_mm.run.predictions.read_predictions` does.
 
     Args:
         cfg: Config, whose ``default_scope`` names the library.
@@ -40,7 +43,8 @@ def run_upstream(cfg: Config, scripts: dict[str, str], argv: list[str]) -> None:
     previous = sys.argv
     sys.argv = [str(script), *argv]
     try:
-        with _named_classes(cfg, library):
+        pickles = [word for word in argv if word.endswith(SUFFIXES)]
+        with _named_classes(cfg, library), safe_pickles(', '.join(pickles)):
             runpy.run_path(str(script), run_name='__main__')
     finally:
         sys.argv = previous

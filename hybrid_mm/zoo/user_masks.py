@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from hybrid_mm.data.images import IMAGE_SUFFIXES
-from hybrid_mm.data.sample_check import PICTURES, is_hidden, one_label, read_pair
+from hybrid_mm.data.sample_check import PICTURES, files_below, one_label, read_pair
 from hybrid_mm.errors import UserError, printable, shorten, warn
 from hybrid_mm.run.console import track
 from hybrid_mm.zoo.splits import SPLITS, Split, UserData, check_splits, held_out, median_size
@@ -33,9 +33,9 @@ def _mask_folders(root: Path) -> Iterator[tuple[str, Path, Path]]:
 
 def _files(folder: Path, suffixes: Sequence[str]) -> list[str]:
     """Files in a folder and its subfolders, relative to it, without hidden ones."""
-    found = (path.relative_to(folder) for path in folder.rglob('*') if path.is_file())
-    names = (path.as_posix() for path in found if path.suffix.lower() in suffixes)
-    return sorted(name for name in names if not is_hidden(name))
+    return sorted(
+        name for name in files_below(folder) if os.path.splitext(name)[1].lower() in suffixes
+    )
 
 
 def read_masks(

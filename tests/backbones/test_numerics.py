@@ -33,9 +33,7 @@ def cfg(request):
     return copy.deepcopy(CONTRACT.CASES[request.param])
 
 
-def plain_batch_norm(
-    x, mean, var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5
-):
+def plain_batch_norm(x, mean, var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
     """Batch norm step by step, whose gradient does not depend on strides."""
     shape = (1, -1, *(1,) * (x.ndim - 2))
     if training:
@@ -70,25 +68,25 @@ def test_gradients_of_every_layout(cfg, batch, monkeypatch):
     """At batch 1, and for maps of one row, torch's CPU batch norm misreads some of them."""
     model = build(cfg).double().train(batch == 2)
     x = torch.rand(batch, 3, 32, 96, dtype=torch.float64, requires_grad=True)
-    state = copy.deepcopy(model.state_dict())
     maps = model(x)
     dys = [torch.randn_like(m) for m in maps]
     with monkeypatch.context() as patch:
         patch.setattr(F, 'batch_norm', plain_batch_norm)
-        model.load_state_dict(state)
         same = model(x)
         (expected,) = torch.autograd.grad(same, x, dys, retain_graph=True)
-        (of_ones,) = torch.autograd.grad(same, x, [torch.ones_like(m) for m in maps])
+        rows = [torch.rand_like(dy[..., :1]).expand(dy.shape) for dy in dys]
+        (of_rows,) = torch.autograd.grad(same, x, [row.contiguous() for row in rows])
     kinds = [layouts(dy) for dy in dys]
     for kind in kinds[0]:
         (found,) = torch.autograd.grad(maps, x, [k[kind] for k in kinds], retain_graph=True)
         assert (found - expected).norm() <= 1e-8 * expected.norm(), kind
-    one = torch.ones((), dtype=torch.float64)
-    (found,) = torch.autograd.grad(maps, x, [one.expand(m.shape) for m in maps])
-    assert (found - of_ones).norm() <= 1e-8 * of_ones.norm(), 'a sum'
+    (found,) = torch.autograd.grad(maps, x, rows)
+    assert (found - of_rows).norm() <= 1e-8 * of_rows.norm(), 'sums of rows'
 
 
-@pytest.mark.parametrize('layout', ['of a linear layer on tokens', 'channels last', 'columns first'])
+@pytest.mark.parametrize(
+    'layout', ['of a linear layer on tokens', 'channels last', 'columns first']
+)
 def test_images_of_every_layout(layout, monkeypatch):
     """An image that OpenCV has read, as a batch of one, has the strides (3, 1, 3 W, 3)."""
     for name in ('san-patchwise', 'halonet', 'levit', 'van-lka', 'pelk'):
@@ -103,11 +101,9 @@ def test_images_of_every_layout(layout, monkeypatch):
 
 
 def in_low_precision(model, dtype):
-    """Whether all numbers have the type, and integers are still integers."""
+    """Whether all numbers have the type."""
     tensors = (*model.parameters(), *model.buffers())
-    return all(t.dtype == dtype for t in tensors if t.is_floating_point()) and any(
-        t.is_floating_point() for t in tensors
-    )
+    return {t.dtype for t in tensors if t.is_floating_point()} == {dtype}
 
 
 @pytest.mark.parametrize('dtype', LOW, ids=str)
@@ -137,8 +133,8 @@ def test_half_precision_without_autocast(cfg, dtype):
             assert error <= 16 * torch.finfo(dtype).eps / 4, (dtype, error)
 
 
-@pytest.mark.parametrize('dtype', LOW, ids=str)
-def test_norms_in_float32_in_a_network_in_half_precision(cfg, dtype):
+def test_norms_in_float32_in_a_network_in_half_precision(cfg):
+    dtype = torch.bfloat16
     model = build(cfg).to(dtype)
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm | nn.LayerNorm)]
     for norm in norms:

@@ -9,7 +9,8 @@ import pytest
 from pycocotools import mask as mask_api
 
 from hybrid_mm.data import coco_check
-from hybrid_mm.data.coco_check import Use, check_coco, coco_categories, read_coco_file
+from hybrid_mm.data.coco_check import check_coco, coco_categories, read_coco_file
+from hybrid_mm.data.coco_lists import Use
 from hybrid_mm.data.coco_masks import area_of, totals
 from hybrid_mm.errors import UserError
 
@@ -346,6 +347,8 @@ def test_what_is_left_out(capsys):
     for values, reason in (
         (dict(bbox=[5, 5, 0, 9]), 'with a box of no area inside its image'),
         (dict(bbox=[-9, 5, 9, 9]), 'with a box of no area inside its image'),
+        (dict(bbox=[5, 5, 9, 0.5]), 'with a box of no area inside its image'),
+        (dict(bbox=[5, 5, 0.5, 9]), 'with a box of no area inside its image'),
         (dict(segmentation=[[1, 1, 5, 5]]), 'whose mask has fewer than three points'),
         (dict(segmentation=[1, 1, 5, 5]), 'whose mask has fewer than three points'),
         (dict(segmentation=[[]]), 'whose mask has fewer than three points'),

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from mmengine.fileio import LocalBackend, register_backend
 
 BEST = dict(validate=True, save_best='x/score', rule='greater')
 
@@ -145,3 +146,19 @@ def test_files_of_others_stay(runner, tmp_path):
     runner(tmp_path, epochs=1).train()
     left = sorted(p.name for p in tmp_path.iterdir() if '.tmp-' in p.name)
     assert left == sorted(keep)
+
+
+def test_other_storage(runner, old, tmp_path):
+    """Its paths are not trusted either."""
+
+    class Remote(LocalBackend):
+        pass
+
+    register_backend('test_other_storage', Remote, force=True)
+    place, before = dict(backend_args=dict(backend='test_other_storage')), contents(old)
+    runner(tmp_path / 'new', epochs=3, resume=old / 'epoch_2.pth', **place, **BEST).train()
+    assert contents(old) == before
+    assert files(tmp_path / 'new') == ['best_x_score_epoch_3.pth', 'epoch_3.pth']
+    settings = place | BEST | dict(max_keep_ckpts=2)
+    runner(old, epochs=3, resume=old / 'epoch_2.pth', **settings).train()
+    assert files(old) == ['best_x_score_epoch_2.pth', 'epoch_2.pth', 'epoch_3.pth']

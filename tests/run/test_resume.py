@@ -5,11 +5,19 @@ import shutil
 
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
 
 from hybrid_mm.checkpoint_files import checksum
 from hybrid_mm.checkpoints import CheckpointError
 from hybrid_mm.errors import UserError
-from hybrid_mm.run.resume import find_training_state, read_training_state
+from hybrid_mm.run import launch
+from hybrid_mm.run.resume import (
+    checkpoint_hook,
+    find_training_state,
+    read_training_state,
+    warn_of_others,
+)
 
 
 def files(folder):
@@ -160,11 +168,11 @@ def test_pointer_to_another_run(tmp_path, capsys):
     assert not warnings(capsys)
     (new / 'iter_4.pth').unlink()
     assert newest(new) == 'iter_2.pth'
-    err = capsys.readouterr().err
-    assert f'iter_4.pth, which last_checkpoint names, is not here; it is in {old}' in err
+    text = f'{old}/iter_4.pth (named by last_checkpoint) is in the folder of another run'
+    assert text in warnings(capsys)[0]
     (new / 'iter_2.pth').unlink()
     with pytest.raises(
-        UserError, match=f'(?s)no good checkpoint.*it is in {old}\n.*--resume CHECK'
+        UserError, match=r'(?s)no good checkpoint.*of another run\n.*--resume CHECK'
     ):
         newest(new)
 
@@ -231,3 +239,44 @@ def test_a_checkpoint_that_is_named(tmp_path):
     torch.save(state() | dict(checksum='of something else'), path)
     with pytest.raises(UserError, match='does not match its checksum'):
         read_training_state(path)
+
+
+def test_hooks_that_save():
+    """Those of a config, wherever they stand; MMEngine's gives way to ours."""
+    for hooks, expected in (
+        (None, {}),
+        (dict(checkpoint=None), {}),
+        (dict(checkpoint=dict(type='CheckpointHook', interval=2)), dict(interval=2)),
+        (dict(checkpoint=dict(type=CheckpointHook, out_dir='x')), dict(out_dir='x')),
+        (dict(checkpoint=dict(type='hybrid_mm.AtomicCheckpointHook')), {}),
+    ):
+        cfg = Config(dict(default_hooks=hooks, custom_hooks=[dict(type='EMAHook')]))
+        launch.set_atomic_checkpoints(cfg)
+        found = dict(checkpoint_hook(cfg))
+        wanted = 'hybrid_mm.AtomicCheckpointHook' if hooks != dict(checkpoint=None) else None
+        assert (found.pop('type', None), found) == (wanted, expected), hooks
+    own = dict(type='MyCheckpointHook', out_dir='y')
+    cfg = Config(dict(default_hooks=dict(checkpoint=None), custom_hooks=[own]))
+    launch.set_atomic_checkpoints(cfg)
+    assert checkpoint_hook(cfg) == own
+    sharded = Config(dict(runner_type='FlexibleRunner'))
+    launch.set_atomic_checkpoints(sharded)
+    assert 'default_hooks' not in sharded
+
+
+def test_checkpoints_of_others_that_will_be_overwritten(tmp_path, capsys):
+    for i in (2, 4, 6):
+        save(tmp_path / 'run' / f'iter_{i}.pth', i)
+    warn_of_others(tmp_path / 'run', {}, None)
+    (text,) = warnings(capsys)
+    assert 'has checkpoints of another training (iter_2.pth, iter_4.pth, iter_6.pth)' in text
+    assert text.endswith('; --resume would go on with it')
+    warn_of_others(tmp_path / 'run', {}, str(tmp_path / 'run' / 'iter_4.pth'))
+    (text,) = warnings(capsys)
+    assert '(iter_6.pth)' in text and 'would go on' not in text
+    save(tmp_path / 'parent' / 'iter_4.pth', 4)
+    warn_of_others(tmp_path / 'run', {}, str(tmp_path / 'parent' / 'iter_4.pth'))
+    assert '(iter_2.pth, iter_4.pth, iter_6.pth)' in warnings(capsys)[0]
+    warn_of_others(tmp_path / 'run', {}, str(tmp_path / 'run' / 'iter_6.pth'))
+    warn_of_others(tmp_path / 'empty', {}, None)
+    assert not warnings(capsys)

@@ -70,7 +70,7 @@ def test_good_schedules(schedulers):
     ([COSINE | dict(T_max=3)],
      '0 (CosineAnnealingLR) has T_max of 3, but lasts 7 epochs (begin=5, end=12): the lr rises'),
     ([COSINE | dict(T_max=300)],
-     'has T_max of 300, but lasts 7 epochs (begin=5, end=12): the lr does not get to its last value'),
+     'T_max of 300, but lasts 7 epochs (begin=5, end=12): the lr does not get to its last value'),
     ([dict(type='OneCycleLR', eta_max=0.2, total_steps=40)], 'has total_steps of 40, but lasts 12'),
     ([dict(type='CosineRestartLR', eta_min=0.0, periods=[4, 4], restart_weights=[1, 1])],
      'has periods of 8, but lasts 12 epochs (begin=0, end=12): the lr stays as it is after them'),

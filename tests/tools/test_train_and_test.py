@@ -326,7 +326,7 @@ def test_resume_from_nothing(fails, det_config, tmp_path):
     (tmp_path / 'iter_8.pth').touch()
     text = fails('train', det_config, '--resume', '--work-dir', tmp_path)
     assert 'has no good checkpoint' in text
-    assert 'iter_9.pth (named by last_checkpoint) does not exist' in text
+    assert 'iter_9.pth' in text and 'last_checkpoint' in text
     assert 'iter_8.pth: ' in text
 
 
@@ -349,7 +349,7 @@ def test_unreadable_checkpoints(fails, det_config, det_checkpoint, tmp_path):
     text = fails('test', det_config, short, '--work-dir', tmp_path)
     assert 'short.pth (20000 bytes) cannot be read' in text
     (tmp_path / 'text.pth').write_text('hello')
-    assert 'cannot be read' in fails('test', det_config, tmp_path / 'text.pth')
+    assert 'is no checkpoint: it is text' in fails('test', det_config, tmp_path / 'text.pth')
     torch.save([1, 2], tmp_path / 'list.pth')
     assert 'expected a dict' in fails('test', det_config, tmp_path / 'list.pth')
 

@@ -165,6 +165,54 @@ def test_parts_of_label_maps(tmp_path):
         assert splits['val'].names == sorted(splits['val'].names)
 
 
+def test_notations_of_a_coco_file(tmp_path, capsys):
+    """What other programs write is read as training reads it, and written as COCO's."""
+
+    def change(content):
+        for image in content['images']:
+            image.update(id=str(image['id']), width=str(image['width']))
+        for entry in content['annotations']:
+            del entry['iscrowd'], entry['area']
+            entry.update(bbox=str(entry['bbox']), segmentation=entry['segmentation'][0])
+
+    coco(tmp_path, 5, change=change)
+    parts = {k: s.content for k, s in read_data(tmp_path, holdout=0.4).splits.items()}
+    err = capsys.readouterr().err
+    for text in ('5 annotations without iscrowd', '5 images with another kind of id'):
+        assert err.count(text) == 1
+    assert [len(part['images']) for part in parts.values()] == [3, 2]
+    for part in parts.values():
+        for image in part['images']:
+            assert type(image['width']) is int and image['id'] in range(10, 15)
+        for entry in part['annotations']:
+            entry = {k: v for k, v in entry.items() if k not in ('id', 'image_id', 'category_id')}
+            assert entry == dict(
+                bbox=[1, 2, 3, 4], area=6.0, iscrowd=0, segmentation=[[1, 2, 4, 2, 4, 6]]
+            )
+
+
+@pytest.mark.parametrize(('change', 'message'), [
+    (lambda c: c['images'][1].update(file_name=1), 'image 11 has the file_name 1; expected'),
+    (lambda c: c['images'][1].update(width=None), "image 11 has no 'width'"),
+    (lambda c: c['images'][1].update(width='wide'), "the width 'wide'"),
+    (lambda c: c['images'].append([]), r'images\[5\] is \[\]'),
+    (lambda c: c.update(annotations={}), 'annotations is an object; expected a list'),
+    (lambda c: c.update(categories=[3, 7]), r'categories\[0\] is 3'),
+    (lambda c: c['annotations'][1].update(bbox=[1, 2, 10**400, 4]), 'annotation 1 has the box'),
+    (lambda c: c['annotations'][1].update(segmentation=[None, [1] * 6]), 'has the polygon None'),
+    (lambda c: c['annotations'][1].update(segmentation=[[1, 1, 9, 9, 1e9, 4]]), 'coordinate 10000'),
+    (lambda c: c['annotations'][1].update(image_id=None), 'annotation 1 has the image_id None'),
+    (lambda c: c['images'].clear(), "the list 'images' is empty"),
+    (lambda c: c['annotations'][0].update(segments_info=[]), 'has panoptic annotations'),
+    (lambda c: c['images'][1].update(file_name='x' * 300), 'are not found'),
+])  # fmt: skip
+def test_mistakes_in_a_coco_file(change, message, tmp_path):
+    coco(tmp_path, 5, change=change)
+    coco(tmp_path, 2, 'val')
+    with pytest.raises(UserError, match=rf'train\.json.*{message}'):
+        read_data(tmp_path)
+
+
 def test_hidden_and_nested_files(tmp_path, capsys):
     """Hidden files are none of the data; subfolders are, as the data set reads them."""
     maps(tmp_path, [1, 2])
@@ -177,11 +225,11 @@ def test_hidden_and_nested_files(tmp_path, capsys):
     assert [split.count for split in data.splits.values()] == [4, 2]
     capsys.readouterr()
     Image.new('RGB', (5, 5)).save(tmp_path / 'masks/train/more/x.png')
-    Image.new('RGB', (5, 5)).save(tmp_path / 'images/train/x.gif')
+    (tmp_path / 'images/train/x.heic').write_bytes(b'')
     read_data(tmp_path)
     err = capsys.readouterr().err
     assert '1 files in ' in err and 'belong to no image: more/x.png' in err
-    assert 'are not read: x.gif' in err
+    assert 'are not read: x.heic' in err
     with pytest.raises(UserError, match='which is read with its subfolders'):
         read_data(tmp_path, val=('masks/train/more', 'images/train/more'))
     with pytest.raises(UserError, match=r'classes\.txt is not a folder'):

@@ -94,8 +94,6 @@ def check_numbers(
     Raises:
         ValueError: Names the argument and what was given.
     """
-    if not isinstance(arguments, Mapping):
-        raise ValueError(f'{name} of {owner} must be a dict of arguments, got {arguments!r}')
     check_keywords(owner, name, arguments, layer)
     numbers = {key: value for key, value in arguments.items() if isinstance(value, int | float)}
     not_negative(owner, **{f'{name}.{key}': value for key, value in numbers.items()})

@@ -3,9 +3,10 @@
 import os
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from mmengine.dist import is_main_process
-from mmengine.fileio import LocalBackend, get_file_backend
+from mmengine.fileio import FileClient, LocalBackend, get_file_backend
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import find_latest_checkpoint
@@ -30,7 +31,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
     A run touches files of its own folder only: of the paths that a checkpoint holds, the names are
     used, in the folder of this run, and only if the checkpoint itself lies there. The folder is
-    locked while a training lasts. Storage other than local disks is left to MMEngine.
+    locked while a training lasts. Storage other than local disks is written as by MMEngine.
 
     Example:
         >>> default_hooks = dict(
@@ -44,68 +45,79 @@ class AtomicCheckpointHook(CheckpointHook):
             UserError: Another training uses the folder.
         """
         self._lock = ExitStack()
-        folder = self._local_folder(runner)
-        if folder is None:
-            super().before_train(runner)
-            return
-        self._lock.enter_context(locked({folder, runner.work_dir}))
+        backend = self._backend(runner)
+        folder = self._folder(runner, backend)
         if self.published_keys is not None:  # what is published is not what was saved
             self.published_keys = [key for key in self.published_keys if key != KEY]
-        self._take_over(runner, folder)
+        local = type(backend) in (LocalBackend, AtomicBackend)
+        if local:
+            self._lock.enter_context(locked({folder, runner.work_dir}))
+        self._take_over(runner, folder, backend)
         super().before_train(runner)
-        self.out_dir = str(folder)
-        self.file_backend = AtomicBackend()
-        self.backend_args = dict(backend=BACKEND)
+        self.out_dir = folder
         if not any(isinstance(hook, _ChecksumHook) for hook in runner.hooks):
             runner.register_hook(_ChecksumHook())
+        if not local:
+            return
+        self.file_backend = AtomicBackend()
+        self.backend_args = dict(backend=BACKEND)
         if is_main_process():
-            for path in {folder, Path(runner.work_dir)}:
-                remove_unfinished(path)
+            for path in {folder, runner.work_dir}:
+                if os.path.isdir(path):
+                    remove_unfinished(path)
 
     def after_train(self, runner: Runner) -> None:
         """Publish the checkpoints, as MMEngine's hook does; let the folder go."""
         super().after_train(runner)
         self._lock.close()
 
-    def _local_folder(self, runner: Runner) -> Path | None:
-        """Folder of the checkpoints; None if it is not on a local disk."""
-        if isinstance(getattr(self, 'file_backend', None), AtomicBackend):
-            return Path(self.out_dir)  # a further training of the same runner
-        place = self.out_dir or runner.work_dir
-        backend = get_file_backend(place, backend_args=self.backend_args)
-        if self.file_client_args is not None or type(backend) is not LocalBackend:
-            return None
-        if place != runner.work_dir:  # as MMEngine's hook does
-            place = os.path.join(place, os.path.basename(runner.work_dir.rstrip(os.sep)))
-        return Path(os.path.abspath(place))
+    def _backend(self, runner: Runner) -> Any:
+        """Storage of the checkpoints, before MMEngine's hook sets it."""
+        place = str(self.out_dir or runner.work_dir)
+        if self.file_client_args is not None:
+            return FileClient.infer_client(self.file_client_args, place)
+        return get_file_backend(place, backend_args=self.backend_args)
 
-    def _take_over(self, runner: Runner, folder: Path) -> None:
+    def _folder(self, runner: Runner, backend: Any) -> str:
+        """Folder of the checkpoints, as MMEngine's hook makes it, absolute on local disks."""
+        place = str(self.out_dir or runner.work_dir)
+        if hasattr(self, 'file_backend'):
+            return place  # a further training of the same runner
+        if place != runner.work_dir:
+            name = os.path.basename(runner.work_dir.rstrip(os.sep))
+            place = str(backend.join_path(place, name))
+        return os.path.abspath(place) if isinstance(backend, LocalBackend) else place
+
+    def _take_over(self, runner: Runner, folder: str, backend: Any) -> None:
         """Let the paths that a resumed run brings along be those of its own files, or none.
 
         A checkpoint of another folder is the start of a branch: its best and its older checkpoints
         stay with the run that they belong to.
         """
-        info = runner.message_hub.runtime_info
         resumed = self._resumed_file(runner)
         if resumed is None:
             return
+        info = runner.message_hub.runtime_info
         # filename_tmpl may hold a folder
-        saved = (folder / self.filename_tmpl).parent
-        own = os.path.realpath(Path(resumed).parent) in map(os.path.realpath, (folder, saved))
+        saved = os.path.dirname(str(backend.join_path(folder, self.filename_tmpl)))
+        own = _same(os.path.dirname(resumed), folder) or _same(os.path.dirname(resumed), saved)
         for key in [k for k in info if k in ('last_ckpt', 'best_ckpt') or 'best_ckpt_' in k]:
-            path = (saved if key == 'last_ckpt' else folder) / os.path.basename(str(info[key]))
-            if own and path.exists():
-                runner.message_hub.update_info(key, str(path))
+            name = os.path.basename(str(info[key]))
+            path = str(backend.join_path(saved if key == 'last_ckpt' else folder, name))
+            if own and backend.exists(path):
+                runner.message_hub.update_info(key, path)
                 continue
             if key != 'last_ckpt':
                 info.pop(f'best_score{key[len("best_ckpt") :]}', None)
                 why = f'is not in {folder}' if own else 'stays with the run it belongs to'
                 runner.logger.warning(
-                    f'the best checkpoint so far, {path.name}, {why}; the choice of the best '
-                    'starts anew with the next validation'
+                    f'the best checkpoint so far, {name}, {why}; the choice of the best starts '
+                    'anew with the next validation'
                 )
             info.pop(key)
-        kept = [step for step in info.pop('keep_ckpt_ids', []) if own and self._path(saved, step)]
+        kept = [step for step in info.pop('keep_ckpt_ids', []) if own]
+        paths = [backend.join_path(folder, self.filename_tmpl.format(step)) for step in kept]
+        kept = [step for step, path in zip(kept, paths, strict=True) if backend.exists(path)]
         if kept:
             runner.message_hub.update_info('keep_ckpt_ids', kept)
         if 'last_ckpt' in info:
@@ -116,11 +128,6 @@ class AtomicCheckpointHook(CheckpointHook):
                 write_atomically(
                     Path(runner.work_dir) / 'last_checkpoint', os.fsencode(self.last_ckpt)
                 )
-
-    def _path(self, folder: Path, step: int) -> Path | None:
-        """Checkpoint of a step, if there is one."""
-        path = folder / os.path.basename(self.filename_tmpl.format(step))
-        return path if path.exists() else None
 
     def _resumed_file(self, runner: Runner) -> str | None:
         """The checkpoint that a runner has resumed; None if it has not."""
@@ -181,6 +188,13 @@ class AtomicCheckpointHook(CheckpointHook):
         """MMEngine's method, for a checkpoint that there is."""
         if ckpt_path is not None and self.file_backend.exists(ckpt_path):
             super()._publish_model(runner, ckpt_path)
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two names are of one folder."""
+    if '://' in one or '://' in other:
+        return one.rstrip('/') == other.rstrip('/')
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 class _ChecksumHook(Hook):

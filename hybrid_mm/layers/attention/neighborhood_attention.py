@@ -56,8 +56,6 @@ class NeighborhoodAttention2d(nn.Module):
             raise ValueError(f'heads must divide the {dim} channels, got {heads}')
         if kernel_size < 3 or kernel_size % 2 == 0:
             raise ValueError(f'kernel_size must be odd and at least 3, got {kernel_size}')
-        if dilation < 1:
-            raise ValueError(f'dilation must be at least 1, got {dilation}')
         self.heads, self.kernel_size, self.dilation = heads, kernel_size, dilation
         self.scale, self.impl = qk_scale, impl
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)

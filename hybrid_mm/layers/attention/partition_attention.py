@@ -59,8 +59,6 @@ class PartitionAttention(nn.Module):
             raise ValueError(
                 f'head_width must divide the {hidden} channels of the attention, got {head_width}'
             )
-        if min(window) < 1:
-            raise ValueError(f'a window must have pixels, got {window}')
         if kind not in ('block', 'grid') or relative not in ('table', 'log'):
             raise ValueError(
                 "kind must be 'block' or 'grid' and relative 'table' or 'log', "

@@ -115,10 +115,10 @@ class RecursiveGatedConv(nn.Module):
         filter_size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
-        if order < 1 or channels % 2 ** (order - 1):
+        if channels % 2 ** (order - 1):
             raise ValueError(
-                f'order {order} needs channels that {2 ** (max(order, 1) - 1)} divides and an '
-                f'order from 1 on, got {channels} channels'
+                f'order {order} needs channels that {2 ** (order - 1)} divides, '
+                f'got {channels} channels'
             )
         self.scale = scale
         self.widths = [channels // 2**k for k in reversed(range(order))]

@@ -11,7 +11,8 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from hybrid_mm.checkpoints import MissingCheckpointError, check_exists, read_checkpoint, weights_of
-from hybrid_mm.errors import UserError
+from hybrid_mm.data.sample_check import other_images
+from hybrid_mm.errors import UserError, warn
 from hybrid_mm.run.checks.class_labels import check_class_labels
 from hybrid_mm.run.checks.classes import (
     check_categories,
@@ -24,10 +25,18 @@ from hybrid_mm.run.checks.classes import (
     check_things,
     number_of_classes,
 )
-from hybrid_mm.run.checks.datasets import class_folders, classes_of, metainfo_of, paths_of, readers
+from hybrid_mm.run.checks.datasets import (
+    class_folders,
+    classes_of,
+    dataset_class,
+    metainfo_of,
+    paths_of,
+    readers,
+)
 from hybrid_mm.run.checks.label_maps import check_label_maps
 from hybrid_mm.run.checks.metrics import check_metrics
 from hybrid_mm.run.config import nodes
+from hybrid_mm.run.registered import arguments
 
 
 def check_training(cfg: Config) -> None:
@@ -89,10 +98,25 @@ def check_data(cfg: Config, loader: str) -> None:
                 things = len(metainfo_of(dataset).get('thing_classes') or ()) or None
                 check_num_classes(cfg.model, classes, f'the data set of {loader}{where}', things)
                 check_things(cfg.model, dataset, classes, loader)
+            _name_other_images(dataset, loader)
             if number:
                 check_metrics(cfg, dataset, number, loader)
         check_label_maps(datasets, cfg.model, loader, skip, training)
         check_loader(cfg, loader)
+
+
+def _name_other_images(dataset: dict[str, Any], loader: str) -> None:
+    """Warn of images that a data set of class folders does not read for their suffix."""
+    cls = dataset_class(dataset)
+    takes = arguments(cls) if cls is not None else {}
+    folder = paths_of(dataset)
+    if 'extensions' not in takes or 'ann_file' in folder or os.environ.get('RANK', '0') != '0':
+        return
+    default = getattr(cls, 'IMG_EXTENSIONS', takes['extensions'])
+    suffixes = [suffix.lower() for suffix in dataset.get('extensions', default)]
+    for path in filter(os.path.isdir, folder.values()):
+        if others := other_images(path, suffixes):
+            warn(f'{loader}: {others} in {path} are not read, only {", ".join(suffixes)}')
 
 
 def _check_paths(cfg: Config, dataset: dict[str, Any], loader: str) -> None:
