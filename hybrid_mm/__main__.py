@@ -4,6 +4,7 @@ import argparse
 import shlex
 import sys
 
+from hybrid_mm.errors import printable
 from hybrid_mm.run import options
 from hybrid_mm.run.tool import tool
 from hybrid_mm.zoo import new_config
@@ -84,6 +85,11 @@ def _add_new(commands) -> None:
     parser.add_argument('--data', required=True, metavar='DIR', help='folder of the data set')
     parser.add_argument('--out', required=True, metavar='FILE.py', help='config to write')
     parser.add_argument(
+        '--force',
+        action='store_true',
+        help='overwrite FILE.py, and with --holdout the files FILE_train and FILE_val beside it',
+    )
+    parser.add_argument(
         '--checkpoint',
         metavar='FILE',
         help='weights of the backbone, in our or the official layout (default: from scratch)',
@@ -104,7 +110,7 @@ def _add_new(commands) -> None:
     )
     parser.add_argument(
         '--classes',
-        type=lambda text: [name.strip() for name in text.split(',')],
+        type=_names,
         metavar='A,B,...',
         help='names of the classes (COCO: those to train, default: all)',
     )
@@ -142,6 +148,13 @@ def _share(text: str) -> float:
     return value
 
 
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(',')]
+    if not all(names):
+        raise argparse.ArgumentTypeError(f'expected names with commas between them, got {text!r}')
+    return names
+
+
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -150,7 +163,7 @@ def _positive(text: str) -> int:
 
 
 def _new(args, command: str) -> None:
-    new_config.check_out(args.out)
+    new_config.check_out(args.out, args.force)
     data = read_data(
         args.data,
         args.train,
@@ -161,16 +174,18 @@ def _new(args, command: str) -> None:
         args.empty_classes,
     )
     check_head(args.head, data)
+    new_config.check_out(args.out, args.force, data, args.checkpoint)
     backbone = find_backbone(args.backbone, args.head, args.checkpoint)
     scale = args.scale and (max(args.scale), min(args.scale))
     plan = make_plan(data, args.batch_size, scale)
     files = new_config.write_config(
-        args.out, data, args.head, backbone, plan, command, args.checkpoint
+        args.out, data, args.head, backbone, plan, command, args.checkpoint, args.force
     )
     print(new_config.summary(data, backbone, plan))
     if args.checkpoint is None:
         print('no --checkpoint: the backbone starts from random weights')
-    print(f'wrote {", ".join(files)}; next: python tools/train.py {args.out} --dry-run')
+    following = f'python tools/train.py {shlex.quote(args.out)} --dry-run'
+    print(printable(f'wrote {", ".join(files)}; next: {following}'))
 
 
 if __name__ == '__main__':

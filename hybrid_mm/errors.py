@@ -16,6 +16,11 @@ def warn(message: str) -> None:
         print(f'warning: {message}', file=sys.stderr)
 
 
+def printable(text: str) -> str:
+    """The text in one line: characters that cannot be printed, line breaks too, as escapes."""
+    return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def shorten(names: Sequence[str], count: int = 6) -> str:
     """Join the first ``count`` names by commas; dots replace the others."""
     return ', '.join(names[:count]) + (', ...' if len(names) > count else '')

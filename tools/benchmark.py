@@ -24,6 +24,7 @@ from pathlib import Path
 
 from hybrid_mm.errors import UserError
 from hybrid_mm.run import options
+from hybrid_mm.run.outputs import check_output_file, check_output_folder
 from hybrid_mm.run.tool import tool
 
 SUBCOMMANDS = {
@@ -84,6 +85,12 @@ def main(argv=None):
         help='put the section into this file, and .csv and .png into the folder of its name',
     )
     args = parser.parse_args(argv)
+
+    if args.out:
+        check_output_folder(args.out)
+    if args.docs:
+        check_output_file(args.docs, '--docs')
+        check_output_folder(args.docs.with_suffix(''), '--docs: the folder')
 
     import torch
 

@@ -13,7 +13,8 @@ import sys
 
 from hybrid_mm.errors import UserError
 from hybrid_mm.run import options
-from hybrid_mm.run.config import literal_spec, load_config, task_of
+from hybrid_mm.run.config import literal_spec, load_config, require, task_of
+from hybrid_mm.run.outputs import check_output_file, replacing
 from hybrid_mm.run.tool import tool
 
 DEFAULT_SHAPES = {'detection': (800, 1280), 'segmentation': (512, 512)}
@@ -44,6 +45,8 @@ def main(argv=None):
 
     from hybrid_mm.analysis.complexity import count
 
+    if args.json:
+        check_output_file(args.json, '--json', inputs=[args.config] if args.config else [])
     model, shape = _build(args)
     shape = tuple(args.shape or shape)
     try:
@@ -58,8 +61,8 @@ def main(argv=None):
     if args.json:
         figures = dict(shape=shape, modules=[row._asdict() for row in rows])
         figures.update(params=rows[0].params, macs=rows[0].macs)
-        with open(args.json, 'w') as file:
-            json.dump(figures, file, indent=1)
+        with replacing(args.json) as path:
+            path.write_text(json.dumps(figures, indent=1))
 
 
 def _build(args):
@@ -72,6 +75,7 @@ def _build(args):
 
     if args.config:
         cfg = load_config(args.config, args.cfg_options)
+        require(cfg, 'model')
         init_default_scope(cfg.get('default_scope', 'mmengine'))
         model, shape = cfg.model, DEFAULT_SHAPES.get(task_of(cfg), (224, 224))
     else:

@@ -3,7 +3,6 @@
 python tools/convert_checkpoint.py van_b0.pth.tar van_b0.pth
 """
 
-import os
 import sys
 
 import torch
@@ -12,6 +11,7 @@ from hybrid_mm.checkpoints import read_checkpoint, weights_of
 from hybrid_mm.convert import SOURCES, convert, detect
 from hybrid_mm.errors import UserError, nearest, plain_text
 from hybrid_mm.run import options
+from hybrid_mm.run.outputs import check_output_file, replacing
 from hybrid_mm.run.tool import tool
 
 
@@ -28,6 +28,7 @@ def main(argv: list[str] | None = None) -> None:
         hint = nearest(args.source, SOURCES) or f'; there are {sources}'
         raise UserError(f'--source {args.source} is unknown{hint}')
 
+    check_output_file(args.output, 'output', inputs=[args.input])
     state = weights_of(read_checkpoint(args.input), args.input)
     try:
         source = args.source or detect(state)
@@ -39,8 +40,8 @@ def main(argv: list[str] | None = None) -> None:
         converted = convert(state, source)
     except (KeyError, ValueError) as error:
         raise UserError(f'{args.input}: {plain_text(error)}') from error
-    os.makedirs(os.path.dirname(args.output) or '.', exist_ok=True)
-    torch.save(dict(state_dict=converted, meta=dict(source=source)), args.output)
+    with replacing(args.output) as path:
+        torch.save(dict(state_dict=converted, meta=dict(source=source)), path)
     numbers = sum(tensor.numel() for tensor in converted.values())
     print(f'{args.output}: {len(converted)} tensors, {numbers:,} numbers, from layout {source}')
 

@@ -24,6 +24,7 @@ from mmengine.config import Config
 from hybrid_mm.data import shapes
 from hybrid_mm.demo import figures
 from hybrid_mm.errors import UserError
+from hybrid_mm.run.outputs import check_output_folder
 from hybrid_mm.run.tool import tool
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,6 +32,7 @@ SEGMENTER = ROOT / 'configs/demo/van-lska-mini_semfpn_shapes.py'
 DETECTOR = ROOT / 'configs/demo/mask-rcnn_van-lska-mini_fpn_shapes.py'
 NAMES = {'mIoU': 'mIoU', 'coco/bbox_mAP': 'box mAP', 'coco/segm_mAP': 'mask mAP'}
 ITERATION = re.compile(r'Iter\((train|test)\)\s*\[\s*(\d+)/(\d+)\]')
+LOG = 'train.log'  # of a training, in its folder
 LOSS = re.compile(r'\bloss: ([\d.]+)')
 # seconds per step on two cores, for the progress bar only
 SECONDS = dict(data=8, train_segmenter=150, train_detector=240, test_segmenter=15, test_detector=18)
@@ -186,11 +188,23 @@ def train(progress: Progress, model: Model, reuse: bool, more: list[str]) -> Non
         progress.say(f'{model.name}: resuming from the last checkpoint in {model.folder}')
         command.append('--resume')
     else:
-        shutil.rmtree(model.folder, ignore_errors=True)
+        remove(model.folder)
     command += ['--cfg-options', *options, *more]
     began = time.monotonic()
-    _run(progress, model, command, model.folder / 'train.log', 'training')
+    _run(progress, model, command, model.folder / LOG, 'training')
     progress.say(f'{model.name}: trained in {_minutes(time.monotonic() - began)}')
+
+
+def remove(folder: Path) -> None:
+    """Remove the training of an earlier demo, and nothing else.
+
+    Raises:
+        UserError: The folder has something else.
+    """
+    if folder.exists():
+        if any(folder.iterdir()) and not (folder / LOG).is_file():
+            raise UserError(f'{folder} is not of an earlier demo; name another output folder')
+        shutil.rmtree(folder)
 
 
 def test(progress: Progress, model: Model) -> dict:
@@ -256,6 +270,8 @@ def main(argv=None):
     args = parser.parse_args(argv)
     out, data = Path(args.out).resolve(), Path(args.data).resolve()
     began = time.monotonic()
+    check_output_folder(out, 'out')
+    check_output_folder(data, '--data')
     segmenter, detector = models = [
         Model(
             'segmenter',

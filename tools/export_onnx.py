@@ -7,7 +7,8 @@ python tools/export_onnx.py --table docs/export.md --only 'VAN*'
 Input is `image`, (N, 3, H, W), prepared as the test pipeline does it; the file's metadata name mean
 and std, the order of the channels and the classes. Outputs are raw:
   backbone        map_0, map_1, ... at strides 4, 8, 16, 32
-  segmentation    logits (N, classes, H / 4, W / 4) of most heads, not resized
+  segmentation    logits (N, classes, H / 4, W / 4) of most heads, not resized; with out_channels=1
+                  one channel: class 1 where its sigmoid exceeds the metadata's threshold
   classification  cls_score (N, classes)
   RetinaNet etc.  cls_score_i, bbox_pred_i of every level, not decoded
   Mask R-CNN      OUT.onnx: pyramid_i, rpn_cls_score_i, rpn_bbox_pred_i, and OUT_rois.onnx, from
@@ -30,7 +31,8 @@ from hybrid_mm.errors import UserError, warn
 from hybrid_mm.export import graphs, onnx_files
 from hybrid_mm.run import options
 from hybrid_mm.run.checks.classes import meta_of_model
-from hybrid_mm.run.config import load_config, without_init_cfg
+from hybrid_mm.run.config import load_config, require, without_init_cfg
+from hybrid_mm.run.outputs import check_output_file, writing
 from hybrid_mm.run.tool import tool
 
 
@@ -77,13 +79,17 @@ def main(argv: list[str] | None = None) -> None:
         write_table(args.table, args.only)
         return
     config, *checkpoint, out = args.files
+    check_output_file(out, 'output', inputs=[config, *checkpoint])
     cfg = load_config(config, args.cfg_options)
+    require(cfg, 'model', 'test_dataloader.dataset')
     model, properties = build_model(cfg, checkpoint[0] if checkpoint else None)
     size = onnx_files.traced_size(args.size) if args.dynamic else tuple(args.size)
     settings = dict(backbone_only=args.backbone_only, batch=args.batch)
     for graph in graphs.graphs_of(model, size, **settings):
         path = Path(out).with_name(f'{Path(out).stem}{graph.part}.onnx')
-        onnx_files.export(graph, path, args.dynamic, properties)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            onnx_files.export(graph, path, args.dynamic, properties)
         line = f'{path}: {", ".join(graph.inputs)} -> {", ".join(graph.outputs)}'
         if args.check:
             others = onnx_files.other_sizes(model, size, graph.part, **settings)
@@ -97,11 +103,12 @@ def build_model(cfg: Config, checkpoint: str | None) -> tuple[nn.Module, dict[st
     weights: dict[str, Any] = {} if checkpoint is None else read_checkpoint(checkpoint)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         model = MODELS.build(without_init_cfg(cfg.model))
-        meta = meta_of_model(cfg, weights, checkpoint or '')
     if checkpoint is None:
         warn('no checkpoint: the file gets random weights')
     else:
         load_weights(model, weights, checkpoint)
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        meta = meta_of_model(cfg, weights, checkpoint or '')
     prepared = {
         **(cfg.get('data_preprocessor') or {}),
         **(cfg.model.get('data_preprocessor') or {}),
@@ -109,12 +116,16 @@ def build_model(cfg: Config, checkpoint: str | None) -> tuple[nn.Module, dict[st
     names = ('mean', 'std', 'bgr_to_rgb', 'to_rgb')
     properties = {name: prepared[name] for name in names if prepared.get(name) is not None}
     properties['classes'] = list(meta['classes'] or [])
+    if getattr(getattr(model, 'decode_head', None), 'out_channels', None) == 1:
+        properties['threshold'] = model.decode_head.threshold
     return model, {key: json.dumps(value) for key, value in properties.items()}
 
 
 def write_table(path: Path, pattern: str) -> None:
     """Write the rows of the families that match a pattern, and print them."""
     from hybrid_mm.export import table  # which knows all networks
+
+    check_output_file(path, '--table', suffixes=['.md'])
 
     def say(name: str) -> None:
         print(f'{name} ...', file=sys.stderr, flush=True)

@@ -36,6 +36,7 @@ from hybrid_mm.benchmarks.gpu.record import NAME, Record
 from hybrid_mm.benchmarks.gpu.supervisor import Suite, supervise
 from hybrid_mm.benchmarks.gpu.task import PASS, Options, Result, Task
 from hybrid_mm.errors import UserError
+from hybrid_mm.run.outputs import check_output_folder
 from hybrid_mm.run.tool import tool
 
 _ROOT = str(Path(__file__).resolve().parents[1])
@@ -54,6 +55,7 @@ def main(argv=None) -> int:
         return 0
     if not args.dry and not torch.cuda.is_available():
         raise UserError('torch sees no GPU here; --dry tries the tool without one')
+    check_output_folder(args.out)
     command = ' '.join(['python tools/gpu_check.py', *(sys.argv[1:] if argv is None else argv)])
     record = Record(args.out, command, open=len(tasks))
     deadline = time.monotonic() + args.minutes * 60

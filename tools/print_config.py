@@ -8,6 +8,7 @@ import sys
 from hybrid_mm.errors import UserError, nearest
 from hybrid_mm.run import options
 from hybrid_mm.run.config import load_config
+from hybrid_mm.run.outputs import check_output_file, replacing
 from hybrid_mm.run.tool import tool
 
 
@@ -21,13 +22,15 @@ def main(argv=None):
     options.add_config_options(parser)
     args = parser.parse_args(argv)
 
+    if args.save:
+        suffixes = ('.py', '.json', '.yml', '.yaml')
+        check_output_file(args.save, '--save', suffixes, inputs=[args.config])
     cfg = load_config(args.config, args.cfg_options)
     if args.key:
         cfg = _part(cfg, args.key)
     if args.save:
-        if not args.save.endswith(('.py', '.json', '.yml', '.yaml')):
-            raise UserError(f'--save {args.save}: expected .py, .json, .yml or .yaml')
-        cfg.dump(args.save)
+        with replacing(args.save) as path:
+            cfg.dump(path)
     else:
         print(cfg.pretty_text)
 

@@ -17,6 +17,7 @@ import torch
 
 from hybrid_mm.checkpoints import read_checkpoint, weights_of
 from hybrid_mm.run import options
+from hybrid_mm.run.outputs import check_output_file, replacing
 from hybrid_mm.run.tool import tool
 
 
@@ -28,19 +29,17 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('output', help='file to write; NAME.pth becomes NAME-HASH.pth')
     args = parser.parse_args(argv)
 
+    check_output_file(args.output, 'output')
     checkpoint = read_checkpoint(args.input)
     output = Path(args.output)
     output = output.with_suffix('') if output.suffix == '.pth' else output
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f'.{output.name}.{os.getpid()}')
-    try:
+    whole = output.with_name(f'.{output.name}-{os.getpid()}')
+    with replacing(whole) as temporary:
         torch.save(publishable(checkpoint, args.input), temporary)
         torch.load(temporary, map_location='cpu', weights_only=True)  # what users will do
         digest = hashlib.sha256(temporary.read_bytes()).hexdigest()[:8]
-        final = output.with_name(f'{output.name}-{digest}.pth')
-        temporary.replace(final)
-    finally:
-        temporary.unlink(missing_ok=True)
+    final = output.with_name(f'{output.name}-{digest}.pth')
+    whole.replace(final)
     before, after = os.path.getsize(args.input), final.stat().st_size
     print(f'{final}: {after / 1e6:.1f} MB (input: {before / 1e6:.1f} MB)')
 

@@ -8,7 +8,6 @@ compared with the original one on a random image before it is written.
 """
 
 import argparse
-import os
 import sys
 
 import torch
@@ -18,7 +17,8 @@ import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X')
 from hybrid_mm.checkpoints import load_weights, read_checkpoint
 from hybrid_mm.errors import UserError
 from hybrid_mm.run import options
-from hybrid_mm.run.config import load_config, without_init_cfg
+from hybrid_mm.run.config import load_config, require, without_init_cfg
+from hybrid_mm.run.outputs import check_output_file, replacing
 from hybrid_mm.run.tool import tool
 
 TOLERANCE = 1e-4  # relative to the largest value of a map
@@ -46,7 +46,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Write the merged checkpoint; print the parameters saved and the difference."""
     args = parse_args(argv)
+    check_output_file(args.output, 'output', inputs=[args.config, args.checkpoint])
     cfg = load_config(args.config, args.cfg_options)
+    require(cfg, 'model.backbone')
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     model = MODELS.build(without_init_cfg(cfg.model)).eval()
     backbone = model.backbone
@@ -78,9 +80,9 @@ def main(argv: list[str] | None = None) -> None:
             f'{TOLERANCE:.0e}); nothing was written. Weights that are not finite, or statistics '
             'of batch norms near zero, can be the cause'
         )
-    os.makedirs(os.path.dirname(args.output) or '.', exist_ok=True)
     meta = dict(checkpoint.get('meta') or {}, reparameterized=True)
-    torch.save(dict(state_dict=model.state_dict(), meta=meta), args.output)
+    with replacing(args.output) as path:
+        torch.save(dict(state_dict=model.state_dict(), meta=meta), path)
     after = sum(p.numel() for p in backbone.parameters())
     print(
         f'{args.output}: backbone of {after:,} parameters (before: {before:,}), largest difference '

@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/models/cascade-mask-rcnn_maxvit.py',
     '../_base_/datasets/coco_instance_896x896_ms0.1.py',
     '../_base_/schedules/schedule_90k_adamw_maxvit.py',
-    '../_base_/default_runtime_det.py',
+    '../_base_/default_runtime_det_iter.py',
 ]
 
 checkpoint = 'checkpoints/maxvit-tiny_in1k.pth'

@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/models/retinanet_r50_fpn.py',
     '../_base_/datasets/coco_instance_640x640_ms0.1.py',
     '../_base_/schedules/schedule_90k_adamw_maxvit.py',
-    '../_base_/default_runtime_det.py',
+    '../_base_/default_runtime_det_iter.py',
 ]
 
 checkpoint = 'checkpoints/maxvit-base_in1k.pth'

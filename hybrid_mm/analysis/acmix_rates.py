@@ -42,7 +42,8 @@ def read_rates(path: str | Path) -> list[Rates]:
         scalars = {name: values[-1] for name, (_, values) in read_scalars(path).items()}
         hint = 'was it trained with custom_hooks=[dict(type="hybrid_mm.MixingRatesHook")]?'
         names = [name[len('rate1/') :] for name in scalars if name.startswith('rate1/')]
-        rates = [Rates(n, scalars[f'rate1/{n}'], scalars[f'rate2/{n}']) for n in names]
+        both = [name for name in names if f'rate2/{name}' in scalars]
+        rates = [Rates(n, scalars[f'rate1/{n}'], scalars[f'rate2/{n}']) for n in both]
     else:
         state = convert(weights_of(read_checkpoint(str(path)), str(path)))
         hint = 'is it a checkpoint of a network with ACmix?'
@@ -82,4 +83,5 @@ def plot_rates(runs: dict[str, list[Rates]], out: str | Path) -> None:
         axes.legend(fontsize='small')
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=120)

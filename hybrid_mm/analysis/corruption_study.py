@@ -193,9 +193,12 @@ def read(path: str | Path) -> dict:
     path = Path(path)
     try:
         content = json.loads(path.read_text())
-        if content['kind'] != 'robustness' or not isinstance(content['results'], dict):
+        if content['kind'] != 'robustness' or not isinstance(content['settings'], dict):
             raise KeyError('kind')
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        for name, levels in content['results'].items():
+            if not all(isinstance(metrics, dict) for metrics in levels.values()):
+                raise KeyError(name)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f'{path} is not a result of tools/analysis/robustness.py ({error})'
         ) from error

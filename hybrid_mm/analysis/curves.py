@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from hybrid_mm.errors import UserError, warn
+
 
 def find_scalars(path: str | Path) -> Path:
     """Find ``scalars.json`` of a run: the file itself, or the newest one below a work dir.
@@ -20,17 +22,28 @@ def find_scalars(path: str | Path) -> Path:
 
 
 def read_records(file: Path) -> list[dict]:
-    """Read the lines of a ``scalars.json``.
+    """Read the lines of a ``scalars.json``, without a last one that a killed run left incomplete.
 
     Raises:
-        ValueError: A line is not a JSON object.
+        UserError: (a ValueError) The file cannot be read, or a line is not a JSON object.
     """
     records = []
-    for number, line in enumerate(file.read_text().splitlines(), 1):
+    try:
+        text = file.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f'{file} is not a scalars.json: {error}') from error
+    lines = text.splitlines()
+    for number, line in enumerate(lines, 1):
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
+            if not isinstance(record, dict):
+                raise ValueError('no object')
         except ValueError as error:
-            raise ValueError(f'{file}, line {number} is not JSON') from error
+            if number == len(lines) > 1 and not text.endswith('\n'):
+                warn(f'{file}: the last line is incomplete')
+                break
+            raise UserError(f'{file}, line {number} is not JSON of scalars') from error
+        records.append(record)
     return records
 
 
@@ -46,11 +59,12 @@ def read_scalars(path: str | Path) -> dict[str, tuple[list[int], list[float]]]:
 
     Raises:
         FileNotFoundError: See :func:`find_scalars`.
-        ValueError: See :func:`read_records`.
+        UserError: (a ValueError) See :func:`read_records`.
     """
     curves = {}
     for number, record in enumerate(read_records(find_scalars(path)), 1):
-        step = record.get('step', record.get('iter', number))
+        step = record.get('step', record.get('iter'))
+        step = step if isinstance(step, (int, float)) else number
         for name, value in record.items():
             if name not in ('step', 'iter', 'epoch') and isinstance(value, (int, float)):
                 steps, values = curves.setdefault(name, ([], []))

@@ -75,7 +75,7 @@ def read_split(root: str | Path, part: str, number: int) -> tuple[list[Path], li
             f'{listing} does not exist; expected the layout of DTD: images/<class>/*.jpg and '
             'labels/{train,val,test}{1..10}.txt'
         )
-    names = listing.read_text().split()
+    names = listing.read_text(encoding='utf-8', errors='replace').split()
     files = [Path(root) / 'images' / name for name in names]
     if not files:
         raise UserError(f'{listing} is empty; expected lines <class>/<image>')

@@ -178,7 +178,7 @@ def read_image(path: str | Path, mode: str = 'RGB'):
     try:
         with Image.open(path) as image:
             return image.convert(mode)
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = str(error).split('\n')[0]
         raise UserError(f'{path} cannot be read as an image ({reason})') from error
 

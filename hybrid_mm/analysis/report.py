@@ -44,7 +44,7 @@ class Result:
         self.folder = file.parent
         try:
             self.content = json.loads(file.read_text())
-            self.study = self.content['kind']
+            self.study = str(self.content['kind'])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f'{file} is not a result of an analysis: {error!r}') from error
 
@@ -276,7 +276,7 @@ def page(found: dict[str, list[Result]], title: str, scratch: Path) -> str:
     for study, results in found.items():
         try:
             section = _section(study, results, scratch)
-        except (KeyError, TypeError, IndexError) as error:
+        except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
             where = ', '.join(str(result.folder) for result in results)
             raise UserError(f'results of {study} in {where} are incomplete: {error!r}') from error
         parts += [f'<section id="{study}"><h2>{STUDIES[study]}</h2>', *section, '</section>']

@@ -19,7 +19,7 @@ from hybrid_mm.data.images import count_frames
 from hybrid_mm.data.sample_check import check_file_end
 from hybrid_mm.errors import UserError, shorten, warn
 from hybrid_mm.run.checks.classes import meta_of_model
-from hybrid_mm.run.config import inner_dataset, load_config, task_of, without_init_cfg
+from hybrid_mm.run.config import inner_dataset, load_config, require, task_of, without_init_cfg
 from hybrid_mm.run.launch import set_test_time_augmentation
 from hybrid_mm.run.options import torch_device
 
@@ -71,14 +71,15 @@ class Predictor:
         if options:
             cfg.merge_from_dict(options)
         self.cfg, self.task, self.batch_size = cfg, task_of(cfg), batch_size
+        require(cfg, 'model', 'test_dataloader.dataset')
         self.device = torch_device(device)
         weights = read_checkpoint(str(checkpoint))
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
-            self.meta = self._meta(weights, str(checkpoint))
             if tta:
                 set_test_time_augmentation(cfg)
             model = revert_sync_batchnorm(MODELS.build(without_init_cfg(cfg.model)))
             load_weights(model, weights, str(checkpoint))
+            self.meta = self._meta(weights, str(checkpoint))
             self.model = model.to(self.device).eval()
             steps = inner_dataset(cfg.test_dataloader.dataset).pipeline
             loader, *steps = _without_annotations(steps)

@@ -104,7 +104,8 @@ def to_prediction(task: str, sample: BaseDataElement, shared: dict) -> Predictio
     """
     shared = dict(shared, sample=sample)
     if task == 'segmentation':
-        return Segmentation(**shared, label_map=sample.pred_sem_seg.data[0].numpy())
+        # those of segmenters with one channel for two classes are floating-point numbers
+        return Segmentation(**shared, label_map=sample.pred_sem_seg.data[0].long().numpy())
     if task == 'classification':
         return Classification(**shared, scores=sample.pred_score.float().numpy())
     found = sample.get('pred_instances')

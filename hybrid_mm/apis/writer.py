@@ -59,7 +59,7 @@ class Writer:
         self.ids = None if annotations is None else _Ids(Path(annotations), predictor.classes)
         self.entries: list[dict] = []
         self._video: _Video | None = None
-        check_output_folder(self.out, 'out')
+        check_output_folder(self.out)
         self._names = _Names(self.out)
         self._old = _results(self.out)
         if self._old and not force:

@@ -14,7 +14,7 @@ from typing_extensions import Unpack
 
 from hybrid_mm.backbones.frames.resnet import ConvSlot, ResNet, ResNetArch, ResNetArguments
 from hybrid_mm.layers import AAConv2d
-from hybrid_mm.ops.arguments import not_negative, positive, sides
+from hybrid_mm.ops.arguments import fraction, not_negative, positive, sides
 from hybrid_mm.ops.positions import fit_tables
 from hybrid_mm.registry import MODELS
 
@@ -70,7 +70,8 @@ class AugmentedResNet(ResNet):
     ) -> None:
         super().__init__(arch, **kwargs)
         positive(self, heads=heads, min_key_dim=min_key_dim)
-        not_negative(self, kappa=kappa, upsilon=upsilon)
+        not_negative(self, kappa=kappa)
+        fraction(self, upsilon=upsilon)
         if kappa is None:
             kappa = 0.2 if self.arch.bottleneck else 0.25
         if upsilon is None:

@@ -120,7 +120,7 @@ class CoAtNetArch(MBConvArch):
     def check(self, owner: str, name: str = 'arch') -> None:
         """Check the kinds as well."""
         super().check(owner, name)
-        check_numbers(owner, f'{name}.attention', self.attention)
+        check_numbers(owner, f'{name}.attention', self.attention, RelativeTransformerBlock)
         for value in self.kinds:
             one_of(owner, ('C', 'T'), **{f'{name}.kinds': value})
 

@@ -129,7 +129,7 @@ class PeLK(ConvNeXtFrame):
         arch: str | Mapping | ConvNeXtArch = 'tiny',
         kernel_sizes: Sequence[int] = (51, 49, 47, 13),
         center_size: int = 5,
-        grids: Sequence[Sequence[int]] | None = None,
+        grids: Sequence[Sequence[int] | None] | None = None,
         small_kernel: int = 5,
         partial_ratio: float = 3 / 8,
         pos_embed: str = 'bias',

@@ -26,6 +26,7 @@ from hybrid_mm.layers.attention.spatial_reduction_attention import (
 )
 from hybrid_mm.layers.drop import DropPath
 from hybrid_mm.ops.arguments import divides, multiple_of, one_of
+from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.positions import resize_position_embedding
 from hybrid_mm.registry import MODELS
 
@@ -91,7 +92,7 @@ class PVTBlock(nn.Module):
         """Map (N, H, W, C), or tokens (N, L, C) of a map of the given size, to the same shape."""
         shape = x.shape
         size = size or (shape[1], shape[2])
-        x = x.reshape(shape[0], -1, shape[-1])
+        x = x.flatten(1, -2)
         x = x + self.drop_path(self.attn(self.norm1(x), size))
         return (x + self.drop_path(self.mlp(self.norm2(x)))).reshape(shape)
 
@@ -207,6 +208,7 @@ class PVT(BaseBackbone):
         **kwargs: Unpack[SharedArguments],
     ) -> None:
         super().__init__(arch, **kwargs)
+        check_impl(impl, 'mixed_shift')
         one_of(self, ('pad', 'drop'), partial_patches=partial_patches)
         self.depths, self.stage_channels = list(self.arch.depths), list(self.arch.embed_dims)
         multiple_of(self, 4 * 2 ** (len(self.depths) - 1), img_size=img_size)

@@ -5,6 +5,7 @@ from hybrid_mm.data.corruptions import Corrupt
 from hybrid_mm.data.ham10000 import HAM10000
 from hybrid_mm.data.imagenet_variants import ImageNetA, ImageNetC, ImageNetR, ImageNetSketch
 from hybrid_mm.data.seeded import PlacedSampler, SeededDataset
+from hybrid_mm.data.workers import LostBatchError
 
 __all__ = [
     'HAM10000',
@@ -14,6 +15,7 @@ __all__ = [
     'ImageNetC',
     'ImageNetR',
     'ImageNetSketch',
+    'LostBatchError',
     'PlacedSampler',
     'SeededDataset',
 ]

@@ -3,7 +3,6 @@
 import functools
 import logging
 import os
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -11,16 +10,21 @@ import torch
 from mmengine.dataset import BaseDataset, Compose
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS as ROOT_DATASETS
+from PIL import UnidentifiedImageError
 
 from hybrid_mm import compat
-from hybrid_mm.data.coco_check import Findings, Use, load_coco
-from hybrid_mm.data.images import IMAGE_SUFFIXES
-from hybrid_mm.data.sample_check import SampleCheck, check_file_end, is_hidden
+from hybrid_mm.data.coco_check import load_coco
+from hybrid_mm.data.coco_lists import Findings, Use
+from hybrid_mm.data.sample_check import (
+    SampleCheck,
+    check_file_end,
+    is_hidden,
+    is_image,
+    other_images,
+)
 from hybrid_mm.data.wrapper import DatasetWrapper
 from hybrid_mm.errors import UserError, shorten, warn
 from hybrid_mm.registry import DATASETS
-
-_PICTURES = {*IMAGE_SUFFIXES, '.gif', '.pgm', '.jfif', '.jpe', '.jp2', '.heic', '.heif', '.avif'}
 
 
 class BadSampleError(UserError):
@@ -122,11 +126,10 @@ class CheckedDataset(DatasetWrapper):
             vars(self.dataset).pop(name, None)
         if empty:
             where = self.dataset.ann_file or self.dataset.data_prefix
-            others = other_images(self.dataset)
-            found = '; '.join(
-                filter(None, [str(self._found or ''), f'{others} are of another suffix' if others else ''])
-            )
-            found = f' ({found})' if found else ''
+            others = images_not_read(self.dataset)
+            suffixes = f'{others} are of another suffix' if others else ''
+            reasons = '; '.join(filter(None, [str(self._found or ''), suffixes]))
+            found = f' ({reasons})' if reasons else ''
             raise UserError(
                 f'{type(self.dataset).__name__}: no image is left in {where}{found}; check the '
                 f'file, img_suffix, metainfo.classes ({self._classes()}) and filter_cfg '
@@ -146,17 +149,18 @@ class CheckedDataset(DatasetWrapper):
             polygons_only=polygons_only and not dataset.test_mode,
             evaluated=dataset.test_mode,
         )
-        coco, self._found = load_coco(api, path, use)
+        coco, self._found = load_coco(api, path, use, dataset.ann_file)
         broken = self._found.broken
         if broken:
-            self._count(len(broken), f'{path}: {"; ".join(list(broken.values())[:3])}')
+            texts = '; '.join(list(broken.values())[:3])
+            self._count(len(broken), f'{dataset.ann_file}: {texts}')
         if not dataset.test_mode and self._found.images:
             objects = self._found.objects
             absent = [c for c in dataset.metainfo.get('classes') or () if not objects[c]]
             if absent:
                 warn(
-                    f'{path}: {len(absent)} classes have no object to train on: {shorten(absent)} '
-                    f'({self._found})'
+                    f'{dataset.ann_file}: {len(absent)} classes have no object to train on: '
+                    f'{shorten(absent)} ({self._found})'
                 )
         return coco
 
@@ -220,6 +224,9 @@ class CheckedDataset(DatasetWrapper):
                 check_file_end(path)
             except ValueError as truncated:
                 error = truncated
+        if isinstance(error, UnidentifiedImageError):  # which does not name the file
+            unknown = [path for path in paths if os.path.isfile(path) and not is_image(path)]
+            error = ValueError(f'{unknown[0]} is no image') if unknown else error
         text = str(error).strip() or 'no message'
         prefix = '' if type(error) is ValueError else f'{type(error).__name__}: '
         return f'{shorten(paths) or f"sample {index}"}: {prefix}{text}'
@@ -227,7 +234,7 @@ class CheckedDataset(DatasetWrapper):
 
 def _without_hidden(load: Callable[[], list[dict]], prefixes: dict[str, str]) -> list[dict]:
     """Samples that a data set finds in folders, without hidden files and folders."""
-    folders = sorted((str(folder) for folder in prefixes.values() if folder), key=len)
+    folders = sorted((str(folder) for folder in prefixes.values() if folder), key=len, reverse=True)
 
     def hidden(entry: Any) -> bool:
         path = str(entry.get('img_path') or '') if isinstance(entry, dict) else ''
@@ -237,30 +244,15 @@ def _without_hidden(load: Callable[[], list[dict]], prefixes: dict[str, str]) ->
     return [entry for entry in load() if not hidden(entry)]
 
 
-def other_images(dataset: BaseDataset) -> str:
+def images_not_read(dataset: BaseDataset) -> str:
     """Images in the folder of a data set whose suffixes it does not read, as '3 .JPG, 1 .webp'.
 
     Empty if there are none, or if the data set has a list of its images or no suffix.
     """
     suffix = getattr(dataset, 'img_suffix', None) or getattr(dataset, 'extensions', None)
-    prefix = dataset.data_prefix
-    folder = prefix.get('img_path') or prefix.get('img') or ''
+    folders = dataset.data_prefix
+    folder = folders.get('img_path') or folders.get('img') or ''
     if not suffix or dataset.ann_file or not os.path.isdir(folder):
         return ''
-    maps = prefix.get('seg_map_path')
-    maps = maps and os.path.abspath(maps)
-    found: Counter[str] = Counter()
-    for path, folders, names in os.walk(os.path.abspath(folder), followlinks=True):
-        folders[:] = [f for f in folders if not is_hidden(f) and os.path.join(path, f) != maps]
-        if isinstance(suffix, str):
-            stems = {name.removesuffix(suffix) for name in names if name.endswith(suffix)}
-            known = {stem + suffix for stem in stems}
-            if maps == os.path.abspath(folder):  # label maps beside the images
-                known |= {stem + dataset.seg_map_suffix for stem in stems}
-        else:
-            known = {name for name in names if name.lower().endswith(tuple(suffix))}
-        for name in names:
-            ending = os.path.splitext(name)[1]
-            if name not in known and ending.lower() in _PICTURES and not is_hidden(name):
-                found[ending] += 1
-    return ', '.join(f'{count} {ending}' for ending, count in sorted(found.items()))
+    maps = getattr(dataset, 'seg_map_suffix', '')
+    return other_images(folder, suffix, folders.get('seg_map_path'), maps)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from hybrid_mm.data.coco_values import as_number, shown
 from hybrid_mm.errors import shorten
 
 Polygons = list[list[float]]
@@ -212,7 +213,9 @@ def area_of(mask: Any, height: int, width: int) -> float:
     """Pixels of a mask, of polygons by the shoelace formula; 0 for what is not a mask."""
     try:
         if isinstance(mask, list):
-            return sum(map(_shoelace, plain_polygons(mask, reach(height, width))[0]))
+            limit = reach(height, width)
+            polygons = mask if are_plain(mask, limit) else plain_polygons(mask, limit)[0]
+            return sum(map(_shoelace, polygons))
         if isinstance(mask, dict):
             mask, _ = plain_run_lengths(mask, height, width)
             if isinstance(mask['counts'], list):
@@ -227,23 +230,3 @@ def _shoelace(polygon: list[float]) -> float:
     x, y = polygon[::2], polygon[1::2]
     following = zip(x, y, x[1:] + x[:1], y[1:] + y[:1], strict=True)
     return abs(sum(x0 * y1 - x1 * y0 for x0, y0, x1, y1 in following)) / 2
-
-
-def as_number(value: Any) -> int | float | None:
-    """Number of a JSON value, also of one that was written as text; None if there is none."""
-    if isinstance(value, str) and '_' not in value:
-        for read in (int, float):
-            try:
-                return as_number(read(value))
-            except ValueError:
-                continue
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return value if -1e15 < value < 1e15 else None  # neither infinite nor NaN, and exact
-
-
-def shown(value: Any) -> str:
-    """A JSON value in a message."""
-    text = repr(value) if isinstance(value, str) else str(value)
-    return text if len(text) < 60 else f'{text[:57]}...'

@@ -3,10 +3,16 @@
 import mmap
 import os
 import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from PIL import Image
 
+from hybrid_mm.data.images import IMAGE_SUFFIXES
+
+PICTURES = (*IMAGE_SUFFIXES, '.jpe', '.jp2', '.heic', '.heif', '.avif')
+"""Endings of the names of image files, also of those that are not read."""
 _SIGNATURES = JPEG, PNG = b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n'
 # a marker of a JPEG file: not a stuffed byte of a scan, and none of the marks within a scan
 _MARKER = re.compile(rb'\xff+[^\x00\xff\xd0-\xd7]')
@@ -21,6 +27,63 @@ def is_hidden(path: str) -> bool:
     """
     parts = [part for part in path.replace(os.sep, '/').split('/') if part not in ('', '.', '..')]
     return any(part.startswith('.') or part == '__MACOSX' for part in parts)
+
+
+def files_below(folder: str | os.PathLike) -> Iterator[str]:
+    """Files in a folder and its subfolders, relative to it, without hidden ones; links count."""
+    seen = set()
+    for path, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(path)
+        if real in seen:  # links in a circle
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        below = os.path.relpath(path, folder)
+        yield from (os.path.normpath(os.path.join(below, n)) for n in names if not is_hidden(n))
+
+
+def other_images(
+    folder: str, suffix: str | Sequence[str], maps: str | None = None, map_suffix: str = ''
+) -> str:
+    """Images in a folder and its subfolders that have another suffix, as '3 .JPG, 1 .webp'.
+
+    Args:
+        folder: The folder.
+        suffix: Suffix of the images that are read, or several in lower case, for names in any.
+        maps: Folder of the label maps, which may be the same or in it.
+        map_suffix: Suffix of the label maps.
+    """
+    folder, maps = os.path.abspath(folder), maps and os.path.abspath(maps)
+    by_folder: dict[str, list[str]] = {}
+    for path in files_below(folder):
+        by_folder.setdefault(os.path.dirname(path), []).append(os.path.basename(path))
+    found: Counter[str] = Counter()
+    for below, names in by_folder.items():
+        path = os.path.join(folder, below)
+        if maps and maps != folder and f'{path}/'.startswith(f'{maps}/'):
+            continue
+        if isinstance(suffix, str):
+            stems = {name.removesuffix(suffix) for name in names if name.endswith(suffix)}
+            known = {stem + suffix for stem in stems}
+            if maps == folder:
+                known |= {stem + map_suffix for stem in stems}
+        else:
+            known = {name for name in names if name.lower().endswith(tuple(suffix))}
+        for name in names:
+            ending = os.path.splitext(name)[1]
+            if name not in known and ending.lower() in PICTURES:
+                found[ending] += 1
+    return ', '.join(f'{count} {ending}' for ending, count in sorted(found.items()))
+
+
+def is_image(path: str) -> bool:
+    """Whether Pillow knows the format of a file."""
+    try:
+        _opened(path).close()
+    except ValueError:
+        return False
+    return True
 
 
 def check_file_end(path: str) -> None:
@@ -56,7 +119,7 @@ def _jpeg_is_complete(data: mmap.mmap) -> bool:
             return True
         if marker not in (0x01, 0xD8):  # all others have a length
             at += int.from_bytes(data[at : at + 2], 'big')
-        if marker == 0xDA and at < len(data) and data[-2:] == b'\xff\xd9':
+        if marker == 0xDA and data[-2:] == b'\xff\xd9':
             return True  # a scan, and nothing behind the end: no need to read it
     return False
 
@@ -85,10 +148,7 @@ def read_pair(image: str, label_map: str) -> tuple[np.ndarray, tuple[int, int]]:
         if not os.path.isfile(path):
             raise ValueError(f'{path} does not exist')
         check_file_end(path)
-    with _opened(image) as picture:
-        width, height = picture.size
-        if picture.getexif().get(0x0112, 1) >= 5:  # it is turned by a quarter when it is read
-            width, height = height, width
+    width, height = _upright_size(image)
     with _opened(label_map) as picture:
         try:
             labels = np.asarray(picture)
@@ -97,6 +157,17 @@ def read_pair(image: str, label_map: str) -> tuple[np.ndarray, tuple[int, int]]:
     check_shape(labels, label_map, (height, width))
     _check_depth(labels, label_map)
     return labels.astype(np.uint8), (width, height)
+
+
+def _upright_size(path: str) -> tuple[int, int]:
+    """Width and height of an image, turned as its EXIF data say."""
+    with _opened(path) as picture:
+        width, height = picture.size
+        try:
+            turned = picture.getexif().get(0x0112, 1) >= 5  # by a quarter
+        except Exception:  # what damaged EXIF data can raise; decoders then ignore them
+            turned = False
+    return (height, width) if turned else (width, height)
 
 
 def _opened(path: str) -> Image.Image:
@@ -181,6 +252,8 @@ class SampleCheck:
 
     def _check_labels(self, results: dict, shape: tuple, num_classes: int) -> None:
         path, labels = results['seg_map_path'], results['gt_seg_map']
+        if labels.dtype != np.uint8:  # a volume that another loader than MMSegmentation's read
+            return
         check_shape(labels, path, shape)
         if os.path.isfile(path):
             check_file_end(path)

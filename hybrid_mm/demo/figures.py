@@ -8,6 +8,7 @@ import numpy as np
 
 from hybrid_mm.analysis.curves import read_records
 from hybrid_mm.data import shapes
+from hybrid_mm.run.predictions import read_predictions
 
 INK, PAPER = '#202024', 'white'
 
@@ -104,14 +105,11 @@ def draw_detections(root, predictions, path, count: int = 6, threshold: float = 
         count: Number of images, even.
         threshold: Lowest score drawn.
     """
-    import pickle
-
     from pycocotools import mask as rle
 
     pyplot = _pyplot()
     images, truth = _validation(root)
-    with open(predictions, 'rb') as file:
-        by_id = {entry['img_id']: entry['pred_instances'] for entry in pickle.load(file)}
+    by_id = {item['img_id']: item['pred_instances'] for item in read_predictions(predictions)}
     figure, axes = _grid(
         pyplot,
         count // 2,

@@ -50,10 +50,13 @@ def advance(
     Returns:
         States of the schedulers, and the groups without their parameters.
     """
-    light = _Parameters(groups, defaults)
+    of_kind = _kinds(schedulers, groups)
+    first = [of_kind.index(kind) for kind in dict.fromkeys(of_kind)]
+    light = _Parameters([groups[i] for i in first], defaults)
     moved = [copy(scheduler) for scheduler in schedulers]
     for scheduler in moved:
         scheduler.optimizer = light
+        scheduler.base_values = [scheduler.base_values[i] for i in first]
     length = iters // epochs if epochs else iters
     of_iter = [s for s in moved if not s.by_epoch]
     of_epoch = [s for s in moved if s.by_epoch]
@@ -63,4 +66,32 @@ def advance(
         if number % length == 0 and number // length <= epochs:
             for scheduler in of_epoch:
                 scheduler.step()
-    return [scheduler.state_dict() for scheduler in moved], light.param_groups
+    place = {of_kind[i]: number for number, i in enumerate(first)}
+    numbers = [place[kind] for kind in of_kind]
+    states = []
+    for scheduler in moved:
+        state = scheduler.state_dict()
+        for key in ('base_values', '_last_value'):
+            state[key] = [state[key][number] for number in numbers]
+        states.append(state)
+    names = {scheduler.param_name for scheduler in schedulers}
+    values = [
+        {k: v for k, v in group.items() if k != 'params'}
+        | {k: v for k, v in light.param_groups[number].items() if k in (*names, 'betas')}
+        for group, number in zip(groups, numbers, strict=True)
+    ]
+    return states, values
+
+
+def _kinds(schedulers: Sequence[Any], groups: Sequence[dict]) -> list[str]:
+    """Mark groups that schedulers treat alike, of which layer-wise decay has hundreds."""
+    known = {'base_values', '_last_value'}
+    for scheduler in schedulers:
+        for key, value in vars(scheduler).items():
+            if isinstance(value, list) and len(value) == len(groups) and key not in known:
+                return [str(i) for i in range(len(groups))]  # perhaps a value for each
+    names = {scheduler.param_name for scheduler in schedulers}
+    return [
+        repr([(k, group[k]) for k in sorted(group) if k == 'betas' or k.endswith((*names,))])
+        for group in groups
+    ]

@@ -6,7 +6,8 @@ from mmengine.evaluator import BaseMetric
 from mmengine.fileio import get_local_path
 from mmengine.registry import METRICS as ROOT_METRICS
 
-from hybrid_mm.data.coco_check import Use, load_coco
+from hybrid_mm.data.coco_check import load_coco
+from hybrid_mm.data.coco_lists import Use
 from hybrid_mm.errors import UserError, shorten, warn
 from hybrid_mm.registry import METRICS
 
@@ -40,7 +41,7 @@ def checked_coco_metric(
     metric = ROOT_METRICS.build(dict(settings, type=inner, backend_args=backend_args))
     masks = 'all' if 'segm' in metric.metrics else ''
     with get_local_path(ann_file, backend_args=backend_args) as path:
-        coco, found = load_coco(COCO, path, Use(masks=masks, evaluated=True))
+        coco, found = load_coco(COCO, path, Use(masks=masks, evaluated=True), ann_file)
     if found.broken:
         raise UserError(
             f'{ann_file}: {len(found.broken)} images cannot be evaluated: '
@@ -53,5 +54,5 @@ def checked_coco_metric(
     if sort_categories:
         coco.cats = dict(sorted(coco.cats.items()))
         coco.dataset['categories'].sort(key=lambda category: category['id'])
-    metric._coco_api = coco
+    metric._coco_api, metric.ann_file = coco, ann_file
     return metric

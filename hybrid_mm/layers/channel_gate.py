@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_mm.layers.heads import make_divisible
+from hybrid_mm.ops.argument_types import sized_arguments
+from hybrid_mm.ops.arguments import positive
 
 
 class SqueezeExcite(nn.Module):
@@ -20,6 +22,7 @@ class SqueezeExcite(nn.Module):
         act: Activation of the hidden layer.
     """
 
+    @sized_arguments
     def __init__(
         self,
         channels: int,
@@ -28,6 +31,7 @@ class SqueezeExcite(nn.Module):
         act: Callable[[Tensor], Tensor] = F.relu,
     ) -> None:
         super().__init__()
+        positive(self, ratio=ratio)
         hidden = hidden_channels or make_divisible(channels / ratio, round_limit=0.0)
         self.act = act
         self.fc1 = nn.Conv2d(channels, hidden, 1)
@@ -48,6 +52,7 @@ class EfficientChannelGate(nn.Module):
         channels: Number of channels C.
     """
 
+    @sized_arguments
     def __init__(self, channels: int) -> None:
         super().__init__()
         size = int(abs(math.log2(channels) + 1) / 2)

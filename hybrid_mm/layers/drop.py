@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from hybrid_mm.ops.argument_types import sized_arguments
+
 
 class DropPath(nn.Module):
     """Drop a residual branch per sample and rescale the survivors.
@@ -14,6 +16,7 @@ class DropPath(nn.Module):
         rate: Probability in [0, 1) that the branch of a sample is dropped in training.
     """
 
+    @sized_arguments
     def __init__(self, rate: float = 0.0) -> None:
         super().__init__()
         if not 0.0 <= rate < 1.0:

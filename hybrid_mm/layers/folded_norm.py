@@ -15,7 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.fusing import is_plain, require_plain
+from hybrid_mm.ops.precision import accurate
 
 
 class _FoldedNorm(nn.Module):
@@ -44,11 +46,10 @@ class _FoldedNorm(nn.Module):
     def folded(self) -> tuple[Tensor, Tensor]:
         """Weight and bias of the one layer that equals layer and norm in eval mode."""
         weight, norm = getattr(self, self.layer).weight, self.norm
-        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-        return (
-            weight * scale.view(-1, *(1,) * (weight.ndim - 1)),
-            norm.bias - norm.running_mean * scale,
-        )
+        scale = norm.weight * torch.rsqrt(accurate(norm.running_var) + norm.eps)
+        bias = norm.bias - norm.running_mean * scale
+        folded = weight * scale.view(-1, *(1,) * (weight.ndim - 1))
+        return folded.to(weight.dtype), bias.to(weight.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer and the norm."""
@@ -85,6 +86,7 @@ class LinearNorm(_FoldedNorm):
 
     layer = 'linear'
 
+    @sized_arguments
     def __init__(self, in_channels: int, out_channels: int, norm_weight: float = 1.0) -> None:
         norm = nn.BatchNorm1d(out_channels)
         nn.init.constant_(norm.weight, norm_weight)
@@ -116,6 +118,7 @@ class Conv2dNorm(_FoldedNorm):
     layer = 'conv'
     conv: nn.Conv2d
 
+    @sized_arguments
     def __init__(
         self,
         in_channels: int,

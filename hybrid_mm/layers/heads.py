@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from hybrid_mm.ops.arguments import positive
+
 
 def laid_out(x: Tensor) -> Tensor:
     """A map (N, C, H, W) as projections to heads should have it: on GPUs channels side by side.
@@ -50,6 +52,7 @@ def head_widths(
     Raises:
         ValueError: Heads that do not divide the channels.
     """
+    positive('heads', out_channels=out_channels, dim_head=dim_head, qk_ratio=qk_ratio)
     if heads < 1 or out_channels % heads:
         raise ValueError(f'heads must divide the {out_channels} output channels, got {heads}')
     dim = dim_head or make_divisible(out_channels * qk_ratio) // heads

@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybrid_mm.ops.argument_types import sized_arguments
+
 
 class LayerNorm2d(nn.LayerNorm):
     """Layer normalisation over the channels of an (N, C, H, W) map, at each position.
@@ -15,6 +17,7 @@ class LayerNorm2d(nn.LayerNorm):
     the convolutions that follow keep that layout.
     """
 
+    @sized_arguments
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
         super().__init__(channels, eps=eps)
 

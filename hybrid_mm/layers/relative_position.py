@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hybrid_mm.ops.argument_types import sized_arguments
+from hybrid_mm.ops.arguments import not_negative
 from hybrid_mm.ops.positions import (
     resize_bias_table,
     resize_decomposed_table,
@@ -44,12 +46,12 @@ class RelativePosition2d(nn.Module):
     tables: ClassVar = ('rel_h', 'rel_w')
     resize: ClassVar = staticmethod(resize_relative_table)
 
+    @sized_arguments
     def __init__(
         self, size: tuple[int, int], dim: int, heads: int = 1, std: float | None = None
     ) -> None:
         super().__init__()
-        if min(size) < 1:
-            raise ValueError(f'size must be two positive integers, got {size}')
+        not_negative(self, std=std)
         self.size = tuple(size)
         self.std = dim**-0.5 if std is None else std
         self.rel_h = nn.Parameter(torch.empty(heads, 2 * size[0] - 1, dim))
@@ -84,6 +86,7 @@ class RelativeBias2d(nn.Module):
     tables: ClassVar = ('table',)
     resize: ClassVar = staticmethod(resize_bias_table)
 
+    @sized_arguments
     def __init__(self, size: tuple[int, int], heads: int) -> None:
         super().__init__()
         self.size = (tuple(size),)
@@ -106,6 +109,7 @@ class LogRelativeBias2d(nn.Module):
         hidden_channels: Width of the network.
     """
 
+    @sized_arguments
     def __init__(self, heads: int, hidden_channels: int = 512) -> None:
         super().__init__()
         self.fc1 = nn.Linear(2, hidden_channels)
@@ -137,6 +141,7 @@ class DecomposedPosition2d(nn.Module):
     tables: ClassVar = ('rel_h', 'rel_w')
     resize: ClassVar = staticmethod(resize_decomposed_table)
 
+    @sized_arguments
     def __init__(
         self, queries: tuple[int, int], keys: tuple[int, int], dim: int, std: float = 0.0
     ) -> None:

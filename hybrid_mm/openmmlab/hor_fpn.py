@@ -11,6 +11,7 @@ from mmseg.models.decode_heads import UPerHead
 from torch import Tensor, nn
 
 from hybrid_mm.layers import RecursiveGatedConv
+from hybrid_mm.ops.layout import dense_gradient
 
 
 class GatedConvModule(RecursiveGatedConv):
@@ -55,7 +56,7 @@ class GatedConvModule(RecursiveGatedConv):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, out_channels, H, W), contiguous for RoIAlign."""
-        return self.act(self.norm(super().forward(x).contiguous()))
+        return dense_gradient(self.act(self.norm(super().forward(x).contiguous())))
 
 
 class HorFPN(FPN):

@@ -7,7 +7,7 @@ class, the argument, what was expected and what was given.
 """
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -107,8 +107,11 @@ def stage_indices(owner: object, **argument: Any) -> tuple[int, ...]:
         ValueError: Anything else.
     """
     ((name, value),) = argument.items()
-    listed = isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
-    indices = tuple(value) if listed else (value,)
+    try:
+        listed = not isinstance(value, str | bytes | Mapping)
+        indices = tuple(value) if listed else (value,)
+    except TypeError:
+        indices = (value,)
     if not all(is_whole(index) for index in indices):
         raise ValueError(
             f'{owner_name(owner)}: {name} must be one integer or a sequence of them, got {value!r}'

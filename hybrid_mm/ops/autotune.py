@@ -12,6 +12,7 @@ import json
 import math
 import os
 import platform
+import stat
 import statistics
 import time
 import warnings
@@ -191,9 +192,18 @@ def _told(name: str, own: str = '') -> str:
         return own
 
 
+def _path() -> str:
+    """The file of choices, or ''; a pipe, which makes whoever opens it wait, is none."""
+    path = os.path.expanduser(os.environ.get(CACHE_VARIABLE, ''))
+    if path and os.path.exists(path) and stat.S_ISFIFO(os.stat(path).st_mode):
+        _warn(path, 'is a pipe, not a file; algorithms are measured anew')
+        return ''
+    return path
+
+
 def _read_file() -> None:
     """Read the choices of earlier runs: a line {key: choice} each, the last of a key holds."""
-    path = os.environ.get(CACHE_VARIABLE)
+    path = _path()
     if not path or path in _read_files:
         return
     _read_files.add(path)
@@ -223,7 +233,7 @@ def _read_file() -> None:
 
 def _write_file(name: str, chosen: str) -> None:
     """Add a choice. Lines are added at once, so that processes do not disturb each other."""
-    path = os.environ.get(CACHE_VARIABLE)
+    path = _path()
     if not path:
         return
     line = json.dumps({name: chosen})

@@ -28,10 +28,10 @@ def fitting(count: int, each: int, device: torch.device) -> int:
 
     Args:
         count: Rows, channels, images ... that there are.
-        each: Numbers of working memory of one of them.
+        each: Numbers of working memory of one of them; 0 in an empty batch.
         device: Where they are.
     """
-    return max(1, min(count, elements(device) // each))
+    return max(1, min(count, elements(device) // max(each, 1)))
 
 
 def chunks(count: int, size: int) -> Iterator[slice]:

@@ -7,6 +7,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from hybrid_mm.ops.precision import no_autocast
 
@@ -41,9 +42,10 @@ def custom_op(
     """Make an operator of a function that changes none of its arguments.
 
     The function takes tensors (some of them may be None) first, then numbers, strings and lists; it
-    returns a tensor or a tuple of tensors. Function and gradient run without autocast. torch
-    compiles and exports the operator as one node of a graph. There is no second derivative: asked
-    for one, it raises.
+    returns a tensor or a tuple of tensors. Function and gradient run without autocast, and not at
+    all if the first tensor is an empty batch: results without elements and gradients of zero need
+    no work. torch compiles and exports the operator as one node of a graph. There is no second
+    derivative: asked for one, it raises.
 
     Args:
         name: ``hybrid_mm::NAME``.
@@ -118,7 +120,10 @@ def _operator(name: str, function: Callable, fake: Fake) -> torch.library.Custom
 
     @functools.wraps(function)
     def kernel(*args: Any) -> Any:
-        with no_autocast(next(x for x in args if isinstance(x, Tensor))):
+        first = next(x for x in args if isinstance(x, Tensor))
+        if not first.numel():
+            return tree_map(torch.zero_, fake(*args))
+        with no_autocast(first):
             return function(*args)
 
     operator = torch.library.custom_op(name, kernel, mutates_args=(), schema=schema)

@@ -33,7 +33,8 @@ def global_filter(x: Tensor, spectrum: Tensor, impl: str = 'auto') -> Tensor:
     require_fixed_size((height, width), 'the global filter')
     x = accurate(x)
     weight = resize_spectrum(spectrum.to(x.dtype), (height, width // 2 + 1))
-    if resolve(impl, 'global_filter') == 'reference':  # ONNX has no complex numbers
+    # ONNX has no complex numbers, and the transform takes no empty batch
+    if resolve(impl, 'global_filter') == 'reference' or not x.numel():
         return filter_by_matrices(x, weight)
     # along rows, so that the transform and its backward pass work on contiguous memory
     y = torch.fft.rfft2(x.contiguous(), norm='ortho')

@@ -27,7 +27,7 @@ def merged_statistics(parts: Sequence[tuple[Tensor, Tensor]], counts: Sequence[i
 
 
 def _shares(counts: tuple[int, ...], number: str) -> tuple[np.ndarray]:
-    return ((np.array(counts) / sum(counts)).astype(number),)
+    return ((np.array(counts) / max(sum(counts), 1)).astype(number),)
 
 
 def normalisation(norm: nn.Module, statistics: Callable[[], Statistics]) -> tuple[Tensor, Tensor]:
@@ -46,6 +46,8 @@ def normalisation(norm: nn.Module, statistics: Callable[[], Statistics]) -> tupl
         var, mean = norm.running_var, norm.running_mean
     else:
         var, mean, own = statistics()
+        if own == 0:  # an empty batch; still a function of what is normalised
+            var, mean = (0 * torch.nan_to_num(x) for x in (var, mean))
         count: int | Tensor = own
         processes = 1
         if isinstance(norm, nn.SyncBatchNorm) and dist.is_available() and dist.is_initialized():
@@ -67,6 +69,8 @@ def _update(norm: _BatchNorm, var: Tensor, mean: Tensor, count: int | Tensor) ->
     if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
         return
     norm.num_batches_tracked.add_(1)
+    if isinstance(count, int) and not count:
+        return  # as torch's do with an empty batch
     rate: Tensor | float | None = norm.momentum
     if rate is None:
         rate = 1 / norm.num_batches_tracked.to(mean.dtype)

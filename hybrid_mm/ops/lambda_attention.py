@@ -55,7 +55,7 @@ def lambda_attention(
     padding = [dilation * (s // 2) for s in size]
     maps = v.reshape(-1, 1, h, w)
     position = F.conv2d(maps, weight, bias, padding=padding, dilation=dilation)
-    return apply_lambdas(q, k, v, position.unflatten(0, (n, -1)))
+    return apply_lambdas(q, k, v, position.unflatten(0, (n, v.shape[1])))
 
 
 def apply_lambdas(q: Tensor, k: Tensor, v: Tensor, position: Tensor) -> Tensor:

@@ -23,6 +23,15 @@ def accurate(x: Tensor) -> Tensor:
     return x.to(accurate_dtype(x.dtype))
 
 
+def no_wider(x: Tensor, parameter: Tensor) -> Tensor:
+    """The tensor, rounded to the type of a parameter if that is narrower.
+
+    Under autocast parameters have float32: numbers stay as they are. In a network that is all in
+    half precision, layers take no float32.
+    """
+    return x.to(parameter.dtype) if parameter.element_size() < x.element_size() else x
+
+
 def multiplies_accurately(x: Tensor) -> bool:
     """Whether ``torch.bmm`` of such tensors takes ``out_dtype=torch.float32``.
 

@@ -22,37 +22,26 @@ class _HeadByHead(torch.autograd.Function):
         out = x.new_zeros(n * rows.shape[1] * columns.shape[1], weight.shape[1])
         for r, s, mix in zip(rows, columns, weight, strict=True):
             t = torch.matmul(r, x.view(n, h, w * c))
-            u = torch.matmul(s, t.view(-1, w, c))
+            u = torch.matmul(s, t.view(n * len(r), w, c))
             torch.addmm(out, u.view(-1, c), mix.t(), out=out)
-        return out.view(n, rows.shape[1], columns.shape[1], -1)
+        return out.view(n, rows.shape[1], columns.shape[1], weight.shape[1])
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         x, rows, columns, weight = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the gradient will be differentiated itself
-            return _HeadByHead.differentiable(ctx, dy)
         n, h, w, c = x.shape
         x, dy = x.contiguous().view(n, h, w * c), dy.reshape(-1, weight.shape[1])
         dx, drows, dcolumns, dweight = (torch.zeros_like(y) for y in (x, rows, columns, weight))
         for i, (r, s, mix) in enumerate(zip(rows, columns, weight, strict=True)):
-            t = torch.matmul(r, x).view(-1, w, c)
+            t = torch.matmul(r, x).view(n * len(r), w, c)
             du = torch.mm(dy, mix)
             dweight[i] = torch.mm(dy.t(), torch.matmul(s, t).view(-1, c))
-            du = du.view(len(t), -1, c)
+            du = du.view(len(t), len(s), c)
             dcolumns[i] = torch.einsum('bvc,bwc->vw', du, t)
-            dt = torch.matmul(s.t(), du).view(n, -1, w * c)
+            dt = torch.matmul(s.t(), du).view(n, len(r), w * c)
             drows[i] = torch.matmul(dt, x.transpose(1, 2)).sum(0)
             dx += torch.matmul(r.t(), dt)
         return dx.view(n, h, w, c), drows, dcolumns, dweight
-
-    @staticmethod
-    def differentiable(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        """The same gradients by torch's own functions."""
-        needed = [
-            x for x, needs in zip(ctx.saved_tensors, ctx.needs_input_grad, strict=True) if needs
-        ]
-        found = iter(torch.autograd.grad(_group(*ctx.saved_tensors), needed, dy, create_graph=True))
-        return tuple(next(found) if needs else None for needs in ctx.needs_input_grad)
 
 
 def _in_groups(x: Tensor, rows: Tensor, columns: Tensor, weight: Tensor) -> Tensor:
@@ -71,7 +60,7 @@ def _group(x: Tensor, rows: Tensor, columns: Tensor, weight: Tensor) -> Tensor:
     heads, height, _ = rows.shape
     y = torch.bmm(rows.flatten(0, 1).expand(n, -1, -1), x.flatten(2))
     y = y.view(n, heads, height, w, c).permute(1, 3, 0, 2, 4).flatten(2)  # heads, w, (n, h', c)
-    y = torch.bmm(columns, y).view(heads, -1, n, height, c)
+    y = torch.bmm(columns, y).view(heads, columns.shape[1], n, height, c)
     y = y.permute(2, 3, 1, 0, 4).flatten(3)  # n, h', w', (heads, c)
     return y @ weight.transpose(1, 2).flatten(0, 1)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hybrid_mm import compat
+from hybrid_mm.ops.argument_types import typed_arguments
 from hybrid_mm.ops.arguments import one_of
 from hybrid_mm.ops.fusing import is_plain
 
@@ -94,6 +95,12 @@ class ResNetModule(BaseModule):
     Args:
         norm_cfg: Norm, if the module has one; by default batch norm.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let every constructor check the types of its arguments."""
+        super().__init_subclass__(**kwargs)
+        if '__init__' in vars(cls):
+            cls.__init__ = typed_arguments(cls.__init__)  # type: ignore[method-assign]
 
     def __init__(self, norm_cfg: dict | None = None) -> None:
         super().__init__()

@@ -85,6 +85,46 @@ def task_of(cfg: Config) -> str:
     return TASKS[scope]
 
 
+def require(cfg: Config, *keys: str) -> None:
+    """Check that a config has some parts, as ``model.backbone``.
+
+    Raises:
+        UserError: It does not.
+    """
+    for key in keys:
+        node: Any = cfg
+        for part in key.split('.'):
+            node = node.get(part) if isinstance(node, (dict, Config)) else None
+        if not isinstance(node, dict):
+            raise UserError(
+                f'{cfg.filename or "the config"} has no {key}, or one that is no dict; is it the '
+                'config of a network?'
+            )
+
+
+def check_texts(cfg: Config) -> None:
+    """Check that a config can be written: that its paths are text, as UTF-8.
+
+    MMEngine writes the config and these paths to the work dir, and OpenCV ends the process at a
+    path that is no text.
+
+    Raises:
+        UserError: The config, the work dir or a value in the config is not.
+    """
+    texts = [('config', str(cfg.filename)), ('work_dir', os.path.abspath(cfg.work_dir))]
+    for path, node in nodes(dict(cfg), ''):
+        texts += [(f'{path}.{key}'[1:], v) for key, v in node.items() if isinstance(v, str)]
+    for name, text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            shown = text.encode(errors='backslashreplace').decode()
+            raise UserError(
+                f'{name} {shown} is not UTF-8, and cannot be written to the log and the config of '
+                'a run; rename it, or name it by a link'
+            ) from error
+
+
 def without_init_cfg(node: Node) -> Node:
     """Copy of a model's config without any ``init_cfg``, for a model that is given its weights."""
     if isinstance(node, dict):

@@ -20,6 +20,7 @@ from hybrid_mm.checkpoints import inner_model
 from hybrid_mm.errors import UserError
 from hybrid_mm.run.console import duration, print_table
 from hybrid_mm.run.launch import training_runner
+from hybrid_mm.run.total_batch import describe
 
 _BRIEF = 20.0  # seconds; after a shorter step a second one is taken, and timed instead
 
@@ -33,6 +34,7 @@ class DryRun:
         trainable: Number of those that are trained.
         steps: Iterations of the whole run.
         shape: (N, C, H, W) of the images that the model gets; empty if not known.
+        batch: The total batch of a step of the optimizer, in words.
         losses: Losses of the first step by name.
         load: Seconds to read one batch in one process.
         step: Seconds of forward and backward pass and of the optimizer.
@@ -52,6 +54,7 @@ class DryRun:
     trainable: int
     steps: int
     shape: tuple[int, ...] = ()
+    batch: str = ''
     losses: dict[str, float] = field(default_factory=dict)
     load: float = 0.0
     step: float = 0.0
@@ -144,6 +147,8 @@ def show(result: DryRun, macs: int | None) -> None:
         ('whole run, here, one process', f'about {duration(result.seconds)}'),
     ]
     print_table('Dry run: nothing was saved', ('', 'value'), rows)
+    if result.batch:
+        print(result.batch)
     for note in result.notes:
         print(note)
 
@@ -156,6 +161,7 @@ def _one_step(runner: Runner) -> DryRun:
         sum(p.numel() for p in parameters),
         sum(p.numel() for p in parameters if p.requires_grad),
         loop.max_iters,
+        batch=describe(runner, runner.cfg.get('auto_scale_lr')),
         workers=loop.dataloader.num_workers,
     )
     batch, result.load = _read(loop.dataloader)

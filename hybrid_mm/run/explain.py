@@ -1,26 +1,33 @@
-"""The one-line form of what a wrong config raises while it is built."""
+"""The one-line form of what a wrong config or a small machine raises."""
 
+import errno
 import re
 import traceback
 
+from hybrid_mm.data.workers import explain_workers
 from hybrid_mm.errors import nearest, plain_text
 from hybrid_mm.run.registered import arguments, registered_names
 
+_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _OF_CONFIGS = (TypeError, ValueError, KeyError, AssertionError, FileNotFoundError)
 
 
 def explain(error: BaseException) -> str | None:
     """One line for an exception that a config causes; None for others, which keep their traceback.
 
-    Those are the exceptions of a backbone's ``load_pretrained``, and those that pass MMEngine's
-    ``build_from_cfg``: a wrong ``type`` or wrong arguments. The innermost part is named.
+    Those are the exceptions of a backbone's ``load_pretrained``, those that pass MMEngine's
+    ``build_from_cfg`` (a wrong ``type`` or wrong arguments; the innermost part is named), those of
+    data loaders whose workers die or have too little memory, and of files that the system refuses.
     """
+    workers = explain_workers(error)
+    if workers is not None:
+        return workers
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     if any(frame.f_code.co_name == 'load_pretrained' for frame in frames):
         return plain_text(error)  # a backbone that refuses its init_cfg.checkpoint
     builds = [frame for frame in frames if frame.f_code.co_name == 'build_from_cfg']
     if not builds or not isinstance(error, _OF_CONFIGS):
-        return None
+        return _of_files(error)
     build, message = builds[-1], plain_text(error)
     unknown = re.match(r'(\S+) is not in the (\S+)::(.+) registry', message)
     if unknown:
@@ -35,3 +42,12 @@ def explain(error: BaseException) -> str | None:
     if keyword:
         return f'{name} has no argument {keyword[1]!r}{nearest(keyword[1], arguments(cls))}'
     return f'cannot build {name}: {message}'
+
+
+def _of_files(error: BaseException) -> str | None:
+    """What the system says of a file that it refuses, or of a full disk."""
+    if not isinstance(error, OSError):
+        return None
+    if error.filename is not None:
+        return f'{error.filename}: {error.strerror or error}'
+    return error.strerror if error.errno in _OF_DISKS else None

@@ -20,6 +20,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import METRICS, RUNNERS, DefaultScope
 from mmengine.runner import Runner
 
+from hybrid_mm.engine.hooks.evaluated_images import EvaluatedImagesHook
 from hybrid_mm.engine.hooks.resumed_settings import ResumedSettingsHook
 from hybrid_mm.engine.hooks.strict_loading import (
     SameClassesHook,
@@ -30,9 +31,11 @@ from hybrid_mm.engine.optim_wrapper import autocast_features
 from hybrid_mm.engine.work_dir_lock import locked
 from hybrid_mm.errors import UserError, warn
 from hybrid_mm.run.checks.resumed import check_resumed
+from hybrid_mm.run.checks.schedule import ScheduleHook
 from hybrid_mm.run.checks.settings import check_channels
-from hybrid_mm.run.config import inner_dataset, load_config, task_of
+from hybrid_mm.run.config import check_texts, inner_dataset, load_config, task_of
 from hybrid_mm.run.distributed import init_distributed, launched_rank
+from hybrid_mm.run.outputs import check_output_folder
 from hybrid_mm.run.registered import registered_class
 from hybrid_mm.run.resume import (
     checkpoint_folders,
@@ -41,6 +44,7 @@ from hybrid_mm.run.resume import (
     read_training_state,
     warn_of_others,
 )
+from hybrid_mm.run.total_batch import count_accumulation
 
 # strategies of MMEngine's FlexibleRunner with the whole model in every process
 _UNSHARDED = (None, 'SingleDeviceStrategy', 'DDPStrategy')
@@ -55,6 +59,8 @@ def config_of_run(args: argparse.Namespace) -> Config:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = os.path.join('work_dirs', Path(args.config).stem)
+    check_output_folder(cfg.work_dir, 'work_dir')
+    check_texts(cfg)
     for name in LOADERS:
         loader = cfg.get(name)
         if loader is None:
@@ -115,7 +121,7 @@ def _amp_dtype(dtype: str | None, configured: str | None = None) -> str:
 
 
 def set_auto_scale_lr(cfg: Config) -> None:
-    """Scale the learning rate with the total batch size.
+    """Scale the learning rate with the total batch size; see ``hybrid_mm.run.total_batch``.
 
     Raises:
         UserError: The config does not say to which batch size its learning rate belongs.
@@ -289,6 +295,8 @@ def set_test_time_augmentation(cfg: Config) -> None:
             )
         if cfg.tta_model.type in ('DetTTAModel', 'mmdet.DetTTAModel'):  # they refuse masks
             cfg.tta_model.type = 'hybrid_mm.InstanceTTAModel'
+    if cfg.tta_model.type in ('SegTTAModel', 'mmseg.SegTTAModel'):  # wrong for out_channels=1
+        cfg.tta_model.type = 'hybrid_mm.SegmentationTTAModel'
     dataset = inner_dataset(cfg.test_dataloader.dataset)
     if 'tta_pipeline' not in cfg:
         cfg.tta_pipeline = copy.deepcopy(dataset['pipeline'])
@@ -318,7 +326,8 @@ def _default_tta_model(task: str) -> dict:
             type='hybrid_mm.InstanceTTAModel',
             tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
         )
-    return dict(type='SegTTAModel' if task == 'segmentation' else 'AverageClsScoreTTA')
+    segments = task == 'segmentation'
+    return dict(type='hybrid_mm.SegmentationTTAModel' if segments else 'AverageClsScoreTTA')
 
 
 def training_runner(cfg: Config) -> Runner:
@@ -326,10 +335,12 @@ def training_runner(cfg: Config) -> Runner:
 
     Raises:
         UserError: The neck does not take the maps of the backbone. In ``runner.train()``, if no
-            weight of ``load_from`` fits the model.
+            weight of ``load_from`` fits the model, or a run cannot be resumed with its config.
     """
     runner = build_runner(cfg)
     check_channels(runner)
+    count_accumulation(runner)
+    runner.register_hook(ScheduleHook())
     # the weights, perhaps: they cannot be compared with a file
     sharded = 'runner_type' in cfg and (cfg.get('strategy') or {}).get('type') not in _UNSHARDED
     if cfg.get('load_from') and not sharded:
@@ -356,7 +367,9 @@ def testing_runner(cfg: Config, checkpoint: str) -> Runner:
 def build_runner(cfg: Config) -> Runner:
     """Build the runner of a config; its data sets name their broken samples."""
     set_sample_checks(cfg)
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner.register_hook(EvaluatedImagesHook())
+    return runner
 
 
 def set_sample_checks(cfg: Config) -> None:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
@@ -15,10 +16,13 @@ from hybrid_mm import compat
 from hybrid_mm.errors import UserError
 from hybrid_mm.run.checks.datasets import dataset_class, dataset_classes
 from hybrid_mm.run.config import inner_dataset, task_of
+from hybrid_mm.run.predictions import SUFFIXES, safe_pickles
 
 
 def run_upstream(cfg: Config, scripts: dict[str, str], argv: list[str]) -> None:
     """Run the script of the library that a config belongs to, in this process.
+
+    It reads pickles as :func:`hybrid_mm.run.predictions.read_predictions` does.
 
     Args:
         cfg: Config, whose ``default_scope`` names the library.
@@ -39,7 +43,8 @@ def run_upstream(cfg: Config, scripts: dict[str, str], argv: list[str]) -> None:
     previous = sys.argv
     sys.argv = [str(script), *argv]
     try:
-        with _named_classes(cfg, library):
+        pickles = [word for word in argv if word.endswith(SUFFIXES)]
+        with _named_classes(cfg, library), safe_pickles(', '.join(pickles)):
             runpy.run_path(str(script), run_name='__main__')
     finally:
         sys.argv = previous
@@ -60,9 +65,21 @@ def _named_classes(cfg: Config, library: str) -> Iterator[None]:
     if not named:
         yield
         return
-    before = cls.METAINFO
+    before, load, own = cls.METAINFO, cls._load_metainfo, vars(cls).get('_load_metainfo')
+
+    def with_tuple(cls: type, metainfo: Any = None) -> dict[str, Any]:
+        meta = load(metainfo)
+        if isinstance(meta.get('classes'), list):  # MMDetection's script adds a tuple to them
+            meta['classes'] = tuple(meta['classes'])
+        return meta
+
     cls.METAINFO = {**before, **classes}
+    cls._load_metainfo = classmethod(with_tuple)
     try:
         yield
     finally:
         cls.METAINFO = before
+        if own is None:
+            del cls._load_metainfo
+        else:
+            cls._load_metainfo = own

@@ -4,17 +4,20 @@ import json
 import math
 import os
 import pprint
+import uuid
+from contextlib import suppress
 from pathlib import Path
 
 from mmengine.config import Config
 
-from hybrid_mm.errors import UserError, shorten
+from hybrid_mm.errors import UserError, printable, shorten
 from hybrid_mm.run.config import installed_configs
 from hybrid_mm.zoo.heads import NEW_HEADS, check_head
+from hybrid_mm.zoo.listing import installed_trees
 from hybrid_mm.zoo.metafile import HEADS
 from hybrid_mm.zoo.new_backbone import Backbone
 from hybrid_mm.zoo.plan import Plan
-from hybrid_mm.zoo.splits import UserData
+from hybrid_mm.zoo.splits import Split, UserData
 
 
 def _py(value, indent: int) -> str:
@@ -46,49 +49,71 @@ def write_config(
     plan: Plan,
     command: str,
     checkpoint: str | None = None,
+    force: bool = False,
 ) -> list[str]:
     """Write a config, and the annotations of the splits if the data were divided.
 
+    Either all files are written or none.
+
     Args:
-        out: File to write; it must not exist.
+        out: File to write.
         data: The data set.
         head: Key of ``NEW_HEADS``.
         backbone: Result of :func:`~hybrid_mm.zoo.new_backbone.find_backbone`.
         plan: Result of :func:`~hybrid_mm.zoo.plan.make_plan`.
         command: Command line, for the comment at the top.
         checkpoint: Weights of the backbone.
+        force: Overwrite files that exist.
 
     Returns:
         Written files, the config first.
 
     Raises:
-        UserError: The file exists, the head needs other data, or the config cannot be read back.
+        UserError: See :func:`check_out`; the head needs other data, or a file cannot be written or
+            the config not be read back.
     """
-    check_out(out)
+    check_out(out, force, data, checkpoint)
     check_head(head, data)
     path = Path(out)
-    files = [path]
+    contents = {path: ''}
     places = {}
-    path.parent.mkdir(parents=True, exist_ok=True)
     for name, split in data.splits.items():
         places[name] = os.path.join(data.root, split.labels)
+        written = _written(path, name, split)
+        if written is None:
+            continue
+        places[name] = str(written.resolve())
         if split.content is not None:
-            places[name] = str(path.with_name(f'{path.stem}_{name}.json').resolve())
-            Path(places[name]).write_text(json.dumps(split.content))
-        elif split.names is not None:
-            places[name] = str(path.with_name(f'{path.stem}_{name}.txt').resolve())
-            Path(places[name]).write_text('\n'.join(split.names) + '\n')
-        if split.content is not None or split.names is not None:
-            files.append(Path(places[name]))
+            contents[written] = json.dumps(split.content)
+        else:
+            contents[written] = ''.join(f'{stem}\n' for stem in split.names or ())
+    contents[path] = _source(path, data, head, backbone, plan, command, checkpoint, places)
+    _write_all(contents)
+    return [str(file) for file in contents]
+
+
+def _source(
+    path: Path,
+    data: UserData,
+    head: str,
+    backbone: Backbone,
+    plan: Plan,
+    command: str,
+    checkpoint: str | None,
+    places: dict[str, str],
+) -> str:
+    """Source of a config; ``places`` are the annotations of the splits."""
     fields = (_coco if data.layout == 'coco' else _masks)(data, head, places, plan)
     template = Path(__file__).parent / 'templates' / f'{data.layout}.txt'
-    text = template.read_text().format(
+    bases, task = f'{_configs(path)}/_base_', 'det' if data.layout == 'coco' else 'seg'
+    text = template.read_text('utf-8').format(
         title=HEADS.get(head, HEADS['fpn']),
         backbone=backbone.name,
+        folder=printable(str(data.root)),
         root=str(data.root),
-        command=command,
-        configs=_configs(path),
-        base=NEW_HEADS[head].base,
+        command=printable(command),
+        model_base=f'{bases}/models/{NEW_HEADS[head].base}',
+        runtime_base=f'{bases}/default_runtime_{task}.py',
         classes=len(data.classes),
         metainfo=_metainfo(data.classes),
         width=data.size[0],
@@ -104,12 +129,43 @@ def write_config(
         hooks=f'custom_hooks = {_py(backbone.hooks, 0)}\n' if backbone.hooks else '',
         **fields,
     )
-    path.write_text(text)
+    # MMEngine replaces what it finds between two braces, in strings and comments as well
+    return text.replace('{{', r'{\x7b')
+
+
+def _write_all(contents: dict[Path, str]) -> None:
+    """Write all files, of which the first is a config that must be readable, or none.
+
+    Raises:
+        UserError: A file cannot be written, or the config cannot be read back.
+    """
+    out = next(iter(contents))
+    made = [folder for folder in (out.parent, *out.parent.parents) if not folder.exists()]
+    moves = {path: path.with_name(f'{uuid.uuid4().hex}{path.suffix}') for path in contents}
+    placed = []
     try:
-        Config.fromfile(str(path))
-    except Exception as error:
-        raise UserError(f'{out} was written but cannot be read: {error}') from error
-    return [str(file) for file in files]
+        out.parent.mkdir(parents=True, exist_ok=True)
+        for path, text in contents.items():
+            with open(moves[path], 'x', encoding='utf-8') as file:
+                file.write(text)
+        try:
+            Config.fromfile(str(moves[out]))
+        except Exception as error:  # whatever a config can raise
+            raise UserError(f'{out} would not be readable: {error}') from error
+        for path in reversed(moves):  # the config last: it names the others
+            new = not path.exists()
+            os.replace(moves[path], path)
+            placed += [path] if new else []
+    except BaseException as error:
+        for left in (*moves.values(), *placed):
+            with suppress(OSError):
+                left.unlink()
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
+        if isinstance(error, OSError):
+            raise UserError(f'--out {out} cannot be written: {error}') from error
+        raise
 
 
 def _configs(path: Path) -> str:
@@ -123,16 +179,56 @@ def _configs(path: Path) -> str:
     return str(root)
 
 
-def check_out(out: str) -> None:
-    """Check that a config can be written to a file.
+def _written(path: Path, name: str, split: Split) -> Path | None:
+    """File that the annotations of a split are written to, beside the config; None if to none."""
+    if split.content is None and split.names is None:
+        return None
+    return path.with_name(f'{path.stem}_{name}.{"txt" if split.content is None else "json"}')
+
+
+def check_out(
+    out: str, force: bool = False, data: UserData | None = None, checkpoint: str | None = None
+) -> None:
+    """Check that a config, and the lists of divided data beside it, can be written.
+
+    Args:
+        out: File to write.
+        force: Whether files that exist may be overwritten.
+        data: The data set, if it is known.
+        checkpoint: Weights that are read.
 
     Raises:
-        UserError: The name does not end in ``.py``, or the file exists.
+        UserError: The name does not end in ``.py``; a file exists, or is one that is read.
     """
-    if not out.endswith('.py'):
+    path = Path(out)
+    if path.suffix != '.py':
         raise UserError(f'--out {out} must end with .py')
-    if os.path.exists(out):
-        raise UserError(f'--out {out} exists already; name another file or delete it')
+    files, reads = [path], [Path(checkpoint)] if checkpoint else []
+    if data is not None:
+        written = [_written(path, name, split) for name, split in data.splits.items()]
+        files += [file for file in written if file is not None]
+        reads += [data.root / split.labels for split in data.splits.values()]
+        reads += [data.root / name for name in ('classes.txt', 'labels.txt')]
+    for file in files:
+        if not os.path.lexists(file):
+            continue
+        if not force:
+            raise UserError(
+                f'{file} exists already; name another --out, delete it, or overwrite it with '
+                '--force'
+            )
+        if file.is_dir():
+            raise UserError(f'{file} is a folder; name another --out')
+        if any(other.exists() and file.exists() and file.samefile(other) for other in reads):
+            raise UserError(f'{file} is read, and cannot be overwritten; name another --out')
+        if file.resolve() in _our_configs():
+            raise UserError(f'{file} is a config of hybrid_mm; name another --out')
+
+
+def _our_configs() -> set[Path]:
+    root = installed_configs().resolve()
+    zoo = {root.parent / model.config for tree in installed_trees() for model in tree.models}
+    return {path.resolve() for path in (*(root / '_base_').rglob('*.py'), *zoo)}
 
 
 def _metainfo(classes: list[str]) -> str:
@@ -236,7 +332,7 @@ def summary(data: UserData, backbone: Backbone, plan: Plan) -> str:
     """Two lines about the data and the chosen settings."""
     length = f'{plan.steps} epochs' if data.layout == 'coco' else f'{plan.steps} iterations'
     return (
-        f'{data.root}: {len(data.classes)} classes ({shorten(data.classes)}), '
+        printable(f'{data.root}: {len(data.classes)} classes ({shorten(data.classes)}), ')
         + ', '.join(f'{split.count} images in {name}' for name, split in data.splits.items())
         + f', {data.size[0]} x {data.size[1]} in the median\n'
         f'{backbone.name} of {backbone.source}, maps of {backbone.channels} channels; '

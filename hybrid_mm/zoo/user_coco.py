@@ -1,5 +1,6 @@
 """Data sets of users in COCO's format: an annotation file per split, and folders of images."""
 
+import mmap
 import os
 import random
 import re
@@ -8,7 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hybrid_mm.data.class_order import spelling
-from hybrid_mm.data.coco_check import Use, coco_categories, read_coco_file
+from hybrid_mm.data.coco_check import read_coco_file
+from hybrid_mm.data.coco_lists import LISTS, Use
+from hybrid_mm.data.sample_check import is_hidden
 from hybrid_mm.errors import UserError, shorten
 from hybrid_mm.zoo.splits import (
     SPLITS,
@@ -26,7 +29,7 @@ def coco_files(root: Path) -> dict[str | None, list[Path]]:
     found: dict[str | None, list[Path]] = {}
     for pattern in ('*.json', '*/*.json', '*/*/*.json'):
         for path in sorted(root.glob(pattern)):
-            if _is_coco(path):
+            if not is_hidden(str(path.relative_to(root))) and _is_coco(path):
                 found.setdefault(split_of(path), []).append(path)
     for split, paths in found.items():
         instances = [path for path in paths if path.stem.startswith('instances')]
@@ -35,19 +38,22 @@ def coco_files(root: Path) -> dict[str | None, list[Path]]:
 
 
 def _is_coco(path: Path) -> bool:
-    """Whether a file looks like annotations of objects, without parsing all of it."""
+    """Whether a file looks like annotations of objects, be they valid or not."""
     try:
-        return coco_categories(str(path)) is not None
-    except (UserError, OSError):
+        with path.open('rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return all(data.find(b'"%s"' % name.encode()) >= 0 for name in LISTS)
+    except (ValueError, OSError):  # empty, or not readable
         return False
 
 
 def _load(path: Path) -> dict:
     """Read a file as the data set of a training would."""
     content, found = read_coco_file(str(path), Use(masks='given'))
-    for key in ('images', 'annotations', 'categories'):
+    for key in LISTS:
         if not content[key] and not found.broken:
             raise UserError(f'{path}: the list {key!r} is empty')
+    if any('segments_info' in entry for entry in content['annotations']):
+        raise UserError(f'{path} has panoptic annotations; expected those of objects')
     if found.broken:
         raise UserError(
             f'{path}: {len(found.broken)} images have annotations that cannot be used: '

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from hybrid_mm.errors import UserError, nearest
+from hybrid_mm.data.class_order import moved
+from hybrid_mm.errors import UserError, nearest, shorten
 from hybrid_mm.zoo.splits import UserData
 from hybrid_mm.zoo.user_coco import coco_files, read_coco
 from hybrid_mm.zoo.user_masks import read_masks
@@ -50,4 +51,12 @@ def read_data(
     coco = all(files) if files else bool(coco_files(folder))
     if coco:
         return read_coco(folder, given, holdout, classes, empty_classes)
+    for name in ('classes.txt', 'labels.txt') if classes else ():
+        file = folder / name
+        listed = file.read_text().splitlines() if file.is_file() else []
+        if moved(classes or (), [line.strip() for line in listed]):
+            raise UserError(
+                f'--classes {shorten(list(classes or ()))} has names of {file} in another order; '
+                'they are those of the labels 0, 1, 2, ... in the label maps'
+            )
     return read_masks(folder, given, holdout, classes, ignore)

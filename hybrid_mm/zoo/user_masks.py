@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from hybrid_mm.data.images import IMAGE_SUFFIXES
-from hybrid_mm.errors import UserError, shorten, warn
+from hybrid_mm.data.sample_check import PICTURES, files_below, one_label, read_pair
+from hybrid_mm.errors import UserError, printable, shorten, warn
 from hybrid_mm.run.console import track
 from hybrid_mm.zoo.splits import SPLITS, Split, UserData, check_splits, held_out, median_size
 
@@ -31,15 +31,18 @@ def _mask_folders(root: Path) -> Iterator[tuple[str, Path, Path]]:
         yield 'all', root / 'images', root / masks
 
 
-def _files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes)
+def _files(folder: Path, suffixes: Sequence[str]) -> list[str]:
+    """Files in a folder and its subfolders, relative to it, without hidden ones."""
+    return sorted(
+        name for name in files_below(folder) if os.path.splitext(name)[1].lower() in suffixes
+    )
 
 
 def read_masks(
     folder: Path,
     given: dict[str, Sequence[str]],
     holdout: float | None,
-    names: Sequence[str] | None,
+    classes: Sequence[str] | None,
     ignore: int,
 ) -> UserData:
     """Read a data set of images with label maps.
@@ -48,7 +51,7 @@ def read_masks(
         folder: Folder of the data set.
         given: (label maps, images), relative to it, of the splits that the user named.
         holdout: See :func:`~hybrid_mm.zoo.user_data.read_data`.
-        names: Names of the classes, or None to read them from ``classes.txt``.
+        classes: Names of the classes, or None to read them from ``classes.txt``.
         ignore: Label of pixels to leave out.
 
     Raises:
@@ -56,8 +59,14 @@ def read_masks(
     """
     splits: dict[str, Split] = {}
     folders = {split: (folder / i, folder / m) for split, (m, i) in given.items()}
+    for path in (path for pair in folders.values() for path in pair):
+        if not path.is_dir():
+            raise UserError(f'{path} is not a folder; label maps and images lie in one each')
     for split, images, masks in _mask_folders(folder):
-        split = 'train' if split == 'all' and 'train' not in folders else split
+        if split == 'all':
+            if folders.keys() - given.keys():
+                continue  # the folder of all images holds those of a split
+            split = 'train'
         if (
             split not in folders
             and images.is_dir()
@@ -66,6 +75,7 @@ def read_masks(
         ):
             folders[split] = images, masks
     folders = {split: folders[split] for split in ('train', 'val') if split in folders}
+    _check_apart([images for images, _ in folders.values()])
     pairs, suffixes = {}, set()
     for split, (images, masks) in folders.items():
         pairs[split], found = _pair(images, masks)
@@ -81,7 +91,10 @@ def read_masks(
         )
     suffix = suffixes.pop()
     if share:
-        stems = [image.name.removesuffix(suffix[0]) for image, _ in pairs['train']]
+        root = folders['train'][0]
+        names = [image.relative_to(root).as_posix() for image, _ in pairs['train']]
+        stems = [name.removesuffix(suffix[0]) for name in names]
+        _check_listable(root, stems)
         random.Random(0).shuffle(stems)
         count, whole = held_out(len(stems), share), splits['train']
         for split, part in (('val', stems[:count]), ('train', stems[count:])):
@@ -91,11 +104,39 @@ def read_masks(
         warn(f'{len(every)} label maps; labels and sizes are those of {SAMPLE} of them')
         every = random.Random(0).sample(every, SAMPLE)
     labels, sizes = _labels(every)
-    classes = _mask_classes(folder, names, labels, ignore)
+    names = _mask_classes(folder, classes, labels, ignore)
     size = median_size(sizes)
-    return UserData(
-        folder.resolve(), 'masks', classes, splits, size, suffixes=suffix, ignore=ignore
-    )
+    return UserData(folder.resolve(), 'masks', names, splits, size, suffixes=suffix, ignore=ignore)
+
+
+def _check_apart(folders: Sequence[Path]) -> None:
+    """Check that no folder of images holds another: its subfolders are read as well."""
+    found = [folder.resolve() for folder in folders]
+    for inner, outer in ((0, 1), (1, 0)):
+        if len(found) == 2 and found[inner].is_relative_to(found[outer]):
+            raise UserError(
+                f'images of training and validation must lie in folders of their own; '
+                f'{folders[inner]} is in {folders[outer]}, which is read with its subfolders'
+            )
+
+
+def _check_listable(folder: Path, stems: Sequence[str]) -> None:
+    """Check that names can be written to a list, one a line, and are read back as they are."""
+    for stem in stems:
+        if stem != stem.strip() or '\n' in stem or '\r' in stem or not _is_utf8(stem):
+            raise UserError(
+                f'{printable(str(folder / stem))}: a name with line breaks, spaces at its ends or '
+                'bytes that are not UTF-8 cannot be listed; rename it, or divide the images into '
+                'folders of your own instead of --holdout'
+            )
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _pair(images: Path, masks: Path) -> tuple[list[tuple[Path, Path]], tuple[str, str]]:
@@ -103,26 +144,37 @@ def _pair(images: Path, masks: Path) -> tuple[list[tuple[Path, Path]], tuple[str
     files = _files(images, IMAGE_SUFFIXES)
     if not files:
         raise UserError(f'{images} holds no images ({", ".join(IMAGE_SUFFIXES)})')
-    endings = sorted({path.suffix for path in files})
+    maps = set(_files(masks, MASK_SUFFIXES))
+    if images == masks:  # label maps beside their images
+        files = [name for name in files if name not in maps] or files
+    endings = sorted({Path(name).suffix for name in files})
     if len(endings) > 1:
         raise UserError(
             f'{images} holds images of several endings ({", ".join(endings)}); MMSegmentation '
             'reads one; convert the others'
         )
-    maps = {path.name: path for path in _files(masks, MASK_SUFFIXES)}
     if not maps:
-        raise UserError(f'{masks} holds no label maps ({", ".join(MASK_SUFFIXES)})')
-    first = files[0].stem
-    tails = [name[len(first) :] for name in maps if name.startswith(first)]
-    for tail in sorted(tails, key=len):
-        if all(f'{path.stem}{tail}' in maps for path in files):
-            return [(path, maps[f'{path.stem}{tail}']) for path in files], (endings[0], tail)
-    tail = min(tails, key=len, default='.png')
-    missing = [path.name for path in files if f'{path.stem}{tail}' not in maps]
-    raise UserError(
-        f'{len(missing)} of {len(files)} images in {images} have no label map in {masks}: '
-        f'{shorten(missing, 3)}; expected {Path(missing[0]).stem}{tail} and so on'
-    )
+        lossy = ' (JPEG changes labels)' if _files(masks, ('.jpg', '.jpeg')) else ''
+        raise UserError(f'{masks} holds no label maps ({", ".join(MASK_SUFFIXES)}){lossy}')
+    stems = [name.removesuffix(endings[0]) for name in files]
+    tails = [name[len(stems[0]) :] for name in sorted(maps) if name.startswith(stems[0])]
+    fitting = [tail for tail in tails if all(f'{stem}{tail}' in maps for stem in stems)]
+    if not fitting:
+        tail = min(tails, key=len, default='.png')
+        missing = [name for name, stem in zip(files, stems, strict=True) if stem + tail not in maps]
+        raise UserError(
+            f'{len(missing)} of {len(files)} images in {images} have no label map in {masks}: '
+            f'{shorten(missing, 3)}; expected {missing[0].removesuffix(endings[0])}{tail} and so on'
+        )
+    tail = min(fitting, key=len)
+    unused = maps - {f'{stem}{tail}' for stem in stems}
+    if unused:
+        warn(f'{len(unused)} files in {masks} belong to no image: {shorten(sorted(unused), 3)}')
+    others = _files(images, [end for end in PICTURES if end not in IMAGE_SUFFIXES])
+    if others:
+        warn(f'{len(others)} files in {images} are not read: {shorten(others, 3)}')
+    pairs = [(images / n, masks / f'{s}{tail}') for n, s in zip(files, stems, strict=True)]
+    return pairs, (endings[0], tail)
 
 
 def _labels(pairs: Sequence[tuple[Path, Path]]) -> tuple[dict[int, Path], list[tuple[int, int]]]:
@@ -131,56 +183,56 @@ def _labels(pairs: Sequence[tuple[Path, Path]]) -> tuple[dict[int, Path], list[t
     sizes: list[tuple[int, int]] = []
     for image, mask in track(pairs, 'reading label maps'):
         try:
-            with Image.open(image) as picture:
-                size = picture.size
-            with Image.open(mask) as picture:
-                array = np.asarray(picture)
-        except (OSError, ValueError, SyntaxError) as error:
-            raise UserError(f'{image} or {mask} cannot be read: {error}') from error
-        if array.ndim != 2:
-            raise UserError(
-                f'{mask} is a colour image {array.shape}; expected a label map: one channel whose '
-                'values are the numbers of the classes'
-            )
-        if array.shape != size[::-1]:
-            raise UserError(
-                f'{mask} is {array.shape[1]} x {array.shape[0]}, its image {size[0]} x {size[1]}; '
-                'expected the same size'
-            )
+            array, size = read_pair(str(image), str(mask))
+        except ValueError as error:
+            raise UserError(str(error)) from error
         sizes.append(size)
-        for label in np.unique(array):
+        for label in np.flatnonzero(np.bincount(array.ravel())):
             labels.setdefault(int(label), mask)
     return labels, sizes
 
 
-def _mask_classes(folder: Path, names, labels: dict[int, Path], ignore: int) -> list[str]:
+def _names(folder: Path) -> list[str] | None:
+    """Names of the classes in ``classes.txt`` or ``labels.txt``, or None."""
+    for file in (folder / 'classes.txt', folder / 'labels.txt'):
+        if file.is_file():
+            try:
+                lines = [line.strip() for line in file.read_text('utf-8-sig').splitlines()]
+            except UnicodeDecodeError as error:
+                raise UserError(f'{file} is no text in UTF-8: {error}') from error
+            names = [line for line in lines if line]
+            if not names:
+                raise UserError(f'{file} is empty; expected a class in each line')
+            return names
+    return None
+
+
+def _mask_classes(
+    folder: Path, given: Sequence[str] | None, labels: dict[int, Path], ignore: int
+) -> list[str]:
     found = sorted(label for label in labels if label != ignore)
     shown = shorten([str(label) for label in found], 12)
     if not found:
         raise UserError(f'the label maps of {folder} hold nothing but {ignore}, which is ignored')
-    if names is None:
-        for file in (folder / 'classes.txt', folder / 'labels.txt'):
-            if file.is_file():
-                lines = [line.strip() for line in file.read_text().splitlines()]
-                names = [line for line in lines if line]
-                if not names:
-                    raise UserError(f'{file} is empty; expected a class in each line')
-                break
-    if 255 in labels and found == [0]:
-        raise UserError(
-            f'the label maps of {folder} hold 0 and 255 only (e.g. {labels[255]}); 255 would be '
-            'ignored. If it is an object, write 1 instead'
-        )
+    names = _names(folder) if given is None else given
+    ignored = ignore if ignore in labels else None
+    if ignored is not None or names:
+        problem = one_label(set(found), ignored, len(names) if names else 2)
+        if problem and ignored is not None:
+            raise UserError(f'the label maps of {folder} hold {problem} (e.g. {labels[ignored]})')
     if names is not None:
         twice = [name for name, count in Counter(names).items() if count > 1]
-        if twice:
-            raise UserError(f'classes are listed twice: {shorten(twice)}')
+        if twice or '' in names:
+            raise UserError(f'classes are listed twice or empty: {shorten(twice) or repr("")}')
         wrong = [label for label in found if label >= len(names)]
         if wrong:
             raise UserError(
                 f'{labels[wrong[0]]} has the label {wrong[0]}; {len(names)} classes allow 0 to '
                 f'{len(names) - 1} and {ignore} (--ignore-index); labels found: {shown}'
             )
+        absent = [name for label, name in enumerate(names) if label not in found]
+        if absent:
+            warn(f'no label map has {shorten(absent, 12)}; nothing trains these classes')
         return list(names)
     gaps = [label for label in range(found[-1]) if label not in found]
     if gaps and len(gaps) > len(found):

@@ -1,6 +1,7 @@
 """Every figure of results and of what is written, against those computed by hand."""
 
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -382,3 +383,18 @@ def test_annotation_files_that_are_ambiguous(tmp_path):
     with pytest.raises(UserError, match='are for detectors, this is segmentation'):
         Writer(segmenter, tmp_path / 'p', annotations=path)
     assert not (tmp_path / 'p').exists()
+
+
+def test_a_folder_whose_name_is_no_text(tmp_path):
+    """OpenCV ends the process where it is asked to write there."""
+    out = Path(os.fsdecode(os.fsencode(tmp_path) + b'/caf\xe9'))
+    labels = np.zeros((4, 6), np.int64)
+    painter = SimpleNamespace(classes=CLASSES, draw=lambda p, t: np.full((48, 64, 3), 9, np.uint8))
+    with Writer(painter, out) as writer:
+        for frame in (None, 0, 1):
+            common = dict(shared(name='a.avi'), fps=5.0, label_map=labels, frame=frame)
+            writer.add(Segmentation(**common))
+    assert (out / 'pictures' / 'a.avi.png').is_file() and (out / 'predictions.json').is_file()
+    video = out / 'videos' / 'a.mp4'
+    assert video.rename(tmp_path / 'a.mp4').stat().st_size > 100
+    assert cv2.VideoCapture(str(tmp_path / 'a.mp4')).get(cv2.CAP_PROP_FRAME_COUNT) == 2

@@ -264,6 +264,6 @@ def test_number_of_channels_by_position(network, positions):
 def test_arguments_of_layers_are_dicts():
     for network, key in ((MaxViT, 'conv'), (MaxViT, 'norm'), (CoAtNet, 'attention')):
         arch = {**next(iter(network.arch_zoo.values())).to_dict(), key: [1]}
-        expected = rf'arch\.{key} of {network.__name__} must be a dict of arguments, got \(1,\)'
+        expected = rf'{network.__name__}: arch\.{key} must be a dict, got \(1,\)'
         with pytest.raises(ValueError, match=expected):
             network(arch)

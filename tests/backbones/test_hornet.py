@@ -79,7 +79,7 @@ def test_global_filter_is_a_circular_convolution(size):
 def test_errors():
     with pytest.raises(ValueError, match='order 4 needs channels that 8 divides'):
         RecursiveGatedConv(12, 12, 12, order=4)
-    with pytest.raises(ValueError, match='order 0'):
+    with pytest.raises(ValueError, match='order must be positive, got 0'):
         RecursiveGatedConv(12, 12, 12, order=0)
     with pytest.raises(ValueError, match='15 is odd'):
         GlobalLocalFilter(15, (4, 4))

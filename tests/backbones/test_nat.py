@@ -144,7 +144,7 @@ def test_weights_fit_any_dilation_and_window(tmp_path):
         (lambda: DiNAT('mini', 'lvis'), 'dilations of DiNAT must be one of in1k, in1k-384, coco'),
         (lambda: DiNATs('tiny', 'mask2former'), 'dilations of DiNATs must be one of in1k'),
         (lambda: NAT(dict(SMALL, heads=[3, 2])), 'heads must divide the 8 channels, got 3'),
-        (lambda: NeighborhoodAttention2d(8, 2, 3, 0), 'dilation must be at least 1, got 0'),
+        (lambda: NeighborhoodAttention2d(8, 2, 3, 0), 'dilation must be positive, got 0'),
     ],
 )
 def test_bad_arguments(make, message):

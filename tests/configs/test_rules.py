@@ -5,6 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from mmengine.registry import PARAM_SCHEDULERS
+
+from hybrid_mm.run.checks.schedule import misfits
 
 from .loading import CONFIGS, look_at
 
@@ -52,6 +56,16 @@ def check_schedule(cfg) -> None:
         # where both count the same, the second begins at the end of the first
         if last.type != 'MultiStepLR' and warm.by_epoch == last.by_epoch:
             assert last.begin == warm.end < 0.25 * total
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
+    built = [
+        PARAM_SCHEDULERS.build(dict(item), default_args=dict(optimizer=optimizer, epoch_length=500))
+        for item in cfg.param_scheduler
+    ]
+    epochs, iters = (total, 500 * total) if by_epoch else (None, total)
+    assert list(misfits(built, epochs, iters)) == []
+    saving = cfg.default_hooks.checkpoint
+    assert saving.get('by_epoch', True) == by_epoch
+    assert max(saving.interval, loop.val_interval) < total
     if 'dynamic_intervals' in loop:
         ((begin, interval),) = loop.dynamic_intervals
         assert (begin, interval) == (total // loop.val_interval * loop.val_interval + 1, total)

@@ -9,7 +9,8 @@ import pytest
 from pycocotools import mask as mask_api
 
 from hybrid_mm.data import coco_check
-from hybrid_mm.data.coco_check import Use, check_coco, coco_categories, read_coco_file
+from hybrid_mm.data.coco_check import check_coco, coco_categories, read_coco_file
+from hybrid_mm.data.coco_lists import Use
 from hybrid_mm.data.coco_masks import area_of, totals
 from hybrid_mm.errors import UserError
 
@@ -272,8 +273,8 @@ def test_masks_that_need_not_be_there():
 
 
 REFUSED = [  # the file cannot be used
-    (lambda d: d.update(annotations={}), r'some.json: annotations is a dict; expected a list'),
-    (lambda d: d.update(images=None), 'images is a NoneType'),
+    (lambda d: d.update(annotations={}), r'some.json: annotations is an object; expected a list'),
+    (lambda d: d.update(images=None), 'images is null; expected'),
     (lambda d: d.pop('categories'), "no list 'categories'"),
     (lambda d: d['images'].append([]), r'images\[2\] is \[\]; expected an object'),
     (lambda d: d.update(categories=[3, 4]), r'categories\[0\] is 3; expected an object'),
@@ -346,6 +347,8 @@ def test_what_is_left_out(capsys):
     for values, reason in (
         (dict(bbox=[5, 5, 0, 9]), 'with a box of no area inside its image'),
         (dict(bbox=[-9, 5, 9, 9]), 'with a box of no area inside its image'),
+        (dict(bbox=[5, 5, 9, 0.5]), 'with a box of no area inside its image'),
+        (dict(bbox=[5, 5, 0.5, 9]), 'with a box of no area inside its image'),
         (dict(segmentation=[[1, 1, 5, 5]]), 'whose mask has fewer than three points'),
         (dict(segmentation=[1, 1, 5, 5]), 'whose mask has fewer than three points'),
         (dict(segmentation=[[]]), 'whose mask has fewer than three points'),
@@ -381,6 +384,15 @@ def test_run_lengths_where_polygons_are_needed():
     assert 'MMDetection ignores with poly2mask=False; set poly2mask=True' in found.broken[1]
     # MMDetection ignores crowds anyway, and COCO's are run lengths
     assert not checked(of_first(segmentation=RUNS, iscrowd=1), use)[1].broken
+
+
+def test_masks_of_no_pixels(capsys):
+    for counts in ([2400], mask_api.frPyObjects(dict(size=[40, 60], counts=[2400]), 40, 60)):
+        counts = counts if isinstance(counts, list) else counts['counts'].decode()
+        coco_check._warn_once.cache_clear()
+        assert not checked(of_first(segmentation=dict(RUNS, counts=counts)))[1].broken
+        text = '1 annotations with a box, but a mask of no pixels (first: 5)'
+        assert text in capsys.readouterr().err
 
 
 def test_corners_of_boxes(capsys):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hybrid_mm.data.sample_check import check_file_end, is_hidden, one_label, read_pair
+from hybrid_mm.data.sample_check import check_file_end, files_below, is_hidden, one_label, read_pair
 
 RNG = np.random.default_rng(3)
 PICTURE = cv2.resize(RNG.integers(0, 255, (12, 16, 3), dtype=np.uint8), (160, 120))
@@ -91,6 +91,12 @@ def test_cuts_are_found(name, tmp_path):
             check_file_end(str(path))
 
 
+def test_the_end_of_a_thumbnail_is_not_that_of_the_image(tmp_path):
+    (tmp_path / 'a').write_bytes(FILES['thumbnail'][: len(JPEG) + 6])
+    with pytest.raises(ValueError, match='is truncated'):
+        check_file_end(str(tmp_path / 'a'))
+
+
 def test_a_second_image_in_the_file_is_not_looked_at(tmp_path):
     data = two_images()
     first = data.index(b'\xff\xd9') + 2
@@ -116,6 +122,15 @@ def test_hidden():
         assert is_hidden(path), path
     for path in ('0.png', './0.png', '../x/0.png', 'a.b/0._png', 'MACOSX/0.png', '/a/0.png'):
         assert not is_hidden(path), path
+
+
+def test_files_below(tmp_path):
+    for name in ('a/0.png', 'a/.1.png', 'b.png', '.c/2.png', '__MACOSX/3.png'):
+        (tmp_path / 'x' / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / 'x' / name).write_bytes(b'')
+    (tmp_path / 'x/a/circle').symlink_to(tmp_path / 'x')
+    (tmp_path / 'x/link').symlink_to(tmp_path / 'x/.c')
+    assert sorted(files_below(tmp_path / 'x')) == ['a/0.png', 'b.png', 'link/2.png']
 
 
 def test_pairs(tmp_path):

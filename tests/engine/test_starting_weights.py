@@ -66,9 +66,7 @@ def test_nothing_fits():
     del other['head.bias']
     assert other['backbone.1.num_batches_tracked'].shape == ()
     for weights in (other, {'a.weight': torch.zeros(2)}, {'head.weight': torch.zeros(8, 3)}):
-        with pytest.raises(
-            CheckpointError, match=r'^checkpoint x\.pth has nothing that fits'
-        ):
+        with pytest.raises(CheckpointError, match=r'^checkpoint x\.pth has nothing that fits'):
             read(Detector(), weights)
 
 

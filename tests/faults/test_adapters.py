@@ -127,7 +127,7 @@ def check_adapters(model, run):
         assert not silent, f'training {mode}: without effect'
 
 
-@pytest.mark.parametrize('name', [BACKBONES.marked(n, c) for n, c in BACKBONES.CASES.items()])
+@pytest.mark.parametrize('name', BACKBONES.once_per_class())
 def test_layers_of_backbones(name):
     model = awake(BACKBONES.build(BACKBONES.CASES[name]))
     x = torch.rand(2, 3, 48, 64, dtype=torch.float64)

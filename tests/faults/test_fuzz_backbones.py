@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import math
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,16 @@ from hybrid_mm.registry import MODELS
 from hybrid_mm.run.registered import arguments
 
 PATH = Path(__file__).resolve().parents[1] / 'backbones' / 'test_all.py'
-SPEC = importlib.util.spec_from_file_location('contract_of_backbones', PATH)
-CONTRACT = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(CONTRACT)
+
+
+def load(path, name):
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+CONTRACT = load(PATH, 'contract_of_backbones')
 CASES = CONTRACT.CASES
 
 COMMON = dict(deadline=None, suppress_health_check=list(HealthCheck), database=None)
@@ -177,3 +185,81 @@ def test_images_of_another_shape(name, shape):
 def test_arguments_that_do_not_exist(name):
     with pytest.raises(TypeError, match="'kernel_sise'"):
         build({**CASES[name], 'kernel_sise': 3})
+
+
+# -- values of another type ------------------------------------------------------------------------
+
+LAYERS = load(PATH.parents[1] / 'layers' / 'test_options.py', 'options_of_layers')
+WRONG = ['x', 1.5, -1, None, True, [], [1] * 7, {'a': 1}, ['x'] * 4, [None] * 4, math.nan, b'3']
+
+
+def wrong_types(make, names, values):
+    """Make something with every argument wrong in turn; arguments that no message names."""
+    silent = []
+    for name in names:
+        for value in values:
+            try:
+                make(name, value)
+            except (ValueError, TypeError) as error:
+                if name not in str(error):
+                    silent.append((name, value, str(error)))
+    return silent
+
+
+# what does not name the argument: what fits on its own, but not to something else
+BETWEEN = re.compile(
+    r'out_indices must be distinct stages'  # another number of stages
+    r'|grid must be symmetric|groups of a peripheral convolution must'  # named by part
+    r'|img_size must be one number or two, from \d+ on for 7 stages'
+    r'|needs channels that \d+ divides'  # width_factor
+)
+
+
+def types_of_network(name, values):
+    cfg = CASES[name]
+    arch = cfg.get('arch') if isinstance(cfg.get('arch'), dict) else {}
+    names = [key for key in arguments(MODELS.get(cfg['type'])) if key != 'init_cfg']
+
+    def make(key, value):
+        build({**cfg, key: value} if key in names else {**cfg, 'arch': {**arch, key: value}})
+
+    silent = wrong_types(make, [*names, *(key for key in arch if key not in names)], values)
+    assert not [row for row in silent if not BETWEEN.search(row[2])]
+
+
+@pytest.mark.parametrize(
+    'name', {CONTRACT.class_of(cfg): name for name, cfg in CASES.items()}.values()
+)
+def test_wrong_types_of_networks(name):
+    number = sorted(CASES).index(name)
+    types_of_network(name, [WRONG[(number + i) % len(WRONG)] for i in range(0, len(WRONG), 4)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', CASES)
+def test_all_wrong_types_of_networks(name):
+    types_of_network(name, WRONG)
+
+
+@pytest.mark.parametrize('kind', LAYERS.OPTIONS, ids=lambda kind: kind.__name__)
+def test_wrong_types_of_layers(kind):
+    _, base, others = LAYERS.OPTIONS[kind]
+    names = {*base, *others}
+    silent = wrong_types(lambda name, value: kind(**{**base, name: value}), sorted(names), WRONG)
+    assert not [row for row in silent if not BETWEEN.search(row[2])]
+
+
+@pytest.mark.parametrize(
+    ('cfg', 'message'),
+    [
+        (dict(norm_eval='false'), "norm_eval must be True or False, got 'false'"),
+        (dict(arch='t'), r"VAN has no arch 't'"),
+        (dict(arch='smal'), "did you mean 'small'"),
+        (dict(norm_cfg=dict(type='BN3')), "norm_cfg type must be one of .*'BN3'; did you mean BN"),
+        (dict(norm_cfg=dict(type='BN', mometum=1)), "unknown key 'mometum'; did you mean momentum"),
+        (dict(attention='lca'), "unknown attention 'lca'"),
+    ],
+)
+def test_messages_of_wrong_values(cfg, message):
+    with pytest.raises(ValueError, match=message):
+        build(dict(CASES['van-lka'], **cfg))

@@ -4,6 +4,7 @@ Every budget, chunk and tile is small here, so that the small maps of the tests 
 pieces as large ones are in use; and no map is square.
 """
 
+import copy
 import itertools
 import re
 
@@ -296,6 +297,76 @@ def test_dropout_is_off_in_evaluation(name):
         plain = module.train()(x, *extra)
     torch.testing.assert_close(once, again, rtol=0, atol=0)
     torch.testing.assert_close(once, plain)
+
+
+@pytest.mark.parametrize('name', MODULES)
+def test_gradient_of_one_image_has_any_strides(name):
+    """Those behind a linear layer on tokens are read wrongly by torch's CPU batch norm."""
+    form, make = MODULES[name]
+    module = drawn(make).eval()
+    x, extra = some(form, images=1)
+    out = module(x.requires_grad_(), *extra)
+    dy = torch.randn_like(out)
+    turned = dy.flatten(2).mT.contiguous().mT.reshape(dy.shape)
+    assert dy.stride() != turned.stride()
+    grads = [torch.autograd.grad(out, x, g, retain_graph=True)[0] for g in (dy, turned)]
+    torch.testing.assert_close(*grads)
+
+
+def check_empty_batch(module, x, extra):
+    """Results without images, gradients of zero, and statistics as before."""
+    buffers = {n: b.clone() for n, b in module.named_buffers() if b.is_floating_point()}
+    with torch.no_grad():
+        expected = module.eval()(x, *extra)
+    for training in (True, False):
+        module.train(training).zero_grad()
+        none = x[:0].clone().requires_grad_()
+        out = module(none, *extra)
+        assert (out.shape, out.dtype) == ((0, *expected.shape[1:]), expected.dtype)
+        out.backward(torch.ones_like(out))
+        assert none.grad.shape == none.shape
+        assert all(p.grad is not None and not p.grad.any() for p in module.parameters())
+        assert all(torch.equal(module.get_buffer(n), b) for n, b in buffers.items())
+
+
+@pytest.mark.parametrize('name', MODULES)
+def test_empty_batch(name):
+    form, make = MODULES[name]
+    x, extra = some(form)
+    for impl in ('auto', 'reference', 'tiled', 'windows', 'convolution', 'bmm', 'fft'):
+        with default_impl(impl):
+            check_empty_batch(drawn(make), x, extra)
+
+
+@pytest.mark.parametrize('name', [
+    'ACmix2d', 'AttentionStem', 'ELSA', 'LearnedQueryAttention2d', 'LeViTAttention',
+    'PairwiseAttention2d', 'PartitionAttention', 'PatchwiseAttention2d', 'SelfAttention',
+])  # fmt: skip
+def test_empty_batch_of_kernels(name, interpreter):
+    form, make = MODULES[name]
+    x, extra = some(form)
+    with default_impl('triton'):
+        check_empty_batch(drawn(make).float(), x[:1].float(), extra)
+
+
+@pytest.mark.parametrize('name', MODULES)
+def test_half_precision_without_autocast(name):
+    form, make = MODULES[name]
+    x, extra = some(form)
+    for dtype in (torch.bfloat16, torch.float16):
+        module = drawn(make).to(dtype).eval()
+        accurate, found = copy.deepcopy(module).double(), []
+        for net in (module, accurate):
+            leaf = x.to(dtype).to(next(net.parameters()).dtype).requires_grad_()
+            out = net(leaf, *extra)
+            dy = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+            out.backward(dy.to(out.dtype))
+            found.append((out, leaf.grad))
+        for low, full in zip(*found, strict=True):
+            assert low.dtype == dtype
+            # deformed positions multiply by differences of neighbours
+            bound = 16 if name == 'LESA2d' else 4
+            assert (low - full).norm() <= bound * torch.finfo(dtype).eps * full.norm(), dtype
 
 
 TORCH_HAS_NONE = (

@@ -255,7 +255,7 @@ def test_mbconv_without_stride_has_a_plain_shortcut():
         (lambda: MBConv(4, 4, gate_ratio=0.1), 'gate_ratio 0.1 leaves no channel'),
         (lambda: PartitionAttention(8, (2, 2), 3), 'head_width must divide the 8 channels'),
         (lambda: PartitionAttention(8, (2, 2), 4, 'star'), "kind must be 'block' or 'grid'"),
-        (lambda: PartitionAttention(8, (0, 2), 4), 'a window must have pixels'),
+        (lambda: PartitionAttention(8, (0, 2), 4), 'window must be positive'),
         (
             lambda: partition_attention(*torch.zeros(3, 1, 1, 4, 4, 2), 2, shift=1, grid=True),
             'got shift 1 of .* and a grid, which has none',

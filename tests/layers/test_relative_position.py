@@ -74,7 +74,7 @@ def test_initial_spread_and_size_errors():
     torch.manual_seed(0)
     assert abs(RelativePosition2d((60, 60), 64).rel_h.std() - 0.125) < 0.005
     assert abs(RelativePosition2d((60, 60), 64, std=0.02).rel_w.std() - 0.02) < 0.001
-    with pytest.raises(ValueError, match='two positive integers'):
+    with pytest.raises(ValueError, match='size must be positive'):
         RelativePosition2d((0, 4), 8)
 
 

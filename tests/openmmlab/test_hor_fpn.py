@@ -49,6 +49,35 @@ def gated(model):
     return [m for m in model.modules() if isinstance(m, GatedConvModule)]
 
 
+@pytest.mark.parametrize('norm', ['BN', 'IN', None])
+def test_gradients_of_one_image_do_not_depend_on_strides(norm):
+    """torch's batch and instance norms misread some of them on a CPU."""
+    module = randomised(GatedConvModule(6, 6, norm_cfg=norm and dict(type=norm)))
+    x = torch.randn(1, 6, 5, 7, dtype=torch.float64, requires_grad=True)
+    dy = torch.randn(1, 35, 6, dtype=torch.float64).transpose(1, 2).reshape(1, 6, 5, 7)
+    grads = [torch.autograd.grad(module(x), x, g)[0] for g in (dy, dy.contiguous())]
+    assert dy.stride() == (6, 1, 42, 6)
+    torch.testing.assert_close(*grads)
+
+
+def test_batch_without_images_in_half_precision():
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        for kind in (dict(type='HorFPN', filter_size=(4, 3)), dict(type='SimpleFPN')):
+            neck = MODELS.build(
+                dict(type=f'hybrid_mm.{kind.pop("type")}', in_channels=[8, 8], out_channels=8,
+                     num_outs=5, **kind)
+            ).to(dtype)  # fmt: skip
+            for images in (0, 2):
+                maps = [
+                    torch.rand(images, 8, 8, 12).to(dtype),
+                    torch.rand(images, 8, 4, 6).to(dtype),
+                ]
+                outs = neck(maps)
+                sum(out.float().sum() for out in outs).backward()
+                assert all((len(out), out.dtype) == (images, dtype) for out in outs)
+                assert all(p.grad.isfinite().all() for p in neck.parameters() if images)
+
+
 def test_neck_by_its_parts():
     """Lateral maps, added from the top down, then gated; norm and activation reach all of them."""
     norm, act = dict(type='BN'), dict(type='ReLU')

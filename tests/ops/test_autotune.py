@@ -1,5 +1,6 @@
 import json
 import multiprocessing
+import os
 import socket
 import time
 import warnings
@@ -124,6 +125,25 @@ def test_files_that_do_not_work_end_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(autotune, 'open', refuse, raising=False)
     with pytest.warns(UserWarning, match='cannot be read .*not yours'):
         assert choose('op', ('full',), make(), [torch.ones(3)]) == 'fast'
+
+
+def test_a_pipe_in_the_place_of_the_file(tmp_path, monkeypatch):
+    """Whoever opens one waits for ever."""
+    os.mkfifo(tmp_path / 'pipe')
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / 'pipe'))
+    with pytest.warns(UserWarning, match='is a pipe, not a file') as noted:
+        for key in (1, 2):
+            assert choose('op', (key,), make(), [torch.ones(3)]) == 'fast'
+    assert len(noted) == 1
+
+
+def test_names_of_the_file(tmp_path, monkeypatch):
+    """Below the home folder, and with bytes that are no text."""
+    monkeypatch.setenv('HOME', str(tmp_path))
+    for name in ('~/new/choices', os.fsdecode(os.fsencode(tmp_path) + b'/caf\xe9')):
+        monkeypatch.setenv(CACHE_VARIABLE, name)
+        choose('op', (name,), make(), [torch.ones(3)])
+        assert Path(name).expanduser().read_text().count('fast') == 1
 
 
 def test_a_remembered_algorithm_that_is_gone_is_measured_anew(tmp_path, monkeypatch):

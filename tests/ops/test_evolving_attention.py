@@ -260,3 +260,19 @@ def test_weights_of_the_chain_are_handed_on(impl):
     evolve = layer.evolve.weight, layer.evolve.bias
     _, expected = by_the_formulas(q / 2, k, v, *tables, previous, *evolve, 0.7, 0.2)
     torch.testing.assert_close(layer(x, previous)[1], expected)
+
+
+def test_one_image_with_heads_of_one_channel_compiles():
+    """torch errs about the strides of products of vectors of length 1 in one image."""
+    torch._dynamo.reset()
+    maps = torch.randn(1, 6, 4, 6).requires_grad_()
+    tables = [torch.randn(2 * side - 1, 1).requires_grad_() for side in (4, 6)]
+
+    def result(maps, *tables):
+        q, k, v = (x.unflatten(1, (2, 1)).permute(0, 1, 3, 4, 2) for x in maps.split(2, 1))
+        return attend(q * 1.0, k, v, *tables)[0].square().sum()
+
+    compiled = torch.compile(result, fullgraph=True, backend='aot_eager')
+    leaves = [maps, *tables]
+    found = torch.autograd.grad(compiled(*leaves), leaves)
+    torch.testing.assert_close(found, torch.autograd.grad(result(*leaves), leaves))

@@ -4,6 +4,7 @@ import os
 import shutil
 import stat
 import sys
+import time
 import warnings
 
 import pytest
@@ -124,3 +125,79 @@ def test_a_compiler_that_prints_what_is_no_text(load, monkeypatch, tmp_path):
     monkeypatch.setenv('CC', str(compiler))
     with pytest.warns(UserWarning, match='could not be compiled with .*caf'):
         assert not load()
+
+
+def script(path, text):
+    path.write_text(f'#!/bin/sh\n{text}\n')
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize('made', ['nothing', 'no library'])
+def test_a_compiler_that_says_it_is_done(made, load, monkeypatch, tmp_path):
+    """And has written nothing, or something else; also a second time, from the cache."""
+    write = 'while [ "$1" != -o ]; do shift; done; echo text > "$2"'
+    command = write if made == 'no library' else 'exit 0'
+    monkeypatch.setenv('CC', str(script(tmp_path / 'compiler', command)))
+    for _ in range(2):
+        with pytest.warns(UserWarning, match='could not be compiled with'):
+            assert not load()
+
+
+def test_a_compiler_that_hangs(load, monkeypatch, tmp_path):
+    monkeypatch.setattr(native, '_PATIENCE', 0.2)
+    monkeypatch.setenv('CC', str(script(tmp_path / 'compiler', 'exec sleep 60')))
+    begun = time.monotonic()
+    with pytest.warns(UserWarning, match='could not be compiled with .*timed out'):
+        assert not load()
+    assert time.monotonic() - begun < 20
+
+
+@pytest.mark.parametrize('damage', ['owner', 'folder', 'link'])
+def test_what_is_loaded_is_a_file_of_the_user(damage, load, kept, monkeypatch):
+    assert load()
+    (library,) = kept()
+    if damage == 'owner':
+        uid = os.getuid
+        monkeypatch.setattr(os, 'getuid', lambda: uid() + 1)  # the file is of another user
+        if uid() == 0:  # root is trusted
+            os.chown(library, 7, -1)
+        with warnings.catch_warnings(record=True) as noted:
+            warnings.simplefilter('always')
+            assert load()  # compiled again
+        assert not noted
+        return
+    library.unlink()
+    if damage == 'folder':
+        library.mkdir()
+        with pytest.warns(UserWarning, match='cannot be kept'):
+            assert load()
+    else:
+        library.symlink_to('nowhere')
+        with warnings.catch_warnings():
+            warnings.simplefilter('error')
+            assert load()
+
+
+def test_a_cache_that_anybody_may_write_to(load, kept, tmp_path):
+    """Somebody else can put a library in the place of one that was looked at."""
+    folder = tmp_path / 'cache' / 'hybrid_mm' / 'native'
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    with pytest.warns(UserWarning, match=r'cannot be kept .*anybody may write to'):
+        assert load()
+    assert not kept()
+    folder.chmod(0o1777)  # as /tmp: nobody can replace what is another's
+    assert load() and len(kept()) == 1
+
+
+def test_libraries_are_on_the_disk_before_they_have_their_name(load, kept, monkeypatch):
+    sync, seen = os.fsync, []
+
+    def fsync(descriptor):
+        seen.append([p.name for p in kept() if p.suffix == '.so'])
+        sync(descriptor)
+
+    monkeypatch.setattr(os, 'fsync', fsync)
+    assert load()
+    assert seen == [[]] and [p.suffix for p in kept()] == ['.so']

@@ -149,6 +149,27 @@ def test_autocast(name, dtype):
 
 
 @pytest.mark.parametrize('name', [*PLUGINS, *OPERATORS])
+def test_half_precision_without_autocast_and_batches_without_images(name):
+    for dtype in (torch.bfloat16, torch.float16, torch.float32):
+        for training in (True, False):
+            module = stand_alone(name).to(dtype).train(training)
+            x = torch.rand(2, 16, 9, 13).to(dtype).requires_grad_()
+            out = module(x)
+            out.float().square().mean().backward()
+            assert out.dtype == dtype
+            assert all(t.grad.isfinite().all() for t in (x, *module.parameters()))
+            module.zero_grad()
+            before = copy.deepcopy(module.state_dict())
+            none = x.detach()[:0].requires_grad_()
+            out = module(none)
+            out.sum().backward()
+            assert out.shape == none.grad.shape == none.shape
+            assert all(p.grad is not None and not p.grad.any() for p in module.parameters())
+            after = module.state_dict()
+            assert all(torch.equal(after[k], v) for k, v in before.items() if v.ndim)
+
+
+@pytest.mark.parametrize('name', [*PLUGINS, *OPERATORS])
 def test_compiles_to_one_graph(name):
     module = stand_alone(name).eval()
     compiled = torch.compile(module, fullgraph=True, backend='eager')

@@ -19,15 +19,17 @@ def test_classes_of_the_config_for_scripts_of_a_library(tmp_path, monkeypatch):
     tools.mkdir(parents=True)
     (tools / 'script.py').write_text(
         'import sys\nfrom mmengine.registry import DATASETS\n'
-        'meta = DATASETS.get("mmseg.CityscapesDataset").METAINFO\n'
-        f'open({str(seen)!r}, "w").write(repr((sys.argv[1:], meta["classes"])))\n'
+        'cls = DATASETS.get("mmseg.CityscapesDataset")\n'
+        'names = cls._load_metainfo(dict(classes=["a", "b"]))["classes"]\n'
+        f'open({str(seen)!r}, "w").write(repr((sys.argv[1:], cls.METAINFO["classes"], names)))\n'
     )
     spec = SimpleNamespace(origin=str(tmp_path / 'mmseg' / '__init__.py'))
     monkeypatch.setattr(upstream.importlib.util, 'find_spec', lambda name: spec)
     dataset = dict(type='CityscapesDataset', metainfo=dict(classes=('mine', 'yours')))
     cfg = Config(dict(default_scope='mmseg', test_dataloader=dict(dataset=dataset)))
     upstream.run_upstream(cfg, dict(mmseg='script.py'), ['a', '--b'])
-    assert seen.read_text() == repr((['a', '--b'], ['mine', 'yours']))
-    assert cls.METAINFO is before
+    # a script of MMDetection adds a tuple to the names
+    assert seen.read_text() == repr((['a', '--b'], ['mine', 'yours'], ('a', 'b')))
+    assert cls.METAINFO is before and '_load_metainfo' not in vars(cls)
     with pytest.raises(UserError, match='installed without its tools'):
         upstream.run_upstream(cfg, dict(mmseg='other.py'), [])

@@ -191,6 +191,10 @@ def test_commands_of_the_trainings(tmp_path, monkeypatch, capsys):
     (ours.folder / 'iter_4.pth').touch()
     demo.train(progress, ours, True, [])
     assert not found
+    with pytest.raises(UserError, match='segmenter is not of an earlier demo'):
+        demo.train(progress, ours, False, [])
+    assert (ours.folder / 'iter_4.pth').exists() and not found
+    (ours.folder / 'train.log').touch()
     demo.train(progress, ours, False, [])
     assert not ours.folder.exists()  # begun anew
 

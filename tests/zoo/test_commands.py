@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from mmengine.config import Config
+from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
 
 from hybrid_mm.__main__ import _HEADS, main
@@ -219,6 +221,34 @@ def test_holdout_of_masks(call, masks, tmp_path):
     assert Config.fromfile(out).val_dataloader.dataset.ann_file == str(tmp_path / 'mine_val.txt')
 
 
+def test_folder_of_any_name(call, masks, tmp_path):
+    """The config points at the folder, and what is printed is two lines and one more."""
+    root = masks('images', 'masks', splits=('',)).rename(tmp_path / 'a\nb "{{ fileDirname }}" \'c')
+    out = root / 'mine.py'
+    argv = (*NEW, '--head', 'upernet', '--data', root, '--out', out, '--holdout', '0.25')
+    status, text, err = call(*argv)
+    assert status == 0, err
+    assert len(text.splitlines()) == 4 and 'a\\nb "{{ fileDirname }}"' in text
+    cfg = Config.fromfile(out)
+    cfg.train_dataloader.dataset.pipeline = []
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        data = DATASETS.build(cfg.train_dataloader.dataset)
+    assert len(data) == 3 and all(
+        Path(data.get_data_info(i)[key]).is_file()
+        for i in range(3)
+        for key in ('img_path', 'seg_map_path')
+    )
+    status, _, err = call(*argv)
+    assert status == 2 and 'mine.py exists already' in err
+    out.unlink()
+    lists = {path: path.read_text() for path in root.glob('*.txt')}
+    status, _, err = call(*argv)
+    assert status == 2 and 'mine_train.txt exists already' in err.replace('mine_val', 'mine_train')
+    assert not out.exists()
+    assert call(*argv, '--force')[0] == 0 and out.exists()
+    assert lists == {path: path.read_text() for path in root.glob('*.txt')}
+
+
 def change_label(root, value):
     path = root / 'masks/train/2.png'
     Image.fromarray(np.full((64, 96), value, np.uint8)).save(path)
@@ -239,17 +269,43 @@ def other_size(root):
     Image.fromarray(np.zeros((64, 64), np.uint8)).save(root / 'masks/train/2.png')
 
 
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-9])
+
+
 BAD_MASKS = {
     'label': (lambda root: change_label(root, 9), 'has the label 9; 3 classes allow 0 to 2'),
     'binary': (binary, 'hold 0 and 255 only'),
-    'coloured': (coloured, 'is a colour image'),
-    'size': (other_size, 'expected the same size'),
+    'coloured': (coloured, 'has the shape (64, 96, 3); expected one channel'),
+    'size': (other_size, 'has 64 x 64 pixels (height x width), the image 64 x 96'),
     'missing': (lambda root: (root / 'masks/val/1.png').unlink(), 'have no label map'),
     'endings': (
         lambda root: (root / 'images/val/1.jpg').rename(root / 'images/val/1.JPEG'),
         'images of several endings',
     ),
     'no split': (lambda root: shutil.rmtree(root / 'images/val'), 'has no validation split'),
+    'truncated': (
+        lambda root: truncate(root / 'masks/train/2.png'),
+        'masks/train/2.png is truncated',
+    ),
+    'image truncated': (
+        lambda root: truncate(root / 'images/val/1.jpg'),
+        'images/val/1.jpg is truncated',
+    ),
+    'text': (
+        lambda root: (root / 'masks/train/2.png').write_text('x'),
+        'masks/train/2.png cannot be read as an image',
+    ),
+    '16 bits': (
+        lambda root: Image.fromarray(np.full((64, 96), 300, np.uint16)).save(
+            root / 'masks/train/2.png'
+        ),
+        'has 16 bits per pixel',
+    ),
+    'classes': (
+        lambda root: (root / 'classes.txt').write_bytes(b'caf\xe9\n'),
+        'classes.txt is no text in UTF-8',
+    ),
     'nothing': (lambda root: shutil.rmtree(root / 'masks'), 'has no training annotations'),
 }
 
@@ -323,7 +379,12 @@ def test_other_mistakes(call, tiny_coco, tmp_path):
     assert 'is not a folder' in call(*NEW, *good[:3], tmp_path / 'none', *good[4:])[2]
     assert 'use --head mask-rcnn' in call(*NEW, '--head', 'upernet', *good[2:])[2]
     assert 'does not exist' in call(*NEW, *good, '--checkpoint', tmp_path / 'none.pth')[2]
-    assert "no category 'disk'; did you mean disc?" in call(*NEW, *good, '--classes', 'disk')[2]
+    for names, message in (
+        ('disk', "no category 'disk'; did you mean disc?"),
+        ('bar,Disc', "no category 'Disc'; 'Disc' is spelled 'disc' there"),
+        ('bar,disc,bar', '--classes: listed twice: bar'),
+    ):
+        assert message in call(*NEW, *good, '--classes', names)[2]
     assert 'no --holdout' in call(*NEW, *good, '--holdout', '0.2')[2]
 
     def without_bars(content):

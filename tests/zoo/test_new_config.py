@@ -1,6 +1,7 @@
 """What ``python -m hybrid_mm new`` writes, value by value, and the rules that choose the values."""
 
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,11 +11,11 @@ from mmengine.config import Config
 
 from hybrid_mm.backbones import VAN
 from hybrid_mm.errors import UserError
-from hybrid_mm.zoo import new_backbone
+from hybrid_mm.zoo import new_backbone, new_config
 from hybrid_mm.zoo.heads import NEW_HEADS, check_head
 from hybrid_mm.zoo.metafile import Model
 from hybrid_mm.zoo.new_backbone import Backbone, find_backbone
-from hybrid_mm.zoo.new_config import write_config
+from hybrid_mm.zoo.new_config import summary, write_config
 from hybrid_mm.zoo.plan import make_plan
 from hybrid_mm.zoo.splits import Split, UserData
 
@@ -406,6 +407,134 @@ def test_divided_data_are_written_beside_the_config(tmp_path):
         assert cfg[f'{name}_dataloader'].dataset.ann_file == str(file)
         assert json.loads(file.read_text()) == dict(images=[name])
     assert cfg.val_evaluator.ann_file == str(tmp_path / 'mine_val.json')
+
+
+HOSTILE = (
+    'line\nbreak\rand\x0bothers\u2028\x85', 'x\nraise SystemExit(1)\n', '# coding: ascii', 'tab\t',
+    "it's", 'a "quote" b', "'''", 'back\\slash\\', '\\n', '{x}', '{', '%s %(x)s', '$HOME', ' ',
+    '{{ fileDirname }}', '{{$HOME:x}}', '{{_base_.model.type}}', '{{{{fileBasename}}}}',
+    'größe 图', '\udcff',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize('layout', ['coco', 'masks'])
+def test_names_are_quoted(tmp_path, layout):
+    """Folders, files, classes and command lines stay text, whatever they hold."""
+    for name in HOSTILE if layout == 'masks' else ['|'.join(HOSTILE)]:
+        root = tmp_path / name[:99]
+        root.mkdir()
+        data = data_set(layout, 9)
+        data.root, data.classes = root, [name, f'{name}2']
+        for split in data.splits.values():
+            split.images, split.labels = f'i{name}/x', f'l{name}'
+        if layout == 'masks':
+            data.suffixes = (f'{name}.jpg', f'{name}.png')
+        out = root / 'mine.py'
+        head = 'retinanet' if layout == 'coco' else 'upernet'
+        weights = str(root / 'w.pth')
+        write_config(str(out), data, head, BACKBONE, make_plan(data), f'x {name}', weights)
+        cfg = Config.fromfile(out)
+        dataset = cfg.train_dataloader.dataset
+        assert cfg.data_root == dataset.data_root == str(root) and Path(cfg.data_root).is_dir()
+        assert cfg.metainfo.classes == (name, f'{name}2')
+        assert cfg.model.backbone.init_cfg.checkpoint == weights
+        assert f'i{name}/x' in dataset.data_prefix.values()
+        if layout == 'masks':
+            assert (dataset.img_suffix, dataset.seg_map_suffix) == data.suffixes
+            assert dataset.data_prefix.seg_map_path == f'l{name}'
+        else:
+            assert dataset.ann_file == f'l{name}'
+            assert cfg.val_evaluator.ann_file == str(root / f'l{name}')
+        comment = out.read_text().splitlines()[:3]
+        assert all(line.startswith('# ') for line in comment) and len(out.read_bytes()) > 999
+        assert len(summary(data, BACKBONE, make_plan(data)).splitlines()) == 2
+
+
+def divided(layout='coco'):
+    data = data_set(layout, 3)
+    for name, split in data.splits.items():
+        split.content = dict(images=[name])
+    return data
+
+
+def test_nothing_is_overwritten(tmp_path):
+    """Neither the config nor the files beside it; all are looked at before one is written."""
+    out, data = str(tmp_path / 'mine.py'), divided()
+    argv = (out, data, 'retinanet', BACKBONE, make_plan(data), 'the command')
+    for name in ('mine.py', 'mine_train.json', 'mine_val.json'):
+        (tmp_path / name).write_text('precious')
+        with pytest.raises(UserError, match=rf'{name} exists already; .*--force'):
+            write_config(*argv)
+        assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [(name, 'precious')]
+        (tmp_path / name).unlink()
+    (tmp_path / 'mine_val.json').symlink_to('nowhere')  # a link to nothing is something
+    with pytest.raises(UserError, match=r'mine_val\.json exists already'):
+        write_config(*argv)
+    (tmp_path / 'mine_train.json').write_text('old')
+    assert len(write_config(*argv, force=True)) == 3
+    assert json.loads((tmp_path / 'mine_train.json').read_text()) == dict(images=['train'])
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_what_is_read_is_never_overwritten(tmp_path):
+    data = divided()
+    data.root, data.splits['train'].labels = tmp_path, 'mine_train.json'
+    (tmp_path / 'mine_train.json').write_text('read')
+    (tmp_path / 'link.py').symlink_to('w.pth')
+    (tmp_path / 'w.pth').write_text('weights')
+    for name, file in (('mine', 'mine_train.json'), ('link', 'link.py')):
+        argv = (str(tmp_path / f'{name}.py'), data, 'retinanet', BACKBONE, make_plan(data), 'x')
+        with pytest.raises(UserError, match=f'{file} is read, and cannot be overwritten'):
+            write_config(*argv, str(tmp_path / 'w.pth'), force=True)
+    base = CONFIGS / '_base_/models/retinanet_r50_fpn.py'
+    text = base.read_text()
+    with pytest.raises(UserError, match='is a config of hybrid_mm'):
+        write_config(str(base), data, 'retinanet', BACKBONE, make_plan(data), 'x', force=True)
+    assert base.read_text() == text
+    (tmp_path / 'folder.py').mkdir()
+    with pytest.raises(UserError, match='is a folder'):
+        write_config(
+            str(tmp_path / 'folder.py'), data, 'retinanet', BACKBONE, make_plan(data), 'x',
+            force=True,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize('step', ['write', 'read', 'replace'])
+def test_nothing_is_left_after_a_failure(tmp_path, monkeypatch, step):
+    data, count = divided(), []
+    (tmp_path / 'a').mkdir()
+    (tmp_path / 'a' / 'other.txt').write_text('stays')
+
+    def full(*args):
+        count.append(args)
+        if len(count) == 2:
+            raise OSError(28, 'No space left on device')
+        return original(*args)
+
+    original = os.replace
+    if step == 'write':
+        data.splits['val'].content = dict(images=['\udcff'])
+        monkeypatch.setattr(new_config.json, 'dumps', lambda content: content['images'][0])
+    elif step == 'read':
+        backbone = Backbone('x', {'not a name': 1}, [32, 64, 160, 256], 'y', [])
+    else:
+        monkeypatch.setattr(new_config.os, 'replace', full)
+    backbone = backbone if step == 'read' else BACKBONE
+    for out in ('a/mine.py', 'b/c/mine.py'):
+        count.clear()
+        with pytest.raises((UserError, UnicodeEncodeError)) as caught:
+            write_config(
+                str(tmp_path / out), data, 'retinanet', backbone, make_plan(data), 'the command'
+            )
+        if step == 'replace':
+            assert f'{out} cannot be written' in str(caught.value)
+            assert 'No space left' in str(caught.value)
+        assert [p.name for p in tmp_path.rglob('*')] == ['a', 'other.txt']
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(UserError, match=r'--out .*file/mine\.py cannot be written'):
+        write_config(
+            str(tmp_path / 'file/mine.py'), data, 'retinanet', BACKBONE, make_plan(data), 'x'
+        )
 
 
 def test_heads_want_their_data(capsys):

@@ -50,6 +50,18 @@ def test_figures_of_a_coco_file(tmp_path):
     assert read_data(tmp_path, classes=['fork']).classes == ['fork']
 
 
+def test_classes_are_those_of_the_user_or_of_training(tmp_path):
+    coco(tmp_path, 5)
+    coco(tmp_path, 2, 'val', lambda content: content['categories'].reverse())
+    assert read_data(tmp_path).classes == ['cup', 'fork']
+    assert read_data(tmp_path, classes=['fork', 'cup']).classes == ['fork', 'cup']
+    coco(tmp_path, 2, 'val', lambda content: content['categories'][0].update(name='Cup'))
+    with pytest.raises(
+        UserError, match=r"categories cup, which .* have; 'cup' is spelled 'Cup' the"
+    ):
+        read_data(tmp_path)
+
+
 def test_crowds_are_no_objects_without_a_polygon(tmp_path):
     def change(content):
         content['annotations'][0].update(
@@ -139,6 +151,8 @@ def test_the_number_of_classes_is_no_label(tmp_path):
     with pytest.raises(UserError, match='has the label 3; 3 classes allow 0 to 2'):
         read_data(tmp_path)
     assert read_data(tmp_path, classes=list('abcd')).classes == list('abcd')
+    with pytest.raises(UserError, match=r'--classes b, a, c, d has names of .*classes.txt in ano'):
+        read_data(tmp_path, classes=list('bacd'))
 
 
 def test_parts_of_label_maps(tmp_path):
@@ -149,3 +163,95 @@ def test_parts_of_label_maps(tmp_path):
         assert [len(splits[name].names) for name in ('train', 'val')] == [9 - held, held]
         assert sorted(splits['train'].names + splits['val'].names) == list('012345678')
         assert splits['val'].names == sorted(splits['val'].names)
+
+
+def test_notations_of_a_coco_file(tmp_path, capsys):
+    """What other programs write is read as training reads it, and written as COCO's."""
+
+    def change(content):
+        for image in content['images']:
+            image.update(id=str(image['id']), width=str(image['width']))
+        for entry in content['annotations']:
+            del entry['iscrowd'], entry['area']
+            entry.update(bbox=str(entry['bbox']), segmentation=entry['segmentation'][0])
+
+    coco(tmp_path, 5, change=change)
+    parts = {k: s.content for k, s in read_data(tmp_path, holdout=0.4).splits.items()}
+    err = capsys.readouterr().err
+    for text in ('5 annotations without iscrowd', '5 images with another kind of id'):
+        assert err.count(text) == 1
+    assert [len(part['images']) for part in parts.values()] == [3, 2]
+    for part in parts.values():
+        for image in part['images']:
+            assert type(image['width']) is int and image['id'] in range(10, 15)
+        for entry in part['annotations']:
+            entry = {k: v for k, v in entry.items() if k not in ('id', 'image_id', 'category_id')}
+            assert entry == dict(
+                bbox=[1, 2, 3, 4], area=6.0, iscrowd=0, segmentation=[[1, 2, 4, 2, 4, 6]]
+            )
+
+
+@pytest.mark.parametrize(('change', 'message'), [
+    (lambda c: c['images'][1].update(file_name=1), 'image 11 has the file_name 1; expected'),
+    (lambda c: c['images'][1].update(width=None), "image 11 has no 'width'"),
+    (lambda c: c['images'][1].update(width='wide'), "the width 'wide'"),
+    (lambda c: c['images'].append([]), r'images\[5\] is \[\]'),
+    (lambda c: c.update(annotations={}), 'annotations is an object; expected a list'),
+    (lambda c: c.update(categories=[3, 7]), r'categories\[0\] is 3'),
+    (lambda c: c['annotations'][1].update(bbox=[1, 2, 10**400, 4]), 'annotation 1 has the box'),
+    (lambda c: c['annotations'][1].update(segmentation=[None, [1] * 6]), 'has the polygon None'),
+    (lambda c: c['annotations'][1].update(segmentation=[[1, 1, 9, 9, 1e9, 4]]), 'coordinate 10000'),
+    (lambda c: c['annotations'][1].update(image_id=None), 'annotation 1 has the image_id None'),
+    (lambda c: c['images'].clear(), "the list 'images' is empty"),
+    (lambda c: c['annotations'][0].update(segments_info=[]), 'has panoptic annotations'),
+    (lambda c: c['images'][1].update(file_name='x' * 300), 'are not found'),
+])  # fmt: skip
+def test_mistakes_in_a_coco_file(change, message, tmp_path):
+    coco(tmp_path, 5, change=change)
+    coco(tmp_path, 2, 'val')
+    with pytest.raises(UserError, match=rf'train\.json.*{message}'):
+        read_data(tmp_path)
+
+
+def test_hidden_and_nested_files(tmp_path, capsys):
+    """Hidden files are none of the data; subfolders are, as the data set reads them."""
+    maps(tmp_path, [1, 2])
+    for kind, suffix in (('images', '.jpg'), ('masks', '.png')):
+        (tmp_path / kind / 'train' / f'._0{suffix}').write_bytes(b'Mac OS X')
+        (tmp_path / kind / 'train' / '.ipynb_checkpoints').mkdir()
+        (tmp_path / kind / 'train' / '.ipynb_checkpoints' / f'0{suffix}').write_bytes(b'')
+        shutil.copytree(tmp_path / kind / 'val', tmp_path / kind / 'train' / 'more')
+    data = read_data(tmp_path)
+    assert [split.count for split in data.splits.values()] == [4, 2]
+    capsys.readouterr()
+    Image.new('RGB', (5, 5)).save(tmp_path / 'masks/train/more/x.png')
+    (tmp_path / 'images/train/x.heic').write_bytes(b'')
+    read_data(tmp_path)
+    err = capsys.readouterr().err
+    assert '1 files in ' in err and 'belong to no image: more/x.png' in err
+    assert 'are not read: x.heic' in err
+    with pytest.raises(UserError, match='which is read with its subfolders'):
+        read_data(tmp_path, val=('masks/train/more', 'images/train/more'))
+    with pytest.raises(UserError, match=r'classes\.txt is not a folder'):
+        (tmp_path / 'classes.txt').write_text('a')
+        read_data(tmp_path, val=('classes.txt', 'images/val'))
+
+
+def test_a_list_needs_names_that_fit_a_line(tmp_path):
+    maps(tmp_path, [1, 2, 1], ('',))
+    for name in ('a\nb', ' a', 'a ', '\udcff'):
+        for kind, suffix in (('images', '.jpg'), ('masks', '.png')):
+            (tmp_path / kind / f'1{suffix}').rename(tmp_path / kind / f'{name}{suffix}')
+        with pytest.raises(UserError, match='cannot be listed; rename it'):
+            read_data(tmp_path, holdout=0.4)
+        for kind, suffix in (('images', '.jpg'), ('masks', '.png')):
+            (tmp_path / kind / f'{name}{suffix}').rename(tmp_path / kind / f'1{suffix}')
+
+
+def test_classes_that_no_map_has(tmp_path, capsys):
+    maps(tmp_path, [1, 2])
+    (tmp_path / 'classes.txt').write_text('\ufeffa\nb\nc\nd\n', 'utf-8')
+    assert read_data(tmp_path).classes == ['a', 'b', 'c', 'd']
+    assert 'no label map has d; nothing trains' in capsys.readouterr().err
+    with pytest.raises(UserError, match='listed twice or empty'):
+        read_data(tmp_path, classes=['a', '', 'c'])

@@ -17,6 +17,7 @@ from pathlib import Path
 from hybrid_mm.errors import UserError, nearest
 from hybrid_mm.run import options
 from hybrid_mm.run.config import installed_configs
+from hybrid_mm.run.outputs import check_output_file, check_picture, replacing
 from hybrid_mm.run.tool import tool
 
 
@@ -40,6 +41,11 @@ def main(argv=None):
     parser.add_argument('--out', type=Path, metavar='FILE', help='draw a plot into this file')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures to this file')
     args = parser.parse_args(argv)
+
+    if args.out:
+        check_picture(args.out)
+    if args.json:
+        check_output_file(args.json, '--json')
 
     import torch
 
@@ -74,8 +80,8 @@ def main(argv=None):
             batch=args.batch,
             rounds=args.rounds,
         )
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(figures, indent=1))
+        with replacing(args.json) as path:
+            path.write_text(json.dumps(figures, indent=1))
     if args.out:
         variants.plot(found, args.out)
         print(args.out)

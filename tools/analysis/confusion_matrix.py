@@ -12,7 +12,9 @@ import sys
 
 from hybrid_mm.errors import UserError
 from hybrid_mm.run import options
-from hybrid_mm.run.config import TASKS, load_config, task_of, with_options
+from hybrid_mm.run.config import TASKS, load_config, require, task_of, with_options
+from hybrid_mm.run.outputs import check_output_folder
+from hybrid_mm.run.predictions import SUFFIXES
 from hybrid_mm.run.tool import tool
 
 
@@ -32,8 +34,16 @@ def main(argv=None):
     cfg = load_config(args.config, args.cfg_options)
     if not os.path.exists(args.predictions):
         raise UserError(f'{args.predictions} does not exist; tools/test.py --out writes it')
+    require(cfg, 'test_dataloader.dataset')
+    task = task_of(cfg)
+    if os.path.isdir(args.predictions) != (task == 'segmentation'):
+        expected = 'a folder of label maps' if task == 'segmentation' else 'a pickle'
+        raise UserError(f'{args.predictions}: expected {expected}, which tools/test.py --out wrote')
+    if task != 'segmentation' and not args.predictions.endswith(SUFFIXES):
+        raise UserError(f'{args.predictions}: expected a name that ends with .pkl or .pickle')
+    check_output_folder(args.out, 'out')
     check_data(cfg, 'test_dataloader')
-    if task_of(cfg) == 'classification':
+    if task == 'classification':
         os.makedirs(args.out, exist_ok=True)
         picture = os.path.join(args.out, 'confusion_matrix.png')
         places = [args.predictions, '--show-path', picture]
@@ -41,7 +51,14 @@ def main(argv=None):
         places = [args.predictions, args.out]
     script = 'analysis_tools/confusion_matrix.py'
     scripts = dict.fromkeys(TASKS, script)
-    run_upstream(cfg, scripts, with_options(cfg, [*places, *others], args.cfg_options))
+    try:
+        run_upstream(cfg, scripts, with_options(cfg, [*places, *others], args.cfg_options))
+    except (AssertionError, AttributeError, KeyError, IndexError, TypeError, OSError) as error:
+        reason = f'{type(error).__name__}: {error}'.rstrip(': ')
+        raise UserError(
+            f'{args.predictions} cannot be used ({reason}); is it of the test data set of '
+            f'{args.config}?'
+        ) from error
     print(f'\n{args.out}/confusion_matrix.png')
 
 

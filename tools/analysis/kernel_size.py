@@ -18,6 +18,7 @@ from pathlib import Path
 from hybrid_mm.errors import UserError, shorten
 from hybrid_mm.run import options
 from hybrid_mm.run.console import print_table
+from hybrid_mm.run.outputs import check_output_folder
 from hybrid_mm.run.tool import tool
 
 
@@ -66,6 +67,7 @@ def main(argv=None):
     from hybrid_mm.analysis import kernel_size
     from hybrid_mm.benchmarks.report import environment
 
+    check_output_folder(args.out)
     names = [(family, size) for family in args.families for size in dict.fromkeys(args.sizes)]
     accuracies = _accuracies(args.accuracy, names)
     device = options.torch_device(args.device)

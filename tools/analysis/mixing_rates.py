@@ -10,6 +10,7 @@ import sys
 
 from hybrid_mm.errors import UserError
 from hybrid_mm.run import options
+from hybrid_mm.run.outputs import check_picture
 from hybrid_mm.run.tool import tool
 
 
@@ -31,6 +32,8 @@ def main(argv=None):
 
     from hybrid_mm.analysis.acmix_rates import plot_rates, read_rates
 
+    if args.out:
+        check_picture(args.out)
     try:
         runs = {label: read_rates(s) for label, s in zip(labels, args.sources, strict=True)}
     except (FileNotFoundError, ValueError) as error:

@@ -7,6 +7,7 @@ import sys
 
 from hybrid_mm.errors import UserError, nearest
 from hybrid_mm.run import options
+from hybrid_mm.run.outputs import check_picture
 from hybrid_mm.run.tool import tool
 
 
@@ -25,6 +26,7 @@ def main(argv=None):
 
     from hybrid_mm.analysis.curves import plot_curves, read_scalars
 
+    check_picture(args.out)
     try:
         runs = {label: read_scalars(run) for label, run in zip(labels, args.runs, strict=True)}
     except (FileNotFoundError, ValueError) as error:

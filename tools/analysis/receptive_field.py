@@ -20,6 +20,7 @@ from hybrid_mm.data.images import find_images
 from hybrid_mm.errors import UserError
 from hybrid_mm.run import options
 from hybrid_mm.run.console import print_table
+from hybrid_mm.run.outputs import check_output_folder
 from hybrid_mm.run.tool import tool
 
 
@@ -62,7 +63,8 @@ def main(argv=None):
     from hybrid_mm.analysis import networks, receptive_field
     from hybrid_mm.run.console import progress
 
-    files = find_images(args.images)
+    check_output_folder(args.out)
+    files = find_images(args.images, without=[args.out / 'receptive_fields.png'])
     device = options.torch_device(args.device)
     height, width = args.size[0], args.size[-1]
     maps, figures = {}, []

@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from hybrid_mm.run import options
+from hybrid_mm.run.outputs import check_output_file, replacing
 from hybrid_mm.run.tool import tool
 
 
@@ -27,11 +28,12 @@ def main(argv=None):
 
     from hybrid_mm.analysis import report
 
+    check_output_file(args.out)
     found = report.collect(args.folders)
     with tempfile.TemporaryDirectory() as scratch:
         text = report.page(found, args.title, Path(scratch))
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(text, encoding='utf-8')
+    with replacing(args.out) as path:
+        path.write_text(text, encoding='utf-8', errors='replace')
     runs = ', '.join(f'{len(results)} of {study}' for study, results in found.items())
     print(f'{args.out}: {len(text) / 2**20:.1f} MB with {runs}')
 

@@ -26,6 +26,7 @@ from hybrid_mm.errors import UserError, nearest
 from hybrid_mm.run import options
 from hybrid_mm.run.config import task_of
 from hybrid_mm.run.console import print_table
+from hybrid_mm.run.outputs import check_output_folder
 from hybrid_mm.run.tool import tool
 
 
@@ -72,6 +73,7 @@ def main(argv=None):
     from hybrid_mm.run import launch
     from hybrid_mm.run.checks import data
 
+    check_output_folder(args.out)
     names = _names(args.corruptions)
     checkpoints.read_checkpoint(args.checkpoint)  # before anything slow
     args.work_dir = args.work_dir or str(Path(args.out) / 'runs')

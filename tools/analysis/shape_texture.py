@@ -22,6 +22,7 @@ from pathlib import Path
 from hybrid_mm.errors import UserError
 from hybrid_mm.run import options
 from hybrid_mm.run.console import print_table
+from hybrid_mm.run.outputs import check_output_folder
 from hybrid_mm.run.tool import tool
 
 
@@ -57,6 +58,7 @@ def main(argv=None):
     )
     generate.add_argument('--seed', type=int, default=0, help='of the pieces (default: 0)')
     args = parser.parse_args(argv)
+    check_output_folder(args.out, 'out' if args.command == 'generate' else '--out')
     if args.command == 'generate':
         if args.size < 32 or not 0 <= args.weight <= 1:
             parser.error('--size must be at least 32 and --weight lie between 0 and 1')
@@ -70,6 +72,9 @@ def _generate(args) -> None:
     from hybrid_mm.analysis import conflict_pairs
     from hybrid_mm.run.console import progress
 
+    for source in (args.shapes, args.textures):
+        if args.out.resolve().is_relative_to(Path(source).resolve()):
+            raise UserError(f'{args.out} is inside of {source}, which is read; name another')
     shapes = conflict_pairs.read_sources(args.shapes, args.limit)
     textures = conflict_pairs.read_sources(args.textures, args.limit)
     total = sum(s[0] != t[0] for s in shapes for t in textures)

@@ -16,6 +16,7 @@ from pathlib import Path
 from hybrid_mm.errors import UserError
 from hybrid_mm.run import options
 from hybrid_mm.run.console import print_table
+from hybrid_mm.run.outputs import check_output_folder
 from hybrid_mm.run.tool import tool
 
 
@@ -50,6 +51,7 @@ def main(argv=None):
 
     from hybrid_mm.analysis import neighbours, networks
 
+    check_output_folder(args.out)
     parts = (args.reference, args.queries)
     splits = {n: [neighbours.read_split(args.root, p, n) for p in parts] for n in args.splits}
     files = list(dict.fromkeys(f for split in splits.values() for part in split for f in part[0]))

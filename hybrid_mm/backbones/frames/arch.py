@@ -13,6 +13,7 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hi
 from typing_extensions import Self
 
 from hybrid_mm.errors import nearest
+from hybrid_mm.ops.argument_types import check_type, fits
 from hybrid_mm.ops.arguments import not_negative, odd, positive
 
 
@@ -131,6 +132,10 @@ class Arch:
             ValueError: A value that its field does not take, or lists of several lengths.
         """
         rules, parts = self._rules()
+        hints = get_type_hints(type(self), include_extras=True)
+        for key, hint in hints.items():
+            if key not in rules and key not in parts:
+                check_type(owner, f'{name}.{key}', getattr(self, key), hint)
         lengths = {}
         for key, rule in rules.items():
             value = getattr(self, key)
@@ -142,6 +147,7 @@ class Arch:
                 lengths[key] = len(value)
             elif isinstance(value, list | tuple):
                 raise ValueError(f'{name}.{key} of {owner}: one value expected, got {value!r}')
+            check_type(owner, f'{name}.{key}', value, hints[key])
             if rule.check is not None:
                 rule.check(owner, **{f'{name}.{key}': value})
         if lengths and (len(set(lengths.values())) > 1 or 0 in lengths.values()):
@@ -150,5 +156,5 @@ class Arch:
             part = getattr(self, key)
             if isinstance(part, Arch):
                 part.check(owner, f'{name}.{key}')
-            elif part is not None:
+            elif not fits(part, hints[key]):
                 raise ValueError(f'{name}.{key} of {owner} must be a dict, got {part!r}')

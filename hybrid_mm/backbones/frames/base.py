@@ -1,6 +1,7 @@
 """What all backbones share: variants, construction, returned maps, freezing, weights of files."""
 
 import difflib
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -16,7 +17,12 @@ from hybrid_mm.checkpoints import MissingCheckpointError, read_checkpoint, weigh
 from hybrid_mm.convert import convert, differences
 from hybrid_mm.convert.core import StateDict
 from hybrid_mm.layers.drop import drop_path_schedule
+from hybrid_mm.ops.argument_types import typed_arguments
 from hybrid_mm.ops.arguments import fraction, positive, stage_indices
+from hybrid_mm.ops.layout import dense_gradient
+
+# the others have a check and a message of their own
+_typed = functools.partial(typed_arguments, but=('arch', 'out_indices', 'init_cfg'))
 
 
 class SharedArguments(TypedDict, total=False):
@@ -149,6 +155,13 @@ class BaseBackbone(StrictWeights):
     stem: Any
     stages: Any
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let every constructor check the types of its arguments."""
+        super().__init_subclass__(**kwargs)
+        if '__init__' in vars(cls):
+            cls.__init__ = _typed(cls.__init__)  # type: ignore[method-assign]
+
+    @_typed
     def __init__(
         self,
         arch: str | Mapping | Arch,
@@ -297,7 +310,7 @@ class BaseBackbone(StrictWeights):
             if i in self.out_indices:
                 # mmcv's RoIAlign reads memory as NCHW whatever the strides are: channels-last maps
                 # (of a layer norm) would silently give it wrong features.
-                outs.append(self.returned_map(i, state).contiguous())
+                outs.append(dense_gradient(self.returned_map(i, state).contiguous()))
         return tuple(outs)
 
     def run_stage(self, stage: int, state: Any) -> Any:

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from hybrid_mm.errors import nearest
+from hybrid_mm.ops.argument_types import check_keywords, check_type
 from hybrid_mm.ops.arguments import not_negative
 
 _NORMS: dict[str, Callable[..., _BatchNorm]] = {'BN': nn.BatchNorm2d, 'SyncBN': nn.SyncBatchNorm}
@@ -36,7 +38,10 @@ def build_norm(cfg: NormCfg, channels: int) -> _BatchNorm:
     settings = dict(cfg)
     name, requires_grad = settings.pop('type', None), settings.pop('requires_grad', True)
     if name not in _NORMS:
-        raise ValueError(f'norm_cfg type must be one of {sorted(_NORMS)}, got {name!r}')
+        hint = nearest(name, _NORMS) if isinstance(name, str) else ''
+        raise ValueError(f'norm_cfg type must be one of {sorted(_NORMS)}, got {name!r}{hint}')
+    check_keywords('norm_cfg', 'norm_cfg', settings, nn.BatchNorm2d)
+    check_type('norm_cfg', 'norm_cfg.requires_grad', requires_grad, bool)
     numbers = {key: value for key, value in settings.items() if key in ('eps', 'momentum')}
     not_negative('norm_cfg', **numbers)
     norm = _NORMS[name](channels, **settings)

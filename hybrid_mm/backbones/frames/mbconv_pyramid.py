@@ -11,8 +11,9 @@ from typing_extensions import Unpack
 from hybrid_mm.backbones.frames.arch import Arch, Ratio, StageSizes
 from hybrid_mm.backbones.frames.base import BaseBackbone, SharedArguments
 from hybrid_mm.backbones.frames.blocks import BATCH_NORM, NormCfg, Stage, build_norm
-from hybrid_mm.layers.convolution.mbconv import ACTIVATIONS, Conv3x3, choice
+from hybrid_mm.layers.convolution.mbconv import ACTIVATIONS, Conv3x3, MBConv, choice
 from hybrid_mm.layers.norm import LayerNorm2d
+from hybrid_mm.ops.argument_types import check_keywords
 from hybrid_mm.ops.arguments import not_negative, positive
 from hybrid_mm.ops.positions import fit_tables
 
@@ -81,18 +82,19 @@ class MBConvArch(Arch):
     def check(self, owner: str, name: str = 'arch') -> None:
         """Check the numbers among the arguments of the convolutions and norms as well."""
         super().check(owner, name)
-        check_numbers(owner, f'{name}.conv', self.conv)
-        check_numbers(owner, f'{name}.norm', self.norm)
+        check_numbers(owner, f'{name}.conv', self.conv, MBConv)
+        check_numbers(owner, f'{name}.norm', self.norm, nn.BatchNorm2d)
 
 
-def check_numbers(owner: str, name: str, arguments: Mapping[str, Any]) -> None:
+def check_numbers(
+    owner: str, name: str, arguments: Mapping[str, Any], layer: type[nn.Module]
+) -> None:
     """Check that the arguments of a layer are a dict, its numbers finite and not negative.
 
     Raises:
         ValueError: Names the argument and what was given.
     """
-    if not isinstance(arguments, Mapping):
-        raise ValueError(f'{name} of {owner} must be a dict of arguments, got {arguments!r}')
+    check_keywords(owner, name, arguments, layer)
     numbers = {key: value for key, value in arguments.items() if isinstance(value, int | float)}
     not_negative(owner, **{f'{name}.{key}': value for key, value in numbers.items()})
 

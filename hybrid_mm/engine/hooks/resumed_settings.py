@@ -100,7 +100,7 @@ class ResumedSettingsHook(Hook):
         now = data_of(runner)
         for key, what in (('samples', 'training images'), ('processes', 'processes')):
             if then and then.get(key) != now[key]:
-                warn(f'--resume: {now[key]} {what}, {self.path} is of a run with {then.get(key)}')
+                warn(f'--resume: number of {what} {then.get(key)} -> {now[key]} since {self.path}')
         if not isinstance(loop, EpochBasedTrainLoop):
             return False
         length, epoch, number = len(loop.dataloader), meta['epoch'], meta['iter']

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hybrid_mm.layers.attention.window_attention import WindowAttention
 from hybrid_mm.layers.convolution.mixed_shift_conv import MixedShift
 from hybrid_mm.layers.heads import merge_heads
+from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.mirrored_attention import mirrored_attention
 from hybrid_mm.ops.positions import encode_coordinates
@@ -41,6 +42,7 @@ class ACmix2d(nn.Module):
         ValueError: Heads that do not divide C, an even window or kernel, an unknown impl.
     """
 
+    @sized_arguments
     def __init__(
         self,
         in_channels: int,
@@ -113,6 +115,7 @@ class ACmixWindowAttention(WindowAttention):
     See :class:`~hybrid_mm.layers.attention.window_attention.WindowAttention` for the arguments.
     """
 
+    @sized_arguments
     def __init__(self, dim: int, window: int, heads: int, *arguments: Any, **kwargs: Any) -> None:
         super().__init__(dim, window, heads, *arguments, **kwargs)
         self.mix = MixedShift(3 * heads, self.width, heads, bias=True, impl=self.impl)

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from hybrid_mm.layers.heads import merge_heads, split_heads
 from hybrid_mm.layers.relative_position import RelativePosition2d
+from hybrid_mm.ops.argument_types import sized_arguments
+from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.local_attention import global_attention
 
 
@@ -48,6 +50,7 @@ class AAConv2d(nn.Module):
             branch that leaves no channel to the convolution.
     """
 
+    @sized_arguments
     def __init__(
         self,
         in_channels: int,
@@ -65,6 +68,7 @@ class AAConv2d(nn.Module):
         impl: str = 'auto',
     ) -> None:
         super().__init__()
+        check_impl(impl, 'local_attention')
         if kernel_size % 2 == 0:
             raise ValueError(f'kernel_size must be odd, got {kernel_size}')
         if heads < 1 or key_channels % heads or value_channels % heads:

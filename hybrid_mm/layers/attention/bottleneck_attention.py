@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from hybrid_mm.layers.heads import head_widths, laid_out, merge_heads, split_heads
 from hybrid_mm.layers.relative_position import RelativePosition2d
+from hybrid_mm.ops.argument_types import sized_arguments
+from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.local_attention import global_attention
 from hybrid_mm.ops.positions import resize_decomposed_table
 
@@ -26,6 +28,7 @@ class AbsolutePosition2d(nn.Module):
 
     tables: ClassVar = ('emb_h', 'emb_w')
 
+    @sized_arguments
     def __init__(self, size: tuple[int, int], dim: int) -> None:
         super().__init__()
         self.size = tuple(size)
@@ -75,6 +78,7 @@ class BottleneckAttention(nn.Module):
         ValueError: Heads that do not divide C, an unknown kind of position, or no term at all.
     """
 
+    @sized_arguments
     def __init__(
         self,
         in_channels: int,
@@ -91,6 +95,7 @@ class BottleneckAttention(nn.Module):
         impl: str = 'auto',
     ) -> None:
         super().__init__()
+        check_impl(impl, 'local_attention')
         if position not in ('relative', 'absolute', 'none'):
             raise ValueError(f"position must be 'relative', 'absolute' or 'none', got {position!r}")
         if position == 'none' and not content:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_mm.layers.folded_norm import Conv2dNorm
+from hybrid_mm.ops.argument_types import sized_arguments
 
 METHODS = ('dw_bn', 'avg', 'linear')
 
@@ -36,6 +37,7 @@ class ConvolutionalProjectionAttention(nn.Module):
         ValueError: Heads that do not divide C, unknown method, even kernel.
     """
 
+    @sized_arguments
     def __init__(
         self,
         dim: int,

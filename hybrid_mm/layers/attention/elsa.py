@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.fusing import is_plain
 from hybrid_mm.ops.ghost_attention import ghost_attention
@@ -52,6 +53,7 @@ class ELSA(nn.Module):
             sides, an unknown impl.
     """
 
+    @sized_arguments
     def __init__(
         self,
         dim: int,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hybrid_mm.layers.attention.augmented_convolution import AAConv2d
 from hybrid_mm.layers.heads import merge_heads
+from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.evolving_attention import evolving_attention, evolving_with
 from hybrid_mm.ops.fusing import is_plain
@@ -78,6 +79,7 @@ class EvolvingAAConv2d(AAConv2d):
             AAConv2d.
     """
 
+    @sized_arguments
     def __init__(
         self,
         *args: Any,

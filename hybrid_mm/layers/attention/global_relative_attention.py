@@ -5,6 +5,7 @@ equation 3.
 """
 
 from hybrid_mm.layers.attention.partition_attention import PartitionAttention
+from hybrid_mm.ops.argument_types import sized_arguments
 
 
 class GlobalRelativeAttention(PartitionAttention):
@@ -28,6 +29,7 @@ class GlobalRelativeAttention(PartitionAttention):
         ValueError: Heads that do not fill the channels, an empty map, an unknown relative or impl.
     """
 
+    @sized_arguments
     def __init__(
         self,
         in_channels: int,

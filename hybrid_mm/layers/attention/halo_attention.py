@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from hybrid_mm.layers.heads import head_widths, laid_out, merge_heads, split_heads
 from hybrid_mm.layers.relative_position import RelativePosition2d
+from hybrid_mm.ops.argument_types import typed_arguments
+from hybrid_mm.ops.arguments import not_negative, positive
+from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.fusing import is_plain
 from hybrid_mm.ops.local_attention import block_attention
 
@@ -50,6 +53,7 @@ class HaloAttention(nn.Module):
         ValueError: A stride other than 1 and 2, heads that do not divide C.
     """
 
+    @typed_arguments
     def __init__(
         self,
         in_channels: int,
@@ -67,6 +71,9 @@ class HaloAttention(nn.Module):
         impl: str = 'auto',
     ) -> None:
         super().__init__()
+        check_impl(impl, 'local_attention')
+        positive(self, in_channels=in_channels, block_size=block_size)
+        not_negative(self, halo_size=halo_size)
         if stride not in (1, 2):
             raise ValueError(f'stride of HaloAttention must be 1 or 2, got {stride}')
         out_channels = out_channels or in_channels

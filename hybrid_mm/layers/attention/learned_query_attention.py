@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from hybrid_mm.layers.initialisation import lecun_normal_
+from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.fusing import is_plain
 from hybrid_mm.ops.learned_queries import learned_query_attention
@@ -37,6 +38,7 @@ class LearnedQueryAttention2d(nn.Module):
         ValueError: Heads that do not divide C, an even window, an unknown impl.
     """
 
+    @sized_arguments
     def __init__(
         self,
         in_channels: int,

@@ -10,9 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hybrid_mm.layers.convolution.deform_conv import DeformConv2d
+from hybrid_mm.ops.argument_types import sized_arguments
+from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.fusing import is_plain
 from hybrid_mm.ops.implicit_norm import normalisation
 from hybrid_mm.ops.kernels import available
+from hybrid_mm.ops.layout import dense_gradient
 from hybrid_mm.ops.local_attention import global_attention
 from hybrid_mm.ops.normalised_attention import (
     axial_logits,
@@ -22,7 +25,7 @@ from hybrid_mm.ops.normalised_attention import (
     logit_moments,
 )
 from hybrid_mm.ops.positions import resize_relative_table
-from hybrid_mm.ops.precision import no_autocast
+from hybrid_mm.ops.precision import accurate, no_autocast, no_wider
 
 POSITIONS = ('flat', 'axial')
 
@@ -59,6 +62,7 @@ class LESA2d(nn.Module):
 
     resize: ClassVar = staticmethod(resize_relative_table)
 
+    @sized_arguments
     def __init__(
         self,
         channels: int,
@@ -70,6 +74,7 @@ class LESA2d(nn.Module):
         impl: str = 'auto',
     ) -> None:
         super().__init__()
+        check_impl(impl, 'local_attention')
         if groups < 1 or channels % (2 * groups):
             raise ValueError(f'2 * groups must divide the channels, got {groups} and {channels}')
         if positions not in POSITIONS:
@@ -138,15 +143,14 @@ class LESA2d(nn.Module):
         shape = x.shape[2:]
         q, k, v = (y.unflatten(3, shape).permute(0, 1, 3, 4, 2) for y in self._heads(x))
         with no_autocast(x):
-            dtype = self.rel_h.dtype
-            accurate = q.to(dtype), k.to(dtype)
+            # unscaled products overflow half precision, but not within the kernels
+            exact = accurate(q), accurate(k)
             if not available('local_attention', q, k, v):
-                # unscaled products overflow half precision, but not within the kernels
-                (q, k), v = accurate, v.to(dtype)
-            rel_h = resize_relative_table(self.rel_h, shape[0])
-            rel_w = resize_relative_table(self.rel_w, shape[1])
+                (q, k), v = exact, accurate(v)
+            rel_h = resize_relative_table(accurate(self.rel_h), shape[0])
+            rel_w = resize_relative_table(accurate(self.rel_w), shape[1])
             if is_plain(self.norm_logits):
-                content, position = self._affine(*accurate, rel_h, rel_w)
+                content, position = self._affine(*exact, rel_h, rel_w)
                 out = global_attention(
                     q,
                     (k * content[:, None, None, None]).to(k.dtype),
@@ -157,12 +161,12 @@ class LESA2d(nn.Module):
                     impl=self.impl,
                 )
             else:
-                logits = self.norm_logits(axial_logits(*accurate, rel_h, rel_w))
-                logits = logits.unflatten(1, (2, self.groups)).sum(1)
+                logits = no_wider(axial_logits(*exact, rel_h, rel_w), self.rel_h)
+                logits = self.norm_logits(logits).unflatten(1, (2, self.groups)).sum(1)
                 weights = logits.softmax(-1).to(v.dtype)
                 out = (weights @ v.flatten(2, 3)).unflatten(2, shape)
         out = out.permute(0, 1, 4, 2, 3).flatten(1, 2).flatten(2).contiguous()
-        return self.norm_context(out).unflatten(2, shape)
+        return self.norm_context(no_wider(out, self.rel_h)).unflatten(2, shape)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
@@ -171,4 +175,5 @@ class LESA2d(nn.Module):
         gate = F.relu(torch.cat([unary, binary], 1))
         gate = F.relu(self.norm_reason(self.reason(gate)))
         out = unary + torch.sigmoid(self.norm_project(self.project(gate))) * binary
+        out = dense_gradient(out)
         return F.avg_pool2d(out, self.stride, ceil_mode=True) if self.stride > 1 else out

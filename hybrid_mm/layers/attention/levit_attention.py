@@ -9,6 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_mm.layers.folded_norm import LinearNorm
+from hybrid_mm.ops.argument_types import sized_arguments
+from hybrid_mm.ops.arguments import positive
+from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.distance_attention import distance_attention, resize_distance_table
 from hybrid_mm.ops.export import require_fixed_size
 
@@ -34,6 +37,7 @@ class LeViTAttention(nn.Module):
         impl: See :func:`~hybrid_mm.ops.distance_attention.distance_attention`.
     """
 
+    @sized_arguments
     def __init__(
         self,
         in_channels: int,
@@ -47,6 +51,8 @@ class LeViTAttention(nn.Module):
         impl: str = 'auto',
     ) -> None:
         super().__init__()
+        check_impl(impl, 'distance_attention')
+        positive(self, value_ratio=value_ratio)
         self.key_dim, self.heads, self.stride, self.impl = key_dim, heads, stride, impl
         self.value_dim = int(value_ratio * key_dim)
         width = key_dim + self.value_dim

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybrid_mm.ops.argument_types import sized_arguments
+from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.local_attention import local_attention
 
 
@@ -36,6 +38,7 @@ class NeighborhoodAttention2d(nn.Module):
         ValueError: Heads that do not divide C, an even window, a dilation below 1.
     """
 
+    @sized_arguments
     def __init__(
         self,
         dim: int,
@@ -48,12 +51,11 @@ class NeighborhoodAttention2d(nn.Module):
         impl: str = 'auto',
     ) -> None:
         super().__init__()
+        check_impl(impl, 'local_attention')
         if heads < 1 or dim % heads:
             raise ValueError(f'heads must divide the {dim} channels, got {heads}')
         if kernel_size < 3 or kernel_size % 2 == 0:
             raise ValueError(f'kernel_size must be odd and at least 3, got {kernel_size}')
-        if dilation < 1:
-            raise ValueError(f'dilation must be at least 1, got {dilation}')
         self.heads, self.kernel_size, self.dilation = heads, kernel_size, dilation
         self.scale, self.impl = qk_scale, impl
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_mm.layers.convolution.mixed_shift_conv import MixedShift
+from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.export import require_fixed_size
 from hybrid_mm.ops.fusing import is_plain
@@ -25,6 +26,7 @@ from hybrid_mm.ops.vector_attention import (
     pointwise,
     weighted_taps,
 )
+from hybrid_mm.ops.vector_attention.window import channel_moments
 
 
 class VectorAttention2d(nn.Module):
@@ -61,6 +63,7 @@ class VectorAttention2d(nn.Module):
     conv1: nn.Conv2d
     conv2: nn.Conv2d
 
+    @sized_arguments
     def __init__(
         self,
         in_channels: int,
@@ -171,12 +174,11 @@ class PairwiseAttention2d(VectorAttention2d):
 
         def statistics(function: Callable[[Tensor, Tensor], Tensor]) -> tuple:
             def part(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-                x = accurate(function(q, k))
-                return torch.var_mean(x, (0, 2, 3), correction=0)
+                return channel_moments(accurate(function(q, k)))
 
             parts = list(window.rows(q, q.shape[1], k))
             found = [recomputed(part, *x) for x in parts]
-            counts = [x.shape[0] * window.kernel_size**2 * x[0, 0].numel() for x, _ in parts]
+            counts = [len(x) * window.kernel_size**2 * x.shape[2:].numel() for x, _ in parts]
             return merged_statistics(found, counts)
 
         def first_statistics() -> tuple:
@@ -200,10 +202,10 @@ class PairwiseAttention2d(VectorAttention2d):
         Positions are the same in all images, and too close together for that: theirs are formed.
         """
         relation = self._window.relation(q[:1, -2:], k[:1, -2:])
-        place = torch.var_mean(relation, (0, 2, 3), correction=0)
+        place = channel_moments(relation)
         pairs = zip(self._window.relation_moments(q[:, :-2], k[:, :-2]), place, strict=True)
         var, mean = (torch.cat(pair) for pair in pairs)
-        return var, mean, q.shape[0] * relation[0, 0].numel()
+        return var, mean, len(q) * relation.shape[2:].numel()
 
     def reference_weights(self, q: Tensor, k: Tensor) -> Tensor:
         """Weights (N, G, k^2, H' * W'), step by step."""

@@ -6,6 +6,7 @@ Source: "MaxViT: Multi-Axis Vision Transformer" (arXiv 2204.01697), section 3.2.
 from torch import Tensor, nn
 
 from hybrid_mm.layers.relative_position import LogRelativeBias2d, RelativeBias2d
+from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.export import require_fixed_size
 from hybrid_mm.ops.local_attention import partition_attention
@@ -38,6 +39,7 @@ class PartitionAttention(nn.Module):
             relative or impl.
     """
 
+    @sized_arguments
     def __init__(
         self,
         in_channels: int,
@@ -57,8 +59,6 @@ class PartitionAttention(nn.Module):
             raise ValueError(
                 f'head_width must divide the {hidden} channels of the attention, got {head_width}'
             )
-        if min(window) < 1:
-            raise ValueError(f'a window must have pixels, got {window}')
         if kind not in ('block', 'grid') or relative not in ('table', 'log'):
             raise ValueError(
                 "kind must be 'block' or 'grid' and relative 'table' or 'log', "

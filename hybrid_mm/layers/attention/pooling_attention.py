@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_mm.layers.relative_position import DecomposedPosition2d
+from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.decomposed_attention import decomposed_attention
 from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.export import require_fixed_size
@@ -53,6 +54,7 @@ class PoolingAttention(nn.Module):
     pool_k: nn.Conv2d
     pool_v: nn.Conv2d
 
+    @sized_arguments
     def __init__(
         self,
         in_channels: int,

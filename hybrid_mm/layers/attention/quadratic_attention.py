@@ -17,6 +17,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.fusing import is_plain
 from hybrid_mm.ops.precision import accurate_dtype
 from hybrid_mm.ops.separable_attention import separable_attention, separable_heads
@@ -56,6 +57,7 @@ class QuadraticAttention2d(nn.Module):
         torch.Size([1, 16, 7, 10])
     """
 
+    @sized_arguments
     def __init__(
         self,
         in_channels: int,

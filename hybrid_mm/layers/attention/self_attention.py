@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_mm.layers.relative_position import DecomposedPosition2d
+from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.decomposed_attention import decomposed_attention
 from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.windows import cut_windows, join_windows
@@ -35,6 +36,7 @@ class SelfAttention(nn.Module):
         ValueError: Heads that do not divide C, a window below 1, an unknown impl.
     """
 
+    @sized_arguments
     def __init__(
         self,
         dim: int,

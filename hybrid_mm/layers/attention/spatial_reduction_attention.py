@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_mm.layers.convolution.mixed_shift_conv import MixedShift
+from hybrid_mm.ops.argument_types import sized_arguments
 
 
 class SpatialReductionAttention(nn.Module):
@@ -28,6 +29,7 @@ class SpatialReductionAttention(nn.Module):
         ValueError: Heads that do not divide C.
     """
 
+    @sized_arguments
     def __init__(self, dim: int, heads: int, reduction: int = 1, qkv_bias: bool = True) -> None:
         super().__init__()
         if heads < 1 or dim % heads:
@@ -84,6 +86,7 @@ class ACmixSpatialReductionAttention(SpatialReductionAttention):
         ValueError: Heads that do not divide C, an unknown impl.
     """
 
+    @sized_arguments
     def __init__(
         self, dim: int, heads: int, reduction: int = 1, qkv_bias: bool = True, impl: str = 'auto'
     ) -> None:

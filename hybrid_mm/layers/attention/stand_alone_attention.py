@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_mm.layers.heads import laid_out, merge_heads, split_heads
+from hybrid_mm.ops.argument_types import sized_arguments
+from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.fusing import without_hooks
 from hybrid_mm.ops.local_attention import block_attention, local_attention
 from hybrid_mm.ops.positions import joined_tables
@@ -23,6 +25,7 @@ class Projection(nn.Module):
     nothing.
     """
 
+    @sized_arguments
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 1, 1))
@@ -66,6 +69,7 @@ class LocalSelfAttention2d(nn.Module):
         ValueError: An even window, heads that do not divide C into even widths, an unknown border.
     """
 
+    @sized_arguments
     def __init__(
         self,
         in_channels: int,
@@ -80,6 +84,7 @@ class LocalSelfAttention2d(nn.Module):
         impl: str = 'auto',
     ) -> None:
         super().__init__()
+        check_impl(impl, 'local_attention')
         dim = _head_width(out_channels, heads)
         if dim % 2:
             raise ValueError(
@@ -155,6 +160,7 @@ class AttentionStem(nn.Module):
         ValueError: Heads that do not divide C.
     """
 
+    @sized_arguments
     def __init__(
         self,
         in_channels: int,
@@ -165,6 +171,7 @@ class AttentionStem(nn.Module):
         impl: str = 'auto',
     ) -> None:
         super().__init__()
+        check_impl(impl, 'local_attention')
         dim = _head_width(out_channels, heads)
         self.block, self.heads, self.impl = block, heads, impl
         self.query_conv = Projection(in_channels, out_channels)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.dispatch import check_impl, chosen_impl
 from hybrid_mm.ops.export import require_fixed_size
 from hybrid_mm.ops.local_attention import partition_attention
@@ -37,6 +38,7 @@ class WindowAttention(nn.Module):
 
     any_size: ClassVar[bool] = False  # whether windows at the right and bottom may be smaller
 
+    @sized_arguments
     def __init__(
         self,
         dim: int,

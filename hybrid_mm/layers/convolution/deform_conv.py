@@ -4,8 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.export import exporting
-from hybrid_mm.ops.precision import no_autocast
+from hybrid_mm.ops.precision import accurate, no_autocast
 
 
 class DeformConv2d(nn.Module):
@@ -17,6 +18,7 @@ class DeformConv2d(nn.Module):
         stride: Stride.
     """
 
+    @sized_arguments
     def __init__(self, channels: int, groups: int = 1, stride: int = 1) -> None:
         super().__init__()
         self.groups, self.stride, self.padding, self.dilation = groups, stride, 1, 1
@@ -32,12 +34,16 @@ class DeformConv2d(nn.Module):
 
         offset = self.conv_offset(x)
         with no_autocast(x):
-            x, offset = x.to(self.weight.dtype), offset.to(self.weight.dtype)
+            # half precision is too coarse for coordinates
+            weight = accurate(self.weight)
+            x, offset = x.to(weight.dtype), offset.to(weight.dtype)
             if exporting():
-                return self._sampled(x, offset)
-            return deform_conv2d(x, offset, self.weight, None, self.stride, self.padding)
+                out = self._sampled(x, offset, weight)
+            else:
+                out = deform_conv2d(x, offset, weight, None, self.stride, self.padding)
+            return out.to(self.weight.dtype)
 
-    def _sampled(self, x: Tensor, offset: Tensor) -> Tensor:
+    def _sampled(self, x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
         """The same by bilinear sampling of every tap, for exporters, which lack the operator."""
         height, width = x.shape[2:]
         rows, columns = offset.shape[2:]
@@ -50,5 +56,5 @@ class DeformConv2d(nn.Module):
             # align_corners=False: the centre of pixel i is at (2 i + 1) / length - 1
             grid = torch.stack([(2 * tap_x + 1) / width - 1, (2 * tap_y + 1) / height - 1], -1)
             taps.append(F.grid_sample(x, grid, align_corners=False))
-        weight = self.weight.flatten(1)[:, :, None, None]
+        weight = weight.flatten(1)[:, :, None, None]
         return F.conv2d(torch.stack(taps, 2).flatten(1, 2), weight, groups=self.groups)

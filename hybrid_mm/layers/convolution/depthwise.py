@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.grid_convolution import grid_convolution
 from hybrid_mm.ops.grid_convolution.axes import check_widths
@@ -23,6 +24,7 @@ class DepthwiseConv2d(nn.Conv2d):
         ValueError: An even kernel, or an unknown impl.
     """
 
+    @sized_arguments
     def __init__(
         self,
         channels: int,

@@ -10,6 +10,8 @@ under float16 the product can overflow, so prefer bfloat16.
 
 from torch import Tensor, nn
 
+from hybrid_mm.ops.argument_types import sized_arguments
+
 # kernel size k -> dilation d of the papers. The local kernel is 2d-1 wide, the dilated one
 # floor(k/d) (the VAN paper writes ceil; all published models and the LSKA paper use floor).
 DILATIONS = {7: 2, 11: 2, 23: 3, 35: 3, 41: 3, 53: 3, 65: 3}
@@ -90,6 +92,7 @@ class LKA(_LargeKernelAttention):
         dilation: Dilation d, see :func:`decompose_kernel`, which names the errors.
     """
 
+    @sized_arguments
     def __init__(self, channels: int, kernel_size: int = 23, dilation: int | None = None) -> None:
         a, b, d = decompose_kernel(kernel_size, dilation)
         super().__init__(
@@ -109,6 +112,7 @@ class LSKA(_LargeKernelAttention):
     Args: see :class:`LKA`.
     """
 
+    @sized_arguments
     def __init__(self, channels: int, kernel_size: int = 23, dilation: int | None = None) -> None:
         a, b, d = decompose_kernel(kernel_size, dilation)
         super().__init__(
@@ -135,6 +139,7 @@ class LKATrivial(_LargeKernelAttention):
         kernel_size: Odd kernel size k; ValueError otherwise.
     """
 
+    @sized_arguments
     def __init__(self, channels: int, kernel_size: int = 23) -> None:
         _check_odd(kernel_size)
         super().__init__(channels, full=_depthwise(channels, (kernel_size, kernel_size)))
@@ -148,6 +153,7 @@ class LSKATrivial(_LargeKernelAttention):
     Args: see :class:`LKATrivial`.
     """
 
+    @sized_arguments
     def __init__(self, channels: int, kernel_size: int = 23) -> None:
         _check_odd(kernel_size)
         super().__init__(

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from hybrid_mm.layers.channel_gate import SqueezeExcite
 from hybrid_mm.layers.drop import DropPath
+from hybrid_mm.ops.argument_types import sized_arguments
+from hybrid_mm.ops.arguments import fraction, not_negative, positive
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     'gelu': F.gelu,
@@ -55,6 +57,7 @@ class Conv3x3(nn.Conv2d):
         bias: Whether to add a bias.
     """
 
+    @sized_arguments
     def __init__(
         self,
         in_channels: int,
@@ -107,6 +110,7 @@ class MBConv(nn.Module):
         ValueError: A name that is not known, a stride other than 1 and 2, a gate without channels.
     """
 
+    @sized_arguments
     def __init__(
         self,
         in_channels: int,
@@ -129,6 +133,9 @@ class MBConv(nn.Module):
         super().__init__()
         if stride not in (1, 2):
             raise ValueError(f'stride of an MBConv must be 1 or 2, got {stride}')
+        positive(self, expansion=expansion)
+        not_negative(self, gate_ratio=gate_ratio)
+        fraction(self, drop_path=drop_path)
         choice('expand_from', expand_from, ('output', 'input'))
         choice('stride_in', stride_in, ('conv', 'pool'))
         self.act = ACTIVATIONS[choice('act', act, ACTIVATIONS)]

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.fusing import is_plain
 from hybrid_mm.ops.mixed_shift import mixed_shift
@@ -28,6 +29,7 @@ class MixedShift(nn.Module):
         ValueError: An even kernel, or an unknown impl.
     """
 
+    @sized_arguments
     def __init__(
         self,
         maps: int,

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from hybrid_mm.ops.argument_types import sized_arguments
+from hybrid_mm.ops.arguments import positive
 from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.grid_convolution import grid_convolution
 from hybrid_mm.ops.grid_convolution.axes import check_widths, expand, sum_groups
@@ -80,6 +82,7 @@ class PeripheralConv2d(nn.Module):
             unknown mode or algorithm.
     """
 
+    @sized_arguments
     def __init__(
         self,
         channels: int,
@@ -94,6 +97,7 @@ class PeripheralConv2d(nn.Module):
     ) -> None:
         super().__init__()
         check_impl(impl, 'grid_convolution')
+        positive(self, init_std=init_std)
         if grid is None:
             grid = sharing_grid(kernel_size, center_size)
         self.grid = check_widths(grid, 'a peripheral convolution')

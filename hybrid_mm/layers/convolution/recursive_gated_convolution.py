@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from hybrid_mm.layers.convolution.depthwise import DepthwiseConv2d
 from hybrid_mm.layers.norm import LayerNorm2d
+from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.fusing import is_plain
 from hybrid_mm.ops.global_filter import global_filter, resize_spectrum
 from hybrid_mm.ops.precision import no_autocast
@@ -56,6 +57,7 @@ class GlobalLocalFilter(nn.Module):
     tables: ClassVar = ('spectrum',)
     resize: ClassVar = staticmethod(resize_spectrum)
 
+    @sized_arguments
     def __init__(self, channels: int, size: tuple[int, int]) -> None:
         super().__init__()
         self.size = (tuple(size),)
@@ -101,6 +103,7 @@ class RecursiveGatedConv(nn.Module):
         ValueError: Channels that the order does not divide, or an even kernel.
     """
 
+    @sized_arguments
     def __init__(
         self,
         in_channels: int,
@@ -112,10 +115,10 @@ class RecursiveGatedConv(nn.Module):
         filter_size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
-        if order < 1 or channels % 2 ** (order - 1):
+        if channels % 2 ** (order - 1):
             raise ValueError(
-                f'order {order} needs channels that {2 ** (max(order, 1) - 1)} divides and an '
-                f'order from 1 on, got {channels} channels'
+                f'order {order} needs channels that {2 ** (order - 1)} divides, '
+                f'got {channels} channels'
             )
         self.scale = scale
         self.widths = [channels // 2**k for k in reversed(range(order))]

@@ -44,12 +44,15 @@ def _relative_terms(q: Tensor, rel_h: Tensor, rel_w: Tensor) -> tuple[Tensor, Te
     """Terms by key row and by key column, (N, heads, T, H) and (N, heads, T, W)."""
     height, width = q.shape[2:4]
     # decomposed tables are by query - key
-    row, column = decomposed_logits(
+    terms = decomposed_logits(
         q,
         decomposed_tables(rel_h.flip(0), height, height, resize=False),
         decomposed_tables(rel_w.flip(0), width, width, resize=False),
     )
-    return row.flatten(2, 3).contiguous(), column.flatten(2, 3).contiguous()
+    # clone: torch.compile errs about the strides of the products of one image where d is 1, and
+    # would leave out contiguous()
+    row, column = (term.clone(memory_format=torch.contiguous_format) for term in terms)
+    return row.flatten(2, 3), column.flatten(2, 3)
 
 
 class _Chunk(NamedTuple):

@@ -77,6 +77,6 @@ def _weighted_padded(
     if add is not None:
         filters = filters + add.reshape(1, heads, -1, taps, 1)
     values = F.unfold(padded, kernel_size, dilation).to(dtype)
-    values = values.view(n, heads, channels // heads, taps, -1)
+    values = values.view(n, heads, channels // heads, taps, values.shape[2])
     out = (filters * values).sum(3).view(n, channels, *size)
     return out.to(padded.dtype)

@@ -84,7 +84,11 @@ def _fastest(x: Tensor, weight: Tensor, rows: tuple[int, ...], columns: tuple[in
     if torch.compiler.is_compiling():
         return 'auto'
     names = fast(x, rows, columns)
-    return names[0] if 'triton' in names else _measured(names, x, weight, rows, columns)
+    return (
+        names[0]
+        if 'triton' in names or not x.numel()
+        else _measured(names, x, weight, rows, columns)
+    )
 
 
 def _measured(

@@ -9,6 +9,7 @@ from hybrid_mm.ops.dispatch import chosen_impl
 from hybrid_mm.ops.export import exporting
 from hybrid_mm.ops.kernels import available, check_available
 from hybrid_mm.ops.learned_queries import reference, tiled, triton
+from hybrid_mm.ops.precision import accurate
 
 
 def learned_query_attention(
@@ -58,4 +59,6 @@ def learned_query_attention(
         check_available('learned_query_attention', *inputs)
         return triton.attend(*inputs, stride)
     algorithm = reference if impl == 'reference' else tiled
-    return algorithm.attend(scores, values.to(scores.dtype), bias, scale, stride).to(values.dtype)
+    scores = accurate(scores)
+    others = (x.to(scores.dtype) for x in (values, bias, scale))
+    return algorithm.attend(scores, *others, stride).to(values.dtype)

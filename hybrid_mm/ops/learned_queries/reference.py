@@ -34,14 +34,14 @@ def in_turns(
 
 def read(scores: Tensor, values: Tensor, bias: Tensor, scale: Tensor, stride: int) -> Tensor:
     """Map scores (N, heads, H, W) and values (N, C, H, W) of a query; see the public function."""
-    (n, channels, height, _), heads, size = values.shape, scores.shape[1], bias.shape[-1]
+    (n, channels, height, width), heads, size = values.shape, scores.shape[1], bias.shape[-1]
     half = (size // 2,) * 4
     logits = _windows(F.pad(scores, half, value=-math.inf), size, stride)
     weights = (logits + bias.flatten(1)[None, :, :, None]).softmax(2)
     weights = weights * scale.flatten(1)[None, :, :, None]
     taken = _windows(F.pad(values, half), size, stride).unflatten(1, (heads, -1))
     out = torch.einsum('ngdwp,ngwp->ngdp', taken, weights)
-    return out.reshape(n, channels, (height - 1) // stride + 1, -1)
+    return out.reshape(n, channels, (height - 1) // stride + 1, (width - 1) // stride + 1)
 
 
 def _windows(x: Tensor, size: int, stride: int) -> Tensor:

@@ -26,7 +26,7 @@ def forward(
         x = x[:, :, row.clamp(min=0)][:, :, :, :, column.clamp(min=0)]
         inside = (row >= 0)[:, :, None, None] & (column >= 0)
         x = torch.where(inside[..., None], x, 0.0)
-        return x.permute(0, 1, 2, 4, 3, 5, 6).reshape(n, heads, height, width, taps, -1)
+        return x.permute(0, 1, 2, 4, 3, 5, 6).reshape(n, heads, height, width, taps, x.shape[-1])
 
     exact = accurate(q)
     logits = torch.einsum('nhyxd,nhyxtd->nhyxt', exact, gather(k).to(exact.dtype)) * scale

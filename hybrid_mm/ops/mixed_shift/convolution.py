@@ -8,7 +8,7 @@ from hybrid_mm.ops.mixed_shift import reference
 
 def mix(x: Tensor, fc: Tensor, bias: Tensor | None, weight: Tensor, stride: int) -> Tensor:
     """Mix maps (N, M, d, H, W) to (N, d * n, H', W'); see the public function."""
-    maps = x.transpose(1, 2).reshape(len(x), -1, *x.shape[3:])
+    maps = x.transpose(1, 2).flatten(1, 2)
     if bias is None and torch.is_grad_enabled() and _fuses(fc, weight, len(weight) // x.shape[2]):
         product = torch.einsum('opyx,pm->omyx', weight, fc)
         return reference.shift(maps, product, x.shape[2], stride)

@@ -8,7 +8,7 @@ def mix(x: Tensor, fc: Tensor, bias: Tensor | None, weight: Tensor, stride: int)
     """Mix maps (N, M, d, H, W) to (N, d * n, H', W'); see the public function."""
     n, maps, dim, height, width = x.shape
     x = F.conv2d(x.transpose(1, 2).reshape(n * dim, maps, height, width), fc[..., None, None], bias)
-    return shift(x.reshape(n, -1, height, width), weight, dim, stride)
+    return shift(x.reshape(n, dim * len(fc), height, width), weight, dim, stride)
 
 
 def shift(x: Tensor, weight: Tensor, dim: int, stride: int) -> Tensor:

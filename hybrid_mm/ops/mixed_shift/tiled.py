@@ -23,7 +23,7 @@ def mix(x: Tensor, fc: Tensor, bias: Tensor | None, weight: Tensor, stride: int)
         bias = None if bias is None else bias.to(x.dtype)
         weight = weight.unflatten(0, (dim, -1)).to(x.dtype)
         return mix_and_shift(x, fc.to(x.dtype), bias, weight)
-    if stride == 1:
+    if stride == 1 and len(x):
         mixed = torch.stack([_mixed(_by_channel(image), fc, bias) for image in x])
         return shift(mixed.reshape(len(x), -1, height, width), weight, dim, stride)
     return convolution.mix(x, fc, bias, weight, stride)

@@ -24,6 +24,7 @@ import torch
 
 SWITCH = 'HYBRID_MM_NATIVE'
 _FLAGS = ('-O3', '-march=native', '-ffp-contract=fast', '-shared', '-fPIC')
+_PATIENCE = 120  # seconds for a compiler that takes a few
 _REALS = {torch.float32: 'float', torch.float64: 'double'}
 
 
@@ -74,9 +75,13 @@ def _from_cache(command: list[str], stem: str) -> ctypes.CDLL:
         if folder is None:
             raise FileNotFoundError('there is no home folder; XDG_CACHE_HOME names another one')
         folder.mkdir(parents=True, exist_ok=True)
+        mode = folder.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:  # and replace the files of others
+            raise PermissionError(f'anybody may write to {folder}')
         for library in folder.glob(f'{stem}-*.so'):
-            if _is_sound(library):
-                return ctypes.CDLL(str(library))
+            with contextlib.suppress(OSError):
+                if _is_sound(library):
+                    return ctypes.CDLL(str(library))
         return _compile(command, folder, stem)
     except OSError as error:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
@@ -100,9 +105,9 @@ def _is_sound(library: Path) -> bool:
     A part of a library may well be loaded, and ends the process later.
     """
     status = library.stat()
-    if status.st_uid not in (os.getuid(), 0) or status.st_mode & stat.S_IWOTH:
+    if not stat.S_ISREG(status.st_mode) or status.st_mode & stat.S_IWOTH:
         return False
-    return library.stem.endswith(_digest(library))
+    return status.st_uid in (os.getuid(), 0) and library.stem.endswith(_digest(library))
 
 
 def _digest(library: Path) -> str:
@@ -120,7 +125,7 @@ def _compile(command: list[str], folder: Path, stem: str) -> ctypes.CDLL:
             capture_output=True,
             encoding='utf-8',
             errors='replace',
-            timeout=300,
+            timeout=_PATIENCE,
         )
         with open(made, 'rb') as file:
             os.fsync(file.fileno())

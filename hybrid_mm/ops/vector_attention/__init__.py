@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hybrid_mm.ops.dispatch import resolve
 from hybrid_mm.ops.kernels import available, check_available
+from hybrid_mm.ops.precision import cast_as_autocast
 from hybrid_mm.ops.vector_attention import product, tiled, triton
 from hybrid_mm.ops.vector_attention.window import Window
 
@@ -67,7 +68,9 @@ def scaled_relu(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """1x1 convolution of (N, C, T, L) by weights (C', C, 1, 1), as a matrix product."""
-    out = torch.matmul(weight.flatten(1), x.flatten(2)).unflatten(2, x.shape[2:])
+    x, weight = cast_as_autocast(x, weight)
+    product = torch.matmul(weight.flatten(1), x.flatten(2).to(weight.dtype))
+    out = product.unflatten(2, x.shape[2:])
     return out if bias is None else out + bias[:, None, None].to(out.dtype)
 
 

@@ -17,6 +17,13 @@ def _deterministic() -> bool:
     return torch.are_deterministic_algorithms_enabled()
 
 
+def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Variance (biased) and mean of each channel of (N, C, H, W), 0 for an empty batch."""
+    if not x.numel():
+        return x.sum((0, 2, 3)), x.sum((0, 2, 3))
+    return torch.var_mean(x, (0, 2, 3), correction=0)
+
+
 class Window(NamedTuple):
     """A k x k window around every ``stride``-th pixel, mirrored at the border of the map."""
 
@@ -65,16 +72,16 @@ class Window(NamedTuple):
             q: Queries (N, R, H', W').
             k: Padded keys (N, R, H, W).
         """
-        query = torch.var_mean(accurate(q), (0, 2, 3), correction=0)
+        query = channel_moments(accurate(q))
         pooled = k.is_cuda and self.stride == 1
         keys = (self.pooled_moments if pooled else self.moments)(accurate(k), q.shape[2:])
         var, mean = (torch.cat([a, b.flatten()]) for a, b in zip(query, keys, strict=True))
-        return var, mean, q.shape[0] * q[0, 0].numel()
+        return var, mean, q.shape[0] * q.shape[2:].numel()
 
     def moments(self, k: Tensor, size: torch.Size) -> tuple[Tensor, Tensor]:
         """Variance and mean (R, k^2) of each tap of padded keys (N, R, H, W), tap by tap."""
         # the reduction keeps its input only, here views of the padded keys
-        taps = [torch.var_mean(x, (0, 2, 3), correction=0) for x in self.views(k, size)]
+        taps = [channel_moments(x) for x in self.views(k, size)]
         var, mean = (torch.stack(x, 1) for x in zip(*taps, strict=True))
         return var, mean
 

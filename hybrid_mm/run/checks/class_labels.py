@@ -1,5 +1,6 @@
 """Checks of the labels of classification data sets: class folders and lists of labels."""
 
+import os
 from typing import Any
 
 from hybrid_mm.data.class_order import check_same_labels, moved
@@ -39,10 +40,11 @@ def check_class_labels(dataset: dict[str, Any], number: int | None, loader: str)
         return
     if number is None:
         return
-    path, content = class_index_file(dataset), openmmlab_file(dataset)
-    if content is not None:
-        _check_entries(content, number, paths_of(dataset)['ann_file'])
-    elif path is not None:
+    path, file = class_index_file(dataset), openmmlab_file(dataset)
+    if file is not None:
+        for label, position in file.labels.items():
+            _check_label(label, number, f'{file.path}, data_list[{position}]')
+    elif path is not None and os.path.isfile(path):
         _check_lines(path, number)
 
 
@@ -60,16 +62,6 @@ def _check_lines(path: str, number: int) -> None:
                 _check_label(int(label), number, f'{path}, line {i}')
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f'{path} cannot be read as a list of files and labels: {error}') from error
-
-
-def _check_entries(content: dict[str, Any], number: int, path: str) -> None:
-    """Check the labels of a file in OpenMMLab's format."""
-    entries = content.get('data_list')
-    for i, entry in enumerate(entries if isinstance(entries, list) else ()):
-        found = entry.get('gt_label') if isinstance(entry, dict) else None
-        for label in found if isinstance(found, list) else [found]:
-            if isinstance(label, int):
-                _check_label(label, number, f'{path}, data_list[{i}]')
 
 
 def _check_label(label: int, number: int, place: str) -> None:

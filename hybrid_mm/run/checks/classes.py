@@ -1,5 +1,6 @@
 """Checks that labels stand for the same classes in configs, annotation files and heads."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -13,18 +14,21 @@ from hybrid_mm.data.class_order import (
     moved,
     spelling,
 )
-from hybrid_mm.data.coco_check import coco_categories
+from hybrid_mm.data.coco_check import coco_categories, coco_category_entries
 from hybrid_mm.errors import UserError, shorten, warn
 from hybrid_mm.run.checks.datasets import (
     class_folders,
     classes_of,
     dataset_class,
     dataset_classes,
+    given_metainfo,
+    has_base,
     named_classes,
     paths_of,
     readers,
     stored_classes,
 )
+from hybrid_mm.run.config import nodes
 
 
 def check_names(dataset: dict[str, Any], loader: str) -> None:
@@ -34,7 +38,7 @@ def check_names(dataset: dict[str, Any], loader: str) -> None:
         UserError: They are no list of texts, a name is listed twice, or the palette has another
             length.
     """
-    meta = dataset.get('metainfo') or {}
+    meta = given_metainfo(dataset)
     where = f'{loader}.dataset.metainfo'
     for old in ('CLASSES', 'PALETTE'):
         if old in meta:
@@ -118,7 +122,7 @@ def check_categories(
             f'Name its classes with {loader}.dataset.metainfo=dict(classes=(...)) and set '
             'num_classes of the heads'
         )
-        if 'classes' in (dataset.get('metainfo') or {}) or cls.__name__.startswith('Coco'):
+        if 'classes' in given_metainfo(dataset) or cls.__name__.startswith('Coco'):
             raise UserError(text)
         warn(text)
     there = [name for name in names if name in classes]
@@ -135,14 +139,46 @@ def check_categories(
         )
 
 
+def check_things(
+    model: dict[str, Any], dataset: dict[str, Any], classes: list[str], loader: str
+) -> None:
+    """Check that things come before stuff in the classes of a panoptic data set.
+
+    Models tell them apart by the label: below ``num_things_classes`` it is a thing.
+    """
+    path = paths_of(dataset).get('ann_file', '')
+    if not has_base(dataset_class(dataset), 'CocoPanopticDataset', 'mmdet') or '://' in path:
+        return
+    entries = {entry['name']: entry for entry in coco_category_entries(path) or ()}
+    things = [name for name in classes if entries.get(name, {}).get('isthing')]
+    numbers = {node['num_things_classes'] for _, node in nodes(model, 'model')
+               if isinstance(node.get('num_things_classes'), int)}  # fmt: skip
+    if not numbers:
+        return
+    if classes[: len(things)] != things:
+        stuff = next(name for name in classes if name not in things)
+        raise UserError(
+            f'{loader}: the class {stuff!r} is stuff (isthing of {path}), and stands before things '
+            f'({shorten(things)}); list all things first, then the stuff'
+        )
+    if numbers != {len(things)}:
+        raise UserError(
+            f'{loader}: {len(things)} of the classes are things (isthing of {path}), '
+            f'num_things_classes of the model is {min(numbers - {len(things)})}'
+        )
+
+
 def check_evaluator(cfg: Config, dataset: dict[str, Any], classes: list[str], loader: str) -> None:
     """Check the COCO files of the metrics of a dataloader as those of its data set."""
     key = loader.replace('dataloader', 'evaluator')
     for path, metric in metrics_of(cfg, key):
         file = metric.get('ann_file')
-        same = file == paths_of(dataset).get('ann_file')
-        if not isinstance(file, str) or (same and not _by_file(metric['type'])):
+        if not isinstance(file, str):
             continue
+        own = paths_of(dataset).get('ann_file')
+        same = own is not None and os.path.realpath(file) == os.path.realpath(own)
+        if same and not _by_file(metric['type']):
+            continue  # it was checked
         try:
             check_categories(dataset, classes, path, file, metric['type'])
         except OSError as error:
@@ -243,6 +279,13 @@ def check_num_classes(model: dict[str, Any], classes: list[str], place: str) -> 
             f'{path} is {number}, but {place} has {len(classes)} classes '
             f'({shorten(classes, 4)}); use --cfg-options {options}'
         )
+    for path, node in nodes(model, 'model'):  # heads of panoptic and instance segmentation
+        things, stuff = node.get('num_things_classes'), node.get('num_stuff_classes')
+        if isinstance(things, int) and isinstance(stuff, int) and things + stuff != len(classes):
+            raise UserError(
+                f'{path}: num_things_classes {things} and num_stuff_classes {stuff} are not '
+                f'the {len(classes)} classes of {place} ({shorten(classes, 4)})'
+            )
 
 
 def number_of_classes(model: dict[str, Any]) -> int | None:

@@ -11,7 +11,8 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from hybrid_mm.checkpoints import MissingCheckpointError, check_exists, read_checkpoint, weights_of
-from hybrid_mm.errors import UserError
+from hybrid_mm.data.sample_check import other_images
+from hybrid_mm.errors import UserError, warn
 from hybrid_mm.run.checks.class_labels import check_class_labels
 from hybrid_mm.run.checks.classes import (
     check_categories,
@@ -21,12 +22,20 @@ from hybrid_mm.run.checks.classes import (
     check_num_classes,
     check_splits,
     check_subset,
+    check_things,
     number_of_classes,
 )
-from hybrid_mm.run.checks.datasets import classes_of, paths_of, readers
+from hybrid_mm.run.checks.datasets import (
+    class_folders,
+    classes_of,
+    dataset_class,
+    paths_of,
+    readers,
+)
 from hybrid_mm.run.checks.label_maps import check_label_maps
 from hybrid_mm.run.checks.metrics import check_metrics
 from hybrid_mm.run.config import nodes
+from hybrid_mm.run.registered import arguments
 
 
 def check_training(cfg: Config) -> None:
@@ -36,9 +45,9 @@ def check_training(cfg: Config) -> None:
         UserError: See :func:`check_data`; a file of weights is missing or cannot be read.
     """
     check_data(cfg, 'train_dataloader')
-    check_data(cfg, 'val_dataloader')
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         check_splits(cfg, 'train_dataloader', 'val_dataloader')
+    check_data(cfg, 'val_dataloader')
     _check_pretrained(cfg.model)
     if cfg.get('load_from') and not cfg.get('resume'):
         weights_of(read_checkpoint(cfg.load_from), cfg.load_from)
@@ -84,11 +93,28 @@ def check_data(cfg: Config, loader: str) -> None:
                 check_subset(dataset, classes, loader)
                 check_categories(dataset, classes, loader)
                 check_evaluator(cfg, dataset, classes, loader)
-                check_num_classes(cfg.model, classes, f'the data set of {loader}')
+                where = ' (its class folders)' if class_folders(dataset) == classes else ''
+                check_num_classes(cfg.model, classes, f'the data set of {loader}{where}')
+                check_things(cfg.model, dataset, classes, loader)
+            _name_other_images(dataset, loader)
             if number:
                 check_metrics(cfg, dataset, number, loader)
-        check_label_maps(datasets, loader, skip, training)
+        check_label_maps(datasets, cfg.model, loader, skip, training)
         check_loader(cfg, loader)
+
+
+def _name_other_images(dataset: dict[str, Any], loader: str) -> None:
+    """Warn of images that a data set of class folders does not read for their suffix."""
+    cls = dataset_class(dataset)
+    takes = arguments(cls) if cls is not None else {}
+    folder = paths_of(dataset)
+    if 'extensions' not in takes or 'ann_file' in folder or os.environ.get('RANK', '0') != '0':
+        return
+    default = getattr(cls, 'IMG_EXTENSIONS', takes['extensions'])
+    suffixes = [suffix.lower() for suffix in dataset.get('extensions', default)]
+    for path in filter(os.path.isdir, folder.values()):
+        if others := other_images(path, suffixes):
+            warn(f'{loader}: {others} in {path} are not read, only {", ".join(suffixes)}')
 
 
 def _check_paths(cfg: Config, dataset: dict[str, Any], loader: str) -> None:

@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
@@ -55,11 +55,25 @@ def has_base(cls: Any, name: str, library: str) -> bool:
     )
 
 
+def given_metainfo(dataset: dict[str, Any]) -> dict[str, Any]:
+    """Meta information that the config gives to a data set.
+
+    Raises:
+        UserError: It is no dict.
+    """
+    meta = dataset.get('metainfo') or {}
+    if not isinstance(meta, dict):
+        raise UserError(
+            f'{dataset["type"]}: metainfo must be a dict, as dict(classes=(...)), got {meta!r}'
+        )
+    return meta
+
+
 def metainfo_of(dataset: dict[str, Any]) -> dict[str, Any]:
     """Meta information that needs no files: that of the class, updated by that of the config."""
     return {
         **getattr(dataset_class(dataset), 'METAINFO', {}),
-        **(dataset.get('metainfo') or {}),
+        **given_metainfo(dataset),
     }
 
 
@@ -71,7 +85,7 @@ def named_classes(dataset: dict[str, Any]) -> list[str] | None:
     """
     if dataset_class(dataset) is None:
         return None  # building it raises, with the nearest names
-    meta, argument = dataset.get('metainfo') or {}, dataset.get('classes')
+    meta, argument = given_metainfo(dataset), dataset.get('classes')
     classes = meta.get('classes') or argument or metainfo_of(dataset).get('classes')
     if isinstance(classes, str):
         path = os.path.expanduser(classes) if classes == argument else classes
@@ -97,7 +111,8 @@ def classes_of(dataset: dict[str, Any]) -> list[str] | None:
 
     They are those of :func:`named_classes`, else of its annotation file, else its class folders.
     """
-    return named_classes(dataset) or _classes_in_file(dataset) or class_folders(dataset)
+    file = openmmlab_file(dataset)
+    return named_classes(dataset) or (file and file.classes) or class_folders(dataset)
 
 
 def class_folders(dataset: dict[str, Any]) -> list[str] | None:
@@ -124,30 +139,55 @@ def class_index_file(dataset: dict[str, Any]) -> str | None:
     if dataset.get('ann_file'):
         return os.path.join(root, dataset['ann_file'])
     found = os.path.join(root, 'meta', f'{split}.txt')
-    return found if split in ('train', 'val') and os.path.isfile(found) else None
+    return found if split and os.path.isfile(found) else None
 
 
-def openmmlab_file(dataset: dict[str, Any]) -> dict[str, Any] | None:
-    """Content of an annotation file in OpenMMLab's own format, or None for other data sets."""
+class OpenMMLabFile(NamedTuple):
+    """What an annotation file in OpenMMLab's own format says about classes.
+
+    Attributes:
+        path: The file.
+        classes: Names of the classes, or None.
+        labels: Labels of images, each with the position of the first entry that has it.
+    """
+
+    path: str
+    classes: list[str] | None
+    labels: dict[int, int]
+
+
+def openmmlab_file(dataset: dict[str, Any]) -> OpenMMLabFile | None:
+    """Read the annotation file of a data set in OpenMMLab's format; None for other data sets.
+
+    Raises:
+        UserError: It is not JSON.
+    """
     cls = dataset_class(dataset)
     path = paths_of(dataset).get('ann_file', '')
     own = getattr(cls, 'load_data_list', None) is BaseDataset.load_data_list
     if not own or not path.endswith('.json') or not os.path.isfile(path):
         return None
-    content = _read_json(path, os.path.getmtime(path))
-    return content if isinstance(content, dict) else None
+    return _read_openmmlab(path, os.path.getmtime(path))
 
 
-@functools.lru_cache(maxsize=2)
-def _read_json(path: str, changed: float) -> Any:
+@functools.lru_cache(maxsize=8)
+def _read_openmmlab(path: str, changed: float) -> OpenMMLabFile:
     try:
-        return json.loads(Path(path).read_text())
+        content = json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
         raise UserError(f'annotation file {path} cannot be read as JSON ({error})') from error
+    content = content if isinstance(content, dict) else {}
+    labels: dict[int, int] = {}
+    entries = content.get('data_list')
+    for i, entry in enumerate(entries if isinstance(entries, list) else ()):
+        found = entry.get('gt_label') if isinstance(entry, dict) else None
+        for label in found if isinstance(found, list) else [found]:
+            if isinstance(label, int):
+                labels.setdefault(label, i)
+    return OpenMMLabFile(path, _names_in(content.get('metainfo')), labels)
 
 
-def _classes_in_file(dataset: dict[str, Any]) -> list[str] | None:
-    meta = (openmmlab_file(dataset) or {}).get('metainfo')
+def _names_in(meta: Any) -> list[str] | None:
     if not isinstance(meta, dict):
         return None
     if meta.get('classes'):

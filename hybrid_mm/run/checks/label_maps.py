@@ -4,36 +4,42 @@ import copy
 import os
 import random
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hybrid_mm.data.checked import CheckedDataset, other_images
-from hybrid_mm.data.sample_check import is_hidden, one_label
+from hybrid_mm.data.checked import CheckedDataset, images_not_read
+from hybrid_mm.data.sample_check import files_below, one_label
 from hybrid_mm.errors import UserError, shorten, warn
 from hybrid_mm.run.checks.datasets import dataset_class, paths_of
+from hybrid_mm.run.config import nodes
 from hybrid_mm.run.registered import arguments
 
 FEW = 8
 """Samples of which image and label map are read."""
-MANY = 1000
+MANY = 500
 """Largest number of label maps that are read to find the classes of the user."""
 
 
 def check_label_maps(
-    datasets: Sequence[dict[str, Any]], loader: str, skip: int = 0, training: bool = False
+    datasets: Sequence[dict[str, Any]],
+    model: dict[str, Any],
+    loader: str,
+    skip: int = 0,
+    training: bool = False,
 ) -> None:
     """Check files, and labels in a sample of the label maps, of the data sets of a loader.
 
     Args:
         datasets: Configs of data sets that read files, without wrappers.
+        model: Config of the model.
         loader: Key of the data loader, for messages.
         skip: Number of broken samples that the run may leave out.
         training: Whether the labels are what is trained: classes that no map has are named.
 
     Raises:
-        UserError: More samples are broken than may be left out, or the label maps hold one class.
+        UserError: More samples are broken than may be left out, the label maps hold one class, or
+            the heads do not leave out what the data set ignores.
     """
     samples = [
         _LabelMaps(dataset, loader, skip) for dataset in datasets if _has_label_maps(dataset)
@@ -57,6 +63,8 @@ def check_label_maps(
             if len(found.counted()) > 1 and wanted <= found.counted():
                 break
             found.add(sample, index, image=False)
+    if training:
+        _check_heads(found, model, loader)
     number = sum(len(sample.data) for sample in samples)
     looked = f'{len(found.seen)} of {number} label maps were looked at'
     labels, ignored = found.counted(), found.ignored()
@@ -76,6 +84,43 @@ def check_label_maps(
         )
 
 
+def _check_heads(found: '_Labels', model: dict[str, Any], loader: str) -> None:
+    """Check that the loss of each head can take the labels, and leaves out what the data set does.
+
+    Raises:
+        UserError: A label that the data set ignores is trained, or a head with one channel has a
+            loss of several, or is one of a cascade.
+    """
+    for path, node in nodes(model, 'model'):
+        if not isinstance(node.get('num_classes'), int) or 'head' not in path:
+            continue
+        if node.get('out_channels') == 1:
+            _check_one_channel(path, node, str(model.get('type')))
+        ignored = node.get('ignore_index', 255)
+        wrong = sorted(found.outside - {ignored})
+        if wrong and ignored is not None:  # None: the loss itself decides
+            raise UserError(
+                f'{loader}: {found.examples[wrong[0]]} has the label {wrong[0]}, which the data '
+                f'set ignores, but the loss of {path} leaves out {ignored} only; use '
+                f'--cfg-options {path}.ignore_index={wrong[0]}'
+            )
+
+
+def _check_one_channel(path: str, node: dict[str, Any], model: str) -> None:
+    losses = node.get('loss_decode', dict(type='CrossEntropyLoss'))
+    for loss in losses if isinstance(losses, list | tuple) else [losses]:
+        if str(loss.get('type')).endswith('CrossEntropyLoss') and not loss.get('use_sigmoid'):
+            raise UserError(
+                f'{path} has out_channels=1, but a {loss.get("type")} of several channels; set '
+                f'use_sigmoid=True in {path}.loss_decode'
+            )
+    if model.endswith('CascadeEncoderDecoder'):
+        raise UserError(
+            f'{path} has out_channels=1, of which a {model} cannot predict; leave out_channels and '
+            'threshold out, for two channels'
+        )
+
+
 def spread(number: int, count: int) -> range:
     """At most ``count`` indices, spread over ``range(number)``."""
     return range(0, number, max(1, number // count))[:count]
@@ -86,12 +131,14 @@ def _has_label_maps(dataset: dict[str, Any]) -> bool:
     folder = paths_of(dataset).get('seg_map_path', '')
     backend = (dataset.get('backend_args') or {}).get('backend', 'local')
     cls = dataset_class(dataset)
+    steps = [str(step.get('type')) for step in dataset.get('pipeline') or ()]
     return (
         os.path.isdir(folder)
         and backend in ('local', 'LocalBackend')
         and cls is not None
         and 'reduce_zero_label' in arguments(cls)
-        and any('Annotation' in str(step.get('type')) for step in dataset.get('pipeline') or ())
+        and any('Annotation' in step for step in steps)
+        and 'Load' in steps[0]  # else the run itself says what is wrong
     )
 
 
@@ -149,26 +196,30 @@ class _LabelMaps:
                     f'{shorten(missing, 3)}'
                     + ('; check img_suffix and seg_map_suffix' if not self.skip else '')
                 )
-        others = other_images(self.data.dataset)
+        others = images_not_read(self.data.dataset)
         if others:
             folder = self.data.data_prefix.get('img_path')
             warn(
                 f'{self.loader}: {others} in {folder} are not read, only *{self.data.img_suffix} '
                 '(img_suffix); convert the others'
             )
+        if self.data.seg_map_suffix.lower().endswith(('.jpg', '.jpeg')):
+            warn(
+                f'{self.loader}: label maps *{self.data.seg_map_suffix} are compressed with '
+                'losses, which changes labels at the borders of objects; write PNG files instead'
+            )
         if not self.data.ann_file and not self.data._indices:
             self._name_unused({os.path.normpath(info['seg_map_path']) for info in infos})
 
     def _name_unused(self, used: set[str]) -> None:
-        folder, suffix = Path(self.data.data_prefix['seg_map_path']), self.data.seg_map_suffix
-        files = [path for path in folder.rglob('*') if path.name.endswith(suffix)]
+        folder, suffix = self.data.data_prefix['seg_map_path'], self.data.seg_map_suffix
         images = self.data.img_suffix if self.data.img_suffix.endswith(suffix) else '\0'
         unused = [
-            path.name
-            for path in sorted(files)
-            if os.path.normpath(path) not in used
-            and not is_hidden(str(path.relative_to(folder)))
-            and not path.name.endswith(images)
+            name
+            for name in sorted(files_below(folder))
+            if name.endswith(suffix)
+            and not name.endswith(images)
+            and os.path.normpath(os.path.join(folder, name)) not in used
         ]
         if unused:
             warn(
@@ -194,7 +245,11 @@ class _Labels:
         """Read a sample; see :meth:`_LabelMaps.labels`."""
         path, labels = sample.labels(index, image)
         self.seen.add(path)
-        for label in np.flatnonzero(np.bincount(labels.ravel(), minlength=1)):
+        if labels.dtype == np.uint8:
+            values = np.flatnonzero(np.bincount(labels.ravel()))
+        else:
+            values = np.unique(labels)
+        for label in values:
             self.examples.setdefault(int(label), path)
             if label >= len(sample.classes) or label == sample.data.ignore_index:
                 self.outside.add(int(label))

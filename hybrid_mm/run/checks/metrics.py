@@ -43,12 +43,26 @@ def check_metrics(cfg: Config, dataset: dict[str, Any], number: int, loader: str
     head = cfg.model.get('head') or {}
     if isinstance(head, dict) and head.get('cal_acc'):
         _check_topk(head.get('topk'), number, 'model.head.topk')
+    if loader == 'train_dataloader':
+        _check_one_hot(cfg, number)
 
 
 def _check_topk(topk: Any, number: int, path: str) -> None:
     for k in topk if isinstance(topk, list | tuple) else [topk]:
         if isinstance(k, int) and k > number:
             raise UserError(f'{path} has {k}, but there are {number} classes only')
+
+
+def _check_one_hot(cfg: Config, number: int) -> None:
+    """Check the preprocessor of a classifier where it makes vectors of labels, as for mixup."""
+    settings = cfg.get('data_preprocessor') or {}
+    augments = settings.get('batch_augments') or (cfg.model.get('train_cfg') or {}).get('augments')
+    named = settings.get('num_classes')
+    if isinstance(named, int) and named != number and (augments or settings.get('to_onehot')):
+        raise UserError(
+            f'data_preprocessor.num_classes is {named}, but the data set of train_dataloader has '
+            f'{number} classes; use --cfg-options data_preprocessor.num_classes={number}'
+        )
 
 
 def _check_ignored(metric: dict[str, Any], dataset: dict[str, Any], path: str, loader: str) -> None:

@@ -34,6 +34,15 @@ def check_settings(cfg: Config) -> None:
     for key in ('train_dataloader', 'val_dataloader'):
         loader = cfg.get(key) or {}
         _check_positive(f'{key}.batch_size', loader.get('batch_size'))
+    count = cfg.optim_wrapper.get('accumulative_counts')
+    _check_positive('optim_wrapper.accumulative_counts', count)
+    scaling = cfg.get('auto_scale_lr') or {}
+    _check_positive('auto_scale_lr.base_batch_size', scaling.get('base_batch_size'))
+    if scaling.get('enable') and scaling.get('base_batch_size') is None:
+        raise UserError(
+            'auto_scale_lr.enable needs auto_scale_lr.base_batch_size, the total batch size that '
+            'the learning rate is meant for'
+        )
     _check_keys('randomness', cfg.get('randomness'), Runner.set_randomness)
     _check_keys('log_processor', cfg.get('log_processor'), LogProcessor)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):

@@ -39,6 +39,7 @@ def refused(cfg, match, key='val_dataloader'):
 
 @pytest.mark.parametrize(('metainfo', 'message'), [
     (dict(classes='person'), r"'person', and no file has this name; .* classes=\('person',\)"),
+    (('person', 'car'), r"CocoDataset: metainfo must be a dict, .* got \('person', 'car'\)"),
     (dict(classes=()), r"classes must be names, e.g. \('cat', 'dog'\), got \(\)"),
     (dict(classes=3), 'must be names, .*got 3'),
     (dict(classes=('person', 3, 'dog')), 'classes must be texts, got 3'),
@@ -185,12 +186,15 @@ def test_class_folders_of_splits(folders, capsys):
     ):
         data.check_training(cfg)
     (folders / 'val/.hidden').mkdir()  # is a class to MMPretrain
-    with pytest.raises(UserError, match=r'num_classes is 3, but .* has 4 classes \(.hidden, dog'):
+    with pytest.raises(UserError, match=r'has 3 classes, .* has 4; only .*: car, .hidden, ze'):
         data.check_training(cfg)
+    refused(cfg, r'num_classes is 3, but .* has 4 classes \(.hidden, dog')
     (folders / 'val/.hidden').rmdir()
     (folders / 'val/zebra').rmdir()
-    with pytest.raises(UserError, match=r'num_classes is 3, but .* val_dataloader has 2 classes'):
+    (folders / 'val/person').rename(folders / 'val/car')
+    with pytest.raises(UserError, match=r'has 3 classes, .* has 2; only in one of them: person'):
         data.check_training(cfg)
+    refused(cfg, r'num_classes is 3, but .* val_dataloader .its class folders. has 2 classes')
     cfg.val_dataloader.dataset.type = 'ImageNet'  # which knows its classes
     cfg.train_dataloader.dataset.type = 'ImageNet'
     with pytest.raises(UserError, match=r'has 1000 classes, the class folders in .*val has 2'):
@@ -289,6 +293,47 @@ def test_accuracy_while_training(folders):
     data.check_data(cfg, 'val_dataloader')  # a head computes it on demand only
     cfg.model.head.cal_acc = True
     refused(cfg, 'model.head.topk has 5, but there are 3')
+
+
+def test_labels_as_vectors(folders):
+    cfg = classification(folders)
+    cfg.train_dataloader = cfg.val_dataloader
+    cfg.data_preprocessor = dict(num_classes=1000)
+    data.check_data(cfg, 'train_dataloader')  # it is not used
+    for key, changes in (
+        ('data_preprocessor', dict(to_onehot=True)),
+        ('data_preprocessor', dict(batch_augments=dict(augments=[dict(type='Mixup')]))),
+        ('model', dict(train_cfg=dict(augments=[dict(type='Mixup')]))),
+    ):
+        other = Config(cfg.to_dict())
+        other[key].update(changes)
+        refused(other, 'num_classes is 1000, but .* has 3 classes', 'train_dataloader')
+        other.data_preprocessor.num_classes = 3
+        data.check_data(other, 'train_dataloader')
+
+
+def test_things_and_stuff(tmp_path):
+    cfg = detection(coco_file(tmp_path / 'a.json'))
+    cfg.model = dict(panoptic_head=dict(num_things_classes=2, num_stuff_classes=1))
+    data.check_data(cfg, 'val_dataloader')
+    cfg.model.panoptic_head.num_things_classes = 80
+    refused(cfg, 'model.panoptic_head: num_things_classes 80 and num_stuff_classes 1 are not the 3')
+    path = tmp_path / 'panoptic.json'
+    categories = [
+        dict(id=i, name=n, isthing=t) for i, n, t in ((1, 'sky', 0), (2, 'a', 1), (3, 'b', 1))
+    ]
+    path.write_text(json.dumps(dict(images=[], annotations=[], categories=categories)))
+    cfg.model.panoptic_head.num_things_classes = 2
+    cfg.val_dataloader.dataset.update(type='CocoPanopticDataset', ann_file=str(path))
+    for names, message in (
+        (('b', 'a', 'sky'), None),
+        (('a', 'sky', 'b'), r"the class 'sky' is stuff .* before things \(a, b\)"),
+    ):
+        cfg.val_dataloader.dataset.metainfo.classes = names
+        refused(cfg, message) if message else data.check_data(cfg, 'val_dataloader')
+    cfg.val_dataloader.dataset.metainfo.classes = ('b', 'a', 'sky')
+    cfg.model.panoptic_head.update(num_things_classes=1, num_stuff_classes=2)
+    refused(cfg, '2 of the classes are things .* num_things_classes of the model is 1')
 
 
 def test_ignored_label_of_metric_and_data(tmp_path, capsys):

@@ -49,7 +49,11 @@ def make(tmp_path):
         return Config(
             {
                 'default_scope': 'mmseg',
-                'model': dict(decode_head=dict(num_classes=len(classes))),
+                'model': dict(
+                    decode_head=dict(
+                        num_classes=len(classes), ignore_index=changes.get('ignore_index', 255)
+                    )
+                ),
                 'skip_bad_samples': skip,
                 loader: dict(dataset={**dataset, **changes}),
             }
@@ -73,7 +77,6 @@ GOOD = labels_of(1, 2)
     (4, dict(reduce_zero_label=True), False),
     (254, dict(), False),
     (254, dict(ignore_index=254), True),
-    (255, dict(ignore_index=254), True),
     (253, dict(ignore_index=254), False),
 ])  # fmt: skip
 def test_labels_at_the_border(make, label, changes, allowed):
@@ -153,7 +156,7 @@ def truncated(path):
 BROKEN = {
     'truncated': (truncated, r'is truncated \(\d+ bytes\)'),
     'empty': (lambda p: p.write_bytes(b''), r'is truncated \(0 bytes\)'),
-    'text': (lambda p: p.write_text('not found'), 'cannot identify image file'),
+    'text': (lambda p: p.write_text('not found'), r'maps/02\.png is no image'),
     'size': (lambda p: save(p, GOOD[:3]), r'has 3 x 7 pixels .* the image 5 x 7'),
     'label': (lambda p: save(p, labels_of(7)), 'has the label 7'),
     'colour': (lambda p: save(p, np.stack([GOOD, GOOD + 1, GOOD], 2)), 'no colours'),
@@ -268,6 +271,37 @@ def test_images_and_label_maps_in_one_folder(make, tmp_path, capsys):
         check(cfg)
 
 
+def test_heads_ignore_what_the_data_set_ignores(make):
+    cfg = make(labels_of(1, 2, 3), ignore_index=3)
+    check(cfg)
+    cfg.model.auxiliary_head = [dict(num_classes=3)]
+    text = (
+        r'has the label 3, which .* but the loss of model.auxiliary_head.0 leaves out 255 only; use'
+    )
+    with pytest.raises(UserError, match=text + r' .* model.auxiliary_head.0.ignore_index=3'):
+        check(cfg)
+    check(make(labels_of(1, 2, 3), ignore_index=3, loader='val_dataloader'), 'val_dataloader')
+
+
+def test_heads_of_one_channel(make):
+    cfg = make(labels_of(1), classes=('a', 'b'))
+    head = cfg.model.decode_head
+    head.out_channels = 1
+    text = (
+        r'model\.decode_head has out_channels=1, but a CrossEntropyLoss .* use_sigmoid=True in mod'
+    )
+    with pytest.raises(UserError, match=text):
+        check(cfg)
+    head.loss_decode = [dict(type='DiceLoss'), dict(type='mmseg.CrossEntropyLoss')]
+    with pytest.raises(UserError, match=text.replace('a Cross', 'a mmseg.Cross')):
+        check(cfg)
+    head.loss_decode[1].use_sigmoid = True
+    check(cfg)
+    cfg.model.type = 'CascadeEncoderDecoder'
+    with pytest.raises(UserError, match='a CascadeEncoderDecoder cannot predict'):
+        check(cfg)
+
+
 def test_labels_of_a_subset_of_the_classes(make, monkeypatch):
     """``label_map``: classes that are left out become 255."""
     from mmseg.datasets import BaseSegDataset
@@ -283,3 +317,23 @@ def test_storage_that_is_not_local_is_not_read(make, tmp_path):
     cfg.train_dataloader.dataset.backend_args = dict(backend='local')
     with pytest.raises(UserError, match='has the label 9'):
         check(cfg)
+
+
+def test_label_maps_with_losses(make, tmp_path, capsys):
+    cfg = make(GOOD, classes=('a', 'b', *map(str, range(250))), seg_map_suffix='.jpg')
+    save(tmp_path / 'maps' / '00.jpg', GOOD)
+    check(cfg)
+    assert 'label maps *.jpg are compressed with losses' in capsys.readouterr().err
+
+
+def test_images_of_class_folders(tmp_path, capsys):
+    for name in ('a/0.JPG', 'a/1.webp', 'b/0.png', 'b/.1.webp', 'b/notes.txt'):
+        save(tmp_path / 'x.png', np.zeros((5, 7, 3), np.uint8))
+        path = tmp_path / 'train' / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(tmp_path / 'x.png', path)
+    dataset = dict(type='CustomDataset', data_prefix=str(tmp_path / 'train'), pipeline=[])
+    loader = dict(dataset=dataset)
+    check(Config(dict(default_scope='mmpretrain', model=dict(), train_dataloader=loader)))
+    err = capsys.readouterr().err
+    assert f'1 .webp in {tmp_path / "train"} are not read, only .jpg, ' in err

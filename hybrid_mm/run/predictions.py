@@ -1,0 +1,123 @@
+"""Pickles of predictions, as ``tools/test.py --out`` writes them, read without running code."""
+
+import io
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from mmengine.fileio.handlers import PickleHandler
+from mmengine.fileio.io import file_handlers
+
+from hybrid_mm.errors import UserError
+
+SUFFIXES = ('.pkl', '.pickle')
+
+
+def _storage(data: bytes) -> Any:
+    """Storage of a tensor; torch's own function would run code that is in the bytes."""
+    return torch.load(io.BytesIO(data), map_location='cpu', weights_only=True)
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """Bytes, as Python 2 and old protocols write them."""
+    if encoding != 'latin1':
+        raise pickle.UnpicklingError(f'bytes in {encoding}')
+    return text.encode('latin1')
+
+
+# what plain values, arrays and tensors are made of; a value replaces what a pickle asks for
+_ALLOWED: dict[tuple[str, str], Callable | None] = {
+    **{('builtins', name): None for name in ('bytearray', 'complex', 'frozenset', 'set', 'slice')},
+    ('collections', 'OrderedDict'): None,
+    ('_codecs', 'encode'): _encode,
+    **{
+        (f'numpy.{core}.{module}', name): None
+        for core in ('core', '_core')
+        for module, name in (
+            ('multiarray', '_reconstruct'),
+            ('multiarray', 'scalar'),
+            ('numeric', '_frombuffer'),
+        )
+    },
+    ('numpy', 'ndarray'): None,
+    ('numpy', 'dtype'): None,
+    ('torch', 'Size'): None,
+    ('torch._utils', '_rebuild_tensor_v2'): None,
+    ('torch.storage', '_load_from_bytes'): _storage,
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ALLOWED:
+            dtype = getattr(torch, name, None) if module == 'torch' else None
+            if isinstance(dtype, torch.dtype):
+                return dtype
+            raise UserError(
+                f'holds {module}.{name}, which is no number, text, array or tensor and could run '
+                'code; tools/test.py --out writes no such file'
+            )
+        own = _ALLOWED[module, name]
+        if own is not None:
+            return own
+        if module.startswith(('numpy.core', 'numpy._core')):
+            core = '_core' if hasattr(import_module('numpy'), '_core') else 'core'
+            module = f'numpy.{core}.{module.rpartition(".")[2]}'
+        return super().find_class(module, name)
+
+
+def read_predictions(file: str | Path | IO[bytes], name: str = '') -> Any:
+    """Read a pickle of dicts, lists, numbers, texts, arrays and tensors.
+
+    Args:
+        file: Path, or an open file.
+        name: Of an open file, for messages.
+
+    Raises:
+        UserError: It cannot be read, is damaged, or holds anything else, which is not executed.
+    """
+    if isinstance(file, str | Path):
+        try:
+            with open(file, 'rb') as opened:
+                return read_predictions(opened, str(file))
+        except OSError as error:
+            raise UserError(f'{file} cannot be read: {error.strerror or error}') from error
+    name = name or getattr(file, 'name', '') or 'the pickle'
+    try:
+        return _Unpickler(file).load()
+    except UserError as error:
+        raise UserError(f'{name} {error}') from None
+    except Exception as error:  # damaged bytes raise anything
+        reason = f'{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ""}'
+        raise UserError(
+            f'{name} is not a pickle of predictions, or is damaged ({reason})'
+        ) from error
+
+
+class _Handler(PickleHandler):
+    """MMEngine's handler of pickles, which only reads predictions."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def load_from_fileobj(self, file: IO[bytes], **kwargs: Any) -> Any:
+        return read_predictions(file, self.name)
+
+
+@contextmanager
+def safe_pickles(name: str = '') -> Iterator[None]:
+    """Context in which ``mmengine.load`` reads pickles with :func:`read_predictions`.
+
+    Args:
+        name: Of the file that will be read, for messages.
+    """
+    before = {name: file_handlers[name] for name in ('pkl', 'pickle')}
+    file_handlers.update(dict.fromkeys(before, _Handler(name)))
+    try:
+        yield
+    finally:
+        file_handlers.update(before)
