@@ -95,9 +95,9 @@ def _digest(tensor: Tensor) -> bytes:
     return hashlib.blake2b(_bytes(tensor.resolve_conj().resolve_neg()), digest_size=16).digest()
 
 
-def _bytes(tensor: Tensor) -> memoryview:
+def _bytes(tensor: Tensor) -> Any:
     """Numbers of a tensor that is not empty, as bytes; without a copy if it lies as it is."""
-    return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
 def _older_checksum(checkpoint: Mapping[str, Any]) -> str:
