@@ -29,8 +29,11 @@ class Data(list):
         return dict(img_id=self[index], img_path=f'/some/{self[index]}.png')
 
 
-def look(images, listed, file='own.json', kind=Evaluator):
-    evaluator = kind([Metric(listed, file)])
+def look(images, listed, file='own.json', kind=Evaluator, renamed=()):
+    metric = Metric(listed, file)
+    for number in renamed:
+        metric._coco_api.imgs[number]['file_name'] = f'folder/{number}{number}.png'
+    evaluator = kind([metric])
     loop = SimpleNamespace(evaluator=evaluator, dataloader=SimpleNamespace(dataset=Data(images)))
     runner = SimpleNamespace(_val_loop=loop, _test_loop=dict(type='TestLoop'))
     EvaluatedImagesHook().before_run(runner)
@@ -47,6 +50,12 @@ def test_images_of_data_set_and_metric(capsys):
         look([1, 2], [1, 2, 3, 4], file)
         text = f'{file} lists 2 images that the data set has not (2 images of val.json)'
         assert text in capsys.readouterr().err
+
+
+def test_ids_of_other_images():
+    look([1, 2], [1, 2], 'val.json', renamed=[2])  # one file: nothing to compare
+    with pytest.raises(UserError, match=r'image 2 is 22\.png in .*own\.json, but 2\.png in'):
+        look([1, 2], [1, 2], renamed=[2])
 
 
 def test_several_data_sets_are_left_alone():
