@@ -23,6 +23,8 @@ def why_unfit(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> str | 
     Returns:
         None if it can.
     """
+    if 'param_groups' not in saved:
+        return f'has the states of several optimizers ({shorten(list(saved))}), this run has one'
     ours, theirs = optimizer.param_groups, saved['param_groups']
     sizes = [[len(group['params']) for group in groups] for groups in (ours, theirs)]
     if sizes[0] != sizes[1]:

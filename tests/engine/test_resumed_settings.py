@@ -234,9 +234,10 @@ def optimizer(**changes):
 
 ADAM = dict(type='AdamW', lr=0.01, betas=(0.9, 0.99))
 POLY = [dict(type='PolyLR', power=1.0, by_epoch=False)]
+COSINE = [dict(type='CosineAnnealingLR', eta_min_ratio=0.1, by_epoch=False)]
 
 
-@pytest.mark.parametrize('schedule', [None, POLY])
+@pytest.mark.parametrize('schedule', [None, COSINE])
 @pytest.mark.parametrize(('first', 'then', 'expected'), [
     (optimizer(), optimizer(lr=0.005), dict(lr=0.005)),
     (optimizer(), optimizer(weight_decay=0.1), dict(weight_decay=0.1)),
@@ -262,6 +263,19 @@ def test_settings_of_the_optimizer(first, then, expected, schedule, train):
     assert all('step' not in state or state['step'] == 16 for state in states[0].values())
 
 
+def test_schedule_of_betas(train):
+    """Which holds the momentum of Adam."""
+    schedule = [dict(type='CosineAnnealingMomentum', eta_min=0.1)]
+    old = config(optim_wrapper=dict(optimizer=ADAM), param_scheduler=schedule)
+    new = config(
+        optim_wrapper=dict(optimizer=ADAM),
+        param_scheduler=schedule,
+        train_cfg=dict(EPOCHS, max_epochs=6),
+    )
+    path = checkpoint_of(train(old)[0], 2)
+    assert train(new, path)[1] == {i: train(new)[1][i] for i in range(8, 24)}
+
+
 @pytest.mark.parametrize(('first', 'then', 'message'), [
     (dict(), dict(model=dict(type='ToyModel', width=4)),
      r'is not one of this model \(ToyModel\):\n  .* of another shape: first.weight'),
@@ -274,6 +288,8 @@ def test_settings_of_the_optimizer(first, then, expected, schedule, train):
     (dict(optim_wrapper=dict(constructor='TwoOptimizers', rates=dict(first=0.1, last=0.1))),
      dict(optim_wrapper=dict(constructor='TwoOptimizers', rates=dict(first=0.1, norm=0.1))),
      'optimizers named first, last, this run has first, norm'),
+    (dict(optim_wrapper=dict(constructor='TwoOptimizers', rates=dict(first=0.1, last=0.1))),
+     dict(), r'has the states of several optimizers \(first, last\), this run has one'),
 ])  # fmt: skip
 def test_refused(first, then, message, train):
     """One message, with the ways out, instead of a traceback or a silent mixture."""

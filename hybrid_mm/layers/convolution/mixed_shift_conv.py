@@ -69,6 +69,7 @@ class MixedShift(nn.Module):
         if not is_plain(conv, fc):
             n, _, _, height, width = x.shape
             mixed = fc(x.transpose(1, 2).flatten(0, 1)).reshape(n, -1, height, width)
-            return conv(mixed) * rate
+            y = conv(mixed)
+            return y * (rate.to(y.dtype) if isinstance(rate, Tensor) else rate)
         weight, stride = conv.weight * rate, conv.stride[0]
         return mixed_shift(x, fc.weight.flatten(1), fc.bias, weight, stride=stride, impl=self.impl)
