@@ -291,4 +291,4 @@ def one_label(
     (label,) = labels
     if ignored is None:
         return f'the label {label} only, one of {classes} classes'
-    return f'{label} and {ignored} only, so that one of {classes} classes would be trained: {hint}'
+    return f'{label} and {ignored} only, so that one of {classes} classes would count: {hint}'

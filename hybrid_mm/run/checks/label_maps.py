@@ -193,8 +193,7 @@ class _LabelMaps:
             if len(missing) > self.skip:
                 raise UserError(
                     f'{self.loader}: {len(missing)} of {len(infos)} {kind} do not exist: '
-                    f'{shorten(missing, 3)}'
-                    + ('; check img_suffix and seg_map_suffix' if not self.skip else '')
+                    f'{shorten(missing, 3)}' + self._hint()
                 )
         others = images_not_read(self.data.dataset)
         if others:
@@ -209,7 +208,13 @@ class _LabelMaps:
                 'losses, which changes labels at the borders of objects; write PNG files instead'
             )
         if not self.data.ann_file and not self.data._indices:
-            self._name_unused({os.path.normpath(info['seg_map_path']) for info in infos})
+            self._name_unused({os.path.normpath(info.get('seg_map_path', '')) for info in infos})
+
+    def _hint(self) -> str:
+        hint = '; check img_suffix and seg_map_suffix'
+        if self.data.ann_file:
+            hint += f', and {self.data.ann_file}: names without suffix, one a line, no empty line'
+        return hint
 
     def _name_unused(self, used: set[str]) -> None:
         folder, suffix = self.data.data_prefix['seg_map_path'], self.data.seg_map_suffix
