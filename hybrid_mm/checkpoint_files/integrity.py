@@ -10,6 +10,7 @@ import os
 import re
 import zipfile
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,11 @@ def checksum(checkpoint: Mapping[str, Any]) -> str:
     loading. About a second per gigabyte.
     """
     digest = hashlib.blake2b(digest_size=16)
-    _add(digest.update, {key: value for key, value in checkpoint.items() if key != KEY})
+    parts: list[bytes | Future[bytes]] = []
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashing lets other threads run
+        _add(parts, pool, {key: value for key, value in checkpoint.items() if key != KEY})
+        for part in parts:
+            digest.update(part if isinstance(part, bytes) else part.result())
     return _WHOLE + digest.hexdigest()
 
 
@@ -46,50 +51,51 @@ def covers_all(checkpoint: Mapping[str, Any]) -> bool:
     return isinstance(stored, str) and stored.startswith(_WHOLE)
 
 
-def _add(update: Callable[[Any], None], node: object) -> None:
+def _add(parts: list[bytes | Future[bytes]], pool: Executor, node: object) -> None:
     """Add a value with all that is in it; every part begins with its kind and its length."""
     if isinstance(node, Tensor):
-        _add_tensor(update, node)
+        parts.append(f'tensor {node.dtype} {tuple(node.shape)} '.encode())
+        parts.append(pool.submit(_digest, node))
     elif isinstance(node, np.ndarray | np.generic):
-        update(f'array {node.dtype.str} {node.shape} '.encode())
+        parts.append(f'array {node.dtype.str} {node.shape} '.encode())
         if node.dtype.hasobject:
-            _add(update, node.tolist())
+            _add(parts, pool, node.tolist())
         else:
-            update(np.ascontiguousarray(node).tobytes())
+            parts.append(np.ascontiguousarray(node).tobytes())
     elif isinstance(node, Mapping):
-        update(f'dict {len(node)} '.encode())
+        parts.append(f'dict {len(node)} '.encode())
         for key, value in node.items():
-            _add(update, key)
-            _add(update, value)
+            _add(parts, pool, key)
+            _add(parts, pool, value)
     elif isinstance(node, list | tuple):
-        update(f'{"list" if isinstance(node, list) else "tuple"} {len(node)} '.encode())
+        parts.append(f'{"list" if isinstance(node, list) else "tuple"} {len(node)} '.encode())
         for value in node:
-            _add(update, value)
+            _add(parts, pool, value)
     elif isinstance(node, str | bytes):
         data = node if isinstance(node, bytes) else node.encode('utf-8', 'surrogatepass')
-        update(f'{type(node).__name__} {len(data)} '.encode() + data)
+        parts.append(f'{type(node).__name__} {len(data)} '.encode() + data)
     elif isinstance(node, set | frozenset):
-        _add(update, sorted(map(repr, node)))
+        _add(parts, pool, sorted(map(repr, node)))
     elif isinstance(node, bool | int | float | complex | None | torch.dtype | torch.device):
-        update(f'{type(node).__name__} {node!r} '.encode())
+        parts.append(f'{type(node).__name__} {node!r} '.encode())
     else:  # a HistoryBuffer of MMEngine, for example; its methods are not what is stored
-        update(f'{type(node).__module__}.{type(node).__qualname__} '.encode())
+        parts.append(f'{type(node).__module__}.{type(node).__qualname__} '.encode())
         state = getattr(node, '__dict__', {})
-        _add(update, {k: v for k, v in state.items() if k != 'statistics_methods'})
+        _add(parts, pool, {k: v for k, v in state.items() if k != 'statistics_methods'})
 
 
-def _add_tensor(update: Callable[[Any], None], tensor: Tensor) -> None:
-    update(f'tensor {tensor.dtype} {tuple(tensor.shape)} '.encode())
-    tensor = tensor.detach()
+def _digest(tensor: Tensor) -> bytes:
+    """BLAKE2b of the numbers of a tensor."""
     if tensor.layout is not torch.strided:
         tensor = tensor.to_dense()
     if tensor.is_quantized:
         tensor = tensor.int_repr()
-    if tensor.numel() and not tensor.is_meta:
-        update(_bytes(tensor.resolve_conj().resolve_neg()))
+    if not tensor.numel() or tensor.is_meta:
+        return b''
+    return hashlib.blake2b(_bytes(tensor.resolve_conj().resolve_neg()), digest_size=16).digest()
 
 
-def _bytes(tensor: Tensor) -> np.ndarray:
+def _bytes(tensor: Tensor) -> Any:
     """Numbers of a tensor that is not empty, as bytes; without a copy if it lies as it is."""
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
 

@@ -79,7 +79,7 @@ def check_exists(path: str) -> None:
     except (OSError, ValueError) as error:
         raise CheckpointError(path, f'cannot be opened: {_reason(error)}') from error
     if kind is not None:
-        raise CheckpointError(path, f'is no checkpoint: it is {kind}')
+        raise CheckpointError(path, f'cannot be read: it is {kind}')
 
 
 def load_from_local(filename: str, map_location: Any = None) -> Any:

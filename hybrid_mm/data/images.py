@@ -51,23 +51,31 @@ def _walk(root: Path) -> Iterator[Path]:
     """Images below a folder, and folders there that cannot be read."""
     closed: list[OSError] = []
     seen = set()
-    for folder, folders, files in os.walk(root, followlinks=True, onerror=closed.append):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:  # a link to where we are, or have been
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        if RESULTS_FILE in files and (own := set(RESULTS_FOLDERS).intersection(folders)):
-            folders[:] = [name for name in folders if name not in own]
-            warn(
-                f'{folder} has results of tools/predict.py ({RESULTS_FILE}); its '
-                f'{" and ".join(sorted(own))} are no inputs'
-            )
-        folders.sort()
-        for name in files:
-            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith('._'):
-                yield Path(folder, name)
+    links = [str(root)]  # followed after the folders themselves, whose names are better
+    for start in links:
+        for folder, folders, files in os.walk(start, onerror=closed.append):
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in seen:  # a link to where we are, or have been
+                folders.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            yield from _images_of(folder, folders, files)
+            paths = [os.path.join(folder, name) for name in sorted(folders)]
+            links += [path for path in paths if os.path.islink(path)]
     yield from (Path(error.filename) for error in closed)
+
+
+def _images_of(folder: str, folders: list[str], files: list[str]) -> Iterator[Path]:
+    """Images in one folder; folders of results are removed from the list of those below."""
+    if RESULTS_FILE in files and (own := set(RESULTS_FOLDERS).intersection(folders)):
+        folders[:] = [name for name in folders if name not in own]
+        warn(
+            f'{folder} has results of tools/predict.py ({RESULTS_FILE}); its '
+            f'{" and ".join(sorted(own))} are no inputs'
+        )
+    for name in files:
+        if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith('._'):
+            yield Path(folder, name)
 
 
 def count_frames(path: str | Path) -> int:

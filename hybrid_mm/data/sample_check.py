@@ -130,7 +130,7 @@ def _png_is_complete(data: mmap.mmap) -> bool:
         length, kind = int.from_bytes(data[at : at + 4], 'big'), data[at + 4 : at + 8]
         at += 12 + length
         if kind == b'IEND':
-            return at <= len(data)
+            return True
     return False
 
 
@@ -148,10 +148,7 @@ def read_pair(image: str, label_map: str) -> tuple[np.ndarray, tuple[int, int]]:
         if not os.path.isfile(path):
             raise ValueError(f'{path} does not exist')
         check_file_end(path)
-    with _opened(image) as picture:
-        width, height = picture.size
-        if picture.getexif().get(0x0112, 1) >= 5:  # it is turned by a quarter when it is read
-            width, height = height, width
+    width, height = _upright_size(image)
     with _opened(label_map) as picture:
         try:
             labels = np.asarray(picture)
@@ -160,6 +157,17 @@ def read_pair(image: str, label_map: str) -> tuple[np.ndarray, tuple[int, int]]:
     check_shape(labels, label_map, (height, width))
     _check_depth(labels, label_map)
     return labels.astype(np.uint8), (width, height)
+
+
+def _upright_size(path: str) -> tuple[int, int]:
+    """Width and height of an image, turned as its EXIF data say."""
+    with _opened(path) as picture:
+        width, height = picture.size
+        try:
+            turned = picture.getexif().get(0x0112, 1) >= 5  # by a quarter
+        except Exception:  # what damaged EXIF data can raise; decoders then ignore them
+            turned = False
+    return (height, width) if turned else (width, height)
 
 
 def _opened(path: str) -> Image.Image:
@@ -283,4 +291,4 @@ def one_label(
     (label,) = labels
     if ignored is None:
         return f'the label {label} only, one of {classes} classes'
-    return f'{label} and {ignored} only, so that one of {classes} classes would be trained: {hint}'
+    return f'{label} and {ignored} only, so that one of {classes} classes would count: {hint}'

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules import module as _module
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import Conv1d, Conv2d
@@ -52,6 +52,12 @@ def without_hooks(layer: nn.Module) -> bool:
         or layer._backward_pre_hooks
         or 'forward' in layer.__dict__
     )
+
+
+def in_its_type(layer: nn.Module, x: Tensor) -> Tensor:
+    """Call a layer on a tensor that was made more accurate than its weights; the type stays."""
+    types = (p.dtype for p in layer.parameters() if p.is_floating_point())
+    return layer(x.to(next(types, x.dtype))).to(x.dtype)
 
 
 def require_plain(

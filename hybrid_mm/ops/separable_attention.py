@@ -27,10 +27,8 @@ class _HeadByHead(torch.autograd.Function):
         return out.view(n, rows.shape[1], columns.shape[1], weight.shape[1])
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         x, rows, columns, weight = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the gradient will be differentiated itself
-            return _HeadByHead.differentiable(ctx, dy)
         n, h, w, c = x.shape
         x, dy = x.contiguous().view(n, h, w * c), dy.reshape(-1, weight.shape[1])
         dx, drows, dcolumns, dweight = (torch.zeros_like(y) for y in (x, rows, columns, weight))
@@ -44,15 +42,6 @@ class _HeadByHead(torch.autograd.Function):
             drows[i] = torch.matmul(dt, x.transpose(1, 2)).sum(0)
             dx += torch.matmul(r.t(), dt)
         return dx.view(n, h, w, c), drows, dcolumns, dweight
-
-    @staticmethod
-    def differentiable(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        """The same gradients by torch's own functions."""
-        needed = [
-            x for x, needs in zip(ctx.saved_tensors, ctx.needs_input_grad, strict=True) if needs
-        ]
-        found = iter(torch.autograd.grad(_group(*ctx.saved_tensors), needed, dy, create_graph=True))
-        return tuple(next(found) if needs else None for needs in ctx.needs_input_grad)
 
 
 def _in_groups(x: Tensor, rows: Tensor, columns: Tensor, weight: Tensor) -> Tensor:

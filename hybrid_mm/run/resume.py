@@ -126,8 +126,8 @@ def find_training_state(
     same += [path for path in paths if path.name == os.path.basename(named)]
     last = same[0] if same else None
     if named and last is None:
-        there = f'; it is in {os.path.dirname(named)}' if os.path.isfile(named) else ''
-        bad.append(f'{os.path.basename(named)}, which last_checkpoint names, is not here{there}')
+        why = 'is in the folder of another run' if os.path.isfile(named) else 'does not exist'
+        bad.append(f'{named} (named by last_checkpoint) {why}')
     older = [path for path in paths if last is not None and _surely_before(path, last)]
     for group in ([path for path in paths if path not in older], older):
         found = []

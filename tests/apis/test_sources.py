@@ -45,6 +45,9 @@ def test_folders_that_are_linked_in_a_circle(photos):
     (photos / 'sub' / 'up').symlink_to(photos)
     (photos / 'here').symlink_to(photos)
     assert names(photos) == ['a.png', 'b.png', 'sub/a.png']
+    (photos / 'first').mkdir()
+    (photos / 'first' / 'link').symlink_to(photos / 'sub')  # the folder's own name is taken
+    assert names(photos) == ['a.png', 'b.png', 'sub/a.png']
 
 
 def test_what_only_looks_like_an_image(photos):

@@ -555,50 +555,6 @@ def test_out_indices(cfg):
                 assert torch.equal(out, expected[i]), wanted
 
 
-def subsets(cfg):
-    """Some choices of stages, the default among them."""
-    last = stages_of(cfg) - 1
-    return [None, (0,), (last,), (0, 2), (last - 1,)]
-
-
-def test_every_parameter_has_a_gradient(cfg):
-    """Whatever is returned: distributed training waits for all of them."""
-    for wanted in subsets(cfg):
-        model = build(cfg, **({} if wanted is None else dict(out_indices=wanted))).train()
-        sum(m.sin().sum() for m in model(torch.rand(2, 3, 64, 64))).backward()
-        silent = [name for name, p in model.named_parameters() if p.grad is None]
-        assert not silent, wanted
-
-
-def test_weights_of_stages_that_are_not_there(cfg):
-    """They are left out of a file, in each way to load one; nothing else may be missing."""
-    last = stages_of(cfg) - 1
-    whole = drawn(build(cfg, out_indices=tuple(range(last + 1))))
-    for wanted in ((0,), (0, last - 1)):
-        model = build(cfg, out_indices=wanted)
-        assert len(model.stages) == wanted[-1] + 1
-        assert list(model.depths) == list(whole.depths)
-        own, full = model.state_dict(), whole.state_dict()
-        # norms of maps that are not returned are not a matter of this test
-        full = {k: v for k, v in full.items() if k in own or model.leaves_out(k)}
-        model.load_state_dict(full)
-        detector = nn.ModuleDict(dict(backbone=build(cfg, out_indices=wanted)))
-        prefixed = {f'backbone.{key}': value for key, value in full.items()}
-        for state in (prefixed, check_weights(detector, dict(state_dict=prefixed), 'a test')):
-            detector.load_state_dict(state)
-        strict = build(cfg, out_indices=wanted)
-        strict.load_strictly(full, 'a test')
-        for loaded in (model, detector['backbone'], strict):
-            for key, value in loaded.state_dict().items():
-                assert torch.equal(value, full[key]), key
-        strict.load_strictly(own, 'a test')  # what such a network saves
-        key = f'stages.{last + 1}.blocks.0.weight'
-        with pytest.raises(RuntimeError, match=re.escape(key)):
-            model.load_state_dict({**full, key: torch.rand(1)})
-        with pytest.raises(ValueError, match='missing'):
-            whole.load_strictly(own, 'a test')
-
-
 def test_bad_out_indices(cfg):
     n = stages_of(cfg)
     for bad in ('0', 1.5, True, None, ((0,),), (0, '1'), (False,), {0: 1}):
@@ -850,6 +806,54 @@ def once_per_class():
         found.append(pytest.param(name, id=name, marks=[part, *[pytest.mark.slow] * known]))
         seen.add(class_of(case))
     return found
+
+
+def subsets(cfg):
+    """Some choices of stages, the default among them."""
+    last = stages_of(cfg) - 1
+    return [None, (0,), (last,), (0, 2), (last - 1,)]
+
+
+@pytest.mark.parametrize('name', once_per_class())
+def test_every_parameter_has_a_gradient(name):
+    """Whatever is returned: distributed training waits for all of them."""
+    cfg = CASES[name]
+    for wanted in subsets(cfg):
+        model = build(cfg, **({} if wanted is None else dict(out_indices=wanted))).train()
+        sum(m.sin().sum() for m in model(torch.rand(2, 3, 64, 64))).backward()
+        silent = [name for name, p in model.named_parameters() if p.grad is None]
+        assert not silent, wanted
+
+
+@pytest.mark.parametrize('name', once_per_class())
+def test_weights_of_stages_that_are_not_there(name):
+    """They are left out of a file, in each way to load one; nothing else may be missing."""
+    cfg = CASES[name]
+    last = stages_of(cfg) - 1
+    whole = drawn(build(cfg, out_indices=tuple(range(last + 1))))
+    for wanted in ((0,), (0, last - 1)):
+        model = build(cfg, out_indices=wanted)
+        assert len(model.stages) == wanted[-1] + 1
+        assert list(model.depths) == list(whole.depths)
+        own, full = model.state_dict(), whole.state_dict()
+        # norms of maps that are not returned are not a matter of this test
+        full = {k: v for k, v in full.items() if k in own or model.leaves_out(k)}
+        model.load_state_dict(full)
+        detector = nn.ModuleDict(dict(backbone=build(cfg, out_indices=wanted)))
+        prefixed = {f'backbone.{key}': value for key, value in full.items()}
+        for state in (prefixed, check_weights(detector, dict(state_dict=prefixed), 'a test')):
+            detector.load_state_dict(state)
+        strict = build(cfg, out_indices=wanted)
+        strict.load_strictly(full, 'a test')
+        for loaded in (model, detector['backbone'], strict):
+            for key, value in loaded.state_dict().items():
+                assert torch.equal(value, full[key]), key
+        strict.load_strictly(own, 'a test')  # what such a network saves
+        key = f'stages.{last + 1}.blocks.0.weight'
+        with pytest.raises(RuntimeError, match=re.escape(key)):
+            model.load_state_dict({**full, key: torch.rand(1)})
+        with pytest.raises(ValueError, match='missing'):
+            whole.load_strictly(own, 'a test')
 
 
 @pytest.mark.timeout(300)

@@ -189,6 +189,23 @@ def test_batch_without_images(cfg, training, impl, monkeypatch):
     check_empty_batch(build(cfg), training)
 
 
+@pytest.mark.parametrize(
+    'name', ['acmix-resnet', 'ea-aa-resnet', 'lesa-resnet', 'qna', 'san-acmix']
+)
+def test_layers_that_are_called(name):
+    """Layers with hooks are called where their weights are read otherwise."""
+    for dtype in (torch.float32, *LOW):
+        model = build(CONTRACT.CASES[name]).to(dtype)
+        for layer in model.modules():
+            if not list(layer.children()):
+                layer.register_forward_hook(lambda *_: None)
+        for images in (0, 2):
+            maps = model(torch.rand(images, 3, 64, 96).to(dtype))
+            sum(m.float().sum() for m in maps).backward()
+            assert all((len(m), m.dtype) == (images, dtype) for m in maps)
+            assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
 def test_encoder_keeps_the_same_contract():
     for training in (True, False):
         check_empty_batch(build(ENCODER), training)

@@ -4,6 +4,9 @@ import json
 import re
 
 import pytest
+from mmengine.config import Config
+
+from hybrid_mm.run.launch import set_sample_checks
 
 SHORT = ('train_cfg.max_iters=1', 'train_cfg.val_interval=1', 'train_dataloader.batch_size=1')
 
@@ -95,3 +98,26 @@ def test_images_that_are_not_evaluated(coco, run, tool):
     status, err = tool(*run, '--cfg-options', *SHORT, 'val_dataloader.dataset.indices=2')
     assert status == 0
     assert 'val.json lists 2 images that the data set has not (2 images of ' in err
+
+
+def test_metrics_whose_files_are_checked(det_config):
+    """Those of validation and test, also in lists; others read their files in other ways."""
+    cfg = Config.fromfile(det_config)
+    file = cfg.val_evaluator.ann_file
+    others = [
+        dict(type='CocoMetric', metric='bbox'),  # takes the annotations of the data set
+        dict(type='LVISMetric', ann_file=file),
+        dict(type='CocoPanopticMetric', ann_file=file),
+    ]
+    coco = dict(type='CocoMetric', ann_file=file, metric='bbox')
+    derived = dict(type='mmdet.CocoOccludedSeparatedMetric', ann_file=file)
+    cfg.val_evaluator = [coco, derived, *others]
+    cfg.test_evaluator = dict(type='Evaluator', metrics=[coco])
+    for _ in range(2):
+        set_sample_checks(cfg)
+    checked = dict(type='hybrid_mm.CheckedCocoMetric', inner='CocoMetric', ann_file=file)
+    first, second, *rest = cfg.val_evaluator
+    assert first == dict(checked, metric='bbox')
+    assert second == dict(checked, inner=derived['type'])
+    assert rest == others
+    assert cfg.test_evaluator.metrics == [first]

@@ -55,8 +55,8 @@ def test_files_that_are_no_checkpoints(det_config, fails, tmp_path, door):
     os.mkfifo(tmp_path / 'pipe.pth')
     init = 'model.backbone.init_cfg.type=Pretrained'
     for name, expected in (
-        ('page', 'is no checkpoint: it is a web page'),
-        ('pipe', 'is no checkpoint: it is a named pipe'),
+        ('page', 'cannot be read: it is a web page'),
+        ('pipe', 'cannot be read: it is a named pipe'),
         ('half', '(260 bytes) cannot be read: it is truncated or damaged'),
     ):
         path = tmp_path / f'{name}.pth'

@@ -160,11 +160,10 @@ def test_seed_of_a_resumed_run(tmp_path, capsys):
         launch.set_resume(cfg, checkpoint)
         assert cfg.resume is True and cfg.load_from == str(path)
         assert cfg.randomness.seed == 1234
-    assert capsys.readouterr().err == ''
-    untouched = Config(dict(work, load_from='weights.pth'))
+    untouched = Config(dict(work_dir=str(tmp_path / 'new'), load_from='weights.pth'))
     launch.set_resume(untouched, None)
     assert untouched.load_from == 'weights.pth' and 'randomness' not in untouched
-    assert 'has checkpoints of another training (iter_70.pth)' in capsys.readouterr().err
+    assert capsys.readouterr().err == ''
     other = Config(dict(work, randomness=dict(seed=0)))
     launch.set_resume(other, 'auto')
     assert other.randomness.seed == 1234

@@ -162,7 +162,7 @@ def test_label_maps_of_images_with_one_name(
     run = (seg_config, work_dir_of('seg') / 'iter_2.pth', '--work-dir', tmp_path / 'w')
     text = fails('test', *run, '--out', tmp_path / 'maps', '--cfg-options', option)
     assert 'validation/0.png and ' in text and 'get one name, 0' in text
-    flags = ('--show-dir', 'seen', '--interval', 99, '--cfg-options', option)
+    flags = ('--show-dir', tmp_path / 'seen', '--interval', 99, '--cfg-options', option)
     status, err = tool('test', *run, *flags)
     assert status == 0 and 'get one name, 0; only one is kept' in err
 

@@ -42,6 +42,8 @@ def _compare(metric: Any, dataset: Any) -> None:
         return
     infos = [dataset.get_data_info(i) for i in range(len(dataset))]
     ids = [info.get('img_id') for info in infos]
+    if None in ids:  # videos
+        return
     unknown = [number for number in ids if number not in listed]
     name = type(metric).__name__
     if unknown:

@@ -4,6 +4,7 @@ Source: "Evolving Attention with Residual Convolutions" (arXiv 2102.12895), sect
 resizing are exactly those of its published TensorFlow code.
 """
 
+import functools
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from hybrid_mm.layers.heads import merge_heads
 from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.evolving_attention import evolving_attention, evolving_with
-from hybrid_mm.ops.fusing import is_plain
+from hybrid_mm.ops.fusing import in_its_type, is_plain
 
 
 def same_padding(x: Tensor) -> dict[str, Any]:
@@ -145,7 +146,8 @@ class EvolvingAAConv2d(AAConv2d):
                 q, k, v, rel_h, rel_w, *evolution, impl=self.impl, **rates
             )
         else:
-            out, logits = evolving_with(q, k, v, rel_h, rel_w, previous, self.evolve, **rates)
+            evolve = functools.partial(in_its_type, self.evolve)
+            out, logits = evolving_with(q, k, v, rel_h, rel_w, previous, evolve, **rates)
         out = self.attn_out(merge_heads(out))
         if out.shape[-2:] != size:
             out = resize_from_corner(out, size)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from hybrid_mm.layers.initialisation import lecun_normal_
 from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.dispatch import check_impl
-from hybrid_mm.ops.fusing import is_plain
+from hybrid_mm.ops.fusing import in_its_type, is_plain
 from hybrid_mm.ops.learned_queries import learned_query_attention
 from hybrid_mm.ops.precision import accurate, cast_as_autocast, no_autocast
 
@@ -96,7 +96,7 @@ class LearnedQueryAttention2d(nn.Module):
             query = query / (query.norm(dim=-1, keepdim=True) + 1e-6)
         query = query * self.width**-0.5
         if not is_plain(self.k):
-            keys = self.k(x).unflatten(-1, (self.heads, self.width))
+            keys = in_its_type(self.k, x).unflatten(-1, (self.heads, self.width))
             return torch.einsum('nyxgd,rgd->nrgyx', keys, query.to(keys.dtype))
         keys = self.k.weight.view(self.heads, self.width, -1)
         weight = torch.einsum('rgd,gdi->rgi', query, keys).to(x.dtype)

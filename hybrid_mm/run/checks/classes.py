@@ -251,27 +251,35 @@ def check_splits(cfg: Config, first: str, second: str) -> None:
 
 
 def _num_classes(node: Any, path: str = 'model') -> Iterator[tuple[str, int]]:
-    """Every ``num_classes`` of a model's config, except that of region proposals."""
+    """Every ``num_classes`` of a model's config that is one of the data set's classes.
+
+    Others are that of region proposals, of stuff beside the things of a detector, and of borders.
+    """
     if isinstance(node, dict):
-        if isinstance(node.get('num_classes'), int):
+        own = str(node.get('type')).rpartition('.')[2] == 'STDCHead'
+        if isinstance(node.get('num_classes'), int) and not own:
             yield f'{path}.num_classes', node['num_classes']
         for key, value in node.items():
-            if key not in ('rpn_head', 'backbone'):
+            if key not in ('rpn_head', 'backbone', 'semantic_head'):
                 yield from _num_classes(value, f'{path}.{key}')
     elif isinstance(node, (list, tuple)):
         for i, value in enumerate(node):
             yield from _num_classes(value, f'{path}.{i}')
 
 
-def check_num_classes(model: dict[str, Any], classes: list[str], place: str) -> None:
+def check_num_classes(
+    model: dict[str, Any], classes: list[str], place: str, things: int | None = None
+) -> None:
     """Check that all heads of a model have as many classes as a data set, or as the weights.
 
     Args:
         model: Config of the model.
         classes: Names of the classes.
         place: What has them, for the message.
+        things: Number of things among them, which heads for boxes and masks may have instead.
     """
-    wrong = [(path, n) for path, n in _num_classes(model) if n != len(classes)]
+    allowed = (len(classes), things)
+    wrong = [(path, n) for path, n in _num_classes(model) if n not in allowed]
     if wrong:
         path, number = wrong[0]
         options = ' '.join(f'{path}={len(classes)}' for path, _ in wrong)

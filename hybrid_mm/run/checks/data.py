@@ -29,6 +29,7 @@ from hybrid_mm.run.checks.datasets import (
     class_folders,
     classes_of,
     dataset_class,
+    metainfo_of,
     paths_of,
     readers,
 )
@@ -94,7 +95,8 @@ def check_data(cfg: Config, loader: str) -> None:
                 check_categories(dataset, classes, loader)
                 check_evaluator(cfg, dataset, classes, loader)
                 where = ' (its class folders)' if class_folders(dataset) == classes else ''
-                check_num_classes(cfg.model, classes, f'the data set of {loader}{where}')
+                things = len(metainfo_of(dataset).get('thing_classes') or ()) or None
+                check_num_classes(cfg.model, classes, f'the data set of {loader}{where}', things)
                 check_things(cfg.model, dataset, classes, loader)
             _name_other_images(dataset, loader)
             if number:

@@ -17,7 +17,7 @@ from hybrid_mm.run.registered import arguments
 
 FEW = 8
 """Samples of which image and label map are read."""
-MANY = 1000
+MANY = 500
 """Largest number of label maps that are read to find the classes of the user."""
 
 
@@ -64,7 +64,7 @@ def check_label_maps(
                 break
             found.add(sample, index, image=False)
     if training:
-        _check_ignored(found, model, loader)
+        _check_heads(found, model, loader)
     number = sum(len(sample.data) for sample in samples)
     looked = f'{len(found.seen)} of {number} label maps were looked at'
     labels, ignored = found.counted(), found.ignored()
@@ -84,11 +84,18 @@ def check_label_maps(
         )
 
 
-def _check_ignored(found: '_Labels', model: dict[str, Any], loader: str) -> None:
-    """Check that the loss of each head leaves out what the data set leaves out."""
+def _check_heads(found: '_Labels', model: dict[str, Any], loader: str) -> None:
+    """Check that the loss of each head can take the labels, and leaves out what the data set does.
+
+    Raises:
+        UserError: A label that the data set ignores is trained, or a head with one channel has a
+            loss of several, or is one of a cascade.
+    """
     for path, node in nodes(model, 'model'):
         if not isinstance(node.get('num_classes'), int) or 'head' not in path:
             continue
+        if node.get('out_channels') == 1:
+            _check_one_channel(path, node, str(model.get('type')))
         ignored = node.get('ignore_index', 255)
         wrong = sorted(found.outside - {ignored})
         if wrong and ignored is not None:  # None: the loss itself decides
@@ -97,6 +104,21 @@ def _check_ignored(found: '_Labels', model: dict[str, Any], loader: str) -> None
                 f'set ignores, but the loss of {path} leaves out {ignored} only; use '
                 f'--cfg-options {path}.ignore_index={wrong[0]}'
             )
+
+
+def _check_one_channel(path: str, node: dict[str, Any], model: str) -> None:
+    losses = node.get('loss_decode', dict(type='CrossEntropyLoss'))
+    for loss in losses if isinstance(losses, list | tuple) else [losses]:
+        if str(loss.get('type')).endswith('CrossEntropyLoss') and not loss.get('use_sigmoid'):
+            raise UserError(
+                f'{path} has out_channels=1, but a {loss.get("type")} of several channels; set '
+                f'use_sigmoid=True in {path}.loss_decode'
+            )
+    if model.endswith('CascadeEncoderDecoder'):
+        raise UserError(
+            f'{path} has out_channels=1, of which a {model} cannot predict; leave out_channels and '
+            'threshold out, for two channels'
+        )
 
 
 def spread(number: int, count: int) -> range:
@@ -109,12 +131,14 @@ def _has_label_maps(dataset: dict[str, Any]) -> bool:
     folder = paths_of(dataset).get('seg_map_path', '')
     backend = (dataset.get('backend_args') or {}).get('backend', 'local')
     cls = dataset_class(dataset)
+    steps = [str(step.get('type')) for step in dataset.get('pipeline') or ()]
     return (
         os.path.isdir(folder)
         and backend in ('local', 'LocalBackend')
         and cls is not None
         and 'reduce_zero_label' in arguments(cls)
-        and any('Annotation' in str(step.get('type')) for step in dataset.get('pipeline') or ())
+        and any('Annotation' in step for step in steps)
+        and 'Load' in steps[0]  # else the run itself says what is wrong
     )
 
 
@@ -169,8 +193,7 @@ class _LabelMaps:
             if len(missing) > self.skip:
                 raise UserError(
                     f'{self.loader}: {len(missing)} of {len(infos)} {kind} do not exist: '
-                    f'{shorten(missing, 3)}'
-                    + ('; check img_suffix and seg_map_suffix' if not self.skip else '')
+                    f'{shorten(missing, 3)}' + self._hint()
                 )
         others = images_not_read(self.data.dataset)
         if others:
@@ -185,7 +208,13 @@ class _LabelMaps:
                 'losses, which changes labels at the borders of objects; write PNG files instead'
             )
         if not self.data.ann_file and not self.data._indices:
-            self._name_unused({os.path.normpath(info['seg_map_path']) for info in infos})
+            self._name_unused({os.path.normpath(info.get('seg_map_path', '')) for info in infos})
+
+    def _hint(self) -> str:
+        hint = '; check img_suffix and seg_map_suffix'
+        if self.data.ann_file:
+            hint += f', and {self.data.ann_file}: names without suffix, one a line, no empty line'
+        return hint
 
     def _name_unused(self, used: set[str]) -> None:
         folder, suffix = self.data.data_prefix['seg_map_path'], self.data.seg_map_suffix
@@ -221,7 +250,11 @@ class _Labels:
         """Read a sample; see :meth:`_LabelMaps.labels`."""
         path, labels = sample.labels(index, image)
         self.seen.add(path)
-        for label in np.unique(labels):
+        if labels.dtype == np.uint8:
+            values = np.flatnonzero(np.bincount(labels.ravel()))
+        else:
+            values = np.unique(labels)
+        for label in values:
             self.examples.setdefault(int(label), path)
             if label >= len(sample.classes) or label == sample.data.ignore_index:
                 self.outside.add(int(label))

@@ -1,6 +1,7 @@
 """Class names before a run: their form, their order, and all that depends on their number."""
 
 import json
+from pathlib import Path
 
 import pytest
 from mmengine.config import Config
@@ -9,6 +10,7 @@ from hybrid_mm.data.class_order import classes_of_checkpoint, meta_of_checkpoint
 from hybrid_mm.errors import UserError
 from hybrid_mm.run.checks import data
 
+ROOT = Path(__file__).resolve().parents[3]
 CATS = ('person', 'car', 'dog')
 
 
@@ -310,6 +312,26 @@ def test_labels_as_vectors(folders):
         refused(other, 'num_classes is 1000, but .* has 3 classes', 'train_dataloader')
         other.data_preprocessor.num_classes = 3
         data.check_data(other, 'train_dataloader')
+
+
+def test_heads_with_classes_of_their_own(tmp_path):
+    """Of HTC and Panoptic FPN, which see stuff beside the things of COCO, and of STDC."""
+    from hybrid_mm.run.checks.classes import check_num_classes
+    from hybrid_mm.run.config import load_config
+
+    names = [str(i) for i in range(80)]
+    model = load_config(str(ROOT / 'configs/lesa/htc_lesa-wrn50_fpn_4xb1-20e_coco.py')).model
+    check_num_classes(model, names, 'x')
+    with pytest.raises(UserError, match=r'bbox_head.0.num_classes is 80, but x has 79'):
+        check_num_classes(model, names[1:], 'x')
+    panoptic = dict(
+        roi_head=dict(bbox_head=dict(num_classes=80)), semantic_head=dict(num_classes=54)
+    )
+    check_num_classes(panoptic, list(map(str, range(133))), 'x', things=80)
+    with pytest.raises(UserError, match='num_classes is 80, but x has 133'):
+        check_num_classes(panoptic, list(map(str, range(133))), 'x')
+    heads = [dict(type='FCNHead', num_classes=80), dict(type='STDCHead', num_classes=2)]
+    check_num_classes(dict(auxiliary_head=heads), names, 'x')
 
 
 def test_things_and_stuff(tmp_path):

@@ -283,6 +283,25 @@ def test_heads_ignore_what_the_data_set_ignores(make):
     check(make(labels_of(1, 2, 3), ignore_index=3, loader='val_dataloader'), 'val_dataloader')
 
 
+def test_heads_of_one_channel(make):
+    cfg = make(labels_of(1), classes=('a', 'b'))
+    head = cfg.model.decode_head
+    head.out_channels = 1
+    text = (
+        r'model\.decode_head has out_channels=1, but a CrossEntropyLoss .* use_sigmoid=True in mod'
+    )
+    with pytest.raises(UserError, match=text):
+        check(cfg)
+    head.loss_decode = [dict(type='DiceLoss'), dict(type='mmseg.CrossEntropyLoss')]
+    with pytest.raises(UserError, match=text.replace('a Cross', 'a mmseg.Cross')):
+        check(cfg)
+    head.loss_decode[1].use_sigmoid = True
+    check(cfg)
+    cfg.model.type = 'CascadeEncoderDecoder'
+    with pytest.raises(UserError, match='a CascadeEncoderDecoder cannot predict'):
+        check(cfg)
+
+
 def test_labels_of_a_subset_of_the_classes(make, monkeypatch):
     """``label_map``: classes that are left out become 255."""
     from mmseg.datasets import BaseSegDataset
