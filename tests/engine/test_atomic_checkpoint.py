@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.fileio import LocalBackend
+from mmengine.hooks import Hook
 
 from hybrid_mm.engine import atomic_files
 from hybrid_mm.engine.hooks.atomic_checkpoint import AtomicCheckpointHook
@@ -168,3 +169,18 @@ def test_other_storage_is_left_to_mmengine(runner, tmp_path):
     run.train()
     assert type(hook.file_backend) is Remote
     assert files(tmp_path) == ['epoch_3.pth']
+
+
+def test_checksum_of_what_is_saved(runner, tmp_path):
+    """Other hooks may change a checkpoint before it is saved, the last of them as well."""
+
+    class Adds(Hook):
+        priority = 'LOWEST'
+
+        def before_save_checkpoint(self, runner, checkpoint):
+            checkpoint['mine'] = 3
+
+    run = runner(tmp_path, epochs=1)
+    run.register_hook(Adds())
+    run.train()
+    assert read_training_state(str(tmp_path / 'epoch_1.pth')).checkpoint['mine'] == 3
