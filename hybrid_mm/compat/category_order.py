@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 from hybrid_mm.compat.installed import read_text
@@ -27,8 +28,6 @@ def b17_labels_in_order_of_classes() -> bool:
     api = sys.modules.get(_API)
     if api is None or api.COCO.get_cat_ids.__module__ == __name__ or not has_b17():
         return False
-    from mmdet.evaluation.metrics import coco_metric, ov_coco_metric
-
     in_file_order = api.COCO.get_cat_ids
 
     def get_cat_ids(
@@ -41,15 +40,19 @@ def b17_labels_in_order_of_classes() -> bool:
         return sorted(found, key=lambda number: place.get(self.cats[number]['name'], 0))
 
     api.COCO.get_cat_ids = get_cat_ids
-    for metric in (coco_metric, ov_coco_metric):
+    metrics = import_module('mmdet.evaluation.metrics')
+    for key in ('coco_metric', 'ov_coco_metric'):  # older releases have less
+        metric = getattr(metrics, key, None)
         for name in ('COCOeval', 'COCOevalMP'):
-            setattr(metric, name, _by_given_ids(getattr(metric, name), metric.__name__, name))
+            evaluator = getattr(metric, name, None)
+            if evaluator is not None:
+                setattr(metric, name, _by_given_ids(evaluator, metric.__name__, name))
     return True
 
 
 def has_b17() -> bool:
     """Whether the installed MMDetection has B17, see :func:`b17_labels_in_order_of_classes`."""
-    return 'will not' in read_text('mmdet', 'datasets/coco.py')
+    return 'order of returned `cat_ids` will not' in read_text('mmdet', 'datasets/coco.py')
 
 
 def _by_given_ids(evaluator: type, module: str, name: str) -> type:

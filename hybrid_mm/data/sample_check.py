@@ -130,7 +130,7 @@ def _png_is_complete(data: mmap.mmap) -> bool:
         length, kind = int.from_bytes(data[at : at + 4], 'big'), data[at + 4 : at + 8]
         at += 12 + length
         if kind == b'IEND':
-            return at <= len(data)
+            return True
     return False
 
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from hybrid_mm.data import LostBatchError
 from hybrid_mm.run.explain import explain
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)  # where torch would wait for ever
 
 
 class Sample:
@@ -81,6 +81,7 @@ def test_a_worker_that_is_killed():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_small_dev_shm(det_config, tmp_path):
     """The whole tool, in a container of 1 MB."""
     if shutil.which('unshare') is None:
@@ -97,7 +98,7 @@ def test_a_small_dev_shm(det_config, tmp_path):
         env=dict(os.environ, CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1'),
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=500,
     )
     assert done.returncode == 2, done.stderr[-2000:]
     (error,) = [x for x in done.stderr.splitlines() if x.startswith('error: ')]

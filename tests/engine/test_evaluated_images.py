@@ -10,6 +10,8 @@ from hybrid_mm.errors import UserError
 
 
 class Metric(BaseMetric):
+    default_prefix = 'own'  # without one, MMEngine logs a warning
+
     def __init__(self, ids, file='own.json'):
         super().__init__()
         images = {number: dict(file_name=f'{number}.png') for number in ids}
@@ -29,8 +31,11 @@ class Data(list):
         return dict(img_id=self[index], img_path=f'/some/{self[index]}.png')
 
 
-def look(images, listed, file='own.json', kind=Evaluator):
-    evaluator = kind([Metric(listed, file)])
+def look(images, listed, file='own.json', kind=Evaluator, renamed=()):
+    metric = Metric(listed, file)
+    for number in renamed:
+        metric._coco_api.imgs[number]['file_name'] = f'folder/{number}{number}.png'
+    evaluator = kind([metric])
     loop = SimpleNamespace(evaluator=evaluator, dataloader=SimpleNamespace(dataset=Data(images)))
     runner = SimpleNamespace(_val_loop=loop, _test_loop=dict(type='TestLoop'))
     EvaluatedImagesHook().before_run(runner)
@@ -40,13 +45,19 @@ def test_images_of_data_set_and_metric(capsys):
     look([1, 2], [2, 1])
     look([1, 2], [2, 1], 'val.json')
     look([None, None], [1])  # videos
-    assert capsys.readouterr().err == ''
+    assert 'warning: ' not in capsys.readouterr().err
     with pytest.raises(UserError, match=r'own\.json does not list 1 of the 3 images .*\(ids 5, '):
         look([1, 2, 5], [1, 2, 3, 4])
     for file in ('own.json', 'val.json'):
         look([1, 2], [1, 2, 3, 4], file)
         text = f'{file} lists 2 images that the data set has not (2 images of val.json)'
         assert text in capsys.readouterr().err
+
+
+def test_ids_of_other_images():
+    look([1, 2], [1, 2], 'val.json', renamed=[2])  # one file: nothing to compare
+    with pytest.raises(UserError, match=r'image 2 is 22\.png in .*own\.json, but 2\.png in'):
+        look([1, 2], [1, 2], renamed=[2])
 
 
 def test_several_data_sets_are_left_alone():

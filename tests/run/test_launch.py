@@ -198,7 +198,8 @@ def test_a_checkpoint_is_read_once(tmp_path, monkeypatch):
 
 def test_flip_of_test_time_augmentation(det_config, seg_config):
     """Without a pipeline in the config: each image as it is and mirrored, then merged."""
-    for path, model in ((det_config, 'hybrid_mm.InstanceTTAModel'), (seg_config, 'SegTTAModel')):
+    models = ('hybrid_mm.InstanceTTAModel', 'hybrid_mm.SegmentationTTAModel')
+    for path, model in zip((det_config, seg_config), models, strict=True):
         cfg = Config.fromfile(path)
         plain, steps = cfg.model.copy(), cfg.test_dataloader.dataset.pipeline
         launch.set_test_time_augmentation(cfg)
