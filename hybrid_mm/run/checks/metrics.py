@@ -21,8 +21,8 @@ def check_metrics(cfg: Config, dataset: dict[str, Any], number: int, loader: str
         loader: Key of its dataloader.
 
     Raises:
-        UserError: ``topk`` exceeds the number of classes, ``num_classes`` is another one, or a
-            label of ``valid_labels`` is none of them.
+        UserError: ``topk`` exceeds the number of classes, ``num_classes`` is another one, a label
+            of ``valid_labels`` is none of them, or a metric has nothing to compare with.
     """
     key = loader.replace('dataloader', 'evaluator')
     for path, metric in metrics_of(cfg, key):
@@ -39,7 +39,10 @@ def check_metrics(cfg: Config, dataset: dict[str, Any], number: int, loader: str
                 f'{path}.valid_labels has {wrong[0]}; the {number} classes of {loader} are '
                 f'0..{number - 1}'
             )
-        if metric['type'].rpartition('.')[2] == 'IoUMetric':
+        kind = metric['type'].rpartition('.')[2]
+        if kind == 'CocoMetric' and not metric.get('ann_file'):
+            _check_ground_truth(dataset, path, loader)
+        if kind == 'IoUMetric':
             _check_ignored(metric, dataset, path, loader)
     head = cfg.model.get('head') or {}
     if isinstance(head, dict) and head.get('cal_acc'):
@@ -74,12 +77,9 @@ def _results(metric: dict[str, Any]) -> set[str] | None:
     """Names of the results of the usual metrics; None if they are not known."""
     kind, prefix = str(metric['type']).rpartition('.')[2], metric.get('prefix')
     if kind == 'IoUMetric' and not metric.get('format_only'):
-        of_kind = dict(
-            mIoU=('mIoU',), mDice=('mDice',), mFscore=('mFscore', 'mPrecision', 'mRecall')
-        )
-        kinds = metric.get('iou_metrics', ['mIoU'])
-        names = {name for one in kinds for name in of_kind.get(one, ())} | {'aAcc'}
-        names |= {'mAcc'} if {'mIoU', 'mDice'} & set(kinds) else set()
+        names = {'aAcc', *metric.get('iou_metrics', ['mIoU'])}
+        names |= {'mAcc'} if {'mIoU', 'mDice'} & names else set()
+        names |= {'mPrecision', 'mRecall'} if 'mFscore' in names else set()
     elif kind == 'CocoMetric' and not any(
         metric.get(key) for key in ('metric_items', 'classwise', 'format_only')
     ):
@@ -96,6 +96,17 @@ def _results(metric: dict[str, Any]) -> set[str] | None:
     else:
         return None
     return {f'{prefix}/{name}' if prefix else name for name in names}
+
+
+def _check_ground_truth(dataset: dict[str, Any], path: str, loader: str) -> None:
+    """Check that samples carry the objects for a metric that has no file of them."""
+    for step in dataset.get('pipeline') or ():
+        packs = str(step.get('type')).rpartition('.')[2] == 'PackDetInputs'
+        if packs and 'instances' not in step.get('meta_keys', ()):
+            raise UserError(
+                f'{path} has no ann_file, and the pipeline of {loader} does not pass the objects '
+                f'on; use --cfg-options {path}.ann_file=FILE'
+            )
 
 
 def _check_topk(topk: Any, number: int, path: str) -> None:
