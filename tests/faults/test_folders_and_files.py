@@ -100,6 +100,8 @@ def test_configs_in_the_work_dir(det_config, tool, tmp_path):
     [
         (('--resume', ''), "checkpoint '' has no name; is a variable empty?"),
         (('--work-dir', ''), "work_dir is '', which names no folder"),
+        (('--work-dir', 's3://a/b'), 'work_dir s3://a/b must be a local folder'),
+        (('--work-dir=~/nobody',), '/home-of-nobody/nobody cannot be made'),
         (('--cfg-options', 'load_from=3'), 'load_from must be a file, a URL or None, got 3'),
         (
             ('--cfg-options', 'default_hooks.checkpoint.filename_tmpl=a_{x}.pth'),
@@ -113,6 +115,8 @@ def test_configs_in_the_work_dir(det_config, tool, tmp_path):
 )
 def test_names_that_name_nothing(det_config, fails, tmp_path, monkeypatch, flags, expected):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / 'home-of-nobody').touch()
+    monkeypatch.setenv('HOME', str(tmp_path / 'home-of-nobody'))
     assert expected in fails('train', det_config, *flags)
 
 

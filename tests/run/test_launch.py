@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 
 from hybrid_mm.errors import UserError
-from hybrid_mm.run import launch, resume
+from hybrid_mm.run import launch, resume, tta
 from hybrid_mm.run.checks import data
 from hybrid_mm.run.launch import set_exact_resume
 
@@ -208,7 +208,7 @@ def test_flip_of_test_time_augmentation(det_config, seg_config):
     for path, model in zip((det_config, seg_config), models, strict=True):
         cfg = Config.fromfile(path)
         plain, steps = cfg.model.copy(), cfg.test_dataloader.dataset.pipeline
-        launch.set_test_time_augmentation(cfg)
+        tta.set_test_time_augmentation(cfg)
         assert cfg.model.type == model and cfg.model.module == plain
         *first, last = cfg.test_dataloader.dataset.pipeline
         annotations = [s for s in steps if s.type == 'LoadAnnotations']
@@ -227,7 +227,7 @@ def test_flip_of_test_time_augmentation(det_config, seg_config):
             assert {'flip', 'flip_direction', 'scale_factor', 'img_shape'} <= set(pack.meta_keys)
     own = Config.fromfile(seg_config)
     own.tta_pipeline = [dict(type='Mine')]
-    launch.set_test_time_augmentation(own)
+    tta.set_test_time_augmentation(own)
     assert own.test_dataloader.dataset.pipeline == [dict(type='Mine')]
 
 
