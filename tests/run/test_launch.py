@@ -155,6 +155,7 @@ def test_seed_of_a_resumed_run(tmp_path, capsys):
         ('auto', dict(work, randomness=dict(deterministic=True))),
         ('auto', dict(work, randomness=dict(seed=1234))),
         (None, dict(work, resume=True)),
+        (None, dict(work_dir=str(tmp_path / 'new'), resume=True, load_from=str(path))),
     ):
         cfg = Config(cfg)
         before = cfg.get('resume'), cfg.get('load_from')
@@ -162,7 +163,7 @@ def test_seed_of_a_resumed_run(tmp_path, capsys):
         assert (cfg.get('resume'), cfg.get('load_from')) == before  # the config is stored
         assert cfg.randomness.seed == 1234
     text = f'warning: resume=True of the config: this run goes on from {path}\n'
-    assert capsys.readouterr().err == text
+    assert capsys.readouterr().err == 2 * text
     untouched = Config(dict(work_dir=str(tmp_path / 'new'), load_from='weights.pth'))
     assert resume.set_resume(untouched, None) is None
     assert untouched.load_from == 'weights.pth' and 'randomness' not in untouched
