@@ -29,6 +29,7 @@ from hybrid_mm.run.checks.datasets import (
     class_folders,
     classes_of,
     dataset_class,
+    has_base,
     metainfo_of,
     paths_of,
     readers,
@@ -85,11 +86,12 @@ def check_data(cfg: Config, loader: str) -> None:
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         datasets = list(readers(cfg[loader].dataset))
         for dataset in datasets:
+            _check_arguments(dataset, loader)
             check_names(dataset, loader)
             _check_paths(cfg, dataset, loader)
             classes = classes_of(dataset)
             number = len(classes) if classes else number_of_classes(cfg.model)
-            check_class_labels(dataset, number, loader)
+            check_class_labels(dataset, number, loader, training and len(datasets) == 1)
             if classes:
                 check_subset(dataset, classes, loader)
                 check_categories(dataset, classes, loader)
@@ -119,6 +121,27 @@ def _name_other_images(dataset: dict[str, Any], loader: str) -> None:
             warn(f'{loader}: {others} in {path} are not read, only {", ".join(suffixes)}')
 
 
+def _check_arguments(dataset: dict[str, Any], loader: str) -> None:
+    """Check the kinds of the arguments that name files and folders."""
+    where, cls = f'{loader}.dataset', dataset_class(dataset)
+    for key in ('data_root', 'ann_file'):
+        value = dataset.get(key)
+        if value is not None and not isinstance(value, str):
+            hint = (
+                '; several are joined by ConcatDataset' if isinstance(value, list | tuple) else ''
+            )
+            raise UserError(f'{where}.{key} must be text, got {value!r}{hint}')
+    prefix = dataset.get('data_prefix')
+    if prefix is not None and not isinstance(prefix, str | dict):
+        raise UserError(f'{where}.data_prefix must be a dict of folders, got {prefix!r}')
+    coco = has_base(cls, 'CocoDataset', 'mmdet')
+    if isinstance(prefix, str) and (coco or has_base(cls, 'BaseSegDataset', 'mmseg')):
+        key = 'img' if coco else 'img_path'
+        raise UserError(f'{where}.data_prefix must be a dict; use dict({key}={prefix!r})')
+    if coco and not dataset.get('ann_file'):
+        raise UserError(f'{where} has no ann_file; {dataset["type"]} reads an annotation file')
+
+
 def _check_paths(cfg: Config, dataset: dict[str, Any], loader: str) -> None:
     """Check that files and folders of a data set exist, or show which of its layout do."""
     paths = paths_of(dataset)
@@ -138,6 +161,7 @@ def _check_paths(cfg: Config, dataset: dict[str, Any], loader: str) -> None:
         + '\n'.join(lines)
         + '\n  put or link the data there, or name its place with '
         + _place_option(cfg, root, loader)
+        + ('; ~ is no folder here, write it in full' if missing[0].startswith('~') else '')
     )
 
 

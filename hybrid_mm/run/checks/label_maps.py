@@ -107,6 +107,11 @@ def _check_heads(found: '_Labels', model: dict[str, Any], loader: str) -> None:
 
 
 def _check_one_channel(path: str, node: dict[str, Any], model: str) -> None:
+    if node['num_classes'] > 2:
+        raise UserError(
+            f'{path} has out_channels=1 for {node["num_classes"]} classes; one channel tells two '
+            'classes apart: leave it out'
+        )
     losses = node.get('loss_decode', dict(type='CrossEntropyLoss'))
     for loss in losses if isinstance(losses, list | tuple) else [losses]:
         if str(loss.get('type')).endswith('CrossEntropyLoss') and not loss.get('use_sigmoid'):
@@ -174,27 +179,8 @@ class _LabelMaps:
         return sample['seg_map_path'], sample['gt_seg_map']
 
     def check_files(self) -> None:
-        """Check that each image has its label map, and name the files that are not read.
-
-        Raises:
-            UserError: More samples lack a file than may be left out.
-        """
+        """Name the files that are not read."""
         infos = [self.data.get_data_info(i) for i in range(len(self.data))]
-        listings: dict[str, set[str]] = {}
-
-        def there(path: str) -> bool:
-            folder, name = os.path.split(path)
-            if folder not in listings:
-                listings[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
-            return name in listings[folder] or os.path.exists(path)
-
-        for key, kind in (('img_path', 'images'), ('seg_map_path', 'label maps')):
-            missing = [info[key] for info in infos if key in info and not there(info[key])]
-            if len(missing) > self.skip:
-                raise UserError(
-                    f'{self.loader}: {len(missing)} of {len(infos)} {kind} do not exist: '
-                    f'{shorten(missing, 3)}' + self._hint()
-                )
         others = images_not_read(self.data.dataset)
         if others:
             folder = self.data.data_prefix.get('img_path')
@@ -210,15 +196,11 @@ class _LabelMaps:
         if not self.data.ann_file and not self.data._indices:
             self._name_unused({os.path.normpath(info.get('seg_map_path', '')) for info in infos})
 
-    def _hint(self) -> str:
-        hint = '; check img_suffix and seg_map_suffix'
-        if self.data.ann_file:
-            hint += f', and {self.data.ann_file}: names without suffix, one a line, no empty line'
-        return hint
-
     def _name_unused(self, used: set[str]) -> None:
         folder, suffix = self.data.data_prefix['seg_map_path'], self.data.seg_map_suffix
-        images = self.data.img_suffix if self.data.img_suffix.endswith(suffix) else '\0'
+        images = self.data.img_suffix
+        if self.data.data_prefix.get('img_path') != folder or not images.endswith(suffix):
+            images = '\0'  # they are not among the label maps
         unused = [
             name
             for name in sorted(files_below(folder))

@@ -20,8 +20,8 @@ def check_metrics(cfg: Config, dataset: dict[str, Any], number: int, loader: str
         loader: Key of its dataloader.
 
     Raises:
-        UserError: ``topk`` exceeds the number of classes, ``num_classes`` is another one, or a
-            label of ``valid_labels`` is none of them.
+        UserError: ``topk`` exceeds the number of classes, ``num_classes`` is another one, a label
+            of ``valid_labels`` is none of them, or a metric has nothing to compare with.
     """
     key = loader.replace('dataloader', 'evaluator')
     for path, metric in metrics_of(cfg, key):
@@ -38,13 +38,27 @@ def check_metrics(cfg: Config, dataset: dict[str, Any], number: int, loader: str
                 f'{path}.valid_labels has {wrong[0]}; the {number} classes of {loader} are '
                 f'0..{number - 1}'
             )
-        if metric['type'].rpartition('.')[2] == 'IoUMetric':
+        kind = metric['type'].rpartition('.')[2]
+        if kind == 'CocoMetric' and not metric.get('ann_file'):
+            _check_ground_truth(dataset, path, loader)
+        if kind == 'IoUMetric':
             _check_ignored(metric, dataset, path, loader)
     head = cfg.model.get('head') or {}
     if isinstance(head, dict) and head.get('cal_acc'):
         _check_topk(head.get('topk'), number, 'model.head.topk')
     if loader == 'train_dataloader':
         _check_one_hot(cfg, number)
+
+
+def _check_ground_truth(dataset: dict[str, Any], path: str, loader: str) -> None:
+    """Check that samples carry the objects for a metric that has no file of them."""
+    for step in dataset.get('pipeline') or ():
+        packs = str(step.get('type')).rpartition('.')[2] == 'PackDetInputs'
+        if packs and 'instances' not in step.get('meta_keys', ()):
+            raise UserError(
+                f'{path} has no ann_file, and the pipeline of {loader} does not pass the objects '
+                f'on; use --cfg-options {path}.ann_file=FILE'
+            )
 
 
 def _check_topk(topk: Any, number: int, path: str) -> None:
