@@ -59,7 +59,7 @@ def test_names(tmp_path, metainfo, message):
 @pytest.mark.parametrize(
     ('dataset', 'message'),
     [
-        (dict(ann_file=['a', 'b']), r"ann_file must be text, got .*joined by ConcatDataset"),
+        (dict(ann_file=['a', 'b']), r'ann_file must be text, got .*joined by ConcatDataset'),
         (dict(data_root=3), 'data_root must be text, got 3'),
         (dict(data_prefix='train/'), r"must be a dict; use dict\(img='train/'\)"),
         (dict(data_prefix=['train']), 'must be a dict of folders'),
