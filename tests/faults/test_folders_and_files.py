@@ -88,7 +88,8 @@ def test_configs_in_the_work_dir(det_config, tool, tmp_path):
     assert tool('test', det_config, run / 'iter_2.pth', '--work-dir', run, '--tta')[0] == 0
     assert dumped.read_bytes() == kept
     others = [path for path in run.glob('*.py') if path not in (own, dumped)]
-    assert len(others) == 2 and all(path.stem.replace('_', '').isdigit() for path in others)
+    # one, if both began in the same second
+    assert others and all(path.stem.replace('_', '').isdigit() for path in others)
     # beginning with what a run left begins anew
     status, err = tool('train', dumped, '--work-dir', tmp_path / 'new')
     assert status == 0 and 'nothing is left to train' not in err
