@@ -30,7 +30,7 @@ def missing_files(dataset: Any, entries: Sequence[Any]) -> tuple[int, str]:
         if missing:
             return len(missing), (
                 f'{len(missing)} of {len(entries)} {kind} do not exist: '
-                f'{printable(shorten(missing, 3))}{_hint(dataset, missing[0], files)}'
+                f'{printable(shorten(missing, 3))}{_hint(dataset, key, missing[0], files)}'
             )
     return 0, ''
 
@@ -71,20 +71,21 @@ class _Files:
         return name in self.names(folder) or bool(_REMOTE.match(path)) or os.path.exists(path)
 
 
-def _hint(dataset: Any, path: str, files: _Files) -> str:
+def _hint(dataset: Any, key: str, path: str, files: _Files) -> str:
     """What to do about a missing file: where one of a similar name is, or what was read."""
-    prefixes = dataset.data_prefix.values() if isinstance(dataset.data_prefix, dict) else ()
-    folders = [os.path.dirname(path), *filter(None, map(str, prefixes))]
+    folders = [os.path.dirname(path)]
+    if isinstance(dataset.data_prefix, dict) and key == 'img_path':
+        folders += [str(dataset.data_prefix.get(name) or '') for name in ('img', 'img_path')]
     likely = _alike(path, folders, files)
     hint = f'; {likely} exists' if likely else ''
-    if hasattr(dataset, 'seg_map_suffix'):
+    if hasattr(dataset, 'reduce_zero_label'):  # data sets of MMSegmentation
         hint += '; check img_suffix and seg_map_suffix'
         if dataset.ann_file:
             hint += f', and {dataset.ann_file}: names without suffix, one a line, no empty line'
     elif dataset.ann_file:
         hint += f'; check the names in {dataset.ann_file}, and data_prefix'
-        if '\\' in path:
-            hint += '; folders in names are separated by /, not by \\'
+    if '\\' in path:
+        hint += '; folders in names are separated by /, not by \\'
     return hint
 
 
@@ -95,7 +96,7 @@ def _alike(path: str, folders: Iterable[str], files: _Files) -> str | None:
         return os.path.splitext(unicodedata.normalize('NFC', name).lower())[0]
 
     name = plain(re.split(r'[/\\]', path)[-1])
-    for folder in folders:
+    for folder in filter(None, folders):
         for other in sorted(files.names(folder)):
             if name and plain(other) == name and os.path.isfile(os.path.join(folder, other)):
                 return os.path.join(folder, other)

@@ -471,3 +471,17 @@ def test_files_without_categories(tmp_path, content, message):
     path.write_bytes(content)
     with pytest.raises(UserError, match=message):
         coco_categories(str(path))
+
+
+def test_two_images_of_one_file(capsys):
+    data = content()
+    data['images'][1]['file_name'] = '1.png'
+    check_coco(data, 'merged.json', TRAINING)
+    assert 'merged.json: 1 images that have the file of another one' in capsys.readouterr().err
+
+
+def test_areas_that_pycocotools_leaves_out():
+    data = content()
+    data['annotations'][0]['area'] = 1e18
+    check_coco(data, 'large.json', EVALUATION)
+    assert data['annotations'][0]['area'] == 100  # of the triangle

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from hybrid_mm.checkpoints import MissingCheckpointError, check_exists, read_checkpoint, weights_of
-from hybrid_mm.data.sample_check import other_images
+from hybrid_mm.data.sample_check import Colours, other_images
 from hybrid_mm.errors import UserError, warn
 from hybrid_mm.run.checks.class_labels import check_class_labels
 from hybrid_mm.run.checks.classes import (
@@ -35,23 +35,30 @@ from hybrid_mm.run.checks.datasets import (
     readers,
 )
 from hybrid_mm.run.checks.label_maps import check_label_maps
-from hybrid_mm.run.checks.metrics import check_metrics
+from hybrid_mm.run.checks.metrics import check_metrics, check_save_best
 from hybrid_mm.run.config import nodes
 from hybrid_mm.run.registered import arguments
 
 
-def check_training(cfg: Config) -> None:
+def check_training(cfg: Config, resumed: bool = False) -> None:
     """Check data, classes, and the weights to start from, before a training run.
 
+    Args:
+        cfg: Config of the run.
+        resumed: Whether it goes on from a checkpoint, so that ``load_from`` is not read.
+
     Raises:
-        UserError: See :func:`check_data`; a file of weights is missing or cannot be read.
+        UserError: See :func:`check_data`; a file of weights is missing or cannot be read; the
+            validation does not return the metric of ``save_best``.
     """
-    check_data(cfg, 'train_dataloader')
+    colours = Colours()
+    check_data(cfg, 'train_dataloader', colours)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         check_splits(cfg, 'train_dataloader', 'val_dataloader')
-    check_data(cfg, 'val_dataloader')
+    check_data(cfg, 'val_dataloader', colours)
+    check_save_best(cfg)
     _check_pretrained(cfg.model)
-    if cfg.get('load_from') and not cfg.get('resume'):
+    if cfg.get('load_from') and not resumed:
         weights_of(read_checkpoint(cfg.load_from), cfg.load_from)
 
 
@@ -67,12 +74,13 @@ def check_testing(cfg: Config) -> None:
     check_data(cfg, 'test_dataloader')
 
 
-def check_data(cfg: Config, loader: str) -> None:
+def check_data(cfg: Config, loader: str, colours: Colours | None = None) -> None:
     """Check that the files of a dataloader exist and fit the classes of the config.
 
     Args:
         cfg: Config of the run.
         loader: Key of the dataloader in it; if there is none, nothing is checked.
+        colours: Those of label maps that were checked before.
 
     Raises:
         UserError: A path does not exist (the layout that the config expects is shown),
@@ -103,7 +111,7 @@ def check_data(cfg: Config, loader: str) -> None:
             _name_other_images(dataset, loader)
             if number:
                 check_metrics(cfg, dataset, number, loader)
-        check_label_maps(datasets, cfg.model, loader, skip, training)
+        check_label_maps(datasets, cfg.model, loader, skip, training, colours)
         check_loader(cfg, loader)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hybrid_mm.data.checked import CheckedDataset, images_not_read
-from hybrid_mm.data.sample_check import files_below, one_label
+from hybrid_mm.data.sample_check import Colours, files_below, one_label
 from hybrid_mm.errors import UserError, shorten, warn
 from hybrid_mm.run.checks.datasets import dataset_class, paths_of
 from hybrid_mm.run.config import nodes
@@ -27,6 +27,7 @@ def check_label_maps(
     loader: str,
     skip: int = 0,
     training: bool = False,
+    colours: Colours | None = None,
 ) -> None:
     """Check files, and labels in a sample of the label maps, of the data sets of a loader.
 
@@ -36,6 +37,7 @@ def check_label_maps(
         loader: Key of the data loader, for messages.
         skip: Number of broken samples that the run may leave out.
         training: Whether the labels are what is trained: classes that no map has are named.
+        colours: Those of the palettes of other loaders, to compare with.
 
     Raises:
         UserError: More samples are broken than may be left out, the label maps hold one class, or
@@ -52,6 +54,7 @@ def check_label_maps(
     for sample in samples:
         for index in spread(len(sample.data), FEW):
             found.add(sample, index)
+    _check_colours(found, colours or Colours(), loader)
     classes = samples[0].classes
     suspicious = len(found.counted()) < 2 and len(classes) > 1
     own = training and any((d.get('metainfo') or {}).get('classes') for d in datasets)
@@ -82,6 +85,14 @@ def check_label_maps(
             f'{loader}: {len(absent)} of {len(classes)} classes are in no label map: '
             f'{shorten(absent, 12)} ({looked}); nothing trains them'
         )
+
+
+def _check_colours(found: '_Labels', colours: Colours, loader: str) -> None:
+    known = colours.problem
+    for path in sorted(found.seen):
+        colours.add(path)
+    if colours.problem != known:
+        warn(f'{loader}: {colours.problem}')
 
 
 def _check_heads(found: '_Labels', model: dict[str, Any], loader: str) -> None:
