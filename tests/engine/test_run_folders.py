@@ -8,10 +8,6 @@ import torch
 from mmengine.fileio import LocalBackend, register_backend
 
 from hybrid_mm.engine.hooks.atomic_checkpoint import AtomicCheckpointHook
-<<<<<<< HEAD
-=======
-from hybrid_mm.errors import UserError
->>>>>>> refs/heads/net
 
 BEST = dict(validate=True, save_best='x/score', rule='greater')
 
