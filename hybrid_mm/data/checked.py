@@ -4,7 +4,7 @@ import functools
 import logging
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from mmengine.dataset import BaseDataset, Compose
@@ -15,6 +15,7 @@ from PIL import UnidentifiedImageError
 from hybrid_mm import compat
 from hybrid_mm.data.coco_check import load_coco
 from hybrid_mm.data.coco_lists import Findings, Use
+from hybrid_mm.data.missing_files import missing_files
 from hybrid_mm.data.sample_check import (
     SampleCheck,
     check_file_end,
@@ -55,7 +56,7 @@ class CheckedDataset(DatasetWrapper):
         lazy_init: Read the annotations at :meth:`full_init` only.
 
     Raises:
-        UserError: The annotation file cannot be used, or no image is left.
+        UserError: The annotation file cannot be used, files are missing, or no image is left.
         ValueError: ``skip_bad_samples`` is negative, or given for a data set in test mode, where
             metrics must cover all samples.
     """
@@ -113,6 +114,8 @@ class CheckedDataset(DatasetWrapper):
             self.dataset.load_data_list = functools.partial(
                 _without_hidden, self.dataset.load_data_list, self.dataset.data_prefix
             )
+        if not self.dataset._fully_initialized:
+            self.dataset.filter_data = functools.partial(self._filter, self.dataset.filter_data)
         try:
             self.dataset.full_init()
             empty = not len(self.dataset)
@@ -122,7 +125,7 @@ class CheckedDataset(DatasetWrapper):
             empty = not self.dataset.data_list and self.dataset.serialize_data
             if not empty:
                 raise
-        for name in ('COCOAPI', 'load_data_list'):
+        for name in ('COCOAPI', 'load_data_list', 'filter_data'):
             vars(self.dataset).pop(name, None)
         if empty:
             where = self.dataset.ann_file or self.dataset.data_prefix
@@ -137,11 +140,30 @@ class CheckedDataset(DatasetWrapper):
             )
         self._bad = torch.zeros(len(self.dataset), dtype=torch.uint8).share_memory_()
 
+    def _filter(self, filter_data: Callable[[], list[dict]]) -> list[dict]:
+        """The samples that the data set keeps; their files must exist."""
+        entries, indices = filter_data(), self.dataset._indices
+        used = entries
+        if isinstance(indices, int):
+            used = entries[:indices] if indices >= 0 else entries[indices:]
+        elif indices is not None:
+            used = [entries[i] for i in indices if -len(entries) <= i < len(entries)]
+        number, text = missing_files(self.dataset, used)
+        if number > self.skip_bad_samples:  # else they are counted when they are loaded
+            self._refuse(number, text)
+        return entries
+
     def _classes(self) -> str:
         return shorten([str(name) for name in self.dataset.metainfo.get('classes') or ()]) or 'none'
 
     def _read_coco(self, api: type, path: str) -> Any:
         dataset = self.dataset
+        own = not type(dataset).parse_data_info.__module__.startswith('mmdet.')
+        if 'img' not in dataset.data_prefix and not own:
+            raise UserError(
+                f'{type(dataset).__name__}: data_prefix={dataset.data_prefix} names no folder of '
+                "images; use dict(img='train/')"
+            )
         masks = [t for t in self.pipeline.transforms if getattr(t, 'with_mask', False)]
         polygons_only = any(not getattr(step, 'poly2mask', True) for step in masks)
         use = Use(
@@ -157,6 +179,12 @@ class CheckedDataset(DatasetWrapper):
         if not dataset.test_mode and self._found.images:
             objects = self._found.objects
             absent = [c for c in dataset.metainfo.get('classes') or () if not objects[c]]
+            left_out = sum(map(len, self._found.left_out.values()))
+            if 8 < self._found.annotations == left_out:  # not a broken object or two
+                raise UserError(
+                    f'{dataset.ann_file}: none of the annotations can be trained ({self._found}); '
+                    'boxes are [x, y, width, height] in pixels'
+                )
             if absent:
                 warn(
                     f'{dataset.ann_file}: {len(absent)} classes have no object to train on: '
@@ -170,19 +198,22 @@ class CheckedDataset(DatasetWrapper):
         Raises:
             BadSampleError: ``number`` exceeds ``skip_bad_samples``.
         """
-        if not self.skip_bad_samples:
-            hint = '' if self.dataset.test_mode else '; skip_bad_samples=N leaves out up to N'
-            raise BadSampleError(f'broken sample: {text}{hint}')
         if number > self.skip_bad_samples:
-            raise BadSampleError(
-                f'{number} broken samples, skip_bad_samples={self.skip_bad_samples} tolerates no '
-                f'more; the last: {text}'
-            )
+            self._refuse(number, text)
         print_log(
             f'broken sample skipped, {number} of at most {self.skip_bad_samples}: {text}',
             logger='current',
             level=logging.WARNING,
         )
+
+    def _refuse(self, number: int, text: str) -> NoReturn:
+        if self.skip_bad_samples:
+            raise BadSampleError(
+                f'{number} broken samples, skip_bad_samples={self.skip_bad_samples} tolerates no '
+                f'more; the last: {text}'
+            )
+        hint = '' if self.dataset.test_mode else '; skip_bad_samples=N leaves out up to N'
+        raise BadSampleError(f'broken sample: {text}{hint}')
 
     @property
     def num_bad_samples(self) -> int:

@@ -18,6 +18,15 @@ from hybrid_mm.data.coco_annotations import AnnotationCheck
 from hybrid_mm.data.coco_lists import CocoFile, Findings, Use
 from hybrid_mm.errors import UserError, shorten, warn
 
+_NO_JSON = {
+    b'\xef\xbb\xbf': 'it begins with a byte order mark; save it as UTF-8 without one',
+    b'\xff\xfe': 'it is UTF-16; save it as UTF-8',
+    b'\xfe\xff': 'it is UTF-16; save it as UTF-8',
+    b'\x1f\x8b': 'it is compressed; unpack it with gunzip',
+    b'PK\x03\x04': 'it is a ZIP archive; unpack it',
+    b'<': 'it is XML or HTML',
+}
+
 
 @functools.cache
 def _warn_once(message: str) -> None:
@@ -68,12 +77,25 @@ def _reading(path: str) -> Iterator[None]:
     except UserError:
         raise
     except (ValueError, KeyError, TypeError, AssertionError, RecursionError) as error:
+        reason = _encoding(path) or f'{type(error).__name__}: {str(error) or "no message"}'
         raise UserError(
-            f'annotation file {path} is not in the format of COCO '
-            f'({type(error).__name__}: {str(error) or "no message"})'
+            f'annotation file {path} is not in the format of COCO ({reason})'
         ) from error
     except OSError as error:
         raise UserError(f'annotation file {path} cannot be read ({error})') from error
+
+
+def _encoding(path: str) -> str | None:
+    """What a file is that is no JSON in UTF-8, by its first bytes."""
+    try:
+        with open(path, 'rb') as file:
+            first = file.read(8)
+    except OSError:
+        return None
+    for start, text in _NO_JSON.items():
+        if first.startswith(start):
+            return text
+    return None
 
 
 def check_coco(content: Any, path: str, use: Use) -> Findings:
@@ -134,14 +156,17 @@ def _report(file: CocoFile, beyond: int) -> None:
         )
 
 
-def coco_categories(path: str) -> list[str] | None:
+def coco_categories(path: str) -> list[str]:
     """Names of the categories of a COCO file; see :func:`coco_category_entries`."""
-    entries = coco_category_entries(path)
-    return None if entries is None else [str(entry['name']) for entry in entries]
+    return [str(entry['name']) for entry in coco_category_entries(path)]
 
 
-def coco_category_entries(path: str) -> list[dict[str, Any]] | None:
-    """The categories of a COCO file without parsing its (large) other parts."""
+def coco_category_entries(path: str) -> list[dict[str, Any]]:
+    """The categories of a COCO file without parsing its (large) other parts.
+
+    Raises:
+        UserError: There are none.
+    """
     with open(path, 'rb') as file:
         if not os.fstat(file.fileno()).st_size:
             raise UserError(f'annotation file {path} is empty')
@@ -156,4 +181,5 @@ def coco_category_entries(path: str) -> list[dict[str, Any]] | None:
                         continue
                     if all(isinstance(item, dict) and 'name' in item for item in found):
                         return found
-    return None
+    read_coco_file(path, Use())  # which says what is wrong
+    raise UserError(f'annotation file {path} has no list "categories"; expected a COCO file')

@@ -136,7 +136,8 @@ class CocoFile:
             for i, number in enumerate(ids):
                 if not is_id(number):
                     self.refuse(
-                        f'{name}[{i}] has the id {shown(number)}; expected a number or text'
+                        f'{name}[{i}] has the id {shown(number)}; expected a whole number of at '
+                        'most 63 bits, or text'
                     )
             numbers: list[Any] = [as_whole(number) for number in ids]
             given = {i if isinstance(i, str) else n for i, n in zip(ids, numbers, strict=True)}
@@ -169,8 +170,16 @@ class CocoFile:
         """
         self.images = self.by_id('images')
         self.found.images = len(self.images)
-        for image in self.images.values():
+        names: dict[str, Id] = {}
+        for number, image in self.images.items():
             self._check_image(image)
+            first = names.setdefault(image['file_name'], number)
+            if first != number:
+                self.note(
+                    'images that have the file of another one, so that each trains without the '
+                    'objects of the other',
+                    f'{number}, {image["file_name"]} of {first}',
+                )
 
     def _check_image(self, image: dict) -> None:
         for key in ('file_name', 'height', 'width'):

@@ -1,7 +1,6 @@
 """JSON values of annotation files, as other programs write them: numbers and flags as text."""
 
 import json
-import math
 from typing import Any
 
 Id = int | str
@@ -90,8 +89,8 @@ def is_box(box: Any) -> bool:
 
 
 def is_area(area: Any) -> bool:
-    """Whether a value is a positive number."""
-    return type(area) in (int, float) and 0 < area < math.inf
+    """Whether a value is a positive number that pycocotools takes for the area of an object."""
+    return type(area) in (int, float) and 0 < area <= 1e10
 
 
 def shown(value: Any) -> str:

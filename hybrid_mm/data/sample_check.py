@@ -217,6 +217,42 @@ def _check_depth(labels: np.ndarray, path: str) -> None:
         )
 
 
+class Colours:
+    """Colours that the palettes of label maps give to labels.
+
+    Programs that save coloured pictures with a palette number the colours by themselves, in each
+    file anew.
+
+    Attributes:
+        problem: The first two label maps in which one colour has two labels, or None.
+    """
+
+    def __init__(self) -> None:
+        self.problem: str | None = None
+        self._first: dict[tuple[int, ...], tuple[int, str]] = {}
+
+    def add(self, path: str) -> None:
+        """Compare a label map with those before; one without palette is left alone."""
+        try:
+            with Image.open(path) as picture:
+                if picture.mode != 'P' or not (palette := picture.getpalette()):
+                    return
+                used = np.flatnonzero(np.bincount(np.asarray(picture).ravel()))
+        except (OSError, ValueError, SyntaxError):  # whoever reads the labels says so
+            return
+        colours = {tuple(palette[3 * label : 3 * label + 3]): int(label) for label in used}
+        if len(colours) < len(used) or () in colours:  # they do not stand for the labels
+            return
+        for colour, label in colours.items():
+            first, file = self._first.setdefault(colour, (label, path))
+            if first != label and self.problem is None:
+                self.problem = (
+                    f'the palettes of label maps disagree: the colour {colour} is the label '
+                    f'{first} in {file}, {label} in {path}. Trained are the numbers, not the '
+                    'colours; save label maps from numbers of classes'
+                )
+
+
 class SampleCheck:
     """Transform after the loading ones: checks that image and annotations fit together.
 

@@ -12,7 +12,7 @@ from hybrid_mm.data.class_order import spelling
 from hybrid_mm.data.coco_check import read_coco_file
 from hybrid_mm.data.coco_lists import LISTS, Use
 from hybrid_mm.data.sample_check import is_hidden
-from hybrid_mm.errors import UserError, shorten
+from hybrid_mm.errors import UserError, printable, shorten, warn
 from hybrid_mm.zoo.splits import (
     SPLITS,
     Split,
@@ -76,15 +76,25 @@ def _image_folder(root: Path, file: Path, content: dict) -> str:
     files = [image['file_name'] for image in content['images']]
     looked = [files[0], *random.Random(0).sample(files, min(20, len(files)))]
     folders = list(dict.fromkeys(path for path in tried if path.is_dir()))
-    for folder in folders:
-        if all(os.path.isfile(folder / name) for name in looked):
-            return os.path.relpath(folder, root)
+    counts = [sum(os.path.isfile(folder / name) for name in looked) for folder in folders]
+    if any(counts):
+        return os.path.relpath(folders[counts.index(max(counts))], root)
     option = '--val' if split == 'val' else '--train'
     seen = shorten([os.path.relpath(path, root) for path in folders], 12)
     raise UserError(
         f'the images of {file} are not found (e.g. {files[0]!r}); looked in {seen} of {root}; name '
         f'their folder with {option} {os.path.relpath(file, root)} FOLDER'
     )
+
+
+def _check_images(folder: Path, file: Path, content: dict) -> None:
+    names = [image['file_name'] for image in content['images']]
+    missing = [name for name in names if not os.path.isfile(folder / name)]
+    if missing:
+        raise UserError(
+            f'{len(missing)} of the {len(names)} images of {file} are not in {folder}: '
+            f'{printable(shorten(missing, 3))}'
+        )
 
 
 def read_coco(
@@ -127,8 +137,11 @@ def read_coco(
         contents[split] = content = _load(file)
         if images is None:
             images = _image_folder(folder, file, content)
+        _check_images(folder / images, file, content)
         splits[split] = Split(images, os.path.relpath(file, folder), len(content['images']))
     share = check_splits(folder, splits, holdout)
+    if not share:
+        _check_overlap(folder, splits, contents)
     if share:
         contents['train'], contents['val'] = _divide(contents['train'], share)
         whole = splits['train']
@@ -151,6 +164,20 @@ def read_coco(
     sizes = [(image['width'], image['height']) for image in train['images']]
     polygons = sum(bool(a.get('segmentation')) for a in objects) / max(1, len(objects))
     return UserData(folder.resolve(), 'coco', classes, splits, median_size(sizes), boxes, polygons)
+
+
+def _check_overlap(folder: Path, splits: dict[str, Split], contents: dict[str, dict]) -> None:
+    """Warn of images that are both trained and validated."""
+    train, val = (
+        {os.path.normpath(folder / splits[key].images / i['file_name']) for i in content['images']}
+        for key, content in (('train', contents['train']), ('val', contents['val']))
+    )
+    both = sorted(train & val)
+    if both:
+        warn(
+            f'{len(both)} of the {len(val)} images of validation are trained as well '
+            f'({printable(shorten(both, 3))}); metrics will be too good'
+        )
 
 
 def _classes(file: Path, content: dict, boxes: Counter, names, empty_classes) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from hybrid_mm.data.images import IMAGE_SUFFIXES
-from hybrid_mm.data.sample_check import PICTURES, files_below, one_label, read_pair
+from hybrid_mm.data.sample_check import PICTURES, Colours, files_below, one_label, read_pair
 from hybrid_mm.errors import UserError, printable, shorten, warn
 from hybrid_mm.run.console import track
 from hybrid_mm.zoo.splits import SPLITS, Split, UserData, check_splits, held_out, median_size
@@ -181,7 +181,9 @@ def _labels(pairs: Sequence[tuple[Path, Path]]) -> tuple[dict[int, Path], list[t
     """Labels, each with a file that has it, and sizes (width, height) of the images."""
     labels: dict[int, Path] = {}
     sizes: list[tuple[int, int]] = []
+    colours = Colours()
     for image, mask in track(pairs, 'reading label maps'):
+        colours.add(str(mask))
         try:
             array, size = read_pair(str(image), str(mask))
         except ValueError as error:
@@ -189,6 +191,8 @@ def _labels(pairs: Sequence[tuple[Path, Path]]) -> tuple[dict[int, Path], list[t
         sizes.append(size)
         for label in np.flatnonzero(np.bincount(array.ravel())):
             labels.setdefault(int(label), mask)
+    if colours.problem:
+        warn(colours.problem)
     return labels, sizes
 
 

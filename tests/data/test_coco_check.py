@@ -1,6 +1,7 @@
 """The reader of COCO files: what is converted, what is refused, and what is left out."""
 
 import copy
+import gzip
 import json
 import re
 
@@ -279,7 +280,7 @@ REFUSED = [  # the file cannot be used
     (lambda d: d['images'].append([]), r'images\[2\] is \[\]; expected an object'),
     (lambda d: d.update(categories=[3, 4]), r'categories\[0\] is 3; expected an object'),
     (lambda d: d['annotations'].append(None), r'annotations\[3\] is None'),
-    (lambda d: d['images'][0].pop('id'), r'images\[0\] has the id None; expected a number or text'),
+    (lambda d: d['images'][0].pop('id'), r'images\[0\] has the id None; expected a whole number'),
     (lambda d: d['images'][0].update(id=[1]), r'images\[0\] has the id \[1\]'),
     (lambda d: d['images'][0].update(id=NAN), r'images\[0\] has the id nan'),
     (lambda d: d['images'][0].update(id=HUGE), r'images\[0\] has the id 1000'),
@@ -447,5 +448,40 @@ def test_categories_at_any_place_of_the_file(tmp_path):
         assert coco_categories(str(path)) == names
     path.write_text(json.dumps(dict(images=[], categories=categories[:2])))
     assert coco_categories(str(path)) == names[:2]
-    path.write_text('{"images": []}')
-    assert coco_categories(str(path)) is None
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (b'{"images": []}', "has no list 'annotations'"),
+        (b'[1, 2]', 'it is a list'),
+        (b'  \n', 'Expecting value'),
+        (b'\xef\xbb\xbf{}', 'byte order mark'),
+        ('{}'.encode('utf-16'), 'is UTF-16'),
+        (gzip.compress(b'{}'), 'unpack it with gunzip'),
+        (b'<annotation/>', 'is XML or HTML'),
+        (
+            b'{"images": [], "annotations": [], "categories": {"1": "dog"}}',
+            'categories is an object; expected a list',
+        ),
+    ],
+)
+def test_files_without_categories(tmp_path, content, message):
+    path = tmp_path / 'x.json'
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        coco_categories(str(path))
+
+
+def test_two_images_of_one_file(capsys):
+    data = content()
+    data['images'][1]['file_name'] = '1.png'
+    check_coco(data, 'merged.json', TRAINING)
+    assert 'merged.json: 1 images that have the file of another one' in capsys.readouterr().err
+
+
+def test_areas_that_pycocotools_leaves_out():
+    data = content()
+    data['annotations'][0]['area'] = 1e18
+    check_coco(data, 'large.json', EVALUATION)
+    assert data['annotations'][0]['area'] == 100  # of the triangle

@@ -112,6 +112,28 @@ def test_nothing_is_left(tmp_path):
     )
 
 
+def test_no_annotation_is_left(tmp_path):
+    data = content()
+    data['annotations'] = [
+        dict(data['annotations'][0], id=i, bbox=[0.2, 0.2, 0.5, 0.5]) for i in range(1, 10)
+    ]  # shares of the image
+    with pytest.raises(UserError, match=r'none of the annotations can be trained .2 images, 9 an'):
+        read(tmp_path, data)
+    data['annotations'][0]['bbox'] = [1, 1, 9, 9]
+    assert read(tmp_path, data)
+
+
+def test_a_data_set_without_folder_of_images(tmp_path):
+    path = tmp_path / 'x.json'
+    path.write_text(json.dumps(content()))
+    spec = dict(type='CocoDataset', ann_file=str(path), pipeline=[], metainfo=dict(classes=CLASSES))
+    with (
+        DefaultScope.overwrite_default_scope('mmdet'),
+        pytest.raises(UserError, match=r"names no folder of images; use dict\(img='train/'\)"),
+    ):
+        DATASETS.build(dict(type='hybrid_mm.CheckedDataset', dataset=spec))
+
+
 def re_found(text):
     return text[text.index('some.json ') + len('some.json ') :]
 

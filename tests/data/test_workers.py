@@ -9,6 +9,7 @@ import sys
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
+from hybrid_mm.compat.shared_memory import explain_workers
 from hybrid_mm.data import LostBatchError
 from hybrid_mm.run.explain import explain
 
@@ -76,8 +77,8 @@ def test_a_worker_that_is_killed():
         assert message.startswith('DataLoader worker (pid')
         assert 'for want of memory' in message and '--shm-size' in message
         assert '\n' not in message
-    assert '--shm-size' in explain(RuntimeError(FULL))
-    assert explain(RuntimeError('CUDA error')) is None
+    assert '--shm-size' in explain_workers(RuntimeError(FULL))
+    assert explain_workers(RuntimeError('CUDA error')) is None
 
 
 @pytest.mark.slow

@@ -7,6 +7,8 @@ import pytest
 import torch
 from mmengine.fileio import LocalBackend, register_backend
 
+from hybrid_mm.errors import UserError
+
 BEST = dict(validate=True, save_best='x/score', rule='greater')
 
 
@@ -38,8 +40,9 @@ def contents(folder):
 def test_branch_leaves_its_parent_alone(runner, old, tmp_path, start):
     before, new = contents(old), tmp_path / 'new'
     new.mkdir()
-    # files of another run, of the names that the parent has, are not those of the branch either
-    strangers = [new / 'epoch_1.pth', new / f'best_x_score_epoch_{start[-5]}.pth']
+    # files of another run, of the names in the checkpoint, are not those of the branch either
+    best = os.path.basename(info(old / start).get('best_ckpt', 'best_x_score_epoch_1.pth'))
+    strangers = [new / 'epoch_1.pth', new / best]
     for path in strangers:
         path.write_bytes(b'of somebody else')
     run = runner(new, epochs=5, max_keep_ckpts=1, resume=old / start, **BEST)
@@ -50,6 +53,7 @@ def test_branch_leaves_its_parent_alone(runner, old, tmp_path, start):
     end = info(new / 'epoch_5.pth')
     assert end['keep_ckpt_ids'] in ([4, 5], [5])  # none of the parent's
     assert end['best_ckpt'].startswith(str(new)) and os.path.isfile(end['best_ckpt'])
+    assert end['best_ckpt'] != str(new / best)
 
 
 def test_branch_chooses_its_own_best(runner, old, tmp_path):
@@ -162,3 +166,28 @@ def test_other_storage(runner, old, tmp_path):
     settings = place | BEST | dict(max_keep_ckpts=2)
     runner(old, epochs=3, resume=old / 'epoch_2.pth', **settings).train()
     assert files(old) == ['best_x_score_epoch_2.pth', 'epoch_2.pth', 'epoch_3.pth']
+
+
+def test_one_name_for_all_checkpoints(runner, tmp_path):
+    """What replaces an outdated file is not removed with it."""
+    settings = BEST | dict(filename_tmpl='a.pth', max_keep_ckpts=1)
+    runner(tmp_path / 'run', epochs=2, **settings).train()
+    assert files(tmp_path / 'run') == ['a.pth', 'best_x_score_a.pth']
+
+
+@pytest.mark.parametrize('by_epoch', [True, False])
+def test_best_metric_that_the_validation_does_not_return(runner, tmp_path, by_epoch):
+    """The run ends with a message and its state, wherever the next checkpoint was due."""
+    settings = dict(validate=True, rule='greater', interval=9, by_epoch=by_epoch)
+    run = runner(tmp_path / 'run', epochs=2, save_best='x/scores', **settings)
+    with pytest.raises(
+        UserError, match=r"'x/scores' .* \(x/score, x/other\); did you mean x/score\?"
+    ):
+        run.train()
+    name = 'epoch_1.pth' if by_epoch else 'iter_2.pth'
+    assert files(tmp_path / 'run') == [name]
+    saved = torch.load(tmp_path / 'run' / name, weights_only=False)['meta']
+    assert (saved['epoch'], saved['iter']) == (1, 2)
+    start = tmp_path / 'run' / name
+    runner(tmp_path / 'run', epochs=2, save_best='x/score', resume=start, **settings).train()
+    assert any('best_x_score_' in file for file in files(tmp_path / 'run'))

@@ -108,7 +108,7 @@ def sideways_exif(path: Path) -> None:
 
 WORKS = None
 BAD_IMAGES = [
-    (missing, 'FileNotFoundError'),
+    (missing, '1 of 8 images do not exist'),
     (empty_file, r'is truncated \(0 bytes\)'),
     (text_file, 'failed to load image'),
     (truncated_png, r'is truncated \(\d+ bytes\)'),
@@ -263,7 +263,7 @@ def all_other(labels):
 
 
 BAD_LABELS = [
-    (missing, 'FileNotFoundError'),
+    (missing, '1 of 8 label maps do not exist'),
     (empty_file, r'is truncated \(0 bytes\)'),
     (truncated_png, r'is truncated \(\d+ bytes\)'),
     (wrong_size, r'has 50 x 64 pixels \(height x width\), the image 64 x 64'),

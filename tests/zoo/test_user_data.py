@@ -62,6 +62,20 @@ def test_classes_are_those_of_the_user_or_of_training(tmp_path):
         read_data(tmp_path)
 
 
+def test_images_that_are_missing_or_in_both_splits(tmp_path, capsys):
+    coco(tmp_path, 5)
+    coco(tmp_path, 2, 'val')
+    read_data(tmp_path)
+    assert not capsys.readouterr().err
+    train = ('train.json', 'train')
+    read_data(tmp_path, train=train, val=train)
+    assert '5 of the 5 images of validation are trained as well' in capsys.readouterr().err
+    (tmp_path / 'train/3.png').unlink()
+    for given in (None, train):
+        with pytest.raises(UserError, match=r'^1 of the 5 images of \S+train.json .*: 3.png$'):
+            read_data(tmp_path, train=given)
+
+
 def test_crowds_are_no_objects_without_a_polygon(tmp_path):
     def change(content):
         content['annotations'][0].update(
@@ -204,7 +218,7 @@ def test_notations_of_a_coco_file(tmp_path, capsys):
     (lambda c: c['annotations'][1].update(image_id=None), 'annotation 1 has the image_id None'),
     (lambda c: c['images'].clear(), "the list 'images' is empty"),
     (lambda c: c['annotations'][0].update(segments_info=[]), 'has panoptic annotations'),
-    (lambda c: c['images'][1].update(file_name='x' * 300), 'are not found'),
+    (lambda c: c['images'][1].update(file_name='x' * 300), 'are not in'),
 ])  # fmt: skip
 def test_mistakes_in_a_coco_file(change, message, tmp_path):
     coco(tmp_path, 5, change=change)

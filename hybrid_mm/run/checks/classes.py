@@ -105,8 +105,6 @@ def check_categories(
     if not path.endswith('.json') or '://' in path or not hasattr(cls, 'COCOAPI'):
         return
     names = coco_categories(path)
-    if names is None:
-        raise UserError(f'{loader}: {path} has no list "categories"; expected a COCO file')
     if 'LVIS' in cls.__name__:  # takes all categories in the order of the file
         if moved(classes, names) or len(classes) != len(names):
             remedy = f'{cls.__name__} reads all categories in the order of its file: name them so'
@@ -149,7 +147,7 @@ def check_things(
     path = paths_of(dataset).get('ann_file', '')
     if not has_base(dataset_class(dataset), 'CocoPanopticDataset', 'mmdet') or '://' in path:
         return
-    entries = {entry['name']: entry for entry in coco_category_entries(path) or ()}
+    entries = {entry['name']: entry for entry in coco_category_entries(path)}
     things = [name for name in classes if entries.get(name, {}).get('isthing')]
     numbers = {node['num_things_classes'] for _, node in nodes(model, 'model')
                if isinstance(node.get('num_things_classes'), int)}  # fmt: skip

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from hybrid_mm.checkpoints import MissingCheckpointError, check_exists, read_checkpoint, weights_of
-from hybrid_mm.data.sample_check import other_images
+from hybrid_mm.data.sample_check import Colours, other_images
 from hybrid_mm.errors import UserError, warn
 from hybrid_mm.run.checks.class_labels import check_class_labels
 from hybrid_mm.run.checks.classes import (
@@ -29,28 +29,36 @@ from hybrid_mm.run.checks.datasets import (
     class_folders,
     classes_of,
     dataset_class,
+    has_base,
     metainfo_of,
     paths_of,
     readers,
 )
 from hybrid_mm.run.checks.label_maps import check_label_maps
-from hybrid_mm.run.checks.metrics import check_metrics
+from hybrid_mm.run.checks.metrics import check_metrics, check_save_best
 from hybrid_mm.run.config import nodes
 from hybrid_mm.run.registered import arguments
 
 
-def check_training(cfg: Config) -> None:
+def check_training(cfg: Config, resumed: bool = False) -> None:
     """Check data, classes, and the weights to start from, before a training run.
 
+    Args:
+        cfg: Config of the run.
+        resumed: Whether it goes on from a checkpoint, so that ``load_from`` is not read.
+
     Raises:
-        UserError: See :func:`check_data`; a file of weights is missing or cannot be read.
+        UserError: See :func:`check_data`; a file of weights is missing or cannot be read; the
+            validation does not return the metric of ``save_best``.
     """
-    check_data(cfg, 'train_dataloader')
+    colours = Colours()
+    check_data(cfg, 'train_dataloader', colours)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         check_splits(cfg, 'train_dataloader', 'val_dataloader')
-    check_data(cfg, 'val_dataloader')
+    check_data(cfg, 'val_dataloader', colours)
+    check_save_best(cfg)
     _check_pretrained(cfg.model)
-    if cfg.get('load_from') and not cfg.get('resume'):
+    if cfg.get('load_from') and not resumed:
         weights_of(read_checkpoint(cfg.load_from), cfg.load_from)
 
 
@@ -66,12 +74,13 @@ def check_testing(cfg: Config) -> None:
     check_data(cfg, 'test_dataloader')
 
 
-def check_data(cfg: Config, loader: str) -> None:
+def check_data(cfg: Config, loader: str, colours: Colours | None = None) -> None:
     """Check that the files of a dataloader exist and fit the classes of the config.
 
     Args:
         cfg: Config of the run.
         loader: Key of the dataloader in it; if there is none, nothing is checked.
+        colours: Those of label maps that were checked before.
 
     Raises:
         UserError: A path does not exist (the layout that the config expects is shown),
@@ -85,11 +94,12 @@ def check_data(cfg: Config, loader: str) -> None:
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         datasets = list(readers(cfg[loader].dataset))
         for dataset in datasets:
+            _check_arguments(dataset, loader)
             check_names(dataset, loader)
             _check_paths(cfg, dataset, loader)
             classes = classes_of(dataset)
             number = len(classes) if classes else number_of_classes(cfg.model)
-            check_class_labels(dataset, number, loader)
+            check_class_labels(dataset, number, loader, training and len(datasets) == 1)
             if classes:
                 check_subset(dataset, classes, loader)
                 check_categories(dataset, classes, loader)
@@ -101,7 +111,7 @@ def check_data(cfg: Config, loader: str) -> None:
             _name_other_images(dataset, loader)
             if number:
                 check_metrics(cfg, dataset, number, loader)
-        check_label_maps(datasets, cfg.model, loader, skip, training)
+        check_label_maps(datasets, cfg.model, loader, skip, training, colours)
         check_loader(cfg, loader)
 
 
@@ -117,6 +127,27 @@ def _name_other_images(dataset: dict[str, Any], loader: str) -> None:
     for path in filter(os.path.isdir, folder.values()):
         if others := other_images(path, suffixes):
             warn(f'{loader}: {others} in {path} are not read, only {", ".join(suffixes)}')
+
+
+def _check_arguments(dataset: dict[str, Any], loader: str) -> None:
+    """Check the kinds of the arguments that name files and folders."""
+    where, cls = f'{loader}.dataset', dataset_class(dataset)
+    for key in ('data_root', 'ann_file'):
+        value = dataset.get(key)
+        if value is not None and not isinstance(value, str):
+            hint = (
+                '; several are joined by ConcatDataset' if isinstance(value, list | tuple) else ''
+            )
+            raise UserError(f'{where}.{key} must be text, got {value!r}{hint}')
+    prefix = dataset.get('data_prefix')
+    if prefix is not None and not isinstance(prefix, str | dict):
+        raise UserError(f'{where}.data_prefix must be a dict of folders, got {prefix!r}')
+    coco = has_base(cls, 'CocoDataset', 'mmdet')
+    if isinstance(prefix, str) and (coco or has_base(cls, 'BaseSegDataset', 'mmseg')):
+        key = 'img' if coco else 'img_path'
+        raise UserError(f'{where}.data_prefix must be a dict; use dict({key}={prefix!r})')
+    if coco and not dataset.get('ann_file'):
+        raise UserError(f'{where} has no ann_file; {dataset["type"]} reads an annotation file')
 
 
 def _check_paths(cfg: Config, dataset: dict[str, Any], loader: str) -> None:
@@ -138,6 +169,7 @@ def _check_paths(cfg: Config, dataset: dict[str, Any], loader: str) -> None:
         + '\n'.join(lines)
         + '\n  put or link the data there, or name its place with '
         + _place_option(cfg, root, loader)
+        + ('; ~ is no folder here, write it in full' if missing[0].startswith('~') else '')
     )
 
 

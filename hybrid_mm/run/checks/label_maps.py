@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hybrid_mm.data.checked import CheckedDataset, images_not_read
-from hybrid_mm.data.sample_check import files_below, one_label
+from hybrid_mm.data.sample_check import Colours, files_below, one_label
 from hybrid_mm.errors import UserError, shorten, warn
 from hybrid_mm.run.checks.datasets import dataset_class, paths_of
 from hybrid_mm.run.config import nodes
@@ -27,6 +27,7 @@ def check_label_maps(
     loader: str,
     skip: int = 0,
     training: bool = False,
+    colours: Colours | None = None,
 ) -> None:
     """Check files, and labels in a sample of the label maps, of the data sets of a loader.
 
@@ -36,6 +37,7 @@ def check_label_maps(
         loader: Key of the data loader, for messages.
         skip: Number of broken samples that the run may leave out.
         training: Whether the labels are what is trained: classes that no map has are named.
+        colours: Those of the palettes of other loaders, to compare with.
 
     Raises:
         UserError: More samples are broken than may be left out, the label maps hold one class, or
@@ -52,6 +54,7 @@ def check_label_maps(
     for sample in samples:
         for index in spread(len(sample.data), FEW):
             found.add(sample, index)
+    _check_colours(found, colours or Colours(), loader)
     classes = samples[0].classes
     suspicious = len(found.counted()) < 2 and len(classes) > 1
     own = training and any((d.get('metainfo') or {}).get('classes') for d in datasets)
@@ -84,6 +87,14 @@ def check_label_maps(
         )
 
 
+def _check_colours(found: '_Labels', colours: Colours, loader: str) -> None:
+    known = colours.problem
+    for path in sorted(found.seen):
+        colours.add(path)
+    if colours.problem != known:
+        warn(f'{loader}: {colours.problem}')
+
+
 def _check_heads(found: '_Labels', model: dict[str, Any], loader: str) -> None:
     """Check that the loss of each head can take the labels, and leaves out what the data set does.
 
@@ -107,6 +118,11 @@ def _check_heads(found: '_Labels', model: dict[str, Any], loader: str) -> None:
 
 
 def _check_one_channel(path: str, node: dict[str, Any], model: str) -> None:
+    if node['num_classes'] > 2:
+        raise UserError(
+            f'{path} has out_channels=1 for {node["num_classes"]} classes; one channel tells two '
+            'classes apart: leave it out'
+        )
     losses = node.get('loss_decode', dict(type='CrossEntropyLoss'))
     for loss in losses if isinstance(losses, list | tuple) else [losses]:
         if str(loss.get('type')).endswith('CrossEntropyLoss') and not loss.get('use_sigmoid'):
@@ -174,27 +190,8 @@ class _LabelMaps:
         return sample['seg_map_path'], sample['gt_seg_map']
 
     def check_files(self) -> None:
-        """Check that each image has its label map, and name the files that are not read.
-
-        Raises:
-            UserError: More samples lack a file than may be left out.
-        """
+        """Name the files that are not read."""
         infos = [self.data.get_data_info(i) for i in range(len(self.data))]
-        listings: dict[str, set[str]] = {}
-
-        def there(path: str) -> bool:
-            folder, name = os.path.split(path)
-            if folder not in listings:
-                listings[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
-            return name in listings[folder] or os.path.exists(path)
-
-        for key, kind in (('img_path', 'images'), ('seg_map_path', 'label maps')):
-            missing = [info[key] for info in infos if key in info and not there(info[key])]
-            if len(missing) > self.skip:
-                raise UserError(
-                    f'{self.loader}: {len(missing)} of {len(infos)} {kind} do not exist: '
-                    f'{shorten(missing, 3)}' + self._hint()
-                )
         others = images_not_read(self.data.dataset)
         if others:
             folder = self.data.data_prefix.get('img_path')
@@ -210,15 +207,11 @@ class _LabelMaps:
         if not self.data.ann_file and not self.data._indices:
             self._name_unused({os.path.normpath(info.get('seg_map_path', '')) for info in infos})
 
-    def _hint(self) -> str:
-        hint = '; check img_suffix and seg_map_suffix'
-        if self.data.ann_file:
-            hint += f', and {self.data.ann_file}: names without suffix, one a line, no empty line'
-        return hint
-
     def _name_unused(self, used: set[str]) -> None:
         folder, suffix = self.data.data_prefix['seg_map_path'], self.data.seg_map_suffix
-        images = self.data.img_suffix if self.data.img_suffix.endswith(suffix) else '\0'
+        images = self.data.img_suffix
+        if self.data.data_prefix.get('img_path') != folder or not images.endswith(suffix):
+            images = '\0'  # they are not among the label maps
         unused = [
             name
             for name in sorted(files_below(folder))

@@ -56,6 +56,30 @@ def test_names(tmp_path, metainfo, message):
     refused(detection(coco_file(tmp_path / 'a.json'), metainfo=metainfo), message)
 
 
+@pytest.mark.parametrize(
+    ('dataset', 'message'),
+    [
+        (dict(ann_file=['a', 'b']), r'ann_file must be text, got .*joined by ConcatDataset'),
+        (dict(data_root=3), 'data_root must be text, got 3'),
+        (dict(data_prefix='train/'), r"must be a dict; use dict\(img='train/'\)"),
+        (dict(data_prefix=['train']), 'must be a dict of folders'),
+        (dict(ann_file=''), 'has no ann_file; CocoDataset reads'),
+        (dict(data_root='~/x', data_prefix=dict(img='a')), '~ is no folder here, write it in full'),
+    ],
+)
+def test_kinds_of_paths(tmp_path, dataset, message):
+    refused(detection(coco_file(tmp_path / 'x.json'), **dataset), message)
+
+
+def test_a_metric_without_objects(tmp_path):
+    pack = dict(type='PackDetInputs', meta_keys=('img_id',))
+    cfg = detection(coco_file(tmp_path / 'x.json'), pipeline=[dict(type='LoadImageFromFile'), pack])
+    cfg.val_evaluator = dict(type='CocoMetric')
+    refused(cfg, 'val_evaluator has no ann_file, and the pipeline of val_dataloader does not')
+    cfg.val_dataloader.dataset.pipeline[1].meta_keys = ('img_id', 'instances')
+    data.check_data(cfg, 'val_dataloader')
+
+
 def test_a_file_of_names(tmp_path, monkeypatch):
     (tmp_path / 'names.txt').write_text('dog\nperson\ncar\n')
     monkeypatch.setenv('HOME', str(tmp_path))
@@ -190,7 +214,7 @@ def test_class_folders_of_splits(folders, capsys):
     (folders / 'val/.hidden').mkdir()  # is a class to MMPretrain
     with pytest.raises(UserError, match=r'has 3 classes, .* has 4; only .*: car, .hidden, ze'):
         data.check_training(cfg)
-    refused(cfg, r'num_classes is 3, but .* has 4 classes \(.hidden, dog')
+    refused(cfg, r'reads every folder in .*val as a class, also \.hidden; delete it')
     (folders / 'val/.hidden').rmdir()
     (folders / 'val/zebra').rmdir()
     (folders / 'val/person').rename(folders / 'val/car')
@@ -202,6 +226,23 @@ def test_class_folders_of_splits(folders, capsys):
     with pytest.raises(UserError, match=r'has 1000 classes, the class folders in .*val has 2'):
         data.check_data(cfg, 'val_dataloader')
     assert 'Traceback' not in capsys.readouterr().err
+
+
+def test_classes_without_images(folders, capsys):
+    cfg = classification(folders, 'train')
+    cfg.train_dataloader = cfg.val_dataloader
+    for name in CATS[1:]:
+        (folders / 'train' / name / '0.png').touch()
+    (folders / 'train' / CATS[0] / '.DS_Store').touch()
+    data.check_data(cfg, 'train_dataloader')
+    text = f'warning: train_dataloader: 1 of 3 classes have no image: {CATS[0]}; nothing trains'
+    assert text in capsys.readouterr().err
+    (folders / 'list.txt').write_text('a.png 0\nb.png 2\n')
+    cfg.train_dataloader.dataset.ann_file = 'list.txt'
+    data.check_data(cfg, 'train_dataloader')
+    assert '1 of 3 classes have no image: 1; nothing' in capsys.readouterr().err
+    data.check_data(cfg, 'val_dataloader')
+    assert not capsys.readouterr().err
 
 
 def test_names_of_class_folders(folders, capsys):

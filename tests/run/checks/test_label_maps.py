@@ -259,6 +259,50 @@ def test_files_that_are_not_read(make, tmp_path, capsys):
         check(cfg)
 
 
+def test_label_maps_of_the_suffix_of_images(make, tmp_path, capsys):
+    cfg = make(GOOD, GOOD, img_suffix='.png')
+    for i in (0, 1):
+        (tmp_path / f'images/{i:02d}.jpg').rename(tmp_path / f'images/{i:02d}.png')
+    check(cfg)
+    assert not capsys.readouterr().err
+    (tmp_path / 'images/01.png').unlink()
+    check(cfg)
+    assert '1 label maps in ' in capsys.readouterr().err
+
+
+def with_palette(labels, *colours):
+    image = Image.fromarray(labels)
+    image.putpalette([channel for colour in colours for channel in colour])
+    return image
+
+
+def test_colours_of_palettes(make, tmp_path, capsys):
+    """One colour is one label, in a loader and between those of training and validation."""
+    black, red, green = (0, 0, 0), (255, 0, 0), (0, 255, 0)
+    one, two = with_palette(GOOD, black, red, green), with_palette(GOOD, black, green, red)
+    val = make(two, two, two, loader='val_dataloader')
+    shutil.move(tmp_path / 'maps', tmp_path / 'val')
+    val.val_dataloader.dataset.data_prefix.seg_map_path = 'val'
+    cfg = make(one, one, one)
+    cfg.val_dataloader = val.val_dataloader
+    text = '01.png. Trained are the numbers'
+    data.check_training(cfg)
+    err = capsys.readouterr().err
+    assert err.count('the palettes of label maps disagree') == 1
+    assert (
+        'val_dataloader: the palettes' in err and 'the colour (0, 255, 0) is the label 2 in' in err
+    )
+    save(tmp_path / 'maps/01.png', two)
+    check(cfg)
+    err = capsys.readouterr().err
+    assert 'train_dataloader: the palettes' in err and text in err
+    for i, colours in enumerate(((black, red, green), (black,) * 3, (red,))):
+        # the others do not tell labels apart
+        save(tmp_path / f'maps/{i:02d}.png', with_palette(GOOD, *colours))
+    check(cfg)
+    assert not capsys.readouterr().err
+
+
 def test_images_and_label_maps_in_one_folder(make, tmp_path, capsys):
     cfg = make(GOOD, data_prefix=dict(img_path='maps', seg_map_path='maps'))
     shutil.copy(tmp_path / 'images/00.jpg', tmp_path / 'maps/00.jpg')
@@ -300,6 +344,10 @@ def test_heads_of_one_channel(make):
     cfg.model.type = 'CascadeEncoderDecoder'
     with pytest.raises(UserError, match='a CascadeEncoderDecoder cannot predict'):
         check(cfg)
+    three = make(labels_of(1, 2))
+    three.model.decode_head.update(out_channels=1, loss_decode=head.loss_decode)
+    with pytest.raises(UserError, match='out_channels=1 for 3 classes'):
+        check(three)
 
 
 def test_labels_of_a_subset_of_the_classes(make, monkeypatch):
