@@ -305,14 +305,16 @@ def noting_detector():
 def plain_runs(monkeypatch):
     """Runs that do not look at compilers, nor lay out the config that they write, five times each.
 
-    Both take most of the time of a run of two iterations. Nor do they pause between epochs, wait
-    five seconds for every worker of a loader that an error ended, or collect garbage for every
-    data set.
+    Nor do they ask git for MMEngine's version at every checkpoint. These take most of the time of a
+    run of two iterations. Nor do they pause between epochs, wait five seconds for every worker of a
+    loader that an error ended, or collect garbage for every data set.
     """
     no_garbage = SimpleNamespace(collect=lambda: 0)
     monkeypatch.setattr('mmengine.dataset.base_dataset.gc', no_garbage)
     monkeypatch.setattr('torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL', 0.3)
     monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
+    for module in ('runner.runner', 'hooks.runtime_info_hook'):
+        monkeypatch.setattr(f'mmengine.{module}.get_git_hash', str)
     monkeypatch.setattr('mmengine.runner.loops.time.sleep', lambda seconds: None)
 
     def unformatted(text, **kwargs):

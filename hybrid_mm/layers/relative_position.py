@@ -147,8 +147,6 @@ class DecomposedPosition2d(nn.Module):
     ) -> None:
         super().__init__()
         self.size = tuple(2 * max(pair) - 1 for pair in zip(queries, keys, strict=True))
-        if min(self.size) < 1:
-            raise ValueError(f'sizes must be positive, got queries {queries} and keys {keys}')
         self.rel_h, self.rel_w = (nn.Parameter(torch.zeros(n, dim)) for n in self.size)
         if std:
             nn.init.trunc_normal_(self.rel_h, std=std)

@@ -4,7 +4,7 @@ import errno
 import re
 import traceback
 
-from hybrid_mm.data.workers import explain_workers
+from hybrid_mm.compat.shared_memory import explain_workers
 from hybrid_mm.errors import nearest, plain_text
 from hybrid_mm.run.registered import arguments, registered_names
 

@@ -63,7 +63,7 @@ def layouts(x):
     }
 
 
-@pytest.mark.parametrize('batch', [1, 2])
+@pytest.mark.parametrize('batch', [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_gradients_of_every_layout(cfg, batch, monkeypatch):
     """At batch 1, and for maps of one row, torch's CPU batch norm misreads some of them."""
     model = build(cfg).double().train(batch == 2)
@@ -133,9 +133,14 @@ def test_half_precision_without_autocast(cfg, dtype):
             assert error <= 16 * torch.finfo(dtype).eps / 4, (dtype, error)
 
 
-def test_norms_in_float32_in_a_network_in_half_precision(cfg):
+@pytest.mark.parametrize('name', [
+    pytest.param(name, marks=[] if name in ('cvt', 'levit', 'lesa-resnet', 'qna', 'san-patchwise')
+                 else pytest.mark.slow)
+    for name in CONTRACT.CASES
+])  # fmt: skip
+def test_norms_in_float32_in_a_network_in_half_precision(name):
     dtype = torch.bfloat16
-    model = build(cfg).to(dtype)
+    model = build(CONTRACT.CASES[name]).to(dtype)
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm | nn.LayerNorm)]
     for norm in norms:
         norm.float()
@@ -181,8 +186,7 @@ def check_empty_batch(model, training):
         assert (a.shape, a.dtype) == ((0, *b.shape[1:]), b.dtype)
 
 
-@pytest.mark.parametrize('impl', ['auto', 'reference'])
-@pytest.mark.parametrize('training', [True, False], ids=['training', 'evaluation'])
+@pytest.mark.parametrize('training, impl', [(True, 'auto'), (False, 'auto'), (True, 'reference')])
 def test_batch_without_images(cfg, training, impl, monkeypatch):
     """Empty maps of the right shapes; gradients of parameters are 0, statistics stay."""
     monkeypatch.setenv('HYBRID_MM_IMPL', impl)

@@ -85,7 +85,8 @@ def test_good_files_whatever_follows_them(name, tmp_path):
 def test_cuts_are_found(name, tmp_path):
     data, path, rng = FILES[name], tmp_path / 'a', random.Random(name)
     places = [*range(9), *range(len(data) - 9, len(data))]
-    for at in places + [rng.randrange(len(data)) for _ in range(200)]:
+    number = 200 if name in ('jpeg', 'png') else 40
+    for at in places + [rng.randrange(len(data)) for _ in range(number)]:
         path.write_bytes(data[:at])
         with pytest.raises(ValueError, match=rf'a is truncated \({at} bytes\)'):
             check_file_end(str(path))

@@ -9,10 +9,11 @@ import sys
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
+from hybrid_mm.compat.shared_memory import explain_workers
 from hybrid_mm.data import LostBatchError
 from hybrid_mm.run.explain import explain
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)  # where torch would wait for ever
 
 
 class Sample:
@@ -76,11 +77,12 @@ def test_a_worker_that_is_killed():
         assert message.startswith('DataLoader worker (pid')
         assert 'for want of memory' in message and '--shm-size' in message
         assert '\n' not in message
-    assert '--shm-size' in explain(RuntimeError(FULL))
-    assert explain(RuntimeError('CUDA error')) is None
+    assert '--shm-size' in explain_workers(RuntimeError(FULL))
+    assert explain_workers(RuntimeError('CUDA error')) is None
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_small_dev_shm(det_config, tmp_path):
     """The whole tool, in a container of 1 MB."""
     if shutil.which('unshare') is None:
@@ -97,7 +99,7 @@ def test_a_small_dev_shm(det_config, tmp_path):
         env=dict(os.environ, CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1'),
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=500,
     )
     assert done.returncode == 2, done.stderr[-2000:]
     (error,) = [x for x in done.stderr.splitlines() if x.startswith('error: ')]

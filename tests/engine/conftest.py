@@ -2,6 +2,7 @@
 
 import os
 from collections import OrderedDict
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
 from torch import nn
 
 
@@ -45,6 +47,8 @@ def runner(monkeypatch):
     """Function that makes a runner of a tiny model: epochs of two steps, a checkpoint each."""
     monkeypatch.setattr(DefaultScope, '_instance_dict', OrderedDict())
     monkeypatch.setattr(Score, 'calls', 0)
+    figure = SimpleNamespace(get_dpi=lambda: 100)  # nothing is drawn
+    monkeypatch.setattr(Visualizer, '_initialize_fig', lambda self, cfg: (None, figure, None))
 
     def make(work_dir, epochs=3, validate=False, resume=None, **hook):
         loader = dict(

@@ -38,8 +38,9 @@ def contents(folder):
 def test_branch_leaves_its_parent_alone(runner, old, tmp_path, start):
     before, new = contents(old), tmp_path / 'new'
     new.mkdir()
-    # files of another run, of the names that the parent has, are not those of the branch either
-    strangers = [new / 'epoch_1.pth', new / f'best_x_score_epoch_{start[-5]}.pth']
+    # files of another run, of the names in the checkpoint, are not those of the branch either
+    best = os.path.basename(info(old / start).get('best_ckpt', 'best_x_score_epoch_1.pth'))
+    strangers = [new / 'epoch_1.pth', new / best]
     for path in strangers:
         path.write_bytes(b'of somebody else')
     run = runner(new, epochs=5, max_keep_ckpts=1, resume=old / start, **BEST)
@@ -50,6 +51,7 @@ def test_branch_leaves_its_parent_alone(runner, old, tmp_path, start):
     end = info(new / 'epoch_5.pth')
     assert end['keep_ckpt_ids'] in ([4, 5], [5])  # none of the parent's
     assert end['best_ckpt'].startswith(str(new)) and os.path.isfile(end['best_ckpt'])
+    assert end['best_ckpt'] != str(new / best)
 
 
 def test_branch_chooses_its_own_best(runner, old, tmp_path):

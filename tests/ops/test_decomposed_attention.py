@@ -179,7 +179,7 @@ def test_errors():
         PoolingAttention(4, 4, 1, (8, 8), 1, 4, window=6)
     with pytest.raises(ValueError, match='heads must divide the 4 channels, got 3'):
         PoolingAttention(4, 4, 3, (8, 8))
-    with pytest.raises(ValueError, match='sizes must be positive'):
+    with pytest.raises(ValueError, match='queries must be positive'):
         DecomposedPosition2d((0, 1), (0, 1), 4)
 
 

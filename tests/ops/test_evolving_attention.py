@@ -229,7 +229,7 @@ def test_initial_tables():
     ('kwargs', 'message'),
     [
         (dict(stride=3), 'stride must be 1 or 2, got 3'),
-        (dict(max_tokens=0), 'max_tokens must be positive or None, got 0'),
+        (dict(max_tokens=0), 'max_tokens must be positive, got 0'),
         (dict(heads=3), 'got 3 heads for 8 and 4'),
         (dict(impl='fused'), "got 'fused'"),
     ],

@@ -146,11 +146,11 @@ def test_a_compiler_that_says_it_is_done(made, load, monkeypatch, tmp_path):
 
 def test_a_compiler_that_hangs(load, monkeypatch, tmp_path):
     monkeypatch.setattr(native, '_PATIENCE', 0.2)
-    monkeypatch.setenv('CC', str(script(tmp_path / 'compiler', 'exec sleep 60')))
+    monkeypatch.setenv('CC', str(script(tmp_path / 'compiler', 'exec sleep 600')))
     begun = time.monotonic()
     with pytest.warns(UserWarning, match='could not be compiled with .*timed out'):
         assert not load()
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 300
 
 
 @pytest.mark.parametrize('damage', ['owner', 'folder', 'link'])

@@ -86,13 +86,14 @@ def test_auto_resume_passes_over_damaged_files(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('named', [True, False])
-@pytest.mark.parametrize('timed', [True, False])
+@pytest.mark.parametrize('timed', ['all', 'some', 'same', 'none'])
 @pytest.mark.parametrize('form', ['epoch_{}.pth', 'iter_{}.pth', 'step{:05d}.pt', 'a/x_{}.pth'])
 def test_last_step_is_resumed(tmp_path, capsys, named, timed, form):
     """By what the files say of themselves: their own times are those of a copy."""
     steps = (8, 9, 10, 110)
     for i in steps:
-        time = f'0000{i:02d}'[-6:] if timed else ''
+        own = f'0000{i:02d}'[-6:]
+        time = dict(all=own, some=own if i < 10 else '', same='000001', none='')[timed]
         save(tmp_path / form.format(i), iter=10 * i, epoch=i if 'ep' in form else 0, time=time)
     for i in reversed(steps):
         if named:

@@ -349,7 +349,7 @@ def test_unreadable_checkpoints(fails, det_config, det_checkpoint, tmp_path):
     text = fails('test', det_config, short, '--work-dir', tmp_path)
     assert 'short.pth (20000 bytes) cannot be read' in text
     (tmp_path / 'text.pth').write_text('hello')
-    assert 'is no checkpoint: it is text' in fails('test', det_config, tmp_path / 'text.pth')
+    assert 'text.pth cannot be read: it is text' in fails('test', det_config, tmp_path / 'text.pth')
     torch.save([1, 2], tmp_path / 'list.pth')
     assert 'expected a dict' in fails('test', det_config, tmp_path / 'list.pth')
 

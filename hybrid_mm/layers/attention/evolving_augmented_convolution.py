@@ -96,8 +96,6 @@ class EvolvingAAConv2d(AAConv2d):
         check_impl(impl, 'evolving_attention')
         if stride not in (1, 2):
             raise ValueError(f'stride must be 1 or 2, got {stride}')
-        if max_tokens is not None and max_tokens < 1:
-            raise ValueError(f'max_tokens must be positive or None, got {max_tokens}')
         super().__init__(*args, stride=stride, bias=True, impl=impl, **kwargs)
         self.conv_out.register_parameter('bias', None)
         self.qkv_conv.stride = (1, 1)  # the pooling in front has it
