@@ -51,6 +51,8 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if args.batch_size < 1:
         parser.error(f'--batch-size must be at least 1, got {args.batch_size}')
+    if not args.score_thr <= 1:
+        parser.error(f'--score-thr must be a number up to 1, got {args.score_thr}')
 
     from hybrid_mm.apis import Predictor, Writer
     from hybrid_mm.apis.sources import count_sources, list_files

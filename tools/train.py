@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
-from hybrid_mm.run import dry_run, launch, options
+from hybrid_mm.run import dry_run, launch, options, resume
 from hybrid_mm.run.checks import data, settings
 from hybrid_mm.run.config import without_init_cfg
 from hybrid_mm.run.tool import tool
@@ -59,16 +59,16 @@ def main(argv: list[str] | None = None) -> None:
         launch.disable_validation(cfg)
     launch.set_atomic_checkpoints(cfg)
     with nullcontext() if args.dry_run else launch.training_lock(cfg):
-        launch.set_resume(cfg, args.resume)
+        resumed = resume.set_resume(cfg, args.resume)
         launch.set_exact_resume(cfg)
         launch.set_tracking(cfg, args.tensorboard, args.wandb)
-        data.check_training(cfg)
+        data.check_training(cfg, resumed is not None)
 
         if args.dry_run:
-            result = dry_run.dry_run(cfg)
+            result = dry_run.dry_run(cfg, resumed)
             dry_run.show(result, count_macs(cfg, result))
         else:
-            launch.training_runner(cfg).train()
+            launch.training_runner(cfg, resumed).train()
 
 
 def count_macs(cfg: Config, result: dry_run.DryRun) -> int | None:

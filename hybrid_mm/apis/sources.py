@@ -102,8 +102,11 @@ def list_files(paths: Sequence[str | Path], out: str | Path | None = None) -> li
         out: Folder of the results, which are no inputs.
 
     Raises:
-        UserError: A path does not exist, is in the folder of the results, or holds no images.
+        UserError: A path is empty, does not exist, is in the folder of the results, or holds no
+            images.
     """
+    if '' in map(str, paths):
+        raise UserError("an input is '', which names nothing; is a variable empty?")
     root = _common_folder(paths)
     results = [] if out is None else [Path(out).resolve() / name for name in RESULTS_FOLDERS]
     found: dict[str, File] = {}

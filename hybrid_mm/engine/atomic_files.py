@@ -33,9 +33,11 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             os.unlink(temporary)
+        if isinstance(error, OSError):  # of a full disk, it names nothing
+            error.filename, error.filename2 = str(path), None
         raise
     _sync_folder(path.parent)
 
@@ -87,16 +89,19 @@ class AtomicBackend(LocalBackend):
             self._waiting.append(str(filepath))
 
     @contextmanager
-    def removing_last(self) -> Iterator[None]:
-        """Context that puts off removals to its end, and drops them if it fails."""
-        self._waiting = []
+    def removing_last(self) -> Iterator[list[str]]:
+        """Context that puts off removals to its end, and drops them if it fails.
+
+        Yields:
+            The files that will be removed, a list that may be changed.
+        """
+        waiting = self._waiting = []
         try:
-            yield
-            waiting, self._waiting = self._waiting, None
-            for path in waiting:
-                super().remove(path)
+            yield waiting
         finally:
             self._waiting = None
+        for path in waiting:
+            self.remove(path)
 
 
 register_backend(BACKEND, AtomicBackend, force=True)

@@ -3,7 +3,7 @@
 import ast
 import difflib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -100,6 +100,15 @@ def require(cfg: Config, *keys: str) -> None:
                 f'{cfg.filename or "the config"} has no {key}, or one that is no dict; is it the '
                 'config of a network?'
             )
+
+
+def checkpoint_hook(cfg: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Config of the hook that saves the checkpoints of a run; empty if there is none."""
+    hooks = [(cfg.get('default_hooks') or {}).get('checkpoint'), *(cfg.get('custom_hooks') or ())]
+    for hook in hooks:
+        if isinstance(hook, Mapping) and str(hook.get('type')).endswith('CheckpointHook'):
+            return hook
+    return {}
 
 
 def check_texts(cfg: Config) -> None:

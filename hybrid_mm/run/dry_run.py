@@ -84,7 +84,7 @@ def _together(load: float, compute: float, workers: int) -> float:
     return max(compute, load / workers) if workers else load + compute
 
 
-def dry_run(cfg: Config) -> DryRun:
+def dry_run(cfg: Config, resumed: str | None = None) -> DryRun:
     """Build all that a run needs, take one step on one batch and predict one validation batch.
 
     The work dir is not touched, nothing is saved, and no TensorBoard or Weights & Biases run is
@@ -92,6 +92,7 @@ def dry_run(cfg: Config) -> DryRun:
 
     Args:
         cfg: Config of the run, with all flags applied.
+        resumed: Checkpoint to resume from.
 
     Raises:
         UserError: The run would be distributed, or the loss is not finite.
@@ -103,7 +104,7 @@ def dry_run(cfg: Config) -> DryRun:
         cfg.visualizer.vis_backends = [dict(type='LocalVisBackend')]
     with tempfile.TemporaryDirectory() as folder:
         cfg.work_dir = folder
-        runner = training_runner(cfg)
+        runner = training_runner(cfg, resumed)
         found = []
 
         def one_step() -> nn.Module:

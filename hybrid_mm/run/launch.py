@@ -29,21 +29,14 @@ from hybrid_mm.engine.hooks.strict_loading import (
 )
 from hybrid_mm.engine.optim_wrapper import autocast_features
 from hybrid_mm.engine.work_dir_lock import locked
-from hybrid_mm.errors import UserError, warn
-from hybrid_mm.run.checks.resumed import check_resumed
+from hybrid_mm.errors import UserError
 from hybrid_mm.run.checks.schedule import ScheduleHook
 from hybrid_mm.run.checks.settings import check_channels
-from hybrid_mm.run.config import check_texts, inner_dataset, load_config, task_of
+from hybrid_mm.run.config import check_texts, checkpoint_hook, inner_dataset, load_config, task_of
 from hybrid_mm.run.distributed import init_distributed, launched_rank
 from hybrid_mm.run.outputs import check_output_folder
 from hybrid_mm.run.registered import registered_class
-from hybrid_mm.run.resume import (
-    checkpoint_folders,
-    checkpoint_hook,
-    find_training_state,
-    read_training_state,
-    warn_of_others,
-)
+from hybrid_mm.run.resume import checkpoint_folders
 from hybrid_mm.run.total_batch import count_accumulation
 
 # strategies of MMEngine's FlexibleRunner with the whole model in every process
@@ -143,45 +136,6 @@ def disable_validation(cfg: Config) -> None:
         checkpoint.pop('save_best', None)
 
 
-def set_resume(cfg: Config, checkpoint: str | None) -> None:
-    """Resume from a checkpoint, as ``--resume`` or the config demands.
-
-    Args:
-        cfg: Config of the run; ``resume``, ``load_from`` and the seed of the checkpoint are set.
-        checkpoint: File or URL, 'auto' for the newest good one of the work dir, or None to follow
-            the config.
-
-    Raises:
-        UserError: The checkpoint cannot be read or is not the state of a training; none of those
-            in the work dir is good; this run cannot go on from it, see ``check_resumed``.
-    """
-    if checkpoint is not None:
-        cfg.resume = True
-        cfg.load_from = None if checkpoint == 'auto' else checkpoint
-    hook = checkpoint_hook(cfg)
-    if not cfg.get('resume'):
-        warn_of_others(cfg.work_dir, hook, None)
-        return
-    if cfg.get('load_from') is None:
-        state = find_training_state(cfg.work_dir, hook)
-    else:
-        state = read_training_state(cfg.load_from)
-        warn_of_others(cfg.work_dir, hook, cfg.load_from)
-    if state is None:
-        cfg.resume = False
-        warn(f'--resume: {cfg.work_dir} has no checkpoint; training starts from the beginning')
-        return
-    cfg.load_from = state.path
-    check_resumed(cfg, state.path, state.checkpoint['meta'])
-    asked = (cfg.get('randomness') or {}).get('seed')
-    if state.seed is None:
-        return
-    if asked not in (None, state.seed):
-        warn(f'--resume: the seed is that of {state.path}, {state.seed}; {asked} is ignored')
-    # MMEngine sets this seed as well, but only after it has built the samplers
-    cfg.setdefault('randomness', ConfigDict()).seed = state.seed
-
-
 def set_atomic_checkpoints(cfg: Config) -> None:
     """Save with ``hybrid_mm.AtomicCheckpointHook`` in the place of MMEngine's ``CheckpointHook``.
 
@@ -191,7 +145,8 @@ def set_atomic_checkpoints(cfg: Config) -> None:
         return
     if cfg.get('default_hooks') is None:
         cfg.default_hooks = ConfigDict()
-    hook = cfg.default_hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook'))
+    # MMEngine's default, if a config names none
+    hook = cfg.default_hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook', interval=1))
     if hook and hook.get('type') in ('CheckpointHook', 'mmengine.CheckpointHook', CheckpointHook):
         hook.type = 'hybrid_mm.AtomicCheckpointHook'
 
@@ -330,24 +285,30 @@ def _default_tta_model(task: str) -> dict:
     return dict(type='hybrid_mm.SegmentationTTAModel' if segments else 'AverageClsScoreTTA')
 
 
-def training_runner(cfg: Config) -> Runner:
+def training_runner(cfg: Config, resumed: str | None = None) -> Runner:
     """Build a runner for training, and check what can be checked of its model.
+
+    Args:
+        cfg: Config of the run. Where it resumes is not written into it: it is stored in the work
+            dir, and a new run may begin with it.
+        resumed: Checkpoint to resume from; None begins anew, whatever ``cfg.resume`` says.
 
     Raises:
         UserError: The neck does not take the maps of the backbone. In ``runner.train()``, if no
             weight of ``load_from`` fits the model, or a run cannot be resumed with its config.
     """
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, replaces_config=True)
+    runner._resume = resumed is not None
+    start = runner._load_from = resumed or cfg.get('load_from')
     check_channels(runner)
     count_accumulation(runner)
     runner.register_hook(ScheduleHook())
     # the weights, perhaps: they cannot be compared with a file
     sharded = 'runner_type' in cfg and (cfg.get('strategy') or {}).get('type') not in _UNSHARDED
-    if cfg.get('load_from') and not sharded:
-        resume = bool(cfg.get('resume'))
-        hook = ResumedSettingsHook if resume else StartingWeightsHook
-        runner.register_hook(hook(cfg.load_from))
-        runner.register_hook(SameClassesHook(cfg.load_from, 'train_dataloader', resume))
+    if start and not sharded:
+        hook = StartingWeightsHook if resumed is None else ResumedSettingsHook
+        runner.register_hook(hook(start))
+        runner.register_hook(SameClassesHook(start, 'train_dataloader', resumed is not None))
     return runner
 
 
@@ -364,9 +325,20 @@ def testing_runner(cfg: Config, checkpoint: str) -> Runner:
     return runner
 
 
-def build_runner(cfg: Config) -> Runner:
-    """Build the runner of a config; its data sets name their broken samples."""
+def build_runner(cfg: Config, replaces_config: bool = False) -> Runner:
+    """Build the runner of a config; its data sets name their broken samples.
+
+    MMEngine writes the config, with all that was merged into it, to the work dir. It gets the time
+    for a name if it would replace the file that the user named, or without ``replaces_config`` any.
+    """
     set_sample_checks(cfg)
+    if cfg.filename is not None:
+        name = Path(cfg.filename).name
+        file = Path(cfg.work_dir) / name
+        if file.exists() and (not replaces_config or file.samefile(cfg.filename)):
+            cfg = copy.copy(cfg)
+            cfg.experiment_name = cfg.get('experiment_name') or Path(name).stem
+            object.__setattr__(cfg, '_filename', None)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     runner.register_hook(EvaluatedImagesHook())
     return runner

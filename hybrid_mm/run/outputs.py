@@ -15,6 +15,8 @@ def check_output_folder(path: str | Path, option: str = '--out') -> Path:
     Raises:
         UserError: It cannot be.
     """
+    if not str(path):
+        raise UserError(f"{option} is '', which names no folder; is a variable empty?")
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
         raise UserError(f'{option} {path} is a file; expected a folder')

@@ -7,9 +7,13 @@ from pathlib import Path
 from string import Formatter
 from typing import Any, NamedTuple
 
+from mmengine.config import Config, ConfigDict
+
 from hybrid_mm.checkpoint_files import load_from_local
 from hybrid_mm.checkpoints import CheckpointError, read_checkpoint
 from hybrid_mm.errors import UserError, shorten, warn
+from hybrid_mm.run.checks.resumed import check_resumed, is_number
+from hybrid_mm.run.config import checkpoint_hook
 
 _TEMPLATES = ('epoch_{}.pth', 'iter_{}.pth')
 # names of files that are no points to resume at: best, before a loss that is not finite, published
@@ -30,7 +34,8 @@ class TrainingState(NamedTuple):
     @property
     def seed(self) -> int | None:
         """Seed of the training; None if the checkpoint does not say."""
-        return self.checkpoint['meta'].get('seed')
+        seed = self.checkpoint['meta'].get('seed')
+        return seed if is_number(seed) else None
 
 
 class _Found(NamedTuple):
@@ -44,6 +49,49 @@ class _Found(NamedTuple):
     @property
     def step(self) -> tuple[int, int]:
         return self.iter, self.epoch
+
+
+def set_resume(cfg: Config, checkpoint: str | None) -> str | None:
+    """Find what a run goes on from, as ``--resume`` or the config demands.
+
+    Args:
+        cfg: Config of the run; it gets the seed of the checkpoint.
+        checkpoint: File or URL, 'auto' for the newest good one of the work dir, or None to follow
+            the config.
+
+    Returns:
+        The checkpoint; None if the run begins anew.
+
+    Raises:
+        UserError: The checkpoint cannot be read or is not the state of a training; none of those
+            in the work dir is good; this run cannot go on from it, see ``check_resumed``.
+    """
+    hook, flag = checkpoint_hook(cfg), '--resume'
+    if checkpoint is None:
+        flag = 'resume=True of the config'
+        if not cfg.get('resume'):
+            warn_of_others(cfg.work_dir, hook, None)
+            return None
+        checkpoint = cfg.get('load_from') or 'auto'
+    if checkpoint == 'auto':
+        state = find_training_state(cfg.work_dir, hook)
+    else:
+        state = read_training_state(checkpoint)
+        warn_of_others(cfg.work_dir, hook, checkpoint)
+    if state is None:
+        start = f'the weights of {cfg.load_from}' if cfg.get('load_from') else 'the beginning'
+        warn(f'{flag}: {cfg.work_dir} has no checkpoint; training starts from {start}')
+        return None
+    if flag != '--resume':  # perhaps it was written by MMEngine for a run that was resumed
+        warn(f'{flag}: this run goes on from {state.path}')
+    check_resumed(cfg, state.path, state.checkpoint['meta'])
+    asked = (cfg.get('randomness') or {}).get('seed')
+    if state.seed is not None:
+        if asked not in (None, state.seed):
+            warn(f'--resume: the seed is that of {state.path}, {state.seed}; {asked} is ignored')
+        # MMEngine sets this seed as well, but only after it has built the samplers
+        cfg.setdefault('randomness', ConfigDict()).seed = state.seed
+    return state.path
 
 
 def read_training_state(path: str, complete: bool = False) -> TrainingState:
@@ -69,8 +117,11 @@ def _missing(checkpoint: Mapping[str, Any], complete: bool) -> str:
     for part in ('state_dict', 'meta', *(['optimizer'] if complete else ())):
         if not isinstance(checkpoint.get(part), Mapping):
             return part
+    for part in ('optimizer', 'message_hub'):
+        if not isinstance(checkpoint.get(part), Mapping | None):
+            return f'{part}, but a {type(checkpoint[part]).__name__} in its place'
     for key in ('epoch', 'iter') if complete else ():
-        if not isinstance(checkpoint['meta'].get(key), int):
+        if not is_number(checkpoint['meta'].get(key)):
             return f'{key} in meta'
     return ''
 
@@ -87,15 +138,6 @@ def checkpoint_folders(work_dir: str | os.PathLike[str], hook: Mapping[str, Any]
     if out_dir is not None and '://' not in str(out_dir):
         folders.insert(0, Path(os.path.abspath(out_dir)) / folders[0].name)
     return list(dict.fromkeys(folders))
-
-
-def checkpoint_hook(cfg: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Config of the hook that saves the checkpoints of a run; empty if there is none."""
-    hooks = [(cfg.get('default_hooks') or {}).get('checkpoint'), *(cfg.get('custom_hooks') or ())]
-    for hook in hooks:
-        if isinstance(hook, Mapping) and str(hook.get('type')).endswith('CheckpointHook'):
-            return hook
-    return {}
 
 
 def find_training_state(

@@ -18,6 +18,14 @@ def test_images_of_a_folder(tmp_path):
         find_images(tmp_path / 'none')
 
 
+def test_links_in_a_circle(tmp_path):
+    (tmp_path / 'sub').mkdir()
+    (tmp_path / 'sub/a.png').write_bytes(b'')
+    (tmp_path / 'sub/up').symlink_to(tmp_path)
+    (tmp_path / 'same').symlink_to(tmp_path / 'sub')
+    assert find_images(tmp_path) == [tmp_path / 'sub/a.png']
+
+
 def test_images_that_a_tool_wrote_itself(tmp_path):
     for name in ('a.png', 'erf.png'):
         (tmp_path / name).write_bytes(b'')

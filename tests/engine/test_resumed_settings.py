@@ -378,6 +378,10 @@ def test_parts_that_are_missing(train, tmp_path, capsys):
         _, seen = train(config(param_scheduler=POLY), tmp_path / 'x.pth')
         assert seen == {i: rates[i] for i in range(8, 16)}
         assert ('has no optimizer state' in capsys.readouterr().err) == ('optimizer' in parts)
+    for part in ('optimizer', 'message_hub'):  # empty, or without what it must have
+        torch.save(content | {part: {}}, tmp_path / 'x.pth')
+        _, seen = train(config(param_scheduler=POLY), tmp_path / 'x.pth')
+        assert seen == {i: rates[i] for i in range(8, 16)}
 
 
 def test_what_hooks_of_a_user_set_stays(train):

@@ -7,6 +7,12 @@ import pytest
 import torch
 from mmengine.fileio import LocalBackend, register_backend
 
+from hybrid_mm.engine.hooks.atomic_checkpoint import AtomicCheckpointHook
+<<<<<<< HEAD
+=======
+from hybrid_mm.errors import UserError
+>>>>>>> refs/heads/net
+
 BEST = dict(validate=True, save_best='x/score', rule='greater')
 
 
@@ -25,7 +31,9 @@ def info(path):
 @pytest.fixture
 def old(runner, tmp_path):
     """Folder of a run of two epochs, whose second one is the best."""
-    runner(tmp_path / 'old', epochs=2, max_keep_ckpts=2, **BEST).train()
+    run = runner(tmp_path / 'old', epochs=2, max_keep_ckpts=2, **BEST)
+    assert any(isinstance(hook, AtomicCheckpointHook) for hook in run.hooks)
+    run.train()
     assert files(tmp_path / 'old') == ['best_x_score_epoch_2.pth', 'epoch_1.pth', 'epoch_2.pth']
     return tmp_path / 'old'
 

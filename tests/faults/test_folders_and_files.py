@@ -70,3 +70,52 @@ def test_files_that_are_no_checkpoints(det_config, fails, tmp_path, door):
         text = fails('test' if door == 'test' else 'train', det_config, *argv)
         assert f'{path} {expected}' in text, text
         assert text.count('\n') == 1
+
+
+def test_configs_in_the_work_dir(det_config, tool, tmp_path):
+    """The user's config is never replaced, that of a training not by a test; none says resume."""
+    run = tmp_path / 'run'
+    run.mkdir()
+    own = run / 'own.py'
+    own.write_text(f'# mine\n_base_ = {str(det_config)!r}\n')
+    before = own.read_bytes()
+    assert tool('train', own, '--work-dir', run)[0] == 0
+    assert own.read_bytes() == before
+    assert tool('train', det_config, '--work-dir', run, '--resume')[0] == 0
+    dumped = run / det_config.name
+    kept = dumped.read_bytes()
+    assert b'resume=True' not in kept and b'iter_2' not in kept
+    assert tool('test', det_config, run / 'iter_2.pth', '--work-dir', run, '--tta')[0] == 0
+    assert dumped.read_bytes() == kept
+    others = [path for path in run.glob('*.py') if path not in (own, dumped)]
+    assert len(others) == 2 and all(path.stem.replace('_', '').isdigit() for path in others)
+    # beginning with what a run left begins anew
+    status, err = tool('train', dumped, '--work-dir', tmp_path / 'new')
+    assert status == 0 and 'nothing is left to train' not in err
+    assert (tmp_path / 'new' / 'iter_2.pth').exists()
+
+
+@pytest.mark.parametrize(
+    ('flags', 'expected'),
+    [
+        (('--resume', ''), "checkpoint '' has no name; is a variable empty?"),
+        (('--work-dir', ''), "work_dir is '', which names no folder"),
+        (('--cfg-options', 'load_from=3'), 'load_from must be a file, a URL or None, got 3'),
+        (
+            ('--cfg-options', 'default_hooks.checkpoint.filename_tmpl=a_{x}.pth'),
+            "filename_tmpl 'a_{x}.pth' of the checkpoint hook makes no name of a number (x)",
+        ),
+        (
+            ('--cfg-options', 'default_hooks.checkpoint.save_best=bbox_mAP'),
+            'did you mean coco/bbox_mAP',
+        ),
+    ],
+)
+def test_names_that_name_nothing(det_config, fails, tmp_path, monkeypatch, flags, expected):
+    monkeypatch.chdir(tmp_path)
+    assert expected in fails('train', det_config, *flags)
+
+
+def test_empty_names_for_predict(det_config, fails, tmp_path):
+    text = fails('predict', det_config, 'x.pth', '', '--out', tmp_path / 'out')
+    assert "an input is '', which names nothing" in text

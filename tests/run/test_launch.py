@@ -157,26 +157,32 @@ def test_seed_of_a_resumed_run(tmp_path, capsys):
         (None, dict(work, resume=True)),
     ):
         cfg = Config(cfg)
-        launch.set_resume(cfg, checkpoint)
-        assert cfg.resume is True and cfg.load_from == str(path)
+        before = cfg.get('resume'), cfg.get('load_from')
+        assert resume.set_resume(cfg, checkpoint) == str(path)
+        assert (cfg.get('resume'), cfg.get('load_from')) == before  # the config is stored
         assert cfg.randomness.seed == 1234
+    text = f'warning: resume=True of the config: this run goes on from {path}\n'
+    assert capsys.readouterr().err == text
     untouched = Config(dict(work_dir=str(tmp_path / 'new'), load_from='weights.pth'))
-    launch.set_resume(untouched, None)
+    assert resume.set_resume(untouched, None) is None
     assert untouched.load_from == 'weights.pth' and 'randomness' not in untouched
     assert capsys.readouterr().err == ''
     other = Config(dict(work, randomness=dict(seed=0)))
-    launch.set_resume(other, 'auto')
+    resume.set_resume(other, 'auto')
     assert other.randomness.seed == 1234
     assert capsys.readouterr().err == (
         f'warning: --resume: the seed is that of {path}, 1234; 0 is ignored\n'
     )
     torch.save(saved | dict(meta=dict(epoch=5, iter=70)), path)
-    launch.set_resume(other := Config(dict(work, randomness=dict(seed=3))), 'auto')
+    resume.set_resume(other := Config(dict(work, randomness=dict(seed=3))), 'auto')
     assert other.randomness.seed == 3
     empty = Config(dict(work_dir=str(tmp_path / 'none'), load_from='weights.pth'))
-    launch.set_resume(empty, 'auto')
-    assert empty.resume is False and empty.load_from is None
-    assert 'has no checkpoint; training starts from the beginning' in capsys.readouterr().err
+    assert resume.set_resume(empty, 'auto') is None and empty.load_from == 'weights.pth'
+    err = capsys.readouterr().err
+    assert 'has no checkpoint; training starts from the weights of weights.pth' in err
+    empty.load_from = None
+    assert resume.set_resume(empty, 'auto') is None
+    assert 'training starts from the beginning' in capsys.readouterr().err
 
 
 def test_a_checkpoint_is_read_once(tmp_path, monkeypatch):
@@ -189,7 +195,7 @@ def test_a_checkpoint_is_read_once(tmp_path, monkeypatch):
     monkeypatch.setattr(resume, 'read_checkpoint', lambda path: read.append(path) or original(path))
     for checkpoint in ('auto', str(tmp_path / 'iter_2.pth')):
         cfg = Config(dict(work_dir=str(tmp_path), model={}))
-        launch.set_resume(cfg, checkpoint)
+        resume.set_resume(cfg, checkpoint)
         data.check_training(cfg)
         assert cfg.randomness.seed == 2
         assert read == [str(tmp_path / 'iter_2.pth')]

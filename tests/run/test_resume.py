@@ -12,10 +12,11 @@ from hybrid_mm.checkpoint_files import checksum
 from hybrid_mm.checkpoints import CheckpointError
 from hybrid_mm.errors import UserError
 from hybrid_mm.run import launch
+from hybrid_mm.run.config import checkpoint_hook
 from hybrid_mm.run.resume import (
-    checkpoint_hook,
     find_training_state,
     read_training_state,
+    set_resume,
     warn_of_others,
 )
 
@@ -245,7 +246,7 @@ def test_a_checkpoint_that_is_named(tmp_path):
 def test_hooks_that_save():
     """Those of a config, wherever they stand; MMEngine's gives way to ours."""
     for hooks, expected in (
-        (None, {}),
+        (None, dict(interval=1)),  # as MMEngine
         (dict(checkpoint=None), {}),
         (dict(checkpoint=dict(type='CheckpointHook', interval=2)), dict(interval=2)),
         (dict(checkpoint=dict(type=CheckpointHook, out_dir='x')), dict(out_dir='x')),
@@ -281,3 +282,26 @@ def test_checkpoints_of_others_that_will_be_overwritten(tmp_path, capsys):
     warn_of_others(tmp_path / 'run', {}, str(tmp_path / 'run' / 'iter_6.pth'))
     warn_of_others(tmp_path / 'empty', {}, None)
     assert not warnings(capsys)
+
+
+@pytest.mark.parametrize(
+    ('change', 'text'),
+    [
+        (dict(optimizer=[1]), 'no optimizer, but a list in its place'),
+        (dict(message_hub='x'), 'no message_hub, but a str in its place'),
+        (dict(meta=dict(epoch=0, iter=-1)), 'does not say at which iter'),
+        (dict(meta=dict(epoch=True, iter=1)), 'does not say at which epoch'),
+    ],
+)
+def test_parts_of_another_type(tmp_path, change, text):
+    path, whole = tmp_path / 'a.pth', dict(state_dict={}, optimizer={}, meta=dict(epoch=0, iter=1))
+    torch.save(whole | change, path)
+    with pytest.raises(CheckpointError, match=text):
+        set_resume(Config(dict(work_dir=str(tmp_path / 'new'))), str(path))
+
+
+def test_seed_that_is_none(tmp_path):
+    torch.save(dict(state_dict={}, meta=dict(epoch=0, iter=1, seed='x')), tmp_path / 'a.pth')
+    cfg = Config(dict(work_dir=str(tmp_path / 'new')))
+    assert set_resume(cfg, str(tmp_path / 'a.pth')) == str(tmp_path / 'a.pth')
+    assert 'randomness' not in cfg

@@ -19,6 +19,7 @@ from hybrid_mm.engine.atomic_files import (
     write_atomically,
 )
 from hybrid_mm.engine.work_dir_lock import locked
+from hybrid_mm.errors import UserError, nearest
 from hybrid_mm.registry import HOOKS
 
 
@@ -164,7 +165,7 @@ class AtomicCheckpointHook(CheckpointHook):
         write_atomically(Path(runner.work_dir) / 'last_checkpoint', os.fsencode(self.last_ckpt))
         if outdated is not None:
             path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(outdated))
-            if self.file_backend.isfile(path):
+            if path != self.last_ckpt and self.file_backend.isfile(path):
                 self.file_backend.remove(path)
 
     def _keep(self, step: int) -> int | None:
@@ -177,12 +178,30 @@ class AtomicCheckpointHook(CheckpointHook):
         return oldest
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
-        """MMEngine's method, which removes the previous best checkpoint before it saves."""
+        """MMEngine's method, which removes the previous best checkpoint before it saves.
+
+        Raises:
+            UserError: The validation did not return the metric; the state is saved before.
+        """
+        wanted = self.key_indicators if self.save_best else []
+        missing = [name for name in wanted if name != 'auto' and name not in metrics]
+        if missing:
+            step = runner.epoch if self.by_epoch else runner.iter
+            meta = dict(epoch=runner.epoch, iter=runner.iter)
+            self._save_checkpoint_with_step(runner, step, meta)
+            raise UserError(
+                f'save_best {missing[0]!r} of the checkpoint hook is none of the metrics that the '
+                f'validation returned ({", ".join(metrics)}){nearest(missing[0], metrics)}. The '
+                'state of the training is saved; change save_best and go on with --resume'
+            )
         if not isinstance(self.file_backend, AtomicBackend):
             super()._save_best_checkpoint(runner, metrics)
             return
-        with self.file_backend.removing_last():
+        with self.file_backend.removing_last() as outdated:
             super()._save_best_checkpoint(runner, metrics)
+            info = runner.message_hub.runtime_info
+            new = [path for key, path in info.items() if key.startswith('best_ckpt')]
+            outdated[:] = [path for path in outdated if path not in new]  # of one name
 
     def _publish_model(self, runner: Runner, ckpt_path: str | None) -> None:
         """MMEngine's method, for a checkpoint that there is."""

@@ -54,7 +54,12 @@ class ResumedSettingsHook(Hook):
         _set_averages(runner, checkpoint)
         _set_best(runner, checkpoint)
         checkpoint['meta'].pop('config', None)  # MMEngine would run it as a program
-        checkpoint.setdefault('message_hub', runner.message_hub.state_dict())
+        new = runner.message_hub.state_dict()
+        hub = checkpoint.get('message_hub') or {}
+        if any(not isinstance(hub.get(key), type(value)) for key, value in new.items()):
+            checkpoint['message_hub'] = new
+        if not checkpoint.get('optimizer'):
+            checkpoint.pop('optimizer', None)
         wrapper, schedulers = runner.optim_wrapper, runner.param_schedulers or []
         states = ['optimizer', *(['param_schedulers'] if schedulers else [])]
         moved, same = self._set_place(runner, checkpoint), _unchanged(runner, checkpoint)

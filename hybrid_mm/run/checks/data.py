@@ -35,24 +35,30 @@ from hybrid_mm.run.checks.datasets import (
     readers,
 )
 from hybrid_mm.run.checks.label_maps import check_label_maps
-from hybrid_mm.run.checks.metrics import check_metrics
+from hybrid_mm.run.checks.metrics import check_metrics, check_save_best
 from hybrid_mm.run.config import nodes
 from hybrid_mm.run.registered import arguments
 
 
-def check_training(cfg: Config) -> None:
+def check_training(cfg: Config, resumed: bool = False) -> None:
     """Check data, classes, and the weights to start from, before a training run.
 
+    Args:
+        cfg: Config of the run.
+        resumed: Whether it goes on from a checkpoint, so that ``load_from`` is not read.
+
     Raises:
-        UserError: See :func:`check_data`; a file of weights is missing or cannot be read.
+        UserError: See :func:`check_data`; a file of weights is missing or cannot be read; the
+            validation does not return the metric of ``save_best``.
     """
     colours = Colours()
     check_data(cfg, 'train_dataloader', colours)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         check_splits(cfg, 'train_dataloader', 'val_dataloader')
     check_data(cfg, 'val_dataloader', colours)
+    check_save_best(cfg)
     _check_pretrained(cfg.model)
-    if cfg.get('load_from') and not cfg.get('resume'):
+    if cfg.get('load_from') and not resumed:
         weights_of(read_checkpoint(cfg.load_from), cfg.load_from)
 
 

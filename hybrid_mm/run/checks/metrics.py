@@ -4,9 +4,10 @@ from typing import Any
 
 from mmengine.config import Config
 
-from hybrid_mm.errors import UserError, warn
+from hybrid_mm.errors import UserError, nearest, warn
 from hybrid_mm.run.checks.classes import metrics_of
 from hybrid_mm.run.checks.datasets import dataset_class
+from hybrid_mm.run.config import checkpoint_hook
 from hybrid_mm.run.registered import arguments
 
 
@@ -48,6 +49,53 @@ def check_metrics(cfg: Config, dataset: dict[str, Any], number: int, loader: str
         _check_topk(head.get('topk'), number, 'model.head.topk')
     if loader == 'train_dataloader':
         _check_one_hot(cfg, number)
+
+
+def check_save_best(cfg: Config) -> None:
+    """Check that the validation returns the metrics by which the best checkpoint is chosen.
+
+    Raises:
+        UserError: One is none of them; names the nearest. If the config has a metric whose results
+            are not known here, the first validation tells.
+    """
+    asked = checkpoint_hook(cfg).get('save_best')
+    known: set[str] = set()
+    for _, metric in metrics_of(cfg, 'val_evaluator'):
+        names = _results(metric)
+        if names is None:
+            return
+        known |= names
+    for name in [asked] if isinstance(asked, str) else asked or ():
+        if known and name != 'auto' and name not in known:
+            raise UserError(
+                f'save_best {name!r} of the checkpoint hook is none of the metrics that '
+                f'val_evaluator returns{nearest(name, known, cutoff=0.3)}'
+            )
+
+
+def _results(metric: dict[str, Any]) -> set[str] | None:
+    """Names of the results of the usual metrics; None if they are not known."""
+    kind, prefix = str(metric['type']).rpartition('.')[2], metric.get('prefix')
+    if kind == 'IoUMetric' and not metric.get('format_only'):
+        names = {'aAcc', *metric.get('iou_metrics', ['mIoU'])}
+        names |= {'mAcc'} if {'mIoU', 'mDice'} & names else set()
+        names |= {'mPrecision', 'mRecall'} if 'mFscore' in names else set()
+    elif kind == 'CocoMetric' and not any(
+        metric.get(key) for key in ('metric_items', 'classwise', 'format_only')
+    ):
+        kinds = metric.get('metric', 'bbox')
+        kinds = [kinds] if isinstance(kinds, str) else kinds
+        if not {*kinds} <= {'bbox', 'segm'}:
+            return None
+        names = {f'{k}_mAP{end}' for k in kinds for end in ('', '_50', '_75', '_s', '_m', '_l')}
+        prefix = prefix or 'coco'
+    elif kind == 'Accuracy' and not metric.get('thrs'):
+        topk = metric.get('topk', 1)
+        names = {f'top{k}' for k in (topk if isinstance(topk, list | tuple) else [topk])}
+        prefix = prefix or 'accuracy'
+    else:
+        return None
+    return {f'{prefix}/{name}' if prefix else name for name in names}
 
 
 def _check_ground_truth(dataset: dict[str, Any], path: str, loader: str) -> None:

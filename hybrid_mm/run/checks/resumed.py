@@ -29,7 +29,7 @@ def check_resumed(cfg: Config, path: str, meta: dict[str, Any]) -> None:
             optimizer.
     """
     for key in ('epoch', 'iter'):
-        if not isinstance(meta.get(key), int):
+        if not is_number(meta.get(key)):
             raise CheckpointError(
                 path,
                 f'does not say at which {key} the training was; start a new run from its weights '
@@ -49,6 +49,11 @@ def check_resumed(cfg: Config, path: str, meta: dict[str, Any]) -> None:
             f'--resume: the config is not that of {path}; the new values are used: '
             f'{", ".join(shown)}{more}'
         )
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value counts something."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _optimizer_type(cfg: dict[str, Any]) -> str | None:

@@ -8,8 +8,8 @@ from mmengine.registry import HOOKS, OPTIMIZERS, PARAM_SCHEDULERS, DefaultScope,
 from mmengine.runner import LogProcessor, Runner
 
 from hybrid_mm.checkpoints import inner_model
-from hybrid_mm.errors import UserError, nearest
-from hybrid_mm.run.config import nodes, task_of
+from hybrid_mm.errors import UserError, nearest, plain_text
+from hybrid_mm.run.config import checkpoint_hook, nodes, task_of
 from hybrid_mm.run.registered import arguments, registered_class
 
 # keys of `filter_cfg` that MMDetection's data sets read
@@ -29,6 +29,9 @@ def check_settings(cfg: Config) -> None:
             raise UserError(f'training needs {key}: expected a dict, got {cfg.get(key)!r}')
     if not isinstance(cfg.get('resume', False), bool):
         raise UserError(f'resume must be True or False, got {cfg.resume!r}')
+    if not isinstance(cfg.get('load_from'), str | None) or cfg.get('load_from') == '':
+        raise UserError(f'load_from must be a file, a URL or None, got {cfg.load_from!r}')
+    _check_template(checkpoint_hook(cfg).get('filename_tmpl'))
     for key in ('max_iters', 'max_epochs', 'val_interval'):
         _check_positive(f'train_cfg.{key}', cfg.train_cfg.get(key))
     for key in ('train_dataloader', 'val_dataloader'):
@@ -62,6 +65,18 @@ def _check_positive(path: str, value: Any) -> None:
         isinstance(value, bool) or not isinstance(value, int | float) or value < 1
     ):
         raise UserError(f'{path} must be a positive number, got {value!r}')
+
+
+def _check_template(template: Any) -> None:
+    """Check the names of checkpoints, which are made when the first one is saved."""
+    try:
+        if template is not None:
+            template.format(1)
+    except Exception as error:  # of `format`: several
+        raise UserError(
+            f'filename_tmpl {template!r} of the checkpoint hook makes no name of a number '
+            f"({plain_text(error)}); it must be like 'iter_{{}}.pth' or 'iter_{{:06d}}.pth'"
+        ) from error
 
 
 def _check_keys(path: str, settings: dict | None, target: Any) -> None:
