@@ -33,6 +33,8 @@ def read_checkpoint(path: str) -> dict[str, Any]:
         MissingCheckpointError: It does not exist.
         CheckpointError: It is truncated, damaged, not a checkpoint, or could run code.
     """
+    if not path:
+        raise CheckpointError("''", 'has no name; is a variable empty?')
     check_exists(path)
     try:
         checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')

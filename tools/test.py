@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 
 from hybrid_mm.checkpoints import read_checkpoint
 from hybrid_mm.errors import UserError, warn
-from hybrid_mm.run import launch, options, predictions
+from hybrid_mm.run import launch, options, predictions, tta
 from hybrid_mm.run.checks import data
 from hybrid_mm.run.config import task_of
 from hybrid_mm.run.outputs import check_output_file, check_output_folder, replacing
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.show or args.show_dir:
         launch.set_visualization(cfg, args.show, args.show_dir, args.wait_time, args.interval)
     if args.tta:
-        launch.set_test_time_augmentation(cfg)
+        tta.set_test_time_augmentation(cfg)
     keeps_predictions = args.out and args.out_item != 'metrics'
     dump = set_output(cfg, args.out) if keeps_predictions else None
     data.check_testing(cfg)

@@ -38,7 +38,7 @@ def read_records(file: Path) -> list[dict]:
             record = json.loads(line)
             if not isinstance(record, dict):
                 raise ValueError('no object')
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number == len(lines) > 1 and not text.endswith('\n'):
                 warn(f'{file}: the last line is incomplete')
                 break

@@ -251,7 +251,7 @@ class _Ids:
             data = json.loads(path.read_bytes())
             images = [(str(image['file_name']), image['id']) for image in data['images']]
             self.categories = {item['name']: item['id'] for item in data['categories']}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(f'annotations {path} cannot be read as a COCO file: {error}') from error
         self.path = path
         self._by_name: dict[str, list] = defaultdict(list)

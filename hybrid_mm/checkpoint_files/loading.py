@@ -61,8 +61,6 @@ def check_exists(path: str) -> None:
         MissingCheckpointError: It does not exist; names the checkpoints in its folder.
         CheckpointError: It cannot be opened, or is a folder, a pipe, an image, a web page, ...
     """
-    if not path:
-        raise CheckpointError("''", 'has no name; is a variable empty?')
     if '://' in path:
         return
     local = os.path.expanduser(path)

@@ -32,7 +32,7 @@ from hybrid_mm.engine.work_dir_lock import locked
 from hybrid_mm.errors import UserError
 from hybrid_mm.run.checks.schedule import ScheduleHook
 from hybrid_mm.run.checks.settings import check_channels
-from hybrid_mm.run.config import check_texts, checkpoint_hook, inner_dataset, load_config, task_of
+from hybrid_mm.run.config import check_texts, checkpoint_hook, load_config, task_of
 from hybrid_mm.run.distributed import init_distributed, launched_rank
 from hybrid_mm.run.outputs import check_output_folder
 from hybrid_mm.run.registered import registered_class
@@ -52,6 +52,12 @@ def config_of_run(args: argparse.Namespace) -> Config:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = os.path.join('work_dirs', Path(args.config).stem)
+    cfg.work_dir = os.path.expanduser(cfg.work_dir)  # not by the shell in --work-dir=~/x
+    if '://' in cfg.work_dir:
+        raise UserError(
+            f'work_dir {cfg.work_dir} must be a local folder; only checkpoints can be elsewhere '
+            '(default_hooks.checkpoint.out_dir)'
+        )
     check_output_folder(cfg.work_dir, 'work_dir')
     check_texts(cfg)
     for name in LOADERS:
@@ -232,57 +238,6 @@ def set_visualization(
         cfg.visualizer.save_dir = show_dir
     else:
         hook.out_dir = show_dir
-
-
-def set_test_time_augmentation(cfg: Config) -> None:
-    """Wrap the model for ``--tta``; the default ``tta_pipeline`` adds the flipped image.
-
-    Raises:
-        UserError: The model predicts instance masks in one stage; nothing here merges those.
-    """
-    task = task_of(cfg)
-    cfg.setdefault('tta_model', _default_tta_model(task))
-    if task == 'detection' and _predicts_masks(cfg.model):
-        if (cfg.model.get('roi_head') or {}).get('mask_head') is None:
-            raise UserError(
-                f'--tta: augmented masks of {cfg.model.type} cannot be merged, only those of '
-                'two-stage detectors; test without --tta'
-            )
-        if cfg.tta_model.type in ('DetTTAModel', 'mmdet.DetTTAModel'):  # they refuse masks
-            cfg.tta_model.type = 'hybrid_mm.InstanceTTAModel'
-    if cfg.tta_model.type in ('SegTTAModel', 'mmseg.SegTTAModel'):  # wrong for out_channels=1
-        cfg.tta_model.type = 'hybrid_mm.SegmentationTTAModel'
-    dataset = inner_dataset(cfg.test_dataloader.dataset)
-    if 'tta_pipeline' not in cfg:
-        cfg.tta_pipeline = copy.deepcopy(dataset['pipeline'])
-        pack = cfg.tta_pipeline[-1]
-        if task == 'detection':
-            pack.meta_keys = (
-                *('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
-                *('flip', 'flip_direction'),
-            )
-        annotations = [t for t in cfg.tta_pipeline[:-1] if t['type'] == 'LoadAnnotations']
-        cfg.tta_pipeline = [t for t in cfg.tta_pipeline[:-1] if t not in annotations]
-        flips = [dict(type='RandomFlip', prob=p) for p in (1.0, 0.0)]
-        tail = [flips, annotations, [pack]] if annotations else [flips, [pack]]
-        cfg.tta_pipeline.append(dict(type='TestTimeAug', transforms=tail))
-    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    dataset['pipeline'] = cfg.tta_pipeline
-
-
-def _predicts_masks(model: dict) -> bool:
-    heads = [model.get('mask_head'), (model.get('roi_head') or {}).get('mask_head')]
-    return any(head is not None for head in [*heads, model.get('panoptic_head')])
-
-
-def _default_tta_model(task: str) -> dict:
-    if task == 'detection':
-        return dict(
-            type='hybrid_mm.InstanceTTAModel',
-            tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
-        )
-    segments = task == 'segmentation'
-    return dict(type='hybrid_mm.SegmentationTTAModel' if segments else 'AverageClsScoreTTA')
 
 
 def training_runner(cfg: Config, resumed: str | None = None) -> Runner:

@@ -88,7 +88,8 @@ def test_configs_in_the_work_dir(det_config, tool, tmp_path):
     assert tool('test', det_config, run / 'iter_2.pth', '--work-dir', run, '--tta')[0] == 0
     assert dumped.read_bytes() == kept
     others = [path for path in run.glob('*.py') if path not in (own, dumped)]
-    assert len(others) == 2 and all(path.stem.replace('_', '').isdigit() for path in others)
+    # one, if both began in the same second
+    assert others and all(path.stem.replace('_', '').isdigit() for path in others)
     # beginning with what a run left begins anew
     status, err = tool('train', dumped, '--work-dir', tmp_path / 'new')
     assert status == 0 and 'nothing is left to train' not in err
@@ -100,6 +101,8 @@ def test_configs_in_the_work_dir(det_config, tool, tmp_path):
     [
         (('--resume', ''), "checkpoint '' has no name; is a variable empty?"),
         (('--work-dir', ''), "work_dir is '', which names no folder"),
+        (('--work-dir', 's3://a/b'), 'work_dir s3://a/b must be a local folder'),
+        (('--work-dir=~/nobody',), '/home-of-nobody/nobody cannot be made'),
         (('--cfg-options', 'load_from=3'), 'load_from must be a file, a URL or None, got 3'),
         (
             ('--cfg-options', 'default_hooks.checkpoint.filename_tmpl=a_{x}.pth'),
@@ -113,6 +116,8 @@ def test_configs_in_the_work_dir(det_config, tool, tmp_path):
 )
 def test_names_that_name_nothing(det_config, fails, tmp_path, monkeypatch, flags, expected):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / 'home-of-nobody').touch()
+    monkeypatch.setenv('HOME', str(tmp_path / 'home-of-nobody'))
     assert expected in fails('train', det_config, *flags)
 
 

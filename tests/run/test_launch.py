@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 
 from hybrid_mm.errors import UserError
-from hybrid_mm.run import launch, resume
+from hybrid_mm.run import launch, resume, tta
 from hybrid_mm.run.checks import data
 from hybrid_mm.run.launch import set_exact_resume
 
@@ -155,6 +155,7 @@ def test_seed_of_a_resumed_run(tmp_path, capsys):
         ('auto', dict(work, randomness=dict(deterministic=True))),
         ('auto', dict(work, randomness=dict(seed=1234))),
         (None, dict(work, resume=True)),
+        (None, dict(work_dir=str(tmp_path / 'new'), resume=True, load_from=str(path))),
     ):
         cfg = Config(cfg)
         before = cfg.get('resume'), cfg.get('load_from')
@@ -162,7 +163,7 @@ def test_seed_of_a_resumed_run(tmp_path, capsys):
         assert (cfg.get('resume'), cfg.get('load_from')) == before  # the config is stored
         assert cfg.randomness.seed == 1234
     text = f'warning: resume=True of the config: this run goes on from {path}\n'
-    assert capsys.readouterr().err == text
+    assert capsys.readouterr().err == 2 * text
     untouched = Config(dict(work_dir=str(tmp_path / 'new'), load_from='weights.pth'))
     assert resume.set_resume(untouched, None) is None
     assert untouched.load_from == 'weights.pth' and 'randomness' not in untouched
@@ -208,7 +209,7 @@ def test_flip_of_test_time_augmentation(det_config, seg_config):
     for path, model in zip((det_config, seg_config), models, strict=True):
         cfg = Config.fromfile(path)
         plain, steps = cfg.model.copy(), cfg.test_dataloader.dataset.pipeline
-        launch.set_test_time_augmentation(cfg)
+        tta.set_test_time_augmentation(cfg)
         assert cfg.model.type == model and cfg.model.module == plain
         *first, last = cfg.test_dataloader.dataset.pipeline
         annotations = [s for s in steps if s.type == 'LoadAnnotations']
@@ -227,7 +228,7 @@ def test_flip_of_test_time_augmentation(det_config, seg_config):
             assert {'flip', 'flip_direction', 'scale_factor', 'img_shape'} <= set(pack.meta_keys)
     own = Config.fromfile(seg_config)
     own.tta_pipeline = [dict(type='Mine')]
-    launch.set_test_time_augmentation(own)
+    tta.set_test_time_augmentation(own)
     assert own.test_dataloader.dataset.pipeline == [dict(type='Mine')]
 
 

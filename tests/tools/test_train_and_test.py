@@ -16,7 +16,7 @@ import torch
 from mmengine.config import Config
 
 from hybrid_mm.errors import UserError
-from hybrid_mm.run import launch
+from hybrid_mm.run import launch, tta
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -359,7 +359,7 @@ def test_tta_of_instance_masks(fails, det_checkpoint):
     for name in ('DetTTAModel', 'hybrid_mm.InstanceTTAModel'):
         cfg = copy.deepcopy(config)
         cfg.tta_model.type = name
-        launch.set_test_time_augmentation(cfg)
+        tta.set_test_time_augmentation(cfg)
         assert cfg.model.type == 'hybrid_mm.InstanceTTAModel'
         assert cfg.model.module == config.model
         assert cfg.test_dataloader.dataset.pipeline == config.tta_pipeline

@@ -1,0 +1,59 @@
+"""Test-time augmentation of any config."""
+
+import copy
+
+from mmengine.config import Config, ConfigDict
+
+from hybrid_mm.errors import UserError
+from hybrid_mm.run.config import inner_dataset, task_of
+
+
+def set_test_time_augmentation(cfg: Config) -> None:
+    """Wrap the model for ``--tta``; the default ``tta_pipeline`` adds the flipped image.
+
+    Raises:
+        UserError: The model predicts instance masks in one stage; nothing here merges those.
+    """
+    task = task_of(cfg)
+    cfg.setdefault('tta_model', _default_tta_model(task))
+    if task == 'detection' and _predicts_masks(cfg.model):
+        if (cfg.model.get('roi_head') or {}).get('mask_head') is None:
+            raise UserError(
+                f'--tta: augmented masks of {cfg.model.type} cannot be merged, only those of '
+                'two-stage detectors; test without --tta'
+            )
+        if cfg.tta_model.type in ('DetTTAModel', 'mmdet.DetTTAModel'):  # they refuse masks
+            cfg.tta_model.type = 'hybrid_mm.InstanceTTAModel'
+    if cfg.tta_model.type in ('SegTTAModel', 'mmseg.SegTTAModel'):  # wrong for out_channels=1
+        cfg.tta_model.type = 'hybrid_mm.SegmentationTTAModel'
+    dataset = inner_dataset(cfg.test_dataloader.dataset)
+    if 'tta_pipeline' not in cfg:
+        cfg.tta_pipeline = copy.deepcopy(dataset['pipeline'])
+        pack = cfg.tta_pipeline[-1]
+        if task == 'detection':
+            pack.meta_keys = (
+                *('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
+                *('flip', 'flip_direction'),
+            )
+        annotations = [t for t in cfg.tta_pipeline[:-1] if t['type'] == 'LoadAnnotations']
+        cfg.tta_pipeline = [t for t in cfg.tta_pipeline[:-1] if t not in annotations]
+        flips = [dict(type='RandomFlip', prob=p) for p in (1.0, 0.0)]
+        tail = [flips, annotations, [pack]] if annotations else [flips, [pack]]
+        cfg.tta_pipeline.append(dict(type='TestTimeAug', transforms=tail))
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    dataset['pipeline'] = cfg.tta_pipeline
+
+
+def _predicts_masks(model: dict) -> bool:
+    heads = [model.get('mask_head'), (model.get('roi_head') or {}).get('mask_head')]
+    return any(head is not None for head in [*heads, model.get('panoptic_head')])
+
+
+def _default_tta_model(task: str) -> dict:
+    if task == 'detection':
+        return dict(
+            type='hybrid_mm.InstanceTTAModel',
+            tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
+        )
+    segments = task == 'segmentation'
+    return dict(type='hybrid_mm.SegmentationTTAModel' if segments else 'AverageClsScoreTTA')
