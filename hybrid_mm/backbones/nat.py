@@ -198,7 +198,7 @@ class NAT(TokenPyramid):
         self.stage_channels = [width * 2**stage for stage in range(len(self.depths))]
         for channels, heads in zip(self.stage_channels, self.arch.heads, strict=True):
             divides(self, channels, **{'arch.heads': heads})
-        pattern = dilations or [[1]] * len(self.depths)
+        pattern = [[1]] * len(self.depths) if dilations is None else dilations
         self.dilations = repeated(pattern, self.depths, type(self).__name__)
         self.kernel_size, self.impl = kernel_size, impl
         self.relative_bias, self.qkv_bias = relative_bias, qkv_bias

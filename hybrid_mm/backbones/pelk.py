@@ -147,7 +147,7 @@ class PeLK(ConvNeXtFrame):
         odd(self, kernel_sizes=kernel_sizes, center_size=center_size, small_kernel=small_kernel)
         positive(self, grids=grids, init_std=init_std)
         self.kernel_sizes = per_stage(self, stages, kernel_sizes=kernel_sizes)
-        self.grids = per_stage(self, stages, grids=grids or None)
+        self.grids = per_stage(self, stages, grids=grids)
         self.partial_ratio = partial_ratio
         self.pos_embed, self.pos_embed_per_channel = pos_embed, pos_embed_per_channel
         self.operator: dict[str, Any] = dict(

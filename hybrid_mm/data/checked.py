@@ -3,6 +3,7 @@
 import functools
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -114,6 +115,9 @@ class CheckedDataset(DatasetWrapper):
             self.dataset.load_data_list = functools.partial(
                 _without_hidden, self.dataset.load_data_list, self.dataset.data_prefix
             )
+        if hasattr(self.dataset, 'img_subdir') and not self.dataset._fully_initialized:
+            parse = self.dataset.parse_data_info
+            self.dataset.parse_data_info = functools.partial(_parse_xml, parse)
         if not self.dataset._fully_initialized:
             self.dataset.filter_data = functools.partial(self._filter, self.dataset.filter_data)
         try:
@@ -125,7 +129,7 @@ class CheckedDataset(DatasetWrapper):
             empty = not self.dataset.data_list and self.dataset.serialize_data
             if not empty:
                 raise
-        for name in ('COCOAPI', 'load_data_list', 'filter_data'):
+        for name in ('COCOAPI', 'load_data_list', 'parse_data_info', 'filter_data'):
             vars(self.dataset).pop(name, None)
         if empty:
             where = self.dataset.ann_file or self.dataset.data_prefix
@@ -142,6 +146,8 @@ class CheckedDataset(DatasetWrapper):
 
     def _filter(self, filter_data: Callable[[], list[dict]]) -> list[dict]:
         """The samples that the data set keeps; their files must exist."""
+        if hasattr(self.dataset, 'img_subdir') and not self.dataset.test_mode:
+            self._count_objects()
         entries, indices = filter_data(), self.dataset._indices
         used = entries
         if isinstance(indices, int):
@@ -152,6 +158,18 @@ class CheckedDataset(DatasetWrapper):
         if number > self.skip_bad_samples:  # else they are counted when they are loaded
             self._refuse(number, text)
         return entries
+
+    def _count_objects(self) -> None:
+        """Count the objects of XML files: those of other classes are not there any more."""
+        names = self.dataset.metainfo.get('classes') or ()
+        objects = Counter(
+            names[entry['bbox_label']]
+            for sample in self.dataset.data_list
+            for entry in sample.get('instances', ())
+        )
+        counts = shorten([f'{count} {name}' for name, count in objects.most_common()]) or 'none'
+        found = f'{len(self.dataset.data_list)} images; objects: {counts}'
+        self._name_untrained(objects, found)
 
     def _classes(self) -> str:
         return shorten([str(name) for name in self.dataset.metainfo.get('classes') or ()]) or 'none'
@@ -177,20 +195,22 @@ class CheckedDataset(DatasetWrapper):
             texts = '; '.join(list(broken.values())[:3])
             self._count(len(broken), f'{dataset.ann_file}: {texts}')
         if not dataset.test_mode and self._found.images:
-            objects = self._found.objects
-            absent = [c for c in dataset.metainfo.get('classes') or () if not objects[c]]
             left_out = sum(map(len, self._found.left_out.values()))
             if 8 < self._found.annotations == left_out:  # not a broken object or two
                 raise UserError(
                     f'{dataset.ann_file}: none of the annotations can be trained ({self._found}); '
                     'boxes are [x, y, width, height] in pixels'
                 )
-            if absent:
-                warn(
-                    f'{dataset.ann_file}: {len(absent)} classes have no object to train on: '
-                    f'{shorten(absent)} ({self._found})'
-                )
+            self._name_untrained(self._found.objects, str(self._found))
         return coco
+
+    def _name_untrained(self, objects: Counter, found: str) -> None:
+        absent = [c for c in self.dataset.metainfo.get('classes') or () if not objects[c]]
+        if absent:
+            warn(
+                f'{self.dataset.ann_file}: {len(absent)} classes have no object to train on: '
+                f'{shorten(absent)} ({found})'
+            )
 
     def _count(self, number: int, text: str) -> None:
         """Report the ``number``-th broken sample.
@@ -261,6 +281,18 @@ class CheckedDataset(DatasetWrapper):
         text = str(error).strip() or 'no message'
         prefix = '' if type(error) is ValueError else f'{type(error).__name__}: '
         return f'{shorten(paths) or f"sample {index}"}: {prefix}{text}'
+
+
+def _parse_xml(parse: Callable[[dict], Any], raw: dict) -> Any:
+    """Read an annotation file in the format of Pascal VOC."""
+    try:
+        return parse(raw)
+    except Exception as error:  # whatever is missing in it
+        reason = str(error) or 'no message'
+        raise UserError(
+            f'annotation file {raw["xml_path"]} is not in the format of Pascal VOC '
+            f'({type(error).__name__}: {reason})'
+        ) from error
 
 
 def _without_hidden(load: Callable[[], list[dict]], prefixes: dict[str, str]) -> list[dict]:

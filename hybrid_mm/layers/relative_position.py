@@ -117,7 +117,8 @@ class LogRelativeBias2d(nn.Module):
 
     def forward(self, height: int, width: int) -> Tensor:
         """Table (heads, 2 * height - 1, 2 * width - 1), by key minus query."""
-        like = next(x for x in self.parameters() if x.is_floating_point())
+        floating = (x for x in self.parameters() if x.is_floating_point())
+        like = next(floating, torch.empty(0))  # quantised layers have no parameters
         y, x = (
             -torch.arange(1 - side, side, dtype=like.dtype, device=like.device)
             for side in (height, width)

@@ -140,6 +140,7 @@ def test_weights_fit_any_dilation_and_window(tmp_path):
         (lambda: NAT('large'), "NAT has no arch 'large'"),
         (lambda: NAT(SMALL, kernel_size=4, out_indices=(0,)), 'kernel_size must be odd and pos'),
         (lambda: NAT(SMALL, dilations=[[1]]), 'dilations of NAT: a list of dilations from 1 for'),
+        (lambda: NAT(SMALL, dilations=[]), 'dilations of NAT: a list of dilations from 1 for'),
         (lambda: DiNAT(SMALL, dilations=[[1], [0]]), 'dilations of DiNAT: a list of dilations fr'),
         (lambda: DiNAT('mini', 'lvis'), 'dilations of DiNAT must be one of in1k, in1k-384, coco'),
         (lambda: DiNATs('tiny', 'mask2former'), 'dilations of DiNATs must be one of in1k'),

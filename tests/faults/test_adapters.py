@@ -156,7 +156,9 @@ def test_layers_of_plugins(name):
 
 # -- what changes a layer by other ways, on networks that read weights -----------------------------
 
-READING = ('cvt', 'levit', 'qna', 'quadratic-resnet', 'elsa-swin', 'san-pairwise', 'mvitv2')
+READING = (
+    'cvt', 'levit', 'qna', 'quadratic-resnet', 'elsa-swin', 'san-pairwise', 'mvitv2', 'coatnet-rw',
+)  # fmt: skip
 
 
 @pytest.mark.parametrize('name', [BACKBONES.marked(n, BACKBONES.CASES[n]) for n in READING])

@@ -1,6 +1,7 @@
 """Locally enhanced self-attention: stored outputs of the official code, batch statistics, sizes."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from hybrid_mm.layers.attention.lesa import LESA2d
+from hybrid_mm.layers.convolution.deform_conv import DeformConv2d
 
 DATA = Path(__file__).parents[1] / 'golden' / 'data' / 'lesa'
 NAMES = {
@@ -113,3 +115,16 @@ def test_stride_pools_also_odd_sizes(positions):
         for j in range(5):
             cell = full[..., 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean((2, 3))
             torch.testing.assert_close(found[..., i, j], cell)
+
+
+@pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
+def test_offsets_of_a_diverged_network(value):
+    """torchvision's kernel would read beyond the map: the process would end without a message."""
+    layer = DeformConv2d(8)
+    x = torch.rand(1, 8, 6, 7, requires_grad=True)
+    with torch.no_grad():
+        layer.conv_offset.bias[3] = value
+    out = layer(x)
+    out.sum().backward()
+    assert out.isnan().all() == math.isnan(value)
+    assert out.isfinite().all() != math.isnan(value)

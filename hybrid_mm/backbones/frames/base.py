@@ -116,8 +116,8 @@ class BaseBackbone(StrictWeights):
 
     Stages behind the last returned one are not kept: every parameter of a network is part of its
     maps, as distributed training asks. Initial values, drop-path rates and layer ids are those of
-    the whole network, and the weights of a whole one load: those of stages that are not there are
-    left out.
+    the whole network, and the weights of a whole one load: those of stages, and of norms of maps,
+    that are not there are left out.
 
     Maps have strides 4, 8, 16 and 32 if the class does not say otherwise (:attr:`map_strides`).
 
@@ -264,8 +264,8 @@ class BaseBackbone(StrictWeights):
                     f'small: {self.arch}'
                 )
         needed = self.out_indices[-1] + 1
-        if needed < n:
-            self.stages = self.stages[:needed]
+        self.stages = self.stages[:needed]
+        if len(self.out_indices) < n:
             self.register_load_state_dict_pre_hook(_leave_out)
         for module in self._frozen_modules():
             module.requires_grad_(False)
@@ -343,9 +343,19 @@ class BaseBackbone(StrictWeights):
         return state
 
     def leaves_out(self, key: str) -> bool:
-        """Whether a key of a state dict belongs to a stage behind the last returned one."""
-        match = re.match(r'stages\.(\d+)\.', key)
-        return match is not None and len(self.stages) <= int(match[1]) < len(self.depths)
+        """Whether a key of a state dict belongs to what only maps that are not returned need.
+
+        These are the stages behind the last returned one, and the norms of single maps.
+        """
+        match = re.match(r'stages\.(\d+)\.(norm\.)?', key)
+        if match is None:
+            return False
+        stage = int(match[1])
+        if stage < len(self.stages):
+            norm = getattr(self.stages[stage], 'norm', None)
+            unused = norm is None or isinstance(norm, nn.Identity)
+            return match[2] is not None and unused and stage not in self.out_indices
+        return stage < len(self.depths)
 
     # -- freezing --------------------------------------------------------------------------------
 
@@ -399,7 +409,7 @@ class BaseBackbone(StrictWeights):
 
 
 def _leave_out(module: BaseBackbone, state: dict[str, Tensor], prefix: str, *unused: Any) -> None:
-    """Take the weights of stages that a network does not have out of a state dict, in place."""
+    """Take the weights that a network leaves out of a state dict, in place."""
     for key in [key for key in state if key.startswith(prefix)]:
         if module.leaves_out(key[len(prefix) :]):
             del state[key]

@@ -80,9 +80,7 @@ class TokenPyramid(BaseBackbone):
         for key, value in own.items():
             if key.endswith('.relative_bias') and key in fitted and fitted[key].ndim == 3:
                 fitted[key] = resize_window_table(fitted[key], (value.shape[-1] + 1) // 2)
-        norms = [f'stages.{stage}.norm.' for stage in range(len(self.depths))]
-        if not any(key.startswith(tuple(norms[:-1])) for key in state):
-            fitted |= {key: own[key] for key in own if key.startswith(tuple(norms[:-1]))}
-        if norms[-1] + 'weight' not in own:  # nor has a backbone that does not return that map
-            fitted = {key: v for key, v in fitted.items() if not key.startswith(norms[-1])}
+        norms = tuple(f'stages.{stage}.norm.' for stage in range(len(self.depths) - 1))
+        if not any(key.startswith(norms) for key in state):
+            fitted |= {key: own[key] for key in own if key.startswith(norms)}
         super().load_strictly(fitted, origin)

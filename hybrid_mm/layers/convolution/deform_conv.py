@@ -1,5 +1,7 @@
 """Deformable convolution."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -40,7 +42,12 @@ class DeformConv2d(nn.Module):
             if exporting():
                 out = self._sampled(x, offset, weight)
             else:
+                # at NaN, which a diverged network gives, torchvision's CPU kernel reads beyond the
+                # map and ends the process; infinitely far away is outside, as zeros
+                lost = offset.isnan().any(1, keepdim=True)
+                offset = offset.nan_to_num(math.inf, math.inf, -math.inf)
                 out = deform_conv2d(x, offset, weight, None, self.stride, self.padding)
+                out = out.masked_fill(lost, math.nan)
             return out.to(self.weight.dtype)
 
     def _sampled(self, x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:

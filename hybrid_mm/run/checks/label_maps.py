@@ -49,7 +49,7 @@ def check_label_maps(
     if not samples:
         return
     for sample in samples:
-        sample.check_files()
+        sample.name_other_files()
     found = _Labels()
     for sample in samples:
         for index in spread(len(sample.data), FEW):
@@ -189,9 +189,8 @@ class _LabelMaps:
             self.data.pipeline.transforms = steps
         return sample['seg_map_path'], sample['gt_seg_map']
 
-    def check_files(self) -> None:
+    def name_other_files(self) -> None:
         """Name the files that are not read."""
-        infos = [self.data.get_data_info(i) for i in range(len(self.data))]
         others = images_not_read(self.data.dataset)
         if others:
             folder = self.data.data_prefix.get('img_path')
@@ -205,6 +204,7 @@ class _LabelMaps:
                 'losses, which changes labels at the borders of objects; write PNG files instead'
             )
         if not self.data.ann_file and not self.data._indices:
+            infos = map(self.data.get_data_info, range(len(self.data)))
             self._name_unused({os.path.normpath(info.get('seg_map_path', '')) for info in infos})
 
     def _name_unused(self, used: set[str]) -> None:
