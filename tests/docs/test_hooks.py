@@ -52,7 +52,7 @@ def test_every_network_is_in_the_table():
     assert {row.values[0] for row in rows()} == known
 
 
-@pytest.mark.parametrize(('kind', 'arguments', 'layer', 'layout'), rows())
+@pytest.mark.parametrize(('kind', 'arguments', 'layer', 'layout'), [*rows()])
 def test_layer(kind, arguments, layer, layout):
     """It is there, called once, with an output of this layout, and all of that has a gradient."""
     net, seen = network(kind, arguments), []
