@@ -83,4 +83,7 @@ class TokenPyramid(BaseBackbone):
         norms = tuple(f'stages.{stage}.norm.' for stage in range(len(self.depths) - 1))
         if not any(key.startswith(norms) for key in state):
             fitted |= {key: own[key] for key in own if key.startswith(norms)}
+        last = f'stages.{len(self.depths) - 1}.norm.'
+        if f'{last}weight' not in own:  # a classifier's, in a network without norms of its maps
+            fitted = {key: value for key, value in fitted.items() if not key.startswith(last)}
         super().load_strictly(fitted, origin)
