@@ -72,6 +72,14 @@ def test_tests_of_a_base_config_reach_all_trees_with_it(sources):
     assert 'tree:vit' not in parts
 
 
+def test_tests_of_a_module_that_no_test_names_are_those_of_its_room(sources):
+    files, _ = chosen(sources, 'hybrid_mm/checkpoint_files/kinds.py')
+    assert 'tests/checkpoint_files/test_foreign_files.py' in files['near']
+    files, _ = chosen(sources, 'hybrid_mm/data/coco_values.py')
+    assert 'tests/data/test_coco_check.py' in files['near']
+    assert 'tests/data/test_corruptions.py' not in files['near']
+
+
 def test_tests_of_a_tool_and_of_what_it_imports(sources):
     files, _ = chosen(sources, 'publish_model')
     assert 'tests/tools/test_other_tools.py' in files['near']

@@ -280,10 +280,21 @@ class Sources:
             if self.room(test) == 'layers' and 0 < len(self.mentions(test) & layers) <= FEW
         ]
 
+    def _through_room(self, changed: set[Path]) -> list[Path]:
+        """Tests of the rooms of modules that no test names, which reach them through others."""
+        rooms = {self.room(path) for path in changed if path in self.modules.values()} - GROUND
+        return [
+            test
+            for test in self.tests
+            if self.room(test) in rooms
+            and any(changed & self.closure(module) for module in self.mentions(test))
+        ]
+
     def stages(self, changed: set[Path], parts: set[str] | None = None) -> list[Stage]:
         """Runs of pytest for changed files, the nearest tests first.
 
-        1. ``near``: tests that are called after a file, or that import or name it.
+        1. ``near``: tests that are called after a file, or that import or name it; if there are
+           none, those of its room that reach it.
         2. ``digests``, ``contracts`` and ``configs``: what is stored of, and holds for, the
            networks and config trees that are made of the files (or for ``parts``, if given).
         3. ``far``: tests that reach it through one other module or tool.
@@ -324,6 +335,7 @@ class Sources:
         }
         near += [test for test in self.tests if set(test.parents) & folders]
         near += self._through_layers(changed)
+        near = near or self._through_room(changed)
         code = {p for p in changed if p.suffix == '.py' and not p.is_relative_to(tests)}
         stages = []
         used: set[Path] = set()
