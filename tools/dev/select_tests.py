@@ -30,7 +30,8 @@ from pathlib import Path
 PACKAGE = 'hybrid_mm'
 # contracts of every network, restricted to the parts that are concerned
 CONTRACTS = ('tests/backbones/test_all.py', 'tests/backbones/test_numerics.py',
-             'tests/backbones/test_initial_values.py', 'tests/golden/test_check.py')  # fmt: skip
+             'tests/backbones/test_initial_values.py', 'tests/faults/test_adapters.py',
+             'tests/golden/test_check.py')  # fmt: skip
 FAR = 'far'  # stage of tests that reach a module through another one
 # Rooms of what all others use. Tests of other rooms take networks from there only to have one, so
 # they are no tests of them unless they import them.
