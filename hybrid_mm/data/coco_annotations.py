@@ -1,5 +1,7 @@
 """Annotations in a file of COCO's format, one by one."""
 
+from typing import Any
+
 from hybrid_mm.data.coco_lists import CocoFile
 from hybrid_mm.data.coco_masks import (
     FewPointsError,
@@ -86,16 +88,23 @@ class AnnotationCheck:
                 f'annotation {entry["id"]} has the image_id {shown(number)}; expected the id of an '
                 'image'
             )
-        found = find(number, self.file.images)
-        if found is not None:
-            if type(found) is not type(number):
-                self.file.note(
-                    'annotations whose image_id is of another kind than the id of the image; '
-                    'converted',
-                    str(entry['id']),
-                )
-            entry['image_id'] = found
+        self._convert_id(entry, 'image', self.file.images)
         return entry['image_id']
+
+    def _convert_id(self, entry: dict, kind: str, known: dict[Id, Any]) -> bool:
+        """Give the id of an image or category its notation there; return whether it is known."""
+        key = f'{kind}_id'
+        value = entry.get(key)
+        found = find(value, known)
+        if found is None:
+            return False
+        if type(found) is not type(value):
+            self.file.note(
+                f'annotations whose {key} is of another kind than the id of the {kind}; converted',
+                str(entry['id']),
+            )
+        entry[key] = found
+        return True
 
     def _check(self, entry: dict, image: dict) -> bool:
         """Check one annotation; return whether it is an object that is trained.
@@ -155,21 +164,11 @@ class AnnotationCheck:
         return True
 
     def _read_category(self, entry: dict) -> bool:
-        value = entry.get('category_id')
-        found = find(value, self.file.categories)
-        if found is None:
-            known = [str(number) for number in self.file.categories]
-            return self._break(
-                entry, f'has the category {shown(value)}; the file has {shorten(known)}'
-            )
-        if type(found) is not type(value):
-            self.file.note(
-                'annotations whose category_id is of another kind than the id of the category; '
-                'converted',
-                str(entry['id']),
-            )
-        entry['category_id'] = found
-        return True
+        if self._convert_id(entry, 'category', self.file.categories):
+            return True
+        known = shorten([str(number) for number in self.file.categories])
+        value = shown(entry.get('category_id'))
+        return self._break(entry, f'has the category {value}; the file has {known}')
 
     def _read_box(self, entry: dict) -> list | None:
         box = parsed(entry.get('bbox'))

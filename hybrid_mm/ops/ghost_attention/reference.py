@@ -18,9 +18,8 @@ def attend(
     dropout: float = 0.0,
 ) -> Tensor:
     """Attention of maps (N, D, H, W) to values (N, C, H, W); see the public function."""
-    padded = F.pad(v, (kernel_size // 2 * dilation,) * 4)
-    options = heads, kernel_size, dilation, dropout
-    return attend_padded(hidden, padded, weight, bias, mul, add, *options)
+    logits = _logits(hidden, weight, bias)
+    return weighted_values(logits, v, mul, add, heads, kernel_size, dilation, dropout)
 
 
 def attend_padded(
@@ -36,9 +35,13 @@ def attend_padded(
     dropout: float = 0.0,
 ) -> Tensor:
     """The same for values that are padded by the reach of the window."""
-    groups = hidden.shape[1] // weight.shape[1]
-    logits = F.conv2d(F.gelu(hidden), weight[..., None, None], bias, groups=groups)
+    logits = _logits(hidden, weight, bias)
     return _weighted_padded(logits, padded, mul, add, heads, kernel_size, dilation, dropout)
+
+
+def _logits(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    groups = hidden.shape[1] // weight.shape[1]
+    return F.conv2d(F.gelu(hidden), weight[..., None, None], bias, groups=groups)
 
 
 def weighted_values(
