@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from hybrid_mm.zoo import recipes
+from hybrid_mm.zoo import recipe_tables, recipes
 
 from .loading import CONFIGS
 from .recipes.compare import BUILT, built, differences
@@ -110,3 +110,20 @@ def test_mistakes_of_a_ledger_are_named(tmp_path, change, message):
         write(tmp_path).recipes[0]._replace(
             values={'drop_path': recipes.Value('Chosen', {'a_1': 0.1})}
         ).of('a_2')
+
+
+def test_tables(tmp_path):
+    """Links lead to the lines; of a recipe like another only what differs is shown."""
+    ledger = write(tmp_path)
+    text = recipe_tables.section(ledger)
+    one, two = text.split('### Two')
+    assert '| lr | 1e-4 | [paper table 1](https://arxiv.org/abs/1) |' in one
+    link = '[code a.py L1](https://github.com/a/b/blob/123/a.py#L1)'
+    assert f'| drop path | 0.1 (a_1)<br>0.2 (*) | {link} |' in one
+    assert '| amp | no | unverified |' in one
+    assert 'As One, but for:' in two
+    assert 'drop path' not in two
+    assert '| lr | 2; official: 1. a slip |' in two
+    text = recipe_tables.overview({'x': ledger, 'y': ledger})
+    assert '| all | 12 | 4 | 0 | 2 |' in text
+    assert '| x | Two | lr | 1 | 2 | a slip |' in text
