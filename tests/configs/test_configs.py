@@ -225,6 +225,7 @@ def check_name(path, cfg):
         ('-300e_', 'max_epochs', 300),
         ('_in1k', 'max_epochs', 310),
         ('-50e_', 'max_iters', 368750),
+        ('-20k_', 'max_iters', 20000),
         ('-40k_', 'max_iters', 40000),
         ('-90k_', 'max_iters', 90000),
         ('-80k_', 'max_iters', 80000),
@@ -247,6 +248,8 @@ def check_name(path, cfg):
     if cfg.default_scope == 'mmseg' and '-640x640' in name:
         assert tuple(cfg.model.data_preprocessor.size) == (640, 640)
         tags['ADE20KDataset'] = '_ade20k-640x640'
+    if dataset == 'CityscapesDataset':
+        tags[dataset] = '_cityscapes-{}x{}'.format(*cfg.model.data_preprocessor.size)
     if name.endswith('-384'):
         assert cfg.val_dataloader.dataset.pipeline[2].crop_size == 384
         tags['ImageNet'] += '-384'
