@@ -224,7 +224,8 @@ def check_name(path, cfg):
         ('-1000e_', 'max_epochs', 1000),
         ('-300e_', 'max_epochs', 300),
         ('_in1k', 'max_epochs', 310),
-        ('-50e_', 'max_iters', 368750),
+        ('-50e_', *(('max_epochs', 50) if 'max_epochs' in loop else ('max_iters', 368750))),
+        ('-20k_', 'max_iters', 20000),
         ('-40k_', 'max_iters', 40000),
         ('-90k_', 'max_iters', 90000),
         ('-80k_', 'max_iters', 80000),
@@ -248,7 +249,9 @@ def check_name(path, cfg):
         assert tuple(cfg.model.data_preprocessor.size) == (640, 640)
         tags['ADE20KDataset'] = '_ade20k-640x640'
     if name.endswith('-384'):
-        assert cfg.val_dataloader.dataset.pipeline[2].crop_size == 384
+        steps = cfg.val_dataloader.dataset.pipeline
+        crops = [step.crop_size for step in steps if step.type == 'CenterCrop']
+        assert crops == [384] or [step.get('scale') for step in steps][1] == (384, 384)
         tags['ImageNet'] += '-384'
     assert name.endswith(tags[dataset.removeprefix('hybrid_mm.')])
 

@@ -103,6 +103,7 @@ RATES = {
 }
 OTHER_RATES = {
     r'botnet/bot\d*.*-s1_8xb32-100e_in1k': 0.2,  # distribuuuu
+    r'cvt/.*-20k_in1k-384': 0.0015,
     r'acmix/r\d\d-acmix_8xb16-90e_in1k': 0.2,
     r'evolving_attention/.*_in1k': 0.128,
     r'gcnet/.*-40e_in1k|gcnet/.*_8xb32-40e_in1k': 0.04,  # 40 epochs more
