@@ -227,6 +227,7 @@ def check_name(path, cfg):
         ('-50e_', 'max_iters', 368750),
         ('-40k_', 'max_iters', 40000),
         ('-90k_', 'max_iters', 90000),
+        ('-116k_', 'max_iters', 115750),
         ('-80k_', 'max_iters', 80000),
         ('-160k_', 'max_iters', 160000),
     ):
@@ -247,9 +248,9 @@ def check_name(path, cfg):
     if cfg.default_scope == 'mmseg' and '-640x640' in name:
         assert tuple(cfg.model.data_preprocessor.size) == (640, 640)
         tags['ADE20KDataset'] = '_ade20k-640x640'
-    if name.endswith('-384'):
-        assert cfg.val_dataloader.dataset.pipeline[2].crop_size == 384
-        tags['ImageNet'] += '-384'
+    if match := re.search(r'_in1k(-(384|512))$', name):
+        assert cfg.val_dataloader.dataset.pipeline[2].crop_size == int(match[2])
+        tags['ImageNet'] += match[1]
     assert name.endswith(tags[dataset.removeprefix('hybrid_mm.')])
 
 
