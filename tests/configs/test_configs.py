@@ -228,6 +228,7 @@ def check_name(path, cfg):
         ('-20k_', 'max_iters', 20000),
         ('-40k_', 'max_iters', 40000),
         ('-90k_', 'max_iters', 90000),
+        ('-116k_', 'max_iters', 115750),
         ('-80k_', 'max_iters', 80000),
         ('-160k_', 'max_iters', 160000),
     ):
@@ -248,11 +249,12 @@ def check_name(path, cfg):
     if cfg.default_scope == 'mmseg' and '-640x640' in name:
         assert tuple(cfg.model.data_preprocessor.size) == (640, 640)
         tags['ADE20KDataset'] = '_ade20k-640x640'
-    if name.endswith('-384'):
+    if match := re.search(r'-(384|512)$', name):
+        size = int(match[1])
         steps = cfg.val_dataloader.dataset.pipeline
         crops = [step.crop_size for step in steps if step.type == 'CenterCrop']
-        assert crops == [384] or [step.get('scale') for step in steps][1] == (384, 384)
-        tags['ImageNet'] += '-384'
+        assert crops == [size] or [step.get('scale') for step in steps][1] == (size, size)
+        tags['ImageNet'] += match[0]
     assert name.endswith(tags[dataset.removeprefix('hybrid_mm.')])
 
 
