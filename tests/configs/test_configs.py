@@ -248,7 +248,8 @@ def check_name(path, cfg):
         assert tuple(cfg.model.data_preprocessor.size) == (640, 640)
         tags['ADE20KDataset'] = '_ade20k-640x640'
     if name.endswith('-384'):
-        assert cfg.val_dataloader.dataset.pipeline[2].crop_size == 384
+        last = cfg.val_dataloader.dataset.pipeline[-2]  # a crop, or the image is stretched
+        assert (last.scale if last.type == 'Resize' else last.crop_size) == 384
         tags['ImageNet'] += '-384'
     assert name.endswith(tags[dataset.removeprefix('hybrid_mm.')])
 
