@@ -250,10 +250,9 @@ def check_name(path, cfg):
         assert tuple(cfg.model.data_preprocessor.size) == (640, 640)
         tags['ADE20KDataset'] = '_ade20k-640x640'
     if match := re.search(r'-(384|512)$', name):
-        size = int(match[1])
-        steps = cfg.val_dataloader.dataset.pipeline
-        crops = [step.crop_size for step in steps if step.type == 'CenterCrop']
-        assert crops == [size] or [step.get('scale') for step in steps][1] == (size, size)
+        last = cfg.val_dataloader.dataset.pipeline[-2]  # a crop, or the image is stretched
+        size = last.crop_size if last.type == 'CenterCrop' else last.scale
+        assert size in (int(match[1]), (int(match[1]),) * 2)
         tags['ImageNet'] += match[0]
     assert name.endswith(tags[dataset.removeprefix('hybrid_mm.')])
 
