@@ -67,12 +67,14 @@ class Recipe(NamedTuple):
         configs: Names of configs, or patterns of them.
         values: Value of each field.
         note: Free text.
+        like: Name of the recipe that it takes values of, or an empty string.
     """
 
     name: str
     configs: tuple[str, ...]
     values: dict[str, Value]
-    note: str
+    note: str = ''
+    like: str = ''
 
     def of(self, config: str) -> dict[str, Value]:
         """Values for one config.
@@ -188,7 +190,13 @@ class Ledger:
         for field, value in values.items():
             if value.state in ('Official', 'Different'):
                 mistakes += self._bad_source(entry['Name'], field, value.source)
-        return Recipe(entry['Name'], tuple(entry['Configs']), values, entry.get('Note', ''))
+        return Recipe(
+            entry['Name'],
+            tuple(entry['Configs']),
+            values,
+            entry.get('Note', ''),
+            entry.get('Like', ''),
+        )
 
     @staticmethod
     def _value(
