@@ -30,6 +30,7 @@ CONFIG_FILES = [
 TREES = sorted({path.parent.name for path in CONFIG_FILES})
 IMAGENET = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 HALF = [127.5] * 3, [127.5] * 3
+TENSORFLOW = [123.68, 116.78, 103.94], [1.0] * 3  # EA-AA-ResNet
 CIFAR = [125.307, 122.961, 113.8575], [51.5865, 50.847, 51.255]
 every_tree = pytest.mark.parametrize(
     'tree', [pytest.param(tree, marks=pytest.mark.part_of(f'tree:{tree}')) for tree in TREES]
@@ -202,6 +203,13 @@ def test_rates_of_sgd_are_of_the_batch(tree):
 
 @every_tree
 def test_means_belong_to_standard_deviations(tree):
+<<<<<<< HEAD
+    """What is erased gets the same. test_weights.py tells which they are."""
+    for name, cfg in configs(tree):
+        settings = cfg.model.get('data_preprocessor') or cfg.data_preprocessor
+        found = list(settings.mean), list(settings.std)
+        assert found in (IMAGENET, HALF, CIFAR, TENSORFLOW), name
+=======
     """ImageNet's, but for weights that were trained with 0.5; augmentation fills with them.
 
     Images are BGR within the pipelines, the means of the data preprocessors are RGB.
@@ -216,6 +224,7 @@ def test_means_belong_to_standard_deviations(tree):
         else:
             half = tree == 'coatnet' or 'replknet-xl' in name or 'maxvit-xlarge' in name
             assert found == (HALF if half else IMAGENET), name
+>>>>>>> main
         for step in cfg.train_dataloader.dataset.get('pipeline', ()):
             if step.type == 'RandomErasing':
                 assert (step.fill_color[::-1], step.fill_std[::-1]) == found, name
