@@ -249,7 +249,9 @@ def check_name(path, cfg):
     if cfg.default_scope == 'mmseg' and '-640x640' in name:
         assert tuple(cfg.model.data_preprocessor.size) == (640, 640)
         tags['ADE20KDataset'] = '_ade20k-640x640'
-    if match := re.search(r'-(384|512)$', name):
+    if dataset == 'CityscapesDataset':
+        tags[dataset] = '_cityscapes-{}x{}'.format(*cfg.model.data_preprocessor.size)
+    if match := re.search(r'-(320|384|512)$', name):
         last = cfg.val_dataloader.dataset.pipeline[-2]  # a crop, or the image is stretched
         size = last.crop_size if last.type == 'CenterCrop' else last.scale
         assert size in (int(match[1]), (int(match[1]),) * 2)

@@ -246,6 +246,7 @@ def numbers_of_classes(node) -> Iterator[int]:
 CLASSES = dict(
     CocoDataset={80},
     ADE20KDataset={150},
+    CityscapesDataset={19},
     ImageNet={1000},
     CIFAR10={10},
     HAM10000={7},
