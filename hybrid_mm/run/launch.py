@@ -43,7 +43,14 @@ from hybrid_mm.run.total_batch import count_accumulation
 _UNSHARDED = (None, 'SingleDeviceStrategy', 'DDPStrategy')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 # optimizer wrappers in float32, in float16 with a scaler, in bfloat16
-_PRECISIONS = (('OptimWrapper', 'AmpOptimWrapper', 'hybrid_mm.AutocastOptimWrapper'),)
+_PRECISIONS = (
+    ('OptimWrapper', 'AmpOptimWrapper', 'hybrid_mm.AutocastOptimWrapper'),
+    (
+        'hybrid_mm.AGCOptimWrapper',
+        'hybrid_mm.AGCAmpOptimWrapper',
+        'hybrid_mm.AGCAutocastOptimWrapper',
+    ),
+)
 EVALUATORS = ('val_evaluator', 'test_evaluator')
 
 

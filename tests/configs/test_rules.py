@@ -132,7 +132,10 @@ def test_rates_of_sgd_are_of_the_batch(tree):
 
 @every_tree
 def test_means_belong_to_standard_deviations(tree):
-    """ImageNet's in detectors and segmenters, but for RepLKNet-XL; what is erased gets the same."""
+    """ImageNet's in detectors and segmenters, but for RepLKNet-XL; augmentation fills with them.
+
+    Images are BGR within the pipelines, the means of the data preprocessors are RGB.
+    """
     for name, cfg in configs(tree):
         settings = cfg.model.get('data_preprocessor') or cfg.data_preprocessor
         found = list(settings.mean), list(settings.std)
@@ -143,7 +146,9 @@ def test_means_belong_to_standard_deviations(tree):
             assert found == (HALF if 'replknet-xl' in name else IMAGENET), name
         for step in cfg.train_dataloader.dataset.get('pipeline', ()):
             if step.type == 'RandomErasing':
-                assert (list(step.fill_color), list(step.fill_std)) == found, name
+                assert (step.fill_color[::-1], step.fill_std[::-1]) == found, name
+            if step.get('policies') == 'timm_increasing':
+                assert step.hparams.pad_val[::-1] == [round(mean) for mean in found[0]], name
 
 
 def numbers_of_classes(node) -> Iterator[int]:

@@ -26,6 +26,15 @@ from hybrid_mm.run.launch import set_exact_resume
     (False, None, dict(type='hybrid_mm.AutocastOptimWrapper', dtype='bfloat16'),
      dict(type='hybrid_mm.AutocastOptimWrapper', dtype='bfloat16')),
     (False, None, dict(type='ApexOptimWrapper'), dict(type='ApexOptimWrapper')),
+    # adaptive clipping stays
+    (True, None, dict(type='hybrid_mm.AGCAmpOptimWrapper'),
+     dict(type='hybrid_mm.AGCAmpOptimWrapper', dtype='float16', loss_scale='dynamic')),
+    (True, 'auto', dict(type='hybrid_mm.AGCOptimWrapper'),
+     dict(type='hybrid_mm.AGCAmpOptimWrapper', dtype='float16', loss_scale='dynamic')),
+    (False, None, dict(type='hybrid_mm.AGCAmpOptimWrapper'),
+     dict(type='hybrid_mm.AGCOptimWrapper')),
+    (False, 'auto', dict(type='hybrid_mm.AGCOptimWrapper'),
+     dict(type='hybrid_mm.AGCAutocastOptimWrapper', dtype='bfloat16')),
     # switched off
     (True, 'off', dict(type='AmpOptimWrapper', loss_scale='dynamic'), dict(type='OptimWrapper')),
     (False, 'off', dict(type='AmpOptimWrapper'), dict(type='OptimWrapper')),
@@ -60,8 +69,9 @@ def test_training(monkeypatch, capsys, gpu, dtype, wrapper, expected):
     launch.set_training_amp(cfg, *flags)
     assert cfg.optim_wrapper.pop('optimizer') == dict(type='SGD', lr=0.1)
     assert dict(cfg.optim_wrapper) == expected
-    silent = gpu or dtype is not None or wrapper.get('type') != 'AmpOptimWrapper'
-    line = 'warning: AmpOptimWrapper needs a GPU: training in float32; --amp trains in bfloat16\n'
+    name = wrapper.get('type', '')
+    line = f'warning: {name} needs a GPU: training in float32; --amp trains in bfloat16\n'
+    silent = gpu or dtype is not None or not name.endswith('AmpOptimWrapper')
     assert capsys.readouterr().err == ('' if silent else line)
 
 
