@@ -23,6 +23,8 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from configs.loading import CONFIGS, fromfile, variables
 
+from hybrid_mm.run.launch import set_training_amp
+
 from . import built_recipe
 from .of_networks import drop_path
 from .shapes import Shapes, quiet
@@ -169,6 +171,7 @@ def built(cfg: Config) -> Section:
     with _scope(cfg):
         model = _model(_weightless(cfg.model.to_dict()), cfg.default_scope)
         wrapper = cfg.optim_wrapper
+        set_training_amp(cfg, None, off=True)  # MMEngine builds mixed precision on a GPU only
         wrapper.optimizer.type = Recorder
         optimizer = build_optim_wrapper(model, wrapper).optimizer
     found = {f'(built).{key}': value for key, value in _groups(model, optimizer).items()}

@@ -6,6 +6,12 @@ Example:
     python tools/dev/recipes.py van                in one
     python tools/dev/recipes.py van --values       every field, its values, and who has them
     python tools/dev/recipes.py van-b0_8xb128_in1k --values
+
+Spelling: values are those of OpenMMLab 1.x configs, arguments in alphabetical order. no_decay lists
+the kinds of parameters without weight decay by part; what it does not list decays. lr_mult:
+backbone 0.7^(0..13) are powers of a layer decay. drop_path is the largest rate of the backbone.
+MMCV 0.x counts the main schedule from iteration 0 below the warm-up, OpenMMLab 1.x from its end:
+write the latter.
 """
 
 import argparse
