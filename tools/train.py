@@ -23,6 +23,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('config', help='config file')
     options.add_run_options(parser)
     parser.add_argument(
+        '--no-amp', action='store_true', help='float32, also where the config has mixed precision'
+    )
+    parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
         help='scale the learning rate with the total batch size (auto_scale_lr of the config)',
@@ -52,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     cfg = launch.config_of_run(args)
     settings.check_settings(cfg)
 
-    launch.set_training_amp(cfg, args.amp)
+    launch.set_training_amp(cfg, args.amp, args.no_amp)
     if args.auto_scale_lr:
         launch.set_auto_scale_lr(cfg)
     if args.no_validate:

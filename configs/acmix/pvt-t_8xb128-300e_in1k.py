@@ -1,4 +1,4 @@
-# PVT's recipe, which is that of DeiT; the class token is classified.
+# PVT's recipe, which is that of DeiT with its repeated augmentation; the class token is classified.
 _base_ = [
     '../_base_/models/classifier_deit.py',
     '../_base_/datasets/imagenet_1k_deit.py',
@@ -13,3 +13,5 @@ model = dict(
     neck=None,
     head=dict(in_channels=512),
 )
+optim_wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic')
+train_dataloader = dict(sampler=dict(type='RepeatAugSampler', shuffle=True))

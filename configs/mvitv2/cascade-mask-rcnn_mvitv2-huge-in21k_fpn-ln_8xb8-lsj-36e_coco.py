@@ -7,7 +7,7 @@ model = dict(
     ),
     neck=dict(in_channels=[192, 384, 768, 1536]),
 )
-# 36 epochs of 118,000 images in batches of 64 = 66,375 iterations
-train_cfg = dict(max_iters=66375, dynamic_intervals=[(65001, 66375)])
-_base_.param_scheduler[1].update(end=66375, milestones=[59000, 63916])
+# "36 epochs" of the authors, 36.8 of the images with annotations
+train_cfg = dict(max_iters=67500, dynamic_intervals=[(65001, 67500)])
+_base_.param_scheduler[1].update(end=67500, milestones=[52500, 62500])
 optim_wrapper = dict(optimizer=dict(lr=1.6e-4))

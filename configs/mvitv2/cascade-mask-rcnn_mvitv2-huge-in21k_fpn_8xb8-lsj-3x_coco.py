@@ -1,9 +1,9 @@
 # 8 GPUs x 8 images
 _base_ = [
     '../_base_/models/cascade-mask-rcnn_r50_fpn_4conv1fc.py',
-    '../_base_/datasets/coco_instance_lsj_1024.py',
+    '../_base_/datasets/coco_instance_lsj_padded.py',
     '../_base_/schedules/schedule_bs64_3x_adamw.py',
-    '../_base_/default_runtime_det.py',
+    '../_base_/default_runtime_det_iter.py',
 ]
 
 checkpoint = 'checkpoints/mvitv2-huge_in21k.pth'

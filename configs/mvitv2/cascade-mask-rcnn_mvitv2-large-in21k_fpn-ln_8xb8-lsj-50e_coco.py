@@ -18,3 +18,4 @@ model = dict(
     ),
     neck=dict(in_channels=[144, 288, 576, 1152]),
 )
+optim_wrapper = dict(optimizer=dict(lr=8e-5))

@@ -3,7 +3,7 @@
 # 8 GPUs x 8 images
 _base_ = [
     '../_base_/models/cascade-mask-rcnn_r50_fpn_4conv1fc.py',
-    '../_base_/datasets/coco_instance_lsj_1024.py',
+    '../_base_/datasets/coco_instance_lsj_padded.py',
     '../_base_/schedules/schedule_bs64_lsj-50e_adamw.py',
     '../_base_/default_runtime_det_iter.py',
 ]
@@ -19,4 +19,4 @@ model = dict(
     ),
     neck=dict(in_channels=[144, 288, 576, 1152]),
 )
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'attn.relative': dict(decay_mult=0.0)}))
+_base_.optim_wrapper.paramwise_cfg.custom_keys = {'attn.relative': dict(decay_mult=0.0)}

@@ -1,9 +1,9 @@
 # 8 GPUs x 8 images
 _base_ = [
     '../_base_/models/cascade-mask-rcnn_r50_fpn_4conv1fc.py',
-    '../_base_/datasets/coco_instance_ms-crop.py',
+    '../_base_/datasets/coco_instance_ms-crop_detr.py',
     '../_base_/schedules/schedule_bs64_3x_adamw.py',
-    '../_base_/default_runtime_det.py',
+    '../_base_/default_runtime_det_iter.py',
 ]
 
 checkpoint = 'checkpoints/mvitv2-tiny_in1k.pth'
@@ -17,4 +17,3 @@ model = dict(
     ),
     neck=dict(in_channels=[96, 192, 384, 768]),
 )
-train_dataloader = dict(batch_size=8)

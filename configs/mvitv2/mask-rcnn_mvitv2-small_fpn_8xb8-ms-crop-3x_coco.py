@@ -1,4 +1,4 @@
-# The result is from memory of the paper; not verified. The recipe is that of MViTv2-T.
+# No official file: the recipe of MViTv2-T with the drop path of the cascade (unverified).
 _base_ = './mask-rcnn_mvitv2-tiny_fpn_8xb8-ms-crop-3x_coco.py'
 
 checkpoint = 'checkpoints/mvitv2-small_in1k.pth'

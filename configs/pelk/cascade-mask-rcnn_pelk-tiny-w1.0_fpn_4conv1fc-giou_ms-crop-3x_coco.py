@@ -15,6 +15,7 @@ model = dict(
         width_factor=1.0,
         drop_path_rate=0.4,
         layer_scale=1.0,
+        norm_cfg=dict(type='SyncBN'),
         init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
     ),
     neck=dict(in_channels=[96, 192, 384, 768]),

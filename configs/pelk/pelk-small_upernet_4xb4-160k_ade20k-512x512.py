@@ -1,4 +1,4 @@
-# The recipe is that of SLaK (unverified): the paper gives no details.
+# The paper states 160k iterations only: the other values are those of SLaK's file of this size.
 _base_ = './pelk-tiny_upernet_4xb4-160k_ade20k-512x512.py'
 
 checkpoint = 'checkpoints/pelk-small_in1k.pth'

@@ -15,8 +15,10 @@ model = dict(
         width_factor=1.0,
         drop_path_rate=0.4,
         layer_scale=1.0,
+        norm_cfg=dict(type='SyncBN'),
         init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
     ),
     decode_head=dict(in_channels=[96, 192, 384, 768]),
     auxiliary_head=dict(in_channels=384),
+    test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341)),
 )

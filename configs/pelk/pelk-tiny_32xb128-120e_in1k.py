@@ -1,4 +1,4 @@
-# The recipe is that of SLaK (unverified): the paper gives no details.
+# The paper trains as SLaK does; its own list of values is in an appendix that is not public.
 _base_ = [
     '../_base_/models/classifier_deit.py',
     '../_base_/datasets/imagenet_1k_deit.py',
@@ -8,7 +8,12 @@ _base_ = [
 
 model = dict(
     backbone=dict(
-        type='hybrid_mm.PeLK', arch='tiny', drop_path_rate=0.1, pooled=True, out_indices=(3,)
+        type='hybrid_mm.PeLK',
+        arch='tiny',
+        drop_path_rate=0.1,
+        norm_cfg=dict(type='SyncBN'),
+        pooled=True,
+        out_indices=(3,),
     ),
     head=dict(in_channels=998),
 )

@@ -1,4 +1,4 @@
-# The recipe is that of SLaK (unverified): the paper gives no details.
+# The paper states 160k iterations only: the other values are those of SLaK's file of this size.
 _base_ = [
     '../_base_/models/upernet_r50.py',
     '../_base_/datasets/ade20k.py',
@@ -14,9 +14,11 @@ model = dict(
         arch='tiny',
         drop_path_rate=0.4,
         layer_scale=1.0,
+        norm_cfg=dict(type='SyncBN'),
         init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
     ),
     decode_head=dict(in_channels=[124, 249, 499, 998]),
     auxiliary_head=dict(in_channels=499),
+    test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341)),
 )
 custom_hooks = [dict(type='hybrid_mm.SparsityHook', init='zeros', scope='backbone.')]

@@ -1,4 +1,5 @@
-# Results are quoted by the PeLK paper; the recipe of this size is that of ConvNeXt (unverified).
+# Results are quoted by the PeLK paper. SLaK has no file of this size: drop path and decay of the
+# learning rate are ConvNeXt-B's.
 _base_ = './cascade-mask-rcnn_slak-tiny_fpn_4conv1fc-giou_ms-crop-3x_coco.py'
 
 checkpoint = 'checkpoints/slak-base_in1k.pth'

@@ -7,7 +7,12 @@ _base_ = [
 
 model = dict(
     backbone=dict(
-        type='hybrid_mm.SLaK', arch='tiny', drop_path_rate=0.1, pooled=True, out_indices=(3,)
+        type='hybrid_mm.SLaK',
+        arch='tiny',
+        drop_path_rate=0.1,
+        norm_cfg=dict(type='SyncBN'),
+        pooled=True,
+        out_indices=(3,),
     ),
     head=dict(in_channels=998),
 )

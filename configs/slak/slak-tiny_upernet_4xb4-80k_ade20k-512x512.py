@@ -1,3 +1,4 @@
+# The file has no sparse=True: weights that pre-training left at zero are free to train.
 _base_ = [
     '../_base_/models/upernet_r50.py',
     '../_base_/datasets/ade20k.py',
@@ -20,4 +21,3 @@ model = dict(
     auxiliary_head=dict(in_channels=499),
     test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341)),
 )
-custom_hooks = [dict(type='hybrid_mm.SparsityHook', init='zeros', scope='backbone.')]

@@ -1,3 +1,4 @@
+# Weights decay in MMSegmentation's norms too: its key 'norm' does not fit their names (ln1, ln2).
 # 8 GPUs x 2 crops
 _base_ = [
     '../_base_/models/upernet_r50.py',
@@ -11,13 +12,13 @@ model = dict(
         _delete_=True,
         type='hybrid_mm.ViT',
         arch='base',
+        pretrain_img_size=512,
         drop_path_rate=0.1,
         init_cfg=dict(type='Pretrained', checkpoint='checkpoints/deit-base_in1k.pth'),
     ),
     decode_head=dict(in_channels=[768] * 4),
     auxiliary_head=dict(in_channels=768, in_index=3),
 )
-_base_.optim_wrapper.paramwise_cfg.custom_keys.update(
-    {'stem.position': dict(decay_mult=0.0), 'class_token': dict(decay_mult=0.0)}
-)
+flat = dict(decay_mult=0.0)
+_base_.optim_wrapper.paramwise_cfg.custom_keys = {'stem.position': flat, 'class_token': flat}
 train_dataloader = dict(batch_size=2)

@@ -1,3 +1,4 @@
+# MMSegmentation's own file of this name inherits from one with 80k iterations: a slip.
 _base_ = './deit-base_upernet_8xb2-160k_ade20k-512x512.py'
 
 model = dict(

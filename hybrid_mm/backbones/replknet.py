@@ -6,6 +6,8 @@ Source: "Scaling Up Your Kernels to 31x31: Revisiting Large Kernel Design in CNN
 2203.06717), sections 3 and 4.
 """
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -21,6 +23,8 @@ from hybrid_mm.backbones.frames.parallel_kernels import ConvNorm, ParallelKernel
 from hybrid_mm.layers import DepthwiseConv2d, DropPath, drop_path_schedule
 from hybrid_mm.ops.arguments import odd, one_of, positive
 from hybrid_mm.registry import MODELS
+
+_BLOCKS_PER_LAYER = 4  # of the third stage, in layer-wise decay of the learning rate
 
 
 def plain_conv_norm(
@@ -256,6 +260,33 @@ class RepLKNet(BaseBackbone):
     def switch_to_deploy(self) -> None:
         """Merge norms and small kernels into the large kernels, for inference."""
         merge_kernels(self)
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Layer of a parameter for layer-wise learning-rate decay, as the authors count.
+
+        With L = 12 for the variants of the paper: 0 the stem; 1 and 2 the first two stages; 3 + j
+        // 4 block j of the third, where large kernels and feed-forward networks both count; L the
+        fourth; a down-sampling belongs to the last layer of the stage before it. L + 1 are the
+        norms of the returned maps and everything after the backbone.
+
+        Args:
+            param_name: Full name of the parameter.
+            prefix: Name of this backbone in the model, with the final dot.
+
+        Returns:
+            The layer id, and the number of layers L + 2.
+        """
+        last = 3 + math.ceil(self.depths[2] / _BLOCKS_PER_LAYER)
+        pattern = re.escape(prefix) + r'(?:(stem)|stages\.(\d+)\.(?:(downsample)|blocks\.(\d+)))'
+        found = re.match(pattern, param_name)
+        if found is None:
+            return last + 1, last + 2
+        stem, stage, downsample, block = found.groups()
+        if stem:
+            return 0, last + 2
+        third = 3 + int(block or 0) // _BLOCKS_PER_LAYER
+        layers = (0, 1, 2, last - 1) if downsample else (1, 2, third, last)
+        return layers[int(stage)], last + 2
 
     def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
         """Load a state dict in our layout; norms of maps that the file lacks stay as they are.

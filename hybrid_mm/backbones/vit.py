@@ -22,7 +22,14 @@ from hybrid_mm.backbones.frames.token_pyramid import MLP, init_linear
 from hybrid_mm.layers.attention.self_attention import SelfAttention
 from hybrid_mm.layers.drop import DropPath
 from hybrid_mm.layers.norm import LayerNorm2d
-from hybrid_mm.ops.arguments import divides, multiple_of, one_of, positive
+from hybrid_mm.ops.arguments import (
+    divides,
+    multiple_of,
+    not_negative,
+    one_of,
+    positive,
+    sides,
+)
 from hybrid_mm.ops.positions import fit_tables, resize_position_embedding
 from hybrid_mm.registry import MODELS
 
@@ -36,7 +43,7 @@ class PatchTokens(nn.Module):
         in_channels: Channels of the image.
         channels: Channels C of the tokens.
         patch_size: Pixels of a patch on each side.
-        grid: Rows (and columns) of the map that the positions are made for.
+        grid: Rows and columns of the map that the positions are made for.
         class_token: Put a class token in front; its position is there either way.
         pad: Pad incomplete patches with zeros; else they are left out.
     """
@@ -46,14 +53,14 @@ class PatchTokens(nn.Module):
         in_channels: int,
         channels: int,
         patch_size: int,
-        grid: int,
+        grid: tuple[int, int],
         class_token: bool,
         pad: bool,
     ) -> None:
         super().__init__()
-        self.patch_size, self.pad = patch_size, pad
+        self.patch_size, self.pad, self.grid = patch_size, pad, grid
         self.proj = nn.Conv2d(in_channels, channels, patch_size, patch_size)
-        self.position = nn.Parameter(torch.empty(1, 1 + grid**2, channels))
+        self.position = nn.Parameter(torch.empty(1, 1 + grid[0] * grid[1], channels))
         nn.init.trunc_normal_(self.position, std=0.02)
         self.class_token = None
         if class_token:
@@ -68,7 +75,7 @@ class PatchTokens(nn.Module):
         x = self.proj(x)
         size = x.shape[2], x.shape[3]
         x = x.flatten(2).transpose(1, 2)
-        position = resize_position_embedding(self.position, size, 1, mode='bicubic')
+        position = resize_position_embedding(self.position, size, 1, 'bicubic', self.grid)
         if self.class_token is None:
             return x + position[:, 1:], size
         return torch.cat([self.class_token.expand(len(x), -1, -1), x], 1) + position, size
@@ -108,10 +115,17 @@ class ViTBlock(nn.Module):
         mlp_ratio: Hidden width of the MLP as a multiple of C.
         drop_path: Drop-path rate of both branches.
         residual: End with residual convolutions.
+        layer_scale: Initial value of the layer scales, or None for none.
     """
 
     def __init__(
-        self, attn: SelfAttention, channels: int, mlp_ratio: float, drop_path: float, residual: bool
+        self,
+        attn: SelfAttention,
+        channels: int,
+        mlp_ratio: float,
+        drop_path: float,
+        residual: bool,
+        layer_scale: float | None = None,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(channels, eps=_EPS)
@@ -120,11 +134,18 @@ class ViTBlock(nn.Module):
         self.mlp = MLP(channels, int(channels * mlp_ratio))
         self.drop_path = DropPath(drop_path)
         self.residual = ResidualConvolution(channels) if residual else None
+        self.gamma1 = self.gamma2 = None
+        if layer_scale is not None:
+            self.gamma1, self.gamma2 = (
+                nn.Parameter(torch.full((channels,), float(layer_scale))) for _ in range(2)
+            )
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """Map tokens (N, L, C) of a map of this size to the same shape."""
-        x = x + self.drop_path(self.attn(self.norm1(x), size))
-        x = x + self.drop_path(self.mlp(self.norm2(x)))
+        y = self.attn(self.norm1(x), size)
+        x = x + self.drop_path(y if self.gamma1 is None else self.gamma1 * y)
+        y = self.mlp(self.norm2(x))
+        x = x + self.drop_path(y if self.gamma2 is None else self.gamma2 * y)
         if self.residual is None:
             return x
         maps = x.unflatten(1, size).permute(0, 3, 1, 2)
@@ -174,10 +195,11 @@ class ViT(BaseBackbone):
         arch: 'tiny', 'small', 'base', 'large', 'huge', or a dict with the fields of
             :class:`ViTArch`.
         patch_size: Pixels of a patch on each side.
-        pretrain_img_size: Rows and columns of the image that the absolute positions are made for;
-            weights made for another are interpolated at loading.
-        img_size: Rows and columns of the image that the relative positions of blocks without
-            windows are made for.
+        pretrain_img_size: Rows and columns of the image, one number or two, that the absolute
+            positions are made for; weights made for another (square, if it has another number of
+            patches) are interpolated at loading.
+        img_size: Rows and columns of the image, one number or two, that the relative positions of
+            blocks without windows are made for.
         window_size: Tokens of a window on each side; None: no windows.
         global_blocks: Numbers of the blocks without windows, by default the last of each subset.
         residual_blocks: Numbers of the blocks that end with residual convolutions.
@@ -189,6 +211,8 @@ class ViT(BaseBackbone):
             map has ceil(H / patch_size) rows; 'drop' leaves them out as the published codes do.
         mlp_ratio: Hidden width of the MLPs as a multiple of the channels.
         qkv_bias: Bias of the projections to queries, keys and values.
+        layer_scale: Initial value of layer scales, or None for none; weights without them leave
+            them as they are.
         impl: See :func:`~hybrid_mm.ops.decomposed_attention.decomposed_attention`.
         **kwargs: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`; its stages are the
             subsets. ``norm_eval`` has no effect, there is no batch norm.
@@ -221,8 +245,8 @@ class ViT(BaseBackbone):
         self,
         arch: str | Mapping | ViTArch = 'base',
         patch_size: int = 16,
-        pretrain_img_size: int = 224,
-        img_size: int = 224,
+        pretrain_img_size: int | Sequence[int] = 224,
+        img_size: int | Sequence[int] = 224,
         window_size: int | None = None,
         global_blocks: Sequence[int] | None = None,
         residual_blocks: Sequence[int] = (),
@@ -233,12 +257,16 @@ class ViT(BaseBackbone):
         partial_patches: str = 'pad',
         mlp_ratio: float = 4.0,
         qkv_bias: bool = True,
+        layer_scale: float | None = None,
         impl: str = 'auto',
         **kwargs: Unpack[SharedArguments],
     ) -> None:
         super().__init__(arch, **kwargs)
         one_of(self, ('pad', 'drop'), partial_patches=partial_patches)
         positive(self, patch_size=patch_size, window_size=window_size, mlp_ratio=mlp_ratio)
+        not_negative(self, layer_scale=layer_scale)
+        self.pretrain_img_size = sides(self, pretrain_img_size=pretrain_img_size)
+        self.img_size = sides(self, img_size=img_size)
         multiple_of(self, patch_size, pretrain_img_size=pretrain_img_size, img_size=img_size)
         if class_token and (window_size is not None or relative or residual_blocks):
             raise ValueError(
@@ -254,11 +282,11 @@ class ViT(BaseBackbone):
             global_blocks = [block - 1 for block in self.first_blocks[1:]]
         self.global_blocks = self._blocks(global_blocks=global_blocks)
         self.residual_blocks = self._blocks(residual_blocks=residual_blocks)
-        self.patch_size, self.pretrain_img_size = patch_size, pretrain_img_size
-        self.img_size, self.window_size = img_size, window_size
+        self.patch_size, self.window_size = patch_size, window_size
         self.relative, self.class_token, self.qkv_bias = relative, class_token, qkv_bias
         self.final_norm, self.pooled, self.impl = final_norm, pooled, impl
         self.pad, self.mlp_ratio = partial_patches == 'pad', mlp_ratio
+        self.layer_scale = layer_scale
         self.register_load_state_dict_pre_hook(self._divide)
         self.build()
 
@@ -274,6 +302,10 @@ class ViT(BaseBackbone):
             raise ValueError(f'{name} must lie in 0..{number - 1}, got {tuple(blocks)}')
         return tuple(blocks)
 
+    def _grid(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of the patches of an image."""
+        return size[0] // self.patch_size, size[1] // self.patch_size
+
     @property
     def map_strides(self) -> tuple[int, ...]:
         """The size of a patch, for all maps."""
@@ -285,7 +317,7 @@ class ViT(BaseBackbone):
             self.in_channels,
             self.arch.embed_dim,
             self.patch_size,
-            self.pretrain_img_size // self.patch_size,
+            self._grid(self.pretrain_img_size),
             self.class_token,
             self.pad,
         )
@@ -293,7 +325,7 @@ class ViT(BaseBackbone):
     def make_stage(self, stage: int) -> nn.Module:
         """Consecutive blocks; only the last map may have a norm."""
         channels, first = self.arch.embed_dim, self.first_blocks[stage]
-        size = (self.img_size // self.patch_size,) * 2
+        size = self._grid(self.img_size)
         blocks = []
         for block, rate in enumerate(self.drop_path_rates[stage], first):
             attn = SelfAttention(
@@ -305,7 +337,9 @@ class ViT(BaseBackbone):
                 self.impl,
             )
             residual = block in self.residual_blocks
-            blocks.append(ViTBlock(attn, channels, self.mlp_ratio, rate, residual))
+            blocks.append(
+                ViTBlock(attn, channels, self.mlp_ratio, rate, residual, self.layer_scale)
+            )
         normed = self.final_norm and stage == len(self.depths) - 1
         norm = nn.LayerNorm(channels, eps=_EPS) if normed else nn.Identity()
         return ViTStage(blocks, self.with_cp, norm=norm)
@@ -342,18 +376,41 @@ class ViT(BaseBackbone):
                 part = f'blocks.{int(number) - sum(model.depths[:stage])}'
             state[f'{prefix}stages.{stage}.{part}.{rest}'] = state.pop(key)
 
+    def _fit_position(self, position: Tensor, class_token: bool, origin: str) -> Tensor:
+        """Interpolate absolute positions (1, entries, C) of a file to our map.
+
+        Raises:
+            ValueError: They are neither of our map nor of a square one.
+        """
+        rows, columns = self._grid(self.pretrain_img_size)
+        number = position.shape[1]
+        if number == 1 + rows * columns:
+            return position
+        square = round(number**0.5) ** 2 == number and not class_token
+        if square or number == rows * columns:  # none of a class token
+            position = F.pad(position, (0, 0, 1, 0))
+        if position.shape[1] == 1 + rows * columns:
+            return position
+        if round((position.shape[1] - 1) ** 0.5) ** 2 != position.shape[1] - 1:
+            raise ValueError(
+                f'{origin}: {number} absolute positions are neither of a square map nor of our '
+                f'{rows} x {columns} patches; give pretrain_img_size of these weights'
+            )
+        return resize_position_embedding(position, (rows, columns), 1, 'bicubic')
+
     def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
         """Load a state dict in our layout, or one with flat indices of blocks.
 
         Positions are interpolated to our image sizes, patches to our patch size (bicubic; ViTDet-H
-        comes from patches of 14 pixels). Relative positions and residual convolutions that a
-        pre-trained network lacks stay as they are; its class token and last norm are left out
+        comes from patches of 14 pixels). Relative positions, residual convolutions and layer scales
+        that a pre-trained network lacks stay as they are; its class token and last norm are left out
         where we have none.
 
         Raises:
             ValueError: Keys or shapes differ; the message names the first of each.
         """
         own, state = self.state_dict(), dict(state)
+        class_token = 'stem.class_token' in state
         self._divide(self, state, '')
         state = fit_tables(self, state)
         state = {
@@ -363,16 +420,11 @@ class ViT(BaseBackbone):
         }
         position = state.get('stem.position')
         if position is not None and position.ndim == 3:
-            if round(position.shape[1] ** 0.5) ** 2 == position.shape[1]:  # no class token
-                position = F.pad(position, (0, 0, 1, 0))
-            side = round((own['stem.position'].shape[1] - 1) ** 0.5)
-            state['stem.position'] = resize_position_embedding(
-                position, (side, side), 1, mode='bicubic'
-            )
+            state['stem.position'] = self._fit_position(position, class_token, origin)
         key, patch = 'stem.proj.weight', (self.patch_size,) * 2
         if key in state and state[key].ndim == 4 and state[key].shape[2:] != patch:
             state[key] = F.interpolate(state[key], patch, mode='bicubic', align_corners=False)
-        for part in ('.attn.relative.', '.residual.'):
+        for part in ('.attn.relative.', '.residual.', '.gamma'):
             if not any(part in key for key in state):
                 state |= {key: value for key, value in own.items() if part in key}
         super().load_strictly(state, origin)

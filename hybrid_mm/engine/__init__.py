@@ -1,5 +1,10 @@
 """What MMEngine finds by name: hooks, wrappers of models and optimizers, their constructor."""
 
+from hybrid_mm.engine.adaptive_clipping import (
+    AGCAmpOptimWrapper,
+    AGCAutocastOptimWrapper,
+    AGCOptimWrapper,
+)
 from hybrid_mm.engine.hooks.atomic_checkpoint import AtomicCheckpointHook
 from hybrid_mm.engine.hooks.compile_parts import CompileHook
 from hybrid_mm.engine.hooks.exact_resume import ExactResumeHook
@@ -11,6 +16,9 @@ from hybrid_mm.engine.model_wrapper import DeviceAwareDistributedDataParallel
 from hybrid_mm.engine.optim_wrapper import AutocastOptimWrapper
 
 __all__ = [
+    'AGCAmpOptimWrapper',
+    'AGCAutocastOptimWrapper',
+    'AGCOptimWrapper',
     'AtomicCheckpointHook',
     'AutocastOptimWrapper',
     'CompileHook',

@@ -103,26 +103,32 @@ def encode_coordinates(position: nn.Conv2d, height: int, width: int) -> Tensor:
 
 
 def resize_position_embedding(
-    table: Tensor, size: tuple[int, int], extra: int = 0, mode: str = 'bilinear'
+    table: Tensor,
+    size: tuple[int, int],
+    extra: int = 0,
+    mode: str = 'bilinear',
+    grid: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Interpolate an embedding of the absolute positions of a square map to another map.
+    """Interpolate an embedding of the absolute positions of a map to another map.
 
     Args:
-        table: (1, extra + S * S, C).
+        table: (1, extra + S * T, C).
         size: Rows and columns of the map.
         extra: Leading entries, of class tokens, which are kept.
         mode: Interpolation of ``torch.nn.functional.interpolate``.
+        grid: Rows S and columns T of the map that the table is made for; None: a square map.
 
     Returns:
         (1, extra + rows * columns, C).
     """
-    first, grid = table[:, :extra], table[:, extra:]
-    side = round(grid.shape[1] ** 0.5)
-    if (side, side) == tuple(size):
+    first, places = table[:, :extra], table[:, extra:]
+    if grid is None:
+        grid = (round(places.shape[1] ** 0.5),) * 2
+    if tuple(grid) == tuple(size):
         return table
-    grid = grid.transpose(1, 2).unflatten(2, (side, side))
-    grid = interpolate(grid, size, mode, align_corners=False)
-    return torch.cat([first, grid.flatten(2).transpose(1, 2)], 1)
+    places = places.transpose(1, 2).unflatten(2, grid)
+    places = interpolate(places, size, mode, align_corners=False)
+    return torch.cat([first, places.flatten(2).transpose(1, 2)], 1)
 
 
 def fit_tables(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:

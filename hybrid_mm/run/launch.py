@@ -29,7 +29,7 @@ from hybrid_mm.engine.hooks.strict_loading import (
 )
 from hybrid_mm.engine.optim_wrapper import autocast_features
 from hybrid_mm.engine.work_dir_lock import locked
-from hybrid_mm.errors import UserError
+from hybrid_mm.errors import UserError, warn
 from hybrid_mm.run.checks.schedule import ScheduleHook
 from hybrid_mm.run.checks.settings import check_channels
 from hybrid_mm.run.config import check_texts, checkpoint_hook, load_config, task_of
@@ -42,6 +42,15 @@ from hybrid_mm.run.total_batch import count_accumulation
 # strategies of MMEngine's FlexibleRunner with the whole model in every process
 _UNSHARDED = (None, 'SingleDeviceStrategy', 'DDPStrategy')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+# optimizer wrappers in float32, in float16 with a scaler, in bfloat16
+_PRECISIONS = (
+    ('OptimWrapper', 'AmpOptimWrapper', 'hybrid_mm.AutocastOptimWrapper'),
+    (
+        'hybrid_mm.AGCOptimWrapper',
+        'hybrid_mm.AGCAmpOptimWrapper',
+        'hybrid_mm.AGCAutocastOptimWrapper',
+    ),
+)
 EVALUATORS = ('val_evaluator', 'test_evaluator')
 
 
@@ -82,32 +91,52 @@ def config_of_run(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def set_training_amp(cfg: Config, dtype: str | None) -> None:
-    """Set the optimizer wrapper for ``--amp [dtype]``, or adapt that of the config to a CPU.
+def set_training_amp(cfg: Config, dtype: str | None, off: bool = False) -> None:
+    """Set the optimizer wrapper for ``--amp [dtype]`` or ``--no-amp``.
+
+    Without either flag, a config with ``AmpOptimWrapper`` is mixed precision on a GPU, and trains
+    in float32 on a CPU, where a line says so.
 
     Args:
         cfg: Config of the run.
         dtype: 'float16', 'bfloat16', 'auto' (that of the config, or the default of the device), or
             None if the flag is not given.
+        off: Whether ``--no-amp`` is given: float32 on every device.
 
     Raises:
-        UserError: float16 on CPU, or an optimizer wrapper that has no mixed precision.
+        UserError: float16 on CPU, an optimizer wrapper that has no mixed precision, or both flags.
     """
     wrapper = cfg.optim_wrapper
     name = wrapper.get('type', 'OptimWrapper')
-    if dtype is None and name != 'AmpOptimWrapper':
-        return
-    if name not in ('OptimWrapper', 'AmpOptimWrapper', 'hybrid_mm.AutocastOptimWrapper'):
+    if off and dtype is not None:
+        raise UserError('--amp and --no-amp exclude each other; leave one of them out')
+    kinds = next((row for row in _PRECISIONS if name in row), None)
+    if kinds is None:
+        if dtype is None and not off:
+            return
         raise UserError(
-            f'--amp needs optim_wrapper.type OptimWrapper or AmpOptimWrapper, got {name}'
+            f'{"--no-amp" if off else "--amp"} needs optim_wrapper.type '
+            f'{", ".join(row[0] for row in _PRECISIONS)} or a sibling with Amp, got {name}'
         )
-    if _amp_dtype(dtype, wrapper.get('dtype')) == 'bfloat16':
-        wrapper.pop('loss_scale', None)
-        wrapper.pop('use_fsdp', None)
-        wrapper.update(type='hybrid_mm.AutocastOptimWrapper', dtype='bfloat16')
-    else:
-        wrapper.update(type='AmpOptimWrapper', dtype='float16')
-        wrapper.setdefault('loss_scale', 'dynamic')
+    full, scaled, autocast = kinds
+    on_cpu = dtype is None and name == scaled and not torch.cuda.is_available()
+    if off or on_cpu:
+        if on_cpu and not off:
+            warn(f'{name} needs a GPU: training in float32; --amp trains in bfloat16')
+        _set_precision(wrapper, full)
+    elif dtype is not None or name == scaled:
+        if _amp_dtype(dtype, wrapper.get('dtype')) == 'bfloat16':
+            _set_precision(wrapper, autocast, dtype='bfloat16')
+        else:
+            wrapper.update(type=scaled, dtype='float16')
+            wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def _set_precision(wrapper: ConfigDict, name: str, **settings: str) -> None:
+    """Make an optimizer wrapper one without a scaler."""
+    for key in ('dtype', 'loss_scale', 'use_fsdp'):
+        wrapper.pop(key, None)
+    wrapper.update(type=name, **settings)
 
 
 def _amp_dtype(dtype: str | None, configured: str | None = None) -> str:

@@ -18,6 +18,8 @@ from mmengine.structures import InstanceData, PixelData
 from mmpretrain.structures import DataSample
 from mmseg.structures import SegDataSample
 
+from hybrid_mm.run.launch import set_training_amp
+
 from .loading import CONFIGS, fromfile, look_at
 
 CONFIG_FILES = sorted(p for p in CONFIGS.glob('*/*.py') if p.parent.name != '_base_')
@@ -148,6 +150,7 @@ def build(cfg: Config) -> torch.nn.Module:
 
 
 def optimizer(cfg: Config, model: torch.nn.Module):
+    set_training_amp(cfg, None, off=True)
     with scope(cfg):
         return build_optim_wrapper(model, cfg.optim_wrapper)
 

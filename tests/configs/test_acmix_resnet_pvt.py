@@ -83,8 +83,8 @@ def test_schedules():
     cfg = load(next(p for p in OURS if p.stem == 'retinanet_pvt-s_fpn_1x_coco'))
     assert cfg.param_scheduler[0].end == 500
     assert (cfg.optim_wrapper.optimizer.lr, cfg.optim_wrapper.optimizer.type) == (1e-4, 'AdamW')
-    cfg = load(next(p for p in OURS if p.stem == 'mask-rcnn_pvt-l_fpn_1x_coco'))
-    assert cfg.optim_wrapper.optimizer.lr == 2e-4
+    cfg = load(next(p for p in OURS if p.stem == 'mask-rcnn_pvt-l_fpn_8xb1-1x_coco'))
+    assert cfg.optim_wrapper.optimizer.lr == 2e-4 / 1.4
     small, large = (
         load(next(p for p in OURS if p.stem == f'pvt-{size}_8xb128-300e_in1k')) for size in 'sl'
     )

@@ -201,12 +201,12 @@ def check_name(path, cfg):
         ('lsj-100e_', 'max_iters', 11_800_000 // (gpus * samples)),
         ('lsj-75e_', 'max_iters', 8_850_000 // (gpus * samples)),
         ('lsj-50e_', 'max_iters', 5_900_000 // (gpus * samples)),
-        ('lsj-36e_', 'max_iters', 4_248_000 // (gpus * samples)),
+        ('lsj-36e_', 'max_iters', 67500),  # detectron2's "3x"
         ('_1x_', 'max_epochs', 12),
         ('-1x_', 'max_epochs', 12),
         ('_2x_', 'max_epochs', 24),
         ('-2x_', 'max_epochs', 24),
-        ('-3x_', 'max_epochs', 36),
+        ('-3x_', *(('max_iters', 67500) if gpus * samples == 64 else ('max_epochs', 36))),
         ('-12e_', 'max_epochs', 12),
         ('-24e_', 'max_epochs', 24),
         ('-36e_', 'max_epochs', 36),
@@ -224,9 +224,11 @@ def check_name(path, cfg):
         ('-1000e_', 'max_epochs', 1000),
         ('-300e_', 'max_epochs', 300),
         ('_in1k', 'max_epochs', 310),
-        ('-50e_', 'max_iters', 368750),
+        ('-50e_', *(('max_epochs', 50) if 'max_epochs' in loop else ('max_iters', 368750))),
+        ('-20k_', 'max_iters', 20000),
         ('-40k_', 'max_iters', 40000),
         ('-90k_', 'max_iters', 90000),
+        ('-116k_', 'max_iters', 115750),
         ('-80k_', 'max_iters', 80000),
         ('-160k_', 'max_iters', 160000),
     ):
@@ -247,9 +249,11 @@ def check_name(path, cfg):
     if cfg.default_scope == 'mmseg' and '-640x640' in name:
         assert tuple(cfg.model.data_preprocessor.size) == (640, 640)
         tags['ADE20KDataset'] = '_ade20k-640x640'
-    if name.endswith('-384'):
-        assert cfg.val_dataloader.dataset.pipeline[2].crop_size == 384
-        tags['ImageNet'] += '-384'
+    if match := re.search(r'-(384|512)$', name):
+        last = cfg.val_dataloader.dataset.pipeline[-2]  # a crop, or the image is stretched
+        size = last.crop_size if last.type == 'CenterCrop' else last.scale
+        assert size in (int(match[1]), (int(match[1]),) * 2)
+        tags['ImageNet'] += match[0]
     assert name.endswith(tags[dataset.removeprefix('hybrid_mm.')])
 
 

@@ -1,6 +1,9 @@
 """Values of configs that follow from others, in every tree."""
 
+import ast
+import functools
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +14,10 @@ from mmengine.registry import PARAM_SCHEDULERS
 from hybrid_mm.run.checks.schedule import misfits
 
 from .loading import CONFIGS, look_at
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from digests.stored import decode, path_of
 
 # What a file sets besides the network, its weights and its widths. A file without any of these has
 # the values of the file that it inherits from, which is checked.
@@ -41,6 +48,11 @@ def check_schedule(cfg) -> None:
     by_epoch = 'max_epochs' in loop
     total = loop.get('max_epochs') or loop.max_iters
     *first, last = cfg.param_scheduler
+    longer = (300, 310), (115750, 90000)  # timm's cool-down; MaxViT's cosine, which is cut
+    if last.type == 'ConstantLR' and first:  # after a cosine
+        assert (last.factor, last.begin, last.end) == (1, first[-1].end, total)
+        longer += ((last.begin, total),)
+        *first, last = first
     for item in cfg.param_scheduler:
         # a period that is named is that between begin and end
         assert item.get('T_max', item.end - item.get('begin', 0)) == item.end - item.get('begin', 0)
@@ -48,16 +60,15 @@ def check_schedule(cfg) -> None:
         assert list(steps) == sorted(set(steps))
         assert not steps or 0.5 * item.end < steps[-1] < item.end == total or steps[0] == 30
     assert last.by_epoch == by_epoch
-    assert last.end == total or (last.end, total) == (300, 310)  # timm's cool-down
+    assert last.end == total or (last.end, total) in longer
     if first:
         (warm,) = first
         assert warm.type in ('LinearLR', 'ConstantLR')
         assert warm.begin == 0
         # where both count the same, the second begins at the end of the first
         if last.type != 'MultiStepLR' and warm.by_epoch == last.by_epoch:
+            assert last.begin in (warm.end, 0)  # TensorFlow's cosines count from the beginning
             assert warm.end < 0.25 * total
-            # or both are factors of the rate of an epoch (distribuuuu)
-            assert last.begin == (warm.end if 'convert_to_iter_based' in warm or not by_epoch else 0)
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
     built = [
         PARAM_SCHEDULERS.build(dict(item), default_args=dict(optimizer=optimizer, epoch_length=500))
@@ -94,6 +105,59 @@ def test_schedules(tree):
             raise AssertionError(f'{name}: {cfg.train_cfg}, {cfg.param_scheduler}') from error
 
 
+STEPS = 50
+"""Steps to which runs are shortened."""
+
+
+def factors_of_groups(tree: str) -> Iterator[tuple[str, list[float]]]:
+    """Learning rates of the groups of built models as multiples of the optimizer's, by config."""
+    for name, section in decode(path_of(f'configs/{tree}').read_text()).items():
+        found = {float(m[1]) for key in section if (m := re.match(r'\(built\)\.lr\*(\S+)', key))}
+        yield name, sorted(found)
+
+
+@functools.cache
+def rises(schedulers: str, total: int, by_epoch: bool, rate: float, factors: tuple) -> bool:
+    """Whether a rate rises in a step after the warm-up, for the text of a list of schedulers."""
+    groups = [dict(params=[torch.zeros(1)], lr=rate * factor) for factor in factors]
+    optimizer, built, warm = torch.optim.SGD(groups, lr=rate), [], 0
+    for item in ast.literal_eval(schedulers):
+        length = total if item['by_epoch'] == by_epoch else total * 500
+        for key in ('begin', 'end', 'T_max'):
+            if item.get(key):
+                item[key] = max(
+                    round(item[key] * STEPS / length), 2
+                )  # of one step, LinearLR does nothing
+        if 'milestones' in item:
+            item['milestones'] = [round(step * STEPS / length) for step in item['milestones']]
+        item.pop('convert_to_iter_based', None)
+        if item['type'] in ('LinearLR', 'ConstantLR'):
+            warm = max(warm, item['end'])
+        built.append(PARAM_SCHEDULERS.build(item, default_args=dict(optimizer=optimizer)))
+    before = None
+    for step in range(STEPS):
+        rates = [group['lr'] for group in optimizer.param_groups]
+        if step > warm and any(b > a * (1 + 1e-6) for a, b in zip(before, rates, strict=True)):
+            return True
+        before = rates
+        optimizer.step()
+        for scheduler in built:
+            scheduler.step()
+    return False
+
+
+@every_tree
+def test_no_rate_rises_after_the_warm_up(tree):
+    """Also not that of a layer whose rate is below the floor of a schedule for all."""
+    for name, factors in factors_of_groups(tree):
+        path = CONFIGS / tree / f'{name}.py'
+        cfg = look_at(path)
+        total = cfg.train_cfg.get('max_epochs') or cfg.train_cfg.max_iters
+        schedulers = str([item.to_dict() for item in cfg.param_scheduler])
+        settings = total, 'max_epochs' in cfg.train_cfg, cfg.optim_wrapper.optimizer.lr
+        assert factors and not rises(schedulers, *settings, tuple(factors)), name
+
+
 # of 256 images (classifiers) or 16 (others); a number in a comment of each file, as published
 RATES = {
     'classifier': 0.1,
@@ -105,6 +169,7 @@ RATES = {
 }
 OTHER_RATES = {
     r'botnet/bot\d*.*-s1_8xb32-100e_in1k': 0.2,  # distribuuuu
+    r'cvt/.*-20k_in1k-384': 0.0015,
     r'acmix/r\d\d-acmix_8xb16-90e_in1k': 0.2,
     r'evolving_attention/.*_in1k': 0.128,
     r'gcnet/.*-40e_in1k|gcnet/.*_8xb32-40e_in1k': 0.04,  # 40 epochs more
@@ -112,6 +177,7 @@ OTHER_RATES = {
     r'quadratic_attention/.*_cifar10': 0.256,
     r'aa_resnet/retinanet.*_8xb8-150e_coco': 0.02,  # from scratch
     r'sasa/retinanet.*_8xb8-150e_coco': 0.03,  # from scratch: 0.12 of 64
+    r'maxvit/retinanet.*': 0.02,  # 0.32 of 256
     r'(botnet|halonet)/mask-rcnn.*_8xb8-.*': 0.025,  # 0.1 of 64
 }
 
@@ -135,18 +201,25 @@ def test_rates_of_sgd_are_of_the_batch(tree):
 
 @every_tree
 def test_means_belong_to_standard_deviations(tree):
-    """ImageNet's in detectors and segmenters, but for RepLKNet-XL; what is erased gets the same."""
+    """ImageNet's, but for weights that were trained with 0.5; augmentation fills with them.
+
+    Images are BGR within the pipelines, the means of the data preprocessors are RGB.
+    """
     for name, cfg in configs(tree):
         settings = cfg.model.get('data_preprocessor') or cfg.data_preprocessor
         found = list(settings.mean), list(settings.std)
         if cfg.default_scope == 'mmpretrain':
-            half = tree in ('van', 'lska', 'coatnet', 'maxvit') or 'haloregnetz' in name
+            half = tree in ('van', 'lska', 'coatnet') or (tree == 'maxvit' and '-30e_' in name)
+            half |= 'haloregnetz' in name
             assert found == (CIFAR if 'cifar10' in name else HALF if half else IMAGENET), name
         else:
-            assert found == (HALF if 'replknet-xl' in name else IMAGENET), name
+            half = tree == 'coatnet' or 'replknet-xl' in name or 'maxvit-xlarge' in name
+            assert found == (HALF if half else IMAGENET), name
         for step in cfg.train_dataloader.dataset.get('pipeline', ()):
             if step.type == 'RandomErasing':
-                assert (list(step.fill_color), list(step.fill_std)) == found, name
+                assert (step.fill_color[::-1], step.fill_std[::-1]) == found, name
+            if step.get('policies') == 'timm_increasing':
+                assert step.hparams.pad_val[::-1] == [round(mean) for mean in found[0]], name
 
 
 def numbers_of_classes(node) -> Iterator[int]:

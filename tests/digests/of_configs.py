@@ -2,7 +2,7 @@
 
 One digest per tree. ``(built)`` lines are of the model on the meta device: parameters by learning
 rate (as a multiple of the base rate) and weight decay, with a hash of their names, and the rates of
-all drop paths.
+all drop paths. ``(recipe)`` lines say the same as recipes do, which the ledgers are compared with.
 """
 
 import contextlib
@@ -23,6 +23,9 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from configs.loading import CONFIGS, fromfile, variables
 
+from hybrid_mm.run.launch import set_training_amp
+
+from . import built_recipe
 from .of_networks import drop_path
 from .shapes import Shapes, quiet
 from .stored import Digest, Section
@@ -40,11 +43,15 @@ def trees() -> dict[str, list[Path]]:
     return found
 
 
-def compute(tree: str) -> Digest:
-    """Digest of a tree."""
+def compute(tree: str, names: set[str] | None = None) -> Digest:
+    """Digest of a tree, or of some of its configs."""
     unset = {name: value for name, value in os.environ.items() if name not in variables()}
     with mock.patch.dict(os.environ, unset, clear=True):
-        found = {path.stem: section(fromfile(path)) for path in trees()[tree]}
+        found = {
+            path.stem: section(fromfile(path))
+            for path in trees()[tree]
+            if names is None or path.stem in names
+        }
     _modules.clear()  # millions of objects, which every later collection of garbage would look at
     return found
 
@@ -164,11 +171,14 @@ def built(cfg: Config) -> Section:
     with _scope(cfg):
         model = _model(_weightless(cfg.model.to_dict()), cfg.default_scope)
         wrapper = cfg.optim_wrapper
+        set_training_amp(cfg, None, off=True)  # MMEngine builds mixed precision on a GPU only
         wrapper.optimizer.type = Recorder
         optimizer = build_optim_wrapper(model, wrapper).optimizer
     found = {f'(built).{key}': value for key, value in _groups(model, optimizer).items()}
     found['(built).drop_path'] = drop_path(model)
-    return found
+    rate = (wrapper.get('paramwise_cfg') or {}).get('layer_decay_rate')
+    told = built_recipe.describe(model, optimizer.param_groups, optimizer.defaults, rate)
+    return found | {f'(recipe).{key}': value for key, value in told.items()}
 
 
 def _groups(model: torch.nn.Module, optimizer: Recorder) -> Section:

@@ -7,7 +7,7 @@ import torch
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
-from hybrid_mm.backbones import VAN, HorNet
+from hybrid_mm.backbones import VAN, HorNet, RepLKNet
 
 
 class Model(nn.Module):
@@ -126,6 +126,38 @@ def test_rates_of_blocks_by_hand():
     groups = build(van(), layer_decay_rate=0.8)
     assert exponents(groups, 0.8) == of_prefixes(groups, table)
     assert {g['lr'] for g in build(van(), layer_decay_rate=1).values()} == {1.0}
+
+
+def test_rates_of_replknet_by_hand():
+    """As the authors count for the depths (2, 2, 18, 2): four blocks of the third stage a layer.
+
+    Kernels and feed-forward networks are blocks; a down-sampling is of the stage before it.
+    """
+    table = {
+        'backbone.stem.': 13,
+        'backbone.stages.0.blocks.': 12,
+        'backbone.stages.1.downsample.': 12,
+        'backbone.stages.1.blocks.': 11,
+        'backbone.stages.2.downsample.': 11,
+        **{f'backbone.stages.2.blocks.{i}.': 10 - i // 4 for i in range(36)},
+        'backbone.stages.3.downsample.': 2,
+        'backbone.stages.3.blocks.': 1,
+        'backbone.stages.3.norm.': 0,
+        'head.': 0,
+    }
+    arch = dict(depths=[2, 2, 18, 2], kernel_sizes=[3] * 4, channels=[4] * 4, dw_ratio=1)
+    backbone = RepLKNet(arch | dict(small_kernel=None), norm_outputs='last')
+    groups = build(backbone, layer_decay_rate=0.7)
+    assert exponents(groups, 0.7) == of_prefixes(groups, table)
+    # another depth: the down-sampling after the third stage goes with its last four blocks
+    short = RepLKNet(arch | dict(depths=[2, 2, 3, 1], small_kernel=None))
+    names = [
+        'stages.2.blocks.3.a',
+        'stages.2.blocks.4.a',
+        'stages.3.downsample.a',
+        'stages.3.blocks.0.a',
+    ]
+    assert [short.get_layer_depth(name) for name in names] == [(3, 7), (4, 7), (4, 7), (5, 7)]
 
 
 def test_other_keys_keep_their_meaning():

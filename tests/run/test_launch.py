@@ -21,8 +21,27 @@ from hybrid_mm.run.launch import set_exact_resume
      dict(type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic')),
     (True, None, dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale='dynamic'),
      dict(type='hybrid_mm.AutocastOptimWrapper', dtype='bfloat16')),
-    (False, None, dict(type='AmpOptimWrapper', loss_scale=512.0, use_fsdp=False),
+    (False, None, dict(type='AmpOptimWrapper', loss_scale=512.0, dtype='float16', use_fsdp=False),
+     dict(type='OptimWrapper')),
+    (False, None, dict(type='hybrid_mm.AutocastOptimWrapper', dtype='bfloat16'),
      dict(type='hybrid_mm.AutocastOptimWrapper', dtype='bfloat16')),
+    (False, None, dict(type='ApexOptimWrapper'), dict(type='ApexOptimWrapper')),
+    # adaptive clipping stays
+    (True, None, dict(type='hybrid_mm.AGCAmpOptimWrapper'),
+     dict(type='hybrid_mm.AGCAmpOptimWrapper', dtype='float16', loss_scale='dynamic')),
+    (True, 'auto', dict(type='hybrid_mm.AGCOptimWrapper'),
+     dict(type='hybrid_mm.AGCAmpOptimWrapper', dtype='float16', loss_scale='dynamic')),
+    (False, None, dict(type='hybrid_mm.AGCAmpOptimWrapper'),
+     dict(type='hybrid_mm.AGCOptimWrapper')),
+    (False, 'auto', dict(type='hybrid_mm.AGCOptimWrapper'),
+     dict(type='hybrid_mm.AGCAutocastOptimWrapper', dtype='bfloat16')),
+    # switched off
+    (True, 'off', dict(type='AmpOptimWrapper', loss_scale='dynamic'), dict(type='OptimWrapper')),
+    (False, 'off', dict(type='AmpOptimWrapper'), dict(type='OptimWrapper')),
+    (False, 'off', dict(type='hybrid_mm.AutocastOptimWrapper', dtype='bfloat16'),
+     dict(type='OptimWrapper')),
+    (True, 'off', dict(), dict(type='OptimWrapper')),
+    (True, 'off', dict(type='ApexOptimWrapper'), '--no-amp needs .* got ApexOptimWrapper'),
     # as in the config, else the device's default
     (True, 'auto', dict(), dict(type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic')),
     (True, 'auto', dict(dtype='bfloat16', type='AmpOptimWrapper'),
@@ -37,18 +56,29 @@ from hybrid_mm.run.launch import set_exact_resume
     (True, 'float16', dict(type='hybrid_mm.AutocastOptimWrapper', dtype='bfloat16'),
      dict(type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic')),
     (False, 'float16', dict(type='OptimWrapper'), '--amp float16 needs a GPU'),
-    (True, 'auto', dict(type='ApexOptimWrapper'), 'AmpOptimWrapper, got ApexOptimWrapper'),
+    (True, 'auto', dict(type='ApexOptimWrapper'), '--amp needs .* got ApexOptimWrapper'),
 ])  # fmt: skip
-def test_training(monkeypatch, gpu, dtype, wrapper, expected):
+def test_training(monkeypatch, capsys, gpu, dtype, wrapper, expected):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
     cfg = Config(dict(optim_wrapper=dict(wrapper, optimizer=dict(type='SGD', lr=0.1))))
+    flags = (None, True) if dtype == 'off' else (dtype,)
     if isinstance(expected, str):
         with pytest.raises(UserError, match=expected):
-            launch.set_training_amp(cfg, dtype)
+            launch.set_training_amp(cfg, *flags)
         return
-    launch.set_training_amp(cfg, dtype)
+    launch.set_training_amp(cfg, *flags)
     assert cfg.optim_wrapper.pop('optimizer') == dict(type='SGD', lr=0.1)
     assert dict(cfg.optim_wrapper) == expected
+    name = wrapper.get('type', '')
+    line = f'warning: {name} needs a GPU: training in float32; --amp trains in bfloat16\n'
+    silent = gpu or dtype is not None or not name.endswith('AmpOptimWrapper')
+    assert capsys.readouterr().err == ('' if silent else line)
+
+
+def test_both_flags_of_mixed_precision():
+    cfg = Config(dict(optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1))))
+    with pytest.raises(UserError, match='--amp and --no-amp exclude each other'):
+        launch.set_training_amp(cfg, 'auto', off=True)
 
 
 def test_of_a_test_run(monkeypatch, noting_detector):

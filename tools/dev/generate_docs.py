@@ -1,25 +1,28 @@
 #!/usr/bin/env python
-"""Generate the documents of the model zoo from the metafiles.
+"""Generate the documents of the model zoo from the metafiles and the ledgers of recipes.
 
-These are README.md of each config tree, docs/model_zoo.md, the page docs/model_zoo.html, and in the
-README of the project the text between ``<!-- zoo:begin -->`` and ``<!-- zoo:end -->``.
+These are README.md of each config tree, docs/model_zoo.md, docs/recipes.md, the page
+docs/model_zoo.html, and in the README of the project the text between ``<!-- zoo:begin -->`` and
+``<!-- zoo:end -->``.
 
     python tools/dev/generate_docs.py            write all
     python tools/dev/generate_docs.py --check    list the files that are out of date (status 1)
 
-If metafiles have mistakes (unknown fields, metrics, configs, ...), these are printed and nothing is
-written. ``configs/<tree>/metafile.yml`` is the only place for numbers. Results whose ``Source`` is
-``measured`` are ours; all others are quoted, and in a table of their own.
+If metafiles or ledgers have mistakes (unknown fields, metrics, configs, ...), these are printed and
+nothing is written. ``configs/<tree>/metafile.yml`` is the only place for figures,
+``configs/<tree>/recipe.yml`` for the values of recipes with their sources. Results whose ``Source``
+is ``measured`` are ours; all others are quoted, and in a table of their own.
 """
 
 import argparse
+import functools
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from hybrid_mm.zoo import metafile
+from hybrid_mm.zoo import metafile, recipe_tables, recipes
 from hybrid_mm.zoo.metafile import GROUPS, MEASURED, Model
 from hybrid_mm.zoo.page import page
 
@@ -158,7 +161,16 @@ class Tree(metafile.Tree):
             + '\n'
             + self.tables(self.folder, '##')
             + COST
+            + self._recipes()
         )
+
+    def _recipes(self) -> str:
+        return f'\n{recipe_tables.section(self.ledger)}' if self.ledger else ''
+
+    @functools.cached_property
+    def ledger(self) -> recipes.Ledger | None:
+        """Ledger of the tree, if it has one."""
+        return recipes.read(self.folder) if (self.folder / recipes.FILE).exists() else None
 
     def _example(self, fits: Callable[[str], bool]) -> Model | None:
         """First config that fits: a Mask R-CNN that others inherit from, a RetinaNet, or any."""
@@ -218,6 +230,13 @@ def documents() -> dict[Path, str]:
         zoo += [f'## [{tree.collection["Name"]}]({folder})\n', tree.tables(ROOT / 'docs', '###')]
     result[ROOT / 'docs/model_zoo.md'] = '\n'.join(zoo)
     result[ROOT / 'docs/model_zoo.html'] = page(found)
+    ledgers = {tree.folder.name: tree.ledger for tree in found if tree.ledger}
+    result[ROOT / 'docs/recipes.md'] = (
+        f'{GENERATED.replace("metafile.yml", "the ledgers, configs/*/recipe.yml")}\n# Recipes\n\n'
+        'Where the values of the configs stand: in how many the source was read, and what differs '
+        'from it.\nA value of a config that drifts from its ledger fails '
+        'tests/configs/test_recipes.py.\n\n' + recipe_tables.overview(ledgers)
+    )
 
     readme = (ROOT / 'README.md').read_text()
     if BEGIN in readme and END in readme:

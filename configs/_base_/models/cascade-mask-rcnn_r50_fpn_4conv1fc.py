@@ -1,7 +1,9 @@
 # Cascade Mask R-CNN with detectron2's heads for large backbones (ViTDet, MViTv2): four convolutions
 # and one linear layer per box head, boxes without classes, L1 loss, two convolutions in the RPN,
-# SyncBN in box and mask heads. MMDetection weighs the stages by 1, 0.5 and 0.25 and has three mask
-# heads; detectron2 has equal weights, a third of the gradient into the features, and one mask head.
+# SyncBN in box and mask heads, 1000 proposals, no filter of anchors at the border. detectron2 weighs
+# the stages equally and lets a third of their gradients into the features: so do weights of 1/3,
+# since AdamW does not see the scale of a head's own gradients. It has one mask head, MMDetection
+# three.
 _base_ = './cascade-mask-rcnn_r50_fpn.py'
 
 norm_cfg = dict(type='SyncBN', requires_grad=True)
@@ -21,5 +23,8 @@ bbox_heads[2]['bbox_coder']['target_stds'] = [1 / 30, 1 / 30, 1 / 15, 1 / 15]
 
 model = dict(
     rpn_head=dict(num_convs=2, loss_bbox=dict(_delete_=True, type='L1Loss', loss_weight=1.0)),
-    roi_head=dict(bbox_head=bbox_heads, mask_head=dict(norm_cfg=norm_cfg)),
+    roi_head=dict(
+        stage_loss_weights=[1 / 3] * 3, bbox_head=bbox_heads, mask_head=dict(norm_cfg=norm_cfg)
+    ),
+    train_cfg=dict(rpn=dict(allowed_border=-1), rpn_proposal=dict(max_per_img=1000)),
 )

@@ -1,6 +1,7 @@
 # AdamW for detectors with the recipe of ViTDet: 100 epochs of 118,000 images in batches of 64 =
-# 184,375 iterations, steps at 8/9 and 26/27, 250 iterations of warm-up, no weight decay for norms
-# and absolute positions.
+# 184,375 iterations, steps at 8/9 and 26/27, 250 iterations of warm-up, half precision. No weight
+# decay for absolute positions and the norms of the backbone; detectron2 does not count its layer
+# norms of maps, in neck and heads, among the norms.
 max_iters = 184375
 interval = 5000
 # every 5,000 iterations, and once at the end
@@ -25,9 +26,17 @@ param_scheduler = [
     ),
 ]
 optim_wrapper = dict(
-    type='OptimWrapper',
+    type='AmpOptimWrapper',
+    loss_scale='dynamic',
     optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.1),
-    paramwise_cfg=dict(norm_decay_mult=0.0, custom_keys={'stem.position': dict(decay_mult=0.0)}),
+    paramwise_cfg=dict(
+        norm_decay_mult=0.0,
+        custom_keys={
+            'stem.position': dict(decay_mult=0.0),
+            'neck': dict(decay_mult=1.0),
+            'roi_head': dict(decay_mult=1.0),
+        },
+    ),
 )
 
 # 8 GPUs x 8 images

@@ -1,0 +1,8 @@
+_base_ = ['./recipes/upernet_convnext_8xb2-160k_ade20k.py', './members/convnext-s.py']
+
+model = dict(
+    backbone=dict(_base_.backbone, drop_path_rate=0.3),
+    decode_head=dict(in_channels=_base_.widths),
+    auxiliary_head=dict(in_channels=_base_.widths[2]),
+)
+optim_wrapper = dict(paramwise_cfg=dict(num_layers=12))

@@ -1,0 +1,11 @@
+# PVT's detection
+_base_ = [
+    '../../_base_/models/mask-rcnn_r50_fpn.py',
+    '../../_base_/datasets/coco_instance.py',
+    '../../_base_/schedules/schedule_1x_adamw.py',
+    '../../_base_/default_runtime_det.py',
+]
+
+model = dict(backbone=dict(_delete_=True))
+optim_wrapper = dict(optimizer=dict(lr=0.0002, weight_decay=0.0001))
+_base_.param_scheduler[0].end = 500

@@ -1,0 +1,18 @@
+# Swin-Transformer-Semantic-Segmentation
+_base_ = [
+    '../../_base_/models/upernet_r50.py',
+    '../../_base_/datasets/ade20k.py',
+    '../../_base_/schedules/schedule_160k_adamw.py',
+    '../../_base_/default_runtime_seg.py',
+]
+
+model = dict(backbone=dict(_delete_=True, drop_path_rate=0.3))
+train_dataloader = dict(batch_size=2)
+optim_wrapper = dict(
+    paramwise_cfg=dict(
+        _delete_=True,
+        custom_keys=dict(
+            norm=dict(decay_mult=0.0), relative_position_bias_table=dict(decay_mult=0.0)
+        ),
+    )
+)

@@ -1,0 +1,125 @@
+"""Ledgers of recipes as Markdown: a section for the README of a tree, and an overview of all."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from hybrid_mm.zoo.recipes import STATES, Ledger, Value
+
+LEGEND = {
+    'Official': 'read in the source named',
+    'Unverified': 'the authors ran it; no source that we know states the value',
+    'Chosen': 'no such experiment of the authors: ours, or borrowed as the note says',
+    'Different': 'kept different from the source on purpose',
+}
+
+
+def section(ledger: Ledger) -> str:
+    """Text for a README: a table for each recipe, of one like another what differs."""
+    parts = [
+        '## Recipes\n\nEvery value, and where it stands. '
+        f'`python tools/dev/recipes.py {ledger.file.parent.name}` compares the configs with them.\n'
+    ]
+    for recipe in ledger.recipes:
+        number = len(ledger.configs_of(recipe))
+        listed = ', '.join(f'`{pattern}`' for pattern in recipe.configs)
+        text = f'### {recipe.name}\n\n{listed} ({number} config{"s" * (number > 1)}).'
+        if recipe.note:
+            text += f' {_cell(recipe.note)}'
+        shown, base = (
+            recipe.values,
+            next((r for r in ledger.recipes if r.name == recipe.like), None),
+        )
+        if base:
+            shown = {
+                field: value
+                for field, value in shown.items()
+                if field not in base.values or _told(value) != _told(base.values[field])
+            }
+            text += f' As {base.name}' + (', but for:' if shown else '.')
+        rows = [(_words(f), _value(v), _source(v, ledger)) for f, v in shown.items()]
+        parts.append(f'{text}\n' + (f'\n{_table(("", "Value", "Source"), rows)}' if rows else ''))
+    return '\n'.join(parts)
+
+
+def _told(value: Value) -> tuple:
+    return value.state, value.ours, value.official
+
+
+def overview(ledgers: Mapping[str, Ledger]) -> str:
+    """How many values there are of each state, by tree; and what differs on purpose."""
+    rows, total = [], dict.fromkeys(STATES, 0)
+    for tree, ledger in ledgers.items():
+        counts = ledger.counts()
+        rows.append((f'[{tree}](../configs/{tree}/README.md#recipes)', *counts.values()))
+        total = {state: total[state] + n for state, n in counts.items()}
+    rows.append(('all', *total.values()))
+    legend = '\n'.join(f'- {state}: {text}.' for state, text in LEGEND.items())
+    text = f'{legend}\n\n{_table(("Configs", *STATES), rows)}'
+    kept = [
+        (
+            tree,
+            recipe.name,
+            _words(field),
+            _plain(value.official),
+            _plain(value.ours),
+            _cell(value.why),
+        )
+        for tree, ledger in ledgers.items()
+        for recipe in ledger.recipes
+        for field, value in recipe.values.items()
+        if value.state == 'Different'
+    ]
+    head = ('Configs', 'Recipe', '', 'Official', 'Ours', 'Why')
+    return f'{text}\n## What differs on purpose\n\n{_table(head, kept)}'
+
+
+def _table(head: tuple, rows: list[tuple]) -> str:
+    lines = [head, ['---'] * len(head), *rows]
+    return ''.join('| ' + ' | '.join(map(str, line)) + ' |\n' for line in lines)
+
+
+def _words(field: str) -> str:
+    return field.replace('_', ' ')
+
+
+def _cell(text: str) -> str:
+    return ' '.join(str(text).split()).replace('|', r'\|')
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return '<br>'.join(f'{_plain(item)} ({_cell(key)})' for key, item in value.items())
+    return 'no' if value is False else _cell(value)
+
+
+def _value(value: Value) -> str:
+    text = _plain(value.ours)
+    if value.state == 'Different':
+        text += f'; official: {_plain(value.official)}. {_cell(value.why)}'
+    return text
+
+
+def _source(value: Value, ledger: Ledger) -> str:
+    if value.state in ('Unverified', 'Chosen'):
+        return value.state.lower()
+    return '; '.join(
+        _link(part, ledger.sources) for part in value.source.split(';') if part.strip()
+    )
+
+
+def _link(text: str, sources: Mapping[str, dict]) -> str:
+    """``seg a/b.py L12-L20`` as a link to these lines at the commit of ``seg``."""
+    name, *rest = text.split()
+    source = sources[name]
+    if 'Paper' in source:
+        return f'[{_cell(" ".join([name, *rest]))}]({source["Paper"]})'
+    if 'Package' in source:
+        return f'{source["Package"]} {source["Version"]} {_cell(" ".join(rest))}'.rstrip()
+    url = f'{source["Repository"]}/tree/{source["Commit"]}'
+    if rest:
+        url = f'{source["Repository"]}/blob/{source["Commit"]}/{rest[0].rstrip(",:")}'
+        line = re.search(r'\bL(\d+)(?:-L?(\d+))?', ' '.join(rest[1:]))
+        if line:
+            url += f'#L{line[1]}' + (f'-L{line[2]}' if line[2] else '')
+    return f'[{_cell(" ".join([name, *rest]))}]({url})'

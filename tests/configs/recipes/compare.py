@@ -1,0 +1,62 @@
+"""Compares configs with the ledgers of their trees."""
+
+import functools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from hybrid_mm.zoo import recipes
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+from digests import stored
+
+from ..loading import CONFIGS, look_at
+from .describe import Recipe, describe
+
+BUILT = '(recipe).'
+"""Lines of the digests of configs that tell what the model makes of a config."""
+
+
+@functools.cache
+def built(tree: str) -> dict[str, Recipe]:
+    """Values that follow from the models of a tree, by config, as its digest has them.
+
+    ``tests/digests`` compares the digest with the models.
+    """
+    text = stored.path_of(f'configs/{tree}').read_text()
+    n = len(BUILT)
+    return {
+        name: {key[n:]: value for key, value in section.items() if key.startswith(BUILT)}
+        for name, section in stored.decode(text).items()
+    }
+
+
+def ours(path: Path) -> Recipe:
+    """All values of a config."""
+    return describe(look_at(path)) | built(path.parent.name).get(path.stem, {})
+
+
+def differences(tree: str) -> Iterator[str]:
+    """What the configs of a tree and its ledger tell differently.
+
+    Raises:
+        ValueError: The ledger has mistakes.
+    """
+    ledger = recipes.read(CONFIGS / tree)
+    for path in sorted((CONFIGS / tree).glob('*.py')):
+        found = ours(path)
+        recipe = ledger.recipe_of(path.stem)
+        told = recipe.of(path.stem)
+        for field in {**told, **found}:
+            prefix = f'{path.stem} ({recipe.name}): {field}'
+            if field not in found:
+                yield f'{prefix} is in the ledger, which no such config has'
+            elif field not in told:
+                yield f'{prefix} is not in the ledger; ours: {found[field]}'
+            elif not recipes.same(told[field].ours, found[field]):
+                yield f'{prefix}\n    ledger: {told[field].ours}\n    config: {found[field]}'
+            elif told[field].state == 'Different' and recipes.same(
+                told[field].ours, told[field].official
+            ):
+                yield f'{prefix} is Different, but the values are the same'

@@ -1,0 +1,97 @@
+"""Ledgers of recipes: values, sources, mistakes, and their tables."""
+
+import pytest
+import yaml
+
+from hybrid_mm.zoo import recipe_tables, recipes
+
+LEDGER = """
+Sources:
+  code: {Repository: https://github.com/a/b, Commit: '123'}
+  paper: {Paper: https://arxiv.org/abs/1}
+Recipes:
+  - Name: One
+    Configs: [a_*]
+    Source: code a.py L1
+    Official: {lr: 1e-4, drop_path: {a_1: 0.1, '*': 0.2}, clip: norm 1}
+    From: {lr: paper table 1}
+    Unverified: {amp: no}
+    Chosen: {ema: no}
+  - Name: Two
+    Like: One
+    Configs: [b]
+    Source: code b.py
+    Official: {amp: float16}
+    From: {clip: paper table 2}
+    Different: {lr: {Official: 1, Ours: 2, Why: a slip}}
+"""
+
+
+def write(tmp_path, change=lambda data: None):
+    data = yaml.safe_load(LEDGER)
+    change(data)
+    (tmp_path / recipes.FILE).write_text(yaml.dump(data, sort_keys=False))
+    for name in ('a_1', 'a_2', 'b'):
+        (tmp_path / f'{name}.py').touch()
+    return recipes.read(tmp_path)
+
+
+def test_ledger(tmp_path):
+    ledger = write(tmp_path)
+    one, two = ledger.recipes
+    assert ledger.configs_of(one) == ['a_1', 'a_2']
+    assert [one.of(name)['drop_path'].ours for name in ('a_1', 'a_2')] == [0.1, 0.2]
+    assert one.values['lr'].source == 'paper table 1'
+    assert one.values['drop_path'].source == 'code a.py L1'
+    assert two.values['drop_path'].source == 'code b.py'  # which says the same
+    assert two.values['clip'].source == 'paper table 2'
+    assert two.values['amp'] == ('Official', 'float16', 'float16', 'code b.py', '')
+    assert two.values['lr'] == ('Different', 2, 1, 'code b.py', 'a slip')
+    assert ledger.counts() == dict(Official=9, Unverified=2, Chosen=3, Different=1)
+    assert recipes.same(1e-4, '0.0001')
+    assert recipes.same(False, 'no')
+    assert not recipes.same(1e-4, 1.001e-4)
+    assert not recipes.same('norm 1', 'norm 5')
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (lambda d: d['Sources']['code'].pop('Commit'), "source 'code' needs"),
+        (lambda d: d['Recipes'][0].update(Official={'lr': 1}, From={'lr': 'papr'}), "'papr'"),
+        (lambda d: d['Recipes'][0].pop('Source'), 'drop_path has no source'),
+        (lambda d: d['Recipes'][0].update(Chosen={'lr': 1}), 'lr is Official and Chosen'),
+        (lambda d: d['Recipes'][0].update(Configs=['a_1']), 'a_2 has no recipe'),
+        (lambda d: d['Recipes'][0].update(Configs=['*']), 'b is in One and in Two'),
+        (lambda d: d['Recipes'][0].update(Configs=['a_*', 'c']), 'no config is called c'),
+        (lambda d: d['Recipes'][1].update(Like='Three'), "Like names 'Three'"),
+        (lambda d: d['Recipes'][1].update(Offical={}), "'Offical'; did you mean Official?"),
+        (lambda d: d['Recipes'][1].update(Different={'lr': 2}), 'Official, Ours and Why'),
+        (lambda d: d['Recipes'][1].update(From={'flip': 'paper'}), 'flip, which has no value'),
+    ],
+)
+def test_mistakes_of_a_ledger_are_named(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message.replace('?', r'\?')):
+        write(tmp_path, change)
+    with pytest.raises(ValueError, match='drop_path has no value for a_2'):
+        write(tmp_path).recipes[0]._replace(
+            values={'drop_path': recipes.Value('Chosen', {'a_1': 0.1})}
+        ).of('a_2')
+
+
+def test_tables(tmp_path):
+    """Links lead to the lines; of a recipe like another only what differs is shown."""
+    ledger = write(tmp_path)
+    text = recipe_tables.section(ledger)
+    one, two = text.split('### Two')
+    assert '| lr | 1e-4 | [paper table 1](https://arxiv.org/abs/1) |' in one
+    link = '[code a.py L1](https://github.com/a/b/blob/123/a.py#L1)'
+    assert f'| drop path | 0.1 (a_1)<br>0.2 (*) | {link} |' in one
+    assert '| amp | no | unverified |' in one
+    assert '| ema | no | chosen |' in one
+    assert 'As One, but for:' in two
+    assert 'drop path' not in two
+    assert '| lr | 2; official: 1. a slip |' in two
+    text = recipe_tables.overview({'x': ledger, 'y': ledger})
+    assert '| all | 18 | 4 | 6 | 2 |' in text
+    assert '| x | Two | lr | 1 | 2 | a slip |' in text
