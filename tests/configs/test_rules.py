@@ -68,12 +68,8 @@ def check_schedule(cfg) -> None:
         assert warm.begin == 0
         # where both count the same, the second begins at the end of the first; timm's cosine at 0
         if last.type != 'MultiStepLR' and warm.by_epoch == last.by_epoch:
-<<<<<<< HEAD
-            # factors of an epoch each (distribuuuu); TensorFlow's cosines count from the beginning
-            assert last.begin in (warm.end, 0)
-=======
+            # factors of an epoch each (distribuuuu); timm's and TensorFlow's cosines count from 0
             assert last.begin in (0, warm.end)
->>>>>>> refs/heads/pvt
             assert warm.end < 0.25 * total
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
     built = [
@@ -207,28 +203,11 @@ def test_rates_of_sgd_are_of_the_batch(tree):
 
 @every_tree
 def test_means_belong_to_standard_deviations(tree):
-<<<<<<< HEAD
     """What is erased gets the same. test_weights.py tells which they are."""
     for name, cfg in configs(tree):
         settings = cfg.model.get('data_preprocessor') or cfg.data_preprocessor
         found = list(settings.mean), list(settings.std)
         assert found in (IMAGENET, HALF, CIFAR, TENSORFLOW), name
-=======
-    """ImageNet's, but for weights that were trained with 0.5; augmentation fills with them.
-
-    Images are BGR within the pipelines, the means of the data preprocessors are RGB.
-    """
-    for name, cfg in configs(tree):
-        settings = cfg.model.get('data_preprocessor') or cfg.data_preprocessor
-        found = list(settings.mean), list(settings.std)
-        if cfg.default_scope == 'mmpretrain':
-            half = tree in ('van', 'lska', 'coatnet') or (tree == 'maxvit' and '-30e_' in name)
-            half |= 'haloregnetz' in name
-            assert found == (CIFAR if 'cifar10' in name else HALF if half else IMAGENET), name
-        else:
-            half = tree == 'coatnet' or 'replknet-xl' in name or 'maxvit-xlarge' in name
-            assert found == (HALF if half else IMAGENET), name
->>>>>>> main
         for step in cfg.train_dataloader.dataset.get('pipeline', ()):
             if step.type == 'RandomErasing':
                 assert (step.fill_color[::-1], step.fill_std[::-1]) == found, name
