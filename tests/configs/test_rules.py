@@ -66,10 +66,10 @@ def check_schedule(cfg) -> None:
         (warm,) = first
         assert warm.type in ('LinearLR', 'ConstantLR')
         assert warm.begin == 0
-        # where both count the same, the second begins at the end of the first
+        # where both count the same, the second begins at the end of the first; timm's cosine at 0
         if last.type != 'MultiStepLR' and warm.by_epoch == last.by_epoch:
-            # factors of an epoch each (distribuuuu); TensorFlow's cosines count from the beginning
-            assert last.begin in (warm.end, 0)
+            # factors of an epoch each (distribuuuu); timm's and TensorFlow's cosines count from 0
+            assert last.begin in (0, warm.end)
             assert warm.end < 0.25 * total
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
     built = [
