@@ -140,6 +140,8 @@ class OverlapPatchEmbed(nn.Module):
 class VANArch(Arch):
     """Variant of a VAN."""
 
+    other_names: ClassVar = {'ffn_ratios': 'mlp_ratios'}
+
     embed_dims: StageSizes  # channels of the maps
     depths: StageSizes  # number of blocks
     mlp_ratios: StageRatios  # hidden width of the feed-forward networks to the channels
@@ -196,7 +198,11 @@ class VAN(BaseBackbone):
         'b5': _arch((96, 192, 480, 768), (3, 3, 24, 3)),
         'b6': _arch((96, 192, 384, 768), (6, 6, 90, 6)),
     }
-    arch_aliases: ClassVar = {'tiny': 'b0', 'small': 'b1', 'base': 'b2', 'large': 'b3'}
+    arch_aliases: ClassVar = {
+        name: f'b{size}'
+        for size, names in enumerate(('t tiny', 's small', 'b base', 'l large'))
+        for name in names.split()
+    }
 
     arch: VANArch
 
