@@ -1,4 +1,4 @@
-# The recipe is that of Swin; the paper's is not published. No weight decay for the mixing rates.
+# The recipe of Swin's authors; ACmix's is not published. No weight decay for the mixing rates.
 _base_ = [
     '../_base_/models/cascade-mask-rcnn_r50_fpn_4conv1fc-giou.py',
     '../_base_/datasets/coco_instance_ms-crop.py',
@@ -17,4 +17,6 @@ model = dict(
     ),
     neck=dict(in_channels=[96, 192, 384, 768]),
 )
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(rate=dict(decay_mult=0.0))))
+optim_wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic')
+_base_.optim_wrapper.paramwise_cfg.custom_keys.rate = dict(decay_mult=0.0)
+_base_.param_scheduler[0].end = 500

@@ -1,4 +1,4 @@
-# PVT's recipe, which is that of DeiT; the class token is classified.
+# PVT's recipe, which is that of DeiT with its repeated augmentation; the class token is classified.
 _base_ = [
     '../_base_/models/classifier_deit.py',
     '../_base_/datasets/imagenet_1k_deit.py',
@@ -13,3 +13,7 @@ model = dict(
     neck=None,
     head=dict(in_channels=512),
 )
+# timm's cosine runs by epoch and begins under the warm-up
+_base_.param_scheduler[1].update(begin=0, convert_to_iter_based=False)
+optim_wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic')
+train_dataloader = dict(sampler=dict(type='RepeatAugSampler', shuffle=True))

@@ -1,4 +1,5 @@
-# SAN's recipe; SAN-ACmix is built on this network.
+# SAN's recipe; SAN-ACmix is built on this network. Label smoothing spreads 0.1 over the other 999
+# classes.
 _base_ = [
     '../_base_/models/classifier_resnet.py',
     '../_base_/datasets/imagenet_1k_plain.py',
@@ -7,6 +8,7 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(type='hybrid_mm.SAN', arch='san10', attention='patchwise', out_indices=(3,))
+    backbone=dict(type='hybrid_mm.SAN', arch='san10', attention='patchwise', out_indices=(3,)),
+    head=dict(loss=dict(label_smooth_val=0.1 * 1000 / 999)),
 )
 train_dataloader = dict(batch_size=32)

@@ -1,4 +1,4 @@
-# As in the paper: the recipe of Swin.
+# The authors' recipe, which is Swin's but for the rates of drop path.
 _base_ = [
     '../_base_/models/classifier_deit.py',
     '../_base_/datasets/imagenet_1k_deit.py',
@@ -10,3 +10,5 @@ model = dict(
     backbone=dict(type='hybrid_mm.ACmixSwin', arch='tiny', drop_path_rate=0.2, out_indices=(3,)),
     head=dict(in_channels=768),
 )
+_base_.param_scheduler[1].begin = 0  # timm's cosine begins under the warm-up
+optim_wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic')

@@ -1,5 +1,5 @@
-# From memory of the paper; not verified: 350 epochs, RandAugment, label smoothing, averaged
-# weights, SiLU, SE, drop path. The learning rate and the drop path rate are ours; no dropout.
+# The network is that of the paper's table 13. No source states the rest: image size, 350 epochs,
+# RandAugment, label smoothing, EMA and drop path are from memory of it, both rates are ours.
 _base_ = [
     '../_base_/models/classifier_resnet.py',
     '../_base_/datasets/imagenet_1k_256.py',
@@ -11,6 +11,7 @@ model = dict(
     backbone=dict(
         type='hybrid_mm.BoTNet',
         arch='s1-128',
+        shortcut_act=True,
         canvas_size=(256, 256),
         drop_path_rate=0.2,
         out_indices=(3,),

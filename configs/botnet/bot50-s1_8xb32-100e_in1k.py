@@ -1,5 +1,5 @@
-# The recipe of distribuuuu's botnet50 (there with shortcut_act=True), with label smoothing. Stride
-# 1 in the last stage; the detectors load these weights into networks of stride 2.
+# distribuuuu's botnet50 and its recipe; other depths and kinds of positions have the same. Stride 1
+# in the last stage; the detectors load these weights into networks of stride 2.
 _base_ = [
     '../_base_/models/classifier_resnet.py',
     '../_base_/datasets/imagenet_1k_plain.py',
@@ -12,10 +12,11 @@ model = dict(
         type='hybrid_mm.BoTNet',
         arch='bot50',
         strides=(1, 2, 2, 1),
+        shortcut_act=True,
         canvas_size=(224, 224),
         out_indices=(3,),
-        norm_cfg=dict(type='SyncBN'),
-    )
+    ),
+    head=dict(loss=dict(_delete_=True, type='CrossEntropyLoss')),
 )
 
 train_dataloader = dict(batch_size=32)

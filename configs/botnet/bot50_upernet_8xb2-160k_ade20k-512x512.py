@@ -13,6 +13,7 @@ model = dict(
         _delete_=True,
         type='hybrid_mm.BoTNet',
         arch='bot50',
+        shortcut_act=True,
         canvas_size=(512, 512),
         norm_cfg=dict(type='SyncBN'),
         init_cfg=dict(type='Pretrained', checkpoint=checkpoint),

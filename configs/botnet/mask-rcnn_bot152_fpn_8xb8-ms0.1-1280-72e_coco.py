@@ -1,5 +1,5 @@
-# The paper states 72 epochs and no test-time augmentation. From memory of it; not verified: the
-# canvas of 1280 x 1280, the jitter of 0.1 to 2 and the recipe, which is that of the smaller models.
+# The paper states 72 epochs and no test-time augmentation. No source states the rest: the canvas of
+# 1280 x 1280 and the jitter of 0.1 to 2 are from memory, the recipe is that of the smaller models.
 _base_ = [
     '../_base_/models/mask-rcnn_r50_fpn_syncbn.py',
     '../_base_/datasets/coco_instance_1280x1280_ms0.1.py',
@@ -13,6 +13,7 @@ model = dict(
         _delete_=True,
         type='hybrid_mm.BoTNet',
         arch='bot152',
+        shortcut_act=True,
         canvas_size=(1280, 1280),
         norm_cfg=dict(type='SyncBN'),
         init_cfg=dict(type='Pretrained', checkpoint=checkpoint),

@@ -6,8 +6,8 @@ _base_ = [
     '../_base_/default_runtime_seg.py',
 ]
 
-checkpoint = 'checkpoints/coatnet-0-rw_in1k.pth'
 model = dict(
+    data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),
     backbone=dict(
         _delete_=True,
         type='hybrid_mm.CoAtNet',
@@ -15,7 +15,7 @@ model = dict(
         img_size=512,
         drop_path_rate=0.2,
         norm_cfg=dict(type='SyncBN'),
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/coatnet-0-rw_in1k.pth'),
     ),
     decode_head=dict(in_channels=[96, 192, 384, 768]),
     auxiliary_head=dict(in_channels=384),

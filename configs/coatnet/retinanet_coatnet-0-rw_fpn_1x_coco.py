@@ -9,6 +9,7 @@ _base_ = [
 
 checkpoint = 'checkpoints/coatnet-0-rw_in1k.pth'
 model = dict(
+    data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),
     backbone=dict(
         _delete_=True,
         type='hybrid_mm.CoAtNet',

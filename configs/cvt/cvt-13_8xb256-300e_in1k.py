@@ -1,5 +1,4 @@
-# The rate is 0.00025 for each GPU of 256 images; it is our reading that the official code
-# multiplies it by the number of GPUs.
+# The rate is 0.00025 for each GPU of 256 images, times the number of GPUs; warm-up from 1e-6.
 # 8 GPUs x 256 images; 1,281,167 / 2,048 = 626 iterations an epoch
 _base_ = [
     '../_base_/models/classifier_deit.py',
@@ -15,6 +14,9 @@ model = dict(
     neck=None,
     head=dict(in_channels=384),
 )
-optim_wrapper = dict(optimizer=dict(lr=0.002))
+_base_.param_scheduler[0].start_factor = 1e-6 / 0.002
+# timm's cosine runs by epoch and begins under the warm-up
+_base_.param_scheduler[1].update(begin=0, convert_to_iter_based=False)
+optim_wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic', optimizer=dict(lr=0.002))
 train_dataloader = dict(batch_size=256)
 auto_scale_lr = dict(base_batch_size=2048)

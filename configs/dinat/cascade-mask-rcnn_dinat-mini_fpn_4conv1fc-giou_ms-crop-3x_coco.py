@@ -1,4 +1,3 @@
-# Published with fp16: train with --amp.
 _base_ = [
     '../_base_/models/cascade-mask-rcnn_r50_fpn_4conv1fc-giou.py',
     '../_base_/datasets/coco_instance_ms-crop.py',
@@ -19,3 +18,4 @@ model = dict(
     neck=dict(in_channels=[64, 128, 256, 512]),
 )
 _base_.param_scheduler[0].end = 500
+optim_wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic')

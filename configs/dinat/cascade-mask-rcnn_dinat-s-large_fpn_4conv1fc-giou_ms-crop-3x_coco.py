@@ -1,4 +1,3 @@
-# Trained in fp32, unlike the smaller networks.
 _base_ = './cascade-mask-rcnn_dinat-s-tiny_fpn_4conv1fc-giou_ms-crop-3x_coco.py'
 
 checkpoint = 'checkpoints/dinat-s-large_in22k.pth'

@@ -1,4 +1,3 @@
-# Published with fp16: train with --amp.
 _base_ = './cascade-mask-rcnn_dinat-mini_fpn_4conv1fc-giou_ms-crop-3x_coco.py'
 
 checkpoint = 'checkpoints/dinat-small_in1k.pth'

@@ -1,5 +1,5 @@
-# From ImageNet-22k, whose recipe is not published; neither is the number of GPUs (unverified).
-# The tables of relative positions of the 7 x 7 model are interpolated.
+# The recipe of windows of 7 x 7, whose tables of relative positions are interpolated; the authors'
+# file for 11 x 11 was not published.
 _base_ = [
     '../_base_/models/classifier_deit.py',
     '../_base_/datasets/imagenet_1k_deit_384.py',

@@ -1,4 +1,5 @@
-# From ImageNet-22k, whose recipe is not published; neither is the number of GPUs (unverified).
+# From ImageNet-22k, whose recipe was not published. 64 images a GPU; how many GPUs is not stated.
+# The authors' `sched: linear` is unknown to their train.py, which then keeps the rate.
 _base_ = [
     '../_base_/models/classifier_deit.py',
     '../_base_/datasets/imagenet_1k_deit.py',

@@ -2,7 +2,7 @@
 _base_ = [
     '../_base_/models/upernet_r50.py',
     '../_base_/datasets/ade20k_640x640.py',
-    '../_base_/schedules/schedule_160k_adamw.py',
+    '../_base_/schedules/schedule_160k_adamw_swin.py',
     '../_base_/default_runtime_seg.py',
 ]
 
@@ -20,5 +20,4 @@ model = dict(
     decode_head=dict(in_channels=[192, 384, 768, 1536]),
     auxiliary_head=dict(in_channels=768),
 )
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(relative_bias=dict(decay_mult=0.0))))
 train_dataloader = dict(batch_size=2)

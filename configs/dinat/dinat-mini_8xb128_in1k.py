@@ -1,4 +1,3 @@
-# Published with fp16: train with --amp.
 _base_ = [
     '../_base_/models/classifier_deit.py',
     '../_base_/datasets/imagenet_1k_deit.py',
@@ -10,3 +9,4 @@ model = dict(
     backbone=dict(type='hybrid_mm.DiNAT', arch='mini', drop_path_rate=0.2, out_indices=(3,)),
     head=dict(in_channels=512),
 )
+optim_wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic')

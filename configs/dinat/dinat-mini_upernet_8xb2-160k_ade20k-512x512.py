@@ -1,8 +1,7 @@
-# Published with fp16: train with --amp.
 _base_ = [
     '../_base_/models/upernet_r50.py',
     '../_base_/datasets/ade20k.py',
-    '../_base_/schedules/schedule_160k_adamw.py',
+    '../_base_/schedules/schedule_160k_adamw_swin.py',
     '../_base_/default_runtime_seg.py',
 ]
 
@@ -19,5 +18,5 @@ model = dict(
     decode_head=dict(in_channels=[64, 128, 256, 512]),
     auxiliary_head=dict(in_channels=256),
 )
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(relative_bias=dict(decay_mult=0.0))))
+optim_wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic')
 train_dataloader = dict(batch_size=2)

@@ -1,4 +1,3 @@
-# Published with fp16: train with --amp.
 _base_ = './dinat-mini_upernet_8xb2-160k_ade20k-512x512.py'
 
 checkpoint = 'checkpoints/dinat-s-tiny_in1k.pth'

@@ -1,4 +1,3 @@
-# Published with fp16: train with --amp.
 _base_ = './mask-rcnn_dinat-mini_fpn_ms-crop-3x_coco.py'
 
 checkpoint = 'checkpoints/dinat-s-tiny_in1k.pth'

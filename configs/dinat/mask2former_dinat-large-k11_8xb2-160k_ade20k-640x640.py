@@ -1,9 +1,7 @@
-# Crops of 640, trained in fp32. Presumably (unverified) the number of queries is that of COCO, and
-# the weights are those of the 7 x 7 network with interpolated tables. The drop path rate is not
-# given.
+# In float32. The tables of relative positions of the 7 x 7 network are interpolated.
 _base_ = [
     '../_base_/models/mask2former_r50_semantic.py',
-    '../_base_/datasets/ade20k_640x640.py',
+    '../_base_/datasets/ade20k_640x640_mask2former.py',
     '../_base_/schedules/schedule_160k_mask2former.py',
     '../_base_/default_runtime_seg.py',
 ]
@@ -16,8 +14,10 @@ model = dict(
         arch='large',
         kernel_size=11,
         dilations='mask2former',
+        drop_path_rate=0.3,
         init_cfg=dict(type='Pretrained', checkpoint='checkpoints/dinat-large_in22k.pth'),
     ),
-    decode_head=dict(in_channels=[192, 384, 768, 1536], num_queries=200),
+    decode_head=dict(in_channels=[192, 384, 768, 1536]),
 )
 train_dataloader = dict(batch_size=2)
+_base_.optim_wrapper.paramwise_cfg.custom_keys['downsample.norm'] = _base_.backbone_norm

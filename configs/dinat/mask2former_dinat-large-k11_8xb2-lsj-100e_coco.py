@@ -1,12 +1,11 @@
-# 200 queries, 100 epochs of 118,000 images at batch 16 = 737,500 iterations, in fp32. Drop path is
-# not given. Presumably (unverified) the weights are those of 7 x 7 with interpolated tables.
+# 100 epochs of 118,000 images at batch 16 = 737,500 iterations, in float32. The tables of relative
+# positions of the 7 x 7 network are interpolated.
 _base_ = [
     '../_base_/models/mask2former_r50_instance.py',
-    '../_base_/datasets/coco_instance_lsj.py',
+    '../_base_/datasets/coco_instance_lsj_mask2former.py',
     '../_base_/schedules/schedule_50e_mask2former.py',
     '../_base_/default_runtime_det_iter.py',
 ]
-
 model = dict(
     backbone=dict(
         _delete_=True,
@@ -14,9 +13,11 @@ model = dict(
         arch='large',
         kernel_size=11,
         dilations='mask2former',
+        drop_path_rate=0.3,
         init_cfg=dict(type='Pretrained', checkpoint='checkpoints/dinat-large_in22k.pth'),
     ),
     panoptic_head=dict(in_channels=[192, 384, 768, 1536], num_queries=200),
 )
 train_cfg = dict(max_iters=737500, dynamic_intervals=[(735001, 737500)])
 _base_.param_scheduler[0].update(end=737500, milestones=[655556, 710184])
+_base_.optim_wrapper.paramwise_cfg.custom_keys['downsample.norm'] = _base_.backbone_norm

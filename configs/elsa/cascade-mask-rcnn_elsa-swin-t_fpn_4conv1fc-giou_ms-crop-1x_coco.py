@@ -1,4 +1,3 @@
-# Published with fp16: train with --amp.
 _base_ = './cascade-mask-rcnn_elsa-swin-t_fpn_4conv1fc-giou_ms-crop-3x_coco.py'
 
 model = dict(backbone=dict(drop_path_rate=0.0))

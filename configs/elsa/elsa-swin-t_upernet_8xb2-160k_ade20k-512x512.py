@@ -1,7 +1,8 @@
+# Tables of relative positions decay: the published exception names none of the parameters.
 _base_ = [
     '../_base_/models/upernet_r50.py',
     '../_base_/datasets/ade20k.py',
-    '../_base_/schedules/schedule_160k_adamw.py',
+    '../_base_/schedules/schedule_160k_adamw_swin.py',
     '../_base_/default_runtime_seg.py',
 ]
 
@@ -17,4 +18,5 @@ model = dict(
     decode_head=dict(in_channels=[96, 192, 384, 768]),
     auxiliary_head=dict(in_channels=384),
 )
+_base_.optim_wrapper.paramwise_cfg.custom_keys.pop('relative_bias')
 train_dataloader = dict(batch_size=2)

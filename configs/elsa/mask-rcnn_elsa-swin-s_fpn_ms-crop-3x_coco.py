@@ -1,4 +1,3 @@
-# Published with fp16: train with --amp.
 _base_ = './mask-rcnn_elsa-swin-t_fpn_ms-crop-3x_coco.py'
 
 checkpoint = 'checkpoints/elsa-swin-s_in1k.pth'

@@ -1,4 +1,4 @@
-# Tables of relative positions decay, as published. Published with fp16: train with --amp.
+# Tables of relative positions decay: the published exception names none of the parameters.
 _base_ = [
     '../_base_/models/mask-rcnn_r50_fpn.py',
     '../_base_/datasets/coco_instance_ms-crop.py',
@@ -18,4 +18,5 @@ model = dict(
     neck=dict(in_channels=[96, 192, 384, 768]),
 )
 _base_.param_scheduler[0].end = 500
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(relative_bias=dict(decay_mult=1.0))))
+_base_.optim_wrapper.paramwise_cfg.custom_keys.pop('relative_bias')
+optim_wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic')

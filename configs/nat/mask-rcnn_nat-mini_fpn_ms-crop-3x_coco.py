@@ -1,4 +1,3 @@
-# Published with fp16: train with --amp.
 _base_ = [
     '../_base_/models/mask-rcnn_r50_fpn.py',
     '../_base_/datasets/coco_instance_ms-crop.py',
@@ -18,3 +17,4 @@ model = dict(
     neck=dict(in_channels=[64, 128, 256, 512]),
 )
 _base_.param_scheduler[0].end = 500
+optim_wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic')

@@ -1,4 +1,5 @@
-# Our recipe; the paper has DETR only, whose schedule was not published.
+# Our recipe, with the exceptions from weight decay of the authors' fine-tuning; the paper has DETR
+# only, whose schedule was not published.
 _base_ = [
     '../_base_/models/mask-rcnn_r50_fpn.py',
     '../_base_/datasets/coco_instance.py',
@@ -17,4 +18,6 @@ model = dict(
     ),
     neck=dict(in_channels=[64, 128, 256, 512]),
 )
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'attn.scale': dict(decay_mult=0.0)}))
+_base_.optim_wrapper.paramwise_cfg.custom_keys.update(
+    {key: dict(decay_mult=0.0) for key in ('attn.scale', 'attn.query')}
+)

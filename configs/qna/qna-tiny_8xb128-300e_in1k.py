@@ -1,6 +1,6 @@
 _base_ = [
     '../_base_/models/classifier_deit.py',
-    '../_base_/datasets/imagenet_1k_deit.py',
+    '../_base_/datasets/imagenet_1k_qna.py',
     '../_base_/schedules/imagenet_bs1024_adamw_300e_qna.py',
     '../_base_/default_runtime_cls.py',
 ]

@@ -1,8 +1,9 @@
-# Our recipe; the paper has no segmentation.
+# Our recipe, with the exceptions from weight decay of the authors' fine-tuning; the paper has no
+# segmentation.
 _base_ = [
     '../_base_/models/upernet_r50.py',
     '../_base_/datasets/ade20k.py',
-    '../_base_/schedules/schedule_160k_adamw.py',
+    '../_base_/schedules/schedule_160k_adamw_swin.py',
     '../_base_/default_runtime_seg.py',
 ]
 
@@ -19,6 +20,6 @@ model = dict(
     auxiliary_head=dict(in_channels=256),
 )
 _base_.optim_wrapper.paramwise_cfg.custom_keys.update(
-    {k: dict(decay_mult=0.0) for k in ('relative_bias', 'attn.scale')}
+    {key: dict(decay_mult=0.0) for key in ('attn.scale', 'attn.query')}
 )
 train_dataloader = dict(batch_size=2)

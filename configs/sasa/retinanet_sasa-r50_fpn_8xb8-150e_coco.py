@@ -1,5 +1,4 @@
-# From scratch. From memory of the paper; not verified: the jitter of 512 to 768, the rate of 0.08
-# for 8 GPUs x 8 images with cosine decay, and trained batch norm.
+# From scratch, appendix A.3. It names a jitter without its range, which is that of AA-ResNet's here.
 _base_ = [
     '../_base_/models/retinanet_r50_fpn_scratch.py',
     '../_base_/datasets/coco_detection_640x640.py',
@@ -16,3 +15,10 @@ model = dict(
         norm_cfg=dict(type='SyncBN'),
     )
 )
+
+# one epoch of warm-up from 0
+_base_.param_scheduler[0].update(
+    start_factor=1e-6, by_epoch=True, end=1, convert_to_iter_based=True
+)
+_base_.param_scheduler[1].update(begin=1, T_max=149)
+optim_wrapper = dict(optimizer=dict(lr=0.12))

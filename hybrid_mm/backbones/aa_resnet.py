@@ -42,9 +42,9 @@ class AugmentedResNet(ResNet):
             0.2 in bottlenecks and 0.25 in basic blocks.
         upsilon: Value channels likewise, by default 0.1 and 0.25. Both numbers of channels are
             rounded to the nearest multiple of ``heads``.
-        heads: Number of heads, one value or one per stage.
+        heads: Number of heads, one value or one per stage; stages with 0 have convolutions.
         min_key_dim: Least number of key channels of a head.
-        augmented: Which stages have attention.
+        augmented: Which stages have attention, if they have heads.
         attn_downsample: In which stages attention runs at half the resolution.
         canvas_size: Height and width of the image that the relative tables are made for; None
             leaves the relative term out.
@@ -69,8 +69,8 @@ class AugmentedResNet(ResNet):
         **kwargs: Unpack[ResNetArguments],
     ) -> None:
         super().__init__(arch, **kwargs)
-        positive(self, heads=heads, min_key_dim=min_key_dim)
-        not_negative(self, kappa=kappa)
+        positive(self, min_key_dim=min_key_dim)
+        not_negative(self, heads=heads, kappa=kappa)
         fraction(self, upsilon=upsilon)
         if kappa is None:
             kappa = 0.2 if self.arch.bottleneck else 0.25
@@ -80,7 +80,8 @@ class AugmentedResNet(ResNet):
         self.upsilon = self.per_stage(upsilon=upsilon)
         self.heads = self.per_stage(heads=heads)
         self.min_key_dim = min_key_dim
-        self.augmented = self.per_stage(augmented=augmented)
+        chosen = self.per_stage(augmented=augmented)
+        self.augmented = tuple(a and n > 0 for a, n in zip(chosen, self.heads, strict=True))
         self.attn_downsample = self.per_stage(attn_downsample=attn_downsample)
         self.canvas_size = None if canvas_size is None else sides(self, canvas_size=canvas_size)
         self.impl = impl

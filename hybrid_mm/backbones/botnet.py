@@ -21,6 +21,7 @@ from hybrid_mm.backbones.frames.bottleneck_net import (
     GateArch,
     StemArch,
 )
+from hybrid_mm.backbones.frames.byob_fields import ByobAttention
 from hybrid_mm.backbones.frames.resnet import ConvSlot
 from hybrid_mm.layers.attention.bottleneck_attention import BottleneckAttention
 from hybrid_mm.ops.arguments import one_of, sides
@@ -49,8 +50,8 @@ def _bot(*depths: int, **settings: Any) -> BoTNetArch:
 
 
 def _s1(*depths: int) -> BoTNetArch:
-    """The large classifiers: stride 1 in the last stage, SE and SiLU."""
-    gate = GateArch(kind='se', place='out', ratio=16)
+    """The large classifiers: stride 1 in the last stage, SiLU, SE in blocks without attention."""
+    gate = GateArch(kind='se', place='out-conv', ratio=16)
     return _bot(*depths, strides=(1, 2, 2, 1), act='silu', gate=gate)
 
 
@@ -70,10 +71,11 @@ class BoTNet(BottleneckNet):
 
     Args:
         arch: 'bot50', 'bot101', 'bot152' and 'bot200' (ReLU; ``strides=(1, 2, 2, 1)`` makes the
-            BoTNet-S1 of that depth); the large classifiers 's1-59', 's1-110' and 's1-128' with
-            stride 1 in the last stage, SE and SiLU (aliases 't3', 't4', and 't5', 't6', 't7', which
-            differ by the size of the image); timm's 'botnet26t', 'botnet50ts', 'sebotnet33ts' and
-            'eca_botnext26ts'. Or a dict with fields of :class:`BoTNetArch`, see
+            BoTNet-S1 of that depth); the large classifiers 's1-59', 's1-77', 's1-110' and 's1-128'
+            with stride 1 in the last stage, SE and SiLU (aliases 't3', 't6', 't4', and 't5' and
+            't7', which differ by the size of the image); timm's 'botnet26t', 'botnet50ts',
+            'sebotnet33ts' and 'eca_botnext26ts'. Or a dict with fields of :class:`BoTNetArch`, or
+            with those of timm's ``ByoModelCfg``, see
             :class:`~hybrid_mm.backbones.frames.bottleneck_net.BottleneckNet`.
         canvas_size: Height and width of the image that the tables are made for: the paper's
             detectors see 1024 x 1024, its classifiers 224 x 224 and more.
@@ -82,13 +84,12 @@ class BoTNet(BottleneckNet):
         qkv_bias: Biases of queries, keys and values.
         table_policy: What happens to tables of a file that are made for another size: 'resize', or
             'reset' to keep the initial values.
-        **kwargs: See :class:`~hybrid_mm.backbones.frames.bottleneck_net.BottleneckNet`; with
-            ``shortcut_act=True`` the convolution of a shortcut is followed by an activation, as in
-            distribuuuu's checkpoint and the authors' block.
+        **kwargs: See :class:`~hybrid_mm.backbones.frames.bottleneck_net.BottleneckNet`;
+            ``shortcut_act=True`` is the authors' published block, also in distribuuuu's checkpoint:
+            timm leaves the activation out.
 
-    The sizes of the stages of 's1-*' are those that their names count (3 layers a block, stem and
-    head). The place of SE is not published: here after the last norm of every block, with 1/16 of
-    its channels in the middle.
+    The names of 's1-*' count layers: 3 a block, stem and head. SE is in blocks without attention
+    only, with 1/16 of their channels in the middle; it follows their last norm, as in SE-ResNets.
 
     Raises:
         ValueError: An unknown variant, or settings that do not fit each other.
@@ -102,12 +103,23 @@ class BoTNet(BottleneckNet):
     """
 
     arch_class = BoTNetArch
+    byob_attention = ByobAttention(
+        'bottleneck',
+        dict(
+            num_heads=('heads', 4),
+            dim_head=('dim_head', None),
+            qk_ratio=('qk_ratio', 1.0),
+            scale_pos_embed=('scale_pos_embed', False),
+        ),
+        ('qkv_bias',),
+    )
     arch_zoo: ClassVar = {
         'bot50': _bot(3, 4, 6, 3),
         'bot101': _bot(3, 4, 23, 3),
         'bot152': _bot(3, 8, 36, 3),
         'bot200': _bot(3, 24, 36, 3),
         's1-59': _s1(3, 4, 6, 6),
+        's1-77': _s1(3, 4, 6, 12),
         's1-110': _s1(3, 4, 23, 6),
         's1-128': _s1(3, 4, 23, 12),
         'botnet26t': _timm((2, 2, 2, 2), (False, False, (1,), True)),
@@ -132,7 +144,7 @@ class BoTNet(BottleneckNet):
         ),
     }
     arch_aliases: ClassVar = {
-        't3': 's1-59', 't4': 's1-110', 't5': 's1-128', 't6': 's1-128', 't7': 's1-128'
+        't3': 's1-59', 't4': 's1-110', 't5': 's1-128', 't6': 's1-77', 't7': 's1-128'
     }  # fmt: skip
 
     arch: BoTNetArch

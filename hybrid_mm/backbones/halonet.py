@@ -21,6 +21,7 @@ from hybrid_mm.backbones.frames.bottleneck_net import (
     GateArch,
     StemArch,
 )
+from hybrid_mm.backbones.frames.byob_fields import ByobAttention
 from hybrid_mm.backbones.frames.resnet import ConvSlot
 from hybrid_mm.layers.attention.halo_attention import HaloAttention
 from hybrid_mm.registry import MODELS
@@ -88,7 +89,7 @@ class HaloNet(BottleneckNet):
             attention in the last stage as 'r50-se-b8', 'r50-se-b32' and 'r101-se-b8' (halo 3);
             timm's 'halonet26t', 'halonet50ts', 'sehalonet33ts', 'eca_halonext26ts',
             'haloregnetz_b' and 'halonet_h1'. Or a dict with fields of
-            :class:`HaloNetArch`, see
+            :class:`HaloNetArch`, or with those of timm's ``ByoModelCfg``, see
             :class:`~hybrid_mm.backbones.frames.bottleneck_net.BottleneckNet`.
         scale_pos_embed: Scale the position terms like the content term.
         mask_padding: Leave everything beyond the border of a map out of the softmax.
@@ -112,6 +113,17 @@ class HaloNet(BottleneckNet):
     """
 
     arch_class = HaloNetArch
+    byob_attention = ByobAttention(
+        'halo',
+        dict(
+            num_heads=('heads', 8),
+            block_size=('block_size', 8),
+            halo_size=('halo_size', 3),
+            dim_head=('dim_head', None),
+            qk_ratio=('qk_ratio', 1.0),
+        ),
+        ('scale_pos_embed', 'avg_down', 'qkv_bias'),
+    )
     arch_zoo: ClassVar = {
         'h0': _h(8, 3, 1.0, 0.5, 7),
         'h1': _h(8, 3, 1.0, 1.0, 10),

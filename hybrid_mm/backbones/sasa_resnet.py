@@ -9,38 +9,14 @@ Source: "Stand-Alone Self-Attention in Vision Models" (arXiv 1906.05909), sectio
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 from typing_extensions import Unpack
 
-from hybrid_mm.backbones.frames.blocks import NormCfg, build_norm
+from hybrid_mm.backbones.frames.blocks import build_norm
 from hybrid_mm.backbones.frames.resnet import ConvSlot, ResNet, ResNetArch, ResNetArguments
-from hybrid_mm.layers import AttentionStem, LocalSelfAttention2d
+from hybrid_mm.layers import LocalSelfAttention2d, PooledAttentionStem
 from hybrid_mm.ops.arguments import not_negative, odd, one_of, positive
 from hybrid_mm.registry import MODELS
-
-
-class SASAStem(nn.Module):
-    """Attention within blocks, norm, ReLU, and max pooling of each block (section 3.3).
-
-    Args:
-        in_channels: Channels of the image.
-        channels: Channels of the output.
-        norm_cfg: Batch normalisation.
-        **attention: Arguments of :class:`~hybrid_mm.layers.AttentionStem`.
-    """
-
-    def __init__(
-        self, in_channels: int, channels: int, norm_cfg: NormCfg, **attention: Any
-    ) -> None:
-        super().__init__()
-        self.attn = AttentionStem(in_channels, channels, **attention)
-        self.norm = build_norm(norm_cfg, channels)
-        self.act = nn.ReLU(inplace=True)
-        self.pool = nn.MaxPool2d(self.attn.block, ceil_mode=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, in_channels, H, W) to (N, channels, ceil(H / block), ceil(W / block))."""
-        return self.pool(self.act(self.norm(self.attn(x))))
 
 
 @MODELS.register_module()
@@ -53,9 +29,8 @@ class SASAResNet(ResNet):
         arch: 'r26', 'r38', 'r50', or a dict with the fields of
             :class:`~hybrid_mm.backbones.frames.resnet.ResNetArch`, with bottlenecks.
         stem: 'conv' (7x7 convolution and max pooling) or 'attention'.
-        attention: Which stages have attention, one value or one per stage.
         kernel_size: Window of the attention.
-        heads: Number of heads, one value or one per stage.
+        heads: Number of heads, one value or one per stage; stages with 0 keep their convolutions.
         share_rel: One pair of relative tables for all heads of a layer.
         border: 'zero': pixels beyond the border take part as zeros; 'mask': they are left out.
         scale: Factor of the logits, one value or one per stage.
@@ -81,29 +56,27 @@ class SASAResNet(ResNet):
         self,
         arch: str | Mapping | ResNetArch = 'r50',
         stem: str = 'conv',
-        attention: bool | Sequence[bool] = True,
         kernel_size: int = 7,
         heads: int | Sequence[int] = 8,
         share_rel: bool = True,
         border: str = 'zero',
         scale: float | Sequence[float] = 1.0,
-        stem_heads: int = 8,
+        stem_heads: int = 4,
         stem_mixtures: int = 4,
         impl: str = 'auto',
         **kwargs: Unpack[ResNetArguments],
     ) -> None:
         super().__init__(arch, **kwargs)
         one_of(self, ('conv', 'attention'), stem=stem)
-        positive(self, heads=heads, stem_heads=stem_heads, stem_mixtures=stem_mixtures)
+        positive(self, stem_heads=stem_heads, stem_mixtures=stem_mixtures)
         odd(self, kernel_size=kernel_size)
-        not_negative(self, scale=scale)
+        not_negative(self, heads=heads, scale=scale)
         if not self.arch.bottleneck:
             raise ValueError('SASAResNet is defined for bottlenecks, got an arch of basic blocks')
         self.stem_type = stem
         self.stem_attention: dict[str, Any] = dict(
             heads=stem_heads, mixtures=stem_mixtures, impl=impl
         )
-        self.attention = self.per_stage(attention=attention)
         self.heads = self.per_stage(heads=heads)
         self.scale = self.per_stage(scale=scale)
         self.local: dict[str, Any] = dict(
@@ -116,11 +89,14 @@ class SASAResNet(ResNet):
         if self.stem_type == 'conv':
             return super().make_stem()
         channels = self.arch.stem
-        return SASAStem(self.in_channels, channels, self.norm_cfg, **self.stem_attention)
+        norm = build_norm(self.norm_cfg, channels)
+        return PooledAttentionStem(
+            self.in_channels, norm, out_channels=channels, **self.stem_attention
+        )
 
     def make_spatial(self, slot: ConvSlot) -> nn.Module:
-        """Local self-attention in the chosen stages."""
-        if not self.attention[slot.stage]:
+        """Local self-attention in the stages that have heads."""
+        if not self.heads[slot.stage]:
             return super().make_spatial(slot)
         return LocalSelfAttention2d(
             slot.in_channels,

@@ -9,7 +9,11 @@ from hybrid_mm.layers.attention.pairwise_patchwise import PairwiseAttention2d, P
 from hybrid_mm.layers.attention.pooling_attention import PoolingAttention
 from hybrid_mm.layers.attention.quadratic_attention import QuadraticAttention2d
 from hybrid_mm.layers.attention.self_attention import SelfAttention
-from hybrid_mm.layers.attention.stand_alone_attention import AttentionStem, LocalSelfAttention2d
+from hybrid_mm.layers.attention.stand_alone_attention import (
+    AttentionStem,
+    LocalSelfAttention2d,
+    PooledAttentionStem,
+)
 from hybrid_mm.layers.channel_gate import EfficientChannelGate, SqueezeExcite
 from hybrid_mm.layers.convolution.depthwise import DepthwiseConv2d
 from hybrid_mm.layers.convolution.large_kernel_attention import (
@@ -49,6 +53,7 @@ __all__ = [
     'LocalSelfAttention2d',
     'PairwiseAttention2d',
     'PatchwiseAttention2d',
+    'PooledAttentionStem',
     'PoolingAttention',
     'QuadraticAttention2d',
     'RecursiveGatedConv',

@@ -10,6 +10,7 @@ from hybrid_mm.plugins.gather_excite import GatherExcite
 from hybrid_mm.plugins.global_context import ContextBlock, NonLocal2d, SimplifiedNonLocal
 from hybrid_mm.plugins.lambda_layer import LambdaLayer
 from hybrid_mm.plugins.sasa_conv import SASAConv2d
+from hybrid_mm.plugins.sasa_stem import SASAStem
 from hybrid_mm.plugins.selective_kernel import SelectiveKernel
 from hybrid_mm.plugins.squeeze_excite import SE
 from hybrid_mm.plugins.triplet import TripletAttention
@@ -27,6 +28,7 @@ __all__ = [
     'LambdaLayer',
     'NonLocal2d',
     'SASAConv2d',
+    'SASAStem',
     'SelectiveKernel',
     'SimplifiedNonLocal',
     'TripletAttention',

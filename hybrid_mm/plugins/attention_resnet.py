@@ -1,10 +1,11 @@
 """Stock ResNets with modules in places that their ``plugins=`` does not offer.
 
 ``plugins=`` inserts modules after a convolution of a block. Other modules replace the 3x3
-convolution (selective kernels, lambda layers), or are placed after a stage (BAM) or before its last
-block (one non-local block). A stage of these ResNets is an ``nn.Sequential`` of blocks, which hold
-their layers by name, so the built network can be changed: no class of MMDetection, MMSegmentation
-or MMPretrain is subclassed or changed, and all other names in a checkpoint stay the same.
+convolution (selective kernels, lambda layers) or the stem, or are placed after a stage (BAM) or
+before its last block (one non-local block). A stage of these ResNets is an ``nn.Sequential`` of
+blocks, which hold their layers by name, so the built network can be changed: no class of
+MMDetection, MMSegmentation or MMPretrain is subclassed or changed, and all other names in a
+checkpoint stay the same.
 """
 
 import inspect
@@ -25,6 +26,7 @@ def AttentionResNet(
     base: str = 'ResNet',
     conv2: dict | Sequence[dict] | None = None,
     stage_plugins: dict | Sequence[dict] | None = None,
+    stem: dict | None = None,
     **kwargs: Any,
 ) -> BaseModule:
     """Build a stock ResNet and insert modules.
@@ -47,6 +49,10 @@ def AttentionResNet(
             - ``position``: 'after_stage' (default) or 'before_last_block'.
 
             Their names in a checkpoint are ``layer1.bam.`` and so on.
+        stem: Type and arguments of a module from the image to a map at stride 4 in the place of
+            convolution, norm, ReLU and pooling, such as 'hybrid_mm.SASAStem'. It is called with
+            the channels of both, and gets the norm_cfg of the network if it has that argument and
+            ``stem`` does not set it. Its name in a checkpoint is ``stem``, as of deep stems.
         **kwargs: Arguments of the ResNet.
 
     Returns:
@@ -67,6 +73,8 @@ def AttentionResNet(
     """
     net = _get(base)(**kwargs)
     stages = [getattr(net, name) for name in net.res_layers]
+    if stem is not None:
+        _replace_stem(net, stem, stages[0][0].conv1.in_channels)
     for entry in _entries('conv2', conv2, {'cfg', 'stages', 'blocks', 'norm'}):
         for stage in _chosen(entry, stages):
             for index in entry.get('blocks', range(len(stage))):
@@ -102,6 +110,20 @@ def _chosen(entry: dict, stages: list[nn.Sequential]) -> list[nn.Sequential]:
     if len(chosen) != len(stages):
         raise ValueError(f'stages: one bool for each of {len(stages)} stages, got {chosen}')
     return [stage for stage, wanted in zip(stages, chosen, strict=True) if wanted]
+
+
+def _replace_stem(net: BaseModule, cfg: dict, channels: int) -> None:
+    cfg = dict(cfg)
+    stem = _get(cfg.pop('type'))
+    if 'norm_cfg' in inspect.signature(stem).parameters:
+        cfg.setdefault('norm_cfg', net.norm_cfg)
+    first = net.stem[0] if net.deep_stem else net.conv1
+    if not net.deep_stem:
+        for name in ('conv1', net.norm1_name, 'relu'):
+            del net._modules[name]
+    # the stock class runs and freezes `stem` in the place of its layers where this is set
+    net.deep_stem, net.stem = True, stem(first.in_channels, channels, **cfg)
+    net.maxpool = nn.Identity()
 
 
 def _replace_conv2(block: nn.Module, cfg: dict, norm: bool | None, norm_cfg: dict) -> None:

@@ -106,7 +106,7 @@ CASES = {
         deformable=(False, True, True, True),
         **_RESNET,
     ),
-    'sasa-resnet': dict(**_SASA, kernel_size=5, attention=(False, True, True, True)),
+    'sasa-resnet': {**_SASA, 'kernel_size': 5, 'heads': (0, 2, 2, 2)},
     'sasa-resnet-stem': dict(**_SASA, stem='attention', stem_heads=2, border='mask'),
     'quadratic-resnet': dict(
         type='hybrid_mm.QuadraticAttentionResNet',

@@ -83,15 +83,15 @@ def test_schedules():
     cfg = load(next(p for p in OURS if p.stem == 'retinanet_pvt-s_fpn_1x_coco'))
     assert cfg.param_scheduler[0].end == 500
     assert (cfg.optim_wrapper.optimizer.lr, cfg.optim_wrapper.optimizer.type) == (1e-4, 'AdamW')
-    cfg = load(next(p for p in OURS if p.stem == 'mask-rcnn_pvt-l_fpn_1x_coco'))
-    assert cfg.optim_wrapper.optimizer.lr == 2e-4
+    cfg = load(next(p for p in OURS if p.stem == 'mask-rcnn_pvt-l_fpn_8xb1-1x_coco'))
+    assert cfg.optim_wrapper.optimizer.lr == 2e-4 / 1.4
     small, large = (
         load(next(p for p in OURS if p.stem == f'pvt-{size}_8xb128-300e_in1k')) for size in 'sl'
     )
     assert small.optim_wrapper.clip_grad is None
     assert large.optim_wrapper.clip_grad.max_norm == 1.0
     warm, cosine = small.param_scheduler
-    assert (warm.end, cosine.begin, cosine.end, cosine.eta_min) == (5, 5, 300, 1e-5)
+    assert (warm.end, cosine.begin, cosine.end, cosine.eta_min) == (5, 0, 300, 1e-5)
     cfg = load(next(p for p in OURS if p.stem == 'r38-acmix_8xb16-90e_in1k'))
     smooth = cfg.model.head.loss.label_smooth_val
     assert smooth * (1 - 1 / 1000) == pytest.approx(0.1)  # mass of the 999 other classes

@@ -223,10 +223,12 @@ def check_name(path, cfg):
         ('-120e_', 'max_epochs', 120),
         ('-1000e_', 'max_epochs', 1000),
         ('-300e_', 'max_epochs', 300),
+        ('-20k_', 'max_iters', 20000),
         ('_in1k', 'max_epochs', 310),
-        ('-50e_', 'max_iters', 368750),
+        ('-50e_', *(('max_epochs', 50) if 'max_epochs' in loop else ('max_iters', 368750))),
         ('-40k_', 'max_iters', 40000),
         ('-90k_', 'max_iters', 90000),
+        ('-116k_', 'max_iters', 115750),
         ('-80k_', 'max_iters', 80000),
         ('-160k_', 'max_iters', 160000),
     ):
@@ -247,9 +249,13 @@ def check_name(path, cfg):
     if cfg.default_scope == 'mmseg' and '-640x640' in name:
         assert tuple(cfg.model.data_preprocessor.size) == (640, 640)
         tags['ADE20KDataset'] = '_ade20k-640x640'
-    if name.endswith('-384'):
-        assert cfg.val_dataloader.dataset.pipeline[2].crop_size == 384
-        tags['ImageNet'] += '-384'
+    if dataset == 'CityscapesDataset':
+        tags[dataset] = '_cityscapes-{}x{}'.format(*cfg.model.data_preprocessor.size)
+    if match := re.search(r'-(320|384|512)$', name):
+        last = cfg.val_dataloader.dataset.pipeline[-2]  # a crop, or the image is stretched
+        size = last.crop_size if last.type == 'CenterCrop' else last.scale
+        assert size in (int(match[1]), (int(match[1]),) * 2)
+        tags['ImageNet'] += match[0]
     assert name.endswith(tags[dataset.removeprefix('hybrid_mm.')])
 
 

@@ -13,7 +13,7 @@ PARAMETERS = {
     'mask-rcnn_elsa-swin-{}_fpn_ms-crop-{}_coco': (48_647_226, 72_380_874),
     'cascade-mask-rcnn_elsa-swin-{}_fpn_4conv1fc-giou_ms-crop-{}_coco': (86_482_428, 110_216_076),
     'elsa-swin-{}_upernet_8xb2-160k_ade20k-512x512': (60_794_486, 84_528_134),
-    'elsa-swin-{}_8xb128-300e_in1k': (29_140_978, 52_874_626, 92_682_464),
+    'elsa-swin-{}_8xb128_in1k': (29_140_978, 52_874_626, 92_682_464),
 }
 DROP_PATH = {
     'mask-rcnn 1x': (0.1, 0.2),

@@ -11,7 +11,7 @@ VARIED = (
     'camvid/van-lska-mini_fpn_1xb8-1200_camvid-240x320.py',
     'coatnet/coatnet-0-rw_fpn_8xb4-40k_ade20k-512x512.py',  # four bases, _delete_
     'demo/mask-rcnn_van-lska-mini_fpn_shapes.py',
-    'maxvit/maxvit-tiny_32xb128-300e_in1k.py',  # changes _base_ in place
+    'maxvit/maxvit-xlarge_32xb128-300e_in1k.py',  # changes _base_ in place
     'nat/mask-rcnn_nat-mini_fpn_ms-crop-3x_coco.py',
     'pelk/pelk-small_32xb128-300e_in1k.py',  # changes a list that the next file unpacks
     'pelk/pelk-tiny_32xb128-300e_in1k.py',

@@ -16,10 +16,8 @@ MODELS = {
     ),
     'sasa-resnet': lambda: SASAResNet(ARCH, heads=2, **COMMON),
     'sasa-resnet-stem': lambda: SASAResNet(ARCH, 'attention', heads=2, stem_heads=2, **COMMON),
-    'sasa-resnet-only-stem': lambda: SASAResNet(
-        ARCH, 'attention', attention=False, stem_heads=2, **COMMON
-    ),
-    'torchvision-resnet': lambda: SASAResNet(ARCH, attention=False, **COMMON),
+    'sasa-resnet-only-stem': lambda: SASAResNet(ARCH, 'attention', heads=0, stem_heads=2, **COMMON),
+    'torchvision-resnet': lambda: SASAResNet(ARCH, heads=0, **COMMON),
 }
 
 

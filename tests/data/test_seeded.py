@@ -1,5 +1,6 @@
 """Samples whose random numbers depend on seed, process, epoch and place only."""
 
+import collections
 import random
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATA_SAMPLERS
+from mmpretrain.datasets.samplers import RepeatAugSampler
 from torch.utils.data import DataLoader
 
 from hybrid_mm.data.seeded import Place, PlacedSampler, SeededDataset
@@ -61,6 +63,31 @@ def test_order_is_that_of_the_inner_sampler():
         assert orders[-1] == list(plain)
         assert [i.place for i in placed] == [(5, 0, epoch, n) for n in range(10)]
     assert orders[0] != orders[1] != orders[2]
+
+
+@pytest.mark.parametrize('processes', [1, 3])
+def test_repeated_augmentation(monkeypatch, processes):
+    """Three versions of each image, dealt out to the processes; a third of the images an epoch."""
+    data, module = SeededDataset(Drawn()), sys.modules[RepeatAugSampler.__module__]
+    orders, found = [], []
+    for rank in range(processes):
+        monkeypatch.setattr(module, 'get_dist_info', lambda rank=rank: (rank, processes))
+        monkeypatch.setattr(
+            sys.modules[PlacedSampler.__module__], 'get_rank', lambda rank=rank: rank
+        )
+        sampler = PlacedSampler(dict(type=RepeatAugSampler), data, seed=5)
+        assert len(sampler) == -(-10 // processes)
+        sampler.set_epoch(1)
+        orders.append(list(sampler))
+        assert len(orders[-1]) == len(sampler) and orders[-1] == list(sampler)
+        sampler.set_epoch(2)
+        assert orders[-1] != list(sampler)
+        found += [data[i] for i in orders[-1]]
+    counts = collections.Counter(index for index, *_ in found)
+    assert set(counts.values()) <= {1, 2, 3} and max(counts.values()) == 3 and len(counts) == 4
+    assert len({sample[1] for sample in found}) == len(found)  # every version is another one
+    if processes == 3:
+        assert orders[0] == orders[1] == orders[2]
 
 
 def test_epochs_and_processes_draw_other_numbers():

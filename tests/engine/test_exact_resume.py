@@ -46,6 +46,9 @@ PIPELINES = dict(
         dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', reduce_zero_label=True),
         dict(type='RandomFlip', prob=0.5), dict(type='PhotoMetricDistortion'),
         dict(type='PackSegInputs')]""",
+    cls="""[
+        dict(type='LoadImageFromFile'), dict(type='RandomResizedCrop', scale=32),
+        dict(type='ColorJitter', brightness=0.4), dict(type='PackInputs')]""",
 )
 RUNS = {
     'det-iterations': 'train_cfg = dict(max_iters=9, val_interval=4)',
@@ -59,6 +62,33 @@ log_processor = dict(by_epoch=True)
     'seg-iterations': """
 train_cfg = dict(max_iters=8, val_interval=4)
 train_dataloader['sampler'] = dict(_delete_=True, type='InfiniteSampler', shuffle=True)
+""",
+    # LeViT's recipe: each image three times, gradients clipped by unit, Mixup, averaged buffers
+    'cls-epochs': """
+train_cfg = dict(_delete_=True, by_epoch=True, max_epochs=3, val_interval=2)
+default_hooks = dict(checkpoint=dict(by_epoch=True, interval=1),
+                     visualization=dict(_delete_=True, type='VisualizationHook'))
+log_processor = dict(by_epoch=True)
+default_scope = 'mmpretrain'
+visualizer = dict(type='UniversalVisualizer')
+data = dict(_delete_=True, type='CustomDataset', data_root='{root}', ann_file='labels.txt',
+            data_prefix='images/training', pipeline=train_dataloader['dataset']['pipeline'])
+train_dataloader.update(batch_size=2, dataset=data, collate_fn=dict(type='default_collate'))
+train_dataloader['sampler'] = dict(_delete_=True, type='RepeatAugSampler', shuffle=True)
+steps = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+val_dataloader = dict(dataset=dict(data, pipeline=steps), collate_fn=dict(type='default_collate'))
+test_dataloader = val_dataloader
+test_evaluator = val_evaluator = dict(_delete_=True, type='Accuracy')
+optim_wrapper = dict(type='hybrid_mm.AGCOptimWrapper', clip_grad=dict(clip_factor=0.01))
+custom_hooks[0].update(momentum=0.1, update_buffers=True)
+arch = dict(embed_dims=[8] * 4, depths=[1] * 4, mlp_ratios=[2] * 4)
+model = dict(
+    _delete_=True, type='ImageClassifier', data_preprocessor=dict(num_classes=2),
+    backbone=dict(type='hybrid_mm.VAN', arch=arch, drop_path_rate=0.4, out_indices=(3,)),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=2, in_channels=8, topk=(1,),
+              loss=dict(type='LabelSmoothLoss', mode='original', label_smooth_val=0.1)),
+    train_cfg=dict(augments=dict(type='Mixup', alpha=0.8)))
 """,
 }
 
@@ -76,11 +106,14 @@ def logged(work_dir):
 
 
 @pytest.mark.parametrize('case', RUNS)
-def test_bit_identical(case, tool, det_config, seg_config, tmp_path, monkeypatch):
+def test_bit_identical(case, tool, det_config, seg_config, tiny_ade, tmp_path, monkeypatch):
     epochs, task = 'epochs' in case, case[:3]
     monkeypatch.setattr('time.sleep', lambda _: None)  # MMEngine's pause between epochs
     base = det_config if task == 'det' else seg_config
-    text = COMMON.format(base=base, pipeline=PIPELINES[task]) + RUNS[case]
+    text = COMMON.format(base=base, pipeline=PIPELINES[task])
+    text += RUNS[case].replace('{root}', str(tiny_ade))
+    labels = [f'{i}.png {i % 2}\n' for i in range(8)]
+    (tiny_ade / 'labels.txt').write_text(''.join(labels))
 
     def run(name, *flags, hook=''):
         config = tmp_path / 'run.py'
@@ -98,7 +131,7 @@ def test_bit_identical(case, tool, det_config, seg_config, tmp_path, monkeypatch
         assert status != 0 and 'it died' in err
     status, err = run('cut', '--resume')
     assert status == 0, err
-    name = {'det-iterations': 'iter_9', 'det-epochs': 'epoch_3', 'seg-iterations': 'iter_8'}[case]
+    name = 'epoch_3' if epochs else {'det': 'iter_9', 'seg': 'iter_8'}[task]
     whole, cut = (
         torch.load(tmp_path / n / f'{name}.pth', weights_only=False) for n in ('whole', 'cut')
     )
@@ -109,6 +142,16 @@ def test_bit_identical(case, tool, det_config, seg_config, tmp_path, monkeypatch
         assert torch.equal(value, cut['state_dict'][key]), key
     assert whole.get('param_schedulers') == cut.get('param_schedulers')
     assert logged(tmp_path / 'whole') == logged(tmp_path / 'cut')
+    if task == 'cls':  # running statistics are averaged with the weights, and both are evaluated
+        key = 'backbone.stages.0.blocks.0.norm1.running_mean'
+        last, average = whole['ema_state_dict'][f'module.{key}'], whole['state_dict'][key]
+        assert not torch.allclose(last, average)
+        config, checkpoint = tmp_path / 'run.py', tmp_path / 'cut' / f'{name}.pth'
+        status, err = tool('test', config, checkpoint, '--work-dir', tmp_path / 'tested')
+        assert status == 0, err
+        (tested,) = tmp_path.glob('tested/*/*.json')
+        validated = logged(tmp_path / 'cut')[False, 3]
+        assert json.loads(tested.read_text())['accuracy/top1'] == validated['accuracy/top1']
 
 
 def draws():

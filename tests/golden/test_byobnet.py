@@ -1,4 +1,4 @@
-"""Configs that timm's networks are told by in words: all is understood, or named."""
+"""Configs that timm's networks are told by, in words or in its fields: all is understood."""
 
 import sys
 from pathlib import Path
@@ -39,6 +39,9 @@ def official(model):
     state = {}
     for key, value in model.state_dict().items():
         parts = key.split('.')
+        if 'final' in parts:
+            state[f'final_conv.{".".join(parts[3:]).replace("norm", "bn")}'] = value
+            continue
         inner = '.'.join(parts[4:])
         if parts[0] == 'stem':
             new = f'stem.conv{int(parts[2]) + 1}.{parts[3].replace("norm", "bn")}.{parts[4]}'
@@ -79,6 +82,39 @@ def test_tables_have_the_size_of_the_weights():
     same = botnet.build('ByobNet', config, official(model)).eval()
     x = torch.rand(1, 3, 64, 96)
     assert all(torch.equal(a, b) for a, b in zip(model(x), same(x), strict=True))
+
+
+@pytest.mark.parametrize(('mapping', 'layer'), [(halonet, 'halo'), (botnet, 'bottleneck')])
+def test_fields_of_timm_are_taken_as_they_are(mapping, layer):
+    torch.manual_seed(0)
+    shared = dict(s=2, gs=4, br=0.25)
+    config = dict(
+        blocks=[
+            dict(type='bottle', d=1, c=32, s=1, gs=4, br=0.25),
+            dict(types=('bottle', 'self_attn'), d=2, c=32, **shared),
+            dict(type='bottle', d=1, c=64, **shared),
+            dict(type='self_attn', d=1, c=64, **shared),
+        ],
+        stem_chs=16,
+        stem_type='tiered',
+        stem_pool='',
+        act_layer='silu',
+        attn_layer='se',
+        attn_kwargs=dict(rd_ratio=0.25),
+        self_attn_layer=layer,
+        self_attn_kwargs=dict(num_heads=2, qkv_bias=True),
+        num_features=24,
+    )
+    cls, kwargs = (HaloNet, {}) if layer == 'halo' else (BoTNet, dict(canvas_size=(64, 96)))
+    arch = dict(ARCH, final=24, **({} if kwargs else dict(block_size=8, halo_size=3)))
+    if kwargs:
+        arch['scale_pos_embed'] = False
+    model = cls(arch, qkv_bias=True, final_conv=True, **kwargs).eval()
+    same = mapping.build('ByobNet', config, official(model)).eval()
+    x = torch.rand(1, 3, 64, 96)
+    assert all(torch.equal(a, b) for a, b in zip(model(x), same(x), strict=True))
+    with pytest.raises(ValueError, match=r'arch\.aa_layer of'):
+        mapping.build('ByobNet', dict(config, aa_layer='blur'), official(model))
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from hybrid_mm.plugins import (
     LambdaLayer,
     NonLocal2d,
     SASAConv2d,
+    SASAStem,
     SelectiveKernel,
     SimplifiedNonLocal,
     TripletAttention,
@@ -54,6 +55,9 @@ OPTIONS = {
         dict(out_channels=32, stride=2, dilation=2, groups=2, kernel_sizes=(3, 7), dilated=False,
              hidden_channels=5, min_channels=8, split_input=True,
              norm_cfg=dict(type='BN', eps=0.3))),
+    SASAStem: (
+        dict(),
+        dict(out_channels=32, block=2, heads=2, mixtures=3, norm_cfg=dict(type='BN', eps=0.3))),
     SASAConv2d: (
         dict(out_channels=16, kernel_size=3, padding=1),
         dict(out_channels=32, stride=2, bias=False, window=5, heads=4)),

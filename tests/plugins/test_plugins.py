@@ -13,11 +13,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import hybrid_mm.plugins
 from hybrid_mm.analysis.complexity import count
+from hybrid_mm.backbones import SASAResNet
 from hybrid_mm.plugins import AttentionResNet
 from hybrid_mm.plugins.base import Plugin, ResNetModule
 from hybrid_mm.registry import MODELS
 
 SMALL = dict(depth=50, base_channels=8, stem_channels=8)
+NORM_CFG = dict(type='BN', eps=1e-3, requires_grad=True)
 # name: (arguments for few channels, arguments with which the module starts as the identity)
 PLUGINS = {
     'SE': ({}, dict(init_identity=True)),
@@ -65,7 +67,7 @@ def modules(net, name):
 def test_every_plugin_is_tested():
     classes = [c for c in vars(hybrid_mm.plugins).values() if isinstance(c, type)]
     ours = {c.__name__ for c in classes if issubclass(c, ResNetModule) or hasattr(c, '_abbr_')}
-    assert ours == {*PLUGINS, *OPERATORS}
+    assert ours == {*PLUGINS, *OPERATORS, 'SASAStem'}
 
 
 # -- in the networks -------------------------------------------------------------------------------
@@ -592,3 +594,33 @@ def test_options_have_an_effect():
     two.load_state_dict(both.state_dict() | {}, strict=False)
     torch.testing.assert_close(3 * both(x) - 2 * two(x), x * both.hw(x))
     assert issubclass(hybrid_mm.plugins.SE, Plugin)
+
+
+# -- what AttentionResNet puts in the place of the stem ------------------------------------------
+
+
+@pytest.mark.parametrize('deep', [False, True])
+def test_stem_of_attention(deep):
+    """It is the stem of SASAResNet, with its names, and freezes with the network."""
+    stem = dict(type='hybrid_mm.SASAStem', heads=2)
+    net = AttentionResNet(
+        DetResNet, stem=stem, deep_stem=deep, frozen_stages=0, norm_cfg=NORM_CFG, **SMALL
+    )
+    arch = dict(SASAResNet.resolve_arch('r26').to_dict(), stem=8)
+    ours = SASAResNet(arch, 'attention', stem_heads=2, heads=0, norm_cfg=NORM_CFG)
+    net.init_weights()
+    names = [name for name, _ in net.named_parameters() if not name.startswith('layer')]
+    assert names == [f'stem.{name}' for name, _ in ours.stem.named_parameters()]
+    assert isinstance(net, DetResNet)
+    assert net.stem.norm.eps == 1e-3
+    net.stem.load_state_dict(ours.stem.state_dict())
+    x = torch.rand(1, 3, 33, 50)
+    wanted = ours.stem.eval()(x)
+    net.eval()
+    torch.testing.assert_close(net.stem(x), wanted)
+    assert net(x)[0].shape[-2:] == wanted.shape[-2:] == (9, 13)
+    frozen = {p.requires_grad for p in net.stem.parameters()}
+    assert frozen == {False}
+    net.train()
+    assert not net.stem.training
+    assert net.layer1.training

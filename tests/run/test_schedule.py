@@ -17,8 +17,9 @@ COSINE = dict(type='CosineAnnealingLR', begin=5)
 
 
 def found(*schedulers, epochs=12, iters=120):
-    """Messages for a run of 12 epochs of 10 iterations, or of 120 iterations."""
-    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1, momentum=0.9)
+    """Messages for a run of 12 epochs of 10 iterations, or of 120 iterations, with two rates."""
+    groups = [dict(params=[torch.zeros(1)], lr=lr) for lr in (0.1, 0.01)]
+    optimizer = torch.optim.SGD(groups, momentum=0.9)
     built = []
     for settings in schedulers:
         end = epochs if settings.get('by_epoch', True) else iters
@@ -46,12 +47,22 @@ def found(*schedulers, epochs=12, iters=120):
     [dict(type='CosineAnnealingLR', end=9), dict(type='ConstantLR', factor=1.0, begin=9)],
     [dict(type='CosineAnnealingLR', by_epoch=False, end=110)],
     [STEPS, dict(type='LinearMomentum', start_factor=0.5, end=3)],
+    # floors below all rates, or of each
+    [dict(type='CosineAnnealingLR', eta_min=0.01)],
+    [WARM, dict(type='CosineAnnealingLR', eta_min_ratio=0.75)],
+    [dict(type='PolyLR', eta_min=0.001)],
 ])  # fmt: skip
 def test_good_schedules(schedulers):
     assert found(*schedulers) == []
 
 
 @pytest.mark.parametrize(('schedulers', 'message'), [
+    ([WARM, dict(type='CosineAnnealingLR', eta_min=0.02)],
+     '1 (CosineAnnealingLR) has eta_min of 0.02, but the lr of some parameters starts at 0.01, and '
+     'rises to it; eta_min_ratio gives each'),
+    ([dict(type='PolyLR', eta_min=0.02)],
+     '0 (PolyLR) has eta_min of 0.02, but the lr of some parameters starts at 0.01, and rises to '
+     'it; set a lower one'),
     ([WARM | dict(end=500), STEPS],
      '0 (LinearLR) lasts until iteration 500, but the run ends after 120: the lr does not get to '
      'its last value'),

@@ -1,4 +1,5 @@
-# COCO 2017 panoptic with large-scale jittering: ratio 0.1 to 2.0 of 1024 x 1024, random crop.
+# COCO 2017 panoptic with large-scale jittering: ratio 0.1 to 2.0 of 1024 x 1024, random crop,
+# padded with grey (128) to 1024 x 1024, as Mask2Former is trained.
 _base_ = './coco_panoptic.py'
 
 train_pipeline = [
@@ -19,6 +20,7 @@ train_pipeline = [
         recompute_bbox=True,
         allow_negative_crop=True,
     ),
+    dict(type='Pad', size=(1024, 1024), pad_val=dict(img=(128, 128, 128), masks=0, seg=255)),
     dict(type='PackDetInputs'),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -1,5 +1,6 @@
 # Classifier of MaxViT and CoAtNet: mean of the last map and layer norm (both in the backbone), a
-# hidden layer with tanh, a linear layer. Mixup alone; inputs are scaled to [-1, 1].
+# hidden layer with tanh, a linear layer. Mixup alone; inputs are scaled to [-1, 1] if not said
+# otherwise.
 _base_ = './classifier.py'
 
 model = dict(

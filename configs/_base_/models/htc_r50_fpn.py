@@ -15,6 +15,11 @@ mask_heads = [
     for stage in range(3)
 ]
 
+# as in MMDetection's HTC: each object takes its best proposals, if they overlap enough
+stages = [
+    dict(stage, assigner=dict(stage['assigner'], match_low_quality=True))
+    for stage in _base_.model.train_cfg.rcnn
+]
 model = dict(
     type='HybridTaskCascade',
     data_preprocessor=dict(pad_seg=True),
@@ -41,5 +46,6 @@ model = dict(
             loss_seg=dict(type='CrossEntropyLoss', ignore_index=255, loss_weight=0.2),
         ),
     ),
+    train_cfg=dict(rcnn=stages),
     test_cfg=dict(rcnn=dict(score_thr=0.001)),
 )

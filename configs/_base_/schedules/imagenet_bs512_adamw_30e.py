@@ -1,12 +1,12 @@
-# AdamW for 30 more epochs of a network pre-trained on ImageNet-22k: linear decay from 5e-5 to 0,
-# no warm-up, gradients clipped at norm 5; no weight decay for vectors and tables of positions.
-_base_ = './imagenet_bs1024_adamw_300e_swin.py'
+# AdamW for 30 more epochs of a network pre-trained on ImageNet-22k: linear decay from 5e-5 to 5e-6,
+# no warm-up, gradients clipped at norm 5; no weight decay for vectors (DiNAT-Large).
+_base_ = './imagenet_bs1024_adamw_300e_nat.py'
 
 train_cfg = dict(max_epochs=30)
 param_scheduler = [
     dict(
         type='PolyLR',
-        eta_min=0.0,
+        eta_min=5e-6,
         power=1.0,
         by_epoch=True,
         begin=0,

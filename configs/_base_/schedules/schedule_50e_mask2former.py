@@ -1,6 +1,6 @@
 # AdamW of Mask2Former: 50 epochs of 118,000 images at batch 16 = 368,750 iterations, steps at
 # 8/9 and 26/27 of them; a tenth of the rate for the backbone, no weight decay for norms and
-# query embeddings.
+# embeddings. Tables of relative positions decay, unlike those of Swin.
 max_iters = 368750
 interval = 5000
 # every 5,000 iterations, and once at the end
@@ -24,12 +24,18 @@ param_scheduler = [
     )
 ]
 embedding = dict(lr_mult=1.0, decay_mult=0.0)
+# norm_decay_mult does not reach what a custom key names, and of keys that fit the longest counts:
+# these are of the norms of our backbones, and of no head
+backbone_norm = dict(lr_mult=0.1, decay_mult=0.0)
+norms = [f'norm{i}.{kind}' for i in (1, 2) for kind in ('weight', 'bias')]
+norms += ['embed.norm', *(f'backbone.stages.{stage}.norm' for stage in range(4))]
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=0.0001, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05),
     paramwise_cfg=dict(
         custom_keys={
             'backbone': dict(lr_mult=0.1, decay_mult=1.0),
+            **dict.fromkeys(norms, backbone_norm),
             'query_embed': embedding,
             'query_feat': embedding,
             'level_embed': embedding,

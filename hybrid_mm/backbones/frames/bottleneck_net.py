@@ -23,6 +23,7 @@ from hybrid_mm.backbones.frames.arch import (
 )
 from hybrid_mm.backbones.frames.base import BaseBackbone, SharedArguments
 from hybrid_mm.backbones.frames.blocks import BATCH_NORM, NormCfg, Stage, conv2d_he
+from hybrid_mm.backbones.frames.byob_fields import ByobAttention, from_byob
 from hybrid_mm.backbones.frames.hybrid_bottleneck import (
     ACTIVATIONS,
     GATES,
@@ -30,6 +31,7 @@ from hybrid_mm.backbones.frames.hybrid_bottleneck import (
     HybridBottleneck,
     Stem,
     named_conv_norm,
+    stem_stride,
 )
 from hybrid_mm.backbones.frames.resnet import ConvSlot
 from hybrid_mm.layers.heads import make_divisible
@@ -40,16 +42,16 @@ from hybrid_mm.ops.arguments import one_of, per_stage, positive
 class StemArch(Arch):
     """Stem of a :class:`BottleneckNet`, see :class:`Stem`."""
 
-    kind: str  # '7x7', '3x3' or 'tiered'
+    kind: str  # '7x7', '3x3', 'tiered', 'deep' or 'quad'
     channels: Size  # channels of its output
     pool: bool  # max pooling at its end
 
     def check(self, owner: str, name: str = 'arch.stem') -> None:
-        """Check the kind, and the width of the first of three convolutions, as well."""
+        """Check the kind, and the width of the first convolution, as well."""
         super().check(owner, name)
         one_of(owner, STEMS, **{f'{name}.kind': self.kind})
-        if self.kind == 'tiered':
-            positive(owner, **{f'{name}.channels * 3 // 8': self.channels * 3 // 8})
+        first, _ = STEMS[self.kind][1](self.channels, self.pool)[0]
+        positive(owner, **{f'channels of the first convolution of {name}': first})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +59,16 @@ class GateArch(Arch):
     """Channel gate of the blocks of a :class:`BottleneckNet`."""
 
     kind: str  # 'se' or 'eca'
-    place: str  # 'mid': after the middle of blocks without attention, 'out': after the last norm
+    # 'mid': after the middle of blocks without attention; 'out': after the last norm of all blocks;
+    # 'out-conv': after that of blocks without attention
+    place: str
     ratio: Ratio | None = None  # of the channels to the hidden width of 'se'; None for its default
 
     def check(self, owner: str, name: str = 'arch.gate') -> None:
         """Check kind and place as well."""
         super().check(owner, name)
         one_of(owner, GATES, **{f'{name}.kind': self.kind})
-        one_of(owner, ('mid', 'out'), **{f'{name}.place': self.place})
+        one_of(owner, ('mid', 'out', 'out-conv'), **{f'{name}.place': self.place})
         if self.ratio is not None:
             positive(owner, **{f'{name}.ratio': self.ratio})
 
@@ -130,10 +134,12 @@ class BottleneckNet(BaseBackbone):
 
     Args:
         arch: Name in ``arch_zoo``, or a dict with fields of :class:`BottleneckArch` that change the
-            variant named by its key ``base``, or, without ``base``, the defaults.
+            variant named by its key ``base``, or, without ``base``, the defaults. Or a dict with
+            ``blocks`` and other fields of timm's ``ByoModelCfg``, see
+            :func:`~hybrid_mm.backbones.frames.byob_fields.from_byob`.
         strides: Strides of the stages, by default the variant's.
         final_conv: End the last stage with the variant's last 1x1 convolution, for classification.
-        shortcut_act: Activation after the convolution of a shortcut.
+        shortcut_act: Activation after the convolution of the shortcut of blocks with attention.
         norm_cfg: Batch normalisation: ``dict(type='BN')``, the default, or ``dict(type='SyncBN')``.
         zero_init_residual: Let every block start as its shortcut (last norm's weight 0); only
             those blocks that have one.
@@ -145,6 +151,8 @@ class BottleneckNet(BaseBackbone):
     """
 
     arch_class: ClassVar[type[BottleneckArch]] = BottleneckArch
+    # name of the attention in timm, and of its arguments there and the fields of ours
+    byob_attention: ClassVar[ByobAttention]
     arch: BottleneckArch
 
     def __init__(
@@ -178,9 +186,12 @@ class BottleneckNet(BaseBackbone):
         """Return a variant, given by name or as a dict of changes to the one named by ``base``.
 
         Raises:
-            ValueError: Unknown name, missing or unknown keys, values that do not fit each other.
+            ValueError: Unknown name, missing or unknown keys, values that do not fit each other,
+                fields of timm that the network cannot express.
         """
-        if isinstance(arch, Mapping) and arch.get('base') is not None:
+        if isinstance(arch, Mapping) and 'blocks' in arch:
+            arch = from_byob(arch, cls.byob_attention, cls.__name__)
+        elif isinstance(arch, Mapping) and arch.get('base') is not None:
             changes = {key: value for key, value in arch.items() if key != 'base'}
             arch = {**super().resolve_arch(arch['base']).to_dict(), **changes}
         elif isinstance(arch, Mapping):
@@ -195,8 +206,7 @@ class BottleneckNet(BaseBackbone):
 
     @property
     def _stem_stride(self) -> int:
-        stem = self.arch.stem
-        return 4 if stem.pool or stem.kind == 'tiered' else 2
+        return stem_stride(self.arch.stem.kind, self.arch.stem.pool)
 
     # -- what a subclass has or may replace ------------------------------------------------------
 
@@ -255,12 +265,11 @@ class BottleneckNet(BaseBackbone):
                 )
             spatial = conv2d_he(width, width, 3, slot.stride, groups=width // size)
         gate, place = None, 'mid'
-        if arch.gate is not None:
-            place = arch.gate.place
+        if arch.gate is not None and (arch.gate.place == 'out' or not attends):
+            place = arch.gate.place.removesuffix('-conv')
             kwargs = {} if arch.gate.ratio is None else dict(ratio=arch.gate.ratio)
-            if place == 'out' or not attends:
-                width = out_channels if place == 'out' else slot.channels
-                gate = GATES[arch.gate.kind](width, **kwargs)
+            width = out_channels if place == 'out' else slot.channels
+            gate = GATES[arch.gate.kind](width, **kwargs)
         block = HybridBottleneck(
             in_channels,
             out_channels,
@@ -272,7 +281,7 @@ class BottleneckNet(BaseBackbone):
             place,
             arch.linear_out,
             arch.shortcut,
-            self.shortcut_act,
+            self.shortcut_act and attends,
             rate,
         )
         if self.zero_init_residual and block.shortcut is not None:

@@ -4,6 +4,7 @@ Source: the block layouts that timm trained them with (RegNetZ, ResNeXt-26t and 
 channel gates, grouped convolutions.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
@@ -29,7 +30,22 @@ STEMS: dict[str, tuple[int, Callable[[int, bool], list[tuple[int, int]]]]] = {
     '7x7': (7, lambda n, pool: [(n, 2)]),
     '3x3': (3, lambda n, pool: [(n, 2)]),
     'tiered': (3, lambda n, pool: [(3 * n // 8, 2), (n // 2, 1), (n, 1 if pool else 2)]),
+    'deep': (3, lambda n, pool: [(n, 2), (n, 1), (n, 1 if pool else 2)]),
+    'quad': (
+        3,
+        lambda n, pool: [
+            (round(n / 8), 2),
+            (round(n / 4), 1),
+            (round(n / 2), 1),
+            (n, 1 if pool else 2),
+        ],
+    ),
 }
+
+
+def stem_stride(kind: str, pool: bool) -> int:
+    """Stride of a :class:`Stem` of one of the kinds in ``STEMS``."""
+    return math.prod(stride for _, stride in STEMS[kind][1](8, pool)) * (2 if pool else 1)
 
 
 def named_conv_norm(
@@ -51,13 +67,14 @@ def named_conv_norm(
 
 
 class Stem(nn.Module):
-    """One convolution of stride 2, or three ('tiered'), and 3x3 max pooling of stride 2 if asked.
+    """One convolution of stride 2, or several, and 3x3 max pooling of stride 2 if asked.
 
     Args:
         in_channels: Channels of the image.
         channels: Channels of the output.
-        kind: '7x7', '3x3' or 'tiered': three 3x3 convolutions of 3/8, 1/2 and all channels, of
-            which the last has stride 2 if there is no pooling.
+        kind: '7x7' or '3x3', or several 3x3 convolutions, of which the last has stride 2 if there
+            is no pooling: 'tiered' with 3/8, 1/2 and all channels, 'deep' three with all of them,
+            'quad' with 1/8, 1/4, 1/2 and all.
         pool: With the pooling.
         act: Activation.
         norm_cfg: Batch normalisation.

@@ -1,9 +1,11 @@
 """Local self-attention in the place of convolutions, in the body and in the stem of a network.
 
-Source: "Stand-Alone Self-Attention in Vision Models" (arXiv 1906.05909), sections 3.1 to 3.3.
+Source: "Stand-Alone Self-Attention in Vision Models" (arXiv 1906.05909), sections 2.2
+and 3, and appendix A.1.
 """
 
-from typing import Literal, cast
+from collections import OrderedDict
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -145,8 +147,8 @@ class AttentionStem(nn.Module):
     ``p(a, c, .) = softmax_m((emb_row[a] + emb_col[c]).emb_mix[m])`` that all heads share. Blocks
     that reach over the border see their pixels within the image.
 
-    Where the paper is silent: logits are not scaled and have no relative term, and the embeddings
-    start as N(0, 1 / sqrt(d)).
+    Where the paper is silent: logits are not scaled and have no relative term, there are four value
+    transforms, and the embeddings start as N(0, 1 / sqrt(d)). Its stem has 4 heads (appendix A.1).
 
     Args:
         in_channels: Channels of the image.
@@ -166,7 +168,7 @@ class AttentionStem(nn.Module):
         in_channels: int,
         out_channels: int,
         block: int = 4,
-        heads: int = 8,
+        heads: int = 4,
         mixtures: int = 4,
         impl: str = 'auto',
     ) -> None:
@@ -210,3 +212,25 @@ class AttentionStem(nn.Module):
         return merge_heads(
             block_attention(q, k, v, self.block, 0, border='mask', scale=1.0, impl=self.impl)
         )
+
+
+class PooledAttentionStem(nn.Sequential):
+    """Attention within the blocks of an image, norm, ReLU, and max pooling of each block.
+
+    The stem of section 3.2, in the place of a 7x7 convolution and max pooling: it maps
+    (N, in_channels, H, W) to (N, C, ceil(H / block), ceil(W / block)). That a ReLU follows the norm
+    is ours: the paper names attention, norm and pooling.
+
+    Args:
+        in_channels: Channels of the image.
+        norm: Norm of the output's channels C.
+        **attention: Arguments of :class:`AttentionStem`, ``out_channels`` among them.
+
+    Raises:
+        ValueError: Heads that do not divide C.
+    """
+
+    def __init__(self, in_channels: int, norm: nn.Module, **attention: Any) -> None:
+        attn = AttentionStem(in_channels, **attention)
+        pool = nn.MaxPool2d(attn.block, ceil_mode=True)
+        super().__init__(OrderedDict(attn=attn, norm=norm, act=nn.ReLU(inplace=True), pool=pool))

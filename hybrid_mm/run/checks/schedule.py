@@ -75,6 +75,7 @@ def _misfits_of(scheduler: Any, label: str, unit: str, length: int) -> Iterator[
         yield f'{label} begins at {unit} {begin}, but the run ends after {length}'
         return
     shown = min(end, length)
+    yield from _rising(scheduler, label)
     if _stretched(scheduler) and end > length * (1 + _SLACK):
         yield (
             f'{label} lasts until {unit} {end}, but the run ends after {length}: the '
@@ -100,6 +101,19 @@ def _misfits_of(scheduler: Any, label: str, unit: str, length: int) -> Iterator[
     step = getattr(scheduler, 'step_size', None)
     if step is not None and begin + step >= shown:
         yield f'{label} has a first step at {unit} {begin + step}, but the run ends after {length}'
+
+
+def _rising(scheduler: Any, label: str) -> Iterator[str]:
+    """Say if a floor lies above the values from which some parameters start."""
+    floor = getattr(scheduler, 'eta_min', None) or 0
+    lowest = min(getattr(scheduler, 'base_values', ()), default=floor)
+    if lowest < floor:
+        ratio = 'eta_min_ratio gives each group of parameters its own'
+        remedy = ratio if hasattr(scheduler, 'eta_min_ratio') else 'set a lower one'
+        yield (
+            f'{label} has eta_min of {floor:g}, but the {scheduler.param_name} of some parameters '
+            f'starts at {lowest:.3g}, and rises to it; {remedy}'
+        )
 
 
 def _stretched(scheduler: Any) -> bool:

@@ -65,7 +65,7 @@ def test_parameters_of_botnets(arch, size, strides):
             assert count(BoTNet(arch, canvas_size=(size, size))) == 10439672
 
 
-@pytest.mark.parametrize('layers', [59, 110, 128])
+@pytest.mark.parametrize('layers', [59, 77, 110, 128])
 def test_names_of_the_large_classifiers_count_their_layers(layers):
     with torch.device('meta'):
         model = BoTNet(f's1-{layers}', canvas_size=(224, 224))
@@ -75,9 +75,21 @@ def test_names_of_the_large_classifiers_count_their_layers(layers):
     assert all(m.relative.rel_h.shape == (1, 27, 128) for m in attention)  # 14 x 14 everywhere
     assert all(isinstance(m, nn.SiLU) for n, m in model.named_modules() if n.endswith('.act'))
     gates = [n for n, _ in model.named_modules() if n.endswith('gate')]
-    assert len(gates) == sum(model.depths)
+    assert len(gates) == sum(model.depths[:-1])  # in blocks without attention
+    assert {block.gate_place for stage in model.stages[:-1] for block in stage.blocks} == {'out'}
     for alias in dict(BoTNet.arch_aliases):
         assert BoTNet.resolve_arch(alias).strides == (1, 2, 2, 1)
+
+
+# 10^6 parameters that the authors' counting script gives without SE in the blocks with attention
+@pytest.mark.parametrize(
+    'arch, side, millions',
+    [('t3', 224, 30.4), ('t4', 224, 51.6), ('t5', 256, 69.0), ('t6', 320, 47.8), ('t7', 384, 69.0)],
+)
+def test_parameters_of_the_large_classifiers(arch, side, millions):
+    with torch.device('meta'):
+        found = classifier(BoTNet, arch, canvas_size=(side, side)) / 1e6
+    assert found == pytest.approx(millions, rel=0.005)
 
 
 def test_tables_have_the_size_of_the_map_before_its_stride():
@@ -116,6 +128,7 @@ def test_blocks_and_shortcuts():
     first, second = model.stages[3].blocks
     assert isinstance(first.shortcut.act, nn.ReLU)
     assert isinstance(second.shortcut, nn.Identity)
+    assert not hasattr(model.stages[1].blocks[0].shortcut, 'act')  # no attention there
     assert first.norm3.weight.abs().max() == 0
     plain = BoTNet(TINY, canvas_size=(64, 64), zero_init_residual=False)
     assert plain.stages[3].blocks[0].norm3.weight.min() == 1
@@ -155,7 +168,10 @@ def test_arch_from_a_variant():
         (dict(act='gelu'), "act must be one of relu, silu, got 'gelu'"),
         (dict(stem=dict(kind='5x5', channels=8, pool=True)), r'stem.kind must be one of 7x7'),
         (dict(gate=dict(kind='sk', place='mid')), 'gate.kind must be one of se, eca'),
-        (dict(gate=dict(kind='se', place='in')), 'gate.place must be one of mid, out'),
+        (
+            dict(gate=dict(kind='se', place='in')),
+            'gate.place must be one of mid, out, out-conv',
+        ),
         (dict(attention=[(2,), False, False, True]), r'stage 0 must name blocks 0..0, got \(2,\)'),
         (dict(group_size=3), 'group_size 3 does not divide the 8 channels'),
         (dict(heads=[2]), 'one entry per stage expected'),

@@ -16,9 +16,9 @@ PLAIN = {'r18': 11689512, 'r34': 21797672, 'r26': 13696552, 'r38': 19626792, 'r5
 AUGMENTED = {'r34': 20745072, 'r50': 25777392, 'r101': 45354728, 'r152': 61549536}
 # convolution stem, the same with tables per head, attention stem
 SASA = {
-    'r26': (10331264, 10342632, 10323104),
-    'r38': (14173384, 14190632, 14165224),
-    'r50': (18015504, 18038632, 18007344),
+    'r26': (10331264, 10342632, 10323200),
+    'r38': (14173384, 14190632, 14165320),
+    'r50': (18015504, 18038632, 18007440),
 }
 
 
@@ -132,7 +132,7 @@ def test_weights_of_another_canvas_are_fitted(tmp_path):
 
 def test_sasa_stages_and_stems():
     with torch.device('meta'):
-        model = SASAResNet('r26', stem='attention', attention=(False, False, True, True))
+        model = SASAResNet('r26', stem='attention', heads=(0, 0, 8, 8))
         default = SASAResNet('r26')
     assert isinstance(model.stem.attn, AttentionStem)
     kinds = [
@@ -142,6 +142,23 @@ def test_sasa_stages_and_stems():
     layers = [m for m in default.modules() if isinstance(m, LocalSelfAttention2d)]
     assert len(layers) == 8
     assert {(m.kernel_size, m.heads) for m in layers} == {(7, 8)}
+    assert (model.stem.attn.heads, len(model.stem.attn.value_conv)) == (4, 4)  # appendix A.1
+
+
+def test_stages_without_heads_are_those_of_a_resnet():
+    settings = dict(arch=TINY, strides=(1, 2), dilations=(1, 1), out_indices=(0, 1))
+    plain = Plain(**settings).eval()
+    x = torch.rand(1, 3, 65, 98)
+    augmented = dict(canvas_size=(64, 96), augmented=True, attn_downsample=False)
+    for cls, kwargs in ((SASAResNet, {}), (AAResNet, augmented)):
+        bare = cls(heads=0, **kwargs, **settings).eval()
+        bare.load_state_dict(plain.state_dict())
+        assert all(torch.equal(a, b) for a, b in zip(bare(x), plain(x), strict=True))
+        mixed = cls(heads=(0, 2), **kwargs, **settings)
+        spatial = [type(stage.blocks[0].conv2) for stage in mixed.stages]
+        assert spatial == [nn.Conv2d, LocalSelfAttention2d if cls is SASAResNet else AAConv2d]
+        with pytest.raises(ValueError, match='heads'):
+            cls(heads=-1, **kwargs, **settings)
 
 
 @pytest.mark.parametrize(

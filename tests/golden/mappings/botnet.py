@@ -8,7 +8,7 @@ from hybrid_mm.backbones.frames.hybrid_bottleneck import HybridBottleneck
 from hybrid_mm.backbones.frames.resnet import ConvSlot
 from hybrid_mm.convert import convert
 from hybrid_mm.layers.attention.bottleneck_attention import BottleneckAttention
-from mappings.byobnet import network
+from mappings.byobnet import described, network
 from mappings.common import Config, convert_part, load
 
 
@@ -31,6 +31,9 @@ class _Sized(BoTNet):
 
 
 def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
+    if 'blocks' in config:
+        arch, kwargs = described(config, weights, BoTNet)
+        return load(_Sized(weights, arch, **kwargs), convert(weights, 'timm-byobnet'))
     arch, attention = network(config, weights, BoTNet)
     arch |= dict(
         heads=[attention.take('num_heads', 'heads', default=4)] * len(arch['depths']),

@@ -1,4 +1,4 @@
-"""timm's ByobNet, whose config is told in words: what the HaloNet and BoTNet mappings share."""
+"""timm's ByobNet, its config in words or in timm's fields: what HaloNet and BoTNet share."""
 
 import re
 from typing import Any
@@ -110,6 +110,16 @@ def _stem(text: Text) -> dict:
     return dict(
         kind=kind[0], channels=int(channels[1] or channels[2]), pool=bool(pool and not no_pool)
     )
+
+
+def described(
+    config: Config, weights: dict[str, Tensor], cls: type[BottleneckNet]
+) -> tuple[dict, dict]:
+    """A config with timm's ``blocks``: our ``arch``, and the arguments of our network."""
+    arch, attention = dict(config), dict(config.get('self_attn_kwargs') or {})
+    kwargs = {name: attention.pop(name, False) for name in cls.byob_attention.arguments}
+    kwargs['final_conv'] = any(key.startswith('final_conv.') for key in weights)
+    return {**arch, 'self_attn_kwargs': attention}, kwargs
 
 
 def network(

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from hybrid_mm.backbones.halonet import HaloNet
 from hybrid_mm.convert import convert
 from hybrid_mm.layers import HaloAttention
-from mappings.byobnet import network
+from mappings.byobnet import described, network
 from mappings.common import Config, convert_part, load
 
 _OPERATOR = 'stages.0.0.self_attn.', 'stages.0.blocks.0.conv2.'
@@ -20,6 +20,9 @@ def _flags(config: Config, weights: dict[str, Tensor]) -> dict:
 
 
 def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
+    if 'blocks' in config:
+        arch, kwargs = described(config, weights, HaloNet)
+        return load(HaloNet(arch, **kwargs), convert(weights, 'timm-byobnet'))
     arch, attention = network(config, weights, HaloNet)
     arch |= dict(
         block_size=attention.take('block_size', default=8),

@@ -38,7 +38,6 @@ def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
     model = SASAResNet(
         settings,
         'attention' if attn_stem else 'conv',
-        attention=tuple(bool(n) for n in heads),
         kernel_size=config.take('k', 'kernel_size'),
         heads=heads,
         share_rel=config.take('share_rel', default=True),

@@ -1,0 +1,22 @@
+# The recipe of Swin's authors; ACmix's is not published. No weight decay for the mixing rates.
+_base_ = [
+    '../_base_/models/mask-rcnn_r50_fpn.py',
+    '../_base_/datasets/coco_instance_ms-crop.py',
+    '../_base_/schedules/schedule_1x_adamw_swin.py',
+    '../_base_/default_runtime_det.py',
+]
+
+checkpoint = 'checkpoints/swin-t-acmix_in1k.pth'
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='hybrid_mm.ACmixSwin',
+        arch='tiny',
+        drop_path_rate=0.1,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
+    neck=dict(in_channels=[96, 192, 384, 768]),
+)
+optim_wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic')
+_base_.optim_wrapper.paramwise_cfg.custom_keys.rate = dict(decay_mult=0.0)
+_base_.param_scheduler[0].end = 500

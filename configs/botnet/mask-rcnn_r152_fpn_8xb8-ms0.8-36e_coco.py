@@ -1,0 +1,4 @@
+_base_ = './mask-rcnn_r50_fpn_8xb8-ms0.8-36e_coco.py'
+
+checkpoint = 'torchvision://resnet152'
+model = dict(backbone=dict(depth=152, init_cfg=dict(checkpoint=checkpoint)))

@@ -1,0 +1,22 @@
+# Fine-tuning of the weights for 224 x 224, with the recipe of MaxViT; the authors published none.
+_base_ = [
+    '../_base_/models/classifier_tanh.py',
+    '../_base_/datasets/imagenet_1k_maxvit_384.py',
+    '../_base_/schedules/imagenet_bs512_adamw_30e_maxvit.py',
+    '../_base_/default_runtime_cls.py',
+]
+
+model = dict(
+    backbone=dict(
+        type='hybrid_mm.CoAtNet',
+        arch='0',
+        img_size=384,
+        drop_path_rate=0.2,
+        norm_outputs=True,
+        pooled=True,
+        out_indices=(3,),
+        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/coatnet-0_in1k.pth'),
+    ),
+    head=dict(in_channels=768, hidden_dim=768),
+)
+train_dataloader = dict(batch_size=16)

@@ -1,0 +1,22 @@
+# 300 epochs and timm's cool-down of 10 at the last rate; the crop ratio of the test is 0.9.
+_base_ = [
+    '../_base_/models/classifier_deit.py',
+    '../_base_/datasets/imagenet_1k_deit.py',
+    '../_base_/schedules/imagenet_bs1024_adamw_300e_nat.py',
+    '../_base_/default_runtime_cls.py',
+]
+
+model = dict(
+    backbone=dict(
+        type='hybrid_mm.ELSASwin',
+        arch='tiny',
+        always_shift=False,
+        drop_path_rate=0.1,
+        out_indices=(3,),
+    ),
+    head=dict(in_channels=768),
+)
+_base_.param_scheduler[1].eta_min = 1e-5
+optim_wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic')
+_base_.val_dataloader.dataset.pipeline[1].scale = 248
+_base_.test_dataloader.dataset.pipeline[1].scale = 248

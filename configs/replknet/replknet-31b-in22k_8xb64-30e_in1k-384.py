@@ -1,7 +1,0 @@
-_base_ = './replknet-31b_8xb128-30e_in1k-384.py'
-
-checkpoint = 'checkpoints/replknet-31b_in22k.pth'
-model = dict(backbone=dict(drop_path_rate=0.3, init_cfg=dict(checkpoint=checkpoint)))
-_base_.param_scheduler[1].eta_min = 3e-4
-train_dataloader = dict(batch_size=64)
-auto_scale_lr = dict(base_batch_size=512)  # 8 GPUs x 64 images

@@ -1,7 +1,0 @@
-# The recipe is that of 31B (unverified).
-_base_ = './replknet-31b-in22k_8xb64-30e_in1k-384.py'
-
-checkpoint = 'checkpoints/replknet-31l_in22k.pth'
-model = dict(
-    backbone=dict(arch='31l', init_cfg=dict(checkpoint=checkpoint)), head=dict(in_channels=1536)
-)

@@ -1,0 +1,3 @@
+_base_ = './sasa-r50_32xb128-130e_in1k.py'
+
+model = dict(backbone=dict(stem='conv', heads=(0, 8, 8, 8)))
