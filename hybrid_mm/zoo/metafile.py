@@ -32,6 +32,7 @@ METRICS = {
 DATASETS = {
     'COCO': ('Object Detection', 'Instance Segmentation', 'Panoptic Segmentation'),
     'ADE20K': ('Semantic Segmentation',),
+    'Cityscapes': ('Semantic Segmentation',),
     'ImageNet-1k': ('Image Classification',),
     'CIFAR-10': ('Image Classification',),
     'HAM10000': ('Image Classification',),
@@ -51,6 +52,7 @@ GROUPS = (
     Group('detection', 'COCO: detection and instance segmentation', 'COCO'),
     Group('panoptic', 'COCO: panoptic segmentation', 'COCO'),
     Group('segmentation', 'ADE20K: semantic segmentation', 'ADE20K'),
+    Group('cityscapes', 'Cityscapes: semantic segmentation', 'Cityscapes'),
     Group('classification', 'ImageNet-1k: classification', 'ImageNet-1k'),
     Group('cifar10', 'CIFAR-10: classification', 'CIFAR-10'),
     Group('ham10000', 'HAM10000: classification', 'HAM10000'),

@@ -15,18 +15,20 @@ from PIL import Image
 from .conftest import CONFIGS, build, load, optimizer, reduced, scope
 from .loading import fromfile
 
-ROOTS = dict(mmdet='COCO_ROOT', mmseg='ADE_ROOT', mmpretrain='IMAGENET_ROOT')
+ROOTS = dict(
+    coco='COCO_ROOT', ade20k='ADE_ROOT', cityscapes='CITYSCAPES_ROOT', imagenet='IMAGENET_ROOT'
+)
 DATA = {
     path.stem: path
     for path in sorted((CONFIGS / '_base_/datasets').glob('*.py'))
-    if path.stem.startswith(('coco', 'ade20k', 'imagenet'))
+    if path.stem.split('_')[0] in ROOTS
 }
+TASKS = dict(coco='det', ade20k='seg', cityscapes='seg', imagenet='cls')
 
 
 def config_of(name: str) -> Config:
     """The data set file together with its runtime."""
-    task = 'det' if name.startswith('coco') else 'seg' if name.startswith('ade') else 'cls'
-    cfg = fromfile(CONFIGS / f'_base_/default_runtime_{task}.py')
+    cfg = fromfile(CONFIGS / f'_base_/default_runtime_{TASKS[name.split("_")[0]]}.py')
     cfg.merge_from_dict(dict(fromfile(DATA[name])))
     return cfg
 
@@ -97,6 +99,16 @@ def _ade(root):
         Image.fromarray(labels).save(target)
 
 
+def _cityscapes(root):
+    for split in ('train', 'val'):
+        _image(root / f'leftImg8bit/{split}/ulm/ulm_1_leftImg8bit.png')
+        labels = np.full((60, 90), 255, np.uint8)
+        labels[:30], labels[30:50] = 0, 18
+        target = root / f'gtFine/{split}/ulm/ulm_1_gtFine_labelTrainIds.png'
+        target.parent.mkdir(parents=True)
+        Image.fromarray(labels).save(target)
+
+
 def _imagenet(root):
     (root / 'meta').mkdir()
     for split in ('train', 'val'):
@@ -107,7 +119,9 @@ def _imagenet(root):
 @pytest.fixture(scope='module')
 def roots(tmp_path_factory):
     result = {}
-    for variable, make in (('COCO_ROOT', _coco), ('ADE_ROOT', _ade), ('IMAGENET_ROOT', _imagenet)):
+    makers = dict(coco=_coco, ade20k=_ade, cityscapes=_cityscapes, imagenet=_imagenet)
+    for data, make in makers.items():
+        variable = ROOTS[data]
         result[variable] = tmp_path_factory.mktemp(variable.lower())
         make(result[variable])
     return result
@@ -119,7 +133,7 @@ def roots(tmp_path_factory):
 def test_environment_variable_moves_every_path(name, slash, monkeypatch):
     cfg = config_of(name)
     default = cfg.data_root
-    monkeypatch.setenv(ROOTS[cfg.default_scope], '/some/where' + slash)
+    monkeypatch.setenv(ROOTS[name.split('_')[0]], '/some/where' + slash)
     text = repr(config_of(name).to_dict())
     assert default not in text
     assert '/some/where/annotations' in text.replace('//', '/') or 'CocoMetric' not in text
@@ -130,7 +144,7 @@ def test_environment_variable_moves_every_path(name, slash, monkeypatch):
 def test_pipelines_on_files(name, roots, monkeypatch):
     if 'panoptic' in name and importlib.util.find_spec('panopticapi') is None:
         pytest.skip('needs panopticapi')
-    variable = ROOTS[config_of(name).default_scope]
+    variable = ROOTS[name.split('_')[0]]
     monkeypatch.setenv(variable, str(roots[variable]))
     cfg = config_of(name)
     models = dict(mmdet='mask-rcnn_r50_fpn', mmseg='fpn_r50', mmpretrain='classifier')
@@ -158,17 +172,21 @@ def test_pipelines_on_files(name, roots, monkeypatch):
         assert fed['inputs'].max() <= 1.001 or name == 'imagenet_1k'  # erasing draws noise
         assert seen['inputs'].abs().max() <= 1.001
     elif cfg.default_scope == 'mmseg':
-        crop = 640 if '640' in name else 512
-        assert shape == (crop, crop)
-        assert set(sample.gt_sem_seg.data.unique().tolist()) <= {0, 149, 255}
+        streets = name.startswith('cityscapes')
+        short = 1024 + ('769' in name) if streets else 640 if '640' in name else 512
+        crop = tuple(cfg.crop_size)
+        assert crop == ((769, 769) if '769' in name else (512, 1024) if streets else (short, short))
+        assert shape == crop
+        labels = {0, 18 if streets else 149, 255}
+        assert set(sample.gt_sem_seg.data.unique().tolist()) <= labels
         # 60 x 90 to shorter side 512, longer 768
-        assert tested == (crop, crop * 3 // 2)
+        assert tested == (short, (short * 3 + 1) // 2)
         assert whole.gt_sem_seg.data.shape[-2:] == (60, 90)
-        assert set(whole.gt_sem_seg.data.unique().tolist()) == {0, 149, 255}
+        assert set(whole.gt_sem_seg.data.unique().tolist()) == labels
         sizes = [tuple(image.shape[-2:]) for image in augmented['inputs']]
         assert len(sizes) == 12  # six scales, flipped and not
-        assert min(sizes)[0] == crop // 2
-        assert max(sizes)[0] == crop * 7 // 4
+        assert min(sizes)[0] == short // 2
+        assert max(sizes)[0] == short * 7 // 4
         if 'align32' in name:
             assert all(side % 32 == 0 for size in sizes for side in size)
     else:
