@@ -232,6 +232,7 @@ CLASSES = dict(
     ADE20KDataset={150},
     CityscapesDataset={19},
     ImageNet={1000},
+    ImageNet21k={21841},
     CIFAR10={10},
     HAM10000={7},
     BaseSegDataset={11},

@@ -150,7 +150,7 @@ def _data(cfg: Config) -> Recipe:
         data=innermost(train.dataset)['type'].removeprefix('hybrid_mm.'),
         sampler=train.sampler.type.removeprefix('mmpretrain.'),
         train=pipeline(innermost(train.dataset)['pipeline']),
-        test=pipeline(innermost(test.dataset)['pipeline']),
+        test=pipeline(innermost(test.dataset)['pipeline']) if test else 'none',
         mean=', '.join(map(number, settings['mean'])),
         std=', '.join(map(number, settings['std'])),
         channels='RGB' if settings.get('bgr_to_rgb', settings.get('to_rgb')) else 'BGR',
