@@ -9,6 +9,7 @@ model = dict(
     head=dict(in_channels=2048),
 )
 _base_.train_dataloader.dataset.pipeline[1].scale = 320
+_base_.train_dataloader.dataset.pipeline[3].hparams.pad_val = [128, 128, 128]
 _base_.train_dataloader.dataset.pipeline[4].update(fill_color=mean, fill_std=mean)
 test_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -28,7 +28,8 @@ TASKS = dict(coco='det', ade20k='seg', cityscapes='seg', imagenet='cls')
 
 def config_of(name: str) -> Config:
     """The data set file together with its runtime."""
-    cfg = fromfile(CONFIGS / f'_base_/default_runtime_{TASKS[name.split("_")[0]]}.py')
+    task = 'det' if re.search('instance|panoptic', name) else TASKS[name.split('_')[0]]
+    cfg = fromfile(CONFIGS / f'_base_/default_runtime_{task}.py')
     cfg.merge_from_dict(dict(fromfile(DATA[name])))
     return cfg
 
@@ -89,6 +90,18 @@ def _coco(root):
             )
 
 
+def _objects(path, image, box):
+    """A file of annotations: one car on one image of 60 x 90."""
+    x, y, width, height = box
+    corners = [x, y, x + width, y, x + width, y + height, x, y + height]
+    car = dict(id=1, image_id=0, category_id=3, bbox=box, area=width * height, iscrowd=0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images = [dict(id=0, file_name=image, height=60, width=90)]
+    things = [dict(id=3, name='car')]
+    content = dict(images=images, annotations=[car | dict(segmentation=[corners])])
+    path.write_text(json.dumps(content | dict(categories=things)))
+
+
 def _ade(root):
     for split in ('training', 'validation'):
         _image(root / f'images/{split}/a.jpg')
@@ -97,6 +110,8 @@ def _ade(root):
         target = root / f'annotations/{split}/a.png'
         target.parent.mkdir(parents=True)
         Image.fromarray(labels).save(target)
+        short = dict(training='train', validation='val')[split]
+        _objects(root / f'ade20k_instance_{short}.json', 'a.jpg', [10, 5, 50, 40])
 
 
 def _cityscapes(root):
@@ -107,6 +122,8 @@ def _cityscapes(root):
         target = root / f'gtFine/{split}/ulm/ulm_1_gtFine_labelTrainIds.png'
         target.parent.mkdir(parents=True)
         Image.fromarray(labels).save(target)
+        file = root / f'annotations/instancesonly_filtered_gtFine_{split}.json'
+        _objects(file, 'ulm/ulm_1_leftImg8bit.png', [10, 5, 50, 40])
 
 
 def _imagenet(root):
@@ -136,7 +153,8 @@ def test_environment_variable_moves_every_path(name, slash, monkeypatch):
     monkeypatch.setenv(ROOTS[name.split('_')[0]], '/some/where' + slash)
     text = repr(config_of(name).to_dict())
     assert default not in text
-    assert '/some/where/annotations' in text.replace('//', '/') or 'CocoMetric' not in text
+    files = re.findall(r"ann_file': '(/some/where/+)(?:annotations/|ade20k_)", text)
+    assert files or 'CocoMetric' not in text
 
 
 @pytest.mark.part_of('bases')
@@ -192,6 +210,13 @@ def test_pipelines_on_files(name, roots, monkeypatch):
     else:
         assert shape[0] % 32 == shape[1] % 32 == 0
         assert whole.ori_shape == (60, 90)
+        if name.startswith(('ade20k', 'cityscapes')):
+            ade = name.startswith('ade20k')
+            assert shape == (640, 640) if ade else 512 in shape  # an image of 3:2 is less wide
+            assert whole.img_shape == ((640, 960) if ade else (1024, 1536))
+            assert sample.gt_instances.labels.tolist() in ([0], [])
+            assert 'masks' in sample.gt_instances
+            return
         canvas = re.search(r'_(\d+)x\1', name)
         expected = (683, 1024) if name.endswith('_lsj_1024') else (800, 1200)
         assert whole.img_shape == ((int(canvas[1]),) * 2 if canvas else expected)

@@ -243,6 +243,8 @@ def check_name(path, cfg):
         CocoPanopticDataset='_coco-panoptic',
         ImageNet='_in1k',
         ADE20KDataset='_ade20k-512x512',
+        ADE20KInstanceDataset='_ade20k-instance-640x640',
+        ADE20KPanopticDataset='_ade20k-panoptic-640x640',
         CIFAR10='_cifar10',
         HAM10000='_ham10000',
     )
@@ -250,7 +252,10 @@ def check_name(path, cfg):
         assert tuple(cfg.model.data_preprocessor.size) == (640, 640)
         tags['ADE20KDataset'] = '_ade20k-640x640'
     if dataset == 'CityscapesDataset':
-        tags[dataset] = '_cityscapes-{}x{}'.format(*cfg.model.data_preprocessor.size)
+        size = cfg.model.data_preprocessor.get('size')
+        tags[dataset] = (
+            '_cityscapes-{}x{}'.format(*size) if size else '_cityscapes-instance-512x1024'
+        )
     if match := re.search(r'-(320|384|512)$', name):
         last = cfg.val_dataloader.dataset.pipeline[-2]  # a crop, or the image is stretched
         size = last.crop_size if last.type == 'CenterCrop' else last.scale

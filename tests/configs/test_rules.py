@@ -211,7 +211,8 @@ def test_means_belong_to_standard_deviations(tree):
         for step in cfg.train_dataloader.dataset.get('pipeline', ()):
             if step.type == 'RandomErasing':
                 assert (step.fill_color[::-1], step.fill_std[::-1]) == found, name
-            if step.get('policies') == 'timm_increasing':
+            # TensorFlow fills with 128, whatever the mean
+            if step.get('policies') == 'timm_increasing' and tree != 'maxvit':
                 assert step.hparams.pad_val[::-1] == [round(mean) for mean in found[0]], name
 
 
