@@ -1,5 +1,5 @@
-# Network and image size are the paper's (table 13). No source states the recipe: 350 epochs,
-# RandAugment, label smoothing, EMA and drop path are from memory, both rates are ours.
+# The network is that of the paper's table 13. No source states the rest: image size, 350 epochs,
+# RandAugment, label smoothing, EMA and drop path are from memory of it, both rates are ours.
 _base_ = [
     '../_base_/models/classifier_resnet.py',
     '../_base_/datasets/imagenet_1k_320.py',
