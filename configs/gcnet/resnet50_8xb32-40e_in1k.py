@@ -1,5 +1,5 @@
 # Fine-tunes a trained ResNet-50, without plugins; files that inherit from this one add plugins,
-# which start as the identity. The recipe is from memory of the paper; not verified.
+# which start as the identity. The official code has no such recipe; see recipe.yml.
 _base_ = [
     '../_base_/models/classifier_resnet.py',
     '../_base_/datasets/imagenet_1k_plain.py',

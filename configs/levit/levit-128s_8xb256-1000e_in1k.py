@@ -12,4 +12,4 @@ model = dict(
     neck=None,
     head=dict(type='LeViTClsHead', distillation=False, in_channels=384),
 )
-train_dataloader = dict(batch_size=256)
+train_dataloader = dict(batch_size=256, sampler=dict(type='RepeatAugSampler'))

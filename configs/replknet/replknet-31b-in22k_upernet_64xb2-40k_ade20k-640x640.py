@@ -1,6 +1,6 @@
 _base_ = [
     '../_base_/models/upernet_r50.py',
-    '../_base_/datasets/ade20k_640x640.py',
+    '../_base_/datasets/ade20k_512_crop-640x640.py',
     '../_base_/schedules/schedule_40k_adamw_warmup.py',
     '../_base_/default_runtime_seg.py',
 ]

@@ -17,9 +17,6 @@ model = dict(
     neck=None,
     head=dict(in_channels=384),
 )
-optim_wrapper = dict(
-    type='AmpOptimWrapper',
-    loss_scale='dynamic',
-    paramwise_cfg=dict(custom_keys={'stem.position': dict(decay_mult=0.0)}),
-)
+optim_wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic')
+_base_.optim_wrapper.paramwise_cfg.custom_keys['stem.position'] = dict(decay_mult=0.0)
 train_dataloader = dict(sampler=dict(type='RepeatAugSampler'))

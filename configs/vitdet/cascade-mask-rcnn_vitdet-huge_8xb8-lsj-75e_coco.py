@@ -9,5 +9,5 @@ model = dict(
     neck=dict(in_channels=1280),
 )
 train_cfg = dict(max_iters=138281, dynamic_intervals=[(135001, 138281)])
-_base_.param_scheduler[1].update(end=138281, milestones=[122917, 133159])
+_base_.param_scheduler[1].update(end=138281, milestones=[122916, 133159])
 optim_wrapper = dict(paramwise_cfg=dict(_delete_=True, layer_decay_rate=0.9))

@@ -13,11 +13,20 @@ from mmengine.registry import MODELS
 from torch import nn
 
 import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X')
-from hybrid_mm.analysis.complexity import complexity
+from hybrid_mm.analysis.complexity import complexity, count
 from hybrid_mm.analysis.variants import Passes, take_turns
 from hybrid_mm.benchmarks.core import memory
 
-VAN = {'lka': 'lka', 'lska': 'lska', 'lka-trivial': 'lka_trivial', 'lska-trivial': 'lska_trivial'}
+VAN = {
+    'lka': 'lka',
+    'lska': 'lska',
+    'lka-trivial': 'lka_trivial',
+    'lska-trivial': 'lska_trivial',
+    'slak-decomposed': 'slak',
+    'slak-sparse-decomposed': 'slak',
+}
+SPARSITY = 0.4  # of SLaK's kernels
+_KERNELS = '.lka.tall', '.lka.wide', '.lka.small'
 FAMILIES = (*VAN, 'pelk', 'slak')
 
 
@@ -47,9 +56,10 @@ class Point:
 def build(family: str, kernel_size: int, arch: str | None = None) -> nn.Module:
     """Build a network of a family with one kernel size.
 
-    VAN has it in all stages; PeLK and SLaK have it in the first three and at most 13 in the last,
-    similar to the papers' 51, 49, 47, 13; both are dense, as in training, without the sparsity that
-    the papers subtract.
+    VAN has it in all stages; 'slak-decomposed' and 'slak-sparse-decomposed' are VAN with kernels of
+    SLaK. PeLK and SLaK have it in the first three and at most 13 in the last, similar to the
+    papers' 51, 49, 47, 13. All are dense, as in training, without the sparsity that the papers
+    subtract.
 
     Args:
         family: One of ``FAMILIES``.
@@ -71,6 +81,17 @@ def build(family: str, kernel_size: int, arch: str | None = None) -> nn.Module:
         cfg.update(kernel_sizes=sizes)
     torch.manual_seed(0)
     return MODELS.build(dict(cfg, arch=arch or 'tiny'))
+
+
+def _counts(family: str, model: nn.Module, shape: tuple[int, int]) -> tuple[int, int]:
+    """Parameters and multiply-adds, of sparse kernels without those that are zero."""
+    params, macs = complexity(model, shape)
+    if family == 'slak-sparse-decomposed':
+        rows = [row for row in count(model, shape) if row.name.endswith(_KERNELS)]
+        weights = [model.get_parameter(f'{row.name}.weight').numel() for row in rows]
+        params -= round(SPARSITY * sum(weights))
+        macs -= round(SPARSITY * sum(row.macs for row in rows))
+    return params, macs
 
 
 def measure(
@@ -99,7 +120,7 @@ def measure(
     points, models = {}, {}
     for family, kernel_size in names:
         model = build(family, kernel_size, arch)
-        point = Point(family, kernel_size, *complexity(model, shape))
+        point = Point(family, kernel_size, *_counts(family, model, shape))
         points[point.name] = point
         if rounds:
             models[point.name] = model.to(device)

@@ -26,21 +26,16 @@ from hybrid_mm.backbones.frames.mbconv_pyramid import (
 from hybrid_mm.backbones.frames.token_pyramid import MLP
 from hybrid_mm.layers.attention.global_relative_attention import GlobalRelativeAttention
 from hybrid_mm.layers.attention.partition_attention import PartitionAttention
-from hybrid_mm.layers.convolution.mbconv import MBConv, halve
+from hybrid_mm.layers.convolution.mbconv import POOLS, MBConv, choice
 from hybrid_mm.layers.drop import DropPath
 from hybrid_mm.ops.arguments import one_of, positive, sides
 from hybrid_mm.registry import MODELS
 
 
-def _halve_tokens(x: Tensor) -> Tensor:
-    """Mean of 2 x 2 positions of (N, H, W, C)."""
-    return halve(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-
-
 class RelativeTransformerBlock(nn.Module):
     """Relative attention, then MLP, each after a layer norm in a residual connection.
 
-    With stride 2 the input of the attention and that of the shortcut are means of 2 x 2 positions.
+    With stride 2 the input of the attention and that of the shortcut are pooled.
 
     Args:
         in_channels: Channels of the input.
@@ -53,6 +48,9 @@ class RelativeTransformerBlock(nn.Module):
         shortcut_bias: Bias of the shortcut's projection.
         relative: 'table' or 'log', see
             :class:`~hybrid_mm.layers.attention.partition_attention.PartitionAttention`.
+        relative_channels: See there.
+        pool: How stride 2 is got, one of :data:`~hybrid_mm.layers.convolution.mbconv.POOLS`.
+        approximate: GELU of the MLP, 'tanh' or 'none'.
         layer_scale: Initial value of the layer scales, or None for none.
         ln_eps: Epsilon of the layer norms.
         drop_path: Drop-path rate of both branches.
@@ -69,12 +67,15 @@ class RelativeTransformerBlock(nn.Module):
         expand_first: bool = True,
         shortcut_bias: bool = True,
         relative: str = 'table',
+        relative_channels: int = 512,
+        pool: str = 'avg2',
+        approximate: str = 'none',
         layer_scale: float | None = None,
         ln_eps: float = 1e-6,
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        self.pool = stride == 2
+        self.pool = POOLS[choice('pool', pool, POOLS)] if stride == 2 else None
         same = in_channels == channels
         self.shortcut = (
             nn.Identity() if same else nn.Linear(in_channels, channels, bias=shortcut_bias)
@@ -88,9 +89,10 @@ class RelativeTransformerBlock(nn.Module):
             channels=channels,
             hidden_channels=max(channels, in_channels) if expand_first else in_channels,
             relative=relative,
+            relative_channels=relative_channels,
         )
         self.norm2 = nn.LayerNorm(channels, eps=ln_eps)
-        self.mlp = MLP(channels, 4 * channels)
+        self.mlp = MLP(channels, 4 * channels, approximate)
         self.gamma1 = self.gamma2 = None
         if layer_scale is not None:
             self.gamma1 = nn.Parameter(torch.full((channels,), float(layer_scale)))
@@ -102,7 +104,7 @@ class RelativeTransformerBlock(nn.Module):
         x = x.permute(0, 2, 3, 1)
         y = self.norm1(x)
         if self.pool:
-            x, y = _halve_tokens(x), _halve_tokens(y)
+            x, y = (self.pool(z.permute(0, 3, 1, 2)).permute(0, 2, 3, 1) for z in (x, y))
         y = self.attn(y)
         x = self.shortcut(x) + self.drop_path(y if self.gamma1 is None else self.gamma1 * y)
         y = self.mlp(self.norm2(x))
@@ -171,11 +173,12 @@ class CoAtNet(MBConvPyramid):
     Args:
         arch: '0' to '5', the variants of the paper (that of '5' has heads of 64 channels there,
             see ``head_width``); '0-rw', '1-rw', '2-rw', '3-rw', 'nano-rw', 'rmlp-1-rw2' or
-            'rmlp-2-rw', those that timm trained; or a dict with the fields of :class:`CoAtNetArch`.
+            'rmlp-2-rw', those that timm trained; or a dict with the fields of :class:`CoAtNetArch`
+            or of timm's ``MaxxVitCfg``.
         img_size: Side of the image, or (rows, columns), that tables of relative positions are made
             for; on maps of another size they are interpolated bilinearly.
         windowed: Attention within windows of the size of those tables, 14 x 14 and 7 x 7 for 224.
-        head_width: Channels of a head.
+        head_width: Channels of a head, by default those of the variant, 32 in all that are named.
         **kwargs: See :class:`~hybrid_mm.backbones.frames.mbconv_pyramid.MBConvPyramid`.
 
     Raises:
@@ -225,13 +228,14 @@ class CoAtNet(MBConvPyramid):
         arch: str | Mapping | CoAtNetArch = '0',
         img_size: int | Sequence[int] = 224,
         windowed: bool = False,
-        head_width: int = 32,
+        head_width: int | None = None,
         **kwargs: Unpack[MBConvArguments],
     ) -> None:
         super().__init__(arch, **kwargs)
-        positive(self, head_width=head_width)
+        self.head_width = self.arch.head_width if head_width is None else head_width
+        positive(self, head_width=self.head_width)
         self.img_size = sides(self, img_size=img_size)
-        self.windowed, self.head_width = windowed, head_width
+        self.windowed = windowed
         self.build()
 
     def make_block(

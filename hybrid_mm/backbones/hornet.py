@@ -8,7 +8,7 @@ Source: "HorNet: Efficient High-Order Spatial Interactions with Recursive Gated 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -59,9 +59,31 @@ class HorBlock(nn.Module):
         return x + self.drop_path(hidden if self.gamma2 is None else self.gamma2 * hidden)
 
 
+def _dims(base_dim: int) -> dict[str, Any]:
+    return {'dims': [base_dim * 2**stage for stage in range(4)]}
+
+
+def _filter_sizes(dw_cfg: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """MMPretrain's description of the depthwise convolutions, 'DW' or 'GF', as ours."""
+    sizes: list[tuple[int, int] | None] = []
+    for cfg in dw_cfg:
+        if dict(cfg) == dict(type='DW', kernel_size=7):
+            sizes.append(None)
+        elif set(cfg) == {'type', 'h', 'w'} and cfg['type'] == 'GF':
+            sizes.append((cfg['h'], cfg['w']))
+        else:
+            raise ValueError(
+                "arch.dw_cfg of HorNet: dict(type='DW', kernel_size=7) or dict(type='GF', h=..., "
+                f'w=...) expected for each stage, got {cfg!r}'
+            )
+    return {'filter_sizes': sizes}
+
+
 @dataclass(frozen=True, kw_only=True)
 class HorNetArch(ConvNeXtArch):
     """Variant of a HorNet."""
+
+    other_names: ClassVar = {'base_dim': _dims, 'dw_cfg': _filter_sizes}
 
     orders: StageSizes  # order of the recursive gated convolutions
     # rows and columns of the learned spectrum of a global filter, or None for a 7 x 7 kernel
@@ -121,7 +143,15 @@ class HorNet(ConvNeXtFrame):
 
     arch_class = HorNetArch
     arch_zoo: ClassVar = _variants(tiny=64, small=96, base=128, large=192)
-    arch_aliases: ClassVar = {'t': 'tiny', 's': 'small', 'b': 'base', 'l': 'large'}
+    arch_aliases: ClassVar = {
+        size[0] + suffix: size + suffix
+        for size in ('tiny', 'small', 'base', 'large')
+        for suffix in ('', '-gf', '-gf384')
+    }
+    other_names: ClassVar = {
+        **ConvNeXtFrame.other_names,
+        'use_layer_scale': lambda on: {} if on else {'layer_scale': 0.0},
+    }
     blocks_per_layer = 2
 
     arch: HorNetArch

@@ -6,9 +6,10 @@ Source: "MaxViT: Multi-Axis Vision Transformer" (arXiv 2204.01697), section 3 an
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
@@ -17,6 +18,7 @@ from hybrid_mm.backbones.frames.mbconv_pyramid import (
     MBConvArguments,
     MBConvPyramid,
     TwoConvStemArch,
+    check_numbers,
 )
 from hybrid_mm.backbones.frames.token_pyramid import MLP
 from hybrid_mm.layers.attention.partition_attention import PartitionAttention
@@ -37,6 +39,10 @@ class PartitionBlock(nn.Module):
         approximate: GELU of the MLP, 'tanh' or 'none'.
         ln_eps: Epsilon of the layer norms.
         drop_path: Drop-path rate of both branches.
+        relative: 'table' or 'log', see
+            :class:`~hybrid_mm.layers.attention.partition_attention.PartitionAttention`.
+        relative_channels: See there.
+        layer_scale: Initial value of the layer scales, or None for none.
     """
 
     def __init__(
@@ -48,18 +54,34 @@ class PartitionBlock(nn.Module):
         approximate: str = 'none',
         ln_eps: float = 1e-5,
         drop_path: float = 0.0,
+        relative: str = 'table',
+        relative_channels: int = 512,
+        layer_scale: float | None = None,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(channels, eps=ln_eps)
-        self.attn = PartitionAttention(channels, window, head_width, kind)
+        self.attn = PartitionAttention(
+            channels,
+            window,
+            head_width,
+            kind,
+            relative=relative,
+            relative_channels=relative_channels,
+        )
+        self.gamma1 = self.gamma2 = None
+        if layer_scale is not None:
+            self.gamma1 = nn.Parameter(torch.full((channels,), float(layer_scale)))
+            self.gamma2 = nn.Parameter(torch.full((channels,), float(layer_scale)))
         self.norm2 = nn.LayerNorm(channels, eps=ln_eps)
         self.mlp = MLP(channels, 4 * channels, approximate)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, H, W, C) to the same shape."""
-        x = x + self.drop_path(self.attn(self.norm1(x)))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        y = self.attn(self.norm1(x))
+        x = x + self.drop_path(y if self.gamma1 is None else self.gamma1 * y)
+        y = self.mlp(self.norm2(x))
+        return x + self.drop_path(y if self.gamma2 is None else self.gamma2 * y)
 
 
 class MaxViTBlock(nn.Module):
@@ -89,10 +111,15 @@ class MaxViTArch(MBConvArch):
     """Variant of a MaxViT."""
 
     approximate: str  # GELU of the MLPs: 'tanh' or 'none'
+    # relative, relative_channels and layer_scale of :class:`PartitionBlock`
+    attention: Mapping[str, Any] = field(default_factory=dict)
+    window_size: Sequence[int] | None = None  # rows and columns, 7 x 7 if not said
+    grid_size: Sequence[int] | None = None  # as windows if not said
 
     def check(self, owner: str, name: str = 'arch') -> None:
-        """Check the GELU as well."""
+        """Check the GELU and the arguments of attention as well."""
         super().check(owner, name)
+        check_numbers(owner, f'{name}.attention', self.attention, PartitionBlock)
         one_of(owner, ('tanh', 'none'), **{f'{name}.approximate': self.approximate})
 
 
@@ -138,12 +165,14 @@ class MaxViT(MBConvPyramid):
 
     Args:
         arch: 'tiny', 'small', 'base', 'large' or 'xlarge'; 'tiny-rw', 'nano-rw' or 'pico-rw', the
-            variants of timm; or a dict with the fields of :class:`MaxViTArch`.
+            variants of timm; or a dict with the fields of :class:`MaxViTArch` or of timm's
+            ``MaxxVitCfg``.
         window_size: Pixels of a window on each side, or (rows, columns): the side of the image over
-            32, so that grids have the spacing of pixels that they were trained with. Tables of
-            another size are interpolated at loading, bilinearly as TensorFlow's code does.
+            32, so that grids have the spacing of pixels that they were trained with; by default
+            that of the variant, 7 in all that are named. Tables of another size are interpolated at
+            loading, bilinearly as TensorFlow's code does.
         grid_size: Pixels of a grid, by default those of a window.
-        head_width: Channels of a head.
+        head_width: Channels of a head, by default those of the variant, 32 in all that are named.
         **kwargs: See :class:`~hybrid_mm.backbones.frames.mbconv_pyramid.MBConvPyramid`.
 
     Raises:
@@ -175,14 +204,19 @@ class MaxViT(MBConvPyramid):
     def __init__(
         self,
         arch: str | Mapping | MaxViTArch = 'tiny',
-        window_size: int | Sequence[int] = 7,
+        window_size: int | Sequence[int] | None = None,
         grid_size: int | Sequence[int] | None = None,
-        head_width: int = 32,
+        head_width: int | None = None,
         **kwargs: Unpack[MBConvArguments],
     ) -> None:
         super().__init__(arch, **kwargs)
-        positive(self, head_width=head_width)
-        self.head_width = head_width
+        self.head_width = self.arch.head_width if head_width is None else head_width
+        positive(self, head_width=self.head_width)
+        if window_size is None:
+            window_size, grid_size = (
+                self.arch.window_size or 7,
+                self.arch.grid_size if grid_size is None else grid_size,
+            )
         window = sides(self, window_size=window_size)
         grid = window if grid_size is None else sides(self, grid_size=grid_size)
         self.windows = {'block': window, 'grid': grid}
@@ -202,6 +236,7 @@ class MaxViT(MBConvPyramid):
                 self.arch.approximate,
                 self.arch.ln_eps,
                 drop_path,
+                **self.arch.attention,
             )
             for kind, window in self.windows.items()
         ]

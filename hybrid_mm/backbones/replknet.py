@@ -129,6 +129,8 @@ class ReLUs(nn.Sequential):
 class RepLKArch(Arch):
     """Variant of a RepLKNet."""
 
+    other_names: ClassVar = {'large_kernel_sizes': 'kernel_sizes', 'layers': 'depths'}
+
     kernel_sizes: StageKernels  # sizes of the large kernels
     depths: StageSizes  # pairs of a large kernel and a feed-forward network
     channels: StageSizes  # channels of the maps
@@ -143,14 +145,16 @@ class RepLKArch(Arch):
 
 def _arch(
     kernel_sizes: tuple[int, ...],
-    width: int,
+    channels: int | tuple[int, ...],
     small_kernel: int | None = 5,
     dw_ratio: float = 1.0,
 ) -> RepLKArch:
+    if isinstance(channels, int):
+        channels = (channels, 2 * channels, 4 * channels, 8 * channels)
     return RepLKArch(
         kernel_sizes=kernel_sizes,
         depths=(2, 2, 18, 2),
-        channels=(width, 2 * width, 4 * width, 8 * width),
+        channels=channels,
         small_kernel=small_kernel,
         dw_ratio=dw_ratio,
     )
@@ -164,7 +168,8 @@ class RepLKNet(BaseBackbone):
     ceil(H / stride) rows.
 
     Args:
-        arch: '31b', '13' (31b with kernels of 13), '31l' or 'xl', or a dict with the fields of
+        arch: '31b', '13' (31b with kernels of 13), '31l' or 'xl', '31t' (31b with the channels of
+            VAN-B2, which the LSKA paper compares with), or a dict with the fields of
             :class:`RepLKArch`.
         ffn_ratio: Width of the feed-forward networks as a multiple of a stage's channels.
         norm_outputs: Batch norms on the returned maps: 'none' (31B and 31L in dense prediction),
@@ -191,8 +196,14 @@ class RepLKNet(BaseBackbone):
         '31b': _arch((31, 29, 27, 13), 128),
         '13': _arch((13, 13, 13, 13), 128),
         '31l': _arch((31, 29, 27, 13), 192),
+        '31t': _arch((31, 29, 27, 13), (64, 128, 320, 512)),
         'xl': _arch((27, 27, 27, 13), 256, small_kernel=None, dw_ratio=1.5),
     }
+    other_names: ClassVar = {
+        'small_kernel_merged': 'deploy',
+        'norm_intermediate_features': lambda on: {'norm_outputs': 'all' if on else 'none'},
+    }
+
     arch: RepLKArch
 
     def __init__(

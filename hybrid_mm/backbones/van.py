@@ -140,6 +140,8 @@ class OverlapPatchEmbed(nn.Module):
 class VANArch(Arch):
     """Variant of a VAN."""
 
+    other_names: ClassVar = {'ffn_ratios': 'mlp_ratios'}
+
     embed_dims: StageSizes  # channels of the maps
     depths: StageSizes  # number of blocks
     mlp_ratios: StageRatios  # hidden width of the feed-forward networks to the channels
@@ -158,16 +160,16 @@ def _arch(embed_dims: tuple[int, ...], depths: tuple[int, ...]) -> VANArch:
 
 @MODELS.register_module()
 class VAN(BaseBackbone):
-    """Visual Attention Network, with each of the four operators of the VAN and LSKA papers.
+    """Visual Attention Network, with each of the operators of the VAN and LSKA papers.
 
     Maps of any image size from 32 x 32 up: a map has ceil(H / stride) rows.
 
     Args:
         arch: 'b0' to 'b6' (aliases 'tiny', 'small', 'base', 'large' for 'b0' to 'b3'), or a dict
             with the fields of :class:`VANArch`.
-        attention: 'lka', 'lska', 'lka_trivial' or 'lska_trivial'.
+        attention: 'lka', 'lska', 'lka_trivial', 'lska_trivial', or 'slak' (stripes of SLaK).
         kernel_size: Nominal kernel size: 7, 11, 23, 35, 41, 53 or 65, or another with
-            ``dilation``; any odd one for the trivial operators.
+            ``dilation``; any odd one for the trivial operators and 'slak'.
         dilation: Dilation of 'lka' and 'lska'; by default the papers' choice for the kernel size.
         layer_scale: Initial value of the layer scales.
         norm_cfg: Batch normalisation: ``dict(type='BN')``, the default, or ``dict(type='SyncBN')``.
@@ -196,7 +198,11 @@ class VAN(BaseBackbone):
         'b5': _arch((96, 192, 480, 768), (3, 3, 24, 3)),
         'b6': _arch((96, 192, 384, 768), (6, 6, 90, 6)),
     }
-    arch_aliases: ClassVar = {'tiny': 'b0', 'small': 'b1', 'base': 'b2', 'large': 'b3'}
+    arch_aliases: ClassVar = {
+        name: f'b{size}'
+        for size, names in enumerate(('t tiny', 's small', 'b base', 'l large'))
+        for name in names.split()
+    }
 
     arch: VANArch
 

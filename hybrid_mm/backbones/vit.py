@@ -386,8 +386,8 @@ class ViT(BaseBackbone):
         number = position.shape[1]
         if number == 1 + rows * columns:
             return position
-        square = round(number**0.5) ** 2 == number and not class_token
-        if square or number == rows * columns:  # none of a class token
+        square = round(number**0.5) ** 2 == number
+        if not class_token and (square or number == rows * columns):  # none of a class token
             position = F.pad(position, (0, 0, 1, 0))
         if position.shape[1] == 1 + rows * columns:
             return position
@@ -403,8 +403,8 @@ class ViT(BaseBackbone):
 
         Positions are interpolated to our image sizes, patches to our patch size (bicubic; ViTDet-H
         comes from patches of 14 pixels). Relative positions, residual convolutions and layer scales
-        that a pre-trained network lacks stay as they are; its class token and last norm are left out
-        where we have none.
+        that a pre-trained network lacks stay as they are; its class token and last norm are left
+        out where we have none.
 
         Raises:
             ValueError: Keys or shapes differ; the message names the first of each.

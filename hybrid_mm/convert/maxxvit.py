@@ -37,6 +37,7 @@ _MAXVIT = [
         for old, new in _ATTENTION.items()
     ),
     (rf'{_BLOCK}attn_(block|grid)\.{_TABLE}', r'\1.\2.attn.relative_bias.table'),
+    (rf'{_BLOCK}attn_(block|grid)\.ls([12])\.gamma', r'\1.\2.gamma\3'),
     *_HEAD,
 ]
 _COATNET = [

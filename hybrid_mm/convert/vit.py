@@ -15,6 +15,8 @@ _RULES = [
     (rf'(blocks\.\d+)\.(norm[12]|attn\.(?:qkv|proj)|mlp\.fc[12]){_LEAF}', r'\1.\2.\3'),
     (rf'(blocks\.\d+)\.residual\.(conv|norm)([123]){_LEAF}', r'\1.residual.\2\3.\4'),
     (r'(blocks\.\d+)\.attn\.rel_pos_([hw])', r'\1.attn.relative.rel_\2'),
+    (r'(blocks\.\d+)\.ls([12])\.gamma', r'\1.gamma\2'),
+    (r'layers\.(\d+)\.(?:attn|ffn)\.gamma([12])\.weight', r'blocks.\1.gamma\2'),
     (rf'layers\.(\d+)\.ln([12]){_LEAF}', r'blocks.\1.norm\2.\3'),
     (rf'layers\.(\d+)\.attn\.(qkv|proj){_LEAF}', r'blocks.\1.attn.\2.\3'),
     (r'layers\.(\d+)\.attn\.rel_pos_([hw])', r'blocks.\1.attn.relative.rel_\2'),

@@ -19,6 +19,7 @@ from hybrid_mm.layers.convolution.depthwise import DepthwiseConv2d
 from hybrid_mm.layers.convolution.large_kernel_attention import (
     LKA,
     LSKA,
+    DecomposedLKA,
     LKATrivial,
     LSKATrivial,
     build_large_kernel_attention,
@@ -41,6 +42,7 @@ __all__ = [
     'AAConv2d',
     'AttentionStem',
     'BottleneckAttention',
+    'DecomposedLKA',
     'DepthwiseConv2d',
     'DropPath',
     'EfficientChannelGate',

@@ -5,6 +5,8 @@ Status: complete; the convolution is checked number by number against the offici
 Source: HorNet (arXiv 2207.14284), section 3.3, "HorFPN".
 """
 
+from typing import Any
+
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from mmdet.models.necks import FPN
 from mmseg.models.decode_heads import UPerHead
@@ -12,6 +14,11 @@ from torch import Tensor, nn
 
 from hybrid_mm.layers import RecursiveGatedConv
 from hybrid_mm.ops.layout import dense_gradient
+
+
+def _config(named: str | dict[str, Any] | None) -> dict[str, Any] | None:
+    """A norm or activation as a dict, where it may be a name."""
+    return dict(type=named) if isinstance(named, str) else named
 
 
 class GatedConvModule(RecursiveGatedConv):
@@ -25,8 +32,8 @@ class GatedConvModule(RecursiveGatedConv):
         kernel_size: Odd size of the depthwise kernel.
         filter_size: Size of the global filter that replaces the kernel, or None.
         project: Whether to end with a 1 x 1 convolution.
-        norm_cfg: Norm after the convolution, or None.
-        act_cfg: Activation after the norm, or None.
+        norm_cfg: Norm after the convolution, a dict or a name of MMCV, or None.
+        act_cfg: Activation after the norm, a dict or a name of MMCV, or None.
     """
 
     def __init__(
@@ -38,9 +45,10 @@ class GatedConvModule(RecursiveGatedConv):
         kernel_size: int = 7,
         filter_size: tuple[int, int] | None = None,
         project: bool = True,
-        norm_cfg: dict | None = None,
-        act_cfg: dict | None = None,
+        norm_cfg: str | dict | None = None,
+        act_cfg: str | dict | None = None,
     ) -> None:
+        norm_cfg, act_cfg = _config(norm_cfg), _config(act_cfg)
         channels = int(out_channels * ratio)
         super().__init__(
             in_channels,
@@ -74,10 +82,11 @@ class HorFPN(FPN):
         *args,
         kernel_size: int = 7,
         filter_size: tuple[int, int] | None = None,
-        norm_cfg: dict | None = None,
-        act_cfg: dict | None = None,
+        norm_cfg: str | dict | None = None,
+        act_cfg: str | dict | None = None,
         **kwargs,
     ) -> None:
+        norm_cfg, act_cfg = _config(norm_cfg), _config(act_cfg)
         super().__init__(*args, norm_cfg=norm_cfg, act_cfg=act_cfg, **kwargs)
         settings = dict(
             kernel_size=kernel_size, filter_size=filter_size, norm_cfg=norm_cfg, act_cfg=act_cfg

@@ -31,7 +31,8 @@ METRICS = {
 
 DATASETS = {
     'COCO': ('Object Detection', 'Instance Segmentation', 'Panoptic Segmentation'),
-    'ADE20K': ('Semantic Segmentation',),
+    'ADE20K': ('Semantic Segmentation', 'Instance Segmentation', 'Panoptic Segmentation'),
+    'Cityscapes': ('Semantic Segmentation', 'Instance Segmentation'),
     'ImageNet-1k': ('Image Classification',),
     'CIFAR-10': ('Image Classification',),
     'HAM10000': ('Image Classification',),
@@ -40,17 +41,32 @@ DATASETS = {
 
 
 class Group(NamedTuple):
-    """Models that are compared in one table."""
+    """Models that are compared in one table.
+
+    Attributes:
+        key: Short name.
+        title: Title of the table.
+        dataset: Training data.
+        tasks: Tasks of the models; where there are none, it is the table of all others.
+    """
 
     key: str
     title: str
     dataset: str
+    tasks: tuple[str, ...] = ()
 
 
 GROUPS = (
     Group('detection', 'COCO: detection and instance segmentation', 'COCO'),
-    Group('panoptic', 'COCO: panoptic segmentation', 'COCO'),
+    Group('panoptic', 'COCO: panoptic segmentation', 'COCO', ('Panoptic Segmentation',)),
     Group('segmentation', 'ADE20K: semantic segmentation', 'ADE20K'),
+    Group(
+        'objects',
+        'ADE20K: instance and panoptic segmentation',
+        'ADE20K',
+        ('Instance Segmentation', 'Panoptic Segmentation'),
+    ),
+    Group('cityscapes', 'Cityscapes: semantic and instance segmentation', 'Cityscapes'),
     Group('classification', 'ImageNet-1k: classification', 'ImageNet-1k'),
     Group('cifar10', 'CIFAR-10: classification', 'CIFAR-10'),
     Group('ham10000', 'HAM10000: classification', 'HAM10000'),
@@ -102,9 +118,11 @@ class Model:
     def group(self) -> Group:
         """Table that the model belongs to."""
         tasks = {result['Task'] for result in self.results}
-        panoptic = 'Panoptic Segmentation' in tasks or (not tasks and 'panoptic' in self.name)
+        if not tasks and 'panoptic' in self.name:
+            tasks = {'Panoptic Segmentation'}
         found = [group for group in GROUPS if group.dataset == self.dataset]
-        return next((group for group in found if (group.key == 'panoptic') == panoptic), found[0])
+        rest = next(group for group in found if not group.tasks)
+        return next((group for group in found if tasks.intersection(group.tasks)), rest)
 
     @property
     def head(self) -> str:

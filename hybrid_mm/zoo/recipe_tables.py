@@ -118,7 +118,11 @@ def _link(text: str, sources: Mapping[str, dict]) -> str:
         return f'{source["Package"]} {source["Version"]} {_cell(" ".join(rest))}'.rstrip()
     url = f'{source["Repository"]}/tree/{source["Commit"]}'
     if rest:
-        url = f'{source["Repository"]}/blob/{source["Commit"]}/{rest[0].rstrip(",:")}'
+        path = rest[0].rstrip(',:')
+        folder = re.match(r'(?:[^*?{\[]*/)?(?=[^/]*[*?{\[])', path)  # of files that a pattern names
+        url = f'{source["Repository"]}/blob/{source["Commit"]}/{path}'
+        if folder:
+            url = f'{source["Repository"]}/tree/{source["Commit"]}/{folder[0]}'
         line = re.search(r'\bL(\d+)(?:-L?(\d+))?', ' '.join(rest[1:]))
         if line:
             url += f'#L{line[1]}' + (f'-L{line[2]}' if line[2] else '')

@@ -254,8 +254,9 @@ CASES = {
     'vit': dict(
         type='hybrid_mm.ViT',
         arch=_VIT,
-        pretrain_img_size=64,
+        pretrain_img_size=(64, 96),
         final_norm=True,
+        layer_scale=0.5,
     ),
     'vitdet': dict(
         type='hybrid_mm.ViT',

@@ -110,16 +110,19 @@ def official(key, layout):
     key = key.replace('stem.class_token', 'cls_token').replace('stem.position', 'pos_embed')
     key = key.replace('relative.rel_', 'rel_pos_')
     if layout == 'mmpretrain':
+        key = key.replace('gamma1', 'attn.gamma1.weight').replace('gamma2', 'ffn.gamma2.weight')
         key = key.replace('stem.proj', 'patch_embed.projection').replace('mlp.fc2', 'ffn.layers.1')
         return key.replace('mlp.fc1', 'ffn.layers.0.0').replace('.norm', '.ln')
     key = key.replace('stem.proj', 'patch_embed.proj')
+    key = key.replace('gamma1', 'ls1.gamma').replace('gamma2', 'ls2.gamma')
     return f'backbone.net.{key}' if layout == 'detectron2' else key
 
 
 @pytest.mark.parametrize('layout', ['timm', 'mmpretrain', 'detectron2'])
 def test_layouts(layout):
     dense = layout == 'detectron2'
-    kwargs = dict(DENSE, residual_blocks=(1,)) if dense else dict(SMALL, final_norm=True)
+    plain = dict(SMALL, final_norm=True, layer_scale=0.5)
+    kwargs = dict(DENSE, residual_blocks=(1,)) if dense else plain
     source, target = ViT(ARCH, **kwargs), ViT(ARCH, **kwargs)
     state = {official(key, layout): value for key, value in source.state_dict().items()}
     assert detect(state) == ('vitdet-detectron2' if dense else 'vit')
@@ -198,6 +201,56 @@ def test_positions_without_a_class_token():
         }
     )
     assert torch.equal(out['stem.position'][:, 1:], position[:, 1:])
+
+
+def test_images_that_are_not_square():
+    """timm's network of an ``img_size`` with two sides, as timm's formulas have it."""
+    torch.manual_seed(0)
+    kwargs = dict(SMALL, pretrain_img_size=[48, 80], img_size=(48, 80), class_token=False)
+    model = ViT(ARCH, **kwargs, relative=True).eval()
+    assert model.stem.position.shape == (1, 1 + 3 * 5, 16)
+    relative = model.stages[0].blocks[0].attn.relative
+    assert (len(relative.rel_h), len(relative.rel_w)) == (5, 9)
+    x = torch.rand(1, 3, 48, 80)
+    tokens, size = model.stem(x)
+    assert size == (3, 5)
+    expected = model.stem.proj(x).flatten(2).transpose(1, 2) + model.stem.position[:, 1:]
+    torch.testing.assert_close(tokens, expected)
+
+    state = model.state_dict()
+    other = ViT(ARCH, **kwargs, relative=True)
+    other.load_strictly(state, 'the file')  # 1 + 3 * 5 = 4 * 4 as well
+    assert torch.equal(other.stem.position, model.stem.position)
+    other.load_strictly(state | {'stem.position': model.stem.position[:, 1:]}, 'the file')
+    assert torch.equal(other.stem.position[:, 1:], model.stem.position[:, 1:])
+    square = ViT(ARCH, **SMALL)
+    other = ViT(ARCH, **dict(kwargs, class_token=True))
+    other.load_strictly(square.state_dict(), 'the file')
+    grid = square.stem.position[:, 1:].transpose(1, 2).unflatten(2, (4, 4))
+    grid = nn.functional.interpolate(grid, (3, 5), mode='bicubic', align_corners=False)
+    torch.testing.assert_close(other.stem.position[:, 1:], grid.flatten(2).transpose(1, 2))
+    with pytest.raises(ValueError, match='the file: 16 absolute positions are neither of a square'):
+        square.load_strictly(other.state_dict(), 'the file')
+
+
+def test_layer_scales():
+    """Of MAE's fine-tuning: weights without them leave them at their initial value."""
+    torch.manual_seed(0)
+    plain, scaled = ViT(ARCH, **SMALL).eval(), ViT(ARCH, **SMALL, layer_scale=1.0).eval()
+    scaled.load_strictly(plain.state_dict(), 'the file')
+    x = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(scaled(x), plain(x))
+    scaled(x)[0].sum().backward()
+    block = scaled.stages[0].blocks[0]
+    assert block.gamma1.grad.any() and block.gamma2.grad.any()
+    tokens = torch.rand(1, 16, 16)
+    with torch.no_grad():
+        block.gamma1.fill_(0.5), block.gamma2.fill_(-2)
+        expected = tokens + 0.5 * block.attn(block.norm1(tokens), (4, 4))
+        expected = expected - 2 * block.mlp(block.norm2(expected))
+        torch.testing.assert_close(block(tokens, (4, 4)), expected)
+    with pytest.raises(ValueError, match='layer_scale must be finite and not negative, got -1'):
+        ViT(ARCH, **SMALL, layer_scale=-1)
 
 
 def test_layers_of_the_decay():

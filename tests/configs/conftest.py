@@ -132,6 +132,9 @@ def reduced(path: Path) -> Config:
         pre.pad_size_divisor = SIZE
     for augment in pre.get('batch_augments') or []:
         augment.size = (SIZE, SIZE)
+    for name in ('encoder', 'decoder'):  # of DETR
+        if 'num_layers' in model.get(name, {}):
+            model[name].num_layers = 2
     for part in (model.get('train_cfg') or {}, model.get('test_cfg') or {}):
         for name in ('rpn', 'rpn_proposal'):
             if 'max_per_img' in part.get(name, {}):

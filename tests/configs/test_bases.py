@@ -15,17 +15,20 @@ from PIL import Image
 from .conftest import CONFIGS, build, load, optimizer, reduced, scope
 from .loading import fromfile
 
-ROOTS = dict(mmdet='COCO_ROOT', mmseg='ADE_ROOT', mmpretrain='IMAGENET_ROOT')
+ROOTS = dict(
+    coco='COCO_ROOT', ade20k='ADE_ROOT', cityscapes='CITYSCAPES_ROOT', imagenet='IMAGENET_ROOT'
+)
 DATA = {
     path.stem: path
     for path in sorted((CONFIGS / '_base_/datasets').glob('*.py'))
-    if path.stem.startswith(('coco', 'ade20k', 'imagenet'))
+    if path.stem.split('_')[0] in ROOTS
 }
+TASKS = dict(coco='det', ade20k='seg', cityscapes='seg', imagenet='cls')
 
 
 def config_of(name: str) -> Config:
     """The data set file together with its runtime."""
-    task = 'det' if name.startswith('coco') else 'seg' if name.startswith('ade') else 'cls'
+    task = 'det' if re.search('instance|panoptic', name) else TASKS[name.split('_')[0]]
     cfg = fromfile(CONFIGS / f'_base_/default_runtime_{task}.py')
     cfg.merge_from_dict(dict(fromfile(DATA[name])))
     return cfg
@@ -87,6 +90,18 @@ def _coco(root):
             )
 
 
+def _objects(path, image, box):
+    """A file of annotations: one car on one image of 60 x 90."""
+    x, y, width, height = box
+    corners = [x, y, x + width, y, x + width, y + height, x, y + height]
+    car = dict(id=1, image_id=0, category_id=3, bbox=box, area=width * height, iscrowd=0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images = [dict(id=0, file_name=image, height=60, width=90)]
+    things = [dict(id=3, name='car')]
+    content = dict(images=images, annotations=[car | dict(segmentation=[corners])])
+    path.write_text(json.dumps(content | dict(categories=things)))
+
+
 def _ade(root):
     for split in ('training', 'validation'):
         _image(root / f'images/{split}/a.jpg')
@@ -95,6 +110,20 @@ def _ade(root):
         target = root / f'annotations/{split}/a.png'
         target.parent.mkdir(parents=True)
         Image.fromarray(labels).save(target)
+        short = dict(training='train', validation='val')[split]
+        _objects(root / f'ade20k_instance_{short}.json', 'a.jpg', [10, 5, 50, 40])
+
+
+def _cityscapes(root):
+    for split in ('train', 'val'):
+        _image(root / f'leftImg8bit/{split}/ulm/ulm_1_leftImg8bit.png')
+        labels = np.full((60, 90), 255, np.uint8)
+        labels[:30], labels[30:50] = 0, 18
+        target = root / f'gtFine/{split}/ulm/ulm_1_gtFine_labelTrainIds.png'
+        target.parent.mkdir(parents=True)
+        Image.fromarray(labels).save(target)
+        file = root / f'annotations/instancesonly_filtered_gtFine_{split}.json'
+        _objects(file, 'ulm/ulm_1_leftImg8bit.png', [10, 5, 50, 40])
 
 
 def _imagenet(root):
@@ -107,7 +136,9 @@ def _imagenet(root):
 @pytest.fixture(scope='module')
 def roots(tmp_path_factory):
     result = {}
-    for variable, make in (('COCO_ROOT', _coco), ('ADE_ROOT', _ade), ('IMAGENET_ROOT', _imagenet)):
+    makers = dict(coco=_coco, ade20k=_ade, cityscapes=_cityscapes, imagenet=_imagenet)
+    for data, make in makers.items():
+        variable = ROOTS[data]
         result[variable] = tmp_path_factory.mktemp(variable.lower())
         make(result[variable])
     return result
@@ -119,10 +150,11 @@ def roots(tmp_path_factory):
 def test_environment_variable_moves_every_path(name, slash, monkeypatch):
     cfg = config_of(name)
     default = cfg.data_root
-    monkeypatch.setenv(ROOTS[cfg.default_scope], '/some/where' + slash)
+    monkeypatch.setenv(ROOTS[name.split('_')[0]], '/some/where' + slash)
     text = repr(config_of(name).to_dict())
     assert default not in text
-    assert '/some/where/annotations' in text.replace('//', '/') or 'CocoMetric' not in text
+    files = re.findall(r"ann_file': '(/some/where/+)(?:annotations/|ade20k_)", text)
+    assert files or 'CocoMetric' not in text
 
 
 @pytest.mark.part_of('bases')
@@ -130,7 +162,7 @@ def test_environment_variable_moves_every_path(name, slash, monkeypatch):
 def test_pipelines_on_files(name, roots, monkeypatch):
     if 'panoptic' in name and importlib.util.find_spec('panopticapi') is None:
         pytest.skip('needs panopticapi')
-    variable = ROOTS[config_of(name).default_scope]
+    variable = ROOTS[name.split('_')[0]]
     monkeypatch.setenv(variable, str(roots[variable]))
     cfg = config_of(name)
     models = dict(mmdet='mask-rcnn_r50_fpn', mmseg='fpn_r50', mmpretrain='classifier')
@@ -158,22 +190,33 @@ def test_pipelines_on_files(name, roots, monkeypatch):
         assert fed['inputs'].max() <= 1.001 or name == 'imagenet_1k'  # erasing draws noise
         assert seen['inputs'].abs().max() <= 1.001
     elif cfg.default_scope == 'mmseg':
-        crop = 640 if '640' in name else 512
-        assert shape == (crop, crop)
-        assert set(sample.gt_sem_seg.data.unique().tolist()) <= {0, 149, 255}
+        streets = name.startswith('cityscapes')
+        short = 1024 + ('769' in name) if streets else 640 if '640' in name else 512
+        crop = tuple(cfg.crop_size)
+        assert crop == ((769, 769) if '769' in name else (512, 1024) if streets else (short, short))
+        assert shape == crop
+        labels = {0, 18 if streets else 149, 255}
+        assert set(sample.gt_sem_seg.data.unique().tolist()) <= labels
         # 60 x 90 to shorter side 512, longer 768
-        assert tested == (crop, crop * 3 // 2)
+        assert tested == (short, (short * 3 + 1) // 2)
         assert whole.gt_sem_seg.data.shape[-2:] == (60, 90)
-        assert set(whole.gt_sem_seg.data.unique().tolist()) == {0, 149, 255}
+        assert set(whole.gt_sem_seg.data.unique().tolist()) == labels
         sizes = [tuple(image.shape[-2:]) for image in augmented['inputs']]
         assert len(sizes) == 12  # six scales, flipped and not
-        assert min(sizes)[0] == crop // 2
-        assert max(sizes)[0] == crop * 7 // 4
+        assert min(sizes)[0] == short // 2
+        assert max(sizes)[0] == short * 7 // 4
         if 'align32' in name:
             assert all(side % 32 == 0 for size in sizes for side in size)
     else:
         assert shape[0] % 32 == shape[1] % 32 == 0
         assert whole.ori_shape == (60, 90)
+        if name.startswith(('ade20k', 'cityscapes')):
+            ade = name.startswith('ade20k')
+            assert shape == (640, 640) if ade else 512 in shape  # an image of 3:2 is less wide
+            assert whole.img_shape == ((640, 960) if ade else (1024, 1536))
+            assert sample.gt_instances.labels.tolist() in ([0], [])
+            assert 'masks' in sample.gt_instances
+            return
         canvas = re.search(r'_(\d+)x\1', name)
         expected = (683, 1024) if name.endswith('_lsj_1024') else (800, 1200)
         assert whole.img_shape == ((int(canvas[1]),) * 2 if canvas else expected)

@@ -223,9 +223,9 @@ def check_name(path, cfg):
         ('-120e_', 'max_epochs', 120),
         ('-1000e_', 'max_epochs', 1000),
         ('-300e_', 'max_epochs', 300),
+        ('-20k_', 'max_iters', 20000),
         ('_in1k', 'max_epochs', 310),
         ('-50e_', *(('max_epochs', 50) if 'max_epochs' in loop else ('max_iters', 368750))),
-        ('-20k_', 'max_iters', 20000),
         ('-40k_', 'max_iters', 40000),
         ('-90k_', 'max_iters', 90000),
         ('-116k_', 'max_iters', 115750),
@@ -243,13 +243,20 @@ def check_name(path, cfg):
         CocoPanopticDataset='_coco-panoptic',
         ImageNet='_in1k',
         ADE20KDataset='_ade20k-512x512',
+        ADE20KInstanceDataset='_ade20k-instance-640x640',
+        ADE20KPanopticDataset='_ade20k-panoptic-640x640',
         CIFAR10='_cifar10',
         HAM10000='_ham10000',
     )
     if cfg.default_scope == 'mmseg' and '-640x640' in name:
         assert tuple(cfg.model.data_preprocessor.size) == (640, 640)
         tags['ADE20KDataset'] = '_ade20k-640x640'
-    if match := re.search(r'-(384|512)$', name):
+    if dataset == 'CityscapesDataset':
+        size = cfg.model.data_preprocessor.get('size')
+        tags[dataset] = (
+            '_cityscapes-{}x{}'.format(*size) if size else '_cityscapes-instance-512x1024'
+        )
+    if match := re.search(r'-(320|384|512)$', name):
         last = cfg.val_dataloader.dataset.pipeline[-2]  # a crop, or the image is stretched
         size = last.crop_size if last.type == 'CenterCrop' else last.scale
         assert size in (int(match[1]), (int(match[1]),) * 2)

@@ -68,14 +68,15 @@ def test_the_study_is_complete():
 def without_backbone(cfg: Config) -> dict:
     found = cfg.to_dict()
     found['model'].pop('backbone')
-    return {k: v for k, v in found.items() if k not in ('backbone', 'init_cfg', 'checkpoint')}
+    described = ('backbone', 'paramwise_cfg', 'init_cfg', 'checkpoint')
+    return {k: v for k, v in found.items() if k not in described}
 
 
 @pytest.mark.parametrize('member', MEMBERS)
 def test_members_share_the_recipe(member):
     for recipe in RECIPES:
         own, plain = load(config_file(member, recipe)), load(config_file('resnet50', recipe))
-        described = Config.fromfile(STUDY / f'members/{member}.py').backbone
+        network = Config.fromfile(STUDY / f'members/{member}.py')
         changed = dict(own.model.backbone)
         init = changed.pop('init_cfg', None)
         if recipe.endswith('_in1k'):
@@ -83,6 +84,10 @@ def test_members_share_the_recipe(member):
         else:
             name = 'resnet50' if member == 'resnet50' else f'resnet50-{member}'
             assert init == dict(type='Pretrained', checkpoint=f'checkpoints/{name}_in1k.pth')
-        frame = {k: v for k, v in changed.items() if k not in described}
+        frame = {k: v for k, v in changed.items() if k not in network.backbone}
         assert frame == Config.fromfile(STUDY / f'recipes/{recipe}.py').model.backbone
-        assert without_backbone(own) == without_backbone(plain)
+        expected = Config(without_backbone(plain))
+        if 'paramwise_cfg' in network:  # which of its parameters decay belongs to a network
+            decay = dict(paramwise_cfg=network.paramwise_cfg.to_dict())
+            expected.merge_from_dict(dict(optim_wrapper=decay))
+        assert without_backbone(own) == expected.to_dict()

@@ -7,6 +7,7 @@ all drop paths. ``(recipe)`` lines say the same as recipes do, which the ledgers
 
 import contextlib
 import hashlib
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from unittest import mock
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.optim.optimizer import default_constructor
 from mmengine.registry import MODELS, DefaultScope
@@ -143,7 +145,10 @@ def _weightless(node):
 @contextlib.contextmanager
 def _scope(cfg: Config) -> Iterator[None]:
     silent = mock.patch.object(default_constructor, 'print_log', lambda *args, **kwargs: None)
-    with DefaultScope.overwrite_default_scope(cfg.default_scope), silent, quiet():
+    # OpenMMLab's constructors of a layer decay log and print a line per parameter
+    mute = mock.patch.object(MMLogger, 'info', lambda *args, **kwargs: None)
+    scope = DefaultScope.overwrite_default_scope(cfg.default_scope)
+    with scope, silent, mute, contextlib.redirect_stdout(io.StringIO()), quiet():
         yield
 
 
@@ -176,7 +181,8 @@ def built(cfg: Config) -> Section:
         optimizer = build_optim_wrapper(model, wrapper).optimizer
     found = {f'(built).{key}': value for key, value in _groups(model, optimizer).items()}
     found['(built).drop_path'] = drop_path(model)
-    rate = (wrapper.get('paramwise_cfg') or {}).get('layer_decay_rate')
+    settings = wrapper.get('paramwise_cfg') or {}
+    rate = settings.get('layer_decay_rate', settings.get('decay_rate'))  # ours, OpenMMLab's
     told = built_recipe.describe(model, optimizer.param_groups, optimizer.defaults, rate)
     return found | {f'(recipe).{key}': value for key, value in told.items()}
 

@@ -146,6 +146,7 @@ def parts() -> dict[str, dict[str, Callable[[], nn.Module]]]:
                 size=size,
                 evolves=True,
             ),
+            'DecomposedLKA': partial(layers.DecomposedLKA, 32),
             'GlobalLocalFilter': partial(layers.GlobalLocalFilter, 32, size),
             'HaloAttention': partial(layers.HaloAttention, 32),
             'LKA': partial(layers.LKA, 32),

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 import torch
+from mmengine.hooks import EMAHook, Hook
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
@@ -132,6 +133,30 @@ def test_average_of_the_weights_is_as_sparse(tmp_path):
     runner(tmp_path, tuning, 3, model).train()
     assert tuning.masks.keys() == hook.masks.keys()
     assert all(torch.equal(tuning.masks[n], mask) for n, mask in hook.masks.items())
+
+
+def test_average_of_what_comes_alive_starts_at_its_value(tmp_path):
+    hook = SparsityHook(0.4, interval=3)
+    average = EMAHook(momentum=0.1)
+    seen = []
+
+    class Watch(Hook):
+        priority = 'VERY_LOW'
+
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            if runner.iter == 2:  # the first exchange
+                seen.append({name: born.clone() for name, born in hook.born.items()})
+            if runner.iter == 3:
+                own = dict(runner.model.named_parameters())
+                averages = dict(average.ema_model.module.named_parameters())
+                for name, born in seen[0].items():
+                    assert born.any() and own[name][born].abs().min() > 0, name
+                    assert torch.equal(averages[name][born], own[name][born]), name
+                    old = hook.masks[name] & ~born
+                    assert not torch.equal(averages[name][old], own[name][old]), name
+
+    runner(tmp_path, hook, 2, hooks=[average, Watch()]).train()
+    assert len(seen) == 1
 
 
 def test_first_batch_of_a_batch_sampler_is_one_batch(tmp_path):

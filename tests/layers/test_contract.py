@@ -170,6 +170,7 @@ def test_every_public_module_is_here():
         'LayerNorm2d',
         'RelativePosition2d',
         'SqueezeExcite',
+        'DecomposedLKA',
         'LKA',
         'LKATrivial',
         'LSKATrivial',

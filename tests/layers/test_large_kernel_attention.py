@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hybrid_mm.layers import build_large_kernel_attention, decompose_kernel
+from hybrid_mm.layers import DecomposedLKA, build_large_kernel_attention, decompose_kernel
 
 NAMES = ['lka', 'lska', 'lka_trivial', 'lska_trivial']
 
@@ -93,6 +93,8 @@ def test_free_dilation():
         (('lka', 4, 23, 0), 'dilation must be positive'),
         (('lka_trivial', 4, 8), 'odd'),
         (('lska_trivial', 4, 7, 2), 'no dilated kernel'),
+        (('slak', 4, 7, 2), 'no dilated kernel'),
+        (('slak', 4, 8), 'odd'),
         (('lkka', 4, 7), "unknown attention 'lkka'.*lska"),
     ],
 )
@@ -115,6 +117,31 @@ def test_order_of_the_convolutions():
             conv.register_forward_hook(lambda *_, part=part, to=called: to.append(part))
         module(torch.rand(1, 2, 5, 6))
         assert called == [*order, 'pointwise']
+
+
+@pytest.mark.parametrize('kernel_size', [5, 11])
+def test_kernels_of_slak_are_one_kernel(kernel_size):
+    """Stripes and small kernel are a k x k kernel with zeros in its corners."""
+    torch.manual_seed(0)
+    module = build_large_kernel_attention('slak', 4, kernel_size).double()
+    kernel = torch.zeros(4, 1, kernel_size, kernel_size, dtype=torch.float64)
+    middle = slice(kernel_size // 2 - 2, kernel_size // 2 + 3)
+    kernel[..., middle] += module.tall.weight
+    kernel[:, :, middle] += module.wide.weight
+    bias = module.tall.bias + module.wide.bias
+    assert (module.small is None) == (kernel_size == 5)
+    if module.small is not None:
+        kernel[:, :, middle, middle] += module.small.weight
+        bias = bias + module.small.bias
+    x = torch.randn(2, 4, 9, 14, dtype=torch.float64)
+    mixed = module.pointwise(F.conv2d(x, kernel, bias, padding=kernel_size // 2, groups=4))
+    torch.testing.assert_close(module(x), mixed * x, rtol=1e-12, atol=1e-12)
+
+
+def test_width_of_the_stripes():
+    module = DecomposedLKA(2, 9, width=3)
+    kernels = {name: part.kernel_size for name, part in module.named_children()}
+    assert kernels == dict(tall=(9, 3), wide=(3, 9), small=(3, 3), pointwise=(1, 1))
 
 
 def test_kernels_of_one_tap():

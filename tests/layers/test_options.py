@@ -14,6 +14,7 @@ from hybrid_mm.layers import (
     AAConv2d,
     AttentionStem,
     BottleneckAttention,
+    DecomposedLKA,
     DepthwiseConv2d,
     DropPath,
     EvolvingAAConv2d,
@@ -100,6 +101,7 @@ OPTIONS = {
         NONE, dict(queries=(4, 6), keys=(4, 6), dim=4),
         dict(keys=(8, 6), dim=3, std=0.1)),
     DeformConv2d: (MAP, dict(channels=8), dict(groups=2, stride=2)),
+    DecomposedLKA: (MAP, dict(channels=8), dict(kernel_size=7, width=3)),
     DepthwiseConv2d: (MAP, dict(channels=8, kernel_size=5), dict(kernel_size=7, bias=False)),
     DropPath: (MAP, dict(), dict()),
     ELSA: (

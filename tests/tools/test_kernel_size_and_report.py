@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from hybrid_mm.analysis import variants
-from hybrid_mm.analysis.kernel_size import build
+from hybrid_mm.analysis.kernel_size import build, measure
 from hybrid_mm.backbones import PeLK, SLaK
 from hybrid_mm.data.corruptions import BENCHMARK
 
@@ -243,6 +243,20 @@ def test_the_last_stage_has_kernels_of_13_at_most(family):
 @pytest.mark.parametrize('family', ['lka', 'lska', 'lka-trivial', 'lska-trivial', 'pelk', 'slak'])
 def test_families(family):
     assert sum(p.numel() for p in build(family, 23).parameters()) > 1e6
+
+
+def test_kernels_of_slak_in_van():
+    """Counted by hand: 2 stripes of 23 x 5 and a kernel of 5 x 5 in every block, 40 % of them 0."""
+    names = [('lka-trivial', 23), ('slak-decomposed', 23), ('slak-sparse-decomposed', 23)]
+    trivial, dense, sparse = measure(names, (64, 64), 'small', rounds=0)
+    blocks = ((64, 2, 16), (128, 2, 8), (320, 4, 4), (512, 2, 2))  # channels, number, side of map
+    channels = sum(c * n for c, n, _ in blocks)
+    positions = sum(c * n * side**2 for c, n, side in blocks)
+    taps = 2 * 23 * 5 + 5 * 5
+    assert dense.params - trivial.params == (taps + 3 - 23 * 23 - 1) * channels
+    assert dense.macs - trivial.macs == (taps - 23 * 23) * positions
+    assert dense.params - sparse.params == round(0.4 * taps * channels)
+    assert dense.macs - sparse.macs == round(0.4 * taps * positions)
 
 
 def test_mistakes_of_the_study(fails, tmp_path):

@@ -22,9 +22,10 @@ Recipes:
     Configs: [b]
     Source: code b.py
     Official: {amp: float16}
-    From: {clip: paper table 2}
+    From: {clip: paper table 2, amp: 'code configs/b_?.py, its base'}
     Different: {lr: {Official: 1, Ours: 2, Why: a slip}}
 """
+AMP = 'code configs/b_?.py, its base'
 
 
 def write(tmp_path, change=lambda data: None):
@@ -45,7 +46,7 @@ def test_ledger(tmp_path):
     assert one.values['drop_path'].source == 'code a.py L1'
     assert two.values['drop_path'].source == 'code b.py'  # which says the same
     assert two.values['clip'].source == 'paper table 2'
-    assert two.values['amp'] == ('Official', 'float16', 'float16', 'code b.py', '')
+    assert two.values['amp'] == ('Official', 'float16', 'float16', AMP, '')
     assert two.values['lr'] == ('Different', 2, 1, 'code b.py', 'a slip')
     assert ledger.counts() == dict(Official=9, Unverified=2, Chosen=3, Different=1)
     assert recipes.same(1e-4, '0.0001')
@@ -91,6 +92,7 @@ def test_tables(tmp_path):
     assert '| ema | no | chosen |' in one
     assert 'As One, but for:' in two
     assert 'drop path' not in two
+    assert f'| amp | float16 | [{AMP}](https://github.com/a/b/tree/123/configs/) |' in two
     assert '| lr | 2; official: 1. a slip |' in two
     text = recipe_tables.overview({'x': ledger, 'y': ledger})
     assert '| all | 18 | 4 | 6 | 2 |' in text

@@ -7,8 +7,9 @@ python tools/analysis/kernel_size.py --accuracy lska:23=metrics.json --out DIR
 
 FLOPs are multiply-adds for one image of --shape. All networks take turns in every round, so that
 noise of the machine affects all of them alike; memory is the peak of allocations beyond parameters
-and images. --accuracy reads the metrics of a checkpoint that tools/test.py wrote with --out-item
-metrics; else there are no accuracies.
+and images. slak-decomposed is VAN with kernels of SLaK; slak-sparse-decomposed is counted without
+the 40 % of their weights that are zero, and measured with them. --accuracy reads the metrics of a
+checkpoint that tools/test.py wrote with --out-item metrics; else there are no accuracies.
 """
 
 import json
@@ -34,7 +35,8 @@ def main(argv=None):
         nargs='+',
         default=['lka', 'lska', 'lka-trivial', 'lska-trivial'],
         metavar='NAME',
-        help='lka, lska, lka-trivial, lska-trivial, pelk, slak (default: the first four)',
+        help='lka, lska, lka-trivial, lska-trivial, slak-decomposed, slak-sparse-decomposed, pelk, '
+        'slak (default: the first four)',
     )
     parser.add_argument(
         '--sizes',

@@ -40,11 +40,12 @@ python tools/predict.py {config} CHECKPOINT IMAGE --out DIR
 ```
 
 `4xb2` in a name stands for 4 GPUs with 2 images each; a name without it for 8xb2. With another
-total, add `--auto-scale-lr`. Data are looked for in `data/coco`, `data/ade/ADEChallengeData2016`
-and `data/imagenet`, or where the environment variables `COCO_ROOT`, `ADE_ROOT` and
-`IMAGENET_ROOT` say (`--cfg-options data_root=...` cannot move them: the data sets have read it by
-then). COCO panoptic needs [panopticapi](https://github.com/cocodataset/panopticapi). `--dry-run`
-takes one step and estimates memory and duration; `--tensorboard` and `--wandb` log there as well.
+total, add `--auto-scale-lr`. Data are looked for in `data/coco`, `data/ade/ADEChallengeData2016`,
+`data/cityscapes` and `data/imagenet`, or where the environment variables `COCO_ROOT`, `ADE_ROOT`,
+`CITYSCAPES_ROOT` and `IMAGENET_ROOT` say (`--cfg-options data_root=...` cannot move them: the data
+sets have read it by then). COCO panoptic needs
+[panopticapi](https://github.com/cocodataset/panopticapi). `--dry-run` takes one step and estimates
+memory and duration; `--tensorboard` and `--wandb` log there as well.
 """
 
 # where the authors published weights

@@ -1,4 +1,5 @@
-# As imagenet_1k_deit.py at 384 x 384, tested on whole images (crop ratio 1).
+# As imagenet_1k_deit.py at 384 x 384, tested on the centre of images whose short side is 384 (crop
+# ratio 1).
 _base_ = './imagenet_1k_deit.py'
 
 _base_.train_dataloader.dataset.pipeline[1].scale = 384

@@ -1,5 +1,5 @@
-# ImageNet-1k for fine-tuning at 384 x 384 as BiT and ViT do: images are resized to 416 x 416 without
-# regard to their ratio, cropped and flipped; tested at 384 x 384, warped, no crop.
+# ImageNet-1k for fine-tuning at 384 x 384 as BiT and ViT do it: images are warped to 416 x 416,
+# cropped and flipped; tested on images warped to 384 x 384.
 _base_ = './imagenet_1k.py'
 
 train_pipeline = [

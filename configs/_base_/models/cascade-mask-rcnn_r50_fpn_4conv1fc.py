@@ -1,9 +1,9 @@
 # Cascade Mask R-CNN with detectron2's heads for large backbones (ViTDet, MViTv2): four convolutions
 # and one linear layer per box head, boxes without classes, L1 loss, two convolutions in the RPN,
-# SyncBN in box and mask heads, 1000 proposals, no filter of anchors at the border. detectron2 weighs
-# the stages equally and lets a third of their gradients into the features: so do weights of 1/3,
-# since AdamW does not see the scale of a head's own gradients. It has one mask head, MMDetection
-# three.
+# SyncBN in box and mask heads, 1000 proposals, no filter of anchors at the border. detectron2 has
+# equal weights of the stages and lets a third of their gradients into the features: so do weights
+# of 1/3, since AdamW does not see the scale of a head's own gradients. It has one mask head,
+# MMDetection three.
 _base_ = './cascade-mask-rcnn_r50_fpn.py'
 
 norm_cfg = dict(type='SyncBN', requires_grad=True)

@@ -1,5 +1,5 @@
-# As imagenet_bs1024_adamw_300e_swin.py with 70 epochs of warm-up and gradients clipped at norm 1, as
-# MViTv2 is trained: for 256 images warm-up from 1e-8 to 2.5e-4 and cosine to 1e-6, all three
+# As imagenet_bs1024_adamw_300e_swin.py with 70 epochs of warm-up and gradients clipped at norm 1,
+# as MViTv2 is trained: for 256 images warm-up from 1e-8 to 2.5e-4 and cosine to 1e-6, all three
 # proportional to the batch.
 _base_ = './imagenet_bs1024_adamw_300e_swin.py'
 

@@ -1,5 +1,5 @@
-# SGD for fine-tuning on ImageNet-1k as ViT does it: 20,000 iterations of 512 images, warm-up in 500,
-# cosine decay to 0, no weight decay, gradients clipped at norm 1. The rate is CvT's.
+# SGD for fine-tuning on ImageNet-1k as ViT does it: 20,000 iterations of 512 images, warm-up in
+# 500, cosine decay to 0, no weight decay, gradients clipped at norm 1. The rate is CvT's.
 train_cfg = dict(by_epoch=False, max_iters=20000, val_interval=2000)
 val_cfg = dict()
 test_cfg = dict()

@@ -6,9 +6,7 @@ _base_ = [
     '../../_base_/default_runtime_seg.py',
 ]
 
-model = dict(
-    backbone=dict(_delete_=True, drop_path_rate=0.1), auxiliary_head=dict(in_index=3)
-)
+model = dict(backbone=dict(_delete_=True, drop_path_rate=0.1), auxiliary_head=dict(in_index=3))
 train_dataloader = dict(batch_size=2)
 optim_wrapper = dict(
     paramwise_cfg=dict(

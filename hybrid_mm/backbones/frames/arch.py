@@ -8,10 +8,11 @@ settings have one entry per stage, all of one length.
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, NamedTuple, get_args, get_origin, get_type_hints
 
 from typing_extensions import Self
 
+from hybrid_mm.backbones.frames.other_names import Names, in_our_names
 from hybrid_mm.errors import nearest
 from hybrid_mm.ops.argument_types import check_type, fits
 from hybrid_mm.ops.arguments import not_negative, odd, positive
@@ -57,11 +58,23 @@ def _parts(hint: Any) -> Iterator[Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Arch:
-    """Base of the variants of a network, and of parts of them that users give as dicts."""
+    """Base of the variants of a network, and of parts of them that users give as dicts.
+
+    Attributes:
+        other_names: Names of fields in MMPretrain, with ours.
+    """
+
+    other_names: ClassVar[Names] = {}
 
     def __post_init__(self) -> None:
         for field in fields(self):
             object.__setattr__(self, field.name, _frozen(getattr(self, field.name)))
+
+    @classmethod
+    def _hints(cls) -> dict[str, Any]:
+        """Types of the fields."""
+        hints = get_type_hints(cls, include_extras=True)
+        return {field.name: hints[field.name] for field in fields(cls)}
 
     @classmethod
     @functools.cache
@@ -69,7 +82,7 @@ class Arch:
         """Rules of the fields that have one, and classes of those that are dicts for users."""
         rules: dict[str, Rule] = {}
         parts: dict[str, type[Arch]] = {}
-        for name, hint in get_type_hints(cls, include_extras=True).items():
+        for name, hint in cls._hints().items():
             for found in _parts(hint):
                 if isinstance(found, Rule):
                     rules[name] = found
@@ -93,6 +106,7 @@ class Arch:
         Raises:
             ValueError: Missing or unknown keys, values that are not what the fields expect.
         """
+        given = in_our_names(f'{name} of {owner}', given, cls.other_names)
         known = {field.name: field for field in fields(cls)}
         needed = {
             key
@@ -132,7 +146,7 @@ class Arch:
             ValueError: A value that its field does not take, or lists of several lengths.
         """
         rules, parts = self._rules()
-        hints = get_type_hints(type(self), include_extras=True)
+        hints = self._hints()
         for key, hint in hints.items():
             if key not in rules and key not in parts:
                 check_type(owner, f'{name}.{key}', getattr(self, key), hint)

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from typing_extensions import TypedDict
 
 from hybrid_mm.backbones.frames.arch import Arch
+from hybrid_mm.backbones.frames.other_names import Names, takes_other_names
 from hybrid_mm.checkpoints import MissingCheckpointError, read_checkpoint, weights_of
 from hybrid_mm.convert import convert, differences
 from hybrid_mm.convert.core import StateDict
@@ -139,6 +140,8 @@ class BaseBackbone(StrictWeights):
         arch: The variant, an instance of ``arch_class``.
         depths: Number of blocks of each stage of the whole network.
         stage_channels: Channels of each stage's map.
+        other_names: Names of arguments in MMPretrain, where a network there has them under another
+            name, with ours; values and defaults are ours.
 
     Raises:
         ValueError: An unknown variant, or a value out of range; the text names the argument.
@@ -147,6 +150,7 @@ class BaseBackbone(StrictWeights):
     arch_class: ClassVar[type[Arch]]
     arch_zoo: ClassVar[Mapping[str, Any]] = {}
     arch_aliases: ClassVar[Mapping[str, str]] = {}
+    other_names: ClassVar[Names] = {}
 
     arch: Any
     depths: Sequence[int]
@@ -156,10 +160,10 @@ class BaseBackbone(StrictWeights):
     stages: Any
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Let every constructor check the types of its arguments."""
+        """Let every constructor rename its arguments and check their types."""
         super().__init_subclass__(**kwargs)
         if '__init__' in vars(cls):
-            cls.__init__ = _typed(cls.__init__)  # type: ignore[method-assign]
+            cls.__init__ = takes_other_names(_typed(cls.__init__))  # type: ignore[method-assign]
 
     @_typed
     def __init__(

@@ -111,6 +111,10 @@ class ConvNeXtFrame(TokenPyramid):
     """
 
     arch_class: ClassVar[type[ConvNeXtArch]] = ConvNeXtArch
+    other_names: ClassVar = {
+        'gap_before_final_norm': 'pooled',
+        'layer_scale_init_value': 'layer_scale',
+    }
     blocks_per_layer = 3
     norm_eps = _EPS
     arch: ConvNeXtArch

@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from hybrid_mm.backbones.frames.arch import Arch, Ratio, StageSizes
+from hybrid_mm.backbones.frames.arch import Arch, Ratio, Size, StageSizes
 from hybrid_mm.backbones.frames.base import BaseBackbone, SharedArguments
 from hybrid_mm.backbones.frames.blocks import BATCH_NORM, NormCfg, Stage, build_norm
+from hybrid_mm.backbones.frames.maxxvit_fields import is_fields, variant
 from hybrid_mm.layers.convolution.mbconv import ACTIVATIONS, Conv3x3, MBConv, choice
 from hybrid_mm.layers.norm import LayerNorm2d
 from hybrid_mm.ops.argument_types import check_keywords
@@ -78,6 +79,7 @@ class MBConvArch(Arch):
     conv: Mapping[str, Any]
     norm: Mapping[str, Any]  # arguments of the batch norms
     ln_eps: Ratio  # epsilon of the layer norms
+    head_width: Size = 32  # channels of a head
 
     def check(self, owner: str, name: str = 'arch') -> None:
         """Check the numbers among the arguments of the convolutions and norms as well."""
@@ -111,7 +113,8 @@ class MBConvPyramid(BaseBackbone):
     """Stem and stages of blocks that a subclass makes, the first of a stage with stride 2.
 
     Args:
-        arch: Name of a variant, or a dict with the fields of its ``arch_class``.
+        arch: Name of a variant, or a dict with the fields of its ``arch_class``, or one with those
+            of timm's ``MaxxVitCfg``.
         norm_outputs: Layer norm of each returned map, over its channels.
         pooled: Average the last map before its norm and return it as (N, C, 1, 1), as classifiers
             do.
@@ -138,6 +141,15 @@ class MBConvPyramid(BaseBackbone):
         self.conv_settings: dict[str, Any] = dict(
             self.arch.conv, norm=functools.partial(build_norm, norm_cfg)
         )
+
+    @classmethod
+    def resolve_arch(cls, arch: str | Mapping | Arch) -> Any:
+        """Return a variant, also by the fields of timm's ``MaxxVitCfg``.
+
+        Raises:
+            ValueError: As for other networks; a field of timm that has no counterpart is named.
+        """
+        return super().resolve_arch(variant(arch, cls.__name__) if is_fields(arch) else arch)
 
     def make_stem(self) -> nn.Module:
         """Two 3x3 convolutions."""

@@ -68,8 +68,10 @@ class SparsityHook(Hook):
     Source: "More ConvNets in the 2020s" (arXiv 2207.03620), section 3.2. Every parameter with two
     or four dimensions has a mask, and is multiplied by it after every step of the optimizer.
     Parameters with one dimension, and position embeddings, have none. The average of an ``EMAHook``
-    is masked as well, since checkpoints contain it instead of the weights. Masks are saved in the
-    checkpoints, so that training can be resumed; in distributed training those of rank 0 are used.
+    is masked as well, since checkpoints contain it instead of the weights; that of a weight which
+    comes alive starts at its first value, as in the official code, not at zero. Masks are saved in
+    the checkpoints, so that training can be resumed; in distributed training those of rank 0 are
+    used.
 
     In pre-training: ``dict(type='hybrid_mm.SparsityHook', sparsity=0.4, interval=2000,
     prune_rate=0.5)``. In fine-tuning of a sparse backbone, whose zeros are kept:
@@ -117,6 +119,7 @@ class SparsityHook(Hook):
         self.sparsity, self.init, self.interval = sparsity, init, interval
         self.prune_rate, self.scope = prune_rate, scope
         self.masks: dict[str, Tensor] = {}
+        self.born: dict[str, Tensor] = {}  # weights alive that are zero, before their first step
 
     def before_train(self, runner: Runner) -> None:
         """Draw the masks, unless they were loaded with a checkpoint, and apply them."""
@@ -141,6 +144,7 @@ class SparsityHook(Hook):
         self.masks = {name: mask.to(weights[name].device) for name, mask in self.masks.items()}
         self._broadcast()
         self._apply(runner, weights)
+        self._find_born(weights)
         self._report(runner, weights)
 
     def after_train_iter(
@@ -160,6 +164,7 @@ class SparsityHook(Hook):
                 self.masks[name] = prune_and_grow(weights[name].detach(), mask, rate)
             self._broadcast()
             self._apply(runner, weights)
+            self._find_born(weights)
             self._report(runner, weights)
 
     def rate(self, progress: float) -> float:
@@ -234,9 +239,18 @@ class SparsityHook(Hook):
             for hook in runner.hooks
             if isinstance(hook, EMAHook)
         ]
-        for parameters in (weights, *averages):
-            for name, mask in self.masks.items():
-                parameters[name].mul_(mask.to(parameters[name].device))
+        for name, mask in self.masks.items():
+            weights[name].mul_(mask)
+            for average in averages:
+                value, device = average[name], average[name].device
+                value.mul_(mask.to(device))
+                if name in self.born:
+                    born = self.born[name].to(device)
+                    value.copy_(torch.where(born, weights[name].to(device), value))
+        self.born = {}
+
+    def _find_born(self, weights: dict[str, nn.Parameter]) -> None:
+        self.born = {name: mask & (weights[name] == 0) for name, mask in self.masks.items()}
 
     def _report(self, runner: Runner, weights: dict[str, nn.Parameter]) -> None:
         parameters = sum(p.numel() for p in inner_model(runner.model).parameters())

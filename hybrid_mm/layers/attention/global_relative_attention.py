@@ -23,6 +23,7 @@ class GlobalRelativeAttention(PartitionAttention):
         channels: Channels of the output, by default those of the input.
         hidden_channels: Channels of all values, by default those of the output.
         relative: 'table' of numbers, or 'log', a network of logarithmic offsets.
+        relative_channels: Width of that network.
         impl: Algorithm, see :func:`~hybrid_mm.ops.local_attention.partition_attention`.
 
     Raises:
@@ -38,10 +39,19 @@ class GlobalRelativeAttention(PartitionAttention):
         channels: int | None = None,
         hidden_channels: int | None = None,
         relative: str = 'table',
+        relative_channels: int = 512,
         impl: str = 'auto',
     ) -> None:
         super().__init__(
-            in_channels, size, head_width, 'block', channels, hidden_channels, relative, impl
+            in_channels,
+            size,
+            head_width,
+            'block',
+            channels,
+            hidden_channels,
+            relative,
+            relative_channels,
+            impl,
         )
 
     def window_of(self, height: int, width: int) -> tuple[int, int]:

@@ -32,6 +32,7 @@ class PartitionAttention(nn.Module):
         channels: Channels of the output, by default those of the input.
         hidden_channels: Channels of all values, by default those of the output.
         relative: 'table' of numbers, or 'log', a network of logarithmic offsets.
+        relative_channels: Width of that network.
         impl: Algorithm, see :func:`~hybrid_mm.ops.local_attention.partition_attention`.
 
     Raises:
@@ -49,6 +50,7 @@ class PartitionAttention(nn.Module):
         channels: int | None = None,
         hidden_channels: int | None = None,
         relative: str = 'table',
+        relative_channels: int = 512,
         impl: str = 'auto',
     ) -> None:
         super().__init__()
@@ -73,7 +75,7 @@ class PartitionAttention(nn.Module):
         if relative == 'table':
             self.relative_bias = RelativeBias2d(self.window, self.heads)
         else:
-            self.relative_bias = LogRelativeBias2d(self.heads)
+            self.relative_bias = LogRelativeBias2d(self.heads, relative_channels)
         self.proj = nn.Linear(hidden, channels)
 
     def window_of(self, height: int, width: int) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 Sources: "Visual Attention Network" (arXiv 2202.09741), section 3.1 and eq. 2 to 4; "Large
 Separable Kernel Attention" (arXiv 2309.01439), section 3.
 
-All four operators compute an attention map A from x with depthwise convolutions and one 1x1
+All operators compute an attention map A from x with depthwise convolutions and one 1x1
 convolution, and return the product of A and x. There is no softmax, sigmoid or normalisation:
 under float16 the product can overflow, so prefer bfloat16.
 """
@@ -163,20 +163,58 @@ class LSKATrivial(_LargeKernelAttention):
         )
 
 
-OPERATORS = {'lka': LKA, 'lka_trivial': LKATrivial, 'lska': LSKA, 'lska_trivial': LSKATrivial}
+class DecomposedLKA(nn.Module):
+    """A k x n, an n x k and, if n < k, an n x n depthwise convolution side by side, then 1x1.
+
+    Sources: the decomposed kernels of "SLaK" (arXiv 2207.03620), section 3, with which figure 3 of
+    the LSKA paper compares inside of VAN. It gives no code: as in its other operators, and unlike
+    in SLaK, the convolutions have biases and no norms. Cost: C(2nk + n^2 + C) multiplications per
+    position; saves 3 maps for the backward pass.
+
+    Args:
+        channels: Number of channels C.
+        kernel_size: Odd kernel size k; ValueError otherwise.
+        width: Odd width n of the stripes.
+    """
+
+    @sized_arguments
+    def __init__(self, channels: int, kernel_size: int = 23, width: int = 5) -> None:
+        super().__init__()
+        _check_odd(kernel_size)
+        _check_odd(width)
+        self.tall = _depthwise(channels, (kernel_size, width))
+        self.wide = _depthwise(channels, (width, kernel_size))
+        self.small = _depthwise(channels, (width, width)) if width < kernel_size else None
+        self.pointwise = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W), any H and W from 1, to the same shape."""
+        attention = self.tall(x) + self.wide(x)
+        if self.small is not None:
+            attention = attention + self.small(x)
+        return self.pointwise(attention) * x
+
+
+OPERATORS = {
+    'lka': LKA,
+    'lka_trivial': LKATrivial,
+    'lska': LSKA,
+    'lska_trivial': LSKATrivial,
+    'slak': DecomposedLKA,
+}
 
 
 def build_large_kernel_attention(
     name: str, channels: int, kernel_size: int, dilation: int | None = None
 ) -> nn.Module:
-    """Build one of the four operators by its name.
+    """Build one of the operators by its name.
 
     Raises:
         ValueError: Unknown name, dilation given to an undilated operator, or a bad kernel size.
     """
     if name not in OPERATORS:
         raise ValueError(f'unknown attention {name!r}: choose one of {sorted(OPERATORS)}')
-    if name.endswith('_trivial'):
+    if name not in ('lka', 'lska'):
         if dilation is not None:
             raise ValueError(f'attention {name!r} has no dilated kernel: leave out dilation')
         return OPERATORS[name](channels, kernel_size)

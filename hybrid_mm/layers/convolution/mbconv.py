@@ -43,6 +43,17 @@ def halve(x: Tensor) -> Tensor:
     return F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
 
 
+# means and maxima of 2 x 2 or 3 x 3 pixels, to the same size as halve
+POOLS: dict[str, Callable[[Tensor], Tensor]] = {
+    'avg2': halve,
+    'avg3': functools.partial(
+        F.avg_pool2d, kernel_size=3, stride=2, padding=1, count_include_pad=False
+    ),
+    'max2': functools.partial(F.max_pool2d, kernel_size=2, ceil_mode=True),
+    'max3': functools.partial(F.max_pool2d, kernel_size=3, stride=2, padding=1),
+}
+
+
 class Conv3x3(nn.Conv2d):
     """3x3 convolution to ceil(H / stride) rows.
 
@@ -95,8 +106,9 @@ class MBConv(nn.Module):
         expand_from: 'output' or 'input' channels.
         act: Activation, 'gelu', 'gelu_tanh', 'silu' or 'relu'.
         padding: 'same' or 'symmetric', see :class:`Conv3x3`.
-        stride_in: Where the branch has its stride: 'conv', the depthwise convolution, or 'pool', a
-            mean before the first convolution.
+        stride_in: Where the branch has its stride: 'conv', the depthwise convolution, 'expansion',
+            the 1x1 convolution before it, or 'pool', a mean of 2 x 2 pixels before that.
+        pool: How the shortcut gets the stride, one of :data:`POOLS`.
         pre_act: Activation after the first norm, too.
         gate_ratio: Hidden channels of the gate as a part of the output channels with
             ``expand_from='output'``, else of the expanded ones; rounded down.
@@ -122,6 +134,7 @@ class MBConv(nn.Module):
         act: str = 'gelu',
         padding: str = 'same',
         stride_in: str = 'conv',
+        pool: str = 'avg2',
         pre_act: bool = False,
         gate_ratio: float = 0.25,
         gate_act: str = 'silu',
@@ -137,20 +150,21 @@ class MBConv(nn.Module):
         not_negative(self, gate_ratio=gate_ratio)
         fraction(self, drop_path=drop_path)
         choice('expand_from', expand_from, ('output', 'input'))
-        choice('stride_in', stride_in, ('conv', 'pool'))
+        choice('stride_in', stride_in, ('conv', 'expansion', 'pool'))
         self.act = ACTIVATIONS[choice('act', act, ACTIVATIONS)]
         hidden = int(expansion * (channels if expand_from == 'output' else in_channels))
         gate = int(gate_ratio * (channels if expand_from == 'output' else hidden))
         if gate < 1:
             raise ValueError(f'gate_ratio {gate_ratio} leaves no channel to the gate')
-        self.pool = stride == 2
-        self.pool_branch = self.pool and stride_in == 'pool'
+        self.pool = POOLS[choice('pool', pool, POOLS)] if stride == 2 else None
+        self.pool_branch = stride == 2 and stride_in == 'pool'
         self.pre_act, self.gate_early = pre_act, gate_early
         self.pre_norm = norm(in_channels)
-        self.conv1 = nn.Conv2d(in_channels, hidden, 1, bias=False)
+        stride_of_conv1 = stride if stride_in == 'expansion' else 1
+        self.conv1 = nn.Conv2d(in_channels, hidden, 1, stride_of_conv1, bias=False)
         self.norm1 = norm(hidden)
         self.conv2 = Conv3x3(
-            hidden, hidden, 1 if self.pool_branch else stride, padding, hidden, bias=False
+            hidden, hidden, stride if stride_in == 'conv' else 1, padding, hidden, bias=False
         )
         self.norm2 = norm(hidden)
         act_of_gate = ACTIVATIONS[choice('gate_act', gate_act, ACTIVATIONS)]
@@ -162,7 +176,7 @@ class MBConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, channels, ceil(H / stride), ceil(W / stride))."""
-        shortcut = self.shortcut(halve(x) if self.pool else x)
+        shortcut = self.shortcut(self.pool(x) if self.pool else x)
         x = self.pre_norm(x)
         if self.pre_act:
             x = self.act(x)

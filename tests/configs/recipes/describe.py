@@ -73,11 +73,15 @@ def _schedule(cfg: Config) -> Recipe:
     epochs = loop.get('max_epochs')
     unit = 'epochs' if epochs else 'iterations'
     *first, last = cfg.param_scheduler
+    after = ''
+    if last['type'] == 'ConstantLR' and first:  # the rate stays as the schedule before leaves it
+        after = f'; then constant to {last["end"]} {_unit(last)}'
+        *first, last = first
     return dict(
         batch=cfg.auto_scale_lr.base_batch_size,
         length=f'{epochs or loop.max_iters} {unit}',
         warmup='; '.join(map(_warmup, first)) or 'no',
-        schedule=_main(last),
+        schedule=_main(last) + after,
         ema=_ema(cfg),
         hooks='; '.join(_hooks(cfg)) or 'none',
     )

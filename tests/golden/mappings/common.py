@@ -54,6 +54,21 @@ def without_unused_norms(
     return {k: v for k, v in state.items() if not found[k] or int(found[k][1]) in out_indices}
 
 
+def of_mmpretrain(
+    network: type[nn.Module], config: Mapping[str, Any], weights: dict[str, Tensor], **defaults: Any
+) -> nn.Module:
+    """Network by MMPretrain's arguments, which it takes under their names.
+
+    Args:
+        network: Class of ours.
+        config: MMPretrain's arguments.
+        weights: State dict in a layout that our converters know.
+        **defaults: Of MMPretrain, where ours are others.
+    """
+    model = network(**{**defaults, **config})
+    return load(model, without_unused_norms(convert(weights), model.out_indices))
+
+
 def convert_part(
     weights: dict[str, Tensor], official: str, ours: str, source: str
 ) -> dict[str, Tensor]:

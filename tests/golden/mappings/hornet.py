@@ -6,7 +6,15 @@ from hybrid_mm.backbones import HorNet
 from hybrid_mm.convert import convert
 from hybrid_mm.layers import GlobalLocalFilter, RecursiveGatedConv
 from hybrid_mm.openmmlab.hor_fpn import GatedConvModule
-from mappings.common import Classifier, Config, convert_part, load, without_unused_norms
+from mappings.common import (
+    Classifier,
+    Config,
+    convert_part,
+    load,
+    norm_eps,
+    of_mmpretrain,
+    without_unused_norms,
+)
 
 PART = 'stages.0.0.gnconv.', 'stages.0.blocks.0.mixer.'
 
@@ -52,6 +60,9 @@ def build(module: str, config: dict, weights: dict[str, Tensor]) -> nn.Module:
     """Make our module for a reference one."""
     config = Config(config)
     if module.startswith('HorNet'):
+        if 'arch' in config:
+            defaults = dict(out_indices=(3,), gap_before_final_norm=True)
+            return of_mmpretrain(HorNet, config, weights, **defaults)
         return _network(config, weights)
     if module == 'gnconv':
         channels, order = config.take('dim'), config.take('order', default=5)
@@ -66,23 +77,40 @@ def build(module: str, config: dict, weights: dict[str, Tensor]) -> nn.Module:
         parts = (part + 'dwconv.' for part in PART)
         return load(model, convert_part(weights, *parts, 'hornet'))
     if module == 'GNConvModule':
-        kind = config.take('type', default='gnconv')
-        size = config.take('h', default=32), config.take('w', default=17)
-        if kind not in ('gnconv', 'gngf'):
-            raise ValueError(f'cannot map type={kind!r}')
-        model = GatedConvModule(
-            config.take('in_channels'),
-            config.take('out_channels'),
-            config.take('dim_ratio', default=1),
-            config.take('order', default=2),
-            config.take('kernel_size', default=7),
-            size if kind == 'gngf' else None,
-            config.take('proj_out', default=True),
-            config.take('norm_cfg', default=None),
-            config.take('act_cfg', default=None),
-        )
-        config.done()
-        own = {k: v for k, v in weights.items() if k.startswith('norm.')}
-        rest = {k: v for k, v in weights.items() if k not in own}
-        return load(model, convert_part(rest, *PART, 'hornet') | own)
+        return _gated(config, weights)
     raise ValueError(f'unknown module {module!r}')
+
+
+def _gated(config: Config, weights: dict[str, Tensor]) -> nn.Module:
+    """Gated convolution of HorFPN, with MMCV's norm and activation."""
+    kind = config.take('type', default='gnconv')
+    height = config.take('h', default=32)
+    size = height, config.take('w', default=height // 2 + 1)
+    if kind not in ('gnconv', 'gngf'):
+        raise ValueError(f'cannot map type={kind!r}')
+    # the copies for detection and segmentation have other defaults: the weights tell
+    kernel = weights['dwconv.weight'].shape[-1] if kind == 'gnconv' else 7
+    model = GatedConvModule(
+        config.take('in_channels'),
+        config.take('out_channels'),
+        config.take('dim_ratio', default=1),
+        config.take('order', default=2),
+        config.take('kernel_size', default=kernel),
+        size if kind == 'gngf' else None,
+        config.take('proj_out', default='proj_out.weight' in weights),
+        _norm(config.take('norm_cfg', default=None)),
+        config.take('act_cfg', default='ReLU'),
+    )
+    config.ignore(inplace=..., gf_kernel_size=(3,))
+    config.done()
+    own = {k: v for k, v in weights.items() if k.startswith(('norm.', 'bn.', 'gn.', 'in.', 'ln.'))}
+    rest = {k: v for k, v in weights.items() if k not in own}
+    norm = {f'norm.{k.split(".", 1)[1]}': v for k, v in own.items()}
+    return load(model, convert_part(rest, *PART, 'hornet') | norm)
+
+
+def _norm(given: str | dict | None) -> str | dict | None:
+    """MMCV's settings of a norm; 'SyncBN evaluated as BatchNorm2d eps 1e-5' names one as well."""
+    if not isinstance(given, str):
+        return given
+    return dict(type=given.split()[0], eps=norm_eps(given, 1e-5))

@@ -17,6 +17,8 @@ from hybrid_mm.ops.positions import fit_tables
 from mappings.common import Config, convert_part, load
 
 RELATIVE = {'bias': 'table', 'bias_tf': 'table', 'mlp': 'log'}
+STRIDES = {'dw': 'conv', '1x1': 'expansion', 'pool': 'pool'}
+POOLS = {'avg': 'avg3', 'avg2': 'avg2', 'max': 'max3', 'max2': 'max2'}
 
 
 class Classifier(nn.Module):
@@ -56,9 +58,11 @@ def _conv(config: Config, base: dict, norm: dict) -> tuple[dict, dict]:
         conv['expand_from'] = 'output' if config.take('expand_output') else 'input'
     if 'stride_mode' in config:
         mode = config.take('stride_mode')
-        if mode not in ('dw', 'pool'):
+        if mode not in STRIDES:
             raise ValueError(f'cannot map stride_mode={mode!r}')
-        conv['stride_in'] = 'conv' if mode == 'dw' else 'pool'
+        conv['stride_in'] = STRIDES[mode]
+    if 'pool_type' in config:
+        conv['pool'] = _pool(config)
     names = {
         'expansion': ('expand_ratio',),
         'act': ('act', 'act_layer'),
@@ -78,13 +82,20 @@ def _conv(config: Config, base: dict, norm: dict) -> tuple[dict, dict]:
         kernel_size=(3,),
         group_size=(1,),
         attn_layer=('se',),
-        pool_type=('avg2',),
         downsample_pool_type=('avg2',),
         norm_layer=('batchnorm2d',),
         norm_layer_cl=...,
         init_values=...,
     )
     return conv, norm
+
+
+def _pool(config: Config) -> str:
+    """How a map is halved."""
+    kind = config.take('pool_type', 'pool', default='avg2')
+    if kind not in POOLS:
+        raise ValueError(f'cannot map pool_type={kind!r}')
+    return POOLS[kind]
 
 
 def _attention(config: Config, weights: dict[str, Tensor]) -> tuple[dict, dict[str, Tensor]]:
@@ -94,12 +105,10 @@ def _attention(config: Config, weights: dict[str, Tensor]) -> tuple[dict, dict[s
         raise ValueError(f'cannot map rel_pos={relative!r}')
     head_first = config.take('head_first', default=relative != 'bias_tf')
     width = config.take('dim_head', default=32)
+    channels = config.take('rel_pos_dim', default=512)
     config.ignore(
         expand_ratio=(4, 4.0),
         attn_bias=(True,),
-        pool_type=('avg2',),
-        pool=('avg2',),
-        rel_pos_dim=(512,),
         norm_layer=...,
         norm_layer_cl=...,
         partition_ratio=...,
@@ -117,7 +126,8 @@ def _attention(config: Config, weights: dict[str, Tensor]) -> tuple[dict, dict[s
             else:
                 value = weights[key].unflatten(0, (3, heads, -1)).transpose(0, 1)
                 weights[key] = value.flatten(0, 2)
-    return dict(relative=RELATIVE[relative], head_width=width), weights
+    kinds = dict(relative=RELATIVE[relative], relative_channels=channels)
+    return dict(kinds, head_width=width), weights
 
 
 def _pair(value: Any) -> tuple[int, int]:
@@ -158,8 +168,12 @@ def _network(cls: type, source: str, config: Config, weights: dict[str, Tensor])
     act = config.take('act', 'act_layer', default='gelu' if cls is CoAtNet else None)
     kwargs = dict(head_width=attention['head_width'])
     if cls is MaxViT:
-        if attention['relative'] != 'table':
-            raise ValueError('cannot map rel_pos of MaxViT without a table')
+        arch['attention'] = dict(
+            relative=attention['relative'],
+            relative_channels=attention['relative_channels'],
+            layer_scale=config.take('init_values', default=None),
+        )
+        config.ignore(pool_type=..., pool=...)  # maps are halved by the convolutions
         act = act or ('gelu_tanh' if arch['approximate'] == 'tanh' else 'gelu')
         arch['approximate'] = {'gelu_tanh': 'tanh', 'gelu': 'none'}[act]
         ratio = tuple(side // 32 for side in size)
@@ -172,6 +186,8 @@ def _network(cls: type, source: str, config: Config, weights: dict[str, Tensor])
             raise ValueError(f'cannot map act={act!r}')
         arch['kinds'] = list(config.take('block_type', default=arch['kinds']))
         arch['attention']['relative'] = attention['relative']
+        arch['attention']['relative_channels'] = attention['relative_channels']
+        arch['attention']['pool'] = _pool(config)
         for ours, theirs in (
             ('expand_first',) * 2,
             ('shortcut_bias',) * 2,
@@ -184,7 +200,7 @@ def _network(cls: type, source: str, config: Config, weights: dict[str, Tensor])
     channels = arch['channels'][-1]
     hidden = config.take('head_hidden_size', default=None)
     head = _head(channels, hidden, arch['ln_eps'], config.take('num_classes', default=1000))
-    config.ignore(shortcut_bias=..., init_values=(None,), drop_path_rate=..., weight_init=...)
+    config.ignore(shortcut_bias=..., drop_path_rate=..., weight_init=...)
     config.done()
     model = Classifier(cls(arch, **kwargs), head, norm_first='norm.weight' in weights)
     state = convert(weights, source)
@@ -228,8 +244,11 @@ def _partition(config: Config, weights: dict[str, Tensor]) -> nn.Module:
         kind,
         {'gelu_tanh': 'tanh', 'gelu': 'none'}[act],
         config.take('norm_eps', default=1e-6),
+        relative=attention['relative'],
+        relative_channels=attention['relative_channels'],
+        layer_scale=config.take('init_values', default=None),
     )
-    config.ignore(layout=('B,H,W,C',), drop_path=..., init_values=(None,), expand_first=...)
+    config.ignore(layout=('B,H,W,C',), drop_path=..., expand_first=..., pool_type=..., pool=...)
     config.done()
     names = f'stages.0.blocks.0.attn_{kind}.', f'stages.0.blocks.0.{kind}.'
     return _load_part(model, weights, *names, 'maxvit')
@@ -250,6 +269,7 @@ def _transformer(config: Config, weights: dict[str, Tensor]) -> nn.Module:
         shortcut_bias=config.take('shortcut_bias', default=True),
         layer_scale=config.take('init_values', default=None),
         ln_eps=config.take('norm_eps', default=1e-6),
+        pool=_pool(config),
         **attention,
     )
     config.ignore(drop_path=...)

@@ -7,7 +7,14 @@ from hybrid_mm.backbones.frames.parallel_kernels import ParallelKernels, merge_k
 from hybrid_mm.backbones.replknet import PointwiseConvFFN, RepLKBlock
 from hybrid_mm.convert import convert
 from hybrid_mm.layers import DepthwiseConv2d
-from mappings.common import Classifier, Config, convert_part, load, without_unused_norms
+from mappings.common import (
+    Classifier,
+    Config,
+    convert_part,
+    load,
+    of_mmpretrain,
+    without_unused_norms,
+)
 
 _NORM = dict(type='BN')
 
@@ -53,6 +60,9 @@ def build(module: str, config: dict, weights: dict[str, Tensor]) -> nn.Module:
     """Make our module for a reference one."""
     config = Config(config)
     if module == 'RepLKNet':
+        if 'arch' in config:  # every returned map has its norm, whatever the config says
+            config.ignore(norm_intermediate_features=...)
+            return of_mmpretrain(RepLKNet, config, weights, out_indices=(3,), norm_outputs='all')
         return _network(config, weights)
     config.ignore(drop_path=...)
     if module == 'RepLKBlock':

@@ -66,7 +66,7 @@ class _Plain(nn.Module):
 
 def _plain(config: Config, weights: dict[str, Tensor]) -> nn.Module:
     channels, depth, heads, settings = _settings(config)
-    _fixed(config, class_token=True, global_pool='token', pre_norm=False, init_values=None)
+    _fixed(config, class_token=True, global_pool='token', pre_norm=False)
     size = config.take('img_size', default=224)
     arch = dict(embed_dim=channels, heads=heads, depths=[1] * depth)
     model = ViT(
@@ -74,6 +74,7 @@ def _plain(config: Config, weights: dict[str, Tensor]) -> nn.Module:
         pretrain_img_size=size,
         img_size=size,
         final_norm=True,
+        layer_scale=config.take('init_values', default=None),
         out_indices=range(depth),
         **settings,
     )

@@ -52,8 +52,10 @@ def _make(
     seed: int,
     network: str,
     config: dict,
+    fields: bool = False,
     **transformer,
 ) -> None:
+    """A variant of timm; with ``fields``, the case tells it by timm's own fields."""
     cfg = maxxvit.model_cfgs[variant]
     cfg = dataclasses.replace(
         cfg,
@@ -63,6 +65,8 @@ def _make(
         head_hidden_size=None,
         transformer_cfg=dataclasses.replace(cfg.transformer_cfg, dim_head=4, **transformer),
     )
+    if fields:
+        config = dict(config, arch=dataclasses.asdict(cfg))
     model = maxxvit.MaxxVit(cfg, img_size=size).double().eval().requires_grad_(False)
     randomise(model, seed, _STD)
     save(
@@ -129,6 +133,13 @@ def main() -> None:
         config = dict(arch=arch, sizes=sizes, img_size=[32, 64], head_width=4)
         name = f'net_{arch.replace("-", "_")}'
         _make('coatnet', name, variant, sizes, (32, 64), seed, 'CoAtNet', config)
+    config, size = dict(img_size=[32, 64]), (32, 64)
+    variant = 'coatnet_rmlp_1_rw'
+    _make('coatnet', 'net_rmlp_1_rw', variant, sizes, size, 6, 'CoAtNet', config, fields=True)
+    variant, given = 'maxvit_rmlp_small_rw', dict(window_size=(2, 3), grid_size=(1, 3))
+    _make(
+        'maxvit', 'net_rmlp_small_rw', variant, sizes, (64, 96), 7, 'MaxViT', {}, True, **given
+    )
 
 
 if __name__ == '__main__':

@@ -11,6 +11,7 @@ model = dict(
         type='hybrid_mm.RepLKNet',
         arch='31b',
         norm_outputs='last',
+        norm_cfg=dict(type='SyncBN'),
         drop_path_rate=0.2,
         out_indices=(3,),
         init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
@@ -18,4 +19,4 @@ model = dict(
     head=dict(in_channels=1024),
     train_cfg=None,
 )
-train_dataloader = dict(batch_size=64)
+train_dataloader = dict(batch_size=32)

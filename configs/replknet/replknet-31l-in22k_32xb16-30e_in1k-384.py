@@ -1,5 +1,4 @@
-# The recipe is that of 31B (unverified).
-_base_ = './replknet-31b-in22k_8xb64-30e_in1k-384.py'
+_base_ = './replknet-31b-in22k_32xb16-30e_in1k-384.py'
 
 checkpoint = 'checkpoints/replknet-31l_in22k.pth'
 model = dict(

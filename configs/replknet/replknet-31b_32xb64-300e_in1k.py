@@ -10,8 +10,10 @@ model = dict(
         type='hybrid_mm.RepLKNet',
         arch='31b',
         norm_outputs='last',
+        norm_cfg=dict(type='SyncBN'),
         drop_path_rate=0.5,
         out_indices=(3,),
     ),
     head=dict(in_channels=1024),
 )
+train_dataloader = dict(batch_size=64)
