@@ -1,5 +1,4 @@
-# 300 epochs and timm's cool-down of 10 at the last rate, which changes from epoch to epoch; the crop
-# ratio of the test is 0.9.
+# 300 epochs and a cool-down of 10, rates by epoch; the crop ratio of the test is 0.9.
 _base_ = [
     '../_base_/models/classifier_deit.py',
     '../_base_/datasets/imagenet_1k_deit.py',
