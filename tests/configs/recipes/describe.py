@@ -18,6 +18,8 @@ WITHOUT = {
 }
 """Transforms that belong to no recipe."""
 ARGUMENTS_WITHOUT = {'backend', 'direction', 'hparams', 'fill_color', 'fill_std', 'total_level'}
+IN_RGB = {'CIFAR10'}
+"""Data sets whose images are not BGR, so that nothing is swapped."""
 STANDARD_HOOKS = {'EMAHook'}
 
 
@@ -153,7 +155,7 @@ def _data(cfg: Config) -> Recipe:
         test=pipeline(innermost(test.dataset)['pipeline']),
         mean=', '.join(map(number, settings['mean'])),
         std=', '.join(map(number, settings['std'])),
-        channels='RGB' if settings.get('bgr_to_rgb', settings.get('to_rgb')) else 'BGR',
+        channels='RGB' if innermost(train.dataset)['type'] in IN_RGB else _channels(settings),
     )
     if cfg.default_scope == 'mmpretrain':
         return found
@@ -167,6 +169,10 @@ def _data(cfg: Config) -> Recipe:
     for augment in settings.get('batch_augments') or ():
         found['pad'] += f'; {spelled(augment)}'
     return found
+
+
+def _channels(settings: dict) -> str:
+    return 'RGB' if settings.get('bgr_to_rgb', settings.get('to_rgb')) else 'BGR'
 
 
 def pipeline(steps: list[dict]) -> str:
@@ -241,7 +247,7 @@ def _model(cfg: Config) -> Recipe:
     init = model.backbone.get('init_cfg') or model.get('init_cfg') or {}
     if isinstance(init, list):
         init = next((i for i in init if i.get('type') == 'Pretrained'), {})
-    weights = init.get('checkpoint')
+    weights = init.get('checkpoint') or cfg.get('load_from')
     found = dict(weights=Path(weights).name if weights else 'none')
     task = dict(mmpretrain=_classifier, mmseg=_segmenter).get(cfg.default_scope, _detector)
     return found | task(model)
