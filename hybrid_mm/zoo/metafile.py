@@ -76,6 +76,7 @@ GROUPS = (
 HEADS = {
     'atss': 'ATSS',
     'cascade-mask-rcnn': 'Cascade Mask R-CNN',
+    'detr': 'DETR',
     'fcos': 'FCOS',
     'fpn': 'Semantic FPN',
     'gcnet': 'GCNet',

@@ -183,7 +183,7 @@ def test_pipelines_on_files(name, roots, monkeypatch):
     assert fed['inputs'].dtype == torch.float32
 
     if cfg.default_scope == 'mmpretrain':
-        size = int((re.search(r'1k_(?:deit_)?(\d+)', name) or [0, 224])[1])
+        size = int((re.search(r'_(\d{3})(?:_|$)', name) or [0, 224])[1])
         assert shape == tested == (size, size)
         assert sample.gt_label.tolist() == [7]
         assert fed['inputs'].min() >= -1.001  # mean = std = 0.5

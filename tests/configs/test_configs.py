@@ -88,7 +88,7 @@ def test_config(path):
         check_metafile(path, cfg)
         check_style(path)
         check_name(path, cfg)
-    if path.parent.name in ('van', 'lska'):
+    if path.parent.name in ('van', 'lska') and 'replknet' not in path.stem:
         check_name_of_van(path, cfg)
     if path in representatives(path.parent):
         check_step_and_prediction(path)

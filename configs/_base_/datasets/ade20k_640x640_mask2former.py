@@ -9,6 +9,6 @@ _base_.train_pipeline[2] = dict(
 )
 _base_.train_pipeline[3].cat_max_ratio = 1.0
 _base_.train_pipeline.insert(
-    5, dict(type='Pad', size=(640, 640), pad_val=dict(img=(128, 128, 128), seg=255))
+    6, dict(type='Pad', size=(640, 640), pad_val=dict(img=(128, 128, 128), seg=255))
 )
 train_dataloader = dict(dataset=dict(pipeline=_base_.train_pipeline))

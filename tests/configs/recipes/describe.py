@@ -241,7 +241,7 @@ def _model(cfg: Config) -> Recipe:
     init = model.backbone.get('init_cfg') or model.get('init_cfg') or {}
     if isinstance(init, list):
         init = next((i for i in init if i.get('type') == 'Pretrained'), {})
-    weights = init.get('checkpoint')
+    weights = init.get('checkpoint') or cfg.get('load_from')
     found = dict(weights=Path(weights).name if weights else 'none')
     task = dict(mmpretrain=_classifier, mmseg=_segmenter).get(cfg.default_scope, _detector)
     return found | task(model)
