@@ -193,7 +193,7 @@ def built(cfg: Config) -> Section:
 
 
 def _key_of(name: str, keys: dict) -> str | None:
-    """The key of ``custom_keys`` that holds for a parameter: of those within its name the longest."""
+    """The key of ``custom_keys`` that holds for a parameter: the longest within its name."""
     return next((key for key in sorted(sorted(keys), key=len, reverse=True) if key in name), None)
 
 
