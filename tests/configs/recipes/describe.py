@@ -18,6 +18,8 @@ WITHOUT = {
 }
 """Transforms that belong to no recipe."""
 ARGUMENTS_WITHOUT = {'backend', 'direction', 'hparams', 'fill_color', 'fill_std', 'total_level'}
+IN_RGB = {'CIFAR10'}
+"""Data sets whose images are not BGR, so that nothing is swapped."""
 STANDARD_HOOKS = {'EMAHook'}
 
 
@@ -150,10 +152,10 @@ def _data(cfg: Config) -> Recipe:
         data=innermost(train.dataset)['type'].removeprefix('hybrid_mm.'),
         sampler=train.sampler.type.removeprefix('mmpretrain.'),
         train=pipeline(innermost(train.dataset)['pipeline']),
-        test=pipeline(innermost(test.dataset)['pipeline']),
+        test=pipeline(innermost(test.dataset)['pipeline']) if test else 'none',
         mean=', '.join(map(number, settings['mean'])),
         std=', '.join(map(number, settings['std'])),
-        channels='RGB' if settings.get('bgr_to_rgb', settings.get('to_rgb')) else 'BGR',
+        channels='RGB' if innermost(train.dataset)['type'] in IN_RGB else _channels(settings),
     )
     if cfg.default_scope == 'mmpretrain':
         return found
@@ -167,6 +169,10 @@ def _data(cfg: Config) -> Recipe:
     for augment in settings.get('batch_augments') or ():
         found['pad'] += f'; {spelled(augment)}'
     return found
+
+
+def _channels(settings: dict) -> str:
+    return 'RGB' if settings.get('bgr_to_rgb', settings.get('to_rgb')) else 'BGR'
 
 
 def pipeline(steps: list[dict]) -> str:
