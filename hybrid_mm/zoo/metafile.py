@@ -34,6 +34,7 @@ DATASETS = {
     'ADE20K': ('Semantic Segmentation', 'Instance Segmentation', 'Panoptic Segmentation'),
     'Cityscapes': ('Semantic Segmentation', 'Instance Segmentation'),
     'ImageNet-1k': ('Image Classification',),
+    'ImageNet-22k': ('Image Classification',),
     'CIFAR-10': ('Image Classification',),
     'HAM10000': ('Image Classification',),
 }
@@ -68,6 +69,7 @@ GROUPS = (
     ),
     Group('cityscapes', 'Cityscapes: semantic and instance segmentation', 'Cityscapes'),
     Group('classification', 'ImageNet-1k: classification', 'ImageNet-1k'),
+    Group('imagenet22k', 'ImageNet-22k: pre-training', 'ImageNet-22k'),
     Group('cifar10', 'CIFAR-10: classification', 'CIFAR-10'),
     Group('ham10000', 'HAM10000: classification', 'HAM10000'),
 )

@@ -16,14 +16,18 @@ from .conftest import CONFIGS, build, load, optimizer, reduced, scope
 from .loading import fromfile
 
 ROOTS = dict(
-    coco='COCO_ROOT', ade20k='ADE_ROOT', cityscapes='CITYSCAPES_ROOT', imagenet='IMAGENET_ROOT'
+    coco='COCO_ROOT',
+    ade20k='ADE_ROOT',
+    cityscapes='CITYSCAPES_ROOT',
+    imagenet='IMAGENET_ROOT',
+    imagenet22k='IMAGENET22K_ROOT',
 )
 DATA = {
     path.stem: path
     for path in sorted((CONFIGS / '_base_/datasets').glob('*.py'))
     if path.stem.split('_')[0] in ROOTS
 }
-TASKS = dict(coco='det', ade20k='seg', cityscapes='seg', imagenet='cls')
+TASKS = dict(coco='det', ade20k='seg', cityscapes='seg', imagenet='cls', imagenet22k='cls')
 
 
 def config_of(name: str) -> Config:
@@ -137,6 +141,7 @@ def _imagenet(root):
 def roots(tmp_path_factory):
     result = {}
     makers = dict(coco=_coco, ade20k=_ade, cityscapes=_cityscapes, imagenet=_imagenet)
+    makers['imagenet22k'] = _imagenet
     for data, make in makers.items():
         variable = ROOTS[data]
         result[variable] = tmp_path_factory.mktemp(variable.lower())
@@ -172,8 +177,9 @@ def test_pipelines_on_files(name, roots, monkeypatch):
     np.random.seed(0)
     with scope(cfg):
         train = DATASETS.build(cfg.train_dataloader.dataset)
-        val = DATASETS.build(cfg.val_dataloader.dataset)
-        METRICS.build(cfg.val_evaluator)
+        val = DATASETS.build((cfg.val_dataloader or cfg.train_dataloader).dataset)
+        if cfg.val_dataloader is not None:  # not of pre-training
+            METRICS.build(cfg.val_evaluator)
         preprocess = MODELS.build(model.data_preprocessor)
         fed = preprocess(pseudo_collate([train[0] for _ in range(2)]), training=True)
         seen = preprocess(pseudo_collate([val[0]]), training=False)
@@ -191,9 +197,10 @@ def test_pipelines_on_files(name, roots, monkeypatch):
         assert seen['inputs'].abs().max() <= 1.001
     elif cfg.default_scope == 'mmseg':
         streets = name.startswith('cityscapes')
-        short = 1024 + ('769' in name) if streets else 640 if '640' in name else 512
+        short = 1024 + ('769' in name) if streets else 640 if 'k_640' in name else 512
         crop = tuple(cfg.crop_size)
-        assert crop == ((769, 769) if '769' in name else (512, 1024) if streets else (short, short))
+        side = next((int(side) for side in ('769', '640') if side in name), 512)
+        assert crop == (side, 1024 if (side, streets) == (512, True) else side)
         assert shape == crop
         labels = {0, 18 if streets else 149, 255}
         assert set(sample.gt_sem_seg.data.unique().tolist()) <= labels
