@@ -1,4 +1,4 @@
-# 300 epochs and timm's cool-down of 10 at the last rate; the crop ratio of the test is 0.9.
+# 300 epochs and a cool-down of 10, rates by epoch; the crop ratio of the test is 0.9.
 _base_ = [
     '../_base_/models/classifier_deit.py',
     '../_base_/datasets/imagenet_1k_deit.py',
@@ -16,6 +16,8 @@ model = dict(
     ),
     head=dict(in_channels=768),
 )
+for schedule in _base_.param_scheduler:
+    schedule.convert_to_iter_based = False
 _base_.param_scheduler[1].eta_min = 1e-5
 optim_wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic')
 _base_.val_dataloader.dataset.pipeline[1].scale = 248

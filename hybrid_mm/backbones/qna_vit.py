@@ -6,7 +6,7 @@ prediction: what maps are returned is our choice.
 Source: "Learned Queries for Efficient Local Attention" (arXiv 2112.11435), section 5.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,7 +23,7 @@ from hybrid_mm.layers import DropPath, drop_path_schedule
 from hybrid_mm.layers.attention.learned_query_attention import LearnedQueryAttention2d
 from hybrid_mm.layers.attention.window_attention import WindowAttention
 from hybrid_mm.layers.initialisation import lecun_normal_
-from hybrid_mm.ops.arguments import divides, not_negative, one_of, positive
+from hybrid_mm.ops.arguments import divides, not_negative, one_of, per_stage, positive
 from hybrid_mm.registry import MODELS
 
 _EPS = 1e-6
@@ -152,9 +152,12 @@ class QnAViT(TokenPyramid):
     Args:
         arch: 'tiny', 'tiny-7x7', 'small' or 'base', or a dict with the fields of :class:`QnAArch`.
         queries: Number of learned queries.
-        normalize_queries: Whether queries have unit length in every head.
+        normalize_queries: Whether queries have unit length in every head, one value or one per
+            stage; the block that halves the map of a stage goes with this stage.
         layer_scale: Initial value of layer scales, or None for none.
         norm_outputs: Layer norms on the returned maps: 'all', 'last' (classifiers) or 'none'.
+        attention_scale: 'normal' for learned weights of what each query reads, by position in the
+            window, or 'none'.
         **kwargs: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`.
 
     Raises:
@@ -182,9 +185,10 @@ class QnAViT(TokenPyramid):
         self,
         arch: str | Mapping | QnAArch = 'tiny',
         queries: int = 2,
-        normalize_queries: bool = True,
+        normalize_queries: bool | Sequence[bool] = True,
         layer_scale: float | None = None,
         norm_outputs: str = 'all',
+        attention_scale: str = 'normal',
         **kwargs: Unpack[SharedArguments],
     ) -> None:
         super().__init__(arch, **kwargs)
@@ -192,11 +196,12 @@ class QnAViT(TokenPyramid):
         positive(self, queries=queries)
         not_negative(self, layer_scale=layer_scale)
         self.norm_outputs, self.layer_scale = norm_outputs, layer_scale
-        self.queries, self.normalize_queries = queries, normalize_queries
+        self.queries, self.attention_scale = queries, attention_scale
+        stages = len(self.arch.qna_depths)
+        self.normalize_queries = per_stage(self, stages, normalize_queries=normalize_queries)
         depths = zip(self.arch.window_depths, self.arch.qna_depths, strict=True)
         self.depths = [windows + qna for windows, qna in depths]
-        stages = range(len(self.depths))
-        self.stage_channels = [self.arch.embed_dim * 2**stage for stage in stages]
+        self.stage_channels = [self.arch.embed_dim * 2**stage for stage in range(stages)]
         self.build()
 
     def make_stage(self, stage: int) -> nn.Module:
@@ -230,7 +235,8 @@ class QnAViT(TokenPyramid):
             self.arch.kernel_sizes[stage],
             stride,
             self.queries,
-            self.normalize_queries,
+            self.normalize_queries[stage],
+            attention_scale=self.attention_scale,
         )
 
     def make_norm(self, stage: int, channels: int) -> nn.Module:

@@ -35,6 +35,7 @@ DATASETS = {
     'Cityscapes': ('Semantic Segmentation', 'Instance Segmentation'),
     'Pascal VOC': ('Semantic Segmentation',),
     'ImageNet-1k': ('Image Classification',),
+    'ImageNet-22k': ('Image Classification',),
     'CIFAR-10': ('Image Classification',),
     'HAM10000': ('Image Classification',),
 }
@@ -70,6 +71,7 @@ GROUPS = (
     Group('cityscapes', 'Cityscapes: semantic and instance segmentation', 'Cityscapes'),
     Group('voc', 'Pascal VOC 2012: semantic segmentation', 'Pascal VOC'),
     Group('classification', 'ImageNet-1k: classification', 'ImageNet-1k'),
+    Group('imagenet22k', 'ImageNet-22k: pre-training', 'ImageNet-22k'),
     Group('cifar10', 'CIFAR-10: classification', 'CIFAR-10'),
     Group('ham10000', 'HAM10000: classification', 'HAM10000'),
 )

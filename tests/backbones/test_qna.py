@@ -74,3 +74,14 @@ def test_layout_is_found_and_strict():
 def test_wrong_arguments():
     with pytest.raises(ValueError, match="norm_outputs must be one of all, last, none, got 'x'"):
         QnAViT('tiny', norm_outputs='x')
+
+
+def test_queries_are_normalised_in_some_stages():
+    with torch.device('meta'):
+        net = QnAViT('tiny', normalize_queries=(True, False, True, True))
+    # the block that halves the second map opens the third stage
+    assert [net.stages[i].blocks[0].attn.normalize_queries for i in (0, 1)] == [True, False]
+    halving = [net.stages[i].downsample.attn.normalize_queries for i in (1, 2, 3)]
+    assert halving == [True, False, True]
+    with pytest.raises(ValueError, match='normalize_queries must have one entry for each of the 4'):
+        QnAViT('tiny', normalize_queries=(True, False))

@@ -21,13 +21,21 @@ ROOTS = dict(
     cityscapes='CITYSCAPES_ROOT',
     voc12aug='VOC_ROOT',
     imagenet='IMAGENET_ROOT',
+    imagenet22k='IMAGENET22K_ROOT',
 )
 DATA = {
     path.stem: path
     for path in sorted((CONFIGS / '_base_/datasets').glob('*.py'))
     if path.stem.split('_')[0] in ROOTS
 }
-TASKS = dict(coco='det', ade20k='seg', cityscapes='seg', voc12aug='seg', imagenet='cls')
+TASKS = dict(
+    coco='det',
+    ade20k='seg',
+    cityscapes='seg',
+    voc12aug='seg',
+    imagenet='cls',
+    imagenet22k='cls',
+)
 
 
 def config_of(name: str) -> Config:
@@ -152,7 +160,7 @@ def _imagenet(root):
 def roots(tmp_path_factory):
     result = {}
     makers = dict(coco=_coco, ade20k=_ade, cityscapes=_cityscapes, imagenet=_imagenet)
-    makers['voc12aug'] = _voc
+    makers |= dict(imagenet22k=_imagenet, voc12aug=_voc)
     for data, make in makers.items():
         variable = ROOTS[data]
         result[variable] = tmp_path_factory.mktemp(variable.lower())
@@ -188,8 +196,9 @@ def test_pipelines_on_files(name, roots, monkeypatch):
     np.random.seed(0)
     with scope(cfg):
         train = DATASETS.build(cfg.train_dataloader.dataset)
-        val = DATASETS.build(cfg.val_dataloader.dataset)
-        METRICS.build(cfg.val_evaluator)
+        val = DATASETS.build((cfg.val_dataloader or cfg.train_dataloader).dataset)
+        if cfg.val_dataloader is not None:  # not of pre-training
+            METRICS.build(cfg.val_evaluator)
         preprocess = MODELS.build(model.data_preprocessor)
         fed = preprocess(pseudo_collate([train[0] for _ in range(2)]), training=True)
         seen = preprocess(pseudo_collate([val[0]]), training=False)
@@ -207,9 +216,10 @@ def test_pipelines_on_files(name, roots, monkeypatch):
         assert seen['inputs'].abs().max() <= 1.001
     elif cfg.default_scope == 'mmseg':
         streets = name.startswith('cityscapes')
-        short = 1024 + ('769' in name) if streets else 640 if '640' in name else 512
+        short = 1024 + ('769' in name) if streets else 640 if 'k_640' in name else 512
         crop = tuple(cfg.crop_size)
-        assert crop == ((769, 769) if '769' in name else (512, 1024) if streets else (short, short))
+        side = next((int(side) for side in ('769', '640') if side in name), 512)
+        assert crop == (side, 1024 if (side, streets) == (512, True) else side)
         assert shape == crop
         if name.startswith('voc'):  # a canvas: 60 x 90 to longer side 512
             assert tested == (341, 512)

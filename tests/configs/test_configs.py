@@ -169,6 +169,8 @@ def check_pipelines(path, cfg):
         return  # its pipelines need panopticapi
     pipelines = [cfg.get('tta_pipeline')]
     for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        if cfg[loader] is None:
+            continue
         dataset = cfg[loader].dataset
         while 'dataset' in dataset:  # RepeatDataset and the like
             dataset = dataset.dataset
@@ -243,6 +245,7 @@ def check_name(path, cfg):
         CocoDataset='_coco',
         CocoPanopticDataset='_coco-panoptic',
         ImageNet='_in1k',
+        ImageNet21k='_in22k',
         ADE20KDataset='_ade20k-512x512',
         ADE20KInstanceDataset='_ade20k-instance-640x640',
         ADE20KPanopticDataset='_ade20k-panoptic-640x640',

@@ -112,3 +112,15 @@ def test_definition(stride, normalize, impl):
     out = torch.stack(rows, 1).flatten(2)
     expected = layer.proj(out).view(2, -(-5 // stride), -(-6 // stride), 6)
     torch.testing.assert_close(layer(x), expected, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize('impl', ['tiled', 'reference'])
+def test_without_a_scale_what_queries_read_is_added_up(impl):
+    plain = drawn(6, 8, 2, 3, 2, queries=3, attention_scale='none', impl=impl)
+    scaled = drawn(6, 8, 2, 3, 2, queries=3, impl=impl)
+    assert plain.scale is None
+    scaled.load_state_dict(plain.state_dict() | {'scale': torch.ones_like(scaled.scale)})
+    x = torch.randn(2, 5, 7, 6, dtype=torch.float64)
+    torch.testing.assert_close(plain(x), scaled(x))
+    with pytest.raises(ValueError, match='attention_scale must be one of normal, none'):
+        LearnedQueryAttention2d(8, 8, 2, 3, attention_scale='ones')

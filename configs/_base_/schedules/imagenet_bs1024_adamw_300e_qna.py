@@ -3,7 +3,7 @@
 # the queries by position. Mixed precision.
 _base_ = './imagenet_bs1024_adamw_300e_swin.py'
 
-_base_.param_scheduler[0].end = 5
+_base_.param_scheduler[0].update(start_factor=1e-6, end=5)
 _base_.param_scheduler[1].update(eta_min=0.0, begin=5)
 optim_wrapper = dict(
     type='AmpOptimWrapper',

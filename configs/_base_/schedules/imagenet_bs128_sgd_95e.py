@@ -3,7 +3,7 @@
 _base_ = './imagenet_bs128_sgd_90e_cosine.py'
 
 train_cfg = dict(max_epochs=95)
-_base_.param_scheduler[0].start_factor = 0.01
+_base_.param_scheduler[0].start_factor = 2e-5  # a first step of 50,045
 _base_.param_scheduler[1].end = 95
 optim_wrapper = dict(optimizer=dict(lr=0.05, nesterov=True, weight_decay=8e-5))
 

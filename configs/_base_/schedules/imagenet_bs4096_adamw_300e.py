@@ -8,7 +8,7 @@ _base_.param_scheduler[1].eta_min = 1e-6
 optim_wrapper = dict(
     optimizer=dict(lr=4e-3),
     clip_grad=None,
-    paramwise_cfg=dict(custom_keys=dict(pos_embed=dict(decay_mult=0.0))),
+    paramwise_cfg=dict(custom_keys=dict(_delete_=True)),
 )
 custom_hooks = [dict(type='EMAHook', momentum=1e-4, update_buffers=True)]
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from hybrid_mm.layers.initialisation import lecun_normal_
 from hybrid_mm.ops.argument_types import sized_arguments
+from hybrid_mm.ops.arguments import one_of
 from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.fusing import in_its_type, is_plain
 from hybrid_mm.ops.learned_queries import learned_query_attention
@@ -32,10 +33,12 @@ class LearnedQueryAttention2d(nn.Module):
         queries: Number of queries.
         normalize_queries: Whether queries have unit length in every head.
         out_channels: Channels of the result, by default C.
+        attention_scale: 'normal' for learned weights of what each query reads, by position in the
+            window, or 'none': what the queries read is added up as it is.
         impl: Algorithm, see :func:`~hybrid_mm.ops.learned_queries.learned_query_attention`.
 
     Raises:
-        ValueError: Heads that do not divide C, an even window, an unknown impl.
+        ValueError: Heads that do not divide C, an even window, an unknown impl or scale.
     """
 
     @sized_arguments
@@ -49,6 +52,7 @@ class LearnedQueryAttention2d(nn.Module):
         queries: int = 2,
         normalize_queries: bool = True,
         out_channels: int | None = None,
+        attention_scale: str = 'normal',
         impl: str = 'auto',
     ) -> None:
         super().__init__()
@@ -56,6 +60,7 @@ class LearnedQueryAttention2d(nn.Module):
             raise ValueError(f'heads must divide the {channels} channels, got {heads}')
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f'kernel_size must be odd and positive, got {kernel_size}')
+        one_of(self, ('normal', 'none'), attention_scale=attention_scale)
         check_impl(impl, 'learned_query_attention')
         self.heads, self.width, self.queries = heads, channels // heads, queries
         self.kernel_size, self.stride = kernel_size, stride
@@ -66,10 +71,11 @@ class LearnedQueryAttention2d(nn.Module):
         self.proj = nn.Linear(channels, out_channels or channels, bias=False)
         window = queries, heads, kernel_size, kernel_size
         self.relative_bias = nn.Parameter(torch.zeros(window))
-        self.scale = nn.Parameter(torch.empty(window))
+        self.scale = nn.Parameter(torch.empty(window)) if attention_scale == 'normal' else None
         std = self.width**-0.5
         nn.init.trunc_normal_(self.query, std=std, a=-2 * std, b=2 * std)
-        nn.init.normal_(self.scale, std=0.02)
+        if self.scale is not None:
+            nn.init.normal_(self.scale, std=0.02)
         for layer in (self.k, self.v, self.proj):
             lecun_normal_(layer.weight)
 
@@ -83,7 +89,7 @@ class LearnedQueryAttention2d(nn.Module):
                 accurate(self._scores(x)),
                 values.permute(0, 3, 1, 2),
                 self.relative_bias,
-                self.scale,
+                torch.ones_like(self.relative_bias) if self.scale is None else self.scale,
                 stride=self.stride,
                 impl=self.impl,
             )

@@ -152,7 +152,7 @@ def _data(cfg: Config) -> Recipe:
         data=innermost(train.dataset)['type'].removeprefix('hybrid_mm.'),
         sampler=train.sampler.type.removeprefix('mmpretrain.'),
         train=pipeline(innermost(train.dataset)['pipeline']),
-        test=pipeline(innermost(test.dataset)['pipeline']),
+        test=pipeline(innermost(test.dataset)['pipeline']) if test else 'none',
         mean=', '.join(map(number, settings['mean'])),
         std=', '.join(map(number, settings['std'])),
         channels='RGB' if innermost(train.dataset)['type'] in IN_RGB else _channels(settings),

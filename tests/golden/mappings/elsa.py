@@ -66,7 +66,7 @@ def _swin(config: Config, weights: dict[str, Tensor]) -> nn.Module:
             heads=config.take('num_heads', default=[3, 6, 12, 24]),
             group_width=config.take('group_width', default=8),
         ),
-        kernel_size=config.take('kernel_size', default=7),
+        kernel_size=config.take('elsa_kernel', 'kernel_size', default=7),
         window_size=min(window, last) if classifier else window,
         lam=config.take('lam', default=0),
         gamma=config.take('gamma', default=1),

@@ -11,7 +11,7 @@ from mappings.common import Classifier, Config, convert_part, load
 def _operator(config: Config, weights: dict[str, Tensor]) -> nn.Module:
     weights = {k.removeprefix('params/'): v for k, v in weights.items()}
     size = config.take('kernel_size')
-    config.ignore(padding=(size // 2,), use_bias=(False,), attn_scale=('normal',))
+    config.ignore(padding=(size // 2,), use_bias=(False,))
     channels = config.take('features')
     model = LearnedQueryAttention2d(
         weights['Wk'].shape[0],
@@ -22,6 +22,7 @@ def _operator(config: Config, weights: dict[str, Tensor]) -> nn.Module:
         config.take('n_queries', default=2),
         config.take('normalize_q', default=True),
         config.take('out_features'),
+        config.take('attn_scale', default='normal'),
     )
     config.done()
     part = 'QnAStage_0/QnA_Block_1/FusedKQnA_0/', 'stages.0.blocks.0.attn.'
@@ -29,9 +30,6 @@ def _operator(config: Config, weights: dict[str, Tensor]) -> nn.Module:
 
 
 def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
-    normalized = set(config.take('qna_normalize_q'))
-    if len(normalized) != 1:
-        raise ValueError('cannot map queries that are normalised in some stages only')
     classes = config.take('num_classes', default=0)
     arch = dict(
         embed_dim=config.take('base_dim'),
@@ -46,15 +44,15 @@ def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
     model = QnAViT(
         arch,
         config.take('qna_num_queries', default=2),
-        normalized.pop(),
+        config.take('qna_normalize_q', default=False),
         config.take('layer_scale'),
         norm_outputs='last' if classes else 'none',
+        attention_scale=config.take('qna_attention_scale', default='normal'),
         out_indices=(stages - 1,) if classes else tuple(range(stages)),
     )
     config.ignore(
         n_stages=(stages,),
         qna_pos_embedding_type=('relative_pos',),
-        qna_attention_scale=('normal',),
         qna_implementation=...,
         qna_attention_dropout=...,
         mlp_ratio=...,

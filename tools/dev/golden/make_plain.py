@@ -74,7 +74,7 @@ def make(slug: str, module) -> None:
             lambda x, p=p, case=case: case['forward'](p, x),
             draw_input(case['shape'], case['seed'] + 1000),
             lambda p=p, case=case: _named(p.used, case),
-            f'hybrid_mm.{case["network"]}',
+            case.get('module') or f'hybrid_mm.{case["network"]}',  # a published name, or ours
             case['config'],
             REFERENCE,
             case.get('notes', ''),

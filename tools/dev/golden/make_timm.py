@@ -137,9 +137,7 @@ def main() -> None:
     variant = 'coatnet_rmlp_1_rw'
     _make('coatnet', 'net_rmlp_1_rw', variant, sizes, size, 6, 'CoAtNet', config, fields=True)
     variant, given = 'maxvit_rmlp_small_rw', dict(window_size=(2, 3), grid_size=(1, 3))
-    _make(
-        'maxvit', 'net_rmlp_small_rw', variant, sizes, (64, 96), 7, 'MaxViT', {}, True, **given
-    )
+    _make('maxvit', 'net_rmlp_small_rw', variant, sizes, (64, 96), 7, 'MaxViT', {}, True, **given)
 
 
 if __name__ == '__main__':

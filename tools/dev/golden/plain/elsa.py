@@ -73,6 +73,7 @@ def _known(p: Weights, x: Tensor, config: dict) -> list[Tensor]:
 
 KNOWN = {'elsa_swin': _known, 'elsa_swin_two_windows': _known}
 _NET = dict(embed_dim=4, depths=[1, 2, 1, 2], heads=[1, 2, 2, 4])
+_KERNEL = dict(embed_dim=4, depths=[1, 1], num_heads=[1, 2], group_width=4, elsa_kernel=5)
 CASES = {
     'net_swin': dict(
         network='ELSASwin',
@@ -81,5 +82,12 @@ CASES = {
         shape=(1, 3, 33, 230),
         seed=3,
         notes='the last stage has two windows side by side',
-    )
+    ),
+    'net_kernel': dict(
+        module='ELSASwin',
+        config=_KERNEL,
+        forward=lambda p, x: forward(p, x, *list(_KERNEL.values())),
+        shape=(1, 3, 33, 50),
+        seed=4,
+    ),
 }

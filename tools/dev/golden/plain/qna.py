@@ -28,19 +28,30 @@ def norm(p: Weights, x: Tensor, name: str) -> Tensor:
 
 
 def queries(
-    p: Weights, x: Tensor, name: str, channels: int, heads: int, kernel: int, stride: int
+    p: Weights,
+    x: Tensor,
+    name: str,
+    channels: int,
+    heads: int,
+    kernel: int,
+    stride: int,
+    normalize: bool = True,
+    scale: str = 'normal',
 ) -> Tensor:
     """Attention of two learned queries to every window, on (N, H, W, C)."""
     n, height, width, inputs = x.shape
     dim, number, reach = channels // heads, 2, kernel // 2
     q = p.normal(f'{name}/query', number, channels).unflatten(1, (heads, dim))
-    q = q / (q.norm(dim=-1, keepdim=True) + 1e-6) * dim**-0.5
+    q = q / (q.norm(dim=-1, keepdim=True) + 1e-6) if normalize else q
+    q = q * dim**-0.5
     k = x @ p.normal(f'{name}/Wk', inputs, channels, std=2 * inputs**-0.5)
     v = dense(p, x, f'{name}/to_v', channels, False).unflatten(-1, (heads, dim))
     scores = torch.einsum('qgd,nyxgd->nyxqg', q, k.unflatten(-1, (heads, dim)))
     shape = kernel, kernel, number, heads
     bias = p.normal(f'{name}/rpe_bias', kernel**2, number * heads, std=0.5).view(shape)
-    factor = p.normal(f'{name}/attn_scale_weights', 1, 1, kernel**2, number * heads).view(shape)
+    factor = torch.ones(shape, dtype=x.dtype)
+    if scale == 'normal':
+        factor = p.normal(f'{name}/attn_scale_weights', 1, 1, kernel**2, number * heads).view(shape)
     rows, columns = -(-height // stride), -(-width // stride)
     out = torch.zeros(n, rows, columns, heads, dim, dtype=x.dtype)
     for i in range(rows):
@@ -89,6 +100,8 @@ def forward(
     window_sizes: Sequence[int],
     window_heads: Sequence[int],
     norms: bool = True,
+    normalize: Sequence[bool] = (True, True, True, True),
+    scale: str = 'normal',
 ) -> list[Tensor]:
     """Maps before the blocks that halve them, after layer norms that are our own addition."""
     height, width = x.shape[2:]
@@ -124,7 +137,9 @@ def forward(
                 x,
                 f'params/QnAStage_{stage}/QnA_Block_{j + 1}',
                 'FusedKQnA_0',
-                lambda y, n, c=channels, h=heads, k=size: queries(p, y, n, c, h, k, 1),
+                lambda y, n, c=channels, h=heads, k=size, u=normalize[stage]: queries(
+                    p, y, n, c, h, k, 1, u, scale
+                ),
             )
         maps.append(x.permute(0, 3, 1, 2))
         if stage < len(qna_depths) - 1:
@@ -139,7 +154,9 @@ def forward(
                 x,
                 name,
                 'FusedKQnA_0',
-                lambda y, n, c=2 * channels, h=2 * heads, k=size: queries(p, y, n, c, h, k, 2),
+                lambda y, n, c=2 * channels, h=2 * heads, k=size, u=normalize[stage]: queries(
+                    p, y, n, c, h, k, 2, u, scale
+                ),
                 skip,
             )
     if norms:
@@ -169,6 +186,17 @@ _NET = dict(
     window_sizes=[7, 7, 3, 2],
     window_heads=[1, 1, 2, 4],
 )
+_OPTIONS = dict(
+    base_dim=4,
+    qna_layers=[1, 1, 0],
+    qna_heads=[2, 2, 4],
+    qna_receptive_field=[3, 3, 3],
+    lsa_layers=[0, 0, 1],
+    lsa_window=[7, 7, 3],
+    lsa_heads=[1, 1, 2],
+    qna_normalize_q=[False, True, False],
+    qna_attention_scale='none',
+)
 KNOWN = {'backbone_k3': _known}
 CASES = {
     'net': dict(
@@ -177,5 +205,20 @@ CASES = {
         forward=lambda p, x: forward(p, x, **_NET),
         shape=(1, 3, 37, 70),
         seed=6,
+    ),
+    'net_options': dict(
+        module='QnAViT',
+        config=_OPTIONS,
+        forward=lambda p, x: forward(
+            p,
+            x,
+            *list(_OPTIONS.values())[:7],
+            norms=False,
+            normalize=[False, True, False],
+            scale='none',
+        ),
+        shape=(1, 3, 26, 40),
+        seed=7,
+        notes='queries of one stage are normalised; what they read has no scale',
     ),
 }
