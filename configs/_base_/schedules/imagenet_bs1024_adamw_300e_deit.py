@@ -1,5 +1,6 @@
 # As imagenet_bs1024_adamw_300e_swin.py with DeiT's recipe: rates by epoch, 5 epochs of warm-up (a
-# LinearLR is through one step before its end), gradients not clipped; no weight decay for biases, norms, other vectors and scalars, and class tokens.
+# LinearLR is through one step before its end), gradients not clipped; no weight decay for biases,
+# norms, other vectors and scalars, and class tokens.
 _base_ = './imagenet_bs1024_adamw_300e_swin.py'
 
 _base_.param_scheduler[0].update(end=6, convert_to_iter_based=False)
