@@ -1,5 +1,5 @@
-# No source states the recipe: 100 epochs, 1024 images, warm-up over 5 % of them and cosine decay are
-# from memory of the paper; rate and weight decay are those usual for ResNets.
+# No source states the recipe: 100 epochs, 1024 images, warm-up over 5 % of them and cosine decay
+# are from memory of the paper; rate and weight decay are those usual for ResNets.
 _base_ = [
     '../_base_/models/classifier_resnet.py',
     '../_base_/datasets/imagenet_1k_plain.py',

@@ -1,4 +1,4 @@
-# The recipe of Swin's authors; ACmix's is not published. No weight decay for the mixing rates.
+# The recipe of Swin's authors: ACmix's code has no detectors. No weight decay for the mixing rates.
 _base_ = [
     '../_base_/models/mask-rcnn_r50_fpn.py',
     '../_base_/datasets/coco_instance_ms-crop.py',

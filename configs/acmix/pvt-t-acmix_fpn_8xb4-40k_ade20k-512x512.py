@@ -1,4 +1,4 @@
-# The recipe is that of PVT; the paper's is not published. No weight decay for the mixing rates.
+# The recipe of PVT: ACmix's code has no segmenters. No weight decay for the mixing rates.
 _base_ = './pvt-t_fpn_8xb4-40k_ade20k-512x512.py'
 
 checkpoint = 'checkpoints/pvt-t-acmix_in1k.pth'

@@ -1,4 +1,4 @@
-# The recipe is that of PVT; the paper's is not published. No weight decay for the mixing rates.
+# The recipe of PVT: ACmix's code has no detectors. No weight decay for the mixing rates.
 _base_ = './retinanet_pvt-t_fpn_1x_coco.py'
 
 checkpoint = 'checkpoints/pvt-s-acmix_in1k.pth'

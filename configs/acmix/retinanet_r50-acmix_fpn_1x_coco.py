@@ -1,4 +1,4 @@
-# MMDetection's recipe of RetinaNet with a ResNet-50; the paper's is not published.
+# MMDetection's recipe of RetinaNet with a ResNet-50: ACmix's code has no detectors.
 _base_ = [
     '../_base_/models/retinanet_r50_fpn.py',
     '../_base_/datasets/coco_detection.py',

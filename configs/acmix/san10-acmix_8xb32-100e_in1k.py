@@ -1,5 +1,5 @@
 # SAN's recipe with patchwise attention and ACmix's convolution path, which the paper of ACmix
-# trains; its own recipe of SAN is not published. Labels are smoothed over the 999 other classes.
+# trains; its code has none of SAN. Labels are smoothed over the 999 other classes.
 _base_ = [
     '../_base_/models/classifier_resnet.py',
     '../_base_/datasets/imagenet_1k_plain.py',

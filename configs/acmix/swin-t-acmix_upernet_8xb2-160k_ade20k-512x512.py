@@ -1,4 +1,4 @@
-# The recipe is that of Swin; the paper's is not published. No weight decay for the mixing rates.
+# Swin's recipe: ACmix's code has no segmenters. No weight decay for the mixing rates.
 _base_ = [
     '../_base_/models/upernet_r50.py',
     '../_base_/datasets/ade20k.py',

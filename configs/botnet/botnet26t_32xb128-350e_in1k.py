@@ -1,5 +1,6 @@
-# timm trained it with its recipe "c1" (SGD with adaptive clipping), whose numbers are not published:
-# this is the recipe of the paper's BoT-T5. It is tested at 95 % of the image, as in timm.
+# timm trained it with its recipe "c1" (SGD with adaptive clipping), whose numbers are not
+# published: this is the recipe of the paper's BoT-T5. It is tested at 95 % of the image, as in
+# timm.
 _base_ = [
     '../_base_/models/classifier_resnet.py',
     '../_base_/datasets/imagenet_1k_256.py',

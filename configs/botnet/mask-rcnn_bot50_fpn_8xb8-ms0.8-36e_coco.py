@@ -1,5 +1,5 @@
-# SGD with momentum, the canvas and its jitter are the paper's. No source states the rest: rate 0.1 for
-# 64 images, weight decay 4e-5 and trained batch norm are from memory, the steps are ours.
+# SGD with momentum, the canvas and its jitter are the paper's. No source states the rest: rate 0.1
+# for 64 images, weight decay 4e-5 and trained batch norm are from memory, the steps are ours.
 _base_ = [
     '../_base_/models/mask-rcnn_r50_fpn_syncbn.py',
     '../_base_/datasets/coco_instance_1024x1024.py',

@@ -20,3 +20,4 @@ model = dict(
     neck=dict(in_channels=[64, 192, 384]),
 )
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(class_token=dict(decay_mult=0.0))))
+_base_.optim_wrapper.paramwise_cfg.custom_keys.pop('relative_bias')

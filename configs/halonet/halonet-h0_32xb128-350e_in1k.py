@@ -1,5 +1,6 @@
-# Network and image size are the paper's. No source states the recipe: 350 epochs, batch 4096, cosine
-# decay, RandAugment, EMA and drop path are from memory; rates of learning and drop path are ours.
+# Network and image size are the paper's. No source states the recipe: 350 epochs, batch 4096,
+# cosine decay, RandAugment, EMA and drop path are from memory; rates of learning and drop path are
+# ours.
 _base_ = [
     '../_base_/models/classifier_resnet.py',
     '../_base_/datasets/imagenet_1k_256.py',

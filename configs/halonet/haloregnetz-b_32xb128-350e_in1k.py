@@ -1,5 +1,5 @@
-# timm trained it with its recipe "ra3" (RMSProp, steps, EMA); this is the recipe of HaloNet-H0. Input
-# in [-1, 1], test at 94 % of the image and bicubic interpolation are those of timm's weights.
+# timm trained it with its recipe "ra3" (RMSProp, steps, EMA); this is the recipe of HaloNet-H0.
+# Input in [-1, 1], test at 94 % of the image and bicubic interpolation are those of timm's weights.
 _base_ = [
     '../_base_/models/classifier_resnet.py',
     '../_base_/datasets/imagenet_1k.py',

@@ -1,4 +1,4 @@
-# No source states the recipe of the detectors: epochs, jitter, rate and norms are those of BoTNet's.
+# No source states the recipe of the detectors: epochs, jitter, rate and norms as BoTNet's.
 _base_ = [
     '../_base_/models/mask-rcnn_r50_fpn_syncbn.py',
     '../_base_/datasets/coco_instance_1024x1024.py',

@@ -19,3 +19,4 @@ model = dict(
     neck=dict(in_channels=[32, 64, 128, 256, 384]),
 )
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(distance_bias=dict(decay_mult=0.0))))
+_base_.optim_wrapper.paramwise_cfg.custom_keys.pop('relative_bias')

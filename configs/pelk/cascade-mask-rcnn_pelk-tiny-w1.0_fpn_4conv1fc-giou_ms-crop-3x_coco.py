@@ -2,7 +2,7 @@
 _base_ = [
     '../_base_/models/cascade-mask-rcnn_r50_fpn_4conv1fc-giou.py',
     '../_base_/datasets/coco_instance_ms-crop.py',
-    '../_base_/schedules/schedule_3x_adamw_convnext.py',
+    '../_base_/schedules/schedule_3x_adamw_pelk.py',
     '../_base_/default_runtime_det.py',
 ]
 

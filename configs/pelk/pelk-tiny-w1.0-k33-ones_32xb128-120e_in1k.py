@@ -13,3 +13,4 @@ model = dict(
     head=dict(in_channels=768),
 )
 custom_hooks = _base_.custom_hooks[:1]  # not sparse
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(_delete_=True)))

@@ -2,7 +2,7 @@
 _base_ = [
     '../_base_/models/classifier_deit.py',
     '../_base_/datasets/imagenet_1k_deit.py',
-    '../_base_/schedules/imagenet_bs4096_adamw_300e.py',
+    '../_base_/schedules/imagenet_bs4096_adamw_300e_pelk.py',
     '../_base_/default_runtime_cls.py',
 ]
 

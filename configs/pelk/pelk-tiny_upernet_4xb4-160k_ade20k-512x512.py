@@ -2,7 +2,7 @@
 _base_ = [
     '../_base_/models/upernet_r50.py',
     '../_base_/datasets/ade20k.py',
-    '../_base_/schedules/schedule_160k_adamw_convnext.py',
+    '../_base_/schedules/schedule_160k_adamw_pelk.py',
     '../_base_/default_runtime_seg.py',
 ]
 

@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/default_runtime_cls.py',
 ]
 
-checkpoint = 'checkpoints/replknet-31b_in1k.pth'
+load_from = 'checkpoints/replknet-31b_in1k.pth'  # the classifier too
 model = dict(
     backbone=dict(
         type='hybrid_mm.RepLKNet',
@@ -14,7 +14,6 @@ model = dict(
         norm_cfg=dict(type='SyncBN'),
         drop_path_rate=0.8,
         out_indices=(3,),
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
     ),
     head=dict(in_channels=1024),
     train_cfg=None,

@@ -1,4 +1,4 @@
-# From scratch, appendix A.3. It names a jitter without its range, which is that of AA-ResNet's here.
+# From scratch, appendix A.3. It names a jitter without its range: here that of AA-ResNet.
 _base_ = [
     '../_base_/models/retinanet_r50_fpn_scratch.py',
     '../_base_/datasets/coco_detection_640x640.py',

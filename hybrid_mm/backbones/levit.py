@@ -113,6 +113,8 @@ class ShrinkingStage(Stage):
 class LeViTArch(Arch):
     """Variant of a LeViT; one entry per attention stage."""
 
+    other_names: ClassVar = {'num_heads': 'heads'}
+
     embed_dims: StageSizes  # channels of the maps, the first a multiple of 8
     key_dims: StageSizes  # channels of a head's queries and keys
     heads: StageSizes  # heads of the attention

@@ -97,6 +97,8 @@ class MultiScaleBlock(nn.Module):
 class MViTv2Arch(Arch):
     """Variant of a MViTv2."""
 
+    other_names: ClassVar = {'embed_dims': 'embed_dim', 'num_heads': 'heads'}
+
     embed_dim: Size  # channels of the first stage, doubled from stage to stage
     heads: Size  # heads of the first stage, doubled from stage to stage
     depths: StageSizes  # number of blocks
@@ -163,6 +165,13 @@ class MViTv2(TokenPyramid):
         'huge': _arch(192, 3, 4, 8, 60, 8),
     }
     arch_aliases: ClassVar = {'t': 'tiny', 's': 'small', 'b': 'base', 'l': 'large', 'h': 'huge'}
+    other_names: ClassVar = {
+        'out_scales': 'out_indices',
+        'adaptive_kv_stride': 'kv_stride',
+        'rel_pos_spatial': 'relative',
+        'residual_pooling': 'residual',
+        'dim_mul_in_attention': 'dim_mul_in_att',
+    }
 
     norm_eps = _EPS
     arch: MViTv2Arch

@@ -130,6 +130,13 @@ class PVTClassTokenStage(Stage):
 class PVTArch(Arch):
     """Variant of a PVT."""
 
+    # as in MMDetection
+    other_names: ClassVar = {
+        'num_layers': 'depths',
+        'num_heads': 'heads',
+        'sr_ratios': 'reductions',
+    }
+
     depths: StageSizes  # number of blocks
     embed_dims: StageSizes  # channels of the maps
     heads: StageSizes  # heads of the attention
@@ -193,6 +200,11 @@ class PVT(BaseBackbone):
         'large': _arch(3, 8, 27, 3),
     }
     arch_aliases: ClassVar = {'t': 'tiny', 's': 'small', 'm': 'medium', 'l': 'large'}
+    # of MMDetection's PyramidVisionTransformer, whose variants differ in the numbers of layers
+    other_names: ClassVar = {
+        'pretrain_img_size': 'img_size',
+        'num_layers': lambda depths: {'arch': _arch(*depths)},
+    }
 
     arch: PVTArch
 

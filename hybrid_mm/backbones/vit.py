@@ -161,9 +161,31 @@ class ViTStage(Stage):
         return run_blocks(self.blocks, x, self.with_cp, size), size
 
 
+def _depths(num_layers: int) -> dict[str, Any]:
+    """Every block a subset: MMPretrain's ``out_indices`` are numbers of blocks."""
+    return {'depths': [1] * num_layers}
+
+
+def _layer_scale(value: float) -> dict[str, Any]:
+    """MMPretrain has 0 for none."""
+    return {'layer_scale': value or None}
+
+
+def _pooled(out_type: str) -> dict[str, Any]:
+    """What MMPretrain returns: maps, or the class token."""
+    one_of('ViT', ('featmap', 'cls_token'), out_type=out_type)
+    return {'pooled': out_type == 'cls_token'}
+
+
 @dataclass(frozen=True, kw_only=True)
 class ViTArch(Arch):
     """Variant of a ViT."""
+
+    other_names: ClassVar = {
+        'embed_dims': 'embed_dim',
+        'num_heads': 'heads',
+        'num_layers': _depths,
+    }
 
     embed_dim: Size  # channels
     heads: Size  # heads of the attention
@@ -237,7 +259,17 @@ class ViT(BaseBackbone):
         'large': _arch(1024, 16, 24),
         'huge': _arch(1280, 16, 32),
     }
-    arch_aliases: ClassVar = {'ti': 'tiny', 's': 'small', 'b': 'base', 'l': 'large', 'h': 'huge'}
+    arch_aliases: ClassVar = {
+        **{'ti': 'tiny', 's': 'small', 'b': 'base', 'l': 'large', 'h': 'huge'},
+        **{'deit-tiny': 'tiny', 'deit-small': 'small', 'deit-base': 'base'},
+        **{'deit-t': 'tiny', 'deit-s': 'small', 'deit-b': 'base'},
+    }
+    other_names: ClassVar = {
+        'with_cls_token': 'class_token',
+        'use_rel_pos': 'relative',
+        'layer_scale_init_value': _layer_scale,
+        'out_type': _pooled,
+    }
 
     arch: ViTArch
 

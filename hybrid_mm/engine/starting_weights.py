@@ -10,12 +10,16 @@ from hybrid_mm.errors import shorten
 
 StateDict = dict[str, Tensor]
 
+# linear layer of a classifier beside our backbone, see ``convert``; MMPretrain calls it head.fc
+_HEAD = {f'head.{key}': f'head.fc.{key}' for key in ('weight', 'bias')}
+
 
 def starting_weights(model: nn.Module, weights: StateDict, path: str) -> tuple[StateDict, str, int]:
     """Find the reading of a file in which most of its tensors fit a model.
 
-    A file is read as it is, in the layout of an official repository that ``convert`` knows, and as
-    a backbone alone. Integers (indices, counters of batch norms) fit many models and do not count.
+    A file is read as it is, in the layout of an official repository that ``convert`` knows, as a
+    backbone alone, and as a backbone with the linear layer of a classifier. Integers (indices,
+    counters of batch norms) fit many models and do not count.
 
     Args:
         model: Without wrappers.
@@ -76,3 +80,5 @@ def _readings(weights: StateDict, own: StateDict) -> Iterator[tuple[StateDict, s
         if any(key.startswith('backbone.') for key in own):
             inner = {f'backbone.{key}': value for key, value in state.items()}
             yield inner, f'{how} (the backbone alone)'
+            found = {_HEAD.get(key, f'backbone.{key}'): value for key, value in state.items()}
+            yield found, f'{how} (classifier)'

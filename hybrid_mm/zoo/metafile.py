@@ -33,7 +33,9 @@ DATASETS = {
     'COCO': ('Object Detection', 'Instance Segmentation', 'Panoptic Segmentation'),
     'ADE20K': ('Semantic Segmentation', 'Instance Segmentation', 'Panoptic Segmentation'),
     'Cityscapes': ('Semantic Segmentation', 'Instance Segmentation'),
+    'Pascal VOC': ('Semantic Segmentation',),
     'ImageNet-1k': ('Image Classification',),
+    'ImageNet-22k': ('Image Classification',),
     'CIFAR-10': ('Image Classification',),
     'HAM10000': ('Image Classification',),
 }
@@ -67,7 +69,9 @@ GROUPS = (
         ('Instance Segmentation', 'Panoptic Segmentation'),
     ),
     Group('cityscapes', 'Cityscapes: semantic and instance segmentation', 'Cityscapes'),
+    Group('voc', 'Pascal VOC 2012: semantic segmentation', 'Pascal VOC'),
     Group('classification', 'ImageNet-1k: classification', 'ImageNet-1k'),
+    Group('imagenet22k', 'ImageNet-22k: pre-training', 'ImageNet-22k'),
     Group('cifar10', 'CIFAR-10: classification', 'CIFAR-10'),
     Group('ham10000', 'HAM10000: classification', 'HAM10000'),
 )
@@ -76,8 +80,10 @@ GROUPS = (
 HEADS = {
     'atss': 'ATSS',
     'cascade-mask-rcnn': 'Cascade Mask R-CNN',
+    'detr': 'DETR',
     'fcos': 'FCOS',
     'fpn': 'Semantic FPN',
+    'fpn-fcn': 'FCN on FPN',
     'gcnet': 'GCNet',
     'gfl': 'GFL',
     'horupernet': 'HorUperNet',

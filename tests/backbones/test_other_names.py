@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hybrid_mm.backbones import VAN, HorNet, RepLKNet, SLaK
+from hybrid_mm.backbones import VAN, HorNet, MViTv2, RepLKNet, SLaK, ViT
 
 DW = dict(type='DW', kernel_size=7)
 ORDERS = dict(depths=[1, 1, 2, 1], orders=[2, 3, 4, 5])
@@ -34,6 +34,31 @@ PAIRS = {
         ),
     ),
     'slak': (SLaK, dict(layer_scale_init_value=1.0), dict(layer_scale=1.0)),
+    'vit-name': (ViT, dict(arch='deit-b', out_type='featmap'), dict(arch='base')),
+    'vit': (
+        ViT,
+        dict(
+            arch=dict(embed_dims=8, num_layers=3, num_heads=2),
+            with_cls_token=False, use_rel_pos=True, layer_scale_init_value=1.0, out_indices=(1, 2),
+        ),
+        dict(
+            arch=dict(embed_dim=8, depths=[1] * 3, heads=2),
+            class_token=False, relative=True, layer_scale=1.0, out_indices=(1, 2),
+        ),
+    ),
+    'vit-plain': (ViT, dict(arch='b', layer_scale_init_value=0.0), dict(arch='base')),
+    'mvitv2': (
+        MViTv2,
+        dict(
+            arch=dict(embed_dims=8, num_heads=1, depths=[1, 1, 2]), out_scales=(1, 2),
+            adaptive_kv_stride=2, rel_pos_spatial=False, residual_pooling=False,
+            dim_mul_in_attention=False,
+        ),
+        dict(
+            arch=dict(embed_dim=8, heads=1, depths=[1, 1, 2]), out_indices=(1, 2), kv_stride=2,
+            relative=False, residual=False, dim_mul_in_att=False,
+        ),
+    ),
     'replknet': (
         RepLKNet,
         dict(
@@ -61,7 +86,7 @@ def test_same_network(name):
     assert [(k, v.shape) for k, v in a.state_dict().items()] == [
         (k, v.shape) for k, v in b.state_dict().items()
     ]
-    for setting in ('pooled', 'layer_scale', 'norm_outputs', 'deploy'):
+    for setting in ('pooled', 'layer_scale', 'norm_outputs', 'deploy', 'residual', 'out_indices'):
         assert getattr(a, setting, None) == getattr(b, setting, None)
 
 
@@ -72,6 +97,7 @@ def test_same_network(name):
      'arch of VAN: ffn_ratios is another name of mlp_ratios'),
     (HorNet, dict(arch=dict(base_dim=16, dw_cfg=[dict(DW, kernel_size=5)] * 4, **ORDERS)),
      "expected for each stage, got .*'kernel_size': 5"),
+    (ViT, dict(out_type='raw'), 'ViT: out_type must be one of featmap, cls_token'),
     (SLaK, dict(gap_before_final_norm='yes'), 'pooled must be True or False'),
 ])  # fmt: skip
 def test_errors(cls, settings, message):

@@ -66,6 +66,21 @@ def test_classifier_into_a_dense_network_for_another_size(tmp_path):
     assert source.eval()(x)[0].shape == (1, 12)
 
 
+def test_arguments_of_mmdetection():
+    from_theirs = PVT(pretrain_img_size=64, num_layers=[3, 4, 6, 3])
+    ours = PVT('small', img_size=64)
+    shapes = [
+        {key: value.shape for key, value in m.state_dict().items()} for m in (from_theirs, ours)
+    ]
+    assert shapes[0] == shapes[1]
+    arch = dict(num_layers=[1, 1], num_heads=[1, 2], sr_ratios=[4, 2])
+    arch |= dict(embed_dims=[8, 16], mlp_ratios=[2, 2])
+    made = PVT(arch, out_indices=1).arch
+    assert (made.depths, made.heads, made.reductions) == ((1, 1), (1, 2), (4, 2))
+    with pytest.raises(ValueError, match='pretrain_img_size is another name of img_size'):
+        PVT(pretrain_img_size=64, img_size=64)
+
+
 def test_partial_patches():
     torch.manual_seed(0)
     pad = PVT(SMALL, img_size=64, out_indices=(0, 1)).eval()

@@ -3,8 +3,6 @@
 import re
 
 import pytest
-from mmengine.registry import PARAM_SCHEDULERS
-from torch import nn, optim
 
 from .conftest import CONFIG_FILES, build, load, optimizer, reduced, relative
 from .test_zoo import MODELS
@@ -57,26 +55,3 @@ def test_what_decays(path):
         assert decay[id(p)] == (0.0 if match or vector else full), name
         seen.add(match and match[0])
     assert {None, '.relative_bias', '.attn.rate1', '.attn.rate2'} <= seen
-
-
-def test_imagenet_schedule():
-    cfg = load(next(p for p in SWIN if p.stem.startswith('swin-t') and p not in DENSE))
-    assert cfg.optim_wrapper.clip_grad.max_norm == 5.0
-    length = 10
-    wrapped = optim.SGD([nn.Parameter(nn.Linear(1, 1).weight.data)], cfg.optim_wrapper.optimizer.lr)
-    schedulers = [
-        PARAM_SCHEDULERS.build(s, default_args=dict(optimizer=wrapped, epoch_length=length))
-        for s in cfg.param_scheduler
-    ]
-    rates = []
-    for _ in range(300 * length):
-        rates.append(wrapped.param_groups[0]['lr'])
-        wrapped.step()
-        for scheduler in schedulers:
-            scheduler.step()
-    assert rates[0] == pytest.approx(1e-6)
-    assert rates[10 * length] == pytest.approx(5e-4, rel=0.01)
-    assert rates[20 * length] == pytest.approx(9.892e-4, rel=1e-3)  # 20 of 300 epochs down
-    assert rates[150 * length] == pytest.approx(5.05e-4, rel=0.01)
-    assert rates[-1] == pytest.approx(1e-5, rel=0.01)
-    assert rates[1] > rates[0]  # by iteration

@@ -16,14 +16,26 @@ from .conftest import CONFIGS, build, load, optimizer, reduced, scope
 from .loading import fromfile
 
 ROOTS = dict(
-    coco='COCO_ROOT', ade20k='ADE_ROOT', cityscapes='CITYSCAPES_ROOT', imagenet='IMAGENET_ROOT'
+    coco='COCO_ROOT',
+    ade20k='ADE_ROOT',
+    cityscapes='CITYSCAPES_ROOT',
+    voc12aug='VOC_ROOT',
+    imagenet='IMAGENET_ROOT',
+    imagenet22k='IMAGENET22K_ROOT',
 )
 DATA = {
     path.stem: path
     for path in sorted((CONFIGS / '_base_/datasets').glob('*.py'))
     if path.stem.split('_')[0] in ROOTS
 }
-TASKS = dict(coco='det', ade20k='seg', cityscapes='seg', imagenet='cls')
+TASKS = dict(
+    coco='det',
+    ade20k='seg',
+    cityscapes='seg',
+    voc12aug='seg',
+    imagenet='cls',
+    imagenet22k='cls',
+)
 
 
 def config_of(name: str) -> Config:
@@ -126,6 +138,17 @@ def _cityscapes(root):
         _objects(file, 'ulm/ulm_1_leftImg8bit.png', [10, 5, 50, 40])
 
 
+def _voc(root):
+    _image(root / 'JPEGImages/a.jpg')
+    labels = np.full((60, 90), 255, np.uint8)
+    labels[:30], labels[30:50] = 0, 20
+    (root / 'ImageSets/Segmentation').mkdir(parents=True)
+    for kind, split in (('', 'val'), ('Aug', 'trainaug')):
+        (root / f'SegmentationClass{kind}').mkdir()
+        Image.fromarray(labels).save(root / f'SegmentationClass{kind}/a.png')
+        (root / f'ImageSets/Segmentation/{split}.txt').write_text('a\n')
+
+
 def _imagenet(root):
     (root / 'meta').mkdir()
     for split in ('train', 'val'):
@@ -137,6 +160,7 @@ def _imagenet(root):
 def roots(tmp_path_factory):
     result = {}
     makers = dict(coco=_coco, ade20k=_ade, cityscapes=_cityscapes, imagenet=_imagenet)
+    makers |= dict(imagenet22k=_imagenet, voc12aug=_voc)
     for data, make in makers.items():
         variable = ROOTS[data]
         result[variable] = tmp_path_factory.mktemp(variable.lower())
@@ -172,8 +196,9 @@ def test_pipelines_on_files(name, roots, monkeypatch):
     np.random.seed(0)
     with scope(cfg):
         train = DATASETS.build(cfg.train_dataloader.dataset)
-        val = DATASETS.build(cfg.val_dataloader.dataset)
-        METRICS.build(cfg.val_evaluator)
+        val = DATASETS.build((cfg.val_dataloader or cfg.train_dataloader).dataset)
+        if cfg.val_dataloader is not None:  # not of pre-training
+            METRICS.build(cfg.val_evaluator)
         preprocess = MODELS.build(model.data_preprocessor)
         fed = preprocess(pseudo_collate([train[0] for _ in range(2)]), training=True)
         seen = preprocess(pseudo_collate([val[0]]), training=False)
@@ -183,7 +208,7 @@ def test_pipelines_on_files(name, roots, monkeypatch):
     assert fed['inputs'].dtype == torch.float32
 
     if cfg.default_scope == 'mmpretrain':
-        size = int((re.search(r'1k_(?:deit_)?(\d+)', name) or [0, 224])[1])
+        size = int((re.search(r'_(\d{3})(?:_|$)', name) or [0, 224])[1])
         assert shape == tested == (size, size)
         assert sample.gt_label.tolist() == [7]
         assert fed['inputs'].min() >= -1.001  # mean = std = 0.5
@@ -191,10 +216,16 @@ def test_pipelines_on_files(name, roots, monkeypatch):
         assert seen['inputs'].abs().max() <= 1.001
     elif cfg.default_scope == 'mmseg':
         streets = name.startswith('cityscapes')
-        short = 1024 + ('769' in name) if streets else 640 if '640' in name else 512
+        short = 1024 + ('769' in name) if streets else 640 if 'k_640' in name else 512
         crop = tuple(cfg.crop_size)
-        assert crop == ((769, 769) if '769' in name else (512, 1024) if streets else (short, short))
+        side = next((int(side) for side in ('769', '640') if side in name), 512)
+        assert crop == (side, 1024 if (side, streets) == (512, True) else side)
         assert shape == crop
+        if name.startswith('voc'):  # a canvas: 60 x 90 to longer side 512
+            assert tested == (341, 512)
+            assert set(whole.gt_sem_seg.data.unique().tolist()) == {0, 20, 255}
+            assert max(tuple(image.shape[-2:]) for image in augmented['inputs']) == (427, 640)
+            return
         labels = {0, 18 if streets else 149, 255}
         assert set(sample.gt_sem_seg.data.unique().tolist()) <= labels
         # 60 x 90 to shorter side 512, longer 768

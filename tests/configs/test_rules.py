@@ -231,7 +231,9 @@ CLASSES = dict(
     CocoDataset={80},
     ADE20KDataset={150},
     CityscapesDataset={19},
+    PascalVOCDataset={21},
     ImageNet={1000},
+    ImageNet21k={21841},
     CIFAR10={10},
     HAM10000={7},
     BaseSegDataset={11},
@@ -274,3 +276,12 @@ def test_layer_decay_has_its_constructor(tree):
         decays = 'LayerDecay' in (cfg.optim_wrapper.get('constructor') or '')
         assert decays == ('layer_decay_rate' in settings), name
         assert not decays or 0.5 < settings.layer_decay_rate < 1, name
+
+
+@every_tree
+def test_every_key_of_custom_keys_holds_for_a_parameter(tree):
+    """As the digests tell, which tests/digests compares with the built models."""
+    line = '(built).custom_keys without parameters'
+    sections = decode(path_of(f'configs/{tree}').read_text())
+    unused = [f'{name}: {found[line]}' for name, found in sections.items() if line in found]
+    assert not unused, '\n'.join(unused)

@@ -34,6 +34,8 @@ from .stored import Digest, Section
 
 LINE = 100
 """Longest list or dict that stands in a line of its own."""
+UNUSED_KEYS = '(built).custom_keys without parameters'
+"""Keys of ``paramwise_cfg.custom_keys`` that hold for no parameter; no line if there are none."""
 
 
 def trees() -> dict[str, list[Path]]:
@@ -183,8 +185,16 @@ def built(cfg: Config) -> Section:
     found['(built).drop_path'] = drop_path(model)
     settings = wrapper.get('paramwise_cfg') or {}
     rate = settings.get('layer_decay_rate', settings.get('decay_rate'))  # ours, OpenMMLab's
+    keys = settings.get('custom_keys') or {}
+    if unused := set(keys) - {_key_of(name, keys) for name, _ in model.named_parameters()}:
+        found[UNUSED_KEYS] = ', '.join(sorted(unused))
     told = built_recipe.describe(model, optimizer.param_groups, optimizer.defaults, rate)
     return found | {f'(recipe).{key}': value for key, value in told.items()}
+
+
+def _key_of(name: str, keys: dict) -> str | None:
+    """The key of ``custom_keys`` that holds for a parameter: the longest within its name."""
+    return next((key for key in sorted(sorted(keys), key=len, reverse=True) if key in name), None)
 
 
 def _groups(model: torch.nn.Module, optimizer: Recorder) -> Section:

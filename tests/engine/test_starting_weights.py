@@ -100,3 +100,19 @@ def test_official_layout(prefix):
     assert 'layout van' in text
     assert f': {floats + (prefix != "")} of {floats + 2} tensors' in text, text
     assert all(torch.equal(found[f'backbone.{k}'], v) for k, v in expected.items())
+
+
+def test_official_classifier():
+    """Its linear layer is taken with the backbone if the number of classes is the same."""
+    model = nn.Module()
+    model.backbone = VAN(arch=dict(embed_dims=[8] * 4, depths=[1] * 4, mlp_ratios=[2] * 4))
+    model.head = nn.Module()
+    model.head.fc = nn.Linear(8, 2)
+    official = {to_official(k): v for k, v in model.backbone.state_dict().items()}
+    weight, bias = torch.rand(2, 8), torch.rand(2)
+    found, text, left = read(model, {**official, 'head.weight': weight, 'head.bias': bias})
+    assert left == 0 and '(layout van) (classifier): ' in text and 'unused' not in text
+    assert torch.equal(found['head.fc.weight'], weight) and torch.equal(found['head.fc.bias'], bias)
+    other = {**official, 'head.weight': torch.rand(5, 8), 'head.bias': torch.rand(5)}
+    _, text, left = read(model, other)
+    assert left == 2 and '(the backbone alone): ' in text

@@ -11,6 +11,7 @@ from mmcv.cnn import build_activation_layer, build_norm_layer
 from mmengine.registry import MODELS
 from torch import nn
 
+from hybrid_mm.backbones import ViT
 from hybrid_mm.layers import RecursiveGatedConv
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -33,6 +34,22 @@ CASES = {
         ),
         gap_before_final_norm=False,
         out_indices=(1, 3),
+    ),
+    'vit': dict(
+        type='VisionTransformer',
+        arch=dict(embed_dims=16, num_layers=3, num_heads=2, feedforward_channels=48),
+        img_size=(64, 96),
+        layer_scale_init_value=0.1,
+        out_type='featmap',
+        out_indices=(0, 2),
+    ),
+    'mvitv2': dict(
+        type='MViT',
+        arch=dict(embed_dims=8, num_layers=5, num_heads=1, downscale_indices=[1, 2, 4]),
+        img_size=64,
+        adaptive_kv_stride=2,
+        dim_mul_in_attention=False,
+        rel_pos_zero_init=True,
     ),
     'replknet': dict(
         type='RepLKNet',
@@ -68,6 +85,39 @@ def test_configs_of_mmpretrain(system):
     with torch.no_grad():
         pairs = list(zip(ours(x), theirs(x), strict=True))
     assert max(check.compare(*pair) for pair in pairs) < 1e-6
+
+
+def test_timm_with_two_sides_and_layer_scales():
+    config = dict(img_size=[48, 80], embed_dim=16, depth=2, num_heads=2, num_classes=3)
+    model = ViT(
+        dict(embed_dim=16, heads=2, depths=[1, 1]),
+        pretrain_img_size=(48, 80),
+        out_indices=(0, 1),
+        final_norm=True,
+        layer_scale=0.1,
+    )
+    ours = randomised(model)
+    weights = {'head.weight': torch.rand(3, 16).double(), 'head.bias': torch.rand(3).double()}
+    for key, value in ours.state_dict().items():
+        key = key.replace('stages.0.', '').replace('stages.1.blocks.0', 'blocks.1')
+        key = key.replace('stages.1.', '').replace('gamma1', 'ls1.gamma')
+        key = key.replace('stem.', 'patch_embed.').replace('gamma2', 'ls2.gamma')
+        key = key.replace('patch_embed.class_token', 'cls_token')
+        weights[key.replace('patch_embed.position', 'pos_embed')] = value
+    mapping = importlib.import_module('mappings.vit')
+    built = mapping.build('VisionTransformer', dict(config, init_values=0.1), weights)
+    x = torch.randn(2, 3, 48, 80, dtype=torch.float64)
+    with torch.no_grad():
+        *maps, logits = built.double().eval()(x)
+        (first, last), tokens = ours(x), []
+        ours.stages[-1].register_forward_hook(lambda *a: tokens.append(a[-1][0]))
+        ours(x)
+    assert torch.equal(maps[0], first)
+    expected = ours.stages[-1].norm(tokens[0])[:, 0] @ weights['head.weight'].T
+    assert check.compare(logits, expected + weights['head.bias']) < 1e-9
+    assert last.shape == maps[1].shape == (2, 16, 3, 5)
+    with pytest.raises(ValueError, match='cannot map pre_norm=True'):
+        mapping.build('VisionTransformer', dict(config, pre_norm=True), weights)
 
 
 @pytest.mark.parametrize('norm, act', [

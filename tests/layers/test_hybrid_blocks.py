@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from hybrid_mm.layers.attention.global_relative_attention import GlobalRelativeAttention
 from hybrid_mm.layers.attention.partition_attention import PartitionAttention
-from hybrid_mm.layers.convolution.mbconv import Conv3x3, MBConv, halve
+from hybrid_mm.layers.convolution.mbconv import POOLS, Conv3x3, MBConv, halve
 from hybrid_mm.layers.relative_position import LogRelativeBias2d
 from hybrid_mm.ops.local_attention import global_attention, partition_attention, windows
 from hybrid_mm.ops.positions import bias_matrix, resize_bias_table
@@ -163,7 +163,26 @@ def test_pooling_counts_only_pixels():
     assert halve(x).tolist() == [[[[3.5, 5.0], [9.0, 12.0]]]]
 
 
-@pytest.mark.parametrize('stride_in', ['conv', 'pool'])
+def test_pools_have_the_pixels_that_there_are():
+    x = torch.tensor([[[[1.0, 2.0, 3.0], [5.0, 6.0, 7.0], [8.0, 10.0, 12.0]]]])
+    found = {name: pool(x).tolist()[0][0] for name, pool in POOLS.items()}
+    assert found == {
+        'avg2': [[3.5, 5.0], [9.0, 12.0]],
+        'avg3': [[3.5, 4.5], [7.25, 8.75]],
+        'max2': [[6.0, 7.0], [10.0, 12.0]],
+        'max3': [[6.0, 7.0], [10.0, 12.0]],
+    }
+    for pool in ('max3', 'avg3'):
+        layer = MBConv(4, 4, 2, pool=pool).eval()
+        plain = MBConv(4, 4, 2).eval()
+        plain.load_state_dict(layer.state_dict())
+        x = torch.randn(1, 4, 5, 6)
+        torch.testing.assert_close(layer(x) - plain(x), POOLS[pool](x) - halve(x))
+    with pytest.raises(ValueError, match="pool must be one of avg2, avg3, max2, max3, got 'max'"):
+        MBConv(4, 4, 2, pool='max')
+
+
+@pytest.mark.parametrize('stride_in', ['conv', 'expansion', 'pool'])
 @pytest.mark.parametrize('early', [True, False])
 @pytest.mark.parametrize('expand_from', ['input', 'output'])
 def test_mbconv(stride_in, early, expand_from):
@@ -196,10 +215,10 @@ def test_mbconv(stride_in, early, expand_from):
     y = F.silu(y) if early else y
     y = halve(y) if stride_in == 'pool' else y
     y = F.conv2d(
-        F.silu(layer.norm1(layer.conv1(y))),
+        F.silu(layer.norm1(F.conv2d(y, layer.conv1.weight, None, 1 + (stride_in == 'expansion')))),
         layer.conv2.weight,
         None,
-        1 if stride_in == 'pool' else 2,
+        1 + (stride_in == 'conv'),
         1,
         1,
         hidden,
@@ -220,6 +239,7 @@ def test_kind_of_positions(make):
     net = LogRelativeBias2d(2)
     log.relative_bias.load_state_dict(net.state_dict())
     torch.testing.assert_close(log.relative_bias(3, 4), net(3, 4))
+    assert make(relative='log', relative_channels=5).relative_bias.fc1.out_features == 5
 
 
 def test_a_bias_of_another_size_is_bilinear():

@@ -83,7 +83,7 @@ OPTIONS = {
         TOKENS, dict(dim=8, heads=2), dict(heads=4, reduction=2, qkv_bias=False)),
     AttentionStem: (
         MAP, dict(in_channels=8, out_channels=8),
-        dict(out_channels=16, block=2, heads=4, mixtures=3)),
+        dict(out_channels=16, block=2, heads=2, mixtures=3)),
     BottleneckAttention: (
         MAP, dict(in_channels=8, size=(6, 9)),
         dict(size=(5, 9), out_channels=12, stride=2, heads=2, dim_head=3, qk_ratio=2.0,

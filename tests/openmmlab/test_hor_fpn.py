@@ -45,6 +45,15 @@ def test_module_is_convolution_norm_and_activation(settings):
     assert module(x).shape[1] == (8 if settings.get('project', True) else width)
 
 
+def test_norm_and_activation_by_name():
+    named = GatedConvModule(6, 6, norm_cfg='BN', act_cfg='GELU')
+    assert (type(named.norm), type(named.act)) == (nn.BatchNorm2d, nn.GELU)
+    cfg = dict(in_channels=[4, 4], out_channels=4, num_outs=2, norm_cfg='BN', act_cfg='ReLU')
+    neck = MODELS.build(dict(type='hybrid_mm.HorFPN', **cfg))
+    assert all(type(m.norm) is nn.BatchNorm2d for m in gated(neck))
+    assert type(neck.lateral_convs[0].norm) is nn.BatchNorm2d
+
+
 def gated(model):
     return [m for m in model.modules() if isinstance(m, GatedConvModule)]
 

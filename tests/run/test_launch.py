@@ -48,6 +48,8 @@ from hybrid_mm.run.launch import set_exact_resume
      dict(type='hybrid_mm.AutocastOptimWrapper', dtype='bfloat16')),
     (False, 'auto', dict(type='OptimWrapper'),
      dict(type='hybrid_mm.AutocastOptimWrapper', dtype='bfloat16')),
+    (False, 'auto', dict(type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic'),
+     dict(type='hybrid_mm.AutocastOptimWrapper', dtype='bfloat16')),
     # the one named wins, and a scale of the config stays
     (True, 'float16', dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale=128.0),
      dict(type='AmpOptimWrapper', dtype='float16', loss_scale=128.0)),

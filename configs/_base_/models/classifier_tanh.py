@@ -8,6 +8,7 @@ model = dict(
         _delete_=True,
         type='VisionTransformerClsHead',
         num_classes=1000,
+        init_cfg=dict(type='Normal', layer='Linear', std=0.02, bias=0.0),  # not 0, as MaxViT has it
         loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
     ),
     train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8)]),

@@ -2,7 +2,7 @@
 # trained.
 _base_ = './imagenet_bs4096_adamw_300e.py'
 
-_base_.param_scheduler[0].update(start_factor=1e-6, end=10)  # from (almost) 0
+_base_.param_scheduler[0].end = 10
 _base_.param_scheduler[1].begin = 10
 
 # 32 GPUs x 64 images; 1,281,167 / 2,048 = 626 iterations an epoch

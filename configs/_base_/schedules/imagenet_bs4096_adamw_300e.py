@@ -3,12 +3,12 @@
 # position embeddings.
 _base_ = './imagenet_bs1024_adamw_300e_swin.py'
 
-_base_.param_scheduler[0].start_factor = 2.5e-4  # from 1e-6
+_base_.param_scheduler[0].start_factor = 1e-6  # from (almost) 0
 _base_.param_scheduler[1].eta_min = 1e-6
 optim_wrapper = dict(
     optimizer=dict(lr=4e-3),
     clip_grad=None,
-    paramwise_cfg=dict(custom_keys=dict(pos_embed=dict(decay_mult=0.0))),
+    paramwise_cfg=dict(custom_keys=dict(_delete_=True)),
 )
 custom_hooks = [dict(type='EMAHook', momentum=1e-4, update_buffers=True)]
 

@@ -2,7 +2,7 @@
 # epochs), gradients clipped at norm 1, bfloat16; tables of relative positions do not decay.
 _base_ = './imagenet_bs4096_adamw_300e.py'
 
-_base_.param_scheduler[0].end = 32
+_base_.param_scheduler[0].update(start_factor=2.5e-4, end=32)
 _base_.param_scheduler[1].begin = 32
 _base_.param_scheduler[1].eta_min = 1e-5
 optim_wrapper = dict(

@@ -1,5 +1,5 @@
 # AdamW for UperNet with the recipe of Swin and its followers: 160k iterations, linear warm-up and
-# linear decay to 0, no weight decay for norms and position embeddings.
+# linear decay to 0, no weight decay for norms.
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=160000, val_interval=16000)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
@@ -11,13 +11,7 @@ param_scheduler = [
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=0.00006, betas=(0.9, 0.999), weight_decay=0.01),
-    paramwise_cfg=dict(
-        custom_keys={
-            'absolute_pos_embed': dict(decay_mult=0.0),
-            'relative_position_bias_table': dict(decay_mult=0.0),
-            'norm': dict(decay_mult=0.0),
-        }
-    ),
+    paramwise_cfg=dict(custom_keys=dict(norm=dict(decay_mult=0.0))),
 )
 
 # 8 GPUs x 2 crops

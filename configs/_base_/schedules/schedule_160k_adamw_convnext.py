@@ -1,5 +1,5 @@
 # As schedule_160k_adamw.py with decay of the learning rate by stages, as ConvNeXt and its followers
-# are trained: no weight decay for vectors and position embeddings.
+# are trained: no weight decay for vectors.
 _base_ = './schedule_160k_adamw.py'
 
 optim_wrapper = dict(
@@ -10,7 +10,6 @@ optim_wrapper = dict(
         layer_decay_rate=0.9,
         layer_decay_by='stage',
         flat_decay_mult=0.0,
-        custom_keys=dict(pos_embed=dict(decay_mult=0.0)),
     ),
 )
 

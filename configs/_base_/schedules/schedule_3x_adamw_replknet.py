@@ -1,6 +1,5 @@
 # As schedule_3x_adamw.py without weight decay for norms, as RepLKNet is trained. The learning rate
-# is the published one, with one image per GPU; the number of GPUs is not published, 16 is our
-# reading (unverified).
+# is published with one image for each GPU, the number of GPUs is not; 16 images are taken for it.
 _base_ = './schedule_3x_adamw.py'
 
 _base_.param_scheduler[0].end = 500

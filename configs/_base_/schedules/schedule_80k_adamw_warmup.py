@@ -13,7 +13,6 @@ optim_wrapper = dict(
         norm_decay_mult=0.0,
         custom_keys={
             'backbone': dict(decay_mult=1.0),
-            'large.norm': dict(decay_mult=0.0),
             'tall.norm': dict(decay_mult=0.0),
             'wide.norm': dict(decay_mult=0.0),
             'small.norm': dict(decay_mult=0.0),

@@ -18,6 +18,7 @@ optim_wrapper = dict(
         norm_decay_mult=0.0,
         bias_decay_mult=0.0,
         custom_keys=dict(backbone=dict(decay_mult=0.0)),
+        bypass_duplicate=True,  # all levels have the convolutions of one
     ),
 )
 

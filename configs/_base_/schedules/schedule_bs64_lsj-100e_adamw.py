@@ -32,7 +32,6 @@ optim_wrapper = dict(
     paramwise_cfg=dict(
         norm_decay_mult=0.0,
         custom_keys={
-            'stem.position': dict(decay_mult=0.0),
             'neck': dict(decay_mult=1.0),
             'roi_head': dict(decay_mult=1.0),
         },

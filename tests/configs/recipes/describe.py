@@ -18,6 +18,10 @@ WITHOUT = {
 }
 """Transforms that belong to no recipe."""
 ARGUMENTS_WITHOUT = {'backend', 'direction', 'hparams', 'fill_color', 'fill_std', 'total_level'}
+OF_IMAGENET = {'RandomResizedCrop', 'ResizeEdge'}
+"""Transforms of classifiers: those of the authors resample as Pillow does, without aliases."""
+IN_RGB = {'CIFAR10'}
+"""Data sets whose images are not BGR, so that nothing is swapped."""
 STANDARD_HOOKS = {'EMAHook'}
 
 
@@ -150,10 +154,10 @@ def _data(cfg: Config) -> Recipe:
         data=innermost(train.dataset)['type'].removeprefix('hybrid_mm.'),
         sampler=train.sampler.type.removeprefix('mmpretrain.'),
         train=pipeline(innermost(train.dataset)['pipeline']),
-        test=pipeline(innermost(test.dataset)['pipeline']),
+        test=pipeline(innermost(test.dataset)['pipeline']) if test else 'none',
         mean=', '.join(map(number, settings['mean'])),
         std=', '.join(map(number, settings['std'])),
-        channels='RGB' if settings.get('bgr_to_rgb', settings.get('to_rgb')) else 'BGR',
+        channels='RGB' if innermost(train.dataset)['type'] in IN_RGB else _channels(settings),
     )
     if cfg.default_scope == 'mmpretrain':
         return found
@@ -169,6 +173,10 @@ def _data(cfg: Config) -> Recipe:
     return found
 
 
+def _channels(settings: dict) -> str:
+    return 'RGB' if settings.get('bgr_to_rgb', settings.get('to_rgb')) else 'BGR'
+
+
 def pipeline(steps: list[dict]) -> str:
     """Transforms in their order, without those that load and pack."""
     return '; '.join(spelled(step) for step in steps if step['type'] not in WITHOUT) or 'none'
@@ -179,6 +187,8 @@ def spelled(settings: dict) -> str:
     name = settings['type'].rsplit('.', 1)[-1]
     if name == 'RandomChoice':
         return _choice(settings['transforms'])
+    if name in OF_IMAGENET and settings.get('backend', 'cv2') != 'pillow':
+        settings = dict(settings, resampling='cv2')
     items = [
         f'{key}={_value(value)}'
         for key, value in sorted(settings.items())
@@ -241,7 +251,7 @@ def _model(cfg: Config) -> Recipe:
     init = model.backbone.get('init_cfg') or model.get('init_cfg') or {}
     if isinstance(init, list):
         init = next((i for i in init if i.get('type') == 'Pretrained'), {})
-    weights = init.get('checkpoint')
+    weights = init.get('checkpoint') or cfg.get('load_from')
     found = dict(weights=Path(weights).name if weights else 'none')
     task = dict(mmpretrain=_classifier, mmseg=_segmenter).get(cfg.default_scope, _detector)
     return found | task(model)

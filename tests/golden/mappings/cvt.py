@@ -33,6 +33,23 @@ class _MapsAndLogits(nn.Module):
         return *self.dense(x), self.classifier(x)
 
 
+class _MapAndToken(nn.Module):
+    """The map that a stage ends in, and its class token, if it has one."""
+
+    def __init__(self, network: CvT) -> None:
+        super().__init__()
+        self.network, (self.with_token,) = network, network.with_cls_token
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        (x_map,), (stage,) = self.network(x), self.network.stages
+        if not self.with_token:
+            return (x_map,)
+        stage.pooled = True
+        token = stage(x)
+        stage.pooled = False
+        return x_map, token
+
+
 def _check_padding(config: Config, kernels: list[int]) -> None:
     for name in ('PADDING_Q', 'PADDING_KV', 'padding_q', 'padding_kv'):
         if name in config:
@@ -56,7 +73,8 @@ def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
     if stages != len(arch['depths']):
         raise ValueError(f'cannot map NUM_STAGES={stages} with DEPTH={arch["depths"]}')
     config.ignore(ATTN_DROP_RATE=..., DROP_RATE=..., DROP_PATH_RATE=...)
-    config.ignore(POS_EMBED=([False] * stages,), STRIDE_Q=([1] * stages,))
+    # the official code reads no POS_EMBED
+    config.ignore(POS_EMBED=..., STRIDE_Q=([1] * stages,))
     kernels = config.take('KERNEL_QKV', default=[3] * stages)
     _check_padding(config, kernels)
     kwargs = dict(
@@ -80,11 +98,37 @@ def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
     return _MapsAndLogits(dense, Classifier(pooled, classes).load(state))
 
 
+def _stage(config: Config, weights: dict[str, Tensor]) -> nn.Module:
+    """A stage of its own, which the authors call VisionTransformer."""
+    _norm_eps(config)
+    config.ignore(drop_rate=..., attn_drop_rate=..., drop_path_rate=..., stride_q=(1,))
+    names = dict(depths='depth', embed_dims='embed_dim', heads='num_heads', mlp_ratios='mlp_ratio')
+    names |= dict(patch_sizes='patch_size', patch_strides='patch_stride')
+    names |= dict(patch_paddings='patch_padding')
+    kernel = config.take('kernel_size', default=3)
+    _check_padding(config, [kernel])
+    network = CvT(
+        {ours: [config.take(theirs)] for ours, theirs in names.items()},
+        [config.take('with_cls_token')],
+        projection=config.take('method', default='dw_bn'),
+        kernel_size=kernel,
+        kv_stride=config.take('stride_kv', default=1),
+        qkv_bias=config.take('qkv_bias', default=False),
+        in_channels=config.take('in_chans', default=3),
+        out_indices=0,
+    )
+    config.done()
+    state = convert_part(weights, 'stage0.', 'stages.0.', 'cvt')
+    return _MapAndToken(load(network, {f'stages.0.{key}': value for key, value in state.items()}))
+
+
 def build(module: str, config: dict, weights: dict[str, Tensor]) -> nn.Module:
     """Make our module for a reference one."""
     config = Config(config)
     if module in ('ConvolutionalVisionTransformer', 'CvT'):
         return _network(config, weights)
+    if module == 'VisionTransformer':
+        return _stage(config, weights)
     if module not in ('Attention', 'Block'):
         raise ValueError(f'unknown module {module!r}')
     _norm_eps(config)

@@ -106,6 +106,23 @@ def _block(config: Config, weights: dict[str, Tensor]) -> nn.Module:
     return block if tokens is None else _Tokens(block, tuple(tokens))
 
 
+def _of_mmpretrain(config: Config, weights: dict[str, Tensor]) -> nn.Module:
+    """MMPretrain's classifier; of several maps, its first norms change those after them."""
+    arch = dict(config.take('arch'))
+    starts = [0, *arch.pop('downscale_indices'), arch.pop('num_layers')]
+    arch['depths'] = [b - a for a, b in pairwise(starts)]
+    out = config.take('out_scales', default=-1)
+    last = len(arch['depths']) - 1
+    if out not in (-1, last, [last], (last,)):
+        raise ValueError(f'cannot map out_scales={out!r}, only the last')
+    for name, want in (('pool_kernel', (3, 3)), ('dim_mul', 2), ('head_mul', 2)):
+        if config.take(name, default=want) != want:
+            raise ValueError(f'cannot map {name}, only {want}')
+    config.ignore(use_abs_pos_embed=(False,), interpolate_mode=..., rel_pos_zero_init=...)
+    options = dict(window_size=None, double_kv_stride=False, out_scales=(last,))
+    return load(MViTv2(arch, **options, **config), convert(weights, 'mvitv2'))
+
+
 def build(module: str, config: dict, weights: dict[str, Tensor]) -> nn.Module:
     """Make our module for a reference one."""
     config = Config(config)
@@ -113,6 +130,8 @@ def build(module: str, config: dict, weights: dict[str, Tensor]) -> nn.Module:
         return _block(config, weights)
     if not module.startswith('MViT'):
         raise ValueError(f'unknown module {module!r}')
+    if 'arch' in config:
+        return _of_mmpretrain(config, weights)
     dense = 'detectron2' in module
     common = _common(config)
     depth = config.take('depth')

@@ -88,6 +88,27 @@ def _plain(config: Config, weights: dict[str, Tensor]) -> nn.Module:
     return network
 
 
+def _of_mmpretrain(config: Config, weights: dict[str, Tensor]) -> nn.Module:
+    """MMPretrain's network, whose sizes are of the absolute positions."""
+    arch = dict(config.take('arch'))
+    ratio = arch.pop('feedforward_channels', 4 * arch['embed_dims']) / arch['embed_dims']
+    depth = arch['num_layers']
+    out = config.take('out_indices', default=-1)
+    _fixed(config, interpolate_mode='bicubic', pre_norm=False, norm_cfg=dict(type='LN', eps=1e-6))
+    model = ViT(
+        arch,
+        pretrain_img_size=config.take('img_size', default=224),
+        out_indices=[i % depth for i in ((out,) if isinstance(out, int) else out)],
+        mlp_ratio=ratio,
+        final_norm=config.take('final_norm', default=True),
+        out_type=config.take('out_type', default='cls_token'),
+        **config,
+    )
+    state = {k: v for k, v in convert(weights, 'vit').items() if not k.startswith('head.')}
+    model.load_strictly(state, 'the case')
+    return model
+
+
 def _vitdet(config: Config) -> ViT:
     channels, depth, heads, settings = _settings(config)
     config.ignore(pretrain_use_cls_token=(True, False))
@@ -111,6 +132,8 @@ def _vitdet(config: Config) -> ViT:
 def build(module: str, config: dict, weights: dict[str, Tensor]) -> nn.Module:
     """Make our module for a reference one."""
     config = Config(config)
+    if module == 'VisionTransformer' and 'arch' in config:
+        return _of_mmpretrain(config, weights)
     if module == 'VisionTransformer':
         return _plain(config, weights)
     if module.startswith('SimpleFeaturePyramid'):
