@@ -171,7 +171,8 @@ def warm_up(cfg: Config, wrapper) -> None:
 
 def bound(cfg: Config) -> bool:
     """Whether the network takes images of one size only."""
-    return cfg.model.backbone.get('positions') == 'flat'
+    backbone = cfg.model.backbone
+    return backbone.get('positions') == 'flat' or backbone.get('window_size') == 14  # a whole map
 
 
 def smallest(cfg: Config) -> int:
