@@ -172,7 +172,8 @@ def warm_up(cfg: Config, wrapper) -> None:
 def bound(cfg: Config) -> bool:
     """Whether the network takes images of one size only."""
     backbone = cfg.model.backbone
-    return backbone.get('positions') == 'flat' or backbone.get('window_size') == 14  # a whole map
+    whole = backbone.type == 'SwinTransformer' and backbone.get('window_size') == 14
+    return backbone.get('positions') == 'flat' or whole
 
 
 def smallest(cfg: Config) -> int:
