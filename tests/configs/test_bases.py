@@ -19,6 +19,7 @@ ROOTS = dict(
     coco='COCO_ROOT',
     ade20k='ADE_ROOT',
     cityscapes='CITYSCAPES_ROOT',
+    voc12aug='VOC_ROOT',
     imagenet='IMAGENET_ROOT',
     imagenet22k='IMAGENET22K_ROOT',
 )
@@ -27,7 +28,14 @@ DATA = {
     for path in sorted((CONFIGS / '_base_/datasets').glob('*.py'))
     if path.stem.split('_')[0] in ROOTS
 }
-TASKS = dict(coco='det', ade20k='seg', cityscapes='seg', imagenet='cls', imagenet22k='cls')
+TASKS = dict(
+    coco='det',
+    ade20k='seg',
+    cityscapes='seg',
+    voc12aug='seg',
+    imagenet='cls',
+    imagenet22k='cls',
+)
 
 
 def config_of(name: str) -> Config:
@@ -130,6 +138,17 @@ def _cityscapes(root):
         _objects(file, 'ulm/ulm_1_leftImg8bit.png', [10, 5, 50, 40])
 
 
+def _voc(root):
+    _image(root / 'JPEGImages/a.jpg')
+    labels = np.full((60, 90), 255, np.uint8)
+    labels[:30], labels[30:50] = 0, 20
+    (root / 'ImageSets/Segmentation').mkdir(parents=True)
+    for kind, split in (('', 'val'), ('Aug', 'trainaug')):
+        (root / f'SegmentationClass{kind}').mkdir()
+        Image.fromarray(labels).save(root / f'SegmentationClass{kind}/a.png')
+        (root / f'ImageSets/Segmentation/{split}.txt').write_text('a\n')
+
+
 def _imagenet(root):
     (root / 'meta').mkdir()
     for split in ('train', 'val'):
@@ -141,7 +160,7 @@ def _imagenet(root):
 def roots(tmp_path_factory):
     result = {}
     makers = dict(coco=_coco, ade20k=_ade, cityscapes=_cityscapes, imagenet=_imagenet)
-    makers['imagenet22k'] = _imagenet
+    makers |= dict(imagenet22k=_imagenet, voc12aug=_voc)
     for data, make in makers.items():
         variable = ROOTS[data]
         result[variable] = tmp_path_factory.mktemp(variable.lower())
@@ -202,6 +221,11 @@ def test_pipelines_on_files(name, roots, monkeypatch):
         side = next((int(side) for side in ('769', '640') if side in name), 512)
         assert crop == (side, 1024 if (side, streets) == (512, True) else side)
         assert shape == crop
+        if name.startswith('voc'):  # a canvas: 60 x 90 to longer side 512
+            assert tested == (341, 512)
+            assert set(whole.gt_sem_seg.data.unique().tolist()) == {0, 20, 255}
+            assert max(tuple(image.shape[-2:]) for image in augmented['inputs']) == (427, 640)
+            return
         labels = {0, 18 if streets else 149, 255}
         assert set(sample.gt_sem_seg.data.unique().tolist()) <= labels
         # 60 x 90 to shorter side 512, longer 768

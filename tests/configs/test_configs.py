@@ -229,6 +229,7 @@ def check_name(path, cfg):
         ('_in1k', 'max_epochs', 310),
         ('-50e_', *(('max_epochs', 50) if 'max_epochs' in loop else ('max_iters', 368750))),
         ('-40k_', 'max_iters', 40000),
+        ('-20k_voc', 'max_iters', 20000),
         ('-90k_', 'max_iters', 90000),
         ('-116k_', 'max_iters', 115750),
         ('-80k_', 'max_iters', 80000),
@@ -248,6 +249,7 @@ def check_name(path, cfg):
         ADE20KDataset='_ade20k-512x512',
         ADE20KInstanceDataset='_ade20k-instance-640x640',
         ADE20KPanopticDataset='_ade20k-panoptic-640x640',
+        PascalVOCDataset='_voc12aug-512x512',
         CIFAR10='_cifar10',
         HAM10000='_ham10000',
     )

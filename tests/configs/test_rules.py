@@ -231,6 +231,7 @@ CLASSES = dict(
     CocoDataset={80},
     ADE20KDataset={150},
     CityscapesDataset={19},
+    PascalVOCDataset={21},
     ImageNet={1000},
     ImageNet21k={21841},
     CIFAR10={10},

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import HOOKS
 
 from hybrid_mm.checkpoint_files import checksum
@@ -169,6 +169,24 @@ def test_draws_of_an_iteration(monkeypatch):
         assert draws() == seen[seed, rank, number]
     for generator in range(3):
         assert len({found[generator] for found in seen.values()}) == len(seen)
+
+
+def test_running_statistics_are_those_of_the_first_process(monkeypatch):
+    """A checkpoint has no others: a resumed run would be validated with other ones."""
+    module, hub = (
+        sys.modules[ExactResumeHook.__module__],
+        SimpleNamespace(update_info=lambda *_: None),
+    )
+    model, average = torch.nn.BatchNorm1d(2), EMAHook(update_buffers=True)
+    run = SimpleNamespace(model=model, hooks=[average], message_hub=hub, iter=3)
+    average.before_run(run)
+    monkeypatch.setattr(module, 'broadcast', lambda buffer: buffer.fill_(7))
+    statistics = [m.running_mean for m in (model, average.ema_model.module)]
+    for processes, expected in ((1, 0), (2, 7)):
+        monkeypatch.setattr(module, 'get_world_size', lambda processes=processes: processes)
+        ExactResumeHook().before_val(run)
+        assert all((mean == expected).all() for mean in statistics)
+    assert model.num_batches_tracked == 0 and (model.weight == 1).all()
 
 
 class Counted:

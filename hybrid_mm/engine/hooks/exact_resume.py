@@ -1,7 +1,7 @@
 """Runs that continue after an interruption as if there had been none."""
 
-from mmengine.dist import get_rank, get_world_size
-from mmengine.hooks import Hook
+from mmengine.dist import broadcast, get_rank, get_world_size
+from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from hybrid_mm.data.seeded import seed_generators
@@ -26,7 +26,8 @@ class ExactResumeHook(Hook):
     run's seed, the rank and the number of the iteration, so that their states need not be saved.
     A :class:`~hybrid_mm.data.seeded.PlacedSampler` and a
     :class:`~hybrid_mm.data.seeded.SeededDataset` do the same for the data, with any number of
-    workers. A validation that was due at the checkpoint is made up for.
+    workers. A validation that was due at the checkpoint is made up for. Validations of several
+    processes are with the running statistics of the first one, which are those of checkpoints.
 
     Hooks that draw random numbers before an iteration must come after this one; the order of the
     others does not matter.
@@ -60,5 +61,12 @@ class ExactResumeHook(Hook):
         self.before_train_epoch(runner)
 
     def before_val(self, runner: Runner) -> None:
-        """Note the validation in the checkpoints that follow."""
+        """Note the validation in the checkpoints that follow; share the running statistics."""
         runner.message_hub.update_info(_DONE, runner.iter)
+        if get_world_size() == 1:
+            return
+        averages = [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)]
+        for module in (runner.model, *averages):
+            for buffer in module.buffers():
+                if buffer.is_floating_point():
+                    broadcast(buffer)
