@@ -1,6 +1,6 @@
 # As imagenet_bs1024_adamw_300e_deit.py with batches of 2048, 1000 epochs, gradients clipped unit by
-# unit, and no weight decay for biases by distance either, as LeViT is trained. The published rate of
-# 0.0005 is for 512 images.
+# unit, and no weight decay for biases by distance either, as LeViT is trained. The published rate
+# of 0.0005 is for 512 images.
 _base_ = './imagenet_bs1024_adamw_300e_deit.py'
 
 train_cfg = dict(max_epochs=1000)

@@ -1,5 +1,5 @@
-# As imagenet_bs4096_adamw_300e.py for 90 epochs of ImageNet-22k, 5 of them warm-up, without averages
-# and validations, as RepLKNet is pre-trained.
+# As imagenet_bs4096_adamw_300e.py for 90 epochs of ImageNet-22k, 5 of them warm-up, without
+# averages and validations, as RepLKNet is pre-trained.
 _base_ = './imagenet_bs4096_adamw_300e.py'
 
 train_cfg = dict(max_epochs=90)

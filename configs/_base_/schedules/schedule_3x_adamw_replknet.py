@@ -1,5 +1,5 @@
-# As schedule_3x_adamw.py without weight decay for norms, as RepLKNet is trained. The learning rate is
-# published with one image for each GPU, the number of GPUs is not; 16 images are taken for it.
+# As schedule_3x_adamw.py without weight decay for norms, as RepLKNet is trained. The learning rate
+# is published with one image for each GPU, the number of GPUs is not; 16 images are taken for it.
 _base_ = './schedule_3x_adamw.py'
 
 _base_.param_scheduler[0].end = 500

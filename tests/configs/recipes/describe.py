@@ -18,6 +18,8 @@ WITHOUT = {
 }
 """Transforms that belong to no recipe."""
 ARGUMENTS_WITHOUT = {'backend', 'direction', 'hparams', 'fill_color', 'fill_std', 'total_level'}
+OF_IMAGENET = {'RandomResizedCrop', 'ResizeEdge'}
+"""Transforms of classifiers: those of the authors resample as Pillow does, without aliases."""
 IN_RGB = {'CIFAR10'}
 """Data sets whose images are not BGR, so that nothing is swapped."""
 STANDARD_HOOKS = {'EMAHook'}
@@ -185,6 +187,8 @@ def spelled(settings: dict) -> str:
     name = settings['type'].rsplit('.', 1)[-1]
     if name == 'RandomChoice':
         return _choice(settings['transforms'])
+    if name in OF_IMAGENET and settings.get('backend', 'cv2') != 'pillow':
+        settings = dict(settings, resampling='cv2')
     items = [
         f'{key}={_value(value)}'
         for key, value in sorted(settings.items())
