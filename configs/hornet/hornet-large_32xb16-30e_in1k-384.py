@@ -1,5 +1,4 @@
-# The official head starts from the rows of ImageNet-22k's head for the 1,000 classes, this one
-# anew.
+# The official head starts from rows of ImageNet-22k's head for the 1,000 classes, this one anew.
 _base_ = [
     '../_base_/models/classifier_deit.py',
     '../_base_/datasets/imagenet_1k_deit_384_warped.py',

@@ -32,6 +32,25 @@ def _convert(state: StateDict) -> StateDict:
     return place_reductions(rename(state, _RULES, 'nat'))
 
 
+_ISOTROPIC = [
+    (rf'patch_embed\.(proj|norm){_LEAF}', r'stages.0.embed.\1.\2'),
+    (
+        rf'layers\.(\d+)\.(norm[12]|mlp\.fc[12]|attn\.qkv|attn\.proj){_LEAF}',
+        r'stages.0.blocks.\1.\2.\3',
+    ),
+    (r'layers\.(\d+)\.attn\.rpb', r'stages.0.blocks.\1.attn.relative_bias'),
+    (rf'norm{_LEAF}', r'stages.0.norm.\1'),
+    (rf'head{_LEAF}', r'head.\1'),
+]
+register(
+    'nat-isotropic',
+    Source(
+        'isotropic NAT, DiNAT (SHI-Labs/Neighborhood-Attention-Transformer)',
+        lambda keys: {'patch_embed.proj.weight', 'layers.0.attn.rpb'} <= keys,
+        lambda state: rename(state, _ISOTROPIC, 'nat-isotropic'),
+    ),
+)
+
 register(
     'nat',
     Source('NAT, DiNAT (SHI-Labs/Neighborhood-Attention-Transformer)', _matches, _convert),

@@ -3,11 +3,14 @@
 import re
 
 import pytest
+import torch
+from mmengine.registry import MODELS as MMENGINE_MODELS
 
 from .conftest import CONFIG_FILES, build, load, optimizer, reduced, relative, shallow
 from .test_zoo import MODELS
 
 OURS = [p for p in CONFIG_FILES if p.parent.name in ('nat', 'dinat')]
+ISOTROPIC = [p for p in OURS if re.search('-iso-|vit-rpb', p.stem)]
 # the papers print millions of parameters and 1e9 multiply-adds, at 1280 x 800
 PUBLISHED = {
     'mask-rcnn_nat-mini_fpn_ms-crop-3x_coco': (40, 225),
@@ -21,6 +24,10 @@ PUBLISHED = {
     'cascade-mask-rcnn_nat-base_fpn_4conv1fc-giou_ms-crop-3x_coco': (147, 931),
     'cascade-mask-rcnn_dinat-large_fpn_4conv1fc-giou_ms-crop-3x_coco': (258, 1276),
     'cascade-mask-rcnn_dinat-s-large_fpn_4conv1fc-giou_ms-crop-3x_coco': (253, 1357),
+    'nat-iso-small_8xb128_in1k': (22, 4.3),
+    'dinat-iso-base_8xb128_in1k': (86, 16.9),
+    'vit-rpb-small_8xb128_in1k': (22, 4.6),
+    'vit-rpb-base_8xb128_in1k': (86, 17.5),
 }
 RATES = {
     'base': {'cascade-mask-rcnn_dinat': 7.5e-5},
@@ -41,7 +48,7 @@ def test_sizes(name):
     assert found['FLOPs'] / 1e9 == pytest.approx(macs, rel=0.01)
 
 
-@pytest.mark.parametrize('path', OURS, ids=relative)
+@pytest.mark.parametrize('path', [p for p in OURS if p not in ISOTROPIC], ids=relative)
 def test_variant_weights_and_dilations(path):
     cfg, name = load(path), path.stem
     backbone = cfg.model.backbone
@@ -144,3 +151,20 @@ def test_schedules():
     pipeline = cfg.train_dataloader.dataset.pipeline
     assert [tuple(s) for s in pipeline[2].scales] == [(2560, s) for s in range(320, 1281, 64)]
     assert pipeline[3].cat_max_ratio == 1
+
+
+@pytest.mark.parametrize('path', ISOTROPIC, ids=relative)
+def test_isotropic(path):
+    """Tokens of 16 pixels; every second window is dilated, or attention is global."""
+    cfg = load(path)
+    if 'small' in path.stem:
+        model = MMENGINE_MODELS.build({**cfg.model.backbone, '_scope_': 'mmpretrain'})
+        assert model(torch.rand(1, 3, 224, 224))[0].shape == (1, 384, 14, 14)
+        if 'vit' in path.stem:
+            assert all(block.attn.window_size == 14 for block in model.stages[0].blocks)
+        else:
+            assert model.dilations == [[1, 2] * 6 if 'dinat' in path.stem else [1] * 12]
+    averaged = 'EMAHook' in str(cfg.get('custom_hooks'))
+    assert (cfg.param_scheduler[0].end, averaged) == (
+        (50, True) if 'base' in path.stem else (20, False)
+    )

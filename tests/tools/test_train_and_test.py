@@ -161,7 +161,8 @@ def test_auto_scale_lr_and_seed(tool, det_config, tmp_path):
 def test_amp_before_the_config_does_not_swallow_it(tool, det_config, tmp_path):
     flags = ('--work-dir', tmp_path, '--no-validate')
     assert tool('train', '--amp', det_config, *flags)[0] == 0
-    text = next(tmp_path.glob('*.py')).read_text()
+    (stored,) = (path for path in tmp_path.glob('*.py') if path != det_config)
+    text = stored.read_text()
     assert 'hybrid_mm.AutocastOptimWrapper' in text
     for name in ('ExactResumeHook', 'SeededDataset', 'PlacedSampler'):  # every run can be resumed
         assert f'hybrid_mm.{name}' in text

@@ -66,8 +66,8 @@ python tools/convert_checkpoint.py FILE {checkpoint}
 ```
 
 Weights that `tools/train.py` wrote for an ImageNet config can be used in the same ways. To train
-from scratch, add `--cfg-options model.backbone.init_cfg=None`. Classifiers that go on with their last
-layer name the file as `load_from`.
+from scratch, add `--cfg-options model.backbone.init_cfg=None`. Classifiers that go on with their
+last layer name the file as `load_from`.
 """
 
 # trees whose authors published no weights

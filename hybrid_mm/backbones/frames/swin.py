@@ -129,6 +129,7 @@ class SwinArguments(SharedArguments, total=False):
 
     window_size: int | Sequence[int]
     mlp_ratio: float
+    patch_size: int
 
 
 class Swin(TokenPyramid):
@@ -140,6 +141,7 @@ class Swin(TokenPyramid):
         arch: Name in ``arch_zoo``, or a dict with the fields of :class:`SwinArch`.
         window_size: Pixels of a window on each side, one value or one per stage.
         mlp_ratio: Hidden width of the feed-forward networks as a multiple of the channels.
+        patch_size: Pixels of a token of the first stage on each side.
         **kwargs: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`; ``norm_eval`` has no
             effect, there is no batch norm.
 
@@ -164,6 +166,7 @@ class Swin(TokenPyramid):
         arch: str | Mapping | SwinArch = 'tiny',
         window_size: int | Sequence[int] = 7,
         mlp_ratio: float = 4.0,
+        patch_size: int = 4,
         **kwargs: Unpack[SharedArguments],
     ) -> None:
         super().__init__(arch, **kwargs)
@@ -171,9 +174,14 @@ class Swin(TokenPyramid):
         self.stage_channels = [self.arch.embed_dim * 2**stage for stage in range(len(self.depths))]
         for channels, heads in zip(self.stage_channels, self.heads, strict=True):
             divides(self, channels, **{'arch.heads': heads})
-        positive(self, window_size=window_size, mlp_ratio=mlp_ratio)
+        positive(self, window_size=window_size, mlp_ratio=mlp_ratio, patch_size=patch_size)
         self.windows = per_stage(self, len(self.depths), window_size=window_size)
-        self.mlp_ratio = mlp_ratio
+        self.mlp_ratio, self.patch_size = mlp_ratio, patch_size
+
+    @property
+    def map_strides(self) -> tuple[int, ...]:
+        """The size of a patch, doubled from stage to stage."""
+        return tuple(self.patch_size * 2**stage for stage in range(len(self.stage_channels)))
 
     def make_attention(self, stage: int, block: int) -> nn.Module:
         """Operator in the place of window attention, see :class:`SwinBlock`."""
@@ -197,6 +205,6 @@ class Swin(TokenPyramid):
         before: dict[str, nn.Module] = (
             {'downsample': PatchMerging(channels // 2)}
             if stage
-            else {'embed': PaddedPatchEmbed(self.in_channels, channels)}
+            else {'embed': PaddedPatchEmbed(self.in_channels, channels, self.patch_size)}
         )
         return Stage(blocks, self.with_cp, before, norm=self.make_norm(stage, channels))

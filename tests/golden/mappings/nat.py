@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from hybrid_mm.backbones import NAT, DiNATs
 from hybrid_mm.convert import convert
 from hybrid_mm.layers.attention.neighborhood_attention import NeighborhoodAttention2d
-from mappings.common import Config, convert_part, load
+from mappings.common import Classifier, Config, convert_part, load
 
 
 def _operator(config: Config, weights: dict[str, Tensor]) -> nn.Module:
@@ -59,6 +59,28 @@ def _swin_like(config: Config, weights: dict[str, Tensor]) -> nn.Module:
     return load(model, convert(weights, 'dinat_s'))
 
 
+def _isotropic(config: Config, weights: dict[str, Tensor]) -> nn.Module:
+    config.ignore(img_size=..., drop_rate=..., attn_drop_rate=..., drop_path_rate=...)
+    config.ignore(in_chans=(3,), patch_norm=(True,), qk_scale=(None,))
+    classes = config.take('num_classes', default=1000)
+    arch = dict(
+        depths=[config.take('depth', default=12)],
+        embed_dim=config.take('embed_dim', default=384),
+        heads=[config.take('num_heads', default=12)],
+    )
+    model = DiNATs(
+        arch,
+        dilations=[[1, config.take('dilation', default=2)]],
+        kernel_size=config.take('kernel_size', default=7),
+        qkv_bias=config.take('qkv_bias', default=True),
+        patch_size=config.take('patch_size', default=16),
+        mlp_ratio=config.take('mlp_ratio', default=4.0),
+        out_indices=(0,),
+    )
+    config.done()
+    return Classifier(model, classes).load(convert(weights, 'nat-isotropic'))
+
+
 def build(module: str, config: dict, weights: dict[str, Tensor]) -> nn.Module:
     """Make our module for a reference one."""
     config = Config(config)
@@ -68,4 +90,6 @@ def build(module: str, config: dict, weights: dict[str, Tensor]) -> nn.Module:
         return _nat(config, weights)
     if module in ('DiNAT_s', 'DiNATs'):
         return _swin_like(config, weights)
+    if module == 'NATIsotropic':
+        return _isotropic(config, weights)
     raise ValueError(f'unknown module {module!r}')

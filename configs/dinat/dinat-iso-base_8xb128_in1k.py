@@ -1,0 +1,3 @@
+_base_ = './nat-iso-base_8xb128_in1k.py'
+
+model = dict(backbone=dict(dilations=[[1, 2]]))
