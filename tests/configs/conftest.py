@@ -171,7 +171,9 @@ def warm_up(cfg: Config, wrapper) -> None:
 
 def bound(cfg: Config) -> bool:
     """Whether the network takes images of one size only."""
-    return cfg.model.backbone.get('positions') == 'flat'
+    backbone = cfg.model.backbone
+    whole = backbone.type == 'SwinTransformer' and backbone.get('window_size') == 14
+    return backbone.get('positions') == 'flat' or whole
 
 
 def smallest(cfg: Config) -> int:

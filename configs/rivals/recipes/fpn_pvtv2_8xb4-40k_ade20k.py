@@ -1,4 +1,4 @@
-# PVT's segmentation, which has no files for PVTv2
+# PVTv2-Seg
 _base_ = [
     '../../_base_/models/fpn_r50.py',
     '../../_base_/datasets/ade20k_align32.py',
