@@ -21,4 +21,5 @@ model = dict(
 )
 flat = dict(decay_mult=0.0)
 _base_.optim_wrapper.paramwise_cfg.custom_keys = {'stem.position': flat, 'class_token': flat}
+_base_.param_scheduler[1].begin = 1500
 train_dataloader = dict(batch_size=2)
