@@ -1,6 +1,7 @@
 """Every value of every config is that of its ledger, ``configs/<tree>/recipe.yml``."""
 
 import pytest
+import yaml
 
 from .loading import CONFIGS
 from .recipes.compare import BUILT, built, differences
@@ -16,6 +17,12 @@ every_tree = pytest.mark.parametrize(
 def test_configs_are_as_their_ledger_says(tree):
     found = list(differences(tree))
     assert not found, '\n'.join([*found[:40], f'{len(found)} in all'])
+
+
+@every_tree
+def test_every_loader_reads_the_ledger(tree):
+    """PyYAML without libyaml takes no ``?`` in a plain scalar of a flow sequence."""
+    assert yaml.load((CONFIGS / tree / 'recipe.yml').read_text(), yaml.SafeLoader)
 
 
 @pytest.mark.parametrize('tree', [TREES[0], TREES[-1]])

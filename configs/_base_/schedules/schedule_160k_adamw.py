@@ -1,5 +1,5 @@
-# AdamW for UperNet with the recipe of Swin and its followers: 160k iterations, linear warm-up and
-# linear decay to 0, which begins under the warm-up as MMCV's does, no weight decay for norms.
+# AdamW for UperNet with the recipe of Swin and its followers: 160k iterations, linear warm-up,
+# under which the linear decay to 0 begins, no weight decay for norms.
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=160000, val_interval=16000)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
