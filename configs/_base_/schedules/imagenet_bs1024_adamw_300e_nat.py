@@ -4,6 +4,5 @@
 _base_ = './imagenet_bs1024_adamw_300e_swin.py'
 
 train_cfg = dict(max_epochs=310)
-# timm's cosine begins under the warm-up
-_base_.param_scheduler[1].update(begin=0, eta_min=5e-6)
+_base_.param_scheduler[1].eta_min = 5e-6
 _base_.optim_wrapper.paramwise_cfg.pop('custom_keys')
