@@ -38,6 +38,7 @@ def rates(cfg) -> list[float]:
             ('acmix/swin-t-acmix_8xb128-300e_in1k', 20, False, 300, 1e-5),
             ('cvt/cvt-21_16xb128-300e_in1k', 5, True, 300, 1e-5),
             ('dinat/dinat-tiny_8xb128_in1k', 20, False, 300, 5e-6),
+            ('dinat/nat-iso-base_8xb128_in1k', 50, False, 300, 5e-6),
             ('elsa/elsa-swin-t_8xb128_in1k', 20, True, 300, 1e-5),
             ('levit/levit-256_8xb256-1000e_in1k', 5, True, 1000, 1e-5),
             ('lska/van-lska-tiny_4xb128_in1k', 5, True, 300, 1e-6),
