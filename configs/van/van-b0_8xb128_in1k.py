@@ -12,3 +12,5 @@ model = dict(
     ),
     head=dict(in_channels=256),
 )
+# timm's cosine begins under the warm-up
+_base_.param_scheduler[1].begin = 0
