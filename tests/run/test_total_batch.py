@@ -99,7 +99,5 @@ def test_an_epoch_has_a_batch():
         if ok:
             scale_rates(run, wrapper(), None)
         else:
-            with pytest.raises(
-                UserError, match=r'no batch: 3 images .* of less than 4; set'
-            ):
+            with pytest.raises(UserError, match=r'no batch: 3 images .* of less than 4; set'):
                 scale_rates(run, wrapper(), None)
