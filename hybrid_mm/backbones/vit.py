@@ -161,9 +161,9 @@ class ViTStage(Stage):
         return run_blocks(self.blocks, x, self.with_cp, size), size
 
 
-def _depths(num_layers: int) -> dict[str, Any]:
+def _depths(num_layers: Any) -> dict[str, Any]:
     """Every block a subset: MMPretrain's ``out_indices`` are numbers of blocks."""
-    return {'depths': [1] * num_layers}
+    return {'depths': [1] * num_layers if isinstance(num_layers, int) else num_layers}
 
 
 def _layer_scale(value: float) -> dict[str, Any]:

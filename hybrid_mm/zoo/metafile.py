@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 import yaml
 
 from hybrid_mm.errors import nearest
+from hybrid_mm.zoo.yaml_files import read_yaml
 
-_LOADER = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
 MEASURED = 'measured'
 
 _BOX, _MASK = (
@@ -228,7 +228,7 @@ def _read(root: Path) -> tuple[dict[Path, dict], list[str]]:
 
 def _load(file: Path, name: str, mistakes: list[str]) -> Any:
     try:
-        return yaml.load(file.read_text(), _LOADER)
+        return read_yaml(file)
     except OSError:
         mistakes.append(f'{name}: the file does not exist')
     except yaml.YAMLError as error:

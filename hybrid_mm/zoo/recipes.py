@@ -9,7 +9,7 @@ A ledger names its sources and has recipes, each of some configs:
       paper: {Paper: https://arxiv.org/abs/2202.09741}
     Recipes:
       - Name: Semantic FPN on ADE20K
-        Configs: [van-b?_fpn_8xb4-40k_ade20k-512x512]
+        Configs: ['van-b?_fpn_8xb4-40k_ade20k-512x512']
         Source: seg configs/sem_fpn/van_b0.py
         Official: {lr: 1.0e-4, drop_path: {van-b0*: 0.1, '*': 0.2}}
         From: {clip: seg tools/train.py L120}
@@ -33,12 +33,12 @@ from typing import Any, NamedTuple
 import yaml
 
 from hybrid_mm.errors import nearest
+from hybrid_mm.zoo.yaml_files import read_yaml
 
 FILE = 'recipe.yml'
 STATES = ('Official', 'Unverified', 'Chosen', 'Different')
 _KEYS = ('Name', 'Like', 'Configs', 'Source', 'From', 'Note', *STATES)
 _SOURCE_KEYS = ({'Repository', 'Commit'}, {'Paper'}, {'Package', 'Version'})
-_LOADER = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
 
 
 class Value(NamedTuple):
@@ -115,10 +115,16 @@ class Ledger:
 
     def __init__(self, file: Path, configs: list[str]) -> None:
         self.file = file
-        data = yaml.load(file.read_text(), _LOADER)
-        self.sources: dict[str, dict] = data.get('Sources') or {}
-        entries = {entry['Name']: entry for entry in data['Recipes']}
-        mistakes = [*self._bad_sources(), *self._bad_keys(data['Recipes'])]
+        self.sources: dict[str, dict] = {}
+        try:
+            data = read_yaml(file)
+            mistakes = list(_bad_shape(data))
+        except yaml.YAMLError as error:
+            mistakes = [f'not valid YAML: {" ".join(str(error).split())}']
+        if not mistakes:
+            self.sources = data.get('Sources') or {}
+            entries = {entry['Name']: entry for entry in data['Recipes']}
+            mistakes = [*self._bad_sources(), *self._bad_keys(data['Recipes'])]
         if not mistakes:
             self.recipes = [self._recipe(entry, entries, mistakes) for entry in entries.values()]
         if not mistakes:
@@ -214,7 +220,7 @@ class Ledger:
     def _bad_source(self, name: str, field: str, source: str) -> Iterator[str]:
         if not source:
             yield f'{name}: {field} has no source; add Source, or name it in From'
-        for part in filter(None, str(source).split(';')):
+        for part in filter(None, map(str.strip, str(source).split(';'))):
             first = part.split()[0]
             if first not in self.sources:
                 yield (
@@ -234,6 +240,32 @@ class Ledger:
                         mistakes.append(f'{name} is in {found[name].name} and in {recipe.name}')
         mistakes += [f'{name} has no recipe' for name in configs if name not in found]
         return found
+
+
+def _bad_shape(data: Any) -> Iterator[str]:
+    """Parts of a ledger that are of another type than it needs."""
+    data = data if isinstance(data, Mapping) else {}
+    for key in data:
+        if key not in ('Sources', 'Recipes'):
+            yield f'unknown key {key!r}{nearest(str(key), ("Sources", "Recipes"))}'
+    sources, entries = data.get('Sources') or {}, data.get('Recipes')
+    if not isinstance(sources, Mapping) or not all(
+        isinstance(source, Mapping) for source in sources.values()
+    ):
+        yield 'Sources must be a mapping of names to mappings, as {Repository: ..., Commit: ...}'
+    if not entries or not isinstance(entries, list):
+        yield 'Recipes must be a list of recipes'
+        return
+    for number, entry in enumerate(entries, 1):
+        if not isinstance(entry, Mapping) or not isinstance(entry.get('Name'), str):
+            yield f'recipe {number} must be a mapping with a Name'
+            continue
+        configs = entry.get('Configs') or []
+        if not isinstance(configs, list) or not all(isinstance(name, str) for name in configs):
+            yield f'{entry["Name"]}: Configs must be a list of names, got {configs!r}'
+        for key in (*STATES, 'From'):
+            if not isinstance(entry.get(key) or {}, Mapping):
+                yield f'{entry["Name"]}: {key} must be a mapping of fields, got {entry[key]!r}'
 
 
 def same(a: Any, b: Any) -> bool:

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import yaml
 
 from .loading import CONFIGS
 from .recipes.compare import BUILT, built, differences
@@ -18,6 +19,12 @@ every_tree = pytest.mark.parametrize(
 def test_configs_are_as_their_ledger_says(tree):
     found = list(differences(tree))
     assert not found, '\n'.join([*found[:40], f'{len(found)} in all'])
+
+
+@every_tree
+def test_every_loader_reads_the_ledger(tree):
+    """PyYAML without libyaml takes no ``?`` in a plain scalar of a flow sequence."""
+    assert yaml.load((CONFIGS / tree / 'recipe.yml').read_text(), yaml.SafeLoader)
 
 
 @pytest.mark.parametrize('tree', [TREES[0], TREES[-1]])

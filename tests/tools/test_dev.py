@@ -11,6 +11,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from hybrid_mm.zoo.yaml_files import read_yaml
+
 ROOT = Path(__file__).resolve().parents[2]
 DEV = ROOT / 'tools' / 'dev'
 
@@ -139,6 +141,8 @@ def test_lists_of_mistakes_fit_the_files():
     defects = {m.name: text for m in listed if (text := m.defect(ROOT))}
     assert not defects
     assert not {m.file for m in listed if m.file.startswith('tests/')}
+    for path in mutants.LISTS.glob('*.yml'):
+        read_yaml(path)  # of an entry with `old` twice one would be lost
 
 
 def test_defects_of_a_list(tmp_path):

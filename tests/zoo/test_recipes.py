@@ -1,9 +1,12 @@
 """Ledgers of recipes: values, sources, mistakes, and their tables."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
 from hybrid_mm.zoo import recipe_tables, recipes
+from hybrid_mm.zoo.yaml_files import read_yaml
 
 LEDGER = """
 Sources:
@@ -69,6 +72,12 @@ def test_ledger(tmp_path):
         (lambda d: d['Recipes'][1].update(Offical={}), "'Offical'; did you mean Official?"),
         (lambda d: d['Recipes'][1].update(Different={'lr': 2}), 'Official, Ours and Why'),
         (lambda d: d['Recipes'][1].update(From={'flip': 'paper'}), 'flip, which has no value'),
+        (lambda d: d['Recipes'][0].update(Configs='a_*'), 'One: Configs must be a list of names'),
+        (lambda d: d['Recipes'][0].update(Official=['lr']), 'One: Official must be a mapping'),
+        (lambda d: d['Recipes'][1].pop('Name'), 'recipe 2 must be a mapping with a Name'),
+        (lambda d: d['Sources'].update(code='a/b'), 'Sources must be a mapping'),
+        (lambda d: d.clear(), 'Recipes must be a list'),
+        (lambda d: d.update(Recipe=[]), "unknown key 'Recipe'; did you mean Recipes?"),
     ],
 )
 def test_mistakes_of_a_ledger_are_named(tmp_path, change, message):
@@ -78,6 +87,36 @@ def test_mistakes_of_a_ledger_are_named(tmp_path, change, message):
         write(tmp_path).recipes[0]._replace(
             values={'drop_path': recipes.Value('Chosen', {'a_1': 0.1})}
         ).of('a_2')
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        (LEDGER.replace('lr: 1e-4,', 'lr: 1e-4, lr: 2e-4,'), "key 'lr' is there twice"),
+        (LEDGER + '    Official: {clip: no}\n', r"key 'Official' is there twice.*line 20"),
+        (LEDGER + '\tOfficial: {}\n', 'not valid YAML'),
+        ('', 'Recipes must be a list'),
+    ],
+)
+def test_texts_that_are_no_ledgers(tmp_path, text, message):
+    (tmp_path / recipes.FILE).write_text(text)
+    with pytest.raises(ValueError, match=f'/{recipes.FILE}: .*{message}'):
+        recipes.read(tmp_path)
+
+
+def test_mappings_that_are_merged_may_be_overridden(tmp_path):
+    file = tmp_path / 'file.yml'
+    file.write_text('a: &a {one: 1, two: 2}\nb: &b {<<: *a, one: 3}\nc: {<<: *b, two: 4}\n')
+    assert read_yaml(file)['c'] == {'one': 3, 'two': 4}
+
+
+def test_every_parser_reads_the_ledgers():
+    """In Python's own parser of YAML, ``[a?]`` without quotes is a mistake."""
+    for file in sorted(Path(__file__).parents[2].glob(f'configs/*/{recipes.FILE}')):
+        try:
+            yaml.load(file.read_text(), yaml.SafeLoader)
+        except yaml.YAMLError as error:
+            pytest.fail(f'{file}: {error}')
 
 
 def test_tables(tmp_path):

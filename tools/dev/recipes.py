@@ -53,10 +53,16 @@ def main(argv: list[str] | None = None) -> int:
     from configs.recipes.compare import built, differences, ours
     from digests import of_configs
 
+    from hybrid_mm.errors import nearest
+
     trees = [path.parent.name for path in sorted(CONFIGS.glob('*/metafile.yml'))]
+    args.names = [Path(name).name.removesuffix('.py') for name in args.names]  # of a path as well
+    known = {*trees, *(path.stem for tree in trees for path in (CONFIGS / tree).glob('*.py'))}
     for name in args.names:
-        if name not in trees and not list(CONFIGS.glob(f'*/{name}.py')):
-            parser.error(f'no tree and no config is called {name}')
+        if name not in known:
+            parser.error(
+                f'no tree with a ledger and no config is called {name}{nearest(name, known)}'
+            )
     differ = False
     for tree in trees:
         files = sorted((CONFIGS / tree).glob('*.py'))

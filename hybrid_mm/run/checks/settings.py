@@ -103,7 +103,7 @@ def _check_type(path: str, settings: Any, registry: Registry) -> type | None:
 
 
 def _check_schedulers(schedulers: Any) -> None:
-    """Check the types of ``param_scheduler``; MMEngine itself checks their arguments."""
+    """Check the types of ``param_scheduler`` and their floors; MMEngine checks other arguments."""
     if isinstance(schedulers, str):
         raise UserError(
             f'param_scheduler must be a list of dicts, got the text {schedulers!r}; '
@@ -113,6 +113,12 @@ def _check_schedulers(schedulers: Any) -> None:
         if not isinstance(scheduler, dict):
             raise UserError(f'param_scheduler.{i} must be a dict, got {scheduler!r}')
         _check_type(f'param_scheduler.{i}', scheduler, PARAM_SCHEDULERS)
+        floors = {k: scheduler.get(k) for k in ('eta_min', 'eta_min_ratio')}
+        if None not in floors.values():
+            raise UserError(
+                f'param_scheduler.{i} has eta_min={floors["eta_min"]} and '
+                f'eta_min_ratio={floors["eta_min_ratio"]}; set one of them to None'
+            )
 
 
 def _check_hooks(cfg: Config) -> None:

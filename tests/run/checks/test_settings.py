@@ -28,6 +28,17 @@ def test_numbers_that_must_be_positive(det_config):
             settings.check_settings(cfg)
 
 
+def test_floors_of_schedules_that_exclude_each_other(det_config):
+    cfg = Config.fromfile(det_config)
+    cfg.param_scheduler = [dict(type='CosineAnnealingLR', eta_min=0.0, eta_min_ratio=None)]
+    settings.check_settings(cfg)
+    cfg.param_scheduler[0].eta_min_ratio = 0.1
+    with pytest.raises(
+        UserError, match=r'scheduler\.0 has eta_min=0\.0 and eta_min_ratio=0\.1; set'
+    ):
+        settings.check_settings(cfg)
+
+
 def test_channels_of_neck_and_backbone():
     def check(given, wanted):
         backbone = SimpleNamespace(out_channels=given)
