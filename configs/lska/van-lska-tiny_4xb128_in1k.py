@@ -17,8 +17,6 @@ model = dict(
     ),
     head=dict(in_channels=256),
 )
-# timm's cosine begins under the warm-up
-_base_.param_scheduler[1].begin = 0
 
 # 4 GPUs x 128 images, with the rate of 1e-3 of the official script
 auto_scale_lr = dict(base_batch_size=512)

@@ -12,5 +12,3 @@ model = dict(
     ),
     head=dict(in_channels=256),
 )
-# timm's cosine begins under the warm-up
-_base_.param_scheduler[1].begin = 0
