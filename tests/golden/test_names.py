@@ -51,6 +51,21 @@ CASES = {
         dim_mul_in_attention=False,
         rel_pos_zero_init=True,
     ),
+    'vit-pre_norm': dict(
+        type='VisionTransformer',
+        arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=48),
+        img_size=64,
+        pre_norm=True,
+        drop_rate=0.1,
+        patch_cfg=dict(),
+        init_cfg=None,
+    ),
+    'van-default': dict(type='VAN', patch_sizes=[7, 3, 3, 3], norm_cfg=dict(type='LN', eps=1e-6)),
+    'hornet-pooled': dict(
+        type='HorNet',
+        arch=dict(base_dim=16, depths=[1, 1, 1, 1], orders=[2, 3, 4, 5], dw_cfg=[DW] * 4),
+    ),
+    'levit': dict(type='LeViT', arch='128s', img_size=64, out_indices=(0, -1), mlp_ratio=1),
     'replknet': dict(
         type='RepLKNet',
         arch=dict(
@@ -74,14 +89,15 @@ def randomised(module):
     return module
 
 
-@pytest.mark.parametrize('system', CASES)
-def test_configs_of_mmpretrain(system):
-    config = dict(CASES[system])
+@pytest.mark.parametrize('case', CASES)
+def test_configs_of_mmpretrain(case):
+    config, system = dict(CASES[case]), case.partition('-')[0]
     theirs = randomised(MODELS.build(dict(config, type=f'mmpretrain.{config["type"]}')))
     mapping = importlib.import_module(f'mappings.{system}')
     weights = {key: value.double() for key, value in theirs.state_dict().items()}
     ours = mapping.build(config.pop('type'), config, weights).double().eval()
-    x = torch.randn(2, 3, 64, 96, dtype=torch.float64)
+    width = 64 if system == 'levit' else 96  # which has square maps
+    x = torch.randn(2, 3, 64, width, dtype=torch.float64)
     with torch.no_grad():
         pairs = list(zip(ours(x), theirs(x), strict=True))
     assert max(check.compare(*pair) for pair in pairs) < 1e-6
@@ -116,8 +132,8 @@ def test_timm_with_two_sides_and_layer_scales():
     expected = ours.stages[-1].norm(tokens[0])[:, 0] @ weights['head.weight'].T
     assert check.compare(logits, expected + weights['head.bias']) < 1e-9
     assert last.shape == maps[1].shape == (2, 16, 3, 5)
-    with pytest.raises(ValueError, match='cannot map pre_norm=True'):
-        mapping.build('VisionTransformer', dict(config, pre_norm=True), weights)
+    with pytest.raises(ValueError, match='cannot map reg_tokens=2'):
+        mapping.build('VisionTransformer', dict(config, reg_tokens=2), weights)
 
 
 @pytest.mark.parametrize('norm, act', [
@@ -142,3 +158,31 @@ def test_norm_and_activation_of_gated_convolutions(norm, act):
     ours = importlib.import_module('mappings.hornet').build('GNConvModule', config, weights)
     with torch.no_grad():
         assert check.compare(ours.double().eval()(x), nn.Sequential(*layers)(x)) < 1e-12
+
+
+def test_timm_without_class_token_and_positions():
+    torch.manual_seed(0)
+    sizes = dict(embed_dim=16, heads=2, depths=[1])
+    model = ViT(sizes, pretrain_img_size=64, class_token=False, pre_norm=True, out_indices=(0,))
+    weights = {}
+    for key, value in randomised(model).state_dict().items():
+        key = key.replace('stages.0.', '').replace('stem.proj', 'patch_embed.proj')
+        weights[key.replace('stem.pre_norm', 'norm_pre')] = value
+    del weights['stem.position']
+    model.stem.position.data.zero_()
+    for name, shape in dict(head=(3, 16), fc_norm=(16,)).items():
+        weights |= {f'{name}.weight': torch.rand(shape), f'{name}.bias': torch.rand(shape[0])}
+    config = dict(embed_dim=16, depth=1, num_heads=2, num_classes=3, img_size=[64, 64])
+    config |= dict(class_token=False, pos_embed='none', pre_norm=True, drop_rate=0.1)
+    config |= dict(global_pool='avg', dynamic_img_size=True)
+    mapping = importlib.import_module('mappings.vit')
+    built = mapping.build('VisionTransformer', config, weights).double().eval()
+    x = torch.randn(2, 3, 32, 48, dtype=torch.float64)
+    with torch.no_grad():
+        (theirs, logits), (ours,) = built(x), model(x)
+    assert check.compare(theirs, ours) < 1e-12
+    weights = {key: value.double() for key, value in weights.items()}
+    pooled = nn.functional.layer_norm(
+        ours.mean((2, 3)), (16,), weights['fc_norm.weight'], weights['fc_norm.bias'], 1e-6
+    )
+    assert check.compare(logits, pooled @ weights['head.weight'].T + weights['head.bias']) < 1e-12
