@@ -1,6 +1,7 @@
 """Mappings of the golden cases take MMPretrain's configs and the names of MMCV's norms."""
 
 import importlib
+import json
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from mmengine.registry import MODELS
+from safetensors.torch import load_file
 from torch import nn
 
 from hybrid_mm.backbones import ViT
@@ -186,3 +188,49 @@ def test_timm_without_class_token_and_positions():
         ours.mean((2, 3)), (16,), weights['fc_norm.weight'], weights['fc_norm.bias'], 1e-6
     )
     assert check.compare(logits, pooled @ weights['head.weight'].T + weights['head.bias']) < 1e-12
+
+
+def stored(system, name):
+    path = Path(__file__).parent / 'data' / system / f'{name}.json'
+    mapping = importlib.import_module(f'mappings.{system}')
+    return mapping, json.loads(path.read_text()), load_file(path.with_suffix('.safetensors'))
+
+
+def test_order_of_heads_in_timm():
+    mapping, case, tensors = stored('maxvit', 'op_partition_grid')
+    del case['config']['head_first']  # True by default, whatever the relative positions are
+    for key in [key for key in tensors if '.qkv.' in key]:
+        heads = len(tensors[key]) // 3 // case['config']['dim_head']
+        rows = tensors[key].unflatten(0, (3, heads, -1)).transpose(0, 1).flatten(0, 2)
+        assert not torch.equal(rows, tensors[key])
+        tensors[key] = rows.contiguous()
+    assert check.check_tensors(mapping, case, tensors)[0]
+    mapping, case, tensors = stored('coatnet', 'op_transformer2d_s2')
+    case['config']['head_first'] = False  # which attention to whole maps does not read
+    assert check.check_tensors(mapping, case, tensors)[0]
+    config = dict(in_chs=8, out_chs=8, padding='same', pool_type='avg')
+    with pytest.raises(ValueError, match="padding='same' with pool_type='avg'"):
+        mapping.build('MbConvBlock', config, {})
+
+
+@pytest.mark.parametrize('kind', ['normal_elementwise', 'ones', 'avg', 'posneg'])
+def test_scales_of_learned_queries(kind):
+    mapping, case, tensors = stored('qna', 'op_k3_s2_up')
+    weights = {k[7:]: v for k, v in tensors.items() if k.startswith('weight/')}
+    (key,) = (key for key in weights if key.endswith('attn_scale_weights'))
+    queries, heads = case['config']['n_queries'], case['config']['heads']
+    table = weights[key].clone().view(9, queries, heads)
+    theirs = {k: v for k, v in weights.items() if k != key}
+    if kind == 'normal_elementwise':
+        table[:] = table[:1]
+        theirs[key] = table[0].reshape(1, 1, 1, -1)
+    elif kind == 'ones':
+        theirs[key.replace('weights', 'pos')] = table[None, None]
+    else:
+        table[:] = 1 / queries
+        if kind == 'posneg':  # of two queries the second
+            table[:, 0], table[:, 1] = 1, -1
+    ours = mapping.build(case['module'], case['config'], weights | {key: table.view(1, 1, 9, -1)})
+    same = mapping.build(case['module'], dict(case['config'], attn_scale=kind), theirs)
+    with torch.no_grad():
+        assert torch.equal(same(tensors['input'].float()), ours(tensors['input'].float()))
