@@ -230,3 +230,13 @@ def test_a_dataclass_and_sizes_of_windows_and_heads():
 def test_errors_name_the_field(given, message):
     with pytest.raises(ValueError, match=message):
         network(given if 'stem_width' in given else dict(given, stem_width=64), maxvit=False)
+
+
+def test_pools_that_are_padded_otherwise_are_named():
+    conv = dict(padding='same', pool_type='avg')
+    with pytest.raises(ValueError, match=r"conv_cfg\.pool_type='avg'"):
+        CoAtNet(dict(conv_cfg=conv))
+    conv = dict(stride_mode='pool', downsample_pool_type='max')
+    with pytest.raises(ValueError, match=r"conv_cfg\.downsample_pool_type='max'"):
+        CoAtNet(dict(conv_cfg=conv))
+    network(dict(conv_cfg=dict(conv, stride_mode='dw')), maxvit=False)  # which does not read it
