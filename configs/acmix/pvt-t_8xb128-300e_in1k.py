@@ -13,7 +13,5 @@ model = dict(
     neck=None,
     head=dict(in_channels=512),
 )
-# timm's cosine runs by epoch and begins under the warm-up
-_base_.param_scheduler[1].update(begin=0, convert_to_iter_based=False)
 optim_wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic')
 train_dataloader = dict(sampler=dict(type='RepeatAugSampler', shuffle=True))

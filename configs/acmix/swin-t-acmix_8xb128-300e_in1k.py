@@ -10,5 +10,4 @@ model = dict(
     backbone=dict(type='hybrid_mm.ACmixSwin', arch='tiny', drop_path_rate=0.2, out_indices=(3,)),
     head=dict(in_channels=768),
 )
-_base_.param_scheduler[1].begin = 0  # timm's cosine begins under the warm-up
 optim_wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic')

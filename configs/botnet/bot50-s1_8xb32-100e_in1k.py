@@ -19,4 +19,4 @@ model = dict(
     head=dict(loss=dict(_delete_=True, type='CrossEntropyLoss')),
 )
 
-train_dataloader = dict(batch_size=32)
+train_dataloader = dict(batch_size=32, drop_last=True)

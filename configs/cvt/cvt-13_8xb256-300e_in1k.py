@@ -15,8 +15,6 @@ model = dict(
     head=dict(in_channels=384),
 )
 _base_.param_scheduler[0].start_factor = 1e-6 / 0.002
-# timm's cosine runs by epoch and begins under the warm-up
-_base_.param_scheduler[1].update(begin=0, convert_to_iter_based=False)
 optim_wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic', optimizer=dict(lr=0.002))
 train_dataloader = dict(batch_size=256)
 auto_scale_lr = dict(base_batch_size=2048)

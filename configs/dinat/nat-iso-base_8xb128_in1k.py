@@ -9,5 +9,4 @@ model = dict(
     head=dict(in_channels=768),
 )
 _base_.param_scheduler[0].end = 50
-_base_.param_scheduler[1].begin = 50
 custom_hooks = [dict(type='EMAHook', momentum=2e-4)]  # decay 0.9998

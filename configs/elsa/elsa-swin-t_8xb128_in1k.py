@@ -16,9 +16,9 @@ model = dict(
     ),
     head=dict(in_channels=768),
 )
-for schedule in _base_.param_scheduler:
-    schedule.convert_to_iter_based = False
-_base_.param_scheduler[1].eta_min = 1e-5
+# a LinearLR by epoch is through one step before its end
+_base_.param_scheduler[0].update(end=21, convert_to_iter_based=False)
+_base_.param_scheduler[1].update(eta_min=1e-5, convert_to_iter_based=False)
 optim_wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic')
 _base_.val_dataloader.dataset.pipeline[1].scale = 248
 _base_.test_dataloader.dataset.pipeline[1].scale = 248

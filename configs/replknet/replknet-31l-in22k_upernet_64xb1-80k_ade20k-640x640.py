@@ -8,6 +8,6 @@ model = dict(
 )
 train_cfg = dict(max_iters=80000, val_interval=8000)
 _base_.param_scheduler[0].end = 800
-_base_.param_scheduler[1].update(begin=800, end=80000)
+_base_.param_scheduler[1].end = 80000
 train_dataloader = dict(batch_size=1)
 auto_scale_lr = dict(base_batch_size=64)  # 64 GPUs x 1 crop

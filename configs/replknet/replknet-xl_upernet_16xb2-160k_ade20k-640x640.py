@@ -12,5 +12,5 @@ model = dict(
 )
 train_cfg = dict(max_iters=160000, val_interval=16000)
 _base_.param_scheduler[0].end = 1500
-_base_.param_scheduler[1].update(begin=1500, end=160000)
+_base_.param_scheduler[1].end = 160000
 auto_scale_lr = dict(base_batch_size=32)  # 16 GPUs x 2 crops

@@ -1,5 +1,4 @@
 # Weights decay in MMSegmentation's norms too: its key 'norm' does not fit their names (ln1, ln2).
-# 8 GPUs x 2 crops
 _base_ = [
     '../_base_/models/upernet_r50.py',
     '../_base_/datasets/ade20k.py',
@@ -21,4 +20,5 @@ model = dict(
 )
 flat = dict(decay_mult=0.0)
 _base_.optim_wrapper.paramwise_cfg.custom_keys = {'stem.position': flat, 'class_token': flat}
+_base_.param_scheduler[1].begin = 1500  # MMSegmentation's
 train_dataloader = dict(batch_size=2)

@@ -8,7 +8,7 @@ and Convolution" (arXiv 2111.14556).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -203,7 +203,7 @@ class PVT(BaseBackbone):
     # of MMDetection's PyramidVisionTransformer, whose variants differ in the numbers of layers
     other_names: ClassVar = {
         'pretrain_img_size': 'img_size',
-        'num_layers': lambda depths: {'arch': _arch(*depths)},
+        'num_layers': lambda depths: {'arch': asdict(_arch()) | {'depths': depths}},
     }
 
     arch: PVTArch

@@ -46,6 +46,7 @@ class PatchTokens(nn.Module):
         grid: Rows and columns of the map that the positions are made for.
         class_token: Put a class token in front; its position is there either way.
         pad: Pad incomplete patches with zeros; else they are left out.
+        pre_norm: Layer norm on the tokens; the patches have no bias then.
     """
 
     def __init__(
@@ -56,10 +57,12 @@ class PatchTokens(nn.Module):
         grid: tuple[int, int],
         class_token: bool,
         pad: bool,
+        pre_norm: bool = False,
     ) -> None:
         super().__init__()
         self.patch_size, self.pad, self.grid = patch_size, pad, grid
-        self.proj = nn.Conv2d(in_channels, channels, patch_size, patch_size)
+        self.proj = nn.Conv2d(in_channels, channels, patch_size, patch_size, bias=not pre_norm)
+        self.pre_norm = nn.LayerNorm(channels, eps=_EPS) if pre_norm else nn.Identity()
         self.position = nn.Parameter(torch.empty(1, 1 + grid[0] * grid[1], channels))
         nn.init.trunc_normal_(self.position, std=0.02)
         self.class_token = None
@@ -77,8 +80,9 @@ class PatchTokens(nn.Module):
         x = x.flatten(2).transpose(1, 2)
         position = resize_position_embedding(self.position, size, 1, 'bicubic', self.grid)
         if self.class_token is None:
-            return x + position[:, 1:], size
-        return torch.cat([self.class_token.expand(len(x), -1, -1), x], 1) + position, size
+            return self.pre_norm(x + position[:, 1:]), size
+        x = torch.cat([self.class_token.expand(len(x), -1, -1), x], 1) + position
+        return self.pre_norm(x), size
 
 
 class ResidualConvolution(nn.Module):
@@ -161,9 +165,9 @@ class ViTStage(Stage):
         return run_blocks(self.blocks, x, self.with_cp, size), size
 
 
-def _depths(num_layers: int) -> dict[str, Any]:
+def _depths(num_layers: Any) -> dict[str, Any]:
     """Every block a subset: MMPretrain's ``out_indices`` are numbers of blocks."""
-    return {'depths': [1] * num_layers}
+    return {'depths': [1] * num_layers if isinstance(num_layers, int) else num_layers}
 
 
 def _layer_scale(value: float) -> dict[str, Any]:
@@ -228,6 +232,7 @@ class ViT(BaseBackbone):
         relative: With decomposed relative positions, which are zero at first.
         class_token: With a class token; it excludes windows, relative positions and convolutions.
         final_norm: Layer norm on the last map.
+        pre_norm: Layer norm before the first block, and patches without bias, as in CLIP.
         pooled: Return the class token of the last subset, (N, C), instead of maps: classifiers.
         partial_patches: 'pad' pads patches at the lower and right border with zeros, so that a
             map has ceil(H / patch_size) rows; 'drop' leaves them out as the published codes do.
@@ -291,6 +296,7 @@ class ViT(BaseBackbone):
         qkv_bias: bool = True,
         layer_scale: float | None = None,
         impl: str = 'auto',
+        pre_norm: bool = False,
         **kwargs: Unpack[SharedArguments],
     ) -> None:
         super().__init__(arch, **kwargs)
@@ -318,7 +324,7 @@ class ViT(BaseBackbone):
         self.relative, self.class_token, self.qkv_bias = relative, class_token, qkv_bias
         self.final_norm, self.pooled, self.impl = final_norm, pooled, impl
         self.pad, self.mlp_ratio = partial_patches == 'pad', mlp_ratio
-        self.layer_scale = layer_scale
+        self.layer_scale, self.pre_norm = layer_scale, pre_norm
         self.register_load_state_dict_pre_hook(self._divide)
         self.build()
 
@@ -352,6 +358,7 @@ class ViT(BaseBackbone):
             self._grid(self.pretrain_img_size),
             self.class_token,
             self.pad,
+            self.pre_norm,
         )
 
     def make_stage(self, stage: int) -> nn.Module:
@@ -448,7 +455,7 @@ class ViT(BaseBackbone):
         state = {
             key: value
             for key, value in state.items()
-            if key in own or not key.endswith(('stem.class_token', 'norm.weight', 'norm.bias'))
+            if key in own or not key.endswith(('stem.class_token', '.norm.weight', '.norm.bias'))
         }
         position = state.get('stem.position')
         if position is not None and position.ndim == 3:

@@ -5,6 +5,7 @@ from hybrid_mm.checkpoint_files.loading import (
     CheckpointError,
     MissingCheckpointError,
     check_exists,
+    load_from_http,
     load_from_local,
 )
 
@@ -14,5 +15,6 @@ __all__ = [
     'MissingCheckpointError',
     'check_exists',
     'checksum',
+    'load_from_http',
     'load_from_local',
 ]

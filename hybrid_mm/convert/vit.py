@@ -22,6 +22,7 @@ _RULES = [
     (r'layers\.(\d+)\.attn\.rel_pos_([hw])', r'blocks.\1.attn.relative.rel_\2'),
     (rf'layers\.(\d+)\.ffn\.layers\.0\.0{_LEAF}', r'blocks.\1.mlp.fc1.\2'),
     (rf'layers\.(\d+)\.ffn\.layers\.1{_LEAF}', r'blocks.\1.mlp.fc2.\2'),
+    (rf'(?:norm_pre|pre_norm){_LEAF}', r'stem.pre_norm.\1'),
     (rf'(?:norm|ln1){_LEAF}', r'norm.\1'),
     (rf'head{_LEAF}', r'head.\1'),
 ]

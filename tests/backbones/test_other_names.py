@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hybrid_mm.backbones import VAN, HorNet, MViTv2, RepLKNet, SLaK, ViT
+from hybrid_mm.backbones import PVT, VAN, HorNet, MViTv2, RepLKNet, SLaK, ViT
 
 DW = dict(type='DW', kernel_size=7)
 ORDERS = dict(depths=[1, 1, 2, 1], orders=[2, 3, 4, 5])
@@ -103,3 +103,15 @@ def test_same_network(name):
 def test_errors(cls, settings, message):
     with pytest.raises(ValueError, match=message):
         cls(**settings)
+
+
+@pytest.mark.parametrize('cls, places, theirs, message', [
+    (PVT, ('tiny',), dict(num_layers=[2] * 4), 'num_layers is another name of arch: leave one out'),
+    (ViT, ('tiny', 16, 224, 224, None, None, (), True), dict(use_rel_pos=True),
+     'use_rel_pos is another name of relative: leave one out'),
+    (PVT, (), dict(num_layers=3), 'arch.depths of PVT: one entry per stage expected, got 3'),
+    (ViT, (dict(embed_dims=8, num_layers='2', num_heads=1),), {}, 'arch.depths of ViT: one entry'),
+])  # fmt: skip
+def test_errors_of_arguments_by_place(cls, places, theirs, message):
+    with pytest.raises(ValueError, match=message):
+        cls(*places, **theirs)

@@ -1,6 +1,7 @@
 """Which configs there are, and how a test builds one at a reduced size."""
 
 import contextlib
+import copy
 import functools
 import inspect
 from pathlib import Path
@@ -17,6 +18,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData, PixelData
 from mmpretrain.structures import DataSample
 from mmseg.structures import SegDataSample
+from torch.overrides import TorchFunctionMode
 
 from hybrid_mm.run.launch import set_training_amp
 
@@ -83,10 +85,13 @@ def narrow(model: Config) -> None:
         head.update({key: width for key, width in widths.items() if key in head})
 
 
-def shallow(backbone: Config) -> None:
+def shallow(cfg: Config) -> None:
     """Leave two blocks per stage of a backbone (two may differ); :func:`full` has all of them."""
-    network = MODELS.get(backbone.type)
+    backbone = cfg.model.backbone
+    with MODELS.switch_scope_and_registry(cfg.default_scope) as registry:
+        network = registry.get(backbone.type)
     if not hasattr(network, 'resolve_arch'):
+        shorten_arguments(backbone, getattr(network, 'arch_settings', {}))
         return
     default = inspect.signature(network).parameters['arch'].default
     arch = network.resolve_arch(backbone.get('arch', default)).to_dict()
@@ -103,9 +108,29 @@ def shallow(backbone: Config) -> None:
     backbone.arch = arch
 
 
+def shorten_arguments(backbone: Config, settings: dict) -> None:
+    """The same for a network of MMDetection or MMPretrain, as far as it is given its depths."""
+    if isinstance(backbone.get('arch'), str) and backbone.arch in settings:
+        backbone.arch = copy.deepcopy(settings[backbone.arch])
+    for part in (backbone, backbone.get('arch')):
+        for key in {'depths', 'num_layers'}.intersection(part if isinstance(part, dict) else ()):
+            if isinstance(part[key], (list, tuple)):
+                part[key] = [min(depth, 2) for depth in part[key]]
+
+
 def masked(model: Config) -> bool:
     """Whether it is a Mask2Former, whose attention masks depend on values."""
     return 'panoptic_head' in model or 'pixel_decoder' in model.get('decode_head', {})
+
+
+class ValuesOnCPU(TorchFunctionMode):
+    """Leaves the rates of drop path on the CPU, which other libraries read as numbers."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is torch.linspace:
+            kwargs = dict(device='cpu') | kwargs
+        return func(*args, **kwargs)
 
 
 def full(path: Path, device: str = 'meta') -> torch.nn.Module:
@@ -114,7 +139,7 @@ def full(path: Path, device: str = 'meta') -> torch.nn.Module:
     strip_weights(cfg.model)
     with scope(cfg):
         try:
-            with torch.device(device):
+            with torch.device(device), ValuesOnCPU():
                 return MODELS.build(cfg.model)
         except (RuntimeError, NotImplementedError):  # an __init__ that reads values
             return MODELS.build(cfg.model)

@@ -104,7 +104,7 @@ def test_step_and_prediction(path):
 def check_step_and_prediction(path):
     cfg = reduced(path)
     narrow(cfg.model)
-    shallow(cfg.model.backbone)
+    shallow(cfg)
     model = build(cfg)
     wrapper = optimizer(cfg, model)
     warm_up(cfg, wrapper)

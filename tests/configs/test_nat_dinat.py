@@ -94,7 +94,7 @@ def test_variant_weights_and_dilations(path):
 def test_what_decays(name, spared):
     """No norm decays; in dense networks, biases do. Mask2Former trains backbones slowly."""
     cfg = reduced(next(p for p in OURS if p.stem.startswith(name)))
-    shallow(cfg.model.backbone)
+    shallow(cfg)
     model = build(cfg)
     groups = optimizer(cfg, model).optimizer.param_groups
     options = {

@@ -1,6 +1,9 @@
 """Every value of every config is that of its ledger, ``configs/<tree>/recipe.yml``."""
 
+import re
+
 import pytest
+import yaml
 
 from .loading import CONFIGS
 from .recipes.compare import BUILT, built, differences
@@ -16,6 +19,12 @@ every_tree = pytest.mark.parametrize(
 def test_configs_are_as_their_ledger_says(tree):
     found = list(differences(tree))
     assert not found, '\n'.join([*found[:40], f'{len(found)} in all'])
+
+
+@every_tree
+def test_every_loader_reads_the_ledger(tree):
+    """PyYAML without libyaml takes no ``?`` in a plain scalar of a flow sequence."""
+    assert yaml.load((CONFIGS / tree / 'recipe.yml').read_text(), yaml.SafeLoader)
 
 
 @pytest.mark.parametrize('tree', [TREES[0], TREES[-1]])
@@ -36,3 +45,10 @@ def test_spelling():
     assert pipeline([dict(type='RandomChoice', transforms=[crop, resize[:1]])]) == (
         'RandomChoice(RandomCrop(crop_size=384 x 600) | Resize(scale=1333 x 480))'
     )
+
+
+def test_patterns_are_quoted():
+    """PyYAML without libyaml reads no bare question mark within brackets."""
+    for path in CONFIGS.glob('*/recipe.yml'):
+        bare = re.sub(r"'[^']*'", '', path.read_text())
+        assert not re.findall(r'[\[{][^\]}]*\?[^\]}]*[\]}]', bare), path

@@ -253,7 +253,7 @@ def test_wrong_types_of_layers(kind):
     ('cfg', 'message'),
     [
         (dict(norm_eval='false'), "norm_eval must be True or False, got 'false'"),
-        (dict(arch='t'), r"VAN has no arch 't'"),
+        (dict(arch='q'), r"VAN has no arch 'q'"),
         (dict(arch='smal'), "did you mean 'small'"),
         (dict(norm_cfg=dict(type='BN3')), "norm_cfg type must be one of .*'BN3'; did you mean BN"),
         (dict(norm_cfg=dict(type='BN', mometum=1)), "unknown key 'mometum'; did you mean momentum"),

@@ -168,6 +168,7 @@ def test_every_public_module_is_here():
         'DropPath',
         'EfficientChannelGate',
         'LayerNorm2d',
+        'PooledAttentionStem',
         'RelativePosition2d',
         'SqueezeExcite',
         'DecomposedLKA',

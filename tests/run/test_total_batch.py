@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.runner import EpochBasedTrainLoop
+from torch.utils.data import DataLoader
 
 from hybrid_mm.errors import UserError
 from hybrid_mm.run.total_batch import count_accumulation, describe, scale_rates
@@ -87,3 +89,15 @@ def test_of_a_flexible_runner():
     count_accumulation(run)
     run.strategy._scale_lr()
     assert rates(one) == pytest.approx([0.4])
+
+
+def test_an_epoch_has_a_batch():
+    for images, ok in ((3, False), (4, True)):
+        run = runner(4)
+        run.train_dataloader = DataLoader(range(images), batch_size=4, drop_last=True)
+        run.train_loop = object.__new__(EpochBasedTrainLoop)
+        if ok:
+            scale_rates(run, wrapper(), None)
+        else:
+            with pytest.raises(UserError, match=r'no batch: 3 images .* of less than 4; set'):
+                scale_rates(run, wrapper(), None)

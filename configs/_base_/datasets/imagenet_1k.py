@@ -1,8 +1,9 @@
 # ImageNet-1k at 224 x 224 with the augmentation of timm 0.4.12 that the papers train with:
 # rand-m9-mstd0.5-inc1 and random erasing 0.25 (Mixup, CutMix: model.train_cfg.augments). timm
-# leaves its colour jitter out where RandAugment is on; it draws bilinear or bicubic for each
-# crop, which is always bicubic here. The folder is taken from the environment variable
-# IMAGENET_ROOT if it is set: train/ and val/ with one folder per class.
+# leaves its colour jitter out where RandAugment is on; it draws bilinear or bicubic for each crop,
+# which is always bicubic here. Smaller batches at the end of an epoch are left out. The folder is
+# taken from the environment variable IMAGENET_ROOT if it is set: train/ and val/ with one folder
+# per class.
 dataset_type = 'ImageNet'
 data_root = '{{$IMAGENET_ROOT:data/imagenet}}'
 mean = std = [127.5, 127.5, 127.5]
@@ -43,6 +44,7 @@ train_dataloader = dict(
     batch_size=128,
     num_workers=8,
     persistent_workers=True,
+    drop_last=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(type=dataset_type, data_root=data_root, split='train', pipeline=train_pipeline),
 )

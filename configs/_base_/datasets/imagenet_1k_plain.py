@@ -1,5 +1,5 @@
 # ImageNet-1k at 224 x 224 with random crops and flips only, as ResNets are trained: torchvision's
-# transforms of Pillow images, bilinear.
+# transforms of Pillow images, bilinear, and a last, smaller batch.
 _base_ = './imagenet_1k.py'
 
 train_pipeline = [
@@ -14,6 +14,6 @@ test_pipeline = [
     dict(type='CenterCrop', crop_size=224),
     dict(type='PackInputs'),
 ]
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+train_dataloader = dict(drop_last=False, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

@@ -1,10 +1,11 @@
-# SGD for CIFAR-10: 300 epochs, the first 5 % linear warm-up, cosine decay to 0 by iteration; no
-# weight decay for centres and spreads of quadratic attention.
+# SGD for CIFAR-10: 300 epochs, the first 5 % linear warm-up, cosine decay to 0, both once an epoch;
+# a LinearLR is through one step before its end. No weight decay for centres and spreads of
+# quadratic attention.
 _base_ = './imagenet_bs1024_sgd_100e.py'
 
 train_cfg = dict(max_epochs=300)
-_base_.param_scheduler[0].end = 15
-_base_.param_scheduler[1].update(begin=15, end=300, T_max=285)
+_base_.param_scheduler[0].update(end=16, convert_to_iter_based=False)
+_base_.param_scheduler[1].update(begin=15, end=300, T_max=285, convert_to_iter_based=False)
 optim_wrapper = dict(
     optimizer=dict(lr=0.1),
     paramwise_cfg=dict(

@@ -1,6 +1,7 @@
 # AdamW for ImageNet-1k with the recipe of Swin: 20 epochs of warm-up from 1e-6, cosine to 1e-5 at
 # epoch 300, both by iteration, gradients clipped at norm 5; no weight decay for biases, norms,
-# other vectors and scalars, and tables of relative positions.
+# other vectors and scalars, and tables of relative positions. timm's cosine begins under the
+# warm-up.
 train_cfg = dict(by_epoch=True, max_epochs=300, val_interval=1)
 val_cfg = dict()
 test_cfg = dict()
@@ -18,7 +19,7 @@ param_scheduler = [
         type='CosineAnnealingLR',
         eta_min=1e-5,
         by_epoch=True,
-        begin=20,
+        begin=0,
         end=300,
         convert_to_iter_based=True,
     ),

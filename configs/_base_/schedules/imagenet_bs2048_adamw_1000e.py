@@ -5,8 +5,7 @@ _base_ = './imagenet_bs1024_adamw_300e_deit.py'
 
 train_cfg = dict(max_epochs=1000)
 _base_.param_scheduler[0].start_factor = 1e-6 / 2e-3
-# timm's cosine runs by epoch and begins under the warm-up
-_base_.param_scheduler[1].update(begin=0, end=1000, convert_to_iter_based=False)
+_base_.param_scheduler[1].end = 1000
 optim_wrapper = dict(
     type='hybrid_mm.AGCOptimWrapper',
     optimizer=dict(lr=2e-3, weight_decay=0.025),

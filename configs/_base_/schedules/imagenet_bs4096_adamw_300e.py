@@ -4,7 +4,7 @@
 _base_ = './imagenet_bs1024_adamw_300e_swin.py'
 
 _base_.param_scheduler[0].start_factor = 1e-6  # from (almost) 0
-_base_.param_scheduler[1].eta_min = 1e-6
+_base_.param_scheduler[1].update(eta_min=1e-6, begin=20)
 optim_wrapper = dict(
     optimizer=dict(lr=4e-3),
     clip_grad=None,

@@ -5,7 +5,7 @@ _base_ = './schedule_160k_adamw.py'
 
 train_cfg = dict(max_iters=80000, val_interval=8000)
 _base_.param_scheduler[0].end = 800
-_base_.param_scheduler[1].update(begin=800, end=80000)
+_base_.param_scheduler[1].end = 80000
 optim_wrapper = dict(
     optimizer=dict(lr=2e-4, weight_decay=0.05),
     paramwise_cfg=dict(

@@ -7,6 +7,7 @@ _base_ = [
 ]
 
 model = dict(backbone=dict(_delete_=True, drop_path_rate=0.1), auxiliary_head=dict(in_index=3))
+_base_.param_scheduler[1].begin = 1500  # MMSegmentation's
 train_dataloader = dict(batch_size=2)
 optim_wrapper = dict(
     paramwise_cfg=dict(

@@ -72,7 +72,6 @@ _ONLY: dict[str, tuple] = {
     'conv_cfg.block_type': ('mbconv',),
     'conv_cfg.kernel_size': (3,),
     'conv_cfg.group_size': (1,),
-    'conv_cfg.downsample_pool_type': ('avg2',),
     'conv_cfg.attn_layer': ('se',),
     'conv_cfg.norm_layer': ('', 'batchnorm2d'),
     'transformer_cfg.expand_ratio': (4,),
@@ -121,6 +120,10 @@ def variant(arch: Any, owner: str) -> dict[str, Any]:
 
     for field, known in _ONLY.items():
         one(field, known)
+    if conv['stride_mode'] == 'pool':
+        one('conv_cfg.downsample_pool_type', ('avg2',))
+    if conv['padding'] == 'same':  # pools of 3 x 3 pixels are padded as the convolutions are
+        one('conv_cfg.pool_type', ('avg2', 'max2'))
     relative = one('transformer_cfg.rel_pos_type', _RELATIVE)
     # the order of rows in files, which the converter knows by the table
     first = attention['rel_pos_type'] != 'bias_tf'

@@ -104,7 +104,10 @@ def _unit(item: dict) -> str:
 def _warmup(item: dict) -> str:
     kind = 'constant' if item['type'] == 'ConstantLR' else 'linear'
     factor = number(item.get('start_factor', item.get('factor')))
-    return f'{kind} from x{factor} over {item["end"]} {_unit(item)}, {_per(item)}'
+    length = item['end']
+    if kind == 'linear' and _per(item) == 'each epoch':
+        length -= 1  # a LinearLR is at its end one step earlier: 1 of 1,251 counts less than 1 of 5
+    return f'{kind} from x{factor} over {length} {_unit(item)}, {_per(item)}'
 
 
 def _main(item: dict) -> str:

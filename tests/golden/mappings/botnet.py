@@ -6,9 +6,8 @@ from hybrid_mm.backbones.botnet import BoTNet
 from hybrid_mm.backbones.frames.blocks import Stage
 from hybrid_mm.backbones.frames.hybrid_bottleneck import HybridBottleneck
 from hybrid_mm.backbones.frames.resnet import ConvSlot
-from hybrid_mm.convert import convert
 from hybrid_mm.layers.attention.bottleneck_attention import BottleneckAttention
-from mappings.byobnet import described, network
+from mappings.byobnet import described, network, without_head
 from mappings.common import Config, convert_part, load
 
 
@@ -33,7 +32,7 @@ class _Sized(BoTNet):
 def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
     if 'blocks' in config:
         arch, kwargs = described(config, weights, BoTNet)
-        return load(_Sized(weights, arch, **kwargs), convert(weights, 'timm-byobnet'))
+        return load(_Sized(weights, arch, **kwargs), without_head(weights))
     arch, attention = network(config, weights, BoTNet)
     arch |= dict(
         heads=[attention.take('num_heads', 'heads', default=4)] * len(arch['depths']),
@@ -44,8 +43,8 @@ def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
     bias = attention.take('qkv_bias', default=any(k.endswith('qkv.bias') for k in weights))
     attention.ignore(feat_size=...)
     attention.done()
-    model = _Sized(weights, arch, qkv_bias=bias)
-    return load(model, convert(weights, 'timm-byobnet'))
+    indices = tuple(range(len(arch['depths'])))
+    return load(_Sized(weights, arch, qkv_bias=bias, out_indices=indices), without_head(weights))
 
 
 def _timm_operator(config: Config, weights: dict[str, Tensor]) -> nn.Module:

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from hybrid_mm.backbones.frames.bottleneck_net import BottleneckNet
+from hybrid_mm.convert import convert
 from mappings.common import Config
 
 _VALUE = r'\([^)]*\)|\[[^\]]*\]|[\w.]+'
@@ -93,6 +94,7 @@ def _stages(text: Text, weights: dict[str, Tensor]) -> dict:
     groups = pairs.take('gs', 'group_size')
     if groups is not None:
         settings['group_size'] = groups
+    pairs.ignore(every=...)  # the weights tell which blocks attend
     pairs.done()
     text.done()
     return settings
@@ -116,10 +118,21 @@ def described(
     config: Config, weights: dict[str, Tensor], cls: type[BottleneckNet]
 ) -> tuple[dict, dict]:
     """A config with timm's ``blocks``: our ``arch``, and the arguments of our network."""
+    # of a network: of its classifier, of an image, of initial values
+    config.ignore(num_classes=..., in_chans=(3,), img_size=..., zero_init_last=..., drop_rate=...)
+    config.ignore(fixed_input_size=..., drop_path_rate=..., global_pool=..., output_stride=(32,))
     arch, attention = dict(config), dict(config.get('self_attn_kwargs') or {})
     kwargs = {name: attention.pop(name, False) for name in cls.byob_attention.arguments}
+    attention.pop('feat_size', None)  # the tables tell it
     kwargs['final_conv'] = any(key.startswith('final_conv.') for key in weights)
+    kwargs['out_indices'] = tuple(range(len(config['blocks'])))
     return {**arch, 'self_attn_kwargs': attention}, kwargs
+
+
+def without_head(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of the maps, converted."""
+    state = {key: value for key, value in weights.items() if not key.startswith('head.')}
+    return convert(state, 'timm-byobnet')
 
 
 def network(

@@ -8,6 +8,12 @@ from torch import Tensor, nn
 
 from hybrid_mm.convert import convert
 
+# what MMPretrain's networks take and what has no effect on their maps
+UNUSED = dict.fromkeys(
+    ('drop_rate', 'drop_path_rate', 'frozen_stages', 'norm_eval', 'with_cp', 'init_cfg'), ...
+)
+UNUSED |= dict.fromkeys(('patch_cfg', 'layer_cfgs', 'block_cfgs'), ({},))
+
 
 class Config(dict):
     """Official config of which every argument must be used: :meth:`done` names what is left."""
@@ -65,6 +71,8 @@ def of_mmpretrain(
         weights: State dict in a layout that our converters know.
         **defaults: Of MMPretrain, where ours are others.
     """
+    config = Config(config)
+    config.ignore(**UNUSED)
     model = network(**{**defaults, **config})
     return load(model, without_unused_norms(convert(weights), model.out_indices))
 

@@ -3,9 +3,8 @@
 from torch import Tensor, nn
 
 from hybrid_mm.backbones.halonet import HaloNet
-from hybrid_mm.convert import convert
 from hybrid_mm.layers import HaloAttention
-from mappings.byobnet import described, network
+from mappings.byobnet import described, network, without_head
 from mappings.common import Config, convert_part, load
 
 _OPERATOR = 'stages.0.0.self_attn.', 'stages.0.blocks.0.conv2.'
@@ -22,7 +21,7 @@ def _flags(config: Config, weights: dict[str, Tensor]) -> dict:
 def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
     if 'blocks' in config:
         arch, kwargs = described(config, weights, HaloNet)
-        return load(HaloNet(arch, **kwargs), convert(weights, 'timm-byobnet'))
+        return load(HaloNet(arch, **kwargs), without_head(weights))
     arch, attention = network(config, weights, HaloNet)
     arch |= dict(
         block_size=attention.take('block_size', default=8),
@@ -33,8 +32,8 @@ def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
     )
     flags = _flags(attention, weights)
     attention.done()
-    model = HaloNet(arch, **flags)
-    return load(model, convert(weights, 'timm-byobnet'))
+    model = HaloNet(arch, out_indices=tuple(range(len(arch['depths']))), **flags)
+    return load(model, without_head(weights))
 
 
 def build(module: str, config: dict, weights: dict[str, Tensor]) -> nn.Module:

@@ -16,6 +16,18 @@ from mappings.common import (
     without_unused_norms,
 )
 
+
+class _Flat(nn.Module):
+    """Pooled maps (N, C, 1, 1) as vectors."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(y.flatten(1) for y in self.model(x))
+
+
 PART = 'stages.0.0.gnconv.', 'stages.0.blocks.0.mixer.'
 
 
@@ -60,9 +72,14 @@ def build(module: str, config: dict, weights: dict[str, Tensor]) -> nn.Module:
     """Make our module for a reference one."""
     config = Config(config)
     if module.startswith('HorNet'):
-        if 'arch' in config:
+        if 'arch' in config or 'base_dim' not in config:
             defaults = dict(out_indices=(3,), gap_before_final_norm=True)
-            return of_mmpretrain(HorNet, config, weights, **defaults)
+            model = of_mmpretrain(HorNet, config, weights, **defaults)
+            if model.pooled and model.out_indices != (3,):
+                raise ValueError(
+                    f'cannot map gap_before_final_norm=True with out_indices={model.out_indices}'
+                )
+            return _Flat(model) if model.pooled else model
         return _network(config, weights)
     if module == 'gnconv':
         channels, order = config.take('dim'), config.take('order', default=5)
@@ -103,10 +120,12 @@ def _gated(config: Config, weights: dict[str, Tensor]) -> nn.Module:
     )
     config.ignore(inplace=..., gf_kernel_size=(3,))
     config.done()
-    own = {k: v for k, v in weights.items() if k.startswith(('norm.', 'bn.', 'gn.', 'in.', 'ln.'))}
-    rest = {k: v for k, v in weights.items() if k not in own}
-    norm = {f'norm.{k.split(".", 1)[1]}': v for k, v in own.items()}
-    return load(model, convert_part(rest, *PART, 'hornet') | norm)
+    own = {}
+    for key in list(weights):
+        part, _, name = key.partition('.')
+        if part in ('norm', 'bn', 'gn', 'in', 'ln', 'activate'):
+            own[f'{"act" if part == "activate" else "norm"}.{name}'] = weights.pop(key)
+    return load(model, convert_part(weights, *PART, 'hornet') | own)
 
 
 def _norm(given: str | dict | None) -> str | dict | None:

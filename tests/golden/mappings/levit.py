@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from hybrid_mm.backbones import LeViT
 from hybrid_mm.convert import convert
 from hybrid_mm.layers.attention.levit_attention import LeViTAttention
-from mappings.common import Config, convert_part, load
+from mappings.common import UNUSED, Config, convert_part, load
 
 
 class _Tokens(nn.Module):
@@ -91,9 +91,44 @@ def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
     return _MapsAndLogits(model, load(_Head(widths[-1], classes, distillation), head))
 
 
+def _of_mmpretrain(config: Config, weights: dict[str, Tensor]) -> nn.Module:
+    """MMPretrain's network, whose stages are those with attention."""
+    config.ignore(**UNUSED)
+    config.ignore(patch_size=(16,), act_cfg=(dict(type='HSwish'),), deploy=(False,))
+    arch = config.take('arch')
+    if not isinstance(arch, str):
+        sizes = dict(arch)
+        keys, widths = sizes['key_dims'], sizes['embed_dims']
+        number = len(widths)
+        arch = dict(
+            sizes,
+            mlp_ratios=[2] * number,
+            value_ratios=[2] * number,
+            shrink_heads=[None, *(w // k for w, k in zip(widths, keys[1:], strict=False))],
+            shrink_key_dims=[None, *keys[1:]],
+            shrink_value_ratios=[None] + [4] * (number - 1),
+            shrink_mlp_ratios=[None] + [2] * (number - 1),
+        )
+    arch = LeViT.resolve_arch(arch).to_dict()
+    number = len(arch['depths'])
+    mlp = config.take('mlp_ratio', default=2)
+    arch['mlp_ratios'], arch['shrink_mlp_ratios'] = [mlp] * number, [None] + [mlp] * (number - 1)
+    arch['value_ratios'] = [config.take('attn_ratio', default=2)] * number
+    out = config.take('out_indices', default=-1)
+    model = LeViT(
+        arch,
+        img_size=config.take('img_size', default=224),
+        out_indices=[2 + i % number for i in ([out] if isinstance(out, int) else out)],
+    )
+    config.done()
+    return load(model, convert(weights, 'levit-mmpretrain'))
+
+
 def build(module: str, config: dict, weights: dict[str, Tensor]) -> nn.Module:
     """Make our module for a reference one."""
     config = Config(config)
+    if module.startswith('LeViT') and 'arch' in config:
+        return _of_mmpretrain(config, weights)
     if module.startswith('LeViT'):
         return _network(config, weights)
     if module not in ('Attention', 'AttentionSubsample'):

@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import re
 from typing import Any
 
 from torch import Tensor, nn
@@ -63,6 +64,9 @@ def _conv(config: Config, base: dict, norm: dict) -> tuple[dict, dict]:
         conv['stride_in'] = STRIDES[mode]
     if 'pool_type' in config:
         conv['pool'] = _pool(config)
+    if conv['padding'] == 'same' and conv.get('pool') in ('avg3', 'max3'):
+        raise ValueError(f"cannot map padding='same' with pool_type={conv['pool'][:-1]!r}")
+    config.ignore(downsample_pool_type=('avg2',) if conv.get('stride_in') == 'pool' else ...)
     names = {
         'expansion': ('expand_ratio',),
         'act': ('act', 'act_layer'),
@@ -82,7 +86,6 @@ def _conv(config: Config, base: dict, norm: dict) -> tuple[dict, dict]:
         kernel_size=(3,),
         group_size=(1,),
         attn_layer=('se',),
-        downsample_pool_type=('avg2',),
         norm_layer=('batchnorm2d',),
         norm_layer_cl=...,
         init_values=...,
@@ -98,12 +101,18 @@ def _pool(config: Config) -> str:
     return POOLS[kind]
 
 
-def _attention(config: Config, weights: dict[str, Tensor]) -> tuple[dict, dict[str, Tensor]]:
-    """Arguments of attention, and the weights in the order of rows that their tables have."""
-    relative, head_first = config.take('rel_pos', 'rel_pos_type', default='bias'), None
+def _attention(
+    config: Config, weights: dict[str, Tensor], default: str = 'bias', whole: bool = False
+) -> tuple[dict, dict[str, Tensor]]:
+    """Arguments of attention, and the weights in the order of rows that their tables have.
+
+    ``default`` are the relative positions where the config has none. timm asks for the order in
+    windows alone: attention to a whole map has the head first whatever the config says.
+    """
+    relative = config.take('rel_pos', 'rel_pos_type', default=default)
     if relative not in RELATIVE:
         raise ValueError(f'cannot map rel_pos={relative!r}')
-    head_first = config.take('head_first', default=relative != 'bias_tf')
+    head_first = config.take('head_first', default=True) or whole
     width = config.take('dim_head', default=32)
     channels = config.take('rel_pos_dim', default=512)
     config.ignore(
@@ -134,6 +143,12 @@ def _pair(value: Any) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else tuple(value)
 
 
+def _variant(name: str, family: str) -> str:
+    """Ours for timm's 'maxvit_rmlp_tiny_rw_256' or 'coatnet_0_rw', in which the image may be."""
+    name = name.removeprefix(f'{family}_').removesuffix('_tf')
+    return re.sub(r'_\d{3}$', '', name).removesuffix('_tf').replace('_', '-')
+
+
 def _head(channels: int, hidden: int | None, eps: float, classes: int) -> nn.Sequential:
     head = nn.Sequential()
     head.norm = LayerNorm2d(channels, eps)
@@ -145,17 +160,20 @@ def _head(channels: int, hidden: int | None, eps: float, classes: int) -> nn.Seq
 
 def _network(cls: type, source: str, config: Config, weights: dict[str, Tensor]) -> nn.Module:
     variant = config.take('variant', default='').partition(':')[0]
-    name = variant.removeprefix(source + '_').replace('_', '-')
-    name = name.removesuffix('-tf') or ('tiny' if cls is MaxViT else '0')
-    # the official table has TensorFlow's settings; timm's defaults are CoAtNet's
+    name = _variant(variant, source) or ('tiny' if cls is MaxViT else '0')
     arch = cls.resolve_arch(name).to_dict()
     nested = _dict(config.take('transformer', 'transformer_cfg'))
     config = Config({**config, **nested})
-    attention, weights = _attention(config, weights)
+    default = 'mlp' if arch['attention'].get('relative') == 'log' else 'bias'
+    if variant.endswith('_tf'):
+        default = 'bias_tf'
+        config.setdefault('head_first', False)
+    attention, weights = _attention(config, weights, default, cls is CoAtNet)
     conv = Config(_dict(config.take('conv', 'conv_cfg')))
-    base = arch['conv'] if variant or cls is CoAtNet else dict(act='gelu', padding='symmetric')
-    norm = arch['norm'] if variant or cls is CoAtNet else dict(arch['norm'], eps=1e-5)
-    arch['conv'], arch['norm'] = _conv(conv, base, norm)
+    if cls is MaxViT and not variant:  # timm's defaults; those of the official table are others
+        arch |= dict(conv=dict(act='gelu', padding='symmetric'), approximate='none', ln_eps=1e-6)
+        arch['norm'] = dict(arch['norm'], eps=1e-5)
+    arch['conv'], arch['norm'] = _conv(conv, arch['conv'], arch['norm'])
     conv.done()
     arch['depths'] = list(config.take('depths', default=arch['depths']))
     arch['channels'] = list(config.take('embed_dim', default=arch['channels']))
@@ -184,6 +202,7 @@ def _network(cls: type, source: str, config: Config, weights: dict[str, Tensor])
     else:
         if act != 'gelu':
             raise ValueError(f'cannot map act={act!r}')
+        config.ignore(window_size=..., grid_size=...)  # there are none
         arch['kinds'] = list(config.take('block_type', default=arch['kinds']))
         arch['attention']['relative'] = attention['relative']
         arch['attention']['relative_channels'] = attention['relative_channels']
@@ -255,7 +274,7 @@ def _partition(config: Config, weights: dict[str, Tensor]) -> nn.Module:
 
 
 def _transformer(config: Config, weights: dict[str, Tensor]) -> nn.Module:
-    attention, weights = _attention(config, weights)
+    attention, weights = _attention(config, weights, whole=True)
     channels = config.take('dim')
     act = config.take('act', 'act_layer', default='gelu')
     if act != 'gelu':

@@ -9,7 +9,7 @@ from hybrid_mm.backbones import MViTv2
 from hybrid_mm.backbones.mvitv2 import MultiScaleBlock
 from hybrid_mm.convert import convert
 from hybrid_mm.layers.attention.pooling_attention import PoolingAttention
-from mappings.common import Config, load
+from mappings.common import UNUSED, Config, load
 
 
 def _common(config: Config) -> dict:
@@ -108,17 +108,29 @@ def _block(config: Config, weights: dict[str, Tensor]) -> nn.Module:
 
 def _of_mmpretrain(config: Config, weights: dict[str, Tensor]) -> nn.Module:
     """MMPretrain's classifier; of several maps, its first norms change those after them."""
-    arch = dict(config.take('arch'))
-    starts = [0, *arch.pop('downscale_indices'), arch.pop('num_layers')]
-    arch['depths'] = [b - a for a, b in pairwise(starts)]
+    config.ignore(**UNUSED)
+    arch = config.take('arch')
+    arch = MViTv2.resolve_arch(arch).to_dict() if isinstance(arch, str) else dict(arch)
+    if 'depths' not in arch:
+        starts = [0, *arch.pop('downscale_indices'), arch.pop('num_layers')]
+        arch['depths'] = [b - a for a, b in pairwise(starts)]
     out = config.take('out_scales', default=-1)
     last = len(arch['depths']) - 1
     if out not in (-1, last, [last], (last,)):
         raise ValueError(f'cannot map out_scales={out!r}, only the last')
-    for name, want in (('pool_kernel', (3, 3)), ('dim_mul', 2), ('head_mul', 2)):
-        if config.take(name, default=want) != want:
-            raise ValueError(f'cannot map {name}, only {want}')
-    config.ignore(use_abs_pos_embed=(False,), interpolate_mode=..., rel_pos_zero_init=...)
+    if 'pool_kernel' in config:
+        config['pool_kernel'] = tuple(config['pool_kernel'])
+    for name, want in (
+        ('pool_kernel', (3, 3)),
+        ('dim_mul', 2),
+        ('head_mul', 2),
+        ('use_abs_pos_embed', False),
+        ('norm_cfg', dict(type='LN', eps=1e-6)),
+        ('patch_cfg', dict(kernel_size=7, stride=4, padding=3)),
+    ):
+        if (value := config.take(name, default=want)) != want:
+            raise ValueError(f'cannot map {name}={value!r}, only {want!r}')
+    config.ignore(interpolate_mode=..., rel_pos_zero_init=...)
     options = dict(window_size=None, double_kv_stride=False, out_scales=(last,))
     return load(MViTv2(arch, **options, **config), convert(weights, 'mvitv2'))
 

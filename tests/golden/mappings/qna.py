@@ -1,5 +1,6 @@
 """QnA-ViT by its official arguments."""
 
+import torch
 from torch import Tensor, nn
 
 from hybrid_mm.backbones import QnAViT
@@ -8,21 +9,41 @@ from hybrid_mm.layers.attention.learned_query_attention import LearnedQueryAtten
 from mappings.common import Classifier, Config, convert_part, load
 
 
+def _scales(kind: str, queries: int, weights: dict[str, Tensor]) -> str:
+    """Write the scales of attention, of which the authors have several kinds, as full tables."""
+    for key in [key for key in weights if key.endswith('rpe_bias')]:
+        part, (positions, columns) = key.removesuffix('rpe_bias'), weights[key].shape
+        table = torch.ones(1, 1, positions, columns)
+        if kind == 'normal_elementwise':
+            table = table * weights[f'{part}attn_scale_weights']
+        elif kind == 'ones':
+            table = weights.pop(f'{part}attn_scale_pos').view_as(table)
+        elif kind == 'avg':
+            table = table / queries
+        elif kind == 'posneg':
+            table[..., columns // 2 :] = -1
+        else:
+            return kind
+        weights[f'{part}attn_scale_weights'] = table
+    return 'normal'
+
+
 def _operator(config: Config, weights: dict[str, Tensor]) -> nn.Module:
     weights = {k.removeprefix('params/'): v for k, v in weights.items()}
     size = config.take('kernel_size')
-    config.ignore(padding=(size // 2,), use_bias=(False,))
-    channels = config.take('features')
+    config.ignore(padding=(size // 2,), use_bias=(False,), qna_normalize_stop_grads=...)
+    config.ignore(pos_embedding_type=('relative_pos',), scale_rpe_bias=(False,))
+    channels, queries = config.take('features'), config.take('n_queries', default=2)
     model = LearnedQueryAttention2d(
         weights['Wk'].shape[0],
         channels,
         config.take('heads'),
         size,
         config.take('stride', default=1),
-        config.take('n_queries', default=2),
+        queries,
         config.take('normalize_q', default=True),
         config.take('out_features'),
-        config.take('attn_scale', default='normal'),
+        _scales(config.take('attn_scale', default='normal'), queries, weights),
     )
     config.done()
     part = 'QnAStage_0/QnA_Block_1/FusedKQnA_0/', 'stages.0.blocks.0.attn.'
@@ -40,18 +61,21 @@ def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
         window_sizes=config.take('lsa_window'),
         window_heads=config.take('lsa_heads'),
     )
-    stages = len(arch['qna_depths'])
+    stages, queries = len(arch['qna_depths']), config.take('qna_num_queries', default=2)
     model = QnAViT(
         arch,
-        config.take('qna_num_queries', default=2),
+        queries,
         config.take('qna_normalize_q', default=False),
         config.take('layer_scale'),
         norm_outputs='last' if classes else 'none',
-        attention_scale=config.take('qna_attention_scale', default='normal'),
+        attention_scale=_scales(
+            config.take('qna_attention_scale', default='normal'), queries, weights
+        ),
         out_indices=(stages - 1,) if classes else tuple(range(stages)),
     )
     config.ignore(
         n_stages=(stages,),
+        qna_down_skip=('conv1x1',),
         qna_pos_embedding_type=('relative_pos',),
         qna_implementation=...,
         qna_attention_dropout=...,

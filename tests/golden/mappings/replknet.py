@@ -61,7 +61,9 @@ def build(module: str, config: dict, weights: dict[str, Tensor]) -> nn.Module:
     config = Config(config)
     if module == 'RepLKNet':
         if 'arch' in config:  # every returned map has its norm, whatever the config says
-            config.ignore(norm_intermediate_features=...)
+            config.ignore(norm_intermediate_features=..., use_checkpoint=...)
+            # MMPretrain's network reads none of its layers' settings
+            config.ignore(norm_cfg=..., act_cfg=..., conv_cfg=..., strides=..., dilations=...)
             return of_mmpretrain(RepLKNet, config, weights, out_indices=(3,), norm_outputs='all')
         return _network(config, weights)
     config.ignore(drop_path=...)

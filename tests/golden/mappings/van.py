@@ -17,7 +17,7 @@ from hybrid_mm.backbones.van import (
 )
 from hybrid_mm.convert import convert
 from hybrid_mm.layers import LayerNorm2d, build_large_kernel_attention
-from mappings.common import Classifier, Config, convert_part, load, norm_eps
+from mappings.common import UNUSED, Classifier, Config, convert_part, load, norm_eps
 
 _OPERATORS = {
     'LKA': 'lka',
@@ -90,8 +90,9 @@ def _kernel(config: Config, attention: str, dense: bool = False) -> dict:
 
 def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
     dense = 'arch' in config or 'norm_cfg' in config or config.get('num_classes') in (0, None)
-    attention, _ = _attention(weights)
-    arch = config.take('arch')
+    attention, source = _attention(weights)
+    theirs = source == 'van-mmpretrain'
+    arch = config.take('arch', default='tiny' if theirs else None)
     if arch is None:
         arch = {k: config.take(k) for k in ('embed_dims', 'depths', 'mlp_ratios')}
     elif isinstance(arch, dict):
@@ -103,22 +104,20 @@ def _network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
         attention,
         **_kernel(config, attention, dense),
         in_channels=config.take('in_chans', 'in_channels', default=3),
-        out_indices=config.take('out_indices', default=(0, 1, 2, 3)) if dense else (3,),
+        out_indices=config.take('out_indices', default=(3,) if theirs else (0, 1, 2, 3))
+        if dense
+        else (3,),
         # a text that gives an epsilon for the batch norm only leaves the layer norm's default
         ln_eps=1e-5 if dense and 'BatchNorm' in str(norm) else norm_eps(norm, 1e-5),
     )
+    config.ignore(**UNUSED)
     config.ignore(
-        drop_rate=...,
-        drop_path_rate=...,
+        patch_sizes=([7, 3, 3, 3], (7, 3, 3, 3)),
         num_stages=(4,),
         img_size=...,
         linear=(False,),
         flag=...,
-        frozen_stages=...,
-        norm_eval=...,
-        with_cp=...,
         pretrained=...,
-        init_cfg=...,
     )
     config.done()
     state = convert(weights)
