@@ -90,7 +90,8 @@ def _channels(name: str, settings: dict, scope: str, checkpoint: str | None) -> 
             raise UserError(f'--checkpoint {checkpoint} does not exist')
         cfg.init_cfg = dict(type='Pretrained', checkpoint=checkpoint)
     with DefaultScope.overwrite_default_scope(scope):
-        network = revert_sync_batchnorm(MODELS.build(cfg)).eval()
+        network = revert_sync_batchnorm(MODELS.build(cfg))
+        network.eval()  # returns None in some networks of MMPretrain
         if checkpoint is not None:
             logging.disable(logging.INFO)
             try:

@@ -602,6 +602,13 @@ def test_backbones_of_the_same_head_are_preferred(zoo):
     assert (found.name, found.source, found.hooks) == ('other', 'other_8xb128_in1k', [])
 
 
+def test_backbones_of_mmpretrain():
+    """Whose ``eval()`` returns nothing."""
+    found = find_backbone('convnext-t', 'upernet')
+    assert found.settings['type'] == 'mmpretrain.ConvNeXt'
+    assert found.channels == [96, 192, 384, 768]
+
+
 def test_weights_decide_on_what_is_frozen_and_on_hooks(zoo):
     bare = dict(type='hybrid_mm.VAN', arch=TINY, drop_path_rate=0.2)
     found = find_backbone('small', 'retinanet')

@@ -5,6 +5,7 @@ The dicts here are parts of configs: of a data set, with its wrappers, or of a m
 
 import os
 import re
+from importlib.util import find_spec
 from typing import Any
 
 from mmengine.config import Config
@@ -85,10 +86,11 @@ def check_data(cfg: Config, loader: str, colours: Colours | None = None) -> None
     Raises:
         UserError: A path does not exist (the layout that the config expects is shown),
             classes of data sets, annotations, class folders, heads or metrics do not fit each
-            other, or label maps are missing, broken, or hold one class only.
+            other, or label maps are missing, broken, or hold one class only; a package is missing.
     """
     if not cfg.get(loader):
         return
+    _check_packages(cfg, loader)
     training = loader == 'train_dataloader'
     skip = cfg.get('skip_bad_samples', 0) if training else 0
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
@@ -113,6 +115,22 @@ def check_data(cfg: Config, loader: str, colours: Colours | None = None) -> None
                 check_metrics(cfg, dataset, number, loader)
         check_label_maps(datasets, cfg.model, loader, skip, training, colours)
         check_loader(cfg, loader)
+
+
+def _check_packages(cfg: Config, loader: str) -> None:
+    """Check that panoptic labels can be read: MMDetection does not install what it reads them by.
+
+    Raises:
+        UserError: They cannot.
+    """
+    parts = [cfg[loader], cfg.get(loader.replace('_dataloader', '_evaluator'))]
+    types = {str(node.get('type')).rpartition('.')[2] for _, node in nodes(parts, loader)}
+    readers_of_panoptic = sorted(types & {'LoadPanopticAnnotations', 'CocoPanopticMetric'})
+    if readers_of_panoptic and find_spec('panopticapi') is None:
+        raise UserError(
+            f'{loader}: {readers_of_panoptic[0]} needs the package panopticapi: '
+            'pip install git+https://github.com/cocodataset/panopticapi.git'
+        )
 
 
 def _name_other_images(dataset: dict[str, Any], loader: str) -> None:

@@ -33,3 +33,20 @@ def test_numbers_of_classes_in_all_heads(tmp_path):
     assert text.startswith('model.roi_head.bbox_head.1.num_classes is 4, but the data set of train')
     options = 'model.roi_head.bbox_head.1.num_classes=3 model.auxiliary_head.num_classes=3'
     assert text.endswith(f'use --cfg-options {options}')
+
+
+def test_packages_that_read_panoptic_labels(tmp_path, monkeypatch):
+    cfg = segmentation(tmp_path)
+    found = []
+    monkeypatch.setattr(data, 'find_spec', lambda name: found.append(name) or None)
+    data.check_data(cfg, 'train_dataloader')
+    assert not found
+    cfg.train_dataloader.dataset.pipeline = [dict(type='mmdet.LoadPanopticAnnotations')]
+    with pytest.raises(UserError, match=r'^train_dataloader: LoadPanopticAnnotations needs .*pip'):
+        data.check_data(cfg, 'train_dataloader')
+    cfg.val_dataloader = dict(dataset=dict(type='BaseSegDataset'))
+    cfg.val_evaluator = [dict(type='CocoPanopticMetric')]
+    with pytest.raises(UserError, match='CocoPanopticMetric needs the package panopticapi'):
+        data.check_data(cfg, 'val_dataloader')
+    monkeypatch.setattr(data, 'find_spec', lambda name: object())
+    data._check_packages(cfg, 'train_dataloader')
