@@ -1,7 +1,5 @@
 """Ledgers of recipes: values, sources, mistakes, and their tables."""
 
-from pathlib import Path
-
 import pytest
 import yaml
 
@@ -108,15 +106,6 @@ def test_mappings_that_are_merged_may_be_overridden(tmp_path):
     file = tmp_path / 'file.yml'
     file.write_text('a: &a {one: 1, two: 2}\nb: &b {<<: *a, one: 3}\nc: {<<: *b, two: 4}\n')
     assert read_yaml(file)['c'] == {'one': 3, 'two': 4}
-
-
-def test_every_parser_reads_the_ledgers():
-    """In Python's own parser of YAML, ``[a?]`` without quotes is a mistake."""
-    for file in sorted(Path(__file__).parents[2].glob(f'configs/*/{recipes.FILE}')):
-        try:
-            yaml.load(file.read_text(), yaml.SafeLoader)
-        except yaml.YAMLError as error:
-            pytest.fail(f'{file}: {error}')
 
 
 def test_tables(tmp_path):
