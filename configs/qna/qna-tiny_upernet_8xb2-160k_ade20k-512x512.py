@@ -1,5 +1,4 @@
-# Our recipe, with the exceptions from weight decay of the authors' fine-tuning; the paper has no
-# segmentation.
+# Our recipe; what does not decay is that of the authors' fine-tuning.
 _base_ = [
     '../_base_/models/upernet_r50.py',
     '../_base_/datasets/ade20k.py',

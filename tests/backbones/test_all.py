@@ -325,7 +325,7 @@ STRIDES = (4, 8, 16, 32, 64)
 def strides(cfg):
     """Strides of all maps of a case."""
     if cfg['type'] == 'hybrid_mm.ViT':
-        return (16,) * 4
+        return (cfg.get('patch_size', 16),) * 4
     return STRIDES[: stages_of(cfg)]
 
 

@@ -69,7 +69,9 @@ def check_schedule(cfg) -> None:
         # where both count the same, the second begins at the end of the first; timm's cosine at 0
         if last.type != 'MultiStepLR' and warm.by_epoch == last.by_epoch:
             # factors of an epoch each (distribuuuu); timm's and TensorFlow's cosines count from 0
-            assert last.begin in (0, warm.end)
+            by_steps = warm.by_epoch and not warm.get('convert_to_iter_based')
+            # such a LinearLR is through one step before its end
+            assert last.begin in (0, warm.end - (warm.type == 'LinearLR' and by_steps), warm.end)
             assert warm.end < 0.25 * total
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
     built = [

@@ -126,7 +126,7 @@ OPTIONS = {
     LearnedQueryAttention2d: (
         GRID, dict(in_channels=8, channels=8, heads=2, kernel_size=3),
         dict(channels=4, heads=4, kernel_size=5, stride=2, queries=3, normalize_queries=False,
-             out_channels=6)),
+             out_channels=6, attention_scale='none')),
     LinearNorm: (GRID, dict(in_channels=8, out_channels=8), dict(out_channels=4, norm_weight=0.3)),
     LKA: (MAP, dict(channels=8, kernel_size=7), dict(kernel_size=11, dilation=1)),
     LKATrivial: (MAP, dict(channels=8), dict(kernel_size=7)),
@@ -140,7 +140,7 @@ OPTIONS = {
         MAP, dict(in_channels=8, channels=4, stride=2),
         dict(channels=6, stride=1, expansion=2.0, expand_from='input', act='silu',
              padding='symmetric', stride_in='pool', pre_act=True, gate_ratio=0.5, gate_act='gelu',
-             gate_early=True, bias=False, drop_path=0.4,
+             gate_early=True, bias=False, drop_path=0.4, pool='max2',
              norm=lambda n: nn.BatchNorm2d(n, eps=0.3))),
     MixedShift: (
         HEADS, dict(maps=4, dim=2, out_per_group=2),
@@ -190,6 +190,8 @@ BESIDE = {
     (QuadraticAttention2d, 'center_std'): (dict(mode='full'), 0.3),
     (QuadraticAttention2d, 'spread_std'): (dict(mode='full'), 0.3),
     (DropPath, 'rate'): ({}, 0.4),
+    (GlobalRelativeAttention, 'relative_channels'): (dict(relative='log'), 16),
+    (PartitionAttention, 'relative_channels'): (dict(relative='log'), 16),
 }
 
 
