@@ -326,7 +326,8 @@ def strides(cfg):
     """Strides of all maps of a case."""
     if cfg['type'] == 'hybrid_mm.ViT':
         return (cfg.get('patch_size', 16),) * 4
-    return STRIDES[: stages_of(cfg)]
+    patch = cfg.get('patch_size', STRIDES[0])
+    return tuple(stride * patch // STRIDES[0] for stride in STRIDES[: stages_of(cfg)])
 
 
 def class_of(cfg):
