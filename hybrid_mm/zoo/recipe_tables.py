@@ -37,8 +37,13 @@ def section(ledger: Ledger) -> str:
                 if field not in base.values or _told(value) != _told(base.values[field])
             }
             text += f' As {base.name}' + (', but for:' if shown else '.')
-        rows = [(_words(f), _value(v), _source(v, ledger)) for f, v in shown.items()]
+        numbers: dict[str, int] = {}
+        rows = [(_words(f), _value(v), _source(v, numbers)) for f, v in shown.items()]
         parts.append(f'{text}\n' + (f'\n{_table(("", "Value", "Source"), rows)}' if rows else ''))
+        if numbers:
+            parts.append(
+                ''.join(f'{n}. {_link(source, ledger.sources)}\n' for source, n in numbers.items())
+            )
     return '\n'.join(parts)
 
 
@@ -100,12 +105,12 @@ def _value(value: Value) -> str:
     return text
 
 
-def _source(value: Value, ledger: Ledger) -> str:
+def _source(value: Value, numbers: dict[str, int]) -> str:
+    """Numbers of the sources in the list below a table, which grows."""
     if value.state in ('Unverified', 'Chosen'):
         return value.state.lower()
-    return '; '.join(
-        _link(part, ledger.sources) for part in value.source.split(';') if part.strip()
-    )
+    sources = [' '.join(part.split()) for part in value.source.split(';') if part.strip()]
+    return ', '.join(str(numbers.setdefault(s, len(numbers) + 1)) for s in sources)
 
 
 def _link(text: str, sources: Mapping[str, dict]) -> str:
