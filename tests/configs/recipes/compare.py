@@ -7,12 +7,13 @@ from pathlib import Path
 
 from hybrid_mm.zoo import recipes
 
-sys.path.append(str(Path(__file__).resolve().parents[2]))
-
-from digests import stored
-
 from ..loading import CONFIGS, look_at
 from .describe import Recipe, describe
+
+# before tools/dev, where a tool has the name of that package
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from digests import stored
 
 BUILT = '(recipe).'
 """Lines of the digests of configs that tell what the model makes of a config."""
