@@ -1,7 +1,7 @@
 """Ledgers of recipes as Markdown: a section for the README of a tree, and an overview of all."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hybrid_mm.zoo.recipes import STATES, Ledger, Value
@@ -39,7 +39,7 @@ def section(ledger: Ledger) -> str:
             text += f' As {base.name}' + (', but for:' if shown else '.')
         numbers: dict[str, int] = {}
         rows = [(_words(f), _value(v), _source(v, numbers)) for f, v in shown.items()]
-        parts.append(f'{text}\n' + (f'\n{_table(("", "Value", "Source"), rows)}' if rows else ''))
+        parts.append(f'{text}\n' + (f'\n{table(("", "Value", "Source"), rows)}' if rows else ''))
         if numbers:
             parts.append(
                 ''.join(f'{n}. {_link(source, ledger.sources)}\n' for source, n in numbers.items())
@@ -60,7 +60,7 @@ def overview(ledgers: Mapping[str, Ledger]) -> str:
         total = {state: total[state] + n for state, n in counts.items()}
     rows.append(('all', *total.values()))
     legend = '\n'.join(f'- {state}: {text}.' for state, text in LEGEND.items())
-    text = f'{legend}\n\n{_table(("Configs", *STATES), rows)}'
+    text = f'{legend}\n\n{table(("Configs", *STATES), rows)}'
     kept = [
         (
             tree,
@@ -76,10 +76,11 @@ def overview(ledgers: Mapping[str, Ledger]) -> str:
         if value.state == 'Different'
     ]
     head = ('Configs', 'Recipe', '', 'Official', 'Ours', 'Why')
-    return f'{text}\n## What differs on purpose\n\n{_table(head, kept)}'
+    return f'{text}\n## What differs on purpose\n\n{table(head, kept)}'
 
 
-def _table(head: tuple, rows: list[tuple]) -> str:
+def table(head: Sequence, rows: Iterable[Sequence]) -> str:
+    """Markdown table."""
     lines = [head, ['---'] * len(head), *rows]
     return ''.join('| ' + ' | '.join(map(str, line)) + ' |\n' for line in lines)
 

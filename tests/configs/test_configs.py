@@ -9,6 +9,7 @@ import torch
 from mmengine.dataset import Compose
 
 from hybrid_mm.analysis.complexity import complexity
+from hybrid_mm.run.config import inner_dataset
 
 from .conftest import (
     CONFIG_FILES,
@@ -191,10 +192,7 @@ def check_pipelines(path, cfg):
     for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         if cfg[loader] is None:
             continue
-        dataset = cfg[loader].dataset
-        while 'dataset' in dataset:  # RepeatDataset and the like
-            dataset = dataset.dataset
-        pipelines.append(dataset.pipeline)
+        pipelines.append(inner_dataset(cfg[loader].dataset).pipeline)
     with scope(cfg):
         for pipeline in filter(None, pipelines):
             key = f'{cfg.default_scope} {pipeline!r}'

@@ -7,6 +7,10 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from .of_networks import DROP_PATHS
+
+PREFIX = '(recipe).'
+"""Of the lines in digests of configs."""
 BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
 LAYER_SCALE = re.compile(r'(?:^|\.)(?:gamma_?\d?|layer_scale\w*|ls_?\d?(?:\.\w+)?)$')
 """Names of parameters that scale the branch of a block."""
@@ -116,7 +120,7 @@ def _drop_path(model: nn.Module) -> str:
     rates = [
         float(getattr(m, 'rate', getattr(m, 'drop_prob', None)) or 0)
         for m in model.backbone.modules()
-        if type(m).__name__ in ('DropPath', 'StochasticDepth')
+        if type(m).__name__ in DROP_PATHS
     ]
     return f'{max(rates, default=0.0):.4g}'
 

@@ -189,7 +189,7 @@ def built(cfg: Config) -> Section:
     if unused := set(keys) - {_key_of(name, keys) for name, _ in model.named_parameters()}:
         found[UNUSED_KEYS] = ', '.join(sorted(unused))
     told = built_recipe.describe(model, optimizer.param_groups, optimizer.defaults, rate)
-    return found | {f'(recipe).{key}': value for key, value in told.items()}
+    return found | {f'{built_recipe.PREFIX}{key}': value for key, value in told.items()}
 
 
 def _key_of(name: str, keys: dict) -> str | None:

@@ -25,6 +25,7 @@ from pathlib import Path
 from hybrid_mm.zoo import metafile, recipe_tables, recipes
 from hybrid_mm.zoo.metafile import GROUPS, MEASURED, Model
 from hybrid_mm.zoo.page import page
+from hybrid_mm.zoo.recipe_tables import table
 
 ROOT = Path(__file__).resolve().parents[2]
 BEGIN, END = '<!-- zoo:begin -->', '<!-- zoo:end -->'
@@ -209,12 +210,6 @@ def columns(metrics: Iterable[dict]) -> list[str]:
     """Names of the metrics in the order of their first appearance, boxes before masks."""
     names = dict.fromkeys(name for found in metrics for name in found)
     return sorted(names, key=lambda name: name.startswith('mask'))
-
-
-def table(head: list[str], rows: list[list]) -> str:
-    """Markdown table."""
-    lines = [head, ['---'] * len(head), *rows]
-    return ''.join('| ' + ' | '.join(map(str, line)) + ' |\n' for line in lines)
 
 
 def documents() -> dict[Path, str]:

@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
     warnings.simplefilter('ignore')
     from configs.loading import CONFIGS
-    from configs.recipes.compare import built, differences, ours
+    from configs.recipes.compare import built, differences, ours, recipes_in
     from digests import of_configs
 
     from hybrid_mm.errors import nearest
@@ -70,24 +70,13 @@ def main(argv: list[str] | None = None) -> int:
         if not chosen:
             continue
         # the digest may be old: build what is asked for
-        found = of_configs.compute(tree, {f.stem for f in chosen})
-        n = len('(recipe).')
-        built(tree).update(
-            {
-                name: {key[n:]: v for key, v in section.items() if key.startswith('(recipe).')}
-                for name, section in found.items()
-            }
-        )
+        names = {f.stem for f in chosen}
+        built(tree).update(recipes_in(of_configs.compute(tree, names)))
         if args.values:
             show(chosen, ours)
             continue
         try:
-            lines = [
-                d
-                for d in differences(tree)
-                if not args.names
-                or any(tree in args.names or d.startswith(f'{f.stem} ') for f in chosen)
-            ]
+            lines = list(differences(tree, names))
         except (ValueError, FileNotFoundError) as error:
             lines = [str(error)]
         differ |= bool(lines)

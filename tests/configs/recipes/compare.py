@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from hybrid_mm.zoo import recipes
@@ -14,9 +14,8 @@ from .describe import Recipe, describe
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from digests import stored
-
-BUILT = '(recipe).'
-"""Lines of the digests of configs that tell what the model makes of a config."""
+from digests.built_recipe import PREFIX
+from digests.stored import Digest
 
 
 @functools.cache
@@ -25,11 +24,14 @@ def built(tree: str) -> dict[str, Recipe]:
 
     ``tests/digests`` compares the digest with the models.
     """
-    text = stored.path_of(f'configs/{tree}').read_text()
-    n = len(BUILT)
+    return recipes_in(stored.decode(stored.path_of(f'configs/{tree}').read_text()))
+
+
+def recipes_in(digest: Digest) -> dict[str, Recipe]:
+    """What a digest tells of the recipes of its configs."""
     return {
-        name: {key[n:]: value for key, value in section.items() if key.startswith(BUILT)}
-        for name, section in stored.decode(text).items()
+        name: {k.removeprefix(PREFIX): v for k, v in section.items() if k.startswith(PREFIX)}
+        for name, section in digest.items()
     }
 
 
@@ -38,14 +40,16 @@ def ours(path: Path) -> Recipe:
     return describe(look_at(path)) | built(path.parent.name).get(path.stem, {})
 
 
-def differences(tree: str) -> Iterator[str]:
-    """What the configs of a tree and its ledger tell differently.
+def differences(tree: str, names: Collection[str] | None = None) -> Iterator[str]:
+    """What the configs of a tree, or those named, and its ledger tell differently.
 
     Raises:
         ValueError: The ledger has mistakes.
     """
     ledger = recipes.read(CONFIGS / tree)
     for path in sorted((CONFIGS / tree).glob('*.py')):
+        if names is not None and path.stem not in names:
+            continue
         found = ours(path)
         recipe = ledger.recipe_of(path.stem)
         told = recipe.of(path.stem)

@@ -10,6 +10,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from hybrid_mm.run.config import inner_dataset
+
 Recipe = dict[str, Any]
 
 WITHOUT = {
@@ -140,13 +142,6 @@ def _hooks(cfg: Config) -> Iterator[str]:
 # -- data ----------------------------------------------------------------------------------------
 
 
-def innermost(dataset: dict) -> dict:
-    """The data set within RepeatDataset and the like; of joined ones the first."""
-    while 'dataset' in dataset or 'datasets' in dataset:
-        dataset = dataset['dataset'] if 'dataset' in dataset else dataset['datasets'][0]
-    return dataset
-
-
 def _data(cfg: Config) -> Recipe:
     train, test = cfg.train_dataloader, cfg.test_dataloader
     settings = {
@@ -154,13 +149,13 @@ def _data(cfg: Config) -> Recipe:
         **(cfg.model.get('data_preprocessor') or {}),
     }
     found = dict(
-        data=innermost(train.dataset)['type'].removeprefix('hybrid_mm.'),
+        data=inner_dataset(train.dataset)['type'].removeprefix('hybrid_mm.'),
         sampler=train.sampler.type.removeprefix('mmpretrain.'),
-        train=pipeline(innermost(train.dataset)['pipeline']),
-        test=pipeline(innermost(test.dataset)['pipeline']) if test else 'none',
+        train=pipeline(inner_dataset(train.dataset)['pipeline']),
+        test=pipeline(inner_dataset(test.dataset)['pipeline']) if test else 'none',
         mean=', '.join(map(number, settings['mean'])),
         std=', '.join(map(number, settings['std'])),
-        channels='RGB' if innermost(train.dataset)['type'] in IN_RGB else _channels(settings),
+        channels='RGB' if inner_dataset(train.dataset)['type'] in IN_RGB else _channels(settings),
     )
     if cfg.default_scope == 'mmpretrain':
         return found
