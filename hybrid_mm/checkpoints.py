@@ -6,12 +6,14 @@ checkpoint read it here, so that all of them know the same containers and raise 
 
 from typing import Any, cast
 
+from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
 from hybrid_mm.checkpoint_files import CheckpointError, MissingCheckpointError, check_exists
 from hybrid_mm.convert import differences, unwrap
 from hybrid_mm.errors import UserError, plain_text
+from hybrid_mm.ops.fitted_weights import fitted_weights
 
 __all__ = [
     'CheckpointError',
@@ -22,7 +24,6 @@ __all__ = [
     'load_weights',
     'read_checkpoint',
     'weights_of',
-    'without_left_out',
 ]
 
 
@@ -69,22 +70,17 @@ def inner_model(model: nn.Module) -> nn.Module:
     return model
 
 
-def without_left_out(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights but those of stages that the backbones of a model do without."""
-    backbones = [(f'{name}.' if name else '', m) for name, m in model.named_modules()]
-    backbones = [(prefix, m) for prefix, m in backbones if hasattr(m, 'leaves_out')]
-    return {
-        key: value
-        for key, value in weights.items()
-        if not any(
-            key.startswith(prefix) and module.leaves_out(key[len(prefix) :])
-            for prefix, module in backbones
-        )
-    }
-
-
-def check_weights(model: nn.Module, checkpoint: dict[str, Any], path: str) -> dict[str, Tensor]:
+def check_weights(
+    model: nn.Module, checkpoint: dict[str, Any], path: str, same_size: bool = False
+) -> dict[str, Tensor]:
     """Check that the keys and shapes of a checkpoint are those of a model (wrappers aside).
+
+    Args:
+        model: The model.
+        checkpoint: Content of the file.
+        path: The file, for messages.
+        same_size: Take it as it is. By default weights that were made for another size of the image
+            are resized, see :mod:`hybrid_mm.ops.fitted_weights`; the state of an optimizer is not.
 
     Returns:
         The weights.
@@ -93,7 +89,13 @@ def check_weights(model: nn.Module, checkpoint: dict[str, Any], path: str) -> di
         CheckpointError: Names the first missing, unexpected and mis-shaped keys.
     """
     model, weights = inner_model(model), weights_of(checkpoint, path)
-    weights = without_left_out(model, weights)
+    if not same_size:
+        try:
+            weights, changes = fitted_weights(model, weights)
+        except ValueError as error:
+            raise CheckpointError(path, f'cannot be used: {error}') from error
+        if changes:
+            print_log(f'weights of {path}: {changes}', 'current')
     found = differences(model.state_dict(), weights)
     if found:
         raise CheckpointError(

@@ -20,7 +20,7 @@ ROOMS = {
     'layers': ('ops',),
     'convert': (),
     'checkpoint_files': ('errors', 'compat'),
-    'checkpoints': ('checkpoint_files', 'convert'),
+    'checkpoints': ('checkpoint_files', 'convert', 'ops'),
     'backbones': ('layers', 'convert', 'registry', 'checkpoints'),
     'plugins': ('layers', 'registry', 'compat'),
     'openmmlab': ('backbones', 'plugins'),

@@ -1,8 +1,10 @@
 """Layouts of plain vision transformers: timm's and MAE's, MMPretrain's, detectron2's ViTDet."""
 
+import math
 import re
 
 import torch.nn.functional as F
+from torch import Tensor
 
 from hybrid_mm.convert.core import Source, StateDict, register, rename, unknown_key
 from hybrid_mm.convert.detectron2 import register_detectron2
@@ -34,9 +36,25 @@ def _convert(state: StateDict) -> StateDict:
     kept = {key: value for key, value in state.items() if not _TRAINING_ONLY.fullmatch(key)}
     out = rename(kept, _RULES, 'vit')
     position = out.get('stem.position')
-    if position is not None and position.ndim == 4:  # MMPretrain's ViTSAM: (1, rows, columns, C)
-        out['stem.position'] = F.pad(position.flatten(1, 2), (0, 0, 1, 0))
+    if position is not None:
+        out['stem.position'] = with_class_entry(position, 'stem.class_token' in out)
     return out
+
+
+def with_class_entry(position: Tensor, class_token: bool) -> Tensor:
+    """Positions with an entry of a class token in front, as our layout has them always.
+
+    Args:
+        position: (1, rows, columns, C), of MMPretrain's ViTSAM; or (1, entries, C), those of a
+            square map without that entry if there is no class token and their number is a square.
+        class_token: Whether the network has a class token.
+    """
+    number = position.shape[1]
+    if position.ndim == 4:
+        return F.pad(position.flatten(1, 2), (0, 0, 1, 0))
+    if class_token or position.ndim != 3 or math.isqrt(number) ** 2 != number:
+        return position
+    return F.pad(position, (0, 0, 1, 0))
 
 
 def _matches(keys: set[str]) -> bool:
