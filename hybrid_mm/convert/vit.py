@@ -37,11 +37,11 @@ def _convert(state: StateDict) -> StateDict:
     out = rename(kept, _RULES, 'vit')
     position = out.get('stem.position')
     if position is not None:
-        out['stem.position'] = with_class_entry(position, 'stem.class_token' in out)
+        out['stem.position'] = _with_class_entry(position, 'stem.class_token' in out)
     return out
 
 
-def with_class_entry(position: Tensor, class_token: bool) -> Tensor:
+def _with_class_entry(position: Tensor, class_token: bool) -> Tensor:
     """Positions with an entry of a class token in front, as our layout has them always.
 
     Args:
