@@ -26,6 +26,7 @@ from hybrid_mm.checkpoints import CheckpointError, check_weights
 from hybrid_mm.convert import convert
 from hybrid_mm.engine.starting_weights import starting_weights
 from hybrid_mm.layers import AAConv2d, HaloAttention
+from hybrid_mm.layers.attention.lesa import LESA2d
 from hybrid_mm.ops.fitted_weights import fitted_weights
 from hybrid_mm.ops.positions import fit_position_embedding
 from hybrid_mm.registry import MODELS
@@ -179,7 +180,6 @@ OTHER_SIZES = {
     'CvT': {'arch.patch_sizes', 'kernel_size', 'with_cls_token'},
     'DiNATs': {'patch_size', 'window_size'},
     'ELSASwin': {'kernel_size', 'patch_size'},
-    # the tables of block and halo belong together, and a file says neither
     'HaloNet': {'arch.block_size', 'arch.group_size', 'arch.halo_size'},
     'LESAResNet': {'positions'},
     'MViTv2': {'window_size'},  # its tables are those of the whole map
@@ -676,10 +676,40 @@ def test_layers_alone(caplog):
     assert [record.message[: len(text)] for record in caplog.records] == [text]
 
 
-def test_tables_of_blocks_and_halos_are_not_resized():
-    small, large = (HaloAttention(8, heads=2, block_size=4, halo_size=halo) for halo in (1, 2))
-    with pytest.raises(RuntimeError, match=r'size mismatch for relative.rel_h'):
+@pytest.mark.parametrize(
+    ('small', 'large', 'reason'),
+    [
+        (
+            HaloAttention(8, heads=2, block_size=4, halo_size=1),
+            HaloAttention(8, heads=2, block_size=4, halo_size=2),
+            r'relative.rel_h: 11 entries are of another block or halo than our 15; give the block_',
+        ),
+        (
+            LESA2d(8, (3, 5), groups=2, positions='flat'),
+            LESA2d(8, (5, 4), groups=2, positions='flat'),
+            r'rel: 29 entries do not fit .* maps of 5 x 4 with 39; give the canvas_size',
+        ),
+    ],
+)
+def test_tables_that_cannot_be_resized(small, large, reason):
+    """An error in every way to load, as they would be random else."""
+    with pytest.raises(ValueError, match=reason):
         large.load_state_dict(small.state_dict(), strict=False)
+    large.load_state_dict(large.state_dict())
+    wide = {k: v[..., :1] if 'rel' in k else v for k, v in small.state_dict().items()}
+    with pytest.raises((RuntimeError, ValueError), match=r'size mismatch|entries do not fit'):
+        large.load_state_dict(wide)
+
+
+@pytest.mark.part_of('network:LESAResNet')
+def test_some_offsets_are_not_all():
+    settings = dict(_RESNET, type='LESAResNet', groups=2, deformable=(False, False, True, True))
+    model = MODELS.build(settings)
+    state = {
+        k: v for k, v in model.state_dict().items() if 'stages.3.blocks.1.conv2.local' not in k
+    }
+    with pytest.raises(ValueError, match=r'missing: .*stages.3.blocks.1.conv2.local.conv_offset'):
+        model.load_strictly(state, 'the file')
 
 
 @pytest.mark.part_of('network:BoTNet')
