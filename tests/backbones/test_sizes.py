@@ -585,12 +585,24 @@ def test_images_of_the_size_of_the_tables(network, monkeypatch):
 
 @pytest.mark.part_of('network:ViT', 'network:PVT')
 def test_positions_are_those_of_the_libraries():
-    """MMPretrain's function for its ViT, with PVT's bilinear mode that of MMDetection's PVT."""
+    """MMPretrain's functions for its ViT and MViTv2, MMDetection's for its PVT."""
     resize = pytest.importorskip('mmpretrain.models.utils').resize_pos_embed
     table = torch.randn(1, 17, 6)
     for mode, argument in (('bicubic', 'pretrain_img_size'), ('bilinear', 'img_size')):
         ours = fit_position_embedding(table, (6, 3), 1, mode, argument)
         assert torch.equal(ours, resize(table, (4, 4), (6, 3), mode, 1))
+    theirs = pytest.importorskip('mmdet.models.backbones.pvt').AbsolutePositionEmbedding
+    expected = theirs((4, 4), 6).resize_pos_embed(table[:, 1:], (6, 3), 'bilinear')
+    ours = fit_position_embedding(table[:, 1:], (6, 3), 0, 'bilinear', 'img_size')
+    assert torch.equal(ours, expected)
+    theirs = pytest.importorskip('mmpretrain.models.backbones.mvit').resize_decomposed_rel_pos
+    settings = dict(FITTED['MViTv2']['img_size'][0], img_size=160)
+    relative = MODELS.build(dict(type='MViTv2', **settings)).stages[0].blocks[0].attn.relative
+    assert len(relative.rel_h) == 2 * 40 - 1
+    offsets = torch.arange(40)[:, None] - torch.arange(40) + 39
+    given = torch.randn(27, 8)
+    fitted, _ = fitted_weights(relative, {'rel_h': given})
+    torch.testing.assert_close(fitted['rel_h'][offsets], theirs(given, 40, 40))
     half = table.bfloat16()
     network = MODELS.build(
         dict(type='ViT', arch=dict(_VIT, embed_dim=6), out_indices=(1,), pretrain_img_size=(96, 48))
