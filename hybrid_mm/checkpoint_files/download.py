@@ -128,7 +128,7 @@ def place_of(url: str, folder: Path) -> Path:
     return folder / hashlib.sha256(url.encode()).hexdigest()[:16] / name
 
 
-def download(
+def download_file(
     addresses: Sequence[str],
     path: Path,
     known: Fingerprint = Fingerprint(),

@@ -1,17 +1,13 @@
 """Downloads from a real server on this machine that does all that servers do."""
 
-import contextlib
 import errno
-import gzip
 import hashlib
-import http.server
 import json
 import os
 import re
 import resource
 import shutil
 import signal
-import socket
 import tempfile
 import threading
 import time
@@ -22,116 +18,10 @@ import pytest
 
 from hybrid_mm.checkpoint_files import connections, turns
 from hybrid_mm.checkpoint_files import download as module
-from hybrid_mm.checkpoint_files.download import DownloadError, Fingerprint, download
+from hybrid_mm.checkpoint_files.download import DownloadError, Fingerprint, download_file
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 KNOWN = Fingerprint(sha256=hashlib.sha256(CONTENT).hexdigest()[:8], size=len(CONTENT))
-
-
-class Server:
-    """A server of one content, with faults.
-
-    Attributes:
-        ranges, etag, stop, gzip: Whether it knows ranges, its ETag, the bytes after which it breaks
-            off, each time once, and whether it compresses.
-        asked: Paths and headers of the requests.
-    """
-
-    def __init__(self, content=CONTENT, **options):
-        self.options = dict(ranges=True, etag='"one"', stop=[], chunked=False, gzip=False) | options
-        self.content, self.asked = content, []
-        self.status, self.headers, self.pause, self.stop_between = 200, {}, 0.0, 0.0
-        outer = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = 'HTTP/1.1'
-
-            def do_GET(self):
-                outer.asked.append((self.path, dict(self.headers)))
-                with contextlib.suppress(ConnectionError):  # of one who has seen enough
-                    outer.answer(self)
-
-            def log_message(self, *args):
-                pass
-
-        self.web = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
-        self.web.daemon_threads = True
-        threading.Thread(target=self.web.serve_forever, args=(0.01,), daemon=True).start()
-        self.base = f'http://127.0.0.1:{self.web.server_port}'
-        self.url = f'{self.base}/net.pth'
-
-    def answer(self, handler):
-        options = self.options
-        threading.Event().wait(self.pause)  # the fixture `fork` does without sleep
-        if handler.path.startswith('/to/'):
-            handler.send_response(int(handler.path.split('/')[2]))
-            handler.send_header('Location', '/net.pth')
-            handler.send_header('Content-Length', '0')
-            handler.end_headers()
-            return
-        body, status = self.content, self.status
-        if options['gzip']:
-            body = gzip.compress(body, 1)
-        headers = {'ETag': options['etag']} if options['etag'] else {}
-        asked = re.fullmatch(r'bytes=(\d+)-', handler.headers.get('Range') or '')
-        same = handler.headers.get('If-Range') in (None, options['etag'])
-        if asked and options['ranges'] and same and status == 200:
-            start, status = int(asked[1]), 206
-            if start >= len(body):
-                handler.send_response(416)
-                handler.send_header('Content-Length', '0')
-                handler.end_headers()
-                return
-            headers['Content-Range'] = f'bytes {start}-{len(body) - 1}/{len(body)}'
-            body = body[start:]
-        if options['gzip']:
-            headers['Content-Encoding'] = 'gzip'
-        headers |= {'Transfer-Encoding': 'chunked'} if options['chunked'] else {}
-        if not options['chunked']:
-            headers['Content-Length'] = str(len(body))
-        handler.send_response(status)
-        for name, value in (headers | self.headers).items():
-            handler.send_header(name, value)
-        handler.end_headers()
-        stop = options['stop'].pop(0) if options['stop'] else len(body)
-        for i in range(0, min(stop, len(body)), 1 << 18):
-            threading.Event().wait(self.stop_between)
-            block = body[i : min(i + (1 << 18), stop)]
-            handler.wfile.write(
-                b'%x\r\n%s\r\n' % (len(block), block) if options['chunked'] else block
-            )
-        if stop < len(body):
-            handler.close_connection = True
-            handler.connection.shutdown(socket.SHUT_RDWR)
-        elif options['chunked']:
-            handler.wfile.write(b'0\r\n\r\n')
-
-    @property
-    def ranges(self):
-        return [headers.get('Range') for _, headers in self.asked]
-
-
-@pytest.fixture
-def serve():
-    started = []
-
-    def start(*args, **options):
-        started.append(Server(*args, **options))
-        return started[-1]
-
-    yield start
-    for server in started:
-        server.web.shutdown()
-        server.web.server_close()
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """No pauses, and no proxies of this machine."""
-    monkeypatch.setattr(module, 'PAUSES', (0, 0, 0))
-    for name in ('http', 'https', 'all', 'no'):
-        monkeypatch.delenv(f'{name}_proxy', raising=False)
-        monkeypatch.delenv(f'{name}_proxy'.upper(), raising=False)
 
 
 @pytest.fixture
@@ -143,16 +33,15 @@ def files(path):
     return sorted(p.name for p in path.parent.iterdir()) if path.parent.exists() else []
 
 
-def nobody():
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return f'http://127.0.0.1:{probe.getsockname()[1]}/net.pth'
+@pytest.fixture
+def serve(serve):
+    return lambda content=CONTENT, **options: serve(content, **options)
 
 
-def test_once(serve, path, capsys):
+def test_once(serve, path, capsys, nobody):
     server = serve()
     for _ in range(2):
-        assert download([server.url], path, KNOWN) == path
+        assert download_file([server.url], path, KNOWN) == path
     assert path.read_bytes() == CONTENT and files(path) == ['net.pth']
     assert len(server.asked) == 1
     assert capsys.readouterr().err == f'downloading {server.url}\n'  # nobody watches
@@ -168,7 +57,7 @@ def umask():
 @pytest.mark.parametrize('code', [301, 302, 303, 307, 308])
 def test_redirect(serve, path, code):
     server = serve(stop=[300_000])
-    download([f'{server.base}/to/{code}/net.pth'], path, KNOWN)
+    download_file([f'{server.base}/to/{code}/net.pth'], path, KNOWN)
     assert path.read_bytes() == CONTENT
     assert server.ranges[1] is None and server.ranges[-1] == 'bytes=300000-'  # also after it
 
@@ -189,7 +78,7 @@ def test_redirect(serve, path, code):
 @pytest.mark.parametrize('known', [KNOWN, Fingerprint()], ids=['hash', 'unknown'])
 def test_server_that_breaks_off(serve, path, options, known):
     server = serve(stop=[2000, 3000], **options)
-    download([server.url], path, known)
+    download_file([server.url], path, known)
     assert path.read_bytes() == CONTENT and files(path) == ['net.pth']
     assert len(server.asked) == 3
     able = 'gzip' not in options and (known is KNOWN or 'etag' not in options)
@@ -202,11 +91,11 @@ def test_server_that_breaks_off(serve, path, options, known):
 def test_goes_on_in_a_later_process(serve, path):
     server = serve(stop=[500_000] + [0] * 5)
     with pytest.raises(DownloadError, match='broke off after 500000 of 1048576 bytes') as caught:
-        download([server.url], path)
+        download_file([server.url], path)
     assert caught.value.away
     assert not path.exists() and [Path(name).suffix for name in files(path)] == ['.part', '.json']
     server.options['stop'].clear()
-    download([server.url], path)
+    download_file([server.url], path)
     assert path.read_bytes() == CONTENT and files(path) == ['net.pth']
     path_headers = server.asked[-1][1]
     assert path_headers['Range'] == 'bytes=500000-' and path_headers['If-Range'] == '"one"'
@@ -216,7 +105,7 @@ def test_goes_on_in_a_later_process(serve, path):
 def test_a_file_that_changed_meanwhile_begins_anew(serve, path, change):
     server = serve(stop=[500_000] + [0] * 5)
     with pytest.raises(DownloadError):
-        download([server.url], path)
+        download_file([server.url], path)
     server.options['stop'].clear()
     new = server.content = CONTENT[::-1]
     if change == 'etag':
@@ -229,55 +118,55 @@ def test_a_file_that_changed_meanwhile_begins_anew(serve, path, change):
         server.headers['Content-Range'] = 'bytes 0-1/1048576'
     elif change == 'lies':  # all looks the same, and only the hash tells
         known = Fingerprint(sha256=hashlib.sha256(new).hexdigest())
-        download([server.url], path, known)
+        download_file([server.url], path, known)
         assert path.read_bytes() == new
         return
     elif change == 'note':
         next(path.parent.glob('.*.json')).write_text('{"url": 3')
-    download([server.url], path)
+    download_file([server.url], path)
     assert path.read_bytes() == new
 
 
 def test_a_part_that_is_whole_is_not_asked_for(serve, path):
     server = serve(stop=[500_000] + [0] * 5)
     with pytest.raises(DownloadError):
-        download([server.url], path, KNOWN)
+        download_file([server.url], path, KNOWN)
     next(path.parent.glob('.*.part')).write_bytes(CONTENT)
     asked = len(server.asked)
-    download([server.url], path, KNOWN)
+    download_file([server.url], path, KNOWN)
     assert path.read_bytes() == CONTENT and len(server.asked) == asked
 
 
-def test_second_address(serve, path, capsys):
+def test_second_address(serve, path, capsys, nobody):
     """It goes on where the first one stopped, as the hash decides; without one it begins anew."""
     broken, whole = serve(stop=[500_000] + [0] * 5), serve(etag='"other"')
     gone = f'{serve().base}/to/404/x'
-    download([nobody(), gone, broken.url, whole.url], path, KNOWN)
+    download_file([nobody, gone, broken.url, whole.url], path, KNOWN)
     assert path.read_bytes() == CONTENT and files(path) == ['net.pth']
     assert whole.ranges == ['bytes=500000-'] and 'If-Range' not in whole.asked[0][1]
     assert capsys.readouterr().err.count('; trying another address') == 3
     path.unlink()
     broken.options['stop'] = [500_000] + [0] * 5
-    download([broken.url, whole.url], path)
+    download_file([broken.url, whole.url], path)
     assert whole.ranges[1:] == [None]
 
 
 def test_wrong_content_is_not_kept(serve, path):
     wrong, server = serve(CONTENT[:-1] + b'x'), serve()
     with pytest.raises(DownloadError, match=r'not the file: its sha256 is \w{16}, exp') as caught:
-        download([wrong.url], path, KNOWN)
+        download_file([wrong.url], path, KNOWN)
     assert not caught.value.away and files(path) == [] and len(wrong.asked) == 1
     md5 = Fingerprint(md5=hashlib.md5(CONTENT).hexdigest().upper())
     with pytest.raises(DownloadError, match='its md5 is'):
-        download([wrong.url], path, md5)
-    download([wrong.url, server.url], path, md5)
+        download_file([wrong.url], path, md5)
+    download_file([wrong.url, server.url], path, md5)
     assert path.read_bytes() == CONTENT
     wrong.content = CONTENT[:-1]
     path.unlink()
     with pytest.raises(DownloadError, match='1048575 bytes, expected 1048576'):
-        download([wrong.url], path, KNOWN)
+        download_file([wrong.url], path, KNOWN)
     with pytest.raises(DownloadError, match='is not the file: it is odd'):
-        download([wrong.url], path, check=lambda file: 'it is odd' * file.exists())
+        download_file([wrong.url], path, check=lambda file: 'it is odd' * file.exists())
     assert files(path) == []
 
 
@@ -294,46 +183,46 @@ def test_web_page_in_place_of_a_file(serve, path, page):
     server, whole = serve(page + b' ' * 2000, etag='"p"'), serve()
     server.headers = {'Content-Type': 'text/html; charset=utf-8'}
     with pytest.raises(DownloadError, match='it gives a web page') as caught:
-        download([server.url], path)
+        download_file([server.url], path)
     for title in ("'Google Drive - Virus scan warning'", "'Quota & more'"):
         assert (title.strip("'").split()[0].encode() in page) == (title in str(caught.value))
     assert files(path) == [] and not caught.value.away
-    download([server.url, whole.url], path)
+    download_file([server.url, whole.url], path)
     assert path.read_bytes() == CONTENT
 
 
-def test_errors_of_servers(serve, path, monkeypatch):
+def test_errors_of_servers(serve, path, monkeypatch, nobody):
     server = serve()
     server.status = 404
     with pytest.raises(DownloadError, match=r'^HTTP 404 Not Found$') as caught:
-        download([server.url], path)
+        download_file([server.url], path)
     assert len(server.asked) == 1 and not caught.value.away
     server.status = 503
     with pytest.raises(DownloadError, match='HTTP 503'):
-        download([server.url], path)
+        download_file([server.url], path)
     assert len(server.asked) == 5  # it may be busy
     for url, reason in (
-        (nobody(), 'Connection refused'),
+        (nobody, 'Connection refused'),
         ('nonsense', 'unknown url type'),
         ('http://[1', '.'),
         ('http:///x', 'no host given'),
     ):
         with pytest.raises(DownloadError, match=reason):
-            download([url], path)
+            download_file([url], path)
     server.status, server.headers = 200, {'Content-Encoding': 'br'}
     with pytest.raises(DownloadError, match=r'encodes the file \(br\)'):
-        download([server.url], path)
+        download_file([server.url], path)
     monkeypatch.setattr(connections, 'TIMEOUT', 0.1)
     server.pause, server.headers = 0.3, {}
     with pytest.raises(DownloadError, match=r'the server says nothing for 0\.1 s') as caught:
-        download([server.url], path)
+        download_file([server.url], path)
     assert caught.value.away
-    server.pause, server.stop_between = 0, 0.3
+    server.pause, server.pauses = 0, 0.3
     with pytest.raises(DownloadError, match=r'the server says nothing for 0\.1 s') as caught:
-        download([server.url], path)
-    server.stop_between = 0
+        download_file([server.url], path)
+    server.pauses = 0
     with pytest.raises(DownloadError, match=r'^http://.*: Connection refused.*; nonsense: unk'):
-        download([nobody(), 'nonsense'], path)
+        download_file([nobody, 'nonsense'], path)
     assert files(path) == []
 
 
@@ -343,11 +232,11 @@ def test_strange_addresses(serve, path):
         ('/a b/ü.pth', '/a%20b/%C3%BC.pth'),
         ('/a%20b.pth?x=1&y=a/b#part', '/a%20b.pth?x=1&y=a/b'),
     ):
-        download([server.base + url], path)
+        download_file([server.base + url], path)
         path.unlink()
         assert server.asked[-1][0] == asked
     path.with_name('other').write_bytes(b'local')
-    download([path.with_name('other').as_uri()], path)
+    download_file([path.with_name('other').as_uri()], path)
     assert path.read_bytes() == b'local'
 
 
@@ -356,40 +245,40 @@ def test_proxies(serve, path, monkeypatch, name):
     proxy, server = serve(), serve()
     monkeypatch.setenv(name, proxy.base.replace('//', '//me:secret@'))
     far = 'http://nowhere.invalid/net.pth'
-    download([far], path, KNOWN)
+    download_file([far], path, KNOWN)
     assert proxy.asked[0][0] == far and 'Proxy-Authorization' in ' '.join(
         key.title() for key in proxy.asked[0][1]
     )
     path.unlink()
     monkeypatch.setenv('no_proxy', 'x.org,127.0.0.1')
-    download([server.url], path, KNOWN)
+    download_file([server.url], path, KNOWN)
     assert len(server.asked) == 1 and len(proxy.asked) == 1
     proxy.status = 403
     with pytest.raises(DownloadError, match=rf'HTTP 403 .*by the proxy {proxy.base}\)'):
-        download([far], path.with_name('other'))
+        download_file([far], path.with_name('other'))
     monkeypatch.setenv(name, 'socks5://127.0.0.1:1')
     if name != 'all_proxy':
         with pytest.raises(DownloadError, match='SOCKS'):
-            download([far], path.with_name('other'))
+            download_file([far], path.with_name('other'))
 
 
-def test_a_damaged_file_is_replaced_when_the_new_one_is_there(serve, path, capsys):
+def test_a_damaged_file_is_replaced_when_the_new_one_is_there(serve, path, capsys, nobody):
     server = serve()
     path.parent.mkdir()
     path.write_bytes(CONTENT[:-9])
     with pytest.raises(DownloadError, match=r'refused; .*net\.pth is there, but damaged: it has'):
-        download([nobody()], path, KNOWN)
+        download_file([nobody], path, KNOWN)
     assert path.read_bytes() == CONTENT[:-9]
-    download([server.url], path, KNOWN)
+    download_file([server.url], path, KNOWN)
     assert path.read_bytes() == CONTENT and files(path) == ['net.pth']
     assert 'is damaged (it has 1048567 bytes' in capsys.readouterr().err
     path.write_bytes(b'damaged')
     state = path.stat()
-    download([server.url], path)
+    download_file([server.url], path)
     assert path.read_bytes() == b'damaged'  # nothing is known of it
-    download([server.url], path, damaged=state)
+    download_file([server.url], path, damaged=state)
     assert path.read_bytes() == CONTENT
-    download([server.url], path, damaged=state)
+    download_file([server.url], path, damaged=state)
     assert len(server.asked) == 2
 
 
@@ -414,7 +303,7 @@ def test_folder_that_cannot_be_written(serve, unprivileged):
     server = serve()
     for path in (unprivileged / 'net.pth', unprivileged / 'cache' / 'net.pth'):
         with pytest.raises(DownloadError) as caught:
-            download([server.url], path, KNOWN)
+            download_file([server.url], path, KNOWN)
         assert caught.value.local and re.fullmatch(
             rf'{path.parent} cannot be written \(Permission denied\)\. Put net\.pth there, or name '
             'another folder for downloads with the environment variable TORCH_HOME',
@@ -423,17 +312,17 @@ def test_folder_that_cannot_be_written(serve, unprivileged):
     assert not server.asked
 
 
-def test_file_in_a_folder_that_cannot_be_written(serve, path, monkeypatch):
-    download([serve().url], path, KNOWN)
+def test_file_in_a_folder_that_cannot_be_written(serve, path, monkeypatch, nobody):
+    download_file([serve().url], path, KNOWN)
 
     def no_lock(*args):
         raise OSError(errno.EROFS, 'Read-only file system')
 
     monkeypatch.setattr(module, 'in_turn', no_lock)
-    assert download([nobody()], path, KNOWN) == path
+    assert download_file([nobody], path, KNOWN) == path
     path.unlink()
     with pytest.raises(DownloadError, match=r'cannot be written \(Read-only file system\)'):
-        download([nobody()], path, KNOWN)
+        download_file([nobody], path, KNOWN)
 
 
 def test_no_space(serve, path, monkeypatch):
@@ -442,7 +331,7 @@ def test_no_space(serve, path, monkeypatch):
     resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, before[1]))
     try:
         with pytest.raises(DownloadError, match=r'cache has no space for net\.pth \(') as caught:
-            download([server.url], path, KNOWN)
+            download_file([server.url], path, KNOWN)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert 'TORCH_HOME' in str(caught.value) and caught.value.local and files(path) == []
@@ -450,21 +339,23 @@ def test_no_space(serve, path, monkeypatch):
     monkeypatch.setattr(module.shutil, 'disk_usage', lambda folder: disk)
     needed = r'no space for net\.pth \(1\.05 MB are needed, 999 bytes are free\)'
     with pytest.raises(DownloadError, match=needed):
-        download([server.url], path, KNOWN)
+        download_file([server.url], path, KNOWN)
     assert files(path) == []
     disk.free = len(CONTENT)
-    download([server.url], path, KNOWN)
+    download_file([server.url], path, KNOWN)
 
 
 def test_one_of_several_processes_downloads(serve, path, fork, monkeypatch):
     """Whichever begins, each finds the whole file; also in threads."""
     server = serve()
     server.pause = 0.3
-    codes = fork([lambda: download([server.url], path, KNOWN) and None] * 3, seconds=20)
+    codes = fork([lambda: download_file([server.url], path, KNOWN) and None] * 3, seconds=20)
     assert codes == [0, 0, 0], fork.text
     assert len(server.asked) == 1 and files(path) == ['net.pth']
     path.unlink()
-    work = [threading.Thread(target=download, args=([server.url], path, KNOWN)) for _ in range(3)]
+    work = [
+        threading.Thread(target=download_file, args=([server.url], path, KNOWN)) for _ in range(3)
+    ]
     for thread in work:
         thread.start()
     for thread in work:
@@ -479,7 +370,7 @@ def test_who_waits_is_told_of_a_failure(serve, path, fork):
 
     def fails():
         with pytest.raises(DownloadError, match='HTTP 404'):
-            download([server.url], path, KNOWN)
+            download_file([server.url], path, KNOWN)
 
     assert fork([fails] * 3, seconds=20) == [0] * 3, fork.text
     assert len(server.asked) == 1 and files(path) == []
@@ -507,12 +398,12 @@ def test_a_killed_process_holds_nobody_up(serve, path, fork):
 
     def killed():
         threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
-        download([server.url], path, KNOWN)
+        download_file([server.url], path, KNOWN)
 
     assert fork([killed], seconds=20) == [-signal.SIGKILL]
     assert any(name.endswith('.lock') for name in files(path))
     server.pause = 0
-    download([server.url], path, KNOWN)
+    download_file([server.url], path, KNOWN)
     assert path.read_bytes() == CONTENT and files(path) == ['net.pth']
 
 
@@ -527,14 +418,16 @@ def test_file_systems_without_locks(serve, path, fork, monkeypatch):
     monkeypatch.setattr(turns, 'BEAT', 0.05)
     server = serve()
     server.pause = 0.8
-    assert fork([lambda: download([server.url], path, KNOWN) and None] * 2) == [0, 0], fork.text
+    assert fork([lambda: download_file([server.url], path, KNOWN) and None] * 2) == [0, 0], (
+        fork.text
+    )
     assert len(server.asked) == 1 and files(path) == ['net.pth']
     path.unlink()
     server.pause = 0
     held = path.with_name('.net.pth.lock-held')
     held.touch()  # of a process that is gone
     start = time.monotonic()
-    download([server.url], path, KNOWN)
+    download_file([server.url], path, KNOWN)
     assert time.monotonic() - start > 0.4
     assert path.read_bytes() == CONTENT and not held.exists()
 
@@ -563,5 +456,5 @@ def test_parts_of_other_machines_are_removed_at_the_end(serve, path):
     path.parent.mkdir()
     for name in ('.net.pth.01234567.part', '.net.pth.01234567.part.json', '.other.01234567.part'):
         (path.parent / name).write_text(json.dumps({}))
-    download([serve().url], path, KNOWN)
+    download_file([serve().url], path, KNOWN)
     assert files(path) == ['.other.01234567.part', 'net.pth']
