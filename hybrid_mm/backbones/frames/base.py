@@ -16,7 +16,7 @@ from hybrid_mm.backbones.frames.arch import Arch
 from hybrid_mm.backbones.frames.other_names import Names, takes_other_names
 from hybrid_mm.checkpoints import MissingCheckpointError, read_checkpoint, weights_of
 from hybrid_mm.convert import convert, differences
-from hybrid_mm.convert.core import StateDict
+from hybrid_mm.convert.core import StateDict, misfit
 from hybrid_mm.layers.drop import drop_path_schedule
 from hybrid_mm.ops.argument_types import typed_arguments
 from hybrid_mm.ops.arguments import fraction, positive, stage_indices
@@ -77,7 +77,11 @@ class StrictWeights(BaseModule):
                 'model.backbone.init_cfg.checkpoint at it, or train from scratch with '
                 '--cfg-options model.backbone.init_cfg=None'
             ) from error
-        state = self.to_our_layout(weights_of(loaded, path))
+        weights = weights_of(loaded, path)
+        try:
+            state = self.to_our_layout(weights)
+        except ValueError as error:
+            raise ValueError(f'{path}: {error}') from error
         prefix = prefix or 'backbone.'
         prefix = prefix if prefix.endswith('.') else prefix + '.'
         if any(key.startswith(prefix) for key in state):
@@ -87,7 +91,14 @@ class StrictWeights(BaseModule):
             state = {k: v for k, v in state.items() if k not in heads}
             if heads:
                 print_log(f'{path}: left out the classifier ({", ".join(heads)})', 'current')
-        self.load_strictly(state, path)
+        try:
+            self.load_strictly(state, path)
+        except ValueError as error:
+            name = type(self).__name__
+            other = misfit(weights, self.state_dict(), name)
+            if other is None:
+                raise
+            raise ValueError(f'{path} does not fit this {name}. {other}') from error
 
     def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
         """Load a state dict in our layout.
