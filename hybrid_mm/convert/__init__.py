@@ -26,6 +26,9 @@ from hybrid_mm.convert import (
     swin,
     van,
     vit,
+    vit_google,
+    vit_huggingface,
+    vit_mmseg,
 )
 from hybrid_mm.convert.core import SOURCES, convert, detect, differences, unwrap
 
@@ -56,4 +59,7 @@ __all__ = [
     'unwrap',
     'van',
     'vit',
+    'vit_google',
+    'vit_huggingface',
+    'vit_mmseg',
 ]

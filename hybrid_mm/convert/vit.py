@@ -26,11 +26,29 @@ _RULES = [
     (rf'(?:norm|ln1){_LEAF}', r'norm.\1'),
     (rf'head{_LEAF}', r'head.\1'),
 ]
-_TRAINING_ONLY = re.compile(r'mask_token|decoder_.*')  # MAE's
+# no part of a backbone: those of MAE's pre-training
+_TRAINING_ONLY = re.compile(r'mask_token|decoder_.*')
+
+
+def no_distillation(state: StateDict) -> None:
+    """Check that weights are none of a DeiT with a distillation token.
+
+    Raises:
+        ValueError: They are: the token takes part in every attention, so that the maps would not be
+            those of the network without it.
+    """
+    tokens = ('dist_token', 'stem.dist_token')
+    if any(token in state for token in tokens):
+        raise ValueError(
+            'these are weights of a distilled DeiT, whose distillation token ViT has no place for: '
+            'take those of the same network without distillation (deit_base_patch16_224 instead of '
+            'deit_base_distilled_patch16_224)'
+        )
 
 
 def _convert(state: StateDict) -> StateDict:
     """Convert to ``blocks.I`` and ``norm``, which networks load with any division into stages."""
+    no_distillation(state)
     kept = {key: value for key, value in state.items() if not _TRAINING_ONLY.fullmatch(key)}
     out = rename(kept, _RULES, 'vit')
     position = out.get('stem.position')
@@ -42,7 +60,8 @@ def _convert(state: StateDict) -> StateDict:
 def _matches(keys: set[str]) -> bool:
     embed = {'patch_embed.proj.weight', 'patch_embed.projection.weight'}
     block = {'blocks.0.attn.qkv.weight', 'layers.0.attn.qkv.weight'}
-    return 'pos_embed' in keys and bool(keys & embed and keys & block)
+    others = any(key.endswith('.relative_position_bias_table') for key in keys)  # MMSegmentation's
+    return 'pos_embed' in keys and bool(keys & embed and keys & block) and not others
 
 
 def _simple_fpn(state: StateDict) -> StateDict:
