@@ -6,6 +6,7 @@ checkpoint read it here, so that all of them know the same containers and raise 
 
 from typing import Any, cast
 
+from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
@@ -13,6 +14,7 @@ from hybrid_mm.checkpoint_files import CheckpointError, MissingCheckpointError, 
 from hybrid_mm.convert import differences, unwrap
 from hybrid_mm.convert.core import averages, container, misfit
 from hybrid_mm.errors import UserError, plain_text, warn
+from hybrid_mm.ops.fitted_weights import fitted_weights
 from hybrid_mm.weights import SCHEME, load_by_name
 
 __all__ = [
@@ -24,7 +26,6 @@ __all__ = [
     'load_weights',
     'read_checkpoint',
     'weights_of',
-    'without_left_out',
 ]
 
 _told: set[str] = set()  # files whose averages were named
@@ -86,22 +87,17 @@ def inner_model(model: nn.Module) -> nn.Module:
     return model
 
 
-def without_left_out(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights but those of stages that the backbones of a model do without."""
-    backbones = [(f'{name}.' if name else '', m) for name, m in model.named_modules()]
-    backbones = [(prefix, m) for prefix, m in backbones if hasattr(m, 'leaves_out')]
-    return {
-        key: value
-        for key, value in weights.items()
-        if not any(
-            key.startswith(prefix) and module.leaves_out(key[len(prefix) :])
-            for prefix, module in backbones
-        )
-    }
-
-
-def check_weights(model: nn.Module, checkpoint: dict[str, Any], path: str) -> dict[str, Tensor]:
+def check_weights(
+    model: nn.Module, checkpoint: dict[str, Any], path: str, same_size: bool = False
+) -> dict[str, Tensor]:
     """Check that the keys and shapes of a checkpoint are those of a model (wrappers aside).
+
+    Args:
+        model: The model.
+        checkpoint: Content of the file.
+        path: The file, for messages.
+        same_size: Take it as it is. By default weights that were made for another size of the image
+            are resized, see :mod:`hybrid_mm.ops.fitted_weights`; the state of an optimizer is not.
 
     Returns:
         The weights.
@@ -110,7 +106,13 @@ def check_weights(model: nn.Module, checkpoint: dict[str, Any], path: str) -> di
         CheckpointError: Names the first missing, unexpected and mis-shaped keys.
     """
     model, weights = inner_model(model), weights_of(checkpoint, path)
-    weights = without_left_out(model, weights)
+    if not same_size:
+        try:
+            weights, changes = fitted_weights(model, weights)
+        except ValueError as error:
+            raise CheckpointError(path, f'cannot be used: {error}') from error
+        if changes:
+            print_log(f'weights of {path}: {changes}', 'current')
     found = differences(model.state_dict(), weights)
     if found:
         other = misfit(weights, model.state_dict(), type(model).__name__)
