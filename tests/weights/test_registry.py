@@ -206,7 +206,7 @@ def test_accuracies_are_percentages_of_metrics_of_the_zoo():
 
 
 def test_reported_accuracies_are_near_those_of_the_zoo():
-    """A name beside the wrong file would differ: the zoo has its figures from papers and READMEs."""
+    """The zoo has its figures from papers and READMEs: a name beside a wrong file would differ."""
     zoo = {model.name: model for tree in read_trees(ROOT) for model in tree.models}
     compared = 0
     for weights in WEIGHTS.values():
@@ -225,8 +225,10 @@ def test_input_of_published_backbones_is_known():
     for weights in WEIGHTS.values():
         if weights.files and weights.name not in CONFIGS:
             assert weights.preprocessing.get('Normalisation'), weights.name
-            assert 'Crop' in weights.preprocessing or 'in1k' not in weights.name or (
-                weights.name == 'resnet50-sk_in1k'
+            assert (
+                'Crop' in weights.preprocessing
+                or 'in1k' not in weights.name
+                or (weights.name == 'resnet50-sk_in1k')
             ), weights.name
 
 
