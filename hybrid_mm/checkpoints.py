@@ -6,13 +6,16 @@ checkpoint read it here, so that all of them know the same containers and raise 
 
 from typing import Any, cast
 
+from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
 from hybrid_mm import checkpoint_files
 from hybrid_mm.checkpoint_files import CheckpointError, MissingCheckpointError, file_of_address
 from hybrid_mm.convert import differences, unwrap
-from hybrid_mm.errors import UserError, plain_text
+from hybrid_mm.convert.core import averages, container, misfit
+from hybrid_mm.errors import UserError, plain_text, warn
+from hybrid_mm.ops.fitted_weights import fitted_weights
 from hybrid_mm.weights import SCHEME, load_by_name, weights_file
 
 __all__ = [
@@ -24,8 +27,9 @@ __all__ = [
     'load_weights',
     'read_checkpoint',
     'weights_of',
-    'without_left_out',
 ]
+
+_told: set[str] = set()  # files whose averages were named
 
 
 def check_exists(path: str) -> None:
@@ -55,7 +59,9 @@ def check_exists(path: str) -> None:
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:
-    """Read a checkpoint (.pth, .safetensors, ``hybrid_mm://NAME``) onto the CPU.
+    """Read a checkpoint, also ``hybrid_mm://NAME``, onto the CPU.
+
+    The content of a file tells its format, see ``load_from_local``.
 
     Raises:
         MissingCheckpointError: It does not exist.
@@ -78,16 +84,27 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     return checkpoint
 
 
-def weights_of(checkpoint: dict[str, Any], path: str) -> dict[str, Tensor]:
+def weights_of(checkpoint: dict[str, Any], path: str, key: str | None = None) -> dict[str, Tensor]:
     """Weights in a checkpoint; see :func:`hybrid_mm.convert.unwrap` for the containers.
+
+    Of a file that holds weights and their averages over the training, the weights are taken, with
+    a warning; checkpoints of MMEngine, whose ``EMAHook`` finds its own, aside.
 
     Raises:
         CheckpointError: There are none.
     """
     try:
-        return unwrap(checkpoint)
+        found = unwrap(checkpoint, key)
     except ValueError as error:
         raise CheckpointError(path, f'cannot be used: {error}') from error
+    others = averages(checkpoint) if key is None and 'meta' not in checkpoint else []
+    if others and path not in _told:
+        _told.add(path)
+        warn(
+            f'checkpoint {path} has averaged weights too: those of {container(checkpoint)!r} are '
+            f'taken; python tools/convert_checkpoint.py --key {others[0]} takes the others'
+        )
+    return found
 
 
 def inner_model(model: nn.Module) -> nn.Module:
@@ -97,22 +114,17 @@ def inner_model(model: nn.Module) -> nn.Module:
     return model
 
 
-def without_left_out(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights but those of stages that the backbones of a model do without."""
-    backbones = [(f'{name}.' if name else '', m) for name, m in model.named_modules()]
-    backbones = [(prefix, m) for prefix, m in backbones if hasattr(m, 'leaves_out')]
-    return {
-        key: value
-        for key, value in weights.items()
-        if not any(
-            key.startswith(prefix) and module.leaves_out(key[len(prefix) :])
-            for prefix, module in backbones
-        )
-    }
-
-
-def check_weights(model: nn.Module, checkpoint: dict[str, Any], path: str) -> dict[str, Tensor]:
+def check_weights(
+    model: nn.Module, checkpoint: dict[str, Any], path: str, same_size: bool = False
+) -> dict[str, Tensor]:
     """Check that the keys and shapes of a checkpoint are those of a model (wrappers aside).
+
+    Args:
+        model: The model.
+        checkpoint: Content of the file.
+        path: The file, for messages.
+        same_size: Take it as it is. By default weights that were made for another size of the image
+            are resized, see :mod:`hybrid_mm.ops.fitted_weights`; the state of an optimizer is not.
 
     Returns:
         The weights.
@@ -121,9 +133,17 @@ def check_weights(model: nn.Module, checkpoint: dict[str, Any], path: str) -> di
         CheckpointError: Names the first missing, unexpected and mis-shaped keys.
     """
     model, weights = inner_model(model), weights_of(checkpoint, path)
-    weights = without_left_out(model, weights)
+    if not same_size:
+        try:
+            weights, changes = fitted_weights(model, weights)
+        except ValueError as error:
+            raise CheckpointError(path, f'cannot be used: {error}') from error
+        if changes:
+            print_log(f'weights of {path}: {changes}', 'current')
     found = differences(model.state_dict(), weights)
     if found:
+        other = misfit(weights, model.state_dict(), type(model).__name__)
+        found = [other, *found] if other else found
         raise CheckpointError(
             path, f'is not one of this model ({type(model).__name__}):\n  ' + '\n  '.join(found)
         )

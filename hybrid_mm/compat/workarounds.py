@@ -6,6 +6,7 @@ import sys
 from importlib import import_module
 
 from hybrid_mm.compat.installed import find, is_installed, read_text, version_of
+from hybrid_mm.compat.stored_classes import stored_classes
 
 TRUST = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'  # torch's variable that allows unsafe files
 
@@ -130,8 +131,7 @@ def _method(owner: type, name: str):
 
 
 def load_from_local(filename: str, map_location=None) -> dict:
-    """Load a local checkpoint that holds tensors, plain values and MMEngine's own classes only."""
-    import numpy as np
+    """Load a local checkpoint of torch that holds tensors, plain values and known classes only."""
     import torch
     from mmengine.logging import HistoryBuffer
     from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
@@ -139,14 +139,10 @@ def load_from_local(filename: str, map_location=None) -> dict:
     path = os.path.expanduser(filename)
     if not os.path.isfile(path):
         raise FileNotFoundError(f'{filename} can not be found.')
-    # NumPy 1.26 has an empty _core
-    multiarray = import_module(f'numpy.{"_core" if np.__version__ >= "2" else "core"}.multiarray')
-    allowed = [HistoryBuffer, multiarray._reconstruct, multiarray.scalar, np.ndarray, np.dtype]
     # a HistoryBuffer pickles its methods as getattr(HistoryBuffer, 'mean'); all else is refused
     # and so does a OneCycleLR its formula
-    allowed += [(_method, 'builtins.getattr'), OneCycleParamScheduler]
-    numbers = ('bool', 'int32', 'int64', 'uint32', 'float32', 'float64')
-    allowed += [type(np.dtype(name)) for name in numbers]
+    allowed = [HistoryBuffer, OneCycleParamScheduler, (_method, 'builtins.getattr')]
+    allowed += stored_classes()
     trusted = os.environ.get(TRUST, '').lower() in ('1', 'y', 'yes', 'true')
     try:
         with torch.serialization.safe_globals(allowed):

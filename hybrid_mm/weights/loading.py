@@ -31,7 +31,7 @@ def load_by_name(filename: str, map_location: Any = None, **unused: Any) -> dict
         if published is None:
             state = convert(unwrap(loaded))
         else:
-            state = unwrap(loaded.get(published.key, {}) if published.key else loaded)
+            state = unwrap(loaded, published.key)
             if published.layout != OURS:
                 state = convert(state, published.layout)
     except ValueError as error:
