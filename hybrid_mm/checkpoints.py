@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hybrid_mm.checkpoint_files import CheckpointError, MissingCheckpointError, check_exists
 from hybrid_mm.convert import as_classifier, convert, detect, differences, unwrap
 from hybrid_mm.errors import UserError, plain_text
+from hybrid_mm.weights import SCHEME, load_by_name
 
 __all__ = [
     'CheckpointError',
@@ -30,7 +31,7 @@ __all__ = [
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:
-    """Read a checkpoint (.pth, .safetensors) onto the CPU.
+    """Read a checkpoint (.pth, .safetensors, ``hybrid_mm://NAME``) onto the CPU.
 
     Raises:
         MissingCheckpointError: It does not exist.
@@ -157,3 +158,6 @@ def load_weights(model: nn.Module, checkpoint: dict[str, Any], path: str) -> Non
     """Load the weights of a checkpoint strictly; see :func:`check_weights`."""
     weights = check_weights(model, checkpoint, path)
     inner_model(model).load_state_dict(weights, strict=False)
+
+
+CheckpointLoader.register_scheme(SCHEME, load_by_name, force=True)
