@@ -31,11 +31,13 @@ from hybrid_mm.convert import (
     vit_huggingface,
     vit_mmseg,
 )
+from hybrid_mm.convert.classifier import as_classifier
 from hybrid_mm.convert.core import SOURCES, convert, detect, differences, unwrap
 
 __all__ = [
     'SOURCES',
     'acmix_resnet',
+    'as_classifier',
     'attention_modules',
     'bottleneck_net',
     'convert',
