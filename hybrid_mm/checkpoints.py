@@ -13,6 +13,7 @@ from hybrid_mm.checkpoint_files import CheckpointError, MissingCheckpointError, 
 from hybrid_mm.convert import differences, unwrap
 from hybrid_mm.convert.core import averages, container, misfit
 from hybrid_mm.errors import UserError, plain_text, warn
+from hybrid_mm.weights import SCHEME, load_by_name
 
 __all__ = [
     'CheckpointError',
@@ -30,7 +31,9 @@ _told: set[str] = set()  # files whose averages were named
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU; its content tells the format, see ``load_from_local``.
+    """Read a checkpoint (a file, an address, ``hybrid_mm://NAME``) onto the CPU.
+
+    The content of a file tells its format, see :func:`.checkpoint_files.load_from_local`.
 
     Raises:
         MissingCheckpointError: It does not exist.
@@ -122,3 +125,6 @@ def load_weights(model: nn.Module, checkpoint: dict[str, Any], path: str) -> Non
     """Load the weights of a checkpoint strictly; see :func:`check_weights`."""
     weights = check_weights(model, checkpoint, path)
     inner_model(model).load_state_dict(weights, strict=False)
+
+
+CheckpointLoader.register_scheme(SCHEME, load_by_name, force=True)

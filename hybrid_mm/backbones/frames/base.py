@@ -95,7 +95,9 @@ class StrictWeights(BaseModule):
             self.load_strictly(state, path)
         except ValueError as error:
             name = type(self).__name__
-            other = misfit(weights, self.state_dict(), name)
+            meta = loaded.get('meta')
+            source = meta.get('source') if isinstance(meta, dict) else None
+            other = misfit(weights, self.state_dict(), name, source)
             if other is None:
                 raise
             raise ValueError(f'{path} does not fit this {name}. {other}') from error
