@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
@@ -184,28 +183,6 @@ def _load_of_torch(filename: str, path: str, map_location: Any) -> Any:
     return checkpoint
 
 
-def load_from_http(filename: str, map_location: Any = None, model_dir: str | None = None) -> Any:
-    """Download a checkpoint once and read it, see :func:`.workarounds.load_from_http`.
-
-    MMEngine's loaders of addresses and of names (``open-mmlab://resnet50``) call it as well.
-
-    Raises:
-        CheckpointError: The address cannot be reached, or gives no checkpoint; says what to do.
-    """
-    try:
-        return workarounds.load_from_http(filename, map_location, model_dir)
-    except (UserError, MemoryError):  # of the file, which is there
-        raise
-    except Exception as error:
-        reason = _reason(error).removeprefix(f'{filename} ')
-        raise CheckpointError(
-            filename,
-            f'cannot be downloaded ({reason}). Download it where there is a network, and name the '
-            'file in its place: --cfg-options model.backbone.init_cfg.checkpoint=FILE for the '
-            'weights of a backbone',
-        ) from error
-
-
 def _verify(filename: str, path: str, checkpoint: Any) -> None:
     whole = isinstance(checkpoint, dict) and covers_all(checkpoint)
     match = not isinstance(checkpoint, dict) or matches(checkpoint)
@@ -241,6 +218,3 @@ def _reason(error: BaseException) -> str:
 
 
 CheckpointLoader.register_scheme('', load_from_local, force=True)
-for prefix in ('http://', 'https://'):
-    CheckpointLoader.register_scheme(prefix, load_from_http, force=True)
-mmengine_checkpoint.load_from_http = load_from_http  # of its loaders of names, which call it
