@@ -43,6 +43,8 @@ def save(state, path):
 def logits(features, head):
     """What a classifier gives, with the mean of two heads where it learned from a teacher."""
     x = features if features.ndim == 2 else features.mean((2, 3))
+    if 'head.pre_logits.weight' in head:
+        x = (x @ head['head.pre_logits.weight'].T + head['head.pre_logits.bias']).tanh()
 
     def one(prefix, x):
         if f'{prefix}bn.weight' in head:
@@ -56,9 +58,9 @@ def logits(features, head):
     return (one('head.', x) + one('head.dist.', x)) / 2
 
 
-def gelu(mlp, x):
-    """An MLP whose activation is the GELU."""
-    return mlp.fc2(torch.nn.functional.gelu(mlp.fc1(x)))
+def gelu(mlp, approximate, x):
+    """An MLP whose activation is the GELU, exact ('none') or by tanh."""
+    return mlp.fc2(torch.nn.functional.gelu(mlp.fc1(x), approximate=approximate))
 
 
 def replay(case, folder):
@@ -75,7 +77,7 @@ def replay(case, folder):
         for module in found:
             for key, value in attributes.items():
                 assert hasattr(module, key)
-                setattr(module, key, value if key != 'forward' else partial(gelu, module))
+                setattr(module, key, value if key != 'forward' else partial(gelu, module, value))
     with torch.no_grad():
         outputs = list(model(peers.image(case)))
     if case['logits']:
