@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from hybrid_mm.checkpoint_files import CheckpointError, MissingCheckpointError, check_exists
 from hybrid_mm.convert import differences, unwrap
-from hybrid_mm.errors import UserError, plain_text
+from hybrid_mm.convert.core import averages, container, misfit
+from hybrid_mm.errors import UserError, plain_text, warn
+from hybrid_mm.weights import SCHEME, load_by_name
 
 __all__ = [
     'CheckpointError',
@@ -25,9 +27,13 @@ __all__ = [
     'without_left_out',
 ]
 
+_told: set[str] = set()  # files whose averages were named
+
 
 def read_checkpoint(path: str) -> dict[str, Any]:
-    """Read a checkpoint (.pth, .safetensors) onto the CPU.
+    """Read a checkpoint, also ``hybrid_mm://NAME``, onto the CPU.
+
+    The content of a file tells its format, see ``load_from_local``.
 
     Raises:
         MissingCheckpointError: It does not exist.
@@ -50,16 +56,27 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     return checkpoint
 
 
-def weights_of(checkpoint: dict[str, Any], path: str) -> dict[str, Tensor]:
+def weights_of(checkpoint: dict[str, Any], path: str, key: str | None = None) -> dict[str, Tensor]:
     """Weights in a checkpoint; see :func:`hybrid_mm.convert.unwrap` for the containers.
+
+    Of a file that holds weights and their averages over the training, the weights are taken, with
+    a warning; checkpoints of MMEngine, whose ``EMAHook`` finds its own, aside.
 
     Raises:
         CheckpointError: There are none.
     """
     try:
-        return unwrap(checkpoint)
+        found = unwrap(checkpoint, key)
     except ValueError as error:
         raise CheckpointError(path, f'cannot be used: {error}') from error
+    others = averages(checkpoint) if key is None and 'meta' not in checkpoint else []
+    if others and path not in _told:
+        _told.add(path)
+        warn(
+            f'checkpoint {path} has averaged weights too: those of {container(checkpoint)!r} are '
+            f'taken; python tools/convert_checkpoint.py --key {others[0]} takes the others'
+        )
+    return found
 
 
 def inner_model(model: nn.Module) -> nn.Module:
@@ -96,6 +113,8 @@ def check_weights(model: nn.Module, checkpoint: dict[str, Any], path: str) -> di
     weights = without_left_out(model, weights)
     found = differences(model.state_dict(), weights)
     if found:
+        other = misfit(weights, model.state_dict(), type(model).__name__)
+        found = [other, *found] if other else found
         raise CheckpointError(
             path, f'is not one of this model ({type(model).__name__}):\n  ' + '\n  '.join(found)
         )
@@ -106,3 +125,6 @@ def load_weights(model: nn.Module, checkpoint: dict[str, Any], path: str) -> Non
     """Load the weights of a checkpoint strictly; see :func:`check_weights`."""
     weights = check_weights(model, checkpoint, path)
     inner_model(model).load_state_dict(weights, strict=False)
+
+
+CheckpointLoader.register_scheme(SCHEME, load_by_name, force=True)

@@ -20,7 +20,8 @@ ROOMS = {
     'layers': ('ops',),
     'convert': (),
     'checkpoint_files': ('errors', 'compat'),
-    'checkpoints': ('checkpoint_files', 'convert'),
+    'weights': ('checkpoint_files', 'convert'),
+    'checkpoints': ('weights',),
     'backbones': ('layers', 'convert', 'registry', 'checkpoints'),
     'plugins': ('layers', 'registry', 'compat'),
     'openmmlab': ('backbones', 'plugins'),
@@ -43,6 +44,7 @@ PACKAGES = {
     'layers': {'torch', 'numpy', 'torchvision'},  # torchvision: its deformable convolution
     'convert': {'torch', 'numpy'},
     'checkpoint_files': {'torch', 'numpy', 'mmengine', 'safetensors'},
+    'weights': {'torch', 'mmengine', 'yaml'},
     'checkpoints': {'torch', 'mmengine'},
     'backbones': {'torch', 'numpy', 'mmengine', 'typing_extensions'},
     # mmcv: its norms and its context and non-local blocks; ResNets with plugins are built by it

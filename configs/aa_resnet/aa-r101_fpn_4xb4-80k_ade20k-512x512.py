@@ -1,4 +1,4 @@
 _base_ = './aa-r50_fpn_4xb4-80k_ade20k-512x512.py'
 
-checkpoint = 'checkpoints/aa-r101_in1k.pth'
+checkpoint = 'hybrid_mm://aa-r101_in1k'
 model = dict(backbone=dict(arch='r101', init_cfg=dict(checkpoint=checkpoint)))

@@ -8,7 +8,7 @@ model = dict(
         arch='small',
         drop_path_rate=0.1,
         out_indices=(3,),
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/pvt-s_in1k.pth'),
+        init_cfg=dict(type='Pretrained', checkpoint='hybrid_mm://pvt-s_in1k'),
     ),
     neck=dict(in_channels=[512]),
 )

@@ -1,4 +1,4 @@
 _base_ = './mask-rcnn_swin-t-acmix_fpn_ms-crop-3x_coco.py'
 
-checkpoint = 'checkpoints/swin-s-acmix_in1k.pth'
+checkpoint = 'hybrid_mm://swin-s-acmix_in1k'
 model = dict(backbone=dict(arch='small', init_cfg=dict(checkpoint=checkpoint)))

@@ -1,4 +1,4 @@
 _base_ = './pvt-t_fpn_8xb4-40k_ade20k-512x512.py'
 
-checkpoint = 'checkpoints/pvt-s_in1k.pth'
+checkpoint = 'hybrid_mm://pvt-s_in1k'
 model = dict(backbone=dict(arch='small', init_cfg=dict(checkpoint=checkpoint)))

@@ -1,4 +1,4 @@
 _base_ = './retinanet_pvt-t_fpn_1x_coco.py'
 
-checkpoint = 'checkpoints/pvt-s_in1k.pth'
+checkpoint = 'hybrid_mm://pvt-s_in1k'
 model = dict(backbone=dict(arch='small', init_cfg=dict(checkpoint=checkpoint)))

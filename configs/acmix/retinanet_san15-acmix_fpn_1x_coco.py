@@ -1,4 +1,4 @@
 _base_ = './retinanet_san10-acmix_fpn_1x_coco.py'
 
-checkpoint = 'checkpoints/san15-acmix_in1k.pth'
+checkpoint = 'hybrid_mm://san15-acmix_in1k'
 model = dict(backbone=dict(arch='san15', init_cfg=dict(checkpoint=checkpoint)))

@@ -1,4 +1,4 @@
 _base_ = './san10-acmix_fpn_4xb4-80k_ade20k-512x512.py'
 
-checkpoint = 'checkpoints/san19-acmix_in1k.pth'
+checkpoint = 'hybrid_mm://san19-acmix_in1k'
 model = dict(backbone=dict(arch='san19', init_cfg=dict(checkpoint=checkpoint)))

@@ -6,7 +6,7 @@ _base_ = [
     '../_base_/default_runtime_seg.py',
 ]
 
-checkpoint = 'checkpoints/swin-t-acmix_in1k.pth'
+checkpoint = 'hybrid_mm://swin-t-acmix_in1k'
 no_decay = dict(decay_mult=0.0)
 model = dict(
     backbone=dict(

@@ -1,5 +1,5 @@
 _base_ = ['./recipes/mask-rcnn_fpn_1x_coco.py', './members/bot.py']
 
-checkpoint = 'checkpoints/resnet50-bot_in1k.pth'
+checkpoint = 'hybrid_mm://resnet50-bot_in1k'
 init_cfg = dict(type='Pretrained', checkpoint=checkpoint)
 model = dict(backbone=dict(_base_.backbone, init_cfg=init_cfg))

@@ -1,6 +1,6 @@
 _base_ = ['./recipes/mask-rcnn_fpn_1x_coco.py', './members/quadratic.py']
 
-checkpoint = 'checkpoints/resnet50-quadratic_in1k.pth'
+checkpoint = 'hybrid_mm://resnet50-quadratic_in1k'
 init_cfg = dict(type='Pretrained', checkpoint=checkpoint)
 model = dict(backbone=dict(_base_.backbone, init_cfg=init_cfg))
 optim_wrapper = dict(paramwise_cfg=_base_.paramwise_cfg)

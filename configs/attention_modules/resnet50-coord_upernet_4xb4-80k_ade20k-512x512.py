@@ -1,5 +1,5 @@
 _base_ = ['./recipes/upernet_4xb4-80k_ade20k-512x512.py', './members/coord.py']
 
-checkpoint = 'checkpoints/resnet50-coord_in1k.pth'
+checkpoint = 'hybrid_mm://resnet50-coord_in1k'
 init_cfg = dict(type='Pretrained', checkpoint=checkpoint)
 model = dict(backbone=dict(_base_.backbone, init_cfg=init_cfg))

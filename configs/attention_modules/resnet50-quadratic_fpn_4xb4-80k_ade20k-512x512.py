@@ -1,6 +1,6 @@
 _base_ = ['./recipes/fpn_4xb4-80k_ade20k-512x512.py', './members/quadratic.py']
 
-checkpoint = 'checkpoints/resnet50-quadratic_in1k.pth'
+checkpoint = 'hybrid_mm://resnet50-quadratic_in1k'
 init_cfg = dict(type='Pretrained', checkpoint=checkpoint)
 model = dict(backbone=dict(_base_.backbone, init_cfg=init_cfg))
 optim_wrapper = dict(paramwise_cfg=_base_.paramwise_cfg)

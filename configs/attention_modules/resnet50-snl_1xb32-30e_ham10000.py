@@ -1,5 +1,5 @@
 _base_ = ['./recipes/1xb32-30e_ham10000.py', './members/snl.py']
 
-checkpoint = 'checkpoints/resnet50-snl_in1k.pth'
+checkpoint = 'hybrid_mm://resnet50-snl_in1k'
 init_cfg = dict(type='Pretrained', checkpoint=checkpoint)
 model = dict(backbone=dict(_base_.backbone, init_cfg=init_cfg))

@@ -1,5 +1,5 @@
 _base_ = ['./recipes/retinanet_fpn_1x_coco.py', './members/resnet50.py']
 
-checkpoint = 'checkpoints/resnet50_in1k.pth'
+checkpoint = 'hybrid_mm://resnet50_in1k'
 init_cfg = dict(type='Pretrained', checkpoint=checkpoint)
 model = dict(backbone=dict(_base_.backbone, init_cfg=init_cfg))

@@ -7,7 +7,7 @@ _base_ = [
     '../_base_/default_runtime_seg.py',
 ]
 
-checkpoint = 'checkpoints/bot50-s1_in1k.pth'
+checkpoint = 'hybrid_mm://bot50-s1_in1k'
 model = dict(
     backbone=dict(
         _delete_=True,

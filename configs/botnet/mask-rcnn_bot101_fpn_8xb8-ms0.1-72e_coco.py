@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/default_runtime_det.py',
 ]
 
-checkpoint = 'checkpoints/bot101-s1_in1k.pth'
+checkpoint = 'hybrid_mm://bot101-s1_in1k'
 model = dict(
     backbone=dict(
         _delete_=True,

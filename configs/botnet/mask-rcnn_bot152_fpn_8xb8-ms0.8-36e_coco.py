@@ -1,4 +1,4 @@
 _base_ = './mask-rcnn_bot50_fpn_8xb8-ms0.8-36e_coco.py'
 
-checkpoint = 'checkpoints/bot152-s1_in1k.pth'
+checkpoint = 'hybrid_mm://bot152-s1_in1k'
 model = dict(backbone=dict(arch='bot152', init_cfg=dict(checkpoint=checkpoint)))

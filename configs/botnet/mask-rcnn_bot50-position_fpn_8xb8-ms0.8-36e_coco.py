@@ -1,4 +1,4 @@
 _base_ = './mask-rcnn_bot50_fpn_8xb8-ms0.8-36e_coco.py'
 
-checkpoint = 'checkpoints/bot50-position-s1_in1k.pth'
+checkpoint = 'hybrid_mm://bot50-position-s1_in1k'
 model = dict(backbone=dict(content=False, init_cfg=dict(checkpoint=checkpoint)))

@@ -1,4 +1,4 @@
 _base_ = './mask-rcnn_bot152_fpn_8xb8-ms0.1-1280-72e_coco.py'
 
-checkpoint = 'checkpoints/bot50-s1_in1k.pth'
+checkpoint = 'hybrid_mm://bot50-s1_in1k'
 model = dict(backbone=dict(arch='bot50', init_cfg=dict(checkpoint=checkpoint)))

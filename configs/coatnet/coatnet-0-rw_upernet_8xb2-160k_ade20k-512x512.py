@@ -15,7 +15,7 @@ model = dict(
         img_size=512,
         drop_path_rate=0.2,
         norm_cfg=dict(type='SyncBN'),
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/coatnet-0-rw_in1k.pth'),
+        init_cfg=dict(type='Pretrained', checkpoint='hybrid_mm://coatnet-0-rw_in1k'),
     ),
     decode_head=dict(in_channels=[96, 192, 384, 768]),
     auxiliary_head=dict(in_channels=384),

@@ -15,7 +15,7 @@ model = dict(
         norm_outputs=True,
         pooled=True,
         out_indices=(3,),
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/coatnet-2_in1k.pth'),
+        init_cfg=dict(type='Pretrained', checkpoint='hybrid_mm://coatnet-2_in1k'),
     ),
     head=dict(in_channels=1024, hidden_dim=1024),
 )

@@ -7,7 +7,7 @@ _base_ = [
     '../_base_/default_runtime_det.py',
 ]
 
-checkpoint = 'checkpoints/coatnet-0-rw_in1k.pth'
+checkpoint = 'hybrid_mm://coatnet-0-rw_in1k'
 model = dict(
     data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),
     backbone=dict(

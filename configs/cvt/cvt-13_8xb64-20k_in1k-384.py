@@ -14,7 +14,7 @@ model = dict(
         pooled=True,
         drop_path_rate=0.1,
         out_indices=(2,),
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/cvt-13_in1k.pth'),
+        init_cfg=dict(type='Pretrained', checkpoint='hybrid_mm://cvt-13_in1k'),
     ),
     neck=None,
     head=dict(in_channels=384, loss=dict(_delete_=True, type='CrossEntropyLoss')),

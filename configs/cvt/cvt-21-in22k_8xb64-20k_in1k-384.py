@@ -1,4 +1,4 @@
 _base_ = './cvt-13_8xb64-20k_in1k-384.py'
 
-checkpoint = 'checkpoints/cvt-21_in22k.pth'
+checkpoint = 'hybrid_mm://cvt-21_in22k'
 model = dict(backbone=dict(arch='21', init_cfg=dict(checkpoint=checkpoint)))

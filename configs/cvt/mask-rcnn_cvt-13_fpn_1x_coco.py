@@ -7,7 +7,7 @@ _base_ = [
     '../_base_/default_runtime_det.py',
 ]
 
-checkpoint = 'checkpoints/cvt-13_in1k.pth'
+checkpoint = 'hybrid_mm://cvt-13_in1k'
 model = dict(
     backbone=dict(
         _delete_=True,

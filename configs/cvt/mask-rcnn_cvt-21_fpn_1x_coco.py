@@ -1,4 +1,4 @@
 _base_ = './mask-rcnn_cvt-13_fpn_1x_coco.py'
 
-checkpoint = 'checkpoints/cvt-21_in1k.pth'
+checkpoint = 'hybrid_mm://cvt-21_in1k'
 model = dict(backbone=dict(arch='21', init_cfg=dict(checkpoint=checkpoint)))

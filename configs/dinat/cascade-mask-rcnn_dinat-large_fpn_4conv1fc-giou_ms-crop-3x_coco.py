@@ -6,7 +6,7 @@ _base_ = [
     '../_base_/default_runtime_det.py',
 ]
 
-checkpoint = 'checkpoints/dinat-large_in22k.pth'
+checkpoint = 'hybrid_mm://dinat-large_in22k'
 model = dict(
     backbone=dict(
         _delete_=True,

@@ -1,6 +1,6 @@
 _base_ = './cascade-mask-rcnn_dinat-s-tiny_fpn_4conv1fc-giou_ms-crop-3x_coco.py'
 
-checkpoint = 'checkpoints/dinat-s-large_in22k.pth'
+checkpoint = 'hybrid_mm://dinat-s-large_in22k'
 model = dict(
     backbone=dict(arch='large', drop_path_rate=0.6, init_cfg=dict(checkpoint=checkpoint)),
     neck=dict(in_channels=[192, 384, 768, 1536]),

@@ -1,6 +1,6 @@
 _base_ = './cascade-mask-rcnn_dinat-mini_fpn_4conv1fc-giou_ms-crop-3x_coco.py'
 
-checkpoint = 'checkpoints/dinat-s-tiny_in1k.pth'
+checkpoint = 'hybrid_mm://dinat-s-tiny_in1k'
 model = dict(
     backbone=dict(
         type='hybrid_mm.DiNATs',

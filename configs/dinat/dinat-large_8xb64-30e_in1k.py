@@ -7,7 +7,7 @@ _base_ = [
     '../_base_/default_runtime_cls.py',
 ]
 
-checkpoint = 'checkpoints/dinat-large_in22k.pth'
+checkpoint = 'hybrid_mm://dinat-large_in22k'
 model = dict(
     backbone=dict(
         type='hybrid_mm.DiNAT',

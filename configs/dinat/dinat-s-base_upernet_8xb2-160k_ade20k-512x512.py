@@ -1,6 +1,6 @@
 _base_ = './dinat-s-tiny_upernet_8xb2-160k_ade20k-512x512.py'
 
-checkpoint = 'checkpoints/dinat-s-base_in1k.pth'
+checkpoint = 'hybrid_mm://dinat-s-base_in1k'
 model = dict(
     backbone=dict(arch='base', drop_path_rate=0.3, init_cfg=dict(checkpoint=checkpoint)),
     decode_head=dict(in_channels=[128, 256, 512, 1024]),

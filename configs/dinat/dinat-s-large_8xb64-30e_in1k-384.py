@@ -1,5 +1,5 @@
 _base_ = './dinat-large_8xb64-30e_in1k-384.py'
 
-checkpoint = 'checkpoints/dinat-s-large_in22k.pth'
+checkpoint = 'hybrid_mm://dinat-s-large_in22k'
 model = dict(backbone=dict(type='hybrid_mm.DiNATs', init_cfg=dict(checkpoint=checkpoint)))
 optim_wrapper = dict(optimizer=dict(weight_decay=1e-05))

@@ -1,4 +1,4 @@
 _base_ = './dinat-s-tiny_upernet_8xb2-160k_ade20k-512x512.py'
 
-checkpoint = 'checkpoints/dinat-s-small_in1k.pth'
+checkpoint = 'hybrid_mm://dinat-s-small_in1k'
 model = dict(backbone=dict(arch='small', drop_path_rate=0.3, init_cfg=dict(checkpoint=checkpoint)))

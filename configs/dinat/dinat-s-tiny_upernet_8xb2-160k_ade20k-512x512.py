@@ -1,6 +1,6 @@
 _base_ = './dinat-mini_upernet_8xb2-160k_ade20k-512x512.py'
 
-checkpoint = 'checkpoints/dinat-s-tiny_in1k.pth'
+checkpoint = 'hybrid_mm://dinat-s-tiny_in1k'
 model = dict(
     backbone=dict(
         type='hybrid_mm.DiNATs',

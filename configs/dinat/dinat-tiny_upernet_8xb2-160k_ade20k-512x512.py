@@ -1,4 +1,4 @@
 _base_ = './dinat-mini_upernet_8xb2-160k_ade20k-512x512.py'
 
-checkpoint = 'checkpoints/dinat-tiny_in1k.pth'
+checkpoint = 'hybrid_mm://dinat-tiny_in1k'
 model = dict(backbone=dict(arch='tiny', drop_path_rate=0.3, init_cfg=dict(checkpoint=checkpoint)))

@@ -1,4 +1,4 @@
 _base_ = './mask-rcnn_dinat-s-tiny_fpn_ms-crop-3x_coco.py'
 
-checkpoint = 'checkpoints/dinat-s-small_in1k.pth'
+checkpoint = 'hybrid_mm://dinat-s-small_in1k'
 model = dict(backbone=dict(arch='small', drop_path_rate=0.35, init_cfg=dict(checkpoint=checkpoint)))

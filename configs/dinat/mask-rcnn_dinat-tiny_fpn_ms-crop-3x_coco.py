@@ -1,4 +1,4 @@
 _base_ = './mask-rcnn_dinat-mini_fpn_ms-crop-3x_coco.py'
 
-checkpoint = 'checkpoints/dinat-tiny_in1k.pth'
+checkpoint = 'hybrid_mm://dinat-tiny_in1k'
 model = dict(backbone=dict(arch='tiny', drop_path_rate=0.2, init_cfg=dict(checkpoint=checkpoint)))

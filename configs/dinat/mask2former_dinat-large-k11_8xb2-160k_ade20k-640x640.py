@@ -15,7 +15,7 @@ model = dict(
         kernel_size=11,
         dilations='mask2former',
         drop_path_rate=0.3,
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/dinat-large_in22k.pth'),
+        init_cfg=dict(type='Pretrained', checkpoint='hybrid_mm://dinat-large_in22k'),
     ),
     decode_head=dict(in_channels=[192, 384, 768, 1536]),
 )

@@ -1,4 +1,4 @@
 _base_ = './cascade-mask-rcnn_elsa-swin-t_fpn_4conv1fc-giou_ms-crop-1x_coco.py'
 
-checkpoint = 'checkpoints/elsa-swin-s_in1k.pth'
+checkpoint = 'hybrid_mm://elsa-swin-s_in1k'
 model = dict(backbone=dict(arch='small', drop_path_rate=0.2, init_cfg=dict(checkpoint=checkpoint)))

@@ -7,7 +7,7 @@ _base_ = [
     '../_base_/default_runtime_seg.py',
 ]
 
-checkpoint = 'checkpoints/ea-aa-r50_in1k.pth'
+checkpoint = 'hybrid_mm://ea-aa-r50_in1k'
 model = dict(
     data_preprocessor=dict(mean=[123.68, 116.78, 103.94], std=[1.0, 1.0, 1.0]),
     backbone=dict(

@@ -1,4 +1,4 @@
 _base_ = './retinanet_ea-aa-r50_fpn_1x_coco.py'
 
-checkpoint = 'checkpoints/ea-aa-r101_in1k.pth'
+checkpoint = 'hybrid_mm://ea-aa-r101_in1k'
 model = dict(backbone=dict(arch='r101', init_cfg=dict(checkpoint=checkpoint)))

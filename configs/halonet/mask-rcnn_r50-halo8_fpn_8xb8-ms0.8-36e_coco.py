@@ -6,7 +6,7 @@ _base_ = [
     '../_base_/default_runtime_det.py',
 ]
 
-checkpoint = 'checkpoints/r50-halo8_in1k.pth'
+checkpoint = 'hybrid_mm://r50-halo8_in1k'
 model = dict(
     backbone=dict(
         _delete_=True,

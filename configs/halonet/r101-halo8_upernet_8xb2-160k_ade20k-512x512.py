@@ -1,4 +1,4 @@
 _base_ = './r50-halo8_upernet_8xb2-160k_ade20k-512x512.py'
 
-checkpoint = 'checkpoints/r101-halo8_in1k.pth'
+checkpoint = 'hybrid_mm://r101-halo8_in1k'
 model = dict(backbone=dict(arch='r101-se-b8', init_cfg=dict(checkpoint=checkpoint)))

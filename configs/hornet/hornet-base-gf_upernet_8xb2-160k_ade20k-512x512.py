@@ -1,7 +1,7 @@
 # The filters, made for 224 pixels, are interpolated when loaded.
 _base_ = './hornet-base_upernet_8xb2-160k_ade20k-512x512.py'
 
-checkpoint = 'checkpoints/hornet-base-gf_in1k.pth'
+checkpoint = 'hybrid_mm://hornet-base-gf_in1k'
 model = dict(
     backbone=dict(arch='base-gf384', drop_path_rate=0.5, init_cfg=dict(checkpoint=checkpoint))
 )

@@ -6,7 +6,7 @@ _base_ = [
     '../_base_/default_runtime_cls.py',
 ]
 
-checkpoint = 'checkpoints/hornet-large_in22k.pth'
+checkpoint = 'hybrid_mm://hornet-large_in22k'
 model = dict(
     backbone=dict(
         type='hybrid_mm.HorNet',

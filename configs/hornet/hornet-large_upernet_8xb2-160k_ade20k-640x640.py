@@ -6,7 +6,7 @@ _base_ = [
     '../_base_/default_runtime_seg.py',
 ]
 
-checkpoint = 'checkpoints/hornet-large_in22k.pth'
+checkpoint = 'hybrid_mm://hornet-large_in22k'
 model = dict(
     data_preprocessor=dict(size=(640, 640)),
     backbone=dict(

@@ -6,7 +6,7 @@ _base_ = [
     '../_base_/default_runtime_seg.py',
 ]
 
-checkpoint = 'checkpoints/hornet-tiny_in1k.pth'
+checkpoint = 'hybrid_mm://hornet-tiny_in1k'
 model = dict(
     backbone=dict(
         _delete_=True,

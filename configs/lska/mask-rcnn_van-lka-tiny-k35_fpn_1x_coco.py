@@ -1,4 +1,4 @@
 _base_ = './mask-rcnn_van-lka-tiny_fpn_1x_coco.py'
 
-checkpoint = 'checkpoints/van-lka-tiny-k35_in1k.pth'
+checkpoint = 'hybrid_mm://van-lka-tiny-k35_in1k'
 model = dict(backbone=dict(kernel_size=35, init_cfg=dict(checkpoint=checkpoint)))

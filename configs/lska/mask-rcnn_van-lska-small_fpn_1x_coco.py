@@ -1,6 +1,6 @@
 _base_ = './mask-rcnn_van-lska-tiny_fpn_1x_coco.py'
 
-checkpoint = 'checkpoints/van-lska-small_in1k.pth'
+checkpoint = 'hybrid_mm://van-lska-small_in1k'
 model = dict(
     backbone=dict(arch='small', init_cfg=dict(checkpoint=checkpoint)),
     neck=dict(in_channels=[64, 128, 320, 512]),

@@ -1,4 +1,4 @@
 _base_ = './retinanet_van-lka-tiny_fpn_1x_coco.py'
 
-checkpoint = 'checkpoints/van-lka-tiny-k7_in1k.pth'
+checkpoint = 'hybrid_mm://van-lka-tiny-k7_in1k'
 model = dict(backbone=dict(kernel_size=7, init_cfg=dict(checkpoint=checkpoint)))

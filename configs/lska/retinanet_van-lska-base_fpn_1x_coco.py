@@ -1,4 +1,4 @@
 _base_ = './retinanet_van-lska-small_fpn_1x_coco.py'
 
-checkpoint = 'checkpoints/van-lska-base_in1k.pth'
+checkpoint = 'hybrid_mm://van-lska-base_in1k'
 model = dict(backbone=dict(arch='base', init_cfg=dict(checkpoint=checkpoint)))

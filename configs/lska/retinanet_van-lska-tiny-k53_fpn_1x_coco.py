@@ -1,4 +1,4 @@
 _base_ = './retinanet_van-lska-tiny_fpn_1x_coco.py'
 
-checkpoint = 'checkpoints/van-lska-tiny-k53_in1k.pth'
+checkpoint = 'hybrid_mm://van-lska-tiny-k53_in1k'
 model = dict(backbone=dict(kernel_size=53, init_cfg=dict(checkpoint=checkpoint)))

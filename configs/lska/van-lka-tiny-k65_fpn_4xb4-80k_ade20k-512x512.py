@@ -1,4 +1,4 @@
 _base_ = './van-lka-tiny_fpn_4xb4-80k_ade20k-512x512.py'
 
-checkpoint = 'checkpoints/van-lka-tiny-k65_in1k.pth'
+checkpoint = 'hybrid_mm://van-lka-tiny-k65_in1k'
 model = dict(backbone=dict(kernel_size=65, init_cfg=dict(checkpoint=checkpoint)))

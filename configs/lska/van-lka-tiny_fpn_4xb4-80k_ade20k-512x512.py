@@ -1,5 +1,5 @@
 # VAN-B0 with the recipe of the LSKA paper: kernel size 23 of its ablation.
 _base_ = './van-lska-tiny_fpn_4xb4-80k_ade20k-512x512.py'
 
-checkpoint = 'checkpoints/van-b0_in1k.pth'
+checkpoint = 'hybrid_mm://van-b0_in1k'
 model = dict(backbone=dict(attention='lka', init_cfg=dict(checkpoint=checkpoint)))

@@ -1,4 +1,4 @@
 _base_ = './van-lska-tiny_fpn_4xb4-80k_ade20k-512x512.py'
 
-checkpoint = 'checkpoints/van-lska-tiny-k35_in1k.pth'
+checkpoint = 'hybrid_mm://van-lska-tiny-k35_in1k'
 model = dict(backbone=dict(kernel_size=35, init_cfg=dict(checkpoint=checkpoint)))

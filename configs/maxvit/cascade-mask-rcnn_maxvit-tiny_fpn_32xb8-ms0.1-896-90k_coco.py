@@ -15,7 +15,7 @@ model = dict(
         window_size=28,
         drop_path_rate=0.7 * 10 / 11,
         norm_cfg=dict(type='SyncBN'),
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/maxvit-tiny_in1k.pth'),
+        init_cfg=dict(type='Pretrained', checkpoint='hybrid_mm://maxvit-tiny_in1k'),
     ),
     neck=dict(in_channels=[64, 128, 256, 512]),
 )

@@ -4,7 +4,7 @@
 # [-1, 1].
 _base_ = './cascade-mask-rcnn_maxvit-tiny_fpn_32xb8-ms0.1-896-90k_coco.py'
 
-checkpoint = 'checkpoints/maxvit-xlarge_in21k.pth'
+checkpoint = 'hybrid_mm://maxvit-xlarge_in21k'
 model = dict(
     data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),
     backbone=dict(

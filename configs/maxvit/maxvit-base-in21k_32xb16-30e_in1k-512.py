@@ -1,7 +1,7 @@
 # The recipe of fine-tuning after ImageNet-1k and the drop path rate of the model garden after JFT.
 _base_ = './maxvit-tiny_32xb16-30e_in1k-512.py'
 
-checkpoint = 'checkpoints/maxvit-base_in21k.pth'
+checkpoint = 'hybrid_mm://maxvit-base_in21k'
 model = dict(
     backbone=dict(arch='base', drop_path_rate=0.2 * 23 / 24, init_cfg=dict(checkpoint=checkpoint)),
     head=dict(in_channels=768, hidden_dim=768),

@@ -15,7 +15,7 @@ model = dict(
         window_size=16,
         drop_path_rate=0.3 * 10 / 11,
         norm_cfg=dict(type='SyncBN'),
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/maxvit-small_in1k.pth'),
+        init_cfg=dict(type='Pretrained', checkpoint='hybrid_mm://maxvit-small_in1k'),
     ),
     neck=dict(in_channels=[96, 192, 384, 768]),
 )

@@ -15,7 +15,7 @@ model = dict(
         norm_outputs=True,
         pooled=True,
         out_indices=(3,),
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/maxvit-tiny_in1k.pth'),
+        init_cfg=dict(type='Pretrained', checkpoint='hybrid_mm://maxvit-tiny_in1k'),
     ),
     head=dict(in_channels=512, hidden_dim=512),
 )

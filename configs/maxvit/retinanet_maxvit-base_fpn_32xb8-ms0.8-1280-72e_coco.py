@@ -14,7 +14,7 @@ model = dict(
         window_size=40,
         drop_path_rate=0.7 * 23 / 24,
         norm_cfg=dict(type='SyncBN'),
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/maxvit-base_in1k.pth'),
+        init_cfg=dict(type='Pretrained', checkpoint='hybrid_mm://maxvit-base_in1k'),
     ),
     neck=dict(in_channels=[96, 192, 384, 768]),
     bbox_head=dict(anchor_generator=dict(octave_base_scale=3)),

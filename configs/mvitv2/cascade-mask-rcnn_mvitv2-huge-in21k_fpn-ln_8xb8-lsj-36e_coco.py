@@ -1,6 +1,6 @@
 _base_ = './cascade-mask-rcnn_mvitv2-base-in21k_fpn-ln_8xb8-lsj-100e_coco.py'
 
-checkpoint = 'checkpoints/mvitv2-huge_in21k.pth'
+checkpoint = 'hybrid_mm://mvitv2-huge_in21k'
 model = dict(
     backbone=dict(
         arch='huge', drop_path_rate=0.6, with_cp=True, init_cfg=dict(checkpoint=checkpoint)

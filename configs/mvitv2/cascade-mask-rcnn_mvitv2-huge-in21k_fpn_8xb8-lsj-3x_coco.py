@@ -6,7 +6,7 @@ _base_ = [
     '../_base_/default_runtime_det_iter.py',
 ]
 
-checkpoint = 'checkpoints/mvitv2-huge_in21k.pth'
+checkpoint = 'hybrid_mm://mvitv2-huge_in21k'
 model = dict(
     backbone=dict(
         _delete_=True,

@@ -1,7 +1,7 @@
 # No official file: the recipe of MViTv2-T with the drop path of the cascade (unverified).
 _base_ = './mask-rcnn_mvitv2-tiny_fpn_8xb8-ms-crop-3x_coco.py'
 
-checkpoint = 'checkpoints/mvitv2-large_in1k.pth'
+checkpoint = 'hybrid_mm://mvitv2-large_in1k'
 model = dict(
     backbone=dict(arch='large', drop_path_rate=0.5, init_cfg=dict(checkpoint=checkpoint)),
     neck=dict(in_channels=[144, 288, 576, 1152]),

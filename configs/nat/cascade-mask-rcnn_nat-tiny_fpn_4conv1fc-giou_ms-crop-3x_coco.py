@@ -1,4 +1,4 @@
 _base_ = './cascade-mask-rcnn_nat-mini_fpn_4conv1fc-giou_ms-crop-3x_coco.py'
 
-checkpoint = 'checkpoints/nat-tiny_in1k.pth'
+checkpoint = 'hybrid_mm://nat-tiny_in1k'
 model = dict(backbone=dict(arch='tiny', drop_path_rate=0.3, init_cfg=dict(checkpoint=checkpoint)))

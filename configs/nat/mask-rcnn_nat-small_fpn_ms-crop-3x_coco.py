@@ -1,6 +1,6 @@
 _base_ = './mask-rcnn_nat-mini_fpn_ms-crop-3x_coco.py'
 
-checkpoint = 'checkpoints/nat-small_in1k.pth'
+checkpoint = 'hybrid_mm://nat-small_in1k'
 model = dict(
     backbone=dict(arch='small', drop_path_rate=0.35, init_cfg=dict(checkpoint=checkpoint)),
     neck=dict(in_channels=[96, 192, 384, 768]),

@@ -1,4 +1,4 @@
 _base_ = './mask-rcnn_nat-mini_fpn_ms-crop-3x_coco.py'
 
-checkpoint = 'checkpoints/nat-tiny_in1k.pth'
+checkpoint = 'hybrid_mm://nat-tiny_in1k'
 model = dict(backbone=dict(arch='tiny', drop_path_rate=0.2, init_cfg=dict(checkpoint=checkpoint)))

@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/default_runtime_seg.py',
 ]
 
-checkpoint = 'checkpoints/nat-mini_in1k.pth'
+checkpoint = 'hybrid_mm://nat-mini_in1k'
 model = dict(
     backbone=dict(
         _delete_=True,

@@ -6,7 +6,7 @@ _base_ = [
     '../_base_/default_runtime_det.py',
 ]
 
-checkpoint = 'checkpoints/pelk-tiny-w1.0_in1k.pth'
+checkpoint = 'hybrid_mm://pelk-tiny-w1.0_in1k'
 model = dict(
     backbone=dict(
         _delete_=True,

@@ -1,7 +1,7 @@
 # The paper states 160k iterations only: the other values are those of SLaK's file of this size.
 _base_ = './pelk-tiny_upernet_4xb4-160k_ade20k-512x512.py'
 
-checkpoint = 'checkpoints/pelk-base_in1k.pth'
+checkpoint = 'hybrid_mm://pelk-base_in1k'
 model = dict(
     backbone=dict(arch='base', drop_path_rate=0.4, init_cfg=dict(checkpoint=checkpoint)),
     decode_head=dict(in_channels=[166, 332, 665, 1331]),

@@ -1,4 +1,4 @@
 _base_ = './mask-rcnn_qna-tiny_fpn_1x_coco.py'
 
-checkpoint = 'checkpoints/qna-small_in1k.pth'
+checkpoint = 'hybrid_mm://qna-small_in1k'
 model = dict(backbone=dict(arch='small', drop_path_rate=0.2, init_cfg=dict(checkpoint=checkpoint)))

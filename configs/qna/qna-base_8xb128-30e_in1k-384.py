@@ -8,7 +8,7 @@ _base_ = [
 ]
 sizes = dict(embed_dim=96, qna_depths=(2, 3, 6, 0), window_depths=(0, 0, 12, 2))
 heads = dict(qna_heads=(6, 12, 24, 48), window_heads=(3, 6, 12, 24))
-checkpoint = 'checkpoints/qna-base_in1k.pth'
+checkpoint = 'hybrid_mm://qna-base_in1k'
 model = dict(
     backbone=dict(
         type='hybrid_mm.QnAViT',

@@ -1,6 +1,6 @@
 _base_ = './qna-tiny_upernet_8xb2-160k_ade20k-512x512.py'
 
-checkpoint = 'checkpoints/qna-base_in1k.pth'
+checkpoint = 'hybrid_mm://qna-base_in1k'
 model = dict(
     backbone=dict(arch='base', drop_path_rate=0.5, init_cfg=dict(checkpoint=checkpoint)),
     decode_head=dict(in_channels=[96, 192, 384, 768]),

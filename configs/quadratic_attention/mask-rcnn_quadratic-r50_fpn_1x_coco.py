@@ -6,7 +6,7 @@ _base_ = [
     '../_base_/default_runtime_det.py',
 ]
 
-checkpoint = 'checkpoints/quadratic-r50_in1k.pth'
+checkpoint = 'hybrid_mm://quadratic-r50_in1k'
 model = dict(
     backbone=dict(
         _delete_=True,

@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/default_runtime_cls.py',
 ]
 
-checkpoint = 'checkpoints/replknet-31b_in22k.pth'
+checkpoint = 'hybrid_mm://replknet-31b_in22k'
 model = dict(
     backbone=dict(
         type='hybrid_mm.RepLKNet',

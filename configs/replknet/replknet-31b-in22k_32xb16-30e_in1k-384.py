@@ -1,7 +1,7 @@
 _base_ = './replknet-31b_32xb32-30e_in1k-384.py'
 
 load_from = None
-checkpoint = 'checkpoints/replknet-31b_in22k.pth'
+checkpoint = 'hybrid_mm://replknet-31b_in22k'
 model = dict(
     backbone=dict(drop_path_rate=0.3, init_cfg=dict(type='Pretrained', checkpoint=checkpoint))
 )

@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/default_runtime_seg.py',
 ]
 
-checkpoint = 'checkpoints/replknet-31b_in22k.pth'
+checkpoint = 'hybrid_mm://replknet-31b_in22k'
 model = dict(
     data_preprocessor=dict(size=(640, 640)),
     backbone=dict(

@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/default_runtime_cls.py',
 ]
 
-load_from = 'checkpoints/replknet-31b_in1k.pth'  # the classifier too
+load_from = 'hybrid_mm://replknet-31b_in1k'  # the classifier too
 model = dict(
     backbone=dict(
         type='hybrid_mm.RepLKNet',

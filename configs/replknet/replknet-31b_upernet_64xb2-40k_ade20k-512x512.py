@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/default_runtime_seg.py',
 ]
 
-checkpoint = 'checkpoints/replknet-31b_in1k.pth'
+checkpoint = 'hybrid_mm://replknet-31b_in1k'
 model = dict(
     backbone=dict(
         _delete_=True,

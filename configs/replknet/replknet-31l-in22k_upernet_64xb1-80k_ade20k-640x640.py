@@ -1,6 +1,6 @@
 _base_ = './replknet-31b-in22k_upernet_64xb2-40k_ade20k-640x640.py'
 
-checkpoint = 'checkpoints/replknet-31l_in22k.pth'
+checkpoint = 'hybrid_mm://replknet-31l_in22k'
 model = dict(
     backbone=dict(arch='31l', init_cfg=dict(checkpoint=checkpoint)),
     decode_head=dict(in_channels=[192, 384, 768, 1536]),

@@ -2,7 +2,7 @@
 _base_ = './replknet-31b-in22k_32xb16-30e_in1k-384.py'
 
 mean = [127.5, 127.5, 127.5]
-checkpoint = 'checkpoints/replknet-xl_megdata73m.pth'
+checkpoint = 'hybrid_mm://replknet-xl_megdata73m'
 model = dict(
     data_preprocessor=dict(mean=mean, std=mean),
     backbone=dict(arch='xl', init_cfg=dict(checkpoint=checkpoint)),

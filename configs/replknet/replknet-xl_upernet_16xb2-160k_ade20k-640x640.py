@@ -1,7 +1,7 @@
 # MegData73M, the data of the pre-training, is not public.
 _base_ = './replknet-31b-in22k_upernet_64xb2-40k_ade20k-640x640.py'
 
-checkpoint = 'checkpoints/replknet-xl_megdata73m.pth'
+checkpoint = 'hybrid_mm://replknet-xl_megdata73m'
 model = dict(
     data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),
     backbone=dict(

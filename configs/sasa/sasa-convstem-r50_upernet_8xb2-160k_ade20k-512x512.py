@@ -1,4 +1,4 @@
 _base_ = './sasa-r50_upernet_8xb2-160k_ade20k-512x512.py'
 
-checkpoint = 'checkpoints/sasa-convstem-r50_in1k.pth'
+checkpoint = 'hybrid_mm://sasa-convstem-r50_in1k'
 model = dict(backbone=dict(stem='conv', init_cfg=dict(checkpoint=checkpoint)))

@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/default_runtime_det.py',
 ]
 
-checkpoint = 'checkpoints/slak-tiny_in1k.pth'
+checkpoint = 'hybrid_mm://slak-tiny_in1k'
 model = dict(
     backbone=dict(
         _delete_=True,

@@ -1,4 +1,4 @@
 _base_ = './mask-rcnn_van-b1_fpn_1x_coco.py'
 
-checkpoint = 'checkpoints/van-b2_in1k.pth'
+checkpoint = 'hybrid_mm://van-b2_in1k'
 model = dict(backbone=dict(arch='b2', init_cfg=dict(checkpoint=checkpoint)))

@@ -8,7 +8,7 @@ _base_ = [
     '../_base_/default_runtime_det.py',
 ]
 
-checkpoint = 'checkpoints/van-b2_in1k.pth'
+checkpoint = 'hybrid_mm://van-b2_in1k'
 model = dict(
     backbone=dict(
         _delete_=True,

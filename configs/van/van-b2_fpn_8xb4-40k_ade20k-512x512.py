@@ -1,4 +1,4 @@
 _base_ = './van-b1_fpn_8xb4-40k_ade20k-512x512.py'
 
-checkpoint = 'checkpoints/van-b2_in1k.pth'
+checkpoint = 'hybrid_mm://van-b2_in1k'
 model = dict(backbone=dict(arch='b2', init_cfg=dict(checkpoint=checkpoint)))

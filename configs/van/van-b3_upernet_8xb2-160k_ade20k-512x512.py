@@ -1,4 +1,4 @@
 _base_ = './van-b1_upernet_8xb2-160k_ade20k-512x512.py'
 
-checkpoint = 'checkpoints/van-b3_in1k.pth'
+checkpoint = 'hybrid_mm://van-b3_in1k'
 model = dict(backbone=dict(arch='b3', drop_path_rate=0.3, init_cfg=dict(checkpoint=checkpoint)))

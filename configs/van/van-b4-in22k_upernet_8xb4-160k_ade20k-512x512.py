@@ -1,4 +1,4 @@
 _base_ = './van-b4_upernet_8xb4-160k_ade20k-512x512.py'
 
-checkpoint = 'checkpoints/van-b4_in22k.pth'
+checkpoint = 'hybrid_mm://van-b4_in22k'
 model = dict(backbone=dict(init_cfg=dict(checkpoint=checkpoint)))

@@ -13,7 +13,7 @@ model = dict(
         arch='base',
         pretrain_img_size=512,
         drop_path_rate=0.1,
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/deit-base_in1k.pth'),
+        init_cfg=dict(type='Pretrained', checkpoint='hybrid_mm://deit-base_in1k'),
     ),
     decode_head=dict(in_channels=[768] * 4),
     auxiliary_head=dict(in_channels=768, in_index=3),

@@ -6,7 +6,7 @@ model = dict(
     backbone=dict(
         arch=dict(_delete_=True, embed_dim=768, heads=12, depths=[4, 2, 2, 4]),
         layer_scale=1.0,
-        init_cfg=dict(checkpoint='checkpoints/mae-base_in1k.pth'),
+        init_cfg=dict(checkpoint='hybrid_mm://mae-base_in1k'),
     ),
     neck=dict(type='Feature2Pyramid', embed_dim=768, rescales=[4, 2, 1, 0.5]),
     decode_head=dict(channels=768),

@@ -16,7 +16,7 @@ model = dict(
         num_heads=[4, 8, 16, 32],
         drop_path_rate=0.4,
         convert_weights=True,
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/swin-base_in21k.pth'),
+        init_cfg=dict(type='Pretrained', checkpoint='hybrid_mm://swin-base_in21k'),
     ),
     neck=dict(in_channels=[128, 256, 512, 1024]),
 )

@@ -1,7 +1,7 @@
 # 3/4 of the schedule; weight decay on every parameter. Patches of 14 pixels are interpolated.
 _base_ = './cascade-mask-rcnn_vitdet-base_8xb8-lsj-100e_coco.py'
 
-checkpoint = 'checkpoints/mae-huge_in1k.pth'
+checkpoint = 'hybrid_mm://mae-huge_in1k'
 model = dict(
     backbone=dict(
         arch='huge', drop_path_rate=0.5, with_cp=True, init_cfg=dict(checkpoint=checkpoint)

@@ -6,7 +6,7 @@ _base_ = [
     '../_base_/default_runtime_det_iter.py',
 ]
 
-checkpoint = 'checkpoints/mae-base_in1k.pth'
+checkpoint = 'hybrid_mm://mae-base_in1k'
 model = dict(
     backbone=dict(
         _delete_=True,

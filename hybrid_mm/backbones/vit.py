@@ -47,6 +47,7 @@ class PatchTokens(nn.Module):
         class_token: Put a class token in front; its position is there either way.
         pad: Pad incomplete patches with zeros; else they are left out.
         pre_norm: Layer norm on the tokens; the patches have no bias then.
+        norm_eps: Epsilon of that norm.
     """
 
     def __init__(
@@ -58,11 +59,12 @@ class PatchTokens(nn.Module):
         class_token: bool,
         pad: bool,
         pre_norm: bool = False,
+        norm_eps: float = _EPS,
     ) -> None:
         super().__init__()
         self.patch_size, self.pad, self.grid = patch_size, pad, grid
         self.proj = nn.Conv2d(in_channels, channels, patch_size, patch_size, bias=not pre_norm)
-        self.pre_norm = nn.LayerNorm(channels, eps=_EPS) if pre_norm else nn.Identity()
+        self.pre_norm = nn.LayerNorm(channels, eps=norm_eps) if pre_norm else nn.Identity()
         self.position = nn.Parameter(torch.empty(1, 1 + grid[0] * grid[1], channels))
         nn.init.trunc_normal_(self.position, std=0.02)
         self.class_token = None
@@ -120,6 +122,7 @@ class ViTBlock(nn.Module):
         drop_path: Drop-path rate of both branches.
         residual: End with residual convolutions.
         layer_scale: Initial value of the layer scales, or None for none.
+        norm_eps: Epsilon of the layer norms.
     """
 
     def __init__(
@@ -130,11 +133,12 @@ class ViTBlock(nn.Module):
         drop_path: float,
         residual: bool,
         layer_scale: float | None = None,
+        norm_eps: float = _EPS,
     ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(channels, eps=_EPS)
+        self.norm1 = nn.LayerNorm(channels, eps=norm_eps)
         self.attn = attn
-        self.norm2 = nn.LayerNorm(channels, eps=_EPS)
+        self.norm2 = nn.LayerNorm(channels, eps=norm_eps)
         self.mlp = MLP(channels, int(channels * mlp_ratio))
         self.drop_path = DropPath(drop_path)
         self.residual = ResidualConvolution(channels) if residual else None
@@ -241,6 +245,7 @@ class ViT(BaseBackbone):
         layer_scale: Initial value of layer scales, or None for none; weights without them leave
             them as they are.
         impl: See :func:`~hybrid_mm.ops.decomposed_attention.decomposed_attention`.
+        norm_eps: Epsilon of the layer norms of tokens: 1e-5 in CLIP and in timm's SAM.
         **kwargs: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`; its stages are the
             subsets. ``norm_eval`` has no effect, there is no batch norm.
 
@@ -297,12 +302,13 @@ class ViT(BaseBackbone):
         layer_scale: float | None = None,
         impl: str = 'auto',
         pre_norm: bool = False,
+        norm_eps: float = _EPS,
         **kwargs: Unpack[SharedArguments],
     ) -> None:
         super().__init__(arch, **kwargs)
         one_of(self, ('pad', 'drop'), partial_patches=partial_patches)
         positive(self, patch_size=patch_size, window_size=window_size, mlp_ratio=mlp_ratio)
-        not_negative(self, layer_scale=layer_scale)
+        not_negative(self, layer_scale=layer_scale, norm_eps=norm_eps)
         self.pretrain_img_size = sides(self, pretrain_img_size=pretrain_img_size)
         self.img_size = sides(self, img_size=img_size)
         multiple_of(self, patch_size, pretrain_img_size=pretrain_img_size, img_size=img_size)
@@ -324,7 +330,7 @@ class ViT(BaseBackbone):
         self.relative, self.class_token, self.qkv_bias = relative, class_token, qkv_bias
         self.final_norm, self.pooled, self.impl = final_norm, pooled, impl
         self.pad, self.mlp_ratio = partial_patches == 'pad', mlp_ratio
-        self.layer_scale, self.pre_norm = layer_scale, pre_norm
+        self.layer_scale, self.pre_norm, self.norm_eps = layer_scale, pre_norm, norm_eps
         self.register_load_state_dict_pre_hook(self._divide)
         self.build()
 
@@ -359,6 +365,7 @@ class ViT(BaseBackbone):
             self.class_token,
             self.pad,
             self.pre_norm,
+            self.norm_eps,
         )
 
     def make_stage(self, stage: int) -> nn.Module:
@@ -376,11 +383,10 @@ class ViT(BaseBackbone):
                 self.impl,
             )
             residual = block in self.residual_blocks
-            blocks.append(
-                ViTBlock(attn, channels, self.mlp_ratio, rate, residual, self.layer_scale)
-            )
+            scales = self.layer_scale, self.norm_eps
+            blocks.append(ViTBlock(attn, channels, self.mlp_ratio, rate, residual, *scales))
         normed = self.final_norm and stage == len(self.depths) - 1
-        norm = nn.LayerNorm(channels, eps=_EPS) if normed else nn.Identity()
+        norm = nn.LayerNorm(channels, eps=self.norm_eps) if normed else nn.Identity()
         return ViTStage(blocks, self.with_cp, norm=norm)
 
     def reset_parameters(self) -> None:

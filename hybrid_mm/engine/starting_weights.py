@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from hybrid_mm.checkpoints import CheckpointError
 from hybrid_mm.convert import convert, detect
+from hybrid_mm.convert.core import misfit
 from hybrid_mm.errors import shorten
 
 StateDict = dict[str, Tensor]
@@ -37,10 +38,12 @@ def starting_weights(model: nn.Module, weights: StateDict, path: str) -> tuple[S
     found, how = max(_readings(weights, own), key=lambda reading: len(_fitting(reading[0], own)))
     fitting = _fitting(found, own)
     if not fitting:
+        other = misfit(weights, own, type(model).__name__)
         raise CheckpointError(
             path,
             f'has nothing that fits this model ({type(model).__name__}): the file has '
-            f'{shorten(list(weights), 3)}, the model {shorten(list(own), 3)}',
+            f'{shorten(list(weights), 3)}, the model {shorten(list(own), 3)}'
+            + (f'. {other}' if other else ''),
         )
     other = [key for key in own if key in found and key not in fitting]
     absent = [key for key in own if key not in found]

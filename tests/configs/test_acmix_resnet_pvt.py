@@ -52,7 +52,7 @@ def test_variant_weights_and_drop_path(path):
         assert backbone.out_indices == (3,)
         assert backbone.get('class_token', False) == ('pvt' in path.stem)
     else:
-        assert backbone.init_cfg.checkpoint == f'checkpoints/{name[0]}_in1k.pth'
+        assert backbone.init_cfg.checkpoint == f'hybrid_mm://{name[0]}_in1k'
 
 
 @pytest.mark.parametrize(

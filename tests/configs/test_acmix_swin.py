@@ -37,7 +37,7 @@ def test_variant_weights_and_drop_path(path):
         return
     rates = {'mmseg': 0.3, 'mmdet': 0.1 if '-1x_' in path.stem else 0.2}
     assert backbone.drop_path_rate == rates[cfg.default_scope]
-    assert backbone.init_cfg.checkpoint == f'checkpoints/swin-{size}-acmix_in1k.pth'
+    assert backbone.init_cfg.checkpoint == f'hybrid_mm://swin-{size}-acmix_in1k'
 
 
 @pytest.mark.parametrize('path', [p for p in SWIN if 'swin-t' in p.stem], ids=relative)

@@ -300,4 +300,4 @@ def check_name_of_van(path, cfg):
     # weights of the very same network; LKA-Tiny at kernel size 23 is VAN-B0
     stem = {'van-lka-tiny': 'van-b0'}.get(network, network)
     expected = stem.replace('-in22k', '_in22k') if 'in22k' in stem else f'{stem}_in1k'
-    assert backbone.init_cfg.checkpoint == f'checkpoints/{expected}.pth'
+    assert backbone.init_cfg.checkpoint == f'hybrid_mm://{expected}'

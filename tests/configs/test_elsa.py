@@ -46,7 +46,7 @@ def test_variant_weights_and_drop_path(path):
         assert cfg.val_dataloader.dataset.pipeline[1].scale == 248
         assert ('EMAHook' in str(cfg.get('custom_hooks'))) == (size == 'b')
         return
-    assert backbone.init_cfg.checkpoint == f'checkpoints/elsa-swin-{size}_in1k.pth'
+    assert backbone.init_cfg.checkpoint == f'hybrid_mm://elsa-swin-{size}_in1k'
     assert cfg.param_scheduler[0].end == (1500 if key == 'ade20k' else 500)
 
 

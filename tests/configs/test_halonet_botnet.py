@@ -41,7 +41,7 @@ def test_weights_come_from_a_config_of_the_same_network(path):
     if not backbone.type.startswith('hybrid_mm'):
         assert re.search(r'_r(50|101|152)_', path.stem)
         return
-    name = re.fullmatch(r'checkpoints/(.+)_in1k\.pth', backbone.init_cfg.checkpoint)[1]
+    name = re.fullmatch(r'hybrid_mm://(.+)_in1k', backbone.init_cfg.checkpoint)[1]
     (source,) = path.parent.glob(f'{name}_*_in1k.py')
     other = load(source).model.backbone
     for key in ('type', 'arch', 'position', 'content', 'shortcut_act'):

@@ -29,8 +29,8 @@ def test_recipes():
         assert cfg.model.backbone.deformable == (False, True, True, True)
     assert htc.train_dataloader.dataset.pipeline[1].with_seg
     assert htc.train_dataloader.dataset.data_prefix.seg == 'stuffthingmaps/train2017/'
-    assert mask.model.backbone.init_cfg.checkpoint == 'checkpoints/lesa-r50-axial_in1k.pth'
-    assert htc.model.backbone.init_cfg.checkpoint == 'checkpoints/lesa-wrn50-axial_in1k.pth'
+    assert mask.model.backbone.init_cfg.checkpoint == 'hybrid_mm://lesa-r50-axial_in1k'
+    assert htc.model.backbone.init_cfg.checkpoint == 'hybrid_mm://lesa-wrn50-axial_in1k'
     cls = load(OURS['lesa-wrn50_4xb32-95e_in1k'])
     warm, cosine = cls.param_scheduler
     assert (cls.train_cfg.max_epochs, warm.end, cosine.end) == (95, 5, 95)

@@ -56,7 +56,7 @@ def test_variant_weights_and_dilations(path):
     networks = {'nat': 'NAT', 'dinat': 'DiNAT', 'dinat-s': 'DiNATs'}
     assert backbone.type == f'hybrid_mm.{networks[family]}'
     assert backbone.arch == variant
-    weights = f'checkpoints/{family}-{variant}_{"in22k" if variant == "large" else "in1k"}.pth'
+    weights = f'hybrid_mm://{family}-{variant}_{"in22k" if variant == "large" else "in1k"}'
     if 'init_cfg' in backbone:
         assert backbone.init_cfg.checkpoint == weights
     else:

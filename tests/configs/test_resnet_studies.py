@@ -83,7 +83,7 @@ def test_members_share_the_recipe(member):
             assert init is None
         else:
             name = 'resnet50' if member == 'resnet50' else f'resnet50-{member}'
-            assert init == dict(type='Pretrained', checkpoint=f'checkpoints/{name}_in1k.pth')
+            assert init == dict(type='Pretrained', checkpoint=f'hybrid_mm://{name}_in1k')
         frame = {k: v for k, v in changed.items() if k not in network.backbone}
         assert frame == Config.fromfile(STUDY / f'recipes/{recipe}.py').model.backbone
         expected = Config(without_backbone(plain))

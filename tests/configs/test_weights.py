@@ -1,4 +1,4 @@
-"""Images are normalised and tested as those of the weights, which configs/weights.yml tells."""
+"""Images are normalised and tested as those of the weights, see preprocessing.yml."""
 
 import functools
 import re
@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from .conftest import CONFIG_FILES, CONFIGS
+from hybrid_mm.weights.registry import FOLDER
+
+from .conftest import CONFIG_FILES
 from .loading import look_at
 
 NORMALISATIONS = {
@@ -24,7 +26,7 @@ every_tree = pytest.mark.parametrize(
 
 @functools.cache
 def table() -> list[dict]:
-    return yaml.safe_load((CONFIGS / 'weights.yml').read_text())
+    return yaml.safe_load((FOLDER / 'preprocessing.yml').read_text())
 
 
 def entry_of(weights: str) -> dict:
@@ -41,8 +43,8 @@ def read_by(cfg) -> str | None:
     """Weights that a detector or segmenter starts from."""
     init = cfg.model.backbone.get('init_cfg') or {}
     inits = init if isinstance(init, list) else [init]
-    files = [Path(i['checkpoint']).stem for i in inits if i.get('checkpoint')]
-    return files[0] if files else None
+    names = [i['checkpoint'].rpartition('/')[2] for i in inits if i.get('checkpoint')]
+    return names[0].removesuffix('.pth') if names else None
 
 
 def normalisation(cfg) -> tuple[list[float], list[float]]:
@@ -62,7 +64,7 @@ def expected(weights: str, dense: bool) -> tuple[list[float], list[float]]:
         value = entry['Normalisation']
         value = entry.get('Dense', value) if dense else value
         return NORMALISATIONS[value] if isinstance(value, str) else tuple(value)
-    assert weights in trained(), f'{weights} is neither in configs/weights.yml nor trained here'
+    assert weights in trained(), f'{weights} is neither in preprocessing.yml nor trained here'
     return normalisation(look_at(trained()[weights]))
 
 

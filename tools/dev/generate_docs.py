@@ -63,7 +63,7 @@ python tools/train.py {config} --cfg-options model.backbone.init_cfg.checkpoint=
 or converted to our layout and put in place:
 
 ```bash
-python tools/convert_checkpoint.py FILE {checkpoint}
+python tools/convert_checkpoint.py FILE checkpoints/{checkpoint}.pth
 ```
 
 Weights that `tools/train.py` wrote for an ImageNet config can be used in the same ways. To train
@@ -146,15 +146,15 @@ class Tree(metafile.Tree):
             if file:
                 weights.setdefault(file, []).append(model.name)
         code = f', [official code]({about["Code"]["URL"]})' if 'Code' in about else ''
-        loading = self._example(lambda text: 'checkpoints/' in text)
+        loading = self._example(lambda text: 'hybrid_mm://' in text)
         how = HOW.format(config=self._example(lambda text: True).config)
         if loading:
             how += (PUBLISHED if code else UNPUBLISHED).format(
                 config=loading.config,
-                checkpoint=re.search(r"'(checkpoints/.+)'", self._text(loading))[1],
+                checkpoint=re.search(r"'hybrid_mm://(.+)'", self._text(loading))[1],
             )
             how += '\n| File | Used by |\n|---|---|\n' + ''.join(
-                f'| `{file}` | {len(users)} config{"s" * (len(users) > 1)} |\n'
+                f'| `hybrid_mm://{file}` | {len(users)} config{"s" * (len(users) > 1)} |\n'
                 for file, users in sorted(weights.items())
             )
         return (
@@ -199,7 +199,7 @@ class Tree(metafile.Tree):
 def weights_of(config: Path) -> str | None:
     """File of weights that a config names, or the sibling that it inherits from."""
     text = config.read_text()
-    own = re.search(r"\bcheckpoint ?= ?'(checkpoints/[^']+)'", text)
+    own = re.search(r"\bcheckpoint ?= ?'hybrid_mm://([^']+)'", text)
     sibling = re.search(r"^_base_ = '\./(.+)'", text, re.MULTILINE)
     if own or not sibling:
         return own and own[1]

@@ -1,0 +1,170 @@
+"""The registry of published weights: ``published/<tree>.yml`` and ``preprocessing.yml``.
+
+An entry of ``published/<tree>.yml``::
+
+    - Name: van-b0_in1k               # weights of backbones; of a detector or segmenter: its config
+      Files:                          # the same weights, best first
+        - URL: [https://..., ...]     # addresses of one and the same file
+          SHA256: 385941af            # whole or its beginning; or MD5
+          Size: 16437504              # bytes
+          Layout: van                 # one of hybrid_mm.convert.SOURCES, or `ours`
+          Key: model_ema              # where the weights are, if unwrap would take others
+          Licence: Apache-2.0
+          Source: open-mmlab/mmpretrain@ee7f2e88501f configs/van/metafile.yml
+          Note: free text
+        - Page: https://drive.google.com/...   # a file that has to be fetched by hand
+          File: van_tiny_754.pth.tar  # its name, where it is known
+          Layout: van
+          Source: ...
+      Metrics: {Top 1 Accuracy: 75.41}
+      Trained by: van-b0_8xb128_in1k  # our config that trains such weights
+    - Name: pelk-tiny_in1k
+      Unpublished: evidence
+      Trained by: ...
+
+A further file is tried only if those before it cannot be had.
+"""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import yaml
+
+from hybrid_mm.errors import UserError, nearest
+
+SCHEME = 'hybrid_mm://'
+OURS = 'ours'
+FOLDER = Path(__file__).parent
+_LOADER = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """A file in which weights are published.
+
+    Attributes:
+        name: Name of the file; empty if it is not known (of some that have to be fetched by hand).
+        layout: Name of a source in ``hybrid_mm.convert.SOURCES``, or 'ours'.
+        source: Where this was read: repository, commit and path.
+        urls: Its addresses, best first; none if it has to be fetched by hand.
+        page: Page on which a person finds it.
+        sha256: SHA-256 or its beginning, in hexadecimal digits, or empty.
+        md5: The same of MD5.
+        size: Bytes, or None.
+        key: Key under which the weights are in the file, or None for the usual ones.
+        licence: Licence of the weights, or empty.
+        note: What a user should know.
+    """
+
+    name: str
+    layout: str
+    source: str
+    urls: tuple[str, ...] = ()
+    page: str = ''
+    sha256: str = ''
+    md5: str = ''
+    size: int | None = None
+    key: str | None = None
+    licence: str = ''
+    note: str = ''
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What is known of weights of one name.
+
+    Attributes:
+        name: The name behind ``hybrid_mm://``.
+        tree: Folder of configs that they belong to.
+        files: Where they are published, best first.
+        metrics: Accuracies that their authors report, in percent.
+        trained_by: Name of our config that trains such weights, or empty.
+        unpublished: Evidence that they are not published, or empty.
+    """
+
+    name: str
+    tree: str
+    files: tuple[PublishedFile, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    trained_by: str = ''
+    unpublished: str = ''
+
+    @property
+    def case(self) -> str:
+        """'automatic', 'manual', 'ours to train' or 'unpublished'."""
+        if any(file.urls for file in self.files):
+            return 'automatic'
+        if self.files:
+            return 'manual'
+        return 'ours to train' if self.trained_by else 'unpublished'
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """Entry of ``preprocessing.yml``; empty if it has none."""
+        entries = _preprocessing()
+        fitting = (e for e in entries if any(fnmatchcase(self.name, p) for p in e['Weights']))
+        return next(fitting, {})
+
+
+def _file(entry: dict[str, Any]) -> PublishedFile:
+    urls = entry.get('URL', ())
+    urls = (urls,) if isinstance(urls, str) else tuple(urls)
+    name = entry.get('File', '')
+    if not name and urls:
+        name = unquote(urlsplit(urls[0]).path.rpartition('/')[2])
+    return PublishedFile(
+        name=name,
+        layout=entry['Layout'],
+        source=entry['Source'],
+        urls=urls,
+        page=entry.get('Page', ''),
+        # quoted or not: digits only are read as a number
+        sha256=str(entry.get('SHA256', '')),
+        md5=str(entry.get('MD5', '')),
+        size=entry.get('Size'),
+        key=entry.get('Key'),
+        licence=entry.get('Licence', ''),
+        note=entry.get('Note', ''),
+    )
+
+
+@functools.cache
+def all_weights() -> Mapping[str, Weights]:
+    """All weights of the registry by their names."""
+    found = {}
+    for path in sorted((FOLDER / 'published').glob('*.yml')):
+        for entry in yaml.load(path.read_text(), _LOADER):
+            found[entry['Name']] = Weights(
+                name=entry['Name'],
+                tree=path.stem,
+                files=tuple(_file(file) for file in entry.get('Files', ())),
+                metrics=entry.get('Metrics', {}),
+                trained_by=entry.get('Trained by', ''),
+                unpublished=entry.get('Unpublished', ''),
+            )
+    return found
+
+
+@functools.cache
+def _preprocessing() -> list[dict[str, Any]]:
+    return yaml.load((FOLDER / 'preprocessing.yml').read_text(), _LOADER)
+
+
+def find_weights(name: str) -> Weights:
+    """Weights by name, with or without ``hybrid_mm://``.
+
+    Raises:
+        UserError: There are none of this name; the nearest ones are named.
+    """
+    name = name.removeprefix(SCHEME)
+    if name not in all_weights():
+        raise UserError(
+            f'{SCHEME}{name}: there are no weights of this name'
+            f'{nearest(name, all_weights())}; `python -m hybrid_mm weights list` prints all'
+        )
+    return all_weights()[name]
