@@ -4,9 +4,9 @@ The papers' own files are ``.npz`` archives. Names are paths such as
 ``Transformer/encoderblock_0/MlpBlock_3/Dense_0/kernel`` (vision_transformer, ``models_vit.py``),
 in Big Vision below ``params/`` and with other numbers of the modules within a block
 (``models/vit.py``); there, blocks may be stacked in one (``encoderblock/``). Kernels have their
-inputs first, convolutions (rows, columns, inputs, outputs), attention separate heads. Its activation
-is the GELU by tanh; ours, as in all ports, the exact one. Big Vision gives its class token no
-position, here zeros.
+inputs first, convolutions (rows, columns, inputs, outputs), attention separate heads. The
+activation is the GELU by tanh there; ours, as in all ports, the exact one. Big Vision gives its
+class token no position, here zeros.
 """
 
 import math

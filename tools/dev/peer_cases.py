@@ -496,21 +496,22 @@ def _vit_mmseg() -> list[Peer]:
 
 def _vit_mmpretrain() -> list[Peer]:
     theirs = dict(arch=dict(embed_dims=12, num_layers=3, num_heads=3, feedforward_channels=24),
-                  img_size=(32, 48), patch_size=8, out_indices=(0, 2), final_norm=False,
+                  img_size=(32, 40), patch_size=8, out_indices=(0, 2), final_norm=False,
                   out_type='featmap')  # fmt: skip
     ours = dict(type='ViT', arch=dict(embed_dim=12, heads=3, depths=[1, 2]), patch_size=8,
-                pretrain_img_size=[32, 48], img_size=32, mlp_ratio=2, out_indices=[0, 1])  # fmt: skip
+                pretrain_img_size=[32, 40], img_size=32, mlp_ratio=2,
+                out_indices=[0, 1])  # fmt: skip
     scaled = dict(theirs, layer_scale_init_value=0.1, qkv_bias=False, final_norm=True)
     clip = dict(theirs, pre_norm=True, patch_cfg=dict(bias=False), out_type='cls_token',
                 out_indices=-1, final_norm=True)  # fmt: skip
     return [
-        _openmmlab('vit', 'mmpretrain', 'VisionTransformer', theirs, ours, image=(1, 3, 32, 48)),
+        _openmmlab('vit', 'mmpretrain', 'VisionTransformer', theirs, ours, image=(1, 3, 32, 40)),
         _openmmlab('vit', 'mmpretrain', 'VisionTransformer', scaled,
                    dict(ours, layer_scale=0.1, qkv_bias=False, final_norm=True),
                    image=(2, 3, 41, 57)),
         _openmmlab('vit', 'mmpretrain', 'VisionTransformer', clip,
                    dict(ours, pre_norm=True, pooled=True, final_norm=True, out_indices=[1]),
-                   image=(1, 3, 32, 48)),
+                   image=(1, 3, 32, 40)),
     ]  # fmt: skip
 
 
@@ -569,18 +570,22 @@ class JaxNetwork:
         self.params = importlib.import_module('flax').traverse_util.flatten_dict(params, sep='/')
 
     def double(self) -> 'JaxNetwork':
+        """As it is: the module was made so."""
         return self
 
     def eval(self) -> None:
-        pass
+        """As it is called, without dropout."""
 
     def state_dict(self) -> dict[str, Tensor]:
+        """Parameters by path, as in a file."""
         return {self.prefix + k: torch.tensor(np.asarray(v)) for k, v in self.params.items()}
 
     def load_state_dict(self, values: dict[str, Tensor], strict: bool = True) -> None:
+        """Set the parameters."""
         self.params = {k.removeprefix(self.prefix): v.numpy() for k, v in values.items()}
 
     def __call__(self, x: Tensor) -> Any:
+        """Outputs of images (N, C, H, W)."""
         unflatten = importlib.import_module('flax').traverse_util.unflatten_dict
         pixels = x.permute(0, 2, 3, 1).numpy()
         return self.network.apply({'params': unflatten(self.params, sep='/')}, pixels, train=False)
