@@ -8,6 +8,7 @@ import math
 import re
 
 import torch.nn.functional as F
+from torch import Tensor
 
 from hybrid_mm.convert.core import Source, StateDict, register, rename, unknown_key
 from hybrid_mm.convert.detectron2 import register_detectron2
@@ -74,18 +75,31 @@ def _convert(state: StateDict) -> StateDict:
     _check_parts(kept)
     out = rename(kept, _RULES, 'vit')
     position = out.get('stem.position')
+    channels = len(out['stem.proj.weight'])
     if position is None:  # of a network with relative ones alone
-        channels = len(out['stem.proj.weight'])
         out['stem.position'] = out['stem.proj.weight'].new_zeros(1, 2, channels)
-    elif position.ndim == 4:  # of SAM: (1, rows, columns, C)
-        out['stem.position'] = F.pad(position.flatten(1, 2), (0, 0, 1, 0))
-    elif 'stem.class_token' in out and math.isqrt(position.shape[1]) ** 2 == position.shape[1]:
-        out['stem.position'] = F.pad(position, (0, 0, 1, 0))  # the class token has none
+    else:
+        out['stem.position'] = with_class_entry(position)
     weight = out['stem.proj.weight']
     if weight.ndim == 2:  # of the first ones that timm trained, (C, 3 rows columns)
         side = math.isqrt(weight.shape[1] // 3)
         out['stem.proj.weight'] = weight.unflatten(1, (3, side, side))
     return out
+
+
+def with_class_entry(position: Tensor) -> Tensor:
+    """Positions with an entry of a class token in front, as our layout has them always.
+
+    Args:
+        position: (1, rows, columns, C), of Segment Anything; or (1, entries, C), those of a square
+            map without that entry (also beside a class token) if their number is a square.
+    """
+    number = position.shape[1]
+    if position.ndim == 4:
+        return F.pad(position.flatten(1, 2), (0, 0, 1, 0))
+    if position.ndim != 3 or math.isqrt(number) ** 2 != number:
+        return position
+    return F.pad(position, (0, 0, 1, 0))
 
 
 def _check_parts(state: StateDict) -> None:
