@@ -8,6 +8,7 @@ import math
 import re
 
 import torch.nn.functional as F
+from torch import Tensor
 
 from hybrid_mm.convert.core import Source, StateDict, register, rename, unknown_key
 from hybrid_mm.convert.detectron2 import register_detectron2
@@ -39,7 +40,6 @@ _RULES = [
 ]
 # what other networks of these names have, and ours has not
 _ABSENT = [
-    (r'dist_token|head_dist\..+', 'a distillation token (the weights without distillation load)'),
     (r'reg_token|register_tokens', 'register tokens'),
     (r'blocks\.\d+\.attn\.[qk]_norm\..+', 'norms of queries and keys'),
     (r'blocks\.\d+\.(?:attn|mlp)\.norm\..+', 'norms within attention and MLP'),
@@ -48,27 +48,58 @@ _ABSENT = [
     (r'blocks\.\d+\.(?:attns|ffns|in_\w+|mlp_\w+|attn_\w+)(?:\..+)?', 'parallel attention and MLP'),
     (r'(?:.+\.)?rope\..+|(?:.+\.)?relative_position_.+', 'positions of this kind'),
 ]
-_TRAINING_ONLY = re.compile(r'mask_token|decoder_.*')  # MAE's
+# no part of a backbone: those of MAE's pre-training
+_TRAINING_ONLY = re.compile(r'mask_token|decoder_.*')
+
+
+def no_distillation(state: StateDict) -> None:
+    """Check that weights are none of a DeiT with a distillation token.
+
+    Raises:
+        ValueError: They are: the token takes part in every attention, so that the maps would not be
+            those of the network without it.
+    """
+    tokens = ('dist_token', 'stem.dist_token')
+    if any(token in state for token in tokens):
+        raise ValueError(
+            'these are weights of a distilled DeiT, whose distillation token ViT has no place for: '
+            'take those of the same network without distillation (deit_base_patch16_224 instead of '
+            'deit_base_distilled_patch16_224)'
+        )
 
 
 def _convert(state: StateDict) -> StateDict:
     """Convert to ``blocks.I`` and ``norm``, which networks load with any division into stages."""
+    no_distillation(state)
     kept = {key: value for key, value in state.items() if not _TRAINING_ONLY.fullmatch(key)}
     _check_parts(kept)
     out = rename(kept, _RULES, 'vit')
     position = out.get('stem.position')
+    channels = len(out['stem.proj.weight'])
     if position is None:  # of a network with relative ones alone
-        channels = len(out['stem.proj.weight'])
         out['stem.position'] = out['stem.proj.weight'].new_zeros(1, 2, channels)
-    elif position.ndim == 4:  # of SAM: (1, rows, columns, C)
-        out['stem.position'] = F.pad(position.flatten(1, 2), (0, 0, 1, 0))
-    elif 'stem.class_token' in out and math.isqrt(position.shape[1]) ** 2 == position.shape[1]:
-        out['stem.position'] = F.pad(position, (0, 0, 1, 0))  # the class token has none
+    else:
+        out['stem.position'] = with_class_entry(position)
     weight = out['stem.proj.weight']
     if weight.ndim == 2:  # of the first ones that timm trained, (C, 3 rows columns)
         side = math.isqrt(weight.shape[1] // 3)
         out['stem.proj.weight'] = weight.unflatten(1, (3, side, side))
     return out
+
+
+def with_class_entry(position: Tensor) -> Tensor:
+    """Positions with an entry of a class token in front, as our layout has them always.
+
+    Args:
+        position: (1, rows, columns, C), of Segment Anything; or (1, entries, C), those of a square
+            map without that entry (also beside a class token) if their number is a square.
+    """
+    number = position.shape[1]
+    if position.ndim == 4:
+        return F.pad(position.flatten(1, 2), (0, 0, 1, 0))
+    if position.ndim != 3 or math.isqrt(number) ** 2 != number:
+        return position
+    return F.pad(position, (0, 0, 1, 0))
 
 
 def _check_parts(state: StateDict) -> None:
@@ -97,7 +128,8 @@ def _matches(keys: set[str]) -> bool:
     block |= {'blocks.0.in_proj.weight', 'blocks.0.attns.0.attn.qkv.weight'}  # parallel ones
     position = {'pos_embed', 'blocks.0.attn.rel_pos_h', 'layers.0.attn.rel_pos_h'}
     pooled = 'blocks.0.attn.pool_k.weight' in keys  # MViT
-    return bool(keys & embed and keys & block and keys & position) and not pooled
+    biases = any(key.endswith('.relative_position_bias_table') for key in keys)  # MMSegmentation's
+    return bool(keys & embed and keys & block and keys & position) and not (pooled or biases)
 
 
 _SAM = 'image_encoder.'
