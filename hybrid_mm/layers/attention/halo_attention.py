@@ -16,6 +16,16 @@ from hybrid_mm.ops.fusing import is_plain
 from hybrid_mm.ops.local_attention import block_attention
 
 
+class _WindowPosition2d(RelativePosition2d):
+    """Tables of one block and halo.
+
+    Their middle is not offset 0 of two pixels but of a query and the corner of its window: they
+    cannot be resized without both numbers, which a file does not say.
+    """
+
+    tables = ()
+
+
 class HaloAttention(nn.Module):
     """Attention of the pixels of a block to the block and the halo around it.
 
@@ -91,7 +101,7 @@ class HaloAttention(nn.Module):
         window = block_size + 2 * halo_size
         # entry by key minus query; the first window - queries entries are never read, but they
         # are in the released weights
-        self.relative = RelativePosition2d((window, window), self.dims[0])
+        self.relative = _WindowPosition2d((window, window), self.dims[0])
         for conv in (self.q, self.kv):
             nn.init.trunc_normal_(conv.weight, std=in_channels**-0.5)
             if conv.bias is not None:

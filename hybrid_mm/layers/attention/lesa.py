@@ -3,7 +3,7 @@
 Source: "Locally Enhanced Self-Attention" (arXiv 2107.05637); where prose and code differ, the code.
 """
 
-from typing import ClassVar
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from hybrid_mm.layers.convolution.deform_conv import DeformConv2d
 from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.dispatch import check_impl
+from hybrid_mm.ops.fitted_weights import SizedTables
 from hybrid_mm.ops.fusing import is_plain
 from hybrid_mm.ops.implicit_norm import normalisation
 from hybrid_mm.ops.kernels import available
@@ -30,7 +31,7 @@ from hybrid_mm.ops.precision import accurate, no_autocast, no_wider
 POSITIONS = ('flat', 'axial')
 
 
-class LESA2d(nn.Module):
+class LESA2d(SizedTables):
     """Locally enhanced self-attention in the place of a 3x3 convolution and its norm.
 
     ``U + gate(U, B) * B`` with a local term U (grouped 3x3 convolution, 1x1 convolution) and a
@@ -59,8 +60,6 @@ class LESA2d(nn.Module):
         >>> LESA2d(32, (8, 8), groups=4, stride=2)(torch.rand(1, 32, 10, 12)).shape
         torch.Size([1, 32, 5, 6])
     """
-
-    resize: ClassVar = staticmethod(resize_relative_table)
 
     @sized_arguments
     def __init__(
@@ -109,6 +108,10 @@ class LESA2d(nn.Module):
             if isinstance(module, nn.Conv2d) and module.bias is None:
                 nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
         nn.init.normal_(self.qkv.weight, std=channels**-0.5)
+
+    def resize_table(self, name: str, table: Tensor, shape: Sequence[int]) -> Tensor:
+        """Entries about the middle, or interpolated ones."""
+        return resize_relative_table(table, (shape[0] + 1) // 2)
 
     def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (N, G, d or 2 d, L)."""

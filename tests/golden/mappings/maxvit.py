@@ -14,7 +14,6 @@ from hybrid_mm.convert import convert
 from hybrid_mm.convert.maxxvit import queries_first
 from hybrid_mm.layers.convolution.mbconv import MBConv
 from hybrid_mm.layers.norm import LayerNorm2d
-from hybrid_mm.ops.positions import fit_tables
 from mappings.common import Config, convert_part, load
 
 RELATIVE = {'bias': 'table', 'bias_tf': 'table', 'mlp': 'log'}
@@ -232,12 +231,12 @@ def _network(cls: type, source: str, config: Config, weights: dict[str, Tensor])
     }
     rest = {k: v for k, v in state.items() if not k.startswith((last, 'head.'))}
     load(model.head, {k.removeprefix('head.'): v for k, v in own.items()})
-    load(model.backbone, fit_tables(model.backbone, rest))
+    load(model.backbone, rest)
     return model
 
 
 def _load_part(model: nn.Module, weights: dict[str, Tensor], *names: str) -> nn.Module:
-    return load(model, fit_tables(model, convert_part(weights, *names)))
+    return load(model, convert_part(weights, *names))
 
 
 def _mbconv(config: Config, weights: dict[str, Tensor]) -> nn.Module:
