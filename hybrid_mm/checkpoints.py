@@ -12,14 +12,9 @@ from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
-<<<<<<< HEAD
 from hybrid_mm import checkpoint_files
 from hybrid_mm.checkpoint_files import CheckpointError, MissingCheckpointError, file_of_address
-from hybrid_mm.convert import differences, unwrap
-=======
-from hybrid_mm.checkpoint_files import CheckpointError, MissingCheckpointError, check_exists
 from hybrid_mm.convert import as_classifier, convert, detect, differences, unwrap
->>>>>>> main
 from hybrid_mm.convert.core import averages, container, misfit
 from hybrid_mm.errors import UserError, plain_text, warn
 from hybrid_mm.ops.fitted_weights import fitted_weights
