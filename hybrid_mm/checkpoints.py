@@ -62,9 +62,9 @@ def check_exists(path: str) -> None:
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:
-    """Read a checkpoint, also ``hybrid_mm://NAME``, onto the CPU.
+    """Read a checkpoint (a file, an address, ``hybrid_mm://NAME``) onto the CPU.
 
-    The content of a file tells its format, see ``load_from_local``.
+    The content of a file tells its format, see :func:`.checkpoint_files.load_from_local`.
 
     Raises:
         MissingCheckpointError: It does not exist.
