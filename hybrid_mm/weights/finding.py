@@ -202,7 +202,8 @@ def _download(weights: Weights, others: list[str]) -> tuple[Path, PublishedFile]
             away = away and error.away
     if away:
         hosts = ', '.join(dict.fromkeys(urlsplit(url).netloc for url in failures))
-        what = f'no server can be reached ({hosts}: {"; ".join(dict.fromkeys(failures.values()))})'
+        why = '; '.join(dict.fromkeys(failures.values()))
+        what = f'no server can be reached; is this machine offline? ({hosts}: {why})'
     else:
         what = 'no address gives the file' + ''.join(
             f'{_LINE}{url}: {reason}' for url, reason in failures.items()
@@ -225,7 +226,7 @@ def _why(weights: Weights) -> str:
         reason += f'`python tools/train.py {config}` trains it; '
     else:
         reason += 'if you have such weights, '
-    return reason + f'put the checkpoint there as {_folder()}/{weights.name}.pth'
+    return reason + f'put the checkpoint at {_folder()}/{weights.name}.pth'
 
 
 def _by_hand(weights: Weights) -> str:
