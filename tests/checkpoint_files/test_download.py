@@ -209,6 +209,9 @@ def test_errors_of_servers(serve, path, monkeypatch, nobody):
     ):
         with pytest.raises(DownloadError, match=reason):
             download_file([url], path)
+    with pytest.raises(DownloadError, match='(?i)wrong version number') as caught:
+        download_file([server.url.replace('http', 'https')], path)
+    assert not caught.value.away  # somebody answered, but not with this certificate
     server.status, server.headers = 200, {'Content-Encoding': 'br'}
     with pytest.raises(DownloadError, match=r'encodes the file \(br\)'):
         download_file([server.url], path)
