@@ -209,7 +209,7 @@ def test_errors_of_servers(serve, path, monkeypatch, nobody):
     ):
         with pytest.raises(DownloadError, match=reason):
             download_file([url], path)
-    with pytest.raises(DownloadError, match='(?i)wrong version number') as caught:
+    with pytest.raises(DownloadError, match=r'(?i)wrong version number') as caught:
         download_file([server.url.replace('http', 'https')], path)
     assert not caught.value.away  # somebody answered, but not with this certificate
     server.status, server.headers = 200, {'Content-Encoding': 'br'}
