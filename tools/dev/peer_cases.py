@@ -495,23 +495,24 @@ def _vit_mmseg() -> list[Peer]:
 
 
 def _vit_mmpretrain() -> list[Peer]:
+    # 24 patches and a class token: 25 is the number of a square map, too
     theirs = dict(arch=dict(embed_dims=12, num_layers=3, num_heads=3, feedforward_channels=24),
-                  img_size=(32, 40), patch_size=8, out_indices=(0, 2), final_norm=False,
+                  img_size=(32, 48), patch_size=8, out_indices=(0, 2), final_norm=False,
                   out_type='featmap')  # fmt: skip
     ours = dict(type='ViT', arch=dict(embed_dim=12, heads=3, depths=[1, 2]), patch_size=8,
-                pretrain_img_size=[32, 40], img_size=32, mlp_ratio=2,
+                pretrain_img_size=[32, 48], img_size=32, mlp_ratio=2,
                 out_indices=[0, 1])  # fmt: skip
     scaled = dict(theirs, layer_scale_init_value=0.1, qkv_bias=False, final_norm=True)
     clip = dict(theirs, pre_norm=True, patch_cfg=dict(bias=False), out_type='cls_token',
                 out_indices=-1, final_norm=True)  # fmt: skip
     return [
-        _openmmlab('vit', 'mmpretrain', 'VisionTransformer', theirs, ours, image=(1, 3, 32, 40)),
+        _openmmlab('vit', 'mmpretrain', 'VisionTransformer', theirs, ours, image=(1, 3, 32, 48)),
         _openmmlab('vit', 'mmpretrain', 'VisionTransformer', scaled,
                    dict(ours, layer_scale=0.1, qkv_bias=False, final_norm=True),
                    image=(2, 3, 41, 57)),
         _openmmlab('vit', 'mmpretrain', 'VisionTransformer', clip,
                    dict(ours, pre_norm=True, pooled=True, final_norm=True, out_indices=[1]),
-                   image=(1, 3, 32, 40)),
+                   image=(1, 3, 32, 48)),
     ]  # fmt: skip
 
 
