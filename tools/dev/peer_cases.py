@@ -328,15 +328,16 @@ def _last_token(model: nn.Module, x: Tensor) -> list[Tensor]:
 
 def _vit(source: str = 'vit-huggingface', version: int = 4) -> list[Peer]:
     theirs = dict(hidden_size=12, num_hidden_layers=3, num_attention_heads=3, intermediate_size=24,
-                  image_size=32, patch_size=8, layer_norm_eps=1e-6, num_labels=5)  # fmt: skip
+                  image_size=32, patch_size=8, num_labels=5)  # fmt: skip
     ours = dict(type='ViT', arch=dict(embed_dim=12, heads=3, depths=[1, 1, 1]), patch_size=8,
-                pretrain_img_size=32, img_size=32, mlp_ratio=2, out_indices=[0, 1, 2])  # fmt: skip
+                pretrain_img_size=32, img_size=32, mlp_ratio=2, out_indices=[0, 1, 2],
+                norm_eps=1e-12)  # fmt: skip
     classes = dict(ours, out_indices=[2], pooled=True, final_norm=True)
     small = (1, 3, 32, 32)
     wide = dict(theirs, qkv_bias=False, image_size=(16, 48), num_channels=1, patch_size=16,
-                intermediate_size=36)  # fmt: skip
+                intermediate_size=36, layer_norm_eps=1e-6)  # fmt: skip
     ours2 = dict(ours, qkv_bias=False, pretrain_img_size=[16, 48], in_channels=1, patch_size=16,
-                 img_size=[16, 48], mlp_ratio=3)  # fmt: skip
+                 img_size=[16, 48], mlp_ratio=3, norm_eps=1e-6)  # fmt: skip
     mae = dict(theirs, mask_ratio=0.0, decoder_hidden_size=8, decoder_num_hidden_layers=1,
                decoder_num_attention_heads=1, decoder_intermediate_size=8)  # fmt: skip
 
