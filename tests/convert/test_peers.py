@@ -124,7 +124,7 @@ def test_stored_cases_are_those_of_the_library(source):
         if peer.missing():
             pytest.skip(peer.missing())
         again = peer.case()
-        for key in ('ours', 'tensors', 'integers', 'logits', 'image', 'file', 'adjust'):
+        for key in ('ours', 'tensors', 'integers', 'logits', 'image', 'file', 'adjust', 'zero'):
             assert again[key] == json.loads(json.dumps(case[key])), key
         assert [shape for shape, _ in again['outputs']] == [shape for shape, _ in case['outputs']]
         for (_, found), (_, values) in zip(again['outputs'], case['outputs'], strict=True):
@@ -174,6 +174,14 @@ def test_the_second_pvt_is_refused(source, first, second):
     state[second] = torch.rand(8, 1, 3, 3)
     assert detect(state) == source
     with pytest.raises(ValueError, match=rf'weights of PVTv2, .*\({re.escape(second)} belongs to'):
+        convert(state)
+
+
+def test_biases_of_mae_after_training_are_refused():
+    state = next(peers.state_dict(case) for case in STORED.values() if case['zero'])
+    key = 'layers.1.attn.relative_position_bias_table'
+    state[key][3, 0] = 1e-3
+    with pytest.raises(ValueError, match=rf'{re.escape(key)} is of MMSegmentation.s MAE after tr'):
         convert(state)
 
 

@@ -30,12 +30,16 @@ VALUES = 24  # of every output that are stored
 _TABLES = ('pos', 'table', 'rpb', 'attention_biases', 'token', 'cls')
 
 
-def drawn(name: str, shape: Sequence[int]) -> Tensor:
+def drawn(name: str, shape: Sequence[int], zero: str = '') -> Tensor:
     """Draw the values of a tensor, which its name and shape tell: none is zero, one, or repeated.
+
+    If its name ends with ``zero``, all are zero.
 
     Variances are in 0.2..1 and factors of norms in 0.4..1.2, weights have a variance of one over
     their inputs, so that every tensor matters for the outputs.
     """
+    if zero and name.endswith(zero):
+        return torch.zeros(tuple(shape), dtype=torch.float64)
     random = np.random.RandomState(zlib.crc32(name.encode()))
     values = random.uniform(-1, 1, shape)
     leaf = name.replace('/', '.').rsplit('.', 1)[-1]
@@ -52,7 +56,7 @@ def drawn(name: str, shape: Sequence[int]) -> Tensor:
 
 def state_dict(case: dict[str, Any]) -> dict[str, Tensor]:
     """The state dict of a stored case; what follows from sizes, such as an index, is zero."""
-    floating = {k: drawn(k, shape) for k, shape in case['tensors'].items()}
+    floating = {k: drawn(k, shape, case['zero']) for k, shape in case['tensors'].items()}
     whole = {k: torch.zeros(shape, dtype=torch.int64) for k, shape in case['integers'].items()}
     return floating | whole
 
@@ -84,6 +88,7 @@ class Peer:
         file: Name that such a file has.
         package: Package whose version is noted.
         versions: Major versions that have it with these names.
+        zero: End of the names of tensors that are zero.
     """
 
     source: str
@@ -97,6 +102,7 @@ class Peer:
     file: str = 'pytorch_model.bin'
     package: str = 'transformers'
     versions: tuple[int, ...] = ()
+    zero: str = ''
 
     def missing(self) -> str | None:
         """Why it cannot be made here, if so."""
@@ -120,6 +126,7 @@ class Peer:
             file=self.file,
             logits=self.logits,
             image=list(self.image),
+            zero=self.zero,
             integers={},
             tensors={},
         )
@@ -127,7 +134,7 @@ class Peer:
         for key, value in model.state_dict().items():
             if value.is_floating_point():
                 case['tensors'][key] = list(value.shape)
-                values[key] = drawn(key, value.shape)
+                values[key] = drawn(key, value.shape, self.zero)
             else:
                 case['integers'][key] = list(value.shape)
         model.load_state_dict(values, strict=False)
@@ -484,6 +491,7 @@ def _vit_mmseg() -> list[Peer]:
     ours = dict(type='ViT', arch=arch, patch_size=8, pretrain_img_size=[32, 48], mlp_ratio=2,
                 img_size=32, out_indices=[0, 1])  # fmt: skip
     plain = dict(theirs, qkv_bias=False, patch_bias=False, with_cls_token=False, final_norm=True)
+    mae = {key: value for key, value in theirs.items() if key != 'patch_bias'}
     return [
         _openmmlab('vit-mmseg', 'mmseg', 'VisionTransformer', theirs, ours, image=(1, 3, 32, 48)),
         _openmmlab('vit-mmseg', 'mmseg', 'VisionTransformer', theirs, ours, image=(2, 3, 41, 57)),
@@ -492,6 +500,9 @@ def _vit_mmseg() -> list[Peer]:
         _openmmlab('vit-mmseg', 'mmseg', 'VisionTransformer',
                    dict(plain, pre_norm=True, with_cls_token=True),
                    dict(ours, qkv_bias=False, pre_norm=True, final_norm=True)),
+        _openmmlab('vit-mmseg', 'mmseg', 'MAE', dict(mae, init_values=0.5, final_norm=True),
+                   dict(ours, layer_scale=0.5, final_norm=True), image=(1, 3, 32, 48),
+                   zero='.relative_position_bias_table'),
     ]  # fmt: skip
 
 
