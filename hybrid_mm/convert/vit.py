@@ -62,9 +62,9 @@ def no_distillation(state: StateDict) -> None:
     tokens = ('dist_token', 'stem.dist_token')
     if any(token in state for token in tokens):
         raise ValueError(
-            'these are weights of a distilled DeiT, whose distillation token (dist_token) ViT has no '
-            'place for: take those of the same network without distillation (deit_base_patch16_224 instead of '
-            'deit_base_distilled_patch16_224)'
+            'these are weights of a distilled DeiT, whose distillation token (dist_token) ViT has '
+            'no place for: take those of the same network without distillation '
+            '(deit_base_patch16_224 instead of deit_base_distilled_patch16_224)'
         )
 
 
