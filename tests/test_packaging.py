@@ -177,6 +177,9 @@ found = get_model_info('hybrid_mm', configs=[name], to_dict=True)[name]
 assert found['config'] == f'configs/van/{name}.py', found
 assert found['coco/box_ap'] == 40.2, found
 assert len(get_model_info('hybrid_mm')) > 600
+name = 'mask-rcnn_r50-gcb-r16-c3-c5_fpn_1x_coco'
+found = get_model_info('hybrid_mm', configs=[name], to_dict=True)[name]
+assert found['weight'].endswith('20200515_211915-187da160.pth'), found
 """
 
 

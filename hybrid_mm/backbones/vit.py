@@ -58,6 +58,7 @@ class PatchTokens(SizedTables):
         class_token: Put a class token in front; its position is there either way.
         pad: Pad incomplete patches with zeros; else they are left out.
         pre_norm: Layer norm on the tokens; the patches have no bias then.
+        norm_eps: Epsilon of that norm.
     """
 
     tables = ('position',)
@@ -71,11 +72,12 @@ class PatchTokens(SizedTables):
         class_token: bool,
         pad: bool,
         pre_norm: bool = False,
+        norm_eps: float = _EPS,
     ) -> None:
         super().__init__()
         self.patch_size, self.pad, self.grid = patch_size, pad, grid
         self.proj = nn.Conv2d(in_channels, channels, patch_size, patch_size, bias=not pre_norm)
-        self.pre_norm = nn.LayerNorm(channels, eps=_EPS) if pre_norm else nn.Identity()
+        self.pre_norm = nn.LayerNorm(channels, eps=norm_eps) if pre_norm else nn.Identity()
         self.position = nn.Parameter(torch.empty(1, 1 + grid[0] * grid[1], channels))
         nn.init.trunc_normal_(self.position, std=0.02)
         self.class_token = None
@@ -86,8 +88,13 @@ class PatchTokens(SizedTables):
     def fit_weights(self, state: StateDict) -> StateDict:
         """Fit positions, and patches to our patch size (bicubic; ViTDet-H comes from 14 pixels).
 
-        A class token is left out where we have none.
+        A class token is left out where we have none. 'patch_position' are positions of a file that
+        does not tell whether the first one is that of a class token.
         """
+        if 'patch_position' in state:
+            patches = state.pop('patch_position')
+            known = patches.shape[1] == self.position.shape[1]
+            state['position'] = patches if known else F.pad(patches, (0, 0, 1, 0))
         position, token = state.get('position'), 'class_token' in state
         if self.class_token is None:
             state.pop('class_token', None)
@@ -95,6 +102,11 @@ class PatchTokens(SizedTables):
             lacking = self.position.shape[1] - position.shape[1]
             # the entry of a class token, which our layout has always
             state['position'] = F.pad(position, (0, 0, 1, 0)) if lacking == 1 else position
+        elif token and isinstance(position, Tensor) and position.ndim == 3:
+            spare = position.shape[1] - self.position.shape[1]
+            # 1 + rows x columns may be a square: the converter took it for a map without the entry
+            if spare == 1 and not position[:, 0].any():
+                state['position'] = position[:, 1:]
         key, patch = 'proj.weight', self.proj.weight
         if key in state and state[key].ndim == 4 and state[key].shape[:2] == patch.shape[:2]:
             state[key] = _resize_patches(state[key], self.patch_size)
@@ -154,6 +166,7 @@ class ViTBlock(nn.Module):
         drop_path: Drop-path rate of both branches.
         residual: End with residual convolutions.
         layer_scale: Initial value of the layer scales, or None for none.
+        norm_eps: Epsilon of the layer norms.
     """
 
     def __init__(
@@ -164,11 +177,12 @@ class ViTBlock(nn.Module):
         drop_path: float,
         residual: bool,
         layer_scale: float | None = None,
+        norm_eps: float = _EPS,
     ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(channels, eps=_EPS)
+        self.norm1 = nn.LayerNorm(channels, eps=norm_eps)
         self.attn = attn
-        self.norm2 = nn.LayerNorm(channels, eps=_EPS)
+        self.norm2 = nn.LayerNorm(channels, eps=norm_eps)
         self.mlp = MLP(channels, int(channels * mlp_ratio))
         self.drop_path = DropPath(drop_path)
         self.residual = ResidualConvolution(channels) if residual else None
@@ -275,6 +289,7 @@ class ViT(BaseBackbone):
         layer_scale: Initial value of layer scales, or None for none; weights without them leave
             them as they are.
         impl: See :func:`~hybrid_mm.ops.decomposed_attention.decomposed_attention`.
+        norm_eps: Epsilon of the layer norms of tokens: 1e-5 in CLIP and in timm's SAM.
         **kwargs: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`; its stages are the
             subsets. ``norm_eval`` has no effect, there is no batch norm.
 
@@ -331,12 +346,13 @@ class ViT(BaseBackbone):
         layer_scale: float | None = None,
         impl: str = 'auto',
         pre_norm: bool = False,
+        norm_eps: float = _EPS,
         **kwargs: Unpack[SharedArguments],
     ) -> None:
         super().__init__(arch, **kwargs)
         one_of(self, ('pad', 'drop'), partial_patches=partial_patches)
         positive(self, patch_size=patch_size, window_size=window_size, mlp_ratio=mlp_ratio)
-        not_negative(self, layer_scale=layer_scale)
+        not_negative(self, layer_scale=layer_scale, norm_eps=norm_eps)
         self.pretrain_img_size = sides(self, pretrain_img_size=pretrain_img_size)
         self.img_size = sides(self, img_size=img_size)
         multiple_of(self, patch_size, pretrain_img_size=pretrain_img_size, img_size=img_size)
@@ -358,7 +374,7 @@ class ViT(BaseBackbone):
         self.relative, self.class_token, self.qkv_bias = relative, class_token, qkv_bias
         self.final_norm, self.pooled, self.impl = final_norm, pooled, impl
         self.pad, self.mlp_ratio = partial_patches == 'pad', mlp_ratio
-        self.layer_scale, self.pre_norm = layer_scale, pre_norm
+        self.layer_scale, self.pre_norm, self.norm_eps = layer_scale, pre_norm, norm_eps
         self.build()
 
     def _blocks(self, **argument: Sequence[int]) -> tuple[int, ...]:
@@ -392,6 +408,7 @@ class ViT(BaseBackbone):
             self.class_token,
             self.pad,
             self.pre_norm,
+            self.norm_eps,
         )
 
     def make_stage(self, stage: int) -> nn.Module:
@@ -409,11 +426,10 @@ class ViT(BaseBackbone):
                 self.impl,
             )
             residual = block in self.residual_blocks
-            blocks.append(
-                ViTBlock(attn, channels, self.mlp_ratio, rate, residual, self.layer_scale)
-            )
+            scales = self.layer_scale, self.norm_eps
+            blocks.append(ViTBlock(attn, channels, self.mlp_ratio, rate, residual, *scales))
         normed = self.final_norm and stage == len(self.depths) - 1
-        norm = nn.LayerNorm(channels, eps=_EPS) if normed else nn.Identity()
+        norm = nn.LayerNorm(channels, eps=self.norm_eps) if normed else nn.Identity()
         return ViTStage(blocks, self.with_cp, norm=norm)
 
     def reset_parameters(self) -> None:

@@ -5,15 +5,16 @@ An entry of ``published/<tree>.yml``::
     - Name: van-b0_in1k               # weights of backbones; of a detector or segmenter: its config
       Files:                          # the same weights, best first
         - URL: [https://..., ...]     # addresses of one and the same file
+          Page: https://...           # where a person finds it
+          File: van_tiny_754.pth.tar  # its name, if it is not the end of the address
           SHA256: 385941af            # whole or its beginning; or MD5
           Size: 16437504              # bytes
           Layout: van                 # one of hybrid_mm.convert.SOURCES, or `ours`
-          Key: model_ema              # where the weights are, if unwrap would take others
-          Licence: Apache-2.0
+          Key: state_dict_ema         # where the weights are, if unwrap would take others
+          Licence: Apache-2.0         # of the weights; if they have none, of their repository
           Source: open-mmlab/mmpretrain@ee7f2e88501f configs/van/metafile.yml
           Note: free text
-        - Page: https://drive.google.com/...   # a file that has to be fetched by hand
-          File: van_tiny_754.pth.tar  # its name, where it is known
+        - Page: https://drive.google.com/...   # without URL: to be fetched by hand
           Layout: van
           Source: ...
       Metrics: {Top 1 Accuracy: 75.41}
@@ -22,7 +23,14 @@ An entry of ``published/<tree>.yml``::
       Unpublished: evidence
       Trained by: ...
 
-A further file is tried only if those before it cannot be had.
+A further file is tried only if those before it cannot be had. Best are files of weights alone on a
+server of the authors, then conversions by OpenMMLab and Hugging Face, training checkpoints and
+shares of drives, copies of third parties, and last what has to be fetched by hand. Another training
+of the same network is other weights: it has no place among them.
+
+``Source`` is where the addresses were read, several with semicolons between:
+``OWNER/REPOSITORY@COMMIT PATH``, ``PACKAGE==VERSION PATH``, or the page of a model on the hub of
+Hugging Face.
 """
 
 import functools
@@ -111,43 +119,54 @@ class Weights:
         return next(fitting, {})
 
 
+# fields of the YAML files, and their names here
+_FILE_FIELDS = {
+    'URL': 'urls',
+    'Page': 'page',
+    'File': 'name',
+    'SHA256': 'sha256',
+    'MD5': 'md5',
+    'Size': 'size',
+    'Layout': 'layout',
+    'Key': 'key',
+    'Licence': 'licence',
+    'Source': 'source',
+    'Note': 'note',
+}
+_FIELDS = {
+    'Name': 'name',
+    'Files': 'files',
+    'Metrics': 'metrics',
+    'Trained by': 'trained_by',
+    'Unpublished': 'unpublished',
+}
+
+
 def _file(entry: dict[str, Any]) -> PublishedFile:
-    urls = entry.get('URL', ())
-    urls = (urls,) if isinstance(urls, str) else tuple(urls)
-    name = entry.get('File', '')
-    if not name and urls:
-        name = unquote(urlsplit(urls[0]).path.rpartition('/')[2])
-    return PublishedFile(
-        name=name,
-        layout=entry['Layout'],
-        source=entry['Source'],
-        urls=urls,
-        page=entry.get('Page', ''),
-        # quoted or not: digits only are read as a number
-        sha256=str(entry.get('SHA256', '')),
-        md5=str(entry.get('MD5', '')),
-        size=entry.get('Size'),
-        key=entry.get('Key'),
-        licence=entry.get('Licence', ''),
-        note=entry.get('Note', ''),
-    )
+    fields = {_FILE_FIELDS[key]: value for key, value in entry.items()}
+    urls = fields.get('urls', ())
+    fields['urls'] = (urls,) if isinstance(urls, str) else tuple(urls)
+    if 'name' not in fields:
+        address = fields['urls'][0] if fields['urls'] else ''
+        fields['name'] = unquote(urlsplit(address).path.rpartition('/')[2])
+    return PublishedFile(**fields)
+
+
+def _weights(entry: dict[str, Any], tree: str) -> Weights:
+    fields = {_FIELDS[key]: value for key, value in entry.items()}
+    fields['files'] = tuple(map(_file, fields.get('files', ())))
+    return Weights(tree=tree, **fields)
 
 
 @functools.cache
 def all_weights() -> Mapping[str, Weights]:
     """All weights of the registry by their names."""
-    found = {}
-    for path in sorted((FOLDER / 'published').glob('*.yml')):
-        for entry in yaml.load(path.read_text(), _LOADER):
-            found[entry['Name']] = Weights(
-                name=entry['Name'],
-                tree=path.stem,
-                files=tuple(_file(file) for file in entry.get('Files', ())),
-                metrics=entry.get('Metrics', {}),
-                trained_by=entry.get('Trained by', ''),
-                unpublished=entry.get('Unpublished', ''),
-            )
-    return found
+    found = (
+        _weights(entry, path.stem)
+        for path in sorted((FOLDER / 'published').glob('*.yml'))
+        for entry in yaml.load(path.read_text(), _LOADER)
+    )
+    return {weights.name: weights for weights in found}
 
 
 @functools.cache

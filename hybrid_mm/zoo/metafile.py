@@ -107,6 +107,7 @@ class Model:
         flops: Multiply-adds for one image.
         size: (height, width) of that image.
         results: Accuracies, as in the metafile.
+        weights: Address of trained weights that load as they are, or None.
     """
 
     def __init__(self, entry: dict) -> None:
@@ -119,6 +120,7 @@ class Model:
         height, width = map(int, data['Input Size'].split('x'))
         self.size = height, width
         self.results: list[dict] = entry.get('Results', [])
+        self.weights: str | None = entry.get('Weights')
 
     @property
     def group(self) -> Group:
@@ -301,7 +303,7 @@ def _check_collection(node: Any, folder: str) -> Iterator[str]:
 
 def _check_model(node: Any, collection: str | None, folder: str, root: Path) -> Iterator[str]:
     required = {'Name': str, 'In Collection': str, 'Config': str, 'Metadata': dict}
-    mistakes = list(_fields(node, 'entry', required, {'Results': list}))
+    mistakes = list(_fields(node, 'entry', required, {'Results': list, 'Weights': str}))
     if not mistakes:
         data = {'Training Data': str, 'Parameters': int, 'FLOPs': int, 'Input Size': str}
         mistakes = list(_fields(node['Metadata'], 'Metadata', data, {}))
@@ -324,6 +326,8 @@ def _check_model(node: Any, collection: str | None, folder: str, root: Path) -> 
     if dataset not in DATASETS:
         yield f'Training Data {dataset!r} is not known; known are {", ".join(DATASETS)}'
         return
+    if not re.fullmatch(r'https://\S+', node.get('Weights', 'https://none')):
+        yield f'Weights must start with https://, got {node["Weights"]!r}'
     seen: set[tuple[str, str]] = set()
     for number, result in enumerate(node.get('Results', ())):
         yield from _check_result(result, f'Results {number}', dataset, seen)

@@ -36,7 +36,7 @@ def entry_of(weights: str) -> dict:
 
 def written_by(path: Path) -> str:
     """Weights that an ImageNet config trains: van-b0_in1k for van-b0_8xb128_in1k."""
-    return re.sub(r'_\d+xb\d+(-\d+e)?', '', path.stem)
+    return re.sub(r'_\d+xb\d+(-\d+[ek])?', '', path.stem)
 
 
 def read_by(cfg) -> str | None:

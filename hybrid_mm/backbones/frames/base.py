@@ -16,7 +16,8 @@ from hybrid_mm.backbones.frames.arch import Arch
 from hybrid_mm.backbones.frames.other_names import Names, takes_other_names
 from hybrid_mm.checkpoints import MissingCheckpointError, read_checkpoint, weights_of
 from hybrid_mm.convert import convert, differences
-from hybrid_mm.convert.core import StateDict
+from hybrid_mm.convert.core import StateDict, misfit
+from hybrid_mm.errors import shorten
 from hybrid_mm.layers.drop import drop_path_schedule
 from hybrid_mm.ops.argument_types import typed_arguments
 from hybrid_mm.ops.arguments import fraction, positive, stage_indices
@@ -37,6 +38,14 @@ class SharedArguments(TypedDict, total=False):
     norm_eval: bool
     with_cp: bool
     init_cfg: dict[str, Any] | None
+
+
+def _parts(keys: Sequence[str]) -> str:
+    """Name keys of a state dict by the modules that they belong to."""
+    parts: dict[str, list[str]] = {}
+    for key in keys:
+        parts.setdefault(key.partition('.')[0], []).append(key)
+    return '; '.join(f'{part} ({shorten(names)})' for part, names in parts.items())
 
 
 class StrictWeights(FitsWeights, BaseModule):
@@ -100,17 +109,31 @@ class StrictWeights(FitsWeights, BaseModule):
                 'model.backbone.init_cfg.checkpoint at it, or train from scratch with '
                 '--cfg-options model.backbone.init_cfg=None'
             ) from error
-        state = self.to_our_layout(weights_of(loaded, path))
+        weights = weights_of(loaded, path)
+        try:
+            state = self.to_our_layout(weights)
+        except ValueError as error:
+            raise ValueError(f'{path}: {error}') from error
         prefix = prefix or 'backbone.'
         prefix = prefix if prefix.endswith('.') else prefix + '.'
-        if any(key.startswith(prefix) for key in state):
+        other = [key for key in state if not key.startswith(prefix)]
+        if len(other) < len(state):
             state = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
         else:
-            heads = [key for key in state if key.startswith('head.')]
-            state = {k: v for k, v in state.items() if k not in heads}
-            if heads:
-                print_log(f'{path}: left out the classifier ({", ".join(heads)})', 'current')
-        self.load_strictly(state, path)
+            other = []
+        unused = {k for k in state if k.startswith(('head.', 'neck.')) or self.leaves_out(k)}
+        if other or unused:
+            print_log(f'{path}: left out {_parts([*other, *sorted(unused)])}', 'current')
+        try:
+            self.load_strictly({k: v for k, v in state.items() if k not in unused}, path)
+        except ValueError as error:
+            name = type(self).__name__
+            meta = loaded.get('meta')
+            source = meta.get('source') if isinstance(meta, dict) else None
+            fits = misfit(weights, self.state_dict(), name, source)
+            if fits is None:
+                raise
+            raise ValueError(f'{path} does not fit this {name}. {fits}') from error
 
     def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
         """Load a state dict in our layout, perhaps of another size.
