@@ -13,6 +13,7 @@ from hybrid_mm.zoo.listing import listing
 from hybrid_mm.zoo.new_backbone import find_backbone
 from hybrid_mm.zoo.plan import make_plan
 from hybrid_mm.zoo.user_data import read_data
+from hybrid_mm.zoo.weights_commands import add_weights, weights_command
 
 _LIST = """\
 Print the backbones and configs of the zoo.
@@ -40,17 +41,20 @@ _HEADS = ('mask-rcnn', 'cascade-mask-rcnn', 'retinanet', 'upernet', 'semantic-fp
 
 @tool
 def main(argv=None):
-    """Print the zoo (``list``), or write a config for a data set (``new``)."""
+    """Print the zoo (``list``), write a config for a data set (``new``), or get ``weights``."""
     parser = options.parser(__doc__)
     parser.prog = 'python -m hybrid_mm'
-    commands = parser.add_subparsers(dest='command', required=True, metavar='list|new')
+    commands = parser.add_subparsers(dest='command', required=True, metavar='list|new|weights')
     _add_list(commands)
     _add_new(commands)
+    add_weights(commands)
     argv = list(sys.argv[1:] if argv is None else argv)
     args = parser.parse_args(argv)
     if args.command == 'list':
         tables = (args.only,) if args.only else ('backbones', 'configs')
         listing(' '.join(args.pattern), args.json, tables)
+    elif args.command == 'weights':
+        return weights_command(args)
     else:
         _new(args, f'python -m hybrid_mm {shlex.join(argv)}')
 
@@ -92,7 +96,10 @@ def _add_new(commands) -> None:
     parser.add_argument(
         '--checkpoint',
         metavar='FILE',
-        help='weights of the backbone, in our or the official layout (default: from scratch)',
+        default='auto',
+        help='weights of the backbone: a file in our or the official layout, an address, '
+        'hybrid_mm://NAME, none (from scratch), or auto (the default): what the configs of the zoo '
+        'start from, if it is published or on this machine, else none',
     )
     for split in ('train', 'val'):
         parser.add_argument(
@@ -176,14 +183,14 @@ def _new(args, command: str) -> None:
     check_head(args.head, data)
     new_config.check_out(args.out, args.force, data, args.checkpoint)
     backbone = find_backbone(args.backbone, args.head, args.checkpoint)
+    start = backbone.start
     scale = args.scale and (max(args.scale), min(args.scale))
-    plan = make_plan(data, args.batch_size, scale)
+    plan = make_plan(data, args.batch_size, scale, start.checkpoint is not None)
     files = new_config.write_config(
-        args.out, data, args.head, backbone, plan, command, args.checkpoint, args.force
+        args.out, data, args.head, backbone, plan, command, start.checkpoint, args.force
     )
     print(new_config.summary(data, backbone, plan))
-    if args.checkpoint is None:
-        print('no --checkpoint: the backbone starts from random weights')
+    print(printable(f'the backbone starts from {start.text}'))
     following = f'python tools/train.py {shlex.quote(args.out)} --dry-run'
     print(printable(f'wrote {", ".join(files)}; next: {following}'))
 

@@ -4,15 +4,21 @@
 checkpoint read it here, so that all of them know the same containers and raise the same errors.
 """
 
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, cast
 
+from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
-from hybrid_mm.checkpoint_files import CheckpointError, MissingCheckpointError, check_exists
-from hybrid_mm.convert import differences, unwrap
-from hybrid_mm.errors import UserError, plain_text
-from hybrid_mm.weights import SCHEME, load_by_name
+from hybrid_mm import checkpoint_files
+from hybrid_mm.checkpoint_files import CheckpointError, MissingCheckpointError, file_of_address
+from hybrid_mm.convert import as_classifier, convert, detect, differences, unwrap
+from hybrid_mm.convert.core import averages, container, misfit
+from hybrid_mm.errors import UserError, plain_text, warn
+from hybrid_mm.ops.fitted_weights import fitted_weights
+from hybrid_mm.weights import SCHEME, load_by_name, weights_file
 
 __all__ = [
     'CheckpointError',
@@ -22,13 +28,43 @@ __all__ = [
     'inner_model',
     'load_weights',
     'read_checkpoint',
+    'readings',
     'weights_of',
-    'without_left_out',
 ]
+
+_told: set[str] = set()  # files whose averages were named
+
+
+def check_exists(path: str) -> None:
+    """Check that a checkpoint is there and can be one; download it if it has to be.
+
+    Args:
+        path: File, address, or ``hybrid_mm://NAME``. Of other schemes nothing is known.
+
+    Raises:
+        MissingCheckpointError: A file does not exist.
+        CheckpointError: It is no checkpoint, cannot be downloaded, or nothing loads such a scheme.
+        UserError: There are no weights of this name.
+    """
+    if path.startswith(SCHEME):
+        weights_file(path)
+    elif path.startswith(('http://', 'https://')):
+        file_of_address(path)
+    elif '://' in path:
+        if CheckpointLoader._get_checkpoint_loader(path) is CheckpointLoader._schemes['']:
+            raise CheckpointError(
+                path,
+                'is neither a file nor of a scheme that can be loaded, such as '
+                f'{SCHEME}NAME or https://',
+            )
+    else:
+        checkpoint_files.check_exists(path)
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:
-    """Read a checkpoint (.pth, .safetensors, ``hybrid_mm://NAME``) onto the CPU.
+    """Read a checkpoint (a file, an address, ``hybrid_mm://NAME``) onto the CPU.
+
+    The content of a file tells its format, see :func:`.checkpoint_files.load_from_local`.
 
     Raises:
         MissingCheckpointError: It does not exist.
@@ -51,16 +87,27 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     return checkpoint
 
 
-def weights_of(checkpoint: dict[str, Any], path: str) -> dict[str, Tensor]:
+def weights_of(checkpoint: dict[str, Any], path: str, key: str | None = None) -> dict[str, Tensor]:
     """Weights in a checkpoint; see :func:`hybrid_mm.convert.unwrap` for the containers.
+
+    Of a file that holds weights and their averages over the training, the weights are taken, with
+    a warning; checkpoints of MMEngine, whose ``EMAHook`` finds its own, aside.
 
     Raises:
         CheckpointError: There are none.
     """
     try:
-        return unwrap(checkpoint)
+        found = unwrap(checkpoint, key)
     except ValueError as error:
         raise CheckpointError(path, f'cannot be used: {error}') from error
+    others = averages(checkpoint) if key is None and 'meta' not in checkpoint else []
+    if others and path not in _told:
+        _told.add(path)
+        warn(
+            f'checkpoint {path} has averaged weights too: those of {container(checkpoint)!r} are '
+            f'taken; python tools/convert_checkpoint.py --key {others[0]} takes the others'
+        )
+    return found
 
 
 def inner_model(model: nn.Module) -> nn.Module:
@@ -70,37 +117,86 @@ def inner_model(model: nn.Module) -> nn.Module:
     return model
 
 
-def without_left_out(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights but those of stages that the backbones of a model do without."""
-    backbones = [(f'{name}.' if name else '', m) for name, m in model.named_modules()]
-    backbones = [(prefix, m) for prefix, m in backbones if hasattr(m, 'leaves_out')]
-    return {
-        key: value
-        for key, value in weights.items()
-        if not any(
-            key.startswith(prefix) and module.leaves_out(key[len(prefix) :])
-            for prefix, module in backbones
-        )
-    }
+def readings(
+    weights: dict[str, Tensor], own: dict[str, Tensor]
+) -> Iterator[tuple[dict[str, Tensor], str]]:
+    """A file under the names of a model, in every way that is tried, with words for it.
+
+    Args:
+        weights: Content of the file.
+        own: Tensors of the model; those of a backbone have the prefix ``backbone.``.
+    """
+    states = [(_without_wrapper(weights), '')]
+    with suppress(ValueError):  # of several layouts, or with keys that none of them has
+        states += _converted(weights)
+    for state, how in states:
+        yield state, how
+        if any(key.startswith('backbone.') for key in own):
+            inner = {f'backbone.{key}': value for key, value in state.items()}
+            yield inner, f'{how} (the backbone alone)'
+            yield as_classifier(state), f'{how} (classifier)'
 
 
-def check_weights(model: nn.Module, checkpoint: dict[str, Any], path: str) -> dict[str, Tensor]:
+def _without_wrapper(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    # MMEngine removes the prefix of every key, not of all or none
+    return {key.removeprefix('module.'): value for key, value in weights.items()}
+
+
+def _converted(weights: dict[str, Tensor]) -> list[tuple[dict[str, Tensor], str]]:
+    """A file of an official layout in ours, with words for it; an empty list for other files."""
+    plain = _without_wrapper(weights)
+    source = detect(plain)
+    return [(convert(plain, source), f' (layout {source})')] if source else []
+
+
+def check_weights(
+    model: nn.Module, checkpoint: dict[str, Any], path: str, same_size: bool = False
+) -> dict[str, Tensor]:
     """Check that the keys and shapes of a checkpoint are those of a model (wrappers aside).
 
+    Published files are taken in their own layout too: a whole classifier, detector or segmenter,
+    or the backbone that the model is; see :func:`readings`.
+
+    Args:
+        model: The model.
+        checkpoint: Content of the file.
+        path: The file, for messages.
+        same_size: Take it as it is. By default weights that were made for another size of the image
+            are resized, see :mod:`hybrid_mm.ops.fitted_weights`; the state of an optimizer is not.
+
     Returns:
-        The weights.
+        The weights under the names of the model.
 
     Raises:
-        CheckpointError: Names the first missing, unexpected and mis-shaped keys.
+        CheckpointError: Names the first missing, unexpected and mis-shaped keys of the reading in
+            which most tensors fit.
     """
     model, weights = inner_model(model), weights_of(checkpoint, path)
-    weights = without_left_out(model, weights)
-    found = differences(model.state_dict(), weights)
-    if found:
-        raise CheckpointError(
-            path, f'is not one of this model ({type(model).__name__}):\n  ' + '\n  '.join(found)
-        )
-    return weights
+    own = model.state_dict()
+    best: tuple[int, list[str], str] = (-1, [], '')
+    for reading, how in readings(weights, own):
+        try:
+            state, changes = (reading, '') if same_size else fitted_weights(model, reading)
+            found = differences(own, state)
+        except ValueError as error:  # a table does not say what size it was made for
+            state, changes, found = reading, '', [plain_text(error)]
+        if not found:
+            if changes:
+                print_log(f'weights of {path}: {changes}', 'current')
+            return state
+        fitting = sum(key in state and state[key].shape == own[key].shape for key in own)
+        if fitting > best[0]:
+            best = fitting, found, how
+    fitting, found, how = best
+    try:
+        _converted(weights)
+    except ValueError as error:  # names the key that its layout does not have
+        found = [str(error), *(found if 2 * fitting > len(own) else ())]
+    other = misfit(weights, own, type(model).__name__)
+    found = [other, *found] if other else found
+    raise CheckpointError(
+        path, f'is not one of this model ({type(model).__name__}){how}:\n  ' + '\n  '.join(found)
+    )
 
 
 def load_weights(model: nn.Module, checkpoint: dict[str, Any], path: str) -> None:

@@ -256,6 +256,34 @@ def own_default_scope():
 
 
 @pytest.fixture
+def registry(tmp_path, monkeypatch):
+    """A function that makes a registry of published weights: text of ``published/<tree>.yml``.
+
+    The test runs in an empty folder, and no files of the machine's are found.
+    """
+    from hybrid_mm.weights import registry as module
+
+    def make(**trees: str) -> None:
+        folder = tmp_path / 'registry'
+        (folder / 'published').mkdir(parents=True)
+        (folder / 'preprocessing.yml').write_text('[]')
+        for tree, text in trees.items():
+            (folder / f'published/{tree}.yml').write_text(text)
+        monkeypatch.setattr(module, 'FOLDER', folder)
+        for cached in (module.all_weights, module._preprocessing):
+            cached.cache_clear()
+
+    (tmp_path / 'here').mkdir()
+    monkeypatch.chdir(tmp_path / 'here')
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
+    monkeypatch.delenv('HYBRID_MM_WEIGHTS', raising=False)
+    yield make
+    monkeypatch.undo()
+    for cached in (module.all_weights, module._preprocessing):
+        cached.cache_clear()
+
+
+@pytest.fixture
 def interpreter(monkeypatch):
     """Triton's kernels run in its interpreter, on the CPU."""
     pytest.importorskip('triton')

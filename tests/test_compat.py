@@ -1,14 +1,8 @@
 """Workarounds of hybrid_mm.compat, with the breakage forced where this environment lacks it."""
 
-import hashlib
-import http.server
-import io
 import os
-import shutil
-import socket
 import subprocess
 import sys
-import threading
 import types
 
 import numpy as np
@@ -54,10 +48,11 @@ def checkpoint(tmp_path):
 
 @pytest.fixture
 def local_loader():
-    """Put MMEngine's loader of local files back after the test."""
-    before = CheckpointLoader._schemes['']
-    yield before
-    CheckpointLoader.register_scheme(prefixes='', loader=before, force=True)
+    """Put MMEngine's loaders back after the test."""
+    before = CheckpointLoader._schemes
+    CheckpointLoader._schemes = dict(before)
+    yield
+    CheckpointLoader._schemes = before
 
 
 def test_training_checkpoint_needs_the_workaround_and_loads_with_it(checkpoint):
@@ -96,6 +91,7 @@ def test_b1_registers_its_loaders(local_loader):
     assert workarounds.b1_weights_only()
     assert CheckpointLoader._schemes[''] is workarounds.load_from_local
     assert CheckpointLoader._schemes['https://'] is workarounds.load_from_http
+    assert CheckpointLoader._schemes['hybrid_mm://'] is workarounds.load_by_name
 
 
 def test_checkpoint_that_runs_code_is_refused_by_mmengine_and_loads_on_demand(
@@ -110,131 +106,6 @@ def test_checkpoint_that_runs_code_is_refused_by_mmengine_and_loads_on_demand(
     monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
     CheckpointLoader.load_checkpoint(str(path))
     assert (tmp_path / 'ran').exists()
-
-
-def test_checkpoint_from_a_url(tmp_path, monkeypatch, checkpoint):
-    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'cache'))
-    url = checkpoint.as_uri()
-    for _ in range(2):  # the second time from the cache
-        loaded = workarounds.load_from_http(url, map_location='cpu')
-        assert torch.equal(loaded['state_dict']['w'], torch.ones(2))
-    kept = [p for p in (tmp_path / 'cache' / 'checkpoints').rglob('*') if p.is_file()]
-    assert [p.name for p in kept] == [checkpoint.name]
-    evil = tmp_path / 'evil.pth'
-    torch.save({'x': RunsCode(tmp_path / 'ran')}, evil)
-    with pytest.raises((RuntimeError, ValueError), match='could run code'):
-        workarounds.load_from_http(evil.as_uri())
-    assert not (tmp_path / 'ran').exists()
-
-
-def test_names_and_hashes_of_downloads(tmp_path, monkeypatch, checkpoint):
-    """Neither the query of an address nor a word without a hash in it."""
-    seen = []
-
-    def download(url, path, prefix):
-        seen.append((url, prefix))
-        shutil.copy(checkpoint, path)
-
-    monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
-    for name, prefix in (
-        ('net-0123abcd.pth', '0123abcd'),
-        ('net-swin-s.pth', None),
-        ('net-0123abc.pth', None),
-    ):
-        url = f'https://x.org/a/{name}?download=1'
-        loaded = workarounds.load_from_http(url, 'cpu', str(tmp_path / 'cache'))
-        assert torch.equal(loaded['state_dict']['w'], torch.ones(2))
-        assert seen.pop() == (url, prefix)
-        assert (tmp_path / 'cache' / name).is_file() == (prefix is not None)
-    workarounds.load_from_http(url, 'cpu', str(tmp_path / 'cache'))
-    assert not seen  # it is there
-
-
-@pytest.fixture
-def server(tmp_path, monkeypatch):
-    """A web server of some files by path; the cache is empty. It counts what is asked for."""
-    files, asked = {}, []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(self.path)
-            if self.path not in files:
-                self.send_error(404)
-                return
-            content = files[self.path]
-            self.send_response(200)
-            self.send_header('Content-Length', str(len(content.whole)))
-            self.end_headers()
-            self.wfile.write(content.sent)
-
-        def log_message(self, *args):
-            pass
-
-    def put(path, content, sent=None):
-        files[path] = types.SimpleNamespace(whole=content, sent=content if sent is None else sent)
-        return f'{base}{path}'
-
-    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'cache'))
-    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler) as web:
-        base = f'http://127.0.0.1:{web.server_port}'
-        threading.Thread(target=web.serve_forever, kwargs=dict(poll_interval=0.01)).start()
-        yield types.SimpleNamespace(put=put, asked=asked, cache=tmp_path / 'cache/checkpoints')
-        web.shutdown()
-
-
-def weights(number):
-    file = io.BytesIO()
-    torch.save(dict(w=torch.tensor(number)), file)
-    return file.getvalue()
-
-
-def load(url):
-    return workarounds.load_from_http(url, 'cpu')['w'].item()
-
-
-def test_two_addresses_with_one_file_name(server):
-    """Also where only the query differs; files that say what is in them stay where torch looks."""
-    hashed = f'/x/net-{hashlib.sha256(weights(4)).hexdigest()[:8]}.pth'
-    paths = ['/x/model.pth', '/y/model.pth', '/y/model.pth?id=2', hashed]
-    urls = [server.put(path, weights(i + 1)) for i, path in enumerate(paths)]
-    for _ in range(2):
-        assert [load(url) for url in urls] == [1, 2, 3, 4]
-    assert server.asked == paths
-    kept = [p for p in server.cache.rglob('*') if p.is_file()]
-    assert len(kept) == 4 and server.cache / hashed[3:] in kept
-
-
-def test_what_is_no_checkpoint_is_not_kept(server):
-    whole = weights(1)
-    bad = {
-        'a web page': server.put('/page.pth', b'  <!DOCTYPE html><title>Log in</title>'),
-        'incomplete': server.put('/half.pth', whole, whole[: len(whole) // 2]),
-        'something else': server.put('/text.pth', b'none'),
-    }
-    for text, url in bad.items():
-        with pytest.raises(RuntimeError, match=f'{text}.*not a checkpoint; it was not kept'):
-            load(url)
-    with pytest.raises(OSError, match='404'):
-        load(bad['a web page'] + '.gone')
-    assert not [p for p in server.cache.rglob('*') if p.is_file()]
-    server.put('/half.pth', whole)
-    assert load(bad['incomplete']) == 1
-
-
-def test_an_address_that_cannot_be_reached(server, capsys):
-    """What another program kept under its name is taken, and said so."""
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        url = f'http://127.0.0.1:{probe.getsockname()[1]}/model.pth'
-    with pytest.raises(OSError, match='refused'):
-        load(url)
-    server.cache.mkdir(parents=True, exist_ok=True)
-    (server.cache / 'model.pth').write_bytes(weights(5))
-    assert load(url) == 5
-    assert 'cannot be reached' in capsys.readouterr().err
-    assert load(server.put('/model.pth', weights(6))) == 6  # but not of one that can be
-    with pytest.raises(OSError, match='404'):
-        load(server.put('/model.pth', b'').replace('/model', '/none/model'))
 
 
 @pytest.fixture

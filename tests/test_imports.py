@@ -21,7 +21,7 @@ ROOMS = {
     'convert': (),
     'checkpoint_files': ('errors', 'compat'),
     'weights': ('checkpoint_files', 'convert'),
-    'checkpoints': ('weights',),
+    'checkpoints': ('weights', 'ops'),
     'backbones': ('layers', 'convert', 'registry', 'checkpoints'),
     'plugins': ('layers', 'registry', 'compat'),
     'openmmlab': ('backbones', 'plugins'),

@@ -20,22 +20,25 @@ def main(argv: list[str] | None = None) -> None:
     """Write the converted weights, and print the layout that was found and what was written."""
     sources = ', '.join(sorted(SOURCES))
     parser = options.parser(__doc__)
-    parser.add_argument('input', help='official checkpoint (.pth, .pth.tar, .safetensors)')
+    parser.add_argument('input', help='official checkpoint, of any format that is known')
     parser.add_argument('output', help='file to write (.pth)')
     parser.add_argument('--source', help=f'layout of the input, found by its keys: {sources}')
+    parser.add_argument(
+        '--key', help='where the weights are in the input, such as model_ema; by default found'
+    )
     args = parser.parse_args(argv)
     if args.source is not None and args.source not in SOURCES:
         hint = nearest(args.source, SOURCES) or f'; there are {sources}'
         raise UserError(f'--source {args.source} is unknown{hint}')
 
     check_output_file(args.output, 'output', inputs=[args.input])
-    state = weights_of(read_checkpoint(args.input), args.input)
+    state = weights_of(read_checkpoint(args.input), args.input, args.key)
     try:
         source = args.source or detect(state)
         if source is None:
             raise ValueError(
-                f'no source has such keys ({", ".join(list(state)[:3])}, ...): it is in our layout '
-                f'already, or of an unknown source; known are {sources}'
+                f'no layout that is known has such names: {", ".join(list(state)[:3])}, ...: it is '
+                f'in our layout already, or in an unknown one; known are {sources}'
             )
         converted = convert(state, source)
     except (KeyError, ValueError) as error:

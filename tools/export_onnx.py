@@ -33,6 +33,7 @@ from hybrid_mm.run import options
 from hybrid_mm.run.checks.classes import meta_of_model
 from hybrid_mm.run.config import load_config, require, without_init_cfg
 from hybrid_mm.run.outputs import check_output_file, writing
+from hybrid_mm.run.published import checkpoint_of
 from hybrid_mm.run.tool import tool
 
 
@@ -79,6 +80,7 @@ def main(argv: list[str] | None = None) -> None:
         write_table(args.table, args.only)
         return
     config, *checkpoint, out = args.files
+    checkpoint = [checkpoint_of(config, name) for name in checkpoint]
     check_output_file(out, 'output', inputs=[config, *checkpoint])
     cfg = load_config(config, args.cfg_options)
     require(cfg, 'model', 'test_dataloader.dataset')

@@ -1,6 +1,7 @@
 """Predict on images, folders of images and videos; write pictures and JSON.
 
 python tools/predict.py configs/demo/... work_dirs/try/epoch_12.pth photos/ --out predictions
+python tools/predict.py configs/nat/... auto photos/ --out predictions
 
 DIR/pictures/ and DIR/videos/ hold the drawn predictions and DIR/predictions.json a list:
   detection       one entry per object, as in COCO results: image_id (position of the image in the
@@ -22,6 +23,7 @@ import traceback
 from hybrid_mm.errors import shorten
 from hybrid_mm.run import options
 from hybrid_mm.run.config import load_config
+from hybrid_mm.run.published import HELP
 from hybrid_mm.run.tool import tool
 
 
@@ -30,7 +32,7 @@ def main(argv=None):
     """Predict on all inputs; write the results and report unreadable inputs."""
     parser = options.parser(__doc__)
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('checkpoint', help=HELP)
     parser.add_argument(
         'images', nargs='+', help='images, videos, or folders of images (searched recursively)'
     )

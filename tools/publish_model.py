@@ -40,8 +40,10 @@ def main(argv: list[str] | None = None) -> None:
         digest = hashlib.sha256(temporary.read_bytes()).hexdigest()[:8]
     final = output.with_name(f'{output.name}-{digest}.pth')
     whole.replace(final)
-    before, after = os.path.getsize(args.input), final.stat().st_size
-    print(f'{final}: {after / 1e6:.1f} MB (input: {before / 1e6:.1f} MB)')
+    # not of an address
+    before = os.path.getsize(args.input) if os.path.exists(args.input) else None
+    input_size = f' (input: {before / 1e6:.1f} MB)' if before is not None else ''
+    print(f'{final}: {final.stat().st_size / 1e6:.1f} MB{input_size}')
 
 
 def publishable(checkpoint: dict[str, Any], path: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from hybrid_mm.errors import UserError
 from hybrid_mm.run import options
 from hybrid_mm.run.config import load_config, require, without_init_cfg
 from hybrid_mm.run.outputs import check_output_file, replacing
+from hybrid_mm.run.published import HELP, checkpoint_of
 from hybrid_mm.run.tool import tool
 
 TOLERANCE = 1e-4  # relative to the largest value of a map
@@ -28,7 +29,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Flags of reparameterize.py."""
     parser = options.parser(__doc__)
     parser.add_argument('config', help='config file of the model')
-    parser.add_argument('checkpoint', help='checkpoint of the model as it was trained')
+    parser.add_argument('checkpoint', help=f'weights as they were trained: {HELP}')
     parser.add_argument('output', help='file to write (.pth)')
     parser.add_argument(
         '--shape',
@@ -46,6 +47,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Write the merged checkpoint; print the parameters saved and the difference."""
     args = parse_args(argv)
+    args.checkpoint = checkpoint_of(args.config, args.checkpoint)
     check_output_file(args.output, 'output', inputs=[args.config, args.checkpoint])
     cfg = load_config(args.config, args.cfg_options)
     require(cfg, 'model.backbone')

@@ -1,6 +1,7 @@
 """Evaluate a checkpoint of a detector, segmenter or classifier.
 
 python tools/test.py configs/demo/... work_dirs/try/iter_1000.pth --show-dir pictures
+python tools/test.py configs/nat/... auto
 """
 
 import argparse
@@ -14,7 +15,7 @@ from mmengine.runner import Runner
 
 from hybrid_mm.checkpoints import read_checkpoint
 from hybrid_mm.errors import UserError, warn
-from hybrid_mm.run import launch, options, predictions, tta
+from hybrid_mm.run import launch, options, predictions, published, tta
 from hybrid_mm.run.checks import data
 from hybrid_mm.run.config import task_of
 from hybrid_mm.run.outputs import check_output_file, check_output_folder, replacing
@@ -25,7 +26,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Flags of test.py."""
     parser = options.parser(__doc__)
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('checkpoint', help=published.HELP)
     options.add_run_options(parser)
     parser.add_argument(
         '--out',
@@ -56,6 +57,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Print the metrics of a checkpoint; write predictions and drawings as the flags demand."""
     args = parse_args(argv)
+    args.checkpoint = published.checkpoint_of(args.config, args.checkpoint)
     read_checkpoint(args.checkpoint)  # before anything that takes time
     check_outputs(args)
     cfg = launch.config_of_run(args)

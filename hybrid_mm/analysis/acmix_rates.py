@@ -29,16 +29,16 @@ def read_rates(path: str | Path) -> list[Rates]:
     """Read the rates of all layers, from input to output.
 
     Args:
-        path: Checkpoint in our layout or the authors', or a work dir (or ``scalars.json``) of a run
-            with :class:`~hybrid_mm.engine.MixingRatesHook`, of which the last entries are read.
+        path: Checkpoint in our layout or the authors' (a file or ``hybrid_mm://NAME``), or a work
+            dir (or ``scalars.json``) of a run with :class:`~hybrid_mm.engine.MixingRatesHook`, of
+            which the last entries are read.
 
     Raises:
         FileNotFoundError: The work dir has no scalars.
         CheckpointError: (a ValueError) The checkpoint does not exist or cannot be read.
         ValueError: The file holds no rates.
     """
-    path = Path(path)
-    if path.is_dir() or path.suffix == '.json':
+    if Path(path).is_dir() or Path(path).suffix == '.json':
         scalars = {name: values[-1] for name, (_, values) in read_scalars(path).items()}
         hint = 'was it trained with custom_hooks=[dict(type="hybrid_mm.MixingRatesHook")]?'
         names = [name[len('rate1/') :] for name in scalars if name.startswith('rate1/')]

@@ -3,6 +3,7 @@
 import argparse
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +16,12 @@ from torch import Tensor, nn
 
 import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X')
 from hybrid_mm.checkpoints import load_weights, read_checkpoint, weights_of
+from hybrid_mm.convert import convert
 from hybrid_mm.errors import UserError
 from hybrid_mm.run.config import literal_spec, load_config, without_init_cfg
 from hybrid_mm.run.console import progress
 from hybrid_mm.run.options import torch_device
+from hybrid_mm.run.published import checkpoint_of
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 RANDOM = 'random weights'
@@ -91,7 +94,8 @@ def load_network(
 
     Args:
         model: Config file of a model with a backbone, or ``dict(type='hybrid_mm.VAN', ...)``.
-        checkpoint: File with the weights of the model or of its backbone; they must fit.
+        checkpoint: Weights of the model or of its backbone, which must fit: a file,
+            ``hybrid_mm://NAME``, or 'auto', the published weights of the config.
         label: Name; by default that of the config, or the dict.
         stage: See :class:`Network`.
         seed: Seed of random weights.
@@ -118,10 +122,10 @@ def load_network(
             module.init_weights()
             logging.disable(logging.NOTSET)
     else:
+        if not _is_dict(model):
+            checkpoint = checkpoint_of(model, checkpoint)
         weights = weights_of(read_checkpoint(checkpoint), checkpoint)
-        prefix = 'backbone.'
-        own = {k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)}
-        load_weights(module, own or weights, checkpoint)
+        load_weights(module, _of_backbone(weights, module), checkpoint)
     module.eval().requires_grad_(False)
     return Network(
         module,
@@ -134,6 +138,18 @@ def load_network(
     )
 
 
+def _of_backbone(weights: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    """Weights of the backbone in a file of ours, or in a published one."""
+    with suppress(ValueError):  # of a layout that has other keys: they are named when it is loaded
+        weights = convert(weights)
+    prefix = 'backbone.'
+    own = {k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)}
+    if own:
+        return own
+    has_head = any(key.startswith('head.') for key in module.state_dict())
+    return {k: v for k, v in weights.items() if has_head or not k.startswith('head.')}
+
+
 def load_networks(
     models: Sequence[str],
     checkpoints: Sequence[str] | None,
@@ -144,7 +160,8 @@ def load_networks(
 
     Args:
         models: Configs or dicts.
-        checkpoints: One per model, '-' for random weights; None for random weights for all.
+        checkpoints: One per model (see :func:`load_network`), '-' for random weights; None for
+            random weights for all.
         labels: One per model, all different.
         stage: Index of the map that is analysed.
 

@@ -21,6 +21,7 @@ from hybrid_mm.errors import UserError, shorten, warn
 from hybrid_mm.run.checks.classes import meta_of_model
 from hybrid_mm.run.config import inner_dataset, load_config, require, task_of, without_init_cfg
 from hybrid_mm.run.options import torch_device
+from hybrid_mm.run.published import checkpoint_of
 from hybrid_mm.run.tta import set_test_time_augmentation
 
 LOOKAHEAD = 4
@@ -39,7 +40,8 @@ class Predictor:
 
     Args:
         config: Config file of a detector, segmenter or classifier, or a config.
-        checkpoint: Weights; all keys and shapes must match the model.
+        checkpoint: Weights: a file, ``hybrid_mm://NAME``, or 'auto', the published weights of the
+            config; all keys and shapes must match the model.
         device: Name of a torch device; by default the first GPU if there is one.
         batch_size: Images per batch.
         tta: Augment with the ``tta_pipeline`` of the config, else with a flip, and merge with its
@@ -73,13 +75,14 @@ class Predictor:
         self.cfg, self.task, self.batch_size = cfg, task_of(cfg), batch_size
         require(cfg, 'model', 'test_dataloader.dataset')
         self.device = torch_device(device)
-        weights = read_checkpoint(str(checkpoint))
+        checkpoint = checkpoint_of(cfg, checkpoint)
+        weights = read_checkpoint(checkpoint)
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
             if tta:
                 set_test_time_augmentation(cfg)
             model = revert_sync_batchnorm(MODELS.build(without_init_cfg(cfg.model)))
-            load_weights(model, weights, str(checkpoint))
-            self.meta = self._meta(weights, str(checkpoint))
+            load_weights(model, weights, checkpoint)
+            self.meta = self._meta(weights, checkpoint)
             self.model = model.to(self.device).eval()
             steps = inner_dataset(cfg.test_dataloader.dataset).pipeline
             loader, *steps = _without_annotations(steps)

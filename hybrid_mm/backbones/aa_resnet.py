@@ -9,13 +9,12 @@ Source: "Attention Augmented Convolutional Networks" (arXiv 1904.09925), section
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 from typing_extensions import Unpack
 
 from hybrid_mm.backbones.frames.resnet import ConvSlot, ResNet, ResNetArch, ResNetArguments
 from hybrid_mm.layers import AAConv2d
 from hybrid_mm.ops.arguments import fraction, not_negative, positive, sides
-from hybrid_mm.ops.positions import fit_tables
 from hybrid_mm.registry import MODELS
 
 
@@ -122,14 +121,6 @@ class AugmentedResNet(ResNet):
         for part in (conv.conv_out, conv.qkv_conv, conv.attn_out):
             nn.init.kaiming_normal_(part.weight, mode='fan_out', nonlinearity='relu')
         return conv
-
-    def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
-        """Load a state dict in our layout, its tables fitted to our canvas first.
-
-        Raises:
-            ValueError: Keys or shapes differ; the message names the first of each.
-        """
-        super().load_strictly(fit_tables(self, state), origin)
 
 
 @MODELS.register_module()

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from mmengine.logging import print_log
-from torch import Tensor, nn
+from torch import nn
 from typing_extensions import Unpack
 
 from hybrid_mm.backbones.frames.swin import Swin, SwinArch, SwinArguments
+from hybrid_mm.convert.core import StateDict
 from hybrid_mm.layers.attention.acmix import ACmixWindowAttention
 from hybrid_mm.ops.arguments import fraction, not_negative
 from hybrid_mm.registry import MODELS
@@ -82,20 +82,22 @@ class ACmixSwin(Swin):
         channels, window, heads = self.stage_channels[stage], self.windows[stage], self.heads[stage]
         return ACmixWindowAttention(channels, window, heads, **self.operator)
 
-    def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
-        """Load a state dict in our layout; one of a plain Swin has no convolution paths.
-
-        Raises:
-            ValueError: Keys or shapes differ; the message names the first of each.
-        """
-        new = {k: v for k, v in self.state_dict().items() if '.mix.' in k or '.attn.rate' in k}
+    def fit_weights(self, state: StateDict) -> StateDict:
+        """Weights of a plain Swin, which has no convolution paths, take attention with rate 1."""
+        state, new = super().fit_weights(state), self._convolution_paths()
         plain = any(key.endswith('.attn.relative_bias') for key in state)
         if plain and not new.keys() & state.keys():
-            print_log(
-                f'{origin} has no convolution paths: it is a plain Swin, whose attention is taken '
-                'with rate 1; the convolution paths start with rate 0',
-                'current',
-            )
-            rates = {'rate1': torch.ones(1), 'rate2': torch.zeros(1)}
-            state = state | {k: rates.get(k.rpartition('.')[2], v) for k, v in new.items()}
-        super().load_strictly(state, origin)
+            values = {'rate1': torch.ones_like, 'rate2': torch.zeros_like}
+            rates = {key: values.get(key.rpartition('.')[2]) for key in new}
+            state |= {key: value(new[key]) for key, value in rates.items() if value is not None}
+        return state
+
+    def initial_values(self, state: StateDict) -> StateDict:
+        """Convolution paths as well, which a plain Swin has not."""
+        new = {key: value for key, value in self._convolution_paths().items() if '.mix.' in key}
+        return super().initial_values(state) | ({} if new.keys() & state.keys() else new)
+
+    def _convolution_paths(self) -> StateDict:
+        """What plain attention has not."""
+        own = self.state_dict().items()
+        return {key: value for key, value in own if '.mix.' in key or '.attn.rate' in key}

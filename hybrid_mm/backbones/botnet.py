@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 from typing_extensions import Unpack
 
 from hybrid_mm.backbones.frames.arch import Ratio, Size, StageSizes
@@ -23,9 +23,10 @@ from hybrid_mm.backbones.frames.bottleneck_net import (
 )
 from hybrid_mm.backbones.frames.byob_fields import ByobAttention
 from hybrid_mm.backbones.frames.resnet import ConvSlot
+from hybrid_mm.convert.core import StateDict
 from hybrid_mm.layers.attention.bottleneck_attention import BottleneckAttention
 from hybrid_mm.ops.arguments import one_of, sides
-from hybrid_mm.ops.positions import fit_tables
+from hybrid_mm.ops.fitted_weights import fitted_weights
 from hybrid_mm.registry import MODELS
 
 
@@ -189,14 +190,11 @@ class BoTNet(BottleneckNet):
             impl=self.impl,
         )
 
-    def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
-        """Load a state dict in our layout, its tables brought to our sizes first.
-
-        Raises:
-            ValueError: Keys or shapes differ; the message names the first of each.
-        """
-        fitted = fit_tables(self, state)
+    def fit_weights(self, state: StateDict) -> StateDict:
+        """Put our initial values in the place of tables of another size, if asked for."""
+        state = super().fit_weights(state)
         if self.table_policy == 'reset':
             own = self.state_dict()
-            fitted.update((key, own[key]) for key in own if fitted.get(key) is not state.get(key))
-        super().load_strictly(fitted, origin)
+            fitted, _ = fitted_weights(nn.ModuleDict(dict(stages=self.stages)), state)
+            state.update((key, own[key]) for key in state if fitted[key] is not state[key])
+        return state

@@ -19,7 +19,6 @@ from hybrid_mm.backbones.frames.convnext import ConvNeXtArch, ConvNeXtArguments,
 from hybrid_mm.backbones.frames.token_pyramid import MLP
 from hybrid_mm.layers import DropPath, RecursiveGatedConv
 from hybrid_mm.ops.arguments import not_negative, per_stage, positive
-from hybrid_mm.ops.positions import fit_tables
 from hybrid_mm.registry import MODELS
 
 _EPS = 1e-6
@@ -184,11 +183,3 @@ class HorNet(ConvNeXtFrame):
             filter_size=None if size is None else tuple(size),
         )
         return HorBlock(mixer, channels, drop_path, self.layer_scale)
-
-    def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
-        """Load a state dict in our layout; learned spectra of another size are interpolated.
-
-        Raises:
-            ValueError: Keys or shapes differ; the message names the first of each.
-        """
-        super().load_strictly(fit_tables(self, state), origin)

@@ -10,14 +10,14 @@ from dataclasses import replace
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from typing_extensions import Unpack
 
 from hybrid_mm.backbones.frames.resnet import ConvSlot, ResNet, ResNetArch, ResNetArguments
+from hybrid_mm.convert.core import StateDict
 from hybrid_mm.layers.attention.lesa import LESA2d
 from hybrid_mm.layers.convolution.deform_conv import DeformConv2d
 from hybrid_mm.ops.arguments import positive, sides
-from hybrid_mm.ops.positions import fit_tables
 from hybrid_mm.registry import MODELS
 
 
@@ -120,19 +120,13 @@ class LESAResNet(ResNet):
         """None after LESA, which ends with its own."""
         return nn.Identity() if self._has_lesa(slot) else super().make_spatial_norm(slot)
 
-    def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
-        """Load a state dict in our layout, its position tables fitted to our canvas first.
-
-        Offsets of deformable convolutions that the file lacks altogether start at 0, as the
-        official detectors do.
-
-        Raises:
-            ValueError: Keys or shapes differ; the message names the first of each.
-        """
-        plain = not any('.conv_offset.' in key for key in state)
-        state = fit_tables(self, state)
-        for name, module in self.named_modules():
-            if isinstance(module, DeformConv2d) and plain:
-                for key, parameter in module.conv_offset.named_parameters():
-                    state[f'{name}.conv_offset.{key}'] = torch.zeros_like(parameter)
-        super().load_strictly(state, origin)
+    def initial_values(self, state: StateDict) -> StateDict:
+        """Offsets of deformable convolutions, 0 at first, if the file lacks them altogether."""
+        if any('.conv_offset.' in key for key in state):
+            return {}
+        return {
+            f'{name}.conv_offset.{key}': torch.zeros_like(parameter)
+            for name, module in self.named_modules()
+            if isinstance(module, DeformConv2d)
+            for key, parameter in module.conv_offset.named_parameters()
+        }

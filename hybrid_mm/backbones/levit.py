@@ -19,9 +19,8 @@ from hybrid_mm.backbones.frames.blocks import Stage, run_blocks
 from hybrid_mm.layers.attention.levit_attention import LeViTAttention
 from hybrid_mm.layers.drop import DropPath
 from hybrid_mm.layers.folded_norm import Conv2dNorm, LinearNorm, fold_norms
-from hybrid_mm.ops.arguments import multiple_of, not_negative, positive
+from hybrid_mm.ops.arguments import multiple_of, not_negative, positive, sides
 from hybrid_mm.ops.dispatch import check_impl
-from hybrid_mm.ops.distance_attention import resize_distance_table
 from hybrid_mm.registry import MODELS
 
 
@@ -171,7 +170,8 @@ class LeViT(BaseBackbone):
 
     Args:
         arch: '128s', '128', '192', '256', '384', or a dict with the fields of :class:`LeViTArch`.
-        img_size: Height and width of the image that the biases are made for.
+        img_size: Height and width of the image that the biases are made for, one number or two;
+            those of files made for another are interpolated at loading.
         pooled: Return the mean of the last map, (N, C), as the classifier does. No other maps then.
         zero_init_residual: Start the last norm of every branch at zero, as the published code does.
         impl: Of the attention, see :func:`~hybrid_mm.ops.distance_attention.distance_attention`.
@@ -208,7 +208,7 @@ class LeViT(BaseBackbone):
     def __init__(
         self,
         arch: str | Mapping | LeViTArch = '128s',
-        img_size: int = 224,
+        img_size: int | Sequence[int] = 224,
         pooled: bool = False,
         zero_init_residual: bool = True,
         impl: str = 'auto',
@@ -217,12 +217,12 @@ class LeViT(BaseBackbone):
     ) -> None:
         super().__init__(arch, **kwargs)
         check_impl(impl, 'distance_attention')
-        positive(self, img_size=img_size)
+        self.img_size = sides(self, img_size=img_size)
         widths = self.arch.embed_dims
         self.depths = [0, 0, *self.arch.depths]
         self.stem_channels = [widths[0] // 8, widths[0] // 4, widths[0] // 2]
         self.stage_channels = [*self.stem_channels[1:], *widths]
-        self.img_size, self.pooled, self.impl, self.deploy = img_size, pooled, impl, deploy
+        self.pooled, self.impl, self.deploy = pooled, impl, deploy
         self.last_norm = 0.0 if zero_init_residual else 1.0
         self.build()
 
@@ -248,9 +248,10 @@ class LeViT(BaseBackbone):
         shrink = LeViTBlock(self._shrinking_attention(index), mlp, self.drop_path_rate)
         return ShrinkingStage(blocks, self.with_cp, {'downsample': shrink})
 
-    def _side(self, index: int) -> int:
-        """Rows of the map of an attention stage, for an image of ``img_size``."""
-        return -(-self.img_size // (16 * 2**index))
+    def _map_size(self, index: int) -> tuple[int, int]:
+        """Rows and columns of the map of an attention stage, for an image of ``img_size``."""
+        height, width = (-(-side // (16 * 2**index)) for side in self.img_size)
+        return height, width
 
     def _attention(self, index: int) -> LeViTAttention:
         arch, width = self.arch, self.arch.embed_dims[index]
@@ -260,7 +261,7 @@ class LeViT(BaseBackbone):
             arch.key_dims[index],
             arch.heads[index],
             arch.value_ratios[index],
-            self._side(index),
+            self._map_size(index),
             norm_weight=self.last_norm,
             impl=self.impl,
         )
@@ -273,7 +274,7 @@ class LeViT(BaseBackbone):
             arch.shrink_key_dims[index],
             arch.shrink_heads[index],
             arch.shrink_value_ratios[index],
-            self._side(index - 1),
+            self._map_size(index - 1),
             stride=2,
             impl=self.impl,
         )
@@ -300,16 +301,3 @@ class LeViT(BaseBackbone):
     def switch_to_deploy(self) -> None:
         """Merge all norms into the layers before them, for inference."""
         fold_norms(self)
-
-    def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
-        """Load a state dict in our layout, its biases fitted to our image size.
-
-        Raises:
-            ValueError: Keys or shapes differ; the message names the first of each.
-        """
-        own, fitted = self.state_dict(), {}
-        for key, value in state.items():
-            if key.endswith('.distance_bias') and key in own and value.ndim == 3:
-                value = resize_distance_table(value, own[key].shape[1:])
-            fitted[key] = value
-        super().load_strictly(fitted, origin)

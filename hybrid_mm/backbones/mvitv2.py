@@ -22,7 +22,6 @@ from hybrid_mm.backbones.frames.token_pyramid import MLP, TokenPyramid
 from hybrid_mm.layers.attention.pooling_attention import PoolingAttention
 from hybrid_mm.layers.drop import DropPath
 from hybrid_mm.ops.arguments import divides, positive, sides
-from hybrid_mm.ops.positions import fit_tables
 from hybrid_mm.registry import MODELS
 
 _EPS = 1e-6
@@ -255,11 +254,3 @@ class MViTv2(TokenPyramid):
             self.residual,
             self.impl,
         )
-
-    def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
-        """Load a state dict in our layout; relative positions of another size are interpolated.
-
-        Raises:
-            ValueError: Keys or shapes differ; the message names the first of each.
-        """
-        super().load_strictly(fit_tables(self, state), origin)

@@ -7,7 +7,7 @@ Sources: "Pyramid Vision Transformer" (arXiv 2102.12122) and "On the Integration
 and Convolution" (arXiv 2111.14556).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -25,24 +25,26 @@ from hybrid_mm.layers.attention.spatial_reduction_attention import (
     SpatialReductionAttention,
 )
 from hybrid_mm.layers.drop import DropPath
-from hybrid_mm.ops.arguments import divides, multiple_of, one_of
+from hybrid_mm.ops.arguments import divides, multiple_of, one_of, sides
 from hybrid_mm.ops.dispatch import check_impl
-from hybrid_mm.ops.positions import resize_position_embedding
+from hybrid_mm.ops.fitted_weights import SizedTables
+from hybrid_mm.ops.positions import fit_position_embedding, resize_position_embedding
 from hybrid_mm.registry import MODELS
 
 
-class PVTEmbed(PaddedPatchEmbed):
+class PVTEmbed(SizedTables, PaddedPatchEmbed):
     """Patches, layer norm, and position embedding.
 
     Args:
         in_channels: Channels of the input.
         channels: Channels C of the output.
         patch_size: Pixels of a patch on each side.
-        grid: Rows (and columns) of the map that the positions are made for.
+        grid: Rows and columns of the map that the positions are made for.
         class_token: The table has an entry for a class token in front.
         pad: Pad incomplete patches with zeros; else they are left out.
     """
 
+    tables = ('position',)
     class_token: nn.Parameter  # of the last stage of a classifier only
 
     def __init__(
@@ -50,14 +52,18 @@ class PVTEmbed(PaddedPatchEmbed):
         in_channels: int,
         channels: int,
         patch_size: int,
-        grid: int,
+        grid: tuple[int, int],
         class_token: bool,
         pad: bool,
     ) -> None:
         super().__init__(in_channels, channels, patch_size)
-        self.extra, self.pad = int(class_token), pad
-        self.position = nn.Parameter(torch.empty(1, self.extra + grid**2, channels))
+        self.extra, self.pad, self.grid = int(class_token), pad, grid
+        self.position = nn.Parameter(torch.empty(1, self.extra + grid[0] * grid[1], channels))
         nn.init.trunc_normal_(self.position, std=0.02)
+
+    def resize_table(self, name: str, table: Tensor, shape: Sequence[int]) -> Tensor:
+        """Interpolate bilinearly."""
+        return fit_position_embedding(table, self.grid, self.extra, 'bilinear', 'img_size')
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, H', W', C)."""
@@ -66,7 +72,7 @@ class PVTEmbed(PaddedPatchEmbed):
             x = x[..., : x.shape[3] // self.patch_size * self.patch_size]
         x = super().forward(x)
         size = x.shape[1], x.shape[2]
-        position = resize_position_embedding(self.position, size, self.extra)
+        position = resize_position_embedding(self.position, size, self.extra, grid=self.grid)
         return x + position[:, self.extra :].unflatten(1, size)
 
 
@@ -169,7 +175,9 @@ class PVT(BaseBackbone):
     Args:
         arch: 'tiny', 'small', 'medium', 'large', or a dict with the fields of :class:`PVTArch`.
         acmix: Add ACmix's convolution path to every attention (the paper's: 'tiny' and 'small').
-        img_size: Height and width of the image that the position embeddings are made for.
+        img_size: Height and width of the image that the position embeddings are made for, one
+            number or two; those of files made for another (square, if it has another number of
+            patches) are interpolated at loading.
         class_token: Return the class token of the last stage after its norm, (N, C), instead of
             maps: the published classifier.
         partial_patches: 'pad' pads patches at the lower and right border with zeros, so that a
@@ -212,7 +220,7 @@ class PVT(BaseBackbone):
         self,
         arch: str | Mapping | PVTArch = 'tiny',
         acmix: bool = False,
-        img_size: int = 224,
+        img_size: int | Sequence[int] = 224,
         class_token: bool = False,
         partial_patches: str = 'pad',
         qkv_bias: bool = True,
@@ -224,7 +232,8 @@ class PVT(BaseBackbone):
         one_of(self, ('pad', 'drop'), partial_patches=partial_patches)
         self.depths, self.stage_channels = list(self.arch.depths), list(self.arch.embed_dims)
         multiple_of(self, 4 * 2 ** (len(self.depths) - 1), img_size=img_size)
-        self.acmix, self.img_size, self.class_token = acmix, img_size, class_token
+        self.img_size = sides(self, img_size=img_size)
+        self.acmix, self.class_token = acmix, class_token
         self.pad = partial_patches == 'pad'
         self.qkv_bias, self.impl = qkv_bias, impl
         self.build()
@@ -233,11 +242,12 @@ class PVT(BaseBackbone):
         """Patch embedding and blocks; the last stage may have a class token."""
         arch, channels = self.arch, self.stage_channels[stage]
         last = stage == len(self.depths) - 1
+        rows, columns = (side // (4 * 2**stage) for side in self.img_size)
         embed = PVTEmbed(
             self.stage_channels[stage - 1] if stage else self.in_channels,
             channels,
             2 if stage else 4,
-            self.img_size // (4 * 2**stage),
+            (rows, columns),
             last,  # dense networks have the entry as well, without use
             self.pad,
         )
@@ -264,20 +274,8 @@ class PVT(BaseBackbone):
         super().finish()
         self.need_last_map_only(class_token=self.class_token)
 
-    def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
-        """Load a state dict in our layout, its position embeddings fitted to our image size.
-
-        A network for maps leaves out the class token of a classifier and its norm.
-
-        Raises:
-            ValueError: Keys or shapes differ; the message names the first of each.
-        """
-        own, last = self.state_dict(), f'stages.{len(self.depths) - 1}.'
-        only = {f'{last}embed.class_token', f'{last}norm.weight', f'{last}norm.bias'}
-        state = {key: value for key, value in state.items() if key in own or key not in only}
-        for i, stage in enumerate(self.stages):
-            key, extra = f'stages.{i}.embed.position', stage.embed.extra
-            if key in state and state[key].ndim == 3:
-                side = round((own[key].shape[1] - extra) ** 0.5)
-                state[key] = resize_position_embedding(state[key], (side, side), extra)
-        super().load_strictly(state, origin)
+    def leaves_out(self, key: str) -> bool:
+        """Also the class token of a classifier and its norm, in a network for maps."""
+        last = f'stages.{len(self.depths) - 1}.'
+        only = f'{last}embed.class_token', f'{last}norm.weight', f'{last}norm.bias'
+        return super().leaves_out(key) or (key in only and not self.class_token)

@@ -20,6 +20,7 @@ from hybrid_mm.backbones.frames.arch import Arch, Ratio, Size, StageKernels, Sta
 from hybrid_mm.backbones.frames.base import BaseBackbone, SharedArguments
 from hybrid_mm.backbones.frames.blocks import BATCH_NORM, NormCfg, Stage, build_norm
 from hybrid_mm.backbones.frames.parallel_kernels import ConvNorm, ParallelKernels, merge_kernels
+from hybrid_mm.convert.core import StateDict
 from hybrid_mm.layers import DepthwiseConv2d, DropPath, drop_path_schedule
 from hybrid_mm.ops.arguments import odd, one_of, positive
 from hybrid_mm.registry import MODELS
@@ -299,14 +300,10 @@ class RepLKNet(BaseBackbone):
         layers = (0, 1, 2, last - 1) if downsample else (1, 2, third, last)
         return layers[int(stage)], last + 2
 
-    def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
-        """Load a state dict in our layout; norms of maps that the file lacks stay as they are.
+    def may_lack_norm(self, stage: int) -> bool:
+        """Any."""
+        return True
 
-        Raises:
-            ValueError: Keys or shapes differ; the message names the first of each.
-        """
-        norms = tuple(f'stages.{stage}.norm.' for stage in range(len(self.depths)))
-        own = {key: value for key, value in self.state_dict().items() if key.startswith(norms)}
-        rest = {key: value for key, value in state.items() if not key.startswith(norms)}
-        given = {key: value for key, value in state.items() if key in own}
-        super().load_strictly({**rest, **own, **given}, origin)
+    def initial_values(self, state: StateDict) -> StateDict:
+        """Norms of the returned maps, where the file has none."""
+        return self.norms_of_maps()

@@ -19,6 +19,7 @@ from hybrid_mm.backbones.frames.arch import Arch, Size, StageSizes
 from hybrid_mm.backbones.frames.base import BaseBackbone, SharedArguments
 from hybrid_mm.backbones.frames.blocks import Stage, conv2d_he, run_blocks
 from hybrid_mm.backbones.frames.token_pyramid import MLP, init_linear
+from hybrid_mm.convert.core import StateDict
 from hybrid_mm.layers.attention.self_attention import SelfAttention
 from hybrid_mm.layers.drop import DropPath
 from hybrid_mm.layers.norm import LayerNorm2d
@@ -30,13 +31,23 @@ from hybrid_mm.ops.arguments import (
     positive,
     sides,
 )
-from hybrid_mm.ops.positions import fit_tables, resize_position_embedding
+from hybrid_mm.ops.fitted_weights import SizedTables
+from hybrid_mm.ops.positions import fit_position_embedding, resize_position_embedding
 from hybrid_mm.registry import MODELS
 
 _EPS = 1e-6
 
 
-class PatchTokens(nn.Module):
+def _resize_patches(weight: Tensor, size: int) -> Tensor:
+    """Fit a convolution of patches (C, in_channels, P, P) to patches of another size, bicubic."""
+    if weight.shape[2:] == (size, size):
+        return weight
+    full = weight.to(torch.promote_types(weight.dtype, torch.float32))
+    full = F.interpolate(full, (size, size), mode='bicubic', align_corners=False)
+    return full.to(weight.dtype)
+
+
+class PatchTokens(SizedTables):
     """Patches side by side and their absolute positions, perhaps a class token in front.
 
     Args:
@@ -47,7 +58,10 @@ class PatchTokens(nn.Module):
         class_token: Put a class token in front; its position is there either way.
         pad: Pad incomplete patches with zeros; else they are left out.
         pre_norm: Layer norm on the tokens; the patches have no bias then.
+        norm_eps: Epsilon of that norm.
     """
+
+    tables = ('position',)
 
     def __init__(
         self,
@@ -58,17 +72,39 @@ class PatchTokens(nn.Module):
         class_token: bool,
         pad: bool,
         pre_norm: bool = False,
+        norm_eps: float = _EPS,
     ) -> None:
         super().__init__()
         self.patch_size, self.pad, self.grid = patch_size, pad, grid
         self.proj = nn.Conv2d(in_channels, channels, patch_size, patch_size, bias=not pre_norm)
-        self.pre_norm = nn.LayerNorm(channels, eps=_EPS) if pre_norm else nn.Identity()
+        self.pre_norm = nn.LayerNorm(channels, eps=norm_eps) if pre_norm else nn.Identity()
         self.position = nn.Parameter(torch.empty(1, 1 + grid[0] * grid[1], channels))
         nn.init.trunc_normal_(self.position, std=0.02)
         self.class_token = None
         if class_token:
             self.class_token = nn.Parameter(torch.empty(1, 1, channels))
             nn.init.trunc_normal_(self.class_token, std=0.02)
+
+    def fit_weights(self, state: StateDict) -> StateDict:
+        """Fit positions, and patches to our patch size (bicubic; ViTDet-H comes from 14 pixels).
+
+        A class token is left out where we have none.
+        """
+        position, token = state.get('position'), 'class_token' in state
+        if self.class_token is None:
+            state.pop('class_token', None)
+        if not token and isinstance(position, Tensor) and position.ndim == 3:
+            lacking = self.position.shape[1] - position.shape[1]
+            # the entry of a class token, which our layout has always
+            state['position'] = F.pad(position, (0, 0, 1, 0)) if lacking == 1 else position
+        key, patch = 'proj.weight', self.proj.weight
+        if key in state and state[key].ndim == 4 and state[key].shape[:2] == patch.shape[:2]:
+            state[key] = _resize_patches(state[key], self.patch_size)
+        return super().fit_weights(state)
+
+    def resize_table(self, name: str, table: Tensor, shape: Sequence[int]) -> Tensor:
+        """Interpolate by cubes."""
+        return fit_position_embedding(table, self.grid, 1, 'bicubic', 'pretrain_img_size')
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Map (N, in_channels, H, W) to tokens (N, L, C) and the rows and columns of their map."""
@@ -120,6 +156,7 @@ class ViTBlock(nn.Module):
         drop_path: Drop-path rate of both branches.
         residual: End with residual convolutions.
         layer_scale: Initial value of the layer scales, or None for none.
+        norm_eps: Epsilon of the layer norms.
     """
 
     def __init__(
@@ -130,11 +167,12 @@ class ViTBlock(nn.Module):
         drop_path: float,
         residual: bool,
         layer_scale: float | None = None,
+        norm_eps: float = _EPS,
     ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(channels, eps=_EPS)
+        self.norm1 = nn.LayerNorm(channels, eps=norm_eps)
         self.attn = attn
-        self.norm2 = nn.LayerNorm(channels, eps=_EPS)
+        self.norm2 = nn.LayerNorm(channels, eps=norm_eps)
         self.mlp = MLP(channels, int(channels * mlp_ratio))
         self.drop_path = DropPath(drop_path)
         self.residual = ResidualConvolution(channels) if residual else None
@@ -241,6 +279,7 @@ class ViT(BaseBackbone):
         layer_scale: Initial value of layer scales, or None for none; weights without them leave
             them as they are.
         impl: See :func:`~hybrid_mm.ops.decomposed_attention.decomposed_attention`.
+        norm_eps: Epsilon of the layer norms of tokens: 1e-5 in CLIP and in timm's SAM.
         **kwargs: See :class:`~hybrid_mm.backbones.frames.base.BaseBackbone`; its stages are the
             subsets. ``norm_eval`` has no effect, there is no batch norm.
 
@@ -297,12 +336,13 @@ class ViT(BaseBackbone):
         layer_scale: float | None = None,
         impl: str = 'auto',
         pre_norm: bool = False,
+        norm_eps: float = _EPS,
         **kwargs: Unpack[SharedArguments],
     ) -> None:
         super().__init__(arch, **kwargs)
         one_of(self, ('pad', 'drop'), partial_patches=partial_patches)
         positive(self, patch_size=patch_size, window_size=window_size, mlp_ratio=mlp_ratio)
-        not_negative(self, layer_scale=layer_scale)
+        not_negative(self, layer_scale=layer_scale, norm_eps=norm_eps)
         self.pretrain_img_size = sides(self, pretrain_img_size=pretrain_img_size)
         self.img_size = sides(self, img_size=img_size)
         multiple_of(self, patch_size, pretrain_img_size=pretrain_img_size, img_size=img_size)
@@ -324,8 +364,7 @@ class ViT(BaseBackbone):
         self.relative, self.class_token, self.qkv_bias = relative, class_token, qkv_bias
         self.final_norm, self.pooled, self.impl = final_norm, pooled, impl
         self.pad, self.mlp_ratio = partial_patches == 'pad', mlp_ratio
-        self.layer_scale, self.pre_norm = layer_scale, pre_norm
-        self.register_load_state_dict_pre_hook(self._divide)
+        self.layer_scale, self.pre_norm, self.norm_eps = layer_scale, pre_norm, norm_eps
         self.build()
 
     def _blocks(self, **argument: Sequence[int]) -> tuple[int, ...]:
@@ -359,6 +398,7 @@ class ViT(BaseBackbone):
             self.class_token,
             self.pad,
             self.pre_norm,
+            self.norm_eps,
         )
 
     def make_stage(self, stage: int) -> nn.Module:
@@ -376,11 +416,10 @@ class ViT(BaseBackbone):
                 self.impl,
             )
             residual = block in self.residual_blocks
-            blocks.append(
-                ViTBlock(attn, channels, self.mlp_ratio, rate, residual, self.layer_scale)
-            )
+            scales = self.layer_scale, self.norm_eps
+            blocks.append(ViTBlock(attn, channels, self.mlp_ratio, rate, residual, *scales))
         normed = self.final_norm and stage == len(self.depths) - 1
-        norm = nn.LayerNorm(channels, eps=_EPS) if normed else nn.Identity()
+        norm = nn.LayerNorm(channels, eps=self.norm_eps) if normed else nn.Identity()
         return ViTStage(blocks, self.with_cp, norm=norm)
 
     def reset_parameters(self) -> None:
@@ -400,70 +439,31 @@ class ViT(BaseBackbone):
             return tokens[:, 0]
         return tokens[:, -size[0] * size[1] :].transpose(1, 2).unflatten(2, size)
 
-    @staticmethod
-    def _divide(model: 'ViT', state: dict[str, Tensor], prefix: str, *unused: Any) -> None:
-        """Map flat indices of blocks, as converted files have them, to (stage, block), in place."""
-        stages = [stage for stage, depth in enumerate(model.depths) for _ in range(depth)]
-        for key in [key for key in state if key.startswith((f'{prefix}blocks.', f'{prefix}norm.'))]:
-            part, _, rest = key[len(prefix) :].partition('.')
-            stage = len(model.depths) - 1
+    def fit_weights(self, state: StateDict) -> StateDict:
+        """Map flat indices of blocks, as converted files have them, to (stage, block)."""
+        stages = [stage for stage, depth in enumerate(self.depths) for _ in range(depth)]
+        for key in [key for key in state if key.startswith(('blocks.', 'norm.'))]:
+            part, _, rest = key.partition('.')
+            stage = len(self.depths) - 1
             if part == 'blocks':
                 number, _, rest = rest.partition('.')
                 if not number.isdigit() or int(number) >= len(stages):
                     continue
                 stage = stages[int(number)]
-                part = f'blocks.{int(number) - sum(model.depths[:stage])}'
-            state[f'{prefix}stages.{stage}.{part}.{rest}'] = state.pop(key)
+                part = f'blocks.{int(number) - sum(self.depths[:stage])}'
+            state[f'stages.{stage}.{part}.{rest}'] = state.pop(key)
+        return super().fit_weights(state)
 
-    def _fit_position(self, position: Tensor, class_token: bool, origin: str) -> Tensor:
-        """Interpolate absolute positions (1, entries, C) of a file to our map.
+    def may_lack_norm(self, stage: int) -> bool:
+        """That of a pre-trained network."""
+        return True
 
-        Raises:
-            ValueError: They are neither of our map nor of a square one.
-        """
-        rows, columns = self._grid(self.pretrain_img_size)
-        number = position.shape[1]
-        if number == 1 + rows * columns:
-            return position
-        square = round(number**0.5) ** 2 == number
-        if not class_token and (square or number == rows * columns):  # none of a class token
-            position = F.pad(position, (0, 0, 1, 0))
-        if position.shape[1] == 1 + rows * columns:
-            return position
-        if round((position.shape[1] - 1) ** 0.5) ** 2 != position.shape[1] - 1:
-            raise ValueError(
-                f'{origin}: {number} absolute positions are neither of a square map nor of our '
-                f'{rows} x {columns} patches; give pretrain_img_size of these weights'
-            )
-        return resize_position_embedding(position, (rows, columns), 1, 'bicubic')
-
-    def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
-        """Load a state dict in our layout, or one with flat indices of blocks.
-
-        Positions are interpolated to our image sizes, patches to our patch size (bicubic; ViTDet-H
-        comes from patches of 14 pixels). Relative positions, residual convolutions and layer scales
-        that a pre-trained network lacks stay as they are; its class token and last norm are left
-        out where we have none.
-
-        Raises:
-            ValueError: Keys or shapes differ; the message names the first of each.
-        """
-        own, state = self.state_dict(), dict(state)
-        class_token = 'stem.class_token' in state
-        self._divide(self, state, '')
-        state = fit_tables(self, state)
-        state = {
-            key: value
-            for key, value in state.items()
-            if key in own or not key.endswith(('stem.class_token', '.norm.weight', '.norm.bias'))
-        }
-        position = state.get('stem.position')
-        if position is not None and position.ndim == 3:
-            state['stem.position'] = self._fit_position(position, class_token, origin)
-        key, patch = 'stem.proj.weight', (self.patch_size,) * 2
-        if key in state and state[key].ndim == 4 and state[key].shape[2:] != patch:
-            state[key] = F.interpolate(state[key], patch, mode='bicubic', align_corners=False)
-        for part in ('.attn.relative.', '.residual.', '.gamma'):
-            if not any(part in key for key in state):
-                state |= {key: value for key, value in own.items() if part in key}
-        super().load_strictly(state, origin)
+    def initial_values(self, state: StateDict) -> StateDict:
+        """What ViTDet adds to a pre-trained network, and layer scales."""
+        lacking = tuple(
+            part
+            for part in ('.attn.relative.', '.residual.', '.gamma')
+            if not any(part in key for key in state)
+        )
+        own = self.state_dict().items()
+        return {key: value for key, value in own if any(part in key for part in lacking)}

@@ -1,10 +1,14 @@
-"""What a file that is given as a checkpoint seems to be, from its first bytes."""
+"""What a file that is given as a checkpoint is, from its first bytes: its name says nothing."""
 
 import os
 import stat
 import tarfile
 import zipfile
 from pathlib import Path
+
+from hybrid_mm.checkpoint_files.flax_files import is_msgpack
+from hybrid_mm.checkpoint_files.pickles import is_pickle
+from hybrid_mm.checkpoint_files.shards import files_of_index
 
 _TORCH_MAGIC = bytes.fromhex('6cfc9c46f9206aa85019')  # in the first pickle of torch's older format
 _LFS = b'version https://git-lfs'
@@ -18,7 +22,7 @@ _OTHERS = {
     b'Rar!': 'RAR; unpack it first',
     b'(\xb5/\xfd': 'Zstandard; unpack it first',
     b'\x89HDF': 'HDF5, as Keras writes it; only weights of PyTorch can be read',
-    b'\x93NUMPY': 'NumPy arrays',
+    b'\x93NUMPY': 'one array of NumPy; several with their names are read from an .npz',
     b'%PDF': 'PDF',
     b'\x7fELF': 'a program',
 }
@@ -35,8 +39,34 @@ def no_regular_file(mode: int) -> str | None:
     return 'a socket' if stat.S_ISSOCK(mode) else 'a device'
 
 
+def kind_of(path: str | os.PathLike[str]) -> str:
+    """Which of the readers a regular file is for.
+
+    Returns:
+        'torch' (also for what is damaged or no checkpoint at all), 'safetensors', 'npz', 'pickle'
+        (one that torch did not write), 'flax' or 'index' (of several files).
+
+    Raises:
+        OSError: It cannot be opened.
+        ValueError: It is an index that names files elsewhere.
+    """
+    with open(path, 'rb') as file:
+        head = file.read(512)
+    if head.startswith(b'PK'):
+        return 'npz' if _is_npz(_names(path)) else 'torch'
+    if head[257:262] == b'ustar' or _TORCH_MAGIC in head[:40]:
+        return 'torch'
+    if _is_safetensors(head, os.path.getsize(path)):
+        return 'safetensors'
+    if head[:1] == b'{':
+        return 'torch' if files_of_index(path) is None else 'index'
+    if is_pickle(head):
+        return 'pickle'
+    return 'flax' if is_msgpack(head) else 'torch'
+
+
 def foreign(path: str | os.PathLike[str]) -> str | None:
-    """What a regular file is, and what to do about it, if it is no checkpoint of torch.
+    """What a regular file is, and what to do about it, if it is no checkpoint that can be read.
 
     Args:
         path: The file.
@@ -47,23 +77,37 @@ def foreign(path: str | os.PathLike[str]) -> str | None:
     Raises:
         OSError: It cannot be opened.
     """
+    if kind_of(path) != 'torch':
+        return None
     with open(path, 'rb') as file:
         head = file.read(512)
-    size = os.path.getsize(path)
     if not head.strip(b'\0'):
         return 'zero bytes only at its beginning' if head else 'empty'
     if head.startswith(b'PK'):
         return _foreign_zip(path)
     if head[257:262] == b'ustar':
         return _tar(path)
-    if head[0] == 0x80 and 2 <= head[1] <= 5:  # a pickle of protocol 2 to 5
-        if _TORCH_MAGIC in head[:40]:
-            return None
-        return 'a pickle that torch did not write; weights have to be saved with torch.save'
-    if 2 <= int.from_bytes(head[:8], 'little') <= size and head[8:9] == b'{':
-        return 'of the format safetensors; give it a name that ends with .safetensors'
-    unknown = 'of no format that torch.save writes: another kind of file, or a damaged one'
+    if _TORCH_MAGIC in head[:40]:
+        return None
+    unknown = 'of no format that can be read: another kind of file, or a damaged one'
     return _known(head) or _text(head) or unknown
+
+
+def _is_safetensors(head: bytes, size: int) -> bool:
+    return 2 <= int.from_bytes(head[:8], 'little') <= size and head[8:9] == b'{'
+
+
+def _names(path: str | os.PathLike[str]) -> list[str]:
+    """Names in a zip archive; none if it is damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except Exception:  # damaged archives raise anything
+        return []
+
+
+def _is_npz(names: list[str]) -> bool:
+    return bool(names) and all(name.endswith('.npy') for name in names)
 
 
 def _known(head: bytes) -> str | None:
@@ -109,8 +153,6 @@ def _foreign_zip(path: str | os.PathLike[str]) -> str | None:
     if 'data.pkl' in inner or 'version' in inner:  # one of them may be damaged
         return None
     some = ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
-    if any(name.endswith('.npy') for name in names):
-        return f'NumPy arrays ({some})'
     return f'a zip archive of other files ({some or "it is empty"}); unpack it first'
 
 

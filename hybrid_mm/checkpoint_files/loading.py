@@ -3,20 +3,27 @@
 import os
 import re
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
+from hybrid_mm.checkpoint_files.flax_files import read_msgpack
 from hybrid_mm.checkpoint_files.integrity import covers_all, damage_of_archive, matches
-from hybrid_mm.checkpoint_files.kinds import foreign, no_regular_file
+from hybrid_mm.checkpoint_files.kinds import foreign, kind_of, no_regular_file
+from hybrid_mm.checkpoint_files.npz import read_npz
+from hybrid_mm.checkpoint_files.pickles import RefusedError, read_pickle
+from hybrid_mm.checkpoint_files.shards import files_of_index, read_shards
 from hybrid_mm.compat import workarounds
 from hybrid_mm.errors import UserError, plain_text, shorten
 
 _Identity = tuple[int, int, int, int]
 _verified: set[_Identity] = set()  # files that need not be verified again
+_ORBAX = ('_METADATA', '_CHECKPOINT_METADATA', 'manifest.ocdbt')
+# of files that are named where there is a choice; which of them can be read tells their content
+_NAMES = re.compile(r'\.(pth|pt|pyth|bin|safetensors|npz|pkl|msgpack|pth\.tar)$|^checkpoint_\d+$')
 
 
 class CheckpointError(UserError):
@@ -50,7 +57,7 @@ class MissingCheckpointError(CheckpointError):
 
 def _checkpoints_in(folder: Path) -> str:
     try:
-        return shorten(sorted(file.name for file in folder.glob('*.pth')))
+        return shorten(sorted(file.name for file in folder.iterdir() if _NAMES.search(file.name)))
     except OSError:
         return ''
 
@@ -68,9 +75,15 @@ def check_exists(path: str) -> None:
     try:
         mode = os.stat(local).st_mode
         kind = no_regular_file(mode)
-        if kind == 'a folder' and (names := _checkpoints_in(Path(local))):
+        if kind == 'a folder' and any(os.path.exists(f'{local}/{name}') for name in _ORBAX):
+            kind = (
+                'a folder of Orbax, whose files other programs cannot read; restore it with '
+                'orbax.checkpoint and write its parameters to a file with '
+                'flax.serialization.msgpack_serialize'
+            )
+        elif kind == 'a folder' and (names := _checkpoints_in(Path(local))):
             kind = f'a folder; name a file in it: {names}'
-        elif kind is None and not local.endswith('.safetensors'):
+        elif kind is None:
             kind = foreign(local)
     except (FileNotFoundError, NotADirectoryError) as error:
         if os.path.islink(local):
@@ -86,17 +99,68 @@ def check_exists(path: str) -> None:
 def load_from_local(filename: str, map_location: Any = None) -> Any:
     """Read a local checkpoint; MMEngine's loaders call it as well.
 
+    What a file is tells its content, not its name: one of ``torch.save``, safetensors or an index
+    of several files, a pickle of NumPy arrays (detectron2), an .npz, a checkpoint of Flax. Arrays
+    become tensors; nothing in a file can run code.
+
     The whole file is compared with its checksums once in a process, unless it changes.
 
     Args:
         filename: The file; ``~`` is the home folder.
-        map_location: Device, as of ``torch.load``. On 'meta' only what is no tensor is read.
+        map_location: Device, as of ``torch.load``. On 'meta' only what is no tensor is read from a
+            file of torch. Other files are read onto the CPU.
 
     Raises:
         CheckpointError: It is missing, no checkpoint, damaged, or could run code.
     """
     check_exists(filename)
     path = os.path.expanduser(filename)
+    kind = kind_of(path)
+    if kind == 'torch':
+        return _load_of_torch(filename, path, map_location)
+    try:
+        if kind == 'index':
+            return read_shards(path, files_of_index(path) or {}, load_from_local)
+        return _READERS[kind](path)
+    except RefusedError as error:
+        raise CheckpointError(
+            filename,
+            f'is a pickle that torch did not write; it names {error}, which was not loaded, and '
+            'only NumPy arrays and plain values are read. Weights of other kinds have to be saved '
+            'with torch.save',
+        ) from None
+    except UserError:
+        raise
+    except ModuleNotFoundError as error:
+        raise CheckpointError(
+            filename, f'needs the package {error.name}; pip install it'
+        ) from error
+    except Exception as error:  # of what is damaged: any, MemoryError of a size that it declares
+        raise _damaged(filename, f'{_KINDS[kind]}: {_reason(error)}') from error
+
+
+def _read_safetensors(path: str) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(path)
+
+
+_READERS: dict[str, Callable[[str], Any]] = {
+    'safetensors': _read_safetensors,
+    'npz': read_npz,
+    'pickle': read_pickle,
+    'flax': read_msgpack,
+}
+_KINDS = {
+    'safetensors': 'safetensors',
+    'npz': 'NumPy archive',
+    'pickle': 'pickle of arrays',
+    'flax': 'Flax checkpoint',
+    'index': 'index of several files',
+}
+
+
+def _load_of_torch(filename: str, path: str, map_location: Any) -> Any:
     before = _identity(path)
     if damage := damage_of_archive(path, tensors=False):
         raise _damaged(filename, damage)
@@ -117,28 +181,6 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
         _verify(filename, path, checkpoint)
         _verified.add(before)
     return checkpoint
-
-
-def load_from_http(filename: str, map_location: Any = None, model_dir: str | None = None) -> Any:
-    """Download a checkpoint once and read it, see :func:`.workarounds.load_from_http`.
-
-    MMEngine's loaders of addresses and of names (``open-mmlab://resnet50``) call it as well.
-
-    Raises:
-        CheckpointError: The address cannot be reached, or gives no checkpoint; says what to do.
-    """
-    try:
-        return workarounds.load_from_http(filename, map_location, model_dir)
-    except (UserError, MemoryError):  # of the file, which is there
-        raise
-    except Exception as error:
-        reason = _reason(error).removeprefix(f'{filename} ')
-        raise CheckpointError(
-            filename,
-            f'cannot be downloaded ({reason}). Download it where there is a network, and name the '
-            'file in its place: --cfg-options model.backbone.init_cfg.checkpoint=FILE for the '
-            'weights of a backbone',
-        ) from error
 
 
 def _verify(filename: str, path: str, checkpoint: Any) -> None:
@@ -175,24 +217,4 @@ def _reason(error: BaseException) -> str:
     return (plain_text(error).strip() or type(error).__name__).split('\n')[0]
 
 
-def load_from_safetensors(filename: str, map_location: Any = None) -> dict[str, Tensor]:
-    """Read a local file of safetensors onto the CPU, as MMEngine's loaders read other files."""
-    check_exists(filename)
-    try:
-        from safetensors.torch import load_file
-    except ModuleNotFoundError as error:
-        raise CheckpointError(
-            filename, 'needs the package safetensors; pip install safetensors'
-        ) from error
-    try:
-        return load_file(os.path.expanduser(filename))
-    except Exception as error:  # of a damaged file: any
-        raise _damaged(filename, _reason(error)) from error
-
-
 CheckpointLoader.register_scheme('', load_from_local, force=True)
-for prefix in ('http://', 'https://'):
-    CheckpointLoader.register_scheme(prefix, load_from_http, force=True)
-mmengine_checkpoint.load_from_http = load_from_http  # of its loaders of names, which call it
-# a regular expression
-CheckpointLoader.register_scheme(r'(?!.*://).*\.safetensors$', load_from_safetensors, force=True)

@@ -1,19 +1,14 @@
 """Workarounds for known breakages of the OpenMMLab stack, one function for each."""
 
-import hashlib
 import os
 import re
-import socket
 import sys
-import urllib.error
-import uuid
 from importlib import import_module
-from pathlib import Path
 
 from hybrid_mm.compat.installed import find, is_installed, read_text, version_of
+from hybrid_mm.compat.stored_classes import stored_classes
 
 TRUST = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'  # torch's variable that allows unsafe files
-_HASH = re.compile(r'-([a-f0-9]{8,})\.')  # in the name of a published file
 
 
 def apply() -> None:
@@ -35,7 +30,7 @@ def b1_weights_only() -> bool:
     ``torch.load`` defaults to ``weights_only=True`` there, and a training checkpoint holds a
     ``HistoryBuffer`` and NumPy objects. OneDL's MMEngine reads them, but also executes the code in
     unsafe files, with a warning. For both, loaders of local files and of URLs are registered that
-    allow MMEngine's own objects and nothing else.
+    allow MMEngine's own objects and nothing else. That of ``hybrid_mm://NAME`` comes with them.
 
     https://github.com/open-mmlab/mmengine/issues/1655.
     Remove when MMEngine refuses unsafe files.
@@ -51,6 +46,7 @@ def b1_weights_only() -> bool:
     CheckpointLoader.register_scheme(
         prefixes=('http://', 'https://'), loader=load_from_http, force=True
     )
+    CheckpointLoader.register_scheme(prefixes='hybrid_mm://', loader=load_by_name, force=True)
     return True
 
 
@@ -135,8 +131,7 @@ def _method(owner: type, name: str):
 
 
 def load_from_local(filename: str, map_location=None) -> dict:
-    """Load a local checkpoint that holds tensors, plain values and MMEngine's own classes only."""
-    import numpy as np
+    """Load a local checkpoint of torch that holds tensors, plain values and known classes only."""
     import torch
     from mmengine.logging import HistoryBuffer
     from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
@@ -144,14 +139,10 @@ def load_from_local(filename: str, map_location=None) -> dict:
     path = os.path.expanduser(filename)
     if not os.path.isfile(path):
         raise FileNotFoundError(f'{filename} can not be found.')
-    # NumPy 1.26 has an empty _core
-    multiarray = import_module(f'numpy.{"_core" if np.__version__ >= "2" else "core"}.multiarray')
-    allowed = [HistoryBuffer, multiarray._reconstruct, multiarray.scalar, np.ndarray, np.dtype]
     # a HistoryBuffer pickles its methods as getattr(HistoryBuffer, 'mean'); all else is refused
     # and so does a OneCycleLR its formula
-    allowed += [(_method, 'builtins.getattr'), OneCycleParamScheduler]
-    numbers = ('bool', 'int32', 'int64', 'uint32', 'float32', 'float64')
-    allowed += [type(np.dtype(name)) for name in numbers]
+    allowed = [HistoryBuffer, OneCycleParamScheduler, (_method, 'builtins.getattr')]
+    allowed += stored_classes()
     trusted = os.environ.get(TRUST, '').lower() in ('1', 'y', 'yes', 'true')
     try:
         with torch.serialization.safe_globals(allowed):
@@ -169,81 +160,14 @@ def load_from_local(filename: str, map_location=None) -> dict:
 
 
 def load_from_http(filename: str, map_location=None, model_dir: str | None = None) -> dict:
-    """Download a checkpoint once, into torch's cache by default, and load it as a local one.
+    """Download a checkpoint once, see :func:`hybrid_mm.checkpoint_files.load_from_http`.
 
-    A name that ends in ``-HASH.pth`` says what is in the file: the hash is checked, as torch does,
-    and the file is called so in the cache, where torch and MMEngine look for it. Other names say
-    nothing, and every address has a folder of its own. A file of such a name that torch or
-    MMEngine left in the cache may be from anywhere: it is taken only if the address cannot be
-    reached, with a warning. What is not a checkpoint is not kept.
-
-    Raises:
-        OSError: The address cannot be reached, or the cache cannot be written.
-        RuntimeError: It gives no checkpoint.
+    That is found by its name when it is needed first: this package imports nothing of ours.
     """
-    from mmengine.dist import barrier, get_rank
-    from mmengine.runner.checkpoint import CheckpointLoader
-    from torch import hub
-
-    folder = Path(model_dir or os.path.join(hub.get_dir(), 'checkpoints'))
-    path, failure = cached(filename, folder), None
-    for first in (True, False):  # other processes find the file, or are on another machine
-        if (get_rank() == 0) == first and failure is None and not path.exists():
-            try:
-                _download(filename, path)
-            except Exception as error:
-                failure = error
-        barrier()  # also after an error: nobody waits
-    if failure is not None:
-        plain = folder / path.name
-        away = isinstance(failure, OSError) and not isinstance(failure, urllib.error.HTTPError)
-        if not (away and plain.is_file()):
-            raise failure
-        print(
-            f'warning: {filename} cannot be reached ({failure}); {plain} is taken, which has its '
-            'name',
-            file=sys.stderr,
-        )
-        path = plain
-    return CheckpointLoader.load_checkpoint(str(path), map_location, logger='silent')
+    loader = import_module('hybrid_mm.checkpoint_files').load_from_http
+    return loader(filename, map_location, model_dir)
 
 
-def cached(url: str, folder: Path) -> Path:
-    """Place of a downloaded file; see :func:`load_from_http`."""
-    name = os.path.basename(url.split('?')[0]) or 'weights.pth'
-    if _HASH.search(name):
-        return folder / name
-    return folder / hashlib.sha256(url.encode()).hexdigest()[:16] / name
-
-
-def _download(url: str, path: Path) -> None:
-    """Download a file under another name, see whether it is a checkpoint, and rename it."""
-    from mmengine.runner.checkpoint import CheckpointLoader
-    from torch import hub
-
-    temporary = path.with_name(f'.{uuid.uuid4().hex}-{path.name}')
-    found = _HASH.search(path.name)
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(before or 60.0)  # of a server that says nothing
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        hub.download_url_to_file(url, str(temporary), found and found[1])
-        try:
-            CheckpointLoader.load_checkpoint(str(temporary), 'cpu', logger='silent')
-        except Exception as error:
-            if 'could run code' not in str(error):  # whole, and refused when it is loaded
-                raise RuntimeError(_no_checkpoint(url, temporary)) from error
-        with open(temporary, 'rb') as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        socket.setdefaulttimeout(before)
-        temporary.unlink(missing_ok=True)
-
-
-def _no_checkpoint(url: str, path: Path) -> str:
-    with open(path, 'rb') as file:
-        begin = file.read(200).lstrip().lower()
-    page = begin.startswith((b'<!doctype', b'<html', b'<?xml'))
-    what = 'a web page' if page else 'a file that is incomplete or something else'
-    return f'{url} gives {what} ({path.stat().st_size} bytes), not a checkpoint; it was not kept'
+def load_by_name(filename: str, map_location=None) -> dict:
+    """Load published weights, see :func:`hybrid_mm.weights.load_by_name`; found as above."""
+    return import_module('hybrid_mm.weights').load_by_name(filename, map_location)

@@ -13,6 +13,7 @@ from hybrid_mm.convert import (
     gcnet,
     hornet,
     levit,
+    mask2former,
     maxxvit,
     mvitv2,
     nat,
@@ -26,12 +27,17 @@ from hybrid_mm.convert import (
     swin,
     van,
     vit,
+    vit_google,
+    vit_huggingface,
+    vit_mmseg,
 )
+from hybrid_mm.convert.classifier import as_classifier
 from hybrid_mm.convert.core import SOURCES, convert, detect, differences, unwrap
 
 __all__ = [
     'SOURCES',
     'acmix_resnet',
+    'as_classifier',
     'attention_modules',
     'bottleneck_net',
     'convert',
@@ -42,6 +48,7 @@ __all__ = [
     'gcnet',
     'hornet',
     'levit',
+    'mask2former',
     'maxxvit',
     'mvitv2',
     'nat',
@@ -56,4 +63,7 @@ __all__ = [
     'unwrap',
     'van',
     'vit',
+    'vit_google',
+    'vit_huggingface',
+    'vit_mmseg',
 ]

@@ -30,13 +30,21 @@ class Source:
 
 SOURCES: dict[str, Source] = {}
 
-# keys under which training programs keep weights; averages and teachers come last
+# keys under which training programs keep averages of weights over the training
+AVERAGES = (
+    *('state_dict_ema', 'ema_state_dict', 'model_ema', 'ema', 'ema_model', 'params_ema'),
+    *('ema_params', 'teacher_model', 'teacher'),
+)
+# keys under which they keep weights; averages come last
 WRAPPERS = (
     *('state_dict', 'model', 'model_state_dict', 'model_state', 'net', 'module', 'params'),
-    *('state_dict_ema', 'ema_state_dict', 'model_ema', 'teacher_model', 'teacher', 'student'),
+    *(*AVERAGES, 'student'),
 )
-# beside the weights in an average of MMEngine or torch
-_COUNTERS = {'steps', 'n_averaged'}
+# beside the weights in an average of MMEngine, torch or ema_pytorch
+_COUNTERS = {'steps', 'n_averaged', 'step', 'initted'}
+# of modules around a whole model: parallel training, torch.compile, averages
+_PREFIXES = ('module.', '_orig_mod.', 'ema.', 'ema_model.')
+_OPTIMIZERS = {'optimizer', 'optimizers', 'opt_state', 'optimizer_states', 'optimizer_state'}
 
 
 def register(name: str, source: Source) -> None:
@@ -46,27 +54,79 @@ def register(name: str, source: Source) -> None:
     SOURCES[name] = source
 
 
-def unwrap(loaded: Mapping[str, Any]) -> StateDict:
+def unwrap(loaded: Mapping[str, Any], key: str | None = None) -> StateDict:
     """Extract the state dict from a loaded checkpoint file.
 
     Args:
         loaded: A state dict, or a dict that holds one under a key of ``WRAPPERS``, of which the
-            first counts. A prefix ``module.`` on all keys is removed.
+            first counts. Prefixes that all names have by parallel training, compilation or
+            averaging (``module.``, ``_orig_mod.``, ``ema.``) are removed. Names of nested dicts, as
+            Flax has them, are joined by slashes, its statistics beside ``params`` included.
+        key: Where the weights are, if not under the first of ``WRAPPERS``: a key, or several with
+            dots between them.
 
     Raises:
         ValueError: There are no weights.
     """
-    for key in WRAPPERS:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-            loaded = loaded[key]
-            break
-    if not isinstance(loaded, Mapping) or not any(isinstance(v, Tensor) for v in loaded.values()):
+    wrapper = None
+    if key is not None:
+        loaded = _at(loaded, key)
+    elif wrapper := container(loaded):
+        statistics = loaded.get('batch_stats') if wrapper == 'params' else None
+        loaded = {**loaded[wrapper], **(statistics or {})} if statistics else loaded[wrapper]
+    if isinstance(loaded, Mapping) and (inner := container(loaded)) and wrapper != 'params':
+        beside = {k: v for k, v in loaded.items() if k not in WRAPPERS and k not in _OPTIMIZERS}
+        loaded = loaded if _tensors(beside) else loaded[inner]
+    state = _tensors(loaded) if isinstance(loaded, Mapping) else {}
+    if not state:
         raise ValueError('no weights found: expected a state dict, or a dict with "state_dict"')
-    state = {key: value for key, value in loaded.items() if isinstance(value, Tensor)}
-    if all(key.startswith('module.') or key in _COUNTERS for key in state):
-        state = {key: value for key, value in state.items() if key not in _COUNTERS}
-        state = {key[len('module.') :]: value for key, value in state.items()}
+    names = [name for name in state if name not in _COUNTERS]
+    while prefix := next((p for p in _PREFIXES if all(n.startswith(p) for n in names)), None):
+        if not names:
+            break
+        state = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
+        names = list(state)
     return state
+
+
+def container(loaded: Mapping[str, Any]) -> str | None:
+    """Key of ``WRAPPERS`` under which :func:`unwrap` finds weights, or None."""
+    if not isinstance(loaded, Mapping):
+        return None
+    return next((key for key in WRAPPERS if isinstance(loaded.get(key), Mapping)), None)
+
+
+def averages(loaded: Mapping[str, Any]) -> list[str]:
+    """Keys with averaged weights that :func:`unwrap` does not take because there are others."""
+    found = container(loaded)
+    others = [key for key in AVERAGES if found and isinstance(loaded.get(key), Mapping)]
+    return [key for key in others if key != found and _tensors(loaded[key])]
+
+
+def _at(loaded: Mapping[str, Any], key: str) -> Any:
+    """What is under a key, or under one part of it after the other."""
+    if isinstance(loaded, Mapping) and key in loaded:
+        return loaded[key]
+    found: Any = loaded
+    for part in key.split('.'):
+        if not isinstance(found, Mapping) or part not in found:
+            known = [str(k) for k, v in loaded.items() if isinstance(v, Mapping)]
+            raise ValueError(f'there is no {key!r} in it; of its keys {known} are dicts')
+        found = found[part]
+    return found
+
+
+def _tensors(node: Mapping[str, Any]) -> StateDict:
+    """The tensors of a state dict; if there are dicts in it, theirs as well."""
+    whole = {k: v for k, v in node.items() if isinstance(v, Tensor) and isinstance(k, str)}
+    inner = {
+        f'{key}/{name}': value
+        for key, part in node.items()
+        if isinstance(part, Mapping) and isinstance(key, str) and key not in _OPTIMIZERS
+        for name, value in _tensors(part).items()
+    }
+    # a state dict as PyTorch writes it has names with dots, and dicts beside it are no weights
+    return whole if any('.' in name for name in whole) else {**whole, **inner}
 
 
 def differences(expected: StateDict, found: Mapping[str, Any]) -> list[str]:
@@ -122,6 +182,45 @@ def detect(state: StateDict) -> str | None:
     if len(names) > 1:
         raise ValueError(f'the checkpoint fits several sources, name one of {names}')
     return names[0] if names else None
+
+
+def misfit(
+    weights: StateDict, expected: StateDict, model: str, source: str | None = None
+) -> str | None:
+    """Say what a file is that belongs to another network than a model.
+
+    Args:
+        weights: Content of the file.
+        expected: State dict of the model, in our layout.
+        model: Name of its class.
+        source: Layout of the file that the weights, in our layout now, are from.
+
+    Returns:
+        A sentence without its end; None if most names are the model's.
+    """
+    found = weights
+    if source not in SOURCES:
+        try:
+            source = detect(weights)
+            found = convert(weights, source)
+        except ValueError:
+            return None
+    ours, theirs = (
+        {key.removeprefix('backbone.') for key in state if not key.startswith('head.')}
+        for state in (expected, found)
+    )
+    if 2 * len(ours & theirs) >= min(len(ours), len(theirs)):
+        return None
+    if source is not None:
+        return (
+            f'It is a checkpoint of {SOURCES[source].description} (layout {source}), and the '
+            f'model is {model}'
+        )
+    return (
+        f'No layout that is known has such names: {", ".join(list(weights)[:3])}, ...; nor has '
+        f'{model}, with {", ".join(list(expected)[:3])}, ... Known are the layouts '
+        f'{", ".join(sorted(SOURCES))}'
+    )
 
 
 def convert(state: StateDict, source: str | None = None) -> StateDict:

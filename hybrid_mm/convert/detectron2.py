@@ -1,33 +1,29 @@
-"""Layouts of detectron2's detectors, whose backbone and neck are converted."""
+"""Layouts of detectron2's detectors: network, feature pyramid and heads."""
 
 import re
 from collections.abc import Callable
 
 from hybrid_mm.convert.core import Source, StateDict, register, unknown_key
+from hybrid_mm.convert.detectron2_heads import NORM, heads, norm_name
 
-_FPN = [
-    (r'fpn_lateral(\d)\.(weight|bias)', r'lateral_convs.\1.conv.\2'),
-    (r'fpn_lateral(\d)\.norm\.(weight|bias)', r'lateral_convs.\1.ln.\2'),
-    (r'fpn_output(\d)\.(weight|bias)', r'fpn_convs.\1.conv.\2'),
-    (r'fpn_output(\d)\.norm\.(weight|bias)', r'fpn_convs.\1.ln.\2'),
-]
+_FPN = re.compile(rf'(fpn_(lateral|output)(\d))\.(?:(weight|bias)|{NORM})')
 
 
 def fpn(state: StateDict) -> StateDict:
-    """Convert a feature pyramid with layer norms to the keys of MMDetection's ``FPN``.
+    """Convert a feature pyramid to the keys of MMDetection's ``FPN``.
 
     Raises:
         ValueError: A key is not one of a feature pyramid.
     """
     out = {}
     for key, value in state.items():
-        for pattern, new in _FPN:
-            if match := re.fullmatch(pattern, key):
-                level = f'.{int(match[1]) - 2}.'  # the first is at stride 4
-                out[match.expand(new).replace(f'.{match[1]}.', level, 1)] = value
-                break
-        else:
+        match = _FPN.fullmatch(key)
+        if match is None:
             raise unknown_key('detectron2', key, value)
+        layer, kind, level, leaf, statistic = match.groups()
+        convs = 'lateral_convs' if kind == 'lateral' else 'fpn_convs'
+        part = f'conv.{leaf}' if leaf else f'{norm_name(state, layer)}.{statistic}'
+        out[f'{convs}.{int(level) - 2}.{part}'] = value  # the first is at stride 4
     return out
 
 
@@ -41,7 +37,7 @@ def register_detectron2(
 ) -> None:
     """Register the layout of a detector, whose ``backbone.`` holds network and feature pyramid.
 
-    The heads keep their names.
+    Heads as :func:`hybrid_mm.convert.detectron2_heads.heads` converts them.
 
     Args:
         name: Name of the source.
@@ -67,7 +63,7 @@ def register_detectron2(
         return (
             {f'backbone.{k}': v for k, v in convert(inner).items()}
             | {f'neck.{k}': v for k, v in neck(other).items()}
-            | rest
+            | heads(rest)
         )
 
     register(name, Source(description, lambda keys: matches(inside(keys)), whole, whole=True))

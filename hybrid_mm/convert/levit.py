@@ -1,9 +1,10 @@
-"""Layouts of LeViT: the two of the authors, MMPretrain's and timm's."""
+"""Layouts of LeViT: the two of the authors, MMPretrain's, timm's and Hugging Face's."""
 
 import math
 import re
 
 from hybrid_mm.convert.core import Source, StateDict, register, rename
+from hybrid_mm.convert.huggingface import BATCH_NORM, LEAF, register_huggingface
 
 _NORM = r'bn\.(\w+)'
 _STEM = ('stem.', 'stages.0.downsample.', 'stages.1.downsample.', 'stages.2.downsample.')
@@ -174,4 +175,60 @@ register(
         ),
         _convert_timm,
     ),
+)
+
+_HF_LAYER = r'encoder\.stages\.(\d+)\.layers\.(\d+)\.'
+_HF_PARTS = {
+    r'module\.queries_keys_values': 'attn.qkv', r'module\.projection': 'attn.proj',
+    r'module\.linear_up': 'mlp.fc1', r'module\.linear_down': 'mlp.fc2',
+    'queries': 'shrink.q', 'keys_values': 'shrink.kv', 'projection': 'shrink.proj',
+}  # fmt: skip
+_HF_HEADS = {'classifier': 'head.', 'classifier_distill': 'head.dist.'}
+
+
+def _finish_huggingface(state: StateDict) -> StateDict:
+    return _shape(_place(state))
+
+
+register_huggingface(
+    'levit-huggingface',
+    'LeViT (transformers), with and without teacher',
+    'levit',
+    [
+        *(
+            rule
+            for number, ours in enumerate(_STEM, 1)
+            for rule in (
+                (
+                    rf'patch_embeddings\.embedding_layer_{number}\.convolution\.weight',
+                    rf'{ours}conv.conv.weight',
+                ),
+                (
+                    rf'patch_embeddings\.embedding_layer_{number}\.batch_norm{BATCH_NORM}',
+                    rf'{ours}conv.norm.\1',
+                ),
+            )
+        ),
+        (rf'{_HF_LAYER}module\.{_BIASES}', rf'{_FLAT}attn.distance_bias'),
+        (rf'{_HF_LAYER}{_BIASES}', rf'{_FLAT}shrink.distance_bias'),
+        *(
+            rule
+            for part, ours in _HF_PARTS.items()
+            for rule in (
+                (rf'{_HF_LAYER}{part}\.linear\.weight', rf'{_FLAT}{ours}.linear.weight'),
+                (rf'{_HF_LAYER}{part}\.batch_norm{BATCH_NORM}', rf'{_FLAT}{ours}.norm.\3'),
+            )
+        ),
+        *(
+            rule
+            for theirs, ours in _HF_HEADS.items()
+            for rule in (
+                (rf'{theirs}\.batch_norm{BATCH_NORM}', rf'{ours}bn.\1'),
+                (rf'{theirs}\.linear{LEAF}', rf'{ours}linear.\1'),
+            )
+        ),
+    ],
+    rf'{_HF_LAYER}module\.queries_keys_values\.linear\.weight',
+    _finish_huggingface,
+    unused=rf'.*\.{_INDEX}',
 )

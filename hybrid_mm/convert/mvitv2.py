@@ -1,4 +1,7 @@
-"""Layouts of MViTv2: the official one, detectron2's, MMPretrain's and timm's."""
+"""Layouts of MViTv2: the official one, detectron2's, MMPretrain's and timm's.
+
+Maps do without the class token that some classifiers have; it is named as a part of the head.
+"""
 
 import re
 
@@ -21,6 +24,7 @@ _RULES = [
     (rf'norm(\d){_LEAF}', r'stages.\1.norm.\2'),
     (rf'norm{_LEAF}', r'last.norm.\1'),
     (rf'head\.(?:projection|fc){_LEAF}', r'head.\1'),
+    (r'cls_token', r'head.class_token'),  # of those that ImageNet-21k trained
 ]
 
 

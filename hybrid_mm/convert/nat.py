@@ -2,9 +2,8 @@
 
 import re
 
-import torch
-
 from hybrid_mm.convert.core import Source, StateDict, place_reductions, register, rename
+from hybrid_mm.convert.huggingface import joined, register_huggingface
 
 _LEAF = r'\.(weight|bias)'
 _OURS = r'stages.\1.blocks.\2.'
@@ -56,8 +55,7 @@ register(
     Source('NAT, DiNAT (SHI-Labs/Neighborhood-Attention-Transformer)', _matches, _convert),
 )
 
-_PREFIX = r'(?:nat\.|dinat\.)?'
-_LAYER = rf'{_PREFIX}encoder\.levels\.(\d+)\.layers\.(\d+)\.'
+_LAYER = r'encoder\.levels\.(\d+)\.layers\.(\d+)\.'
 _PARTS = {
     'layernorm_before': 'norm1', 'layernorm_after': 'norm2',
     r'attention\.output\.dense': 'attn.proj', r'intermediate\.dense': 'mlp.fc1',
@@ -66,42 +64,37 @@ _PARTS = {
     r'attention\.self\.value': 'attn.v',
 }  # fmt: skip
 _HUGGING_FACE = [
-    (rf'{_PREFIX}embeddings\.patch_embeddings\.projection\.0{_LEAF}', r'stages.0.embed.conv1.\1'),
-    (rf'{_PREFIX}embeddings\.patch_embeddings\.projection\.1{_LEAF}', r'stages.0.embed.conv2.\1'),
-    (rf'{_PREFIX}embeddings\.norm{_LEAF}', r'stages.0.embed.norm.\1'),
+    (rf'embeddings\.patch_embeddings\.projection\.0{_LEAF}', r'stages.0.embed.conv1.\1'),
+    (rf'embeddings\.patch_embeddings\.projection\.1{_LEAF}', r'stages.0.embed.conv2.\1'),
+    (rf'embeddings\.norm{_LEAF}', r'stages.0.embed.norm.\1'),
     *((rf'{_LAYER}{old}{_LEAF}', rf'{_OURS}{new}.\3') for old, new in _PARTS.items()),
     (rf'{_LAYER}attention\.self\.rpb', rf'{_OURS}attn.relative_bias'),
     (rf'{_LAYER}layer_scale_parameters', rf'{_OURS}gammas'),
-    (rf'{_PREFIX}encoder\.levels\.(\d+)\.downsample\.reduction\.weight', r'next.\1.conv.weight'),
-    (rf'{_PREFIX}encoder\.levels\.(\d+)\.downsample\.norm{_LEAF}', r'next.\1.norm.\2'),
-    (rf'{_PREFIX}layernorm{_LEAF}', r'last.norm.\1'),
-    (rf'hidden_states_norms\.stage(\d){_LEAF}', r'norms.\1.\2'),
-    (rf'classifier{_LEAF}', r'head.\1'),
+    (r'encoder\.levels\.(\d+)\.downsample\.reduction\.weight', r'next.\1.conv.weight'),
+    (rf'encoder\.levels\.(\d+)\.downsample\.norm{_LEAF}', r'next.\1.norm.\2'),
+    (rf'layernorm{_LEAF}', r'last.norm.\1'),
+    (rf'hidden_states_norms\.stage(\d+){_LEAF}', r'norms.\1.\2'),
 ]
 
 
 def _from_hugging_face(state: StateDict) -> StateDict:
     out: StateDict = {}
-    renamed = place_reductions(rename(state, _HUGGING_FACE, 'nat-huggingface'))
-    for key, value in renamed.items():
+    for key, value in joined(place_reductions(state)).items():
         if key.endswith('.gammas'):
             base = key.removesuffix('gammas')
             out |= {f'{base}gamma1': value[0], f'{base}gamma2': value[1]}
-        elif match := re.fullmatch(r'norms\.(\d)\.(\w+)', key):
+        elif match := re.fullmatch(r'norms\.(\d+)\.(\w+)', key):
             out[f'stages.{int(match[1]) - 1}.norm.{match[2]}'] = value
-        elif match := re.fullmatch(r'(.*\.attn\.)q\.(\w+)', key):
-            parts = [renamed[f'{match[1]}{part}.{match[2]}'] for part in 'qkv']
-            out[f'{match[1]}qkv.{match[2]}'] = torch.cat(parts)
-        elif not re.search(r'\.attn\.[kv]\.', key):
+        else:
             out[key] = value
     return out
 
 
-register(
+register_huggingface(
     'nat-huggingface',
-    Source(
-        'NAT, DiNAT (transformers up to 4.44)',
-        lambda keys: any(re.fullmatch(rf'{_LAYER}attention\.self\.query\.weight', k) for k in keys),
-        _from_hugging_face,
-    ),
+    'NAT, DiNAT (transformers up to 4.44)',
+    'nat|dinat',
+    _HUGGING_FACE,
+    rf'{_LAYER}attention\.self\.query\.weight',
+    _from_hugging_face,
 )

@@ -1,4 +1,8 @@
-"""Layouts of Swin Transformers: the authors', MMDetection's, and those with other operators."""
+"""Layouts of Swin Transformers: the authors', MMDetection's, and those with other operators.
+
+detectron2's Swin has the authors' names; its detectors become those of MMDetection's
+``SwinTransformer``, the network of our configs.
+"""
 
 import re
 from collections.abc import Callable, Mapping
@@ -7,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hybrid_mm.convert.core import Source, StateDict, place_reductions, register, rename
+from hybrid_mm.convert.detectron2 import register_detectron2
 
 _LEAF = r'\.(weight|bias)'
 _TABLE = 'relative_position_bias_table'
@@ -49,6 +54,32 @@ def _table(table: Tensor) -> Tensor:
 def _unfolded(weight: Tensor) -> Tensor:
     """Reorder the inputs of patch merging from (channel, row, column) to (column, row, channel)."""
     return weight.unflatten(-1, (-1, 2, 2)).transpose(-1, -3).flatten(-3)
+
+
+def _folded(weight: Tensor) -> Tensor:
+    """Undo :func:`_unfolded`."""
+    return weight.unflatten(-1, (2, 2, -1)).transpose(-1, -3).flatten(-3)
+
+
+_MMDETECTION = [
+    (rf'patch_embed\.proj{_LEAF}', r'patch_embed.projection.\1'),
+    (rf'(patch_embed\.norm|norm\d){_LEAF}', r'\1.\2'),
+    (rf'layers(\.\d+\.blocks\.\d+\.norm[12]){_LEAF}', r'stages\1.\2'),
+    (rf'layers(\.\d+\.blocks\.\d+\.attn\.)(qkv|proj){_LEAF}', r'stages\1w_msa.\2.\3'),
+    (
+        rf'layers(\.\d+\.blocks\.\d+\.attn\.)({_TABLE}|relative_position_index)',
+        r'stages\1w_msa.\2',
+    ),
+    (rf'layers(\.\d+\.blocks\.\d+\.)mlp\.fc1{_LEAF}', r'stages\1ffn.layers.0.0.\2'),
+    (rf'layers(\.\d+\.blocks\.\d+\.)mlp\.fc2{_LEAF}', r'stages\1ffn.layers.1.\2'),
+    (rf'layers(\.\d+\.downsample\.)(norm|reduction){_LEAF}', r'stages\1\2.\3'),
+]
+
+
+def _to_mmdetection(state: StateDict) -> StateDict:
+    """Convert the authors' layout to that of MMDetection's ``SwinTransformer``."""
+    out = rename(state, _MMDETECTION, 'swin-detectron2')
+    return {key: _folded(v) if '.downsample.' in key else v for key, v in out.items()}
 
 
 def _elsa(state: StateDict) -> StateDict:
@@ -141,4 +172,11 @@ register_swin(
     _ELSA,
     mark=r'(ghost_head|rb|attn\.2\.weight)',
     finish=_elsa,
+)
+register_detectron2(
+    'swin-detectron2',
+    'Swin Transformer of detectron2, to MMDetection',
+    'bottom_up.',
+    lambda keys: f'layers.0.blocks.0.attn.{_TABLE}' in keys,
+    _to_mmdetection,
 )

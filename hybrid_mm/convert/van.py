@@ -1,12 +1,14 @@
 """Layouts of VAN and VAN-LSKA checkpoints.
 
-The official files of both papers and the ports in MMPretrain and MMSegmentation hold the same
-tensors under different names; no tensor is transposed or fused. Stages count from 1 there.
+The official files of both papers and the ports in MMPretrain, MMSegmentation and transformers hold
+the same tensors under different names; no tensor is transposed or fused. Stages count from 1, but
+in transformers.
 """
 
 import re
 
 from hybrid_mm.convert.core import Source, StateDict, register, rename
+from hybrid_mm.convert.huggingface import BATCH_NORM, LEAF, register_huggingface
 
 _CLASSIC = dict(embed='proj', block='block', dwconv='dwconv.dwconv')
 _PORT = dict(embed='projection', block='blocks', dwconv='dwconv')
@@ -95,3 +97,36 @@ for _name, (_description, _parts, _convs) in _LAYOUTS.items():
     register(
         _name, Source(_description, _matcher(_parts, _convs), _converter(_name, _parts, _convs))
     )
+
+_STAGE = r'encoder\.stages\.(\d+)\.'
+_BLOCK = _STAGE + r'layers\.(\d+)\.'
+_PARTS = {
+    r'attention\.pre_projection\.conv': 'attn.proj_in',
+    r'attention\.attention_layer\.attention\.depth_wise': 'attn.lka.local',
+    r'attention\.attention_layer\.attention\.depth_wise_dilated': 'attn.lka.dilated',
+    r'attention\.attention_layer\.attention\.point_wise': 'attn.lka.pointwise',
+    r'attention\.post_projection': 'attn.proj_out', r'mlp\.in_dense': 'mlp.fc1',
+    r'mlp\.depth_wise': 'mlp.dwconv', r'mlp\.out_dense': 'mlp.fc2',
+}  # fmt: skip
+register_huggingface(
+    'van-huggingface',
+    'VAN (transformers up to 4.39), whose norms of maps are ours with ln_eps=1e-6',
+    'van',
+    [
+        (rf'{_STAGE}embeddings\.convolution{LEAF}', r'stages.\1.embed.conv.\2'),
+        (rf'{_STAGE}embeddings\.normalization{BATCH_NORM}', r'stages.\1.embed.norm.\2'),
+        (rf'{_STAGE}normalization{LEAF}', r'stages.\1.norm.\2'),
+        # spelt so
+        (rf'{_BLOCK}pre_normomalization{BATCH_NORM}', r'stages.\1.blocks.\2.norm1.\3'),
+        (rf'{_BLOCK}post_normalization{BATCH_NORM}', r'stages.\1.blocks.\2.norm2.\3'),
+        *(
+            (rf'{_BLOCK}{theirs}{LEAF}', rf'stages.\1.blocks.\2.{ours}.\3')
+            for theirs, ours in _PARTS.items()
+        ),
+        (rf'{_BLOCK}attention_scaling\.weight', r'stages.\1.blocks.\2.layer_scale_1'),
+        (rf'{_BLOCK}mlp_scaling\.weight', r'stages.\1.blocks.\2.layer_scale_2'),
+    ],
+    _BLOCK + r'attention\.attention_layer\.attention\.depth_wise_dilated\.weight',
+    dict,
+    unused=rf'layernorm{LEAF}',
+)

@@ -1,8 +1,14 @@
-"""Layouts of plain vision transformers: timm's and MAE's, MMPretrain's, detectron2's ViTDet."""
+"""Layouts of plain vision transformers: timm's and MAE's, MMPretrain's, detectron2's ViTDet.
 
+Of classifiers the parts behind the last block are named ``head.``, of networks with a neck of
+their own (Segment Anything) those of the neck ``neck.``.
+"""
+
+import math
 import re
 
 import torch.nn.functional as F
+from torch import Tensor
 
 from hybrid_mm.convert.core import Source, StateDict, register, rename, unknown_key
 from hybrid_mm.convert.detectron2 import register_detectron2
@@ -13,9 +19,10 @@ _RULES = [
     (r'pos_embed', r'stem.position'),
     (r'cls_token', r'stem.class_token'),
     (rf'(blocks\.\d+)\.(norm[12]|attn\.(?:qkv|proj)|mlp\.fc[12]){_LEAF}', r'\1.\2.\3'),
+    (rf'(blocks\.\d+\.mlp)\.lin([12]){_LEAF}', r'\1.fc\2.\3'),
     (rf'(blocks\.\d+)\.residual\.(conv|norm)([123]){_LEAF}', r'\1.residual.\2\3.\4'),
     (r'(blocks\.\d+)\.attn\.rel_pos_([hw])', r'\1.attn.relative.rel_\2'),
-    (r'(blocks\.\d+)\.ls([12])\.gamma', r'\1.gamma\2'),
+    (r'(blocks\.\d+)\.(?:ls([12])\.gamma|gamma_([12]))', r'\1.gamma\2\3'),
     (r'layers\.(\d+)\.(?:attn|ffn)\.gamma([12])\.weight', r'blocks.\1.gamma\2'),
     (rf'layers\.(\d+)\.ln([12]){_LEAF}', r'blocks.\1.norm\2.\3'),
     (rf'layers\.(\d+)\.attn\.(qkv|proj){_LEAF}', r'blocks.\1.attn.\2.\3'),
@@ -24,25 +31,115 @@ _RULES = [
     (rf'layers\.(\d+)\.ffn\.layers\.1{_LEAF}', r'blocks.\1.mlp.fc2.\2'),
     (rf'(?:norm_pre|pre_norm){_LEAF}', r'stem.pre_norm.\1'),
     (rf'(?:norm|ln1){_LEAF}', r'norm.\1'),
-    (rf'head{_LEAF}', r'head.\1'),
+    (rf'head(?:\.fc)?{_LEAF}', r'head.\1'),
+    (rf'pre_logits\.fc{_LEAF}', r'head.pre_logits.\1'),
+    (rf'(?:fc_norm|ln2){_LEAF}', r'head.norm.\1'),  # of the mean over all tokens
+    (r'attn_pool\.(.+)', r'head.attn_pool.\1'),
+    (rf'(?:neck|channel_reduction)\.(\d){_LEAF}', r'neck.\1.\2'),
+    (rf'neck{_LEAF}', r'neck.\1'),
 ]
-_TRAINING_ONLY = re.compile(r'mask_token|decoder_.*')  # MAE's
+# what other networks of these names have, and ours has not
+_ABSENT = [
+    (r'reg_token|register_tokens', 'register tokens'),
+    (r'blocks\.\d+\.attn\.[qk]_norm\..+', 'norms of queries and keys'),
+    (r'blocks\.\d+\.(?:attn|mlp)\.norm\..+', 'norms within attention and MLP'),
+    (r'blocks\.\d+\.attn\.[qkv]_bias', 'biases of queries and values without one of keys'),
+    (r'blocks\.\d+\.mlp\.(?:fc1_[gx]|w12|w3)\..+', 'gated MLPs (SwiGLU)'),
+    (r'blocks\.\d+\.(?:attns|ffns|in_\w+|mlp_\w+|attn_\w+)(?:\..+)?', 'parallel attention and MLP'),
+    (r'(?:.+\.)?rope\..+|(?:.+\.)?relative_position_.+', 'positions of this kind'),
+]
+# no part of a backbone: those of MAE's pre-training
+_TRAINING_ONLY = re.compile(r'mask_token|decoder_.*')
+
+
+def no_distillation(state: StateDict) -> None:
+    """Check that weights are none of a DeiT with a distillation token.
+
+    Raises:
+        ValueError: They are: the token takes part in every attention, so that the maps would not be
+            those of the network without it.
+    """
+    tokens = ('dist_token', 'stem.dist_token')
+    if any(token in state for token in tokens):
+        raise ValueError(
+            'these are weights of a distilled DeiT, whose distillation token ViT has no place for: '
+            'take those of the same network without distillation (deit_base_patch16_224 instead of '
+            'deit_base_distilled_patch16_224)'
+        )
 
 
 def _convert(state: StateDict) -> StateDict:
     """Convert to ``blocks.I`` and ``norm``, which networks load with any division into stages."""
+    no_distillation(state)
     kept = {key: value for key, value in state.items() if not _TRAINING_ONLY.fullmatch(key)}
+    _check_parts(kept)
     out = rename(kept, _RULES, 'vit')
     position = out.get('stem.position')
-    if position is not None and position.ndim == 4:  # MMPretrain's ViTSAM: (1, rows, columns, C)
-        out['stem.position'] = F.pad(position.flatten(1, 2), (0, 0, 1, 0))
+    channels = len(out['stem.proj.weight'])
+    if position is None:  # of a network with relative ones alone
+        out['stem.position'] = out['stem.proj.weight'].new_zeros(1, 2, channels)
+    else:
+        out['stem.position'] = _with_class_entry(position)
+    weight = out['stem.proj.weight']
+    if weight.ndim == 2:  # of the first ones that timm trained, (C, 3 rows columns)
+        side = math.isqrt(weight.shape[1] // 3)
+        out['stem.proj.weight'] = weight.unflatten(1, (3, side, side))
     return out
+
+
+def _with_class_entry(position: Tensor) -> Tensor:
+    """Positions with an entry of a class token in front, as our layout has them always.
+
+    Args:
+        position: (1, rows, columns, C), of Segment Anything; or (1, entries, C), those of a square
+            map without that entry (also beside a class token) if their number is a square.
+    """
+    number = position.shape[1]
+    if position.ndim == 4:
+        return F.pad(position.flatten(1, 2), (0, 0, 1, 0))
+    if position.ndim != 3 or math.isqrt(number) ** 2 != number:
+        return position
+    return F.pad(position, (0, 0, 1, 0))
+
+
+def _check_parts(state: StateDict) -> None:
+    """Check that there is nothing which our network does not have.
+
+    Raises:
+        ValueError: Names the part and a key of it.
+    """
+    for key, value in state.items():
+        for pattern, part in _ABSENT:
+            if re.fullmatch(pattern, key):
+                shape = tuple(value.shape)
+                raise ValueError(f'vit: {key!r} {shape} is of {part}, which our ViT does not have')
+    for key, value in state.items():
+        fc2 = key.replace('.mlp.fc1.', '.mlp.fc2.')
+        if key.endswith('.mlp.fc1.weight') and fc2 in state and len(value) != state[fc2].shape[1]:
+            raise ValueError(
+                f'vit: {key!r} {tuple(value.shape)} beside {fc2!r} {tuple(state[fc2].shape)} is of '
+                'gated MLPs (SwiGLU), which our ViT does not have'
+            )
 
 
 def _matches(keys: set[str]) -> bool:
     embed = {'patch_embed.proj.weight', 'patch_embed.projection.weight'}
-    block = {'blocks.0.attn.qkv.weight', 'layers.0.attn.qkv.weight'}
-    return 'pos_embed' in keys and bool(keys & embed and keys & block)
+    block = {f'{name}.0.attn.qkv.weight' for name in ('blocks', 'layers')}
+    block |= {'blocks.0.in_proj.weight', 'blocks.0.attns.0.attn.qkv.weight'}  # parallel ones
+    position = {'pos_embed', 'blocks.0.attn.rel_pos_h', 'layers.0.attn.rel_pos_h'}
+    pooled = 'blocks.0.attn.pool_k.weight' in keys  # MViT
+    biases = any(key.endswith('.relative_position_bias_table') for key in keys)  # MMSegmentation's
+    return bool(keys & embed and keys & block and keys & position) and not (pooled or biases)
+
+
+_SAM = 'image_encoder.'
+
+
+def _segment_anything(state: StateDict) -> StateDict:
+    """Convert the image encoder to ``backbone.``; prompt encoder and mask decoder stay."""
+    inner = {k.removeprefix(_SAM): v for k, v in state.items() if k.startswith(_SAM)}
+    rest = {k: v for k, v in state.items() if not k.startswith(_SAM)}
+    return {f'backbone.{key}': value for key, value in _convert(inner).items()} | rest
 
 
 def _simple_fpn(state: StateDict) -> StateDict:
@@ -64,4 +161,13 @@ def _simple_fpn(state: StateDict) -> StateDict:
 register('vit', Source('ViT (timm, facebookresearch/mae), MMPretrain', _matches, _convert))
 register_detectron2(
     'vitdet-detectron2', 'ViTDet of detectron2', 'net.', _matches, _convert, _simple_fpn
+)
+register(
+    'segment-anything',
+    Source(
+        'Segment Anything (facebookresearch/segment-anything), whose image encoder is a ViT',
+        lambda keys: _matches({k.removeprefix(_SAM) for k in keys if k.startswith(_SAM)}),
+        _segment_anything,
+        whole=True,
+    ),
 )

@@ -15,7 +15,7 @@
 Offsets are key minus query unless a function says otherwise; the middle of a table is offset 0.
 """
 
-from typing import ClassVar
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,14 +23,16 @@ from torch.nn import functional as F
 
 from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.arguments import not_negative
+from hybrid_mm.ops.fitted_weights import SizedTables, StateDict
 from hybrid_mm.ops.positions import (
     resize_bias_table,
     resize_decomposed_table,
     resize_relative_table,
+    unflatten_bias_table,
 )
 
 
-class RelativePosition2d(nn.Module):
+class RelativePosition2d(SizedTables):
     """Row and column tables of 2-D relative logits (arXiv 1904.09925, section 3.2.1).
 
     The logit of query (y, x) and key (v, u) gets q.rel_h[v - y + H - 1] + q.rel_w[u - x + W - 1];
@@ -43,8 +45,7 @@ class RelativePosition2d(nn.Module):
         std: Standard deviation of the initial entries, by default d^-0.5.
     """
 
-    tables: ClassVar = ('rel_h', 'rel_w')
-    resize: ClassVar = staticmethod(resize_relative_table)
+    tables: Sequence[str] = ('rel_h', 'rel_w')
 
     @sized_arguments
     def __init__(
@@ -63,6 +64,10 @@ class RelativePosition2d(nn.Module):
         nn.init.normal_(self.rel_h, std=self.std)
         nn.init.normal_(self.rel_w, std=self.std)
 
+    def resize_table(self, name: str, table: Tensor, shape: Sequence[int]) -> Tensor:
+        """Entries about the middle, or interpolated ones."""
+        return resize_relative_table(table, (shape[-2] + 1) // 2)
+
     def forward(self, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Tables (heads, 2 * height - 1, d) and (heads, 2 * width - 1, d) for a map."""
         return (
@@ -75,7 +80,7 @@ class RelativePosition2d(nn.Module):
         return f'size={self.size}, dim={self.rel_h.shape[-1]}, heads={len(self.rel_h)}'
 
 
-class RelativeBias2d(nn.Module):
+class RelativeBias2d(SizedTables):
     """A learned number per head and offset (MaxViT, arXiv 2204.01697; CoAtNet, arXiv 2106.04803).
 
     Args:
@@ -83,15 +88,28 @@ class RelativeBias2d(nn.Module):
         heads: Number of heads.
     """
 
-    tables: ClassVar = ('table',)
-    resize: ClassVar = staticmethod(resize_bias_table)
+    tables = ('table',)
 
     @sized_arguments
     def __init__(self, size: tuple[int, int], heads: int) -> None:
         super().__init__()
-        self.size = (tuple(size),)
+        self.size = size[0], size[1]
         self.table = nn.Parameter(torch.empty(heads, 2 * size[0] - 1, 2 * size[1] - 1))
         nn.init.normal_(self.table, std=0.02)
+
+    def fit_weights(self, state: StateDict) -> StateDict:
+        """Resize the table; one of CoAtNet's layout is flat."""
+        table = state.get('table')
+        if isinstance(table, Tensor) and table.ndim == 2 and len(table) == len(self.table):
+            try:
+                state['table'] = unflatten_bias_table(table, self.size)
+            except ValueError as error:
+                raise ValueError(f'table: {error}') from error
+        return super().fit_weights(state)
+
+    def resize_table(self, name: str, table: Tensor, shape: Sequence[int]) -> Tensor:
+        """Interpolate bilinearly."""
+        return resize_bias_table(table, self.size)
 
     def forward(self, height: int, width: int) -> Tensor:
         """Table (heads, 2 * height - 1, 2 * width - 1), by key minus query."""
@@ -128,7 +146,7 @@ class LogRelativeBias2d(nn.Module):
         return self.fc2(F.relu(self.fc1(offsets))).permute(2, 0, 1)
 
 
-class DecomposedPosition2d(nn.Module):
+class DecomposedPosition2d(SizedTables):
     """Row and column tables of decomposed relative positions, which heads share (MViTv2).
 
     Args:
@@ -139,8 +157,7 @@ class DecomposedPosition2d(nn.Module):
             trained without positions as it is.
     """
 
-    tables: ClassVar = ('rel_h', 'rel_w')
-    resize: ClassVar = staticmethod(resize_decomposed_table)
+    tables = ('rel_h', 'rel_w')
 
     @sized_arguments
     def __init__(
@@ -152,6 +169,10 @@ class DecomposedPosition2d(nn.Module):
         if std:
             nn.init.trunc_normal_(self.rel_h, std=std)
             nn.init.trunc_normal_(self.rel_w, std=std)
+
+    def resize_table(self, name: str, table: Tensor, shape: Sequence[int]) -> Tensor:
+        """Interpolate linearly."""
+        return resize_decomposed_table(table, shape[0])
 
     def extra_repr(self) -> str:
         """Entries of the tables, for printing."""

@@ -42,11 +42,8 @@ def global_filter(x: Tensor, spectrum: Tensor, impl: str = 'auto') -> Tensor:
 
 
 def resize_spectrum(spectrum: Tensor, size: tuple[int, int]) -> Tensor:
-    """Interpolate a spectrum (C, rows, columns, 2) bilinearly with aligned corners.
-
-    A tensor with other than 4 dimensions is returned unchanged.
-    """
-    if spectrum.ndim != 4 or tuple(spectrum.shape[1:3]) == tuple(size):
+    """Interpolate a spectrum (C, rows, columns, 2) bilinearly with aligned corners."""
+    if tuple(spectrum.shape[1:3]) == tuple(size):
         return spectrum
     parts = F.interpolate(spectrum.permute(3, 0, 1, 2), size, mode='bilinear', align_corners=True)
     return parts.permute(1, 2, 3, 0).contiguous()

@@ -131,25 +131,32 @@ def resize_position_embedding(
     return torch.cat([first, places.flatten(2).transpose(1, 2)], 1)
 
 
-def fit_tables(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Resize the position tables of a state dict to the sizes that a model is made for.
+def fit_position_embedding(
+    table: Tensor, grid: tuple[int, int], extra: int, mode: str, argument: str
+) -> Tensor:
+    """Fit the absolute positions of a file to another map; see :func:`resize_position_embedding`.
 
     Args:
-        model: Its modules with position tables have attributes ``tables``, the names of their
-            parameters, ``size``, a size for each, and a function ``resize`` of a table and a size.
-        state: State dict in the layout of the model.
+        table: (1, extra + S * T, C), of our map or of a square one.
+        grid: Rows and columns of our map.
+        extra: Leading entries, of class tokens.
+        mode: Interpolation.
+        argument: Of the network, which says what image the positions are made for.
 
-    Returns:
-        A new state dict.
+    Raises:
+        ValueError: Positions of neither.
     """
-    state = dict(state)
-    for name, module in model.named_modules():
-        tables = getattr(module, 'tables', ())
-        for key, size in zip(tables, module.size if tables else (), strict=True):
-            key = f'{name}.{key}'
-            if key in state:
-                state[key] = module.resize(state[key], size)
-    return state
+    entries = table.shape[1] - extra
+    if entries == math.prod(grid):
+        return table
+    side = math.isqrt(max(entries, 0))
+    if entries < 1 or side**2 != entries:
+        raise ValueError(
+            f'{table.shape[1]} absolute positions are neither of a square map nor of our '
+            f'{grid[0]} x {grid[1]} patches{f" and {extra} token" * bool(extra)}; give the '
+            f'{argument} that these weights were trained with'
+        )
+    return resize_position_embedding(table, grid, extra, mode)
 
 
 def joined_tables(rel_h: Tensor, rel_w: Tensor) -> tuple[Tensor, Tensor]:
@@ -201,29 +208,45 @@ def resize_bias_table(table: Tensor, size: tuple[int, int]) -> Tensor:
     """Fit a table with a number per offset to another size, bilinear as MaxViT's code.
 
     Args:
-        table: (heads, 2 * S_h - 1, 2 * S_w - 1); or (heads, their product), as CoAtNet's layout has
-            it, which is taken for one of ``size`` if its length fits, else for a square.
+        table: (heads, 2 * S_h - 1, 2 * S_w - 1), or flat, see :func:`unflatten_bias_table`.
         size: Rows and columns (H, W) that offsets lie between.
 
     Returns:
         (heads, 2 * H - 1, 2 * W - 1).
 
     Raises:
-        ValueError: A flat table that is neither.
+        ValueError: A flat table of another map that is not square.
     """
     shape = tuple(2 * side - 1 for side in size)
-    if table.ndim == 2:
-        side = math.isqrt(table.shape[1])
-        given = shape if table.shape[1] == math.prod(shape) else (side, side)
-        if table.shape[1] != math.prod(given):
-            raise ValueError(
-                f'a table of {table.shape[1]} offsets is neither one of {shape[0]} x {shape[1]} '
-                'nor of a square; give the size that it was made for'
-            )
-        table = table.unflatten(1, given)
+    table = unflatten_bias_table(table, size) if table.ndim == 2 else table
     if tuple(table.shape[1:]) == shape:
         return table
     return interpolate(table[None], shape, 'bilinear', align_corners=False)[0]
+
+
+def unflatten_bias_table(table: Tensor, size: tuple[int, int]) -> Tensor:
+    """Rows and columns of a flat table of offsets, as CoAtNet's layout has it.
+
+    Args:
+        table: (heads, (2 * S_h - 1) * (2 * S_w - 1)); of ``size`` if its length fits, else of a
+            square.
+        size: Rows and columns (H, W) that it may be made for.
+
+    Returns:
+        (heads, 2 * S_h - 1, 2 * S_w - 1).
+
+    Raises:
+        ValueError: A table of neither.
+    """
+    shape = tuple(2 * side - 1 for side in size)
+    side, length = math.isqrt(table.shape[1]), table.shape[1]
+    given = shape if length == math.prod(shape) else (side, side)
+    if length != math.prod(given) or (side % 2 == 0 and given != shape):
+        raise ValueError(
+            f'a table of {length} offsets is neither one of {shape[0]} x {shape[1]} nor of a '
+            'square with an odd side; give the img_size or window_size that it was made for'
+        )
+    return table.unflatten(1, given)
 
 
 def bias_matrix(table: Tensor) -> Tensor:

@@ -128,7 +128,8 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         '--checkpoints',
         nargs='+',
         metavar='FILE',
-        help="weights, one file per model, '-' for random ones (default: random)",
+        help='weights, one per model: a file, hybrid_mm://NAME, auto (the published weights of a '
+        "config), or '-' for random ones (default: random)",
     )
     parser.add_argument('--labels', nargs='+', metavar='NAME', help='names of the models')
     parser.add_argument(

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Literal
 
 from hybrid_mm.errors import UserError, nearest
 from hybrid_mm.run.config import installed_configs
@@ -127,6 +128,15 @@ def _print(table_name: str, rows: list[dict]) -> None:
             (_shown(r), r['head'], *_cost(r), r['size'], _accuracy(r['accuracies'])) for r in rows
         ]
         note = 'Accuracies as reported (? unverified) unless measured by us (*).'
+    show(f'{len(rows)} {table_name}', head, lines, note)
+
+
+NUMERIC = ('params, M', 'GFLOPs', 'at', 'configs', 'MB')
+"""Columns of numbers."""
+
+
+def show(title: str, head: Sequence[str], lines: Sequence[Sequence[str]], note: str) -> None:
+    """Print a table for people on a terminal; elsewhere tab-separated lines."""
     if not sys.stdout.isatty():
         for line in (head, *lines):
             print('\t'.join(line))
@@ -137,14 +147,14 @@ def _print(table_name: str, rows: list[dict]) -> None:
 
     table = Table(
         box=box.SIMPLE,
-        title=f'{len(rows)} {table_name}',
+        title=title,
         title_justify='left',
         caption=note,
         caption_justify='left',
     )
     for name in head:
-        numeric = name in ('params, M', 'GFLOPs', 'at', 'configs')
-        table.add_column(name, justify='right' if numeric else 'left', overflow='fold')
+        justify: Literal['left', 'right'] = 'right' if name in NUMERIC else 'left'
+        table.add_column(name, justify=justify, overflow='fold')
     for line in lines:
         table.add_row(*line)
     Console().print(table)
@@ -157,7 +167,12 @@ def _cost(row: dict) -> tuple[str, str]:
 
 
 def _shown(row: dict) -> str:
-    path = Path(row['config'])
+    return shown_path(row['config'])
+
+
+def shown_path(file: str | Path) -> str:
+    """A file as it is printed: relative to the working directory, if it is below that."""
+    path = Path(file)
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 

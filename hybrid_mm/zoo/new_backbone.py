@@ -1,7 +1,6 @@
 """A backbone of the zoo for a new config: its settings, taken from a config, and its channels."""
 
 import logging
-import os
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +15,7 @@ from hybrid_mm.run.config import installed_configs, load_config, without_init_cf
 from hybrid_mm.zoo.heads import NEW_HEADS
 from hybrid_mm.zoo.listing import installed_trees
 from hybrid_mm.zoo.metafile import HEADS, Model
+from hybrid_mm.zoo.new_weights import Start, choose_start
 
 STRIDES = (4, 8, 16, 32)
 
@@ -30,6 +30,7 @@ class Backbone:
         channels: Channels of its four maps.
         source: Name of the config that it was taken from.
         hooks: ``custom_hooks`` of that config.
+        start: What it starts from.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Backbone:
     channels: list[int]
     source: str
     hooks: list[dict]
+    start: Start | None = None
 
 
 def find_backbone(name: str, head: str, checkpoint: str | None = None) -> Backbone:
@@ -45,11 +47,12 @@ def find_backbone(name: str, head: str, checkpoint: str | None = None) -> Backbo
     Args:
         name: Name as ``python -m hybrid_mm list`` prints it, e.g. 'van-b0'.
         head: Key of ``NEW_HEADS``.
-        checkpoint: File of its weights; loaded to check that they fit.
+        checkpoint: What it starts from, see :func:`.new_weights.choose_start`. Weights that are on
+            this machine are loaded to check that they fit.
 
     Raises:
-        UserError: Unknown backbone, a backbone without the four maps that heads need, or weights
-            that do not fit.
+        UserError: Unknown backbone or weights, a backbone without the four maps that heads need,
+            or weights that do not fit.
     """
     models = [model for tree in installed_trees() for model in tree.models]
     found = [model for model in models if model.backbone == name]
@@ -74,20 +77,19 @@ def find_backbone(name: str, head: str, checkpoint: str | None = None) -> Backbo
     if source.head == 'Classifier':
         for key in ('out_indices', 'out_type', 'gap_before_final_norm'):
             settings.pop(key, None)
-    if checkpoint is None:  # frozen stages would keep random weights
+    start = choose_start(checkpoint, cfg, source, target)
+    if start.checkpoint is None:  # frozen stages would keep random weights
         for key in ('frozen_stages', 'norm_eval'):
             settings.pop(key, None)
-    channels = _channels(name, settings, target, checkpoint)
-    hooks = [] if checkpoint is None else [dict(hook) for hook in cfg.get('custom_hooks') or ()]
-    return Backbone(name, settings, channels, source.name, hooks)
+    channels = _channels(name, settings, target, start.checkpoint if start.loads else None)
+    hooks = cfg.get('custom_hooks') or () if start.checkpoint else ()
+    return Backbone(name, settings, channels, source.name, [dict(hook) for hook in hooks], start)
 
 
 def _channels(name: str, settings: dict, scope: str, checkpoint: str | None) -> list[int]:
     """Channels of the maps at strides 4, 8, 16 and 32, by running the backbone."""
     cfg = ConfigDict(settings)
     if checkpoint is not None:
-        if not os.path.isfile(checkpoint):
-            raise UserError(f'--checkpoint {checkpoint} does not exist')
         cfg.init_cfg = dict(type='Pretrained', checkpoint=checkpoint)
     with DefaultScope.overwrite_default_scope(scope):
         network = revert_sync_batchnorm(MODELS.build(cfg))

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import pprint
+import textwrap
 import uuid
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from hybrid_mm.zoo.heads import NEW_HEADS, check_head
 from hybrid_mm.zoo.listing import installed_trees
 from hybrid_mm.zoo.metafile import HEADS
 from hybrid_mm.zoo.new_backbone import Backbone
+from hybrid_mm.zoo.new_weights import RANDOM, Start
 from hybrid_mm.zoo.plan import Plan
 from hybrid_mm.zoo.splits import Split, UserData
 
@@ -27,12 +29,19 @@ def _py(value, indent: int) -> str:
     if isinstance(value, dict):
         if not value:
             return 'dict()'
-        items = [f'{key}={_py(item, indent + 4)}' for key, item in value.items()]
-        text = f'dict({", ".join(items)})'
+        left, right, link = 'dict(', ')', '='
+        if any('.' in key for key in value):  # names of parameters
+            left, right, link = '{', '}', ': '
+        names = [key if link == '=' else repr(key) for key in value]
+        items = [
+            f'{name}{link}{_py(item, indent + 4)}'
+            for name, item in zip(names, value.values(), strict=True)
+        ]
+        text = f'{left}{", ".join(items)}{right}'
         if len(text) + indent <= 96 and '\n' not in text:
             return text
         pad = '\n' + ' ' * (indent + 4)
-        return f'dict({pad}{f",{pad}".join(items)})'
+        return f'{left}{pad}{f",{pad}".join(items)}{right}'
     if isinstance(value, list | tuple) and any(isinstance(item, dict) for item in value):
         pad = '\n' + ' ' * (indent + 4)
         items = [_py(item, indent + 4) for item in value]
@@ -62,7 +71,7 @@ def write_config(
         backbone: Result of :func:`~hybrid_mm.zoo.new_backbone.find_backbone`.
         plan: Result of :func:`~hybrid_mm.zoo.plan.make_plan`.
         command: Command line, for the comment at the top.
-        checkpoint: Weights of the backbone.
+        checkpoint: Weights of the backbone: a file or an address.
         force: Overwrite files that exist.
 
     Returns:
@@ -127,6 +136,8 @@ def _source(
         rate=f'{plan.rate:.3g}',
         model=_model(data, head, backbone, checkpoint),
         hooks=f'custom_hooks = {_py(backbone.hooks, 0)}\n' if backbone.hooks else '',
+        groups=_groups(backbone),
+        rule=_comment(f'Chosen: {plan.rule}.'),
         **fields,
     )
     # MMEngine replaces what it finds between two braces, in strings and comments as well
@@ -288,20 +299,23 @@ def _model(data: UserData, head: str, backbone: Backbone, checkpoint: str | None
     number: dict[str, object] = dict(num_classes=len(data.classes))
     channels = backbone.channels
     settings = dict(_delete_=True, **backbone.settings)
-    lines = [f'# The backbone is that of {backbone.source}.']
-    if checkpoint is None:
-        lines += [
-            '# It starts from random weights (no --checkpoint): training is longer, and on small',
-            '# data sets ends with a lower accuracy than from ImageNet weights.',
-        ]
-    else:
-        file = str(Path(checkpoint).resolve())
+    start = backbone.start or Start(checkpoint, checkpoint or RANDOM)
+    lines = [
+        f'# The backbone is that of {backbone.source}.',
+        _comment(f'It starts from {printable(start.text)}.'),
+    ]
+    if checkpoint is not None:
+        file = checkpoint if '://' in checkpoint else str(Path(checkpoint).resolve())
         settings['init_cfg'] = dict(type='Pretrained', checkpoint=file)
     model: dict = {}
     if data.layout == 'masks':
         model['data_preprocessor'] = dict(
             size=_Code('crop_size'), seg_pad_val=_Code('ignore_index')
         )
+    if start.normalisation:
+        lines.append('# Mean and std are those that the weights were trained with.')
+        model.setdefault('data_preprocessor', {}).update(start.normalisation)
+    if data.layout == 'masks':
         number['ignore_index'] = _Code('ignore_index')
     model['backbone'] = settings
     if head == 'upernet':
@@ -322,6 +336,19 @@ def _model(data: UserData, head: str, backbone: Backbone, checkpoint: str | None
         model['roi_head'] = dict(bbox_head=_Code(stages), mask_head=number)
     lines.append(f'model = {_py(model, 0)}')
     return '\n'.join(lines) + '\n'
+
+
+def _comment(text: str) -> str:
+    """Lines of a comment."""
+    marks = dict(initial_indent='# ', subsequent_indent='# ')
+    return textwrap.fill(text, 98, break_long_words=False, break_on_hyphens=False, **marks)
+
+
+def _groups(backbone: Backbone) -> str:
+    """Source of the settings of ``optim_wrapper`` for groups of parameters."""
+    settings = backbone.start.optimizer if backbone.start else {}
+    settings = settings or dict(paramwise_cfg=dict(norm_decay_mult=0.0))
+    return ',\n    '.join(f'{key}={_py(value, 4)}' for key, value in settings.items())
 
 
 class _Code(str):

@@ -10,12 +10,12 @@ from hybrid_mm.ops import positions
 from hybrid_mm.ops.distance_attention import _mirrored, resize_distance_table
 from hybrid_mm.ops.global_filter import resize_spectrum
 from hybrid_mm.ops.local_attention import global_attention, local_attention
+from hybrid_mm.ops.fitted_weights import fitted_weights
 from hybrid_mm.ops.positions import (
     bias_matrix,
     decomposed_logits,
     decomposed_tables,
     encode_coordinates,
-    fit_tables,
     interpolate,
     joined_tables,
     relative_to_absolute,
@@ -218,7 +218,7 @@ def test_tables_of_a_state_are_brought_to_the_sizes_of_a_model():
         )
 
     small, model = net((3, 5)).state_dict(), net((6, 4))
-    fitted = fit_tables(model, small)
+    fitted, _ = fitted_weights(model, small)
     model.load_state_dict(fitted)
     assert torch.equal(fitted['other.weight'], small['other.weight'])
     expected = resize_relative_table(small['plain.rel_h'], 6)

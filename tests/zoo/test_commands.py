@@ -63,6 +63,7 @@ def pipeline_runs(tool, out, tmp_path, *options):
     """Train a step, validate and test with what `new` wrote."""
     cfg = Config.fromfile(out)
     assert cfg.model.backbone.type == 'hybrid_mm.VAN'
+    assert cfg.model.backbone.pop('init_cfg').checkpoint == 'hybrid_mm://van-b0_in1k'
     cfg.model.backbone.arch = dict(embed_dims=[8, 8, 16, 16], depths=[1] * 4, mlp_ratios=[2] * 4)
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         loader.update(num_workers=0, persistent_workers=False)
@@ -108,6 +109,7 @@ def test_coco(call, tool, tiny_coco, tmp_path):
     status, text, err = call(*NEW, *argv, *TINY)
     assert status == 0, err
     assert '3 classes (square, disc, bar), 8 images in train, 4 images in val' in text
+    assert 'the backbone starts from hybrid_mm://van-b0_in1k (Top 1 Accuracy 75.4, ' in text
     cfg = Config.fromfile(out)
     assert cfg.metainfo.classes == ('square', 'disc', 'bar')
     assert cfg.model.neck.in_channels == [32, 64, 160, 256]
@@ -413,3 +415,17 @@ def test_checkpoint(call, tiny_coco, tmp_path):
     status, _, err = call('new', '--backbone', 'van-b1', *argv)
     assert status == 2
     assert 'does not fit van-b1' in err
+
+
+def test_what_nobody_published(call, tiny_coco, tmp_path):
+    """The command and the config say from what the backbone starts, and training is longer."""
+    out = tmp_path / 'mine.py'
+    argv = ('--head', 'retinanet', '--data', tiny_coco, '--out', out)
+    status, printed, err = call('new', '--backbone', 'pelk-tiny', *argv)
+    assert status == 0, err
+    cfg = Config.fromfile(out)
+    assert 'init_cfg' not in cfg.model.backbone and cfg.max_epochs == 300
+    for text in (printed, out.read_text().replace('\n# ', ' ')):
+        assert (
+            'random weights (no --checkpoint): nobody published pelk-tiny_in1k, tools/train.py with'
+        ) in text

@@ -11,6 +11,7 @@ from mmengine.config import Config
 
 from hybrid_mm.backbones import VAN
 from hybrid_mm.errors import UserError
+from hybrid_mm.weights import registry as registry_module
 from hybrid_mm.zoo import new_backbone, new_config
 from hybrid_mm.zoo.heads import NEW_HEADS, check_head
 from hybrid_mm.zoo.metafile import Model
@@ -618,3 +619,131 @@ def test_weights_decide_on_what_is_frozen_and_on_hooks(zoo):
     assert found.hooks == [dict(type='EMAHook', momentum=0.2)]
     found = find_backbone('other', 'upernet', zoo)
     assert found.settings['norm_eval'] is True
+
+
+PUBLISHED = """
+- Name: small_in1k
+  Files:
+    - {URL: https://x.org/small.pth, Layout: ours, Source: readme, Licence: MIT}
+  Metrics: {Top 1 Accuracy: 75.41}
+- Name: manual_in1k
+  Files:
+    - {Page: https://x.org/drive, Layout: ours, Source: readme}
+- Name: other_in1k
+  Unpublished: readme
+  Trained by: other_8xb128_in1k
+"""
+
+
+def start_from(name: str, checkpoint: str) -> None:
+    """Change what a config of the zoo starts from."""
+    path = new_backbone.installed_configs() / f'{name}.py'
+    path.write_text(path.read_text().replace('nowhere.pth', checkpoint))
+
+
+def test_start_of_a_backbone(zoo, registry):
+    """What is published or here is taken; else the reason is said, and nothing is frozen."""
+    registry(x=PUBLISHED)
+    start_from('retinanet_small_fpn_1x_coco', 'hybrid_mm://small_in1k')
+    start_from('mask-rcnn_small_fpn_1x_coco', 'hybrid_mm://manual_in1k')
+    start_from('small_upernet_8xb2_ade20k', 'torchvision://resnet50')
+    found = find_backbone('small', 'retinanet', 'auto')
+    assert (found.start.checkpoint, found.start.loads) == ('hybrid_mm://small_in1k', False)
+    assert found.start.text == (
+        'hybrid_mm://small_in1k (Top 1 Accuracy 75.4, MIT); downloaded at the first use'
+    )
+    assert found.settings['frozen_stages'] == 1 and found.hooks
+    found = find_backbone('small', 'mask-rcnn', 'auto')
+    assert found.start.checkpoint is None and not found.hooks
+    assert 'has to be fetched by hand: https://x.org/drive (put it' in found.start.text
+    found = find_backbone('small', 'upernet', 'auto')
+    assert found.start.checkpoint == 'torchvision://resnet50' and not found.start.loads
+    found = find_backbone('other', 'upernet', 'auto')
+    assert found.start.text.startswith(
+        'random weights (no --checkpoint): nobody published other_in1k, tools/train.py with the '
+        'config other_8xb128_in1k makes them; training is longer'
+    )
+    for checkpoint in (None, 'none'):
+        assert find_backbone('small', 'retinanet', checkpoint).start.checkpoint is None
+    for checkpoint, text in (
+        ('hybrid_mm://small_in1k', 'hybrid_mm://small_in1k (Top 1 Accuracy 75.4, MIT); downloaded'),
+        ('hybrid_mm://other_in1k', 'hybrid_mm://other_in1k; ours to train, and not here yet'),
+        ('https://x.org/a.pth', 'https://x.org/a.pth, downloaded at the first use'),
+    ):
+        start = find_backbone('small', 'retinanet', checkpoint).start
+        assert start.checkpoint == checkpoint and start.text.startswith(text)
+    with pytest.raises(UserError, match='did you mean small_in1k'):
+        find_backbone('small', 'retinanet', 'hybrid_mm://smal_in1k')
+
+    # files of the user's, under the names of the weights: they are read
+    Path('checkpoints').mkdir()
+    for name in ('manual_in1k', 'other_in1k'):
+        torch.save(VAN(TINY).state_dict(), f'checkpoints/{name}.pth')
+    for backbone, head, name in (
+        ('small', 'mask-rcnn', 'manual_in1k'),
+        ('other', 'upernet', 'other_in1k'),
+    ):
+        start = find_backbone(backbone, head, 'auto').start
+        assert (start.checkpoint, start.loads) == (f'hybrid_mm://{name}', True)
+        assert start.text.endswith(f'{name}; here: checkpoints/{name}.pth')
+    torch.save(VAN(dict(TINY, depths=[2] * 4)).state_dict(), 'checkpoints/manual_in1k.pth')
+    with pytest.raises(UserError, match='manual_in1k does not fit small'):
+        find_backbone('small', 'mask-rcnn', 'auto')
+
+
+HALF = dict(mean=[127.5] * 3, std=[127.5] * 3)
+DECAY = """
+optim_wrapper = dict(
+    constructor={!r},
+    paramwise_cfg=dict(layer_decay_rate=0.7, custom_keys={{'stem.position': dict(decay_mult=0.0)}}),
+)
+model.update(data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3))
+"""
+
+
+def test_settings_that_belong_to_weights(zoo, registry, tmp_path):
+    """Normalisation of the registry, else of the zoo's config; decay by layers."""
+    registry(x=PUBLISHED)
+    name = 'small_upernet_8xb2_ade20k'
+    start_from(name, 'hybrid_mm://small_in1k')
+    path = tmp_path / f'configs/{name}.py'
+    before = path.read_text()
+    path.write_text(before + DECAY.format('hybrid_mm.LayerDecayOptimWrapperConstructor'))
+    data = data_set('masks', 1000)
+    backbone = find_backbone('small', 'upernet', 'auto')
+    argv = (tmp_path, data, 'upernet', make_plan(data), backbone, backbone.start.checkpoint)
+    cfg = written(*argv)
+    assert cfg.model.backbone.init_cfg.checkpoint == 'hybrid_mm://small_in1k'
+    assert {key: cfg.model.data_preprocessor[key] for key in HALF} == HALF
+    assert cfg.model.data_preprocessor.size == cfg.crop_size
+    assert cfg.optim_wrapper.constructor == 'hybrid_mm.LayerDecayOptimWrapperConstructor'
+    assert cfg.optim_wrapper.paramwise_cfg == dict(
+        layer_decay_rate=0.7, custom_keys={'stem.position': dict(decay_mult=0.0)}
+    )
+    # from random weights: neither
+    backbone = find_backbone('small', 'upernet')
+    cfg = written(tmp_path, data, 'upernet', make_plan(data), backbone)
+    assert cfg.model.data_preprocessor.mean == [123.675, 116.28, 103.53]
+    assert cfg.optim_wrapper.paramwise_cfg == dict(norm_decay_mult=0.0)
+    # a constructor of a library that the new config does not belong to
+    path.write_text(before + DECAY.format('mmdet.LearningRateDecayOptimizerConstructor'))
+    assert find_backbone('small', 'upernet', 'auto').start.optimizer == {}
+    (tmp_path / 'registry/preprocessing.yml').write_text(
+        '[{Weights: [small_*], Normalisation: half, Dense: [[1, 2, 3], [4, 5, 6]]}]'
+    )
+    registry_module._preprocessing.cache_clear()
+    start = find_backbone('small', 'upernet', 'auto').start
+    assert start.normalisation == dict(mean=[1, 2, 3], std=[4, 5, 6])
+
+
+def test_plan_from_random_weights():
+    """Three times as long: 36 epochs of COCO, 300 of few images; at most 160,000 steps."""
+    for layout, count, batch, steps in (
+        ('coco', 118_000, 16, 36),
+        ('coco', 8, 2, 300),
+        ('masks', 1000, 8, 39_000),
+        ('masks', 20_210, 4, 160_000),
+    ):
+        plan = make_plan(data_set(layout, count), batch, pretrained=False)
+        assert plan.steps == steps, (layout, count)
+        assert '3 times that from random weights' in plan.rule

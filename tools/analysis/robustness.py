@@ -27,6 +27,7 @@ from hybrid_mm.run import options
 from hybrid_mm.run.config import task_of
 from hybrid_mm.run.console import print_table
 from hybrid_mm.run.outputs import check_output_folder
+from hybrid_mm.run.published import HELP, checkpoint_of
 from hybrid_mm.run.tool import tool
 
 
@@ -35,7 +36,7 @@ def main(argv=None):
     """Run the evaluations; print tables and write results and figures to the output folder."""
     parser = options.parser(__doc__)
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('checkpoint', help=HELP)
     parser.add_argument('--out', required=True, metavar='DIR', help='folder of the results')
     parser.add_argument(
         '--corruptions',
@@ -73,6 +74,7 @@ def main(argv=None):
     from hybrid_mm.run import launch
     from hybrid_mm.run.checks import data
 
+    args.checkpoint = checkpoint_of(args.config, args.checkpoint)
     check_output_folder(args.out)
     names = _names(args.corruptions)
     checkpoints.read_checkpoint(args.checkpoint)  # before anything slow

@@ -16,10 +16,12 @@ from hybrid_mm.backbones.frames.arch import Arch
 from hybrid_mm.backbones.frames.other_names import Names, takes_other_names
 from hybrid_mm.checkpoints import MissingCheckpointError, read_checkpoint, weights_of
 from hybrid_mm.convert import convert, differences
-from hybrid_mm.convert.core import StateDict
+from hybrid_mm.convert.core import StateDict, misfit
+from hybrid_mm.errors import shorten
 from hybrid_mm.layers.drop import drop_path_schedule
 from hybrid_mm.ops.argument_types import typed_arguments
 from hybrid_mm.ops.arguments import fraction, positive, stage_indices
+from hybrid_mm.ops.fitted_weights import FitsWeights, fitted_weights
 from hybrid_mm.ops.layout import dense_gradient
 
 # the others have a check and a message of their own
@@ -38,8 +40,22 @@ class SharedArguments(TypedDict, total=False):
     init_cfg: dict[str, Any] | None
 
 
-class StrictWeights(BaseModule):
-    """Mixin for modules of MMEngine: a ``Pretrained`` init_cfg is loaded strictly."""
+def _parts(keys: Sequence[str]) -> str:
+    """Name keys of a state dict by the modules that they belong to."""
+    parts: dict[str, list[str]] = {}
+    for key in keys:
+        parts.setdefault(key.partition('.')[0], []).append(key)
+    return '; '.join(f'{part} ({shorten(names)})' for part, names in parts.items())
+
+
+class StrictWeights(FitsWeights, BaseModule):
+    """Mixin for modules of MMEngine: a ``Pretrained`` init_cfg is loaded strictly.
+
+    Whoever loads weights, tables of another size are resized and what this module does without is
+    left out (:meth:`fit_weights`). Nothing is filled in there, so that a strict loading still finds
+    what is missing. :meth:`load_strictly`, which starts a training from a file, takes those of a
+    pre-trained network as complete although they lack some parts (:meth:`initial_values`).
+    """
 
     def init_weights(self) -> None:
         """Initialise; a ``Pretrained`` init_cfg is loaded strictly from ours or official files."""
@@ -52,6 +68,22 @@ class StrictWeights(BaseModule):
     def leaves_out(self, key: str) -> bool:
         """Whether a tensor of a file is one that this module does without."""
         return False
+
+    def initial_values(self, state: StateDict) -> StateDict:
+        """Tensors of ours that a file of a pre-trained network lacks, and that keep their values.
+
+        Args:
+            state: Its weights.
+        """
+        return {}
+
+    def fit_weights(self, state: StateDict) -> StateDict:
+        """Leave out what this module does without."""
+        return {key: value for key, value in state.items() if not self.leaves_out(key)}
+
+    def announce(self, text: str) -> None:
+        """Log what was done to weights."""
+        print_log(text, 'current')
 
     def to_our_layout(self, state: StateDict) -> StateDict:
         """Bring the weights of a file into our layout; a classifier's head is named ``head.``."""
@@ -77,25 +109,44 @@ class StrictWeights(BaseModule):
                 'model.backbone.init_cfg.checkpoint at it, or train from scratch with '
                 '--cfg-options model.backbone.init_cfg=None'
             ) from error
-        state = self.to_our_layout(weights_of(loaded, path))
+        weights = weights_of(loaded, path)
+        try:
+            state = self.to_our_layout(weights)
+        except ValueError as error:
+            raise ValueError(f'{path}: {error}') from error
         prefix = prefix or 'backbone.'
         prefix = prefix if prefix.endswith('.') else prefix + '.'
-        if any(key.startswith(prefix) for key in state):
+        other = [key for key in state if not key.startswith(prefix)]
+        if len(other) < len(state):
             state = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
         else:
-            heads = [key for key in state if key.startswith('head.')]
-            state = {k: v for k, v in state.items() if k not in heads}
-            if heads:
-                print_log(f'{path}: left out the classifier ({", ".join(heads)})', 'current')
-        self.load_strictly(state, path)
+            other = []
+        unused = {k for k in state if k.startswith(('head.', 'neck.')) or self.leaves_out(k)}
+        if other or unused:
+            print_log(f'{path}: left out {_parts([*other, *sorted(unused)])}', 'current')
+        try:
+            self.load_strictly({k: v for k, v in state.items() if k not in unused}, path)
+        except ValueError as error:
+            name = type(self).__name__
+            meta = loaded.get('meta')
+            source = meta.get('source') if isinstance(meta, dict) else None
+            fits = misfit(weights, self.state_dict(), name, source)
+            if fits is None:
+                raise
+            raise ValueError(f'{path} does not fit this {name}. {fits}') from error
 
     def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
-        """Load a state dict in our layout.
+        """Load a state dict in our layout, perhaps of another size.
 
         Raises:
-            ValueError: Keys or shapes differ; the message names the first of each.
+            ValueError: Keys or shapes differ; the message names the first of each. Or a table does
+                not say what size it was made for.
         """
-        state = {key: value for key, value in state.items() if not self.leaves_out(key)}
+        try:
+            state, changes = fitted_weights(self, state)
+        except ValueError as error:
+            raise ValueError(f'{origin}: {error}') from error
+        state = {**self.initial_values(state), **state}
         found = differences(self.state_dict(), state)
         if found:
             raise ValueError(
@@ -103,6 +154,7 @@ class StrictWeights(BaseModule):
                 'Check arch and the arguments of the backbone against those that the file was '
                 'trained with'
             )
+        self.announce_changes(changes)
         # only step counters of batch norms may be missing, which start at zero then
         self.load_state_dict(state, strict=False)
 
@@ -269,8 +321,6 @@ class BaseBackbone(StrictWeights):
                 )
         needed = self.out_indices[-1] + 1
         self.stages = self.stages[:needed]
-        if len(self.out_indices) < n:
-            self.register_load_state_dict_pre_hook(_leave_out)
         for module in self._frozen_modules():
             module.requires_grad_(False)
 
@@ -355,11 +405,24 @@ class BaseBackbone(StrictWeights):
         if match is None:
             return False
         stage = int(match[1])
-        if stage < len(self.stages):
-            norm = getattr(self.stages[stage], 'norm', None)
-            unused = norm is None or isinstance(norm, nn.Identity)
-            return match[2] is not None and unused and stage not in self.out_indices
-        return stage < len(self.depths)
+        if stage >= len(self.stages):
+            return stage < len(self.depths)
+        norm = getattr(self.stages[stage], 'norm', None)
+        return (
+            match[2] is not None
+            and (norm is None or isinstance(norm, nn.Identity))
+            and (stage not in self.out_indices or self.may_lack_norm(stage))
+        )
+
+    def may_lack_norm(self, stage: int) -> bool:
+        """Whether a returned map may have no norm here while a file has one."""
+        return False
+
+    def norms_of_maps(self, *stages: int) -> StateDict:
+        """Our weights of the norms of the maps of these stages, by default of all."""
+        chosen = stages or range(len(self.depths))
+        names = tuple(f'stages.{stage}.norm.' for stage in chosen)
+        return {key: value for key, value in self.state_dict().items() if key.startswith(names)}
 
     # -- freezing --------------------------------------------------------------------------------
 
@@ -410,10 +473,3 @@ class BaseBackbone(StrictWeights):
             stem = stage == 0 and isinstance(self.stem, nn.Identity)
             return (0 if stem else first), num_layers
         return first + self.depths[stage] - 1, num_layers
-
-
-def _leave_out(module: BaseBackbone, state: dict[str, Tensor], prefix: str, *unused: Any) -> None:
-    """Take the weights that a network leaves out of a state dict, in place."""
-    for key in [key for key in state if key.startswith(prefix)]:
-        if module.leaves_out(key[len(prefix) :]):
-            del state[key]

@@ -216,6 +216,11 @@ class BottleneckNet(BaseBackbone):
 
     # --------------------------------------------------------------------------------------------
 
+    def leaves_out(self, key: str) -> bool:
+        """Whether a key is of what only maps that are not returned, or only classifiers need."""
+        final = f'stages.{len(self.depths) - 1}.final.'
+        return super().leaves_out(key) or (not self.final_conv and key.startswith(final))
+
     def make_stem(self) -> nn.Module:
         """The variant's stem."""
         stem = self.arch.stem

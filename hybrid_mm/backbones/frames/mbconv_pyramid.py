@@ -12,11 +12,11 @@ from hybrid_mm.backbones.frames.arch import Arch, Ratio, Size, StageSizes
 from hybrid_mm.backbones.frames.base import BaseBackbone, SharedArguments
 from hybrid_mm.backbones.frames.blocks import BATCH_NORM, NormCfg, Stage, build_norm
 from hybrid_mm.backbones.frames.maxxvit_fields import is_fields, variant
+from hybrid_mm.convert.core import StateDict
 from hybrid_mm.layers.convolution.mbconv import ACTIVATIONS, Conv3x3, MBConv, choice
 from hybrid_mm.layers.norm import LayerNorm2d
 from hybrid_mm.ops.argument_types import check_keywords
 from hybrid_mm.ops.arguments import not_negative, positive
-from hybrid_mm.ops.positions import fit_tables
 
 
 class TwoConvStem(nn.Module):
@@ -188,17 +188,10 @@ class MBConvPyramid(BaseBackbone):
             state = state.mean((2, 3), keepdim=True)
         return self.stages[stage].norm(state)
 
-    def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
-        """Load a state dict in our layout.
+    def may_lack_norm(self, stage: int) -> bool:
+        """Any."""
+        return True
 
-        Tables made for another window or map are interpolated. Norms of the returned maps stay as
-        they are where the file has none, and those of a file are left out where there are none.
-
-        Raises:
-            ValueError: Keys or shapes differ; the message names the first of each.
-        """
-        norms = tuple(f'stages.{stage}.norm.' for stage in range(len(self.depths)))
-        own = {k: v for k, v in self.state_dict().items() if k.startswith(norms)}
-        fitted = fit_tables(self, state)
-        fitted = own | {k: v for k, v in fitted.items() if not k.startswith(norms) or k in own}
-        super().load_strictly(fitted, origin)
+    def initial_values(self, state: StateDict) -> StateDict:
+        """Norms of the returned maps, where the file has none."""
+        return self.norms_of_maps()

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_mm.backbones.frames.base import BaseBackbone
-from hybrid_mm.ops.positions import resize_window_table
+from hybrid_mm.convert.core import StateDict
 
 
 def init_linear(net: nn.Module, convolutions: bool = False) -> None:
@@ -67,23 +67,11 @@ class TokenPyramid(BaseBackbone):
         """The map (N, H, W, C) of a stage as it is returned, (N, C, H, W)."""
         return self.stages[stage].norm(state).permute(0, 3, 1, 2)
 
-    def load_strictly(self, state: dict[str, Tensor], origin: str) -> None:
-        """Load a state dict in our layout.
+    def may_lack_norm(self, stage: int) -> bool:
+        """The last one, that of a classifier."""
+        return stage == len(self.depths) - 1
 
-        Tables made for another window are interpolated. A classifier has the norm of the last
-        stage only: the norms of the other stages stay as they are then.
-
-        Raises:
-            ValueError: Keys or shapes differ; the message names the first of each.
-        """
-        own, fitted = self.state_dict(), dict(state)
-        for key, value in own.items():
-            if key.endswith('.relative_bias') and key in fitted and fitted[key].ndim == 3:
-                fitted[key] = resize_window_table(fitted[key], (value.shape[-1] + 1) // 2)
-        norms = tuple(f'stages.{stage}.norm.' for stage in range(len(self.depths) - 1))
-        if not any(key.startswith(norms) for key in state):
-            fitted |= {key: own[key] for key in own if key.startswith(norms)}
-        last = f'stages.{len(self.depths) - 1}.norm.'
-        if f'{last}weight' not in own:  # a classifier's, in a network without norms of its maps
-            fitted = {key: value for key, value in fitted.items() if not key.startswith(last)}
-        super().load_strictly(fitted, origin)
+    def initial_values(self, state: StateDict) -> StateDict:
+        """A classifier has the norm of the last stage only."""
+        norms = self.norms_of_maps(*range(len(self.depths) - 1))
+        return {} if norms.keys() & state.keys() else norms

@@ -94,7 +94,7 @@ class ResumedSettingsHook(Hook):
     def _check_model(self, runner: Runner, checkpoint: dict) -> None:
         """Refuse the weights of another model."""
         try:
-            check_weights(runner.model, checkpoint, self.path)
+            check_weights(runner.model, checkpoint, self.path, same_size=True)
         except CheckpointError as error:
             self._refuse(error.reason)
 

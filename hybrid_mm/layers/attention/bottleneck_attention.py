@@ -3,7 +3,7 @@
 Source: "Bottleneck Transformers for Visual Recognition" (arXiv 2101.11605), section 3.
 """
 
-from typing import ClassVar
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,11 +13,12 @@ from hybrid_mm.layers.heads import head_widths, laid_out, merge_heads, split_hea
 from hybrid_mm.layers.relative_position import RelativePosition2d
 from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.dispatch import check_impl
+from hybrid_mm.ops.fitted_weights import SizedTables
 from hybrid_mm.ops.local_attention import global_attention
 from hybrid_mm.ops.positions import resize_decomposed_table
 
 
-class AbsolutePosition2d(nn.Module):
+class AbsolutePosition2d(SizedTables):
     """A vector per position, the sum of one of its row and one of its column.
 
     Args:
@@ -26,7 +27,7 @@ class AbsolutePosition2d(nn.Module):
         dim: Width d of a head's queries.
     """
 
-    tables: ClassVar = ('emb_h', 'emb_w')
+    tables = ('emb_h', 'emb_w')
 
     @sized_arguments
     def __init__(self, size: tuple[int, int], dim: int) -> None:
@@ -39,12 +40,12 @@ class AbsolutePosition2d(nn.Module):
 
     def forward(self, height: int, width: int) -> Tensor:
         """Vectors (height, width, d)."""
-        return self.resize(self.emb_h, height)[:, None] + self.resize(self.emb_w, width)
+        emb_h = resize_decomposed_table(self.emb_h, height)
+        return emb_h[:, None] + resize_decomposed_table(self.emb_w, width)
 
-    @staticmethod
-    def resize(table: Tensor, size: int) -> Tensor:
-        """Interpolate a table (S, d) linearly to (size, d)."""
-        return resize_decomposed_table(table, size)
+    def resize_table(self, name: str, table: Tensor, shape: Sequence[int]) -> Tensor:
+        """Interpolate linearly."""
+        return resize_decomposed_table(table, shape[0])
 
 
 class BottleneckAttention(nn.Module):

@@ -4,6 +4,8 @@ Source: "Scaling Local Self-Attention for Parameter Efficient Visual Backbones" 
 sections 2.2 and 2.3.
 """
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -14,6 +16,26 @@ from hybrid_mm.ops.arguments import not_negative, positive
 from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.fusing import is_plain
 from hybrid_mm.ops.local_attention import block_attention
+
+
+class _WindowPosition2d(RelativePosition2d):
+    """Tables of one block and halo, which are not resized."""
+
+    def resize_table(self, name: str, table: Tensor, shape: Sequence[int]) -> Tensor:
+        """Refuse tables of another window.
+
+        Their middle is offset 0 of a query and the corner of its window, not of two pixels: both
+        the block and the halo would have to be known, and a file tells only their sum.
+
+        Raises:
+            ValueError: Always, if only their length differs.
+        """
+        if (*table.shape[:1], *table.shape[2:]) != (*shape[:1], *shape[2:]):
+            return table
+        raise ValueError(
+            f'{table.shape[1]} entries are of another block or halo than our {shape[1]}; give the '
+            'block_size and halo_size that these weights were trained with'
+        )
 
 
 class HaloAttention(nn.Module):
@@ -91,7 +113,7 @@ class HaloAttention(nn.Module):
         window = block_size + 2 * halo_size
         # entry by key minus query; the first window - queries entries are never read, but they
         # are in the released weights
-        self.relative = RelativePosition2d((window, window), self.dims[0])
+        self.relative = _WindowPosition2d((window, window), self.dims[0])
         for conv in (self.q, self.kv):
             nn.init.trunc_normal_(conv.weight, std=in_channels**-0.5)
             if conv.bias is not None:

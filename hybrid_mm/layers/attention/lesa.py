@@ -3,7 +3,7 @@
 Source: "Locally Enhanced Self-Attention" (arXiv 2107.05637); where prose and code differ, the code.
 """
 
-from typing import ClassVar
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from hybrid_mm.layers.convolution.deform_conv import DeformConv2d
 from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.dispatch import check_impl
+from hybrid_mm.ops.fitted_weights import SizedTables
 from hybrid_mm.ops.fusing import is_plain
 from hybrid_mm.ops.implicit_norm import normalisation
 from hybrid_mm.ops.kernels import available
@@ -30,7 +31,7 @@ from hybrid_mm.ops.precision import accurate, no_autocast, no_wider
 POSITIONS = ('flat', 'axial')
 
 
-class LESA2d(nn.Module):
+class LESA2d(SizedTables):
     """Locally enhanced self-attention in the place of a 3x3 convolution and its norm.
 
     ``U + gate(U, B) * B`` with a local term U (grouped 3x3 convolution, 1x1 convolution) and a
@@ -60,8 +61,6 @@ class LESA2d(nn.Module):
         torch.Size([1, 32, 5, 6])
     """
 
-    resize: ClassVar = staticmethod(resize_relative_table)
-
     @sized_arguments
     def __init__(
         self,
@@ -83,7 +82,7 @@ class LESA2d(nn.Module):
         self.stride, self.positions, self.impl = stride, positions, impl
         dim, length = channels // (2 * groups), size[0] * size[1]
         self.dim, flat = dim, positions == 'flat'
-        self.tables = () if flat else ('rel_h', 'rel_w')
+        self.tables = ('rel',) if flat else ('rel_h', 'rel_w')
         self.local: nn.Module
         if deformable:
             self.local = DeformConv2d(channels, groups)
@@ -109,6 +108,22 @@ class LESA2d(nn.Module):
             if isinstance(module, nn.Conv2d) and module.bias is None:
                 nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
         nn.init.normal_(self.qkv.weight, std=channels**-0.5)
+
+    def resize_table(self, name: str, table: Tensor, shape: Sequence[int]) -> Tensor:
+        """Entries about the middle, or interpolated ones.
+
+        Raises:
+            ValueError: A table over the flattened map, whose entries depend on its width.
+        """
+        if self.positions == 'flat':
+            if len(table) != shape[0]:
+                return table
+            raise ValueError(
+                f"{table.shape[1]} entries do not fit positions='flat', which are bound to maps of "
+                f'{self.size[0]} x {self.size[1]} with {shape[1]}; give the canvas_size that these '
+                "weights were trained with, or take positions='axial' and weights for it"
+            )
+        return resize_relative_table(table, (shape[0] + 1) // 2)
 
     def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (N, G, d or 2 d, L)."""

@@ -4,19 +4,22 @@ Source: "LeViT: a Vision Transformer in ConvNet's Clothing for Faster Inference"
 sections 4.2 and 4.3, and its code.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_mm.layers.folded_norm import LinearNorm
 from hybrid_mm.ops.argument_types import sized_arguments
-from hybrid_mm.ops.arguments import positive
+from hybrid_mm.ops.arguments import positive, sides
 from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.distance_attention import distance_attention, resize_distance_table
 from hybrid_mm.ops.export import require_fixed_size
+from hybrid_mm.ops.fitted_weights import SizedTables
 
 
-class LeViTAttention(nn.Module):
+class LeViTAttention(SizedTables):
     """Attention of every pixel to all, with narrow queries and keys and wide values.
 
     Linear layers have a batch norm and no bias; Hardswish comes before the last one. With a
@@ -30,12 +33,14 @@ class LeViTAttention(nn.Module):
         key_dim: Width d of a head's queries and keys.
         heads: Number of heads.
         value_ratio: Width of a head's values as a multiple of d.
-        resolution: Rows and columns (R, R) of the map that the table of biases is made for; it is
-            interpolated for others.
+        resolution: Rows and columns of the map that the table of biases is made for, one number or
+            two; it is interpolated for others.
         stride: Distance s of the queries.
         norm_weight: Initial scale of the last norm.
         impl: See :func:`~hybrid_mm.ops.distance_attention.distance_attention`.
     """
+
+    tables = ('distance_bias',)
 
     @sized_arguments
     def __init__(
@@ -45,7 +50,7 @@ class LeViTAttention(nn.Module):
         key_dim: int,
         heads: int,
         value_ratio: float,
-        resolution: int,
+        resolution: int | Sequence[int],
         stride: int = 1,
         norm_weight: float = 1.0,
         impl: str = 'auto',
@@ -62,7 +67,11 @@ class LeViTAttention(nn.Module):
             self.q = LinearNorm(in_channels, heads * key_dim)
             self.kv = LinearNorm(in_channels, heads * width)
         self.proj = LinearNorm(heads * self.value_dim, out_channels, norm_weight)
-        self.distance_bias = nn.Parameter(torch.zeros(heads, resolution, resolution))
+        self.distance_bias = nn.Parameter(torch.zeros(heads, *sides(self, resolution=resolution)))
+
+    def resize_table(self, name: str, table: Tensor, shape: Sequence[int]) -> Tensor:
+        """Interpolate bilinearly."""
+        return resize_distance_table(table, shape[1:])
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, H, W, C) to (N, ceil(H / s), ceil(W / s), C')."""

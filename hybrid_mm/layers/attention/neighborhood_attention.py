@@ -4,16 +4,20 @@ Sources: "Neighborhood Attention Transformer" (arXiv 2204.07143), equations 2 to
 Neighborhood Attention Transformer" (arXiv 2209.15001), equations 2 to 5.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.dispatch import check_impl
+from hybrid_mm.ops.fitted_weights import SizedTables
 from hybrid_mm.ops.local_attention import local_attention
+from hybrid_mm.ops.positions import resize_window_table
 
 
-class NeighborhoodAttention2d(nn.Module):
+class NeighborhoodAttention2d(SizedTables):
     """Attention of every pixel to the k x k pixels around it, moved inwards at the border.
 
     With dilation D, each residue class of rows and columns modulo D is a map of its own. A map
@@ -37,6 +41,8 @@ class NeighborhoodAttention2d(nn.Module):
     Raises:
         ValueError: Heads that do not divide C, an even window, a dilation below 1.
     """
+
+    tables = ('relative_bias',)
 
     @sized_arguments
     def __init__(
@@ -65,6 +71,10 @@ class NeighborhoodAttention2d(nn.Module):
             side = 2 * kernel_size - 1
             self.relative_bias = nn.Parameter(torch.empty(heads, side, side))
             nn.init.trunc_normal_(self.relative_bias, std=0.02)
+
+    def resize_table(self, name: str, table: Tensor, shape: Sequence[int]) -> Tensor:
+        """Interpolate by cubes."""
+        return resize_window_table(table, (shape[-1] + 1) // 2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, H, W, C) to the same shape."""

@@ -13,11 +13,13 @@ pass.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from hybrid_mm.ops.argument_types import sized_arguments
+from hybrid_mm.ops.fitted_weights import SizedTables
 from hybrid_mm.ops.fusing import is_plain
 from hybrid_mm.ops.precision import accurate_dtype
 from hybrid_mm.ops.separable_attention import separable_attention, separable_heads
@@ -26,7 +28,7 @@ from hybrid_mm.ops.sliced_attention import sliced_attention
 MODES = ('isotropic', 'full', 'learned', 'learned_content')
 
 
-class QuadraticAttention2d(nn.Module):
+class QuadraticAttention2d(SizedTables):
     """Full-width multi-head attention by relative position (arXiv 1911.03584, sections 3 and 4).
 
     Args:
@@ -82,6 +84,7 @@ class QuadraticAttention2d(nn.Module):
             self.centers = nn.Parameter(torch.empty(heads, 2))
             self.spreads = nn.Parameter(torch.empty(heads, *((2, 2) if mode == 'full' else ())))
         else:
+            self.tables = ('table_h', 'table_w')
             width = position_channels or in_channels
             self.table_h = nn.Parameter(torch.empty(2 * positions - 1, width))
             self.head_h = nn.Parameter(torch.empty(heads, width))
@@ -106,6 +109,13 @@ class QuadraticAttention2d(nn.Module):
                 nn.init.zeros_(parameter)
             else:
                 nn.init.normal_(parameter, std=0.02)
+
+    def resize_table(self, name: str, table: Tensor, shape: Sequence[int]) -> Tensor:
+        """Entries about the middle; further ones are the outermost, which far offsets take."""
+        more = (shape[0] - len(table)) // 2
+        if more < 0:
+            return table[-more:more]
+        return torch.cat([table[:1].expand(more, -1), table, table[-1:].expand(more, -1)])
 
     @classmethod
     def from_conv(

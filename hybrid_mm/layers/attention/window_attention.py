@@ -4,6 +4,7 @@ Source: "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows
 2103.14030), section 3.2.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -13,12 +14,14 @@ from torch import Tensor, nn
 from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.dispatch import check_impl, chosen_impl
 from hybrid_mm.ops.export import require_fixed_size
+from hybrid_mm.ops.fitted_weights import SizedTables
 from hybrid_mm.ops.local_attention import partition_attention
+from hybrid_mm.ops.positions import resize_window_table
 
 _LARGE = 2**13  # pixels of a map from which memory counts more than time on a CPU
 
 
-class WindowAttention(nn.Module):
+class WindowAttention(SizedTables):
     """Attention within windows side by side, with a bias by relative position.
 
     Args:
@@ -36,6 +39,7 @@ class WindowAttention(nn.Module):
         ValueError: Heads that do not divide C, an unknown impl.
     """
 
+    tables = ('relative_bias',)
     any_size: ClassVar[bool] = False  # whether windows at the right and bottom may be smaller
 
     @sized_arguments
@@ -61,6 +65,10 @@ class WindowAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         self.relative_bias = nn.Parameter(torch.empty(heads, 2 * window - 1, 2 * window - 1))
         nn.init.trunc_normal_(self.relative_bias, std=0.02)
+
+    def resize_table(self, name: str, table: Tensor, shape: Sequence[int]) -> Tensor:
+        """Interpolate by cubes."""
+        return resize_window_table(table, (shape[-1] + 1) // 2)
 
     def forward(self, x: Tensor, shift: int = 0) -> Tensor:
         """Map (N, H, W, C), H and W multiples of the window, to the same shape.

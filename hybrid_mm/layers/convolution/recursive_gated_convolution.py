@@ -1,6 +1,7 @@
 """Recursive gated convolution and the global filter of HorNet."""
 
-from typing import ClassVar, cast
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from hybrid_mm.layers.convolution.depthwise import DepthwiseConv2d
 from hybrid_mm.layers.norm import LayerNorm2d
 from hybrid_mm.ops.argument_types import sized_arguments
+from hybrid_mm.ops.fitted_weights import SizedTables
 from hybrid_mm.ops.fusing import is_plain
 from hybrid_mm.ops.global_filter import global_filter, resize_spectrum
 from hybrid_mm.ops.precision import no_autocast
@@ -38,7 +40,7 @@ def pointwise(x: Tensor, conv: nn.Conv2d, channels_last: bool = False) -> Tensor
     return torch.baddbmm(bias[:, None], weight, pixels).unflatten(2, x.shape[2:])
 
 
-class GlobalLocalFilter(nn.Module):
+class GlobalLocalFilter(SizedTables):
     """Half of the channels through a 3 x 3 kernel, half through a filter of the whole map.
 
     Source: HorNet (arXiv 2207.14284), section 3.2, after "Global Filter Networks" (arXiv
@@ -54,13 +56,11 @@ class GlobalLocalFilter(nn.Module):
         ValueError: An odd number of channels.
     """
 
-    tables: ClassVar = ('spectrum',)
-    resize: ClassVar = staticmethod(resize_spectrum)
+    tables = ('spectrum',)
 
     @sized_arguments
     def __init__(self, channels: int, size: tuple[int, int]) -> None:
         super().__init__()
-        self.size = (tuple(size),)
         if channels % 2:
             raise ValueError(f'the global filter halves the channels: {channels} is odd')
         half = channels // 2
@@ -69,6 +69,10 @@ class GlobalLocalFilter(nn.Module):
         self.spectrum = nn.Parameter(torch.empty(half, *size, 2))
         self.norm2 = LayerNorm2d(channels, eps=_EPS)
         nn.init.trunc_normal_(self.spectrum, std=0.02)
+
+    def resize_table(self, name: str, table: Tensor, shape: Sequence[int]) -> Tensor:
+        """Interpolate bilinearly."""
+        return resize_spectrum(table, (shape[1], shape[2]))
 
     def forward(self, x: Tensor, factor: float = 1.0) -> Tensor:
         """Map (N, C, H, W) to the same shape; the result is multiplied by ``factor``."""

@@ -14,7 +14,6 @@ from hybrid_mm.convert import convert
 from hybrid_mm.convert.maxxvit import queries_first
 from hybrid_mm.layers.convolution.mbconv import MBConv
 from hybrid_mm.layers.norm import LayerNorm2d
-from hybrid_mm.ops.positions import fit_tables
 from mappings.common import Config, convert_part, load
 
 RELATIVE = {'bias': 'table', 'bias_tf': 'table', 'mlp': 'log'}
@@ -168,6 +167,7 @@ def _network(cls: type, source: str, config: Config, weights: dict[str, Tensor])
     if variant.endswith('_tf'):
         default = 'bias_tf'
         config.setdefault('head_first', False)
+    config.setdefault('rel_pos_dim', arch['attention'].get('relative_channels', 512))
     attention, weights = _attention(config, weights, default, cls is CoAtNet)
     conv = Config(_dict(config.take('conv', 'conv_cfg')))
     if cls is MaxViT and not variant:  # timm's defaults; those of the official table are others
@@ -189,7 +189,7 @@ def _network(cls: type, source: str, config: Config, weights: dict[str, Tensor])
         arch['attention'] = dict(
             relative=attention['relative'],
             relative_channels=attention['relative_channels'],
-            layer_scale=config.take('init_values', default=None),
+            layer_scale=config.take('init_values', default=arch['attention'].get('layer_scale')),
         )
         config.ignore(pool_type=..., pool=...)  # maps are halved by the convolutions
         act = act or ('gelu_tanh' if arch['approximate'] == 'tanh' else 'gelu')
@@ -206,7 +206,8 @@ def _network(cls: type, source: str, config: Config, weights: dict[str, Tensor])
         arch['kinds'] = list(config.take('block_type', default=arch['kinds']))
         arch['attention']['relative'] = attention['relative']
         arch['attention']['relative_channels'] = attention['relative_channels']
-        arch['attention']['pool'] = _pool(config)
+        if 'pool_type' in config or 'pool' in config:
+            arch['attention']['pool'] = _pool(config)
         for ours, theirs in (
             ('expand_first',) * 2,
             ('shortcut_bias',) * 2,
@@ -232,12 +233,12 @@ def _network(cls: type, source: str, config: Config, weights: dict[str, Tensor])
     }
     rest = {k: v for k, v in state.items() if not k.startswith((last, 'head.'))}
     load(model.head, {k.removeprefix('head.'): v for k, v in own.items()})
-    load(model.backbone, fit_tables(model.backbone, rest))
+    load(model.backbone, rest)
     return model
 
 
 def _load_part(model: nn.Module, weights: dict[str, Tensor], *names: str) -> nn.Module:
-    return load(model, fit_tables(model, convert_part(weights, *names)))
+    return load(model, convert_part(weights, *names))
 
 
 def _mbconv(config: Config, weights: dict[str, Tensor]) -> nn.Module:

@@ -1,0 +1,56 @@
+"""MMSegmentation's ViT and MAE.
+
+Its attention is torch's, with one matrix for queries, keys and values. Patches may have no bias,
+and without ``qkv_bias`` its output has none: zeros take their place. MAE has a table of biases by
+relative position in every block, which starts at zero.
+"""
+
+import re
+
+from hybrid_mm.convert.core import Source, StateDict, register, rename
+
+_LEAF = r'\.(weight|bias)'
+_RULES = [
+    (rf'patch_embed\.projection{_LEAF}', r'stem.proj.\1'),
+    (r'pos_embed', r'stem.position'),
+    (r'cls_token', r'stem.class_token'),
+    (rf'ln_pre{_LEAF}', r'stem.pre_norm.\1'),
+    (rf'layers\.(\d+)\.ln([12]){_LEAF}', r'blocks.\1.norm\2.\3'),
+    (r'layers\.(\d+)\.attn\.attn\.in_proj_(weight|bias)', r'blocks.\1.attn.qkv.\2'),
+    (rf'layers\.(\d+)\.attn\.attn\.out_proj{_LEAF}', r'blocks.\1.attn.proj.\2'),
+    (rf'layers\.(\d+)\.attn\.(qkv|proj){_LEAF}', r'blocks.\1.attn.\2.\3'),
+    (r'layers\.(\d+)\.gamma_([12])', r'blocks.\1.gamma\2'),
+    (r'layers\.(\d+)\.attn\.relative_position_bias_table', r'blocks.\1.attn.table'),
+    (rf'layers\.(\d+)\.ffn\.layers\.0\.0{_LEAF}', r'blocks.\1.mlp.fc1.\2'),
+    (rf'layers\.(\d+)\.ffn\.layers\.1{_LEAF}', r'blocks.\1.mlp.fc2.\2'),
+    (rf'ln1{_LEAF}', r'norm.\1'),
+]
+
+
+def _convert(state: StateDict) -> StateDict:
+    state = {k: v for k, v in state.items() if not k.endswith('.relative_position_index')}
+    out = rename(state, _RULES, 'vit-mmseg')
+    if 'stem.pre_norm.weight' not in out:
+        weight = out['stem.proj.weight']
+        out.setdefault('stem.proj.bias', weight.new_zeros(len(weight)))
+    for key in [key for key in out if key.endswith('.attn.proj.weight')]:
+        out.setdefault(key.replace('weight', 'bias'), out[key].new_zeros(len(out[key])))
+    tables = [key for key in out if key.endswith('.attn.table')]
+    used = [key for key in tables if out[key].any()]
+    if used:
+        raise ValueError(
+            f"vit-mmseg: {used[0]} is a bias by relative position of MMSegmentation's MAE after "
+            'training, which ViT has no place for'
+        )
+    return {key: value for key, value in out.items() if key not in tables}
+
+
+_MARKS = re.compile(r'layers\.\d+\.attn\.(attn\.in_proj_weight|relative_position_bias_table)')
+
+
+def _matches(keys: set[str]) -> bool:
+    patches = 'patch_embed.projection.weight' in keys
+    return patches and any(map(_MARKS.fullmatch, keys))
+
+
+register('vit-mmseg', Source('ViT and MAE of MMSegmentation', _matches, _convert))

@@ -1,0 +1,84 @@
+"""``auto`` in the place of a checkpoint: the published weights of a config."""
+
+from pathlib import Path
+
+from mmengine.config import Config
+
+from hybrid_mm.errors import UserError, nearest
+from hybrid_mm.run.config import load_config, nodes
+from hybrid_mm.weights import SCHEME, Weights, all_weights
+
+AUTO = 'auto'
+HELP = f'checkpoint file, {SCHEME}NAME, or {AUTO}: the published weights of the config'
+
+# in the names of detectors and segmenters, which are those of their configs
+_DENSE = ('coco', 'ade20k', 'cityscapes', 'voc')
+
+
+def checkpoint_of(config: str | Path | Config, checkpoint: str | Path) -> str:
+    """Resolve ``auto``; every other checkpoint is returned as it is.
+
+    Args:
+        config: Config file, or a config that was read from a file.
+        checkpoint: File, address, ``hybrid_mm://NAME`` or 'auto'.
+
+    Raises:
+        UserError: 'auto', and nobody published weights of this config; says what there is instead.
+    """
+    if str(checkpoint) != AUTO:
+        return str(checkpoint)
+    file = config.filename if isinstance(config, Config) else str(config)
+    if file is None or not file.endswith('.py'):
+        raise UserError(
+            f'{AUTO} stands for the published weights of a config file, by its name; here is none. '
+            f'Name them: {SCHEME}NAME'
+        )
+    found = published_weights(Path(file).stem)
+    if found is None:
+        raise UserError(_nothing(config, Path(file).stem))
+    return f'{SCHEME}{found.name}'
+
+
+def published_weights(config: str) -> Weights | None:
+    """Registered weights of a config as a whole, published or not.
+
+    Args:
+        config: Name of a config. Those of a detector or segmenter are called like it, those of a
+            classifier name it as the config that trains them.
+    """
+    known = all_weights()
+    trained = (weights for weights in known.values() if weights.trained_by == config)
+    return known.get(config) or next(trained, None)
+
+
+def needed_weights(cfg: Config) -> list[str]:
+    """What a training with a config loads: files and addresses, each once."""
+    found = [
+        str(node['checkpoint'])
+        for part in ('model', 'custom_hooks')
+        for _, node in nodes(cfg.get(part), part)
+        if node.get('type') == 'Pretrained' and node.get('checkpoint')
+    ]
+    return list(dict.fromkeys([*found, *([cfg.load_from] if cfg.get('load_from') else [])]))
+
+
+def _nothing(config: str | Path | Config, name: str) -> str:
+    """Why ``auto`` finds no weights of a config, and what there is."""
+    cfg = config if isinstance(config, Config) else load_config(str(config))
+    parts = needed_weights(cfg)
+    backbone = f'; those of a part, which it is trained from: {", ".join(parts)}' if parts else ''
+    published = [w.name for w in all_weights().values() if w.files and not of_backbone(w)]
+    return (
+        f'{AUTO}: nobody published the weights of {name} as a whole{backbone}. Train it with '
+        f'tools/train.py and name the checkpoint{_others(name, published)}'
+    )
+
+
+def of_backbone(weights: Weights) -> bool:
+    """Whether weights are those of a backbone or classifier, not of a detector or segmenter."""
+    return not any(f'_{dataset}' in weights.name for dataset in _DENSE)
+
+
+def _others(name: str, names: list[str]) -> str:
+    found = nearest(name, names).removeprefix('; did you mean ').removesuffix('?')
+    return f'; published are, for example, {found}' if found else ''
