@@ -6,7 +6,7 @@ from hybrid_mm.checkpoint_files import CheckpointError, load_from_local
 from hybrid_mm.convert import convert, unwrap
 from hybrid_mm.errors import plain_text
 from hybrid_mm.weights.finding import download_again, weights_file
-from hybrid_mm.weights.registry import OURS, SCHEME
+from hybrid_mm.weights.registry import OURS, SCHEME, find_weights
 
 
 def load_by_name(filename: str, map_location: Any = None, **unused: Any) -> dict[str, Any]:
@@ -29,7 +29,10 @@ def load_by_name(filename: str, map_location: Any = None, **unused: Any) -> dict
         loaded = load_from_local(str(path), map_location)
     try:
         if published is None:
-            state = convert(unwrap(loaded))
+            state = unwrap(loaded)
+            # a file of the user's for a network that is not ours stays as it is
+            if any(file.layout != OURS for file in find_weights(name).files):
+                state = convert(state)
         else:
             state = unwrap(loaded, published.key)
             if published.layout != OURS:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hybrid_mm.convert import convert, detect
+from hybrid_mm.convert import SOURCES, convert, detect
 
 
 @torch.no_grad()
@@ -55,7 +55,11 @@ def round_trip():
         """
         model = fill(make())
         own, state = model.state_dict(), official(model)
-        assert detect(state | (extra or {})) == source
+        whole = state | (extra or {})
+        assert detect(whole) == source
+        bare = {k.removeprefix('backbone.'): v for k, v in whole.items()}
+        keys = set(whole if SOURCES[source].whole else bare)
+        assert [name for name, other in SOURCES.items() if other.matches(keys)] == [source]
         out = convert(state | (extra or {}))
         assert out.keys() == {f'{prefix[1]}{key}' if prefix else key for key in own}
         bare = {key.removeprefix(prefix[1]) if prefix else key: out[key] for key in out}
