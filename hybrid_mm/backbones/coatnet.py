@@ -172,9 +172,10 @@ class CoAtNet(MBConvPyramid):
 
     Args:
         arch: '0' to '5', the variants of the paper (that of '5' has heads of 64 channels there,
-            see ``head_width``); '0-rw', '1-rw', '2-rw', '3-rw', 'nano-rw', 'rmlp-1-rw2' or
-            'rmlp-2-rw', those that timm trained; or a dict with the fields of :class:`CoAtNetArch`
-            or of timm's ``MaxxVitCfg``.
+            see ``head_width``); those of timm '0-rw', '1-rw', '2-rw', '3-rw', 'nano-rw' and
+            'pico-rw', with tables of relative positions, and 'rmlp-0-rw', 'rmlp-1-rw',
+            'rmlp-1-rw2', 'rmlp-2-rw', 'rmlp-3-rw' and 'rmlp-nano-rw', with networks for them; or a
+            dict with the fields of :class:`CoAtNetArch` or of timm's ``MaxxVitCfg``.
         img_size: Side of the image, or (rows, columns), that tables of relative positions are made
             for; on maps of another size they are interpolated bilinearly.
         windowed: Attention within windows of the size of those tables, 14 x 14 and 7 x 7 for 224.
@@ -217,8 +218,24 @@ class CoAtNet(MBConvPyramid):
         '2-rw': _rw(_DEPTHS, 128, {}),
         '3-rw': _rw(_DEPTHS, 192, {}, dict(layer_scale=1e-6)),
         'nano-rw': _rw((3, 4, 6, 3), 64, dict(stride_in='pool', bias=True, pre_act=False)),
+        'pico-rw': _rw((2, 3, 5, 2), 64, dict(bias=True, pre_act=False)),
+        'rmlp-nano-rw': _rw(
+            (3, 4, 6, 3),
+            64,
+            dict(bias=True, pre_act=False),
+            dict(relative='log', relative_channels=384),
+        ),
+        'rmlp-0-rw': _rw((2, 3, 7, 2), 96, dict(gate_act='relu'), dict(relative='log'), stem=64),
+        'rmlp-1-rw': _rw(
+            _DEPTHS,
+            96,
+            dict(stride_in='pool', pool='max3', gate_early=True, gate_act='relu'),
+            dict(relative='log', relative_channels=384, pool='max3', shortcut_bias=False),
+            stem=64,
+        ),
         'rmlp-1-rw2': _rw(_DEPTHS, 96, dict(gate_act='relu'), dict(relative='log'), stem=64),
         'rmlp-2-rw': _rw(_DEPTHS, 128, {}, dict(relative='log', layer_scale=1e-6)),
+        'rmlp-3-rw': _rw(_DEPTHS, 192, {}, dict(relative='log', layer_scale=1e-6)),
     }
 
     arch: CoAtNetArch

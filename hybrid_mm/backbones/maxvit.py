@@ -136,12 +136,14 @@ def _official(stem: int, channels: int, deep: bool = False) -> MaxViTArch:
     )
 
 
-def _rw(stem: int, depths: Sequence[int], channels: int) -> MaxViTArch:
+def _rw(
+    stem: tuple[int, int], depths: Sequence[int], channels: int, **attention: Any
+) -> MaxViTArch:
     """Variant trained by timm."""
     return MaxViTArch(
         depths=depths,
         channels=tuple(channels * 2**stage for stage in range(4)),
-        stem=TwoConvStemArch(channels=(stem, channels), bias=False),
+        stem=TwoConvStemArch(channels=stem, bias=False),
         conv=dict(
             act='silu',
             padding='symmetric',
@@ -152,6 +154,7 @@ def _rw(stem: int, depths: Sequence[int], channels: int) -> MaxViTArch:
         norm=dict(eps=1e-5, momentum=0.1),
         ln_eps=1e-6,
         approximate='none',
+        attention=attention,
     )
 
 
@@ -164,9 +167,10 @@ class MaxViT(MBConvPyramid):
     the maps as they are.
 
     Args:
-        arch: 'tiny', 'small', 'base', 'large' or 'xlarge'; 'tiny-rw', 'nano-rw' or 'pico-rw', the
-            variants of timm; or a dict with the fields of :class:`MaxViTArch` or of timm's
-            ``MaxxVitCfg``.
+        arch: 'tiny', 'small', 'base', 'large' or 'xlarge'; the variants of timm 'tiny-rw',
+            'nano-rw' and 'pico-rw', with tables of relative positions, and 'rmlp-base-rw',
+            'rmlp-small-rw', 'rmlp-tiny-rw', 'rmlp-nano-rw' and 'rmlp-pico-rw', with networks for
+            them; or a dict with the fields of :class:`MaxViTArch` or of timm's ``MaxxVitCfg``.
         window_size: Pixels of a window on each side, or (rows, columns): the side of the image over
             32, so that grids have the spacing of pixels that they were trained with; by default
             that of the variant, 7 in all that are named. Tables of another size are interpolated at
@@ -193,9 +197,14 @@ class MaxViT(MBConvPyramid):
         'base': _official(64, 96, deep=True),
         'large': _official(128, 128, deep=True),
         'xlarge': _official(192, 192, deep=True),
-        'tiny-rw': _rw(32, (2, 2, 5, 2), 64),
-        'nano-rw': _rw(32, (1, 2, 3, 1), 64),
-        'pico-rw': _rw(24, (2, 2, 5, 2), 32),
+        'tiny-rw': _rw((32, 64), (2, 2, 5, 2), 64),
+        'nano-rw': _rw((32, 64), (1, 2, 3, 1), 64),
+        'pico-rw': _rw((24, 32), (2, 2, 5, 2), 32),
+        'rmlp-pico-rw': _rw((24, 32), (2, 2, 5, 2), 32, relative='log'),
+        'rmlp-nano-rw': _rw((32, 64), (1, 2, 3, 1), 64, relative='log'),
+        'rmlp-tiny-rw': _rw((32, 64), (2, 2, 5, 2), 64, relative='log'),
+        'rmlp-small-rw': _rw((32, 64), (2, 2, 5, 2), 96, relative='log', layer_scale=1e-6),
+        'rmlp-base-rw': _rw((32, 64), (2, 6, 14, 2), 96, relative='log'),
     }
     arch_aliases: ClassVar = {'t': 'tiny', 's': 'small', 'b': 'base', 'l': 'large', 'xl': 'xlarge'}
 

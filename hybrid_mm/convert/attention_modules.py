@@ -18,6 +18,7 @@ _LEAF = r'\.(?P<leaf>weight|bias|running_mean|running_var|num_batches_tracked)'
 
 _TRUNK = {
     r'(?P<key>conv1|bn1|stem\.\d+)' + _LEAF: r'\g<key>.\g<leaf>',
+    r'conv1\.(?P<i>\d)' + _LEAF: r'stem.\g<i>.\g<leaf>',
     _BLOCK + r'(?P<key>(?:conv|bn)\d|downsample\.\d)' + _LEAF: r'\g<block>.\g<key>.\g<leaf>',
     r'(?:head\.)?fc\.(?P<leaf>weight|bias)': r'head.\g<leaf>',
 }
@@ -40,6 +41,7 @@ _MODULES = _in_blocks(
         # timm
         r'se\.gather\.(?P<layer>conv|norm)(?P<i>\d+)': r'ge.\g<layer>s.\g<i>-1',
         r'se\.mlp\.fc(?P<i>[12])': r'ge.mlp.fc\g<i>',
+        r'se\.conv': 'eca.conv',
         r'conv2\.paths\.(?P<i>\d+)\.bn': r'conv2.paths.\g<i>.norm',
         r'conv2\.attn\.fc_(?P<i>reduce|select)': r'conv2.\g<i>',
         r'conv2\.attn\.bn': 'conv2.norm',
@@ -106,11 +108,15 @@ def _any_of(patterns: dict[str, str]) -> re.Pattern[str]:
 _MODULE, _IDENTICAL, _ANY = _any_of(_MODULES), _any_of(_SAME), _any_of(dict(_RULES))
 
 
+_DEEP_STEM = 'conv1.0.weight'  # timm's, with bn1 behind its last convolution
+
+
 def _matches(keys: set[str]) -> bool:
     """Whether there are official-only names, or shared ones in a network with known keys only."""
     if any(map(_MODULE.fullmatch, keys)):
         return True
-    return any(map(_IDENTICAL.fullmatch, keys)) and all(map(_ANY.fullmatch, keys))
+    shared = _DEEP_STEM in keys or any(map(_IDENTICAL.fullmatch, keys))
+    return shared and all(map(_ANY.fullmatch, keys))
 
 
 def _compute(match: re.Match[str]) -> str:
@@ -129,6 +135,8 @@ def _convert(state: StateDict) -> StateDict:
     out = {}
     for key, value in rename(state, _RULES, NAME).items():
         key = re.sub(r'(\d+)([+-]1)(?=\.)', _compute, key)
+        if _DEEP_STEM in state:
+            key = re.sub(r'^bn1\.', 'stem.7.', key)
         out[key] = _change(key, value)
     return out
 
@@ -136,8 +144,8 @@ def _convert(state: StateDict) -> StateDict:
 register(
     NAME,
     Source(
-        'ResNets with SE, BAM, CBAM, ECA, GE, SK, triplet, coordinate attention or '
-        'lambda layers of their official repositories, timm or MMPretrain',
+        'ResNets with SE, BAM, CBAM, ECA, GE, SK, triplet, coordinate attention or lambda layers '
+        "of their official repositories, timm or MMPretrain; timm's with stems of three convolutions",
         _matches,
         _convert,
     ),

@@ -79,7 +79,7 @@ def _convert(state: StateDict) -> StateDict:
     if position is None:  # of a network with relative ones alone
         out['stem.position'] = out['stem.proj.weight'].new_zeros(1, 2, channels)
     else:
-        out['stem.position'] = with_class_entry(position)
+        out['stem.position'] = _with_class_entry(position)
     weight = out['stem.proj.weight']
     if weight.ndim == 2:  # of the first ones that timm trained, (C, 3 rows columns)
         side = math.isqrt(weight.shape[1] // 3)
@@ -87,7 +87,7 @@ def _convert(state: StateDict) -> StateDict:
     return out
 
 
-def with_class_entry(position: Tensor) -> Tensor:
+def _with_class_entry(position: Tensor) -> Tensor:
     """Positions with an entry of a class token in front, as our layout has them always.
 
     Args:

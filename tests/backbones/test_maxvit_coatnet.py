@@ -36,7 +36,9 @@ def parameters(cls, arch, classes=1000, **kwargs):
         ('tiny', 7, 30_916_528), ('tiny', 12, 30_977_008), ('tiny', 16, 31_049_584),
         ('small', 7, 68_927_956), ('base', 7, 119_467_708), ('large', 7, 211_785_560),
         ('xlarge', 7, 474_951_952), ('tiny-rw', 7, 29_057_312), ('nano-rw', 8, 15_451_148),
-        ('pico-rw', 8, 7_457_996),
+        ('pico-rw', 8, 7_457_996), ('rmlp-pico-rw', 8, 7_515_980), ('rmlp-nano-rw', 8, 15_501_452),
+        ('rmlp-tiny-rw', 8, 29_148_896), ('rmlp-small-rw', 7, 64_895_044),
+        ('rmlp-base-rw', 7, 116_135_788 - 768 * 769),  # its classifier has a hidden layer as well
     ],
 )  # fmt: skip
 def test_parameters_of_maxvit(arch, window, count):
@@ -49,7 +51,8 @@ def test_parameters_of_maxvit(arch, window, count):
         ('0', 25_036_820), ('1', 42_225_776), ('2', 74_684_744), ('3', 166_966_264),
         ('4', 275_425_288), ('5', 687_472_008), ('0-rw', 27_435_562), ('1-rw', 41_721_502),
         ('2-rw', 73_868_400), ('nano-rw', 15_141_244), ('rmlp-1-rw2', 41_724_622),
-        ('rmlp-2-rw', 73_881_264),
+        ('rmlp-2-rw', 73_881_264), ('pico-rw', 10_851_364), ('rmlp-nano-rw', 15_145_116),
+        ('rmlp-0-rw', 27_446_074), ('rmlp-1-rw', 41_691_982), ('rmlp-3-rw', 165_152_788),
     ],
 )  # fmt: skip
 def test_parameters_of_coatnet(arch, count):

@@ -167,6 +167,7 @@ def _network(cls: type, source: str, config: Config, weights: dict[str, Tensor])
     if variant.endswith('_tf'):
         default = 'bias_tf'
         config.setdefault('head_first', False)
+    config.setdefault('rel_pos_dim', arch['attention'].get('relative_channels', 512))
     attention, weights = _attention(config, weights, default, cls is CoAtNet)
     conv = Config(_dict(config.take('conv', 'conv_cfg')))
     if cls is MaxViT and not variant:  # timm's defaults; those of the official table are others
@@ -188,7 +189,7 @@ def _network(cls: type, source: str, config: Config, weights: dict[str, Tensor])
         arch['attention'] = dict(
             relative=attention['relative'],
             relative_channels=attention['relative_channels'],
-            layer_scale=config.take('init_values', default=None),
+            layer_scale=config.take('init_values', default=arch['attention'].get('layer_scale')),
         )
         config.ignore(pool_type=..., pool=...)  # maps are halved by the convolutions
         act = act or ('gelu_tanh' if arch['approximate'] == 'tanh' else 'gelu')
@@ -205,7 +206,8 @@ def _network(cls: type, source: str, config: Config, weights: dict[str, Tensor])
         arch['kinds'] = list(config.take('block_type', default=arch['kinds']))
         arch['attention']['relative'] = attention['relative']
         arch['attention']['relative_channels'] = attention['relative_channels']
-        arch['attention']['pool'] = _pool(config)
+        if 'pool_type' in config or 'pool' in config:
+            arch['attention']['pool'] = _pool(config)
         for ours, theirs in (
             ('expand_first',) * 2,
             ('shortcut_bias',) * 2,
