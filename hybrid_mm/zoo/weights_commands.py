@@ -16,7 +16,7 @@ from hybrid_mm.run.config import load_config
 from hybrid_mm.run.outputs import check_output_folder, replacing
 from hybrid_mm.run.published import needed_weights, published_weights
 from hybrid_mm.weights import SCHEME, PublishedFile, Weights, all_weights, find_weights
-from hybrid_mm.weights.finding import weights_file
+from hybrid_mm.weights.finding import WeightsError, weights_file
 from hybrid_mm.zoo.listing import matches, show, shown_path
 
 WILDCARDS = frozenset('*?[')
@@ -236,7 +236,7 @@ def get_weights(arguments: Sequence[str], to: str | None, whole: bool = False) -
             print(f'{name}: {_fetched(name, folder)}', flush=True)
         except CheckpointError as error:
             failed += 1
-            print(f'error: {error}', file=sys.stderr)
+            print(f'error: {_plain(error)}', file=sys.stderr)
     if failed:
         print(f'{failed} of {len(names)} could not be had', file=sys.stderr)
     return int(failed > 0)
@@ -279,6 +279,11 @@ def print_path(name: str) -> int:
     try:
         print(os.path.abspath(weights_file(weights.name, download=False)[0]))
     except CheckpointError as error:
-        print(f'error: {error}', file=sys.stderr)
+        print(f'error: {_plain(error)}', file=sys.stderr)
         return 1
     return 0
+
+
+def _plain(error: CheckpointError) -> str:
+    """Text of an error without options of a config, which there is none of."""
+    return error.plain if isinstance(error, WeightsError) else str(error)
