@@ -88,8 +88,13 @@ class PatchTokens(SizedTables):
     def fit_weights(self, state: StateDict) -> StateDict:
         """Fit positions, and patches to our patch size (bicubic; ViTDet-H comes from 14 pixels).
 
-        A class token is left out where we have none.
+        A class token is left out where we have none. 'patch_position' are positions of a file that
+        does not tell whether the first one is that of a class token.
         """
+        if 'patch_position' in state:
+            patches = state.pop('patch_position')
+            known = patches.shape[1] == self.position.shape[1]
+            state['position'] = patches if known else F.pad(patches, (0, 0, 1, 0))
         position, token = state.get('position'), 'class_token' in state
         if self.class_token is None:
             state.pop('class_token', None)
@@ -97,6 +102,11 @@ class PatchTokens(SizedTables):
             lacking = self.position.shape[1] - position.shape[1]
             # the entry of a class token, which our layout has always
             state['position'] = F.pad(position, (0, 0, 1, 0)) if lacking == 1 else position
+        elif token and isinstance(position, Tensor) and position.ndim == 3:
+            spare = position.shape[1] - self.position.shape[1]
+            # 1 + rows x columns may be a square: the converter took it for a map without the entry
+            if spare == 1 and not position[:, 0].any():
+                state['position'] = position[:, 1:]
         key, patch = 'proj.weight', self.proj.weight
         if key in state and state[key].ndim == 4 and state[key].shape[:2] == patch.shape[:2]:
             state[key] = _resize_patches(state[key], self.patch_size)

@@ -7,7 +7,7 @@ from hybrid_mm.convert import convert
 from hybrid_mm.errors import plain_text
 from hybrid_mm.weights.contents import weights_of
 from hybrid_mm.weights.finding import download_again, weights_file
-from hybrid_mm.weights.registry import OURS, SCHEME
+from hybrid_mm.weights.registry import OURS, SCHEME, find_weights
 
 
 def load_by_name(filename: str, map_location: Any = None, **unused: Any) -> dict[str, Any]:
@@ -31,7 +31,10 @@ def load_by_name(filename: str, map_location: Any = None, **unused: Any) -> dict
     state = weights_of(loaded, str(path), published.key if published else None)
     try:
         if published is None:
-            state = convert(state)
+            # a file of the user's for a network that is not ours stays as it is
+            layouts = {file.layout for file in find_weights(name).files}
+            if layouts != {OURS}:
+                state = convert(state)
         elif published.layout != OURS:
             state = convert(state, published.layout)
     except ValueError as error:
