@@ -12,12 +12,13 @@ from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
-from hybrid_mm.checkpoint_files import CheckpointError, MissingCheckpointError, check_exists
+from hybrid_mm import checkpoint_files
+from hybrid_mm.checkpoint_files import CheckpointError, MissingCheckpointError, file_of_address
 from hybrid_mm.convert import as_classifier, convert, detect, differences, unwrap
 from hybrid_mm.convert.core import averages, container, misfit
 from hybrid_mm.errors import UserError, plain_text, warn
 from hybrid_mm.ops.fitted_weights import fitted_weights
-from hybrid_mm.weights import SCHEME, load_by_name
+from hybrid_mm.weights import SCHEME, load_by_name, weights_file
 
 __all__ = [
     'CheckpointError',
@@ -34,10 +35,36 @@ __all__ = [
 _told: set[str] = set()  # files whose averages were named
 
 
-def read_checkpoint(path: str) -> dict[str, Any]:
-    """Read a checkpoint, also ``hybrid_mm://NAME``, onto the CPU.
+def check_exists(path: str) -> None:
+    """Check that a checkpoint is there and can be one; download it if it has to be.
 
-    The content of a file tells its format, see ``load_from_local``.
+    Args:
+        path: File, address, or ``hybrid_mm://NAME``. Of other schemes nothing is known.
+
+    Raises:
+        MissingCheckpointError: A file does not exist.
+        CheckpointError: It is no checkpoint, cannot be downloaded, or nothing loads such a scheme.
+        UserError: There are no weights of this name.
+    """
+    if path.startswith(SCHEME):
+        weights_file(path)
+    elif path.startswith(('http://', 'https://')):
+        file_of_address(path)
+    elif '://' in path:
+        if CheckpointLoader._get_checkpoint_loader(path) is CheckpointLoader._schemes['']:
+            raise CheckpointError(
+                path,
+                'is neither a file nor of a scheme that can be loaded, such as '
+                f'{SCHEME}NAME or https://',
+            )
+    else:
+        checkpoint_files.check_exists(path)
+
+
+def read_checkpoint(path: str) -> dict[str, Any]:
+    """Read a checkpoint (a file, an address, ``hybrid_mm://NAME``) onto the CPU.
+
+    The content of a file tells its format, see :func:`.checkpoint_files.load_from_local`.
 
     Raises:
         MissingCheckpointError: It does not exist.

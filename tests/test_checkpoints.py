@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from hybrid_mm.backbones import NAT
 from hybrid_mm.checkpoints import (
     CheckpointError,
     MissingCheckpointError,
@@ -12,6 +13,7 @@ from hybrid_mm.checkpoints import (
     inner_model,
     load_weights,
     read_checkpoint,
+    weights_of,
 )
 from hybrid_mm.errors import UserError
 
@@ -87,3 +89,43 @@ def test_home_folder(tmp_path, monkeypatch):
     assert read_checkpoint('~/x.pth').keys() == {'a'}
     with pytest.raises(MissingCheckpointError, match=rf'~/y\.pth does not exist; {tmp_path} has x'):
         read_checkpoint('~/y.pth')
+
+
+def test_averaged_weights_are_named_once(capsys):
+    saved = {'model': {'a': torch.ones(1)}, 'model_ema': {'a': torch.zeros(1)}}
+    for _ in range(2):
+        assert weights_of(saved, 'a file of two') == saved['model']
+    assert capsys.readouterr().err == (
+        "warning: checkpoint a file of two has averaged weights too: those of 'model' are taken; "
+        'python tools/convert_checkpoint.py --key model_ema takes the others\n'
+    )
+    assert weights_of(saved, 'a third', 'model_ema') == saved['model_ema']
+    # MMEngine's hooks know what to do with theirs
+    weights_of({'state_dict': saved['model'], 'ema_state_dict': saved['model'], 'meta': {}}, 'b')
+    assert capsys.readouterr().err == ''
+    with pytest.raises(CheckpointError, match="a third cannot be used: there is no 'x' in it"):
+        weights_of(saved, 'a third', 'x')
+
+
+def test_files_of_other_networks_are_called_by_their_names(tmp_path):
+    path = str(tmp_path / 'x.pth')
+    arch = dict(embed_dim=8, depths=[1], heads=[1], mlp_ratio=2.0, layer_scale=None)
+    model = NAT(arch, out_indices=(0,), init_cfg=dict(type='Pretrained', checkpoint=path))
+    gate = 'block1.0.attn.spatial_gating_unit'
+    names = [f'{gate}.{conv}.weight' for conv in ('conv0', 'conv_spatial', 'conv1')]
+    names += ['patch_embed1.proj.weight', 'block1.0.mlp.dwconv.dwconv.weight']
+    van = {name: torch.ones(1) for name in names}
+    for state, expected in (
+        (van, r'does not fit this NAT\. It is a checkpoint of .*VAN.*\(layout van\), and the mod'),
+        ({'strange.a': torch.ones(1)}, r'NAT\. No layout that is known has such names: strange\.a'),
+        (dict(list(model.state_dict().items())[1:]), r'1 missing: .*Check arch and the arguments'),
+    ):
+        torch.save(state, path)
+        with pytest.raises(ValueError, match=expected):
+            model.init_weights()
+    torch.save(van, path)
+    with pytest.raises(CheckpointError, match=r'not one of this model \(NAT\):\n  It is a checkp'):
+        check_weights(model, read_checkpoint(path), path)
+    torch.save({**van, 'block1.0.strange': torch.ones(1)}, path)
+    with pytest.raises(ValueError, match=r'x\.pth: van: do not know the key'):
+        model.init_weights()

@@ -194,9 +194,7 @@ class BoTNet(BottleneckNet):
         """Put our initial values in the place of tables of another size, if asked for."""
         state = super().fit_weights(state)
         if self.table_policy == 'reset':
-            own, name = self.state_dict(), 'stages.'
-            inner = {key[len(name) :]: state[key] for key in state if key.startswith(name)}
-            fitted, _ = fitted_weights(self.stages, inner)
-            resized = (f'{name}{key}' for key in fitted if fitted[key] is not inner[key])
-            state.update((key, own[key]) for key in resized)
+            own = self.state_dict()
+            fitted, _ = fitted_weights(nn.ModuleDict(dict(stages=self.stages)), state)
+            state.update((key, own[key]) for key in state if fitted[key] is not state[key])
         return state

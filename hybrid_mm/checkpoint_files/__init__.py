@@ -1,6 +1,6 @@
 """Files of checkpoints: what a file is, whether it is whole, and loading it safely."""
 
-from hybrid_mm.checkpoint_files.addresses import load_from_http, what_is_wrong
+from hybrid_mm.checkpoint_files.addresses import file_of_address, load_from_http, what_is_wrong
 from hybrid_mm.checkpoint_files.download import (
     DownloadError,
     Fingerprint,
@@ -26,6 +26,7 @@ __all__ = [
     'check_exists',
     'checksum',
     'download_file',
+    'file_of_address',
     'load_from_http',
     'load_from_local',
     'place_of',

@@ -39,32 +39,41 @@ def load_from_http(filename: str, map_location: Any = None, model_dir: str | Non
         CheckpointError: The address cannot be reached, gives no checkpoint, or the file cannot be
             written; says what to do.
     """
-    folder = Path(model_dir) if model_dir else cache_folder()
-    path = place_of(filename, folder)
-    known = Fingerprint(sha256=hash_in_name(path.name))
-    before = path.is_file() and not known.decides
-    try:
-        download_file([filename], path, known, what_is_wrong)
-    except DownloadError as error:
-        plain = folder / path.name
-        if plain == path or not (error.away and plain.is_file()):
-            raise _not_downloaded(filename, error) from error
-        print(
-            f'warning: {filename} cannot be reached ({error}); {plain} is taken, which has its '
-            'name',
-            file=sys.stderr,
-        )
-        path, before = plain, False
+    path, new = file_of_address(filename, model_dir)
     try:
         return load_from_local(str(path), map_location)
     except CheckpointError as error:
-        if not before or _refused(error):
+        known = Fingerprint(sha256=hash_in_name(path.name))
+        if new or known.decides or _refused(error):
             raise
         try:
             download_file([filename], path, known, what_is_wrong, damaged=os.stat(path))
-        except DownloadError:
+        except (DownloadError, OSError):
             raise error from None
         return load_from_local(str(path), map_location)
+
+
+def file_of_address(url: str, model_dir: str | None = None) -> tuple[Path, bool]:
+    """The file of an address, after it is downloaded if need be; see :func:`load_from_http`.
+
+    Returns:
+        The file, and whether it is not one that was downloaded before.
+    """
+    folder = Path(model_dir) if model_dir else cache_folder()
+    path = place_of(url, folder)
+    before = os.path.isfile(path)
+    try:
+        download_file([url], path, Fingerprint(sha256=hash_in_name(path.name)), what_is_wrong)
+    except DownloadError as error:
+        plain = folder / path.name
+        if plain == path or not (error.away and plain.is_file()):
+            raise _not_downloaded(url, error) from error
+        print(
+            f'warning: {url} cannot be reached ({error}); {plain} is taken, which has its name',
+            file=sys.stderr,
+        )
+        return plain, True
+    return path, not before
 
 
 def what_is_wrong(path: Path) -> str | None:

@@ -66,9 +66,19 @@ class Fingerprint:
     def mismatch(self, path: str | os.PathLike[str]) -> str | None:
         """What differs in a file, as a phrase such as 'its sha256 is ...'; None if nothing does.
 
-        Raises:
-            OSError: It cannot be read.
+        A file is read once in a process, unless it changes.
         """
+        try:
+            state = (self, *_identity(os.stat(path)))
+            if state not in _intact:
+                if differs := self._mismatch(path):
+                    return differs
+                _intact.add(state)
+        except OSError as error:
+            return f'it cannot be read ({error.strerror})'
+        return None
+
+    def _mismatch(self, path: str | os.PathLike[str]) -> str | None:
         size = os.path.getsize(path)
         if self.size is not None and size != self.size:
             return f'it has {size} bytes, expected {self.size}'
@@ -79,6 +89,9 @@ class Fingerprint:
             if not found.startswith(digits.lower()):
                 return f'its {name} is {found[: max(len(digits), 16)]}, expected {digits.lower()}'
         return None
+
+
+_intact: set[tuple[object, ...]] = set()  # files that have been compared
 
 
 def _digest(path: str | os.PathLike[str], name: str) -> str:
@@ -181,13 +194,11 @@ def download_file(
 
 
 def _difference(path: Path, known: Fingerprint, damaged: os.stat_result | None) -> str | None:
-    try:
-        found = os.stat(path)
-        if damaged and _identity(found) == _identity(damaged):
-            return 'it cannot be read'
-        return known.mismatch(path)
-    except OSError as error:
-        return error.strerror or str(error)
+    if damaged:
+        with suppress(OSError):
+            if _identity(os.stat(path)) == _identity(damaged):
+                return 'it cannot be read'
+    return known.mismatch(path)
 
 
 def _identity(found: os.stat_result) -> tuple[int, ...]:

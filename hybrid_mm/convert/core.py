@@ -184,22 +184,27 @@ def detect(state: StateDict) -> str | None:
     return names[0] if names else None
 
 
-def misfit(weights: StateDict, expected: StateDict, model: str) -> str | None:
+def misfit(
+    weights: StateDict, expected: StateDict, model: str, source: str | None = None
+) -> str | None:
     """Say what a file is that belongs to another network than a model.
 
     Args:
         weights: Content of the file.
         expected: State dict of the model, in our layout.
         model: Name of its class.
+        source: Layout of the file that the weights, in our layout now, are from.
 
     Returns:
         A sentence without its end; None if most names are the model's.
     """
-    try:
-        source = detect(weights)
-        found = convert(weights, source)
-    except ValueError:
-        return None
+    found = weights
+    if source not in SOURCES:
+        try:
+            source = detect(weights)
+            found = convert(weights, source)
+        except ValueError:
+            return None
     ours, theirs = (
         {key.removeprefix('backbone.') for key in state if not key.startswith('head.')}
         for state in (expected, found)

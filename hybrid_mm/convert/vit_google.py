@@ -4,11 +4,15 @@ The papers' own files are ``.npz`` archives. Names are paths such as
 ``Transformer/encoderblock_0/MlpBlock_3/Dense_0/kernel`` (vision_transformer, ``models_vit.py``),
 in Big Vision below ``params/`` and with other numbers of the modules within a block
 (``models/vit.py``); there, blocks may be stacked in one (``encoderblock/``). Kernels have their
-inputs first, convolutions (rows, columns, inputs, outputs), attention separate heads.
+inputs first, convolutions (rows, columns, inputs, outputs), attention separate heads. The
+activation is the GELU by tanh there; ours, as in all ports, the exact one. Big Vision gives its
+class token no position, here zeros.
 """
 
+import math
 import re
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from hybrid_mm.convert.core import Source, StateDict, register, rename
@@ -21,7 +25,7 @@ _LEAVES = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias'}
 _LEAF = '/(kernel|scale|bias)'
 _RULES = [
     (rf'embedding{_LEAF}', r'stem.proj.\1'),
-    (r'(?:Transformer/posembed_input/)?pos_embedding', r'stem.position'),
+    (r'(?:Transformer/(?:posembed_input/)?)?pos_embedding', r'stem.position'),
     (r'cls', r'stem.class_token'),
     (rf'{_BLOCK}LayerNorm_0{_LEAF}', r'blocks.\1.norm1.\2'),
     (rf'{_BLOCK}LayerNorm_[12]{_LEAF}', r'blocks.\1.norm2.\2'),
@@ -32,6 +36,7 @@ _RULES = [
     (rf'Transformer/encoder_norm{_LEAF}', r'norm.\1'),
     (rf'head{_LEAF}', r'head.\1'),
     (rf'pre_logits{_LEAF}', r'head.pre_logits.\1'),
+    (r'MAPHead_0/(.*)', r'head.MAPHead_0/\1'),  # attention that pools
 ]
 _RULES = [(_PREFIX + pattern, replacement) for pattern, replacement in _RULES]
 _STACKED = re.compile(rf'({_PREFIX}Transformer/encoderblock)(/.*)')
@@ -61,6 +66,11 @@ def _convert(state: StateDict) -> StateDict:
     for key, value in rename(flat, _RULES, 'vit-google').items():
         name, _, leaf = key.rpartition('.')
         out[f'{name}.{_LEAVES.get(leaf, leaf)}'] = _ours(key, value)
+    position = out.get('stem.position')
+    if 'stem.class_token' in out and position is not None:
+        entries = position.shape[1]
+        if math.isqrt(entries - 1) ** 2 != entries - 1 and math.isqrt(entries) ** 2 == entries:
+            out['stem.position'] = F.pad(position, (0, 0, 1, 0))
     return joined(out)
 
 

@@ -1,13 +1,61 @@
-"""Where the file of published weights is on this machine."""
+"""Where the file of published weights is on this machine, and what to do if it is not."""
 
+import functools
+import os
+import re
+import shlex
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
-from hybrid_mm.checkpoint_files import MissingCheckpointError
-from hybrid_mm.weights.registry import SCHEME, PublishedFile, find_weights
+from hybrid_mm.checkpoint_files import (
+    CheckpointError,
+    DownloadError,
+    Fingerprint,
+    cache_folder,
+    download_file,
+    place_of,
+    what_is_wrong,
+)
+from hybrid_mm.errors import warn
+from hybrid_mm.weights.registry import SCHEME, PublishedFile, Weights, all_weights, find_weights
+
+FOLDER = 'checkpoints'  # in the current folder
+VARIABLE = 'HYBRID_MM_WEIGHTS'  # more folders, joined as in PATH
+_OF_WHOLE_MODELS = re.compile('_(coco|ade20k|cityscapes)')
+_SUFFIX = re.compile(r'(\.pth)?\.[A-Za-z]+$')
+
+
+class WeightsError(CheckpointError):
+    """Published weights that are not on this machine and cannot be downloaded.
+
+    Args:
+        weights: What they are.
+        reason: Why, and what to do, as the predicate of a sentence.
+        option: Option of the config that names them, if it is known.
+
+    Attributes:
+        weights, option: As given.
+    """
+
+    def __init__(self, weights: Weights, reason: str, option: str = '') -> None:
+        self.weights, self.option, self._plain = weights, option, reason
+        super().__init__(SCHEME + weights.name, reason + _instead(weights, option))
+
+    def at(self, option: str) -> 'WeightsError':
+        """The same error, if an option such as ``model.backbone.init_cfg`` names the weights."""
+        return WeightsError(self.weights, self._plain, option)
 
 
 def weights_file(name: str, download: bool = True) -> tuple[Path, PublishedFile | None]:
     """Find the file of weights, or download it.
+
+    It is looked for in the folder ``checkpoints``, in those of the environment variable
+    ``HYBRID_MM_WEIGHTS``, as ``NAME.pth`` or under the name with which it is published, and among
+    what was downloaded. A file under a published name has to be the one that is published, as far
+    as its hash and size are known; one called NAME is taken as it is. The first of the published
+    files that can be had is downloaded into torch's cache (``TORCH_HOME``), by one of the processes
+    of a machine; the others wait.
 
     Args:
         name: Name, with or without ``hybrid_mm://``.
@@ -19,10 +67,191 @@ def weights_file(name: str, download: bool = True) -> tuple[Path, PublishedFile 
 
     Raises:
         UserError: There are no weights of this name.
-        CheckpointError: The file is not here and cannot be downloaded.
+        WeightsError: The file is not here and cannot be downloaded; says which of the three it is
+            (no network, to be fetched by hand, never published), and what to do.
     """
     weights = find_weights(name)
-    path = Path('checkpoints') / f'{weights.name}.pth'
-    if path.is_file():
-        return path, None
-    raise MissingCheckpointError(f'{SCHEME}{weights.name}')
+    others: list[str] = []
+    found = _of_the_user(weights, others) or _downloaded(weights)
+    if found:
+        return found
+    if weights.case == 'automatic' and download:
+        return _download(weights, others)
+    raise WeightsError(weights, _why(weights) + _but(others))
+
+
+def check_available(name: str) -> None:
+    """Check that weights are on this machine or can be downloaded, without doing it.
+
+    Raises:
+        UserError, WeightsError: As of :func:`weights_file`.
+    """
+    if find_weights(name).case != 'automatic':
+        weights_file(name, download=False)
+
+
+def download_again(path: Path, published: PublishedFile) -> bool:
+    """Replace a downloaded file that cannot be read, and of which no hash is known.
+
+    Returns:
+        Whether there is another one now.
+    """
+    if _known(published).decides or path not in _places(published):
+        return False
+    try:
+        state = path.stat()
+        download_file(published.urls, path, _known(published), what_is_wrong, damaged=state)
+    except (DownloadError, OSError):
+        return False
+    return True
+
+
+def _known(published: PublishedFile) -> Fingerprint:
+    return Fingerprint(published.sha256, published.md5, published.size)
+
+
+def _folders() -> Iterator[Path]:
+    yield Path(FOLDER)
+    for folder in os.environ.get(VARIABLE, '').split(os.pathsep):
+        if folder:
+            yield Path(folder).expanduser()
+
+
+def _of_the_user(weights: Weights, others: list[str]) -> tuple[Path, PublishedFile | None] | None:
+    """A file that a person put there; what has a published name and is another goes to a list."""
+    suffixes = ('.pth', '.safetensors', *(_suffix(file.name) for file in weights.files))
+    for folder in _folders():
+        for suffix in dict.fromkeys(suffixes):
+            path = folder / f'{weights.name}{suffix}'
+            if os.path.isfile(path):
+                return path, _same(weights, path)
+        for published in weights.files:
+            known, path = _known(published), folder / published.name
+            if not published.name or not os.path.isfile(path):
+                continue
+            if not _tells(published):
+                others.append(
+                    f'{path} may belong to other weights, too: call it {weights.name}.pth'
+                )
+            elif differs := known.mismatch(path):
+                others.append(f'{path} is not the published file: {differs}')
+            else:
+                return path, published
+    for other in others:
+        warn(other)
+    return None
+
+
+def _same(weights: Weights, path: Path) -> PublishedFile | None:
+    """Which of the published files a file is, as far as hashes tell."""
+    files = (file for file in weights.files if _known(file).decides)
+    return next((file for file in files if _known(file).mismatch(path) is None), None)
+
+
+def _suffix(name: str) -> str:
+    found = _SUFFIX.search(name)
+    return found[0] if found else '.pth'
+
+
+@functools.cache
+def _ambiguous() -> frozenset[str]:
+    """Names of files that several weights have, such as ``pytorch_model.bin``."""
+    names = Counter(name for w in all_weights().values() for name in {f.name for f in w.files})
+    return frozenset(name for name, count in names.items() if count > 1)
+
+
+def _tells(published: PublishedFile) -> bool:
+    """Whether a file of the published name can be taken for the published file."""
+    return _known(published).decides or published.name not in _ambiguous()
+
+
+def _places(published: PublishedFile) -> list[Path]:
+    """Where a file is after it is downloaded."""
+    return [place_of(url, cache_folder()) for url in published.urls]
+
+
+def _downloaded(weights: Weights) -> tuple[Path, PublishedFile] | None:
+    """A file that we, torch or MMEngine downloaded before."""
+    for published in weights.files:
+        known, places = _known(published), _places(published)
+        if known.decides and published.name:
+            places.append(cache_folder() / published.name)
+        for path in places:
+            if os.path.isfile(path) and known.mismatch(path) is None:
+                return path, published
+    return None
+
+
+def _download(weights: Weights, others: list[str]) -> tuple[Path, PublishedFile]:
+    reasons, away = [], True
+    for published in weights.files:
+        if not published.urls:
+            continue
+        path = _places(published)[0]
+        try:
+            # a hash tells that it is the right file; otherwise it has to be a checkpoint at least
+            check = None if _known(published).decides else what_is_wrong
+            return download_file(published.urls, path, _known(published), check), published
+        except DownloadError as error:
+            if error.local:
+                raise WeightsError(weights, f'cannot be kept: {error}') from error
+            many = len(published.urls) > 1
+            reasons.append(error.reason if many else f'{published.urls[0]}: {error.reason}')
+            away = away and error.away
+    what = 'no server can be reached' if away else 'no address gives the file'
+    reason = f'cannot be downloaded: {what} ({"; ".join(reasons)}). {_by_hand(weights)}'
+    raise WeightsError(weights, reason + _but(others))
+
+
+def _why(weights: Weights) -> str:
+    """Why weights that are not here cannot be had by themselves, and what to do."""
+    if weights.case == 'automatic':
+        return (
+            'is not on this machine, and was not to be downloaded; '
+            f'`python -m hybrid_mm weights get {shlex.quote(weights.name)}` does that'
+        )
+    if weights.case == 'manual':
+        return f'has to be fetched by hand. {_by_hand(weights)}'
+    put = f'put the checkpoint there as {_target(f"{weights.name}.pth")}'
+    if weights.case == 'ours to train':
+        config = f'configs/{weights.tree}/{weights.trained_by}.py'
+        return (
+            f'was never published ({weights.unpublished}). `python tools/train.py {config}` trains '
+            f'it; {put}'
+        )
+    return f'was never published ({weights.unpublished}). If you have such weights, {put}'
+
+
+def _by_hand(weights: Weights) -> str:
+    """Where a person finds the file, and where to put it."""
+    pages = [
+        f'{file.page or file.urls[0]}'
+        + (f' ({file.name})' if file.name else '')
+        + (f' [{file.note}]' if file.note else '')
+        for file in weights.files
+    ]
+    names = [f.name for f in weights.files if f.name and _tells(f)]
+    called = ' or '.join([*dict.fromkeys(names), f'{weights.name}.pth'])
+    return (
+        f'Get it with a browser from {" or ".join(dict.fromkeys(pages))}, and put it into '
+        f'{Path(FOLDER).absolute()} (or a folder of {VARIABLE}) as {called}'
+    )
+
+
+def _target(name: str) -> Path:
+    return Path(FOLDER).absolute() / name
+
+
+def _but(others: list[str]) -> str:
+    return ''.join(f'; {other}' for other in others)
+
+
+def _instead(weights: Weights, option: str) -> str:
+    """What to do without the file."""
+    if _OF_WHOLE_MODELS.search(weights.name):
+        return ''
+    option = option or 'model.backbone.init_cfg'
+    return (
+        f'. Another file is named by --cfg-options {option}.checkpoint=FILE; '
+        f'--cfg-options {option}=None trains from scratch'
+    )

@@ -2,12 +2,10 @@
 
 from typing import Any
 
-from mmengine.runner.checkpoint import CheckpointLoader
-
-from hybrid_mm.checkpoint_files import CheckpointError
+from hybrid_mm.checkpoint_files import CheckpointError, load_from_local
 from hybrid_mm.convert import convert, unwrap
 from hybrid_mm.errors import plain_text
-from hybrid_mm.weights.finding import weights_file
+from hybrid_mm.weights.finding import download_again, weights_file
 from hybrid_mm.weights.registry import OURS, SCHEME
 
 
@@ -23,15 +21,24 @@ def load_by_name(filename: str, map_location: Any = None, **unused: Any) -> dict
     """
     name = filename.removeprefix(SCHEME)
     path, published = weights_file(name)
-    loaded = CheckpointLoader.load_checkpoint(str(path), map_location, logger='silent')
+    try:
+        loaded = load_from_local(str(path), map_location)
+    except CheckpointError:
+        if published is None or not download_again(path, published):
+            raise
+        loaded = load_from_local(str(path), map_location)
     try:
         if published is None:
             state = convert(unwrap(loaded))
         else:
-            state = unwrap(loaded)
+            state = unwrap(loaded, published.key)
             if published.layout != OURS:
                 state = convert(state, published.layout)
     except ValueError as error:
         raise CheckpointError(str(path), f'cannot be used: {plain_text(error)}') from error
-    meta = dict(weights=name, file=str(path), source=published and published.layout)
+    own = loaded.get('meta') if isinstance(loaded.get('meta'), dict) else {}  # its classes
+    meta = dict(own, weights=name, file=str(path), source=published and published.layout)
     return dict(state_dict=state, meta=meta)
+
+
+load_by_name.__name__ = 'load_from_hybrid_mm'  # MMEngine's log has what follows `load_from_`

@@ -3,7 +3,9 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from hybrid_mm.run.published import published_weights
 from hybrid_mm.zoo.metafile import GROUPS, MEASURED, Tree
 
 METRICS = ('box AP', 'mask AP', 'PQ', 'mIoU', 'mIoU (ms+flip)', 'Top 1 Accuracy')
@@ -43,13 +45,19 @@ def page(trees: Sequence[Tree]) -> str:
             place = [number, groups.index(model.group), heads.index(model.head)]
             cost = [model.parameters, model.flops, *model.size]
             models.append([model.name, *place, *cost, results])
-    data = dict(
+    data: dict[str, Any] = dict(
         tasks=[dict(key=group.key, title=group.title) for group in groups],
         papers=papers,
         heads=heads,
         metrics=METRICS,
         models=models,
     )
+    known = {model.name: published_weights(model.name) for tree in trees for model in tree.models}
+    data['weights'] = {
+        name: [weights.case, next((a for f in weights.files for a in (*f.urls, f.page) if a), '')]
+        for name, weights in known.items()
+        if weights is not None and weights.files
+    }
     text = json.dumps(data, ensure_ascii=False, separators=(',', ':'))
     template = (Path(__file__).parent / 'page.html').read_text()
     return template.replace('{{data}}', text.replace('<', '\\u003c').replace('],[', '],\n['))

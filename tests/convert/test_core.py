@@ -6,10 +6,13 @@ import torch
 from hybrid_mm.backbones import NAT
 from hybrid_mm.convert import convert, detect, differences, unwrap
 from hybrid_mm.convert.core import (
+    AVERAGES,
     SOURCES,
     WRAPPERS,
     Source,
+    averages,
     count_from_zero,
+    misfit,
     place_reductions,
     register,
     rename,
@@ -120,3 +123,78 @@ def test_what_no_source_knows_stays():
     assert convert(state) is not state
     whole = {f'backbone.{k}': v for k, v in state.items()} | {'decode_head.w': torch.ones(1)}
     assert convert(whole) == whole
+
+
+ONES, TWOS = ({'a.weight': torch.full((2,), value)} for value in (1.0, 2.0))
+
+
+@pytest.mark.parametrize('key', AVERAGES)
+def test_averages_can_be_chosen(key):
+    both = {'epoch': 3, key: TWOS, 'model': ONES, 'optimizer': {'state': {0: dict(m=STATE)}}}
+    assert unwrap(both) == ONES and averages(both) == [key]
+    assert unwrap(both, key) == TWOS and unwrap(both, 'model') == ONES
+    assert averages({key: TWOS}) == averages({'model': ONES, key: {'decay': 0.9}}) == []
+    with pytest.raises(ValueError, match=rf"no 'x' in it; of its keys \['{key}', 'model', 'opt"):
+        unwrap(both, 'x')
+    with pytest.raises(ValueError, match='no weights found'):
+        unwrap({**both, 'x': {'decay': 0.9}}, 'x')
+
+
+def test_containers_in_containers():
+    for saved in ({'model': {'state_dict': ONES}}, {'model_ema': {'module': ONES, 'decay': 0.9}},
+                  {'model': {'model': ONES, 'optimizer': {'state': STATE}}}):  # fmt: skip
+        assert unwrap(saved) == ONES
+    assert unwrap({'runs': {'best': {'net': ONES}}}, 'runs.best.net') == ONES
+    assert unwrap({'runs': {'best': {'net': ONES}}}, 'runs.best') == ONES
+    assert unwrap({'a.b': ONES, 'a': {'b': TWOS}}, 'a.b') == ONES
+    # a part of the network is not a container of it
+    parts = {'params': {'net': {'kernel': torch.ones(1)}, 'Dense_0': {'kernel': torch.ones(2)}}}
+    assert unwrap(parts).keys() == {'net/kernel', 'Dense_0/kernel'}
+    parts = {'model': {'model': {'a': torch.ones(1)}, 'b': torch.ones(2)}}
+    assert unwrap(parts).keys() == {'model/a', 'b'}
+
+
+@pytest.mark.parametrize('prefixes', [('_orig_mod.',), ('module.', '_orig_mod.'), ('ema.',)])
+def test_prefixes_of_wrappers(prefixes):
+    state = {f'{"".join(prefixes)}{key}': value for key, value in STATE.items()}
+    assert unwrap(state) == STATE
+    assert unwrap({**state, 'initted': torch.tensor(True), 'step': torch.tensor(3)}) == STATE
+    assert unwrap({**state, 'b': torch.ones(1)}).keys() == {*state, 'b'}
+
+
+def test_flax():
+    """Nested dicts, with the running statistics of batch norms beside the parameters."""
+    params = {'Conv_0': {'kernel': torch.ones(1)}, 'cls': torch.ones(2)}
+    saved = dict(step=3, params=params, opt_state={'0': {'trace': params}})
+    assert unwrap(saved).keys() == unwrap(params).keys() == {'Conv_0/kernel', 'cls'}
+    assert unwrap({**saved, 'batch_stats': None}).keys() == {'Conv_0/kernel', 'cls'}
+    saved['batch_stats'] = {'BatchNorm_0': {'mean': torch.ones(1)}}
+    assert unwrap(saved).keys() == {'Conv_0/kernel', 'cls', 'BatchNorm_0/mean'}
+    # dicts beside the weights of PyTorch are none of them
+    assert unwrap({**ONES, 'extra': {'b': torch.ones(1)}, 3: torch.ones(1)}) == ONES
+
+
+def test_misfits():
+    model = NAT(
+        dict(embed_dim=8, depths=[1], heads=[1], mlp_ratio=2.0, layer_scale=None), out_indices=(0,)
+    ).state_dict()
+    assert misfit(model, model, 'NAT') is None
+    assert misfit({'backbone.' + key: v for key, v in model.items()}, model, 'NAT') is None
+    part = dict(list(model.items())[: len(model) // 2 + 1])
+    assert misfit({**part, 'head.weight': torch.ones(1)}, model, 'NAT') is None
+    strange = {f'layer{i}.0.strange': torch.ones(1) for i in range(5)}
+    assert misfit(strange, model, 'NAT').startswith(
+        'No layout that is known has such names: layer0.0.strange, layer1.0.strange, '
+        f'layer2.0.strange, ...; nor has NAT, with {next(iter(model))}'
+    )
+    assert ' Known are the layouts ' in misfit(strange, model, 'NAT')
+    gate = 'block1.0.attn.spatial_gating_unit'
+    names = [f'{gate}.{conv}.weight' for conv in ('conv0', 'conv_spatial', 'conv1')]
+    names += ['patch_embed1.proj.weight', 'block1.0.mlp.dwconv.dwconv.weight']
+    van = {name: torch.ones(1) for name in names}
+    assert detect(van) == 'van'
+    text = misfit(van, model, 'NAT')
+    assert text == (
+        f'It is a checkpoint of {SOURCES["van"].description} (layout van), and the model is NAT'
+    )
+    assert misfit(convert(van), model, 'NAT', 'van') == text

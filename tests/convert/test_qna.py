@@ -1,10 +1,16 @@
 """Layout of QnA-ViT's Flax files."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
 from hybrid_mm.backbones import QnAViT
-from hybrid_mm.convert import convert
+from hybrid_mm.checkpoints import read_checkpoint
+from hybrid_mm.convert import convert, unwrap
+
+DATA = Path(__file__).with_name('data')  # of tools/dev/golden/make_flax_qna.py
 
 # the first two stages have both kinds of blocks, and other numbers of them
 ARCH = dict(
@@ -144,3 +150,31 @@ def test_names_without_params_and_with_dots(drawn):
         assert all(torch.equal(other[key], plain[key]) for key in plain)
     with pytest.raises(ValueError, match="do not know the key 'LSAStage_0/MSA_Block_1/bias2'"):
         convert(state | {'params/LSAStage_0/MSA_Block_1/bias2': torch.ones(1)})
+
+
+def test_checkpoint_of_the_official_code():
+    """The file that Flax wrote for the official network, and what that gives for an image."""
+    path = DATA / 'qna_checkpoint_90'
+    known = np.load(path.with_suffix('.npz'))
+    arch = dict(
+        embed_dim=8,
+        qna_depths=[1, 2],
+        qna_heads=[2, 4],
+        kernel_sizes=[3, 5],
+        window_depths=[1, 1],
+        window_sizes=[4, 2],
+        window_heads=[2, 4],
+    )
+    model = QnAViT(
+        arch,
+        layer_scale=0.1,
+        out_indices=(1,),
+        norm_outputs='last',
+        init_cfg=dict(type='Pretrained', checkpoint=str(path)),
+    )
+    model.init_weights()
+    head = convert(unwrap(read_checkpoint(str(path))))
+    image = torch.from_numpy(known['image']).float().permute(0, 3, 1, 2)
+    features = model.eval()(image)[0].mean((2, 3))
+    logits = features @ head['head.weight'].t() + head['head.bias']
+    torch.testing.assert_close(logits, torch.from_numpy(known['logits']), rtol=1e-3, atol=1e-4)

@@ -247,6 +247,8 @@ def test_commands_run(name, tool, weights, written, request, tmp_path, monkeypat
         if value in ('FILE', 'CHECKPOINT'):
             file = trained if tool_name != 'train' else trained.parent / 'backbone.pth'
             return f'{key}{equal}{_official(tmp_path) if "convert" in script else file}'
+        if word == 'auto':  # tests/tools/test_published_weights.py
+            return str(trained)
         if word in ('FOLDER', 'IMAGES'):
             return str(tiny_coco / 'val')
         if word == 'IMAGE':

@@ -117,6 +117,16 @@ def test_convert_checkpoint(tool, fails, tmp_path):
     )
     assert 'no weights' in fails(*_empty(tmp_path), out)
 
+    del state['blok.7.weight']
+    average = {f'module.{key}': value + 1 for key, value in state.items()}
+    torch.save(dict(model=state, model_ema=average), tmp_path / 'two.pth')
+    assert tool('convert_checkpoint', tmp_path / 'two.pth', out, '--key', 'model_ema')[0] == 0
+    found = torch.load(out, weights_only=True)['state_dict']
+    assert all(torch.equal(found[key], value + 1) for key, value in ours['state_dict'].items())
+    assert "no 'ema' in it" in fails(
+        'convert_checkpoint', tmp_path / 'two.pth', out, '--key', 'ema'
+    )
+
 
 def _empty(tmp_path) -> tuple:
     torch.save(dict(a=1), tmp_path / 'empty.pth')

@@ -2,16 +2,17 @@
 """Generate the documents of the model zoo from the metafiles and the ledgers of recipes.
 
 These are README.md of each config tree, docs/model_zoo.md, docs/recipes.md, the page
-docs/model_zoo.html, and in the README of the project the text between ``<!-- zoo:begin -->`` and
-``<!-- zoo:end -->``.
+docs/model_zoo.html, in docs/weights.md the tables of the registry of weights, and in the README of
+the project the text between ``<!-- zoo:begin -->`` and ``<!-- zoo:end -->``.
 
     python tools/dev/generate_docs.py            write all
     python tools/dev/generate_docs.py --check    list the files that are out of date (status 1)
 
 If metafiles or ledgers have mistakes (unknown fields, metrics, configs, ...), these are printed and
 nothing is written. ``configs/<tree>/metafile.yml`` is the only place for figures,
-``configs/<tree>/recipe.yml`` for the values of recipes with their sources. Results whose ``Source``
-is ``measured`` are ours; all others are quoted, and in a table of their own.
+``configs/<tree>/recipe.yml`` for the values of recipes with their sources,
+``hybrid_mm/weights/published/<tree>.yml`` for where weights are. Results whose ``Source`` is
+``measured`` are ours; all others are quoted, and in a table of their own.
 """
 
 import argparse
@@ -19,10 +20,13 @@ import functools
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from hybrid_mm.zoo import metafile, recipe_tables, recipes
+from hybrid_mm.run.published import of_backbone, published_weights
+from hybrid_mm.weights import all_weights, find_weights
+from hybrid_mm.zoo import metafile, recipe_tables, recipes, weights_tables
 from hybrid_mm.zoo.metafile import GROUPS, MEASURED, Model
 from hybrid_mm.zoo.page import page
 from hybrid_mm.zoo.recipe_tables import table
@@ -49,40 +53,46 @@ sets have read it by then). COCO panoptic needs
 memory and duration; `--tensorboard` and `--wandb` log there as well.
 """
 
-# where the authors published weights
+# a tree with published weights, and one without
 PUBLISHED = """
 ## Pre-trained weights
 
-COCO and ADE20K models start from weights at the paths below; we host none. The authors' files are
-taken as they are:
+COCO and ADE20K models start from the weights below; we host none. `automatic` ones are downloaded
+from where their authors, or who converted them, published them at the first use; others have to be
+put to `checkpoints/NAME.pth` in the authors' layout or in ours. [How it works]({page}).
 
 ```bash
+python -m hybrid_mm weights get {config}
 python tools/train.py {config} --cfg-options model.backbone.init_cfg.checkpoint=FILE
 ```
 
-or converted to our layout and put in place:
+The second line starts from a file of yours, in either layout; what `tools/train.py` wrote for an
+ImageNet config is one. To train from scratch, add `--cfg-options model.backbone.init_cfg=None`.
+Classifiers that go on with their last layer name the weights as `load_from`.
 
-```bash
-python tools/convert_checkpoint.py FILE checkpoints/{checkpoint}.pth
-```
-
-Weights that `tools/train.py` wrote for an ImageNet config can be used in the same ways. To train
-from scratch, add `--cfg-options model.backbone.init_cfg=None`. Classifiers that go on with their
-last layer name the file as `load_from`.
 """
-
-# trees whose authors published no weights
 UNPUBLISHED = """
 ## Pre-trained weights
 
-The authors published none. The models below start from what `tools/train.py` writes for an ImageNet
-config, under these paths or another one:
+Nobody published those that the models below start from: they are what `tools/train.py` writes for
+an ImageNet config, put to `checkpoints/NAME.pth` or named:
 
 ```bash
 python tools/train.py {config} --cfg-options model.backbone.init_cfg.checkpoint=FILE
 ```
 
 To train from scratch, add `--cfg-options model.backbone.init_cfg=None`.
+
+"""
+# a tree with published detectors, segmenters or classifiers
+WHOLE = """
+Whole networks are published as well, linked as weights of the tables below: `auto` is those of the
+config.
+
+```bash
+python tools/test.py {config} auto
+python tools/predict.py {config} auto IMAGE --out DIR
+```
 """
 
 COST = """
@@ -114,15 +124,22 @@ class Tree(metafile.Tree):
 
     def _reported(self, models: list[Model], base: Path) -> str:
         rows = [
-            (self._link(model, base), source, metrics)
+            (model, source, metrics)
             for model in models
             for source, metrics in model.metrics().items()
             if source != MEASURED
         ]
         names = columns(metrics for *_, metrics in rows)
+        files = {model.name: published_file(model) for model in models}
+        weights = ['Weights'] * any(files.values())
         return rows and table(
-            ['Config', *names, 'Source'],
-            [[link, *(m.get(name, '') for name in names), source] for link, source, m in rows],
+            ['Config', *names, *weights, 'Source'],
+            [
+                [self._link(model, base), *(found.get(name, '') for name in names)]
+                + [files[model.name]] * len(weights)
+                + [source]
+                for model, source, found in rows
+            ],
         )
 
     def _measured(self, models: list[Model], base: Path) -> str:
@@ -140,23 +157,9 @@ class Tree(metafile.Tree):
 
     def readme(self) -> str:
         """Text of README.md of the tree."""
-        about, weights = self.collection, {}
-        for model in self.models:
-            file = weights_of(ROOT / model.config)
-            if file:
-                weights.setdefault(file, []).append(model.name)
+        about = self.collection
         code = f', [official code]({about["Code"]["URL"]})' if 'Code' in about else ''
-        loading = self._example(lambda text: 'hybrid_mm://' in text)
-        how = HOW.format(config=self._example(lambda text: True).config)
-        if loading:
-            how += (PUBLISHED if code else UNPUBLISHED).format(
-                config=loading.config,
-                checkpoint=re.search(r"'hybrid_mm://(.+)'", self._text(loading))[1],
-            )
-            how += '\n| File | Used by |\n|---|---|\n' + ''.join(
-                f'| `hybrid_mm://{file}` | {len(users)} config{"s" * (len(users) > 1)} |\n'
-                for file, users in sorted(weights.items())
-            )
+        how = HOW.format(config=self._example(lambda text: True).config) + self._weights()
         return (
             f'{GENERATED}\n# {about["Name"]}\n\n'
             f'[{about["Paper"]["Title"]}]({about["Paper"]["URL"]}){code}\n\n{about["Notes"]}\n'
@@ -166,6 +169,30 @@ class Tree(metafile.Tree):
             + COST
             + self._recipes()
         )
+
+    def _weights(self) -> str:
+        """Section on the weights that the configs start from, and those of whole networks."""
+        users = Counter(filter(None, (weights_of(ROOT / m.config) for m in self.models)))
+        own = [w.name for w in all_weights().values() if w.tree == self.folder.name]
+        names = [name for name in dict.fromkeys([*users, *own]) if name in all_weights()]
+        found = [w for w in map(find_weights, sorted(names)) if of_backbone(w)]
+        parts = []
+        if users:
+            loading = self._example(lambda text: 'hybrid_mm://' in text)
+            text = PUBLISHED if any(w.files for w in found) else UNPUBLISHED
+            page = Path(os.path.relpath(ROOT / 'docs/weights.md', self.folder)).as_posix()
+            parts += [text.format(config=loading.config, page=page)]
+            parts += [weights_tables.of_tree(found, users, self._config_link)]
+        whole = [m for m in self.models if published_file(m)]
+        if whole:
+            automatic = [m for m in whole if published_weights(m.name).case == 'automatic']
+            dense = [m for m in automatic if m.head != 'Classifier']
+            parts.append(WHOLE.format(config=(dense or automatic or whole)[0].config))
+        return ''.join(parts)
+
+    def _config_link(self, name: str) -> str:
+        (file,) = ROOT.glob(f'configs/*/{name}.py')
+        return f'[{name}]({Path(os.path.relpath(file, self.folder)).as_posix()})'
 
     def _recipes(self) -> str:
         return f'\n{recipe_tables.section(self.ledger)}' if self.ledger else ''
@@ -196,8 +223,36 @@ class Tree(metafile.Tree):
         return [f'[{about["Name"]}]({folder})', paper, *counts.values()]
 
 
+def published_file(model: Model) -> str:
+    """Link to the published weights of a config as a whole; empty if there are none."""
+    weights = published_weights(model.name)
+    return weights_tables.file_link(weights) if weights else ''
+
+
+def weights_page(trees: Sequence[Tree]) -> str:
+    """Text of docs/weights.md with its generated parts."""
+    page = ROOT / 'docs/weights.md'
+    places = {model.name: model.config for tree in trees for model in tree.models}
+
+    def config(name: str) -> str:
+        return f'[{name}](../{places[name]})'
+
+    def readme(name: str) -> str:
+        return f'[{name}](../configs/{name}/README.md)'
+
+    text = page.read_text()
+    for mark, content in (
+        ('names', weights_tables.overview(all_weights(), config, readme)),
+        ('layouts', weights_tables.layouts()),
+    ):
+        begin, end = f'<!-- {mark}:begin -->', f'<!-- {mark}:end -->'
+        before, rest = text.split(begin)
+        text = f'{before}{begin}\n{content}{end}{rest.split(end)[1]}'
+    return text
+
+
 def weights_of(config: Path) -> str | None:
-    """File of weights that a config names, or the sibling that it inherits from."""
+    """Name of the weights that a config, or the sibling that it inherits from, starts from."""
     text = config.read_text()
     own = re.search(r"\bcheckpoint ?= ?'hybrid_mm://([^']+)'", text)
     sibling = re.search(r"^_base_ = '\./(.+)'", text, re.MULTILINE)
@@ -227,6 +282,7 @@ def documents() -> dict[Path, str]:
         zoo += [f'## [{tree.collection["Name"]}]({folder})\n', tree.tables(ROOT / 'docs', '###')]
     result[ROOT / 'docs/model_zoo.md'] = '\n'.join(zoo)
     result[ROOT / 'docs/model_zoo.html'] = page(found)
+    result[ROOT / 'docs/weights.md'] = weights_page(found)
     ledgers = {tree.folder.name: tree.ledger for tree in found if tree.ledger}
     result[ROOT / 'docs/recipes.md'] = (
         f'{GENERATED.replace("metafile.yml", "the ledgers, configs/*/recipe.yml")}\n# Recipes\n\n'

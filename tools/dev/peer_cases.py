@@ -10,8 +10,11 @@ at a few places: so a converter is tested against the library's own numbers with
 
 import argparse
 import importlib
+import importlib.util
 import json
 import math
+import sys
+import types
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -108,7 +111,8 @@ class Peer:
     def case(self) -> dict[str, Any]:
         """Run it: a case as it is stored."""
         torch.manual_seed(0)
-        model = self.make().double().eval()
+        model = self.make().double()
+        model.eval()  # of which some give nothing back
         case: dict[str, Any] = dict(
             peer=f'{self.package} {importlib.import_module(self.package).__version__}: {self.name}',
             ours=self.ours,
@@ -266,7 +270,7 @@ def _cvt() -> list[Peer]:
     ours2 = dict(type='CvT', arch=arch2, kernel_size=[5, 3, 3], kv_stride=[2, 2, 1],
                  qkv_bias=[False, False, True],
                  with_cls_token=False)  # fmt: skip
-    gelu = {'.mlp': {'forward': 'gelu'}}
+    gelu = {'.mlp': {'forward': 'none'}}
     return [
         _hf('cvt-huggingface', 'CvtModel', 'CvtConfig', theirs, ours, _hidden(0), adjust=gelu,
             image=(1, 3, 64, 96)),
@@ -447,6 +451,193 @@ def _nat() -> list[Peer]:
         _hf('nat-huggingface', 'DinatBackbone', 'DinatConfig',
             dict(plain, qkv_bias=True, out_features=['stage1', 'stage2']),
             dict(ours2, qkv_bias=True, out_indices=[0, 1]), _feature_maps, **large),
+    ]  # fmt: skip
+
+
+# -- OpenMMLab -------------------------------------------------------------------------------------
+
+
+def _openmmlab(
+    source: str,
+    package: str,
+    name: str,
+    settings: dict[str, Any],
+    ours: dict[str, Any],
+    **kwargs: Any,
+) -> Peer:
+    text = ', '.join(f'{key}={value}' for key, value in settings.items())
+
+    def make() -> nn.Module:
+        models = importlib.import_module(f'{package}.models.backbones')
+        return getattr(models, name)(**settings)
+
+    kwargs = dict(package=package, file='backbone.pth') | kwargs
+    return Peer(source, f'{name}({text})', make, lambda model, x: list(model(x)), ours, **kwargs)
+
+
+def _vit_mmseg() -> list[Peer]:
+    theirs = dict(img_size=(32, 48), patch_size=8, embed_dims=12, num_layers=3, num_heads=3,
+                  mlp_ratio=2, out_indices=(0, 2), norm_cfg=dict(type='LN', eps=1e-6),
+                  patch_bias=True)  # fmt: skip
+    arch = dict(embed_dim=12, heads=3, depths=[1, 2])
+    ours = dict(type='ViT', arch=arch, patch_size=8, pretrain_img_size=[32, 48], mlp_ratio=2,
+                img_size=32, out_indices=[0, 1])  # fmt: skip
+    plain = dict(theirs, qkv_bias=False, patch_bias=False, with_cls_token=False, final_norm=True)
+    return [
+        _openmmlab('vit-mmseg', 'mmseg', 'VisionTransformer', theirs, ours, image=(1, 3, 32, 48)),
+        _openmmlab('vit-mmseg', 'mmseg', 'VisionTransformer', theirs, ours, image=(2, 3, 41, 57)),
+        _openmmlab('vit-mmseg', 'mmseg', 'VisionTransformer', plain,
+                   dict(ours, qkv_bias=False, class_token=False, final_norm=True)),
+        _openmmlab('vit-mmseg', 'mmseg', 'VisionTransformer',
+                   dict(plain, pre_norm=True, with_cls_token=True),
+                   dict(ours, qkv_bias=False, pre_norm=True, final_norm=True)),
+    ]  # fmt: skip
+
+
+def _vit_mmpretrain() -> list[Peer]:
+    theirs = dict(arch=dict(embed_dims=12, num_layers=3, num_heads=3, feedforward_channels=24),
+                  img_size=(32, 40), patch_size=8, out_indices=(0, 2), final_norm=False,
+                  out_type='featmap')  # fmt: skip
+    ours = dict(type='ViT', arch=dict(embed_dim=12, heads=3, depths=[1, 2]), patch_size=8,
+                pretrain_img_size=[32, 40], img_size=32, mlp_ratio=2,
+                out_indices=[0, 1])  # fmt: skip
+    scaled = dict(theirs, layer_scale_init_value=0.1, qkv_bias=False, final_norm=True)
+    clip = dict(theirs, pre_norm=True, patch_cfg=dict(bias=False), out_type='cls_token',
+                out_indices=-1, final_norm=True)  # fmt: skip
+    return [
+        _openmmlab('vit', 'mmpretrain', 'VisionTransformer', theirs, ours, image=(1, 3, 32, 40)),
+        _openmmlab('vit', 'mmpretrain', 'VisionTransformer', scaled,
+                   dict(ours, layer_scale=0.1, qkv_bias=False, final_norm=True),
+                   image=(2, 3, 41, 57)),
+        _openmmlab('vit', 'mmpretrain', 'VisionTransformer', clip,
+                   dict(ours, pre_norm=True, pooled=True, final_norm=True, out_indices=[1]),
+                   image=(1, 3, 32, 40)),
+    ]  # fmt: skip
+
+
+def _pvt_mmdet() -> list[Peer]:
+    theirs = dict(pretrain_img_size=64, embed_dims=4, num_layers=[1, 1, 1, 2],
+                  num_heads=[1, 2, 2, 3], sr_ratios=[8, 4, 2, 1], mlp_ratios=[2, 2, 3, 3],
+                  drop_path_rate=0.0)  # fmt: skip
+    arch = dict(embed_dims=[4, 8, 8, 12], depths=[1, 1, 1, 2], heads=[1, 2, 2, 3],
+                mlp_ratios=[2, 2, 3, 3], reductions=[8, 4, 2, 1])  # fmt: skip
+    ours = dict(type='PVT', arch=arch, img_size=64, partial_patches='drop')
+    eps = {'.embed.norm': {'eps': 1e-6}, '.attn.norm': {'eps': 1e-6}}
+    name = 'PyramidVisionTransformer'
+    plain = dict(theirs, qkv_bias=False, out_indices=(1, 2), num_layers=[2, 1, 2, 1])
+    return [
+        _openmmlab('pvt-mmdet', 'mmdet', name, theirs, ours, adjust=eps),
+        _openmmlab('pvt-mmdet', 'mmdet', name, theirs, ours, adjust=eps, image=(2, 3, 83, 103)),
+        _openmmlab('pvt-mmdet', 'mmdet', name, plain,
+                   dict(ours, qkv_bias=False, out_indices=[1, 2],
+                        arch=dict(arch, depths=[2, 1, 2, 1])),
+                   adjust=eps, image=(1, 3, 96, 64)),
+    ]  # fmt: skip
+
+
+# -- google-research -------------------------------------------------------------------------------
+
+
+def _google(name: str) -> Any:
+    """A module of google-research/vision_transformer or big_vision, in double precision.
+
+    Their files lie in a folder of that name in reach of Python; what a network needs of other
+    modules is none of its computation.
+    """
+    for other in ('absl', 'absl.logging', 'big_vision.utils', 'big_vision.models.common'):
+        if importlib.util.find_spec(other.partition('.')[0]) is None or other.startswith('big'):
+            sys.modules.setdefault(other, types.ModuleType(other))
+    for parent, child in (('absl', 'logging'), ('big_vision', 'utils')):
+        setattr(importlib.import_module(parent), child, sys.modules.get(f'{parent}.{child}'))
+    importlib.import_module('big_vision.models').common = sys.modules['big_vision.models.common']
+    importlib.import_module('jax').config.update('jax_enable_x64', True)
+    spec = importlib.util.find_spec(name)
+    source = Path(spec.origin).read_text().replace('float32', 'float64')
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where dataclasses look for it
+    exec(compile(source, spec.origin, 'exec'), vars(module))
+    return module
+
+
+class JaxNetwork:
+    """A Flax network with the methods of torch's that a case needs."""
+
+    def __init__(self, network: Any, image: tuple[int, ...], prefix: str) -> None:
+        jax = importlib.import_module('jax')
+        self.network, self.prefix = network, prefix
+        pixels = np.zeros((image[0], *image[2:], image[1]))
+        params = network.init(jax.random.PRNGKey(0), pixels, train=False)['params']
+        self.params = importlib.import_module('flax').traverse_util.flatten_dict(params, sep='/')
+
+    def double(self) -> 'JaxNetwork':
+        """As it is: the module was made so."""
+        return self
+
+    def eval(self) -> None:
+        """As it is called, without dropout."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Parameters by path, as in a file."""
+        return {self.prefix + k: torch.tensor(np.asarray(v)) for k, v in self.params.items()}
+
+    def load_state_dict(self, values: dict[str, Tensor], strict: bool = True) -> None:
+        """Set the parameters."""
+        self.params = {k.removeprefix(self.prefix): v.numpy() for k, v in values.items()}
+
+    def __call__(self, x: Tensor) -> Any:
+        """Outputs of images (N, C, H, W)."""
+        unflatten = importlib.import_module('flax').traverse_util.unflatten_dict
+        pixels = x.permute(0, 2, 3, 1).numpy()
+        return self.network.apply({'params': unflatten(self.params, sep='/')}, pixels, train=False)
+
+
+def _vit_google() -> list[Peer]:
+    ours = dict(type='ViT', arch=dict(embed_dim=12, heads=3, depths=[1, 1]), patch_size=8,
+                pretrain_img_size=32, img_size=32, mlp_ratio=2, out_indices=[1],
+                final_norm=True)  # fmt: skip
+    image = (2, 3, 32, 32)
+    old = dict(num_classes=5, patches=types.SimpleNamespace(size=(8, 8)), hidden_size=12,
+               transformer=dict(num_layers=2, mlp_dim=24, num_heads=3, dropout_rate=0.0,
+                                attention_dropout_rate=0.0))  # fmt: skip
+    new = dict(num_classes=5, patch_size=(8, 8), width=12, depth=2, mlp_dim=24, num_heads=3,
+               pool_type='tok')  # fmt: skip
+
+    def classes(model: Any, x: Tensor) -> list[Tensor]:
+        out = model(x)
+        return [torch.tensor(np.asarray(out[0] if isinstance(out, tuple) else out))]
+
+    def maps(model: Any, x: Tensor) -> list[Tensor]:
+        out = model(x)
+        out = np.asarray(out[1]['encoded'] if isinstance(out, tuple) else out)[:, -16:]
+        return [torch.tensor(out).transpose(1, 2).unflatten(2, (4, 4))]
+
+    def peer(name: str, settings: dict, run: Any, prefix: str, **kwargs: Any) -> Peer:
+        module = {'VisionTransformer': 'vit_jax.models_vit', '_Model': 'big_vision.models.vit'}
+        text = ', '.join(f'{key}={value}' for key, value in settings.items())
+        return Peer(
+            'vit-google',
+            f'{module[name]}.{name}({text})',
+            lambda: JaxNetwork(getattr(_google(module[name]), name)(**settings), image, prefix),
+            run,
+            image=image,
+            package='flax',
+            file='ViT.npz',
+            adjust={'.mlp': {'forward': 'tanh'}},
+            logits=run is classes,
+            **kwargs,
+        )
+
+    pooled = dict(ours, pooled=True)
+    return [
+        peer('VisionTransformer', old, classes, '', ours=pooled),
+        peer('VisionTransformer', dict(old, representation_size=7), classes, 'opt/target/',
+             ours=pooled),
+        peer('VisionTransformer', dict(old, num_classes=None, classifier='token_unpooled'), maps,
+             'opt/target/', ours=ours),
+        peer('_Model', new, classes, 'params/', ours=pooled),
+        peer('_Model', dict(new, scan=True, pool_type='gap', num_classes=None), maps, 'params/',
+             ours=dict(ours, class_token=False)),
+        peer('_Model', dict(new, pool_type='map'), maps, '', ours=dict(ours, class_token=False)),
     ]  # fmt: skip
 
 
@@ -707,7 +898,10 @@ PEERS: dict[str, Callable[[], list[Peer]]] = {
     'vitdet-huggingface': _vitdet,
     'pvt-huggingface': _pvt,
     'nat-huggingface': _nat,
-    'vit': lambda: _timm_vit() + _timm_sam(),
+    'vit-google': _vit_google,
+    'vit-mmseg': _vit_mmseg,
+    'pvt-mmdet': _pvt_mmdet,
+    'vit': lambda: _vit_mmpretrain() + _timm_vit() + _timm_sam(),
     'mvitv2': _timm_mvitv2,
     'timm-byobnet': _timm_byobnet,
     'maxvit': lambda: _timm_maxxvit('maxvit'),

@@ -128,7 +128,9 @@ class StrictWeights(FitsWeights, BaseModule):
             self.load_strictly({k: v for k, v in state.items() if k not in unused}, path)
         except ValueError as error:
             name = type(self).__name__
-            fits = misfit(weights, self.state_dict(), name)
+            meta = loaded.get('meta')
+            source = meta.get('source') if isinstance(meta, dict) else None
+            fits = misfit(weights, self.state_dict(), name, source)
             if fits is None:
                 raise
             raise ValueError(f'{path} does not fit this {name}. {fits}') from error

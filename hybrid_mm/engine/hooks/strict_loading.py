@@ -91,6 +91,9 @@ class StartingWeightsHook(Hook):
         """
         found = weights_of(checkpoint, self.path)
         weights, summary, left = starting_weights(inner_model(runner.model), found, self.path)
-        if weights.keys() != (checkpoint.get('state_dict') or {}).keys():
+        before = checkpoint.get('state_dict') or {}
+        if weights.keys() != before.keys() or any(
+            weights[key] is not before[key] for key in before
+        ):
             checkpoint['state_dict'] = weights
         runner.logger.log(logging.WARNING if left else logging.INFO, summary)

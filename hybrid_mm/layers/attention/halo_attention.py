@@ -4,6 +4,8 @@ Source: "Scaling Local Self-Attention for Parameter Efficient Visual Backbones" 
 sections 2.2 and 2.3.
 """
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -17,13 +19,23 @@ from hybrid_mm.ops.local_attention import block_attention
 
 
 class _WindowPosition2d(RelativePosition2d):
-    """Tables of one block and halo.
+    """Tables of one block and halo, which are not resized."""
 
-    Their middle is not offset 0 of two pixels but of a query and the corner of its window: they
-    cannot be resized without both numbers, which a file does not say.
-    """
+    def resize_table(self, name: str, table: Tensor, shape: Sequence[int]) -> Tensor:
+        """Refuse tables of another window.
 
-    tables = ()
+        Their middle is offset 0 of a query and the corner of its window, not of two pixels: both
+        the block and the halo would have to be known, and a file tells only their sum.
+
+        Raises:
+            ValueError: Always, if only their length differs.
+        """
+        if (*table.shape[:1], *table.shape[2:]) != (*shape[:1], *shape[2:]):
+            return table
+        raise ValueError(
+            f'{table.shape[1]} entries are of another block or halo than our {shape[1]}; give the '
+            'block_size and halo_size that these weights were trained with'
+        )
 
 
 class HaloAttention(nn.Module):

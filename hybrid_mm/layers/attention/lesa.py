@@ -82,7 +82,7 @@ class LESA2d(SizedTables):
         self.stride, self.positions, self.impl = stride, positions, impl
         dim, length = channels // (2 * groups), size[0] * size[1]
         self.dim, flat = dim, positions == 'flat'
-        self.tables = () if flat else ('rel_h', 'rel_w')
+        self.tables = ('rel',) if flat else ('rel_h', 'rel_w')
         self.local: nn.Module
         if deformable:
             self.local = DeformConv2d(channels, groups)
@@ -110,7 +110,19 @@ class LESA2d(SizedTables):
         nn.init.normal_(self.qkv.weight, std=channels**-0.5)
 
     def resize_table(self, name: str, table: Tensor, shape: Sequence[int]) -> Tensor:
-        """Entries about the middle, or interpolated ones."""
+        """Entries about the middle, or interpolated ones.
+
+        Raises:
+            ValueError: A table over the flattened map, whose entries depend on its width.
+        """
+        if self.positions == 'flat':
+            if len(table) != shape[0]:
+                return table
+            raise ValueError(
+                f"{table.shape[1]} entries do not fit positions='flat', which are bound to maps of "
+                f'{self.size[0]} x {self.size[1]} with {shape[1]}; give the canvas_size that these '
+                "weights were trained with, or take positions='axial' and weights for it"
+            )
         return resize_relative_table(table, (shape[0] + 1) // 2)
 
     def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -39,6 +39,7 @@ from hybrid_mm.run.checks.label_maps import check_label_maps
 from hybrid_mm.run.checks.metrics import check_metrics, check_save_best
 from hybrid_mm.run.config import nodes
 from hybrid_mm.run.registered import arguments
+from hybrid_mm.weights import SCHEME, WeightsError, check_available
 
 
 def check_training(cfg: Config, resumed: bool = False) -> None:
@@ -52,6 +53,10 @@ def check_training(cfg: Config, resumed: bool = False) -> None:
         UserError: See :func:`check_data`; a file of weights is missing or cannot be read; the
             validation does not return the metric of ``save_best``.
     """
+    load_from = None if resumed else cfg.get('load_from')
+    _check_pretrained(cfg.model, available=True)  # before what takes time
+    if load_from and load_from.startswith(SCHEME):
+        check_available(load_from)
     colours = Colours()
     check_data(cfg, 'train_dataloader', colours)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
@@ -59,8 +64,8 @@ def check_training(cfg: Config, resumed: bool = False) -> None:
     check_data(cfg, 'val_dataloader', colours)
     check_save_best(cfg)
     _check_pretrained(cfg.model)
-    if cfg.get('load_from') and not resumed:
-        weights_of(read_checkpoint(cfg.load_from), cfg.load_from)
+    if load_from:
+        weights_of(read_checkpoint(load_from), load_from)
 
 
 def check_testing(cfg: Config) -> None:
@@ -199,14 +204,24 @@ def _place_option(cfg: Config, root: str, loader: str) -> str:
     return f'--cfg-options {loader}.dataset.data_root=DIR'
 
 
-def _check_pretrained(model: dict[str, Any]) -> None:
-    """Check that the files of every ``init_cfg=dict(type='Pretrained', ...)`` exist."""
+def _check_pretrained(model: dict[str, Any], available: bool = False) -> None:
+    """Check that the files of every ``init_cfg=dict(type='Pretrained', ...)`` exist.
+
+    Published weights and addresses are downloaded.
+
+    Args:
+        model: Part of a config.
+        available: Check only that published weights can be had.
+    """
     for path, node in nodes(model, 'model'):
-        if node.get('type') != 'Pretrained':
+        if str(node.get('type')).rpartition('.')[2] != 'Pretrained':
             continue
         file = str(node.get('checkpoint') or '')
         try:
-            check_exists(file)
+            if not available:
+                check_exists(file)
+            elif file.startswith(SCHEME):
+                check_available(file)
         except MissingCheckpointError as error:
             beside = error.beside if file else ''
             raise UserError(
@@ -214,3 +229,5 @@ def _check_pretrained(model: dict[str, Any]) -> None:
                 f'put the file there, name its place with --cfg-options {path}.checkpoint=FILE, or '
                 f'train from scratch with {path}=None'
             ) from error
+        except WeightsError as error:
+            raise error.at(path) from error
