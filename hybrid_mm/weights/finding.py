@@ -44,6 +44,11 @@ class WeightsError(CheckpointError):
         self.weights, self.option, self._plain = weights, option, reason
         super().__init__(SCHEME + weights.name, reason + _instead(weights, option))
 
+    @property
+    def plain(self) -> str:
+        """The text without what a config may name instead."""
+        return f'{SCHEME}{self.weights.name} {self._plain}'
+
     def at(self, option: str) -> 'WeightsError':
         """The same error, if an option such as ``model.backbone.init_cfg`` names the weights."""
         return WeightsError(self.weights, self._plain, option)
