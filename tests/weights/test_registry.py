@@ -162,6 +162,11 @@ def test_checksums_are_those_in_the_names():
     assert several.most_common(1)[0][1] == 1
 
 
+def test_several_addresses_are_of_one_file_by_its_checksum():
+    """A download goes on at the next address where the one before broke off."""
+    assert not [name for name, file in FILES if len(file.urls) > 1 and not file.sha256]
+
+
 def test_sources_name_a_commit_and_a_path():
     for name, file in FILES:
         for source in file.source.split('; '):
