@@ -669,6 +669,9 @@ def test_what_a_file_lacks_is_missed():
     with pytest.raises(CheckpointError, match=r'6 missing: stages.0.norm.weight'):
         check_weights(dense, classifier, 'x.pth')
     dense.load_strictly(classifier, 'the file')
+    some = {k: v for k, v in dense.state_dict().items() if not k.startswith('stages.1.norm.')}
+    with pytest.raises(ValueError, match=r'2 missing: stages.1.norm.weight'):
+        dense.load_strictly(some, 'the file')
 
     mixed = MODELS.build(dict(type='ACmixSwin', arch=_SWIN, window_size=4))
     own = mixed.state_dict()
