@@ -219,21 +219,6 @@ def test_names_of_modules_around_the_network(outer):
     assert detect({**state, 'loss.weight': torch.ones(1)}) is None
 
 
-def test_part_of_a_file_in_an_official_layout(tmp_path):
-    """``prefix`` of a ``Pretrained`` init_cfg."""
-    official = {
-        f'encoder_q.{key.replace(".relative_bias", ".rpb")}': value
-        for key, value in {
-            'patch_embed.proj.0.weight': torch.rand(4, 3, 3, 3),
-            'levels.0.blocks.0.attn.qkv.weight': torch.rand(24, 8),
-        }.items()
-    }
-    torch.save({**official, 'encoder_k.x.weight': torch.ones(1)}, tmp_path / 'x.pth')
-    model = NAT(arch=dict(embed_dim=8, heads=1, depths=[1] * 4, mlp_ratio=2, layer_scale=None))
-    with pytest.raises(ValueError, match=r'stages\.0\.embed\.norm\.weight'):
-        model.load_pretrained(str(tmp_path / 'x.pth'), 'encoder_q')
-
-
 def test_detr_is_no_gcnet():
     """Its head has a layer of the same name as the old ones."""
     layer = {'bbox_head.fc_cls.weight': torch.ones(3, 4)}
