@@ -236,7 +236,9 @@ def misfit(
         {key.removeprefix('backbone.') for key in state if not key.startswith('head.')}
         for state in (expected, found)
     )
-    if not any(key.startswith('stages.') for key in theirs):  # which the network divides
+    beside_blocks = {key for key in theirs if not key.startswith('blocks.')}
+    if beside_blocks & ours and not any(key.startswith('stages.') for key in theirs):
+        # of a plain network, whose blocks ours divides into stages
         ours = {re.sub(r'^stages\.\d+\.', '', key) for key in ours}
     if 2 * len(ours & theirs) >= min(len(ours), len(theirs)):
         return None
