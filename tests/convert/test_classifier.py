@@ -34,7 +34,6 @@ HEADS = {
     'linear': (LinearClsHead(5, 8), {'head.fc.': 'head.'}),
     'torchvision': (LinearClsHead(5, 8), {'head.fc.': 'fc.'}),
     'DeiT of MMPretrain': (LinearClsHead(5, 8), {'head.fc.': 'head.layers.head.'}),
-    'itself': (VisionTransformerClsHead(5, 8), {}),
     'two layers': (
         VisionTransformerClsHead(5, 8, hidden_dim=6),
         {'head.layers.pre_logits.': 'head.pre_logits.', 'head.layers.head.': 'head.'},

@@ -238,7 +238,7 @@ def test_deformable_convolutions_are_no_lesa():
 def test_a_plain_network_of_another_form_is_no_other_network():
     """Its blocks are numbered through in a file, and divided into stages in ours."""
     arch = dict(embed_dim=8, heads=1, depths=[1, 1])
-    model = ViT(arch=arch, patch_size=4, img_size=8, pretrain_img_size=8)
+    model = ViT(arch=arch, patch_size=4, img_size=8, pretrain_img_size=8, out_indices=(0, 1))
     state = {key.replace('stages.0.', '').replace('stages.1.blocks.0', 'blocks.1'): value
              for key, value in model.state_dict().items()}  # fmt: skip
     state['blocks.0.gamma1'] = torch.ones(8)
