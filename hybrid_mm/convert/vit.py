@@ -2,6 +2,10 @@
 
 Of classifiers the parts behind the last block are named ``head.``, of networks with a neck of
 their own (Segment Anything) those of the neck ``neck.``.
+
+Names do not tell the activation, epsilons of norms, or rotary positions that are computed: files
+of CLIP with QuickGELU, of RoPE-ViT with absolute positions besides or of the Perception Encoder
+without its pooling look like those of a ViT, which ours computes.
 """
 
 import math
@@ -112,6 +116,11 @@ def _check_parts(state: StateDict) -> None:
             if re.fullmatch(pattern, key):
                 shape = tuple(value.shape)
                 raise ValueError(f'vit: {key!r} {shape} is of {part}, which our ViT does not have')
+    if 'norm_pre.weight' in state and any(key.startswith('attn_pool.') for key in state):
+        raise ValueError(
+            "vit: 'norm_pre.weight' beside 'attn_pool.' is of the Perception Encoder, whose rotary "
+            'positions our ViT does not have'
+        )
     for key, value in state.items():
         fc2 = key.replace('.mlp.fc1.', '.mlp.fc2.')
         if key.endswith('.mlp.fc1.weight') and fc2 in state and len(value) != state[fc2].shape[1]:

@@ -107,6 +107,16 @@ def test_round_trip(round_trip, official, source):
     round_trip(Plain, official, source, strange=strange, extra=extra)
 
 
+def test_timms_reductions_begin_their_stage(drawn):
+    own = drawn(Plain()).state_dict()
+    state = {
+        key.replace('layers.0.downsample', 'layers.1.downsample'): value
+        for key, value in authors(drawn(Plain())).items()
+    }
+    assert 'layers.1.downsample.reduction.weight' in state
+    assert convert(state).keys() == own.keys()
+
+
 @pytest.mark.parametrize('lam', [0, 1])
 def test_round_trip_of_elsa(round_trip, lam):
     def make():
