@@ -1,7 +1,7 @@
 """Registry of checkpoint layouts, their detection, and helpers of converters."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -184,6 +184,11 @@ def detect(state: StateDict) -> str | None:
     return names[0] if names else None
 
 
+def _without_head(names: Iterable[str]) -> set[str]:
+    """Names of a backbone, whatever it is a part of."""
+    return {name.removeprefix('backbone.') for name in names if not name.startswith('head.')}
+
+
 def misfit(
     weights: StateDict, expected: StateDict, model: str, source: str | None = None
 ) -> str | None:
@@ -205,12 +210,10 @@ def misfit(
             found = convert(weights, source)
         except ValueError:
             return None
-    ours, theirs = (
-        {key.removeprefix('backbone.') for key in state if not key.startswith('head.')}
-        for state in (expected, found)
-    )
-    if 2 * len(ours & theirs) >= min(len(ours), len(theirs)):
-        return None
+    ours = _without_head(expected)
+    for theirs in (_without_head(found), _without_head(weights)):  # some keep official names
+        if 2 * len(ours & theirs) >= min(len(ours), len(theirs)):
+            return None
     if source is not None:
         return (
             f'It is a checkpoint of {SOURCES[source].description} (layout {source}), and the '

@@ -201,3 +201,4 @@ def test_misfits():
         f'It is a checkpoint of {SOURCES["van"].description} (layout van), and the model is NAT'
     )
     assert misfit(convert(van), model, 'NAT', 'van') == text
+    assert misfit(van, van, 'a network of official names') is None
