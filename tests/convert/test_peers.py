@@ -202,3 +202,12 @@ def test_prefixes_of_transformers(prefix):
     strange = f'{prefix}encoder.stages.0.gain'
     with pytest.raises(ValueError, match=f"do not know the key '{strange}'"):
         convert(state | {strange: torch.ones(1)})
+
+
+def test_pooler_of_transformers_is_part_of_the_head():
+    state = {f'vit.{key}': value for key, value in tensors('vit-huggingface').items()}
+    state |= {'classifier.weight': torch.rand(5, 12), 'classifier.bias': torch.rand(5)}
+    out = convert(state)
+    assert torch.equal(out['head.pooler.weight'], state['vit.pooler.dense.weight'])
+    assert torch.equal(out['head.weight'], state['classifier.weight'])
+    assert [key for key in out if not key.startswith(('stem.', 'blocks.', 'norm.', 'head.'))] == []
