@@ -90,16 +90,21 @@ def _convert(state: StateDict, head: str | None = None) -> StateDict:
         if not key.startswith(start) and not _CONSTANTS.fullmatch(key)
     }
     out = {f'{start}{key}': value for key, value in convert_backbone(network).items()}
-    return out | {f'{head}.{key}': v for key, v in rename(_fine_last(rest), _RULES, NAME).items()}
+    found = _from_coarse(rename(rest, _RULES, NAME))
+    return out | {f'{head}.{key}': value for key, value in found.items()}
 
 
-def _fine_last(state: StateDict) -> StateDict:
+def _from_coarse(state: StateDict) -> StateDict:
     """Number the layers of the feature pyramid from coarse to fine from 0, not back from 1."""
-    pattern = re.compile(rf'({_PIXEL}(?:adapter|layer)_)(\d+)(\..*)')
-    found = {key: match for key in state if (match := pattern.fullmatch(key))}
-    count = max((int(match[2]) for match in found.values()), default=0)
-    names = {key: f'{match[1]}{count - int(match[2])}{match[3]}' for key, match in found.items()}
-    return {names.get(key, key): value for key, value in state.items()}
+    pattern = re.compile(r'(pixel_decoder\.(?:lateral|output)_convs\.)(\d+)(\..*)')
+    matches = {key: pattern.fullmatch(key) for key in state}
+    count = max((int(match[2]) for match in matches.values() if match), default=0)
+
+    def place(key: str) -> str:
+        match = matches[key]
+        return f'{match[1]}{count - int(match[2])}{match[3]}' if match else key
+
+    return {place(key): value for key, value in state.items()}
 
 
 def _things_first(state: StateDict) -> StateDict:

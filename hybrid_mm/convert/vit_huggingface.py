@@ -1,7 +1,7 @@
 """Plain vision transformers of Hugging Face's transformers: ViT, ViT-MAE, DeiT, VitDet.
 
 ViT, ViT-MAE and DeiT have epsilons of 1e-12 there by default, ours are 1e-6 as in the code of the
-papers. Decoder and mask token are left out.
+papers: with ``norm_eps=1e-12`` they agree. Decoder and mask token are left out.
 """
 
 from hybrid_mm.convert.core import StateDict
@@ -43,12 +43,21 @@ _DISTILLATION = [
     (r'embeddings\.distillation_token', r'stem.dist_token'),
     (rf'(cls|distillation)_classifier{LEAF}', r'head.\1.\2'),
 ]
-for _name, _description, _layers, _mark in (
-    ('vit-huggingface', 'ViT, ViT-MAE, DeiT (transformers)', _LAYERS,
-     rf'{_LAYER}attention\.attention\.query\.weight'),
-    ('vit-huggingface5', 'ViT, ViT-MAE, DeiT (transformers from 5 on)', _LAYERS_OF_5,
-     r'layers\.\d+\.attention\.q_proj\.weight'),
-):  # fmt: skip
+_FORMS = (
+    (
+        'vit-huggingface',
+        'ViT, ViT-MAE (transformers; its maps are those with norm_eps=1e-12)',
+        _LAYERS,
+        rf'{_LAYER}attention\.attention\.query\.weight',
+    ),
+    (
+        'vit-huggingface5',
+        'ViT, ViT-MAE (networks in memory of transformers from 5 on)',
+        _LAYERS_OF_5,
+        r'layers\.\d+\.attention\.q_proj\.weight',
+    ),
+)
+for _name, _description, _layers, _mark in _FORMS:
     register_huggingface(
         _name,
         _description,

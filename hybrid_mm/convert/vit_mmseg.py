@@ -20,29 +20,30 @@ _RULES = [
     (rf'layers\.(\d+)\.attn\.attn\.out_proj{_LEAF}', r'blocks.\1.attn.proj.\2'),
     (rf'layers\.(\d+)\.attn\.(qkv|proj){_LEAF}', r'blocks.\1.attn.\2.\3'),
     (r'layers\.(\d+)\.gamma_([12])', r'blocks.\1.gamma\2'),
-    (r'layers\.(\d+)\.attn\.relative_position_bias_table', r'blocks.\1.attn.table'),
     (rf'layers\.(\d+)\.ffn\.layers\.0\.0{_LEAF}', r'blocks.\1.mlp.fc1.\2'),
     (rf'layers\.(\d+)\.ffn\.layers\.1{_LEAF}', r'blocks.\1.mlp.fc2.\2'),
     (rf'ln1{_LEAF}', r'norm.\1'),
 ]
 
+_TABLE = '.attn.relative_position_bias_table'
+
 
 def _convert(state: StateDict) -> StateDict:
     state = {k: v for k, v in state.items() if not k.endswith('.relative_position_index')}
+    for key in [key for key in state if key.endswith(_TABLE)]:
+        if state[key].any():
+            raise ValueError(
+                f"vit-mmseg: {key} is of MMSegmentation's MAE after training, a bias by relative "
+                'position that ViT has no place for'
+            )
+        del state[key]
     out = rename(state, _RULES, 'vit-mmseg')
     if 'stem.pre_norm.weight' not in out:
         weight = out['stem.proj.weight']
         out.setdefault('stem.proj.bias', weight.new_zeros(len(weight)))
     for key in [key for key in out if key.endswith('.attn.proj.weight')]:
         out.setdefault(key.replace('weight', 'bias'), out[key].new_zeros(len(out[key])))
-    tables = [key for key in out if key.endswith('.attn.table')]
-    used = [key for key in tables if out[key].any()]
-    if used:
-        raise ValueError(
-            f"vit-mmseg: {used[0]} is a bias by relative position of MMSegmentation's MAE after "
-            'training, which ViT has no place for'
-        )
-    return {key: value for key, value in out.items() if key not in tables}
+    return out
 
 
 _MARKS = re.compile(r'layers\.\d+\.attn\.(attn\.in_proj_weight|relative_position_bias_table)')

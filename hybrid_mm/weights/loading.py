@@ -3,10 +3,11 @@
 from typing import Any
 
 from hybrid_mm.checkpoint_files import CheckpointError, load_from_local
-from hybrid_mm.convert import convert, unwrap
+from hybrid_mm.convert import convert
 from hybrid_mm.errors import plain_text
+from hybrid_mm.weights.contents import weights_of
 from hybrid_mm.weights.finding import download_again, weights_file
-from hybrid_mm.weights.registry import OURS, SCHEME
+from hybrid_mm.weights.registry import OURS, SCHEME, find_weights
 
 
 def load_by_name(filename: str, map_location: Any = None, **unused: Any) -> dict[str, Any]:
@@ -27,13 +28,15 @@ def load_by_name(filename: str, map_location: Any = None, **unused: Any) -> dict
         if published is None or not download_again(path, published):
             raise
         loaded = load_from_local(str(path), map_location)
+    state = weights_of(loaded, str(path), published.key if published else None)
     try:
         if published is None:
-            state = convert(unwrap(loaded))
-        else:
-            state = unwrap(loaded, published.key)
-            if published.layout != OURS:
-                state = convert(state, published.layout)
+            # a file of the user's for a network that is not ours stays as it is
+            layouts = {file.layout for file in find_weights(name).files}
+            if layouts != {OURS}:
+                state = convert(state)
+        elif published.layout != OURS:
+            state = convert(state, published.layout)
     except ValueError as error:
         raise CheckpointError(str(path), f'cannot be used: {plain_text(error)}') from error
     own = loaded.get('meta') if isinstance(loaded.get('meta'), dict) else {}  # its classes

@@ -561,7 +561,14 @@ def test_maps_that_are_not_square_are_known_by_their_argument():
         'patch_embed.proj.weight': torch.ones(1),
     }
     assert convert(official)['stem.position'].shape[1] == 17
-    assert convert(official | {'cls_token': torch.ones(1)})['stem.position'].shape[1] == 16
+    # beside a class token as well (timm's no_embed_class); a network of 3 x 5 patches knows better
+    official |= {'cls_token': torch.rand(1, 1, 16)}
+    assert convert(official)['stem.position'].shape[1] == 17
+    model = MODELS.build(dict(type='ViT', pretrain_img_size=[48, 80], arch=_VIT, out_indices=(1,)))
+    found = convert({**official, 'patch_embed.proj.weight': torch.ones(16, 3, 16, 16)})
+    found = {key: found[key] for key in ('stem.position', 'stem.class_token')}
+    model.load_state_dict(found, strict=False)
+    assert torch.equal(model.stem.position, source.stem.position)
 
 
 @pytest.mark.part_of('network:PVT', 'network:LeViT', 'network:ViT')
@@ -662,6 +669,9 @@ def test_what_a_file_lacks_is_missed():
     with pytest.raises(CheckpointError, match=r'6 missing: stages.0.norm.weight'):
         check_weights(dense, classifier, 'x.pth')
     dense.load_strictly(classifier, 'the file')
+    some = {k: v for k, v in dense.state_dict().items() if not k.startswith('stages.1.norm.')}
+    with pytest.raises(ValueError, match=r'2 missing: stages.1.norm.weight'):
+        dense.load_strictly(some, 'the file')
 
     mixed = MODELS.build(dict(type='ACmixSwin', arch=_SWIN, window_size=4))
     own = mixed.state_dict()

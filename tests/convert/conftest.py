@@ -1,11 +1,15 @@
 """The contract of all converters."""
 
+import importlib.util
+import json
 import re
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from hybrid_mm.convert import convert, detect
+from hybrid_mm.convert import SOURCES, convert, detect
 
 
 @torch.no_grad()
@@ -51,7 +55,11 @@ def round_trip():
         """
         model = fill(make())
         own, state = model.state_dict(), official(model)
-        assert detect(state | (extra or {})) == source
+        whole = state | (extra or {})
+        assert detect(whole) == source
+        bare = {k.removeprefix('backbone.'): v for k, v in whole.items()}
+        keys = set(whole if SOURCES[source].whole else bare)
+        assert [name for name, other in SOURCES.items() if other.matches(keys)] == [source]
         out = convert(state | (extra or {}))
         assert out.keys() == {f'{prefix[1]}{key}' if prefix else key for key in own}
         bare = {key.removeprefix(prefix[1]) if prefix else key: out[key] for key in out}
@@ -81,3 +89,49 @@ def round_trip():
         return model, state, out
 
     return check
+
+
+class StoredHeads:
+    """Cases of heads of other libraries, which ``tools/dev/peer_heads.py`` writes."""
+
+    def __init__(self):
+        root = Path(__file__).resolve().parents[2]
+        self.folder = root / 'tests/convert/data/heads'
+        spec = importlib.util.spec_from_file_location(
+            'peer_cases_of_heads', root / 'tools/dev/peer_cases.py'
+        )
+        self.tools = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = self.tools  # where dataclasses look for it
+        spec.loader.exec_module(self.tools)
+
+    def case(self, source, name):
+        return json.loads((self.folder / f'{source}.json').read_text())[name]
+
+    def drawn(self, name, shape):
+        """Values as they are in a case, in single precision."""
+        return self.tools.drawn(name, shape).float()
+
+    def state(self, source, name):
+        """Weights of a case under the names of the library."""
+        tensors = self.case(source, name)['tensors']
+        # counters of batch norms are scalars
+        return {
+            key: self.drawn(key, shape)
+            if not key.endswith('num_batches_tracked')
+            else torch.tensor(0)
+            for key, shape in tensors.items()
+        }
+
+    def check(self, outputs, expected):
+        """Compare outputs with those of the library at the places that are stored."""
+        assert [list(x.shape)[-len(s) :] for x, (s, _) in zip(outputs, expected, strict=True)] == [
+            shape for shape, _ in expected
+        ]
+        for output, (_, values) in zip(outputs, expected, strict=True):
+            found = torch.tensor(self.tools.places(output))
+            torch.testing.assert_close(found, torch.tensor(values), rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope='session')
+def heads():
+    return StoredHeads()

@@ -32,7 +32,8 @@ def pyramid(norm):
 def test_feature_pyramid(norm):
     names = pyramid(norm)
     values = {key: torch.rand(3) for key in names}
-    heads = {'roi_heads.box_head.fc1.weight': torch.rand(2), 'proposal_generator.x': torch.rand(2)}
+    # of heads that MMDetection has not
+    heads = {'roi_heads.keypoint_head.x': torch.rand(2), 'sem_seg_head.x': torch.rand(2)}
     state = NETWORK | values | heads
     assert detect(state) == 'mvitv2-detectron2'
     out = convert(state)
@@ -41,6 +42,15 @@ def test_feature_pyramid(norm):
     assert all(out[key] is value for key, value in heads.items())
     proj = out['backbone.stages.0.embed.proj.weight']
     assert proj is NETWORK['backbone.bottom_up.patch_embed.proj.weight']
+
+
+def test_feature_pyramid_with_batch_norms():
+    statistics = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')
+    values = {f'backbone.fpn_output3.norm.{leaf}': torch.rand(3) for leaf in statistics}
+    out = convert(NETWORK | values)
+    assert {key for key in out if 'neck' in key} == {
+        f'neck.fpn_convs.1.bn.{leaf}' for leaf in statistics
+    }
 
 
 def test_strangers():

@@ -5,6 +5,7 @@
 
 import importlib.util
 import json
+import re
 import sys
 from functools import partial
 from pathlib import Path
@@ -123,8 +124,81 @@ def test_stored_cases_are_those_of_the_library(source):
         if peer.missing():
             pytest.skip(peer.missing())
         again = peer.case()
-        for key in ('ours', 'tensors', 'integers', 'logits', 'image', 'file', 'adjust'):
+        for key in ('ours', 'tensors', 'integers', 'logits', 'image', 'file', 'adjust', 'zero'):
             assert again[key] == json.loads(json.dumps(case[key])), key
         assert [shape for shape, _ in again['outputs']] == [shape for shape, _ in case['outputs']]
         for (_, found), (_, values) in zip(again['outputs'], case['outputs'], strict=True):
             torch.testing.assert_close(torch.tensor(found), torch.tensor(values))
+
+
+def tensors(source, **extra):
+    """The first stored state dict of a source, with tensors of other shapes in addition."""
+    case = next(case for case in STORED.values() if case['source'] == source)
+    return peers.state_dict(case) | {k: torch.rand(shape) for k, shape in extra.items()}
+
+
+@pytest.mark.parametrize(
+    ('source', 'token'),
+    [
+        ('vit-huggingface', 'deit.embeddings.distillation_token'),
+        ('vit-huggingface5', 'embeddings.distillation_token'),
+        ('vit', 'dist_token'),  # of MMPretrain and timm
+    ],
+)
+def test_distilled_networks_are_refused(source, token):
+    state = tensors(source, **{token: (1, 1, 12), 'distillation_classifier.weight': (5, 12)})
+    assert detect(state) == source
+    with pytest.raises(
+        ValueError, match=r'distilled DeiT, whose distillation token .* ViT has no pl'
+    ):
+        convert(state)
+
+
+@pytest.mark.parametrize(
+    ('source', 'first', 'second'),
+    [
+        ('pvt-mmdet', r'layers\.(\d)\.1\.(\d)\.', 'layers.{}.1.{}.ffn.layers.4.weight'),
+        ('pvt', '', 'block1.0.mlp.dwconv.dwconv.weight'),
+    ],
+)
+def test_the_second_pvt_is_refused(source, first, second):
+    """It has no positions, so that MMDetection's blocks count from 0, and a convolution more."""
+    if source == 'pvt':
+        state = {
+            'patch_embed1.proj.weight': torch.ones(1),
+            'block1.0.attn.kv.weight': torch.ones(1),
+        }
+    else:
+        down = lambda m: f'layers.{m[1]}.1.{int(m[2]) - 1}.'  # noqa: E731
+        state = {re.sub(first, down, key): v for key, v in tensors(source).items()}
+        state = {key: v for key, v in state.items() if not key.endswith('pos_embed')}
+    second = second.format(0, 0)
+    state[second] = torch.rand(8, 1, 3, 3)
+    assert detect(state) == source
+    with pytest.raises(ValueError, match=rf'weights of PVTv2, .*\({re.escape(second)} belongs to'):
+        convert(state)
+
+
+def test_biases_of_mae_after_training_are_refused():
+    state = next(peers.state_dict(case) for case in STORED.values() if case['zero'])
+    key = 'layers.1.attn.relative_position_bias_table'
+    state[key][3, 0] = 1e-3
+    with pytest.raises(ValueError, match=rf'{re.escape(key)} is of MMSegmentation.s MAE after tr'):
+        convert(state)
+
+
+def test_projections_come_together():
+    state = tensors('vit-huggingface')
+    del state['encoder.layer.1.attention.attention.key.weight']
+    with pytest.raises(ValueError, match=r'blocks\.1\.attn\.q\.weight is there, but not .*\.k\.we'):
+        convert(state)
+
+
+@pytest.mark.parametrize('prefix', ['', 'model.', 'van.', 'model.van.'])
+def test_prefixes_of_transformers(prefix):
+    state = {f'{prefix}{key}': value for key, value in tensors('van-huggingface').items()}
+    assert detect(state) == 'van-huggingface'
+    assert convert(state).keys() == convert(tensors('van-huggingface')).keys()
+    strange = f'{prefix}encoder.stages.0.gain'
+    with pytest.raises(ValueError, match=f"do not know the key '{strange}'"):
+        convert(state | {strange: torch.ones(1)})

@@ -14,7 +14,7 @@ from hybrid_mm.weights.registry import OURS, all_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = {path.stem: path for path in ROOT.glob('configs/*/*.py')}
-SAMPLES = {'gcnet_r50-d8_4xb4-80k_ade20k-512x512'}
+SAMPLES = {'retinanet_pvtv2-b1_fpn_1x_coco'}
 NAMES = [
     pytest.param(
         name,

@@ -93,6 +93,10 @@ MISTAKES = {
         set_in('Collections', 0, 'Paper', 'URL', value='arxiv'),
         'URL must start with https://',
     ),
+    'weights without encryption': (
+        set_in('Models', 0, 'Weights', value='http://x.org/a.pth'),
+        'Weights must start with https://',
+    ),
     'other README': (set_in('Collections', 0, 'README', value='R.md'), 'configs/x/README.md'),
     'slip in a field': (set_in(*META, 'Flops', value=3), "'Flops'; did you mean FLOPs?"),
     'text for a number': (set_in(*META, 'Parameters', value='10M'), "non-empty int, got '10M'"),

@@ -30,12 +30,16 @@ VALUES = 24  # of every output that are stored
 _TABLES = ('pos', 'table', 'rpb', 'attention_biases', 'token', 'cls')
 
 
-def drawn(name: str, shape: Sequence[int]) -> Tensor:
+def drawn(name: str, shape: Sequence[int], zero: str = '') -> Tensor:
     """Draw the values of a tensor, which its name and shape tell: none is zero, one, or repeated.
+
+    If its name ends with ``zero``, all are zero.
 
     Variances are in 0.2..1 and factors of norms in 0.4..1.2, weights have a variance of one over
     their inputs, so that every tensor matters for the outputs.
     """
+    if zero and name.endswith(zero):
+        return torch.zeros(tuple(shape), dtype=torch.float64)
     random = np.random.RandomState(zlib.crc32(name.encode()))
     values = random.uniform(-1, 1, shape)
     leaf = name.replace('/', '.').rsplit('.', 1)[-1]
@@ -52,7 +56,7 @@ def drawn(name: str, shape: Sequence[int]) -> Tensor:
 
 def state_dict(case: dict[str, Any]) -> dict[str, Tensor]:
     """The state dict of a stored case; what follows from sizes, such as an index, is zero."""
-    floating = {k: drawn(k, shape) for k, shape in case['tensors'].items()}
+    floating = {k: drawn(k, shape, case['zero']) for k, shape in case['tensors'].items()}
     whole = {k: torch.zeros(shape, dtype=torch.int64) for k, shape in case['integers'].items()}
     return floating | whole
 
@@ -84,6 +88,7 @@ class Peer:
         file: Name that such a file has.
         package: Package whose version is noted.
         versions: Major versions that have it with these names.
+        zero: End of the names of tensors that are zero.
     """
 
     source: str
@@ -97,6 +102,7 @@ class Peer:
     file: str = 'pytorch_model.bin'
     package: str = 'transformers'
     versions: tuple[int, ...] = ()
+    zero: str = ''
 
     def missing(self) -> str | None:
         """Why it cannot be made here, if so."""
@@ -120,6 +126,7 @@ class Peer:
             file=self.file,
             logits=self.logits,
             image=list(self.image),
+            zero=self.zero,
             integers={},
             tensors={},
         )
@@ -127,7 +134,7 @@ class Peer:
         for key, value in model.state_dict().items():
             if value.is_floating_point():
                 case['tensors'][key] = list(value.shape)
-                values[key] = drawn(key, value.shape)
+                values[key] = drawn(key, value.shape, self.zero)
             else:
                 case['integers'][key] = list(value.shape)
         model.load_state_dict(values, strict=False)
@@ -328,15 +335,16 @@ def _last_token(model: nn.Module, x: Tensor) -> list[Tensor]:
 
 def _vit(source: str = 'vit-huggingface', version: int = 4) -> list[Peer]:
     theirs = dict(hidden_size=12, num_hidden_layers=3, num_attention_heads=3, intermediate_size=24,
-                  image_size=32, patch_size=8, layer_norm_eps=1e-6, num_labels=5)  # fmt: skip
+                  image_size=32, patch_size=8, num_labels=5)  # fmt: skip
     ours = dict(type='ViT', arch=dict(embed_dim=12, heads=3, depths=[1, 1, 1]), patch_size=8,
-                pretrain_img_size=32, img_size=32, mlp_ratio=2, out_indices=[0, 1, 2])  # fmt: skip
+                pretrain_img_size=32, img_size=32, mlp_ratio=2, out_indices=[0, 1, 2],
+                norm_eps=1e-12)  # fmt: skip
     classes = dict(ours, out_indices=[2], pooled=True, final_norm=True)
     small = (1, 3, 32, 32)
     wide = dict(theirs, qkv_bias=False, image_size=(16, 48), num_channels=1, patch_size=16,
-                intermediate_size=36)  # fmt: skip
+                intermediate_size=36, layer_norm_eps=1e-6)  # fmt: skip
     ours2 = dict(ours, qkv_bias=False, pretrain_img_size=[16, 48], in_channels=1, patch_size=16,
-                 img_size=[16, 48], mlp_ratio=3)  # fmt: skip
+                 img_size=[16, 48], mlp_ratio=3, norm_eps=1e-6)  # fmt: skip
     mae = dict(theirs, mask_ratio=0.0, decoder_hidden_size=8, decoder_num_hidden_layers=1,
                decoder_num_attention_heads=1, decoder_intermediate_size=8)  # fmt: skip
 
@@ -483,6 +491,7 @@ def _vit_mmseg() -> list[Peer]:
     ours = dict(type='ViT', arch=arch, patch_size=8, pretrain_img_size=[32, 48], mlp_ratio=2,
                 img_size=32, out_indices=[0, 1])  # fmt: skip
     plain = dict(theirs, qkv_bias=False, patch_bias=False, with_cls_token=False, final_norm=True)
+    mae = {key: value for key, value in theirs.items() if key != 'patch_bias'}
     return [
         _openmmlab('vit-mmseg', 'mmseg', 'VisionTransformer', theirs, ours, image=(1, 3, 32, 48)),
         _openmmlab('vit-mmseg', 'mmseg', 'VisionTransformer', theirs, ours, image=(2, 3, 41, 57)),
@@ -491,27 +500,31 @@ def _vit_mmseg() -> list[Peer]:
         _openmmlab('vit-mmseg', 'mmseg', 'VisionTransformer',
                    dict(plain, pre_norm=True, with_cls_token=True),
                    dict(ours, qkv_bias=False, pre_norm=True, final_norm=True)),
+        _openmmlab('vit-mmseg', 'mmseg', 'MAE', dict(mae, init_values=0.5, final_norm=True),
+                   dict(ours, layer_scale=0.5, final_norm=True), image=(1, 3, 32, 48),
+                   zero='.relative_position_bias_table'),
     ]  # fmt: skip
 
 
 def _vit_mmpretrain() -> list[Peer]:
+    # 24 patches and a class token: 25 is the number of a square map, too
     theirs = dict(arch=dict(embed_dims=12, num_layers=3, num_heads=3, feedforward_channels=24),
-                  img_size=(32, 40), patch_size=8, out_indices=(0, 2), final_norm=False,
+                  img_size=(32, 48), patch_size=8, out_indices=(0, 2), final_norm=False,
                   out_type='featmap')  # fmt: skip
     ours = dict(type='ViT', arch=dict(embed_dim=12, heads=3, depths=[1, 2]), patch_size=8,
-                pretrain_img_size=[32, 40], img_size=32, mlp_ratio=2,
+                pretrain_img_size=[32, 48], img_size=32, mlp_ratio=2,
                 out_indices=[0, 1])  # fmt: skip
     scaled = dict(theirs, layer_scale_init_value=0.1, qkv_bias=False, final_norm=True)
     clip = dict(theirs, pre_norm=True, patch_cfg=dict(bias=False), out_type='cls_token',
                 out_indices=-1, final_norm=True)  # fmt: skip
     return [
-        _openmmlab('vit', 'mmpretrain', 'VisionTransformer', theirs, ours, image=(1, 3, 32, 40)),
+        _openmmlab('vit', 'mmpretrain', 'VisionTransformer', theirs, ours, image=(1, 3, 32, 48)),
         _openmmlab('vit', 'mmpretrain', 'VisionTransformer', scaled,
                    dict(ours, layer_scale=0.1, qkv_bias=False, final_norm=True),
                    image=(2, 3, 41, 57)),
         _openmmlab('vit', 'mmpretrain', 'VisionTransformer', clip,
                    dict(ours, pre_norm=True, pooled=True, final_norm=True, out_indices=[1]),
-                   image=(1, 3, 32, 40)),
+                   image=(1, 3, 32, 48)),
     ]  # fmt: skip
 
 
