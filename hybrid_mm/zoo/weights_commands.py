@@ -17,6 +17,7 @@ from hybrid_mm.run.outputs import check_output_folder, replacing
 from hybrid_mm.run.published import needed_weights, published_weights
 from hybrid_mm.weights import SCHEME, PublishedFile, Weights, all_weights, find_weights
 from hybrid_mm.weights.finding import WeightsError, weights_file
+from hybrid_mm.weights.identify import describe
 from hybrid_mm.zoo.listing import matches, show, shown_path
 
 WILDCARDS = frozenset('*?[')
@@ -30,6 +31,7 @@ Published weights, which configs name as hybrid_mm://NAME.
   python -m hybrid_mm weights get configs/van/*.py --to DIR
                                                            all that these configs start from
   python -m hybrid_mm weights path van-b0_in1k             the file on this machine
+  python -m hybrid_mm weights check FILE                   which network and layout is this?
 
 Files are looked for in checkpoints/, in the folders of HYBRID_MM_WEIGHTS and in torch's cache.
 """
@@ -43,7 +45,7 @@ def add_weights(commands: argparse._SubParsersAction) -> None:
         description=_WEIGHTS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    actions = parser.add_subparsers(dest='action', required=True, metavar='list|get|path')
+    actions = parser.add_subparsers(dest='action', required=True, metavar='list|get|path|check')
     listed = actions.add_parser('list', help='print what is published, and what is here')
     listed.add_argument(
         'pattern', nargs='*', default=[], help='words of names, trees, cases or licences'
@@ -66,6 +68,8 @@ def add_weights(commands: argparse._SubParsersAction) -> None:
     )
     path = actions.add_parser('path', help='print where the file is; status 1 if it is not here')
     path.add_argument('name', metavar='NAME')
+    check = actions.add_parser('check', help='say of which network and in which layout files are')
+    check.add_argument('files', nargs='+', metavar='FILE')
 
 
 def weights_command(args: argparse.Namespace) -> int:
@@ -74,6 +78,8 @@ def weights_command(args: argparse.Namespace) -> int:
         return get_weights(args.names, args.to, args.auto)
     if args.action == 'path':
         return print_path(args.name)
+    if args.action == 'check':
+        return check_files(args.files)
     list_weights(' '.join(args.pattern), args.json)
     return 0
 
@@ -282,6 +288,26 @@ def print_path(name: str) -> int:
         print(f'error: {_plain(error)}', file=sys.stderr)
         return 1
     return 0
+
+
+def check_files(files: Sequence[str]) -> int:
+    """Print of which network and in which layout files are.
+
+    Args:
+        files: Files, or names of weights that are on this machine.
+
+    Returns:
+        Exit status: 1 if one of them cannot be read.
+    """
+    failed = 0
+    for file in files:
+        try:
+            path = weights_file(file, download=False)[0] if file.startswith(SCHEME) else file
+            print(describe(path))
+        except CheckpointError as error:
+            failed += 1
+            print(f'error: {_plain(error)}', file=sys.stderr)
+    return int(failed > 0)
 
 
 def _plain(error: CheckpointError) -> str:
