@@ -149,7 +149,8 @@ def check_weights(
     """
     model, weights = inner_model(model), weights_of(checkpoint, path)
     own = model.state_dict()
-    best: tuple[int, list[str], str] = (-1, [], '')
+    # numbers of tensors of the model that a reading has, of the same shape and of any
+    best: tuple[tuple[int, int], list[str], str] = ((-1, 0), [], '')
     for reading, how in readings(weights, own):
         try:
             state, changes = (reading, '') if same_size else fitted_weights(model, reading)
@@ -160,15 +161,16 @@ def check_weights(
             if changes:
                 print_log(f'weights of {path}: {changes}', 'current')
             return state
-        fitting = sum(key in state and state[key].shape == own[key].shape for key in own)
-        if fitting > best[0]:
-            best = fitting, found, how
-    fitting, found, how = best
+        named = [key for key in own if key in state]
+        fitting = sum(state[key].shape == own[key].shape for key in named)
+        if (fitting, len(named)) > best[0]:
+            best = (fitting, len(named)), found, how
+    (fitting, common), found, how = best
     try:
         _converted(weights)
     except ValueError as error:  # names the key that its layout does not have
         found = [str(error), *(found if 2 * fitting > len(own) else ())]
-    other = misfit(weights, own, type(model).__name__)
+    other = misfit(weights, own, type(model).__name__) if 2 * common < len(own) else None
     found = [other, *found] if other else found
     raise CheckpointError(
         path, f'is not one of this model ({type(model).__name__}){how}:\n  ' + '\n  '.join(found)

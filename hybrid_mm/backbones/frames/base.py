@@ -129,6 +129,9 @@ class StrictWeights(FitsWeights, BaseModule):
         except UnknownSizeError:
             raise
         except ValueError as error:
+            own, found = self.state_dict().keys(), fitted_weights(self, state)[0].keys()
+            if 2 * len(own & found) >= min(len(own), len(found)):
+                raise  # one of this network, of another variant
             name = type(self).__name__
             meta = loaded.get('meta')
             source = meta.get('source') if isinstance(meta, dict) else None
