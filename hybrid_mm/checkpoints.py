@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from hybrid_mm import checkpoint_files
 from hybrid_mm.checkpoint_files import CheckpointError, MissingCheckpointError, file_of_address
-from hybrid_mm.convert import as_classifier, convert, detect, differences, unwrap
-from hybrid_mm.convert.core import averages, container, misfit
-from hybrid_mm.errors import UserError, plain_text, warn
+from hybrid_mm.convert import as_classifier, convert, detect, differences
+from hybrid_mm.convert.core import misfit
+from hybrid_mm.errors import UserError, plain_text
 from hybrid_mm.ops.fitted_weights import fitted_weights
 from hybrid_mm.weights import SCHEME, load_by_name, weights_file
+from hybrid_mm.weights.contents import weights_of
 
 __all__ = [
     'CheckpointError',
@@ -31,8 +32,6 @@ __all__ = [
     'readings',
     'weights_of',
 ]
-
-_told: set[str] = set()  # files whose averages were named
 
 
 def check_exists(path: str) -> None:
@@ -85,29 +84,6 @@ def read_checkpoint(path: str) -> dict[str, Any]:
             path, f'holds a {type(checkpoint).__name__}; expected a dict of weights'
         )
     return checkpoint
-
-
-def weights_of(checkpoint: dict[str, Any], path: str, key: str | None = None) -> dict[str, Tensor]:
-    """Weights in a checkpoint; see :func:`hybrid_mm.convert.unwrap` for the containers.
-
-    Of a file that holds weights and their averages over the training, the weights are taken, with
-    a warning; checkpoints of MMEngine, whose ``EMAHook`` finds its own, aside.
-
-    Raises:
-        CheckpointError: There are none.
-    """
-    try:
-        found = unwrap(checkpoint, key)
-    except ValueError as error:
-        raise CheckpointError(path, f'cannot be used: {error}') from error
-    others = averages(checkpoint) if key is None and 'meta' not in checkpoint else []
-    if others and path not in _told:
-        _told.add(path)
-        warn(
-            f'checkpoint {path} has averaged weights too: those of {container(checkpoint)!r} are '
-            f'taken; python tools/convert_checkpoint.py --key {others[0]} takes the others'
-        )
-    return found
 
 
 def inner_model(model: nn.Module) -> nn.Module:

@@ -261,7 +261,10 @@ def registry(tmp_path, monkeypatch):
 
     The test runs in an empty folder, and no files of the machine's are found.
     """
+    from hybrid_mm.weights import finding
     from hybrid_mm.weights import registry as module
+
+    caches = (module.all_weights, module._preprocessing, finding._ambiguous)
 
     def make(**trees: str) -> None:
         folder = tmp_path / 'registry'
@@ -270,7 +273,7 @@ def registry(tmp_path, monkeypatch):
         for tree, text in trees.items():
             (folder / f'published/{tree}.yml').write_text(text)
         monkeypatch.setattr(module, 'FOLDER', folder)
-        for cached in (module.all_weights, module._preprocessing):
+        for cached in caches:
             cached.cache_clear()
 
     (tmp_path / 'here').mkdir()
@@ -279,7 +282,7 @@ def registry(tmp_path, monkeypatch):
     monkeypatch.delenv('HYBRID_MM_WEIGHTS', raising=False)
     yield make
     monkeypatch.undo()
-    for cached in (module.all_weights, module._preprocessing):
+    for cached in caches:
         cached.cache_clear()
 
 

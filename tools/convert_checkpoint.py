@@ -13,6 +13,7 @@ from hybrid_mm.errors import UserError, nearest, plain_text
 from hybrid_mm.run import options
 from hybrid_mm.run.outputs import check_output_file, replacing
 from hybrid_mm.run.tool import tool
+from hybrid_mm.weights.registry import OURS, SCHEME
 
 
 @tool
@@ -20,7 +21,7 @@ def main(argv: list[str] | None = None) -> None:
     """Write the converted weights, and print the layout that was found and what was written."""
     sources = ', '.join(sorted(SOURCES))
     parser = options.parser(__doc__)
-    parser.add_argument('input', help='official checkpoint, of any format that is known')
+    parser.add_argument('input', help='official checkpoint of a known format, or hybrid_mm://NAME')
     parser.add_argument('output', help='file to write (.pth)')
     parser.add_argument('--source', help=f'layout of the input, found by its keys: {sources}')
     parser.add_argument(
@@ -32,15 +33,17 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f'--source {args.source} is unknown{hint}')
 
     check_output_file(args.output, 'output', inputs=[args.input])
-    state = weights_of(read_checkpoint(args.input), args.input, args.key)
+    checkpoint = read_checkpoint(args.input)
+    state = weights_of(checkpoint, args.input, args.key)
     try:
-        source = args.source or detect(state)
+        by_name = args.input.startswith(SCHEME)  # converted when it is loaded
+        source = checkpoint['meta']['source'] or OURS if by_name else args.source or detect(state)
         if source is None:
             raise ValueError(
                 f'no layout that is known has such names: {", ".join(list(state)[:3])}, ...: it is '
                 f'in our layout already, or in an unknown one; known are {sources}'
             )
-        converted = convert(state, source)
+        converted = state if by_name else convert(state, source)
     except (KeyError, ValueError) as error:
         raise UserError(f'{args.input}: {plain_text(error)}') from error
     with replacing(args.output) as path:

@@ -88,8 +88,13 @@ class PatchTokens(SizedTables):
     def fit_weights(self, state: StateDict) -> StateDict:
         """Fit positions, and patches to our patch size (bicubic; ViTDet-H comes from 14 pixels).
 
-        A class token is left out where we have none.
+        A class token is left out where we have none. 'patch_position' are positions of a file that
+        does not tell whether the first one is that of a class token.
         """
+        if 'patch_position' in state:
+            patches = state.pop('patch_position')
+            known = patches.shape[1] == self.position.shape[1]
+            state['position'] = patches if known else F.pad(patches, (0, 0, 1, 0))
         position, token = state.get('position'), 'class_token' in state
         if self.class_token is None:
             state.pop('class_token', None)

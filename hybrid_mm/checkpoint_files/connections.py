@@ -3,6 +3,7 @@
 import html
 import re
 import socket
+import ssl
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -76,7 +77,8 @@ def connection(url: str, headers: Mapping[str, str]) -> Iterator[Any]:
         cause = error.reason
         silent = isinstance(cause, TimeoutError)
         text = f'no answer within {_timeout():g} s' if silent else text_of(cause)
-        raise FailedError(text + _by_proxy(url), away=isinstance(cause, OSError)) from error
+        away = isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError)
+        raise FailedError(text + _by_proxy(url), away) from error
     except DiskError:
         raise
     except TimeoutError as error:

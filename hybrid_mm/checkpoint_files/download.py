@@ -18,7 +18,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,10 +109,18 @@ class DownloadError(UserError):
         reason: Why, without the address if there is but one.
         away: Whether no server could be reached, as without a network.
         local: Whether the folder is the cause, and not a server.
+        failures: Reason of every address.
     """
 
-    def __init__(self, reason: str, away: bool = False, local: bool = False) -> None:
+    def __init__(
+        self,
+        reason: str,
+        away: bool = False,
+        local: bool = False,
+        failures: Mapping[str, str] | None = None,
+    ) -> None:
         self.reason, self.away, self.local = reason, away, local
+        self.failures = dict(failures or {})
 
     def __str__(self) -> str:
         return self.reason
@@ -185,7 +193,7 @@ def download_file(
                     _download(addresses, path, _Part.of(path, turn.locked), known, check)
                 except DownloadError as error:
                     error.reason += there
-                    turn.leave(dict(reason=error.reason, away=error.away, local=error.local))
+                    turn.leave(vars(error))
                     raise
                 break
     except OSError as error:
@@ -210,7 +218,7 @@ class _Part:
 
     def __init__(self, path: Path) -> None:
         self.path, self.note = path, path.with_name(path.name + '.json')
-        self.resumed = False
+        self.resumed, self.told = False, ''
 
     @classmethod
     def of(cls, path: Path, locked: bool) -> '_Part':
@@ -267,7 +275,7 @@ def _download(
             failures[url] = error
             if not part.origin():
                 part.remove()
-            if len(failures) < len(addresses):
+            if len(failures) < len(addresses) and not error.away:
                 print(f'warning: {url}: {error.reason}; trying another address', file=sys.stderr)
             continue
         except OSError as error:
@@ -276,11 +284,12 @@ def _download(
             raise
         _put(part.path, path, known)
         return
-    reasons = [error.reason for error in failures.values()]
-    if len(failures) > 1:
-        reasons = [f'{url}: {error.reason}' for url, error in failures.items()]
+    reasons = {url: error.reason for url, error in failures.items()}
+    text = '; '.join(f'{url}: {reason}' for url, reason in reasons.items())
+    if len(reasons) == 1:
+        text = reasons[addresses[0]]
     away = bool(failures) and all(error.away for error in failures.values())
-    raise DownloadError('; '.join(reasons) or 'it has no address', away)
+    raise DownloadError(text or 'it has no address', away, failures=reasons)
 
 
 def _put(part: Path, path: Path, known: Fingerprint) -> None:
@@ -307,7 +316,6 @@ def _from_address(
     url: str, part: _Part, known: Fingerprint, check: Callable[[Path], str | None] | None
 ) -> None:
     """Make a part the whole file, in several tries if need be."""
-    print(f'downloading {url}', file=sys.stderr)
     pauses, most, anew = iter(PAUSES), part.size, False
     while True:
         try:
@@ -367,6 +375,8 @@ def _receive(url: str, answer: Any, part: _Part, known: Fingerprint, start: int)
         total = _continued(url, headers, part, start)
     else:
         start, begin = 0, next(blocks, b'')
+        if not begin and not total:
+            raise FailedError('it gives an empty file')
         if page := web_page(begin, headers):
             raise FailedError(f'it gives {page}')
         if known.size is not None and total not in (None, known.size):
@@ -376,6 +386,10 @@ def _receive(url: str, answer: Any, part: _Part, known: Fingerprint, start: int)
         part.begin(_origin(url, headers, total, known) if encoding == 'identity' else None)
     total = total if total is not None else known.size
     _check_space(part.path.parent, start, total)
+    if url != part.told:
+        part.told = url
+        size = f' ({_bytes(total)})' if total else ''
+        print(f'downloading {url}{size}', file=sys.stderr)
     position, bar = start, _bar(start, total)
     with on_disk():
         file = open(part.path, 'ab')  # noqa: SIM115
@@ -385,6 +399,9 @@ def _receive(url: str, answer: Any, part: _Part, known: Fingerprint, start: int)
                 file.write(block)
             position += len(block)
             bar.update(len(block))
+    except DiskError as error:
+        size = f'; the file has {_bytes(total)}' if total else ''
+        raise DiskError(error.errno, f'{error.strerror}{size}') from error
     finally:
         bar.close()
         with on_disk():
@@ -465,5 +482,4 @@ def _bar(start: int, total: int | None) -> Any:
         disable=not sys.stderr.isatty(),
         unit='B',
         unit_scale=True,
-        unit_divisor=1024,
     )

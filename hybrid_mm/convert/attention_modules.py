@@ -145,7 +145,7 @@ register(
     NAME,
     Source(
         'ResNets with SE, BAM, CBAM, ECA, GE, SK, triplet, coordinate attention or lambda layers '
-        "of their official repositories, timm or MMPretrain; timm's with stems of three convolutions",
+        "of their official repositories, timm or MMPretrain; timm's with three convolutions first",
         _matches,
         _convert,
     ),

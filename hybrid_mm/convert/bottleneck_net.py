@@ -9,7 +9,7 @@ from hybrid_mm.convert.core import Source, StateDict, register, rename
 
 _BLOCK = r'stages\.(\d+)\.(\d+)\.'
 _OURS = r'stages.\1.blocks.\2.'
-_LEAF = r'(\w+)'
+_LEAF = r'(weight|bias|running_mean|running_var|num_batches_tracked)'
 _TIMM = [
     # a stem of one convolution has no number if no pooling follows it
     (r'stem\.conv(\d?)\.conv\.weight', r'stem.layers.\1.conv.weight'),

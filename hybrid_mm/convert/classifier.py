@@ -6,7 +6,7 @@ from torch import Tensor
 from hybrid_mm.convert.core import StateDict
 
 # layers of a head in our layout, and in the heads of MMPretrain; the first that fits counts
-_LINEAR = {'head.': 'head.fc.'}  # LinearClsHead
+_LINEAR = {'head.': 'head.fc.', 'fc.': 'head.fc.'}  # LinearClsHead
 _TWO_LAYERS = {'head.pre_logits.': 'head.layers.pre_logits.', 'head.': 'head.layers.head.'}
 _NORMALISED = {'head.': 'head.head.'}  # LeViTClsHead
 # the two heads of a distilled LeViT in MMPretrain, and in our layout
@@ -19,7 +19,7 @@ def as_classifier(state: StateDict) -> StateDict:
 
     Args:
         state: Classifier in our layout: the backbone with or without ``backbone.``, the head as
-            ``head.``, see :func:`.convert`.
+            ``head.``, see :func:`.convert`, or, in files of torchvision, as ``fc.``.
 
     Returns:
         The backbone as ``backbone.``; the head as that of ``LinearClsHead`` or, by its tensors, of

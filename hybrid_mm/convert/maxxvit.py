@@ -10,7 +10,7 @@ from torch import Tensor
 from hybrid_mm.convert.core import Source, StateDict, place_reductions, register, rename
 
 _BLOCK = r'(stages\.\d+\.blocks\.\d+)\.'
-_LEAF = r'\.(\w+)'
+_LEAF = r'\.(weight|bias|running_mean|running_var|num_batches_tracked)'
 _CONV = {
     r'(pre_norm|norm1|norm2)': r'\2',
     r'(conv[123])_(?:1x1|kxk)': r'\2',
@@ -27,7 +27,7 @@ _HEAD = [
     (rf'(?:head\.)?norm{_LEAF}', r'last.norm.\1'),
     (rf'head\.pre_logits\.fc{_LEAF}', r'head.pre_logits.\1'),
     (rf'head\.fc{_LEAF}', r'head.\1'),
-    (rf'stem\.(\w+){_LEAF}', r'stem.\1.\2'),
+    (rf'stem\.(conv[12]|norm1){_LEAF}', r'stem.\1.\2'),
 ]
 _MAXVIT = [
     *((rf'{_BLOCK}conv\.{old}{_LEAF}', rf'\1.conv.{new}.\3') for old, new in _CONV.items()),

@@ -9,13 +9,14 @@ from hybrid_mm.convert.core import Source, StateDict, count_from_zero, register,
 
 _BLOCK = r'layer(?P<stage>\d+)\.(?P<block>\d+)\.'
 _OURS = r'stages.\g<stage>.blocks.\g<block>.'
+_LEAF = r'(weight|bias|running_mean|running_var|num_batches_tracked)'
 _TRUNK = [
     (r'conv1\.weight', r'stem.conv.weight'),
-    (r'bn1\.(\w+)', r'stem.norm.\1'),
+    (r'bn1\.' + _LEAF, r'stem.norm.\1'),
     (_BLOCK + r'conv(\d)\.weight', _OURS + r'conv\3.weight'),
-    (_BLOCK + r'bn(\d)\.(\w+)', _OURS + r'norm\3.\4'),
+    (_BLOCK + r'bn(\d)\.' + _LEAF, _OURS + r'norm\3.\4'),
     (_BLOCK + r'downsample\.0\.weight', _OURS + r'shortcut.conv.weight'),
-    (_BLOCK + r'downsample\.1\.(\w+)', _OURS + r'shortcut.norm.\3'),
+    (_BLOCK + r'downsample\.1\.' + _LEAF, _OURS + r'shortcut.norm.\3'),
     (r'(?:head\.)?fc\.(weight|bias)', r'head.\1'),
 ]
 _OPERATOR = re.compile(_BLOCK + r'(?P<conv>conv[12])\.(?P<name>.+)')

@@ -62,9 +62,9 @@ def no_distillation(state: StateDict) -> None:
     tokens = ('dist_token', 'stem.dist_token')
     if any(token in state for token in tokens):
         raise ValueError(
-            'these are weights of a distilled DeiT, whose distillation token ViT has no place for: '
-            'take those of the same network without distillation (deit_base_patch16_224 instead of '
-            'deit_base_distilled_patch16_224)'
+            'these are weights of a distilled DeiT, whose distillation token (dist_token) ViT has '
+            'no place for: take those of the same network without distillation '
+            '(deit_base_patch16_224 instead of deit_base_distilled_patch16_224)'
         )
 
 
@@ -74,12 +74,10 @@ def _convert(state: StateDict) -> StateDict:
     kept = {key: value for key, value in state.items() if not _TRAINING_ONLY.fullmatch(key)}
     _check_parts(kept)
     out = rename(kept, _RULES, 'vit')
-    position = out.get('stem.position')
-    channels = len(out['stem.proj.weight'])
+    position = out.pop('stem.position', None)
     if position is None:  # of a network with relative ones alone
-        out['stem.position'] = out['stem.proj.weight'].new_zeros(1, 2, channels)
-    else:
-        out['stem.position'] = _with_class_entry(position)
+        position = out['stem.proj.weight'].new_zeros(1, 2, len(out['stem.proj.weight']))
+    out |= _named(position)
     weight = out['stem.proj.weight']
     if weight.ndim == 2:  # of the first ones that timm trained, (C, 3 rows columns)
         side = math.isqrt(weight.shape[1] // 3)
@@ -87,19 +85,20 @@ def _convert(state: StateDict) -> StateDict:
     return out
 
 
-def _with_class_entry(position: Tensor) -> Tensor:
-    """Positions with an entry of a class token in front, as our layout has them always.
+def _named(position: Tensor) -> StateDict:
+    """Positions under the name of ours, which have an entry of the class token in front.
+
+    A square number of them may be that of a square map without this entry, also beside a class
+    token (DeiT III), or that of another map with it: 4 x 6 patches and a class token are 25. The
+    network tells by its own map, hence another name.
 
     Args:
-        position: (1, rows, columns, C), of Segment Anything; or (1, entries, C), those of a square
-            map without that entry (also beside a class token) if their number is a square.
+        position: (1, entries, C), or of Segment Anything (1, rows, columns, C).
     """
-    number = position.shape[1]
     if position.ndim == 4:
-        return F.pad(position.flatten(1, 2), (0, 0, 1, 0))
-    if position.ndim != 3 or math.isqrt(number) ** 2 != number:
-        return position
-    return F.pad(position, (0, 0, 1, 0))
+        return {'stem.position': F.pad(position.flatten(1, 2), (0, 0, 1, 0))}
+    square = position.ndim == 3 and math.isqrt(position.shape[1]) ** 2 == position.shape[1]
+    return {'stem.patch_position' if square else 'stem.position': position}
 
 
 def _check_parts(state: StateDict) -> None:

@@ -7,6 +7,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from hybrid_mm.checkpoint_files import (
     CheckpointError,
@@ -22,6 +23,7 @@ from hybrid_mm.weights.registry import SCHEME, PublishedFile, Weights, all_weigh
 
 FOLDER = 'checkpoints'  # in the current folder
 VARIABLE = 'HYBRID_MM_WEIGHTS'  # more folders, joined as in PATH
+_LINE = '\n  '  # before a part of a message
 _OF_WHOLE_MODELS = re.compile('_(coco|ade20k|cityscapes)')
 _SUFFIX = re.compile(r'(\.pth)?\.[A-Za-z]+$')
 
@@ -41,6 +43,11 @@ class WeightsError(CheckpointError):
     def __init__(self, weights: Weights, reason: str, option: str = '') -> None:
         self.weights, self.option, self._plain = weights, option, reason
         super().__init__(SCHEME + weights.name, reason + _instead(weights, option))
+
+    @property
+    def plain(self) -> str:
+        """The text without what a config may name instead."""
+        return f'{SCHEME}{self.weights.name} {self._plain}'
 
     def at(self, option: str) -> 'WeightsError':
         """The same error, if an option such as ``model.backbone.init_cfg`` names the weights."""
@@ -77,7 +84,7 @@ def weights_file(name: str, download: bool = True) -> tuple[Path, PublishedFile 
         return found
     if weights.case == 'automatic' and download:
         return _download(weights, others)
-    raise WeightsError(weights, _why(weights) + _but(others))
+    raise WeightsError(weights, _why(weights) + _others(others))
 
 
 def check_available(name: str) -> None:
@@ -183,7 +190,8 @@ def _downloaded(weights: Weights) -> tuple[Path, PublishedFile] | None:
 
 
 def _download(weights: Weights, others: list[str]) -> tuple[Path, PublishedFile]:
-    reasons, away = [], True
+    failures: dict[str, str] = {}
+    away = True
     for published in weights.files:
         if not published.urls:
             continue
@@ -195,12 +203,17 @@ def _download(weights: Weights, others: list[str]) -> tuple[Path, PublishedFile]
         except DownloadError as error:
             if error.local:
                 raise WeightsError(weights, f'cannot be kept: {error}') from error
-            many = len(published.urls) > 1
-            reasons.append(error.reason if many else f'{published.urls[0]}: {error.reason}')
+            failures |= error.failures
             away = away and error.away
-    what = 'no server can be reached' if away else 'no address gives the file'
-    reason = f'cannot be downloaded: {what} ({"; ".join(reasons)}). {_by_hand(weights)}'
-    raise WeightsError(weights, reason + _but(others))
+    if away:
+        hosts = ', '.join(dict.fromkeys(urlsplit(url).netloc for url in failures))
+        why = '; '.join(dict.fromkeys(failures.values()))
+        what = f'no server can be reached; is this machine offline? ({hosts}: {why})'
+    else:
+        what = 'no address gives the file' + ''.join(
+            f'{_LINE}{url}: {reason}' for url, reason in failures.items()
+        )
+    raise WeightsError(weights, f'cannot be downloaded: {what}{_by_hand(weights)}{_others(others)}')
 
 
 def _why(weights: Weights) -> str:
@@ -211,39 +224,35 @@ def _why(weights: Weights) -> str:
             f'`python -m hybrid_mm weights get {shlex.quote(weights.name)}` does that'
         )
     if weights.case == 'manual':
-        return f'has to be fetched by hand. {_by_hand(weights)}'
-    put = f'put the checkpoint there as {_target(f"{weights.name}.pth")}'
+        return 'has to be fetched by hand' + _by_hand(weights)
+    reason = f'was never published ({weights.unpublished}){_LINE}'
     if weights.case == 'ours to train':
         config = f'configs/{weights.tree}/{weights.trained_by}.py'
-        return (
-            f'was never published ({weights.unpublished}). `python tools/train.py {config}` trains '
-            f'it; {put}'
-        )
-    return f'was never published ({weights.unpublished}). If you have such weights, {put}'
+        reason += f'`python tools/train.py {config}` trains it; '
+    else:
+        reason += 'if you have such weights, '
+    return reason + f'put the checkpoint at {_folder()}/{weights.name}.pth'
 
 
 def _by_hand(weights: Weights) -> str:
-    """Where a person finds the file, and where to put it."""
+    """Where a person finds the file, and where to put it: of the first one, or of all by hand."""
+    files = [file for file in weights.files if file.urls][:1] or weights.files
     pages = [
-        f'{file.page or file.urls[0]}'
-        + (f' ({file.name})' if file.name else '')
-        + (f' [{file.note}]' if file.note else '')
-        for file in weights.files
+        f'{_LINE}get {file.name or "the file"} with a browser from {file.page or file.urls[0]}'
+        + (f' ({file.note})' if file.note else '')
+        for file in files
     ]
-    names = [f.name for f in weights.files if f.name and _tells(f)]
+    names = [file.name for file in files if file.name and _tells(file)]
     called = ' or '.join([*dict.fromkeys(names), f'{weights.name}.pth'])
-    return (
-        f'Get it with a browser from {" or ".join(dict.fromkeys(pages))}, and put it into '
-        f'{Path(FOLDER).absolute()} (or a folder of {VARIABLE}) as {called}'
-    )
+    return ''.join(pages) + f'{_LINE}put it into {_folder()} or a folder of {VARIABLE}, as {called}'
 
 
-def _target(name: str) -> Path:
-    return Path(FOLDER).absolute() / name
+def _folder() -> Path:
+    return Path(FOLDER).absolute()
 
 
-def _but(others: list[str]) -> str:
-    return ''.join(f'; {other}' for other in others)
+def _others(others: list[str]) -> str:
+    return ''.join(f'{_LINE}{other}' for other in others)
 
 
 def _instead(weights: Weights, option: str) -> str:
@@ -252,6 +261,6 @@ def _instead(weights: Weights, option: str) -> str:
         return ''
     option = option or 'model.backbone.init_cfg'
     return (
-        f'. Another file is named by --cfg-options {option}.checkpoint=FILE; '
+        f'{_LINE}--cfg-options {option}.checkpoint=FILE names another file; '
         f'--cfg-options {option}=None trains from scratch'
     )

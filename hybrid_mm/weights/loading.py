@@ -3,8 +3,9 @@
 from typing import Any
 
 from hybrid_mm.checkpoint_files import CheckpointError, load_from_local
-from hybrid_mm.convert import convert, unwrap
+from hybrid_mm.convert import convert
 from hybrid_mm.errors import plain_text
+from hybrid_mm.weights.contents import weights_of
 from hybrid_mm.weights.finding import download_again, weights_file
 from hybrid_mm.weights.registry import OURS, SCHEME, find_weights
 
@@ -27,16 +28,15 @@ def load_by_name(filename: str, map_location: Any = None, **unused: Any) -> dict
         if published is None or not download_again(path, published):
             raise
         loaded = load_from_local(str(path), map_location)
+    state = weights_of(loaded, str(path), published.key if published else None)
     try:
         if published is None:
-            state = unwrap(loaded)
             # a file of the user's for a network that is not ours stays as it is
-            if any(file.layout != OURS for file in find_weights(name).files):
+            layouts = {file.layout for file in find_weights(name).files}
+            if layouts != {OURS}:
                 state = convert(state)
-        else:
-            state = unwrap(loaded, published.key)
-            if published.layout != OURS:
-                state = convert(state, published.layout)
+        elif published.layout != OURS:
+            state = convert(state, published.layout)
     except ValueError as error:
         raise CheckpointError(str(path), f'cannot be used: {plain_text(error)}') from error
     own = loaded.get('meta') if isinstance(loaded.get('meta'), dict) else {}  # its classes

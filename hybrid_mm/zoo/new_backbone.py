@@ -12,10 +12,11 @@ from torch import Tensor
 import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X')
 from hybrid_mm.errors import UserError, nearest
 from hybrid_mm.run.config import installed_configs, load_config, without_init_cfg
+from hybrid_mm.run.published import AUTO
 from hybrid_mm.zoo.heads import NEW_HEADS
 from hybrid_mm.zoo.listing import installed_trees
 from hybrid_mm.zoo.metafile import HEADS, Model
-from hybrid_mm.zoo.new_weights import Start, choose_start
+from hybrid_mm.zoo.new_weights import Start, choose_start, reported_accuracy
 
 STRIDES = (4, 8, 16, 32)
 
@@ -67,8 +68,13 @@ def find_backbone(name: str, head: str, checkpoint: str | None = None) -> Backbo
     def distance(model: Model) -> tuple[bool, bool]:
         return model.head != title, model.head == 'Classifier'
 
-    source = min(found, key=distance)
-    cfg = load_config(str(installed_configs().parent / source.config))
+    nearest_ones = [model for model in found if distance(model) == min(map(distance, found))]
+    configs = [load_config(str(installed_configs().parent / m.config)) for m in nearest_ones]
+    number = 0
+    if checkpoint == AUTO:  # of several weights the best ones
+        tops = [reported_accuracy(*pair) for pair in zip(configs, nearest_ones, strict=True)]
+        number = tops.index(max(tops))
+    source, cfg = nearest_ones[number], configs[number]
     settings = without_init_cfg(cfg.model.backbone.to_dict())
     scope = cfg.get('default_scope')
     target = 'mmdet' if NEW_HEADS[head].layout == 'coco' else 'mmseg'

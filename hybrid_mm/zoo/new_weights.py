@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 from hybrid_mm.errors import UserError
 from hybrid_mm.run.published import AUTO, published_weights
-from hybrid_mm.weights import SCHEME, Weights, find_weights
+from hybrid_mm.weights import SCHEME, Weights, all_weights, find_weights
 from hybrid_mm.zoo.listing import shown_path
 from hybrid_mm.zoo.metafile import Model
 from hybrid_mm.zoo.weights_commands import accuracy, place_of
@@ -89,13 +89,7 @@ def choose_start(checkpoint: str | None, cfg: Config, source: Model, scope: str)
 
 def _published(cfg: Config, source: Model) -> tuple[str | None, str]:
     """Weights that the config of the zoo starts from, or, of a classifier, trains; or why none."""
-    if source.head == 'Classifier':
-        trained = published_weights(source.name)
-        address = trained and f'{SCHEME}{trained.name}'
-    else:
-        init = cfg.model.backbone.get('init_cfg')
-        init = init if isinstance(init, dict) and init.get('type') == 'Pretrained' else {}
-        address = init.get('checkpoint')
+    address = _address(cfg, source)
     if not address:
         return None, f'{source.name} starts from none'
     if not address.startswith(SCHEME):
@@ -117,8 +111,26 @@ def _published(cfg: Config, source: Model) -> tuple[str | None, str]:
     return None, f'nobody published {weights.name}, {trains}'
 
 
+def reported_accuracy(cfg: Config, source: Model) -> float:
+    """Top-1 accuracy of the weights that a config starts from, if they can be had; else 0."""
+    address = _published(cfg, source)[0] or ''
+    weights = all_weights().get(address.removeprefix(SCHEME))
+    return weights.metrics.get('Top 1 Accuracy', 0.0) if weights else 0.0
+
+
+def _address(cfg: Config, source: Model) -> str:
+    """What the config of the zoo starts from or, of a classifier, trains; may be empty."""
+    if source.head == 'Classifier':
+        trained = published_weights(source.name)
+        return f'{SCHEME}{trained.name}' if trained else ''
+    init = cfg.model.backbone.get('init_cfg')
+    init = init if isinstance(init, dict) and init.get('type') == 'Pretrained' else {}
+    return init.get('checkpoint') or ''
+
+
 def _description(weights: Weights) -> str:
     licence = weights.files[0].licence if weights.files else ''
+    licence = licence and f'licence: {licence}'
     details = [text for text in (accuracy(weights.metrics), licence) if text]
     return f'{SCHEME}{weights.name}' + (f' ({", ".join(details)})' if details else '')
 

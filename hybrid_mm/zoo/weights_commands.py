@@ -16,10 +16,12 @@ from hybrid_mm.run.config import load_config
 from hybrid_mm.run.outputs import check_output_folder, replacing
 from hybrid_mm.run.published import needed_weights, published_weights
 from hybrid_mm.weights import SCHEME, PublishedFile, Weights, all_weights, find_weights
-from hybrid_mm.weights.finding import weights_file
+from hybrid_mm.weights.finding import WeightsError, weights_file
+from hybrid_mm.weights.identify import describe
 from hybrid_mm.zoo.listing import matches, show, shown_path
 
 WILDCARDS = frozenset('*?[')
+_SUFFIXES = ('.safetensors', '.npz')  # kept; all other files are found as .pth
 _WEIGHTS = """\
 Published weights, which configs name as hybrid_mm://NAME.
 
@@ -29,6 +31,7 @@ Published weights, which configs name as hybrid_mm://NAME.
   python -m hybrid_mm weights get configs/van/*.py --to DIR
                                                            all that these configs start from
   python -m hybrid_mm weights path van-b0_in1k             the file on this machine
+  python -m hybrid_mm weights check FILE                   which network and layout is this?
 
 Files are looked for in checkpoints/, in the folders of HYBRID_MM_WEIGHTS and in torch's cache.
 """
@@ -42,7 +45,7 @@ def add_weights(commands: argparse._SubParsersAction) -> None:
         description=_WEIGHTS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    actions = parser.add_subparsers(dest='action', required=True, metavar='list|get|path')
+    actions = parser.add_subparsers(dest='action', required=True, metavar='list|get|path|check')
     listed = actions.add_parser('list', help='print what is published, and what is here')
     listed.add_argument(
         'pattern', nargs='*', default=[], help='words of names, trees, cases or licences'
@@ -65,6 +68,8 @@ def add_weights(commands: argparse._SubParsersAction) -> None:
     )
     path = actions.add_parser('path', help='print where the file is; status 1 if it is not here')
     path.add_argument('name', metavar='NAME')
+    check = actions.add_parser('check', help='say of which network and in which layout files are')
+    check.add_argument('files', nargs='+', metavar='FILE')
 
 
 def weights_command(args: argparse.Namespace) -> int:
@@ -73,6 +78,8 @@ def weights_command(args: argparse.Namespace) -> int:
         return get_weights(args.names, args.to, args.auto)
     if args.action == 'path':
         return print_path(args.name)
+    if args.action == 'check':
+        return check_files(args.files)
     list_weights(' '.join(args.pattern), args.json)
     return 0
 
@@ -235,7 +242,7 @@ def get_weights(arguments: Sequence[str], to: str | None, whole: bool = False) -
             print(f'{name}: {_fetched(name, folder)}', flush=True)
         except CheckpointError as error:
             failed += 1
-            print(f'error: {error}', file=sys.stderr)
+            print(f'error: {_plain(error)}', file=sys.stderr)
     if failed:
         print(f'{failed} of {len(names)} could not be had', file=sys.stderr)
     return int(failed > 0)
@@ -252,19 +259,20 @@ def _fetched(name: str, folder: Path | None) -> str:
     path, published = weights_file(name)
     if folder is None:
         return str(path)
-    target = folder / _name_in_folder(name, published)
+    target = folder / _name_in_folder(name, path, published)
     if not (target.is_file() and target.samefile(path)):
         with replacing(target) as temporary:
             shutil.copyfile(path, temporary)
     return str(target)
 
 
-def _name_in_folder(name: str, published: PublishedFile | None) -> str:
+def _name_in_folder(name: str, path: Path, published: PublishedFile | None) -> str:
     """Name under which a file is found in a folder of weights: its own, if no other has it."""
-    if published is None or not published.name:
-        return f'{name}.pth'
-    same = [w for w in all_weights().values() if any(f.name == published.name for f in w.files)]
-    return published.name if len(same) == 1 else f'{name}.pth'
+    if published is not None and published.name:
+        files = ((w.name, file.name) for w in all_weights().values() for file in w.files)
+        if {owner for owner, file in files if file == published.name} == {name}:
+            return published.name
+    return f'{name}{path.suffix if path.suffix in _SUFFIXES else ".pth"}'
 
 
 def print_path(name: str) -> int:
@@ -277,6 +285,31 @@ def print_path(name: str) -> int:
     try:
         print(os.path.abspath(weights_file(weights.name, download=False)[0]))
     except CheckpointError as error:
-        print(f'error: {error}', file=sys.stderr)
+        print(f'error: {_plain(error)}', file=sys.stderr)
         return 1
     return 0
+
+
+def check_files(files: Sequence[str]) -> int:
+    """Print of which network and in which layout files are.
+
+    Args:
+        files: Files, or names of weights that are on this machine.
+
+    Returns:
+        Exit status: 1 if one of them cannot be read.
+    """
+    failed = 0
+    for file in files:
+        try:
+            path = weights_file(file, download=False)[0] if file.startswith(SCHEME) else file
+            print(describe(path))
+        except CheckpointError as error:
+            failed += 1
+            print(f'error: {_plain(error)}', file=sys.stderr)
+    return int(failed > 0)
+
+
+def _plain(error: CheckpointError) -> str:
+    """Text of an error without options of a config, which there is none of."""
+    return error.plain if isinstance(error, WeightsError) else str(error)

@@ -12,6 +12,8 @@ from torch import nn
 from hybrid_mm.analysis import variants
 from hybrid_mm.analysis.curves import read_scalars
 from hybrid_mm.analysis.networks import Network, cropped, features, load_network, stretched
+from hybrid_mm.backbones import VAN
+from hybrid_mm.checkpoints import CheckpointError
 
 ARCH = 'dict(embed_dims=[8] * 4, depths=[1] * 4, mlp_ratios=[2] * 4)'
 TINY = f"dict(type='hybrid_mm.VAN', arch={ARCH})"
@@ -115,3 +117,30 @@ def test_times_are_those_of_an_image(tmp_path, monkeypatch):
     path.write_text(f'backbone = {TINY}\n')
     (found,) = variants.compare({'a': path}, (32, 32), batch=4, rounds=1)
     assert (found.inference_ms, found.training_ms) == (62.5, 250)
+
+
+def test_published_weights(registry, tmp_path):
+    """By name and as those of a config: the backbone of a classifier or of a detector."""
+    entry = '- Name: {}\n  Files:\n    - {{Page: https://x.org, Layout: ours, Source: readme}}\n'
+    registry(x=entry.format('x_in1k') + '  Trained by: x_8xb1_in1k\n' + entry.format('y_coco'))
+    state = VAN(dict(embed_dims=[8] * 4, depths=[1] * 4, mlp_ratios=[2] * 4)).state_dict()
+    checkpoints = tmp_path / 'here/checkpoints'
+    checkpoints.mkdir()
+    torch.save({**state, 'head.weight': torch.zeros(3, 8)}, checkpoints / 'x_in1k.pth')
+    whole = {f'backbone.{key}': value for key, value in state.items()}
+    torch.save({**whole, 'neck.weight': torch.zeros(1)}, checkpoints / 'y_coco.pth')
+    for name in ('x_8xb1_in1k', 'y_coco'):
+        (tmp_path / f'{name}.py').write_text(f'model = dict(type="X", backbone={TINY})\n')
+    literal = TINY.replace('[8] * 4', '[8, 8, 8, 8]').replace('[1] * 4', '[1, 1, 1, 1]')
+    literal = literal.replace('[2] * 4', '[2, 2, 2, 2]')
+    key = 'stages.0.embed.conv.weight'
+    for model, checkpoint, label in (
+        (literal, 'hybrid_mm://x_in1k', 'hybrid_mm://x_in1k'),
+        (str(tmp_path / 'x_8xb1_in1k.py'), 'auto', 'hybrid_mm://x_in1k'),
+        (str(tmp_path / 'y_coco.py'), 'auto', 'hybrid_mm://y_coco'),
+    ):
+        network = load_network(model, checkpoint)
+        assert network.weights == label
+        assert torch.equal(network.module.state_dict()[key], state[key])
+    with pytest.raises(CheckpointError, match='checkpoint auto does not exist'):
+        load_network(literal, 'auto')

@@ -164,7 +164,7 @@ def test_an_address_that_cannot_be_reached(serve, nobody, cache, capsys):
         load(f'{server.base}/none/net.pth')
 
 
-def test_a_damaged_file_in_the_cache_is_downloaded_anew(serve, cache):
+def test_a_damaged_file_in_the_cache_is_downloaded_anew(serve, cache, nobody):
     whole = weights(7)
     server = serve(whole)
     hashed = f'{server.base}/net-{hashlib.sha256(whole).hexdigest()[:8]}.pth'
@@ -177,6 +177,9 @@ def test_a_damaged_file_in_the_cache_is_downloaded_anew(serve, cache):
             load(url)
         server.status = 200
         assert load(url) == 7 and file.read_bytes() == whole
+    file.write_bytes(whole[:-30])
+    with pytest.raises(CheckpointError, match=r'refused.*is there, but damaged'):
+        load(nobody.replace('net.pth', file.name))
 
 
 def test_a_cache_that_cannot_be_written(serve, cache):

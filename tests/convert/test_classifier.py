@@ -32,6 +32,7 @@ def randomised(module):
 
 HEADS = {
     'linear': (LinearClsHead(5, 8), {'head.fc.': 'head.'}),
+    'torchvision': (LinearClsHead(5, 8), {'head.fc.': 'fc.'}),
     'two layers': (
         VisionTransformerClsHead(5, 8, hidden_dim=6),
         {'head.layers.pre_logits.': 'head.pre_logits.', 'head.layers.head.': 'head.'},

@@ -8,9 +8,9 @@ from hybrid_mm.layers.relative_position import (
 )
 from hybrid_mm.ops import positions
 from hybrid_mm.ops.distance_attention import _mirrored, resize_distance_table
+from hybrid_mm.ops.fitted_weights import fitted_weights
 from hybrid_mm.ops.global_filter import resize_spectrum
 from hybrid_mm.ops.local_attention import global_attention, local_attention
-from hybrid_mm.ops.fitted_weights import fitted_weights
 from hybrid_mm.ops.positions import (
     bias_matrix,
     decomposed_logits,

@@ -72,3 +72,15 @@ def test_predict(published, tool, tmp_path, tiny_ade):
     assert (found.label_map == expected.label_map).all()
     assert len(set(found.label_map.ravel())) > 1
     assert found.classes == ('square', 'disc', 'bar')
+
+
+@pytest.mark.parametrize('name', ['convert_checkpoint', 'publish_model'])
+def test_files_are_written_from_names(published, tool, tmp_path, name):
+    _, ours = published
+    status, err = tool(name, 'hybrid_mm://tiny_seg', tmp_path / 'written.pth')
+    assert status == 0, err
+    (file,) = tmp_path.glob('written*.pth')
+    found = torch.load(file, weights_only=True)['state_dict']
+    expected = torch.load(ours, weights_only=True)['state_dict']
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(value, found[key]) for key, value in expected.items())

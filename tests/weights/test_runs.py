@@ -77,6 +77,8 @@ def test_weights_that_cannot_be_downloaded(config, fails, there):
 @pytest.mark.slow
 def test_training_of_two_processes_downloads_once(config, fork_tool, there):
     there.publish('a/{name}')
-    fork_tool('train', 2, config('hybrid_mm://hashed_in1k'))
+    path = config('hybrid_mm://hashed_in1k')
+    path.write_text(path.read_text() + "load_from = 'hybrid_mm://hashed_in1k'\n")
+    fork_tool('train', 2, path)
     assert there.asked == [f'/a/{there.name}']
     assert (there.cache / there.name).read_bytes() == there.content

@@ -626,6 +626,10 @@ PUBLISHED = """
   Files:
     - {URL: https://x.org/small.pth, Layout: ours, Source: readme, Licence: MIT}
   Metrics: {Top 1 Accuracy: 75.41}
+- Name: worse_in1k
+  Files:
+    - {URL: https://x.org/worse.pth, Layout: ours, Source: readme}
+  Metrics: {Top 1 Accuracy: 75.3}
 - Name: manual_in1k
   Files:
     - {Page: https://x.org/drive, Layout: ours, Source: readme}
@@ -650,7 +654,7 @@ def test_start_of_a_backbone(zoo, registry):
     found = find_backbone('small', 'retinanet', 'auto')
     assert (found.start.checkpoint, found.start.loads) == ('hybrid_mm://small_in1k', False)
     assert found.start.text == (
-        'hybrid_mm://small_in1k (Top 1 Accuracy 75.4, MIT); downloaded at the first use'
+        'hybrid_mm://small_in1k (Top 1 Accuracy 75.4, licence: MIT); downloaded at the first use'
     )
     assert found.settings['frozen_stages'] == 1 and found.hooks
     found = find_backbone('small', 'mask-rcnn', 'auto')
@@ -663,10 +667,24 @@ def test_start_of_a_backbone(zoo, registry):
         'random weights (no --checkpoint): nobody published other_in1k, tools/train.py with the '
         'config other_8xb128_in1k makes them; training is longer'
     )
+    # of two configs of a head the one whose weights are better
+    path = new_backbone.installed_configs() / 'retinanet_small_fpn_1x_coco.py'
+    path.write_text(path.read_text().replace('small_in1k', 'worse_in1k'))
+    assert find_backbone('small', 'retinanet', 'auto').start.checkpoint.endswith('worse_in1k')
+    twin = SimpleNamespace(
+        name='twin', backbone='small', head='RetinaNet', config='configs/twin.py'
+    )
+    path.with_name('twin.py').write_text(path.read_text().replace('worse_in1k', 'small_in1k'))
+    new_backbone.installed_trees()[0].models.append(twin)
+    found = find_backbone('small', 'retinanet', 'auto')
+    assert (found.source, found.start.checkpoint) == ('twin', 'hybrid_mm://small_in1k')
     for checkpoint in (None, 'none'):
         assert find_backbone('small', 'retinanet', checkpoint).start.checkpoint is None
     for checkpoint, text in (
-        ('hybrid_mm://small_in1k', 'hybrid_mm://small_in1k (Top 1 Accuracy 75.4, MIT); downloaded'),
+        (
+            'hybrid_mm://small_in1k',
+            'hybrid_mm://small_in1k (Top 1 Accuracy 75.4, licence: MIT); downloaded',
+        ),
         ('hybrid_mm://other_in1k', 'hybrid_mm://other_in1k; ours to train, and not here yet'),
         ('https://x.org/a.pth', 'https://x.org/a.pth, downloaded at the first use'),
     ):

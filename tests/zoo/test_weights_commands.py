@@ -13,7 +13,7 @@ X = """
 - Name: x-tiny_in1k
   Files:
     - URL: [https://x.org/a/x_tiny.pth, https://mirror.org/x_tiny.pth]
-      SHA256: 01234567
+      SHA256: '01234567'
       Size: 16437504
       Layout: van
       Licence: Apache-2.0
@@ -233,3 +233,21 @@ def test_get_what_configs_need(call, served, monkeypatch, tmp_path):
     assert call('get', files[2], '--auto')[0] == 0 and served == ['x-tiny_in1k']
     status, _, err = call('get', tmp_path / 'none.py')
     assert status == 2 and 'none.py does not exist' in err
+
+
+def test_check(call, put, monkeypatch):
+    """Files by path or name; what cannot be read does not stop the rest."""
+
+    def describe(path):
+        if str(path) == 'b.pth':
+            raise CheckpointError('b.pth', 'cannot be read')
+        return f'described {path}'
+
+    monkeypatch.setattr(weights_commands, 'describe', describe)
+    put('x-large_in1k')
+    files = ('b.pth', 'a.pth', 'hybrid_mm://x-large_in1k')
+    status, out, err = call('check', *files, 'hybrid_mm://x-tiny_in1k')
+    assert status == 1
+    assert 'b.pth cannot be read' in err and 'x-tiny_in1k is not on this machine' in err
+    assert out.splitlines() == ['described a.pth', 'described checkpoints/x-large_in1k.pth']
+    assert call('check', *files[1:])[0] == 0

@@ -56,7 +56,7 @@ def drawn(name: str, shape: Sequence[int], zero: str = '') -> Tensor:
 
 def state_dict(case: dict[str, Any]) -> dict[str, Tensor]:
     """The state dict of a stored case; what follows from sizes, such as an index, is zero."""
-    floating = {k: drawn(k, shape, case['zero']) for k, shape in case['tensors'].items()}
+    floating = {k: drawn(k, shape, case.get('zero', '')) for k, shape in case['tensors'].items()}
     whole = {k: torch.zeros(shape, dtype=torch.int64) for k, shape in case['integers'].items()}
     return floating | whole
 
@@ -126,10 +126,11 @@ class Peer:
             file=self.file,
             logits=self.logits,
             image=list(self.image),
-            zero=self.zero,
             integers={},
             tensors={},
         )
+        if self.zero:
+            case['zero'] = self.zero
         values = {}
         for key, value in model.state_dict().items():
             if value.is_floating_point():
@@ -548,6 +549,16 @@ def _pvt_mmdet() -> list[Peer]:
     ]  # fmt: skip
 
 
+def _van_mmpretrain() -> list[Peer]:
+    theirs = dict(arch=dict(embed_dims=[4, 6, 8, 12], depths=[1, 2, 1, 1], ffn_ratios=[2, 3, 2, 2]),
+                  out_indices=(0, 1, 2, 3))  # fmt: skip
+    arch = dict(embed_dims=[4, 6, 8, 12], depths=[1, 2, 1, 1], mlp_ratios=[2, 3, 2, 2])
+    return [
+        _openmmlab('van-mmpretrain', 'mmpretrain', 'VAN', theirs,
+                   dict(type='VAN', arch=arch), image=(1, 3, 61, 97)),
+    ]  # fmt: skip
+
+
 # -- google-research -------------------------------------------------------------------------------
 
 
@@ -654,6 +665,254 @@ def _vit_google() -> list[Peer]:
     ]  # fmt: skip
 
 
+# -- timm ------------------------------------------------------------------------------------------
+
+
+def _outputs_of(*names: str) -> Callable[[nn.Module, Tensor], list[Tensor]]:
+    """Outputs of modules, in the order of the names."""
+
+    def run(model: nn.Module, x: Tensor) -> list[Tensor]:
+        outputs: dict[str, Tensor] = {}
+        hooks = [
+            model.get_submodule(name).register_forward_hook(
+                lambda m, i, out, name=name: outputs.update({name: out})
+            )
+            for name in names
+        ]
+        model(x)
+        for hook in hooks:
+            hook.remove()
+        return [outputs[name] for name in names]
+
+    return run
+
+
+def _stages(*more: str) -> Callable[[nn.Module, Tensor], list[Tensor]]:
+    """Maps of four stages, the last one by way of more modules."""
+    return _outputs_of('stages.0', 'stages.1', 'stages.2', *(more or ('stages.3',)))
+
+
+def _timm(
+    source: str,
+    name: str,
+    make: Callable[[Any], nn.Module],
+    run: Callable[[nn.Module, Tensor], Sequence[Tensor]],
+    ours: dict[str, Any],
+    **kwargs: Any,
+) -> Peer:
+    """A network of timm, which ``make`` makes from the module of this name in ``timm.models``."""
+    return Peer(
+        source,
+        name,
+        lambda: make(importlib.import_module(f'timm.models.{name.partition(".")[0]}')),
+        run,
+        ours,
+        package='timm',
+        **kwargs,
+    )
+
+
+def _timm_vit() -> list[Peer]:
+    def blocks(extra: int, norm: str | None = None):
+        def run(model: nn.Module, x: Tensor) -> list[Tensor]:
+            names = ['blocks.0', norm or 'blocks.1']
+            outputs = _outputs_of(*names)(model, x)
+            return [out[:, extra:].transpose(1, 2).unflatten(2, (4, 6)) for out in outputs]
+
+        return run
+
+    shared = dict(img_size=(32, 48), patch_size=8, embed_dim=12, depth=2, num_heads=3, mlp_ratio=2,
+                  num_classes=5)  # fmt: skip
+    ours = dict(type='ViT', arch=dict(embed_dim=12, heads=3, depths=[1, 1]), patch_size=8,
+                pretrain_img_size=[32, 48], img_size=[32, 48], mlp_ratio=2,
+                out_indices=[0, 1])  # fmt: skip
+    square = dict(ours, pretrain_img_size=32, img_size=32)
+
+    def vit(run: Any, arguments: dict[str, Any], ours: dict[str, Any], **kwargs: Any) -> Peer:
+        text = ', '.join(f'{key}={value}' for key, value in arguments.items())
+        return _timm(
+            'vit',
+            f'vision_transformer.VisionTransformer({text})',
+            lambda module: module.VisionTransformer(**{**shared, **arguments}),
+            run,
+            ours,
+            **{**dict(image=(1, 3, 32, 48)), **kwargs},
+        )
+
+    def whole(model: nn.Module, x: Tensor) -> list[Tensor]:
+        outputs = _outputs_of('blocks.0', 'blocks.1')(model, x)
+        return [out[:, -16:].transpose(1, 2).unflatten(2, (4, 4)) for out in outputs]
+
+    small = dict(image=(1, 3, 32, 32))
+    return [
+        vit(blocks(1, 'norm'), {}, dict(ours, final_norm=True)),  # 25 positions, as of 5 x 5
+        vit(blocks(1), dict(global_pool='avg', qkv_bias=False), dict(ours, qkv_bias=False)),
+        vit(whole, dict(no_embed_class=True, init_values=0.1, img_size=32),
+            dict(square, layer_scale=1.0), file='model.safetensors', **small),
+        vit(blocks(0), dict(class_token=False, global_pool='map'), dict(ours, class_token=False)),
+        vit(whole, dict(pre_norm=True, norm_layer=nn.LayerNorm, img_size=32),
+            dict(square, pre_norm=True, norm_eps=1e-5), **small),
+    ]  # fmt: skip
+
+
+def _timm_sam() -> list[Peer]:
+    theirs = dict(img_size=64, patch_size=8, embed_dim=12, depth=2, num_heads=2, mlp_ratio=2,
+                  window_size=3, global_attn_indexes=(1,), neck_chans=4)  # fmt: skip
+    ours = dict(type='ViT', arch=dict(embed_dim=12, heads=2, depths=[1, 1]), patch_size=8,
+                pretrain_img_size=64, img_size=64, mlp_ratio=2, window_size=3, relative=True,
+                global_blocks=[1], class_token=False, norm_eps=1e-5,
+                out_indices=[0, 1])  # fmt: skip
+
+    def run(model: nn.Module, x: Tensor) -> list[Tensor]:
+        return [out.permute(0, 3, 1, 2) for out in _outputs_of('blocks.0', 'blocks.1')(model, x)]
+
+    def sam(**more: Any) -> Peer:
+        arguments = dict(theirs, use_rel_pos=True, **more)
+        return _timm(
+            'vit',
+            f'vision_transformer_sam.VisionTransformerSAM({more})',
+            lambda module: module.VisionTransformerSAM(**arguments),
+            run,
+            ours,
+        )
+
+    return [sam(), sam(use_abs_pos=False)]
+
+
+def _timm_mvitv2() -> list[Peer]:
+    arch = dict(embed_dim=4, heads=1, depths=[1, 2, 1, 1])
+    ours = dict(type='MViTv2', arch=arch, img_size=64, window_size=None, double_kv_stride=False,
+                out_indices=[3])  # fmt: skip
+
+    def mvit(**more: Any) -> Peer:
+        def make(module: Any) -> nn.Module:
+            arguments = dict(depths=(1, 2, 1, 1), embed_dim=4, num_heads=1, **more)
+            config = module.MultiScaleVitCfg(**arguments)
+            return module.MultiScaleVit(config, img_size=64, num_classes=5)
+
+        def run(model: nn.Module, x: Tensor) -> list[Tensor]:
+            (tokens,) = _outputs_of('norm')(model, x)
+            return [tokens.transpose(1, 2).unflatten(2, (2, 2))]
+
+        wide = dict(ours, dim_mul_in_att=more.get('expand_attn', True))
+        return _timm('mvitv2', f'mvitv2.MultiScaleVit({more})', make, run, wide)
+
+    return [mvit(), mvit(expand_attn=False)]
+
+
+def _timm_byobnet() -> list[Peer]:
+    def byob(ours: str, final: bool, attention: str, kwargs: dict[str, Any], **more: Any) -> Peer:
+        shared = dict(s=2, gs=more.pop('gs', 0), br=more.pop('br', 0.25))
+        width = more.pop('width', 32)
+        stages = [
+            dict(type='bottle', d=1, c=width, **dict(shared, s=1)),
+            dict(types=['bottle', 'self_attn'], d=2, c=width, **shared),
+            dict(type='bottle', d=1, c=2 * width, **shared),
+            dict(type='self_attn', d=1, c=2 * width, **shared),
+        ]
+        fields = dict(stem_chs=8, stem_type='tiered', stem_pool='', self_attn_layer=attention,
+                      self_attn_kwargs=kwargs, **more)  # fmt: skip
+
+        def make(module: Any) -> nn.Module:
+            blocks = [
+                (module.interleave_blocks if 'types' in stage else module.ByoBlockCfg)(**stage)
+                for stage in stages
+            ]
+            config = module.ByoModelCfg(blocks=tuple(blocks), **fields)
+            return module.ByobNet(config, num_classes=5, img_size=64)
+
+        network = dict(type=ours, arch=dict(fields, blocks=stages), final_conv=final)
+        if ours == 'BoTNet':
+            network['canvas_size'] = 64
+        run = _stages('final_conv') if final else _stages()
+        return _timm('timm-byobnet', f'byobnet.ByobNet({fields})', make, run, network)
+
+    se = dict(act_layer='silu', attn_layer='se', num_features=12)
+    regnetz = dict(downsample='', num_features=12, act_layer='silu', attn_layer='se', gs=8, br=2,
+                   width=16, attn_kwargs=dict(rd_ratio=0.25),
+                   block_kwargs=dict(bottle_in=True, linear_out=True))  # fmt: skip
+    eca = dict(act_layer='silu', attn_layer='eca', gs=4)
+    halo: dict[str, Any] = dict(block_size=4, halo_size=1, num_heads=2)
+    return [
+        byob('HaloNet', True, 'halo', halo, **se),
+        byob('HaloNet', False, 'halo', halo, **se),  # detectors do without the last convolution
+        byob('HaloNet', True, 'halo', dict(halo, qk_ratio=0.5), **regnetz),
+        byob('BoTNet', False, 'bottleneck', dict(num_heads=2), **se),
+        byob('BoTNet', False, 'bottleneck', dict(num_heads=2, dim_head=4), **eca),
+    ]
+
+
+def _timm_maxxvit(source: str) -> list[Peer]:
+    network = 'MaxViT' if source == 'maxvit' else 'CoAtNet'
+    kinds = ['M'] * 4 if source == 'maxvit' else ['C', 'C', 'T', 'T']
+
+    def maxxvit(conv: dict[str, Any], attention: dict[str, Any], **more: Any) -> Peer:
+        fields = dict(embed_dim=[8, 12, 16, 20], depths=[1, 1, 2, 1], block_type=kinds,
+                      stem_width=[4, 8], **more)  # fmt: skip
+        attention = dict(dim_head=4, **attention)
+
+        def make(module: Any) -> nn.Module:
+            config = module.MaxxVitCfg(
+                **fields,
+                conv_cfg=module.MaxxVitConvCfg(**conv),
+                transformer_cfg=module.MaxxVitTransformerCfg(**attention),
+            )
+            return module.MaxxVit(config, img_size=64, num_classes=5)
+
+        arch = dict(fields, conv_cfg=conv, transformer_cfg=attention)
+        size = dict(window_size=2) if source == 'maxvit' else dict(img_size=64)
+        name = f'maxxvit.MaxxVit({conv}, {attention}, {more})'
+        return _timm(source, name, make, _stages(), dict(type=network, arch=arch, **size))
+
+    rw = dict(expand_output=False, output_bias=False, act_layer='silu', attn_ratio=1 / 16)
+    mlp = dict(expand_first=False, rel_pos_type='mlp', rel_pos_dim=6)
+    tf = dict(norm_eps=1e-5, act_layer='gelu_tanh', head_first=False, rel_pos_type='bias_tf')
+    if source == 'maxvit':
+        return [
+            maxxvit(rw, dict(mlp, init_values=1e-6), head_hidden_size=6),
+            maxxvit(rw, dict(expand_first=False)),
+            maxxvit(dict(norm_eps=1e-3, act_layer='gelu_tanh', padding='same'), tf, stem_bias=True),
+        ]
+    early = dict(rw, pre_norm_act=True, attn_early=True, attn_act_layer='relu', pool_type='max',
+                 stride_mode='pool')  # fmt: skip
+    return [
+        maxxvit(early, dict(mlp, shortcut_bias=False, pool_type='max')),
+        maxxvit(dict(rw, stride_mode='pool'), dict(expand_first=False, init_values=1e-6)),
+        maxxvit({}, {}),
+    ]
+
+
+def _timm_resnet() -> list[Peer]:
+    run = _outputs_of('layer1', 'layer2', 'layer3', 'layer4')
+    widths: dict[str, Any] = dict(depth=50, base_channels=4, stem_channels=4)
+
+    def resnet(name: str, arguments: dict[str, Any], ours: dict[str, Any]) -> Peer:
+        def make(module: Any) -> nn.Module:
+            block = importlib.import_module('timm.models.resnet').Bottleneck
+            return module.ResNet(
+                **{**dict(block=getattr(module, name, block), layers=[3, 4, 6, 3], num_classes=5,
+                          channels=(4, 8, 16, 32)), **arguments}
+            )  # fmt: skip
+
+        module = 'sknet' if name.startswith('Selective') else 'resnet'
+        network = dict(type='AttentionResNet', base='hybrid_mm.PluginResNet', **{**widths, **ours})
+        return _timm('attention-modules', f'{module}.ResNet({arguments})', make, run, network)
+
+    def plugin(name: str, **kwargs: Any) -> list[dict[str, Any]]:
+        return [dict(cfg=dict(type=f'hybrid_mm.{name}', **kwargs), position='after_conv3')]
+
+    deep = dict(stem_width=2, stem_type='deep', avg_down=True)
+    return [
+        resnet('Bottleneck', dict(deep, block_args=dict(attn_layer='se')),
+               dict(plugins=plugin('SE'), deep_stem=True, avg_down=True)),
+        resnet('SelectiveKernelBottleneck',
+               dict(block_args=dict(sk_kwargs=dict(rd_divisor=4))),
+               dict(stem_channels=64,
+                    conv2=dict(cfg=dict(type='hybrid_mm.SelectiveKernel', divisor=4,
+                                        min_channels=4, split_input=True)))),
+    ]  # fmt: skip
+
+
 PEERS: dict[str, Callable[[], list[Peer]]] = {
     'van-huggingface': _van,
     'cvt-huggingface': _cvt,
@@ -665,8 +924,14 @@ PEERS: dict[str, Callable[[], list[Peer]]] = {
     'nat-huggingface': _nat,
     'vit-google': _vit_google,
     'vit-mmseg': _vit_mmseg,
-    'vit': _vit_mmpretrain,
     'pvt-mmdet': _pvt_mmdet,
+    'van-mmpretrain': _van_mmpretrain,
+    'vit': lambda: _vit_mmpretrain() + _timm_vit() + _timm_sam(),
+    'mvitv2': _timm_mvitv2,
+    'timm-byobnet': _timm_byobnet,
+    'maxvit': lambda: _timm_maxxvit('maxvit'),
+    'coatnet': lambda: _timm_maxxvit('coatnet'),
+    'attention-modules': _timm_resnet,
 }
 
 
