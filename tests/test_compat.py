@@ -91,7 +91,7 @@ def test_b1_registers_its_loaders(local_loader):
     assert workarounds.b1_weights_only()
     assert CheckpointLoader._schemes[''] is workarounds.load_from_local
     assert CheckpointLoader._schemes['https://'] is workarounds.load_from_http
-    assert CheckpointLoader._schemes['hybrid_mm://'] is workarounds.load_by_name
+    assert CheckpointLoader._schemes['hybrid_mm://'] is workarounds.load_from_hybrid_mm
 
 
 def test_checkpoint_that_runs_code_is_refused_by_mmengine_and_loads_on_demand(

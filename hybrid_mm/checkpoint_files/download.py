@@ -375,6 +375,8 @@ def _receive(url: str, answer: Any, part: _Part, known: Fingerprint, start: int)
         total = _continued(url, headers, part, start)
     else:
         start, begin = 0, next(blocks, b'')
+        if not begin and not total:
+            raise FailedError('it gives an empty file')
         if page := web_page(begin, headers):
             raise FailedError(f'it gives {page}')
         if known.size is not None and total not in (None, known.size):
@@ -397,6 +399,9 @@ def _receive(url: str, answer: Any, part: _Part, known: Fingerprint, start: int)
                 file.write(block)
             position += len(block)
             bar.update(len(block))
+    except DiskError as error:
+        size = f'; the file has {_bytes(total)}' if total else ''
+        raise DiskError(error.errno, f'{error.strerror}{size}') from error
     finally:
         bar.close()
         with on_disk():
@@ -477,5 +482,4 @@ def _bar(start: int, total: int | None) -> Any:
         disable=not sys.stderr.isatty(),
         unit='B',
         unit_scale=True,
-        unit_divisor=1024,
     )

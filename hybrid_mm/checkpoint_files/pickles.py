@@ -284,7 +284,7 @@ def read_pickle(path: str) -> Any:
 
 
 _OLD_START = re.compile(  # protocols 0 and 1 have no header
-    rb'\((?:d|l|i|t|dp\d+\n|lp\d+\n)|[\]}]q.|c(?:__builtin__|collections|copy_reg|builtins|numpy)'
+    rb'\([dl]p\d+\n|[\]}]q[\x00\x01]|c(__builtin__|builtins|collections|copy_reg|numpy[\w.]*)\n'
 )
 
 

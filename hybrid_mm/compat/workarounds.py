@@ -46,7 +46,9 @@ def b1_weights_only() -> bool:
     CheckpointLoader.register_scheme(
         prefixes=('http://', 'https://'), loader=load_from_http, force=True
     )
-    CheckpointLoader.register_scheme(prefixes='hybrid_mm://', loader=load_by_name, force=True)
+    CheckpointLoader.register_scheme(
+        prefixes='hybrid_mm://', loader=load_from_hybrid_mm, force=True
+    )
     return True
 
 
@@ -168,6 +170,6 @@ def load_from_http(filename: str, map_location=None, model_dir: str | None = Non
     return loader(filename, map_location, model_dir)
 
 
-def load_by_name(filename: str, map_location=None) -> dict:
+def load_from_hybrid_mm(filename: str, map_location=None) -> dict:
     """Load published weights, see :func:`hybrid_mm.weights.load_by_name`; found as above."""
     return import_module('hybrid_mm.weights').load_by_name(filename, map_location)

@@ -57,7 +57,7 @@ def _converter(name: str, parts: dict[str, str], convs: dict[str, str]):
     inner[r'mlp\.' + re.escape(parts['dwconv'])] = 'mlp.dwconv'
     inner |= {k: k.replace('\\', '') for k in (r'norm1', r'norm2', r'mlp\.fc1', r'mlp\.fc2')}
     embed = r'patch_embed(?P<stage>\d+)\.'
-    leaf = r'\.(?P<leaf>\w+)'
+    leaf = r'\.(?P<leaf>weight|bias|running_mean|running_var|num_batches_tracked)'
     rules = [
         (embed + parts['embed'] + leaf, r'\g<stage>.embed.conv.\g<leaf>'),
         (embed + 'norm' + leaf, r'\g<stage>.embed.norm.\g<leaf>'),

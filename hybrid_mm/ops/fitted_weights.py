@@ -23,6 +23,10 @@ StateDict = dict[str, Tensor]
 _LOGGER = logging.getLogger('hybrid_mm')
 
 
+class UnknownSizeError(ValueError):
+    """A table does not say what size it was made for; the text names it and what does."""
+
+
 @dataclass
 class Changes:
     """What :func:`fitted_weights` did to weights, for a message."""
@@ -70,7 +74,7 @@ def fitted_weights(model: nn.Module, state: StateDict) -> tuple[StateDict, Chang
         A new state dict, in which what needs no change is the same tensor, and the changes.
 
     Raises:
-        ValueError: A table does not say what size it was made for; the text names it.
+        UnknownSizeError: A table does not say what size it was made for; the text names it.
     """
     state, changes = dict(state), Changes()
     for name, module in model.named_modules():
@@ -81,7 +85,7 @@ def fitted_weights(model: nn.Module, state: StateDict) -> tuple[StateDict, Chang
         try:
             fitted = module.fit_weights(dict(given))
         except ValueError as error:
-            raise ValueError(f'{prefix}{error}') from error
+            raise UnknownSizeError(f'{prefix}{error}') from error
         changes.note(prefix, given, fitted)
         for key in given.keys() - fitted.keys():
             del state[prefix + key]
@@ -124,7 +128,7 @@ class FitsWeights(nn.Module):
         try:
             fitted, changes = fitted_weights(self, given)
         except ValueError as error:
-            raise ValueError(f'{prefix}{error}') from error
+            raise UnknownSizeError(f'{prefix}{error}') from error
         for key in given.keys() - fitted.keys():
             del state_dict[prefix + key]
         state_dict.update((prefix + key, value) for key, value in fitted.items())

@@ -4,7 +4,7 @@ An entry of ``published/<tree>.yml``::
 
     - Name: van-b0_in1k               # weights of backbones; of a detector or segmenter: its config
       Files:                          # the same weights, best first
-        - URL: [https://..., ...]     # addresses of one and the same file
+        - URL: [https://..., ...]     # addresses of one file; several if a checksum tells it
           Page: https://...           # where a person finds it
           File: van_tiny_754.pth.tar  # its name, if it is not the end of the address
           SHA256: 385941af            # whole or its beginning; or MD5

@@ -8,6 +8,7 @@ import copy
 import dataclasses
 import inspect
 import logging
+import re
 import warnings
 
 import pytest
@@ -490,9 +491,8 @@ def test_tables_of_another_network_are_not_resized(network, name, table, change,
     key = next(key for key in state if key.endswith(table))
     before = model.state_dict()[key].clone()
     state[key] = change(state[key])
-    with pytest.raises(
-        ValueError, match=rf'the file does not fit this .* 1 of another shape: {key}'
-    ):
+    named = re.escape(f'1 of another shape: {key} (file {tuple(state[key].shape)},')
+    with pytest.raises(ValueError, match=rf'the file does not fit this .* {named}'):
         model.load_strictly(state, 'the file')
     with pytest.raises(RuntimeError, match=f'size mismatch for {key}'):
         model.load_state_dict(state, strict=False)
@@ -534,7 +534,7 @@ def test_tables_that_do_not_say_their_size(network, name, table, change, reason)
         (lambda: model.load_strictly(state, 'the file'), 'the file: '),
         (lambda: model.load_state_dict(state, strict=False), ''),
         (lambda: _load_checkpoint_to_model(detector, dict(state_dict=prefixed)), 'backbone.'),
-        (lambda: check_weights(detector, prefixed, 'x.pth'), 'x.pth cannot be used: backbone.'),
+        (lambda: check_weights(detector, prefixed, 'x.pth'), 'backbone.'),
         (lambda: starting_weights(detector, state, 'x.pth'), 'x.pth cannot be used: backbone.'),
     ):
         with pytest.raises(ValueError, match=f'{origin}{table}: {reason}'):
@@ -554,21 +554,33 @@ def test_maps_that_are_not_square_are_known_by_their_argument():
     other = MODELS.build(dict(type='ViT', pretrain_img_size=96, **settings))
     with pytest.raises(ValueError, match='16 absolute positions are neither'):
         other.load_state_dict(state)
-    # those of an official file without a class token: the converter knows that it has none
+    # those of an official file, which may be of a square map without the entry of a class token
+    official = {'pos_embed': state['stem.position'], 'norm.weight': torch.ones(16)}
+    official |= {'norm.bias': torch.ones(16), 'patch_embed.proj.weight': state['stem.proj.weight']}
+    official['patch_embed.proj.bias'] = state['stem.proj.bias']
+    for key in [key for key in state if '.blocks.0.' in key]:
+        official[key.removeprefix('stages.').replace('.blocks.0.', '.', 1)] = state[key]
     official = {
-        'pos_embed': state['stem.position'],
-        'blocks.0.attn.qkv.weight': torch.ones(1),
-        'patch_embed.proj.weight': torch.ones(1),
+        key
+        if key in ('pos_embed',) or key.startswith(('norm', 'patch'))
+        else f'blocks.{key}': value
+        for key, value in official.items()
     }
-    assert convert(official)['stem.position'].shape[1] == 17
-    # beside a class token as well (timm's no_embed_class); a network of 3 x 5 patches knows better
-    official |= {'cls_token': torch.rand(1, 1, 16)}
-    assert convert(official)['stem.position'].shape[1] == 17
-    model = MODELS.build(dict(type='ViT', pretrain_img_size=[48, 80], arch=_VIT, out_indices=(1,)))
-    found = convert({**official, 'patch_embed.proj.weight': torch.ones(16, 3, 16, 16)})
-    found = {key: found[key] for key in ('stem.position', 'stem.class_token')}
-    model.load_state_dict(found, strict=False)
+    other.load_strictly(convert(official), 'the file')
+    assert not other.stem.position[:, 0].any() and other.stem.position.shape[1] == 37
+    model.load_strictly(convert(official), 'the file')
     assert torch.equal(model.stem.position, source.stem.position)
+
+
+@pytest.mark.part_of('network:ViT')
+def test_the_size_that_a_file_does_not_say_is_what_a_training_stops_with(tmp_path):
+    """Not that a file of this network were one of another network."""
+    settings = dict(type='ViT', arch=_VIT, out_indices=(1,))
+    state = MODELS.build(dict(settings, pretrain_img_size=(48, 96))).state_dict()
+    path = saved(tmp_path / 'x.pth', state)
+    model = MODELS.build(dict(settings, init_cfg=dict(type='Pretrained', checkpoint=path)))
+    with pytest.raises(ValueError, match=r'x.pth: stem.position: 19 .* give the pretrain_img_size'):
+        model.init_weights()
 
 
 @pytest.mark.part_of('network:PVT', 'network:LeViT', 'network:ViT')

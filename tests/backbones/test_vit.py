@@ -229,7 +229,7 @@ def test_images_that_are_not_square():
     grid = square.stem.position[:, 1:].transpose(1, 2).unflatten(2, (4, 4))
     grid = nn.functional.interpolate(grid, (3, 5), mode='bicubic', align_corners=False)
     torch.testing.assert_close(other.stem.position[:, 1:], grid.flatten(2).transpose(1, 2))
-    with pytest.raises(ValueError, match='the file: stem.position: 16 absolute positions are'):
+    with pytest.raises(ValueError, match=r'the file: stem\.position: 16 absolute positions are'):
         square.load_strictly(other.state_dict(), 'the file')
 
 

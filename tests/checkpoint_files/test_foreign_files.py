@@ -68,6 +68,7 @@ FILES = {
     'lfs': (LFS, 'a pointer of Git LFS; fetch the file itself with `git lfs pull`'),
     'config': (b"_base_ = ['a.py']\n" * 40, r'text, which begins with .*_base_'),
     'json': ('{"é": 3}'.encode() * 99, 'text, which begins with'),
+    'text like a pickle': (b'(dict of lists)\n' * 9, 'text, which begins with'),
     'gzip': (gzip.compress(GOOD), 'gzip; unpack it first'),
     'tar': (tar('a.pth', 'b.pth'), r'a tar archive \(a.pth, b.pth\)'),
     'old tar': (tar('sys_info', 'pickle', 'storages', 'tensors'), 'format of torch 0.1'),

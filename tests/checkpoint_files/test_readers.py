@@ -306,7 +306,8 @@ def test_tensors():
     columns = np.arange(6, dtype='f4').reshape(2, 3).tobytes('F')
     assert torch.equal(tensor_of(columns, 'float32', [2, 3], 'F'), want)
     for data, dtype, shape in (
-        (b'1234', 'f4', (2,)), (b'1234', 'f4', (-1,)), (b'1234', 'f4', (1.0,)),
+        (b'1234', 'f4', (2,)), (b'12345678', 'f4', (1,)), (b'1234', 'f4', (-1,)),
+        (b'1234', 'f4', (1.0,)),
         (b'', 'f4', (0,) * 40),
         (b'1234', 'O', (1,)), (b'1234', 'i2,i2', (1,)), (b'1234', 'V4', (1,)),
         (b'1234', 'xyz', (1,)),

@@ -170,6 +170,8 @@ def test_flax():
     assert unwrap({**saved, 'batch_stats': None}).keys() == {'Conv_0/kernel', 'cls'}
     saved['batch_stats'] = {'BatchNorm_0': {'mean': torch.ones(1)}}
     assert unwrap(saved).keys() == {'Conv_0/kernel', 'cls', 'BatchNorm_0/mean'}
+    alone = {**params, 'opt_state': {'mu': params}, 'optimizer': {'target': params}}
+    assert unwrap(alone).keys() == {'Conv_0/kernel', 'cls'}
     # dicts beside the weights of PyTorch are none of them
     assert unwrap({**ONES, 'extra': {'b': torch.ones(1)}, 3: torch.ones(1)}) == ONES
 
@@ -188,6 +190,7 @@ def test_misfits():
         f'layer2.0.strange, ...; nor has NAT, with {next(iter(model))}'
     )
     assert ' Known are the layouts ' in misfit(strange, model, 'NAT')
+    assert misfit({**strange, **dict(list(model.items())[:2])}, model, 'NAT') is not None
     gate = 'block1.0.attn.spatial_gating_unit'
     names = [f'{gate}.{conv}.weight' for conv in ('conv0', 'conv_spatial', 'conv1')]
     names += ['patch_embed1.proj.weight', 'block1.0.mlp.dwconv.dwconv.weight']

@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from mmdet.models.backbones import SwinTransformer
 
 from hybrid_mm.backbones import ELSASwin
 from hybrid_mm.backbones.frames.swin import Swin
@@ -140,3 +141,28 @@ def test_a_swin_with_other_keys_is_not_claimed(drawn):
     state = authors(drawn(Plain()))
     assert detect(state | {'layers.0.blocks.0.attn.gain': torch.ones(1)}) is None
     assert detect(state | EXTRA) == 'swin'
+
+
+def test_detectors_of_detectron2_become_mmdetections(drawn):
+    """The network has the authors' names there; MMDetection's computes the same with it."""
+    model = drawn(Plain()).eval()
+    # query minus key, rows before columns
+    y, x = torch.meshgrid(torch.arange(4), torch.arange(4), indexing='ij')
+    y, x = y.flatten(), x.flatten()
+    index = (y[:, None] - y + 3) * 7 + x[:, None] - x + 3
+    state = authors(model)
+    for key in [key for key in state if key.endswith('qkv.weight')]:
+        state[key.replace('qkv.weight', 'relative_position_index')] = index
+    whole = {f'backbone.bottom_up.{key}': value for key, value in state.items()}
+    assert detect(whole) == 'swin-detectron2'
+    out = convert(whole)
+    theirs = SwinTransformer(
+        embed_dims=8, depths=[1, 2], num_heads=[2, 2], window_size=4, out_indices=(0, 1)
+    )
+    theirs.load_state_dict({k.removeprefix('backbone.'): v for k, v in out.items()}, strict=True)
+    theirs.eval()  # gives None
+    images = torch.rand(2, 3, 64, 48)
+    for found, expected in zip(theirs(images), model(images), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match=r"swin-detectron2: do not know the key 'layers\.0\.x'"):
+        convert(whole | {'backbone.bottom_up.layers.0.x': torch.ones(1)})

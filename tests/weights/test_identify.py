@@ -21,6 +21,7 @@ FEW = {
     backbones.NAT: ('mini', 'tiny'),
     backbones.DiNAT: ('tiny',),
     backbones.ViT: ('base',),
+    backbones.LeViT: ('256',),
 }
 MMPRETRAIN = [
     ('VAN', dict(arch='tiny'), 'van-mmpretrain', 'VAN', 'b0', False),
@@ -82,7 +83,7 @@ def check_peer(case, saved, monkeypatch):
     assert (network, arch, resized, ()) in fits
 
 
-@pytest.mark.parametrize('case', [MMPRETRAIN[0], MMPRETRAIN[5]], ids=lambda case: case[0])
+@pytest.mark.parametrize('case', [MMPRETRAIN[3], MMPRETRAIN[5]], ids=lambda case: case[0])
 def test_layouts_of_others(case, few, saved, monkeypatch):
     check_peer(case, saved, monkeypatch)
 

@@ -56,7 +56,7 @@ def drawn(name: str, shape: Sequence[int], zero: str = '') -> Tensor:
 
 def state_dict(case: dict[str, Any]) -> dict[str, Tensor]:
     """The state dict of a stored case; what follows from sizes, such as an index, is zero."""
-    floating = {k: drawn(k, shape, case['zero']) for k, shape in case['tensors'].items()}
+    floating = {k: drawn(k, shape, case.get('zero', '')) for k, shape in case['tensors'].items()}
     whole = {k: torch.zeros(shape, dtype=torch.int64) for k, shape in case['integers'].items()}
     return floating | whole
 
@@ -126,10 +126,11 @@ class Peer:
             file=self.file,
             logits=self.logits,
             image=list(self.image),
-            zero=self.zero,
             integers={},
             tensors={},
         )
+        if self.zero:
+            case['zero'] = self.zero
         values = {}
         for key, value in model.state_dict().items():
             if value.is_floating_point():
@@ -548,6 +549,16 @@ def _pvt_mmdet() -> list[Peer]:
     ]  # fmt: skip
 
 
+def _van_mmpretrain() -> list[Peer]:
+    theirs = dict(arch=dict(embed_dims=[4, 6, 8, 12], depths=[1, 2, 1, 1], ffn_ratios=[2, 3, 2, 2]),
+                  out_indices=(0, 1, 2, 3))  # fmt: skip
+    arch = dict(embed_dims=[4, 6, 8, 12], depths=[1, 2, 1, 1], mlp_ratios=[2, 3, 2, 2])
+    return [
+        _openmmlab('van-mmpretrain', 'mmpretrain', 'VAN', theirs,
+                   dict(type='VAN', arch=arch), image=(1, 3, 61, 97)),
+    ]  # fmt: skip
+
+
 # -- google-research -------------------------------------------------------------------------------
 
 
@@ -914,6 +925,7 @@ PEERS: dict[str, Callable[[], list[Peer]]] = {
     'vit-google': _vit_google,
     'vit-mmseg': _vit_mmseg,
     'pvt-mmdet': _pvt_mmdet,
+    'van-mmpretrain': _van_mmpretrain,
     'vit': lambda: _vit_mmpretrain() + _timm_vit() + _timm_sam(),
     'mvitv2': _timm_mvitv2,
     'timm-byobnet': _timm_byobnet,

@@ -21,7 +21,7 @@ from hybrid_mm.errors import shorten
 from hybrid_mm.layers.drop import drop_path_schedule
 from hybrid_mm.ops.argument_types import typed_arguments
 from hybrid_mm.ops.arguments import fraction, positive, stage_indices
-from hybrid_mm.ops.fitted_weights import FitsWeights, fitted_weights
+from hybrid_mm.ops.fitted_weights import FitsWeights, UnknownSizeError, fitted_weights
 from hybrid_mm.ops.layout import dense_gradient
 
 # the others have a check and a message of their own
@@ -126,6 +126,8 @@ class StrictWeights(FitsWeights, BaseModule):
             print_log(f'{path}: left out {_parts([*other, *sorted(unused)])}', 'current')
         try:
             self.load_strictly({k: v for k, v in state.items() if k not in unused}, path)
+        except UnknownSizeError:
+            raise
         except ValueError as error:
             name = type(self).__name__
             meta = loaded.get('meta')
@@ -144,8 +146,8 @@ class StrictWeights(FitsWeights, BaseModule):
         """
         try:
             state, changes = fitted_weights(self, state)
-        except ValueError as error:
-            raise ValueError(f'{origin}: {error}') from error
+        except UnknownSizeError as error:
+            raise UnknownSizeError(f'{origin}: {error}') from error
         state = {**self.initial_values(state), **state}
         found = differences(self.state_dict(), state)
         if found:
