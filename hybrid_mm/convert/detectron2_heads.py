@@ -55,7 +55,7 @@ def heads(state: StateDict) -> StateDict:
         ValueError: A key within one of these heads is unknown.
     """
     stages = {m[1] for key in state if (m := re.match(r'roi_heads\.box_predictor\.(\d+)\.', key))}
-    out = {}
+    out: StateDict = {}
     for key, value in state.items():
         if _CONSTANTS.fullmatch(key):
             continue

@@ -799,13 +799,18 @@ def check_compilation_in_eval(cfg):
     torch._dynamo.reset()
 
 
-def once_per_class():
-    """All cases; slow are those whose class has had one before, unless it had other operators."""
+def once_per_class(*long):
+    """All cases; slow are those whose class has had one before, unless it had other operators.
+
+    Args:
+        long: More that are slow.
+    """
     seen, found = set(), []
     for name, case in CASES.items():
         known = class_of(case) in seen and name not in ('san-patchwise', 'hornet-gf', 'vitdet')
         part = pytest.mark.part_of(f'network:{class_of(case)}')
-        found.append(pytest.param(name, id=name, marks=[part, *[pytest.mark.slow] * known]))
+        slow = [pytest.mark.slow] * (known or name in long)
+        found.append(pytest.param(name, id=name, marks=[part, *slow]))
         seen.add(class_of(case))
     return found
 
@@ -858,7 +863,10 @@ def test_weights_of_stages_that_are_not_there(name):
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize('name', once_per_class())
+# tracing takes 4 to 6 seconds of each of these, 1 to 3 of the others
+@pytest.mark.parametrize(
+    'name', once_per_class('maxvit', 'quadratic-resnet', 'qna', 'san-pairwise')
+)
 def test_training_compiles_without_graph_breaks(name):
     model = build(CASES[name]).train()
     compiled = torch.compile(model, fullgraph=True, backend='eager')
