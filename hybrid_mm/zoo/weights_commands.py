@@ -67,9 +67,11 @@ def add_weights(commands: argparse._SubParsersAction) -> None:
         help='of config files also their own published weights (tools/test.py CONFIG auto)',
     )
     path = actions.add_parser('path', help='print where the file is; status 1 if it is not here')
-    path.add_argument('name', metavar='NAME')
+    path.add_argument('name', metavar='NAME', help='name, with or without hybrid_mm://')
     check = actions.add_parser('check', help='say of which network and in which layout files are')
-    check.add_argument('files', nargs='+', metavar='FILE')
+    check.add_argument(
+        'files', nargs='+', metavar='FILE', help='files, or hybrid_mm://NAME of what is here'
+    )
 
 
 def weights_command(args: argparse.Namespace) -> int:

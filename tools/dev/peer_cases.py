@@ -948,8 +948,13 @@ def write(source: str) -> None:
     print(f'{path}: {len(cases)} cases, {path.stat().st_size // 1000} kB')
 
 
-if __name__ == '__main__':
+def main(argv: list[str] | None = None) -> None:
+    """Write the cases of some or all sources."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('sources', nargs='*', metavar='SOURCE', help='all by default')
-    for name in parser.parse_args().sources or PEERS:
+    for name in parser.parse_args(argv).sources or PEERS:
         write(name)
+
+
+if __name__ == '__main__':
+    main()
