@@ -105,7 +105,7 @@ def row_of(weights: Weights) -> dict:
         name=weights.name,
         tree=weights.tree,
         case=weights.case,
-        size=first and first.size,
+        size=first and first.size if place is None else place.stat().st_size,
         metrics=dict(weights.metrics),
         licence=(first and first.licence) or None,
         trained_by=weights.trained_by or None,
