@@ -105,7 +105,7 @@ def row_of(weights: Weights) -> dict:
         name=weights.name,
         tree=weights.tree,
         case=weights.case,
-        size=first and first.size if place is None else place.stat().st_size,
+        size=first and first.size,
         metrics=dict(weights.metrics),
         licence=(first and first.licence) or None,
         trained_by=weights.trained_by or None,
@@ -152,7 +152,7 @@ def list_weights(pattern: str, as_json: bool) -> None:
         (
             row['name'],
             row['case'],
-            megabytes(row['size']),
+            megabytes(row['size'] if row['here'] is None else Path(row['here']).stat().st_size),
             accuracy(row['metrics']),
             row['licence'] or '',
             '' if row['here'] is None else shown_path(row['here']),
