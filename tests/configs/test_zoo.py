@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hybrid_mm.zoo.metafile import read_trees
+
 from .conftest import CONFIG_FILES, CONFIGS, PAPERS
 
 ROOT = CONFIGS.parent
@@ -123,6 +125,19 @@ def test_results_name_their_source():
 def test_generated_files_are_up_to_date(capsys):
     tool = runpy.run_path(str(ROOT / 'tools/dev/generate_docs.py'))
     assert tool['main'](['--check']) == 0, capsys.readouterr().out
+
+
+def test_weights_stand_beside_their_own_accuracy():
+    """Of several trainings of a config one is published, sometimes another than the papers'."""
+    tool = runpy.run_path(str(ROOT / 'tools/dev/generate_docs.py'))
+    (tree,) = (t for t in read_trees(ROOT, tool['Tree']) if t.folder.name == 'acmix')
+    model = {m.name: m for m in tree.models}['retinanet_pvt-m_fpn_1x_coco']
+    (_, source, quoted, nothing), (_, published, own, link) = tool['reported'](model)
+    assert (source, quoted, nothing) == ('official README', {'box AP': 41.9}, '')
+    assert (published, own) == ('published weights', {'box AP': 41.7})
+    assert '20210831_103243-55effa1b.pth' in link
+    model.results[0]['Metrics']['box AP'] = 41.72
+    assert [file for *_, file in tool['reported'](model)] == [link]
 
 
 def test_check_finds_a_stale_file(tmp_path, capsys):
