@@ -4,7 +4,7 @@ Of classifiers the parts behind the last block are named ``head.``, of networks 
 their own (Segment Anything) those of the neck ``neck.``.
 
 Some networks of timm have the names of others and compute something else, which no file tells:
-``*_quickgelu`` has another GELU, ``*_rpn`` has its norms behind attention and MLP. Ours are neither.
+``*_quickgelu`` has another GELU, ``*_rpn`` has norms after its branches. Ours are neither.
 """
 
 import math
