@@ -3,7 +3,8 @@
 from typing import Any
 
 from hybrid_mm.checkpoint_files import CheckpointError, load_from_local
-from hybrid_mm.convert import convert
+from hybrid_mm.convert import convert, detect
+from hybrid_mm.convert.core import StateDict
 from hybrid_mm.errors import plain_text
 from hybrid_mm.weights.contents import weights_of
 from hybrid_mm.weights.finding import download_again, weights_file
@@ -31,10 +32,7 @@ def load_by_name(filename: str, map_location: Any = None, **unused: Any) -> dict
     state = weights_of(loaded, str(path), published.key if published else None)
     try:
         if published is None:
-            # a file of the user's for a network that is not ours stays as it is
-            layouts = {file.layout for file in find_weights(name).files}
-            if layouts != {OURS}:
-                state = convert(state)
+            state = _of_the_user(state, {file.layout for file in find_weights(name).files})
         elif published.layout != OURS:
             state = convert(state, published.layout)
     except ValueError as error:
@@ -42,6 +40,20 @@ def load_by_name(filename: str, map_location: Any = None, **unused: Any) -> dict
     own = loaded.get('meta') if isinstance(loaded.get('meta'), dict) else {}  # its classes
     meta = dict(own, weights=name, file=str(path), source=published and published.layout)
     return dict(state_dict=state, meta=meta)
+
+
+def _of_the_user(state: StateDict, layouts: set[str]) -> StateDict:
+    """Convert a file of which only the name is known.
+
+    Args:
+        state: Its weights.
+        layouts: Those of the published files.
+    """
+    source = None if layouts == {OURS} else detect(state)  # a network that is not ours stays
+    # MMDetection's own ResNets have torchvision's names as well, and keep them
+    if source is None or (source == 'torchvision-resnet' and source not in layouts):
+        return state
+    return convert(state, source)
 
 
 load_by_name.__name__ = 'load_from_hybrid_mm'  # MMEngine's log has what follows `load_from_`
