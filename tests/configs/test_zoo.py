@@ -1,5 +1,6 @@
 """Metafiles: they list every config and nothing else; figures equal those counted elsewhere."""
 
+import re
 import runpy
 import shutil
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hybrid_mm.weights import all_weights
 from hybrid_mm.zoo.metafile import read_trees
 
 from .conftest import CONFIG_FILES, CONFIGS, PAPERS
@@ -138,6 +140,16 @@ def test_weights_stand_beside_their_own_accuracy():
     assert '20210831_103243-55effa1b.pth' in link
     model.results[0]['Metrics']['box AP'] = 41.72
     assert [file for *_, file in tool['reported'](model)] == [link]
+
+
+def test_commands_of_readmes_take_weights_that_are_published():
+    weights_of = runpy.run_path(str(ROOT / 'tools/dev/generate_docs.py'))['weights_of']
+    known, found = all_weights(), 0
+    for readme in ROOT.glob('configs/*/README.md'):
+        for config in re.findall(r'hybrid_mm weights get (\S+)', readme.read_text()):
+            assert known[weights_of(ROOT / config)].files, config
+            found += 1
+    assert found > 15
 
 
 def test_check_finds_a_stale_file(tmp_path, capsys):

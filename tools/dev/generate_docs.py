@@ -173,7 +173,8 @@ class Tree(metafile.Tree):
         parts = []
         if users:
             loading = self._example(lambda text: 'hybrid_mm://' in text)
-            text = PUBLISHED if any(w.files for w in found) else UNPUBLISHED
+            started = [w for w in found if users[w.name]]
+            text = PUBLISHED if any(w.files for w in started) else UNPUBLISHED
             page = Path(os.path.relpath(ROOT / 'docs/weights.md', self.folder)).as_posix()
             parts += [text.format(config=loading.config, page=page)]
             parts += [weights_tables.of_tree(found, users, self._config_link)]
@@ -197,12 +198,21 @@ class Tree(metafile.Tree):
         return recipes.read(self.folder) if (self.folder / recipes.FILE).exists() else None
 
     def _example(self, fits: Callable[[str], bool]) -> Model | None:
-        """First config that fits: a Mask R-CNN that others inherit from, a RetinaNet, or any."""
+        """First config that fits: a Mask R-CNN that others inherit from, a RetinaNet, or any.
+
+        Before those whose weights nobody published come those that start from published ones.
+        """
         found = [m for m in self.models if fits(self._text(m))]
         masks = [m for m in found if m.name.startswith('mask-rcnn')]
         bases = [m for m in masks if '_base_ = [' in self._text(m)]
         retinas = [m for m in found if m.name.startswith('retinanet')]
-        return next(iter([*bases, *retinas, *found]), None)
+        return min([*bases, *retinas, *found], key=self._effort, default=None)
+
+    @staticmethod
+    def _effort(model: Model) -> int:
+        """What a user has to do for the weights of a config: nothing, fetch them, train them."""
+        known = all_weights().get(weights_of(ROOT / model.config) or '')
+        return {'automatic': 0, 'manual': 1}.get(known.case if known else '', 2)
 
     def _text(self, model: Model) -> str:
         return (ROOT / model.config).read_text()
