@@ -30,6 +30,10 @@ class Source:
 
 SOURCES: dict[str, Source] = {}
 
+# of rules: the last part of a name, also that of a batch norm
+LEAF = r'\.(weight|bias)'
+BATCH_NORM = r'\.(weight|bias|running_mean|running_var|num_batches_tracked)'
+
 # keys under which training programs keep averages of weights over the training
 AVERAGES = (
     *('state_dict_ema', 'ema_state_dict', 'model_ema', 'ema', 'ema_model', 'params_ema'),
