@@ -1,7 +1,8 @@
 """Registry of checkpoint layouts, their detection, and helpers of converters."""
 
+import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +49,7 @@ WRAPPERS = (
 _COUNTERS = {'steps', 'n_averaged', 'step', 'initted'}
 # of modules around a whole model: parallel training, torch.compile, averages
 _PREFIXES = ('module.', '_orig_mod.', 'ema.', 'ema_model.')
+_DEEPEST, _MOST_DICTS = 50, 100_000  # of dicts in dicts; those of a file may be within themselves
 _OPTIMIZERS = {'optimizer', 'optimizers', 'opt_state', 'optimizer_states', 'optimizer_state'}
 
 
@@ -120,17 +122,23 @@ def _at(loaded: Mapping[str, Any], key: str) -> Any:
     return found
 
 
-def _tensors(node: Mapping[str, Any]) -> StateDict:
+def _tensors(
+    node: Mapping[str, Any], depth: int = 0, seen: Iterator[int] | None = None
+) -> StateDict:
     """The tensors of a state dict; if there are dicts in it, theirs as well."""
+    seen = seen or itertools.count()
+    if depth > _DEEPEST or next(seen) > _MOST_DICTS:
+        raise ValueError('it has dicts within dicts without an end')
     whole = {k: v for k, v in node.items() if isinstance(v, Tensor) and isinstance(k, str)}
-    inner = {
+    # a state dict as PyTorch writes it has names with dots, and dicts beside it are no weights
+    if any('.' in name for name in whole):
+        return whole
+    return whole | {
         f'{key}/{name}': value
         for key, part in node.items()
         if isinstance(part, Mapping) and isinstance(key, str) and key not in _OPTIMIZERS
-        for name, value in _tensors(part).items()
+        for name, value in _tensors(part, depth + 1, seen).items()
     }
-    # a state dict as PyTorch writes it has names with dots, and dicts beside it are no weights
-    return whole if any('.' in name for name in whole) else {**whole, **inner}
 
 
 def differences(expected: StateDict, found: Mapping[str, Any]) -> list[str]:
