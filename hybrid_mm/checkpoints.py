@@ -180,6 +180,12 @@ def check_weights(
         found = [problem, *(found if 2 * fitting > len(own) else ())]
     other = misfit(weights, own, type(model).__name__) if 2 * common < len(own) else None
     found = [other, *found] if other else found
+    if fitting == common > 0 and common == sum(key.startswith('backbone.') for key in own):
+        found = [
+            'weights of the backbone alone: init_cfg of the backbone takes them, for a training; '
+            'here, those of the whole model have to be named',
+            *found,
+        ]
     raise CheckpointError(
         path, f'is not one of this model ({type(model).__name__}){how}:\n  ' + '\n  '.join(found)
     )
