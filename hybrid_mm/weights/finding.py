@@ -233,8 +233,8 @@ def _why(weights: Weights) -> str:
     """Why weights that are not here cannot be had by themselves, and what to do."""
     if weights.case == 'automatic':
         return (
-            'is not on this machine, and was not to be downloaded; '
-            f'`python -m hybrid_mm weights get {shlex.quote(weights.name)}` does that'
+            'is not on this machine; '
+            f'`python -m hybrid_mm weights get {shlex.quote(weights.name)}` downloads it'
         )
     if weights.case == 'manual':
         return 'has to be fetched by hand' + _by_hand(weights)
