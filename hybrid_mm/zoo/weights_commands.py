@@ -152,7 +152,7 @@ def list_weights(pattern: str, as_json: bool) -> None:
         (
             row['name'],
             row['case'],
-            megabytes(row['size']),
+            megabytes(row['size'] if row['here'] is None else Path(row['here']).stat().st_size),
             accuracy(row['metrics']),
             row['licence'] or '',
             '' if row['here'] is None else shown_path(row['here']),

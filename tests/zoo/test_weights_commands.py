@@ -83,7 +83,7 @@ def test_list(call, put):
             *('Apache-2.0', ''),
         ],
         ['x-base_in1k', 'manual', '', '', '', ''],
-        ['x-large_in1k', 'ours to train', '', '', '', 'checkpoints/x-large_in1k.pth'],
+        ['x-large_in1k', 'ours to train', '0.0', '', '', 'checkpoints/x-large_in1k.pth'],
         ['y-tiny_in1k', 'automatic', '', '', '', ''],
         ['y-base_in1k', 'automatic', '', '', '', ''],
         ['y-tiny_upernet_ade20k', 'unpublished', '', '', '', ''],
