@@ -43,7 +43,7 @@ def load_by_name(filename: str, map_location: Any = None, **unused: Any) -> dict
         ) from error
     print_log(f'{SCHEME}{name}: read from {path}, {_origin(published, source)}', 'current')
     own = loaded.get('meta') if isinstance(loaded.get('meta'), dict) else {}  # its classes
-    meta = dict(own, weights=name, file=str(path), source=source)
+    meta = dict(own, weights=name, file=str(path), source=published.layout if published else source)
     return dict(state_dict=state, meta=meta)
 
 

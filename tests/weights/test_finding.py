@@ -190,7 +190,9 @@ def test_offline(there, monkeypatch):
         WeightsError, match=r'no server can be reached; .* offline\? \(127\.0\.0\.1:\d+: Con'
     ):
         weights_file('hashed_in1k')
-    with pytest.raises(WeightsError, match='`python -m hybrid_mm weights get hashed_in1k` downloads'):
+    with pytest.raises(
+        WeightsError, match='`python -m hybrid_mm weights get hashed_in1k` downloads'
+    ):
         weights_file('hashed_in1k', download=False)
     assert not there.asked
 
