@@ -123,7 +123,7 @@ def _folders() -> Iterator[Path]:
     yield Path(FOLDER)
     for folder in os.environ.get(VARIABLE, '').split(os.pathsep):
         if folder:
-            yield Path(folder).expanduser()
+            yield Path(os.path.expanduser(folder))
 
 
 def _of_the_user(weights: Weights, others: list[str]) -> tuple[Path, PublishedFile | None] | None:

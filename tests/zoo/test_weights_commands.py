@@ -19,7 +19,7 @@ X = """
       Licence: Apache-2.0
       Source: x.org readme
     - {Page: https://x.org/drive, File: other.tar, Layout: van, Source: readme, Licence: MIT}
-  Metrics: {Top 1 Accuracy: 75.41, Top 5 Accuracy: 90}
+  Metrics: {Top 1 Accuracy: 75.35, Top 5 Accuracy: 90}
   Trained by: x-tiny_8xb128_in1k
 - Name: x-base_in1k
   Files:
@@ -112,7 +112,7 @@ def test_list_as_json(call, put):
         tree='x',
         case='automatic',
         size=16437504,
-        metrics={'Top 1 Accuracy': 75.41, 'Top 5 Accuracy': 90},
+        metrics={'Top 1 Accuracy': 75.35, 'Top 5 Accuracy': 90},
         licence='Apache-2.0',
         trained_by='x-tiny_8xb128_in1k',
         unpublished=None,

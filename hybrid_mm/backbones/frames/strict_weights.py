@@ -83,11 +83,17 @@ class StrictWeights(FitsWeights, BaseModule):
                 '--cfg-options model.backbone.init_cfg=None'
             ) from error
         weights = weights_of(loaded, path)
+        prefix = (prefix or 'backbone.').removesuffix('.') + '.'
+        beside: list[str] = []
+        if not prefix.startswith('backbone.'):  # a part whose layout has names of its own
+            part = {k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)}
+            beside = [key for key in weights if part and not key.startswith(prefix)]
+            weights = part or weights
         try:
             state = self.to_our_layout(weights)
         except ValueError as error:
             raise ValueError(f'{path}: {error}') from error
-        state = self._part(state, path, prefix)
+        state = self._part(state, path, prefix, beside)
         try:
             self.load_strictly(state, path)
         except UnknownSizeError:
@@ -105,14 +111,13 @@ class StrictWeights(FitsWeights, BaseModule):
             file = f' ({meta["file"]})' if meta.get('weights') else ''
             raise ValueError(f'{path}{file} does not fit this {name}. {what}') from error
 
-    def _part(self, state: StateDict, path: str, prefix: str | None) -> StateDict:
+    def _part(self, state: StateDict, path: str, prefix: str, beside: list[str]) -> StateDict:
         """The weights of this module among those of a file; logs what is left out."""
-        prefix = (prefix or 'backbone.').removesuffix('.') + '.'
         other = [key for key in state if not key.startswith(prefix)]
         if len(other) < len(state):
             state = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
         else:
-            other = []
+            other = beside
         unused = {k for k in state if k.startswith(('head.', 'neck.')) or self.leaves_out(k)}
         if other or unused:
             print_log(f'{path}: left out {_parts([*other, *sorted(unused)])}', 'current')
