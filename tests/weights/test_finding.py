@@ -220,8 +220,10 @@ def test_names_and_schemes_that_are_not(there):
 
 
 @pytest.mark.parametrize('name', ['hashed_in1k', 'by-hand_in1k'])
-def test_loading(there, name, weights):
+def test_loading(there, name, weights, monkeypatch):
     """Through MMEngine's loader as well; the file says what its training knew."""
+    logged = []
+    monkeypatch.setattr('hybrid_mm.weights.loading.print_log', lambda *args: logged.append(args))
     there.publish('a/{name}')
     path = there.cache / there.name
     if name == 'by-hand_in1k':
@@ -230,9 +232,24 @@ def test_loading(there, name, weights):
     assert set(loaded['state_dict']) == set(weights)
     assert (there.here / loaded['meta'].pop('file')) == path
     assert loaded['meta'] == dict(epoch=3, weights=name, source='ours')
+    ((text, _),) = logged
+    assert f'hybrid_mm://{name}: read from ' in text and f'{path.name}, published at http' in text
     net = VAN(ARCH, init_cfg=dict(type='Pretrained', checkpoint=f'hybrid_mm://{name}'))
     net.init_weights()
     assert all(torch.equal(v, weights[f'backbone.{k}']) for k, v in net.state_dict().items())
+
+
+def test_a_file_of_another_network_under_the_name(there, monkeypatch):
+    """It is named, and what it is, although it is converted by then."""
+    logged = []
+    monkeypatch.setattr('hybrid_mm.weights.loading.print_log', lambda *args: logged.append(args))
+    names = 'patch_embed.proj.0.weight', 'levels.0.blocks.0.attn.qkv.weight'
+    (there.here / 'checkpoints').mkdir()
+    torch.save({name: torch.ones(1) for name in names}, 'checkpoints/to-train_in1k.pth')
+    text = r'to-train_in1k \(checkpoints/to-train_in1k\.pth\) does not fit .* a checkpoint of NAT'
+    with pytest.raises(ValueError, match=text):
+        VAN(ARCH).load_pretrained('hybrid_mm://to-train_in1k')
+    assert logged[0][0].endswith('to-train_in1k.pth, a file of yours, layout nat')
 
 
 def test_first_of_several_processes_downloads(there, fork, weights):
