@@ -13,6 +13,7 @@ from torch import Tensor
 from hybrid_mm.checkpoint_files.flax_files import read_msgpack
 from hybrid_mm.checkpoint_files.integrity import covers_all, damage_of_archive, matches
 from hybrid_mm.checkpoint_files.kinds import foreign, kind_of, no_regular_file
+from hybrid_mm.checkpoint_files.nesting import has_deep_tuples
 from hybrid_mm.checkpoint_files.npz import read_npz
 from hybrid_mm.checkpoint_files.pickles import RefusedError, read_pickle
 from hybrid_mm.checkpoint_files.shards import files_of_index, read_shards
@@ -164,6 +165,8 @@ def _load_of_torch(filename: str, path: str, map_location: Any) -> Any:
     before = _identity(path)
     if damage := damage_of_archive(path, tensors=False):
         raise _damaged(filename, damage)
+    if has_deep_tuples(path):
+        raise _damaged(filename, 'it has tuples within tuples without an end')
     try:
         checkpoint = workarounds.load_from_local(path, map_location)
     except Exception as error:  # unpickling what is damaged may raise anything

@@ -123,7 +123,15 @@ def _folders() -> Iterator[Path]:
     yield Path(FOLDER)
     for folder in os.environ.get(VARIABLE, '').split(os.pathsep):
         if folder:
-            yield Path(os.path.expanduser(folder))
+            path = Path(os.path.expanduser(folder))
+            if not os.path.isdir(path):
+                _warn_once(f'{VARIABLE} names {path}, which is no folder')
+            yield path
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    warn(text)
 
 
 def _of_the_user(weights: Weights, others: list[str]) -> tuple[Path, PublishedFile | None] | None:
@@ -134,6 +142,11 @@ def _of_the_user(weights: Weights, others: list[str]) -> tuple[Path, PublishedFi
             path = folder / f'{weights.name}{suffix}'
             if os.path.isfile(path):
                 return path, _same(weights, path)
+            if os.path.lexists(path):
+                target = (
+                    f'a link to {os.readlink(path)}, which' if path.is_symlink() else 'there, but'
+                )
+                others.append(f'{path} is {target} is no file')
         for published in weights.files:
             known, path = _known(published), folder / published.name
             if not published.name or not os.path.isfile(path):
@@ -248,7 +261,10 @@ def _by_hand(weights: Weights) -> str:
 
 
 def _folder() -> Path:
-    return Path(FOLDER).absolute()
+    try:
+        return Path(FOLDER).absolute()
+    except OSError:  # the current folder has been removed
+        return Path(FOLDER)
 
 
 def _others(others: list[str]) -> str:

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from hybrid_mm.checkpoint_files import load_from_local
+from hybrid_mm.checkpoint_files.nesting import deepest_tuple
 from hybrid_mm.checkpoints import CheckpointError, read_checkpoint, weights_of
 
 FLAX = Path(__file__).with_name('data') / 'checkpoint_7'
@@ -251,6 +252,36 @@ def test_tensors_of_which_few_numbers_are_stored(tmp_path, monkeypatch):
     torch.save(dict(w=torch.ones(1), x=shared, checksum='all:0'), tmp_path / 'x.pth')
     monkeypatch.setattr('hybrid_mm.checkpoint_files.integrity._MOST_PARTS', 1000)
     assert 'without an end' in check(tmp_path / 'x.pth')
+
+
+@pytest.mark.parametrize('new', [True, False], ids=['zip', 'older'])
+def test_deep_keys_of_torch(new, tmp_path):
+    """Python's hash of such a key ends the process."""
+    key = ()
+    for _ in range(150):
+        key = (key,)
+    torch.save({'w': torch.ones(1), key: 0, 'x': [[(1, (2, 3))]]}, tmp_path / 'x.pth',
+               _use_new_zipfile_serialization=new)  # fmt: skip
+    read_checkpoint(str(tmp_path / 'x.pth'))
+    deep = b'\x80\x02})' + b'\x85' * 20_000 + b'K\x01s.'
+    if new:
+        with zipfile.ZipFile(tmp_path / 'y.pth', 'w') as archive:
+            for name, content in (('data.pkl', deep), ('byteorder', 'little'), ('version', '3')):
+                archive.writestr(f'x/{name}', content)
+    else:
+        content = (tmp_path / 'x.pth').read_bytes()
+        at = content.index(b'.\x80\x02}', content.index(b'little_endian')) + 1
+        (tmp_path / 'y.pth').write_bytes(content[:at] + deep + content[at:])
+    assert 'tuples within tuples without an end' in check(tmp_path / 'y.pth')
+
+
+def test_depth_of_tuples():
+    lists = (1, [(2, {'a': (3,)}), frozenset([(4, (5, 6, 7, 8))])])
+    for protocol in range(6):
+        content = pickle.dumps((lists, lists), protocol)
+        assert deepest_tuple(io.BytesIO(content)) in (4, 5)
+    kept = b'\x80\x02)q\0h\0\x85q\0h\0h\0\x86q\0(h\0h\0tq\0.'
+    assert deepest_tuple(io.BytesIO(kept)) == 3
 
 
 def test_archives_of_torch_that_grow(tmp_path, monkeypatch):

@@ -8,7 +8,13 @@ import torch
 from mmengine.runner.checkpoint import CheckpointLoader, load_checkpoint
 
 from hybrid_mm.backbones import VAN
-from hybrid_mm.checkpoints import CheckpointError, check_exists, read_checkpoint
+from hybrid_mm.checkpoint_files import load_from_local
+from hybrid_mm.checkpoints import (
+    CheckpointError,
+    MissingCheckpointError,
+    check_exists,
+    read_checkpoint,
+)
 from hybrid_mm.errors import UserError
 from hybrid_mm.weights import WeightsError, load_by_name, weights_file
 
@@ -79,6 +85,28 @@ def test_home_folder_in_the_variable(there, monkeypatch):
     monkeypatch.setenv('HYBRID_MM_WEIGHTS', '~/weights')
     path = put(there.folder / 'weights' / 'by-hand_in1k.pth')
     assert weights_file('by-hand_in1k') == (path, None)
+
+
+def test_places_that_are_none(there, monkeypatch, capsys):
+    """A home folder of nobody, a file as folder, a link to nothing; and no current folder."""
+    put(there.here / 'file', b'any')
+    folders = os.pathsep.join(['~nobody-here/x', 'file'])
+    monkeypatch.setenv('HYBRID_MM_WEIGHTS', folders)
+    put(there.here / 'checkpoints' / 'x', b'any')
+    (there.here / 'checkpoints' / 'by-hand_in1k.pth').symlink_to('nowhere')
+    with pytest.raises(WeightsError, match=r'by-hand_in1k\.pth is a link to nowhere, which is no'):
+        weights_file('by-hand_in1k')
+    told = capsys.readouterr().err
+    assert 'names ~nobody-here/x, which is no folder' in told
+    assert 'names file, which is no folder' in told
+    with pytest.raises(MissingCheckpointError):
+        load_from_local('~nobody-here/x.pth')
+    (there.here / 'gone').mkdir()
+    monkeypatch.chdir(there.here / 'gone')
+    (there.here / 'gone').rmdir()
+    with pytest.raises(WeightsError, match='put it into checkpoints or'):
+        weights_file('by-hand_in1k')
+    monkeypatch.chdir(there.here)
 
 
 def test_another_file_under_a_published_name(there, capsys):
