@@ -265,8 +265,9 @@ def misfit(
         )
     return (
         f'No layout that is known has such names: {", ".join(list(weights)[:3])}, ...; nor has '
-        f'{model}, with {", ".join(list(expected)[:3])}, ... Known are the layouts '
-        f'{", ".join(sorted(SOURCES))}'
+        f'{model}, with {", ".join(list(expected)[:3])}, ... '
+        '`python -m hybrid_mm weights check FILE` says what a file is, and docs/weights.md which '
+        'layouts are known'
     )
 
 
