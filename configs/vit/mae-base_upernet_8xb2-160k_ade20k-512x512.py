@@ -1,10 +1,13 @@
-# Maps of blocks 3, 5, 7 and 11. Class token and positions decay, as MMSegmentation's constructor
+# Maps of blocks 3, 5, 7 and 11; a bias by relative position in every block, as in MMSegmentation's
+# MAE. Class token and positions decay, as MMSegmentation's constructor
 # lets them. With --tta, shorter sides are at least 512.
 _base_ = './deit-base_upernet_8xb2-160k_ade20k-512x512.py'
 
 model = dict(
     backbone=dict(
         arch=dict(_delete_=True, embed_dim=768, heads=12, depths=[4, 2, 2, 4]),
+        img_size=512,
+        relative='bias',
         layer_scale=1.0,
         init_cfg=dict(checkpoint='hybrid_mm://mae-base_in1k'),
     ),
