@@ -28,6 +28,7 @@ __all__ = [
     'check_weights',
     'inner_model',
     'load_weights',
+    'not_converted',
     'read_checkpoint',
     'readings',
     'weights_of',
@@ -125,6 +126,15 @@ def _converted(weights: dict[str, Tensor]) -> list[tuple[dict[str, Tensor], str]
     return [(convert(plain, source), f' (layout {source})')] if source else []
 
 
+def not_converted(weights: dict[str, Tensor]) -> str:
+    """Why a file of an official layout cannot be brought to ours; empty if it can, or is none."""
+    try:
+        _converted(weights)
+    except ValueError as error:
+        return plain_text(error)
+    return ''
+
+
 def check_weights(
     model: nn.Module, checkpoint: dict[str, Any], path: str, same_size: bool = False
 ) -> dict[str, Tensor]:
@@ -166,12 +176,16 @@ def check_weights(
         if (fitting, len(named)) > best[0]:
             best = (fitting, len(named)), found, how
     (fitting, common), found, how = best
-    try:
-        _converted(weights)
-    except ValueError as error:  # names the key that its layout does not have
-        found = [str(error), *(found if 2 * fitting > len(own) else ())]
+    if problem := not_converted(weights):  # names the key that its layout does not have
+        found = [problem, *(found if 2 * fitting > len(own) else ())]
     other = misfit(weights, own, type(model).__name__) if 2 * common < len(own) else None
     found = [other, *found] if other else found
+    if fitting == common > 0 and common == sum(key.startswith('backbone.') for key in own):
+        found = [
+            'weights of the backbone alone: init_cfg of the backbone takes them, for a training; '
+            'here, those of the whole model have to be named',
+            *found,
+        ]
     raise CheckpointError(
         path, f'is not one of this model ({type(model).__name__}){how}:\n  ' + '\n  '.join(found)
     )

@@ -102,11 +102,6 @@ class PatchTokens(SizedTables):
             lacking = self.position.shape[1] - position.shape[1]
             # the entry of a class token, which our layout has always
             state['position'] = F.pad(position, (0, 0, 1, 0)) if lacking == 1 else position
-        elif token and isinstance(position, Tensor) and position.ndim == 3:
-            spare = position.shape[1] - self.position.shape[1]
-            # 1 + rows x columns may be a square: the converter took it for a map without the entry
-            if spare == 1 and not position[:, 0].any():
-                state['position'] = position[:, 1:]
         key, patch = 'proj.weight', self.proj.weight
         if key in state and state[key].ndim == 4 and state[key].shape[:2] == patch.shape[:2]:
             state[key] = _resize_patches(state[key], self.patch_size)

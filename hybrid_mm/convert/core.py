@@ -1,7 +1,8 @@
 """Registry of checkpoint layouts, their detection, and helpers of converters."""
 
+import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,10 @@ class Source:
 
 SOURCES: dict[str, Source] = {}
 
+# of rules: the last part of a name, also that of a batch norm
+LEAF = r'\.(weight|bias)'
+BATCH_NORM = r'\.(weight|bias|running_mean|running_var|num_batches_tracked)'
+
 # keys under which training programs keep averages of weights over the training
 AVERAGES = (
     *('state_dict_ema', 'ema_state_dict', 'model_ema', 'ema', 'ema_model', 'params_ema'),
@@ -44,6 +49,7 @@ WRAPPERS = (
 _COUNTERS = {'steps', 'n_averaged', 'step', 'initted'}
 # of modules around a whole model: parallel training, torch.compile, averages
 _PREFIXES = ('module.', '_orig_mod.', 'ema.', 'ema_model.')
+_DEEPEST, _MOST_DICTS = 50, 100_000  # of dicts in dicts; those of a file may be within themselves
 _OPTIMIZERS = {'optimizer', 'optimizers', 'opt_state', 'optimizer_states', 'optimizer_state'}
 
 
@@ -116,17 +122,23 @@ def _at(loaded: Mapping[str, Any], key: str) -> Any:
     return found
 
 
-def _tensors(node: Mapping[str, Any]) -> StateDict:
+def _tensors(
+    node: Mapping[str, Any], depth: int = 0, seen: Iterator[int] | None = None
+) -> StateDict:
     """The tensors of a state dict; if there are dicts in it, theirs as well."""
+    seen = seen or itertools.count()
+    if depth > _DEEPEST or next(seen) > _MOST_DICTS:
+        raise ValueError('it has dicts within dicts without an end')
     whole = {k: v for k, v in node.items() if isinstance(v, Tensor) and isinstance(k, str)}
-    inner = {
+    # a state dict as PyTorch writes it has names with dots, and dicts beside it are no weights
+    if any('.' in name for name in whole):
+        return whole
+    return whole | {
         f'{key}/{name}': value
         for key, part in node.items()
         if isinstance(part, Mapping) and isinstance(key, str) and key not in _OPTIMIZERS
-        for name, value in _tensors(part).items()
+        for name, value in _tensors(part, depth + 1, seen).items()
     }
-    # a state dict as PyTorch writes it has names with dots, and dicts beside it are no weights
-    return whole if any('.' in name for name in whole) else {**whole, **inner}
 
 
 def differences(expected: StateDict, found: Mapping[str, Any]) -> list[str]:
@@ -170,15 +182,17 @@ def detect(state: StateDict) -> str | None:
     """Detect the layout of a state dict by its keys.
 
     Returns:
-        Name in ``SOURCES``, or None if no source matches, as for our own layout.
+        Name in ``SOURCES``, or None if no source matches, as for our own layout. Names of modules
+        around the network, such as ``model.`` of Lightning, do not count.
 
     Raises:
         ValueError: Several sources match.
     """
-    wholes = [n for n, s in SOURCES.items() if s.whole and s.matches(set(state))]
-    keys = set(_split(state)[0])
-    # the backbone of such a detector may also match another source
-    names = wholes or [n for n, s in SOURCES.items() if not s.whole and s.matches(keys)]
+    while True:
+        names = _matching(state)
+        if names or not (inner := _without_outer(state)):
+            break
+        state = inner
     if len(names) > 1:
         raise ValueError(f'the checkpoint fits several sources, name one of {names}')
     return names[0] if names else None
@@ -187,6 +201,31 @@ def detect(state: StateDict) -> str | None:
 def _without_head(names: Iterable[str]) -> set[str]:
     """Names of a backbone, whatever it is a part of."""
     return {name.removeprefix('backbone.') for name in names if not name.startswith('head.')}
+
+
+def _matching(state: StateDict) -> list[str]:
+    wholes = [n for n, s in SOURCES.items() if s.whole and s.matches(set(state))]
+    keys = set(_split(state)[0])
+    # the backbone of such a detector may also match another source
+    return wholes or [n for n, s in SOURCES.items() if not s.whole and s.matches(keys)]
+
+
+def _without_outer(state: StateDict) -> StateDict:
+    """Without the name of a module around all others (``model.``, ``encoder.``); {} if none is."""
+    outer = {key.partition('.')[0] for key in state}
+    if len(outer) != 1 or not all('.' in key for key in state):
+        return {}
+    return {key.partition('.')[2]: value for key, value in state.items()}
+
+
+def _inside(state: StateDict, source: Source) -> StateDict:
+    """Without names of modules around the whole that such files do not have."""
+    inner = state
+    while inner:
+        if source.matches(set(inner if source.whole else _split(inner)[0])):
+            return inner
+        inner = _without_outer(inner)
+    return state
 
 
 def misfit(
@@ -211,8 +250,11 @@ def misfit(
         except ValueError:
             return None
     ours = _without_head(expected)
-    for theirs in (_without_head(found), _without_head(weights)):  # some keep official names
-        if 2 * len(ours & theirs) >= min(len(ours), len(theirs)):
+    for state in (found, weights):  # some keep official names
+        theirs, mine = _without_head(state), ours
+        if not any(key.startswith('stages.') for key in theirs):  # which the network divides
+            mine = {re.sub(r'^stages\.\d+\.', '', key) for key in ours}
+        if 2 * len(mine & theirs) >= min(len(mine), len(theirs)):
             return None
     if source is not None:
         return (
@@ -249,6 +291,7 @@ def convert(state: StateDict, source: str | None = None) -> StateDict:
             return dict(state)
     if source not in SOURCES:
         raise KeyError(f'unknown checkpoint source {source!r}: choose one of {sorted(SOURCES)}')
+    state = _inside(state, SOURCES[source])
     inner, rest = (state, {}) if SOURCES[source].whole else _split(state)
     converted = SOURCES[source].convert(inner)
     if not rest:

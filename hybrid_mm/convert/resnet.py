@@ -19,6 +19,8 @@ _TRUNK = [
     (_BLOCK + r'downsample\.1\.' + _LEAF, _OURS + r'shortcut.norm.\3'),
     (r'(?:head\.)?fc\.(weight|bias)', r'head.\1'),
 ]
+# in a deformable convolution of MMCV; an operator may have one in it
+_DEFORMABLE = {'conv_offset.weight', 'conv_offset.bias'}
 _OPERATOR = re.compile(_BLOCK + r'(?P<conv>conv[12])\.(?P<name>.+)')
 
 
@@ -58,6 +60,8 @@ def register_resnet(
             return all(any(re.fullmatch(old, key) for old, _ in rules) for key in keys)
         names = {m['name'] for m in map(_OPERATOR.fullmatch, keys) if m} - {'weight'}
         own = {name for name in names if inner.fullmatch(name)}
+        if own and own <= _DEFORMABLE:
+            return False
         return names == own and bool(own or any(map(special.fullmatch, keys))) == bool(operator)
 
     def convert(state: StateDict) -> StateDict:

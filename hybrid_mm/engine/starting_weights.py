@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from hybrid_mm.checkpoints import CheckpointError, readings
+from hybrid_mm.checkpoints import CheckpointError, not_converted, readings
 from hybrid_mm.convert.core import misfit
 from hybrid_mm.errors import shorten
 from hybrid_mm.ops.fitted_weights import fitted_weights
@@ -31,7 +31,8 @@ def starting_weights(model: nn.Module, weights: StateDict, path: str) -> tuple[S
 
     Raises:
         CheckpointError: No tensor fits; names the first keys of both. Or a table does not say what
-            size it was made for.
+            size it was made for. Or some fit, but the file is of an official layout and has a key
+            that this layout does not have.
     """
     own = _numbers(model.state_dict())
     try:
@@ -50,6 +51,8 @@ def starting_weights(model: nn.Module, weights: StateDict, path: str) -> tuple[S
         )
     other = [key for key in own if key in found and key not in fitting]
     absent = [key for key in own if key not in found]
+    if absent and (problem := not_converted(weights)):  # names that agree may mean other things
+        raise CheckpointError(path, f'cannot be used: {problem}')
     if changes:
         how += f' ({changes})'
     unused = [key for key in _numbers(found) if key not in own]

@@ -121,7 +121,7 @@ def _folders() -> Iterator[Path]:
     yield Path(FOLDER)
     for folder in os.environ.get(VARIABLE, '').split(os.pathsep):
         if folder:
-            yield Path(folder).expanduser()
+            yield Path(os.path.expanduser(folder))
 
 
 def _of_the_user(weights: Weights, others: list[str]) -> tuple[Path, PublishedFile | None] | None:
@@ -220,8 +220,8 @@ def _why(weights: Weights) -> str:
     """Why weights that are not here cannot be had by themselves, and what to do."""
     if weights.case == 'automatic':
         return (
-            'is not on this machine, and was not to be downloaded; '
-            f'`python -m hybrid_mm weights get {shlex.quote(weights.name)}` does that'
+            'is not on this machine; '
+            f'`python -m hybrid_mm weights get {shlex.quote(weights.name)}` downloads it'
         )
     if weights.case == 'manual':
         return 'has to be fetched by hand' + _by_hand(weights)

@@ -2,16 +2,19 @@
 
 from typing import Any
 
+from mmengine.logging import print_log
+
 from hybrid_mm.checkpoint_files import CheckpointError, load_from_local
-from hybrid_mm.convert import convert
+from hybrid_mm.convert import convert, detect
+from hybrid_mm.convert.core import StateDict
 from hybrid_mm.errors import plain_text
 from hybrid_mm.weights.contents import weights_of
 from hybrid_mm.weights.finding import download_again, weights_file
-from hybrid_mm.weights.registry import OURS, SCHEME, find_weights
+from hybrid_mm.weights.registry import OURS, SCHEME, PublishedFile, find_weights
 
 
 def load_by_name(filename: str, map_location: Any = None, **unused: Any) -> dict[str, Any]:
-    """Load published weights in our layout, ``hybrid_mm://NAME``.
+    """Load published weights in our layout, ``hybrid_mm://NAME``; the log says from which file.
 
     Returns:
         A checkpoint with ``state_dict`` and ``meta``; the head of a classifier is called ``head.``.
@@ -31,17 +34,37 @@ def load_by_name(filename: str, map_location: Any = None, **unused: Any) -> dict
     state = weights_of(loaded, str(path), published.key if published else None)
     try:
         if published is None:
-            # a file of the user's for a network that is not ours stays as it is
-            layouts = {file.layout for file in find_weights(name).files}
-            if layouts != {OURS}:
-                state = convert(state)
+            state = _of_the_user(state, {file.layout for file in find_weights(name).files})
         elif published.layout != OURS:
             state = convert(state, published.layout)
     except ValueError as error:
         raise CheckpointError(str(path), f'cannot be used: {plain_text(error)}') from error
+    print_log(f'{SCHEME}{name}: read from {path}, {_origin(published)}', 'current')
     own = loaded.get('meta') if isinstance(loaded.get('meta'), dict) else {}  # its classes
     meta = dict(own, weights=name, file=str(path), source=published and published.layout)
     return dict(state_dict=state, meta=meta)
+
+
+def _of_the_user(state: StateDict, layouts: set[str]) -> StateDict:
+    """Convert a file of which only the name is known.
+
+    Args:
+        state: Its weights.
+        layouts: Those of the published files.
+    """
+    source = None if layouts == {OURS} else detect(state)  # a network that is not ours stays
+    # MMDetection's own ResNets have torchvision's names as well, and keep them
+    if source is None or (source == 'torchvision-resnet' and source not in layouts):
+        return state
+    return convert(state, source)
+
+
+def _origin(published: PublishedFile | None) -> str:
+    """Words for where a file comes from."""
+    if published is None:
+        return 'a file of yours'
+    layout = '' if published.layout == OURS else f', layout {published.layout}'
+    return f'published at {(published.urls or (published.page,))[0]}{layout}'
 
 
 load_by_name.__name__ = 'load_from_hybrid_mm'  # MMEngine's log has what follows `load_from_`

@@ -152,7 +152,7 @@ def list_weights(pattern: str, as_json: bool) -> None:
         (
             row['name'],
             row['case'],
-            megabytes(row['size']),
+            megabytes(row['size'] if row['here'] is None else Path(row['here']).stat().st_size),
             accuracy(row['metrics']),
             row['licence'] or '',
             '' if row['here'] is None else shown_path(row['here']),
@@ -177,8 +177,8 @@ def megabytes(size: int | None) -> str:
 
 
 def accuracy(metrics: dict[str, float]) -> str:
-    """Text of reported accuracies."""
-    return ', '.join(f'{name} {value:.1f}' for name, value in metrics.items())
+    """Text of reported accuracies; halves are rounded up, as papers do: 79.55 is 79.6."""
+    return ', '.join(f'{name} {value + 1e-6:.1f}' for name, value in metrics.items())
 
 
 def names_of(arguments: Sequence[str], whole: bool = False) -> Iterator[str]:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hybrid_mm.backbones import NAT
+from hybrid_mm.backbones import NAT, ViT
 from hybrid_mm.convert import convert, detect, differences, unwrap
 from hybrid_mm.convert.core import (
     AVERAGES,
@@ -202,3 +202,61 @@ def test_misfits():
     )
     assert misfit(convert(van), model, 'NAT', 'van') == text
     assert misfit(van, van, 'a network of official names') is None
+
+
+@pytest.mark.parametrize('outer', ['model.', 'encoder.', 'model.net.'])
+def test_names_of_modules_around_the_network(outer):
+    """Lightning and the like put a whole network into a module."""
+    peer = {
+        'patch_embed.proj.weight': torch.rand(8, 3, 4, 4),
+        'blocks.0.attn.qkv.weight': torch.rand(24, 8),
+        'pos_embed': torch.rand(1, 5, 8),
+    }
+    state = {outer + key: value for key, value in peer.items()}
+    assert detect(state) == 'vit'
+    expected = convert(peer)
+    for found in (convert(state), convert(state, 'vit')):
+        assert found.keys() == expected.keys()
+    assert detect({**state, 'loss.weight': torch.ones(1)}) is None
+
+
+def test_part_of_a_file_in_an_official_layout(tmp_path):
+    """``prefix`` of a ``Pretrained`` init_cfg."""
+    official = {
+        f'encoder_q.{key.replace(".relative_bias", ".rpb")}': value
+        for key, value in {
+            'patch_embed.proj.0.weight': torch.rand(4, 3, 3, 3),
+            'levels.0.blocks.0.attn.qkv.weight': torch.rand(24, 8),
+        }.items()
+    }
+    torch.save({**official, 'encoder_k.x.weight': torch.ones(1)}, tmp_path / 'x.pth')
+    model = NAT(arch=dict(embed_dim=8, heads=1, depths=[1] * 4, mlp_ratio=2, layer_scale=None))
+    with pytest.raises(ValueError, match=r'stages\.0\.embed\.norm\.weight'):
+        model.load_pretrained(str(tmp_path / 'x.pth'), 'encoder_q')
+
+
+def test_detr_is_no_gcnet():
+    """Its head has a layer of the same name as the old ones."""
+    layer = {'bbox_head.fc_cls.weight': torch.ones(3, 4)}
+    assert detect(layer) == 'gcnet-mmdet1'
+    for other in ('encoder.layers.0.norms.0.weight', 'bbox_head.transformer.encoder.norm.weight'):
+        assert detect(layer | {other: torch.ones(4)}) is None
+
+
+def test_deformable_convolutions_are_no_lesa():
+    """Those of MMDetection's ResNets have a name that is within LESA too."""
+    names = ('conv1.weight', 'bn1.weight', 'conv2.conv_offset.weight', 'conv2.conv_offset.bias')
+    state = {f'layer1.0.{name}': torch.ones(1) for name in names}
+    assert detect(state) is None
+    assert detect(state | {'layer1.0.conv2.reasoning.1.weight': torch.ones(1)}) == 'lesa'
+
+
+def test_a_plain_network_of_another_form_is_no_other_network():
+    """Its blocks are numbered through in a file, and divided into stages in ours."""
+    arch = dict(embed_dim=8, heads=1, depths=[1, 1])
+    model = ViT(arch=arch, patch_size=4, img_size=8, pretrain_img_size=8)
+    state = {key.replace('stages.0.', '').replace('stages.1.blocks.0', 'blocks.1'): value
+             for key, value in model.state_dict().items()}  # fmt: skip
+    state['blocks.0.gamma1'] = torch.ones(8)
+    assert misfit(state, model.state_dict(), 'ViT', 'vit') is None
+    assert 'the model is NAT' in misfit(state, NAT('mini').state_dict(), 'NAT', 'vit')

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from hybrid_mm.backbones import BoTNet, CoAtNet, HaloNet, MaxViT, MViTv2, ViT
-from hybrid_mm.backbones.frames import base
+from hybrid_mm.backbones.frames import strict_weights
 from hybrid_mm.convert import convert, detect
 from hybrid_mm.openmmlab.plugin_resnet import PluginResNet
 
@@ -36,7 +36,7 @@ def official(model):
 def listed(monkeypatch):
     """Lines that loading logs."""
     lines = []
-    monkeypatch.setattr(base, 'print_log', lambda text, *unused: lines.append(text))
+    monkeypatch.setattr(strict_weights, 'print_log', lambda text, *unused: lines.append(text))
     return lines
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from hybrid_mm.backbones import VAN
+from hybrid_mm.backbones import VAN, MViTv2
 from hybrid_mm.checkpoints import CheckpointError
 from hybrid_mm.engine.starting_weights import starting_weights
 
@@ -116,3 +116,19 @@ def test_official_classifier():
     other = {**official, 'head.weight': torch.rand(5, 8), 'head.bias': torch.rand(5)}
     _, text, left = read(model, other)
     assert left == 2 and '(the backbone alone): ' in text
+
+
+def test_key_that_an_official_layout_does_not_have():
+    """Without a conversion names that agree by chance are no start."""
+    model = MViTv2(dict(embed_dim=4, heads=1, depths=[1] * 4), img_size=64)
+    official = {
+        key.replace('.relative.rel_', '.rel_pos_'): v for key, v in model.state_dict().items()
+    }
+    official['patch_embed.proj.weight'] = official.pop('stages.0.embed.proj.weight')
+    official['patch_embed.proj.bias'] = official.pop('stages.0.embed.proj.bias')
+    _, _, left = read(model, official)
+    assert left == 0
+    with pytest.raises(
+        CheckpointError, match=r"mvitv2: do not know the key 'aux\.weight' \(2, 2\)"
+    ):
+        read(model, official | {'aux.weight': torch.zeros(2, 2)})

@@ -735,6 +735,9 @@ def _timm_vit() -> list[Peer]:
         outputs = _outputs_of('blocks.0', 'blocks.1')(model, x)
         return [out[:, -16:].transpose(1, 2).unflatten(2, (4, 4)) for out in outputs]
 
+    def last(model: nn.Module, x: Tensor) -> list[Tensor]:
+        return [_outputs_of('norm')(model, x)[0].transpose(1, 2).unflatten(2, (4, 4))]
+
     small = dict(image=(1, 3, 32, 32))
     return [
         vit(blocks(1, 'norm'), {}, dict(ours, final_norm=True)),  # 25 positions, as of 5 x 5
@@ -742,6 +745,9 @@ def _timm_vit() -> list[Peer]:
         vit(whole, dict(no_embed_class=True, init_values=0.1, img_size=32),
             dict(square, layer_scale=1.0), file='model.safetensors', **small),
         vit(blocks(0), dict(class_token=False, global_pool='map'), dict(ours, class_token=False)),
+        vit(last, dict(norm_layer=nn.LayerNorm, img_size=32, class_token=False, global_pool=''),
+            dict(square, class_token=False, norm_eps=1e-5, final_norm=True, out_indices=[1]),
+            **small),
         vit(whole, dict(pre_norm=True, norm_layer=nn.LayerNorm, img_size=32),
             dict(square, pre_norm=True, norm_eps=1e-5), **small),
     ]  # fmt: skip
