@@ -413,6 +413,9 @@ class ViT(BaseBackbone):
         """Consecutive blocks; only the last map may have a norm."""
         channels, first = self.arch.embed_dim, self.first_blocks[stage]
         size = self._grid(self.img_size)
+        kind = 'decomposed'
+        if self.relative == 'bias':
+            kind = 'token_bias' if self.class_token else 'bias'
         blocks = []
         for block, rate in enumerate(self.drop_path_rates[stage], first):
             attn = SelfAttention(
@@ -422,8 +425,7 @@ class ViT(BaseBackbone):
                 None if block in self.global_blocks else self.window_size,
                 self.qkv_bias,
                 self.impl,
-                'bias' if self.relative == 'bias' else 'decomposed',
-                self.class_token,
+                kind,
             )
             residual = block in self.residual_blocks
             scales = self.layer_scale, self.norm_eps

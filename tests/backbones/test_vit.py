@@ -103,7 +103,7 @@ def test_zero_positions_and_convolutions_change_nothing():
 def test_biases_written_out():
     """BEiT's: of pairs of the map, of the class token to them, of them to it, of it to itself."""
     torch.manual_seed(0)
-    layer = SelfAttention(8, 2, (2, 3), relative='bias', class_token=True).double()
+    layer = SelfAttention(8, 2, (2, 3), relative='token_bias').double()
     nn.init.normal_(layer.relative.table)
     nn.init.normal_(layer.relative.tokens)
     x = torch.randn(2, 7, 8, dtype=torch.float64, requires_grad=True)
@@ -124,8 +124,8 @@ def test_biases_written_out():
     torch.testing.assert_close(found, expected)
     found.square().sum().backward()
     assert layer.relative.table.grad.all() and layer.relative.tokens.grad.all()
-    with pytest.raises(ValueError, match='class_token=True excludes window'):
-        SelfAttention(8, 2, (2, 3), 2, class_token=True)
+    with pytest.raises(ValueError, match="relative='token_bias' excludes window"):
+        SelfAttention(8, 2, (2, 3), 2, relative='token_bias')
 
 
 @pytest.mark.parametrize('class_token', [True, False])

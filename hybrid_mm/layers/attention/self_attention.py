@@ -35,8 +35,8 @@ class SelfAttention(nn.Module):
             attention to all tokens.
         qkv_bias: Bias of the projection to queries, keys and values.
         impl: See :func:`~hybrid_mm.ops.decomposed_attention.decomposed_attention`.
-        relative: 'decomposed' positions, or a 'bias': a number per head and offset.
-        class_token: Biases have numbers for a class token, too, which comes before the others.
+        relative: 'decomposed' positions; a 'bias', a number per head and offset; or 'token_bias',
+            with numbers for a class token too, which comes before the others.
 
     Raises:
         ValueError: Heads that do not divide C, a window below 1, an unknown impl or relative, a
@@ -53,16 +53,15 @@ class SelfAttention(nn.Module):
         qkv_bias: bool = True,
         impl: str = 'auto',
         relative: str = 'decomposed',
-        class_token: bool = False,
     ) -> None:
         super().__init__()
-        one_of(self, ('decomposed', 'bias'), relative=relative)
+        one_of(self, ('decomposed', 'bias', 'token_bias'), relative=relative)
         if heads < 1 or dim % heads:
             raise ValueError(f'heads must divide the {dim} channels, got {heads}')
         if window is not None and window < 1:
             raise ValueError(f'window must be positive, got {window}')
-        if window is not None and class_token:
-            raise ValueError('class_token=True excludes window: there is one token for all windows')
+        if window is not None and relative == 'token_bias':
+            raise ValueError("relative='token_bias' excludes window: all windows have one token")
         check_impl(impl, 'decomposed_attention')
         self.heads, self.window, self.impl = heads, window, impl
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
@@ -70,10 +69,10 @@ class SelfAttention(nn.Module):
         self.relative: DecomposedPosition2d | TokenBias2d | None = None
         if size is not None:
             size = (window, window) if window else size
-            if relative == 'bias':
-                self.relative = TokenBias2d(size, heads, class_token)
-            else:
+            if relative == 'decomposed':
                 self.relative = DecomposedPosition2d(size, size, dim // heads)
+            else:
+                self.relative = TokenBias2d(size, heads, relative == 'token_bias')
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """Map tokens (N, L, C) to the same shape.
