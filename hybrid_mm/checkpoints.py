@@ -159,7 +159,8 @@ def check_weights(
     """
     model, weights = inner_model(model), weights_of(checkpoint, path)
     own = model.state_dict()
-    best: tuple[int, list[str], str] = (-1, [], '')
+    # numbers of tensors of the model that a reading has, of the same shape and of any
+    best: tuple[tuple[int, int], list[str], str] = ((-1, 0), [], '')
     for reading, how in readings(weights, own):
         try:
             state, changes = (reading, '') if same_size else fitted_weights(model, reading)
@@ -170,14 +171,21 @@ def check_weights(
             if changes:
                 print_log(f'weights of {path}: {changes}', 'current')
             return state
-        fitting = sum(key in state and state[key].shape == own[key].shape for key in own)
-        if fitting > best[0]:
-            best = fitting, found, how
-    fitting, found, how = best
+        named = [key for key in own if key in state]
+        fitting = sum(state[key].shape == own[key].shape for key in named)
+        if (fitting, len(named)) > best[0]:
+            best = (fitting, len(named)), found, how
+    (fitting, common), found, how = best
     if problem := not_converted(weights):  # names the key that its layout does not have
         found = [problem, *(found if 2 * fitting > len(own) else ())]
-    other = misfit(weights, own, type(model).__name__)
+    other = misfit(weights, own, type(model).__name__) if 2 * common < len(own) else None
     found = [other, *found] if other else found
+    if fitting == common > 0 and common == sum(key.startswith('backbone.') for key in own):
+        found = [
+            'weights of the backbone alone: init_cfg of the backbone takes them, for a training; '
+            'here, those of the whole model have to be named',
+            *found,
+        ]
     raise CheckpointError(
         path, f'is not one of this model ({type(model).__name__}){how}:\n  ' + '\n  '.join(found)
     )

@@ -70,7 +70,7 @@ def connection(url: str, headers: Mapping[str, str]) -> Iterator[Any]:
             yield answer
     except HTTPError as error:
         error.close()
-        reason = f'HTTP {error.code} {error.reason}'.strip()
+        reason = f'HTTP {error.code} {text_of(error.reason).rstrip(".")}'
         again = error.code in _BUSY
         raise FailedError(reason + _by_proxy(url), again=again, status=error.code) from error
     except URLError as error:  # no connection
@@ -92,16 +92,20 @@ def connection(url: str, headers: Mapping[str, str]) -> Iterator[Any]:
 
 
 def decoded(answer: Any, encoding: str) -> Iterator[bytes]:
-    """Blocks of a body, without the compression of the transfer."""
+    """Blocks of a body as they come, without the compression of the transfer."""
     if encoding == 'identity':
-        while block := answer.read(_BLOCK):
+        while block := answer.read1(_BLOCK):
             yield block
         return
     wbits = zlib.MAX_WBITS if encoding == 'deflate' else zlib.MAX_WBITS | 16
     decoder = zlib.decompressobj(wbits)
-    while block := answer.read(_BLOCK):
-        if plain := decoder.decompress(block):
-            yield plain
+    while block := answer.read1(_BLOCK):
+        while block:
+            if decoder.eof:  # gzip may come in several parts
+                decoder = zlib.decompressobj(wbits)
+            if plain := decoder.decompress(block):
+                yield plain
+            block = decoder.unused_data
     if plain := decoder.flush():
         yield plain
     if not decoder.eof:

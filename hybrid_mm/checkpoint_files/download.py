@@ -39,6 +39,7 @@ from hybrid_mm.errors import UserError
 
 PAUSES = (0.5, 2.0, 5.0)  # seconds before new tries of a download that broke off
 _NO_SPACE = (errno.ENOSPC, errno.EFBIG, getattr(errno, 'EDQUOT', errno.ENOSPC))
+_EVERY = 60.0  # seconds between lines on how far a download is, where there is no progress bar
 _BLOCK = 1 << 18
 _HASH = re.compile(r'-([a-f0-9]{8,})\.')  # in the name of a published file
 _NAME_LIMIT = 160  # characters of a file's name; with what we add, file systems allow 255
@@ -370,11 +371,16 @@ def _receive(url: str, answer: Any, part: _Part, known: Fingerprint, start: int)
     if encoding not in ('identity', 'gzip', 'x-gzip', 'deflate'):
         raise FailedError(f'the server encodes the file ({encoding}), which was not asked for')
     total = _number(headers.get('Content-Length')) if encoding == 'identity' else None
+    limited = total is not None
     blocks, begin = decoded(answer, encoding), b''
     if getattr(answer, 'status', 200) == 206 and start and encoding == 'identity':
         total = _continued(url, headers, part, start)
     else:
-        start, begin = 0, next(blocks, b'')
+        start = 0
+        for block in blocks:
+            begin += block
+            if len(begin) >= 1 << 16 or begin.lstrip()[:1] not in (b'', b'<', b'\xef'):
+                break  # enough to tell a page
         if not begin and not total:
             raise FailedError('it gives an empty file')
         if page := web_page(begin, headers):
@@ -390,7 +396,7 @@ def _receive(url: str, answer: Any, part: _Part, known: Fingerprint, start: int)
         part.told = url
         size = f' ({_bytes(total)})' if total else ''
         print(f'downloading {url}{size}', file=sys.stderr)
-    position, bar = start, _bar(start, total)
+    position, bar, told = start, _bar(start, total), time.monotonic()
     with on_disk():
         file = open(part.path, 'ab')  # noqa: SIM115
     try:
@@ -399,6 +405,13 @@ def _receive(url: str, answer: Any, part: _Part, known: Fingerprint, start: int)
                 file.write(block)
             position += len(block)
             bar.update(len(block))
+            if bar.disable and time.monotonic() - told > _EVERY:
+                told = time.monotonic()
+                of = f' of {_bytes(total)}' if total else ''
+                print(f'downloading {url}: {_bytes(position)}{of}', file=sys.stderr)
+            # a server need not end the connection, nor the file
+            if total is not None and position >= total + (not limited):
+                break
     except DiskError as error:
         size = f'; the file has {_bytes(total)}' if total else ''
         raise DiskError(error.errno, f'{error.strerror}{size}') from error
@@ -406,9 +419,10 @@ def _receive(url: str, answer: Any, part: _Part, known: Fingerprint, start: int)
         bar.close()
         with on_disk():
             file.close()
-    if total is not None and position != total:
-        if position > total:
-            part.begin(None)
+    if total is not None and position > total:
+        part.begin(None)
+        raise FailedError(f'it gives more than the {total} bytes of the file', again=True)
+    if total is not None and position < total:
         raise FailedError(f'the connection broke off after {position} of {total} bytes', True, True)
 
 

@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
@@ -20,6 +20,22 @@ from torch import Tensor
 KEY = 'checksum'
 _WHOLE = 'all:'  # before a checksum of the whole; older ones cover weights and optimizer
 _BLOCK = 1 << 22
+_MOST_PARTS = 5_000_000  # a container may be at many places, and these as well
+_LARGEST = 1 << 30  # bytes of a tensor of which not all numbers are stored
+# deflate makes zeros a thousand times smaller, and weights by a tenth
+_LARGEST_RATIO, _ALWAYS_ALLOWED = 100, 1 << 28
+
+
+def check_ratio(parts: Sequence[zipfile.ZipInfo]) -> None:
+    """Check that parts of an archive are not far larger than the file.
+
+    Raises:
+        ValueError: They are.
+    """
+    packed = sum(part.compress_size for part in parts)
+    unpacked = sum(part.file_size for part in parts)
+    if unpacked > max(_ALWAYS_ALLOWED, _LARGEST_RATIO * packed):
+        raise ValueError(f'{packed} bytes of it would be unpacked to {unpacked}')
 
 
 def checksum(checkpoint: Mapping[str, Any]) -> str:
@@ -53,6 +69,8 @@ def covers_all(checkpoint: Mapping[str, Any]) -> bool:
 
 def _add(parts: list[bytes | Future[bytes]], pool: Executor, node: object) -> None:
     """Add a value with all that is in it; every part begins with its kind and its length."""
+    if len(parts) > _MOST_PARTS:
+        raise ValueError('it has containers within containers without an end')
     if isinstance(node, Tensor):
         parts.append(f'tensor {node.dtype} {tuple(node.shape)} '.encode())
         parts.append(pool.submit(_digest, node))
@@ -86,6 +104,9 @@ def _add(parts: list[bytes | Future[bytes]], pool: Executor, node: object) -> No
 
 def _digest(tensor: Tensor) -> bytes:
     """BLAKE2b of the numbers of a tensor."""
+    stored = tensor.layout is torch.strided and tensor.untyped_storage().nbytes()
+    if max(_LARGEST, stored) < tensor.numel() * tensor.element_size():
+        raise ValueError(f'a tensor of {tensor.numel()} numbers, of which few are stored')
     if tensor.layout is not torch.strided:
         tensor = tensor.to_dense()
     if tensor.is_quantized:
@@ -140,6 +161,7 @@ def damage_of_archive(path: str | os.PathLike[str], tensors: bool) -> str | None
     try:
         with zipfile.ZipFile(path) as archive:
             parts = archive.infolist()
+            check_ratio(parts)
             checked = any(part.CRC for part in parts)  # torch can be told to write none
             for part in parts:
                 if part.file_size != part.compress_size and part.compress_type == 0:

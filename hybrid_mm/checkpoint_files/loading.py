@@ -13,6 +13,7 @@ from torch import Tensor
 from hybrid_mm.checkpoint_files.flax_files import read_msgpack
 from hybrid_mm.checkpoint_files.integrity import covers_all, damage_of_archive, matches
 from hybrid_mm.checkpoint_files.kinds import foreign, kind_of, no_regular_file
+from hybrid_mm.checkpoint_files.nesting import has_deep_tuples
 from hybrid_mm.checkpoint_files.npz import read_npz
 from hybrid_mm.checkpoint_files.pickles import RefusedError, read_pickle
 from hybrid_mm.checkpoint_files.shards import files_of_index, read_shards
@@ -50,7 +51,7 @@ class MissingCheckpointError(CheckpointError):
     """
 
     def __init__(self, path: str) -> None:
-        folder = Path(path).expanduser().parent
+        folder = Path(os.path.expanduser(path)).parent
         self.beside = f'; {folder} has {names}' if (names := _checkpoints_in(folder)) else ''
         super().__init__(path, f'does not exist{self.beside}')
 
@@ -136,7 +137,7 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
             filename, f'needs the package {error.name}; pip install it'
         ) from error
     except Exception as error:  # of what is damaged: any, MemoryError of a size that it declares
-        raise _damaged(filename, f'{_KINDS[kind]}: {_reason(error)}') from error
+        raise _unreadable(filename, error, f'{_KINDS[kind]}: ') from error
 
 
 def _read_safetensors(path: str) -> dict[str, Tensor]:
@@ -164,10 +165,10 @@ def _load_of_torch(filename: str, path: str, map_location: Any) -> Any:
     before = _identity(path)
     if damage := damage_of_archive(path, tensors=False):
         raise _damaged(filename, damage)
+    if has_deep_tuples(path):
+        raise _damaged(filename, 'it has tuples within tuples without an end')
     try:
         checkpoint = workarounds.load_from_local(path, map_location)
-    except MemoryError:
-        raise
     except Exception as error:  # unpickling what is damaged may raise anything
         unsafe = re.search(rf'holds (.*) that could run code.*{workarounds.TRUST}', str(error))
         if unsafe and (unsafe[1] != 'objects' or zipfile.is_zipfile(path)):
@@ -176,7 +177,7 @@ def _load_of_torch(filename: str, path: str, map_location: Any) -> Any:
                 f'holds {unsafe[1]} that could run code when loaded, and was not loaded. If you '
                 f'trust it, set {workarounds.TRUST}=1 in the environment',
             ) from None
-        raise _damaged(filename, _reason(error)) from error
+        raise _unreadable(filename, error) from error
     if str(map_location) != 'meta' and before not in _verified:
         _verify(filename, path, checkpoint)
         _verified.add(before)
@@ -185,7 +186,10 @@ def _load_of_torch(filename: str, path: str, map_location: Any) -> Any:
 
 def _verify(filename: str, path: str, checkpoint: Any) -> None:
     whole = isinstance(checkpoint, dict) and covers_all(checkpoint)
-    match = not isinstance(checkpoint, dict) or matches(checkpoint)
+    try:
+        match = not isinstance(checkpoint, dict) or matches(checkpoint)
+    except Exception as error:  # dicts within themselves, tensors far larger than the file
+        raise _unreadable(filename, error) from error
     if whole and match:
         return
     if damage := damage_of_archive(path, tensors=True):
@@ -201,6 +205,16 @@ def _verify(filename: str, path: str, checkpoint: Any) -> None:
 def _identity(path: str) -> _Identity:
     found = os.stat(path)
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _unreadable(filename: str, error: Exception, kind: str = '') -> CheckpointError:
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        size = os.path.getsize(os.path.expanduser(filename))
+        return CheckpointError(
+            filename,
+            f'({size} bytes) cannot be read: there is too little memory for what it says it holds',
+        )
+    return _damaged(filename, kind + _reason(error))
 
 
 def _damaged(filename: str, detail: str) -> CheckpointError:

@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 
 from hybrid_mm.checkpoint_files.arrays import tensor_of
-
-# deflate makes zeros a thousand times smaller, and weights by a tenth
-_LARGEST_RATIO, _ALWAYS_ALLOWED = 100, 1 << 28
+from hybrid_mm.checkpoint_files.integrity import check_ratio
 
 
 def read_npz(path: str) -> dict[str, Any]:
@@ -22,10 +20,7 @@ def read_npz(path: str) -> dict[str, Any]:
     found = {}
     with zipfile.ZipFile(path) as archive:
         parts = [part for part in archive.infolist() if part.filename.endswith('.npy')]
-        packed = sum(part.compress_size for part in parts)
-        unpacked = sum(part.file_size for part in parts)
-        if unpacked > max(_ALWAYS_ALLOWED, _LARGEST_RATIO * packed):
-            raise ValueError(f'{packed} bytes of it would be unpacked to {unpacked}')
+        check_ratio(parts)
         for part in parts:
             found[part.filename.removesuffix('.npy')] = _array(archive.read(part))
     return found

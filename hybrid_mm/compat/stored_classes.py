@@ -29,6 +29,10 @@ class Record:
         """Make one; what the class would do with its arguments is not known."""
         return super().__new__(cls)
 
+    def __setstate__(self, state: Any) -> None:
+        """Keep the attributes, or as `state` what the class would make them of."""
+        self.__dict__.update(state if isinstance(state, dict) else dict(state=state))
+
 
 def _value(value: Any) -> Any:
     """Stands for an enumeration."""
@@ -64,6 +68,12 @@ _OMEGACONF = (
     *('base.Metadata', 'nodes.AnyNode', 'nodes.StringNode', 'nodes.IntegerNode'),
     *('nodes.FloatNode', 'nodes.BooleanNode', 'nodes.PathNode', 'nodes.BytesNode'),
 )
+_RECORDS = (
+    *(f'omegaconf.{name}' for name in _OMEGACONF),
+    *('mmengine.config.config.Config', 'mmcv.utils.config.Config', 'typing.Any', 'uuid.UUID'),
+    *(f'ml_collections.config_dict.config_dict.{kind}ConfigDict' for kind in ('', 'Frozen')),
+    *('decimal.Decimal', 'fractions.Fraction', 'builtins.range', 'builtins.slice'),
+)
 _ENUMS = ('torchvision.transforms.functional.InterpolationMode', 'PIL.Image.Resampling')
 _TYPES = ('dict', 'list', 'tuple', 'int', 'float', 'str', 'bool', 'object')
 
@@ -76,17 +86,19 @@ def stored_classes() -> list[Any]:
     core: Any = np.core if np.__version__ < '2' else getattr(np, '_core')  # noqa: B009
     found: list[Any] = [argparse.Namespace, types.SimpleNamespace, frozenset, np.ndarray, np.dtype]
     found += [datetime.datetime, datetime.date, datetime.timedelta, datetime.timezone]
+    found += [datetime.time]
     found += [type(np.dtype(name)) for name in _DTYPES]
     for package in ('numpy.core', 'numpy._core'):
         for name in ('_reconstruct', 'scalar'):
             found.append((getattr(core.multiarray, name), f'{package}.multiarray.{name}'))
     named: dict[Callable[..., Any], tuple[str, ...]] = {
         Settings: _SETTINGS,
-        Record: (*(f'omegaconf.{name}' for name in _OMEGACONF), 'typing.Any'),
+        Record: _RECORDS,
         _value: _ENUMS,
         _empty: ('collections.defaultdict',),
         _list: ('collections.deque',),
-        _nothing: tuple(f'builtins.{name}' for name in _TYPES),
+        _nothing: tuple(f'builtins.{name}' for name in _TYPES)
+        + tuple(f'numpy.{np.dtype(name).type.__name__}' for name in _DTYPES),
     }
     for system, kind in (('Posix', PurePosixPath), ('Windows', PureWindowsPath)):
         named[kind] = tuple(

@@ -1,7 +1,8 @@
 """Registry of checkpoint layouts, their detection, and helpers of converters."""
 
+import itertools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,10 @@ class Source:
 
 SOURCES: dict[str, Source] = {}
 
+# of rules: the last part of a name, also that of a batch norm
+LEAF = r'\.(weight|bias)'
+BATCH_NORM = r'\.(weight|bias|running_mean|running_var|num_batches_tracked)'
+
 # keys under which training programs keep averages of weights over the training
 AVERAGES = (
     *('state_dict_ema', 'ema_state_dict', 'model_ema', 'ema', 'ema_model', 'params_ema'),
@@ -44,6 +49,7 @@ WRAPPERS = (
 _COUNTERS = {'steps', 'n_averaged', 'step', 'initted'}
 # of modules around a whole model: parallel training, torch.compile, averages
 _PREFIXES = ('module.', '_orig_mod.', 'ema.', 'ema_model.')
+_DEEPEST, _MOST_DICTS = 50, 100_000  # of dicts in dicts; those of a file may be within themselves
 _OPTIMIZERS = {'optimizer', 'optimizers', 'opt_state', 'optimizer_states', 'optimizer_state'}
 
 
@@ -116,17 +122,23 @@ def _at(loaded: Mapping[str, Any], key: str) -> Any:
     return found
 
 
-def _tensors(node: Mapping[str, Any]) -> StateDict:
+def _tensors(
+    node: Mapping[str, Any], depth: int = 0, seen: Iterator[int] | None = None
+) -> StateDict:
     """The tensors of a state dict; if there are dicts in it, theirs as well."""
+    seen = seen or itertools.count()
+    if depth > _DEEPEST or next(seen) > _MOST_DICTS:
+        raise ValueError('it has dicts within dicts without an end')
     whole = {k: v for k, v in node.items() if isinstance(v, Tensor) and isinstance(k, str)}
-    inner = {
+    # a state dict as PyTorch writes it has names with dots, and dicts beside it are no weights
+    if any('.' in name for name in whole):
+        return whole
+    return whole | {
         f'{key}/{name}': value
         for key, part in node.items()
         if isinstance(part, Mapping) and isinstance(key, str) and key not in _OPTIMIZERS
-        for name, value in _tensors(part).items()
+        for name, value in _tensors(part, depth + 1, seen).items()
     }
-    # a state dict as PyTorch writes it has names with dots, and dicts beside it are no weights
-    return whole if any('.' in name for name in whole) else {**whole, **inner}
 
 
 def differences(expected: StateDict, found: Mapping[str, Any]) -> list[str]:
@@ -186,6 +198,11 @@ def detect(state: StateDict) -> str | None:
     return names[0] if names else None
 
 
+def _without_head(names: Iterable[str]) -> set[str]:
+    """Names of a backbone, whatever it is a part of."""
+    return {name.removeprefix('backbone.') for name in names if not name.startswith('head.')}
+
+
 def _matching(state: StateDict) -> list[str]:
     wholes = [n for n, s in SOURCES.items() if s.whole and s.matches(set(state))]
     keys = set(_split(state)[0])
@@ -232,16 +249,15 @@ def misfit(
             found = convert(weights, source)
         except ValueError:
             return None
-    ours, theirs = (
-        {key.removeprefix('backbone.') for key in state if not key.startswith('head.')}
-        for state in (expected, found)
-    )
-    beside_blocks = {key for key in theirs if not key.startswith('blocks.')}
-    if beside_blocks & ours and not any(key.startswith('stages.') for key in theirs):
-        # of a plain network, whose blocks ours divides into stages
-        ours = {re.sub(r'^stages\.\d+\.', '', key) for key in ours}
-    if 2 * len(ours & theirs) >= min(len(ours), len(theirs)):
-        return None
+    ours = _without_head(expected)
+    for state in (found, weights):  # some keep official names
+        theirs, mine = _without_head(state), ours
+        beside_blocks = {key for key in theirs if not key.startswith('blocks.')}
+        if beside_blocks & mine and not any(key.startswith('stages.') for key in theirs):
+            # of a plain network, whose blocks ours divides into stages
+            mine = {re.sub(r'^stages\.\d+\.', '', key) for key in ours}
+        if 2 * len(mine & theirs) >= min(len(mine), len(theirs)):
+            return None
     if source is not None:
         return (
             f'It is a checkpoint of {SOURCES[source].description} (layout {source}), and the '
@@ -249,8 +265,9 @@ def misfit(
         )
     return (
         f'No layout that is known has such names: {", ".join(list(weights)[:3])}, ...; nor has '
-        f'{model}, with {", ".join(list(expected)[:3])}, ... Known are the layouts '
-        f'{", ".join(sorted(SOURCES))}'
+        f'{model}, with {", ".join(list(expected)[:3])}, ... '
+        '`python -m hybrid_mm weights check FILE` says what a file is, and docs/weights.md which '
+        'layouts are known'
     )
 
 

@@ -1,20 +1,27 @@
 """Layouts of CvT: the authors' and Hugging Face's."""
 
-from hybrid_mm.convert.core import Source, StateDict, place_reductions, register, rename
-from hybrid_mm.convert.huggingface import BATCH_NORM, LEAF, register_huggingface
+from hybrid_mm.convert.core import (
+    BATCH_NORM,
+    LEAF,
+    Source,
+    StateDict,
+    place_reductions,
+    register,
+    rename,
+)
+from hybrid_mm.convert.huggingface import register_huggingface
 
-_LEAF = r'\.(\w+)'
 _BLOCK = r'stage(\d+)\.blocks\.(\d+)\.'
 _OURS = r'stages.\1.blocks.\2.'
 _RULES = [
-    (rf'stage(\d+)\.patch_embed\.(proj|norm){_LEAF}', r'stages.\1.embed.\2.\3'),
+    (rf'stage(\d+)\.patch_embed\.(proj|norm){BATCH_NORM}', r'stages.\1.embed.\2.\3'),
     (r'stage(\d+)\.cls_token', r'stages.\1.embed.class_token'),
-    (rf'{_BLOCK}(norm[12]|mlp\.fc[12]|attn\.proj){_LEAF}', rf'{_OURS}\3.\4'),
-    (rf'{_BLOCK}attn\.proj_([qkv]){_LEAF}', rf'{_OURS}attn.\3.\4'),
-    (rf'{_BLOCK}attn\.conv_proj_([qkv])\.conv{_LEAF}', rf'{_OURS}attn.conv_\3.conv.\4'),
-    (rf'{_BLOCK}attn\.conv_proj_([qkv])\.bn{_LEAF}', rf'{_OURS}attn.conv_\3.norm.\4'),
-    (rf'norm{_LEAF}', r'last.norm.\1'),
-    (rf'head{_LEAF}', r'head.\1'),
+    (rf'{_BLOCK}(norm[12]|mlp\.fc[12]|attn\.proj){BATCH_NORM}', rf'{_OURS}\3.\4'),
+    (rf'{_BLOCK}attn\.proj_([qkv]){BATCH_NORM}', rf'{_OURS}attn.\3.\4'),
+    (rf'{_BLOCK}attn\.conv_proj_([qkv])\.conv{BATCH_NORM}', rf'{_OURS}attn.conv_\3.conv.\4'),
+    (rf'{_BLOCK}attn\.conv_proj_([qkv])\.bn{BATCH_NORM}', rf'{_OURS}attn.conv_\3.norm.\4'),
+    (rf'norm{BATCH_NORM}', r'last.norm.\1'),
+    (rf'head{BATCH_NORM}', r'head.\1'),
 ]
 
 

@@ -5,10 +5,8 @@ from collections.abc import Callable
 
 import torch
 
-from hybrid_mm.convert.core import Source, StateDict, register, rename
+from hybrid_mm.convert.core import LEAF, Source, StateDict, register, rename
 
-LEAF = r'\.(weight|bias)'
-BATCH_NORM = r'\.(weight|bias|running_mean|running_var|num_batches_tracked)'
 _PARTS = re.compile(r'(?P<start>.*\.)(?P<part>q|k|v)\.(?P<leaf>weight|bias)')
 
 

@@ -3,8 +3,8 @@
 import math
 import re
 
-from hybrid_mm.convert.core import Source, StateDict, register, rename
-from hybrid_mm.convert.huggingface import BATCH_NORM, LEAF, register_huggingface
+from hybrid_mm.convert.core import BATCH_NORM, LEAF, Source, StateDict, register, rename
+from hybrid_mm.convert.huggingface import register_huggingface
 
 _NORM = r'bn\.(\w+)'
 _STEM = ('stem.', 'stages.0.downsample.', 'stages.1.downsample.', 'stages.2.downsample.')

@@ -92,7 +92,7 @@ def _from_hugging_face(state: StateDict) -> StateDict:
 
 register_huggingface(
     'nat-huggingface',
-    'NAT, DiNAT (transformers up to 4.44)',
+    'NAT, DiNAT (transformers; NAT up to 4.44)',
     'nat|dinat',
     _HUGGING_FACE,
     rf'{_LAYER}attention\.self\.query\.weight',

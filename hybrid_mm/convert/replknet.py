@@ -1,28 +1,31 @@
 """Layouts of RepLKNet: the official one, and MMPretrain's, which differs in a few names."""
 
+from hybrid_mm.convert.core import BATCH_NORM as LEAF
 from hybrid_mm.convert.core import Source, StateDict, place_reductions, register, rename
 
-_LEAF = r'\.(\w+)'
 _BLOCK = r'stages\.(\d+)\.blocks\.(\d+)\.'
 _OURS = r'stages.\1.blocks.\2.'
 _PARTS = (('conv', 'conv'), ('bn', 'norm'))
 _RULES = [
-    *((rf'stem\.(\d)\.{part}{_LEAF}', rf'stem.\1.{ours}.\2') for part, ours in _PARTS),
-    (rf'{_BLOCK}prelkb_bn{_LEAF}', rf'{_OURS}norm.\3'),
-    (rf'{_BLOCK}preffn_bn{_LEAF}', rf'{_OURS}norm.\3'),
-    *((rf'{_BLOCK}pw([12])\.{part}{_LEAF}', rf'{_OURS}pw\3.{ours}.\4') for part, ours in _PARTS),
+    *((rf'stem\.(\d)\.{part}{LEAF}', rf'stem.\1.{ours}.\2') for part, ours in _PARTS),
+    (rf'{_BLOCK}prelkb_bn{LEAF}', rf'{_OURS}norm.\3'),
+    (rf'{_BLOCK}preffn_bn{LEAF}', rf'{_OURS}norm.\3'),
+    *((rf'{_BLOCK}pw([12])\.{part}{LEAF}', rf'{_OURS}pw\3.{ours}.\4') for part, ours in _PARTS),
     *(
-        (rf'{_BLOCK}large_kernel\.{theirs}\.{part}{_LEAF}', rf'{_OURS}mixer.{kernel}.{ours}.\3')
+        (
+            rf'{_BLOCK}large_kernel\.{theirs}\.{part}{LEAF}',
+            rf'{_OURS}mixer.{kernel}.{ours}.\3',
+        )
         for theirs, kernel in (('lkb_origin', 'large'), ('small_conv', 'small'))
         for part, ours in _PARTS
     ),
-    (rf'{_BLOCK}large_kernel\.lkb_reparam{_LEAF}', rf'{_OURS}mixer.large.conv.\3'),
+    (rf'{_BLOCK}large_kernel\.lkb_reparam{LEAF}', rf'{_OURS}mixer.large.conv.\3'),
     *(
-        (rf'transitions\.(\d)\.([01])\.{part}{_LEAF}', rf'next.\1.\2.{ours}.\3')
+        (rf'transitions\.(\d)\.([01])\.{part}{LEAF}', rf'next.\1.\2.{ours}.\3')
         for part, ours in _PARTS
     ),
-    (rf'stages\.(\d+)\.norm{_LEAF}', r'stages.\1.norm.\2'),
-    (rf'norm{_LEAF}', r'last.norm.\1'),
+    (rf'stages\.(\d+)\.norm{LEAF}', r'stages.\1.norm.\2'),
+    (rf'norm{LEAF}', r'last.norm.\1'),
     (r'head\.(?:fc\.)?(weight|bias)', r'head.\1'),
 ]
 

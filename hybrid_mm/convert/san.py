@@ -4,7 +4,7 @@ import re
 
 from hybrid_mm.convert.core import Source, StateDict, register, rename
 
-_LEAF = r'\.(?P<leaf>\w+)'
+_LEAF = r'\.(?P<leaf>weight|bias|running_mean|running_var|num_batches_tracked)'
 _STAGE = r'(?P<stage>\d)'
 _BLOCK = rf'layer{_STAGE}\.(?P<block>\d+)\.'
 _OURS = r'\g<stage>.blocks.\g<block>.'

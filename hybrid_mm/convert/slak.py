@@ -1,10 +1,9 @@
 """Layout of SLaK. PeLK has no official weights; we use the same names for it."""
 
-from hybrid_mm.convert.core import Source, StateDict, place_reductions, register, rename
+from hybrid_mm.convert.core import BATCH_NORM, Source, StateDict, place_reductions, register, rename
 
 _BLOCK = r'stages\.(\d+)\.(\d+)\.'
 _OURS = r'stages.\1.blocks.\2.'
-_LEAF = r'\.(\w+)'
 # the stripe convolutions have two names in the official code
 _KERNELS = {
     r'(?:LoRA|Decom)1': 'tall',
@@ -13,23 +12,23 @@ _KERNELS = {
     'small_conv': 'small',
 }
 _RULES = [
-    (rf'downsample_layers\.0\.0{_LEAF}', r'stages.0.embed.conv.\1'),
-    (rf'downsample_layers\.0\.1{_LEAF}', r'stages.0.embed.norm.\1'),
-    (rf'downsample_layers\.([1-9])\.0{_LEAF}', r'stages.\1.downsample.norm.\2'),
-    (rf'downsample_layers\.([1-9])\.1{_LEAF}', r'stages.\1.downsample.conv.\2'),
+    (rf'downsample_layers\.0\.0{BATCH_NORM}', r'stages.0.embed.conv.\1'),
+    (rf'downsample_layers\.0\.1{BATCH_NORM}', r'stages.0.embed.norm.\1'),
+    (rf'downsample_layers\.([1-9])\.0{BATCH_NORM}', r'stages.\1.downsample.norm.\2'),
+    (rf'downsample_layers\.([1-9])\.1{BATCH_NORM}', r'stages.\1.downsample.conv.\2'),
     (rf'{_BLOCK}gamma', rf'{_OURS}gamma'),
-    (rf'{_BLOCK}norm{_LEAF}', rf'{_OURS}norm.\3'),
-    (rf'{_BLOCK}pwconv([12]){_LEAF}', rf'{_OURS}mlp.fc\3.\4'),
+    (rf'{_BLOCK}norm{BATCH_NORM}', rf'{_OURS}norm.\3'),
+    (rf'{_BLOCK}pwconv([12]){BATCH_NORM}', rf'{_OURS}mlp.fc\3.\4'),
     *(
-        (rf'{_BLOCK}large_kernel\.{theirs}\.{part}{_LEAF}', rf'{_OURS}mixer.{ours}.{name}.\3')
+        (rf'{_BLOCK}large_kernel\.{theirs}\.{part}{BATCH_NORM}', rf'{_OURS}mixer.{ours}.{name}.\3')
         for theirs, ours in _KERNELS.items()
         for part, name in (('conv', 'conv'), ('bn', 'norm'))
     ),
-    (rf'{_BLOCK}large_kernel\.lkb_reparam{_LEAF}', rf'{_OURS}mixer.large.conv.\3'),
+    (rf'{_BLOCK}large_kernel\.lkb_reparam{BATCH_NORM}', rf'{_OURS}mixer.large.conv.\3'),
     (r'pos_embeds\.(\d+)', r'stages.\1.pos_embed'),
-    (rf'norm(\d){_LEAF}', r'stages.\1.norm.\2'),
-    (rf'norm{_LEAF}', r'last.norm.\1'),
-    (rf'head{_LEAF}', r'head.\1'),
+    (rf'norm(\d){BATCH_NORM}', r'stages.\1.norm.\2'),
+    (rf'norm{BATCH_NORM}', r'last.norm.\1'),
+    (rf'head{BATCH_NORM}', r'head.\1'),
 ]
 
 

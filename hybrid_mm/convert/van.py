@@ -7,8 +7,8 @@ in transformers.
 
 import re
 
-from hybrid_mm.convert.core import Source, StateDict, register, rename
-from hybrid_mm.convert.huggingface import BATCH_NORM, LEAF, register_huggingface
+from hybrid_mm.convert.core import BATCH_NORM, LEAF, Source, StateDict, register, rename
+from hybrid_mm.convert.huggingface import register_huggingface
 
 _CLASSIC = dict(embed='proj', block='block', dwconv='dwconv.dwconv')
 _PORT = dict(embed='projection', block='blocks', dwconv='dwconv')

@@ -3,9 +3,9 @@
 Of classifiers the parts behind the last block are named ``head.``, of networks with a neck of
 their own (Segment Anything) those of the neck ``neck.``.
 
-Names do not tell the activation, epsilons of norms, or rotary positions that are computed: files
-of CLIP with QuickGELU, of RoPE-ViT with absolute positions besides or of the Perception Encoder
-without its pooling look like those of a ViT, which ours computes.
+Some networks have the names of others and compute something else, which no file tells: timm's
+``*_quickgelu`` has another GELU, ``*_rpn`` norms after its branches, ``*_rope_ape`` and the
+Perception Encoder rotary positions that are computed. Ours are neither.
 """
 
 import math
@@ -78,14 +78,14 @@ def _convert(state: StateDict) -> StateDict:
     kept = {key: value for key, value in state.items() if not _TRAINING_ONLY.fullmatch(key)}
     _check_parts(kept)
     out = rename(kept, _RULES, 'vit')
-    position = out.pop('stem.position', None)
-    if position is None:  # of a network with relative ones alone
-        position = out['stem.proj.weight'].new_zeros(1, 2, len(out['stem.proj.weight']))
-    out |= _named(position)
-    weight = out['stem.proj.weight']
-    if weight.ndim == 2:  # of the first ones that timm trained, (C, 3 rows columns)
-        side = math.isqrt(weight.shape[1] // 3)
-        out['stem.proj.weight'] = weight.unflatten(1, (3, side, side))
+    position, patches = out.pop('stem.position', None), out.get('stem.proj.weight')
+    if position is not None:
+        out |= _named(position)
+    elif patches is not None:  # of a network with relative ones alone
+        out['stem.position'] = patches.new_zeros(1, 2, len(patches))
+    if patches is not None and patches.ndim == 2:  # timm's first ones, (C, 3 rows columns)
+        side = math.isqrt(patches.shape[1] // 3)
+        out['stem.proj.weight'] = patches.unflatten(1, (3, side, side))
     return out
 
 

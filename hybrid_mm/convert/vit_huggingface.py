@@ -4,8 +4,8 @@ ViT, ViT-MAE and DeiT have epsilons of 1e-12 there by default, ours are 1e-6 as 
 papers: with ``norm_eps=1e-12`` they agree. Decoder and mask token are left out.
 """
 
-from hybrid_mm.convert.core import StateDict
-from hybrid_mm.convert.huggingface import LEAF, joined, register_huggingface
+from hybrid_mm.convert.core import LEAF, StateDict
+from hybrid_mm.convert.huggingface import joined, register_huggingface
 from hybrid_mm.convert.vit import no_distillation
 
 _LAYER = r'encoder\.layer\.(\d+)\.'

@@ -15,7 +15,7 @@ from mmdet.models.backbones.resnext import ResNeXt
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from hybrid_mm.backbones.frames.base import StrictWeights
+from hybrid_mm.backbones.frames.strict_weights import StrictWeights
 from hybrid_mm.convert import convert, detect
 from hybrid_mm.convert.core import StateDict
 

@@ -1,10 +1,11 @@
 """``auto`` in the place of a checkpoint: the published weights of a config."""
 
+import difflib
 from pathlib import Path
 
 from mmengine.config import Config
 
-from hybrid_mm.errors import UserError, nearest
+from hybrid_mm.errors import UserError
 from hybrid_mm.run.config import load_config, nodes
 from hybrid_mm.weights import SCHEME, Weights, all_weights
 
@@ -35,7 +36,7 @@ def checkpoint_of(config: str | Path | Config, checkpoint: str | Path) -> str:
         )
     found = published_weights(Path(file).stem)
     if found is None:
-        raise UserError(_nothing(config, Path(file).stem))
+        raise UserError(_nothing(config, Path(file)))
     return f'{SCHEME}{found.name}'
 
 
@@ -62,23 +63,21 @@ def needed_weights(cfg: Config) -> list[str]:
     return list(dict.fromkeys([*found, *([cfg.load_from] if cfg.get('load_from') else [])]))
 
 
-def _nothing(config: str | Path | Config, name: str) -> str:
+def _nothing(config: str | Path | Config, file: Path) -> str:
     """Why ``auto`` finds no weights of a config, and what there is."""
     cfg = config if isinstance(config, Config) else load_config(str(config))
     parts = needed_weights(cfg)
     backbone = f'; those of a part, which it is trained from: {", ".join(parts)}' if parts else ''
-    published = [w.name for w in all_weights().values() if w.files and not of_backbone(w)]
+    whole = [w for w in all_weights().values() if w.files and not of_backbone(w)]
+    names = [w.name for w in whole if w.tree == file.parent.name] or [w.name for w in whole]
+    near = difflib.get_close_matches(file.stem, names, n=3, cutoff=0.4)
+    others = f'; published are, for example, {", ".join(near)}' if near else ''
     return (
-        f'{AUTO}: nobody published the weights of {name} as a whole{backbone}. Train it with '
-        f'tools/train.py and name the checkpoint{_others(name, published)}'
+        f'{AUTO}: no published weights of {file.stem} as a whole are known{backbone}. Train it '
+        f'with tools/train.py and name the checkpoint{others}'
     )
 
 
 def of_backbone(weights: Weights) -> bool:
     """Whether weights are those of a backbone or classifier, not of a detector or segmenter."""
     return not any(f'_{dataset}' in weights.name for dataset in _DENSE)
-
-
-def _others(name: str, names: list[str]) -> str:
-    found = nearest(name, names).removeprefix('; did you mean ').removesuffix('?')
-    return f'; published are, for example, {found}' if found else ''

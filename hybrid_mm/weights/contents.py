@@ -28,9 +28,9 @@ def weights_of(checkpoint: dict[str, Any], path: str, key: str | None = None) ->
     """
     try:
         found = unwrap(checkpoint, key)
+        others = averages(checkpoint) if key is None and 'meta' not in checkpoint else []
     except ValueError as error:
         raise CheckpointError(path, f'cannot be used: {error}') from error
-    others = averages(checkpoint) if key is None and 'meta' not in checkpoint else []
     if others and path not in _told:
         _told.add(path)
         warn(

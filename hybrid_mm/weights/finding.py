@@ -80,11 +80,13 @@ def weights_file(name: str, download: bool = True) -> tuple[Path, PublishedFile 
     weights = find_weights(name)
     others: list[str] = []
     found = _of_the_user(weights, others) or _downloaded(weights)
-    if found:
-        return found
-    if weights.case == 'automatic' and download:
-        return _download(weights, others)
-    raise WeightsError(weights, _why(weights) + _others(others))
+    if not found:
+        if weights.case != 'automatic' or not download:
+            raise WeightsError(weights, _why(weights) + _others(others))
+        found = _download(weights, others)
+    for other in others:  # which an error names itself
+        warn(other)
+    return found
 
 
 def check_available(name: str) -> None:
@@ -121,7 +123,15 @@ def _folders() -> Iterator[Path]:
     yield Path(FOLDER)
     for folder in os.environ.get(VARIABLE, '').split(os.pathsep):
         if folder:
-            yield Path(folder).expanduser()
+            path = Path(os.path.expanduser(folder))
+            if not os.path.isdir(path):
+                _warn_once(f'{VARIABLE} names {path}, which is no folder')
+            yield path
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    warn(text)
 
 
 def _of_the_user(weights: Weights, others: list[str]) -> tuple[Path, PublishedFile | None] | None:
@@ -132,6 +142,11 @@ def _of_the_user(weights: Weights, others: list[str]) -> tuple[Path, PublishedFi
             path = folder / f'{weights.name}{suffix}'
             if os.path.isfile(path):
                 return path, _same(weights, path)
+            if os.path.lexists(path):
+                target = (
+                    f'a link to {os.readlink(path)}, which' if path.is_symlink() else 'there, but'
+                )
+                others.append(f'{path} is {target} is no file')
         for published in weights.files:
             known, path = _known(published), folder / published.name
             if not published.name or not os.path.isfile(path):
@@ -144,8 +159,6 @@ def _of_the_user(weights: Weights, others: list[str]) -> tuple[Path, PublishedFi
                 others.append(f'{path} is not the published file: {differs}')
             else:
                 return path, published
-    for other in others:
-        warn(other)
     return None
 
 
@@ -220,8 +233,8 @@ def _why(weights: Weights) -> str:
     """Why weights that are not here cannot be had by themselves, and what to do."""
     if weights.case == 'automatic':
         return (
-            'is not on this machine, and was not to be downloaded; '
-            f'`python -m hybrid_mm weights get {shlex.quote(weights.name)}` does that'
+            'is not on this machine; '
+            f'`python -m hybrid_mm weights get {shlex.quote(weights.name)}` downloads it'
         )
     if weights.case == 'manual':
         return 'has to be fetched by hand' + _by_hand(weights)
@@ -248,7 +261,10 @@ def _by_hand(weights: Weights) -> str:
 
 
 def _folder() -> Path:
-    return Path(FOLDER).absolute()
+    try:
+        return Path(FOLDER).absolute()
+    except OSError:  # the current folder has been removed
+        return Path(FOLDER)
 
 
 def _others(others: list[str]) -> str:

@@ -395,7 +395,6 @@ def _variants(network: Any, backbone: StateDict) -> Iterator[Fit]:
             given, changes = fitted_weights(model, sizes)
         except (ValueError, RuntimeError):  # the values decide how it is fitted
             given, changes = sizes, Changes()
-        given = {k: v for k, v in given.items() if not model.leaves_out(k)}
         own = model.state_dict()
         # whether a map has a norm depends on what it is for
         own, given = (

@@ -67,9 +67,11 @@ def add_weights(commands: argparse._SubParsersAction) -> None:
         help='of config files also their own published weights (tools/test.py CONFIG auto)',
     )
     path = actions.add_parser('path', help='print where the file is; status 1 if it is not here')
-    path.add_argument('name', metavar='NAME')
+    path.add_argument('name', metavar='NAME', help='name, with or without hybrid_mm://')
     check = actions.add_parser('check', help='say of which network and in which layout files are')
-    check.add_argument('files', nargs='+', metavar='FILE')
+    check.add_argument(
+        'files', nargs='+', metavar='FILE', help='files, or hybrid_mm://NAME of what is here'
+    )
 
 
 def weights_command(args: argparse.Namespace) -> int:
@@ -150,7 +152,7 @@ def list_weights(pattern: str, as_json: bool) -> None:
         (
             row['name'],
             row['case'],
-            megabytes(row['size']),
+            megabytes(row['size'] if row['here'] is None else Path(row['here']).stat().st_size),
             accuracy(row['metrics']),
             row['licence'] or '',
             '' if row['here'] is None else shown_path(row['here']),
@@ -175,8 +177,8 @@ def megabytes(size: int | None) -> str:
 
 
 def accuracy(metrics: dict[str, float]) -> str:
-    """Text of reported accuracies."""
-    return ', '.join(f'{name} {value:.1f}' for name, value in metrics.items())
+    """Text of reported accuracies; halves are rounded up, as papers do: 79.55 is 79.6."""
+    return ', '.join(f'{name} {value + 1e-6:.1f}' for name, value in metrics.items())
 
 
 def names_of(arguments: Sequence[str], whole: bool = False) -> Iterator[str]:

@@ -47,7 +47,13 @@ def of_tree(weights: Iterable[Weights], users: Mapping[str, int], link: Link) ->
         ]
         for w in weights
     ]
-    return table(head, rows)
+    return _filled(head, rows)
+
+
+def _filled(head: list[str], rows: list[list[str]]) -> str:
+    """A table of the columns in which something stands."""
+    kept = [column for column in range(len(head)) if any(row[column] for row in rows)]
+    return table([head[i] for i in kept], [[row[i] for i in kept] for row in rows])
 
 
 def _details(weights: Weights) -> list[str]:
@@ -83,7 +89,7 @@ def overview(known: Mapping[str, Weights], link: Link, tree: Link) -> str:
     head = ['hybrid_mm://', 'Tree', 'Case', 'File', 'MB', 'Accuracy', 'Licence']
     for title, found in kinds:
         rows = [[f'`{w.name}`', tree(w.tree), w.case, *_details(w)] for w in found]
-        parts.append(f'### {title}\n\n' + table(head, rows))
+        parts.append(f'### {title}\n\n' + _filled(head, rows))
     absent = [w for w in known.values() if not w.files]
     parts.append(
         '### What is not published\n\n'

@@ -258,6 +258,13 @@ CASES = {
         final_norm=True,
         layer_scale=0.5,
     ),
+    'vit-bias': dict(
+        type='hybrid_mm.ViT',
+        arch=_VIT,
+        pretrain_img_size=64,
+        img_size=(64, 96),
+        relative='bias',
+    ),
     'vitdet': dict(
         type='hybrid_mm.ViT',
         arch=_VIT,
@@ -709,7 +716,7 @@ def test_pretrained_round_trip(cfg, tmp_path):
 def test_pretrained_of_another_model_fails(cfg, tmp_path):
     torch.save({'layer1.0.conv1.weight': torch.zeros(2)}, tmp_path / 'resnet.pth')
     model = build(cfg, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'resnet.pth')))
-    with pytest.raises(ValueError, match=r'resnet.pth does not fit .*missing.*layer1.0.conv1'):
+    with pytest.raises(ValueError, match=r'resnet.pth does not fit .*layer1.0.conv1'):
         model.init_weights()
     model = build(cfg, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'none.pth')))
     with pytest.raises(FileNotFoundError, match=r'pre-trained weights not found.*init_cfg'):

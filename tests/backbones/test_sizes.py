@@ -572,6 +572,31 @@ def test_maps_that_are_not_square_are_known_by_their_argument():
     assert torch.equal(model.stem.position, source.stem.position)
 
 
+def of_timm(state):
+    """Weights of a ViT with a block in each subset under timm's names."""
+    names = {'stem.position': 'pos_embed', 'stem.class_token': 'cls_token'}
+    out = {names.get(key, key.replace('stem.', 'patch_embed.')): state[key] for key in state}
+    out = {re.sub(r'stages.(\d+).blocks.0.', r'blocks.\1.', key): out[key] for key in out}
+    width = state['stem.position'].shape[2]
+    return out | {f'norm.{key}': torch.ones(width) for key in ('weight', 'bias')}
+
+
+@pytest.mark.part_of('network:ViT')
+def test_another_variant_is_not_called_another_network(tmp_path):
+    settings = dict(type='ViT', arch=_VIT, out_indices=(1,))
+    weights = of_timm(MODELS.build(settings).state_dict())
+    path = saved(tmp_path / 'timm.pth', weights)
+    wide = dict(settings, arch=dict(_VIT, embed_dim=32))
+    model = MODELS.build(dict(wide, init_cfg=dict(type='Pretrained', checkpoint=path)))
+    shape = r'(file \(16,|file \(1, 197, 16\), model \(1, 197, 32\))'
+    with pytest.raises(
+        ValueError, match=rf'does not fit this ViT. Tensors .* another shape.*{shape}'
+    ):
+        model.init_weights()
+    with pytest.raises(CheckpointError, match=r'\(layout vit\):\n  2\d of another shape: stem'):
+        check_weights(model, weights, 'x.pth')
+
+
 @pytest.mark.part_of('network:ViT')
 def test_the_size_that_a_file_does_not_say_is_what_a_training_stops_with(tmp_path):
     """Not that a file of this network were one of another network."""

@@ -1,6 +1,7 @@
 """Downloads from a real server on this machine that does all that servers do."""
 
 import errno
+import gzip
 import hashlib
 import json
 import os
@@ -86,6 +87,38 @@ def test_server_that_breaks_off(serve, path, options, known):
     assert (server.ranges[-1] is not None) == (able and 'chunked' not in options) or (
         'chunked' in options
     )
+
+
+def test_redirects_in_a_circle(serve, path):
+    server = serve()
+    server.status, server.headers = 302, {'Location': '/net.pth'}
+    with pytest.raises(DownloadError, match=r'^HTTP 302 .* infinite loop$'):
+        download_file([server.url], path)
+
+
+def test_compressed_in_several_parts(serve, path):
+    server = serve(b''.join(gzip.compress(part, 1) for part in (CONTENT[:999], CONTENT[999:])))
+    server.headers = {'Content-Encoding': 'gzip'}
+    download_file([server.url], path)
+    assert path.read_bytes() == CONTENT
+
+
+def test_a_body_that_does_not_end(serve, path, monkeypatch, capsys):
+    monkeypatch.setattr(module, '_EVERY', 0)
+    server = serve(4 * CONTENT, chunked=True)
+    with pytest.raises(DownloadError, match=f'gives more than the {len(CONTENT)} bytes'):
+        download_file([server.url], path, Fingerprint(size=len(CONTENT)))
+    assert files(path) == [] and ': 4.19 MB of ' not in capsys.readouterr().err
+
+
+def test_slow_server(serve, path, monkeypatch, capsys):
+    """What came counts, however little; and somebody is told how far it is."""
+    monkeypatch.setattr(connections, 'TIMEOUT', 0.3)
+    monkeypatch.setattr(module, '_EVERY', 0)
+    server = serve(CONTENT[: 1 << 19])
+    server.pauses = 0.2
+    download_file([server.url], path)
+    assert f'downloading {server.url}: 262 kB of 524 kB\n' in capsys.readouterr().err
 
 
 def test_goes_on_in_a_later_process(serve, path):

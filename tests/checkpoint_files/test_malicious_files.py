@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 import torch
 
-from hybrid_mm.checkpoints import CheckpointError, read_checkpoint
+from hybrid_mm.checkpoint_files import load_from_local
+from hybrid_mm.checkpoint_files.nesting import deepest_tuple
+from hybrid_mm.checkpoints import CheckpointError, read_checkpoint, weights_of
 
 FLAX = Path(__file__).with_name('data') / 'checkpoint_7'
 
@@ -201,10 +203,97 @@ ARCHIVES = {
 @pytest.mark.parametrize('kind', ARCHIVES)
 def test_archives(kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr('hybrid_mm.checkpoint_files.npz._ALWAYS_ALLOWED', 1 << 20)
+    monkeypatch.setattr('hybrid_mm.checkpoint_files.integrity._ALWAYS_ALLOWED', 1 << 20)
     (tmp_path / 'x.npz').write_bytes(ARCHIVES[kind]())
     text = check(tmp_path / 'x.npz')
     assert kind != 'bomb' or 'would be unpacked to 8388608' in text
+
+
+def large(name, *arguments):
+    """A state dict whose tensor is what a function makes of a number."""
+    return b'\x80\x02}X\x01\0\0\0w' + named(name, *arguments)[2:-1] + b's.'
+
+
+TORCH = {
+    'bytes': large('builtins.bytearray', 1 << 50),
+    'array': large('numpy.ndarray', 1 << 50),
+    'itself': b'\x80\x02}q\0X\x0a\0\0\0state_dicth\0s.',
+    'deep': b'\x80\x02}' + b'X\x01\0\0\0a}' * 100_000 + b's' * 100_000 + b'.',
+    'shared': b'\x80\x02}q\0X\x01\0\0\0aK\x01s'
+    + b''.join(b'}(X\x01\0\0\0ah%cX\x01\0\0\0bh%cuq%c' % (i, i, i + 1) for i in range(40)) + b'.',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('kind', TORCH)
+def test_archives_of_torch(kind, tmp_path):
+    path = tmp_path / 'x.pth'
+    with zipfile.ZipFile(path, 'w') as archive:
+        for name, content in (('data.pkl', TORCH[kind]), ('byteorder', 'little'), ('version', '3')):
+            archive.writestr(f'x/{name}', content)
+    if kind in ('bytes', 'array'):
+        assert 'too little memory for what it says' in check(path)
+        with pytest.raises(CheckpointError):
+            load_from_local(str(path))
+    else:
+        with pytest.raises(CheckpointError, match=r'dicts within dicts without an end'):
+            weights_of(read_checkpoint(str(path)), str(path))
+
+
+def test_tensors_of_which_few_numbers_are_stored(tmp_path, monkeypatch):
+    """A checksum reads all numbers."""
+    monkeypatch.setattr('hybrid_mm.checkpoint_files.integrity._LARGEST', 1 << 20)
+    wide = torch.zeros(1).expand(1 << 10, 1 << 10)
+    for tensor in (wide, torch.sparse_coo_tensor([[0], [0]], torch.ones(1), wide.shape)):
+        torch.save(dict(w=tensor, checksum='all:0'), tmp_path / 'x.pth')
+        assert 'of which few are stored' in check(tmp_path / 'x.pth')
+    shared = []
+    for _ in range(60):
+        shared = [shared, shared]
+    torch.save(dict(w=torch.ones(1), x=shared, checksum='all:0'), tmp_path / 'x.pth')
+    monkeypatch.setattr('hybrid_mm.checkpoint_files.integrity._MOST_PARTS', 1000)
+    assert 'without an end' in check(tmp_path / 'x.pth')
+
+
+@pytest.mark.parametrize('new', [True, False], ids=['zip', 'older'])
+def test_deep_keys_of_torch(new, tmp_path):
+    """Python's hash of such a key ends the process."""
+    key = ()
+    for _ in range(150):
+        key = (key,)
+    torch.save({'w': torch.ones(1), key: 0, 'x': [[(1, (2, 3))]]}, tmp_path / 'x.pth',
+               _use_new_zipfile_serialization=new)  # fmt: skip
+    read_checkpoint(str(tmp_path / 'x.pth'))
+    deep = b'\x80\x02})' + b'\x85' * 20_000 + b'K\x01s.'
+    if new:
+        with zipfile.ZipFile(tmp_path / 'y.pth', 'w') as archive:
+            for name, content in (('data.pkl', deep), ('byteorder', 'little'), ('version', '3')):
+                archive.writestr(f'x/{name}', content)
+    else:
+        content = (tmp_path / 'x.pth').read_bytes()
+        at = content.index(b'.\x80\x02}', content.index(b'little_endian')) + 1
+        (tmp_path / 'y.pth').write_bytes(content[:at] + deep + content[at:])
+    assert 'tuples within tuples without an end' in check(tmp_path / 'y.pth')
+
+
+def test_depth_of_tuples():
+    lists = (1, [(2, {'a': (3,)}), frozenset([(4, (5, 6, 7, 8))])])
+    for protocol in range(6):
+        content = pickle.dumps((lists, lists), protocol)
+        assert deepest_tuple(io.BytesIO(content)) in (4, 5)
+    kept = b'\x80\x02)q\0h\0\x85q\0h\0h\0\x86q\0(h\0h\0tq\0.'
+    assert deepest_tuple(io.BytesIO(kept)) == 3
+
+
+def test_archives_of_torch_that_grow(tmp_path, monkeypatch):
+    monkeypatch.setattr('hybrid_mm.checkpoint_files.integrity._ALWAYS_ALLOWED', 1 << 20)
+    torch.save(dict(w=torch.zeros(1 << 20)), tmp_path / 'x.pth')
+    with (
+        zipfile.ZipFile(tmp_path / 'x.pth') as plain,
+        zipfile.ZipFile(tmp_path / 'y.pth', 'w', zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for part in plain.infolist():
+            packed.writestr(part.filename, plain.read(part))
+    assert 'would be unpacked to' in check(tmp_path / 'y.pth')
 
 
 PACKED = {

@@ -2,7 +2,9 @@
 
 import argparse
 import collections
+import datetime
 import enum
+import fractions
 import io
 import json
 import os
@@ -10,11 +12,13 @@ import pathlib
 import pickle
 import sys
 import types
+import uuid
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from safetensors.torch import save
 
 from hybrid_mm.checkpoint_files.arrays import tensor_of
@@ -258,6 +262,10 @@ def test_training_checkpoints(new, tmp_path, monkeypatch):
             last=collections.deque([1, 2], 5),
             seen={1, 2},
             frozen=frozenset('a'),
+            time=datetime.time(1, 2),
+            crop=[range(3), slice(1), fractions.Fraction(1, 2), np.float32],
+            run=uuid.UUID(int=1),
+            rest=Config(dict(a=1)),
         ),
         settings=settings,
         config=config,

@@ -1,11 +1,15 @@
 """Metafiles: they list every config and nothing else; figures equal those counted elsewhere."""
 
+import re
 import runpy
 import shutil
 from pathlib import Path
 
 import pytest
 import yaml
+
+from hybrid_mm.weights import all_weights
+from hybrid_mm.zoo.metafile import read_trees
 
 from .conftest import CONFIG_FILES, CONFIGS, PAPERS
 
@@ -123,6 +127,29 @@ def test_results_name_their_source():
 def test_generated_files_are_up_to_date(capsys):
     tool = runpy.run_path(str(ROOT / 'tools/dev/generate_docs.py'))
     assert tool['main'](['--check']) == 0, capsys.readouterr().out
+
+
+def test_weights_stand_beside_their_own_accuracy():
+    """Of several trainings of a config one is published, sometimes another than the papers'."""
+    tool = runpy.run_path(str(ROOT / 'tools/dev/generate_docs.py'))
+    (tree,) = (t for t in read_trees(ROOT, tool['Tree']) if t.folder.name == 'acmix')
+    model = {m.name: m for m in tree.models}['retinanet_pvt-m_fpn_1x_coco']
+    (_, source, quoted, nothing), (_, published, own, link) = tool['reported'](model)
+    assert (source, quoted, nothing) == ('official README', {'box AP': 41.9}, '')
+    assert (published, own) == ('published weights', {'box AP': 41.7})
+    assert '20210831_103243-55effa1b.pth' in link
+    model.results[0]['Metrics']['box AP'] = 41.72
+    assert [file for *_, file in tool['reported'](model)] == [link]
+
+
+def test_commands_of_readmes_take_weights_that_are_published():
+    weights_of = runpy.run_path(str(ROOT / 'tools/dev/generate_docs.py'))['weights_of']
+    known, found = all_weights(), 0
+    for readme in ROOT.glob('configs/*/README.md'):
+        for config in re.findall(r'hybrid_mm weights get (\S+)', readme.read_text()):
+            assert known[weights_of(ROOT / config)].files, config
+            found += 1
+    assert found > 15
 
 
 def test_check_finds_a_stale_file(tmp_path, capsys):

@@ -7,7 +7,8 @@ from torch import nn
 
 from hybrid_mm.checkpoints import CheckpointError, check_weights
 from hybrid_mm.convert import as_classifier
-from tests.engine.test_starting_weights import to_official
+
+from ..engine.test_starting_weights import to_official
 
 TINY = dict(embed_dims=[8] * 4, depths=[1] * 4, mlp_ratios=[2] * 4)
 

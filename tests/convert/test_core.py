@@ -189,7 +189,7 @@ def test_misfits():
         'No layout that is known has such names: layer0.0.strange, layer1.0.strange, '
         f'layer2.0.strange, ...; nor has NAT, with {next(iter(model))}'
     )
-    assert ' Known are the layouts ' in misfit(strange, model, 'NAT')
+    assert 'hybrid_mm weights check FILE` says what' in misfit(strange, model, 'NAT')
     assert misfit({**strange, **dict(list(model.items())[:2])}, model, 'NAT') is not None
     gate = 'block1.0.attn.spatial_gating_unit'
     names = [f'{gate}.{conv}.weight' for conv in ('conv0', 'conv_spatial', 'conv1')]
@@ -201,6 +201,7 @@ def test_misfits():
         f'It is a checkpoint of {SOURCES["van"].description} (layout van), and the model is NAT'
     )
     assert misfit(convert(van), model, 'NAT', 'van') == text
+    assert misfit(van, van, 'a network of official names') is None
 
 
 @pytest.mark.parametrize('outer', ['model.', 'encoder.', 'model.net.'])

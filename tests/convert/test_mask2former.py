@@ -123,6 +123,18 @@ def test_classes_of_ade20k_are_those_of_the_datasets(heads):
         convert(heads.state(*CASE), 'mask2former-ade20k-panoptic')
 
 
+def test_layers_of_the_pyramid_come_from_coarse_to_fine(heads):
+    """The authors count them from fine to coarse, but use them from coarse to fine."""
+    state = heads.state(*CASE)
+    for kind in ('adapter', 'layer'):
+        state[f'sem_seg_head.pixel_decoder.{kind}_2.weight'] = torch.rand(1)
+    out = convert(state)
+    for theirs, ours in (('adapter', 'lateral_convs'), ('layer', 'output_convs')):
+        for number, place in ((2, 0), (1, 1)):
+            value = out[f'panoptic_head.pixel_decoder.{ours}.{place}.conv.weight']
+            assert value is state[f'sem_seg_head.pixel_decoder.{theirs}_{number}.weight']
+
+
 @pytest.mark.parametrize(
     'key',
     [

@@ -179,14 +179,6 @@ def test_the_second_pvt_is_refused(source, first, second):
         convert(state)
 
 
-def test_biases_of_mae_after_training_are_refused():
-    state = next(peers.state_dict(case) for case in STORED.values() if 'zero' in case)
-    key = 'layers.1.attn.relative_position_bias_table'
-    state[key][3, 0] = 1e-3
-    with pytest.raises(ValueError, match=rf'{re.escape(key)} is of MMSegmentation.s MAE after tr'):
-        convert(state)
-
-
 def test_projections_come_together():
     state = tensors('vit-huggingface')
     del state['encoder.layer.1.attention.attention.key.weight']
@@ -202,3 +194,12 @@ def test_prefixes_of_transformers(prefix):
     strange = f'{prefix}encoder.stages.0.gain'
     with pytest.raises(ValueError, match=f"do not know the key '{strange}'"):
         convert(state | {strange: torch.ones(1)})
+
+
+def test_pooler_of_transformers_is_part_of_the_head():
+    state = {f'vit.{key}': value for key, value in tensors('vit-huggingface').items()}
+    state |= {'classifier.weight': torch.rand(5, 12), 'classifier.bias': torch.rand(5)}
+    out = convert(state)
+    assert torch.equal(out['head.pooler.weight'], state['vit.pooler.dense.weight'])
+    assert torch.equal(out['head.weight'], state['classifier.weight'])
+    assert [key for key in out if not key.startswith(('stem.', 'blocks.', 'norm.', 'head.'))] == []

@@ -234,3 +234,16 @@ def test_groups_of_heads_as_on_a_gpu(limit):
         torch.testing.assert_close(found, expected)
         gradients = torch.autograd.grad(found.square().sum(), inputs)
     torch.testing.assert_close(gradients, torch.autograd.grad(expected.square().sum(), inputs))
+
+
+def test_learned_tables_of_another_size():
+    """More positions than a file has are its outermost, as for far offsets; fewer the middle."""
+    torch.manual_seed(0)
+    small, large = (QuadraticAttention2d(4, 4, 2, 'learned', positions=p).eval() for p in (3, 5))
+    state = large.state_dict()
+    small.load_state_dict(state)
+    for name in ('table_h', 'table_w'):
+        assert torch.equal(getattr(small, name), state[name][2:-2])
+    large.load_state_dict(small.state_dict())
+    x = torch.rand(1, 4, 7, 8)
+    torch.testing.assert_close(large(x), small(x), rtol=0, atol=0)

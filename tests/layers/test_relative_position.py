@@ -16,6 +16,7 @@ from hybrid_mm.ops.positions import (
     decomposed_logits,
     decomposed_tables,
     encode_coordinates,
+    fit_position_embedding,
     interpolate,
     joined_tables,
     relative_to_absolute,
@@ -189,6 +190,16 @@ def test_flat_tables_are_of_the_size_or_square():
     assert resize_bias_table(square, (3, 5)).shape == (2, 5, 9)
     with pytest.raises(ValueError, match='a table of 45 offsets is neither one of 3 x 7 nor of a'):
         resize_bias_table(flat, (2, 4))
+
+
+def test_absolute_positions_are_of_our_map_or_square():
+    table = torch.randn(1, 17, 4)
+    assert fit_position_embedding(table, (2, 8), 1, 'bicubic', 'img_size') is table
+    found = fit_position_embedding(table, (3, 5), 1, 'bicubic', 'img_size')
+    assert torch.equal(found, resize_position_embedding(table, (3, 5), 1, 'bicubic', (4, 4)))
+    for entries, extra in ((16, 1), (1, 1), (0, 0), (15, 0)):
+        with pytest.raises(ValueError, match=f'^{entries} absolute positions are .* the img_size'):
+            fit_position_embedding(table[:, :entries], (2, 8), extra, 'bicubic', 'img_size')
 
 
 def test_coordinates():

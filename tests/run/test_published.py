@@ -23,10 +23,13 @@ X = """
 @pytest.fixture
 def config(registry, tmp_path):
     """A function that writes a config and returns its path."""
-    registry(x=X)
+    registry(
+        x=X, y=X[X.index('- Name: x-tiny_upernet') : X.index('- Name: mask')].replace('x-', 'y-')
+    )
 
-    def write(name, text=''):
-        path = tmp_path / f'{name}.py'
+    def write(name, text='', tree='configs'):
+        path = tmp_path / tree / f'{name}.py'
+        path.parent.mkdir(exist_ok=True)
         path.write_text(text)
         return path
 
@@ -62,11 +65,15 @@ def test_what_there_is_instead(config):
     with pytest.raises(UserError) as caught:
         checkpoint_of(path, 'auto')
     assert str(caught.value) == (
-        'auto: nobody published the weights of mask-rcnn_x-tiny_fpn_3x_coco as a whole; those of a '
-        'part, which it is trained from: hybrid_mm://x-tiny_in1k. Train it with tools/train.py and '
-        'name the checkpoint; published are, for example, mask-rcnn_x-tiny_fpn_1x_coco'
+        'auto: no published weights of mask-rcnn_x-tiny_fpn_3x_coco as a whole are known; those of '
+        'a part, which it is trained from: hybrid_mm://x-tiny_in1k. Train it with tools/train.py '
+        'and name the checkpoint; published are, for example, mask-rcnn_x-tiny_fpn_1x_coco, '
+        'x-tiny_upernet_ade20k'
     )
-    with pytest.raises(UserError, match=r'as a whole\. Train it'):
+    # of the tree of the config, if there are any
+    with pytest.raises(UserError, match=r'for example, y-tiny_upernet_ade20k$'):
+        checkpoint_of(config('x-tiny_upernet_3x_ade20k', tree='y'), 'auto')
+    with pytest.raises(UserError, match=r'as a whole are known\. Train it'):
         checkpoint_of(config('other'), 'auto')
     with pytest.raises(UserError, match=r'config none\.py does not exist'):
         checkpoint_of('none.py', 'auto')

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hybrid_mm.run.published import published_weights
 from hybrid_mm.zoo.metafile import read_trees
 from hybrid_mm.zoo.page import METRICS, page, source_type
 
@@ -45,6 +46,22 @@ def test_data_equal_the_metafiles(trees, html):
             found = model.metrics()[source]
             assert origin == source_type(source)
             assert metrics == {key: found[key] for key in METRICS if key in found}
+
+
+def test_published_weights_are_linked(trees, html):
+    """Of every config that has some: case, and an address or a page."""
+    text = re.search(r'<script id="data" type="application/json">(.*?)</script>', html, re.DOTALL)
+    found = json.loads(text[1])['weights']
+    for model in (model for tree in trees for model in tree.models):
+        weights = published_weights(model.name)
+        if weights is None or not weights.files:
+            assert model.name not in found
+            continue
+        case, address = found[model.name]
+        files = weights.files
+        assert case == weights.case in ('automatic', 'manual')
+        places = [url for f in files for url in f.urls] if case == 'automatic' else []
+        assert address in (places or [f.page for f in files]), model.name
 
 
 def test_sources():

@@ -19,7 +19,7 @@ X = """
       Licence: Apache-2.0
       Source: x.org readme
     - {Page: https://x.org/drive, File: other.tar, Layout: van, Source: readme, Licence: MIT}
-  Metrics: {Top 1 Accuracy: 75.41, Top 5 Accuracy: 90}
+  Metrics: {Top 1 Accuracy: 75.35, Top 5 Accuracy: 90}
   Trained by: x-tiny_8xb128_in1k
 - Name: x-base_in1k
   Files:
@@ -83,7 +83,7 @@ def test_list(call, put):
             *('Apache-2.0', ''),
         ],
         ['x-base_in1k', 'manual', '', '', '', ''],
-        ['x-large_in1k', 'ours to train', '', '', '', 'checkpoints/x-large_in1k.pth'],
+        ['x-large_in1k', 'ours to train', '0.0', '', '', 'checkpoints/x-large_in1k.pth'],
         ['y-tiny_in1k', 'automatic', '', '', '', ''],
         ['y-base_in1k', 'automatic', '', '', '', ''],
         ['y-tiny_upernet_ade20k', 'unpublished', '', '', '', ''],
@@ -112,7 +112,7 @@ def test_list_as_json(call, put):
         tree='x',
         case='automatic',
         size=16437504,
-        metrics={'Top 1 Accuracy': 75.41, 'Top 5 Accuracy': 90},
+        metrics={'Top 1 Accuracy': 75.35, 'Top 5 Accuracy': 90},
         licence='Apache-2.0',
         trained_by='x-tiny_8xb128_in1k',
         unpublished=None,

@@ -86,8 +86,8 @@ To train from scratch, add `--cfg-options model.backbone.init_cfg=None`.
 """
 # a tree with published detectors, segmenters or classifiers
 WHOLE = """
-Whole networks are published as well, linked as weights of the tables below: `auto` is those of the
-config.
+Whole networks are published as well, linked in the tables below beside the accuracy that they
+have: `auto` is those of the config.
 
 ```bash
 python tools/test.py {config} auto
@@ -123,22 +123,16 @@ class Tree(metafile.Tree):
         return f'[{model.name}]({Path(target).as_posix()})'
 
     def _reported(self, models: list[Model], base: Path) -> str:
-        rows = [
-            (model, source, metrics)
-            for model in models
-            for source, metrics in model.metrics().items()
-            if source != MEASURED
-        ]
-        names = columns(metrics for *_, metrics in rows)
-        files = {model.name: published_file(model) for model in models}
-        weights = ['Weights'] * any(files.values())
+        rows = [row for model in models for row in reported(model)]
+        names = columns(metrics for *_, metrics, _ in rows)
+        weights = ['Weights'] * any(file for *_, file in rows)
         return rows and table(
             ['Config', *names, *weights, 'Source'],
             [
                 [self._link(model, base), *(found.get(name, '') for name in names)]
-                + [files[model.name]] * len(weights)
+                + [file] * len(weights)
                 + [source]
-                for model, source, found in rows
+                for model, source, found, file in rows
             ],
         )
 
@@ -179,7 +173,8 @@ class Tree(metafile.Tree):
         parts = []
         if users:
             loading = self._example(lambda text: 'hybrid_mm://' in text)
-            text = PUBLISHED if any(w.files for w in found) else UNPUBLISHED
+            started = [w for w in found if users[w.name]]
+            text = PUBLISHED if any(w.files for w in started) else UNPUBLISHED
             page = Path(os.path.relpath(ROOT / 'docs/weights.md', self.folder)).as_posix()
             parts += [text.format(config=loading.config, page=page)]
             parts += [weights_tables.of_tree(found, users, self._config_link)]
@@ -203,12 +198,21 @@ class Tree(metafile.Tree):
         return recipes.read(self.folder) if (self.folder / recipes.FILE).exists() else None
 
     def _example(self, fits: Callable[[str], bool]) -> Model | None:
-        """First config that fits: a Mask R-CNN that others inherit from, a RetinaNet, or any."""
+        """First config that fits: a Mask R-CNN that others inherit from, a RetinaNet, or any.
+
+        Before those whose weights nobody published come those that start from published ones.
+        """
         found = [m for m in self.models if fits(self._text(m))]
         masks = [m for m in found if m.name.startswith('mask-rcnn')]
         bases = [m for m in masks if '_base_ = [' in self._text(m)]
         retinas = [m for m in found if m.name.startswith('retinanet')]
-        return next(iter([*bases, *retinas, *found]), None)
+        return min([*bases, *retinas, *found], key=self._effort, default=None)
+
+    @staticmethod
+    def _effort(model: Model) -> int:
+        """What a user has to do for the weights of a config: nothing, fetch them, train them."""
+        known = all_weights().get(weights_of(ROOT / model.config) or '')
+        return {'automatic': 0, 'manual': 1}.get(known.case if known else '', 2)
 
     def _text(self, model: Model) -> str:
         return (ROOT / model.config).read_text()
@@ -227,6 +231,30 @@ def published_file(model: Model) -> str:
     """Link to the published weights of a config as a whole; empty if there are none."""
     weights = published_weights(model.name)
     return weights_tables.file_link(weights) if weights else ''
+
+
+def reported(model: Model) -> list[tuple[Model, str, dict[str, float], str]]:
+    """Quoted accuracies of a config: their source, they themselves, and the file that has them.
+
+    Published weights whose accuracy is another one (of another program, or of a test of their
+    converters) have a line of their own.
+    """
+    file, weights = published_file(model), published_weights(model.name)
+    own = {name: float(value) for name, value in (weights.metrics if weights else {}).items()}
+    quoted = {source: found for source, found in model.metrics().items() if source != MEASURED}
+    rows = [
+        (model, source, found, file if not own or agree(own, found) else '')
+        for source, found in quoted.items()
+    ]
+    if own and file and not any(link for *_, link in rows):
+        rows.append((model, 'published weights', own, file))
+    return rows
+
+
+def agree(accuracies: dict[str, float], others: dict[str, float]) -> bool:
+    """Whether accuracies are the same to one decimal in what both have."""
+    both = accuracies.keys() & others.keys()
+    return bool(both) and all(abs(accuracies[name] - others[name]) < 0.051 for name in both)
 
 
 def weights_page(trees: Sequence[Tree]) -> str:

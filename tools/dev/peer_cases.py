@@ -30,16 +30,12 @@ VALUES = 24  # of every output that are stored
 _TABLES = ('pos', 'table', 'rpb', 'attention_biases', 'token', 'cls')
 
 
-def drawn(name: str, shape: Sequence[int], zero: str = '') -> Tensor:
+def drawn(name: str, shape: Sequence[int]) -> Tensor:
     """Draw the values of a tensor, which its name and shape tell: none is zero, one, or repeated.
-
-    If its name ends with ``zero``, all are zero.
 
     Variances are in 0.2..1 and factors of norms in 0.4..1.2, weights have a variance of one over
     their inputs, so that every tensor matters for the outputs.
     """
-    if zero and name.endswith(zero):
-        return torch.zeros(tuple(shape), dtype=torch.float64)
     random = np.random.RandomState(zlib.crc32(name.encode()))
     values = random.uniform(-1, 1, shape)
     leaf = name.replace('/', '.').rsplit('.', 1)[-1]
@@ -56,7 +52,7 @@ def drawn(name: str, shape: Sequence[int], zero: str = '') -> Tensor:
 
 def state_dict(case: dict[str, Any]) -> dict[str, Tensor]:
     """The state dict of a stored case; what follows from sizes, such as an index, is zero."""
-    floating = {k: drawn(k, shape, case.get('zero', '')) for k, shape in case['tensors'].items()}
+    floating = {k: drawn(k, shape) for k, shape in case['tensors'].items()}
     whole = {k: torch.zeros(shape, dtype=torch.int64) for k, shape in case['integers'].items()}
     return floating | whole
 
@@ -88,7 +84,6 @@ class Peer:
         file: Name that such a file has.
         package: Package whose version is noted.
         versions: Major versions that have it with these names.
-        zero: End of the names of tensors that are zero.
     """
 
     source: str
@@ -102,7 +97,6 @@ class Peer:
     file: str = 'pytorch_model.bin'
     package: str = 'transformers'
     versions: tuple[int, ...] = ()
-    zero: str = ''
 
     def missing(self) -> str | None:
         """Why it cannot be made here, if so."""
@@ -129,13 +123,11 @@ class Peer:
             integers={},
             tensors={},
         )
-        if self.zero:
-            case['zero'] = self.zero
         values = {}
         for key, value in model.state_dict().items():
             if value.is_floating_point():
                 case['tensors'][key] = list(value.shape)
-                values[key] = drawn(key, value.shape, self.zero)
+                values[key] = drawn(key, value.shape)
             else:
                 case['integers'][key] = list(value.shape)
         model.load_state_dict(values, strict=False)
@@ -502,8 +494,8 @@ def _vit_mmseg() -> list[Peer]:
                    dict(plain, pre_norm=True, with_cls_token=True),
                    dict(ours, qkv_bias=False, pre_norm=True, final_norm=True)),
         _openmmlab('vit-mmseg', 'mmseg', 'MAE', dict(mae, init_values=0.5, final_norm=True),
-                   dict(ours, layer_scale=0.5, final_norm=True), image=(1, 3, 32, 48),
-                   zero='.relative_position_bias_table'),
+                   dict(ours, img_size=[32, 48], relative='bias', layer_scale=0.5,
+                        final_norm=True), image=(1, 3, 32, 48)),
     ]  # fmt: skip
 
 
@@ -743,6 +735,9 @@ def _timm_vit() -> list[Peer]:
         outputs = _outputs_of('blocks.0', 'blocks.1')(model, x)
         return [out[:, -16:].transpose(1, 2).unflatten(2, (4, 4)) for out in outputs]
 
+    def last(model: nn.Module, x: Tensor) -> list[Tensor]:
+        return [_outputs_of('norm')(model, x)[0].transpose(1, 2).unflatten(2, (4, 4))]
+
     small = dict(image=(1, 3, 32, 32))
     return [
         vit(blocks(1, 'norm'), {}, dict(ours, final_norm=True)),  # 25 positions, as of 5 x 5
@@ -750,6 +745,9 @@ def _timm_vit() -> list[Peer]:
         vit(whole, dict(no_embed_class=True, init_values=0.1, img_size=32),
             dict(square, layer_scale=1.0), file='model.safetensors', **small),
         vit(blocks(0), dict(class_token=False, global_pool='map'), dict(ours, class_token=False)),
+        vit(last, dict(norm_layer=nn.LayerNorm, img_size=32, class_token=False, global_pool=''),
+            dict(square, class_token=False, norm_eps=1e-5, final_norm=True, out_indices=[1]),
+            **small),
         vit(whole, dict(pre_norm=True, norm_layer=nn.LayerNorm, img_size=32),
             dict(square, pre_norm=True, norm_eps=1e-5), **small),
     ]  # fmt: skip
@@ -948,8 +946,13 @@ def write(source: str) -> None:
     print(f'{path}: {len(cases)} cases, {path.stat().st_size // 1000} kB')
 
 
-if __name__ == '__main__':
+def main(argv: list[str] | None = None) -> None:
+    """Write the cases of some or all sources."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('sources', nargs='*', metavar='SOURCE', help='all by default')
-    for name in parser.parse_args().sources or PEERS:
+    for name in parser.parse_args(argv).sources or PEERS:
         write(name)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,6 +1,6 @@
 # As ade20k_instance_640x640_mask2former.py with panoptic annotations of 100 things and 50 stuff
-# classes (ade20k_panoptic_{train,val} of Mask2Former's prepare_ade20k_pan_seg.py; needs the package
-# panopticapi).
+# classes (MMDetection's tools/dataset_converters/ade20k2coco.py DATA --task panoptic, which has the
+# things first, unlike Mask2Former's own script; needs the package panopticapi).
 _base_ = './ade20k_instance_640x640_mask2former.py'
 
 dataset_type = 'ADE20KPanopticDataset'
