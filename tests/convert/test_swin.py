@@ -174,5 +174,5 @@ def test_detectors_of_detectron2_become_mmdetections(drawn):
     images = torch.rand(2, 3, 64, 48)
     for found, expected in zip(theirs(images), model(images), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    with pytest.raises(ValueError, match=r"swin-detectron2: do not know the key 'layers\.0\.x'"):
+    with pytest.raises(ValueError, match=r"Swin: do not know the key 'layers\.0\.x'"):
         convert(whole | {'backbone.bottom_up.layers.0.x': torch.ones(1)})
