@@ -78,7 +78,7 @@ _MMDETECTION = [
 
 def _to_mmdetection(state: StateDict) -> StateDict:
     """Convert the authors' layout to that of MMDetection's ``SwinTransformer``."""
-    out = rename(state, _MMDETECTION, 'swin-detectron2')
+    out = rename(state, _MMDETECTION, 'Swin')
     return {key: _folded(v) if '.downsample.' in key else v for key, v in out.items()}
 
 
@@ -179,4 +179,14 @@ register_detectron2(
     'bottom_up.',
     lambda keys: f'layers.0.blocks.0.attn.{_TABLE}' in keys,
     _to_mmdetection,
+)
+# the names are those of `swin`: they do not tell that MMDetection's network is meant
+register(
+    'swin-mmdetection',
+    Source(
+        "Swin Transformer of the authors' detectors (Swin-Transformer-Object-Detection), to "
+        'MMDetection; has to be named',
+        lambda keys: False,
+        _to_mmdetection,
+    ),
 )

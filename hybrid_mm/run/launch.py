@@ -19,6 +19,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import METRICS, RUNNERS, DefaultScope
 from mmengine.runner import Runner
+from torch import nn
 
 from hybrid_mm.engine.hooks.evaluated_images import EvaluatedImagesHook
 from hybrid_mm.engine.hooks.resumed_settings import ResumedSettingsHook
@@ -289,11 +290,24 @@ def training_runner(cfg: Config, resumed: str | None = None) -> Runner:
     runner.register_hook(ScheduleHook())
     # the weights, perhaps: they cannot be compared with a file
     sharded = 'runner_type' in cfg and (cfg.get('strategy') or {}).get('type') not in _UNSHARDED
+    if resumed and 'runner_type' not in cfg:
+        skip_pretrained(runner.model)
     if start and not sharded:
         hook = StartingWeightsHook if resumed is None else ResumedSettingsHook
         runner.register_hook(hook(start))
         runner.register_hook(SameClassesHook(start, 'train_dataloader', resumed is not None))
     return runner
+
+
+def skip_pretrained(model: nn.Module) -> None:
+    """Let no module read the file that its ``init_cfg`` names: a checkpoint has all weights.
+
+    A run that is resumed needs such files no more, which may be gone by then.
+    """
+    for module in model.modules():
+        init = getattr(module, 'init_cfg', None)
+        if isinstance(init, dict) and str(init.get('type')).rpartition('.')[2] == 'Pretrained':
+            module.init_cfg = None
 
 
 def testing_runner(cfg: Config, checkpoint: str) -> Runner:

@@ -73,8 +73,8 @@ def _nothing(config: str | Path | Config, file: Path) -> str:
     near = difflib.get_close_matches(file.stem, names, n=3, cutoff=0.4)
     others = f'; published are, for example, {", ".join(near)}' if near else ''
     return (
-        f'{AUTO}: nobody published the weights of {file.stem} as a whole{backbone}. Train it with '
-        f'tools/train.py and name the checkpoint{others}'
+        f'{AUTO}: no published weights of {file.stem} as a whole are known{backbone}. Train it '
+        f'with tools/train.py and name the checkpoint{others}'
     )
 
 

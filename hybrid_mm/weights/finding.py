@@ -80,11 +80,13 @@ def weights_file(name: str, download: bool = True) -> tuple[Path, PublishedFile 
     weights = find_weights(name)
     others: list[str] = []
     found = _of_the_user(weights, others) or _downloaded(weights)
-    if found:
-        return found
-    if weights.case == 'automatic' and download:
-        return _download(weights, others)
-    raise WeightsError(weights, _why(weights) + _others(others))
+    if not found:
+        if weights.case != 'automatic' or not download:
+            raise WeightsError(weights, _why(weights) + _others(others))
+        found = _download(weights, others)
+    for other in others:  # which an error names itself
+        warn(other)
+    return found
 
 
 def check_available(name: str) -> None:
@@ -157,8 +159,6 @@ def _of_the_user(weights: Weights, others: list[str]) -> tuple[Path, PublishedFi
                 others.append(f'{path} is not the published file: {differs}')
             else:
                 return path, published
-    for other in others:
-        warn(other)
     return None
 
 

@@ -1,5 +1,6 @@
 """Loading of weights by name, for MMEngine's loaders of checkpoints."""
 
+import shlex
 from typing import Any
 
 from mmengine.logging import print_log
@@ -33,37 +34,40 @@ def load_by_name(filename: str, map_location: Any = None, **unused: Any) -> dict
         loaded = load_from_local(str(path), map_location)
     state = weights_of(loaded, str(path), published.key if published else None)
     try:
-        if published is None:
-            state = _of_the_user(state, {file.layout for file in find_weights(name).files})
-        elif published.layout != OURS:
-            state = convert(state, published.layout)
+        state, source = _convert(state, name, published)
     except ValueError as error:
-        raise CheckpointError(str(path), f'cannot be used: {plain_text(error)}') from error
-    print_log(f'{SCHEME}{name}: read from {path}, {_origin(published)}', 'current')
+        raise CheckpointError(
+            str(path),
+            f'cannot be used for {SCHEME}{name}: {plain_text(error)}. '
+            f'`python -m hybrid_mm weights check {shlex.quote(str(path))}` says what it is',
+        ) from error
+    print_log(f'{SCHEME}{name}: read from {path}, {_origin(published, source)}', 'current')
     own = loaded.get('meta') if isinstance(loaded.get('meta'), dict) else {}  # its classes
-    meta = dict(own, weights=name, file=str(path), source=published and published.layout)
+    meta = dict(own, weights=name, file=str(path), source=published.layout if published else source)
     return dict(state_dict=state, meta=meta)
 
 
-def _of_the_user(state: StateDict, layouts: set[str]) -> StateDict:
-    """Convert a file of which only the name is known.
+def _convert(
+    state: StateDict, name: str, published: PublishedFile | None
+) -> tuple[StateDict, str | None]:
+    """The weights of a file in our layout, and the layout of the file, if it is another one."""
+    if published is not None:
+        source = None if published.layout == OURS else published.layout
+    else:
+        # a file of which only the name is known
+        layouts = {file.layout for file in find_weights(name).files}
+        source = None if layouts == {OURS} else detect(state)  # a network that is not ours stays
+        # MMDetection's own ResNets have torchvision's names as well, and keep them
+        if source == 'torchvision-resnet' and source not in layouts:
+            source = None
+    return (state if source is None else convert(state, source)), source
 
-    Args:
-        state: Its weights.
-        layouts: Those of the published files.
-    """
-    source = None if layouts == {OURS} else detect(state)  # a network that is not ours stays
-    # MMDetection's own ResNets have torchvision's names as well, and keep them
-    if source is None or (source == 'torchvision-resnet' and source not in layouts):
-        return state
-    return convert(state, source)
 
-
-def _origin(published: PublishedFile | None) -> str:
+def _origin(published: PublishedFile | None, source: str | None) -> str:
     """Words for where a file comes from."""
+    layout = '' if source is None else f', layout {source}'
     if published is None:
-        return 'a file of yours'
-    layout = '' if published.layout == OURS else f', layout {published.layout}'
+        return f'a file of yours{layout}'
     return f'published at {(published.urls or (published.page,))[0]}{layout}'
 
 

@@ -183,7 +183,7 @@ def find_weights(name: str) -> Weights:
     name = name.removeprefix(SCHEME)
     if name not in all_weights():
         raise UserError(
-            f'{SCHEME}{name}: there are no weights of this name; `python -m hybrid_mm weights list` '
-            f'prints all{nearest(name, all_weights())}'
+            f'{SCHEME}{name}: there are no weights of this name'
+            f'{nearest(name, all_weights())}; `python -m hybrid_mm weights list` prints all'
         )
     return all_weights()[name]

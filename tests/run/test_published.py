@@ -65,15 +65,15 @@ def test_what_there_is_instead(config):
     with pytest.raises(UserError) as caught:
         checkpoint_of(path, 'auto')
     assert str(caught.value) == (
-        'auto: nobody published the weights of mask-rcnn_x-tiny_fpn_3x_coco as a whole; those of a '
-        'part, which it is trained from: hybrid_mm://x-tiny_in1k. Train it with tools/train.py and '
-        'name the checkpoint; published are, for example, mask-rcnn_x-tiny_fpn_1x_coco, '
+        'auto: no published weights of mask-rcnn_x-tiny_fpn_3x_coco as a whole are known; those of '
+        'a part, which it is trained from: hybrid_mm://x-tiny_in1k. Train it with tools/train.py '
+        'and name the checkpoint; published are, for example, mask-rcnn_x-tiny_fpn_1x_coco, '
         'x-tiny_upernet_ade20k'
     )
     # of the tree of the config, if there are any
     with pytest.raises(UserError, match=r'for example, y-tiny_upernet_ade20k$'):
         checkpoint_of(config('x-tiny_upernet_3x_ade20k', tree='y'), 'auto')
-    with pytest.raises(UserError, match=r'as a whole\. Train it'):
+    with pytest.raises(UserError, match=r'as a whole are known\. Train it'):
         checkpoint_of(config('other'), 'auto')
     with pytest.raises(UserError, match=r'config none\.py does not exist'):
         checkpoint_of('none.py', 'auto')

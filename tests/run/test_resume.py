@@ -212,7 +212,11 @@ def test_resume_of_the_tool(tool, fails, det_config, tmp_path):
     assert tool('train', det_config, *flags, hook, 'train_cfg.max_iters=4')[0] == 0
     assert files(tmp_path) == ['iter_2.pth', 'iter_4.pth']
     (tmp_path / 'iter_4.pth').write_bytes(b'half')
-    status, err = tool('train', det_config, '--resume', *flags, hook, 'train_cfg.max_iters=6')
+    start = 'model.backbone.init_cfg.'  # a file that is not there is needed no more
+    gone = (f'{start}type=Pretrained', f'{start}checkpoint=hybrid_mm://pelk-tiny_in1k')
+    assert 'never published' in fails('train', det_config, *flags, *gone)
+    argv = ('--resume', *flags, hook, 'train_cfg.max_iters=6', *gone)
+    status, err = tool('train', det_config, *argv)
     assert status == 0, err
     assert 'passed over: ' in err and 'iter_4.pth' in err
     assert {'iter_4.pth', 'iter_6.pth'} <= set(files(tmp_path))

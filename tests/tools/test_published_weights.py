@@ -56,7 +56,7 @@ def test_test(published, tool, tmp_path, tiny_ade):
     other = config.with_name('other.py')
     other.write_text(config.read_text())
     status, err = tool('test', other, 'auto', '--work-dir', tmp_path / 'work')
-    assert status == 2 and 'nobody published the weights of other as a whole' in err
+    assert status == 2 and 'no published weights of other as a whole are known' in err
     status, err = tool('test', config, 'hybrid_mm://tiny_sec', '--work-dir', tmp_path / 'work')
     assert status == 2 and 'did you mean tiny_seg' in err
 

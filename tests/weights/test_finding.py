@@ -114,7 +114,7 @@ def test_another_file_under_a_published_name(there, capsys):
     path = put(there.here / 'checkpoints' / 'van_hand.pth', b'another')
     with pytest.raises(WeightsError, match=r'van_hand\.pth is not the published file: its sha256'):
         weights_file('by-hand_in1k')
-    assert 'warning: ' in capsys.readouterr().err
+    assert not capsys.readouterr().err
     put(path, there.content)
     assert found('by-hand_in1k') == (path, SOURCE)
     put(there.here / 'checkpoints' / 'model.bin', there.content)
@@ -124,6 +124,7 @@ def test_another_file_under_a_published_name(there, capsys):
     for letter, name in (('d', 'plain_in1k'), ('e', 'other_in1k')):
         there.publish(f'{letter}/model.bin')
         assert weights_file(name)[0].parent.parent == there.cache
+        assert 'warning: checkpoints/model.bin may belong to other' in capsys.readouterr().err
     assert weights_file('plain_in1k')[0] != weights_file('other_in1k')[0]
     assert there.asked == ['/d/model.bin', '/d/model.bin', '/e/model.bin']
 
@@ -217,7 +218,9 @@ def test_offline(there, monkeypatch):
         WeightsError, match=r'no server can be reached; .* offline\? \(127\.0\.0\.1:\d+: Con'
     ):
         weights_file('hashed_in1k')
-    with pytest.raises(WeightsError, match='`python -m hybrid_mm weights get hashed_in1k` does'):
+    with pytest.raises(
+        WeightsError, match='`python -m hybrid_mm weights get hashed_in1k` downloads'
+    ):
         weights_file('hashed_in1k', download=False)
     assert not there.asked
 
@@ -245,8 +248,10 @@ def test_names_and_schemes_that_are_not(there):
 
 
 @pytest.mark.parametrize('name', ['hashed_in1k', 'by-hand_in1k'])
-def test_loading(there, name, weights):
+def test_loading(there, name, weights, monkeypatch):
     """Through MMEngine's loader as well; the file says what its training knew."""
+    logged = []
+    monkeypatch.setattr('hybrid_mm.weights.loading.print_log', lambda *args: logged.append(args))
     there.publish('a/{name}')
     path = there.cache / there.name
     if name == 'by-hand_in1k':
@@ -255,9 +260,24 @@ def test_loading(there, name, weights):
     assert set(loaded['state_dict']) == set(weights)
     assert (there.here / loaded['meta'].pop('file')) == path
     assert loaded['meta'] == dict(epoch=3, weights=name, source='ours')
+    ((text, _),) = logged
+    assert f'hybrid_mm://{name}: read from ' in text and f'{path.name}, published at http' in text
     net = VAN(ARCH, init_cfg=dict(type='Pretrained', checkpoint=f'hybrid_mm://{name}'))
     net.init_weights()
     assert all(torch.equal(v, weights[f'backbone.{k}']) for k, v in net.state_dict().items())
+
+
+def test_a_file_of_another_network_under_the_name(there, monkeypatch):
+    """It is named, and what it is, although it is converted by then."""
+    logged = []
+    monkeypatch.setattr('hybrid_mm.weights.loading.print_log', lambda *args: logged.append(args))
+    names = 'patch_embed.proj.0.weight', 'levels.0.blocks.0.attn.qkv.weight'
+    (there.here / 'checkpoints').mkdir()
+    torch.save({name: torch.ones(1) for name in names}, 'checkpoints/to-train_in1k.pth')
+    text = r'to-train_in1k \(checkpoints/to-train_in1k\.pth\) does not fit .* a checkpoint of NAT'
+    with pytest.raises(ValueError, match=text):
+        VAN(ARCH).load_pretrained('hybrid_mm://to-train_in1k')
+    assert logged[0][0].endswith('to-train_in1k.pth, a file of yours, layout nat')
 
 
 def test_first_of_several_processes_downloads(there, fork, weights):

@@ -103,12 +103,13 @@ class StrictWeights(FitsWeights, BaseModule):
             if 2 * len(own.keys() & found.keys()) >= min(len(own), len(found)):
                 raise  # one of this network, of another variant
             meta = loaded.get('meta')
-            source = meta.get('source') if isinstance(meta, dict) else None
+            meta = meta if isinstance(meta, dict) else {}
             name = type(self).__name__
-            what = misfit(weights, own, name, source)
+            what = misfit(weights, own, name, meta.get('source'))
             if what is None:
                 raise
-            raise ValueError(f'{path} does not fit this {name}. {what}') from error
+            file = f' ({meta["file"]})' if meta.get('weights') else ''
+            raise ValueError(f'{path}{file} does not fit this {name}. {what}') from error
 
     def _part(self, state: StateDict, path: str, prefix: str, beside: list[str]) -> StateDict:
         """The weights of this module among those of a file; logs what is left out."""

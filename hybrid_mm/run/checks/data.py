@@ -47,14 +47,17 @@ def check_training(cfg: Config, resumed: bool = False) -> None:
 
     Args:
         cfg: Config of the run.
-        resumed: Whether it goes on from a checkpoint, so that ``load_from`` is not read.
+        resumed: Whether it goes on from a checkpoint, so that no other file is read.
 
     Raises:
         UserError: See :func:`check_data`; a file of weights is missing or cannot be read; the
             validation does not return the metric of ``save_best``.
     """
     load_from = None if resumed else cfg.get('load_from')
-    _check_pretrained(cfg.model, available=True)  # before what takes time
+    # those of runners that split a model are initialised before a checkpoint is read
+    starts = not resumed or 'runner_type' in cfg
+    if starts:
+        _check_pretrained(cfg.model, available=True)  # before what takes time
     if load_from and load_from.startswith(SCHEME):
         check_available(load_from)
     colours = Colours()
@@ -63,7 +66,8 @@ def check_training(cfg: Config, resumed: bool = False) -> None:
         check_splits(cfg, 'train_dataloader', 'val_dataloader')
     check_data(cfg, 'val_dataloader', colours)
     check_save_best(cfg)
-    _check_pretrained(cfg.model)
+    if starts:
+        _check_pretrained(cfg.model)
     if load_from:
         weights_of(read_checkpoint(load_from), load_from)
 
