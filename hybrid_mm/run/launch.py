@@ -307,7 +307,7 @@ def skip_pretrained(model: nn.Module) -> None:
     for module in model.modules():
         init = getattr(module, 'init_cfg', None)
         if isinstance(init, dict) and str(init.get('type')).rpartition('.')[2] == 'Pretrained':
-            module.init_cfg = None
+            module.init_cfg = None  # type: ignore[assignment]
 
 
 def testing_runner(cfg: Config, checkpoint: str) -> Runner:
