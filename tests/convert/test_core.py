@@ -258,3 +258,26 @@ def test_the_perception_encoder_is_no_vit():
     assert 'stem.pre_norm.weight' in convert(state)
     with pytest.raises(ValueError, match='rotary positions'):
         convert(state | {'attn_pool.latent': torch.ones(1, 1, 8)})
+
+
+def test_tensors_that_are_not_plain():
+    plain = torch.tensor([0.0, 0.5, 0.0])
+    found = unwrap(
+        {
+            'a.quantized': torch.quantize_per_tensor(plain, 0.1, 0, torch.qint8),
+            'a.sparse': plain.to_sparse(),
+            'a.rows': plain[None].to_sparse_csr(),
+        }
+    )
+    for tensor in found.values():
+        assert tensor.layout is torch.strided and not tensor.is_quantized
+        assert tensor.flatten().tolist() == plain.tolist()
+    huge = torch.sparse_coo_tensor([[0], [0]], torch.ones(1), (1 << 20, 1 << 20))
+    nested = torch.nested.nested_tensor([plain, plain[:2]])
+    for tensor, text in (
+        (plain.to('meta'), 'without numbers'),
+        (nested, 'without a shape'),
+        (huge, 'sparse tensor of 1099511627776 numbers'),
+    ):
+        with pytest.raises(ValueError, match=rf"^'a\.x' is a .*{text}$"):
+            unwrap({'a.x': tensor})
