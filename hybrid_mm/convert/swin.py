@@ -61,6 +61,21 @@ def _folded(weight: Tensor) -> Tensor:
     return weight.unflatten(-1, (2, 2, -1)).transpose(-1, -3).flatten(-3)
 
 
+def _reductions_after(state: StateDict) -> StateDict:
+    """Number reductions by the stage before them; those of timm are in the stage that they begin.
+
+    There the last stage has one, and the first has none.
+    """
+    numbers = [{int(m[1]) for m in map(re.compile(rf'{part}\.(\d+)\.').match, state) if m}
+               for part in ('stages', 'next')]  # fmt: skip
+    if not numbers[1] or max(numbers[0]) not in numbers[1]:
+        return state
+    return {
+        re.sub(r'^next\.(\d+)', lambda m: f'next.{int(m[1]) - 1}', key): value
+        for key, value in state.items()
+    }
+
+
 _MMDETECTION = [
     (rf'patch_embed\.proj{_LEAF}', r'patch_embed.projection.\1'),
     (rf'(patch_embed\.norm|norm\d){_LEAF}', r'\1.\2'),
@@ -151,7 +166,7 @@ def register_swin(
 
     def convert(state: StateDict) -> StateDict:
         kept = {key: value for key, value in state.items() if not ignored.fullmatch(key)}
-        out = place_reductions(rename(kept, rules, name))
+        out = place_reductions(_reductions_after(rename(kept, rules, name)))
         for key, value in out.items():
             if key.endswith('.relative_bias') and value.ndim == 2:
                 out[key] = _table(value)
@@ -162,7 +177,7 @@ def register_swin(
     register(name, Source(description, matches, convert))
 
 
-register_swin('swin', 'Swin Transformer (microsoft/Swin-Transformer)')
+register_swin('swin', 'Swin Transformer (microsoft/Swin-Transformer, timm)')
 register_swin('swin-openmmlab', 'Swin Transformer of MMDetection, MMPretrain', openmmlab=True)
 register_swin('dinat_s', 'DiNAT_s', {'rpb': 'relative_bias'}, mark='rpb')
 register_swin('acmix-swin', 'Swin with ACmix (LeapLabTHU/ACmix)', _MIX, mark='dep_conv.weight')

@@ -3,8 +3,9 @@
 Of classifiers the parts behind the last block are named ``head.``, of networks with a neck of
 their own (Segment Anything) those of the neck ``neck.``.
 
-Some networks of timm have the names of others and compute something else, which no file tells:
-``*_quickgelu`` has another GELU, ``*_rpn`` has norms after its branches. Ours are neither.
+Some networks have the names of others and compute something else, which no file tells: timm's
+``*_quickgelu`` has another GELU, ``*_rpn`` norms after its branches, ``*_rope_ape`` and the
+Perception Encoder rotary positions that are computed. Ours are neither.
 """
 
 import math
@@ -115,6 +116,11 @@ def _check_parts(state: StateDict) -> None:
             if re.fullmatch(pattern, key):
                 shape = tuple(value.shape)
                 raise ValueError(f'vit: {key!r} {shape} is of {part}, which our ViT does not have')
+    if 'norm_pre.weight' in state and any(key.startswith('attn_pool.') for key in state):
+        raise ValueError(
+            "vit: 'norm_pre.weight' beside 'attn_pool.' is of the Perception Encoder, whose rotary "
+            'positions our ViT does not have'
+        )
     for key, value in state.items():
         fc2 = key.replace('.mlp.fc1.', '.mlp.fc2.')
         if key.endswith('.mlp.fc1.weight') and fc2 in state and len(value) != state[fc2].shape[1]:

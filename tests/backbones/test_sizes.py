@@ -262,7 +262,7 @@ def lines(monkeypatch):
     """What networks log of the weights that they take."""
     found = []
     monkeypatch.setattr(
-        'hybrid_mm.backbones.frames.base.print_log', lambda text, _: found.append(text)
+        'hybrid_mm.backbones.frames.strict_weights.print_log', lambda text, _: found.append(text)
     )
     return found
 

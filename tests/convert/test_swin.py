@@ -107,6 +107,16 @@ def test_round_trip(round_trip, official, source):
     round_trip(Plain, official, source, strange=strange, extra=extra)
 
 
+def test_timms_reductions_begin_their_stage(drawn):
+    own = drawn(Plain()).state_dict()
+    state = {
+        key.replace('layers.0.downsample', 'layers.1.downsample'): value
+        for key, value in authors(drawn(Plain())).items()
+    }
+    assert 'layers.1.downsample.reduction.weight' in state
+    assert convert(state).keys() == own.keys()
+
+
 @pytest.mark.parametrize('lam', [0, 1])
 def test_round_trip_of_elsa(round_trip, lam):
     def make():
@@ -164,5 +174,5 @@ def test_detectors_of_detectron2_become_mmdetections(drawn):
     images = torch.rand(2, 3, 64, 48)
     for found, expected in zip(theirs(images), model(images), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    with pytest.raises(ValueError, match=r"swin-detectron2: do not know the key 'layers\.0\.x'"):
+    with pytest.raises(ValueError, match=r"Swin: do not know the key 'layers\.0\.x'"):
         convert(whole | {'backbone.bottom_up.layers.0.x': torch.ones(1)})
