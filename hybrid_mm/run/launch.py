@@ -305,9 +305,9 @@ def skip_pretrained(model: nn.Module) -> None:
     A run that is resumed needs such files no more, which may be gone by then.
     """
     for module in model.modules():
-        init = getattr(module, 'init_cfg', None)
+        init = vars(module).get('init_cfg')
         if isinstance(init, dict) and str(init.get('type')).rpartition('.')[2] == 'Pretrained':
-            module.init_cfg = None
+            vars(module)['init_cfg'] = None
 
 
 def testing_runner(cfg: Config, checkpoint: str) -> Runner:
