@@ -1,10 +1,11 @@
 # Maps of blocks 3, 5, 7 and 11. Class token and positions decay, as MMSegmentation's constructor
 # lets them. With --tta, shorter sides are at least 512.
 _base_ = './deit-base_upernet_8xb2-160k_ade20k-512x512.py'
-
 model = dict(
     backbone=dict(
         arch=dict(_delete_=True, embed_dim=768, heads=12, depths=[4, 2, 2, 4]),
+        img_size=512,
+        relative='bias',
         layer_scale=1.0,
         init_cfg=dict(checkpoint='hybrid_mm://mae-base_in1k'),
     ),
@@ -15,7 +16,6 @@ model = dict(
 )
 optim_wrapper = dict(
     type='AmpOptimWrapper',
-    loss_scale='dynamic',
     optimizer=dict(lr=1e-4, weight_decay=0.05),
     constructor='hybrid_mm.LayerDecayOptimWrapperConstructor',
     paramwise_cfg=dict(_delete_=True, layer_decay_rate=0.65, flat_decay_mult=0.0),

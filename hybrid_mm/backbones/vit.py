@@ -258,7 +258,7 @@ class ViT(BaseBackbone):
     img_size=1024)`` followed by :class:`~hybrid_mm.openmmlab.simple_fpn.SimpleFPN`.
 
     Maps of any image size from 32 x 32 up; absolute positions are interpolated (bicubic), relative
-    ones as well (linear).
+    ones as well (linear; biases bilinear).
 
     Args:
         arch: 'tiny', 'small', 'base', 'large', 'huge', or a dict with the fields of
@@ -272,8 +272,10 @@ class ViT(BaseBackbone):
         window_size: Tokens of a window on each side; None: no windows.
         global_blocks: Numbers of the blocks without windows, by default the last of each subset.
         residual_blocks: Numbers of the blocks that end with residual convolutions.
-        relative: With decomposed relative positions, which are zero at first.
-        class_token: With a class token; it excludes windows, relative positions and convolutions.
+        relative: With decomposed relative positions, or 'bias': with a number per head and offset,
+            as in BEiT and in MMSegmentation's MAE. Both are zero at first.
+        class_token: With a class token; it excludes windows, decomposed relative positions and
+            convolutions.
         final_norm: Layer norm on the last map.
         pre_norm: Layer norm before the first block, and patches without bias, as in CLIP.
         pooled: Return the class token of the last subset, (N, C), instead of maps: classifiers.
@@ -331,7 +333,7 @@ class ViT(BaseBackbone):
         window_size: int | None = None,
         global_blocks: Sequence[int] | None = None,
         residual_blocks: Sequence[int] = (),
-        relative: bool = False,
+        relative: bool | str = False,
         class_token: bool = True,
         final_norm: bool = False,
         pooled: bool = False,
@@ -346,15 +348,16 @@ class ViT(BaseBackbone):
     ) -> None:
         super().__init__(arch, **kwargs)
         one_of(self, ('pad', 'drop'), partial_patches=partial_patches)
+        one_of(self, (False, True, 'bias'), relative=relative)
         positive(self, patch_size=patch_size, window_size=window_size, mlp_ratio=mlp_ratio)
         not_negative(self, layer_scale=layer_scale, norm_eps=norm_eps)
         self.pretrain_img_size = sides(self, pretrain_img_size=pretrain_img_size)
         self.img_size = sides(self, img_size=img_size)
         multiple_of(self, patch_size, pretrain_img_size=pretrain_img_size, img_size=img_size)
-        if class_token and (window_size is not None or relative or residual_blocks):
+        if class_token and (window_size is not None or relative is True or residual_blocks):
             raise ValueError(
-                'class_token=True excludes window_size, relative and residual_blocks: ViTDet has '
-                'class_token=False'
+                'class_token=True excludes window_size, relative=True and residual_blocks: ViTDet '
+                'has class_token=False'
             )
         if pooled and not class_token:
             raise ValueError('pooled=True returns the class token and needs class_token=True')
@@ -410,6 +413,9 @@ class ViT(BaseBackbone):
         """Consecutive blocks; only the last map may have a norm."""
         channels, first = self.arch.embed_dim, self.first_blocks[stage]
         size = self._grid(self.img_size)
+        kind = 'decomposed'
+        if self.relative == 'bias':
+            kind = 'token_bias' if self.class_token else 'bias'
         blocks = []
         for block, rate in enumerate(self.drop_path_rates[stage], first):
             attn = SelfAttention(
@@ -419,6 +425,7 @@ class ViT(BaseBackbone):
                 None if block in self.global_blocks else self.window_size,
                 self.qkv_bias,
                 self.impl,
+                kind,
             )
             residual = block in self.residual_blocks
             scales = self.layer_scale, self.norm_eps

@@ -8,6 +8,7 @@ from hybrid_mm.convert.core import StateDict
 # layers of a head in our layout, and in the heads of MMPretrain; the first that fits counts
 _LINEAR = {'head.': 'head.fc.', 'fc.': 'head.fc.'}  # LinearClsHead
 _TWO_LAYERS = {'head.pre_logits.': 'head.layers.pre_logits.', 'head.': 'head.layers.head.'}
+_PLAIN = {'head.layers.head.': 'head.fc.'}  # VisionTransformerClsHead without a hidden layer
 _NORMALISED = {'head.': 'head.head.'}  # LeViTClsHead
 # the two heads of a distilled LeViT in MMPretrain, and in our layout
 _DISTILLED = {'head.head_dist.': 'head.dist.', 'head.head.': 'head.'}
@@ -19,7 +20,8 @@ def as_classifier(state: StateDict) -> StateDict:
 
     Args:
         state: Classifier in our layout: the backbone with or without ``backbone.``, the head as
-            ``head.``, see :func:`.convert`, or, in files of torchvision, as ``fc.``.
+            ``head.``, see :func:`.convert`, or, in files of torchvision, as ``fc.``. Or one of
+            MMPretrain, with a ``VisionTransformerClsHead`` of one layer.
 
     Returns:
         The backbone as ``backbone.``; the head as that of ``LinearClsHead`` or, by its tensors, of
@@ -32,6 +34,9 @@ def as_classifier(state: StateDict) -> StateDict:
     rules = _LINEAR
     if 'head.pre_logits.weight' in state:
         rules = _TWO_LAYERS
+    elif 'head.layers.head.weight' in state:
+        hidden = 'head.layers.pre_logits.weight' in state
+        rules = {} if hidden else _PLAIN
     elif 'head.linear.weight' in state:
         rules, state = _NORMALISED, _joined(state)
     named = {_renamed(key, rules): value for key, value in state.items()}

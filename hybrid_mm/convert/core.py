@@ -252,7 +252,9 @@ def misfit(
     ours = _without_head(expected)
     for state in (found, weights):  # some keep official names
         theirs, mine = _without_head(state), ours
-        if not any(key.startswith('stages.') for key in theirs):  # which the network divides
+        beside_blocks = {key for key in theirs if not key.startswith('blocks.')}
+        if beside_blocks & mine and not any(key.startswith('stages.') for key in theirs):
+            # of a plain network, whose blocks ours divides into stages
             mine = {re.sub(r'^stages\.\d+\.', '', key) for key in ours}
         if 2 * len(mine & theirs) >= min(len(mine), len(theirs)):
             return None

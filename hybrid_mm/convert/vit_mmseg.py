@@ -2,7 +2,8 @@
 
 Its attention is torch's, with one matrix for queries, keys and values. Patches may have no bias,
 and without ``qkv_bias`` its output has none: zeros take their place. MAE has a table of biases by
-relative position in every block, which starts at zero.
+relative position in every block: rows by offset of query minus key, then one of the class token to
+pixels, one of pixels to it and one of it to itself.
 """
 
 import re
@@ -19,6 +20,7 @@ _RULES = [
     (r'layers\.(\d+)\.attn\.attn\.in_proj_(weight|bias)', r'blocks.\1.attn.qkv.\2'),
     (rf'layers\.(\d+)\.attn\.attn\.out_proj{_LEAF}', r'blocks.\1.attn.proj.\2'),
     (rf'layers\.(\d+)\.attn\.(qkv|proj){_LEAF}', r'blocks.\1.attn.\2.\3'),
+    (r'layers\.(\d+)\.attn\.relative\.(table|tokens)', r'blocks.\1.attn.relative.\2'),
     (r'layers\.(\d+)\.gamma_([12])', r'blocks.\1.gamma\2'),
     (rf'layers\.(\d+)\.ffn\.layers\.0\.0{_LEAF}', r'blocks.\1.mlp.fc1.\2'),
     (rf'layers\.(\d+)\.ffn\.layers\.1{_LEAF}', r'blocks.\1.mlp.fc2.\2'),
@@ -31,12 +33,10 @@ _TABLE = '.attn.relative_position_bias_table'
 def _convert(state: StateDict) -> StateDict:
     state = {k: v for k, v in state.items() if not k.endswith('.relative_position_index')}
     for key in [key for key in state if key.endswith(_TABLE)]:
-        if state[key].any():
-            raise ValueError(
-                f"vit-mmseg: {key} is of MMSegmentation's MAE after training, a bias by relative "
-                'position that ViT has no place for'
-            )
-        del state[key]
+        table, name = state.pop(key).t(), key.removesuffix('_position_bias_table')
+        # ours are by key minus query, and a module knows rows and columns
+        state[f'{name}.table'] = table[:, :-3].flip(1)
+        state[f'{name}.tokens'] = table[:, -3:].contiguous()
     out = rename(state, _RULES, 'vit-mmseg')
     if 'stem.pre_norm.weight' not in out:
         weight = out['stem.proj.weight']

@@ -6,7 +6,8 @@
   tied to the window, not to the map. HaloNet's tables are tied to block and halo likewise.
 * Window tables (Swin, NAT, QnA): a number b[dy, dx] per head and offset; bicubic interpolation for
   another window, nothing for another map. :class:`RelativeBias2d` (MaxViT, CoAtNet) interpolates
-  bilinearly, :class:`LogRelativeBias2d` computes the number from the offset.
+  bilinearly, :class:`LogRelativeBias2d` computes the number from the offset, and
+  :class:`TokenBias2d` (BEiT) has numbers for a class token as well.
 * :class:`DecomposedPosition2d` and :func:`decomposed_logits` (MViTv2, ViTDet): q.r_h[dy] +
   q.r_w[dx] with keys on a coarser grid; linear interpolation along the offsets.
 * Quadratic (:mod:`hybrid_mm.layers.attention.quadratic_attention`): -a/2 |d - c|^2 with a centre
@@ -25,6 +26,7 @@ from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.arguments import not_negative
 from hybrid_mm.ops.fitted_weights import SizedTables, StateDict
 from hybrid_mm.ops.positions import (
+    bias_matrix,
     resize_bias_table,
     resize_decomposed_table,
     resize_relative_table,
@@ -114,6 +116,42 @@ class RelativeBias2d(SizedTables):
     def forward(self, height: int, width: int) -> Tensor:
         """Table (heads, 2 * height - 1, 2 * width - 1), by key minus query."""
         return resize_bias_table(self.table, (height, width))
+
+
+class TokenBias2d(RelativeBias2d):
+    """A learned number per head and offset, and three for a class token (BEiT, arXiv 2106.08254).
+
+    All are zero at first, as in MMSegmentation's MAE: a network that was trained without stays as
+    it is.
+
+    Args:
+        size: Rows and columns that the table is made for; for others it is interpolated.
+        heads: Number of heads.
+        class_token: There is a class token in front of the map's.
+    """
+
+    @sized_arguments
+    def __init__(self, size: tuple[int, int], heads: int, class_token: bool = True) -> None:
+        super().__init__(size, heads)
+        nn.init.zeros_(self.table)
+        # of the class token to pixels, of pixels to it, of it to itself
+        self.tokens = nn.Parameter(torch.zeros(heads, 3)) if class_token else None
+
+    def fit_weights(self, state: StateDict) -> StateDict:
+        """Leave the numbers of a class token out where there is none, and resize the table."""
+        if self.tokens is None:
+            state.pop('tokens', None)
+        return super().fit_weights(state)
+
+    def forward(self, height: int, width: int) -> Tensor:
+        """Numbers (heads, L, L) by query and key, of height * width pixels and the class token."""
+        pairs = bias_matrix(super().forward(height, width))
+        if self.tokens is None:
+            return pairs
+        row, column, corner = self.tokens[:, :, None, None].unbind(1)
+        row = row.expand(-1, 1, pairs.shape[2])
+        column = column.expand(-1, pairs.shape[1], 1)
+        return torch.cat([torch.cat([corner, row], 2), torch.cat([column, pairs], 2)], 1)
 
 
 class LogRelativeBias2d(nn.Module):

@@ -305,9 +305,9 @@ def skip_pretrained(model: nn.Module) -> None:
     A run that is resumed needs such files no more, which may be gone by then.
     """
     for module in model.modules():
-        init = vars(module).get('init_cfg')
+        init = getattr(module, 'init_cfg', None)
         if isinstance(init, dict) and str(init.get('type')).rpartition('.')[2] == 'Pretrained':
-            vars(module)['init_cfg'] = None
+            module.init_cfg = None  # type: ignore[assignment]
 
 
 def testing_runner(cfg: Config, checkpoint: str) -> Runner:

@@ -258,6 +258,13 @@ CASES = {
         final_norm=True,
         layer_scale=0.5,
     ),
+    'vit-bias': dict(
+        type='hybrid_mm.ViT',
+        arch=_VIT,
+        pretrain_img_size=64,
+        img_size=(64, 96),
+        relative='bias',
+    ),
     'vitdet': dict(
         type='hybrid_mm.ViT',
         arch=_VIT,

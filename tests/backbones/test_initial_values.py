@@ -146,7 +146,7 @@ RULES = {
                 (r'.*(fc[12]|qkv|proj|shortcut)\.weight', XAVIER), (r'.*\.bias', ZERO)],
     'MViTv2': [*EMBED, (r'.*pool_[qkv]\.weight', TORCH), (r'.*\.rel_[hw]', SMALL), *LINEARS],
     'ViT': [(r'stem\.proj\.(weight|bias)', TORCH), (r'stem\.(position|class_token)', SMALL),
-            (r'.*\.rel_[hw]|.*residual\.norm3\.weight', ZERO),
+            (r'.*\.rel_[hw]|.*relative\.(table|tokens)|.*residual\.norm3\.weight', ZERO),
             (r'.*residual\.conv\d\.weight', HE), *LINEARS],
     'CvT': [(r'.*embed\.proj\.(weight|bias)|.*conv_[qkv]\.conv\.weight', TORCH),
             (r'.*class_token', SMALL), *LINEARS],

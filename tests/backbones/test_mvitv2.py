@@ -116,7 +116,7 @@ def test_feature_pyramid_of_detectron2():
         'neck.lateral_convs.0.conv.weight',
         'neck.fpn_convs.3.conv.bias',
         'neck.fpn_convs.1.ln.weight',
-        *heads,
+        'rpn_head.rpn_conv.weight',
     }
     with pytest.raises(ValueError, match=r"do not know the key 'fpn_lateral2\.scale'"):
         convert(state | {'backbone.fpn_lateral2.scale': torch.ones(1)})

@@ -100,6 +100,60 @@ def test_zero_positions_and_convolutions_change_nothing():
     torch.testing.assert_close(dense.eval()(x)[0], plain(x)[0])
 
 
+def test_biases_written_out():
+    """BEiT's: of pairs of the map, of the class token to them, of them to it, of it to itself."""
+    torch.manual_seed(0)
+    layer = SelfAttention(8, 2, (2, 3), relative='token_bias').double()
+    nn.init.normal_(layer.relative.table)
+    nn.init.normal_(layer.relative.tokens)
+    x = torch.randn(2, 7, 8, dtype=torch.float64, requires_grad=True)
+    places = [None, *((y, x) for y in range(2) for x in range(3))]
+    bias = torch.empty(2, 7, 7, dtype=torch.float64)
+    for i, query in enumerate(places):
+        for j, key in enumerate(places):
+            if query and key:
+                offset = key[0] - query[0] + 1, key[1] - query[1] + 2
+                bias[:, i, j] = layer.relative.table[:, offset[0], offset[1]]
+            else:
+                kind = 2 if query is key else 0 if query is None else 1
+                bias[:, i, j] = layer.relative.tokens[:, kind]
+    q, k, v = layer.qkv(x).view(2, 7, 3, 2, 4).permute(2, 0, 3, 1, 4)
+    weights = (q @ k.mT * 4**-0.5 + bias).softmax(-1)
+    expected = layer.proj((weights @ v).transpose(1, 2).flatten(2))
+    found = layer(x, (2, 3))
+    torch.testing.assert_close(found, expected)
+    found.square().sum().backward()
+    assert layer.relative.table.grad.all() and layer.relative.tokens.grad.all()
+    with pytest.raises(ValueError, match="relative='token_bias' excludes window"):
+        SelfAttention(8, 2, (2, 3), 2, relative='token_bias')
+
+
+@pytest.mark.parametrize('class_token', [True, False])
+def test_zero_biases_change_nothing_and_fit_other_maps(class_token):
+    torch.manual_seed(0)
+    kwargs = dict(SMALL, class_token=class_token)
+    plain = ViT(ARCH, **kwargs).eval()
+    biased = ViT(ARCH, **kwargs, relative='bias').eval()
+    biased.load_strictly(plain.state_dict(), 'plain')
+    x = torch.rand(1, 3, 80, 64)
+    torch.testing.assert_close(biased(x)[0], plain(x)[0])
+    for name, parameter in biased.named_parameters():
+        if '.relative.' in name:
+            nn.init.normal_(parameter)
+    # a table that was resized at loading gives what one gives that is resized for the map
+    other = ViT(ARCH, **dict(kwargs, img_size=(80, 64)), relative='bias').eval()
+    other.load_strictly(biased.state_dict(), 'the file')
+    assert other.stages[0].blocks[0].attn.relative.table.shape == (2, 9, 7)
+    torch.testing.assert_close(other(x)[0], biased(x)[0])
+    assert not torch.allclose(biased(x)[0], plain(x)[0])
+    # windows have tables of their own, and no numbers for a class token
+    windows = ViT(ARCH, **dict(DENSE, relative='bias')).eval()
+    windows.load_strictly(biased.state_dict(), 'the file')
+    tables = [block.attn.relative for stage in windows.stages for block in stage.blocks]
+    assert {tuple(table.table.shape) for table in tables} == {(2, 5, 5), (2, 7, 7)}
+    assert windows(x)[0].shape == (1, 16, 5, 4)
+
+
 def official(key, layout):
     """Name of a tensor in a layout, written out independently."""
     stage = re.match(r'stages\.(\d)\.blocks\.(\d)\.', key)
@@ -316,6 +370,7 @@ def test_class_token_goes_to_a_classifier():
 def test_errors():
     for kwargs, match in (
         (dict(class_token=True, relative=True), 'class_token=True excludes'),
+        (dict(relative='biases'), "relative must be one of False, True, bias, got 'biases'"),
         (dict(class_token=False, pooled=True), 'needs class_token=True'),
         (dict(img_size=100), 'img_size must be a multiple of 16, got 100'),
         (dict(global_blocks=(4,)), r'global_blocks must lie in 0\.\.3, got \(4,\)'),

@@ -34,6 +34,7 @@ def randomised(module):
 HEADS = {
     'linear': (LinearClsHead(5, 8), {'head.fc.': 'head.'}),
     'torchvision': (LinearClsHead(5, 8), {'head.fc.': 'fc.'}),
+    'DeiT of MMPretrain': (LinearClsHead(5, 8), {'head.fc.': 'head.layers.head.'}),
     'two layers': (
         VisionTransformerClsHead(5, 8, hidden_dim=6),
         {'head.layers.pre_logits.': 'head.pre_logits.', 'head.layers.head.': 'head.'},
@@ -90,3 +91,16 @@ def test_two_heads_of_a_distilled_network_become_one(library):
     x = torch.rand(3, 8)
     torch.testing.assert_close(one((x,)), both((x,)), rtol=1e-5, atol=1e-5)
     assert [key for key in found if key.startswith('backbone.')] == ['backbone.stages.0.x']
+
+
+def test_part_of_a_file_in_an_official_layout(tmp_path):
+    """``prefix`` of a ``Pretrained`` init_cfg."""
+    model = randomised(classifier(nn.Identity())).backbone
+    expected = {key: value.clone() for key, value in model.state_dict().items()}
+    file = {f'encoder_q.{to_official(key)}': value for key, value in expected.items()}
+    file |= {'encoder_q.head.weight': torch.ones(2, 8), 'encoder_k.x.weight': torch.ones(1)}
+    torch.save(file, tmp_path / 'x.pth')
+    for value in model.parameters():
+        nn.init.zeros_(value)
+    model.load_pretrained(str(tmp_path / 'x.pth'), 'encoder_q')
+    assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())

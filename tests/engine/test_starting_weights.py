@@ -1,5 +1,7 @@
 """What a training takes from the file of ``load_from``, and the line that says so."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -121,8 +123,10 @@ def test_official_classifier():
 def test_key_that_an_official_layout_does_not_have():
     """Without a conversion names that agree by chance are no start."""
     model = MViTv2(dict(embed_dim=4, heads=1, depths=[1] * 4), img_size=64)
+    state = model.state_dict()
     official = {
-        key.replace('.relative.rel_', '.rel_pos_'): v for key, v in model.state_dict().items()
+        re.sub(r'stages\.(\d)\.norm', r'norm\1', k).replace('.relative.rel_', '.rel_pos_'): v
+        for k, v in state.items()
     }
     official['patch_embed.proj.weight'] = official.pop('stages.0.embed.proj.weight')
     official['patch_embed.proj.bias'] = official.pop('stages.0.embed.proj.bias')

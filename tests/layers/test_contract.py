@@ -108,6 +108,8 @@ MODULES = {
     'RecursiveGatedConv': (
         MAP, lambda: RecursiveGatedConv(8, 8, 6, 3, scale=0.4, filter_size=(8, 7))),
     'SelfAttention': (TOKENS, lambda: SelfAttention(8, 2, (6, 5))),
+    'SelfAttention, biases': (
+        TOKENS, lambda: SelfAttention(8, 2, (6, 5), relative='bias')),
     'SelfAttention, windows': (TOKENS, lambda: SelfAttention(8, 2, (6, 5), window=3)),
     'SpatialReductionAttention': (TOKENS, lambda: SpatialReductionAttention(8, 2, 2)),
     'WindowAttention': (GRID, lambda: WindowAttention(8, 4, 2, qk_scale=0.7)),

@@ -177,7 +177,7 @@ OPTIONS = {
     RelativePosition2d: (NONE, dict(size=(4, 6), dim=4), dict(dim=3, heads=2, std=0.1)),
     SelfAttention: (
         TOKENS, dict(dim=8, heads=2, size=(6, 9)),
-        dict(heads=4, size=None, window=4, qkv_bias=False)),
+        dict(heads=4, size=None, window=4, qkv_bias=False, relative='bias')),
     SpatialReductionAttention: (
         TOKENS, dict(dim=8, heads=2), dict(heads=4, reduction=2, qkv_bias=False)),
     SqueezeExcite: (

@@ -30,16 +30,12 @@ VALUES = 24  # of every output that are stored
 _TABLES = ('pos', 'table', 'rpb', 'attention_biases', 'token', 'cls')
 
 
-def drawn(name: str, shape: Sequence[int], zero: str = '') -> Tensor:
+def drawn(name: str, shape: Sequence[int]) -> Tensor:
     """Draw the values of a tensor, which its name and shape tell: none is zero, one, or repeated.
-
-    If its name ends with ``zero``, all are zero.
 
     Variances are in 0.2..1 and factors of norms in 0.4..1.2, weights have a variance of one over
     their inputs, so that every tensor matters for the outputs.
     """
-    if zero and name.endswith(zero):
-        return torch.zeros(tuple(shape), dtype=torch.float64)
     random = np.random.RandomState(zlib.crc32(name.encode()))
     values = random.uniform(-1, 1, shape)
     leaf = name.replace('/', '.').rsplit('.', 1)[-1]
@@ -56,7 +52,7 @@ def drawn(name: str, shape: Sequence[int], zero: str = '') -> Tensor:
 
 def state_dict(case: dict[str, Any]) -> dict[str, Tensor]:
     """The state dict of a stored case; what follows from sizes, such as an index, is zero."""
-    floating = {k: drawn(k, shape, case.get('zero', '')) for k, shape in case['tensors'].items()}
+    floating = {k: drawn(k, shape) for k, shape in case['tensors'].items()}
     whole = {k: torch.zeros(shape, dtype=torch.int64) for k, shape in case['integers'].items()}
     return floating | whole
 
@@ -88,7 +84,6 @@ class Peer:
         file: Name that such a file has.
         package: Package whose version is noted.
         versions: Major versions that have it with these names.
-        zero: End of the names of tensors that are zero.
     """
 
     source: str
@@ -102,7 +97,6 @@ class Peer:
     file: str = 'pytorch_model.bin'
     package: str = 'transformers'
     versions: tuple[int, ...] = ()
-    zero: str = ''
 
     def missing(self) -> str | None:
         """Why it cannot be made here, if so."""
@@ -129,13 +123,11 @@ class Peer:
             integers={},
             tensors={},
         )
-        if self.zero:
-            case['zero'] = self.zero
         values = {}
         for key, value in model.state_dict().items():
             if value.is_floating_point():
                 case['tensors'][key] = list(value.shape)
-                values[key] = drawn(key, value.shape, self.zero)
+                values[key] = drawn(key, value.shape)
             else:
                 case['integers'][key] = list(value.shape)
         model.load_state_dict(values, strict=False)
@@ -502,8 +494,8 @@ def _vit_mmseg() -> list[Peer]:
                    dict(plain, pre_norm=True, with_cls_token=True),
                    dict(ours, qkv_bias=False, pre_norm=True, final_norm=True)),
         _openmmlab('vit-mmseg', 'mmseg', 'MAE', dict(mae, init_values=0.5, final_norm=True),
-                   dict(ours, layer_scale=0.5, final_norm=True), image=(1, 3, 32, 48),
-                   zero='.relative_position_bias_table'),
+                   dict(ours, img_size=[32, 48], relative='bias', layer_scale=0.5,
+                        final_norm=True), image=(1, 3, 32, 48)),
     ]  # fmt: skip
 
 
