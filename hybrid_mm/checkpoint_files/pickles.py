@@ -96,6 +96,8 @@ def _dict(pairs: Any = ()) -> dict:
 def _plain(key: Any) -> Any:
     if not isinstance(key, _PLAIN):
         raise ValueError(f'a key that is a {type(key).__name__}')
+    if isinstance(key, int) and key.bit_length() > 64:  # many of one hash would take hours
+        raise ValueError('a key that is a number of more than 64 bits')
     return key
 
 
@@ -291,5 +293,5 @@ _OLD_START = re.compile(  # protocols 0 and 1 have no header
 def is_pickle(head: bytes) -> bool:
     """Whether the first bytes of a file are those of a pickle."""
     if head[:1] == b'\x80':
-        return 2 <= head[1] <= 5
+        return head[1:2] in (b'\2', b'\3', b'\4', b'\5')
     return _OLD_START.match(head) is not None

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 StateDict = dict[str, Tensor]
@@ -49,6 +50,7 @@ WRAPPERS = (
 _COUNTERS = {'steps', 'n_averaged', 'step', 'initted'}
 # of modules around a whole model: parallel training, torch.compile, averages
 _PREFIXES = ('module.', '_orig_mod.', 'ema.', 'ema_model.')
+_LARGEST = 1 << 28  # numbers of a sparse tensor that is filled
 _DEEPEST, _MOST_DICTS = 50, 100_000  # of dicts in dicts; those of a file may be within themselves
 _OPTIMIZERS = {'optimizer', 'optimizers', 'opt_state', 'optimizer_states', 'optimizer_state'}
 
@@ -67,12 +69,13 @@ def unwrap(loaded: Mapping[str, Any], key: str | None = None) -> StateDict:
         loaded: A state dict, or a dict that holds one under a key of ``WRAPPERS``, of which the
             first counts. Prefixes that all names have by parallel training, compilation or
             averaging (``module.``, ``_orig_mod.``, ``ema.``) are removed. Names of nested dicts, as
-            Flax has them, are joined by slashes, its statistics beside ``params`` included.
+            Flax has them, are joined by slashes, its statistics beside ``params`` included. Sparse
+            and quantized tensors become plain ones.
         key: Where the weights are, if not under the first of ``WRAPPERS``: a key, or several with
             dots between them.
 
     Raises:
-        ValueError: There are no weights.
+        ValueError: There are no weights, or one has no numbers.
     """
     wrapper = None
     if key is not None:
@@ -92,7 +95,22 @@ def unwrap(loaded: Mapping[str, Any], key: str | None = None) -> StateDict:
             break
         state = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
         names = list(state)
-    return state
+    return {name: _dense(name, value) for name, value in state.items()}
+
+
+def _dense(name: str, value: Tensor) -> Tensor:
+    """A tensor as weights need it: with all its numbers, and not quantized."""
+    if value.is_nested or value.is_meta:
+        raise ValueError(
+            f'{name!r} is a tensor without {"a shape" if value.is_nested else "numbers"}'
+        )
+    if value.is_quantized:
+        return value.dequantize()
+    if value.layout is torch.strided:
+        return value
+    if value.numel() > _LARGEST:
+        raise ValueError(f'{name!r} is a sparse tensor of {value.numel()} numbers')
+    return value.to_dense()
 
 
 def container(loaded: Mapping[str, Any]) -> str | None:

@@ -94,8 +94,10 @@ PICKLES = {
     'place': b'\x80\x02Nr\xff\xff\xff\x7fj\xff\xff\xff\x7e.',
     'no memo': b'\x80\x02h\x07.',
     'nothing': b'\x80\x02.',
+    'one byte': b'\x80',
     'no end': b'\x80\x02]q\0',
     'protocol': b'\x80\x05\x80\x07N.',
+    'large key': b'\x80\x02}\x8a\x09' + b'\x01' * 9 + b'Ns.',
     'repeated copies': b'\x80\x02(' + b'N' * 200_000 + b'lq\0)c__builtin__\nset\nq\x01'
     + b'h\x01h\0\x85R' * 2000 + b't.',
     'encoding': named('_codecs.encode', 'a', 'rot13'),

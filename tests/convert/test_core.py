@@ -245,3 +245,26 @@ def test_a_plain_network_of_another_form_is_no_other_network():
     state['blocks.0.gamma1'] = torch.ones(8)
     assert misfit(state, model.state_dict(), 'ViT', 'vit') is None
     assert 'the model is NAT' in misfit(state, NAT('mini').state_dict(), 'NAT', 'vit')
+
+
+def test_tensors_that_are_not_plain():
+    plain = torch.tensor([0.0, 0.5, 0.0])
+    found = unwrap(
+        {
+            'a.quantized': torch.quantize_per_tensor(plain, 0.1, 0, torch.qint8),
+            'a.sparse': plain.to_sparse(),
+            'a.rows': plain[None].to_sparse_csr(),
+        }
+    )
+    for tensor in found.values():
+        assert tensor.layout is torch.strided and not tensor.is_quantized
+        assert tensor.flatten().tolist() == plain.tolist()
+    huge = torch.sparse_coo_tensor([[0], [0]], torch.ones(1), (1 << 20, 1 << 20))
+    nested = torch.nested.nested_tensor([plain, plain[:2]])
+    for tensor, text in (
+        (plain.to('meta'), 'without numbers'),
+        (nested, 'without a shape'),
+        (huge, 'sparse tensor of 1099511627776 numbers'),
+    ):
+        with pytest.raises(ValueError, match=rf"^'a\.x' is a .*{text}$"):
+            unwrap({'a.x': tensor})
