@@ -31,6 +31,7 @@ __all__ = [
     'not_converted',
     'read_checkpoint',
     'readings',
+    'source_of',
     'weights_of',
 ]
 
@@ -92,6 +93,12 @@ def inner_model(model: nn.Module) -> nn.Module:
     while isinstance(getattr(model, 'module', None), nn.Module):
         model = cast(nn.Module, model.module)
     return model
+
+
+def source_of(checkpoint: dict[str, Any]) -> str | None:
+    """Layout of the file of weights that were loaded by name, in our layout now; or None."""
+    meta = checkpoint.get('meta')
+    return meta.get('source') if isinstance(meta, dict) else None
 
 
 def readings(
@@ -178,7 +185,9 @@ def check_weights(
     (fitting, common), found, how = best
     if problem := not_converted(weights):  # names the key that its layout does not have
         found = [problem, *(found if 2 * fitting > len(own) else ())]
-    other = misfit(weights, own, type(model).__name__) if 2 * common < len(own) else None
+    other = None
+    if 2 * common < len(own):
+        other = misfit(weights, own, type(model).__name__, source_of(checkpoint))
     found = [other, *found] if other else found
     if fitting == common > 0 and common == sum(key.startswith('backbone.') for key in own):
         found = [

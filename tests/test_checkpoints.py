@@ -129,3 +129,14 @@ def test_files_of_other_networks_are_called_by_their_names(tmp_path):
     torch.save({**van, 'block1.0.strange': torch.ones(1)}, path)
     with pytest.raises(ValueError, match=r'x\.pth: van: do not know the key'):
         model.init_weights()
+
+
+def test_backbone_in_the_place_of_a_whole_model():
+    model = nn.ModuleDict(dict(backbone=nn.Linear(2, 2), neck=nn.Linear(2, 2)))
+    for prefix in ('backbone.', ''):
+        weights = {prefix + key: value for key, value in nn.Linear(2, 2).state_dict().items()}
+        with pytest.raises(CheckpointError, match='weights of the backbone alone'):
+            check_weights(model, dict(state_dict=weights), 'x.pth')
+    with pytest.raises(CheckpointError) as caught:
+        check_weights(model, dict(state_dict={'neck.weight': torch.ones(2, 2)}), 'x.pth')
+    assert 'backbone alone' not in str(caught.value)

@@ -15,8 +15,8 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
 import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X')
-from hybrid_mm.checkpoints import load_weights, read_checkpoint, weights_of
-from hybrid_mm.convert import convert
+from hybrid_mm.checkpoints import load_weights, read_checkpoint, source_of, weights_of
+from hybrid_mm.convert import convert, detect
 from hybrid_mm.errors import UserError
 from hybrid_mm.run.config import literal_spec, load_config, without_init_cfg
 from hybrid_mm.run.console import progress
@@ -124,8 +124,12 @@ def load_network(
     else:
         if not _is_dict(model):
             checkpoint = checkpoint_of(model, checkpoint)
-        weights = weights_of(read_checkpoint(checkpoint), checkpoint)
-        load_weights(module, _of_backbone(weights, module), checkpoint)
+        loaded = read_checkpoint(checkpoint)
+        weights, source = weights_of(loaded, checkpoint), source_of(loaded)
+        with suppress(ValueError):  # of several layouts: loading says so
+            source = source or detect(weights)
+        state = _of_backbone(weights, module)
+        load_weights(module, dict(state_dict=state, meta=dict(source=source)), checkpoint)
     module.eval().requires_grad_(False)
     return Network(
         module,

@@ -10,7 +10,9 @@ from hybrid_mm.ops.fitted_weights import fitted_weights
 StateDict = dict[str, Tensor]
 
 
-def starting_weights(model: nn.Module, weights: StateDict, path: str) -> tuple[StateDict, str, int]:
+def starting_weights(
+    model: nn.Module, weights: StateDict, path: str, source: str | None = None
+) -> tuple[StateDict, str, int]:
     """Find the reading of a file in which most of its tensors fit a model.
 
     Tables that are made for another size of the image are resized, see
@@ -24,6 +26,7 @@ def starting_weights(model: nn.Module, weights: StateDict, path: str) -> tuple[S
         model: Without wrappers.
         weights: Content of the file.
         path: The file, for messages.
+        source: Layout of a file that was converted when it was loaded, for messages.
 
     Returns:
         The weights under the names of the model, one line that says what is loaded, and the number
@@ -42,7 +45,7 @@ def starting_weights(model: nn.Module, weights: StateDict, path: str) -> tuple[S
     found, changes, how = max(fitted, key=lambda reading: len(_fitting(reading[0], own)))
     fitting = _fitting(found, own)
     if not fitting:
-        other = misfit(weights, own, type(model).__name__)
+        other = misfit(weights, own, type(model).__name__, source)
         raise CheckpointError(
             path,
             f'has nothing that fits this model ({type(model).__name__}): the file has '

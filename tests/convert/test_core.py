@@ -247,19 +247,6 @@ def test_a_plain_network_of_another_form_is_no_other_network():
     assert 'the model is NAT' in misfit(state, NAT('mini').state_dict(), 'NAT', 'vit')
 
 
-def test_the_perception_encoder_is_no_vit():
-    """Its rotary positions are computed, so that only other parts tell it."""
-    state = {
-        'patch_embed.proj.weight': torch.rand(8, 3, 4, 4),
-        'blocks.0.attn.qkv.weight': torch.rand(24, 8),
-        'pos_embed': torch.rand(1, 5, 8),
-        'norm_pre.weight': torch.ones(8),
-    }
-    assert 'stem.pre_norm.weight' in convert(state)
-    with pytest.raises(ValueError, match='rotary positions'):
-        convert(state | {'attn_pool.latent': torch.ones(1, 1, 8)})
-
-
 def test_tensors_that_are_not_plain():
     plain = torch.tensor([0.0, 0.5, 0.0])
     found = unwrap(
@@ -281,3 +268,16 @@ def test_tensors_that_are_not_plain():
     ):
         with pytest.raises(ValueError, match=rf"^'a\.x' is a .*{text}$"):
             unwrap({'a.x': tensor})
+
+
+def test_the_perception_encoder_is_no_vit():
+    """Its rotary positions are computed, so that only other parts tell it."""
+    state = {
+        'patch_embed.proj.weight': torch.rand(8, 3, 4, 4),
+        'blocks.0.attn.qkv.weight': torch.rand(24, 8),
+        'pos_embed': torch.rand(1, 5, 8),
+        'norm_pre.weight': torch.ones(8),
+    }
+    assert 'stem.pre_norm.weight' in convert(state)
+    with pytest.raises(ValueError, match='rotary positions'):
+        convert(state | {'attn_pool.latent': torch.ones(1, 1, 8)})

@@ -13,6 +13,7 @@ from hybrid_mm.checkpoints import (
     CheckpointError,
     MissingCheckpointError,
     check_exists,
+    check_weights,
     read_checkpoint,
 )
 from hybrid_mm.errors import UserError
@@ -277,6 +278,8 @@ def test_a_file_of_another_network_under_the_name(there, monkeypatch):
     text = r'to-train_in1k \(checkpoints/to-train_in1k\.pth\) does not fit .* a checkpoint of NAT'
     with pytest.raises(ValueError, match=text):
         VAN(ARCH).load_pretrained('hybrid_mm://to-train_in1k')
+    with pytest.raises(CheckpointError, match=r'(?s)not one of this model .* a checkpoint of NAT'):
+        check_weights(VAN(ARCH), load_by_name('to-train_in1k'), 'x')
     assert logged[0][0].endswith('to-train_in1k.pth, a file of yours, layout nat')
 
 

@@ -5,7 +5,7 @@ import logging
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from hybrid_mm.checkpoints import check_weights, inner_model, weights_of
+from hybrid_mm.checkpoints import check_weights, inner_model, source_of, weights_of
 from hybrid_mm.data.class_order import check_same_labels, classes_of_checkpoint
 from hybrid_mm.engine.starting_weights import starting_weights
 
@@ -90,7 +90,8 @@ class StartingWeightsHook(Hook):
             CheckpointError: Not one tensor fits the model.
         """
         found = weights_of(checkpoint, self.path)
-        weights, summary, left = starting_weights(inner_model(runner.model), found, self.path)
+        model, source = inner_model(runner.model), source_of(checkpoint)
+        weights, summary, left = starting_weights(model, found, self.path, source)
         before = checkpoint.get('state_dict') or {}
         if weights.keys() != before.keys() or any(
             weights[key] is not before[key] for key in before

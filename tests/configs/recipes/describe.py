@@ -11,7 +11,6 @@ from typing import Any
 from mmengine.config import Config
 
 from hybrid_mm.run.config import inner_dataset
-from hybrid_mm.weights.registry import SCHEME
 
 Recipe = dict[str, Any]
 
@@ -252,8 +251,6 @@ def _model(cfg: Config) -> Recipe:
         init = next((i for i in init if i.get('type') == 'Pretrained'), {})
     weights = init.get('checkpoint') or cfg.get('load_from')
     found = dict(weights=Path(weights).name if weights else 'none')
-    if weights and weights.startswith(SCHEME):
-        found['weights'] += '.pth'  # ledgers name the file
     task = dict(mmpretrain=_classifier, mmseg=_segmenter).get(cfg.default_scope, _detector)
     return found | task(model)
 
