@@ -358,6 +358,7 @@ def test_new_config_from_the_wheel_with_mmseg_alone(installed, dataset, tmp_path
         for ours, theirs in (('images', 'images'), ('maps', 'masks')):
             shutil.copytree(dataset / ours, tmp_path / 'data' / theirs / split)
     new = ['-m', 'hybrid_mm', 'new', '--backbone', 'van-b0', '--head', 'semantic-fpn']
+    new += ['--checkpoint', 'none']  # there may be no network
     new += ['--data', 'data', '--out', 'mine.py', '--scale', '64', '64']
     out = run(new, tmp_path, installed)
     assert '3 classes' in out

@@ -56,9 +56,16 @@ class Changes:
             if key not in given:
                 if id(value) not in known:
                     self.added.append(prefix + key)
-            elif isinstance(value, Tensor) and value.shape != given[key].shape:
+            elif isinstance(value, Tensor) and _resized(given[key], value):
                 shapes = tuple(given[key].shape), tuple(value.shape)
                 self.resized.setdefault(shapes, []).append(prefix + key)
+
+
+def _resized(given: Tensor, fitted: Tensor) -> bool:
+    """Whether a tensor has another size, and not only its dimensions in another form."""
+    return given.numel() != fitted.numel() or (
+        given.ndim == fitted.ndim and given.shape != fitted.shape
+    )
 
 
 def fitted_weights(model: nn.Module, state: StateDict) -> tuple[StateDict, Changes]:
