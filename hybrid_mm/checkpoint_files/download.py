@@ -34,6 +34,7 @@ from hybrid_mm.checkpoint_files.connections import (
     on_disk,
     web_page,
 )
+from hybrid_mm.checkpoint_files.integrity import identity
 from hybrid_mm.checkpoint_files.turns import give_way, in_turn
 from hybrid_mm.errors import UserError
 
@@ -70,7 +71,7 @@ class Fingerprint:
         A file is read once in a process, unless it changes.
         """
         try:
-            state = (self, *_identity(os.stat(path)))
+            state = (self, *identity(os.stat(path)))
             if state not in _intact:
                 if differs := self._mismatch(path):
                     return differs
@@ -205,13 +206,9 @@ def download_file(
 def _difference(path: Path, known: Fingerprint, damaged: os.stat_result | None) -> str | None:
     if damaged:
         with suppress(OSError):
-            if _identity(os.stat(path)) == _identity(damaged):
+            if identity(os.stat(path)) == identity(damaged):
                 return 'it cannot be read'
     return known.mismatch(path)
-
-
-def _identity(found: os.stat_result) -> tuple[int, ...]:
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 class _Part:

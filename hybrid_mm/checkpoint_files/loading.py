@@ -11,7 +11,12 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
 from hybrid_mm.checkpoint_files.flax_files import read_msgpack
-from hybrid_mm.checkpoint_files.integrity import covers_all, damage_of_archive, matches
+from hybrid_mm.checkpoint_files.integrity import (
+    covers_all,
+    damage_of_archive,
+    identity,
+    matches,
+)
 from hybrid_mm.checkpoint_files.kinds import foreign, kind_of, no_regular_file
 from hybrid_mm.checkpoint_files.nesting import has_deep_tuples
 from hybrid_mm.checkpoint_files.npz import read_npz
@@ -20,8 +25,7 @@ from hybrid_mm.checkpoint_files.shards import files_of_index, read_shards
 from hybrid_mm.compat import workarounds
 from hybrid_mm.errors import UserError, plain_text, shorten
 
-_Identity = tuple[int, int, int, int]
-_verified: set[_Identity] = set()  # files that need not be verified again
+_verified: set[tuple[int, ...]] = set()  # files that need not be verified again
 _ORBAX = ('_METADATA', '_CHECKPOINT_METADATA', 'manifest.ocdbt')
 # of files that are named where there is a choice; which of them can be read tells their content
 _NAMES = re.compile(r'\.(pth|pt|pyth|bin|safetensors|npz|pkl|msgpack|pth\.tar)$|^checkpoint_\d+$')
@@ -162,7 +166,7 @@ _KINDS = {
 
 
 def _load_of_torch(filename: str, path: str, map_location: Any) -> Any:
-    before = _identity(path)
+    before = identity(os.stat(path))
     if damage := damage_of_archive(path, tensors=False):
         raise _damaged(filename, damage)
     if has_deep_tuples(path):
@@ -200,11 +204,6 @@ def _verify(filename: str, path: str, checkpoint: Any) -> None:
             'does not match its checksum: it is damaged, or was changed after it was saved (who '
             "does that on purpose deletes its entry 'checksum')",
         )
-
-
-def _identity(path: str) -> _Identity:
-    found = os.stat(path)
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _unreadable(filename: str, error: Exception, kind: str = '') -> CheckpointError:

@@ -12,28 +12,27 @@ probabilities of the stages, MMDetection their logits, so scores differ slightly
 
 import re
 
-from hybrid_mm.convert.core import StateDict, unknown_key
+from hybrid_mm.convert.core import LEAF, StateDict, unknown_key
 
 NORM = r'norm\.(weight|bias|running_mean|running_var|num_batches_tracked)'
-_LEAF = r'\.(weight|bias)'
 _RPN = r'proposal_generator\.rpn_head\.'
 _BOX = r'roi_heads\.box_(?:head|predictor)\.(\d+\.)?'
 _MASK = r'roi_heads\.mask_head\.'
 # `#` is the layer's number, which detectron2 counts from one; groups of _BOX come first
 _RULES = [
-    (rf'{_RPN}conv{_LEAF}', r'rpn_head.rpn_conv.\1'),
-    (rf'{_RPN}conv\.conv(\d+){_LEAF}', r'rpn_head.rpn_conv.\1.conv.\2'),
-    (rf'{_RPN}objectness_logits{_LEAF}', r'rpn_head.rpn_cls.\1'),
-    (rf'{_RPN}anchor_deltas{_LEAF}', r'rpn_head.rpn_reg.\1'),
-    (rf'{_BOX}conv(?P<n>\d+){_LEAF}', r'roi_head.bbox_head.\1shared_convs.#.conv.\3'),
+    (rf'{_RPN}conv{LEAF}', r'rpn_head.rpn_conv.\1'),
+    (rf'{_RPN}conv\.conv(\d+){LEAF}', r'rpn_head.rpn_conv.\1.conv.\2'),
+    (rf'{_RPN}objectness_logits{LEAF}', r'rpn_head.rpn_cls.\1'),
+    (rf'{_RPN}anchor_deltas{LEAF}', r'rpn_head.rpn_reg.\1'),
+    (rf'{_BOX}conv(?P<n>\d+){LEAF}', r'roi_head.bbox_head.\1shared_convs.#.conv.\3'),
     (rf'{_BOX}conv(?P<n>\d+)\.{NORM}', r'roi_head.bbox_head.\1shared_convs.#.@.\3'),
-    (rf'{_BOX}fc(?P<n>\d+){_LEAF}', r'roi_head.bbox_head.\1shared_fcs.#.\3'),
-    (rf'{_BOX}cls_score{_LEAF}', r'roi_head.bbox_head.\1fc_cls.\2'),
-    (rf'{_BOX}bbox_pred{_LEAF}', r'roi_head.bbox_head.\1fc_reg.\2'),
-    (rf'{_MASK}mask_fcn(?P<n>\d+){_LEAF}', r'roi_head.mask_head.convs.#.conv.\2'),
+    (rf'{_BOX}fc(?P<n>\d+){LEAF}', r'roi_head.bbox_head.\1shared_fcs.#.\3'),
+    (rf'{_BOX}cls_score{LEAF}', r'roi_head.bbox_head.\1fc_cls.\2'),
+    (rf'{_BOX}bbox_pred{LEAF}', r'roi_head.bbox_head.\1fc_reg.\2'),
+    (rf'{_MASK}mask_fcn(?P<n>\d+){LEAF}', r'roi_head.mask_head.convs.#.conv.\2'),
     (rf'{_MASK}mask_fcn(?P<n>\d+)\.{NORM}', r'roi_head.mask_head.convs.#.@.\2'),
-    (rf'{_MASK}deconv{_LEAF}', r'roi_head.mask_head.upsample.\1'),
-    (rf'{_MASK}predictor{_LEAF}', r'roi_head.mask_head.conv_logits.\1'),
+    (rf'{_MASK}deconv{LEAF}', r'roi_head.mask_head.upsample.\1'),
+    (rf'{_MASK}predictor{LEAF}', r'roi_head.mask_head.conv_logits.\1'),
 ]
 _CONVERTED = re.compile(r'(proposal_generator|roi_heads\.(box_head|box_predictor|mask_head))\..*')
 # buffers of old versions, and frequencies of classes that only the loss for LVIS reads

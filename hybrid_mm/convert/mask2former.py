@@ -12,10 +12,9 @@ order of ADE20K, MMDetection the things first.
 
 import re
 
-from hybrid_mm.convert.core import Source, StateDict, register, rename
+from hybrid_mm.convert.core import LEAF, Source, StateDict, register, rename
 from hybrid_mm.convert.core import convert as convert_backbone
 
-_LEAF = r'\.(weight|bias)'
 _PIXEL = r'sem_seg_head\.pixel_decoder\.'
 _ENCODER = rf'{_PIXEL}transformer\.encoder\.layers\.(\d+)\.'
 _QUERIES = r'sem_seg_head\.predictor\.'
@@ -23,44 +22,44 @@ _LAYER = rf'{_QUERIES}transformer_'
 _ATTENTION = r'\.(in_proj_(?:weight|bias)|out_proj\.(?:weight|bias))'
 _OURS = r'transformer_decoder.layers.\1.'
 _RULES = [
-    (rf'{_PIXEL}input_proj\.(\d+)\.0{_LEAF}', r'pixel_decoder.input_convs.\1.conv.\2'),
-    (rf'{_PIXEL}input_proj\.(\d+)\.1{_LEAF}', r'pixel_decoder.input_convs.\1.gn.\2'),
+    (rf'{_PIXEL}input_proj\.(\d+)\.0{LEAF}', r'pixel_decoder.input_convs.\1.conv.\2'),
+    (rf'{_PIXEL}input_proj\.(\d+)\.1{LEAF}', r'pixel_decoder.input_convs.\1.gn.\2'),
     (rf'{_PIXEL}transformer\.level_embed', r'pixel_decoder.level_encoding.weight'),
     (
-        rf'{_ENCODER}self_attn\.(sampling_offsets|attention_weights|value_proj|output_proj){_LEAF}',
+        rf'{_ENCODER}self_attn\.(sampling_offsets|attention_weights|value_proj|output_proj){LEAF}',
         r'pixel_decoder.encoder.layers.\1.self_attn.\2.\3',
     ),
-    (rf'{_ENCODER}norm1{_LEAF}', r'pixel_decoder.encoder.layers.\1.norms.0.\2'),
-    (rf'{_ENCODER}norm2{_LEAF}', r'pixel_decoder.encoder.layers.\1.norms.1.\2'),
-    (rf'{_ENCODER}linear1{_LEAF}', r'pixel_decoder.encoder.layers.\1.ffn.layers.0.0.\2'),
-    (rf'{_ENCODER}linear2{_LEAF}', r'pixel_decoder.encoder.layers.\1.ffn.layers.1.\2'),
-    (rf'{_PIXEL}adapter_(\d+){_LEAF}', r'pixel_decoder.lateral_convs.\1.conv.\2'),
-    (rf'{_PIXEL}adapter_(\d+)\.norm{_LEAF}', r'pixel_decoder.lateral_convs.\1.gn.\2'),
-    (rf'{_PIXEL}layer_(\d+){_LEAF}', r'pixel_decoder.output_convs.\1.conv.\2'),
-    (rf'{_PIXEL}layer_(\d+)\.norm{_LEAF}', r'pixel_decoder.output_convs.\1.gn.\2'),
-    (rf'{_PIXEL}mask_features{_LEAF}', r'pixel_decoder.mask_feature.\1'),
+    (rf'{_ENCODER}norm1{LEAF}', r'pixel_decoder.encoder.layers.\1.norms.0.\2'),
+    (rf'{_ENCODER}norm2{LEAF}', r'pixel_decoder.encoder.layers.\1.norms.1.\2'),
+    (rf'{_ENCODER}linear1{LEAF}', r'pixel_decoder.encoder.layers.\1.ffn.layers.0.0.\2'),
+    (rf'{_ENCODER}linear2{LEAF}', r'pixel_decoder.encoder.layers.\1.ffn.layers.1.\2'),
+    (rf'{_PIXEL}adapter_(\d+){LEAF}', r'pixel_decoder.lateral_convs.\1.conv.\2'),
+    (rf'{_PIXEL}adapter_(\d+)\.norm{LEAF}', r'pixel_decoder.lateral_convs.\1.gn.\2'),
+    (rf'{_PIXEL}layer_(\d+){LEAF}', r'pixel_decoder.output_convs.\1.conv.\2'),
+    (rf'{_PIXEL}layer_(\d+)\.norm{LEAF}', r'pixel_decoder.output_convs.\1.gn.\2'),
+    (rf'{_PIXEL}mask_features{LEAF}', r'pixel_decoder.mask_feature.\1'),
     (
         rf'{_LAYER}cross_attention_layers\.(\d+)\.multihead_attn{_ATTENTION}',
         rf'{_OURS}cross_attn.attn.\2',
     ),
-    (rf'{_LAYER}cross_attention_layers\.(\d+)\.norm{_LEAF}', rf'{_OURS}norms.0.\2'),
+    (rf'{_LAYER}cross_attention_layers\.(\d+)\.norm{LEAF}', rf'{_OURS}norms.0.\2'),
     (
         rf'{_LAYER}self_attention_layers\.(\d+)\.self_attn{_ATTENTION}',
         rf'{_OURS}self_attn.attn.\2',
     ),
-    (rf'{_LAYER}self_attention_layers\.(\d+)\.norm{_LEAF}', rf'{_OURS}norms.1.\2'),
-    (rf'{_LAYER}ffn_layers\.(\d+)\.linear1{_LEAF}', rf'{_OURS}ffn.layers.0.0.\2'),
-    (rf'{_LAYER}ffn_layers\.(\d+)\.linear2{_LEAF}', rf'{_OURS}ffn.layers.1.\2'),
-    (rf'{_LAYER}ffn_layers\.(\d+)\.norm{_LEAF}', rf'{_OURS}norms.2.\2'),
-    (rf'{_QUERIES}decoder_norm{_LEAF}', r'transformer_decoder.post_norm.\1'),
+    (rf'{_LAYER}self_attention_layers\.(\d+)\.norm{LEAF}', rf'{_OURS}norms.1.\2'),
+    (rf'{_LAYER}ffn_layers\.(\d+)\.linear1{LEAF}', rf'{_OURS}ffn.layers.0.0.\2'),
+    (rf'{_LAYER}ffn_layers\.(\d+)\.linear2{LEAF}', rf'{_OURS}ffn.layers.1.\2'),
+    (rf'{_LAYER}ffn_layers\.(\d+)\.norm{LEAF}', rf'{_OURS}norms.2.\2'),
+    (rf'{_QUERIES}decoder_norm{LEAF}', r'transformer_decoder.post_norm.\1'),
     (rf'{_QUERIES}(?:query_feat|static_query)\.weight', r'query_feat.weight'),
     (rf'{_QUERIES}(query_embed|level_embed)\.weight', r'\1.weight'),
-    (rf'{_QUERIES}input_proj\.(\d+){_LEAF}', r'decoder_input_projs.\1.\2'),
-    (rf'{_QUERIES}class_embed{_LEAF}', r'cls_embed.\1'),
+    (rf'{_QUERIES}input_proj\.(\d+){LEAF}', r'decoder_input_projs.\1.\2'),
+    (rf'{_QUERIES}class_embed{LEAF}', r'cls_embed.\1'),
     # linear layers, between which ours has activations
-    (rf'{_QUERIES}mask_embed\.layers\.0{_LEAF}', r'mask_embed.0.\1'),
-    (rf'{_QUERIES}mask_embed\.layers\.1{_LEAF}', r'mask_embed.2.\1'),
-    (rf'{_QUERIES}mask_embed\.layers\.2{_LEAF}', r'mask_embed.4.\1'),
+    (rf'{_QUERIES}mask_embed\.layers\.0{LEAF}', r'mask_embed.0.\1'),
+    (rf'{_QUERIES}mask_embed\.layers\.1{LEAF}', r'mask_embed.2.\1'),
+    (rf'{_QUERIES}mask_embed\.layers\.2{LEAF}', r'mask_embed.4.\1'),
 ]
 _CONSTANTS = re.compile(r'criterion\.empty_weight|pixel_(mean|std)')
 _CLASSES = 'sem_seg_head.predictor.class_embed.weight'

@@ -7,10 +7,10 @@ flat table with offsets query minus key.
 
 from torch import Tensor
 
+from hybrid_mm.convert.core import BATCH_NORM as LEAF
 from hybrid_mm.convert.core import Source, StateDict, place_reductions, register, rename
 
 _BLOCK = r'(stages\.\d+\.blocks\.\d+)\.'
-_LEAF = r'\.(weight|bias|running_mean|running_var|num_batches_tracked)'
 _CONV = {
     r'(pre_norm|norm1|norm2)': r'\2',
     r'(conv[123])_(?:1x1|kxk)': r'\2',
@@ -24,15 +24,15 @@ _ATTENTION = {
 }
 _TABLE = r'attn\.rel_pos\.relative_position_bias_table'
 _HEAD = [
-    (rf'(?:head\.)?norm{_LEAF}', r'last.norm.\1'),
-    (rf'head\.pre_logits\.fc{_LEAF}', r'head.pre_logits.\1'),
-    (rf'head\.fc{_LEAF}', r'head.\1'),
-    (rf'stem\.(conv[12]|norm1){_LEAF}', r'stem.\1.\2'),
+    (rf'(?:head\.)?norm{LEAF}', r'last.norm.\1'),
+    (rf'head\.pre_logits\.fc{LEAF}', r'head.pre_logits.\1'),
+    (rf'head\.fc{LEAF}', r'head.\1'),
+    (rf'stem\.(conv[12]|norm1){LEAF}', r'stem.\1.\2'),
 ]
 _MAXVIT = [
-    *((rf'{_BLOCK}conv\.{old}{_LEAF}', rf'\1.conv.{new}.\3') for old, new in _CONV.items()),
+    *((rf'{_BLOCK}conv\.{old}{LEAF}', rf'\1.conv.{new}.\3') for old, new in _CONV.items()),
     *(
-        (rf'{_BLOCK}attn_{partition}\.{old}{_LEAF}', rf'\1.{partition}.{new}.\3')
+        (rf'{_BLOCK}attn_{partition}\.{old}{LEAF}', rf'\1.{partition}.{new}.\3')
         for partition in ('block', 'grid')
         for old, new in _ATTENTION.items()
     ),
@@ -41,8 +41,8 @@ _MAXVIT = [
     *_HEAD,
 ]
 _COATNET = [
-    *((_BLOCK + old + _LEAF, rf'\1.{new}.\3') for old, new in (_CONV | _ATTENTION).items()),
-    (rf'{_BLOCK}norm1\.norm{_LEAF}', r'\1.norm1.\2'),
+    *((_BLOCK + old + LEAF, rf'\1.{new}.\3') for old, new in (_CONV | _ATTENTION).items()),
+    (rf'{_BLOCK}norm1\.norm{LEAF}', r'\1.norm1.\2'),
     (rf'{_BLOCK}ls([12])\.gamma', r'\1.gamma\2'),
     (_BLOCK + _TABLE, r'\1.attn.relative_bias.table'),
     *_HEAD,

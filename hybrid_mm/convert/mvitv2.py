@@ -5,25 +5,24 @@ Maps do without the class token that some classifiers have; it is named as a par
 
 import re
 
-from hybrid_mm.convert.core import Source, StateDict, place_reductions, register, rename
+from hybrid_mm.convert.core import LEAF, Source, StateDict, place_reductions, register, rename
 from hybrid_mm.convert.detectron2 import register_detectron2
 
-_LEAF = r'\.(weight|bias)'
 _PARTS = [
-    (rf'(norm[12]|attn\.(?:qkv|proj)|mlp\.fc[12]){_LEAF}', r'\3.\4'),
-    (rf'(attn\.(?:pool|norm)_[qkv]){_LEAF}', r'\3.\4'),
+    (rf'(norm[12]|attn\.(?:qkv|proj)|mlp\.fc[12]){LEAF}', r'\3.\4'),
+    (rf'(attn\.(?:pool|norm)_[qkv]){LEAF}', r'\3.\4'),
     (r'attn\.rel_pos_([hw])', r'attn.relative.rel_\3'),
-    (rf'(?:proj|shortcut_proj_attn|shortcut_proj_mlp){_LEAF}', r'proj.\3'),
+    (rf'(?:proj|shortcut_proj_attn|shortcut_proj_mlp){LEAF}', r'proj.\3'),
 ]
 _RULES = [
-    (rf'patch_embed\.proj(?:ection)?{_LEAF}', r'stages.0.embed.proj.\1'),
+    (rf'patch_embed\.proj(?:ection)?{LEAF}', r'stages.0.embed.proj.\1'),
     *(
         (rf'stages\.(\d+)\.blocks\.(\d+)\.{old}', rf'stages.\1.blocks.\2.{new}')
         for old, new in _PARTS
     ),
-    (rf'norm(\d){_LEAF}', r'stages.\1.norm.\2'),
-    (rf'norm{_LEAF}', r'last.norm.\1'),
-    (rf'head\.(?:projection|fc){_LEAF}', r'head.\1'),
+    (rf'norm(\d){LEAF}', r'stages.\1.norm.\2'),
+    (rf'norm{LEAF}', r'last.norm.\1'),
+    (rf'head\.(?:projection|fc){LEAF}', r'head.\1'),
     (r'cls_token', r'head.class_token'),  # of those that ImageNet-21k trained
 ]
 

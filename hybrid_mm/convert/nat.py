@@ -2,24 +2,23 @@
 
 import re
 
-from hybrid_mm.convert.core import Source, StateDict, place_reductions, register, rename
+from hybrid_mm.convert.core import LEAF, Source, StateDict, place_reductions, register, rename
 from hybrid_mm.convert.huggingface import joined, register_huggingface
 
-_LEAF = r'\.(weight|bias)'
 _OURS = r'stages.\1.blocks.\2.'
 _BLOCK = r'levels\.(\d+)\.blocks\.(\d+)\.'
 _RULES = [
-    (rf'patch_embed\.proj\.0{_LEAF}', r'stages.0.embed.conv1.\1'),
-    (rf'patch_embed\.proj\.1{_LEAF}', r'stages.0.embed.conv2.\1'),
-    (rf'patch_embed\.norm{_LEAF}', r'stages.0.embed.norm.\1'),
-    (rf'{_BLOCK}(norm[12]|mlp\.fc[12]|attn\.qkv|attn\.proj){_LEAF}', rf'{_OURS}\3.\4'),
+    (rf'patch_embed\.proj\.0{LEAF}', r'stages.0.embed.conv1.\1'),
+    (rf'patch_embed\.proj\.1{LEAF}', r'stages.0.embed.conv2.\1'),
+    (rf'patch_embed\.norm{LEAF}', r'stages.0.embed.norm.\1'),
+    (rf'{_BLOCK}(norm[12]|mlp\.fc[12]|attn\.qkv|attn\.proj){LEAF}', rf'{_OURS}\3.\4'),
     (rf'{_BLOCK}attn\.rpb', rf'{_OURS}attn.relative_bias'),
     (rf'{_BLOCK}(gamma[12])', rf'{_OURS}\3'),
     (r'levels\.(\d+)\.downsample\.reduction\.weight', r'next.\1.conv.weight'),
-    (rf'levels\.(\d+)\.downsample\.norm{_LEAF}', r'next.\1.norm.\2'),
-    (rf'norm(\d){_LEAF}', r'stages.\1.norm.\2'),
-    (rf'norm{_LEAF}', r'last.norm.\1'),
-    (rf'head{_LEAF}', r'head.\1'),
+    (rf'levels\.(\d+)\.downsample\.norm{LEAF}', r'next.\1.norm.\2'),
+    (rf'norm(\d){LEAF}', r'stages.\1.norm.\2'),
+    (rf'norm{LEAF}', r'last.norm.\1'),
+    (rf'head{LEAF}', r'head.\1'),
 ]
 
 
@@ -32,14 +31,14 @@ def _convert(state: StateDict) -> StateDict:
 
 
 _ISOTROPIC = [
-    (rf'patch_embed\.(proj|norm){_LEAF}', r'stages.0.embed.\1.\2'),
+    (rf'patch_embed\.(proj|norm){LEAF}', r'stages.0.embed.\1.\2'),
     (
-        rf'layers\.(\d+)\.(norm[12]|mlp\.fc[12]|attn\.qkv|attn\.proj){_LEAF}',
+        rf'layers\.(\d+)\.(norm[12]|mlp\.fc[12]|attn\.qkv|attn\.proj){LEAF}',
         r'stages.0.blocks.\1.\2.\3',
     ),
     (r'layers\.(\d+)\.attn\.rpb', r'stages.0.blocks.\1.attn.relative_bias'),
-    (rf'norm{_LEAF}', r'stages.0.norm.\1'),
-    (rf'head{_LEAF}', r'head.\1'),
+    (rf'norm{LEAF}', r'stages.0.norm.\1'),
+    (rf'head{LEAF}', r'head.\1'),
 ]
 register(
     'nat-isotropic',
@@ -64,16 +63,16 @@ _PARTS = {
     r'attention\.self\.value': 'attn.v',
 }  # fmt: skip
 _HUGGING_FACE = [
-    (rf'embeddings\.patch_embeddings\.projection\.0{_LEAF}', r'stages.0.embed.conv1.\1'),
-    (rf'embeddings\.patch_embeddings\.projection\.1{_LEAF}', r'stages.0.embed.conv2.\1'),
-    (rf'embeddings\.norm{_LEAF}', r'stages.0.embed.norm.\1'),
-    *((rf'{_LAYER}{old}{_LEAF}', rf'{_OURS}{new}.\3') for old, new in _PARTS.items()),
+    (rf'embeddings\.patch_embeddings\.projection\.0{LEAF}', r'stages.0.embed.conv1.\1'),
+    (rf'embeddings\.patch_embeddings\.projection\.1{LEAF}', r'stages.0.embed.conv2.\1'),
+    (rf'embeddings\.norm{LEAF}', r'stages.0.embed.norm.\1'),
+    *((rf'{_LAYER}{old}{LEAF}', rf'{_OURS}{new}.\3') for old, new in _PARTS.items()),
     (rf'{_LAYER}attention\.self\.rpb', rf'{_OURS}attn.relative_bias'),
     (rf'{_LAYER}layer_scale_parameters', rf'{_OURS}gammas'),
     (r'encoder\.levels\.(\d+)\.downsample\.reduction\.weight', r'next.\1.conv.weight'),
-    (rf'encoder\.levels\.(\d+)\.downsample\.norm{_LEAF}', r'next.\1.norm.\2'),
-    (rf'layernorm{_LEAF}', r'last.norm.\1'),
-    (rf'hidden_states_norms\.stage(\d+){_LEAF}', r'norms.\1.\2'),
+    (rf'encoder\.levels\.(\d+)\.downsample\.norm{LEAF}', r'next.\1.norm.\2'),
+    (rf'layernorm{LEAF}', r'last.norm.\1'),
+    (rf'hidden_states_norms\.stage(\d+){LEAF}', r'norms.\1.\2'),
 ]
 
 

@@ -8,23 +8,22 @@ import re
 
 import torch.nn.functional as F
 
-from hybrid_mm.convert.core import Source, StateDict, count_from_zero, register, rename
+from hybrid_mm.convert.core import LEAF, Source, StateDict, count_from_zero, register, rename
 from hybrid_mm.convert.huggingface import joined, register_huggingface
 
-_LEAF = r'\.(weight|bias)'
 _BLOCK = r'block(\d)\.(\d+)\.'
 _OURS = r'stages.\1.blocks.\2.'
 _RULES = [
-    (rf'patch_embed(\d)\.(proj|norm){_LEAF}', r'stages.\1.embed.\2.\3'),
+    (rf'patch_embed(\d)\.(proj|norm){LEAF}', r'stages.\1.embed.\2.\3'),
     (r'pos_embed(\d)', r'stages.\1.embed.position'),
-    (rf'{_BLOCK}(norm[12]|mlp\.fc[12]|attn\.(?:q|kv|proj|norm)){_LEAF}', rf'{_OURS}\3.\4'),
-    (rf'{_BLOCK}attn\.sr{_LEAF}', rf'{_OURS}attn.reduce.\3'),
+    (rf'{_BLOCK}(norm[12]|mlp\.fc[12]|attn\.(?:q|kv|proj|norm)){LEAF}', rf'{_OURS}\3.\4'),
+    (rf'{_BLOCK}attn\.sr{LEAF}', rf'{_OURS}attn.reduce.\3'),
     # the authors of ACmix published no PVT: these are the names in their other networks
     (rf'{_BLOCK}attn\.(rate[12])', rf'{_OURS}attn.\3'),
-    (rf'{_BLOCK}attn\.(fc|dep_conv){_LEAF}', rf'{_OURS}attn.mix.\3.\4'),
+    (rf'{_BLOCK}attn\.(fc|dep_conv){LEAF}', rf'{_OURS}attn.mix.\3.\4'),
     (r'cls_token', r'stages.4.embed.class_token'),
-    (rf'norm{_LEAF}', r'stages.4.norm.\1'),
-    (rf'head{_LEAF}', r'head.\1'),
+    (rf'norm{LEAF}', r'stages.4.norm.\1'),
+    (rf'head{LEAF}', r'head.\1'),
 ]
 
 
@@ -58,16 +57,16 @@ register('pvt', Source('PVT (whai362/PVT), version 1', _matches, _convert))
 
 _MMDET_BLOCK = r'layers\.(\d+)\.1\.(\d+)\.'
 _MMDET = [
-    (rf'layers\.(\d+)\.0\.projection{_LEAF}', r'stages.\1.embed.proj.\2'),
-    (rf'layers\.(\d+)\.0\.norm{_LEAF}', r'stages.\1.embed.norm.\2'),
+    (rf'layers\.(\d+)\.0\.projection{LEAF}', r'stages.\1.embed.proj.\2'),
+    (rf'layers\.(\d+)\.0\.norm{LEAF}', r'stages.\1.embed.norm.\2'),
     (r'layers\.(\d+)\.1\.0\.pos_embed', r'stages.\1.embed.position'),
-    (rf'{_MMDET_BLOCK}(norm[12]){_LEAF}', rf'{_OURS}\3.\4'),
-    (rf'{_MMDET_BLOCK}attn\.norm{_LEAF}', rf'{_OURS}attn.norm.\3'),
-    (rf'{_MMDET_BLOCK}attn\.sr{_LEAF}', rf'{_OURS}attn.reduce.\3'),
+    (rf'{_MMDET_BLOCK}(norm[12]){LEAF}', rf'{_OURS}\3.\4'),
+    (rf'{_MMDET_BLOCK}attn\.norm{LEAF}', rf'{_OURS}attn.norm.\3'),
+    (rf'{_MMDET_BLOCK}attn\.sr{LEAF}', rf'{_OURS}attn.reduce.\3'),
     (rf'{_MMDET_BLOCK}attn\.attn\.in_proj_(weight|bias)', rf'{_OURS}attn.in.\3'),
-    (rf'{_MMDET_BLOCK}attn\.attn\.out_proj{_LEAF}', rf'{_OURS}attn.proj.\3'),
-    (rf'{_MMDET_BLOCK}ffn\.layers\.0{_LEAF}', rf'{_OURS}mlp.fc1.\3'),
-    (rf'{_MMDET_BLOCK}ffn\.layers\.3{_LEAF}', rf'{_OURS}mlp.fc2.\3'),
+    (rf'{_MMDET_BLOCK}attn\.attn\.out_proj{LEAF}', rf'{_OURS}attn.proj.\3'),
+    (rf'{_MMDET_BLOCK}ffn\.layers\.0{LEAF}', rf'{_OURS}mlp.fc1.\3'),
+    (rf'{_MMDET_BLOCK}ffn\.layers\.3{LEAF}', rf'{_OURS}mlp.fc2.\3'),
 ]
 
 
@@ -131,15 +130,15 @@ register_huggingface(
     [
         (rf'{_EMBED}position_embeddings', r'stages.\1.embed.position'),
         (rf'{_EMBED}cls_token', r'stages.\1.embed.class_token'),
-        (rf'{_EMBED}projection{_LEAF}', r'stages.\1.embed.proj.\2'),
-        (rf'{_EMBED}layer_norm{_LEAF}', r'stages.\1.embed.norm.\2'),
-        (rf'{_LAYER}layer_norm_([12]){_LEAF}', rf'{_OURS}norm\3.\4'),
-        (rf'{_LAYER}attention\.self\.(q|k|v)[a-z]+{_LEAF}', rf'{_OURS}attn.\3.\4'),
-        (rf'{_LAYER}attention\.self\.sequence_reduction{_LEAF}', rf'{_OURS}attn.reduce.\3'),
-        (rf'{_LAYER}attention\.self\.layer_norm{_LEAF}', rf'{_OURS}attn.norm.\3'),
-        (rf'{_LAYER}attention\.output\.dense{_LEAF}', rf'{_OURS}attn.proj.\3'),
-        (rf'{_LAYER}mlp\.dense([12]){_LEAF}', rf'{_OURS}mlp.fc\3.\4'),
-        (rf'encoder\.layer_norm{_LEAF}', r'last.norm.\1'),
+        (rf'{_EMBED}projection{LEAF}', r'stages.\1.embed.proj.\2'),
+        (rf'{_EMBED}layer_norm{LEAF}', r'stages.\1.embed.norm.\2'),
+        (rf'{_LAYER}layer_norm_([12]){LEAF}', rf'{_OURS}norm\3.\4'),
+        (rf'{_LAYER}attention\.self\.(q|k|v)[a-z]+{LEAF}', rf'{_OURS}attn.\3.\4'),
+        (rf'{_LAYER}attention\.self\.sequence_reduction{LEAF}', rf'{_OURS}attn.reduce.\3'),
+        (rf'{_LAYER}attention\.self\.layer_norm{LEAF}', rf'{_OURS}attn.norm.\3'),
+        (rf'{_LAYER}attention\.output\.dense{LEAF}', rf'{_OURS}attn.proj.\3'),
+        (rf'{_LAYER}mlp\.dense([12]){LEAF}', rf'{_OURS}mlp.fc\3.\4'),
+        (rf'encoder\.layer_norm{LEAF}', r'last.norm.\1'),
     ],
     rf'{_LAYER}attention\.self\.query\.weight',
     _from_huggingface,

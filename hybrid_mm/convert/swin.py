@@ -10,37 +10,36 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from hybrid_mm.convert.core import Source, StateDict, place_reductions, register, rename
+from hybrid_mm.convert.core import LEAF, Source, StateDict, place_reductions, register, rename
 from hybrid_mm.convert.detectron2 import register_detectron2
 
-_LEAF = r'\.(weight|bias)'
 _TABLE = 'relative_position_bias_table'
 _DERIVED = 'relative_position_index|attn_mask|relative_coords_table|relative_id'
 _ELSA = {
     'ghost_head': 'ghost_head',
     'rb': 'rb',
-    rf'(pre_proj|post_proj){_LEAF}': r'\3.\4',
-    rf'attn\.0{_LEAF}': r'conv.\3',
-    rf'attn\.2{_LEAF}': r'to_weights.\3',
+    rf'(pre_proj|post_proj){LEAF}': r'\3.\4',
+    rf'attn\.0{LEAF}': r'conv.\3',
+    rf'attn\.2{LEAF}': r'to_weights.\3',
 }
-_MIX = {r'(rate[12])': r'\3', rf'(fc|dep_conv){_LEAF}': r'mix.\3.\4'}
+_MIX = {r'(rate[12])': r'\3', rf'(fc|dep_conv){LEAF}': r'mix.\3.\4'}
 
 
 def _rules(stages: str, attn: str, names: Mapping[str, str], operator: Mapping[str, str]) -> list:
     block = rf'{stages}\.(\d+)\.blocks\.(\d+)\.'
     ours = r'stages.\1.blocks.\2.'
     return [
-        (rf'patch_embed\.{names["proj"]}{_LEAF}', r'stages.0.embed.proj.\1'),
-        (rf'patch_embed\.norm{_LEAF}', r'stages.0.embed.norm.\1'),
-        (rf'{block}(norm[12]){_LEAF}', rf'{ours}\3.\4'),
-        (rf'{block}{names["fc1"]}{_LEAF}', rf'{ours}mlp.fc1.\3'),
-        (rf'{block}{names["fc2"]}{_LEAF}', rf'{ours}mlp.fc2.\3'),
-        (rf'{block}{attn}(qkv|proj){_LEAF}', rf'{ours}attn.\3.\4'),
+        (rf'patch_embed\.{names["proj"]}{LEAF}', r'stages.0.embed.proj.\1'),
+        (rf'patch_embed\.norm{LEAF}', r'stages.0.embed.norm.\1'),
+        (rf'{block}(norm[12]){LEAF}', rf'{ours}\3.\4'),
+        (rf'{block}{names["fc1"]}{LEAF}', rf'{ours}mlp.fc1.\3'),
+        (rf'{block}{names["fc2"]}{LEAF}', rf'{ours}mlp.fc2.\3'),
+        (rf'{block}{attn}(qkv|proj){LEAF}', rf'{ours}attn.\3.\4'),
         (rf'{block}{attn}{_TABLE}', rf'{ours}attn.relative_bias'),
         *((rf'{block}{attn}{old}', rf'{ours}attn.{new}') for old, new in operator.items()),
-        (rf'{stages}\.(\d+)\.downsample\.(norm|reduction){_LEAF}', r'next.\1.\2.\3'),
-        (rf'norm(\d){_LEAF}', r'stages.\1.norm.\2'),
-        (rf'norm{_LEAF}', r'last.norm.\1'),
+        (rf'{stages}\.(\d+)\.downsample\.(norm|reduction){LEAF}', r'next.\1.\2.\3'),
+        (rf'norm(\d){LEAF}', r'stages.\1.norm.\2'),
+        (rf'norm{LEAF}', r'last.norm.\1'),
         (r'head\.(?:fc\.)?(weight|bias)', r'head.\1'),
     ]
 
@@ -77,17 +76,17 @@ def _reductions_after(state: StateDict) -> StateDict:
 
 
 _MMDETECTION = [
-    (rf'patch_embed\.proj{_LEAF}', r'patch_embed.projection.\1'),
-    (rf'(patch_embed\.norm|norm\d){_LEAF}', r'\1.\2'),
-    (rf'layers(\.\d+\.blocks\.\d+\.norm[12]){_LEAF}', r'stages\1.\2'),
-    (rf'layers(\.\d+\.blocks\.\d+\.attn\.)(qkv|proj){_LEAF}', r'stages\1w_msa.\2.\3'),
+    (rf'patch_embed\.proj{LEAF}', r'patch_embed.projection.\1'),
+    (rf'(patch_embed\.norm|norm\d){LEAF}', r'\1.\2'),
+    (rf'layers(\.\d+\.blocks\.\d+\.norm[12]){LEAF}', r'stages\1.\2'),
+    (rf'layers(\.\d+\.blocks\.\d+\.attn\.)(qkv|proj){LEAF}', r'stages\1w_msa.\2.\3'),
     (
         rf'layers(\.\d+\.blocks\.\d+\.attn\.)({_TABLE}|relative_position_index)',
         r'stages\1w_msa.\2',
     ),
-    (rf'layers(\.\d+\.blocks\.\d+\.)mlp\.fc1{_LEAF}', r'stages\1ffn.layers.0.0.\2'),
-    (rf'layers(\.\d+\.blocks\.\d+\.)mlp\.fc2{_LEAF}', r'stages\1ffn.layers.1.\2'),
-    (rf'layers(\.\d+\.downsample\.)(norm|reduction){_LEAF}', r'stages\1\2.\3'),
+    (rf'layers(\.\d+\.blocks\.\d+\.)mlp\.fc1{LEAF}', r'stages\1ffn.layers.0.0.\2'),
+    (rf'layers(\.\d+\.blocks\.\d+\.)mlp\.fc2{LEAF}', r'stages\1ffn.layers.1.\2'),
+    (rf'layers(\.\d+\.downsample\.)(norm|reduction){LEAF}', r'stages\1\2.\3'),
 ]
 
 

@@ -14,33 +14,32 @@ import re
 import torch.nn.functional as F
 from torch import Tensor
 
-from hybrid_mm.convert.core import Source, StateDict, register, rename, unknown_key
+from hybrid_mm.convert.core import LEAF, Source, StateDict, register, rename, unknown_key
 from hybrid_mm.convert.detectron2 import register_detectron2
 
-_LEAF = r'\.(weight|bias)'
 _RULES = [
-    (rf'patch_embed\.proj(?:ection)?{_LEAF}', r'stem.proj.\1'),
+    (rf'patch_embed\.proj(?:ection)?{LEAF}', r'stem.proj.\1'),
     (r'pos_embed', r'stem.position'),
     (r'cls_token', r'stem.class_token'),
-    (rf'(blocks\.\d+)\.(norm[12]|attn\.(?:qkv|proj)|mlp\.fc[12]){_LEAF}', r'\1.\2.\3'),
-    (rf'(blocks\.\d+\.mlp)\.lin([12]){_LEAF}', r'\1.fc\2.\3'),
-    (rf'(blocks\.\d+)\.residual\.(conv|norm)([123]){_LEAF}', r'\1.residual.\2\3.\4'),
+    (rf'(blocks\.\d+)\.(norm[12]|attn\.(?:qkv|proj)|mlp\.fc[12]){LEAF}', r'\1.\2.\3'),
+    (rf'(blocks\.\d+\.mlp)\.lin([12]){LEAF}', r'\1.fc\2.\3'),
+    (rf'(blocks\.\d+)\.residual\.(conv|norm)([123]){LEAF}', r'\1.residual.\2\3.\4'),
     (r'(blocks\.\d+)\.attn\.rel_pos_([hw])', r'\1.attn.relative.rel_\2'),
     (r'(blocks\.\d+)\.(?:ls([12])\.gamma|gamma_([12]))', r'\1.gamma\2\3'),
     (r'layers\.(\d+)\.(?:attn|ffn)\.gamma([12])\.weight', r'blocks.\1.gamma\2'),
-    (rf'layers\.(\d+)\.ln([12]){_LEAF}', r'blocks.\1.norm\2.\3'),
-    (rf'layers\.(\d+)\.attn\.(qkv|proj){_LEAF}', r'blocks.\1.attn.\2.\3'),
+    (rf'layers\.(\d+)\.ln([12]){LEAF}', r'blocks.\1.norm\2.\3'),
+    (rf'layers\.(\d+)\.attn\.(qkv|proj){LEAF}', r'blocks.\1.attn.\2.\3'),
     (r'layers\.(\d+)\.attn\.rel_pos_([hw])', r'blocks.\1.attn.relative.rel_\2'),
-    (rf'layers\.(\d+)\.ffn\.layers\.0\.0{_LEAF}', r'blocks.\1.mlp.fc1.\2'),
-    (rf'layers\.(\d+)\.ffn\.layers\.1{_LEAF}', r'blocks.\1.mlp.fc2.\2'),
-    (rf'(?:norm_pre|pre_norm){_LEAF}', r'stem.pre_norm.\1'),
-    (rf'(?:norm|ln1){_LEAF}', r'norm.\1'),
-    (rf'head(?:\.fc)?{_LEAF}', r'head.\1'),
-    (rf'pre_logits\.fc{_LEAF}', r'head.pre_logits.\1'),
-    (rf'(?:fc_norm|ln2){_LEAF}', r'head.norm.\1'),  # of the mean over all tokens
+    (rf'layers\.(\d+)\.ffn\.layers\.0\.0{LEAF}', r'blocks.\1.mlp.fc1.\2'),
+    (rf'layers\.(\d+)\.ffn\.layers\.1{LEAF}', r'blocks.\1.mlp.fc2.\2'),
+    (rf'(?:norm_pre|pre_norm){LEAF}', r'stem.pre_norm.\1'),
+    (rf'(?:norm|ln1){LEAF}', r'norm.\1'),
+    (rf'head(?:\.fc)?{LEAF}', r'head.\1'),
+    (rf'pre_logits\.fc{LEAF}', r'head.pre_logits.\1'),
+    (rf'(?:fc_norm|ln2){LEAF}', r'head.norm.\1'),  # of the mean over all tokens
     (r'attn_pool\.(.+)', r'head.attn_pool.\1'),
-    (rf'(?:neck|channel_reduction)\.(\d){_LEAF}', r'neck.\1.\2'),
-    (rf'neck{_LEAF}', r'neck.\1'),
+    (rf'(?:neck|channel_reduction)\.(\d){LEAF}', r'neck.\1.\2'),
+    (rf'neck{LEAF}', r'neck.\1'),
 ]
 # what other networks of these names have, and ours has not
 _ABSENT = [

@@ -8,23 +8,22 @@ pixels, one of pixels to it and one of it to itself.
 
 import re
 
-from hybrid_mm.convert.core import Source, StateDict, register, rename
+from hybrid_mm.convert.core import LEAF, Source, StateDict, register, rename
 
-_LEAF = r'\.(weight|bias)'
 _RULES = [
-    (rf'patch_embed\.projection{_LEAF}', r'stem.proj.\1'),
+    (rf'patch_embed\.projection{LEAF}', r'stem.proj.\1'),
     (r'pos_embed', r'stem.position'),
     (r'cls_token', r'stem.class_token'),
-    (rf'ln_pre{_LEAF}', r'stem.pre_norm.\1'),
-    (rf'layers\.(\d+)\.ln([12]){_LEAF}', r'blocks.\1.norm\2.\3'),
+    (rf'ln_pre{LEAF}', r'stem.pre_norm.\1'),
+    (rf'layers\.(\d+)\.ln([12]){LEAF}', r'blocks.\1.norm\2.\3'),
     (r'layers\.(\d+)\.attn\.attn\.in_proj_(weight|bias)', r'blocks.\1.attn.qkv.\2'),
-    (rf'layers\.(\d+)\.attn\.attn\.out_proj{_LEAF}', r'blocks.\1.attn.proj.\2'),
-    (rf'layers\.(\d+)\.attn\.(qkv|proj){_LEAF}', r'blocks.\1.attn.\2.\3'),
+    (rf'layers\.(\d+)\.attn\.attn\.out_proj{LEAF}', r'blocks.\1.attn.proj.\2'),
+    (rf'layers\.(\d+)\.attn\.(qkv|proj){LEAF}', r'blocks.\1.attn.\2.\3'),
     (r'layers\.(\d+)\.attn\.relative\.(table|tokens)', r'blocks.\1.attn.relative.\2'),
     (r'layers\.(\d+)\.gamma_([12])', r'blocks.\1.gamma\2'),
-    (rf'layers\.(\d+)\.ffn\.layers\.0\.0{_LEAF}', r'blocks.\1.mlp.fc1.\2'),
-    (rf'layers\.(\d+)\.ffn\.layers\.1{_LEAF}', r'blocks.\1.mlp.fc2.\2'),
-    (rf'ln1{_LEAF}', r'norm.\1'),
+    (rf'layers\.(\d+)\.ffn\.layers\.0\.0{LEAF}', r'blocks.\1.mlp.fc1.\2'),
+    (rf'layers\.(\d+)\.ffn\.layers\.1{LEAF}', r'blocks.\1.mlp.fc2.\2'),
+    (rf'ln1{LEAF}', r'norm.\1'),
 ]
 
 _TABLE = '.attn.relative_position_bias_table'

@@ -12,9 +12,6 @@ from hybrid_mm.weights import SCHEME, Weights, all_weights
 AUTO = 'auto'
 HELP = f'checkpoint file, {SCHEME}NAME, or {AUTO}: the published weights of the config'
 
-# in the names of detectors and segmenters, which are those of their configs
-_DENSE = ('coco', 'ade20k', 'cityscapes', 'voc')
-
 
 def checkpoint_of(config: str | Path | Config, checkpoint: str | Path) -> str:
     """Resolve ``auto``; every other checkpoint is returned as it is.
@@ -68,7 +65,7 @@ def _nothing(config: str | Path | Config, file: Path) -> str:
     cfg = config if isinstance(config, Config) else load_config(str(config))
     parts = needed_weights(cfg)
     backbone = f'; those of a part, which it is trained from: {", ".join(parts)}' if parts else ''
-    whole = [w for w in all_weights().values() if w.files and not of_backbone(w)]
+    whole = [w for w in all_weights().values() if w.files and not w.of_backbone]
     names = [w.name for w in whole if w.tree == file.parent.name] or [w.name for w in whole]
     near = difflib.get_close_matches(file.stem, names, n=3, cutoff=0.4)
     others = f'; published are, for example, {", ".join(near)}' if near else ''
@@ -76,8 +73,3 @@ def _nothing(config: str | Path | Config, file: Path) -> str:
         f'{AUTO}: no published weights of {file.stem} as a whole are known{backbone}. Train it '
         f'with tools/train.py and name the checkpoint{others}'
     )
-
-
-def of_backbone(weights: Weights) -> bool:
-    """Whether weights are those of a backbone or classifier, not of a detector or segmenter."""
-    return not any(f'_{dataset}' in weights.name for dataset in _DENSE)

@@ -24,7 +24,6 @@ from hybrid_mm.weights.registry import SCHEME, PublishedFile, Weights, all_weigh
 FOLDER = 'checkpoints'  # in the current folder
 VARIABLE = 'HYBRID_MM_WEIGHTS'  # more folders, joined as in PATH
 _LINE = '\n  '  # before a part of a message
-_OF_WHOLE_MODELS = re.compile('_(coco|ade20k|cityscapes)')
 _SUFFIX = re.compile(r'(\.pth)?\.[A-Za-z]+$')
 
 
@@ -273,7 +272,7 @@ def _others(others: list[str]) -> str:
 
 def _instead(weights: Weights, option: str) -> str:
     """What to do without the file."""
-    if _OF_WHOLE_MODELS.search(weights.name):
+    if not weights.of_backbone:
         return ''
     option = option or 'model.backbone.init_cfg'
     return (

@@ -48,6 +48,8 @@ from hybrid_mm.errors import UserError, nearest
 SCHEME = 'hybrid_mm://'
 OURS = 'ours'
 FOLDER = Path(__file__).parent
+# in the names of detectors and segmenters, which are those of their configs
+_DENSE = ('coco', 'ade20k', 'cityscapes', 'voc')
 _LOADER = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
 
 
@@ -110,6 +112,11 @@ class Weights:
         if self.files:
             return 'manual'
         return 'ours to train' if self.trained_by else 'unpublished'
+
+    @property
+    def of_backbone(self) -> bool:
+        """Whether they are those of a backbone or classifier, not of a detector or segmenter."""
+        return not any(f'_{dataset}' in self.name for dataset in _DENSE)
 
     @property
     def preprocessing(self) -> dict[str, Any]:

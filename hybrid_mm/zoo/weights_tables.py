@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 from hybrid_mm.convert import SOURCES
-from hybrid_mm.run.published import of_backbone
 from hybrid_mm.weights import Weights
 from hybrid_mm.zoo.recipe_tables import table
 from hybrid_mm.zoo.weights_commands import accuracy, megabytes
@@ -76,8 +75,8 @@ def overview(known: Mapping[str, Weights], link: Link, tree: Link) -> str:
         tree: Link to the README of a tree.
     """
     kinds = (
-        ('Backbones and classifiers', [w for w in known.values() if of_backbone(w)]),
-        ('Detectors and segmenters', [w for w in known.values() if not of_backbone(w)]),
+        ('Backbones and classifiers', [w for w in known.values() if w.of_backbone]),
+        ('Detectors and segmenters', [w for w in known.values() if not w.of_backbone]),
     )
     counts = [Counter(w.case for w in found) for _, found in kinds]
     parts = [

@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from hybrid_mm.run.published import of_backbone, published_weights
+from hybrid_mm.run.published import published_weights
 from hybrid_mm.weights import all_weights, find_weights
 from hybrid_mm.zoo import metafile, recipe_tables, recipes, weights_tables
 from hybrid_mm.zoo.metafile import GROUPS, MEASURED, Model
@@ -169,7 +169,7 @@ class Tree(metafile.Tree):
         users = Counter(filter(None, (weights_of(ROOT / m.config) for m in self.models)))
         own = [w.name for w in all_weights().values() if w.tree == self.folder.name]
         names = [name for name in dict.fromkeys([*users, *own]) if name in all_weights()]
-        found = [w for w in map(find_weights, sorted(names)) if of_backbone(w)]
+        found = [w for w in map(find_weights, sorted(names)) if w.of_backbone]
         parts = []
         if users:
             loading = self._example(lambda text: 'hybrid_mm://' in text)

@@ -418,19 +418,6 @@ def _pvt() -> list[Peer]:
     ]  # fmt: skip
 
 
-def _reshaped(model: nn.Module, x: Tensor) -> list[Tensor]:
-    """Maps of stages before their down-sampling; the last one without its norm."""
-    maps: list[Tensor] = []
-    hooks = [
-        level.layers[-1].register_forward_hook(lambda m, i, out: maps.append(out[0]))
-        for level in model.encoder.levels
-    ]
-    model(x)
-    for hook in hooks:
-        hook.remove()
-    return [x.permute(0, 3, 1, 2) for x in maps]
-
-
 def _nat() -> list[Peer]:
     theirs = dict(embed_dim=4, depths=[1, 2], num_heads=[1, 2], kernel_size=3, mlp_ratio=2.0,
                   layer_scale_init_value=0.1, num_labels=5)  # fmt: skip
