@@ -156,7 +156,7 @@ def summary(ledger: Ledger, shown: Iterable[Recipe], name: Callable[[str], str])
     """
     rows: dict[tuple[str, ...], list[str]] = {}
     for recipe in shown:
-        configs = ledger.configs_of(recipe)
+        configs = {config: recipe.of(config) for config in ledger.configs_of(recipe)}
         cells = [
             _by_config(recipe, fields, text, configs, name)
             for fields, text in (
@@ -179,17 +179,14 @@ def _by_config(
     recipe: Recipe,
     fields: Sequence[str],
     text: Callable[..., str],
-    configs: Sequence[str],
+    configs: Mapping[str, Mapping[str, Value]],
     name: Callable[[str], str],
 ) -> str:
     """Text of fields; where configs differ, each text with the networks that have it."""
     values = [recipe.values[field] for field in fields if field in recipe.values]
-    texts = {}
-    for config in configs:
-        of = recipe.of(config)
-        texts[config] = text(*(of[field].ours for field in fields if field in of))
     groups: dict[str, list[str]] = {}
-    for config, found in texts.items():
+    for config, of in configs.items():
+        found = text(*(of[field].ours for field in fields if field in of))
         groups.setdefault(found, []).append(config)
     star = r' \*' if values[0].state in ('Unverified', 'Chosen') else ''
     if len(groups) == 1:
@@ -202,8 +199,8 @@ def _by_config(
         for found, of in groups.items()
     }
     if sum(map(len, owners.values())) > len(networks):
-        owners = {found: _patterns(values, of) for found, of in groups.items()}
-    parts = [f'{found} ({_few(owners[found], len(of))})' for found, of in groups.items()]
+        owners = {found: _patterns(values, group) for found, group in groups.items()}
+    parts = [f'{found} ({_few(owners[found], len(group))})' for found, group in groups.items()]
     return f'{"; ".join(parts)}{star}'
 
 
