@@ -139,6 +139,17 @@ def _add_new(commands) -> None:
         metavar='N',
         help='images a step (default: 2 with boxes, 4 with label maps)',
     )
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument(
+        '--iterations',
+        type=_positive,
+        metavar='N',
+        help='length of the training; warm-up, decay, evaluation and checkpoints follow it '
+        '(default: from the number of images)',
+    )
+    length.add_argument(
+        '--epochs', type=_positive, metavar='N', help='length in passes over the training images'
+    )
     parser.add_argument(
         '--scale',
         type=_positive,
@@ -185,7 +196,8 @@ def _new(args, command: str) -> None:
     backbone = find_backbone(args.backbone, args.head, args.checkpoint)
     start = backbone.start
     scale = args.scale and (max(args.scale), min(args.scale))
-    plan = make_plan(data, args.batch_size, scale, start.checkpoint is not None)
+    pretrained = start.checkpoint is not None
+    plan = make_plan(data, args.batch_size, scale, pretrained, args.iterations, args.epochs)
     files = new_config.write_config(
         args.out, data, args.head, backbone, plan, command, start.checkpoint, args.force
     )
