@@ -330,6 +330,8 @@ def _masks(data: UserData, head: str, places: dict, plan: Plan) -> dict:
         train=splits['train'].labels,
         val=splits['val'].labels,
         ignore=data.ignore,
+        note=_comment(printable(data.note)) + '\n' if data.note else '',
+        reduce='reduce_zero_label=True,\n    ' if data.shifted else '',
         crop=plan.crop,
         image_suffix=data.suffixes[0],
         map_suffix=data.suffixes[1],
@@ -415,7 +417,8 @@ def summary(data: UserData, backbone: Backbone, plan: Plan) -> str:
         printable(f'{data.root}: {len(data.classes)} classes ({shorten(data.classes)}), ')
         + ', '.join(f'{split.count} images in {name}' for name, split in data.splits.items())
         + f', {data.size[0]} x {data.size[1]} in the median\n'
-        f'{backbone.name} of {backbone.source}, maps of {backbone.channels} channels; '
+        + (printable(data.note) + '\n' if data.note else '')
+        + f'{backbone.name} of {backbone.source}, maps of {backbone.channels} channels; '
         f'images to {plan.scale[0]} x {plan.scale[1]}, {plan.batch} a step, {length}, '
         f'learning rate {plan.rate:.3g}; {warmup}, evaluation and checkpoint every {interval}'
     )
