@@ -7,7 +7,6 @@ from mmengine.config import Config
 from mmengine.registry import HOOKS, OPTIMIZERS, PARAM_SCHEDULERS, DefaultScope, Registry
 from mmengine.runner import LogProcessor, Runner
 
-from hybrid_mm.checkpoints import inner_model
 from hybrid_mm.errors import UserError, nearest, plain_text
 from hybrid_mm.run.config import checkpoint_hook, nodes, task_of
 from hybrid_mm.run.registered import arguments, nearest_type, registered_class
@@ -152,23 +151,3 @@ def _check_nms(model: dict[str, Any]) -> None:
                 raise UserError(
                     f'{path}.nms.type {nms["type"]!r} is not known{nearest(nms["type"], names)}'
                 )
-
-
-def check_channels(runner: Runner) -> None:
-    """Check that the neck of a model takes the maps that its backbone returns.
-
-    Raises:
-        UserError: The numbers of channels differ.
-    """
-    model = inner_model(runner.model)
-    given = getattr(getattr(model, 'backbone', None), 'out_channels', None)
-    neck = (runner.cfg.get('model') or {}).get('neck') or {}
-    expected = neck.get('in_channels') if isinstance(neck, dict) else None
-    if not isinstance(given, list | tuple) or not isinstance(expected, list | tuple):
-        return
-    if list(given) != list(expected):
-        raise UserError(
-            f'model.neck.in_channels is {list(expected)}, but the backbone returns maps of '
-            f'{list(given)} channels; use --cfg-options '
-            f'model.neck.in_channels={",".join(map(str, given))}'
-        )
