@@ -28,7 +28,8 @@ def run(args: argparse.Namespace, command: str) -> None:
     backbone = find_backbone(args.backbone, args.head, args.checkpoint)
     start = backbone.start
     scale = args.scale and (max(args.scale), min(args.scale))
-    plan = make_plan(data, args.batch_size, scale, start.checkpoint is not None)
+    pretrained = start.checkpoint is not None
+    plan = make_plan(data, args.batch_size, scale, pretrained, args.iterations, args.epochs)
     files = new_config.write_config(
         args.out, data, args.head, backbone, plan, command, start.checkpoint, args.force
     )

@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
         Writer(predictor, args.out, args.score_thr, args.annotations, args.force) as writer,
         progress('images', total) as advance,
     ):
-        writer.check_names(file.name for file in files)
+        writer.announce(file.name for file in files)
 
         def skip(name, error):
             broken.append(name)
@@ -40,7 +40,8 @@ def run(args: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             print(f'stopped: {done} of {total} images done; results in {args.out}', file=sys.stderr)
             return 130
-    print(f'{done} of {done + len(broken)} images done; results in {args.out}')
+    wrote = ', '.join(writer.places)
+    print(f'{done} of {done + len(broken)} images done; wrote {wrote} in {args.out}')
     if broken:
         print(f'{len(broken)} skipped: {shorten(broken)}', file=sys.stderr)
     return 1 if broken else 0

@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> None:
     # not of an address
     before = os.path.getsize(args.input) if os.path.exists(args.input) else None
     input_size = f' (input: {before / 1e6:.1f} MB)' if before is not None else ''
-    print(f'{final}: {final.stat().st_size / 1e6:.1f} MB{input_size}')
+    print(f'wrote {final}: {final.stat().st_size / 1e6:.1f} MB{input_size}')
 
 
 def publishable(checkpoint: dict[str, Any], path: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What ``tools/test.py`` does once its arguments are read."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import mmengine
@@ -10,14 +11,22 @@ from mmengine.runner import Runner
 
 from hybrid_mm.checkpoints import read_checkpoint
 from hybrid_mm.errors import UserError, warn
-from hybrid_mm.run import launch, predictions, published, tta
+from hybrid_mm.run import interrupt, launch, predictions, published, quiet, tta
 from hybrid_mm.run.checks import data
 from hybrid_mm.run.config import task_of
 from hybrid_mm.run.outputs import check_output_file, check_output_folder, replacing
+from hybrid_mm.run.tool import debugging
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace, argv: Sequence[str] | None) -> None:
     """Print the metrics of a checkpoint; write predictions and drawings as the flags demand."""
+    verbose = args.verbose or debugging(argv)
+    with quiet.terminal(verbose), interrupt.interruptible(interrupt.testing, argv):
+        test(args)
+
+
+def test(args: argparse.Namespace) -> None:
+    """Test with the flags of the command line."""
     args.checkpoint = published.checkpoint_of(args.config, args.checkpoint)
     read_checkpoint(args.checkpoint)  # before anything that takes time
     check_outputs(args)

@@ -1,19 +1,28 @@
 """What ``tools/train.py`` does once its arguments are read."""
 
 import argparse
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 from hybrid_mm.analysis.complexity import complexity
-from hybrid_mm.run import dry_run, launch, resume
+from hybrid_mm.run import dry_run, interrupt, launch, quiet, resume
 from hybrid_mm.run.checks import data, settings
 from hybrid_mm.run.config import without_init_cfg
+from hybrid_mm.run.tool import debugging
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace, argv: Sequence[str] | None) -> None:
     """Train into the work dir; with --dry-run print a table instead."""
+    describe = interrupt.dry_running if args.dry_run else interrupt.training
+    with quiet.terminal(args.verbose or debugging(argv)), interrupt.interruptible(describe, argv):
+        train(args)
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train with the flags of the command line."""
     cfg = launch.config_of_run(args)
     settings.check_settings(cfg)
 
