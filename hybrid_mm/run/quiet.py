@@ -130,6 +130,16 @@ NOISE = (
         'costs a copy of small weights; the layout is that of the convolution algorithm',
     ),
     Rule(
+        r'mmengine\.utils\.dl_utils\.setup_env',
+        'Setting (OMP|MKL)_NUM_THREADS environment variable',
+        'the number is right for several processes, and all of them say so',
+    ),
+    Rule(
+        r'mmengine\.model\.wrappers\.distributed',
+        '`broadcast_buffers` is deprecated',
+        'the name that MMEngine gives the argument of torch',
+    ),
+    Rule(
         r'mmengine\.structures\.pixel_data',
         'The shape of value will convert from',
         'label maps that the library itself hands over',
