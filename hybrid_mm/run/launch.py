@@ -42,6 +42,8 @@ from hybrid_mm.run.resume import checkpoint_folders
 from hybrid_mm.run.summary import SummaryHook
 from hybrid_mm.run.total_batch import count_accumulation
 
+__all__ = ['testing_runner', 'training_runner']
+
 # strategies of MMEngine's FlexibleRunner with the whole model in every process
 _UNSHARDED = (None, 'SingleDeviceStrategy', 'DDPStrategy')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -323,6 +325,10 @@ def skip_pretrained(model: nn.Module) -> None:
 
 def testing_runner(cfg: Config, checkpoint: str) -> Runner:
     """Build a runner for testing a checkpoint.
+
+    Args:
+        cfg: The config, which is changed.
+        checkpoint: File with the weights, in our layout or an official one.
 
     Raises:
         UserError: In ``runner.test()``, if the weights are those of another model.
