@@ -19,7 +19,7 @@ from hybrid_mm.run import interrupt, launch, options, predictions, published, qu
 from hybrid_mm.run.checks import data
 from hybrid_mm.run.config import task_of
 from hybrid_mm.run.outputs import check_output_file, check_output_folder, replacing
-from hybrid_mm.run.tool import debugging, tool
+from hybrid_mm.run.tool import tool
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -57,8 +57,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Print the metrics of a checkpoint; write predictions and drawings as the flags demand."""
     args = parse_args(argv)
-    verbose = args.verbose or debugging(argv)
-    with quiet.terminal(verbose), interrupt.interruptible(interrupt.testing, argv):
+    with quiet.terminal(args), interrupt.interruptible(interrupt.testing, args.argv):
         run(args)
 
 

@@ -14,7 +14,7 @@ from mmengine.registry import MODELS, DefaultScope
 from hybrid_mm.run import dry_run, interrupt, launch, options, quiet, resume
 from hybrid_mm.run.checks import data, settings
 from hybrid_mm.run.config import without_init_cfg
-from hybrid_mm.run.tool import debugging, tool
+from hybrid_mm.run.tool import tool
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
     """Train into the work dir; with --dry-run print a table instead."""
     args = parse_args(argv)
     describe = interrupt.dry_running if args.dry_run else interrupt.training
-    with quiet.terminal(args.verbose or debugging(argv)), interrupt.interruptible(describe, argv):
+    with quiet.terminal(args), interrupt.interruptible(describe, args.argv):
         run(args)
 
 

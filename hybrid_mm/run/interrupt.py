@@ -59,6 +59,7 @@ class Standing:
         validating: Whether a validation is going on.
         batches: Number of batches that were tested.
         resumed: Checkpoint that the training goes on from.
+        saving: Whether the process ends while it writes a checkpoint.
     """
 
     runner: Runner | None = None
@@ -66,6 +67,7 @@ class Standing:
     validating: bool = False
     batches: int = 0
     resumed: str | None = None
+    saving: bool = False
 
 
 Describe = Callable[[Standing, str], str]
@@ -150,6 +152,7 @@ class _State:
             if _is_first():
                 _print('finishing the checkpoint; a second Ctrl-C ends at once')
         elif now - self._since > _SAME:
+            self.standing.saving = self._inside > 0
             self.say()
             for child in multiprocessing.active_children():
                 child.kill()
@@ -303,6 +306,8 @@ def training(standing: Standing, command: str) -> str:
         where = f'epoch {min(loop.epoch + 1, loop.max_epochs)} of {loop.max_epochs}, {where}'
     if standing.validating:
         where += ', in the validation'
+    if standing.saving:  # --resume finds the newest that is whole
+        return f'interrupted at {where}, while saving; go on with: {resuming(command)}'
     newest = newest_checkpoint(runner)
     if newest is not None:
         return (
