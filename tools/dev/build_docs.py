@@ -6,9 +6,8 @@
 The pages are those of docs/. Their links to other files of the project, such as
 `../configs/van/README.md` or `../configs/van/x.py`, work in the repository and on the site: there
 Markdown files become pages, a folder the page of its README or a list of its files, and any other
-file a copy that browsers show as text. The pages of docs/api are made
-from the docstrings. The site and its search work without a network. Needs
-`pip install 'hybrid-mm[docs]'`.
+file a copy that browsers show as text. The pages of docs/api are made from the
+docstrings. The site and its search work without a network. Needs `pip install 'hybrid-mm[docs]'`.
 """
 
 import argparse
