@@ -119,7 +119,7 @@ def test_tables(tmp_path):
     assert '\n2. [code a.py L1](https://github.com/a/b/blob/123/a.py#L1)\n' in one
     assert '| amp | no | unverified |' in one
     assert '| ema | no | chosen |' in one
-    assert 'As One, but for:' in two
+    assert 'As One, except for:' in two
     assert 'drop path' not in two
     assert '| amp | float16 | 2 |' in two
     assert f'\n2. [{AMP}](https://github.com/a/b/tree/123/configs/)\n' in two

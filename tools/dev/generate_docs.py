@@ -44,38 +44,41 @@ python tools/test.py {config} CHECKPOINT
 python tools/predict.py {config} CHECKPOINT IMAGE --out DIR
 ```
 
-`4xb2` in a name stands for 4 GPUs with 2 images each; a name without it for 8xb2. With another
-total, add `--auto-scale-lr`. Data are looked for in `data/coco`, `data/ade/ADEChallengeData2016`,
-`data/cityscapes` and `data/imagenet`, or where the environment variables `COCO_ROOT`, `ADE_ROOT`,
-`CITYSCAPES_ROOT` and `IMAGENET_ROOT` say (`--cfg-options data_root=...` cannot move them: the data
-sets have read it by then). COCO panoptic needs
+`4xb2` in a name means 4 GPUs with 2 images each; names without it mean 8xb2. If your total batch
+size differs, add `--auto-scale-lr`. Data are expected in `data/coco`,
+`data/ade/ADEChallengeData2016`, `data/cityscapes` and `data/imagenet`, or in the folders named by
+the environment variables `COCO_ROOT`, `ADE_ROOT`, `CITYSCAPES_ROOT` and `IMAGENET_ROOT`
+(`--cfg-options data_root=...` has no effect, because the data sets have already read it). COCO
+panoptic needs
 [panopticapi](https://github.com/cocodataset/panopticapi). `--dry-run` takes one step and estimates
-memory and duration; `--tensorboard` and `--wandb` log there as well.
+memory and duration; `--tensorboard` and `--wandb` also log there.
 """
 
 # a tree with published weights, and one without
 PUBLISHED = """
 ## Pre-trained weights
 
-COCO and ADE20K models start from the weights below; we host none. `automatic` ones are downloaded
-from where their authors, or who converted them, published them at the first use; others have to be
-put to `checkpoints/NAME.pth` in the authors' layout or in ours. [How it works]({page}).
+COCO and ADE20K models start from the weights below; we host none. `automatic` weights are
+downloaded when they are first needed, from where their authors, or whoever converted them,
+published them. Save others as `checkpoints/NAME.pth`, in the authors' layout or in ours.
+[How it works]({page}).
 
 ```bash
 python -m hybrid_mm weights get {config}
 python tools/train.py {config} --cfg-options model.backbone.init_cfg.checkpoint=FILE
 ```
 
-The second line starts from a file of yours, in either layout; what `tools/train.py` wrote for an
-ImageNet config is one. To train from scratch, add `--cfg-options model.backbone.init_cfg=None`.
-Classifiers that go on with their last layer name the weights as `load_from`.
+The second line starts from your own file in either layout, such as a checkpoint that
+`tools/train.py` wrote for an ImageNet config. To train from scratch, add
+`--cfg-options model.backbone.init_cfg=None`. Configs that fine-tune a
+classifier including its last layer name the weights in `load_from`.
 
 """
 UNPUBLISHED = """
 ## Pre-trained weights
 
-Nobody published those that the models below start from: they are what `tools/train.py` writes for
-an ImageNet config, put to `checkpoints/NAME.pth` or named:
+The weights that the models below start from were not published. Train them with an ImageNet config,
+and save the checkpoint as `checkpoints/NAME.pth` or give its path:
 
 ```bash
 python tools/train.py {config} --cfg-options model.backbone.init_cfg.checkpoint=FILE
@@ -86,8 +89,8 @@ To train from scratch, add `--cfg-options model.backbone.init_cfg=None`.
 """
 # a tree with published detectors, segmenters or classifiers
 WHOLE = """
-Whole networks are published as well, linked in the tables below beside the accuracy that they
-have: `auto` is those of the config.
+Whole networks are published as well; the tables below link them next to their accuracy. `auto`
+stands for the weights of the config:
 
 ```bash
 python tools/test.py {config} auto
@@ -96,8 +99,8 @@ python tools/predict.py {config} auto IMAGE --out DIR
 """
 
 COST = """
-FLOPs are multiply-adds of convolutions, linear layers and matrix products for one image, by
-`tools/complexity.py`; two-stage detectors with 1000 RoIs per box head and 100 per mask head.
+FLOPs are multiply-adds of convolutions, linear layers and matrix products for one image, counted by
+`tools/complexity.py`; two-stage detectors use 1000 RoIs per box head and 100 per mask head.
 """
 
 
@@ -302,8 +305,8 @@ def documents() -> dict[Path, str]:
     zoo = [
         GENERATED,
         '# Model zoo\n',
-        '[model_zoo.html](model_zoo.html) has the same figures to filter, sort and plot; it opens '
-        'from the disk.\n',
+        '[model_zoo.html](model_zoo.html) lets you filter, sort and plot the same figures; open it '
+        'in a browser, no server is needed.\n',
     ]
     for tree in found:
         folder = os.path.relpath(tree.folder, ROOT / 'docs')
@@ -314,9 +317,9 @@ def documents() -> dict[Path, str]:
     ledgers = {tree.folder.name: tree.ledger for tree in found if tree.ledger}
     result[ROOT / 'docs/recipes.md'] = (
         f'{GENERATED.replace("metafile.yml", "the ledgers, configs/*/recipe.yml")}\n# Recipes\n\n'
-        'Where the values of the configs stand: in how many the source was read, and what differs '
-        'from it.\nA value of a config that drifts from its ledger fails '
-        'tests/configs/test_recipes.py.\n\n' + recipe_tables.overview(ledgers)
+        'The sources of the values in the configs: how many values were read in a source, and '
+        'which ones differ from it.\ntests/configs/test_recipes.py fails if a value of a config '
+        'differs from its ledger.\n\n' + recipe_tables.overview(ledgers)
     )
 
     readme = (ROOT / 'README.md').read_text()
