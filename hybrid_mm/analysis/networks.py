@@ -23,6 +23,8 @@ from hybrid_mm.run.console import progress
 from hybrid_mm.run.options import torch_device
 from hybrid_mm.run.published import checkpoint_of
 
+__all__ = ['Network', 'features', 'load_network', 'load_networks', 'networks_with_features']
+
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 RANDOM = 'random weights'
 
