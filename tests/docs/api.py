@@ -1,4 +1,4 @@
-"""What is public, from the sources: the names in ``__all__`` of modules, and what is said of them."""
+"""What is public, from the sources: the names in ``__all__`` of modules and their descriptions."""
 
 import ast
 import functools
@@ -65,7 +65,9 @@ def described(doc: str) -> set[str]:
     """Names that the sections Args and Attributes of a docstring describe."""
     found: set[str] = set()
     for section in re.findall(r'^(?:Args|Attributes):\n((?: +.*\n|\n)*)', f'{doc}\n', re.MULTILINE):
-        for names in re.findall(r'^ {4}(\*{0,2}\w+(?:, \*{0,2}\w+)*)(?: \([^:]*\))?:', section, re.MULTILINE):
+        for names in re.findall(
+            r'^ {4}(\*{0,2}\w+(?:, \*{0,2}\w+)*)(?: \([^:]*\))?:', section, re.MULTILINE
+        ):
             found.update(name.strip(' *') for name in names.split(','))
     return found
 
