@@ -6,11 +6,13 @@ import sys
 
 from hybrid_mm.errors import printable
 from hybrid_mm.run import options
+from hybrid_mm.run.config import installed_configs
 from hybrid_mm.run.tool import tool
 from hybrid_mm.zoo import new_config
 from hybrid_mm.zoo.heads import check_head
 from hybrid_mm.zoo.listing import listing
 from hybrid_mm.zoo.new_backbone import find_backbone
+from hybrid_mm.zoo.new_project import new_project, next_steps
 from hybrid_mm.zoo.plan import make_plan
 from hybrid_mm.zoo.user_data import read_data
 from hybrid_mm.zoo.weights_commands import add_weights, weights_command
@@ -36,23 +38,38 @@ of the class, 255 is ignored, the names are in classes.txt.
 
 Then: python tools/train.py mine.py --dry-run
 """
+_NEW_PROJECT = """\
+Write a repository for a network of your own, outside of this package: an operator with its formula,
+a layer, a network, configs of a detector and a segmenter, tests with the contract of our backbones, a
+benchmark, and an entry for `list`. All of it runs as written; replace what is yours.
+
+  python -m hybrid_mm new-project ~/my_net
+"""
 _HEADS = ('mask-rcnn', 'cascade-mask-rcnn', 'retinanet', 'upernet', 'semantic-fpn')
 
 
 @tool
 def main(argv=None):
-    """Print the zoo (``list``), write a config for a data set (``new``), or get ``weights``."""
+    """Print the zoo, write a config or a project, get weights, or say where the tools are."""
     parser = options.parser(__doc__)
     parser.prog = 'python -m hybrid_mm'
-    commands = parser.add_subparsers(dest='command', required=True, metavar='list|new|weights')
+    commands = parser.add_subparsers(
+        dest='command', required=True, metavar='list|new|new-project|weights|tools'
+    )
     _add_list(commands)
     _add_new(commands)
+    _add_new_project(commands)
     add_weights(commands)
+    commands.add_parser('tools', help='print the folder of the tools: train.py, test.py, ...')
     argv = list(sys.argv[1:] if argv is None else argv)
     args = parser.parse_args(argv)
     if args.command == 'list':
         tables = (args.only,) if args.only else ('backbones', 'configs')
         listing(' '.join(args.pattern), args.json, tables)
+    elif args.command == 'new-project':
+        print(next_steps(args.folder, new_project(args.folder, args.name)))
+    elif args.command == 'tools':
+        print(installed_configs().parent / 'tools')
     elif args.command == 'weights':
         return weights_command(args)
     else:
@@ -145,6 +162,19 @@ def _add_new(commands) -> None:
         nargs=2,
         metavar=('LONG', 'SHORT'),
         help='sides that images are resized to (default: from their sizes)',
+    )
+
+
+def _add_new_project(commands) -> None:
+    parser = commands.add_parser(
+        'new-project',
+        help='write a repository for a network of your own',
+        description=_NEW_PROJECT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('folder', metavar='DIR', help='new folder')
+    parser.add_argument(
+        '--name', metavar='NAME', help='name of the package (default: that of the folder)'
     )
 
 

@@ -11,13 +11,13 @@ python tools/benchmark.py local_attention --only 'window 7*' --rounds 5
 Outputs and gradients of all candidates are compared before anything is timed; if one disagrees,
 the run ends. Candidates of other packages (timm, NATTEN) are measured if they can be imported.
 
-To add a subcommand, write a module with `cases(device, dtype, quick)`, a generator of
+A benchmark is a module with `cases(device, dtype, quick)`, a generator of
 `hybrid_mm.benchmarks.core.Case` whose first candidate is the baseline, and with `PACKAGES`, the
-packages whose versions are reported; and add its line to SUBCOMMANDS.
+packages whose versions are reported. One of your own is named by its module or file; one of this
+package gets a line in SUBCOMMANDS.
 """
 
 import fnmatch
-import importlib
 import json
 import sys
 from pathlib import Path
@@ -49,7 +49,9 @@ def main(argv=None):
     """Measure the benchmarks; print a table, JSON, or a section of a document."""
     parser = options.parser(__doc__)
     parser.add_argument(
-        'benchmark', choices=['ops', *SUBCOMMANDS], help='what to measure; ops are all operators'
+        'benchmark',
+        help=f'what to measure: ops (all operators), {", ".join(SUBCOMMANDS)}, or a module or file '
+        'of your own, as my_net.benchmark',
     )
     parser.add_argument('--device', default='cpu', help='cpu or cuda[:N] (default: cpu)')
     parser.add_argument(
@@ -112,8 +114,10 @@ def _measure(name: str, device, args) -> bool:
     import torch
 
     from hybrid_mm.benchmarks import core, report
+    from hybrid_mm.benchmarks.modules import benchmark_module, short_name
 
-    module = importlib.import_module(SUBCOMMANDS[name])
+    module = benchmark_module(name, SUBCOMMANDS)
+    name = short_name(name)
     surroundings = report.environment(device, module.PACKAGES)
     surroundings['dtype'] = args.dtype
     rows = []
