@@ -5,9 +5,14 @@ from pathlib import Path
 
 from hybrid_mm.errors import UserError, warn
 
+__all__ = ['find_scalars', 'plot_curves', 'read_records', 'read_scalars']
+
 
 def find_scalars(path: str | Path) -> Path:
     """Find ``scalars.json`` of a run: the file itself, or the newest one below a work dir.
+
+    Args:
+        path: A ``scalars.json``, or a work dir.
 
     Raises:
         FileNotFoundError: There is none.
@@ -23,6 +28,9 @@ def find_scalars(path: str | Path) -> Path:
 
 def read_records(file: Path) -> list[dict]:
     """Read the lines of a ``scalars.json``, without a last one that a killed run left incomplete.
+
+    Args:
+        file: The file.
 
     Raises:
         UserError: (a ValueError) The file cannot be read, or a line is not a JSON object.

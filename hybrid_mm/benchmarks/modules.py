@@ -2,29 +2,28 @@
 
 import importlib
 import importlib.util
-from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
-from hybrid_mm.errors import UserError, nearest
+from hybrid_mm.benchmarks import SUBCOMMANDS
+from hybrid_mm.errors import UserError
 
 
-def benchmark_module(name: str, known: Mapping[str, str]) -> ModuleType:
+def benchmark_module(name: str) -> ModuleType:
     """Import a benchmark, a module with ``cases(device, dtype, quick)`` and ``PACKAGES``.
 
     Args:
         name: A short name, the dotted name of a module, or a file ``*.py``.
-        known: Modules by short name.
 
     Raises:
         UserError: There is no such module, or it is no benchmark.
     """
-    if name in known:
-        return importlib.import_module(known[name])
+    if name in SUBCOMMANDS:
+        return importlib.import_module(SUBCOMMANDS[name])
     if name.endswith('.py'):
         module = _from_file(Path(name))
     else:
-        module = _by_name(name, known)
+        module = _by_name(name)
     missing = [part for part in ('cases', 'PACKAGES') if not hasattr(module, part)]
     if missing:
         raise UserError(
@@ -49,14 +48,13 @@ def _from_file(path: Path) -> ModuleType:
     return module
 
 
-def _by_name(name: str, known: Mapping[str, str]) -> ModuleType:
+def _by_name(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f'{name}.'.startswith(f'{error.name}.'):
             raise  # the module is there, and imports one that is not
-        hint = nearest(name, known) or f'; there are {", ".join(["ops", *known])}'
         raise UserError(
-            f'{name!r} is no benchmark of ours, no file and no module that can be imported{hint}. '
-            'A module of your own must be installed, or its folder be in PYTHONPATH'
+            f'{name!r} is no module that can be imported: one of your own must be installed, or its '
+            'folder be in PYTHONPATH'
         ) from error

@@ -31,14 +31,18 @@ from hybrid_mm.engine.hooks.strict_loading import (
 from hybrid_mm.engine.optim_wrapper import autocast_features
 from hybrid_mm.engine.work_dir_lock import locked
 from hybrid_mm.errors import UserError, warn
+from hybrid_mm.run.checks.maps import check_maps
 from hybrid_mm.run.checks.schedule import ScheduleHook
-from hybrid_mm.run.checks.settings import check_channels
 from hybrid_mm.run.config import check_texts, checkpoint_hook, load_config, task_of
 from hybrid_mm.run.distributed import init_distributed, launched_rank
+from hybrid_mm.run.interrupt import watch
 from hybrid_mm.run.outputs import check_output_folder
 from hybrid_mm.run.registered import registered_class
 from hybrid_mm.run.resume import checkpoint_folders
+from hybrid_mm.run.summary import SummaryHook
 from hybrid_mm.run.total_batch import count_accumulation
+
+__all__ = ['testing_runner', 'training_runner']
 
 # strategies of MMEngine's FlexibleRunner with the whole model in every process
 _UNSHARDED = (None, 'SingleDeviceStrategy', 'DDPStrategy')
@@ -279,13 +283,13 @@ def training_runner(cfg: Config, resumed: str | None = None) -> Runner:
         resumed: Checkpoint to resume from; None begins anew, whatever ``cfg.resume`` says.
 
     Raises:
-        UserError: The neck does not take the maps of the backbone. In ``runner.train()``, if no
+        UserError: Necks or heads do not fit the maps that they get. In ``runner.train()``, if no
             weight of ``load_from`` fits the model, or a run cannot be resumed with its config.
     """
     runner = build_runner(cfg, replaces_config=True)
     runner._resume = resumed is not None
     start = runner._load_from = resumed or cfg.get('load_from')
-    check_channels(runner)
+    check_maps(runner)
     count_accumulation(runner)
     runner.register_hook(ScheduleHook())
     # the weights, perhaps: they cannot be compared with a file
@@ -296,7 +300,16 @@ def training_runner(cfg: Config, resumed: str | None = None) -> Runner:
         hook = StartingWeightsHook if resumed is None else ResumedSettingsHook
         runner.register_hook(hook(start))
         runner.register_hook(SameClassesHook(start, 'train_dataloader', resumed is not None))
+    add_summary(runner, resumed)
     return runner
+
+
+def add_summary(runner: Runner, resumed: str | None = None) -> None:
+    """Let a runner say what it does, and where it stands if a signal ends it."""
+    summary = SummaryHook(resumed)
+    runner.register_hook(summary)
+    summary.announce(runner)
+    watch(runner, resumed)
 
 
 def skip_pretrained(model: nn.Module) -> None:
@@ -313,13 +326,20 @@ def skip_pretrained(model: nn.Module) -> None:
 def testing_runner(cfg: Config, checkpoint: str) -> Runner:
     """Build a runner for testing a checkpoint.
 
+    Args:
+        cfg: The config, which is changed.
+        checkpoint: File with the weights, in our layout or an official one.
+
     Raises:
-        UserError: In ``runner.test()``, if the weights are those of another model.
+        UserError: Necks or heads do not fit the maps that they get. In ``runner.test()``, if the
+            weights are those of another model.
     """
     cfg.load_from, cfg.resume = checkpoint, False
     runner = build_runner(cfg)
+    check_maps(runner)
     runner.register_hook(StrictLoadingHook(checkpoint))
     runner.register_hook(SameClassesHook(checkpoint, 'test_dataloader'))
+    add_summary(runner)
     return runner
 
 

@@ -36,8 +36,8 @@ def new_project(folder: str | Path, name: str | None = None) -> list[Path]:
     name = package_name(root.resolve().name if name is None else name, given=name is not None)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise UserError(
-            f'{printable(str(root))} exists and is not an empty folder; name a new one, nothing was '
-            'written'
+            f'{printable(str(root))} exists and is not an empty folder; name a new one '
+            '(nothing was written)'
         )
     words = {
         'my_net': name,
@@ -59,7 +59,7 @@ def new_project(folder: str | Path, name: str | None = None) -> list[Path]:
             written.append(target)
     except OSError as error:
         raise UserError(f'{printable(str(root))} cannot be written: {error.strerror}') from error
-    return written
+    return sorted(written)
 
 
 def package_name(text: str, given: bool = True) -> str:
