@@ -20,7 +20,7 @@ from hybrid_mm.convert import convert, detect
 from hybrid_mm.errors import UserError
 from hybrid_mm.run.config import literal_spec, load_config, without_init_cfg
 from hybrid_mm.run.console import progress
-from hybrid_mm.run.options import torch_device
+from hybrid_mm.run.devices import torch_device
 from hybrid_mm.run.published import checkpoint_of
 
 __all__ = ['Network', 'features', 'load_network', 'load_networks', 'networks_with_features']
