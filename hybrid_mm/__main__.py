@@ -32,7 +32,8 @@ COCO: a file in the folder, in annotations/ or beside the images whose name or f
 val, e.g. annotations/instances_train2017.json + train2017/, train.json + train/, or
 train/_annotations.coco.json + valid/_annotations.coco.json. Label maps: images/{train,val} with
 annotations/, masks/ or labels/{train,val}, or train/images with train/masks; pixels hold the number
-of the class, 255 is ignored, the names are in classes.txt.
+of the class, the names are in classes.txt; 255 is ignored, or the class called "unlabelled" or
+"void" (not "background", which is a class).
 
 Then: python tools/train.py mine.py --dry-run
 """
@@ -128,16 +129,27 @@ def _add_new(commands) -> None:
     )
     parser.add_argument(
         '--ignore-index',
-        type=int,
-        default=255,
+        type=_label,
         metavar='N',
-        help='label maps: value of pixels that do not count (default: 255)',
+        help='label maps: value of pixels that do not count (default: the class called '
+        'unlabelled, void, ignore or alike, else 255, with which all classes are trained)',
     )
     parser.add_argument(
         '--batch-size',
         type=_positive,
         metavar='N',
         help='images a step (default: 2 with boxes, 4 with label maps)',
+    )
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument(
+        '--iterations',
+        type=_positive,
+        metavar='N',
+        help='length of the training; warm-up, decay, evaluation and checkpoints follow it '
+        '(default: from the number of images)',
+    )
+    length.add_argument(
+        '--epochs', type=_positive, metavar='N', help='length in passes over the training images'
     )
     parser.add_argument(
         '--scale',
@@ -160,6 +172,13 @@ def _names(text: str) -> list[str]:
     if not all(names):
         raise argparse.ArgumentTypeError(f'expected names with commas between them, got {text!r}')
     return names
+
+
+def _label(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 255:
+        raise argparse.ArgumentTypeError(f'expected a label from 0 to 255, got {text}')
+    return value
 
 
 def _positive(text: str) -> int:
@@ -185,7 +204,8 @@ def _new(args, command: str) -> None:
     backbone = find_backbone(args.backbone, args.head, args.checkpoint)
     start = backbone.start
     scale = args.scale and (max(args.scale), min(args.scale))
-    plan = make_plan(data, args.batch_size, scale, start.checkpoint is not None)
+    pretrained = start.checkpoint is not None
+    plan = make_plan(data, args.batch_size, scale, pretrained, args.iterations, args.epochs)
     files = new_config.write_config(
         args.out, data, args.head, backbone, plan, command, start.checkpoint, args.force
     )

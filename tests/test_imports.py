@@ -34,6 +34,7 @@ ROOMS = {
     'benchmarks': ('zoo', 'layers', 'version'),
     'analysis': ('benchmarks', 'export'),
     'apis': ('run',),
+    'testing': ('run', 'backbones'),
     'demo': ('data', 'analysis'),
     '__main__': ('zoo', 'run'),
 }  # fmt: skip
@@ -49,6 +50,7 @@ PACKAGES = {
     'backbones': {'torch', 'numpy', 'mmengine', 'typing_extensions'},
     # mmcv: its norms and its context and non-local blocks; ResNets with plugins are built by it
     'plugins': {'torch', 'mmengine', 'mmcv'},
+    'testing': {'torch', 'mmengine'},  # no pytest: it is called from plain scripts as well
 }  # fmt: skip
 # our own imports inside of functions, each with the reason why it cannot be at the top
 INSIDE = {}

@@ -3,7 +3,9 @@
 python tools/predict.py configs/demo/... work_dirs/try/epoch_12.pth photos/ --out predictions
 python tools/predict.py configs/nat/... auto photos/ --out predictions
 
-DIR/pictures/ and DIR/videos/ hold the drawn predictions and DIR/predictions.json a list:
+DIR/pictures/ and DIR/videos/ hold the drawn predictions, DIR/label_maps/ those of a segmenter, and
+DIR/predictions.json a list. sub/x.jpg gets pictures/sub/x.png; if there is a sub/x.bmp as well,
+they get sub/x.jpg.png and sub/x.bmp.png. Entries name the files (picture, video, label_map):
   detection       one entry per object, as in COCO results: image_id (position of the image in the
                   sorted folder), file_name, category_id (label, from 0), category_name, bbox
                   [x, y, width, height] in pixels, score, segmentation (RLE) if the model has masks;
@@ -70,7 +72,7 @@ def main(argv=None):
         Writer(predictor, args.out, args.score_thr, args.annotations, args.force) as writer,
         progress('images', total) as advance,
     ):
-        writer.check_names(file.name for file in files)
+        writer.announce(file.name for file in files)
 
         def skip(name, error):
             broken.append(name)
@@ -87,7 +89,8 @@ def main(argv=None):
         except KeyboardInterrupt:
             print(f'stopped: {done} of {total} images done; results in {args.out}', file=sys.stderr)
             return 130
-    print(f'{done} of {done + len(broken)} images done; results in {args.out}')
+    wrote = ', '.join(writer.places)
+    print(f'{done} of {done + len(broken)} images done; wrote {wrote} in {args.out}')
     if broken:
         print(f'{len(broken)} skipped: {shorten(broken)}', file=sys.stderr)
     return 1 if broken else 0

@@ -1,10 +1,11 @@
 """Make a checkpoint fit for publication: weights only, with a hash in its name.
 
 python tools/publish_model.py work_dirs/try/epoch_12.pth van-lska-tiny.pth
+writes van-lska-tiny-1a2b3c4d.pth: the digits are the first 8 of its SHA-256.
 
 Optimizer, schedulers, message hub and the averaged copy of the weights are dropped (where weights
 were averaged, the averages are the ones kept). The result loads with
-torch.load(..., weights_only=True), and its name ends in the first 8 digits of its SHA-256.
+torch.load(..., weights_only=True).
 """
 
 import hashlib
@@ -43,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     # not of an address
     before = os.path.getsize(args.input) if os.path.exists(args.input) else None
     input_size = f' (input: {before / 1e6:.1f} MB)' if before is not None else ''
-    print(f'{final}: {final.stat().st_size / 1e6:.1f} MB{input_size}')
+    print(f'wrote {final}: {final.stat().st_size / 1e6:.1f} MB{input_size}')
 
 
 def publishable(checkpoint: dict[str, Any], path: str) -> dict[str, Any]:

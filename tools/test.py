@@ -15,11 +15,11 @@ from mmengine.runner import Runner
 
 from hybrid_mm.checkpoints import read_checkpoint
 from hybrid_mm.errors import UserError, warn
-from hybrid_mm.run import launch, options, predictions, published, tta
+from hybrid_mm.run import interrupt, launch, options, predictions, published, quiet, tta
 from hybrid_mm.run.checks import data
 from hybrid_mm.run.config import task_of
 from hybrid_mm.run.outputs import check_output_file, check_output_folder, replacing
-from hybrid_mm.run.tool import tool
+from hybrid_mm.run.tool import debugging, tool
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -57,6 +57,13 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Print the metrics of a checkpoint; write predictions and drawings as the flags demand."""
     args = parse_args(argv)
+    verbose = args.verbose or debugging(argv)
+    with quiet.terminal(verbose), interrupt.interruptible(interrupt.testing, argv):
+        run(args)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Test with the flags of the command line."""
     args.checkpoint = published.checkpoint_of(args.config, args.checkpoint)
     read_checkpoint(args.checkpoint)  # before anything that takes time
     check_outputs(args)

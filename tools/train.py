@@ -11,10 +11,10 @@ from contextlib import nullcontext
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
-from hybrid_mm.run import dry_run, launch, options, resume
+from hybrid_mm.run import dry_run, interrupt, launch, options, quiet, resume
 from hybrid_mm.run.checks import data, settings
 from hybrid_mm.run.config import without_init_cfg
-from hybrid_mm.run.tool import tool
+from hybrid_mm.run.tool import debugging, tool
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -52,6 +52,13 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Train into the work dir; with --dry-run print a table instead."""
     args = parse_args(argv)
+    describe = interrupt.dry_running if args.dry_run else interrupt.training
+    with quiet.terminal(args.verbose or debugging(argv)), interrupt.interruptible(describe, argv):
+        run(args)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train with the flags of the command line."""
     cfg = launch.config_of_run(args)
     settings.check_settings(cfg)
 

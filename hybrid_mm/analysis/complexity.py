@@ -31,11 +31,19 @@ from hybrid_mm.ops import (  # noqa: F401  registers the operators that are coun
 from hybrid_mm.ops.fusing import fused_despite_global_hooks
 from hybrid_mm.ops.local_attention.pattern import Pattern
 
+__all__ = ['Row', 'complexity', 'count']
+
 BOX_ROIS, MASK_ROIS = 1000, 100
 
 
 class Row(NamedTuple):
-    """Figures of one module: its dotted name, parameters and multiply-adds."""
+    """Figures of one module: its dotted name, parameters and multiply-adds.
+
+    Attributes:
+        name: Dotted name of the module; empty for the whole model.
+        params: Number of parameters.
+        macs: Multiply-adds for one input.
+    """
 
     name: str
     params: int
@@ -240,6 +248,11 @@ def _count(forward: Callable[[Tensor], object], image: Tensor) -> dict[str, int]
 
 
 def complexity(model: nn.Module, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Total parameters and multiply-adds of a model; see :func:`count`."""
+    """Total parameters and multiply-adds of a model; see :func:`count`.
+
+    Args:
+        model: The model.
+        shape: (H, W) or (C, H, W) of the image.
+    """
     total = count(model, shape)[0]
     return total.params, total.macs

@@ -13,6 +13,17 @@ from pathlib import Path
 
 from hybrid_mm.errors import UserError, warn
 
+__all__ = [
+    'Curve',
+    'Run',
+    'find_scalars',
+    'metrics_of',
+    'plot_curves',
+    'read_records',
+    'read_run',
+    'read_scalars',
+]
+
 _OTHERS = 'step', 'iter', 'epoch', 'mode'
 TIMES = 'time', 'data_time', 'memory'
 """Scalars that say nothing of the model."""
@@ -58,6 +69,9 @@ class Run:
 def find_scalars(path: str | Path) -> Path:
     """Find ``scalars.json`` of a run: the file itself, or the newest one below a work dir.
 
+    Args:
+        path: A ``scalars.json``, or a work dir.
+
     Raises:
         FileNotFoundError: There is none.
     """
@@ -80,6 +94,9 @@ def _logs(path: Path) -> list[Path]:
 
 def read_records(file: Path) -> list[dict]:
     """Read the lines of a ``scalars.json``, without a last one that a killed run left incomplete.
+
+    Args:
+        file: The file.
 
     Raises:
         UserError: (a ValueError) The file cannot be read, or a line is not a JSON object.

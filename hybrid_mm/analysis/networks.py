@@ -34,6 +34,8 @@ from hybrid_mm.run.explain import explain
 from hybrid_mm.run.published import AUTO, checkpoint_of
 from hybrid_mm.run.registered import registered_names
 
+__all__ = ['Network', 'features', 'load_network', 'load_networks', 'networks_with_features']
+
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 RANDOM = 'random weights'
 SCOPES = 'hybrid_mm', 'mmdet', 'mmseg', 'mmpretrain'

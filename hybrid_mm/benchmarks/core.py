@@ -30,6 +30,16 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.profiler import ProfilerActivity, profile
 
+__all__ = [
+    'Case',
+    'DisagreementError',
+    'Row',
+    'case_of_modules',
+    'measure',
+    'medians_and_ratios',
+    'memory',
+]
+
 os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # else each trace logs two lines; read at the first
 
 
@@ -107,6 +117,23 @@ class Row:
     ``inference`` is a forward pass without gradients, ``training`` a forward and a backward pass,
     ``kept`` the memory held between the two besides the output. Ratios are multiples of the
     baseline's figure. ``note`` is the reason if nothing was measured.
+
+    Attributes:
+        case: What is computed.
+        candidate: The way in which it is computed.
+        pixels: Pixels of a map.
+        kernel_size: Size of the kernel or window.
+        difference: Largest difference from the results of the baseline.
+        inference_ms: Milliseconds of a forward pass without gradients.
+        inference_ratio: The same as a multiple of the baseline's.
+        training_ms: Milliseconds of a forward and a backward pass.
+        training_ratio: The same as a multiple of the baseline's.
+        inference_peak: Peak memory of the forward pass in bytes beyond the inputs.
+        training_peak: Peak memory of both passes in bytes beyond the inputs.
+        training_peak_ratio: The same as a multiple of the baseline's.
+        kept: Bytes held between the two passes besides the output.
+        rounds: Rounds of measurement.
+        note: Reason if nothing was measured.
     """
 
     case: str
@@ -222,7 +249,12 @@ def medians_and_ratios(
 
 
 def memory(function: Callable[[], object], device: torch.device) -> tuple[int, int]:
-    """Bytes that a call allocates: the peak, and what remains while its result is held."""
+    """Bytes that a call allocates: the peak, and what remains while its result is held.
+
+    Args:
+        function: What is called once.
+        device: Device on which it computes.
+    """
     gc.collect()
     if device.type == 'cuda':
         _synchronize(device)

@@ -19,6 +19,8 @@ from hybrid_mm.backbones.frames.strict_weights import StrictWeights
 from hybrid_mm.convert import convert, detect
 from hybrid_mm.convert.core import StateDict
 
+__all__ = ['PluginResNeXt', 'PluginResNet']
+
 
 class _Strict(StrictWeights):
     """Strict loading of weights, either with those of the plugins or of a plain ResNet.

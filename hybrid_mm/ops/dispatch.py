@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from hybrid_mm.errors import UserError
 from hybrid_mm.ops.export import exporting
 
+__all__ = ['ALGORITHMS', 'check_impl', 'choices', 'chosen_impl', 'default_impl', 'resolve']
+
 VARIABLE = 'HYBRID_MM_IMPL'
 
 # operator -> its algorithms besides 'reference', the one that 'auto' is by default first;
@@ -41,7 +43,11 @@ _default = 'auto'
 
 
 def choices(*operators: str) -> tuple[str, ...]:
-    """Values of ``impl`` that all of the operators take."""
+    """Values of ``impl`` that all of the operators take.
+
+    Args:
+        *operators: Keys of :data:`ALGORITHMS`.
+    """
     first, *others = operators
     names = [n for n in ALGORITHMS[first] if all(n in ALGORITHMS[o] for o in others)]
     return 'auto', 'reference', *names
@@ -66,6 +72,10 @@ def check_impl(impl: str, *operators: str) -> None:
 
 def chosen_impl(impl: str, operator: str) -> str:
     """Check ``impl``, and replace 'auto' by what the user has set for all operators.
+
+    Args:
+        impl: The name that was given.
+        operator: Key of :data:`ALGORITHMS`.
 
     Returns:
         An algorithm of the operator, or 'auto' if nothing is set that it has.

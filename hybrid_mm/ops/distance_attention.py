@@ -9,6 +9,8 @@ from torch import Tensor
 from hybrid_mm.ops.dispatch import resolve
 from hybrid_mm.ops.local_attention import global_attention, launches
 
+__all__ = ['distance_attention', 'resize_distance_table']
+
 _MASK_LIMIT = 2**16  # pairs of a query and a key up to which a map is small
 
 

@@ -12,12 +12,18 @@ from mmengine.config import Config
 from hybrid_mm.errors import UserError, plain_text
 from hybrid_mm.run.checks.overrides import check_options
 
+__all__ = ['load_config', 'task_of']
+
 TASKS = {'mmdet': 'detection', 'mmseg': 'segmentation', 'mmpretrain': 'classification'}
 Node = TypeVar('Node')
 
 
 def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
     """Read a config and merge ``--cfg-options`` into it.
+
+    Args:
+        path: The config file.
+        options: Values by dotted keys, as of ``--cfg-options``.
 
     Raises:
         UserError: There is no such file, it cannot be read, or an option names nothing.
@@ -70,6 +76,9 @@ def installed_configs() -> Path:
 
 def task_of(cfg: Config) -> str:
     """Task of a config by its ``default_scope``.
+
+    Args:
+        cfg: The config.
 
     Returns:
         'detection', 'segmentation' or 'classification'.

@@ -92,6 +92,12 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         action='store_true',
         help='switch off persistent_workers of the dataloaders',
     )
+    parser.add_argument(
+        '--verbose',
+        action='store_true',
+        help='show what is otherwise only in the log file: environment, config, hooks, optimizer '
+        'settings, tables of classes, warnings of libraries',
+    )
     parser.add_argument('--seed', type=int, help='random seed (randomness.seed of the config)')
     parser.add_argument(
         '--deterministic', action='store_true', help='deterministic cuDNN algorithms'

@@ -49,6 +49,8 @@ class UserData:
         polygons: Share of the objects that have a mask (COCO).
         suffixes: Suffixes of the files of images and of label maps (masks).
         ignore: Label that is left out of training and evaluation (masks).
+        shifted: Whether it is label 0, so that the label n + 1 is class n (masks).
+        note: What was decided about a label; may be empty.
     """
 
     root: Path
@@ -60,6 +62,8 @@ class UserData:
     polygons: float = 1.0
     suffixes: tuple[str, str] = ('', '')
     ignore: int = 255
+    shifted: bool = False
+    note: str = ''
 
 
 def split_of(path: Path) -> str | None:

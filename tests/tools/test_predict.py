@@ -47,7 +47,7 @@ def test_detection(tool, det_config, folder, tmp_path, work_dir_of):
     status, err = tool('predict', det_config, checkpoint, folder, *flags)
     assert status == 1
     assert 'skipped' in err and 'broken.png' in err and '1 skipped' in err
-    assert {p.name for p in out.glob('pictures/**/*.png')} == {'a.png.png', 'b.png.png'}
+    assert {p.name for p in out.glob('pictures/**/*.png')} == {'a.png', 'b.png'}
     entries = json.loads((out / 'predictions.json').read_text())
     assert {e['file_name'] for e in entries} == {'a.png', 'sub/b.png'}
     for entry in entries:
@@ -86,7 +86,7 @@ def test_one_image_of_a_classifier(tool, folder, tmp_path):
     (entry,) = json.loads((out / 'predictions.json').read_text())
     scores = [item['score'] for item in entry['top5']]
     assert len(scores) == 5 and scores == sorted(scores, reverse=True)
-    assert (out / 'pictures' / 'a.png.png').is_file()
+    assert (out / 'pictures' / 'a.png').is_file()
 
 
 def test_options_reach_predictor_and_writer(fails, det_config, folder, tmp_path, monkeypatch):

@@ -27,17 +27,18 @@ from hybrid_mm.benchmarks.gpu_counts.operators import OPERATORS
 
 PAGE = Path(__file__).resolve().parents[2] / 'docs' / 'benchmarks' / 'gpu_counts.md'
 HEAD = """\
-# What a training step asks of a GPU
+# GPU counts of a training step
 
 Counted, not measured: `python tools/dev/count_kernels.py --amp {amp} --page` runs operators and
-backbones forward and backward on tensors of a GPU that is not there, 2 images of 800 x 1216 under
-autocast. A kernel is an operator of torch below autograd that is no view, or a launch of Triton.
-Launches are estimated at 5 µs each; the time on the device is the sum over kernels of the larger of
-bytes / bandwidth and FLOPs / peak rate. What a Triton kernel multiplies is not known: an operator
-takes at least the floor, and in networks such products are missing from FLOPs and times. The floor
-is one fused kernel per pass that reads its inputs and writes its outputs once. *Host copies* are
-those of a step; an operator has a second number, copies when it is called again, as index tables
-stay on the device (*tables*). *fp32* are FLOPs of float32 products, Fourier transforms apart.
+backbones forward and backward on fake CUDA tensors, without a GPU, with 2 images of 800 x 1216
+under autocast. A kernel is a torch operator below autograd that is not a view, or a Triton launch.
+Launches are estimated at 5 µs each; the time on the device is the sum over kernels of the larger
+of bytes / bandwidth and FLOPs / peak rate. FLOPs of Triton kernels are not known: an operator is
+assumed to take at least the floor, and in networks such products are missing from FLOPs and times.
+The floor is one fused kernel per pass that reads its inputs and writes its outputs once. *Host
+copies* are those of one step; for operators, a second number counts copies in later calls, because
+index tables stay on the device (*tables*). *fp32* counts FLOPs of float32 products, without Fourier
+transforms.
 """
 
 

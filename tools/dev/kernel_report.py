@@ -169,21 +169,24 @@ def markdown(found: Sequence[Row], gpus: Sequence[str]) -> str:
 PAGE = """# Kernels on GPUs, compiled without one
 
 Written by `python tools/dev/kernel_report.py --markdown docs/benchmarks/kernels.md`. The layers of
-the papers run forward and backward on images of 2 x 800 x 1216 as fake CUDA tensors; each of the
+the papers run forward and backward on images of 2 x 800 x 1216 as fake CUDA tensors. Each of the
 {count} distinct programs that they launch is compiled by Triton for compute capability 8.0 (A100)
-and 9.0 (H100, H200), and `ptxas` says what it needs.
+and 9.0 (H100, H200), and `ptxas` reports the resources that it needs.
 
-- **layer**: the first layer that launches the program (+ so many others), and the stride of its
-  map; `to` marks layers of stride 2.
-- **programs**: how many run for this layer; a GPU has 108 (A100) or 132 (H100) multiprocessors.
-- **tensor cores**: types of the products that run there.
-- **warps**: of one program. **registers**: of one thread, 255 at most.
-- **spilled**: bytes that a thread stores in memory for lack of registers.
-- **shared**: KB of shared memory of one program; there are 163 and 227, and 99 on consumer GPUs.
+- **layer**: the first layer that launches the program (+ the number of others), and the stride of
+  its map; `to` marks layers of stride 2.
+- **programs**: number of instances for this layer; a GPU has 108 (A100) or 132 (H100)
+  multiprocessors.
+- **tensor cores**: types of the products that run on tensor cores.
+- **warps**: per program. **registers**: per thread, 255 at most.
+- **spilled**: bytes per thread that do not fit into registers and are stored in memory.
+- **shared**: KB of shared memory per program; 163 (A100), 227 (H100) and 99 (consumer GPUs) are
+  available.
 - **resident**: warps on a multiprocessor at a time, out of 64.
 
-A fault is a spill, too much shared memory, a product in half precision without tensor cores, or one
-of float32 numbers rounded to TF32 (tf32x3 is three products for one, as accurate as float32).
+Faults are spills, too much shared memory, half-precision products without tensor cores, and
+float32 products rounded to TF32 (tf32x3 uses three products instead of one and is as accurate as
+float32).
 
 {faults}
 

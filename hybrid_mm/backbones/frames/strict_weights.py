@@ -12,6 +12,8 @@ from hybrid_mm.convert.core import StateDict, misfit
 from hybrid_mm.errors import shorten
 from hybrid_mm.ops.fitted_weights import FitsWeights, UnknownSizeError, fitted_weights
 
+__all__ = ['StrictWeights']
+
 
 def _parts(keys: Sequence[str]) -> str:
     """Name keys of a state dict by the modules that they belong to."""
