@@ -23,13 +23,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
-from mmengine.config import Config, ConfigDict
-from mmengine.model import revert_sync_batchnorm
+from mmengine.config import Config
 from mmengine.optim import OptimWrapper, build_optim_wrapper
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X')
 from hybrid_mm.analysis import complexity
 from hybrid_mm.analysis.feature_maps import input_channels, run_network, tensors_of
 from hybrid_mm.analysis.networks import (
@@ -37,13 +35,14 @@ from hybrid_mm.analysis.networks import (
     IMAGENET_STD,
     RANDOM,
     accepted_size,
+    build_model,
     default_label,
     is_dict,
     load_network,
     normalised,
     one_line,
     quiet,
-    without_pretrained,
+    task_of_model,
 )
 from hybrid_mm.benchmarks.annotations import drawn_samples
 from hybrid_mm.benchmarks.core import in_turn, memory, seconds_of
@@ -102,7 +101,7 @@ class Settings:
         size: Height and width of the images of all; None for the size of the task.
         own_size: Take the size of each one's test instead.
         batch: Images in a batch.
-        rounds: Rounds that count.
+        rounds: Rounds that count; 0 to count only.
         device: Where.
         amp: None, or the data type of mixed precision, 'auto' for that of the device.
         training: Measure training steps as well.
@@ -136,9 +135,8 @@ class Subject:
             self.cfg = load_config(spec, settings.options)
             require(self.cfg, 'model')
             self.scope = self.cfg.get('default_scope') or 'mmengine'
-            with DefaultScope.overwrite_default_scope(self.scope):
-                self.module = _build(self.cfg)
-            self.task = _task(self.module)
+            self.module = build_model(self.cfg, initialise=True)
+            self.task = task_of_model(self.module)
             if checkpoint is not None:
                 checkpoint = checkpoint_of(self.cfg, checkpoint)
                 load_weights(self.module, read_checkpoint(checkpoint), checkpoint)
@@ -269,30 +267,6 @@ def _is_label_map_head(module: nn.Module) -> bool:
     return bool(bases & names) and _is_count(module, 'num_classes')
 
 
-def _build(cfg: Config) -> nn.Module:
-    """Build the model of a config, with random weights and batch norms of one process."""
-    model = without_pretrained(cfg.model)
-    if cfg.get('data_preprocessor') and not model.get('data_preprocessor'):
-        model.data_preprocessor = cfg.data_preprocessor
-    torch.manual_seed(0)
-    with quiet():
-        module = revert_sync_batchnorm(MODELS.build(ConfigDict(model)))
-        module.init_weights()
-    return module
-
-
-def _task(module: nn.Module) -> str:
-    """Task of a model, by the package that its class comes from or is derived from."""
-    for base in type(module).__mro__:
-        task = TASKS.get(base.__module__.split('.')[0])
-        if task:
-            return task
-    raise UserError(
-        f'{type(module).__name__} is no model of {", ".join(TASKS)}; compare its backbone as '
-        "dict(type='...', ...)"
-    )
-
-
 def _own_size(cfg: Config, task: str) -> tuple[int, int]:
     """Size of the images in the test of a config, or the usual one of its task."""
     usual = SIZES.get(task, SIZES['classification'])
@@ -338,7 +312,7 @@ def compare(
         done: Called after every model, and after every round.
         advance: Called after every model and round with what comes next.
     """
-    modes = MODES if settings.training else MODES[:1]
+    modes = (MODES if settings.training else MODES[:1]) if settings.rounds else ()
     subjects: dict[str, Subject] = {}
     common = settings.size
     for entry, checkpoint in zip(entries, checkpoints, strict=True):
@@ -358,7 +332,7 @@ def compare(
             subjects[entry.label] = subject
         done()
         advance(entry.label)
-    if subjects:
+    if subjects and modes:
         _times(entries, subjects, modes, settings, done, advance)
 
 
@@ -393,13 +367,8 @@ def _times(
     advance: Callable[[str], None],
 ) -> None:
     measured = {entry.label: entry for entry in entries if entry.label in subjects}
-    last = ''
 
     def seconds(mode: str, label: str) -> float:
-        nonlocal last
-        if label != last:
-            gc.collect()
-            last = label
         if mode in measured[label].errors:
             return math.nan
         try:
@@ -415,6 +384,7 @@ def _times(
                 _summarise(entry, mode, samples[mode, label], samples[mode, next(iter(measured))])
         done()
         advance(f'round {number}')
+        gc.collect()
 
 
 def _summarise(entry: Entry, mode: str, own: Sequence[float], first: Sequence[float]) -> None:

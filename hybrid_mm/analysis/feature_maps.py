@@ -1,7 +1,8 @@
 """Feature maps (N, C, h, w) in what a network returns: of a pyramid, tokens, dicts, class tokens.
 
 Backbones of OpenMMLab, timm and Transformers return a tensor, a tuple, a dict, or these in each
-other; maps are (N, C, h, w) or (N, h, w, C), or tokens (N, h w, C), perhaps behind class tokens.
+other; maps are (N, C, h, w) or (N, h, w, C), or tokens: (N, h w, C), perhaps behind class tokens,
+or (N, C, h w).
 """
 
 import inspect
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-_EXTRA_TOKENS = 9  # class, distillation and register tokens in front of those of the image, less 1
+_EXTRA_TOKENS = 8  # at most: class, distillation and register tokens before those of the image
 
 
 def run_network(module: nn.Module, images: Tensor) -> object:
@@ -72,8 +73,8 @@ def _as_map(tensor: Tensor, size: tuple[int, int]) -> Tensor | None:
         return tensor.permute(0, 3, 1, 2) if last else tensor
     if tensor.ndim != 3:
         return None
-    for extra in range(_EXTRA_TOKENS):
-        for tokens in (tensor, tensor.transpose(1, 2)):  # the latter of MLP-Mixer
+    for tokens, most in ((tensor, 0), (tensor.transpose(1, 2), 0), (tensor, _EXTRA_TOKENS)):
+        for extra in range(most + 1):
             grid = _grid(tokens.shape[1] - extra, size)
             if grid:
                 return tokens[:, extra:].transpose(1, 2).unflatten(2, grid)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
@@ -27,14 +27,22 @@ from hybrid_mm.analysis.feature_maps import (
 from hybrid_mm.checkpoints import check_exists, load_weights, read_checkpoint, source_of, weights_of
 from hybrid_mm.convert import convert, detect
 from hybrid_mm.errors import UserError, nearest, plain_text, warn
-from hybrid_mm.run.config import literal_spec, load_config, without_init_cfg
+from hybrid_mm.run.config import TASKS, literal_spec, load_config, without_init_cfg
 from hybrid_mm.run.console import progress
 from hybrid_mm.run.devices import torch_device
 from hybrid_mm.run.explain import explain
 from hybrid_mm.run.published import AUTO, checkpoint_of
 from hybrid_mm.run.registered import registered_names
 
-__all__ = ['Network', 'features', 'load_network', 'load_networks', 'networks_with_features']
+__all__ = [
+    'Network',
+    'build_model',
+    'build_network',
+    'features',
+    'load_network',
+    'network_of',
+    'network_with_features',
+]
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 RANDOM = 'random weights'
@@ -153,7 +161,7 @@ def load_network(
         settings = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     torch.manual_seed(seed)
     with quiet():
-        module = revert_sync_batchnorm(_build(without_init_cfg(backbone), scope))
+        module = revert_sync_batchnorm(build_network(without_init_cfg(backbone), scope))
     if checkpoint is None:
         if hasattr(module, 'init_weights'):
             with quiet():
@@ -284,8 +292,12 @@ def _network_of(model: Any) -> dict[str, Any] | None:
     return None
 
 
-def _build(spec: dict[str, Any], scope: str | None) -> nn.Module:
-    """Build a network; without a scope, of the first package that has one which takes the spec."""
+def build_network(spec: dict[str, Any], scope: str | None = None) -> nn.Module:
+    """Build a network; without a scope, of the first package that has one which takes the spec.
+
+    Raises:
+        UserError: No package has a network of this type.
+    """
     kind = spec['type']
     if scope is not None or not isinstance(kind, str) or '.' in kind:
         own = kind.split('.')[0] if isinstance(kind, str) and '.' in kind else None
@@ -304,7 +316,7 @@ def _build(spec: dict[str, Any], scope: str | None) -> nn.Module:
     refusal: Exception | None = None
     for name in scopes:
         try:
-            module = _build({**spec, 'type': f'{name}.{kind}'}, None)
+            module = build_network({**spec, 'type': f'{name}.{kind}'}, None)
         except (TypeError, KeyError, AssertionError) as error:  # other arguments
             refusal = refusal or error
             continue
@@ -314,6 +326,41 @@ def _build(spec: dict[str, Any], scope: str | None) -> nn.Module:
         return module
     assert refusal is not None
     raise refusal
+
+
+def build_model(cfg: Config, initialise: bool = False) -> nn.Module:
+    """Build the model of a config without pretrained weights and with batch norms of one process.
+
+    Args:
+        cfg: The config.
+        initialise: Draw the initial weights as a training would, instead of those of torch.
+    """
+    model = without_pretrained(cfg.model)
+    if cfg.get('data_preprocessor') and not model.get('data_preprocessor'):
+        model.data_preprocessor = cfg.data_preprocessor
+    scope = cfg.get('default_scope') or 'mmengine'
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope(scope), quiet():
+        module = revert_sync_batchnorm(MODELS.build(ConfigDict(model)))
+        if initialise:
+            module.init_weights()
+    return module
+
+
+def task_of_model(module: nn.Module) -> str:
+    """Task of a model, by the package that its class comes from or is derived from.
+
+    Raises:
+        UserError: It is of none.
+    """
+    for base in type(module).__mro__:
+        task = TASKS.get(base.__module__.split('.')[0])
+        if task:
+            return task
+    raise UserError(
+        f'{type(module).__name__} is no model of {", ".join(TASKS)}; name its backbone as '
+        "dict(type='...', ...)"
+    )
 
 
 def _of_backbone(weights: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
