@@ -15,7 +15,7 @@ from hybrid_mm.run.tool import tool
 
 
 @tool
-def main(argv: list[str] | None = None) -> int | None:
+def main(argv: list[str] | None = None) -> None:
     """Print parameters and multiply-adds by module, as a table or JSON."""
     parser = options.parser(__doc__)
     model = parser.add_mutually_exclusive_group(required=True)
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int | None:
 
     from hybrid_mm.commands.complexity import run
 
-    return run(args)
+    run(args)
 
 
 if __name__ == '__main__':

@@ -20,7 +20,7 @@ from hybrid_mm.data.sample_check import check_file_end
 from hybrid_mm.errors import UserError, shorten, warn
 from hybrid_mm.run.checks.classes import meta_of_model
 from hybrid_mm.run.config import inner_dataset, load_config, require, task_of, without_init_cfg
-from hybrid_mm.run.options import torch_device
+from hybrid_mm.run.devices import torch_device
 from hybrid_mm.run.published import checkpoint_of
 from hybrid_mm.run.tta import set_test_time_augmentation
 

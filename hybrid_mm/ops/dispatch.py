@@ -20,8 +20,6 @@ __all__ = ['ALGORITHMS', 'check_impl', 'choices', 'chosen_impl', 'default_impl',
 
 VARIABLE = 'HYBRID_MM_IMPL'
 
-# operator -> its algorithms besides 'reference', the one that 'auto' is by default first;
-# 'triton' runs on GPUs only, where 'auto' takes it (see hybrid_mm.ops.kernels)
 ALGORITHMS: dict[str, tuple[str, ...]] = {
     'local_attention': ('tiled', 'measured', 'triton'),
     'partition_attention': ('tiled', 'measured', 'windows', 'triton'),
@@ -36,6 +34,11 @@ ALGORITHMS: dict[str, tuple[str, ...]] = {
     'separable_attention': ('tiled',),
     'global_filter': ('fft',),
 }
+"""Algorithms of each operator besides 'reference', the one that 'auto' is by default first.
+
+'triton' runs on GPUs only, where 'auto' takes it, see :mod:`hybrid_mm.ops.kernels`.
+"""
+
 _NAMES = {'reference'}.union(*ALGORITHMS.values())
 
 # of the program, not of a context: torch.compile up to 2.11 at least reads no context variables

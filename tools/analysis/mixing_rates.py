@@ -13,7 +13,7 @@ from hybrid_mm.run.tool import tool
 
 
 @tool
-def main(argv: list[str] | None = None) -> int | None:
+def main(argv: list[str] | None = None) -> None:
     """Print a table of rates per source; draw them on request."""
     parser = options.parser(__doc__)
     parser.add_argument('sources', nargs='+', help='checkpoints, work dirs, scalars.json files')
@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int | None:
 
     from hybrid_mm.commands.mixing_rates import run
 
-    return run(args)
+    run(args)
 
 
 if __name__ == '__main__':

@@ -10,7 +10,7 @@ from hybrid_mm.run.tool import tool
 
 
 @tool
-def main(argv: list[str] | None = None) -> int | None:
+def main(argv: list[str] | None = None) -> None:
     """Draw a panel per scalar with a line per run; print the file and the scalars."""
     parser = options.parser(__doc__)
     parser.add_argument('runs', nargs='+', help='work dirs, or scalars.json files')
@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int | None:
 
     from hybrid_mm.commands.plot_curves import run
 
-    return run(args)
+    run(args)
 
 
 if __name__ == '__main__':
