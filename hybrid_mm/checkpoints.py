@@ -13,7 +13,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
 from hybrid_mm import checkpoint_files
-from hybrid_mm.checkpoint_files import CheckpointError, MissingCheckpointError, file_of_address
+from hybrid_mm.checkpoint_files import CheckpointError, file_of_address
 from hybrid_mm.convert import as_classifier, convert, detect, differences
 from hybrid_mm.convert.core import misfit
 from hybrid_mm.errors import UserError, plain_text
@@ -22,8 +22,6 @@ from hybrid_mm.weights import SCHEME, load_by_name, weights_file
 from hybrid_mm.weights.contents import weights_of
 
 __all__ = [
-    'CheckpointError',
-    'MissingCheckpointError',
     'check_exists',
     'check_weights',
     'inner_model',
@@ -67,6 +65,9 @@ def read_checkpoint(path: str) -> dict[str, Any]:
 
     The content of a file tells its format, see :func:`.checkpoint_files.load_from_local`.
 
+    Args:
+        path: A file, an http address, or ``hybrid_mm://NAME``.
+
     Raises:
         MissingCheckpointError: It does not exist.
         CheckpointError: It is truncated, damaged, not a checkpoint, or could run code.
@@ -89,14 +90,22 @@ def read_checkpoint(path: str) -> dict[str, Any]:
 
 
 def inner_model(model: nn.Module) -> nn.Module:
-    """Model without wrappers such as DDP or test-time augmentation."""
+    """Model without wrappers such as DDP or test-time augmentation.
+
+    Args:
+        model: A model, wrapped or not.
+    """
     while isinstance(getattr(model, 'module', None), nn.Module):
         model = cast(nn.Module, model.module)
     return model
 
 
 def source_of(checkpoint: dict[str, Any]) -> str | None:
-    """Layout of the file of weights that were loaded by name, in our layout now; or None."""
+    """Layout of the file of weights that were loaded by name, in our layout now; or None.
+
+    Args:
+        checkpoint: What :func:`read_checkpoint` returned.
+    """
     meta = checkpoint.get('meta')
     return meta.get('source') if isinstance(meta, dict) else None
 
@@ -134,7 +143,11 @@ def _converted(weights: dict[str, Tensor]) -> list[tuple[dict[str, Tensor], str]
 
 
 def not_converted(weights: dict[str, Tensor]) -> str:
-    """Why a file of an official layout cannot be brought to ours; empty if it can, or is none."""
+    """Why a file of an official layout cannot be brought to ours; empty if it can, or is none.
+
+    Args:
+        weights: Weights by key, as in the file.
+    """
     try:
         _converted(weights)
     except ValueError as error:
@@ -201,7 +214,13 @@ def check_weights(
 
 
 def load_weights(model: nn.Module, checkpoint: dict[str, Any], path: str) -> None:
-    """Load the weights of a checkpoint strictly; see :func:`check_weights`."""
+    """Load the weights of a checkpoint strictly; see :func:`check_weights`.
+
+    Args:
+        model: Model that gets the weights, in place.
+        checkpoint: What :func:`read_checkpoint` returned.
+        path: Where it came from, for messages.
+    """
     weights = check_weights(model, checkpoint, path)
     inner_model(model).load_state_dict(weights, strict=False)
 

@@ -7,6 +7,18 @@ MMPretrain config works without ``custom_imports``.
 
 from mmengine import registry as root
 
+__all__ = [
+    'DATASETS',
+    'DATA_SAMPLERS',
+    'HOOKS',
+    'METRICS',
+    'MODELS',
+    'MODEL_WRAPPERS',
+    'OPTIM_WRAPPERS',
+    'OPTIM_WRAPPER_CONSTRUCTORS',
+    'TRANSFORMS',
+]
+
 _SCOPE = 'hybrid_mm'
 
 

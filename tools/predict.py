@@ -3,7 +3,9 @@
 python tools/predict.py configs/demo/... work_dirs/try/epoch_12.pth photos/ --out predictions
 python tools/predict.py configs/nat/... auto photos/ --out predictions
 
-DIR/pictures/ and DIR/videos/ hold the drawn predictions and DIR/predictions.json a list:
+DIR/pictures/ and DIR/videos/ hold the drawn predictions, DIR/label_maps/ those of a segmenter, and
+DIR/predictions.json a list. sub/x.jpg gets pictures/sub/x.png; if there is a sub/x.bmp as well,
+they get sub/x.jpg.png and sub/x.bmp.png. Entries name the files (picture, video, label_map):
   detection       one entry per object, as in COCO results: image_id (position of the image in the
                   sorted folder), file_name, category_id (label, from 0), category_name, bbox
                   [x, y, width, height] in pixels, score, segmentation (RLE) if the model has masks;
@@ -18,21 +20,17 @@ status is 1 then. What is done when Ctrl-C or an error ends the work is kept.
 """
 
 import sys
-import traceback
 
-from hybrid_mm.errors import shorten
 from hybrid_mm.run import options
-from hybrid_mm.run.config import load_config
-from hybrid_mm.run.published import HELP
 from hybrid_mm.run.tool import tool
 
 
 @tool
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """Predict on all inputs; write the results and report unreadable inputs."""
     parser = options.parser(__doc__)
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help=HELP)
+    parser.add_argument('checkpoint', help=options.CHECKPOINT)
     parser.add_argument(
         'images', nargs='+', help='images, videos, or folders of images (searched recursively)'
     )
@@ -56,41 +54,9 @@ def main(argv=None):
     if not args.score_thr <= 1:
         parser.error(f'--score-thr must be a number up to 1, got {args.score_thr}')
 
-    from hybrid_mm.apis import Predictor, Writer
-    from hybrid_mm.apis.sources import count_sources, list_files
-    from hybrid_mm.run.console import progress
+    from hybrid_mm.commands.predict import run
 
-    files = list_files(args.images, args.out)
-    total = count_sources(files)
-    cfg = load_config(args.config, args.cfg_options)
-    predictor = Predictor(cfg, args.checkpoint, args.device, args.batch_size, args.tta)
-    broken, done = [], 0
-
-    with (
-        Writer(predictor, args.out, args.score_thr, args.annotations, args.force) as writer,
-        progress('images', total) as advance,
-    ):
-        writer.check_names(file.name for file in files)
-
-        def skip(name, error):
-            broken.append(name)
-            print(f'skipped: {error}', file=sys.stderr)
-            if args.debug:
-                traceback.print_exception(error)
-            advance()
-
-        try:
-            for prediction in predictor.stream(files, on_error=skip):
-                writer.add(prediction)
-                done += 1
-                advance()
-        except KeyboardInterrupt:
-            print(f'stopped: {done} of {total} images done; results in {args.out}', file=sys.stderr)
-            return 130
-    print(f'{done} of {done + len(broken)} images done; results in {args.out}')
-    if broken:
-        print(f'{len(broken)} skipped: {shorten(broken)}', file=sys.stderr)
-    return 1 if broken else 0
+    return run(args)
 
 
 if __name__ == '__main__':

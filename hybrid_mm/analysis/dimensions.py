@@ -9,11 +9,18 @@ from typing import NamedTuple
 
 import numpy as np
 
+__all__ = ['Dimensions', 'dimensions', 'scores']
+
 
 class Dimensions(NamedTuple):
     """Scores, dimensions and share of the dimensions in per cent.
 
     Each has the factors in order and the residual last.
+
+    Attributes:
+        scores: Score of each factor and of the residual.
+        dims: Number of dimensions of each.
+        percent: Share of the dimensions in per cent.
     """
 
     scores: tuple[float, ...]

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+__all__ = ['contribution', 'display', 'draw', 'mean_contribution', 'rectangles']
+
 THRESHOLDS = (0.2, 0.3, 0.5, 0.99)
 
 
@@ -74,6 +76,9 @@ def mean_contribution(
 
 def display(scores: np.ndarray) -> np.ndarray:
     """Scores (H, W) for figures and areas: log10(score + 1), divided by its maximum.
+
+    Args:
+        scores: Contribution of each pixel, (H, W), not negative.
 
     Raises:
         ValueError: No pixel contributes.

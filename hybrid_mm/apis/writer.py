@@ -4,8 +4,8 @@ import contextlib
 import itertools
 import json
 import os
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -14,21 +14,28 @@ import numpy as np
 
 from hybrid_mm.apis.predictor import Predictor
 from hybrid_mm.apis.results import Classification, Detection, Prediction, Segmentation
-from hybrid_mm.apis.sources import plain_path
-from hybrid_mm.data.images import RESULTS_FILE, RESULTS_FOLDERS
+from hybrid_mm.apis.sources import VIDEO_SUFFIXES, plain_path
+from hybrid_mm.data.images import IMAGE_SUFFIXES, RESULTS_FILE, RESULTS_FOLDERS
 from hybrid_mm.engine.atomic_files import write_atomically
 from hybrid_mm.errors import UserError, shorten, warn
 from hybrid_mm.run.outputs import check_output_folder, writing
+
+SUFFIXES = {'.png': IMAGE_SUFFIXES, '.mp4': VIDEO_SUFFIXES}
+"""Suffixes of what is written, and those of inputs that they replace."""
 
 
 class Writer:
     """Writes results to a folder; a context manager.
 
-    Files are a picture for each image in ``OUT/pictures/``, a video for each video in
-    ``OUT/videos/``, and a list in ``OUT/predictions.json``, which is also written if an error or
-    Ctrl-C ends the work. For a detector the list has COCO's results format, with masks as
-    compressed run lengths: ``COCO.loadRes`` of pycocotools reads it. Every input has files of its
-    own: where two would have one name, the second gets a number, and a warning says so.
+    Files are a picture for each image in ``OUT/pictures/``, for a segmenter its label map in
+    ``OUT/label_maps/``, a video for each video in ``OUT/videos/``, and a list in
+    ``OUT/predictions.json``, which is also written if an error or Ctrl-C ends the work and names
+    the other files. For a detector the list has COCO's results format, with masks as compressed
+    run lengths: ``COCO.loadRes`` of pycocotools reads it.
+
+    The files of ``sub/x.jpg`` are called ``sub/x.png``. Every input has files of its own: of
+    inputs that :meth:`announce` names, ``x.jpg`` and ``x.bmp`` get ``x.jpg.png`` and
+    ``x.bmp.png``; of others the second gets such a name or a number, and a warning says so.
 
     Args:
         predictor: Predictor of the results.
@@ -75,14 +82,21 @@ class Writer:
     def __exit__(self, *error) -> None:
         self.close()
 
-    def check_names(self, names: Iterable[str]) -> None:
-        """Check that images are in the annotation file, if there is one.
+    @property
+    def places(self) -> list[str]:
+        """What was written: ``predictions.json``, and folders such as ``pictures``."""
+        return [RESULTS_FILE, *self._names.folders]
+
+    def announce(self, names: Iterable[str]) -> None:
+        """Say which inputs will be added, so that no two compete for a name.
 
         Raises:
-            UserError: One is not.
+            UserError: There is an annotation file, and one of them is not in it.
         """
+        names = list(names)
         for name in names if self.ids is not None else ():
             self.ids.image(name)
+        self._names.announce(names)
 
     def add(self, prediction: Prediction) -> None:
         """Write the picture or frame of a result, and keep its entries for ``predictions.json``.
@@ -91,17 +105,21 @@ class Writer:
             UserError: A file cannot be written, or the annotation file has no such image.
         """
         drawn = self._draw(prediction)
+        place: dict = dict(file_name=prediction.name)
         if prediction.frame is None:
-            _write_image(drawn, self._names.new('pictures', f'{prediction.name}.png'))
+            path = self._names.new('pictures', prediction.name, '.png')
+            _write_image(drawn, path)
+            place['picture'] = self._inside(path)
         else:
-            self._add_frame(prediction, drawn)
+            video = self._add_frame(prediction, drawn)
+            place.update(frame=prediction.frame, video=self._inside(video.path))
         if isinstance(prediction, Detection):
-            self.entries += self._objects(prediction.above(self.threshold))
+            self.entries += self._objects(prediction.above(self.threshold), place)
         elif isinstance(prediction, Segmentation):
-            self.entries.append(self._shares(prediction))
+            self.entries.append(self._shares(prediction, place))
         elif isinstance(prediction, Classification):
             top = [dict(category_name=n, score=round(s, 5)) for n, s in prediction.top(5)]
-            self.entries.append(dict(**_place(prediction), top5=top))
+            self.entries.append(dict(**place, top5=top))
 
     def close(self) -> None:
         """Write ``predictions.json`` and finish the last video."""
@@ -126,35 +144,36 @@ class Writer:
         with writing(path):
             write_atomically(path, json.dumps(self.entries, indent=1).encode())
 
-    def _add_frame(self, prediction: Prediction, drawn: np.ndarray) -> None:
+    def _inside(self, path: Path) -> str:
+        return path.relative_to(self.out).as_posix()
+
+    def _add_frame(self, prediction: Prediction, drawn: np.ndarray) -> '_Video':
         video = self._video
         if video is None or video.name != prediction.name or prediction.frame == 0:
             self._end_video()
-            stem = Path(prediction.name).with_suffix('.mp4').as_posix()
-            path = self._names.new('videos', stem, f'{prediction.name}.mp4')
+            path = self._names.new('videos', prediction.name, '.mp4')
             labels = self._names.new('label_maps', prediction.name)
             size = (drawn.shape[1], drawn.shape[0])
             video = self._video = _Video(prediction.name, path, labels, prediction.fps, size)
         video.writer.write(drawn)
+        return video
 
     def _end_video(self) -> None:
         if self._video is not None:
             self._video.close()
             self._video = None
 
-    def _shares(self, prediction: Segmentation) -> dict:
+    def _shares(self, prediction: Segmentation, place: dict) -> dict:
         if prediction.frame is None or self._video is None:
-            path = self._names.new('label_maps', f'{prediction.name}.png')
+            path = self._names.new('label_maps', prediction.name, '.png')
         else:
             path = self._video.labels / f'{prediction.frame:06d}.png'
         dtype = np.uint8 if len(prediction.classes) <= 256 else np.uint16
         _write_image(prediction.label_map.astype(dtype), path)
         shares = {k: round(v, 6) for k, v in prediction.shares().items()}
-        return dict(
-            **_place(prediction), label_map=path.relative_to(self.out).as_posix(), shares=shares
-        )
+        return dict(**place, label_map=self._inside(path), shares=shares)
 
-    def _objects(self, found: Detection) -> list[dict]:
+    def _objects(self, found: Detection, place: dict) -> list[dict]:
         image_id = found.index if self.ids is None else self.ids.image(found.name)
         entries = []
         for i in range(len(found)):
@@ -162,7 +181,7 @@ class Writer:
             name = found.classes[found.labels[i]]
             entry = dict(
                 image_id=image_id,
-                **_place(found),
+                **place,
                 category_id=int(found.labels[i]) if self.ids is None else self.ids.categories[name],
                 category_name=name,
                 bbox=[x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)],
@@ -180,7 +199,7 @@ class _Video:
     def __init__(
         self, name: str, path: Path, labels: Path, fps: float, size: tuple[int, int]
     ) -> None:
-        self.name, self.labels = name, labels
+        self.name, self.path, self.labels = name, path, labels
         self._link = contextlib.ExitStack()
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -202,16 +221,38 @@ class _Names:
     def __init__(self, out: Path) -> None:
         self.out = out
         self._taken: dict[str, set[str]] = defaultdict(set)  # by folder of ``out``
+        self._crowded: set[str] = set()
         self._folds: bool | None = None
 
-    def new(self, folder: str, *names: str) -> Path:
-        """Path of a new file in a folder: the first name that is free, or the last and a number."""
-        stem, suffix = os.path.splitext(names[-1])
-        numbered = (f'{stem}~{number}{suffix}' for number in itertools.count(2))
+    @property
+    def folders(self) -> list[str]:
+        """Folders of ``out`` with files of the inputs."""
+        return list(self._taken)
+
+    def announce(self, names: Sequence[str]) -> None:
+        """Find the names that several inputs would get, or that are those of their folders."""
+        for suffix in SUFFIXES:
+            wanted = Counter(self._key(_renamed(name, suffix)) for name in names)
+            self._crowded.update(name for name, count in wanted.items() if count > 1)
+        self._crowded.update(
+            self._key(folder.as_posix()) for name in names for folder in Path(name).parents
+        )
+
+    def new(self, folder: str, name: str, suffix: str = '') -> Path:
+        """Path of a new file of an input in a folder.
+
+        Its name is that of the input with another suffix; if others have it as well, both suffixes
+        one after the other; if that is taken as well, a number.
+        """
+        short, whole = _renamed(name, suffix), f'{name}{suffix}'
+        first = whole if self._key(short) in self._crowded else short
+        stem, ending = os.path.splitext(whole)
+        numbered = (f'{stem}~{number}{ending}' for number in itertools.count(2))
         taken = self._taken[folder]
-        name = next(n for n in itertools.chain(names, numbered) if self._key(n) not in taken)
-        if name not in names:
-            warn(f'{self.out / folder / names[-1]} is of another input; this one is {name}')
+        free = (n for n in itertools.chain([first, whole], numbered) if self._key(n) not in taken)
+        name = next(free)
+        if name != first:
+            warn(f'{self.out / folder / first} is of another input; this one is {name}')
         taken.add(self._key(name))
         return self.out / folder / name
 
@@ -228,6 +269,13 @@ class _Names:
             taken = self._taken[place.name]
             if path.is_file() and not any(self._key(n.as_posix()) in taken for n in names):
                 yield path
+
+
+def _renamed(name: str, suffix: str) -> str:
+    """Name of an input with another suffix; with one more if it has none that is known."""
+    stem, ending = os.path.splitext(name)
+    known = ending.lower() in SUFFIXES.get(suffix, ())
+    return f'{stem if known else name}{suffix}'
 
 
 def _results(out: Path) -> list[Path]:
@@ -275,11 +323,6 @@ class _Ids:
             many = 'several images' if found else 'no image'
             raise UserError(f'{many} of {self.path} have the name of {name}')
         return found[0]
-
-
-def _place(prediction: Prediction) -> dict:
-    frame = {} if prediction.frame is None else dict(frame=prediction.frame)
-    return dict(file_name=prediction.name, **frame)
 
 
 def run_lengths(mask: np.ndarray) -> dict:

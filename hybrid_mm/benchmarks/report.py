@@ -60,9 +60,9 @@ HEAD = (
 )  # fmt: skip
 CURVES = dict(pixels='pixels', kernel_size='kernel size')
 LEGEND = (
-    'Peak memory is what is allocated beyond the inputs, kept what is held between forward and '
-    'backward besides the output; x is the multiple of the first candidate; differences '
-    'of outputs and gradients are relative, in the norm.'
+    'Peak memory is allocated in addition to the inputs; kept memory is held between forward and '
+    'backward in addition to the output. Columns x are multiples of the first candidate. '
+    'Differences of outputs and gradients are relative, in the norm.'
 )
 
 
@@ -99,7 +99,7 @@ def notes(rows: list[Row]) -> list[str]:
 def markdown(name: str, surroundings: dict[str, str], rows: list[Row]) -> str:
     """Markdown section of a benchmark: environment, table and notes."""
     lines = [
-        f'## {name}\n',
+        f'### {name.replace("_", " ")}, measured\n',
         '; '.join(f'{k} {v}' for k, v in surroundings.items()) + '.\n',
         f'{LEGEND}\n',
         '| ' + ' | '.join(HEAD) + ' |',

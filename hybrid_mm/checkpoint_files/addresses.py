@@ -56,6 +56,10 @@ def load_from_http(filename: str, map_location: Any = None, model_dir: str | Non
 def file_of_address(url: str, model_dir: str | None = None) -> tuple[Path, bool]:
     """The file of an address, after it is downloaded if need be; see :func:`load_from_http`.
 
+    Args:
+        url: The address.
+        model_dir: Folder for downloaded files; :func:`cache_folder` by default.
+
     Returns:
         The file, and whether it is not one that was downloaded before.
     """
@@ -77,7 +81,11 @@ def file_of_address(url: str, model_dir: str | None = None) -> tuple[Path, bool]
 
 
 def what_is_wrong(path: Path) -> str | None:
-    """Why a downloaded file cannot be read as a checkpoint; None if it can, or could run code."""
+    """Why a downloaded file cannot be read as a checkpoint; None if it can, or could run code.
+
+    Args:
+        path: The downloaded file.
+    """
     try:
         load_from_local(str(path), 'cpu')
     except CheckpointError as error:

@@ -144,6 +144,10 @@ def place_of(url: str, folder: Path) -> Path:
 
     A name with a hash says what is in the file: it is called so where torch and MMEngine look for
     it. Other names say nothing, and every address has a folder of its own.
+
+    Args:
+        url: Address of the file.
+        folder: Folder of the cache.
     """
     name = os.path.basename(url.partition('?')[0])[-_NAME_LIMIT:] or 'weights.pth'
     if hash_in_name(name):

@@ -48,6 +48,9 @@ def checksum(checkpoint: Mapping[str, Any]) -> str:
 
     It depends on types, shapes, values and their places, and is the same before saving and after
     loading. About a second per gigabyte.
+
+    Args:
+        checkpoint: A loaded checkpoint, or one that is about to be saved.
     """
     digest = hashlib.blake2b(digest_size=16)
     parts: list[bytes | Future[bytes]] = []

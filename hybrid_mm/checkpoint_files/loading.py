@@ -50,6 +50,9 @@ class CheckpointError(UserError):
 class MissingCheckpointError(CheckpointError):
     """A checkpoint that does not exist.
 
+    Args:
+        path: The path that was asked for.
+
     Attributes:
         beside: Phrase that names the checkpoints in the folder of the missing one, or empty.
     """
@@ -69,6 +72,9 @@ def _checkpoints_in(folder: Path) -> str:
 
 def check_exists(path: str) -> None:
     """Check that a checkpoint exists and can be one, from its first bytes, unless it is a URL.
+
+    Args:
+        path: A file, or an address, which is not looked at.
 
     Raises:
         MissingCheckpointError: It does not exist; names the checkpoints in its folder.

@@ -4,7 +4,7 @@ A source is one layout of an official repository or a library. It is detected by
 state dict, and its conversion is strict: an unknown key is an error that names the key.
 """
 
-from hybrid_mm.convert import (
+from hybrid_mm.convert import (  # noqa: F401  each registers its layouts
     acmix_resnet,
     attention_modules,
     bottleneck_net,
@@ -34,36 +34,4 @@ from hybrid_mm.convert import (
 from hybrid_mm.convert.classifier import as_classifier
 from hybrid_mm.convert.core import SOURCES, convert, detect, differences, unwrap
 
-__all__ = [
-    'SOURCES',
-    'acmix_resnet',
-    'as_classifier',
-    'attention_modules',
-    'bottleneck_net',
-    'convert',
-    'cvt',
-    'detect',
-    'differences',
-    'evolving_resnet',
-    'gcnet',
-    'hornet',
-    'levit',
-    'mask2former',
-    'maxxvit',
-    'mvitv2',
-    'nat',
-    'pvt',
-    'qna',
-    'quadratic_attention_nets',
-    'replknet',
-    'resnet',
-    'san',
-    'slak',
-    'swin',
-    'unwrap',
-    'van',
-    'vit',
-    'vit_google',
-    'vit_huggingface',
-    'vit_mmseg',
-]
+__all__ = ['SOURCES', 'as_classifier', 'convert', 'detect', 'differences', 'unwrap']

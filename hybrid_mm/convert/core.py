@@ -9,6 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+__all__ = [
+    'Source',
+    'averages',
+    'container',
+    'convert',
+    'count_from_zero',
+    'detect',
+    'differences',
+    'misfit',
+    'place_reductions',
+    'register',
+    'rename',
+    'unknown_key',
+    'unwrap',
+]
+
 StateDict = dict[str, Tensor]
 
 
@@ -56,7 +72,12 @@ _OPTIMIZERS = {'optimizer', 'optimizers', 'opt_state', 'optimizer_states', 'opti
 
 
 def register(name: str, source: Source) -> None:
-    """Add a layout; ``name`` is the value of ``--source``."""
+    """Add a layout; ``name`` is the value of ``--source``.
+
+    Args:
+        name: The value of ``--source``.
+        source: What tells the layout, and its conversion.
+    """
     if name in SOURCES:
         raise KeyError(f'checkpoint source {name!r} is registered already')
     SOURCES[name] = source
@@ -114,14 +135,22 @@ def _dense(name: str, value: Tensor) -> Tensor:
 
 
 def container(loaded: Mapping[str, Any]) -> str | None:
-    """Key of ``WRAPPERS`` under which :func:`unwrap` finds weights, or None."""
+    """Key of ``WRAPPERS`` under which :func:`unwrap` finds weights, or None.
+
+    Args:
+        loaded: Content of a checkpoint file.
+    """
     if not isinstance(loaded, Mapping):
         return None
     return next((key for key in WRAPPERS if isinstance(loaded.get(key), Mapping)), None)
 
 
 def averages(loaded: Mapping[str, Any]) -> list[str]:
-    """Keys with averaged weights that :func:`unwrap` does not take because there are others."""
+    """Keys with averaged weights that :func:`unwrap` does not take because there are others.
+
+    Args:
+        loaded: Content of a checkpoint file.
+    """
     found = container(loaded)
     others = [key for key in AVERAGES if found and isinstance(loaded.get(key), Mapping)]
     return [key for key in others if key != found and _tensors(loaded[key])]
@@ -198,6 +227,9 @@ def _split(state: StateDict) -> tuple[StateDict, StateDict]:
 
 def detect(state: StateDict) -> str | None:
     """Detect the layout of a state dict by its keys.
+
+    Args:
+        state: Weights by key.
 
     Returns:
         Name in ``SOURCES``, or None if no source matches, as for our own layout. Names of modules
@@ -322,7 +354,13 @@ def convert(state: StateDict, source: str | None = None) -> StateDict:
 
 
 def unknown_key(source: str, key: str, value: Tensor) -> ValueError:
-    """Make the error for a key that a source does not know; it has the shape, if not a scalar."""
+    """Make the error for a key that a source does not know; it has the shape, if not a scalar.
+
+    Args:
+        source: Name of the source.
+        key: The key.
+        value: The tensor under it.
+    """
     shape = f' {tuple(value.shape)}' if value.ndim else ''
     return ValueError(f'{source}: do not know the key {key!r}{shape}')
 
@@ -355,7 +393,11 @@ def rename(state: StateDict, rules: list[tuple[str, str]], source: str) -> State
 
 
 def count_from_zero(state: StateDict) -> StateDict:
-    """Renumber stages that are counted from 1 to count from 0, in a renamed state dict."""
+    """Renumber stages that are counted from 1 to count from 0, in a renamed state dict.
+
+    Args:
+        state: Weights whose keys start with ``stages.N.``, N from 1.
+    """
 
     def number(match: re.Match) -> str:
         return f'stages.{int(match[1]) - 1}.'
@@ -368,6 +410,9 @@ def place_reductions(state: StateDict) -> StateDict:
 
     ``next.N.``, the reduction after stage N, becomes ``stages.N+1.downsample.``; ``last.`` becomes
     the last stage.
+
+    Args:
+        state: Weights with keys of ``stages.N.``, ``next.N.`` and ``last.``, N from 0.
     """
     count = max(int(key.split('.')[1]) for key in state if key.startswith('stages.'))
 

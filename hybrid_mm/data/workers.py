@@ -13,7 +13,11 @@ from hybrid_mm.errors import UserError
 
 
 class LostBatchError(UserError):
-    """A worker of a data loader cannot hand a batch over to the training."""
+    """A worker of a data loader cannot hand a batch over to the training.
+
+    Args:
+        text: The message; of an error that a data loader raises again, its text and traceback.
+    """
 
     def __init__(self, text: str) -> None:
         # a data loader raises errors of its workers again, with their traceback as the message

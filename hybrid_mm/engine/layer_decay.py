@@ -23,6 +23,11 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     - ``num_layers``: the number L from which a recipe counts instead of the backbone's own; layer i
       then gets ``layer_decay_rate ** (L + 1 - i)``.
 
+    Args:
+        optim_wrapper_cfg: ``optim_wrapper`` of the config, without ``constructor`` and
+            ``paramwise_cfg``.
+        paramwise_cfg: The keys above; ``layer_decay_rate`` is required.
+
     Raises:
         ValueError: A key has no such value.
         TypeError: The backbone of the model does not count its layers.

@@ -23,6 +23,12 @@ class DeviceAwareDistributedDataParallel(MMDistributedDataParallel):
     devices the losses returned for logging are means over the processes, so that the log of N
     processes can be compared with that of one process with the same total batch. Every process
     must return losses of the same names.
+
+    Args:
+        module: The model, on its device.
+        device_ids: The GPU of this process, as for ``torch.nn.parallel.DistributedDataParallel``.
+        **kwargs: Further arguments of MMEngine's ``MMDistributedDataParallel``, such as
+            ``find_unused_parameters`` and ``broadcast_buffers``.
     """
 
     def __init__(self, module: nn.Module, device_ids: list | None = None, **kwargs: Any) -> None:

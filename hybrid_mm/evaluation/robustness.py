@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from hybrid_mm.data.corruptions import BENCHMARK, CORRUPTIONS
 
+__all__ = ['corruption_errors', 'mce', 'performance_under_corruption']
+
 ALEXNET_ERROR = {
     'gaussian_noise': 88.6,
     'shot_noise': 89.4,

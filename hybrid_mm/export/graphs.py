@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from hybrid_mm.errors import UserError
 
+__all__ = ['ExportError', 'Graph', 'graphs_of']
+
 _ROIS = 7  # regions in the example that is traced
 
 

@@ -15,6 +15,8 @@ from torch.nn import functional as F
 
 from hybrid_mm.export.graphs import ExportError, Graph, example_rois, graphs_of
 
+__all__ = ['check', 'export', 'other_sizes']
+
 # largest difference that counts as rounding, relative to the largest number of an output
 TOLERANCE = 1e-4
 
@@ -71,6 +73,11 @@ def export(graph: Graph, path: Path, dynamic: bool = False, properties: dict | N
 
 def check(graph: Graph, path: Path, others: Iterable[dict[str, Tensor]] = ()) -> float:
     """Compare a file with PyTorch on the traced inputs and others.
+
+    Args:
+        graph: The module and the inputs that were traced.
+        path: The ONNX file.
+        others: Further inputs by name, for instance of other sizes.
 
     Returns:
         The largest difference; see :func:`difference`.

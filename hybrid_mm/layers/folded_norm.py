@@ -148,7 +148,11 @@ class Conv2dNorm(_FoldedNorm):
 
 
 def fold_norms(net: nn.Module) -> None:
-    """Merge the norms of all such layers of a network into them, for inference."""
+    """Merge the norms of all such layers of a network into them, for inference.
+
+    Args:
+        net: The network, changed in place.
+    """
     for module in net.modules():
         if isinstance(module, _FoldedNorm):
             module.switch_to_deploy()

@@ -15,12 +15,21 @@ def laid_out(x: Tensor) -> Tensor:
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
-    """View (N, heads * d, H, W) as (N, heads, H, W, d), the form of the attention engine."""
+    """View (N, heads * d, H, W) as (N, heads, H, W, d), the form of the attention engine.
+
+    Args:
+        x: (N, heads * d, H, W).
+        heads: Number of heads.
+    """
     return x.unflatten(1, (heads, -1)).permute(0, 1, 3, 4, 2)
 
 
 def merge_heads(x: Tensor) -> Tensor:
-    """Join (N, heads, H, W, d) to (N, heads * d, H, W), contiguous; on GPUs it may be a view."""
+    """Join (N, heads, H, W, d) to (N, heads * d, H, W), contiguous; on GPUs it may be a view.
+
+    Args:
+        x: (N, heads, H, W, d).
+    """
     x = x.permute(0, 1, 4, 2, 3).flatten(1, 2)
     return x if x.is_cuda else x.contiguous()
 

@@ -15,6 +15,10 @@ class LayerNorm2d(nn.LayerNorm):
 
     The result has channels-last strides: the kernel works on channels that lie side by side, and
     the convolutions that follow keep that layout.
+
+    Args:
+        channels: Channels C.
+        eps: Added to the variance.
     """
 
     @sized_arguments

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from hybrid_mm.layers import RecursiveGatedConv
 from hybrid_mm.ops.layout import dense_gradient
 
+__all__ = ['GatedConvModule', 'HorFPN', 'HorUPerHead']
+
 
 def _config(named: str | dict[str, Any] | None) -> dict[str, Any] | None:
     """A norm or activation as a dict, where it may be a name."""
@@ -74,6 +76,8 @@ class HorFPN(FPN):
         *args: See MMDetection's ``FPN``.
         kernel_size: Odd size of the depthwise kernels.
         filter_size: Size of the global filters that replace them, or None.
+        norm_cfg: Norm of the convolutions as in MMDetection's ``FPN``, or its type; None for none.
+        act_cfg: Activation of the convolutions, or its type; None for none.
         **kwargs: See MMDetection's ``FPN``.
     """
 

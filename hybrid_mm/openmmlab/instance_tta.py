@@ -12,6 +12,8 @@ from mmdet.structures.bbox import bbox2roi
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+__all__ = ['InstanceTTAModel']
+
 Features = tuple[Tensor, ...]
 
 

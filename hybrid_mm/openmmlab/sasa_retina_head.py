@@ -13,6 +13,8 @@ from mmdet.models.dense_heads import RetinaSepBNHead
 from mmengine.model import bias_init_with_prob, normal_init
 from torch import nn
 
+__all__ = ['SASARetinaHead']
+
 
 class SASARetinaHead(RetinaSepBNHead):
     """Attention for all 3x3 convolutions, of the towers and of the last layers.

@@ -5,6 +5,8 @@ from mmengine.structures import PixelData
 from mmseg.models.segmentors import SegTTAModel
 from mmseg.structures import SegDataSample
 
+__all__ = ['SegmentationTTAModel']
+
 
 class SegmentationTTAModel(SegTTAModel):
     """Test-time augmentation that averages probabilities.

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from hybrid_mm.layers.norm import LayerNorm2d
 from hybrid_mm.registry import MODELS
 
+__all__ = ['SimpleFPN']
+
 _EPS = 1e-6
 _SCALES = (4, 2, 1, 0.5)
 

@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from hybrid_mm.errors import nearest
 from hybrid_mm.ops.arguments import owner_name, positive
 
+__all__ = ['check_keywords', 'check_type', 'sized_arguments', 'typed_arguments']
+
 F = TypeVar('F', bound=Callable[..., None])
 
 _SINGULAR = {
@@ -92,6 +94,12 @@ def _plural(hint: Any) -> str:
 
 def check_type(owner: object, name: str, value: Any, hint: Any) -> None:
     """Check one argument.
+
+    Args:
+        owner: The object whose arguments it is, or the name of its class; for the message.
+        name: Name of the argument.
+        value: What was given.
+        hint: The type that is expected.
 
     Raises:
         ValueError: It is of another type.
@@ -177,5 +185,9 @@ def typed_arguments(
 
 
 def sized_arguments(constructor: F) -> F:
-    """:func:`typed_arguments` of a layer: integers are sizes, which must be positive."""
+    """:func:`typed_arguments` of a layer: integers are sizes, which must be positive.
+
+    Args:
+        constructor: The ``__init__``.
+    """
     return typed_arguments(constructor, whole=positive)

@@ -11,6 +11,8 @@ from torch.utils._pytree import tree_map
 
 from hybrid_mm.ops.precision import no_autocast
 
+__all__ = ['custom_op']
+
 P = ParamSpec('P')
 R = TypeVar('R')
 Fake = Callable[..., Tensor | Sequence[Tensor]]

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch._guards import detect_fake_mode
 from torch._subclasses.fake_tensor import FakeTensor
 
+__all__ = ['capturing', 'on_device']
+
 _MOST = 2**13  # tables, of a few KB; multi-scale training sees hundreds of sizes of the image
 
 _tables: OrderedDict[Hashable, tuple[Tensor, ...]] = OrderedDict()
@@ -65,7 +67,11 @@ def _copied(
 
 
 def capturing(device: torch.device) -> bool:
-    """Whether what runs on a device now is captured in a CUDA graph."""
+    """Whether what runs on a device now is captured in a CUDA graph.
+
+    Args:
+        device: The device.
+    """
     gpu = device.type == 'cuda' and torch.cuda.is_available()
     return gpu and torch.cuda.is_current_stream_capturing()
 

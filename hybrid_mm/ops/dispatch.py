@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from hybrid_mm.errors import UserError
 from hybrid_mm.ops.export import exporting
 
+__all__ = ['ALGORITHMS', 'check_impl', 'choices', 'chosen_impl', 'default_impl', 'resolve']
+
 VARIABLE = 'HYBRID_MM_IMPL'
 
-# operator -> its algorithms besides 'reference', the one that 'auto' is by default first;
-# 'triton' runs on GPUs only, where 'auto' takes it (see hybrid_mm.ops.kernels)
 ALGORITHMS: dict[str, tuple[str, ...]] = {
     'local_attention': ('tiled', 'measured', 'triton'),
     'partition_attention': ('tiled', 'measured', 'windows', 'triton'),
@@ -34,14 +34,47 @@ ALGORITHMS: dict[str, tuple[str, ...]] = {
     'separable_attention': ('tiled',),
     'global_filter': ('fft',),
 }
+"""Algorithms of each operator besides 'reference', the one that 'auto' is by default first.
+
+'triton' runs on GPUs only, where 'auto' takes it, see :mod:`hybrid_mm.ops.kernels`.
+"""
+
 _NAMES = {'reference'}.union(*ALGORITHMS.values())
 
 # of the program, not of a context: torch.compile up to 2.11 at least reads no context variables
 _default = 'auto'
 
 
+def register(operator: str, *algorithms: str) -> None:
+    """Let ``impl`` choose between algorithms of an operator of another package.
+
+    Args:
+        operator: Its name, which should begin with that of its package: ``my_net.attention``.
+        algorithms: Names besides 'reference', the one that 'auto' is by default first.
+
+    Raises:
+        ValueError: The operator has other algorithms already, or no name is left to choose.
+    """
+    reserved = {'auto', 'reference'}.intersection(algorithms)
+    if not algorithms or reserved:
+        raise ValueError(
+            f'{operator}: expected names of algorithms other than auto and reference, '
+            f'got {algorithms}'
+        )
+    if ALGORITHMS.setdefault(operator, algorithms) != algorithms:
+        raise ValueError(
+            f'the operator {operator} has the algorithms {ALGORITHMS[operator]} already, got '
+            f'{algorithms}; name it after its package, as my_net.{operator}'
+        )
+    _NAMES.update(algorithms)
+
+
 def choices(*operators: str) -> tuple[str, ...]:
-    """Values of ``impl`` that all of the operators take."""
+    """Values of ``impl`` that all of the operators take.
+
+    Args:
+        *operators: Keys of :data:`ALGORITHMS`.
+    """
     first, *others = operators
     names = [n for n in ALGORITHMS[first] if all(n in ALGORITHMS[o] for o in others)]
     return 'auto', 'reference', *names
@@ -66,6 +99,10 @@ def check_impl(impl: str, *operators: str) -> None:
 
 def chosen_impl(impl: str, operator: str) -> str:
     """Check ``impl``, and replace 'auto' by what the user has set for all operators.
+
+    Args:
+        impl: The name that was given.
+        operator: Key of :data:`ALGORITHMS`.
 
     Returns:
         An algorithm of the operator, or 'auto' if nothing is set that it has.

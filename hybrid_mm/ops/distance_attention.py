@@ -9,6 +9,8 @@ from torch import Tensor
 from hybrid_mm.ops.dispatch import resolve
 from hybrid_mm.ops.local_attention import global_attention, launches
 
+__all__ = ['distance_attention', 'resize_distance_table']
+
 _MASK_LIMIT = 2**16  # pairs of a query and a key up to which a map is small
 
 
@@ -38,7 +40,7 @@ def distance_attention(
         q: Queries, (N, heads, ceil(H / stride), ceil(W / stride), d).
         k: Keys, (N, heads, H, W, d).
         v: Values, (N, heads, H, W, d_v).
-        table: (heads, H, W): b[h, |i - y|, |j - x|].
+        table: (heads, H, W): ``b[h, |i - y|, |j - x|]``.
         stride: Distance of the queries in pixels.
         impl: 'reference' adds the table to the logits of all pairs of pixels; 'mask' does so in
             torch's attention and keeps the attention weights for the backward pass; 'tiled' keeps

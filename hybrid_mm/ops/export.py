@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
+__all__ = ['exporting', 'require_fixed_size']
+
 
 def exporting() -> bool:
     """Whether ``torch.export`` or an ONNX exporter traces the network.

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from hybrid_mm.errors import shorten
 
+__all__ = ['Changes', 'FitsWeights', 'SizedTables', 'UnknownSizeError', 'fitted_weights']
+
 StateDict = dict[str, Tensor]
 _LOGGER = logging.getLogger('hybrid_mm')
 
@@ -29,7 +31,12 @@ class UnknownSizeError(ValueError):
 
 @dataclass
 class Changes:
-    """What :func:`fitted_weights` did to weights, for a message."""
+    """What :func:`fitted_weights` did to weights, for a message.
+
+    Attributes:
+        resized: Keys of the weights that were resized, by their old and new shapes.
+        added: Keys of weights that were set because the file lacks them.
+    """
 
     resized: dict[tuple[tuple[int, ...], tuple[int, ...]], list[str]] = field(default_factory=dict)
     added: list[str] = field(default_factory=list)

@@ -13,6 +13,8 @@ from hybrid_mm.ops.dispatch import resolve
 from hybrid_mm.ops.export import require_fixed_size
 from hybrid_mm.ops.precision import accurate
 
+__all__ = ['global_filter', 'resize_spectrum']
+
 
 def global_filter(x: Tensor, spectrum: Tensor, impl: str = 'auto') -> Tensor:
     """Multiply the spectrum of a map by a learned one, in float32 (float64 for such maps).
@@ -42,7 +44,12 @@ def global_filter(x: Tensor, spectrum: Tensor, impl: str = 'auto') -> Tensor:
 
 
 def resize_spectrum(spectrum: Tensor, size: tuple[int, int]) -> Tensor:
-    """Interpolate a spectrum (C, rows, columns, 2) bilinearly with aligned corners."""
+    """Interpolate a spectrum (C, rows, columns, 2) bilinearly with aligned corners.
+
+    Args:
+        spectrum: Real and imaginary parts, (C, rows, columns, 2).
+        size: Rows and columns of the result.
+    """
     if tuple(spectrum.shape[1:3]) == tuple(size):
         return spectrum
     parts = F.interpolate(spectrum.permute(3, 0, 1, 2), size, mode='bilinear', align_corners=True)

@@ -20,6 +20,18 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+__all__ = [
+    'Launch',
+    'available',
+    'check_available',
+    'forget_failures',
+    'interpreted',
+    'kernel',
+    'launched',
+    'recorded',
+    'unavailable',
+]
+
 try:
     import triton
     import triton.language as tl
@@ -58,7 +70,11 @@ _failed: set[str] = set()  # operators whose kernels could not be compiled or ru
 
 @contextmanager
 def recorded(record: Callable[[Launch], None]) -> Iterator[None]:
-    """Give the launches of a block to a function instead of running them; results stay empty."""
+    """Give the launches of a block to a function instead of running them; results stay empty.
+
+    Args:
+        record: Called with each launch.
+    """
     global _record
     before, _record = _record, record
     try:
@@ -94,13 +110,22 @@ def unavailable(operator: str, *tensors: Tensor | None) -> str | None:
 
 
 def available(operator: str, *tensors: Tensor | None) -> bool:
-    """Whether 'auto' may take the kernels of an operator: on a GPU, in single or half precision."""
+    """Whether 'auto' may take the kernels of an operator: on a GPU, in single or half precision.
+
+    Args:
+        operator: Key of :data:`~hybrid_mm.ops.dispatch.ALGORITHMS`.
+        *tensors: Its inputs; those that are None do not count.
+    """
     on_gpu = all(x.is_cuda for x in tensors if x is not None)
     return on_gpu and unavailable(operator, *tensors) is None
 
 
 def check_available(operator: str, *tensors: Tensor | None) -> None:
     """Check that the kernels of an operator can work on tensors.
+
+    Args:
+        operator: Key of :data:`~hybrid_mm.ops.dispatch.ALGORITHMS`.
+        *tensors: Its inputs; those that are None do not count.
 
     Raises:
         RuntimeError: They cannot.

@@ -7,6 +7,8 @@ equations 1 to 3 with intra-depth 1, and section 3.3 (lambda convolution).
 import torch.nn.functional as F
 from torch import Tensor
 
+__all__ = ['lambda_attention']
+
 
 def lambda_attention(
     q: Tensor,

@@ -4,6 +4,8 @@ from torch import Tensor
 
 from hybrid_mm.ops.export import exporting
 
+__all__ = ['dense_gradient']
+
 
 def dense_gradient(x: Tensor) -> Tensor:
     """The same map, (N, C, H, W), whose gradient reaches what made it as dense as the map is.

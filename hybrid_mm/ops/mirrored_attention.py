@@ -6,6 +6,8 @@ from hybrid_mm.ops.dispatch import resolve
 from hybrid_mm.ops.local_attention import local_attention
 from hybrid_mm.ops.local_attention.axes import mirrored
 
+__all__ = ['mirrored_attention']
+
 
 def mirrored_attention(
     q: Tensor,

@@ -10,6 +10,23 @@ from torch.nn import functional as F
 from hybrid_mm.ops.fusing import is_plain
 from hybrid_mm.ops.precision import no_autocast
 
+__all__ = [
+    'bias_matrix',
+    'decomposed_logits',
+    'decomposed_tables',
+    'encode_coordinates',
+    'fit_position_embedding',
+    'interpolate',
+    'joined_tables',
+    'relative_to_absolute',
+    'resize_bias_table',
+    'resize_decomposed_table',
+    'resize_position_embedding',
+    'resize_relative_table',
+    'resize_window_table',
+    'unflatten_bias_table',
+]
+
 
 def interpolate(table: Tensor, size: int | Sequence[int], mode: str, align_corners: bool) -> Tensor:
     """``torch.nn.functional.interpolate``, on a GPU too with a deterministic gradient if asked.
@@ -265,7 +282,12 @@ def bias_matrix(table: Tensor) -> Tensor:
 
 
 def resize_decomposed_table(table: Tensor, length: int) -> Tensor:
-    """Interpolate a table (entries, d) linearly to (length, d)."""
+    """Interpolate a table (entries, d) linearly to (length, d).
+
+    Args:
+        table: Vectors by offset, (entries, d).
+        length: Number of entries of the result.
+    """
     if len(table) == length:
         return table
     rows = interpolate(table.t()[None], length, 'linear', align_corners=False)

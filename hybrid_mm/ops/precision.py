@@ -5,21 +5,42 @@ import contextlib
 import torch
 from torch import Tensor
 
+__all__ = [
+    'accurate',
+    'accurate_dtype',
+    'cast_as_autocast',
+    'multiplies_accurately',
+    'no_autocast',
+    'no_wider',
+]
+
 
 def no_autocast(x: Tensor) -> contextlib.AbstractContextManager:
-    """Context without autocast for the device of a tensor."""
+    """Context without autocast for the device of a tensor.
+
+    Args:
+        x: A tensor on that device.
+    """
     if x.device.type == 'meta':  # shapes alone, as complexity is counted, have no autocast
         return contextlib.nullcontext()
     return torch.autocast(x.device.type, enabled=False)
 
 
 def accurate_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Type to sum up in: float32, or float64 for float64."""
+    """Type to sum up in: float32, or float64 for float64.
+
+    Args:
+        dtype: Type of floating-point numbers.
+    """
     return torch.promote_types(dtype, torch.float32)
 
 
 def accurate(x: Tensor) -> Tensor:
-    """The tensor in :func:`accurate_dtype` of its type."""
+    """The tensor in :func:`accurate_dtype` of its type.
+
+    Args:
+        x: Tensor of floating-point numbers.
+    """
     return x.to(accurate_dtype(x.dtype))
 
 
@@ -28,6 +49,10 @@ def no_wider(x: Tensor, parameter: Tensor) -> Tensor:
 
     Under autocast parameters have float32: numbers stay as they are. In a network that is all in
     half precision, layers take no float32.
+
+    Args:
+        x: The tensor.
+        parameter: A parameter of the layer that takes it.
     """
     return x.to(parameter.dtype) if parameter.element_size() < x.element_size() else x
 
@@ -37,6 +62,9 @@ def multiplies_accurately(x: Tensor) -> bool:
 
     Tensor cores sum up products of half-precision numbers in float32; the result then neither
     overflows nor is rounded, and nothing has to be cast to float32 before.
+
+    Args:
+        x: One of the factors.
     """
     # torch 2.8 or newer
     known = torch.version.hip is None and 'dtype' in torch.ops.aten.bmm.overloads()
@@ -47,6 +75,9 @@ def cast_as_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Tensors as autocast, where it is on, hands them to a matrix product.
 
     As there, float64 stays.
+
+    Args:
+        *tensors: Tensors on one device.
     """
     device = tensors[0].device.type
     if device == 'meta' or not torch.is_autocast_enabled(device):

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+__all__ = ['gradients', 'recomputed']
+
 R = TypeVar('R')
 
 

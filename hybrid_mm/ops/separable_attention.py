@@ -10,6 +10,8 @@ from hybrid_mm.ops.dispatch import resolve
 from hybrid_mm.ops.precision import cast_as_autocast
 from hybrid_mm.ops.recompute import recomputed
 
+__all__ = ['separable_attention']
+
 
 class _HeadByHead(torch.autograd.Function):
     """Sum over heads of W_h (R_h x C_h^T), computed again in the backward pass."""

@@ -11,6 +11,8 @@ from torch import Tensor
 from hybrid_mm.ops import budget
 from hybrid_mm.ops.recompute import recomputed
 
+__all__ = ['sliced_attention']
+
 
 def sliced_attention(
     x: Tensor,

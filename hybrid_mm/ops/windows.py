@@ -7,6 +7,8 @@ from torch import Tensor
 
 from hybrid_mm.ops.export import exporting
 
+__all__ = ['cut_windows', 'join_windows', 'window_view']
+
 
 def window_view(x: Tensor, window: int | tuple[int, int], grid: bool = False) -> Tensor:
     """View maps as windows, zero-padded at the right and bottom where they do not fit.
@@ -32,6 +34,11 @@ def window_view(x: Tensor, window: int | tuple[int, int], grid: bool = False) ->
 
 def cut_windows(x: Tensor, window: int | tuple[int, int], grid: bool = False) -> Tensor:
     """Cut maps into windows as :func:`window_view`.
+
+    Args:
+        x: Maps, (N, H, W, ...).
+        window: Pixels of a window on each side, or (rows, columns) (P, Q).
+        grid: Whether the pixels of a window are spread over the map, as in MaxViT.
 
     Returns:
         (N * ceil(H / P) * ceil(W / Q), P, Q, ...).

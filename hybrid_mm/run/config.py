@@ -13,6 +13,8 @@ from hybrid_mm.errors import UserError, plain_text
 from hybrid_mm.run.checks.overrides import check_options
 from hybrid_mm.run.foreign import config_file, missing_base, normalize, package_of
 
+__all__ = ['load_config', 'task_of']
+
 TASKS = {'mmdet': 'detection', 'mmseg': 'segmentation', 'mmpretrain': 'classification'}
 Node = TypeVar('Node')
 
@@ -22,7 +24,7 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
 
     Args:
         path: File, or ``mmdet::FOLDER/FILE.py`` for one of an installed package.
-        options: Values by dotted key.
+        options: Values by dotted keys, as of ``--cfg-options``.
 
     Raises:
         UserError: There is no such file, it cannot be read, or an option names nothing.
@@ -80,6 +82,9 @@ def installed_configs() -> Path:
 
 def task_of(cfg: Config) -> str:
     """Task of a config: by the package that its model is named with, else its ``default_scope``.
+
+    Args:
+        cfg: The config.
 
     Returns:
         'detection', 'segmentation' or 'classification'.

@@ -35,10 +35,14 @@ from hybrid_mm.run.checks.maps import check_maps
 from hybrid_mm.run.checks.schedule import ScheduleHook
 from hybrid_mm.run.config import check_texts, checkpoint_hook, load_config, task_of
 from hybrid_mm.run.distributed import init_distributed, launched_rank
+from hybrid_mm.run.interrupt import watch
 from hybrid_mm.run.outputs import check_output_folder
 from hybrid_mm.run.registered import registered_class
 from hybrid_mm.run.resume import checkpoint_folders
+from hybrid_mm.run.summary import SummaryHook
 from hybrid_mm.run.total_batch import count_accumulation
+
+__all__ = ['testing_runner', 'training_runner']
 
 # strategies of MMEngine's FlexibleRunner with the whole model in every process
 _UNSHARDED = (None, 'SingleDeviceStrategy', 'DDPStrategy')
@@ -296,7 +300,16 @@ def training_runner(cfg: Config, resumed: str | None = None) -> Runner:
         hook = StartingWeightsHook if resumed is None else ResumedSettingsHook
         runner.register_hook(hook(start))
         runner.register_hook(SameClassesHook(start, 'train_dataloader', resumed is not None))
+    add_summary(runner, resumed)
     return runner
+
+
+def add_summary(runner: Runner, resumed: str | None = None) -> None:
+    """Let a runner say what it does, and where it stands if a signal ends it."""
+    summary = SummaryHook(resumed)
+    runner.register_hook(summary)
+    summary.announce(runner)
+    watch(runner, resumed)
 
 
 def skip_pretrained(model: nn.Module) -> None:
@@ -313,6 +326,10 @@ def skip_pretrained(model: nn.Module) -> None:
 def testing_runner(cfg: Config, checkpoint: str) -> Runner:
     """Build a runner for testing a checkpoint.
 
+    Args:
+        cfg: The config, which is changed.
+        checkpoint: File with the weights, in our layout or an official one.
+
     Raises:
         UserError: Necks or heads do not fit the maps that they get. In ``runner.test()``, if the
             weights are those of another model.
@@ -322,6 +339,7 @@ def testing_runner(cfg: Config, checkpoint: str) -> Runner:
     check_maps(runner)
     runner.register_hook(StrictLoadingHook(checkpoint))
     runner.register_hook(SameClassesHook(checkpoint, 'test_dataloader'))
+    add_summary(runner)
     return runner
 
 

@@ -8,9 +8,14 @@ from hybrid_mm.errors import UserError
 from hybrid_mm.run.checks.datasets import readers
 from hybrid_mm.run.config import task_of
 
+__all__ = ['set_test_time_augmentation']
+
 
 def set_test_time_augmentation(cfg: Config) -> None:
     """Wrap the model for ``--tta``; the default ``tta_pipeline`` adds the flipped image.
+
+    Args:
+        cfg: The config, changed in place.
 
     Raises:
         UserError: The model predicts instance masks in one stage; nothing here merges those.

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X' in the config)
-from hybrid_mm import compat
+from hybrid_mm.compat.category_order import b17_labels_in_order_of_classes
 from hybrid_mm.errors import UserError
 from hybrid_mm.run.checks.datasets import dataset_class, dataset_classes
 from hybrid_mm.run.config import inner_dataset, library_of
@@ -58,7 +58,7 @@ def _named_classes(cfg: Config, library: str) -> Iterator[None]:
     dataset = inner_dataset(cfg.test_dataloader.dataset)
     with DefaultScope.overwrite_default_scope(library):
         cls = dataset_class(dataset)
-        compat.b17_labels_in_order_of_classes()
+        b17_labels_in_order_of_classes()
         named = cls is not None and bool(dataset.get('metainfo'))
         classes = dataset_classes(dataset) if named else {}
     if not named:

@@ -91,6 +91,9 @@ def weights_file(name: str, download: bool = True) -> tuple[Path, PublishedFile 
 def check_available(name: str) -> None:
     """Check that weights are on this machine or can be downloaded, without doing it.
 
+    Args:
+        name: Name of the weights, with or without ``hybrid_mm://``.
+
     Raises:
         UserError, WeightsError: As of :func:`weights_file`.
     """

@@ -17,6 +17,11 @@ from hybrid_mm.weights.registry import OURS, SCHEME, PublishedFile, find_weights
 def load_by_name(filename: str, map_location: Any = None, **unused: Any) -> dict[str, Any]:
     """Load published weights in our layout, ``hybrid_mm://NAME``; the log says from which file.
 
+    Args:
+        filename: ``hybrid_mm://NAME``.
+        map_location: Device of the tensors, as of ``torch.load``.
+        **unused: What MMEngine's loaders hand over as well.
+
     Returns:
         A checkpoint with ``state_dict`` and ``meta``; the head of a classifier is called ``head.``.
 

@@ -184,6 +184,9 @@ def _preprocessing() -> list[dict[str, Any]]:
 def find_weights(name: str) -> Weights:
     """Weights by name, with or without ``hybrid_mm://``.
 
+    Args:
+        name: The name.
+
     Raises:
         UserError: There are none of this name; the nearest ones are named.
     """

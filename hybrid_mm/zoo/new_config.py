@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from hybrid_mm.data.deep_images import Depth
 from hybrid_mm.errors import UserError, printable, shorten
 from hybrid_mm.run.config import installed_configs
 from hybrid_mm.zoo.heads import NEW_HEADS, check_head
@@ -20,6 +21,7 @@ from hybrid_mm.zoo.new_backbone import Backbone
 from hybrid_mm.zoo.new_weights import RANDOM, Start
 from hybrid_mm.zoo.plan import Plan
 from hybrid_mm.zoo.splits import Split, UserData
+from hybrid_mm.zoo.timetable import LOG, Timetable, passes, timetable
 
 
 def _py(value, indent: int) -> str:
@@ -132,12 +134,14 @@ def _source(
         train_images=data.splits['train'].images,
         val_images=data.splits['val'].images,
         scale=plan.scale,
+        load=_load(data.depth),
+        depth=_comment(depth_text(data.depth)) + '\n' if depth_text(data.depth) else '',
         batch=plan.batch,
         rate=f'{plan.rate:.3g}',
         model=_model(data, head, backbone, checkpoint),
         hooks=f'custom_hooks = {_py(backbone.hooks, 0)}\n' if backbone.hooks else '',
         groups=_groups(backbone),
-        rule=_comment(f'Chosen: {plan.rule}.'),
+        rule=_comment(f'Length: {plan.rule}.'),
         **fields,
     )
     # MMEngine replaces what it finds between two braces, in strings and comments as well
@@ -252,29 +256,74 @@ def _metainfo(classes: list[str]) -> str:
 def _coco(data: UserData, head: str, places: dict, plan: Plan) -> dict:
     """Values for the fields of ``templates/coco.txt``."""
     masks = NEW_HEADS[head].masks
+    times = timetable(data, plan)
     files = {
         name: split.labels if split.content is None else places[name]
         for name, split in data.splits.items()
     }
-    epoch = math.ceil(data.splits['train'].count / plan.batch)
+    count, epoch = data.splits['train'].count, math.ceil(data.splits['train'].count / plan.batch)
+    unit, loop = ('epochs', 'Epoch') if plan.by_epoch else ('iters', 'Iter')
+    checkpoint = dict(interval=times.interval, save_best=f'coco/{"segm" if masks else "bbox"}_mAP')
+    schedulers = _warmup(times)
+    if times.milestones:
+        end = _Code('max_epochs') if times.by_epoch else plan.iterations
+        settings = dict(by_epoch=times.by_epoch, begin=0, end=end)
+        schedulers.append(
+            dict(type='MultiStepLR', **settings, milestones=times.milestones, gamma=0.1)
+        )
+    if plan.by_epoch:
+        length = (
+            f'{count} images / {plan.batch} = {epoch} steps an epoch; {plan.steps} epochs are '
+            f'{plan.iterations:,} steps.'
+        )
+    else:
+        length = (
+            f'{plan.steps:,} steps x {plan.batch} / {count} images = {passes(data, plan)} epochs.'
+        )
     return dict(
         files,
         masks=masks,
+        sampler='DefaultSampler' if plan.by_epoch else 'InfiniteSampler',
         val_file=places['val'],
         metric=['bbox', 'segm'] if masks else "'bbox'",
-        best='segm' if masks else 'bbox',
-        epoch=epoch,
-        epochs=plan.steps,
-        steps=f'{epoch * plan.steps:,}',
-        warmup=min(1000, max(1, epoch * plan.steps // 20)),
-        milestones=[plan.steps * 8 // 12, plan.steps * 11 // 12],
-        interval=max(1, plan.steps // 12),
+        length=length,
+        loop=(
+            f'max_{unit} = {plan.steps}\n'
+            f"train_cfg = dict(type='{loop}BasedTrainLoop', max_{unit}=max_{unit}, "
+            f'val_interval={times.interval})'
+        ),
+        schedulers=_py(schedulers, 0),
+        default_hooks=_hooks(checkpoint, times, plan.by_epoch),
+        times='\n'.join(map(_comment, times.why)),
     )
+
+
+def _warmup(times: Timetable) -> list[dict]:
+    if not times.warmup:
+        return []
+    settings = dict(start_factor=0.001, by_epoch=False, begin=0, end=times.warmup)
+    return [dict(type='LinearLR', **settings)]
+
+
+def _hooks(checkpoint: dict, times: Timetable, by_epoch: bool = True) -> str:
+    """Source of ``default_hooks``, and of ``log_processor`` if it must count iterations."""
+    hooks: dict = dict(checkpoint=dict(checkpoint, rule='greater'))
+    if times.log != LOG:
+        hooks['logger'] = dict(interval=times.log)
+    lines = []
+    if not by_epoch:
+        hooks['checkpoint']['by_epoch'] = False
+        hooks.setdefault('logger', {})['log_metric_by_epoch'] = False
+        lines.append('log_processor = dict(by_epoch=False)')
+    return '\n'.join([f'default_hooks = {_py(hooks, 0)}', *lines])
 
 
 def _masks(data: UserData, head: str, places: dict, plan: Plan) -> dict:
     """Values for the fields of ``templates/masks.txt``."""
-    splits = data.splits
+    splits, times = data.splits, timetable(data, plan)
+    schedulers = _warmup(times)
+    decay = dict(begin=times.warmup, end=_Code('max_iters'))
+    schedulers.append(dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, **decay))
     lists = {
         f'{name}_list': f'ann_file={places[name]!r},\n        ' if split.names else ''
         for name, split in splits.items()
@@ -284,13 +333,17 @@ def _masks(data: UserData, head: str, places: dict, plan: Plan) -> dict:
         train=splits['train'].labels,
         val=splits['val'].labels,
         ignore=data.ignore,
+        note=_comment(printable(data.note)) + '\n' if data.note else '',
+        reduce='reduce_zero_label=True,\n    ' if data.shifted else '',
         crop=plan.crop,
         image_suffix=data.suffixes[0],
         map_suffix=data.suffixes[1],
         steps=plan.steps,
-        epochs=f'{plan.steps * plan.batch / splits["train"].count:.0f}',
-        interval=max(1, plan.steps // 10),
-        warmup=min(1500, plan.steps // 10),
+        epochs=passes(data, plan),
+        interval=times.interval,
+        schedulers=_py(schedulers, 0),
+        default_hooks=_hooks(dict(interval=times.interval, save_best='mIoU'), times),
+        times='\n'.join(map(_comment, times.why)),
     )
 
 
@@ -344,6 +397,27 @@ def _comment(text: str) -> str:
     return textwrap.fill(text, 98, break_long_words=False, break_on_hyphens=False, **marks)
 
 
+def depth_text(depth: Depth) -> str:
+    """What images with one channel or more than 8 bits become; empty for others."""
+    parts = []
+    if depth.grey:
+        parts.append('The images have one channel, which is repeated three times.')
+    if depth.value_range is not None:
+        low, high = depth.value_range
+        parts.append(
+            f'The images have {depth.bits} bits: values from {low:,} to {high:,}, between which '
+            f'are 99.8% of the pixels of {depth.number} images, become 0 to 255.'
+        )
+    return ' '.join(parts)
+
+
+def _load(depth: Depth) -> str:
+    """Source of the step that loads an image."""
+    if depth.value_range is None:
+        return "dict(type='LoadImageFromFile')"
+    return f"dict(type='hybrid_mm.LoadDeepImage', value_range={depth.value_range})"
+
+
 def _groups(backbone: Backbone) -> str:
     """Source of the settings of ``optim_wrapper`` for groups of parameters."""
     settings = backbone.start.optimizer if backbone.start else {}
@@ -357,12 +431,18 @@ class _Code(str):
 
 def summary(data: UserData, backbone: Backbone, plan: Plan) -> str:
     """Two lines about the data and the chosen settings."""
-    length = f'{plan.steps} epochs' if data.layout == 'coco' else f'{plan.steps} iterations'
+    times, unit = timetable(data, plan), 'epoch' if plan.by_epoch else 'iteration'
+    interval = f'{times.interval:,} {unit}s' if times.interval > 1 else unit
+    length = f'{plan.steps:,} {unit}{"s" * (plan.steps > 1)}'
+    if not plan.by_epoch:
+        length += f' ({passes(data, plan)} epochs)'
+    warmup = f'{times.warmup:,} iterations of warm-up' if times.warmup else 'no warm-up'
     return (
         printable(f'{data.root}: {len(data.classes)} classes ({shorten(data.classes)}), ')
         + ', '.join(f'{split.count} images in {name}' for name, split in data.splits.items())
         + f', {data.size[0]} x {data.size[1]} in the median\n'
-        f'{backbone.name} of {backbone.source}, maps of {backbone.channels} channels; '
+        + ''.join(f'{printable(text)}\n' for text in (data.note, depth_text(data.depth)) if text)
+        + f'{backbone.name} of {backbone.source}, maps of {backbone.channels} channels; '
         f'images to {plan.scale[0]} x {plan.scale[1]}, {plan.batch} a step, {length}, '
-        f'learning rate {plan.rate:.3g}'
+        f'learning rate {plan.rate:.3g}; {warmup}, evaluation and checkpoint every {interval}'
     )

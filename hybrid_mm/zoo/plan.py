@@ -3,10 +3,13 @@
 import math
 from dataclasses import dataclass
 
+from hybrid_mm.errors import UserError
 from hybrid_mm.zoo.splits import UserData
 
 SCRATCH = 3
 """How many times as long a training from random weights is."""
+LONGEST = 10_000_000
+"""Iterations; no training is longer."""
 
 
 @dataclass
@@ -17,9 +20,11 @@ class Plan:
         scale: (long, short) side that images are resized to.
         crop: (height, width) of training crops (label maps).
         batch: Images per step.
-        steps: Iterations (label maps) or epochs (COCO).
+        steps: Length in epochs or iterations.
         rate: Learning rate.
         rule: How the length was chosen, for the comment in the config.
+        by_epoch: Whether the length counts epochs (boxes, unless iterations were asked for).
+        iterations: Length in iterations.
     """
 
     scale: tuple[int, int]
@@ -28,6 +33,8 @@ class Plan:
     steps: int
     rate: float
     rule: str = ''
+    by_epoch: bool = False
+    iterations: int = 0
 
 
 def _round(value: float, step: int = 32) -> int:
@@ -39,6 +46,8 @@ def make_plan(
     batch: int | None = None,
     scale: tuple[int, int] | None = None,
     pretrained: bool = True,
+    iterations: int | None = None,
+    epochs: int | None = None,
 ) -> Plan:
     """Choose input size, length and learning rate.
 
@@ -49,6 +58,12 @@ def make_plan(
         pretrained: Whether the backbone starts from weights. From random ones, training is three
             times as long, as "Rethinking ImageNet Pre-training" (arXiv 1811.08883) finds that it
             must be on COCO.
+        iterations: Length; chosen from the data if this and ``epochs`` are None.
+        epochs: Length; for label maps, whose runs count iterations, as many as see the images so
+            often.
+
+    Raises:
+        UserError: The length is no sensible one.
     """
     times = 1 if pretrained else SCRATCH
     longer = '' if pretrained else f'; {SCRATCH} times that from random weights'
@@ -66,6 +81,10 @@ def make_plan(
             f'epochs{longer}'
         )
         crop = None
+        if epochs is not None:
+            steps = epochs
+        by_epoch = iterations is None
+        total = steps * math.ceil(count / batch) if by_epoch else iterations
     else:
         batch = batch or 4
         if scale is None:
@@ -77,4 +96,12 @@ def make_plan(
         steps = times * max(4_000, math.ceil(100 * count / batch / 1000) * 1000)
         steps = min(160_000, steps)
         rule = f'100 epochs, but at least 4,000 steps{longer}; at most 160,000 steps'
-    return Plan(scale, crop, batch, steps, 1e-4 * math.sqrt(batch / 16), rule)
+        by_epoch = False
+        total = math.ceil(epochs * count / batch) if epochs is not None else iterations or steps
+    if iterations is not None or epochs is not None:
+        asked = f'--iterations {iterations}' if epochs is None else f'--epochs {epochs}'
+        rule = f'{asked}, as asked for'
+        if total > LONGEST:
+            raise UserError(f'{asked} are {total:,} iterations; expected at most {LONGEST:,}')
+    rate = 1e-4 * math.sqrt(batch / 16)
+    return Plan(scale, crop, batch, steps if by_epoch else total, rate, rule, by_epoch, total)

@@ -16,7 +16,7 @@ def read_data(
     val: Sequence[str] | None = None,
     holdout: float | None = None,
     classes: Sequence[str] | None = None,
-    ignore: int = 255,
+    ignore: int | None = None,
     empty_classes: str | None = None,
 ) -> UserData:
     """Find the splits, classes and image sizes of a data set in a known layout.
@@ -28,7 +28,8 @@ def read_data(
         val: The same of the validation split.
         holdout: Share of the training images to validate on, if there is no validation split.
         classes: Names of the classes; read from the annotations or ``classes.txt`` if None.
-        ignore: Label of pixels to leave out (label maps).
+        ignore: Label of pixels to leave out (label maps); if None the one whose name says so, as
+            'unlabelled', else 255.
         empty_classes: 'drop' or 'keep' categories without a box in training; an error if None.
 
     Raises:

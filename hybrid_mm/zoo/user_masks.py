@@ -2,17 +2,25 @@
 
 import os
 import random
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from hybrid_mm.data.images import IMAGE_SUFFIXES
-from hybrid_mm.data.sample_check import PICTURES, Colours, files_below, one_label, read_pair
+from hybrid_mm.data.sample_check import PICTURES, Colours, files_below, read_pair
 from hybrid_mm.errors import UserError, printable, shorten, warn
 from hybrid_mm.run.console import track
-from hybrid_mm.zoo.splits import SPLITS, Split, UserData, check_splits, held_out, median_size
+from hybrid_mm.zoo.mask_classes import mask_classes
+from hybrid_mm.zoo.splits import (
+    SPLITS,
+    Split,
+    UserData,
+    check_splits,
+    held_out,
+    median_size,
+    sampled_depth,
+)
 
 MASK_FOLDERS = ('annotations', 'masks', 'labels', 'segmentations', 'mask', 'label', 'annotation')
 MASK_SUFFIXES = ('.png', '.bmp', '.tif', '.tiff')
@@ -43,7 +51,7 @@ def read_masks(
     given: dict[str, Sequence[str]],
     holdout: float | None,
     classes: Sequence[str] | None,
-    ignore: int,
+    ignore: int | None,
 ) -> UserData:
     """Read a data set of images with label maps.
 
@@ -52,7 +60,7 @@ def read_masks(
         given: (label maps, images), relative to it, of the splits that the user named.
         holdout: See :func:`~hybrid_mm.zoo.user_data.read_data`.
         classes: Names of the classes, or None to read them from ``classes.txt``.
-        ignore: Label of pixels to leave out.
+        ignore: Label of pixels to leave out; see :func:`~hybrid_mm.zoo.mask_classes.mask_classes`.
 
     Raises:
         UserError: A split is missing, or its label maps are not valid.
@@ -104,9 +112,19 @@ def read_masks(
         warn(f'{len(every)} label maps; labels and sizes are those of {SAMPLE} of them')
         every = random.Random(0).sample(every, SAMPLE)
     labels, sizes = _labels(every)
-    names = _mask_classes(folder, classes, labels, ignore)
-    size = median_size(sizes)
-    return UserData(folder.resolve(), 'masks', names, splits, size, suffixes=suffix, ignore=ignore)
+    found_classes = mask_classes(folder, classes, labels, ignore)
+    return UserData(
+        folder.resolve(),
+        'masks',
+        found_classes.names,
+        splits,
+        median_size(sizes),
+        suffixes=suffix,
+        ignore=found_classes.ignore,
+        shifted=found_classes.shifted,
+        note=found_classes.note,
+        depth=sampled_depth([image for image, _ in pairs['train']]),
+    )
 
 
 def _check_apart(folders: Sequence[Path]) -> None:
@@ -194,58 +212,3 @@ def _labels(pairs: Sequence[tuple[Path, Path]]) -> tuple[dict[int, Path], list[t
     if colours.problem:
         warn(colours.problem)
     return labels, sizes
-
-
-def _names(folder: Path) -> list[str] | None:
-    """Names of the classes in ``classes.txt`` or ``labels.txt``, or None."""
-    for file in (folder / 'classes.txt', folder / 'labels.txt'):
-        if file.is_file():
-            try:
-                lines = [line.strip() for line in file.read_text('utf-8-sig').splitlines()]
-            except UnicodeDecodeError as error:
-                raise UserError(f'{file} is no text in UTF-8: {error}') from error
-            names = [line for line in lines if line]
-            if not names:
-                raise UserError(f'{file} is empty; expected a class in each line')
-            return names
-    return None
-
-
-def _mask_classes(
-    folder: Path, given: Sequence[str] | None, labels: dict[int, Path], ignore: int
-) -> list[str]:
-    found = sorted(label for label in labels if label != ignore)
-    shown = shorten([str(label) for label in found], 12)
-    if not found:
-        raise UserError(f'the label maps of {folder} hold nothing but {ignore}, which is ignored')
-    names = _names(folder) if given is None else given
-    ignored = ignore if ignore in labels else None
-    if ignored is not None or names:
-        problem = one_label(set(found), ignored, len(names) if names else 2)
-        if problem and ignored is not None:
-            raise UserError(f'the label maps of {folder} hold {problem} (e.g. {labels[ignored]})')
-    if names is not None:
-        twice = [name for name, count in Counter(names).items() if count > 1]
-        if twice or '' in names:
-            raise UserError(f'classes are listed twice or empty: {shorten(twice) or repr("")}')
-        wrong = [label for label in found if label >= len(names)]
-        if wrong:
-            raise UserError(
-                f'{labels[wrong[0]]} has the label {wrong[0]}; {len(names)} classes allow 0 to '
-                f'{len(names) - 1} and {ignore} (--ignore-index); labels found: {shown}'
-            )
-        absent = [name for label, name in enumerate(names) if label not in found]
-        if absent:
-            warn(f'no label map has {shorten(absent, 12)}; nothing trains these classes')
-        return list(names)
-    gaps = [label for label in range(found[-1]) if label not in found]
-    if gaps and len(gaps) > len(found):
-        raise UserError(
-            f'label maps of {folder} have the values {shown} (e.g. {labels[found[-1]]}); expected '
-            f'0, 1, 2, ... and {ignore} for ignored pixels: renumber them, or name all classes in '
-            f'{folder / "classes.txt"}, one a line'
-        )
-    warn(
-        f'no names of classes ({folder / "classes.txt"}, one a line): class_0 to class_{found[-1]}'
-    )
-    return [f'class_{label}' for label in range(found[-1] + 1)]

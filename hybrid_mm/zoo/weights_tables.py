@@ -9,10 +9,10 @@ from hybrid_mm.zoo.recipe_tables import table
 from hybrid_mm.zoo.weights_commands import accuracy, megabytes
 
 CASES = {
-    'automatic': 'downloaded at the first use',
-    'manual': 'published, to be fetched by hand: put it to `checkpoints/NAME.pth`',
-    'ours to train': 'not published; a config of ours trains them',
-    'unpublished': 'not published, and no config of ours trains them',
+    'automatic': 'downloaded when first needed',
+    'manual': 'published, but has to be downloaded by hand to `checkpoints/NAME.pth`',
+    'ours to train': 'not published; one of our configs trains them',
+    'unpublished': 'not published, and none of our configs trains them',
 }
 
 Link = Callable[[str], str]
@@ -35,7 +35,7 @@ def of_tree(weights: Iterable[Weights], users: Mapping[str, int], link: Link) ->
         users: Number of configs that start from them, by name.
         link: Link to the config that trains weights.
     """
-    head = ['hybrid_mm://', 'Case', 'File', 'MB', 'Accuracy', 'Licence', 'Used by', 'Trained by']
+    head = ['hybrid_mm://', 'Case', *_DETAILS, 'Used by', 'Trained by']
     rows = [
         [
             f'`{w.name}`',
@@ -49,18 +49,46 @@ def of_tree(weights: Iterable[Weights], users: Mapping[str, int], link: Link) ->
     return _filled(head, rows)
 
 
+def of_page(weights: Iterable[Weights], link: Callable[[str, str], str]) -> str:
+    """For the page of a paper: a table of the files, and what nobody published.
+
+    Args:
+        weights: The weights.
+        link: Link to the config that trains weights, with the text that is given.
+    """
+    rows, absent = [], []
+    for w in weights:
+        file, size, checksum, _, licence = _details(w)
+        name = f'`{w.name}`'
+        if file:
+            by_hand = ', download it yourself' * (w.case == 'manual')
+            rows.append([name, file + by_hand, size, checksum, licence])
+        else:
+            absent.append(link(w.trained_by, name) if w.trained_by else name)
+    head = ['Weights', 'File', 'MB', 'SHA-256', 'Licence']
+    text = _filled(head, rows) if rows else ''
+    if absent:
+        text += '\n' * bool(rows) + 'Not published, with the configs that train them: '
+        text += ', '.join(absent) + '.\n'
+    return text
+
+
 def _filled(head: list[str], rows: list[list[str]]) -> str:
     """A table of the columns in which something stands."""
     kept = [column for column in range(len(head)) if any(row[column] for row in rows)]
     return table([head[i] for i in kept], [[row[i] for i in kept] for row in rows])
 
 
+_DETAILS = ('File', 'MB', 'SHA-256', 'Accuracy', 'Licence')
+
+
 def _details(weights: Weights) -> list[str]:
-    """Cells of file, size, accuracy and licence."""
+    """Cells of file, size, beginning of the checksum, accuracy and licence."""
     first = weights.files[0] if weights.files else None
     return [
         file_link(weights),
         megabytes(first.size) if first else '',
+        f'`{first.sha256[:8]}`' if first and first.sha256 else '',
         accuracy(weights.metrics),
         _cell(first.licence) if first else '',
     ]
@@ -85,7 +113,7 @@ def overview(known: Mapping[str, Weights], link: Link, tree: Link) -> str:
             [[case, text, *(count[case] for count in counts)] for case, text in CASES.items()],
         )
     ]
-    head = ['hybrid_mm://', 'Tree', 'Case', 'File', 'MB', 'Accuracy', 'Licence']
+    head = ['hybrid_mm://', 'Tree', 'Case', *_DETAILS]
     for title, found in kinds:
         rows = [[f'`{w.name}`', tree(w.tree), w.case, *_details(w)] for w in found]
         parts.append(f'### {title}\n\n' + _filled(head, rows))
@@ -93,7 +121,7 @@ def overview(known: Mapping[str, Weights], link: Link, tree: Link) -> str:
     parts.append(
         '### What is not published\n\n'
         + table(
-            ['hybrid_mm://', 'Why we think so', 'Trained by'],
+            ['hybrid_mm://', 'Evidence', 'Trained by'],
             [
                 [f'`{w.name}`', _cell(w.unpublished), link(w.trained_by) if w.trained_by else '']
                 for w in absent

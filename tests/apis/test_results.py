@@ -133,12 +133,12 @@ def test_objects_as_coco_has_them(tmp_path):
     for entry in entries:
         rle = entry.pop('segmentation')
         assert rle['size'] == [4, 6]
-    common = dict(image_id=3, file_name='sub/a.png')
+    common = dict(image_id=3, file_name='sub/a.png', picture='pictures/sub/a.png')
     assert entries == [
         dict(common, category_id=6, category_name='ibis', bbox=[0, 1, 3, 3], score=0.9),
         dict(common, category_id=0, category_name='cat', bbox=[1.5, 0, 4.5, 2.25], score=0.5),
     ]
-    assert (tmp_path / 'pictures' / 'sub' / 'a.png.png').is_file()
+    assert (tmp_path / 'pictures' / 'sub' / 'a.png').is_file()
     (last,) = written(
         tmp_path / 'b', detection(scores=(0, 0, 0.123456789, 0), masks=False), threshold=0.1
     )
@@ -189,13 +189,15 @@ def test_label_maps(tmp_path, number, highest, dtype):
     labels[1:3, 2:5] = highest
     classes = tuple(f'c{i}' for i in range(number))
     frames = [
-        Segmentation(**shared(classes=classes, frame=f, fps=5.0), label_map=labels)
-        for f in (None, 17)
+        Segmentation(**shared(name=n, classes=classes, frame=f, fps=5.0), label_map=labels)
+        for n, f in (('sub/a.png', None), ('sub/a.avi', 17))
     ]
     entries = written(tmp_path, *frames)
-    names = ['label_maps/sub/a.png.png', 'label_maps/sub/a.png/000017.png']
+    names = ['label_maps/sub/a.png', 'label_maps/sub/a.avi/000017.png']
     assert [e['label_map'] for e in entries] == names
     assert [e.get('frame') for e in entries] == [None, 17]
+    assert entries[0]['picture'] == 'pictures/sub/a.png' and 'video' not in entries[0]
+    assert entries[1]['video'] == 'videos/sub/a.mp4' and 'picture' not in entries[1]
     for entry in entries:
         assert entry['shares'] == {'c0': 0.75, f'c{highest}': 0.25}
         image = cv2.imread(str(tmp_path / entry['label_map']), cv2.IMREAD_UNCHANGED)
@@ -208,6 +210,7 @@ def test_classes_of_an_image(tmp_path):
     (entry,) = written(tmp_path, Classification(**shared(), scores=scores))
     assert entry == dict(
         file_name='sub/a.png',
+        picture='pictures/sub/a.png',
         top5=[
             dict(category_name=n, score=s)
             for n, s in (('dog', 0.3), ('fox', 0.2), ('gnu', 0.15), ('hen', 0.12), ('emu', 0.1))
@@ -280,21 +283,22 @@ def test_inputs_of_one_name_have_files_of_their_own(tmp_path, capsys):
         for name, count in videos:
             for frame in frames(name, count):
                 writer.add(frame)
-        writer.add(image)
-        writer.add(image)
+        for _ in range(3):
+            writer.add(image)
+    assert writer.places == ['predictions.json', 'videos', 'label_maps', 'pictures']
     files = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob('*') if p.is_file()}
     assert files == {
         'predictions.json',
         *('videos/x/a.mp4', 'videos/x/a.mp4.mp4', 'videos/x/a.avi.mp4'),
-        *('pictures/a.png.png', 'pictures/a.png~2.png'),
-        *('label_maps/a.png.png', 'label_maps/a.png~2.png'),
+        *('pictures/a.png', 'pictures/a.png.png', 'pictures/a.png~2.png'),
+        *('label_maps/a.png', 'label_maps/a.png.png', 'label_maps/a.png~2.png'),
         *(f'label_maps/x/a.avi/{i:06d}.png' for i in range(3)),
         *(f'label_maps/x/a.mp4/{i:06d}.png' for i in range(2)),
         'label_maps/x/a~2.avi/000000.png',
     }
     entries = json.loads((tmp_path / 'predictions.json').read_text())
     assert {e['label_map'] for e in entries} == {f for f in files if f.startswith('label_maps')}
-    assert 'pictures/a.png.png is of another input; this one is a.png~2.png' in (
+    assert 'pictures/a.png is of another input; this one is a.png~2.png' in (
         capsys.readouterr().err
     )
     lengths = {}
@@ -304,6 +308,35 @@ def test_inputs_of_one_name_have_files_of_their_own(tmp_path, capsys):
     assert lengths == {'a.mp4': 3, 'a.mp4.mp4': 2, 'a.avi.mp4': 1}
 
 
+def test_files_are_called_as_their_inputs(tmp_path, capsys):
+    """Only the suffix differs, unless two would get one file; in any order."""
+    names = {
+        'x.jpg': 'x.jpg.png',  # two of one stem
+        'x.png': 'x.png.png',
+        'sub/x.JPEG': 'sub/x.png',
+        'y.tar.tiff': 'y.tar.png',
+        'array0': 'array0.png',
+        'photo.v2': 'photo.v2.png',  # not the suffix of an image
+        'deep.jpg': 'deep.jpg.png',  # a folder is called deep.png
+        'deep.png/z.jpg': 'deep.png/z.png',
+    }
+    labels = np.zeros((4, 6), np.int64)
+    found = [Segmentation(**shared(name=name), label_map=labels) for name in names]
+    for order in (found, found[::-1]):
+        out = tmp_path / order[0].name
+        with Writer(Painter(), out) as writer:
+            writer.announce(names)
+            for prediction in order:
+                writer.add(prediction)
+        for entry in json.loads((out / 'predictions.json').read_text()):
+            name = names[entry['file_name']]
+            assert entry['picture'] == f'pictures/{name}' and (out / entry['picture']).is_file()
+            assert (
+                entry['label_map'] == f'label_maps/{name}' and (out / entry['label_map']).is_file()
+            )
+    assert not capsys.readouterr().err
+
+
 @pytest.mark.parametrize('folds', [False, True])
 def test_names_that_differ_by_case_only(tmp_path, monkeypatch, folds):
     """They are one file on the disks of macOS and Windows."""
@@ -311,8 +344,8 @@ def test_names_that_differ_by_case_only(tmp_path, monkeypatch, folds):
         exists = Path.exists
         monkeypatch.setattr(Path, 'exists', lambda p: p.name == 'PREDICTIONS.JSON' or exists(p))
     written(tmp_path, detection(name='A.png'), detection(name='a.png'))
-    second = 'a.png~2.png' if folds else 'a.png.png'
-    assert {p.name for p in (tmp_path / 'pictures').iterdir()} == {'A.png.png', second}
+    second = 'a.png.png' if folds else 'a.png'
+    assert {p.name for p in (tmp_path / 'pictures').iterdir()} == {'A.png', second}
 
 
 def test_results_are_replaced_on_demand_only(tmp_path, capsys):
@@ -329,7 +362,7 @@ def test_results_are_replaced_on_demand_only(tmp_path, capsys):
     entries = written(tmp_path, detection(name='b.png'), force=True)
     assert {e['file_name'] for e in entries} == {'b.png'}
     warned = capsys.readouterr().err
-    assert '1 files of earlier results stay in' in warned and 'pictures/a.png.png' in warned
+    assert '1 files of earlier results stay in' in warned and 'pictures/a.png' in warned
     (tmp_path / 'x').write_text('')
     with pytest.raises(UserError, match='x is a file; expected a folder'):
         written(tmp_path / 'x', detection())
@@ -351,7 +384,7 @@ def test_a_disk_that_is_full(tmp_path, monkeypatch):
 
     with Writer(Painter(), tmp_path) as writer, monkeypatch.context() as patch:
         patch.setattr('mmcv.imwrite', full)
-        with pytest.raises(UserError, match=r'a\.png\.png cannot be written: No space left'):
+        with pytest.raises(UserError, match=r'/a\.png cannot be written: No space left'):
             writer.add(detection())
 
 
@@ -362,18 +395,18 @@ def test_a_result_that_cannot_be_drawn(tmp_path, capsys):
     with Writer(SimpleNamespace(classes=CLASSES, draw=draw), tmp_path) as writer:
         writer.add(detection())
     assert len(json.loads((tmp_path / 'predictions.json').read_text())) == 3
-    assert not cv2.imread(str(tmp_path / 'pictures' / 'sub' / 'a.png.png')).any()  # the image
+    assert not cv2.imread(str(tmp_path / 'pictures' / 'sub' / 'a.png')).any()  # the image
     assert 'sub/a.png cannot be drawn (IndexError: one pixel)' in capsys.readouterr().err
 
 
 def test_annotation_files_that_are_ambiguous(tmp_path):
     path = annotation_file(tmp_path, ['a.png', 'a.png', 'b.png'])
     with Writer(Painter(), tmp_path / 'o', annotations=path) as writer:
-        writer.check_names(['b.png'])
+        writer.announce(['b.png'])
         with pytest.raises(UserError, match=r'several images of .* have the name of a\.png'):
-            writer.check_names(['b.png', 'a.png'])
+            writer.announce(['b.png', 'a.png'])
         with pytest.raises(UserError, match=r'no image of .* have the name of c\.png'):
-            writer.check_names(['c.png'])
+            writer.announce(['c.png'])
     data = json.loads(path.read_text())
     data['categories'].append(dict(id=1, name='cat'))
     path.write_text(json.dumps(data))

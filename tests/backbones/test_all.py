@@ -1,25 +1,19 @@
-"""The contract that every backbone keeps. A new backbone adds one line to ``CASES``."""
+"""The contract that every backbone keeps. A new backbone adds one line to ``CASES``.
+
+The checks themselves are in ``hybrid_mm.testing``; here is which networks are checked, and what is
+known about them.
+"""
 
 import copy
 import inspect
-import itertools
-import re
 
 import pytest
 import torch
-from mmengine.registry import MODELS as ROOT
-from torch import nn
-from torch._subclasses import FakeTensorMode
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 import hybrid_mm.registry  # noqa: F401
-from hybrid_mm.backbones import BaseBackbone, RepLKNet
-from hybrid_mm.backbones.frames.convnext import ConvNeXtFrame
-from hybrid_mm.checkpoints import check_weights
-from hybrid_mm.layers import DropPath
+from hybrid_mm.backbones import BaseBackbone
 from hybrid_mm.registry import MODELS
+from hybrid_mm.testing import BACKBONE_CHECKS, Expected, check_backbone
 
 _VAN = dict(
     type='hybrid_mm.VAN',
@@ -325,7 +319,6 @@ CASES = {
         arch=dict(_BOT, act='silu', gate=dict(kind='eca', place='mid')),
     ),
 }
-SIZES = [(32, 32), (97, 131), (200, 333), (33, 47)]
 STRIDES = (4, 8, 16, 32, 64)
 
 
@@ -347,25 +340,9 @@ def marked(name, cfg):
     return pytest.param(name, id=name, marks=pytest.mark.part_of(f'network:{class_of(cfg)}'))
 
 
-@pytest.fixture(params=[marked(name, cfg) for name, cfg in CASES.items()])
-def cfg(request):
-    return copy.deepcopy(CASES[request.param])
-
-
 def build(cfg, **kwargs):
     torch.manual_seed(0)
     return MODELS.build({**cfg, **kwargs})
-
-
-@torch.no_grad()
-def drawn(model):
-    """All parameters and buffers random: nothing is zero or one."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.is_floating_point():
-            tensor.uniform_(0.1, 2)
-        else:
-            tensor.random_(2, 99)
-    return model
 
 
 def stages_of(cfg):
@@ -392,83 +369,6 @@ def test_every_registered_backbone_has_a_case():
     classes = {n: c for n, c in MODELS.module_dict.items() if inspect.isclass(c)}
     names = {n for n, c in classes.items() if issubclass(c, BaseBackbone)}
     assert names == {class_of(case) for case in CASES.values()}
-
-
-def test_foreign_registries_find_it_without_imports(cfg):
-    for scope in ('mmdet', 'mmseg', 'mmpretrain'):
-        registry = __import__(f'{scope}.registry', fromlist=['MODELS']).MODELS
-        assert isinstance(registry.build(cfg), BaseBackbone)
-    assert isinstance(ROOT.build(cfg), BaseBackbone)
-
-
-def test_any_size(cfg):
-    model = build(cfg, drop_path_rate=0.2)
-    assert model.out_indices == tuple(range(min(4, stages_of(cfg))))
-    assert model.map_strides == strides(cfg)
-    for size, training in itertools.product(SIZES, (True, False)):
-        maps = model.train(training)(torch.rand(2, 3, *size))
-        expected = strides(cfg)[: len(maps)]
-        for stride, channels, out in zip(expected, model.out_channels, maps, strict=True):
-            assert out.shape == (2, channels, *(rows(cfg, value, stride) for value in size)), size
-            assert out.isfinite().all(), size
-            assert out.is_contiguous(), size  # mmcv's RoIAlign reads memory as NCHW
-
-
-def test_float64_is_deterministic_in_eval(cfg):
-    model = build(cfg, drop_path_rate=0.5).double().eval()
-    x = torch.rand(1, 3, 64, 96, dtype=torch.float64)
-    for a, b in zip(model(x), model(x), strict=True):
-        assert a.dtype == torch.float64
-        assert torch.equal(a, b)
-
-
-def test_gradient_is_the_derivative(cfg):
-    """Batch 1 in eval mode is where strides can lead torch's CPU batch norm astray."""
-    model = build(cfg).double().eval()
-    for batch in (1, 2):
-        x = torch.rand(batch, 3, 40, 56, dtype=torch.float64, requires_grad=True)
-        maps = model(x)
-        dys = [torch.randn_like(m) for m in maps]
-        (grad,) = torch.autograd.grad(maps, x, dys)
-
-        @torch.no_grad()
-        def value(z, dys=dys):
-            return sum((m * dy).sum() for m, dy in zip(model(z), dys, strict=True))
-
-        u = torch.randn_like(x)
-        # a larger step meets kinks of ReLU
-        difference = (value(x + 1e-7 * u) - value(x - 1e-7 * u)) / 2e-7
-        assert difference.item() == pytest.approx((grad * u).sum().item(), rel=1e-5), batch
-
-
-def test_autocast(cfg):
-    # statistics of a few pixels magnify rounding: a plain ResNet would miss the bound by far
-    model = build(cfg, norm_eval=True).train()
-    x = torch.rand(2, 3, 64, 64)
-    with torch.no_grad():
-        reference = model(x)
-    for dtype in (torch.bfloat16, torch.float16):
-        model.zero_grad()
-        with torch.autocast('cpu', dtype=dtype):
-            maps = model(x)
-        sum(m.float().pow(2).mean() for m in maps).backward()
-        for low, full in zip(maps, reference, strict=True):
-            assert (low.float() - full).norm() <= 0.05 * full.norm(), dtype
-        assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-
-
-def test_checkpointing_gives_the_same_gradients_and_statistics(cfg):
-    plain, saving = build(cfg, drop_path_rate=0.3), build(cfg, drop_path_rate=0.3, with_cp=True)
-    x = torch.rand(2, 3, 64, 64)
-    for model in (plain, saving):
-        model.double().train()
-        torch.manual_seed(1)
-        sum(m.pow(2).mean() for m in model(x.double())).backward()
-    assert any(p.grad.abs().max() > 0 for p in plain.parameters())
-    for (name, a), b in zip(plain.named_parameters(), saving.parameters(), strict=True):
-        torch.testing.assert_close(a.grad, b.grad, msg=name, rtol=1e-9, atol=1e-12)
-    for (name, a), b in zip(plain.named_buffers(), saving.buffers(), strict=True):
-        assert torch.equal(a, b), name
 
 
 def rates_by_block(model, rate):
@@ -499,114 +399,77 @@ def rates_by_block(model, rate):
 
 
 # what a block has beside its branches
-NEVER_DROPPED = re.compile(
+NEVER_DROPPED = (
     r'\.(shortcut|skip)\.'
     r'|\.residual\.'  # detectron2's convolutional blocks of ViTDet
     r'|\.downsample\.attn\.'  # shrinking layers of LeViT, and of QnA: drop path on their MLP only
     r'|blocks\.\d+\.proj\.'  # MViTv2's shortcut to another width
 )
-IN_FRONT = re.compile(r'\.downsample\.(norm1|gamma1)|stages\.\d\.blocks\.\d\.norm[12]\.')
+IN_FRONT = r'\.downsample\.(norm1|gamma1)|stages\.\d\.blocks\.\d\.norm[12]\.'
 """Norms that such a part may see, of MViTv2 and QnA."""
 
 
-def test_drop_path(cfg, monkeypatch):
-    """Every residual branch is dropped, and only these, at the published rate."""
-    model = build(cfg, drop_path_rate=0.3).train()
-    used = {}
-
-    def drop(self, x):
-        used.setdefault(id(self), x.shape)
-        return x * 0
-
-    monkeypatch.setattr(DropPath, 'forward', drop)
-    maps = model(torch.rand(2, 3, 64, 64))
-    sum((m * torch.randn_like(m)).sum() for m in maps).backward()
-
-    expected = rates_by_block(model, 0.3)
-    found = {}
-    for name, module in model.named_modules():
-        if isinstance(module, DropPath):
-            assert id(module) in used, f'{name} is not used'
-            owners = [block for block in expected if name.startswith(f'{block}.')]
-            assert len(owners) == 1, name
-            found.setdefault(owners[0], set()).add(round(module.rate, 9))
-    assert found == {name: {round(rate, 9)} for name, rate in expected.items()}
-
-    moved = {n for n, p in model.named_parameters() if p.grad is not None and p.grad.any()}
-    for block in expected:
-        own = [n for n, _ in model.named_parameters() if n.startswith(f'{block}.')]
-        kept = [n for n in own if NEVER_DROPPED.search(n)]
-        parts = {}
-        for name in kept:
-            parts.setdefault(NEVER_DROPPED.search(name)[0], set()).add(name)
-        assert all(part & moved for part in parts.values()), f'{block} is dropped with its shortcut'
-        dropped = set(own) - set(kept)
-        if kept and type(model).__name__ in ('MViTv2', 'QnAViT'):
-            dropped = {n for n in dropped if not IN_FRONT.search(n)}
-        assert not dropped & moved, f'{block} has a branch without drop path'
-    if cfg.get('arch', {}).get('shortcut', True):  # else nothing is left
-        first = 'stages.0.embed' if isinstance(model.stem, nn.Identity) else 'stem'
-        assert any(name.startswith(first) for name in moved)
+def expected(cfg):
+    """What is known about a case."""
+    return Expected(
+        stages=stages_of(cfg),
+        strides=strides(cfg),
+        rows=lambda pixels, stride: rows(cfg, pixels, stride),
+        drop_path_rates=rates_by_block,
+        kept=NEVER_DROPPED,
+        before_kept=IN_FRONT if class_of(cfg) in ('MViTv2', 'QnAViT') else None,
+        shortcuts=cfg.get('arch', {}).get('shortcut', True),
+    )
 
 
-def test_out_indices(cfg):
-    last = stages_of(cfg) - 1
-    x = torch.rand(1, 3, 64, 64)
-    with torch.no_grad():
-        expected = build(cfg, out_indices=tuple(range(last + 1))).eval()(x)
-        for wanted in ((0,), (last,), (1, last), 2, (-1,)):
-            model = build(cfg, out_indices=wanted).eval()
-            maps = model(x)
-            wanted = (wanted,) if isinstance(wanted, int) else wanted
-            assert len(maps) == len(wanted) == len(model.out_channels)
-            for i, channels, out in zip(wanted, model.out_channels, maps, strict=True):
-                assert out.shape[1] == channels
-                assert torch.equal(out, expected[i]), wanted
+def once_per_class(*long):
+    """All cases; slow are those whose class has had one before, unless it had other operators.
+
+    Args:
+        long: More that are slow.
+    """
+    seen, found = set(), []
+    for name, case in CASES.items():
+        known = class_of(case) in seen and name not in ('san-patchwise', 'hornet-gf', 'vitdet')
+        part = pytest.mark.part_of(f'network:{class_of(case)}')
+        slow = [pytest.mark.slow] * (known or name in long)
+        found.append(pytest.param(name, id=name, marks=[part, *slow]))
+        seen.add(class_of(case))
+    return found
 
 
-def test_bad_out_indices(cfg):
-    n = stages_of(cfg)
-    for bad in ('0', 1.5, True, None, ((0,),), (0, '1'), (False,), {0: 1}):
-        with pytest.raises(ValueError, match=r'out_indices must be one integer or a sequence'):
-            build(cfg, out_indices=bad)
-    for bad in ((n,), (0, 0), (n - 1, -1), (-n - 1,)):
-        with pytest.raises(ValueError, match=rf'out_indices must be distinct stages in 0..{n - 1}'):
-            build(cfg, out_indices=bad)
+ONCE = {
+    'every_parameter_has_a_gradient': (),
+    'weights_of_stages_that_are_not_there': (),
+    # tracing takes 4 to 6 seconds of each of these, 1 to 3 of the others
+    'compile_training': ('maxvit', 'quadratic-resnet', 'qna', 'san-pairwise'),
+}
+"""Checks that run once per class, and the cases in which they are slow."""
+# one of every way to compute that differs in eval; in training all networks compile
+COMPILED = ('van-lska-k35', 'nat', 'levit', 'hornet-gf')
+SLOW = {'compile_eval': COMPILED, 'export': ()}
+"""Checks that are slow but for a few cases."""
 
 
-@pytest.mark.parametrize('frozen', [-1, 0, 1, 'all but the last'])
-def test_frozen_stages(cfg, frozen):
-    number = stages_of(cfg)
-    frozen = number - 1 if isinstance(frozen, str) else frozen
-    model = build(cfg, frozen_stages=frozen, out_indices=tuple(range(number)))
-    assert model.eval() is model
-    assert model.train() is model
-    before = copy.deepcopy(model.state_dict())
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
-    sum(m.pow(2).mean() for m in model(torch.rand(2, 3, 64, 64))).backward()
-    optimizer.step()
-    after = model.state_dict()
-    changed = {k for k in after if not torch.equal(before[k], after[k])}
-    assert changed
-    stages = {int(k.split('.')[1]) for k in changed if k.startswith('stages.')}
-    assert stages == set(range(max(frozen, 0), number))
-    if frozen >= 0:
-        stem = 'stages.0.embed' if isinstance(model.stem, nn.Identity) else 'stem'
-        assert not any(k.startswith(stem) for k in changed)
+def items():
+    """Every check of every case; the slowest are the last checks."""
+    for check in BACKBONE_CHECKS:
+        if check in ONCE:
+            cases = once_per_class(*ONCE[check])
+        else:
+            cases = [marked(name, cfg) for name, cfg in CASES.items()]
+        for case in cases:
+            (name,) = case.values
+            slow = [pytest.mark.slow] * (check in SLOW and name not in SLOW[check])
+            yield pytest.param(check, name, id=f'{check}-{name}', marks=[*case.marks, *slow])
 
 
-def test_bad_frozen_stages(cfg):
-    number = stages_of(cfg)
-    for bad in (number + 1, -2):
-        with pytest.raises(ValueError, match=rf'frozen_stages must lie in -1..{number}'):
-            build(cfg, frozen_stages=bad)
-
-
-def test_norm_eval(cfg):
-    model = build(cfg, norm_eval=True).train()
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
-    assert all(not m.training for m in norms)
-    assert model.training
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(('check', 'name'), [*items()])
+def test_contract(check, name):
+    cfg = copy.deepcopy(CASES[name])
+    report = check_backbone(cfg.pop('type'), only=check, expected=expected(CASES[name]), **cfg)
+    assert not report.skipped()
 
 
 def test_unknown_arch_names_the_nearest():
@@ -616,19 +479,6 @@ def test_unknown_arch_names_the_nearest():
         MODELS.build(dict(type='VAN', arch=dict(embed_dims=[8], depths=[1], width=3)))
     with pytest.raises(ValueError, match='one entry per stage'):
         MODELS.build(dict(type='VAN', arch=dict(embed_dims=[8, 9], depths=[1], mlp_ratios=[1])))
-
-
-def test_layer_depths_grow_from_input_to_output(cfg):
-    model = build(cfg)
-    if isinstance(model, ConvNeXtFrame | RepLKNet):
-        pytest.skip('counts layers as its authors do, see tests/engine/test_layer_decay.py')
-    ids = [
-        model.get_layer_depth(f'backbone.{n}', 'backbone.')[0] for n, _ in model.named_parameters()
-    ]
-    total = model.get_layer_depth('neck.conv.weight', 'backbone.')
-    assert total == (sum(model.depths) + 1, sum(model.depths) + 2)
-    assert ids == sorted(ids)
-    assert set(ids) == set(range(sum(model.depths[: len(model.stages)]) + 1))
 
 
 # layers of the decay, counted by hand: depths are 1, 2, 1 and 1 if nothing else is said
@@ -682,206 +532,3 @@ def test_layers_of_the_decay_counted_by_hand(name):
     for key, layer in LAYERS[name].items():
         assert key in names
         assert model.get_layer_depth(f'backbone.{key}', 'backbone.')[0] == layer, key
-
-
-def test_pretrained_round_trip(cfg, tmp_path):
-    source = drawn(build(cfg))
-    torch.save(
-        {
-            'state_dict': {f'backbone.{k}': v for k, v in source.state_dict().items()}
-            | {'decode_head.weight': torch.zeros(1)}
-        },
-        tmp_path / 'full.pth',
-    )
-    torch.save(source.state_dict(), tmp_path / 'plain.pth')
-    for name in ('full.pth', 'plain.pth'):
-        target = MODELS.build(
-            {**cfg, 'init_cfg': dict(type='Pretrained', checkpoint=str(tmp_path / name))}
-        )
-        target.init_weights()
-        found = target.state_dict()
-        for key, value in source.state_dict().items():
-            assert torch.equal(found[key], value), key
-    state = source.state_dict()
-    key = next(
-        k
-        for k, v in state.items()
-        if v.ndim > 1 and v.shape[0] != v.shape[1] and k.endswith('.weight')
-    )
-    shape = state[key].transpose(0, 1).shape  # as many elements
-    with pytest.raises(ValueError, match=rf'1 of another shape: {re.escape(key)} '):
-        target.load_strictly({**state, key: torch.rand(shape)}, 'a test')
-
-
-def test_pretrained_of_another_model_fails(cfg, tmp_path):
-    torch.save({'layer1.0.conv1.weight': torch.zeros(2)}, tmp_path / 'resnet.pth')
-    model = build(cfg, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'resnet.pth')))
-    with pytest.raises(ValueError, match=r'resnet.pth does not fit .*layer1.0.conv1'):
-        model.init_weights()
-    model = build(cfg, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'none.pth')))
-    with pytest.raises(FileNotFoundError, match=r'pre-trained weights not found.*init_cfg'):
-        model.init_weights()
-
-
-class FakesFit(TorchDispatchMode):
-    """Compares what our operators return with what they announce to compilers."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        found = func(*args, **kwargs or {})
-        if func.namespace == 'hybrid_mm':
-            with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-                fakes = tree_map_only(torch.Tensor, mode.from_tensor, (args, kwargs or {}))
-                announced = func(*fakes[0], **fakes[1])
-            pairs = zip(tree_leaves(found), tree_leaves(announced), strict=True)
-            for i, (a, b) in enumerate(pairs):
-                assert (a.shape, a.dtype) == (b.shape, b.dtype), f'{func}, output {i}'
-                strides = [
-                    [n for n, size in zip(x.stride(), x.shape, strict=True) if size > 1]
-                    for x in (a, b)
-                ]
-                assert strides[0] == strides[1], f'{func}, output {i} of {tuple(a.shape)}'
-        return found
-
-
-def test_operators_return_what_they_announce(cfg):
-    """Shapes, types and strides; a compiled graph relies on them."""
-    model = build(cfg).train()
-    with FakesFit():
-        maps = model(torch.rand(2, 3, 97, 131))
-        sum(m.pow(2).mean() for m in maps).backward()
-
-
-class Operators(TorchDispatchMode):
-    """Names of the operators that run."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = set()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.names.add(func._schema.name)
-        return func(*args, **kwargs or {})
-
-
-def test_formulation_of_exporters(cfg, monkeypatch):
-    """It is exact, and has none of what exporters do not know."""
-    model = build(cfg).eval()
-    x = torch.rand(1, 3, 97, 131)
-    with torch.no_grad():
-        expected = model(x)
-        monkeypatch.setattr(torch.compiler, '_is_exporting_flag', True)
-        with Operators() as operators:
-            found = model(x)
-    for a, b in zip(found, expected, strict=True):
-        assert (a - b).abs().max() <= 1e-5 * b.abs().max()
-    strange = ('hybrid_mm::', 'torchvision::', 'aten::_fft', 'aten::view_as_complex')
-    assert not [name for name in operators.names if name.startswith(strange)]
-
-
-# the slowest at the end
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_compile_without_graph_breaks(cfg):
-    check_compilation_in_eval(cfg)
-
-
-# one of every way to compute that differs in eval; in training all networks compile
-@pytest.mark.parametrize(
-    'name', [marked(name, CASES[name]) for name in ('van-lska-k35', 'nat', 'levit', 'hornet-gf')]
-)
-def test_some_compile_in_eval(name):
-    check_compilation_in_eval(CASES[name])
-
-
-def check_compilation_in_eval(cfg):
-    model = build(cfg).eval()
-    x = torch.rand(1, 3, 64, 96)
-    with torch.no_grad():
-        # a graph break is an error with fullgraph=True
-        compiled = torch.compile(model, fullgraph=True, backend='eager')
-        for a, b in zip(compiled(x), model(x), strict=True):
-            torch.testing.assert_close(a, b)
-    torch._dynamo.reset()
-
-
-def once_per_class(*long):
-    """All cases; slow are those whose class has had one before, unless it had other operators.
-
-    Args:
-        long: More that are slow.
-    """
-    seen, found = set(), []
-    for name, case in CASES.items():
-        known = class_of(case) in seen and name not in ('san-patchwise', 'hornet-gf', 'vitdet')
-        part = pytest.mark.part_of(f'network:{class_of(case)}')
-        slow = [pytest.mark.slow] * (known or name in long)
-        found.append(pytest.param(name, id=name, marks=[part, *slow]))
-        seen.add(class_of(case))
-    return found
-
-
-def subsets(cfg):
-    """Some choices of stages, the default among them."""
-    last = stages_of(cfg) - 1
-    return [None, (0,), (last,), (0, 2), (last - 1,)]
-
-
-@pytest.mark.parametrize('name', once_per_class())
-def test_every_parameter_has_a_gradient(name):
-    """Whatever is returned: distributed training waits for all of them."""
-    cfg = CASES[name]
-    for wanted in subsets(cfg):
-        model = build(cfg, **({} if wanted is None else dict(out_indices=wanted))).train()
-        sum(m.sin().sum() for m in model(torch.rand(2, 3, 64, 64))).backward()
-        silent = [name for name, p in model.named_parameters() if p.grad is None]
-        assert not silent, wanted
-
-
-@pytest.mark.parametrize('name', once_per_class())
-def test_weights_of_stages_that_are_not_there(name):
-    """They are left out of a file, in each way to load one; nothing else may be missing."""
-    cfg = CASES[name]
-    last = stages_of(cfg) - 1
-    whole = drawn(build(cfg, out_indices=tuple(range(last + 1))))
-    for wanted in ((0,), (0, last - 1)):
-        model = build(cfg, out_indices=wanted)
-        assert len(model.stages) == wanted[-1] + 1
-        assert list(model.depths) == list(whole.depths)
-        own, full = model.state_dict(), whole.state_dict()
-        assert all(k in own or model.leaves_out(k) for k in full)  # norms of other maps as well
-        model.load_state_dict(full)
-        detector = nn.ModuleDict(dict(backbone=build(cfg, out_indices=wanted)))
-        prefixed = {f'backbone.{key}': value for key, value in full.items()}
-        for state in (prefixed, check_weights(detector, dict(state_dict=prefixed), 'a test')):
-            detector.load_state_dict(state)
-        strict = build(cfg, out_indices=wanted)
-        strict.load_strictly(full, 'a test')
-        for loaded in (model, detector['backbone'], strict):
-            for key, value in loaded.state_dict().items():
-                assert torch.equal(value, full[key]), key
-        strict.load_strictly(own, 'a test')  # what such a network saves
-        key = f'stages.{last + 1}.blocks.0.weight'
-        with pytest.raises(RuntimeError, match=re.escape(key)):
-            model.load_state_dict({**full, key: torch.rand(1)})
-        with pytest.raises(ValueError, match='missing'):
-            whole.load_strictly(own, 'a test')
-
-
-@pytest.mark.timeout(300)
-# tracing takes 4 to 6 seconds of each of these, 1 to 3 of the others
-@pytest.mark.parametrize(
-    'name', once_per_class('maxvit', 'quadratic-resnet', 'qna', 'san-pairwise')
-)
-def test_training_compiles_without_graph_breaks(name):
-    model = build(CASES[name]).train()
-    compiled = torch.compile(model, fullgraph=True, backend='eager')
-    x = torch.rand(2, 3, 64, 96)
-    maps = [network(x) for network in (compiled, model)]
-    for a, b in zip(*maps, strict=True):
-        # another choice among exact algorithms, magnified by batch norms of few pixels
-        assert (a - b).norm() <= 1e-3 * b.norm()
-    sum(m.pow(2).mean() for m in maps[0]).backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-    torch._dynamo.reset()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from hybrid_mm import apis
+from hybrid_mm.commands import predict
 from hybrid_mm.errors import UserError
 
 CLASSIFICATION = """
@@ -47,7 +48,7 @@ def test_detection(tool, det_config, folder, tmp_path, work_dir_of):
     status, err = tool('predict', det_config, checkpoint, folder, *flags)
     assert status == 1
     assert 'skipped' in err and 'broken.png' in err and '1 skipped' in err
-    assert {p.name for p in out.glob('pictures/**/*.png')} == {'a.png.png', 'b.png.png'}
+    assert {p.name for p in out.glob('pictures/**/*.png')} == {'a.png', 'b.png'}
     entries = json.loads((out / 'predictions.json').read_text())
     assert {e['file_name'] for e in entries} == {'a.png', 'sub/b.png'}
     for entry in entries:
@@ -86,7 +87,7 @@ def test_one_image_of_a_classifier(tool, folder, tmp_path):
     (entry,) = json.loads((out / 'predictions.json').read_text())
     scores = [item['score'] for item in entry['top5']]
     assert len(scores) == 5 and scores == sorted(scores, reverse=True)
-    assert (out / 'pictures' / 'a.png.png').is_file()
+    assert (out / 'pictures' / 'a.png').is_file()
 
 
 def test_options_reach_predictor_and_writer(fails, det_config, folder, tmp_path, monkeypatch):
@@ -102,8 +103,8 @@ def test_options_reach_predictor_and_writer(fails, det_config, folder, tmp_path,
 
         return call
 
-    monkeypatch.setattr(apis, 'Predictor', record(apis.Predictor))
-    monkeypatch.setattr(apis, 'Writer', record(apis.Writer, stop=True))
+    monkeypatch.setattr(predict, 'Predictor', record(apis.Predictor))
+    monkeypatch.setattr(predict, 'Writer', record(apis.Writer, stop=True))
     flags = (
         '--device',
         'cpu',

@@ -112,14 +112,14 @@ def test_tables(tmp_path):
     """Links lead to the lines; of a recipe like another only what differs is shown."""
     ledger = write(tmp_path)
     text = recipe_tables.section(ledger)
-    one, two = text.split('### Two')
+    one, two = text.split('## Two')
     assert '| lr | 1e-4 | 1 |' in one
     assert '\n1. [paper table 1](https://arxiv.org/abs/1)\n' in one
     assert '| drop path | 0.1 (a_1)<br>0.2 (*) | 2 |' in one
     assert '\n2. [code a.py L1](https://github.com/a/b/blob/123/a.py#L1)\n' in one
     assert '| amp | no | unverified |' in one
     assert '| ema | no | chosen |' in one
-    assert 'As One, but for:' in two
+    assert 'As One, except for:' in two
     assert 'drop path' not in two
     assert '| amp | float16 | 2 |' in two
     assert f'\n2. [{AMP}](https://github.com/a/b/tree/123/configs/)\n' in two
@@ -127,3 +127,62 @@ def test_tables(tmp_path):
     text = recipe_tables.overview({'x': ledger, 'y': ledger})
     assert '| all | 18 | 4 | 6 | 2 |' in text
     assert '| x | Two | lr | 1 | 2 | a slip |' in text
+
+
+SUMMARY = """
+Sources: {paper: {Paper: https://arxiv.org/abs/1}}
+Recipes:
+  - Name: One
+    Configs: [x-*]
+    Source: paper
+    Official:
+      optimizer: AdamW
+      lr: 1e-4
+      lr_mult: backbone 0.7^(0..13); heads 1
+      drop_path: {x-a*: 0.1, '*': 0.2}
+      layer_scale: none
+      length: {'*_1x': 12 epochs, '*': 36 epochs}
+      train: &train >-
+        RandomFlip(prob=0.5); RandomChoice(RandomChoiceResize(keep_ratio=True, scales=480..800
+        step 32, longest 1333) | RandomCrop(crop_size=384 x 600, crop_type=absolute_range)); Pad()
+    Unverified: {weight_decay: 0.05, batch: 16}
+  - &two
+    Name: Two
+    Configs: [y]
+    Source: paper
+    Official:
+      optimizer: SGD
+      lr: 0.1
+      lr_mult: backbone 1; heads 1
+      weight_decay: 0
+      drop_path: 0
+      layer_scale: none
+      batch: 16
+      length: 1 epochs
+      train: >-
+        RandomResizedCrop(interpolation=bicubic, scale=224); RandAugment(magnitude_level=9);
+        RandomResize(keep_ratio=True, ratio_range=[0.5, 2], scale=2048 x 512); New(a=1);
+        RandomChoiceResize(scales=[1333 x 640, 1333 x 800])
+      mixing: Mixup(alpha=0.8); CutMix(alpha=1)
+  - {<<: *two, Name: Same, Configs: [z]}
+"""
+
+
+def test_summary(tmp_path):
+    (tmp_path / recipes.FILE).write_text(SUMMARY)
+    for name in ('x-a_1x', 'x-a_3x', 'x-b_1x', 'x-b_3x', 'y', 'z'):
+        (tmp_path / f'{name}.py').touch()
+    ledger = recipes.read(tmp_path)
+    text = recipe_tables.summary(ledger, ledger.recipes, lambda name: name.split('_')[0])
+    assert text.splitlines()[2:] == [
+        r'| One | AdamW | 1e-4, layers x0.7 | 0.05 \* | 0.1 (a); 0.2 (b) | none | 16 \* '
+        '| 12 epochs (1x); 36 epochs (others) '
+        '| flip, (short side 480 to 800) or (crop 384 x 600) |',
+        '| Two; Same | SGD | 0.1 | 0 | 0 | none | 16 | 1 epochs '
+        '| random resized crop 224, RandAugment 9, 0.5 to 2 x (2048 x 512), New, '
+        '1333 x 640 or 1333 x 800, Mixup 0.8, CutMix 1 |',
+        '',
+        r'\* not stated by the authors: borrowed from a related recipe, or our choice.',
+    ]
+    text = recipe_tables.summary(ledger, ledger.recipes[1:], str)
+    assert text.count('\n') == 3  # no asterisk, nothing said of it

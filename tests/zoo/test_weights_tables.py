@@ -35,16 +35,17 @@ def test_weights_of_a_tree(known):
     text = weights_tables.of_tree([known[n] for n in names], {names[0]: 1, names[1]: 2}, link)
     assert rows(text)[2:] == [
         [
-            *('`x-tiny_in1k`', 'automatic', '[x_tiny.pth](https://x.org/a/x_tiny.pth)', '16.4'),
+            *('`x-tiny_in1k`', 'automatic', '[x_tiny.pth](https://x.org/a/x_tiny.pth)'),
+            *('16.4', '`01234567`'),
             *('Top 1 Accuracy 75.4, Top 5 Accuracy 90.0', 'Apache-2.0', '1 config'),
             '[x-tiny_8xb128_in1k]',
         ],
         [
-            *('`x-base_in1k`', 'manual', '[x_base.tar](https://x.org/drive)', '', '', ''),
+            *('`x-base_in1k`', 'manual', '[x_base.tar](https://x.org/drive)', '', '', '', ''),
             *('2 configs', ''),
         ],
-        ['`x-large_in1k`', 'ours to train', '', '', '', '', '', '[x-large_8xb128_in1k]'],
-        ['`z_in1k`', 'manual', '[page](https://z.org)', '', '', 'a \\| b &lt;c>', '', ''],
+        ['`x-large_in1k`', 'ours to train', '', '', '', '', '', '', '[x-large_8xb128_in1k]'],
+        ['`z_in1k`', 'manual', '[page](https://z.org)', '', '', '', 'a \\| b &lt;c>', '', ''],
     ]
 
 
@@ -68,3 +69,23 @@ def test_layouts():
     found = dict(rows(weights_tables.layouts())[2:])
     assert {'`van`', '`nat`'} < found.keys()
     assert all(found.values())
+
+
+def test_weights_of_a_page(known):
+    """Files in a table; what nobody published below it, with what trains it."""
+    text = weights_tables.of_page(
+        [known[n] for n in ('x-tiny_in1k', 'x-base_in1k', 'x-large_in1k')],
+        lambda name, text: f'[{text}]({name})',
+    )
+    lines = [row[0] for row in rows(text)]
+    assert lines == ['Weights', '---', '`x-tiny_in1k`', '`x-base_in1k`']
+    assert '[x_base.tar](https://x.org/drive), download it yourself' in text
+    assert text.endswith(
+        '\n\nNot published, with the configs that train them: '
+        '[`x-large_in1k`](x-large_8xb128_in1k).\n'
+    )
+    assert 'x.org' not in weights_tables.of_page([known['x-large_in1k']], link_text)
+
+
+def link_text(name, text):
+    return text

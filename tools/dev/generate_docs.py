@@ -1,9 +1,10 @@
 #!/usr/bin/env python
 """Generate the documents of the model zoo from the metafiles and the ledgers of recipes.
 
-These are README.md of each config tree, docs/model_zoo.md, docs/recipes.md, the page
-docs/model_zoo.html, in docs/weights.md the tables of the registry of weights, and in the README of
-the project the text between ``<!-- zoo:begin -->`` and ``<!-- zoo:end -->``.
+These are README.md of each config tree, docs/model_zoo.md, docs/recipes.md and a page for each tree
+in docs/recipes/, the page docs/model_zoo.html, in docs/weights.md the tables of the registry of
+weights, and in the README of the project and in the pages of the papers the text between
+``<!-- zoo:begin -->`` and ``<!-- zoo:end -->``.
 
     python tools/dev/generate_docs.py            write all
     python tools/dev/generate_docs.py --check    list the files that are out of date (status 1)
@@ -21,188 +22,235 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from hybrid_mm.run.published import published_weights
 from hybrid_mm.weights import all_weights, find_weights
 from hybrid_mm.zoo import metafile, recipe_tables, recipes, weights_tables
 from hybrid_mm.zoo.metafile import GROUPS, MEASURED, Model
-from hybrid_mm.zoo.page import page
+from hybrid_mm.zoo.network_tables import is_dense, networks
+from hybrid_mm.zoo.page import page as page_of_all
 from hybrid_mm.zoo.recipe_tables import table
 
 ROOT = Path(__file__).resolve().parents[2]
 BEGIN, END = '<!-- zoo:begin -->', '<!-- zoo:end -->'
 GENERATED = '<!-- Written by tools/dev/generate_docs.py from metafile.yml: edit that. -->\n'
 HOW = """\
-## Train, test, predict
+## Commands
 
 ```bash
-python tools/train.py {config}
+{get}python tools/train.py {config}
 bash tools/dist_train.sh {config} 8
-python tools/test.py {config} CHECKPOINT
-python tools/predict.py {config} CHECKPOINT IMAGE --out DIR
+python tools/test.py {test}
+python tools/predict.py {test} IMAGE --out DIR
 ```
 
-`4xb2` in a name stands for 4 GPUs with 2 images each; a name without it for 8xb2. With another
-total, add `--auto-scale-lr`. Data are looked for in `data/coco`, `data/ade/ADEChallengeData2016`,
-`data/cityscapes` and `data/imagenet`, or where the environment variables `COCO_ROOT`, `ADE_ROOT`,
-`CITYSCAPES_ROOT` and `IMAGENET_ROOT` say (`--cfg-options data_root=...` cannot move them: the data
-sets have read it by then). COCO panoptic needs
-[panopticapi](https://github.com/cocodataset/panopticapi). `--dry-run` takes one step and estimates
-memory and duration; `--tensorboard` and `--wandb` log there as well.
+{weights}`4xb2` in a name means 4 GPUs with 2 images each; names without it mean 8xb2. If your total
+batch size differs, add `--auto-scale-lr`. `--dry-run` takes one step and estimates memory and
+duration. [Getting started](../../docs/getting_started.md) explains where to put the data.{panoptic}
 """
+PANOPTIC = ' COCO panoptic needs\n[panopticapi](https://github.com/cocodataset/panopticapi).'
 
-# a tree with published weights, and one without
-PUBLISHED = """
-## Pre-trained weights
-
-COCO and ADE20K models start from the weights below; we host none. `automatic` ones are downloaded
-from where their authors, or who converted them, published them at the first use; others have to be
-put to `checkpoints/NAME.pth` in the authors' layout or in ours. [How it works]({page}).
-
-```bash
-python -m hybrid_mm weights get {config}
-python tools/train.py {config} --cfg-options model.backbone.init_cfg.checkpoint=FILE
-```
-
-The second line starts from a file of yours, in either layout; what `tools/train.py` wrote for an
-ImageNet config is one. To train from scratch, add `--cfg-options model.backbone.init_cfg=None`.
-Classifiers that go on with their last layer name the weights as `load_from`.
+# a tree with published weights, one without, and one with published detectors or segmenters
+PUBLISHED = """\
+Backbones start from the weights above. `automatic` weights are downloaded when they are first
+needed, from where their authors, or whoever converted them, published them; download `manual` ones
+yourself and save them as `checkpoints/NAME.pth` ([Weights by name](../../docs/weights.md)). To
+start from your own file, add `--cfg-options model.backbone.init_cfg.checkpoint=FILE`; to train
+from scratch, `--cfg-options model.backbone.init_cfg=None`.
 
 """
-UNPUBLISHED = """
-## Pre-trained weights
-
-Nobody published those that the models below start from: they are what `tools/train.py` writes for
-an ImageNet config, put to `checkpoints/NAME.pth` or named:
-
-```bash
-python tools/train.py {config} --cfg-options model.backbone.init_cfg.checkpoint=FILE
-```
-
-To train from scratch, add `--cfg-options model.backbone.init_cfg=None`.
+UNPUBLISHED = """\
+The weights that the models start from were not published. Train the ImageNet config first, and
+save its checkpoint as `checkpoints/NAME.pth` or add
+`--cfg-options model.backbone.init_cfg.checkpoint=FILE`. To train from scratch, add
+`--cfg-options model.backbone.init_cfg=None`.
 
 """
-# a tree with published detectors, segmenters or classifiers
-WHOLE = """
-Whole networks are published as well, linked in the tables below beside the accuracy that they
-have: `auto` is those of the config.
+WHOLE = """\
+`auto` stands for the published weights of the config, which are linked in the results; with other
+configs, give a checkpoint file instead.
 
-```bash
-python tools/test.py {config} auto
-python tools/predict.py {config} auto IMAGE --out DIR
-```
 """
 
 COST = """
-FLOPs are multiply-adds of convolutions, linear layers and matrix products for one image, by
-`tools/complexity.py`; two-stage detectors with 1000 RoIs per box head and 100 per mask head.
+Parameters and FLOPs are counted by us with `tools/complexity.py`. FLOPs are multiply-adds of
+convolutions, linear layers and matrix products for one image; two-stage detectors use 1000 RoIs per
+box head and 100 per mask head. Accuracies are reported by the named source{ours}.
 """
+PAPERS = {'vit': ('vit', 'vitdet')}  # pages that show other trees than that of their name
 
 
 class Tree(metafile.Tree):
     """A config tree that writes its documents."""
 
     def tables(self, base: Path, level: str) -> str:
-        """Tables of reported and of measured figures, with links relative to ``base``."""
+        """Tables of the results with links relative to ``base``, one for each group."""
         parts = []
-        for heading, ours in (('Reported by the paper', False), ('Measured by us', True)):
-            tables = []
-            for group in GROUPS:
-                models = [m for m in self.models if m.group == group]
-                table = self._measured(models, base) if ours else self._reported(models, base)
-                if table:
-                    tables.append(f'{level}# {group.title}\n\n{table}')
-            if tables:
-                parts.append(f'{level} {heading}\n\n' + '\n'.join(tables))
+        for group in GROUPS:
+            models = [m for m in self.models if m.group == group]
+            if models:
+                parts.append(f'{level} {group.title}\n\n{self._results(models, base)}')
         return '\n'.join(parts)
 
-    def _link(self, model: Model, base: Path) -> str:
+    def link(self, model: Model, base: Path, text: str = '') -> str:
+        """Link to the config of a model."""
         target = os.path.relpath(ROOT / model.config, base)
-        return f'[{model.name}]({Path(target).as_posix()})'
+        return f'[{text or model.name}]({Path(target).as_posix()})'
 
-    def _reported(self, models: list[Model], base: Path) -> str:
-        rows = [row for model in models for row in reported(model)]
-        names = columns(metrics for *_, metrics, _ in rows)
-        weights = ['Weights'] * any(file for *_, file in rows)
-        return rows and table(
-            ['Config', *names, *weights, 'Source'],
+    def _results(self, models: list[Model], base: Path) -> str:
+        """A line for each model and source, with the costs in the first one of the model."""
+        lines = []
+        for model in models:
+            size = 'x'.join(map(str, model.size))
+            cost = [f'{model.parameters / 1e6:.2f}', f'{model.flops / 1e9:.2f}', size]
+            ours = model.metrics().get(MEASURED)
+            rows = reported(model) + [(model, 'measured by us', ours, '')] * bool(ours)
+            for _, source, found, file in rows or [(model, '', {}, published_file(model))]:
+                lines.append(([self.link(model, base), *cost], found, [file, source]))
+                cost = ['', '', '']
+        names = columns(found for _, found, _ in lines)
+        kept = [i for i in (0, 1) if any(tail[i] for *_, tail in lines)]
+        return table(
             [
-                [self._link(model, base), *(found.get(name, '') for name in names)]
-                + [file] * len(weights)
-                + [source]
-                for model, source, found, file in rows
+                *('Config', 'Parameters (M)', 'FLOPs (G)', 'at H x W', *names),
+                *(('Weights', 'Source')[i] for i in kept),
+            ],
+            [
+                [*start, *(found.get(name, '') for name in names), *(tail[i] for i in kept)]
+                for start, found, tail in lines
             ],
         )
 
-    def _measured(self, models: list[Model], base: Path) -> str:
-        rows = []
-        for model in models:
-            metrics = model.metrics().get(MEASURED, {})
-            cost = [f'{model.parameters / 1e6:.2f}', f'{model.flops / 1e9:.2f}']
-            size = 'x'.join(map(str, model.size))
-            rows.append(([self._link(model, base), *cost, size], metrics))
-        names = columns(metrics for _, metrics in rows)
-        return rows and table(
-            ['Config', 'Parameters (M)', 'FLOPs (G)', 'at H x W', *names],
-            [[*row, *(metrics.get(name, '') for name in names)] for row, metrics in rows],
-        )
-
     def readme(self) -> str:
-        """Text of README.md of the tree."""
-        about = self.collection
+        """Text of README.md of the tree: results, weights, commands, recipes."""
+        about, folder = self.collection, self.folder.name
         code = f', [official code]({about["Code"]["URL"]})' if 'Code' in about else ''
-        how = HOW.format(config=self._example(lambda text: True).config) + self._weights()
+        pages = [page for page in paper_pages() if folder in trees_of(page)]
+        how = ''.join(
+            f'How it works: [docs/papers/{page.name}](../../docs/papers/{page.name}).\n\n'
+            for page in pages
+        )
+        ours = any(MEASURED in m.metrics() for m in self.models)
         return (
             f'{GENERATED}\n# {about["Name"]}\n\n'
             f'[{about["Paper"]["Title"]}]({about["Paper"]["URL"]}){code}\n\n{about["Notes"]}\n'
-            + how
-            + '\n'
-            + self.tables(self.folder, '##')
-            + COST
+            f'{how}## Results\n\n{self.tables(self.folder, "###")}'
+            + COST.format(ours=' or, where it says so, measured by us' * ours)
+            + self._weights()
+            + f'\n{self._commands()}'
             + self._recipes()
         )
 
+    @functools.cached_property
+    def starts(self) -> dict[str, str]:
+        """Names of the weights that the configs start from, by the name of the config."""
+        found = {m.name: weights_of(ROOT / m.config) for m in self.models}
+        return {name: weights for name, weights in found.items() if weights}
+
     def _weights(self) -> str:
-        """Section on the weights that the configs start from, and those of whole networks."""
-        users = Counter(filter(None, (weights_of(ROOT / m.config) for m in self.models)))
+        """Section on the weights that the configs start from."""
+        users = Counter(self.starts.values())
         own = [w.name for w in all_weights().values() if w.tree == self.folder.name]
         names = [name for name in dict.fromkeys([*users, *own]) if name in all_weights()]
         found = [w for w in map(find_weights, sorted(names)) if w.of_backbone]
-        parts = []
-        if users:
-            loading = self._example(lambda text: 'hybrid_mm://' in text)
-            started = [w for w in found if users[w.name]]
-            text = PUBLISHED if any(w.files for w in started) else UNPUBLISHED
-            page = Path(os.path.relpath(ROOT / 'docs/weights.md', self.folder)).as_posix()
-            parts += [text.format(config=loading.config, page=page)]
-            parts += [weights_tables.of_tree(found, users, self._config_link)]
-        whole = [m for m in self.models if published_file(m)]
-        if whole:
-            automatic = [m for m in whole if published_weights(m.name).case == 'automatic']
-            dense = [m for m in automatic if m.head != 'Classifier']
-            parts.append(WHOLE.format(config=(dense or automatic or whole)[0].config))
-        return ''.join(parts)
+        if not users:
+            return ''
+        return '\n## Weights\n\n' + weights_tables.of_tree(found, users, self.config_link)
 
-    def _config_link(self, name: str) -> str:
+    def _commands(self) -> str:
+        """Section on how to get the weights, train, test and predict."""
+        config = (self.example(lambda m: m.name in self.starts) or self.example()).config
+        published = any(all_weights()[n].files for n in self.starts.values() if n in all_weights())
+        parts = [(PUBLISHED if published else UNPUBLISHED) * bool(self.starts)]
+        if self.whole():
+            parts.append(WHOLE)
+        get = f'python -m hybrid_mm weights get {config}\n' * published
+        test = f'{self.whole()} auto' if self.whole() else f'{config} CHECKPOINT'
+        panoptic = PANOPTIC * any('panoptic' in m.name for m in self.models)
+        return HOW.format(
+            config=config, get=get, test=test, weights=''.join(parts), panoptic=panoptic
+        )
+
+    def whole(self) -> str:
+        """A config whose own weights are published, a dense and automatic one first, or ''."""
+        whole = [m for m in self.models if published_file(m)]
+        automatic = [m for m in whole if published_weights(m.name).case == 'automatic']
+        dense = [m for m in automatic if m.head != 'Classifier']
+        return next((m.config for m in [*dense, *automatic, *whole]), '')
+
+    def config_link(self, name: str, base: Path | None = None, text: str = '') -> str:
+        """Link to a config by its name."""
         (file,) = ROOT.glob(f'configs/*/{name}.py')
-        return f'[{name}]({Path(os.path.relpath(file, self.folder)).as_posix()})'
+        return f'[{text or name}]({Path(os.path.relpath(file, base or self.folder)).as_posix()})'
 
     def _recipes(self) -> str:
-        return f'\n{recipe_tables.section(self.ledger)}' if self.ledger else ''
+        if not self.ledger:
+            return ''
+        name = self.folder.name
+        return (
+            f'\n## Recipes\n\n{self.recipe_summary(self.ledger.recipes)}\n'
+            f'Every value with its source: '
+            f'[docs/recipes/{name}.md](../../docs/recipes/{name}.md).\n'
+        )
+
+    def recipe_summary(self, shown: Iterable[recipes.Recipe]) -> str:
+        """Table of recipes of the ledger."""
+        backbones = {m.name: m.backbone for m in self.models}
+        return recipe_tables.summary(self.ledger, shown, lambda name: backbones.get(name, name))
+
+    def for_page(self, base: Path) -> str:
+        """What the page of the paper shows: networks that detect or segment, weights, recipes."""
+        dense = {m.name for m in self.models if is_dense(m)}
+        name = self.folder.name
+        ordered = sorted(self.models, key=lambda m: m.parameters)
+        shown = [self.starts[m.name] for m in ordered if m.name in dense and m.name in self.starts]
+        shown = [find_weights(w) for w in dict.fromkeys(shown) if w in all_weights()]
+        parts = [
+            networks(self.models, lambda m, text: self.link(m, base, text), self.starts),
+            weights_tables.of_page(shown, lambda n, text: self.config_link(n, base, text)),
+        ]
+        example = self.example(lambda m: m.name in dense and m.name in self.starts)
+        example = example or self.example(lambda m: m.name in dense)
+        lines = [f'python tools/train.py {example.config}']
+        start = all_weights().get(self.starts.get(example.name, ''))
+        if start and start.case == 'automatic':
+            lines.insert(0, f'python -m hybrid_mm weights get {start.name}')
+        whole = self.whole()
+        if Path(whole).stem in dense:
+            lines.append(f'python tools/test.py {whole} auto')
+        parts.append('```bash\n' + '\n'.join(lines) + '\n```\n')
+        ledger = self.ledger
+        recipes_shown = [r for r in ledger.recipes if dense.intersection(ledger.configs_of(r))]
+        parts += [
+            self.recipe_summary(recipes_shown),
+            f'[All figures and configs](../../configs/{name}/README.md); [every value of the '
+            f'recipes with its source](../recipes/{name}.md).\n',
+        ]
+        return '\n'.join(filter(None, parts))
+
+    def recipes_page(self) -> str:
+        """Text of the page of all values of the recipes."""
+        name = self.folder.name
+        return (
+            f'{GENERATED.replace("metafile.yml", f"configs/{name}/recipe.yml")}\n'
+            f'# Recipes: {self.collection["Name"]}\n\n'
+            f'Configs and results: [configs/{name}](../../configs/{name}/README.md).\n'
+            + recipe_tables.section(self.ledger)
+        )
 
     @functools.cached_property
     def ledger(self) -> recipes.Ledger | None:
         """Ledger of the tree, if it has one."""
         return recipes.read(self.folder) if (self.folder / recipes.FILE).exists() else None
 
-    def _example(self, fits: Callable[[str], bool]) -> Model | None:
+    def example(self, fits: Callable[[Model], bool] = lambda model: True) -> Model | None:
         """First config that fits: a Mask R-CNN that others inherit from, a RetinaNet, or any.
 
         Before those whose weights nobody published come those that start from published ones.
         """
-        found = [m for m in self.models if fits(self._text(m))]
+        found = sorted(filter(fits, self.models), key=lambda m: (not m.results, m.parameters))
         masks = [m for m in found if m.name.startswith('mask-rcnn')]
         bases = [m for m in masks if '_base_ = [' in self._text(m)]
         retinas = [m for m in found if m.name.startswith('retinanet')]
@@ -225,6 +273,38 @@ class Tree(metafile.Tree):
         folder = self.folder.relative_to(ROOT).as_posix()
         paper = f'[{about["Paper"]["Title"]}]({about["Paper"]["URL"]})'
         return [f'[{about["Name"]}]({folder})', paper, *counts.values()]
+
+
+def paper_pages() -> list[Path]:
+    """Pages of the papers."""
+    return [p for p in sorted((ROOT / 'docs/papers').glob('*.md')) if p.stem != 'index']
+
+
+def trees_of(page: Path) -> tuple[str, ...]:
+    """Names of the trees that the page of a paper shows."""
+    return PAPERS.get(page.stem, (page.stem,))
+
+
+def paper_page(page: Path, trees: Mapping[str, Tree]) -> str:
+    """Text of the page of a paper with its generated part.
+
+    Raises:
+        ValueError: The marks of that part are missing.
+    """
+    text = page.read_text()
+    parts = [trees[name].for_page(page.parent) for name in trees_of(page)]
+    return between(page, text, '## Networks, weights, recipes\n\n' + '\n'.join(parts))
+
+
+def between(file: Path, text: str, content: str) -> str:
+    """Text of a file with other content between its marks."""
+    if BEGIN not in text or END not in text:
+        raise ValueError(
+            f'{file.relative_to(ROOT)}: put {BEGIN} and {END} on lines of their own to where the '
+            'generated tables belong'
+        )
+    before, rest = text.split(BEGIN, 1)
+    return f'{before}{BEGIN}\n{content}{END}{rest.split(END, 1)[1]}'
 
 
 def published_file(model: Model) -> str:
@@ -307,21 +387,41 @@ def documents() -> dict[Path, str]:
     ]
     for tree in found:
         folder = os.path.relpath(tree.folder, ROOT / 'docs')
-        zoo += [f'## [{tree.collection["Name"]}]({folder})\n', tree.tables(ROOT / 'docs', '###')]
+        links = [f'[configs]({folder}/README.md)']
+        links += [f'[recipes](recipes/{tree.folder.name}.md)'] * bool(tree.ledger)
+        links += [
+            f'[how it works](papers/{page.name})'
+            for page in paper_pages()
+            if tree.folder.name in trees_of(page)
+        ]
+        zoo += [
+            f'## {tree.collection["Name"]}\n\n{", ".join(links)}\n',
+            tree.tables(ROOT / 'docs', '###'),
+        ]
+    zoo.append(COST.format(ours='').lstrip())
     result[ROOT / 'docs/model_zoo.md'] = '\n'.join(zoo)
-    result[ROOT / 'docs/model_zoo.html'] = page(found)
+    result[ROOT / 'docs/model_zoo.html'] = page_of_all(found)
     result[ROOT / 'docs/weights.md'] = weights_page(found)
     ledgers = {tree.folder.name: tree.ledger for tree in found if tree.ledger}
     result[ROOT / 'docs/recipes.md'] = (
         f'{GENERATED.replace("metafile.yml", "the ledgers, configs/*/recipe.yml")}\n# Recipes\n\n'
-        'Where the values of the configs stand: in how many the source was read, and what differs '
-        'from it.\nA value of a config that drifts from its ledger fails '
-        'tests/configs/test_recipes.py.\n\n' + recipe_tables.overview(ledgers)
+        'The sources of the values in the configs: how many values were read in a source, and '
+        'which ones differ from it.\ntests/configs/test_recipes.py fails if a value of a config '
+        'differs from its ledger.\n\n'
+        + recipe_tables.overview(ledgers)
+        + '\n```{toctree}\n:hidden:\n\n'
+        + ''.join(f'recipes/{name}\n' for name in ledgers)
+        + '```\n'
     )
+    by_name = {tree.folder.name: tree for tree in found}
+    for name in ledgers:
+        result[ROOT / f'docs/recipes/{name}.md'] = by_name[name].recipes_page()
+    for page in paper_pages():
+        if by_name.keys() >= set(trees_of(page)):
+            result[page] = paper_page(page, by_name)
 
     readme = (ROOT / 'README.md').read_text()
     if BEGIN in readme and END in readme:
-        before, rest = readme.split(BEGIN, 1)
         overview = table(
             ['Configs', 'Paper', *(group.title.replace(': ', ', ') for group in GROUPS)],
             [tree.row() for tree in found],
@@ -330,8 +430,8 @@ def documents() -> dict[Path, str]:
             'Figures: [docs/model_zoo.md](docs/model_zoo.md); open `docs/model_zoo.html` in '
             'a browser to filter, sort\nand plot them.'
         )
-        after = rest.split(END, 1)[1]
-        result[ROOT / 'README.md'] = f'{before}{BEGIN}\n{overview}\n{link}\n{END}{after}'
+        content = f'{overview}\n{link}\n'
+        result[ROOT / 'README.md'] = between(ROOT / 'README.md', readme, content)
     return result
 
 

@@ -17,6 +17,19 @@ from hybrid_mm.errors import nearest
 from hybrid_mm.ops.argument_types import check_type, fits
 from hybrid_mm.ops.arguments import not_negative, odd, positive
 
+__all__ = [
+    'Arch',
+    'Count',
+    'Ratio',
+    'Rule',
+    'Size',
+    'StageCounts',
+    'StageKernels',
+    'StageOptions',
+    'StageRatios',
+    'StageSizes',
+]
+
 
 class Rule(NamedTuple):
     """What is expected of a field.

@@ -19,6 +19,8 @@ from hybrid_mm.ops.argument_types import typed_arguments
 from hybrid_mm.ops.arguments import fraction, positive, stage_indices
 from hybrid_mm.ops.layout import dense_gradient
 
+__all__ = ['BaseBackbone', 'SharedArguments']
+
 # the others have a check and a message of their own
 _typed = functools.partial(typed_arguments, but=('arch', 'out_indices', 'init_cfg'))
 

@@ -17,6 +17,8 @@ from hybrid_mm.errors import nearest
 from hybrid_mm.ops.argument_types import check_keywords, check_type
 from hybrid_mm.ops.arguments import not_negative
 
+__all__ = ['BATCH_NORM', 'NormCfg', 'Stage', 'build_norm', 'conv2d_he', 'he_normal_', 'run_blocks']
+
 _NORMS: dict[str, Callable[..., _BatchNorm]] = {'BN': nn.BatchNorm2d, 'SyncBN': nn.SyncBatchNorm}
 
 NormCfg = Mapping[str, Any]
@@ -50,7 +52,11 @@ def build_norm(cfg: NormCfg, channels: int) -> _BatchNorm:
 
 
 def he_normal_(conv: nn.Conv2d) -> None:
-    """Draw the weight of a convolution from He's normal over the fan-out of a group."""
+    """Draw the weight of a convolution from He's normal over the fan-out of a group.
+
+    Args:
+        conv: The convolution, changed in place.
+    """
     fan_out = math.prod(conv.kernel_size) * conv.out_channels // conv.groups
     nn.init.normal_(conv.weight, std=math.sqrt(2 / fan_out))
 
@@ -63,7 +69,16 @@ def conv2d_he(
     dilation: int = 1,
     groups: int = 1,
 ) -> nn.Conv2d:
-    """Convolution without bias to ceil(H / stride) rows, with He's initial values."""
+    """Convolution without bias to ceil(H / stride) rows, with He's initial values.
+
+    Args:
+        in_channels: Channels of the input.
+        channels: Channels of the output.
+        kernel_size: Odd size of the kernel.
+        stride: Stride.
+        dilation: Distance of the taps; the padding follows it.
+        groups: Groups of channels.
+    """
     padding = dilation * (kernel_size // 2)
     conv = nn.Conv2d(
         in_channels, channels, kernel_size, stride, padding, dilation, groups, bias=False

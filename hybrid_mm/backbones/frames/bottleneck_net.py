@@ -37,6 +37,8 @@ from hybrid_mm.backbones.frames.resnet import ConvSlot
 from hybrid_mm.layers.heads import make_divisible
 from hybrid_mm.ops.arguments import one_of, per_stage, positive
 
+__all__ = ['BottleneckArch', 'BottleneckNet', 'BottleneckNetArguments', 'GateArch', 'StemArch']
+
 
 @dataclass(frozen=True, kw_only=True)
 class StemArch(Arch):
@@ -61,7 +63,7 @@ class GateArch(Arch):
     kind: str  # 'se' or 'eca'
     # 'mid': after the middle of blocks without attention; 'out': after the last norm of all blocks;
     # 'out-conv': after that of blocks without attention
-    place: str
+    place: str  # where the gate sits
     ratio: Ratio | None = None  # of the channels to the hidden width of 'se'; None for its default
 
     def check(self, owner: str, name: str = 'arch.gate') -> None:
@@ -79,14 +81,14 @@ class BottleneckArch(Arch):
 
     depths: StageSizes  # number of blocks
     channels: StageSizes  # channels of the maps
-    # indices of the blocks with attention; True for all of them, False for none
-    attention: StageOptions
+    # indices of the blocks with attention
+    attention: StageOptions  # one entry per stage; True for all of its blocks, False for none
     ratios: StageRatios = (0.25, 0.25, 0.25, 0.25)  # width of the middle of a block to its output
     strides: StageSizes = (1, 2, 2, 2)  # of the first blocks
-    stem: StemArch = StemArch(kind='7x7', channels=64, pool=True)
+    stem: StemArch = StemArch(kind='7x7', channels=64, pool=True)  # a dict of these fields
     act: str = 'relu'  # or 'silu'
     group_size: Count = 0  # channels of a group of the 3x3 convolutions, 0 for one group
-    gate: GateArch | None = None
+    gate: GateArch | None = None  # channel gate, a dict of its fields
     value_ratio: Ratio = 1.0  # channels of the values to those of the queries
     bottle_in: bool = False  # ratios count from the input of a block, not from its output
     linear_out: bool = False  # no activation after the sum of a block
@@ -136,7 +138,7 @@ class BottleneckNet(BaseBackbone):
         arch: Name in ``arch_zoo``, or a dict with fields of :class:`BottleneckArch` that change the
             variant named by its key ``base``, or, without ``base``, the defaults. Or a dict with
             ``blocks`` and other fields of timm's ``ByoModelCfg``, see
-            :func:`~hybrid_mm.backbones.frames.byob_fields.from_byob`.
+            ``hybrid_mm.backbones.frames.byob_fields.from_byob``.
         strides: Strides of the stages, by default the variant's.
         final_conv: End the last stage with the variant's last 1x1 convolution, for classification.
         shortcut_act: Activation after the convolution of the shortcut of blocks with attention.

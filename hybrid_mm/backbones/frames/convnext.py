@@ -21,6 +21,14 @@ from hybrid_mm.backbones.frames.token_pyramid import MLP, TokenPyramid, init_lin
 from hybrid_mm.layers import DropPath
 from hybrid_mm.ops.arguments import not_negative, positive
 
+__all__ = [
+    'ConvNeXtArch',
+    'ConvNeXtArguments',
+    'ConvNeXtBlock',
+    'ConvNeXtFrame',
+    'CroppedPatchEmbed',
+]
+
 _EPS = 1e-6
 
 

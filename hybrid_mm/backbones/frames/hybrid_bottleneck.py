@@ -16,6 +16,8 @@ from hybrid_mm.backbones.frames.resnet import ConvSlot
 from hybrid_mm.layers import DropPath
 from hybrid_mm.layers.channel_gate import EfficientChannelGate, SqueezeExcite
 
+__all__ = ['HybridBottleneck', 'Stem']
+
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     'relu': partial(nn.ReLU, inplace=True),
     'silu': nn.SiLU,

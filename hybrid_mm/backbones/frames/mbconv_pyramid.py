@@ -18,6 +18,8 @@ from hybrid_mm.layers.norm import LayerNorm2d
 from hybrid_mm.ops.argument_types import check_keywords
 from hybrid_mm.ops.arguments import not_negative, positive
 
+__all__ = ['MBConvArch', 'MBConvArguments', 'MBConvPyramid', 'TwoConvStem', 'TwoConvStemArch']
+
 
 class TwoConvStem(nn.Module):
     """3x3 convolution of stride 2, batch norm, activation, 3x3 convolution.
@@ -74,9 +76,8 @@ class MBConvArch(Arch):
 
     depths: StageSizes  # number of blocks
     channels: StageSizes  # channels of the maps
-    stem: TwoConvStemArch
-    # arguments of :class:`~hybrid_mm.layers.convolution.mbconv.MBConv`
-    conv: Mapping[str, Any]
+    stem: TwoConvStemArch  # a dict of its fields
+    conv: Mapping[str, Any]  # arguments of :class:`~hybrid_mm.layers.convolution.mbconv.MBConv`
     norm: Mapping[str, Any]  # arguments of the batch norms
     ln_eps: Ratio  # epsilon of the layer norms
     head_width: Size = 32  # channels of a head

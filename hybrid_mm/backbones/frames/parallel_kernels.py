@@ -11,9 +11,16 @@ from hybrid_mm.layers.convolution.depthwise import DepthwiseConv2d
 from hybrid_mm.layers.convolution.peripheral_convolution import PeripheralConv2d
 from hybrid_mm.ops.fusing import require_plain
 
+__all__ = ['ConvNorm', 'ParallelKernels', 'add_to_center', 'merge_kernels']
+
 
 class ConvNorm(nn.Module):
-    """Convolution, then batch norm, if any."""
+    """Convolution, then batch norm, if any.
+
+    Args:
+        conv: Convolution without a bias.
+        norm: Batch norm, or ``nn.Identity`` for none.
+    """
 
     conv: Any  # it has a weight and no bias
     norm: Any
@@ -101,13 +108,23 @@ class ParallelKernels(nn.Module):
 
 
 def add_to_center(weight: Tensor, small: Tensor) -> None:
-    """Add a small kernel to the centre of a larger one, in place; both (C, 1, H, W)."""
+    """Add a small kernel to the centre of a larger one, in place; both (C, 1, H, W).
+
+    Args:
+        weight: Larger kernel, (C, 1, H, W), changed in place.
+        small: Smaller kernel, (C, 1, h, w).
+    """
     top, left = ((a - b) // 2 for a, b in zip(weight.shape[2:], small.shape[2:], strict=True))
     weight[..., top : top + small.shape[2], left : left + small.shape[3]] += small
 
 
 def merge_kernels(net: nn.Module, pos_embed: Tensor | None = None) -> None:
-    """Call :meth:`ParallelKernels.switch_to_deploy` of all of a network, or of a stage."""
+    """Call :meth:`ParallelKernels.switch_to_deploy` of all of a network, or of a stage.
+
+    Args:
+        net: Network or stage, changed in place.
+        pos_embed: Position embedding that the kernels of a stage share, or None.
+    """
     for module in net.modules():
         if isinstance(module, ParallelKernels):
             module.switch_to_deploy(pos_embed)

@@ -21,6 +21,17 @@ from hybrid_mm.backbones.frames.blocks import BATCH_NORM, NormCfg, Stage, build_
 from hybrid_mm.layers import DropPath
 from hybrid_mm.ops.arguments import per_stage, positive
 
+__all__ = [
+    'BasicBlock',
+    'Bottleneck',
+    'ConvSlot',
+    'PooledConvStem',
+    'ResNet',
+    'ResNetArch',
+    'ResNetArguments',
+    'ResidualBlock',
+]
+
 
 @dataclass(frozen=True)
 class ConvSlot:
@@ -104,7 +115,17 @@ class ResidualBlock(nn.Module):
 
 
 class BasicBlock(ResidualBlock):
-    """Two 3x3 convolutions; the first one, ``conv1``, is the replaceable one."""
+    """Two 3x3 convolutions; the first one, ``conv1``, is the replaceable one.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        slot: Place of the replaceable convolution.
+        spatial: The module in that place.
+        spatial_norm: Norm after it.
+        norm_cfg: Batch norm of the others: ``dict(type='BN')`` or ``dict(type='SyncBN')``.
+        drop_path: Drop-path rate of the branch.
+    """
 
     def __init__(
         self,
@@ -132,7 +153,17 @@ class BasicBlock(ResidualBlock):
 
 
 class Bottleneck(ResidualBlock):
-    """1x1, 3x3 and 1x1 convolution; the second one, ``conv2``, is the replaceable one."""
+    """1x1, 3x3 and 1x1 convolution; the second one, ``conv2``, is the replaceable one.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        slot: Place of the replaceable convolution.
+        spatial: The module in that place.
+        spatial_norm: Norm after it.
+        norm_cfg: Batch norm of the others: ``dict(type='BN')`` or ``dict(type='SyncBN')``.
+        drop_path: Drop-path rate of the branch.
+    """
 
     def __init__(
         self,

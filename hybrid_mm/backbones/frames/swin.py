@@ -20,6 +20,8 @@ from hybrid_mm.backbones.frames.token_pyramid import MLP, TokenPyramid
 from hybrid_mm.layers.drop import DropPath
 from hybrid_mm.ops.arguments import divides, per_stage, positive
 
+__all__ = ['PaddedPatchEmbed', 'PatchMerging', 'Swin', 'SwinArch', 'SwinArguments', 'SwinBlock']
+
 
 class PaddedPatchEmbed(nn.Module):
     """Convolution of patches side by side, then layer norm.

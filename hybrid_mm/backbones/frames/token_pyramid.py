@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from hybrid_mm.backbones.frames.base import BaseBackbone
 from hybrid_mm.convert.core import StateDict
 
+__all__ = ['MLP', 'TokenPyramid', 'init_linear']
+
 
 def init_linear(net: nn.Module, convolutions: bool = False) -> None:
     """Draw the weights of linear layers from N(0, 0.02), cut at 2; biases are 0.

@@ -19,7 +19,7 @@ class CompileHook(Hook):
 
     Args:
         module: Name of the part within the model.
-        options: Arguments of ``torch.compile``, such as ``dynamic`` or ``mode``.
+        **options: Arguments of ``torch.compile``, such as ``dynamic`` or ``mode``.
 
     Raises:
         UserError: At the start of the run, the model has no such part.

@@ -76,12 +76,15 @@ class StartingWeightsHook(Hook):
 
     Args:
         path: The checkpoint, for messages.
+
+    Attributes:
+        summary: What was loaded, in one line; empty before that.
     """
 
     priority = 'VERY_HIGH'  # an EMAHook reads `state_dict`
 
     def __init__(self, path: str) -> None:
-        self.path = path
+        self.path, self.summary = path, ''
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Put the weights where MMEngine looks for them, whatever container the file has.
@@ -91,10 +94,10 @@ class StartingWeightsHook(Hook):
         """
         found = weights_of(checkpoint, self.path)
         model, source = inner_model(runner.model), source_of(checkpoint)
-        weights, summary, left = starting_weights(model, found, self.path, source)
+        weights, self.summary, left = starting_weights(model, found, self.path, source)
         before = checkpoint.get('state_dict') or {}
         if weights.keys() != before.keys() or any(
             weights[key] is not before[key] for key in before
         ):
             checkpoint['state_dict'] = weights
-        runner.logger.log(logging.WARNING if left else logging.INFO, summary)
+        runner.logger.log(logging.WARNING if left else logging.INFO, self.summary)

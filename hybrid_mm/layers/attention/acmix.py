@@ -112,7 +112,12 @@ class ACmixWindowAttention(WindowAttention):
     keys and values of the whole map, rolled in a shifted block: it convolves over the seam and sees
     zeros at the border of the rolled map, as the published weights do.
 
-    See :class:`~hybrid_mm.layers.attention.window_attention.WindowAttention` for the arguments.
+    Args:
+        dim: Channels C.
+        window: Pixels of a window on each side.
+        heads: Heads of the attention.
+        *arguments: The other arguments of ``WindowAttention``, in its order.
+        **kwargs: The same by name.
     """
 
     @sized_arguments

@@ -109,7 +109,11 @@ class LSKA(_LargeKernelAttention):
     before the dilated pair; with zero borders and biases the order matters. Cost:
     C(2a + 2b + C) multiplications per position; saves 6 maps for the backward pass.
 
-    Args: see :class:`LKA`.
+    Args:
+        channels: Channels C.
+        kernel_size: Odd nominal size k of the kernel that is decomposed.
+        dilation: Dilation d of the second pair of kernels; see :func:`decompose_kernel`, which
+            names the errors.
     """
 
     @sized_arguments
@@ -150,7 +154,9 @@ class LSKATrivial(_LargeKernelAttention):
 
     Cost: C(2k + C) multiplications per position; saves 4 maps for the backward pass.
 
-    Args: see :class:`LKATrivial`.
+    Args:
+        channels: Channels C.
+        kernel_size: Odd size k of the kernel.
     """
 
     @sized_arguments
@@ -208,6 +214,12 @@ def build_large_kernel_attention(
     name: str, channels: int, kernel_size: int, dilation: int | None = None
 ) -> nn.Module:
     """Build one of the operators by its name.
+
+    Args:
+        name: 'lka', 'lska', 'lka_trivial', 'lska_trivial' or 'slak' (:class:`DecomposedLKA`).
+        channels: Channels C.
+        kernel_size: Odd nominal size of the kernel.
+        dilation: Dilation of the decomposed kernels, or None for its default.
 
     Raises:
         ValueError: Unknown name, dilation given to an undilated operator, or a bad kernel size.

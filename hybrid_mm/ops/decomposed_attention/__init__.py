@@ -12,6 +12,8 @@ from hybrid_mm.ops.dispatch import resolve
 from hybrid_mm.ops.positions import decomposed_tables
 from hybrid_mm.ops.precision import cast_as_autocast
 
+__all__ = ['decomposed_attention']
+
 _ALGORITHMS = {'tiled': tiled.attend, 'fused': fused.attend, 'reference': reference.attend}
 
 

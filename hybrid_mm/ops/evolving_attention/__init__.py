@@ -35,6 +35,8 @@ from hybrid_mm.ops.export import require_fixed_size
 from hybrid_mm.ops.kernels import available, check_available
 from hybrid_mm.ops.precision import accurate_dtype, no_autocast
 
+__all__ = ['evolving_attention']
+
 _ALGORITHMS = {'tiled': tiled.attend, 'reference': reference.attend, 'triton': triton.attend}
 _HALF = (torch.float16, torch.bfloat16)
 

@@ -10,6 +10,8 @@ from hybrid_mm.ops.dispatch import resolve
 from hybrid_mm.ops.ghost_attention import reference, tiled, triton
 from hybrid_mm.ops.kernels import available, check_available
 
+__all__ = ['ghost_attention']
+
 
 def ghost_attention(
     hidden: Tensor,

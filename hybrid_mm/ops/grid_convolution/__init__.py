@@ -19,6 +19,8 @@ from hybrid_mm.ops.grid_convolution.algorithms import convolve, fast
 from hybrid_mm.ops.grid_convolution.axes import check_widths
 from hybrid_mm.ops.precision import accurate_dtype, cast_as_autocast
 
+__all__ = ['grid_convolution']
+
 _DENSE = 4  # taps per weight up to which 'auto' tries a dense convolution,
 _TAPS = 300  # and, on a CPU, taps: it takes minutes for larger kernels
 _PROBE = 16  # channels that are measured on a CPU

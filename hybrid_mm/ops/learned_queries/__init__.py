@@ -11,6 +11,8 @@ from hybrid_mm.ops.kernels import available, check_available
 from hybrid_mm.ops.learned_queries import reference, tiled, triton
 from hybrid_mm.ops.precision import accurate
 
+__all__ = ['learned_query_attention']
+
 
 def learned_query_attention(
     scores: Tensor,

@@ -24,7 +24,7 @@ together are a ValueError.
 
 Algorithms: ``'tiled'`` keeps q, k, v and the tables for the backward pass and nothing else;
 ``'measured'`` takes the fastest tile size (and the gather, where the map is tiny), measured once
-per shape, see :mod:`hybrid_mm.ops.autotune`; ``'reference'`` gathers the keys of every query, which
+per shape, see ``hybrid_mm.ops.autotune``; ``'reference'`` gathers the keys of every query, which
 is the definition and what is exported to ONNX; ``'triton'`` are kernels for GPUs, which also keep
 the result and a number per query and head. ``'auto'`` takes these where there is a GPU for them and
 heads are not too wide, else 'tiled'. :func:`partition_attention` also has ``'windows'``, all
@@ -46,10 +46,12 @@ from hybrid_mm.ops.local_attention.axes import BORDERS, Border
 from hybrid_mm.ops.local_attention.pattern import AxisPattern, Pattern, PatternType, Tables
 from hybrid_mm.ops.precision import cast_as_autocast
 
+__all__ = ['block_attention', 'global_attention', 'local_attention', 'partition_attention']
+
 _GATHER_LIMIT = 2**22  # elements of the gathered keys, above which 'measured' does not try them
 
 
-def local_attention(  # noqa: D417  the module has the others
+def local_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -70,13 +72,23 @@ def local_attention(  # noqa: D417  the module has the others
     axis, for borders other than 'shift' ``window`` are enough.
 
     Args:
+        q: Queries, (N, heads, ceil(H / stride), ceil(W / stride), d).
+        k: Keys, (N, heads, H, W, d).
+        v: Values, (N, heads, H, W, d_v).
         window: Taps of the window, odd, or (rows, columns).
         dilation: Distance of the taps in pixels.
+        stride: Distance of the queries in pixels, or (rows, columns).
         border: 'shift' moves windows inwards at the border, so that a query always sees window^2
             keys (neighborhood attention, arXiv 2204.07143; where a map has fewer, all of them);
             'zero' surrounds the map by keys and values of zero that take part in the softmax
             (arXiv 1906.05909); 'mask' leaves them out; 'reflect' mirrors the map without repeating
             its edge (arXiv 2111.14556), again and again where it is smaller than the window.
+        scale: Factor of q.k; d^-0.5 by default.
+        bias: Numbers added to the logits by offset, (heads or 1, rows, columns), or None.
+        rel_h: Vectors per row offset, (heads or 1, rows, d); their product with the query is added
+            to the logits. None for no such term.
+        rel_w: The same per column offset, (heads or 1, columns, d).
+        impl: Algorithm: 'auto', 'tiled', 'measured', 'triton' or 'reference', see the module.
 
     Raises:
         ValueError: Even window, unknown border.
@@ -96,7 +108,7 @@ def local_attention(  # noqa: D417  the module has the others
     return _attend(q, k, v, pattern, Tables(bias, rel_h, rel_w), scale, impl)
 
 
-def block_attention(  # noqa: D417  the module has the others
+def block_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -117,10 +129,19 @@ def block_attention(  # noqa: D417  the module has the others
     For the other arguments see the module.
 
     Args:
+        q: Queries, (N, heads, ceil(H / stride), ceil(W / stride), d).
+        k: Keys, (N, heads, H, W, d).
+        v: Values, (N, heads, H, W, d_v).
         block: Pixels of a block on each side, from the upper left corner; the last ones may reach
             over the border. The stride divides it.
         halo: Pixels around it that it sees.
+        stride: Distance of the queries in pixels.
         border: 'zero' or 'mask', as in :func:`local_attention`.
+        scale: Factor of q.k; d^-0.5 by default.
+        rel_h: Vectors per row offset, (heads or 1, rows, d); their product with the query is added
+            to the logits. None for no such term.
+        rel_w: The same per column offset, (heads or 1, columns, d).
+        impl: Algorithm: 'auto', 'tiled', 'measured', 'triton' or 'reference', see the module.
 
     Raises:
         ValueError: Stride that does not divide the block, unknown border.
@@ -153,13 +174,25 @@ def global_attention(
 
     Tables have 2 * H - 1 and 2 * W - 1 entries; a bias as in arXiv 2106.04803. For the arguments
     see the module.
+
+    Args:
+        q: Queries, (N, heads, ceil(H / stride), ceil(W / stride), d).
+        k: Keys, (N, heads, H, W, d).
+        v: Values, (N, heads, H, W, d_v).
+        stride: Distance of the queries in pixels, or (rows, columns).
+        scale: Factor of q.k; d^-0.5 by default.
+        bias: Numbers added to the logits by offset, (heads or 1, rows, columns), or None.
+        rel_h: Vectors per row offset, (heads or 1, rows, d); their product with the query is added
+            to the logits. None for no such term.
+        rel_w: The same per column offset, (heads or 1, columns, d).
+        impl: Algorithm: 'auto', 'tiled', 'measured', 'triton' or 'reference', see the module.
     """
     rows, columns = (AxisPattern(stride=step) for step in _pair(stride, 'stride'))
     pattern = Pattern(PatternType.WHOLE, rows, columns)
     return _attend(q, k, v, pattern, Tables(bias, rel_h, rel_w), scale, impl)
 
 
-def partition_attention(  # noqa: D417  the module has the others
+def partition_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -181,11 +214,18 @@ def partition_attention(  # noqa: D417  the module has the others
     differentiated and the map has more than four; else 'tiled'. That is what was measured on CPUs.
 
     Args:
+        q: Queries, (N, heads, H, W, d).
+        k: Keys, (N, heads, H, W, d).
+        v: Values, (N, heads, H, W, d_v).
         window: Pixels of a window on each side, or (rows, columns); the last ones may be smaller.
         shift: By how much the map was rolled towards its upper left corner on both axes; the pixels
             that came round do not see their new neighbours (Swin's mask).
         grid: The pixels of a window do not lie side by side but ceil(side of the map / side of the
             window) apart, spread over the map (MaxViT, arXiv 2204.01697).
+        scale: Factor of q.k; d^-0.5 by default.
+        bias: Numbers added to the logits by offset, (heads or 1, rows, columns), or None.
+        impl: Algorithm: 'auto', 'windows', 'tiled', 'measured', 'triton' or 'reference', see the
+            module.
         dropout: Rate at which attention weights are dropped. Above 0 the algorithm is 'windows',
             whatever ``impl``, or 'reference': tiles keep no weights to drop.
 

@@ -9,6 +9,8 @@ from torch import Tensor
 from hybrid_mm.ops.dispatch import resolve
 from hybrid_mm.ops.mixed_shift import convolution, reference, tiled
 
+__all__ = ['mixed_shift']
+
 
 def mixed_shift(
     x: Tensor,

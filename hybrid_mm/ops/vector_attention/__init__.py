@@ -28,6 +28,10 @@ __all__ = [
 def algorithm(impl: str, *tensors: Tensor) -> str:
     """Name of the algorithm that ``impl`` means for queries, keys and values.
 
+    Args:
+        impl: 'auto', 'reference', 'tiled' or 'triton'.
+        *tensors: Queries, keys and values.
+
     Raises:
         ValueError: An unknown impl.
         RuntimeError: 'triton' is asked for, and cannot work here.
@@ -62,12 +66,24 @@ def aggregate(
 
 
 def scaled_relu(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """``relu(scale x + shift)`` with a scale and shift for each channel of (N, C, T, L)."""
+    """``relu(scale x + shift)`` with a scale and shift for each channel of (N, C, T, L).
+
+    Args:
+        x: (N, C, T, L).
+        scale: Factor of each channel, (C,).
+        shift: What is added to each channel, (C,).
+    """
     return torch.addcmul(shift[:, None, None], x.to(scale.dtype), scale[:, None, None]).relu_()
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """1x1 convolution of (N, C, T, L) by weights (C', C, 1, 1), as a matrix product."""
+    """1x1 convolution of (N, C, T, L) by weights (C', C, 1, 1), as a matrix product.
+
+    Args:
+        x: (N, C, T, L).
+        weight: (C', C, 1, 1).
+        bias: (C',), or None.
+    """
     x, weight = cast_as_autocast(x, weight)
     product = torch.matmul(weight.flatten(1), x.flatten(2).to(weight.dtype))
     out = product.unflatten(2, x.shape[2:])
@@ -82,13 +98,27 @@ def activated_product(
     bias: Tensor | None = None,
     impl: str = 'tiled',
 ) -> Tensor:
-    """:func:`pointwise` of :func:`scaled_relu`, with 'triton' in one launch."""
+    """:func:`pointwise` of :func:`scaled_relu`, with 'triton' in one launch.
+
+    Args:
+        x: (N, C, T, L).
+        scale: Factor of each channel, (C,).
+        shift: What is added to each channel, (C,).
+        weight: (C', C, 1, 1).
+        bias: (C',), or None.
+        impl: 'triton' or another name, which means torch's operators.
+    """
     if impl == 'triton':
         return product.activated_product(x, scale, shift, weight, bias)
     return pointwise(scaled_relu(x, scale, shift), weight, bias)
 
 
 def weighted_taps(weights: Tensor, taps: Tensor) -> Tensor:
-    """Sum of weights (N, G, k^2, L) times taps (N, C, k^2, L), step by step, (N, C, L)."""
+    """Sum of weights (N, G, k^2, L) times taps (N, C, k^2, L), step by step, (N, C, L).
+
+    Args:
+        weights: (N, G, k^2, L), shared by the C / G channels of a group.
+        taps: (N, C, k^2, L).
+    """
     weights = weights.to(taps.dtype).unsqueeze(1)
     return (weights * taps.unflatten(1, (-1, weights.shape[2]))).sum(3).flatten(1, 2)

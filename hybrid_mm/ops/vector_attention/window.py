@@ -25,7 +25,13 @@ def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Window(NamedTuple):
-    """A k x k window around every ``stride``-th pixel, mirrored at the border of the map."""
+    """A k x k window around every ``stride``-th pixel, mirrored at the border of the map.
+
+    Attributes:
+        kernel_size: Odd size k.
+        stride: Distance of the windows in pixels.
+        dilation: Distance of the taps in pixels.
+    """
 
     kernel_size: int
     stride: int

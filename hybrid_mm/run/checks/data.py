@@ -11,7 +11,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from hybrid_mm.checkpoints import MissingCheckpointError, check_exists, read_checkpoint, weights_of
+from hybrid_mm.checkpoint_files import MissingCheckpointError
+from hybrid_mm.checkpoints import check_exists, read_checkpoint, weights_of
 from hybrid_mm.data.sample_check import Colours, other_images
 from hybrid_mm.errors import UserError, warn
 from hybrid_mm.run.checks.class_labels import check_class_labels

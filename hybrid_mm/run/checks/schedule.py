@@ -123,7 +123,7 @@ def _stretched(scheduler: Any) -> bool:
 
 def _early_end(schedulers: list[tuple[Any, str, str, int]]) -> Iterator[str]:
     """Say if all schedulers of a parameter end before the run; warm-ups alone are meant so."""
-    if all(_is_warmup(scheduler) for scheduler, *_ in schedulers):
+    if all(is_warmup(scheduler) for scheduler, *_ in schedulers):
         return
     last, label, unit, length = max(schedulers, key=lambda each: each[0].end / each[3])
     if last.end < length * (1 - _COOLDOWN):
@@ -133,7 +133,7 @@ def _early_end(schedulers: list[tuple[Any, str, str, int]]) -> Iterator[str]:
         )
 
 
-def _is_warmup(scheduler: Any) -> bool:
+def is_warmup(scheduler: Any) -> bool:
     """Whether a scheduler ends with the value of the optimizer."""
     return hasattr(scheduler, 'total_iters') and (
         getattr(scheduler, 'end_factor', None) == 1 or hasattr(scheduler, 'factor')

@@ -1,0 +1,144 @@
+"""A network under test: how it is built, what it takes, and what is known about it."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmengine.registry import MODELS, Registry
+from torch import Tensor, nn
+
+import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X')
+from hybrid_mm.backbones.frames.base import BaseBackbone
+from hybrid_mm.run.registered import arguments
+from hybrid_mm.testing.outcome import DoesNotApply, require
+
+Rates = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a network promises beyond the contract, where the default is not meant.
+
+    Attributes:
+        stages: Number of stages of the whole network; by default what it says of itself.
+        strides: Strides of the maps of all stages; by default what it says of itself, or for other
+            networks what an image of 128 x 128 shows.
+        rows: Rows of a map, a function of the rows of the image and the stride; by default
+            H / stride, rounded up or down.
+        drop_path_rates: Rate of every module with residual branches, by its name; a function of
+            the network and ``drop_path_rate``. By default the rates of the blocks grow linearly.
+        kept: Regular expression of the names of parameters that a block has beside its residual
+            branches, as its shortcut.
+        before_kept: The same of those in front of such a part, which it may see.
+        shortcuts: Whether a network without its residual branches still returns something.
+    """
+
+    stages: int | None = None
+    strides: Sequence[int] | None = None
+    rows: Callable[[int, int], int] | None = None
+    drop_path_rates: Callable[[BaseBackbone, float], Rates] | None = None
+    kept: str = r'\.(shortcut|skip)\.'
+    before_kept: str | None = None
+    shortcuts: bool = True
+
+
+class Subject:
+    """A network under test.
+
+    Args:
+        network: A class, or its name in the registries, as ``'mmdet.ResNet'``.
+        settings: Arguments of its constructor.
+        expected: What is known about it.
+    """
+
+    def __init__(
+        self, network: type | str, settings: Mapping[str, Any], expected: Expected
+    ) -> None:
+        self.name = network if isinstance(network, str) else network.__name__
+        self.type = self.name if isinstance(network, str) else _registered_name(network)
+        self.cls = MODELS.get(network) if isinstance(network, str) else network
+        self.settings, self.expected = dict(settings), expected
+        self.in_channels: int = self.settings.get('in_channels', 3)
+        self.ours = issubclass(self.cls, BaseBackbone)
+        self._known = {*self.settings, *arguments(self.cls)}
+
+    def build(self, **changes: Any) -> Any:
+        """Build the network from seed 0, some arguments replaced."""
+        torch.manual_seed(0)
+        return self.cls(**copy.deepcopy({**self.settings, **changes}))
+
+    def evaluated(self, **changes: Any) -> Any:
+        """The network in eval mode; ``eval()`` of MMDetection's networks returns None."""
+        model = self.build(**changes)
+        model.eval()
+        return model
+
+    def trained(self, **changes: Any) -> Any:
+        """The network in training mode."""
+        model = self.build(**changes)
+        model.train()
+        return model
+
+    def takes(self, name: str) -> bool:
+        """Whether the constructor has an argument of this name."""
+        return name in self._known
+
+    def accepted(self, **settings: Any) -> dict[str, Any]:
+        """Those of some arguments that the constructor has."""
+        return {name: value for name, value in settings.items() if self.takes(name)}
+
+    def needs_argument(self, name: str) -> None:
+        """Skip the check if the constructor has no such argument.
+
+        Raises:
+            DoesNotApply: It has none.
+        """
+        if not self.takes(name):
+            raise DoesNotApply(f'{self.cls.__name__} has no argument {name}')
+
+    def needs_base(self) -> None:
+        """Skip the check unless the network is a ``BaseBackbone``.
+
+        Raises:
+            DoesNotApply: It is not.
+        """
+        if not self.ours:
+            raise DoesNotApply('only subclasses of BaseBackbone promise this')
+
+    def number_of_stages(self) -> int:
+        """Stages of the whole network, of a ``BaseBackbone``."""
+        return self.expected.stages or len(self.build().depths)
+
+    def images(self, batch: int, height: int, width: int, dtype=torch.float32) -> Tensor:
+        """Random images."""
+        return torch.rand(batch, self.in_channels, height, width, dtype=dtype)
+
+    def maps(self, model: nn.Module, x: Tensor) -> Sequence[Tensor]:
+        """Maps of images; they have to be maps.
+
+        Raises:
+            ContractError: Something else is returned.
+        """
+        maps = model(x)
+        shown = [tuple(m.shape) if isinstance(m, Tensor) else type(m).__name__ for m in maps]
+        require(
+            isinstance(maps, tuple | list)
+            and all(isinstance(m, Tensor) and m.ndim == 4 for m in maps),
+            f'output of {self.cls.__name__}: expected a tuple of maps (N, C, H, W), '
+            f'found {type(maps).__name__} of {shown}',
+        )
+        return maps
+
+
+def _registered_name(cls: type) -> str | None:
+    """Name by which configs find a class, as ``my_net.MyNet``; None if it is not registered."""
+    nodes: list[Registry] = [MODELS]
+    while nodes:
+        node = nodes.pop()
+        for name, found in node.module_dict.items():
+            if found is cls:
+                return name if node.parent is None else f'{node.scope}.{name}'
+        nodes += node.children.values()
+    return None
