@@ -112,8 +112,10 @@ def _networks(
 def _check_network(model: nn.Module, settings: dict[str, Any], path: str) -> None:
     heads = list(_heads(model, settings, path))
     told = list(_told(model, settings, path))
-    if not heads and not told and not isinstance(getattr(model, 'neck', None), nn.Module):
-        return
+    necks = settings.get('neck') or ()
+    first = necks if isinstance(necks, dict) else next(iter(necks), {})
+    if not heads and not told and 'in_channels' not in first:
+        return  # a classifier, for example
     with _untouched(model):
         found = _measure(model, settings, path)
         if found is None:
