@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from hybrid_mm.errors import UserError
 from hybrid_mm.run.explain import explain
 
-
 CLOSED = 141
 """Status of a tool that nobody reads, as ``| head`` leaves it: what the shell gives SIGPIPE."""
 
