@@ -35,12 +35,12 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
         raise UserError(f'config {path} does not exist{_nearest_configs(path)}')
     try:
         cfg = Config.fromfile(path)
+        if cfg.get('default_scope') is None and package_of(path):
+            cfg.default_scope = package_of(path)  # some are made for the tools of one package
+        normalize(cfg)
     except Exception as error:  # a config is a program
         text = f'{type(error).__name__}: {error}'
         raise UserError(f'config {path}: {text}{missing_base(text)}') from error
-    if cfg.get('default_scope') is None and package_of(path):
-        cfg.default_scope = package_of(path)  # some have none, being made for one package's tools
-    normalize(cfg)
     if options:
         check_options(cfg, options)
         try:
