@@ -13,6 +13,8 @@ Print the backbones and configs of the zoo.
   python -m hybrid_mm list                       all
   python -m hybrid_mm list 'van-b2 upernet'      those with both words (* and ? as in file names)
   python -m hybrid_mm list pelk --json           as JSON, with all sources of the accuracies
+
+Projects of your own in the folders of HYBRID_MM_ZOO (see `new-project`) are listed as well.
 """
 _NEW = """\
 Write a config for a data set of your own, after reading its classes and sizes.
