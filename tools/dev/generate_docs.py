@@ -127,7 +127,6 @@ class Tree(metafile.Tree):
     def readme(self) -> str:
         """Text of README.md of the tree: results, weights, commands, recipes."""
         about, folder = self.collection, self.folder.name
-        code = f', [official code]({about["Code"]["URL"]})' if 'Code' in about else ''
         pages = [page for page in paper_pages() if folder in trees_of(page)]
         how = ''.join(
             f'How it works: [docs/papers/{page.name}](../../docs/papers/{page.name}).\n\n'
@@ -136,7 +135,7 @@ class Tree(metafile.Tree):
         ours = any(MEASURED in m.metrics() for m in self.models)
         return (
             f'{GENERATED}\n# {about["Name"]}\n\n'
-            f'[{about["Paper"]["Title"]}]({about["Paper"]["URL"]}){code}\n\n{about["Notes"]}\n'
+            f'{self.references}{chr(10) * 2 * bool(self.references)}{about["Notes"]}\n'
             f'{how}## Results\n\n{self.tables(self.folder, "###")}'
             + COST.format(ours=' or, where it says so, measured by us' * ours)
             + self._weights()
@@ -272,7 +271,7 @@ class Tree(metafile.Tree):
         for model in self.models:
             counts[model.group] += 1
         folder = self.folder.relative_to(ROOT).as_posix()
-        paper = f'[{about["Paper"]["Title"]}]({about["Paper"]["URL"]})'
+        paper = f'[{self.paper[0]}]({self.paper[1]})' if self.paper else ''
         return [f'[{about["Name"]}]({folder})', paper, *counts.values()]
 
 
