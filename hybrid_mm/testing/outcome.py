@@ -33,7 +33,12 @@ class Result:
 
 @dataclass(frozen=True)
 class Report:
-    """Results of all checks of one network or operator; ``print(report)`` shows a line for each."""
+    """Results of all checks of one network or operator; ``print(report)`` shows a line for each.
+
+    Attributes:
+        subject: Name of the network or operator.
+        results: One for each check, in their order.
+    """
 
     subject: str
     results: Sequence[Result]
