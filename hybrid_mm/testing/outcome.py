@@ -24,7 +24,13 @@ class DoesNotApply(Exception):
 
 @dataclass(frozen=True)
 class Result:
-    """Outcome of one check: 'passed' or 'skipped', and in the latter case why."""
+    """Outcome of one check.
+
+    Attributes:
+        check: Name of the check.
+        outcome: 'passed' or 'skipped'.
+        reason: Why it was skipped, or empty.
+    """
 
     check: str
     outcome: str
@@ -87,7 +93,7 @@ def require_near(
     error = (found.to(high) - expected.to(high)).norm().item()
     norm = expected.to(high).norm().item()
     require(
-        error <= max(tolerance * norm, floor),  # false for NaN as well
+        error <= max(floor, tolerance * norm),  # false for NaN as well
         f'{what}: expected a difference of at most {tolerance:.0e} of the norm, '
         f'found {error / norm if norm else error:.1e}',
     )

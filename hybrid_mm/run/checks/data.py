@@ -25,6 +25,7 @@ from hybrid_mm.run.checks.classes import (
     check_splits,
     check_subset,
     check_things,
+    is_video,
     number_of_classes,
 )
 from hybrid_mm.run.checks.datasets import (
@@ -118,7 +119,9 @@ def check_data(cfg: Config, loader: str, colours: Colours | None = None) -> None
                 check_evaluator(cfg, dataset, classes, loader)
                 where = ' (its class folders)' if class_folders(dataset) == classes else ''
                 things = len(metainfo_of(dataset).get('thing_classes') or ()) or None
-                check_num_classes(cfg.model, classes, f'the data set of {loader}{where}', things)
+                if not is_video(dataset):
+                    place = f'the data set of {loader}{where}'
+                    check_num_classes(cfg.model, classes, place, things)
                 check_things(cfg.model, dataset, classes, loader)
             _name_other_images(dataset, loader)
             if number:
