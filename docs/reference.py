@@ -1,4 +1,8 @@
-"""Extension of Sphinx for the API reference: variants of networks, and arguments of their bases."""
+"""Extension of Sphinx for the API reference.
+
+Classes show their variants and the arguments of their bases, and arguments are in the index, which
+the search looks at first.
+"""
 
 import dataclasses
 import inspect
@@ -21,10 +25,15 @@ def is_noise(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any)
 
 
 def complete(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Add the arguments that a class hands to its bases, and the variants of a network."""
-    if what != 'class' or not inspect.isclass(obj):
+    """Complete a docstring: its arguments in the index, those of the bases, variants."""
+    if what == 'function' or inspect.isclass(obj):
+        names = [name.lstrip('*') for name in entries('\n'.join(lines))]
+        index = ['.. index::', *(f'   single: {name}' for name in names), ''] if names else []
+    if what == 'function':
+        lines[:0] = index
+    if not inspect.isclass(obj):
         return
-    lines[:] = with_inherited(obj, lines)
+    lines[:] = [*index, *with_inherited(obj, lines)]
     if getattr(obj, 'arch_zoo', None):
         lines += ['', *variants(obj)]
     elif dataclasses.is_dataclass(obj) and any(fields_of(obj).values()):

@@ -1,6 +1,7 @@
 """The site builds without a warning, asks no other server for anything, and holds every page."""
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -42,9 +43,11 @@ def test_site(tmp_path):
             page.read_text(),
         )
         assert not loaded, f'{page.name} loads {loaded}'
-    index = (tmp_path / 'searchindex.js').read_text()
-    for word in ('grids', 'make_attention', 'impl', 'custom_op', 'default_impl', 'out_indices'):
-        assert f'"{word}"' in index, f'the search does not find {word}'
+    index = json.loads(re.search(r'\((.*)\)', (tmp_path / 'searchindex.js').read_text())[1])
+    for argument in ('grids', 'impl', 'out_indices', 'frozen_stages', 'init_cfg', 'window_size'):
+        assert argument in index['indexentries'], f'the search does not find {argument}'
+    names = {entry[4] for entries in index['objects'].values() for entry in entries}
+    assert {'make_attention', 'custom_op', 'default_impl', 'MODELS', 'check_backbone'} <= names
     networks = (tmp_path / 'api/backbones.html').read_text()
     for name in ('frozen_stages', 'norm_eval', 'with_cp', 'init_cfg'):
         # inherited arguments are described at each network
