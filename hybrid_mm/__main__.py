@@ -92,7 +92,7 @@ def _add_new(commands) -> None:
     parser.add_argument(
         '--force',
         action='store_true',
-        help='overwrite FILE.py, and with --holdout the files FILE_train and FILE_val beside it',
+        help='overwrite FILE.py, and with --holdout the files FILE_train and FILE_val next to it',
     )
     parser.add_argument(
         '--checkpoint',

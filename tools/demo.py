@@ -265,7 +265,7 @@ def main(argv=None):
         '--reuse',
         action='store_true',
         help='keep trainings that an earlier run has finished and resume interrupted ones; '
-        'by default both models are trained anew',
+        'by default both models are trained again',
     )
     args = parser.parse_args(argv)
     out, data = Path(args.out).resolve(), Path(args.data).resolve()

@@ -52,7 +52,7 @@ def read_names(folder: Path) -> list[str] | None:
             try:
                 lines = [line.strip() for line in file.read_text('utf-8-sig').splitlines()]
             except UnicodeDecodeError as error:
-                raise UserError(f'{file} is no text in UTF-8: {error}') from error
+                raise UserError(f'{file} is not UTF-8 text: {error}') from error
             names = [line for line in lines if line]
             if not names:
                 raise UserError(f'{file} is empty; expected a class in each line')
@@ -118,7 +118,7 @@ def _ignored(
     if number in labels:
         raise UserError(
             f'the label maps of {folder} hold {shown} and {IGNORED} (e.g. {labels[IGNORED]}), but '
-            f'only one label can be ignored: write {IGNORED} in the place of {number}, or train '
+            f'only one label can be ignored: write {IGNORED} instead of {number}, or train '
             f'{number} as a class with --ignore-index {IGNORED}'
         )
     return IGNORED

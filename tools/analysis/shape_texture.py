@@ -91,7 +91,7 @@ def _measure(args) -> None:
 
     images, without = conflict_pairs.read_set(args.pairs)
     if without:
-        print(f'{without} images without a conflict are left out')
+        print(f'{without} images without a conflict are skipped')
     choices = [conflict_pairs.make_pairs(images, seed) for seed in range(args.seeds)]
     figures = []
     for network, found in networks.networks_with_features(args, [image.path for image in images]):
