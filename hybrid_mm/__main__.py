@@ -1,19 +1,11 @@
-"""``python -m hybrid_mm``: list the zoo, and write configs for your own data."""
+"""``python -m hybrid_mm``: list the zoo, write configs for your own data or a project of your own."""
 
 import argparse
 import shlex
 import sys
 
-from hybrid_mm.errors import printable
 from hybrid_mm.run import options
 from hybrid_mm.run.tool import tool
-from hybrid_mm.zoo import new_config
-from hybrid_mm.zoo.heads import check_head
-from hybrid_mm.zoo.listing import listing
-from hybrid_mm.zoo.new_backbone import find_backbone
-from hybrid_mm.zoo.plan import make_plan
-from hybrid_mm.zoo.user_data import read_data
-from hybrid_mm.zoo.weights_commands import add_weights, weights_command
 
 _LIST = """\
 Print the backbones and configs of the zoo.
@@ -37,27 +29,69 @@ of the class, the names are in classes.txt; 255 is ignored, or the class called 
 
 Then: python tools/train.py mine.py --dry-run
 """
+_NEW_PROJECT = """\
+Write a repository for a network of your own, outside of this package: an operator with its
+formula, a layer, a network, configs of a detector and a segmenter, tests with the contract of our
+backbones, a benchmark, and an entry for `list`. All of it runs as written; replace what is yours.
+
+  python -m hybrid_mm new-project ~/my_net
+"""
+_WEIGHTS = """\
+Published weights, which configs name as hybrid_mm://NAME.
+
+  python -m hybrid_mm weights list                         all: what can be downloaded, what not
+  python -m hybrid_mm weights list van manual              those with both words (* and ? work)
+  python -m hybrid_mm weights get van-b0_in1k 'nat-*_in1k'
+  python -m hybrid_mm weights get configs/van/*.py --to DIR
+                                                           all that these configs start from
+  python -m hybrid_mm weights path van-b0_in1k             the file on this machine
+  python -m hybrid_mm weights check FILE                   which network and layout is this?
+
+Files are looked for in checkpoints/, in the folders of HYBRID_MM_WEIGHTS and in torch's cache.
+"""
 _HEADS = ('mask-rcnn', 'cascade-mask-rcnn', 'retinanet', 'upernet', 'semantic-fpn')
 
 
 @tool
-def main(argv=None):
-    """Print the zoo (``list``), write a config for a data set (``new``), or get ``weights``."""
+def main(argv: list[str] | None = None) -> int:
+    """Print the zoo, write a config or a project, get weights, or say where the tools are."""
     parser = options.parser(__doc__)
     parser.prog = 'python -m hybrid_mm'
-    commands = parser.add_subparsers(dest='command', required=True, metavar='list|new|weights')
+    commands = parser.add_subparsers(
+        dest='command', required=True, metavar='list|new|new-project|weights|tools'
+    )
     _add_list(commands)
     _add_new(commands)
-    add_weights(commands)
+    _add_new_project(commands)
+    _add_weights(commands)
+    commands.add_parser('tools', help='print the folder of the tools: train.py, test.py, ...')
     argv = list(sys.argv[1:] if argv is None else argv)
     args = parser.parse_args(argv)
     if args.command == 'list':
+        from hybrid_mm.zoo.listing import listing
+
         tables = (args.only,) if args.only else ('backbones', 'configs')
         listing(' '.join(args.pattern), args.json, tables)
-    elif args.command == 'weights':
+        return 0
+    if args.command == 'weights':
+        from hybrid_mm.zoo.weights_commands import weights_command
+
         return weights_command(args)
-    else:
-        _new(args, f'python -m hybrid_mm {shlex.join(argv)}')
+    if args.command == 'new-project':
+        from hybrid_mm.zoo.new_project import new_project, next_steps
+
+        print(next_steps(args.folder, new_project(args.folder, args.name)))
+        return 0
+    if args.command == 'tools':
+        from hybrid_mm.run.config import installed_configs
+
+        print(installed_configs().parent / 'tools')
+        return 0
+
+    from hybrid_mm.commands.new import run
+
+    run(args, f'python -m hybrid_mm {shlex.join(argv)}')
+    return 0
 
 
 def _add_list(commands) -> None:
@@ -160,6 +194,55 @@ def _add_new(commands) -> None:
     )
 
 
+def _add_new_project(commands) -> None:
+    parser = commands.add_parser(
+        'new-project',
+        help='write a repository for a network of your own',
+        description=_NEW_PROJECT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('folder', metavar='DIR', help='new folder')
+    parser.add_argument(
+        '--name', metavar='NAME', help='name of the package (default: that of the folder)'
+    )
+
+
+def _add_weights(commands) -> None:
+    parser = commands.add_parser(
+        'weights',
+        help='list, download and find published weights',
+        description=_WEIGHTS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = parser.add_subparsers(dest='action', required=True, metavar='list|get|path|check')
+    listed = actions.add_parser('list', help='print what is published, and what is here')
+    listed.add_argument(
+        'pattern', nargs='*', default=[], help='words of names, trees, cases or licences'
+    )
+    listed.add_argument('--json', action='store_true', help='print JSON, with all addresses')
+    get = actions.add_parser('get', help='download what is not here')
+    get.add_argument(
+        'names',
+        nargs='+',
+        metavar='NAME',
+        help='names, patterns of names, or config files: all that their training starts from',
+    )
+    get.add_argument(
+        '--to', metavar='DIR', help='copy the files there as well, for HYBRID_MM_WEIGHTS=DIR'
+    )
+    get.add_argument(
+        '--auto',
+        action='store_true',
+        help='of config files also their own published weights (tools/test.py CONFIG auto)',
+    )
+    path = actions.add_parser('path', help='print where the file is; status 1 if it is not here')
+    path.add_argument('name', metavar='NAME', help='name, with or without hybrid_mm://')
+    check = actions.add_parser('check', help='say of which network and in which layout files are')
+    check.add_argument(
+        'files', nargs='+', metavar='FILE', help='files, or hybrid_mm://NAME of what is here'
+    )
+
+
 def _share(text: str) -> float:
     value = float(text)
     if not 0 < value < 1:
@@ -186,33 +269,6 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f'expected a positive number, got {text}')
     return value
-
-
-def _new(args, command: str) -> None:
-    new_config.check_out(args.out, args.force)
-    data = read_data(
-        args.data,
-        args.train,
-        args.val,
-        args.holdout,
-        args.classes,
-        args.ignore_index,
-        args.empty_classes,
-    )
-    check_head(args.head, data)
-    new_config.check_out(args.out, args.force, data, args.checkpoint)
-    backbone = find_backbone(args.backbone, args.head, args.checkpoint)
-    start = backbone.start
-    scale = args.scale and (max(args.scale), min(args.scale))
-    pretrained = start.checkpoint is not None
-    plan = make_plan(data, args.batch_size, scale, pretrained, args.iterations, args.epochs)
-    files = new_config.write_config(
-        args.out, data, args.head, backbone, plan, command, start.checkpoint, args.force
-    )
-    print(new_config.summary(data, backbone, plan))
-    print(printable(f'the backbone starts from {start.text}'))
-    following = f'python tools/train.py {shlex.quote(args.out)} --dry-run'
-    print(printable(f'wrote {", ".join(files)}; next: {following}'))
 
 
 if __name__ == '__main__':

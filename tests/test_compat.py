@@ -1,7 +1,6 @@
 """Workarounds of hybrid_mm.compat, with the breakage forced where this environment lacks it."""
 
 import os
-import subprocess
 import sys
 import types
 
@@ -144,19 +143,6 @@ def test_b16_waits_for_the_module(monkeypatch):
     assert not workarounds.b16_plugins_in_turn()
 
 
-def test_apply_says_what_fails_and_goes_on(monkeypatch, capsys):
-    done = []
-
-    def b1_weights_only():
-        raise OSError('no disk')
-
-    monkeypatch.setattr(workarounds, 'b1_weights_only', b1_weights_only)
-    monkeypatch.setattr(workarounds, 'b6_config_packages', lambda: done.append(6))
-    workarounds.apply()
-    assert done == [6]
-    assert capsys.readouterr().err == 'hybrid_mm: b1_weights_only not applied: no disk\n'
-
-
 def test_b6_names_the_module_only_where_the_distribution_is_absent(monkeypatch):
     monkeypatch.setitem(MODULE2PACKAGE, 'mmseg', 'mmsegmentation')
     monkeypatch.delitem(MODULE2PACKAGE, 'hybrid_mm')
@@ -174,21 +160,3 @@ def test_inheriting_from_mmseg_works_after_import():
 
     text = "_base_ = 'mmseg::_base_/schedules/schedule_20k.py'"
     assert Config.fromstring(text, '.py').train_cfg.max_iters == 20000
-
-
-def test_import_is_cheap_and_survives_a_broken_mmengine(tmp_path):
-    code = (
-        'import sys, hybrid_mm; print([m for m in ("mmcv", "mmdet", "mmseg") if m in sys.modules])'
-    )
-    run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == '[]' and run.stderr == ''
-    (tmp_path / 'mmengine').mkdir()
-    (tmp_path / 'mmengine/__init__.py').write_text('raise OSError("libcudart.so.13 is missing")')
-    run = subprocess.run(
-        [sys.executable, '-c', code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, 'PYTHONPATH': str(tmp_path)},
-    )
-    assert 'libcudart.so.13 is missing' in run.stderr and 'Traceback' not in run.stderr

@@ -9,24 +9,24 @@ import sys
 from pathlib import Path
 
 try:
-    from hybrid_mm import compat
+    from hybrid_mm.version import __version__
 except ImportError:  # not installed: run from a checkout
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from hybrid_mm import compat
+    from hybrid_mm.version import __version__
 
-from hybrid_mm.version import __version__
+from hybrid_mm.compat import diagnosis, installed
 
 
 def main(argv=None) -> int:
     """Print the table of packages and the findings."""
     argparse.ArgumentParser(description=__doc__).parse_args(argv)
-    findings = compat.diagnose()
+    findings = diagnosis.diagnose()
     print(f'Python {platform.python_version()}  {sys.executable}')
-    for name, owners in compat.providers().items():
+    for name, owners in installed.providers().items():
         version = ', '.join(version for _, version in owners) or '-'
         provider = ', '.join(owner for owner, _ in owners) or 'not installed'
         print(f'{name:12} {version:16} {provider}')
-    print(f'hybrid_mm    {__version__:16} {Path(compat.__file__).parents[1]}')
+    print(f'hybrid_mm    {__version__:16} {Path(diagnosis.__file__).parents[1]}')
     print(f'accelerator  {accelerator()}')
     print()
     for finding in findings:

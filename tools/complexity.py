@@ -8,20 +8,14 @@ Multiply-adds of convolutions, linear layers and matrix products are counted for
 1000 RoIs per box head and 100 per mask head, without auxiliary heads.
 """
 
-import json
 import sys
 
-from hybrid_mm.errors import UserError
 from hybrid_mm.run import options
-from hybrid_mm.run.config import literal_spec, load_config, require, task_of
-from hybrid_mm.run.outputs import check_output_file, replacing
 from hybrid_mm.run.tool import tool
-
-DEFAULT_SHAPES = {'detection': (800, 1280), 'segmentation': (512, 512)}
 
 
 @tool
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     """Print parameters and multiply-adds by module, as a table or JSON."""
     parser = options.parser(__doc__)
     model = parser.add_mutually_exclusive_group(required=True)
@@ -43,70 +37,9 @@ def main(argv=None):
     if args.cfg_options and not args.config:
         parser.error('--cfg-options needs a config')
 
-    from hybrid_mm.analysis.complexity import count
+    from hybrid_mm.commands.complexity import run
 
-    if args.json:
-        check_output_file(args.json, '--json', inputs=[args.config] if args.config else [])
-    model, shape = _build(args)
-    shape = tuple(args.shape or shape)
-    try:
-        rows = count(model, shape)
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(f'--shape: {error}') from error
-    depth = [row.name.count('.') + bool(row.name) for row in rows]
-    rows = [r for r, d in zip(rows, depth, strict=True) if d <= args.depth and r.params + r.macs]
-    _print(rows, type(model).__name__, shape)
-    if args.json:
-        figures = dict(shape=shape, modules=[row._asdict() for row in rows])
-        figures.update(params=rows[0].params, macs=rows[0].macs)
-        with replacing(args.json) as path:
-            path.write_text(json.dumps(figures, indent=1))
-
-
-def _build(args):
-    """Build the model without pretrained weights; return it with the default input shape."""
-    from mmengine.config import ConfigDict
-    from mmengine.registry import MODELS, init_default_scope
-
-    import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X')
-    from hybrid_mm.run.config import without_init_cfg
-
-    if args.config:
-        cfg = load_config(args.config, args.cfg_options)
-        require(cfg, 'model')
-        init_default_scope(cfg.get('default_scope', 'mmengine'))
-        model, shape = cfg.model, DEFAULT_SHAPES.get(task_of(cfg), (224, 224))
-    else:
-        model, shape = _backbone(args), (224, 224)
-    return MODELS.build(ConfigDict(without_init_cfg(model))), shape
-
-
-def _backbone(args) -> dict:
-    if args.arch:
-        return dict(type='hybrid_mm.VAN', arch=args.arch)
-    return literal_spec(args.backbone, '--backbone ')
-
-
-def _print(rows, name: str, shape: tuple[int, ...]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    size = ' x '.join(str(n) for n in shape)
-    table = Table(box=box.SIMPLE, title=f'{name} at {size}', title_justify='left')
-    table.add_column('module')
-    for column in ('parameters', 'GMACs'):
-        table.add_column(column, justify='right')
-    for row in rows:
-        indent = '  ' * (row.name.count('.') + bool(row.name))
-        table.add_row(
-            indent + (row.name.rpartition('.')[2] or 'total'),
-            f'{row.params:,}',
-            f'{row.macs / 1e9:.3f}',
-        )
-    Console().print(table)
+    run(args)
 
 
 if __name__ == '__main__':

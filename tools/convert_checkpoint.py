@@ -5,51 +5,28 @@ python tools/convert_checkpoint.py van_b0.pth.tar van_b0.pth
 
 import sys
 
-import torch
-
-from hybrid_mm.checkpoints import read_checkpoint, weights_of
-from hybrid_mm.convert import SOURCES, convert, detect
-from hybrid_mm.errors import UserError, nearest, plain_text
 from hybrid_mm.run import options
-from hybrid_mm.run.outputs import check_output_file, replacing
 from hybrid_mm.run.tool import tool
-from hybrid_mm.weights.registry import OURS, SCHEME
 
 
 @tool
 def main(argv: list[str] | None = None) -> None:
     """Write the converted weights, and print the layout that was found and what was written."""
-    sources = ', '.join(sorted(SOURCES))
     parser = options.parser(__doc__)
     parser.add_argument('input', help='official checkpoint of a known format, or hybrid_mm://NAME')
     parser.add_argument('output', help='file to write (.pth)')
-    parser.add_argument('--source', help=f'layout of the input, found by its keys: {sources}')
+    parser.add_argument(
+        '--source',
+        help='layout of the input, by default found by its keys; an unknown name lists all',
+    )
     parser.add_argument(
         '--key', help='where the weights are in the input, such as model_ema; by default found'
     )
     args = parser.parse_args(argv)
-    if args.source is not None and args.source not in SOURCES:
-        hint = nearest(args.source, SOURCES) or f'; there are {sources}'
-        raise UserError(f'--source {args.source} is unknown{hint}')
 
-    check_output_file(args.output, 'output', inputs=[args.input])
-    checkpoint = read_checkpoint(args.input)
-    state = weights_of(checkpoint, args.input, args.key)
-    try:
-        by_name = args.input.startswith(SCHEME)  # converted when it is loaded
-        source = checkpoint['meta']['source'] or OURS if by_name else args.source or detect(state)
-        if source is None:
-            raise ValueError(
-                f'no layout that is known has such names: {", ".join(list(state)[:3])}, ...: it is '
-                f'in our layout already, or in an unknown one; known are {sources}'
-            )
-        converted = state if by_name else convert(state, source)
-    except (KeyError, ValueError) as error:
-        raise UserError(f'{args.input}: {plain_text(error)}') from error
-    with replacing(args.output) as path:
-        torch.save(dict(state_dict=converted, meta=dict(source=source)), path)
-    numbers = sum(tensor.numel() for tensor in converted.values())
-    print(f'{args.output}: {len(converted)} tensors, {numbers:,} numbers, from layout {source}')
+    from hybrid_mm.commands.convert_checkpoint import run
+
+    run(args)
 
 
 if __name__ == '__main__':

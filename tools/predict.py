@@ -20,21 +20,17 @@ status is 1 then. What is done when Ctrl-C or an error ends the work is kept.
 """
 
 import sys
-import traceback
 
-from hybrid_mm.errors import shorten
 from hybrid_mm.run import options
-from hybrid_mm.run.config import load_config
-from hybrid_mm.run.published import HELP
 from hybrid_mm.run.tool import tool
 
 
 @tool
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """Predict on all inputs; write the results and report unreadable inputs."""
     parser = options.parser(__doc__)
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help=HELP)
+    parser.add_argument('checkpoint', help=options.CHECKPOINT)
     parser.add_argument(
         'images', nargs='+', help='images, videos, or folders of images (searched recursively)'
     )
@@ -58,42 +54,9 @@ def main(argv=None):
     if not args.score_thr <= 1:
         parser.error(f'--score-thr must be a number up to 1, got {args.score_thr}')
 
-    from hybrid_mm.apis import Predictor, Writer
-    from hybrid_mm.apis.sources import count_sources, list_files
-    from hybrid_mm.run.console import progress
+    from hybrid_mm.commands.predict import run
 
-    files = list_files(args.images, args.out)
-    total = count_sources(files)
-    cfg = load_config(args.config, args.cfg_options)
-    predictor = Predictor(cfg, args.checkpoint, args.device, args.batch_size, args.tta)
-    broken, done = [], 0
-
-    with (
-        Writer(predictor, args.out, args.score_thr, args.annotations, args.force) as writer,
-        progress('images', total) as advance,
-    ):
-        writer.announce(file.name for file in files)
-
-        def skip(name, error):
-            broken.append(name)
-            print(f'skipped: {error}', file=sys.stderr)
-            if args.debug:
-                traceback.print_exception(error)
-            advance()
-
-        try:
-            for prediction in predictor.stream(files, on_error=skip):
-                writer.add(prediction)
-                done += 1
-                advance()
-        except KeyboardInterrupt:
-            print(f'stopped: {done} of {total} images done; results in {args.out}', file=sys.stderr)
-            return 130
-    wrote = ', '.join(writer.places)
-    print(f'{done} of {done + len(broken)} images done; wrote {wrote} in {args.out}')
-    if broken:
-        print(f'{len(broken)} skipped: {shorten(broken)}', file=sys.stderr)
-    return 1 if broken else 0
+    return run(args)
 
 
 if __name__ == '__main__':

@@ -5,15 +5,12 @@ python tools/print_config.py configs/demo/... --cfg-options model.backbone.arch=
 
 import sys
 
-from hybrid_mm.errors import UserError, nearest
 from hybrid_mm.run import options
-from hybrid_mm.run.config import load_config
-from hybrid_mm.run.outputs import check_output_file, replacing
 from hybrid_mm.run.tool import tool
 
 
 @tool
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     """Print the resolved config or a part of it, or write it to a file."""
     parser = options.parser(__doc__)
     parser.add_argument('config', help='config file')
@@ -22,30 +19,9 @@ def main(argv=None):
     options.add_config_options(parser)
     args = parser.parse_args(argv)
 
-    if args.save:
-        suffixes = ('.py', '.json', '.yml', '.yaml')
-        check_output_file(args.save, '--save', suffixes, inputs=[args.config])
-    cfg = load_config(args.config, args.cfg_options)
-    if args.key:
-        cfg = _part(cfg, args.key)
-    if args.save:
-        with replacing(args.save) as path:
-            cfg.dump(path)
-    else:
-        print(cfg.pretty_text)
+    from hybrid_mm.commands.print_config import run
 
-
-def _part(cfg, key: str):
-    """Config with one key only, nested as in the original."""
-    from mmengine.config import Config
-
-    node = cfg._cfg_dict
-    for part in key.split('.'):
-        names = node if isinstance(node, dict) else [str(i) for i in range(len(node))]
-        if part not in names:
-            raise UserError(f'--key {key}: no {part!r}{nearest(part, names)}')
-        node = node[part] if isinstance(node, dict) else node[int(part)]
-    return Config({key.split('.')[-1]: node})
+    run(args)
 
 
 if __name__ == '__main__':

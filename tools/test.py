@@ -6,27 +6,16 @@ python tools/test.py configs/nat/... auto
 
 import argparse
 import sys
-from pathlib import Path
 
-import mmengine
-from mmengine.config import Config
-from mmengine.evaluator import DumpResults
-from mmengine.runner import Runner
-
-from hybrid_mm.checkpoints import read_checkpoint
-from hybrid_mm.errors import UserError, warn
-from hybrid_mm.run import interrupt, launch, options, predictions, published, quiet, tta
-from hybrid_mm.run.checks import data
-from hybrid_mm.run.config import task_of
-from hybrid_mm.run.outputs import check_output_file, check_output_folder, replacing
-from hybrid_mm.run.tool import debugging, tool
+from hybrid_mm.run import options
+from hybrid_mm.run.tool import tool
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Flags of test.py."""
     parser = options.parser(__doc__)
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help=published.HELP)
+    parser.add_argument('checkpoint', help=options.CHECKPOINT)
     options.add_run_options(parser)
     parser.add_argument(
         '--out',
@@ -57,93 +46,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Print the metrics of a checkpoint; write predictions and drawings as the flags demand."""
     args = parse_args(argv)
-    verbose = args.verbose or debugging(argv)
-    with quiet.terminal(verbose), interrupt.interruptible(interrupt.testing, argv):
-        run(args)
 
+    from hybrid_mm.commands.test import run
 
-def run(args: argparse.Namespace) -> None:
-    """Test with the flags of the command line."""
-    args.checkpoint = published.checkpoint_of(args.config, args.checkpoint)
-    read_checkpoint(args.checkpoint)  # before anything that takes time
-    check_outputs(args)
-    cfg = launch.config_of_run(args)
-
-    launch.set_tracking(cfg, args.tensorboard, args.wandb)
-    if args.show or args.show_dir:
-        launch.set_visualization(cfg, args.show, args.show_dir, args.wait_time, args.interval)
-    if args.tta:
-        tta.set_test_time_augmentation(cfg)
-    keeps_predictions = args.out and args.out_item != 'metrics'
-    dump = set_output(cfg, args.out) if keeps_predictions else None
-    data.check_testing(cfg)
-
-    runner = launch.testing_runner(cfg, args.checkpoint)
-    if args.show_dir or (keeps_predictions and dump is None):
-        check_file_names(runner, must=dump is None and keeps_predictions)
-    if dump is not None:
-        runner.test_evaluator.metrics.append(dump)
-    with launch.testing_amp(runner, args.amp):
-        metrics = runner.test()
-    if args.out_item == 'metrics' and runner.rank == 0:
-        with replacing(args.out) as path:
-            mmengine.dump(metrics, path)
-
-
-def check_outputs(args: argparse.Namespace) -> None:
-    """Check that results can be written, and are no files that are read.
-
-    Raises:
-        UserError: They cannot be, or are.
-    """
-    inputs = [args.config, args.checkpoint]
-    if args.out_item == 'metrics':
-        suffixes = ('.json', '.yml', '.yaml', *predictions.SUFFIXES)
-        check_output_file(args.out, '--out', suffixes, inputs)
-    if args.show_dir:
-        check_output_folder(args.show_dir, '--show-dir')
-
-
-def check_file_names(runner: Runner, must: bool) -> None:
-    """Check that images of several folders do not have one name, under which results are kept.
-
-    Raises:
-        UserError: Two do, and results must not be lost.
-    """
-    dataset = runner.test_dataloader.dataset
-    known: dict[str, str] = {}
-    for index in range(len(dataset) if hasattr(dataset, 'get_data_info') else 0):
-        path = str(dataset.get_data_info(index).get('img_path'))
-        name = Path(path).stem
-        if name in known and known[name] != path:
-            text = f'the results of {known[name]} and {path} get one name, {name}'
-            if must:
-                raise UserError(f'--out: {text}; test them one folder at a time')
-            warn(f'{text}; only one is kept')
-            return
-        known[name] = path
-
-
-def set_output(cfg: Config, path: str) -> DumpResults | None:
-    """Keep the predictions: label maps by the evaluator of a segmenter, else by a further metric.
-
-    Raises:
-        UserError: The file of the predictions of a detector or classifier is not a pickle; it
-            cannot be written.
-    """
-    task = task_of(cfg)
-    if task == 'segmentation':
-        check_output_folder(path)
-        cfg.test_evaluator.update(output_dir=path, keep_results=True)
-        return None
-    if not path.endswith(predictions.SUFFIXES):
-        raise UserError(f'--out of predictions must end with .pkl or .pickle, got {path}')
-    check_output_file(path)
-    if task == 'detection':
-        from mmdet.evaluation import DumpDetResults  # takes seconds, and only a detector needs it
-
-        return DumpDetResults(out_file_path=path)
-    return DumpResults(out_file_path=path)
+    run(args)
 
 
 if __name__ == '__main__':

@@ -15,12 +15,13 @@ from mmengine.structures import BaseDataElement
 from hybrid_mm.apis.results import Prediction, to_prediction
 from hybrid_mm.apis.sources import FailedInput, Source, UnreadableInput, read_sources
 from hybrid_mm.checkpoints import load_weights, read_checkpoint
+from hybrid_mm.data.deep_images import warn_of_dark
 from hybrid_mm.data.images import count_frames
 from hybrid_mm.data.sample_check import check_file_end
 from hybrid_mm.errors import UserError, shorten, warn
 from hybrid_mm.run.checks.classes import meta_of_model
 from hybrid_mm.run.config import inner_dataset, load_config, require, task_of, without_init_cfg
-from hybrid_mm.run.options import torch_device
+from hybrid_mm.run.devices import torch_device
 from hybrid_mm.run.published import checkpoint_of
 from hybrid_mm.run.tta import set_test_time_augmentation
 
@@ -196,6 +197,8 @@ class Predictor:
                     'it is not a file' if there else 'it does not exist, or is a dead link'
                 )
             check_file_end(str(source.path))
+            if type(self._load).__name__ == 'LoadImageFromFile':
+                warn_of_dark(str(source.path))
             try:
                 data = self._load(dict(img_path=str(source.path), img_id=source.index))
                 assert data is not None

@@ -1,4 +1,8 @@
-"""Workarounds for known breakages of the OpenMMLab stack, one function for each."""
+"""Workarounds for known breakages of the OpenMMLab stack, one function for each.
+
+B1 and B6 are applied by ``after_import`` when the module that they change is imported, the others
+by what needs them.
+"""
 
 import os
 import re
@@ -9,19 +13,6 @@ from hybrid_mm.compat.installed import find, is_installed, read_text, version_of
 from hybrid_mm.compat.stored_classes import stored_classes
 
 TRUST = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'  # torch's variable that allows unsafe files
-
-
-def apply() -> None:
-    """Apply every workaround that needs no action of the user; called by ``import hybrid_mm``.
-
-    Imports neither mmcv nor mmdet nor mmseg, changes nothing where a breakage is absent, and never
-    raises: in a broken environment the failing import itself gives a better error.
-    """
-    for workaround in (b1_weights_only, b6_config_packages):
-        try:
-            workaround()
-        except Exception as error:
-            print(f'hybrid_mm: {workaround.__name__} not applied: {error}', file=sys.stderr)
 
 
 def b1_weights_only() -> bool:
@@ -36,11 +27,12 @@ def b1_weights_only() -> bool:
     Remove when MMEngine refuses unsafe files.
 
     Returns:
-        Whether MMEngine is installed.
+        Whether this MMEngine has such loaders.
     """
-    if 'def register_scheme' not in read_text('mmengine', 'runner/checkpoint.py'):
-        return False
     from mmengine.runner.checkpoint import CheckpointLoader
+
+    if not hasattr(CheckpointLoader, 'register_scheme'):
+        return False
 
     CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
     CheckpointLoader.register_scheme(
@@ -64,8 +56,6 @@ def b6_config_packages() -> bool:
     Returns:
         Whether the workaround was needed.
     """
-    if find('mmengine') is None:
-        return False
     from mmengine.config.utils import MODULE2PACKAGE
 
     MODULE2PACKAGE.setdefault('hybrid_mm', 'hybrid_mm')

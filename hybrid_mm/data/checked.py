@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS as ROOT_DATASETS
 from PIL import UnidentifiedImageError
 
-from hybrid_mm import compat
+from hybrid_mm.compat.category_order import b17_labels_in_order_of_classes
 from hybrid_mm.data.coco_check import load_coco
 from hybrid_mm.data.coco_lists import Findings, Use
 from hybrid_mm.data.missing_files import missing_files
@@ -74,7 +74,7 @@ class CheckedDataset(DatasetWrapper):
             raise ValueError(f'skip_bad_samples must not be negative, got {skip_bad_samples}')
         if isinstance(dataset, dict):
             dataset = ROOT_DATASETS.build(dict(dataset, lazy_init=True))
-        compat.b17_labels_in_order_of_classes()
+        b17_labels_in_order_of_classes()
         if skip_bad_samples and dataset.test_mode:
             raise ValueError('skip_bad_samples is for training: metrics are those of all samples')
         self.dataset = dataset
@@ -103,7 +103,8 @@ class CheckedDataset(DatasetWrapper):
             if hasattr(self.dataset, 'reduce_zero_label'):  # data sets of MMSegmentation
                 classes = len(self.dataset.metainfo.get('classes') or ()) or None
             ignored = getattr(self.dataset, 'ignore_index', 255)
-            steps.insert(loads[-1] + 1, SampleCheck(classes, ignored))
+            deep = any(type(step).__name__ == 'LoadDeepImage' for step in steps)
+            steps.insert(loads[-1] + 1, SampleCheck(classes, ignored, not deep))
 
     def full_init(self) -> None:
         """Read and check the annotations."""

@@ -10,10 +10,12 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from hybrid_mm import compat
+from hybrid_mm.compat.workarounds import b16_plugins_in_turn
 from hybrid_mm.ops.argument_types import typed_arguments
 from hybrid_mm.ops.arguments import one_of
 from hybrid_mm.ops.fusing import is_plain
+
+__all__ = ['Plugin', 'ResNetModule', 'SpatialOperator', 'follow_mode']
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {'relu': F.relu, 'silu': F.silu}
 _GATES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -152,7 +154,7 @@ class Plugin(ResNetModule):
         init_identity: bool = False,
     ) -> None:
         super().__init__(norm_cfg)
-        compat.b16_plugins_in_turn()
+        b16_plugins_in_turn()
         self.norm_eval = norm_eval
         self.init_identity = init_identity
         self.gain = 2.0 if init_identity else 1.0

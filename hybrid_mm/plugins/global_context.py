@@ -11,7 +11,7 @@ from mmcv.cnn import ContextBlock as _ContextBlock
 from mmcv.cnn import NonLocal2d as _NonLocal2d
 from torch import Tensor, nn
 
-from hybrid_mm import compat
+from hybrid_mm.compat.workarounds import b16_plugins_in_turn
 from hybrid_mm.plugins.base import follow_mode, reset_defaults
 from hybrid_mm.registry import MODELS
 
@@ -38,7 +38,7 @@ class ContextBlock(_ContextBlock):
         fusion_types: tuple[str, ...] = ('channel_add',),
     ) -> None:
         super().__init__(in_channels, ratio, pooling_type, fusion_types)
-        compat.b16_plugins_in_turn()
+        b16_plugins_in_turn()
 
     def init_weights(self) -> None:
         """Called last by the ``init_weights`` of the network around it."""
@@ -88,7 +88,7 @@ class NonLocal2d(_NonLocal2d):
     ) -> None:
         super().__init__(in_channels, std=std, zeros_init=zeros_init, **kwargs)
         self.initial = dict(std=std, zeros_init=zeros_init)
-        compat.b16_plugins_in_turn()
+        b16_plugins_in_turn()
 
     def init_weights(self, **kwargs: Any) -> None:
         """Called by the constructor, and last by that of the network around it."""

@@ -1,16 +1,17 @@
-"""Options that the command-line tools share, and the parser of a tool."""
+"""Options that the command-line tools share, and the parser of a tool.
+
+Only the standard library is imported here: a tool prints its help, and refuses a wrong flag, before
+anything slow is imported.
+"""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from mmengine.config import DictAction
-
-from hybrid_mm.errors import UserError
-
 AMP_DTYPES = ('float16', 'bfloat16')
+CHECKPOINT = 'checkpoint file, hybrid_mm://NAME, or auto: the published weights of the config'
+"""Help of an argument that :func:`hybrid_mm.run.published.checkpoint_of` reads."""
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -22,8 +23,8 @@ def parser(description: str) -> argparse.ArgumentParser:
     return result
 
 
-class _Options(DictAction):
-    """``DictAction`` that explains a wrong ``--cfg-options depth`` instead of a traceback."""
+class _Options(argparse.Action):
+    """Collect ``KEY=VALUE`` in a dict; values are read as MMEngine's ``DictAction`` does."""
 
     def __call__(
         self,
@@ -32,16 +33,65 @@ class _Options(DictAction):
         values: Any,
         option_string: str | None = None,
     ) -> None:
-        for value in values:
-            if '=' not in value:
-                parser.error(f'{option_string} expects KEY=VALUE, got {value!r}')
+        options = dict(getattr(namespace, self.dest) or {})
+        for item in values:
+            key, equals, value = item.partition('=')
+            if not equals:
+                parser.error(f'{option_string} expects KEY=VALUE, got {item!r}')
+            try:
+                options[key] = _value(value)
+            except ValueError as error:
+                parser.error(
+                    f'{option_string}: cannot read {item} ({error}); write a list as [a,b] or '
+                    'a,b, and set a dict key by key as name.key=value'
+                )
+        setattr(namespace, self.dest, options)
+
+
+def _value(text: str) -> Any:
+    """Value of an option: a number, a truth value, None, a text, or a list or tuple of these.
+
+    Raises:
+        ValueError: Brackets do not match, or enclose only the end of an element.
+    """
+    text = text.strip('\'"').replace(' ', '')
+    enclosed = text[:1] + text[-1:] in ('[]', '()') and len(text) > 1
+    if not enclosed and ',' not in text:
+        return _scalar(text)
+    parts = _elements(text)
+    if parts != [text]:
+        return [_value(part) for part in parts]
+    if not enclosed:
+        raise ValueError(f'{text} is no list')
+    found = [_value(part) for part in _elements(text[1:-1])]
+    return tuple(found) if text[0] == '(' else found
+
+
+def _elements(text: str) -> list[str]:
+    """Split a text at the commas that are in no brackets; one at the end has nothing after it."""
+    parts, depth = [''], 0
+    for character in text:
+        depth += (character in '[(') - (character in ')]')
+        if depth < 0:
+            break
+        if character == ',' and not depth:
+            parts.append('')
+        else:
+            parts[-1] += character
+    if depth:
+        raise ValueError('brackets do not match')
+    return parts if parts[-1] else parts[:-1]
+
+
+def _scalar(text: str) -> Any:
+    """A number, a truth value or None if the text is one, else the text."""
+    for number in (int, float):
         try:
-            super().__call__(parser, namespace, values, option_string)
-        except (AssertionError, RecursionError) as error:  # brackets that do not match, or dict()
-            parser.error(
-                f'{option_string}: cannot read {" ".join(values)} ({error}); write a list as [a,b] '
-                'or a,b, and set a dict key by key as name.key=value'
-            )
+            return number(text)
+        except ValueError:
+            pass
+    known = {'true': True, 'false': False}
+    return None if text == 'None' else known.get(text.lower(), text)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -51,6 +101,8 @@ class _Parser(argparse.ArgumentParser):
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
         args = list(sys.argv[1:] if args is None else args)
+        namespace = argparse.Namespace() if namespace is None else namespace
+        namespace.argv = list(args)  # as the user typed them
         for i, arg in enumerate(args):
             following = args[i + 1 : i + 2]
             if arg == '--amp' and following and following[0] not in AMP_DTYPES:
@@ -156,20 +208,3 @@ def add_feature_options(parser: argparse.ArgumentParser) -> None:
         '--size', type=int, default=224, help='side of the crop of the centre (default: 224)'
     )
     parser.add_argument('--batch-size', type=int, default=16, help='images at once (default: 16)')
-
-
-def torch_device(name: str | None) -> torch.device:
-    """Device of ``--device``; by default the first GPU if there is one.
-
-    Raises:
-        UserError: It cannot be used here.
-    """
-    if name is None:
-        return torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).split('\n')[0]
-        raise UserError(f'--device {name} is not usable here: {reason}') from error
-    return device

@@ -10,7 +10,6 @@ from hybrid_mm.run.config import load_config, nodes
 from hybrid_mm.weights import SCHEME, Weights, all_weights
 
 AUTO = 'auto'
-HELP = f'checkpoint file, {SCHEME}NAME, or {AUTO}: the published weights of the config'
 
 
 def checkpoint_of(config: str | Path | Config, checkpoint: str | Path) -> str:

@@ -6,8 +6,6 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from torch import distributed
-
 from hybrid_mm.errors import UserError
 from hybrid_mm.run.explain import explain
 
@@ -48,5 +46,6 @@ def debugging(argv: Sequence[str] | None = None) -> bool:
 
 def _leave_process_group() -> None:
     """Close the process group; without this, torch warns of a leak at exit."""
-    if distributed.is_available() and distributed.is_initialized():
+    distributed = sys.modules.get('torch.distributed')
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()

@@ -22,56 +22,6 @@ from hybrid_mm.zoo.listing import matches, show, shown_path
 
 WILDCARDS = frozenset('*?[')
 _SUFFIXES = ('.safetensors', '.npz')  # kept; all other files are found as .pth
-_WEIGHTS = """\
-Published weights, which configs name as hybrid_mm://NAME.
-
-  python -m hybrid_mm weights list                         all: what can be downloaded, what not
-  python -m hybrid_mm weights list van manual              those with both words (* and ? work)
-  python -m hybrid_mm weights get van-b0_in1k 'nat-*_in1k'
-  python -m hybrid_mm weights get configs/van/*.py --to DIR
-                                                           all that these configs start from
-  python -m hybrid_mm weights path van-b0_in1k             the file on this machine
-  python -m hybrid_mm weights check FILE                   which network and layout is this?
-
-Files are looked for in checkpoints/, in the folders of HYBRID_MM_WEIGHTS and in torch's cache.
-"""
-
-
-def add_weights(commands: argparse._SubParsersAction) -> None:
-    """Add ``weights`` and its own commands to the commands of ``python -m hybrid_mm``."""
-    parser = commands.add_parser(
-        'weights',
-        help='list, download and find published weights',
-        description=_WEIGHTS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    actions = parser.add_subparsers(dest='action', required=True, metavar='list|get|path|check')
-    listed = actions.add_parser('list', help='print what is published, and what is here')
-    listed.add_argument(
-        'pattern', nargs='*', default=[], help='words of names, trees, cases or licences'
-    )
-    listed.add_argument('--json', action='store_true', help='print JSON, with all addresses')
-    get = actions.add_parser('get', help='download what is not here')
-    get.add_argument(
-        'names',
-        nargs='+',
-        metavar='NAME',
-        help='names, patterns of names, or config files: all that their training starts from',
-    )
-    get.add_argument(
-        '--to', metavar='DIR', help='copy the files there as well, for HYBRID_MM_WEIGHTS=DIR'
-    )
-    get.add_argument(
-        '--auto',
-        action='store_true',
-        help='of config files also their own published weights (tools/test.py CONFIG auto)',
-    )
-    path = actions.add_parser('path', help='print where the file is; status 1 if it is not here')
-    path.add_argument('name', metavar='NAME', help='name, with or without hybrid_mm://')
-    check = actions.add_parser('check', help='say of which network and in which layout files are')
-    check.add_argument(
-        'files', nargs='+', metavar='FILE', help='files, or hybrid_mm://NAME of what is here'
-    )
 
 
 def weights_command(args: argparse.Namespace) -> int:

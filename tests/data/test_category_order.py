@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from hybrid_mm import compat
 from hybrid_mm.compat import category_order
 
 pytest.importorskip('mmdet')
@@ -176,9 +175,9 @@ def test_panoptic_segments(listed, tmp_path):
 def test_workaround_waits_and_is_applied_once(listed, monkeypatch):
     assert category_order.has_b17()
     dataset(listed())
-    assert not compat.b17_labels_in_order_of_classes()
+    assert not category_order.b17_labels_in_order_of_classes()
     monkeypatch.delitem(sys.modules, category_order._API)
-    assert not compat.b17_labels_in_order_of_classes()
+    assert not category_order.b17_labels_in_order_of_classes()
 
 
 def test_evaluators_can_be_sent_to_processes(listed):

@@ -5,6 +5,7 @@ import torch
 
 from hybrid_mm.errors import UserError
 from hybrid_mm.run import options
+from hybrid_mm.run.devices import torch_device
 
 
 def test_amp_and_tracking_before_the_config():
@@ -28,6 +29,6 @@ def test_amp_and_tracking_before_the_config():
 
 
 def test_device():
-    assert options.torch_device('cpu') == torch.device('cpu')
+    assert torch_device('cpu') == torch.device('cpu')
     with pytest.raises(UserError, match='--device nonsense is not usable here'):
-        options.torch_device('nonsense')
+        torch_device('nonsense')

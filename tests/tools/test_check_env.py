@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hybrid_mm import compat
+from hybrid_mm.compat.installed import MODULES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -225,7 +225,7 @@ def check_env(*site):
 
 
 def test_there_is_a_package_for_each_module():
-    assert tuple(ONEDL) == compat.MODULES
+    assert tuple(ONEDL) == MODULES
 
 
 @pytest.mark.parametrize('name', CASES)

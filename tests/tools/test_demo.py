@@ -1,7 +1,6 @@
 """The demo from end to end, on a few pictures and for a few iterations."""
 
 import contextlib
-import importlib.util
 import json
 import shutil
 import subprocess
@@ -13,16 +12,13 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
+from hybrid_mm.commands import demo
 from hybrid_mm.data import shapes
 from hybrid_mm.errors import UserError
 
 from ..conftest import _forget_runs, load_tool
 
 ROOT = Path(__file__).resolve().parents[2]
-spec = importlib.util.spec_from_file_location('demo', ROOT / 'tools' / 'demo.py')
-demo = importlib.util.module_from_spec(spec)
-sys.modules['demo'] = demo
-spec.loader.exec_module(demo)
 CONFIGS = demo.SEGMENTER, demo.DETECTOR
 
 
@@ -56,7 +52,8 @@ def run(folder):
             )
     patch.setattr(demo, 'SEGMENTER', configs / 'demo' / demo.SEGMENTER.name)
     patch.setattr(demo, 'DETECTOR', configs / 'demo' / demo.DETECTOR.name)
-    yield lambda *more: demo.main([str(folder / 'out'), '--data', str(folder / 'data'), *more])
+    arguments = [str(folder / 'out'), '--data', str(folder / 'data')]
+    yield lambda *more: load_tool('demo').main([*arguments, *more])
     patch.undo()
 
 
@@ -230,7 +227,7 @@ def test_configs_promise_all_three_figures():
 
 def test_foreign_data_folder(tmp_path, capsys):
     (tmp_path / 'a.txt').write_text('')
-    assert demo.main([str(tmp_path / 'out'), '--data', str(tmp_path)]) == 2
+    assert load_tool('demo').main([str(tmp_path / 'out'), '--data', str(tmp_path)]) == 2
     assert 'choose another folder' in capsys.readouterr().err
 
 

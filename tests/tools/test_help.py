@@ -1,7 +1,10 @@
 """``--help`` of every tool: an example, and a text for each option."""
 
 import argparse
+import json
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -59,3 +62,37 @@ def test_every_option_is_explained(name, monkeypatch):
     ]
     assert not silent
     assert parser.description
+
+
+# those that write what a peer computes import it first
+FIRST = ('dev/peer', 'dev/golden', 'dev/generate_')
+LIGHT = [name for name in TOOLS if not name.startswith(FIRST)]
+LINES = [
+    *([f'tools/{name}.py', flag] for name in LIGHT for flag in ('--help', '--no-such-flag')),
+    *(['tools/train.py', *words] for words in ([], ['a.py', '--seed', 'x'], ['a.py', '--amp=x'])),
+    *(['hybrid_mm', *words, '--help'] for words in ([], ['list'], ['new'], ['weights'])),
+    *(['hybrid_mm', 'weights', word, '--help'] for word in ('list', 'get', 'path', 'check')),
+    *(['hybrid_mm', *words] for words in ([], ['new'], ['new', '--head', 'x'], ['nothing'])),
+]
+
+
+def test_arguments_are_read_before_anything_slow_is_imported():
+    code = """
+import contextlib, io, json, runpy, sys
+lines, slow = json.loads(sys.argv[1])
+sys.modules.update(dict.fromkeys(slow))  # to import them is an error
+for line in lines:
+    sys.argv, sys.path[0] = line, line[0].rpartition('/')[0]  # as Python does for a script
+    start = runpy.run_module if line[0] == 'hybrid_mm' else runpy.run_path
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        try:
+            start(line[0], run_name='__main__')
+        except SystemExit as end:
+            assert end.code == (0 if '--help' in line else 2), (line, end.code, said.getvalue())
+    assert 'usage: ' in said.getvalue(), line
+"""
+    slow = ('torch', 'mmengine', 'numpy', 'rich', 'matplotlib')
+    command = [sys.executable, '-c', code, json.dumps([LINES, slow])]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from hybrid_mm import apis
+from hybrid_mm.commands import predict
 from hybrid_mm.errors import UserError
 
 CLASSIFICATION = """
@@ -102,8 +103,8 @@ def test_options_reach_predictor_and_writer(fails, det_config, folder, tmp_path,
 
         return call
 
-    monkeypatch.setattr(apis, 'Predictor', record(apis.Predictor))
-    monkeypatch.setattr(apis, 'Writer', record(apis.Writer, stop=True))
+    monkeypatch.setattr(predict, 'Predictor', record(apis.Predictor))
+    monkeypatch.setattr(predict, 'Writer', record(apis.Writer, stop=True))
     flags = (
         '--device',
         'cpu',

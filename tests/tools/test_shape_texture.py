@@ -180,7 +180,7 @@ def test_figures_are_means_over_the_choices_of_partners(tool, conflict, tmp_path
     ]
     scripted = iter([Dimensions(*result) for result in results])
     monkeypatch.setattr(
-        'hybrid_mm.analysis.dimensions.dimensions', lambda pairs, normalise: next(scripted)
+        'hybrid_mm.commands.shape_texture.dimensions', lambda pairs, normalise: next(scripted)
     )
     arguments = (conflict, TINY, '--labels', 'tiny', '--seeds', 3, '--out', tmp_path / 'o', *SMALL)
     assert tool('analysis/shape_texture', 'measure', *arguments)[0] == 0

@@ -11,21 +11,15 @@ figures (receptive_field.json). Without --checkpoints weights are random: the re
 about a trained network. Images are resized to --size, ignoring their aspect ratio.
 """
 
-import json
-import re
 import sys
 from pathlib import Path
 
-from hybrid_mm.data.images import find_images
-from hybrid_mm.errors import UserError
 from hybrid_mm.run import options
-from hybrid_mm.run.console import print_table
-from hybrid_mm.run.outputs import check_output_folder
 from hybrid_mm.run.tool import tool
 
 
 @tool
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int | None:
     """Print a table; write maps, scores and figures to the output folder."""
     parser = options.parser(__doc__)
     parser.add_argument('models', nargs='+', help="config, or dict(type='...', ...) of a backbone")
@@ -57,66 +51,9 @@ def main(argv=None):
     if args.count < 1 or not all(0 < t < 1 for t in args.thresholds):
         parser.error('--count must be at least 1 and --thresholds lie between 0 and 1')
 
-    import numpy as np
-    import torch
+    from hybrid_mm.commands.receptive_field import run
 
-    from hybrid_mm.analysis import networks, receptive_field
-    from hybrid_mm.run.console import progress
-
-    check_output_folder(args.out)
-    files = find_images(args.images, without=[args.out / 'receptive_fields.png'])
-    device = options.torch_device(args.device)
-    height, width = args.size[0], args.size[-1]
-    maps, figures = {}, []
-    for network in networks.load_networks(args.models, args.checkpoints, args.labels, args.stage):
-        network.module.to(device)
-        print(f'{network.label}: {network.weights}')
-        total = min(args.count, len(files))
-
-        def images(advance, network=network, total=total):
-            for number, file in enumerate(files):
-                yield network.normalise(networks.stretched(file, height, width))[None].to(device)
-                if number < total:  # further images replace those with NaN
-                    advance()
-
-        try:
-            with progress('images', total) as advance:
-                scores, used, skipped = receptive_field.mean_contribution(
-                    network, images(advance), args.count
-                )
-            found = receptive_field.rectangles(scores, args.thresholds)
-        except (ValueError, torch.OutOfMemoryError) as error:
-            raise UserError(f'{network.label}: {error}') from error
-        maps[network.label] = scores
-        args.out.mkdir(parents=True, exist_ok=True)
-        np.save(args.out / (re.sub(r'[^\w.-]+', '_', network.label) + '.npy'), scores)
-        figures.append(
-            dict(
-                label=network.label,
-                weights=network.weights,
-                images=used,
-                skipped=skipped,
-                squares={str(t): value for t, value in found.items()},
-            )
-        )
-    content = dict(kind='receptive_field', size=[height, width], stage=args.stage, models=figures)
-    (args.out / 'receptive_field.json').write_text(json.dumps(content, indent=1))
-    receptive_field.draw(maps, args.out / 'receptive_fields.png', args.thresholds)
-    _print(content, args.thresholds)
-    print(f'results in {args.out}')
-
-
-def _print(content: dict, thresholds: list[float]) -> None:
-    head = ['model', *(f'{100 * t:g}%' for t in thresholds), 'images']
-    rows = []
-    for model in content['models']:
-        cells = []
-        for value in model['squares'].values():
-            cells.append('-' if value is None else f'{value[0]}, {100 * value[1]:.1f}%')
-        rows.append([model['label'], *cells, str(model['images'])])
-    height, width = content['size']
-    title = f'side of the centred square in pixels and its share of {height} x {width}'
-    print_table(title, head, rows)
+    return run(args)
 
 
 if __name__ == '__main__':

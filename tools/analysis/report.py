@@ -7,16 +7,14 @@ texture_knn.py and kernel_size.py; several models of one study are shown side by
 """
 
 import sys
-import tempfile
 from pathlib import Path
 
 from hybrid_mm.run import options
-from hybrid_mm.run.outputs import check_output_file, replacing
 from hybrid_mm.run.tool import tool
 
 
 @tool
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     """Write the page; print its size and the number of results per study."""
     parser = options.parser(__doc__)
     parser.add_argument('folders', nargs='+', help='folders of results')
@@ -26,16 +24,9 @@ def main(argv=None):
     )
     args = parser.parse_args(argv)
 
-    from hybrid_mm.analysis import report
+    from hybrid_mm.commands.report import run
 
-    check_output_file(args.out)
-    found = report.collect(args.folders)
-    with tempfile.TemporaryDirectory() as scratch:
-        text = report.page(found, args.title, Path(scratch))
-    with replacing(args.out) as path:
-        path.write_text(text, encoding='utf-8', errors='replace')
-    runs = ', '.join(f'{len(results)} of {study}' for study, results in found.items())
-    print(f'{args.out}: {len(text) / 2**20:.1f} MB with {runs}')
+    run(args)
 
 
 if __name__ == '__main__':

@@ -64,7 +64,7 @@ def test_names(tmp_path, metainfo, message):
         (dict(data_prefix='train/'), r"must be a dict; use dict\(img='train/'\)"),
         (dict(data_prefix=['train']), 'must be a dict of folders'),
         (dict(ann_file=''), 'has no ann_file; CocoDataset reads'),
-        (dict(data_root='~/x', data_prefix=dict(img='a')), '~ is not expanded here, write the path in full'),
+        (dict(data_root='~/x', data_prefix=dict(img='a')), '~ is not expanded here, write'),
     ],
 )
 def test_kinds_of_paths(tmp_path, dataset, message):

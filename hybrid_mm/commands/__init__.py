@@ -1,0 +1,1 @@
+"""What the tools do once their arguments are read: a file for each file of ``tools/``."""

@@ -1,0 +1,82 @@
+"""What ``tools/export_onnx.py`` does once its arguments are read."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+
+from hybrid_mm.checkpoints import load_weights, read_checkpoint
+from hybrid_mm.errors import UserError, warn
+from hybrid_mm.export import graphs, onnx_files, table
+from hybrid_mm.run.checks.classes import meta_of_model
+from hybrid_mm.run.config import load_config, require, without_init_cfg
+from hybrid_mm.run.outputs import check_output_file, writing
+from hybrid_mm.run.published import checkpoint_of
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the file or files of a model and print their inputs and outputs, or write the table."""
+    if args.table:
+        write_table(args.table, args.only)
+        return
+    config, *checkpoint, out = args.files
+    checkpoint = [checkpoint_of(config, name) for name in checkpoint]
+    check_output_file(out, 'output', inputs=[config, *checkpoint])
+    cfg = load_config(config, args.cfg_options)
+    require(cfg, 'model', 'test_dataloader.dataset')
+    model, properties = build_model(cfg, checkpoint[0] if checkpoint else None)
+    size = onnx_files.traced_size(args.size) if args.dynamic else tuple(args.size)
+    settings = dict(backbone_only=args.backbone_only, batch=args.batch)
+    for graph in graphs.graphs_of(model, size, **settings):
+        path = Path(out).with_name(f'{Path(out).stem}{graph.part}.onnx')
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            onnx_files.export(graph, path, args.dynamic, properties)
+        line = f'{path}: {", ".join(graph.inputs)} -> {", ".join(graph.outputs)}'
+        if args.check:
+            others = onnx_files.other_sizes(model, size, graph.part, **settings)
+            worst = onnx_files.check(graph, path, others if args.dynamic else ())
+            line += f'; differs from PyTorch by {worst:.1e} at most'
+        print(line)
+
+
+def build_model(cfg: Config, checkpoint: str | None) -> tuple[nn.Module, dict[str, str]]:
+    """The model with its weights, and the metadata of its file: of the input, and the classes."""
+    weights: dict[str, Any] = {} if checkpoint is None else read_checkpoint(checkpoint)
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        model = MODELS.build(without_init_cfg(cfg.model))
+    if checkpoint is None:
+        warn('no checkpoint: the file gets random weights')
+    else:
+        load_weights(model, weights, checkpoint)
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        meta = meta_of_model(cfg, weights, checkpoint or '')
+    prepared = {
+        **(cfg.get('data_preprocessor') or {}),
+        **(cfg.model.get('data_preprocessor') or {}),
+    }
+    names = ('mean', 'std', 'bgr_to_rgb', 'to_rgb')
+    properties = {name: prepared[name] for name in names if prepared.get(name) is not None}
+    properties['classes'] = list(meta['classes'] or [])
+    if getattr(getattr(model, 'decode_head', None), 'out_channels', None) == 1:
+        properties['threshold'] = model.decode_head.threshold
+    return model, {key: json.dumps(value) for key, value in properties.items()}
+
+
+def write_table(path: Path, pattern: str) -> None:
+    """Write the rows of the families that match a pattern, and print them."""
+    check_output_file(path, '--table', suffixes=['.md'])
+
+    def say(name: str) -> None:
+        print(f'{name} ...', file=sys.stderr, flush=True)
+
+    found = dict(table.update(path, pattern, say))
+    if not found:
+        raise UserError(f'--only {pattern!r} matches no family')
+    for name, cells in found.items():
+        print(name, *cells.values(), sep=' | ')
