@@ -172,7 +172,7 @@ def _add_new(commands) -> None:
         '--batch-size',
         type=_positive,
         metavar='N',
-        help='images a step (default: 2 with boxes, 4 with label maps)',
+        help='images per step (default: 2 with boxes, 4 with label maps)',
     )
     length = parser.add_mutually_exclusive_group()
     length.add_argument(

@@ -193,14 +193,14 @@ def _numbered(folder: Path, labels: dict[int, Path], found: list[int], ignore: i
         raise UserError(
             f'label maps of {folder} have the values {_shown(found)} (e.g. {labels[last]}); '
             f'expected 0, 1, 2, ... and {ignore} for ignored pixels: {remedy}, or name all classes '
-            f'in {file}, one a line'
+            f'in {file}, one per line'
         )
     hint = ''
     if ignore not in labels:
         hint = f'; if one of 0 to {last} means unlabelled, add --ignore-index NUMBER'
     first = 1 if ignore == 0 else 0
     warn(
-        printable(f'no names of classes ({file}, one a line): class_{first} to class_{last}{hint}')
+        printable(f'no class names in {file}, one per line: class_{first} to class_{last}{hint}')
     )
     return [f'class_{label}' for label in range(last + 1)]
 
