@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from hybrid_mm.errors import UserError, nearest
-from hybrid_mm.run.config import installed_configs
-from hybrid_mm.zoo.metafile import Model, Tree, read_trees
-from hybrid_mm.zoo.page import METRICS, source_type
+from hybrid_mm.run.config_folder import installed_configs
+from hybrid_mm.zoo.metafile import MAIN_METRICS, Model, Tree, read_trees, source_type
 
 
 def installed_trees() -> list[Tree]:
@@ -62,7 +61,7 @@ def config_row(tree: Tree, model: Model, root: Path) -> dict:
     accuracies = [
         dict(metric=name, value=metrics[name], source=source)
         for source, metrics in model.metrics().items()
-        for name in METRICS
+        for name in MAIN_METRICS
         if name in metrics
     ]
     return dict(

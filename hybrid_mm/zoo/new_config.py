@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 from hybrid_mm.data.deep_images import Depth
 from hybrid_mm.errors import UserError, printable, shorten
-from hybrid_mm.run.config import installed_configs
+from hybrid_mm.run.config_folder import installed_configs
 from hybrid_mm.zoo.heads import NEW_HEADS, check_head
 from hybrid_mm.zoo.listing import installed_trees
 from hybrid_mm.zoo.metafile import HEADS

@@ -25,9 +25,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from hybrid_mm.export import table as export_table
 from hybrid_mm.run.published import published_weights
 from hybrid_mm.weights import all_weights, find_weights
-from hybrid_mm.zoo import metafile, recipe_tables, recipes, weights_tables
+from hybrid_mm.zoo import choosing, metafile, recipe_tables, recipes, weights_tables
 from hybrid_mm.zoo.metafile import GROUPS, MEASURED, Model
 from hybrid_mm.zoo.network_tables import is_dense, networks
 from hybrid_mm.zoo.page import page as page_of_all
@@ -359,6 +360,19 @@ def weights_page(trees: Sequence[Tree]) -> str:
     return text
 
 
+def choosing_page(trees: Sequence[Tree]) -> str:
+    """Text of docs/choosing.md with its generated part."""
+    content = choosing.page(
+        trees,
+        lambda model: weights_of(ROOT / model.config),
+        export_table.read(ROOT / 'docs/export.md'),
+        ROOT / 'docs/benchmarks/backbones.csv',
+    )
+    before, rest = (ROOT / 'docs/choosing.md').read_text().split('<!-- choosing:begin -->')
+    after = rest.split('<!-- choosing:end -->')[1]
+    return f'{before}<!-- choosing:begin -->\n{content}<!-- choosing:end -->{after}'
+
+
 def weights_of(config: Path) -> str | None:
     """Name of the weights that a config, or the sibling that it inherits from, starts from."""
     text = config.read_text()
@@ -402,6 +416,7 @@ def documents() -> dict[Path, str]:
     result[ROOT / 'docs/model_zoo.md'] = '\n'.join(zoo)
     result[ROOT / 'docs/model_zoo.html'] = page_of_all(found)
     result[ROOT / 'docs/weights.md'] = weights_page(found)
+    result[ROOT / 'docs/choosing.md'] = choosing_page(found)
     ledgers = {tree.folder.name: tree.ledger for tree in found if tree.ledger}
     result[ROOT / 'docs/recipes.md'] = (
         f'{GENERATED.replace("metafile.yml", "the ledgers, configs/*/recipe.yml")}\n# Recipes\n\n'
