@@ -105,8 +105,8 @@ def require(cfg: Config, *keys: str) -> None:
             node = node.get(part) if isinstance(node, (dict, Config)) else None
         if not isinstance(node, dict):
             raise UserError(
-                f'{cfg.filename or "the config"} has no {key}, or one that is no dict; is it the '
-                'config of a network?'
+                f'{cfg.filename or "the config"} has no {key}, or one that is not a dict; is it '
+                'the config of a network?'
             )
 
 
