@@ -189,7 +189,7 @@ def terminal(args: argparse.Namespace) -> Iterator[None]:
         args: Flags of the tool; with ``--verbose`` or ``--debug`` the terminal shows all.
     """
     global _active
-    if args.verbose or debugging(args.argv) or _active is not None:
+    if getattr(args, 'verbose', False) or debugging(args.argv) or _active is not None:
         yield
         return
     _active = _Terminal()

@@ -13,8 +13,9 @@ from hybrid_mm.run.explain import explain
 def tool(func: Callable[..., int | None]) -> Callable[..., int]:
     """Make a tool's ``main(argv)`` end a user's mistake with one ``error:`` line and status 2.
 
-    Other exceptions pass; so do user errors with ``--debug`` or ``HYBRID_MM_DEBUG=1``. What cannot
-    be encoded, as a path that is not UTF-8, is printed with its bytes escaped.
+    Ctrl-C ends it with one line and status 130. Other exceptions pass; so do user errors with
+    ``--debug`` or ``HYBRID_MM_DEBUG=1``. What cannot be encoded, as a path that is not UTF-8, is
+    printed with its bytes escaped.
     """
 
     @functools.wraps(func)
@@ -24,6 +25,13 @@ def tool(func: Callable[..., int | None]) -> Callable[..., int]:
                 stream.reconfigure(errors='backslashreplace')
         try:
             return func(argv) or 0
+        except KeyboardInterrupt:  # where run/interrupt.py does not say more
+            print(f'{chr(10) if sys.stderr.isatty() else ""}interrupted', file=sys.stderr)
+            return 130
+        except SystemExit as end:  # of run/interrupt.py, or of argparse
+            if end.code not in (130, 143):
+                raise
+            return int(end.code)
         except Exception as error:
             message = str(error) if isinstance(error, UserError) else explain(error)
             if message is None or debugging(argv):
