@@ -45,6 +45,30 @@ _NAMES = {'reference'}.union(*ALGORITHMS.values())
 _default = 'auto'
 
 
+def register(operator: str, *algorithms: str) -> None:
+    """Let ``impl`` choose between algorithms of an operator of another package.
+
+    Args:
+        operator: Its name, which should begin with that of its package: ``my_net.attention``.
+        algorithms: Names besides 'reference', the one that 'auto' is by default first.
+
+    Raises:
+        ValueError: The operator has other algorithms already, or no name is left to choose.
+    """
+    reserved = {'auto', 'reference'}.intersection(algorithms)
+    if not algorithms or reserved:
+        raise ValueError(
+            f'{operator}: expected names of algorithms other than auto and reference, '
+            f'got {algorithms}'
+        )
+    if ALGORITHMS.setdefault(operator, algorithms) != algorithms:
+        raise ValueError(
+            f'the operator {operator} has the algorithms {ALGORITHMS[operator]} already, got '
+            f'{algorithms}; name it after its package, as my_net.{operator}'
+        )
+    _NAMES.update(algorithms)
+
+
 def choices(*operators: str) -> tuple[str, ...]:
     """Values of ``impl`` that all of the operators take.
 

@@ -222,7 +222,7 @@ def origin() -> str:
 class _Terminal:
     """Handlers, filters and streams of the time of a run.
 
-    Loggers are noticed when they make their first record: MMEngine names them by the time.
+    MMEngine names its loggers by the time; they are noticed at the first record of any.
     """
 
     def __init__(self) -> None:
@@ -237,9 +237,7 @@ class _Terminal:
         make, show, stdout = logging.getLogRecordFactory(), warnings.showwarning, sys.stdout
 
         def noticing(*args: Any, **kwargs: Any) -> logging.LogRecord:
-            for logger in list(MMLogger._instance_dict.values()):
-                if id(logger) not in self._known:
-                    self._attach(logger)
+            self._notice()
             return make(*args, **kwargs)
 
         def showwarning(
@@ -274,6 +272,7 @@ class _Terminal:
 
     def keep(self, text: str, level: int = logging.INFO) -> None:
         """Write to the log file what the terminal does not show."""
+        self._notice()
         self._store(logging.LogRecord('mmengine', level, '(run)', 0, text, (), None))
 
     def _store(self, record: logging.LogRecord) -> None:
@@ -282,6 +281,12 @@ class _Terminal:
         for file in self._files:
             if record.levelno >= file.level:
                 file.handle(record)
+
+    def _notice(self) -> None:
+        """Look for loggers that are new."""
+        for logger in list(MMLogger._instance_dict.values()):
+            if id(logger) not in self._known:
+                self._attach(logger)
 
     def _attach(self, logger: MMLogger) -> None:
         self._known[id(logger)] = logger

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from hybrid_mm.commands import count_kernels
 from hybrid_mm.zoo.yaml_files import read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -197,11 +198,10 @@ def test_report_of_planted_mistakes(tmp_path):
 
 
 def test_counts_of_kernels(tmp_path, monkeypatch, capsys):
-    counting = load('count_kernels')
-    monkeypatch.setattr(counting, 'PAGE', tmp_path / 'page.md')
+    monkeypatch.setattr(count_kernels, 'PAGE', tmp_path / 'page.md')
     path = tmp_path / 'counts.json'
     options = ['global filter', 'no such name', '--amp', 'float16', '--json', str(path)]
-    assert counting.main([*options, '-w', '2', '--page']) == 0
+    assert load('count_kernels').main([*options, '-w', '2', '--page']) == 0
     assert ' kernels: ' in capsys.readouterr().out
     (found,) = json.loads(path.read_text())
     assert found['name'] == 'global filter HorNet 1/16'
@@ -211,8 +211,7 @@ def test_counts_of_kernels(tmp_path, monkeypatch, capsys):
 
 
 def test_counts_fail_where_devices_are_mixed(monkeypatch, capsys):
-    counting = load('count_kernels')
-    broken = counting.OPERATORS[0].__class__('mixed', lambda x: x + torch.ones(3), [(3,)])
-    monkeypatch.setattr(counting, 'OPERATORS', [broken])
-    assert counting.main(['mixed']) == 1
+    broken = count_kernels.OPERATORS[0].__class__('mixed', lambda x: x + torch.ones(3), [(3,)])
+    monkeypatch.setattr(count_kernels, 'OPERATORS', [broken])
+    assert load('count_kernels').main(['mixed']) == 1
     assert 'mixed: failed' in capsys.readouterr().out

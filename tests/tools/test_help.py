@@ -65,7 +65,7 @@ def test_every_option_is_explained(name, monkeypatch):
 
 
 # those that write what a peer computes import it first
-FIRST = ('dev/peer', 'dev/golden', 'dev/count_', 'dev/kernel_', 'dev/generate_')
+FIRST = ('dev/peer', 'dev/golden', 'dev/generate_')
 LIGHT = [name for name in TOOLS if not name.startswith(FIRST)]
 LINES = [
     *([f'tools/{name}.py', flag] for name in LIGHT for flag in ('--help', '--no-such-flag')),

@@ -17,6 +17,7 @@ from hybrid_mm.ops.kernels import kernel, tl
 DEV = Path(__file__).resolve().parents[2] / 'tools' / 'dev'
 sys.path.insert(0, str(DEV))
 try:
+    import compiled_kernels
     import kernel_cases
     import kernel_report
     import offline
@@ -172,11 +173,11 @@ def test_kernels_of_a_few_layers():
     """Each kernel once in half precision and once in float32."""
     few = [case for case in kernel_cases.cases() if case.name in FEW]
     assert len(few) == len(FEW)
-    rows = kernel_report.rows(few, ['float16', 'float32'], ['sm_90'])
+    rows = compiled_kernels.rows(few, ['float16', 'float32'], ['sm_90'])
     first = list({(row.kernel, row.types[0]): row for row in reversed(rows)}.values())
     missing = launched_kernels() - {row.kernel for row in rows}
     assert not missing, 'kernels that no layer of FEW launches'
-    kernel_report.compile_all(first, jobs=1)
+    compiled_kernels.compile_all(first, jobs=1)
     assert unknown(fault for row in first for fault in row.faults()) == []
 
 
@@ -201,7 +202,7 @@ def test_report_of_one_layer(monkeypatch, capsys, tmp_path):
 
     case = kernel_cases.Case('Net 1/4', Layer, (64, 64))
     bad = kernel_cases.Case('Bad 1/4', Layer, (64, 64))
-    monkeypatch.setattr(kernel_report, 'cases', lambda: iter([case, bad]))
+    monkeypatch.setattr(compiled_kernels, 'cases', lambda: iter([case, bad]))
     page = tmp_path / 'page.md'
     options = ['Net', '--types', 'float32', '--gpus', 'sm_80', '--markdown', str(page)]
     assert kernel_report.main(options) == 0
@@ -210,11 +211,16 @@ def test_report_of_one_layer(monkeypatch, capsys, tmp_path):
     assert '1 programs, 0 faults' in out
     assert '| multiply | Net 1/4 | float32 | 6 | - |' in page.read_text()
     fault = offline.Figures(products=('tf32',), faults=('8 bytes of registers spilled',))
-    monkeypatch.setattr(kernel_report, 'compiled', lambda program: fault)
+    monkeypatch.setattr(compiled_kernels, 'compiled', lambda program: fault)
     assert kernel_report.main(['--types', 'float32', '--gpus', 'sm_90']) == 1
     out = capsys.readouterr().out
     assert 'multiply (float32; Net 1/4) on sm_90: 8 bytes of registers spilled' in out
     assert 'on sm_90: products of float32 numbers rounded to TF32' in out
     assert 'Net 1/4 (+1)' in out
-    with pytest.raises(SystemExit):
-        kernel_report.main(['nothing of this name'])
+    assert kernel_report.main(['nothing of this name']) == 2
+    assert 'no layer has nothing of this name in its name' in capsys.readouterr().err
+
+
+def test_names_of_types_and_gpus():
+    assert tuple(compiled_kernels.TYPES) == kernel_report.TYPES
+    assert tuple(offline.GPUS) == kernel_report.GPUS
