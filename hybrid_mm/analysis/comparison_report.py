@@ -19,7 +19,7 @@ def table(entries: Sequence[Entry], metrics: Sequence[str] = ()) -> tuple[list[s
         entries: The models.
         metrics: Names of the metrics; by default see :func:`.comparison.main_metrics`.
     """
-    several = len({entry.size for entry in entries if entry.size}) > 1
+    several = len({tuple(entry.size) for entry in entries if entry.size}) > 1
     columns: dict[str, list[str]] = {'model': [entry.label for entry in entries]}
     if several:
         columns['size'] = [_size(entry.size) for entry in entries]
