@@ -1,4 +1,4 @@
-"""``python -m hybrid_mm``: list the zoo, write configs for your own data or a project of your own."""
+"""``python -m hybrid_mm``: list the zoo, write a config for your data, start your own project."""
 
 import argparse
 import shlex

@@ -20,10 +20,7 @@ def benchmark_module(name: str) -> ModuleType:
     """
     if name in SUBCOMMANDS:
         return importlib.import_module(SUBCOMMANDS[name])
-    if name.endswith('.py'):
-        module = _from_file(Path(name))
-    else:
-        module = _by_name(name)
+    module = _from_file(Path(name)) if name.endswith('.py') else _by_name(name)
     missing = [part for part in ('cases', 'PACKAGES') if not hasattr(module, part)]
     if missing:
         raise UserError(
@@ -55,6 +52,5 @@ def _by_name(name: str) -> ModuleType:
         if error.name is None or not f'{name}.'.startswith(f'{error.name}.'):
             raise  # the module is there, and imports one that is not
         raise UserError(
-            f'{name!r} is no module that can be imported: one of your own must be installed, or its '
-            'folder be in PYTHONPATH'
+            f'{name!r} cannot be imported: install the package, or add its folder to PYTHONPATH'
         ) from error
