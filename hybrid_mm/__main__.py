@@ -1,4 +1,4 @@
-"""``python -m hybrid_mm``: list the zoo, and write configs for your own data."""
+"""``python -m hybrid_mm``: list the zoo, write a config for your data, start your own project."""
 
 import argparse
 import shlex
@@ -29,6 +29,13 @@ of the class, the names are in classes.txt; 255 is ignored, or the class called 
 
 Then: python tools/train.py mine.py --dry-run
 """
+_NEW_PROJECT = """\
+Write a repository for a network of your own, outside of this package: an operator with its
+formula, a layer, a network, configs of a detector and a segmenter, tests with the contract of our
+backbones, a benchmark, and an entry for `list`. All of it runs as written; replace what is yours.
+
+  python -m hybrid_mm new-project ~/my_net
+"""
 _WEIGHTS = """\
 Published weights, which configs name as hybrid_mm://NAME.
 
@@ -47,13 +54,17 @@ _HEADS = ('mask-rcnn', 'cascade-mask-rcnn', 'retinanet', 'upernet', 'semantic-fp
 
 @tool
 def main(argv: list[str] | None = None) -> int:
-    """Print the zoo (``list``), write a config for a data set (``new``), or get ``weights``."""
+    """Print the zoo, write a config or a project, get weights, or say where the tools are."""
     parser = options.parser(__doc__)
     parser.prog = 'python -m hybrid_mm'
-    commands = parser.add_subparsers(dest='command', required=True, metavar='list|new|weights')
+    commands = parser.add_subparsers(
+        dest='command', required=True, metavar='list|new|new-project|weights|tools'
+    )
     _add_list(commands)
     _add_new(commands)
+    _add_new_project(commands)
     _add_weights(commands)
+    commands.add_parser('tools', help='print the folder of the tools: train.py, test.py, ...')
     argv = list(sys.argv[1:] if argv is None else argv)
     args = parser.parse_args(argv)
     if args.command == 'list':
@@ -62,10 +73,29 @@ def main(argv: list[str] | None = None) -> int:
         tables = (args.only,) if args.only else ('backbones', 'configs')
         listing(' '.join(args.pattern), args.json, tables)
         return 0
+    if args.command == 'weights' and args.action == 'list':
+        from hybrid_mm.zoo.weights_list import list_weights
+
+        list_weights(' '.join(args.pattern), args.json)
+        return 0
+    if args.command == 'weights' and args.action == 'path':
+        from hybrid_mm.zoo.weights_list import print_path
+
+        return print_path(args.name)
     if args.command == 'weights':
         from hybrid_mm.zoo.weights_commands import weights_command
 
         return weights_command(args)
+    if args.command == 'new-project':
+        from hybrid_mm.zoo.new_project import new_project, next_steps
+
+        print(next_steps(args.folder, new_project(args.folder, args.name)))
+        return 0
+    if args.command == 'tools':
+        from hybrid_mm.run.config import installed_configs
+
+        print(installed_configs().parent / 'tools')
+        return 0
 
     from hybrid_mm.commands.new import run
 
@@ -170,6 +200,19 @@ def _add_new(commands) -> None:
         nargs=2,
         metavar=('LONG', 'SHORT'),
         help='sides that images are resized to (default: from their sizes)',
+    )
+
+
+def _add_new_project(commands) -> None:
+    parser = commands.add_parser(
+        'new-project',
+        help='write a repository for a network of your own',
+        description=_NEW_PROJECT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('folder', metavar='DIR', help='new folder')
+    parser.add_argument(
+        '--name', metavar='NAME', help='name of the package (default: that of the folder)'
     )
 
 

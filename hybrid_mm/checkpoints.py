@@ -13,7 +13,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
 from hybrid_mm import checkpoint_files
-from hybrid_mm.checkpoint_files import CheckpointError, MissingCheckpointError, file_of_address
+from hybrid_mm.checkpoint_files import CheckpointError, file_of_address
 from hybrid_mm.convert import as_classifier, convert, detect, differences
 from hybrid_mm.convert.core import misfit
 from hybrid_mm.errors import UserError, plain_text
@@ -22,8 +22,6 @@ from hybrid_mm.weights import SCHEME, load_by_name, weights_file
 from hybrid_mm.weights.contents import weights_of
 
 __all__ = [
-    'CheckpointError',
-    'MissingCheckpointError',
     'check_exists',
     'check_weights',
     'inner_model',

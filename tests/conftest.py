@@ -415,7 +415,7 @@ def fork(tmp_path, plain_runs):
                     codes[number] = os.waitstatus_to_exitcode(done[1])
                     started.remove(number)
             time.sleep(0.005)
-        text = ''.join(log.read_text()[-2000:] for log in logs if log.exists())
+        text = ''.join(log.read_text()[-4000:] for log in logs if log.exists())
         assert len(codes) == len(numbers), f'not done after {seconds} s: {text}'
         start.text = text
         return [codes[number] for number in numbers]
@@ -434,8 +434,13 @@ def fork_tool(request):
     They are forked; on a machine with GPUs, where PyTorch cannot be, torchrun starts them.
     """
 
-    def call(name: str, processes: int, config: Path, *argv, dies=None) -> None:
-        """Run a tool to its end, or until SIGKILL at a moment: ``dies(shoot)`` arranges it."""
+    def call(
+        name: str, processes: int, config: Path, *argv, dies=None, by=signal.SIGKILL, status=None
+    ) -> str:
+        """Run a tool to its end, or until a signal at a moment: ``dies(shoot)`` arranges it.
+
+        It must end with ``status``, by default that of the signal, or 0. Returns what it wrote.
+        """
         import torch
         from mmengine.config import Config
 
@@ -453,7 +458,7 @@ def fork_tool(request):
                 timeout=300,
             )
             assert done.returncode == 0, done.stderr[-3000:]
-            return
+            return done.stdout + done.stderr
         fork = request.getfixturevalue('fork')
         # imported once, before there are several processes
         scope = Config.fromfile(config).default_scope
@@ -462,11 +467,16 @@ def fork_tool(request):
         def main() -> int:
             _forget_runs()
             if dies:
-                dies(lambda: os.kill(os.getpid(), signal.SIGKILL))
-            return load_tool(name).main(arguments)
+                dies(lambda: os.kill(os.getpid(), by))
+            try:
+                return load_tool(name).main(arguments)
+            except SystemExit as error:
+                return error.code
 
         codes = fork([main] * processes, CUDA_VISIBLE_DEVICES='')
-        assert codes == [-signal.SIGKILL if dies else 0] * processes, fork.text
+        expected = status if status is not None else -by if dies else 0
+        assert codes == [expected] * processes, fork.text
+        return fork.text
 
     return call
 

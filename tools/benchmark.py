@@ -11,16 +11,18 @@ python tools/benchmark.py local_attention --only 'window 7*' --rounds 5
 Outputs and gradients of all candidates are compared before anything is timed; if one disagrees,
 the run ends. Candidates of other packages (timm, NATTEN) are measured if they can be imported.
 
-To add a subcommand, write a module with `cases(device, dtype, quick)`, a generator of
+A benchmark is a module with `cases(device, dtype, quick)`, a generator of
 `hybrid_mm.benchmarks.core.Case` whose first candidate is the baseline, and with `PACKAGES`, the
-packages whose versions are reported; and add its line to SUBCOMMANDS of
-`hybrid_mm/benchmarks/__init__.py`.
+packages whose versions are reported. One of your own is named by its module or file; one of this
+package has a line in SUBCOMMANDS of `hybrid_mm/benchmarks/__init__.py`.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
 from hybrid_mm.benchmarks import SUBCOMMANDS
+from hybrid_mm.errors import nearest
 from hybrid_mm.run import options
 from hybrid_mm.run.tool import tool
 
@@ -32,7 +34,10 @@ def main(argv: list[str] | None = None) -> None:
     """Measure the benchmarks; print a table, JSON, or a section of a document."""
     parser = options.parser(__doc__)
     parser.add_argument(
-        'benchmark', choices=['ops', *SUBCOMMANDS], help='what to measure; ops are all operators'
+        'benchmark',
+        type=_benchmark,
+        help=f'what to measure: ops (all operators), {", ".join(SUBCOMMANDS)}, or a module or file '
+        'of your own, as my_net.benchmark',
     )
     parser.add_argument('--device', default='cpu', help='cpu or cuda[:N] (default: cpu)')
     parser.add_argument(
@@ -72,6 +77,16 @@ def main(argv: list[str] | None = None) -> None:
     from hybrid_mm.commands.benchmark import run
 
     run(args)
+
+
+def _benchmark(name: str) -> str:
+    known = ('ops', *SUBCOMMANDS)
+    if name not in known and '.' not in name:
+        hint = nearest(name, known) or f'; known are {", ".join(known)}'
+        raise argparse.ArgumentTypeError(
+            f'there is no benchmark {name!r}{hint}; one of your own is PACKAGE.MODULE or FILE.py'
+        )
+    return name
 
 
 if __name__ == '__main__':

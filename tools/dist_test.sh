@@ -6,9 +6,21 @@ if [ $# -lt 3 ]; then
     echo "usage: bash tools/dist_test.sh CONFIG CHECKPOINT PROCESSES [flags of tools/test.py]" >&2
     exit 2
 fi
+# what to call again after an interruption; see hybrid_mm/run/interrupt.py
+words=(bash "$0" "$@")
+for name in PORT MASTER_ADDR NODE_RANK NNODES; do
+    if [ -n "${!name:-}" ]; then words=("$name=${!name}" "${words[@]}"); fi
+done
+if [ "${words[0]}" != bash ]; then words=(env "${words[@]}"); fi
+HYBRID_MM_COMMAND=$(printf '%q ' "${words[@]}")
+export HYBRID_MM_COMMAND
 config=$1 checkpoint=$2 processes=$3
 shift 3
-exec torchrun \
+# torchrun, without a traceback of its own where the processes have said why they end
+launcher=(torchrun)
+python=$(dirname "$(command -v torchrun || true)")/python
+if [ -x "$python" ]; then launcher=("$python" -m hybrid_mm.run.launcher); fi
+exec "${launcher[@]}" \
     --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" --nproc_per_node="$processes" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" \
     "$(dirname "$0")/test.py" "$config" "$checkpoint" --launcher pytorch "$@"

@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
 
     from hybrid_mm.commands.test import run
 
-    run(args, argv)
+    run(args)
 
 
 if __name__ == '__main__':

@@ -6,18 +6,18 @@ the meta device and computes nothing. Biases, normalisation, activations, elemen
 interpolation and NMS are not counted.
 """
 
+import copy
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from hybrid_mm.ops import (  # noqa: F401  registers the operators that are counted
@@ -170,10 +170,12 @@ def count(model: nn.Module, shape: tuple[int, ...]) -> list[Row]:
 
 
 def _count_on_meta(wrapper: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
-    tensors = [*wrapper.named_parameters(), *wrapper.named_buffers()]
-    state = {name: tensor.detach().to('meta') for name, tensor in tensors}
-    image = torch.empty(shape, device='meta')
-    return _count(lambda x: functional_call(wrapper, state, (x,)), image)
+    """Count on a copy: a network may keep what it computes, and could not be used afterwards."""
+    memo: dict[int, Any] = {}
+    for tensor in (*wrapper.parameters(), *wrapper.buffers()):
+        meta = tensor.detach().to('meta')
+        memo[id(tensor)] = nn.Parameter(meta) if isinstance(tensor, nn.Parameter) else meta
+    return _count(copy.deepcopy(wrapper, memo), torch.empty(shape, device='meta'))
 
 
 def _attention(q, k, v, bias, rel_h, rel_w, scale, pattern, *_, **__) -> int:

@@ -4,7 +4,8 @@ Sources: "Large Separable Kernel Attention" (arXiv 2309.01439), figures 3 and 6;
 2403.07589), figure 2; "SLaK" (arXiv 2207.03620).
 """
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -34,7 +35,8 @@ FAMILIES = (*VAN, 'pelk', 'slak')
 class Point:
     """Figures of one network; times in milliseconds per image, memory in bytes per batch.
 
-    Memory is the peak of allocations beyond parameters and images.
+    Memory is the peak of allocations beyond parameters and images. ``error`` is why figures are
+    missing.
     """
 
     family: str
@@ -46,6 +48,7 @@ class Point:
     inference_peak: int | None = None
     training_peak: int | None = None
     accuracy: float | None = None
+    error: str = ''
 
     @property
     def name(self) -> str:
@@ -102,6 +105,7 @@ def measure(
     rounds: int = 3,
     device: str = 'cpu',
     training: bool = True,
+    done: Callable[[list[Point]], None] = lambda points: None,
 ) -> list[Point]:
     """Count every network, then measure memory and time, all networks in turn in every round.
 
@@ -113,6 +117,7 @@ def measure(
         rounds: Rounds after a warm-up round; 0 to count only.
         device: 'cpu' or 'cuda'.
         training: Measure forward and backward passes as well.
+        done: Called with all points after every network and after every round.
 
     Raises:
         ValueError: See :func:`build`.
@@ -129,16 +134,28 @@ def measure(
     images = torch.rand(batch, 3, *shape, generator=torch.Generator().manual_seed(0)).to(device)
     passes = Passes(models, images)
     modes = ('inference', 'training') if training else ('inference',)
-    for mode in modes:
-        for name in models:
+    for name in list(models):
+        for mode in modes:
             passes.seconds(mode, name)  # the first pass may choose between algorithms
+            if name in passes.errors:  # out of memory, perhaps: the others go on
+                points[name].error = passes.errors[name]
+                del models[name]
+                break
             peak, _ = memory(
                 lambda mode=mode, name=name: getattr(passes, mode)(name), images.device
             )
             setattr(points[name], f'{mode}_peak', peak)
-    medians, _ = take_turns(passes, modes, list(models), rounds)
-    for (mode, name), seconds in medians.items():
-        setattr(points[name], f'{mode}_ms', seconds * 1e3 / batch)
+        done(list(points.values()))
+
+    def fill(samples: dict[tuple[str, str], list[float]]) -> None:
+        for (mode, name), taken in samples.items():
+            points[name].error = passes.errors.get(name, '')
+            if not points[name].error:
+                setattr(points[name], f'{mode}_ms', statistics.median(taken) * 1e3 / batch)
+        done(list(points.values()))
+
+    if models:
+        take_turns(passes, modes, list(models), rounds, fill)
     return list(points.values())
 
 

@@ -1,32 +1,54 @@
 """Backbones for analyses, built from a config or a dict, with or without weights; their inputs."""
 
 import argparse
+import io
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
 import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X')
-from hybrid_mm.checkpoints import load_weights, read_checkpoint, source_of, weights_of
+from hybrid_mm.analysis.feature_maps import (
+    maps_of,
+    return_maps,
+    run_network,
+    sizes_to_try,
+)
+from hybrid_mm.checkpoints import check_exists, load_weights, read_checkpoint, source_of, weights_of
 from hybrid_mm.convert import convert, detect
-from hybrid_mm.errors import UserError
-from hybrid_mm.run.config import literal_spec, load_config, without_init_cfg
+from hybrid_mm.errors import UserError, nearest, plain_text, warn
+from hybrid_mm.run.config import TASKS, literal_spec, load_config, without_init_cfg
 from hybrid_mm.run.console import progress
 from hybrid_mm.run.devices import torch_device
-from hybrid_mm.run.published import checkpoint_of
+from hybrid_mm.run.explain import explain
+from hybrid_mm.run.published import AUTO, checkpoint_of
+from hybrid_mm.run.registered import registered_names
 
-__all__ = ['Network', 'features', 'load_network', 'load_networks', 'networks_with_features']
+__all__ = [
+    'Network',
+    'build_model',
+    'build_network',
+    'features',
+    'load_network',
+    'network_of',
+    'network_with_features',
+]
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 RANDOM = 'random weights'
+SCOPES = 'hybrid_mm', 'mmdet', 'mmseg', 'mmpretrain'
+# where the configs of models have the network of the image, outside of `backbone`
+_PARTS = 'backbone', 'image_encoder', 'vision_backbone', 'vision_encoder', 'visual_encoder'
 
 
 @dataclass
@@ -57,32 +79,54 @@ class Network:
         Raises:
             UserError: The backbone has no such map.
         """
-        maps = self.module(images)
-        maps = (maps,) if isinstance(maps, Tensor) else tuple(maps)
+        maps = maps_of(run_network(self.module, images), tuple(images.shape[-2:]))
+        if not maps:
+            raise UserError(f'{self.label} returns no feature map of its images')
         if not -len(maps) <= self.stage < len(maps):
             raise UserError(
                 f'--stage {self.stage}: {self.label} returns {len(maps)} maps (out_indices of the '
                 f'backbone); expected {-len(maps)} to {len(maps) - 1}'
             )
-        found = maps[self.stage]
-        if not isinstance(found, Tensor) or found.ndim != 4:
-            raise UserError(f'{self.label} returns no map (N, C, h, w) at --stage {self.stage}')
-        return found
+        return maps[self.stage]
+
+    def accepted_size(self, height: int, width: int) -> tuple[int, int]:
+        """Find the size of images that the network takes: this one, or else one like it.
+
+        Raises:
+            Exception: What the network raises at this size, if it takes none of the others.
+        """
+        device = next((p.device for p in self.module.parameters()), torch.device('cpu'))
+
+        def attempt(size: tuple[int, int]) -> None:
+            with torch.no_grad():
+                self(torch.zeros(1, 3, *size, device=device))
+
+        return accepted_size(attempt, self.module, (height, width), self.label)
 
     def normalise(self, image: np.ndarray) -> Tensor:
         """Normalise an image (H, W, 3), uint8, RGB, to an input (3, H, W)."""
-        x = torch.from_numpy(np.array(image, np.float32))
-        x = (x.flip(2) if self.bgr else x) - torch.tensor(self.mean)
-        return (x / torch.tensor(self.std)).permute(2, 0, 1).contiguous()
+        return normalised(image, self.mean, self.std, self.bgr)
 
 
-def _is_dict(model: str) -> bool:
+def normalised(image: np.ndarray, mean: Sequence[float], std: Sequence[float], bgr: bool) -> Tensor:
+    """Normalise an image (H, W, 3), uint8, RGB, to (3, H, W); see :class:`Network`."""
+    x = torch.from_numpy(np.array(image, np.float32))
+    x = (x.flip(2) if bgr else x) - torch.tensor(mean)
+    return (x / torch.tensor(std)).permute(2, 0, 1).contiguous()
+
+
+def is_dict(model: str) -> bool:
+    """Whether a model is named by the dict of a backbone, not by a config."""
     return model.lstrip().startswith(('dict', '{'))
 
 
 def default_label(model: str) -> str:
-    """Default name of a backbone: that of its config, or its dict."""
-    return model if _is_dict(model) else Path(model).stem
+    """Default name of a model: that of its config; of a dict its type and arguments."""
+    if not is_dict(model):
+        return Path(model).stem
+    spec = literal_spec(model)
+    kind = str(spec.pop('type'))
+    return f'{kind}({", ".join(f"{key}={value}" for key, value in spec.items())})' if spec else kind
 
 
 def load_network(
@@ -105,26 +149,25 @@ def load_network(
     Raises:
         UserError: A file does not exist, the backbone cannot be built, or weights do not fit.
     """
-    scope, settings = 'mmengine', {}
-    if _is_dict(model):
+    scope, settings = None, {}
+    if is_dict(model):
         backbone = literal_spec(model)
     else:
         cfg = load_config(model)
-        backbone = cfg.get('model', {}).get('backbone')
+        backbone = _network_of(cfg.get('model'))
         if backbone is None:
             raise UserError(f'{model} has no model.backbone; expected the config of a network')
-        scope = cfg.get('default_scope', 'mmengine')
+        scope = cfg.get('default_scope') or 'mmengine'
         settings = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     torch.manual_seed(seed)
-    with DefaultScope.overwrite_default_scope(scope):
-        module = revert_sync_batchnorm(MODELS.build(ConfigDict(without_init_cfg(backbone))))
+    with quiet():
+        module = revert_sync_batchnorm(build_network(without_init_cfg(backbone), scope))
     if checkpoint is None:
         if hasattr(module, 'init_weights'):
-            logging.disable(logging.INFO)  # MMEngine logs a line per parameter
-            module.init_weights()
-            logging.disable(logging.NOTSET)
+            with quiet():
+                module.init_weights()
     else:
-        if not _is_dict(model):
+        if not is_dict(model):
             checkpoint = checkpoint_of(model, checkpoint)
         loaded = read_checkpoint(checkpoint)
         weights, source = weights_of(loaded, checkpoint), source_of(loaded)
@@ -132,7 +175,9 @@ def load_network(
             source = source or detect(weights)
         state = _of_backbone(weights, module)
         load_weights(module, dict(state_dict=state, meta=dict(source=source)), checkpoint)
-    module.eval().requires_grad_(False)
+    module.eval()  # whose result is None in networks that override train() without one
+    module.requires_grad_(False)
+    return_maps(module)
     return Network(
         module,
         label or default_label(model),
@@ -144,35 +189,204 @@ def load_network(
     )
 
 
-def _of_backbone(weights: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """Weights of the backbone in a file of ours, or in a published one."""
-    with suppress(ValueError):  # of a layout that has other keys: they are named when it is loaded
-        weights = convert(weights)
-    prefix = 'backbone.'
-    own = {k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)}
-    if own:
-        return own
-    has_head = any(key.startswith('head.') for key in module.state_dict())
-    return {k: v for k, v in weights.items() if has_head or not k.startswith('head.')}
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Build what MMEngine and its siblings log and print a line per parameter of."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        logging.disable(before)
 
 
-def load_networks(
-    models: Sequence[str],
-    checkpoints: Sequence[str] | None,
-    labels: Sequence[str] | None,
-    stage: int = -1,
-) -> Iterator[Network]:
-    """Build several backbones, one after the other; see :func:`load_network`.
+def one_line(error: BaseException) -> str:
+    """What an exception says, in one line; of those that are no mistake of a user, its name too."""
+    known = plain_text(error) if isinstance(error, UserError) else explain(error)
+    lines = [line.strip() for line in (known or plain_text(error)).splitlines() if line.strip()]
+    text = ' '.join(lines[: 2 if known else 1])
+    return text if known else f'{type(error).__name__}: {text}'.rstrip(': ')
+
+
+def accepted_size(
+    attempt: Callable[[tuple[int, int]], object],
+    module: nn.Module,
+    size: tuple[int, int],
+    label: str,
+) -> tuple[int, int]:
+    """Find a size of images that a network takes: this one, or else one like it, with a warning.
 
     Args:
-        models: Configs or dicts.
-        checkpoints: One per model (see :func:`load_network`), '-' for random weights; None for
-            random weights for all.
-        labels: One per model, all different.
-        stage: Index of the map that is analysed.
+        attempt: Runs the network on images of a size.
+        module: The network, for the sizes that it was made for.
+        size: The size that is wanted.
+        label: Name of the network.
 
     Raises:
-        UserError: There are not as many checkpoints or labels as models, or a label occurs twice.
+        Exception: What the network raises at this size, if it takes none of the others.
+    """
+    refusal: Exception | None = None
+    for other in (size, *sizes_to_try(module, size)):
+        try:
+            attempt(other)
+        except (UserError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # whatever a network says of a size
+            refusal = refusal or error
+            continue
+        if refusal is not None:
+            taken, wanted = (f'{height} x {width}' for height, width in (other, size))
+            warn(f'{label} takes {taken}, not {wanted} ({one_line(refusal)})')
+        return other
+    assert refusal is not None
+    raise refusal
+
+
+def without_pretrained(node: Any) -> Any:
+    """Copy of a model's config that names no file of weights; how it begins else is left."""
+    if isinstance(node, dict):
+        kept = {k: without_pretrained(v) for k, v in node.items() if not _is_pretrained(k, v)}
+        return type(node)(kept)
+    if isinstance(node, (list, tuple)):
+        return type(node)(without_pretrained(item) for item in node)
+    return node
+
+
+def _is_pretrained(key: str, value: Any) -> bool:
+    if key == 'init_cfg' and isinstance(value, dict):
+        kind = value.get('type')
+        name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
+        return name.endswith('Pretrained') or 'checkpoint' in value
+    return key == 'pretrained' and isinstance(value, str)
+
+
+class _Inner(nn.Module):
+    """Features of a classifier of MMPretrain that wraps a model of timm or Transformers."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = getattr(model, 'model', model)
+
+    def forward(self, images: Tensor) -> Any:
+        for name in ('forward_features', 'base_model', 'extract_feat'):
+            if hasattr(self.model, name):
+                return getattr(self.model, name)(images)
+        return self.model(images)
+
+
+def _network_of(model: Any) -> dict[str, Any] | None:
+    """Config of the network of the image in that of a model, or None."""
+    queue = [model]
+    while queue:
+        node = queue.pop(0)
+        if not isinstance(node, dict):
+            continue
+        for part in _PARTS:
+            if isinstance(node.get(part), dict) and 'type' in node[part]:
+                return node[part]
+        if str(node.get('type')).endswith(('TimmClassifier', 'HuggingFaceClassifier')):
+            return node
+        queue += node.values()
+    return None
+
+
+def build_network(spec: dict[str, Any], scope: str | None = None) -> nn.Module:
+    """Build a network; without a scope, of the first package that has one which takes the spec.
+
+    Raises:
+        UserError: No package has a network of this type.
+    """
+    kind = spec['type']
+    if scope is not None or not isinstance(kind, str) or '.' in kind:
+        own = kind.split('.')[0] if isinstance(kind, str) and '.' in kind else None
+        if scope is None and own in SCOPES:  # for types inside of it
+            scope = own
+        with DefaultScope.overwrite_default_scope(scope or 'mmengine'):
+            module = MODELS.build(ConfigDict(spec))
+        name = kind if isinstance(kind, str) else kind.__name__
+        return _Inner(module) if name.endswith(('TimmClassifier', 'FaceClassifier')) else module
+    scopes = [name for name in SCOPES if MODELS.get(f'{name}.{kind}') is not None]
+    if not scopes:
+        names = [name for scope in SCOPES for name in registered_names(MODELS, scope)]
+        raise UserError(
+            f'type {kind!r} is not a network of {", ".join(SCOPES)}{nearest(kind, names)}'
+        )
+    refusal: Exception | None = None
+    for name in scopes:
+        try:
+            module = build_network({**spec, 'type': f'{name}.{kind}'}, None)
+        except (TypeError, KeyError, AssertionError) as error:  # other arguments
+            refusal = refusal or error
+            continue
+        if len(scopes) > 1:
+            others = ', '.join(f'{other}.{kind}' for other in scopes if other != name)
+            warn(f'type {kind!r} is {name}.{kind} here; there are {others} as well')
+        return module
+    assert refusal is not None
+    raise refusal
+
+
+def build_model(cfg: Config, initialise: bool = False) -> nn.Module:
+    """Build the model of a config without pretrained weights and with batch norms of one process.
+
+    Args:
+        cfg: The config.
+        initialise: Draw the initial weights as a training would, instead of those of torch.
+    """
+    model = without_pretrained(cfg.model)
+    if cfg.get('data_preprocessor') and not model.get('data_preprocessor'):
+        model.data_preprocessor = cfg.data_preprocessor
+    scope = cfg.get('default_scope') or 'mmengine'
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope(scope), quiet():
+        module = revert_sync_batchnorm(MODELS.build(ConfigDict(model)))
+        if initialise:
+            module.init_weights()
+    return module
+
+
+def task_of_model(module: nn.Module) -> str:
+    """Task of a model, by the package that its class comes from or is derived from.
+
+    Raises:
+        UserError: It is of none.
+    """
+    for base in type(module).__mro__:
+        task = TASKS.get(base.__module__.split('.')[0])
+        if task:
+            return task
+    raise UserError(
+        f'{type(module).__name__} is no model of {", ".join(TASKS)}; name its backbone as '
+        "dict(type='...', ...)"
+    )
+
+
+def _of_backbone(weights: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    """Weights of the backbone in a file of its own layout, of ours, or in a published one."""
+    readings = [{key.removeprefix('module.'): value for key, value in weights.items()}]
+    with suppress(ValueError):  # of a layout that has other keys: they are named when it is loaded
+        readings.append(convert(weights))
+    own, prefix, state = module.state_dict(), 'backbone.', {}
+    for reading in readings:
+        inner = {k[len(prefix) :]: v for k, v in reading.items() if k.startswith(prefix)}
+        has_head = any(key.startswith('head.') for key in own)
+        rest = {k: v for k, v in reading.items() if has_head or not k.startswith('head.')}
+        state = inner or rest
+        if state.keys() == own.keys():
+            break
+    return state
+
+
+def labels_and_files(
+    models: Sequence[str], checkpoints: Sequence[str] | None, labels: Sequence[str] | None
+) -> tuple[Sequence[str], list[str | None]]:
+    """Names of models, and their checkpoints, None for random weights.
+
+    Raises:
+        UserError: There are not as many checkpoints or labels as models, a label occurs twice, or a
+            file does not exist.
     """
     for name, values in (('--checkpoints', checkpoints), ('--labels', labels)):
         if values is not None and len(values) != len(models):
@@ -185,9 +399,25 @@ def load_networks(
     if twice:
         raise UserError(f'several models are called {min(twice)}; name them apart with --labels')
     files = [None if c in ('-', None) else c for c in checkpoints or [None] * len(models)]
-    return (
-        load_network(*arguments, stage) for arguments in zip(models, files, labels, strict=True)
-    )
+    for model, file in zip(models, files, strict=True):  # before the first one is studied
+        if not is_dict(model) and '::' not in model and not Path(model).is_file():
+            load_config(model)
+        if file is not None and file != AUTO and '://' not in file:
+            check_exists(file)
+    return labels, files
+
+
+def network_of(args: argparse.Namespace, index: int) -> Network:
+    """Build a network of ``options.add_network_options``; see :func:`load_network`.
+
+    Args:
+        args: Options, and ``models``.
+        index: Number of the network.
+    """
+    labels, files = labels_and_files(args.models, args.checkpoints, args.labels)
+    network = load_network(args.models[index], files[index], labels[index], args.stage)
+    network.module.to(torch_device(args.device))
+    return network
 
 
 def read_image(path: str | Path, mode: str = 'RGB'):
@@ -267,19 +497,21 @@ def features(
     return found
 
 
-def networks_with_features(
-    args: argparse.Namespace, files: Sequence[str | Path]
-) -> Iterator[tuple[Network, np.ndarray]]:
-    """Build one network after the other and compute its features, with a bar on the terminal.
+def network_with_features(
+    args: argparse.Namespace, index: int, files: Sequence[str | Path]
+) -> tuple[Network, np.ndarray]:
+    """Build a network and compute its features of images, with a bar on the terminal.
 
     Args:
-        args: Of ``cli.add_network_options`` and ``cli.add_feature_options``, and ``models``.
+        args: Of ``options.add_network_options`` and ``options.add_feature_options``, and
+            ``models``.
+        index: Number of the network among ``models``.
         files: Images.
     """
-    device = torch_device(args.device)
-    for network in load_networks(args.models, args.checkpoints, args.labels, args.stage):
-        print(f'{network.label}: {network.weights}')
-        sizes = args.resize, args.size, args.batch_size
-        with progress('images', len(files)) as advance:
-            found = features(network, files, *sizes, device, advance)
-        yield network, found
+    network = network_of(args, index)
+    print(f'{network.label}: {network.weights}')
+    side, _ = network.accepted_size(args.size, args.size)
+    resize = round(args.resize * side / args.size)
+    with progress('images', len(files)) as advance:
+        device = torch_device(args.device)
+        return network, features(network, files, resize, side, args.batch_size, device, advance)

@@ -15,6 +15,7 @@ from mmengine.structures import BaseDataElement
 from hybrid_mm.apis.results import Prediction, to_prediction
 from hybrid_mm.apis.sources import FailedInput, Source, UnreadableInput, read_sources
 from hybrid_mm.checkpoints import load_weights, read_checkpoint
+from hybrid_mm.data.deep_images import warn_of_dark
 from hybrid_mm.data.images import count_frames
 from hybrid_mm.data.sample_check import check_file_end
 from hybrid_mm.errors import UserError, shorten, warn
@@ -194,6 +195,8 @@ class Predictor:
                 there = source.path.is_dir() or source.path.exists()
                 raise OSError('it is no file' if there else 'it does not exist, or is a dead link')
             check_file_end(str(source.path))
+            if type(self._load).__name__ == 'LoadImageFromFile':
+                warn_of_dark(str(source.path))
             try:
                 data = self._load(dict(img_path=str(source.path), img_id=source.index))
                 assert data is not None

@@ -89,8 +89,9 @@ class BoTNet(BottleneckNet):
             ``shortcut_act=True`` is the authors' published block, also in distribuuuu's checkpoint:
             timm leaves the activation out.
 
-    The names of 's1-*' count layers: 3 a block, stem and head. SE is in blocks without attention
-    only, with 1/16 of their channels in the middle; it follows their last norm, as in SE-ResNets.
+    The names of ``'s1-*'`` count layers: 3 a block, stem and head. SE is in blocks without
+    attention only, with 1/16 of their channels in the middle; it follows their last norm, as in
+    SE-ResNets.
 
     Raises:
         ValueError: An unknown variant, or settings that do not fit each other.

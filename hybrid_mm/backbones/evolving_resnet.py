@@ -74,7 +74,7 @@ class EAAAResNet(AugmentedResNet):
         impl: Likewise.
         zero_init_residual: Let every block start as its shortcut.
         **kwargs: ``augmented``, ``attn_downsample`` and ``canvas_size`` as of
-            :class:`~hybrid_mm.backbones.aa_resnet.AugmentedResNet`; those of ResNet.
+            :class:`~hybrid_mm.backbones.AAResNet`; those of ResNet.
 
     Raises:
         ValueError: An unknown variant, one without bottlenecks, or heads that do not divide the

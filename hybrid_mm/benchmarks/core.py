@@ -197,6 +197,41 @@ def turn(names: Sequence[str], number: int) -> list[str]:
     return [*names[first:], *names[:first]]
 
 
+def in_turn(
+    seconds: Callable[[str, str], float],
+    modes: Sequence[str],
+    names: Sequence[str],
+    rounds: int,
+    warm_up: bool = True,
+) -> Iterator[dict[tuple[str, str], list[float]]]:
+    """Measure all candidates in every round, each round starting with another one.
+
+    Args:
+        seconds: Measures a mode of a candidate once.
+        modes: What is measured of each.
+        names: The candidates.
+        rounds: Number of rounds.
+        warm_up: Begin with a round that does not count.
+
+    Yields:
+        After each round that counts, all samples so far by mode and name.
+    """
+    samples: dict[tuple[str, str], list[float]] = {(mode, n): [] for mode in modes for n in names}
+    gc.collect()
+    for number in range(-1 if warm_up else 0, rounds):
+        gc.disable()
+        try:
+            for name in turn(names, number):
+                for mode in modes:
+                    taken = seconds(mode, name)
+                    if number >= 0:
+                        samples[mode, name].append(taken)
+        finally:
+            gc.enable()
+        if number >= 0:
+            yield samples
+
+
 def medians_and_ratios(
     samples: Mapping[tuple[str, str], Sequence[float]], baseline: str
 ) -> tuple[dict[tuple[str, str], float], dict[tuple[str, str], float]]:
@@ -373,19 +408,15 @@ def _times(runs: _Runs, rows: list[Row], seconds: float, rounds: int) -> None:
         return
     passes = dict(inference=runs.inference, training=runs.training)
     names = [row.candidate for row in rows]
-    samples = {(mode, name): [] for mode in passes for name in names}
-    gc.collect()
-    gc.disable()
-    try:
-        end = time.perf_counter() + seconds
-        for i in range(rounds):
-            for name in turn(names, i):
-                for mode, function in passes.items():
-                    samples[mode, name].append(seconds_of(partial(function, name), runs.device))
-            if i >= 2 and time.perf_counter() > end:
-                break
-    finally:
-        gc.enable()
+    samples: dict[tuple[str, str], list[float]] = {}
+    end = time.perf_counter() + seconds
+
+    def once(mode: str, name: str) -> float:
+        return seconds_of(partial(passes[mode], name), runs.device)
+
+    for samples in in_turn(once, list(passes), names, rounds, warm_up=False):
+        if len(samples['training', names[0]]) > 2 and time.perf_counter() > end:
+            break
     medians, ratios = medians_and_ratios(samples, names[0])
     for row in rows:
         for mode in passes:

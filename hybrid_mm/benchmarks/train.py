@@ -10,16 +10,15 @@ detectors sample proposals at random.
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.model import BaseModel, revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
-from mmengine.structures import InstanceData, PixelData
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X')
+from hybrid_mm.benchmarks.annotations import drawn_samples
 from hybrid_mm.benchmarks.core import Case
 from hybrid_mm.convert import convert
 from hybrid_mm.run.config_folder import installed_configs
@@ -98,7 +97,7 @@ def _case(
     generator = torch.Generator().manual_seed(0)
     n, height, width = size
     x = torch.randn(n, 3, height, width, generator=generator).to(device, dtype).requires_grad_()
-    classes = cfg.model.decode_head.num_classes if cfg.default_scope == 'mmseg' else 0
+    classes = cfg.model.decode_head.num_classes if cfg.default_scope == 'mmseg' else 10
     samples = drawn_samples(cfg.default_scope, classes, size, device, generator)
     for net in models.values():
         _calibrate(net.to(device, dtype).train(), x.detach())
@@ -153,62 +152,6 @@ def _share(ours: BaseModel, other: BaseModel, source: str | None) -> None:
     ours.backbone.load_strictly(state, source)
     rest = {k: v for k, v in ours.state_dict().items() if not k.startswith('backbone.')}
     other.load_state_dict(rest, strict=False)
-
-
-def drawn_samples(
-    scope: str,
-    classes: int,
-    size: tuple[int, ...],
-    device: torch.device,
-    generator: torch.Generator,
-    masks: bool = False,
-) -> list:
-    """Data samples with boxes over the whole map, or with random label maps.
-
-    Args:
-        scope: 'mmdet' or 'mmseg'.
-        classes: Number of classes of label maps; boxes have one of the first ten each.
-        size: Images, rows and columns.
-        device: Where they are needed.
-        generator: What they are drawn from.
-        masks: Add to every box the mask that fills it.
-    """
-    n, height, width = size
-    meta = dict(
-        img_shape=(height, width),
-        ori_shape=(height, width),
-        pad_shape=(height, width),
-        batch_input_shape=(height, width),
-        scale_factor=(1.0, 1.0),
-    )
-    if scope == 'mmseg':
-        from mmseg.structures import SegDataSample
-
-        labels = torch.randint(classes, (n, 1, height, width), generator=generator).to(device)
-        return [SegDataSample(metainfo=meta, gt_sem_seg=PixelData(data=label)) for label in labels]
-    from mmdet.structures import DetDataSample
-
-    low = torch.rand(n, 10, 2, generator=generator) * 0.6
-    high = low + 0.05 + torch.rand(n, 10, 2, generator=generator) * 0.35
-    boxes = torch.cat([low, high], -1) * torch.tensor([width, height, width, height])
-    found = []
-    for box in boxes:
-        found.append(DetDataSample(metainfo=meta))
-        labels = torch.arange(len(box), device=device)
-        found[-1].gt_instances = InstanceData(bboxes=box.to(device), labels=labels)
-        if masks:
-            found[-1].gt_instances.masks = _filled(box, height, width)
-    return found
-
-
-def _filled(boxes: Tensor, height: int, width: int):
-    """Masks that fill boxes."""
-    from mmdet.structures.mask import BitmapMasks
-
-    masks = np.zeros((len(boxes), height, width), np.uint8)
-    for mask, (x1, y1, x2, y2) in zip(masks, boxes.round().int().tolist(), strict=True):
-        mask[y1:y2, x1:x2] = 1
-    return BitmapMasks(masks, height, width)
 
 
 def _loss(model: BaseModel, samples: list):

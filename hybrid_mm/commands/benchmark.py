@@ -2,7 +2,6 @@
 
 import argparse
 import fnmatch
-import importlib
 import json
 import sys
 
@@ -11,7 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from hybrid_mm.benchmarks import OPERATORS, SUBCOMMANDS, core, report
+from hybrid_mm.benchmarks import OPERATORS, core, report
+from hybrid_mm.benchmarks.modules import benchmark_module, short_name
 from hybrid_mm.errors import UserError
 from hybrid_mm.run.outputs import check_output_file, check_output_folder
 
@@ -39,7 +39,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _measure(name: str, device, args) -> bool:
     """Measure and report one benchmark; return whether it has cases that ``--only`` matches."""
-    module = importlib.import_module(SUBCOMMANDS[name])
+    module = benchmark_module(name)
+    name = short_name(name)
     surroundings = report.environment(device, module.PACKAGES)
     surroundings['dtype'] = args.dtype
     rows = []

@@ -15,7 +15,7 @@ from hybrid_mm.run.config_folder import installed_configs
 from hybrid_mm.run.outputs import check_output_file, check_picture, replacing
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> int:
     """Print a table of the variants; write a plot and JSON on request."""
     if args.out:
         check_picture(args.out)
@@ -36,29 +36,30 @@ def run(args: argparse.Namespace) -> None:
         paths = {name: path for name, path in paths.items() if name in {baseline, *args.members}}
     if args.device.startswith('cuda') and not torch.cuda.is_available():
         raise UserError(f'--device {args.device}: torch sees no GPU; use --device cpu')
+    surroundings = environment(torch.device(args.device))
+
+    def write(found: list[variants.Variant]) -> None:
+        if not args.json:
+            return
+        how = dict(shape=list(args.shape), batch=args.batch, rounds=args.rounds)
+        figures = variants.as_json(found, environment=surroundings, **how)
+        with replacing(args.json) as path:
+            path.write_text(json.dumps(figures, indent=1))
+
     try:
-        found = variants.compare(paths, tuple(args.shape), args.batch, args.rounds, args.device)
+        found = variants.compare(
+            paths, tuple(args.shape), args.batch, args.rounds, args.device, write
+        )
     except ValueError as error:
         raise UserError(str(error)) from error
     _print(found, args)
-    if args.json:
-        surroundings = environment(torch.device(args.device))
-        figures = variants.as_json(
-            found,
-            environment=surroundings,
-            shape=list(args.shape),
-            batch=args.batch,
-            rounds=args.rounds,
-        )
-        with replacing(args.json) as path:
-            path.write_text(json.dumps(figures, indent=1))
-    if args.out:
+    if args.out and not all(variant.error for variant in found):
         variants.plot(found, args.out)
         print(args.out)
+    return int(any(variant.error for variant in found))
 
 
 def _print(found: list, args) -> None:
-
     height, width = args.shape
     title = f'{height} x {width}, batches of {args.batch}, {args.device}; ms per image'
     table = Table(box=box.SIMPLE, title=title, title_justify='left')
@@ -66,6 +67,9 @@ def _print(found: list, args) -> None:
     for column in ('parameters', 'GFLOPs', 'forward', 'x', 'with backward', 'x'):
         table.add_column(column, justify='right')
     for m in found:
+        if m.error:
+            table.add_row(f'{m.name}: {m.error}', *['-'] * 6)
+            continue
         table.add_row(
             m.name,
             f'{m.params:,}',

@@ -3,16 +3,22 @@
 import argparse
 import json
 
-from mmengine.config import ConfigDict
-from mmengine.registry import MODELS, init_default_scope
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
-import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X')
 from hybrid_mm.analysis.complexity import count
+from hybrid_mm.analysis.feature_maps import input_channels
+from hybrid_mm.analysis.networks import (
+    accepted_size,
+    build_model,
+    build_network,
+    one_line,
+    task_of_model,
+)
 from hybrid_mm.errors import UserError
-from hybrid_mm.run.config import literal_spec, load_config, require, task_of, without_init_cfg
+from hybrid_mm.run.config import literal_spec, load_config, require, without_init_cfg
 from hybrid_mm.run.outputs import check_output_file, replacing
 
 DEFAULT_SHAPES = {'detection': (800, 1280), 'segmentation': (512, 512)}
@@ -22,14 +28,26 @@ def run(args: argparse.Namespace) -> None:
     """Print parameters and multiply-adds by module, as a table or JSON."""
     if args.json:
         check_output_file(args.json, '--json', inputs=[args.config] if args.config else [])
-    model, shape = _build(args)
-    shape = tuple(args.shape or shape)
-    try:
+    model, size = _build(args)
+    if args.shape:
+        try:
+            rows, shape = count(model, tuple(args.shape)), tuple(args.shape)
+        except UserError:
+            raise
+        except ValueError as error:
+            raise UserError(f'--shape: {error}') from error
+        except (RuntimeError, AssertionError) as error:
+            shown = ' x '.join(map(str, args.shape))
+            raise UserError(
+                f'--shape: the model does not take {shown}: {one_line(error)}'
+            ) from error
+    else:
+        channels = input_channels(model)
+        channels = channels if channels in (1, 3) else 3
+        name = type(model).__name__
+        size = accepted_size(lambda size: count(model, (channels, *size)), model, size, name)
+        shape = size if channels == 3 else (channels, *size)
         rows = count(model, shape)
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(f'--shape: {error}') from error
     depth = [row.name.count('.') + bool(row.name) for row in rows]
     rows = [r for r, d in zip(rows, depth, strict=True) if d <= args.depth and r.params + r.macs]
     _print(rows, type(model).__name__, shape)
@@ -40,16 +58,14 @@ def run(args: argparse.Namespace) -> None:
             path.write_text(json.dumps(figures, indent=1))
 
 
-def _build(args):
-    """Build the model without pretrained weights; return it with the default input shape."""
-    if args.config:
-        cfg = load_config(args.config, args.cfg_options)
-        require(cfg, 'model')
-        init_default_scope(cfg.get('default_scope', 'mmengine'))
-        model, shape = cfg.model, DEFAULT_SHAPES.get(task_of(cfg), (224, 224))
-    else:
-        model, shape = _backbone(args), (224, 224)
-    return MODELS.build(ConfigDict(without_init_cfg(model))), shape
+def _build(args: argparse.Namespace) -> tuple[nn.Module, tuple[int, int]]:
+    """Build the model without pretrained weights; return it with the usual size of its images."""
+    if not args.config:
+        return build_network(without_init_cfg(_backbone(args))), (224, 224)
+    cfg = load_config(args.config, args.cfg_options)
+    require(cfg, 'model')
+    model = build_model(cfg)
+    return model, DEFAULT_SHAPES.get(task_of_model(model), (224, 224))
 
 
 def _backbone(args) -> dict:

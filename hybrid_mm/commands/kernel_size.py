@@ -9,15 +9,26 @@ from hybrid_mm.benchmarks.report import environment
 from hybrid_mm.errors import UserError, shorten
 from hybrid_mm.run.console import print_table
 from hybrid_mm.run.devices import torch_device
-from hybrid_mm.run.outputs import check_output_folder
+from hybrid_mm.run.outputs import check_output_folder, replacing
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> int:
     """Print a table; write kernel_size.json and kernel_size.png to the output folder."""
     check_output_folder(args.out)
     names = [(family, size) for family in args.families for size in dict.fromkeys(args.sizes)]
     accuracies = _accuracies(args.accuracy, names)
     device = torch_device(args.device)
+    surroundings = environment(device)
+    how = dict(shape=list(args.shape), arch=args.arch or 'tiny', batch=args.batch)
+
+    def write(points: list[kernel_size.Point]) -> dict:
+        for point in points:
+            point.accuracy = accuracies.get(point.name)
+        content = kernel_size.as_json(points, environment=surroundings, rounds=args.rounds, **how)
+        with replacing(args.out / 'kernel_size.json') as path:
+            path.write_text(json.dumps(content, indent=1))
+        return content
+
     try:
         points = kernel_size.measure(
             names,
@@ -27,24 +38,18 @@ def run(args: argparse.Namespace) -> None:
             args.rounds,
             device,
             not args.inference_only,
+            write,
         )
     except ValueError as error:
         raise UserError(str(error)) from error
-    for point in points:
-        point.accuracy = accuracies.get(point.name)
-    content = kernel_size.as_json(
-        points,
-        environment=environment(device),
-        shape=list(args.shape),
-        arch=args.arch or 'tiny',
-        batch=args.batch,
-        rounds=args.rounds,
-    )
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / 'kernel_size.json').write_text(json.dumps(content, indent=1))
+    content = write(points)
     kernel_size.plot(points, args.out / 'kernel_size.png')
     _print(points, content)
+    for point in points:
+        if point.error:
+            print(f'{point.name}: {point.error}')
     print(f'results in {args.out}')
+    return int(any(point.error for point in points))
 
 
 def _accuracies(items: list[str], names: list[tuple[str, int]]) -> dict[str, float]:

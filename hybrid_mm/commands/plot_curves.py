@@ -2,7 +2,7 @@
 
 import argparse
 
-from hybrid_mm.analysis.curves import plot_curves, read_scalars
+from hybrid_mm.analysis.curves import TIMES, plot_curves, read_run
 from hybrid_mm.errors import UserError, nearest
 from hybrid_mm.run.outputs import check_picture
 
@@ -11,11 +11,11 @@ def run(args: argparse.Namespace) -> None:
     """Draw a panel per scalar with a line per run; print the file and the scalars."""
     check_picture(args.out)
     try:
-        runs = {label: read_scalars(run) for label, run in zip(args.labels, args.runs, strict=True)}
+        runs = {label: read_run(run) for label, run in zip(args.labels, args.runs, strict=True)}
     except (FileNotFoundError, ValueError) as error:
         raise UserError(str(error)) from error
-    known = list(dict.fromkeys(name for curves in runs.values() for name in curves))
-    keys = args.keys or [k for k in known if k not in ('time', 'data_time', 'memory')]
+    known = list(dict.fromkeys(name for log in runs.values() for name in log.curves))
+    keys = args.keys or [k for k in known if k not in TIMES]
     for key in keys:
         if key not in known:
             hint = nearest(key, known) or f'; there are {", ".join(known)}'

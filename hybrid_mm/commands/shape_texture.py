@@ -3,27 +3,28 @@
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hybrid_mm.analysis import conflict_pairs, networks
 from hybrid_mm.analysis.dimensions import dimensions
+from hybrid_mm.analysis.one_by_one import failed_rows, one_by_one
 from hybrid_mm.errors import UserError
 from hybrid_mm.run.console import print_table, progress
-from hybrid_mm.run.outputs import check_output_folder
+from hybrid_mm.run.outputs import check_output_folder, replacing
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> int:
     """Run `measure` or `generate`."""
     check_output_folder(args.out, 'out' if args.command == 'generate' else '--out')
     if args.command == 'generate':
         _generate(args)
-    else:
-        _measure(args)
+        return 0
+    return _measure(args)
 
 
 def _generate(args) -> None:
-
     for source in (args.shapes, args.textures):
         if args.out.resolve().is_relative_to(Path(source).resolve()):
             raise UserError(f'{args.out} is inside of {source}, which is read; name another')
@@ -37,27 +38,13 @@ def _generate(args) -> None:
     print(f'{count} images in {args.out}')
 
 
-def _measure(args) -> None:
-
+def _measure(args) -> int:
     images, without = conflict_pairs.read_set(args.pairs)
     if without:
         print(f'{without} images without a conflict are left out')
     choices = [conflict_pairs.make_pairs(images, seed) for seed in range(args.seeds)]
-    figures = []
-    for network, found in networks.networks_with_features(args, [image.path for image in images]):
-        results = []
-        for pairs in choices:
-            factors = [list(zip(*pairs[name], strict=True)) for name in conflict_pairs.FACTORS]
-            try:
-                results.append(
-                    dimensions(
-                        [(found[list(a)], found[list(b)]) for a, b in factors], args.normalise
-                    )
-                )
-            except ValueError as error:
-                raise UserError(f'{network.label}: {error}') from error
-        figures.append(_summary(network, found.shape[1], results))
-    content = dict(
+    labels, _ = networks.labels_and_files(args.models, args.checkpoints, args.labels)
+    content: dict[str, Any] = dict(
         kind='shape_texture',
         images=len(images),
         pairs={name: len(found) for name, found in choices[0].items()},
@@ -65,13 +52,32 @@ def _measure(args) -> None:
         seeds=args.seeds,
         stage=args.stage,
         size=args.size,
-        models=figures,
+        models=[],
+        errors={},
     )
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / 'shape_texture.json').write_text(json.dumps(content, indent=1))
-    _plot(figures, args.out / 'shape_texture.png')
+
+    def study(index: int) -> None:
+        files = [image.path for image in images]
+        network, found = networks.network_with_features(args, index, files)
+        results = []
+        for pairs in choices:
+            factors = [list(zip(*pairs[name], strict=True)) for name in conflict_pairs.FACTORS]
+            halves = [(found[list(a)], found[list(b)]) for a, b in factors]
+            results.append(dimensions(halves, args.normalise))
+        content['models'].append(_summary(network, found.shape[1], results))
+
+    def save(errors: dict[str, str]) -> None:
+        content['errors'] = errors
+        with replacing(args.out / 'shape_texture.json') as path:
+            path.write_text(json.dumps(content, indent=1))
+        if content['models']:
+            _plot(content['models'], args.out / 'shape_texture.png')
+
+    status = one_by_one(labels, study, save)
     _print(content)
-    print(f'results in {args.out}')
+    if content['models']:
+        print(f'results in {args.out}')
+    return status
 
 
 def _summary(network, neurons: int, results: list) -> dict:
@@ -98,7 +104,7 @@ def _print(content: dict) -> None:
         for model in content['models']
     ]
     title = f'{content["pairs"]} pairs of {content["images"]} images, {content["seeds"]} choices'
-    print_table(title, head, rows)
+    print_table(title, head, [*rows, *failed_rows(content['errors'], len(head))])
 
 
 def _plot(figures: list[dict], path: Path) -> None:

@@ -1,7 +1,6 @@
 """What ``tools/test.py`` does once its arguments are read."""
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 import mmengine
@@ -15,13 +14,11 @@ from hybrid_mm.run import interrupt, launch, predictions, published, quiet, tta
 from hybrid_mm.run.checks import data
 from hybrid_mm.run.config import task_of
 from hybrid_mm.run.outputs import check_output_file, check_output_folder, replacing
-from hybrid_mm.run.tool import debugging
 
 
-def run(args: argparse.Namespace, argv: Sequence[str] | None) -> None:
+def run(args: argparse.Namespace) -> None:
     """Print the metrics of a checkpoint; write predictions and drawings as the flags demand."""
-    verbose = args.verbose or debugging(argv)
-    with quiet.terminal(verbose), interrupt.interruptible(interrupt.testing, argv):
+    with quiet.terminal(args), interrupt.interruptible(interrupt.testing, args.argv):
         test(args)
 
 

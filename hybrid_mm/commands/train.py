@@ -1,7 +1,6 @@
 """What ``tools/train.py`` does once its arguments are read."""
 
 import argparse
-from collections.abc import Sequence
 from contextlib import nullcontext
 
 from mmengine.config import Config
@@ -11,13 +10,12 @@ from hybrid_mm.analysis.complexity import complexity
 from hybrid_mm.run import dry_run, interrupt, launch, quiet, resume
 from hybrid_mm.run.checks import data, settings
 from hybrid_mm.run.config import without_init_cfg
-from hybrid_mm.run.tool import debugging
 
 
-def run(args: argparse.Namespace, argv: Sequence[str] | None) -> None:
+def run(args: argparse.Namespace) -> None:
     """Train into the work dir; with --dry-run print a table instead."""
     describe = interrupt.dry_running if args.dry_run else interrupt.training
-    with quiet.terminal(args.verbose or debugging(argv)), interrupt.interruptible(describe, argv):
+    with quiet.terminal(args), interrupt.interruptible(describe, args.argv):
         train(args)
 
 

@@ -2,6 +2,7 @@
 
 from hybrid_mm.data.checked import CheckedDataset
 from hybrid_mm.data.corruptions import Corrupt
+from hybrid_mm.data.deep_images import LoadDeepImage
 from hybrid_mm.data.ham10000 import HAM10000
 from hybrid_mm.data.imagenet_variants import ImageNetA, ImageNetC, ImageNetR, ImageNetSketch
 from hybrid_mm.data.seeded import PlacedSampler, SeededDataset
@@ -15,6 +16,7 @@ __all__ = [
     'ImageNetC',
     'ImageNetR',
     'ImageNetSketch',
+    'LoadDeepImage',
     'LostBatchError',
     'PlacedSampler',
     'SeededDataset',

@@ -43,7 +43,8 @@ def _loaded(dataset: Any) -> list[tuple[str, str]]:
         if backend not in ('local', 'LocalBackend') or getattr(step, 'file_client_args', None):
             continue
         bases = [base.__name__ for base in type(step).__mro__]
-        if type(step).__name__ == 'LoadImageFromFile' and not step.ignore_empty:
+        loads = type(step).__name__ in ('LoadImageFromFile', 'LoadDeepImage')
+        if loads and not step.ignore_empty:
             found.append(('img_path', 'images'))
         elif 'LoadAnnotations' in bases and getattr(step, 'with_seg', False):
             found.append(('seg_map_path', 'label maps'))

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import Image
 
+from hybrid_mm.data.deep_images import warn_of_dark
 from hybrid_mm.data.images import IMAGE_SUFFIXES
 
 PICTURES = (*IMAGE_SUFFIXES, '.jpe', '.jp2', '.heic', '.heif', '.avif')
@@ -184,8 +185,15 @@ def check_shape(labels: np.ndarray, path: str, shape: tuple[int, ...]) -> None:
         ValueError: It has not.
     """
     if labels.ndim != 2:
-        grey = labels.ndim == 3 and bool((labels == labels[..., :1]).all())
-        hint = ', and all are the same: store one' if grey else ': numbers of classes, no colours'
+        colours = labels[..., :3] if labels.ndim == 3 and labels.shape[2] > 2 else labels[..., :1]
+        if (colours == colours[..., :1]).all():
+            hint = ', and all are the same: store one'
+        else:
+            number = len(np.unique(colours.reshape(-1, 3), axis=0))
+            hint = (
+                f': numbers of classes, no colours; convert the {number} colours ("Colours to '
+                'numbers" in docs/getting_started.md)'
+            )
         raise ValueError(
             f'label map {path} has the shape {labels.shape}; expected one channel{hint}'
         )
@@ -259,11 +267,15 @@ class SampleCheck:
     Args:
         num_classes: Number of classes of a semantic segmentation, else None.
         ignore_index: The label that is ignored, besides 255.
+        warn_dark: Warn of images whose bits reading as 8 bits drops.
     """
 
-    def __init__(self, num_classes: int | None = None, ignore_index: int = 255):
+    def __init__(
+        self, num_classes: int | None = None, ignore_index: int = 255, warn_dark: bool = False
+    ):
         self.num_classes = num_classes
         self.ignore_index = ignore_index
+        self.warn_dark = warn_dark
 
     def __call__(self, results: dict) -> dict:
         """Return the sample unchanged if it passes the checks.
@@ -276,6 +288,8 @@ class SampleCheck:
         path, shape = results.get('img_path'), tuple(results.get('ori_shape', ()))
         if path and os.path.isfile(path):
             check_file_end(path)
+            if self.warn_dark:
+                warn_of_dark(path)
         stated = (results.get('height'), results.get('width'))
         if shape and None not in stated and shape != stated:
             raise ValueError(

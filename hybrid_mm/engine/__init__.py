@@ -5,6 +5,7 @@ from hybrid_mm.engine.adaptive_clipping import (
     AGCAutocastOptimWrapper,
     AGCOptimWrapper,
 )
+from hybrid_mm.engine.gloo_sync_batch_norm import GlooSyncBatchNorm
 from hybrid_mm.engine.hooks.atomic_checkpoint import AtomicCheckpointHook
 from hybrid_mm.engine.hooks.compile_parts import CompileHook
 from hybrid_mm.engine.hooks.exact_resume import ExactResumeHook
@@ -24,6 +25,7 @@ __all__ = [
     'CompileHook',
     'DeviceAwareDistributedDataParallel',
     'ExactResumeHook',
+    'GlooSyncBatchNorm',
     'LayerDecayOptimWrapperConstructor',
     'MixingRatesHook',
     'NonFiniteLossHook',

@@ -34,7 +34,7 @@ def checked_coco_metric(
         **settings: Other arguments of the metric.
 
     Raises:
-        UserError: The file cannot be used; see :func:`hybrid_mm.data.coco_check.check_coco`.
+        UserError: The file cannot be used; see ``hybrid_mm.data.coco_check.check_coco``.
     """
     from mmdet.datasets.api_wrappers import COCO  # MMDetection is there, or `inner` is not
 

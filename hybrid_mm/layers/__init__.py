@@ -12,7 +12,11 @@ from hybrid_mm.layers.attention.learned_query_attention import LearnedQueryAtten
 from hybrid_mm.layers.attention.lesa import LESA2d
 from hybrid_mm.layers.attention.levit_attention import LeViTAttention
 from hybrid_mm.layers.attention.neighborhood_attention import NeighborhoodAttention2d
-from hybrid_mm.layers.attention.pairwise_patchwise import PairwiseAttention2d, PatchwiseAttention2d
+from hybrid_mm.layers.attention.pairwise_patchwise import (
+    PairwiseAttention2d,
+    PatchwiseAttention2d,
+    VectorAttention2d,
+)
 from hybrid_mm.layers.attention.partition_attention import PartitionAttention
 from hybrid_mm.layers.attention.pooling_attention import PoolingAttention
 from hybrid_mm.layers.attention.quadratic_attention import QuadraticAttention2d
@@ -39,7 +43,7 @@ from hybrid_mm.layers.convolution.large_kernel_attention import (
     build_large_kernel_attention,
     decompose_kernel,
 )
-from hybrid_mm.layers.convolution.mbconv import MBConv
+from hybrid_mm.layers.convolution.mbconv import Conv3x3, MBConv
 from hybrid_mm.layers.convolution.mixed_shift_conv import MixedShift
 from hybrid_mm.layers.convolution.peripheral_convolution import PeripheralConv2d, sharing_grid
 from hybrid_mm.layers.convolution.recursive_gated_convolution import (
@@ -71,6 +75,7 @@ __all__ = [
     'AttentionStem',
     'BottleneckAttention',
     'Conv2dNorm',
+    'Conv3x3',
     'ConvolutionalProjectionAttention',
     'DecomposedLKA',
     'DecomposedPosition2d',
@@ -108,6 +113,7 @@ __all__ = [
     'SpatialReductionAttention',
     'SqueezeExcite',
     'TokenBias2d',
+    'VectorAttention2d',
     'WindowAttention',
     'build_large_kernel_attention',
     'decompose_kernel',

@@ -46,7 +46,7 @@ class SqueezeExcite(nn.Module):
 class EfficientChannelGate(nn.Module):
     """x * sigmoid(conv1d(mean(x))), the convolution running along the channels.
 
-    Its width is |log2(C) + 1| / 2 to the next odd number, at least 3 (equation 12 of ECA).
+    Its width is ``|log2(C) + 1| / 2`` to the next odd number, at least 3 (equation 12 of ECA).
 
     Args:
         channels: Number of channels C.

@@ -158,7 +158,7 @@ class LogRelativeBias2d(nn.Module):
     """A number per head and offset from a small network of the logarithmic offset.
 
     Source: "Swin Transformer V2" (arXiv 2111.09883), section 3.3, as timm's CoAtNets have it: the
-    coordinates are sign(o) log(1 + |o|) of offsets o of query minus key, in pixels of the map.
+    coordinates are ``sign(o) log(1 + |o|)`` of offsets o of query minus key, in pixels of the map.
 
     Args:
         heads: Number of heads.

@@ -3,7 +3,7 @@
 MMPretrain's own ResNet takes no plugins, and MMSegmentation has ResNets of its own. The classes
 here have all arguments and the state dicts of MMDetection's, so weights load from one into the
 other; added is strict loading of weights. To place modules where ``plugins=`` cannot, use them as
-``base`` of :func:`~hybrid_mm.plugins.attention_resnet.AttentionResNet`.
+``base`` of :class:`~hybrid_mm.plugins.AttentionResNet`.
 
 Status: complete.
 """

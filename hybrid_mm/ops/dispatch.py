@@ -20,8 +20,6 @@ __all__ = ['ALGORITHMS', 'check_impl', 'choices', 'chosen_impl', 'default_impl',
 
 VARIABLE = 'HYBRID_MM_IMPL'
 
-# operator -> its algorithms besides 'reference', the one that 'auto' is by default first;
-# 'triton' runs on GPUs only, where 'auto' takes it (see hybrid_mm.ops.kernels)
 ALGORITHMS: dict[str, tuple[str, ...]] = {
     'local_attention': ('tiled', 'measured', 'triton'),
     'partition_attention': ('tiled', 'measured', 'windows', 'triton'),
@@ -36,10 +34,39 @@ ALGORITHMS: dict[str, tuple[str, ...]] = {
     'separable_attention': ('tiled',),
     'global_filter': ('fft',),
 }
+"""Algorithms of each operator besides 'reference', the one that 'auto' is by default first.
+
+'triton' runs on GPUs only, where 'auto' takes it, see :mod:`hybrid_mm.ops.kernels`.
+"""
+
 _NAMES = {'reference'}.union(*ALGORITHMS.values())
 
 # of the program, not of a context: torch.compile up to 2.11 at least reads no context variables
 _default = 'auto'
+
+
+def register(operator: str, *algorithms: str) -> None:
+    """Let ``impl`` choose between algorithms of an operator of another package.
+
+    Args:
+        operator: Its name, which should begin with that of its package: ``my_net.attention``.
+        algorithms: Names besides 'reference', the one that 'auto' is by default first.
+
+    Raises:
+        ValueError: The operator has other algorithms already, or no name is left to choose.
+    """
+    reserved = {'auto', 'reference'}.intersection(algorithms)
+    if not algorithms or reserved:
+        raise ValueError(
+            f'{operator}: expected names of algorithms other than auto and reference, '
+            f'got {algorithms}'
+        )
+    if ALGORITHMS.setdefault(operator, algorithms) != algorithms:
+        raise ValueError(
+            f'the operator {operator} has the algorithms {ALGORITHMS[operator]} already, got '
+            f'{algorithms}; name it after its package, as my_net.{operator}'
+        )
+    _NAMES.update(algorithms)
 
 
 def choices(*operators: str) -> tuple[str, ...]:

@@ -40,7 +40,7 @@ def distance_attention(
         q: Queries, (N, heads, ceil(H / stride), ceil(W / stride), d).
         k: Keys, (N, heads, H, W, d).
         v: Values, (N, heads, H, W, d_v).
-        table: (heads, H, W): b[h, |i - y|, |j - x|].
+        table: (heads, H, W): ``b[h, |i - y|, |j - x|]``.
         stride: Distance of the queries in pixels.
         impl: 'reference' adds the table to the logits of all pairs of pixels; 'mask' does so in
             torch's attention and keeps the attention weights for the backward pass; 'tiled' keeps

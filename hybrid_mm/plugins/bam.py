@@ -19,7 +19,7 @@ from hybrid_mm.registry import MODELS
 class BAM(Plugin):
     """x * (1 + sigmoid(channel branch * spatial branch)); in the paper after stages 1 to 3.
 
-    Insert it with ``stage_plugins`` of :func:`~hybrid_mm.plugins.attention_resnet.AttentionResNet`.
+    Insert it with ``stage_plugins`` of :class:`~hybrid_mm.plugins.AttentionResNet`.
     The channel branch pools over all positions (the official code over a square window, which is
     the same for square maps) and normalises over the images of a batch. A single image is
     normalised by the running statistics; for small batches use SyncBN or ``norm_eval=True``.

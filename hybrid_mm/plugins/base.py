@@ -15,6 +15,8 @@ from hybrid_mm.ops.argument_types import typed_arguments
 from hybrid_mm.ops.arguments import one_of
 from hybrid_mm.ops.fusing import is_plain
 
+__all__ = ['Plugin', 'ResNetModule', 'SpatialOperator', 'follow_mode']
+
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {'relu': F.relu, 'silu': F.silu}
 _GATES: dict[str, Callable[[Tensor], Tensor]] = {
     'sigmoid': torch.sigmoid,

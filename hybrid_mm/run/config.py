@@ -12,6 +12,7 @@ from mmengine.config import Config
 from hybrid_mm.errors import UserError, plain_text
 from hybrid_mm.run.checks.overrides import check_options
 from hybrid_mm.run.config_folder import config_root
+from hybrid_mm.run.foreign import config_file, missing_base, normalize, package_of
 
 __all__ = ['load_config', 'task_of']
 
@@ -23,18 +24,23 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
     """Read a config and merge ``--cfg-options`` into it.
 
     Args:
-        path: The config file.
+        path: File, or ``mmdet::FOLDER/FILE.py`` for one of an installed package.
         options: Values by dotted keys, as of ``--cfg-options``.
 
     Raises:
         UserError: There is no such file, it cannot be read, or an option names nothing.
     """
+    path = config_file(path)
     if not os.path.isfile(path):
         raise UserError(f'config {path} does not exist{_nearest_configs(path)}')
     try:
         cfg = Config.fromfile(path)
     except Exception as error:  # a config is a program
-        raise UserError(f'config {path}: {type(error).__name__}: {error}') from error
+        text = f'{type(error).__name__}: {error}'
+        raise UserError(f'config {path}: {text}{missing_base(text)}') from error
+    if cfg.get('default_scope') is None and package_of(path):
+        cfg.default_scope = package_of(path)  # some have none, being made for one package's tools
+    normalize(cfg)
     if options:
         check_options(cfg, options)
         try:
@@ -55,7 +61,7 @@ def _nearest_configs(path: str) -> str:
 
 
 def task_of(cfg: Config) -> str:
-    """Task of a config by its ``default_scope``.
+    """Task of a config: by the package that its model is named with, else its ``default_scope``.
 
     Args:
         cfg: The config.
@@ -66,12 +72,25 @@ def task_of(cfg: Config) -> str:
     Raises:
         UserError: ``default_scope`` is missing or another one.
     """
-    scope = cfg.get('default_scope')
+    return TASKS[library_of(cfg)]
+
+
+def library_of(cfg: Config) -> str:
+    """Package that the model of a config belongs to: 'mmdet', 'mmseg' or 'mmpretrain'.
+
+    Raises:
+        UserError: ``default_scope`` is missing or another one.
+    """
+    model, scope = cfg.get('model'), cfg.get('default_scope')
+    if isinstance(model, dict):
+        for named in (str(model.get('type')).partition('.')[0], model.get('_scope_')):
+            if named in TASKS:
+                return str(named)
     if scope not in TASKS:
         raise UserError(
             f'default_scope of {cfg.filename} is {scope!r}; expected one of {", ".join(TASKS)}'
         )
-    return TASKS[scope]
+    return str(scope)
 
 
 def require(cfg: Config, *keys: str) -> None:

@@ -6,7 +6,7 @@ import traceback
 
 from hybrid_mm.compat.shared_memory import explain_workers
 from hybrid_mm.errors import nearest, plain_text
-from hybrid_mm.run.registered import arguments, registered_names
+from hybrid_mm.run.registered import arguments, nearest_type
 
 _OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _OF_CONFIGS = (TypeError, ValueError, KeyError, AssertionError, FileNotFoundError)
@@ -32,8 +32,8 @@ def explain(error: BaseException) -> str | None:
     unknown = re.match(r'(\S+) is not in the (\S+)::(.+) registry', message)
     if unknown:
         name, _, sort = unknown.groups()
-        names = registered_names(build.f_locals['registry'], name.rpartition('.')[0])
-        return f'type {name!r} is not a registered {sort}{nearest(name, names)}'
+        hint = nearest_type(build.f_locals['registry'], name)
+        return f'type {name!r} is not a registered {sort}{hint}'
     cls = build.f_locals.get('obj_cls')
     if cls is None:
         return message

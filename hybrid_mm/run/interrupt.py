@@ -34,7 +34,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 COMMAND = 'HYBRID_MM_COMMAND'  # set by tools/dist_train.sh and its siblings
 _SAME = 0.5  # seconds in which a second signal counts as the first, which came by two ways
 _GRACE = 2.0  # seconds to wait for our own signal when others of the run are gone
-_END = 20.0  # seconds for the end of a distributed run, whose other processes may be gone
+# seconds for the end of a process of several, which may wait for one that is gone; after 30 s
+# torchrun and Slurm send SIGKILL
+_END = 25.0
 # errors of a process whose workers or siblings got the signal first
 _COLLATERAL = re.compile(
     r'DataLoader worker .* (killed by signal: (Interrupt|Terminated)|exited unexpectedly)'
@@ -57,6 +59,7 @@ class Standing:
         validating: Whether a validation is going on.
         batches: Number of batches that were tested.
         resumed: Checkpoint that the training goes on from.
+        saving: Whether the process ends while it writes a checkpoint.
     """
 
     runner: Runner | None = None
@@ -64,6 +67,7 @@ class Standing:
     validating: bool = False
     batches: int = 0
     resumed: str | None = None
+    saving: bool = False
 
 
 Describe = Callable[[Standing, str], str]
@@ -93,10 +97,6 @@ def interruptible(describe: Describe, argv: Sequence[str] | None = None) -> Iter
         if number is None:
             raise
         state.say()
-        if distributed.is_available() and distributed.is_initialized():
-            end = threading.Timer(_END, os._exit, [128 + number])
-            end.daemon = True
-            end.start()
         raise SystemExit(128 + number) from None
     finally:
         for number, handler in before.items():
@@ -141,10 +141,18 @@ class _State:
         now = time.monotonic()
         if self._number is None:
             self._number, self._since = number, now
+            if hasattr(signal, 'SIGCHLD'):  # torch's handler raises when workers end
+                signal.signal(signal.SIGCHLD, lambda *_: None)
+            if distributed.is_available() and distributed.is_initialized():
+                end = threading.Timer(_END, os._exit, [128 + number])
+                end.daemon = True
+                end.start()
             if not self._inside:
                 raise Interrupted
-            _print('finishing the checkpoint; a second Ctrl-C ends at once')
+            if _is_first():
+                _print('finishing the checkpoint; a second Ctrl-C ends at once')
         elif now - self._since > _SAME:
+            self.standing.saving = self._inside > 0
             self.say()
             for child in multiprocessing.active_children():
                 child.kill()
@@ -181,7 +189,7 @@ class _State:
 
     def say(self) -> None:
         """Print the line, once, in the first process of a run, and write it to the log file."""
-        if self._said or os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) != '0':
+        if self._said or not _is_first():
             return
         self._said = True
         try:
@@ -231,6 +239,11 @@ class _WatchHook(Hook):
         """Note the place."""
         self._state.standing.batches = batch_idx
         self._state.check()
+
+
+def _is_first() -> bool:
+    """Whether this is the first process of a run, or the only one."""
+    return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
 
 
 def _print(line: str) -> None:
@@ -293,6 +306,8 @@ def training(standing: Standing, command: str) -> str:
         where = f'epoch {min(loop.epoch + 1, loop.max_epochs)} of {loop.max_epochs}, {where}'
     if standing.validating:
         where += ', in the validation'
+    if standing.saving:  # --resume finds the newest that is whole
+        return f'interrupted at {where}, while saving; go on with: {resuming(command)}'
     newest = newest_checkpoint(runner)
     if newest is not None:
         return (

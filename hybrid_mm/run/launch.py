@@ -31,8 +31,8 @@ from hybrid_mm.engine.hooks.strict_loading import (
 from hybrid_mm.engine.optim_wrapper import autocast_features
 from hybrid_mm.engine.work_dir_lock import locked
 from hybrid_mm.errors import UserError, warn
+from hybrid_mm.run.checks.maps import check_maps
 from hybrid_mm.run.checks.schedule import ScheduleHook
-from hybrid_mm.run.checks.settings import check_channels
 from hybrid_mm.run.config import check_texts, checkpoint_hook, load_config, task_of
 from hybrid_mm.run.distributed import init_distributed, launched_rank
 from hybrid_mm.run.interrupt import watch
@@ -283,13 +283,13 @@ def training_runner(cfg: Config, resumed: str | None = None) -> Runner:
         resumed: Checkpoint to resume from; None begins anew, whatever ``cfg.resume`` says.
 
     Raises:
-        UserError: The neck does not take the maps of the backbone. In ``runner.train()``, if no
+        UserError: Necks or heads do not fit the maps that they get. In ``runner.train()``, if no
             weight of ``load_from`` fits the model, or a run cannot be resumed with its config.
     """
     runner = build_runner(cfg, replaces_config=True)
     runner._resume = resumed is not None
     start = runner._load_from = resumed or cfg.get('load_from')
-    check_channels(runner)
+    check_maps(runner)
     count_accumulation(runner)
     runner.register_hook(ScheduleHook())
     # the weights, perhaps: they cannot be compared with a file
@@ -331,10 +331,12 @@ def testing_runner(cfg: Config, checkpoint: str) -> Runner:
         checkpoint: File with the weights, in our layout or an official one.
 
     Raises:
-        UserError: In ``runner.test()``, if the weights are those of another model.
+        UserError: Necks or heads do not fit the maps that they get. In ``runner.test()``, if the
+            weights are those of another model.
     """
     cfg.load_from, cfg.resume = checkpoint, False
     runner = build_runner(cfg)
+    check_maps(runner)
     runner.register_hook(StrictLoadingHook(checkpoint))
     runner.register_hook(SameClassesHook(checkpoint, 'test_dataloader'))
     add_summary(runner)

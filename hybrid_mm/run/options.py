@@ -101,6 +101,8 @@ class _Parser(argparse.ArgumentParser):
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
         args = list(sys.argv[1:] if args is None else args)
+        namespace = argparse.Namespace() if namespace is None else namespace
+        namespace.argv = list(args)  # as the user typed them
         for i, arg in enumerate(args):
             following = args[i + 1 : i + 2]
             if arg == '--amp' and following and following[0] not in AMP_DTYPES:

@@ -11,6 +11,7 @@ do so; handlers, filters and a stream of ours decide what reaches the terminal:
 Whatever is kept from the terminal is written to the log file of the run.
 """
 
+import argparse
 import logging
 import re
 import sys
@@ -22,6 +23,8 @@ from types import FrameType
 from typing import Any, NamedTuple, TextIO
 
 from mmengine.logging import MMLogger
+
+from hybrid_mm.run.tool import debugging
 
 STACK = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'torch', 'torchvision', 'pycocotools')
 LARGEST_TABLE = 30  # rows of a table of classes that the terminal shows
@@ -94,14 +97,9 @@ NOISE = (
         'only names metrics; the metrics of MMSegmentation have no prefix by design',
     ),
     Rule(
-        r'mmengine\.hooks\.checkpoint_hook',
-        '`save_param_scheduler` is True but',
-        'a config without a schedule has none to save',
-    ),
-    Rule(
         r'mmengine\.runner\.runner',
-        '`resume_param_scheduler` is True but',
-        'nor has it one to resume',
+        '`(save|resume)_param_scheduler` is True but',
+        'a config without a schedule has none to save or resume',
     ),
     Rule(
         r'mmdet\.evaluation\.metrics\.(faster_coco|lvis)_metric',
@@ -128,6 +126,16 @@ NOISE = (
         r'torch\.autograd\.graph',
         'Grad strides do not match bucket view strides',
         'costs a copy of small weights; the layout is that of the convolution algorithm',
+    ),
+    Rule(
+        r'mmengine\.utils\.dl_utils\.setup_env',
+        'Setting (OMP|MKL)_NUM_THREADS environment variable',
+        'the number is right for several processes, and all of them say so',
+    ),
+    Rule(
+        r'mmengine\.model\.wrappers\.distributed',
+        '`broadcast_buffers` is deprecated',
+        'the name that MMEngine gives the argument of torch',
     ),
     Rule(
         r'mmengine\.structures\.pixel_data',
@@ -174,14 +182,14 @@ PRINTED = (
 
 
 @contextmanager
-def terminal(verbose: bool) -> Iterator[None]:
+def terminal(args: argparse.Namespace) -> Iterator[None]:
     """Context in which the details of a run go into its log file only.
 
     Args:
-        verbose: Show all on the terminal, as the libraries do.
+        args: Flags of the tool; with ``--verbose`` or ``--debug`` the terminal shows all.
     """
     global _active
-    if verbose or _active is not None:
+    if args.verbose or debugging(args.argv) or _active is not None:
         yield
         return
     _active = _Terminal()
@@ -214,7 +222,7 @@ def origin() -> str:
 class _Terminal:
     """Handlers, filters and streams of the time of a run.
 
-    Loggers are noticed when they make their first record: MMEngine names them by the time.
+    MMEngine names its loggers by the time; they are noticed at the first record of any.
     """
 
     def __init__(self) -> None:
@@ -229,9 +237,7 @@ class _Terminal:
         make, show, stdout = logging.getLogRecordFactory(), warnings.showwarning, sys.stdout
 
         def noticing(*args: Any, **kwargs: Any) -> logging.LogRecord:
-            for logger in list(MMLogger._instance_dict.values()):
-                if id(logger) not in self._known:
-                    self._attach(logger)
+            self._notice()
             return make(*args, **kwargs)
 
         def showwarning(
@@ -266,6 +272,7 @@ class _Terminal:
 
     def keep(self, text: str, level: int = logging.INFO) -> None:
         """Write to the log file what the terminal does not show."""
+        self._notice()
         self._store(logging.LogRecord('mmengine', level, '(run)', 0, text, (), None))
 
     def _store(self, record: logging.LogRecord) -> None:
@@ -274,6 +281,12 @@ class _Terminal:
         for file in self._files:
             if record.levelno >= file.level:
                 file.handle(record)
+
+    def _notice(self) -> None:
+        """Look for loggers that are new."""
+        for logger in list(MMLogger._instance_dict.values()):
+            if id(logger) not in self._known:
+                self._attach(logger)
 
     def _attach(self, logger: MMLogger) -> None:
         self._known[id(logger)] = logger

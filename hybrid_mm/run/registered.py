@@ -2,6 +2,7 @@
 
 from __future__ import annotations  # this file is read where MMEngine is missing, too
 
+import difflib
 import inspect
 from typing import TYPE_CHECKING, Any
 
@@ -15,18 +16,35 @@ def registered_class(registry: Registry, name: str) -> Any:
         return node.get(name)
 
 
-def registered_names(registry: Registry, scope: str = '') -> list[str]:
-    """Names that a config may use for ``type``: all, or those that begin with a scope."""
+def registered_names(registry: Registry) -> list[str]:
+    """Names that a config may use for ``type``."""
     root = registry
     while root.parent is not None:
         root = root.parent
     names = []
     for child in (root, *root.children.values()):
-        if scope in ('', child.scope):
-            child.import_from_location()
-            bare = not scope and child in (root, registry)
-            names += [key if bare else f'{child.scope}.{key}' for key in child.module_dict]
+        child.import_from_location()
+        bare = child in (root, registry)
+        names += [key if bare else f'{child.scope}.{key}' for key in child.module_dict]
     return names
+
+
+def nearest_type(registry: Registry, name: str) -> str:
+    """Hint at the types most like one that is not registered, or ''.
+
+    Names are compared without their scope, which is what most often misses: those that need none go
+    first, then those of the scope that was named, then ours.
+    """
+    scope, _, bare = name.rpartition('.')
+    ranks = (lambda key: '.' not in key, lambda key: key.startswith((f'{scope}.', 'hybrid_mm.')))
+    found: dict[str, list[str]] = {}
+    for key in sorted(registered_names(registry), key=lambda key: [not is_(key) for is_ in ranks]):
+        found.setdefault(key.rpartition('.')[2].lower(), []).append(key)
+    if bare.lower() in found:
+        hints = found[bare.lower()]
+    else:
+        hints = [found[near][0] for near in difflib.get_close_matches(bare.lower(), found)]
+    return f'; did you mean {", ".join(hints)}?' if hints else ''
 
 
 def arguments(target: Any) -> dict[str, Any]:

@@ -230,7 +230,8 @@ def _range(values: list[float]) -> str:
 
 def _batch(runner: Runner) -> str:
     text = describe(runner, runner.cfg.get('auto_scale_lr')).replace('total batch: ', '')
-    return re.sub(r'^(\d+) = \1 images', r'\1 images', text)
+    text = re.sub(r'^(\d+) = \1 images', r'\1 images', text)
+    return re.sub(r'\b1 images', '1 image', text)
 
 
 def _length(runner: Runner) -> str:

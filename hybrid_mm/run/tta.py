@@ -5,7 +5,8 @@ import copy
 from mmengine.config import Config, ConfigDict
 
 from hybrid_mm.errors import UserError
-from hybrid_mm.run.config import inner_dataset, task_of
+from hybrid_mm.run.checks.datasets import readers
+from hybrid_mm.run.config import task_of
 
 __all__ = ['set_test_time_augmentation']
 
@@ -20,7 +21,8 @@ def set_test_time_augmentation(cfg: Config) -> None:
         UserError: The model predicts instance masks in one stage; nothing here merges those.
     """
     task = task_of(cfg)
-    cfg.setdefault('tta_model', _default_tta_model(task))
+    if cfg.get('tta_model') is None:
+        cfg.tta_model = ConfigDict(_default_tta_model(task))
     if task == 'detection' and _predicts_masks(cfg.model):
         if (cfg.model.get('roi_head') or {}).get('mask_head') is None:
             raise UserError(
@@ -31,22 +33,29 @@ def set_test_time_augmentation(cfg: Config) -> None:
             cfg.tta_model.type = 'hybrid_mm.InstanceTTAModel'
     if cfg.tta_model.type in ('SegTTAModel', 'mmseg.SegTTAModel'):  # wrong for out_channels=1
         cfg.tta_model.type = 'hybrid_mm.SegmentationTTAModel'
-    dataset = inner_dataset(cfg.test_dataloader.dataset)
-    if 'tta_pipeline' not in cfg:
-        cfg.tta_pipeline = copy.deepcopy(dataset['pipeline'])
+    datasets = [each for each in readers(cfg.test_dataloader.dataset) if 'pipeline' in each]
+    if not datasets:
+        raise UserError('--tta: the data set of test_dataloader has no pipeline')
+    if cfg.get('tta_pipeline') is None:
+        cfg.tta_pipeline = copy.deepcopy(datasets[0]['pipeline'])
         pack = cfg.tta_pipeline[-1]
         if task == 'detection':
             pack.meta_keys = (
                 *('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
                 *('flip', 'flip_direction'),
             )
-        annotations = [t for t in cfg.tta_pipeline[:-1] if t['type'] == 'LoadAnnotations']
+        annotations = [t for t in cfg.tta_pipeline[:-1] if _loads_annotations(t)]
         cfg.tta_pipeline = [t for t in cfg.tta_pipeline[:-1] if t not in annotations]
         flips = [dict(type='RandomFlip', prob=p) for p in (1.0, 0.0)]
         tail = [flips, annotations, [pack]] if annotations else [flips, [pack]]
         cfg.tta_pipeline.append(dict(type='TestTimeAug', transforms=tail))
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    dataset['pipeline'] = cfg.tta_pipeline
+    for dataset in datasets:
+        dataset['pipeline'] = cfg.tta_pipeline
+
+
+def _loads_annotations(transform: dict) -> bool:
+    return str(transform['type']).rpartition('.')[2] == 'LoadAnnotations'
 
 
 def _predicts_masks(model: dict) -> bool:

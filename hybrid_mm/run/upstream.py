@@ -15,7 +15,7 @@ import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X' in the config)
 from hybrid_mm.compat.category_order import b17_labels_in_order_of_classes
 from hybrid_mm.errors import UserError
 from hybrid_mm.run.checks.datasets import dataset_class, dataset_classes
-from hybrid_mm.run.config import inner_dataset, task_of
+from hybrid_mm.run.config import inner_dataset, library_of
 from hybrid_mm.run.predictions import SUFFIXES, safe_pickles
 
 
@@ -25,15 +25,14 @@ def run_upstream(cfg: Config, scripts: dict[str, str], argv: list[str]) -> None:
     It reads pickles as :func:`hybrid_mm.run.predictions.read_predictions` does.
 
     Args:
-        cfg: Config, whose ``default_scope`` names the library.
+        cfg: Config of a model of the library.
         scripts: Path below the library's ``.mim/tools``, by ``default_scope``.
         argv: Arguments of the script.
 
     Raises:
         UserError: The library is not installed, or has no such script.
     """
-    task_of(cfg)
-    library = cfg.default_scope
+    library = library_of(cfg)
     found = importlib.util.find_spec(library)
     if found is None or found.origin is None:
         raise UserError(f'{library} is not installed; {cfg.filename} belongs to it')

@@ -82,7 +82,7 @@ def require_near(
     error = (found.to(high) - expected.to(high)).norm().item()
     norm = expected.to(high).norm().item()
     require(
-        error <= max(tolerance * norm, floor),  # false for NaN as well
+        error <= max(floor, tolerance * norm),  # false for NaN as well
         f'{what}: expected a difference of at most {tolerance:.0e} of the norm, '
         f'found {error / norm if norm else error:.1e}',
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from hybrid_mm.data.deep_images import Depth
 from hybrid_mm.errors import UserError, printable, shorten
 from hybrid_mm.run.config_folder import installed_configs
 from hybrid_mm.zoo.heads import NEW_HEADS, check_head
@@ -133,6 +134,8 @@ def _source(
         train_images=data.splits['train'].images,
         val_images=data.splits['val'].images,
         scale=plan.scale,
+        load=_load(data.depth),
+        depth=_comment(depth_text(data.depth)) + '\n' if depth_text(data.depth) else '',
         batch=plan.batch,
         rate=f'{plan.rate:.3g}',
         model=_model(data, head, backbone, checkpoint),
@@ -394,6 +397,27 @@ def _comment(text: str) -> str:
     return textwrap.fill(text, 98, break_long_words=False, break_on_hyphens=False, **marks)
 
 
+def depth_text(depth: Depth) -> str:
+    """What images with one channel or more than 8 bits become; empty for others."""
+    parts = []
+    if depth.grey:
+        parts.append('The images have one channel, which is repeated three times.')
+    if depth.value_range is not None:
+        low, high = depth.value_range
+        parts.append(
+            f'The images have {depth.bits} bits: values from {low:,} to {high:,}, between which '
+            f'are 99.8% of the pixels of {depth.number} images, become 0 to 255.'
+        )
+    return ' '.join(parts)
+
+
+def _load(depth: Depth) -> str:
+    """Source of the step that loads an image."""
+    if depth.value_range is None:
+        return "dict(type='LoadImageFromFile')"
+    return f"dict(type='hybrid_mm.LoadDeepImage', value_range={depth.value_range})"
+
+
 def _groups(backbone: Backbone) -> str:
     """Source of the settings of ``optim_wrapper`` for groups of parameters."""
     settings = backbone.start.optimizer if backbone.start else {}
@@ -417,7 +441,7 @@ def summary(data: UserData, backbone: Backbone, plan: Plan) -> str:
         printable(f'{data.root}: {len(data.classes)} classes ({shorten(data.classes)}), ')
         + ', '.join(f'{split.count} images in {name}' for name, split in data.splits.items())
         + f', {data.size[0]} x {data.size[1]} in the median\n'
-        + (printable(data.note) + '\n' if data.note else '')
+        + ''.join(f'{printable(text)}\n' for text in (data.note, depth_text(data.depth)) if text)
         + f'{backbone.name} of {backbone.source}, maps of {backbone.channels} channels; '
         f'images to {plan.scale[0]} x {plan.scale[1]}, {plan.batch} a step, {length}, '
         f'learning rate {plan.rate:.3g}; {warmup}, evaluation and checkpoint every {interval}'

@@ -8,18 +8,19 @@ from typing import Any
 from hybrid_mm.zoo.recipes import STATES, Ledger, Recipe, Value
 
 LEGEND = {
-    'Official': 'read in the source named',
-    'Unverified': 'the authors ran it; no source that we know states the value',
-    'Chosen': 'no such experiment of the authors: ours, or borrowed as the note says',
-    'Different': 'kept different from the source on purpose',
+    'Official': 'read in the named source',
+    'Unverified': 'the authors ran this experiment, but no source known to us states the value',
+    'Chosen': 'the authors ran no such experiment: the value is ours, or borrowed as the note says',
+    'Different': 'deliberately different from the source',
 }
 
 
 def section(ledger: Ledger) -> str:
     """Text for the page of a tree: a table for each recipe, of one like another what differs."""
     parts = [
-        'Every value, and the source that it was read in. '
-        f'`python tools/dev/recipes.py {ledger.file.parent.name}` compares the configs with them.\n'
+        'Every value with the source in which it was read. '
+        f'`python tools/dev/recipes.py {ledger.file.parent.name}` compares the configs with these '
+        'values.\n'
     ]
     for recipe in ledger.recipes:
         number = len(ledger.configs_of(recipe))
@@ -37,7 +38,7 @@ def section(ledger: Ledger) -> str:
                 for field, value in shown.items()
                 if field not in base.values or _told(value) != _told(base.values[field])
             }
-            text += f' As {base.name}' + (', but for:' if shown else '.')
+            text += f' As {base.name}' + (', except for:' if shown else '.')
         numbers: dict[str, int] = {}
         rows = [(_words(f), _value(v), _source(v, numbers)) for f, v in shown.items()]
         parts.append(f'{text}\n' + (f'\n{table(("", "Value", "Source"), rows)}' if rows else ''))
@@ -77,7 +78,7 @@ def overview(ledgers: Mapping[str, Ledger]) -> str:
         if value.state == 'Different'
     ]
     head = ('Configs', 'Recipe', '', 'Official', 'Ours', 'Why')
-    return f'{text}\n## What differs on purpose\n\n{table(head, kept)}'
+    return f'{text}\n## Deliberate differences\n\n{table(head, kept)}'
 
 
 def table(head: Sequence, rows: Iterable[Sequence]) -> str:
@@ -140,7 +141,7 @@ _SUMMARY = (
     *('Recipe', 'Optimizer', 'Rate', 'Weight decay', 'Drop path', 'Layer scale', 'Batch'),
     *('Length', 'Augmentation'),
 )
-NOT_STATED = '\n\\* not stated by the authors: borrowed from a related recipe, or ours.\n'
+NOT_STATED = '\n\\* not stated by the authors: borrowed from a related recipe, or our choice.\n'
 
 
 def summary(ledger: Ledger, shown: Iterable[Recipe], name: Callable[[str], str]) -> str:

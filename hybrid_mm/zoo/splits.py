@@ -1,12 +1,14 @@
 """The splits of a user's data set: their names, checks and sizes."""
 
+import random
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+from hybrid_mm.data.deep_images import Depth, depth_of
 from hybrid_mm.errors import UserError
 
 SPLITS = {
@@ -14,6 +16,8 @@ SPLITS = {
     'val': ('val', 'valid', 'validation'),
     'test': ('test', 'testing'),
 }
+DEPTH_SAMPLE = 50
+"""Images whose values are looked at."""
 
 
 @dataclass
@@ -51,6 +55,7 @@ class UserData:
         ignore: Label that is left out of training and evaluation (masks).
         shifted: Whether it is label 0, so that the label n + 1 is class n (masks).
         note: What was decided about a label; may be empty.
+        depth: Bits, values and channels of the images.
     """
 
     root: Path
@@ -64,6 +69,7 @@ class UserData:
     ignore: int = 255
     shifted: bool = False
     note: str = ''
+    depth: Depth = field(default_factory=Depth)
 
 
 def split_of(path: Path) -> str | None:
@@ -110,6 +116,19 @@ def check_splits(folder: Path, splits: dict[str, Split], holdout: float | None) 
             'a fifth of the training images with --holdout 0.2'
         )
     return holdout or 0.0
+
+
+def sampled_depth(paths: Sequence[Path]) -> Depth:
+    """Bits, values and channels of a sample of images.
+
+    Raises:
+        UserError: One cannot be decoded.
+    """
+    chosen = random.Random(0).sample(paths, min(len(paths), DEPTH_SAMPLE))
+    try:
+        return depth_of([str(path) for path in chosen])
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def median_size(sizes: Iterable[tuple[int, int]]) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from hybrid_mm.zoo.splits import (
     check_splits,
     held_out,
     median_size,
+    sampled_depth,
     split_of,
 )
 
@@ -163,7 +164,17 @@ def read_coco(
         )
     sizes = [(image['width'], image['height']) for image in train['images']]
     polygons = sum(bool(a.get('segmentation')) for a in objects) / max(1, len(objects))
-    return UserData(folder.resolve(), 'coco', classes, splits, median_size(sizes), boxes, polygons)
+    images = [folder / splits['train'].images / image['file_name'] for image in train['images']]
+    return UserData(
+        folder.resolve(),
+        'coco',
+        classes,
+        splits,
+        median_size(sizes),
+        boxes,
+        polygons,
+        depth=sampled_depth(images),
+    )
 
 
 def _check_overlap(folder: Path, splits: dict[str, Split], contents: dict[str, dict]) -> None:

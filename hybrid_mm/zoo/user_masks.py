@@ -12,7 +12,15 @@ from hybrid_mm.data.sample_check import PICTURES, Colours, files_below, read_pai
 from hybrid_mm.errors import UserError, printable, shorten, warn
 from hybrid_mm.run.console import track
 from hybrid_mm.zoo.mask_classes import mask_classes
-from hybrid_mm.zoo.splits import SPLITS, Split, UserData, check_splits, held_out, median_size
+from hybrid_mm.zoo.splits import (
+    SPLITS,
+    Split,
+    UserData,
+    check_splits,
+    held_out,
+    median_size,
+    sampled_depth,
+)
 
 MASK_FOLDERS = ('annotations', 'masks', 'labels', 'segmentations', 'mask', 'label', 'annotation')
 MASK_SUFFIXES = ('.png', '.bmp', '.tif', '.tiff')
@@ -115,6 +123,7 @@ def read_masks(
         ignore=found_classes.ignore,
         shifted=found_classes.shifted,
         note=found_classes.note,
+        depth=sampled_depth([image for image, _ in pairs['train']]),
     )
 
 

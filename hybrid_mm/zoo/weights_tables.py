@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from hybrid_mm.convert import SOURCES
 from hybrid_mm.weights import Weights
 from hybrid_mm.zoo.recipe_tables import table
-from hybrid_mm.zoo.weights_commands import accuracy, megabytes
+from hybrid_mm.zoo.weights_list import accuracy, megabytes
 
 CASES = {
-    'automatic': 'downloaded at the first use',
-    'manual': 'published, to be fetched by hand: put it to `checkpoints/NAME.pth`',
-    'ours to train': 'not published; a config of ours trains them',
-    'unpublished': 'not published, and no config of ours trains them',
+    'automatic': 'downloaded when first needed',
+    'manual': 'published, but has to be downloaded by hand to `checkpoints/NAME.pth`',
+    'ours to train': 'not published; one of our configs trains them',
+    'unpublished': 'not published, and none of our configs trains them',
 }
 
 Link = Callable[[str], str]
@@ -121,7 +121,7 @@ def overview(known: Mapping[str, Weights], link: Link, tree: Link) -> str:
     parts.append(
         '### What is not published\n\n'
         + table(
-            ['hybrid_mm://', 'Why we think so', 'Trained by'],
+            ['hybrid_mm://', 'Evidence', 'Trained by'],
             [
                 [f'`{w.name}`', _cell(w.unpublished), link(w.trained_by) if w.trained_by else '']
                 for w in absent

@@ -447,9 +447,14 @@ def test_kinds_of_files(segmenter, tmp_path, capsys):
     assert set(errors) >= {'cut.png', 'cut.jpg'}
     assert 'cut.jpg is truncated' in errors['cut.jpg']
     several = 'animated.png, animated.webp, pages.tif'
-    assert f'3 files have several frames or pages, of which the first was taken: {several}' in (
-        capsys.readouterr().err
-    )
+    err = capsys.readouterr().err
+    assert f'3 files have several frames or pages, of which the first was taken: {several}' in err
+    assert '16 bits' not in err
+    (tmp_path / 'dark').mkdir()
+    Image.fromarray(wide >> 4).save(tmp_path / 'dark/12-bits.png')
+    (result,) = predict(tmp_path / 'dark')
+    assert (result.image == (grey >> 4)[..., None]).all()
+    assert '12-bits.png has 16 bits per channel but no value above' in capsys.readouterr().err
 
 
 def test_files_that_cannot_be_opened(segmenter, tmp_path, monkeypatch):

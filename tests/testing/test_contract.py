@@ -20,6 +20,7 @@ from hybrid_mm.testing import (
     check_backbone,
     check_operator,
 )
+from hybrid_mm.testing.outcome import require_near, run_checks
 
 SMALL = dict(arch=dict(embed_dims=[8] * 4, depths=[1] * 4, mlp_ratios=[2] * 4))
 
@@ -176,6 +177,26 @@ def test_names_of_checks():
     assert check_backbone(Net, skip=BACKBONE_CHECKS).skipped() == dict.fromkeys(
         BACKBONE_CHECKS, 'by argument'
     )
+
+
+def test_a_registered_class():
+    assert not check_backbone(VAN, only='registered', **SMALL).skipped()
+
+
+def test_what_is_slow_runs_if_it_is_named():
+    ran = []
+    checks = dict(quick=lambda net: ran.append('quick'), slow=lambda net: ran.append('slow'))
+    report = run_checks('x', checks, None, (), (), dict(slow='takes long'))
+    assert (report.skipped(), ran) == (dict(slow='takes long'), ['quick'])
+    assert not run_checks('x', checks, None, 'slow', (), dict(slow='takes long')).skipped()
+    assert ran == ['quick', 'slow']
+
+
+def test_nan_is_never_near():
+    ones = torch.ones(2)
+    for pair in ((ones * torch.nan, ones), (ones, ones * torch.nan)):
+        with pytest.raises(ContractError, match='x: expected a difference of at most'):
+            require_near(*pair, 0.1, 'x')
 
 
 # ---------------------------------------------------------------- operators

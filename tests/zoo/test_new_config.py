@@ -10,7 +10,9 @@ import torch
 from mmengine.config import Config
 
 from hybrid_mm.backbones import VAN
+from hybrid_mm.data.deep_images import Depth
 from hybrid_mm.errors import UserError
+from hybrid_mm.registry import TRANSFORMS
 from hybrid_mm.weights import registry as registry_module
 from hybrid_mm.zoo import new_backbone, new_config
 from hybrid_mm.zoo.heads import NEW_HEADS, check_head
@@ -219,6 +221,27 @@ def test_schedules_of_boxes(tmp_path):
         assert (steps.milestones, warm.end) == (milestones, warmup), count
         assert cfg.train_cfg.val_interval == cfg.default_hooks.checkpoint.interval == interval
         assert cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size == batch
+
+
+@pytest.mark.parametrize('layout', ['coco', 'masks'])
+def test_images_of_twelve_bits(layout, tmp_path):
+    """They are loaded in full, and what is done is said."""
+    head = dict(coco='retinanet', masks='semantic-fpn')[layout]
+    depth = Depth(16, (0, 4095), 9, grey=True)
+    data = data_set(layout, 1000, depth=depth, note='The label 0 (void) is ignored.', shifted=True)
+    plan = make_plan(data, 8)
+    cfg = written(tmp_path, data, head, plan)
+    load = dict(type='hybrid_mm.LoadDeepImage', value_range=(0, 4095))
+    assert cfg.train_pipeline[0] == cfg.test_pipeline[0] == load
+    assert TRANSFORMS.build(load).value_range == (0, 4095)
+    for text in ((tmp_path / 'mine.py').read_text(), summary(data, BACKBONE, plan)):
+        words = ' '.join(text.replace('#', ' ').split())
+        assert 'The images have one channel, which is repeated three times.' in words
+        assert 'have 16 bits: values from 0 to 4,095, between which are 99.8% of the pix' in words
+    if layout == 'masks':
+        assert cfg.train_dataloader.dataset.reduce_zero_label is True
+        assert cfg.val_dataloader.dataset.reduce_zero_label is True
+        assert '# The label 0 (void) is ignored.' in (tmp_path / 'mine.py').read_text()
 
 
 @pytest.mark.parametrize('head', ['upernet', 'semantic-fpn'])

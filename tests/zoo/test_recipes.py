@@ -119,7 +119,7 @@ def test_tables(tmp_path):
     assert '\n2. [code a.py L1](https://github.com/a/b/blob/123/a.py#L1)\n' in one
     assert '| amp | no | unverified |' in one
     assert '| ema | no | chosen |' in one
-    assert 'As One, but for:' in two
+    assert 'As One, except for:' in two
     assert 'drop path' not in two
     assert '| amp | float16 | 2 |' in two
     assert f'\n2. [{AMP}](https://github.com/a/b/tree/123/configs/)\n' in two
@@ -182,7 +182,7 @@ def test_summary(tmp_path):
         '| random resized crop 224, RandAugment 9, 0.5 to 2 x (2048 x 512), New, '
         '1333 x 640 or 1333 x 800, Mixup 0.8, CutMix 1 |',
         '',
-        r'\* not stated by the authors: borrowed from a related recipe, or ours.',
+        r'\* not stated by the authors: borrowed from a related recipe, or our choice.',
     ]
     text = recipe_tables.summary(ledger, ledger.recipes[1:], str)
     assert text.count('\n') == 3  # no asterisk, nothing said of it

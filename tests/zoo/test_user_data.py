@@ -269,3 +269,21 @@ def test_classes_that_no_map_has(tmp_path, capsys):
     assert 'no label map has d; nothing trains' in capsys.readouterr().err
     with pytest.raises(UserError, match='listed twice or empty'):
         read_data(tmp_path, classes=['a', '', 'c'])
+
+
+@pytest.mark.parametrize('layout', ['coco', 'masks'])
+def test_bits_and_channels_of_the_images(layout, tmp_path):
+    if layout == 'coco':
+        coco(tmp_path, 3)
+        coco(tmp_path, 2, 'val')
+    else:
+        maps(tmp_path, [1, 2])
+    assert (read_data(tmp_path).depth.grey, read_data(tmp_path).depth.value_range) == (False, None)
+    for path in [*tmp_path.glob('images/*/*'), *tmp_path.glob('*/*.png')]:
+        pixels = np.full(Image.open(path).size[::-1], 3000, np.uint16)
+        pixels[:10] = 1
+        Image.fromarray(pixels).save(path.with_suffix('.png'))
+        if path.suffix == '.jpg':
+            path.unlink()
+    depth = read_data(tmp_path).depth
+    assert (depth.bits, depth.value_range, depth.grey) == (16, (0, 3000), True)

@@ -18,7 +18,7 @@ from hybrid_mm.run.tool import tool
 
 
 @tool
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int | None:
     """Print a table of the variants; write a plot and JSON on request."""
     parser = options.parser(__doc__)
     parser.add_argument('members', nargs='*', help='names (default: all); resnet50 is added')
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
 
     from hybrid_mm.commands.compare_members import run
 
-    run(args)
+    return run(args)
 
 
 if __name__ == '__main__':

@@ -20,7 +20,7 @@ from hybrid_mm.run.tool import tool
 
 
 @tool
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int | None:
     """Print a table; write kernel_size.json and kernel_size.png to the output folder."""
     parser = options.parser(__doc__)
     parser.add_argument(
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
 
     from hybrid_mm.commands.kernel_size import run
 
-    run(args)
+    return run(args)
 
 
 if __name__ == '__main__':

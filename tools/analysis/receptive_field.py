@@ -19,7 +19,7 @@ from hybrid_mm.run.tool import tool
 
 
 @tool
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int | None:
     """Print a table; write maps, scores and figures to the output folder."""
     parser = options.parser(__doc__)
     parser.add_argument('models', nargs='+', help="config, or dict(type='...', ...) of a backbone")
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
 
     from hybrid_mm.commands.receptive_field import run
 
-    run(args)
+    return run(args)
 
 
 if __name__ == '__main__':

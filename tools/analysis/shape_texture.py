@@ -23,7 +23,7 @@ from hybrid_mm.run.tool import tool
 
 
 @tool
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int | None:
     """Run `measure` or `generate`."""
     parser = options.parser(__doc__)
     commands = parser.add_subparsers(dest='command', required=True)
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
 
     from hybrid_mm.commands.shape_texture import run
 
-    run(args)
+    return run(args)
 
 
 if __name__ == '__main__':

@@ -17,7 +17,7 @@ from hybrid_mm.run.tool import tool
 
 
 @tool
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int | None:
     """Print a table of accuracies; write texture_knn.json to the output folder."""
     parser = options.parser(__doc__)
     parser.add_argument('root', help='folder of the data set')
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
 
     from hybrid_mm.commands.texture_knn import run
 
-    run(args)
+    return run(args)
 
 
 if __name__ == '__main__':

@@ -6,8 +6,8 @@
 The pages are those of docs/. Their links to other files of the project, such as
 `../configs/van/README.md` or `../configs/van/x.py`, work in the repository and on the site: there
 Markdown files become pages, a folder the page of its README or a list of its files, and any other
-file a copy that browsers show as text. The site and its search work without a network. Needs
-`pip install 'hybrid-mm[docs]'`.
+file a copy that browsers show as text. The pages of docs/api are made from the
+docstrings. The site and its search work without a network. Needs `pip install 'hybrid-mm[docs]'`.
 """
 
 import argparse
@@ -52,6 +52,8 @@ def rewrite(origin: str, text: str) -> tuple[str, list[str]]:
         if path is None:
             return match[0]
         found.append(path)
+        if path.startswith('docs/api/') and (anchor or '').startswith('#hybrid_mm.'):
+            return f'{head}{anchor}{tail}'  # an object, which Sphinx finds by its name
         return f'{head}{posixpath.relpath(place(path), here or ".")}{anchor or ""}{tail}'
 
     return LINK.sub(replace, text), found

@@ -46,38 +46,38 @@ python tools/test.py {test}
 python tools/predict.py {test} IMAGE --out DIR
 ```
 
-{weights}`4xb2` in a name stands for 4 GPUs with 2 images each; a name without it for 8xb2. With
-another total, add `--auto-scale-lr`. `--dry-run` takes one step and estimates memory and duration.
-Where the data are looked for: [Getting started](../../docs/getting_started.md).{panoptic}
+{weights}`4xb2` in a name means 4 GPUs with 2 images each; names without it mean 8xb2. If your total
+batch size differs, add `--auto-scale-lr`. `--dry-run` takes one step and estimates memory and
+duration. [Getting started](../../docs/getting_started.md) explains where to put the data.{panoptic}
 """
 PANOPTIC = ' COCO panoptic needs\n[panopticapi](https://github.com/cocodataset/panopticapi).'
 
 # a tree with published weights, one without, and one with published detectors or segmenters
 PUBLISHED = """\
-Backbones start from the weights above: `automatic` ones are downloaded at the first use from where
-their authors, or who converted them, published them; download `manual` ones yourself and put them
-to `checkpoints/NAME.pth` ([Weights by name](../../docs/weights.md)). To start from a file of yours,
-add `--cfg-options model.backbone.init_cfg.checkpoint=FILE`; to train from scratch,
-`--cfg-options model.backbone.init_cfg=None`.
+Backbones start from the weights above. `automatic` weights are downloaded when they are first
+needed, from where their authors, or whoever converted them, published them; download `manual` ones
+yourself and save them as `checkpoints/NAME.pth` ([Weights by name](../../docs/weights.md)). To
+start from your own file, add `--cfg-options model.backbone.init_cfg.checkpoint=FILE`; to train
+from scratch, `--cfg-options model.backbone.init_cfg=None`.
 
 """
 UNPUBLISHED = """\
-Nobody published the weights that the models start from: train the ImageNet config first, and put
-its checkpoint to `checkpoints/NAME.pth` or add
+The weights that the models start from were not published. Train the ImageNet config first, and
+save its checkpoint as `checkpoints/NAME.pth` or add
 `--cfg-options model.backbone.init_cfg.checkpoint=FILE`. To train from scratch, add
 `--cfg-options model.backbone.init_cfg=None`.
 
 """
 WHOLE = """\
-`auto` stands for the published weights of the config, linked in the results; other configs take a
-checkpoint file in its place.
+`auto` stands for the published weights of the config, which are linked in the results; with other
+configs, give a checkpoint file instead.
 
 """
 
 COST = """
-Parameters and FLOPs are measured by us: FLOPs are multiply-adds of convolutions, linear layers and
-matrix products for one image, by `tools/complexity.py`; two-stage detectors with 1000 RoIs per box
-head and 100 per mask head. Accuracies are reported by the source named{ours}.
+Parameters and FLOPs are counted by us with `tools/complexity.py`. FLOPs are multiply-adds of
+convolutions, linear layers and matrix products for one image; two-stage detectors use 1000 RoIs per
+box head and 100 per mask head. Accuracies are reported by the named source{ours}.
 """
 PAPERS = {'vit': ('vit', 'vitdet')}  # pages that show other trees than that of their name
 
@@ -405,9 +405,9 @@ def documents() -> dict[Path, str]:
     ledgers = {tree.folder.name: tree.ledger for tree in found if tree.ledger}
     result[ROOT / 'docs/recipes.md'] = (
         f'{GENERATED.replace("metafile.yml", "the ledgers, configs/*/recipe.yml")}\n# Recipes\n\n'
-        'Where the values of the configs stand: in how many the source was read, and what differs '
-        'from it.\nA value of a config that drifts from its ledger fails '
-        'tests/configs/test_recipes.py.\n\n'
+        'The sources of the values in the configs: how many values were read in a source, and '
+        'which ones differ from it.\ntests/configs/test_recipes.py fails if a value of a config '
+        'differs from its ledger.\n\n'
         + recipe_tables.overview(ledgers)
         + '\n```{toctree}\n:hidden:\n\n'
         + ''.join(f'recipes/{name}\n' for name in ledgers)

@@ -138,7 +138,7 @@ class BottleneckNet(BaseBackbone):
         arch: Name in ``arch_zoo``, or a dict with fields of :class:`BottleneckArch` that change the
             variant named by its key ``base``, or, without ``base``, the defaults. Or a dict with
             ``blocks`` and other fields of timm's ``ByoModelCfg``, see
-            :func:`~hybrid_mm.backbones.frames.byob_fields.from_byob`.
+            ``hybrid_mm.backbones.frames.byob_fields.from_byob``.
         strides: Strides of the stages, by default the variant's.
         final_conv: End the last stage with the variant's last 1x1 convolution, for classification.
         shortcut_act: Activation after the convolution of the shortcut of blocks with attention.

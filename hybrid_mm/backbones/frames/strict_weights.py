@@ -6,7 +6,8 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from hybrid_mm.checkpoints import MissingCheckpointError, read_checkpoint, weights_of
+from hybrid_mm.checkpoint_files import MissingCheckpointError
+from hybrid_mm.checkpoints import read_checkpoint, weights_of
 from hybrid_mm.convert import convert, differences
 from hybrid_mm.convert.core import StateDict, misfit
 from hybrid_mm.errors import shorten

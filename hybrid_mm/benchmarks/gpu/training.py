@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 
+from hybrid_mm.benchmarks.annotations import drawn_samples
 from hybrid_mm.benchmarks.gpu.compare import name_of, watched
 from hybrid_mm.benchmarks.gpu.task import Failed, Options, Skipped, Task
-from hybrid_mm.benchmarks.train import drawn_samples
 from hybrid_mm.zoo.families import build, model_with, shortened
 
 _STEPS, _WARM = 20, 5
@@ -90,7 +90,7 @@ def _model(
     model = revert_sync_batchnorm(model_with(backbone, training.head))
     model.init_weights()
     model.to(device).train()
-    classes = 0 if scope == 'mmdet' else model.decode_head.num_classes
+    classes = 10 if scope == 'mmdet' else model.decode_head.num_classes
     masks = training.head == 'Mask R-CNN'
     samples = drawn_samples(scope, classes, size, device, generator, masks)
     return model, images, lambda x: model.parse_losses(model.loss(x, samples))[0]

@@ -35,7 +35,7 @@ class QuadraticAttention2d(SizedTables):
         in_channels: Channels C of the map.
         out_channels: Channels of the output.
         heads: Heads; the output mixes heads * C channels.
-        mode: 'isotropic': logit -s^2/2 |d - c|^2 with a centre c and a spread s per head;
+        mode: 'isotropic': logit ``-s^2/2 |d - c|^2`` with a centre c and a spread s per head;
             'full': -1/2 (d - c)^T S S^T (d - c) with a 2 x 2 matrix S per head; 'learned': the sum
             of a learned term of the row and one of the column offset; 'learned_content': this and
             q.k / sqrt(C).
@@ -129,7 +129,7 @@ class QuadraticAttention2d(SizedTables):
 
         Args:
             conv: Convolution with an odd kernel, padded to ceil(H / stride) rows, one group.
-            alpha: Sharpness, the paper's alpha: logit -alpha |d - c|^2.
+            alpha: Sharpness, the paper's alpha: logit ``-alpha |d - c|^2``.
             mode: 'isotropic' or 'full'.
 
         Raises:

@@ -24,7 +24,7 @@ together are a ValueError.
 
 Algorithms: ``'tiled'`` keeps q, k, v and the tables for the backward pass and nothing else;
 ``'measured'`` takes the fastest tile size (and the gather, where the map is tiny), measured once
-per shape, see :mod:`hybrid_mm.ops.autotune`; ``'reference'`` gathers the keys of every query, which
+per shape, see ``hybrid_mm.ops.autotune``; ``'reference'`` gathers the keys of every query, which
 is the definition and what is exported to ONNX; ``'triton'`` are kernels for GPUs, which also keep
 the result and a number per query and head. ``'auto'`` takes these where there is a GPU for them and
 heads are not too wide, else 'tiled'. :func:`partition_attention` also has ``'windows'``, all

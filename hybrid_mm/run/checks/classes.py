@@ -23,6 +23,7 @@ from hybrid_mm.run.checks.datasets import (
     dataset_classes,
     given_metainfo,
     has_base,
+    metainfo_of,
     named_classes,
     paths_of,
     readers,
@@ -175,6 +176,8 @@ def check_evaluator(cfg: Config, dataset: dict[str, Any], classes: list[str], lo
             continue
         own = paths_of(dataset).get('ann_file')
         same = own is not None and os.path.realpath(file) == os.path.realpath(own)
+        if str(metric['type']).rpartition('.')[2] == 'CocoMetric':  # of boxes and masks
+            classes = [*(metainfo_of(dataset).get('thing_classes') or classes)]
         if same and not _by_file(metric['type']):
             continue  # it was checked
         try:
@@ -205,6 +208,8 @@ def check_loader(cfg: Config, loader: str) -> None:
     Raises:
         UserError: They differ.
     """
+    if is_open_vocabulary(cfg.model):
+        return
     first, *others = readers(cfg[loader].dataset)
     classes = classes_of(first)
     for number, other in enumerate(others, 2):
@@ -228,7 +233,7 @@ def check_splits(cfg: Config, first: str, second: str) -> None:
     Raises:
         UserError: A class has other labels, or is in one of them only.
     """
-    if not cfg.get(first) or not cfg.get(second):
+    if not cfg.get(first) or not cfg.get(second) or is_open_vocabulary(cfg.model):
         return
     places = [next(readers(cfg[key].dataset)) for key in (first, second)]
     folders = [class_folders(place) for place in places]
@@ -240,7 +245,7 @@ def check_splits(cfg: Config, first: str, second: str) -> None:
             'labels are the positions of the class folders: make those that are missing, empty',
         )
     names = [classes_of(place) for place in places]
-    if names[0] and names[1]:
+    if names[0] and names[1] and not any(is_video(place) for place in places):
         check_same_labels(
             (f'{first}.dataset', names[0]),
             (f'{second}.dataset', names[1]),
@@ -276,6 +281,8 @@ def check_num_classes(
         place: What has them, for the message.
         things: Number of things among them, which heads for boxes and masks may have instead.
     """
+    if is_open_vocabulary(model):
+        return
     allowed = (len(classes), things)
     wrong = [(path, n) for path, n in _num_classes(model) if n not in allowed]
     if wrong:
@@ -292,6 +299,17 @@ def check_num_classes(
                 f'{path}: num_things_classes {things} and num_stuff_classes {stuff} are not '
                 f'the {len(classes)} classes of {place} ({shorten(classes, 4)})'
             )
+
+
+def is_open_vocabulary(model: dict[str, Any]) -> bool:
+    """Whether a model gets its classes as text, so that its heads and data sets may differ."""
+    texts = {'language_model', 'text_encoder'}
+    return any(texts & node.keys() for _, node in nodes(model, 'model'))
+
+
+def is_video(dataset: dict[str, Any]) -> bool:
+    """Whether a data set is one of videos, where trackers follow one of its classes."""
+    return has_base(dataset_class(dataset), 'BaseVideoDataset', 'mmdet')
 
 
 def number_of_classes(model: dict[str, Any]) -> int | None:

@@ -11,7 +11,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from hybrid_mm.checkpoints import MissingCheckpointError, check_exists, read_checkpoint, weights_of
+from hybrid_mm.checkpoint_files import MissingCheckpointError
+from hybrid_mm.checkpoints import check_exists, read_checkpoint, weights_of
 from hybrid_mm.data.sample_check import Colours, other_images
 from hybrid_mm.errors import UserError, warn
 from hybrid_mm.run.checks.class_labels import check_class_labels
@@ -24,6 +25,7 @@ from hybrid_mm.run.checks.classes import (
     check_splits,
     check_subset,
     check_things,
+    is_video,
     number_of_classes,
 )
 from hybrid_mm.run.checks.datasets import (
@@ -117,7 +119,9 @@ def check_data(cfg: Config, loader: str, colours: Colours | None = None) -> None
                 check_evaluator(cfg, dataset, classes, loader)
                 where = ' (its class folders)' if class_folders(dataset) == classes else ''
                 things = len(metainfo_of(dataset).get('thing_classes') or ()) or None
-                check_num_classes(cfg.model, classes, f'the data set of {loader}{where}', things)
+                if not is_video(dataset):
+                    place = f'the data set of {loader}{where}'
+                    check_num_classes(cfg.model, classes, place, things)
                 check_things(cfg.model, dataset, classes, loader)
             _name_other_images(dataset, loader)
             if number:

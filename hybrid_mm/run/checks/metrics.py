@@ -39,7 +39,7 @@ def check_metrics(cfg: Config, dataset: dict[str, Any], number: int, loader: str
                 f'{path}.valid_labels has {wrong[0]}; the {number} classes of {loader} are '
                 f'0..{number - 1}'
             )
-        kind = metric['type'].rpartition('.')[2]
+        kind = str(metric['type']).rpartition('.')[2]
         if kind == 'CocoMetric' and not metric.get('ann_file'):
             _check_ground_truth(dataset, path, loader)
         if kind == 'IoUMetric':

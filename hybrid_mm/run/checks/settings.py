@@ -7,10 +7,9 @@ from mmengine.config import Config
 from mmengine.registry import HOOKS, OPTIMIZERS, PARAM_SCHEDULERS, DefaultScope, Registry
 from mmengine.runner import LogProcessor, Runner
 
-from hybrid_mm.checkpoints import inner_model
 from hybrid_mm.errors import UserError, nearest, plain_text
 from hybrid_mm.run.config import checkpoint_hook, nodes, task_of
-from hybrid_mm.run.registered import arguments, registered_class
+from hybrid_mm.run.registered import arguments, nearest_type, registered_class
 
 # keys of `filter_cfg` that MMDetection's data sets read
 FILTERS = ('filter_empty_gt', 'min_size', 'bbox_min_size')
@@ -81,7 +80,7 @@ def _check_template(template: Any) -> None:
 
 def _check_keys(path: str, settings: dict | None, target: Any) -> None:
     """Check that a dict has no keys but the arguments of a class or function."""
-    names = set(arguments(target)) | {'type'}
+    names = set(arguments(target)) | {'type', '_scope_'}
     for key in settings or {}:
         if key not in names:
             raise UserError(f'{path} has no key {key!r}{nearest(key, names)}')
@@ -92,13 +91,12 @@ def _check_type(path: str, settings: Any, registry: Registry) -> type | None:
     name = settings.get('type') if isinstance(settings, dict) else None
     if not isinstance(name, str):
         return None
-    cls = registered_class(registry, name)
-    if cls is None:
-        with registry.switch_scope_and_registry(None) as node:
-            names = {*node.module_dict, *registry.module_dict}
-        raise UserError(
-            f'{path}.type {name!r} is not a registered {registry.name}{nearest(name, names)}'
-        )
+    with DefaultScope.overwrite_default_scope(settings.get('_scope_')):
+        cls = registered_class(registry, name)
+        if cls is None:
+            with registry.switch_scope_and_registry(None) as node:
+                hint = nearest_type(node, name)
+            raise UserError(f'{path}.type {name!r} is not a registered {registry.name}{hint}')
     return cls
 
 
@@ -153,23 +151,3 @@ def _check_nms(model: dict[str, Any]) -> None:
                 raise UserError(
                     f'{path}.nms.type {nms["type"]!r} is not known{nearest(nms["type"], names)}'
                 )
-
-
-def check_channels(runner: Runner) -> None:
-    """Check that the neck of a model takes the maps that its backbone returns.
-
-    Raises:
-        UserError: The numbers of channels differ.
-    """
-    model = inner_model(runner.model)
-    given = getattr(getattr(model, 'backbone', None), 'out_channels', None)
-    neck = (runner.cfg.get('model') or {}).get('neck') or {}
-    expected = neck.get('in_channels') if isinstance(neck, dict) else None
-    if not isinstance(given, list | tuple) or not isinstance(expected, list | tuple):
-        return
-    if list(given) != list(expected):
-        raise UserError(
-            f'model.neck.in_channels is {list(expected)}, but the backbone returns maps of '
-            f'{list(given)} channels; use --cfg-options '
-            f'model.neck.in_channels={",".join(map(str, given))}'
-        )

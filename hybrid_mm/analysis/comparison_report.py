@@ -1,0 +1,248 @@
+"""What a comparison of models is written as: cells of a table, Markdown, CSV, JSON and a plot."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from hybrid_mm.analysis.comparison import MODES, Entry, main_metrics
+
+MB = 2**20
+_SKIPPED = 'metrics', 'errors', 'size'
+
+
+def table(entries: Sequence[Entry], metrics: Sequence[str] = ()) -> tuple[list[str], list[list]]:
+    """Head and rows of the table; columns without any value are left out.
+
+    Args:
+        entries: The models.
+        metrics: Names of the metrics; by default see :func:`.comparison.main_metrics`.
+    """
+    several = len({entry.size for entry in entries if entry.size}) > 1
+    columns: dict[str, list[str]] = {'model': [entry.label for entry in entries]}
+    if several:
+        columns['size'] = [_size(entry.size) for entry in entries]
+    columns['parameters, M'] = [_text(entry.params, 1e6, 2) for entry in entries]
+    columns['MACs, G'] = [_text(entry.macs, 1e9, 2) for entry in entries]
+    for mode in MODES:
+        columns[f'{mode}, ms'] = [_time(entry, mode) for entry in entries]
+        columns[f'{mode}, img/s'] = [rate(entry, mode) for entry in entries]
+        columns[f'{mode}, x'] = [_text(getattr(e, f'{mode}_ratio'), 1, 2) for e in entries]
+        columns[f'{mode}, MB'] = [_text(getattr(e, f'{mode}_bytes'), MB, 0) for e in entries]
+    for metric in metrics or main_metrics(entries):
+        columns[metric] = [_metric(entry.metrics.get(metric)) for entry in entries]
+    kept = {n: c for n, c in columns.items() if n == 'model' or any(cell != '-' for cell in c)}
+    return list(kept), [list(row) for row in zip(*kept.values(), strict=True)]
+
+
+def print_comparison(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print the table; heads are in two lines, and off a terminal it is as wide as it has to be."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
+    before = ''
+    for i, name in enumerate(head):
+        group, _, what = name.rpartition(', ')
+        above = '' if group == before else group
+        before = group
+        text = f'{above}\n{what}'
+        shown.add_column(text, justify='right' if i else 'left', no_wrap=i > 0, overflow='fold')
+    for row in rows:
+        shown.add_row(*row)
+    console = Console()
+    (console if console.is_terminal else Console(width=200)).print(shown)
+
+
+def _text(value: float | None, unit: float, digits: int) -> str:
+    return '-' if value is None else f'{value / unit:,.{digits}f}'
+
+
+def _metric(value: float | None) -> str:
+    return '-' if value is None else f'{value:.4g}'
+
+
+def _size(size: tuple[int, int] | None) -> str:
+    return f'{size[0]} x {size[1]}' if size else '-'
+
+
+def _time(entry: Entry, mode: str) -> str:
+    value, spread = getattr(entry, f'{mode}_ms'), getattr(entry, f'{mode}_spread')
+    if value is None:
+        return '-'
+    digits = 1 if value < 1000 else 0
+    return f'{value:.{digits}f}' + (f' ± {100 * spread:.0f}%' if spread is not None else '')
+
+
+def rate(entry: Entry, mode: str) -> str:
+    """Images per second."""
+    value = getattr(entry, f'{mode}_ms')
+    if value is None or not entry.batch:
+        return '-'
+    return f'{1e3 * entry.batch / value:.3g}'
+
+
+def notes(entries: Sequence[Entry]) -> list[str]:
+    """A line for every failure, and for metrics where they are from."""
+    found = [
+        f'{entry.label}: {"" if part == "build" else part + ": "}{error}'
+        for entry in entries
+        for part, error in entry.errors.items()
+    ]
+    return found + [
+        f'{entry.label}: metrics of {entry.metrics_from}'
+        for entry in entries
+        if entry.metrics and entry.metrics_from
+    ]
+
+
+def conditions(settings: Mapping[str, Any]) -> str:
+    """How models were measured, in a sentence or two."""
+    how = f'{settings["batch"]} image{"s" * (settings["batch"] > 1)} in a batch, '
+    how += f'{settings["input"]}, {settings["precision"]}, {settings["device"]}'
+    return (
+        f'{how}; medians of {settings["rounds"]} rounds in turn, ± half of the range of the middle '
+        'half of them; x is the multiple of the first model. The forward pass includes '
+        'post-processing (NMS, resizing), not the reading of images; the training step the loss '
+        "of drawn annotations, the backward pass and the optimizer's step. MACs are those of one "
+        'image; memory is that of weights (and in training of the optimizer) and of what torch '
+        'allocates at the peak of the pass.'
+    )
+
+
+def markdown(
+    entries: Sequence[Entry],
+    settings: Mapping[str, Any],
+    environment: Mapping[str, str],
+    metrics: Sequence[str] = (),
+) -> str:
+    """Markdown of the table, with the conditions and the failures."""
+    head, rows = table(entries, metrics)
+    lines = [
+        '| ' + ' | '.join(head) + ' |',
+        '|---|' + '---:|' * (len(head) - 1),
+        *('| ' + ' | '.join(cell.replace('|', r'\|') for cell in row) + ' |' for row in rows),
+        '',
+        conditions(settings),
+        '',
+        '; '.join(f'{key} {value}' for key, value in environment.items()) + '.',
+        *(f'\n{note}' for note in notes(entries)),
+    ]
+    return '\n'.join(lines) + '\n'
+
+
+def as_json(
+    entries: Sequence[Entry], settings: Mapping[str, Any], environment: Mapping[str, str]
+) -> dict[str, Any]:
+    """Content of ``comparison.json``: all figures, how they were measured, and where."""
+    models = [asdict(entry) for entry in entries]
+    return dict(kind='comparison', settings=settings, environment=environment, models=models)
+
+
+def write_csv(entries: Sequence[Entry], path: Path) -> None:
+    """Write all figures, a line per model; a column per metric."""
+    metrics = list(dict.fromkeys(name for entry in entries for name in entry.metrics))
+    plain = [item.name for item in fields(Entry) if item.name not in _SKIPPED]
+    with path.open('w', newline='', encoding='utf-8') as file:
+        writer = csv.writer(file, lineterminator='\n')
+        writer.writerow([*plain, 'height', 'width', *metrics, 'error'])
+        for entry in entries:
+            figures = [getattr(entry, name) for name in plain]
+            found = [entry.metrics.get(name) for name in metrics]
+            errors = '; '.join(f'{part}: {text}' for part, text in entry.errors.items())
+            writer.writerow([*figures, *(entry.size or (None, None)), *found, errors])
+
+
+def plot(entries: Sequence[Entry], path: str | Path, metrics: Sequence[str] = ()) -> bool:
+    """Draw the first metric over the time and over the multiply-adds; without metrics the time.
+
+    Args:
+        entries: The models.
+        path: Picture to write.
+        metrics: See :func:`table`.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    metric = next(iter(metrics or main_metrics(entries)), None)
+    panels = []
+    for x in ('forward_ms', 'macs') if metric else ('macs',):
+        points = []
+        for entry in entries:
+            value = entry.forward_ms if metric is None else entry.metrics.get(metric)
+            if getattr(entry, x) is not None and value is not None:
+                unit = 1e9 if x == 'macs' else 1
+                points.append((getattr(entry, x) / unit, value, entry.label))
+        if points:
+            panels.append((x, points))
+    if not panels:
+        return False
+    figure = Figure(figsize=(6.4 * len(panels), 4.4), layout='constrained')
+    FigureCanvasAgg(figure)
+    labels = {'forward_ms': 'forward pass, ms per batch', 'macs': 'multiply-adds per image, 1e9'}
+    colours = {entry.label: f'C{i}' for i, entry in enumerate(entries)}
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for ax, (x, points) in zip(axes, panels, strict=True):
+        for a, b, label in points:
+            ax.plot(a, b, marker='o', color=colours[label], markersize=7)
+        ax.set(xlabel=labels[x], ylabel=metric or labels['forward_ms'])
+        ax.margins(0.2)
+        ax.grid(alpha=0.3)
+    figure.draw_without_rendering()
+    for ax, (_, points) in zip(axes, panels, strict=True):
+        _name_points(ax, points, colours)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    return True
+
+
+def _name_points(
+    ax: Any, points: Sequence[tuple[float, float, str]], colours: Mapping[str, str]
+) -> None:
+    """Write the labels beside the points where they cover neither points nor each other."""
+    taken = []
+    for x, y, _ in points:
+        left, low = ax.transData.transform((x, y))
+        taken.append((left - 6, low - 6, left + 6, low + 6))
+    frame = ax.get_window_extent()
+    sides = ((0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (-1, -1), (1, -1), (-1, 1))
+    places = [(d * x, d * y) for d in (9, 18, 30, 44, 60) for x, y in sides]
+    for x, y, label in points:
+        costs = []
+        for sideways, up in places:
+            how = dict(ha=('right', 'center', 'left')[_sign(sideways) + 1])
+            how['va'] = ('top', 'center', 'bottom')[_sign(up) + 1]
+            text = ax.annotate(label, (x, y), (sideways, up), textcoords='offset points', **how)
+            text.set(fontsize=9, color=colours[label])
+            box = text.get_window_extent()
+            own = box.x0, box.y0, box.x1, box.y1
+            inside = _overlap(own, (frame.x0, frame.y0, frame.x1, frame.y1))
+            cost = sum(_overlap(own, other) for other in taken)
+            cost += 10 * ((own[2] - own[0]) * (own[3] - own[1]) - inside)
+            costs.append((cost, text, own))
+            if cost < 1:
+                break
+        best = min(costs, key=lambda item: item[0])
+        for item in costs:
+            if item is not best:
+                item[1].remove()
+        taken.append(best[2])
+
+
+def _sign(value: float) -> int:
+    return (value > 0) - (value < 0)
+
+
+_Box = tuple[float, float, float, float]
+
+
+def _overlap(a: _Box, b: _Box) -> float:
+    """Common area of two boxes (left, low, right, high)."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    return max(0.0, width) * max(0.0, height)

@@ -1,0 +1,322 @@
+"""Maps that a model really gives, beside what its necks and heads are told of them.
+
+Anchors, points and RoI extractors are told the strides of their maps, and train silently with wrong
+ones: their boxes lie elsewhere than what they see. The maps are measured with a small image.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from hybrid_mm.checkpoints import inner_model
+from hybrid_mm.errors import UserError
+
+# heights and widths that are tried; some necks halve their maps until nothing is left of small ones
+_SIZES = (128, 320, 512)
+# attributes of dense heads that know strides
+_GENERATORS = (
+    *('prior_generator', 'anchor_generator', 'point_generator'),
+    *('approx_anchor_generator', 'square_anchor_generator'),
+)
+# names of arguments that give a head its strides if it builds the generator itself
+_STRIDES = ('strides', 'point_strides', 'featmap_strides')
+Stride = tuple[float, float]
+
+
+class Maps(NamedTuple):
+    """Maps that a part of a model returned for an image.
+
+    Attributes:
+        place: What returned them, in the config.
+        image: Height (and width) of the image.
+        maps: Tensors of shape (N, C, H, W).
+    """
+
+    place: str
+    image: int
+    maps: Sequence[Tensor]
+
+    @property
+    def channels(self) -> list[int]:
+        """Channels of each map."""
+        return [each.shape[1] for each in self.maps]
+
+    @property
+    def strides(self) -> list[int]:
+        """Stride of each map, rounded."""
+        return [round(self.image / each.shape[-1]) for each in self.maps]
+
+    def fit(self, strides: Sequence[Stride]) -> bool:
+        """Whether maps have these strides (x, y), each as far as maps of few pixels can tell."""
+        return len(strides) == len(self.maps) and all(
+            math.floor(self.image / stride) - 1 <= size <= math.ceil(self.image / stride) + 1
+            for pair, each in zip(strides, self.maps, strict=True)
+            for stride, size in zip(pair, (each.shape[-1], each.shape[-2]), strict=True)
+        )
+
+
+class Told(NamedTuple):
+    """Strides that a part of a model is told.
+
+    Attributes:
+        key: The value in the config that tells them.
+        strides: Of each map, (x, y).
+        select: Which of the maps of the neck (or the backbone) the part gets.
+    """
+
+    key: str
+    strides: list[Stride]
+    select: slice | Sequence[int]
+
+
+def check_maps(runner: Runner) -> None:
+    """Check that necks and heads fit the maps that they get.
+
+    What cannot be measured passes. Nothing random is drawn, and the model is left as it was.
+
+    Raises:
+        UserError: The channels or the number of maps differ from those that a neck or a head
+            expects, or the strides from those of anchors, points or RoI extractors.
+    """
+    if not isinstance(runner.model, nn.Module):
+        return  # a FlexibleRunner builds it later
+    model = inner_model(runner.model)
+    for path, part, settings in _networks(model, runner.cfg.get('model') or {}, 'model'):
+        _check_network(part, settings, path)
+
+
+def _networks(
+    model: nn.Module, settings: dict[str, Any], path: str
+) -> Iterator[tuple[str, nn.Module, dict[str, Any]]]:
+    """The networks in a model: itself, or those that a wrapper holds (tracker, teacher)."""
+    while isinstance(settings.get('module'), dict):  # of test-time augmentation
+        settings, path = settings['module'], f'{path}.module'
+    if isinstance(getattr(model, 'backbone', None), nn.Module):
+        yield path, model, settings
+        return
+    for name in ('detector', 'student'):
+        inner = getattr(model, name, None)
+        if isinstance(inner, nn.Module):
+            key = 'detector' if 'detector' in settings else name
+            yield from _networks(inner, settings.get(key) or {}, f'{path}.{key}')
+
+
+def _check_network(model: nn.Module, settings: dict[str, Any], path: str) -> None:
+    heads = list(_heads(model, settings, path))
+    told = list(_told(model, settings, path))
+    if not heads and not told and not isinstance(getattr(model, 'neck', None), nn.Module):
+        return
+    with _untouched(model):
+        found = _measure(model, settings, path)
+        if found is None:
+            return
+        for head, node, place in heads:
+            _check_head(head, node, place, found)
+    for each in told:
+        _check_strides(each, found)
+
+
+@contextmanager
+def _untouched(model: nn.Module) -> Iterator[None]:
+    """Context in which a model predicts, and after which it is what it was."""
+    training = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            yield
+    finally:
+        for module, mode in training:
+            module.training = mode
+
+
+def _measure(model: Any, settings: dict[str, Any], path: str) -> Maps | None:
+    """Maps of the neck, or of the backbone without one; None if they cannot be had.
+
+    Raises:
+        UserError: The neck does not take the maps of the backbone.
+    """
+    mean = getattr(getattr(model, 'data_preprocessor', None), 'mean', None)
+    channels = mean.numel() if isinstance(mean, Tensor) else 3
+    parameter = next(model.parameters(), None)
+    for size in _SIZES:
+        image = torch.zeros(1, channels, size, size)
+        image = image if parameter is None else image.to(parameter.device)
+        try:
+            maps = model.backbone(image)
+        except Exception:  # of foreign code: several
+            continue
+        found = _maps(maps, size, f'{path}.backbone')
+        neck = getattr(model, 'neck', None)
+        if found is None or not isinstance(neck, nn.Module):
+            return found
+        try:
+            maps = neck(maps)
+        except Exception as error:
+            _check_neck(settings.get('neck'), f'{path}.neck', found, error)
+            continue
+        return _maps(maps, size, f'{path}.neck')
+    return None
+
+
+def _maps(maps: Any, size: int, place: str) -> Maps | None:
+    maps = [maps] if isinstance(maps, Tensor) else maps
+    if not isinstance(maps, list | tuple) or not maps:
+        return None
+    if not all(isinstance(each, Tensor) and each.ndim == 4 for each in maps):
+        return None
+    return Maps(place, size, maps)
+
+
+def _check_neck(neck: Any, path: str, found: Maps, error: Exception) -> None:
+    """Explain why a neck refuses its maps, where it is for their number or channels."""
+    if isinstance(neck, list | tuple) and neck:
+        neck, path = neck[0], f'{path}.0'
+    expected = neck.get('in_channels') if isinstance(neck, dict) else None
+    if isinstance(expected, list | tuple) and sorted(expected) != sorted(found.channels):
+        raise UserError(
+            f'{path}.in_channels is {list(expected)}, but the backbone returns maps of '
+            f'{found.channels} channels (strides {found.strides}); use --cfg-options '
+            f'{path}.in_channels={_listed(found.channels)}, or other out_indices of the backbone'
+        ) from error
+
+
+def _heads(
+    model: nn.Module, settings: dict[str, Any], path: str
+) -> Iterator[tuple[nn.Module, dict[str, Any], str]]:
+    """Heads that are given all maps, with their configs."""
+    for name in ('rpn_head', 'bbox_head', 'decode_head', 'auxiliary_head'):
+        head = getattr(model, name, None)
+        if isinstance(head, nn.ModuleList):
+            parts = settings.get(name) or ()
+            for i, (each, node) in enumerate(zip(head, parts, strict=False)):
+                yield each, node, f'{path}.{name}.{i}'
+        elif isinstance(head, nn.Module):
+            yield head, settings.get(name) or {}, f'{path}.{name}'
+
+
+def _check_head(head: nn.Module, node: dict[str, Any], path: str, found: Maps) -> None:
+    """Check number and channels of the maps of a head that refuses them."""
+    expected, index = node.get('in_channels'), getattr(head, 'in_index', None)
+    if isinstance(index, list | tuple) and isinstance(expected, list | tuple):
+        number = max(index, default=0)
+    elif isinstance(index, int) and isinstance(expected, int):
+        number, index, expected = index, [index], [expected]
+    elif index is None and isinstance(expected, int):
+        number, index = -1, range(len(found.maps))
+        expected = [expected] * len(found.maps)
+    else:
+        return
+    short = number >= len(found.maps)
+    given = [] if short else [found.channels[i] for i in index]
+    if not short and given == list(expected):
+        return
+    try:
+        head(found.maps)
+    except Exception as error:  # of foreign code: several
+        if short:
+            raise UserError(
+                f'{path}.in_index is {node.get("in_index", number)}, but {found.place} gives '
+                f'{len(found.maps)} maps only (strides {found.strides}), numbered from 0'
+            ) from error
+        if not isinstance(error, RuntimeError) or 'channels' not in str(error):
+            return
+        single = isinstance(node['in_channels'], int)
+        raise UserError(
+            f'{path}.in_channels is {node["in_channels"]}, but {found.place} gives maps of '
+            f'{given[0] if single else given} channels (strides {found.strides}); use '
+            f'--cfg-options {path}.in_channels={given[0] if single else _listed(given)}'
+        ) from error
+
+
+def _told(model: nn.Module, settings: dict[str, Any], path: str) -> Iterator[Told]:
+    """Strides that the parts of a model are told."""
+    for name in ('rpn_head', 'bbox_head'):
+        head, node = getattr(model, name, None), settings.get(name)
+        if isinstance(head, nn.Module) and isinstance(node, dict):
+            yield from _of_dense_head(head, node, f'{path}.{name}')
+    roi_head = getattr(model, 'roi_head', None)
+    if isinstance(roi_head, nn.Module):
+        yield from _of_roi_head(roi_head, settings.get('roi_head') or {}, f'{path}.roi_head')
+    for name in ('panoptic_head', 'decode_head'):
+        head = getattr(model, name, None)
+        strides = getattr(getattr(head, 'pixel_decoder', None), 'strides', None)
+        if isinstance(strides, list | tuple):
+            key = f'{path}.{name}.pixel_decoder.strides'
+            yield Told(key, _pairs(strides), slice(None))
+    for head, node, place in _heads(model, settings, path):
+        strides, index = node.get('feature_strides'), getattr(head, 'in_index', None)
+        if isinstance(strides, list | tuple) and isinstance(index, list | tuple):
+            yield Told(f'{place}.feature_strides', _pairs(strides), index)
+
+
+def _of_dense_head(head: nn.Module, node: dict[str, Any], path: str) -> Iterator[Told]:
+    """Strides of the generators of anchors and points in a head, or in its stages."""
+    stages = getattr(head, 'stages', None)
+    if isinstance(stages, nn.ModuleList):
+        for i, (stage, settings) in enumerate(zip(stages, node.get('stages') or (), strict=False)):
+            yield from _of_dense_head(stage, settings, f'{path}.stages.{i}')
+        return
+    for name in _GENERATORS:
+        strides = getattr(getattr(head, name, None), 'strides', None)
+        if isinstance(strides, list | tuple) and strides:
+            yield Told(f'{path}.{_key_of(node, name)}', _pairs(strides), slice(None))
+
+
+def _key_of(node: dict[str, Any], name: str) -> str:
+    """Argument of a head that gives the strides to its generator of this name."""
+    for key in (name, 'anchor_generator', 'point_generator', 'prior_generator'):
+        if isinstance(node.get(key), dict):
+            return f'{key}.strides'
+    return next((key for key in _STRIDES if key in node), 'strides')
+
+
+def _of_roi_head(head: nn.Module, node: dict[str, Any], path: str) -> Iterator[Told]:
+    """Strides of the RoI extractors, which take as many of the first maps as they have strides."""
+    level = getattr(getattr(head, 'semantic_head', None), 'fusion_level', 0)
+    for name, module in head.named_modules():
+        strides = getattr(module, 'featmap_strides', None)
+        first, _, _ = name.partition('.')
+        if not isinstance(strides, list | tuple) or not first.endswith('roi_extractor'):
+            continue
+        stages = isinstance(node.get(first), list | tuple)
+        key = f'{path}.{name if stages else first}.featmap_strides'
+        if (
+            first == 'semantic_roi_extractor'
+        ):  # its one map has the size of the level it is fused at
+            if len(strides) == 1:
+                yield Told(key, _pairs(strides), [level])
+        elif not first.startswith('glbctx'):
+            yield Told(key, _pairs(strides), slice(len(strides)))
+
+
+def _pairs(strides: Sequence[Any]) -> list[Stride]:
+    """Strides as (x, y)."""
+    return [tuple(s) if isinstance(s, list | tuple) else (s, s) for s in strides]
+
+
+def _check_strides(told: Told, found: Maps) -> None:
+    """Check strides that a part is told against its maps."""
+    if isinstance(told.select, slice):
+        maps = found.maps[told.select]
+    else:
+        maps = [found.maps[i] for i in told.select if -len(found.maps) <= i < len(found.maps)]
+    own = found._replace(maps=maps)
+    if own.fit(told.strides):
+        return
+    given = [x if x == y else (x, y) for x, y in told.strides]
+    number = '' if len(given) == len(maps) else f'{len(maps)} maps with '
+    text = f'{told.key} is {given}, but {found.place} gives {number}the strides {own.strides}'
+    raise UserError(
+        f'{text}; use --cfg-options {told.key}={_listed(own.strides)}, or other maps '
+        '(out_indices of the backbone; start_level, num_outs of the neck)'
+    )
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    """Numbers as a value of --cfg-options; a list of one has brackets."""
+    return ','.join(map(str, numbers)) if len(numbers) > 1 else f'[{numbers[0]}]'

@@ -1,0 +1,179 @@
+"""Maps that a model gives, beside what its necks and heads are told of them."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.config import ConfigDict
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+
+from hybrid_mm.errors import UserError
+from hybrid_mm.run.checks.maps import check_maps
+
+WIDTHS = {4: 8, 8: 16, 16: 24, 32: 32}
+
+
+class Maps(nn.Module):
+    """Backbone of maps of some strides."""
+
+    def __init__(self, strides=(4, 8, 16, 32)):
+        super().__init__()
+        self.strides = strides
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, image):
+        return tuple(
+            self.drop(image.new_ones(1, WIDTHS[s], image.shape[2] // s, image.shape[3] // s))
+            for s in self.strides
+        )
+
+
+class Network(nn.Module):
+    """Parts of a detector or segmenter, with a tiny backbone."""
+
+    def __init__(self, strides, parts, scope='mmdet'):
+        super().__init__()
+        self.backbone = Maps(strides)
+        with DefaultScope.overwrite_default_scope(scope):
+            for name, settings in parts.items():
+                self.add_module(name, MODELS.build(settings))
+
+
+def check(strides, scope='mmdet', **parts):
+    model = Network(strides, ConfigDict(parts), scope)
+    check_maps(SimpleNamespace(model=model, cfg=ConfigDict(model=parts)))
+
+
+def fpn(*widths, **settings):
+    return dict(type='FPN', in_channels=list(widths), out_channels=8, num_outs=5, **settings)
+
+
+def retina(*strides):
+    anchors = dict(
+        type='AnchorGenerator',
+        octave_base_scale=4,
+        scales_per_octave=3,
+        ratios=[1.0],
+        strides=strides,
+    )
+    return dict(
+        type='RetinaHead', num_classes=2, in_channels=8, feat_channels=8, anchor_generator=anchors
+    )
+
+
+def extractor(*strides):
+    return dict(
+        type='SingleRoIExtractor',
+        roi_layer=dict(type='RoIAlign', output_size=7, sampling_ratio=0),
+        out_channels=8,
+        featmap_strides=list(strides),
+    )
+
+
+def roi_head(*strides):
+    head = dict(type='Shared2FCBBoxHead', in_channels=8, fc_out_channels=8, num_classes=2)
+    return dict(type='StandardRoIHead', bbox_roi_extractor=extractor(*strides), bbox_head=head)
+
+
+P3 = dict(start_level=1, add_extra_convs='on_input')
+ALL, WIDE = (4, 8, 16, 32), (8, 16, 24, 32)
+
+
+def test_parts_that_fit():
+    check(ALL, neck=fpn(*WIDE, **P3), bbox_head=retina(8, 16, 32, 64, 128))
+    check(ALL, neck=fpn(*WIDE), roi_head=roi_head(4, 8, 16, 32))
+    check((16,), bbox_head=dict(retina(16), in_channels=24))
+    check((8, 16, 32), neck=dict(type='YOLOV3Neck', num_scales=3, in_channels=[32, 24, 16],
+                                 out_channels=[32, 16, 8]))  # fmt: skip
+    points = dict(type='FCOSHead', num_classes=2, in_channels=8, feat_channels=8, norm_cfg=None)
+    check(ALL, neck=fpn(*WIDE, **P3), bbox_head=dict(points, strides=[8, 16, 32, 64, 128]))
+
+
+@pytest.mark.parametrize(('strides', 'parts', 'message'), [
+    # maps from stride 8 into a neck that leaves the first of them out
+    ((8, 16, 32), dict(neck=fpn(16, 24, 32, **P3), bbox_head=retina(8, 16, 32, 64, 128)),
+     r'bbox_head\.anchor_generator\.strides is \[8, 16, 32, 64, 128\], but model\.neck gives the '
+     r'strides \[16, 32, 64, 128, 128\]'),
+    (ALL, dict(neck=fpn(*WIDE), bbox_head=retina(8, 16, 32, 64, 128)),
+     r'gives the strides \[4, 8, 16, 32, 64\]; use --cfg-options '
+     r'model\.bbox_head\.anchor_generator\.strides=4,8,16,32,64, or other maps'),
+    (ALL, dict(neck=fpn(*WIDE), bbox_head=retina(4, 8, 16, 32)),
+     r'is \[4, 8, 16, 32\], but model\.neck gives 5 maps with the strides \[4, 8, 16, 32, 64\]'),
+    (ALL, dict(neck=fpn(*WIDE, **P3),
+               bbox_head=dict(type='FCOSHead', num_classes=2, in_channels=8, feat_channels=8, norm_cfg=None,
+                              strides=[4, 8, 16, 32, 64])),
+     r'model\.bbox_head\.strides is \[4, 8, 16, 32, 64\]'),
+    (ALL, dict(neck=fpn(*WIDE, **P3), roi_head=roi_head(4, 8, 16, 32)),
+     r'roi_head\.bbox_roi_extractor\.featmap_strides is \[4, 8, 16, 32\], but model\.neck gives '
+     r'the strides \[8, 16, 32, 64\]'),
+    ((8, 16, 32), dict(neck=fpn(*WIDE)),
+     r'neck\.in_channels is \[8, 16, 24, 32\], but the backbone returns maps of \[16, 24, 32\] '
+     r'channels \(strides \[8, 16, 32\]\); use --cfg-options model\.neck\.in_channels=16,24,32'),
+    ((32,), dict(neck=fpn(24)), r'use --cfg-options model\.neck\.in_channels=\[32\],'),
+    (ALL, dict(neck=fpn(*WIDE), bbox_head=dict(retina(4, 8, 16, 32, 64), in_channels=16)),
+     r'bbox_head\.in_channels is 16, but model\.neck gives maps of 8 channels'),
+])  # fmt: skip
+def test_detectors_that_do_not_fit(strides, parts, message):
+    with pytest.raises(UserError, match=message):
+        check(strides, **parts)
+
+
+def segmenter(**settings):
+    fixed = dict(channels=8, num_classes=2, norm_cfg=None)
+    return dict(dict(type='FPNHead', in_channels=list(WIDE), in_index=[0, 1, 2, 3],
+                     feature_strides=list(ALL)), **fixed, **settings)  # fmt: skip
+
+
+def test_segmenters():
+    check(ALL, 'mmseg', decode_head=segmenter())
+    uper = dict(type='UPerHead', in_channels=list(WIDE), in_index=[0, 1, 2, 3], channels=8,
+                num_classes=2)  # fmt: skip
+    check(ALL, 'mmseg', decode_head=uper)
+    for strides, head, message in (
+        (ALL, segmenter() | dict(feature_strides=[8, 16, 32, 64]), r'feature_strides is \[8, 16'),
+        ((8, 16, 32), uper, r'in_index is \[0, 1, 2, 3\], but model\.backbone gives 3 maps only'),
+        (ALL, dict(uper, in_channels=[8, 16, 24, 24]), r'in_channels=8,16,24,32$'),
+        (ALL, dict(type='FCNHead', in_channels=16, in_index=2, channels=8, num_classes=2),
+         r'gives maps of 24 channels .* model\.decode_head\.in_channels=24$'),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=message):
+            check(strides, 'mmseg', decode_head=head)
+
+
+def test_models_are_left_as_they_were():
+    parts = ConfigDict(neck=fpn(*WIDE), bbox_head=retina(4, 8, 16, 32, 64))
+    model = Network(ALL, parts)
+    model.neck.eval()
+    modes, state = [m.training for m in model.modules()], torch.get_rng_state()
+    check_maps(SimpleNamespace(model=model, cfg=ConfigDict(model=parts)))
+    assert [m.training for m in model.modules()] == modes and True in modes and False in modes
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_what_cannot_be_measured_passes():
+    model = Network(
+        ALL,
+        ConfigDict(
+            bbox_head=retina(
+                64,
+            )
+        ),
+    )
+    model.backbone = nn.Linear(1, 1)
+    cfg = ConfigDict(model=dict(bbox_head=retina(64)))
+    check_maps(SimpleNamespace(model=model, cfg=cfg))
+    check_maps(SimpleNamespace(model=dict(type='RetinaNet'), cfg=cfg))  # built later
+
+
+def test_networks_within_wrappers():
+    parts = dict(neck=fpn(*WIDE), bbox_head=retina(8, 16, 32, 64, 128))
+    for wrap, settings, place in (
+        ('module', dict(module=parts), 'model.module'),
+        ('student', dict(detector=parts), 'model.detector'),
+        ('detector', dict(detector=parts), 'model.detector'),
+    ):
+        outer = nn.Module()
+        outer.add_module(wrap, Network(ALL, ConfigDict(parts)))
+        with pytest.raises(UserError, match=f'^{place}.bbox_head.anchor_generator.strides is'):
+            check_maps(SimpleNamespace(model=outer, cfg=ConfigDict(model=settings)))
