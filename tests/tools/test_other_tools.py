@@ -224,7 +224,7 @@ def test_exported_files_are_compared_at_other_sizes_if_these_are_open(
     compared = []
     graph = SimpleNamespace(part='_rois', inputs=['rois'], outputs=['mask_logits'])
     monkeypatch.setattr(graphs, 'graphs_of', lambda model, size, **settings: [graph])
-    monkeypatch.setattr(onnx_files, 'export', lambda graph, path, dynamic, properties: None)
+    monkeypatch.setattr(onnx_files, 'export', lambda graph, path, dynamic, properties, say: None)
     monkeypatch.setattr(onnx_files, 'other_sizes', lambda model, size, part, **settings: [part])
     monkeypatch.setattr(
         onnx_files, 'check', lambda graph, path, others: compared.append((path.name, others)) or 0.5
