@@ -52,10 +52,5 @@ def _by_name(name: str) -> ModuleType:
         if error.name is None or not f'{name}.'.startswith(f'{error.name}.'):
             raise  # the module is there, and imports one that is not
         raise UserError(
-<<<<<<< HEAD
-            f'{name!r} is no module that can be imported: one of your own must be installed, or '
-            'its folder be in PYTHONPATH'
-=======
             f'{name!r} cannot be imported: install the package, or add its folder to PYTHONPATH'
->>>>>>> main
         ) from error

@@ -181,7 +181,7 @@ def test_benchmark_of_a_project(project, tool, tmp_path, capsys):
     assert (benchmark_module(file).PACKAGES, short_name(file)) == ((), 'benchmark')
     for name, text in (
         ('rope_net.layers', 'rope_net.layers is no benchmark, it has no cases and no PACKAGES'),
-        ('rope_net.nothing', "'rope_net.nothing' is no module that can be imported"),
+        ('rope_net.nothing', "'rope_net.nothing' cannot be imported: install"),
         ('nothing.py', 'nothing.py does not exist'),
     ):
         status, err = tool('benchmark', name)
