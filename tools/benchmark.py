@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
         '--dtype', default='float32', choices=DTYPES, help='data type (default: float32)'
     )
     parser.add_argument('--threads', type=int, help="torch's threads (default: torch's choice)")
-    parser.add_argument('--rounds', type=int, default=20, help='at most so many (default: 20)')
+    parser.add_argument('--rounds', type=int, default=20, help='at most (default: 20)')
     parser.add_argument(
         '--seconds',
         type=float,

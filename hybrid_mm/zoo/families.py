@@ -10,7 +10,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from hybrid_mm.registry import MODELS as OURS
-from hybrid_mm.run.config import installed_configs
+from hybrid_mm.run.config_folder import installed_configs
 
 VARIANTS = {
     'ACmix-PVT': dict(type='hybrid_mm.PVT', acmix=True),

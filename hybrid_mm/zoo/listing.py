@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from hybrid_mm.errors import UserError, nearest, printable
-from hybrid_mm.run.config import installed_configs
-from hybrid_mm.zoo.metafile import Model, Tree, read_trees
-from hybrid_mm.zoo.page import METRICS, source_type
+from hybrid_mm.run.config_folder import installed_configs
+from hybrid_mm.zoo.metafile import MAIN_METRICS, Model, Tree, read_trees, source_type
 
 VARIABLE = 'HYBRID_MM_ZOO'
 """Environment variable: folders of projects whose configs are listed as well."""
@@ -84,7 +83,7 @@ def config_row(tree: Tree, model: Model) -> dict:
     accuracies = [
         dict(metric=name, value=metrics[name], source=source)
         for source, metrics in model.metrics().items()
-        for name in METRICS
+        for name in MAIN_METRICS
         if name in metrics
     ]
     return dict(

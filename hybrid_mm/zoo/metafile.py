@@ -29,6 +29,9 @@ METRICS = {
 }
 """Tasks, and the names of their metrics; all are percentages."""
 
+MAIN_METRICS = ('box AP', 'mask AP', 'PQ', 'mIoU', 'mIoU (ms+flip)', 'Top 1 Accuracy')
+"""Metrics of lists and of the page; the README of each tree has all of them."""
+
 DATASETS = {
     'COCO': ('Object Detection', 'Instance Segmentation', 'Panoptic Segmentation'),
     'ADE20K': ('Semantic Segmentation', 'Instance Segmentation', 'Panoptic Segmentation'),
@@ -158,6 +161,14 @@ class Model:
         for result in sorted(self.results, key=lambda result: result['Source'] == MEASURED):
             found.setdefault(result['Source'], {}).update(result['Metrics'])
         return found
+
+
+def source_type(source: str) -> str:
+    """'measured' (by us), 'unverified' (quoted from memory or second-hand) or 'reported'."""
+    if source == MEASURED:
+        return 'measured'
+    doubtful = ('unverified', 'not verified', 'second-hand', 'recalled')
+    return 'unverified' if any(word in source for word in doubtful) else 'reported'
 
 
 class Tree:
