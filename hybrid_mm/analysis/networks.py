@@ -404,7 +404,7 @@ def labels_and_files(
         raise UserError(f'several models are called {min(twice)}; name them apart with --labels')
     files = [None if c in ('-', None) else c for c in checkpoints or [None] * len(models)]
     for model, file in zip(models, files, strict=True):  # before the first one is studied
-        if not is_dict(model) and '::' not in model and not Path(model).is_file():
+        if not is_dict(model) and not Path(model).is_file():
             load_config(model)
         if file is not None and file != AUTO and '://' not in file:
             check_exists(file)

@@ -25,9 +25,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from hybrid_mm.export import table as export_table
 from hybrid_mm.run.published import published_weights
 from hybrid_mm.weights import all_weights, find_weights
-from hybrid_mm.zoo import metafile, recipe_tables, recipes, weights_tables
+from hybrid_mm.zoo import choosing, metafile, recipe_tables, recipes, weights_tables
 from hybrid_mm.zoo.metafile import GROUPS, MEASURED, Model
 from hybrid_mm.zoo.network_tables import is_dense, networks
 from hybrid_mm.zoo.page import page as page_of_all
@@ -126,7 +127,6 @@ class Tree(metafile.Tree):
     def readme(self) -> str:
         """Text of README.md of the tree: results, weights, commands, recipes."""
         about, folder = self.collection, self.folder.name
-        code = f', [official code]({about["Code"]["URL"]})' if 'Code' in about else ''
         pages = [page for page in paper_pages() if folder in trees_of(page)]
         how = ''.join(
             f'How it works: [docs/papers/{page.name}](../../docs/papers/{page.name}).\n\n'
@@ -135,7 +135,7 @@ class Tree(metafile.Tree):
         ours = any(MEASURED in m.metrics() for m in self.models)
         return (
             f'{GENERATED}\n# {about["Name"]}\n\n'
-            f'{paper_link(about)}{code}\n\n{about["Notes"]}\n'
+            f'{self.references}{chr(10) * 2 * bool(self.references)}{about["Notes"]}\n'
             f'{how}## Results\n\n{self.tables(self.folder, "###")}'
             + COST.format(ours=' or, where it says so, measured by us' * ours)
             + self._weights()
@@ -270,14 +270,8 @@ class Tree(metafile.Tree):
         for model in self.models:
             counts[model.group] += 1
         folder = self.folder.relative_to(ROOT).as_posix()
-        paper = paper_link(about)
+        paper = f'[{self.paper[0]}]({self.paper[1]})' if self.paper else ''
         return [f'[{about["Name"]}]({folder})', paper, *counts.values()]
-
-
-def paper_link(collection: dict) -> str:
-    """Link to the paper of a tree, or what stands for it where there is none."""
-    paper = collection.get('Paper')
-    return f'[{paper["Title"]}]({paper["URL"]})' if paper else 'without a paper'
 
 
 def paper_pages() -> list[Path]:
@@ -405,6 +399,19 @@ def weights_page(trees: Sequence[Tree]) -> str:
     return text
 
 
+def choosing_page(trees: Sequence[Tree]) -> str:
+    """Text of docs/choosing.md with its generated part."""
+    content = choosing.page(
+        trees,
+        lambda model: weights_of(ROOT / model.config),
+        export_table.read(ROOT / 'docs/export.md'),
+        ROOT / 'docs/benchmarks/backbones.csv',
+    )
+    before, rest = (ROOT / 'docs/choosing.md').read_text().split('<!-- choosing:begin -->')
+    after = rest.split('<!-- choosing:end -->')[1]
+    return f'{before}<!-- choosing:begin -->\n{content}<!-- choosing:end -->{after}'
+
+
 def weights_of(config: Path) -> str | None:
     """Name of the weights that a config, or the sibling that it inherits from, starts from."""
     text = config.read_text()
@@ -448,6 +455,7 @@ def documents() -> dict[Path, str]:
     result[ROOT / 'docs/model_zoo.md'] = '\n'.join(zoo)
     result[ROOT / 'docs/model_zoo.html'] = page_of_all(found)
     result[ROOT / 'docs/weights.md'] = weights_page(found)
+    result[ROOT / 'docs/choosing.md'] = choosing_page(found)
     ledgers = {tree.folder.name: tree.ledger for tree in found if tree.ledger}
     result[ROOT / 'docs/recipes.md'] = (
         f'{GENERATED.replace("metafile.yml", "the ledgers, configs/*/recipe.yml")}\n# Recipes\n\n'
