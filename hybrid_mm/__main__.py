@@ -13,6 +13,8 @@ Print the backbones and configs of the zoo.
   python -m hybrid_mm list                       all
   python -m hybrid_mm list 'van-b2 upernet'      those with both words (* and ? as in file names)
   python -m hybrid_mm list pelk --json           as JSON, with all sources of the accuracies
+
+Projects of your own in the folders of HYBRID_MM_ZOO (see `new-project`) are listed as well.
 """
 _NEW = """\
 Write a config for a data set of your own, after reading its classes and sizes.
@@ -83,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
         print(next_steps(args.folder, new_project(args.folder, args.name)))
         return 0
     if args.command == 'tools':
-        from hybrid_mm.run.config import installed_configs
+        from hybrid_mm.run.config_folder import installed_configs
 
         print(installed_configs().parent / 'tools')
         return 0

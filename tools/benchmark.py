@@ -84,7 +84,7 @@ def _benchmark(name: str) -> str:
     if name not in known and '.' not in name:
         hint = nearest(name, known) or f'; known are {", ".join(known)}'
         raise argparse.ArgumentTypeError(
-            f'there is no benchmark {name!r}{hint}; one of your own is PACKAGE.MODULE or FILE.py'
+            f'there is no benchmark {name!r} (one of your own is PACKAGE.MODULE or FILE.py){hint}'
         )
     return name
 

@@ -180,7 +180,7 @@ def _weights(runner: Runner, resumed: str | None) -> str:
         text = hooks[0].summary if hooks else ''
         return text.removeprefix('load_from ') or str(start)
     found = [
-        f'{path.removeprefix("model.").removesuffix(".init_cfg")}: {_file(str(name))}'
+        f'{re.sub(r"^model[.](?=.)|[.]init_cfg([.][0-9]+)?$", "", path)}: {_file(str(name))}'
         for path, name in _pretrained(cfg)
     ]
     return '; '.join(found) + ', the rest random' if found else 'random'
