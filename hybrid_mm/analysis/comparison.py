@@ -315,13 +315,14 @@ def compare(
     modes = (MODES if settings.training else MODES[:1]) if settings.rounds else ()
     subjects: dict[str, Subject] = {}
     common = settings.size
-    for entry, checkpoint in zip(entries, checkpoints, strict=True):
+    following = [*(entry.label for entry in entries[1:]), 'warm-up']
+    for entry, checkpoint, after in zip(entries, checkpoints, following, strict=True):
         try:
             subject = Subject(entry.model, checkpoint, settings)
         except Exception as error:  # of a foreign model
             entry.errors['build'] = one_line(error)
             done()
-            advance(entry.label)
+            advance(after)
             continue
         entry.weights, entry.task = subject.weights, subject.task
         entry.batch = settings.batch
@@ -331,7 +332,7 @@ def compare(
         if _first_figures(entry, subject, None if settings.own_size else common, modes):
             subjects[entry.label] = subject
         done()
-        advance(entry.label)
+        advance(after)
     if subjects and modes:
         _times(entries, subjects, modes, settings, done, advance)
 
@@ -383,7 +384,7 @@ def _times(
             for mode in modes:
                 _summarise(entry, mode, samples[mode, label], samples[mode, next(iter(measured))])
         done()
-        advance(f'round {number}')
+        advance(f'round {number + 1}')
         gc.collect()
 
 

@@ -295,6 +295,10 @@ def _network_of(model: Any) -> dict[str, Any] | None:
 def build_network(spec: dict[str, Any], scope: str | None = None) -> nn.Module:
     """Build a network; without a scope, of the first package that has one which takes the spec.
 
+    Args:
+        spec: ``backbone`` of a config: ``type`` and arguments.
+        scope: Scope in whose registry ``type`` is looked up, such as 'mmdet'; None tries all.
+
     Raises:
         UserError: No package has a network of this type.
     """
@@ -400,7 +404,7 @@ def labels_and_files(
         raise UserError(f'several models are called {min(twice)}; name them apart with --labels')
     files = [None if c in ('-', None) else c for c in checkpoints or [None] * len(models)]
     for model, file in zip(models, files, strict=True):  # before the first one is studied
-        if not is_dict(model) and '::' not in model and not Path(model).is_file():
+        if not is_dict(model) and not Path(model).is_file():
             load_config(model)
         if file is not None and file != AUTO and '://' not in file:
             check_exists(file)

@@ -108,7 +108,7 @@ class _Results:
         for text in (comparison.busy(self.entries), comparison.mixed_tasks(self.entries)):
             if text:
                 warn(text)
-        print(f'results in {self.args.out}')
+        print(f'results in {self.args.out}: comparison.md, .csv, .json and .png')
         if interrupted:
             warn('interrupted: these are the figures so far')
             return 130

@@ -148,7 +148,7 @@ def _classes(loader: Any) -> str:
     meta = getattr(loader.dataset, 'metainfo', None) or {}
     classes = meta.get('classes')
     if not classes:
-        return 'no names of classes'
+        return 'no class names'
     if isinstance(classes, str):
         classes = [classes]
     return f'{len(classes)} classes: {shorten([str(name) for name in classes], 4)}'

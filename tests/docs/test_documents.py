@@ -58,6 +58,7 @@ TESTED_ELSEWHERE = {
     'tools/export_onnx.py': 'tests/tools/test_export_onnx.py',
     'tools/reparameterize.py': 'tests/tools/test_reparameterize.py',
     'tools/analysis/acmix_cost.py': 'tests/analysis/test_acmix.py',
+    'tools/analysis/compare.py': 'tests/tools/test_compare.py',
     'tools/analysis/confusion_matrix.py': 'tests/tools/test_other_tools.py',
     'tools/analysis/kernel_size.py': 'tests/tools/test_kernel_size_and_report.py',
     'tools/analysis/mixing_rates.py': 'tests/analysis/test_acmix.py',
@@ -126,7 +127,7 @@ def test_blocks_can_be_checked(page, written):
         elif block.language == 'toml':
             tomllib.loads(block.text)
         else:
-            known = ('python', 'text', '{toctree}')
+            known = ('python', 'text', '{toctree}', '{eval-rst}')
             assert block.language in known, f'{block}: language {block.language!r}; known: {known}'
     for command in inline_commands(page):
         for words in commands(command):
