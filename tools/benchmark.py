@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
         '--dtype', default='float32', choices=DTYPES, help='data type (default: float32)'
     )
     parser.add_argument('--threads', type=int, help="torch's threads (default: torch's choice)")
-    parser.add_argument('--rounds', type=int, default=20, help='at most so many (default: 20)')
+    parser.add_argument('--rounds', type=int, default=20, help='at most (default: 20)')
     parser.add_argument(
         '--seconds',
         type=float,
@@ -84,7 +84,7 @@ def _benchmark(name: str) -> str:
     if name not in known and '.' not in name:
         hint = nearest(name, known) or f'; known are {", ".join(known)}'
         raise argparse.ArgumentTypeError(
-            f'there is no benchmark {name!r}{hint}; one of your own is PACKAGE.MODULE or FILE.py'
+            f'there is no benchmark {name!r} (one of your own is PACKAGE.MODULE or FILE.py){hint}'
         )
     return name
 

@@ -3,7 +3,6 @@
 Exit status 1 if something will fail.
 """
 
-import argparse
 import platform
 import sys
 from pathlib import Path
@@ -15,11 +14,14 @@ except ImportError:  # not installed: run from a checkout
     from hybrid_mm.version import __version__
 
 from hybrid_mm.compat import diagnosis, installed
+from hybrid_mm.run import options
+from hybrid_mm.run.tool import tool
 
 
-def main(argv=None) -> int:
+@tool
+def main(argv: list[str] | None = None) -> int:
     """Print the table of packages and the findings."""
-    argparse.ArgumentParser(description=__doc__).parse_args(argv)
+    options.parser(__doc__).parse_args(argv)
     findings = diagnosis.diagnose()
     print(f'Python {platform.python_version()}  {sys.executable}')
     for name, owners in installed.providers().items():

@@ -306,6 +306,10 @@ def _network_of(model: Any) -> dict[str, Any] | None:
 def build_network(spec: dict[str, Any], scope: str | None = None) -> nn.Module:
     """Build a network; without a scope, of the first package that has one which takes the spec.
 
+    Args:
+        spec: ``backbone`` of a config: ``type`` and arguments.
+        scope: Scope in whose registry ``type`` is looked up, such as 'mmdet'; None tries all.
+
     Raises:
         UserError: No package has a network of this type.
     """

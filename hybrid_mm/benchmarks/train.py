@@ -21,7 +21,7 @@ import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X')
 from hybrid_mm.benchmarks.annotations import drawn_samples
 from hybrid_mm.benchmarks.core import Case
 from hybrid_mm.convert import convert
-from hybrid_mm.run.config import installed_configs
+from hybrid_mm.run.config_folder import installed_configs
 
 PACKAGES = ('mmdet', 'mmseg', 'mmpretrain')
 SIZES = dict(mmdet=(1, 480, 640), mmseg=(2, 384, 384))

@@ -163,5 +163,5 @@ def _tar(path: str | os.PathLike[str]) -> str | None:
     except Exception:  # damaged archives raise anything
         return None
     if {'sys_info', 'storages'} & {Path(name).name for name in names}:
-        return 'of the format of torch 0.1; save it anew with a version of torch that reads it'
+        return 'of the format of torch 0.1; save it again with a version of torch that reads it'
     return f'a tar archive ({", ".join(names[:3])}); unpack it first'

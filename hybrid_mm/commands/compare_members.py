@@ -11,7 +11,7 @@ from rich.table import Table
 from hybrid_mm.analysis import variants
 from hybrid_mm.benchmarks.report import environment
 from hybrid_mm.errors import UserError, nearest
-from hybrid_mm.run.config import installed_configs
+from hybrid_mm.run.config_folder import installed_configs
 from hybrid_mm.run.outputs import check_output_file, check_picture, replacing
 
 

@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> None:
         figures.update(params=rows[0].params, macs=rows[0].macs)
         with replacing(args.json) as path:
             path.write_text(json.dumps(figures, indent=1))
+        print(f'wrote {args.json}')
 
 
 def _build(args: argparse.Namespace) -> tuple[nn.Module, tuple[int, int]]:

@@ -22,7 +22,7 @@ from rich.progress import Progress as Bar
 from hybrid_mm.data import shapes
 from hybrid_mm.demo import figures
 from hybrid_mm.errors import UserError
-from hybrid_mm.run.config import installed_configs
+from hybrid_mm.run.config_folder import installed_configs
 from hybrid_mm.run.outputs import check_output_folder
 
 ROOT = installed_configs().parent

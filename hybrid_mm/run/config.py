@@ -11,6 +11,7 @@ from mmengine.config import Config
 
 from hybrid_mm.errors import UserError, plain_text
 from hybrid_mm.run.checks.overrides import check_options
+from hybrid_mm.run.config_folder import config_root
 from hybrid_mm.run.foreign import config_file, missing_base, normalize, package_of
 
 __all__ = ['load_config', 'task_of']
@@ -34,12 +35,12 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
         raise UserError(f'config {path} does not exist{_nearest_configs(path)}')
     try:
         cfg = Config.fromfile(path)
+        if cfg.get('default_scope') is None and package_of(path):
+            cfg.default_scope = package_of(path)  # some are made for the tools of one package
+        normalize(cfg)
     except Exception as error:  # a config is a program
         text = f'{type(error).__name__}: {error}'
         raise UserError(f'config {path}: {text}{missing_base(text)}') from error
-    if cfg.get('default_scope') is None and package_of(path):
-        cfg.default_scope = package_of(path)  # some have none, being made for one package's tools
-    normalize(cfg)
     if options:
         check_options(cfg, options)
         try:
@@ -57,27 +58,6 @@ def _nearest_configs(path: str) -> str:
         files.update({file.stem: os.path.relpath(file) for file in root.glob(pattern)})
     close = difflib.get_close_matches(Path(path).stem, files, n=3, cutoff=0.5)
     return f'; did you mean {", ".join(files[name] for name in close)}?' if close else ''
-
-
-def config_root() -> Path | None:
-    """Folder of the configs of this package: of the source tree, or of the installed wheel."""
-    package = Path(__file__).resolve().parents[1]
-    for root in (package.parent / 'configs', package / '.mim' / 'configs'):
-        if root.is_dir():
-            return root
-    return None
-
-
-def installed_configs() -> Path:
-    """Folder of the configs of this package, see :func:`config_root`.
-
-    Raises:
-        UserError: They are not installed.
-    """
-    root = config_root()
-    if root is None:
-        raise UserError('the configs of hybrid_mm are not installed; use a checkout or a wheel')
-    return root
 
 
 def task_of(cfg: Config) -> str:
@@ -125,8 +105,8 @@ def require(cfg: Config, *keys: str) -> None:
             node = node.get(part) if isinstance(node, (dict, Config)) else None
         if not isinstance(node, dict):
             raise UserError(
-                f'{cfg.filename or "the config"} has no {key}, or one that is no dict; is it the '
-                'config of a network?'
+                f'{cfg.filename or "the config"} has no {key}, or one that is not a dict; is it '
+                'the config of a network?'
             )
 
 

@@ -148,7 +148,7 @@ def _classes(loader: Any) -> str:
     meta = getattr(loader.dataset, 'metainfo', None) or {}
     classes = meta.get('classes')
     if not classes:
-        return 'no names of classes'
+        return 'no class names'
     if isinstance(classes, str):
         classes = [classes]
     return f'{len(classes)} classes: {shorten([str(name) for name in classes], 4)}'
@@ -180,7 +180,7 @@ def _weights(runner: Runner, resumed: str | None) -> str:
         text = hooks[0].summary if hooks else ''
         return text.removeprefix('load_from ') or str(start)
     found = [
-        f'{path.removeprefix("model.").removesuffix(".init_cfg")}: {_file(str(name))}'
+        f'{re.sub(r"^model[.](?=.)|[.]init_cfg([.][0-9]+)?$", "", path)}: {_file(str(name))}'
         for path, name in _pretrained(cfg)
     ]
     return '; '.join(found) + ', the rest random' if found else 'random'

@@ -10,7 +10,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from hybrid_mm.registry import MODELS as OURS
-from hybrid_mm.run.config import installed_configs
+from hybrid_mm.run.config_folder import installed_configs
 
 VARIANTS = {
     'ACmix-PVT': dict(type='hybrid_mm.PVT', acmix=True),
@@ -36,7 +36,7 @@ def families() -> dict[str, dict]:
     found = {
         name: dict(type=f'hybrid_mm.{name}')
         for name, cls in _registered().items()
-        if inspect.isclass(cls) and hasattr(cls, 'arch_zoo')
+        if inspect.isclass(cls) and getattr(cls, 'arch_zoo', None)
     }
     return dict(sorted((found | VARIANTS).items(), key=lambda item: item[0].lower()))
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X')
 from hybrid_mm.errors import UserError, nearest
-from hybrid_mm.run.config import installed_configs, load_config, without_init_cfg
+from hybrid_mm.run.config import load_config, without_init_cfg
+from hybrid_mm.run.config_folder import installed_configs
 from hybrid_mm.run.published import AUTO
 from hybrid_mm.zoo.heads import NEW_HEADS
 from hybrid_mm.zoo.listing import installed_trees

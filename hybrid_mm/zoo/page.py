@@ -6,18 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hybrid_mm.run.published import published_weights
-from hybrid_mm.zoo.metafile import GROUPS, MEASURED, Tree
-
-METRICS = ('box AP', 'mask AP', 'PQ', 'mIoU', 'mIoU (ms+flip)', 'Top 1 Accuracy')
-"""Metrics on the page; the README of each tree has all of them."""
-
-
-def source_type(source: str) -> str:
-    """'measured' (by us), 'unverified' (quoted from memory or second-hand) or 'reported'."""
-    if source == MEASURED:
-        return 'measured'
-    doubtful = ('unverified', 'not verified', 'second-hand', 'recalled')
-    return 'unverified' if any(word in source for word in doubtful) else 'reported'
+from hybrid_mm.zoo.metafile import GROUPS, MAIN_METRICS, Tree, source_type
 
 
 def page(trees: Sequence[Tree]) -> str:
@@ -32,14 +21,14 @@ def page(trees: Sequence[Tree]) -> str:
                 key=tree.folder.name,
                 name=about['Name'],
                 folder=f'configs/{tree.folder.name}',
-                title=about['Paper']['Title'],
-                url=about['Paper']['URL'],
+                title=tree.paper[0] if tree.paper else '',
+                url=tree.paper[1] if tree.paper else '',
             )
         )
         for model in tree.models:
             results = []
             for source, found in model.metrics().items():
-                shown = {name: found[name] for name in METRICS if name in found}
+                shown = {name: found[name] for name in MAIN_METRICS if name in found}
                 if shown:
                     results.append([source, source_type(source), shown])
             place = [number, groups.index(model.group), heads.index(model.head)]
@@ -49,7 +38,7 @@ def page(trees: Sequence[Tree]) -> str:
         tasks=[dict(key=group.key, title=group.title) for group in groups],
         papers=papers,
         heads=heads,
-        metrics=METRICS,
+        metrics=MAIN_METRICS,
         models=models,
     )
     known = {model.name: published_weights(model.name) for tree in trees for model in tree.models}

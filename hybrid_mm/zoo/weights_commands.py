@@ -110,8 +110,9 @@ def list_weights(pattern: str, as_json: bool) -> None:
         for row in rows
     ]
     note = (
-        'automatic: downloaded at the first use. manual: to be fetched by hand. ours to train: not '
-        'published, a config of ours trains them. unpublished: neither. Accuracies as reported.'
+        'automatic: downloaded when first needed. manual: to be downloaded by hand. ours to train: '
+        'not published; one of our configs trains them. unpublished: neither. Accuracies as '
+        'reported.'
     )
     head = ('weights', 'case', 'MB', 'accuracy', 'licence', 'here')
     show(f'{len(rows)} weights', head, lines, note)
@@ -196,7 +197,7 @@ def get_weights(arguments: Sequence[str], to: str | None, whole: bool = False) -
             failed += 1
             print(f'error: {_plain(error)}', file=sys.stderr)
     if failed:
-        print(f'{failed} of {len(names)} could not be had', file=sys.stderr)
+        print(f'{failed} of {len(names)} could not be obtained', file=sys.stderr)
     return int(failed > 0)
 
 
@@ -205,7 +206,7 @@ def _fetched(name: str, folder: Path | None) -> str:
     if name not in all_weights():  # an address, or a file of the user's
         read_checkpoint(name)
         if '://' not in name:
-            return 'a file of yours'
+            return 'your own file'
         kept = "in torch's cache (TORCH_HOME)"
         return kept if folder is None else f'{kept}, not in {folder}: copy that as well'
     path, published = weights_file(name)

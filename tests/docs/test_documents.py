@@ -127,7 +127,7 @@ def test_blocks_can_be_checked(page, written):
         elif block.language == 'toml':
             tomllib.loads(block.text)
         else:
-            known = ('python', 'text', '{toctree}')
+            known = ('python', 'text', '{toctree}', '{eval-rst}')
             assert block.language in known, f'{block}: language {block.language!r}; known: {known}'
     for command in inline_commands(page):
         for words in commands(command):

@@ -7,14 +7,13 @@ import pytest
 from mmengine.config import ConfigDict
 
 from hybrid_mm.errors import UserError
-from hybrid_mm.run import config
+from hybrid_mm.run import config_folder
 from hybrid_mm.run.config import (
-    config_root,
-    installed_configs,
     literal_spec,
     with_options,
     without_init_cfg,
 )
+from hybrid_mm.run.config_folder import config_root, installed_configs
 
 
 def test_init_cfg_is_taken_out_at_any_depth():
@@ -63,6 +62,6 @@ def test_arguments_for_a_script():
 
 def test_configs_that_are_not_installed(monkeypatch):
     assert installed_configs() == config_root()
-    monkeypatch.setattr(config, 'config_root', lambda: None)
+    monkeypatch.setattr(config_folder, 'config_root', lambda: None)
     with pytest.raises(UserError, match='the configs of hybrid_mm are not installed'):
         installed_configs()

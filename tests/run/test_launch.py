@@ -194,7 +194,7 @@ def test_seed_of_a_resumed_run(tmp_path, capsys):
         assert resume.set_resume(cfg, checkpoint) == str(path)
         assert (cfg.get('resume'), cfg.get('load_from')) == before  # the config is stored
         assert cfg.randomness.seed == 1234
-    text = f'warning: resume=True of the config: this run goes on from {path}\n'
+    text = f'warning: resume=True of the config: this run continues from {path}\n'
     assert capsys.readouterr().err == 2 * text
     untouched = Config(dict(work_dir=str(tmp_path / 'new'), load_from='weights.pth'))
     assert resume.set_resume(untouched, None) is None

@@ -86,6 +86,43 @@ def test_printed_parts(tool, tmp_path, capsys):
     assert ''.join(capsys.readouterr().out.split()) == 'neck=dict(a=7,b=[dict(c=2),dict(c=3),])'
 
 
+@pytest.mark.parametrize(
+    ('keys', 'expected'),
+    [
+        ('model.neck.a other', dict(a=1, other=5)),
+        ('other model.neck.b.0', {'other': 5, '0': dict(c=2)}),
+        ('model.neck.a model.head.a', dict(model_neck_a=1, model_head_a=4)),  # neither is lost
+        ('model.neck.a model.neck.a', dict(a=1)),
+        ('model.neck.a --key other', dict(a=1, other=5)),
+    ],
+)
+def test_several_printed_parts(tool, tmp_path, keys, expected):
+    path = tmp_path / 'c.py'
+    path.write_text('model = dict(neck=dict(a=1, b=[dict(c=2)]), head=dict(a=4))\nother = 5\n')
+    out = tmp_path / 'x.json'
+    assert tool('print_config', path, '--save', out, '--key', *keys.split())[0] == 0
+    assert json.loads(out.read_text()) == expected
+
+
+@pytest.mark.parametrize(
+    ('key', 'said'),
+    [
+        ('model.nek', "no 'nek' in model; did you mean neck?"),
+        ('modl.neck', "no 'modl'; did you mean model?"),
+        ('neck', "no 'neck'; did you mean model.neck?"),
+        ('c', "no 'c'; did you mean model.neck.b.0.c, model.neck.b.1.c?"),
+        ('model.neck.b.7', "no '7' in model.neck.b; there are 0, 1"),
+        ('other.x', 'other is 5 and has no parts'),
+        ('model.neck.zzz', "no 'zzz' in model.neck; there are a, b"),
+    ],
+)
+def test_part_that_is_not_there(fails, tmp_path, key, said):
+    path = tmp_path / 'c.py'
+    path.write_text('model = dict(neck=dict(a=1, b=[dict(c=2), dict(c=3)]))\nother = 5\n')
+    text = fails('print_config', path, '--key', 'other', key)
+    assert f'--key {key}: {said}' in text
+
+
 def test_convert_checkpoint(tool, fails, tmp_path):
     from safetensors.torch import load_file
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from hybrid_mm.run.published import published_weights
-from hybrid_mm.zoo.metafile import read_trees
-from hybrid_mm.zoo.page import METRICS, page, source_type
+from hybrid_mm.zoo.metafile import MAIN_METRICS, read_trees, source_type
+from hybrid_mm.zoo.page import page
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
@@ -45,7 +45,7 @@ def test_data_equal_the_metafiles(trees, html):
         for source, origin, metrics in results:
             found = model.metrics()[source]
             assert origin == source_type(source)
-            assert metrics == {key: found[key] for key in METRICS if key in found}
+            assert metrics == {key: found[key] for key in MAIN_METRICS if key in found}
 
 
 def test_published_weights_are_linked(trees, html):

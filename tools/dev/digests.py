@@ -7,19 +7,20 @@ Example:
     python tools/dev/digests.py --check         show the differences, write nothing
 """
 
-import argparse
 import sys
 import warnings
 from pathlib import Path
 
+from hybrid_mm.run import options
+from hybrid_mm.run.tool import tool
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@tool
 def main(argv: list[str] | None = None) -> int:
     """Write or compare digests; exit status 1 if ``--check`` finds differences."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options.parser(__doc__)
     parser.add_argument('names', nargs='*', metavar='NAME', help='tree, class, package or group')
     parser.add_argument('--check', action='store_true', help='compare, write nothing')
     args = parser.parse_args(argv)

@@ -14,11 +14,13 @@ MMCV 0.x counts the main schedule from iteration 0 below the warm-up, OpenMMLab 
 write the latter.
 """
 
-import argparse
 import sys
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
+
+from hybrid_mm.run import options
+from hybrid_mm.run.tool import tool
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,11 +40,10 @@ def show(paths: Iterable[Path], describe) -> None:
             print(f'    {value}\n        {" ".join(names)}')
 
 
+@tool
 def main(argv: list[str] | None = None) -> int:
     """Print; exit status 1 if something differs."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options.parser(__doc__)
     parser.add_argument('names', nargs='*', metavar='NAME', help='tree or config')
     parser.add_argument('--values', action='store_true', help='print values, do not compare')
     args = parser.parse_args(argv)
