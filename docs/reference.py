@@ -1,4 +1,8 @@
-"""Extension of Sphinx for the API reference: variants of networks, and arguments of their bases."""
+"""Extension of Sphinx for the API reference.
+
+Classes show their variants and the arguments of their bases, and arguments are in the index, which
+the search looks at first.
+"""
 
 import dataclasses
 import inspect
@@ -11,14 +15,25 @@ _ENTRY = re.compile(r'    (\*{0,2}\w+)(?: \([^:]*\))?:')
 def setup(app: Any) -> dict:
     """Complete docstrings of classes before napoleon reads their sections."""
     app.connect('autodoc-process-docstring', complete, priority=400)
+    app.connect('autodoc-skip-member', is_noise)
     return {'parallel_read_safe': True}
 
 
+def is_noise(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out what the variants show in a better way."""
+    return True if name in ('arch_class', 'arch_zoo', 'arch_aliases', 'other_names') else None
+
+
 def complete(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Add the arguments that a class hands to its bases, and the variants of a network."""
-    if what != 'class' or not inspect.isclass(obj):
+    """Complete a docstring: its arguments in the index, those of the bases, variants."""
+    if what == 'function' or inspect.isclass(obj):
+        names = [name.lstrip('*') for name in entries('\n'.join(lines))]
+        index = ['.. index::', *(f'   single: {name}' for name in names), ''] if names else []
+    if what == 'function':
+        lines[:0] = index
+    if not inspect.isclass(obj):
         return
-    lines[:] = with_inherited(obj, lines)
+    lines[:] = [*index, *with_inherited(obj, lines)]
     if getattr(obj, 'arch_zoo', None):
         lines += ['', *variants(obj)]
     elif dataclasses.is_dataclass(obj) and any(fields_of(obj).values()):
@@ -47,8 +62,12 @@ def with_inherited(cls: type, lines: list[str]) -> list[str]:
     for base in cls.__mro__[1:]:
         if base.__module__.startswith('hybrid_mm') and '__init__' in vars(base):
             of_base = entries(inspect.cleandoc(base.__doc__ or ''))
+            taken = inspect.signature(base.__init__).parameters
             for name, text in of_base.items():
                 if name not in own and not name.startswith('*'):
+                    default = taken[name].default if name in taken else inspect.Parameter.empty
+                    if default is not inspect.Parameter.empty:
+                        text = [*text[:-1], f'{text[-1]} Default: ``{default!r}``.']
                     found.setdefault(name, text)
             if '**kwargs' not in of_base:
                 break
@@ -84,8 +103,9 @@ def variants(cls: Any) -> list[str]:
         also = f' (also {", ".join(aliases[name])})' if name in aliases else ''
         lines.append(f'* ``{name!r}``{also}: ``{settings(cls.resolve_arch(name))}``')
     lines += ['', f'**Fields** of ``{cls.arch_class.__name__}``, for a dict as ``arch``:', '']
+    texts = fields_of(cls.arch_class)
     for field in dataclasses.fields(cls.arch_class):
-        text = fields_of(cls.arch_class)[field.name]
+        text = texts[field.name]
         default = field.default is not dataclasses.MISSING
         lines.append(
             f'* ``{field.name}``'

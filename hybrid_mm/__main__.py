@@ -13,6 +13,8 @@ Print the backbones and configs of the zoo.
   python -m hybrid_mm list                       all
   python -m hybrid_mm list 'van-b2 upernet'      those with both words (* and ? as in file names)
   python -m hybrid_mm list pelk --json           as JSON, with all sources of the accuracies
+
+Projects of your own in the folders of HYBRID_MM_ZOO (see `new-project`) are listed as well.
 """
 _NEW = """\
 Write a config for a data set of your own, after reading its classes and sizes.
@@ -92,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
         print(next_steps(args.folder, new_project(args.folder, args.name)))
         return 0
     if args.command == 'tools':
-        from hybrid_mm.run.config import installed_configs
+        from hybrid_mm.run.config_folder import installed_configs
 
         print(installed_configs().parent / 'tools')
         return 0
@@ -135,7 +137,7 @@ def _add_new(commands) -> None:
     parser.add_argument(
         '--force',
         action='store_true',
-        help='overwrite FILE.py, and with --holdout the files FILE_train and FILE_val beside it',
+        help='overwrite FILE.py, and with --holdout the files FILE_train and FILE_val next to it',
     )
     parser.add_argument(
         '--checkpoint',
@@ -181,7 +183,7 @@ def _add_new(commands) -> None:
         '--batch-size',
         type=_positive,
         metavar='N',
-        help='images a step (default: 2 with boxes, 4 with label maps)',
+        help='images per step (default: 2 with boxes, 4 with label maps)',
     )
     length = parser.add_mutually_exclusive_group()
     length.add_argument(

@@ -483,7 +483,10 @@ def fork_tool(request):
 
 @pytest.fixture
 def tool(capsys, monkeypatch, plain_runs):
-    """Call ``tools/NAME.py`` with arguments; return its status and what it wrote to stderr."""
+    """Call ``tools/NAME.py`` with arguments; return its status and what it wrote to stderr.
+
+    What it wrote to stdout is ``tool.out``.
+    """
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
 
     def call(name: str, *argv) -> tuple[int, str]:
@@ -492,7 +495,8 @@ def tool(capsys, monkeypatch, plain_runs):
         if name == 'print_config':  # what it prints is laid out
             plain_runs.undo()
         status = load_tool(name).main([str(arg) for arg in argv])
-        return status, capsys.readouterr().err
+        call.out, err = capsys.readouterr()
+        return status, err
 
     yield call
     _forget_runs()

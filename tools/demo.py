@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
         '--reuse',
         action='store_true',
         help='keep trainings that an earlier run has finished and resume interrupted ones; '
-        'by default both models are trained anew',
+        'by default both models are trained again',
     )
     args = parser.parse_args(argv)
 

@@ -1,7 +1,7 @@
 """Print a config with its bases and overrides resolved.
 
 python tools/print_config.py configs/demo/... --cfg-options model.backbone.arch=b1
-python tools/print_config.py configs/demo/... --key model.backbone param_scheduler train_cfg
+python tools/print_config.py configs/demo/... --key optim_wrapper param_scheduler train_cfg
 """
 
 import sys

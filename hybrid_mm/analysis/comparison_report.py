@@ -19,7 +19,7 @@ def table(entries: Sequence[Entry], metrics: Sequence[str] = ()) -> tuple[list[s
         entries: The models.
         metrics: Names of the metrics; by default see :func:`.comparison.main_metrics`.
     """
-    several = len({entry.size for entry in entries if entry.size}) > 1
+    several = len({tuple(entry.size) for entry in entries if entry.size}) > 1
     columns: dict[str, list[str]] = {'model': [entry.label for entry in entries]}
     if several:
         columns['size'] = [_size(entry.size) for entry in entries]
@@ -40,6 +40,7 @@ def print_comparison(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None
     """Print the table; heads are in two lines, and off a terminal it is as wide as it has to be."""
     from rich import box
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     shown = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
@@ -51,7 +52,7 @@ def print_comparison(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None
         text = f'{above}\n{what}'
         shown.add_column(text, justify='right' if i else 'left', no_wrap=i > 0, overflow='fold')
     for row in rows:
-        shown.add_row(*row)
+        shown.add_row(*map(escape, row))
     console = Console()
     (console if console.is_terminal else Console(width=200)).print(shown)
 
@@ -99,17 +100,21 @@ def notes(entries: Sequence[Entry]) -> list[str]:
 
 
 def conditions(settings: Mapping[str, Any]) -> str:
-    """How models were measured, in a sentence or two."""
-    how = f'{settings["batch"]} image{"s" * (settings["batch"] > 1)} in a batch, '
-    how += f'{settings["input"]}, {settings["precision"]}, {settings["device"]}'
+    """How models were measured, in a sentence."""
+    many = 's' * (settings['batch'] > 1)
     return (
-        f'{how}; medians of {settings["rounds"]} rounds in turn, ± half of the range of the middle '
-        'half of them; x is the multiple of the first model. The forward pass includes '
-        'post-processing (NMS, resizing), not the reading of images; the training step the loss '
-        "of drawn annotations, the backward pass and the optimizer's step. MACs are those of one "
-        'image; memory is that of weights (and in training of the optimizer) and of what torch '
-        'allocates at the peak of the pass.'
+        f'{settings["batch"]} image{many} in a batch, {settings["input"]}, '
+        f'{settings["precision"]}, {settings["device"]}; medians of {settings["rounds"]} rounds in '
+        'turn ± half of the interquartile range; x: multiple of the first model, within a round.'
     )
+
+
+_DETAILS = (
+    "Forward: predictions of a model with its post-processing, or a backbone's maps. Training: "
+    'loss of drawn annotations (of a backbone the mean of its maps), backward pass and the '
+    "optimizer's step. MACs: of one image. MB: weights, in training the optimizer's state, and "
+    'what torch allocates at the peak of the pass.'
+)
 
 
 def markdown(
@@ -126,6 +131,8 @@ def markdown(
         *('| ' + ' | '.join(cell.replace('|', r'\|') for cell in row) + ' |' for row in rows),
         '',
         conditions(settings),
+        '',
+        _DETAILS,
         '',
         '; '.join(f'{key} {value}' for key, value in environment.items()) + '.',
         *(f'\n{note}' for note in notes(entries)),

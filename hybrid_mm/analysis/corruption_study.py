@@ -162,7 +162,7 @@ class Record:
             if different:
                 raise UserError(
                     f'{self.path} holds results of another run ({", ".join(different)} differ); '
-                    'name another --out, or begin anew with --restart'
+                    'name another --out, or start again with --restart'
                 )
             self.content['results'] = found['results']
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -32,7 +32,13 @@ _LENGTHS = 'val_interval', 'max_iters'
 
 @dataclass
 class Curve:
-    """Values of a scalar; ``epochs`` has None where the log says none."""
+    """Values of a scalar.
+
+    Attributes:
+        iterations: Iteration of each value.
+        epochs: Epoch of each value, None where the log says none.
+        values: The values.
+    """
 
     iterations: list[int] = field(default_factory=list)
     epochs: list[int | None] = field(default_factory=list)
@@ -128,7 +134,11 @@ def read_records(file: Path) -> list[dict]:
 
 
 def read_scalars(path: str | Path) -> dict[str, tuple[list[int], list[float]]]:
-    """Read iterations and values by name; see :func:`read_run`."""
+    """Read iterations and values by name; see :func:`read_run`.
+
+    Args:
+        path: A ``scalars.json``, or a work dir.
+    """
     curves = read_run(path).curves
     return {name: (curve.iterations, curve.values) for name, curve in curves.items()}
 

@@ -25,10 +25,13 @@ def run_network(module: nn.Module, images: Tensor) -> object:
 
 
 def input_channels(module: nn.Module) -> int:
-    """Channels of the images that a network takes: those of its first convolution, or 3."""
+    """Channels of the images that a network takes: those of its first convolution, or 3.
+
+    More than 6 are taken for those of pixels that the network stacks first, as YOLOX does.
+    """
     convolutions = (child for child in module.modules() if isinstance(child, nn.Conv2d))
     first = next(convolutions, None)
-    return 3 if first is None else first.in_channels
+    return 3 if first is None or first.in_channels > 6 else first.in_channels
 
 
 def return_maps(module: nn.Module) -> None:

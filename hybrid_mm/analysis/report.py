@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from pathlib import Path
 
-from hybrid_mm.analysis import corruption_study
+from hybrid_mm.analysis import comparison_report, corruption_study
+from hybrid_mm.analysis.comparison import Entry
 from hybrid_mm.errors import UserError
 
 _STYLE = """
@@ -28,6 +29,7 @@ STUDIES = {
     'shape_texture': 'Shape and texture dimensions',
     'texture_knn': 'Texture classification by nearest neighbours',
     'kernel_size': 'Kernel size',
+    'comparison': 'Comparison of models',
 }
 
 
@@ -244,12 +246,22 @@ def _kernel_size(content: dict) -> list[str]:
     return [_note(note), _table(['family', 'k', *shown.values()], rows)]
 
 
+def _comparison(content: dict) -> list[str]:
+    entries = [Entry(**model) for model in content['models']]
+    head, rows = comparison_report.table(entries)
+    text = '; '.join(f'{k} {v}' for k, v in content['environment'].items())
+    notes = [comparison_report.conditions(content['settings']), f'{text}.']
+    notes += comparison_report.notes(entries)
+    return [_table(head, rows), *map(_note, notes)]
+
+
 # sections that show one result after the other; that of robustness compares all models
 _SECTIONS = {
     'receptive_field': _receptive_field,
     'shape_texture': _shape_texture,
     'texture_knn': _texture_knn,
     'kernel_size': _kernel_size,
+    'comparison': _comparison,
 }
 
 

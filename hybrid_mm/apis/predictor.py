@@ -193,7 +193,9 @@ class Predictor:
         try:
             if not source.path.is_file():
                 there = source.path.is_dir() or source.path.exists()
-                raise OSError('it is no file' if there else 'it does not exist, or is a dead link')
+                raise OSError(
+                    'it is not a file' if there else 'it does not exist, or is a dead link'
+                )
             check_file_end(str(source.path))
             if type(self._load).__name__ == 'LoadImageFromFile':
                 warn_of_dark(str(source.path))
@@ -201,7 +203,7 @@ class Predictor:
                 data = self._load(dict(img_path=str(source.path), img_id=source.index))
                 assert data is not None
             except AssertionError as error:
-                raise ValueError('it is no image, or none that can be decoded here') from error
+                raise ValueError('it is not an image that can be decoded here') from error
         except Exception as error:  # whatever a decoder raises
             raise UnreadableInput(f'{source.path} cannot be read: {_reason(error)}') from error
         return data

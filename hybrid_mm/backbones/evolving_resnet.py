@@ -71,7 +71,7 @@ class EAAAResNet(AugmentedResNet):
             1050. None takes every map as it is.
         official_tables: See
             :class:`~hybrid_mm.layers.attention.evolving_augmented_convolution.EvolvingAAConv2d`.
-        impl: Likewise.
+        impl: Algorithm, see :func:`~hybrid_mm.ops.evolving_attention.evolving_attention`.
         zero_init_residual: Let every block start as its shortcut.
         **kwargs: ``augmented``, ``attn_downsample`` and ``canvas_size`` as of
             :class:`~hybrid_mm.backbones.AAResNet`; those of ResNet.

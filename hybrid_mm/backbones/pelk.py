@@ -92,7 +92,10 @@ class PeLK(ConvNeXtFrame):
         kernel_sizes: Odd sizes of the kernels of the stages: 51, 49, 47 and 13, or 101, 69, 67 and
             13 for PeLK-101.
         center_size: Size of the centre with a weight for each tap: 5, or 7 for PeLK-101.
-        grids: Widths of the groups of taps on an axis for every stage; by default the paper's rule.
+        grids: For every stage the widths, in taps, of the groups that share a weight on an axis,
+            from one end of the kernel to the other: symmetric, and adding up to the kernel's size;
+            (4, 2, 1, 1, 1, 2, 4) is a grid for a kernel of 15. None, for a stage or all of them,
+            takes :func:`~hybrid_mm.layers.sharing_grid` of the kernel and ``center_size``.
         small_kernel: Size of the small kernel beside the large one.
         partial_ratio: Part of the channels that are convolved.
         pos_embed: Kernel-wise position embedding: 'bias', 'valid' or 'none', see

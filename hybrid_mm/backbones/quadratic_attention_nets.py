@@ -81,7 +81,7 @@ class QuadraticAttentionEncoder(BaseModule):
         dropout: Dropout after the linear layers (0.1 in the official defaults).
         attn_drop: Dropout of the attention probabilities (0.1 in the official defaults).
         with_cp: Recompute each layer in the backward pass instead of keeping its activations.
-        init_cfg: MMEngine's.
+        init_cfg: MMEngine's; ``dict(type='Pretrained', checkpoint=FILE)`` loads weights.
 
     Example:
         >>> import torch

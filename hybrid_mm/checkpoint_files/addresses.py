@@ -74,7 +74,7 @@ def file_of_address(url: str, model_dir: str | None = None) -> tuple[Path, bool]
         if plain == path or not (error.away and plain.is_file()):
             raise _not_downloaded(url, error) from error
         print(
-            f'warning: {url} cannot be reached ({error}); {plain} is taken, which has its name',
+            f'warning: {url} cannot be reached ({error}); using {plain}, which has its name',
             file=sys.stderr,
         )
         return plain, True

@@ -22,7 +22,7 @@ _OTHERS = {
     b'Rar!': 'RAR; unpack it first',
     b'(\xb5/\xfd': 'Zstandard; unpack it first',
     b'\x89HDF': 'HDF5, as Keras writes it; only weights of PyTorch can be read',
-    b'\x93NUMPY': 'one array of NumPy; several with their names are read from an .npz',
+    b'\x93NUMPY': 'a single NumPy array; named arrays are read from an .npz',
     b'%PDF': 'PDF',
     b'\x7fELF': 'a program',
 }
@@ -163,5 +163,5 @@ def _tar(path: str | os.PathLike[str]) -> str | None:
     except Exception:  # damaged archives raise anything
         return None
     if {'sys_info', 'storages'} & {Path(name).name for name in names}:
-        return 'of the format of torch 0.1; save it anew with a version of torch that reads it'
+        return 'of the format of torch 0.1; save it again with a version of torch that reads it'
     return f'a tar archive ({", ".join(names[:3])}); unpack it first'

@@ -171,8 +171,8 @@ def _verify(filename: str, path: str, checkpoint: Any) -> None:
     if not match:
         raise CheckpointError(
             filename,
-            'does not match its checksum: it is damaged, or was changed after it was saved (who '
-            "does that on purpose deletes its entry 'checksum')",
+            'does not match its checksum: it is damaged, or was changed after it was saved (if '
+            "you changed it, delete its entry 'checksum')",
         )
 
 

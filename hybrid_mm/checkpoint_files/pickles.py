@@ -187,7 +187,7 @@ class _Interpreter(pickle._Unpickler):  # its operations can be chosen
         self.stack.pop()
         call = self._top(_Known).call
         if call is None:
-            raise ValueError('a call of what is no function')
+            raise ValueError('a call of something that is not a function')
         for argument in arguments:
             self.spend(argument)
         self.stack[-1] = call(*arguments)

@@ -58,6 +58,8 @@ def _measure(name: str, device, args) -> bool:
         raise UserError(str(error)) from error
     if rows:
         _show(name, args, surroundings, rows)
+        for place in filter(None, (args.out, args.docs)):
+            print(f'results in {place}', file=sys.stderr)
     return bool(rows)
 
 

@@ -7,19 +7,34 @@ import traceback
 from hybrid_mm.apis import Predictor, Writer
 from hybrid_mm.apis.sources import count_sources, list_files
 from hybrid_mm.errors import shorten
+from hybrid_mm.run import interrupt, quiet
 from hybrid_mm.run.config import load_config
 from hybrid_mm.run.console import progress
 
 
 def run(args: argparse.Namespace) -> int:
     """Predict on all inputs; write the results and report unreadable inputs."""
+    with quiet.terminal(args):
+        return predict(args)
+
+
+def predict(args: argparse.Namespace) -> int:
+    """Predict with the flags of the command line; return the exit status."""
     files = list_files(args.images, args.out)
     total = count_sources(files)
     cfg = load_config(args.config, args.cfg_options)
     predictor = Predictor(cfg, args.checkpoint, args.device, args.batch_size, args.tta)
     broken, done = [], 0
 
+    def describe(standing: interrupt.Standing, command: str) -> str:
+        again = command if args.force else f'{command} --force'
+        return (
+            f'interrupted: {done} of {total} images done; results in {args.out}; start again with: '
+            f'{again}'
+        )
+
     with (
+        interrupt.interruptible(describe, args.argv),
         Writer(predictor, args.out, args.score_thr, args.annotations, args.force) as writer,
         progress('images', total) as advance,
     ):
@@ -32,14 +47,10 @@ def run(args: argparse.Namespace) -> int:
                 traceback.print_exception(error)
             advance()
 
-        try:
-            for prediction in predictor.stream(files, on_error=skip):
-                writer.add(prediction)
-                done += 1
-                advance()
-        except KeyboardInterrupt:
-            print(f'stopped: {done} of {total} images done; results in {args.out}', file=sys.stderr)
-            return 130
+        for prediction in predictor.stream(files, on_error=skip):
+            writer.add(prediction)
+            done += 1
+            advance()
     wrote = ', '.join(writer.places)
     print(f'{done} of {done + len(broken)} images done; wrote {wrote} in {args.out}')
     if broken:

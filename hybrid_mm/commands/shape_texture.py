@@ -41,7 +41,7 @@ def _generate(args) -> None:
 def _measure(args) -> int:
     images, without = conflict_pairs.read_set(args.pairs)
     if without:
-        print(f'{without} images without a conflict are left out')
+        print(f'{without} images without a conflict are skipped')
     choices = [conflict_pairs.make_pairs(images, seed) for seed in range(args.seeds)]
     labels, _ = networks.labels_and_files(args.models, args.checkpoints, args.labels)
     content: dict[str, Any] = dict(

@@ -19,6 +19,8 @@ from hybrid_mm.compat.installed import (
 )
 from hybrid_mm.compat.workarounds import has_b1, has_b6, has_b16
 
+__all__ = ['Finding', 'diagnose']
+
 SETUP = 'bash tools/setup.sh'
 
 

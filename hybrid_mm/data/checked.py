@@ -278,7 +278,7 @@ class CheckedDataset(DatasetWrapper):
                 error = truncated
         if isinstance(error, UnidentifiedImageError):  # which does not name the file
             unknown = [path for path in paths if os.path.isfile(path) and not is_image(path)]
-            error = ValueError(f'{unknown[0]} is no image') if unknown else error
+            error = ValueError(f'{unknown[0]} is not an image') if unknown else error
         text = str(error).strip() or 'no message'
         prefix = '' if type(error) is ValueError else f'{type(error).__name__}: '
         return f'{shorten(paths) or f"sample {index}"}: {prefix}{text}'

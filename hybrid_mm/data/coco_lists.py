@@ -263,7 +263,9 @@ class CocoFile:
             if type(number) is not int or not -_LARGEST < number < _LARGEST:
                 number = as_whole(number)
                 if number is None or not -_LARGEST < number < _LARGEST:
-                    self.note('annotations whose id is no number; numbered', shown(entry.get('id')))
+                    self.note(
+                        'annotations whose id is not a number; renumbered', shown(entry.get('id'))
+                    )
                     new.append(entry)
                     continue
                 if isinstance(entry['id'], str):

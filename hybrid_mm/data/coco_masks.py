@@ -133,7 +133,7 @@ def plain_run_lengths(mask: dict, height: int, width: int) -> tuple[dict, list[s
             if number is None or number < 0 or number % 1
         ]
         if wrong:
-            raise MaskError(f'run lengths that are no counts of pixels: {shorten(wrong)}')
+            raise MaskError(f'run lengths that are not counts of pixels: {shorten(wrong)}')
         counts = [int(number) for number in numbers if number is not None]
         check_filled(sum(counts), height, width)
     elif not isinstance(counts, str):

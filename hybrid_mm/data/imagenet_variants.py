@@ -116,7 +116,7 @@ class ImageNetC(_Folders):
     Args:
         data_root: Folder of the corruptions.
         corruption: One of the 19 names.
-        severity: 1 to 5.
+        severity: Strength of the corruption, 1 to 5.
         **kwargs: See MMEngine's ``BaseDataset``.
 
     Raises:

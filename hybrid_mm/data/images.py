@@ -37,7 +37,7 @@ def find_images(path: str | Path, without: Iterable[str | Path] = ()) -> list[Pa
     if source.is_file():
         return [source]
     if not source.is_dir():
-        there = 'is no image and no folder' if os.path.exists(path) else 'does not exist'
+        there = 'is neither an image nor a folder' if os.path.exists(path) else 'does not exist'
         link = f'; it is a link to {os.readlink(path)}' if source.is_symlink() else ''
         raise UserError(f'{path} {there}{link}; expected an image or a folder of images')
     apart = {os.path.abspath(file) for file in without}
@@ -71,7 +71,7 @@ def _images_of(folder: str, folders: list[str], files: list[str]) -> Iterator[Pa
         folders[:] = [name for name in folders if name not in own]
         warn(
             f'{folder} has results of tools/predict.py ({RESULTS_FILE}); its '
-            f'{" and ".join(sorted(own))} are no inputs'
+            f'{" and ".join(sorted(own))} are not used as inputs'
         )
     for name in files:
         if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith('._'):

@@ -82,7 +82,7 @@ def _hint(dataset: Any, key: str, path: str, files: _Files) -> str:
     if hasattr(dataset, 'reduce_zero_label'):  # data sets of MMSegmentation
         hint += '; check img_suffix and seg_map_suffix'
         if dataset.ann_file:
-            hint += f', and {dataset.ann_file}: names without suffix, one a line, no empty line'
+            hint += f', and {dataset.ann_file}: names without suffix, one per line, no empty lines'
     elif dataset.ann_file:
         hint += f'; check the names in {dataset.ann_file}, and data_prefix'
     if '\\' in path:

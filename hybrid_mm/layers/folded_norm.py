@@ -110,7 +110,7 @@ class Conv2dNorm(_FoldedNorm):
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
-        kernel_size: Odd.
+        kernel_size: Odd size of the kernel.
         stride: Distance of the outputs in pixels.
         groups: Groups of channels.
     """

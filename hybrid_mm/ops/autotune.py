@@ -226,7 +226,7 @@ def _read_file() -> None:
         else:
             damaged += 1
     if damaged:
-        _warn(path, f'{damaged} of {len(lines)} lines are no remembered choices; they are ignored')
+        _warn(path, f'{damaged} of {len(lines)} lines are not stored choices and are ignored')
     for name, choice in found.items():
         _chosen.setdefault(name, choice)
 

@@ -21,8 +21,8 @@ class ACmix(SpatialOperator):
         stride: Stride.
         padding: Padding of the replaced convolution.
         dilation: Dilation of the attention's window.
-        groups: 1.
-        bias: False.
+        groups: Must be 1.
+        bias: Must be False.
         kernel_att: Window of the attention, odd.
         heads: Number of heads.
         shift_init: Initialise the convolution path with the shifts of a plain convolution.

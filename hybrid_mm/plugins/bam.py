@@ -29,7 +29,7 @@ class BAM(Plugin):
         ratio: The hidden width is C // ratio.
         channel_layers: Hidden layers of the channel branch.
         spatial_layers: Dilated 3x3 convolutions of the spatial branch.
-        dilation: Their dilation.
+        dilation: Dilation of the 3x3 convolutions.
         norm_cfg: Norm of the hidden layers.
         norm_eval: See :class:`~hybrid_mm.plugins.base.Plugin`.
         init_identity: Use x * 2 sigmoid(.) instead, with zeros at the end of the channel branch.

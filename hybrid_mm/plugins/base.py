@@ -177,10 +177,10 @@ class SpatialOperator(ResNetModule):
     ceil(W / stride)). Its batch norms follow ``norm_eval`` of the network.
 
     Args:
-        kernel_size: 3.
-        padding: None or the dilation.
+        kernel_size: Must be 3.
+        padding: Must be None or the dilation.
         dilation: Dilation of the convolution.
-        bias: False.
+        bias: Must be False.
         norm_cfg: Norm, if the operator has one.
 
     Raises:

@@ -25,8 +25,8 @@ class LambdaLayer(SpatialOperator):
         stride: 1, or 2 with a mean over 2x2 positions at the end.
         padding: Padding of the replaced convolution.
         dilation: Dilation of the position lambdas.
-        groups: 1.
-        bias: False.
+        groups: Must be 1.
+        bias: Must be False.
         num_heads: Heads of the queries; all share keys and values.
         key_channels: Channels K of a query and a key; if None, ``qk_ratio * out_channels`` rounded
             to a multiple of 8, divided by ``num_heads``.

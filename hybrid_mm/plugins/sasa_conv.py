@@ -31,7 +31,7 @@ class SASAConv2d(LocalSelfAttention2d):
         stride: Its stride.
         padding: Its padding; it must keep the size, dilation * (kernel_size // 2).
         dilation: Its dilation, used for the window.
-        groups: 1.
+        groups: Must be 1.
         bias: Add a learned bias to the output.
         window: Window of the attention.
         heads: Number of heads.

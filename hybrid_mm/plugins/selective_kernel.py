@@ -34,7 +34,7 @@ class SelectiveKernel(SpatialOperator):
         padding: Padding of the replaced convolution.
         dilation: Dilation of all branches.
         groups: Groups of the convolutions (32 in SKNet-50).
-        bias: False.
+        bias: Must be False.
         kernel_sizes: One branch for each, odd and at least 3.
         dilated: Use 3x3 kernels with dilation for larger ones, e.g. dilation 2 for 5x5.
         ratio: The hidden width is out_channels / ratio, rounded to a multiple of ``divisor``.

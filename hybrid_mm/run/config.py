@@ -35,12 +35,12 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
         raise UserError(f'config {path} does not exist{_nearest_configs(path)}')
     try:
         cfg = Config.fromfile(path)
+        if cfg.get('default_scope') is None and package_of(path):
+            cfg.default_scope = package_of(path)  # some are made for the tools of one package
+        normalize(cfg)
     except Exception as error:  # a config is a program
-        text = f'{type(error).__name__}: {error}'
+        text = _failed_import(error) or f'{type(error).__name__}: {error}'
         raise UserError(f'config {path}: {text}{missing_base(text)}') from error
-    if cfg.get('default_scope') is None and package_of(path):
-        cfg.default_scope = package_of(path)  # some have none, being made for one package's tools
-    normalize(cfg)
     if options:
         check_options(cfg, options)
         try:
@@ -48,6 +48,19 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f'--cfg-options: {plain_text(error)}') from error
     return cfg
+
+
+def _failed_import(error: BaseException) -> str | None:
+    """What is wrong with ``custom_imports``; MMEngine's text is a list of folders."""
+    if not isinstance(error, ImportError) or 'custom modules' not in str(error):
+        return None
+    first: BaseException = error
+    while first.__context__ is not None:
+        first = first.__context__
+    return (
+        f'custom_imports: {type(first).__name__}: {first}. If this is a package of your own, '
+        'install it (pip install -e FOLDER), or add its folder to PYTHONPATH'
+    )
 
 
 def _nearest_configs(path: str) -> str:
@@ -105,8 +118,8 @@ def require(cfg: Config, *keys: str) -> None:
             node = node.get(part) if isinstance(node, (dict, Config)) else None
         if not isinstance(node, dict):
             raise UserError(
-                f'{cfg.filename or "the config"} has no {key}, or one that is no dict; is it the '
-                'config of a network?'
+                f'{cfg.filename or "the config"} has no {key}, or one that is not a dict; is it '
+                'the config of a network?'
             )
 
 

@@ -105,14 +105,17 @@ def _normalize(node: Any, scope: str | None, names: dict[int, tuple[str, str]]) 
     kind = node.get('type')
     if isinstance(kind, str) and kind.count('.') > 1:  # an import path
         kind = get_object_from_string(kind)
-    if kind is not None and not isinstance(kind, str):
-        node['type'] = _name(kind, scope, names) or node['type']
+    name = None if isinstance(kind, str) else _name(kind, scope, names)
+    if name is not None:
+        node['type'] = name
     for value in node.values():
         _normalize(value, scope, names)
 
 
 def _name(kind: Any, scope: str | None, names: dict[int, tuple[str, str]]) -> str | None:
     """Name under which a class is found from a scope; None if it is not registered."""
+    if kind is None:
+        return None
     if getattr(kind, '__module__', '') == 'mmcv.ops.nms':
         return kind.__name__  # mmcv looks them up by their names
     if id(kind) not in names:

@@ -58,8 +58,8 @@ class _Unpickler(pickle.Unpickler):
             if isinstance(dtype, torch.dtype):
                 return dtype
             raise UserError(
-                f'holds {module}.{name}, which is no number, text, array or tensor and could run '
-                'code; tools/test.py --out writes no such file'
+                f'holds {module}.{name}, which is not a number, text, array or tensor and could '
+                'run code; tools/test.py --out writes no such file'
             )
         own = _ALLOWED[module, name]
         if own is not None:

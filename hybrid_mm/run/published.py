@@ -25,9 +25,9 @@ def checkpoint_of(config: str | Path | Config, checkpoint: str | Path) -> str:
     if str(checkpoint) != AUTO:
         return str(checkpoint)
     file = config.filename if isinstance(config, Config) else str(config)
-    if file is None or not file.endswith('.py'):
+    if file is None or not (file.endswith('.py') or '::' in file):
         raise UserError(
-            f'{AUTO} stands for the published weights of a config file, by its name; here is none. '
+            f'{AUTO} finds the published weights of a config by its file name; there is none here. '
             f'Name them: {SCHEME}NAME'
         )
     found = published_weights(Path(file).stem)

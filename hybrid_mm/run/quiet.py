@@ -189,7 +189,7 @@ def terminal(args: argparse.Namespace) -> Iterator[None]:
         args: Flags of the tool; with ``--verbose`` or ``--debug`` the terminal shows all.
     """
     global _active
-    if args.verbose or debugging(args.argv) or _active is not None:
+    if getattr(args, 'verbose', False) or debugging(args.argv) or _active is not None:
         yield
         return
     _active = _Terminal()
@@ -342,11 +342,25 @@ class _Console(logging.Filter):
                 return True
             self._show(extremes(rows), record)
             return False
-        return any(rule.fits(module, message) for rule in PROGRESS)
+        if not any(rule.fits(module, message) for rule in PROGRESS):
+            return False
+        if (brief := without_classes(message)) != message:
+            self._show(brief, record)
+            return False
+        return True
 
     def _show(self, text: str, record: logging.LogRecord) -> None:
         shown = logging.makeLogRecord(record.__dict__ | dict(msg=text, args=(), for_terminal=True))
         self._handler.handle(shown)
+
+
+def without_classes(text: str) -> str:
+    """A line of metrics without those of single classes, if there are many."""
+    single = re.findall(r'\S+_precision: \S+\s*', text)  # CocoMetric with classwise=True
+    if len(single) > LARGEST_TABLE:
+        text = re.sub(r'\S+_precision: \S+\s*', '', text)
+        text = f'{text.rstrip()}  ({len(single)} classes in the log file)'
+    return re.sub(r'\[(?:[^][,]*,){30,}[^][]*\]', '[in the log file]', text)  # one list of all
 
 
 def table_rows(text: str) -> list[list[str]] | None:

@@ -83,7 +83,7 @@ def set_resume(cfg: Config, checkpoint: str | None) -> str | None:
         warn(f'{flag}: {cfg.work_dir} has no checkpoint; training starts from {start}')
         return None
     if flag != '--resume':  # perhaps it was written by MMEngine for a run that was resumed
-        warn(f'{flag}: this run goes on from {state.path}')
+        warn(f'{flag}: this run continues from {state.path}')
     check_resumed(cfg, state.path, state.checkpoint['meta'])
     asked = (cfg.get('randomness') or {}).get('seed')
     if state.seed is not None:
@@ -198,7 +198,7 @@ def find_training_state(
     if bad:
         raise UserError(
             f'--resume: {work_dir} has no good checkpoint:\n  ' + '\n  '.join(bad) + '\n'
-            '  start anew in another --work-dir, or name a checkpoint with --resume CHECKPOINT'
+            '  start again in another --work-dir, or name a checkpoint with --resume CHECKPOINT'
         )
     return None
 
@@ -220,7 +220,7 @@ def warn_of_others(
         found = [path for path in found if os.path.realpath(path) != os.path.realpath(before)]
     if found:
         names = shorten([path.name for path in found])
-        instead = '' if start is not None else '; --resume would go on with it'
+        instead = '' if start is not None else '; --resume would continue it'
         warn(
             f'{work_dir} has checkpoints of another training ({names}), which this one overwrites '
             f'when it comes to their steps{instead}'

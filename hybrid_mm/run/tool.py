@@ -17,9 +17,10 @@ CLOSED = 141
 def tool(func: Callable[..., int | None]) -> Callable[..., int]:
     """Make a tool's ``main(argv)`` end a user's mistake with one ``error:`` line and status 2.
 
-    Other exceptions pass; so do user errors with ``--debug`` or ``HYBRID_MM_DEBUG=1``. What cannot
-    be encoded, as a path that is not UTF-8, is printed with its bytes escaped. Where the reader of
-    the output has gone, as after ``| head``, the tool ends without a word.
+    Ctrl-C ends it with one line and status 130. Other exceptions pass; so do user errors with
+    ``--debug`` or ``HYBRID_MM_DEBUG=1``. What cannot be encoded, as a path that is not UTF-8, is
+    printed with its bytes escaped. Where the reader of the output has gone, as after ``| head``,
+    the tool ends without a word.
     """
 
     @functools.wraps(func)
@@ -29,11 +30,16 @@ def tool(func: Callable[..., int | None]) -> Callable[..., int]:
                 stream.reconfigure(errors='backslashreplace')
         try:
             status = func(argv) or 0
+        except KeyboardInterrupt:  # where run/interrupt.py does not say more
+            print(f'{chr(10) if sys.stderr.isatty() else ""}interrupted', file=sys.stderr)
+            status = 130
         except SystemExit as end:
             # rich, which finds it before us, ends the program with status 1
             if not _flushed() or isinstance(end.__context__, BrokenPipeError):
                 return CLOSED
-            raise
+            if end.code not in (130, 143):  # those of run/interrupt.py
+                raise
+            return int(end.code)
         except Exception as error:
             if isinstance(error, BrokenPipeError) and _nobody_reads():
                 _flushed()

@@ -2,7 +2,7 @@
 
 from hybrid_mm.testing.contract import BACKBONE_CHECKS, check_backbone
 from hybrid_mm.testing.operators import OPERATOR_CHECKS, check_operator
-from hybrid_mm.testing.outcome import ContractError, Report
+from hybrid_mm.testing.outcome import ContractError, Report, Result
 from hybrid_mm.testing.subject import Expected
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     'ContractError',
     'Expected',
     'Report',
+    'Result',
     'check_backbone',
     'check_operator',
 ]

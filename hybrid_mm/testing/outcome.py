@@ -24,7 +24,13 @@ class DoesNotApply(Exception):
 
 @dataclass(frozen=True)
 class Result:
-    """Outcome of one check: 'passed' or 'skipped', and in the latter case why."""
+    """Outcome of one check.
+
+    Attributes:
+        check: Name of the check.
+        outcome: 'passed' or 'skipped'.
+        reason: Why it was skipped, or empty.
+    """
 
     check: str
     outcome: str
@@ -33,7 +39,12 @@ class Result:
 
 @dataclass(frozen=True)
 class Report:
-    """Results of all checks of one network or operator; ``print(report)`` shows a line for each."""
+    """Results of all checks of one network or operator; ``print(report)`` shows a line for each.
+
+    Attributes:
+        subject: Name of the network or operator.
+        results: One for each check, in their order.
+    """
 
     subject: str
     results: Sequence[Result]

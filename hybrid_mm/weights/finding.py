@@ -129,7 +129,7 @@ def _folders() -> Iterator[Path]:
         if folder:
             path = Path(os.path.expanduser(folder))
             if not os.path.isdir(path):
-                _warn_once(f'{VARIABLE} names {path}, which is no folder')
+                _warn_once(f'{VARIABLE} names {path}, which is not a folder')
             yield path
 
 
@@ -241,7 +241,7 @@ def _why(weights: Weights) -> str:
             f'`python -m hybrid_mm weights get {shlex.quote(weights.name)}` downloads it'
         )
     if weights.case == 'manual':
-        return 'has to be fetched by hand' + _by_hand(weights)
+        return 'has to be downloaded by hand' + _by_hand(weights)
     reason = f'was never published ({weights.unpublished}){_LINE}'
     if weights.case == 'ours to train':
         config = f'configs/{weights.tree}/{weights.trained_by}.py'

@@ -72,7 +72,7 @@ def _origin(published: PublishedFile | None, source: str | None) -> str:
     """Words for where a file comes from."""
     layout = '' if source is None else f', layout {source}'
     if published is None:
-        return f'a file of yours{layout}'
+        return f'your own file{layout}'
     return f'published at {(published.urls or (published.page,))[0]}{layout}'
 
 

@@ -61,7 +61,7 @@ class PublishedFile:
         name: Name of the file; empty if it is not known (of some that have to be fetched by hand).
         layout: Name of a source in ``hybrid_mm.convert.SOURCES``, or 'ours'.
         source: Where this was read: repository, commit and path.
-        urls: Its addresses, best first; none if it has to be fetched by hand.
+        urls: Its addresses, best first; none if it has to be downloaded by hand.
         page: Page on which a person finds it.
         sha256: SHA-256 or its beginning, in hexadecimal digits, or empty.
         md5: The same of MD5.

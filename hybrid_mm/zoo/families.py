@@ -36,7 +36,7 @@ def families() -> dict[str, dict]:
     found = {
         name: dict(type=f'hybrid_mm.{name}')
         for name, cls in _registered().items()
-        if inspect.isclass(cls) and hasattr(cls, 'arch_zoo')
+        if inspect.isclass(cls) and getattr(cls, 'arch_zoo', None)
     }
     return dict(sorted((found | VARIANTS).items(), key=lambda item: item[0].lower()))
 

@@ -1,15 +1,19 @@
 """Tables of the backbones and configs of the zoo, for a terminal or a pipe."""
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
 
-from hybrid_mm.errors import UserError, nearest
+from hybrid_mm.errors import UserError, nearest, printable
 from hybrid_mm.run.config_folder import installed_configs
 from hybrid_mm.zoo.metafile import MAIN_METRICS, Model, Tree, read_trees, source_type
+
+VARIABLE = 'HYBRID_MM_ZOO'
+"""Environment variable: folders of projects whose configs are listed as well."""
 
 
 def installed_trees() -> list[Tree]:
@@ -23,6 +27,24 @@ def installed_trees() -> list[Tree]:
         return read_trees(root)
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def trees_of_others() -> list[Tree]:
+    """Config trees of the folders that the environment variable HYBRID_MM_ZOO names.
+
+    Each has a ``model-index.yml`` and ``configs/<tree>/metafile.yml``, as this package has.
+
+    Raises:
+        UserError: A folder has none, or its metafiles have mistakes.
+    """
+    found = []
+    for folder in filter(None, os.environ.get(VARIABLE, '').split(os.pathsep)):
+        try:
+            found += read_trees(Path(folder).resolve())
+        except ValueError as error:
+            lines = str(error).replace('\n', '\n  ')
+            raise UserError(f'{VARIABLE}, {printable(folder)}:\n  {lines}') from error
+    return found
 
 
 def matches(pattern: str, *texts: str) -> bool:
@@ -56,7 +78,7 @@ def backbone_rows(found: Sequence[tuple[Tree, Model]]) -> list[dict]:
     return list(rows.values())
 
 
-def config_row(tree: Tree, model: Model, root: Path) -> dict:
+def config_row(tree: Tree, model: Model) -> dict:
     """Figures of a config, as a row of the table and of the JSON output."""
     accuracies = [
         dict(metric=name, value=metrics[name], source=source)
@@ -65,7 +87,7 @@ def config_row(tree: Tree, model: Model, root: Path) -> dict:
         if name in metrics
     ]
     return dict(
-        config=str(root.parent / model.config),
+        config=str(tree.folder / f'{model.name}.py'),
         name=model.name,
         family=tree.collection['Name'],
         backbone=model.backbone,
@@ -90,7 +112,7 @@ def listing(pattern: str, as_json: bool, tables: Sequence[str]) -> None:
     Raises:
         UserError: Nothing matches.
     """
-    trees, root = installed_trees(), installed_configs()
+    trees = [*installed_trees(), *trees_of_others()]
     pairs = [(tree, model) for tree in trees for model in tree.models]
     found = [
         (tree, model)
@@ -105,7 +127,7 @@ def listing(pattern: str, as_json: bool, tables: Sequence[str]) -> None:
     if 'backbones' in tables:
         result['backbones'] = backbone_rows(found)
     if 'configs' in tables:
-        result['configs'] = [config_row(tree, model, root) for tree, model in found]
+        result['configs'] = [config_row(tree, model) for tree, model in found]
     if as_json:
         print(json.dumps(result, indent=1))
         return

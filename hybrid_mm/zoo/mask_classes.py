@@ -52,7 +52,7 @@ def read_names(folder: Path) -> list[str] | None:
             try:
                 lines = [line.strip() for line in file.read_text('utf-8-sig').splitlines()]
             except UnicodeDecodeError as error:
-                raise UserError(f'{file} is no text in UTF-8: {error}') from error
+                raise UserError(f'{file} is not UTF-8 text: {error}') from error
             names = [line for line in lines if line]
             if not names:
                 raise UserError(f'{file} is empty; expected a class in each line')
@@ -118,7 +118,7 @@ def _ignored(
     if number in labels:
         raise UserError(
             f'the label maps of {folder} hold {shown} and {IGNORED} (e.g. {labels[IGNORED]}), but '
-            f'only one label can be ignored: write {IGNORED} in the place of {number}, or train '
+            f'only one label can be ignored: write {IGNORED} instead of {number}, or train '
             f'{number} as a class with --ignore-index {IGNORED}'
         )
     return IGNORED
@@ -193,15 +193,13 @@ def _numbered(folder: Path, labels: dict[int, Path], found: list[int], ignore: i
         raise UserError(
             f'label maps of {folder} have the values {_shown(found)} (e.g. {labels[last]}); '
             f'expected 0, 1, 2, ... and {ignore} for ignored pixels: {remedy}, or name all classes '
-            f'in {file}, one a line'
+            f'in {file}, one per line'
         )
     hint = ''
     if ignore not in labels:
         hint = f'; if one of 0 to {last} means unlabelled, add --ignore-index NUMBER'
     first = 1 if ignore == 0 else 0
-    warn(
-        printable(f'no names of classes ({file}, one a line): class_{first} to class_{last}{hint}')
-    )
+    warn(printable(f'no class names in {file}, one per line: class_{first} to class_{last}{hint}'))
     return [f'class_{label}' for label in range(last + 1)]
 
 

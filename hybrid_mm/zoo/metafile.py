@@ -176,7 +176,7 @@ class Tree:
 
     Attributes:
         folder: Folder of the tree.
-        collection: Entry of the paper in the metafile.
+        collection: Entry of the networks in the metafile.
         models: Configs of the tree.
     """
 
@@ -184,6 +184,21 @@ class Tree:
         self.folder = metafile.parent
         self.collection: dict = content['Collections'][0]
         self.models = [Model(entry) for entry in content['Models']]
+
+    @property
+    def paper(self) -> tuple[str, str] | None:
+        """Title and address of the paper; None of networks without one."""
+        found = self.collection.get('Paper')
+        return (found['Title'], found['URL']) if found else None
+
+    @property
+    def references(self) -> str:
+        """Links to paper and code in Markdown; empty where there are none."""
+        links = [f'[{self.paper[0]}]({self.paper[1]})'] if self.paper else []
+        if 'Code' in self.collection:
+            official = 'official code' if self.paper else 'code'
+            links.append(f'[{official}]({self.collection["Code"]["URL"]})')
+        return ', '.join(links)
 
 
 T = TypeVar('T', bound=Tree)
@@ -295,20 +310,22 @@ def _check_metafile(root: Path, path: str, content: Any, seen: dict[str, str]) -
 
 
 def _check_collection(node: Any, folder: str) -> Iterator[str]:
-    required = {'Name': str, 'Metadata': dict, 'Paper': dict, 'README': str, 'Notes': str}
-    mistakes = list(_fields(node, 'collection', required, {'Code': dict}))
+    required = {'Name': str, 'Metadata': dict, 'Notes': str}
+    optional = {'Paper': dict, 'Code': dict, 'README': str}
+    mistakes = list(_fields(node, 'collection', required, optional))
     yield from mistakes
     if mistakes:
         return
     yield from _fields(node['Metadata'], 'collection, Metadata', {'Architecture': list}, {})
-    yield from _fields(node['Paper'], 'collection, Paper', {'Title': str, 'URL': str}, {})
+    if 'Paper' in node:
+        yield from _fields(node['Paper'], 'collection, Paper', {'Title': str, 'URL': str}, {})
     if 'Code' in node:
         yield from _fields(node['Code'], 'collection, Code', {'URL': str}, {})
     for key in ('Paper', 'Code'):
         url = node.get(key, {}).get('URL')
         if isinstance(url, str) and not re.fullmatch(r'https://\S+', url):
             yield f'collection, {key}: URL must start with https://, got {url!r}'
-    if node['README'] != f'{folder}/README.md':
+    if node.get('README', f'{folder}/README.md') != f'{folder}/README.md':
         yield f'collection: README must be {folder}/README.md, got {node["README"]!r}'
 
 

@@ -354,7 +354,7 @@ def _model(data: UserData, head: str, backbone: Backbone, checkpoint: str | None
     settings = dict(_delete_=True, **backbone.settings)
     start = backbone.start or Start(checkpoint, checkpoint or RANDOM)
     lines = [
-        f'# The backbone is that of {backbone.source}.',
+        f'# The backbone is the one of {backbone.source}.',
         _comment(f'It starts from {printable(start.text)}.'),
     ]
     if checkpoint is not None:
@@ -440,9 +440,9 @@ def summary(data: UserData, backbone: Backbone, plan: Plan) -> str:
     return (
         printable(f'{data.root}: {len(data.classes)} classes ({shorten(data.classes)}), ')
         + ', '.join(f'{split.count} images in {name}' for name, split in data.splits.items())
-        + f', {data.size[0]} x {data.size[1]} in the median\n'
+        + f', median size {data.size[0]} x {data.size[1]}\n'
         + ''.join(f'{printable(text)}\n' for text in (data.note, depth_text(data.depth)) if text)
-        + f'{backbone.name} of {backbone.source}, maps of {backbone.channels} channels; '
-        f'images to {plan.scale[0]} x {plan.scale[1]}, {plan.batch} a step, {length}, '
+        + f'{backbone.name} as in {backbone.source}, maps of {backbone.channels} channels; images '
+        f'resized to {plan.scale[0]} x {plan.scale[1]}, {plan.batch} per step, {length}, '
         f'learning rate {plan.rate:.3g}; {warmup}, evaluation and checkpoint every {interval}'
     )

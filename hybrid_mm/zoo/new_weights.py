@@ -74,12 +74,12 @@ def choose_start(checkpoint: str | None, cfg: Config, source: Model, scope: str)
         if place is not None:
             text += f'; here: {shown_path(place)}'
         elif weights.case == 'automatic':
-            text += '; downloaded at the first use'
+            text += '; downloaded when first needed'
         else:
             text += f'; {weights.case}, and not here yet'
     elif '://' in checkpoint:
         loads = False
-        text += ', downloaded at the first use'
+        text += ', downloaded when first needed'
     elif not os.path.isfile(checkpoint):
         raise UserError(f'--checkpoint {checkpoint} does not exist')
     else:
@@ -93,14 +93,14 @@ def _published(cfg: Config, source: Model) -> tuple[str | None, str]:
     if not address:
         return None, f'{source.name} starts from none'
     if not address.startswith(SCHEME):
-        return (address, address) if '://' in address else (None, f'{address} is no address')
+        return (address, address) if '://' in address else (None, f'{address} is not an address')
     weights = find_weights(address)
     if weights.case == 'automatic' or place_of(weights) is not None:
         return address, ''
     if weights.case == 'manual':
         page = next((file.page for file in weights.files if file.page), '')
         return None, (
-            f'{weights.name} is published, but has to be fetched by hand: {page} (put it to '
+            f'{weights.name} is published, but has to be downloaded by hand: {page} (save it as '
             f'checkpoints/{weights.name}.pth and run this again)'
         )
     trains = (

@@ -21,8 +21,8 @@ def page(trees: Sequence[Tree]) -> str:
                 key=tree.folder.name,
                 name=about['Name'],
                 folder=f'configs/{tree.folder.name}',
-                title=about['Paper']['Title'],
-                url=about['Paper']['URL'],
+                title=tree.paper[0] if tree.paper else '',
+                url=tree.paper[1] if tree.paper else '',
             )
         )
         for model in tree.models:

@@ -201,7 +201,8 @@ def _by_config(
     }
     if sum(map(len, owners.values())) > len(networks):
         owners = {found: _patterns(values, group) for found, group in groups.items()}
-    parts = [f'{found} ({_few(owners[found], len(group))})' for found, group in groups.items()]
+    ordered = sorted(groups.items(), key=lambda item: 'others' in owners[item[0]])
+    parts = [f'{found} ({_few(owners[found], len(group))})' for found, group in ordered]
     return f'{"; ".join(parts)}{star}'
 
 

@@ -94,7 +94,7 @@ def get_weights(arguments: Sequence[str], to: str | None, whole: bool = False) -
             failed += 1
             print(f'error: {plain(error)}', file=sys.stderr)
     if failed:
-        print(f'{failed} of {len(names)} could not be had', file=sys.stderr)
+        print(f'{failed} of {len(names)} could not be obtained', file=sys.stderr)
     return int(failed > 0)
 
 
@@ -103,7 +103,7 @@ def _fetched(name: str, folder: Path | None) -> str:
     if name not in all_weights():  # an address, or a file of the user's
         read_checkpoint(name)
         if '://' not in name:
-            return 'a file of yours'
+            return 'your own file'
         kept = "in torch's cache (TORCH_HOME)"
         return kept if folder is None else f'{kept}, not in {folder}: copy that as well'
     path, published = weights_file(name)

@@ -86,8 +86,9 @@ def list_weights(pattern: str, as_json: bool) -> None:
         for row in rows
     ]
     note = (
-        'automatic: downloaded at the first use. manual: to be fetched by hand. ours to train: not '
-        'published, a config of ours trains them. unpublished: neither. Accuracies as reported.'
+        'automatic: downloaded when first needed. manual: to be downloaded by hand. ours to train: '
+        'not published; one of our configs trains them. unpublished: neither. Accuracies as '
+        'reported.'
     )
     head = ('weights', 'case', 'MB', 'accuracy', 'licence', 'here')
     show(f'{len(rows)} weights', head, lines, note)

@@ -1,10 +1,12 @@
 """A comparison of models: what is measured, in which order, what is written and what is said."""
 
+import json
+
 import pytest
 import torch
 from torch import nn
 
-from hybrid_mm.analysis import comparison, comparison_report
+from hybrid_mm.analysis import comparison, comparison_report, report
 from hybrid_mm.analysis.comparison import Entry, Settings, Subject, compare
 from hybrid_mm.analysis.complexity import complexity
 from hybrid_mm.errors import UserError
@@ -103,3 +105,16 @@ def test_tasks_without_a_model(tmp_path):
     (tmp_path / 'c.py').write_text('model = [1]\n')
     with pytest.raises(UserError, match='has no model'):
         Subject(str(tmp_path / 'c.py'), None, settings())
+
+
+def test_comparisons_in_the_report(tmp_path):
+    entries = [
+        Entry('<a>', 'x', size=(64, 96), params=10**7, macs=2 * 10**9, forward_ms=5.0, batch=2),
+        Entry('b', 'y', errors=dict(build='no such file')),
+    ]
+    how = dict(batch=2, rounds=3, precision='float32', device='cpu', input='noise')
+    content = comparison_report.as_json(entries, how, dict(cpu='fast'))
+    (tmp_path / 'comparison.json').write_text(json.dumps(content))
+    page = report.page(report.collect([tmp_path]), 'title', tmp_path)
+    assert '<td>&lt;a&gt;</td><td>10.00</td><td>2.00</td><td>5.0</td><td>400</td>' in page
+    assert 'b: no such file' in page and 'cpu fast' in page

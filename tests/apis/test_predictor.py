@@ -479,8 +479,8 @@ def test_files_that_cannot_be_opened(segmenter, tmp_path, monkeypatch):
         'broken.png': 'it does not exist, or is a dead link',
         'closed.png': 'Permission denied',
         'empty.png': 'is truncated',
-        'pipe.png': 'it is no file',
-        'text.png': 'it is no image, or none that can be decoded here',
+        'pipe.png': 'it is not a file',
+        'text.png': 'it is not an image that can be decoded here',
     }
     assert {name: reasons[name] in str(error) for name, error in errors.items()} == dict.fromkeys(
         reasons, True

@@ -58,7 +58,7 @@ def test_what_only_looks_like_an_image(photos):
     assert names(photos) == ['a.png', 'b.png', 'broken.png', 'pipe.png', 'sub/a.png']
     with pytest.raises(UserError, match=r'broken\.png does not exist; it is a link to .*nowhere'):
         names(photos / 'broken.png')
-    with pytest.raises(UserError, match=r'pipe\.png is no image and no folder'):
+    with pytest.raises(UserError, match=r'pipe\.png is neither an image nor a folder'):
         names(photos / 'pipe.png')
 
 
@@ -96,7 +96,8 @@ def test_results_are_no_inputs(photos, capsys):
     kept = ['mine/pictures/a.png.png', 'mine/x.png', 'other/x.png', 'out/x.png']
     assert found == ['a.png', 'b.png', *kept, 'sub/a.png']
     warned = capsys.readouterr().err.splitlines()
-    assert len(warned) == 2 and all('its pictures are no inputs' in line for line in warned)
+    assert len(warned) == 2
+    assert all('its pictures are not used as inputs' in line for line in warned)
     for path in ('out/pictures', 'out/pictures/a.png.png'):
         with pytest.raises(UserError, match='is in the folder of the results'):
             list_files([photos / path], photos / 'out')

@@ -170,3 +170,11 @@ def test_check_finds_a_stale_file(tmp_path, capsys):
     capsys.readouterr()
     assert main(['--check']) == 1
     assert 'configs/van/README.md' in capsys.readouterr().out
+    # networks without a paper
+    text = re.sub(r'    (Paper|Code):\n(      .*\n)+', '', metafile.read_text())
+    assert 'Title' not in text
+    metafile.write_text(text)
+    assert main([]) == 0
+    head = (tmp_path / 'configs/van/README.md').read_text().split('##')[0]
+    assert re.search(r'\n# VAN\n\n(?!\[)\w', head)
+    assert '| [VAN](configs/van) |  | ' in (tmp_path / 'README.md').read_text()

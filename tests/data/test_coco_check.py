@@ -173,7 +173,7 @@ def test_ids_that_are_text(capsys):
 def test_annotations_are_numbered(bad, capsys):
     data, _ = checked(of_first(id=bad))
     assert [entry['id'] for entry in data['annotations']] == [8, 6, 7]
-    assert '1 annotations whose id is no number; numbered' in capsys.readouterr().err
+    assert '1 annotations whose id is not a number; renumbered' in capsys.readouterr().err
 
 
 def test_the_id_0_is_no_match(capsys):
@@ -235,9 +235,9 @@ BROKEN = [  # the image cannot be used
     (dict(segmentation=dict(RUNS, size=[60, 40])), r'a mask of the size \[60, 40\]; its image has'),
     (dict(segmentation=dict(RUNS, size='cup')), "a mask of the size 'cup'"),
     (dict(segmentation=dict(RUNS, counts=[410, 20, 1969])), 'add up to 2399'),
-    (dict(segmentation=dict(RUNS, counts=[410, -20, 2010])), 'are no counts of pixels: -20'),
-    (dict(segmentation=dict(RUNS, counts=[410, 20, 'x'])), "no counts of pixels: 'x'"),
-    (dict(segmentation=dict(RUNS, counts=[410, 20.5, 1969.5])), 'no counts of pixels: 20.5'),
+    (dict(segmentation=dict(RUNS, counts=[410, -20, 2010])), 'are not counts of pixels: -20'),
+    (dict(segmentation=dict(RUNS, counts=[410, 20, 'x'])), "not counts of pixels: 'x'"),
+    (dict(segmentation=dict(RUNS, counts=[410, 20.5, 1969.5])), 'not counts of pixels: 20.5'),
     (dict(segmentation=dict(RUNS, counts='')), 'are not the text that pycocotools writes'),
     (dict(segmentation=dict(RUNS, counts="b'abc'")), 'run-length mask whose counts'),
     (dict(segmentation=dict(RUNS, counts='PPPP')), 'are not the text that pycocotools writes'),

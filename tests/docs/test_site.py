@@ -1,6 +1,7 @@
 """The site builds without a warning, asks no other server for anything, and holds every page."""
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -42,7 +43,30 @@ def test_site(tmp_path):
             page.read_text(),
         )
         assert not loaded, f'{page.name} loads {loaded}'
-    assert (tmp_path / 'searchindex.js').stat().st_size > 10000
+    index = json.loads(re.search(r'\((.*)\)', (tmp_path / 'searchindex.js').read_text())[1])
+    for argument in ('grids', 'impl', 'out_indices', 'frozen_stages', 'init_cfg', 'window_size'):
+        assert argument in index['indexentries'], f'the search does not find {argument}'
+    names = {entry[4] for entries in index['objects'].values() for entry in entries}
+    assert {'make_attention', 'custom_op', 'default_impl', 'MODELS', 'check_backbone'} <= names
+    networks = (tmp_path / 'api/backbones.html').read_text()
+    for name in ('frozen_stages', 'norm_eval', 'with_cp', 'init_cfg'):
+        # inherited arguments are described at each network
+        assert networks.count(f'<strong>{name}</strong>') > 25, name
+    assert 'id="hybrid_mm.backbones.NAT"' in networks
+    assert (
+        'href="../api/backbones.html#hybrid_mm.backbones.NAT"'
+        in (tmp_path / 'papers/nat.html').read_text()
+    )
+    assert 'Initializes internal Module state' not in networks  # what nn.Module says of itself
+
+
+def test_links_to_the_api_reference_are_left_to_sphinx():
+    text, found = build_docs.rewrite(
+        'docs/papers/nat.md',
+        '[NAT](../api/backbones.md#hybrid_mm.backbones.NAT) [a](../api/ops.md)',
+    )
+    assert text == '[NAT](#hybrid_mm.backbones.NAT) [a](../api/ops.md)'
+    assert found == ['docs/api/backbones.md', 'docs/api/ops.md']
 
 
 def test_broken_link_is_an_error():

@@ -324,9 +324,7 @@ def test_averages_added_and_removed(train, capsys):
     key = 'first.weight'
     assert not torch.equal(saved['state_dict'][key], saved['ema_state_dict'][f'module.{key}'])
     again, _ = train(config(), checkpoint_of(averaged_run, 2))
-    assert (
-        'EMAHook any more; training goes on with the weights themselves' in capsys.readouterr().err
-    )
+    assert 'no longer has an EMAHook; training continues with the' in capsys.readouterr().err
     # an average does not change what is trained: the run ends like one that never had it
     same_weights(again, plain_run)
     again, _ = train(averaged, checkpoint_of(plain_run, 2))
@@ -351,7 +349,7 @@ def test_epochs_of_another_length(length, batch, train, capsys):
     again, rates = train(new, path)
     err, number = capsys.readouterr().err, length // batch
     assert ('training images' in err) == (length != 8)
-    assert 'saved in iteration 8; this run goes on at the start of its epoch 3, iteration' in err
+    assert 'saved in iteration 8; this run continues at the start of its epoch 3, iteration' in err
     assert rates == {i: train(new)[1][i] for i in range(2 * number, 4 * number)}
     assert again.iter == again.max_iters
 

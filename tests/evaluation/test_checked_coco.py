@@ -77,7 +77,7 @@ def test_results_are_those_of_the_file_in_cocos_form(annotations, tmp_path, caps
     assert figures(metric(good), annotations) == expected
     assert 'warning: ' not in capsys.readouterr().err
     assert figures(metric(changed), annotations) == expected
-    assert '12 annotations whose id is no number; numbered' in capsys.readouterr().err
+    assert '12 annotations whose id is not a number; renumbered' in capsys.readouterr().err
 
 
 def test_ids_of_images_that_are_text(annotations, tmp_path):

@@ -106,7 +106,7 @@ def test_configs_in_the_work_dir(det_config, tool, tmp_path):
         (('--cfg-options', 'load_from=3'), 'load_from must be a file, a URL or None, got 3'),
         (
             ('--cfg-options', 'default_hooks.checkpoint.filename_tmpl=a_{x}.pth'),
-            "filename_tmpl 'a_{x}.pth' of the checkpoint hook makes no name of a number (x)",
+            "filename_tmpl 'a_{x}.pth' of the checkpoint hook cannot be filled with a number (x)",
         ),
         (
             ('--cfg-options', 'default_hooks.checkpoint.save_best=bbox_mAP'),

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -194,7 +195,7 @@ def test_seed_of_a_resumed_run(tmp_path, capsys):
         assert resume.set_resume(cfg, checkpoint) == str(path)
         assert (cfg.get('resume'), cfg.get('load_from')) == before  # the config is stored
         assert cfg.randomness.seed == 1234
-    text = f'warning: resume=True of the config: this run goes on from {path}\n'
+    text = f'warning: resume=True of the config: this run continues from {path}\n'
     assert capsys.readouterr().err == 2 * text
     untouched = Config(dict(work_dir=str(tmp_path / 'new'), load_from='weights.pth'))
     assert resume.set_resume(untouched, None) is None
@@ -313,3 +314,14 @@ def test_settings_are_added_once(det_config):
         )
         assert [hook.type for hook in cfg.custom_hooks] == ['EMAHook', 'hybrid_mm.ExactResumeHook']
     assert cfg.val_dataloader.dataset.type == 'CocoDataset'
+
+
+def test_every_training_stops_at_losses_that_are_not_finite(monkeypatch):
+    """Also those of configs of others, which have no such hook; ours have one."""
+    runner = SimpleNamespace(hooks=[], model=None)
+    runner.register_hook = runner.hooks.append
+    monkeypatch.setattr(launch, 'build_runner', lambda cfg, **_: runner)
+    monkeypatch.setattr(launch, 'add_summary', lambda *_: None)
+    for _ in range(2):
+        launch.training_runner(ConfigDict())
+    assert [type(hook).__name__ for hook in runner.hooks].count('NonFiniteLossHook') == 1

@@ -171,6 +171,21 @@ def test_a_long_table_of_classes_is_cut_down_to_its_ends(run):
     assert table(4) in shown and table(4) in log
 
 
+def test_metrics_of_many_classes_are_left_out(run):
+    module = 'mmengine.hooks.logger_hook'
+    line = 'Epoch(val) [1][4/4]  ' + ''.join(f'coco/c{i}_precision: 0.1  ' for i in range(80))
+    line += 'coco/bbox_mAP: 0.3'
+    shown, log = run(lambda logger: says(logger, module, line))
+    assert shown.endswith('[1][4/4]  coco/bbox_mAP: 0.3  (80 classes in the log file)\n')
+    assert line in log
+    many = 'Iter(val) [4/4]  recall_classwise: [' + ', '.join(['1.5'] * 1000) + ']  time: 1'
+    assert quiet.without_classes(many) == (
+        'Iter(val) [4/4]  recall_classwise: [in the log file]  time: 1'
+    )
+    few = 'Iter(val) [4/4]  coco/a_precision: 0.1  recall_classwise: [1.5, 2.5]'
+    assert quiet.without_classes(few) == few
+
+
 def test_every_rule_says_why():
     rules = (*quiet.PROGRESS, *quiet.SUMMED_UP, *quiet.NOISE, *quiet.PRINTED)
     assert all(rule.why for rule in rules)

@@ -276,10 +276,10 @@ def test_checkpoints_of_others_that_will_be_overwritten(tmp_path, capsys):
     warn_of_others(tmp_path / 'run', {}, None)
     (text,) = warnings(capsys)
     assert 'has checkpoints of another training (iter_2.pth, iter_4.pth, iter_6.pth)' in text
-    assert text.endswith('; --resume would go on with it')
+    assert text.endswith('; --resume would continue it')
     warn_of_others(tmp_path / 'run', {}, str(tmp_path / 'run' / 'iter_4.pth'))
     (text,) = warnings(capsys)
-    assert '(iter_6.pth)' in text and 'would go on' not in text
+    assert '(iter_6.pth)' in text and 'would continue' not in text
     save(tmp_path / 'parent' / 'iter_4.pth', 4)
     warn_of_others(tmp_path / 'run', {}, str(tmp_path / 'parent' / 'iter_4.pth'))
     assert '(iter_2.pth, iter_4.pth, iter_6.pth)' in warnings(capsys)[0]

@@ -167,7 +167,8 @@ def test_interrupted(tool, det_config, folder, tmp_path, work_dir_of, monkeypatc
     flags = ('--score-thr', 0, '--cfg-options', 'model.test_cfg.score_thr=0.001')
     run = (det_config, work_dir_of('det') / 'iter_2.pth', folder, '--out', out, *flags)
     status, err = tool('predict', *run)
-    assert status == 130 and 'stopped: 1 of 3 images done' in err
+    assert status == 130
+    assert 'interrupted: 1 of 3 images done; results in' in err and err.endswith(' --force\n')
     entries = json.loads((out / 'predictions.json').read_text())
     assert {e['file_name'] for e in entries} == {'a.png'}
 

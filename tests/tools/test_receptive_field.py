@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 from torch import nn
 
+from hybrid_mm.analysis import networks
+from hybrid_mm.analysis.networks import load_network
 from hybrid_mm.analysis.receptive_field import (
     contribution,
     display,
@@ -111,6 +113,43 @@ def test_weights_are_loaded(tool, photos, tmp_path, seg_config, work_dir_of):
     assert tool('analysis/receptive_field', *arguments, *flags)[0] == 0
     content = json.loads((tmp_path / 'o' / 'receptive_field.json').read_text())
     assert content['models'][0]['weights'] == str(checkpoint)
+
+
+SWIN = "dict(type='mmdet.SwinTransformer', embed_dims=12, depths=[1] * 4, num_heads=[1] * 4)"
+SWIN = SWIN.replace('[1] * 4', '[1, 1, 1, 1]')
+
+
+def test_a_model_that_fails_does_not_stop_the_others(tool, photos, tmp_path, capsys):
+    """Neither an unknown network, nor one whose train() returns nothing as MMDetection's Swin."""
+    out = tmp_path / 'out'
+    flags = ('--images', photos, '--size', 64, '--count', 1, '--out', out)
+    models = (TINY, "dict(type='hybrid_mm.NoSuch')", SWIN, '--labels', 'a', 'none', 'swin')
+    status, err = tool('analysis/receptive_field', *models, *flags)
+    assert status == 1 and "error: none: type 'hybrid_mm.NoSuch' is not" in err
+    content = json.loads((out / 'receptive_field.json').read_text())
+    assert [m['label'] for m in content['models']] == ['a', 'swin']
+    assert list(content['errors']) == ['none']
+    assert (out / 'swin.npy').exists()
+
+
+def test_results_before_an_interruption_are_kept(tool, photos, tmp_path, monkeypatch):
+    calls = []
+
+    def load(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return load_network(*arguments)
+
+    monkeypatch.setattr(networks, 'load_network', load)
+    out = tmp_path / 'out'
+    flags = ('--images', photos, '--size', 64, '--count', 1, '--out', out)
+    models = (TINY, TINY, TINY, TINY, '--labels', *'abcd')
+    status, err = tool('analysis/receptive_field', *models, *flags)
+    assert status == 130 and 'interrupted; without c, d' in err
+    content = json.loads((out / 'receptive_field.json').read_text())
+    assert [m['label'] for m in content['models']] == ['a', 'b']
+    assert (out / 'receptive_fields.png').exists()
 
 
 def test_mistakes(fails, photos, tmp_path, capsys):

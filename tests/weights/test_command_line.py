@@ -55,7 +55,7 @@ def test_what_cannot_be_had(there, call):
     status, out, err = call('get', 'by-hand_in1k', 'to-train_in1k', 'nowhere_in1k', 'plain_in1k')
     assert status == 1 and out.startswith('plain_in1k: ')
     errors = [line for line in err.splitlines() if line.startswith('error: hybrid_mm://')]
-    assert len(errors) == 3 and '3 of 4 could not be had' in err and 'cfg-options' not in err
-    for line, text in zip(errors, ('fetched by hand', 'never published', 'never'), strict=True):
+    assert len(errors) == 3 and '3 of 4 could not be obtained' in err and 'cfg-options' not in err
+    for line, text in zip(errors, ('downloaded by hand', 'never published', 'never'), strict=True):
         assert text in line
     assert 'tools/train.py configs/van/van_8xb1_in1k.py' in err

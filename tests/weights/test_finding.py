@@ -97,8 +97,8 @@ def test_places_that_are_none(there, monkeypatch, capsys):
     with pytest.raises(WeightsError, match=r'by-hand_in1k\.pth is a link to nowhere, which is no'):
         weights_file('by-hand_in1k')
     told = capsys.readouterr().err
-    assert 'names ~nobody-here/x, which is no folder' in told
-    assert 'names file, which is no folder' in told
+    assert 'names ~nobody-here/x, which is not a folder' in told
+    assert 'names file, which is not a folder' in told
     with pytest.raises(MissingCheckpointError):
         load_from_local('~nobody-here/x.pth')
     (there.here / 'gone').mkdir()
@@ -173,7 +173,7 @@ MESSAGES = {
         'hashed_in1k.pth\n',
     ),
     'by-hand_in1k': (
-        'has to be fetched by hand\n',
+        'has to be downloaded by hand\n',
         'get van_hand.pth with a browser from https://drive.example.org/d/1 (click twice)\n',
         'HYBRID_MM_WEIGHTS, as van_hand.pth or by-hand_in1k.pth\n',
     ),
@@ -279,7 +279,7 @@ def test_a_file_of_another_network_under_the_name(there, monkeypatch):
         VAN(ARCH).load_pretrained('hybrid_mm://to-train_in1k')
     with pytest.raises(CheckpointError, match=r'(?s)not one of this model .* a checkpoint of NAT'):
         check_weights(VAN(ARCH), load_by_name('to-train_in1k'), 'x')
-    assert logged[0][0].endswith('to-train_in1k.pth, a file of yours, layout nat')
+    assert logged[0][0].endswith('to-train_in1k.pth, your own file, layout nat')
 
 
 def test_first_of_several_processes_downloads(there, fork, weights):

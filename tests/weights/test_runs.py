@@ -29,7 +29,7 @@ def config(det_config, there):
     ('checkpoint', 'text'),
     [
         ('hybrid_mm://hashd_in1k', 'hashd_in1k: there are no weights of this name; did you mean'),
-        ('hybrid_mm://by-hand_in1k', 'has to be fetched by hand'),
+        ('hybrid_mm://by-hand_in1k', 'has to be downloaded by hand'),
         ('hybrid_mm://to-train_in1k', 'train.py configs/van/van_8xb1_in1k.py` trains it'),
         ('hybrid_mm://nowhere_in1k', 'was never published'),
     ],
@@ -69,8 +69,8 @@ def test_weights_that_cannot_be_downloaded(config, fails, there):
     assert len(there.asked) == asked + 1
     path = config('hybridmm://hashed_in1k')
     assert 'neither a file nor of a scheme' in fails('train', path)
-    assert 'has to be fetched by hand' in fails('test', path, 'hybrid_mm://by-hand_in1k')
-    with pytest.raises(WeightsError, match='has to be fetched by hand'):
+    assert 'has to be downloaded by hand' in fails('test', path, 'hybrid_mm://by-hand_in1k')
+    with pytest.raises(WeightsError, match='has to be downloaded by hand'):
         Predictor(path, 'hybrid_mm://by-hand_in1k')
 
 

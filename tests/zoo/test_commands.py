@@ -304,7 +304,7 @@ BAD_MASKS = {
     ),
     'classes': (
         lambda root: (root / 'classes.txt').write_bytes(b'caf\xe9\n'),
-        'classes.txt is no text in UTF-8',
+        'classes.txt is not UTF-8 text',
     ),
     'nothing': (lambda root: shutil.rmtree(root / 'masks'), 'has no training annotations'),
 }

@@ -1,12 +1,15 @@
 """Validation of metafiles: what is wrong is named, with file and model."""
 
 import copy
+import json
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
 from hybrid_mm.zoo.metafile import HEADS, read_trees, validate
+from hybrid_mm.zoo.page import page
 
 ROOT = Path(__file__).resolve().parents[2]
 COLLECTION = {
@@ -68,6 +71,23 @@ def test_a_good_file_is_read(zoo):
     assert model.metrics() == {'paper': {'mIoU': 40.0}}
 
 
+def test_networks_without_a_paper(zoo):
+    def change(content):
+        for key in ('Paper', 'README'):
+            del content['Collections'][0][key]
+
+    (tree,) = read_trees(zoo(change))
+    assert (tree.paper, tree.references) == (None, '')
+    (paper,) = json.loads(re.search(r'type="application/json">(.*?)</', page([tree]), re.S)[1])[
+        'papers'
+    ]
+    assert (paper['name'], paper['title'], paper['url']) == ('X', '', '')
+    tree.collection['Code'] = dict(URL='https://x.org')
+    assert tree.references == '[code](https://x.org)'
+    tree.collection['Paper'] = COLLECTION['Paper']
+    assert tree.references == '[On X](https://arxiv.org/abs/1), [official code](https://x.org)'
+
+
 def test_heads_of_all_configs_are_known():
     found = {model.head for tree in read_trees(ROOT) for model in tree.models}
     assert found <= {*HEADS.values(), 'Classifier'}, 'add the new one to HEADS'
@@ -88,7 +108,11 @@ def set_in(*path, value):
 RESULT = ('Models', 0, 'Results', 0)
 META = ('Models', 0, 'Metadata')
 MISTAKES = {
-    'no paper': (set_in('Collections', 0, 'Paper', value=None), 'collection has no Paper'),
+    'no notes': (set_in('Collections', 0, 'Notes', value=None), 'collection has no Notes'),
+    'paper without title': (
+        set_in('Collections', 0, 'Paper', 'Title', value=None),
+        'collection, Paper has no Title',
+    ),
     'paper without address': (
         set_in('Collections', 0, 'Paper', 'URL', value='arxiv'),
         'URL must start with https://',
@@ -131,7 +155,7 @@ def test_mistakes_are_named(zoo, name):
     assert len(found) == 1, found
     assert found[0].startswith('configs/x/metafile.yml: ')
     assert message in found[0]
-    model = not name.startswith(('no paper', 'paper', 'other README'))
+    model = not name.startswith(('no notes', 'paper', 'other README'))
     assert ('model x_upernet_8xb2: ' in found[0]) == model
     with pytest.raises(ValueError, match='metafile'):
         read_trees(zoo(change))

@@ -677,12 +677,12 @@ def test_start_of_a_backbone(zoo, registry):
     found = find_backbone('small', 'retinanet', 'auto')
     assert (found.start.checkpoint, found.start.loads) == ('hybrid_mm://small_in1k', False)
     assert found.start.text == (
-        'hybrid_mm://small_in1k (Top 1 Accuracy 75.4, licence: MIT); downloaded at the first use'
+        'hybrid_mm://small_in1k (Top 1 Accuracy 75.4, licence: MIT); downloaded when first needed'
     )
     assert found.settings['frozen_stages'] == 1 and found.hooks
     found = find_backbone('small', 'mask-rcnn', 'auto')
     assert found.start.checkpoint is None and not found.hooks
-    assert 'has to be fetched by hand: https://x.org/drive (put it' in found.start.text
+    assert 'has to be downloaded by hand: https://x.org/drive (save it' in found.start.text
     found = find_backbone('small', 'upernet', 'auto')
     assert found.start.checkpoint == 'torchvision://resnet50' and not found.start.loads
     found = find_backbone('other', 'upernet', 'auto')
@@ -709,7 +709,7 @@ def test_start_of_a_backbone(zoo, registry):
             'hybrid_mm://small_in1k (Top 1 Accuracy 75.4, licence: MIT); downloaded',
         ),
         ('hybrid_mm://other_in1k', 'hybrid_mm://other_in1k; ours to train, and not here yet'),
-        ('https://x.org/a.pth', 'https://x.org/a.pth, downloaded at the first use'),
+        ('https://x.org/a.pth', 'https://x.org/a.pth, downloaded when first needed'),
     ):
         start = find_backbone('small', 'retinanet', checkpoint).start
         assert start.checkpoint == checkpoint and start.text.startswith(text)

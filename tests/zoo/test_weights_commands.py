@@ -158,7 +158,7 @@ def served(monkeypatch, tmp_path):
         asked.append(name)
         weights = weights_commands.find_weights(name)
         if weights.case != 'automatic':
-            raise CheckpointError(f'hybrid_mm://{name}', 'has to be fetched by hand')
+            raise CheckpointError(f'hybrid_mm://{name}', 'has to be downloaded by hand')
         published = weights.files[0]
         path = tmp_path / 'torch' / f'{name}-{published.name}'
         path.parent.mkdir(exist_ok=True)
@@ -178,7 +178,8 @@ def test_get(call, served, tmp_path):
         f'x-tiny_in1k: {tmp_path}/torch/x-tiny_in1k-x_tiny.pth',
         f'y-tiny_in1k: {tmp_path}/torch/y-tiny_in1k-pytorch_model.bin',
     ]
-    assert 'x-base_in1k has to be fetched by hand' in err and '1 of 3 could not be had' in err
+    assert 'x-base_in1k has to be downloaded by hand' in err
+    assert '1 of 3 could not be obtained' in err
     # of a pattern what can be had
     served.clear()
     status, _, err = call('get', 'x-*')

@@ -3,7 +3,7 @@
 python tools/analysis/report.py robustness/van-b0 robustness/van-lska-b0 erf/ --out report.html
 
 Folders are searched for results of robustness.py, receptive_field.py, shape_texture.py,
-texture_knn.py and kernel_size.py; several models of one study are shown side by side.
+texture_knn.py, kernel_size.py and compare.py; several models of one study are shown side by side.
 """
 
 import sys

@@ -25,9 +25,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from hybrid_mm.export import table as export_table
 from hybrid_mm.run.published import published_weights
 from hybrid_mm.weights import all_weights, find_weights
-from hybrid_mm.zoo import metafile, recipe_tables, recipes, weights_tables
+from hybrid_mm.zoo import choosing, metafile, recipe_tables, recipes, weights_tables
 from hybrid_mm.zoo.metafile import GROUPS, MEASURED, Model
 from hybrid_mm.zoo.network_tables import is_dense, networks
 from hybrid_mm.zoo.page import page as page_of_all
@@ -126,7 +127,6 @@ class Tree(metafile.Tree):
     def readme(self) -> str:
         """Text of README.md of the tree: results, weights, commands, recipes."""
         about, folder = self.collection, self.folder.name
-        code = f', [official code]({about["Code"]["URL"]})' if 'Code' in about else ''
         pages = [page for page in paper_pages() if folder in trees_of(page)]
         how = ''.join(
             f'How it works: [docs/papers/{page.name}](../../docs/papers/{page.name}).\n\n'
@@ -135,7 +135,7 @@ class Tree(metafile.Tree):
         ours = any(MEASURED in m.metrics() for m in self.models)
         return (
             f'{GENERATED}\n# {about["Name"]}\n\n'
-            f'[{about["Paper"]["Title"]}]({about["Paper"]["URL"]}){code}\n\n{about["Notes"]}\n'
+            f'{self.references}{chr(10) * 2 * bool(self.references)}{about["Notes"]}\n'
             f'{how}## Results\n\n{self.tables(self.folder, "###")}'
             + COST.format(ours=' or, where it says so, measured by us' * ours)
             + self._weights()
@@ -225,8 +225,7 @@ class Tree(metafile.Tree):
         recipes_shown = [r for r in ledger.recipes if dense.intersection(ledger.configs_of(r))]
         parts += [
             self.recipe_summary(recipes_shown),
-            f'[All figures and configs](../../configs/{name}/README.md); [every value of the '
-            f'recipes with its source](../recipes/{name}.md).\n',
+            f'[Every value of these recipes, with its source](../recipes/{name}.md).\n',
         ]
         return '\n'.join(filter(None, parts))
 
@@ -271,7 +270,7 @@ class Tree(metafile.Tree):
         for model in self.models:
             counts[model.group] += 1
         folder = self.folder.relative_to(ROOT).as_posix()
-        paper = f'[{about["Paper"]["Title"]}]({about["Paper"]["URL"]})'
+        paper = f'[{self.paper[0]}]({self.paper[1]})' if self.paper else ''
         return [f'[{about["Name"]}]({folder})', paper, *counts.values()]
 
 
@@ -293,7 +292,48 @@ def paper_page(page: Path, trees: Mapping[str, Tree]) -> str:
     """
     text = page.read_text()
     parts = [trees[name].for_page(page.parent) for name in trees_of(page)]
+    links = reference(page, text)
+    parts += [links] if links else []
     return between(page, text, '## Networks, weights, recipes\n\n' + '\n'.join(parts))
+
+
+REFERENCE = {
+    # pages of docs/api, and the files whose public names they show
+    'backbones': 'backbones/__init__.py',
+    'plugins': 'plugins/__init__.py',
+    'layers': 'layers/__init__.py',
+    'openmmlab': 'openmmlab/*.py',
+    'ops': 'ops/**/*.py',
+}
+USE = re.compile(
+    r"type='hybrid_mm\.(\w+)'|from hybrid_mm\.\S+ import (.+)|`hybrid_mm\.ops\.\S*?(\w+)\("
+)
+
+
+@functools.cache
+def public_names() -> dict[str, str]:
+    """Links to the public names of what networks are made of, relative to docs/api/."""
+    found: dict[str, str] = {}
+    for page, pattern in REFERENCE.items():
+        for file in sorted((ROOT / 'hybrid_mm').glob(pattern)):
+            module = '.'.join(file.relative_to(ROOT).with_suffix('').parts)
+            listed = re.search(r'^__all__ = \[(.*?)\]', file.read_text(), re.MULTILINE | re.DOTALL)
+            for name in re.findall(r"'(\w+)'", listed[1] if listed else ''):
+                found.setdefault(name, f'{page}.md#{module.removesuffix(".__init__")}.{name}')
+    return found
+
+
+def reference(page: Path, text: str) -> str:
+    """Links to the API reference of the classes and functions that a page uses; or empty."""
+    used = [
+        name.strip()
+        for groups in USE.findall(text)
+        for name in ','.join(groups).split(',')
+        if name.strip() in public_names()
+    ]
+    folder = Path(os.path.relpath(ROOT / 'docs/api', page.parent)).as_posix()
+    links = [f'[{name}]({folder}/{public_names()[name]})' for name in dict.fromkeys(used)]
+    return f'API reference: {", ".join(links)}.\n' if links else ''
 
 
 def between(file: Path, text: str, content: str) -> str:
@@ -359,6 +399,19 @@ def weights_page(trees: Sequence[Tree]) -> str:
     return text
 
 
+def choosing_page(trees: Sequence[Tree]) -> str:
+    """Text of docs/choosing.md with its generated part."""
+    content = choosing.page(
+        trees,
+        lambda model: weights_of(ROOT / model.config),
+        export_table.read(ROOT / 'docs/export.md'),
+        ROOT / 'docs/benchmarks/backbones.csv',
+    )
+    before, rest = (ROOT / 'docs/choosing.md').read_text().split('<!-- choosing:begin -->')
+    after = rest.split('<!-- choosing:end -->')[1]
+    return f'{before}<!-- choosing:begin -->\n{content}<!-- choosing:end -->{after}'
+
+
 def weights_of(config: Path) -> str | None:
     """Name of the weights that a config, or the sibling that it inherits from, starts from."""
     text = config.read_text()
@@ -402,6 +455,7 @@ def documents() -> dict[Path, str]:
     result[ROOT / 'docs/model_zoo.md'] = '\n'.join(zoo)
     result[ROOT / 'docs/model_zoo.html'] = page_of_all(found)
     result[ROOT / 'docs/weights.md'] = weights_page(found)
+    result[ROOT / 'docs/choosing.md'] = choosing_page(found)
     ledgers = {tree.folder.name: tree.ledger for tree in found if tree.ledger}
     result[ROOT / 'docs/recipes.md'] = (
         f'{GENERATED.replace("metafile.yml", "the ledgers, configs/*/recipe.yml")}\n# Recipes\n\n'

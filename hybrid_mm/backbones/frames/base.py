@@ -166,7 +166,12 @@ class BaseBackbone(StrictWeights):
         return nn.Identity()
 
     def make_stage(self, stage: int) -> nn.Module:
-        """One of the stages, a module with ``blocks``; see :class:`.blocks.Stage`."""
+        """One of the stages, a module with ``blocks``; see :class:`.blocks.Stage`.
+
+        Args:
+            stage: Index of the stage, from 0; ``self.drop_path_rates[stage]`` has the rates of its
+                blocks.
+        """
         raise NotImplementedError
 
     def reset_parameters(self) -> None:

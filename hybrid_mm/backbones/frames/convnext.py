@@ -166,7 +166,15 @@ class ConvNeXtFrame(TokenPyramid):
         return ConvNeXtBlock(mixer, channels, drop_path, self.layer_scale)
 
     def make_mixer(self, stage: int, channels: int) -> nn.Module:
-        """Module that mixes pixels in a block of a stage, (N, C, H, W) to the same shape."""
+        """Module that mixes pixels in a block; what a subclass has to define.
+
+        Args:
+            stage: Index of the stage, from 0.
+            channels: Channels C of its map.
+
+        Returns:
+            Module that maps (N, C, H, W) to the same shape.
+        """
         raise NotImplementedError
 
     def reset_parameters(self) -> None:

@@ -78,7 +78,7 @@ class Stem(nn.Module):
             is no pooling: 'tiered' with 3/8, 1/2 and all channels, 'deep' three with all of them,
             'quad' with 1/8, 1/4, 1/2 and all.
         pool: With the pooling.
-        act: Activation.
+        act: Activation, 'relu' or 'silu'.
         norm_cfg: Batch normalisation.
     """
 
@@ -113,7 +113,7 @@ class HybridBottleneck(nn.Module):
         slot: Place, widths and stride of the middle.
         spatial: Operator in the middle.
         norm_cfg: Batch normalisation.
-        act: Activation.
+        act: Activation, 'relu' or 'silu'.
         gate: Channel gate, or None.
         gate_place: 'mid' after the middle, 'out' after the last norm.
         linear_out: No activation after the sum.

@@ -27,7 +27,7 @@ class TwoConvStem(nn.Module):
     Args:
         in_channels: Channels of the image.
         channels: Channels of both convolutions.
-        act: Activation.
+        act: Activation, 'gelu', 'gelu_tanh', 'silu' or 'relu'.
         padding: See :class:`~hybrid_mm.layers.convolution.mbconv.Conv3x3`.
         bias: Bias of the convolutions.
         norm: Makes a batch norm of a number of channels.

@@ -297,7 +297,15 @@ class ResNet(BaseBackbone):
         return PooledConvStem(self.in_channels, self.arch.stem, self.norm_cfg)
 
     def make_spatial(self, slot: ConvSlot) -> nn.Module:
-        """Operator in the place of the 3x3 convolution; it initialises itself."""
+        """Operator in the place of the 3x3 convolution; it initialises itself.
+
+        Args:
+            slot: Stage, block, channels, stride and dilation of that convolution.
+
+        Returns:
+            Module that maps (N, slot.in_channels, H, W) to
+            (N, slot.channels, ceil(H / slot.stride), ceil(W / slot.stride)).
+        """
         return self.make_conv(slot)
 
     @staticmethod

@@ -186,7 +186,17 @@ class Swin(TokenPyramid):
         return tuple(self.patch_size * 2**stage for stage in range(len(self.stage_channels)))
 
     def make_attention(self, stage: int, block: int) -> nn.Module:
-        """Operator in the place of window attention, see :class:`SwinBlock`."""
+        """Operator in the place of window attention; what a subclass has to define.
+
+        Args:
+            stage: Index of the stage, from 0; ``self.stage_channels[stage]`` are its channels C,
+                ``self.heads[stage]`` its heads, ``self.windows[stage]`` its window.
+            block: Index of the block in its stage, from 0; odd ones shift their windows.
+
+        Returns:
+            Module that maps (N, H, W, C), with sides that are multiples of the window, and the
+            shift in pixels, 0 for none, to (N, H, W, C); see :class:`SwinBlock`.
+        """
         raise NotImplementedError
 
     def make_stage(self, stage: int) -> nn.Module:

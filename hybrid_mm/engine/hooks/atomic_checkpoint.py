@@ -112,8 +112,8 @@ class AtomicCheckpointHook(CheckpointHook):
                 info.pop(f'best_score{key[len("best_ckpt") :]}', None)
                 why = f'is not in {folder}' if own else 'stays with the run it belongs to'
                 runner.logger.warning(
-                    f'the best checkpoint so far, {name}, {why}; the choice of the best starts '
-                    'anew with the next validation'
+                    f'the best checkpoint so far, {name}, {why}; the best one is chosen '
+                    'again from the next validation on'
                 )
             info.pop(key)
         kept = [step for step in info.pop('keep_ckpt_ids', []) if own]
@@ -190,9 +190,9 @@ class AtomicCheckpointHook(CheckpointHook):
             meta = dict(epoch=runner.epoch, iter=runner.iter)
             self._save_checkpoint_with_step(runner, step, meta)
             raise UserError(
-                f'save_best {missing[0]!r} of the checkpoint hook is none of the metrics that the '
-                f'validation returned ({", ".join(metrics)}){nearest(missing[0], metrics)}. The '
-                'state of the training is saved; change save_best and go on with --resume'
+                f'save_best {missing[0]!r} of the checkpoint hook is not one of the metrics that '
+                f'the validation returned ({", ".join(metrics)}){nearest(missing[0], metrics)}. '
+                'The state of the training is saved; change save_best and continue with --resume'
             )
         if not isinstance(self.file_backend, AtomicBackend):
             super()._save_best_checkpoint(runner, metrics)

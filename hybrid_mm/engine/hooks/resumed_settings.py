@@ -114,8 +114,8 @@ class ResumedSettingsHook(Hook):
         if (epoch, epoch * length) == (meta['epoch'], number):
             return False
         warn(
-            f'--resume: {self.path} was saved in iteration {number}; this run goes on at the start '
-            f'of its epoch {epoch + 1}, iteration {epoch * length} ({length} per epoch)'
+            f'--resume: {self.path} was saved in iteration {number}; this run continues at the '
+            f'start of its epoch {epoch + 1}, iteration {epoch * length} ({length} per epoch)'
         )
         meta.update(epoch=epoch, iter=epoch * length)
         return True
@@ -145,7 +145,7 @@ class ResumedSettingsHook(Hook):
         fresh, groups = [s.state_dict() for s in schedulers], wrapper.param_groups
         scheduled = {s.param_name for s in schedulers}
         if saved is None:
-            warn(f'--resume: {self.path} has no optimizer state; the optimizer starts anew')
+            warn(f'--resume: {self.path} has no optimizer state; the optimizer starts from scratch')
             then = groups
         else:
             reason = why_unfit(wrapper.optimizer, saved)
@@ -226,7 +226,7 @@ def _set_averages(runner: Runner, checkpoint: dict) -> None:
                 checkpoint['state_dict'][key] = averages[f'module.{key}']
         del checkpoint['ema_state_dict']
         warn(
-            '--resume: this run has no EMAHook any more; training goes on with the weights '
+            '--resume: this run no longer has an EMAHook; training continues with the weights '
             'themselves, and their averages are dropped'
         )
 
@@ -244,5 +244,5 @@ def _set_best(runner: Runner, checkpoint: dict) -> None:
                 info.pop(key, None)
             warn(
                 f'--resume: the best checkpoint so far, {best}, is by another metric than '
-                f'{shorten(names)}; the best one is looked for anew'
+                f'{shorten(names)}; the best one is determined again'
             )

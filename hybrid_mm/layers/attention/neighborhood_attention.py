@@ -32,7 +32,7 @@ class NeighborhoodAttention2d(SizedTables):
         dim: Channels C.
         heads: Number of heads.
         kernel_size: Window k, odd, at least 3.
-        dilation: Dilation D.
+        dilation: Dilation D, the distance of the window's pixels.
         relative_bias: Have a bias per head and offset of key and query.
         qkv_bias: Bias of the projection to queries, keys and values.
         qk_scale: Factor of the logits, by default (C / heads)^-0.5.

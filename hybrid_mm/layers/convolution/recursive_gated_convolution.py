@@ -98,7 +98,7 @@ class RecursiveGatedConv(nn.Module):
         in_channels: Channels of the input.
         channels: Channels C in between; 2^(order - 1) divides them.
         out_channels: Channels C' of the result, or None for no projection.
-        order: Order n.
+        order: Order n, the number of gated products; each has twice the channels of the one before.
         kernel_size: Odd size of the depthwise kernel.
         scale: What the result of the kernel is multiplied by.
         filter_size: Size of the :class:`GlobalLocalFilter` that replaces the kernel, or None.

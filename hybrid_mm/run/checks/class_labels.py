@@ -98,4 +98,4 @@ def _check_lines(path: str, number: int) -> set[int]:
 def _check_label(label: int, number: int, place: str) -> None:
     if not 0 <= label < number:
         hint = '; labels start at 0' if label == number else ''
-        raise UserError(f'{place}: the label {label} is none of 0..{number - 1}{hint}')
+        raise UserError(f'{place}: label {label} is not in 0..{number - 1}{hint}')

@@ -200,7 +200,7 @@ def _check_paths(cfg: Config, dataset: dict[str, Any], loader: str) -> None:
         + '\n'.join(lines)
         + '\n  put or link the data there, or name its place with '
         + _place_option(cfg, root, loader)
-        + ('; ~ is no folder here, write it in full' if missing[0].startswith('~') else '')
+        + ('; ~ is not expanded here, write the path in full' if missing[0].startswith('~') else '')
     )
 
 

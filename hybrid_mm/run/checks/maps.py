@@ -5,6 +5,7 @@ ones: their boxes lie elsewhere than what they see. The maps are measured with a
 """
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -17,7 +18,9 @@ from hybrid_mm.checkpoints import inner_model
 from hybrid_mm.errors import UserError
 
 # heights and widths that are tried; some necks halve their maps until nothing is left of small ones
-_SIZES = (128, 320, 512)
+_SIZES = (64, 128, 320, 512)
+_LARGE = (512,)  # which tells large strides apart
+_PATIENCE = 2.0  # seconds, after which no larger image is tried
 # attributes of dense heads that know strides
 _GENERATORS = (
     *('prior_generator', 'anchor_generator', 'point_generator'),
@@ -109,14 +112,18 @@ def _networks(
 def _check_network(model: nn.Module, settings: dict[str, Any], path: str) -> None:
     heads = list(_heads(model, settings, path))
     told = list(_told(model, settings, path))
-    if not heads and not told and not isinstance(getattr(model, 'neck', None), nn.Module):
-        return
+    necks = settings.get('neck') or ()
+    first = necks if isinstance(necks, dict) else next(iter(necks), {})
+    if not heads and not told and 'in_channels' not in first:
+        return  # a classifier, for example
     with _untouched(model):
         found = _measure(model, settings, path)
         if found is None:
             return
         for head, node, place in heads:
             _check_head(head, node, place, found)
+        if any(not _fits(each, found) for each in told):
+            found = _measure(model, settings, path, _LARGE) or found
     for each in told:
         _check_strides(each, found)
 
@@ -134,7 +141,9 @@ def _untouched(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _measure(model: Any, settings: dict[str, Any], path: str) -> Maps | None:
+def _measure(
+    model: Any, settings: dict[str, Any], path: str, sizes: Sequence[int] = _SIZES
+) -> Maps | None:
     """Maps of the neck, or of the backbone without one; None if they cannot be had.
 
     Raises:
@@ -143,7 +152,10 @@ def _measure(model: Any, settings: dict[str, Any], path: str) -> Maps | None:
     mean = getattr(getattr(model, 'data_preprocessor', None), 'mean', None)
     channels = mean.numel() if isinstance(mean, Tensor) else 3
     parameter = next(model.parameters(), None)
-    for size in _SIZES:
+    start, refused = time.monotonic(), None
+    for size in sizes:
+        if time.monotonic() - start > _PATIENCE:
+            break
         image = torch.zeros(1, channels, size, size)
         image = image if parameter is None else image.to(parameter.device)
         try:
@@ -157,9 +169,11 @@ def _measure(model: Any, settings: dict[str, Any], path: str) -> Maps | None:
         try:
             maps = neck(maps)
         except Exception as error:
-            _check_neck(settings.get('neck'), f'{path}.neck', found, error)
+            refused = (found, error)  # a larger image may do
             continue
         return _maps(maps, size, f'{path}.neck')
+    if refused is not None:
+        _check_neck(settings.get('neck'), f'{path}.neck', *refused)
     return None
 
 
@@ -177,7 +191,11 @@ def _check_neck(neck: Any, path: str, found: Maps, error: Exception) -> None:
     if isinstance(neck, list | tuple) and neck:
         neck, path = neck[0], f'{path}.0'
     expected = neck.get('in_channels') if isinstance(neck, dict) else None
-    if isinstance(expected, list | tuple) and sorted(expected) != sorted(found.channels):
+    if not isinstance(expected, list | tuple):
+        return
+    about_them = isinstance(error, AssertionError | IndexError) or 'channels' in str(error)
+    orders = (list(expected), list(expected)[::-1])  # YOLOV3Neck has the last map first
+    if about_them and found.channels not in orders:
         raise UserError(
             f'{path}.in_channels is {list(expected)}, but the backbone returns maps of '
             f'{found.channels} channels (strides {found.strides}); use --cfg-options '
@@ -299,21 +317,29 @@ def _pairs(strides: Sequence[Any]) -> list[Stride]:
     return [tuple(s) if isinstance(s, list | tuple) else (s, s) for s in strides]
 
 
+def _selected(told: Told, found: Maps) -> Maps:
+    """The maps that a part gets."""
+    if isinstance(told.select, slice):
+        return found._replace(maps=found.maps[told.select])
+    there = range(len(found.maps))
+    return found._replace(maps=[found.maps[i] for i in told.select if i in there])
+
+
+def _fits(told: Told, found: Maps) -> bool:
+    return _selected(told, found).fit(told.strides)
+
+
 def _check_strides(told: Told, found: Maps) -> None:
     """Check strides that a part is told against its maps."""
-    if isinstance(told.select, slice):
-        maps = found.maps[told.select]
-    else:
-        maps = [found.maps[i] for i in told.select if -len(found.maps) <= i < len(found.maps)]
-    own = found._replace(maps=maps)
-    if own.fit(told.strides):
+    if _fits(told, found):
         return
+    own = _selected(told, found)
     given = [x if x == y else (x, y) for x, y in told.strides]
-    number = '' if len(given) == len(maps) else f'{len(maps)} maps with '
-    text = f'{told.key} is {given}, but {found.place} gives {number}the strides {own.strides}'
+    number = '' if len(given) == len(own.maps) else f'{len(own.maps)} maps with '
     raise UserError(
-        f'{text}; use --cfg-options {told.key}={_listed(own.strides)}, or other maps '
-        '(out_indices of the backbone; start_level, num_outs of the neck)'
+        f'{told.key} is {given}, but {found.place} gives {number}the strides {own.strides}; use '
+        f'--cfg-options {told.key}={_listed(own.strides)}, or other maps (out_indices of the '
+        'backbone; start_level, num_outs of the neck)'
     )
 
 

@@ -68,7 +68,7 @@ def check_save_best(cfg: Config) -> None:
     for name in [asked] if isinstance(asked, str) else asked or ():
         if known and name != 'auto' and name not in known:
             raise UserError(
-                f'save_best {name!r} of the checkpoint hook is none of the metrics that '
+                f'save_best {name!r} of the checkpoint hook is not one of the metrics that '
                 f'val_evaluator returns{nearest(name, known, cutoff=0.3)}'
             )
 

@@ -7,11 +7,13 @@ from mmengine.config import Config
 from mmengine.runner import FlexibleRunner, Runner
 
 from hybrid_mm.errors import UserError, nearest, warn
+from hybrid_mm.run.checks.variables import environment_variable, uses_of
 
 # top-level keys that the runner (or a tool) reads from the whole config, not as an argument
 EXTRA_KEYS = {
     *('model_wrapper_cfg', 'find_unused_parameters', 'sync_bn', 'runner_type', 'tta_model'),
     *('tta_pipeline', 'custom_imports', 'efficient_conv_bn_eval', 'fp16'),
+    'activation_checkpointing',
     'skip_bad_samples',  # of our tools
 }
 
@@ -21,15 +23,18 @@ def check_options(cfg: Config, options: dict[str, Any]) -> None:
 
     A new key in an existing dict is legitimate (an argument that the config leaves at its default);
     there is a warning if it resembles another key. A top-level key that neither the config nor the
-    runner has is an error, and so is a misspelt key on the way to a deeper one.
+    runner has is an error, and so is a misspelt key on the way to a deeper one. So is a variable
+    that the config used while it was read: changing it would reach nothing.
 
     Raises:
-        UserError: names the key, what does not exist, and the nearest names.
+        UserError: names the key, what does not exist, and the nearest names; or where the value of
+            a variable went.
     """
     runner_keys = EXTRA_KEYS.union(
         *(inspect.signature(runner.__init__).parameters for runner in (Runner, FlexibleRunner))
     )
     for key in options:
+        _check_effect(cfg, key, options, runner_keys - {'self', 'cfg'})
         node, parts = cfg._cfg_dict, key.split('.')
         for depth, part in enumerate(parts):
             path = '.'.join(parts[:depth]) or 'the config'
@@ -58,3 +63,43 @@ def check_options(cfg: Config, options: dict[str, Any]) -> None:
             hint = nearest(part, node)
             if hint:
                 warn(f'--cfg-options {key}: {path} has no key {part!r}, it is added{hint}')
+
+
+def _check_effect(cfg: Config, key: str, options: dict[str, Any], kept: set[str]) -> None:
+    """Check that an option does not change a variable that was used when the config was read."""
+    name, _, rest = key.partition('.')
+    if (cfg.get('model') or {}).get('data_preprocessor') is not None:
+        kept = kept - {'data_preprocessor'}  # the runner prefers that of the model
+    if name in kept or name not in cfg:
+        return
+    uses = uses_of(cfg, name, kept)
+    if not uses:
+        warn(
+            f'--cfg-options {key}: nothing in the config uses {name}; unless your own code reads '
+            'it, nothing changes'
+        )
+        return
+    end = f'.{rest}' if rest else ''
+    exact = [f'{use.path}{end}' for use in uses if use.exact]
+    other = [use.path for use in uses if not use.exact]
+    if exact and all(path in options for path in exact):
+        return  # they are set as well
+    text = f'--cfg-options {key}: the config has used the variable {name} already, so that nothing '
+    text += 'would change; '
+    value = options[key]
+    if exact:
+        shown = f'={_written(value)}'
+        text += f'set {" ".join(path + shown for path in exact)}'
+    if other:
+        text += f'{", and " if exact else "set "}what was computed from it: {", ".join(other)}'
+    variable = environment_variable(cfg, name)
+    if variable:
+        text += f'; or set the environment variable {variable}'
+    raise UserError(text)
+
+
+def _written(value: Any) -> str:
+    """A value as --cfg-options take it."""
+    if isinstance(value, list | tuple):
+        return '"[' + ','.join(map(_written, value)) + ']"'
+    return str(value)

@@ -73,7 +73,7 @@ def _check_template(template: Any) -> None:
             template.format(1)
     except Exception as error:  # of `format`: several
         raise UserError(
-            f'filename_tmpl {template!r} of the checkpoint hook makes no name of a number '
+            f'filename_tmpl {template!r} of the checkpoint hook cannot be filled with a number '
             f"({plain_text(error)}); it must be like 'iter_{{}}.pth' or 'iter_{{:06d}}.pth'"
         ) from error
 

@@ -64,7 +64,7 @@ def test_names(tmp_path, metainfo, message):
         (dict(data_prefix='train/'), r"must be a dict; use dict\(img='train/'\)"),
         (dict(data_prefix=['train']), 'must be a dict of folders'),
         (dict(ann_file=''), 'has no ann_file; CocoDataset reads'),
-        (dict(data_root='~/x', data_prefix=dict(img='a')), '~ is no folder here, write it in full'),
+        (dict(data_root='~/x', data_prefix=dict(img='a')), '~ is not expanded here, write'),
     ],
 )
 def test_kinds_of_paths(tmp_path, dataset, message):
@@ -266,8 +266,8 @@ def test_names_of_class_folders(folders, capsys):
 
 @pytest.mark.parametrize(('lines', 'message'), [
     (['a.png 0', 'b c.png 2'], None),
-    (['a.png 0', 'b.png 3'], 'line 2: the label 3 is none of 0..2; labels start at 0'),
-    (['a.png 0', 'b.png 17'], 'line 2: the label 17 is none of 0..2$'),
+    (['a.png 0', 'b.png 3'], 'line 2: label 3 is not in 0..2; labels start at 0'),
+    (['a.png 0', 'b.png 17'], 'line 2: label 17 is not in 0..2$'),
     (['a.png', 'b.png 1'], "line 1: 'a.png' does not end with a label; expected FILE LABEL"),
     (['a.png 0', ''], "line 2: '' does not end with a label"),
     (['a.png -1'], 'does not end with a label'),
@@ -303,9 +303,9 @@ def test_files_in_the_format_of_openmmlab(folders):
         data.check_training(cfg)
     refused(config('a.json', number=4), 'num_classes is 4, but .* has 3 classes')
     write('c.json', None, labels=(0, [1, 3]))
-    refused(config('c.json'), r'c.json, data_list\[1\]: the label 3 is none of 0..2')
+    refused(config('c.json'), r'c.json, data_list\[1\]: label 3 is not in 0..2')
     write('c.json', None, labels=(0, -1))
-    refused(config('c.json'), 'the label -1 is none of 0..2')
+    refused(config('c.json'), 'label -1 is not in 0..2')
     (folders / 'c.json').write_text('{"data_list": [')
     refused(config('c.json'), 'c.json cannot be read as JSON')
 

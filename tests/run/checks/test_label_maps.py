@@ -156,7 +156,7 @@ def truncated(path):
 BROKEN = {
     'truncated': (truncated, r'is truncated \(\d+ bytes\)'),
     'empty': (lambda p: p.write_bytes(b''), r'is truncated \(0 bytes\)'),
-    'text': (lambda p: p.write_text('not found'), r'maps/02\.png is no image'),
+    'text': (lambda p: p.write_text('not found'), r'maps/02\.png is not an image'),
     'size': (lambda p: save(p, GOOD[:3]), r'has 3 x 7 pixels .* the image 5 x 7'),
     'label': (lambda p: save(p, labels_of(7)), 'has the label 7'),
     'colour': (lambda p: save(p, np.stack([GOOD, GOOD + 1, GOOD], 2)), 'no colours'),

@@ -77,6 +77,7 @@ def roi_head(*strides):
 
 
 P3 = dict(start_level=1, add_extra_convs='on_input')
+POINTS = dict(type='FCOSHead', num_classes=2, in_channels=8, feat_channels=8, norm_cfg=None)
 ALL, WIDE = (4, 8, 16, 32), (8, 16, 24, 32)
 
 
@@ -86,23 +87,21 @@ def test_parts_that_fit():
     check((16,), bbox_head=dict(retina(16), in_channels=24))
     check((8, 16, 32), neck=dict(type='YOLOV3Neck', num_scales=3, in_channels=[32, 24, 16],
                                  out_channels=[32, 16, 8]))  # fmt: skip
-    points = dict(type='FCOSHead', num_classes=2, in_channels=8, feat_channels=8, norm_cfg=None)
-    check(ALL, neck=fpn(*WIDE, **P3), bbox_head=dict(points, strides=[8, 16, 32, 64, 128]))
+    check(ALL, neck=fpn(*WIDE, **P3), bbox_head=dict(POINTS, strides=[8, 16, 32, 64, 128]))
 
 
 @pytest.mark.parametrize(('strides', 'parts', 'message'), [
     # maps from stride 8 into a neck that leaves the first of them out
     ((8, 16, 32), dict(neck=fpn(16, 24, 32, **P3), bbox_head=retina(8, 16, 32, 64, 128)),
      r'bbox_head\.anchor_generator\.strides is \[8, 16, 32, 64, 128\], but model\.neck gives the '
-     r'strides \[16, 32, 64, 128, 128\]'),
+     r'strides \[16, 32, 64, 128, 256\]'),
     (ALL, dict(neck=fpn(*WIDE), bbox_head=retina(8, 16, 32, 64, 128)),
      r'gives the strides \[4, 8, 16, 32, 64\]; use --cfg-options '
      r'model\.bbox_head\.anchor_generator\.strides=4,8,16,32,64, or other maps'),
     (ALL, dict(neck=fpn(*WIDE), bbox_head=retina(4, 8, 16, 32)),
      r'is \[4, 8, 16, 32\], but model\.neck gives 5 maps with the strides \[4, 8, 16, 32, 64\]'),
     (ALL, dict(neck=fpn(*WIDE, **P3),
-               bbox_head=dict(type='FCOSHead', num_classes=2, in_channels=8, feat_channels=8, norm_cfg=None,
-                              strides=[4, 8, 16, 32, 64])),
+               bbox_head=dict(POINTS, strides=[4, 8, 16, 32, 64])),
      r'model\.bbox_head\.strides is \[4, 8, 16, 32, 64\]'),
     (ALL, dict(neck=fpn(*WIDE, **P3), roi_head=roi_head(4, 8, 16, 32)),
      r'roi_head\.bbox_roi_extractor\.featmap_strides is \[4, 8, 16, 32\], but model\.neck gives '
@@ -110,6 +109,7 @@ def test_parts_that_fit():
     ((8, 16, 32), dict(neck=fpn(*WIDE)),
      r'neck\.in_channels is \[8, 16, 24, 32\], but the backbone returns maps of \[16, 24, 32\] '
      r'channels \(strides \[8, 16, 32\]\); use --cfg-options model\.neck\.in_channels=16,24,32'),
+    ((8, 16, 32), dict(neck=fpn(16, 32, 24)), r'in_channels=16,24,32, or other out_indices'),
     ((32,), dict(neck=fpn(24)), r'use --cfg-options model\.neck\.in_channels=\[32\],'),
     (ALL, dict(neck=fpn(*WIDE), bbox_head=dict(retina(4, 8, 16, 32, 64), in_channels=16)),
      r'bbox_head\.in_channels is 16, but model\.neck gives maps of 8 channels'),

@@ -1,0 +1,107 @@
+"""Options that change a variable which the config has used already."""
+
+import pytest
+
+from hybrid_mm.errors import UserError
+from hybrid_mm.run.config import load_config
+
+BASE = """
+data_root, backend = 'data/', None
+max_iters = 100
+norm_cfg = dict(type='SyncBN', requires_grad=True)
+crop_size = (64, 64)
+image = dict(scale=(9, 8), keep=True)
+pipeline = [dict(type='Load'), dict(type='Crop', size=crop_size), dict(type='Resize', **image)]
+data_preprocessor = dict(type='P', size=crop_size)
+model = dict(type='mmseg.X', data_preprocessor=data_preprocessor,
+             head=dict(norm_cfg=norm_cfg), heads=[dict(norm_cfg=norm_cfg), dict()])
+train_dataloader = dict(dataset=dict(root=data_root, file=data_root + 'a.json', p=pipeline))
+test_dataloader = train_dataloader
+train_cfg = dict(max_iters=max_iters)
+param_scheduler = [dict(end=max_iters // 2), dict(end=max_iters)]
+flag = True
+"""
+CHILD = """
+_base_ = './base.py'
+length = {{_base_.max_iters}}
+train_cfg = dict(val_interval={{_base_.max_iters}})
+val_cfg = dict(begin=length)
+custom = _base_.crop_size
+custom_hooks = [dict(size=_base_.crop_size), dict(text='{{_base_.max_iters}}',
+                     half=_base_.max_iters // 2)]
+model = dict(heads=[dict(num=1)])
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    (tmp_path / 'base.py').write_text(BASE)
+    (tmp_path / 'child.py').write_text(CHILD)
+    return lambda name, **options: load_config(str(tmp_path / f'{name}.py'), options or None)
+
+
+@pytest.mark.parametrize(('name', 'key', 'value', 'expected'), [
+    ('base', 'max_iters', 60, 'set train_cfg.max_iters=60 param_scheduler.1.end=60, and what was '
+     'computed from it: param_scheduler.0.end'),
+    ('base', 'crop_size', (1, 2), 'set model.data_preprocessor.size="[1,2]" '
+     'train_dataloader.dataset.p.1.size="[1,2]" test_dataloader.dataset.p.1.size="[1,2]"'),
+    ('base', 'norm_cfg.type', 'BN',
+     'set model.head.norm_cfg.type=BN model.heads.0.norm_cfg.type=BN'),
+    ('base', 'data_preprocessor.size', 3, 'set model.data_preprocessor.size=3'),
+    ('base', 'pipeline.1.size', 3,
+     'set train_dataloader.dataset.p.1.size=3 test_dataloader.dataset.p.1.size=3'),
+    ('base', 'image.keep', False,
+     'set train_dataloader.dataset.p.2.keep=False test_dataloader.dataset.p.2.keep=False'),
+    ('child', 'max_iters', 60, 'set train_cfg.max_iters=60 train_cfg.val_interval=60 '
+     'param_scheduler.1.end=60 val_cfg.begin=60, and what was computed from it: '
+     'custom_hooks.1.half, param_scheduler.0.end'),
+    ('child', 'length', 60,
+     'set val_cfg.begin=60'),
+    ('child', 'norm_cfg.type', 'BN', 'set model.head.norm_cfg.type=BN'),
+])  # fmt: skip
+def test_where_the_value_went(config, name, key, value, expected):
+    with pytest.raises(UserError) as caught:
+        config(name, **{key: value})
+    start, _, found = str(caught.value).partition('; ')
+    variable = key.partition('.')[0]
+    assert start == (
+        f'--cfg-options {key}: the config has used the variable {variable} already, so that '
+        'nothing would change'
+    )
+    split = [text.split(' ') for text in (found, expected)]
+    assert [sorted(word.strip(',') for word in words) for words in split[:1]] == [
+        sorted(word.strip(',') for word in words) for words in split[1:]
+    ]
+
+
+def test_options_that_change_something_pass(config, capsys):
+    assert config('base', **{'train_cfg.max_iters': 5}).train_cfg.max_iters == 5
+    assert config('base', **{'model.head.norm_cfg.type': 'BN'}).model.head.norm_cfg.type == 'BN'
+    paths = {'train_cfg.max_iters': 5, 'param_scheduler.1.end': 5}
+    assert config('base', max_iters=5, **paths).max_iters == 5
+    assert capsys.readouterr().err == ''
+    # perhaps a hook of the user reads it
+    assert config('base', flag=False).flag is False
+    assert 'nothing in the config uses flag' in capsys.readouterr().err
+    with pytest.raises(UserError, match="has no key 'max_itres'; did you mean max_iters"):
+        config('base', max_itres=3)
+
+
+def test_names_of_the_environment_are_said(tmp_path, monkeypatch):
+    monkeypatch.delenv('SOME_ROOT', raising=False)
+    path = tmp_path / 'config.py'
+    path.write_text("data_root = '{{$SOME_ROOT:data/x}}/'\nwork_dir = data_root\n")
+    with pytest.raises(UserError, match=r'set work_dir=y; or .* variable SOME_ROOT$'):
+        load_config(str(path), dict(data_root='y'))
+
+
+def test_pure_python_configs(tmp_path):
+    (tmp_path / 'lazy_base.py').write_text(
+        'from mmengine.runner import EpochBasedTrainLoop\nmax_epochs = 7\n'
+        'train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=max_epochs)\n'
+    )
+    path = tmp_path / 'lazy.py'
+    path.write_text('from mmengine.config import read_base\nwith read_base():\n'
+                    '    from .lazy_base import *\n')  # fmt: skip
+    with pytest.raises(UserError, match=r'set train_cfg\.max_epochs=3$'):
+        load_config(str(path), dict(max_epochs=3))
