@@ -509,8 +509,7 @@ def test_cache_is_that_of_torch_without_torch(monkeypatch):
             monkeypatch.delenv(name, raising=False)
             if value is not None:
                 monkeypatch.setenv(name, value)
-        expected = Path(torch.hub.get_dir()) / 'checkpoints'
-        assert module.cache_folder() == expected
+        expected = Path(torch.hub._get_torch_home(), 'hub', 'checkpoints')
         with monkeypatch.context() as without:
             without.delitem(sys.modules, 'torch.hub')
             assert module.cache_folder() == expected
