@@ -16,7 +16,8 @@ from hybrid_mm.checkpoint_files.download import (
     hash_in_name,
     place_of,
 )
-from hybrid_mm.checkpoint_files.loading import CheckpointError, load_from_local
+from hybrid_mm.checkpoint_files.failures import CheckpointError
+from hybrid_mm.checkpoint_files.loading import load_from_local
 
 
 def load_from_http(filename: str, map_location: Any = None, model_dir: str | None = None) -> Any:
