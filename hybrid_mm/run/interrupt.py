@@ -280,7 +280,7 @@ def _launcher(tool: str) -> list[str]:
 
 
 def resuming(command: str) -> str:
-    """A command line of train.py with a plain ``--resume``, in the place of one with a file."""
+    """A command line of train.py with a plain ``--resume``, in place of one with a file."""
     words, kept = shlex.split(command), []
     position = 0
     while position < len(words):
