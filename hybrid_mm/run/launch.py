@@ -22,6 +22,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from hybrid_mm.engine.hooks.evaluated_images import EvaluatedImagesHook
+from hybrid_mm.engine.hooks.non_finite import NonFiniteLossHook
 from hybrid_mm.engine.hooks.resumed_settings import ResumedSettingsHook
 from hybrid_mm.engine.hooks.strict_loading import (
     SameClassesHook,
@@ -290,6 +291,8 @@ def training_runner(cfg: Config, resumed: str | None = None) -> Runner:
     runner._resume = resumed is not None
     start = runner._load_from = resumed or cfg.get('load_from')
     check_maps(runner)
+    if not any(isinstance(hook, NonFiniteLossHook) for hook in runner.hooks):
+        runner.register_hook(NonFiniteLossHook())  # all our configs have it, those of others do not
     count_accumulation(runner)
     runner.register_hook(ScheduleHook())
     # the weights, perhaps: they cannot be compared with a file

@@ -199,9 +199,7 @@ def _numbered(folder: Path, labels: dict[int, Path], found: list[int], ignore: i
     if ignore not in labels:
         hint = f'; if one of 0 to {last} means unlabelled, add --ignore-index NUMBER'
     first = 1 if ignore == 0 else 0
-    warn(
-        printable(f'no class names in {file}, one per line: class_{first} to class_{last}{hint}')
-    )
+    warn(printable(f'no class names in {file}, one per line: class_{first} to class_{last}{hint}'))
     return [f'class_{label}' for label in range(last + 1)]
 
 
