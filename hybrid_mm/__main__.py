@@ -75,6 +75,15 @@ def main(argv: list[str] | None = None) -> int:
         tables = (args.only,) if args.only else ('backbones', 'configs')
         listing(' '.join(args.pattern), args.json, tables)
         return 0
+    if args.command == 'weights' and args.action == 'list':
+        from hybrid_mm.zoo.weights_list import list_weights
+
+        list_weights(' '.join(args.pattern), args.json)
+        return 0
+    if args.command == 'weights' and args.action == 'path':
+        from hybrid_mm.zoo.weights_list import print_path
+
+        return print_path(args.name)
     if args.command == 'weights':
         from hybrid_mm.zoo.weights_commands import weights_command
 

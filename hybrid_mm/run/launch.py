@@ -22,6 +22,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from hybrid_mm.engine.hooks.evaluated_images import EvaluatedImagesHook
+from hybrid_mm.engine.hooks.non_finite import NonFiniteLossHook
 from hybrid_mm.engine.hooks.resumed_settings import ResumedSettingsHook
 from hybrid_mm.engine.hooks.strict_loading import (
     SameClassesHook,
@@ -290,6 +291,8 @@ def training_runner(cfg: Config, resumed: str | None = None) -> Runner:
     runner._resume = resumed is not None
     start = runner._load_from = resumed or cfg.get('load_from')
     check_maps(runner)
+    if not any(isinstance(hook, NonFiniteLossHook) for hook in runner.hooks):
+        runner.register_hook(NonFiniteLossHook())  # all our configs have it, those of others do not
     count_accumulation(runner)
     runner.register_hook(ScheduleHook())
     # the weights, perhaps: they cannot be compared with a file
@@ -300,13 +303,13 @@ def training_runner(cfg: Config, resumed: str | None = None) -> Runner:
         hook = StartingWeightsHook if resumed is None else ResumedSettingsHook
         runner.register_hook(hook(start))
         runner.register_hook(SameClassesHook(start, 'train_dataloader', resumed is not None))
-    add_summary(runner, resumed)
+    add_summary(runner, cfg, resumed)
     return runner
 
 
-def add_summary(runner: Runner, resumed: str | None = None) -> None:
+def add_summary(runner: Runner, cfg: Config, resumed: str | None = None) -> None:
     """Let a runner say what it does, and where it stands if a signal ends it."""
-    summary = SummaryHook(resumed)
+    summary = SummaryHook(cfg.filename, resumed)
     runner.register_hook(summary)
     summary.announce(runner)
     watch(runner, resumed)
@@ -339,7 +342,7 @@ def testing_runner(cfg: Config, checkpoint: str) -> Runner:
     check_maps(runner)
     runner.register_hook(StrictLoadingHook(checkpoint))
     runner.register_hook(SameClassesHook(checkpoint, 'test_dataloader'))
-    add_summary(runner)
+    add_summary(runner, cfg)
     return runner
 
 

@@ -25,7 +25,7 @@ def checkpoint_of(config: str | Path | Config, checkpoint: str | Path) -> str:
     if str(checkpoint) != AUTO:
         return str(checkpoint)
     file = config.filename if isinstance(config, Config) else str(config)
-    if file is None or not file.endswith('.py'):
+    if file is None or not (file.endswith('.py') or '::' in file):
         raise UserError(
             f'{AUTO} finds the published weights of a config by its file name; there is none here. '
             f'Name them: {SCHEME}NAME'

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -313,3 +314,14 @@ def test_settings_are_added_once(det_config):
         )
         assert [hook.type for hook in cfg.custom_hooks] == ['EMAHook', 'hybrid_mm.ExactResumeHook']
     assert cfg.val_dataloader.dataset.type == 'CocoDataset'
+
+
+def test_every_training_stops_at_losses_that_are_not_finite(monkeypatch):
+    """Also those of configs of others, which have no such hook; ours have one."""
+    runner = SimpleNamespace(hooks=[], model=None)
+    runner.register_hook = runner.hooks.append
+    monkeypatch.setattr(launch, 'build_runner', lambda cfg, **_: runner)
+    monkeypatch.setattr(launch, 'add_summary', lambda *_: None)
+    for _ in range(2):
+        launch.training_runner(ConfigDict())
+    assert [type(hook).__name__ for hook in runner.hooks].count('NonFiniteLossHook') == 1

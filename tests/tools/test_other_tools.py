@@ -149,7 +149,7 @@ def test_convert_checkpoint(tool, fails, tmp_path):
     assert 'blok.7.weight' in fails(*command, source)
     assert source in fails(*command, source[:-1] + '_')
     torch.save(dict(a=torch.zeros(1)), tmp_path / 'other.pth')
-    assert 'no layout that is known has such names: a' in fails(
+    assert 'no known layout has such names: a' in fails(
         'convert_checkpoint', tmp_path / 'other.pth', out
     )
     assert 'no weights' in fails(*_empty(tmp_path), out)

@@ -112,8 +112,10 @@ def _networks(
 def _check_network(model: nn.Module, settings: dict[str, Any], path: str) -> None:
     heads = list(_heads(model, settings, path))
     told = list(_told(model, settings, path))
-    if not heads and not told and not isinstance(getattr(model, 'neck', None), nn.Module):
-        return
+    necks = settings.get('neck') or ()
+    first = necks if isinstance(necks, dict) else next(iter(necks), {})
+    if not heads and not told and 'in_channels' not in first:
+        return  # a classifier, for example
     with _untouched(model):
         found = _measure(model, settings, path)
         if found is None:
@@ -150,7 +152,7 @@ def _measure(
     mean = getattr(getattr(model, 'data_preprocessor', None), 'mean', None)
     channels = mean.numel() if isinstance(mean, Tensor) else 3
     parameter = next(model.parameters(), None)
-    start = time.monotonic()
+    start, refused = time.monotonic(), None
     for size in sizes:
         if time.monotonic() - start > _PATIENCE:
             break
@@ -167,9 +169,11 @@ def _measure(
         try:
             maps = neck(maps)
         except Exception as error:
-            _check_neck(settings.get('neck'), f'{path}.neck', found, error)
+            refused = (found, error)  # a larger image may do
             continue
         return _maps(maps, size, f'{path}.neck')
+    if refused is not None:
+        _check_neck(settings.get('neck'), f'{path}.neck', *refused)
     return None
 
 
@@ -187,7 +191,11 @@ def _check_neck(neck: Any, path: str, found: Maps, error: Exception) -> None:
     if isinstance(neck, list | tuple) and neck:
         neck, path = neck[0], f'{path}.0'
     expected = neck.get('in_channels') if isinstance(neck, dict) else None
-    if isinstance(expected, list | tuple) and sorted(expected) != sorted(found.channels):
+    if not isinstance(expected, list | tuple):
+        return
+    about_them = isinstance(error, AssertionError | IndexError) or 'channels' in str(error)
+    orders = (list(expected), list(expected)[::-1])  # YOLOV3Neck has the last map first
+    if about_them and found.channels not in orders:
         raise UserError(
             f'{path}.in_channels is {list(expected)}, but the backbone returns maps of '
             f'{found.channels} channels (strides {found.strides}); use --cfg-options '

@@ -109,6 +109,7 @@ def test_parts_that_fit():
     ((8, 16, 32), dict(neck=fpn(*WIDE)),
      r'neck\.in_channels is \[8, 16, 24, 32\], but the backbone returns maps of \[16, 24, 32\] '
      r'channels \(strides \[8, 16, 32\]\); use --cfg-options model\.neck\.in_channels=16,24,32'),
+    ((8, 16, 32), dict(neck=fpn(16, 32, 24)), r'in_channels=16,24,32, or other out_indices'),
     ((32,), dict(neck=fpn(24)), r'use --cfg-options model\.neck\.in_channels=\[32\],'),
     (ALL, dict(neck=fpn(*WIDE), bbox_head=dict(retina(4, 8, 16, 32, 64), in_channels=16)),
      r'bbox_head\.in_channels is 16, but model\.neck gives maps of 8 channels'),

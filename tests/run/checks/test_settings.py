@@ -1,9 +1,7 @@
 """Settings that MMEngine would refuse late, obscurely, or not at all."""
 
-from types import SimpleNamespace
-
 import pytest
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 
 from hybrid_mm.errors import UserError
 from hybrid_mm.run.checks import settings
@@ -37,17 +35,3 @@ def test_floors_of_schedules_that_exclude_each_other(det_config):
         UserError, match=r'scheduler\.0 has eta_min=0\.0 and eta_min_ratio=0\.1; set'
     ):
         settings.check_settings(cfg)
-
-
-def test_channels_of_neck_and_backbone():
-    def check(given, wanted):
-        backbone = SimpleNamespace(out_channels=given)
-        model = SimpleNamespace(backbone=backbone)
-        cfg = ConfigDict(model=dict(neck=dict(in_channels=wanted)))
-        settings.check_channels(SimpleNamespace(model=model, cfg=cfg))
-
-    check((8, 16, 32), [8, 16, 32])
-    check((8, 16, 32), 32)  # of a neck that takes one map
-    for wanted in ([8, 16], [8, 32, 16], [8, 16, 32, 64], [16, 32]):
-        with pytest.raises(UserError, match=r'use --cfg-options model\.neck\.in_channels=8,16,32$'):
-            check((8, 16, 32), wanted)
