@@ -6,9 +6,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from hybrid_mm.backbones import NAT
+from hybrid_mm.checkpoint_files import MissingCheckpointError
 from hybrid_mm.checkpoints import (
     CheckpointError,
-    MissingCheckpointError,
     check_weights,
     inner_model,
     load_weights,

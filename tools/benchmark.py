@@ -1,4 +1,4 @@
-"""Compare operators, backbones and training with other ways to compute the same, as ratios.
+"""Time operators, backbones and training against other implementations of the same thing.
 
 python tools/benchmark.py ops                                # all operators, an hour or two; tables
 python tools/benchmark.py backbones                          # against MMPretrain and timm
@@ -9,7 +9,7 @@ python tools/benchmark.py local_attention --docs docs/benchmarks.md
 python tools/benchmark.py local_attention --only 'window 7*' --rounds 5
 
 Outputs and gradients of all candidates are compared before anything is timed; if one disagrees,
-the run ends. Candidates of other packages (timm, NATTEN) are measured if they can be imported.
+the run stops. Candidates from other packages (timm, NATTEN) are measured if they are installed.
 
 A benchmark is a module with `cases(device, dtype, quick)`, a generator of
 `hybrid_mm.benchmarks.core.Case` whose first candidate is the baseline, and with `PACKAGES`, the
@@ -49,20 +49,20 @@ def main(argv: list[str] | None = None) -> None:
         '--seconds',
         type=float,
         default=20.0,
-        help='per case; three rounds are made in any case (default: 20)',
+        help='per case; at least three rounds are run (default: 20)',
     )
     parser.add_argument(
         '--only',
         metavar='PATTERN',
         action='append',
-        help="cases whose name fits, as 'window 7*'; may be given several times",
+        help="cases whose name matches, e.g. 'window 7*'; can be given several times",
     )
     parser.add_argument('--quick', action='store_true', help='tiny cases, to try the tool')
     parser.add_argument(
         '--memory-limit',
         type=float,
         metavar='GIB',
-        help='on a CPU, let a candidate that needs more fail as out of memory',
+        help='on a CPU, treat candidates that need more as out of memory',
     )
     parser.add_argument('--json', action='store_true', help='print JSON instead of the table')
     parser.add_argument('--out', metavar='DIR', type=Path, help='write files there')

@@ -1,4 +1,4 @@
-"""Print installed packages with their providers, known problems of this environment, and fixes.
+"""Print installed packages and their providers, known problems of this environment, and fixes.
 
 Exit status 1 if something will fail.
 """

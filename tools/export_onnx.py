@@ -4,8 +4,8 @@ python tools/export_onnx.py CONFIG [CHECKPOINT] OUT.onnx --size 512 512 --check
 python tools/export_onnx.py CONFIG [CHECKPOINT] OUT.onnx --size 512 512 --dynamic --backbone-only
 python tools/export_onnx.py --table docs/export.md --only 'VAN*'
 
-Input is `image`, (N, 3, H, W), prepared as the test pipeline does it; the file's metadata name mean
-and std, the order of the channels and the classes. Outputs are raw:
+The input is `image`, (N, 3, H, W), prepared as by the test pipeline; the file's metadata contain
+mean and std, the order of the channels and the classes. Outputs are raw:
   backbone        map_0, map_1, ... at strides 4, 8, 16, 32
   segmentation    logits (N, classes, H / 4, W / 4) of most heads, not resized; with out_channels=1
                   one channel: class 1 where its sigmoid exceeds the metadata's threshold
@@ -13,7 +13,7 @@ and std, the order of the channels and the classes. Outputs are raw:
   RetinaNet etc.  cls_score_i, bbox_pred_i of every level, not decoded
   Mask R-CNN      OUT.onnx: pyramid_i, rpn_cls_score_i, rpn_bbox_pred_i, and OUT_rois.onnx, from
                   rois (n, 5) and pyramid_i to cls_score, bbox_pred, mask_logits
-See docs/export.md for what exports and what does not.
+docs/export.md lists what can be exported.
 """
 
 import argparse

@@ -2,18 +2,18 @@
 
 python tools/gpu_check.py                                   # results in gpu_check/
 python tools/gpu_check.py --minutes 3 --out DIR
-python tools/gpu_check.py --list                            # what would be done, in order
-python tools/gpu_check.py --only operators networks/NAT     # what contains one of these texts
+python tools/gpu_check.py --list                            # names of all checks, in order
+python tools/gpu_check.py --only operators networks/NAT     # checks with one of these in the name
 python tools/gpu_check.py --dry --only operators            # toy sizes on a CPU, to try the tool
 
 Every operator, layer and backbone is compared with its plain formulation in float32, float16 and
 bfloat16, compiled and in CUDA graphs; four detectors and segmenters train for 20 steps; operators
-are timed beside what else computes the same. It needs torch, Triton and this checkout; networks
-need MMEngine, detectors mmcv, MMDetection and MMSegmentation; NATTEN is measured if it is there.
+are timed next to other implementations. The tool needs torch, Triton and this checkout; networks
+need MMEngine, detectors mmcv, MMDetection and MMSegmentation; NATTEN is measured if installed.
 
-gpu_check.json and gpu_check.md are written after every task. What crashes or hangs is noted, and
-the rest goes on. The exit status is 1 if anything was wrong. Please send both files with a report
-of a bug.
+gpu_check.json and gpu_check.md are written after every task. Crashes and hangs are recorded, and
+the remaining tasks continue. The exit status is 1 if anything failed. Please attach both files to
+bug reports.
 """
 
 import sys

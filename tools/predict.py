@@ -13,10 +13,10 @@ they get sub/x.jpg.png and sub/x.bmp.png. Entries name the files (picture, video
   segmentation    one entry per image: file_name, label_map (PNG in DIR/label_maps/), shares
                   (fraction of the pixels, by class name)
   classification  one entry per image: file_name, top5 (class name and score)
-Entries of a video have the number of the frame as well. From Python: hybrid_mm.apis.Predictor.
+Entries of a video also have the number of the frame. From Python: hybrid_mm.apis.Predictor.
 
-An input that cannot be read, prepared or predicted on is reported, and the others go on; the exit
-status is 1 then. What is done when Ctrl-C or an error ends the work is kept.
+Inputs that cannot be read, prepared or predicted on are reported and skipped; the exit status is
+then 1. Results that are complete when Ctrl-C or an error ends the run are kept.
 """
 
 import sys

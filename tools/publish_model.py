@@ -1,7 +1,7 @@
-"""Make a checkpoint fit for publication: weights only, with a hash in its name.
+"""Prepare a checkpoint for sharing: weights only, with a hash in its name.
 
 python tools/publish_model.py work_dirs/try/epoch_12.pth van-lska-tiny.pth
-writes van-lska-tiny-1a2b3c4d.pth: the digits are the first 8 of its SHA-256.
+writes van-lska-tiny-1a2b3c4d.pth, with the first 8 digits of its SHA-256.
 
 Optimizer, schedulers, message hub and the averaged copy of the weights are dropped (where weights
 were averaged, the averages are the ones kept). The result loads with

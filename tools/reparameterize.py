@@ -1,4 +1,4 @@
-"""Merge what training needs and inference does not: parallel kernels, norms, position embeddings.
+"""Merge parallel kernels, norms and position embeddings, which only training needs.
 
 python tools/reparameterize.py CONFIG work_dirs/try/epoch_36.pth deployed.pth
 python tools/test.py CONFIG deployed.pth --cfg-options model.backbone.deploy=True

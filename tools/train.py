@@ -17,7 +17,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('config', help='config file')
     options.add_run_options(parser)
     parser.add_argument(
-        '--no-amp', action='store_true', help='float32, also where the config has mixed precision'
+        '--no-amp', action='store_true', help='float32, even if the config enables mixed precision'
     )
     parser.add_argument(
         '--auto-scale-lr',
@@ -29,7 +29,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='resume from this checkpoint, or from the newest good one of the work dir',
+        help='resume from this checkpoint, or from the newest intact one in the work dir',
     )
     parser.add_argument('--no-validate', action='store_true', help='train without validation')
     parser.add_argument(

@@ -145,13 +145,14 @@ class Subject:
 
     def choose_size(self, common: tuple[int, int] | None) -> None:
         """Set the size of the images: the common one if the model takes it."""
-        size = common or _own_size(self.cfg, self.task)
+        own = _own_size(self.cfg, self.task)
 
         def attempt(size: tuple[int, int]) -> None:
             self.size = size
             self.prepare('forward')()
 
-        self.size = accepted_size(attempt, self.module, size, default_label(self.spec))
+        label = default_label(self.spec)
+        self.size = accepted_size(attempt, self.module, common or own, label, [own])
 
     def prepare(self, mode: str) -> Callable[[], object]:
         """Set the mode of the model and draw its samples; returns the pass that is measured."""
@@ -168,7 +169,8 @@ class Subject:
         with torch.no_grad(), self._autocast():
             if self.task == BACKBONE:
                 return run_network(self.module, images)
-            return self.module(images, samples, mode='predict')
+            mode = 'predict' if hasattr(self.module, 'predict') else 'tensor'  # self-supervised
+            return self.module(images, samples, mode=mode)
 
     def _training(self, images: Tensor, samples: list[Any]) -> None:
         optimizer = cast(OptimWrapper, self.optimizer)
@@ -274,11 +276,12 @@ def _own_size(cfg: Config, task: str) -> tuple[int, int]:
     while 'dataset' in pipeline:
         pipeline = pipeline['dataset']
     found: Any = None
+    rounded = False
     for step in pipeline.get('pipeline') or cfg.get('test_pipeline') or ():
         kind = step.get('type')
         kind = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
         if kind.endswith('Resize') and step.get('scale'):
-            found = step['scale']
+            found, rounded = step['scale'], bool(step.get('keep_ratio'))
         elif kind.endswith('CenterCrop'):
             found = step.get('crop_size')
     if task == 'segmentation':
@@ -291,7 +294,9 @@ def _own_size(cfg: Config, task: str) -> tuple[int, int]:
     if not isinstance(found, Sequence) or len(found) != 2:
         return usual
     width, height = (int(n) for n in found)
-    return (-(-height // 32) * 32, -(-width // 32) * 32) if task == 'detection' else (height, width)
+    if task == 'detection' and rounded:  # what it is padded to
+        return -(-height // 32) * 32, -(-width // 32) * 32
+    return height, width
 
 
 def compare(

@@ -110,10 +110,10 @@ def conditions(settings: Mapping[str, Any]) -> str:
 
 
 _DETAILS = (
-    "Forward: the predictions of a model with its post-processing, or a backbone's maps. Training: "
+    "Forward: predictions of a model with its post-processing, or a backbone's maps. Training: "
     'loss of drawn annotations (of a backbone the mean of its maps), backward pass and the '
-    "optimizer's step. MACs: of one image. MB: weights, in training the optimizer's state, and what "
-    'torch allocates at the peak of the pass.'
+    "optimizer's step. MACs: of one image. MB: weights, in training the optimizer's state, and "
+    'what torch allocates at the peak of the pass.'
 )
 
 

@@ -20,6 +20,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from hybrid_mm.errors import UserError
 from hybrid_mm.ops import (  # noqa: F401  registers the operators that are counted
     decomposed_attention,
     evolving_attention,
@@ -50,25 +51,31 @@ class Row(NamedTuple):
     macs: int
 
 
+def learns_proposals(model: nn.Module) -> bool:
+    """Whether the proposals of a detector are weights, as those of Sparse R-CNN."""
+    return hasattr(getattr(model, 'rpn_head', None), 'num_proposals')
+
+
 class _Inference(nn.Module):
     """The forward pass that is counted: without data samples and NMS."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, mode: str = 'tensor'):
         super().__init__()
-        self.model = model
+        self.model, self.mode = model, mode
 
     def forward(self, x: Tensor):
         model = self.model
-        if getattr(model, 'with_roi_head', False):
+        if getattr(model, 'with_roi_head', False) and self.mode == 'tensor':
             return self._two_stage(x)
         if hasattr(model, 'data_preprocessor'):  # a model of MMEngine, not a bare network
             size = tuple(x.shape[-2:])
             meta = dict(img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size)
+            meta['scale_factor'] = (1.0, 1.0)
             samples = [BaseDataElement(metainfo=meta)]
             head = getattr(model, 'decode_head', None)
             if hasattr(head, 'pixel_decoder'):  # Mask2Former of MMSegmentation, which asks for them
                 return head(model.extract_feat(x), samples)
-            return model(x, samples, mode='tensor')
+            return model(x, samples, mode=self.mode)
         return model(x)
 
     def _two_stage(self, x: Tensor) -> None:
@@ -147,14 +154,9 @@ def count(model: nn.Module, shape: tuple[int, ...]) -> list[Row]:
     if len(shape) not in (2, 3) or min(shape) < 1:
         raise ValueError(f'shape must be (H, W) or (C, H, W), got {tuple(shape)}')
     channels, height, width = (3, *shape)[-3:]
-    wrapper = _Inference(model)
     shape = (1, channels, height, width)
     with _evaluating(model), _plain_deformable(model), torch.no_grad():
-        try:
-            flops = _count_on_meta(wrapper, shape)
-        except (RuntimeError, NotImplementedError):
-            # the values decide what is computed, as in the masked attention of Mask2Former
-            flops = _count(wrapper, torch.zeros(shape, device=next(model.parameters()).device))
+        flops = _count_somehow(model, shape)
     modules = dict(model.named_modules())
     macs, inside = {}, Counter()  # of a module, and of its children together
     for name in reversed(modules):
@@ -167,6 +169,32 @@ def count(model: nn.Module, shape: tuple[int, ...]) -> list[Row]:
         Row(name, sum(p.numel() for p in module.parameters()), macs[name])
         for name, module in modules.items()
     ]
+
+
+def _count_somehow(model: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
+    """Count from shapes alone, or else on zeros, or else while predicting on zeros.
+
+    The second is for networks whose values decide what is computed, as in the masked attention of
+    Mask2Former, the third for detectors that compute nothing without proposals, as Sparse R-CNN.
+    """
+    device = next((p.device for p in model.parameters()), torch.device('cpu'))
+    zeros = torch.zeros(shape, device=device)
+    ways: list[Callable[[], dict[str, int]]] = [
+        lambda: _count_on_meta(_Inference(model), shape),
+        lambda: _count(_Inference(model), zeros),
+    ]
+    if hasattr(model, 'data_preprocessor'):
+        ways.append(lambda: _count(_Inference(model, 'predict'), zeros))
+    refusal: Exception | None = None
+    for way in ways:
+        try:
+            return way()
+        except UserError:
+            raise
+        except Exception as error:  # of a foreign model
+            refusal = refusal or error
+    assert refusal is not None
+    raise refusal
 
 
 def _count_on_meta(wrapper: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:

@@ -26,13 +26,13 @@ from hybrid_mm.analysis.feature_maps import (
 )
 from hybrid_mm.checkpoints import check_exists, load_weights, read_checkpoint, source_of, weights_of
 from hybrid_mm.convert import convert, detect
-from hybrid_mm.errors import UserError, nearest, plain_text, warn
+from hybrid_mm.errors import UserError, plain_text, warn
 from hybrid_mm.run.config import TASKS, literal_spec, load_config, without_init_cfg
 from hybrid_mm.run.console import progress
 from hybrid_mm.run.devices import torch_device
 from hybrid_mm.run.explain import explain
 from hybrid_mm.run.published import AUTO, checkpoint_of
-from hybrid_mm.run.registered import registered_names
+from hybrid_mm.run.registered import nearest_type
 
 __all__ = [
     'Network',
@@ -161,7 +161,9 @@ def load_network(
         settings = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     torch.manual_seed(seed)
     with quiet():
-        module = revert_sync_batchnorm(build_network(without_init_cfg(backbone), scope))
+        module = revert_sync_batchnorm(
+            build_network(without_pretrained(without_init_cfg(backbone)), scope)
+        )
     if checkpoint is None:
         if hasattr(module, 'init_weights'):
             with quiet():
@@ -215,6 +217,7 @@ def accepted_size(
     module: nn.Module,
     size: tuple[int, int],
     label: str,
+    own: Sequence[tuple[int, int]] = (),
 ) -> tuple[int, int]:
     """Find a size of images that a network takes: this one, or else one like it, with a warning.
 
@@ -223,12 +226,13 @@ def accepted_size(
         module: The network, for the sizes that it was made for.
         size: The size that is wanted.
         label: Name of the network.
+        own: Sizes that it is known to be used with.
 
     Raises:
         Exception: What the network raises at this size, if it takes none of the others.
     """
     refusal: Exception | None = None
-    for other in (size, *sizes_to_try(module, size)):
+    for other in dict.fromkeys((size, *own, *sizes_to_try(module, size))):
         try:
             attempt(other)
         except (UserError, torch.OutOfMemoryError):
@@ -247,19 +251,26 @@ def accepted_size(
 def without_pretrained(node: Any) -> Any:
     """Copy of a model's config that names no file of weights; how it begins else is left."""
     if isinstance(node, dict):
-        kept = {k: without_pretrained(v) for k, v in node.items() if not _is_pretrained(k, v)}
-        return type(node)(kept)
+        found = type(node)()
+        for key, value in node.items():
+            if key == 'pretrained':  # a file, or whether to download one
+                if isinstance(value, bool):
+                    found[key] = False
+            elif not (key == 'init_cfg' and _is_pretrained(value)):
+                found[key] = without_pretrained(value)
+        return found
     if isinstance(node, (list, tuple)):
-        return type(node)(without_pretrained(item) for item in node)
+        return type(node)(without_pretrained(item) for item in node if not _is_pretrained(item))
     return node
 
 
-def _is_pretrained(key: str, value: Any) -> bool:
-    if key == 'init_cfg' and isinstance(value, dict):
-        kind = value.get('type')
-        name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
-        return name.endswith('Pretrained') or 'checkpoint' in value
-    return key == 'pretrained' and isinstance(value, str)
+def _is_pretrained(init_cfg: Any) -> bool:
+    """Whether this is the ``init_cfg`` of a file."""
+    if not isinstance(init_cfg, dict):
+        return False
+    kind = init_cfg.get('type')
+    name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
+    return name.endswith('Pretrained')
 
 
 class _Inner(nn.Module):
@@ -313,9 +324,8 @@ def build_network(spec: dict[str, Any], scope: str | None = None) -> nn.Module:
         return _Inner(module) if name.endswith(('TimmClassifier', 'FaceClassifier')) else module
     scopes = [name for name in SCOPES if MODELS.get(f'{name}.{kind}') is not None]
     if not scopes:
-        names = [name for scope in SCOPES for name in registered_names(MODELS, scope)]
         raise UserError(
-            f'type {kind!r} is not a network of {", ".join(SCOPES)}{nearest(kind, names)}'
+            f'type {kind!r} is not a network of {", ".join(SCOPES)}{nearest_type(MODELS, kind)}'
         )
     refusal: Exception | None = None
     for name in scopes:

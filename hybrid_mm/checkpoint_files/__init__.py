@@ -1,20 +1,24 @@
-"""Files of checkpoints: what a file is, whether it is whole, and loading it safely."""
+"""Files of checkpoints: what a file is, whether it is whole, and loading it safely.
 
-from hybrid_mm.checkpoint_files.addresses import file_of_address, load_from_http, what_is_wrong
-from hybrid_mm.checkpoint_files.download import (
-    DownloadError,
-    Fingerprint,
-    cache_folder,
-    download_file,
-    place_of,
-)
-from hybrid_mm.checkpoint_files.integrity import KEY, checksum
-from hybrid_mm.checkpoint_files.loading import (
-    CheckpointError,
-    MissingCheckpointError,
-    check_exists,
-    load_from_local,
-)
+A name is imported from its file when it is asked for: what needs neither torch nor MMEngine, as
+``python -m hybrid_mm weights list``, imports neither.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hybrid_mm.checkpoint_files.addresses import file_of_address, load_from_http, what_is_wrong
+    from hybrid_mm.checkpoint_files.download import (
+        DownloadError,
+        Fingerprint,
+        cache_folder,
+        download_file,
+        place_of,
+    )
+    from hybrid_mm.checkpoint_files.failures import CheckpointError, MissingCheckpointError
+    from hybrid_mm.checkpoint_files.integrity import KEY, checksum
+    from hybrid_mm.checkpoint_files.loading import check_exists, load_from_local
 
 __all__ = [
     'KEY',
@@ -32,3 +36,18 @@ __all__ = [
     'place_of',
     'what_is_wrong',
 ]
+_FILES = {
+    'addresses': 'file_of_address load_from_http what_is_wrong',
+    'download': 'DownloadError Fingerprint cache_folder download_file place_of',
+    'failures': 'CheckpointError MissingCheckpointError',
+    'integrity': 'KEY checksum',
+    'loading': 'check_exists load_from_local',
+}
+"""Public names by the file that they are in."""
+
+
+def __getattr__(name: str) -> Any:
+    for file, names in _FILES.items():
+        if name in names.split():
+            return getattr(import_module(f'{__name__}.{file}'), name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -16,7 +16,8 @@ from hybrid_mm.checkpoint_files.download import (
     hash_in_name,
     place_of,
 )
-from hybrid_mm.checkpoint_files.loading import CheckpointError, load_from_local
+from hybrid_mm.checkpoint_files.failures import CheckpointError
+from hybrid_mm.checkpoint_files.loading import load_from_local
 
 
 def load_from_http(filename: str, map_location: Any = None, model_dir: str | None = None) -> Any:
@@ -73,7 +74,7 @@ def file_of_address(url: str, model_dir: str | None = None) -> tuple[Path, bool]
         if plain == path or not (error.away and plain.is_file()):
             raise _not_downloaded(url, error) from error
         print(
-            f'warning: {url} cannot be reached ({error}); {plain} is taken, which has its name',
+            f'warning: {url} cannot be reached ({error}); using {plain}, which has its name',
             file=sys.stderr,
         )
         return plain, True

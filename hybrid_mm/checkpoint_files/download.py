@@ -24,8 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import hub
-
 from hybrid_mm.checkpoint_files.connections import (
     DiskError,
     FailedError,
@@ -34,7 +32,7 @@ from hybrid_mm.checkpoint_files.connections import (
     on_disk,
     web_page,
 )
-from hybrid_mm.checkpoint_files.integrity import identity
+from hybrid_mm.checkpoint_files.file_state import identity
 from hybrid_mm.checkpoint_files.turns import give_way, in_turn
 from hybrid_mm.errors import UserError
 
@@ -130,7 +128,12 @@ class DownloadError(UserError):
 
 def cache_folder() -> Path:
     """Folder of torch, MMEngine and this package for downloaded checkpoints (``TORCH_HOME``)."""
-    return Path(hub.get_dir()) / 'checkpoints'
+    hub = sys.modules.get('torch.hub')
+    if hub is not None:  # a program can name another
+        return Path(hub.get_dir()) / 'checkpoints'
+    caches = os.environ.get('XDG_CACHE_HOME', '~/.cache')
+    home = os.environ.get('TORCH_HOME', os.path.join(caches, 'torch'))
+    return Path(os.path.expanduser(home), 'hub', 'checkpoints')
 
 
 def hash_in_name(name: str) -> str:
@@ -491,6 +494,8 @@ def _bytes(number: float) -> str:
 
 def _bar(start: int, total: int | None) -> Any:
     """A progress bar, where somebody watches."""
+    from torch import hub  # has another one where tqdm is not installed
+
     return hub.tqdm(
         total=total,
         initial=start,

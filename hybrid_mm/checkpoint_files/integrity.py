@@ -38,11 +38,6 @@ def check_ratio(parts: Sequence[zipfile.ZipInfo]) -> None:
         raise ValueError(f'{packed} bytes of it would be unpacked to {unpacked}')
 
 
-def identity(found: os.stat_result) -> tuple[int, int, int, int]:
-    """What of the state of a file changes when it is written anew."""
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-
-
 def checksum(checkpoint: Mapping[str, Any]) -> str:
     """Checksum (BLAKE2b, 128 bits) of all of a checkpoint but its own entry ``checksum``.
 

@@ -22,7 +22,7 @@ _OTHERS = {
     b'Rar!': 'RAR; unpack it first',
     b'(\xb5/\xfd': 'Zstandard; unpack it first',
     b'\x89HDF': 'HDF5, as Keras writes it; only weights of PyTorch can be read',
-    b'\x93NUMPY': 'one array of NumPy; several with their names are read from an .npz',
+    b'\x93NUMPY': 'a single NumPy array; named arrays are read from an .npz',
     b'%PDF': 'PDF',
     b'\x7fELF': 'a program',
 }

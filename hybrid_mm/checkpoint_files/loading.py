@@ -10,11 +10,16 @@ from typing import Any
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
+from hybrid_mm.checkpoint_files.failures import (
+    CheckpointError,
+    MissingCheckpointError,
+    checkpoints_in,
+)
+from hybrid_mm.checkpoint_files.file_state import identity
 from hybrid_mm.checkpoint_files.flax_files import read_msgpack
 from hybrid_mm.checkpoint_files.integrity import (
     covers_all,
     damage_of_archive,
-    identity,
     matches,
 )
 from hybrid_mm.checkpoint_files.kinds import foreign, kind_of, no_regular_file
@@ -23,51 +28,10 @@ from hybrid_mm.checkpoint_files.npz import read_npz
 from hybrid_mm.checkpoint_files.pickles import RefusedError, read_pickle
 from hybrid_mm.checkpoint_files.shards import files_of_index, read_shards
 from hybrid_mm.compat import workarounds
-from hybrid_mm.errors import UserError, plain_text, shorten
+from hybrid_mm.errors import UserError, plain_text
 
 _verified: set[tuple[int, ...]] = set()  # files that need not be verified again
 _ORBAX = ('_METADATA', '_CHECKPOINT_METADATA', 'manifest.ocdbt')
-# of files that are named where there is a choice; which of them can be read tells their content
-_NAMES = re.compile(r'\.(pth|pt|pyth|bin|safetensors|npz|pkl|msgpack|pth\.tar)$|^checkpoint_\d+$')
-
-
-class CheckpointError(UserError):
-    """A checkpoint that cannot be used.
-
-    Args:
-        path: File or URL.
-        reason: What is wrong with it, as the predicate of a sentence.
-
-    Attributes:
-        reason: The message without the name of the file.
-    """
-
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f'checkpoint {path} {reason}')
-        self.reason = reason
-
-
-class MissingCheckpointError(CheckpointError):
-    """A checkpoint that does not exist.
-
-    Args:
-        path: The path that was asked for.
-
-    Attributes:
-        beside: Phrase that names the checkpoints in the folder of the missing one, or empty.
-    """
-
-    def __init__(self, path: str) -> None:
-        folder = Path(os.path.expanduser(path)).parent
-        self.beside = f'; {folder} has {names}' if (names := _checkpoints_in(folder)) else ''
-        super().__init__(path, f'does not exist{self.beside}')
-
-
-def _checkpoints_in(folder: Path) -> str:
-    try:
-        return shorten(sorted(file.name for file in folder.iterdir() if _NAMES.search(file.name)))
-    except OSError:
-        return ''
 
 
 def check_exists(path: str) -> None:
@@ -92,7 +56,7 @@ def check_exists(path: str) -> None:
                 'orbax.checkpoint and write its parameters to a file with '
                 'flax.serialization.msgpack_serialize'
             )
-        elif kind == 'a folder' and (names := _checkpoints_in(Path(local))):
+        elif kind == 'a folder' and (names := checkpoints_in(Path(local))):
             kind = f'a folder; name a file in it: {names}'
         elif kind is None:
             kind = foreign(local)
@@ -207,8 +171,8 @@ def _verify(filename: str, path: str, checkpoint: Any) -> None:
     if not match:
         raise CheckpointError(
             filename,
-            'does not match its checksum: it is damaged, or was changed after it was saved (who '
-            "does that on purpose deletes its entry 'checksum')",
+            'does not match its checksum: it is damaged, or was changed after it was saved (if '
+            "you changed it, delete its entry 'checksum')",
         )
 
 

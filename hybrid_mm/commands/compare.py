@@ -6,6 +6,8 @@ import math
 import time
 from pathlib import Path
 
+import torch
+
 from hybrid_mm.analysis import comparison, comparison_report, curves
 from hybrid_mm.analysis.comparison import Entry, Settings
 from hybrid_mm.analysis.networks import labels_and_files, one_line, stretched
@@ -24,13 +26,14 @@ def run(args: argparse.Namespace) -> int | None:
     check_output_folder(args.out)
     labels, files = labels_and_files(args.models, args.checkpoints, args.labels)
     device = torch_device(args.device)
+    amp = _precision(args.amp, device)
     settings = Settings(
         size=(args.shape[0], args.shape[-1]) if args.shape else None,
         own_size=args.own_size,
         batch=args.batch,
         rounds=(30 if device.type == 'cuda' else 7) if args.rounds is None else args.rounds,
         device=device,
-        amp=args.amp,
+        amp=amp,
         training=not args.forward_only,
         image=_image(args.image),
         options=args.cfg_options,
@@ -50,6 +53,24 @@ def run(args: argparse.Namespace) -> int | None:
     return results.show(interrupted)
 
 
+def _precision(amp: str | None, device: torch.device) -> str | None:
+    """Data type of ``--amp`` on a device; None for float32.
+
+    Raises:
+        UserError: It cannot be used there.
+    """
+    if amp is None:
+        return None
+    if device.type == 'cpu' and torch.cuda.is_available():
+        raise UserError(
+            '--amp on the CPU of a machine with a GPU: hide that with CUDA_VISIBLE_DEVICES=-1'
+        )
+    if device.type == 'cpu' and amp == 'float16':
+        raise UserError('--amp float16 needs a GPU; on a CPU use --amp bfloat16')
+    default = 'float16' if device.type == 'cuda' else 'bfloat16'
+    return default if amp == 'auto' else amp
+
+
 def _image(path: str | None):
     if path is None:
         return None
@@ -63,7 +84,7 @@ class _Results:
     def __init__(self, entries: list[Entry], settings: Settings, args: argparse.Namespace) -> None:
         self.entries, self.args = entries, args
         self.environment = environment(settings.device, _PACKAGES)
-        precision = 'float32' if args.amp is None else f'mixed precision ({args.amp})'
+        precision = 'float32' if settings.amp is None else f'mixed precision ({settings.amp})'
         self.settings = dict(
             batch=settings.batch,
             rounds=settings.rounds,

@@ -8,13 +8,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from hybrid_mm.analysis.complexity import count
+from hybrid_mm.analysis.complexity import count, learns_proposals
 from hybrid_mm.analysis.feature_maps import input_channels
 from hybrid_mm.analysis.networks import (
     accepted_size,
     build_model,
     build_network,
     one_line,
+    quiet,
     task_of_model,
 )
 from hybrid_mm.errors import UserError
@@ -29,25 +30,22 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         check_output_file(args.json, '--json', inputs=[args.config] if args.config else [])
     model, size = _build(args)
-    if args.shape:
-        try:
-            rows, shape = count(model, tuple(args.shape)), tuple(args.shape)
-        except UserError:
-            raise
-        except ValueError as error:
-            raise UserError(f'--shape: {error}') from error
-        except (RuntimeError, AssertionError) as error:
-            shown = ' x '.join(map(str, args.shape))
-            raise UserError(
-                f'--shape: the model does not take {shown}: {one_line(error)}'
-            ) from error
-    else:
-        channels = input_channels(model)
-        channels = channels if channels in (1, 3) else 3
-        name = type(model).__name__
-        size = accepted_size(lambda size: count(model, (channels, *size)), model, size, name)
-        shape = size if channels == 3 else (channels, *size)
+    name = type(model).__name__
+    try:
+        if args.shape:
+            shape = tuple(args.shape)
+        else:
+            channels = input_channels(model)
+            size = accepted_size(lambda size: count(model, (channels, *size)), model, size, name)
+            shape = size if channels == 3 else (channels, *size)
         rows = count(model, shape)
+    except UserError:
+        raise
+    except Exception as error:  # of a foreign model
+        if isinstance(error, ValueError) and args.shape:
+            raise UserError(f'--shape: {error}') from error
+        where = f' at {" x ".join(map(str, args.shape))}' if args.shape else ''
+        raise UserError(f'{name} cannot be counted{where}: {one_line(error)}') from error
     depth = [row.name.count('.') + bool(row.name) for row in rows]
     rows = [r for r, d in zip(rows, depth, strict=True) if d <= args.depth and r.params + r.macs]
     _print(rows, type(model).__name__, shape)
@@ -66,6 +64,9 @@ def _build(args: argparse.Namespace) -> tuple[nn.Module, tuple[int, int]]:
     cfg = load_config(args.config, args.cfg_options)
     require(cfg, 'model')
     model = build_model(cfg)
+    if learns_proposals(model):  # boxes of other initial values are none
+        with quiet():
+            model.init_weights()
     return model, DEFAULT_SHAPES.get(task_of_model(model), (224, 224))
 
 

@@ -26,8 +26,8 @@ def run(args: argparse.Namespace) -> None:
         source = checkpoint['meta']['source'] or OURS if by_name else args.source or detect(state)
         if source is None:
             raise ValueError(
-                f'no layout that is known has such names: {", ".join(list(state)[:3])}, ...: it is '
-                f'in our layout already, or in an unknown one; known are {sources}'
+                f'no known layout has such names: {", ".join(list(state)[:3])}, ...: the file is '
+                f'already in our layout, or in an unknown one; known are {sources}'
             )
         converted = state if by_name else convert(state, source)
     except (KeyError, ValueError) as error:

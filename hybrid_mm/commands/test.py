@@ -76,7 +76,7 @@ def check_file_names(runner: Runner, must: bool) -> None:
         path = str(dataset.get_data_info(index).get('img_path'))
         name = Path(path).stem
         if name in known and known[name] != path:
-            text = f'the results of {known[name]} and {path} get one name, {name}'
+            text = f'the results of {known[name]} and {path} have the same name, {name}'
             if must:
                 raise UserError(f'--out: {text}; test them one folder at a time')
             warn(f'{text}; only one is kept')

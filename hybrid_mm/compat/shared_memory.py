@@ -14,8 +14,8 @@ def explain_workers(error: BaseException) -> str | None:
     if text.startswith('DataLoader worker'):
         first = text.split('\n')[0].split('. ')[0]
         return (
-            f'{first}: the system ended it for want of memory (see dmesg), which fewer workers '
-            f'need less of, or {remedy("Bus error")}'
+            f'{first}: the system killed it because memory ran out (see dmesg): use fewer workers; '
+            f'or {remedy("Bus error")}'
         )
     if 'unable to allocate shared memory' in text or 'unable to open shared memory' in text:
         return f'{text.splitlines()[0]}; {remedy(text)}'
@@ -33,9 +33,9 @@ def remedy(text: str) -> str:
             pass
         return (
             f'the shared memory in {place} is too small for the batches of all workers: give a '
-            'container more (docker run --shm-size=8g, or --ipc=host), or take fewer workers '
+            'container more (docker run --shm-size=8g, or --ipc=host), or use fewer workers '
             '(--cfg-options train_dataloader.num_workers=0, val_dataloader.num_workers=0)'
         )
     if 'Too many open files' in text or 'ancdata' in text:
-        return 'allow more open files (ulimit -n 65536), or take fewer workers'
-    return 'with num_workers=0 there is nothing to hand over'
+        return 'allow more open files (ulimit -n 65536), or use fewer workers'
+    return 'with num_workers=0 nothing is passed between processes'

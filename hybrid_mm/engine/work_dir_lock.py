@@ -177,7 +177,7 @@ def _check_free(descriptor: int, path: Path, free: bool | None) -> None:
             raise _InUseError(_in_use(path, content))
         return
     # a lock that is free tells nothing where locks are kept to one machine
-    warn(f'{path} is of a process on {holder.host}; waiting up to {PATIENCE:.0f} s for its signs')
+    warn(f'{path} is of a process on {holder.host}; waiting up to {PATIENCE:.0f} s for a sign')
     last, end = os.fstat(descriptor).st_mtime_ns, time.monotonic() + PATIENCE
     while time.monotonic() < end:
         time.sleep(min(1.0, PATIENCE / 10))

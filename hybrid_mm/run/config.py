@@ -39,7 +39,7 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
             cfg.default_scope = package_of(path)  # some are made for the tools of one package
         normalize(cfg)
     except Exception as error:  # a config is a program
-        text = f'{type(error).__name__}: {error}'
+        text = _failed_import(error) or f'{type(error).__name__}: {error}'
         raise UserError(f'config {path}: {text}{missing_base(text)}') from error
     if options:
         check_options(cfg, options)
@@ -49,6 +49,19 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f'--cfg-options: {plain_text(error)}') from error
     return cfg
+
+
+def _failed_import(error: BaseException) -> str | None:
+    """What is wrong with ``custom_imports``; MMEngine's text is a list of folders."""
+    if not isinstance(error, ImportError) or 'custom modules' not in str(error):
+        return None
+    first: BaseException = error
+    while first.__context__ is not None:
+        first = first.__context__
+    return (
+        f'custom_imports: {type(first).__name__}: {first}. If this is a package of your own, '
+        'install it (pip install -e FOLDER), or add its folder to PYTHONPATH'
+    )
 
 
 def _nearest_configs(path: str) -> str:

@@ -257,7 +257,7 @@ def _memory(model: nn.Module, result: DryRun) -> Iterator[None]:
         yield
         result.memory = _resident('VmHWM')
         if not resets:
-            result.notes.append('the peak of memory is that of the process since its start')
+            result.notes.append('peak memory is that of the process since its start')
     result.growth = max(0, result.memory - before)
 
 

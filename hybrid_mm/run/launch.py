@@ -178,7 +178,7 @@ def disable_validation(cfg: Config) -> None:
 
 
 def set_atomic_checkpoints(cfg: Config) -> None:
-    """Save with ``hybrid_mm.AtomicCheckpointHook`` in the place of MMEngine's ``CheckpointHook``.
+    """Save with ``hybrid_mm.AtomicCheckpointHook`` in place of MMEngine's ``CheckpointHook``.
 
     The hook has the same arguments, loses nothing at a crash, and leaves files of other runs alone.
     """
@@ -303,13 +303,13 @@ def training_runner(cfg: Config, resumed: str | None = None) -> Runner:
         hook = StartingWeightsHook if resumed is None else ResumedSettingsHook
         runner.register_hook(hook(start))
         runner.register_hook(SameClassesHook(start, 'train_dataloader', resumed is not None))
-    add_summary(runner, resumed)
+    add_summary(runner, cfg, resumed)
     return runner
 
 
-def add_summary(runner: Runner, resumed: str | None = None) -> None:
+def add_summary(runner: Runner, cfg: Config, resumed: str | None = None) -> None:
     """Let a runner say what it does, and where it stands if a signal ends it."""
-    summary = SummaryHook(resumed)
+    summary = SummaryHook(cfg.filename, resumed)
     runner.register_hook(summary)
     summary.announce(runner)
     watch(runner, resumed)
@@ -342,7 +342,7 @@ def testing_runner(cfg: Config, checkpoint: str) -> Runner:
     check_maps(runner)
     runner.register_hook(StrictLoadingHook(checkpoint))
     runner.register_hook(SameClassesHook(checkpoint, 'test_dataloader'))
-    add_summary(runner)
+    add_summary(runner, cfg)
     return runner
 
 

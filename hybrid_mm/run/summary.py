@@ -19,7 +19,7 @@ from torch import nn
 from hybrid_mm.checkpoint_files import cache_folder, place_of
 from hybrid_mm.checkpoints import inner_model
 from hybrid_mm.engine.hooks.strict_loading import StartingWeightsHook
-from hybrid_mm.errors import UserError, shorten
+from hybrid_mm.errors import shorten
 from hybrid_mm.run.checks.schedule import is_warmup
 from hybrid_mm.run.config import nodes
 from hybrid_mm.run.console import duration
@@ -29,6 +29,7 @@ from hybrid_mm.run.total_batch import describe
 from hybrid_mm.weights.finding import weights_file
 from hybrid_mm.weights.registry import SCHEME
 
+Line = tuple[str, Callable[[], str]]  # name, and what makes the text
 _WIDTH = 11  # of the names of the lines
 
 
@@ -38,26 +39,29 @@ class SummaryHook(Hook):
     Runs that log warnings only print nothing.
 
     Args:
+        config: File that the user named, if there is one.
         resumed: Checkpoint that the training goes on from.
     """
 
     priority = 'LOWEST'  # after the hook that saves
 
-    def __init__(self, resumed: str | None = None) -> None:
-        self.resumed = resumed
+    def __init__(self, config: str | None, resumed: str | None = None) -> None:
+        self.config, self.resumed = config, resumed
         self._start = time.monotonic()
+        self._rest: list[Line] = []
 
     def announce(self, runner: Runner) -> None:
         """Print what is known before any data is read, which may take a while."""
-        _show(
-            runner,
-            _lines(
-                ('config', lambda: _config(runner)),
-                ('work dir', lambda: _short(runner.work_dir)),
-                ('log', lambda: _short(_log_file(runner))),
-                ('model', lambda: _model(inner_model(runner.model))),
-            ),
-        )
+        self._rest = [('model', lambda: _model(inner_model(runner.model)))]
+        parts: list[Line] = [
+            ('config', lambda: self.config or runner.experiment_name),
+            ('work dir', lambda: _short(runner.work_dir)),
+            ('log', lambda: _short(_log_file(runner))),
+        ]
+        if isinstance(runner.model, nn.Module):  # a FlexibleRunner builds it later
+            parts += self._rest
+            self._rest = []
+        _show(runner, _lines(*parts))
 
     def before_train(self, runner: Runner) -> None:
         """Print the other lines of a training."""
@@ -65,6 +69,7 @@ class SummaryHook(Hook):
         _show(
             runner,
             _lines(
+                *self._rest,
                 ('weights', lambda: _weights(runner, self.resumed)),
                 ('data', lambda: _data(runner)),
                 ('optimizer', lambda: _optimizer(runner.optim_wrapper)),
@@ -102,21 +107,14 @@ def _show(runner: Runner, lines: list[str]) -> None:
             log_only(line, runner.logger)
 
 
-def _lines(*parts: tuple[str, Callable[[], str]]) -> list[str]:
+def _lines(*parts: Line) -> list[str]:
     lines = []
     for name, text_of in parts:
         try:
             lines.append(f'{name:<{_WIDTH}} {text_of()}')
-        except UserError:
-            raise
         except Exception as error:  # runners, loops and data sets may be anybody's
             lines.append(f'{name:<{_WIDTH}} not known ({type(error).__name__}: {error})')
     return lines
-
-
-def _config(runner: Runner) -> str:
-    cfg: Config = runner.cfg
-    return str(cfg.get('_source') or cfg.filename or runner.experiment_name)
 
 
 def _data(runner: Runner) -> str:

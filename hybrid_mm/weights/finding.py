@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from hybrid_mm import checkpoint_files
 from hybrid_mm.checkpoint_files import (
     CheckpointError,
     DownloadError,
@@ -16,7 +17,6 @@ from hybrid_mm.checkpoint_files import (
     cache_folder,
     download_file,
     place_of,
-    what_is_wrong,
 )
 from hybrid_mm.errors import warn
 from hybrid_mm.weights.registry import SCHEME, PublishedFile, Weights, all_weights, find_weights
@@ -111,7 +111,9 @@ def download_again(path: Path, published: PublishedFile) -> bool:
         return False
     try:
         state = path.stat()
-        download_file(published.urls, path, _known(published), what_is_wrong, damaged=state)
+        download_file(
+            published.urls, path, _known(published), checkpoint_files.what_is_wrong, damaged=state
+        )
     except (DownloadError, OSError):
         return False
     return True
@@ -213,7 +215,7 @@ def _download(weights: Weights, others: list[str]) -> tuple[Path, PublishedFile]
         path = _places(published)[0]
         try:
             # a hash tells that it is the right file; otherwise it has to be a checkpoint at least
-            check = None if _known(published).decides else what_is_wrong
+            check = None if _known(published).decides else checkpoint_files.what_is_wrong
             return download_file(published.urls, path, _known(published), check), published
         except DownloadError as error:
             if error.local:

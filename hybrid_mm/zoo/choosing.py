@@ -88,7 +88,7 @@ class Row:
 
     @property
     def ready(self) -> bool:
-        """Whether weights to start from are downloaded at the first use."""
+        """Whether weights to start from are downloaded automatically."""
         return any(w is not None and w.case == 'automatic' for w in (self.start, self.whole))
 
 
@@ -157,7 +157,7 @@ def page(
     return '\n'.join(
         [
             '## In short\n',
-            'The most accurate model of each size whose weights are downloaded at the first use:\n',
+            'The most accurate model of each size whose weights are downloaded automatically:\n',
             table(head, short),
             *parts,
             '## Small backbones\n',

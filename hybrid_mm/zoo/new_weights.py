@@ -11,7 +11,7 @@ from hybrid_mm.run.published import AUTO, published_weights
 from hybrid_mm.weights import SCHEME, Weights, all_weights, find_weights
 from hybrid_mm.zoo.listing import shown_path
 from hybrid_mm.zoo.metafile import Model
-from hybrid_mm.zoo.weights_commands import accuracy, place_of
+from hybrid_mm.zoo.weights_list import accuracy, place_of
 
 NONE = 'none'
 _NORMALISATIONS = {

@@ -1,8 +1,6 @@
-"""``python -m hybrid_mm weights``: published weights, and their files on this machine."""
+"""``python -m hybrid_mm weights get`` and ``check``: files of published weights."""
 
 import argparse
-import json
-import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,121 +13,20 @@ from hybrid_mm.errors import UserError, nearest, warn
 from hybrid_mm.run.config import load_config
 from hybrid_mm.run.outputs import check_output_folder, replacing
 from hybrid_mm.run.published import needed_weights, published_weights
-from hybrid_mm.weights import SCHEME, PublishedFile, Weights, all_weights, find_weights
-from hybrid_mm.weights.finding import WeightsError, weights_file
+from hybrid_mm.weights import SCHEME, PublishedFile, all_weights, find_weights
+from hybrid_mm.weights.finding import weights_file
 from hybrid_mm.weights.identify import describe
-from hybrid_mm.zoo.listing import matches, show, shown_path
+from hybrid_mm.zoo.weights_list import plain
 
 WILDCARDS = frozenset('*?[')
 _SUFFIXES = ('.safetensors', '.npz')  # kept; all other files are found as .pth
 
 
 def weights_command(args: argparse.Namespace) -> int:
-    """Run a command of ``weights``; its exit status."""
+    """Run ``get`` or ``check``; its exit status."""
     if args.action == 'get':
         return get_weights(args.names, args.to, args.auto)
-    if args.action == 'path':
-        return print_path(args.name)
-    if args.action == 'check':
-        return check_files(args.files)
-    list_weights(' '.join(args.pattern), args.json)
-    return 0
-
-
-def place_of(weights: Weights) -> Path | None:
-    """File of weights on this machine, or None. Nothing is downloaded."""
-    try:
-        return weights_file(weights.name, download=False)[0]
-    except CheckpointError:
-        return None
-
-
-def row_of(weights: Weights) -> dict:
-    """What is known of weights, as a row of the table and of the JSON output.
-
-    Size and licence are those of the file that would be taken, the first of the list.
-    """
-    first = weights.files[0] if weights.files else None
-    place = place_of(weights)
-    return dict(
-        name=weights.name,
-        tree=weights.tree,
-        case=weights.case,
-        size=first and first.size,
-        metrics=dict(weights.metrics),
-        licence=(first and first.licence) or None,
-        trained_by=weights.trained_by or None,
-        unpublished=weights.unpublished or None,
-        files=[_file_row(file) for file in weights.files],
-        here=None if place is None else str(place),
-    )
-
-
-def _file_row(file: PublishedFile) -> dict:
-    return dict(
-        name=file.name or None,
-        addresses=list(file.urls),
-        page=file.page or None,
-        layout=file.layout,
-        source=file.source,
-    )
-
-
-def list_weights(pattern: str, as_json: bool) -> None:
-    """Print the weights that match a pattern.
-
-    Args:
-        pattern: Words, each of which has to be in the name, the tree, the case or the licence.
-        as_json: Print JSON instead of a table.
-
-    Raises:
-        UserError: Nothing matches.
-    """
-    known = all_weights()
-    found = [
-        weights
-        for weights in known.values()
-        if matches(pattern, weights.name, weights.tree, weights.case, *_licences(weights))
-    ]
-    if not found:
-        hint = nearest(pattern, {*known, *(weights.tree for weights in known.values())})
-        raise UserError(f'no published weights match {pattern!r}{hint}')
-    rows = [row_of(weights) for weights in found]
-    if as_json:
-        print(json.dumps(dict(weights=rows), indent=1))
-        return
-    lines = [
-        (
-            row['name'],
-            row['case'],
-            megabytes(row['size'] if row['here'] is None else Path(row['here']).stat().st_size),
-            accuracy(row['metrics']),
-            row['licence'] or '',
-            '' if row['here'] is None else shown_path(row['here']),
-        )
-        for row in rows
-    ]
-    note = (
-        'automatic: downloaded when first needed. manual: to be downloaded by hand. ours to train: '
-        'not published; one of our configs trains them. unpublished: neither. Accuracies as '
-        'reported.'
-    )
-    head = ('weights', 'case', 'MB', 'accuracy', 'licence', 'here')
-    show(f'{len(rows)} weights', head, lines, note)
-
-
-def _licences(weights: Weights) -> list[str]:
-    return [file.licence for file in weights.files if file.licence]
-
-
-def megabytes(size: int | None) -> str:
-    """Text of a number of bytes in megabytes; empty if it is not known."""
-    return '' if size is None else f'{size / 1e6:.1f}'
-
-
-def accuracy(metrics: dict[str, float]) -> str:
-    """Text of reported accuracies; halves are rounded up, as papers do: 79.55 is 79.6."""
-    return ', '.join(f'{name} {value + 1e-6:.1f}' for name, value in metrics.items())
+    return check_files(args.files)
 
 
 def names_of(arguments: Sequence[str], whole: bool = False) -> Iterator[str]:
@@ -195,7 +92,7 @@ def get_weights(arguments: Sequence[str], to: str | None, whole: bool = False) -
             print(f'{name}: {_fetched(name, folder)}', flush=True)
         except CheckpointError as error:
             failed += 1
-            print(f'error: {_plain(error)}', file=sys.stderr)
+            print(f'error: {plain(error)}', file=sys.stderr)
     if failed:
         print(f'{failed} of {len(names)} could not be obtained', file=sys.stderr)
     return int(failed > 0)
@@ -228,21 +125,6 @@ def _name_in_folder(name: str, path: Path, published: PublishedFile | None) -> s
     return f'{name}{path.suffix if path.suffix in _SUFFIXES else ".pth"}'
 
 
-def print_path(name: str) -> int:
-    """Print where the file of weights is on this machine; status 1 if it is not.
-
-    Raises:
-        UserError: There are no weights of this name.
-    """
-    weights = find_weights(name)
-    try:
-        print(os.path.abspath(weights_file(weights.name, download=False)[0]))
-    except CheckpointError as error:
-        print(f'error: {_plain(error)}', file=sys.stderr)
-        return 1
-    return 0
-
-
 def check_files(files: Sequence[str]) -> int:
     """Print of which network and in which layout files are.
 
@@ -259,10 +141,5 @@ def check_files(files: Sequence[str]) -> int:
             print(describe(path))
         except CheckpointError as error:
             failed += 1
-            print(f'error: {_plain(error)}', file=sys.stderr)
+            print(f'error: {plain(error)}', file=sys.stderr)
     return int(failed > 0)
-
-
-def _plain(error: CheckpointError) -> str:
-    """Text of an error without options of a config, which there is none of."""
-    return error.plain if isinstance(error, WeightsError) else str(error)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from hybrid_mm.convert import SOURCES
 from hybrid_mm.weights import Weights
 from hybrid_mm.zoo.recipe_tables import table
-from hybrid_mm.zoo.weights_commands import accuracy, megabytes
+from hybrid_mm.zoo.weights_list import accuracy, megabytes
 
 CASES = {
     'automatic': 'downloaded when first needed',

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from hybrid_mm.analysis.feature_maps import maps_of, run_network, sizes_to_try
-from hybrid_mm.analysis.networks import Network, build_network, load_network
+from hybrid_mm.analysis.networks import Network, build_network, load_network, without_pretrained
 from hybrid_mm.errors import UserError
 
 SIZE = (96, 128)
@@ -95,6 +95,31 @@ def test_networks_of_other_packages(spec, channels):
     assert not any(p.requires_grad for p in network.module.parameters())
     found = network(torch.rand(1, 3, 64, 96))
     assert found.shape[1] == channels and tuple(found.shape[2:]) in ((2, 3), (4, 6))
+
+
+def test_weights_of_other_packages(tmp_path):
+    """Of a detector with such a backbone, and of the backbone alone."""
+    spec = "dict(type='mmdet.ResNet', depth=18, base_channels=8)"
+    state = load_network(spec, seed=7).module.state_dict()
+    whole = {f'backbone.{key}': value for key, value in state.items()}
+    for content in (dict(state_dict={**whole, 'neck.x': torch.zeros(1)}), state):
+        torch.save(content, tmp_path / 'w.pth')
+        found = load_network(spec, str(tmp_path / 'w.pth')).module.state_dict()
+        assert all(torch.equal(value, state[key]) for key, value in found.items())
+
+
+def test_configs_without_files_of_weights():
+    pretrained = dict(type='Pretrained', checkpoint='x.pth')
+    constant = dict(type='Constant', val=0)
+    cfg = dict(
+        pretrained='x.pth',
+        backbone=dict(type='A', pretrained=True, init_cfg=pretrained),
+        heads=[dict(type='B', init_cfg=constant), dict(type='C', init_cfg=[constant, pretrained])],
+    )
+    assert without_pretrained(cfg) == dict(
+        backbone=dict(type='A', pretrained=False),
+        heads=[dict(type='B', init_cfg=constant), dict(type='C', init_cfg=[constant])],
+    )
 
 
 def test_names_without_a_scope(capsys):

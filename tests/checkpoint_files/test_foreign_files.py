@@ -74,7 +74,7 @@ FILES = {
     'old tar': (tar('sys_info', 'pickle', 'storages', 'tensors'), 'format of torch 0.1'),
     'zip': (archive(**{'a.pth': b'x', 'b.py': b'y'}), r'other files \(a.pth, b.py\)'),
     'empty zip': (archive(), 'it is empty'),
-    'array': (b'\x93NUMPY\x01\0' + bytes(90), r'one array of NumPy; .* read from an \.npz'),
+    'array': (b'\x93NUMPY\x01\0' + bytes(90), r'a single NumPy array; .* read from an \.npz'),
     'script': (script, r'TorchScript archive.*state_dict\(\)'),
     'pickle': (
         pickle.dumps(io.StringIO),

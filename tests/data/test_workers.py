@@ -75,7 +75,7 @@ def test_a_worker_that_is_killed():
             load(kill=number)
         message = explain(caught.value)
         assert message.startswith('DataLoader worker (pid')
-        assert 'for want of memory' in message and '--shm-size' in message
+        assert 'because memory ran out' in message and '--shm-size' in message
         assert '\n' not in message
     assert '--shm-size' in explain_workers(RuntimeError(FULL))
     assert explain_workers(RuntimeError('CUDA error')) is None

@@ -184,7 +184,7 @@ def _to_run() -> dict[str, tuple[str, str, list[str]]]:
     found = {}
     for block in ALL_BLOCKS:
         tree = block.page.startswith('configs/')
-        if block.language != 'bash' or block.not_run or tree or block.page == TUTORIAL:
+        if block.language != 'bash' or block.not_run or tree or block.page in TUTORIALS:
             continue
         for words in commands(block.text):
             if words[0] == 'python' and words[1] in RUN:
@@ -199,7 +199,7 @@ def _to_run() -> dict[str, tuple[str, str, list[str]]]:
     return found
 
 
-TUTORIAL = 'docs/add_a_backbone.md'  # test_tutorial.py
+TUTORIALS = ('docs/add_a_backbone.md', 'docs/add_an_operator.md')  # test_tutorial.py
 
 
 def _task(args: list[str]) -> str:
@@ -300,7 +300,7 @@ def _is_config(block) -> bool:
 
 
 @pytest.mark.parametrize(
-    'block', [b for b in PYTHON if not _is_config(b) and b.page != TUTORIAL], ids=str
+    'block', [b for b in PYTHON if not _is_config(b) and b.page not in TUTORIALS], ids=str
 )
 def test_python_runs(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -312,7 +312,7 @@ def test_python_runs(block, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    'block', [b for b in PYTHON if _is_config(b) and b.page != TUTORIAL], ids=str
+    'block', [b for b in PYTHON if _is_config(b) and b.page not in TUTORIALS], ids=str
 )
 def test_parts_of_configs(block, written):
     """Types and their arguments exist; backbones are built; keys are those of a config."""

@@ -1,4 +1,4 @@
-"""docs/add_a_backbone.md, followed literally in a copy of the project."""
+"""The pages for authors of networks, followed literally in a copy of the project."""
 
 import os
 import shutil
@@ -9,21 +9,24 @@ import pytest
 
 from .blocks import ROOT, blocks, commands
 
-PAGE = list(blocks(ROOT / 'docs/add_a_backbone.md'))
+PAGES = {
+    name: list(blocks(ROOT / f'docs/{name}.md')) for name in ('add_a_backbone', 'add_an_operator')
+}
 NEEDS_COCO = 'tools/train.py'
-LATER = ('tests/configs/test_configs.py', 'tools/complexity.py')
+LATER = ('tests/configs/test_configs.py', 'tools/complexity.py', 'tools/benchmark.py')
+MINUTES = ['python', 'tools/benchmark.py', 'hybrid_mm.benchmarks.axial']
 
 
 @pytest.fixture(scope='module')
 def project(tmp_path_factory):
-    """The project with the files of the page."""
+    """The project with the files of the pages."""
     folder = tmp_path_factory.mktemp('project')
     for name in ('hybrid_mm', 'configs', 'tests', 'tools'):
         ignored = shutil.ignore_patterns('__pycache__', 'golden', '.mim')
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     for name in ('pyproject.toml', 'model-index.yml', 'README.md'):
         shutil.copy(ROOT / name, folder)
-    for block in PAGE:
+    for block in (block for page in PAGES.values() for block in page):
         if not block.title:
             continue
         file = folder / block.title
@@ -39,7 +42,8 @@ def project(tmp_path_factory):
 
 
 def test_every_python_block_has_its_file():
-    assert [str(block) for block in PAGE if block.language == 'python' and not block.title] == []
+    found = [block for page in PAGES.values() for block in page]
+    assert [str(b) for b in found if b.language == 'python' and not b.title] == []
 
 
 @pytest.mark.timeout(400)
@@ -52,10 +56,11 @@ def test_every_python_block_has_its_file():
             marks=[pytest.mark.slow] * any(word in LATER for word in words),
             id=' '.join(words[1:4]),
         )
-        for block in PAGE
+        for page in PAGES.values()
+        for block in page
         if block.language == 'bash'
         for words in commands(block.text)
-        if words[1] != NEEDS_COCO
+        if words[1] != NEEDS_COCO and words != MINUTES
     ],
 )
 def test_commands(project, command):
@@ -75,5 +80,6 @@ def test_commands(project, command):
 
 def test_the_config_is_found_as_a_file_of_the_page(project):
     """The last command of the page trains the config that the tests have stepped through."""
-    trained = [w for b in PAGE if b.language == 'bash' for w in commands(b.text) if NEEDS_COCO in w]
+    page = PAGES['add_a_backbone']
+    trained = [w for b in page if b.language == 'bash' for w in commands(b.text) if NEEDS_COCO in w]
     assert [(project / words[2]).exists() for words in trained] == [True]

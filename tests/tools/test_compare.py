@@ -39,7 +39,7 @@ def test_metrics_of_a_test_and_of_logs(tool, det_config, work_dir_of, tmp_path, 
     checkpoint = work_dir_of('det') / 'iter_2.pth'
     flags = *QUICK[:-4], '--rounds', 0, '--out', tmp_path / 'c', '--labels', 'a', 'b'
     models = det_config, det_config, *flags
-    run = *models, '--checkpoints', checkpoint, '-', '--test'
+    run = *models, '--amp', '--checkpoints', checkpoint, '-', '--test'
     assert tool('analysis/compare', *run)[0] == 0
     a, b = json.loads((tmp_path / 'c/comparison.json').read_text())['models']
     assert a['weights'] == str(checkpoint) and 'coco/bbox_mAP' in a['metrics']
@@ -63,6 +63,7 @@ def test_mistakes(fails, tool, det_config, seg_config, work_dir_of, tmp_path):
     assert 'several models are called' in error(TINY, TINY)
     assert 'config no.py does not exist' in error(TINY, 'no.py')
     assert 'checkpoint no.pth does not exist' in error(TINY, '--checkpoints', 'no.pth')
+    assert '--amp float16 needs a GPU' in error(TINY, '--amp', 'float16')
     log = work_dir_of('det')
     text = error(det_config, '--logs', log)
     assert f'{log} has no metrics, only ' in text and 'was it validated?' in text

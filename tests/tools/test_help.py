@@ -76,6 +76,22 @@ LINES = [
 ]
 
 
+def test_lists_need_neither_torch_nor_mmengine():
+    code = """
+import runpy, sys
+sys.modules.update(dict.fromkeys(('torch', 'mmengine', 'numpy', 'rich')))  # to import them fails
+for line in ('list', 'list nat --json', 'weights list', 'weights list nat', 'weights path x'):
+    sys.argv = ['hybrid_mm', *line.split()]
+    try:
+        runpy.run_module('hybrid_mm', run_name='__main__')
+    except SystemExit as end:
+        assert end.code == (2 if line.endswith('x') else 0), line
+"""
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert 'there are no weights of this name' in done.stderr
+
+
 def test_arguments_are_read_before_anything_slow_is_imported():
     code = """
 import contextlib, io, json, runpy, sys

@@ -161,10 +161,10 @@ def test_label_maps_of_images_with_one_name(
     option = f'test_dataloader.dataset.data_root={root}'
     run = (seg_config, work_dir_of('seg') / 'iter_2.pth', '--work-dir', tmp_path / 'w')
     text = fails('test', *run, '--out', tmp_path / 'maps', '--cfg-options', option)
-    assert 'validation/0.png and ' in text and 'get one name, 0' in text
+    assert 'validation/0.png and ' in text and 'have the same name, 0' in text
     flags = ('--show-dir', tmp_path / 'seen', '--interval', 99, '--cfg-options', option)
     status, err = tool('test', *run, *flags)
-    assert status == 0 and 'get one name, 0; only one is kept' in err
+    assert status == 0 and 'have the same name, 0; only one is kept' in err
 
 
 def test_predictions_of_somebody_else(fails, det_config, seg_config, tmp_path, monkeypatch):

@@ -8,10 +8,9 @@ import torch
 from mmengine.runner.checkpoint import CheckpointLoader, load_checkpoint
 
 from hybrid_mm.backbones import VAN
-from hybrid_mm.checkpoint_files import load_from_local
+from hybrid_mm.checkpoint_files import MissingCheckpointError, load_from_local
 from hybrid_mm.checkpoints import (
     CheckpointError,
-    MissingCheckpointError,
     check_exists,
     check_weights,
     read_checkpoint,

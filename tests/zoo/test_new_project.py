@@ -15,12 +15,16 @@ from mmengine.registry import MODELS
 from hybrid_mm.__main__ import main
 from hybrid_mm.analysis.complexity import count
 from hybrid_mm.benchmarks.modules import benchmark_module, short_name
+from hybrid_mm.errors import UserError
 from hybrid_mm.ops import dispatch
+from hybrid_mm.run.config import load_config
 from hybrid_mm.testing import check_backbone, check_operator
 from hybrid_mm.zoo.metafile import read_trees
 from hybrid_mm.zoo.new_project import TEMPLATES, new_project
 
 from ..conftest import ROOT
+from ..docs.blocks import commands
+from ..docs.commands import Checker
 
 
 @pytest.fixture(scope='module')
@@ -52,6 +56,26 @@ def test_files(project):
             [sys.executable, '-m', 'ruff', *command, '.'], cwd=project, capture_output=True
         )
         assert done.returncode == 0, done.stdout.decode()
+
+
+def test_commands_of_the_readme(project):
+    text = (project / 'README.md').read_text().replace('$TOOLS', 'tools')
+    checker, found = Checker(project), []
+    for block in re.findall(r'```bash\n(.*?)```', text, re.S):
+        for words in commands(block):
+            found += checker.check(words)
+    assert len({script for script, _ in found}) == 7
+
+
+def test_a_package_that_is_not_found(project, monkeypatch, capsys):
+    (config,) = project.glob('configs/*/retinanet*.py')
+    monkeypatch.setattr(sys, 'path', [path for path in sys.path if path != str(project)])
+    monkeypatch.delitem(sys.modules, 'rope_net', raising=False)
+    with pytest.raises(UserError) as error:
+        load_config(str(config))
+    assert "custom_imports: ModuleNotFoundError: No module named 'rope_net'. If" in str(error.value)
+    assert 'add its folder to PYTHONPATH' in str(error.value)
+    assert '\n' not in str(error.value)
 
 
 def test_command(tmp_path, capsys, monkeypatch):
@@ -181,7 +205,7 @@ def test_benchmark_of_a_project(project, tool, tmp_path, capsys):
     assert (benchmark_module(file).PACKAGES, short_name(file)) == ((), 'benchmark')
     for name, text in (
         ('rope_net.layers', 'rope_net.layers is no benchmark, it has no cases and no PACKAGES'),
-        ('rope_net.nothing', "'rope_net.nothing' is no module that can be imported"),
+        ('rope_net.nothing', "'rope_net.nothing' cannot be imported: install"),
         ('nothing.py', 'nothing.py does not exist'),
     ):
         status, err = tool('benchmark', name)

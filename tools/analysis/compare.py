@@ -8,14 +8,14 @@ python tools/analysis/compare.py "dict(type='hybrid_mm.NAT', arch='mini')" \
     "dict(type='mmdet.SwinTransformer')" --shape 224 224
 
 Models are configs of any OpenMMLab package (detectors, segmenters, classifiers), or dicts of
-backbones. All get the same images: noise, or --image, at --shape, by default the usual size of the
-task of the first. They take turns in every round, in another order each, so that the load of the
-machine is shared fairly; times are medians over the rounds. Metrics are those of the last
-validation in the work dirs of --logs, or of --test with the --checkpoints.
+backbones. All get the same images: noise, or --image, at --shape, which is by default the usual
+size for the task of the first model. The models take turns in every round, each time in another
+order, so that all share the load of the machine fairly; times are medians over the rounds. Metrics
+are those of the last validation in the work dirs of --logs, or of --test with the --checkpoints.
 
 Written to DIR after every model and every round: comparison.csv, comparison.md, comparison.json and
-comparison.png. A model that fails has its error below the table, the others go on, and the status
-is 1.
+comparison.png. If a model fails, its error is shown below the table, the others continue, and the
+exit status is 1.
 """
 
 import sys

@@ -1,4 +1,4 @@
-r"""Study of the kernel size: parameters, FLOPs, time and memory of networks against it.
+r"""Parameters, FLOPs, time and memory of networks against their kernel size.
 
 python tools/analysis/kernel_size.py --out DIR                         # LKA, LSKA, trivial forms
 python tools/analysis/kernel_size.py --families lska pelk slak --sizes 7 23 51 --out DIR

@@ -1,4 +1,4 @@
-"""Show the rates of attention and of convolution in the layers of ACmix.
+"""Plot the rates of attention and convolution in the layers of ACmix.
 
 python tools/analysis/mixing_rates.py checkpoints/swin-t-acmix_in1k.pth --out rates.png
 python tools/analysis/mixing_rates.py work_dirs/seed0 work_dirs/seed1 --out rates.png
