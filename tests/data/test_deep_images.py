@@ -70,11 +70,11 @@ def test_what_is_no_image(tmp_path):
     (tmp_path / 'a.png').write_bytes(b'')
     (tmp_path / 'b.png').write_text('text')
     for name in ('a.png', 'b.png'):
-        with pytest.raises(ValueError, match=rf'{name} is no image'):
+        with pytest.raises(ValueError, match=rf'{name} is not an image'):
             load(tmp_path / name, value_range=(0, 1))
     with pytest.raises(ValueError, match=r'low < high, got \(3, 3\)'):
         LoadDeepImage((3, 3))
-    with pytest.raises(ValueError, match='x is no image'):
+    with pytest.raises(ValueError, match='x is not an image'):
         decode(b'x' * 9, 'x')
 
 
