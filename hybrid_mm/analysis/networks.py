@@ -357,7 +357,10 @@ def build_model(cfg: Config, initialise: bool = False) -> nn.Module:
     with DefaultScope.overwrite_default_scope(scope), quiet():
         module = revert_sync_batchnorm(MODELS.build(ConfigDict(model)))
         if initialise:
-            module.init_weights()
+            try:
+                module.init_weights()
+            except AttributeError as error:  # SAN of MMSegmentation cannot begin without its file
+                warn(f'some initial weights are those of torch ({one_line(error)})')
     return module
 
 
