@@ -22,8 +22,8 @@ Write a config for a data set of your own, after reading its classes and sizes.
   python -m hybrid_mm new --backbone pelk-tiny --head mask-rcnn --data my_coco/ --out mine.py
   python -m hybrid_mm new --backbone van-b0 --head upernet --data my_masks/ --out mine.py
 
-COCO: a file in the folder, in annotations/ or beside the images whose name or folder says train or
-val, e.g. annotations/instances_train2017.json + train2017/, train.json + train/, or
+COCO: a file in the folder, in annotations/ or next to the images, with train or val in its name or
+folder, e.g. annotations/instances_train2017.json + train2017/, train.json + train/, or
 train/_annotations.coco.json + valid/_annotations.coco.json. Label maps: images/{train,val} with
 annotations/, masks/ or labels/{train,val}, or train/images with train/masks; pixels hold the number
 of the class, the names are in classes.txt; 255 is ignored, or the class called "unlabelled" or

@@ -32,7 +32,7 @@ class AugmentedArguments(ResNetArguments, total=False):
 
 
 class AugmentedResNet(ResNet):
-    """ResNet with attention beside its 3x3 convolutions; abstract: a subclass is registered.
+    """ResNet with attention parallel to its 3x3 convolutions; abstract: a subclass is registered.
 
     Args:
         arch: Name of a variant, or a dict with the fields of

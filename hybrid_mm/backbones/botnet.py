@@ -192,7 +192,7 @@ class BoTNet(BottleneckNet):
         )
 
     def fit_weights(self, state: StateDict) -> StateDict:
-        """Put our initial values in the place of tables of another size, if asked for."""
+        """Put our initial values in place of tables of another size, if asked for."""
         state = super().fit_weights(state)
         if self.table_policy == 'reset':
             own = self.state_dict()

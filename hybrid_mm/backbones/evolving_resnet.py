@@ -167,7 +167,7 @@ class EAAAResNet(AugmentedResNet):
         return EvolvingBottleneck if self.augmented[slot.stage] else super().block_class(slot)
 
     def make_spatial(self, slot: ConvSlot) -> nn.Module:
-        """Evolving attention beside the convolution in the chosen stages."""
+        """Evolving attention parallel to the convolution in the chosen stages."""
         if not self.augmented[slot.stage]:
             return super().make_spatial(slot)
         settings = self.layer_settings(slot) | self.chain

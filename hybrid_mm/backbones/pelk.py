@@ -96,7 +96,7 @@ class PeLK(ConvNeXtFrame):
             from one end of the kernel to the other: symmetric, and adding up to the kernel's size;
             (4, 2, 1, 1, 1, 2, 4) is a grid for a kernel of 15. None, for a stage or all of them,
             takes :func:`~hybrid_mm.layers.sharing_grid` of the kernel and ``center_size``.
-        small_kernel: Size of the small kernel beside the large one.
+        small_kernel: Size of the small kernel parallel to the large one.
         partial_ratio: Part of the channels that are convolved.
         pos_embed: Kernel-wise position embedding: 'bias', 'valid' or 'none', see
             :class:`~hybrid_mm.layers.convolution.peripheral_convolution.PeripheralConv2d`.

@@ -56,7 +56,7 @@ class RepLKBlock(nn.Module):
         channels: Channels C.
         mid_channels: Channels of the large kernel.
         kernel_size: Odd size of the large kernel.
-        small_kernel: Odd size of the kernel beside it, or None for none.
+        small_kernel: Odd size of the kernel parallel to it, or None.
         drop_path: Drop-path rate.
         norm_cfg: Batch normalisation.
     """
@@ -77,8 +77,8 @@ class RepLKBlock(nn.Module):
         if small_kernel is not None:
             if small_kernel > kernel_size:
                 raise ValueError(
-                    f'small_kernel={small_kernel} must not be larger than the kernel of '
-                    f'{kernel_size} beside it'
+                    f'small_kernel={small_kernel} must not be larger than the large '
+                    f'kernel of {kernel_size}'
                 )
             sizes['small'] = small_kernel
         kernels = {n: DepthwiseConv2d(mid_channels, size, bias=False) for n, size in sizes.items()}
@@ -135,7 +135,7 @@ class RepLKArch(Arch):
     kernel_sizes: StageKernels  # sizes of the large kernels
     depths: StageSizes  # pairs of a large kernel and a feed-forward network
     channels: StageSizes  # channels of the maps
-    small_kernel: Size | None  # size of the kernel beside the large one, None for none
+    small_kernel: Size | None  # size of the kernel parallel to the large one, or None
     dw_ratio: Ratio  # width of the large kernels to the channels
 
     def check(self, owner: str, name: str = 'arch') -> None:

@@ -32,7 +32,7 @@ class SASAResNet(ResNet):
         kernel_size: Window of the attention.
         heads: Number of heads, one value or one per stage; stages with 0 keep their convolutions.
         share_rel: One pair of relative tables for all heads of a layer.
-        border: 'zero': pixels beyond the border take part as zeros; 'mask': they are left out.
+        border: 'zero': pixels beyond the border count as zeros; 'mask': they are left out.
         scale: Factor of the logits, one value or one per stage.
         stem_heads: Number of heads of the attention stem.
         stem_mixtures: Number of value transforms of the attention stem.

@@ -174,5 +174,5 @@ def warn_of_dark(path: str) -> None:
     warn(
         f'{path} has 16 bits per channel but no value above {image.max()}; read as 8 bits it is '
         f"nearly black (0 to {image.max() // 256}). Load it with dict(type='hybrid_mm."
-        f"LoadDeepImage', value_range={_range(image.ravel())}) in the place of LoadImageFromFile"
+        f"LoadDeepImage', value_range={_range(image.ravel())}) in place of LoadImageFromFile"
     )

@@ -1,4 +1,4 @@
-"""RetinaNet's head with stand-alone self-attention in the place of its convolutions.
+"""RetinaNet's head with stand-alone self-attention in place of its convolutions.
 
 Status: complete; the authors published no code, its operator is checked in plugins.
 

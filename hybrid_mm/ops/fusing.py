@@ -1,7 +1,7 @@
-"""When the weights of a layer may be read in the place of calling it.
+"""When the weights of a layer may be read in place of calling it.
 
 Some operators are faster with the weights of a layer than with its result. Whoever has put
-something else in the place of the layer (an adapter, a quantised layer), or hooks on it (pruning
+something else in place of the layer (an adapter, a quantised layer), or hooks on it (pruning
 and spectral norm of torch compute the weight in one), counts on its being called: then it is
 called, and the operator works on the result.
 """

@@ -49,7 +49,7 @@ def AttentionResNet(
             - ``position``: 'after_stage' (default) or 'before_last_block'.
 
             Their names in a checkpoint are ``layer1.bam.`` and so on.
-        stem: Type and arguments of a module from the image to a map at stride 4 in the place of
+        stem: Type and arguments of a module from the image to a map at stride 4 in place of
             convolution, norm, ReLU and pooling, such as 'hybrid_mm.SASAStem'. It is called with
             the channels of both, and gets the norm_cfg of the network if it has that argument and
             ``stem`` does not set it. Its name in a checkpoint is ``stem``, as of deep stems.
@@ -121,7 +121,7 @@ def _replace_stem(net: BaseModule, cfg: dict, channels: int) -> None:
     if not net.deep_stem:
         for name in ('conv1', net.norm1_name, 'relu'):
             del net._modules[name]
-    # the stock class runs and freezes `stem` in the place of its layers where this is set
+    # the stock class runs and freezes `stem` in place of its layers where this is set
     net.deep_stem, net.stem = True, stem(first.in_channels, channels, **cfg)
     net.maxpool = nn.Identity()
 

@@ -15,7 +15,7 @@ class SASAStem(ResNetModule):
     """Attention within blocks of an image, norm, ReLU, and max pooling of each block.
 
     ``backbone=dict(type='hybrid_mm.AttentionResNet', stem=dict(type='hybrid_mm.SASAStem'), ...)``
-    puts it in the place of the 7x7 convolution and the pooling of a ResNet. Its values depend on
+    puts it in place of the 7x7 convolution and the pooling of a ResNet. Its values depend on
     the position in a block, see :class:`~hybrid_mm.layers.AttentionStem`.
 
     Args:

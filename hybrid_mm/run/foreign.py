@@ -84,7 +84,7 @@ def normalize(cfg: Config) -> None:
     """Write a config in one form, in place: types as names, and no scope that changes nothing.
 
     Bases like ``mmdet::...`` bring a ``_scope_`` into every part that is built, pure Python configs
-    classes in the place of names, and what MMEngine writes of those the import paths of classes.
+    classes in place of names, and what MMEngine writes of those the import paths of classes.
     """
     names: dict[int, tuple[str, str]] = {}
     _normalize(cfg._cfg_dict, cfg.get('default_scope'), names)

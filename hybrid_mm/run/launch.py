@@ -178,7 +178,7 @@ def disable_validation(cfg: Config) -> None:
 
 
 def set_atomic_checkpoints(cfg: Config) -> None:
-    """Save with ``hybrid_mm.AtomicCheckpointHook`` in the place of MMEngine's ``CheckpointHook``.
+    """Save with ``hybrid_mm.AtomicCheckpointHook`` in place of MMEngine's ``CheckpointHook``.
 
     The hook has the same arguments, loses nothing at a crash, and leaves files of other runs alone.
     """

@@ -1,4 +1,4 @@
-"""``auto`` in the place of a checkpoint: the published weights of a config."""
+"""``auto`` in place of a checkpoint: the published weights of a config."""
 
 import difflib
 from pathlib import Path

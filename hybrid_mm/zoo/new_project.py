@@ -1,4 +1,4 @@
-"""Write a repository for a network of one's own: operator, network, configs, tests, benchmark."""
+"""Write a repository for your own network: operator, network, configs, tests, benchmark."""
 
 import importlib.util
 import keyword

@@ -153,7 +153,7 @@ def test_training_says_that_images_are_dark(loader, tmp_path, capsys):
 def test_colours_to_numbers(tmp_path, monkeypatch):
     """The lines of docs/getting_started.md."""
     page = (Path(__file__).parents[2] / 'docs/getting_started.md').read_text()
-    code = page[page.index('**Colours to numbers**') :].split('```python\n')[1].split('```')[0]
+    code = page[page.index('**From colours to numbers**') :].split('```python\n')[1].split('```')[0]
     colours = np.array([[128, 128, 128], [128, 0, 0], [192, 192, 128], [1, 2, 3]], np.uint8)
     labels = np.arange(24).reshape(4, 6) % 4
     for folder in ('coloured', 'annotations'):

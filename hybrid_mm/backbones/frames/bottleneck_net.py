@@ -213,7 +213,7 @@ class BottleneckNet(BaseBackbone):
     # -- what a subclass has or may replace ------------------------------------------------------
 
     def make_attention(self, slot: ConvSlot) -> nn.Module:
-        """Attention in the place of a 3x3 convolution; what a subclass has to define.
+        """Attention in place of a 3x3 convolution; what a subclass has to define.
 
         Args:
             slot: Stage, block, channels, stride and dilation of that convolution.

@@ -90,7 +90,7 @@ def from_byob(given: Mapping[str, Any], attention: ByobAttention, owner: str) ->
     Args:
         given: Fields of timm's ``ByoModelCfg``, of which only ``blocks`` has no default. Each of
             its stages is a dict with the fields of ``ByoBlockCfg``, or several; or a dict with
-            ``types``, two names of types in the place of ``type``, and, as in timm's
+            ``types``, two names of types in place of ``type``, and, as in timm's
             ``interleave_blocks``, ``every`` (1) and ``first`` (False). Objects of timm will do.
         attention: Attention of our network.
         owner: Class of our network, for messages.
@@ -281,7 +281,7 @@ class _Reader:
         for name, value in values[1:]:
             if value != values[0][1]:
                 raise ValueError(
-                    f'arch.{name}.{field} of {self.owner}: {value!r} cannot be expressed beside '
+                    f'arch.{name}.{field} of {self.owner}: {value!r} cannot be combined with '
                     f'{values[0][1]!r} of {values[0][0]}; expected the same in all of them'
                 )
         return values[0][1] if values else default

@@ -12,7 +12,7 @@ Names: TypeAlias = Mapping[str, str | Callable[[Any], Mapping[str, Any]]]
 def in_our_names(
     owner: str, given: Mapping[str, Any], names: Names, taken: Collection[str] = ()
 ) -> dict[str, Any]:
-    """Arguments with our names in the place of others.
+    """Arguments with our names in place of others.
 
     Args:
         owner: What takes them, for the message.

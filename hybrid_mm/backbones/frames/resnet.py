@@ -297,7 +297,7 @@ class ResNet(BaseBackbone):
         return PooledConvStem(self.in_channels, self.arch.stem, self.norm_cfg)
 
     def make_spatial(self, slot: ConvSlot) -> nn.Module:
-        """Operator in the place of the 3x3 convolution; it initialises itself.
+        """Operator in place of the 3x3 convolution; it initialises itself.
 
         Args:
             slot: Stage, block, channels, stride and dilation of that convolution.

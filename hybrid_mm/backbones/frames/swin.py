@@ -186,7 +186,7 @@ class Swin(TokenPyramid):
         return tuple(self.patch_size * 2**stage for stage in range(len(self.stage_channels)))
 
     def make_attention(self, stage: int, block: int) -> nn.Module:
-        """Operator in the place of window attention; what a subclass has to define.
+        """Operator in place of window attention; what a subclass has to define.
 
         Args:
             stage: Index of the stage, from 0; ``self.stage_channels[stage]`` are its channels C,

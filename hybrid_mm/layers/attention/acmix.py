@@ -19,7 +19,7 @@ from hybrid_mm.ops.positions import encode_coordinates
 
 
 class ACmix2d(nn.Module):
-    """ACmix in the place of a convolution (form of ResNet).
+    """ACmix in place of a convolution (form of ResNet).
 
     ``rate1 * attention + rate2 * convolution`` with rates that are learnt from 0.5 each. Attention
     goes to the window around a pixel, mirrored at the border; its logit for the key at p + t is
@@ -106,7 +106,7 @@ class ACmix2d(nn.Module):
 
 
 class ACmixWindowAttention(WindowAttention):
-    """ACmix in the place of Swin's window attention (form of Swin).
+    """ACmix in place of Swin's window attention (form of Swin).
 
     ``rate1 * projection(attention) + rate2 * convolution``. The convolution path reads queries,
     keys and values of the whole map, rolled in a shifted block: it convolves over the seam and sees

@@ -1,4 +1,4 @@
-"""Attention over the whole map with 2-D positions, in the place of a 3x3 convolution.
+"""Attention over the whole map with 2-D positions, in place of a 3x3 convolution.
 
 Source: "Bottleneck Transformers for Visual Recognition" (arXiv 2101.11605), section 3.
 """

@@ -19,7 +19,7 @@ from hybrid_mm.ops.ghost_attention.reference import weighted_values
 
 
 class ELSA(nn.Module):
-    """ELSA in the place of window attention, on tokens (N, H, W, C).
+    """ELSA in place of window attention, on tokens (N, H, W, C).
 
     The weights of the k x k pixels around a pixel come from a convolution of the product of query
     and key there, softmax(W gelu(conv(q * k))); the ghost head gives every channel c its own

@@ -1,4 +1,4 @@
-"""Blocked local self-attention with a halo, in the place of a 3x3 convolution.
+"""Blocked local self-attention with a halo, in place of a 3x3 convolution.
 
 Source: "Scaling Local Self-Attention for Parameter Efficient Visual Backbones" (arXiv 2103.12731),
 sections 2.2 and 2.3.
@@ -47,7 +47,7 @@ class HaloAttention(nn.Module):
     multiplications.
 
     A map of any size is taken as one that zeros on the right and below bring to whole blocks; the
-    result is cut. These zeros, like those beyond the border, take part in the softmax (k = 0,
+    result is cut. These zeros, like those beyond the border, contribute to the softmax (k = 0,
     v = 0, or the biases if there are any), unless ``mask_padding`` leaves them out.
 
     With stride 2 and blocks of even size the queries are every second pixel, and i counts queries

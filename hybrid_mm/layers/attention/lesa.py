@@ -32,7 +32,7 @@ POSITIONS = ('flat', 'axial')
 
 
 class LESA2d(SizedTables):
-    """Locally enhanced self-attention in the place of a 3x3 convolution and its norm.
+    """Locally enhanced self-attention in place of a 3x3 convolution and its norm.
 
     ``U + gate(U, B) * B`` with a local term U (grouped 3x3 convolution, 1x1 convolution) and a
     context term B (attention of every pixel to all, whose logits are normalised by a batch norm

@@ -20,10 +20,10 @@ from hybrid_mm.ops.positions import resize_window_table
 class NeighborhoodAttention2d(SizedTables):
     """Attention of every pixel to the k x k pixels around it, moved inwards at the border.
 
-    With dilation D, each residue class of rows and columns modulo D is a map of its own. A map
+    With dilation D, each residue class of rows and columns modulo D is a separate map. A map
     with fewer than k D rows or columns is padded with zeros at its lower and right border before
-    the projection, so that the padded pixels take part with the biases of the projection, as in
-    the operators that the published checkpoints were trained with.
+    the projection, so that padded pixels still contribute its bias, as in the operators that the
+    published checkpoints were trained with.
 
     Attention costs 2 k^2 C multiplications per pixel. Kept for the backward pass: queries, keys and
     values.

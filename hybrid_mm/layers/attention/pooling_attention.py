@@ -24,7 +24,7 @@ class PoolingAttention(nn.Module):
 
     Every head is pooled by the same depthwise 3 x 3 convolution and layer norm, of which queries,
     keys and values have one each. Within windows, queries and keys and values are cut side by side;
-    the last windows are zero-padded, and the zeros take part in the softmax, as in the published
+    the last windows are zero-padded, and the softmax includes the zeros, as in the published
     code.
 
     Attention costs 2 C (H W)^2 / (stride_q stride_kv)^2 multiplications, C being out_channels, or

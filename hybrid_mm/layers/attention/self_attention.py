@@ -21,7 +21,7 @@ class SelfAttention(nn.Module):
     """Multi-head attention of the tokens of a map, and of others that may come before them.
 
     The last windows are zero-padded before the projection, so that the padding has its bias and
-    takes part in the softmax, as in the published code.
+    contributes to the softmax, as in the published code.
 
     Attention costs 2 C (H W)^2 multiplications, or with windows 2 C H W window^2. Biases are formed
     for all pairs, (H W)^2 per head.

@@ -1,4 +1,4 @@
-"""Local self-attention in the place of convolutions, in the body and in the stem of a network.
+"""Local self-attention in place of convolutions, in the body and in the stem of a network.
 
 Source: "Stand-Alone Self-Attention in Vision Models" (arXiv 1906.05909), sections 2.2
 and 3, and appendix A.1.
@@ -53,7 +53,7 @@ class LocalSelfAttention2d(nn.Module):
     of which those at the border may be smaller. Attention costs 2 k^2 C H W multiplications.
 
     Where the paper is silent: logits are not scaled, the tables are shared by the heads and start
-    as N(0, 1 / sqrt(d)), and pixels beyond the border are zeros that take part in the softmax.
+    as N(0, 1 / sqrt(d)), and pixels beyond the border are zeros that contribute to the softmax.
 
     Args:
         in_channels: Channels of the input.
@@ -217,7 +217,7 @@ class AttentionStem(nn.Module):
 class PooledAttentionStem(nn.Sequential):
     """Attention within the blocks of an image, norm, ReLU, and max pooling of each block.
 
-    The stem of section 3.2, in the place of a 7x7 convolution and max pooling: it maps
+    The stem of section 3.2, in place of a 7x7 convolution and max pooling: it maps
     (N, in_channels, H, W) to (N, C, ceil(H / block), ceil(W / block)). That a ReLU follows the norm
     is ours: the paper names attention, norm and pooling.
 

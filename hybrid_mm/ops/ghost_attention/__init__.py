@@ -1,4 +1,4 @@
-"""Attention of ELSA: weights of a window from one map, and filters of every channel beside them.
+"""Attention of ELSA: weights of a window from one map, and separate filters for every channel.
 
 Source: "ELSA: Enhanced Local Self-Attention for Vision Transformer" (arXiv 2112.12786), section
 3.3.

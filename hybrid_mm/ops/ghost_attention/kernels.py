@@ -94,7 +94,7 @@ def sum_taps(
 ):  # fmt: skip
     """Sums over taps for a head and some pixels.
 
-    With ``SIGN`` 1 they are the result. With -1, the gradient of the result in the place of the
+    With ``SIGN`` 1 they are the result. With -1, the gradient of the result in place of the
     values, they are the gradient of the values: the windows that see a pixel have their weights at
     the mirrored taps.
     """

@@ -80,7 +80,7 @@ def local_attention(
         stride: Distance of the queries in pixels, or (rows, columns).
         border: 'shift' moves windows inwards at the border, so that a query always sees window^2
             keys (neighborhood attention, arXiv 2204.07143; where a map has fewer, all of them);
-            'zero' surrounds the map by keys and values of zero that take part in the softmax
+            'zero' surrounds the map by keys and values of zero that contribute to the softmax
             (arXiv 1906.05909); 'mask' leaves them out; 'reflect' mirrors the map without repeating
             its edge (arXiv 2111.14556), again and again where it is smaller than the window.
         scale: Factor of q.k; d^-0.5 by default.

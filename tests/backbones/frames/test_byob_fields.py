@@ -250,9 +250,9 @@ def test_widths_gates_and_the_last_convolution():
         (dict(blocks=blocks(gs=max)), r'blocks\[1\]\[0\].gs of HaloNet'),
         (
             dict(blocks=blocks(gs=8)),
-            r'gs of HaloNet: 8 .* beside 0 of blocks\[0\]',
+            r'gs of HaloNet: 8 .* with 0 of blocks\[0\]',
         ),
-        (dict(blocks=blocks(attn_layer='se')), r"attn_layer of HaloNet: .*'se'.* beside None"),
+        (dict(blocks=blocks(attn_layer='se')), r"attn_layer of HaloNet: .*'se'.* with None"),
         (dict(blocks=blocks(block_kwargs=dict(bottle_in=True))), 'block_kwargs of HaloNet: True'),
     ],
 )
