@@ -23,7 +23,7 @@ from hybrid_mm.errors import UserError
 # heights and widths that are tried; some necks halve their maps until nothing is left of small ones
 _SIZES = (128, 320, 512)
 _LARGE = (512,)  # which tells large strides apart
-_PATIENCE = 2.0  # seconds, after which no larger image is tried
+_PATIENCE = 2.5  # seconds; no larger image is tried that is expected to end later
 # attributes of dense heads that know strides
 _GENERATORS = (
     *('prior_generator', 'anchor_generator', 'point_generator'),
@@ -189,10 +189,13 @@ def _measure(
     channels = mean.numel() if isinstance(mean, Tensor) else backbone.get('in_channels', 3)
     parameter = next((each for each in model.parameters() if each.is_floating_point()), None)
     start, refused = time.monotonic(), None
+    begun, tried = start, 0
     fixed = backbone.get('img_size')  # some take no other
     for size in (*sizes, fixed) if isinstance(fixed, int) else sizes:
-        if time.monotonic() - start > _PATIENCE:
+        now = time.monotonic()
+        if tried and now - start + (now - begun) * (size / tried) ** 2 > _PATIENCE:
             break
+        begun, tried = now, size
         image = torch.zeros(1, channels, size, size)
         image = image if parameter is None else image.to(parameter)
         try:
@@ -327,8 +330,10 @@ def _check_decoders(model: nn.Module, settings: dict[str, Any], path: str, found
 
 def _told(model: nn.Module, settings: dict[str, Any], path: str) -> Iterator[Told]:
     """Strides that the parts of a model are told."""
-    for head, node, place in _parts(model, settings, path, ('rpn_head', 'bbox_head', 'mask_head')):
+    for head, node, place in _parts(model, settings, path, ('rpn_head', 'bbox_head')):
         yield from _of_dense_head(head, node, place)
+    for head, node, place in _parts(model, settings, path, ('mask_head',)):
+        yield from _of_mask_head(head, node, place)
     roi_head = getattr(model, 'roi_head', None)
     if isinstance(roi_head, nn.Module):
         yield from _of_roi_head(roi_head, settings.get('roi_head') or {}, f'{path}.roi_head')
@@ -355,12 +360,18 @@ def _of_dense_head(head: nn.Module, node: dict[str, Any], path: str) -> Iterator
         strides = getattr(getattr(head, name, None), 'strides', None)
         if isinstance(strides, list | tuple) and strides:
             yield Told(f'{path}.{_key_of(node, name)}', _pairs(strides), slice(None))
-    resize = getattr(head, 'resize_feats', None)  # SOLO
     for name in ('strides', 'featmap_strides'):
         strides = getattr(head, name, None)
         if name in node and isinstance(strides, list | tuple):
-            yield Told(f'{path}.{name}', _pairs(strides), slice(None), resize)
-    inner = getattr(head, 'mask_feature_head', None)  # gives one map, of the size of its first
+            yield Told(f'{path}.{name}', _pairs(strides), slice(None))
+
+
+def _of_mask_head(head: nn.Module, node: dict[str, Any], path: str) -> Iterator[Told]:
+    """Strides of the levels of SOLO, and of the one map that masks are computed from."""
+    strides, resize = node.get('strides'), getattr(head, 'resize_feats', None)
+    if isinstance(strides, list | tuple) and resize is not None:
+        yield Told(f'{path}.strides', _pairs(strides), slice(None), resize)
+    inner = getattr(head, 'mask_feature_head', None)  # its map has the size of its first level
     stride, level = getattr(inner, 'mask_stride', None), getattr(inner, 'start_level', None)
     if isinstance(stride, int) and isinstance(level, int):
         yield Told(f'{path}.mask_feature_head.mask_stride', _pairs([stride]), [level])

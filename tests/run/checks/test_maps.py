@@ -78,6 +78,13 @@ def yolo(*strides):
                 anchor_generator=anchors, featmap_strides=list(strides))  # fmt: skip
 
 
+def condinst(stride):
+    feature = dict(in_channels=8, feat_channels=8, start_level=0, end_level=2, out_channels=8,
+                   mask_stride=stride, num_stacked_convs=1)  # fmt: skip
+    loss = dict(type='DiceLoss')
+    return dict(type='CondInstMaskHead', mask_feature_head=feature, loss_mask=loss)
+
+
 def extractor(*strides):
     return dict(
         type='SingleRoIExtractor',
@@ -108,6 +115,7 @@ def test_parts_that_fit():
     check((8, 16, 32), neck=YOLO_NECK, bbox_head=yolo(32, 16, 8))
     check(ALL, neck=fpn(*WIDE), mask_head=dict(SOLO, strides=[8, 8, 16, 32, 32]))
     check(ALL, neck=fpn(*WIDE), encoder=dict(num_levels=5))
+    check(ALL, neck=fpn(*WIDE), mask_head=condinst(4))
     check(ALL, neck=fpn(*WIDE, **P3), bbox_head=dict(POINTS, strides=[8, 16, 32, 64, 128]))
 
 
@@ -139,6 +147,8 @@ def test_parts_that_fit():
      r'model\.mask_head\.strides is .* the head after model\.neck gives .* \[8, 8, 16, 32, 32\]'),
     ((8, 16, 32), dict(neck=YOLO_NECK, bbox_head=yolo(8, 16, 32)),
      r'model\.bbox_head\.featmap_strides is \[8, 16, 32\], but .* the strides \[32, 16, 8\]'),
+    (ALL, dict(neck=fpn(*WIDE, **P3), mask_head=condinst(4)),
+     r'mask_feature_head\.mask_stride is \[4\], but model\.neck gives the strides \[8\]'),
     (ALL, dict(panoptic_head=dict(type='MaskFormerHead', in_channels=[8, 16, 32, 32])),
      r'panoptic_head\.in_channels is \[8, 16, 32, 32\], but .*_head\.in_channels=8,16,24,32, or'),
     (ALL, dict(neck=fpn(*WIDE), encoder=dict(num_levels=4)),
