@@ -7,6 +7,8 @@ the search looks at first.
 import dataclasses
 import inspect
 import re
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 _ENTRY = re.compile(r'    (\*{0,2}\w+)(?: \([^:]*\))?:')
@@ -14,9 +16,19 @@ _ENTRY = re.compile(r'    (\*{0,2}\w+)(?: \([^:]*\))?:')
 
 def setup(app: Any) -> dict:
     """Complete docstrings of classes before napoleon reads their sections."""
+    app.connect('builder-inited', load)
     app.connect('autodoc-process-docstring', complete, priority=400)
     app.connect('autodoc-skip-member', is_noise)
     return {'parallel_read_safe': True}
+
+
+def load(app: Any) -> None:
+    """Load the public names of modules that import them only when they are asked for."""
+    for page in sorted((Path(app.srcdir) / 'api').glob('*.md')):
+        for name in re.findall(r'^\.\. automodule:: (\S+)', page.read_text(), re.MULTILINE):
+            module = import_module(name)
+            for public in getattr(module, '__all__', ()):
+                setattr(module, public, getattr(module, public))
 
 
 def is_noise(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:

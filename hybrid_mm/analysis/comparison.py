@@ -169,7 +169,8 @@ class Subject:
         with torch.no_grad(), self._autocast():
             if self.task == BACKBONE:
                 return run_network(self.module, images)
-            return self.module(images, samples, mode='predict')
+            mode = 'predict' if hasattr(self.module, 'predict') else 'tensor'  # self-supervised
+            return self.module(images, samples, mode=mode)
 
     def _training(self, images: Tensor, samples: list[Any]) -> None:
         optimizer = cast(OptimWrapper, self.optimizer)

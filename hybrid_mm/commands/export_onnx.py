@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
         path = Path(out).with_name(f'{Path(out).stem}{graph.part}.onnx')
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            onnx_files.export(graph, path, args.dynamic, properties)
+            onnx_files.export(graph, path, args.dynamic, properties, _say)
         line = f'{path}: {", ".join(graph.inputs)} -> {", ".join(graph.outputs)}'
         if args.check:
             others = onnx_files.other_sizes(model, size, graph.part, **settings)
@@ -72,11 +72,13 @@ def write_table(path: Path, pattern: str) -> None:
     """Write the rows of the families that match a pattern, and print them."""
     check_output_file(path, '--table', suffixes=['.md'])
 
-    def say(name: str) -> None:
-        print(f'{name} ...', file=sys.stderr, flush=True)
-
-    found = dict(table.update(path, pattern, say))
+    found = False
+    for name, cells in table.update(path, pattern, _say):  # a row is printed when it is written
+        found = True
+        print(name, *cells.values(), sep=' | ', flush=True)
     if not found:
         raise UserError(f'--only {pattern!r} matches no family')
-    for name, cells in found.items():
-        print(name, *cells.values(), sep=' | ')
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -191,8 +191,8 @@ def check_shape(labels: np.ndarray, path: str, shape: tuple[int, ...]) -> None:
         else:
             number = len(np.unique(colours.reshape(-1, 3), axis=0))
             hint = (
-                f': numbers of classes, no colours; convert the {number} colours ("Colours to '
-                'numbers" in docs/getting_started.md)'
+                f': numbers of classes, no colours; convert the {number} colours ("From colours '
+                'to numbers" in docs/getting_started.md)'
             )
         raise ValueError(
             f'label map {path} has the shape {labels.shape}; expected one channel{hint}'

@@ -5,8 +5,9 @@ import functools
 import io
 import logging
 import re
+import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -14,14 +15,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hybrid_mm.export.graphs import ExportError, Graph, example_rois, graphs_of
+from hybrid_mm.run.console import duration
 
 __all__ = ['check', 'export', 'other_sizes']
 
 # largest difference that counts as rounding, relative to the largest number of an output
 TOLERANCE = 1e-4
+LONG = 30.0  # seconds of an export, above which it is said
+LONGER = 5.0  # translating a graph to ONNX, relative to tracing it
 
 
-def export(graph: Graph, path: Path, dynamic: bool = False, properties: dict | None = None) -> None:
+def export(
+    graph: Graph,
+    path: Path,
+    dynamic: bool = False,
+    properties: dict | None = None,
+    say: Callable[[str], None] | None = None,
+) -> None:
     """Write a graph to an ONNX file, weights included.
 
     Args:
@@ -29,6 +39,7 @@ def export(graph: Graph, path: Path, dynamic: bool = False, properties: dict | N
         path: File to write.
         dynamic: Allow any height and width (and any number of regions).
         properties: Strings by name, for the metadata of the file.
+        say: Called with a line if the export will take long: before it does, and with the reason.
 
     Raises:
         ExportError: The exporter fails; onnx or onnxscript is not installed.
@@ -51,9 +62,13 @@ def export(graph: Graph, path: Path, dynamic: bool = False, properties: dict | N
         with _quiet(), _open_sizes(graph.module), torch.no_grad():
             # given a module that it cannot trace so, the ONNX exporter would try other ways, for
             # minutes, one of which silently fixes the sizes
+            begun = time.monotonic()
             traced = torch.export.export(
                 graph.module, tuple(graph.inputs.values()), dynamic_shapes=shapes, strict=False
             )
+            line = forecast(len(traced.graph.nodes), time.monotonic() - begun)
+            if line and say is not None:
+                say(line)
             program = torch.onnx.export(
                 traced,
                 (),
@@ -69,6 +84,22 @@ def export(graph: Graph, path: Path, dynamic: bool = False, properties: dict | N
     onnx.helper.set_model_props(proto, properties or {})
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(proto, str(path))
+
+
+def forecast(operators: int, seconds: float) -> str:
+    """A line about an export that will take long; empty about others.
+
+    Args:
+        operators: Number of operators in the traced graph.
+        seconds: What tracing has taken. Translating them takes this exporter 4 to 8 times as long.
+    """
+    if LONGER * seconds < LONG:
+        return ''
+    return (
+        f'{operators:,} operators traced in {duration(seconds)}; translating them takes about '
+        f'{duration(LONGER * seconds)} more (a loop in Python is written out; operators on whole '
+        'tensors in its place export faster)'
+    )
 
 
 def check(graph: Graph, path: Path, others: Iterable[dict[str, Tensor]] = ()) -> float:

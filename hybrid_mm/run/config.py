@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from mmengine.config import Config
 
 from hybrid_mm.errors import UserError, plain_text
-from hybrid_mm.run.checks.overrides import check_options
+from hybrid_mm.run.checks.overrides import check_effects, check_options
 from hybrid_mm.run.config_folder import config_root
 from hybrid_mm.run.foreign import config_file, missing_base, normalize, package_of
 
@@ -43,6 +43,7 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
         raise UserError(f'config {path}: {text}{missing_base(text)}') from error
     if options:
         check_options(cfg, options)
+        check_effects(cfg, options)
         try:
             cfg.merge_from_dict(options)
         except (KeyError, TypeError, ValueError) as error:

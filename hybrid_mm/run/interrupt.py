@@ -45,6 +45,9 @@ _COLLATERAL = re.compile(
 )
 
 
+_state: '_State | None' = None
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal that ends the run."""
 
@@ -202,6 +205,22 @@ class _State:
             log_only(line, self.standing.runner.logger, logging.WARNING)
 
 
+def _in_a_worker() -> None:
+    """Let a forked worker end in silence when the process that reads from it is gone."""
+    shown = sys.excepthook
+
+    def excepthook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        if not issubclass(kind, ConnectionError | EOFError):
+            shown(kind, error, trace)
+
+    if _state is not None:
+        sys.excepthook = excepthook
+
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=_in_a_worker)
+
+
 class _WatchHook(Hook):
     """Note how far a run has come, and look between two batches whether a signal was lost."""
 
@@ -342,6 +361,3 @@ def newest_checkpoint(runner: Runner) -> str | None:
         return None
     same = os.path.realpath(os.path.dirname(path)) == os.path.realpath(runner.work_dir)
     return os.path.basename(path) if same else path
-
-
-_state: _State | None = None

@@ -128,6 +128,11 @@ NOISE = (
         'costs a copy of small weights; the layout is that of the convolution algorithm',
     ),
     Rule(
+        r'mmengine\.optim\.scheduler\.param_scheduler',
+        r'Detected call of `scheduler\.step\(\)` before',
+        "MMEngine's loops step both in order; the first of several accumulated gradients looks so",
+    ),
+    Rule(
         r'mmengine\.utils\.dl_utils\.setup_env',
         'Setting (OMP|MKL)_NUM_THREADS environment variable',
         'the number is right for several processes, and all of them say so',

@@ -19,7 +19,7 @@ from torch import nn
 from hybrid_mm.checkpoint_files import cache_folder, place_of
 from hybrid_mm.checkpoints import inner_model
 from hybrid_mm.engine.hooks.strict_loading import StartingWeightsHook
-from hybrid_mm.errors import UserError, shorten
+from hybrid_mm.errors import shorten
 from hybrid_mm.run.checks.schedule import is_warmup
 from hybrid_mm.run.config import nodes
 from hybrid_mm.run.console import duration
@@ -112,8 +112,6 @@ def _lines(*parts: Line) -> list[str]:
     for name, text_of in parts:
         try:
             lines.append(f'{name:<{_WIDTH}} {text_of()}')
-        except UserError:
-            raise
         except Exception as error:  # runners, loops and data sets may be anybody's
             lines.append(f'{name:<{_WIDTH}} not known ({type(error).__name__}: {error})')
     return lines

@@ -9,6 +9,7 @@ import re
 import resource
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from hybrid_mm.checkpoint_files import connections, turns
 from hybrid_mm.checkpoint_files import download as module
@@ -499,3 +501,15 @@ def test_parts_of_other_machines_are_removed_at_the_end(serve, path):
         (path.parent / name).write_text(json.dumps({}))
     download_file([serve().url], path, KNOWN)
     assert files(path) == ['.other.01234567.part', 'net.pth']
+
+
+def test_cache_is_that_of_torch_without_torch(monkeypatch):
+    for home, caches in ((None, None), ('/t', None), (None, '/c'), ('/t', '/c'), ('~/t', None)):
+        for name, value in (('TORCH_HOME', home), ('XDG_CACHE_HOME', caches)):
+            monkeypatch.delenv(name, raising=False)
+            if value is not None:
+                monkeypatch.setenv(name, value)
+        expected = Path(torch.hub._get_torch_home(), 'hub', 'checkpoints')
+        with monkeypatch.context() as without:
+            without.delitem(sys.modules, 'torch.hub')
+            assert module.cache_folder() == expected

@@ -48,7 +48,11 @@ def public_modules() -> tuple[str, ...]:
 
 def definition(module: str, name: str) -> tuple[str, ast.stmt] | None:
     """Where a name of a module of ours is defined, through imports, and its node."""
-    for node in tree(module).body:
+    nodes = list(tree(module).body)
+    for node in tree(module).body:  # of modules whose names are imported when they are asked for
+        if isinstance(node, ast.If) and ast.unparse(node.test) == 'TYPE_CHECKING':
+            nodes += node.body
+    for node in nodes:
         if isinstance(node, Node) and node.name == name:
             return module, node
         if isinstance(node, ast.ImportFrom) and (node.module or '').startswith('hybrid_mm'):

@@ -184,7 +184,7 @@ class Checker:
         path = getattr(namespace, 'config', None)
         if path is None or PLACEHOLDER.match(path):
             return
-        cfg = _config(str(self.file(path)))
+        cfg = _config(path if '::' in path else str(self.file(path)))
         if getattr(namespace, 'cfg_options', None):
             check_options(cfg, namespace.cfg_options)
 

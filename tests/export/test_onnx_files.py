@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from hybrid_mm.export import onnx_files
-from hybrid_mm.export.graphs import Graph, graphs_of
+from hybrid_mm.export.graphs import ExportError, Graph, graphs_of
 from hybrid_mm.layers.convolution.deform_conv import DeformConv2d
 from hybrid_mm.ops.global_filter import global_filter
 from hybrid_mm.zoo.families import model_with
@@ -173,3 +173,22 @@ def test_deformable_convolution_by_sampling(monkeypatch, groups, stride):
     expected = layer(x)
     monkeypatch.setattr(torch.compiler, '_is_exporting_flag', True)
     torch.testing.assert_close(layer(x), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_long_exports_are_said_before_they_run(monkeypatch, tmp_path):
+    assert onnx_files.forecast(100, 1.0) == ''
+    line = onnx_files.forecast(12_345, 10.0)
+    assert line.startswith('12,345 operators traced in 10 s; translating them takes about 50 s')
+
+    def stop(*args, **kwargs):
+        raise RuntimeError('stopped')
+
+    monkeypatch.setattr(torch.onnx, 'export', stop)
+    x = torch.rand(1, 3, 4, 4)
+    graph = Graph('', nn.ReLU(), dict(image=x), ['y'], {})
+    said = []
+    for limit, count in ((1e9, 0), (0.0, 1)):
+        monkeypatch.setattr(onnx_files, 'LONG', limit)
+        with pytest.raises(ExportError, match='stopped'):
+            onnx_files.export(graph, tmp_path / 'x.onnx', say=said.append)
+        assert len(said) == count

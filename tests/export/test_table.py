@@ -1,6 +1,11 @@
 """The table of what can be exported."""
 
+import queue
+import signal
+import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 from mmengine.registry import MODELS
 
@@ -33,3 +38,32 @@ def test_families_are_shortened_where_they_can_be():
     assert sum(MODELS.build(shortened(families()['VAN'])).depths) == 4
     arch = shortened(families()['QnAViT'])['arch']
     assert max(arch['qna_depths']) == max(arch['window_depths']) == 1
+
+
+def test_a_cell_that_takes_long_is_said_before_its_time_is_over(monkeypatch):
+    class Process(threading.Thread):
+        exitcode = -signal.SIGXCPU
+
+        def __init__(self, target, args, daemon):
+            super().__init__(target=target, args=args, daemon=daemon)
+
+    def work(name, columns, dynamic, seconds, results):
+        assert seconds == 9
+        if columns[0] == 'backbone':
+            results.put(('note', 'many operators'))
+            time.sleep(1.1)
+            results.put(('cell', '1e-06'))
+
+    context = SimpleNamespace(Queue=queue.Queue, Process=Process)
+    monkeypatch.setattr(table.multiprocessing, 'get_context', lambda kind: context)
+    monkeypatch.setattr(table, '_work', work)
+    monkeypatch.setattr(table, 'COLUMNS', ('backbone', 'any size'))
+    monkeypatch.setattr(table, 'FIRST', 0.5)
+    said = []
+    assert table.row('X', 9, said.append) == {
+        'backbone': '1e-06',
+        'any size': 'no: not within 9 s of a core',
+    }
+    assert said[0] == 'X, backbone: many operators'
+    assert said[1].startswith('X, backbone: not done after 1') and len(said) == 2
+    assert said[1].endswith('; given up after 9 s of a core')

@@ -116,6 +116,20 @@ def test_workers_leave_it_to_the_process_that_reads_from_them():
     assert codes == [0, -signal.SIGTERM]
 
 
+def test_a_worker_has_nothing_to_say_when_its_reader_is_gone(capfd):
+    def child(error):
+        if not os.fork():
+            sys.excepthook(type(error), error, None)
+            os._exit(0)
+        os.wait()
+        return capfd.readouterr().err
+
+    with interrupt.interruptible(describe, []):
+        assert child(ConnectionResetError('x')) == child(EOFError()) == ''
+        assert 'ValueError: y' in child(ValueError('y'))
+    assert 'ConnectionResetError: x' in child(ConnectionResetError('x'))
+
+
 @pytest.mark.parametrize(
     ('typed', 'expected'),
     [

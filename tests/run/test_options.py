@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from mmengine.config import DictAction
 
 from hybrid_mm.errors import UserError
 from hybrid_mm.run import options
@@ -32,3 +33,28 @@ def test_device():
     assert torch_device('cpu') == torch.device('cpu')
     with pytest.raises(UserError, match='--device nonsense is not usable here'):
         torch_device('nonsense')
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        *('1', '-2.5e-3', 'true', 'False', 'None', 'nan_', 'a b', '"x"', '', '[]', '()', '[1]'),
+        *('(1,)', '1,2', 'a,', '[a, (1, 2), [b]]', '[(1,2),(3,4)]', 'a,[b,c],d', '[a,,b]'),
+        *('[None,True]', 'dict(a=1)', '(a', 'C:/x=y', "['a','b']", '[[1,2],[3,[4]]]', '1_000'),
+    ],
+)
+def test_values_are_read_as_mmengine_reads_them(text):
+    parser = options.parser('x')
+    options.add_config_options(parser)
+    found = parser.parse_args(['--cfg-options', f'a.b={text}']).cfg_options['a.b']
+    expected = DictAction._parse_iterable(text)
+    assert (found, type(found)) == (expected, type(expected))
+
+
+@pytest.mark.parametrize('text', ['[a,b', '[a,b)]', 'dict(a=1,b=2)', 'a],[b'])
+def test_values_that_cannot_be_read(text, capsys):
+    parser = options.parser('x')
+    options.add_config_options(parser)
+    with pytest.raises(SystemExit):
+        parser.parse_args(['--cfg-options', f'a={text}'])
+    assert f'--cfg-options: cannot read a={text}' in capsys.readouterr().err

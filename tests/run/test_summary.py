@@ -1,5 +1,6 @@
 """The lines that a run shows of itself."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -121,6 +122,16 @@ def test_weights(model, expected):
     runner = SimpleNamespace(cfg=Config(dict(model=model)), hooks=[])
     assert summary._weights(runner, None) == expected
     assert summary._weights(runner, 'iter_4.pth') == 'all from iter_4.pth'
+
+
+def test_files_of_weights(tmp_path, monkeypatch):
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    url, name = 'https://example.org/a/resnet.pth', 'hybrid_mm://van-b0_in1k'
+    assert summary._file(url).startswith(f'{url} (hub/checkpoints/')
+    Path('checkpoints').mkdir()
+    torch.save({}, 'checkpoints/van-b0_in1k.pth')
+    assert summary._file(name) == f'{name} (checkpoints/van-b0_in1k.pth)'
 
 
 def test_a_part_that_is_unknown_does_not_stop_a_run():

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -224,7 +225,7 @@ def test_exported_files_are_compared_at_other_sizes_if_these_are_open(
     compared = []
     graph = SimpleNamespace(part='_rois', inputs=['rois'], outputs=['mask_logits'])
     monkeypatch.setattr(graphs, 'graphs_of', lambda model, size, **settings: [graph])
-    monkeypatch.setattr(onnx_files, 'export', lambda graph, path, dynamic, properties: None)
+    monkeypatch.setattr(onnx_files, 'export', lambda graph, path, dynamic, properties, say: None)
     monkeypatch.setattr(onnx_files, 'other_sizes', lambda model, size, part, **settings: [part])
     monkeypatch.setattr(
         onnx_files, 'check', lambda graph, path, others: compared.append((path.name, others)) or 0.5
@@ -302,6 +303,7 @@ def script(folder, name, text):
 def test_commands_of_the_launch_scripts(name, tmp_path):
     """The commands they start, recorded by programs called torchrun and srun."""
     tell = f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/words\n'
+    tell += f'printf "%s" "$HYBRID_MM_COMMAND" > {tmp_path}/typed\n'
     script(tmp_path, 'torchrun', tell)
     script(tmp_path, 'srun', tell)
     files = ['c.py'] if name == 'train' else ['c.py', 'w.pth']
@@ -311,6 +313,9 @@ def test_commands_of_the_launch_scripts(name, tmp_path):
         env = dict(PATH=f'{tmp_path}:{os.environ["PATH"]}', **environment)
         command = ['bash', f'{ROOT}/tools/{launcher}_{name}.sh', *arguments]
         subprocess.run(command, env=env, check=True)
+        typed = shlex.split((tmp_path / 'typed').read_text())  # for the line at an interruption
+        settings = [f'{key}={value}' for key, value in environment.items()]
+        assert typed == [*(['env', *settings] if settings else []), *command]
         return (tmp_path / 'words').read_text().splitlines()
 
     tool = f'{ROOT}/tools/{name}.py'

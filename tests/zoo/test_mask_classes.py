@@ -74,8 +74,8 @@ def test_a_class_in_the_middle_keeps_its_number(capsys):
     (range(13), CAMVID[:11], None, 'labels found: .*; name all 13 labels in'),
     (range(4), ['void', 'a', 'b', 'unlabelled'], None, r'0 \(void\), 3 \(unlabelled\) say .* but '
      'only one label can be .* --ignore-index 0, with which'),
-    ([*range(12), 255], CAMVID, None, r'hold 11 \(unlabelled\) and 255 .* write 255 in the place '
-     'of 11, or train 11 as a class with --ignore-index 255'),
+    ([*range(12), 255], CAMVID, None, r'hold 11 \(unlabelled\) and 255 .* write 255 instead of 11, '
+     'or train 11 as a class with --ignore-index 255'),
     ([0, 1], ['road', 'void'], None, 'Only road is left, .* use --ignore-index 255'),
     ([0, 255], ['a', 'b', 'c'], None, 'hold 0 and 255 only, so that one of 3 classes'),
     ([0, 50, 100], None, None, '0, 50, 100 .*: renumber them'),

@@ -35,6 +35,7 @@ from hybrid_mm.zoo.page import page as page_of_all
 from hybrid_mm.zoo.recipe_tables import table
 
 ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = Path(metafile.__file__).resolve().parents[1]
 BEGIN, END = '<!-- zoo:begin -->', '<!-- zoo:end -->'
 GENERATED = '<!-- Written by tools/dev/generate_docs.py from metafile.yml: edit that. -->\n'
 HOW = """\
@@ -315,8 +316,8 @@ def public_names() -> dict[str, str]:
     """Links to the public names of what networks are made of, relative to docs/api/."""
     found: dict[str, str] = {}
     for page, pattern in REFERENCE.items():
-        for file in sorted((ROOT / 'hybrid_mm').glob(pattern)):
-            module = '.'.join(file.relative_to(ROOT).with_suffix('').parts)
+        for file in sorted(PACKAGE.glob(pattern)):
+            module = '.'.join(file.relative_to(PACKAGE.parent).with_suffix('').parts)
             listed = re.search(r'^__all__ = \[(.*?)\]', file.read_text(), re.MULTILINE | re.DOTALL)
             for name in re.findall(r"'(\w+)'", listed[1] if listed else ''):
                 found.setdefault(name, f'{page}.md#{module.removesuffix(".__init__")}.{name}')

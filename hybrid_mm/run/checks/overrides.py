@@ -23,18 +23,13 @@ def check_options(cfg: Config, options: dict[str, Any]) -> None:
 
     A new key in an existing dict is legitimate (an argument that the config leaves at its default);
     there is a warning if it resembles another key. A top-level key that neither the config nor the
-    runner has is an error, and so is a misspelt key on the way to a deeper one. So is a variable
-    that the config used while it was read: changing it would reach nothing.
+    runner has is an error, and so is a misspelt key on the way to a deeper one.
 
     Raises:
-        UserError: names the key, what does not exist, and the nearest names; or where the value of
-            a variable went.
+        UserError: names the key, what does not exist, and the nearest names.
     """
-    runner_keys = EXTRA_KEYS.union(
-        *(inspect.signature(runner.__init__).parameters for runner in (Runner, FlexibleRunner))
-    )
+    runner_keys = _runner_keys()
     for key in options:
-        _check_effect(cfg, key, options, runner_keys - {'self', 'cfg'})
         node, parts = cfg._cfg_dict, key.split('.')
         for depth, part in enumerate(parts):
             path = '.'.join(parts[:depth]) or 'the config'
@@ -63,6 +58,24 @@ def check_options(cfg: Config, options: dict[str, Any]) -> None:
             hint = nearest(part, node)
             if hint:
                 warn(f'--cfg-options {key}: {path} has no key {part!r}, it is added{hint}')
+
+
+def check_effects(cfg: Config, options: dict[str, Any]) -> None:
+    """Check that ``--cfg-options`` change no variable that was used when the config was read.
+
+    Raises:
+        UserError: One would change nothing; names the keys to which the value of the variable went.
+    """
+    kept = _runner_keys() - {'self', 'cfg'}
+    for key in options:
+        _check_effect(cfg, key, options, kept)
+
+
+def _runner_keys() -> set[str]:
+    """Keys at the top level of a config that the runner or a tool reads."""
+    return EXTRA_KEYS.union(
+        *(inspect.signature(runner.__init__).parameters for runner in (Runner, FlexibleRunner))
+    )
 
 
 def _check_effect(cfg: Config, key: str, options: dict[str, Any], kept: set[str]) -> None:

@@ -1,0 +1,47 @@
+"""The end of torchrun, which leaves the last word to its processes."""
+
+import logging
+import signal
+from types import SimpleNamespace
+
+import pytest
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+from hybrid_mm.run import launcher
+
+
+def ends(monkeypatch, error=None):
+    def torchrun(argv):
+        assert argv == ['--standalone', 'x.py']
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(launcher, 'torchrun', torchrun)
+    return launcher.main(['--standalone', 'x.py'])
+
+
+def failed(status):
+    return ChildFailedError('x', {0: SimpleNamespace(exitcode=status, timestamp=1)})
+
+
+def test_status(monkeypatch):
+    monkeypatch.setattr(ChildFailedError, 'format_msg', lambda *args: '')
+    assert ends(monkeypatch) == 0
+    for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        assert ends(monkeypatch, SignalException('x', number)) == status
+    for status in (2, 130, 143):
+        assert ends(monkeypatch, failed(status)) == status
+    with pytest.raises(ChildFailedError):
+        ends(monkeypatch, failed(1))
+
+
+def test_what_torchrun_says_of_a_signal(monkeypatch, caplog):
+    ends(monkeypatch)
+    logger = logging.getLogger('torch.distributed.elastic.multiprocessing.api')
+    monkeypatch.setattr(logger, 'propagate', False)
+    logger.addHandler(caplog.handler)
+    logger.warning('Sending process %s closing signal %s', 1, 'SIGINT')
+    logger.warning('something else')
+    logger.removeHandler(caplog.handler)
+    assert [record.msg for record in caplog.records] == ['something else']
