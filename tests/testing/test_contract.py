@@ -327,7 +327,7 @@ def test_arguments_of_check_operator():
         with pytest.raises(ValueError, match=text):
             check_operator(torch.exp, torch.exp, inputs, **kwargs)
     with pytest.raises(
-        ContractError, match='one_image: the formula fails .* argument 0, and of no'
+        ContractError, match=r'one_image: the formula fails .* argument 0, and of no'
     ):
         check_operator(torch.dot, torch.dot, [x[0], x[1]], only='one_image')
     for batched in ((0, 1), ('0', '1'), '01'):
