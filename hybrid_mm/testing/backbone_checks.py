@@ -259,12 +259,17 @@ def checkpointing(net: Subject) -> None:
     rate = net.accepted(drop_path_rate=0.3)
     plain, saving = net.trained(**rate, with_cp=False), net.trained(**rate, with_cp=True)
     x = net.images(2, 64, 64).double()
-    kept = []
+    kept: list[list[int]] = []
     for model in (plain, saving):
         model.double()
         torch.manual_seed(1)
-        with saved_tensors_hooks(lambda x: kept[-1].append(x.numel()) or x, lambda x: x):
-            kept.append([])
+        kept.append([])
+
+        def keep(x: Tensor) -> Tensor:
+            kept[-1].append(x.numel())
+            return x
+
+        with saved_tensors_hooks(keep, lambda x: x):
             loss = _sum(m.pow(2).mean() for m in net.maps(model, x))
         loss.backward()
     before, after = map(sum, kept)
