@@ -13,14 +13,16 @@ from hybrid_mm.analysis.comparison import Entry, Settings
 from hybrid_mm.analysis.networks import labels_and_files, one_line, stretched
 from hybrid_mm.benchmarks.report import environment
 from hybrid_mm.errors import UserError, nearest, warn
-from hybrid_mm.run.console import progress
+from hybrid_mm.run.console import progress, wrote
 from hybrid_mm.run.devices import torch_device
 from hybrid_mm.run.outputs import check_output_folder, replacing
+from hybrid_mm.run.quiet import quietly
 
 _PACKAGES = 'mmdet', 'mmseg', 'mmpretrain'
 _PAUSE = 2.0  # seconds between two plots
 
 
+@quietly
 def run(args: argparse.Namespace) -> int | None:
     """Measure and test the models; print the table, and write it after every step."""
     check_output_folder(args.out)
@@ -129,7 +131,7 @@ class _Results:
         for text in (comparison.busy(self.entries), comparison.mixed_tasks(self.entries)):
             if text:
                 warn(text)
-        print(f'results in {self.args.out}: comparison.md, .csv, .json and .png')
+        wrote(self.args.out, 'comparison.md, .csv, .json and .png')
         if interrupted:
             warn('interrupted: these are the figures so far')
             return 130
