@@ -14,12 +14,13 @@ ROOT = Path(__file__).parents[1] / 'hybrid_mm'
 ROOMS = {
     'errors': (),
     'version': (),
+    'lazy': (),
     'registry': (),
     'compat': (),
     'ops': ('errors',),
     'layers': ('ops',),
     'convert': (),
-    'checkpoint_files': ('errors', 'compat'),
+    'checkpoint_files': ('lazy', 'errors', 'compat'),
     'weights': ('checkpoint_files', 'convert', 'ops'),
     'checkpoints': ('weights',),
     'backbones': ('layers', 'convert', 'registry', 'checkpoints'),
@@ -42,6 +43,7 @@ ROOMS = {
 # room -> third-party packages; all others may import what is installed
 PACKAGES = {
     'errors': set(),
+    'lazy': set(),
     'ops': {'torch', 'numpy', 'triton'},
     'layers': {'torch', 'numpy', 'torchvision'},  # torchvision: its deformable convolution
     'convert': {'torch', 'numpy'},

@@ -1,10 +1,12 @@
 """A network under test: how it is built, what it takes, and what is known about it."""
 
 import copy
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.registry import MODELS, Registry
 from torch import Tensor, nn
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X')
 from hybrid_mm.backbones.frames.base import BaseBackbone
 from hybrid_mm.run.registered import arguments
-from hybrid_mm.testing.outcome import DoesNotApply, require
+from hybrid_mm.testing.outcome import ContractError, DoesNotApply, require, told
 
 Rates = Mapping[str, float]
 
@@ -65,8 +67,10 @@ class Subject:
         self._known = {*self.settings, *arguments(self.cls)}
 
     def build(self, **changes: Any) -> Any:
-        """Build the network from seed 0, some arguments replaced."""
+        """Build the network from seed 0, as MMEngine sets it, some arguments replaced."""
         torch.manual_seed(0)
+        np.random.seed(0)
+        random.seed(0)
         return self.cls(**copy.deepcopy({**self.settings, **changes}))
 
     def evaluated(self, **changes: Any) -> Any:
@@ -119,17 +123,28 @@ class Subject:
         """Maps of images; they have to be maps.
 
         Raises:
-            ContractError: Something else is returned.
+            ContractError: Something else is returned, or the network fails.
         """
-        maps = model(x)
-        shown = [tuple(m.shape) if isinstance(m, Tensor) else type(m).__name__ for m in maps]
+        try:
+            maps = model(x)
+        except Exception as error:
+            size = ' x '.join(map(str, x.shape[2:]))
+            raise ContractError(f'image of {size}: {told(error)}') from error
         require(
             isinstance(maps, tuple | list)
             and all(isinstance(m, Tensor) and m.ndim == 4 for m in maps),
             f'output of {self.cls.__name__}: expected a tuple of maps (N, C, H, W), '
-            f'found {type(maps).__name__} of {shown}',
+            f'found {_shown(maps)}',
         )
         return maps
+
+
+def _shown(output: Any) -> str:
+    """What a network returned."""
+    if isinstance(output, Tensor):
+        return f'a tensor of shape {tuple(output.shape)}'
+    kind = type(output).__name__
+    return f'{kind} of [{", ".join(map(_shown, output))}]' if kind in ('tuple', 'list') else kind
 
 
 def _registered_name(cls: type) -> str | None:

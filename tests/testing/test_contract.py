@@ -73,11 +73,27 @@ class Net(nn.Module):
         self.first = nn.Conv2d(3, 4, 4, 4)
         self.second = nn.Conv2d(4, 8, 2, 2)
         self.unused = nn.Linear(2, 2) if fault == 'unused' else None
+        self.scale = torch.ones(4, 1, 1) if fault == 'tensor' else None
+        if fault == 'seed':
+            self.first.weight.data.uniform_(generator=(own := torch.Generator()))
+            self.first.weight.data.mul_(1 + own.seed() % 997)
+        if fault == 'empty':
+            self.second.bias.data.fill_(torch.nan)
         if frozen_stages >= 0 and fault != 'frozen':
             self.first.requires_grad_(False)
 
     def forward(self, x):
+        if self.fault == 'image':
+            x.mul_(0.5)
         a = self.first(x)
+        if self.fault == 'position':
+            a = a + torch.arange(a.shape[-1])
+        if self.fault == 'fails' and x.shape[2] > 64:
+            raise IndexError('no\nrow')
+        if self.fault == 'batch':
+            a = a - a.mean(0)
+        if self.fault == 'float':
+            a = a.float().to(x.dtype)
         if self.fault == 'size' and x.shape[2] % 4:
             a = a[:, :, 1:]
         if self.fault == 'noise':
@@ -119,6 +135,18 @@ def test_a_class_that_is_registered_nowhere():
 @pytest.mark.parametrize(
     ('fault', 'check', 'text'),
     [
+        (
+            'seed',
+            'initial_values',
+            r'initial value of first.weight, drawn again from the same seed',
+        ),
+        ('empty', 'initial_values', r'initial value of second.bias: expected finite numbers'),
+        ('image', 'deterministic', 'the image after the network has seen it: expected equal'),
+        ('batch', 'deterministic', 'map 0 of an image in a batch and on its own'),
+        ('float', 'gradient_is_the_derivative', r'rounded .*: test_contract.py, line \d+, in for'),
+        ('tensor', 'moves_to_a_device', r"which stay on the CPU: \['scale'\]; use self.register_b"),
+        ('position', 'moves_to_a_device', r'aten.add.Tensor of tensors on different .*in forward'),
+        ('fails', 'any_size', r'image of 128 x 128: IndexError: no row \(test_contract.py, line '),
         ('size', 'any_size', r'97 pixels at stride 4: expected 24 or 25, found 23'),
         ('layout', 'any_size', 'expected contiguous maps'),
         ('noise', 'deterministic', 'expected equal tensors, found differences up to'),
@@ -153,6 +181,17 @@ def test_all_faults_at_once():
     assert lines[0] == 'Cropped: 2 of 3 checks of the contract failed'
     assert lines[1].startswith('  any_size: image 32 x 32, training: batch and channels: expected')
     assert lines[2].startswith('  out_indices: ')
+
+
+def test_one_mistake_is_told_once():
+    with pytest.raises(ContractError) as error:
+        check_backbone(Net, only=['any_size', 'copies', 'deterministic', 'autocast'], fault='fails')
+    assert len(str(error.value).splitlines()) == 2
+    with pytest.raises(ContractError) as error:
+        check_operator(lambda x: None, torch.exp, [torch.rand(2)])
+    lines = str(error.value).splitlines()
+    assert lines[1].endswith('outputs of <lambda>: expected tensors, found NoneType')
+    assert lines[2:] == [f'    for the same reason: {", ".join(OPERATOR_CHECKS[1:])}']
 
 
 def test_expectations():
@@ -244,6 +283,10 @@ def broken(fault):
             return x**3 + 1e-6
         if fault == 'empty' and not len(x):
             return x.new_zeros(1, *x.shape[1:]) * x.sum()
+        if fault == 'one' and len(x) == 1:
+            return x**2
+        if fault == 'detached':
+            return x.detach() ** 3
         if fault == 'type':
             return Cube.apply(x.double(), '')
         if fault == 'in place':
@@ -260,6 +303,8 @@ def broken(fault):
         ('gradient', 'values_and_gradients', 'gradient of argument 0: expected'),
         ('gradient', 'gradcheck', 'gradient of argument 0, gradcheck: Jacobian mismatch'),
         ('layout', 'strides', r'strides \(axes in reverse order\), gradient of argument 0'),
+        ('one', 'one_image', 'batch of one, output 0: expected a difference'),
+        ('detached', 'strides', 'outputs of cube: expected to depend on an input, found no'),
         ('empty', 'empty_batch', r'shape of output 0: expected \(0, 3, 5\), found \(1, 3, 5\)'),
         ('type', 'dtypes', 'type of output 0: expected torch.float32, found torch.float64'),
         ('in place', 'pure', 'argument 0 after the call: expected equal tensors'),
@@ -270,6 +315,24 @@ def test_broken_operators(fault, check, text):
     check_operator(broken(''), lambda x: x**3, x, only=check)
     with pytest.raises(ContractError, match=text):
         check_operator(broken(fault), lambda x: x**3, x, only=check)
+
+
+def test_arguments_of_check_operator():
+    x, pair = torch.rand(2, 3), [torch.rand(2, 3), torch.rand(2, 3)]
+    for inputs, kwargs, text in (
+        (x, {}, 'got a tensor'),
+        ([x], dict(batched='q'), 'batched names q, but the inputs are 0'),
+        ([x], dict(dtypes=['float16']), "types of torch, as torch.float16, got 'float16'"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            check_operator(torch.exp, torch.exp, inputs, **kwargs)
+    with pytest.raises(
+        ContractError, match=r'one_image: the formula fails .* argument 0, and of no'
+    ):
+        check_operator(torch.dot, torch.dot, [x[0], x[1]], only='one_image')
+    for batched in ((0, 1), ('0', '1'), '01'):
+        check_operator(torch.mul, torch.mul, pair, batched=batched, only='one_image')
+    check_operator(torch.exp, torch.exp, [x], batched=0, only='one_image')
 
 
 OURS = {
