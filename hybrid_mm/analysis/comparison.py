@@ -28,7 +28,7 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from hybrid_mm.analysis import complexity
+from hybrid_mm.analysis import complexity, curves
 from hybrid_mm.analysis.feature_maps import input_channels, run_network, tensors_of
 from hybrid_mm.analysis.networks import (
     IMAGENET_MEAN,
@@ -465,7 +465,4 @@ def tested(spec: str, checkpoint: str, args: Any) -> dict[str, float]:
 
 def main_metrics(entries: Sequence[Entry]) -> list[str]:
     """Names of the metrics to show: those that papers report, or else the first of all."""
-    names = list(dict.fromkeys(name for entry in entries for name in entry.metrics))
-    usual = 'bbox_mAP', 'segm_mAP', 'PQ', 'mIoU', 'top1'
-    found = [name for end in usual for name in names if name.rpartition('/')[2] == end]
-    return found or names[:2]
+    return curves.main_metrics(list(dict.fromkeys(n for entry in entries for n in entry.metrics)))
