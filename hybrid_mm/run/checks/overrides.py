@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.runner import FlexibleRunner, Runner
 
 from hybrid_mm.errors import UserError, nearest, shorten, warn
-from hybrid_mm.run.checks.variables import environment_variable, leaves, uses_of
+from hybrid_mm.run.checks.variables import environment_variable, leaves, uses_of, value_at
 
 # top-level keys that the runner (or a tool) reads from the whole config, not as an argument
 EXTRA_KEYS = {
@@ -131,21 +131,35 @@ def _check_effect(cfg: Config, key: str, options: dict[str, Any], kept: set[str]
         return
     end = f'.{rest}' if rest else ''
     exact = [f'{use.path}{end}' for use in uses if use.exact]
-    other = [use.path for use in uses if not use.exact]
-    if all(_is_set(path, options) for path in exact or other):
+    joined = _joined(cfg, name, [use.path for use in uses if not use.exact], options[key])
+    other = [use.path for use in uses if not use.exact and use.path not in joined]
+    if all(_is_set(path, options) for path in exact or [*joined, *other]):
         return  # they are set as well
     text = f'--cfg-options {key}: the config has used the variable {name} already, so that nothing '
     text += 'would change; '
-    value = options[key]
-    if exact:
-        shown = f'={_written(value)}'
-        text += f'set {" ".join(path + shown for path in exact)}'
+    settings = dict.fromkeys(exact, _written(options[key])) | joined
+    if settings:
+        text += f'set {" ".join(f"{path}={value}" for path, value in settings.items())}'
     if other:
-        text += f'{", and " if exact else "set "}what was computed from it: {", ".join(other)}'
+        text += f'{", and " if settings else "set "}what was computed from it: {", ".join(other)}'
     variable = environment_variable(cfg, name)
     if variable:
         text += f'; or set the environment variable {variable}'
     raise UserError(text)
+
+
+def _joined(cfg: Config, name: str, paths: list[str], value: Any) -> dict[str, str]:
+    """New values of texts that begin with a variable, such as ``data_root + 'train.json'``."""
+    old = cfg.get(name)
+    if not isinstance(old, str) or not old or not isinstance(value, str):
+        return {}
+    texts = {path: value_at(cfg, path) for path in paths}
+    folder = '/' if old.endswith('/') and not value.endswith('/') else ''
+    return {
+        path: f'{value}{folder}{text[len(old) :]}'
+        for path, text in texts.items()
+        if isinstance(text, str) and text.startswith(old)
+    }
 
 
 def _is_set(path: str, options: dict[str, Any]) -> bool:

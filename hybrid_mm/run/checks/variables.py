@@ -51,6 +51,11 @@ def uses_of(cfg: Config, name: str, kept: Collection[str]) -> list[Use]:
     return sorted(found.values(), key=lambda use: not use.exact)
 
 
+def value_at(cfg: Config, path: str) -> Any:
+    """Value at a dotted path of a config, or None."""
+    return _value(cfg._cfg_dict, path)[1]
+
+
 def environment_variable(cfg: Config, name: str) -> str | None:
     """Environment variable from which a variable of a config gets its value, or None."""
     found = re.search(rf'^{name}\s*=\s*[\'"]\{{\{{\s*\$(\w+)', cfg.text or '', re.MULTILINE)

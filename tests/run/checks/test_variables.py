@@ -58,6 +58,8 @@ def config(tmp_path):
     ('child', 'max_iters', 60, 'set train_cfg.max_iters=60 train_cfg.val_interval=60 '
      'param_scheduler.1.end=60 val_cfg.begin=60, and what was computed from it: '
      'custom_hooks.1.half, param_scheduler.0.end'),
+    ('base', 'data_root', 'x', 'set train_dataloader.dataset.root=x test_dataloader.dataset.root=x '
+     'train_dataloader.dataset.file=x/a.json test_dataloader.dataset.file=x/a.json'),
     ('child', 'length', 60,
      'set val_cfg.begin=60'),
     ('child', 'norm_cfg.type', 'BN', 'set model.head.norm_cfg.type=BN'),
