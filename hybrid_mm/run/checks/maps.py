@@ -29,6 +29,8 @@ _GENERATORS = (
     *('prior_generator', 'anchor_generator', 'point_generator'),
     *('approx_anchor_generator', 'square_anchor_generator'),
 )
+# packages whose detectors and heads do with maps what is expected here
+_KNOWN = ('mmdet', 'mmseg', 'mmpretrain', 'hybrid_mm')
 _DEFORMABLE = 'MultiScaleDeformableAttention'
 # names of arguments that give a head its strides if it builds the generator itself
 _STRIDES = ('strides', 'point_strides', 'featmap_strides')
@@ -77,12 +79,14 @@ class Told(NamedTuple):
         strides: Of each map, (x, y).
         select: Which of the maps of the neck (or the backbone) the part gets.
         resize: What it does with their sizes before it uses the strides.
+        any_levels: Whether the part, one of the user's own, may use some of the maps only.
     """
 
     key: str
     strides: list[Stride]
     select: slice | Sequence[int]
     resize: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None = None
+    any_levels: bool = False
 
 
 def check_maps(runner: Runner) -> None:
@@ -199,6 +203,8 @@ def _measure(
         image = torch.zeros(1, channels, size, size)
         image = image if parameter is None else image.to(parameter)
         try:
+            if _of_user(getattr(type(model), 'extract_feat', None)):
+                return _maps(model.extract_feat(image), size, f'{path} (extract_feat)')
             maps = model.backbone(image)
         except Exception:  # of foreign code: several
             continue
@@ -215,6 +221,11 @@ def _measure(
     if refused is not None:
         _check_neck(settings.get('neck'), f'{path}.neck', *refused)
     return None
+
+
+def _of_user(part: Any) -> bool:
+    """Whether a class or function is the user's own."""
+    return part is not None and part.__module__.partition('.')[0] not in _KNOWN
 
 
 def _maps(maps: Any, size: int, place: str) -> Maps | None:
@@ -359,11 +370,13 @@ def _of_dense_head(head: nn.Module, node: dict[str, Any], path: str) -> Iterator
     for name in _GENERATORS:
         strides = getattr(getattr(head, name, None), 'strides', None)
         if isinstance(strides, list | tuple) and strides:
-            yield Told(f'{path}.{_key_of(node, name)}', _pairs(strides), slice(None))
+            key = f'{path}.{_key_of(node, name)}'
+            yield Told(key, _pairs(strides), slice(None), None, _of_user(type(head)))
     for name in ('strides', 'featmap_strides'):
         strides = getattr(head, name, None)
         if name in node and isinstance(strides, list | tuple):
-            yield Told(f'{path}.{name}', _pairs(strides), slice(None))
+            key = f'{path}.{name}'
+            yield Told(key, _pairs(strides), slice(None), None, _of_user(type(head)))
 
 
 def _of_mask_head(head: nn.Module, node: dict[str, Any], path: str) -> Iterator[Told]:
@@ -418,6 +431,10 @@ def _selected(told: Told, found: Maps) -> Maps:
 
 
 def _fits(told: Told, found: Maps, margin: int = 0) -> bool:
+    count, maps = len(told.strides), found.maps
+    if told.any_levels:
+        windows = (maps[i : i + count] for i in range(len(maps) - count + 1))
+        return any(found._replace(maps=own).fit(told.strides, margin) for own in windows)
     return _selected(told, found).fit(told.strides, margin)
 
 

@@ -229,6 +229,26 @@ def test_modules_with_a_state_are_left_as_they_were():
     check_maps(SimpleNamespace(model=model, cfg=ConfigDict(model=parts)))
 
 
+def test_parts_of_users():
+    """Their heads may use some of the maps, and their models may change them."""
+    parts = ConfigDict(neck=fpn(*WIDE), bbox_head=retina(8, 16))
+    cfg = SimpleNamespace(model=Network(ALL, parts), cfg=ConfigDict(model=parts))
+    with pytest.raises(UserError, match='gives 5 maps'):
+        check_maps(cfg)
+    head = cfg.model.bbox_head
+    head.__class__ = type('Own', (type(head),), dict(__module__='own'))
+    check_maps(cfg)
+    head.prior_generator.strides = [(8, 8), (32, 32)]
+    with pytest.raises(UserError, match='gives 5 maps'):
+        check_maps(cfg)
+    cfg.model.__class__ = type('Model', (Network,), dict(__module__='own', extract_feat=strided))
+    check_maps(cfg)
+
+
+def strided(self, image):
+    return self.neck(self.backbone(image))[1::2]
+
+
 def test_what_cannot_be_measured_passes():
     model = Network(ALL, ConfigDict(bbox_head=retina(64)))
     model.backbone = nn.Linear(1, 1)
