@@ -9,10 +9,6 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from torch.distributed.elastic.multiprocessing import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.run import main as torchrun
-
 _CHATTER = ('Received %s death signal', 'Sending process %s closing signal')
 _TOLD = (
     2,
@@ -30,11 +26,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit status.
     """
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:  # while torch is imported
+        sys.stderr.write('interrupted\n')
+        return 130
+
+
+def _run(argv: list[str]) -> int:
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main as torchrun
+
     for name in ('agent.server.api', 'multiprocessing.api'):
         logger = logging.getLogger(f'torch.distributed.elastic.{name}')
         logger.addFilter(lambda record: not str(record.msg).startswith(_CHATTER))
     try:
-        torchrun(list(sys.argv[1:] if argv is None else argv))
+        torchrun(argv)
     except SignalException as error:
         return 128 + error.sigval
     except ChildFailedError as error:

@@ -17,7 +17,7 @@ def ends(monkeypatch, error=None):
         if error is not None:
             raise error
 
-    monkeypatch.setattr(launcher, 'torchrun', torchrun)
+    monkeypatch.setattr('torch.distributed.run.main', torchrun)
     return launcher.main(['--standalone', 'x.py'])
 
 
@@ -32,6 +32,7 @@ def test_status(monkeypatch):
         assert ends(monkeypatch, SignalException('x', number)) == status
     for status in (2, 130, 143):
         assert ends(monkeypatch, failed(status)) == status
+    assert ends(monkeypatch, KeyboardInterrupt()) == 130
     with pytest.raises(ChildFailedError):
         ends(monkeypatch, failed(1))
 
