@@ -6,9 +6,11 @@ import pytest
 from mmengine.config import Config, ConfigDict
 
 from hybrid_mm.errors import UserError
+from hybrid_mm.run.checks.classes import check_num_classes
 from hybrid_mm.run.checks.settings import check_settings
 from hybrid_mm.run.config import load_config, nodes, task_of
 from hybrid_mm.run.foreign import config_file, normalize, package_configs
+from hybrid_mm.run.tta import set_test_time_augmentation
 
 SWIN = 'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py'
 OURS = """
@@ -133,3 +135,28 @@ pipeline = [dict(type=LoadImageFromFile), dict(type=Objects), dict(type=LoadAnno
         assert [t.type for t in each.pipeline] == [
             *('LoadImageFromFile', 'LoadAnnotations', 'mmengine.LoadAnnotations')
         ]
+
+
+def test_models_that_get_their_classes_as_text():
+    """Their heads have another ``num_classes`` than data sets, which may differ from each other."""
+    model = dict(bbox_head=dict(num_classes=256))
+    with pytest.raises(UserError, match='num_classes is 256'):
+        check_num_classes(model, ['cat'], 'the data set')
+    for key in ('language_model', 'text_encoder'):
+        check_num_classes(
+            dict(module=dict(model, **{key: dict(type='X')})), ['cat'], 'the data set'
+        )
+
+
+def test_augmentation_of_data_sets_that_are_joined():
+    steps = [dict(type='LoadImageFromFile'), dict(type='mmdet.LoadAnnotations'),
+             dict(type='mmdet.PackDetInputs', meta_keys=())]  # fmt: skip
+    parts = [dict(type='CocoDataset', pipeline=steps) for _ in range(2)]
+    loader = dict(dataset=dict(type='ConcatDataset', datasets=parts))
+    model = dict(type='RetinaNet')
+    cfg = Config(dict(default_scope='mmdet', model=model, tta_model=None, test_dataloader=loader))
+    set_test_time_augmentation(cfg)
+    for part in cfg.test_dataloader.dataset.datasets:
+        assert [step.type for step in part.pipeline] == ['LoadImageFromFile', 'TestTimeAug']
+        flips, annotations, _ = part.pipeline[-1].transforms
+        assert len(flips) == 2 and annotations[0].type == 'mmdet.LoadAnnotations'
