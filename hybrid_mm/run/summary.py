@@ -347,4 +347,6 @@ def _number(count: int | float) -> str:
 
 
 def _millions(count: int) -> str:
+    if count < 1000:
+        return str(count)
     return f'{count / 1e6:.2f} M' if count >= 1e6 else f'{count / 1e3:.1f} k'
