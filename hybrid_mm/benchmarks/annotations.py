@@ -50,6 +50,7 @@ def drawn_samples(
         found = [SegDataSample(metainfo=meta) for _ in range(n)]
         for sample in found:
             sample.gt_sem_seg = _label_map(classes, height, width, device, generator)
+            sample.gt_edge_map = _label_map(2, height, width, device, generator)  # of PIDNet
         return found
     from mmdet.structures import DetDataSample
 

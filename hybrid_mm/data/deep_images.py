@@ -85,7 +85,7 @@ def decode(content: bytes, path: str) -> np.ndarray:
     if image is not None and image.dtype == np.uint8:
         image = cv2.imdecode(data, cv2.IMREAD_COLOR)  # turned upright, CMYK converted
     if image is None:
-        raise ValueError(f'{path} is no image, or none that OpenCV can decode')
+        raise ValueError(f'{path} is not an image that OpenCV can decode')
     channels = 1 if image.ndim == 2 else image.shape[2]
     if channels == 1:
         return np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)

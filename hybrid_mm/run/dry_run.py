@@ -143,7 +143,7 @@ def show(result: DryRun, macs: int | None) -> None:
         ]
     rows += [
         ('steps', f'{result.steps:,}'),
-        ('validations', f'{result.validations:,} of {result.val_batches:,} batches'),
+        ('validations', f'{result.validations:,}, each of {result.val_batches:,} batches'),
         ('checkpoint', _size(result.checkpoint)),
         ('whole run, here, one process', f'about {duration(result.seconds)}'),
     ]

@@ -106,6 +106,11 @@ NOISE = (
         'a config without a schedule has none to save or resume',
     ),
     Rule(
+        r'mmdet\.models\.dense_heads\.\w+',
+        'DeprecationWarning: anchor_generator is deprecated',
+        'the name that the configs of MMDetection use',
+    ),
+    Rule(
         r'mmdet\.evaluation\.metrics\.(faster_coco|lvis)_metric',
         'faster_coco_eval is not installed|mmlvis is deprecated',
         'an optional package of a metric that says so when it is used',

@@ -70,11 +70,11 @@ def test_what_is_no_image(tmp_path):
     (tmp_path / 'a.png').write_bytes(b'')
     (tmp_path / 'b.png').write_text('text')
     for name in ('a.png', 'b.png'):
-        with pytest.raises(ValueError, match=rf'{name} is no image'):
+        with pytest.raises(ValueError, match=rf'{name} is not an image'):
             load(tmp_path / name, value_range=(0, 1))
     with pytest.raises(ValueError, match=r'low < high, got \(3, 3\)'):
         LoadDeepImage((3, 3))
-    with pytest.raises(ValueError, match='x is no image'):
+    with pytest.raises(ValueError, match='x is not an image'):
         decode(b'x' * 9, 'x')
 
 
@@ -153,7 +153,8 @@ def test_training_says_that_images_are_dark(loader, tmp_path, capsys):
 def test_colours_to_numbers(tmp_path, monkeypatch):
     """The lines of docs/getting_started.md."""
     page = (Path(__file__).parents[2] / 'docs/getting_started.md').read_text()
-    code = page[page.index('**From colours to numbers**') :].split('```python\n')[1].split('```')[0]
+    section = page[page.index('**From colours to numbers**') :]
+    code = section.split('```python\n')[1].split('```')[0]
     colours = np.array([[128, 128, 128], [128, 0, 0], [192, 192, 128], [1, 2, 3]], np.uint8)
     labels = np.arange(24).reshape(4, 6) % 4
     for folder in ('coloured', 'annotations'):

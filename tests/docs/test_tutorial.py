@@ -13,7 +13,10 @@ PAGES = {
     name: list(blocks(ROOT / f'docs/{name}.md')) for name in ('add_a_backbone', 'add_an_operator')
 }
 NEEDS_COCO = 'tools/train.py'
-LATER = ('tests/configs/test_configs.py', 'tools/complexity.py', 'tools/benchmark.py')
+LATER = (
+    *('tests/configs/test_configs.py', 'tools/complexity.py', 'tools/benchmark.py'),
+    'tests/ops/test_axial_attention.py',
+)
 MINUTES = ['python', 'tools/benchmark.py', 'hybrid_mm.benchmarks.axial']
 
 

@@ -100,7 +100,7 @@ def test_what_is_damaged_in_a_file_is_ignored_with_a_warning(content, tmp_path, 
         for remembered in (autotune._chosen, autotune._read_files, autotune._warned):
             remembered.clear()
         candidates = make()
-        with pytest.warns(UserWarning, match=r'1 of . lines are no remembered choices'):
+        with pytest.warns(UserWarning, match=r'1 of . lines are not stored choices'):
             assert choose('op', (1,), candidates, [torch.ones(3)]) == 'fast'
         assert candidates['slow'].calls == 0
         choose('op', (2,), make(), [torch.ones(3)])
