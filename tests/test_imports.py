@@ -53,7 +53,7 @@ PACKAGES = {
     'backbones': {'torch', 'numpy', 'mmengine', 'typing_extensions'},
     # mmcv: its norms and its context and non-local blocks; ResNets with plugins are built by it
     'plugins': {'torch', 'mmengine', 'mmcv'},
-    'testing': {'torch', 'mmengine'},  # no pytest: it is called from plain scripts as well
+    'testing': {'torch', 'numpy', 'mmengine'},  # no pytest: it is called from plain scripts as well
 }  # fmt: skip
 # the only file with imports of ours inside of a function: `main` reads the arguments before it
 # imports what does the work, as do the files in tools/ (tests/tools/test_help.py)

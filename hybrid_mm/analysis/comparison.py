@@ -28,7 +28,7 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from hybrid_mm.analysis import complexity
+from hybrid_mm.analysis import complexity, curves
 from hybrid_mm.analysis.feature_maps import input_channels, run_network, tensors_of
 from hybrid_mm.analysis.networks import (
     IMAGENET_MEAN,
@@ -51,6 +51,7 @@ from hybrid_mm.errors import UserError
 from hybrid_mm.run import launch
 from hybrid_mm.run.checks.data import check_testing
 from hybrid_mm.run.config import TASKS, load_config, require
+from hybrid_mm.run.pipeline_size import pipeline_size
 from hybrid_mm.run.published import checkpoint_of
 
 MODES = 'forward', 'training'
@@ -197,6 +198,8 @@ class Subject:
         except UserError:
             if amp is not None:
                 raise
+        if 'loss_scale' in cfg.optim_wrapper:  # a larger one overflows at first, and skips steps
+            cfg.optim_wrapper.loss_scale = 1.0
         with DefaultScope.overwrite_default_scope(self.scope), quiet():
             wrapper = build_optim_wrapper(self.module, cfg.optim_wrapper)
         for optimizer in getattr(wrapper, 'optim_wrappers', {'': wrapper}).values():
@@ -238,6 +241,12 @@ class Subject:
             stuff=cast(int, stuff[0]) if stuff and scope == 'mmdet' else 0,
         )
 
+    def release(self) -> None:
+        """Free what a pass that failed has left."""
+        self.module.zero_grad(set_to_none=True)
+        if self.settings.device.type == 'cuda':
+            torch.cuda.empty_cache()
+
     def count(self) -> int:
         """Multiply-adds of one image."""
         shape = (input_channels(self.module), *self.size)
@@ -271,32 +280,15 @@ def _is_label_map_head(module: nn.Module) -> bool:
 
 def _own_size(cfg: Config, task: str) -> tuple[int, int]:
     """Size of the images in the test of a config, or the usual one of its task."""
-    usual = SIZES.get(task, SIZES['classification'])
-    pipeline = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-    while 'dataset' in pipeline:
-        pipeline = pipeline['dataset']
-    found: Any = None
-    rounded = False
-    for step in pipeline.get('pipeline') or cfg.get('test_pipeline') or ():
-        kind = step.get('type')
-        kind = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
-        if kind.endswith('Resize') and step.get('scale'):
-            found, rounded = step['scale'], bool(step.get('keep_ratio'))
-        elif kind.endswith('CenterCrop'):
-            found = step.get('crop_size')
-    if task == 'segmentation':
-        size = (cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}).get(
-            'size'
-        )
-        found = tuple(reversed(size)) if size else found
-    if isinstance(found, int):
-        return found, found
-    if not isinstance(found, Sequence) or len(found) != 2:
-        return usual
-    width, height = (int(n) for n in found)
-    if task == 'detection' and rounded:  # what it is padded to
-        return -(-height // 32) * 32, -(-width // 32) * 32
-    return height, width
+    size = (cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}).get('size')
+    if task == 'segmentation' and size:
+        return (size, size) if isinstance(size, int) else tuple(size)
+    found = pipeline_size(cfg)
+    if found is None:
+        return SIZES.get(task, SIZES['classification'])
+    if task == 'detection' and found.keeps_ratio:  # what it is padded to
+        return -(-found.height // 32) * 32, -(-found.width // 32) * 32
+    return found.height, found.width
 
 
 def compare(
@@ -361,6 +353,8 @@ def _first_figures(
             entry.errors[name] = one_line(error)
         else:
             setattr(entry, 'macs' if name == 'count' else f'{name}_bytes', value)
+        if name in entry.errors:
+            subject.release()
     return 'forward' not in entry.errors
 
 
@@ -381,13 +375,15 @@ def _times(
             return seconds_of(subjects[label].prepare(mode), settings.device)
         except Exception as error:  # of a foreign model
             measured[label].errors[mode] = one_line(error)
-            return math.nan
+        subjects[label].release()
+        return math.nan
 
     for number, samples in enumerate(in_turn(seconds, modes, list(measured), settings.rounds), 1):
-        for label, entry in measured.items():
-            entry.rounds = number
-            for mode in modes:
-                _summarise(entry, mode, samples[mode, label], samples[mode, next(iter(measured))])
+        for mode in modes:
+            first = next((name for name, e in measured.items() if mode not in e.errors), None)
+            for label, entry in measured.items():
+                entry.rounds = number
+                _summarise(entry, mode, samples[mode, label], samples[mode, first or label])
         done()
         advance(f'round {number + 1}')
         gc.collect()
@@ -403,8 +399,8 @@ def _summarise(entry: Entry, mode: str, own: Sequence[float], first: Sequence[fl
     if len(own) > 1:
         low, _, high = statistics.quantiles(own, n=4, method='inclusive')
         setattr(entry, f'{mode}_spread', (high - low) / 2 / median)
-    quotients = [a / b for a, b in zip(own, first, strict=True) if b == b]
-    setattr(entry, f'{mode}_ratio', statistics.median(quotients) if quotients else None)
+    quotients = [a / b for a, b in zip(own, first, strict=True)]
+    setattr(entry, f'{mode}_ratio', statistics.median(quotients))
 
 
 def busy(entries: Sequence[Entry]) -> str:
@@ -430,7 +426,7 @@ def mixed_tasks(entries: Sequence[Entry]) -> str:
     if len(tasks) < 2:
         return ''
     found = ', '.join(f'{label}: {task}' for task, label in tasks.items())
-    return f'the models have several tasks ({found}): their times and metrics mean other things'
+    return f'the models have several tasks ({found}): their times and metrics cannot be compared'
 
 
 def tested(spec: str, checkpoint: str, args: Any) -> dict[str, float]:
@@ -453,7 +449,4 @@ def tested(spec: str, checkpoint: str, args: Any) -> dict[str, float]:
 
 def main_metrics(entries: Sequence[Entry]) -> list[str]:
     """Names of the metrics to show: those that papers report, or else the first of all."""
-    names = list(dict.fromkeys(name for entry in entries for name in entry.metrics))
-    usual = 'bbox_mAP', 'segm_mAP', 'PQ', 'mIoU', 'top1'
-    found = [name for end in usual for name in names if name.rpartition('/')[2] == end]
-    return found or names[:2]
+    return curves.main_metrics(list(dict.fromkeys(n for entry in entries for n in entry.metrics)))

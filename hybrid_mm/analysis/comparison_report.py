@@ -1,6 +1,8 @@
 """What a comparison of models is written as: cells of a table, Markdown, CSV, JSON and a plot."""
 
 import csv
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -82,7 +84,8 @@ def rate(entry: Entry, mode: str) -> str:
     value = getattr(entry, f'{mode}_ms')
     if value is None or not entry.batch:
         return '-'
-    return f'{1e3 * entry.batch / value:.3g}'
+    found = 1e3 * entry.batch / value
+    return f'{found:.3g}' if found < 1000 else f'{found:,.0f}'
 
 
 def notes(entries: Sequence[Entry]) -> list[str]:
@@ -101,11 +104,15 @@ def notes(entries: Sequence[Entry]) -> list[str]:
 
 def conditions(settings: Mapping[str, Any]) -> str:
     """How models were measured, in a sentence."""
-    many = 's' * (settings['batch'] > 1)
+    many, rounds = 's' * (settings['batch'] > 1), settings['rounds']
+    what = f'{settings["batch"]} image{many} in a batch, {settings["input"]}'
+    if not rounds:
+        return f'{what}; no times were measured.'
+    times = 'times of one round' if rounds == 1 else f'medians of {rounds} rounds in turn'
+    spread = ' ± half of the interquartile range' * (rounds > 1)
     return (
-        f'{settings["batch"]} image{many} in a batch, {settings["input"]}, '
-        f'{settings["precision"]}, {settings["device"]}; medians of {settings["rounds"]} rounds in '
-        'turn ± half of the interquartile range; x: multiple of the first model, within a round.'
+        f'{what}, {settings["precision"]}, {settings["device"]}; {times}{spread}; x: multiple of '
+        'the first model, within a round.'
     )
 
 
@@ -126,18 +133,27 @@ def markdown(
     """Markdown of the table, with the conditions and the failures."""
     head, rows = table(entries, metrics)
     lines = [
-        '| ' + ' | '.join(head) + ' |',
+        _row(head),
         '|---|' + '---:|' * (len(head) - 1),
-        *('| ' + ' | '.join(cell.replace('|', r'\|') for cell in row) + ' |' for row in rows),
+        *map(_row, rows),
         '',
         conditions(settings),
         '',
         _DETAILS,
         '',
         '; '.join(f'{key} {value}' for key, value in environment.items()) + '.',
-        *(f'\n{note}' for note in notes(entries)),
+        *(f'\n{_escaped(note)}' for note in notes(entries)),
     ]
     return '\n'.join(lines) + '\n'
+
+
+def _row(cells: Sequence[str]) -> str:
+    return '| ' + ' | '.join(map(_escaped, cells)) + ' |'
+
+
+def _escaped(text: str) -> str:
+    """Text that Markdown shows as it is, in one line."""
+    return re.sub(r'([\\`*|<])', r'\\\1', ' '.join(text.split()))
 
 
 def as_json(
@@ -145,6 +161,8 @@ def as_json(
 ) -> dict[str, Any]:
     """Content of ``comparison.json``: all figures, how they were measured, and where."""
     models = [asdict(entry) for entry in entries]
+    for model in models:  # JSON has no NaN
+        model['metrics'] = {k: v if math.isfinite(v) else None for k, v in model['metrics'].items()}
     return dict(kind='comparison', settings=settings, environment=environment, models=models)
 
 

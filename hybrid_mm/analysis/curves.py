@@ -17,6 +17,7 @@ __all__ = [
     'Curve',
     'Run',
     'find_scalars',
+    'main_metrics',
     'metrics_of',
     'plot_curves',
     'read_records',
@@ -27,6 +28,9 @@ __all__ = [
 _OTHERS = 'step', 'iter', 'epoch', 'mode'
 TIMES = 'time', 'data_time', 'memory'
 """Scalars that say nothing of the model."""
+USUAL = 'bbox_mAP', 'segm_mAP', 'PQ', 'mIoU', 'top1'
+"""Ends of the names of the metrics that papers report, the main one first."""
+_SETTINGS = 'lr', 'base_lr', 'momentum'  # which MMCV 1.x writes in the lines of validations, too
 _LENGTHS = 'val_interval', 'max_iters'
 
 
@@ -68,7 +72,7 @@ class Run:
             curve.iterations.append(iteration)
             curve.epochs.append(epoch)
             curve.values.append(value)
-            if metric and name not in (*TIMES, *self.metrics):
+            if metric and name not in (*TIMES, *_SETTINGS, *self.metrics):
                 self.metrics.append(name)
 
 
@@ -88,6 +92,8 @@ def _logs(path: Path) -> list[Path]:
     """Logs of a run, the newest last: of trainings, or else of tests, if a work dir has none."""
     if path.is_file():
         return [path]
+    if not path.exists():
+        raise FileNotFoundError(f'{path} does not exist')
     for pattern in ('vis_data/scalars.json', '*.log.json', '[0-9]*_[0-9]*.json'):
         found = [file for file in path.rglob(pattern) if file.is_file()]
         if found:
@@ -158,8 +164,10 @@ def read_run(path: str | Path) -> Run:
     files = _logs(Path(path))
     parts: list[list[tuple[dict, int, int | None, bool]]] = []
     begin: int | None = None
-    for file in reversed(files):
+    for number, file in reversed(list(enumerate(files))):
         records = read_records(file)
+        if not records and number:  # begun, and nothing logged yet
+            continue
         if len(records) == 1 and not any(key in records[0] for key in ('step', 'iter', 'mode')):
             if not parts:
                 run = Run(tested=True)
@@ -172,7 +180,10 @@ def read_run(path: str | Path) -> Run:
             placed = [item for item in placed if item[1] < begin]
         parts.insert(0, placed)
         steps = sorted({item[1] for item in placed if not item[3]})
-        interval = steps[1] - steps[0] if len(steps) > 1 else steps[0] if steps else 0
+        known = steps
+        if len(steps) == 1 and number:  # the one before it says how often lines are written
+            known = sorted({r['step'] for r in read_records(files[number - 1]) if _is_step(r)})
+        interval = known[1] - known[0] if len(known) > 1 else steps[0] if steps else 0
         if not steps or steps[0] <= interval:  # begun anew, not resumed
             break
         begin = steps[0]
@@ -181,6 +192,21 @@ def read_run(path: str | Path) -> Run:
         for item in part:
             run.add(*item)
     return run
+
+
+def _is_step(record: dict) -> bool:
+    """Whether this is a line of MMEngine of an iteration."""
+    return 'iter' in record and isinstance(record.get('step'), int)
+
+
+def main_metrics(names: Sequence[str]) -> list[str]:
+    """Those of some metrics that papers report, the main one first; without any, the first two.
+
+    Args:
+        names: Names as in logs, such as 'coco/bbox_mAP'.
+    """
+    found = [name for end in USUAL for name in names if name.rpartition('/')[2] == end]
+    return found or list(names[:2])
 
 
 def _number(value: object, default: int) -> int:
@@ -278,17 +304,19 @@ def metrics_of(
 
     Args:
         run: The run.
-        pick: 'last', or 'best': the largest value of the first metric.
-        names: Names of the metrics, the first of which decides; by default all.
+        pick: 'last', or 'best': the largest value of the main metric.
+        names: Names of the metrics, the first of which is the main one; by default all.
 
     Returns:
         The metrics, and where they are from.
     """
+    main = names[0] if names else main_metrics(run.metrics)[0]
     names = list(names or run.metrics)
-    first = run.curves[names[0]]
+    first = run.curves[main]
     at = len(first.values) - 1
     if pick == 'best':
-        at = max(range(len(first.values)), key=lambda i: first.values[i])
+        known = [i for i, value in enumerate(first.values) if value == value]
+        at = max(known, key=lambda i: first.values[i], default=at)
     iteration, epoch = first.iterations[at], first.epochs[at]
     found = {}
     for name in names:

@@ -24,6 +24,7 @@ from hybrid_mm.analysis.feature_maps import (
     run_network,
     sizes_to_try,
 )
+from hybrid_mm.benchmarks.core import is_out_of_memory
 from hybrid_mm.checkpoints import check_exists, load_weights, read_checkpoint, source_of, weights_of
 from hybrid_mm.convert import convert, detect
 from hybrid_mm.errors import UserError, plain_text, warn
@@ -235,9 +236,11 @@ def accepted_size(
     for other in dict.fromkeys((size, *own, *sizes_to_try(module, size))):
         try:
             attempt(other)
-        except (UserError, torch.OutOfMemoryError):
+        except UserError:
             raise
         except Exception as error:  # whatever a network says of a size
+            if is_out_of_memory(error):
+                raise
             refusal = refusal or error
             continue
         if refusal is not None:
@@ -411,7 +414,9 @@ def labels_and_files(
                 f'{name}: {len(models)} models need as many, got {len(values)}'
                 + (" ('-' for random weights)" if values is checkpoints else '')
             )
-    labels = labels or [default_label(model) for model in models]
+    labels = [' '.join(label.split()) for label in labels or map(default_label, models)]
+    if '' in labels:
+        raise UserError('--labels: a name is empty')
     twice = {label for label in labels if list(labels).count(label) > 1}
     if twice:
         raise UserError(f'several models are called {min(twice)}; name them apart with --labels')

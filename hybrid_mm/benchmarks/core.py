@@ -153,7 +153,8 @@ class Row:
     note: str = ''
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that the memory of the CPU or of a GPU does not suffice."""
     text = str(error)
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in text
@@ -363,7 +364,7 @@ def _out_of_memory_is_a_note(row: Row) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         row.note = 'out of memory'
 

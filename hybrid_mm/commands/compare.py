@@ -3,8 +3,10 @@
 import argparse
 import json
 import math
+import shutil
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -13,14 +15,16 @@ from hybrid_mm.analysis.comparison import Entry, Settings
 from hybrid_mm.analysis.networks import labels_and_files, one_line, stretched
 from hybrid_mm.benchmarks.report import environment
 from hybrid_mm.errors import UserError, nearest, warn
-from hybrid_mm.run.console import progress
+from hybrid_mm.run.console import progress, wrote
 from hybrid_mm.run.devices import torch_device
 from hybrid_mm.run.outputs import check_output_folder, replacing
+from hybrid_mm.run.quiet import quietly
 
 _PACKAGES = 'mmdet', 'mmseg', 'mmpretrain'
 _PAUSE = 2.0  # seconds between two plots
 
 
+@quietly
 def run(args: argparse.Namespace) -> int | None:
     """Measure and test the models; print the table, and write it after every step."""
     check_output_folder(args.out)
@@ -108,8 +112,19 @@ class _Results:
                 comparison_report.markdown(*args, self.args.metrics or ()), encoding='utf-8'
             )
         if final or time.monotonic() - self.drawn > _PAUSE:
-            comparison_report.plot(self.entries, out / 'comparison.png', self.args.metrics or ())
+            self._draw(out / 'comparison.png')
             self.drawn = time.monotonic()
+
+    def _draw(self, file: Path) -> None:
+        """Write the plot, or remove that of another comparison if there is nothing to draw."""
+        metrics = self.args.metrics or ()
+        with TemporaryDirectory() as folder:
+            picture = Path(folder) / file.name
+            if comparison_report.plot(self.entries, picture, metrics):
+                with replacing(file) as path:
+                    shutil.copyfile(picture, path)
+            else:
+                file.unlink(missing_ok=True)
 
     def _input(self) -> str:
         sizes = list(dict.fromkeys(entry.size for entry in self.entries if entry.size))
@@ -129,7 +144,10 @@ class _Results:
         for text in (comparison.busy(self.entries), comparison.mixed_tasks(self.entries)):
             if text:
                 warn(text)
-        print(f'results in {self.args.out}: comparison.md, .csv, .json and .png')
+        kinds = '.csv, .json and .png'
+        if not (self.args.out / 'comparison.png').exists():
+            kinds = '.csv and .json'
+        wrote(self.args.out, f'comparison.md, {kinds}')
         if interrupted:
             warn('interrupted: these are the figures so far')
             return 130
@@ -142,26 +160,34 @@ def _read_logs(entries: list[Entry], args: argparse.Namespace) -> None:
         raise UserError(
             f"--logs: {len(entries)} models need as many, got {len(args.logs)} ('-' for none)"
         )
+    runs = {log: _read_log(log) for log in args.logs if log != '-'}
+    known = list(dict.fromkeys(name for run in runs.values() for name in run.metrics))
+    for name in args.metrics or ():
+        if name not in known:
+            hint = nearest(name, known) or f'; there are {", ".join(known)}'
+            raise UserError(f'--metrics: no log has {name!r}{hint}')
     for entry, log in zip(entries, args.logs, strict=True):
         if log == '-':
             continue
-        try:
-            log_of_run = curves.read_run(log)
-        except FileNotFoundError as error:
-            raise UserError(f'--logs: {error}') from error
-        known = list(log_of_run.metrics)
-        if not known:
-            there = ', '.join(list(log_of_run.curves)[:6]) or 'nothing'
-            raise UserError(
-                f'--logs: {log} has no metrics, only {there}; was it validated? tools/test.py '
-                '--out-item metrics --out FILE writes those of a checkpoint, and --test tests it'
-            )
-        for name in args.metrics or ():
-            if name not in known:
-                hint = nearest(name, known) or f'; there are {", ".join(known)}'
-                raise UserError(f'--metrics: {log} has no {name!r}{hint}')
-        entry.metrics, place = curves.metrics_of(log_of_run, args.pick, args.metrics)
-        entry.metrics_from = f'{place} in {log}'
+        own = [name for name in args.metrics or runs[log].metrics if name in runs[log].metrics]
+        if own:
+            entry.metrics, place = curves.metrics_of(runs[log], args.pick, own)
+            entry.metrics_from = f'{place} in {log}'
+
+
+def _read_log(log: str) -> curves.Run:
+    try:
+        run = curves.read_run(log)
+    except FileNotFoundError as error:
+        raise UserError(f'--logs: {error}') from error
+    if not run.metrics:
+        there = ', '.join(list(run.curves)[:6])
+        raise UserError(
+            f'--logs: {log} {f"has no metrics, only {there}" if there else "is empty"}; was it '
+            'validated? tools/test.py --out-item metrics --out FILE writes those of a checkpoint, '
+            'and --test tests it'
+        )
+    return run
 
 
 def _test(entries: list[Entry], files: list[str | None], args, results: _Results) -> None:

@@ -32,6 +32,8 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
         UserError: There is no such file, it cannot be read, or an option names nothing.
     """
     path = config_file(path)
+    if os.path.isdir(path):
+        raise UserError(f'config {path} is a folder; expected the file of a config')
     if not os.path.isfile(path):
         raise UserError(f'config {path} does not exist{_nearest_configs(path)}')
     try:

@@ -16,6 +16,8 @@ def torch_device(name: str | None) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
+        if device.type == 'cuda' and device.index is not None:
+            torch.cuda.set_device(device)  # events and Triton's kernels go to the current one
     except (RuntimeError, AssertionError) as error:
         reason = str(error).split('\n')[0]
         raise UserError(f'--device {name} is not usable here: {reason}') from error

@@ -206,8 +206,14 @@ def _validate(runner: Runner, result: DryRun) -> None:
     result.val_workers = loop.dataloader.num_workers
     epochs = isinstance(train, EpochBasedTrainLoop)
     end = train.max_epochs if epochs else train.max_iters
-    due = range(train.val_begin, end + 1)
-    result.validations = sum(n % train.val_interval == 0 or n == end for n in due)
+    result.validations = validations(train.val_begin, end, train.val_interval)
+
+
+def validations(begin: int, end: int, interval: int) -> int:
+    """Number of validations: from ``begin`` at multiples of ``interval``, and at the end."""
+    if begin > end:
+        return 0
+    return end // interval - (max(begin, 1) - 1) // interval + (end % interval != 0)
 
 
 def _read(loader: DataLoader) -> tuple[Any, float]:

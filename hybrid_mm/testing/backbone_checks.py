@@ -18,6 +18,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
@@ -118,10 +119,11 @@ def any_size(net: Subject) -> None:
                 fine = {value // stride, -(-value // stride)}
                 if net.expected.rows is not None:
                     fine = {net.expected.rows(value, stride)}
+                said = f'; map_strides of {net.name} says {model.map_strides}' if net.ours else ''
                 require(
                     rows in fine,
                     f'{where}: {value} pixels at stride {stride}: expected '
-                    f'{" or ".join(map(str, sorted(fine)))}, found {rows}',
+                    f'{" or ".join(map(str, sorted(fine)))}, found {rows}{said}',
                 )
             require_finite(out, where)
             require(
@@ -257,10 +259,25 @@ def checkpointing(net: Subject) -> None:
     rate = net.accepted(drop_path_rate=0.3)
     plain, saving = net.trained(**rate, with_cp=False), net.trained(**rate, with_cp=True)
     x = net.images(2, 64, 64).double()
+    kept: list[list[int]] = []
     for model in (plain, saving):
         model.double()
         torch.manual_seed(1)
-        _sum(m.pow(2).mean() for m in net.maps(model, x)).backward()
+        kept.append([])
+
+        def keep(x: Tensor) -> Tensor:
+            kept[-1].append(x.numel())
+            return x
+
+        with saved_tensors_hooks(keep, lambda x: x):
+            loss = _sum(m.pow(2).mean() for m in net.maps(model, x))
+        loss.backward()
+    before, after = map(sum, kept)
+    require(
+        after < before,
+        f'expected fewer numbers to be kept for the backward pass with with_cp=True, found {after} '
+        f'with and {before} without it',
+    )
     moved = [p for p in plain.parameters() if p.grad is not None and p.grad.abs().max() > 0]
     require(bool(moved), 'expected gradients, found only zeros')
     for (name, a), b in zip(plain.named_buffers(), saving.buffers(), strict=True):
@@ -274,9 +291,12 @@ def checkpointing(net: Subject) -> None:
 
 def linear_rates(model: BaseBackbone, rate: float) -> Mapping[str, float]:
     """Drop-path rates that grow linearly over the blocks, from 0 to ``rate``."""
-    depths = model.depths[: len(model.stages)]
-    names = [f'stages.{i}.blocks.{j}' for i, depth in enumerate(depths) for j in range(depth)]
-    return {name: rate * i / max(len(names) - 1, 1) for i, name in enumerate(names)}
+    blocks = [(i, j) for i, depth in enumerate(model.depths) for j in range(depth)]
+    return {
+        f'stages.{i}.blocks.{j}': rate * number / max(len(blocks) - 1, 1)
+        for number, (i, j) in enumerate(blocks)
+        if i < len(model.stages)  # the others are not kept
+    }
 
 
 @_check
@@ -460,7 +480,12 @@ def layer_ids(net: Subject) -> None:
     if net.ours and type(model).get_layer_depth is BaseBackbone.get_layer_depth:
         blocks = sum(model.depths)
         require_equal((head, count), (blocks + 1, blocks + 2), 'layer of a neck, number of layers')
-        require_equal(ids, sorted(ids), 'layers in the order of the parameters')
+        for (first, i), (second, j) in itertools.pairwise(zip(names, ids, strict=True)):
+            require(
+                i <= j,
+                'expected layers that grow from the first parameter to the last, found layer '
+                f'{i} of {first} before layer {j} of {second}',
+            )
         kept = set(range(sum(model.depths[: len(model.stages)]) + 1))
         require_equal(set(ids), kept, 'layers of the parameters')
 

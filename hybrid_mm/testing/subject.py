@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X')
 from hybrid_mm.backbones.frames.base import BaseBackbone
+from hybrid_mm.errors import nearest
 from hybrid_mm.run.registered import arguments
 from hybrid_mm.testing.outcome import ContractError, DoesNotApply, require, told
 
@@ -58,9 +59,9 @@ class Subject:
     def __init__(
         self, network: type | str, settings: Mapping[str, Any], expected: Expected
     ) -> None:
-        self.name = network if isinstance(network, str) else network.__name__
-        self.type = self.name if isinstance(network, str) else _registered_name(network)
-        self.cls = MODELS.get(network) if isinstance(network, str) else network
+        self.cls = _class(network)
+        self.name = network if isinstance(network, str) else self.cls.__name__
+        self.type = network if isinstance(network, str) else _registered_name(self.cls)
         self.settings, self.expected = dict(settings), expected
         self.in_channels: int = self.settings.get('in_channels', 3)
         self.ours = issubclass(self.cls, BaseBackbone)
@@ -139,10 +140,37 @@ class Subject:
         return maps
 
 
+def _class(network: Any) -> type[nn.Module]:
+    """Class of a network, which may be given by its name in the registries.
+
+    Raises:
+        TypeError: It is something else, as an instance.
+        ValueError: There is no such name.
+    """
+    if isinstance(network, str):
+        found = MODELS.get(network)
+        if found is None:
+            scope, _, name = network.rpartition('.')
+            registry = MODELS.children.get(scope, MODELS)
+            near = nearest(name, registry.module_dict).replace(' mean ', f' mean {scope}.')
+            raise ValueError(
+                f'there is no network {network!r} in the registries{near}; the package of a scope '
+                'has to be installed or in PYTHONPATH'
+            )
+        network = found
+    if not (isinstance(network, type) and issubclass(network, nn.Module)):
+        kind = network.__name__ if isinstance(network, type) else type(network).__name__
+        raise TypeError(
+            'check_backbone builds the network itself: expected a class or its name, as '
+            f"'mmdet.ResNet', and its arguments, got an instance of {kind}"
+        )
+    return network
+
+
 def _shown(output: Any) -> str:
     """What a network returned."""
     if isinstance(output, Tensor):
-        return f'a tensor of shape {tuple(output.shape)}'
+        return f'a tensor of {output.ndim} axes'
     kind = type(output).__name__
     return f'{kind} of [{", ".join(map(_shown, output))}]' if kind in ('tuple', 'list') else kind
 

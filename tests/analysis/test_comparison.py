@@ -31,7 +31,7 @@ def test_training_steps_change_no_weight(det_config):
 
 def test_rounds_in_turn_and_failures_in_the_middle(monkeypatch):
     """The order rotates; results are there after every model and round; a failed model is left."""
-    order, seen = [], []
+    order, seen, released = [], [], []
 
     class Scripted:
         def __init__(self, spec, checkpoint, settings):
@@ -43,6 +43,9 @@ def test_rounds_in_turn_and_failures_in_the_middle(monkeypatch):
 
         def count(self):
             return 7
+
+        def release(self):
+            released.append(self.spec)
 
         def peak(self, mode):
             return 9
@@ -62,6 +65,7 @@ def test_rounds_in_turn_and_failures_in_the_middle(monkeypatch):
     assert ''.join(order) == 'cab' + 'abc' + 'bca' + 'cab'[:2] + 'ac'
     assert len(seen) == 3 + 4 and seen[3][0] == (1, 2000.0)
     a, b, _ = entries
+    assert released == ['b'] and a.forward_ratio == 1.0
     assert b.errors == {'forward': 'RuntimeError: broken'} and b.forward_ms is None
     assert (a.forward_ms, a.macs, a.params, a.forward_bytes) == (3500, 7, 3, 9)
     assert a.forward_spread == pytest.approx(1.5 / 2 / 3.5)
@@ -118,3 +122,44 @@ def test_comparisons_in_the_report(tmp_path):
     page = report.page(report.collect([tmp_path]), 'title', tmp_path)
     assert '<td>&lt;a&gt;</td><td>10.00</td><td>2.00</td><td>5.0</td><td>400</td>' in page
     assert 'b: no such file' in page and 'cpu fast' in page
+
+
+def test_markdown_of_odd_names_and_numbers(tmp_path):
+    """Labels stay in their cells; JSON has no NaN; what was not measured is not described."""
+    entry = Entry('a|b\n<i>', 'x', batch=2, forward_ms=1.0, metrics={'m|n': float('nan')})
+    how = dict(batch=2, rounds=1, precision='float32', device='cpu', input='noise')
+    lines = comparison_report.markdown([entry], how, {}).splitlines()
+    assert lines[0].endswith(r'| m\|n |') and lines[2].startswith(r'| a\|b \<i> | 1.0 | 2,000 |')
+    assert '; times of one round; x:' in lines[4]
+    assert comparison_report.conditions({**how, 'rounds': 0}).endswith('; no times were measured.')
+    json.dumps(comparison_report.as_json([entry], how, {}), allow_nan=False)
+
+
+def test_ratios_to_the_first_that_is_measured(monkeypatch):
+    """The first model fails in training only; memory that does not suffice is no wrong size."""
+
+    class Scripted(Subject):
+        def __init__(self, spec, checkpoint, settings):
+            self.module, self.weights, self.task = nn.Linear(2, 1), 'w', 'backbone'
+            self.spec, self.size, self.settings, self.cfg = spec, (64, 64), settings, {}
+
+        def peak(self, mode):
+            return 9
+
+        def count(self):
+            return 7
+
+        def prepare(self, mode):
+            if self.spec == 'c':
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+            if mode == 'training' and self.spec == 'a':
+                raise RuntimeError('broken')
+            return lambda: self.spec
+
+    monkeypatch.setattr(comparison, 'Subject', Scripted)
+    monkeypatch.setattr(comparison, 'seconds_of', lambda run, device: {'a': 1, 'b': 2}[run()])
+    a, b, c = entries = [Entry(name, f'{name}') for name in 'abc']
+    compare(entries, [None] * 3, settings())
+    assert (a.forward_ratio, a.training_ratio, list(a.errors)) == (1, None, ['training'])
+    assert (b.forward_ratio, b.training_ratio) == (2, 1)
+    assert "can't allocate" in c.errors['forward'] and c.size is None

@@ -79,6 +79,12 @@ def test_a_resumed_run_is_whole(tmp_path):
     assert run.curves['loss'].iterations == [10, 20, 30, 40]
     assert run.curves['loss'].values == [1, 2, 3, 4]
     assert run.curves['mIoU'].iterations == [20, 40]
+    write(tmp_path / 'd/vis_data/scalars.json', [train(50, 5.0)], age=5)
+    write(tmp_path / 'e/vis_data/scalars.json', []).write_text('')  # no line yet
+    run = read_run(tmp_path)
+    assert run.curves['loss'].iterations == [10, 20, 30, 40, 50]
+    with pytest.raises(FileNotFoundError, match='nowhere does not exist'):
+        read_run(tmp_path / 'nowhere')
 
 
 def test_logs_of_mmcv_1(tmp_path):
@@ -92,7 +98,7 @@ def test_logs_of_mmcv_1(tmp_path):
     assert run.curves['loss'].iterations == [50, 100, 150, 200]
     curve = run.curves['bbox_mAP']
     assert (curve.epochs, curve.iterations, curve.values) == ([1, 2], [100, 200], [0.1, 0.2])
-    assert 'bbox_mAP' in run.metrics and 'loss' not in run.metrics
+    assert run.metrics == ['bbox_mAP']
 
 
 def test_logs_of_tests(tmp_path):
@@ -117,6 +123,10 @@ def test_best_and_last_metrics(tmp_path):
     )
     assert metrics_of(run)[0] == {'mIoU': 0.4, 'aAcc': 0.6}
     assert metrics_of(run, 'best', ['aAcc'])[0] == {'aAcc': 0.8}
+    lines = [train(10), dict(step=0, aAcc=0.9, mIoU=0.1), train(20), dict(step=0, aAcc=0.1, mIoU=1)]
+    lines += [train(30), dict(step=0, aAcc=0.5, mIoU=float('nan'))]
+    run = read_run(write(tmp_path / 'b/scalars.json', lines))
+    assert metrics_of(run, 'best')[0] == {'aAcc': 0.1, 'mIoU': 1}  # by mIoU, the main one
 
 
 def test_axes(tmp_path, monkeypatch):

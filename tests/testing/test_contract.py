@@ -8,6 +8,7 @@ import functools
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from hybrid_mm.backbones import VAN
 from hybrid_mm.ops.local_attention import local_attention
@@ -82,10 +83,16 @@ class Net(nn.Module):
         if frozen_stages >= 0 and fault != 'frozen':
             self.first.requires_grad_(False)
 
+    def begin(self, x):
+        return self.first(x).sigmoid().tanh()
+
     def forward(self, x):
         if self.fault == 'image':
             x.mul_(0.5)
-        a = self.first(x)
+        if self.with_cp and self.fault != 'no cp':
+            a = checkpoint(self.begin, x, use_reentrant=False)
+        else:
+            a = self.begin(x)
         if self.fault == 'position':
             a = a + torch.arange(a.shape[-1])
         if self.fault == 'fails' and x.shape[2] > 64:
@@ -153,6 +160,7 @@ def test_a_class_that_is_registered_nowhere():
         ('detached', 'gradient_is_the_derivative', 'expected .* from differences, found'),
         ('half', 'autocast', 'expected a difference of at most 5e-02 of the norm, found'),
         ('with_cp', 'checkpointing', 'gradient of first.weight with with_cp and without'),
+        ('no cp', 'checkpointing', r'expected fewer numbers to be kept .* found \d+ with and \d+'),
         ('indices', 'out_indices', r'out_indices=\(1,\): map of stage 1: expected equal'),
         ('frozen', 'frozen_stages', 'frozen_stages=1: expected frozen weights, found none'),
         ('layers', 'layer_ids', 'layer of a neck: expected 2, found 5'),
@@ -192,6 +200,54 @@ def test_one_mistake_is_told_once():
     lines = str(error.value).splitlines()
     assert lines[1].endswith('outputs of <lambda>: expected tensors, found NoneType')
     assert lines[2:] == [f'    for the same reason: {", ".join(OPERATOR_CHECKS[1:])}']
+
+
+class Five(VAN):
+    """A network of five stages, the first at stride 2."""
+
+    map_strides = (2, 4, 8, 16, 32)
+
+    def make_stage(self, stage):
+        made = super().make_stage(stage)
+        if not stage:
+            made.embed.conv.stride = (2, 2)
+        return made
+
+
+def test_five_stages():
+    arch = dict(embed_dims=[4] * 5, depths=[1, 2, 1, 1, 1], mlp_ratios=[2] * 5)
+    for kwargs in ({}, dict(out_indices=(1, 4))):
+        check_backbone(Five, arch=arch, only=['any_size', 'drop_path', 'layer_ids'], **kwargs)
+    with pytest.raises(ContractError, match=r'stride 4: .*map_strides of Four says \(4, 8, 16, 32'):
+        check_backbone(type('Four', (Five,), dict(map_strides=VAN.map_strides)), arch=arch)
+
+
+class Shuffled(VAN):
+    """A network with an embedding behind the blocks."""
+
+    def finish(self):
+        super().finish()
+        self.stages[0].embed_more = nn.Linear(1, 1)
+
+
+def test_layers_out_of_order():
+    text = r'found layer 1 of stages.0.norm.bias before layer 0 of stages.0.embed_more.weight'
+    with pytest.raises(ContractError, match=text):
+        check_backbone(Shuffled, only='layer_ids', **SMALL)
+
+
+@pytest.mark.parametrize(
+    ('cls', 'error', 'text'),
+    [
+        ('hybrid_mm.VANN', ValueError, "no network 'hybrid_mm.VANN' .*did you mean hybrid_mm.VAN"),
+        ('nowhere.Net', ValueError, "no network 'nowhere.Net'"),
+        (Net(), TypeError, 'a class or its name, as .*, got an instance of Net'),
+        (lambda: Net(), TypeError, 'got an instance of function'),
+    ],
+)
+def test_what_is_no_network(cls, error, text):
+    with pytest.raises(error, match=text):
+        check_backbone(cls)
 
 
 def test_expectations():
@@ -326,9 +382,7 @@ def test_arguments_of_check_operator():
     ):
         with pytest.raises(ValueError, match=text):
             check_operator(torch.exp, torch.exp, inputs, **kwargs)
-    with pytest.raises(
-        ContractError, match=r'one_image: the formula fails .* argument 0, and of no'
-    ):
+    with pytest.raises(ContractError, match=r'the formula fails .* argument 0, and of no'):
         check_operator(torch.dot, torch.dot, [x[0], x[1]], only='one_image')
     for batched in ((0, 1), ('0', '1'), '01'):
         check_operator(torch.mul, torch.mul, pair, batched=batched, only='one_image')

@@ -18,6 +18,7 @@ comparison.png. If a model fails, its error is shown below the table, the others
 exit status is 1.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -108,9 +109,13 @@ def main(argv: list[str] | None = None) -> int | None:
         parser.error('--batch must be at least 1 and --rounds at least 0')
     if args.test and args.logs:
         parser.error('--test and --logs both give the metrics; leave one of them out')
+    if args.metrics and not (args.logs or args.test):
+        parser.error('--metrics needs --logs or --test, which give the metrics')
     if args.test and not args.checkpoints:
         parser.error('--test needs --checkpoints, one per model')
 
+    # what its profiler says of memory from before a trace; torch reads this when it is imported
+    os.environ.setdefault('TORCH_CPP_LOG_LEVEL', 'ERROR')
     from hybrid_mm.commands.compare import run
 
     return run(args)

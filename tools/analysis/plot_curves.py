@@ -21,6 +21,9 @@ def main(argv: list[str] | None = None) -> None:
     args.labels = args.labels or args.runs
     if len(args.labels) != len(args.runs):
         parser.error(f'{len(args.runs)} runs need as many --labels, got {len(args.labels)}')
+    twice = [label for label in args.labels if args.labels.count(label) > 1]
+    if twice:
+        parser.error(f'several runs are called {twice[0]}; name them apart with --labels')
 
     from hybrid_mm.commands.plot_curves import run
 

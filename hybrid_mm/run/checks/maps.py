@@ -418,7 +418,7 @@ def _check_strides(told: Told, found: Maps) -> None:
     given = [x if x == y else (x, y) for x, y in told.strides]
     number = '' if len(given) == len(own.maps) else f'{len(own.maps)} maps with '
     raise UserError(
-        f'{told.key} is {given}, but {found.place} gives {number}the strides {own.strides}; use '
+        f'{told.key} is {given}, but {own.place} gives {number}the strides {own.strides}; use '
         f'--cfg-options {told.key}={_listed(own.strides)}, or other maps (out_indices of the '
         'backbone; start_level, num_outs of the neck)'
     )

@@ -63,7 +63,7 @@ def check_options(cfg: Config, options: dict[str, Any]) -> None:
                 break
             if depth == 0 or not last:
                 names = runner_keys | set(node) if depth == 0 else set(node)
-                hint = _deeper(cfg, key, runner_keys) if depth == 0 else ''
+                hint = _deeper(cfg, key, _read_keys(cfg)) if depth == 0 else ''
                 hint = hint or nearest(part, names, cutoff=0.7 if depth == 0 else 0.8)
                 if depth == 0 or hint:
                     raise UserError(f'--cfg-options {key}: {path} has no key {part!r}{hint}')
@@ -94,7 +94,7 @@ def check_effects(cfg: Config, options: dict[str, Any]) -> None:
     Raises:
         UserError: One would change nothing; names the keys to which the value of the variable went.
     """
-    kept = _runner_keys()
+    kept = _read_keys(cfg)
     for key in options:
         _check_effect(cfg, key, options, kept)
 
@@ -106,16 +106,20 @@ def _runner_keys() -> set[str]:
     ) - {'self', 'cfg'}
 
 
+def _read_keys(cfg: Config) -> set[str]:
+    """Keys at the top level of a config that are read later on."""
+    own = (cfg.get('model') or {}).get('data_preprocessor')  # which the runner prefers
+    return _runner_keys() - ({'data_preprocessor'} if own is not None else set())
+
+
 def _check_effect(cfg: Config, key: str, options: dict[str, Any], kept: set[str]) -> None:
     """Check that an option does not change a variable that was used when the config was read."""
     name, _, rest = key.partition('.')
-    if (cfg.get('model') or {}).get('data_preprocessor') is not None:
-        kept = kept - {'data_preprocessor'}  # the runner prefers that of the model
-        if name == 'data_preprocessor' and name not in cfg:
-            raise UserError(
-                f'--cfg-options {key}: the model has a data_preprocessor of its own, so that '
-                f'nothing would change; set model.{key}={_written(options[key])}'
-            )
+    if name == 'data_preprocessor' and name not in kept and name not in cfg:
+        raise UserError(
+            f'--cfg-options {key}: the model has a data_preprocessor of its own, so that nothing '
+            f'would change; set model.{key}={_written(options[key])}'
+        )
     if name in kept or name not in cfg:
         return
     uses = uses_of(cfg, name, kept)
