@@ -14,12 +14,13 @@ ROOT = Path(__file__).parents[1] / 'hybrid_mm'
 ROOMS = {
     'errors': (),
     'version': (),
+    'lazy': (),
     'registry': (),
     'compat': (),
     'ops': ('errors',),
     'layers': ('ops',),
     'convert': (),
-    'checkpoint_files': ('errors', 'compat'),
+    'checkpoint_files': ('lazy', 'errors', 'compat'),
     'weights': ('checkpoint_files', 'convert', 'ops'),
     'checkpoints': ('weights',),
     'backbones': ('layers', 'convert', 'registry', 'checkpoints'),
@@ -42,6 +43,7 @@ ROOMS = {
 # room -> third-party packages; all others may import what is installed
 PACKAGES = {
     'errors': set(),
+    'lazy': set(),
     'ops': {'torch', 'numpy', 'triton'},
     'layers': {'torch', 'numpy', 'torchvision'},  # torchvision: its deformable convolution
     'convert': {'torch', 'numpy'},
@@ -51,7 +53,7 @@ PACKAGES = {
     'backbones': {'torch', 'numpy', 'mmengine', 'typing_extensions'},
     # mmcv: its norms and its context and non-local blocks; ResNets with plugins are built by it
     'plugins': {'torch', 'mmengine', 'mmcv'},
-    'testing': {'torch', 'mmengine'},  # no pytest: it is called from plain scripts as well
+    'testing': {'torch', 'numpy', 'mmengine'},  # no pytest: it is called from plain scripts as well
 }  # fmt: skip
 # the only file with imports of ours inside of a function: `main` reads the arguments before it
 # imports what does the work, as do the files in tools/ (tests/tools/test_help.py)

@@ -1,6 +1,6 @@
 """Export a backbone, segmenter, classifier or detector to ONNX, and compare it with onnxruntime.
 
-python tools/export_onnx.py CONFIG [CHECKPOINT] OUT.onnx --size 512 512 --check
+python tools/export_onnx.py CONFIG [CHECKPOINT] OUT.onnx --check
 python tools/export_onnx.py CONFIG [CHECKPOINT] OUT.onnx --size 512 512 --dynamic --backbone-only
 python tools/export_onnx.py --table docs/export.md --only 'VAN*'
 
@@ -36,9 +36,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         '--size',
         nargs=2,
         type=int,
-        default=(512, 512),
         metavar=('H', 'W'),
-        help='of the image (default: 512 512); with --dynamic near what is traced',
+        help='of the image (default: as in the test pipeline); with --dynamic near what is traced',
     )
     parser.add_argument('--batch', type=int, default=1, help='images (default: 1)')
     parser.add_argument(
@@ -54,7 +53,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         return args
     if len(args.files) not in (2, 3) or not args.files[-1].endswith('.onnx'):
         parser.error('expected CONFIG [CHECKPOINT] OUT.onnx')
-    if min(*args.size, args.batch) < 1:
+    if min([*(args.size or ()), args.batch]) < 1:
         parser.error(f'--size and --batch must be positive, got {args.size} and {args.batch}')
     return args
 

@@ -51,6 +51,7 @@ from hybrid_mm.errors import UserError
 from hybrid_mm.run import launch
 from hybrid_mm.run.checks.data import check_testing
 from hybrid_mm.run.config import TASKS, load_config, require
+from hybrid_mm.run.pipeline_size import pipeline_size
 from hybrid_mm.run.published import checkpoint_of
 
 MODES = 'forward', 'training'
@@ -279,32 +280,16 @@ def _is_label_map_head(module: nn.Module) -> bool:
 
 def _own_size(cfg: Config, task: str) -> tuple[int, int]:
     """Size of the images in the test of a config, or the usual one of its task."""
-    usual = SIZES.get(task, SIZES['classification'])
-    pipeline = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-    while 'dataset' in pipeline:
-        pipeline = pipeline['dataset']
-    found: Any = None
-    rounded = False
-    for step in pipeline.get('pipeline') or cfg.get('test_pipeline') or ():
-        kind = step.get('type')
-        kind = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
-        if kind.endswith('Resize') and step.get('scale'):
-            found, rounded = step['scale'], bool(step.get('keep_ratio'))
-        elif kind.endswith('CenterCrop'):
-            found = step.get('crop_size')
-    if task == 'segmentation':
-        size = (cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}).get(
-            'size'
-        )
-        found = tuple(reversed(size)) if size else found
-    if isinstance(found, int):
-        return found, found
-    if not isinstance(found, Sequence) or len(found) != 2:
-        return usual
-    width, height = (int(n) for n in found)
-    if task == 'detection' and rounded:  # what it is padded to
-        return -(-height // 32) * 32, -(-width // 32) * 32
-    return height, width
+    model = cfg.get('model') or {}  # a backbone has none
+    size = (model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}).get('size')
+    if task == 'segmentation' and size:
+        return (size, size) if isinstance(size, int) else tuple(size)
+    found = pipeline_size(cfg)
+    if found is None:
+        return SIZES.get(task, SIZES['classification'])
+    if task == 'detection' and found.keeps_ratio:  # what it is padded to
+        return -(-found.height // 32) * 32, -(-found.width // 32) * 32
+    return found.height, found.width
 
 
 def compare(

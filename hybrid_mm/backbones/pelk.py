@@ -151,6 +151,12 @@ class PeLK(ConvNeXtFrame):
         positive(self, grids=grids, init_std=init_std)
         self.kernel_sizes = per_stage(self, stages, kernel_sizes=kernel_sizes)
         self.grids = per_stage(self, stages, grids=grids)
+        for stage, (size, grid) in enumerate(zip(self.kernel_sizes, self.grids, strict=True)):
+            if grid is not None and (sum(grid) != size or list(grid) != list(grid)[::-1]):
+                raise ValueError(
+                    f'PeLK: grids[{stage}] must be symmetric and add up to {size}, the kernel size '
+                    f'of the stage, got {list(grid)} (sum {sum(grid)})'
+                )
         self.partial_ratio = partial_ratio
         self.pos_embed, self.pos_embed_per_channel = pos_embed, pos_embed_per_channel
         self.operator: dict[str, Any] = dict(

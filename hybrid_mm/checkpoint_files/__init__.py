@@ -4,8 +4,9 @@ A name is imported from its file when it is asked for: what needs neither torch 
 ``python -m hybrid_mm weights list``, imports neither.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from hybrid_mm.lazy import names_from
 
 if TYPE_CHECKING:
     from hybrid_mm.checkpoint_files.addresses import file_of_address, load_from_http, what_is_wrong
@@ -36,18 +37,13 @@ __all__ = [
     'place_of',
     'what_is_wrong',
 ]
-_FILES = {
-    'addresses': 'file_of_address load_from_http what_is_wrong',
-    'download': 'DownloadError Fingerprint cache_folder download_file place_of',
-    'failures': 'CheckpointError MissingCheckpointError',
-    'integrity': 'KEY checksum',
-    'loading': 'check_exists load_from_local',
-}
-"""Public names by the file that they are in."""
-
-
-def __getattr__(name: str) -> Any:
-    for file, names in _FILES.items():
-        if name in names.split():
-            return getattr(import_module(f'{__name__}.{file}'), name)
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+__getattr__ = names_from(
+    __name__,
+    {
+        'addresses': 'file_of_address load_from_http what_is_wrong',
+        'download': 'DownloadError Fingerprint cache_folder download_file place_of',
+        'failures': 'CheckpointError MissingCheckpointError',
+        'integrity': 'KEY checksum',
+        'loading': 'check_exists load_from_local',
+    },
+)

@@ -59,7 +59,7 @@ def _measure(name: str, device, args) -> bool:
     if rows:
         _show(name, args, surroundings, rows)
         for place in filter(None, (args.out, args.docs)):
-            print(f'results in {place}', file=sys.stderr)
+            print(f'wrote {place}', file=sys.stderr)
     return bool(rows)
 
 

@@ -4,6 +4,7 @@ import argparse
 
 from hybrid_mm.run.checks.data import check_data
 from hybrid_mm.run.config import load_config, with_options
+from hybrid_mm.run.quiet import quietly
 from hybrid_mm.run.upstream import run_upstream
 
 SCRIPTS = {
@@ -13,6 +14,7 @@ SCRIPTS = {
 }
 
 
+@quietly
 def run(args: argparse.Namespace, others: list[str]) -> None:
     """Check the data, then run the script of the library."""
     cfg = load_config(args.config, args.cfg_options)

@@ -15,14 +15,16 @@ from hybrid_mm.analysis.comparison import Entry, Settings
 from hybrid_mm.analysis.networks import labels_and_files, one_line, stretched
 from hybrid_mm.benchmarks.report import environment
 from hybrid_mm.errors import UserError, nearest, warn
-from hybrid_mm.run.console import progress
+from hybrid_mm.run.console import progress, wrote
 from hybrid_mm.run.devices import torch_device
 from hybrid_mm.run.outputs import check_output_folder, replacing
+from hybrid_mm.run.quiet import quietly
 
 _PACKAGES = 'mmdet', 'mmseg', 'mmpretrain'
 _PAUSE = 2.0  # seconds between two plots
 
 
+@quietly
 def run(args: argparse.Namespace) -> int | None:
     """Measure and test the models; print the table, and write it after every step."""
     check_output_folder(args.out)
@@ -145,7 +147,7 @@ class _Results:
         kinds = '.csv, .json and .png'
         if not (self.args.out / 'comparison.png').exists():
             kinds = '.csv and .json'
-        print(f'results in {self.args.out}: comparison.md, {kinds}')
+        wrote(self.args.out, f'comparison.md, {kinds}')
         if interrupted:
             warn('interrupted: these are the figures so far')
             return 130

@@ -12,9 +12,12 @@ from hybrid_mm.analysis import variants
 from hybrid_mm.benchmarks.report import environment
 from hybrid_mm.errors import UserError, nearest
 from hybrid_mm.run.config_folder import installed_configs
+from hybrid_mm.run.console import wrote
 from hybrid_mm.run.outputs import check_output_file, check_picture, replacing
+from hybrid_mm.run.quiet import quietly
 
 
+@quietly
 def run(args: argparse.Namespace) -> int:
     """Print a table of the variants; write a plot and JSON on request."""
     if args.out:
@@ -55,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     _print(found, args)
     if args.out and not all(variant.error for variant in found):
         variants.plot(found, args.out)
-        print(args.out)
+        wrote(args.out)
     return int(any(variant.error for variant in found))
 
 

@@ -20,6 +20,7 @@ from hybrid_mm.analysis.networks import (
 )
 from hybrid_mm.errors import UserError
 from hybrid_mm.run.config import literal_spec, load_config, require, without_init_cfg
+from hybrid_mm.run.console import wrote
 from hybrid_mm.run.outputs import check_output_file, replacing
 
 DEFAULT_SHAPES = {'detection': (800, 1280), 'segmentation': (512, 512)}
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
         figures.update(params=rows[0].params, macs=rows[0].macs)
         with replacing(args.json) as path:
             path.write_text(json.dumps(figures, indent=1))
-        print(f'wrote {args.json}')
+        wrote(args.json)
 
 
 def _build(args: argparse.Namespace) -> tuple[nn.Module, tuple[int, int]]:

@@ -6,11 +6,14 @@ import os
 from hybrid_mm.errors import UserError
 from hybrid_mm.run.checks.data import check_data
 from hybrid_mm.run.config import TASKS, load_config, require, task_of, with_options
+from hybrid_mm.run.console import wrote
 from hybrid_mm.run.outputs import check_output_folder
 from hybrid_mm.run.predictions import SUFFIXES
+from hybrid_mm.run.quiet import quietly
 from hybrid_mm.run.upstream import run_upstream
 
 
+@quietly
 def run(args: argparse.Namespace, others: list[str]) -> None:
     """Run the script of the config's library, which draws confusion_matrix.png."""
     cfg = load_config(args.config, args.cfg_options)
@@ -41,4 +44,5 @@ def run(args: argparse.Namespace, others: list[str]) -> None:
             f'{args.predictions} cannot be used ({reason}); is it of the test data set of '
             f'{args.config}?'
         ) from error
-    print(f'\n{args.out}/confusion_matrix.png')
+    print()  # ends the line of progress
+    wrote(os.path.join(args.out, 'confusion_matrix.png'))

@@ -7,10 +7,13 @@ import torch
 from hybrid_mm.checkpoints import read_checkpoint, weights_of
 from hybrid_mm.convert import SOURCES, convert, detect
 from hybrid_mm.errors import UserError, nearest, plain_text
+from hybrid_mm.run.console import wrote
 from hybrid_mm.run.outputs import check_output_file, replacing
+from hybrid_mm.run.quiet import quietly
 from hybrid_mm.weights.registry import OURS, SCHEME
 
 
+@quietly
 def run(args: argparse.Namespace) -> None:
     """Write the converted weights, and print the layout that was found and what was written."""
     sources = ', '.join(sorted(SOURCES))
@@ -35,4 +38,4 @@ def run(args: argparse.Namespace) -> None:
     with replacing(args.output) as path:
         torch.save(dict(state_dict=converted, meta=dict(source=source)), path)
     numbers = sum(tensor.numel() for tensor in converted.values())
-    print(f'{args.output}: {len(converted)} tensors, {numbers:,} numbers, from layout {source}')
+    wrote(args.output, f'{len(converted)} tensors, {numbers:,} numbers, from layout {source}')

@@ -15,10 +15,14 @@ from hybrid_mm.errors import UserError, warn
 from hybrid_mm.export import graphs, onnx_files, table
 from hybrid_mm.run.checks.classes import meta_of_model
 from hybrid_mm.run.config import load_config, require, without_init_cfg
+from hybrid_mm.run.console import wrote
 from hybrid_mm.run.outputs import check_output_file, writing
+from hybrid_mm.run.pipeline_size import pipeline_size
 from hybrid_mm.run.published import checkpoint_of
+from hybrid_mm.run.quiet import quietly
 
 
+@quietly
 def run(args: argparse.Namespace) -> None:
     """Write the file or files of a model and print their inputs and outputs, or write the table."""
     if args.table:
@@ -30,19 +34,35 @@ def run(args: argparse.Namespace) -> None:
     cfg = load_config(config, args.cfg_options)
     require(cfg, 'model', 'test_dataloader.dataset')
     model, properties = build_model(cfg, checkpoint[0] if checkpoint else None)
-    size = onnx_files.traced_size(args.size) if args.dynamic else tuple(args.size)
+    size = tuple(args.size) if args.size else size_of_input(cfg)
+    size = onnx_files.traced_size(size) if args.dynamic else size
     settings = dict(backbone_only=args.backbone_only, batch=args.batch)
     for graph in graphs.graphs_of(model, size, **settings):
         path = Path(out).with_name(f'{Path(out).stem}{graph.part}.onnx')
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             onnx_files.export(graph, path, args.dynamic, properties, _say)
-        line = f'{path}: {", ".join(graph.inputs)} -> {", ".join(graph.outputs)}'
+        details = f'{", ".join(graph.inputs)} -> {", ".join(graph.outputs)}'
         if args.check:
             others = onnx_files.other_sizes(model, size, graph.part, **settings)
             worst = onnx_files.check(graph, path, others if args.dynamic else ())
-            line += f'; differs from PyTorch by {worst:.1e} at most'
-        print(line)
+            details += f'; differs from PyTorch by {worst:.1e} at most'
+        wrote(path, details)
+
+
+def size_of_input(cfg: Config) -> tuple[int, int]:
+    """Height and width at which a photo reaches the model in the test of a config; says so."""
+    found = pipeline_size(cfg)
+    if found is None:
+        _say('size 512 x 512: the test pipeline names none; --size HEIGHT WIDTH sets another')
+        return 512, 512
+    settings = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    tested = settings.get('test_cfg') or {}
+    height, width = found.expected(
+        settings.get('pad_size_divisor') or tested.get('size_divisor') or 1
+    )
+    _say(f'size {height} x {width} (height x width), from the test pipeline; --size sets another')
+    return height, width
 
 
 def build_model(cfg: Config, checkpoint: str | None) -> tuple[nn.Module, dict[str, str]]:

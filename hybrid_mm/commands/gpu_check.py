@@ -57,7 +57,7 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
     if args.json:
         print(json.dumps(record.as_json(), indent=1))
     else:
-        print('', *record.summary(), f'all of it in {args.out}/{NAME}.md and .json', sep='\n')
+        print('', *record.summary(), f'wrote {args.out}: {NAME}.md and .json', sep='\n')
     return 1 if record.bad() else 0
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from hybrid_mm.analysis import kernel_size
 from hybrid_mm.benchmarks.report import environment
 from hybrid_mm.errors import UserError, shorten
-from hybrid_mm.run.console import print_table
+from hybrid_mm.run.console import print_table, wrote
 from hybrid_mm.run.devices import torch_device
 from hybrid_mm.run.outputs import check_output_folder, replacing
+from hybrid_mm.run.quiet import quietly
 
 
+@quietly
 def run(args: argparse.Namespace) -> int:
     """Print a table; write kernel_size.json and kernel_size.png to the output folder."""
     check_output_folder(args.out)
@@ -48,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     for point in points:
         if point.error:
             print(f'{point.name}: {point.error}')
-    print(f'results in {args.out}')
+    wrote(args.out)
     return int(any(point.error for point in points))
 
 

@@ -8,9 +8,12 @@ from rich.table import Table
 
 from hybrid_mm.analysis.acmix_rates import plot_rates, read_rates
 from hybrid_mm.errors import UserError
+from hybrid_mm.run.console import wrote
 from hybrid_mm.run.outputs import check_picture
+from hybrid_mm.run.quiet import quietly
 
 
+@quietly
 def run(args: argparse.Namespace) -> None:
     """Print a table of rates per source; draw them on request."""
     if args.out:
@@ -32,4 +35,4 @@ def run(args: argparse.Namespace) -> None:
         console.print(table)
     if args.out:
         plot_rates(runs, args.out)
-        print(args.out)
+        wrote(args.out)

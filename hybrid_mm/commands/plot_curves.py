@@ -4,6 +4,7 @@ import argparse
 
 from hybrid_mm.analysis.curves import TIMES, plot_curves, read_run
 from hybrid_mm.errors import UserError, nearest
+from hybrid_mm.run.console import wrote
 from hybrid_mm.run.outputs import check_picture
 
 
@@ -23,4 +24,4 @@ def run(args: argparse.Namespace) -> None:
     if not keys:
         raise UserError(f'{", ".join(args.runs)}: no scalars yet')
     plot_curves(runs, keys, args.out)
-    print(f'{args.out}: {", ".join(keys)}')
+    wrote(args.out, ', '.join(keys))

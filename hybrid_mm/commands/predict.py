@@ -7,19 +7,15 @@ import traceback
 from hybrid_mm.apis import Predictor, Writer
 from hybrid_mm.apis.sources import count_sources, list_files
 from hybrid_mm.errors import shorten
-from hybrid_mm.run import interrupt, quiet
+from hybrid_mm.run import interrupt
 from hybrid_mm.run.config import load_config
-from hybrid_mm.run.console import progress
+from hybrid_mm.run.console import progress, wrote
+from hybrid_mm.run.quiet import quietly
 
 
+@quietly
 def run(args: argparse.Namespace) -> int:
-    """Predict on all inputs; write the results and report unreadable inputs."""
-    with quiet.terminal(args):
-        return predict(args)
-
-
-def predict(args: argparse.Namespace) -> int:
-    """Predict with the flags of the command line; return the exit status."""
+    """Predict on all inputs, write the results and report unreadable inputs; the exit status."""
     files = list_files(args.images, args.out)
     total = count_sources(files)
     cfg = load_config(args.config, args.cfg_options)
@@ -51,8 +47,8 @@ def predict(args: argparse.Namespace) -> int:
             writer.add(prediction)
             done += 1
             advance()
-    wrote = ', '.join(writer.places)
-    print(f'{done} of {done + len(broken)} images done; wrote {wrote} in {args.out}')
+    number = f'{done} of {done + len(broken)}' if broken else str(done)
+    wrote(args.out, f'{", ".join(writer.places)} of {number} images')
     if broken:
         print(f'{len(broken)} skipped: {shorten(broken)}', file=sys.stderr)
     return 1 if broken else 0

@@ -9,9 +9,12 @@ from typing import Any
 import torch
 
 from hybrid_mm.checkpoints import read_checkpoint, weights_of
+from hybrid_mm.run.console import wrote
 from hybrid_mm.run.outputs import check_output_file, replacing
+from hybrid_mm.run.quiet import quietly
 
 
+@quietly
 def run(args: argparse.Namespace) -> None:
     """Write the file to publish, and print its name and sizes."""
     check_output_file(args.output, 'output')
@@ -28,7 +31,7 @@ def run(args: argparse.Namespace) -> None:
     # not of an address
     before = os.path.getsize(args.input) if os.path.exists(args.input) else None
     input_size = f' (input: {before / 1e6:.1f} MB)' if before is not None else ''
-    print(f'wrote {final}: {final.stat().st_size / 1e6:.1f} MB{input_size}')
+    wrote(final, f'{final.stat().st_size / 1e6:.1f} MB{input_size}')
 
 
 def publishable(checkpoint: dict[str, Any], path: str) -> dict[str, Any]:

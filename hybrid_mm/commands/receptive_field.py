@@ -13,11 +13,13 @@ import torch
 from hybrid_mm.analysis import networks, receptive_field
 from hybrid_mm.analysis.one_by_one import failed_rows, one_by_one
 from hybrid_mm.data.images import find_images
-from hybrid_mm.run.console import print_table, progress
+from hybrid_mm.run.console import print_table, progress, wrote
 from hybrid_mm.run.devices import torch_device
 from hybrid_mm.run.outputs import check_output_folder, replacing
+from hybrid_mm.run.quiet import quietly
 
 
+@quietly
 def run(args: argparse.Namespace) -> int:
     """Print a table; write maps, scores and figures to the output folder after every model."""
     check_output_folder(args.out)
@@ -53,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     status = one_by_one(labels, study, save)
     _print(content, args.thresholds)
     if maps:
-        print(f'results in {args.out}')
+        wrote(args.out)
     return status
 
 

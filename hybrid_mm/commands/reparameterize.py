@@ -9,12 +9,15 @@ import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X')
 from hybrid_mm.checkpoints import load_weights, read_checkpoint
 from hybrid_mm.errors import UserError
 from hybrid_mm.run.config import load_config, require, without_init_cfg
+from hybrid_mm.run.console import wrote
 from hybrid_mm.run.outputs import check_output_file, replacing
 from hybrid_mm.run.published import checkpoint_of
+from hybrid_mm.run.quiet import quietly
 
 TOLERANCE = 1e-4  # relative to the largest value of a map
 
 
+@quietly
 def run(args: argparse.Namespace) -> None:
     """Write the merged checkpoint; print the parameters saved and the difference."""
     args.checkpoint = checkpoint_of(args.config, args.checkpoint)
@@ -56,7 +59,8 @@ def run(args: argparse.Namespace) -> None:
     with replacing(args.output) as path:
         torch.save(dict(state_dict=model.state_dict(), meta=meta), path)
     after = sum(p.numel() for p in backbone.parameters())
-    print(
-        f'{args.output}: backbone of {after:,} parameters (before: {before:,}), largest difference '
-        f'{worst:.1e}; use it with --cfg-options model.backbone.deploy=True'
+    wrote(
+        args.output,
+        f'backbone of {after:,} parameters (before: {before:,}), largest difference {worst:.1e}; '
+        'use it with --cfg-options model.backbone.deploy=True',
     )

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 from hybrid_mm.analysis import report
+from hybrid_mm.run.console import wrote
 from hybrid_mm.run.outputs import check_output_file, replacing
 
 
@@ -17,4 +18,4 @@ def run(args: argparse.Namespace) -> None:
     with replacing(args.out) as path:
         path.write_text(text, encoding='utf-8', errors='replace')
     runs = ', '.join(f'{len(results)} of {study}' for study, results in found.items())
-    print(f'{args.out}: {len(text) / 2**20:.1f} MB with {runs}')
+    wrote(args.out, f'{len(text) / 2**20:.1f} MB with {runs}')

@@ -17,11 +17,13 @@ from hybrid_mm.errors import UserError, nearest
 from hybrid_mm.run import launch
 from hybrid_mm.run.checks import data
 from hybrid_mm.run.config import task_of
-from hybrid_mm.run.console import print_table
+from hybrid_mm.run.console import print_table, wrote
 from hybrid_mm.run.outputs import check_output_folder
 from hybrid_mm.run.published import checkpoint_of
+from hybrid_mm.run.quiet import quietly
 
 
+@quietly
 def run(args: argparse.Namespace) -> None:
     """Run the evaluations; print tables and write results and figures to the output folder."""
     args.checkpoint = checkpoint_of(args.config, args.checkpoint)
@@ -73,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
             print('no heat map: nothing corrupted was evaluated, or the clean performance is 0')
         corruption_study.draw_curves({label: results}, folder / 'curves.png')
         _print(results, record.content['summary'], shifted)
-        print(f'results in {folder}')
+        wrote(folder)
 
 
 def _names(selections: list[str]) -> list[str]:

@@ -11,10 +11,12 @@ from hybrid_mm.analysis import conflict_pairs, networks
 from hybrid_mm.analysis.dimensions import dimensions
 from hybrid_mm.analysis.one_by_one import failed_rows, one_by_one
 from hybrid_mm.errors import UserError
-from hybrid_mm.run.console import print_table, progress
+from hybrid_mm.run.console import print_table, progress, wrote
 from hybrid_mm.run.outputs import check_output_folder, plain_label, replacing
+from hybrid_mm.run.quiet import quietly
 
 
+@quietly
 def run(args: argparse.Namespace) -> int:
     """Run `measure` or `generate`."""
     check_output_folder(args.out, 'out' if args.command == 'generate' else '--out')
@@ -35,7 +37,7 @@ def _generate(args) -> None:
         count = conflict_pairs.make_set(
             shapes, textures, args.out, args.size, args.weight, args.seed, advance
         )
-    print(f'{count} images in {args.out}')
+    wrote(args.out, f'{count} images')
 
 
 def _measure(args) -> int:
@@ -76,7 +78,7 @@ def _measure(args) -> int:
     status = one_by_one(labels, study, save)
     _print(content)
     if content['models']:
-        print(f'results in {args.out}')
+        wrote(args.out)
     return status
 
 

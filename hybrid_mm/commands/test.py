@@ -13,6 +13,7 @@ from hybrid_mm.errors import UserError, warn
 from hybrid_mm.run import interrupt, launch, predictions, published, quiet, tta
 from hybrid_mm.run.checks import data
 from hybrid_mm.run.config import task_of
+from hybrid_mm.run.console import wrote
 from hybrid_mm.run.outputs import check_output_file, check_output_folder, replacing
 
 
@@ -45,9 +46,26 @@ def test(args: argparse.Namespace) -> None:
         runner.test_evaluator.metrics.append(dump)
     with launch.testing_amp(runner, args.amp):
         metrics = runner.test()
-    if args.out_item == 'metrics' and runner.rank == 0:
+    if runner.rank != 0:
+        return
+    if args.out_item == 'metrics':
         with replacing(args.out) as path:
             mmengine.dump(metrics, path)
+    if args.out:
+        wrote(args.out)
+    if args.show_dir:
+        wrote(*pictures(runner, args.show_dir))
+
+
+def pictures(runner: Runner, show_dir: str) -> tuple[str, str]:
+    """Folder of the pictures, which each package puts somewhere else, and their number."""
+    places = {
+        'detection': Path(runner.work_dir, runner.timestamp, show_dir),
+        'segmentation': Path(show_dir, 'vis_data', 'vis_image'),
+    }
+    place = places.get(task_of(runner.cfg), Path(show_dir))
+    number = sum(path.suffix in ('.png', '.jpg') for path in place.glob('*'))
+    return str(place), f'{number} pictures' if number != 1 else '1 picture'
 
 
 def check_outputs(args: argparse.Namespace) -> None:

@@ -9,10 +9,12 @@ import numpy as np
 from hybrid_mm.analysis import neighbours, networks
 from hybrid_mm.analysis.one_by_one import failed_rows, one_by_one
 from hybrid_mm.errors import UserError
-from hybrid_mm.run.console import print_table
+from hybrid_mm.run.console import print_table, wrote
 from hybrid_mm.run.outputs import check_output_folder, replacing
+from hybrid_mm.run.quiet import quietly
 
 
+@quietly
 def run(args: argparse.Namespace) -> int:
     """Print a table of accuracies; write texture_knn.json after every model."""
     check_output_folder(args.out)
@@ -61,5 +63,5 @@ def run(args: argparse.Namespace) -> int:
     title = f'top-1 accuracy in per cent, k = {args.k}, {args.metric}, {classes} classes'
     print_table(title, head, [*rows, *failed_rows(content['errors'], len(head))])
     if rows:
-        print(f'results in {args.out}')
+        wrote(args.out)
     return status

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mmengine.config import Config
+from mmengine.utils import import_modules_from_strings
 
 from hybrid_mm.errors import UserError, plain_text
 from hybrid_mm.run.checks.overrides import check_effects, check_options
@@ -50,12 +51,24 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
             cfg.merge_from_dict(options)
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f'--cfg-options: {plain_text(error)}') from error
+        if any(key.partition('.')[0] == 'custom_imports' for key in options):
+            _import_custom(cfg)
     return cfg
+
+
+def _import_custom(cfg: Config) -> None:
+    """Import ``custom_imports`` that options have changed; MMEngine does when it reads a file."""
+    try:
+        import_modules_from_strings(**(cfg.custom_imports or dict(imports=None)))
+    except (ImportError, TypeError) as error:
+        text = _failed_import(error) or f'custom_imports: {error}'
+        raise UserError(f'--cfg-options {text}') from error
 
 
 def _failed_import(error: BaseException) -> str | None:
     """What is wrong with ``custom_imports``; MMEngine's text is a list of folders."""
-    if not isinstance(error, ImportError) or 'custom modules' not in str(error):
+    texts = ('custom modules', 'Failed to import')
+    if not isinstance(error, ImportError) or not any(text in str(error) for text in texts):
         return None
     first: BaseException = error
     while first.__context__ is not None:

@@ -33,6 +33,11 @@ def print_table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) 
     (console if console.is_terminal else Console(width=120)).print(table)
 
 
+def wrote(place: object, details: str = '') -> None:
+    """Say what a tool wrote: its file or folder, and what is in it."""
+    print(f'wrote {place}: {details}' if details else f'wrote {place}')
+
+
 @contextmanager
 def progress(title: str, total: int) -> Iterator[Callable[..., None]]:
     """Show the progress of some work on stderr: a bar on a terminal, elsewhere a few lines.

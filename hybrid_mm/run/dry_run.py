@@ -143,7 +143,7 @@ def show(result: DryRun, macs: int | None) -> None:
         ]
     rows += [
         ('steps', f'{result.steps:,}'),
-        ('validations', f'{result.validations:,} of {result.val_batches:,} batches'),
+        ('validations', f'{result.validations:,}, each of {result.val_batches:,} batches'),
         ('checkpoint', _size(result.checkpoint)),
         ('whole run, here, one process', f'about {duration(result.seconds)}'),
     ]
@@ -206,8 +206,14 @@ def _validate(runner: Runner, result: DryRun) -> None:
     result.val_workers = loop.dataloader.num_workers
     epochs = isinstance(train, EpochBasedTrainLoop)
     end = train.max_epochs if epochs else train.max_iters
-    due = range(train.val_begin, end + 1)
-    result.validations = sum(n % train.val_interval == 0 or n == end for n in due)
+    result.validations = validations(train.val_begin, end, train.val_interval)
+
+
+def validations(begin: int, end: int, interval: int) -> int:
+    """Number of validations: from ``begin`` at multiples of ``interval``, and at the end."""
+    if begin > end:
+        return 0
+    return end // interval - (max(begin, 1) - 1) // interval + (end % interval != 0)
 
 
 def _read(loader: DataLoader) -> tuple[Any, float]:

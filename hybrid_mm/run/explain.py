@@ -11,6 +11,11 @@ from hybrid_mm.run.registered import arguments, nearest_type
 _OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _OF_CONFIGS = (TypeError, ValueError, KeyError, AssertionError, FileNotFoundError)
 
+_INHERITED = (
+    '. If it comes from the base config, add _delete_=True to the dict with the new type: without '
+    'it the dict is merged with that of the base'
+)
+
 
 def explain(error: BaseException) -> str | None:
     """One line for an exception that a config causes; None for others, which keep their traceback.
@@ -40,7 +45,8 @@ def explain(error: BaseException) -> str | None:
     name = getattr(cls, '__name__', str(cls))
     keyword = re.search(r"unexpected keyword argument '(\w+)'", message)
     if keyword:
-        return f'{name} has no argument {keyword[1]!r}{nearest(keyword[1], arguments(cls))}'
+        hint = nearest(keyword[1], arguments(cls))
+        return f'{name} has no argument {keyword[1]!r}{hint or _INHERITED}'
     return f'cannot build {name}: {message}'
 
 

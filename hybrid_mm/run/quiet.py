@@ -12,6 +12,7 @@ Whatever is kept from the terminal is written to the log file of the run.
 """
 
 import argparse
+import functools
 import logging
 import re
 import sys
@@ -20,11 +21,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, NamedTuple, TextIO
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TextIO, TypeVar
 
 from mmengine.logging import MMLogger
 
 from hybrid_mm.run.tool import debugging
+
+P = ParamSpec('P')
+R = TypeVar('R')
 
 STACK = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'torch', 'torchvision', 'pycocotools')
 LARGEST_TABLE = 30  # rows of a table of classes that the terminal shows
@@ -102,6 +106,11 @@ NOISE = (
         'a config without a schedule has none to save or resume',
     ),
     Rule(
+        r'mmdet\.models\.dense_heads\.\w+',
+        'DeprecationWarning: anchor_generator is deprecated',
+        'the name that the configs of MMDetection use',
+    ),
+    Rule(
         r'mmdet\.evaluation\.metrics\.(faster_coco|lvis)_metric',
         'faster_coco_eval is not installed|mmlvis is deprecated',
         'an optional package of a metric that says so when it is used',
@@ -151,6 +160,11 @@ NOISE = (
         r'mmengine\.model\.base_module',
         r'init_weights of \S+ has been called more than once',
         'heads that share modules do so by design; the values are the same',
+    ),
+    Rule(
+        r'mmdet\.models\.dense_heads\.\w+',
+        r'DeprecationWarning: (anchor_generator|`?num_anchors`?)',
+        'the name that configs of MMDetection use',
     ),
     Rule(
         r'mmengine\.visualization\.visualizer',
@@ -203,6 +217,19 @@ def terminal(args: argparse.Namespace) -> Iterator[None]:
             yield
     finally:
         _active = None
+
+
+def quietly(
+    run: Callable[Concatenate[argparse.Namespace, P], R],
+) -> Callable[Concatenate[argparse.Namespace, P], R]:
+    """Make a function of flags run in :func:`terminal`."""
+
+    @functools.wraps(run)
+    def wrapped(flags: argparse.Namespace, *args: P.args, **kwargs: P.kwargs) -> R:
+        with terminal(flags):
+            return run(flags, *args, **kwargs)
+
+    return wrapped
 
 
 def log_only(text: str, logger: logging.Logger, level: int = logging.INFO) -> None:

@@ -33,17 +33,25 @@ def nearest_type(registry: Registry, name: str) -> str:
     """Hint at the types most like one that is not registered, or ''.
 
     Names are compared without their scope, which is what most often misses: those that need none go
-    first, then those of the scope that was named, then ours.
+    first, then those of the scope that was named, then ours. So it is among names that are equally
+    like it.
     """
     scope, _, bare = name.rpartition('.')
-    ranks = (lambda key: '.' not in key, lambda key: key.startswith((f'{scope}.', 'hybrid_mm.')))
+
+    def rank(key: str) -> list[bool]:
+        return ['.' in key, not key.startswith((f'{scope}.', 'hybrid_mm.'))]
+
     found: dict[str, list[str]] = {}
-    for key in sorted(registered_names(registry), key=lambda key: [not is_(key) for is_ in ranks]):
+    for key in sorted(registered_names(registry), key=rank):
         found.setdefault(key.rpartition('.')[2].lower(), []).append(key)
-    if bare.lower() in found:
-        hints = found[bare.lower()]
+    word = bare.lower()
+    if word in found:
+        hints = found[word]
     else:
-        hints = [found[near][0] for near in difflib.get_close_matches(bare.lower(), found)]
+        close = difflib.get_close_matches(word, found, n=20)
+        like = {near: difflib.SequenceMatcher(None, near, word).ratio() for near in close}
+        close.sort(key=lambda near: (-like[near], rank(found[near][0])))
+        hints = [found[near][0] for near in close[:3]]
     return f'; did you mean {", ".join(hints)}?' if hints else ''
 
 

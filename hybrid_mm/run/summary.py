@@ -237,7 +237,8 @@ def _length(runner: Runner) -> str:
     by_epoch = isinstance(loop, EpochBasedTrainLoop)
     text = f'{_number(loop.max_iters)} iterations'
     if by_epoch:
-        text = f'{loop.max_epochs} epochs of {_number(len(loop.dataloader))} iterations'
+        epochs = '1 epoch' if loop.max_epochs == 1 else f'{loop.max_epochs} epochs'
+        text = f'{epochs} of {_number(len(loop.dataloader))} iterations'
     unit = 'epochs' if by_epoch else 'iterations'
     text += f', {_schedule(runner.param_schedulers)}'
     if runner.val_loop is None:

@@ -17,6 +17,7 @@ from hybrid_mm.testing.outcome import (
     require_near,
     require_same,
     run_checks,
+    told,
 )
 
 Function = Callable[..., Tensor | Sequence[Tensor]]
@@ -65,7 +66,12 @@ class _Operator:
         turn: Callable[[Tensor], Tensor] = lambda dy: dy,
     ) -> dict[str, Tensor | None]:
         """Outputs and gradients by name, those of outputs drawn from one seed."""
-        outputs = tree_leaves(_call(function, inputs))
+        outputs = _outputs(function, inputs)
+        require(
+            any(y.requires_grad for y in outputs),
+            f'outputs of {_named(function)}: expected to depend on an input, found no gradient '
+            '(detached, or computed without torch)',
+        )
         generator = torch.Generator().manual_seed(0)
         dys = [
             turn(torch.randn(y.shape, dtype=torch.float64, generator=generator).to(y.dtype))
@@ -92,6 +98,21 @@ def _call(function: Function, inputs: Mapping[str, Any]) -> Any:
     if all(name.isdigit() for name in inputs):
         return function(*inputs.values())
     return function(**inputs)
+
+
+def _named(function: Function) -> str:
+    return getattr(function, '__name__', type(function).__name__)
+
+
+def _outputs(function: Function, inputs: Mapping[str, Any]) -> list[Tensor]:
+    """All outputs; they have to be tensors."""
+    outputs = tree_leaves(_call(function, inputs))
+    kinds = [type(y).__name__ for y in outputs]
+    require(
+        bool(outputs) and all(isinstance(y, Tensor) for y in outputs),
+        f'outputs of {_named(function)}: expected tensors, found {", ".join(kinds) or "none"}',
+    )
+    return outputs
 
 
 def _compare(
@@ -125,7 +146,7 @@ def _gradcheck(op: _Operator) -> None:
     for name in op.differentiated:
 
         def function(x: Tensor, name: str = name) -> tuple[Tensor, ...]:
-            return tuple(tree_leaves(_call(op.fast, {**op.inputs, name: x})))
+            return tuple(_outputs(op.fast, {**op.inputs, name: x}))
 
         try:
             # the slow mode's message is a whole matrix
@@ -164,10 +185,29 @@ def _strides(op: _Operator) -> None:
     _compare(found, expected, tolerance, 'strides (gradient of stride 0)')
 
 
+def _first_images(op: _Operator, number: int) -> tuple[dict[str, Any], dict[str, Tensor | None]]:
+    """A part of the batch, and what the formula gives for it."""
+    part = op.leaves(lambda name, x: x[:number] if name in op.batched else x)
+    try:
+        return part, op.run(op.reference, part)
+    except (RuntimeError, ValueError, IndexError) as error:
+        names = ', '.join(map(_shown, sorted(op.batched)))
+        raise ContractError(
+            f'the formula fails with a batch of {number}: {told(error)}; batched= says that the '
+            f'first axis of {names}, and of no other input, is the batch'
+        ) from error
+
+
+def _one_image(op: _Operator) -> None:
+    """The first image on its own gives the results and gradients of the formula."""
+    part, expected = _first_images(op, 1)
+    _compare(op.run(op.fast, part), expected, TOLERANCES[torch.float64], 'batch of one')
+
+
 def _empty_batch(op: _Operator) -> None:
     """A batch without images gives results and gradients of the right shape."""
-    empty = op.leaves(lambda name, x: x[:0] if name in op.batched else x)
-    found, expected = op.run(op.fast, empty), op.run(op.reference, empty)
+    empty, expected = _first_images(op, 0)
+    found = op.run(op.fast, empty)
     for name, b in expected.items():
         a = found[name]
         if a is not None and b is not None:
@@ -211,6 +251,7 @@ CHECKS: dict[str, Callable[[_Operator], None]] = {
     'values_and_gradients': _values_and_gradients,
     'gradcheck': _gradcheck,
     'strides': _strides,
+    'one_image': _one_image,
     'empty_batch': _empty_batch,
     'dtypes': _dtypes,
     'pure': _pure,
@@ -224,7 +265,7 @@ def check_operator(
     reference: Function,
     inputs: Sequence[Any] | Mapping[str, Any],
     *,
-    batched: Collection[str | int] | None = None,
+    batched: str | int | Collection[str | int] | None = None,
     dtypes: Sequence[torch.dtype] = (torch.float32, torch.bfloat16),
     only: str | Collection[str] = (),
     skip: str | Collection[str] = (),
@@ -232,7 +273,8 @@ def check_operator(
     """Check a fast way to compute something against its plain formula.
 
     In float64: results and all gradients; gradients by differences; inputs and gradients of any
-    strides; a batch without images; that no input is changed. Then other types against float64.
+    strides; the first image on its own; a batch without images; that no input is changed. Then
+    other types against float64.
 
     Args:
         fast: Function of the inputs that returns a tensor, or several.
@@ -250,7 +292,8 @@ def check_operator(
     Raises:
         ContractError: Checks fail; the text has a line for each, with what was expected and what
             was found.
-        ValueError: A check has an unknown name, or no input is a tensor of floating point.
+        ValueError: A check or an input has an unknown name, no input is a tensor of floating
+            point, or ``dtypes`` holds something else.
 
     Example:
         >>> import torch
@@ -258,11 +301,20 @@ def check_operator(
         >>> report = check_operator(torch.sigmoid, lambda x: 1 / (1 + (-x).exp()),
         ...                         [torch.randn(2, 3)])
     """
+    if isinstance(inputs, Tensor):
+        raise ValueError('inputs must be a list of arguments or a dict by name, got a tensor')
     if not isinstance(inputs, Mapping):
         inputs = {str(place): value for place, value in enumerate(inputs)}
     named = dict(inputs)
     if batched is None:
         batched = list(named)[:1]
-    name = getattr(fast, '__name__', type(fast).__name__)
-    op = _Operator(fast, reference, named, {str(one) for one in batched}, dtypes)
-    return run_checks(name, CHECKS, op, only, skip)
+    elif isinstance(batched, int) or batched in named:
+        batched = [batched]
+    batch = {str(one) for one in batched}
+    if batch - set(named):
+        unknown = ', '.join(sorted(batch - set(named)))
+        raise ValueError(f'batched names {unknown}, but the inputs are {", ".join(named)}')
+    if wrong := [one for one in dtypes if not isinstance(one, torch.dtype)]:
+        raise ValueError(f'dtypes must be types of torch, as torch.float16, got {wrong[0]!r}')
+    op = _Operator(fast, reference, named, batch, dtypes)
+    return run_checks(_named(fast), CHECKS, op, only, skip)

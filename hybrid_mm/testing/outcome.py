@@ -1,9 +1,11 @@
 """Outcomes of a contract: failures that say what was expected and what was found, and a report."""
 
 import re
+import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -12,6 +14,9 @@ from torch import Tensor
 from hybrid_mm.errors import nearest
 
 T = TypeVar('T')
+LONGEST = 400  # characters of the text of an error that is not ours
+FOREIGN = (Path(torch.__file__).parent, Path(__file__).parent)
+"""Folders of code that is not under test."""
 
 
 class ContractError(AssertionError):
@@ -140,6 +145,39 @@ def require_same(found: Tensor, expected: Tensor, what: str) -> None:
         raise ContractError(f'{what}: expected equal tensors, found {worst}')
 
 
+def told(error: BaseException) -> str:
+    """An error of the code under test, on one line: kind, text and place."""
+    text, place = ' '.join(str(error).split()), _place(traceback.extract_tb(error.__traceback__))
+    if len(text) > LONGEST:
+        text = f'{text[:LONGEST]} ...'
+    kind = '' if isinstance(error, ContractError) else f'{type(error).__name__}: '
+    return f'{kind}{text}{f" ({place})" if place else ""}'
+
+
+def here() -> str:
+    """Innermost line of the code under test that runs now."""
+    return _place(traceback.extract_stack())
+
+
+def _place(frames: traceback.StackSummary) -> str:
+    """Innermost line of the code under test."""
+    for frame in reversed(frames):
+        path = Path(frame.filename)
+        if path.is_file() and not any(folder in path.parents for folder in FOREIGN):
+            return f'{path.name}, line {frame.lineno}, in {frame.name}'
+    return ''
+
+
+def _kind(error: BaseException) -> tuple[type, str]:
+    """What failures have in common that one mistake causes."""
+    if isinstance(error, ContractError):
+        if error.__cause__ is None:
+            return ContractError, str(error)
+        error = error.__cause__
+    place = _place(traceback.extract_tb(error.__traceback__))
+    return type(error), place or re.sub(r'\[.*?\]|\d+', '', str(error))
+
+
 def run_checks(
     name: str,
     checks: Mapping[str, Callable[[T], None]],
@@ -181,12 +219,18 @@ def run_checks(
         except DoesNotApply as reason:
             results.append(Result(check, 'skipped', str(reason)))
         except Exception as error:
-            kind = '' if isinstance(error, ContractError) else f'{type(error).__name__}: '
-            failures.append((f'{check}: {kind}{error}', error))
+            failures.append((check, error))
         else:
             results.append(Result(check, 'passed'))
     if failures:
-        lines = '\n'.join(f'  {text}' for text, _ in failures)
+        alike: dict[tuple[type, str], list[str]] = {}
+        for check, failure in failures:
+            text = str(failure) if isinstance(failure, ContractError) else told(failure)
+            alike.setdefault(_kind(failure), [f'  {check}: {text}']).append(check)
+        lines = '\n'.join(
+            f'{text}\n    for the same reason: {", ".join(others)}' if others else text
+            for text, _, *others in alike.values()
+        )
         total = len(failures) + len(results)
         raise ContractError(
             f'{name}: {len(failures)} of {total} checks of the contract failed\n{lines}'

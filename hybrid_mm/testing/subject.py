@@ -1,18 +1,21 @@
 """A network under test: how it is built, what it takes, and what is known about it."""
 
 import copy
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.registry import MODELS, Registry
 from torch import Tensor, nn
 
 import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X')
 from hybrid_mm.backbones.frames.base import BaseBackbone
+from hybrid_mm.errors import nearest
 from hybrid_mm.run.registered import arguments
-from hybrid_mm.testing.outcome import DoesNotApply, require
+from hybrid_mm.testing.outcome import ContractError, DoesNotApply, require, told
 
 Rates = Mapping[str, float]
 
@@ -56,17 +59,19 @@ class Subject:
     def __init__(
         self, network: type | str, settings: Mapping[str, Any], expected: Expected
     ) -> None:
-        self.name = network if isinstance(network, str) else network.__name__
-        self.type = self.name if isinstance(network, str) else _registered_name(network)
-        self.cls = MODELS.get(network) if isinstance(network, str) else network
+        self.cls = _class(network)
+        self.name = network if isinstance(network, str) else self.cls.__name__
+        self.type = network if isinstance(network, str) else _registered_name(self.cls)
         self.settings, self.expected = dict(settings), expected
         self.in_channels: int = self.settings.get('in_channels', 3)
         self.ours = issubclass(self.cls, BaseBackbone)
         self._known = {*self.settings, *arguments(self.cls)}
 
     def build(self, **changes: Any) -> Any:
-        """Build the network from seed 0, some arguments replaced."""
+        """Build the network from seed 0, as MMEngine sets it, some arguments replaced."""
         torch.manual_seed(0)
+        np.random.seed(0)
+        random.seed(0)
         return self.cls(**copy.deepcopy({**self.settings, **changes}))
 
     def evaluated(self, **changes: Any) -> Any:
@@ -119,17 +124,55 @@ class Subject:
         """Maps of images; they have to be maps.
 
         Raises:
-            ContractError: Something else is returned.
+            ContractError: Something else is returned, or the network fails.
         """
-        maps = model(x)
-        shown = [tuple(m.shape) if isinstance(m, Tensor) else type(m).__name__ for m in maps]
+        try:
+            maps = model(x)
+        except Exception as error:
+            size = ' x '.join(map(str, x.shape[2:]))
+            raise ContractError(f'image of {size}: {told(error)}') from error
         require(
             isinstance(maps, tuple | list)
             and all(isinstance(m, Tensor) and m.ndim == 4 for m in maps),
             f'output of {self.cls.__name__}: expected a tuple of maps (N, C, H, W), '
-            f'found {type(maps).__name__} of {shown}',
+            f'found {_shown(maps)}',
         )
         return maps
+
+
+def _class(network: Any) -> type[nn.Module]:
+    """Class of a network, which may be given by its name in the registries.
+
+    Raises:
+        TypeError: It is something else, as an instance.
+        ValueError: There is no such name.
+    """
+    if isinstance(network, str):
+        found = MODELS.get(network)
+        if found is None:
+            scope, _, name = network.rpartition('.')
+            registry = MODELS.children.get(scope, MODELS)
+            near = nearest(name, registry.module_dict).replace(' mean ', f' mean {scope}.')
+            raise ValueError(
+                f'there is no network {network!r} in the registries{near}; the package of a scope '
+                'has to be installed or in PYTHONPATH'
+            )
+        network = found
+    if not (isinstance(network, type) and issubclass(network, nn.Module)):
+        kind = network.__name__ if isinstance(network, type) else type(network).__name__
+        raise TypeError(
+            'check_backbone builds the network itself: expected a class or its name, as '
+            f"'mmdet.ResNet', and its arguments, got an instance of {kind}"
+        )
+    return network
+
+
+def _shown(output: Any) -> str:
+    """What a network returned."""
+    if isinstance(output, Tensor):
+        return f'a tensor of {output.ndim} axes'
+    kind = type(output).__name__
+    return f'{kind} of [{", ".join(map(_shown, output))}]' if kind in ('tuple', 'list') else kind
 
 
 def _registered_name(cls: type) -> str | None:

@@ -4,8 +4,9 @@ A name is imported from its file when it is asked for: what needs neither torch 
 ``python -m hybrid_mm weights list``, imports neither.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from hybrid_mm.lazy import names_from
 
 if TYPE_CHECKING:
     from hybrid_mm.weights.finding import WeightsError, check_available, weights_file
@@ -23,16 +24,11 @@ __all__ = [
     'load_by_name',
     'weights_file',
 ]
-_FILES = {
-    'finding': 'WeightsError check_available weights_file',
-    'loading': 'load_by_name',
-    'registry': 'SCHEME PublishedFile Weights all_weights find_weights',
-}
-"""Public names by the file that they are in."""
-
-
-def __getattr__(name: str) -> Any:
-    for file, names in _FILES.items():
-        if name in names.split():
-            return getattr(import_module(f'{__name__}.{file}'), name)
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+__getattr__ = names_from(
+    __name__,
+    {
+        'finding': 'WeightsError check_available weights_file',
+        'loading': 'load_by_name',
+        'registry': 'SCHEME PublishedFile Weights all_weights find_weights',
+    },
+)

@@ -439,6 +439,8 @@ def once_per_class(*long):
 
 
 ONCE = {
+    'initial_values': (),
+    'moves_to_a_device': (),
     'copies': (),
     'every_parameter_has_a_gradient': (),
     'weights_of_stages_that_are_not_there': (),

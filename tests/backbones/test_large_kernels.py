@@ -166,6 +166,9 @@ def test_wrong_arguments():
         PeLK('tiny', grids=[[1]])
     with pytest.raises(ValueError, match=r'partial_ratio must lie in \(0, 1\], got 0'):
         PeLK('tiny', partial_ratio=0)
+    for grid in ([8, 2, 1, 1, 1, 2], [4, 2, 1, 2, 4], []):
+        with pytest.raises(ValueError, match=r'PeLK: grids.1. must be symmetric and add up to 15'):
+            PeLK(TINY, (51, 15, 47, 13), grids=[None, grid, None, None])
     with pytest.raises(ValueError, match='PeLK: kernel_sizes must be odd'):
         PeLK('tiny', (50, 49, 47, 13))
     with pytest.raises(ValueError, match="norm_outputs must be one of none, all, last, got 'bn'"):

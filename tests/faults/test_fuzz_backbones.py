@@ -209,7 +209,6 @@ def wrong_types(make, names, values):
 # what does not name the argument: what fits on its own, but not to something else
 BETWEEN = re.compile(
     r'out_indices must be distinct stages'  # another number of stages
-    r'|grid must be symmetric|groups of a peripheral convolution must'  # named by part
     r'|img_size must be one number or two, from \d+ on for 7 stages'
     r'|needs channels that \d+ divides'  # width_factor
 )

@@ -33,6 +33,7 @@ def test_defaults_are_those_of_the_class_itself():
     (MODELS, 'mmseg', 'nat', 'hybrid_mm.NAT'),
     (MODELS, 'mmdet', 'mmdet.VAN', 'hybrid_mm.VAN, mmpretrain.VAN'),
     (MODELS, 'mmdet', 'hybrid_mm.HaloNett', 'hybrid_mm.HaloNet'),
+    (MODELS, 'mmdet', 'hybrid_mm.VAM', 'hybrid_mm.VAN'),
     (MODELS, 'mmdet', 'HorFPN', 'hybrid_mm.HorFPN'),
     (HOOKS, 'mmdet', 'NonFiniteLossHok', 'hybrid_mm.NonFiniteLossHook'),
     (DATASETS, 'mmseg', 'SeededDataset', 'hybrid_mm.SeededDataset'),

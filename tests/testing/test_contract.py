@@ -8,6 +8,7 @@ import functools
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from hybrid_mm.backbones import VAN
 from hybrid_mm.ops.local_attention import local_attention
@@ -73,11 +74,33 @@ class Net(nn.Module):
         self.first = nn.Conv2d(3, 4, 4, 4)
         self.second = nn.Conv2d(4, 8, 2, 2)
         self.unused = nn.Linear(2, 2) if fault == 'unused' else None
+        self.scale = torch.ones(4, 1, 1) if fault == 'tensor' else None
+        if fault == 'seed':
+            self.first.weight.data.uniform_(generator=(own := torch.Generator()))
+            self.first.weight.data.mul_(1 + own.seed() % 997)
+        if fault == 'empty':
+            self.second.bias.data.fill_(torch.nan)
         if frozen_stages >= 0 and fault != 'frozen':
             self.first.requires_grad_(False)
 
+    def begin(self, x):
+        return self.first(x).sigmoid().tanh()
+
     def forward(self, x):
-        a = self.first(x)
+        if self.fault == 'image':
+            x.mul_(0.5)
+        if self.with_cp and self.fault != 'no cp':
+            a = checkpoint(self.begin, x, use_reentrant=False)
+        else:
+            a = self.begin(x)
+        if self.fault == 'position':
+            a = a + torch.arange(a.shape[-1])
+        if self.fault == 'fails' and x.shape[2] > 64:
+            raise IndexError('no\nrow')
+        if self.fault == 'batch':
+            a = a - a.mean(0)
+        if self.fault == 'float':
+            a = a.float().to(x.dtype)
         if self.fault == 'size' and x.shape[2] % 4:
             a = a[:, :, 1:]
         if self.fault == 'noise':
@@ -119,12 +142,25 @@ def test_a_class_that_is_registered_nowhere():
 @pytest.mark.parametrize(
     ('fault', 'check', 'text'),
     [
+        (
+            'seed',
+            'initial_values',
+            r'initial value of first.weight, drawn again from the same seed',
+        ),
+        ('empty', 'initial_values', r'initial value of second.bias: expected finite numbers'),
+        ('image', 'deterministic', 'the image after the network has seen it: expected equal'),
+        ('batch', 'deterministic', 'map 0 of an image in a batch and on its own'),
+        ('float', 'gradient_is_the_derivative', r'rounded .*: test_contract.py, line \d+, in for'),
+        ('tensor', 'moves_to_a_device', r"which stay on the CPU: \['scale'\]; use self.register_b"),
+        ('position', 'moves_to_a_device', r'aten.add.Tensor of tensors on different .*in forward'),
+        ('fails', 'any_size', r'image of 128 x 128: IndexError: no row \(test_contract.py, line '),
         ('size', 'any_size', r'97 pixels at stride 4: expected 24 or 25, found 23'),
         ('layout', 'any_size', 'expected contiguous maps'),
         ('noise', 'deterministic', 'expected equal tensors, found differences up to'),
         ('detached', 'gradient_is_the_derivative', 'expected .* from differences, found'),
         ('half', 'autocast', 'expected a difference of at most 5e-02 of the norm, found'),
         ('with_cp', 'checkpointing', 'gradient of first.weight with with_cp and without'),
+        ('no cp', 'checkpointing', r'expected fewer numbers to be kept .* found \d+ with and \d+'),
         ('indices', 'out_indices', r'out_indices=\(1,\): map of stage 1: expected equal'),
         ('frozen', 'frozen_stages', 'frozen_stages=1: expected frozen weights, found none'),
         ('layers', 'layer_ids', 'layer of a neck: expected 2, found 5'),
@@ -153,6 +189,65 @@ def test_all_faults_at_once():
     assert lines[0] == 'Cropped: 2 of 3 checks of the contract failed'
     assert lines[1].startswith('  any_size: image 32 x 32, training: batch and channels: expected')
     assert lines[2].startswith('  out_indices: ')
+
+
+def test_one_mistake_is_told_once():
+    with pytest.raises(ContractError) as error:
+        check_backbone(Net, only=['any_size', 'copies', 'deterministic', 'autocast'], fault='fails')
+    assert len(str(error.value).splitlines()) == 2
+    with pytest.raises(ContractError) as error:
+        check_operator(lambda x: None, torch.exp, [torch.rand(2)])
+    lines = str(error.value).splitlines()
+    assert lines[1].endswith('outputs of <lambda>: expected tensors, found NoneType')
+    assert lines[2:] == [f'    for the same reason: {", ".join(OPERATOR_CHECKS[1:])}']
+
+
+class Five(VAN):
+    """A network of five stages, the first at stride 2."""
+
+    map_strides = (2, 4, 8, 16, 32)
+
+    def make_stage(self, stage):
+        made = super().make_stage(stage)
+        if not stage:
+            made.embed.conv.stride = (2, 2)
+        return made
+
+
+def test_five_stages():
+    arch = dict(embed_dims=[4] * 5, depths=[1, 2, 1, 1, 1], mlp_ratios=[2] * 5)
+    for kwargs in ({}, dict(out_indices=(1, 4))):
+        check_backbone(Five, arch=arch, only=['any_size', 'drop_path', 'layer_ids'], **kwargs)
+    with pytest.raises(ContractError, match=r'stride 4: .*map_strides of Four says \(4, 8, 16, 32'):
+        check_backbone(type('Four', (Five,), dict(map_strides=VAN.map_strides)), arch=arch)
+
+
+class Shuffled(VAN):
+    """A network with an embedding behind the blocks."""
+
+    def finish(self):
+        super().finish()
+        self.stages[0].embed_more = nn.Linear(1, 1)
+
+
+def test_layers_out_of_order():
+    text = r'found layer 1 of stages.0.norm.bias before layer 0 of stages.0.embed_more.weight'
+    with pytest.raises(ContractError, match=text):
+        check_backbone(Shuffled, only='layer_ids', **SMALL)
+
+
+@pytest.mark.parametrize(
+    ('cls', 'error', 'text'),
+    [
+        ('hybrid_mm.VANN', ValueError, "no network 'hybrid_mm.VANN' .*did you mean hybrid_mm.VAN"),
+        ('nowhere.Net', ValueError, "no network 'nowhere.Net'"),
+        (Net(), TypeError, 'a class or its name, as .*, got an instance of Net'),
+        (lambda: Net(), TypeError, 'got an instance of function'),
+    ],
+)
+def test_what_is_no_network(cls, error, text):
+    with pytest.raises(error, match=text):
+        check_backbone(cls)
 
 
 def test_expectations():
@@ -244,6 +339,10 @@ def broken(fault):
             return x**3 + 1e-6
         if fault == 'empty' and not len(x):
             return x.new_zeros(1, *x.shape[1:]) * x.sum()
+        if fault == 'one' and len(x) == 1:
+            return x**2
+        if fault == 'detached':
+            return x.detach() ** 3
         if fault == 'type':
             return Cube.apply(x.double(), '')
         if fault == 'in place':
@@ -260,6 +359,8 @@ def broken(fault):
         ('gradient', 'values_and_gradients', 'gradient of argument 0: expected'),
         ('gradient', 'gradcheck', 'gradient of argument 0, gradcheck: Jacobian mismatch'),
         ('layout', 'strides', r'strides \(axes in reverse order\), gradient of argument 0'),
+        ('one', 'one_image', 'batch of one, output 0: expected a difference'),
+        ('detached', 'strides', 'outputs of cube: expected to depend on an input, found no'),
         ('empty', 'empty_batch', r'shape of output 0: expected \(0, 3, 5\), found \(1, 3, 5\)'),
         ('type', 'dtypes', 'type of output 0: expected torch.float32, found torch.float64'),
         ('in place', 'pure', 'argument 0 after the call: expected equal tensors'),
@@ -270,6 +371,22 @@ def test_broken_operators(fault, check, text):
     check_operator(broken(''), lambda x: x**3, x, only=check)
     with pytest.raises(ContractError, match=text):
         check_operator(broken(fault), lambda x: x**3, x, only=check)
+
+
+def test_arguments_of_check_operator():
+    x, pair = torch.rand(2, 3), [torch.rand(2, 3), torch.rand(2, 3)]
+    for inputs, kwargs, text in (
+        (x, {}, 'got a tensor'),
+        ([x], dict(batched='q'), 'batched names q, but the inputs are 0'),
+        ([x], dict(dtypes=['float16']), "types of torch, as torch.float16, got 'float16'"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            check_operator(torch.exp, torch.exp, inputs, **kwargs)
+    with pytest.raises(ContractError, match=r'the formula fails .* argument 0, and of no'):
+        check_operator(torch.dot, torch.dot, [x[0], x[1]], only='one_image')
+    for batched in ((0, 1), ('0', '1'), '01'):
+        check_operator(torch.mul, torch.mul, pair, batched=batched, only='one_image')
+    check_operator(torch.exp, torch.exp, [x], batched=0, only='one_image')
 
 
 OURS = {

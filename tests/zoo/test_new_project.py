@@ -98,6 +98,9 @@ def test_command(tmp_path, capsys, monkeypatch):
         (['nets/2nd'], "'2nd' cannot be the name"),
         (['nets/a', '--name', 'class'], "'class' cannot be the name"),
         (['nets/torch'], "'torch' is the name of a package that is installed here"),
+        (['nets/mmyolo'], "'mmyolo' is the name of an OpenMMLab package"),
+        (['nets/tests'], 'the project has a folder tests'),
+        (['nets'], 'nets exists and is not an empty folder'),
         (['nets/first/README.md', '--name', 'b'], 'README.md exists and is not'),
         (['nets/first/README.md/x', '--name', 'b'], 'cannot be written: Not a directory'),
     ):
@@ -106,6 +109,43 @@ def test_command(tmp_path, capsys, monkeypatch):
     assert not (tmp_path / 'nets/a').exists()
     assert main(['tools']) == 0
     assert capsys.readouterr().out == f'{ROOT / "tools"}\n'
+
+
+def test_odd_names(tmp_path, monkeypatch, capsys):
+    """Folders with spaces, with .git alone, in the working directory; classes that are taken."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))  # as `python -m` does
+    (tmp_path / 'own_net/.git').mkdir(parents=True)
+    assert main(['new-project', 'own_net']) == 0
+    capsys.readouterr()
+    assert main(['new-project', 'my folder/net']) == 0
+    assert "next: cd 'my folder/net' && " in capsys.readouterr().out
+    for name, cls in (
+        ('my_net', 'MyNet'),
+        ('stage', 'StageNet'),
+        ('none', 'NoneNet'),
+        ('base_backbone', 'BaseBackboneNet'),
+    ):
+        new_project(tmp_path / name)
+        text = (tmp_path / name / name / 'backbone.py').read_text()
+        compile(text, name, 'exec')
+        assert f'class {cls}(BaseBackbone)' in text
+        assert f'class {cls}Arch(Arch)' in text
+
+
+@pytest.mark.parametrize(
+    ('name', 'hint'),
+    [
+        ('MyNet', 'my_net'),
+        ('Übernetz', 'ubernetz'),
+        ('2nd', 'nd'),
+        ('class', 'class_net'),
+        ('日', 'my_net'),
+    ],
+)
+def test_names_that_are_suggested(name, hint):
+    with pytest.raises(UserError, match=f'for example --name {hint}$'):
+        new_project(f'nowhere/{name}')
 
 
 def test_types_are_found_without_imports(project):

@@ -36,6 +36,8 @@ from hybrid_mm.zoo.recipe_tables import table
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path(metafile.__file__).resolve().parents[1]
+# columns of the table in the README of the project
+MAIN_DATASETS, OTHER_DATASETS = ('COCO', 'ADE20K', 'ImageNet-1k'), 'Other'
 BEGIN, END = '<!-- zoo:begin -->', '<!-- zoo:end -->'
 GENERATED = '<!-- Written by tools/dev/generate_docs.py from metafile.yml: edit that. -->\n'
 HOW = """\
@@ -266,13 +268,14 @@ class Tree(metafile.Tree):
         return (ROOT / model.config).read_text()
 
     def row(self) -> list:
-        """Row of the table of all trees."""
-        about, counts = self.collection, dict.fromkeys(GROUPS, 0)
-        for model in self.models:
-            counts[model.group] += 1
-        folder = self.folder.relative_to(ROOT).as_posix()
+        """Row of the table of all trees: the paper, and how many configs there are."""
+        counts = Counter(
+            model.group.dataset if model.group.dataset in MAIN_DATASETS else OTHER_DATASETS
+            for model in self.models
+        )
         paper = f'[{self.paper[0]}]({self.paper[1]})' if self.paper else ''
-        return [f'[{about["Name"]}]({folder})', paper, *counts.values()]
+        link = f'[{self.collection["Name"]}]({self.folder.relative_to(ROOT).as_posix()})'
+        return [link, paper, *(counts[d] or '' for d in (*MAIN_DATASETS, OTHER_DATASETS))]
 
 
 def paper_pages() -> list[Path]:
@@ -478,7 +481,7 @@ def documents() -> dict[Path, str]:
     readme = (ROOT / 'README.md').read_text()
     if BEGIN in readme and END in readme:
         overview = table(
-            ['Configs', 'Paper', *(group.title.replace(': ', ', ') for group in GROUPS)],
+            ['Configs', 'Paper', *MAIN_DATASETS, OTHER_DATASETS],
             [tree.row() for tree in found],
         )
         link = (

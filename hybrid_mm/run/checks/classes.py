@@ -118,8 +118,8 @@ def check_categories(
             f'{loader}: {len(absent)} of the {len(classes)} classes of the config are not among '
             f'the categories of {path}: {shorten(absent)}{spelling(absent[0], names)}; the file '
             f'has {len(names)}: {shorten(names)}. '
-            f'Name its classes with {loader}.dataset.metainfo=dict(classes=(...)) and set '
-            'num_classes of the heads'
+            'Set metainfo=dict(classes=(...)) in the data sets of train_, val_ and '
+            'test_dataloader, and num_classes of the heads'
         )
         if 'classes' in given_metainfo(dataset) or cls.__name__.startswith('Coco'):
             raise UserError(text)

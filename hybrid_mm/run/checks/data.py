@@ -4,7 +4,6 @@ The dicts here are parts of configs: of a data set, with its wrappers, or of a m
 """
 
 import os
-import re
 from importlib.util import find_spec
 from typing import Any
 
@@ -39,6 +38,8 @@ from hybrid_mm.run.checks.datasets import (
 )
 from hybrid_mm.run.checks.label_maps import check_label_maps
 from hybrid_mm.run.checks.metrics import check_metrics, check_save_best
+from hybrid_mm.run.checks.places import found_instead, root_hint
+from hybrid_mm.run.checks.types import check_types
 from hybrid_mm.run.config import nodes
 from hybrid_mm.run.registered import arguments
 from hybrid_mm.weights import SCHEME, WeightsError, check_available
@@ -83,6 +84,7 @@ def check_testing(cfg: Config) -> None:
     for key in ('test_dataloader', 'test_cfg', 'test_evaluator'):
         if cfg.get(key) is None:
             raise UserError(f'{cfg.filename} has no {key}; testing needs it')
+    check_types(cfg, 'test')
     check_data(cfg, 'test_dataloader')
 
 
@@ -194,22 +196,20 @@ def _check_paths(cfg: Config, dataset: dict[str, Any], loader: str) -> None:
         shown = os.path.relpath(path, root) if root else path
         folder = '' if os.path.splitext(path)[1] else '/'
         lines.append(f'      {shown + folder:<48} {key}: {state}')
+    there = found_instead(missing, root) if os.path.isdir(root) else ''
+    if there:
+        lines.append(f'  {there}')
+        lines.append(
+            '  if these are the data, set ann_file and data_prefix, and ann_file of metrics;'
+        )
     raise UserError(
         f'{loader}: {missing[0]} does not exist\n'
         f'  the config expects this layout ({dataset.get("type")}):\n'
         + '\n'.join(lines)
         + '\n  put or link the data there, or name its place with '
-        + _place_option(cfg, root, loader)
+        + root_hint(cfg, root)
         + ('; ~ is not expanded here, write the path in full' if missing[0].startswith('~') else '')
     )
-
-
-def _place_option(cfg: Config, root: str, loader: str) -> str:
-    """The way to name another data root: the environment variable of the config, or an option."""
-    for name, default in re.findall(r'\{\{\s*\$(\w+)\s*:\s*([^}]*?)\s*\}\}', cfg.text or ''):
-        if default.rstrip('/') == root.rstrip('/'):
-            return f'the environment variable {name}=DIR'
-    return f'--cfg-options {loader}.dataset.data_root=DIR'
 
 
 def _check_pretrained(model: dict[str, Any], available: bool = False) -> None:

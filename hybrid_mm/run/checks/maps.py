@@ -5,20 +5,23 @@ ones: their boxes lie elsewhere than what they see. The maps are measured with a
 """
 
 import math
+import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from mmengine.runner import Runner
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from hybrid_mm.checkpoints import inner_model
 from hybrid_mm.errors import UserError
 
 # heights and widths that are tried; some necks halve their maps until nothing is left of small ones
-_SIZES = (64, 128, 320, 512)
+_SIZES = (128, 320, 512)
 _LARGE = (512,)  # which tells large strides apart
 _PATIENCE = 2.0  # seconds, after which no larger image is tried
 # attributes of dense heads that know strides
@@ -26,6 +29,7 @@ _GENERATORS = (
     *('prior_generator', 'anchor_generator', 'point_generator'),
     *('approx_anchor_generator', 'square_anchor_generator'),
 )
+_DEFORMABLE = 'MultiScaleDeformableAttention'
 # names of arguments that give a head its strides if it builds the generator itself
 _STRIDES = ('strides', 'point_strides', 'featmap_strides')
 Stride = tuple[float, float]
@@ -54,10 +58,12 @@ class Maps(NamedTuple):
         """Stride of each map, rounded."""
         return [round(self.image / each.shape[-1]) for each in self.maps]
 
-    def fit(self, strides: Sequence[Stride]) -> bool:
-        """Whether maps have these strides (x, y), each as far as maps of few pixels can tell."""
+    def fit(self, strides: Sequence[Stride], margin: int = 0) -> bool:
+        """Whether maps have these strides (x, y), but for a margin of pixels at their borders."""
         return len(strides) == len(self.maps) and all(
-            math.floor(self.image / stride) - 1 <= size <= math.ceil(self.image / stride) + 1
+            math.floor(self.image / stride) - margin
+            <= size
+            <= math.ceil(self.image / stride) + margin
             for pair, each in zip(strides, self.maps, strict=True)
             for stride, size in zip(pair, (each.shape[-1], each.shape[-2]), strict=True)
         )
@@ -70,11 +76,13 @@ class Told(NamedTuple):
         key: The value in the config that tells them.
         strides: Of each map, (x, y).
         select: Which of the maps of the neck (or the backbone) the part gets.
+        resize: What it does with their sizes before it uses the strides.
     """
 
     key: str
     strides: list[Stride]
     select: slice | Sequence[int]
+    resize: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None = None
 
 
 def check_maps(runner: Runner) -> None:
@@ -114,31 +122,58 @@ def _check_network(model: nn.Module, settings: dict[str, Any], path: str) -> Non
     told = list(_told(model, settings, path))
     necks = settings.get('neck') or ()
     first = necks if isinstance(necks, dict) else next(iter(necks), {})
-    if not heads and not told and 'in_channels' not in first:
+    decoders = [part for part in ('panoptic_head', 'decode_head') if part in settings]
+    if not heads and not told and not decoders and 'in_channels' not in first:
         return  # a classifier, for example
+    tensors = (*model.parameters(), *model.buffers())
+    if any(is_lazy(each) for each in tensors):
+        return  # it takes its widths from the first image, which should be one of the data
     with _untouched(model):
         found = _measure(model, settings, path)
         if found is None:
             return
         for head, node, place in heads:
             _check_head(head, node, place, found)
-        if any(not _fits(each, found) for each in told):
+        _check_decoders(model, settings, path, found)
+        doubtful = [each for each in told if not _fits(each, found)]
+        if doubtful:
             found = _measure(model, settings, path, _LARGE) or found
-    for each in told:
+    for each in doubtful:
         _check_strides(each, found)
 
 
 @contextmanager
 def _untouched(model: nn.Module) -> Iterator[None]:
-    """Context in which a model predicts, and after which it is what it was."""
-    training = [(module, module.training) for module in model.modules()]
-    model.eval()
+    """Context in which a model predicts, and after which it is what it was.
+
+    That includes what its modules store of themselves while they run: buffers, counters, caches.
+    """
+    modules = list(model.modules())
+    attributes = [dict(vars(module)) for module in modules]
+    buffers = [dict(module._buffers) for module in modules]
+    values = [(each, each.clone(), each._version) for each in model.buffers()]
+    states = random.getstate(), np.random.get_state()
+    device = next((each.device for each in model.parameters()), torch.device('cpu'))
+    devices = [device] if device.type == 'cuda' else []
+    for module in modules:
+        module.training = False  # not by `eval`, which may do more, as fold weights
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        with torch.random.fork_rng(devices), torch.no_grad():
             yield
     finally:
-        for module, mode in training:
-            module.training = mode
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        for module, before, held in zip(modules, attributes, buffers, strict=True):
+            vars(module).clear()
+            vars(module).update(before)
+            module._buffers.clear()
+            module._buffers.update(held)
+        with torch.no_grad():
+            for each, value, version in values:
+                if each._version != version:
+                    each.copy_(value)
+        if devices:
+            torch.cuda.empty_cache()
 
 
 def _measure(
@@ -150,14 +185,16 @@ def _measure(
         UserError: The neck does not take the maps of the backbone.
     """
     mean = getattr(getattr(model, 'data_preprocessor', None), 'mean', None)
-    channels = mean.numel() if isinstance(mean, Tensor) else 3
-    parameter = next(model.parameters(), None)
+    backbone = settings.get('backbone') or {}
+    channels = mean.numel() if isinstance(mean, Tensor) else backbone.get('in_channels', 3)
+    parameter = next((each for each in model.parameters() if each.is_floating_point()), None)
     start, refused = time.monotonic(), None
-    for size in sizes:
+    fixed = backbone.get('img_size')  # some take no other
+    for size in (*sizes, fixed) if isinstance(fixed, int) else sizes:
         if time.monotonic() - start > _PATIENCE:
             break
         image = torch.zeros(1, channels, size, size)
-        image = image if parameter is None else image.to(parameter.device)
+        image = image if parameter is None else image.to(parameter)
         try:
             maps = model.backbone(image)
         except Exception:  # of foreign code: several
@@ -207,7 +244,15 @@ def _heads(
     model: nn.Module, settings: dict[str, Any], path: str
 ) -> Iterator[tuple[nn.Module, dict[str, Any], str]]:
     """Heads that are given all maps, with their configs."""
-    for name in ('rpn_head', 'bbox_head', 'decode_head', 'auxiliary_head'):
+    names = ('rpn_head', 'bbox_head', 'decode_head', 'auxiliary_head')
+    yield from _parts(model, settings, path, names)
+
+
+def _parts(
+    model: nn.Module, settings: dict[str, Any], path: str, names: Sequence[str]
+) -> Iterator[tuple[nn.Module, dict[str, Any], str]]:
+    """Parts of a model, or the modules of those that are lists, with configs and paths."""
+    for name in names:
         head = getattr(model, name, None)
         if isinstance(head, nn.ModuleList):
             parts = settings.get(name) or ()
@@ -251,18 +296,45 @@ def _check_head(head: nn.Module, node: dict[str, Any], path: str, found: Maps) -
         ) from error
 
 
+def _check_decoders(model: nn.Module, settings: dict[str, Any], path: str, found: Maps) -> None:
+    """Check channels of the maps of pixel decoders, and the number of those that DETRs attend to.
+
+    Another number makes mmcv's operator on GPUs read other positions than were meant.
+    """
+    for head, node, place in _parts(model, settings, path, ('panoptic_head', 'decode_head')):
+        expected = node.get('in_channels')
+        if not hasattr(head, 'pixel_decoder') or not isinstance(expected, list | tuple):
+            continue
+        if list(expected) != found.channels:
+            raise UserError(
+                f'{place}.in_channels is {list(expected)}, but {found.place} gives maps of '
+                f'{found.channels} channels (strides {found.strides}); use --cfg-options '
+                f'{place}.in_channels={_listed(found.channels)}, or other out_indices of the '
+                'backbone'
+            )
+    for name in ('encoder', 'decoder'):
+        modules = getattr(model, name, nn.Module()).modules()
+        for level in (each.num_levels for each in modules if type(each).__name__ == _DEFORMABLE):
+            if level != len(found.maps):
+                raise UserError(
+                    f'the attention of {path}.{name} is for {level} maps (num_levels of its '
+                    f'self_attn_cfg or cross_attn_cfg, 4 by default), but {found.place} gives '
+                    f'{len(found.maps)} (strides {found.strides}); set '
+                    f'{path}.num_feature_levels and num_levels of encoder and decoder to '
+                    f'{len(found.maps)}, or num_outs of the neck to {level}'
+                )
+
+
 def _told(model: nn.Module, settings: dict[str, Any], path: str) -> Iterator[Told]:
     """Strides that the parts of a model are told."""
-    for name in ('rpn_head', 'bbox_head'):
-        head, node = getattr(model, name, None), settings.get(name)
-        if isinstance(head, nn.Module) and isinstance(node, dict):
-            yield from _of_dense_head(head, node, f'{path}.{name}')
+    for head, node, place in _parts(model, settings, path, ('rpn_head', 'bbox_head', 'mask_head')):
+        yield from _of_dense_head(head, node, place)
     roi_head = getattr(model, 'roi_head', None)
     if isinstance(roi_head, nn.Module):
         yield from _of_roi_head(roi_head, settings.get('roi_head') or {}, f'{path}.roi_head')
     for name in ('panoptic_head', 'decode_head'):
-        head = getattr(model, name, None)
-        strides = getattr(getattr(head, 'pixel_decoder', None), 'strides', None)
+        decoder = getattr(getattr(model, name, None), 'pixel_decoder', None)
+        strides = getattr(decoder, 'strides', None)
         if isinstance(strides, list | tuple):
             key = f'{path}.{name}.pixel_decoder.strides'
             yield Told(key, _pairs(strides), slice(None))
@@ -283,6 +355,15 @@ def _of_dense_head(head: nn.Module, node: dict[str, Any], path: str) -> Iterator
         strides = getattr(getattr(head, name, None), 'strides', None)
         if isinstance(strides, list | tuple) and strides:
             yield Told(f'{path}.{_key_of(node, name)}', _pairs(strides), slice(None))
+    resize = getattr(head, 'resize_feats', None)  # SOLO
+    for name in ('strides', 'featmap_strides'):
+        strides = getattr(head, name, None)
+        if name in node and isinstance(strides, list | tuple):
+            yield Told(f'{path}.{name}', _pairs(strides), slice(None), resize)
+    inner = getattr(head, 'mask_feature_head', None)  # gives one map, of the size of its first
+    stride, level = getattr(inner, 'mask_stride', None), getattr(inner, 'start_level', None)
+    if isinstance(stride, int) and isinstance(level, int):
+        yield Told(f'{path}.mask_feature_head.mask_stride', _pairs([stride]), [level])
 
 
 def _key_of(node: dict[str, Any], name: str) -> str:
@@ -303,9 +384,7 @@ def _of_roi_head(head: nn.Module, node: dict[str, Any], path: str) -> Iterator[T
             continue
         stages = isinstance(node.get(first), list | tuple)
         key = f'{path}.{name if stages else first}.featmap_strides'
-        if (
-            first == 'semantic_roi_extractor'
-        ):  # its one map has the size of the level it is fused at
+        if first == 'semantic_roi_extractor':  # one map, of the size of the level it is fused at
             if len(strides) == 1:
                 yield Told(key, _pairs(strides), [level])
         elif not first.startswith('glbctx'):
@@ -319,25 +398,27 @@ def _pairs(strides: Sequence[Any]) -> list[Stride]:
 
 def _selected(told: Told, found: Maps) -> Maps:
     """The maps that a part gets."""
+    if told.resize is not None:
+        return found._replace(place=f'the head after {found.place}', maps=told.resize(found.maps))
     if isinstance(told.select, slice):
         return found._replace(maps=found.maps[told.select])
     there = range(len(found.maps))
     return found._replace(maps=[found.maps[i] for i in told.select if i in there])
 
 
-def _fits(told: Told, found: Maps) -> bool:
-    return _selected(told, found).fit(told.strides)
+def _fits(told: Told, found: Maps, margin: int = 0) -> bool:
+    return _selected(told, found).fit(told.strides, margin)
 
 
 def _check_strides(told: Told, found: Maps) -> None:
     """Check strides that a part is told against its maps."""
-    if _fits(told, found):
+    if _fits(told, found, margin=1):
         return
     own = _selected(told, found)
     given = [x if x == y else (x, y) for x, y in told.strides]
     number = '' if len(given) == len(own.maps) else f'{len(own.maps)} maps with '
     raise UserError(
-        f'{told.key} is {given}, but {found.place} gives {number}the strides {own.strides}; use '
+        f'{told.key} is {given}, but {own.place} gives {number}the strides {own.strides}; use '
         f'--cfg-options {told.key}={_listed(own.strides)}, or other maps (out_indices of the '
         'backbone; start_level, num_outs of the neck)'
     )

@@ -4,12 +4,13 @@ import inspect
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import HOOKS, OPTIMIZERS, PARAM_SCHEDULERS, DefaultScope, Registry
+from mmengine.registry import HOOKS, OPTIMIZERS, PARAM_SCHEDULERS, DefaultScope
 from mmengine.runner import LogProcessor, Runner
 
 from hybrid_mm.errors import UserError, nearest, plain_text
+from hybrid_mm.run.checks.types import check_type, check_types
 from hybrid_mm.run.config import checkpoint_hook, nodes, task_of
-from hybrid_mm.run.registered import arguments, nearest_type, registered_class
+from hybrid_mm.run.registered import arguments
 
 # keys of `filter_cfg` that MMDetection's data sets read
 FILTERS = ('filter_empty_gt', 'min_size', 'bbox_min_size')
@@ -48,7 +49,7 @@ def check_settings(cfg: Config) -> None:
     _check_keys('randomness', cfg.get('randomness'), Runner.set_randomness)
     _check_keys('log_processor', cfg.get('log_processor'), LogProcessor)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        _check_type('optim_wrapper.optimizer', cfg.optim_wrapper.get('optimizer'), OPTIMIZERS)
+        check_type('optim_wrapper.optimizer', cfg.optim_wrapper.get('optimizer'), OPTIMIZERS)
         _check_schedulers(cfg.get('param_scheduler'))
         _check_hooks(cfg)
     for path, node in nodes(cfg.train_dataloader, 'train_dataloader'):
@@ -56,6 +57,7 @@ def check_settings(cfg: Config) -> None:
             if key not in FILTERS and nearest(key, FILTERS, cutoff=0.8):
                 raise UserError(f'{path}.filter_cfg has no key {key!r}{nearest(key, FILTERS)}')
     _check_nms(cfg.model)
+    check_types(cfg, 'train', 'val')
 
 
 def _check_positive(path: str, value: Any) -> None:
@@ -86,20 +88,6 @@ def _check_keys(path: str, settings: dict | None, target: Any) -> None:
             raise UserError(f'{path} has no key {key!r}{nearest(key, names)}')
 
 
-def _check_type(path: str, settings: Any, registry: Registry) -> type | None:
-    """Check that a type given by its name exists, and return its class."""
-    name = settings.get('type') if isinstance(settings, dict) else None
-    if not isinstance(name, str):
-        return None
-    with DefaultScope.overwrite_default_scope(settings.get('_scope_')):
-        cls = registered_class(registry, name)
-        if cls is None:
-            with registry.switch_scope_and_registry(None) as node:
-                hint = nearest_type(node, name)
-            raise UserError(f'{path}.type {name!r} is not a registered {registry.name}{hint}')
-    return cls
-
-
 def _check_schedulers(schedulers: Any) -> None:
     """Check the types of ``param_scheduler`` and their floors; MMEngine checks other arguments."""
     if isinstance(schedulers, str):
@@ -110,7 +98,7 @@ def _check_schedulers(schedulers: Any) -> None:
     for i, scheduler in enumerate(schedulers if isinstance(schedulers, list | tuple) else ()):
         if not isinstance(scheduler, dict):
             raise UserError(f'param_scheduler.{i} must be a dict, got {scheduler!r}')
-        _check_type(f'param_scheduler.{i}', scheduler, PARAM_SCHEDULERS)
+        check_type(f'param_scheduler.{i}', scheduler, PARAM_SCHEDULERS)
         floors = {k: scheduler.get(k) for k in ('eta_min', 'eta_min_ratio')}
         if None not in floors.values():
             raise UserError(
@@ -129,7 +117,7 @@ def _check_hooks(cfg: Config) -> None:
     for path, hook in hooks.items():
         if isinstance(hook, str):
             raise UserError(f'{path} must be a dict, got the text {hook!r}')
-        cls = _check_type(path, hook, HOOKS)
+        cls = check_type(path, hook, HOOKS)
         if cls is None:
             continue
         names = set(arguments(cls)) | {'type', 'priority'}

@@ -43,10 +43,15 @@ def uses_of(cfg: Config, name: str, kept: Collection[str]) -> list[Use]:
             found.setdefault(use.path, use)
     if not found:  # a pure Python config, whose bases are not in its text
         for key in kept:
-            for path, now in _leaves(cfg.get(key), key):
+            for path, now in leaves(cfg.get(key), key):
                 if path.rpartition('.')[2] == name and _same(now, value):
                     found[path] = Use(path, True)
     return sorted(found.values(), key=lambda use: not use.exact)
+
+
+def value_at(cfg: Config, path: str) -> Any:
+    """Value at a dotted path of a config, or None."""
+    return _value(cfg._cfg_dict, path)[1]
 
 
 def environment_variable(cfg: Config, name: str) -> str | None:
@@ -160,12 +165,12 @@ def _same(a: Any, b: Any) -> bool:
     return type(a) is type(b) and a == b
 
 
-def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+def leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
     """Every value in a part of a config, with its path."""
     yield path, node
     if isinstance(node, dict):
         for key, value in node.items():
-            yield from _leaves(value, f'{path}.{key}')
+            yield from leaves(value, f'{path}.{key}')
     elif isinstance(node, list | tuple):
         for i, value in enumerate(node):
-            yield from _leaves(value, f'{path}.{i}')
+            yield from leaves(value, f'{path}.{i}')

@@ -50,3 +50,41 @@ def test_packages_that_read_panoptic_labels(tmp_path, monkeypatch):
         data.check_data(cfg, 'val_dataloader')
     monkeypatch.setattr(data, 'find_spec', lambda name: object())
     data._check_packages(cfg, 'train_dataloader')
+
+
+def test_options_for_another_data_root(tmp_path):
+    inner = dict(type='CocoDataset', data_root='no/coco/', ann_file='a/train.json')
+    wrapped = dict(type='RepeatDataset', times=2, dataset=inner)
+    seeded = dict(type='hybrid_mm.SeededDataset', dataset=wrapped)
+    other = dict(inner, data_root='no/', ann_file='coco/a/val.json')
+    joined = dict(type='ConcatDataset', datasets=[other, dict(inner, ann_file='a/val.json')])
+    cfg = Config(
+        dict(
+            default_scope='mmdet',
+            model=dict(),
+            train_dataloader=dict(dataset=seeded),
+            val_dataloader=dict(dataset=joined),
+            test_dataloader=dict(dataset=other),
+            val_evaluator=[dict(type='X'), dict(type='CocoMetric', ann_file='no/coco/a/val.json')],
+            test_evaluator=dict(type='CocoMetric', ann_file='no/coco/a/val.json'),
+        )
+    )
+    with pytest.raises(UserError) as caught:
+        data.check_data(cfg, 'train_dataloader')
+    assert str(caught.value).endswith(
+        '--cfg-options train_dataloader.dataset.dataset.data_root=DIR '
+        'val_dataloader.dataset.datasets.1.data_root=DIR val_evaluator.1.ann_file=DIR/a/val.json'
+    )
+
+
+def test_files_that_are_there_in_place_of_those_expected(tmp_path):
+    (tmp_path / 'a').mkdir()
+    (tmp_path / 'a' / 'mine.json').touch()
+    prefix = dict(img='images/')
+    dataset = dict(
+        type='CocoDataset', data_root=str(tmp_path), ann_file='a/train.json', data_prefix=prefix
+    )
+    cfg = Config(dict(default_scope='mmdet', model=dict(), val_dataloader=dict(dataset=dataset)))
+    with pytest.raises(UserError) as caught:
+        data.check_data(cfg, 'val_dataloader')
+    assert f'\n  {tmp_path}/a has mine.json; {tmp_path} has a/\n' in str(caught.value)

@@ -1,9 +1,12 @@
 """Maps that a model gives, beside what its necks and heads are told of them."""
 
+import random
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from mmcv.ops import MultiScaleDeformableAttention
 from mmengine.config import ConfigDict
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
@@ -37,7 +40,14 @@ class Network(nn.Module):
         self.backbone = Maps(strides)
         with DefaultScope.overwrite_default_scope(scope):
             for name, settings in parts.items():
-                self.add_module(name, MODELS.build(settings))
+                if 'num_levels' in settings:
+                    part = nn.Sequential(MultiScaleDeformableAttention(8, 2, **settings))
+                elif name == 'panoptic_head':
+                    part = nn.Module()
+                    part.pixel_decoder = nn.Module()
+                else:
+                    part = MODELS.build(settings)
+                self.add_module(name, part)
 
 
 def check(strides, scope='mmdet', **parts):
@@ -62,6 +72,12 @@ def retina(*strides):
     )
 
 
+def yolo(*strides):
+    anchors = dict(type='YOLOAnchorGenerator', base_sizes=[[(8, 8)]] * 3, strides=[32, 16, 8])
+    return dict(type='YOLOV3Head', num_classes=2, in_channels=[32, 16, 8], out_channels=[8, 8, 8],
+                anchor_generator=anchors, featmap_strides=list(strides))  # fmt: skip
+
+
 def extractor(*strides):
     return dict(
         type='SingleRoIExtractor',
@@ -78,6 +94,10 @@ def roi_head(*strides):
 
 P3 = dict(start_level=1, add_extra_convs='on_input')
 POINTS = dict(type='FCOSHead', num_classes=2, in_channels=8, feat_channels=8, norm_cfg=None)
+SOLO = dict(type='SOLOHead', num_classes=2, in_channels=8, feat_channels=8, stacked_convs=1,
+            cls_down_index=0, norm_cfg=dict(type='BN'), num_grids=[4, 4, 4, 4, 4])  # fmt: skip
+YOLO_NECK = dict(type='YOLOV3Neck', num_scales=3, in_channels=[32, 24, 16],
+                 out_channels=[32, 16, 8])  # fmt: skip
 ALL, WIDE = (4, 8, 16, 32), (8, 16, 24, 32)
 
 
@@ -85,8 +105,9 @@ def test_parts_that_fit():
     check(ALL, neck=fpn(*WIDE, **P3), bbox_head=retina(8, 16, 32, 64, 128))
     check(ALL, neck=fpn(*WIDE), roi_head=roi_head(4, 8, 16, 32))
     check((16,), bbox_head=dict(retina(16), in_channels=24))
-    check((8, 16, 32), neck=dict(type='YOLOV3Neck', num_scales=3, in_channels=[32, 24, 16],
-                                 out_channels=[32, 16, 8]))  # fmt: skip
+    check((8, 16, 32), neck=YOLO_NECK, bbox_head=yolo(32, 16, 8))
+    check(ALL, neck=fpn(*WIDE), mask_head=dict(SOLO, strides=[8, 8, 16, 32, 32]))
+    check(ALL, neck=fpn(*WIDE), encoder=dict(num_levels=5))
     check(ALL, neck=fpn(*WIDE, **P3), bbox_head=dict(POINTS, strides=[8, 16, 32, 64, 128]))
 
 
@@ -111,6 +132,17 @@ def test_parts_that_fit():
      r'channels \(strides \[8, 16, 32\]\); use --cfg-options model\.neck\.in_channels=16,24,32'),
     ((8, 16, 32), dict(neck=fpn(16, 32, 24)), r'in_channels=16,24,32, or other out_indices'),
     ((32,), dict(neck=fpn(24)), r'use --cfg-options model\.neck\.in_channels=\[32\],'),
+    # what small images cannot tell apart but for a pixel
+    (ALL, dict(neck=fpn(*WIDE, **P3), bbox_head=retina(8, 16, 32, 64, 64)), r'use .*,32,64,128,'),
+    (ALL, dict(neck=fpn(*WIDE), roi_head=roi_head(4, 8, 16, 64)), r'strides=4,8,16,32,'),
+    (ALL, dict(neck=fpn(*WIDE), mask_head=dict(SOLO, strides=[4, 8, 16, 32, 64])),
+     r'model\.mask_head\.strides is .* the head after model\.neck gives .* \[8, 8, 16, 32, 32\]'),
+    ((8, 16, 32), dict(neck=YOLO_NECK, bbox_head=yolo(8, 16, 32)),
+     r'model\.bbox_head\.featmap_strides is \[8, 16, 32\], but .* the strides \[32, 16, 8\]'),
+    (ALL, dict(panoptic_head=dict(type='MaskFormerHead', in_channels=[8, 16, 32, 32])),
+     r'panoptic_head\.in_channels is \[8, 16, 32, 32\], but .*_head\.in_channels=8,16,24,32, or'),
+    (ALL, dict(neck=fpn(*WIDE), encoder=dict(num_levels=4)),
+     r'attention of model\.encoder is for 4 maps .* gives 5 \(strides \[4, 8, 16, 32, 64\]\)'),
     (ALL, dict(neck=fpn(*WIDE), bbox_head=dict(retina(4, 8, 16, 32, 64), in_channels=16)),
      r'bbox_head\.in_channels is 16, but model\.neck gives maps of 8 channels'),
 ])  # fmt: skip
@@ -151,15 +183,44 @@ def test_models_are_left_as_they_were():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+class Stateful(Maps):
+    """Draws random numbers, counts in a buffer and in an attribute, and keeps its last map."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer('seen', torch.zeros(1))
+        self.register_buffer('last', None)
+        self.steps, self.kept = 0, None
+
+    def train(self, mode=True):
+        self.steps += 10  # as layers that fold weights for evaluation
+        return super().train(mode)
+
+    def forward(self, image):
+        self.seen += 1
+        self.steps += 1
+        self.kept = self.last = image + torch.rand(1) + random.random() + np.random.rand()
+        return super().forward(image)
+
+
+def test_modules_with_a_state_are_left_as_they_were():
+    parts = ConfigDict(neck=fpn(*WIDE), bbox_head=retina(4, 8, 16, 32, 64))
+    model = Network(ALL, parts)
+    model.backbone = Stateful()
+    states = random.getstate(), np.random.get_state()[2], model.backbone.seen
+    check_maps(SimpleNamespace(model=model, cfg=ConfigDict(model=parts)))
+    backbone = model.backbone
+    assert backbone.seen is states[2] and backbone.seen.item() == 0
+    assert backbone.last is None and backbone.kept is None and backbone.steps == 0
+    assert (random.getstate(), np.random.get_state()[2]) == states[:2]
+    # widths that are taken from the first image are not taken from ours
+    model.backbone.layer = nn.LazyConv2d(8, 1)
+    model.backbone.forward = pytest.fail
+    check_maps(SimpleNamespace(model=model, cfg=ConfigDict(model=parts)))
+
+
 def test_what_cannot_be_measured_passes():
-    model = Network(
-        ALL,
-        ConfigDict(
-            bbox_head=retina(
-                64,
-            )
-        ),
-    )
+    model = Network(ALL, ConfigDict(bbox_head=retina(64)))
     model.backbone = nn.Linear(1, 1)
     cfg = ConfigDict(model=dict(bbox_head=retina(64)))
     check_maps(SimpleNamespace(model=model, cfg=cfg))

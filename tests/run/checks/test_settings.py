@@ -35,3 +35,38 @@ def test_floors_of_schedules_that_exclude_each_other(det_config):
         UserError, match=r'scheduler\.0 has eta_min=0\.0 and eta_min_ratio=0\.1; set'
     ):
         settings.check_settings(cfg)
+
+
+TYPES = {
+    'model': 'MaskRCNNN', 'model.backbone': 'NAT', 'model.neck': 'FNP',
+    'model.roi_head.bbox_head': 'Shared2FCHead', 'train_dataloader.dataset': 'CoocDataset',
+    'train_dataloader.dataset.pipeline.0': 'LoadImage', 'train_dataloader.sampler': 'Sampler',
+    'val_dataloader.dataset.dataset': 'CoocDataset', 'val_evaluator': 'CocoMetrik',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('path', TYPES)
+def test_types_are_checked_before_any_file(det_config, path):
+    cfg = Config.fromfile(det_config)
+    cfg.merge_from_dict({'train_dataloader.dataset.data_root': '/nowhere/'})
+    cfg.val_dataloader.dataset = dict(
+        type='RepeatDataset', times=1, dataset=cfg.val_dataloader.dataset
+    )
+    settings.check_settings(cfg)
+    cfg.merge_from_dict({f'{path}.type': TYPES[path]})
+    with pytest.raises(UserError) as caught:
+        settings.check_settings(cfg)
+    assert str(caught.value).startswith(f'{path}.type {TYPES[path]!r} is not a registered ')
+
+
+def test_types_of_evaluators_with_metrics_and_of_other_scopes(det_config):
+    cfg = Config.fromfile(det_config)
+    metric = dict(type='CocoMetric')
+    cfg.val_evaluator = dict(type='Evaluator', metrics=[metric])
+    cfg.model.backbone = dict(
+        _scope_='mmpretrain', type='VGG', neck=dict(type='GeneralizedMeanPooling')
+    )
+    settings.check_settings(cfg)
+    cfg.val_evaluator.metrics[0].type = 'Kokometrik'
+    with pytest.raises(UserError, match=r'^val_evaluator\.metrics\.0\.type'):
+        settings.check_settings(cfg)

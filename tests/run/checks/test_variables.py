@@ -1,5 +1,8 @@
 """Options that change a variable which the config has used already."""
 
+import re
+import sys
+
 import pytest
 
 from hybrid_mm.errors import UserError
@@ -55,6 +58,8 @@ def config(tmp_path):
     ('child', 'max_iters', 60, 'set train_cfg.max_iters=60 train_cfg.val_interval=60 '
      'param_scheduler.1.end=60 val_cfg.begin=60, and what was computed from it: '
      'custom_hooks.1.half, param_scheduler.0.end'),
+    ('base', 'data_root', 'x', 'set train_dataloader.dataset.root=x test_dataloader.dataset.root=x '
+     'train_dataloader.dataset.file=x/a.json test_dataloader.dataset.file=x/a.json'),
     ('child', 'length', 60,
      'set val_cfg.begin=60'),
     ('child', 'norm_cfg.type', 'BN', 'set model.head.norm_cfg.type=BN'),
@@ -85,6 +90,47 @@ def test_options_that_change_something_pass(config, capsys):
     assert 'nothing in the config uses flag' in capsys.readouterr().err
     with pytest.raises(UserError, match="has no key 'max_itres'; did you mean max_iters"):
         config('base', max_itres=3)
+
+
+def test_hints_at_keys_further_down(config, capsys):
+    for name, key, hint in (
+        ('base', 'crop_sise', 'did you mean crop_size?'),
+        ('base', 'head.norm_cfg.type', 'did you mean model.head.norm_cfg.type?'),
+        ('child', 'val_interval', 'did you mean train_cfg.val_interval?'),
+        ('base', 'size', 'did you mean model.data_preprocessor.size, '
+         'train_dataloader.dataset.p.1.size, test_dataloader.dataset.p.1.size?'),
+        ('base', 'runner.max_iters', 'did you mean train_cfg.max_iters?'),
+        ('base', 'seed', 'did you mean randomness.seed?'),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=rf'has no key \S+; {re.escape(hint)}$'):
+            config(name, **{key: 3})
+    assert config('base', **{'model.normalize': 1}).model.normalize == 1  # is like none
+    assert capsys.readouterr().err == ''
+
+
+def test_what_is_computed_may_be_set(config):
+    paths = {'train_dataloader.dataset': dict(root='x'), 'test_dataloader': None}
+    assert config('base', data_root='x', **paths).data_root == 'x'
+    with pytest.raises(UserError, match='already'):
+        config('base', data_root='x', **{'test_dataloader': None})
+
+
+def test_the_preprocessor_of_the_model_is_preferred(tmp_path):
+    path = tmp_path / 'config.py'
+    path.write_text('model = dict(data_preprocessor=dict(size=1))')
+    with pytest.raises(UserError, match=r'set model\.data_preprocessor\.size=3$'):
+        load_config(str(path), {'data_preprocessor.size': 3})
+
+
+def test_custom_imports_of_options(tmp_path, monkeypatch):
+    (tmp_path / 'a_module_of_mine.py').write_text('')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    path = tmp_path / 'config.py'
+    path.write_text('model = dict()')
+    load_config(str(path), {'custom_imports.imports': ['a_module_of_mine']})
+    assert sys.modules.pop('a_module_of_mine')
+    with pytest.raises(UserError, match=r"custom_imports: .*named 'none_of_mine'.*insta"):
+        load_config(str(path), {'custom_imports.imports': 'none_of_mine'})
 
 
 def test_names_of_the_environment_are_said(tmp_path, monkeypatch):
