@@ -368,7 +368,8 @@ def _of_dense_head(head: nn.Module, node: dict[str, Any], path: str) -> Iterator
             yield from _of_dense_head(stage, settings, f'{path}.stages.{i}')
         return
     for name in _GENERATORS:
-        strides = getattr(getattr(head, name, None), 'strides', None)
+        # not by getattr: anchor heads have one of these names for another, and warn about its use
+        strides = getattr(vars(head).get(name), 'strides', None)
         if isinstance(strides, list | tuple) and strides:
             key = f'{path}.{_key_of(node, name)}'
             yield Told(key, _pairs(strides), slice(None), None, _of_user(type(head)))

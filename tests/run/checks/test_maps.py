@@ -108,6 +108,7 @@ YOLO_NECK = dict(type='YOLOV3Neck', num_scales=3, in_channels=[32, 24, 16],
 ALL, WIDE = (4, 8, 16, 32), (8, 16, 24, 32)
 
 
+@pytest.mark.filterwarnings('error:.*is deprecated')
 def test_parts_that_fit():
     check(ALL, neck=fpn(*WIDE, **P3), bbox_head=retina(8, 16, 32, 64, 128))
     check(ALL, neck=fpn(*WIDE), roi_head=roi_head(4, 8, 16, 32))
