@@ -147,6 +147,7 @@ def _registered_names(scope: str | None) -> dict[int, tuple[str, str]]:
 
 
 def _keep(found: dict[int, tuple[str, str]], kind: Any, scope: str, name: str) -> None:
-    """Note a name of a class; one that is the class's own goes before others."""
-    if id(kind) not in found or name == getattr(kind, '__name__', ''):
+    """Note a name of a class: the first one, but for one that is the class's own."""
+    own = getattr(kind, '__name__', '')
+    if id(kind) not in found or (name == own and found[id(kind)][1] != own):
         found[id(kind)] = (scope, name)
