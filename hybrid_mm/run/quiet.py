@@ -175,6 +175,11 @@ NOISE = (
         r'(`Visualizer` backend is not initialized|Failed to add <class)',
         'pictures that nobody asked for',
     ),
+    Rule(
+        r'mmengine\.visualization\.visualizer',
+        r'Warning: The \w+ is out of bounds',
+        'boxes, masks and texts at the edge of a picture are drawn as far as they are in it',
+    ),
 )
 PRINTED = (
     Rule(

@@ -239,10 +239,9 @@ def _batch(runner: Runner) -> str:
 def _length(runner: Runner) -> str:
     loop = runner.train_loop
     by_epoch = isinstance(loop, EpochBasedTrainLoop)
-    text = f'{_number(loop.max_iters)} iterations'
+    text = _of(loop.max_iters, 'iteration')
     if by_epoch:
-        epochs = '1 epoch' if loop.max_epochs == 1 else f'{loop.max_epochs} epochs'
-        text = f'{epochs} of {_number(len(loop.dataloader))} iterations'
+        text = f'{_of(loop.max_epochs, "epoch")} of {_of(len(loop.dataloader), "iteration")}'
     unit = 'epochs' if by_epoch else 'iterations'
     text += f', {_schedule(runner.param_schedulers)}'
     if runner.val_loop is None:
@@ -344,6 +343,10 @@ def _short(path: str | os.PathLike[str]) -> str:
 
 def _number(count: int | float) -> str:
     return f'{int(count):,}' if count != float('inf') else 'endless'
+
+
+def _of(count: int | float, noun: str) -> str:
+    return f'{_number(count)} {noun}{"" if count == 1 else "s"}'
 
 
 def _millions(count: int) -> str:

@@ -209,3 +209,19 @@ def test_every_rule_says_why():
     rules = (*quiet.PROGRESS, *quiet.SUMMED_UP, *quiet.NOISE, *quiet.PRINTED)
     assert all(rule.why for rule in rules)
     assert not any(rule.fits('hybrid_mm.run.launch', '') for rule in (*quiet.NOISE, *quiet.PRINTED))
+
+
+def test_tools_keep_details_off_the_terminal(capsys):
+    @quiet.quietly
+    def run(args, text, *, times=1):
+        """Say something."""
+        says_from = {'__name__': 'mmseg.datasets'}
+        exec('print(text)\n' * times, dict(says_from, text=text))
+        print('ours')
+        return times
+
+    assert run(argparse.Namespace(argv=[]), 'Could not import OneDL', times=2) == 2
+    assert capsys.readouterr().out == 'ours\n'
+    run(argparse.Namespace(argv=['--debug']), 'Could not import OneDL')
+    assert capsys.readouterr().out == 'Could not import OneDL\nours\n'
+    assert run.__doc__ == 'Say something.'
