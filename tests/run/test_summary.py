@@ -138,7 +138,8 @@ def test_files_of_weights(tmp_path, monkeypatch):
 @pytest.mark.parametrize(('iteration', 'expected'), [(8, 'finished after'), (4, 'stopped after')])
 def test_the_end_of_a_run_that_stops_early(iteration, expected, capsys, monkeypatch):
     monkeypatch.setattr(summary, '_checkpoints', lambda runner: 'checkpoint x.pth')
-    logger = SimpleNamespace(handlers=[logging.StreamHandler()])
+    logger = logging.Logger('run')
+    logger.addHandler(logging.NullHandler())
     loop = SimpleNamespace(max_iters=8)
     summary.SummaryHook(None).after_train(
         SimpleNamespace(iter=iteration, train_loop=loop, logger=logger)
