@@ -27,8 +27,8 @@ def main(argv: list[str] | None = None) -> None:
         nargs='+',
         type=int,
         metavar='N',
-        help='height and width (channels before them if not 3); by default 800 1280 for '
-        'detection, 512 512 for segmentation, 224 224 otherwise',
+        help='height and width, or one number for both (channels before height and width if not '
+        '3); by default 800 1280 for detection, 512 512 for segmentation, 224 224 otherwise',
     )
     parser.add_argument('--depth', type=int, default=2, help='depth of the table (default: 2)')
     parser.add_argument('--json', metavar='FILE', help='write the figures to this file as well')

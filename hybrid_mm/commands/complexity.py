@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
     name = type(model).__name__
     try:
         if args.shape:
-            shape = tuple(args.shape)
+            shape = tuple(args.shape) if len(args.shape) > 1 else (args.shape[0], args.shape[0])
         else:
             channels = input_channels(model)
             size = accepted_size(lambda size: count(model, (channels, *size)), model, size, name)

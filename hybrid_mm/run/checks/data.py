@@ -4,6 +4,7 @@ The dicts here are parts of configs: of a data set, with its wrappers, or of a m
 """
 
 import os
+from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
@@ -38,7 +39,7 @@ from hybrid_mm.run.checks.datasets import (
 )
 from hybrid_mm.run.checks.label_maps import check_label_maps
 from hybrid_mm.run.checks.metrics import check_metrics, check_save_best
-from hybrid_mm.run.checks.places import found_instead, root_hint
+from hybrid_mm.run.checks.places import data_sets, found_instead, root_hint
 from hybrid_mm.run.checks.types import check_types
 from hybrid_mm.run.config import nodes
 from hybrid_mm.run.registered import arguments
@@ -112,6 +113,7 @@ def check_data(cfg: Config, loader: str, colours: Colours | None = None) -> None
             _check_arguments(dataset, loader)
             check_names(dataset, loader)
             _check_paths(cfg, dataset, loader)
+            _check_zero_label(cfg, dataset, loader)
             classes = classes_of(dataset)
             number = len(classes) if classes else number_of_classes(cfg.model)
             check_class_labels(dataset, number, loader, training and len(datasets) == 1)
@@ -199,9 +201,9 @@ def _check_paths(cfg: Config, dataset: dict[str, Any], loader: str) -> None:
     there = found_instead(missing, root) if os.path.isdir(root) else ''
     if there:
         lines.append(f'  {there}')
-        lines.append(
-            '  if these are the data, set ann_file and data_prefix, and ann_file of metrics;'
-        )
+        keys = [key if key in dataset else f'data_prefix.{key}' for key in paths]
+        metric = ', and ann_file of its metric' if 'ann_file' in paths else ''
+        lines.append(f'  if these are the data, set {", ".join(keys)} of the data set{metric};')
     raise UserError(
         f'{loader}: {missing[0]} does not exist\n'
         f'  the config expects this layout ({dataset.get("type")}):\n'
@@ -210,6 +212,46 @@ def _check_paths(cfg: Config, dataset: dict[str, Any], loader: str) -> None:
         + root_hint(cfg, root)
         + ('; ~ is not expanded here, write the path in full' if missing[0].startswith('~') else '')
     )
+
+
+def _check_zero_label(cfg: Config, dataset: dict[str, Any], loader: str) -> None:
+    """Check that a data set of MMSegmentation and the transform that loads its labels agree.
+
+    Raises:
+        UserError: One leaves out label 0, the other does not; names the options for all loaders.
+    """
+    own = _zero_label(dataset)
+    if not list(_other_zero_labels(dataset)):
+        return
+    options = [
+        f'{name}_dataloader.dataset{path}.pipeline.{i}.reduce_zero_label={_zero_label(node)}'
+        for name in ('train', 'val', 'test')
+        for path, node in data_sets((cfg.get(f'{name}_dataloader') or {}).get('dataset'))
+        for i in _other_zero_labels(node)
+    ]
+    raise UserError(
+        f'{loader}: reduce_zero_label of the data set ({dataset["type"]}) is {own}, but '
+        f'{not own} in LoadAnnotations of its pipeline; if {own} is right, use --cfg-options '
+        + ' '.join(options)
+    )
+
+
+def _zero_label(dataset: dict[str, Any]) -> bool | None:
+    """Whether a data set of MMSegmentation leaves out label 0; None for others."""
+    cls = dataset_class(dataset)
+    if not has_base(cls, 'BaseSegDataset', 'mmseg'):
+        return None
+    return bool(dataset.get('reduce_zero_label', arguments(cls).get('reduce_zero_label')))
+
+
+def _other_zero_labels(dataset: dict[str, Any]) -> Iterator[int]:
+    """Transforms that load label maps and do not agree with their data set, by position."""
+    own, pipeline = _zero_label(dataset), dataset.get('pipeline')
+    for i, step in enumerate(pipeline if isinstance(pipeline, list | tuple) else ()):
+        named = step.get('reduce_zero_label') if isinstance(step, dict) else None
+        loads = named is not None and str(step.get('type')).endswith('LoadAnnotations')
+        if loads and own is not None and bool(named) != own:
+            yield i
 
 
 def _check_pretrained(model: dict[str, Any], available: bool = False) -> None:

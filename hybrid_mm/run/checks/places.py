@@ -31,7 +31,7 @@ def _options(cfg: Config, root: str) -> Iterator[str]:
     """Options that replace a data root by DIR, in all data sets and metrics that use it."""
     moved = []
     for part in _PARTS:
-        for path, node in _datasets((cfg.get(f'{part}_dataloader') or {}).get('dataset'), ''):
+        for path, node in data_sets((cfg.get(f'{part}_dataloader') or {}).get('dataset')):
             if str(node.get('data_root') or '').rstrip('/') == root:
                 moved.append(f'{part}_evaluator')
                 yield f'{part}_dataloader.dataset{path}.data_root=DIR'
@@ -41,16 +41,16 @@ def _options(cfg: Config, root: str) -> Iterator[str]:
                 yield f'{path}={os.path.join("DIR", value[len(root) :].lstrip("/"))}'
 
 
-def _datasets(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Data sets that read files, with their paths in the config of the user."""
+def data_sets(node: Any, path: str = '') -> Iterator[tuple[str, dict[str, Any]]]:
+    """Data sets that read files, with their paths below the outer one as the user wrote it."""
     if not isinstance(node, dict):
         return
     if 'dataset' in node:
         ours = node.get('type') in _OURS
-        yield from _datasets(node['dataset'], path if ours else f'{path}.dataset')
+        yield from data_sets(node['dataset'], path if ours else f'{path}.dataset')
     elif 'datasets' in node:
         for i, child in enumerate(node['datasets']):
-            yield from _datasets(child, f'{path}.datasets.{i}')
+            yield from data_sets(child, f'{path}.datasets.{i}')
     else:
         yield path, node
 

@@ -88,3 +88,25 @@ def test_files_that_are_there_in_place_of_those_expected(tmp_path):
     with pytest.raises(UserError) as caught:
         data.check_data(cfg, 'val_dataloader')
     assert f'\n  {tmp_path}/a has mine.json; {tmp_path} has a/\n' in str(caught.value)
+
+
+def test_label_0_that_only_one_of_data_set_and_transform_leaves_out(tmp_path):
+    cfg = segmentation(tmp_path)
+    cfg.train_dataloader.dataset.pipeline = [
+        dict(type='LoadImageFromFile'),
+        dict(type='LoadAnnotations', reduce_zero_label=False),
+    ]
+    data.check_data(cfg, 'train_dataloader')
+    cfg.train_dataloader.dataset.pipeline[1].reduce_zero_label = True
+    wrapped = dict(type='RepeatDataset', times=1, dataset=cfg.train_dataloader.dataset)
+    cfg.val_dataloader = dict(dataset=wrapped)
+    with pytest.raises(UserError) as caught:
+        data.check_data(cfg, 'train_dataloader')
+    assert str(caught.value) == (
+        'train_dataloader: reduce_zero_label of the data set (BaseSegDataset) is False, but True '
+        'in LoadAnnotations of its pipeline; if False is right, use --cfg-options '
+        'train_dataloader.dataset.pipeline.1.reduce_zero_label=False '
+        'val_dataloader.dataset.dataset.pipeline.1.reduce_zero_label=False'
+    )
+    cfg.train_dataloader.dataset.reduce_zero_label = True
+    data.check_data(cfg, 'train_dataloader')
