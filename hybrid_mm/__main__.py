@@ -276,9 +276,12 @@ def _label(text: str) -> int:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f'expected a positive number, got {text}')
+        raise argparse.ArgumentTypeError(f'expected a positive whole number, got {text}')
     return value
 
 

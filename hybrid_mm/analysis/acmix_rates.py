@@ -7,6 +7,7 @@ from typing import NamedTuple
 from hybrid_mm.analysis.curves import read_scalars
 from hybrid_mm.checkpoints import read_checkpoint, weights_of
 from hybrid_mm.convert import convert
+from hybrid_mm.run.outputs import plain_label
 
 
 class Rates(NamedTuple):
@@ -68,6 +69,7 @@ def plot_rates(runs: dict[str, list[Rates]], out: str | Path) -> None:
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     for i, (label, rates) in enumerate(runs.items()):
+        label = plain_label(label)
         layers, style = range(1, len(rates) + 1), dict(color=f'C{i}', marker='o', markersize=3)
         left.plot(layers, [abs(r.attention) for r in rates], label=f'{label}: attention', **style)
         style['linestyle'] = '--'

@@ -280,7 +280,8 @@ def _is_label_map_head(module: nn.Module) -> bool:
 
 def _own_size(cfg: Config, task: str) -> tuple[int, int]:
     """Size of the images in the test of a config, or the usual one of its task."""
-    size = (cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}).get('size')
+    model = cfg.get('model') or {}  # a backbone has none
+    size = (model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}).get('size')
     if task == 'segmentation' and size:
         return (size, size) if isinstance(size, int) else tuple(size)
     found = pipeline_size(cfg)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hybrid_mm.analysis.comparison import MODES, Entry, main_metrics
+from hybrid_mm.run.outputs import plain_label
 
 MB = 2**20
 _SKIPPED = 'metrics', 'errors', 'size'
@@ -215,7 +216,7 @@ def plot(entries: Sequence[Entry], path: str | Path, metrics: Sequence[str] = ()
     for ax, (x, points) in zip(axes, panels, strict=True):
         for a, b, label in points:
             ax.plot(a, b, marker='o', color=colours[label], markersize=7)
-        ax.set(xlabel=labels[x], ylabel=metric or labels['forward_ms'])
+        ax.set(xlabel=labels[x], ylabel=plain_label(metric or labels['forward_ms']))
         ax.margins(0.2)
         ax.grid(alpha=0.3)
     figure.draw_without_rendering()
@@ -242,7 +243,9 @@ def _name_points(
         for sideways, up in places:
             how = dict(ha=('right', 'center', 'left')[_sign(sideways) + 1])
             how['va'] = ('top', 'center', 'bottom')[_sign(up) + 1]
-            text = ax.annotate(label, (x, y), (sideways, up), textcoords='offset points', **how)
+            text = ax.annotate(
+                plain_label(label), (x, y), (sideways, up), textcoords='offset points', **how
+            )
             text.set(fontsize=9, color=colours[label])
             box = text.get_window_extent()
             own = box.x0, box.y0, box.x1, box.y1

@@ -18,6 +18,7 @@ from hybrid_mm.engine.atomic_files import write_atomically
 from hybrid_mm.errors import UserError
 from hybrid_mm.evaluation.robustness import mce, performance_under_corruption
 from hybrid_mm.run.config import inner_dataset, task_of
+from hybrid_mm.run.outputs import plain_label
 
 FILE = 'robustness.json'
 CLEAN = 'clean'
@@ -300,6 +301,7 @@ def draw_heat_map(results: dict, path: str | Path, title: str) -> bool:
     ax.set_xticks(range(len(SEVERITIES)), SEVERITIES)
     ax.set_yticks(range(len(names)), names)
     ax.set_xlabel('severity')
+    title = plain_label(title)
     ax.set_title(f'{title}\n{metric} in per cent of the clean one, {clean:.4g}', fontsize=10)
     figure.colorbar(image, ax=ax)
     _save(figure, path)
@@ -340,7 +342,7 @@ def draw_curves(studies: dict[str, dict], path: str | Path) -> None:
                     *zip(*points, strict=True),
                     marker='o',
                     markersize=3,
-                    label=name if single else model,
+                    label=name if single else plain_label(model),
                 )
         ax.set(title=title, xlabel='severity (0 clean)', xticks=range(6), ylim=(0, None))
         ax.grid(alpha=0.3)

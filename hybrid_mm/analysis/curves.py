@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hybrid_mm.errors import UserError, warn
+from hybrid_mm.run.outputs import plain_label
 
 __all__ = [
     'Curve',
@@ -361,6 +362,7 @@ def plot_curves(runs: dict[str, Run], names: list[str], out: str | Path) -> None
         by_epoch = metric and all(None not in curve.epochs for curve in trained)
         for number, (label, run) in enumerate(runs.items()):
             colour, curve = f'C{number}', run.curves.get(name)
+            label = plain_label(label)
             if curve is None:
                 continue
             if run.tested:
@@ -369,7 +371,7 @@ def plot_curves(runs: dict[str, Run], names: list[str], out: str | Path) -> None
             x = curve.epochs if by_epoch else curve.iterations
             mark = '.' if len(x) < 30 else None
             axes.plot(x, curve.values, color=colour, label=label, marker=mark, linewidth=1)
-        axes.set_title(name, fontsize=10)
+        axes.set_title(plain_label(name), fontsize=10)
         if trained:
             axes.set_xlabel('epoch' if by_epoch else 'iteration')
         else:

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hybrid_mm.run.outputs import plain_label
+
 __all__ = ['contribution', 'display', 'draw', 'mean_contribution', 'rectangles']
 
 THRESHOLDS = (0.2, 0.3, 0.5, 0.99)
@@ -139,7 +141,7 @@ def draw(maps: dict[str, np.ndarray], path: str | Path, thresholds: Sequence[flo
     for ax, (name, scores) in zip(axes.flat, maps.items(), strict=False):
         shown = display(scores)
         image = ax.imshow(shown, cmap='YlGn', vmin=0, vmax=1)
-        ax.set_title(name, fontsize=10)
+        ax.set_title(plain_label(name), fontsize=10)
         y, x = shown.shape[0] // 2, shown.shape[1] // 2
         for i, (t, found) in enumerate(rectangles(scores, thresholds).items()):
             if found:

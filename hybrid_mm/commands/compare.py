@@ -128,7 +128,7 @@ class _Results:
 
     def _input(self) -> str:
         sizes = list(dict.fromkeys(entry.size for entry in self.entries if entry.size))
-        what = f'the picture {Path(self.args.image).name}' if self.args.image else 'noise'
+        what = f'picture {Path(self.args.image).name}' if self.args.image else 'noise'
         if len(sizes) == 1:
             return f'the same {what} of {sizes[0][0]} x {sizes[0][1]} for all'
         return f'{what} of the size in the table' if sizes else what

@@ -25,6 +25,11 @@ def run(args: argparse.Namespace) -> int:
     check_output_folder(args.out)
     files = find_images(args.images, without=[args.out / 'receptive_fields.png'])
     labels, _ = networks.labels_and_files(args.models, args.checkpoints, args.labels)
+    files_of_labels: list[str] = []
+    for label in labels:
+        name = re.sub(r'[^\w.-]+', '_', label)
+        taken = f'{name}.npy' in files_of_labels
+        files_of_labels.append(f'{name}_{len(files_of_labels)}.npy' if taken else f'{name}.npy')
     size = args.size[0], args.size[-1]
     maps: dict[str, np.ndarray] = {}
     content: dict[str, Any] = dict(
@@ -36,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         print(f'{network.label}: {network.weights}')
         scores, figures = _study(network, files, size, args)
         args.out.mkdir(parents=True, exist_ok=True)
-        np.save(args.out / (re.sub(r'[^\w.-]+', '_', network.label) + '.npy'), scores)
+        np.save(args.out / files_of_labels[index], scores)
         maps[network.label] = scores
         content['models'].append(figures)
 

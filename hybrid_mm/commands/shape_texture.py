@@ -12,7 +12,7 @@ from hybrid_mm.analysis.dimensions import dimensions
 from hybrid_mm.analysis.one_by_one import failed_rows, one_by_one
 from hybrid_mm.errors import UserError
 from hybrid_mm.run.console import print_table, progress, wrote
-from hybrid_mm.run.outputs import check_output_folder, replacing
+from hybrid_mm.run.outputs import check_output_folder, plain_label, replacing
 from hybrid_mm.run.quiet import quietly
 
 
@@ -114,7 +114,7 @@ def _plot(figures: list[dict], path: Path) -> None:
 
     figure = Figure(figsize=(7, 1.2 + 0.4 * len(figures)), layout='constrained')
     ax = figure.subplots()
-    labels = [model['label'] for model in figures]
+    labels = [plain_label(model['label']) for model in figures]
     left = [0.0] * len(figures)
     for name in ('shape', 'texture', 'residual'):
         values = [model['percent'][name] for model in figures]

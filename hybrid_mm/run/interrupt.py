@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -98,6 +99,7 @@ def interruptible(describe: Describe, argv: Sequence[str] | None = None) -> Iter
     except BaseException as error:
         number = state.behind(error)
         if number is None:
+            state.note(error)
             raise
         state.say()
         raise SystemExit(128 + number) from None
@@ -190,6 +192,14 @@ class _State:
                 time.sleep(_GRACE)
         return self._number
 
+    def note(self, error: BaseException) -> None:
+        """Write the traceback of an error that ends the run to its log file."""
+        if self.standing.runner is not None and isinstance(error, Exception):
+            text = ''.join(traceback.format_exception(error)).rstrip()
+            log_only(
+                f'the run ends with an error:\n{text}', self.standing.runner.logger, logging.ERROR
+            )
+
     def say(self) -> None:
         """Print the line, once, in the first process of a run, and write it to the log file."""
         if self._said or not _is_first():
@@ -267,7 +277,7 @@ def _is_first() -> bool:
 
 def _print(line: str) -> None:
     # a terminal shows ^C where the cursor is
-    print(f'{chr(10) if sys.stderr.isatty() else ""}{line}', file=sys.stderr, flush=True)
+    print(f'{chr(10) if sys.stderr.isatty() else ""}{line}\n', end='', file=sys.stderr, flush=True)
 
 
 def command_line(argv: Sequence[str]) -> str:

@@ -1,17 +1,13 @@
 """torchrun, which leaves the last word to the processes that it starts.
 
 ``python -m hybrid_mm.run.launcher`` takes the arguments of ``torchrun``. It differs at the end:
-where a signal or a mistake of the user ended the run, and the processes have said so, there is no
-traceback of torchrun's own, and the exit status is that of the processes.
+there is no traceback of torchrun's own below those of the processes, a line names the process that
+failed first unless it has said why in one line, and the exit status is that of this process.
 """
 
 import logging
 import sys
 from collections.abc import Sequence
-
-from torch.distributed.elastic.multiprocessing import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.run import main as torchrun
 
 _CHATTER = ('Received %s death signal', 'Sending process %s closing signal')
 _TOLD = (
@@ -30,18 +26,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit status.
     """
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:  # while torch is imported
+        sys.stderr.write('interrupted\n')
+        return 130
+
+
+def _run(argv: list[str]) -> int:
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main as torchrun
+
     for name in ('agent.server.api', 'multiprocessing.api'):
         logger = logging.getLogger(f'torch.distributed.elastic.{name}')
         logger.addFilter(lambda record: not str(record.msg).startswith(_CHATTER))
     try:
-        torchrun(list(sys.argv[1:] if argv is None else argv))
+        torchrun(argv)
     except SignalException as error:
         return 128 + error.sigval
     except ChildFailedError as error:
-        _, failure = error.get_first_failure()
-        if failure.exitcode not in _TOLD:
-            raise
-        return failure.exitcode
+        rank, failure = error.get_first_failure()
+        status = failure.exitcode
+        if status not in _TOLD:
+            how = f'ended with status {status}' if status > 0 else f'was killed by signal {-status}'
+            sys.stderr.write(f'error: process {rank} {how}; what it said is above\n')
+        return status if status > 0 else 128 - status
     return 0
 
 

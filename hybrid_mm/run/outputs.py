@@ -70,6 +70,11 @@ def check_picture(path: str | Path, option: str = '--out') -> Path:
     return check_output_file(path, option, [f'.{kind}' for kind in kinds])
 
 
+def plain_label(text: str) -> str:
+    """A name as matplotlib shows it unchanged: it reads what is between two $ as a formula."""
+    return text.replace('$', r'\$')
+
+
 @contextmanager
 def writing(path: str | Path, option: str = '') -> Iterator[None]:
     """Context that writes a file or folder: a ``UserError`` names it if the system refuses."""

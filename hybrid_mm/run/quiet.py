@@ -43,16 +43,20 @@ class Rule(NamedTuple):
         module: Regular expression of the dotted name of a module, or of a package with all in it.
         message: Regular expression that the beginning of the message matches.
         why: Why they are shown or not shown.
+        within: Functions, with their modules, in one of which it must be; empty for any.
     """
 
     module: str
     message: str
     why: str
+    within: tuple[str, ...] = ()
 
     def fits(self, module: str, message: str) -> bool:
         """Whether it is about a message of a module."""
         return bool(
-            re.search(rf'(^|\.){self.module}(\.|$)', module) and re.match(self.message, message)
+            re.search(rf'(^|\.){self.module}(\.|$)', module)
+            and re.match(self.message, message)
+            and (not self.within or any(name in self.within for name in _callers()))
         )
 
 
@@ -171,6 +175,11 @@ NOISE = (
         r'(`Visualizer` backend is not initialized|Failed to add <class)',
         'pictures that nobody asked for',
     ),
+    Rule(
+        r'mmengine\.visualization\.visualizer',
+        r'Warning: The \w+ is out of bounds',
+        'boxes, masks and texts at the edge of a picture are drawn as far as they are in it',
+    ),
 )
 PRINTED = (
     Rule(
@@ -179,6 +188,15 @@ PRINTED = (
         'a commercial package for data sets that no config of this package uses',
     ),
     Rule(r'mmengine\.runner\.checkpoint', 'Loads checkpoint by', 'the summary names the file'),
+    Rule(
+        r'mmengine\.runner\.checkpoint',
+        'The model and loaded state dict do not match exactly',
+        'hooks of ours say so in one line; nobody does of other files, as those of a teacher',
+        within=(
+            'mmengine.runner.runner.load_checkpoint',
+            'mmengine.hooks.ema_hook.after_load_checkpoint',
+        ),
+    ),
     Rule(
         r'pycocotools\.coco(eval)?',
         r'loading annotations into memory|Loading and preparing results|[Dd](one|ONE) \(t='
@@ -249,6 +267,14 @@ def origin() -> str:
             return name
         frame = frame.f_back
     return ''
+
+
+def _callers() -> Iterator[str]:
+    """Functions that are being run, with their modules, as ``package.module.function``."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        yield f'{frame.f_globals.get("__name__", "")}.{frame.f_code.co_name}'
+        frame = frame.f_back
 
 
 class _Terminal:

@@ -95,14 +95,18 @@ class SummaryHook(Hook):
     def after_train(self, runner: Runner) -> None:
         """Print how long it took, and the files that it has left."""
         took = duration(time.monotonic() - self._start)
-        _show(runner, [f'finished after {took}: {_checkpoints(runner)}'])
+        loop, end = runner.train_loop, f'finished after {took}'
+        if runner.iter < loop.max_iters:  # early stopping, or another hook that ends it
+            end = f'stopped after {took}, at iteration {runner.iter:,} of {_number(loop.max_iters)}'
+        _show(runner, [f'{end}: {_checkpoints(runner)}'])
 
 
 def _show(runner: Runner, lines: list[str]) -> None:
     """Print lines, and write them to the log file."""
     shown = any(h.level <= logging.INFO for h in runner.logger.handlers)
     if is_main_process() and shown:
-        print('\n'.join(lines), flush=True)
+        # with its end in one piece: what is said at a signal begins a new line
+        print('\n'.join(lines) + '\n', end='', flush=True)
         for line in lines:
             log_only(line, runner.logger)
 
@@ -235,10 +239,9 @@ def _batch(runner: Runner) -> str:
 def _length(runner: Runner) -> str:
     loop = runner.train_loop
     by_epoch = isinstance(loop, EpochBasedTrainLoop)
-    text = f'{_number(loop.max_iters)} iterations'
+    text = _of(loop.max_iters, 'iteration')
     if by_epoch:
-        epochs = '1 epoch' if loop.max_epochs == 1 else f'{loop.max_epochs} epochs'
-        text = f'{epochs} of {_number(len(loop.dataloader))} iterations'
+        text = f'{_of(loop.max_epochs, "epoch")} of {_of(len(loop.dataloader), "iteration")}'
     unit = 'epochs' if by_epoch else 'iterations'
     text += f', {_schedule(runner.param_schedulers)}'
     if runner.val_loop is None:
@@ -342,5 +345,11 @@ def _number(count: int | float) -> str:
     return f'{int(count):,}' if count != float('inf') else 'endless'
 
 
+def _of(count: int | float, noun: str) -> str:
+    return f'{_number(count)} {noun}{"" if count == 1 else "s"}'
+
+
 def _millions(count: int) -> str:
+    if count < 1000:
+        return str(count)
     return f'{count / 1e6:.2f} M' if count >= 1e6 else f'{count / 1e3:.1f} k'

@@ -31,7 +31,8 @@ def tool(func: Callable[..., int | None]) -> Callable[..., int]:
         try:
             status = func(argv) or 0
         except KeyboardInterrupt:  # where run/interrupt.py does not say more
-            print(f'{chr(10) if sys.stderr.isatty() else ""}interrupted', file=sys.stderr)
+            if os.environ.get('RANK', '0') == '0':
+                sys.stderr.write(f'{chr(10) if sys.stderr.isatty() else ""}interrupted\n')
             status = 130
         except SystemExit as end:
             # rich, which finds it before us, ends the program with status 1

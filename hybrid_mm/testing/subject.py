@@ -68,11 +68,21 @@ class Subject:
         self._known = {*self.settings, *arguments(self.cls)}
 
     def build(self, **changes: Any) -> Any:
-        """Build the network from seed 0, as MMEngine sets it, some arguments replaced."""
+        """Build the network from seed 0, as MMEngine sets it, some arguments replaced.
+
+        Raises:
+            ContractError: A ``BaseBackbone`` has no stages.
+        """
         torch.manual_seed(0)
         np.random.seed(0)
         random.seed(0)
-        return self.cls(**copy.deepcopy({**self.settings, **changes}))
+        model = self.cls(**copy.deepcopy({**self.settings, **changes}))
+        require(
+            not self.ours or hasattr(model, 'stages'),
+            f'expected self.build() in the last line of {self.cls.__name__}.__init__, found a '
+            'network without stages',
+        )
+        return model
 
     def evaluated(self, **changes: Any) -> Any:
         """The network in eval mode; ``eval()`` of MMDetection's networks returns None."""

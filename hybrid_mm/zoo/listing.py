@@ -38,12 +38,18 @@ def trees_of_others() -> list[Tree]:
         UserError: A folder has none, or its metafiles have mistakes.
     """
     found = []
-    for folder in filter(None, os.environ.get(VARIABLE, '').split(os.pathsep)):
+    folders = filter(None, os.environ.get(VARIABLE, '').split(os.pathsep))
+    for folder in dict.fromkeys(Path(folder).expanduser().resolve() for folder in folders):
+        if not (folder / 'model-index.yml').is_file():
+            raise UserError(
+                f'{VARIABLE}: {printable(str(folder))} has no model-index.yml; name the folder of '
+                'the project, which has it beside configs/'
+            )
         try:
-            found += read_trees(Path(folder).resolve())
+            found += read_trees(folder)
         except ValueError as error:
             lines = str(error).replace('\n', '\n  ')
-            raise UserError(f'{VARIABLE}, {printable(folder)}:\n  {lines}') from error
+            raise UserError(f'{VARIABLE}, {printable(str(folder))}:\n  {lines}') from error
     return found
 
 

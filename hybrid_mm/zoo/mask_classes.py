@@ -17,6 +17,7 @@ IGNORED = 255
 _UNLABELLED = {
     *('unlabelled', 'unlabeled', 'unannotated', 'void', 'ignore', 'ignored', 'dontcare'),
     *('dont care', 'do not care', 'no label', 'nolabel', 'not labelled', 'not labeled'),
+    *('un labelled', 'un labeled', 'not annotated'),
 }
 _FILLERS = {'class', 'classes', 'label', 'labels', 'pixel', 'pixels', 'region', 'regions', 'area'}
 
@@ -56,6 +57,8 @@ def read_names(folder: Path) -> list[str] | None:
             names = [line for line in lines if line]
             if not names:
                 raise UserError(f'{file} is empty; expected a class in each line')
+            if len(names) == 1 and re.search('[,;]', names[0]):
+                raise UserError(f'{file} has all classes in one line; expected a line for each')
             return names
     return None
 
@@ -84,6 +87,8 @@ def mask_classes(
     found = sorted(n for n in labels if n != ignore and (ignore != 0 or n != IGNORED))
     if not found:
         raise UserError(f'the label maps of {folder} hold nothing but {ignore}, which is ignored')
+    if names is not None and ignore == 0 and asked and found[-1] == len(names):
+        names = ['not named', *names]  # they are those of the labels from 1
     numbered = _numbered(folder, labels, found, ignore) if names is None else names
     decided = _decided(numbered, labels, ignore, asked)
     ignored = ignore if ignore in labels else None
@@ -172,6 +177,8 @@ def _check_named(
         remedy = f'if {first} does not count either, write {ignore} in its place; else {name_them}'
     else:
         remedy = f'if {first} does not count, add --ignore-index {first}; else {name_them}'
+        if first == len(names):
+            remedy += '; if 0 does not count and the names begin at 1, add --ignore-index 0'
     raise UserError(
         f'{labels[first]} has the label {first}; {len(names)} classes allow 0 to {len(names) - 1} '
         f'and {ignore} (--ignore-index); labels found: {_shown(found)}; {remedy}'

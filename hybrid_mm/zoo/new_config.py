@@ -273,13 +273,11 @@ def _coco(data: UserData, head: str, places: dict, plan: Plan) -> dict:
         )
     if plan.by_epoch:
         length = (
-            f'{count} images / {plan.batch} = {epoch} steps an epoch; {plan.steps} epochs are '
+            f'{count} images / {plan.batch} = {epoch} steps an epoch; {passes(data, plan)} are '
             f'{plan.iterations:,} steps.'
         )
     else:
-        length = (
-            f'{plan.steps:,} steps x {plan.batch} / {count} images = {passes(data, plan)} epochs.'
-        )
+        length = f'{plan.steps:,} steps x {plan.batch} / {count} images = {passes(data, plan)}.'
     return dict(
         files,
         masks=masks,
@@ -435,7 +433,7 @@ def summary(data: UserData, backbone: Backbone, plan: Plan) -> str:
     interval = f'{times.interval:,} {unit}s' if times.interval > 1 else unit
     length = f'{plan.steps:,} {unit}{"s" * (plan.steps > 1)}'
     if not plan.by_epoch:
-        length += f' ({passes(data, plan)} epochs)'
+        length += f' ({passes(data, plan)})'
     warmup = f'{times.warmup:,} iterations of warm-up' if times.warmup else 'no warm-up'
     return (
         printable(f'{data.root}: {len(data.classes)} classes ({shorten(data.classes)}), ')

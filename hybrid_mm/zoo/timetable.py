@@ -78,8 +78,10 @@ _ORDINALS = {10: 'tenth', 20: 'twentieth'}
 
 
 def passes(data: UserData, plan: Plan) -> str:
-    """How often a run sees the images, as '25' or '0.65'."""
+    """How often a run sees the images, as '25 epochs' or '0.65 epochs'."""
     if plan.by_epoch:
-        return str(plan.steps)
-    number = plan.iterations * plan.batch / data.splits['train'].count
-    return f'{number:,.0f}' if number >= 10 else f'{number:.2g}'
+        number = str(plan.steps)
+    else:
+        epochs = plan.iterations * plan.batch / data.splits['train'].count
+        number = f'{epochs:,.0f}' if epochs >= 10 else f'{epochs:.2g}'
+    return f'{number} epoch{"s" * (number != "1")}'

@@ -172,7 +172,7 @@ def _pair(images: Path, masks: Path) -> tuple[list[tuple[Path, Path]], tuple[str
             'reads one; convert the others'
         )
     if not maps:
-        lossy = ' (JPEG changes labels)' if _files(masks, ('.jpg', '.jpeg')) else ''
+        lossy = '; JPEG changes labels, store PNG' if _files(masks, ('.jpg', '.jpeg')) else ''
         raise UserError(f'{masks} holds no label maps ({", ".join(MASK_SUFFIXES)}){lossy}')
     stems = [name.removesuffix(endings[0]) for name in files]
     tails = [name[len(stems[0]) :] for name in sorted(maps) if name.startswith(stems[0])]
@@ -187,7 +187,7 @@ def _pair(images: Path, masks: Path) -> tuple[list[tuple[Path, Path]], tuple[str
     tail = min(fitting, key=len)
     unused = maps - {f'{stem}{tail}' for stem in stems}
     if unused:
-        warn(f'{len(unused)} files in {masks} belong to no image: {shorten(sorted(unused), 3)}')
+        warn(f'{masks} has label maps of no image: {shorten(sorted(unused), 3)}')
     others = _files(images, [end for end in PICTURES if end not in IMAGE_SUFFIXES])
     if others:
         warn(f'{len(others)} files in {images} are not read: {shorten(others, 3)}')

@@ -149,4 +149,7 @@ def test_axes(tmp_path, monkeypatch):
     assert drawn(a=by_epoch, t=tested) == ('epoch', [[1, 2], [0, 1]])
     assert drawn(a=by_epoch, b=by_iteration) == ('iteration', [[10, 20], [5, 10, 15]])
     assert drawn(t=tested)[1] == [[0, 1]]
+    monkeypatch.undo()
+    names = r'$\frac$', 'b'  # is no formula
+    plot_curves(dict.fromkeys(names, by_epoch), ['mIoU'], tmp_path / 'x.png')
     assert curves.TIMES[0] not in by_epoch.metrics

@@ -25,6 +25,14 @@ def test_estimate_of_a_run():
     assert result.seconds == 500 + 3 * 7 * 8
 
 
+@pytest.mark.parametrize('begin', [0, 1, 4, 5, 11, 12])
+@pytest.mark.parametrize('interval', [1, 4, 10, 11, 20])
+def test_validations_are_counted_as_the_loop_makes_them(begin, interval):
+    due = [n for n in range(1, 12) if n >= begin and (n % interval == 0 or n == 11)]
+    assert module.validations(begin, 11, interval) == len(due)
+    assert module.validations(1, 10**12, 3) == 333_333_333_334
+
+
 NUMBERS = itertools.count()
 
 

@@ -9,6 +9,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from mmengine.logging import MMLogger
 
 from hybrid_mm.errors import UserError
 from hybrid_mm.run import interrupt
@@ -44,6 +45,17 @@ def test_other_errors_pass(capsys):
             raise error
         assert raised.value is error
     assert capsys.readouterr().err == ''
+
+
+def test_the_log_file_says_why_a_run_ended(tmp_path, capsys):
+    logger = MMLogger('failing', log_file=str(tmp_path / 'log'))
+    runner = SimpleNamespace(logger=logger, register_hook=id, hooks=[], save_checkpoint=id)
+    with pytest.raises(RuntimeError), interrupt.interruptible(describe, []):
+        interrupt.watch(runner)
+        raise RuntimeError('in the middle')
+    log = (tmp_path / 'log').read_text()
+    assert 'Traceback' in log and log.endswith('RuntimeError: in the middle\n')
+    assert 'Traceback' not in ''.join(capsys.readouterr())
 
 
 def test_an_error_that_follows_from_the_signal(capsys):

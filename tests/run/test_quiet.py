@@ -127,6 +127,25 @@ def test_what_is_printed(run):
     assert sys.stdout is before
 
 
+def test_weights_that_do_not_fit(run):
+    """Said in one line by our hooks, where MMEngine's runner loads them; else by MMEngine."""
+    text = 'The model and loaded state dict do not match exactly'
+
+    def printing(logger):
+        names = dict(__name__='mmengine.runner.checkpoint', text=text)
+        exec('def load_state_dict(whose):\n    print(text + whose)', names)
+        for module, function in (
+            ('mmengine.runner.runner', 'load_checkpoint'),
+            ('mmdet.models.detectors.kd_one_stage', '__init__'),
+        ):
+            caller = dict(__name__=module, load=names['load_state_dict'])
+            exec(f'def {function}():\n    load({module!r})\n{function}()', caller)
+
+    shown, log = run(printing)
+    assert shown == f'{text}mmdet.models.detectors.kd_one_stage\n'
+    assert text in log
+
+
 WARNINGS = [
     ('/x/mmseg/datasets/transforms/loading.py', '`reduce_zero_label` will be deprecated, if'),
     ('/x/mmseg/models/losses/cross_entropy_loss.py', 'Default ``avg_non_ignore`` is False, if'),
@@ -190,3 +209,19 @@ def test_every_rule_says_why():
     rules = (*quiet.PROGRESS, *quiet.SUMMED_UP, *quiet.NOISE, *quiet.PRINTED)
     assert all(rule.why for rule in rules)
     assert not any(rule.fits('hybrid_mm.run.launch', '') for rule in (*quiet.NOISE, *quiet.PRINTED))
+
+
+def test_tools_keep_details_off_the_terminal(capsys):
+    @quiet.quietly
+    def run(args, text, *, times=1):
+        """Say something."""
+        says_from = {'__name__': 'mmseg.datasets'}
+        exec('print(text)\n' * times, dict(says_from, text=text))
+        print('ours')
+        return times
+
+    assert run(argparse.Namespace(argv=[]), 'Could not import OneDL', times=2) == 2
+    assert capsys.readouterr().out == 'ours\n'
+    run(argparse.Namespace(argv=['--debug']), 'Could not import OneDL')
+    assert capsys.readouterr().out == 'Could not import OneDL\nours\n'
+    assert run.__doc__ == 'Say something.'

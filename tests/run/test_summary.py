@@ -38,7 +38,7 @@ def test_terminal_and_log_file(tool, det_config, tmp_path):
     )
     assert found['optimizer'] == 'SGD, lr 0.01, weight decay 0; 1 group'
     assert found['batch'].startswith('2 images; the learning rate is meant for 16')
-    assert found['length'].startswith('1 iterations, constant lr; validation every 100 iterations')
+    assert found['length'].startswith('1 iteration, constant lr; validation every 100 iterations')
     assert found['precision'].startswith('float32 on cpu (')
     assert found['start'] == 'from the beginning, seed 0'
     before, _, after = out.partition('Iter(train)')

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from hybrid_mm.backbones import VAN
+from hybrid_mm.backbones import VAN, BaseBackbone
+from hybrid_mm.backbones.van import VANArch
 from hybrid_mm.ops.local_attention import local_attention
 from hybrid_mm.ops.mixed_shift import mixed_shift
 from hybrid_mm.testing import (
@@ -248,6 +249,27 @@ def test_layers_out_of_order():
 def test_what_is_no_network(cls, error, text):
     with pytest.raises(error, match=text):
         check_backbone(cls)
+
+
+class Unfinished(BaseBackbone):
+    """A network without stages, or without a method to make them."""
+
+    arch_class, arch_zoo = VANArch, VAN.arch_zoo
+
+    def __init__(self, arch='b0', build=False):
+        super().__init__(arch)
+        self.depths, self.stage_channels = [1], [8]
+        if build:
+            self.build()
+
+
+def test_networks_that_are_not_finished():
+    for build, text in (
+        (False, r'self.build\(\) in the last'),
+        (True, 'needs the method make_stage'),
+    ):
+        with pytest.raises(ContractError, match=text):
+            check_backbone(Unfinished, only=['any_size', 'copies'], build=build)
 
 
 def test_expectations():

@@ -19,6 +19,7 @@ def test_names():
     for name in (
         *('unlabelled', 'Unlabeled', 'VOID', 'ignore', 'void class', 'ignore_region', "don't care"),
         *('no label', 'Void/Unlabelled', 'not labelled', 'dontcare', 'unlabelled pixels'),
+        *('un-labelled', 'Un_labeled', 'not annotated'),
     ):
         assert is_unlabelled(name), name
     for name in (
@@ -58,6 +59,22 @@ def test_the_first_class_is_left_out():
     assert (found.names, found.shifted) == (['class_1', 'class_2', 'class_3'], True)
     found = classes(range(4), ['background', 'a', 'b', 'c'])
     assert (len(found.names), found.ignore, found.shifted) == (4, 255, False)
+
+
+def test_names_that_begin_at_label_1():
+    with pytest.raises(UserError, match='names begin at 1, add --ignore-index 0'):
+        classes(range(12), CAMVID[:11])
+    found = classes(range(12), CAMVID[:11], 0)
+    assert (found.names, found.ignore, found.shifted) == (CAMVID[:11], 255, True)
+    assert 'Class n is the label n + 1' in found.note
+    with pytest.raises(UserError, match='11 classes allow 0 to 10'):
+        classes(range(13), CAMVID[:11], 0)
+
+
+def test_classes_in_one_line(tmp_path):
+    (tmp_path / 'classes.txt').write_text('sky, road, car\n')
+    with pytest.raises(UserError, match='all classes in one line; expected a line for each'):
+        classes(range(3), folder=tmp_path)
 
 
 def test_a_class_in_the_middle_keeps_its_number(capsys):

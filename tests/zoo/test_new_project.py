@@ -213,9 +213,13 @@ def test_listed_beside_ours(project, monkeypatch, capsys):
     found = json.loads(capsys.readouterr().out)
     assert [row['family'] for row in found['backbones']] == ['RopeNet']
     assert all(os.path.isfile(row['config']) for row in found['configs'])
+    monkeypatch.setenv('HOME', str(project.parent))
+    monkeypatch.setenv('HYBRID_MM_ZOO', os.pathsep.join([str(project), '~/rope-net']))  # the same
+    assert main(['list', 'rope-net', '--json']) == 0
+    assert json.loads(capsys.readouterr().out) == found
     monkeypatch.setenv('HYBRID_MM_ZOO', os.pathsep.join([str(project), str(project / 'tests')]))
     assert main(['list', 'rope-net']) == 2
-    assert 'tests:\n  model-index.yml: the file does not exist' in capsys.readouterr().err
+    assert 'tests has no model-index.yml; name the folder' in capsys.readouterr().err
 
 
 def test_trained_by_our_tools(project, tool, det_config, tmp_path, monkeypatch, capsys):

@@ -111,7 +111,7 @@ def main(argv: list[str] | None = None) -> int | None:
         parser.error('--test and --logs both give the metrics; leave one of them out')
     if args.metrics and not (args.logs or args.test):
         parser.error('--metrics needs --logs or --test, which give the metrics')
-    if args.test and not args.checkpoints:
+    if args.test and not set(args.checkpoints or ()) - {'-'}:
         parser.error('--test needs --checkpoints, one per model')
 
     # what its profiler says of memory from before a trace; torch reads this when it is imported

@@ -172,7 +172,7 @@ class BaseBackbone(StrictWeights):
             stage: Index of the stage, from 0; ``self.drop_path_rates[stage]`` has the rates of its
                 blocks.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f'{type(self).__name__} needs the method make_stage')
 
     def reset_parameters(self) -> None:
         """Set initial values, where the modules have not set their own."""

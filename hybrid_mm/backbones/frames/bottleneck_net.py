@@ -218,7 +218,7 @@ class BottleneckNet(BaseBackbone):
         Args:
             slot: Stage, block, channels, stride and dilation of that convolution.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f'{type(self).__name__} needs the method make_attention')
 
     # --------------------------------------------------------------------------------------------
 

@@ -175,7 +175,7 @@ class ConvNeXtFrame(TokenPyramid):
         Returns:
             Module that maps (N, C, H, W) to the same shape.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f'{type(self).__name__} needs the method make_mixer')
 
     def reset_parameters(self) -> None:
         """Draw weights from N(0, 0.02), cut at 2; biases are 0. Then merge kernels if asked for."""

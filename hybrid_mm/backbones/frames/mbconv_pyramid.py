@@ -177,11 +177,11 @@ class MBConvPyramid(BaseBackbone):
         self, stage: int, in_channels: int, channels: int, stride: int, drop_path: float
     ) -> nn.Module:
         """Block of a stage, (N, in_channels, H, W) to (N, channels, H', W')."""
-        raise NotImplementedError
+        raise NotImplementedError(f'{type(self).__name__} needs the method make_block')
 
     def reset_parameters(self) -> None:
         """Draw the weights as the variants were trained from."""
-        raise NotImplementedError
+        raise NotImplementedError(f'{type(self).__name__} needs the method reset_parameters')
 
     def returned_map(self, stage: int, state: Tensor) -> Tensor:
         """The map of a stage as it is returned."""

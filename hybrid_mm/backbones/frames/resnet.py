@@ -103,11 +103,11 @@ class ResidualBlock(nn.Module):
     @property
     def last_norm(self) -> _BatchNorm:
         """Norm at the end of the branch."""
-        raise NotImplementedError
+        raise NotImplementedError(f'{type(self).__name__} needs the method last_norm')
 
     def branch(self, x: Tensor) -> Tensor:
         """What is added to the shortcut."""
-        raise NotImplementedError
+        raise NotImplementedError(f'{type(self).__name__} needs the method branch')
 
     def forward(self, x: Any) -> Any:
         """Map (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""

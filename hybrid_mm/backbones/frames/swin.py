@@ -197,7 +197,7 @@ class Swin(TokenPyramid):
             Module that maps (N, H, W, C), with sides that are multiples of the window, and the
             shift in pixels, 0 for none, to (N, H, W, C); see :class:`SwinBlock`.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f'{type(self).__name__} needs the method make_attention')
 
     def make_stage(self, stage: int) -> nn.Module:
         """Patch embedding or merging, then blocks; every second one shifts its windows."""

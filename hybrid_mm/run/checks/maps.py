@@ -23,12 +23,14 @@ from hybrid_mm.errors import UserError
 # heights and widths that are tried; some necks halve their maps until nothing is left of small ones
 _SIZES = (128, 320, 512)
 _LARGE = (512,)  # which tells large strides apart
-_PATIENCE = 2.0  # seconds, after which no larger image is tried
+_PATIENCE = 2.5  # seconds; no larger image is tried that is expected to end later
 # attributes of dense heads that know strides
 _GENERATORS = (
     *('prior_generator', 'anchor_generator', 'point_generator'),
     *('approx_anchor_generator', 'square_anchor_generator'),
 )
+# packages whose detectors and heads do with maps what is expected here
+_KNOWN = ('mmdet', 'mmseg', 'mmpretrain', 'hybrid_mm')
 _DEFORMABLE = 'MultiScaleDeformableAttention'
 # names of arguments that give a head its strides if it builds the generator itself
 _STRIDES = ('strides', 'point_strides', 'featmap_strides')
@@ -77,12 +79,14 @@ class Told(NamedTuple):
         strides: Of each map, (x, y).
         select: Which of the maps of the neck (or the backbone) the part gets.
         resize: What it does with their sizes before it uses the strides.
+        any_levels: Whether the part, one of the user's own, may use some of the maps only.
     """
 
     key: str
     strides: list[Stride]
     select: slice | Sequence[int]
     resize: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None = None
+    any_levels: bool = False
 
 
 def check_maps(runner: Runner) -> None:
@@ -189,13 +193,18 @@ def _measure(
     channels = mean.numel() if isinstance(mean, Tensor) else backbone.get('in_channels', 3)
     parameter = next((each for each in model.parameters() if each.is_floating_point()), None)
     start, refused = time.monotonic(), None
+    begun, tried = start, 0
     fixed = backbone.get('img_size')  # some take no other
     for size in (*sizes, fixed) if isinstance(fixed, int) else sizes:
-        if time.monotonic() - start > _PATIENCE:
+        now = time.monotonic()
+        if tried and now - start + (now - begun) * (size / tried) ** 2 > _PATIENCE:
             break
+        begun, tried = now, size
         image = torch.zeros(1, channels, size, size)
         image = image if parameter is None else image.to(parameter)
         try:
+            if _of_user(getattr(type(model), 'extract_feat', None)):
+                return _maps(model.extract_feat(image), size, f'{path} (extract_feat)')
             maps = model.backbone(image)
         except Exception:  # of foreign code: several
             continue
@@ -212,6 +221,11 @@ def _measure(
     if refused is not None:
         _check_neck(settings.get('neck'), f'{path}.neck', *refused)
     return None
+
+
+def _of_user(part: Any) -> bool:
+    """Whether a class or function is the user's own."""
+    return part is not None and part.__module__.partition('.')[0] not in _KNOWN
 
 
 def _maps(maps: Any, size: int, place: str) -> Maps | None:
@@ -327,8 +341,10 @@ def _check_decoders(model: nn.Module, settings: dict[str, Any], path: str, found
 
 def _told(model: nn.Module, settings: dict[str, Any], path: str) -> Iterator[Told]:
     """Strides that the parts of a model are told."""
-    for head, node, place in _parts(model, settings, path, ('rpn_head', 'bbox_head', 'mask_head')):
+    for head, node, place in _parts(model, settings, path, ('rpn_head', 'bbox_head')):
         yield from _of_dense_head(head, node, place)
+    for head, node, place in _parts(model, settings, path, ('mask_head',)):
+        yield from _of_mask_head(head, node, place)
     roi_head = getattr(model, 'roi_head', None)
     if isinstance(roi_head, nn.Module):
         yield from _of_roi_head(roi_head, settings.get('roi_head') or {}, f'{path}.roi_head')
@@ -352,15 +368,24 @@ def _of_dense_head(head: nn.Module, node: dict[str, Any], path: str) -> Iterator
             yield from _of_dense_head(stage, settings, f'{path}.stages.{i}')
         return
     for name in _GENERATORS:
-        strides = getattr(getattr(head, name, None), 'strides', None)
+        # not by getattr: anchor heads have one of these names for another, and warn about its use
+        strides = getattr(vars(head).get(name), 'strides', None)
         if isinstance(strides, list | tuple) and strides:
-            yield Told(f'{path}.{_key_of(node, name)}', _pairs(strides), slice(None))
-    resize = getattr(head, 'resize_feats', None)  # SOLO
+            key = f'{path}.{_key_of(node, name)}'
+            yield Told(key, _pairs(strides), slice(None), None, _of_user(type(head)))
     for name in ('strides', 'featmap_strides'):
         strides = getattr(head, name, None)
         if name in node and isinstance(strides, list | tuple):
-            yield Told(f'{path}.{name}', _pairs(strides), slice(None), resize)
-    inner = getattr(head, 'mask_feature_head', None)  # gives one map, of the size of its first
+            key = f'{path}.{name}'
+            yield Told(key, _pairs(strides), slice(None), None, _of_user(type(head)))
+
+
+def _of_mask_head(head: nn.Module, node: dict[str, Any], path: str) -> Iterator[Told]:
+    """Strides of the levels of SOLO, and of the one map that masks are computed from."""
+    strides, resize = node.get('strides'), getattr(head, 'resize_feats', None)
+    if isinstance(strides, list | tuple) and resize is not None:
+        yield Told(f'{path}.strides', _pairs(strides), slice(None), resize)
+    inner = getattr(head, 'mask_feature_head', None)  # its map has the size of its first level
     stride, level = getattr(inner, 'mask_stride', None), getattr(inner, 'start_level', None)
     if isinstance(stride, int) and isinstance(level, int):
         yield Told(f'{path}.mask_feature_head.mask_stride', _pairs([stride]), [level])
@@ -407,6 +432,10 @@ def _selected(told: Told, found: Maps) -> Maps:
 
 
 def _fits(told: Told, found: Maps, margin: int = 0) -> bool:
+    count, maps = len(told.strides), found.maps
+    if told.any_levels:
+        windows = (maps[i : i + count] for i in range(len(maps) - count + 1))
+        return any(found._replace(maps=own).fit(told.strides, margin) for own in windows)
     return _selected(told, found).fit(told.strides, margin)
 
 

@@ -41,7 +41,12 @@ def check_options(cfg: Config, options: dict[str, Any]) -> None:
         UserError: names the key, what does not exist, and the nearest names.
     """
     runner_keys = _runner_keys()
-    for key in options:
+    for key, value in options.items():
+        if isinstance(value, str) and value.lstrip().startswith(('{', 'dict(')):
+            raise UserError(
+                f'--cfg-options {key}: {value} would be a text, not a dict; give its entries one '
+                f'by one: {key}.NAME=VALUE'
+            )
         node, parts = cfg._cfg_dict, key.split('.')
         for depth, part in enumerate(parts):
             path = '.'.join(parts[:depth]) or 'the config'

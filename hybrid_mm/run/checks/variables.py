@@ -1,9 +1,11 @@
 """Variables of configs, which are used while a config is read, and change nothing later."""
 
 import ast
+import importlib.util
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
@@ -32,7 +34,7 @@ def uses_of(cfg: Config, name: str, kept: Collection[str]) -> list[Use]:
         kept: Keys at the top level that are read later on, by the runner and the tools.
     """
     graph: dict[str, list[Use]] = {}
-    for text in _files(cfg.text or ''):
+    for text in (*_files(cfg.text or ''), *_imported(cfg.filename, set())):
         for target, use in _assignments(text):
             graph.setdefault(target, []).append(use)
     value = cfg.get(name)
@@ -41,7 +43,7 @@ def uses_of(cfg: Config, name: str, kept: Collection[str]) -> list[Use]:
         there, now = _value(cfg._cfg_dict, use.path)
         if there and (not use.exact or _same(now, value)):
             found.setdefault(use.path, use)
-    if not found:  # a pure Python config, whose bases are not in its text
+    if not found:  # perhaps by a way that assignments do not show
         for key in kept:
             for path, now in leaves(cfg.get(key), key):
                 if path.rpartition('.')[2] == name and _same(now, value):
@@ -72,13 +74,50 @@ def _files(text: str) -> Iterator[str]:
     yield '\n'.join(lines)
 
 
-def _assignments(text: str) -> Iterator[tuple[str, Use]]:
-    """Every use of a name in an assignment: the name, and where it goes."""
-    try:
-        tree = ast.parse(text)
-    except SyntaxError:  # of a template, which MMEngine fills in before
+def _imported(file: str | None, seen: set[str]) -> Iterator[str]:
+    """The files that a pure Python config imports as its bases, which are not in its text."""
+    if file is None or file in seen or not os.path.isfile(file):
         return
-    for node in ast.walk(tree):
+    seen.add(file)
+    text = Path(file).read_text(encoding='utf-8')
+    for node in ast.walk(_parsed(text)):
+        if not isinstance(node, ast.With) or 'read_base' not in ast.dump(node.items[0]):
+            continue
+        for inner in node.body:
+            base = _base_file(file, inner) if isinstance(inner, ast.ImportFrom) else None
+            if base is not None and os.path.isfile(base):
+                yield Path(base).read_text(encoding='utf-8')
+                yield from _imported(base, seen)
+
+
+def _base_file(file: str, node: ast.ImportFrom) -> str | None:
+    """File that an import in a pure Python config reads."""
+    module = node.module or ''
+    if node.level:
+        folder = Path(file).parents[node.level - 1]
+        return str(folder.joinpath(*module.split('.')).with_suffix('.py'))
+    found = importlib.util.find_spec(module.partition('.')[0])
+    if found is None or found.origin is None:
+        return None
+    return str(Path(found.origin).parent.joinpath(*module.split('.')[1:]).with_suffix('.py'))
+
+
+def _parsed(text: str) -> ast.Module:
+    try:
+        return ast.parse(text)
+    except SyntaxError:  # of a template, which MMEngine fills in before
+        return ast.Module(body=[], type_ignores=[])
+
+
+def _assignments(text: str) -> Iterator[tuple[str, Use]]:
+    """Every use of a name in an assignment or an update: the name, and where it goes."""
+    for node in ast.walk(_parsed(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+            yield from _updates(node.value)
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                if alias.asname:
+                    yield alias.name, Use(alias.asname, True)
         if not isinstance(node, ast.Assign | ast.AugAssign):
             continue
         for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
@@ -86,6 +125,18 @@ def _assignments(text: str) -> Iterator[tuple[str, Use]]:
             if path:
                 exact = not isinstance(node, ast.AugAssign)
                 yield from _names(node.value, path, exact)
+
+
+def _updates(call: ast.Call) -> Iterator[tuple[str, Use]]:
+    """Every use of a name in ``a['b'].update(c=name)``, ``a.append(name)`` and the like."""
+    path = _target(call.func.value) if isinstance(call.func, ast.Attribute) else None
+    if path is None or not isinstance(call.func, ast.Attribute):
+        return
+    known = call.func.attr == 'update'
+    for value in call.args:
+        yield from _names(value, path, known)
+    for item in call.keywords:
+        yield from _names(item.value, f'{path}.{item.arg}' if known else path, known)
 
 
 def _target(node: ast.expr) -> str | None:

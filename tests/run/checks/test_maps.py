@@ -78,6 +78,13 @@ def yolo(*strides):
                 anchor_generator=anchors, featmap_strides=list(strides))  # fmt: skip
 
 
+def condinst(stride):
+    feature = dict(in_channels=8, feat_channels=8, start_level=0, end_level=2, out_channels=8,
+                   mask_stride=stride, num_stacked_convs=1)  # fmt: skip
+    loss = dict(type='DiceLoss')
+    return dict(type='CondInstMaskHead', mask_feature_head=feature, loss_mask=loss)
+
+
 def extractor(*strides):
     return dict(
         type='SingleRoIExtractor',
@@ -101,6 +108,7 @@ YOLO_NECK = dict(type='YOLOV3Neck', num_scales=3, in_channels=[32, 24, 16],
 ALL, WIDE = (4, 8, 16, 32), (8, 16, 24, 32)
 
 
+@pytest.mark.filterwarnings('error:.*is deprecated')
 def test_parts_that_fit():
     check(ALL, neck=fpn(*WIDE, **P3), bbox_head=retina(8, 16, 32, 64, 128))
     check(ALL, neck=fpn(*WIDE), roi_head=roi_head(4, 8, 16, 32))
@@ -108,6 +116,7 @@ def test_parts_that_fit():
     check((8, 16, 32), neck=YOLO_NECK, bbox_head=yolo(32, 16, 8))
     check(ALL, neck=fpn(*WIDE), mask_head=dict(SOLO, strides=[8, 8, 16, 32, 32]))
     check(ALL, neck=fpn(*WIDE), encoder=dict(num_levels=5))
+    check(ALL, neck=fpn(*WIDE), mask_head=condinst(4))
     check(ALL, neck=fpn(*WIDE, **P3), bbox_head=dict(POINTS, strides=[8, 16, 32, 64, 128]))
 
 
@@ -139,6 +148,8 @@ def test_parts_that_fit():
      r'model\.mask_head\.strides is .* the head after model\.neck gives .* \[8, 8, 16, 32, 32\]'),
     ((8, 16, 32), dict(neck=YOLO_NECK, bbox_head=yolo(8, 16, 32)),
      r'model\.bbox_head\.featmap_strides is \[8, 16, 32\], but .* the strides \[32, 16, 8\]'),
+    (ALL, dict(neck=fpn(*WIDE, **P3), mask_head=condinst(4)),
+     r'mask_feature_head\.mask_stride is \[4\], but model\.neck gives the strides \[8\]'),
     (ALL, dict(panoptic_head=dict(type='MaskFormerHead', in_channels=[8, 16, 32, 32])),
      r'panoptic_head\.in_channels is \[8, 16, 32, 32\], but .*_head\.in_channels=8,16,24,32, or'),
     (ALL, dict(neck=fpn(*WIDE), encoder=dict(num_levels=4)),
@@ -217,6 +228,26 @@ def test_modules_with_a_state_are_left_as_they_were():
     model.backbone.layer = nn.LazyConv2d(8, 1)
     model.backbone.forward = pytest.fail
     check_maps(SimpleNamespace(model=model, cfg=ConfigDict(model=parts)))
+
+
+def test_parts_of_users():
+    """Their heads may use some of the maps, and their models may change them."""
+    parts = ConfigDict(neck=fpn(*WIDE), bbox_head=retina(8, 16))
+    cfg = SimpleNamespace(model=Network(ALL, parts), cfg=ConfigDict(model=parts))
+    with pytest.raises(UserError, match='gives 5 maps'):
+        check_maps(cfg)
+    head = cfg.model.bbox_head
+    head.__class__ = type('Own', (type(head),), dict(__module__='own'))
+    check_maps(cfg)
+    head.prior_generator.strides = [(8, 8), (32, 32)]
+    with pytest.raises(UserError, match='gives 5 maps'):
+        check_maps(cfg)
+    cfg.model.__class__ = type('Model', (Network,), dict(__module__='own', extract_feat=strided))
+    check_maps(cfg)
+
+
+def strided(self, image):
+    return self.neck(self.backbone(image))[1::2]
 
 
 def test_what_cannot_be_measured_passes():

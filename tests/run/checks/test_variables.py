@@ -151,3 +151,14 @@ def test_pure_python_configs(tmp_path):
                     '    from .lazy_base import *\n')  # fmt: skip
     with pytest.raises(UserError, match=r'set train_cfg\.max_epochs=3$'):
         load_config(str(path), dict(max_epochs=3))
+    path.write_text(path.read_text() + 'val_cfg = dict(begin=max_epochs - 1)\n'
+                    'train_cfg.update(dict(val_interval=max_epochs))\n')  # fmt: skip
+    with pytest.raises(UserError) as caught:
+        load_config(str(path), dict(max_epochs=3))
+    for part in ('train_cfg.max_epochs=3', 'train_cfg.val_interval=3', 'computed from it: val_cfg'):
+        assert part in str(caught.value)
+    path.write_text('from mmengine.config import read_base\nwith read_base():\n'
+                    '    from .lazy_base import max_epochs as length\n'
+                    'train_cfg = dict(max_epochs=length)\n')  # fmt: skip
+    with pytest.raises(UserError, match=r'set train_cfg\.max_epochs=3$'):
+        load_config(str(path), dict(length=3))
