@@ -445,10 +445,12 @@ def _check_strides(told: Told, found: Maps) -> None:
         return
     own = _selected(told, found)
     given = [x if x == y else (x, y) for x, y in told.strides]
+    single = told.key.endswith('mask_stride') and len(own.maps) == 1  # not a list
+    shown, right = (given[0], own.strides[0]) if single else (given, _listed(own.strides))
     number = '' if len(given) == len(own.maps) else f'{len(own.maps)} maps with '
     raise UserError(
-        f'{told.key} is {given}, but {own.place} gives {number}the strides {own.strides}; use '
-        f'--cfg-options {told.key}={_listed(own.strides)}, or other maps (out_indices of the '
+        f'{told.key} is {shown}, but {own.place} gives {number}the strides {own.strides}; use '
+        f'--cfg-options {told.key}={right}, or other maps (out_indices of the '
         'backbone; start_level, num_outs of the neck)'
     )
 
