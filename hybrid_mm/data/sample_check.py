@@ -312,10 +312,12 @@ class SampleCheck:
         counts[[self.ignore_index, 255]] = 0
         wrong = np.flatnonzero(counts[num_classes:])
         if len(wrong):
+            value = wrong[0] + num_classes
             raise ValueError(
-                f'label map {path} has the label {wrong[0] + num_classes} (after '
+                f'label map {path} has the label {value} (after '
                 f'reduce_zero_label and label_map); expected 0..{num_classes - 1} and '
-                f'{self.ignore_index} (ignored)'
+                f'{self.ignore_index} (ignored; if {value} marks pixels without a class, set '
+                f'ignore_index={value} of data sets, heads and metrics, and seg_pad_val)'
             )
 
 

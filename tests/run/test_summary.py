@@ -1,5 +1,6 @@
 """The lines that a run shows of itself."""
 
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -132,6 +133,20 @@ def test_files_of_weights(tmp_path, monkeypatch):
     Path('checkpoints').mkdir()
     torch.save({}, 'checkpoints/van-b0_in1k.pth')
     assert summary._file(name) == f'{name} (checkpoints/van-b0_in1k.pth)'
+
+
+@pytest.mark.parametrize(('iteration', 'expected'), [(8, 'finished after'), (4, 'stopped after')])
+def test_the_end_of_a_run_that_stops_early(iteration, expected, capsys, monkeypatch):
+    monkeypatch.setattr(summary, '_checkpoints', lambda runner: 'checkpoint x.pth')
+    logger = logging.Logger('run')
+    logger.addHandler(logging.NullHandler())
+    loop = SimpleNamespace(max_iters=8)
+    summary.SummaryHook(None).after_train(
+        SimpleNamespace(iter=iteration, train_loop=loop, logger=logger)
+    )
+    out = capsys.readouterr().out
+    assert out.startswith(expected) and out.endswith(': checkpoint x.pth\n')
+    assert ('at iteration 4 of 8' in out) == (iteration == 4)
 
 
 def test_a_part_that_is_unknown_does_not_stop_a_run():

@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.registry import HOOKS, OPTIMIZERS, PARAM_SCHEDULERS, DefaultScope
 from mmengine.runner import LogProcessor, Runner
 
-from hybrid_mm.errors import UserError, nearest, plain_text
+from hybrid_mm.errors import UserError, nearest, plain_text, warn
 from hybrid_mm.run.checks.types import check_type, check_types
 from hybrid_mm.run.config import checkpoint_hook, nodes, task_of
 from hybrid_mm.run.registered import arguments
@@ -58,6 +58,7 @@ def check_settings(cfg: Config) -> None:
                 raise UserError(f'{path}.filter_cfg has no key {key!r}{nearest(key, FILTERS)}')
     _check_nms(cfg.model)
     check_types(cfg, 'train', 'val')
+    _check_padding(cfg.model)
 
 
 def _check_positive(path: str, value: Any) -> None:
@@ -124,6 +125,23 @@ def _check_hooks(cfg: Config) -> None:
         for key in hook:
             if key not in names and nearest(key, names, cutoff=0.8):
                 raise UserError(f'{path} has no key {key!r}{nearest(key, names)}')
+
+
+def _check_padding(model: dict[str, Any]) -> None:
+    """Warn if label maps are padded with a label that a head neither has nor ignores."""
+    pads = model.get('data_preprocessor') or {}
+    if not str(pads.get('type')).endswith('SegDataPreProcessor'):
+        return
+    value = pads.get('seg_pad_val', 255)
+    for path, node in nodes(model, 'model'):
+        ignored = node.get('ignore_index')
+        classes = node.get('num_classes')
+        if isinstance(ignored, int) and isinstance(classes, int) and ignored != value >= classes:
+            warn(
+                f'{path}.ignore_index is {ignored}, but smaller images are padded with the label '
+                f'{value}, which fails in the loss; use --cfg-options '
+                f'model.data_preprocessor.seg_pad_val={ignored}'
+            )
 
 
 def _check_nms(model: dict[str, Any]) -> None:

@@ -70,3 +70,14 @@ def test_types_of_evaluators_with_metrics_and_of_other_scopes(det_config):
     cfg.val_evaluator.metrics[0].type = 'Kokometrik'
     with pytest.raises(UserError, match=r'^val_evaluator\.metrics\.0\.type'):
         settings.check_settings(cfg)
+
+
+def test_padding_with_a_label_that_is_not_ignored(seg_config, capsys):
+    cfg = Config.fromfile(seg_config)
+    cfg.model.data_preprocessor = dict(type='SegDataPreProcessor', size=(64, 64))
+    cfg.model.decode_head.ignore_index = 11
+    settings.check_settings(cfg)
+    assert 'model.data_preprocessor.seg_pad_val=11' in capsys.readouterr().err
+    cfg.model.data_preprocessor.seg_pad_val = 11
+    settings.check_settings(cfg)
+    assert not capsys.readouterr().err
