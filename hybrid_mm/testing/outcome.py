@@ -15,7 +15,7 @@ from hybrid_mm.errors import nearest
 
 T = TypeVar('T')
 LONGEST = 400  # characters of the text of an error that is not ours
-FOREIGN = (Path(torch.__file__).parent, Path(__file__).parent)
+_FOREIGN = (Path(torch.__file__).parent, Path(__file__).parent)
 """Folders of code that is not under test."""
 
 
@@ -163,7 +163,7 @@ def _place(frames: traceback.StackSummary) -> str:
     """Innermost line of the code under test."""
     for frame in reversed(frames):
         path = Path(frame.filename)
-        if path.is_file() and not any(folder in path.parents for folder in FOREIGN):
+        if path.is_file() and not any(folder in path.parents for folder in _FOREIGN):
             return f'{path.name}, line {frame.lineno}, in {frame.name}'
     return ''
 
