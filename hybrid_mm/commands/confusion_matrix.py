@@ -2,6 +2,11 @@
 
 import argparse
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from matplotlib import pyplot
 
 from hybrid_mm.errors import UserError
 from hybrid_mm.run.checks.data import check_data
@@ -11,6 +16,9 @@ from hybrid_mm.run.outputs import check_output_folder
 from hybrid_mm.run.predictions import SUFFIXES
 from hybrid_mm.run.quiet import quietly
 from hybrid_mm.run.upstream import run_upstream
+
+_SIDE = 12_000
+"""Pixels of the longer side of the picture, at most."""
 
 
 @quietly
@@ -37,7 +45,8 @@ def run(args: argparse.Namespace, others: list[str]) -> None:
     script = 'analysis_tools/confusion_matrix.py'
     scripts = dict.fromkeys(TASKS, script)
     try:
-        run_upstream(cfg, scripts, with_options(cfg, [*places, *others], args.cfg_options))
+        with bounded_pictures():
+            run_upstream(cfg, scripts, with_options(cfg, [*places, *others], args.cfg_options))
     except (AssertionError, AttributeError, KeyError, IndexError, TypeError, OSError) as error:
         reason = f'{type(error).__name__}: {error}'.rstrip(': ')
         raise UserError(
@@ -46,3 +55,24 @@ def run(args: argparse.Namespace, others: list[str]) -> None:
         ) from error
     print()  # ends the line of progress
     wrote(os.path.join(args.out, 'confusion_matrix.png'))
+
+
+@contextmanager
+def bounded_pictures() -> Iterator[None]:
+    """Lower the resolution of figures that are large.
+
+    The scripts draw half an inch or two per class at 180 or 300 dpi, which is 26 GB for the 150
+    classes of ADE20K.
+    """
+    subplots = pyplot.subplots
+
+    def bounded(*args: Any, **kwargs: Any) -> Any:
+        figure, axes = subplots(*args, **kwargs)
+        figure.set_dpi(min(figure.get_dpi(), _SIDE / max(figure.get_size_inches())))
+        return figure, axes
+
+    pyplot.subplots = bounded
+    try:
+        yield
+    finally:
+        pyplot.subplots = subplots

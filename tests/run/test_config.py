@@ -10,6 +10,7 @@ from hybrid_mm.errors import UserError
 from hybrid_mm.run import config_folder
 from hybrid_mm.run.config import (
     literal_spec,
+    load_config,
     with_options,
     without_init_cfg,
 )
@@ -49,6 +50,13 @@ def test_modules_of_an_option():
         with pytest.raises(UserError, match=message) as caught:
             literal_spec(text, '--with ')
         assert str(caught.value).startswith('--with ')
+
+
+def test_a_list_for_an_item_of_a_list(tmp_path):
+    path = tmp_path / 'c.py'
+    path.write_text('model = dict(a=[dict(b=1)])\n')
+    with pytest.raises(UserError, match='the item of a list is a dict, not a list'):
+        load_config(str(path), {'model.a.0': [dict(b=2)]})
 
 
 def test_arguments_for_a_script():

@@ -17,7 +17,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from matplotlib import pyplot
 
+from hybrid_mm.commands import confusion_matrix
 from hybrid_mm.export import graphs, onnx_files
 
 from ..conftest import load_tool
@@ -266,6 +268,17 @@ def test_confusion_matrix(tool, request, fails, task, tmp_path, monkeypatch, wor
     assert tool('analysis/confusion_matrix', config, predictions, tmp_path / 'cm')[0] == 0
     assert (tmp_path / 'cm' / 'confusion_matrix.png').is_file()
     assert 'does not exist' in fails('analysis/confusion_matrix', config, tmp_path / 'no', 'x')
+
+
+def test_pictures_of_many_classes_are_bounded():
+    """150 classes at two inches and 300 dpi would need 26 GB."""
+    with confusion_matrix.bounded_pictures():
+        figure, _ = pyplot.subplots(figsize=(300, 240), dpi=300)
+        small, _ = pyplot.subplots(figsize=(8, 6), dpi=300)
+    after, _ = pyplot.subplots(figsize=(90, 60), dpi=300)
+    assert tuple(figure.get_size_inches() * figure.get_dpi()) == (12_000, 9_600)
+    assert (small.get_dpi(), after.get_dpi()) == (300, 300)
+    pyplot.close('all')
 
 
 @pytest.mark.parametrize('script', ['dist_train', 'dist_test', 'slurm_train', 'slurm_test'])
