@@ -53,8 +53,8 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
             raise UserError(f'--cfg-options: {plain_text(error)}') from error
         except AttributeError as error:  # of MMEngine's merging: "'list' object has no 'items'"
             raise UserError(
-                f'--cfg-options {", ".join(options)}: the item of a list is a dict, not a list; set '
-                'its fields one by one, or the whole list around it'
+                f'--cfg-options {", ".join(options)}: the item of a list is a dict, not a list; '
+                'set its fields one by one, or the whole list around it'
             ) from error
         if any(key.partition('.')[0] == 'custom_imports' for key in options):
             _import_custom(cfg)

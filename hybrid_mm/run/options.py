@@ -180,8 +180,8 @@ def add_tracking_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_network_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that the analyses of several backbones have in common."""
+def add_weights_and_labels(parser: argparse.ArgumentParser) -> None:
+    """Add the options that give each of several models its weights and its name."""
     parser.add_argument(
         '--checkpoints',
         nargs='+',
@@ -190,6 +190,11 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         "config), or '-' for random ones (default: random)",
     )
     parser.add_argument('--labels', nargs='+', metavar='NAME', help='names of the models')
+
+
+def add_network_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that the analyses of several backbones have in common."""
+    add_weights_and_labels(parser)
     parser.add_argument(
         '--stage',
         type=int,

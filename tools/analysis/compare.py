@@ -38,14 +38,7 @@ def main(argv: list[str] | None = None) -> int | None:
         metavar='DIR',
         help='folder of the results (default: comparison)',
     )
-    parser.add_argument(
-        '--checkpoints',
-        nargs='+',
-        metavar='FILE',
-        help='weights, one per model: a file, hybrid_mm://NAME, auto (the published weights of a '
-        "config), or '-' for random ones (default: random)",
-    )
-    parser.add_argument('--labels', nargs='+', metavar='NAME', help='names of the models')
+    options.add_weights_and_labels(parser)
     parser.add_argument(
         '--shape',
         nargs='+',

@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.config import Config
 
 from hybrid_mm.errors import shorten
+from hybrid_mm.run.checks.variables import leaves
 
 # parts of a config that name files of data
 _PARTS = ('train', 'val', 'test')
@@ -36,8 +37,8 @@ def _options(cfg: Config, root: str) -> Iterator[str]:
                 moved.append(f'{part}_evaluator')
                 yield f'{part}_dataloader.dataset{path}.data_root=DIR'
     for key in dict.fromkeys(moved):
-        for path, value in _texts(cfg.get(key), key):
-            if root and f'{value}/'.startswith(f'{root}/'):
+        for path, value in leaves(cfg.get(key), key):
+            if root and isinstance(value, str) and f'{value}/'.startswith(f'{root}/'):
                 yield f'{path}={os.path.join("DIR", value[len(root) :].lstrip("/"))}'
 
 
@@ -53,18 +54,6 @@ def data_sets(node: Any, path: str = '') -> Iterator[tuple[str, dict[str, Any]]]
             yield from data_sets(child, f'{path}.datasets.{i}')
     else:
         yield path, node
-
-
-def _texts(node: Any, path: str) -> Iterator[tuple[str, str]]:
-    """All texts in a part of a config, with their paths."""
-    if isinstance(node, str):
-        yield path, node
-    elif isinstance(node, dict):
-        for key, value in node.items():
-            yield from _texts(value, f'{path}.{key}')
-    elif isinstance(node, list | tuple):
-        for i, value in enumerate(node):
-            yield from _texts(value, f'{path}.{i}')
 
 
 def found_instead(paths: list[str], root: str) -> str:
