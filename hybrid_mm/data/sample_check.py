@@ -316,8 +316,8 @@ class SampleCheck:
             raise ValueError(
                 f'label map {path} has the label {value} (after '
                 f'reduce_zero_label and label_map); expected 0..{num_classes - 1} and '
-                f'{self.ignore_index} (ignored; if {value} marks pixels without a class, set '
-                f'ignore_index={value} of data sets, heads and metrics, and seg_pad_val)'
+                f'{self.ignore_index} (ignored); if {value} marks pixels without a class, set '
+                f'ignore_index={value} of data sets, heads and metrics, and seg_pad_val'
             )
 
 
