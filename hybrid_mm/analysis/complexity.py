@@ -202,7 +202,9 @@ def _count_on_meta(wrapper: nn.Module, shape: tuple[int, ...]) -> dict[str, int]
     memo: dict[int, Any] = {}
     for tensor in (*wrapper.parameters(), *wrapper.buffers()):
         meta = tensor.detach().to('meta')
-        memo[id(tensor)] = nn.Parameter(meta) if isinstance(tensor, nn.Parameter) else meta
+        memo[id(tensor)] = (
+            nn.Parameter(meta, requires_grad=False) if isinstance(tensor, nn.Parameter) else meta
+        )
     return _count(copy.deepcopy(wrapper, memo), torch.empty(shape, device='meta'))
 
 

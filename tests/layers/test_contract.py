@@ -167,6 +167,9 @@ def test_every_public_module_is_here():
         if isinstance(kind := getattr(layers, name), type) and issubclass(kind, nn.Module)
     }
     parts = {
+        *('AbsolutePosition2d', 'DecomposedPosition2d', 'RelativeBias2d', 'TokenBias2d'),
+        *('LogRelativeBias2d', 'Conv2dNorm', 'LinearNorm', 'Conv3x3', 'DeformConv2d'),
+        *('MixedShift', 'VectorAttention2d'),
         'DropPath',
         'EfficientChannelGate',
         'LayerNorm2d',

@@ -138,7 +138,7 @@ def test_table(capsys):
     assert rows['training step'] == '2 s'
     assert rows['reading a validation batch'] == '0.5 s, 4 workers'
     assert rows['predicting it'] == '0.25 s'
-    assert rows['steps'] == '90,000' and rows['validations'] == '12 of 5,000 batches'
+    assert rows['steps'] == '90,000' and rows['validations'] == '12, each of 5,000 batches'
     assert rows['checkpoint'] == '1.50 GiB'
     # 90000 x 2 s + 12 x 5000 x 0.25 s = 195000 s
     assert rows['whole run, here, one process'] == 'about 2 days 6 h'

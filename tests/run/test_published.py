@@ -77,7 +77,7 @@ def test_what_there_is_instead(config):
         checkpoint_of(config('other'), 'auto')
     with pytest.raises(UserError, match=r'config none\.py does not exist'):
         checkpoint_of('none.py', 'auto')
-    with pytest.raises(UserError, match='by its name; here is none'):
+    with pytest.raises(UserError, match='there is none here'):
         checkpoint_of(Config(dict(model={})), 'auto')
 
 

@@ -39,7 +39,9 @@ def test_complexity(tool, fails, tmp_path, capsys):
     assert json.loads(out.read_text())['params'] == 3772000
     assert "'b9'" in fails('complexity', '--arch', 'b9')
     assert 'literals' in fails('complexity', '--backbone', 'VAN()')
-    assert '(H, W)' in fails('complexity', '--arch', 'b0', '--shape', '64')
+    assert tool('complexity', '--arch', 'b0', '--shape', '64', '--json', out)[0] == 0  # a square
+    assert json.loads(out.read_text())['shape'] == [64, 64]
+    assert '(H, W)' in fails('complexity', '--arch', 'b0', '--shape', '64', '64', '3', '1')
 
 
 def test_complexity_with_an_unknown_algorithm(fails, monkeypatch):
@@ -246,7 +248,7 @@ def test_curves(tool, fails, tmp_path, work_dir_of):
     assert picture.stat().st_size > 5000
     command = ('analysis/plot_curves', work_dir, '--keys', 'loss_clss')
     assert 'did you mean loss_cls' in fails(*command)
-    assert 'is it a work dir?' in fails('analysis/plot_curves', tmp_path / 'none')
+    assert 'none does not exist' in fails('analysis/plot_curves', tmp_path / 'none')
 
 
 def test_browse_dataset(tool, seg_config, fails, tmp_path):

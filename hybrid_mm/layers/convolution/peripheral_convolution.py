@@ -100,7 +100,7 @@ class PeripheralConv2d(nn.Module):
         positive(self, init_std=init_std)
         if grid is None:
             grid = sharing_grid(kernel_size, center_size)
-        self.grid = check_widths(grid, 'a peripheral convolution')
+        self.grid = check_widths(grid, 'grid')
         if sum(self.grid) != kernel_size or self.grid != self.grid[::-1]:
             raise ValueError(
                 f'grid must be symmetric and add up to kernel_size={kernel_size}, got '
