@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hybrid_mm.compat import after_import, workarounds
+from hybrid_mm.compat import after_import
 
 ROOT = Path(__file__).parents[1]
 # what the workarounds change, without torch

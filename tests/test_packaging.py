@@ -352,6 +352,7 @@ def test_classification_with_mmpretrain_alone(installed, dataset, tmp_path):
     assert f'FROM {installed}' in classified
 
 
+@pytest.mark.slow  # `new` is tested elsewhere, and so is MMSegmentation alone
 def test_new_config_from_the_wheel_with_mmseg_alone(installed, dataset, tmp_path):
     """`python -m hybrid_mm` of the wheel writes what mmseg's own script trains."""
     for split in ('train', 'val'):
