@@ -444,8 +444,11 @@ ONCE = {
     'copies': (),
     'every_parameter_has_a_gradient': (),
     'weights_of_stages_that_are_not_there': (),
-    # tracing takes 4 to 6 seconds of each of these, 1 to 3 of the others
-    'compile_training': ('maxvit', 'quadratic-resnet', 'qna', 'san-pairwise'),
+    # tracing takes 2 to 6 seconds of each of these, 1 to 2 of the others
+    'compile_training': (
+        *('maxvit', 'quadratic-resnet', 'qna', 'san-pairwise', 'san-patchwise', 'mvitv2'),
+        'replknet',
+    ),
 }
 """Checks that run once per class, and the cases in which they are slow."""
 # one of every way to compute that differs in eval; in training all networks compile

@@ -192,7 +192,8 @@ def test_backbones_agree_with_their_peers(few, monkeypatch):
     assert all(not row.note for row in rows if row.candidate != 'timm')
 
 
-@pytest.mark.parametrize('tree', ['sasa', pytest.param('hornet', marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('tree', ['sasa', 'hornet'])
 def test_training_of_whole_models_agrees(tree, monkeypatch):
     """A detector against the plain formulation, a segmenter against MMPretrain's backbone."""
     found = [training for training in train.TRAININGS if training.config.startswith(tree)]

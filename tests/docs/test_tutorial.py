@@ -15,7 +15,7 @@ PAGES = {
 NEEDS_COCO = 'tools/train.py'
 LATER = (
     *('tests/configs/test_configs.py', 'tools/complexity.py', 'tools/benchmark.py'),
-    'tests/ops/test_axial_attention.py',
+    *('tests/ops/test_axial_attention.py', 'tests/layers/test_strip_mixer.py'),
 )
 MINUTES = ['python', 'tools/benchmark.py', 'hybrid_mm.benchmarks.axial']
 

@@ -88,6 +88,7 @@ def start(line: Callable, config: Path, folder: Path, *options: str) -> list[sub
     return jobs
 
 
+@pytest.mark.slow  # one machine is tested in test_distributed_faults.py
 def test_two_machines_train_as_one_process(hosts, train, det_config, tmp_path):
     jobs = start(by_script, det_config, tmp_path, 'train_cfg.max_iters=3', 'sync_bn=torch')
     codes = [job.wait(timeout=200) for job in jobs]

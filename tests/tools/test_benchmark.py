@@ -57,6 +57,7 @@ def test_all_operators_in_one_run(tool, tmp_path):
     assert not (tmp_path / 'backbones.csv').exists()
 
 
+@pytest.mark.slow
 def test_json_on_stdout(capsys, monkeypatch):
     assert load_tool('benchmark').main([*QUICK[1:], '--only', 'pixels 8*', '--json']) == 0
     (row,) = [r for r in json.loads(capsys.readouterr().out)['rows'] if r['candidate'] == 'tiled']

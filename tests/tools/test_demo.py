@@ -103,6 +103,7 @@ def test_through_processes(run, folder, capsys):
     check_from_nothing_to_pictures(run, folder, capsys)
 
 
+@pytest.mark.slow
 def test_reuse_says_so_and_missed_promise_is_status_1(run, capsys, here):
     with open(demo.DETECTOR, 'a') as file:
         file.write("expected = {'coco/segm_mAP': 1.0}\n")

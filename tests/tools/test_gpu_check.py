@@ -19,6 +19,7 @@ def results(folder) -> dict:
     return {result['name']: result for result in found['results']}
 
 
+@pytest.mark.slow  # every check there is, in the interpreter
 def test_some_of_everything(tool, tmp_path, capsys):
     only = (
         'operators/grid_convolution: 7 x 7 (HorNet)/',
@@ -45,13 +46,12 @@ def test_some_of_everything(tool, tmp_path, capsys):
     assert 'torch ' in text
 
 
+@pytest.mark.slow  # each starts a process and computes several networks
 @pytest.mark.parametrize(
     ('missing', 'only', 'text'),
     [
         ('mmengine mmcv mmdet mmseg rich', 'networks', 'ImportError: mmengine is blocked'),
-        pytest.param(
-            'mmcv mmdet mmseg', 'training/Semantic FPN', 'a plain head', marks=pytest.mark.slow
-        ),
+        ('mmcv mmdet mmseg', 'training/Semantic FPN', 'a plain head'),
     ],
 )
 def test_where_packages_are_missing(tmp_path, missing, only, text):

@@ -195,6 +195,7 @@ def test_mistakes_of_the_report(fails, folders, tmp_path):
 # ---------------------------------------------------------------- kernel size
 
 
+@pytest.mark.slow  # trains; its parts are tested below
 def test_study(tool, tmp_path):
     metrics = tmp_path / 'metrics.json'
     metrics.write_text('{"accuracy/top1": 75.5, "accuracy/top5": 90}')
