@@ -44,6 +44,7 @@ def test_resume_with_another_number_of_processes(train, det_config, tmp_path):
 
 
 @pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='needs /proc')
+@pytest.mark.slow  # a quarter of a minute of waiting
 def test_a_dead_process_ends_the_job(det_config, tmp_path):
     """Killed as by the kernel that is out of memory: the others end within a minute."""
     line = command(det_config, tmp_path / 'w', 2, 'train_cfg.max_iters=100000')

@@ -68,7 +68,9 @@ def check(given, dtype, used=(0, 1), **options):
         ((1, 2, (3, 3), 4, 4, torch.float32), (), (1,), dict(beta=0.0)),
         ((1, 2, (5, 7), 4, 4, torch.float32, True), (*TABLES, *CHAIN), (0,), {}),
         ((1, 9, (3, 4), 17, 20, torch.float16), (), (0, 1), {}),
-        ((2, 4, (5, 13), 8, 4, torch.float16, True), (), (0, 1), {}),
+        pytest.param(
+            *((2, 4, (5, 13), 8, 4, torch.float16, True), (), (0, 1), {}), marks=pytest.mark.slow
+        ),
         ((1, 4, (4, 3), 8, 4, torch.bfloat16), (), (0, 1), dict(alpha=0.5)),
     ],
 )
