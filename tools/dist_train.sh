@@ -6,14 +6,8 @@ if [ $# -lt 2 ]; then
     echo "usage: bash tools/dist_train.sh CONFIG PROCESSES [flags of tools/train.py]" >&2
     exit 2
 fi
-# what to call again after an interruption; see hybrid_mm/run/interrupt.py
-words=(bash "$0" "$@")
-for name in PORT MASTER_ADDR NODE_RANK NNODES; do
-    if [ -n "${!name:-}" ]; then words=("$name=${!name}" "${words[@]}"); fi
-done
-if [ "${words[0]}" != bash ]; then words=(env "${words[@]}"); fi
-HYBRID_MM_COMMAND=$(printf '%q ' "${words[@]}")
-export HYBRID_MM_COMMAND
+source "$(dirname "$0")/again.sh"
+remember 'PORT MASTER_ADDR NODE_RANK NNODES' "$0" "$@"
 config=$1 processes=$2
 shift 2
 # torchrun, without a traceback of its own where the processes have said why they end

@@ -6,14 +6,8 @@ if [ $# -lt 3 ]; then
     echo "usage: bash tools/slurm_train.sh PARTITION JOB_NAME CONFIG [flags of tools/train.py]" >&2
     exit 2
 fi
-# what to call again after an interruption; see hybrid_mm/run/interrupt.py
-words=(bash "$0" "$@")
-for name in GRES SRUN_ARGS CPUS_PER_TASK GPUS_PER_NODE GPUS; do
-    if [ -n "${!name:-}" ]; then words=("$name=${!name}" "${words[@]}"); fi
-done
-if [ "${words[0]}" != bash ]; then words=(env "${words[@]}"); fi
-HYBRID_MM_COMMAND=$(printf '%q ' "${words[@]}")
-export HYBRID_MM_COMMAND
+source "$(dirname "$0")/again.sh"
+remember 'GRES SRUN_ARGS CPUS_PER_TASK GPUS_PER_NODE GPUS' "$0" "$@"
 partition=$1 job=$2 config=$3
 shift 3
 gpus=${GPUS:-8} per_node=${GPUS_PER_NODE:-8}

@@ -12,6 +12,7 @@ from mmengine.utils import import_modules_from_strings
 
 from hybrid_mm.errors import UserError, plain_text
 from hybrid_mm.run.checks.overrides import check_effects, check_options
+from hybrid_mm.run.checks.variables import parts_of
 from hybrid_mm.run.config_folder import config_root
 from hybrid_mm.run.foreign import config_file, missing_base, normalize, package_of
 
@@ -194,13 +195,9 @@ def inner_dataset(dataset: dict[str, Any]) -> dict[str, Any]:
 
 def nodes(node: object, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """All dicts in a part of a config, each with its dotted path; ``path`` is that of the part."""
-    if isinstance(node, dict):
-        yield path, node
-        for key, value in node.items():
-            yield from nodes(value, f'{path}.{key}')
-    elif isinstance(node, (list, tuple)):
-        for i, value in enumerate(node):
-            yield from nodes(value, f'{path}.{i}')
+    for place, part in parts_of(node, path):
+        if isinstance(part, dict):
+            yield place, part
 
 
 def with_options(cfg: Config, argv: list[str], options: dict[str, Any] | None) -> list[str]:

@@ -10,11 +10,8 @@ import sys
 from collections.abc import Sequence
 
 _CHATTER = ('Received %s death signal', 'Sending process %s closing signal')
-_TOLD = (
-    2,
-    130,
-    143,
-)  # a mistake of the user, Ctrl-C, SIGTERM: see run/tool.py and run/interrupt.py
+# a mistake of the user, Ctrl-C, SIGTERM: see run/tool.py and run/interrupt.py
+_TOLD = (2, 130, 143)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

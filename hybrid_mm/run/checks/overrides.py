@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.runner import FlexibleRunner, Runner
 
 from hybrid_mm.errors import UserError, nearest, shorten, warn
-from hybrid_mm.run.checks.variables import environment_variable, leaves, uses_of, value_at
+from hybrid_mm.run.checks.variables import environment_variable, parts_of, uses_of, value_at
 
 # top-level keys that the runner (or a tool) reads from the whole config, not as an argument
 EXTRA_KEYS = {
@@ -84,7 +84,7 @@ def _deeper(cfg: Config, key: str, kept: set[str]) -> str:
     found = [
         path
         for root in sorted(kept & set(cfg))
-        for path, node in leaves(cfg[root], root)
+        for path, node in parts_of(cfg[root], root)
         if path.endswith(f'.{name}') and (not rest or isinstance(node, dict | list | tuple))
     ]
     found.sort(key=lambda path: (path.startswith(('val', 'test', 'tta')), path.count('.')))

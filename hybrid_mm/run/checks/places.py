@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.config import Config
 
 from hybrid_mm.errors import shorten
-from hybrid_mm.run.checks.variables import leaves
+from hybrid_mm.run.checks.variables import parts_of
 
 # parts of a config that name files of data
 _PARTS = ('train', 'val', 'test')
@@ -37,7 +37,7 @@ def _options(cfg: Config, root: str) -> Iterator[str]:
                 moved.append(f'{part}_evaluator')
                 yield f'{part}_dataloader.dataset{path}.data_root=DIR'
     for key in dict.fromkeys(moved):
-        for path, value in leaves(cfg.get(key), key):
+        for path, value in parts_of(cfg.get(key), key):
             if root and isinstance(value, str) and f'{value}/'.startswith(f'{root}/'):
                 yield f'{path}={os.path.join("DIR", value[len(root) :].lstrip("/"))}'
 

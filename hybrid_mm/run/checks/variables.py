@@ -45,7 +45,7 @@ def uses_of(cfg: Config, name: str, kept: Collection[str]) -> list[Use]:
             found.setdefault(use.path, use)
     if not found:  # perhaps by a way that assignments do not show
         for key in kept:
-            for path, now in leaves(cfg.get(key), key):
+            for path, now in parts_of(cfg.get(key), key):
                 if path.rpartition('.')[2] == name and _same(now, value):
                     found[path] = Use(path, True)
     return sorted(found.values(), key=lambda use: not use.exact)
@@ -216,12 +216,12 @@ def _same(a: Any, b: Any) -> bool:
     return type(a) is type(b) and a == b
 
 
-def leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Every value in a part of a config, with its path."""
+def parts_of(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """A part of a config and every value in it, dicts and lists as well, with their paths."""
     yield path, node
     if isinstance(node, dict):
         for key, value in node.items():
-            yield from leaves(value, f'{path}.{key}')
+            yield from parts_of(value, f'{path}.{key}')
     elif isinstance(node, list | tuple):
         for i, value in enumerate(node):
-            yield from leaves(value, f'{path}.{i}')
+            yield from parts_of(value, f'{path}.{i}')
