@@ -111,7 +111,7 @@ def _count_tensors(function: Callable) -> int:
     return count
 
 
-def _operator(name: str, function: Callable, fake: Fake) -> torch.library.CustomOpDef:
+def _operator(name: str, function: Callable, fake: Fake) -> Any:
     """Register a function and the shapes of its results."""
     signature = inspect.signature(function)
     try:
@@ -128,9 +128,65 @@ def _operator(name: str, function: Callable, fake: Fake) -> torch.library.Custom
         with no_autocast(first):
             return function(*args)
 
+    if not hasattr(torch.library, 'custom_op'):
+        return _Operator(name, kernel, schema, fake)
     operator = torch.library.custom_op(name, kernel, mutates_args=(), schema=schema)
     operator.register_fake(fake)
     return operator
+
+
+class _Operator:
+    """What ``torch.library.custom_op`` makes, for torch 2.1 to 2.3.
+
+    It is registered with torch's dispatcher as there: one node of compiled graphs, one call for
+    modes and hooks, and the same tensors are kept. Remove when torch >= 2.4 is required.
+    """
+
+    def __init__(self, name: str, kernel: Callable, schema: str, fake: Fake) -> None:
+        namespace, short = name.split('::')
+        self._library = torch.library.Library(namespace, 'FRAGMENT')
+        self._library.define(short + schema)
+        self._library.impl(short, kernel, 'CompositeExplicitAutograd')
+        self._library.impl(short, fake, 'Meta')
+        self._short = short
+        self._call = getattr(getattr(torch.ops, namespace), short).default
+
+    def __call__(self, *args: Any) -> Any:
+        return self._call(*args)
+
+    def register_autograd(
+        self, backward: Callable, /, *, setup_context: Callable | None = None
+    ) -> None:
+        """Differentiate it by a function of a context and the gradients of the results."""
+        call = self._call
+
+        def below(args: tuple) -> Any:
+            with torch._C._AutoDispatchBelowAutograd():
+                return call(*args)
+
+        class Function(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, *args: Any) -> Any:
+                output = below(args)
+                if setup_context is not None:
+                    setup_context(ctx, inputs=args, output=output)
+                # what is in a list would have no gradient
+                return tuple(output) if isinstance(output, list) else output
+
+            @staticmethod
+            def backward(ctx: Any, *grads: Any) -> Any:
+                return backward(ctx, *grads)
+
+        listed = self._call._schema.returns[0].type.kind() == 'ListType'
+
+        def differentiable(*args: Any) -> Any:
+            tensors = (x for x in args if isinstance(x, Tensor))
+            if not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors)):
+                return below(args)
+            output = Function.apply(*args)
+            return list(output) if listed else output
+
+        self._library.impl(self._short, differentiable, 'Autograd')
 
 
 class _Refusal:

@@ -8,7 +8,6 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,11 @@ from torch._subclasses import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 from hybrid_mm.backbones.frames.base import BaseBackbone
 from hybrid_mm.checkpoints import check_weights
+from hybrid_mm.compat import torch_api
 from hybrid_mm.layers.drop import DropPath
 from hybrid_mm.testing.outcome import (
     ContractError,
@@ -553,7 +553,7 @@ class _OneDevice(TorchDispatchMode):
     """No operator takes tensors of several devices, but those that copy between them."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        tensors = [x for x in torch_api.tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         devices = {x.device.type for x in tensors if x.ndim}  # numbers may stay on the CPU
         require(
             len(devices) < 2 or func._schema.name in ('aten::copy_', 'aten::index'),
@@ -572,7 +572,8 @@ def moves_to_a_device(net: Subject) -> None:
         f'{name}.{attribute}'.lstrip('.')
         for name, module in model.named_modules()
         for attribute, value in vars(module).items()
-        if attribute not in internal and any(isinstance(x, Tensor) for x in tree_leaves(value))
+        if attribute not in internal
+        and any(isinstance(x, Tensor) for x in torch_api.tree_leaves(value))
     ]
     require(
         not kept,
@@ -603,7 +604,7 @@ class _FakesFit(TorchDispatchMode):
             with FakeTensorMode(allow_non_fake_inputs=True) as mode:
                 fakes = tree_map_only(Tensor, mode.from_tensor, (args, kwargs or {}))
                 announced = func(*fakes[0], **fakes[1])
-            pairs = zip(tree_leaves(found), tree_leaves(announced), strict=True)
+            pairs = zip(torch_api.tree_leaves(found), torch_api.tree_leaves(announced), strict=True)
             for i, (a, b) in enumerate(pairs):
                 kinds = [(tuple(y.shape), y.dtype) for y in (a, b)]
                 require_equal(kinds[0], kinds[1], f'{func}, output {i}')
@@ -634,12 +635,6 @@ class _Operators(TorchDispatchMode):
         return func(*args, **kwargs or {})
 
 
-@contextmanager
-def _exporting() -> Iterator[None]:
-    with mock.patch.object(torch.compiler, '_is_exporting_flag', True):
-        yield
-
-
 @_check
 def exported_formulation(net: Subject) -> None:
     """While exporting, the maps are the same, by operators that exporters know."""
@@ -647,7 +642,7 @@ def exported_formulation(net: Subject) -> None:
     x = net.images(1, 97, 131)
     with torch.no_grad():
         expected = net.maps(model, x)
-        with _exporting(), _Operators() as operators:
+        with torch_api.as_if_exporting(), _Operators() as operators:
             found = net.maps(model, x)
     for i, (a, b) in enumerate(zip(found, expected, strict=True)):
         error, limit = (a - b).abs().max().item(), 1e-5 * b.abs().max().item()

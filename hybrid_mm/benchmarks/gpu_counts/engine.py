@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+
+from hybrid_mm.compat import torch_api
 
 Node = Any  # torch.autograd.graph.Node, of which torch's stubs know little
 Gradients = dict[int, Tensor]  # by the number of the node's result
@@ -27,8 +28,8 @@ def backward(
         gradients: Theirs, in the same nesting; by default new tensors.
         enter: Is called with every node before it runs.
     """
-    found = tree_leaves(outputs)
-    cotangents = [None] * len(found) if gradients is None else tree_leaves(gradients)
+    found = torch_api.tree_leaves(outputs)
+    cotangents = [None] * len(found) if gradients is None else torch_api.tree_leaves(gradients)
     ends = [
         (y.grad_fn, y.output_nr, torch.empty_like(y) if gradient is None else gradient)
         for y, gradient in zip(found, cotangents, strict=True)
