@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hybrid_mm.compat import torch_api
+from hybrid_mm.compat.torch_api import is_compiling
 from hybrid_mm.ops.device_tables import capturing
 from hybrid_mm.ops.export import exporting
 
@@ -93,7 +93,7 @@ def choose(operator: str, key: tuple, candidates: Candidates, inputs: Inputs) ->
 
 
 def _measurable(device: torch.device) -> bool:
-    if device.type == 'meta' or exporting() or torch_api.is_compiling():
+    if device.type == 'meta' or exporting() or is_compiling():
         return False
     return not (torch.are_deterministic_algorithms_enabled() or capturing(device))
 

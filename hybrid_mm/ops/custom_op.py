@@ -68,10 +68,10 @@ def custom_op(
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         count = _count_tensors(function)
-        operator = _operator(name, function, fake)
+        operator = _declare(name, function, fake)
         if backward is not None:
             shapes = backward_fake or _Contiguous(backward, count)
-            gradient = _operator(f'{name}_backward', backward, shapes)
+            gradient = _declare(f'{name}_backward', backward, shapes)
             gradient.register_autograd(_Refusal(name))
             results = _TYPES[inspect.signature(function).return_annotation].count('Tensor')
             selects = 'needs' in inspect.signature(backward).parameters
@@ -111,7 +111,7 @@ def _count_tensors(function: Callable) -> int:
     return count
 
 
-def _operator(name: str, function: Callable, fake: Fake) -> Any:
+def _declare(name: str, function: Callable, fake: Fake) -> Any:
     """Register a function and the shapes of its results."""
     signature = inspect.signature(function)
     try:
@@ -136,38 +136,38 @@ def _operator(name: str, function: Callable, fake: Fake) -> Any:
 
 
 class _Operator:
-    """What ``torch.library.custom_op`` makes, for torch 2.1 to 2.3.
+    """What ``torch.library.custom_op`` makes, of the older parts of ``torch.library``.
 
-    It is registered with torch's dispatcher as there: one node of compiled graphs, one call for
-    modes and hooks, and the same tensors are kept. Remove when torch >= 2.4 is required.
+    It is one node of compiled graphs and one call for modes, and keeps the same tensors, too. For
+    torch 2.1 to 2.3; remove when torch >= 2.4 is required.
     """
 
     def __init__(self, name: str, kernel: Callable, schema: str, fake: Fake) -> None:
-        namespace, short = name.split('::')
+        namespace, self._name = name.split('::')
         self._library = torch.library.Library(namespace, 'FRAGMENT')
-        self._library.define(short + schema)
-        self._library.impl(short, kernel, 'CompositeExplicitAutograd')
-        self._library.impl(short, fake, 'Meta')
-        self._short = short
-        self._call = getattr(getattr(torch.ops, namespace), short).default
+        self._library.define(self._name + schema)
+        self._library.impl(self._name, kernel, 'CompositeExplicitAutograd')
+        self._library.impl(self._name, fake, 'Meta')
+        self._overload = getattr(getattr(torch.ops, namespace), self._name).default
+        functools.update_wrapper(self, kernel)
 
-    def __call__(self, *args: Any) -> Any:
-        return self._call(*args)
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        return self._overload(*args, **named)
 
     def register_autograd(
-        self, backward: Callable, /, *, setup_context: Callable | None = None
+        self, backward: Callable, *, setup_context: Callable | None = None
     ) -> None:
-        """Differentiate it by a function of a context and the gradients of the results."""
-        call = self._call
+        """Differentiate by ``backward(ctx, *grads)``."""
+        overload = self._overload
 
-        def below(args: tuple) -> Any:
+        def without_gradient(*args: Any) -> Any:
             with torch._C._AutoDispatchBelowAutograd():
-                return call(*args)
+                return overload(*args)
 
-        class Function(torch.autograd.Function):
+        class Differentiable(torch.autograd.Function):
             @staticmethod
             def forward(ctx: Any, *args: Any) -> Any:
-                output = below(args)
+                output = without_gradient(*args)
                 if setup_context is not None:
                     setup_context(ctx, inputs=args, output=output)
                 # what is in a list would have no gradient
@@ -177,16 +177,13 @@ class _Operator:
             def backward(ctx: Any, *grads: Any) -> Any:
                 return backward(ctx, *grads)
 
-        listed = self._call._schema.returns[0].type.kind() == 'ListType'
-
         def differentiable(*args: Any) -> Any:
             tensors = (x for x in args if isinstance(x, Tensor))
-            if not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors)):
-                return below(args)
-            output = Function.apply(*args)
-            return list(output) if listed else output
+            if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
+                return Differentiable.apply(*args)
+            return without_gradient(*args)
 
-        self._library.impl(self._short, differentiable, 'Autograd')
+        self._library.impl(self._name, differentiable, 'Autograd')
 
 
 class _Refusal:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from hybrid_mm.compat import torch_api
+from hybrid_mm.compat.torch_api import exports
 
 __all__ = ['exporting', 'require_fixed_size']
 
@@ -15,7 +15,7 @@ def exporting() -> bool:
     An exported graph runs without this package: our own operators, kernels in C and complex
     numbers stay out of it.
     """
-    return torch.onnx.is_in_onnx_export() or torch_api.exports()
+    return torch.onnx.is_in_onnx_export() or exports()
 
 
 def require_fixed_size(size: Sequence[int], operator: str) -> None:

@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_map_only
 
 from hybrid_mm.backbones.frames.base import BaseBackbone
 from hybrid_mm.checkpoints import check_weights
-from hybrid_mm.compat import torch_api
+from hybrid_mm.compat.torch_api import as_if_exporting, tree_leaves
 from hybrid_mm.layers.drop import DropPath
 from hybrid_mm.testing.outcome import (
     ContractError,
@@ -553,7 +553,7 @@ class _OneDevice(TorchDispatchMode):
     """No operator takes tensors of several devices, but those that copy between them."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        tensors = [x for x in torch_api.tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         devices = {x.device.type for x in tensors if x.ndim}  # numbers may stay on the CPU
         require(
             len(devices) < 2 or func._schema.name in ('aten::copy_', 'aten::index'),
@@ -572,8 +572,7 @@ def moves_to_a_device(net: Subject) -> None:
         f'{name}.{attribute}'.lstrip('.')
         for name, module in model.named_modules()
         for attribute, value in vars(module).items()
-        if attribute not in internal
-        and any(isinstance(x, Tensor) for x in torch_api.tree_leaves(value))
+        if attribute not in internal and any(isinstance(x, Tensor) for x in tree_leaves(value))
     ]
     require(
         not kept,
@@ -604,7 +603,7 @@ class _FakesFit(TorchDispatchMode):
             with FakeTensorMode(allow_non_fake_inputs=True) as mode:
                 fakes = tree_map_only(Tensor, mode.from_tensor, (args, kwargs or {}))
                 announced = func(*fakes[0], **fakes[1])
-            pairs = zip(torch_api.tree_leaves(found), torch_api.tree_leaves(announced), strict=True)
+            pairs = zip(tree_leaves(found), tree_leaves(announced), strict=True)
             for i, (a, b) in enumerate(pairs):
                 kinds = [(tuple(y.shape), y.dtype) for y in (a, b)]
                 require_equal(kinds[0], kinds[1], f'{func}, output {i}')
@@ -642,7 +641,7 @@ def exported_formulation(net: Subject) -> None:
     x = net.images(1, 97, 131)
     with torch.no_grad():
         expected = net.maps(model, x)
-        with torch_api.as_if_exporting(), _Operators() as operators:
+        with as_if_exporting(), _Operators() as operators:
             found = net.maps(model, x)
     for i, (a, b) in enumerate(zip(found, expected, strict=True)):
         error, limit = (a - b).abs().max().item(), 1e-5 * b.abs().max().item()

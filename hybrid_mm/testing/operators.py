@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hybrid_mm.compat import torch_api
+from hybrid_mm.compat.torch_api import tree_leaves
 from hybrid_mm.testing.outcome import (
     ContractError,
     DoesNotApply,
@@ -106,7 +106,7 @@ def _named(function: Function) -> str:
 
 def _outputs(function: Function, inputs: Mapping[str, Any]) -> list[Tensor]:
     """All outputs; they have to be tensors."""
-    outputs = torch_api.tree_leaves(_call(function, inputs))
+    outputs = tree_leaves(_call(function, inputs))
     kinds = [type(y).__name__ for y in outputs]
     require(
         bool(outputs) and all(isinstance(y, Tensor) for y in outputs),

@@ -10,7 +10,7 @@ from mmengine.registry import MODELS
 from torch import nn
 from torch.nn import functional as F
 
-from hybrid_mm.compat import torch_api
+from hybrid_mm.compat.torch_api import as_if_exporting
 from hybrid_mm.export import onnx_files
 from hybrid_mm.export.graphs import ExportError, Graph, graphs_of
 from hybrid_mm.layers.convolution.deform_conv import DeformConv2d
@@ -161,7 +161,7 @@ def test_fourier_filter_by_matrices(size):
     spectrum = torch.randn(4, 14, 8, 2, dtype=torch.float64)
     x = torch.randn(2, 4, *size, dtype=torch.float64)
     expected = global_filter(x, spectrum)
-    with torch_api.as_if_exporting():
+    with as_if_exporting():
         torch.testing.assert_close(global_filter(x, spectrum), expected, rtol=1e-10, atol=1e-12)
 
 
@@ -172,7 +172,7 @@ def test_deformable_convolution_by_sampling(groups, stride):
     layer.conv_offset.bias.data.normal_()
     x = torch.randn(2, 8, 13, 17, dtype=torch.float64)
     expected = layer(x)
-    with torch_api.as_if_exporting():
+    with as_if_exporting():
         torch.testing.assert_close(layer(x), expected, rtol=1e-10, atol=1e-12)
 
 

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from hybrid_mm import layers
-from hybrid_mm.compat import torch_api
+from hybrid_mm.compat.torch_api import as_if_exporting
 from hybrid_mm.layers import (
     ELSA,
     LSKA,
@@ -250,7 +250,7 @@ def test_exported_formulation(size, monkeypatch):
         x, extra = some(form, size=size)
         with torch.no_grad():
             expected = module(x, *extra)
-            with torch_api.as_if_exporting(), NoOwnOperators():
+            with as_if_exporting(), NoOwnOperators():
                 assert exporting()
                 found = module(x, *extra)
         torch.testing.assert_close(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hybrid_mm.benchmarks.gpu_counts.engine import backward
 from hybrid_mm.benchmarks.gpu_counts.fake_cuda import Bodies, fake_cuda
-from hybrid_mm.compat import torch_api
+from hybrid_mm.compat.torch_api import tree_leaves
 from hybrid_mm.layers import PairwiseAttention2d
 from hybrid_mm.ops import kernels
 from hybrid_mm.ops.decomposed_attention import decomposed_attention
@@ -86,7 +86,7 @@ class Names(Bodies):
 
 
 def tensors(values):
-    return [x for x in torch_api.tree_leaves(values) if isinstance(x, Tensor)]
+    return [x for x in tree_leaves(values) if isinstance(x, Tensor)]
 
 
 def rand(*shape):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hybrid_mm.compat import torch_api
+from hybrid_mm.compat.torch_api import tree_leaves
 
 Node = Any  # torch.autograd.graph.Node, of which torch's stubs know little
 Gradients = dict[int, Tensor]  # by the number of the node's result
@@ -28,8 +28,8 @@ def backward(
         gradients: Theirs, in the same nesting; by default new tensors.
         enter: Is called with every node before it runs.
     """
-    found = torch_api.tree_leaves(outputs)
-    cotangents = [None] * len(found) if gradients is None else torch_api.tree_leaves(gradients)
+    found = tree_leaves(outputs)
+    cotangents = [None] * len(found) if gradients is None else tree_leaves(gradients)
     ends = [
         (y.grad_fn, y.output_nr, torch.empty_like(y) if gradient is None else gradient)
         for y, gradient in zip(found, cotangents, strict=True)

@@ -16,7 +16,7 @@ from hybrid_mm.benchmarks.gpu_counts.fake_cuda import HALF, fake_cuda, on_fake_c
 from hybrid_mm.benchmarks.gpu_counts.networks import IMAGES
 from hybrid_mm.benchmarks.gpu_counts.operators import Operator, inputs_of
 from hybrid_mm.benchmarks.gpu_counts.trace import GPUS, LAUNCH_SECONDS, Counts, Trace, own_file
-from hybrid_mm.compat import torch_api
+from hybrid_mm.compat.torch_api import tree_leaves
 
 
 @dataclass
@@ -112,7 +112,7 @@ def _step(
         torch.autograd.set_detect_anomaly(True, False) if trace.places else contextlib.nullcontext()
     )
     with trace.section() as step.forward, cast, anomaly:
-        outputs = [y for y in torch_api.tree_leaves(call()) if isinstance(y, Tensor)]
+        outputs = [y for y in tree_leaves(call()) if isinstance(y, Tensor)]
     for y in outputs:
         if not y.is_cuda:
             step.forward.mixed.append(f'output on {y.device}')

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils.flop_counter import flop_registry
 
 from hybrid_mm.benchmarks.gpu_counts.fake_cuda import HALF, Bodies
-from hybrid_mm.compat import torch_api
+from hybrid_mm.compat.torch_api import tree_leaves
 from hybrid_mm.ops import kernels
 
 LAUNCH_SECONDS = 5e-6
@@ -137,7 +137,7 @@ class Trace(Bodies):
     def call(self, func: Any, args: Sequence, kwargs: dict[str, Any]) -> Any:
         """Count an operator of torch and run it."""
         name = func.overloadpacket.__name__
-        tensors = [t for t in torch_api.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         if name in _WAITING or (name in _INDEXING and any(map(_boolean, args[1]))):
             self.counts.waits[f'{name} at {_caller()}'] += 1
         try:
@@ -146,7 +146,7 @@ class Trace(Bodies):
             if 'device' in str(error):
                 self.counts.mixed.append(f'{name} at {_caller()}: {str(error)[:160]}')
             raise
-        outs = [t for t in torch_api.tree_leaves(out) if isinstance(t, Tensor)]
+        outs = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
         self._memory.note(outs)
         if name in _COPIES and self._count_copy(tensors[name == 'copy_'], outs[0]):
             return out
