@@ -7,6 +7,7 @@ function: nothing is added to a call, and compilers see what they know.
 import contextlib
 import functools
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,12 +15,14 @@ import torch
 from torch.utils import _pytree
 
 __all__ = [
+    'WHOLE_GRAPHS',
     'GradScaler',
     'as_if_exporting',
     'exports',
     'eye',
     'flop_formulas',
     'get_autocast_dtype',
+    'half_types',
     'is_autocast_enabled',
     'is_compiling',
     'is_dynamo_compiling',
@@ -82,6 +85,20 @@ except RuntimeError:
     def eye(n: int, *, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         """``torch.eye``, in half precision on CPUs too."""
         return torch.eye(n, device=device).to(dtype)
+
+
+@functools.cache
+def half_types() -> tuple[torch.dtype, ...]:
+    """Types that autocast takes on CPUs; all since torch 2.2."""
+    try:
+        with warnings.catch_warnings(), torch.autocast('cpu', torch.float16):
+            return torch.bfloat16, torch.float16
+    except RuntimeError:
+        return (torch.bfloat16,)
+
+
+# remove when torch >= 2.4 is required: Dynamo lacks words of Python that we use, and breaks graphs
+WHOLE_GRAPHS = hasattr(torch.library, 'custom_op')
 
 
 @functools.cache
