@@ -6,22 +6,25 @@ function: nothing is added to a call, and compilers see what they know.
 
 import contextlib
 import functools
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.utils import _pytree
 
 __all__ = [
-    'WHOLE_GRAPHS',
+    'COMPILES',
     'GradScaler',
     'as_if_exporting',
+    'compiled_if_possible',
     'exports',
     'eye',
     'flop_formulas',
     'get_autocast_dtype',
+    'getenv',
     'half_types',
     'is_autocast_enabled',
     'is_compiling',
@@ -29,6 +32,8 @@ __all__ = [
     'start_of_event',
     'tree_leaves',
 ]
+
+F = TypeVar('F', bound=Callable)
 
 # remove when torch >= 2.3 is required
 is_compiling = getattr(torch.compiler, 'is_compiling', torch._utils.is_compiling)
@@ -97,8 +102,22 @@ def half_types() -> tuple[torch.dtype, ...]:
         return (torch.bfloat16,)
 
 
-# remove when torch >= 2.4 is required: Dynamo lacks words of Python that we use, and breaks graphs
-WHOLE_GRAPHS = hasattr(torch.library, 'custom_op')
+# remove when torch >= 2.4 is required: Dynamo does not know much of the Python that we use
+COMPILES = hasattr(torch.library, 'custom_op')
+
+
+def compiled_if_possible(function: F) -> F:
+    """Let torch.compile leave a function as it is where Dynamo would fail within it."""
+    return function if COMPILES else torch.compiler.disable(function)
+
+
+def getenv(name: str, default: str = '') -> str:
+    """``os.environ.get`` for functions that are compiled."""
+    return os.environ.get(name, default)
+
+
+if not COMPILES:  # Dynamo would fail at os.environ
+    getenv = torch.compiler.assume_constant_result(getenv)
 
 
 @functools.cache
