@@ -52,10 +52,13 @@ def load(file: str | IO[bytes], map_location: Any = None, allowed: Iterable[Any]
     """
     import torch
 
-    if torch_is_safe():
-        with torch.serialization.safe_globals(list(allowed)):
-            return torch.load(file, map_location, weights_only=True)
-    return load_restricted(file, map_location, allowed)
+    try:
+        if torch_is_safe():
+            with torch.serialization.safe_globals(list(allowed)):
+                return torch.load(file, map_location, weights_only=True)
+        return load_restricted(file, map_location, allowed)
+    finally:  # what a file that failed has left there would fail with the next one
+        torch._utils._sparse_tensors_to_validate.clear()
 
 
 def torch_is_safe() -> bool:
