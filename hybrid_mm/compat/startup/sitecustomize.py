@@ -1,14 +1,13 @@
 """Imported by Python as it starts, in the programs that ``python -m hybrid_mm run`` starts."""
 
+import contextlib
 import os
 import sys
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
 
-try:
+with contextlib.suppress(ImportError):  # another Python than the one that has it
     import hybrid_mm  # noqa: F401
-except ImportError:  # another Python than the one that has it
-    pass
 
 
 def _next() -> None:
