@@ -47,7 +47,7 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
     if not os.path.isfile(path):
         raise UserError(f'config {path} does not exist{_nearest_configs(path)}')
     try:
-        cfg = Config.fromfile(path)
+        cfg = _read(path)
         if cfg.get('default_scope') is None and package_of(path):
             cfg.default_scope = package_of(path)  # some are made for the tools of one package
         normalize(cfg)
@@ -69,6 +69,18 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
         if any(key.partition('.')[0] == 'custom_imports' for key in options):
             _import_custom(cfg)
     return cfg
+
+
+def _read(path: str) -> Config:
+    """Read the file of a config."""
+    try:
+        return Config.fromfile(path)
+    except SystemError as error:
+        # The parser of Python up to 3.11.7 and 3.12.1 miscounts when it is called while it runs,
+        # as by the finalizer of an object (https://github.com/python/cpython/issues/106905).
+        if 'recursion depth mismatch' not in str(error):
+            raise
+        return Config.fromfile(path)
 
 
 def _import_custom(cfg: Config) -> None:

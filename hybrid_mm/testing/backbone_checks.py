@@ -21,10 +21,11 @@ from torch._subclasses import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 from hybrid_mm.backbones.frames.base import BaseBackbone
 from hybrid_mm.checkpoints import check_weights
+from hybrid_mm.compat.torch_api import tree_leaves
 from hybrid_mm.layers.drop import DropPath
 from hybrid_mm.testing.outcome import (
     ContractError,

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hybrid_mm.backbones import VAN, BaseBackbone
 from hybrid_mm.backbones.van import VANArch
+from hybrid_mm.compat.torch_api import is_autocast_enabled
 from hybrid_mm.ops.local_attention import local_attention
 from hybrid_mm.ops.mixed_shift import mixed_shift
 from hybrid_mm.testing import (
@@ -108,7 +109,7 @@ class Net(nn.Module):
             a = a + torch.rand_like(a)
         if self.fault == 'detached':
             a = a + x.detach().mean()
-        if self.fault == 'half' and torch.is_autocast_enabled('cpu'):
+        if self.fault == 'half' and is_autocast_enabled('cpu'):
             a = a * 1.2
         if self.fault == 'with_cp' and self.with_cp:
             a = a * 1.01
