@@ -380,6 +380,7 @@ stamp() {
 # The stamp shows that set-up once finished; the imports show that its result still works.
 in_place() {
     local file
+    [[ -x $PY ]] || return 1
     file=$("$PY" -c 'import sys; print(sys.prefix)')/$STAMP_NAME
     [[ -e $file && $(cat "$file") == "$(stamp)" ]] || return 1
     py "$ROOT" <<'PYTHON' 2>/dev/null

@@ -15,8 +15,6 @@ Only the standard library is used, and any Python from 3.10 on can run it. Nothi
 written. Every question has a time limit, and all of them together (tools/setup_wheels.py).
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import platform
@@ -108,23 +106,25 @@ def find_pythons(environ: dict[str, str]) -> list[Interpreter]:
     pyenv = Path(environ.get('PYENV_ROOT') or Path(environ.get('HOME', '/'), '.pyenv'))
     # pyenv's shims are slow, start only selected versions, and hide other Pythons of that name.
     folders = environ.get('PATH', '').split(os.pathsep)
-    search = os.pathsep.join(folder for folder in folders if Path(folder) != pyenv / 'shims')
+    search = [folder for folder in folders if Path(folder) != pyenv / 'shims']
     names = [f'python{major}.{minor}' for major, minor in PYTHONS] + ['python3', 'python']
-    paths = [shutil.which(name, path=search) for name in names]
-    for major, minor in PYTHONS:
-        own = sorted(
-            pyenv.glob(f'versions/{major}.{minor}.*/bin/python3'), key=_patch, reverse=True
-        )
-        paths[:0] = map(str, own[:1])
-    commands = list({os.path.realpath(path): path for path in reversed(paths) if path}.values())[
-        ::-1
+    paths = [shutil.which(name, path=os.pathsep.join(search)) for name in names]
+    own = [
+        str(max(installed, key=_patch))
+        for major, minor in PYTHONS
+        if (installed := list(pyenv.glob(f'versions/{major}.{minor}.*/bin/python3')))
     ]
-    found: list[Interpreter | None] = [None] * len(commands)
+    paths = [*paths, *own] if len(search) == len(folders) else [*own, *paths]
+    seen: dict[str, str] = {}
+    for path in filter(None, paths):
+        seen.setdefault(os.path.realpath(path), path)
+    order = list(seen.values())
+    found: list[Interpreter | None] = [None] * len(order)
 
     def look(index: int) -> None:
-        found[index] = look_at(commands[index])
+        found[index] = look_at(order[index])
 
-    threads = [threading.Thread(target=look, args=(index,)) for index in range(len(commands))]
+    threads = [threading.Thread(target=look, args=(index,)) for index in range(len(order))]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -148,7 +148,7 @@ def find_gpu(environ: dict[str, str]) -> tuple[int, int] | None:
         text = ''
     if match := re.search(r'CUDA[\w ]*Version: *(\d+)\.(\d+)', text):
         return int(match[1]), int(match[2])
-    return (0, 0) if text or Path('/dev/nvidia0').exists() else None
+    return (0, 0) if Path('/dev/nvidia0').exists() else None
 
 
 def number_in(*paths: str) -> int | None:
@@ -292,9 +292,9 @@ class Chooser:
         # The page lists CUDA builds too; only names with +cpu count there.
         for address in cpu:
             self._collect(address, pages[address], 'cpu')
-        for folder in sorted(Path(given.cache).glob('*')) if given.cache else []:
-            page = Page([path.as_uri() for path in folder.glob('*.whl')])
-            self._collect(str(folder), page, 'cache', 'onedl-mmcv')
+        for built in sorted(Path(given.cache).glob('*')) if given.cache else []:
+            page = Page([path.as_uri() for path in built.glob('*.whl')])
+            self._collect(str(built), page, 'cache', 'onedl-mmcv')
         self.index_answers = not pages[root + '/'].problem
         groups = {match[0] for link in pages[root + '/'].links if (match := GROUP.search(link))}
         groups = {group for group in groups if self._device_fits(group.split('-')[0])}
@@ -550,7 +550,7 @@ def show(answers: list[tuple[str, str]]) -> None:
         print(key, value, sep='\t')
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Print the plan."""
     parser = argparse.ArgumentParser(description=(__doc__ or '').split('\n')[0])
     parser.add_argument('--python', default='', help='the only interpreter to consider')
@@ -558,7 +558,7 @@ def main() -> int:
     parser.add_argument('--settings', action='store_true', help='only print what is for uv')
     parser.add_argument('--cache', default='', help="folder of set-up's own wheels")
     parser.add_argument('--jobs', choices=('cpu', 'cuda'), help='only print how many compilers')
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     environ = dict(os.environ)
     if args.jobs:
         print(compilers(environ, args.jobs == 'cuda'))
