@@ -1,7 +1,6 @@
-# An example, as oriented-rcnn-le90_van-lska-small_fpn_8xb1-1x_dota.py, whose schedule it has: nobody
-# has published figures of PeLK on DOTA, and none were measured here. The backbone is set as in the
-# detectors of configs/pelk. Its weights are not published either: train
-# configs/pelk/pelk-tiny_32xb128-300e_in1k.py first.
+# An example with the schedule of the one with VAN-LSKA beside it: nobody has published figures of
+# PeLK on DOTA, and none were measured here. The backbone is set as in the detectors of configs/pelk.
+# Its weights are not published either: train configs/pelk/pelk-tiny_32xb128-300e_in1k.py first.
 _base_ = [
     '../_base_/models/oriented-rcnn-le90_r50_fpn.py',
     '../_base_/datasets/dota.py',

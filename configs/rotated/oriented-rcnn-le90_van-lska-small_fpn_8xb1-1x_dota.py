@@ -1,7 +1,7 @@
 # An example, not an experiment of a paper: nobody has published figures of VAN-LSKA on DOTA, and
-# none were measured here. The detector is MMRotate's; AdamW, its rate and weight decay, the batch of
-# 8 x 1, SyncBN, drop path and random rotations are those of the published file of LSKNet-S (arXiv
-# 2303.09030), which is a VAN-B1 with another kernel.
+# none were measured here. Detector, warm-up and clipping are MMRotate's; AdamW, its rate and weight
+# decay, the batch of 8 x 1, SyncBN, drop path and random rotations are those of the published file
+# of LSKNet-S (arXiv 2303.09030), a VAN-B1 with another attention.
 _base_ = [
     '../_base_/models/oriented-rcnn-le90_r50_fpn.py',
     '../_base_/datasets/dota.py',

@@ -47,7 +47,7 @@ model = dict(
         type='mmdet.StandardRoIHead',
         bbox_roi_extractor=dict(
             type='RotatedSingleRoIExtractor',
-            roi_layer=dict(type='RoIAlignRotated', out_size=7, sample_num=2, clockwise=True),
+            roi_layer=dict(type='RoIAlignRotated', output_size=7, sampling_ratio=2, clockwise=True),
             out_channels=256,
             featmap_strides=[4, 8, 16, 32],
         ),
