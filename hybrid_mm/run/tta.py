@@ -24,7 +24,8 @@ def set_test_time_augmentation(cfg: Config) -> None:
     task = task_of(cfg)
     if task == 'pose':
         raise UserError(
-            '--tta: MMPose has no model for it; model.test_cfg.flip_test already adds the flipped image'
+            '--tta: MMPose has no model for it; model.test_cfg.flip_test=True, the value of most '
+            'of its configs, adds the flipped image'
         )
     if cfg.get('tta_model') is None:
         cfg.tta_model = ConfigDict(_default_tta_model(task))
