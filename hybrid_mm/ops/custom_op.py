@@ -138,41 +138,52 @@ def _declare(name: str, function: Callable, fake: Fake) -> Any:
 class _Operator:
     """What ``torch.library.custom_op`` makes, of the older parts of ``torch.library``.
 
-    For torch < 2.4; remove when 2.4 is required.
+    It is one node of compiled graphs and one call for modes, and keeps the same tensors, too. For
+    torch 2.1 to 2.3; remove when torch >= 2.4 is required.
     """
 
     def __init__(self, name: str, kernel: Callable, schema: str, fake: Fake) -> None:
-        namespace, self.name = name.split('::')
-        self.library = torch.library.Library(namespace, 'FRAGMENT')
-        self.library.define(self.name + schema)
-        self.library.impl(self.name, kernel, 'CompositeExplicitAutograd')
-        self.library.impl(self.name, fake, 'Meta')
-        self.overload = getattr(getattr(torch.ops, namespace), self.name).default
+        namespace, self._name = name.split('::')
+        self._library = torch.library.Library(namespace, 'FRAGMENT')
+        self._library.define(self._name + schema)
+        self._library.impl(self._name, kernel, 'CompositeExplicitAutograd')
+        self._library.impl(self._name, fake, 'Meta')
+        self._overload = getattr(getattr(torch.ops, namespace), self._name).default
         functools.update_wrapper(self, kernel)
 
-    def __call__(self, *args: Any, **options: Any) -> Any:
-        return self.overload(*args, **options)
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        return self._overload(*args, **named)
 
     def register_autograd(
         self, backward: Callable, *, setup_context: Callable | None = None
     ) -> None:
         """Differentiate by ``backward(ctx, *grads)``."""
-        overload = self.overload
+        overload = self._overload
+
+        def without_gradient(*args: Any) -> Any:
+            with torch._C._AutoDispatchBelowAutograd():
+                return overload(*args)
 
         class Differentiable(torch.autograd.Function):
             @staticmethod
             def forward(ctx: Any, *args: Any) -> Any:
-                with torch._C._AutoDispatchBelowAutograd():
-                    output = overload(*args)
+                output = without_gradient(*args)
                 if setup_context is not None:
-                    setup_context(ctx, args, output)
+                    setup_context(ctx, inputs=args, output=output)
+                # what is in a list would have no gradient
                 return tuple(output) if isinstance(output, list) else output
 
             @staticmethod
             def backward(ctx: Any, *grads: Any) -> Any:
                 return backward(ctx, *grads)
 
-        self.library.impl(self.name, Differentiable.apply, 'Autograd')
+        def differentiable(*args: Any) -> Any:
+            tensors = (x for x in args if isinstance(x, Tensor))
+            if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
+                return Differentiable.apply(*args)
+            return without_gradient(*args)
+
+        self._library.impl(self._name, differentiable, 'Autograd')
 
 
 class _Refusal:
