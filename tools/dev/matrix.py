@@ -310,7 +310,8 @@ def golden() -> Path | None:
 
 def commands(check: Check) -> list[list[str]]:
     """The commands of a check, without those for a folder that is not there."""
-    pytest = f'python -m pytest -q -p no:cacheprovider -p skip_missing -n {cores()} --dist worksteal -m "not slow"'
+    pytest = 'python -m pytest -q -p no:cacheprovider -p skip_missing -m "not slow"'
+    pytest += f' -n {cores()} --dist worksteal'
     places = dict(root=ROOT, golden=golden(), cores=cores(), pytest=pytest)
     lines = [line for line in check.run if '{golden}' not in line or places['golden']]
     return [shlex.split(line.format(**places)) for line in lines]
