@@ -17,6 +17,10 @@ def names_from(package: str, files: Mapping[str, str]) -> Callable[[str], Any]:
     def imported(name: str) -> Any:
         if name not in places:
             raise AttributeError(f'module {package!r} has no attribute {name!r}')
-        return getattr(import_module(f'{package}.{places[name]}'), name)
+        try:
+            module = import_module(f'{package}.{places[name]}')
+        except AttributeError as error:  # Python would say no more than "cannot import name"
+            raise ImportError(f'{package}.{places[name]}: {error}') from error
+        return getattr(module, name)
 
     return imported

@@ -17,7 +17,7 @@ ROOMS = {
     'lazy': (),
     'registry': (),
     'compat': (),
-    'ops': ('errors',),
+    'ops': ('errors', 'compat'),
     'layers': ('ops',),
     'convert': (),
     'checkpoint_files': ('lazy', 'errors', 'compat'),

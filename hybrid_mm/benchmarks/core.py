@@ -156,7 +156,7 @@ class Row:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that the memory of the CPU or of a GPU does not suffice."""
     text = str(error)
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+    return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in text
     )
 

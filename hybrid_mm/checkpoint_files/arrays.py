@@ -10,11 +10,9 @@ from torch import Tensor
 
 # types that NumPy has only with the package ml_dtypes
 _OTHERS = {
-    'bfloat16': torch.bfloat16,
-    'float8_e4m3fn': torch.float8_e4m3fn,
-    'float8_e4m3fnuz': torch.float8_e4m3fnuz,
-    'float8_e5m2': torch.float8_e5m2,
-    'float8_e5m2fnuz': torch.float8_e5m2fnuz,
+    name: getattr(torch, name)
+    for name in ['bfloat16', 'float8_e4m3fn', 'float8_e4m3fnuz', 'float8_e5m2', 'float8_e5m2fnuz']
+    if hasattr(torch, name)  # torch < 2.2 lacks two
 }
 _NUMBERS = 'biufc'  # kinds of NumPy's types: booleans, integers, floating-point, complex
 

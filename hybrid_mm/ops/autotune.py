@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from hybrid_mm.compat.torch_api import is_compiling
 from hybrid_mm.ops.device_tables import capturing
 from hybrid_mm.ops.export import exporting
 
@@ -92,7 +93,7 @@ def choose(operator: str, key: tuple, candidates: Candidates, inputs: Inputs) ->
 
 
 def _measurable(device: torch.device) -> bool:
-    if device.type == 'meta' or exporting() or torch.compiler.is_compiling():
+    if device.type == 'meta' or exporting() or is_compiling():
         return False
     return not (torch.are_deterministic_algorithms_enabled() or capturing(device))
 
@@ -155,7 +156,7 @@ def _time(function: Callable[..., Tensor], inputs: Inputs, device: torch.device)
 
     try:
         return _time_on_gpu(run, device) if device.type == 'cuda' else _time_on_cpu(run)
-    except (torch.OutOfMemoryError, MemoryError):
+    except (torch.cuda.OutOfMemoryError, MemoryError):
         pass  # the traceback, which holds on to memory, ends here
     if device.type == 'cuda':
         torch.cuda.empty_cache()

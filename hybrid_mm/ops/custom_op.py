@@ -68,10 +68,10 @@ def custom_op(
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         count = _count_tensors(function)
-        operator = _operator(name, function, fake)
+        operator = _declare(name, function, fake)
         if backward is not None:
             shapes = backward_fake or _Contiguous(backward, count)
-            gradient = _operator(f'{name}_backward', backward, shapes)
+            gradient = _declare(f'{name}_backward', backward, shapes)
             gradient.register_autograd(_Refusal(name))
             results = _TYPES[inspect.signature(function).return_annotation].count('Tensor')
             selects = 'needs' in inspect.signature(backward).parameters
@@ -111,7 +111,7 @@ def _count_tensors(function: Callable) -> int:
     return count
 
 
-def _operator(name: str, function: Callable, fake: Fake) -> torch.library.CustomOpDef:
+def _declare(name: str, function: Callable, fake: Fake) -> Any:
     """Register a function and the shapes of its results."""
     signature = inspect.signature(function)
     try:
@@ -128,9 +128,62 @@ def _operator(name: str, function: Callable, fake: Fake) -> torch.library.Custom
         with no_autocast(first):
             return function(*args)
 
+    if not hasattr(torch.library, 'custom_op'):
+        return _Operator(name, kernel, schema, fake)
     operator = torch.library.custom_op(name, kernel, mutates_args=(), schema=schema)
     operator.register_fake(fake)
     return operator
+
+
+class _Operator:
+    """What ``torch.library.custom_op`` makes, of the older parts of ``torch.library``.
+
+    It is one node of compiled graphs and one call for modes, and keeps the same tensors, too. For
+    torch 2.1 to 2.3; remove when torch >= 2.4 is required.
+    """
+
+    def __init__(self, name: str, kernel: Callable, schema: str, fake: Fake) -> None:
+        namespace, self._name = name.split('::')
+        self._library = torch.library.Library(namespace, 'FRAGMENT')
+        self._library.define(self._name + schema)
+        self._library.impl(self._name, kernel, 'CompositeExplicitAutograd')
+        self._library.impl(self._name, fake, 'Meta')
+        self._overload = getattr(getattr(torch.ops, namespace), self._name).default
+        functools.update_wrapper(self, kernel)
+
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        return self._overload(*args, **named)
+
+    def register_autograd(
+        self, backward: Callable, *, setup_context: Callable | None = None
+    ) -> None:
+        """Differentiate by ``backward(ctx, *grads)``."""
+        overload = self._overload
+
+        def without_gradient(*args: Any) -> Any:
+            with torch._C._AutoDispatchBelowAutograd():
+                return overload(*args)
+
+        class Differentiable(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, *args: Any) -> Any:
+                output = without_gradient(*args)
+                if setup_context is not None:
+                    setup_context(ctx, inputs=args, output=output)
+                # what is in a list would have no gradient
+                return tuple(output) if isinstance(output, list) else output
+
+            @staticmethod
+            def backward(ctx: Any, *grads: Any) -> Any:
+                return backward(ctx, *grads)
+
+        def differentiable(*args: Any) -> Any:
+            tensors = (x for x in args if isinstance(x, Tensor))
+            if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
+                return Differentiable.apply(*args)
+            return without_gradient(*args)
+
+        self._library.impl(self._name, differentiable, 'Autograd')
 
 
 class _Refusal:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
+from hybrid_mm.compat.torch_api import exports
+
 __all__ = ['exporting', 'require_fixed_size']
 
 
@@ -13,8 +15,7 @@ def exporting() -> bool:
     An exported graph runs without this package: our own operators, kernels in C and complex
     numbers stay out of it.
     """
-    # not torch.compiler.is_exporting(), which Dynamo of torch <= 2.11 takes to be always true
-    return torch.onnx.is_in_onnx_export() or torch.compiler._is_exporting_flag
+    return torch.onnx.is_in_onnx_export() or exports()
 
 
 def require_fixed_size(size: Sequence[int], operator: str) -> None:

@@ -154,7 +154,8 @@ def launched(operator: str, run: Callable[[], R], otherwise: Callable[[], R]) ->
         return run()
     except Exception as error:
         # a lack of memory is the caller's; errors of the device make all later results void
-        fatal = (torch.OutOfMemoryError, getattr(torch, 'AcceleratorError', torch.OutOfMemoryError))
+        memory = torch.cuda.OutOfMemoryError
+        fatal = (memory, getattr(torch, 'AcceleratorError', memory))
         if isinstance(error, fatal) or interpreted() or _record is not None:
             raise
         _failed.add(operator)

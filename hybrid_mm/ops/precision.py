@@ -5,6 +5,8 @@ import contextlib
 import torch
 from torch import Tensor
 
+from hybrid_mm.compat.torch_api import get_autocast_dtype, is_autocast_enabled
+
 __all__ = [
     'accurate',
     'accurate_dtype',
@@ -80,8 +82,8 @@ def cast_as_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
         *tensors: Tensors on one device.
     """
     device = tensors[0].device.type
-    if device == 'meta' or not torch.is_autocast_enabled(device):
+    if device == 'meta' or not is_autocast_enabled(device):
         return tensors
-    dtype = torch.get_autocast_dtype(device)
+    dtype = get_autocast_dtype(device)
     eligible = (x.is_floating_point() and x.dtype != torch.float64 for x in tensors)
     return tuple(x.to(dtype) if cast else x for x, cast in zip(tensors, eligible, strict=True))

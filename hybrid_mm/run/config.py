@@ -4,6 +4,7 @@ import ast
 import difflib
 import os
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +19,15 @@ from hybrid_mm.run.foreign import config_file, missing_base, normalize, package_
 
 __all__ = ['load_config', 'task_of']
 
-TASKS = {'mmdet': 'detection', 'mmseg': 'segmentation', 'mmpretrain': 'classification'}
+TASKS = {
+    'mmdet': 'detection',
+    'mmseg': 'segmentation',
+    'mmpretrain': 'classification',
+    'mmpose': 'pose',
+}
+"""Packages with models, and what these are for."""
+PACKAGES_OF_SETUP = ('mmdet', 'mmseg', 'mmpretrain')
+"""Those that set-up installs; the others are described in docs/other_projects.md."""
 Node = TypeVar('Node')
 
 
@@ -38,7 +47,7 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
     if not os.path.isfile(path):
         raise UserError(f'config {path} does not exist{_nearest_configs(path)}')
     try:
-        cfg = Config.fromfile(path)
+        cfg = _read(path)
         if cfg.get('default_scope') is None and package_of(path):
             cfg.default_scope = package_of(path)  # some are made for the tools of one package
         normalize(cfg)
@@ -60,6 +69,18 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
         if any(key.partition('.')[0] == 'custom_imports' for key in options):
             _import_custom(cfg)
     return cfg
+
+
+def _read(path: str) -> Config:
+    """Read the file of a config."""
+    try:
+        return Config.fromfile(path)
+    except SystemError as error:
+        # The parser of Python up to 3.11.7 and 3.12.1 miscounts when it is called while it runs,
+        # as by the finalizer of an object (https://github.com/python/cpython/issues/106905).
+        if 'recursion depth mismatch' not in str(error):
+            raise
+        return Config.fromfile(path)
 
 
 def _import_custom(cfg: Config) -> None:
@@ -102,7 +123,7 @@ def task_of(cfg: Config) -> str:
         cfg: The config.
 
     Returns:
-        'detection', 'segmentation' or 'classification'.
+        'detection', 'segmentation', 'classification' or 'pose'.
 
     Raises:
         UserError: ``default_scope`` is missing or another one.
@@ -111,21 +132,40 @@ def task_of(cfg: Config) -> str:
 
 
 def library_of(cfg: Config) -> str:
-    """Package that the model of a config belongs to: 'mmdet', 'mmseg' or 'mmpretrain'.
+    """Package that the model of a config belongs to: one of :data:`TASKS`.
 
     Raises:
         UserError: ``default_scope`` is missing or another one.
     """
-    model, scope = cfg.get('model'), cfg.get('default_scope')
-    if isinstance(model, dict):
-        for named in (str(model.get('type')).partition('.')[0], model.get('_scope_')):
-            if named in TASKS:
-                return str(named)
-    if scope not in TASKS:
+    library = _library(cfg)
+    if library is None:
         raise UserError(
-            f'default_scope of {cfg.filename} is {scope!r}; expected one of {", ".join(TASKS)}'
+            f'default_scope of {cfg.filename} is {cfg.get("default_scope")!r}; expected one of '
+            f'{", ".join(TASKS)}'
         )
-    return str(scope)
+    return library
+
+
+def _library(cfg: Config) -> str | None:
+    model, named = cfg.get('model'), [cfg.get('default_scope')]
+    if isinstance(model, dict):
+        named = [str(model.get('type')).partition('.')[0], model.get('_scope_'), *named]
+    return next((name for name in named if name in TASKS), None)
+
+
+def require_library(cfg: Config) -> None:
+    """Check that the package that the model of a config belongs to is installed, if it is known.
+
+    Raises:
+        UserError: It is not.
+    """
+    library = _library(cfg)
+    if library is not None and find_spec(library) is None:
+        page = 'installation' if library in PACKAGES_OF_SETUP else 'other_projects'
+        raise UserError(
+            f'{library} is not installed, and {cfg.filename} belongs to it; docs/{page}.md tells '
+            'how to install it'
+        )
 
 
 def require(cfg: Config, *keys: str) -> None:

@@ -30,10 +30,13 @@ from hybrid_mm.run.tool import debugging
 P = ParamSpec('P')
 R = TypeVar('R')
 
-STACK = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'torch', 'torchvision', 'pycocotools')
+STACK = (
+    *('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'mmpose'),
+    *('torch', 'torchvision', 'pycocotools', 'xtcocotools'),
+)
 LARGEST_TABLE = 30  # rows of a table of classes that the terminal shows
 _STORED = 2000  # messages that wait for the log file to be there
-_LIBRARIES = r'(mmengine|mmcv|mmdet|mmseg|mmpretrain)'
+_LIBRARIES = r'(mmengine|mmcv|mmdet|mmseg|mmpretrain|mmpose)'
 
 
 class Rule(NamedTuple):
@@ -198,14 +201,14 @@ PRINTED = (
         ),
     ),
     Rule(
-        r'pycocotools\.coco(eval)?',
+        r'(py|xt)cocotools\.coco(eval)?',
         r'loading annotations into memory|Loading and preparing results|[Dd](one|ONE) \(t='
         r'|creating index|index created|Running per image evaluation|Evaluate annotation type'
         r'|Accumulating evaluation results|converting ground truth|\d+/\d+$',
         'steps that take seconds',
     ),
     Rule(
-        r'pycocotools\.cocoeval',
+        r'(py|xt)cocotools\.cocoeval',
         r' Average (Precision|Recall)',
         'the same figures follow in one line of MMEngine',
     ),

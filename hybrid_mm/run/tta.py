@@ -18,9 +18,15 @@ def set_test_time_augmentation(cfg: Config) -> None:
         cfg: The config, changed in place.
 
     Raises:
-        UserError: The model predicts instance masks in one stage; nothing here merges those.
+        UserError: The model predicts instance masks in one stage, or poses; nothing here merges
+            those.
     """
     task = task_of(cfg)
+    if task == 'pose':
+        raise UserError(
+            '--tta: MMPose has no model for it; model.test_cfg.flip_test=True, the value of most '
+            'of its configs, adds the flipped image'
+        )
     if cfg.get('tta_model') is None:
         cfg.tta_model = ConfigDict(_default_tta_model(task))
     if task == 'detection' and _predicts_masks(cfg.model):

@@ -8,7 +8,6 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,11 @@ from torch._subclasses import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 from hybrid_mm.backbones.frames.base import BaseBackbone
 from hybrid_mm.checkpoints import check_weights
+from hybrid_mm.compat.torch_api import as_if_exporting, tree_leaves
 from hybrid_mm.layers.drop import DropPath
 from hybrid_mm.testing.outcome import (
     ContractError,
@@ -634,12 +634,6 @@ class _Operators(TorchDispatchMode):
         return func(*args, **kwargs or {})
 
 
-@contextmanager
-def _exporting() -> Iterator[None]:
-    with mock.patch.object(torch.compiler, '_is_exporting_flag', True):
-        yield
-
-
 @_check
 def exported_formulation(net: Subject) -> None:
     """While exporting, the maps are the same, by operators that exporters know."""
@@ -647,7 +641,7 @@ def exported_formulation(net: Subject) -> None:
     x = net.images(1, 97, 131)
     with torch.no_grad():
         expected = net.maps(model, x)
-        with _exporting(), _Operators() as operators:
+        with as_if_exporting(), _Operators() as operators:
             found = net.maps(model, x)
     for i, (a, b) in enumerate(zip(found, expected, strict=True)):
         error, limit = (a - b).abs().max().item(), 1e-5 * b.abs().max().item()

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
+from hybrid_mm.compat.torch_api import tree_leaves
 from hybrid_mm.testing.outcome import (
     ContractError,
     DoesNotApply,

@@ -10,6 +10,7 @@ from mmengine.registry import MODELS
 from torch import nn
 from torch.nn import functional as F
 
+from hybrid_mm.compat.torch_api import as_if_exporting
 from hybrid_mm.export import onnx_files
 from hybrid_mm.export.graphs import ExportError, Graph, graphs_of
 from hybrid_mm.layers.convolution.deform_conv import DeformConv2d
@@ -156,23 +157,23 @@ def test_networks_of_one_size_say_so(tmp_path, name, operator):
 
 
 @pytest.mark.parametrize('size', [(7, 9), (8, 8), (25, 42), (1, 1)])
-def test_fourier_filter_by_matrices(monkeypatch, size):
+def test_fourier_filter_by_matrices(size):
     spectrum = torch.randn(4, 14, 8, 2, dtype=torch.float64)
     x = torch.randn(2, 4, *size, dtype=torch.float64)
     expected = global_filter(x, spectrum)
-    monkeypatch.setattr(torch.compiler, '_is_exporting_flag', True)
-    torch.testing.assert_close(global_filter(x, spectrum), expected, rtol=1e-10, atol=1e-12)
+    with as_if_exporting():
+        torch.testing.assert_close(global_filter(x, spectrum), expected, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize(('groups', 'stride'), [(1, 1), (2, 2)])
-def test_deformable_convolution_by_sampling(monkeypatch, groups, stride):
+def test_deformable_convolution_by_sampling(groups, stride):
     layer = DeformConv2d(8, groups, stride).double()
     layer.conv_offset.weight.data.normal_()
     layer.conv_offset.bias.data.normal_()
     x = torch.randn(2, 8, 13, 17, dtype=torch.float64)
     expected = layer(x)
-    monkeypatch.setattr(torch.compiler, '_is_exporting_flag', True)
-    torch.testing.assert_close(layer(x), expected, rtol=1e-10, atol=1e-12)
+    with as_if_exporting():
+        torch.testing.assert_close(layer(x), expected, rtol=1e-10, atol=1e-12)
 
 
 def test_long_exports_are_said_before_they_run(monkeypatch, tmp_path):

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from hybrid_mm import layers
+from hybrid_mm.compat.torch_api import as_if_exporting
 from hybrid_mm.layers import (
     ELSA,
     LSKA,
@@ -249,8 +250,7 @@ def test_exported_formulation(size, monkeypatch):
         x, extra = some(form, size=size)
         with torch.no_grad():
             expected = module(x, *extra)
-            with monkeypatch.context() as patch, NoOwnOperators():
-                patch.setattr(torch.compiler, '_is_exporting_flag', True)
+            with as_if_exporting(), NoOwnOperators():
                 assert exporting()
                 found = module(x, *extra)
         torch.testing.assert_close(

@@ -248,7 +248,7 @@ class OnGPU:
     def __call__(self, x):
         self.calls += 1
         if self.needs > self.gpu.free:
-            raise torch.OutOfMemoryError('CUDA out of memory')
+            raise torch.cuda.OutOfMemoryError('CUDA out of memory')
         self.gpu.clock += self.odd if self.odd and self.calls in (1, 3) else self.seconds
         return x * 1
 

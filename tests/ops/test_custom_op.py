@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from hybrid_mm.compat.torch_api import is_autocast_enabled
 from hybrid_mm.ops.custom_op import custom_op
 
 calls = []
@@ -22,7 +23,7 @@ def _backward(
     sizes: list[int],
     name: str,
 ) -> list[Tensor]:
-    calls.append((grad_y is None, grad_z is None, list(needs), torch.is_autocast_enabled('cpu')))
+    calls.append((grad_y is None, grad_z is None, list(needs), is_autocast_enabled('cpu')))
     assert (factor, list(sizes), name) == (3.0, [2, 4], 'cube')
     grad = torch.zeros_like(x)
     if grad_y is not None:
@@ -44,7 +45,7 @@ def _backward(
 def line_and_cube(
     x: Tensor, bias: Tensor | None, factor: float, sizes: Sequence[int], name: str
 ) -> tuple[Tensor, Tensor]:
-    assert not torch.is_autocast_enabled('cpu')
+    assert not is_autocast_enabled('cpu')
     line = factor * x if bias is None else factor * x + bias
     return line.reshape(*sizes), x**3
 

@@ -126,9 +126,9 @@ def test_errors_are_not_hidden_from_tests_and_from_those_who_lack_memory(monkeyp
     monkeypatch.delenv(kernels.INTERPRET_VARIABLE)
 
     def lacks_memory():
-        raise torch.OutOfMemoryError('no memory')
+        raise torch.cuda.OutOfMemoryError('no memory')
 
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(torch.cuda.OutOfMemoryError):
         kernels.launched('local_attention', lacks_memory, lambda: 2)
 
 

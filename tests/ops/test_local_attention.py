@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hybrid_mm.benchmarks.core import memory
+from hybrid_mm.compat.torch_api import as_if_exporting
 from hybrid_mm.ops import budget
 from hybrid_mm.ops import local_attention as engine
 from hybrid_mm.ops.dispatch import choices
@@ -391,8 +392,7 @@ def test_algorithms_are_those_that_are_named(monkeypatch):
             torch.autograd.grad(call(**kwargs).sum(), q)
             assert called == expected
         called.clear()
-        with monkeypatch.context() as patch:
-            patch.setattr(torch.compiler, '_is_exporting_flag', True)
+        with as_if_exporting():
             call()
         assert called == ['gather']
 
@@ -431,8 +431,7 @@ def test_algorithms_of_windows_side_by_side(monkeypatch):
         assert calls(4, 2, grid=grid, bias=bias) == ['windows']
         with torch.no_grad():
             assert calls(4, 2, grid=grid, bias=bias) == ['windows', 'fused']
-        with monkeypatch.context() as patch:
-            patch.setattr(torch.compiler, '_is_exporting_flag', True)
+        with as_if_exporting():
             assert calls(28, 15, grid=grid) == calls(28, 15, impl='tiled') == ['windows']
 
 

@@ -7,10 +7,10 @@ the GPU, and cannot be captured in a CUDA graph; nothing is copied once a shape 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from hybrid_mm.benchmarks.gpu_counts.engine import backward
 from hybrid_mm.benchmarks.gpu_counts.fake_cuda import Bodies, fake_cuda
+from hybrid_mm.compat.torch_api import tree_leaves
 from hybrid_mm.layers import PairwiseAttention2d
 from hybrid_mm.ops import kernels
 from hybrid_mm.ops.decomposed_attention import decomposed_attention

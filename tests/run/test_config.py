@@ -4,7 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 
 from hybrid_mm.errors import UserError
 from hybrid_mm.run import config_folder
@@ -57,6 +57,24 @@ def test_a_list_for_an_item_of_a_list(tmp_path):
     path.write_text('model = dict(a=[dict(b=1)])\n')
     with pytest.raises(UserError, match='the item of a list is a dict, not a list'):
         load_config(str(path), {'model.a.0': [dict(b=2)]})
+
+
+def test_an_error_of_the_parser_alone_is_tried_again(tmp_path, monkeypatch):
+    path = tmp_path / 'c.py'
+    path.write_text('a = 1\n')
+    read = Config.fromfile
+    left = ['AST constructor recursion depth mismatch (before=180, after=195)', 'another']
+
+    def fails(file):
+        if left:
+            raise SystemError(left.pop(0))
+        return read(file)
+
+    monkeypatch.setattr(Config, 'fromfile', fails)
+    with pytest.raises(UserError, match='SystemError: another'):
+        load_config(str(path))
+    left.append('AST constructor recursion depth mismatch (before=6, after=9)')
+    assert load_config(str(path)).a == 1
 
 
 def test_arguments_for_a_script():

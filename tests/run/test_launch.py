@@ -8,6 +8,7 @@ import pytest
 import torch
 from mmengine.config import Config, ConfigDict
 
+from hybrid_mm.compat.torch_api import get_autocast_dtype, is_autocast_enabled
 from hybrid_mm.errors import UserError
 from hybrid_mm.run import launch, resume, tta
 from hybrid_mm.run.checks import data
@@ -99,9 +100,9 @@ def test_of_a_test_run(monkeypatch, noting_detector):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     for dtype in ('auto', 'float16'):
         with launch.testing_amp(runner, dtype):
-            assert torch.is_autocast_enabled('cuda')
-            assert torch.get_autocast_dtype('cuda') == torch.float16
-    assert not torch.is_autocast_enabled('cuda')
+            assert is_autocast_enabled('cuda')
+            assert get_autocast_dtype('cuda') == torch.float16
+    assert not is_autocast_enabled('cuda')
 
 
 def flags(**changes):

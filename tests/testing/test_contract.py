@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hybrid_mm.backbones import VAN, BaseBackbone
 from hybrid_mm.backbones.van import VANArch
+from hybrid_mm.compat.torch_api import exports, is_autocast_enabled
 from hybrid_mm.ops.local_attention import local_attention
 from hybrid_mm.ops.mixed_shift import mixed_shift
 from hybrid_mm.testing import (
@@ -108,13 +109,13 @@ class Net(nn.Module):
             a = a + torch.rand_like(a)
         if self.fault == 'detached':
             a = a + x.detach().mean()
-        if self.fault == 'half' and torch.is_autocast_enabled('cpu'):
+        if self.fault == 'half' and is_autocast_enabled('cpu'):
             a = a * 1.2
         if self.fault == 'with_cp' and self.with_cp:
             a = a * 1.01
         if self.fault == 'layout':
             a = a.contiguous(memory_format=torch.channels_last)
-        if self.fault == 'export' and torch.compiler._is_exporting_flag:
+        if self.fault == 'export' and exports():
             a = torch.fft.ifft2(torch.fft.fft2(a)).real
         b = self.second(a)
         maps = [a, b]

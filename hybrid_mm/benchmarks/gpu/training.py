@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from hybrid_mm.benchmarks.annotations import drawn_samples
 from hybrid_mm.benchmarks.gpu.compare import name_of, watched
 from hybrid_mm.benchmarks.gpu.task import Failed, Options, Skipped, Task
+from hybrid_mm.compat.torch_api import GradScaler
 from hybrid_mm.zoo.families import build, model_with, shortened
 
 _STEPS, _WARM = 20, 5
@@ -132,7 +133,7 @@ def _steps(
     on_gpu = options.device == 'cuda'
     dtype = torch.float16 if on_gpu else torch.float32  # mmcv has no bfloat16 on a CPU
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    scaler = torch.amp.GradScaler(options.device, enabled=on_gpu)
+    scaler = GradScaler(options.device, enabled=on_gpu)
     losses, seconds, skipped = [], [], 0
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()

@@ -81,7 +81,7 @@ def _one_line(error: BaseException, limit: int = 300) -> str:
 def _out_of_memory(error: BaseException) -> bool:
     torch = sys.modules.get('torch')
     return isinstance(error, MemoryError) or (
-        torch is not None and isinstance(error, torch.OutOfMemoryError)
+        torch is not None and isinstance(error, torch.cuda.OutOfMemoryError)
     )
 
 

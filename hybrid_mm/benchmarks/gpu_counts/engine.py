@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+
+from hybrid_mm.compat.torch_api import tree_leaves
 
 Node = Any  # torch.autograd.graph.Node, of which torch's stubs know little
 Gradients = dict[int, Tensor]  # by the number of the node's result

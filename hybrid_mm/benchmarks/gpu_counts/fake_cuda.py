@@ -19,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hybrid_mm.compat.torch_api import get_autocast_dtype, is_autocast_enabled
 from hybrid_mm.ops import autotune
 
 NAMESPACE = 'hybrid_mm'
@@ -131,8 +132,8 @@ def _cuda_attention(
     """
     if not query.is_cuda:
         return _attention(query, key, value, attn_mask, dropout_p, is_causal, scale=scale)
-    if torch.is_autocast_enabled('cuda'):
-        dtype = torch.get_autocast_dtype('cuda')
+    if is_autocast_enabled('cuda'):
+        dtype = get_autocast_dtype('cuda')
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
         if attn_mask is not None and attn_mask.is_floating_point():
             attn_mask = attn_mask.to(dtype)

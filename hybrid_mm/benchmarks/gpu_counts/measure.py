@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from mmengine.registry import MODELS
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X')
 from hybrid_mm.benchmarks.gpu_counts.engine import Node, backward
@@ -17,6 +16,7 @@ from hybrid_mm.benchmarks.gpu_counts.fake_cuda import HALF, fake_cuda, on_fake_c
 from hybrid_mm.benchmarks.gpu_counts.networks import IMAGES
 from hybrid_mm.benchmarks.gpu_counts.operators import Operator, inputs_of
 from hybrid_mm.benchmarks.gpu_counts.trace import GPUS, LAUNCH_SECONDS, Counts, Trace, own_file
+from hybrid_mm.compat.torch_api import tree_leaves
 
 
 @dataclass

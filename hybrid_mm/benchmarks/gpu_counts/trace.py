@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from hybrid_mm.benchmarks.gpu_counts.fake_cuda import HALF, Bodies
+from hybrid_mm.compat.torch_api import tree_leaves
 from hybrid_mm.ops import kernels
 
 LAUNCH_SECONDS = 5e-6

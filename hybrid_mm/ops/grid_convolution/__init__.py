@@ -9,9 +9,9 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import torch
 from torch import Tensor
 
+from hybrid_mm.compat.torch_api import is_compiling
 from hybrid_mm.ops import autotune
 from hybrid_mm.ops.dispatch import resolve
 from hybrid_mm.ops.grid_convolution import reference
@@ -83,7 +83,7 @@ def _fastest(x: Tensor, weight: Tensor, rows: tuple[int, ...], columns: tuple[in
     """What 'auto' means; it stays 'auto' while torch compiles: the operator chooses then."""
     if x.is_cuda and sum(rows) == len(rows) <= _SMALL and sum(columns) == len(columns) <= _SMALL:
         return 'reference'
-    if torch.compiler.is_compiling():
+    if is_compiling():
         return 'auto'
     names = fast(x, rows, columns)
     return (

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hybrid_mm.compat.torch_api import get_autocast_dtype, is_autocast_enabled
 from hybrid_mm.ops.custom_op import custom_op
 from hybrid_mm.ops.kernels import kernel, launched, product_side, tl
 from hybrid_mm.ops.partial_sums import PartialSums
@@ -229,8 +230,8 @@ def activated_product(
         (N, C', T, L) of the type of a product: autocast's, where it is on, otherwise that of x.
     """
     device = x.device.type
-    cast = torch.is_autocast_enabled(device)
-    dtype = torch.get_autocast_dtype(device) if cast else x.dtype
+    cast = is_autocast_enabled(device)
+    dtype = get_autocast_dtype(device) if cast else x.dtype
     flat = x.flatten(2).contiguous()
     out = _activated_product(
         flat, scale, shift, weight.flatten(1), bias, str(dtype).removeprefix('torch.')

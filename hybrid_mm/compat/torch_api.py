@@ -1,0 +1,111 @@
+"""What this package uses of torch and torch 2.1 does not have yet, under the names of new releases.
+
+The feature is asked for, never the version. Where torch has a function, the name here is that very
+function: nothing is added to a call, and compilers see what they know.
+"""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils import _pytree
+
+__all__ = [
+    'GradScaler',
+    'OutOfMemoryError',
+    'as_if_exporting',
+    'exports',
+    'get_autocast_dtype',
+    'is_autocast_enabled',
+    'is_compiling',
+    'is_dynamo_compiling',
+    'tree_leaves',
+]
+
+# remove when torch >= 2.5 is required
+OutOfMemoryError = getattr(torch, 'OutOfMemoryError', torch.cuda.OutOfMemoryError)
+
+# remove when torch >= 2.3 is required
+is_compiling = getattr(torch.compiler, 'is_compiling', torch._utils.is_compiling)
+is_dynamo_compiling = getattr(torch.compiler, 'is_dynamo_compiling', torch._utils.is_compiling)
+
+if hasattr(torch, 'get_autocast_dtype'):  # remove when torch >= 2.4 is required
+    is_autocast_enabled = torch.is_autocast_enabled
+    get_autocast_dtype = torch.get_autocast_dtype
+else:
+
+    def is_autocast_enabled(device_type: str) -> bool:
+        """Whether autocast is on for a type of device."""
+        if device_type == 'cpu':
+            return torch.is_autocast_cpu_enabled()
+        return device_type == 'cuda' and torch.is_autocast_enabled()
+
+    def get_autocast_dtype(device_type: str) -> torch.dtype:
+        """The type that autocast computes in on a type of device."""
+        if device_type == 'cpu':
+            return torch.get_autocast_cpu_dtype()
+        return torch.get_autocast_gpu_dtype()
+
+
+if hasattr(torch.amp, 'GradScaler'):  # remove when torch >= 2.3 is required
+    GradScaler = torch.amp.GradScaler
+else:
+
+    def GradScaler(device: str = 'cuda', **settings: Any) -> torch.cuda.amp.GradScaler:
+        """A scaler for CUDA; away from it one that does nothing."""
+        on_gpu = device == 'cuda' and settings.pop('enabled', True)
+        return torch.cuda.amp.GradScaler(enabled=on_gpu, **settings)
+
+
+if hasattr(_pytree, 'tree_leaves'):  # remove when torch >= 2.2 is required
+    tree_leaves = _pytree.tree_leaves
+else:
+
+    def tree_leaves(tree: Any) -> list[Any]:
+        """What is in nested lists, tuples and dictionaries."""
+        return _pytree.tree_flatten(tree)[0]
+
+
+if hasattr(torch.compiler, '_is_exporting_flag'):  # remove when torch >= 2.6 is required
+
+    def exports() -> bool:
+        """Whether ``torch.export`` traces."""
+        # not torch.compiler.is_exporting(), which Dynamo of torch <= 2.11 takes to be always true
+        return torch.compiler._is_exporting_flag
+
+    @contextlib.contextmanager
+    def as_if_exporting() -> Iterator[None]:
+        """Make :func:`exports` true for a block."""
+        before, torch.compiler._is_exporting_flag = torch.compiler._is_exporting_flag, True
+        try:
+            yield
+        finally:
+            torch.compiler._is_exporting_flag = before
+else:
+    _exporters = {'torch._export', 'torch.export', 'torch.export._trace'}
+    _as_if = False
+
+    def exports() -> bool:
+        """Whether ``torch.export`` traces: it is found among the callers."""
+        return _as_if or _called_by_exporter()
+
+    @torch.compiler.assume_constant_result  # compilers run it instead of tracing it
+    def _called_by_exporter() -> bool:
+        frame = sys._getframe()
+        while frame is not None:
+            if frame.f_globals.get('__name__') in _exporters:
+                return True
+            frame = frame.f_back
+        return False
+
+    @contextlib.contextmanager
+    def as_if_exporting() -> Iterator[None]:
+        """Make :func:`exports` true for a block."""
+        global _as_if
+        before, _as_if = _as_if, True
+        try:
+            yield
+        finally:
+            _as_if = before
