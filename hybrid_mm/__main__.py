@@ -51,21 +51,33 @@ Published weights, which configs name as hybrid_mm://NAME.
 
 Files are looked for in checkpoints/, in the folders of HYBRID_MM_WEIGHTS and in torch's cache.
 """
+_RUN = """\
+Run a program of other packages with the workarounds of this one in place from the start: mmdet
+3.3.0 and mmseg 1.2.2 then take mmcv 2.2, which they refuse otherwise.
+
+  python -m hybrid_mm run python PATH/train.py mine.py
+  python -m hybrid_mm run torchrun --nproc_per_node 8 PATH/train.py mine.py --launcher pytorch
+  python -m hybrid_mm run mim train mmdet mine.py
+  python -m hybrid_mm run jupyter lab
+
+Our own tools need none of this, nor does a script or notebook that imports hybrid_mm first.
+"""
 _HEADS = ('mask-rcnn', 'cascade-mask-rcnn', 'retinanet', 'upernet', 'semantic-fpn')
 
 
 @tool
 def main(argv: list[str] | None = None) -> int:
-    """Print the zoo, write a config or a project, get weights, or say where the tools are."""
+    """Print the zoo, write a config or a project, get weights, run or find tools."""
     parser = options.parser(__doc__)
     parser.prog = 'python -m hybrid_mm'
     commands = parser.add_subparsers(
-        dest='command', required=True, metavar='list|new|new-project|weights|tools'
+        dest='command', required=True, metavar='list|new|new-project|weights|run|tools'
     )
     _add_list(commands)
     _add_new(commands)
     _add_new_project(commands)
     _add_weights(commands)
+    _add_run(commands)
     commands.add_parser('tools', help='print the folder of the tools: train.py, test.py, ...')
     argv = list(sys.argv[1:] if argv is None else argv)
     args = parser.parse_args(argv)
@@ -93,6 +105,10 @@ def main(argv: list[str] | None = None) -> int:
 
         print(next_steps(args.folder, new_project(args.folder, args.name)))
         return 0
+    if args.command == 'run':
+        from hybrid_mm.commands import run_with
+
+        return run_with.run(args.words)
     if args.command == 'tools':
         from hybrid_mm.run.config_folder import installed_configs
 
@@ -251,6 +267,21 @@ def _add_weights(commands) -> None:
     check = actions.add_parser('check', help='say of which network and in which layout files are')
     check.add_argument(
         'files', nargs='+', metavar='FILE', help='files, or hybrid_mm://NAME of what is here'
+    )
+
+
+def _add_run(commands) -> None:
+    parser = commands.add_parser(
+        'run',
+        help="run another package's program with our workarounds",
+        description=_RUN,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        'words',
+        nargs=argparse.PARSER,
+        metavar='PROGRAM ARGUMENTS',
+        help='what you would type without `python -m hybrid_mm run`',
     )
 
 

@@ -55,7 +55,12 @@ from hybrid_mm.run.pipeline_size import pipeline_size
 from hybrid_mm.run.published import checkpoint_of
 
 MODES = 'forward', 'training'
-SIZES = {'detection': (800, 1280), 'segmentation': (512, 512), 'classification': (224, 224)}
+SIZES = {
+    'detection': (800, 1280),
+    'segmentation': (512, 512),
+    'classification': (224, 224),
+    'pose': (256, 192),
+}
 BUSY = 0.1
 """Spread of times above which a machine is called busy."""
 BACKBONE = 'backbone'

@@ -28,7 +28,13 @@ from hybrid_mm.benchmarks.core import is_out_of_memory
 from hybrid_mm.checkpoints import check_exists, load_weights, read_checkpoint, source_of, weights_of
 from hybrid_mm.convert import convert, detect
 from hybrid_mm.errors import UserError, plain_text, warn
-from hybrid_mm.run.config import TASKS, literal_spec, load_config, without_init_cfg
+from hybrid_mm.run.config import (
+    TASKS,
+    literal_spec,
+    load_config,
+    require_library,
+    without_init_cfg,
+)
 from hybrid_mm.run.console import progress
 from hybrid_mm.run.devices import torch_device
 from hybrid_mm.run.explain import explain
@@ -351,7 +357,11 @@ def build_model(cfg: Config, initialise: bool = False) -> nn.Module:
     Args:
         cfg: The config.
         initialise: Draw the initial weights as a training would, instead of those of torch.
+
+    Raises:
+        UserError: The package that the model belongs to is not installed.
     """
+    require_library(cfg)
     model = without_pretrained(cfg.model)
     if cfg.get('data_preprocessor') and not model.get('data_preprocessor'):
         model.data_preprocessor = cfg.data_preprocessor

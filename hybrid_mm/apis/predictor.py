@@ -50,8 +50,8 @@ class Predictor:
         options: Settings of the config to override, as ``{'model.test_cfg.score_thr': 0.1}``.
 
     Raises:
-        UserError: (a ValueError) A file or the device does not exist, or the checkpoint does not
-            fit.
+        UserError: (a ValueError) A file or the device does not exist, the config is one of poses,
+            or the checkpoint does not fit.
 
     Example:
         >>> predictor = Predictor('configs/van/mask-rcnn_van-b0_fpn_1x_coco.py', 'epoch_12.pth')
@@ -74,6 +74,11 @@ class Predictor:
         if options:
             cfg.merge_from_dict(options)
         self.cfg, self.task, self.batch_size = cfg, task_of(cfg), batch_size
+        if self.task == 'pose':
+            raise UserError(
+                'poses are predicted within boxes of persons, which Predictor does not find; use '
+                'mmpose.apis.MMPoseInferencer, or tools/test.py --show-dir on a data set'
+            )
         require(cfg, 'model', 'test_dataloader.dataset')
         self.device = torch_device(device)
         checkpoint = checkpoint_of(cfg, checkpoint)

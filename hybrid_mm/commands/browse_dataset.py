@@ -11,6 +11,8 @@ SCRIPTS = {
     'mmdet': 'analysis_tools/browse_dataset.py',
     'mmseg': 'analysis_tools/browse_dataset.py',
     'mmpretrain': 'visualization/browse_dataset.py',
+    'mmpose': 'misc/browse_dataset.py',
+    'mmrotate': 'analysis_tools/browse_dataset.py',
 }
 
 

@@ -23,7 +23,7 @@ from hybrid_mm.run.config import literal_spec, load_config, require, without_ini
 from hybrid_mm.run.console import wrote
 from hybrid_mm.run.outputs import check_output_file, replacing
 
-DEFAULT_SHAPES = {'detection': (800, 1280), 'segmentation': (512, 512)}
+DEFAULT_SHAPES = {'detection': (800, 1280), 'segmentation': (512, 512), 'pose': (256, 192)}
 
 
 def run(args: argparse.Namespace) -> None:

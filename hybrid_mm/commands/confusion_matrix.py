@@ -29,6 +29,8 @@ def run(args: argparse.Namespace, others: list[str]) -> None:
         raise UserError(f'{args.predictions} does not exist; tools/test.py --out writes it')
     require(cfg, 'test_dataloader.dataset')
     task = task_of(cfg)
+    if task == 'pose':
+        raise UserError('a confusion matrix compares classes, and keypoints have none')
     if os.path.isdir(args.predictions) != (task == 'segmentation'):
         expected = 'a folder of label maps' if task == 'segmentation' else 'a pickle'
         raise UserError(f'{args.predictions}: expected {expected}, which tools/test.py --out wrote')

@@ -1,9 +1,10 @@
-"""Workarounds that follow the import of the module that they change.
+"""Workarounds that come with the import of the module that they are for.
 
 ``import hybrid_mm`` imports nothing of MMEngine, and yet no function of MMEngine is used before its
 workaround is in place: a workaround is applied at once if its module is imported, else at the end
-of the import of that module, whoever imports it and when. Nothing but ``sys`` and ``importlib`` is
-needed for that.
+of the import of that module, whoever imports it and when. Those of :data:`DURING` hold while a
+module is being imported, for what it checks then. Nothing but ``sys`` and ``importlib`` is needed
+for that.
 """
 
 import sys
@@ -14,6 +15,8 @@ WORKAROUNDS = {
     'mmengine.config.utils': 'b6_config_packages',
 }
 """Modules, and the function of ``hybrid_mm.compat.workarounds`` that changes each of them."""
+DURING = dict.fromkeys(('mmdet', 'mmseg', 'mmdet3d', 'mmaction', 'mmrotate'), 'b5_mmcv_version')
+"""Modules, and the context manager there within which each of them is imported."""
 
 
 def apply() -> None:
@@ -45,8 +48,8 @@ class Finder:
     """Meta path finder that lets the later ones find a module, and adds its workaround."""
 
     def find_spec(self, name: str, path=None, target=None):
-        """Spec of a module of :data:`WORKAROUNDS`; None for all others, which is nearly all."""
-        if name not in WORKAROUNDS or self not in sys.meta_path:
+        """Spec of a module with a workaround; None for all others, which is nearly all."""
+        if not (name in WORKAROUNDS or name in DURING) or self not in sys.meta_path:
             return None
         for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
             spec = finder.find_spec(name, path, target)
@@ -58,7 +61,7 @@ class Finder:
 
 
 class _Loader:
-    """A loader with the workaround after it; the module keeps the loader itself."""
+    """A loader with the workaround around or after it; the module keeps the loader itself."""
 
     def __init__(self, loader) -> None:
         self._loader = loader
@@ -67,9 +70,15 @@ class _Loader:
         return self._loader.create_module(spec)
 
     def exec_module(self, module) -> None:
+        name = module.__spec__.name
         module.__spec__.loader = module.__loader__ = self._loader
-        self._loader.exec_module(module)
-        work_around(module.__spec__.name)
+        if name in DURING:
+            workaround = getattr(import_module('hybrid_mm.compat.workarounds'), DURING[name])
+            with workaround():
+                self._loader.exec_module(module)
+        else:
+            self._loader.exec_module(module)
+            work_around(name)
 
     def __getattr__(self, name: str):
         """All else that ``importlib.util.find_spec`` is asked for, as the source."""

@@ -1,15 +1,18 @@
 """Workarounds for known breakages of the OpenMMLab stack, one function for each.
 
-B1 and B6 are applied by ``after_import`` when the module that they change is imported, the others
-by what needs them.
+B1, B5 and B6 are applied by ``after_import`` when the module that they are for is imported, the
+others by what needs them.
 """
 
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 
-from hybrid_mm.compat.installed import find, is_installed, read_text, version_of
+from hybrid_mm.compat import safe_loading
+from hybrid_mm.compat.installed import find, is_installed, parse_version, read_text, version_of
 from hybrid_mm.compat.stored_classes import stored_classes
 
 TRUST = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'  # torch's variable that allows unsafe files
@@ -42,6 +45,38 @@ def b1_weights_only() -> bool:
         prefixes='hybrid_mm://', loader=load_from_hybrid_mm, force=True
     )
     return True
+
+
+@contextmanager
+def b5_mmcv_version() -> Iterator[None]:
+    """B5: MMDetection 3.3, MMSegmentation 1.2 and their sister projects refuse mmcv 2.2.
+
+    They were released before it and assert ``mmcv < 2.2.0`` when they are imported, although it has
+    the operators and transforms of mmcv 2.1, and is the one with wheels for torch 2.2 to 2.4. While
+    one of them is imported, ``mmcv.__version__`` is the last one that all of them take. Later
+    releases of mmcv were not tried with these packages: they stay refused.
+
+    https://github.com/open-mmlab/mmdetection/issues/11763.
+    Remove when the last release of each of these packages takes mmcv 2.2.
+    """
+    try:
+        mmcv = import_module('mmcv')
+    except Exception:  # the package that needs it says so in its own words
+        mmcv = None
+    version = getattr(mmcv, '__version__', '')
+    if not takes_b5(parse_version(version)):
+        yield
+        return
+    mmcv.__version__ = '2.1.0'
+    try:
+        yield
+    finally:
+        mmcv.__version__ = version
+
+
+def takes_b5(mmcv: tuple[int, ...]) -> bool:
+    """Whether a release of mmcv is one that B5 has packages accept."""
+    return mmcv[:2] == (2, 2)
 
 
 def b6_config_packages() -> bool:
@@ -137,8 +172,11 @@ def load_from_local(filename: str, map_location=None) -> dict:
     allowed += stored_classes()
     trusted = os.environ.get(TRUST, '').lower() in ('1', 'y', 'yes', 'true')
     try:
-        with torch.serialization.safe_globals(allowed):
-            return torch.load(path, map_location=map_location, weights_only=not trusted)
+        if trusted:
+            return torch.load(path, map_location=map_location, weights_only=False)
+        return safe_loading.load(path, map_location, allowed)
+    except safe_loading.NewerTorchError:
+        raise
     except Exception as error:
         if 'weights_only' not in str(error).lower():
             raise

@@ -32,6 +32,7 @@ from hybrid_mm.engine.hooks.strict_loading import (
 from hybrid_mm.engine.optim_wrapper import autocast_features
 from hybrid_mm.engine.work_dir_lock import locked
 from hybrid_mm.errors import UserError, warn
+from hybrid_mm.run.checks.datasets import has_base
 from hybrid_mm.run.checks.maps import check_maps
 from hybrid_mm.run.checks.schedule import ScheduleHook
 from hybrid_mm.run.config import check_texts, checkpoint_hook, load_config, task_of
@@ -262,7 +263,7 @@ def set_visualization(
         )
     task = task_of(cfg)
     hook.update(show=show, wait_time=wait_time)
-    hook['enable' if task == 'classification' else 'draw'] = True
+    hook['enable' if task in ('classification', 'pose') else 'draw'] = True
     if interval is not None:
         hook.interval = interval
     if show_dir is None:
@@ -391,9 +392,9 @@ def _checked_metrics(evaluator: Any) -> Any:
     if 'metrics' in evaluator:
         evaluator['metrics'] = _checked_metrics(evaluator['metrics'])
     elif evaluator.get('ann_file') is not None:
-        bases = getattr(registered_class(METRICS, evaluator['type']), '__mro__', ())
-        names = [base.__name__ for base in bases]
-        if 'CocoMetric' in names and 'LVISMetric' not in names:  # that one has its own reader
+        cls = registered_class(METRICS, evaluator['type'])
+        # LVISMetric has a reader of its own
+        if has_base(cls, 'CocoMetric', 'mmdet') and not has_base(cls, 'LVISMetric', 'mmdet'):
             settings = dict(evaluator)
             inner = settings.pop('type')
             return ConfigDict(type='hybrid_mm.CheckedCocoMetric', inner=inner, **settings)

@@ -41,7 +41,7 @@ from hybrid_mm.run.checks.label_maps import check_label_maps
 from hybrid_mm.run.checks.metrics import check_metrics, check_save_best
 from hybrid_mm.run.checks.places import data_sets, found_instead, root_hint
 from hybrid_mm.run.checks.types import check_types
-from hybrid_mm.run.config import nodes
+from hybrid_mm.run.config import nodes, require_library
 from hybrid_mm.run.registered import arguments
 from hybrid_mm.weights import SCHEME, WeightsError, check_available
 
@@ -80,8 +80,10 @@ def check_testing(cfg: Config) -> None:
     """Check data and classes before a test run.
 
     Raises:
-        UserError: The config is not made for tests; see :func:`check_data`.
+        UserError: The config is not made for tests, or its package is not installed; see
+            :func:`check_data`.
     """
+    require_library(cfg)
     for key in ('test_dataloader', 'test_cfg', 'test_evaluator'):
         if cfg.get(key) is None:
             raise UserError(f'{cfg.filename} has no {key}; testing needs it')

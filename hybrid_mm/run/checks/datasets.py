@@ -31,6 +31,8 @@ def paths_of(dataset: dict[str, Any]) -> dict[str, str]:
     paths = {}
     if dataset.get('ann_file'):
         paths['ann_file'] = os.path.join(root, dataset['ann_file'])
+    if dataset.get('bbox_file'):  # of MMPose, which joins it with no folder
+        paths['bbox_file'] = dataset['bbox_file']
     prefix = dataset.get('data_prefix')
     if isinstance(prefix, str):
         prefix = {'data_prefix': prefix}

@@ -3,12 +3,15 @@
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import METRICS, DefaultScope
 
 from hybrid_mm.errors import UserError, nearest, warn
 from hybrid_mm.run.checks.classes import metrics_of
-from hybrid_mm.run.checks.datasets import dataset_class
+from hybrid_mm.run.checks.datasets import dataset_class, has_base
 from hybrid_mm.run.config import checkpoint_hook
-from hybrid_mm.run.registered import arguments
+from hybrid_mm.run.registered import arguments, registered_class
+
+_OF_KEYPOINTS = ('', ' .5', ' .75', ' (M)', ' (L)')
 
 
 def check_metrics(cfg: Config, dataset: dict[str, Any], number: int, loader: str) -> None:
@@ -60,11 +63,12 @@ def check_save_best(cfg: Config) -> None:
     """
     asked = checkpoint_hook(cfg).get('save_best')
     known: set[str] = set()
-    for _, metric in metrics_of(cfg, 'val_evaluator'):
-        names = _results(metric)
-        if names is None:
-            return
-        known |= names
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        for _, metric in metrics_of(cfg, 'val_evaluator'):
+            names = _results(metric)
+            if names is None:
+                return
+            known |= names
     for name in [asked] if isinstance(asked, str) else asked or ():
         if known and name != 'auto' and name not in known:
             raise UserError(
@@ -76,7 +80,12 @@ def check_save_best(cfg: Config) -> None:
 def _results(metric: dict[str, Any]) -> set[str] | None:
     """Names of the results of the usual metrics; None if they are not known."""
     kind, prefix = str(metric['type']).rpartition('.')[2], metric.get('prefix')
-    if kind == 'IoUMetric' and not metric.get('format_only'):
+    if has_base(registered_class(METRICS, metric['type']), 'CocoMetric', 'mmpose'):
+        if metric.get('iou_type', 'keypoints') != 'keypoints' or metric.get('format_only'):
+            return None
+        names = {f'{name}{end}' for name in ('AP', 'AR') for end in _OF_KEYPOINTS}
+        prefix = prefix or 'coco'
+    elif kind == 'IoUMetric' and not metric.get('format_only'):
         names = {'aAcc', *metric.get('iou_metrics', ['mIoU'])}
         names |= {'mAcc'} if {'mIoU', 'mDice'} & names else set()
         names |= {'mPrecision', 'mRecall'} if 'mFscore' in names else set()

@@ -9,7 +9,7 @@ from mmengine.runner import LogProcessor, Runner
 
 from hybrid_mm.errors import UserError, nearest, plain_text, warn
 from hybrid_mm.run.checks.types import check_type, check_types
-from hybrid_mm.run.config import checkpoint_hook, nodes, task_of
+from hybrid_mm.run.config import checkpoint_hook, nodes, require_library, task_of
 from hybrid_mm.run.registered import arguments
 
 # keys of `filter_cfg` that MMDetection's data sets read
@@ -24,6 +24,7 @@ def check_settings(cfg: Config) -> None:
             argument does not exist; names it and the nearest names.
     """
     task_of(cfg)
+    require_library(cfg)
     for key in ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'):
         if not isinstance(cfg.get(key), dict):
             raise UserError(f'training needs {key}: expected a dict, got {cfg.get(key)!r}')
