@@ -5,17 +5,22 @@
 # interrupted one continues. The last line on stdout is the Python to use:
 #
 #     PYTHON=$(bash tools/setup.sh)
+#     bash tools/setup.sh --dry-run     only prints what would be done
 #
 # The active virtual or conda environment is used if there is one (conda's `base` is left alone),
-# otherwise `.venv` in the project. Environment variables:
+# otherwise `.venv` in the project. Python and torch are chosen so that a wheel of mmcv fits; mmcv is
+# built only if there is none (tools/setup_plan.py). Environment variables:
 #
 #     PYTHON          interpreter that `.venv` is made from (3.10, 3.11 or 3.12)
-#     TORCH_SPEC      what pip installs when torch is missing, e.g.
+#     TORCH_SPEC      what is installed when torch is missing, e.g.
 #                     "torch==2.10.0 torchvision --index-url https://download.pytorch.org/whl/cpu"
 #     PIP_FIND_LINKS  more places where pip looks for wheels (all of pip's own variables work)
 #     MMCV_BASE_URL   index of mmcv wheels (https://mmwheels.onedl.ai)
+#     TORCH_BASE_URL  index of CPU and CUDA builds of torch (https://download.pytorch.org/whl)
 #     MAX_JOBS        compilers that run at once when mmcv has to be built
 #     MMCV_CPU_ONLY   1: accept or build mmcv without CUDA operators although a GPU is visible
+#     SETUP_UV        0: install with pip although uv is there
+#     SETUP_EXTRAS    what is installed with this package ("onedl,test")
 #     XDG_CACHE_HOME  built mmcv wheels are kept in its folder hybrid_mm (default ~/.cache)
 set -euo pipefail
 
@@ -24,15 +29,25 @@ CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/hybrid_mm
 STAMP_NAME=.hybrid_mm-setup
 PY=             # the environment's interpreter, set by choose_environment
 OWN_ENV=        # non-empty if the environment is the project's own .venv
+BASE=           # the interpreter that .venv is made from, set by make_plan
+PLAN_TORCH=     # what is installed as torch, set by make_plan
+PLAN_LINKS=     # the page with the wheel of mmcv, if that is on the index of mmcv wheels
+INDEX=yes       # `no` if that index did not answer
+UV=()           # uv with pip's settings as its arguments, empty if pip installs
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore
 
 say() { printf '[setup] %s\n' "$*" >&2; }
 die() { printf '[setup] ERROR: %s\n' "$*" >&2; exit 1; }
 
+# pip_install ARGUMENTS...: installs with uv if it is there, and with pip if uv fails.
 pip_install() {
-    local quiet=(-qq)  # only errors, where nobody watches pip's progress bars
-    [[ -t 2 ]] && quiet=()
+    local quiet=(-qq) silent=(--quiet)  # only errors, where nobody watches progress bars
+    [[ -t 2 ]] && quiet=() && silent=()
     # From / so that no folder of the project is taken for an installed package.
+    if ((${#UV[@]})); then
+        (cd / && "${UV[@]}" "${silent[@]}" --python "$PY" "$@") >&2 && return
+        say 'uv could not install this: pip tries'
+    fi
     (cd / && "$PY" -m pip install "${quiet[@]}" "$@") >&2
 }
 
@@ -48,35 +63,50 @@ need_disk() {
         "free some space, or use another disk, and run this again."
 }
 
+# Everything is installed from /: paths that are relative to the user's folder are made absolute.
+absolute_paths() {
+    local name word words
+    for name in PIP_FIND_LINKS PIP_CONSTRAINT; do
+        words=
+        for word in ${!name:-}; do
+            [[ ! -e $word ]] || word=$(realpath "$word")
+            words+="${words:+ }$word"
+        done
+        [[ -z $words ]] || export "$name=$words"
+    done
+}
+
 # --- environment ---------------------------------------------------------------------------------
 
 supported_python() {
     "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' >/dev/null 2>&1
 }
 
+# A Python that can run tools/setup_plan.py, which then finds all others. Each is run, not just
+# looked up: a pyenv shim exists for versions that are not selected.
 find_python() {
-    local candidate
+    local candidate found
     if [[ -n ${PYTHON:-} ]]; then
         supported_python "$PYTHON" || die "PYTHON=$PYTHON is not a working Python 3.10, 3.11 or" \
             "3.12: unset it or point it to one."
         printf '%s\n' "$PYTHON"
         return
     fi
-    # Each is run, not just looked up: a pyenv shim exists for versions that are not selected.
-    for candidate in python3.11 python3.12 python3.10 python3 python \
-        "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.1[012].*/bin/python3; do
-        if supported_python "$candidate"; then
+    for candidate in python3 python python3.12 python3.11 python3.10 \
+        "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.1[0-9].*/bin/python3; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; then
             command -v "$candidate"
             return
         fi
     done
-    die "no Python 3.10, 3.11 or 3.12 found ($(python3 --version 2>/dev/null ||
-        echo 'no python3')): install one (e.g. apt install python3.11 python3.11-venv" \
-        "python3.11-dev) or set PYTHON=/path/to/python3.11."
+    found=$(python3 --version 2>/dev/null) || found='no python3'
+    die "no Python 3.10, 3.11 or 3.12 found ($found): install one (e.g. apt install python3.12" \
+        "python3.12-venv python3.12-dev) or set PYTHON=/path/to/python3.12."
 }
 
+# Sets PY and OWN_ENV; an environment that exists is checked.
 choose_environment() {
-    local prefix='' base
+    local prefix=''
     if [[ -n ${VIRTUAL_ENV:-} ]]; then
         prefix=$VIRTUAL_ENV
     elif [[ -n ${CONDA_PREFIX:-} && ${CONDA_DEFAULT_ENV:-} != base ]]; then
@@ -100,15 +130,71 @@ choose_environment() {
             die "$ROOT/.venv has $("$PY" --version 2>&1); Python 3.10, 3.11 or 3.12 is needed:" \
                 "rm -rf $ROOT/.venv and run this again."
         fi
-        if ! "$PY" -m pip --version >/dev/null 2>&1; then
-            base=$(find_python)
-            say "making .venv with $("$base" --version) ($base)"
-            "$base" -m venv "$ROOT/.venv" >&2 || die "$base cannot make a virtual environment:" \
-                "install its venv module (e.g. apt install $(basename "$base")-venv) and run again."
-        fi
     fi
-    "$PY" -m pip --version >/dev/null 2>&1 ||
-        die "$PY has no pip: run $PY -m ensurepip, then run this again."
+}
+
+# make_plan: what is to be installed, given what is there. It says so and sets the variables above.
+make_plan() {
+    local runner=$PY answers key value uv=() torch arguments=(--cache "$CACHE/wheels")
+    if "$PY" -c '' 2>/dev/null; then
+        arguments+=(--python "$PY")
+        if mmcv_works >/dev/null; then
+            arguments+=(--settings)
+        else
+            torch=$(installed_torch)
+            arguments+=(--installed "$torch")
+        fi
+    else
+        runner=$(find_python)
+        [[ -z ${PYTHON:-} ]] || arguments+=(--python "$runner")
+    fi
+    # -B: nothing is written into the project.
+    answers=$("$runner" -B "$ROOT/tools/setup_plan.py" "${arguments[@]}") || exit 1
+    while IFS=$'\t' read -r key value; do
+        case $key in
+            python) BASE=$value ;;
+            torch) PLAN_TORCH=$value ;;
+            links) PLAN_LINKS=$value ;;
+            index) INDEX=$value ;;
+            uv) uv+=("$value") ;;
+            no-uv) uv=(); [[ ${SETUP_UV:-1} = 0 ]] || ! command -v uv >/dev/null ||
+                say "pip installs although uv is there: $value" ;;
+        esac
+    done <<<"$answers"
+    if ((${#uv[@]})) && [[ ${SETUP_UV:-1} != 0 ]] && uv --version >/dev/null 2>&1; then
+        say "$(uv --version | head -n 1) installs, with pip's settings"
+        UV=(uv pip install "${uv[@]}")
+    fi
+}
+
+# The version of the torch in the environment, with its CUDA where it imports; or nothing.
+installed_torch() {
+    py <<'PYTHON' 2>/dev/null || true
+from importlib.metadata import version
+
+found = version('torch')
+try:
+    import torch
+
+    found = torch.__version__
+finally:
+    print(found)
+PYTHON
+}
+
+make_environment() {
+    if ! "$PY" -c '' 2>/dev/null; then
+        say "making .venv with $("$BASE" --version) ($BASE)"
+        "$BASE" -m venv "$ROOT/.venv" >&2 || die "$BASE cannot make a virtual environment:" \
+            "install its venv module (e.g. apt install $(basename "$BASE")-venv) and run again."
+    fi
+    "$PY" -m pip --version >/dev/null 2>&1 && return
+    # uv makes environments without pip; an interrupted `python -m venv` leaves one without.
+    if ((${#UV[@]})); then
+        pip_install pip && return
+    fi
+    [[ -n $OWN_ENV ]] && "$PY" -m ensurepip >/dev/null 2>&1 && return
+    die "$PY has no pip: run $PY -m ensurepip, then run this again."
 }
 
 # pip writes RECORD last, so a package without one is what an interrupted installation left.
@@ -191,7 +277,7 @@ PYTHON
 }
 
 install_torch() {
-    local error version
+    local error version spec word
     if error=$( (cd / && "$PY" -c 'import torch, torchvision') 2>&1); then
         return
     fi
@@ -217,10 +303,23 @@ PYTHON
         die "torchvision does not work with torch $version ($(tail -n 1 <<<"$error")):" \
             "$PY -m pip uninstall -y torchvision and run this again."
     fi
-    need_disk "$(dirname "$PY")" 8 'torch'
-    say "${TORCH_SPEC:-torch torchvision}: some gigabytes, a few minutes"
-    # shellcheck disable=SC2086  # TORCH_SPEC holds several words on purpose
-    pip_install ${TORCH_SPEC:-torch torchvision} ||
+    spec=${TORCH_SPEC:-${PLAN_TORCH:-torch torchvision}}
+    # A CPU build has 0.2 GB, one with CUDA several.
+    if [[ $spec == *cpu* ]]; then
+        need_disk "$(dirname "$PY")" 3 'torch'
+        say "$spec: a few minutes"
+    else
+        need_disk "$(dirname "$PY")" 8 'torch'
+        say "$spec: some gigabytes, a few minutes"
+    fi
+    for word in $spec; do
+        case $word in
+            --index-url* | --extra-index-url* | --find-links* | -i | -f | --pre | [!-]*) ;;
+            *) local UV=() ;;  # an option that uv may not know
+        esac
+    done
+    # shellcheck disable=SC2086  # several words on purpose
+    pip_install $spec ||
         die 'torch could not be installed (see above): check network, disk and TORCH_SPEC.'
     error=$( (cd / && "$PY" -c 'import torch, torchvision') 2>&1) || die "torch was installed but" \
         "does not import ($(tail -n 1 <<<"$error")): set TORCH_SPEC to a build for this machine."
@@ -275,13 +374,14 @@ PYTHON
 }
 
 stamp() {
-    (cd "$ROOT" && sha256sum pyproject.toml tools/setup*.sh && echo "$ROOT" && "$PY" --version) |
-        sha256sum
+    (cd "$ROOT" && sha256sum pyproject.toml tools/setup* && echo "$ROOT ${SETUP_EXTRAS:-}" &&
+        "$PY" --version) | sha256sum
 }
 
 # The stamp shows that set-up once finished; the imports show that its result still works.
 in_place() {
     local file
+    [[ -x $PY ]] || return 1
     file=$("$PY" -c 'import sys; print(sys.prefix)')/$STAMP_NAME
     [[ -e $file && $(cat "$file") == "$(stamp)" ]] || return 1
     py "$ROOT" <<'PYTHON' 2>/dev/null
@@ -316,26 +416,37 @@ PYTHON
 }
 
 main() {
-    local error
+    local error dry_run=
     case ${1:-} in
         '') ;;
+        --dry-run) dry_run=1 ;;
         -h | --help) awk 'NR > 1 && !/^#/ {exit} NR > 1' "$0" | sed 's/^# \{0,1\}//'; exit 0 ;;
-        *) die "unknown argument $1 (tools/setup.sh takes none; --help says what it does)" ;;
+        *) die "unknown argument $1 (there is only --dry-run; --help says what this does)" ;;
     esac
+    absolute_paths
     choose_environment
-    if ! in_place; then
+    if in_place; then
+        [[ -z $dry_run ]] || say 'everything is in place: nothing would be done'
+    elif [[ -n $dry_run ]]; then
+        [[ ! -x $PY ]] || check_providers
+        make_plan
+        say "environment: ${PY%/bin/python}$([[ -x $PY ]] || echo ', which would be made')"
+        say 'nothing was changed'
+    else
         mkdir -p "$CACHE" || die "cannot write to $CACHE: set XDG_CACHE_HOME to a folder of yours."
         if command -v flock >/dev/null; then  # two set-ups at once would undo each other's work
             exec 9>"$CACHE/lock"
             flock -n 9 || { say 'waiting for another set-up to end'; flock 9; }
         fi
+        make_plan
+        make_environment
         check_half_installed
         check_providers
         install_build_tools
         install_torch
         install_mmcv
         say 'OpenMMLab packages, this package and the tools for its tests'
-        pip_install --editable "${ROOT}[onedl,test]" ||
+        pip_install --editable "${ROOT}[${SETUP_EXTRAS:-onedl,test}]" ||
             die 'the packages could not be installed (see above): check the network.'
         fix_cv2
         error=$(verify) || die "$error; $PY $ROOT/tools/check_env.py says more."

@@ -10,11 +10,14 @@ mmcv_works() {
 import sys
 
 import torch
-from mmcv.ops import get_compiling_cuda_version
+from mmcv.ops import get_compiling_cuda_version, nms
 
 if sys.argv[1] != '1' and torch.cuda.is_available():
     if get_compiling_cuda_version() == 'not available':
         sys.exit('its operators were built without CUDA but a GPU is visible')
+    # A wheel may lack the code for this GPU: `no kernel image is available`.
+    nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]).cuda(), torch.ones(1).cuda(), 0.5)
+    torch.cuda.synchronize()
 PYTHON
 }
 
@@ -33,10 +36,10 @@ mmcv_from() {
 }
 
 install_mmcv() {
-    local key page requirement wheel links=()
+    local key page requirement wheel devices public links=() similar=()
     mmcv_works >/dev/null && return
     requirement=$(mmcv_requirement)
-    # Python, torch with its CUDA, and whether CUDA operators are wanted: what a wheel depends on.
+    # What a wheel depends on: Python, torch with its CUDA, and the devices of CUDA operators.
     IFS=' ' read -r key page < <(py "${MMCV_CPU_ONLY:-0}" <<'PYTHON'
 import platform
 import sys
@@ -44,35 +47,43 @@ import sys
 import torch
 
 cuda = (torch.version.cuda or '').replace('.', '')
-gpu = torch.cuda.is_available() and sys.argv[1] != '1'
+devices = 'cpu'
+if torch.cuda.is_available() and sys.argv[1] != '1':
+    count = range(torch.cuda.device_count())
+    versions = {torch.cuda.get_device_capability(index) for index in count}
+    devices = '_'.join(['cuda', *(f'{major}.{minor}' for major, minor in sorted(versions))])
 major, minor = torch.__version__.split('.')[:2]
 print(f'cp{sys.version_info.major}{sys.version_info.minor}-torch{torch.__version__}-'
-      f'{"cuda" if gpu else "cpu"}-{platform.machine()}',
-      f'{"cu" + cuda if gpu else "cpu"}-torch{major}{minor}0')
+      f'{devices}-{platform.machine()}',
+      f'{"cpu" if devices == "cpu" else "cu" + cuda}-torch{major}{minor}0')
 PYTHON
     )
     if "$PY" -m pip show onedl-mmcv >/dev/null 2>&1; then
         say 'mmcv: the installed one has no working operators: replacing it'
         "$PY" -m pip uninstall --quiet -y onedl-mmcv >&2
     fi
-    say 'mmcv: looking for a wheel that fits'
-    for wheel in "$CACHE/wheels/$key"/onedl_mmcv-*.whl; do
+    # CPU operators do not depend on the CUDA of torch: +cu130 and +cpu take the same wheel.
+    devices=${key#*-torch*-}
+    public=${key%-"$devices"}
+    public=${public%%+*}
+    [[ $devices == cpu-* ]] && similar=("$CACHE/wheels/$public"{,+*}"-$devices"/onedl_mmcv-*.whl)
+    for wheel in "$CACHE/wheels/$key"/onedl_mmcv-*.whl "${similar[@]}"; do
         [[ -e $wheel ]] && mmcv_from "$(dirname "$wheel")" "$wheel" && return
     done
     page=${MMCV_BASE_URL:-https://mmwheels.onedl.ai}/$page/simple/onedl-mmcv/index.html
-    if py "$page" <<'PYTHON'
+    if [[ -n $PLAN_LINKS ]]; then
+        links=(--find-links "$PLAN_LINKS")
+    elif [[ $INDEX = yes ]] && py "$page" <<'PYTHON'
 import sys
 import urllib.request
 
 try:
-    urllib.request.urlopen(sys.argv[1], timeout=8).close()
+    urllib.request.urlopen(sys.argv[1], timeout=5).close()
 except Exception:
     sys.exit(1)
 PYTHON
     then
         links=(--find-links "$page")
-    else
-        say "mmcv: no wheel index at $page"
     fi
     if ! mmcv_from 'the package index' --only-binary onedl-mmcv "${links[@]}" "$requirement"; then
         build_mmcv "$key" "$requirement"
@@ -134,13 +145,13 @@ WRAPPER
 
 # build_mmcv KEY REQUIREMENT: builds mmcv from its source distribution into the cache.
 build_mmcv() {
-    local key=$1 requirement=$2 compiler standard build=$CACHE/build/$1 include source jobs memory
+    local key=$1 requirement=$2 compiler standard build=$CACHE/build/$1 include source jobs compiled devices
     compiler=$(find_compiler)
     include=$("$PY" -c 'import sysconfig; print(sysconfig.get_path("include"))')
     [[ -e $include/Python.h ]] || die "mmcv has to be built but $include/Python.h is missing:" \
         "install Python's headers (e.g. apt install" \
         "python$("$PY" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-dev)."
-    if [[ $key == *-cuda-* ]] && ! { [[ -n ${CUDA_HOME:-} && -x $CUDA_HOME/bin/nvcc ]] ||
+    if [[ $key == *-cuda_* ]] && ! { [[ -n ${CUDA_HOME:-} && -x $CUDA_HOME/bin/nvcc ]] ||
         [[ -x /usr/local/cuda/bin/nvcc ]] || command -v nvcc >/dev/null; }; then
         die "mmcv has to be built with CUDA but nvcc is missing: install the CUDA toolkit" \
             "$("$PY" -c 'import torch; print(torch.version.cuda)') and set CUDA_HOME, or set" \
@@ -164,22 +175,28 @@ build_mmcv() {
             "removed: run this again."; }
     fi
     write_compiler "$build/c++" "$compiler" "$standard"
-    # A compiler that reads torch's headers takes up to 2 GB.
-    memory=$(awk '/MemAvailable/ {print int($2 / 2097152)}' /proc/meminfo)
-    jobs=$(env -u OMP_NUM_THREADS nproc)
-    ((jobs <= memory)) || jobs=$((memory > 1 ? memory : 1))
-    jobs=${MAX_JOBS:-$jobs}
+    jobs=$("$PY" -B "$ROOT/tools/setup_plan.py" --jobs "$([[ $key == *-cuda_* ]] && echo cuda ||
+        echo cpu)")
+    compiled=$(find "${source%.tar.gz}" -name '*.o' | wc -l)
     say "building mmcv with C++$standard and $jobs compilers at once (log: $build/build.log)"
+    ((compiled == 0)) || say "an earlier build is continued: $compiled files are compiled already"
     # The folder stays, and ninja takes up an interrupted build where it stopped. -g0 and -s: the
     # extension with debug symbols has 83 MB, without 2 MB.
     # shellcheck disable=SC2030,SC2031
     if ! (
         cd "${source%.tar.gz}"
-        [[ $key == *-cuda-* ]] || export CUDA_VISIBLE_DEVICES=
+        # Only for the devices at hand; without this, operators for all of them are compiled.
+        if [[ $key == *-cuda_* ]]; then
+            devices=${key#*-cuda_}
+            devices=${devices%%-*}
+            export FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST=${TORCH_CUDA_ARCH_LIST:-${devices//_/;}}
+        else
+            export FORCE_CUDA=0 CUDA_VISIBLE_DEVICES=
+        fi
         export MAX_JOBS=$jobs CXX=$build/c++ MMCV_WITH_OPS=1
         export CFLAGS="${CFLAGS:-} -g0" LDFLAGS="${LDFLAGS:-} -s" PATH=${PY%/*}:$PATH
         "$PY" -m pip wheel --verbose --no-deps --no-build-isolation --wheel-dir "$build/wheel" . \
-            2>&1 | tee "$build/build.log" | "$PY" -c "$SHOW_PROGRESS"
+            2>&1 | tee "$build/build.log" | "$PY" -c "$SHOW_PROGRESS" "$compiled"
     ); then
         grep -E -m 5 '(error|Error|Killed)' "$build/build.log" >&2 || true
         die "mmcv was not built (log: $build/build.log): with \"Killed\", run again with MAX_JOBS=1;" \
@@ -191,11 +208,13 @@ build_mmcv() {
 }
 
 # Turns ninja's "[n/m] ..." lines into one line with the time left (a line a minute in a log file).
+# Its argument is the number of files that were compiled before.
 SHOW_PROGRESS="
 import re
 import sys
 import time
 
+before = int(sys.argv[1])
 start = time.time()
 shown = 0
 tty = sys.stderr.isatty()
@@ -208,8 +227,8 @@ for line in sys.stdin:
     left = gone / done * (total - done)
     if tty or done == total or time.time() - shown >= 60:
         shown = time.time()
-        text = (f'[setup] mmcv: {done} of {total} files compiled, {gone / 60:.1f} min gone, '
-                f'about {left / 60:.1f} min left')
+        text = (f'[setup] mmcv: {before + done} of {before + total} files compiled, '
+                f'{gone / 60:.1f} min gone, about {left / 60:.1f} min left')
         print('\r' + text if tty else text, end='' if tty else '\n', file=sys.stderr, flush=True)
 if tty and shown:
     print(file=sys.stderr)
