@@ -20,6 +20,7 @@
 #     MAX_JOBS        compilers that run at once when mmcv has to be built
 #     MMCV_CPU_ONLY   1: accept or build mmcv without CUDA operators although a GPU is visible
 #     SETUP_UV        0: install with pip although uv is there
+#     SETUP_EXTRAS    what is installed with this package ("onedl,test")
 #     XDG_CACHE_HOME  built mmcv wheels are kept in its folder hybrid_mm (default ~/.cache)
 set -euo pipefail
 
@@ -374,8 +375,8 @@ PYTHON
 }
 
 stamp() {
-    (cd "$ROOT" && sha256sum pyproject.toml tools/setup* && echo "$ROOT" && "$PY" --version) |
-        sha256sum
+    (cd "$ROOT" && sha256sum pyproject.toml tools/setup* && echo "$ROOT ${SETUP_EXTRAS:-}" &&
+        "$PY" --version) | sha256sum
 }
 
 # The stamp shows that set-up once finished; the imports show that its result still works.
@@ -446,7 +447,7 @@ main() {
         install_torch
         install_mmcv
         say 'OpenMMLab packages, this package and the tools for its tests'
-        pip_install --editable "${ROOT}[onedl,test]" ||
+        pip_install --editable "${ROOT}[${SETUP_EXTRAS:-onedl,test}]" ||
             die 'the packages could not be installed (see above): check the network.'
         fix_cv2
         error=$(verify) || die "$error; $PY $ROOT/tools/check_env.py says more."

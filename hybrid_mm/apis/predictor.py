@@ -76,7 +76,7 @@ class Predictor:
         self.cfg, self.task, self.batch_size = cfg, task_of(cfg), batch_size
         if self.task == 'pose':
             raise UserError(
-                'a pose is predicted for the box of a person, which Predictor does not ask for; use '
+                'poses are predicted within boxes of persons, which Predictor does not find; use '
                 'mmpose.apis.MMPoseInferencer, or tools/test.py --show-dir on a data set'
             )
         require(cfg, 'model', 'test_dataloader.dataset')

@@ -36,7 +36,10 @@ class Detection(Prediction):
     """Objects of an image, best first.
 
     Attributes:
-        boxes: (n, 4), float32: left, top, right, bottom in pixels of the image.
+        boxes: (n, 4), float32: left, top, right, bottom in pixels of the image. Those of MMRotate's
+            detectors are rotated, (n, 5): x and y of the centre, width, height, and the angle from
+            the x axis to the side of that width, in radians, clockwise on the screen; or
+            quadrilaterals, (n, 8), of their corners.
         scores: (n,), float32.
         labels: (n,), int64, indices into ``classes``.
         masks: (n, H, W), bool; None if the model has no mask head.
@@ -49,6 +52,18 @@ class Detection(Prediction):
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def corners(self) -> np.ndarray:
+        """Corners of the boxes, (n, 4, 2), float32: x and y of one after the other."""
+        if self.boxes.shape[1] == 4:
+            return self.boxes[:, [[0, 1], [2, 1], [2, 3], [0, 3]]]
+        if self.boxes.shape[1] == 8:
+            return self.boxes.reshape(-1, 4, 2)
+        centres, angles = self.boxes[:, None, :2], self.boxes[:, 4]
+        cos, sin = np.cos(angles), np.sin(angles)
+        x = self.boxes[:, 2, None] / 2 * np.stack([cos, sin], -1)
+        y = self.boxes[:, 3, None] / 2 * np.stack([-sin, cos], -1)
+        return centres + np.stack([-x - y, x - y, x + y, y - x], 1)
 
     def above(self, threshold: float) -> 'Detection':
         """The objects with scores of at least ``threshold``."""
@@ -116,7 +131,7 @@ def to_prediction(task: str, sample: BaseDataElement, shared: dict) -> Predictio
         )
     return Detection(
         **shared,
-        boxes=found.bboxes.float().numpy().reshape(-1, 4),
+        boxes=found.bboxes.float().numpy(),
         scores=found.scores.float().numpy(),
         labels=found.labels.numpy(),
         masks=found.masks.numpy().astype(bool, copy=False) if 'masks' in found else None,

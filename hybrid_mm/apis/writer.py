@@ -31,7 +31,8 @@ class Writer:
     ``OUT/label_maps/``, a video for each video in ``OUT/videos/``, and a list in
     ``OUT/predictions.json``, which is also written if an error or Ctrl-C ends the work and names
     the other files. For a detector the list has COCO's results format, with masks as compressed
-    run lengths: ``COCO.loadRes`` of pycocotools reads it.
+    run lengths: ``COCO.loadRes`` of pycocotools reads it. Rotated boxes also have their four
+    ``corners`` (x1, y1, ..., x4, y4); their ``bbox`` is the upright one around these.
 
     The files of ``sub/x.jpg`` are called ``sub/x.png``. Every input has files of its own: of
     inputs that :meth:`announce` names, ``x.jpg`` and ``x.bmp`` get ``x.jpg.png`` and
@@ -175,9 +176,10 @@ class Writer:
 
     def _objects(self, found: Detection, place: dict) -> list[dict]:
         image_id = found.index if self.ids is None else self.ids.image(found.name)
-        entries = []
+        entries, corners = [], found.corners()
         for i in range(len(found)):
-            x1, y1, x2, y2 = (round(v, 2) for v in found.boxes[i].tolist())
+            upright = *corners[i].min(0).tolist(), *corners[i].max(0).tolist()
+            x1, y1, x2, y2 = (round(v, 2) for v in upright)
             name = found.classes[found.labels[i]]
             entry = dict(
                 image_id=image_id,
@@ -187,6 +189,8 @@ class Writer:
                 bbox=[x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)],
                 score=round(float(found.scores[i]), 5),
             )
+            if found.boxes.shape[1] != 4:
+                entry['corners'] = [round(v, 2) for v in corners[i].flatten().tolist()]
             if found.masks is not None:
                 entry['segmentation'] = run_lengths(found.masks[i])
             entries.append(entry)

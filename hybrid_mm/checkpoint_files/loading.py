@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
@@ -27,7 +28,7 @@ from hybrid_mm.checkpoint_files.nesting import has_deep_tuples
 from hybrid_mm.checkpoint_files.npz import read_npz
 from hybrid_mm.checkpoint_files.pickles import RefusedError, read_pickle
 from hybrid_mm.checkpoint_files.shards import files_of_index, read_shards
-from hybrid_mm.compat import workarounds
+from hybrid_mm.compat import safe_loading, workarounds
 from hybrid_mm.errors import UserError, plain_text
 
 _verified: set[tuple[int, ...]] = set()  # files that need not be verified again
@@ -143,6 +144,12 @@ def _load_of_torch(filename: str, path: str, map_location: Any) -> Any:
         raise _damaged(filename, 'it has tuples within tuples without an end')
     try:
         checkpoint = workarounds.load_from_local(path, map_location)
+    except safe_loading.NewerTorchError as error:
+        raise CheckpointError(
+            filename,
+            f'holds {error}, which torch {torch.__version__} does not have; load it with a newer '
+            'release, or convert it there',
+        ) from None
     except Exception as error:  # unpickling what is damaged may raise anything
         unsafe = re.search(rf'holds (.*) that could run code.*{workarounds.TRUST}', str(error))
         if unsafe and (unsafe[1] != 'objects' or zipfile.is_zipfile(path)):

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 
+from hybrid_mm.compat import safe_loading
 from hybrid_mm.compat.installed import find, is_installed, parse_version, read_text, version_of
 from hybrid_mm.compat.stored_classes import stored_classes
 
@@ -171,8 +172,11 @@ def load_from_local(filename: str, map_location=None) -> dict:
     allowed += stored_classes()
     trusted = os.environ.get(TRUST, '').lower() in ('1', 'y', 'yes', 'true')
     try:
-        with torch.serialization.safe_globals(allowed):
-            return torch.load(path, map_location=map_location, weights_only=not trusted)
+        if trusted:
+            return torch.load(path, map_location=map_location, weights_only=False)
+        return safe_loading.load(path, map_location, allowed)
+    except safe_loading.NewerTorchError:
+        raise
     except Exception as error:
         if 'weights_only' not in str(error).lower():
             raise

@@ -1,6 +1,5 @@
 """The scripts that OpenMMLab's packages bring along, run on our configs."""
 
-import importlib.util
 import runpy
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from hybrid_mm.compat.category_order import b17_labels_in_order_of_classes
 from hybrid_mm.errors import UserError
 from hybrid_mm.run.checks.datasets import dataset_class, dataset_classes
 from hybrid_mm.run.config import inner_dataset, library_of, require_library
+from hybrid_mm.run.foreign import package_configs
 from hybrid_mm.run.predictions import SUFFIXES, safe_pickles
 
 
@@ -34,10 +34,10 @@ def run_upstream(cfg: Config, scripts: dict[str, str], argv: list[str]) -> None:
     """
     library = library_of(cfg)
     require_library(cfg)
-    found = importlib.util.find_spec(library)
     if library not in scripts:
         raise UserError(f'{library}, which {cfg.filename} belongs to, has no script for this')
-    script = Path(found.origin).parent / '.mim' / 'tools' / scripts[library]
+    root = package_configs(library)
+    script = root.parent / 'tools' / scripts[library] if root else Path(library)
     if not script.is_file():
         raise UserError(f'{library} is installed without its tools: {script} does not exist')
     previous = sys.argv

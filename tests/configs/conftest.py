@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import functools
+import importlib.util
 import inspect
 from pathlib import Path
 
@@ -53,6 +54,12 @@ def network_of(path: Path) -> str:
 def scope(cfg: Config):
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         yield
+
+
+def require_library(cfg: Config) -> None:
+    """Skip a test of a config whose package set-up does not install."""
+    if importlib.util.find_spec(cfg.default_scope) is None:
+        pytest.skip(f'needs {cfg.default_scope} (docs/other_projects.md)')
 
 
 def strip_weights(node) -> None:
@@ -241,11 +248,23 @@ def _sample(cfg: Config, rng: np.random.Generator, h: int, w: int):
     for mask, (x1, y1, x2, y2) in zip(masks, boxes.tolist(), strict=True):
         mask[y1:y2, x1:x2] = 1
     sample = DetDataSample(metainfo=meta)
+    if cfg.default_scope == 'mmrotate':
+        sample.gt_instances = rotated_instances(boxes)
+        return sample
     sample.gt_instances = InstanceData(
         bboxes=boxes.float(), labels=torch.tensor([0, 1]), masks=BitmapMasks(masks, h, w)
     )
     sample.gt_sem_seg = PixelData(sem_seg=torch.full((1, h, w), 81))
     return sample
+
+
+def rotated_instances(boxes: torch.Tensor) -> InstanceData:
+    """Objects of two classes, upright (n, 4) boxes turned by 0.5."""
+    from mmrotate.structures import RotatedBoxes
+
+    centres, sizes = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    turned = torch.cat([centres, sizes, torch.full_like(centres[:, :1], 0.5)], 1)
+    return InstanceData(bboxes=RotatedBoxes(turned), labels=torch.arange(len(boxes)))
 
 
 @pytest.fixture(autouse=True)

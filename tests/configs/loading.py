@@ -11,6 +11,8 @@ from unittest import mock
 from mmengine.config import Config
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+EXAMPLES = ('demo', 'camvid', 'rotated')
+"""Trees that belong to no paper, without metafile and ledger."""
 MEMORY = '/dev/shm'
 """MMEngine writes three files for each that it reads: more than half of the time on a disk."""
 

@@ -24,6 +24,7 @@ from .conftest import (
     network_of,
     optimizer,
     reduced,
+    require_library,
     scope,
     shallow,
     smallest,
@@ -94,6 +95,8 @@ def test_config(path):
     Those of large networks are in the slow tests.
     """
     cfg = load(path)
+    assert cfg.custom_imports.imports == ['hybrid_mm']
+    require_library(cfg)
     check_pipelines(path, cfg)
     if path.stem in MODELS:
         check_metafile(path, cfg)
@@ -114,6 +117,7 @@ def test_step_and_prediction(path):
 
 def check_step_and_prediction(path):
     cfg = reduced(path)
+    require_library(cfg)
     narrow(cfg.model)
     shallow(cfg)
     model = build(cfg)
@@ -148,9 +152,9 @@ def check_step_and_prediction(path):
         assert result.pred_panoptic_seg.sem_seg.shape[-2:] == size
     else:
         boxes = result.pred_instances.bboxes
-        assert boxes.shape[1] == 4
+        assert boxes.shape[1] == (5 if cfg.default_scope == 'mmrotate' else 4)
         assert torch.isfinite(boxes).all()
-        if 'roi_head' in cfg.model:
+        if 'mask_head' in cfg.model.get('roi_head', {}):
             assert result.pred_instances.masks.shape[1:] == size
 
 
@@ -189,7 +193,6 @@ def counts_of(node):
 
 
 def check_pipelines(path, cfg):
-    assert cfg.custom_imports.imports == ['hybrid_mm']
     if 'panoptic' in path.stem and importlib.util.find_spec('panopticapi') is None:
         return  # its pipelines need panopticapi
     pipelines = [cfg.get('tta_pipeline')]

@@ -239,6 +239,7 @@ CLASSES = dict(
     CIFAR10={10},
     HAM10000={7},
     BaseSegDataset={11},
+    DOTADataset={15},
 )
 
 

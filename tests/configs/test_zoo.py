@@ -12,6 +12,7 @@ from hybrid_mm.weights import all_weights
 from hybrid_mm.zoo.metafile import read_trees
 
 from .conftest import CONFIG_FILES, CONFIGS, PAPERS
+from .loading import EXAMPLES
 
 ROOT = CONFIGS.parent
 MODELS = {
@@ -89,9 +90,7 @@ def test_every_config_is_listed_once():
         for folder in PAPERS
         for model in yaml.safe_load((folder / 'metafile.yml').read_text())['Models']
     ]
-    there = [
-        str(p.relative_to(ROOT)) for p in CONFIG_FILES if p.parent.name not in ('demo', 'camvid')
-    ]
+    there = [str(p.relative_to(ROOT)) for p in CONFIG_FILES if p.parent.name not in EXAMPLES]
     assert sorted(listed) == sorted(there)
     assert all(Path(model['Config']).stem == name for name, model in MODELS.items())
 

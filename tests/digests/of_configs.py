@@ -2,7 +2,8 @@
 
 One digest per tree. ``(built)`` lines are of the model on the meta device: parameters by learning
 rate (as a multiple of the base rate) and weight decay, with a hash of their names, and the rates of
-all drop paths. ``(recipe)`` lines say the same as recipes do, which the ledgers are compared with.
+all drop paths; of packages that set-up does not install, they are of the backbone alone.
+``(recipe)`` lines say the same as recipes do, which the ledgers are compared with.
 """
 
 import contextlib
@@ -32,6 +33,8 @@ from .of_networks import drop_path
 from .shapes import Shapes, quiet
 from .stored import Digest, Section
 
+NOT_INSTALLED = ('mmrotate', 'mmpose')
+"""Scopes of packages that set-up does not install."""
 LINE = 100
 """Longest list or dict that stands in a line of its own."""
 UNUSED_KEYS = '(built).custom_keys without parameters'
@@ -146,11 +149,17 @@ def _weightless(node):
 
 @contextlib.contextmanager
 def _scope(cfg: Config) -> Iterator[None]:
+    scope = 'hybrid_mm' if cfg.default_scope in NOT_INSTALLED else cfg.default_scope
     silent = mock.patch.object(default_constructor, 'print_log', lambda *args, **kwargs: None)
     # OpenMMLab's constructors of a layer decay log and print a line per parameter
     mute = mock.patch.object(MMLogger, 'info', lambda *args, **kwargs: None)
-    scope = DefaultScope.overwrite_default_scope(cfg.default_scope)
-    with scope, silent, mute, contextlib.redirect_stdout(io.StringIO()), quiet():
+    with (
+        DefaultScope.overwrite_default_scope(scope),
+        silent,
+        mute,
+        contextlib.redirect_stdout(io.StringIO()),
+        quiet(),
+    ):
         yield
 
 
@@ -168,7 +177,10 @@ def _module(settings: dict, scope: str) -> torch.nn.Module:
 
 def _model(settings: dict, scope: str) -> torch.nn.Module:
     """Build a model; many configs have one neck and one head, or one backbone."""
-    model = _module({**settings, 'backbone': dict(type=torch.nn.Identity)}, scope)
+    if scope in NOT_INSTALLED:
+        model = torch.nn.Module()
+    else:
+        model = _module({**settings, 'backbone': dict(type=torch.nn.Identity)}, scope)
     model.backbone = _module(settings['backbone'], scope)
     return model
 

@@ -21,7 +21,10 @@ PAGES = [
 ]
 TUTORIALS = ('docs/add_a_backbone.md', 'docs/add_an_operator.md', 'docs/own_project.md')
 SUFFIXES = ('*.py', '*.sh')
-FOLDERS = ('hybrid_mm', 'tools', 'tests', 'configs/_base_', 'configs/camvid', 'configs/demo')
+FOLDERS = (
+    *('hybrid_mm', 'tools', 'tests'),
+    *('configs/_base_', 'configs/camvid', 'configs/demo', 'configs/rotated'),
+)
 OTHERS = {
     # names of other programs and placeholders, which our files do not contain
     *('reshape_transform', 'sdpa_kernel', 'SDPBackend', 'MATH', 'NCCL_SOCKET_IFNAME'),

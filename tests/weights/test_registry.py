@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = {
     path.stem: path
     for path in ROOT.glob('configs/*/*.py')
-    if path.parent.name not in ('_base_', 'demo', 'camvid')
+    if path.parent.name not in ('_base_', 'demo', 'camvid', 'rotated')
 }
 TREES = {path.stem: read_yaml(path) for path in registry.FOLDER.glob('published/*.yml')}
 ENTRIES = [entry for entries in TREES.values() for entry in entries]
