@@ -20,6 +20,7 @@
 #     MAX_JOBS        compilers that run at once when mmcv has to be built
 #     MMCV_CPU_ONLY   1: accept or build mmcv without CUDA operators although a GPU is visible
 #     SETUP_UV        0: install with pip although uv is there
+#     SETUP_EXTRAS    what is installed with this package ("onedl,test")
 #     XDG_CACHE_HOME  built mmcv wheels are kept in its folder hybrid_mm (default ~/.cache)
 set -euo pipefail
 
@@ -84,7 +85,7 @@ supported_python() {
 # A Python that can run tools/setup_plan.py, which then finds all others. Each is run, not just
 # looked up: a pyenv shim exists for versions that are not selected.
 find_python() {
-    local candidate
+    local candidate found
     if [[ -n ${PYTHON:-} ]]; then
         supported_python "$PYTHON" || die "PYTHON=$PYTHON is not a working Python 3.10, 3.11 or" \
             "3.12: unset it or point it to one."
@@ -98,9 +99,9 @@ find_python() {
             return
         fi
     done
-    die "no Python 3.10, 3.11 or 3.12 found ($(python3 --version 2>/dev/null ||
-        echo 'no python3')): install one (e.g. apt install python3.12 python3.12-venv" \
-        "python3.12-dev) or set PYTHON=/path/to/python3.12."
+    found=$(python3 --version 2>/dev/null) || found='no python3'
+    die "no Python 3.10, 3.11 or 3.12 found ($found): install one (e.g. apt install python3.12" \
+        "python3.12-venv python3.12-dev) or set PYTHON=/path/to/python3.12."
 }
 
 # Sets PY and OWN_ENV; an environment that exists is checked.
@@ -373,8 +374,8 @@ PYTHON
 }
 
 stamp() {
-    (cd "$ROOT" && sha256sum pyproject.toml tools/setup* && echo "$ROOT" && "$PY" --version) |
-        sha256sum
+    (cd "$ROOT" && sha256sum pyproject.toml tools/setup* && echo "$ROOT ${SETUP_EXTRAS:-}" &&
+        "$PY" --version) | sha256sum
 }
 
 # The stamp shows that set-up once finished; the imports show that its result still works.
@@ -445,7 +446,7 @@ main() {
         install_torch
         install_mmcv
         say 'OpenMMLab packages, this package and the tools for its tests'
-        pip_install --editable "${ROOT}[onedl,test]" ||
+        pip_install --editable "${ROOT}[${SETUP_EXTRAS:-onedl,test}]" ||
             die 'the packages could not be installed (see above): check the network.'
         fix_cv2
         error=$(verify) || die "$error; $PY $ROOT/tools/check_env.py says more."
