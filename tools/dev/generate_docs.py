@@ -83,7 +83,10 @@ Parameters and FLOPs are counted by us with `tools/complexity.py`. FLOPs are mul
 convolutions, linear layers and matrix products for one image; two-stage detectors use 1000 RoIs per
 box head and 100 per mask head. Accuracies are reported by the named source{ours}.
 """
-PAPERS = {'van': ('van', 'pose'), 'vit': ('vit', 'vitdet')}  # pages that show other trees than that of their name
+PAPERS = {
+    'van': ('van', 'pose'),
+    'vit': ('vit', 'vitdet'),
+}  # pages that show other trees than that of their name
 
 
 class Tree(metafile.Tree):
