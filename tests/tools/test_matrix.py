@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -100,6 +101,21 @@ def test_check_that_takes_too_long(build):
     result = run(build, f'{PYTHON} "import time; time.sleep(60)"', minutes=0)
     assert (result.status, result.detail) == ('FAIL', 'error: not done within 0 minutes')
     assert result.seconds < 30
+
+
+def test_interrupted_check_leaves_nothing_running(build):
+    """Nor a result: it is run again."""
+    code = 'import os, signal, time; print(os.getpid(), flush=True); '
+    code += 'os.kill(os.getppid(), signal.SIGTERM); time.sleep(60)'
+    before = signal.signal(signal.SIGTERM, matrix.stop)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(build, f'{PYTHON} "{code}"')
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    pid = int((build.folder / 'thing.log').read_text().split()[-1])
+    state = Path(f'/proc/{pid}/stat')
+    assert not state.exists() or ') Z ' in state.read_text()  # nobody waits for it
 
 
 def test_check_without_what_it_needs(build):

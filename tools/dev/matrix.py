@@ -8,6 +8,7 @@ Exit status 1 if a check failed.
 """
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -23,6 +24,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import FrameType
 
 import yaml
 
@@ -338,6 +340,14 @@ def said(log: Path) -> str:
     return found[-1] if found else ''
 
 
+def end(process: subprocess.Popen) -> None:
+    """End a command and what it has started: it is asked to, and then not asked."""
+    for number, seconds in ((signal.SIGTERM, 5), (signal.SIGKILL, None)):
+        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, number)
+            process.wait(seconds)
+
+
 def run_check(check: Check, build: Build, commit: str) -> Result:
     """Run the commands of a check in a folder of its own."""
     today = datetime.date.today().isoformat()
@@ -366,7 +376,7 @@ def run_check(check: Check, build: Build, commit: str) -> Result:
                 try:
                     process.wait(max(left, 1))
                 except BaseException as error:
-                    os.killpg(process.pid, signal.SIGKILL)
+                    end(process)
                     if not isinstance(error, subprocess.TimeoutExpired):
                         raise
                     print(f'error: not done within {check.minutes} minutes', file=file)
@@ -535,6 +545,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     now, wheel = commit(), None
     failed = False
+    for number in (signal.SIGTERM, signal.SIGINT):  # ends what a check has started, see run_check
+        signal.signal(number, stop)
     for environment in chosen:
         build = Build(environment, cache() / environment.name)
         results = read_results(kept[environment.name])
@@ -582,6 +594,11 @@ def main(argv: list[str] | None = None) -> int:
     return int(failed)
 
 
+def stop(number: int, frame: FrameType | None) -> None:
+    """End as Python ends for Ctrl-C; the results so far are kept."""
+    raise KeyboardInterrupt
+
+
 def print_plan(build: Build, left: list[Check]) -> None:
     """What would be installed and run."""
     environment = build.environment
@@ -607,4 +624,7 @@ def print_plan(build: Build, left: list[Check]) -> None:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit('interrupted; the same command goes on from here')
