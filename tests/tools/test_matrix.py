@@ -163,6 +163,12 @@ def test_step_of_a_build_that_fails(build):
         matrix.find_python('3.99')
 
 
+def test_one_run_at_a_time(build):
+    build.lock()
+    with pytest.raises(matrix.Impossible, match='another run'):
+        matrix.Build(build.environment, build.folder).lock()
+
+
 def test_mmcv_comes_from_a_wheel_where_there_is_one(build, monkeypatch):
     calls = []
     monkeypatch.setattr(build, 'call', lambda *words, **_: calls.append(' '.join(map(str, words))))

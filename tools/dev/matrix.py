@@ -10,6 +10,7 @@ Exit status 1 if a check failed.
 import argparse
 import contextlib
 import datetime
+import fcntl
 import json
 import os
 import platform
@@ -161,6 +162,19 @@ class Build:
         self.python = folder / 'env/bin/python'
         self.log = folder / 'build.log'
         self.stamp = folder / 'built.json'
+
+    def lock(self) -> None:
+        """Keep other runs out of this environment until this one ends.
+
+        Raises:
+            Impossible: Another one is at it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.held = open(self.folder.with_name(f'{self.folder.name}.lock'), 'w')  # noqa: SIM115
+        try:
+            fcntl.flock(self.held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Impossible('another run is at it') from None
 
     @property
     def path(self) -> str:
@@ -543,8 +557,7 @@ def main(argv: list[str] | None = None) -> int:
         write_docs({name: read_results(kept[name]) for name in args.names or environments})
         print(f'written: {RECORD.relative_to(ROOT)}, {PAGE.relative_to(ROOT)}')
         return 0
-    now, wheel = commit(), None
-    failed = False
+    now, failed = commit(), False
     for number in (signal.SIGTERM, signal.SIGINT):  # ends what a check has started, see run_check
         signal.signal(number, stop)
     for environment in chosen:
@@ -562,9 +575,9 @@ def main(argv: list[str] | None = None) -> int:
         try:
             began = time.monotonic()
             start = find_python(environment.python)
-            wheel = wheel or build_wheel(cache() / 'wheel')
+            build.lock()
             build.make(start)
-            build.install_wheel(wheel)
+            build.install_wheel(build_wheel(build.folder / 'wheel'))
         except (Impossible, RuntimeError) as error:
             status = CANNOT if isinstance(error, Impossible) else FAIL
             failed = failed or status == FAIL
