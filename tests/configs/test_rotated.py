@@ -106,11 +106,11 @@ def test_maps_are_checked(small):
     extractor = cfg.model.roi_head.bbox_roi_extractor
     extractor.featmap_strides = [8, 16, 32, 64]
     wrong = SimpleNamespace(model=build(cfg), cfg=cfg)
-    with pytest.raises(UserError, match='bbox_roi_extractor.featmap_strides is .*gives the str'):
+    with pytest.raises(UserError, match=r'bbox_roi_extractor\.featmap_strides is .*gives the str'):
         check_maps(wrong)
     cfg.model.neck.in_channels = [1, 2, 3, 4]
     wrong = SimpleNamespace(model=build(cfg), cfg=cfg)
-    with pytest.raises(UserError, match='model.neck.in_channels is'):
+    with pytest.raises(UserError, match=r'model\.neck\.in_channels is'):
         check_maps(wrong)
 
 
