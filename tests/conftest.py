@@ -247,6 +247,29 @@ def _forget_runs() -> None:
         cls._instance_dict.clear()
 
 
+# what torch before 2.4 says where it has no half precision on CPUs, nor fake tensors on a GPU that
+# is not there
+OLD = (
+    "not implemented for 'Half'",
+    'AutocastCPU only support Bfloat16',
+    'Found no NVIDIA driver',
+    'CUDA driver version is insufficient',
+)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Skip what an old torch cannot do on CPUs."""
+    try:
+        return (yield)
+    except RuntimeError as error:
+        torch = sys.modules.get('torch')
+        old = torch is not None and not hasattr(torch, 'get_autocast_dtype')
+        if old and any(text in str(error) for text in OLD):
+            pytest.skip(f'torch {torch.__version__} on CPUs: {str(error).splitlines()[0]}')
+        raise
+
+
 @pytest.fixture(autouse=True)
 def own_default_scope():
     """Take the default scope of MMEngine, which configs set, away from the tests that follow."""
@@ -289,7 +312,7 @@ def registry(tmp_path, monkeypatch):
 @pytest.fixture
 def interpreter(monkeypatch):
     """Triton's kernels run in its interpreter, on the CPU."""
-    pytest.importorskip('triton')
+    pytest.importorskip('triton', minversion='3.2')
     from triton.runtime.interpreter import InterpreterBuilder, TensorHandle, tl
 
     dot = InterpreterBuilder.create_dot
@@ -306,6 +329,23 @@ def interpreter(monkeypatch):
         lambda self, a, b, *args: dot(self, as_numbers(a), as_numbers(b), *args),
     )
     monkeypatch.setenv('TRITON_INTERPRET', '1')
+
+
+@pytest.fixture
+def opcheck():
+    """``torch.library.opcheck``; before torch 2.4 it is part of torch's own tests."""
+    import torch
+
+    if hasattr(torch.library, 'opcheck'):
+        return torch.library.opcheck
+    pytest.importorskip('expecttest', reason='opcheck of this torch needs expecttest')
+    from torch.testing._internal.optests import opcheck
+
+    def check(op, args, **options):
+        op = getattr(op, '_overload', op)  # of what stands for torch.library.custom_op
+        opcheck(op if hasattr(op, '_schema') else op.default, args, **options)
+
+    return check
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The packages, and our backbones in plain configs of MMDetection, MMSegmentation and MMPretrain.
 
-The latter run in subprocesses outside the checkout, with the unpacked wheel first on the path. The
+The latter run in subprocesses outside the checkout, with the unpacked wheel first on the path;
+programs of others under `python -m hybrid_mm run` where the packages refuse this mmcv (B5). The
 commands of a test are forks of one of them, which has imported OpenMMLab: most of their time.
 """
 
@@ -23,8 +24,12 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from PIL import Image
 
+from hybrid_mm.compat.installed import version_of
+from hybrid_mm.compat.workarounds import takes_b5
+
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = 64
+RUN = ['-m', 'hybrid_mm', 'run', 'python'] if takes_b5(version_of('mmcv')) else []
 
 # As a user of MMDetection writes it: no custom_imports, no word about hybrid_mm but the type.
 DETECTION = """
@@ -149,7 +154,7 @@ package, *commands = map(json.loads, sys.argv[1:])
 for name in ('torch', 'mmengine.runner', 'mmcv.ops', f'{package}.models', f'{package}.datasets',
              f'{package}.apis'):
     importlib.import_module(name)
-assert 'hybrid_mm' not in sys.modules
+assert 'hybrid_mm.registry' not in sys.modules
 for first, *words in commands:
     sys.stdout.flush()
     child = os.fork()
@@ -209,7 +214,7 @@ def run(command, cwd, path=None):
 def run_all(package, commands, cwd, path):
     """What each command prints; see ``FORKS``."""
     texts = [json.dumps([str(word) for word in command]) for command in commands]
-    out = run(['-c', FORKS, json.dumps(package), *texts], cwd, path)
+    out = run([*RUN, '-c', FORKS, json.dumps(package), *texts], cwd, path)
     *found, _ = out.split('========= done =========\n')
     assert len(found) == len(commands)
     return found
@@ -500,10 +505,23 @@ def test_new_config_from_the_wheel_with_mmseg_alone(installed, dataset, tmp_path
     assert str(installed) in (tmp_path / 'mine.py').read_text()
     short = ['train_cfg.max_iters=1', 'train_cfg.val_interval=1', 'train_dataloader.num_workers=0']
     short += ['train_dataloader.persistent_workers=False']
-    command = [mim('mmseg') / 'tools/train.py', 'mine.py', '--cfg-options', *short]
+    command = [*RUN, mim('mmseg') / 'tools/train.py', 'mine.py', '--cfg-options', *short]
     assert 'mIoU' in run(command, tmp_path, installed)
 
 
 @pytest.mark.skipif(find_spec('mim') is None, reason='needs openmim')
 def test_look_up_with_mim(installed, tmp_path):
     run(['-c', LOOK_UP], tmp_path, installed)
+
+
+@pytest.mark.skipif(find_spec('mim') is None, reason='needs openmim')
+def test_training_with_mim(installed, dataset, tmp_path):
+    """`mim train mmdet` and `mim test mmdet`, which start MMDetection's own scripts."""
+    text = DETECTION.replace("'hybrid_mm.VAN', arch='b0'", "'hybrid_mm.NAT', arch='mini'")
+    text = text.replace('[32, 64, 160, 256]', '[64, 128, 256, 512]')
+    (tmp_path / 'mine.py').write_text(text + DETECTION_DATA.replace('{root}', str(dataset)))
+    program = [*RUN, '-c', 'from mim.cli import cli; cli(prog_name="mim")']
+    flags = ['mmdet', 'mine.py', '--gpus', '0', '--work-dir', 'run']
+    assert 'coco/segm_mAP' in run([*program, 'train', *flags], tmp_path, installed)
+    flags += ['--checkpoint', 'run/epoch_1.pth']
+    assert 'segm_mAP_50' in run([*program, 'test', *flags], tmp_path, installed)

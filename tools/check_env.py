@@ -1,4 +1,4 @@
-"""Print installed packages and their providers, known problems of this environment, and fixes.
+"""Print installed packages and their providers, what can be used, known problems, and fixes.
 
 Exit status 1 if something will fail.
 """
@@ -30,6 +30,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f'{name:12} {version:16} {provider}')
     print(f'hybrid_mm    {__version__:16} {Path(diagnosis.__file__).parents[1]}')
     print(f'accelerator  {accelerator()}')
+    works = diagnosis.usable()
+    for label, wanted in (('usable', True), ('not usable', False)):
+        if names := [name for name, works_here in works.items() if works_here == wanted]:
+            print(f'{label:12} {", ".join(names)}')
     print()
     for finding in findings:
         print(finding)

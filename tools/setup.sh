@@ -85,7 +85,7 @@ supported_python() {
 # A Python that can run tools/setup_plan.py, which then finds all others. Each is run, not just
 # looked up: a pyenv shim exists for versions that are not selected.
 find_python() {
-    local candidate
+    local candidate found
     if [[ -n ${PYTHON:-} ]]; then
         supported_python "$PYTHON" || die "PYTHON=$PYTHON is not a working Python 3.10, 3.11 or" \
             "3.12: unset it or point it to one."
@@ -99,9 +99,9 @@ find_python() {
             return
         fi
     done
-    die "no Python 3.10, 3.11 or 3.12 found ($(python3 --version 2>/dev/null ||
-        echo 'no python3')): install one (e.g. apt install python3.12 python3.12-venv" \
-        "python3.12-dev) or set PYTHON=/path/to/python3.12."
+    found=$(python3 --version 2>/dev/null) || found='no python3'
+    die "no Python 3.10, 3.11 or 3.12 found ($found): install one (e.g. apt install python3.12" \
+        "python3.12-venv python3.12-dev) or set PYTHON=/path/to/python3.12."
 }
 
 # Sets PY and OWN_ENV; an environment that exists is checked.

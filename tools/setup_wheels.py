@@ -393,12 +393,13 @@ class Web:
         if user:
             token = base64.b64encode(unquote(user).encode()).decode()
             request.add_header('Authorization', f'Basic {token}')
-        context = ssl.create_default_context(cafile=self.certificate)
-        if self.trusted & {host, parts.hostname}:
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        opener = urllib.request.build_opener(
-            *self.proxies, urllib.request.HTTPSHandler(context=context)
-        )
+        handlers: list[urllib.request.BaseHandler] = [*self.proxies]
+        if parts.scheme == 'https':
+            context = ssl.create_default_context(cafile=self.certificate)
+            if self.trusted & {host, parts.hostname}:
+                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            handlers.append(urllib.request.HTTPSHandler(context=context))
+        opener = urllib.request.build_opener(*handlers)
         data = b''
         with opener.open(request, timeout=max(0.1, end - time.monotonic())) as answer:
             while block := answer.read1(1 << 16):

@@ -1,5 +1,5 @@
 # An example with the schedule of the one with VAN-LSKA beside it: nobody has published figures of
-# PeLK on DOTA, and none were measured here. The backbone is set as in the detectors of configs/pelk.
+# PeLK on DOTA, and none were measured here. The backbone is that of the detectors of configs/pelk.
 # Its weights are not published either: train configs/pelk/pelk-tiny_32xb128-300e_in1k.py first.
 _base_ = [
     '../_base_/models/oriented-rcnn-le90_r50_fpn.py',

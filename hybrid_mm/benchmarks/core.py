@@ -30,6 +30,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.profiler import ProfilerActivity, profile
 
+from hybrid_mm.compat.torch_api import start_of_event
+
 __all__ = [
     'Case',
     'DisagreementError',
@@ -272,7 +274,7 @@ def memory(function: Callable[[], object], device: torch.device) -> tuple[int, i
     events = [e for e in trace.profiler.kineto_results.events() if e.name() == '[memory]']
     del result
     peak = left = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
+    for event in sorted(events, key=start_of_event):
         left += event.nbytes()
         peak = max(peak, left)
     return peak, left

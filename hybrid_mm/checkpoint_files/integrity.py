@@ -78,6 +78,8 @@ def _add(parts: list[bytes | Future[bytes]], pool: Executor, node: object) -> No
         parts.append(f'tensor {node.dtype} {tuple(node.shape)} '.encode())
         parts.append(pool.submit(_digest, node))
     elif isinstance(node, np.ndarray | np.generic):
+        if node.dtype.byteorder == '>':  # loading a file makes it native
+            node = node.astype(node.dtype.newbyteorder('='))
         parts.append(f'array {node.dtype.str} {node.shape} '.encode())
         if node.dtype.hasobject:
             _add(parts, pool, node.tolist())

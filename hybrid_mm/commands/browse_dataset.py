@@ -12,6 +12,7 @@ SCRIPTS = {
     'mmseg': 'analysis_tools/browse_dataset.py',
     'mmpretrain': 'visualization/browse_dataset.py',
     'mmpose': 'misc/browse_dataset.py',
+    'mmrotate': 'analysis_tools/browse_dataset.py',
 }
 
 

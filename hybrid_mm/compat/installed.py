@@ -68,7 +68,8 @@ def version_of(module: str) -> tuple[int, ...]:
     """Version of an installed module, or () if it is unknown."""
     onedl = {'mmdet': 'onedl-mmdetection', 'mmseg': 'onedl-mmsegmentation'}
     original = {'mmseg': 'mmsegmentation'}
-    for name in (original.get(module, module), onedl.get(module, f'onedl-{module}')):
+    names = (original.get(module, module), onedl.get(module, f'onedl-{module}'), f'{module}-lite')
+    for name in names:
         try:
             return parse_version(metadata.version(name))
         except metadata.PackageNotFoundError:

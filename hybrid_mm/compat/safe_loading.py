@@ -16,7 +16,8 @@ import pickle
 import re
 import tarfile
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import IO, Any
 
@@ -52,13 +53,10 @@ def load(file: str | IO[bytes], map_location: Any = None, allowed: Iterable[Any]
     """
     import torch
 
-    try:
-        if torch_is_safe():
-            with torch.serialization.safe_globals(list(allowed)):
-                return torch.load(file, map_location, weights_only=True)
+    if not torch_is_safe():
         return load_restricted(file, map_location, allowed)
-    finally:  # what a file that failed has left there would fail with the next one
-        torch._utils._sparse_tensors_to_validate.clear()
+    with torch.serialization.safe_globals(list(allowed)), _no_remains():
+        return torch.load(file, map_location, weights_only=True)
 
 
 def torch_is_safe() -> bool:
@@ -88,7 +86,7 @@ def load_restricted(
 
     module = SimpleNamespace(__name__=__name__, Unpickler=Unpickler, load=load_one)
     serialization: Any = torch.serialization
-    with torch.sparse.check_sparse_tensor_invariants():
+    with torch.sparse.check_sparse_tensor_invariants(), _no_remains():
         if serialization._is_zipfile(file):
             with serialization._open_zipfile_reader(file) as archive:
                 if 'constants.pkl' in archive.get_all_records():
@@ -97,6 +95,17 @@ def load_restricted(
                 return serialization._load(records, map_location, module, encoding='utf-8')
         _refuse_tar(file)
         return serialization._legacy_load(file, map_location, module, encoding='utf-8')
+
+
+@contextmanager
+def _no_remains() -> Iterator[None]:
+    """Forget the sparse tensors of a file that fails: torch would fail with the next file."""
+    import torch
+
+    try:
+        yield
+    finally:
+        torch._utils._sparse_tensors_to_validate.clear()
 
 
 def _refused(what: str) -> pickle.UnpicklingError:

@@ -49,6 +49,11 @@ def _list(*content: Any) -> list:
     return []
 
 
+def _no_bytes() -> bytes:
+    """Stands for ``bytes``, which files call for empty ones, also those of an empty array."""
+    return b''
+
+
 def _nothing(*values: Any) -> None:
     """Stands for a type that is named as a value, such as the factory of a ``defaultdict``."""
 
@@ -97,6 +102,7 @@ def stored_classes() -> list[Any]:
         _value: _ENUMS,
         _empty: ('collections.defaultdict',),
         _list: ('collections.deque',),
+        _no_bytes: ('builtins.bytes',),
         _nothing: tuple(f'builtins.{name}' for name in _TYPES)
         + tuple(f'numpy.{np.dtype(name).type.__name__}' for name in _DTYPES),
     }

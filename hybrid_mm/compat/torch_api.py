@@ -5,8 +5,9 @@ function: nothing is added to a call, and compilers see what they know.
 """
 
 import contextlib
+import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -14,18 +15,17 @@ from torch.utils import _pytree
 
 __all__ = [
     'GradScaler',
-    'OutOfMemoryError',
     'as_if_exporting',
     'exports',
+    'eye',
+    'flop_formulas',
     'get_autocast_dtype',
     'is_autocast_enabled',
     'is_compiling',
     'is_dynamo_compiling',
+    'start_of_event',
     'tree_leaves',
 ]
-
-# remove when torch >= 2.5 is required
-OutOfMemoryError = getattr(torch, 'OutOfMemoryError', torch.cuda.OutOfMemoryError)
 
 # remove when torch >= 2.3 is required
 is_compiling = getattr(torch.compiler, 'is_compiling', torch._utils.is_compiling)
@@ -66,6 +66,40 @@ else:
     def tree_leaves(tree: Any) -> list[Any]:
         """What is in nested lists, tuples and dictionaries."""
         return _pytree.tree_flatten(tree)[0]
+
+
+def start_of_event(event: Any) -> int:
+    """When an event of the profiler began."""
+    # remove when torch >= 2.3 is required
+    return event.start_ns() if hasattr(event, 'start_ns') else event.start_us()
+
+
+try:  # remove when torch >= 2.2 is required
+    torch.eye(1, dtype=torch.bfloat16)
+    eye = torch.eye
+except RuntimeError:
+
+    def eye(n: int, *, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+        """``torch.eye``, in half precision on CPUs too."""
+        return torch.eye(n, device=device).to(dtype)
+
+
+@functools.cache
+def flop_formulas() -> dict[Any, Callable[..., int]]:
+    """Functions for FLOPs of operators: of their arguments and, as ``out_val``, their result."""
+    from torch.utils import flop_counter
+
+    if hasattr(flop_counter, 'flop_registry'):
+        return flop_counter.flop_registry
+
+    def of_shapes(formula: Callable[..., int]) -> Callable[..., int]:  # torch 2.1
+        def of_tensors(*args: Any, out_val: Any = None, **named: Any) -> int:
+            args, named, out = _pytree.tree_map(flop_counter.get_shape, (args, named, out_val))
+            return formula(*args, out_shape=out, **named)
+
+        return of_tensors
+
+    return {name: of_shapes(formula) for name, formula in flop_counter.flop_mapping.items()}
 
 
 if hasattr(torch.compiler, '_is_exporting_flag'):  # remove when torch >= 2.6 is required

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_map
 
 from hybrid_mm.ops.precision import no_autocast
 
-__all__ = ['custom_op']
+__all__ = ['BODIES', 'custom_op']
 
 P = ParamSpec('P')
 R = TypeVar('R')
@@ -31,6 +31,9 @@ _TYPES = _TENSORS | {
     tuple[Tensor, Tensor]: '(Tensor, Tensor)',
     tuple[Tensor, Tensor, Tensor]: '(Tensor, Tensor, Tensor)',
 }
+
+BODIES: dict[str, Callable] = {}
+"""What the operators do, by their names."""
 
 
 def custom_op(
@@ -128,6 +131,7 @@ def _declare(name: str, function: Callable, fake: Fake) -> Any:
         with no_autocast(first):
             return function(*args)
 
+    BODIES[name] = kernel
     if not hasattr(torch.library, 'custom_op'):
         return _Operator(name, kernel, schema, fake)
     operator = torch.library.custom_op(name, kernel, mutates_args=(), schema=schema)

@@ -32,17 +32,21 @@ __all__ = [
     'unavailable',
 ]
 
+INTERPRET_VARIABLE = 'TRITON_INTERPRET'
+_OLDEST = '3.2'  # the first with tl.gather
+_missing = ''  # why there are no kernels
+
 try:
     import triton
+
+    if [*map(int, re.findall(r'\d+', triton.__version__)[:2])] < [*map(int, _OLDEST.split('.'))]:
+        raise ImportError(f'{triton.__version__} is installed')
     import triton.language as tl
     from triton.runtime.interpreter import InterpretedFunction, _patch_lang, interpreter_builder
     from triton.runtime.jit import JITFunction
-except ImportError:  # not everywhere; other algorithms do the work
+except ImportError as error:  # not everywhere; other algorithms do the work
     triton, tl = None, types.SimpleNamespace(constexpr=object)
-
-INTERPRET_VARIABLE = 'TRITON_INTERPRET'
-_OLDEST = (3, 2)  # the first with tl.gather
-_VERSION = tuple(int(n) for n in re.findall(r'\d+', getattr(triton, '__version__', '0'))[:2])
+    _missing = f'Triton {_OLDEST} or newer is needed, which torch 2.6 brings ({error})'
 _CAPABILITY = (7, 5)  # the oldest GPUs with the instructions that Triton compiles to
 
 R = TypeVar('R')
@@ -96,8 +100,8 @@ def unavailable(operator: str, *tensors: Tensor | None) -> str | None:
         tensors: Its inputs.
     """
     given = [x for x in tensors if x is not None]
-    if _VERSION < _OLDEST:
-        return f'Triton {".".join(map(str, _OLDEST))} or newer is not installed'
+    if triton is None:
+        return _missing
     if interpreted():
         return None
     if operator in _failed:

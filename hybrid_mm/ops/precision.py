@@ -34,7 +34,7 @@ def accurate_dtype(dtype: torch.dtype) -> torch.dtype:
     Args:
         dtype: Type of floating-point numbers.
     """
-    return torch.promote_types(dtype, torch.float32)
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def accurate(x: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import ast
 import difflib
 import os
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,8 +25,11 @@ TASKS = {
     'mmseg': 'segmentation',
     'mmpretrain': 'classification',
     'mmpose': 'pose',
+    'mmrotate': 'detection',
 }
 """Packages with models, and what these are for."""
+BUILT_ON = {'mmrotate': 'mmdet'}
+"""Packages whose configs name the models of another one."""
 PACKAGES_OF_SETUP = ('mmdet', 'mmseg', 'mmpretrain')
 """Those that set-up installs; the others are described in docs/other_projects.md."""
 Node = TypeVar('Node')
@@ -147,25 +151,36 @@ def library_of(cfg: Config) -> str:
 
 
 def _library(cfg: Config) -> str | None:
-    model, named = cfg.get('model'), [cfg.get('default_scope')]
+    model, scope = cfg.get('model'), cfg.get('default_scope')
+    named = [scope]
     if isinstance(model, dict):
-        named = [str(model.get('type')).partition('.')[0], model.get('_scope_'), *named]
-    return next((name for name in named if name in TASKS), None)
+        named = [str(model.get('type')).partition('.')[0], model.get('_scope_'), scope]
+    found = next((name for name in named if name in TASKS), None)
+    return scope if found is not None and found == BUILT_ON.get(scope or '') else found
 
 
 def require_library(cfg: Config) -> None:
     """Check that the package that the model of a config belongs to is installed, if it is known.
 
     Raises:
-        UserError: It is not.
+        UserError: It is not, or refuses what is installed beside it.
     """
     library = _library(cfg)
-    if library is not None and find_spec(library) is None:
-        page = 'installation' if library in PACKAGES_OF_SETUP else 'other_projects'
+    if library is None:
+        return
+    page = 'installation' if library in PACKAGES_OF_SETUP else 'other_projects'
+    if find_spec(library) is None:
         raise UserError(
             f'{library} is not installed, and {cfg.filename} belongs to it; docs/{page}.md tells '
             'how to install it'
         )
+    try:
+        import_module(library)
+    except AssertionError as error:  # of the versions that it was made for
+        raise UserError(
+            f'{library} cannot be imported: {plain_text(error)} docs/{page}.md tells what fits '
+            'together'
+        ) from error
 
 
 def require(cfg: Config, *keys: str) -> None:

@@ -1,4 +1,4 @@
-"""Configs of MMDetection, MMSegmentation, MMPretrain and MMPose, and configs with such bases.
+"""Configs of other packages, as MMDetection, and configs with such bases.
 
 They are brought into the form of ours: paths as ``mmdet::FOLDER/FILE.py`` become files, scopes
 that change nothing are taken out, and classes, as pure Python configs have them, become names.
@@ -17,7 +17,7 @@ from mmengine.utils import get_object_from_string
 
 from hybrid_mm.errors import UserError
 
-PACKAGES = ('mmdet', 'mmseg', 'mmpretrain', 'mmpose')
+PACKAGES = ('mmdet', 'mmseg', 'mmpretrain', 'mmpose', 'mmrotate')
 _SCOPED = re.compile(r'(\w+)::(.+)')
 
 

@@ -31,12 +31,12 @@ P = ParamSpec('P')
 R = TypeVar('R')
 
 STACK = (
-    *('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'mmpose'),
+    *('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'mmpose', 'mmrotate'),
     *('torch', 'torchvision', 'pycocotools', 'xtcocotools'),
 )
 LARGEST_TABLE = 30  # rows of a table of classes that the terminal shows
 _STORED = 2000  # messages that wait for the log file to be there
-_LIBRARIES = r'(mmengine|mmcv|mmdet|mmseg|mmpretrain|mmpose)'
+_LIBRARIES = r'(mmengine|mmcv|mmdet|mmseg|mmpretrain|mmpose|mmrotate)'
 
 
 class Rule(NamedTuple):
@@ -101,6 +101,16 @@ NOISE = (
         r'torch\.utils\.data\.(dataloader|_utils\.pin_memory)',
         "'pin_memory' argument is set as true but no accelerator",
         'a config for GPUs on a CPU, where the setting does nothing',
+    ),
+    Rule(
+        r'mmengine\.registry\.registry',
+        'Failed to search registry with scope "mmrotate" in the "optim_wrapper"',
+        "MMRotate has no registry of its own for them; MMEngine's is what it means",
+    ),
+    Rule(
+        r'mmrotate\.structures\.bbox\.rotated_boxes',
+        r'UserWarning: The `clip` function does nothing|The `clip` function does nothing',
+        'every detector of MMDetection clips its boxes; rotated ones may end outside of the image',
     ),
     Rule(
         r'mmengine\.evaluator\.metric',
@@ -186,7 +196,7 @@ NOISE = (
 )
 PRINTED = (
     Rule(
-        r'(mmdet|mmseg|mmpretrain)\.datasets(\.\w+)?',
+        r'(mmdet|mmseg|mmpretrain|mmrotate)\.datasets(\.\w+)?',
         'Could not import OneDL',
         'a commercial package for data sets that no config of this package uses',
     ),

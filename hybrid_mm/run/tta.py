@@ -6,7 +6,7 @@ from mmengine.config import Config, ConfigDict
 
 from hybrid_mm.errors import UserError
 from hybrid_mm.run.checks.datasets import readers
-from hybrid_mm.run.config import task_of
+from hybrid_mm.run.config import library_of, task_of
 
 __all__ = ['set_test_time_augmentation']
 
@@ -18,8 +18,8 @@ def set_test_time_augmentation(cfg: Config) -> None:
         cfg: The config, changed in place.
 
     Raises:
-        UserError: The model predicts instance masks in one stage, or poses; nothing here merges
-            those.
+        UserError: The model predicts instance masks in one stage, rotated boxes, or poses; nothing
+            here merges those.
     """
     task = task_of(cfg)
     if task == 'pose':
@@ -27,6 +27,8 @@ def set_test_time_augmentation(cfg: Config) -> None:
             '--tta: MMPose has no model for it; model.test_cfg.flip_test=True, the value of most '
             'of its configs, adds the flipped image'
         )
+    if library_of(cfg) == 'mmrotate':
+        raise UserError('--tta: MMRotate has no model that merges rotated boxes; test without it')
     if cfg.get('tta_model') is None:
         cfg.tta_model = ConfigDict(_default_tta_model(task))
     if task == 'detection' and _predicts_masks(cfg.model):

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from hybrid_mm.checkpoint_files import download
+from hybrid_mm.compat import safe_loading
 
 
 class Server:
@@ -133,3 +134,11 @@ def nobody():
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         return f'http://127.0.0.1:{probe.getsockname()[1]}/net.pth'
+
+
+@pytest.fixture(params=['torch', 'ours'])
+def by(request, monkeypatch):
+    """Who reads a file of torch: the installed release, or what reads it for older ones."""
+    if request.param == 'ours':
+        monkeypatch.setattr(safe_loading, 'torch_is_safe', lambda: False)
+    return request.param

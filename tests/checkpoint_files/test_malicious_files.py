@@ -130,6 +130,7 @@ def test_pickles_that_call(attack, protocol, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('attack', ATTACKS)
+@pytest.mark.usefixtures('by')
 def test_files_of_torch_that_call(attack, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / 'x.pth'
@@ -227,6 +228,7 @@ TORCH = {
 
 
 @pytest.mark.parametrize('kind', TORCH)
+@pytest.mark.usefixtures('by')
 def test_archives_of_torch(kind, tmp_path):
     path = tmp_path / 'x.pth'
     with zipfile.ZipFile(path, 'w') as archive:
@@ -241,6 +243,7 @@ def test_archives_of_torch(kind, tmp_path):
             weights_of(read_checkpoint(str(path)), str(path))
 
 
+@pytest.mark.usefixtures('by')
 def test_tensors_of_which_few_numbers_are_stored(tmp_path, monkeypatch):
     """A checksum reads all numbers."""
     monkeypatch.setattr('hybrid_mm.checkpoint_files.integrity._LARGEST', 1 << 20)
@@ -257,6 +260,7 @@ def test_tensors_of_which_few_numbers_are_stored(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('new', [True, False], ids=['zip', 'older'])
+@pytest.mark.usefixtures('by')
 def test_deep_keys_of_torch(new, tmp_path):
     """Python's hash of such a key ends the process."""
     key = ()
@@ -286,6 +290,7 @@ def test_depth_of_tuples():
     assert deepest_tuple(io.BytesIO(kept)) == 3
 
 
+@pytest.mark.usefixtures('by')
 def test_archives_of_torch_that_grow(tmp_path, monkeypatch):
     monkeypatch.setattr('hybrid_mm.checkpoint_files.integrity._ALWAYS_ALLOWED', 1 << 20)
     torch.save(dict(w=torch.zeros(1 << 20)), tmp_path / 'x.pth')

@@ -240,6 +240,7 @@ def package(module, name, base=object):
 
 
 @pytest.mark.parametrize('new', [True, False])
+@pytest.mark.usefixtures('by')
 def test_training_checkpoints(new, tmp_path, monkeypatch):
     node, modules = package('yacs.config', 'CfgNode', dict)
     record, others = package('omegaconf.dictconfig', 'DictConfig')

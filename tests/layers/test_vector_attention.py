@@ -106,11 +106,11 @@ def test_pairwise_weights_sum_to_one_and_patchwise_weights_need_not():
     assert (sums[PatchwiseAttention2d] - 1).abs().max() > 0.1
 
 
-def test_aggregation_is_differentiable_and_traceable():
+def test_aggregation_is_differentiable_and_traceable(opcheck):
     torch.manual_seed(0)
     weights = torch.randn(2, 2, 9, 3, 2, dtype=torch.float64, requires_grad=True)
     values = torch.randn(2, 6, 9, 7, dtype=torch.float64, requires_grad=True)
-    torch.library.opcheck(aggregate_taps, (weights, values, 3, 2, 2))
+    opcheck(aggregate_taps, (weights, values, 3, 2, 2))
     torch.autograd.gradcheck(aggregate_taps, (weights, values, 3, 2, 2))
 
 

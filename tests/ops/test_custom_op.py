@@ -60,9 +60,9 @@ OTHERS = 3.0, [2, 4], 'cube'
 
 
 @pytest.mark.parametrize('bias', [True, False])
-def test_registered_completely_and_differentiated(bias):
+def test_registered_completely_and_differentiated(bias, opcheck):
     x, b = inputs(bias)
-    torch.library.opcheck(torch.ops.hybrid_mm.test_line_and_cube, (x, b, *OTHERS))
+    opcheck(torch.ops.hybrid_mm.test_line_and_cube, (x, b, *OTHERS))
     torch.autograd.gradcheck(lambda *tensors: line_and_cube(*(*tensors, None)[:2], *OTHERS),
                              (x, b) if bias else (x,))  # fmt: skip
 

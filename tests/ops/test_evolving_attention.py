@@ -130,7 +130,7 @@ def test_logits_are_full_precision_under_autocast():
     assert (out.dtype, logits.dtype) == (torch.bfloat16, torch.float32)
 
 
-def test_operator_contract():
+def test_operator_contract(opcheck):
     given = inputs(3, 4, dtype=torch.float32)
     q, k, v = (given[name].flatten(2, 3) for name in 'qkv')
     row, column = torch.randn(2, 3, 12, 3), torch.randn(2, 3, 12, 4)
@@ -138,7 +138,7 @@ def test_operator_contract():
     # the comparison of compiled gradients would meet kinks of the ReLU
     tests = ('test_schema', 'test_autograd_registration', 'test_faketensor')
     arguments = (q, k, v, row, column, *rest)
-    torch.library.opcheck(torch.ops.hybrid_mm.evolving_attention, arguments, test_utils=tests)
+    opcheck(torch.ops.hybrid_mm.evolving_attention, arguments, test_utils=tests)
 
 
 @pytest.mark.parametrize(

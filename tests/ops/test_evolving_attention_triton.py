@@ -114,16 +114,14 @@ def test_launches(alpha):
     )
 
 
-def test_operator_contract(interpreter):
+def test_operator_contract(interpreter, opcheck):
     given = inputs(2, 3, (3, 4), 5, 4, torch.float32)
     q, k, v = (given[name].flatten(2, 3) for name in 'qkv')
     terms = torch.randn(2, 3, 12, 3), torch.randn(2, 3, 12, 4)
     chain = (given[name] for name in CHAIN)
     arguments = (q, k, v, *terms, *chain, [3, 4], 0.8, 0.4)
     tests = ('test_schema', 'test_autograd_registration', 'test_faketensor')
-    torch.library.opcheck(
-        torch.ops.hybrid_mm.evolving_attention_triton, arguments, test_utils=tests
-    )
+    opcheck(torch.ops.hybrid_mm.evolving_attention_triton, arguments, test_utils=tests)
 
 
 @pytest.mark.parametrize('without', [(), (*TABLES, *CHAIN)])

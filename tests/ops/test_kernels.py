@@ -1,4 +1,7 @@
 import contextlib
+import importlib.util
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -7,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from hybrid_mm.ops import kernels
 from hybrid_mm.ops.kernels import kernel, tl
 
-triton = pytest.importorskip('triton')
+triton = pytest.importorskip('triton', minversion='3.2')
 
 
 @kernel
@@ -88,8 +91,22 @@ def test_why_kernels_cannot_work(monkeypatch):
     assert not kernels.available('local_attention', x)
     with pytest.raises(RuntimeError, match=r"impl='triton' of local_attention: tensors on cpu"):
         kernels.check_available('local_attention', x)
-    monkeypatch.setattr(kernels, '_VERSION', (3, 1))
-    assert 'Triton 3.2 or newer' in kernels.unavailable('local_attention', x)
+
+
+@pytest.mark.parametrize(
+    ('there', 'said'),
+    [(SimpleNamespace(__version__='3.1.0'), '3.1.0 is installed'), (None, 'triton')],
+)
+def test_without_a_triton_that_is_new_enough(monkeypatch, there, said):
+    monkeypatch.setitem(sys.modules, 'triton', there)
+    spec = importlib.util.spec_from_file_location('other_kernels', kernels.__file__)
+    other = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(other)
+    x = torch.ones(1)
+    assert not other.available('local_attention', x)
+    with pytest.raises(RuntimeError, match=r'Triton 3\.2 or newer is needed, .* \(.*' + said):
+        other.check_available('local_attention', x)
+    assert other.kernel(abs) is abs
 
 
 def test_the_interpreter_serves_those_who_ask_for_it(interpreter):

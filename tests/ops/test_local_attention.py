@@ -351,10 +351,10 @@ def test_compiles_without_graph_breaks(function):
     torch.testing.assert_close(grad, torch.autograd.grad(function(q, table).sum(), q)[0])
 
 
-def test_custom_operator_is_well_formed():
+def test_custom_operator_is_well_formed(opcheck):
     q, bias = rand(1, 2, 5, 6, 4).requires_grad_(), rand(2, 5, 5).requires_grad_()
     pattern = Pattern(PatternType.WINDOW, *[AxisPattern(3, border='shift')] * 2).to_ints()
-    torch.library.opcheck(engine._tiled, (q, q, q, bias, None, None, 0.5, pattern, [4, 8]))
+    opcheck(engine._tiled, (q, q, q, bias, None, None, 0.5, pattern, [4, 8]))
 
 
 def test_only_inputs_are_kept_for_the_backward_pass():

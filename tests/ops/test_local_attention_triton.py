@@ -248,21 +248,19 @@ def test_distance_attention():
     check(call, [q, k, v, torch.randn(2, 3, 5)])
 
 
-def test_operator_of_torch():
+def test_operator_of_torch(opcheck):
     """Schema, shapes and strides without numbers, registration of the gradient."""
     pattern = Pattern(PatternType.WINDOW, AxisPattern(3), AxisPattern(3))
     rng = random.Random(3)
     x = [laid_out(rng, 1, 2, 3, 4, 5) for _ in range(3)]
     tables = torch.randn(2, 5, 5), None, torch.randn(1, 5, 5)
     arguments = (*x, *tables, 0.4, pattern.to_ints())
-    torch.library.opcheck(launches.attention, arguments, test_utils=CHECKS)
+    opcheck(launches.attention, arguments, test_utils=CHECKS)
     needs = [True, False, True, True, False, True]
     out, lse = launches.attention(*arguments)
     for grad in (torch.randn(out.shape), torch.randn_like(out)):
         gradient = torch.ops.hybrid_mm.triton_attention_backward
-        torch.library.opcheck(
-            gradient, (grad, None, needs, out, lse, *arguments), test_utils=CHECKS
-        )
+        opcheck(gradient, (grad, None, needs, out, lse, *arguments), test_utils=CHECKS)
 
 
 CHECKS = ('test_schema', 'test_faketensor', 'test_autograd_registration')

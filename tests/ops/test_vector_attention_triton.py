@@ -96,12 +96,12 @@ def test_more_drawn_cases(interpreter, seed):
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)
-def test_fake_results_have_the_strides_of_real_ones(interpreter, layout):
+def test_fake_results_have_the_strides_of_real_ones(interpreter, layout, opcheck):
     weights = torch.randn(2, 2, 9, 3, 4).requires_grad_()
     values = laid_out(torch.randn(2, 6, 5, 6), layout).requires_grad_()
     checks = ('test_schema', 'test_autograd_registration', 'test_faketensor')
     for operator in (triton.aggregate_taps, tiled.aggregate_taps):
-        torch.library.opcheck(operator, (weights, values, 3, 1, 1), test_utils=checks)
+        opcheck(operator, (weights, values, 3, 1, 1), test_utils=checks)
         out = operator(weights, values, 3, 1, 1)
         grads = torch.autograd.grad(out, (weights, values), torch.ones_like(out))
         with FakeTensorMode() as mode:

@@ -30,6 +30,24 @@ ONEDL = {
     'mmseg': ('onedl-mmsegmentation', '1.4.2', {}),
     'mmpretrain': ('onedl-mmpretrain', '1.3.6', {}),
 }
+ORIGINAL = {
+    'torch': ('torch', '2.1.2', {}),
+    'torchvision': ('torchvision', '0.16.2', {}),
+    'numpy': ('numpy', '1.26.4', {}),
+    'mmengine': ('mmengine', '0.10.7', NOT_BROKEN),
+    'mmcv': ('mmcv', '2.1.0', OPS),
+    'mmdet': ('mmdet', '3.3.0', {'__init__.py': "mmcv_maximum_version = '2.2.0'"}),
+    'mmseg': ('mmsegmentation', '1.2.2', {'__init__.py': "MMCV_MAX = '2.2.0'"}),
+    'mmpretrain': ('mmpretrain', '1.2.0', {}),
+}
+REFUSED = {
+    'mmcv': "__version__ = '2.2.0'",
+    'mmdet': """
+import mmcv
+mmcv_maximum_version = '2.2.0'
+assert mmcv.__version__ < mmcv_maximum_version, 'MMCV is used but incompatible'
+""",
+}
 LOADS_UNSAFE = """
 class CheckpointLoader:
     def register_scheme(prefixes, loader, force): ...
@@ -42,8 +60,94 @@ PUBLISH = '.mim/tools/model_converters/publish_model.py'
 # name: (packages that differ from ONEDL, exit status, what the report says, what it does not say)
 CASES = {
     'sound': ({}, 0, ['onedl-mmsegmentation', '0 errors, 0 warnings', 'handled B6'], ['fix:']),
-    'nothing': (dict.fromkeys(ONEDL), 1, ['torch is not installed', 'bash tools/setup.sh'], []),
-    'no mmseg': ({'mmseg': None}, 0, ['warning: mmseg is not installed'], ['error:', 'B6']),
+    'nothing': (
+        dict.fromkeys(ONEDL),
+        1,
+        [
+            'error: not installed: torch, numpy, cv2, mmengine\n    fix: bash tools/setup.sh',
+            'warning: not installed: torchvision, mmcv, mmdet, mmseg, mmpretrain',
+            'not usable   backbones, detectors, segmenters, classifiers',
+        ],
+        ['B5'],
+    ),
+    'no mmseg': (
+        {'mmseg': None},
+        0,
+        ['warning: not installed: mmseg\n', 'usable       backbones, detectors, classifiers'],
+        ['error:', 'B6'],
+    ),
+    'backbones only': (
+        dict.fromkeys(('mmcv', 'mmdet', 'mmseg', 'mmpretrain')),
+        0,
+        ['warning: not installed: mmcv, mmdet, mmseg, mmpretrain', 'usable       backbones\n'],
+        [],
+    ),
+    'no mmcv': (
+        {**ORIGINAL, 'mmcv': None, 'mmseg': None},
+        1,
+        [
+            'error: mmcv is not installed, and mmdet, mmpretrain need it',
+            'fix: pip install mmcv==2.1.0 -f https://download.openmmlab.com/mmcv/dist/cpu/torch2.1/'
+            if sys.version_info < (3, 12)
+            else '--no-build-isolation mmcv==2.1.0',
+            'warning: not installed: mmseg\n    fix: pip install mmsegmentation==1.2.2\n',
+        ],
+        ['setup.sh'],
+    ),
+    'original releases': (ORIGINAL, 0, ['0 errors, 0 warnings', 'this torch lacks'], ['fix: pip']),
+    'original releases, NumPy 2': (
+        {**ORIGINAL, 'numpy': ('numpy', '2.2.6', {})},
+        1,
+        ['error B9: this torch was built for NumPy 1', 'pip install "numpy<2"'],
+        [],
+    ),
+    'original releases, NumPy 2, later torch': (
+        {
+            **ORIGINAL,
+            'numpy': ('numpy', '2.2.6', {}),
+            'torch': ('torch', '2.4.1', {}),
+        },
+        0,
+        [],
+        ['B9'],
+    ),
+    'mmcv-lite': (
+        {**ORIGINAL, 'mmcv': ('mmcv-lite', '2.1.0', {})},
+        1,
+        [
+            'error B8: mmcv-lite has no working operators, and mmdet and mmseg need them\n',
+            'fix: pip uninstall -y mmcv-lite && pip install',
+            'not usable   detectors, segmenters\n',
+        ],
+        ['setup.sh', 'B5'],
+    ),
+    'mmcv-lite for classifiers': (
+        {**ORIGINAL, 'mmcv': ('mmcv-lite', '2.2.0', {}), 'mmdet': None, 'mmseg': None},
+        0,
+        ['warning B8: mmcv-lite', 'usable       backbones, classifiers\n'],
+        [],
+    ),
+    'both providers': (
+        {'mmengine': ('mmengine', '0.10.7', NOT_BROKEN)},
+        0,
+        [
+            'warning: mmengine are original releases, onedl-mmcv, onedl-mmdetection, ',
+            'fix: pip uninstall -y mmengine && bash tools/setup.sh\n',
+        ],
+        [],
+    ),
+    'torchvision of another torch': (
+        {
+            'torch': ('torch', '2.4.1', {}),
+            'torchvision': ('torchvision', '0.29.1', {'__init__.py': 'raise RuntimeError("nms")'}),
+        },
+        1,
+        [
+            'error: import torchvision fails: RuntimeError: nms',
+            'fix: pip install "torchvision==0.19.*"',
+        ],
+        [],
+    ),
     'broken torch': (
         {
             'torch': ('torch', '2.14.1', {'__init__.py': 'raise OSError("libcudart.so.13")'}),
@@ -105,33 +209,43 @@ CASES = {
         [],
     ),
     'B5': (
-        {
-            'mmdet': ('mmdet', '3.3.0', {'__init__.py': "mmcv_maximum_version = '2.2.0'"}),
-            'mmseg': ('mmsegmentation', '1.2.2', {'__init__.py': "MMCV_MAX = '2.2.0'"}),
-        },
+        {name: ORIGINAL[name] for name in ('mmdet', 'mmseg')},
         1,
-        ['error B5: this mmdet refuses', 'error B5: this mmseg refuses', '"mmcv==2.1.0"'],
+        [
+            'error B5: mmdet and mmseg refuse mmcv 2.3.6',
+            'fix: pip uninstall -y mmdet mmsegmentation && bash tools/setup.sh\n',
+        ],
         ['B6'],
     ),
-    'B5 with the first mmcv that is refused': (
-        {
-            'mmcv': ('mmcv', '2.2.0', OPS),
-            'mmdet': ('mmdet', '3.3.0', {'__init__.py': "mmcv_maximum_version = '2.2.0'"}),
-        },
+    'B5 with other original releases': (
+        {name: ORIGINAL[name] for name in ('mmdet', 'mmpretrain')},
         1,
-        ['error B5: this mmdet refuses mmcv 2.2.0 and later'],
-        ['this mmseg refuses'],
+        ['fix: pip uninstall -y mmdet && pip install onedl-mmdetection\n'],
+        [],
     ),
-    'no B5 with its mmcv': (
+    'B5 of mmcv 2.2': (
         {
-            'mmcv': ('mmcv', '2.1.0', OPS),
-            'numpy': ('numpy', '1.26.4', {}),
-            'mmdet': ('mmdet', '3.3.0', {'__init__.py': "mmcv_maximum_version = '2.2.0'"}),
-            'mmseg': ('mmsegmentation', '1.2.2', {'__init__.py': "MMCV_MAX = '2.2.0'"}),
+            **ORIGINAL,
+            'mmcv': ('mmcv', '2.2.0', {**OPS, '__init__.py': REFUSED['mmcv']}),
+            'mmdet': ('mmdet', '3.3.0', {'__init__.py': REFUSED['mmdet']}),
         },
         0,
-        ['0 errors, 0 warnings'],
-        ['B5', 'B9'],
+        [
+            'note B5: mmdet and mmseg refuse mmcv 2.2.0 unless hybrid_mm is imported first',
+            'fix: `python -m hybrid_mm run ',
+            'usable       backbones, detectors, segmenters, classifiers\n',
+        ],
+        [],
+    ),
+    'B5 of a later mmcv': (
+        {
+            **ORIGINAL,
+            'mmcv': ('mmcv', '2.3.0', {**OPS, '__init__.py': '__version__ = "2.3.0"'}),
+            'mmdet': ('mmdet', '3.3.0', {'__init__.py': REFUSED['mmdet']}),
+        },
+        1,
+        ['error B5: mmdet and mmseg refuse mmcv 2.3.0', 'mmcv==2.1.0', 'not usable   detectors\n'],
+        ['fails', 'hybrid_mm run'],
     ),
     'B8 and B15': (
         {'mmcv': ('onedl-mmcv', '2.3.6', {})},
@@ -258,8 +372,7 @@ def test_two_providers_are_fatal_and_the_fix_names_both(tmp_path):
 
 
 def test_this_environment_has_no_error():
-    run = subprocess.run(
-        [sys.executable, ROOT / 'tools/check_env.py'], capture_output=True, text=True
-    )
+    command = [sys.executable, ROOT / 'tools/check_env.py']
+    run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout
     assert ' 0 errors' in run.stdout.replace('\n', ' ')

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest.importorskip('triton')
+pytest.importorskip('triton', minversion='3.2')
 
 import hybrid_mm.ops
 from hybrid_mm.ops import kernels

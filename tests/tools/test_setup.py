@@ -20,6 +20,14 @@ esac
 TORCH = """
 class cuda:
     is_available = staticmethod(lambda: {gpu})
+    device_count = staticmethod(lambda: 2)
+    get_device_capability = staticmethod(lambda index: (9, index))
+    synchronize = staticmethod(lambda: None)
+class tensor:
+    def __init__(self, *_):
+        pass
+    cuda = lambda self: self
+ones = tensor
 class version:
     cuda = '13.0'
 __version__ = '2.14.1+cu130'
@@ -124,13 +132,15 @@ def fake_distribution(site, name, version='1.0', record=True):
 
 
 def test_python_is_tried_not_looked_up(tmp_path):
+    """The one that makes the plan; which one the environment gets is part of the plan."""
     path = commands(tmp_path / 'bin', 'dirname')
-    executable(path / 'python3.11', 'echo "pyenv: python3.11: command not found"; exit 127')
+    executable(path / 'python3', 'echo "pyenv: python3: command not found"; exit 127')
     executable(path / 'python3.12', 'exit 1')
     run = shell('find_python', path, PYENV_ROOT=tmp_path)
     assert_one_line(run, 'no Python 3.10, 3.11 or 3.12 found', 'apt install')
-    (path / 'python3').symlink_to(Path(sys.executable).resolve())
-    assert shell('find_python', path, PYENV_ROOT=tmp_path).stdout.strip() == str(path / 'python3')
+    (path / 'python3.11').symlink_to(Path(sys.executable).resolve())
+    found = shell('find_python', path, PYENV_ROOT=tmp_path).stdout.strip()
+    assert found == str(path / 'python3.11')
 
 
 def test_python_named_by_the_user_is_not_replaced(tmp_path):
@@ -153,21 +163,27 @@ def test_broken_active_environments(tmp_path, env):
     assert_one_line(run, 'Python 3.9.1', 'deactivate')
     for path in env.site.glob('pip*'):
         shutil.rmtree(path)
-    run = shell('choose_environment', VIRTUAL_ENV=env.python.parents[1])
+    run = shell('choose_environment; make_environment', VIRTUAL_ENV=env.python.parents[1])
     assert_one_line(run, 'has no pip', '-m ensurepip')
 
 
 @pytest.mark.slow
 def test_project_environment_is_made_completed_and_refused(tmp_path):
     """Without an active one, and with conda's base active, .venv in the project is used."""
-    show = f'ROOT={tmp_path}; choose_environment; echo "$PY $OWN_ENV"'
-    base = dict(PYTHON=sys.executable, CONDA_PREFIX='/opt/conda', CONDA_DEFAULT_ENV='base')
+    show = (
+        f'ROOT={tmp_path}; BASE={sys.executable}; choose_environment; make_environment\n'
+        'echo "$PY $OWN_ENV"'
+    )
+    base = dict(CONDA_PREFIX='/opt/conda', CONDA_DEFAULT_ENV='base')
     python = tmp_path / '.venv/bin/python'
     # What an interrupted `python -m venv` leaves: an interpreter but no pip.
     subprocess.run([sys.executable, '-m', 'venv', '--without-pip', tmp_path / '.venv'], check=True)
     run = shell(show, **base)
     assert run.stdout == f'{python} 1\n', run.stderr
     assert subprocess.run([python, '-m', 'pip', '--version'], capture_output=True).returncode == 0
+    shutil.rmtree(tmp_path / '.venv')
+    run = shell(show, **base)
+    assert run.stdout == f'{python} 1\n' and 'making .venv' in run.stderr
     python.unlink()
     python.symlink_to(tmp_path / 'removed')
     assert_one_line(shell(show, **base), 'no longer works', f'rm -rf {tmp_path}/.venv')
@@ -222,7 +238,7 @@ def test_index_out_of_reach_is_one_error_after_pip(env):
     assert run.stderr.splitlines()[-1].startswith('[setup] ERROR: torch could not be installed')
 
 
-WITHOUT_CUDA = 'get_compiling_cuda_version = lambda: "not available"'
+WITHOUT_CUDA = 'get_compiling_cuda_version = nms = lambda *_: "not available"'
 
 
 def slow(*values):
@@ -240,7 +256,14 @@ def mmcv_wheel(folder, ops):
         slow(False, '0', 'import mmcv._ext', "No module named 'mmcv._ext'"),
         (True, '0', WITHOUT_CUDA, 'built without CUDA'),
         (True, '1', WITHOUT_CUDA, None),
-        slow(True, '0', 'get_compiling_cuda_version = lambda: "13.0"', None),
+        slow(True, '0', 'get_compiling_cuda_version = nms = lambda *_: "13.0"', None),
+        slow(
+            True,
+            '0',
+            'get_compiling_cuda_version = lambda: "13.0"\n'
+            'def nms(*_): raise RuntimeError("no kernel image is available")',
+            'no kernel image',
+        ),
     ],
 )
 def test_wheel_is_kept_only_if_it_works(env, tmp_path, gpu, cpu_only, ops, reason):
@@ -257,7 +280,7 @@ def test_wheel_is_kept_only_if_it_works(env, tmp_path, gpu, cpu_only, ops, reaso
 def test_mmcv_order_cache_then_index_then_build(env, tmp_path):
     """A cached wheel is used first, else one that pip finds, else mmcv is built."""
     (env.site / 'torch.py').write_text(TORCH.format(gpu=False))
-    works = 'get_compiling_cuda_version = lambda: "not available"'
+    works = WITHOUT_CUDA
     built = mmcv_wheel(tmp_path / 'built', works)
     code = (
         f'PY={env.python}; CACHE={tmp_path}/cache\n'
@@ -271,7 +294,7 @@ def test_mmcv_order_cache_then_index_then_build(env, tmp_path):
     broken = mmcv_wheel(tmp_path / 'broken', 'import mmcv._ext').parent
     run = shell(code, **{**nowhere, 'PIP_FIND_LINKS': broken})
     assert run.returncode == 0, run.stderr
-    assert 'no wheel index at file' in run.stderr and 'does not fit this torch' in run.stderr
+    assert 'does not fit this torch' in run.stderr
     key = re.search('built for (.*)', run.stdout).group(1)
     assert key.startswith('cp3') and '-torch2.14.1+cu130-cpu-' in key
 
@@ -328,10 +351,12 @@ def test_compiler_swaps_the_standard_and_nothing_else(tmp_path):
 def test_progress_shows_count_and_time_left():
     lines = ['running build_ext', '  [1/3] c++ -o a.o', 'warning: [x]', '[2/3] c++', '[3/3] c++']
     code = f'printf "%s\\n" {" ".join(map(repr, lines))} | {sys.executable} -c "$SHOW_PROGRESS"'
-    shown = shell(code).stderr.splitlines()
+    shown = shell(f'{code} 0').stderr.splitlines()
     assert '1 of 3 files compiled' in shown[0] and 'min left' in shown[0]
     assert '3 of 3 files compiled' in shown[-1] and 'about 0.0 min left' in shown[-1]
     assert len(shown) == 2  # not a line per file in a log
+    shown = shell(f'{code} 40').stderr.splitlines()  # of a build that was interrupted
+    assert '41 of 43 files compiled' in shown[0] and '43 of 43' in shown[-1]
 
 
 # --- the rest -------------------------------------------------------------------------------------
@@ -361,15 +386,146 @@ def test_stamp_alone_is_not_trusted(env):
     assert shell(code).returncode == 1  # the packages are not there
 
 
+# --- the plan -------------------------------------------------------------------------------------
+
+NOWHERE = dict.fromkeys(('MMCV_BASE_URL', 'TORCH_BASE_URL'), 'http://127.0.0.1:9')
+
+
+@pytest.fixture
+def project(tmp_path):
+    """The files of the project that set-up reads."""
+    folder = tmp_path / 'project'
+    (folder / 'tools').mkdir(parents=True)
+    for path in [ROOT / 'pyproject.toml', *(ROOT / 'tools').glob('setup*')]:
+        shutil.copy(path, folder / path.relative_to(ROOT))
+    return folder
+
+
+def tree(folder):
+    return {path: path.stat().st_mtime_ns for path in sorted(folder.rglob('*'))}
+
+
+def test_dry_run_changes_nothing(project, tmp_path):
+    """Relative places of wheels are those of the folder that it is called from."""
+    tags = f'cp3{sys.version_info.minor}-cp3{sys.version_info.minor}-linux_x86_64.whl'
+    (tmp_path / 'wheels').mkdir()
+    (tmp_path / 'wheels' / f'onedl_mmcv-2.3.6-{tags}').touch()
+    before = tree(tmp_path)
+    run = shell(
+        f'ROOT={project}; cd {tmp_path}; main --dry-run',
+        **NOWHERE,
+        PYTHON=sys.executable,
+        HOME=tmp_path,
+        XDG_CACHE_HOME=tmp_path / 'cache',
+        PIP_FIND_LINKS='wheels',
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == f'{project}/.venv/bin/python\n'
+    assert f'mmcv 2.3.6, a wheel from {tmp_path}/wheels' in run.stderr
+    assert f'{project}/.venv, which would be made' in run.stderr
+    assert run.stderr.endswith('nothing was changed\n')
+    assert tree(tmp_path) == before
+
+
+UV = """
+case $1 in
+    --version) echo uv 0.13.9 ;;
+    *) echo "$@" >> {log}; exit {status} ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ('status', 'given', 'said'),
+    [
+        (0, {}, "uv 0.13.9 installs, with pip's settings"),
+        (1, {}, 'uv could not install this: pip tries'),
+        (0, {'SETUP_UV': '0'}, ''),
+        (0, {'PIP_CLIENT_CERT': 'x'}, 'pip installs although uv is there'),
+    ],
+)
+def test_uv_installs_with_the_settings_of_pip(tmp_path, status, given, said):
+    """A Python that shows what pip is called with, and a uv that does."""
+    log = tmp_path / 'log'
+    executable(tmp_path / 'bin/uv', UV.format(log=log, status=status))
+    pip = f'[ "$1 $2" != "-m pip" ] || {{ echo "$@" >> {log}; exit; }}'
+    python = executable(tmp_path / 'python', f'{pip}\nexec {sys.executable} "$@"')
+    run = shell(
+        f'PY={python}; mmcv_works() {{ true; }}; make_plan; pip_install some thing',
+        f'{tmp_path}/bin:{os.environ["PATH"]}',
+        PIP_FIND_LINKS='/wheels',
+        **given,
+    )
+    assert run.returncode == 0, run.stderr
+    assert said in run.stderr
+    calls = log.read_text().splitlines()
+    settings = '--index-strategy unsafe-best-match --find-links /wheels --no-index'
+    with_uv = f'pip install {settings} --quiet --python {python} some thing'
+    with_pip = '-m pip install -qq some thing'
+    if status:
+        assert calls == [with_uv, with_pip]
+    else:
+        assert calls == [with_pip if given else with_uv]
+
+
+@pytest.mark.parametrize('cuda', [True, False])
+def test_build_is_for_the_devices_at_hand_and_continues(env, tmp_path, cuda):
+    """What pip is given to compile with; two files of an earlier build are there."""
+    devices = 'cuda_8.0_9.0' if cuda else 'cpu'
+    key = f'cp311-torch2.14.1-{devices}-x86_64'
+    build = tmp_path / 'build' / key
+    (build / 'onedl_mmcv-2.3.6/build').mkdir(parents=True)
+    (build / 'onedl_mmcv-2.3.6/setup.py').touch()
+    (build / 'onedl_mmcv-2.3.6.tar.gz').touch()
+    for name in 'ab':
+        (build / f'onedl_mmcv-2.3.6/build/{name}.o').touch()
+    executable(tmp_path / 'cuda/bin/nvcc', '')
+    names = 'MAX_JOBS FORCE_CUDA TORCH_CUDA_ARCH_LIST CUDA_VISIBLE_DEVICES MMCV_WITH_OPS'
+    wheel = 'mkdir -p "$8"; touch "$8/onedl_mmcv-2.3.6-py3-none-any.whl"'
+    show = f'for name in {names}; do eval "echo \\$name=\\${{$name-unset}}"; done >{tmp_path}/env'
+    python = executable(
+        tmp_path / 'bin/python',
+        f'[ "$3" != wheel ] || {{ {show}; echo "[1/4] c++"; {wheel}; exit; }}\n'
+        f'exec {env.python} "$@"',
+    )
+    run = shell(
+        f'PY={python}; CACHE={tmp_path}; cxx_standard() {{ echo 20; }}\n'
+        f'find_compiler() {{ echo /bin/true; }}; build_mmcv {key} onedl-mmcv',
+        MAX_JOBS=3,
+        CUDA_HOME=tmp_path / 'cuda',
+        CUDA_VISIBLE_DEVICES='0',
+        FORCE_CUDA='1',
+    )
+    assert run.returncode == 0, run.stderr
+    assert 'an earlier build is continued: 2 files are compiled already' in run.stderr
+    assert '3 of 6 files compiled' in run.stderr and 'with C++20 and 3 compilers' in run.stderr
+    assert list((tmp_path / 'wheels' / key).iterdir()) and not build.exists()
+    given = dict(line.split('=') for line in (tmp_path / 'env').read_text().splitlines())
+    assert given == {
+        'MAX_JOBS': '3',
+        'FORCE_CUDA': '1' if cuda else '0',
+        'TORCH_CUDA_ARCH_LIST': '8.0;9.0' if cuda else 'unset',
+        'CUDA_VISIBLE_DEVICES': '0' if cuda else '',
+        'MMCV_WITH_OPS': '1',
+    }
+
+
 def test_unknown_argument():
     run = subprocess.run(
         ['bash', ROOT / 'tools/setup.sh', '--fast'], capture_output=True, text=True
     )
-    assert_one_line(run, 'unknown argument --fast')
+    assert_one_line(run, 'unknown argument --fast', '--dry-run')
 
 
 def test_help_names_every_variable():
     run = subprocess.run(['bash', ROOT / 'tools/setup.sh', '-h'], capture_output=True, text=True)
-    for name in ('TORCH_SPEC', 'MMCV_BASE_URL', 'MAX_JOBS', 'MMCV_CPU_ONLY', 'XDG_CACHE_HOME'):
+    for name in (
+        'TORCH_SPEC',
+        'MMCV_BASE_URL',
+        'MAX_JOBS',
+        'MMCV_CPU_ONLY',
+        'XDG_CACHE_HOME',
+        '--dry-run',
+    ):
         assert name in run.stdout
     assert 'set -euo' not in run.stdout

@@ -310,7 +310,8 @@ def golden() -> Path | None:
 
 def commands(check: Check) -> list[list[str]]:
     """The commands of a check, without those for a folder that is not there."""
-    pytest = f'pytest -q -p no:cacheprovider -n {cores()} --dist worksteal -m "not slow"'
+    pytest = 'python -m pytest -q -p no:cacheprovider -p skip_missing -m "not slow"'
+    pytest += f' -n {cores()} --dist worksteal'
     places = dict(root=ROOT, golden=golden(), cores=cores(), pytest=pytest)
     lines = [line for line in check.run if '{golden}' not in line or places['golden']]
     return [shlex.split(line.format(**places)) for line in lines]
@@ -323,6 +324,7 @@ def last_words(log: Path) -> str:
     failed = [line for line in lines if re.match(r'(FAILED|ERROR) \S+::', line)]
     errors = [line for line in lines if re.match(r'(\w+: )?(error|\w*Error)\b', line, re.I)]
     words = (failed[:1] or errors[-1:] or lines[-1:] or ['no output'])[0]
+    words = re.sub(r'(\.\./)+\S*?(?=tests/)', '', words)  # as pytest names files of elsewhere
     words = words.replace(f'{ROOT}/', '').replace(str(Path.home()), '~')
     return words if len(words) <= 200 else words[:199] + '…'
 
@@ -352,6 +354,7 @@ def run_check(check: Check, build: Build, commit: str) -> Result:
     began = time.monotonic()
     status = PASS
     variables = {**clean(), 'PATH': build.path, 'TMPDIR': str(folder), 'OMP_NUM_THREADS': '1'}
+    variables['PYTHONPATH'] = str(LISTS.with_name('pytest_plugin'))
     with open(log, 'w') as file:
         for command in commands(check):
             print(f'$ {shlex.join(command)}', file=file, flush=True)
@@ -567,9 +570,10 @@ def main(argv: list[str] | None = None) -> int:
                 f'{result.detail}{log}',
                 flush=True,
             )
-        if git('status', '--porcelain') != before:
+        new = set(git('status', '--porcelain').splitlines()) - set(before.splitlines())
+        if new:
             outcomes.append(FAIL)
-            print(f'  {FAIL:8} git status shows files that were not there before')
+            print(f'  {FAIL:8} git status: {", ".join(sorted(new))}')
         failed = failed or FAIL in outcomes
         if not args.keep and FAIL not in outcomes and not args.only:
             shutil.rmtree(build.folder)

@@ -14,13 +14,13 @@ from unittest import mock
 
 import torch
 from torch import Tensor, nn
-from torch._library.custom_ops import OPDEFS
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hybrid_mm.compat.torch_api import get_autocast_dtype, is_autocast_enabled
 from hybrid_mm.ops import autotune
+from hybrid_mm.ops.custom_op import BODIES
 
 NAMESPACE = 'hybrid_mm'
 HALF = (torch.float16, torch.bfloat16)
@@ -100,7 +100,7 @@ class Bodies(TorchDispatchMode):
         self.depth += 1
         try:
             with self:
-                return OPDEFS[func._schema.name]._init_fn(*args, **kwargs)
+                return BODIES[func._schema.name](*args, **kwargs)
         finally:
             self.depth -= 1
 

@@ -14,10 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.utils.flop_counter import flop_registry
 
 from hybrid_mm.benchmarks.gpu_counts.fake_cuda import HALF, Bodies
-from hybrid_mm.compat.torch_api import tree_leaves
+from hybrid_mm.compat.torch_api import flop_formulas, tree_leaves
 from hybrid_mm.ops import kernels
 
 LAUNCH_SECONDS = 5e-6
@@ -298,7 +297,7 @@ def _flops(
         numbers = max(t.numel() for t in (*tensors, *outs))
         length = max(2, numbers // max(1, math.prod(outs[0].shape[:-2])))
         return int(5 * numbers * math.log2(length))
-    count: Callable | None = flop_registry.get(func.overloadpacket)
+    count: Callable | None = flop_formulas().get(func.overloadpacket)
     out = outs[0] if len(outs) == 1 else outs
     return int(count(*args, **kwargs, out_val=out)) if count else 0
 

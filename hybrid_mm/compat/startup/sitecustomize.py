@@ -7,7 +7,9 @@ from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
 
 with contextlib.suppress(ImportError):  # another Python than the one that has it
-    import hybrid_mm  # noqa: F401
+    from hybrid_mm.compat import after_import
+
+    after_import.apply()
 
 
 def _next() -> None:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hybrid_mm.compat.torch_api import eye
 from hybrid_mm.ops.positions import decomposed_logits
 
 _WIDEST = 256  # channels that torch's kernels for half precision take
@@ -23,8 +24,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, scale:
     """Attention of maps (N, heads, H, W, d); ``rel_h`` is (H, H_k, d), ``rel_w`` (W, W_k, d)."""
     rows, columns = decomposed_logits(q, rel_h.to(q.dtype), rel_w.to(q.dtype))
     height, width = k.shape[2:4]
-    row = torch.eye(height, dtype=k.dtype, device=k.device)[:, None].expand(-1, width, -1)
-    column = torch.eye(width, dtype=k.dtype, device=k.device)[None].expand(height, -1, -1)
+    row = eye(height, dtype=k.dtype, device=k.device)[:, None].expand(-1, width, -1)
+    column = eye(width, dtype=k.dtype, device=k.device)[None].expand(height, -1, -1)
     place = torch.cat([row, column], -1).expand(*k.shape[:2], -1, -1, -1)
     q_wide = torch.cat([q * scale, rows, columns], -1).flatten(2, 3)
     k_wide = torch.cat([k, place], -1).flatten(2, 3)
