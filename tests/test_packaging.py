@@ -1,8 +1,8 @@
 """The packages, and our backbones in plain configs of MMDetection, MMSegmentation and MMPretrain.
 
-The latter run in subprocesses outside the checkout, with the unpacked wheel first on the path;
-programs of others under `python -m hybrid_mm run` where the packages refuse this mmcv (B5). The
-commands of a test are forks of one of them, which has imported OpenMMLab: most of their time.
+The latter run in subprocesses outside the checkout, with the unpacked wheel first on the path,
+under `python -m hybrid_mm run` where the packages refuse this mmcv (B5). The commands of a test are
+forks of one of them, which has imported OpenMMLab: most of their time.
 """
 
 import json

@@ -54,6 +54,7 @@ TESTED_ELSEWHERE = {
     'tools/dev/check_release.py': 'tests/test_release.py',
     'tools/dev/count_kernels.py': 'tests/tools/test_dev.py',
     'tools/dev/kernel_report.py': 'tests/tools/test_kernel_report.py',
+    'tools/dev/matrix.py': 'tests/tools/test_matrix.py',
     'tools/dev/mutants.py': 'tests/tools/test_dev.py',
     'tools/dev/select_tests.py': 'tests/tools/test_dev.py',
     'tools/export_onnx.py': 'tests/tools/test_export_onnx.py',

@@ -412,6 +412,8 @@ def table(results: dict[str, dict]) -> str:
     """Versions and outcomes in Markdown, a column for each environment that has results."""
     environments, checks = read_lists()
     columns = [environments[name] for name in environments if results.get(name, {}).get('checks')]
+    if not columns:
+        return 'Not run yet.\n'
     rows = [['', *(column.title for column in columns)], ['---'] * (len(columns) + 1)]
     for name in ('Python', *SHOWN):
         cells = [results[column.name]['versions'].get(name, '') for column in columns]

@@ -278,7 +278,7 @@ def write_config(source: Path, target: Path) -> tuple[str, str]:
         if isinstance(part, dict):
             every_box(part.get('test_cfg') or {})
     if cfg.model.backbone.type == 'hybrid_mm.DiNAT' and cfg.model.backbone.arch == 'large':
-        cfg.model.backbone.update(arch='mini', kernel_size=7, dilations=None)
+        cfg.model.backbone.update(arch='mini', kernel_size=7)
         head = cfg.model.get('panoptic_head') or cfg.model.decode_head
         head.in_channels = [64, 128, 256, 512]
     cfg.dump(target)
