@@ -11,7 +11,8 @@ from hybrid_mm.run.registered import arguments, nearest_type
 _OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _OF_CONFIGS = (TypeError, ValueError, KeyError, AssertionError, FileNotFoundError)
 
-_OF_THE_STACK = 'cv2 mmcv mmdet mmengine mmpretrain mmseg numpy rich torch torchvision yaml'.split()
+_OPENMMLAB = {'mmcv', 'mmdet', 'mmengine', 'mmpretrain', 'mmseg'}
+_OF_THE_STACK = {*_OPENMMLAB, 'cv2', 'numpy', 'rich', 'torch', 'torchvision', 'yaml'}
 
 _INHERITED = (
     '. If it comes from the base config, add _delete_=True to the dict with the new type: without '
