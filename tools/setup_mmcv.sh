@@ -219,7 +219,7 @@ start = time.time()
 shown = 0
 tty = sys.stderr.isatty()
 for line in sys.stdin:
-    if 'Emitting ninja build file' in line:  # pip's preparations are over
+    if 'running build_ext' in line:  # pip's preparations are over
         start = time.time()
     match = re.search(r'\[(\d+)/(\d+)\]', line)
     if not match:
