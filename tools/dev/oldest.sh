@@ -14,9 +14,10 @@ set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cd "$ROOT"
 START=$SECONDS
-# torch 2.1 is built for Python 3.8 to 3.11; mmengine-lite is MMEngine without OpenCV and matplotlib
-PACKAGES='torch==2.1.2 numpy==1.24.4 mmengine-lite==0.10.7 setuptools==81.0.0 safetensors==0.4.5
-    pytest==8.4.2 pytest-timeout==2.4.0 pytest-xdist==3.8.0 expecttest==0.1.6'
+# torch 2.1 is built for Python 3.8 to 3.11; mmengine-lite is MMEngine without OpenCV's windows
+PACKAGES='torch==2.1.2 torchvision==0.16.2 numpy==1.24.4 mmengine-lite==0.10.7 matplotlib==3.9.4
+    opencv-python-headless==4.8.1.78 setuptools==81.0.0 safetensors==0.4.5 pytest==8.4.2
+    pytest-timeout==2.4.0 pytest-xdist==3.8.0 expecttest==0.1.6'
 TESTS='tests/ops/test_custom_op.py tests/ops/test_arguments.py tests/ops/test_argument_types.py
     tests/ops/test_budget.py tests/ops/test_dispatch.py tests/ops/test_kernels.py
     tests/layers tests/backbones/test_all.py tests/convert'
@@ -46,7 +47,8 @@ make_environment() {
     rm -rf "$ENVIRONMENT"
     "$python" -m venv "$ENVIRONMENT"
     if curl -fsI --max-time 5 "$TORCH_INDEX/torch/" >/dev/null 2>&1; then
-        "$ENVIRONMENT/bin/python" -m pip install -qq --index-url "$TORCH_INDEX" torch==2.1.2
+        "$ENVIRONMENT/bin/python" -m pip install -qq --index-url "$TORCH_INDEX" \
+            torch==2.1.2 torchvision==0.16.2
     fi
     # shellcheck disable=SC2086  # several names
     (cd / && "$ENVIRONMENT/bin/python" -m pip install -qq $specification)
