@@ -6,26 +6,35 @@ function: nothing is added to a call, and compilers see what they know.
 
 import contextlib
 import functools
+import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.utils import _pytree
 
 __all__ = [
+    'COMPILES',
+    'EXPORTS_ONNX',
     'GradScaler',
     'as_if_exporting',
+    'compiled_if_possible',
     'exports',
     'eye',
     'flop_formulas',
     'get_autocast_dtype',
+    'getenv',
+    'half_types',
     'is_autocast_enabled',
     'is_compiling',
     'is_dynamo_compiling',
     'start_of_event',
     'tree_leaves',
 ]
+
+F = TypeVar('F', bound=Callable)
 
 # remove when torch >= 2.3 is required
 is_compiling = getattr(torch.compiler, 'is_compiling', torch._utils.is_compiling)
@@ -82,6 +91,37 @@ except RuntimeError:
     def eye(n: int, *, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         """``torch.eye``, in half precision on CPUs too."""
         return torch.eye(n, device=device).to(dtype)
+
+
+@functools.cache
+def half_types() -> tuple[torch.dtype, ...]:
+    """Types that autocast takes on CPUs; all since torch 2.2."""
+    try:
+        with warnings.catch_warnings(), torch.autocast('cpu', torch.float16):
+            return torch.bfloat16, torch.float16
+    except RuntimeError:
+        return (torch.bfloat16,)
+
+
+# remove when torch >= 2.4 is required: Dynamo does not know much of the Python that we use
+COMPILES = hasattr(torch.library, 'custom_op')
+
+# remove when torch >= 2.6 is required: the exporters to ONNX before it write other numbers, or fail
+EXPORTS_ONNX = hasattr(getattr(torch.export, 'Dim', None), 'DYNAMIC')
+
+
+def compiled_if_possible(function: F) -> F:
+    """Let torch.compile leave a function as it is where Dynamo would fail within it."""
+    return function if COMPILES else torch.compiler.disable(function)
+
+
+def getenv(name: str, default: str = '') -> str:
+    """``os.environ.get`` for functions that are compiled."""
+    return os.environ.get(name, default)
+
+
+if not COMPILES:  # Dynamo would fail at os.environ
+    getenv = torch.compiler.assume_constant_result(getenv)
 
 
 @functools.cache

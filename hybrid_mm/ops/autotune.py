@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hybrid_mm.compat.torch_api import is_compiling
+from hybrid_mm.compat.torch_api import getenv, is_compiling
 from hybrid_mm.ops.device_tables import capturing
 from hybrid_mm.ops.export import exporting
 
@@ -195,7 +195,7 @@ def _told(name: str, own: str = '') -> str:
 
 def _path() -> str:
     """The file of choices, or ''; a pipe, which makes whoever opens it wait, is none."""
-    path = os.path.expanduser(os.environ.get(CACHE_VARIABLE, ''))
+    path = os.path.expanduser(getenv(CACHE_VARIABLE))
     if path and os.path.exists(path) and stat.S_ISFIFO(os.stat(path).st_mode):
         _warn(path, 'is a pipe, not a file; algorithms are measured anew')
         return ''

@@ -9,10 +9,10 @@ What 'auto' means can be set for a whole program, by the environment variable ``
 for a block of code by :func:`default_impl`: operators that have an algorithm of that name take it.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from hybrid_mm.compat.torch_api import getenv
 from hybrid_mm.errors import UserError
 from hybrid_mm.ops.export import exporting
 
@@ -115,7 +115,7 @@ def chosen_impl(impl: str, operator: str) -> str:
         return impl
     name = _default
     if name == 'auto':
-        name = os.environ.get(VARIABLE) or 'auto'
+        name = getenv(VARIABLE) or 'auto'
         if name != 'auto' and name not in _NAMES:
             raise UserError(
                 f'{VARIABLE} must be auto or one of {", ".join(sorted(_NAMES))}, got {name!r}'

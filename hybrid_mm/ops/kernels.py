@@ -9,7 +9,6 @@ how they are counted and compiled without a GPU.
 """
 
 import functools
-import os
 import re
 import types
 import warnings
@@ -19,6 +18,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+
+from hybrid_mm.compat.torch_api import getenv
 
 __all__ = [
     'Launch',
@@ -89,7 +90,7 @@ def recorded(record: Callable[[Launch], None]) -> Iterator[None]:
 
 def interpreted() -> bool:
     """Whether launches run in Triton's interpreter."""
-    return os.environ.get(INTERPRET_VARIABLE) == '1'
+    return getenv(INTERPRET_VARIABLE) == '1'
 
 
 def unavailable(operator: str, *tensors: Tensor | None) -> str | None:

@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_map_only
 
 from hybrid_mm.backbones.frames.base import BaseBackbone
 from hybrid_mm.checkpoints import check_weights
-from hybrid_mm.compat.torch_api import as_if_exporting, tree_leaves
+from hybrid_mm.compat.torch_api import COMPILES, as_if_exporting, half_types, tree_leaves
 from hybrid_mm.layers.drop import DropPath
 from hybrid_mm.testing.outcome import (
     ContractError,
@@ -225,7 +225,7 @@ def autocast(net: Subject) -> None:
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     with torch.no_grad():
         reference = net.maps(model, x)
-    for dtype in (torch.bfloat16, torch.float16):
+    for dtype in half_types():
         model.zero_grad()
         for name, buffer in model.named_buffers():
             buffer.copy_(buffers[name])
@@ -739,12 +739,11 @@ def drawn_scales(model: nn.Module) -> nn.Module:
 
 @_check
 def compile_eval(net: Subject) -> None:
-    """``torch.compile`` without graph breaks in eval mode."""
+    """``torch.compile`` without graph breaks (from torch 2.4 on) in eval mode."""
     model = net.evaluated()
     x = net.images(1, 64, 96)
     with torch.no_grad():
-        # a graph break is an error with fullgraph=True
-        compiled = torch.compile(model, fullgraph=True, backend='eager')
+        compiled = torch.compile(model, fullgraph=COMPILES, backend='eager')
         for i, (a, b) in enumerate(zip(compiled(x), net.maps(model, x), strict=True)):
             require_close(a, b, 1.3e-6, 1e-5, f'map {i} compiled and not')
     torch._dynamo.reset()
@@ -752,9 +751,9 @@ def compile_eval(net: Subject) -> None:
 
 @_check
 def compile_training(net: Subject) -> None:
-    """``torch.compile`` without graph breaks in training, the backward pass included."""
+    """``torch.compile`` without graph breaks, as in eval mode, and with a backward pass."""
     model = net.trained()
-    compiled = torch.compile(model, fullgraph=True, backend='eager')
+    compiled = torch.compile(model, fullgraph=COMPILES, backend='eager')
     x = net.images(2, 64, 96)
     maps = [network(x) for network in (compiled, model)]
     for i, (a, b) in enumerate(zip(*maps, strict=True)):
@@ -768,6 +767,8 @@ def compile_training(net: Subject) -> None:
 @_check
 def export(net: Subject) -> None:
     """``torch.export`` at a fixed size; the graph computes the same."""
+    if not COMPILES:
+        raise DoesNotApply('torch.export of torch before 2.4 knows too little of Python')
     model = net.evaluated()
     x = net.images(1, 64, 96)
     with torch.no_grad():

@@ -53,6 +53,7 @@ TESTED_ELSEWHERE = {
     'tools/gpu_check.py': 'tests/tools/test_gpu_check.py',
     'tools/dev/count_kernels.py': 'tests/tools/test_dev.py',
     'tools/dev/kernel_report.py': 'tests/tools/test_kernel_report.py',
+    'tools/dev/matrix.py': 'tests/tools/test_matrix.py',
     'tools/dev/mutants.py': 'tests/tools/test_dev.py',
     'tools/dev/select_tests.py': 'tests/tools/test_dev.py',
     'tools/export_onnx.py': 'tests/tools/test_export_onnx.py',

@@ -13,6 +13,7 @@ from typing_extensions import TypedDict
 from hybrid_mm.backbones.frames.arch import Arch
 from hybrid_mm.backbones.frames.other_names import Names, takes_other_names
 from hybrid_mm.backbones.frames.strict_weights import StrictWeights
+from hybrid_mm.compat.torch_api import compiled_if_possible
 from hybrid_mm.convert.core import StateDict
 from hybrid_mm.layers.drop import drop_path_schedule
 from hybrid_mm.ops.argument_types import typed_arguments
@@ -237,6 +238,7 @@ class BaseBackbone(StrictWeights):
 
     # -- forward ---------------------------------------------------------------------------------
 
+    @compiled_if_possible
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Map an image (N, in_channels, H, W), H and W from 32, to the maps of ``out_indices``."""
         self.check_input(x)
