@@ -3,6 +3,7 @@
 import os
 import subprocess
 from datetime import timedelta
+from typing import Any
 
 import torch
 from mmengine.config import Config
