@@ -3,7 +3,6 @@
 import os
 import subprocess
 from datetime import timedelta
-from typing import Any
 
 import torch
 from mmengine.config import Config

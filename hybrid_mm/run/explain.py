@@ -24,9 +24,14 @@ def explain(error: BaseException) -> str | None:
     ``build_from_cfg`` (a wrong ``type`` or wrong arguments; the innermost part is named), those of
     data loaders whose workers die or have too little memory, and of files that the system refuses.
     """
-    workers = explain_workers(error)
-    if workers is not None:
-        return workers
+    # torch raises it wherever the main process is, which may turn it into an error of its own, as
+    # MMEngine 0.10 does where it formats the config: its workers start before
+    cause: BaseException | None = error
+    while cause is not None:
+        workers = explain_workers(cause)
+        if workers is not None:
+            return workers
+        cause = cause.__context__
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     if any(frame.f_code.co_name == 'load_pretrained' for frame in frames):
         return plain_text(error)  # a backbone that refuses its init_cfg.checkpoint
