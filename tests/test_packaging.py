@@ -507,6 +507,7 @@ def test_new_config_from_the_wheel_with_mmseg_alone(installed, dataset, tmp_path
     new += ['--data', 'data', '--out', 'mine.py', '--scale', '64', '64']
     out = run(new, tmp_path, installed)
     assert '3 classes' in out
+    assert f'next: python {installed / "hybrid_mm/.mim/tools/train.py"} mine.py' in out
     assert str(installed) in (tmp_path / 'mine.py').read_text()
     short = ['train_cfg.max_iters=1', 'train_cfg.val_interval=1', 'train_dataloader.num_workers=0']
     short += ['train_dataloader.persistent_workers=False']

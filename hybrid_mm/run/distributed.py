@@ -3,6 +3,7 @@
 import os
 import subprocess
 from datetime import timedelta
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -62,7 +63,9 @@ def init_distributed(cfg: Config, launcher: str, local_rank: int = 0) -> None:
     if not is_distributed():
         timeout = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout')
         # torch < 2.2 does not take None
-        limit = {} if timeout is None else dict(timeout=timedelta(seconds=int(timeout)))
+        limit: dict[str, Any] = {}
+        if timeout is not None:
+            limit['timeout'] = timedelta(seconds=int(timeout))
         distributed.init_process_group('gloo', **limit)
 
 
