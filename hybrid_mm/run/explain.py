@@ -28,7 +28,7 @@ def explain(error: BaseException) -> str | None:
     data loaders whose workers die or have too little memory, of files that the system refuses, and
     of packages of the stack that are missing.
     """
-    known = explain_workers(error) or _of_packages(error)
+    known = _of_workers(error) or _of_packages(error)
     if known is not None:
         return known
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
@@ -68,6 +68,21 @@ def _of_packages(error: BaseException) -> str | None:
             f'{error.name} is not installed; it comes with the OpenMMLab packages, as in '
             'pip install "hybrid-mm[onedl]"; docs/installation.md tells more'
         )
+    return None
+
+
+def _of_workers(error: BaseException) -> str | None:
+    """What became of a worker of a data loader.
+
+    torch raises it wherever the main process is, which may turn it into an error of its own, as
+    MMEngine 0.10 does while it formats a config: its workers start before.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        found = explain_workers(cause)
+        if found is not None:
+            return found
+        cause = cause.__context__
     return None
 
 
