@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.skipif(
+    sys.version_info >= (3, 13), reason='set-up supports Python 3.10, 3.11 and 3.12'
+)
 OLD_PYTHON = """
 case $2 in
     *version_info*) exit 1 ;;
