@@ -51,6 +51,7 @@ TESTED_ELSEWHERE = {
     'tools/dev/build_docs.py': 'tests/docs/test_site.py',
     'tools/demo.py': 'tests/tools/test_demo.py',
     'tools/gpu_check.py': 'tests/tools/test_gpu_check.py',
+    'tools/dev/check_release.py': 'tests/test_release.py',
     'tools/dev/count_kernels.py': 'tests/tools/test_dev.py',
     'tools/dev/kernel_report.py': 'tests/tools/test_kernel_report.py',
     'tools/dev/matrix.py': 'tests/tools/test_matrix.py',
