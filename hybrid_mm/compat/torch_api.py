@@ -17,6 +17,7 @@ from torch.utils import _pytree
 
 __all__ = [
     'COMPILES',
+    'EXPORTS_ONNX',
     'GradScaler',
     'as_if_exporting',
     'compiled_if_possible',
@@ -104,6 +105,9 @@ def half_types() -> tuple[torch.dtype, ...]:
 
 # remove when torch >= 2.4 is required: Dynamo does not know much of the Python that we use
 COMPILES = hasattr(torch.library, 'custom_op')
+
+# remove when torch >= 2.6 is required: the exporters to ONNX before it write other numbers, or fail
+EXPORTS_ONNX = hasattr(getattr(torch.export, 'Dim', None), 'DYNAMIC')
 
 
 def compiled_if_possible(function: F) -> F:

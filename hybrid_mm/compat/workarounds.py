@@ -51,10 +51,11 @@ def b1_weights_only() -> bool:
 def b5_mmcv_version() -> Iterator[None]:
     """B5: MMDetection 3.3, MMSegmentation 1.2 and their sister projects refuse mmcv 2.2.
 
-    They were released before it and assert ``mmcv < 2.2.0`` when they are imported, although it has
-    the operators and transforms of mmcv 2.1, and is the one with wheels for torch 2.2 to 2.4. While
-    one of them is imported, ``mmcv.__version__`` is the last one that all of them take. Later
-    releases of mmcv were not tried with these packages: they stay refused.
+    They were released before it and assert ``mmcv < 2.2.0`` when they are imported. It is the one
+    with wheels for torch 2.2 to 2.4, and its Python files are those of mmcv 2.1.0 but for other
+    accelerators in three operators and half precision in one. While one of these packages is
+    imported, ``mmcv.__version__`` is the last one that all of them take. Later releases of mmcv
+    were not tried with them: they stay refused.
 
     https://github.com/open-mmlab/mmdetection/issues/11763.
     Remove when the last release of each of these packages takes mmcv 2.2.

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hybrid_mm.compat.torch_api import EXPORTS_ONNX
 from hybrid_mm.export.graphs import ExportError, Graph, example_rois, graphs_of
 from hybrid_mm.run.console import duration
 
@@ -42,8 +43,13 @@ def export(
         say: Called with a line if the export will take long: before it does, and with the reason.
 
     Raises:
-        ExportError: The exporter fails; onnx or onnxscript is not installed.
+        ExportError: The exporter fails; torch is too old; onnx or onnxscript is not installed.
     """
+    if not EXPORTS_ONNX:
+        raise ExportError(
+            f'torch {torch.__version__} cannot export these networks: it fails or writes other '
+            'numbers; torch 2.6 or newer can, with the same config and checkpoint'
+        )
     try:
         import onnx
         import onnxscript  # noqa: F401

@@ -9,13 +9,16 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from hybrid_mm.apis.predictor import Predictor
 from hybrid_mm.errors import UserError
 from hybrid_mm.run import launch
 from hybrid_mm.run.checks.data import check_data
 from hybrid_mm.run.checks.metrics import check_save_best
 from hybrid_mm.run.checks.settings import check_settings
 from hybrid_mm.run.config import load_config, require_library, task_of
+from hybrid_mm.run.tta import set_test_time_augmentation
 
+from .conftest import build
 from .loading import CONFIGS
 
 CONFIG = CONFIGS / 'pose/td-hm_van-b2_8xb8-210e_coco-256x192.py'
@@ -157,3 +160,27 @@ def test_a_missing_package_is_named(monkeypatch):
     cfg.default_scope = 'mmdet'
     with pytest.raises(UserError, match=r'mmdet is not installed.*installation\.md'):
         require_library(cfg)
+
+
+def test_what_needs_boxes_of_persons_says_so(tmp_path):
+    with pytest.raises(UserError, match=r'within boxes of persons.*MMPoseInferencer'):
+        Predictor(CONFIG, tmp_path / 'none.pth')
+    with pytest.raises(UserError, match=r'--tta: .*flip_test'):
+        set_test_time_augmentation(load_config(str(CONFIG)))
+
+
+def test_a_config_of_mmpose_takes_a_network_by_its_name(tmp_path):
+    """As docs/other_projects.md has it: without an import of this package."""
+    pytest.importorskip('mmpose', reason='needs mmpose (docs/other_projects.md)')
+    base = 'body_2d_keypoint/topdown_heatmap/coco/td-hm_res50_8xb64-210e_coco-256x192.py'
+    (tmp_path / 'own.py').write_text(
+        f"_base_ = 'mmpose::{base}'\n"
+        "model = dict(backbone=dict(_delete_=True, type='hybrid_mm.NAT', arch='mini', "
+        'out_indices=(3,)), head=dict(in_channels=512))\n'
+    )
+    cfg = load_config(str(tmp_path / 'own.py'))
+    assert task_of(cfg) == 'pose'
+    model = build(cfg).eval()
+    assert type(model.backbone).__name__ == 'NAT'
+    with torch.no_grad():
+        assert model(torch.zeros(1, 3, 64, 64), None).shape == (1, 17, 16, 16)

@@ -227,8 +227,11 @@ class Checker:
         return []
 
     def check_mim(self, args: list[str]) -> list:
-        """``search`` for a config of ours, or ``train`` with one."""
+        """``search`` for a config of ours, or ``train`` with one, or a script of theirs."""
         command, package, *rest = args
+        if package in ('mmdet', 'mmseg', 'mmpretrain'):
+            assert command in ('train', 'test'), args
+            return []
         assert package == 'hybrid_mm', package
         if command == 'search':
             assert rest[0] == '--config', rest

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -102,6 +103,21 @@ def test_check_that_takes_too_long(build):
     assert result.seconds < 30
 
 
+def test_interrupted_check_leaves_nothing_running(build):
+    """Nor a result: it is run again."""
+    code = 'import os, signal, time; print(os.getpid(), flush=True); '
+    code += 'os.kill(os.getppid(), signal.SIGTERM); time.sleep(60)'
+    before = signal.signal(signal.SIGTERM, matrix.stop)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(build, f'{PYTHON} "{code}"')
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    pid = int((build.folder / 'thing.log').read_text().split()[-1])
+    state = Path(f'/proc/{pid}/stat')
+    assert not state.exists() or ') Z ' in state.read_text()  # nobody waits for it
+
+
 def test_check_without_what_it_needs(build):
     result = run(build, f'{PYTHON} 1', needs=('json', 'no_such.ops', 'neither'))
     assert (result.status, result.detail) == ('cannot', 'needs operators of no_such and neither')
@@ -145,6 +161,12 @@ def test_step_of_a_build_that_fails(build):
         build.call(sys.executable, '-c', 'print("ERROR: no network"); exit(1)')
     with pytest.raises(matrix.Impossible, match=r'no Python 3\.99 on this machine'):
         matrix.find_python('3.99')
+
+
+def test_one_run_at_a_time(build):
+    build.lock()
+    with pytest.raises(matrix.Impossible, match='another run'):
+        matrix.Build(build.environment, build.folder).lock()
 
 
 def test_mmcv_comes_from_a_wheel_where_there_is_one(build, monkeypatch):
