@@ -390,6 +390,11 @@ def test_stamp_alone_is_not_trusted(env):
     assert shell(code).returncode == 1  # the packages are not there
 
 
+def test_stamp_tells_what_was_to_be_installed(env):
+    stamps = {shell(f'PY={env.python}; stamp', SETUP_EXTRAS=e).stdout for e in ('', 'onedl')}
+    assert len(stamps) == 2
+
+
 # --- the plan -------------------------------------------------------------------------------------
 
 NOWHERE = dict.fromkeys(('MMCV_BASE_URL', 'TORCH_BASE_URL'), 'http://127.0.0.1:9')
