@@ -167,6 +167,7 @@ def _run(name: str, folder: Path, result: dict[str, Any]) -> None:
         'test': ('test.py', config, folder / 'train' / last, '--work-dir', folder / 'test'),
         'predict': ('predict.py', config, folder / 'train' / last, images),
     }
+    commands['test'] += ('--show-dir', folder / 'shown')
     commands['predict'] += ('--out', folder / 'predictions')
     for command, (tool, *arguments) in commands.items():
         began = time.monotonic()
@@ -179,6 +180,8 @@ def _run(name: str, folder: Path, result: dict[str, Any]) -> None:
             result['figures'] = tested = figures_in(folder / 'test')
             if not tested or not same(tested, validated):
                 raise RunError(f'test.py finds {tested}, the validation {validated}')
+            if not any(path.suffix in ('.png', '.jpg') for path in folder.glob('shown/**/*')):
+                raise RunError('test.py --show-dir draws nothing')
     entries = json.loads((folder / 'predictions/predictions.json').read_text())
     pictures = list((folder / 'predictions/pictures').iterdir())
     if len(pictures) != NUMBERS['val'] or (scope != 'mmdet' and len(entries) != NUMBERS['val']):
