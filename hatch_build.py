@@ -1,7 +1,7 @@
 """What hatchling is told about the wheel in Python; the rest is in pyproject.toml.
 
-MIM looks for the model index in ``hybrid_mm/.mim``. In a checkout, and so in an editable installation,
-a link stands there; a wheel gets a copy.
+MIM looks for the model index in ``hybrid_mm/.mim``. In a checkout, and so in an editable
+installation, a link stands there; a wheel gets a copy.
 
 The pages and pictures that README.md refers to are not on the package index: in the long
 description, a link to one is its text.

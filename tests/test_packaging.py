@@ -1,28 +1,37 @@
-"""The wheel, and our backbones in plain configs of MMDetection, MMSegmentation and MMPretrain.
+"""The packages, and our backbones in plain configs of MMDetection, MMSegmentation and MMPretrain.
 
-Everything runs in subprocesses outside the checkout, with the unpacked wheel first on the path;
-programs of others under `python -m hybrid_mm run` where the packages refuse this mmcv (B5).
-The commands of a test are forks of one of them, which has imported OpenMMLab: most of their time.
+The latter run in subprocesses outside the checkout, with the unpacked wheel first on the path,
+under `python -m hybrid_mm run` where the packages refuse this mmcv (B5). The commands of a test are
+forks of one of them, which has imported OpenMMLab: most of their time.
 """
 
 import json
 import os
+import re
+import runpy
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
+from email import message_from_bytes
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from PIL import Image
 
-from hybrid_mm.compat.installed import version_of
+from hybrid_mm.compat.installed import find, version_of
 from hybrid_mm.compat.workarounds import takes_b5
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = 64
+needs_operators = pytest.mark.skipif(
+    find('mmcv') is None or not list(find('mmcv').glob('_ext*')), reason='needs mmcv with operators'
+)
 RUN = ['-m', 'hybrid_mm', 'run', 'python'] if takes_b5(version_of('mmcv')) else []
 
 # As a user of MMDetection writes it: no custom_imports, no word about hybrid_mm but the type.
@@ -145,7 +154,7 @@ FORKS = """
 import importlib, json, os, runpy, sys, traceback
 
 package, *commands = map(json.loads, sys.argv[1:])
-for name in ('torch', 'mmengine.runner', 'mmcv.ops', f'{package}.models', f'{package}.datasets',
+for name in ('torch', 'mmengine.runner', f'{package}.models', f'{package}.datasets',
              f'{package}.apis'):
     importlib.import_module(name)
 assert 'hybrid_mm.registry' not in sys.modules
@@ -215,10 +224,31 @@ def run_all(package, commands, cwd, path):
 
 
 @pytest.fixture(scope='module')
-def wheel(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('wheel')
-    run(['-m', 'hatchling', 'build', '-t', 'wheel', '-d', folder], ROOT)
-    return next(folder.glob('hybrid_mm-*.whl'))
+def packages(tmp_path_factory):
+    """Folder with the source distribution and the wheel."""
+    folder = tmp_path_factory.mktemp('packages')
+    run(['-m', 'hatchling', 'build', '-d', folder], ROOT)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def wheel(packages):
+    return next(packages.glob('hybrid_mm-*.whl'))
+
+
+@pytest.fixture(scope='module')
+def sdist(packages, tmp_path_factory):
+    """Folder with the files of the source distribution."""
+    with tarfile.open(next(packages.glob('hybrid_mm-*.tar.gz'))) as archive:
+        folder = tmp_path_factory.mktemp('sdist')
+        archive.extractall(folder, filter='data')
+    return next(folder.iterdir())
+
+
+@pytest.fixture(scope='module')
+def metadata(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        return message_from_bytes(archive.read(dist_info(archive.namelist()) + '/METADATA'))
 
 
 @pytest.fixture(scope='module')
@@ -270,19 +300,126 @@ def mim(package):
     return Path(find_spec(package).origin).parent / '.mim'
 
 
-def test_wheel_carries_what_mim_expects(wheel):
-    names = set(zipfile.ZipFile(wheel).namelist())
-    assert not [name for name in names if '__pycache__' in name or name.startswith('tests')]
-    tracked = subprocess.run(
-        ['git', 'ls-files', 'configs', 'tools', 'model-index.yml', 'hybrid_mm/*.py'],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    if tracked.returncode:
+def dist_info(names):
+    return next(name.split('/')[0] for name in names if name.endswith('/METADATA'))
+
+
+def project_files():
+    """Files of the checkout that git does not ignore."""
+    command = ['git', 'ls-files', '--cached', '--others', '--exclude-standard']
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
         pytest.skip('not a git checkout')
-    for name in tracked.stdout.split():
-        assert (name if name.startswith('hybrid_mm/') else f'hybrid_mm/.mim/{name}') in names
+    return {name for name in listed.stdout.splitlines() if (ROOT / name).is_file()}
+
+
+def test_wheel_has_the_package_and_what_mim_expects(wheel):
+    expected = {'hybrid_mm/.mim/model-index.yml'}
+    for name in project_files():
+        if re.match('tools/(dev/|demo.sh|setup|test.sh)', name):
+            continue
+        if name.startswith(('configs/', 'tools/')):
+            expected.add(f'hybrid_mm/.mim/{name}')
+        elif name.startswith('hybrid_mm/') and not name.startswith('hybrid_mm/.mim'):
+            expected.add(name)
+    names = set(zipfile.ZipFile(wheel).namelist())
+    extra = {'METADATA', 'RECORD', 'WHEEL', 'licenses/LICENSE'}
+    expected |= {f'{dist_info(names)}/{name}' for name in extra}
+    assert names == expected
+    assert 'hybrid_mm/py.typed' in names
+
+
+def test_source_distribution_has_the_files_of_the_project(sdist):
+    found = {path.relative_to(sdist).as_posix() for path in sdist.rglob('*') if path.is_file()}
+    links = {'hybrid_mm/.mim/model-index.yml'}  # the others lead to folders
+    assert found == project_files() - links | {'PKG-INFO'}
+
+
+def test_source_distribution_builds_the_same_wheel(sdist, wheel, tmp_path):
+    run(['-m', 'hatchling', 'build', '-t', 'wheel', '-d', tmp_path], sdist)
+    assert (tmp_path / wheel.name).read_bytes() == wheel.read_bytes()
+
+
+def test_no_path_of_this_machine_is_in_the_wheel(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        found = [name for name in archive.namelist() if str(ROOT).encode() in archive.read(name)]
+    assert not found
+
+
+def test_editable_wheel_points_to_the_checkout(tmp_path):
+    """Nothing but the path: MIM would take a folder hybrid_mm for the package."""
+    run(['-m', 'hatchling', 'build', '-t', 'wheel:editable', '-d', tmp_path], ROOT)
+    with zipfile.ZipFile(next(tmp_path.glob('*.whl'))) as archive:
+        names = [name for name in archive.namelist() if '.dist-info/' not in name]
+        assert names == ['_hybrid_mm.pth']
+        assert archive.read(names[0]).decode() == str(ROOT)
+
+
+def test_metadata(metadata, sdist):
+    version = runpy.run_path(str(ROOT / 'hybrid_mm/version.py'))['__version__']
+    assert metadata['Name'] == 'hybrid-mm'
+    assert metadata['Version'] == version
+    assert f'\nversion: {version}\n' in (ROOT / 'CITATION.cff').read_text()
+    assert metadata['License-Expression'] == 'Apache-2.0'
+    assert metadata.get_all('License-File') == ['LICENSE']
+    assert metadata['Author'] in (ROOT / 'CITATION.cff').read_text()
+    assert metadata['Summary'] and metadata['Keywords']
+    python = SpecifierSet(metadata['Requires-Python'])
+    versions = [c.split(' :: ')[-1] for c in metadata.get_all('Classifier')]
+    versions = {v for v in versions if re.fullmatch(r'3\.\d+', v)}
+    assert versions == {f'3.{minor}' for minor in range(14) if python.contains(f'3.{minor}')}
+    assert (sdist / 'PKG-INFO').read_text().split('\n\n')[0].replace('\n', '') == ''.join(
+        f'{name}: {value}' for name, value in metadata.items()
+    )
+
+
+def test_long_description_has_no_dead_links(metadata):
+    text = metadata.get_payload()
+    assert metadata['Description-Content-Type'] == 'text/markdown'
+    assert text.startswith('# hybrid_mm\n')
+    assert len(re.findall(r'\]\(https://', text)) > 20
+    assert not re.findall(r'\]\((?!https://).*|^!.*', text, re.MULTILINE)
+
+
+def test_extras(metadata):
+    """The OpenMMLab packages are complete, with torchvision; what is optional is tested."""
+    extras = {name: set() for name in metadata.get_all('Provides-Extra')}
+    for text in metadata.get_all('Requires-Dist'):
+        requirement = Requirement(text)
+        for name in extras:
+            if requirement.marker and requirement.marker.evaluate({'extra': name}):
+                extras[name].add(requirement.name)
+    modules = {'mmengine', 'mmcv', 'mmpretrain'}
+    assert extras['openmmlab'] >= modules | {'mmdet', 'mmsegmentation', 'torchvision'}
+    onedl = {f'onedl-{name}' for name in modules | {'mmdetection', 'mmsegmentation'}}
+    assert extras['onedl'] >= onedl | {'torchvision'}
+    assert extras['test'] >= extras['analysis'] | extras['docs'] | extras['export']
+
+
+USER = """
+import torch
+from hybrid_mm.apis import Predictor
+from hybrid_mm.backbones import VAN
+from hybrid_mm.layers import NeighborhoodAttention2d
+
+reveal_type(NeighborhoodAttention2d(8, heads=2))
+reveal_type(Predictor)
+VAN('b0')(torch.rand(1, 3, 32, 32))
+VAN(arch=3)
+"""
+
+
+@pytest.mark.slow  # mypy reads torch
+def test_types_reach_the_projects_of_users(installed, tmp_path):
+    (tmp_path / 'user.py').write_text(USER)
+    environment = {**os.environ, 'MYPYPATH': str(installed)}
+    command = [sys.executable, '-m', 'mypy', '--cache-dir', str(tmp_path / 'cache'), 'user.py']
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    lines = [line for line in done.stdout.splitlines() if line.startswith('user.py')]
+    assert len(lines) == 3, done.stdout
+    assert 'hybrid_mm.layers.attention.neighborhood_attention' in lines[0]
+    assert 'config: str' in lines[1]
+    assert 'Argument "arch" to "VAN" has incompatible type "int"' in lines[2]
 
 
 def test_model_index_of_the_wheel_names_files_that_are_in_it(installed):
@@ -306,6 +443,7 @@ def test_configs_can_be_inherited_from_elsewhere(where, request, tmp_path):
     assert 'hybrid_mm.VAN' in run(['-c', code], tmp_path, path)
 
 
+@needs_operators
 def test_detection_with_mmdet_alone(installed, dataset, tmp_path):
     config = tmp_path / 'config.py'
     config.write_text(DETECTION + DETECTION_DATA.replace('{root}', str(dataset)))
@@ -321,6 +459,7 @@ def test_detection_with_mmdet_alone(installed, dataset, tmp_path):
     assert f'FROM {installed}' in detected
 
 
+@needs_operators
 def test_segmentation_with_mmseg_alone(installed, dataset, tmp_path):
     config = tmp_path / 'config.py'
     text = SEGMENTATION.replace('{configs}', str(mim('mmseg') / 'configs'))
@@ -368,6 +507,7 @@ def test_new_config_from_the_wheel_with_mmseg_alone(installed, dataset, tmp_path
     new += ['--data', 'data', '--out', 'mine.py', '--scale', '64', '64']
     out = run(new, tmp_path, installed)
     assert '3 classes' in out
+    assert f'next: python {installed / "hybrid_mm/.mim/tools/train.py"} mine.py' in out
     assert str(installed) in (tmp_path / 'mine.py').read_text()
     short = ['train_cfg.max_iters=1', 'train_cfg.val_interval=1', 'train_dataloader.num_workers=0']
     short += ['train_dataloader.persistent_workers=False']
@@ -381,6 +521,7 @@ def test_look_up_with_mim(installed, tmp_path):
 
 
 @pytest.mark.skipif(find_spec('mim') is None, reason='needs openmim')
+@needs_operators
 def test_training_with_mim(installed, dataset, tmp_path):
     """`mim train mmdet` and `mim test mmdet`, which start MMDetection's own scripts."""
     text = DETECTION.replace("'hybrid_mm.VAN', arch='b0'", "'hybrid_mm.NAT', arch='mini'")

@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         print(finding)
     errors = sum(finding.level == 'error' for finding in findings)
     warnings = sum(finding.level == 'warning' for finding in findings)
-    print(f'\n{errors} errors, {warnings} warnings')
+    print(f'\n{errors} error{"s" * (errors != 1)}, {warnings} warning{"s" * (warnings != 1)}')
     return int(errors > 0)
 
 

@@ -139,6 +139,7 @@ make_plan() {
     if "$PY" -c '' 2>/dev/null; then
         arguments+=(--python "$PY")
         if mmcv_works >/dev/null; then
+            say 'plan: torch and mmcv stay as they are'
             arguments+=(--settings)
         else
             torch=$(installed_torch)

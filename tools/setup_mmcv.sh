@@ -219,6 +219,8 @@ start = time.time()
 shown = 0
 tty = sys.stderr.isatty()
 for line in sys.stdin:
+    if 'running build_ext' in line:  # pip's preparations are over
+        start = time.time()
     match = re.search(r'\[(\d+)/(\d+)\]', line)
     if not match:
         continue

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from hybrid_mm.compat.torch_api import flop_counter
 from hybrid_mm.errors import UserError
 from hybrid_mm.ops import (  # noqa: F401  registers the operators that are counted
     decomposed_attention,
@@ -269,10 +269,10 @@ _ENGINE = {
 }
 
 
-def _count(forward: Callable[[Tensor], object], image: Tensor) -> dict[str, int]:
+def _count(forward: nn.Module, image: Tensor) -> dict[str, int]:
     """Count floating-point operations (two per multiply-add) by the name of the module."""
-    counter = FlopCounterMode(display=False, custom_mapping=_ENGINE)
-    with fused_despite_global_hooks(), counter:  # it has hooks on all modules
+    # it has hooks on all modules
+    with fused_despite_global_hooks(), flop_counter(forward, _ENGINE) as counter:
         forward(image)
     return {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
 

@@ -4,6 +4,7 @@ import argparse
 import shlex
 
 from hybrid_mm.errors import printable
+from hybrid_mm.run.config_folder import installed_configs
 from hybrid_mm.zoo import new_config
 from hybrid_mm.zoo.heads import check_head
 from hybrid_mm.zoo.new_backbone import find_backbone
@@ -35,5 +36,7 @@ def run(args: argparse.Namespace, command: str) -> None:
     )
     print(new_config.summary(data, backbone, plan))
     print(printable(f'the backbone starts from {start.text}'))
-    following = f'python tools/train.py {shlex.quote(args.out)} --dry-run'
+    root = installed_configs().parent
+    train = 'tools/train.py' if root.name != '.mim' else shlex.quote(f'{root}/tools/train.py')
+    following = f'python {train} {shlex.quote(args.out)} --dry-run'
     print(printable(f'wrote {", ".join(files)}; next: {following}'))

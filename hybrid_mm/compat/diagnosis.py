@@ -314,12 +314,13 @@ def _check_breakages(found: dict) -> Iterator[Finding]:
             'tools/dist_train.sh (torchrun)',
         )
     if torch and torch < (2, 6):
-        kernels = ', and kernels in Triton, which start at torch 2.6' if has_gpu() else ''
+        lacks = [] if torch >= (2, 4) else ['torch.compile and torch.export of our networks']
+        lacks += ['ONNX files', *(['kernels in Triton'] if has_gpu() else [])]
         yield Finding(
             'note',
             '',
-            f'this torch lacks a few things{kernels}',
-            'see "What older releases cannot do" in docs/installation.md',
+            f'not with this torch: {", ".join(lacks)}',
+            'torch 2.6; see "What older releases cannot do" in docs/installation.md',
         )
     elif has_gpu() and find('triton') is None:
         yield Finding(

@@ -141,9 +141,10 @@ class _Records:
         data = self._archive.get_record(name)
         if len(data) != size:
             raise RuntimeError(f'{name} has {len(data)} bytes; expected {size}')
-        stored = torch.empty(size, dtype=torch.uint8)
-        ctypes.memmove(stored.data_ptr(), data, size)
-        return stored
+        numbers = torch.empty(max(size, 1), dtype=torch.uint8)
+        ctypes.memmove(numbers.data_ptr(), data, size)
+        # a part cannot be resized, as a tensor that is larger than its storage would do
+        return torch.empty(0, dtype=torch.uint8).set_(numbers.untyped_storage()[:size])
 
 
 class _Operations(dict[int, Callable[[Any], None]]):
@@ -162,16 +163,23 @@ class _Unpickler(pickle._Unpickler):  # its operations can be chosen
     append: Callable[[Any], None]
     pop_mark: Callable[[], list[Any]]
     persistent_load: Any
+    read: Callable[[int], bytes]
+    readline: Callable[[], bytes]
 
-    def find_class(self, module: str, name: str) -> Any:
+    def _global(self) -> None:
+        module, name = (self.readline()[:-1].decode() for _ in range(2))
         as_now = _compat_pickle.IMPORT_MAPPING.get(module, module), name  # of Python 2
         module, name = _compat_pickle.NAME_MAPPING.get((module, name), as_now)
         full = f'{module}.{name}'
         if full in self.known and module not in _BLOCKED:
-            return self.known[full]
+            self.append(self.known[full])
+            return
         if _NEWER.fullmatch(full) and not _in_torch(full):
             raise NewerTorchError(full)
         raise _refused(f'GLOBAL {full.removeprefix("builtins.")}')
+
+    def _protocol(self) -> None:
+        self.read(1)
 
     def _allows(self, value: Any) -> bool:
         return id(value) in self.callable_
@@ -243,7 +251,7 @@ class _Unpickler(pickle._Unpickler):  # its operations can be chosen
 
 
 for _operation in (
-    *(pickle.GLOBAL, pickle.PROTO, pickle.STOP, pickle.MARK),
+    *(pickle.STOP, pickle.MARK),
     *(pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3),
     *(pickle.EMPTY_LIST, pickle.EMPTY_DICT, pickle.EMPTY_SET),
     *(pickle.NONE, pickle.NEWFALSE, pickle.NEWTRUE),
@@ -253,6 +261,8 @@ for _operation in (
 ):
     _Unpickler.dispatch[_operation[0]] = pickle._Unpickler.dispatch[_operation[0]]
 for _operation, _does in (
+    (pickle.PROTO, _Unpickler._protocol),
+    (pickle.GLOBAL, _Unpickler._global),
     (pickle.BINPERSID, _Unpickler._persistent),
     (pickle.REDUCE, _Unpickler._call),
     (pickle.NEWOBJ, _Unpickler._new),
@@ -316,8 +326,11 @@ def _names_of_torch() -> dict[str, Any]:
     constants = [v for v in vars(torch).values() if isinstance(v, torch.dtype | torch.qscheme)]
     known |= {str(value): value for value in constants}
     for cls in (*torch._tensor_classes, *torch._storage_classes):
-        if 'sparse' not in cls.__module__:  # no file calls them, and their indices may be wrong
-            known[f'{cls.__module__}.{cls.__name__}'] = cls
+        name = f'{cls.__module__}.{cls.__name__}'
+        if 'sparse' in name:  # no file calls them, and their indices could be wrong
+            continue
+        of_numbers = name.endswith('Storage') and not name.startswith('torch.storage.')
+        known[name] = torch.serialization.StorageType(cls.__name__) if of_numbers else cls
     for name in _REBUILD:
         if function := getattr(torch._utils, f'_rebuild_{name}', None):
             known[f'torch._utils._rebuild_{name}'] = function

@@ -23,6 +23,7 @@ __all__ = [
     'compiled_if_possible',
     'exports',
     'eye',
+    'flop_counter',
     'flop_formulas',
     'get_autocast_dtype',
     'getenv',
@@ -122,6 +123,45 @@ def getenv(name: str, default: str = '') -> str:
 
 if not COMPILES:  # Dynamo would fail at os.environ
     getenv = torch.compiler.assume_constant_result(getenv)
+
+
+@contextlib.contextmanager
+def flop_counter(model: torch.nn.Module, formulas: dict[Any, Callable]) -> Iterator[Any]:
+    """Count the FLOPs of operators for every module of a model that is called in the block.
+
+    Before torch 2.4 (remove when it is required) the counter has hooks and autograd functions on
+    the modules that it is given; these are hooks on all modules, which change no result.
+
+    Yields:
+        torch's ``FlopCounterMode``.
+    """
+    from torch.utils import flop_counter
+
+    counter = flop_counter.FlopCounterMode(display=False, custom_mapping=formulas)
+    if hasattr(flop_counter, 'ModuleTracker'):
+        with counter:
+            yield counter
+        return
+    top = type(model).__name__
+    names = {module: f'{top}.{name}' if name else top for name, module in model.named_modules()}
+
+    def enter(module: torch.nn.Module, inputs: tuple) -> None:
+        counter.parents.append(names.get(module, type(module).__name__))
+
+    def leave(module: torch.nn.Module, inputs: tuple, outputs: Any) -> None:
+        counter.parents.pop()
+
+    hooks = torch.nn.modules.module
+    handles = [
+        hooks.register_module_forward_pre_hook(enter),
+        hooks.register_module_forward_hook(leave),
+    ]
+    try:
+        with counter:
+            yield counter
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @functools.cache

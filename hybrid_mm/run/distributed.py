@@ -3,6 +3,7 @@
 import os
 import subprocess
 from datetime import timedelta
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -61,9 +62,11 @@ def init_distributed(cfg: Config, launcher: str, local_rank: int = 0) -> None:
         )
     if not is_distributed():
         timeout = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout')
-        distributed.init_process_group(
-            'gloo', timeout=None if timeout is None else timedelta(seconds=int(timeout))
-        )
+        # torch < 2.2 does not take None
+        limit: dict[str, Any] = {}
+        if timeout is not None:
+            limit['timeout'] = timedelta(seconds=int(timeout))
+        distributed.init_process_group('gloo', **limit)
 
 
 def launched_rank(launcher: str) -> int:

@@ -11,6 +11,9 @@ from hybrid_mm.run.registered import arguments, nearest_type
 _OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _OF_CONFIGS = (TypeError, ValueError, KeyError, AssertionError, FileNotFoundError)
 
+_OPENMMLAB = {'mmcv', 'mmdet', 'mmengine', 'mmpretrain', 'mmseg'}
+_OF_THE_STACK = {*_OPENMMLAB, 'cv2', 'numpy', 'rich', 'torch', 'torchvision', 'yaml'}
+
 _INHERITED = (
     '. If it comes from the base config, add _delete_=True to the dict with the new type: without '
     'it the dict is merged with that of the base'
@@ -22,11 +25,12 @@ def explain(error: BaseException) -> str | None:
 
     Those are the exceptions of a backbone's ``load_pretrained``, those that pass MMEngine's
     ``build_from_cfg`` (a wrong ``type`` or wrong arguments; the innermost part is named), those of
-    data loaders whose workers die or have too little memory, and of files that the system refuses.
+    data loaders whose workers die or have too little memory, of files that the system refuses, and
+    of packages of the stack that are missing.
     """
-    workers = explain_workers(error)
-    if workers is not None:
-        return workers
+    known = _of_workers(error) or _of_packages(error)
+    if known is not None:
+        return known
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     if any(frame.f_code.co_name == 'load_pretrained' for frame in frames):
         return plain_text(error)  # a backbone that refuses its init_cfg.checkpoint
@@ -48,6 +52,38 @@ def explain(error: BaseException) -> str | None:
         hint = nearest(keyword[1], arguments(cls))
         return f'{name} has no argument {keyword[1]!r}{hint or _INHERITED}'
     return f'cannot build {name}: {message}'
+
+
+def _of_packages(error: BaseException) -> str | None:
+    """What to install for a package of the stack, which is optional for pip."""
+    if not isinstance(error, ModuleNotFoundError):
+        return None
+    if error.name == 'mmcv._ext':
+        return (
+            'mmcv was installed without its operators, as pip builds it where it sees no torch; '
+            'docs/installation.md tells how to install one with them'
+        )
+    if error.name in _OF_THE_STACK:
+        return (
+            f'{error.name} is not installed; it comes with the OpenMMLab packages, as in '
+            'pip install "hybrid-mm[onedl]"; docs/installation.md tells more'
+        )
+    return None
+
+
+def _of_workers(error: BaseException) -> str | None:
+    """What became of a worker of a data loader.
+
+    torch raises it wherever the main process is, which may turn it into an error of its own, as
+    MMEngine 0.10 does while it formats a config: its workers start before.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        found = explain_workers(cause)
+        if found is not None:
+            return found
+        cause = cause.__context__
+    return None
 
 
 def _of_files(error: BaseException) -> str | None:

@@ -266,6 +266,8 @@ def set_visualization(
     hook['enable' if task in ('classification', 'pose') else 'draw'] = True
     if interval is not None:
         hook.interval = interval
+    elif task == 'segmentation':  # MMSegmentation 1.2 leaves samples out, its default is 50
+        hook.interval = 1
     if show_dir is None:
         return
     if task == 'detection':

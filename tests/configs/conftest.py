@@ -16,7 +16,7 @@ from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
-from mmengine.structures import InstanceData, PixelData
+from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from mmpretrain.structures import DataSample
 from mmseg.structures import SegDataSample
 from torch.overrides import TorchFunctionMode
@@ -243,6 +243,8 @@ def _sample(cfg: Config, rng: np.random.Generator, h: int, w: int):
         classes = cfg.model.decode_head.num_classes
         labels = torch.from_numpy(rng.integers(0, classes, (1, h, w)))
         return SegDataSample(metainfo=meta, gt_sem_seg=PixelData(data=labels))
+    if cfg.default_scope == 'mmpose':
+        return person(meta, cfg.model.head.out_channels, cfg.train_dataloader.dataset.type)
     boxes = torch.tensor([[4, 4, h // 2, w // 2], [w // 3, h // 3, w - 4, h - 4]])
     masks = np.zeros((2, h, w), np.uint8)
     for mask, (x1, y1, x2, y2) in zip(masks, boxes.tolist(), strict=True):
@@ -255,6 +257,25 @@ def _sample(cfg: Config, rng: np.random.Generator, h: int, w: int):
         bboxes=boxes.float(), labels=torch.tensor([0, 1]), masks=BitmapMasks(masks, h, w)
     )
     sample.gt_sem_seg = PixelData(sem_seg=torch.full((1, h, w), 81))
+    return sample
+
+
+def person(meta: dict, points: int, dataset: str) -> BaseDataElement:
+    """A person that fills its image, with heatmaps of ``points`` keypoints."""
+    from mmpose.datasets.datasets.utils import parse_pose_metainfo
+    from mmpose.registry import DATASETS
+    from mmpose.structures import PoseDataSample
+
+    h, w = meta['img_shape']
+    known = parse_pose_metainfo(DATASETS.get(dataset).METAINFO)
+    size = np.array([w, h], np.float32)
+    sample = PoseDataSample(
+        metainfo=dict(meta, input_size=(w, h), input_center=size / 2, input_scale=size)
+        | {key: known[key] for key in ('flip_indices', 'upper_body_ids', 'lower_body_ids')}
+    )
+    sample.gt_instances = InstanceData(bboxes=np.array([[0, 0, w, h]]), bbox_scores=np.ones(1))
+    sample.gt_instance_labels = InstanceData(keypoint_weights=torch.ones(1, points))
+    sample.gt_fields = PixelData(heatmaps=torch.rand(points, h // 4, w // 4))
     return sample
 
 

@@ -417,7 +417,7 @@ BASES = sorted((CONFIGS / '_base_/models').glob('*_r50*.py'))
 def test_base_models_build(path):
     cfg = reduced(path)
     cfg.default_scope = 'mmseg' if cfg.model.type == 'EncoderDecoder' else 'mmdet'
-    if path.stem.startswith('oriented'):
-        cfg.default_scope = 'mmrotate'
+    others = dict(oriented='mmrotate', simple='mmpose')
+    cfg.default_scope = others.get(path.stem.split('-')[0], cfg.default_scope)
     require_library(cfg)
     assert sum(p.numel() for p in build(cfg).parameters()) > 20e6

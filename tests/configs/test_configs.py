@@ -150,6 +150,8 @@ def check_step_and_prediction(path):
         assert result.pred_sem_seg.data.max() < cfg.model.decode_head.num_classes
     elif (cfg.model.get('test_cfg') or {}).get('panoptic_on'):
         assert result.pred_panoptic_seg.sem_seg.shape[-2:] == size
+    elif cfg.default_scope == 'mmpose':
+        assert result.pred_instances.keypoints.shape == (1, cfg.model.head.out_channels, 2)
     else:
         boxes = result.pred_instances.bboxes
         assert boxes.shape[1] == (5 if cfg.default_scope == 'mmrotate' else 4)
@@ -248,6 +250,7 @@ def check_name(path, cfg):
         ('-130e_', 'max_epochs', 130),
         ('-150e_', 'max_epochs', 150),
         ('-120e_', 'max_epochs', 120),
+        ('-210e_', 'max_epochs', 210),
         ('-1000e_', 'max_epochs', 1000),
         ('-300e_', 'max_epochs', 300),
         ('-20k_', 'max_iters', 20000),
@@ -286,6 +289,9 @@ def check_name(path, cfg):
         tags[dataset] = (
             '_cityscapes-{}x{}'.format(*size) if size else '_cityscapes-instance-512x1024'
         )
+    if cfg.default_scope == 'mmpose':
+        width, height = cfg.codec.input_size
+        tags['CocoDataset'] = f'_coco-{height}x{width}'
     if match := re.search(r'-(320|384|512)$', name):
         last = cfg.val_dataloader.dataset.pipeline[-2]  # a crop, or the image is stretched
         size = last.crop_size if last.type == 'CenterCrop' else last.scale

@@ -201,6 +201,8 @@ def built(cfg: Config) -> Section:
     if unused := set(keys) - {_key_of(name, keys) for name, _ in model.named_parameters()}:
         found[UNUSED_KEYS] = ', '.join(sorted(unused))
     told = built_recipe.describe(model, optimizer.param_groups, optimizer.defaults, rate)
+    if cfg.default_scope in NOT_INSTALLED:
+        del told['head_norm']  # nothing is known of heads
     return found | {f'{built_recipe.PREFIX}{key}': value for key, value in told.items()}
 
 

@@ -135,6 +135,8 @@ class Checker:
         """
         while words and re.match(r'[A-Za-z_]\w*=', words[0]):
             words = words[1:]
+        # what `python -m hybrid_mm tools` prints
+        words = [word.replace('$TOOLS/', 'tools/') for word in words]
         if not words:
             return []
         program, *args = words
@@ -225,8 +227,11 @@ class Checker:
         return []
 
     def check_mim(self, args: list[str]) -> list:
-        """``search`` for a config of ours, or ``train`` with one."""
+        """``search`` for a config of ours, or ``train`` with one, or a script of theirs."""
         command, package, *rest = args
+        if package in ('mmdet', 'mmseg', 'mmpretrain'):
+            assert command in ('train', 'test'), args
+            return []
         assert package == 'hybrid_mm', package
         if command == 'search':
             assert rest[0] == '--config', rest
@@ -235,8 +240,20 @@ class Checker:
             assert command == 'train' and rest[0].endswith('.py'), args
         return []
 
+    def check_docker(self, args: list[str]) -> list:
+        """``build`` with a file of ours; what ``run`` starts are our tools in the image."""
+        assert args[0] in ('build', 'run'), args
+        if args[0] == 'build':
+            self.file(args[args.index('-f') + 1])
+        for word in args:
+            if word.startswith('/opt/hybrid_mm/'):
+                self.file(word.removeprefix('/opt/hybrid_mm/'))
+        return []
+
     def check_pip(self, args: list[str]) -> list:
         """``install`` of requirements; extras of this project exist."""
+        if args[0] in ('cache', 'uninstall'):
+            return []
         assert args[0] in ('install', 'wheel'), args
         with open(ROOT / 'pyproject.toml', 'rb') as file:
             ours = set(tomllib.load(file)['project']['optional-dependencies'])

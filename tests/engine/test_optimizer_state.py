@@ -1,6 +1,7 @@
 """States of optimizers in checkpoints, beside the optimizer of a run."""
 
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import torch
@@ -10,7 +11,11 @@ from hybrid_mm.engine.optimizer_state import set_scaler, why_unfit
 
 
 def scaler(**settings):
-    return torch.amp.GradScaler('cpu', **settings)
+    if hasattr(torch.amp, 'GradScaler'):
+        return torch.amp.GradScaler('cpu', **settings)
+    module = 'torch.cuda.amp.grad_scaler.amp_definitely_not_available'
+    with mock.patch(module, lambda: False):  # torch < 2.3 has none for CPUs
+        return torch.cuda.amp.GradScaler(**settings)
 
 
 def test_scale_goes_on_with_the_constants_of_the_run():

@@ -1,5 +1,6 @@
 """Reading of configs and of options that are configs."""
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,14 +8,18 @@ import pytest
 from mmengine.config import Config, ConfigDict
 
 from hybrid_mm.errors import UserError
-from hybrid_mm.run import config_folder
+from hybrid_mm.run import config, config_folder
 from hybrid_mm.run.config import (
+    library_of,
     literal_spec,
     load_config,
+    require_library,
+    task_of,
     with_options,
     without_init_cfg,
 )
 from hybrid_mm.run.config_folder import config_root, installed_configs
+from hybrid_mm.run.tta import set_test_time_augmentation
 
 
 def test_init_cfg_is_taken_out_at_any_depth():
@@ -84,6 +89,37 @@ def test_arguments_for_a_script():
         *('a/b.py', 'x', '--cfg-options', 'a.b=3', 'c=[1]')
     ]
     assert Path(config_root()).name == 'configs'
+
+
+def of_mmrotate(**model):
+    return Config(dict(default_scope='mmrotate', model=dict(model, backbone=dict(type='X'))))
+
+
+def test_models_of_one_package_in_configs_of_another():
+    for kind in ('mmdet.FasterRCNN', 'H2RBoxDetector', 'mmrotate.H2RBoxDetector'):
+        assert (library_of(of_mmrotate(type=kind)), task_of(of_mmrotate(type=kind))) == (
+            *('mmrotate', 'detection'),
+        )
+    assert library_of(of_mmrotate(type='mmseg.EncoderDecoder')) == 'mmseg'
+    assert library_of(Config(dict(default_scope='mmdet', model=dict(type='A')))) == 'mmdet'
+    assert library_of(Config(dict(default_scope='x', model=dict(type='mmdet.A')))) == 'mmdet'
+    with pytest.raises(UserError, match='rotated boxes'):
+        set_test_time_augmentation(of_mmrotate(type='mmdet.FasterRCNN'))
+
+
+def test_packages_that_are_missing_or_refuse_others(tmp_path, monkeypatch):
+    cfg = of_mmrotate(type='mmdet.FasterRCNN')
+    monkeypatch.setattr(config, 'find_spec', lambda name: None)
+    with pytest.raises(UserError, match=r'mmrotate is not installed.*docs/other_projects'):
+        require_library(cfg)
+    monkeypatch.undo()
+    (tmp_path / 'mmrotate').mkdir()
+    (tmp_path / 'mmrotate/__init__.py').write_text("assert False, 'MMCV 9 is incompatible.'")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition('.')[0] == 'mmrotate']:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(UserError, match=r'cannot be imported: MMCV 9 is incompatible\. docs/other'):
+        require_library(cfg)
 
 
 def test_configs_that_are_not_installed(monkeypatch):

@@ -59,3 +59,19 @@ def test_other_errors_keep_their_traceback():
     with pytest.raises(RuntimeError) as caught:
         build_from_cfg(dict(type='backward'), PARTS)
     assert explain(caught.value) is None
+
+
+@pytest.mark.parametrize(
+    'name, expected',
+    [
+        ('yaml', 'yaml is not installed; it comes with the OpenMMLab packages'),
+        ('mmcv._ext', 'mmcv was installed without its operators'),
+    ],
+)
+def test_a_missing_package_of_the_stack_is_named(name, expected):
+    assert explain(ModuleNotFoundError(f"No module named '{name}'", name=name)).startswith(expected)
+
+
+@pytest.mark.parametrize('name', ['my_net', 'mmdet.models.nothing'])
+def test_other_missing_modules_keep_their_traceback(name):
+    assert explain(ModuleNotFoundError(f"No module named '{name}'", name=name)) is None

@@ -276,6 +276,9 @@ def test_drawing(det_config, seg_config):
         hook = cfg.default_hooks.visualization
         assert {k: v for k, v in hook.items() if k != 'type'} == expected
         assert cfg.visualizer.get('save_dir') == ('x' if path is seg_config else None)
+    cfg = Config.fromfile(seg_config)
+    launch.set_visualization(cfg, False, 'x', 0, None)
+    assert cfg.default_hooks.visualization.interval == 1  # of MMSegmentation 1.2 in tests: 50
     cls = Config(dict(default_scope='mmpretrain', default_hooks=dict(visualization=dict())))
     launch.set_visualization(cls, True, 'y', 0, None)
     assert cls.default_hooks.visualization == dict(show=True, wait_time=0, enable=True, out_dir='y')

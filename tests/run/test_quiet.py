@@ -149,6 +149,8 @@ def test_weights_that_do_not_fit(run):
 WARNINGS = [
     ('/x/mmseg/datasets/transforms/loading.py', '`reduce_zero_label` will be deprecated, if'),
     ('/x/mmseg/models/losses/cross_entropy_loss.py', 'Default ``avg_non_ignore`` is False, if'),
+    ('/x/mmseg/models/builder.py', '``build_loss`` would be deprecated soon, please use'),
+    ('/x/mmdet/models/x.py', 'To copy construct from a tensor, it is recommended to use'),
     ('/x/torch/utils/data/dataloader.py', 'This DataLoader will create 4 worker processes'),
     ('/x/torch/functional.py', 'torch.meshgrid: in an upcoming release'),
     ('/x/mmdet/models/y.py', '`torch.cuda.amp.autocast(args...)` is deprecated. Please use'),

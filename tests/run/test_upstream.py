@@ -1,7 +1,5 @@
 """Scripts of the libraries, run with our configs."""
 
-from types import SimpleNamespace
-
 import pytest
 from mmengine.config import Config
 from mmengine.registry import DATASETS
@@ -23,8 +21,7 @@ def test_classes_of_the_config_for_scripts_of_a_library(tmp_path, monkeypatch):
         'names = cls._load_metainfo(dict(classes=["a", "b"]))["classes"]\n'
         f'open({str(seen)!r}, "w").write(repr((sys.argv[1:], cls.METAINFO["classes"], names)))\n'
     )
-    spec = SimpleNamespace(origin=str(tmp_path / 'mmseg' / '__init__.py'))
-    monkeypatch.setattr(upstream.importlib.util, 'find_spec', lambda name: spec)
+    monkeypatch.setattr(upstream, 'package_configs', lambda name: tools.parent / 'configs')
     dataset = dict(type='CityscapesDataset', metainfo=dict(classes=('mine', 'yours')))
     cfg = Config(dict(default_scope='mmseg', test_dataloader=dict(dataset=dataset)))
     upstream.run_upstream(cfg, dict(mmseg='script.py'), ['a', '--b'])

@@ -47,13 +47,13 @@ HOW = """\
 {get}python tools/train.py {config}
 bash tools/dist_train.sh {config} 8
 python tools/test.py {test}
-python tools/predict.py {test} IMAGE --out DIR
-```
+{predict}```
 
 {weights}`4xb2` in a name means 4 GPUs with 2 images each; names without it mean 8xb2. If your total
 batch size differs, add `--auto-scale-lr`. `--dry-run` takes one step and estimates memory and
 duration. [Getting started](../../docs/getting_started.md) explains where to put the data.{panoptic}
 """
+PREDICT = 'python tools/predict.py {test} IMAGE --out DIR\n'  # of poses, MMPose's inferencer
 PANOPTIC = ' COCO panoptic needs\n[panopticapi](https://github.com/cocodataset/panopticapi).'
 
 # a tree with published weights, one without, and one with published detectors or segmenters
@@ -83,7 +83,10 @@ Parameters and FLOPs are counted by us with `tools/complexity.py`. FLOPs are mul
 convolutions, linear layers and matrix products for one image; two-stage detectors use 1000 RoIs per
 box head and 100 per mask head. Accuracies are reported by the named source{ours}.
 """
-PAPERS = {'vit': ('vit', 'vitdet')}  # pages that show other trees than that of their name
+PAPERS = {
+    'van': ('van', 'pose'),
+    'vit': ('vit', 'vitdet'),
+}  # pages that show other trees than that of their name
 
 
 class Tree(metafile.Tree):
@@ -171,9 +174,16 @@ class Tree(metafile.Tree):
             parts.append(WHOLE)
         get = f'python -m hybrid_mm weights get {config}\n' * published
         test = f'{self.whole()} auto' if self.whole() else f'{config} CHECKPOINT'
+        poses = all(m.group.key == 'pose' for m in self.models)
+        predict = '' if poses else PREDICT.format(test=test)
         panoptic = PANOPTIC * any('panoptic' in m.name for m in self.models)
         return HOW.format(
-            config=config, get=get, test=test, weights=''.join(parts), panoptic=panoptic
+            config=config,
+            get=get,
+            test=test,
+            predict=predict,
+            weights=''.join(parts),
+            panoptic=panoptic,
         )
 
     def whole(self) -> str:

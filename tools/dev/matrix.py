@@ -8,7 +8,9 @@ Exit status 1 if a check failed.
 """
 
 import argparse
+import contextlib
 import datetime
+import fcntl
 import json
 import os
 import platform
@@ -23,6 +25,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import FrameType
 
 import yaml
 
@@ -159,6 +162,19 @@ class Build:
         self.python = folder / 'env/bin/python'
         self.log = folder / 'build.log'
         self.stamp = folder / 'built.json'
+
+    def lock(self) -> None:
+        """Keep other runs out of this environment until this one ends.
+
+        Raises:
+            Impossible: Another one is at it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.held = open(self.folder.with_name(f'{self.folder.name}.lock'), 'w')  # noqa: SIM115
+        try:
+            fcntl.flock(self.held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Impossible('another run is at it') from None
 
     @property
     def path(self) -> str:
@@ -338,6 +354,14 @@ def said(log: Path) -> str:
     return found[-1] if found else ''
 
 
+def end(process: subprocess.Popen) -> None:
+    """End a command and what it has started: it is asked to, and then not asked."""
+    for number, seconds in ((signal.SIGTERM, 5), (signal.SIGKILL, None)):
+        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, number)
+            process.wait(seconds)
+
+
 def run_check(check: Check, build: Build, commit: str) -> Result:
     """Run the commands of a check in a folder of its own."""
     today = datetime.date.today().isoformat()
@@ -366,7 +390,7 @@ def run_check(check: Check, build: Build, commit: str) -> Result:
                 try:
                     process.wait(max(left, 1))
                 except BaseException as error:
-                    os.killpg(process.pid, signal.SIGKILL)
+                    end(process)
                     if not isinstance(error, subprocess.TimeoutExpired):
                         raise
                     print(f'error: not done within {check.minutes} minutes', file=file)
@@ -412,6 +436,8 @@ def table(results: dict[str, dict]) -> str:
     """Versions and outcomes in Markdown, a column for each environment that has results."""
     environments, checks = read_lists()
     columns = [environments[name] for name in environments if results.get(name, {}).get('checks')]
+    if not columns:
+        return 'Not run yet.\n'
     rows = [['', *(column.title for column in columns)], ['---'] * (len(columns) + 1)]
     for name in ('Python', *SHOWN):
         cells = [results[column.name]['versions'].get(name, '') for column in columns]
@@ -531,8 +557,9 @@ def main(argv: list[str] | None = None) -> int:
         write_docs({name: read_results(kept[name]) for name in args.names or environments})
         print(f'written: {RECORD.relative_to(ROOT)}, {PAGE.relative_to(ROOT)}')
         return 0
-    now, wheel = commit(), None
-    failed = False
+    now, failed = commit(), False
+    for number in (signal.SIGTERM, signal.SIGINT):  # ends what a check has started, see run_check
+        signal.signal(number, stop)
     for environment in chosen:
         build = Build(environment, cache() / environment.name)
         results = read_results(kept[environment.name])
@@ -548,9 +575,9 @@ def main(argv: list[str] | None = None) -> int:
         try:
             began = time.monotonic()
             start = find_python(environment.python)
-            wheel = wheel or build_wheel(cache() / 'wheel')
+            build.lock()
             build.make(start)
-            build.install_wheel(wheel)
+            build.install_wheel(build_wheel(build.folder / 'wheel'))
         except (Impossible, RuntimeError) as error:
             status = CANNOT if isinstance(error, Impossible) else FAIL
             failed = failed or status == FAIL
@@ -580,6 +607,11 @@ def main(argv: list[str] | None = None) -> int:
     return int(failed)
 
 
+def stop(number: int, frame: FrameType | None) -> None:
+    """End as Python ends for Ctrl-C; the results so far are kept."""
+    raise KeyboardInterrupt
+
+
 def print_plan(build: Build, left: list[Check]) -> None:
     """What would be installed and run."""
     environment = build.environment
@@ -605,4 +637,7 @@ def print_plan(build: Build, left: list[Check]) -> None:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit('interrupted; the same command goes on from here')

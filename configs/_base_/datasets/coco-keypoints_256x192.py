@@ -2,6 +2,7 @@
 # the environment variable COCO_ROOT if it is set. Persons of the test are those that a detector
 # found: the file that MMPose's documentation of COCO links to; bbox_file=None for annotated boxes.
 dataset_type = 'CocoDataset'
+data_mode = 'topdown'  # MMPoseInferencer reads it here
 data_root = '{{$COCO_ROOT:data/coco}}'
 codec = dict(type='MSRAHeatmap', input_size=(192, 256), heatmap_size=(48, 64), sigma=2)
 
@@ -30,7 +31,7 @@ train_dataloader = dict(
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
-        data_mode='topdown',
+        data_mode=data_mode,
         ann_file='annotations/person_keypoints_train2017.json',
         data_prefix=dict(img='train2017/'),
         pipeline=train_pipeline,
@@ -45,7 +46,7 @@ val_dataloader = dict(
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
-        data_mode='topdown',
+        data_mode=data_mode,
         ann_file='annotations/person_keypoints_val2017.json',
         bbox_file=data_root + '/person_detection_results/'
         'COCO_val2017_detections_AP_H_56_person.json',

@@ -16,7 +16,7 @@ Recipe = dict[str, Any]
 
 WITHOUT = {
     *('LoadImageFromFile', 'LoadAnnotations', 'LoadPanopticAnnotations', 'FilterAnnotations'),
-    *('PackInputs', 'PackDetInputs', 'PackSegInputs'),
+    *('PackInputs', 'PackDetInputs', 'PackSegInputs', 'LoadImage', 'PackPoseInputs'),
 }
 """Transforms that belong to no recipe."""
 ARGUMENTS_WITHOUT = {'backend', 'direction', 'hparams', 'fill_color', 'fill_std', 'total_level'}
@@ -251,7 +251,8 @@ def _model(cfg: Config) -> Recipe:
         init = next((i for i in init if i.get('type') == 'Pretrained'), {})
     weights = init.get('checkpoint') or cfg.get('load_from')
     found = dict(weights=Path(weights).name if weights else 'none')
-    task = dict(mmpretrain=_classifier, mmseg=_segmenter).get(cfg.default_scope, _detector)
+    tasks = dict(mmpretrain=_classifier, mmseg=_segmenter, mmpose=_pose)
+    task = tasks.get(cfg.default_scope, _detector)
     return found | task(model)
 
 
@@ -278,6 +279,15 @@ def _segmenter(model: dict) -> Recipe:
         others = other if isinstance(other, list) else [other]
         found['auxiliary'] = '; '.join(map(_decoder, others))
     return found
+
+
+def _pose(model: dict) -> Recipe:
+    head, test = model['head'], model['test_cfg']
+    loss = head['loss']
+    return dict(
+        head=f'{head["type"]}, {head["out_channels"]} keypoints, {spelled(loss)}',
+        test_mode=', '.join(f'{key}={_value(value)}' for key, value in sorted(test.items())),
+    )
 
 
 def _decoder(head: dict) -> str:
