@@ -32,10 +32,12 @@ ROOT = Path(__file__).resolve().parents[2]
 # imported once: every command runs in a fork of the process that has them
 MODULES = ('mmdet.models', 'mmdet.datasets', 'mmdet.evaluation', 'mmseg.models', 'mmseg.datasets')
 MODULES += ('mmpretrain.models', 'mmpretrain.datasets')
-DISTRIBUTIONS = {'mmdet': 'mmdetection', 'mmseg': 'mmsegmentation'}  # other names than the modules
+# where the name is not the module's
+DISTRIBUTIONS = {'mmdet': 'mmdetection', 'mmseg': 'mmsegmentation'}
 WIDTH, HEIGHT = 128, 96  # of the pictures
 NUMBERS = {'train': 4, 'val': 2}
 SMALLEST = 64  # side of an image
+STACK = ('torch', 'torchvision', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain')
 LIMIT = 600  # seconds for one command
 
 CONFIGS = {
@@ -122,7 +124,7 @@ def chosen(names: list[str]) -> list[str]:
 def versions() -> dict[str, str]:
     """Installed distributions, by module."""
     found = {}
-    for module in ('torch', 'torchvision', 'numpy', 'mmengine', 'mmcv', *DISTRIBUTIONS):
+    for module in STACK:
         distribution = DISTRIBUTIONS.get(module, module)
         for name in (module, distribution, f'onedl-{distribution}'):
             try:
@@ -273,6 +275,7 @@ def write_config(source: Path, target: Path) -> tuple[str, str]:
     cfg.train_cfg.update({'max_epochs' if epochs else 'max_iters': 1 if epochs else 2})
     cfg.train_cfg.val_interval = cfg.default_hooks.checkpoint.interval = 1 if epochs else 2
     cfg.default_hooks.logger.interval = 1
+    cfg.randomness = dict(seed=0)
     for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         cfg[loader].update(batch_size=2, num_workers=0, persistent_workers=False)
         shrink(cfg[loader])
