@@ -2,6 +2,7 @@
 
 import collections
 import io
+import os
 import pickle
 import random
 import tarfile
@@ -143,6 +144,18 @@ def test_false_sizes(size):
     else:
         with pytest.raises(RuntimeError, match=f'has 16 bytes; expected {4 * size}'):
             restricted(content)
+
+
+def test_what_else_is_not_read():
+    """Numbers beyond a storage, numbers onto 'meta', functions of os that a user allowed."""
+    numbers = {'0': np.arange(4, dtype=np.float32).tobytes()}
+    with pytest.raises(RuntimeError, match='resize storage that is not resizable'):
+        restricted(archive((TENSOR % 4).replace(b'K\x04\x85K\x01', b'K\x09\x85K\x01'), **numbers))
+    file = io.BytesIO(archive((TENSOR % 6).replace(b'K\x04\x85', b'K\x06\x85'), **numbers))
+    assert safe_loading.load_restricted(file, 'meta').shape == (6,)
+    with pytest.raises(pickle.UnpicklingError, match=r'GLOBAL posix\.system'):
+        file = io.BytesIO(archive(b'\x80\x02cposix\nsystem\n.'))
+        safe_loading.load_restricted(file, 'cpu', [os.system])
 
 
 def test_other_archives(tmp_path):
