@@ -5,6 +5,8 @@ register their classes in it, so that ``type='hybrid_mm.VAN'`` in any MMDetectio
 MMPretrain config works without ``custom_imports``.
 """
 
+from importlib.util import find_spec
+
 from mmengine import registry as root
 
 __all__ = [
@@ -31,7 +33,8 @@ def _child(parent: root.Registry, *locations: str) -> root.Registry:
     )
 
 
-MODELS = _child(root.MODELS, 'backbones', 'plugins', 'openmmlab')
+# plugins take their norms from mmcv, without which there is no ResNet for them
+MODELS = _child(root.MODELS, 'backbones', *(['plugins'] if find_spec('mmcv') else []), 'openmmlab')
 DATASETS = _child(root.DATASETS, 'data')
 DATA_SAMPLERS = _child(root.DATA_SAMPLERS, 'data')
 TRANSFORMS = _child(root.TRANSFORMS, 'data')

@@ -62,6 +62,8 @@ case $mode in
             # shellcheck disable=SC2086  # several names
             step "golden: $GOLDEN" "$PYTHON" tests/golden/check.py --jobs "$WORKERS" "$GOLDEN" \
                 ${GOLDEN_SLUGS:-}
+        else
+            summary+=("$(printf '%-8s %s' skipped 'more golden cases: GOLDEN is not set')")
         fi
         ;;
     *) step 'pytest' "${PYTEST[@]}" "$@" ;;

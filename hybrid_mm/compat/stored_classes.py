@@ -83,12 +83,18 @@ _ENUMS = ('torchvision.transforms.functional.InterpolationMode', 'PIL.Image.Resa
 _TYPES = ('dict', 'list', 'tuple', 'int', 'float', 'str', 'bool', 'object')
 
 
+def numpy_core() -> Any:
+    """Module of the functions with which NumPy pickles arrays; another in NumPy 1 and 2."""
+    import numpy as np
+
+    return np.core if np.__version__ < '2' else getattr(np, '_core')  # noqa: B009
+
+
 def stored_classes() -> list[Any]:
     """Give what ``torch.serialization.safe_globals`` takes: classes, or pairs with a name."""
     import numpy as np
 
-    # NumPy 1 and 2 keep the functions with which arrays are pickled in different modules
-    core: Any = np.core if np.__version__ < '2' else getattr(np, '_core')  # noqa: B009
+    core = numpy_core()
     found: list[Any] = [argparse.Namespace, types.SimpleNamespace, frozenset, np.ndarray, np.dtype]
     found += [datetime.datetime, datetime.date, datetime.timedelta, datetime.timezone]
     found += [datetime.time]

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from itertools import islice
 
 from hybrid_mm.compat import safe_loading
 from hybrid_mm.compat.installed import find, is_installed, parse_version, read_text, version_of
@@ -99,6 +100,72 @@ def b6_config_packages() -> bool:
         return False
     MODULE2PACKAGE['mmseg'] = 'mmseg'
     return True
+
+
+def b10_skip_seen_data(loop) -> bool:
+    """B10: MMEngine 0.10.7 loads all earlier batches of a run by iterations that is resumed.
+
+    They are thrown away: hours at the end of a long run. Its sampler is moved on instead, as
+    OneDL's MMEngine does. The sampler of a loop that has other ones is left alone.
+
+    https://github.com/open-mmlab/mmengine/issues/1633.
+    Remove when mmengine >= 0.10.12 (OneDL's) is required.
+
+    Args:
+        loop: The loop, before its first iteration.
+
+    Returns:
+        Whether the workaround was needed.
+    """
+    from torch.utils.data import BatchSampler
+
+    iterator = getattr(loop, 'dataloader_iterator', None)
+    if not loop.iter or iterator is None or hasattr(iterator, 'skip_iter'):
+        return False
+    batches = loop.dataloader.batch_sampler
+    sampler = getattr(batches, 'sampler', None)
+    skip = skip_of(sampler)
+    if type(batches) is not BatchSampler or skip is None:
+        return False
+    skip(loop.iter * batches.batch_size)
+    loop.dataloader_iterator = _AfterSeen(loop.iter, loop.dataloader)
+    return True
+
+
+def skip_of(sampler):
+    """Give the function that moves a sampler on by a number of samples; None if it has none.
+
+    MMEngine 0.10.7 has none for its sampler of endless runs, see B10.
+    """
+    from mmengine.dataset import InfiniteSampler
+
+    if hasattr(sampler, 'skip'):
+        return sampler.skip
+    if type(sampler) is not InfiniteSampler:
+        return None
+
+    def skip(count: int) -> None:
+        sampler.indices = islice(sampler._indices_of_rank(), count, None)
+
+    return skip
+
+
+class _AfterSeen:
+    """Batches of a loader after those that were seen, in place of which there is nothing."""
+
+    def __init__(self, seen: int, loader) -> None:
+        self._seen, self._loader, self._batches = seen, loader, None
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self._seen:
+            self._seen -= 1
+            return None
+        if self._batches is None:
+            self._batches = iter(self._loader)
+        return next(self._batches)
 
 
 def b16_plugins_in_turn() -> bool:

@@ -13,6 +13,7 @@ from mmengine.registry import DATA_SAMPLERS as ROOT_SAMPLERS
 from mmengine.registry import DATASETS as ROOT_DATASETS
 from torch.utils.data import Sampler
 
+from hybrid_mm.compat.workarounds import skip_of
 from hybrid_mm.data.wrapper import DatasetWrapper
 from hybrid_mm.registry import DATA_SAMPLERS, DATASETS
 
@@ -56,8 +57,7 @@ class PlacedSampler(Sampler):
         # MMEngine asks with hasattr: only methods that the inner sampler has may be found
         if name.startswith('__') or name == 'inner':
             raise AttributeError(name)
-        if name == 'skip':
-            inner = self.inner.skip
+        if name == 'skip' and (inner := skip_of(self.inner)):
             return lambda count: self._skip(inner, count)
         return getattr(self.inner, name)
 

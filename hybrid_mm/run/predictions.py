@@ -4,7 +4,6 @@ import io
 import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
@@ -12,6 +11,8 @@ import torch
 from mmengine.fileio.handlers import PickleHandler
 from mmengine.fileio.io import file_handlers
 
+from hybrid_mm.compat import safe_loading
+from hybrid_mm.compat.stored_classes import numpy_core
 from hybrid_mm.errors import UserError
 
 SUFFIXES = ('.pkl', '.pickle')
@@ -19,7 +20,7 @@ SUFFIXES = ('.pkl', '.pickle')
 
 def _storage(data: bytes) -> Any:
     """Storage of a tensor; torch's own function would run code that is in the bytes."""
-    return torch.load(io.BytesIO(data), map_location='cpu', weights_only=True)
+    return safe_loading.load(io.BytesIO(data), 'cpu')
 
 
 def _encode(text: str, encoding: str) -> bytes:
@@ -65,8 +66,7 @@ class _Unpickler(pickle.Unpickler):
         if own is not None:
             return own
         if module.startswith(('numpy.core', 'numpy._core')):
-            core = '_core' if hasattr(import_module('numpy'), '_core') else 'core'
-            module = f'numpy.{core}.{module.rpartition(".")[2]}'
+            module = f'{numpy_core().__name__}.{module.rpartition(".")[2]}'
         return super().find_class(module, name)
 
 

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from mmdet.models.backbones.swin import SwinTransformer
 
 from hybrid_mm.analysis.complexity import complexity
 from hybrid_mm.backbones import ACmixSwin
+
+SwinTransformer = pytest.importorskip('mmdet.models.backbones.swin').SwinTransformer
 
 HEAD = 768 * 1000 + 1000
 TINY = dict(embed_dim=8, depths=[1, 2, 2], heads=[2, 2, 4])

@@ -106,7 +106,7 @@ def test_classifier_weights_of_replknet_load_into_a_dense_network(tmp_path):
 
 
 def test_weights_of_mmpretrain_give_its_maps():
-    from mmpretrain.models.backbones import RepLKNet as Theirs
+    Theirs = pytest.importorskip('mmpretrain.models.backbones').RepLKNet
 
     from hybrid_mm.convert import convert
 

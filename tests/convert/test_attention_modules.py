@@ -4,11 +4,12 @@ import re
 
 import pytest
 import torch
-from mmdet.models import ResNet
 
 from hybrid_mm.convert import SOURCES, convert, detect
 from hybrid_mm.convert.attention_modules import NAME
-from hybrid_mm.plugins import AttentionResNet
+
+ResNet = pytest.importorskip('mmdet.models').ResNet
+AttentionResNet = pytest.importorskip('hybrid_mm.plugins').AttentionResNet
 
 SMALL = dict(depth=50, base_channels=8, stem_channels=8)
 

@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from mmpretrain.models.heads import LeViTClsHead, LinearClsHead, VisionTransformerClsHead
 from torch import nn
 
 from hybrid_mm.checkpoints import CheckpointError, check_weights
 from hybrid_mm.convert import as_classifier
 
 from ..engine.test_starting_weights import to_official
+
+heads = pytest.importorskip('mmpretrain.models.heads')
 
 TINY = dict(embed_dims=[8] * 4, depths=[1] * 4, mlp_ratios=[2] * 4)
 
@@ -32,14 +33,17 @@ def randomised(module):
 
 
 HEADS = {
-    'linear': (LinearClsHead(5, 8), {'head.fc.': 'head.'}),
-    'torchvision': (LinearClsHead(5, 8), {'head.fc.': 'fc.'}),
-    'DeiT of MMPretrain': (LinearClsHead(5, 8), {'head.fc.': 'head.layers.head.'}),
+    'linear': (heads.LinearClsHead(5, 8), {'head.fc.': 'head.'}),
+    'torchvision': (heads.LinearClsHead(5, 8), {'head.fc.': 'fc.'}),
+    'DeiT of MMPretrain': (heads.LinearClsHead(5, 8), {'head.fc.': 'head.layers.head.'}),
     'two layers': (
-        VisionTransformerClsHead(5, 8, hidden_dim=6),
+        heads.VisionTransformerClsHead(5, 8, hidden_dim=6),
         {'head.layers.pre_logits.': 'head.pre_logits.', 'head.layers.head.': 'head.'},
     ),
-    'normalised': (LeViTClsHead(5, distillation=False, in_channels=8), {'head.head.': 'head.'}),
+    'normalised': (
+        heads.LeViTClsHead(5, distillation=False, in_channels=8),
+        {'head.head.': 'head.'},
+    ),
 }
 
 
@@ -77,7 +81,7 @@ def test_a_whole_classifier_loads_strictly(kind, official):
 
 @pytest.mark.parametrize('library', ['timm', 'mmpretrain'])
 def test_two_heads_of_a_distilled_network_become_one(library):
-    both = randomised(LeViTClsHead(5, in_channels=8))
+    both = randomised(heads.LeViTClsHead(5, in_channels=8))
     names = {'head.': 'head.', 'head_dist.': 'head.dist.'}
     file = {'stages.0.x': torch.zeros(1)}
     for key, value in both.state_dict().items():
@@ -86,7 +90,7 @@ def test_two_heads_of_a_distilled_network_become_one(library):
         )
         file[f'head.{key}' if library == 'mmpretrain' else ours] = value
     found = as_classifier(file)
-    one = LeViTClsHead(5, distillation=False, in_channels=8).eval()
+    one = heads.LeViTClsHead(5, distillation=False, in_channels=8).eval()
     one.load_state_dict({k.removeprefix('head.'): v for k, v in found.items() if k[:4] == 'head'})
     x = torch.rand(3, 8)
     torch.testing.assert_close(one((x,)), both((x,)), rtol=1e-5, atol=1e-5)

@@ -5,13 +5,14 @@
 
 import pytest
 import torch
-from mmdet.datasets import ADE20KPanopticDataset
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
-from mmseg.datasets import ADE20KDataset
 
 from hybrid_mm.backbones import DiNAT
 from hybrid_mm.convert import convert, detect
+
+ADE20KPanopticDataset = pytest.importorskip('mmdet.datasets').ADE20KPanopticDataset
+ADE20KDataset = pytest.importorskip('mmseg.datasets').ADE20KDataset
 
 CASE = 'mask2former', 'mask2former_r50_instance'
 SIZES = (8, 24, 16), (16, 12, 8), (24, 6, 4), (32, 3, 2)

@@ -4,12 +4,13 @@ import re
 
 import pytest
 import torch
-from mmdet.models.backbones import SwinTransformer
 
 from hybrid_mm.backbones import ELSASwin
 from hybrid_mm.backbones.frames.swin import Swin
 from hybrid_mm.convert import convert, detect
 from hybrid_mm.layers.attention.window_attention import WindowAttention
+
+SwinTransformer = pytest.importorskip('mmdet.models.backbones').SwinTransformer
 
 ARCH = dict(embed_dim=8, depths=[1, 2], heads=[2, 2])
 EXTRA = {

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from hybrid_mm.backbones import BoTNet, CoAtNet, HaloNet, MaxViT, MViTv2, ViT
 from hybrid_mm.backbones.frames import strict_weights
 from hybrid_mm.convert import convert, detect
-from hybrid_mm.openmmlab.plugin_resnet import PluginResNet
+
+PluginResNet = pytest.importorskip('hybrid_mm.openmmlab.plugin_resnet').PluginResNet
 
 VIT = dict(
     arch=dict(embed_dim=8, heads=2, depths=[1, 1]), patch_size=8, img_size=32, out_indices=(0, 1)

@@ -175,6 +175,8 @@ def _parsers(path: Path) -> dict[str, argparse.ArgumentParser]:
         contextlib.suppress(Caught),
     ):
         runpy.run_path(str(path), run_name='__main__')
+    if not caught:
+        return {}  # a part of a tool, such as setup_wheels.py
     (parser,) = caught
     found = {'': parser}
     for action in parser._actions:

@@ -9,10 +9,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import HOOKS
+from torch.utils.data import BatchSampler, DataLoader
 
 from hybrid_mm.checkpoint_files import checksum
+from hybrid_mm.compat import workarounds
+from hybrid_mm.data import PlacedSampler
 from hybrid_mm.engine import ExactResumeHook
 from hybrid_mm.errors import UserError
 
@@ -237,3 +241,56 @@ def test_validation_made_up_for(now, end, begin, interval, done, due):
     fresh = SimpleNamespace(**{**vars(run), '_resume': False, 'val_loop': Counted()})
     hook.before_train_epoch(fresh)
     assert fresh.val_loop.runs == 0
+
+
+class Seen:
+    """A data set that knows what was loaded."""
+
+    def __init__(self):
+        self.loaded = []
+
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        self.loaded.append(int(index))
+        return int(index)
+
+
+@pytest.mark.parametrize('placed', [True, False])
+@pytest.mark.parametrize('workers', [0, 1])
+def test_seen_data_are_not_loaded_again(workers, placed, monkeypatch):
+    """By a loop of MMEngine 0.10.7, which takes a batch for each iteration that was trained."""
+    monkeypatch.delattr(InfiniteSampler, 'skip', raising=False)
+
+    def loader():
+        data = Seen()
+        settings = dict(type='InfiniteSampler', seed=7)
+        sampler = PlacedSampler(settings, data) if placed else InfiniteSampler(data, seed=7)
+        several = dict(num_workers=workers, persistent_workers=True) if workers else {}
+        return DataLoader(data, 2, sampler=sampler, collate_fn=list, **several)
+
+    whole = [batch for _, batch in zip(range(7), loader(), strict=False)]
+    cut = loader()
+    loop = SimpleNamespace(iter=4, dataloader=cut, dataloader_iterator=iter(cut))
+    assert workarounds.b10_skip_seen_data(loop)
+    assert [next(loop.dataloader_iterator) for _ in range(4)] == [None] * 4
+    assert cut.dataset.loaded == []
+    assert [next(loop.dataloader_iterator) for _ in range(3)] == whole[4:]
+
+
+@pytest.mark.parametrize('case', ['start', 'new', 'other sampler', 'other batches', 'epochs'])
+def test_loops_that_need_no_help(case):
+    data = Seen()
+    sampler = (DefaultSampler if case == 'other sampler' else InfiniteSampler)(data)
+    batches = BatchSampler(sampler, 2, drop_last=False)
+    if case == 'other batches':  # which may take more or fewer samples than are in a batch
+        batches = type('Grouped', (BatchSampler,), {})(sampler, 2, drop_last=False)
+    iterator = SimpleNamespace(skip_iter=None) if case == 'new' else iter(batches)
+    loop = SimpleNamespace(
+        iter=0 if case == 'start' else 4,
+        dataloader=DataLoader(data, batch_sampler=batches),
+        dataloader_iterator=None if case == 'epochs' else iterator,
+    )
+    assert not workarounds.b10_skip_seen_data(loop)
+    assert loop.dataloader_iterator in (None, iterator)

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.skipif(
+    sys.version_info >= (3, 13), reason='set-up supports Python 3.10, 3.11 and 3.12'
+)
 OLD_PYTHON = """
 case $2 in
     *version_info*) exit 1 ;;
@@ -385,6 +388,11 @@ def test_stamp_alone_is_not_trusted(env):
     prefix = env.python.parents[1]
     code = f'PY={env.python}; stamp > {prefix}/$STAMP_NAME; in_place'
     assert shell(code).returncode == 1  # the packages are not there
+
+
+def test_stamp_tells_what_was_to_be_installed(env):
+    stamps = {shell(f'PY={env.python}; stamp', SETUP_EXTRAS=e).stdout for e in ('', 'onedl')}
+    assert len(stamps) == 2
 
 
 # --- the plan -------------------------------------------------------------------------------------

@@ -2,8 +2,9 @@
 
 from mmengine.dist import broadcast, get_rank, get_world_size
 from mmengine.hooks import EMAHook, Hook
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
+from hybrid_mm.compat.workarounds import b10_skip_seen_data
 from hybrid_mm.data.seeded import seed_generators
 from hybrid_mm.registry import HOOKS
 
@@ -36,8 +37,10 @@ class ExactResumeHook(Hook):
     priority = 'VERY_HIGH'
 
     def before_train(self, runner: Runner) -> None:
-        """Note the amount of data in the checkpoints that follow."""
+        """Note the amount of data in the checkpoints that follow; pass over what was seen."""
         runner.message_hub.update_info(DATA, data_of(runner))
+        if isinstance(runner.train_loop, IterBasedTrainLoop):
+            b10_skip_seen_data(runner.train_loop)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:
         """Seed the generators for this iteration and rank."""
