@@ -377,7 +377,7 @@ def run_check(check: Check, build: Build, commit: str) -> Result:
     folder.mkdir(parents=True)
     began = time.monotonic()
     status = PASS
-    variables = {**clean(), 'PATH': build.path, 'TMPDIR': str(folder), 'OMP_NUM_THREADS': '1'}
+    variables = {**clean(), 'PATH': build.path, 'OMP_NUM_THREADS': '1'}
     variables['PYTHONPATH'] = str(LISTS.with_name('pytest_plugin'))
     with open(log, 'w') as file:
         for command in commands(check):
