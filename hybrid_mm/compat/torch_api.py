@@ -121,8 +121,15 @@ def getenv(name: str, default: str = '') -> str:
     return os.environ.get(name, default)
 
 
-if not COMPILES:  # Dynamo would fail at os.environ
-    getenv = torch.compiler.assume_constant_result(getenv)
+# remove when torch >= 2.6 is required: Dynamo fails at os.environ
+if not hasattr(torch.compiler, '_is_exporting_flag'):
+    # Dynamo stores the result as a global of the compiled function, under the name of this one
+    # ('sub_getenv' for '_getenv'): without the underscore it would replace an imported getenv
+    @torch.compiler.assume_constant_result
+    def _getenv(name: str, default: str = '') -> str:
+        return os.environ.get(name, default)
+
+    getenv = _getenv
 
 
 @contextlib.contextmanager
