@@ -247,8 +247,7 @@ def _forget_runs() -> None:
         cls._instance_dict.clear()
 
 
-# what torch before 2.6 says where it has no half precision on CPUs, nor tensors on a GPU that is not
-# there
+# what torch before 2.6 says where it has no half precision on CPUs, nor a GPU for tensors without data
 OLD = (
     "not implemented for 'Half'",
     'AutocastCPU only support Bfloat16',
