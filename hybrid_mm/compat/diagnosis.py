@@ -293,8 +293,8 @@ def _check_breakages(found: dict) -> Iterator[Finding]:
         yield Finding(
             'note',
             'B10',
-            'resuming an iteration-based run reads all earlier batches again',
-            'be patient, or use onedl-mmengine',
+            'its own tools read all earlier batches again when they resume iteration-based runs',
+            'tools/train.py --resume, which skips them',
         )
     if (
         'torch.cuda.set_device(local_rank)' in read_text('mmengine', 'dist/utils.py')

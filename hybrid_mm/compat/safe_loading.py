@@ -6,7 +6,11 @@ name. Before torch 2.5 it takes none, or none by name; until 2.5 a tar file can 
 corrupt memory (CVE-2026-24747). For those releases torch reads the archive, and an interpreter of
 ours the pickle in it: with the same names, operations and errors.
 
-Remove the interpreter when torch >= 2.10 is required.
+NumPy's types of numbers can be told anything by a pickle, such as that their bytes are addresses of
+objects, and arrays of them then read and write there. No release of torch looks at what they are
+told: here they are, whoever interprets.
+
+Remove the interpreter when torch >= 2.10 is required and NumPy checks types that it unpickles.
 """
 
 import _compat_pickle
@@ -14,7 +18,9 @@ import codecs
 import ctypes
 import pickle
 import re
+import sys
 import tarfile
+import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -23,8 +29,8 @@ from typing import IO, Any
 
 _BLOCKED = ('sys', 'os', 'posix', 'nt')  # as torch, whoever allows something in them
 _REBUILD = (
-    *('parameter', 'parameter_with_state', 'qtensor', 'tensor', 'tensor_v2', 'tensor_v3'),
-    *('sparse_tensor', 'meta_tensor_no_storage', 'nested_tensor', 'wrapper_subclass'),
+    *('parameter', 'parameter_with_state', 'tensor', 'tensor_v2', 'tensor_v3'),
+    *('sparse_tensor', 'meta_tensor_no_storage', 'wrapper_subclass'),
     *('device_tensor_from_numpy', 'device_tensor_from_cpu_tensor'),
 )  # of torch._utils, in which their names begin with _rebuild_
 # types of numbers and functions that a later release may have
@@ -53,10 +59,88 @@ def load(file: str | IO[bytes], map_location: Any = None, allowed: Iterable[Any]
     """
     import torch
 
+    allowed = list(allowed)
     if not torch_is_safe():
         return load_restricted(file, map_location, allowed)
-    with torch.serialization.safe_globals(list(allowed)), _no_remains():
-        return torch.load(file, map_location, weights_only=True)
+    start = 0 if isinstance(file, str) else file.tell()
+    native = _is_native(file)
+
+    def type_of_numbers(code: Any, *unused: Any) -> Any:
+        found = _type_of_numbers(code)
+        # one of NumPy's own, which takes no state
+        if not native or found is not _type_of_numbers(code) or found.kind in 'SU':
+            raise _OtherTypeError
+        return found
+
+    try:
+        with torch.serialization.safe_globals(_with(type_of_numbers, allowed)), _no_remains():
+            return torch.load(file, map_location, weights_only=True)
+    except _OtherTypeError:
+        if not isinstance(file, str):
+            file.seek(start)
+        return load_restricted(file, map_location, allowed)
+
+
+class _OtherTypeError(Exception):
+    """A type of numbers whose state matters."""
+
+
+def _is_native(file: str | IO[bytes]) -> bool:
+    """Whether a file has no arrays in another order of bytes than this machine, for all we see."""
+    start = 0 if isinstance(file, str) else file.tell()
+    try:
+        with zipfile.ZipFile(file) as archive:
+            name = next(name for name in archive.namelist() if name.endswith('/data.pkl'))
+            program = archive.read(name)
+    except Exception:  # of another format, or damaged: any
+        return False
+    finally:
+        if not isinstance(file, str):
+            file.seek(start)
+    order = b'>' if sys.byteorder == 'little' else b'<'
+    return b'X\1\0\0\0' + order not in program and b'U\1' + order not in program
+
+
+def _with(type_of_numbers: Callable[..., Any], allowed: list[Any]) -> list[Any]:
+    """What is allowed, with a function of ours for ``numpy.dtype``."""
+    import numpy as np
+
+    return [(type_of_numbers, 'numpy.dtype') if x is np.dtype else x for x in allowed]
+
+
+def _type_of_numbers(code: Any, *unused: Any) -> Any:
+    """The type of numbers or texts that a code stands for; what NumPy has besides is refused."""
+    import numpy as np
+
+    found = np.dtype(code) if type(code) is str and re.fullmatch(r'\w+', code) else None
+    if found is None or found.kind not in 'biufcSU':
+        raise pickle.UnpicklingError(f'weights_only: GLOBAL numpy.dtype of {code!r} is refused')
+    return found
+
+
+def _own_type_of_numbers(code: Any, *unused: Any) -> Any:
+    """The same, as an object that takes a state."""
+    import numpy as np
+
+    return np.dtype(_type_of_numbers(code), copy=True)
+
+
+def _check_state(target: Any, state: Any) -> None:
+    """Raise if a state says more of a type of numbers than the order of its bytes.
+
+    Args:
+        target: An object of ``numpy.dtype``.
+        state: As its method ``__reduce__`` gives it.
+    """
+    expected = target.__reduce__()[2]
+    if (
+        type(state) is not tuple
+        or len(state) != len(expected)
+        or any(type(value) not in (int, str, type(None)) for value in state)
+        or state[1] not in ('<', '>', '=', '|')
+        or (state[0], *state[2:]) != (expected[0], *expected[2:])
+    ):
+        raise _refused('such a state of a type of numbers')
 
 
 def torch_is_safe() -> bool:
@@ -75,7 +159,7 @@ def load_restricted(
     if isinstance(file, str):
         with open(file, 'rb') as opened:
             return load_restricted(opened, map_location, allowed)
-    names = _names_of_torch() | _by_name(allowed)
+    names = _names_of_torch() | _by_name(_with(_own_type_of_numbers, list(allowed)))
 
     class Unpickler(_Unpickler):
         known = names
@@ -86,12 +170,13 @@ def load_restricted(
 
     module = SimpleNamespace(__name__=__name__, Unpickler=Unpickler, load=load_one)
     serialization: Any = torch.serialization
+    start = file.tell()
     with torch.sparse.check_sparse_tensor_invariants(), _no_remains():
         if serialization._is_zipfile(file):
             with serialization._open_zipfile_reader(file) as archive:
                 if 'constants.pkl' in archive.get_all_records():
                     raise _refused('a TorchScript archive')
-                records = _Records(archive, map_location)
+                records = _Records(archive, file, start, map_location)
                 return serialization._load(records, map_location, module, encoding='utf-8')
         _refuse_tar(file)
         return serialization._legacy_load(file, map_location, module, encoding='utf-8')
@@ -126,8 +211,18 @@ def _refuse_tar(file: IO[bytes]) -> None:
 class _Records:
     """Archive of a checkpoint whose storages have the size that its pickle says."""
 
-    def __init__(self, archive: Any, map_location: Any) -> None:
+    def __init__(self, archive: Any, file: IO[bytes], start: int, map_location: Any) -> None:
         self._archive, self._meta = archive, str(map_location) == 'meta'
+        self._file, self._start = file, start
+        self._sizes: dict[str, int] = {}
+        if hasattr(file, 'readinto'):
+            file.seek(start)
+            with zipfile.ZipFile(file) as opened:
+                self._sizes = {
+                    entry.filename.partition('/')[2]: entry.file_size
+                    for entry in opened.infolist()
+                    if entry.compress_type == zipfile.ZIP_STORED
+                }
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._archive, name)
@@ -138,13 +233,28 @@ class _Records:
 
         if self._meta:
             return torch.empty(size, dtype=torch.uint8, device='meta')
-        data = self._archive.get_record(name)
-        if len(data) != size:
+        # what torch reads would have to be copied, and such copies can leave holes of their size
+        directly = self._sizes.get(name) == size
+        data = b'' if directly else self._archive.get_record(name)
+        if not directly and len(data) != size:
             raise RuntimeError(f'{name} has {len(data)} bytes; expected {size}')
         numbers = torch.empty(max(size, 1), dtype=torch.uint8)
-        ctypes.memmove(numbers.data_ptr(), data, size)
+        if directly:
+            self._file.seek(self._start + self._archive.get_record_offset(name))
+            self._read(name, memoryview((ctypes.c_char * size).from_address(numbers.data_ptr())))
+        else:
+            ctypes.memmove(numbers.data_ptr(), data, size)
         # a part cannot be resized, as a tensor that is larger than its storage would do
         return torch.empty(0, dtype=torch.uint8).set_(numbers.untyped_storage()[:size])
+
+    def _read(self, name: str, target: memoryview) -> None:
+        file: Any = self._file
+        done = 0
+        while done < len(target):
+            count = file.readinto(target[done:])
+            if not count:
+                raise RuntimeError(f'{name} has {done} bytes; expected {len(target)}')
+            done += count
 
 
 class _Operations(dict[int, Callable[[Any], None]]):
@@ -206,12 +316,15 @@ class _Unpickler(pickle._Unpickler):  # its operations can be chosen
         self.append(cls(*arguments) if is_parameter else cls.__new__(cls, *arguments))
 
     def _build(self) -> None:
+        import numpy as np
         import torch
 
         state, target = self.stack.pop(), self.stack[-1]
         kind: Any = type(target)
         if not self._allows(kind):
             raise _refused(f'a state of a {kind.__name__}')
+        if isinstance(target, np.dtype):
+            _check_state(target, state)
         if kind is torch.Tensor:  # of old releases
             target.set_(*state)
         elif kind is not OrderedDict and hasattr(target, '__setstate__'):
@@ -304,6 +417,37 @@ def _rebuild_tensor_v3(
     return tensor.set_(storage, offset, size, stride)
 
 
+def _beyond(offset: int, size: Any, stride: Any) -> int:
+    """Number of elements that a storage of a tensor has at least."""
+    if min(offset, *size, *stride, 0) < 0:
+        raise RuntimeError('a tensor of a negative size')
+    steps = ((n - 1) * step for n, step in zip(size, stride, strict=True))
+    return 0 if 0 in size else offset + 1 + sum(steps)
+
+
+def _rebuild_qtensor(storage: Any, offset: int, size: Any, stride: Any, *others: Any) -> Any:
+    """Quantised tensor; torch before 2.10 does not compare its size with that of its storage."""
+    import torch
+
+    offset, size, stride = int(offset), torch.Size(size), torch.Size(stride)
+    in_a_byte = {torch.quint4x2: 2, torch.quint2x4: 4}.get(storage.dtype, 1)
+    needed = _beyond(offset, size, stride) * torch._utils._element_size(storage.dtype)
+    if needed > in_a_byte * torch.UntypedStorage.nbytes(storage._untyped_storage):
+        raise RuntimeError('a quantised tensor is larger than its storage')
+    return torch._utils._rebuild_qtensor(storage, offset, size, stride, *others)
+
+
+def _rebuild_nested_tensor(buffer: Any, *places: Any) -> Any:
+    """Nested tensor; torch does not compare its parts with what they are parts of."""
+    import torch
+
+    sizes, strides, offsets = (place.tolist() for place in places)
+    for offset, size, stride in zip(offsets, sizes, strides, strict=True):
+        if _beyond(offset, size, stride) > buffer.numel():
+            raise RuntimeError('a nested tensor is larger than its storage')
+    return torch._utils._rebuild_nested_tensor(buffer, *places)
+
+
 def _names_of_torch() -> dict[str, Any]:
     """Names that torch 2.10 allows, as far as the installed release has them."""
     import torch
@@ -334,5 +478,8 @@ def _names_of_torch() -> dict[str, Any]:
     for name in _REBUILD:
         if function := getattr(torch._utils, f'_rebuild_{name}', None):
             known[f'torch._utils._rebuild_{name}'] = function
+    known['torch._utils._rebuild_qtensor'] = _rebuild_qtensor
+    if hasattr(torch._utils, '_rebuild_nested_tensor'):
+        known['torch._utils._rebuild_nested_tensor'] = _rebuild_nested_tensor
     own = getattr(torch.serialization, 'get_safe_globals', list)  # from torch 2.4 on
     return known | _by_name(own())

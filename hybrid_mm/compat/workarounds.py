@@ -218,7 +218,7 @@ def _method(owner: type, name: str):
     from mmengine.logging import HistoryBuffer
     from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 
-    of_history = owner is HistoryBuffer and not name.startswith('_')
+    of_history = owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current')
     of_cycle = owner is OneCycleParamScheduler and name in ('_annealing_cos', '_annealing_linear')
     if not of_history and not of_cycle:
         raise RuntimeError(f'weights_only: GLOBAL getattr of {owner!r}, {name!r} is refused')

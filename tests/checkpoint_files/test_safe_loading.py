@@ -2,6 +2,7 @@
 
 import collections
 import io
+import os
 import pickle
 import random
 import tarfile
@@ -49,7 +50,7 @@ def test_names_are_those_of_torch():
     assert all('sparse' in name for name in expected.keys() - ours.keys())
     assert ours.keys() - expected.keys() <= theirs._get_user_allowed_globals().keys()
     for name in expected.keys() & ours.keys():
-        other = 'Storage' in name or name.endswith('_rebuild_tensor_v3')
+        other = 'Storage' in name or name.endswith(('_tensor_v3', '_qtensor', '_nested_tensor'))
         assert other or ours[name] is expected[name], name
 
 
@@ -122,7 +123,11 @@ def test_programs(kind, monkeypatch):
 def test_methods_of_a_history_only(tmp_path, monkeypatch):
     monkeypatch.setattr(safe_loading, 'torch_is_safe', lambda: False)
     path = tmp_path / 'x.pth'
-    for owner, name in ((b'cnumpy\nndarray\n', 'tofile'), (HISTORY, '__init__')):
+    for owner, name in (
+        (b'cnumpy\nndarray\n', 'tofile'),
+        (HISTORY, '__init__'),
+        (HISTORY, 'register_statistics'),
+    ):
         call = owner + f'X{chr(len(name))}\0\0\0{name}'.encode() + b'\x86R.'
         path.write_bytes(archive(b'\x80\x02c__builtin__\ngetattr\n' + call))
         with pytest.raises(CheckpointError, match=r'holds getattr that could run code'):
@@ -143,6 +148,132 @@ def test_false_sizes(size):
     else:
         with pytest.raises(RuntimeError, match=f'has 16 bytes; expected {4 * size}'):
             restricted(content)
+
+
+def test_what_else_is_not_read():
+    """Numbers beyond a storage, numbers onto 'meta', functions of os that a user allowed."""
+    numbers = {'0': np.arange(4, dtype=np.float32).tobytes()}
+    with pytest.raises(RuntimeError, match='resize storage that is not resizable'):
+        restricted(archive((TENSOR % 4).replace(b'K\x04\x85K\x01', b'K\x09\x85K\x01'), **numbers))
+    file = io.BytesIO(archive((TENSOR % 6).replace(b'K\x04\x85', b'K\x06\x85'), **numbers))
+    assert safe_loading.load_restricted(file, 'meta').shape == (6,)
+    with pytest.raises(pickle.UnpicklingError, match=r'GLOBAL posix\.system'):
+        file = io.BytesIO(archive(b'\x80\x02cposix\nsystem\n.'))
+        safe_loading.load_restricted(file, 'cpu', [os.system])
+
+
+class Program:
+    """What becomes a call and a state when it is pickled."""
+
+    def __init__(self, *parts):
+        self.parts = parts
+
+    def __reduce__(self):
+        return self.parts
+
+
+def told(code, *state):
+    """An array of a type of numbers that is told `state`."""
+    kind = Program(np.dtype, (code, False, True), *([state] if state else []))
+    return Program(np.zeros(0).__reduce__()[0], (np.ndarray, (0,), b'b'),
+                   (1, (2,), kind, False, b'\x10' * 16))  # fmt: skip
+
+
+PLAIN = np.dtype('f8')
+TOLD = {
+    'fields': told('f8', 3, '<', None, ('a',), {'a': (PLAIN, 0)}, -1, -1, 0),
+    'parts': told('f8', 3, '<', (PLAIN, (4,)), None, None, -1, -1, 0),
+    'flags': told('f8', 3, '<', None, None, None, -1, -1, 1),
+    'size': told('U2', 3, '<', None, None, None, -4, 4, 8),
+    'metadata': told('f8', 4, '<', None, None, None, -1, -1, 0, ({}, None)),
+}
+
+
+@pytest.mark.parametrize('kind', TOLD)
+def test_types_of_numbers_are_told_their_order_of_bytes_only(kind):
+    content = archive(pickle.dumps(TOLD[kind], 2))
+    with pytest.raises(pickle.UnpicklingError, match='such a state of a type of numbers is'):
+        restricted(content)
+    try:
+        found = safe_loading.load(io.BytesIO(content), 'cpu', stored_classes())
+    except pickle.UnpicklingError:
+        return
+    assert found.dtype is np.dtype('f8')  # torch's interpreter told it in vain
+
+
+@pytest.mark.parametrize('code', ['O', 'f8,O', [('a', 'f8')], 'V8'])
+@pytest.mark.parametrize('load', ['load', 'load_restricted'])
+def test_types_of_numbers_only(load, code):
+    content = archive(pickle.dumps(told(code), 2))
+    with pytest.raises(pickle.UnpicklingError, match=r'GLOBAL numpy\.dtype of .* is refused'):
+        getattr(safe_loading, load)(io.BytesIO(content), 'cpu', stored_classes())
+
+
+@pytest.mark.parametrize('new', [True, False], ids=['zip', 'older'])
+@pytest.mark.parametrize('texts', [True, False])
+def test_arrays_of_all_orders_and_texts(texts, new, tmp_path):
+    saved = [np.arange(3, dtype=t) for t in ('>f4', '<f4', '>i8', 'u1', 'c16')]
+    if texts:
+        saved = [np.arange(3.0), np.array(['a', 'é']), np.array([b'ab']), np.str_('x')]
+    torch.save(saved, tmp_path / 'x.pth', _use_new_zipfile_serialization=new)
+    for load in (safe_loading.load, safe_loading.load_restricted):
+        with open(tmp_path / 'x.pth', 'rb') as file:
+            found = load(file, 'cpu', stored_classes())
+        assert [x.tolist() for x in found] == [x.tolist() for x in saved]
+        # NumPy itself changes the order to that of the machine
+        assert [x.dtype for x in found] == [x.dtype.newbyteorder('=') for x in saved]
+
+
+def test_quantised_tensors_are_not_larger_than_their_storages():
+    kind = b'(ctorch\nper_tensor_affine\nG?\xf0\0\0\0\0\0\0K\0t'
+    start = b'\x80\x02ctorch._utils\n_rebuild_qtensor\n('
+    start += STORAGE.replace(b'FloatStorage', b'QInt8Storage') % 4
+    end = b'K\x01\x85' + kind + b'\x89ccollections\nOrderedDict\n)RtR.'
+    numbers = {'0': b'\1\2\3\4'}
+    found = restricted(archive(start + b'K\1K\3\x85' + end, **numbers))
+    assert found.int_repr().tolist() == [2, 3, 4]
+    for place in (b'K\0K\5\x85', b'K\2K\3\x85', b'J\xff\xff\xff\xffK\1\x85'):
+        with pytest.raises(RuntimeError, match=r'larger than its storage|negative size'):
+            restricted(archive(start + place + end, **numbers))
+
+
+@pytest.mark.skipif(
+    not hasattr(torch._utils, '_rebuild_nested_tensor'), reason='torch >= 2.2 pickles them'
+)
+@pytest.mark.filterwarnings('ignore')
+def test_nested_tensors_are_not_larger_than_their_storages():
+    rebuild = safe_loading._rebuild_nested_tensor
+    sizes, steps = torch.tensor([[1, 2], [1, 2]]), torch.tensor([[2, 1], [2, 1]])
+    found = rebuild(torch.arange(4.0), sizes, steps, torch.tensor([0, 2]))
+    assert [x.tolist() for x in found.unbind()] == [[[0, 1]], [[2, 3]]]
+    for wrong in ((steps, [0, 9]), (steps, [0, -1]), (steps * 10**6, [0, 2])):
+        with pytest.raises(RuntimeError, match=r'larger than its storage|negative size'):
+            rebuild(torch.arange(4.0), sizes, wrong[0], torch.tensor(wrong[1]))
+
+
+@pytest.mark.parametrize(
+    'of', ['compressed', 'not readable into', *['after a header'] * safe_loading.torch_is_safe()]
+)
+def test_archives_that_are_read_in_other_ways(of):
+    file, content = io.BytesIO(), (TENSOR % 4, np.arange(4, dtype=np.float32).tobytes())
+    file.write(b'header' if of == 'after a header' else b'')
+    start = file.tell()
+    inner = io.BytesIO()
+    how = zipfile.ZIP_DEFLATED if of == 'compressed' else zipfile.ZIP_STORED
+    with zipfile.ZipFile(inner, 'w', how) as opened:
+        for name, part in zip(('data.pkl', 'data/0'), content, strict=True):
+            opened.writestr(f'x/{name}', part)
+        opened.writestr('x/version', b'3\n')
+    file.write(inner.getvalue())
+    file.seek(start)
+    if of == 'not readable into':
+
+        class Plain:
+            read, seek, tell = file.read, file.seek, file.tell
+            readline = file.readline
+
+        file = Plain()
+    assert safe_loading.load_restricted(file).tolist() == [0, 1, 2, 3]
 
 
 def test_other_archives(tmp_path):
@@ -267,7 +398,7 @@ def test_classes_that_a_user_allows(tmp_path):
     torch.save(Tagged(), tmp_path / 'x.pth')
     with pytest.raises(pickle.UnpicklingError, match=r'GLOBAL \S*test_safe_loading\.Tagged'):
         safe_loading.load_restricted(str(tmp_path / 'x.pth'))
-    before = torch.serialization.get_safe_globals()
+    before = list(torch.serialization.get_safe_globals())
     torch.serialization.add_safe_globals([Tagged, Path('x').touch.__func__])
     try:
         assert type(safe_loading.load_restricted(str(tmp_path / 'x.pth'))) is Tagged

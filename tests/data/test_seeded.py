@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from mmengine.dataset import BaseDataset, InfiniteSampler
+from mmengine.dataset import BaseDataset
 from mmengine.registry import DATA_SAMPLERS
 from mmpretrain.datasets.samplers import RepeatAugSampler
 from torch.utils.data import DataLoader
@@ -23,9 +23,6 @@ class Drawn(BaseDataset):
         return index, random.random(), np.random.rand(), torch.rand(()).item()
 
 
-@pytest.mark.skipif(
-    not hasattr(InfiniteSampler, 'skip'), reason='this MMEngine reads all earlier batches (B10)'
-)
 @pytest.mark.parametrize('workers', [0, 1, 3])
 def test_samples_do_not_depend_on_workers_or_the_start(workers):
     data = SeededDataset(Drawn())

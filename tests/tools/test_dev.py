@@ -138,7 +138,8 @@ def test_parts_leave_out_other_parts_only(request):
 def test_lists_of_mistakes_fit_the_files():
     listed = mutants.read_lists([])
     assert len(listed) >= 200
-    assert {m.file.split('/')[1] for m in listed} >= {'layers', 'backbones', 'engine', 'convert'}
+    rooms = {m.file.split('/')[1] for m in listed if '/' in m.file}
+    assert rooms >= {'layers', 'backbones', 'engine', 'convert'}
     defects = {m.name: text for m in listed if (text := m.defect(ROOT))}
     assert not defects
     assert not {m.file for m in listed if m.file.startswith('tests/')}

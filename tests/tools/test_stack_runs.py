@@ -89,4 +89,4 @@ def test_a_run(tmp_path):
     command += ['--only', 'semantic-fpn/van-b0']
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.startswith('PASS semantic-fpn/van-b0 ')
+    assert '\nPASS semantic-fpn/van-b0 ' in f'\n{done.stdout}'

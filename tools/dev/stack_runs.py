@@ -24,9 +24,10 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    from numpy.random import Generator
 
 ROOT = Path(__file__).resolve().parents[2]
 # imported once: every command runs in a fork of the process that has them
@@ -338,6 +339,7 @@ def _eighth(value: Any) -> Any:
 def draw(root: Path) -> None:
     """Draw data in the layouts of COCO, ADE20K and ImageNet: rectangles on noise."""
     import cv2
+    import numpy as np
     from mmdet.datasets import ADE20KInstanceDataset, CocoDataset
 
     coco, ade, imagenet = root / 'coco', root / 'ade', root / 'imagenet'
@@ -373,8 +375,10 @@ def draw(root: Path) -> None:
                 (place / '0.jpg').write_bytes((places[0] / f'{i:012}.jpg').read_bytes())
 
 
-def _picture(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]:
+def _picture(rng: 'Generator') -> tuple[Any, Any, list[dict[str, Any]]]:
     """Picture, label map and objects: one of each of three classes."""
+    import numpy as np
+
     picture = rng.integers(0, 60, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     labels = np.full((HEIGHT, WIDTH), 4, np.uint8)
     objects = []
