@@ -97,11 +97,13 @@ except RuntimeError:
 @functools.cache
 def half_types() -> tuple[torch.dtype, ...]:
     """Types that autocast takes on CPUs; all since torch 2.2."""
-    try:
-        with warnings.catch_warnings(), torch.autocast('cpu', torch.float16):
-            return torch.bfloat16, torch.float16
-    except RuntimeError:
-        return (torch.bfloat16,)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # it warns of what it refuses
+        try:
+            with torch.autocast('cpu', torch.float16):
+                return torch.bfloat16, torch.float16
+        except RuntimeError:
+            return (torch.bfloat16,)
 
 
 # remove when torch >= 2.4 is required: Dynamo does not know much of the Python that we use
