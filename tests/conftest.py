@@ -247,7 +247,7 @@ def _forget_runs() -> None:
         cls._instance_dict.clear()
 
 
-# what torch before 2.6 says where it has no half precision on CPUs, nor a GPU for tensors without data
+# what torch before 2.6 says where it lacks half precision on CPUs, or fake tensors without a GPU
 OLD = (
     "not implemented for 'Half'",
     'AutocastCPU only support Bfloat16',
