@@ -121,7 +121,7 @@ def getenv(name: str, default: str = '') -> str:
     return os.environ.get(name, default)
 
 
-if not COMPILES:  # Dynamo would fail at os.environ
+if not hasattr(torch.library, 'triton_op'):  # Dynamo before 2.6 fails at a variable that is not set
     getenv = torch.compiler.assume_constant_result(getenv)
 
 
