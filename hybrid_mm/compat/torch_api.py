@@ -97,11 +97,13 @@ except RuntimeError:
 @functools.cache
 def half_types() -> tuple[torch.dtype, ...]:
     """Types that autocast takes on CPUs; all since torch 2.2."""
-    try:
-        with warnings.catch_warnings(), torch.autocast('cpu', torch.float16):
-            return torch.bfloat16, torch.float16
-    except RuntimeError:
-        return (torch.bfloat16,)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # it warns of what it refuses
+        try:
+            with torch.autocast('cpu', torch.float16):
+                return torch.bfloat16, torch.float16
+        except RuntimeError:
+            return (torch.bfloat16,)
 
 
 # remove when torch >= 2.4 is required: Dynamo does not know much of the Python that we use
@@ -121,8 +123,15 @@ def getenv(name: str, default: str = '') -> str:
     return os.environ.get(name, default)
 
 
-if not hasattr(torch.library, 'triton_op'):  # Dynamo before 2.6 fails at a variable that is not set
-    getenv = torch.compiler.assume_constant_result(getenv)
+# remove when torch >= 2.6 is required: Dynamo fails at os.environ
+if not hasattr(torch.compiler, '_is_exporting_flag'):
+    # Dynamo stores the result as a global of the compiled function, under the name of this one
+    # ('sub_getenv' for '_getenv'): without the underscore it would replace an imported getenv
+    @torch.compiler.assume_constant_result
+    def _getenv(name: str, default: str = '') -> str:
+        return os.environ.get(name, default)
+
+    getenv = _getenv
 
 
 @contextlib.contextmanager

@@ -151,7 +151,7 @@ NOISE = (
         rf'({_LIBRARIES}|torch)',
         r'`?torch\.\S+ is deprecated|You are using `torch\.load`|torch\.meshgrid: in an upcoming'
         r'|__floordiv__ is deprecated|The given NumPy array is not writable'
-        r'|To copy construct from a tensor',
+        r'|To copy construct from a tensor|(TypedStorage|pkg_resources) is deprecated',
         'calls inside of the libraries that newer versions of torch discourage',
     ),
     Rule(

@@ -475,7 +475,14 @@ def items():
 def test_contract(check, name):
     cfg = copy.deepcopy(CASES[name])
     report = check_backbone(cfg.pop('type'), only=check, expected=expected(CASES[name]), **cfg)
-    assert not report.skipped()
+    skipped = report.skipped()
+    if 'torchvision::deform_conv2d' in str(skipped) and not deforms_without_data():
+        pytest.skip('deformable convolutions of this torchvision have no shapes without data')
+    assert not skipped
+
+
+def deforms_without_data():
+    return torch._C._dispatch_has_kernel_for_dispatch_key('torchvision::deform_conv2d', 'Meta')
 
 
 def test_unknown_arch_names_the_nearest():

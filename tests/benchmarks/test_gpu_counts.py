@@ -70,17 +70,17 @@ def test_copies_to_the_device_and_back():
 def test_waiting_is_noted(wait):
     """Fake tensors cannot go on from there, but it has been seen."""
     with fake_cuda():
-        trace = Trace()
+        trace, x = Trace(), torch.empty(3, device='cuda')
         with contextlib.suppress(RuntimeError), trace.section() as counts:
-            wait(torch.empty(3, device='cuda'))
+            wait(x)
     assert sum(counts.waits.values()) == 1
 
 
 def test_mixed_devices_are_noted():
     with fake_cuda():
-        trace = Trace()
+        trace, x = Trace(), torch.empty(3, device='cuda')
         with contextlib.suppress(RuntimeError), trace.section() as counts:
-            torch.empty(3, device='cuda') + torch.ones(3)
+            x + torch.ones(3)
     assert len(counts.mixed) == 1
 
 

@@ -4,12 +4,14 @@ from collections import OrderedDict
 
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
 from hybrid_mm.engine import CompileHook
+from hybrid_mm.engine.hooks import compile_parts
 from hybrid_mm.errors import UserError
 
 
@@ -69,3 +71,21 @@ def test_only_the_part_is_compiled(tmp_path, monkeypatch):
 def test_a_part_that_does_not_exist(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"Net has no part 'backbon'; did you mean backbone\?"):
         run(tmp_path / 'x', monkeypatch, CompileHook('backbon'))
+
+
+@pytest.mark.parametrize('compiles', [True, False])
+def test_a_network_that_an_old_torch_cannot_compile(compiles, tmp_path, monkeypatch):
+    monkeypatch.setattr(compile_parts, 'COMPILES', compiles)
+    monkeypatch.setattr(Part, 'forward', torch.compiler.disable(Part.forward))
+    texts = []
+    monkeypatch.setattr(MMLogger, 'warning', lambda self, text, *args: texts.append(text))
+    run(tmp_path / 'x', monkeypatch, CompileHook(backend='eager'))
+    torch._dynamo.reset()
+    assert [text for text in texts if 'CompileHook' in text] == (
+        []
+        if compiles
+        else [
+            f'CompileHook: torch {torch.__version__} cannot compile the networks of this package, '
+            'which run as they are; torch 2.4 or newer can'
+        ]
+    )

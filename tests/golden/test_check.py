@@ -25,6 +25,8 @@ CASES = [
 
 @pytest.mark.parametrize('path', CASES)
 def test_stored_case(path):
+    if 'corruptions' in path.stem:
+        pytest.importorskip('imagecorruptions', reason='corruptions need imagecorruptions-imaug')
     passed, text, _ = check.check(path)
     assert passed, text
 

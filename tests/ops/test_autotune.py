@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from hybrid_mm.compat.torch_api import COMPILES
 from hybrid_mm.ops import autotune
 from hybrid_mm.ops.autotune import CACHE_VARIABLE, choose, describe
 
@@ -151,6 +152,7 @@ def test_a_remembered_algorithm_that_is_gone_is_measured_anew(tmp_path, monkeypa
     assert choose('op', (1,), make(), [torch.ones(3)]) == 'fast'
 
 
+@pytest.mark.skipif(not COMPILES, reason='Dynamo of this torch breaks graphs here, and measures')
 def test_no_measurement_while_compiling():
     candidates = make()
 

@@ -124,6 +124,29 @@ def test_wrong_declarations():
         custom_op('hybrid_mm::test_strange', fake=lambda x, size: x)(strange)
 
 
+def test_declared_again():
+    """As by a notebook that loads changed modules: what is declared last counts."""
+
+    def declare(factor):
+        def backward(grad: Tensor, x: Tensor) -> list[Tensor]:
+            return [grad * factor]
+
+        def function(x: Tensor) -> Tensor:
+            return x * factor
+
+        name = 'hybrid_mm::test_again'
+        return custom_op(name, fake=lambda x: x.new_empty(x.shape), backward=backward)(function)
+
+    functions = [declare(factor) for factor in (2, 3, 4)]
+    x = torch.ones(3, requires_grad=True)
+    y = functions[-1](x)
+    y.sum().backward()
+    assert y.tolist() == x.grad.tolist() == [4] * 3
+    assert torch.ops.hybrid_mm.test_again(x).tolist() == [4] * 3
+    if not hasattr(torch.library, 'custom_op'):
+        assert functions[0](x).tolist() == [4] * 3
+
+
 def test_second_derivative_is_refused():
     x, b = inputs()
     y, z = line_and_cube(x, b, *OTHERS)

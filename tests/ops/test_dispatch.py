@@ -20,6 +20,14 @@ from hybrid_mm.ops.mixed_shift import mixed_shift
 from hybrid_mm.ops.separable_attention import separable_attention
 
 
+def test_the_environment_is_read_after_a_compilation(monkeypatch):
+    """Old releases of Dynamo store what a constant function returns among the globals."""
+    compiled = torch.compile(chosen_impl, backend='eager')  # a global of its own module, if any
+    assert compiled('auto', 'grid_convolution') == chosen_impl('auto', 'grid_convolution') == 'auto'
+    monkeypatch.setenv('HYBRID_MM_IMPL', 'fft')
+    assert chosen_impl('auto', 'grid_convolution') == 'fft'
+
+
 def test_names_of_an_operator():
     assert choices('grid_convolution') == ('auto', 'reference', 'bmm', 'fft', 'fused', 'triton')
     assert choices('local_attention', 'mixed_shift') == ('auto', 'reference', 'tiled')

@@ -154,6 +154,8 @@ WARNINGS = [
     ('/x/mmdet/models/x.py', 'To copy construct from a tensor, it is recommended to use'),
     ('/x/torch/utils/data/dataloader.py', 'This DataLoader will create 4 worker processes'),
     ('/x/torch/functional.py', 'torch.meshgrid: in an upcoming release'),
+    ('/x/torch/_utils.py', 'TypedStorage is deprecated. It will be removed in the future'),
+    ('/x/torch/utils/cpp_extension.py', 'pkg_resources is deprecated as an API. See'),
     ('/x/mmdet/models/y.py', '`torch.cuda.amp.autocast(args...)` is deprecated. Please use'),
 ]
 

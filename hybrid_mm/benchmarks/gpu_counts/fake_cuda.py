@@ -35,7 +35,14 @@ def fake_cuda() -> Iterator[FakeTensorMode]:
 
     Autocast works, attention takes the kernels of CUDA, and operators that would measure several
     algorithms take the first of them.
+
+    Raises:
+        RuntimeError: A torch that needs a GPU for them, or ends the process in a backward pass.
     """
+    if not hasattr(torch.compiler, '_is_exporting_flag'):
+        raise RuntimeError(
+            f'tensors on a GPU that is not there need torch >= 2.6, this is {torch.__version__}'
+        )
     changed = (
         (torch.cuda.amp.common, 'amp_definitely_not_available', lambda: False),
         (torch.cuda, 'is_bf16_supported', lambda *_, **__: True),

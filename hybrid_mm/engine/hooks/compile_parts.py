@@ -1,9 +1,12 @@
 """Compilation of a part of a model, such as the backbone, in training and evaluation."""
 
+import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch import nn
 
 from hybrid_mm.checkpoints import inner_model
+from hybrid_mm.compat.torch_api import COMPILES
 from hybrid_mm.errors import UserError, nearest
 from hybrid_mm.registry import HOOKS
 
@@ -40,4 +43,15 @@ class CompileHook(Hook):
                 f'CompileHook: {type(model).__name__} has no part {self.module!r}'
                 f'{nearest(self.module, parts)}'
             )
-        parts[self.module].compile(**self.options)
+        part = parts[self.module]
+        if not COMPILES and any(_is_left_as_it_is(module) for module in part.modules()):
+            runner.logger.warning(
+                f'CompileHook: torch {torch.__version__} cannot compile the networks of this '
+                'package, which run as they are; torch 2.4 or newer can'
+            )
+        part.compile(**self.options)
+
+
+def _is_left_as_it_is(module: nn.Module) -> bool:
+    """Whether ``torch.compiler.disable`` is on the module's ``forward``."""
+    return bool(getattr(module.forward, '_torchdynamo_disable', False))

@@ -188,7 +188,7 @@ class Tables(NamedTuple):
             fits = (
                 table.ndim == 3
                 and table.shape[0] in (1, heads)
-                and all(n >= least and n % 2 == 1 for n, least in zip(entries, shape, strict=False))
+                and all(n >= shape[i] and n % 2 == 1 for i, n in enumerate(entries))
                 and rest == shape[lengths:]
             )
             if not fits:
