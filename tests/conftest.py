@@ -249,7 +249,8 @@ def _forget_runs() -> None:
         cls._instance_dict.clear()
 
 
-# what torch before 2.6 says where it has no half precision on CPUs, nor a GPU for tensors without data
+# what torch before 2.6 says where it has no half precision on CPUs, nor a GPU for tensors without
+# data
 OLD = (
     "not implemented for 'Half'",
     'AutocastCPU only support Bfloat16',
