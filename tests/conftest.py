@@ -20,6 +20,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import hybrid_mm  # noqa: F401  before MMDetection and MMSegmentation, which refuse mmcv 2.2 (B5)
+
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ('square', 'disc', 'bar')
 SIZE = 64

@@ -188,6 +188,22 @@ assert 'hybrid_mm' in MODULE2PACKAGE
     assert run(code, mmengine) == 'hybrid_mm: b1_weights_only not applied: no disk\n'
 
 
+def test_functional_optimizers_are_not_spoken_of(tmp_path):
+    """A deprecation that torch 2.4 announces whatever the filters; other warnings are shown."""
+    (tmp_path / 'torch/distributed/optim').mkdir(parents=True)
+    (tmp_path / 'torch/__init__.py').touch()
+    (tmp_path / 'torch/distributed/__init__.py').touch()
+    (tmp_path / 'torch/distributed/optim/__init__.py').write_text("""
+import warnings
+with warnings.catch_warnings():
+    warnings.simplefilter('always')
+    warnings.warn('`TorchScript` support for functional optimizers is deprecated', stacklevel=2)
+    warnings.warn('something else')
+""")
+    out = run('import hybrid_mm, torch.distributed.optim', tmp_path)
+    assert 'something else' in out and 'TorchScript' not in out
+
+
 def test_mmengine_has_these_modules():
     for name in after_import.WORKAROUNDS:
         importlib.import_module(name)

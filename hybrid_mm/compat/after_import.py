@@ -3,8 +3,8 @@
 ``import hybrid_mm`` imports nothing of MMEngine, and yet no function of MMEngine is used before its
 workaround is in place: a workaround is applied at once if its module is imported, else at the end
 of the import of that module, whoever imports it and when. Those of :data:`DURING` hold while a
-module is being imported, for what it checks then. Nothing but ``sys`` and ``importlib`` is needed
-for that.
+module is being imported, for what it checks or says then. Nothing but ``sys`` and ``importlib``
+is needed for that.
 """
 
 import sys
@@ -17,6 +17,7 @@ WORKAROUNDS = {
 """Modules, and the function of ``hybrid_mm.compat.workarounds`` that changes each of them."""
 DURING = dict.fromkeys(('mmdet', 'mmseg', 'mmdet3d', 'mmaction', 'mmrotate'), 'b5_mmcv_version')
 """Modules, and the context manager there within which each of them is imported."""
+DURING['torch.distributed.optim'] = 'without_word_of_functional_optimizers'
 
 
 def apply() -> None:

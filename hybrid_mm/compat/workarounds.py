@@ -7,6 +7,7 @@ others by what needs them.
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -79,6 +80,20 @@ def b5_mmcv_version() -> Iterator[None]:
 def takes_b5(mmcv: tuple[int, ...]) -> bool:
     """Whether a release of mmcv is one that B5 has packages accept."""
     return mmcv[:2] == (2, 2)
+
+
+@contextmanager
+def without_word_of_functional_optimizers() -> Iterator[None]:
+    """MMEngine imports ``torch.distributed.optim``, of which nothing that we use is deprecated.
+
+    torch 2.4 and some later releases warn of a part of it, whatever the filters of warnings are.
+    Remove when torch >= 2.10 is required.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        yield
+    for each in caught:
+        if 'functional optimizers' not in str(each.message):
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
 
 
 def b6_config_packages() -> bool:

@@ -143,7 +143,7 @@ NOISE = (
         'calls inside of the libraries',
     ),
     Rule(
-        rf'{_LIBRARIES}\.\S*',
+        rf'({_LIBRARIES}\.\S*|importlib)',  # MMEngine loads pkg_resources again and again
         r'"file_client_args" will be deprecated|pkg_resources is deprecated',
         'calls inside of the libraries',
     ),

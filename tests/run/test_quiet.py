@@ -69,6 +69,7 @@ HIDDEN = [
     ('hybrid_mm.run.total_batch', 'total batch: 2 = 2 images', logging.INFO),
     ('mmengine.evaluator.metric', 'The prefix is not set in metric class X.', logging.WARNING),
     ('mmengine.fileio.file_client', '"FileClient" will be deprecated', logging.WARNING),
+    ('importlib', 'pkg_resources is deprecated as an API', logging.WARNING),
 ]
 
 

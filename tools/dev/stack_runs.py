@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 # imported once: every command runs in a fork of the process that has them
-MODULES = ('mmdet.models', 'mmdet.datasets', 'mmdet.evaluation', 'mmseg.models', 'mmseg.datasets')
-MODULES += ('mmpretrain.models', 'mmpretrain.datasets')
+MODULES = ('hybrid_mm', 'mmdet.models', 'mmdet.datasets', 'mmdet.evaluation')  # ours first, for B5
+MODULES += ('mmseg.models', 'mmseg.datasets', 'mmpretrain.models', 'mmpretrain.datasets')
 # where the name is not the module's
 DISTRIBUTIONS = {'mmdet': 'mmdetection', 'mmseg': 'mmsegmentation'}
 WIDTH, HEIGHT = 128, 96  # of the pictures
