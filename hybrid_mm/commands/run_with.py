@@ -9,8 +9,6 @@ from pathlib import Path
 from hybrid_mm.compat import after_import
 from hybrid_mm.errors import UserError
 
-__all__ = ['environment', 'run']
-
 _STARTUP = Path(after_import.__file__).parent / 'startup'
 
 

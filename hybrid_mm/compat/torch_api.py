@@ -15,26 +15,6 @@ from typing import Any, TypeVar
 import torch
 from torch.utils import _pytree
 
-__all__ = [
-    'COMPILES',
-    'EXPORTS_ONNX',
-    'GradScaler',
-    'as_if_exporting',
-    'compiled_if_possible',
-    'exports',
-    'eye',
-    'flop_counter',
-    'flop_formulas',
-    'get_autocast_dtype',
-    'getenv',
-    'half_types',
-    'is_autocast_enabled',
-    'is_compiling',
-    'is_dynamo_compiling',
-    'start_of_event',
-    'tree_leaves',
-]
-
 F = TypeVar('F', bound=Callable)
 
 # remove when torch >= 2.3 is required
