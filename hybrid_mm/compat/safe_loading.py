@@ -65,23 +65,21 @@ def load(file: str | IO[bytes], map_location: Any = None, allowed: Iterable[Any]
     start = 0 if isinstance(file, str) else file.tell()
     native = _is_native(file)
 
-    def type_of_numbers(code: Any, *unused: Any) -> Any:
-        found = _type_of_numbers(code)
-        # one of NumPy's own, which takes no state
-        if not native or found is not _type_of_numbers(code) or found.kind in 'SU':
-            raise _OtherTypeError
-        return found
+    def without_state(code: Any, *unused: Any) -> Any:
+        if not native:
+            raise OtherTypeError
+        return type_without_state(code)
 
     try:
-        with torch.serialization.safe_globals(_with(type_of_numbers, allowed)), _no_remains():
+        with torch.serialization.safe_globals(_with(without_state, allowed)), _no_remains():
             return torch.load(file, map_location, weights_only=True)
-    except _OtherTypeError:
+    except OtherTypeError:
         if not isinstance(file, str):
             file.seek(start)
         return load_restricted(file, map_location, allowed)
 
 
-class _OtherTypeError(Exception):
+class OtherTypeError(Exception):
     """A type of numbers whose state matters."""
 
 
@@ -97,8 +95,15 @@ def _is_native(file: str | IO[bytes]) -> bool:
     finally:
         if not isinstance(file, str):
             file.seek(start)
+    return not may_swap_bytes(program)
+
+
+def may_swap_bytes(program: bytes) -> bool:
+    """Whether a pickle may have arrays in another order of bytes than this machine."""
     order = b'>' if sys.byteorder == 'little' else b'<'
-    return b'X\1\0\0\0' + order not in program and b'U\1' + order not in program
+    # the text of one character, in protocols 2 and 3, in 1 and those of Python 2, from 4 on, and 0
+    starts = b'X\1\0\0\0', b'U\1', b'\x8c\1', b'V'
+    return any(start + order in program for start in starts)
 
 
 def _with(type_of_numbers: Callable[..., Any], allowed: list[Any]) -> list[Any]:
@@ -108,7 +113,7 @@ def _with(type_of_numbers: Callable[..., Any], allowed: list[Any]) -> list[Any]:
     return [(type_of_numbers, 'numpy.dtype') if x is np.dtype else x for x in allowed]
 
 
-def _type_of_numbers(code: Any, *unused: Any) -> Any:
+def type_of_numbers(code: Any, *unused: Any) -> Any:
     """The type of numbers or texts that a code stands for; what NumPy has besides is refused."""
     import numpy as np
 
@@ -118,14 +123,26 @@ def _type_of_numbers(code: Any, *unused: Any) -> Any:
     return found
 
 
-def _own_type_of_numbers(code: Any, *unused: Any) -> Any:
+def type_without_state(code: Any, *unused: Any) -> Any:
+    """The same, as one of NumPy's own objects, which ignore a state.
+
+    Raises:
+        OtherTypeError: There is none of this type.
+    """
+    found = type_of_numbers(code)
+    if found is not type_of_numbers(code) or found.kind in 'SU':
+        raise OtherTypeError
+    return found
+
+
+def own_type_of_numbers(code: Any, *unused: Any) -> Any:
     """The same, as an object that takes a state."""
     import numpy as np
 
-    return np.dtype(_type_of_numbers(code), copy=True)
+    return np.dtype(type_of_numbers(code), copy=True)
 
 
-def _check_state(target: Any, state: Any) -> None:
+def check_state(target: Any, state: Any) -> None:
     """Raise if a state says more of a type of numbers than the order of its bytes.
 
     Args:
@@ -159,7 +176,7 @@ def load_restricted(
     if isinstance(file, str):
         with open(file, 'rb') as opened:
             return load_restricted(opened, map_location, allowed)
-    names = _names_of_torch() | _by_name(_with(_own_type_of_numbers, list(allowed)))
+    names = _names_of_torch() | _by_name(_with(own_type_of_numbers, list(allowed)))
 
     class Unpickler(_Unpickler):
         known = names
@@ -324,7 +341,7 @@ class _Unpickler(pickle._Unpickler):  # its operations can be chosen
         if not self._allows(kind):
             raise _refused(f'a state of a {kind.__name__}')
         if isinstance(target, np.dtype):
-            _check_state(target, state)
+            check_state(target, state)
         if kind is torch.Tensor:  # of old releases
             target.set_(*state)
         elif kind is not OrderedDict and hasattr(target, '__setstate__'):

@@ -1,12 +1,15 @@
 """Pickles of predictions, as ``tools/test.py --out`` writes them, read without running code."""
 
+import contextlib
 import io
 import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
+import numpy as np
 import torch
 from mmengine.fileio.handlers import PickleHandler
 from mmengine.fileio.io import file_handlers
@@ -52,7 +55,11 @@ _ALLOWED: dict[tuple[str, str], Callable | None] = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
+class _Names:
+    """What a pickle may name; ``type_of_numbers`` takes the place of ``numpy.dtype``."""
+
+    type_of_numbers = staticmethod(safe_loading.type_without_state)
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
             dtype = getattr(torch, name, None) if module == 'torch' else None
@@ -62,12 +69,41 @@ class _Unpickler(pickle.Unpickler):
                 f'holds {module}.{name}, which is not a number, text, array or tensor and could '
                 'run code; tools/test.py --out writes no such file'
             )
+        if (module, name) == ('numpy', 'dtype'):
+            return self.type_of_numbers
         own = _ALLOWED[module, name]
         if own is not None:
             return own
         if module.startswith(('numpy.core', 'numpy._core')):
             module = f'{numpy_core().__name__}.{module.rpartition(".")[2]}'
-        return super().find_class(module, name)
+        return getattr(import_module(module), name)
+
+
+class _Unpickler(_Names, pickle.Unpickler):
+    pass
+
+
+class _UnpicklerWithStates(_Names, pickle._Unpickler):
+    """The same in Python, slower, which sees the states that types of numbers are given."""
+
+    type_of_numbers = staticmethod(safe_loading.own_type_of_numbers)
+    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
+
+    stack: list[Any]
+
+    def load_build(self) -> None:
+        if isinstance(self.stack[-2], np.dtype):
+            safe_loading.check_state(self.stack[-2], self.stack[-1])
+        super().load_build()  # type: ignore[misc]
+
+    dispatch[pickle.BUILD[0]] = load_build
+
+
+def _unpickled(content: bytes) -> Any:
+    if not safe_loading.may_swap_bytes(content):
+        with contextlib.suppress(safe_loading.OtherTypeError):
+            return _Unpickler(io.BytesIO(content)).load()
+    return _UnpicklerWithStates(io.BytesIO(content)).load()
 
 
 def read_predictions(file: str | Path | IO[bytes], name: str = '') -> Any:
@@ -88,7 +124,7 @@ def read_predictions(file: str | Path | IO[bytes], name: str = '') -> Any:
             raise UserError(f'{file} cannot be read: {error.strerror or error}') from error
     name = name or getattr(file, 'name', '') or 'the pickle'
     try:
-        return _Unpickler(file).load()
+        return _unpickled(file.read())
     except UserError as error:
         raise UserError(f'{name} {error}') from None
     except Exception as error:  # damaged bytes raise anything

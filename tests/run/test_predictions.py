@@ -92,6 +92,42 @@ def test_no_code_is_run(tmp_path):
         check(mmengine.load(path))
 
 
+@pytest.mark.parametrize('protocol', range(6))
+def test_the_order_of_bytes(tmp_path, protocol):
+    path = tmp_path / 'p.pkl'
+    path.write_bytes(pickle.dumps([np.arange(3.0), np.arange(3.0).astype('>f8')], protocol))
+    for found in read_predictions(path):
+        np.testing.assert_array_equal(found, np.arange(3.0))
+
+
+class Type:
+    """Pickles a type of numbers with a state of its own."""
+
+    def __init__(self, code, state):
+        self.code, self.state = code, state
+
+    def __reduce__(self):
+        return np.dtype, (self.code, False, True), self.state
+
+
+@pytest.mark.parametrize('protocol', [2, 4])
+@pytest.mark.parametrize('code', ['V8', 'f8', 'S8', 'O8'])
+def test_a_type_cannot_become_another(tmp_path, code, protocol):
+    """Of raw bytes NumPy would make references to objects."""
+    path = tmp_path / 'p.pkl'
+    fields = 3, '|', None, ('a',), {'a': (np.dtype('O'), 0)}, 8, 1, 0
+    path.write_bytes(pickle.dumps([Type(code, fields)], protocol))
+    with pytest.raises(UserError, match=r'p\.pkl is not a pickle of predictions, or is'):
+        read_predictions(path)
+
+
+def test_a_type_of_numpy_ignores_a_state(tmp_path):
+    path = tmp_path / 'p.pkl'
+    path.write_bytes(pickle.dumps([Type('f8', (3, '<', None, None, None, 4, 4, 0))]))
+    (found,) = read_predictions(path)
+    assert found == np.dtype('f8') and found.itemsize == 8
+
+
 def test_damaged_files(tmp_path):
     whole, path = pickle.dumps(predictions()), tmp_path / 'p.pkl'
     rng = np.random.default_rng(0)
