@@ -111,12 +111,18 @@ class Type:
 
 
 @pytest.mark.parametrize('protocol', [2, 4])
-@pytest.mark.parametrize('code', ['V8', 'f8', 'S8', 'O8'])
-def test_a_type_cannot_become_another(tmp_path, code, protocol):
-    """Of raw bytes NumPy would make references to objects."""
+@pytest.mark.parametrize(
+    ('code', 'state'),
+    [
+        ('V8', (3, '|', None, ('a',), {'a': (np.dtype('O'), 0)}, 8, 1, 0)),
+        ('O8', (3, '|', None, None, None, -1, -1, 63)),
+        ('S8', (3, '|', None, None, None, 1000, 1, 0)),
+    ],
+)
+def test_a_type_cannot_become_another(tmp_path, code, state, protocol):
+    """Of raw bytes NumPy would make references to objects, or read beyond them."""
     path = tmp_path / 'p.pkl'
-    fields = 3, '|', None, ('a',), {'a': (np.dtype('O'), 0)}, 8, 1, 0
-    path.write_bytes(pickle.dumps([Type(code, fields)], protocol))
+    path.write_bytes(pickle.dumps([Type(code, state)], protocol))
     with pytest.raises(UserError, match=r'p\.pkl is not a pickle of predictions, or is'):
         read_predictions(path)
 
