@@ -45,8 +45,8 @@ else:
 
     def GradScaler(device: str = 'cuda', **settings: Any) -> torch.cuda.amp.GradScaler:
         """A scaler for CUDA; away from it one that does nothing."""
-        on_gpu = device == 'cuda' and settings.pop('enabled', True)
-        return torch.cuda.amp.GradScaler(enabled=on_gpu, **settings)
+        enabled = settings.pop('enabled', True) and device == 'cuda'
+        return torch.cuda.amp.GradScaler(enabled=enabled, **settings)
 
 
 if hasattr(_pytree, 'tree_leaves'):  # remove when torch >= 2.2 is required
