@@ -17,6 +17,9 @@ from torch.utils import _pytree
 
 F = TypeVar('F', bound=Callable)
 
+MARKS_EXPORTS = hasattr(torch.compiler, '_is_exporting_flag')
+"""Whether torch says that it exports: 2.6 and newer."""
+
 # remove when torch >= 2.3 is required
 is_compiling = getattr(torch.compiler, 'is_compiling', torch._utils.is_compiling)
 is_dynamo_compiling = getattr(torch.compiler, 'is_dynamo_compiling', torch._utils.is_compiling)
@@ -104,7 +107,7 @@ def getenv(name: str, default: str = '') -> str:
 
 
 # remove when torch >= 2.6 is required: Dynamo fails at os.environ
-if not hasattr(torch.compiler, '_is_exporting_flag'):
+if not MARKS_EXPORTS:
     # Dynamo stores the result as a global of the compiled function, under the name of this one
     # ('sub_getenv' for '_getenv'): without the underscore it would replace an imported getenv
     @torch.compiler.assume_constant_result
@@ -171,7 +174,7 @@ def flop_formulas() -> dict[Any, Callable[..., int]]:
     return {name: of_shapes(formula) for name, formula in flop_counter.flop_mapping.items()}
 
 
-if hasattr(torch.compiler, '_is_exporting_flag'):  # remove when torch >= 2.6 is required
+if MARKS_EXPORTS:  # remove when torch >= 2.6 is required
 
     def exports() -> bool:
         """Whether ``torch.export`` traces."""

@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hybrid_mm.compat.torch_api import get_autocast_dtype, is_autocast_enabled
+from hybrid_mm.compat.torch_api import MARKS_EXPORTS, get_autocast_dtype, is_autocast_enabled
 from hybrid_mm.ops import autotune
 from hybrid_mm.ops.custom_op import BODIES
 
@@ -39,7 +39,7 @@ def fake_cuda() -> Iterator[FakeTensorMode]:
     Raises:
         RuntimeError: A torch that needs a GPU for them, or ends the process in a backward pass.
     """
-    if not hasattr(torch.compiler, '_is_exporting_flag'):
+    if not MARKS_EXPORTS:  # of the same releases
         raise RuntimeError(
             f'tensors on a GPU that is not there need torch >= 2.6, this is {torch.__version__}'
         )
