@@ -1,12 +1,19 @@
 """Export of graphs: while one is traced, operators use torch's own operators only."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from hybrid_mm.compat.torch_api import exports
 
-__all__ = ['exporting', 'has_symbols', 'parts', 'require_fixed_size']
+__all__ = ['exporting', 'has_symbols', 'once_per_graph', 'parts', 'require_fixed_size']
+
+Arguments = ParamSpec('Arguments')
+Result = TypeVar('Result')
 
 
 def exporting() -> bool:
@@ -38,6 +45,32 @@ def parts(length: int, size: int) -> int:
         size: Length of a part.
     """
     return (length + size - 1) // size
+
+
+def once_per_graph(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Let the layers of a graph that ``torch.export`` traces share tables.
+
+    With symbolic sizes, to trace an operator takes tens of milliseconds, even on a table of ten
+    numbers. Everywhere else the function is called anew.
+
+    Args:
+        function: Function of numbers, sizes, types and devices, that changes nothing.
+    """
+    graphs: WeakKeyDictionary[Any, dict[Hashable, Result]] = WeakKeyDictionary()
+
+    @functools.wraps(function)
+    def shared(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        graph = get_proxy_mode()
+        if graph is None:
+            return function(*args, **kwargs)
+        known = graphs.setdefault(graph, {})
+        key = tuple(x.node.expr if isinstance(x, torch.SymInt) else x for x in args)
+        key = key, tuple(sorted(kwargs.items()))
+        if key not in known:
+            known[key] = function(*args, **kwargs)
+        return known[key]
+
+    return shared
 
 
 def require_fixed_size(size: Sequence[int], operator: str) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hybrid_mm.ops.export import parts
+from hybrid_mm.ops.export import once_per_graph, parts
 from hybrid_mm.ops.local_attention.axes import Border
 from hybrid_mm.ops.local_attention.pattern import AxisPattern, Pattern, PatternType, Tables
 from hybrid_mm.ops.precision import accurate
@@ -47,33 +47,76 @@ class _Cut(NamedTuple):
     seen: Tensor | None
 
 
+class _Layout(NamedTuple):
+    """What the layers of a graph with one pattern share for maps of one size.
+
+    Attributes:
+        rows: The axis of rows.
+        columns: The axis of columns.
+        queries: Pixel of each query of each tile, (tiles, t_y * t_x).
+        keys: Pixel of each key of each tile, (tiles, h_y * h_x); that after the last is zero.
+        place: Where among the tiles the result of each pixel is, (H' * W',).
+    """
+
+    rows: _Cut
+    columns: _Cut
+    queries: Tensor
+    keys: Tensor
+    place: Tensor
+
+
 def forward(
     q: Tensor, k: Tensor, v: Tensor, tables: Tables, scale: float, pattern: Pattern
 ) -> Tensor:
     """Output (N, h, H', W', d_v) of windows, blocks or attention to the whole map."""
-    exact = accurate(q)
+    size, exact = q.shape[2:4], accurate(q)
     keys = k.to(exact.dtype)
     if pattern.type == PatternType.WHOLE:
         return _whole(exact, keys, v, tables, scale, pattern)
-    height, width = k.shape[2:4]
-    cut = _cut_blocks if pattern.type == PatternType.BLOCK else _cut_windows
-    rows, columns = cut(pattern.rows, height, q.device), cut(pattern.columns, width, q.device)
-    queries = _pixels(exact, rows.query, columns.query)
-    zeros = pattern.rows.border == 'zero' and rows.inside is not None
-    inside = (rows.inside, columns.inside) if zeros else None
-    logits = queries * scale @ _pixels(keys, rows.key, columns.key, inside).transpose(-1, -2)
-    terms = _terms(queries, tables, rows, columns)
+    layout = _layout(pattern, k.shape[2], k.shape[3], k.device)
+    queries = _pixels(exact, layout.queries)
+    zeros = 'zero' in (pattern.rows.border, pattern.columns.border)
+    logits = queries * scale @ _pixels(keys, layout.keys, zeros).transpose(-1, -2)
+    terms = _terms(queries, tables, layout, pattern)
     if terms is not None:
         logits = logits + terms
-    p = logits.softmax(-1).to(v.dtype)
-    out = p @ _pixels(v, rows.key, columns.key, inside)
-    # from tiles (N, heads, tiles, queries of a tile, d_v) to the map
-    tile, size = rows.query.shape[1], columns.query.shape[1]
+    out = logits.softmax(-1).to(v.dtype) @ _pixels(v, layout.keys, zeros)
+    return out.flatten(2, 3).index_select(2, layout.place).unflatten(2, size)
+
+
+def _pixels(x: Tensor, index: Tensor, zeros: bool = False) -> Tensor:
+    """Vectors of a map (N, heads, H, W, d) by tiles, (N, heads, tiles, pixels of a tile, d)."""
+    x = x.flatten(2, 3)
+    if zeros:
+        x = F.pad(x, (0, 0, 0, 1))
+    return x.index_select(2, index.flatten()).unflatten(2, index.shape)
+
+
+@once_per_graph
+def _layout(pattern: Pattern, height: int, width: int, device: torch.device) -> _Layout:
+    cut = _cut_blocks if pattern.type == PatternType.BLOCK else _cut_windows
+    rows, columns = cut(pattern.rows, height, device), cut(pattern.columns, width, device)
+    across, size = columns.query.shape
+    tile = rows.query.shape[1]
+    queries = _grid(rows.query, columns.query, parts(width, pattern.columns.stride))
+    keys = _grid(rows.key, columns.key, width)
+    if pattern.rows.border == 'zero' or pattern.columns.border == 'zero':
+        inside = [
+            torch.ones_like(axis.key, dtype=torch.bool) if axis.inside is None else axis.inside
+            for axis in (rows, columns)
+        ]
+        here = inside[0][:, None, :, None] & inside[1][None, :, None]
+        keys = torch.where(here.flatten(0, 1).flatten(1), keys, height * width)
     row, column = rows.slot[:, None], columns.slot
-    place = (row // tile * columns.query.shape[0] + column // size) * (tile * size)
+    place = (row // tile * across + column // size) * (tile * size)
     place = place + row % tile * size + column % size
-    out = out.flatten(2, 3).index_select(2, place.flatten())
-    return out.unflatten(2, (rows.slot.shape[0], columns.slot.shape[0]))
+    return _Layout(rows, columns, queries, keys, place.flatten())
+
+
+def _grid(row: Tensor, column: Tensor, width: int) -> Tensor:
+    """Pixels of tiles (T_y * T_x, t_y * t_x) of rows (T_y, t_y) and columns (T_x, t_x)."""
+    pixels = row[:, None, :, None] * width + column[None, :, None]
+    return pixels.flatten(0, 1).flatten(1)
 
 
 def _tile(axis: AxisPattern, length: int) -> int:
@@ -167,60 +210,46 @@ def _reduced(stride: int, dilation: int) -> tuple[int, int]:
     return stride // a, dilation // a
 
 
-def _pixels(
-    x: Tensor, row: Tensor, column: Tensor, inside: tuple[Tensor, Tensor] | None = None
-) -> Tensor:
-    """Vectors of a map (N, heads, H, W, d) by tiles, (N, heads, tiles, pixels of a tile, d).
-
-    Args:
-        x: The map.
-        row: Rows of the pixels of a row of tiles, (T, t).
-        column: Columns of the pixels of a column of tiles.
-        inside: Which rows and columns there are; the others are zeros.
-    """
-    height, width = x.shape[2:4]
-    index = row[:, None, :, None] * width + column[None, :, None]
-    x = x.flatten(2, 3)
-    if inside is not None:
-        here = inside[0][:, None, :, None] & inside[1][None, :, None]
-        index = torch.where(here, index, height * width)
-        x = F.pad(x, (0, 0, 0, 1))
-    tiles, pixels = index.shape[0] * index.shape[1], index.shape[2] * index.shape[3]
-    return x.index_select(2, index.flatten()).unflatten(2, (tiles, pixels))
-
-
-def _terms(q: Tensor, tables: Tables, rows: _Cut, columns: _Cut) -> Tensor | None:
+def _terms(q: Tensor, tables: Tables, layout: _Layout, pattern: Pattern) -> Tensor | None:
     """What is added to logits (N, heads, tiles, queries of a tile, keys of a tile)."""
+    rows, columns = layout.rows, layout.columns
     terms = None
     if tables.rel_h is not None or tables.rel_w is not None:
         terms = _relative(q, tables, rows, columns)
-        if tables.bias is None:  # it has the mask
+        if tables.bias is None:  # what is not seen is hidden already
             return terms
     if tables.bias is None and rows.seen is None and columns.seen is None:
         return terms
-    bias = torch.zeros(1, 1, 1) if tables.bias is None else tables.bias
-    bias = _bias(bias.to(q), rows, columns)
+    bias = q.new_zeros(1, 1, 1) if tables.bias is None else tables.bias.to(q.dtype)
+    bias = _bias(bias, rows, columns)
     return bias if terms is None else terms + bias
 
 
 def _bias(table: Tensor, rows: _Cut, columns: _Cut) -> Tensor:
     """Entries of a table (heads, ...) for all pairs of a tile; what is not seen is hidden.
 
-    First those of the columns, then stretches of h of them by rows: to gather all entries one by
-    one would take as long as the softmax.
+    First those of the columns, then stretches of them by rows: to gather all entries one by one
+    would take as long as the softmax.
     """
-    row, column = (
-        _entries(axis, length) for axis, length in zip((rows, columns), table.shape[1:], strict=True)
-    )
+    column, index = _pairs(rows, columns, table.shape[1], table.shape[2])
     table = F.pad(table, (0, 1, 0, 1), value=HIDDEN)
-    down, across, (size, reach) = row.shape[0], column.shape[0], column.shape[1:]
     stretches = table.index_select(2, column.flatten())
-    stretches = stretches.reshape(table.shape[0], -1, reach)
-    place = torch.arange(across * size, device=table.device).view(1, across, 1, size, 1)
-    index = row.view(down, 1, row.shape[1], 1, row.shape[2]) * (across * size) + place
-    pairs = stretches.index_select(1, index.flatten())
-    keys = row.shape[2] * reach
-    return pairs.reshape(table.shape[0], down * across, row.shape[1] * size, keys)
+    stretches = stretches.reshape(table.shape[0], -1, column.shape[2])
+    pairs = stretches.index_select(1, index.flatten()).unflatten(1, index.shape)
+    return pairs.flatten(3, 4)
+
+
+@once_per_graph
+def _pairs(rows: _Cut, columns: _Cut, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Entries of columns (T, t, h), and which h of them a query and a row of keys have.
+
+    The latter is (tiles, queries of a tile, rows of keys).
+    """
+    row, column = _entries(rows, height), _entries(columns, width)
+    number = column.shape[0] * column.shape[1]
+    place = torch.arange(number, device=row.device).view(1, column.shape[0], 1, column.shape[1], 1)
+    index = row[:, None, :, None] * number + place
+    return column, index.flatten(0, 1).flatten(1, 2)
 
 
 def _entries(axis: _Cut, length: int) -> Tensor:
@@ -231,38 +260,39 @@ def _entries(axis: _Cut, length: int) -> Tensor:
 
 def _relative(q: Tensor, tables: Tables, rows: _Cut, columns: _Cut) -> Tensor:
     """Products of queries with the vectors of their offsets, for all pairs of a tile."""
-    down, across = rows.query.shape[0], columns.query.shape[0]
+    tiles = rows.query.shape[0], columns.query.shape[0]
     tile = rows.query.shape[1], columns.query.shape[1]
-    # (N, heads, T_y, T_x, t_y, t_x, d)
-    q = q.unflatten(3, tile).unflatten(2, (down, across))
-    terms = []
-    for table, axis in ((tables.rel_h, rows), (tables.rel_w, columns)):
-        by_rows = axis is rows
-        found = None
-        if table is not None:
-            vectors = F.pad(table.to(q.dtype), (0, 0, 0, 1))
-            entry = _entries(axis, table.shape[1])
-            vectors = vectors.index_select(1, entry.flatten()).unflatten(1, entry.shape)
-            vectors = vectors.transpose(-1, -2).unsqueeze(2 if by_rows else 1)
-            queries = q if by_rows else q.transpose(4, 5)
-            found = queries @ vectors
-            found = found if by_rows else found.transpose(4, 5)
-        if axis.seen is not None:
-            hidden = torch.where(axis.seen, 0.0, HIDDEN).to(q.dtype)
-            hidden = hidden[:, None, :, None] if by_rows else hidden[None, :, None]
-            found = hidden if found is None else found + hidden
-        reach = axis.key.shape[1]
-        if found is None:
-            found = q.new_zeros(1)
-        terms.append(found.expand(*q.shape[:6], reach))
-    # rows and columns of terms to pairs of them: a product with 0 and 1
     reach = rows.key.shape[1], columns.key.shape[1]
-    place = torch.arange(reach[0] * reach[1], device=q.device)
-    of_row = torch.arange(reach[0], device=q.device)[:, None] == place // reach[1]
-    of_column = torch.arange(reach[1], device=q.device)[:, None] == place % reach[1]
-    spread = torch.cat([of_row, of_column]).to(q.dtype)
-    pairs = torch.cat(terms, -1) @ spread
+    q = q.unflatten(3, tile).unflatten(2, tiles)  # (N, heads, T_y, T_x, t_y, t_x, d)
+    row = _relative_axis(q, tables.rel_h, rows, 2)
+    column = _relative_axis(q.transpose(4, 5), tables.rel_w, columns, 1).transpose(-3, -2)
+    terms = [row.expand(*q.shape[:6], reach[0]), column.expand(*q.shape[:6], reach[1])]
+    # to pairs of a row and a column by a product with 0 and 1
+    pairs = torch.cat(terms, -1) @ _spread(*reach, q.dtype, q.device)
     return pairs.flatten(4, 5).flatten(2, 3)
+
+
+def _relative_axis(q: Tensor, table: Tensor | None, axis: _Cut, other: int) -> Tensor:
+    """Products of one axis, (N, heads, T_y, T_x, t, t', h) or smaller; t is of that axis."""
+    terms = q.new_zeros(1, 1, 1)
+    if table is not None:
+        entry = _entries(axis, table.shape[1])
+        vectors = F.pad(table.to(q.dtype), (0, 0, 0, 1)).index_select(1, entry.flatten())
+        vectors = vectors.unflatten(1, entry.shape).unsqueeze(other)
+        terms = q @ vectors.transpose(-1, -2)
+    if axis.seen is None:
+        return terms
+    hidden = torch.where(axis.seen, 0.0, HIDDEN).to(q.dtype).unsqueeze(other - 1)
+    return terms + hidden[..., None, :]
+
+
+@once_per_graph
+def _spread(rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Rows, then columns, of each of rows * columns keys: (rows + columns, rows * columns)."""
+    key = torch.arange(rows * columns, device=device)
+    row = torch.arange(rows, device=device)[:, None] == key // columns
+    column = torch.arange(columns, device=device)[:, None] == key % columns
+    return torch.cat([row, column]).to(dtype)
 
 
 def _whole(
@@ -293,6 +323,7 @@ def _whole(
     return out.unflatten(2, q.shape[2:4])
 
 
+@once_per_graph
 def _offsets(stride: int, length: int, device: torch.device) -> Tensor:
     """Key minus query, (queries, keys)."""
     keys = torch.arange(length, device=device)
