@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hybrid_mm.errors import UserError
 
-__all__ = ['ExportError', 'Graph', 'graphs_of']
+__all__ = ['ExportError', 'Graph', 'Network', 'graphs_of']
 
 _ROIS = 7  # regions in the example that is traced
 
@@ -28,6 +28,7 @@ class Graph:
         inputs: Example inputs by name.
         outputs: Names of the outputs.
         axes: Axes of each input that have any length in a file of dynamic sizes.
+        defaults: Inputs that may be left out; their examples are their default values.
     """
 
     part: str
@@ -35,6 +36,29 @@ class Graph:
     inputs: dict[str, Tensor]
     outputs: list[str]
     axes: dict[str, tuple[int, ...]]
+    defaults: tuple[str, ...] = ()
+
+
+class Network(nn.Module):
+    """What follows the preparation of the image: the model, and what decodes its outputs.
+
+    Attributes:
+        outputs: Names of the tensors that are returned, in their order.
+        settings: Default values of the optional inputs by name, in the order of the arguments.
+    """
+
+    outputs: tuple[str, ...]
+    settings: dict[str, Tensor]
+
+    def forward(self, x: Tensor, size: tuple[int, int], *settings: Tensor) -> tuple[Tensor, ...]:
+        """Results of images.
+
+        Args:
+            x: Prepared images, (N, C, H', W').
+            size: Height and width of the images before padding.
+            settings: The optional inputs.
+        """
+        raise NotImplementedError
 
 
 def graphs_of(

@@ -8,6 +8,7 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from inspect import signature
 from pathlib import Path
 
 import torch
@@ -60,10 +61,10 @@ def export(
     shapes = None
     if dynamic:
         dims = {k: dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for k, axes in graph.axes.items()}
-        names = list(graph.inputs)
-        shapes = tuple(dims[name] for name in names)
-        if names[0] == 'rois':  # forward(rois, *maps)
-            shapes = (shapes[0], shapes[1:])
+        shapes = tuple(dims.get(name, {}) for name in graph.inputs)
+        parameters = signature(graph.module.forward).parameters.values()
+        if len(shapes) > 1 and any(p.kind is p.VAR_POSITIONAL for p in parameters):
+            shapes = (shapes[0], shapes[1:])  # forward(first, *others)
     try:
         with _quiet(), _open_sizes(graph.module), torch.no_grad():
             # given a module that it cannot trace so, the ONNX exporter would try other ways, for
@@ -87,6 +88,10 @@ def export(
     except Exception as error:  # of any type, from the exporter, onnxscript or the network
         raise ExportError(f'cannot be exported: {reason(error)}') from error
     proto = program.model_proto
+    for name in graph.defaults:  # an initializer with the name of an input is its default value
+        proto.graph.initializer.append(
+            onnx.numpy_helper.from_array(graph.inputs[name].numpy(), name)
+        )
     onnx.helper.set_model_props(proto, properties or {})
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(proto, str(path))
