@@ -93,6 +93,10 @@ class OnnxModel(nn.Module):
             UserError: The file cannot take these images.
         """
         images, samples = list(data['inputs']), list(data['data_samples'])
+        if self.task == 'detection':
+            from mmdet.models.utils import samplelist_boxtype2tensor
+
+            samplelist_boxtype2tensor(samples)  # those of the truth, as MMDetection's models do
         groups: dict[tuple, list[int]] = {}
         for place, (image, sample) in enumerate(zip(images, samples, strict=True)):
             size = tuple(sample.ori_shape[:2]) if self.takes_size else None
