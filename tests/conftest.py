@@ -381,8 +381,13 @@ def noting_detector():
 # End-to-end graphs as tools/export_onnx.py writes them, of means and maxima of the channels
 ONNX_GRAPHS = dict(
     detection="""<ir_version: 10, opset_import: ["" : 18]>
-detector (uint8[N,H,W,3] image) => (float[N,3,4] boxes, float[N,3] scores, int64[N,3] labels, float[N,3,28,28] masks)
-<float[1,3,4] corners = {4,2,20,10, 0,0,31.5,47, 0,0,0,0}, int64[1,3] classes = {2,0,-1}, int64[2] sides = {1,2}, float top = {255}>
+detector (uint8[N,H,W,3] image) => (
+  float[N,3,4] boxes, float[N,3] scores, int64[N,3] labels, float[N,3,28,28] masks
+)
+<
+  float[1,3,4] corners = {4,2,20,10, 0,0,31.5,47, 0,0,0,0}, int64[1,3] classes = {2,0,-1},
+  int64[2] sides = {1,2}, float top = {255}
+>
 {
   x = Cast<to=1>(image)
   mean = ReduceMean<keepdims=0>(x, sides)

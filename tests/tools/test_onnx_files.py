@@ -60,7 +60,9 @@ def test_test_of_a_segmenter(tool, onnx_file, seg_config, tiny_ade, tmp_path):
             a, b = (found == label) & (labels > 0), labels == label + 1
             hits[label] += (a & b).sum()
             all_[label] += (a | b).sum()
-    assert json.loads(out.read_text())['mIoU'] == pytest.approx(100 * (hits / all_).mean(), abs=0.01)
+    assert json.loads(out.read_text())['mIoU'] == pytest.approx(
+        100 * (hits / all_).mean(), abs=0.01
+    )
 
 
 def test_wrong_uses(tool, onnx_file, det_config, seg_config, photos, tmp_path):
