@@ -17,14 +17,13 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = options.parser(__doc__)
     onnx = options.names_onnx(argv)
     if onnx:
-        parser.add_argument('checkpoint', metavar='model.onnx', help='file in ONNX')
+        parser.add_argument('files', nargs='+', metavar='model.onnx', help='file in ONNX')
     else:
         parser.add_argument('config', help='config file; none before model.onnx')
         parser.add_argument('checkpoint', help=options.CHECKPOINT + '; or model.onnx, alone')
     parser.add_argument(
         '--config',
         dest='config' if onnx else 'data_config',
-        required=onnx,
         help='config of the data set and the metrics for a model.onnx',
     )
     options.add_run_options(parser)
@@ -52,8 +51,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         parser.error('--out-item needs --out')
     if not onnx and args.data_config:
         parser.error('--config is for a model.onnx; name the config first, then the checkpoint')
-    if onnx and (args.amp or args.tta):
-        parser.error('--amp and --tta change what a network computes; a model.onnx stays as it is')
+    if onnx:
+        args.checkpoint = args.files[-1]
+        if len(args.files) > 1 or not args.config:
+            parser.error('a model in ONNX is tested by: tools/test.py model.onnx --config CONFIG')
+        if args.amp or args.tta:
+            parser.error('--amp and --tta change what the network computes; a model.onnx is fixed')
     return args
 
 

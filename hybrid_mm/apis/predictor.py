@@ -21,7 +21,7 @@ from hybrid_mm.checkpoints import load_weights, read_checkpoint
 from hybrid_mm.data.deep_images import warn_of_dark
 from hybrid_mm.data.images import count_frames
 from hybrid_mm.data.sample_check import check_file_end
-from hybrid_mm.errors import UserError, shorten, warn
+from hybrid_mm.errors import UserError, plain_text, shorten, warn
 from hybrid_mm.run.checks.classes import meta_of_model
 from hybrid_mm.run.config import (
     inner_dataset,
@@ -106,7 +106,15 @@ class Predictor:
         with DefaultScope.overwrite_default_scope(self.cfg.default_scope):
             steps = inner_dataset(self.cfg.test_dataloader.dataset).pipeline
             loader, *steps = without_annotations(steps)
-            self._load, self._prepare = TRANSFORMS.build(loader), Compose(steps)
+            try:
+                self._load, self._prepare = TRANSFORMS.build(loader), Compose(steps)
+            except KeyError as error:
+                if not is_onnx(config):  # of a config, whose custom_imports are imported
+                    raise
+                raise UserError(
+                    f'{config}: a transform of its test pipeline is not known here: '
+                    f'{plain_text(error)}; import the module that registers it before'
+                ) from error
         self._visualizer = None
 
     def _use_config(
@@ -154,7 +162,9 @@ class Predictor:
             check_data_options(file, options)
             self.cfg.merge_from_dict(options)
         self.task, self.device = self.model.task, self.model.device
-        self.meta = {key: metadata[key] for key in ('classes', 'palette') if metadata.get(key)}
+        self.meta = dict(classes=metadata['classes'])
+        if metadata.get('palette'):  # JSON has no tuples, as visualizers want them
+            self.meta['palette'] = [tuple(colour) for colour in metadata['palette']]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -337,7 +347,11 @@ class Predictor:
         spec = {k: v for k, v in self.cfg.visualizer.items() if k != 'vis_backends'}
         with DefaultScope.overwrite_default_scope(self.cfg.default_scope):
             self._visualizer = VISUALIZERS.build({**spec, 'name': f'predictor{id(self)}'})
-        self._visualizer.dataset_meta = self.meta
+        meta = dict(self.meta)
+        if self.task == 'segmentation' and meta.get('palette') is None:
+            colours = np.random.default_rng(42).integers(0, 256, (len(self.classes), 3))
+            meta['palette'] = colours.tolist()
+        self._visualizer.dataset_meta = meta
         return self._visualizer
 
 

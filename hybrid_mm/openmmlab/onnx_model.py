@@ -51,9 +51,9 @@ class OnnxModel(nn.Module):
         self.session, self.device = _session(self.file, device)
         self.metadata = _metadata(self.file, self.session)
         self.task: str = self.metadata['task']
-        inputs = {item.name: item for item in self.session.get_inputs()}
-        image = inputs['image']
-        self.takes_size = 'size' in inputs
+        image = self.session.get_inputs()[0]
+        optional = self.session.get_overridable_initializers()  # inputs with default values
+        self.takes_size = any(item.name == 'size' for item in optional)
         self.takes_float = 'float' in image.type
         self.outputs = [item.name for item in self.session.get_outputs()]
         fixed = [length if isinstance(length, int) else None for length in image.shape]
@@ -93,6 +93,10 @@ class OnnxModel(nn.Module):
             UserError: The file cannot take these images.
         """
         images, samples = list(data['inputs']), list(data['data_samples'])
+        if self.task == 'detection':
+            from mmdet.models.utils import samplelist_boxtype2tensor
+
+            samplelist_boxtype2tensor(samples)  # those of the truth, as MMDetection's models do
         groups: dict[tuple, list[int]] = {}
         for place, (image, sample) in enumerate(zip(images, samples, strict=True)):
             size = tuple(sample.ori_shape[:2]) if self.takes_size else None

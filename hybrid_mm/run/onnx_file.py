@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import DefaultScope
 
 from hybrid_mm.data.class_order import check_same_labels
 from hybrid_mm.errors import UserError, warn
@@ -93,7 +94,8 @@ def set_onnx_model(cfg: Config, model: Any) -> None:
             f'{file} is a model for {model.task}, and {cfg.filename} a config of {task_of(cfg)}'
         )
     dataset = next(readers(cfg.test_dataloader.dataset))
-    named, there = metadata.get('classes'), classes_of(dataset)
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        named, there = metadata.get('classes'), classes_of(dataset)
     if named and there:
         check_same_labels(
             (file, named),
