@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hybrid_mm.compat.torch_api import EXPORTS_ONNX
+from hybrid_mm.export.folding import fold_norms, merged
 from hybrid_mm.export.graphs import ExportError, Graph, example_rois, graphs_of
 from hybrid_mm.run.console import duration
 
@@ -66,12 +67,13 @@ def export(
         if len(shapes) > 1 and any(p.kind is p.VAR_POSITIONAL for p in parameters):
             shapes = (shapes[0], shapes[1:])  # forward(first, *others)
     try:
-        with _quiet(), _open_sizes(graph.module), torch.no_grad():
+        module = merged(graph.module)
+        with _quiet(), _open_sizes(module), torch.no_grad():
             # given a module that it cannot trace so, the ONNX exporter would try other ways, for
             # minutes, one of which silently fixes the sizes
             begun = time.monotonic()
             traced = torch.export.export(
-                graph.module, tuple(graph.inputs.values()), dynamic_shapes=shapes, strict=False
+                module, tuple(graph.inputs.values()), dynamic_shapes=shapes, strict=False
             )
             line = forecast(len(traced.graph.nodes), time.monotonic() - begun)
             if line and say is not None:
@@ -88,6 +90,7 @@ def export(
     except Exception as error:  # of any type, from the exporter, onnxscript or the network
         raise ExportError(f'cannot be exported: {reason(error)}') from error
     proto = program.model_proto
+    fold_norms(proto)
     for name in graph.defaults:  # an initializer with the name of an input is its default value
         proto.graph.initializer.append(
             onnx.numpy_helper.from_array(graph.inputs[name].numpy(), name)
