@@ -7,6 +7,7 @@ import contextlib
 import gc
 import importlib.util
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -424,6 +425,43 @@ def _fork(function, environment: dict, log: Path) -> int:
                 raise
     finally:
         os._exit(status)
+
+
+@pytest.fixture
+def in_two_processes():
+    """Call a function of a test module with (rank, *arguments), rank 0 and 1, at the same time.
+
+    They come from a server without threads: a copy of this process could wait for ever for a lock
+    that another thread held when it was copied.
+    """
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['torch.distributed'])
+
+    def call(function, *arguments, seconds=100) -> None:
+        names = dict(path=function.__code__.co_filename, name=function.__name__)
+        ranks = [
+            context.Process(
+                target=exec,
+                args=(_CALL, names | dict(arguments=(rank, *arguments), seconds=seconds - 10)),
+            )
+            for rank in (0, 1)
+        ]
+        for process in ranks:
+            process.start()
+        for process in ranks:
+            process.join(seconds)
+        assert [process.exitcode for process in ranks] == [0, 0]
+
+    return call
+
+
+# a process that takes too long prints where it is
+_CALL = """
+import faulthandler, runpy
+faulthandler.dump_traceback_later(seconds, exit=True)
+runpy.run_path(path)[name](*arguments)
+faulthandler.cancel_dump_traceback_later()
+"""
 
 
 @pytest.fixture

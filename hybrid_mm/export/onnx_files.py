@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hybrid_mm.compat.torch_api import EXPORTS_ONNX
+from hybrid_mm.export import operators
 from hybrid_mm.export.folding import fold_norms, merged
 from hybrid_mm.export.graphs import ExportError, Graph, example_rois, graphs_of
 from hybrid_mm.run.console import duration
@@ -86,6 +87,7 @@ def export(
                 verbose=False,
                 input_names=list(graph.inputs),
                 output_names=graph.outputs,
+                custom_translation_table=operators.translations(),
             )
     except Exception as error:  # of any type, from the exporter, onnxscript or the network
         raise ExportError(f'cannot be exported: {reason(error)}') from error
