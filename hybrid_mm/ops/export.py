@@ -1,6 +1,7 @@
 """Export of graphs: while one is traced, operators use torch's own operators only."""
 
 import functools
+import warnings
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
@@ -10,19 +11,43 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from hybrid_mm.compat.torch_api import exports
 
-__all__ = ['exporting', 'has_symbols', 'once_per_graph', 'parts', 'require_fixed_size']
+__all__ = [
+    'ceil_div',
+    'exporting',
+    'has_symbols',
+    'known',
+    'numbers',
+    'once_per_graph',
+    'require_fixed_size',
+]
 
 Arguments = ParamSpec('Arguments')
 Result = TypeVar('Result')
 
 
 def exporting() -> bool:
-    """Whether ``torch.export`` or an ONNX exporter traces the network.
+    """Whether ``torch.export``, ``torch.jit.trace`` or an ONNX exporter traces the network.
 
-    An exported graph runs without this package: our own operators, kernels in C and complex
-    numbers stay out of it.
+    A traced graph runs without this package: our own operators, kernels in C and complex numbers
+    stay out of it.
     """
-    return torch.onnx.is_in_onnx_export() or exports()
+    return torch.jit.is_tracing() or torch.onnx.is_in_onnx_export() or exports()
+
+
+def numbers(size: Sequence[int]) -> tuple[int, ...]:
+    """Sizes that a traced graph is laid out for, as numbers of Python.
+
+    While ``torch.jit.trace`` runs, sizes of tensors are tensors, of which no table can be made.
+    Sizes that ``torch.export`` leaves open stay so.
+
+    Args:
+        size: Some of the sizes of a tensor, not the number of images, which a graph leaves open.
+    """
+    if not torch.jit.is_tracing():
+        return tuple(size)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', torch.jit.TracerWarning)
+        return tuple(int(n) for n in size)
 
 
 def has_symbols(size: Sequence[int]) -> bool:
@@ -34,17 +59,26 @@ def has_symbols(size: Sequence[int]) -> bool:
     return any(isinstance(n, torch.SymInt) for n in size)
 
 
-def parts(length: int, size: int) -> int:
-    """Number of parts of a length, the last of which may be shorter, in exported graphs as well.
+def ceil_div(length: int, step: int) -> int:
+    """A length divided by a step, rounded up.
 
-    The ONNX exporter of torch rounds quotients of symbolic sizes towards zero, so that the common
-    ``-(-length // size)`` is one too few there.
+    The usual ``-(-length // step)`` is wrong in ONNX files: there, quotients of negative numbers
+    are rounded towards zero.
 
     Args:
-        length: The length, which may be symbolic.
-        size: Length of a part.
+        length: At least 1; may be symbolic.
+        step: At least 1.
     """
-    return (length + size - 1) // size
+    return (length + step - 1) // step
+
+
+def known(number: int) -> int | None:
+    """A number that may be symbolic: its value if that is the same for all sizes, else None.
+
+    Args:
+        number: The number.
+    """
+    return number.node.maybe_as_int() if isinstance(number, torch.SymInt) else number
 
 
 def once_per_graph(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hybrid_mm.ops.export import once_per_graph, parts
+from hybrid_mm.ops.export import ceil_div, numbers, once_per_graph
 from hybrid_mm.ops.local_attention.axes import Border
 from hybrid_mm.ops.local_attention.pattern import AxisPattern, Pattern, PatternType, Tables
 from hybrid_mm.ops.precision import accurate
@@ -69,11 +69,12 @@ def forward(
     q: Tensor, k: Tensor, v: Tensor, tables: Tables, scale: float, pattern: Pattern
 ) -> Tensor:
     """Output (N, h, H', W', d_v) of windows, blocks or attention to the whole map."""
-    size, exact = q.shape[2:4], accurate(q)
+    size, exact = numbers(q.shape[2:4]), accurate(q)
+    height, width = numbers(k.shape[2:4])
     keys = k.to(exact.dtype)
     if pattern.type == PatternType.WHOLE:
         return _whole(exact, keys, v, tables, scale, pattern)
-    layout = _layout(pattern, k.shape[2], k.shape[3], k.device)
+    layout = _layout(pattern, height, width, k.device)
     queries = _pixels(exact, layout.queries)
     zeros = 'zero' in (pattern.rows.border, pattern.columns.border)
     logits = queries * scale @ _pixels(keys, layout.keys, zeros).transpose(-1, -2)
@@ -98,7 +99,7 @@ def _layout(pattern: Pattern, height: int, width: int, device: torch.device) -> 
     rows, columns = cut(pattern.rows, height, device), cut(pattern.columns, width, device)
     across, size = columns.query.shape
     tile = rows.query.shape[1]
-    queries = _grid(rows.query, columns.query, parts(width, pattern.columns.stride))
+    queries = _grid(rows.query, columns.query, ceil_div(width, pattern.columns.stride))
     keys = _grid(rows.key, columns.key, width)
     if pattern.rows.border == 'zero' or pattern.columns.border == 'zero':
         inside = [
@@ -128,11 +129,11 @@ def _tile(axis: AxisPattern, length: int) -> int:
     symbolic = isinstance(length, torch.SymInt)
     if symbolic:
         length = length.node.hint or 4 * _SIDE
-    length = parts(int(length), axis.dilation * axis.stride)
+    length = ceil_div(int(length), axis.dilation * axis.stride)
     if length >= 4 * _SIDE:
         return _SIDE
-    tiles = parts(length, _SIDE + axis.size // 2)
-    return parts(length, max(tiles, 2) if symbolic else tiles)
+    tiles = ceil_div(length, _SIDE + axis.size // 2)
+    return ceil_div(length, max(tiles, 2) if symbolic else tiles)
 
 
 def _cut_windows(axis: AxisPattern, length: int, device: torch.device) -> _Cut:
@@ -140,11 +141,11 @@ def _cut_windows(axis: AxisPattern, length: int, device: torch.device) -> _Cut:
     window, stride, dilation, border = axis.size, axis.stride, axis.dilation, axis.border
     # queries at every `classes`-th place are in the same class, `step` of its keys apart
     step, classes = _reduced(stride, dilation)
-    queries, size = parts(length, stride), _tile(axis, length)
-    tiles = parts(queries, size * classes)
+    queries, size = ceil_div(length, stride), _tile(axis, length)
+    tiles = ceil_div(queries, size * classes)
     reach = step * (size - 1) + window
     if border == 'shift':  # no more than the keys of a class
-        reach = torch.sym_min(parts(length, dilation), reach)
+        reach = torch.sym_min(ceil_div(length, dilation), reach)
     last = torch.arange(length, device=device)[-1:]
     tile = torch.arange(tiles * classes, device=device)[:, None]
     group, number = tile % classes, tile // classes
@@ -179,11 +180,11 @@ def _cut_blocks(axis: AxisPattern, length: int, device: torch.device) -> _Cut:
     block, halo, stride = axis.size, axis.halo, axis.stride
     size, reach = block // stride, block + 2 * halo
     last = torch.arange(length, device=device)[-1:]
-    tile = torch.arange(parts(length, block), device=device)[:, None]
+    tile = torch.arange(ceil_div(length, block), device=device)[:, None]
     slot, tap = torch.arange(size, device=device), torch.arange(reach, device=device)
     key, inside, seen = _at_border(tile * block - halo + tap, last, None, axis.border)
     query = torch.minimum(tile * size + slot, last // stride)
-    place = torch.arange(parts(length, stride), device=device)
+    place = torch.arange(ceil_div(length, stride), device=device)
     return _Cut(query, place, key, inside, (tap - slot[:, None])[None], seen)
 
 
@@ -299,7 +300,7 @@ def _whole(
     q: Tensor, k: Tensor, v: Tensor, tables: Tables, scale: float, pattern: Pattern
 ) -> Tensor:
     """Attention of every query to all keys."""
-    height, width = k.shape[2:4]
+    height, width = numbers(k.shape[2:4])
     rows, columns = (
         _offsets(axis.stride, length, q.device)
         for axis, length in ((pattern.rows, height), (pattern.columns, width))
@@ -320,14 +321,14 @@ def _whole(
         cuts = (_Cut(x, x, x, None, x[None], None) for x in (rows, columns))
         logits = logits + _bias(tables.bias.to(q.dtype), *cuts)[:, 0]
     out = logits.softmax(-1).to(v.dtype) @ v.flatten(2, 3)
-    return out.unflatten(2, q.shape[2:4])
+    return out.unflatten(2, numbers(q.shape[2:4]))
 
 
 @once_per_graph
 def _offsets(stride: int, length: int, device: torch.device) -> Tensor:
     """Key minus query, (queries, keys)."""
     keys = torch.arange(length, device=device)
-    return keys - stride * torch.arange(parts(length, stride), device=device)[:, None]
+    return keys - stride * torch.arange(ceil_div(length, stride), device=device)[:, None]
 
 
 def _vectors(table: Tensor, offset: Tensor, dtype: torch.dtype) -> Tensor:
