@@ -35,12 +35,12 @@ are the published formulation of windows.
 import functools
 from collections.abc import Callable, Sequence
 
-from torch import Tensor
+from torch import SymInt, Tensor
 
 from hybrid_mm.ops.autotune import choose, describe
 from hybrid_mm.ops.custom_op import custom_op
 from hybrid_mm.ops.dispatch import resolve
-from hybrid_mm.ops.export import exporting, has_symbols, numbers, require_fixed_size
+from hybrid_mm.ops.export import exporting, has_symbols, numbers
 from hybrid_mm.ops.local_attention import exported, launches, reference, tiled, windows
 from hybrid_mm.ops.local_attention.axes import BORDERS, Border
 from hybrid_mm.ops.local_attention.pattern import AxisPattern, Pattern, PatternType, Tables
@@ -233,6 +233,9 @@ def partition_attention(
         ValueError: A shift outside 0..window - 1 or of a grid.
     """
     sides = _pair(window, 'window')
+    if has_symbols(k.shape[2:4]):
+        scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
+        return windows.of_symbols(q, k, v, bias, scale, sides, shift, grid)
     if not 0 <= shift < min(sides) or (shift and grid):
         raise ValueError(
             f'shift must lie in 0..window - 1, got shift {shift} of {sides}'
@@ -245,7 +248,7 @@ def partition_attention(
 
 def _pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
     pair = numbers(value if isinstance(value, Sequence) else (value, value))
-    if len(pair) != 2 or not all(isinstance(x, int) and x >= 1 for x in pair):
+    if len(pair) != 2 or not all(isinstance(x, int | SymInt) and x >= 1 for x in pair):
         raise ValueError(f'{name} must be a positive integer or two of them, got {value!r}')
     return pair
 
@@ -285,7 +288,6 @@ def _attend(
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
     q, k, v = cast_as_autocast(q, k, v)
     if separate:
-        require_fixed_size(size, 'attention within windows')
         pattern = pattern.on_map(*size)
         impl = resolve(
             impl, 'partition_attention', lambda: _fastest(q, k, v, tables, pattern, separate)
