@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hybrid_mm.ops.export import ceil_div, numbers, once_per_graph
-from hybrid_mm.ops.local_attention.axes import Border
+from hybrid_mm.ops.local_attention.axes import Border, reflected_index
 from hybrid_mm.ops.local_attention.pattern import AxisPattern, Pattern, PatternType, Tables
 from hybrid_mm.ops.precision import accurate
 
@@ -193,9 +193,7 @@ def _at_border(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Keys (T, h) beyond the border: which are read, where there are any, and what is seen."""
     if border == 'reflect':
-        period = last.clamp(min=1)
-        key = period - (key.abs() % (2 * period) - period).abs()
-        return torch.minimum(key, last), None, seen
+        return reflected_index(key, last), None, seen
     inside = (key >= 0) & (key <= last)
     if border == 'mask':
         here = inside[:, None]
