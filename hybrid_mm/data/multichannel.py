@@ -273,7 +273,7 @@ class Pictures(BaseStorageBackend):
     def get(self, filepath: str) -> bytes:
         """The picture of an image, as a PNG file."""
         path = str(filepath)
-        if path.endswith('.png') and not os.path.exists(path):  # of `as_png`
+        if path.endswith('.png') and not os.path.exists(path):  # of `PictureHook`
             path = path.removesuffix('.png')
         picture = self.loader.to_picture(self.loader(dict(img_path=path))['img'])
         return cv2.imencode('.png', picture)[1].tobytes()
