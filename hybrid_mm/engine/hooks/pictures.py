@@ -1,6 +1,5 @@
 """Predictions drawn on images that are no pictures."""
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -8,11 +7,10 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from hybrid_mm.data.multichannel import PICTURE_SUFFIXES
 from hybrid_mm.registry import HOOKS
 
 __all__ = ['PictureHook']
-
-_PICTURES = ('.png', '.jpg', '.jpeg')
 
 
 @HOOKS.register_module()
@@ -66,7 +64,7 @@ def _as_png(samples: Sequence[Any]) -> Iterator[None]:
     """Context in which the images of samples have names of pictures."""
     paths = [str(sample.img_path) for sample in samples]
     for sample, path in zip(samples, paths, strict=True):
-        if os.path.splitext(path)[1].lower() not in _PICTURES:
+        if not path.lower().endswith(PICTURE_SUFFIXES):
             sample.set_metainfo(dict(img_path=f'{path}.png'))
     try:
         yield
