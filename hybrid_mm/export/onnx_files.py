@@ -27,6 +27,8 @@ from hybrid_mm.export.graphs import (
     graphs_of,
     largest_difference,
 )
+from hybrid_mm.export.segmenters import SlidingWindows
+from hybrid_mm.export.sliding import joined, parts_of_windows
 from hybrid_mm.export.whole import EndToEnd
 from hybrid_mm.run.console import duration
 
@@ -79,7 +81,10 @@ def export(
     require_exporter()
     import onnx
 
-    proto = _translated(graph, dynamic, say)
+    if isinstance(getattr(graph.module, 'network', None), SlidingWindows):
+        proto = _in_windows(graph, dynamic, say)
+    else:
+        proto = _translated(graph, dynamic, say)
     for name in graph.defaults:  # an initializer with the name of an input is its default value
         proto.graph.initializer.append(
             onnx.numpy_helper.from_array(graph.inputs[name].numpy(), name)
@@ -92,11 +97,24 @@ def export(
     path.parent.mkdir(parents=True, exist_ok=True)
     outside = Path(f'{path}.data')
     outside.unlink(missing_ok=True)
-    if sum(len(item.raw_data) for item in proto.graph.initializer) > LARGE:
+    if sum(len(item.raw_data) for item in _weights(proto.graph)) > LARGE:
         onnx.save(proto, str(path), save_as_external_data=True, location=outside.name)
     else:
         onnx.save(proto, str(path))
     onnx.checker.check_model(str(path))
+
+
+def _in_windows(graph: Graph, dynamic: bool, say: Callable[[str], None] | None) -> Any:
+    """A graph with sliding windows as an ``onnx.ModelProto``, translated in parts."""
+    prepare, window, results = parts_of_windows(graph, dynamic)
+    network = _translated(window, dynamic, say)
+    if window.any_batch != graph.any_batch:
+        graph.inputs['image'] = graph.inputs['image'][:1].contiguous()
+        graph.any_batch = False
+        prepare, _, results = parts_of_windows(graph, dynamic)
+    around = (_translated(part, dynamic, say) for part in (prepare, results))
+    module: Any = graph.module
+    return joined(next(around), network, next(around), module.network, module.prepare.axes[0])
 
 
 def _translated(graph: Graph, dynamic: bool, say: Callable[[str], None] | None) -> Any:
@@ -125,6 +143,14 @@ def _translated(graph: Graph, dynamic: bool, say: Callable[[str], None] | None) 
     return program.model_proto
 
 
+def _weights(graph: Any) -> Iterator[Any]:
+    """The tensors that are stored in an ``onnx.GraphProto``, also in bodies of its loops."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from _weights(attribute.g)
+
+
 def _traced(graph: Graph, dynamic: bool) -> torch.export.ExportedProgram:
     """The operators of a graph.
 
@@ -135,14 +161,14 @@ def _traced(graph: Graph, dynamic: bool) -> torch.export.ExportedProgram:
     traced = torch.export.export(
         graph.module, inputs, dynamic_shapes=_open_axes(graph) if dynamic else None, strict=False
     )
-    first = graph.inputs.get('image')
-    if not (dynamic and graph.any_batch and first is not None and len(first) > 1):
+    if not (dynamic and graph.any_batch):
         return traced
-    named = next(name for name in traced.graph_signature.user_inputs if name == 'image')
-    node = next(node for node in traced.graph.nodes if node.name == named)
+    placeholder = traced.graph_signature.user_inputs[0]
+    node = next(node for node in traced.graph.nodes if node.name == placeholder)
     if isinstance(node.meta['val'].shape[0], torch.SymInt):
         return traced
-    graph.inputs['image'] = first[:1].contiguous()
+    name, example = next(iter(graph.inputs.items()))
+    graph.inputs[name] = example[:1].contiguous()
     graph.any_batch = False
     return _traced(graph, dynamic)
 
@@ -151,7 +177,7 @@ def _open_axes(graph: Graph) -> tuple:
     """What ``torch.export`` calls the dynamic shapes of a graph."""
     dims = {k: dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for k, axes in graph.axes.items()}
     if graph.any_batch:
-        dims['image'][0] = torch.export.Dim.AUTO
+        dims.setdefault(next(iter(graph.inputs)), {})[0] = torch.export.Dim.AUTO
     shapes = tuple(dims.get(name, {}) for name in graph.inputs)
     parameters = signature(graph.module.forward).parameters.values()
     if len(shapes) > 1 and any(p.kind is p.VAR_POSITIONAL for p in parameters):
