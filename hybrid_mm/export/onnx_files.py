@@ -1,7 +1,6 @@
 """ONNX files of graphs: how they are written, and compared with PyTorch by onnxruntime."""
 
 import contextlib
-import functools
 import importlib.util
 import io
 import json
@@ -16,10 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from hybrid_mm.compat.torch_api import EXPORTS_ONNX
 from hybrid_mm.export import operators
+from hybrid_mm.export.folding import fold_norms, merged
 from hybrid_mm.export.graphs import (
     ExportError,
     Graph,
@@ -27,6 +26,7 @@ from hybrid_mm.export.graphs import (
     graphs_of,
     largest_difference,
 )
+from hybrid_mm.export.open_sizes import open_sizes
 from hybrid_mm.export.segmenters import SlidingWindows
 from hybrid_mm.export.sliding import joined, parts_of_windows
 from hybrid_mm.export.whole import EndToEnd
@@ -120,11 +120,12 @@ def _in_windows(graph: Graph, dynamic: bool, say: Callable[[str], None] | None) 
 def _translated(graph: Graph, dynamic: bool, say: Callable[[str], None] | None) -> Any:
     """The graph as an ``onnx.ModelProto``."""
     try:
-        with _quiet(), _open_sizes(graph.module), torch.no_grad():
+        module = merged(graph.module)
+        with _quiet(), open_sizes(module), torch.no_grad():
             # given a module that it cannot trace so, the ONNX exporter would try other ways, for
             # minutes, one of which silently fixes the sizes
             begun = time.monotonic()
-            traced = _traced(graph, dynamic)
+            traced = _traced(graph, module, dynamic)
             line = forecast(len(traced.graph.nodes), time.monotonic() - begun)
             if line and say is not None:
                 say(line)
@@ -140,7 +141,9 @@ def _translated(graph: Graph, dynamic: bool, say: Callable[[str], None] | None) 
             )
     except Exception as error:  # of any type, from the exporter, onnxscript or the network
         raise ExportError(f'cannot be exported: {reason(error)}') from error
-    return program.model_proto
+    proto = program.model_proto
+    fold_norms(proto)
+    return proto
 
 
 def _weights(graph: Any) -> Iterator[Any]:
@@ -151,7 +154,7 @@ def _weights(graph: Any) -> Iterator[Any]:
             yield from _weights(attribute.g)
 
 
-def _traced(graph: Graph, dynamic: bool) -> torch.export.ExportedProgram:
+def _traced(graph: Graph, module: nn.Module, dynamic: bool) -> torch.export.ExportedProgram:
     """The operators of a graph.
 
     A number of images that the network fixes while it is traced is made one, in ``graph.inputs``
@@ -159,7 +162,7 @@ def _traced(graph: Graph, dynamic: bool) -> torch.export.ExportedProgram:
     """
     inputs = tuple(graph.inputs.values())
     traced = torch.export.export(
-        graph.module, inputs, dynamic_shapes=_open_axes(graph) if dynamic else None, strict=False
+        module, inputs, dynamic_shapes=_open_axes(graph) if dynamic else None, strict=False
     )
     if not (dynamic and graph.any_batch):
         return traced
@@ -170,7 +173,7 @@ def _traced(graph: Graph, dynamic: bool) -> torch.export.ExportedProgram:
     name, example = next(iter(graph.inputs.items()))
     graph.inputs[name] = example[:1].contiguous()
     graph.any_batch = False
-    return _traced(graph, dynamic)
+    return _traced(graph, module, dynamic)
 
 
 def _open_axes(graph: Graph) -> tuple:
@@ -326,52 +329,6 @@ def reason(error: BaseException) -> str:
         return f'the exporter does not know the operator {operator[1]}'
     lines = [line.strip() for line in text.split('\n') if line.strip()] or [type(error).__name__]
     return ' '.join(lines)[:200]
-
-
-@contextlib.contextmanager
-def _open_sizes(model: nn.Module) -> Iterator[None]:
-    """Context in which modules of torch and MMSegmentation can be exported for any map size.
-
-    ``int(size * 2.0)`` in MMSegmentation's ``Upsample`` would turn the size into a constant, and
-    adaptive pooling is exported for one size only.
-    """
-    changed = []
-    for module in model.modules():
-        if isinstance(module, nn.AdaptiveAvgPool2d):
-            module.forward = functools.partial(_pool, module)
-            changed.append(module)
-        elif type(module).__name__ == 'Upsample' and module.size is None:
-            factor = module.scale_factor
-            if isinstance(factor, float) and factor.is_integer():
-                module.forward = functools.partial(_upsample, module, int(factor))
-                changed.append(module)
-    try:
-        yield
-    finally:
-        for module in changed:
-            del module.forward
-
-
-def _pool(module: nn.AdaptiveAvgPool2d, x: Tensor) -> Tensor:
-    """The forward pass of an adaptive average pooling, by two matrix products."""
-    size = module.output_size
-    rows, columns = (size, size) if isinstance(size, int) else size
-    return _average_pool(x.shape[2], rows, x) @ x @ _average_pool(x.shape[3], columns, x).t()
-
-
-def _average_pool(length: int, parts: int, like: Tensor) -> Tensor:
-    """Matrix (parts, length) by which ``adaptive_avg_pool`` averages along an axis."""
-    part = torch.arange(parts, device=like.device)[:, None]
-    place = torch.arange(length, device=like.device)
-    begin, end = part * length // parts, ((part + 1) * length + parts - 1) // parts
-    inside = ((place >= begin) & (place < end)).to(like.dtype)
-    return inside / inside.sum(1, keepdim=True)
-
-
-def _upsample(module: nn.Module, factor: int, x: Tensor) -> Tensor:
-    """The forward pass of MMSegmentation's ``Upsample``, with a whole factor."""
-    size = [length * factor for length in x.shape[2:]]
-    return F.interpolate(x, size, mode=module.mode, align_corners=module.align_corners)
 
 
 @contextlib.contextmanager

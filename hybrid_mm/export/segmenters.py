@@ -6,10 +6,10 @@ from torch.nn import functional as F
 
 from hybrid_mm.export.graphs import ExportError, Network, largest_difference
 
-__all__ = ['SlidingWindows', 'WholeImage', 'segmenter_graph']
+__all__ = ['SlidingWindows', 'WholeImage', 'segmenter_graph', 'target_size']
 
 # heads of MMSegmentation whose logits are one map, as predict returns it
-_HEADS = ('BaseDecodeHead', 'BaseCascadeDecodeHead', 'EncHead', 'DAHead')
+_HEADS = ('BaseDecodeHead', 'BaseCascadeDecodeHead', 'EncHead', 'DAHead', 'Mask2FormerHead')
 _BYTE = 256
 
 
@@ -82,10 +82,9 @@ class WholeImage(Network):
 
     def resized(self, logits: Tensor, wanted: Tensor) -> Tensor:
         """Logits of the size of the images, at that of the label map."""
-        own = [torch.full((1,), length, dtype=torch.int64) for length in logits.shape[2:]]
-        height, width = torch.where(wanted > 0, wanted, torch.cat(own)).unbind()
-        target = _length(height), _length(width)
-        return F.interpolate(logits, target, mode='bilinear', align_corners=self.aligned)
+        return F.interpolate(
+            logits, target_size(logits, wanted), mode='bilinear', align_corners=self.aligned
+        )
 
     def results(self, scores: Tensor) -> tuple[Tensor, ...]:
         """Outputs of logits at the size of the label map."""
@@ -151,6 +150,18 @@ class SlidingWindows(WholeImage):
     def logits(self, x: Tensor) -> Tensor:
         """Logits of prepared images, (N, C, H', W'), at their size."""
         return self.model.slide_inference(x, [{}])
+
+
+def target_size(maps: Tensor, wanted: Tensor) -> tuple[int, int]:
+    """Height and width that maps are resized to: ``wanted``, (2,), or their own if it is 0.
+
+    Args:
+        maps: (N, C, h, w).
+        wanted: Height and width, an input of the graph.
+    """
+    own = [torch.full((1,), length, dtype=torch.int64) for length in maps.shape[2:]]
+    height, width = torch.where(wanted > 0, wanted, torch.cat(own)).unbind()
+    return _length(height), _length(width)
 
 
 def _length(length: Tensor) -> int:
