@@ -142,6 +142,9 @@ def _translated(graph: Graph, dynamic: bool, say: Callable[[str], None] | None) 
     except Exception as error:  # of any type, from the exporter, onnxscript or the network
         raise ExportError(f'cannot be exported: {reason(error)}') from error
     proto = program.model_proto
+    # the exporter's optimizer leaves out what repeats a tensor, but not the shape that it had:
+    # onnxruntime, which would put both into one buffer, finds the shapes itself
+    del proto.graph.value_info[:]
     fold_norms(proto)
     return proto
 
@@ -168,7 +171,8 @@ def _traced(graph: Graph, module: nn.Module, dynamic: bool) -> torch.export.Expo
         return traced
     placeholder = traced.graph_signature.user_inputs[0]
     node = next(node for node in traced.graph.nodes if node.name == placeholder)
-    if isinstance(node.meta['val'].shape[0], torch.SymInt):
+    number = node.meta['val'].shape[0]
+    if isinstance(number, torch.SymInt) and number.node.maybe_as_int() is None:
         return traced
     name, example = next(iter(graph.inputs.items()))
     graph.inputs[name] = example[:1].contiguous()

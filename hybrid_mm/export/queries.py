@@ -70,7 +70,7 @@ class Queries(Network):
         if self.instances:
             best, places = scores[:, :, :-1].flatten(1).topk(self.most)
             query, label = places // self.classes, places % self.classes
-            rows = torch.arange(len(masks), device=x.device)[:, None]
+            rows = torch.arange(masks.shape[0], device=x.device)[:, None]
             results += self._objects(best, label, at_size(masks[rows, query]))
         if self.panoptic:
             results += (self._panoptic(scores, at_size(masks)),)
@@ -83,7 +83,7 @@ class Queries(Network):
         scores = scores * ((logits.sigmoid() * inside).sum((2, 3)) / (area + 1e-6))
         thing = labels < self.things
         scores, order = torch.where(thing, scores, -1.0).sort(1, descending=True)
-        rows = torch.arange(len(labels), device=labels.device)[:, None]
+        rows = torch.arange(labels.shape[0], device=labels.device)[:, None]
         labels, inside = labels[rows, order], inside[rows, order]
         thing = labels < self.things
         (left, right), (top, bottom) = _extent(inside.any(2)), _extent(inside.any(3))
@@ -112,7 +112,7 @@ class Queries(Network):
         thing = kept & (label < self.things)
         value = label + _INSTANCE_OFFSET * thing.long().cumsum(1) * thing
         value = torch.where(kept, value, self.classes)
-        found = value[torch.arange(len(value), device=value.device)[:, None, None], winner]
+        found = value[torch.arange(value.shape[0], device=value.device)[:, None, None], winner]
         if self.filters:
             found = torch.where((own & sure).any(1), found, self.classes)
         return found.to(torch.int32)

@@ -154,9 +154,7 @@ def joined(
 
     parts = []
     for prefix, part in (('prepare/', prepare), ('window/', window), ('results/', results)):
-        part = compose.add_prefix(part, prefix, rename_inputs=False, rename_outputs=False)
-        del part.graph.value_info[:]  # symbols of one part mean other sizes in another
-        parts.append(part)
+        parts.append(compose.add_prefix(part, prefix, rename_inputs=False, rename_outputs=False))
     whole, one, last = parts
     text = _LOOP.format(
         crop=numbers(network.crop),
