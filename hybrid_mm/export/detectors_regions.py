@@ -137,9 +137,7 @@ class TwoStageDetector(Network):
         boxes = decode(head.bbox_coder, priors, deltas, size)
         threshold = torch.tensor(self.rpn_threshold)
         apart = None if self.rpn_agnostic else groups
-        boxes, scores, _ = suppress(
-            boxes, scores, apart, threshold, self.proposals, self.min_size
-        )
+        boxes, scores, _ = suppress(boxes, scores, apart, threshold, self.proposals, self.min_size)
         return boxes, scores > 0
 
     def _classify(
