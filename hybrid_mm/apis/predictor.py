@@ -23,7 +23,14 @@ from hybrid_mm.data.images import count_frames
 from hybrid_mm.data.sample_check import check_file_end
 from hybrid_mm.errors import UserError, plain_text, shorten, warn
 from hybrid_mm.run.checks.classes import meta_of_model
-from hybrid_mm.run.config import inner_dataset, load_config, require, task_of, without_init_cfg
+from hybrid_mm.run.config import (
+    inner_dataset,
+    load_config,
+    require,
+    task_of,
+    without_annotations,
+    without_init_cfg,
+)
 from hybrid_mm.run.devices import torch_device
 from hybrid_mm.run.onnx_file import (
     SUFFIX,
@@ -98,7 +105,7 @@ class Predictor:
         self.batch_size = batch_size
         with DefaultScope.overwrite_default_scope(self.cfg.default_scope):
             steps = inner_dataset(self.cfg.test_dataloader.dataset).pipeline
-            loader, *steps = _without_annotations(steps)
+            loader, *steps = without_annotations(steps)
             try:
                 self._load, self._prepare = TRANSFORMS.build(loader), Compose(steps)
             except KeyError as error:
@@ -346,18 +353,6 @@ class Predictor:
             meta['palette'] = colours.tolist()
         self._visualizer.dataset_meta = meta
         return self._visualizer
-
-
-def _without_annotations(steps: list) -> list:
-    """Steps of a pipeline without those that load annotations, also within ``TestTimeAug``."""
-    kept = []
-    for step in steps:
-        if step['type'] == 'TestTimeAug':
-            choices = [_without_annotations(choice) for choice in step['transforms']]
-            kept.append(dict(type='TestTimeAug', transforms=[c for c in choices if c]))
-        elif 'Annotation' not in step['type']:
-            kept.append(dict(step))
-    return kept
 
 
 def _shapes(data: dict) -> tuple[tuple[int, ...], ...]:
