@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from hybrid_mm.compat.torch_api import EXPORTS_ONNX
 from hybrid_mm.export import operators
+from hybrid_mm.export.folding import fold_norms, merged
 from hybrid_mm.export.graphs import (
     ExportError,
     Graph,
@@ -102,11 +103,12 @@ def export(
 def _translated(graph: Graph, dynamic: bool, say: Callable[[str], None] | None) -> Any:
     """The graph as an ``onnx.ModelProto``."""
     try:
-        with _quiet(), _open_sizes(graph.module), torch.no_grad():
+        module = merged(graph.module)
+        with _quiet(), _open_sizes(module), torch.no_grad():
             # given a module that it cannot trace so, the ONNX exporter would try other ways, for
             # minutes, one of which silently fixes the sizes
             begun = time.monotonic()
-            traced = _traced(graph, dynamic)
+            traced = _traced(graph, module, dynamic)
             line = forecast(len(traced.graph.nodes), time.monotonic() - begun)
             if line and say is not None:
                 say(line)
@@ -122,10 +124,12 @@ def _translated(graph: Graph, dynamic: bool, say: Callable[[str], None] | None) 
             )
     except Exception as error:  # of any type, from the exporter, onnxscript or the network
         raise ExportError(f'cannot be exported: {reason(error)}') from error
-    return program.model_proto
+    proto = program.model_proto
+    fold_norms(proto)
+    return proto
 
 
-def _traced(graph: Graph, dynamic: bool) -> torch.export.ExportedProgram:
+def _traced(graph: Graph, module: nn.Module, dynamic: bool) -> torch.export.ExportedProgram:
     """The operators of a graph.
 
     A number of images that the network fixes while it is traced is made one, in ``graph.inputs``
@@ -133,7 +137,7 @@ def _traced(graph: Graph, dynamic: bool) -> torch.export.ExportedProgram:
     """
     inputs = tuple(graph.inputs.values())
     traced = torch.export.export(
-        graph.module, inputs, dynamic_shapes=_open_axes(graph) if dynamic else None, strict=False
+        module, inputs, dynamic_shapes=_open_axes(graph) if dynamic else None, strict=False
     )
     first = graph.inputs.get('image')
     if not (dynamic and graph.any_batch and first is not None and len(first) > 1):
@@ -144,7 +148,7 @@ def _traced(graph: Graph, dynamic: bool) -> torch.export.ExportedProgram:
         return traced
     graph.inputs['image'] = first[:1].contiguous()
     graph.any_batch = False
-    return _traced(graph, dynamic)
+    return _traced(graph, module, dynamic)
 
 
 def _open_axes(graph: Graph) -> tuple:
