@@ -25,7 +25,7 @@ ROOMS = {
     'checkpoints': ('weights',),
     'backbones': ('layers', 'convert', 'registry', 'checkpoints'),
     'plugins': ('layers', 'registry', 'compat'),
-    'openmmlab': ('backbones', 'plugins'),
+    'openmmlab': ('backbones', 'plugins', 'version'),
     'data': ('errors', 'registry', 'compat'),
     'evaluation': ('data',),
     'engine': ('checkpoints', 'data'),

@@ -1,4 +1,7 @@
-"""Prediction with a config and a checkpoint, for detectors, segmenters and classifiers alike."""
+"""Prediction by detectors, segmenters and classifiers alike.
+
+The model is a config with a checkpoint, or a file in ONNX.
+"""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -18,10 +21,24 @@ from hybrid_mm.checkpoints import load_weights, read_checkpoint
 from hybrid_mm.data.deep_images import warn_of_dark
 from hybrid_mm.data.images import count_frames
 from hybrid_mm.data.sample_check import check_file_end
-from hybrid_mm.errors import UserError, shorten, warn
+from hybrid_mm.errors import UserError, plain_text, shorten, warn
 from hybrid_mm.run.checks.classes import meta_of_model
-from hybrid_mm.run.config import inner_dataset, load_config, require, task_of, without_init_cfg
+from hybrid_mm.run.config import (
+    inner_dataset,
+    load_config,
+    require,
+    task_of,
+    without_annotations,
+    without_init_cfg,
+)
 from hybrid_mm.run.devices import torch_device
+from hybrid_mm.run.onnx_file import (
+    SUFFIX,
+    check_data_options,
+    config_of_file,
+    is_onnx,
+    model_of_file,
+)
 from hybrid_mm.run.published import checkpoint_of
 from hybrid_mm.run.tta import set_test_time_augmentation
 
@@ -34,16 +51,19 @@ Read = tuple[Source, np.ndarray, dict]
 
 
 class Predictor:
-    """A model with its weights and the test pipeline of its config.
+    """A model with its weights and its test pipeline.
 
     Only images of the same size after the pipeline are batched: none is padded to the size of
     another, so a batch gives the same results as its images one by one.
 
     Args:
-        config: Config file of a detector, segmenter or classifier, or a config.
+        config: Config file of a detector, segmenter or classifier, or a config; or a
+            ``model.onnx`` that ``tools/export_onnx.py`` wrote, which contains all that is needed
+            and is run by onnxruntime.
         checkpoint: Weights: a file, ``hybrid_mm://NAME``, or 'auto', the published weights of the
-            config; all keys and shapes must match the model.
-        device: Name of a torch device; by default the first GPU if there is one.
+            config; all keys and shapes must match the model. None with a ``model.onnx``.
+        device: Name of a torch device; by default the first GPU if there is one (which
+            onnxruntime can use, with a ``model.onnx``).
         batch_size: Images per batch.
         tta: Augment with the ``tta_pipeline`` of the config, else with a flip, and merge with its
             ``tta_model``.
@@ -51,7 +71,7 @@ class Predictor:
 
     Raises:
         UserError: (a ValueError) A file or the device does not exist, the config is one of poses,
-            or the checkpoint does not fit.
+            the checkpoint does not fit, or the ONNX file cannot be used.
 
     Example:
         >>> predictor = Predictor('configs/van/mask-rcnn_van-b0_fpn_1x_coco.py', 'epoch_12.pth')
@@ -62,7 +82,7 @@ class Predictor:
     def __init__(
         self,
         config: str | Path | Config,
-        checkpoint: str | Path,
+        checkpoint: str | Path | None = None,
         device: str | None = None,
         batch_size: int = 1,
         tta: bool = False,
@@ -70,10 +90,46 @@ class Predictor:
     ):
         if batch_size < 1:
             raise UserError(f'batch_size must be at least 1, got {batch_size}')
+        if is_onnx(config):
+            if checkpoint is not None:
+                raise UserError(
+                    f'{config} contains its weights; leave out the checkpoint {checkpoint}'
+                )
+            self._use_file(str(config), device, tta, options)
+        elif is_onnx(checkpoint):
+            raise UserError(f'{checkpoint} contains its config; leave out {config}')
+        elif checkpoint is None:
+            raise UserError(f'{config} needs a checkpoint; only a {SUFFIX} file contains its own')
+        else:
+            self._use_config(config, checkpoint, device, tta, options)
+        self.batch_size = batch_size
+        with DefaultScope.overwrite_default_scope(self.cfg.default_scope):
+            steps = inner_dataset(self.cfg.test_dataloader.dataset).pipeline
+            loader, *steps = without_annotations(steps)
+            try:
+                self._load, self._prepare = TRANSFORMS.build(loader), Compose(steps)
+            except KeyError as error:
+                if not is_onnx(config):  # of a config, whose custom_imports are imported
+                    raise
+                raise UserError(
+                    f'{config}: a transform of its test pipeline is not known here: '
+                    f'{plain_text(error)}; import the module that registers it before'
+                ) from error
+        self._visualizer = None
+
+    def _use_config(
+        self,
+        config: str | Path | Config,
+        checkpoint: str | Path,
+        device: str | None,
+        tta: bool,
+        options: dict | None,
+    ) -> None:
+        """Build the model of a config, with the weights of a checkpoint."""
         cfg = copy.deepcopy(config) if isinstance(config, Config) else load_config(str(config))
         if options:
             cfg.merge_from_dict(options)
-        self.cfg, self.task, self.batch_size = cfg, task_of(cfg), batch_size
+        self.cfg, self.task = cfg, task_of(cfg)
         if self.task == 'pose':
             raise UserError(
                 'poses are predicted within boxes of persons, which Predictor does not find; use '
@@ -90,10 +146,25 @@ class Predictor:
             load_weights(model, weights, checkpoint)
             self.meta = self._meta(weights, checkpoint)
             self.model = model.to(self.device).eval()
-            steps = inner_dataset(cfg.test_dataloader.dataset).pipeline
-            loader, *steps = _without_annotations(steps)
-            self._load, self._prepare = TRANSFORMS.build(loader), Compose(steps)
-        self._visualizer = None
+
+    def _use_file(self, file: str, device: str | None, tta: bool, options: dict | None) -> None:
+        """Take the model, its test pipeline and its classes from an ONNX file."""
+        if tta:
+            raise UserError(
+                f'{file} predicts on images as they are; test-time augmentation needs the config '
+                'and the checkpoint'
+            )
+        device = None if device is None else str(torch_device(device))
+        self.model = MODELS.build(model_of_file(file, device))
+        metadata = self.model.metadata
+        self.cfg = config_of_file(file, metadata)
+        if options:
+            check_data_options(file, options)
+            self.cfg.merge_from_dict(options)
+        self.task, self.device = self.model.task, self.model.device
+        self.meta = dict(classes=metadata['classes'])
+        if metadata.get('palette'):  # JSON has no tuples, as visualizers want them
+            self.meta['palette'] = [tuple(colour) for colour in metadata['palette']]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -276,20 +347,12 @@ class Predictor:
         spec = {k: v for k, v in self.cfg.visualizer.items() if k != 'vis_backends'}
         with DefaultScope.overwrite_default_scope(self.cfg.default_scope):
             self._visualizer = VISUALIZERS.build({**spec, 'name': f'predictor{id(self)}'})
-        self._visualizer.dataset_meta = self.meta
+        meta = dict(self.meta)
+        if self.task == 'segmentation' and meta.get('palette') is None:
+            colours = np.random.default_rng(42).integers(0, 256, (len(self.classes), 3))
+            meta['palette'] = colours.tolist()
+        self._visualizer.dataset_meta = meta
         return self._visualizer
-
-
-def _without_annotations(steps: list) -> list:
-    """Steps of a pipeline without those that load annotations, also within ``TestTimeAug``."""
-    kept = []
-    for step in steps:
-        if step['type'] == 'TestTimeAug':
-            choices = [_without_annotations(choice) for choice in step['transforms']]
-            kept.append(dict(type='TestTimeAug', transforms=[c for c in choices if c]))
-        elif 'Annotation' not in step['type']:
-            kept.append(dict(step))
-    return kept
 
 
 def _shapes(data: dict) -> tuple[tuple[int, ...], ...]:

@@ -1,10 +1,8 @@
 """Images of any number of channels and bits: arrays, TIFF files, pictures, several files each."""
 
-import io
 import os
 import re
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import Any
 
 import cv2
@@ -12,18 +10,15 @@ import numpy as np
 from mmengine import fileio
 from mmengine.fileio import BaseStorageBackend, register_backend
 
-from hybrid_mm.data.sample_check import JPEG, check_file_end
+from hybrid_mm.data.channel_files import decode_channels, three_axes
+from hybrid_mm.data.sample_check import check_file_end
 from hybrid_mm.errors import UserError
 from hybrid_mm.registry import TRANSFORMS
 
-__all__ = ['LoadMultichannelImage', 'channels_first', 'read_channels', 'size_of_array', 'to_picture']
+__all__ = ['LoadMultichannelImage', 'first_three', 'read_channels', 'to_picture']
 
-ARRAY = '.npy'
-TIFF = ('.tif', '.tiff')
 PICTURES_BACKEND = 'hybrid_mm_pictures'
 """Backend of ``mmengine.fileio`` that reads such an image as a picture; see :class:`Pictures`."""
-_NUMPY = b'\x93NUMPY'
-_KINDS = 'buif'  # booleans, integers, floats
 _STRETCH = (1, 99)
 """Percentiles of a channel of more than 8 bits that are drawn black and white."""
 
@@ -136,7 +131,7 @@ class LoadMultichannelImage:
         Raises:
             ValueError: It has another form, or values that are not finite.
         """
-        return self.sample(_three_axes(image, name), name)
+        return self.sample(three_axes(image, name), name)
 
     def sample(self, image: np.ndarray, name: str) -> dict[str, Any]:
         """``img``, ``img_shape`` and ``ori_shape`` of an array (H, W, C) with all channels."""
@@ -208,11 +203,6 @@ def _channels(number: int) -> str:
     return '1 channel' if number == 1 else f'{number} channels'
 
 
-def channels_first(shape: Sequence[int]) -> bool:
-    """Whether an array of this shape is rather (C, H, W) than (H, W, C)."""
-    return len(shape) == 3 and shape[0] < min(shape[1:])
-
-
 def read_channels(path: str, axes: str = 'hwc', backend_args: dict | None = None) -> np.ndarray:
     """Read an image with all of its channels and bits.
 
@@ -233,118 +223,7 @@ def read_channels(path: str, axes: str = 'hwc', backend_args: dict | None = None
         content = fileio.get(path, backend_args)
     except OSError as error:
         raise ValueError(f'{path} cannot be read: {error.strerror or error}') from error
-    suffix = os.path.splitext(path)[1].lower()
-    if suffix == ARRAY:
-        image = _three_axes(_array(content, path), path)
-        return image.transpose(1, 2, 0) if axes == 'chw' and image.shape[2] > 1 else image
-    if suffix in TIFF:
-        return _tiff(content, path)
-    return _picture(content, path)
-
-
-def _three_axes(image: Any, name: str) -> np.ndarray:
-    if not isinstance(image, np.ndarray) or image.dtype.kind not in _KINDS:
-        kind = getattr(image, 'dtype', type(image).__name__)
-        raise ValueError(f'{name} is no image: expected an array of numbers, got {kind}')
-    if image.ndim not in (2, 3) or not image.size:
-        raise ValueError(
-            f'{name} has the shape {image.shape}; expected height, width and channels'
-        )
-    image = image if image.ndim == 3 else image[..., None]
-    return image.view(np.uint8) if image.dtype == np.bool_ else image
-
-
-def _array(content: bytes, path: str) -> np.ndarray:
-    if not content.startswith(_NUMPY):
-        raise ValueError(f'{path} is no array as numpy.save writes it ({len(content)} bytes)')
-    try:
-        return np.load(io.BytesIO(content), allow_pickle=False)
-    except Exception as error:  # of NumPy: several
-        raise ValueError(
-            f'{path} cannot be read as an array ({len(content)} bytes): {error}'
-        ) from error
-
-
-def _tiff(content: bytes, path: str) -> np.ndarray:
-    if find_spec('tifffile') is None:
-        raise ValueError(
-            f'{path}: TIFF files are read by the package tifffile, which is not installed: '
-            "pip install 'hybrid-mm[multichannel]'"
-        )
-    import tifffile
-
-    try:
-        with tifffile.TiffFile(io.BytesIO(content)) as file:
-            if not file.series:
-                raise ValueError('it has no image; is it truncated?')
-            series = file.series[0]
-            _check_tiff(file, len(content), path)
-            array, names = series.asarray(), series.axes
-    except ValueError as error:
-        if str(error).startswith(path):
-            raise
-        raise ValueError(f'{path} cannot be read as a TIFF file: {error}') from error
-    except Exception as error:  # of tifffile: several, also of the standard library
-        text = ' '.join(str(error).strip('\'"').split())
-        codec = ": pip install 'hybrid-mm[multichannel]'" if 'imagecodecs' in text else ''
-        raise ValueError(
-            f'{path} cannot be read as a TIFF file ({type(error).__name__}: {text}){codec}'
-        ) from error
-    long = [i for i, size in enumerate(array.shape) if size > 1 or names[i] in 'YX']
-    array, names = np.moveaxis(array, long, range(len(long))), ''.join(names[i] for i in long)
-    array = array.reshape(array.shape[: len(long)])
-    further = [i for i, name in enumerate(names) if name not in 'YX']
-    if len(further) > 1 or not {'Y', 'X'} <= set(names):
-        raise ValueError(
-            f'{path} has the axes {names} of lengths {array.shape}; expected rows, columns and '
-            'channels (or pages)'
-        )
-    order = [names.index('Y'), names.index('X'), *further]
-    return _three_axes(array.transpose(order), path)
-
-
-def _check_tiff(file: Any, size: int, path: str) -> None:
-    """Check that the data of a TIFF file are there: tifffile takes what is missing as zeros."""
-    for page in file.series[0].pages:
-        if page is None:
-            raise ValueError(f'{path} is truncated ({size} bytes): a page is missing')
-        offsets = getattr(page, 'dataoffsets', ())
-        ends = [o + n for o, n in zip(offsets, page.databytecounts, strict=False)]
-        if ends and max(ends) > size:
-            raise ValueError(f'{path} is truncated ({size} bytes, of at least {max(ends)})')
-
-
-def _picture(content: bytes, path: str) -> np.ndarray:
-    data = np.frombuffer(content, np.uint8)
-    # a JPEG file is turned upright, other files have no such mark; alpha is a channel
-    flag = cv2.IMREAD_ANYCOLOR if content[:3] == JPEG else cv2.IMREAD_UNCHANGED
-    image = cv2.imdecode(data, flag) if len(data) else None
-    if image is None:
-        raise ValueError(f'{path} is neither an array ({ARRAY}) nor an image that OpenCV decodes')
-    image = _three_axes(image, path)
-    if image.shape[2] >= 3:
-        image = np.concatenate([image[..., 2::-1], image[..., 3:]], axis=2)
-    return image
-
-
-def size_of_array(path: str) -> tuple[int, int] | None:
-    """(Width, height) of a ``.npy`` array or a TIFF file; None for other files.
-
-    Raises:
-        ValueError: It cannot be read.
-    """
-    suffix = os.path.splitext(path)[1].lower()
-    if suffix == ARRAY:
-        try:
-            shape = np.load(path, mmap_mode='r', allow_pickle=False).shape
-        except Exception as error:  # of NumPy: several
-            raise ValueError(f'{path} cannot be read as an array: {error}') from error
-        height, width = shape[1:] if channels_first(shape) else shape[:2]
-        return width, height
-    if suffix in TIFF:
-        height, width = read_channels(path).shape[:2]
-        return width, height
-    return None
+    return decode_channels(content, path, axes)
 
 
 def to_picture(image: np.ndarray, channels: Sequence[int] | None = None) -> np.ndarray:

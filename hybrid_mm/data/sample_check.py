@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import Image
 
+from hybrid_mm.data.channel_files import size_of_array
 from hybrid_mm.data.deep_images import warn_of_dark
 from hybrid_mm.data.images import IMAGE_SUFFIXES
 
@@ -162,7 +163,14 @@ def read_pair(image: str, label_map: str) -> tuple[np.ndarray, tuple[int, int]]:
 
 def _upright_size(path: str) -> tuple[int, int]:
     """Width and height of an image, turned as its EXIF data say."""
-    with _opened(path) as picture:
+    try:
+        opened = _opened(path)
+    except ValueError:
+        size = size_of_array(path)  # what Pillow does not know
+        if size is None:
+            raise
+        return size
+    with opened as picture:
         width, height = picture.size
         try:
             turned = picture.getexif().get(0x0112, 1) >= 5  # by a quarter

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ['INPUT_TYPES', 'Preparation']
+__all__ = ['INPUT_TYPES', 'Preparation', 'channels_of']
 
 InputType = Literal['uint8', 'float']
 INPUT_TYPES: tuple[InputType, ...] = ('uint8', 'float')
@@ -22,6 +22,8 @@ class Preparation(nn.Module):
 
     Attributes:
         divisor: Height and width are padded to multiples of this.
+        least: Height and width that an image is padded to at least, or None.
+        takes_bgr: Whether the network takes three channels in the order blue, green, red.
     """
 
     mean: Tensor
@@ -37,12 +39,15 @@ class Preparation(nn.Module):
         )
         self.takes_bgr = not turned
         tested = getattr(preprocessor, 'test_cfg', None)
+        least = None
         if hasattr(preprocessor, 'seg_pad_val'):  # MMSegmentation pads in the test by test_cfg only
             self.divisor = int((tested or {}).get('size_divisor') or 1)
+            least = (tested or {}).get('size')
             self.pad_value = float(preprocessor.pad_val)
         else:
             self.divisor = int(getattr(preprocessor, 'pad_size_divisor', 1))
             self.pad_value = float(getattr(preprocessor, 'pad_value', 0))
+        self.least = None if least is None else (int(least[-2]), int(least[-1]))
         normalises = getattr(preprocessor, '_enable_normalize', False)
         self.register_buffer(
             'mean', preprocessor.mean.clone() if normalises else torch.zeros(1, 1, 1)
@@ -68,7 +73,24 @@ class Preparation(nn.Module):
         if self.takes_bgr and x.shape[1] == 3:
             x = x.flip(1)
         x = (x - self.mean) / self.std
-        if self.divisor > 1:
-            bottom, right = (-x.shape[2] % self.divisor, -x.shape[3] % self.divisor)
-            x = F.pad(x, (0, right, 0, bottom), value=self.pad_value)
+        # written as a multiple of a number that is rounded up, a size is known to be divisible
+        height, width = (self._rounded_up(length) for length in x.shape[2:])
+        if self.least is not None:
+            height = torch.sym_max(height, self.least[0])
+            width = torch.sym_max(width, self.least[1])
+        if self.divisor > 1 or self.least is not None:
+            padding = (0, width - x.shape[3], 0, height - x.shape[2])
+            x = F.pad(x, padding, value=self.pad_value)
         return x
+
+    def _rounded_up(self, length: int) -> int:
+        return (length + self.divisor - 1) // self.divisor * self.divisor
+
+
+def channels_of(model: nn.Module) -> int:
+    """Number of channels of the images that a model takes: that of its first convolution."""
+    backbone = getattr(model, 'backbone', model)
+    for module in backbone.modules():
+        if isinstance(module, nn.Conv2d):
+            return module.in_channels
+    return 3

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from hybrid_mm.export.classifiers import ClassifierGraph
 from hybrid_mm.export.detectors import detector_graph
 from hybrid_mm.export.graphs import ExportError, Graph, Network
-from hybrid_mm.export.preprocessing import InputType, Preparation
+from hybrid_mm.export.preprocessing import InputType, Preparation, channels_of
 from hybrid_mm.export.segmenters import segmenter_graph
 
 __all__ = ['EndToEnd', 'whole_graph']
@@ -27,16 +27,23 @@ class EndToEnd(nn.Module):
 
     def forward(self, image: Tensor, *settings: Tensor) -> tuple[Tensor, ...]:
         """Results of images, given the optional inputs of the network."""
+        return self.network(self.prepare(image), self.size(image), *settings)
+
+    def difference(self, found: dict[str, Tensor], image: Tensor, *settings: Tensor) -> float:
+        """See :meth:`hybrid_mm.export.graphs.Network.difference`."""
+        return self.network.difference(found, self.prepare(image), self.size(image), *settings)
+
+    def size(self, image: Tensor) -> tuple[int, int]:
+        """Height and width of images."""
         height, width = (image.shape[axis] for axis in self.prepare.axes)
-        return self.network(self.prepare(image), (height, width), *settings)
+        return height, width
 
 
 def whole_graph(
     model: nn.Module,
     size: tuple[int, int],
-    batch: int = 1,
+    batch: int | None = None,
     input_type: InputType = 'uint8',
-    channels: int = 3,
     probabilities: bool = False,
 ) -> Graph:
     """The end-to-end graph of a detector, segmenter or classifier.
@@ -44,9 +51,8 @@ def whole_graph(
     Args:
         model: The model, with its ``test_cfg``; it is set to eval mode.
         size: Height and width of the example image.
-        batch: Images in the example.
+        batch: Number of images; by default any, if the network allows.
         input_type: See :class:`hybrid_mm.export.preprocessing.Preparation`.
-        channels: Channels of the images.
         probabilities: Return the probabilities of a segmenter as well.
 
     Raises:
@@ -65,12 +71,14 @@ def whole_graph(
         network = ClassifierGraph(model)
     else:
         network = detector_graph(model)
-    inputs = {'image': prepare.example(size, channels, batch), **network.settings}
+    open_batch = batch is None and network.any_batch
+    example = prepare.example(size, channels_of(model), batch or (2 if open_batch else 1))
     return Graph(
         '',
         EndToEnd(prepare, network),
-        inputs,
+        {'image': example, **network.settings},
         list(network.outputs),
         {'image': prepare.axes},
         defaults=tuple(network.settings),
+        any_batch=open_batch,
     )

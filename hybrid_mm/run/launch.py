@@ -329,12 +329,13 @@ def skip_pretrained(model: nn.Module) -> None:
             module.init_cfg = None  # type: ignore[assignment]
 
 
-def testing_runner(cfg: Config, checkpoint: str) -> Runner:
+def testing_runner(cfg: Config, checkpoint: str | None) -> Runner:
     """Build a runner for testing a checkpoint.
 
     Args:
         cfg: The config, which is changed.
-        checkpoint: File with the weights, in our layout or an official one.
+        checkpoint: File with the weights, in our layout or an official one; None if the model has
+            them, as an ONNX file.
 
     Raises:
         UserError: Necks or heads do not fit the maps that they get. In ``runner.test()``, if the
@@ -342,9 +343,10 @@ def testing_runner(cfg: Config, checkpoint: str) -> Runner:
     """
     cfg.load_from, cfg.resume = checkpoint, False
     runner = build_runner(cfg)
-    check_maps(runner)
-    runner.register_hook(StrictLoadingHook(checkpoint))
-    runner.register_hook(SameClassesHook(checkpoint, 'test_dataloader'))
+    if checkpoint is not None:
+        check_maps(runner)
+        runner.register_hook(StrictLoadingHook(checkpoint))
+        runner.register_hook(SameClassesHook(checkpoint, 'test_dataloader'))
     add_summary(runner, cfg)
     return runner
 

@@ -37,7 +37,18 @@ def test_script(tool, seg_config, work_dir_of, tmp_path, monkeypatch):
     options = dict(bgr_to_rgb=True, mean=[120.0, 110.0, 90.0], std=[50.0, 60.0, 70.0])
     options = {f'model.data_preprocessor.{key}': value for key, value in options.items()}
     flags = [f'{key}={value}'.replace(' ', '') for key, value in options.items()]
-    run = (seg_config, checkpoint, 'model.onnx', '--size', 64, 96, '--cfg-options', *flags)
+    run = (
+        seg_config,
+        checkpoint,
+        'model.onnx',
+        '--raw',
+        '--fixed',
+        '--size',
+        64,
+        96,
+        '--cfg-options',
+        *flags,
+    )
     status, err = tool('export_onnx', *run)
     assert status == 0, err
     cfg = load_config(str(seg_config))
