@@ -18,8 +18,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hybrid_mm.ops.export import ceil_div, numbers, once_per_graph
-from hybrid_mm.ops.local_attention.axes import Border
+from hybrid_mm.ops.export import (
+    ceil_div,
+    example_length,
+    has_symbols,
+    numbers,
+    once_per_graph,
+)
+from hybrid_mm.ops.local_attention.axes import Border, reflected_index
 from hybrid_mm.ops.local_attention.pattern import AxisPattern, Pattern, PatternType, Tables
 from hybrid_mm.ops.precision import accurate
 
@@ -73,7 +79,10 @@ def forward(
     height, width = numbers(k.shape[2:4])
     keys = k.to(exact.dtype)
     if pattern.type == PatternType.WHOLE:
-        return _whole(exact, keys, v, tables, scale, pattern)
+        logits = whole_logits(
+            exact, keys, tables, scale, (pattern.rows.stride, pattern.columns.stride)
+        )
+        return (logits.softmax(-1).to(v.dtype) @ v.flatten(2, 3)).unflatten(2, size)
     layout = _layout(pattern, height, width, k.device)
     queries = _pixels(exact, layout.queries)
     zeros = 'zero' in (pattern.rows.border, pattern.columns.border)
@@ -126,10 +135,8 @@ def _tile(axis: AxisPattern, length: int) -> int:
     Any tile is right for any map, but one that fits is faster: if the length is symbolic, for the
     map that is traced. Of a single tile the tracer would assume that it is always alone.
     """
-    symbolic = isinstance(length, torch.SymInt)
-    if symbolic:
-        length = length.node.hint or 4 * _SIDE
-    length = ceil_div(int(length), axis.dilation * axis.stride)
+    symbolic = has_symbols((length,))
+    length = ceil_div(example_length(length), axis.dilation * axis.stride)
     if length >= 4 * _SIDE:
         return _SIDE
     tiles = ceil_div(length, _SIDE + axis.size // 2)
@@ -193,9 +200,7 @@ def _at_border(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Keys (T, h) beyond the border: which are read, where there are any, and what is seen."""
     if border == 'reflect':
-        period = last.clamp(min=1)
-        key = period - (key.abs() % (2 * period) - period).abs()
-        return torch.minimum(key, last), None, seen
+        return reflected_index(key, last), None, seen
     inside = (key >= 0) & (key <= last)
     if border == 'mask':
         here = inside[:, None]
@@ -296,14 +301,29 @@ def _spread(rows: int, columns: int, dtype: torch.dtype, device: torch.device) -
     return torch.cat([row, column]).to(dtype)
 
 
-def _whole(
-    q: Tensor, k: Tensor, v: Tensor, tables: Tables, scale: float, pattern: Pattern
+def whole_logits(
+    q: Tensor,
+    k: Tensor,
+    tables: Tables,
+    scale: float = 1.0,
+    strides: tuple[int, int] = (1, 1),
 ) -> Tensor:
-    """Attention of every query to all keys."""
+    """Logits of every query and all keys.
+
+    Args:
+        q: Queries, (N, heads, H', W', d).
+        k: Keys, (N, heads, H, W, d).
+        tables: What is added to them.
+        scale: Factor of q.k.
+        strides: Distance of the queries.
+
+    Returns:
+        (N, heads, H' * W', H * W).
+    """
     height, width = numbers(k.shape[2:4])
     rows, columns = (
-        _offsets(axis.stride, length, q.device)
-        for axis, length in ((pattern.rows, height), (pattern.columns, width))
+        _offsets(stride, length, q.device)
+        for stride, length in zip(strides, (height, width), strict=True)
     )
     logits = (q * scale).flatten(2, 3) @ k.flatten(2, 3).transpose(-1, -2)
     terms: list[Tensor] = []
@@ -315,13 +335,12 @@ def _whole(
         found = q.transpose(2, 3) @ vectors.transpose(-1, -2)
         terms.append(found.transpose(2, 3)[..., None, :])
     if terms:
-        pairs = sum(terms).expand(*q.shape[:4], height, width)
+        pairs = sum(terms[1:], terms[0]).expand(*q.shape[:4], height, width)
         logits = logits + pairs.flatten(4, 5).flatten(2, 3)
     if tables.bias is not None:
         cuts = (_Cut(x, x, x, None, x[None], None) for x in (rows, columns))
         logits = logits + _bias(tables.bias.to(q.dtype), *cuts)[:, 0]
-    out = logits.softmax(-1).to(v.dtype) @ v.flatten(2, 3)
-    return out.unflatten(2, numbers(q.shape[2:4]))
+    return logits
 
 
 @once_per_graph
