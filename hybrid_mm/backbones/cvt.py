@@ -139,7 +139,7 @@ class CvTStage(Stage):
         x = x.flatten(1, 2)
         token = getattr(self.embed, 'class_token', None)
         if token is not None:
-            x = torch.cat([token.expand(len(x), -1, -1).to(x), x], 1)
+            x = torch.cat([token.expand(x.shape[0], -1, -1).to(x), x], 1)
         x = run_blocks(self.blocks, x, self.with_cp, size)
         if self.pooled:
             return x if token is None else x[:, :1]

@@ -128,7 +128,7 @@ class PVTClassTokenStage(Stage):
         x = self.embed(x)
         size = tuple(x.shape[1:3])
         first = self.embed.class_token + self.embed.position[:, :1]
-        x = torch.cat([first.expand(len(x), -1, -1), x.flatten(1, 2)], 1)
+        x = torch.cat([first.expand(x.shape[0], -1, -1), x.flatten(1, 2)], 1)
         return self.norm(run_blocks(self.blocks, x, self.with_cp, size)[:, 0])
 
 

@@ -122,7 +122,7 @@ class PatchTokens(SizedTables):
         position = resize_position_embedding(self.position, size, 1, 'bicubic', self.grid)
         if self.class_token is None:
             return self.pre_norm(x + position[:, 1:]), size
-        x = torch.cat([self.class_token.expand(len(x), -1, -1), x], 1) + position
+        x = torch.cat([self.class_token.expand(x.shape[0], -1, -1), x], 1) + position
         return self.pre_norm(x), size
 
 

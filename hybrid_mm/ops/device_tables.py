@@ -14,6 +14,7 @@ from torch._guards import detect_fake_mode
 from torch._subclasses.fake_tensor import FakeTensor
 
 from hybrid_mm.compat.torch_api import is_dynamo_compiling
+from hybrid_mm.ops.export import exporting
 
 __all__ = ['capturing', 'on_device']
 
@@ -38,7 +39,7 @@ def on_device(
     Raises:
         RuntimeError: The first call falls into the capture of a CUDA graph.
     """
-    if is_dynamo_compiling():  # what is remembered would be a result of the graph
+    if is_dynamo_compiling() or exporting():  # what is remembered would be a result of the graph
         return _copied(make, args, device)
     key = make, args, device
     found = _tables.pop(key, None)  # to the end; backward passes have threads of their own

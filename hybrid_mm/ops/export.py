@@ -1,21 +1,62 @@
 """Export of graphs: while one is traced, operators use torch's own operators only."""
 
-from collections.abc import Sequence
+import functools
+import warnings
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from hybrid_mm.compat.torch_api import exports
 
-__all__ = ['ceil_div', 'exporting', 'has_symbols', 'known', 'require_fixed_size']
+__all__ = [
+    'ceil_div',
+    'exporting',
+    'has_symbols',
+    'known',
+    'numbers',
+    'once_per_graph',
+    'require_fixed_size',
+]
+
+Arguments = ParamSpec('Arguments')
+Result = TypeVar('Result')
 
 
 def exporting() -> bool:
-    """Whether ``torch.export`` or an ONNX exporter traces the network.
+    """Whether ``torch.export``, ``torch.jit.trace`` or an ONNX exporter traces the network.
 
-    An exported graph runs without this package: our own operators, kernels in C and complex
-    numbers stay out of it.
+    A traced graph runs without this package: our own operators, kernels in C and complex numbers
+    stay out of it.
     """
-    return torch.onnx.is_in_onnx_export() or exports()
+    return torch.jit.is_tracing() or torch.onnx.is_in_onnx_export() or exports()
+
+
+def numbers(size: Sequence[int]) -> tuple[int, ...]:
+    """Sizes that a traced graph is laid out for, as numbers of Python.
+
+    While ``torch.jit.trace`` runs, sizes of tensors are tensors, of which no table can be made.
+    Sizes that ``torch.export`` leaves open stay so.
+
+    Args:
+        size: Some of the sizes of a tensor, not the number of images, which a graph leaves open.
+    """
+    if not torch.jit.is_tracing():
+        return tuple(size)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', torch.jit.TracerWarning)
+        return tuple(int(n) for n in size)
+
+
+def has_symbols(size: Sequence[int]) -> bool:
+    """Whether the graph that is traced leaves the height or width of a map open.
+
+    Args:
+        size: Height and width.
+    """
+    return any(isinstance(n, torch.SymInt) for n in size)
 
 
 def ceil_div(length: int, step: int) -> int:
@@ -31,15 +72,6 @@ def ceil_div(length: int, step: int) -> int:
     return (length + step - 1) // step
 
 
-def has_symbols(size: Sequence[int]) -> bool:
-    """Whether the graph that is traced leaves the height or width of a map open.
-
-    Args:
-        size: Height and width.
-    """
-    return any(isinstance(n, torch.SymInt) for n in size)
-
-
 def known(number: int) -> int | None:
     """A number that may be symbolic: its value if that is the same for all sizes, else None.
 
@@ -47,6 +79,32 @@ def known(number: int) -> int | None:
         number: The number.
     """
     return number.node.maybe_as_int() if isinstance(number, torch.SymInt) else number
+
+
+def once_per_graph(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Let the layers of a graph that ``torch.export`` traces share tables.
+
+    With symbolic sizes, to trace an operator takes tens of milliseconds, even on a table of ten
+    numbers. Everywhere else the function is called anew.
+
+    Args:
+        function: Function of numbers, sizes, types and devices, that changes nothing.
+    """
+    graphs: WeakKeyDictionary[Any, dict[Hashable, Result]] = WeakKeyDictionary()
+
+    @functools.wraps(function)
+    def shared(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        graph = get_proxy_mode()
+        if graph is None:
+            return function(*args, **kwargs)
+        known = graphs.setdefault(graph, {})
+        key = tuple(x.node.expr if isinstance(x, torch.SymInt) else x for x in args)
+        key = key, tuple(sorted(kwargs.items()))
+        if key not in known:
+            known[key] = function(*args, **kwargs)
+        return known[key]
+
+    return shared
 
 
 def require_fixed_size(size: Sequence[int], operator: str) -> None:

@@ -68,7 +68,7 @@ class MixedShift(nn.Module):
         conv, fc = self.dep_conv, self.fc
         if not is_plain(conv, fc):
             mixed = fc(x.transpose(1, 2).flatten(0, 1))
-            y = conv(mixed.unflatten(0, (len(x), x.shape[2])).flatten(1, 2))
+            y = conv(mixed.unflatten(0, (x.shape[0], x.shape[2])).flatten(1, 2))
             return y * (rate.to(y.dtype) if isinstance(rate, Tensor) else rate)
         weight, stride = conv.weight * rate, conv.stride[0]
         return mixed_shift(x, fc.weight.flatten(1), fc.bias, weight, stride=stride, impl=self.impl)

@@ -33,7 +33,7 @@ def pointwise(x: Tensor, conv: nn.Conv2d, channels_last: bool = False) -> Tensor
     weight, bias = conv.weight.flatten(1), conv.bias
     if bias is None:
         raise ValueError(f'a convolution with a bias is needed, got {conv}')
-    weight, bias, pixels = weight.expand(len(x), -1, -1), bias.to(x.dtype), x.flatten(2)
+    weight, bias, pixels = weight.expand(x.shape[0], -1, -1), bias.to(x.dtype), x.flatten(2)
     if channels_last:
         y = torch.baddbmm(bias, pixels.transpose(1, 2), weight.transpose(1, 2))
         return y.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
