@@ -1,13 +1,19 @@
 """Export of graphs: while one is traced, operators use torch's own operators only."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from hybrid_mm.compat.torch_api import exports
 
-__all__ = ['exporting', 'numbers', 'require_fixed_size']
+__all__ = ['exporting', 'for_one_size', 'require_fixed_size']
+
+R = TypeVar('R')
+_SHAPE = Tensor.shape.__get__
 
 
 def exporting() -> bool:
@@ -19,20 +25,44 @@ def exporting() -> bool:
     return torch.jit.is_tracing() or torch.onnx.is_in_onnx_export() or exports()
 
 
-def numbers(size: Sequence[int]) -> tuple[int, ...]:
-    """Sizes that a traced graph is laid out for, as numbers of Python.
+class _Numbers(TorchFunctionMode):
+    """Sizes of tensors are numbers, but for the first, which counts the images.
 
-    While ``torch.jit.trace`` runs, sizes of tensors are tensors, of which no table can be made.
-    Sizes that ``torch.export`` leaves open stay so.
-
-    Args:
-        size: Some of the sizes of a tensor, not the number of images, which a graph leaves open.
+    While ``torch.jit.trace`` runs they are tensors, of which no table can be made, and which no
+    exporter divides as Python does.
     """
-    if not torch.jit.is_tracing():
-        return tuple(size)
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        found = func(*args, **kwargs or {})
+        if func == _SHAPE or (func == Tensor.size and isinstance(found, tuple)):
+            return torch.Size([*found[:1], *map(_number, found[1:])])
+        if func == Tensor.size and {*args[1:], *(kwargs or {}).values()}.isdisjoint({0, -args[0].ndim}):
+            return _number(found)
+        return found
+
+
+def _number(size: int | Tensor) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', torch.jit.TracerWarning)
-        return tuple(int(n) for n in size)
+        return int(size)
+
+
+def for_one_size(function: Callable[[Tensor], R], x: Tensor) -> R:
+    """Call a function of images while ``torch.jit.trace`` records it, for images of this size.
+
+    The graph takes any number of images. Given another height or width it raises an error.
+
+    Args:
+        function: Function of the images.
+        x: Images (N, C, H, W).
+
+    Returns:
+        What the function returns.
+    """
+    with _Numbers():
+        return function(x.expand(-1, *x.shape[1:]))
 
 
 def require_fixed_size(size: Sequence[int], operator: str) -> None:

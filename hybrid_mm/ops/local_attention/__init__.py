@@ -40,7 +40,7 @@ from torch import Tensor
 from hybrid_mm.ops.autotune import choose, describe
 from hybrid_mm.ops.custom_op import custom_op
 from hybrid_mm.ops.dispatch import resolve
-from hybrid_mm.ops.export import numbers, require_fixed_size
+from hybrid_mm.ops.export import require_fixed_size
 from hybrid_mm.ops.local_attention import launches, reference, tiled, windows
 from hybrid_mm.ops.local_attention.axes import BORDERS, Border
 from hybrid_mm.ops.local_attention.pattern import AxisPattern, Pattern, PatternType, Tables
@@ -244,7 +244,7 @@ def partition_attention(
 
 
 def _pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
-    pair = numbers(value if isinstance(value, Sequence) else (value, value))
+    pair = tuple(value) if isinstance(value, Sequence) else (value, value)
     if len(pair) != 2 or not all(isinstance(x, int) and x >= 1 for x in pair):
         raise ValueError(f'{name} must be a positive integer or two of them, got {value!r}')
     return pair
@@ -277,7 +277,7 @@ def _attend(
     dropout: float = 0.0,
 ) -> Tensor:
     """Check the arguments, choose an algorithm and run it."""
-    size = numbers(k.shape[2:4])
+    size = k.shape[2:4]
     require_fixed_size(size, 'local attention')
     _check_maps(q, k, v, pattern)
     tables.check(k.shape[1], k.shape[4], pattern.shortest_tables(*size))
