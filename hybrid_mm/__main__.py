@@ -201,6 +201,14 @@ def _add_new(commands) -> None:
         metavar='N',
         help='images per step (default: 2 with boxes, 4 with label maps)',
     )
+    parser.add_argument(
+        '--channels',
+        type=_channels,
+        metavar='N|I,J,...',
+        help='channels of the images, which the network then takes as they are: the number of all, '
+        'or those to take, from 0, as 3,2,1,7 (default: three of 8 bits, as colours; arrays .npy '
+        'and TIFF files of 2 or more than 4 channels: all)',
+    )
     length = parser.add_mutually_exclusive_group()
     length.add_argument(
         '--iterations',
@@ -283,6 +291,18 @@ def _add_run(commands) -> None:
         metavar='PROGRAM ARGUMENTS',
         help='what you would type without `python -m hybrid_mm run`',
     )
+
+
+def _channels(text: str) -> int | list[int]:
+    parts = [part for part in text.split(',') if part.strip()]
+    if not parts or not all(part.strip().isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(f'expected a number, or numbers from 0, got {text!r}')
+    numbers = [int(part) for part in parts]
+    if ',' in text:
+        return numbers
+    if numbers[0] < 1:
+        raise argparse.ArgumentTypeError(f'expected at least 1, got {text}')
+    return numbers[0]
 
 
 def _share(text: str) -> float:

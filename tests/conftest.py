@@ -7,6 +7,7 @@ import contextlib
 import gc
 import importlib.util
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -377,6 +378,89 @@ def noting_detector():
     return Detector
 
 
+# End-to-end graphs as tools/export_onnx.py writes them, of means and maxima of the channels
+ONNX_GRAPHS = dict(
+    detection="""<ir_version: 10, opset_import: ["" : 18]>
+detector (uint8[N,H,W,3] image) => (
+  float[N,3,4] boxes, float[N,3] scores, int64[N,3] labels, float[N,3,28,28] masks
+)
+<
+  float[1,3,4] corners = {4,2,20,10, 0,0,31.5,47, 0,0,0,0}, int64[1,3] classes = {2,0,-1},
+  int64[2] sides = {1,2}, float top = {255}
+>
+{
+  x = Cast<to=1>(image)
+  mean = ReduceMean<keepdims=0>(x, sides)
+  scores = Div(mean, top)
+  zero = Sub(scores, scores)
+  last = Constant<value_ints=[2]>()
+  far = Constant<value_ints=[2, 3]>()
+  column = Unsqueeze(zero, last)
+  boxes = Add(corners, column)
+  whole = Cast<to=7>(zero)
+  labels = Add(classes, whole)
+  field = Constant<value_float=0.7>()
+  shape = Constant<value_ints=[1, 1, 28, 28]>()
+  full = Expand(field, shape)
+  corner = Unsqueeze(zero, far)
+  masks = Add(full, corner)
+}""",
+    segmentation="""<ir_version: 10, opset_import: ["" : 18]>
+segmenter (uint8[N,H,W,3] image, int64[2] size) => (uint8[N,h,w] label_map)
+<int64[2] size = {64,64}>
+{
+  x = Cast<to=1>(image)
+  place = ArgMax<axis=3, keepdims=0>(x)
+  one = Constant<value_ints=[1]>()
+  map = Unsqueeze(place, one)
+  decimal = Cast<to=1>(map)
+  shape = Shape<start=0, end=2>(decimal)
+  sizes = Concat<axis=0>(shape, size)
+  resized = Resize<mode="nearest">(decimal, , , sizes)
+  flat = Squeeze(resized, one)
+  label_map = Cast<to=2>(flat)
+}""",
+    classification="""<ir_version: 10, opset_import: ["" : 18]>
+classifier (uint8[N,H,W,3] image) => (float[N,3] scores)
+<int64[2] sides = {1,2}>
+{
+  x = Cast<to=1>(image)
+  mean = ReduceMean<keepdims=0>(x, sides)
+  scores = Softmax(mean)
+}""",
+)
+
+
+@pytest.fixture
+def onnx_file(tmp_path):
+    """A function that writes a small end-to-end file of a task, with metadata; returns its path.
+
+    The scores of a detector's two objects are the means of red and green, the labels of a
+    segmenter and the scores of a classifier are of the channels red, green, blue.
+    """
+    onnx = pytest.importorskip('onnx')
+    pytest.importorskip('onnxruntime')
+
+    def write(kind: str, *replace: tuple[str, str], **metadata) -> Path:
+        graph = ONNX_GRAPHS[kind]
+        for before, after in replace:
+            assert before in graph
+            graph = graph.replace(before, after)
+        model = onnx.parser.parse_model(graph)
+        packs = dict(detection='PackDetInputs', segmentation='PackSegInputs')
+        pipeline = [dict(type='LoadImageFromFile'), dict(type=packs.get(kind, 'PackInputs'))]
+        found = dict(task=kind, classes=CLASSES, test_pipeline=pipeline, hybrid_mm='0.1.0')
+        found['palette'] = [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
+        found |= metadata
+        texts = {k: json.dumps(v) for k, v in found.items() if v is not None}
+        onnx.helper.set_model_props(model, texts)
+        path = tmp_path / f'{kind}.onnx'
+        onnx.save(model, str(path))
+        return path
+
+    return write
+
+
 @pytest.fixture
 def plain_runs(monkeypatch):
     """Runs that do not look at compilers, nor lay out the config that they write, five times each.
@@ -424,6 +508,43 @@ def _fork(function, environment: dict, log: Path) -> int:
                 raise
     finally:
         os._exit(status)
+
+
+@pytest.fixture
+def in_two_processes():
+    """Call a function of a test module with (rank, *arguments), rank 0 and 1, at the same time.
+
+    They come from a server without threads: a copy of this process could wait for ever for a lock
+    that another thread held when it was copied.
+    """
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['torch.distributed'])
+
+    def call(function, *arguments, seconds=100) -> None:
+        names = dict(path=function.__code__.co_filename, name=function.__name__)
+        ranks = [
+            context.Process(
+                target=exec,
+                args=(_CALL, names | dict(arguments=(rank, *arguments), seconds=seconds - 10)),
+            )
+            for rank in (0, 1)
+        ]
+        for process in ranks:
+            process.start()
+        for process in ranks:
+            process.join(seconds)
+        assert [process.exitcode for process in ranks] == [0, 0]
+
+    return call
+
+
+# a process that takes too long prints where it is
+_CALL = """
+import faulthandler, runpy
+faulthandler.dump_traceback_later(seconds, exit=True)
+runpy.run_path(path)[name](*arguments)
+faulthandler.cancel_dump_traceback_later()
+"""
 
 
 @pytest.fixture

@@ -1,19 +1,25 @@
-"""Export a backbone, segmenter, classifier or detector to ONNX, and compare it with onnxruntime.
+"""Export a detector, segmenter or classifier to one ONNX file, from the image to the result.
 
 python tools/export_onnx.py CONFIG [CHECKPOINT] OUT.onnx --check
-python tools/export_onnx.py CONFIG [CHECKPOINT] OUT.onnx --size 512 512 --dynamic --backbone-only
+python tools/export_onnx.py CONFIG [CHECKPOINT] OUT.onnx --fixed --size 512 512 --input float
+python tools/export_onnx.py CONFIG [CHECKPOINT] OUT.onnx --backbone-only
 python tools/export_onnx.py --table docs/export.md --only 'VAN*'
 
-The input is `image`, (N, 3, H, W), prepared as by the test pipeline; the file's metadata contain
-mean and std, the order of the channels and the classes. Outputs are raw:
+The input is `image`, uint8 (N, H, W, C) in the order red, green, blue, of any height and width;
+normalisation and padding are in the file. Outputs:
+  detection       boxes (N, K, 4), scores (N, K), labels (N, K) and, if the model has them, masks
+  segmentation    label_map (N, H, W), and with --probabilities probabilities (N, classes, H, W);
+                  at the size of the image, or of the input `size` (height, width)
+  classification  scores (N, classes)
+With --raw and --backbone-only the input is prepared as by the test pipeline, (N, C, H, W), and the
+outputs are those of the network, not decoded:
   backbone        map_0, map_1, ... at strides 4, 8, 16, 32
-  segmentation    logits (N, classes, H / 4, W / 4) of most heads, not resized; with out_channels=1
-                  one channel: class 1 where its sigmoid exceeds the metadata's threshold
+  segmentation    logits (N, classes, H / 4, W / 4) of most heads, not resized
   classification  cls_score (N, classes)
-  RetinaNet etc.  cls_score_i, bbox_pred_i of every level, not decoded
+  RetinaNet etc.  cls_score_i, bbox_pred_i of every level
   Mask R-CNN      OUT.onnx: pyramid_i, rpn_cls_score_i, rpn_bbox_pred_i, and OUT_rois.onnx, from
                   rois (n, 5) and pyramid_i to cls_score, bbox_pred, mask_logits
-docs/export.md lists what can be exported.
+The file's metadata say the rest. docs/export.md lists what can be exported.
 """
 
 import argparse
@@ -30,16 +36,29 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         'files', nargs='*', metavar='CONFIG [CHECKPOINT] OUT.onnx', help='config, weights, new file'
     )
+    parser.add_argument('--raw', action='store_true', help='outputs of the network, not decoded')
     parser.add_argument('--backbone-only', action='store_true', help='the backbone of the model')
-    parser.add_argument('--dynamic', action='store_true', help='leave height and width open')
     parser.add_argument(
         '--size',
         nargs=2,
         type=int,
         metavar=('H', 'W'),
-        help='of the image (default: as in the test pipeline); with --dynamic near what is traced',
+        help='of the image with --fixed, else of the example (default: as in the test pipeline)',
     )
-    parser.add_argument('--batch', type=int, default=1, help='images (default: 1)')
+    parser.add_argument(
+        '--fixed', action='store_true', help='one height and width, which may run faster'
+    )
+    parser.add_argument('--dynamic', action='store_true', help='any height and width: the default')
+    parser.add_argument('--batch', type=int, help='number of images (default: any; 1 of raw files)')
+    parser.add_argument(
+        '--input',
+        choices=('uint8', 'float'),
+        default='uint8',
+        help='uint8 (N, H, W, C), the default, or float (N, C, H, W); both from 0 to 255',
+    )
+    parser.add_argument(
+        '--probabilities', action='store_true', help='of segmenters: a second output'
+    )
     parser.add_argument(
         '--check', action='store_true', help='compare the file with PyTorch, and fail if it differs'
     )
@@ -53,8 +72,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         return args
     if len(args.files) not in (2, 3) or not args.files[-1].endswith('.onnx'):
         parser.error('expected CONFIG [CHECKPOINT] OUT.onnx')
-    if min([*(args.size or ()), args.batch]) < 1:
+    if min([*(args.size or ()), 1 if args.batch is None else args.batch]) < 1:
         parser.error(f'--size and --batch must be positive, got {args.size} and {args.batch}')
+    if args.fixed and args.dynamic:
+        parser.error('--fixed and --dynamic exclude each other')
+    if (args.raw or args.backbone_only) and (args.input != 'uint8' or args.probabilities):
+        parser.error('--input and --probabilities are of files with results, not of raw ones')
     return args
 
 

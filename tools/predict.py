@@ -2,6 +2,7 @@
 
 python tools/predict.py configs/demo/... work_dirs/try/epoch_12.pth photos/ --out predictions
 python tools/predict.py configs/nat/... auto photos/ --out predictions
+python tools/predict.py model.onnx photos/ --out predictions  (of tools/export_onnx.py)
 
 DIR/pictures/ and DIR/videos/ hold the drawn predictions, DIR/label_maps/ those of a segmenter, and
 DIR/predictions.json a list. sub/x.jpg gets pictures/sub/x.png; if there is a sub/x.bmp as well,
@@ -29,8 +30,9 @@ from hybrid_mm.run.tool import tool
 def main(argv: list[str] | None = None) -> int:
     """Predict on all inputs; write the results and report unreadable inputs."""
     parser = options.parser(__doc__)
-    parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help=options.CHECKPOINT)
+    parser.add_argument('config', help='config file, or model.onnx, which needs no checkpoint')
+    if not options.names_onnx(argv):
+        parser.add_argument('checkpoint', help=options.CHECKPOINT)
     parser.add_argument(
         'images', nargs='+', help='images, videos, or folders of images (searched recursively)'
     )

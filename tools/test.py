@@ -2,6 +2,7 @@
 
 python tools/test.py configs/demo/... work_dirs/try/iter_1000.pth --show-dir pictures
 python tools/test.py configs/nat/... auto
+python tools/test.py model.onnx --config configs/demo/...  (of tools/export_onnx.py)
 """
 
 import argparse
@@ -14,8 +15,17 @@ from hybrid_mm.run.tool import tool
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Flags of test.py."""
     parser = options.parser(__doc__)
-    parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help=options.CHECKPOINT)
+    onnx = options.names_onnx(argv)
+    if onnx:
+        parser.add_argument('files', nargs='+', metavar='model.onnx', help='file in ONNX')
+    else:
+        parser.add_argument('config', help='config file; none before model.onnx')
+        parser.add_argument('checkpoint', help=options.CHECKPOINT + '; or model.onnx, alone')
+    parser.add_argument(
+        '--config',
+        dest='config' if onnx else 'data_config',
+        help='config of the data set and the metrics for a model.onnx',
+    )
     options.add_run_options(parser)
     parser.add_argument(
         '--out',
@@ -39,6 +49,14 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.out_item and not args.out:
         parser.error('--out-item needs --out')
+    if not onnx and args.data_config:
+        parser.error('--config is for a model.onnx; name the config first, then the checkpoint')
+    if onnx:
+        args.checkpoint = args.files[-1]
+        if len(args.files) > 1 or not args.config:
+            parser.error('a model in ONNX is tested by: tools/test.py model.onnx --config CONFIG')
+        if args.amp or args.tta:
+            parser.error('--amp and --tta change what the network computes; a model.onnx is fixed')
     return args
 
 

@@ -1,4 +1,7 @@
-"""Prediction with a config and a checkpoint, for detectors, segmenters and classifiers alike."""
+"""Prediction by detectors, segmenters and classifiers alike.
+
+The model is a config with a checkpoint, or a file in ONNX.
+"""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -13,15 +16,37 @@ from mmengine.registry import MODELS, TRANSFORMS, VISUALIZERS, DefaultScope
 from mmengine.structures import BaseDataElement
 
 from hybrid_mm.apis.results import Prediction, to_prediction
-from hybrid_mm.apis.sources import FailedInput, Source, UnreadableInput, read_sources
+from hybrid_mm.apis.sources import (
+    FailedInput,
+    Source,
+    UnreadableInput,
+    check_image,
+    read_sources,
+)
 from hybrid_mm.checkpoints import load_weights, read_checkpoint
 from hybrid_mm.data.deep_images import warn_of_dark
 from hybrid_mm.data.images import count_frames
+from hybrid_mm.data.multichannel import LoadMultichannelImage
 from hybrid_mm.data.sample_check import check_file_end
-from hybrid_mm.errors import UserError, shorten, warn
+from hybrid_mm.errors import UserError, plain_text, shorten, warn
+from hybrid_mm.run.checks.channels import check_channels
 from hybrid_mm.run.checks.classes import meta_of_model
-from hybrid_mm.run.config import inner_dataset, load_config, require, task_of, without_init_cfg
+from hybrid_mm.run.config import (
+    inner_dataset,
+    load_config,
+    require,
+    task_of,
+    without_annotations,
+    without_init_cfg,
+)
 from hybrid_mm.run.devices import torch_device
+from hybrid_mm.run.onnx_file import (
+    SUFFIX,
+    check_data_options,
+    config_of_file,
+    is_onnx,
+    model_of_file,
+)
 from hybrid_mm.run.published import checkpoint_of
 from hybrid_mm.run.tta import set_test_time_augmentation
 
@@ -34,16 +59,19 @@ Read = tuple[Source, np.ndarray, dict]
 
 
 class Predictor:
-    """A model with its weights and the test pipeline of its config.
+    """A model with its weights and its test pipeline.
 
     Only images of the same size after the pipeline are batched: none is padded to the size of
     another, so a batch gives the same results as its images one by one.
 
     Args:
-        config: Config file of a detector, segmenter or classifier, or a config.
+        config: Config file of a detector, segmenter or classifier, or a config; or a
+            ``model.onnx`` that ``tools/export_onnx.py`` wrote, which contains all that is needed
+            and is run by onnxruntime.
         checkpoint: Weights: a file, ``hybrid_mm://NAME``, or 'auto', the published weights of the
-            config; all keys and shapes must match the model.
-        device: Name of a torch device; by default the first GPU if there is one.
+            config; all keys and shapes must match the model. None with a ``model.onnx``.
+        device: Name of a torch device; by default the first GPU if there is one (which
+            onnxruntime can use, with a ``model.onnx``).
         batch_size: Images per batch.
         tta: Augment with the ``tta_pipeline`` of the config, else with a flip, and merge with its
             ``tta_model``.
@@ -51,7 +79,7 @@ class Predictor:
 
     Raises:
         UserError: (a ValueError) A file or the device does not exist, the config is one of poses,
-            or the checkpoint does not fit.
+            the checkpoint does not fit, or the ONNX file cannot be used.
 
     Example:
         >>> predictor = Predictor('configs/van/mask-rcnn_van-b0_fpn_1x_coco.py', 'epoch_12.pth')
@@ -62,7 +90,7 @@ class Predictor:
     def __init__(
         self,
         config: str | Path | Config,
-        checkpoint: str | Path,
+        checkpoint: str | Path | None = None,
         device: str | None = None,
         batch_size: int = 1,
         tta: bool = False,
@@ -70,16 +98,53 @@ class Predictor:
     ):
         if batch_size < 1:
             raise UserError(f'batch_size must be at least 1, got {batch_size}')
+        if is_onnx(config):
+            if checkpoint is not None:
+                raise UserError(
+                    f'{config} contains its weights; leave out the checkpoint {checkpoint}'
+                )
+            self._use_file(str(config), device, tta, options)
+        elif is_onnx(checkpoint):
+            raise UserError(f'{checkpoint} contains its config; leave out {config}')
+        elif checkpoint is None:
+            raise UserError(f'{config} needs a checkpoint; only a {SUFFIX} file contains its own')
+        else:
+            self._use_config(config, checkpoint, device, tta, options)
+        self.batch_size = batch_size
+        with DefaultScope.overwrite_default_scope(self.cfg.default_scope):
+            steps = inner_dataset(self.cfg.test_dataloader.dataset).pipeline
+            loader, *steps = without_annotations(steps)
+            try:
+                self._load, self._prepare = TRANSFORMS.build(loader), Compose(steps)
+            except KeyError as error:
+                if not is_onnx(config):  # of a config, whose custom_imports are imported
+                    raise
+                raise UserError(
+                    f'{config}: a transform of its test pipeline is not known here: '
+                    f'{plain_text(error)}; import the module that registers it before'
+                ) from error
+        self._visualizer = None
+
+    def _use_config(
+        self,
+        config: str | Path | Config,
+        checkpoint: str | Path,
+        device: str | None,
+        tta: bool,
+        options: dict | None,
+    ) -> None:
+        """Build the model of a config, with the weights of a checkpoint."""
         cfg = copy.deepcopy(config) if isinstance(config, Config) else load_config(str(config))
         if options:
             cfg.merge_from_dict(options)
-        self.cfg, self.task, self.batch_size = cfg, task_of(cfg), batch_size
+        self.cfg, self.task = cfg, task_of(cfg)
         if self.task == 'pose':
             raise UserError(
                 'poses are predicted within boxes of persons, which Predictor does not find; use '
                 'mmpose.apis.MMPoseInferencer, or tools/test.py --show-dir on a data set'
             )
         require(cfg, 'model', 'test_dataloader.dataset')
+        check_channels(cfg, 'test')
         self.device = torch_device(device)
         checkpoint = checkpoint_of(cfg, checkpoint)
         weights = read_checkpoint(checkpoint)
@@ -90,10 +155,25 @@ class Predictor:
             load_weights(model, weights, checkpoint)
             self.meta = self._meta(weights, checkpoint)
             self.model = model.to(self.device).eval()
-            steps = inner_dataset(cfg.test_dataloader.dataset).pipeline
-            loader, *steps = _without_annotations(steps)
-            self._load, self._prepare = TRANSFORMS.build(loader), Compose(steps)
-        self._visualizer = None
+
+    def _use_file(self, file: str, device: str | None, tta: bool, options: dict | None) -> None:
+        """Take the model, its test pipeline and its classes from an ONNX file."""
+        if tta:
+            raise UserError(
+                f'{file} predicts on images as they are; test-time augmentation needs the config '
+                'and the checkpoint'
+            )
+        device = None if device is None else str(torch_device(device))
+        self.model = MODELS.build(model_of_file(file, device))
+        metadata = self.model.metadata
+        self.cfg = config_of_file(file, metadata)
+        if options:
+            check_data_options(file, options)
+            self.cfg.merge_from_dict(options)
+        self.task, self.device = self.model.task, self.model.device
+        self.meta = dict(classes=metadata['classes'])
+        if metadata.get('palette'):  # JSON has no tuples, as visualizers want them
+            self.meta['palette'] = [tuple(colour) for colour in metadata['palette']]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -111,7 +191,8 @@ class Predictor:
 
         Args:
             inputs: Array (H, W, 3), uint8, BGR, path of an image, of a folder of images (searched
-                recursively) or of a video, or an iterable of those.
+                recursively) or of a video, or an iterable of those. If the test pipeline loads
+                images with ``LoadMultichannelImage``, an array (H, W, C) as a file has it.
             on_error: Called with the name of an input and the error if it cannot be read, if the
                 pipeline cannot prepare it, or if the model fails on it; the remaining inputs are
                 then processed. By default the error is raised.
@@ -130,7 +211,8 @@ class Predictor:
         for source in read_sources(inputs):
             try:
                 window.append((source, *self._read(source)))
-                if source.path is not None and count_frames(source.path) > 1:
+                pages = source.path is not None and not self._multichannel
+                if pages and count_frames(source.path) > 1:
                     several.append(source.name)
             except FailedInput as error:
                 if on_error is None:
@@ -184,10 +266,28 @@ class Predictor:
                 f'{source.label}: the test pipeline cannot prepare an image of {size}: '
                 f'{_reason(error)}'
             ) from error
-        return image.clip(0, 255).astype(np.uint8, copy=False), prepared
+        return self._picture(image), prepared
+
+    @property
+    def _multichannel(self) -> bool:
+        """Whether the pipeline loads images of any number of channels."""
+        return isinstance(self._load, LoadMultichannelImage)
+
+    def _picture(self, image: np.ndarray) -> np.ndarray:
+        """A loaded image as one that can be drawn on, (H, W, 3), uint8, BGR."""
+        if self._multichannel:
+            return self._load.to_picture(image)
+        return image.clip(0, 255).astype(np.uint8, copy=False)
 
     def _from_array(self, source: Source) -> dict:
         image = source.image
+        if self._multichannel:
+            try:
+                found = self._load.from_array(image, source.label)
+            except ValueError as error:
+                raise UnreadableInput(str(error)) from error
+            return dict(found, img_path=None, img_id=source.index)
+        check_image(image)
         if getattr(self._load, 'to_float32', False):
             image = image.astype(np.float32)
         shape = image.shape[:2]
@@ -276,20 +376,12 @@ class Predictor:
         spec = {k: v for k, v in self.cfg.visualizer.items() if k != 'vis_backends'}
         with DefaultScope.overwrite_default_scope(self.cfg.default_scope):
             self._visualizer = VISUALIZERS.build({**spec, 'name': f'predictor{id(self)}'})
-        self._visualizer.dataset_meta = self.meta
+        meta = dict(self.meta)
+        if self.task == 'segmentation' and meta.get('palette') is None:
+            colours = np.random.default_rng(42).integers(0, 256, (len(self.classes), 3))
+            meta['palette'] = colours.tolist()
+        self._visualizer.dataset_meta = meta
         return self._visualizer
-
-
-def _without_annotations(steps: list) -> list:
-    """Steps of a pipeline without those that load annotations, also within ``TestTimeAug``."""
-    kept = []
-    for step in steps:
-        if step['type'] == 'TestTimeAug':
-            choices = [_without_annotations(choice) for choice in step['transforms']]
-            kept.append(dict(type='TestTimeAug', transforms=[c for c in choices if c]))
-        elif 'Annotation' not in step['type']:
-            kept.append(dict(step))
-    return kept
 
 
 def _shapes(data: dict) -> tuple[tuple[int, ...], ...]:

@@ -1,18 +1,21 @@
 """What ``tools/export_onnx.py`` does once its arguments are read."""
 
 import argparse
-import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
-from torch import nn
+from torch import Tensor, nn
 
 from hybrid_mm.checkpoints import load_weights, read_checkpoint
 from hybrid_mm.errors import UserError, warn
 from hybrid_mm.export import graphs, onnx_files, table
+from hybrid_mm.export.metadata import metadata, raw_metadata
+from hybrid_mm.export.whole import whole_graph
+from hybrid_mm.run.checks.channels import check_channels
 from hybrid_mm.run.checks.classes import meta_of_model
 from hybrid_mm.run.config import load_config, require, without_init_cfg
 from hybrid_mm.run.console import wrote
@@ -31,42 +34,85 @@ def run(args: argparse.Namespace) -> None:
     config, *checkpoint, out = args.files
     checkpoint = [checkpoint_of(config, name) for name in checkpoint]
     check_output_file(out, 'output', inputs=[config, *checkpoint])
+    onnx_files.require_exporter()
     cfg = load_config(config, args.cfg_options)
     require(cfg, 'model', 'test_dataloader.dataset')
-    model, properties = build_model(cfg, checkpoint[0] if checkpoint else None)
-    size = tuple(args.size) if args.size else size_of_input(cfg)
-    size = onnx_files.traced_size(size) if args.dynamic else size
-    settings = dict(backbone_only=args.backbone_only, batch=args.batch)
+    check_channels(cfg, 'test')
+    model, meta = build_model(cfg, checkpoint[0] if checkpoint else None)
+    size = tuple(args.size) if args.size else size_of_input(cfg, args.fixed)
+    size = size if args.fixed else onnx_files.traced_size(size)
+    if args.raw or args.backbone_only:
+        write_raw(args, cfg, model, meta, size)
+        return
+    graph = whole_graph(model, size, args.batch, args.input, args.probabilities)
+    path = Path(out)
+    _write(graph, path, args.fixed, metadata(cfg, graph, meta))
+    others = () if args.fixed else onnx_files.other_images(graph)
+    _report(graph, path, others if args.check else None)
+
+
+def write_raw(
+    args: argparse.Namespace,
+    cfg: Config,
+    model: nn.Module,
+    meta: dict[str, Any],
+    size: tuple[int, int],
+) -> None:
+    """Write the file or files of a model or its backbone whose outputs are not decoded."""
+    settings = dict(backbone_only=args.backbone_only, batch=args.batch or 1)
+    properties = raw_metadata(cfg, model, meta)
     for graph in graphs.graphs_of(model, size, **settings):
-        path = Path(out).with_name(f'{Path(out).stem}{graph.part}.onnx')
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            onnx_files.export(graph, path, args.dynamic, properties, _say)
-        details = f'{", ".join(graph.inputs)} -> {", ".join(graph.outputs)}'
-        if args.check:
-            others = onnx_files.other_sizes(model, size, graph.part, **settings)
-            worst = onnx_files.check(graph, path, others if args.dynamic else ())
-            details += f'; differs from PyTorch by {worst:.1e} at most'
-        wrote(path, details)
+        path = Path(args.files[-1])
+        path = path.with_name(f'{path.stem}{graph.part}.onnx')
+        _write(graph, path, args.fixed, properties)
+        others = () if args.fixed else onnx_files.other_sizes(model, size, graph.part, **settings)
+        _report(graph, path, others if args.check else None)
 
 
-def size_of_input(cfg: Config) -> tuple[int, int]:
-    """Height and width at which a photo reaches the model in the test of a config; says so."""
+def _write(graph: graphs.Graph, path: Path, fixed: bool, properties: dict[str, str]) -> None:
+    """Export a graph; what can only be exported for one size is refused with the way out."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            onnx_files.export(graph, path, not fixed, properties, _say)
+        except graphs.ExportError as error:
+            if 'laid out for one size' not in str(error):
+                raise
+            raise graphs.ExportError(
+                f'{str(error).partition(";")[0]}; --fixed --size HEIGHT WIDTH exports it for one'
+            ) from error
+
+
+def _report(graph: graphs.Graph, path: Path, others: Iterable[dict[str, Tensor]] | None) -> None:
+    """Say what a file takes and returns; compare it with PyTorch if there are ``others``."""
+    details = f'{", ".join(graph.inputs)} -> {", ".join(graph.outputs)}'
+    if others is not None:
+        worst = onnx_files.check(graph, path, others)
+        details += f'; differs from PyTorch by {worst:.1e} at most'
+    wrote(path, details)
+
+
+def size_of_input(cfg: Config, fixed: bool) -> tuple[int, int]:
+    """Height and width at which a photo reaches the model in the test of a config.
+
+    It is said if the file is to take no other.
+    """
+    say = _say if fixed else lambda text: None
     found = pipeline_size(cfg)
     if found is None:
-        _say('size 512 x 512: the test pipeline names none; --size HEIGHT WIDTH sets another')
+        say('size 512 x 512: the test pipeline names none; --size HEIGHT WIDTH sets another')
         return 512, 512
     settings = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     tested = settings.get('test_cfg') or {}
     height, width = found.expected(
         settings.get('pad_size_divisor') or tested.get('size_divisor') or 1
     )
-    _say(f'size {height} x {width} (height x width), from the test pipeline; --size sets another')
+    say(f'size {height} x {width} (height x width), from the test pipeline; --size sets another')
     return height, width
 
 
-def build_model(cfg: Config, checkpoint: str | None) -> tuple[nn.Module, dict[str, str]]:
-    """The model with its weights, and the metadata of its file: of the input, and the classes."""
+def build_model(cfg: Config, checkpoint: str | None) -> tuple[nn.Module, dict[str, Any]]:
+    """The model with its weights, and its classes and palette."""
     weights: dict[str, Any] = {} if checkpoint is None else read_checkpoint(checkpoint)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         model = MODELS.build(without_init_cfg(cfg.model))
@@ -75,17 +121,7 @@ def build_model(cfg: Config, checkpoint: str | None) -> tuple[nn.Module, dict[st
     else:
         load_weights(model, weights, checkpoint)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
-        meta = meta_of_model(cfg, weights, checkpoint or '')
-    prepared = {
-        **(cfg.get('data_preprocessor') or {}),
-        **(cfg.model.get('data_preprocessor') or {}),
-    }
-    names = ('mean', 'std', 'bgr_to_rgb', 'to_rgb')
-    properties = {name: prepared[name] for name in names if prepared.get(name) is not None}
-    properties['classes'] = list(meta['classes'] or [])
-    if getattr(getattr(model, 'decode_head', None), 'out_channels', None) == 1:
-        properties['threshold'] = model.decode_head.threshold
-    return model, {key: json.dumps(value) for key, value in properties.items()}
+        return model, meta_of_model(cfg, weights, checkpoint or '')
 
 
 def write_table(path: Path, pattern: str) -> None:

@@ -23,10 +23,12 @@ def run(args: argparse.Namespace, command: str) -> None:
         args.classes,
         args.ignore_index,
         args.empty_classes,
+        args.channels,
     )
     check_head(args.head, data)
     new_config.check_out(args.out, args.force, data, args.checkpoint)
-    backbone = find_backbone(args.backbone, args.head, args.checkpoint)
+    channels = data.channels.number if data.channels else 3
+    backbone = find_backbone(args.backbone, args.head, args.checkpoint, channels)
     start = backbone.start
     scale = args.scale and (max(args.scale), min(args.scale))
     pretrained = start.checkpoint is not None

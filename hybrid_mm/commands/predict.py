@@ -6,20 +6,28 @@ import traceback
 
 from hybrid_mm.apis import Predictor, Writer
 from hybrid_mm.apis.sources import count_sources, list_files
-from hybrid_mm.errors import shorten
+from hybrid_mm.errors import UserError, shorten
 from hybrid_mm.run import interrupt
 from hybrid_mm.run.config import load_config
 from hybrid_mm.run.console import progress, wrote
+from hybrid_mm.run.onnx_file import is_onnx
 from hybrid_mm.run.quiet import quietly
 
 
 @quietly
 def run(args: argparse.Namespace) -> int:
     """Predict on all inputs, write the results and report unreadable inputs; the exit status."""
+    for name in args.images:
+        if is_onnx(name):
+            raise UserError(f'{name} contains config and weights: name it alone, before the images')
     files = list_files(args.images, args.out)
     total = count_sources(files)
-    cfg = load_config(args.config, args.cfg_options)
-    predictor = Predictor(cfg, args.checkpoint, args.device, args.batch_size, args.tta)
+    settings = dict(device=args.device, batch_size=args.batch_size, tta=args.tta)
+    if is_onnx(args.config):
+        predictor = Predictor(args.config, options=args.cfg_options, **settings)
+    else:
+        cfg = load_config(args.config, args.cfg_options)
+        predictor = Predictor(cfg, args.checkpoint, **settings)
     broken, done = [], 0
 
     def describe(standing: interrupt.Standing, command: str) -> str:

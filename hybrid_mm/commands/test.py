@@ -6,11 +6,12 @@ from pathlib import Path
 import mmengine
 from mmengine.config import Config
 from mmengine.evaluator import DumpResults
+from mmengine.registry import MODELS
 from mmengine.runner import Runner
 
 from hybrid_mm.checkpoints import read_checkpoint
 from hybrid_mm.errors import UserError, warn
-from hybrid_mm.run import interrupt, launch, predictions, published, quiet, tta
+from hybrid_mm.run import interrupt, launch, onnx_file, predictions, published, quiet, tta
 from hybrid_mm.run.checks import data
 from hybrid_mm.run.config import task_of
 from hybrid_mm.run.console import wrote
@@ -25,10 +26,18 @@ def run(args: argparse.Namespace) -> None:
 
 def test(args: argparse.Namespace) -> None:
     """Test with the flags of the command line."""
-    args.checkpoint = published.checkpoint_of(args.config, args.checkpoint)
-    read_checkpoint(args.checkpoint)  # before anything that takes time
+    # the weights first, before anything that takes time
+    model = None
+    if onnx_file.is_onnx(args.checkpoint):
+        onnx_file.check_data_options(args.checkpoint, args.cfg_options)
+        model = MODELS.build(onnx_file.model_of_file(args.checkpoint))
+    else:
+        args.checkpoint = published.checkpoint_of(args.config, args.checkpoint)
+        read_checkpoint(args.checkpoint)
     check_outputs(args)
     cfg = launch.config_of_run(args)
+    if model is not None:
+        onnx_file.set_onnx_model(cfg, model)
 
     launch.set_tracking(cfg, args.tensorboard, args.wandb)
     if args.show or args.show_dir:
@@ -39,7 +48,7 @@ def test(args: argparse.Namespace) -> None:
     dump = set_output(cfg, args.out) if keeps_predictions else None
     data.check_testing(cfg)
 
-    runner = launch.testing_runner(cfg, args.checkpoint)
+    runner = launch.testing_runner(cfg, None if model is not None else args.checkpoint)
     if args.show_dir or (keeps_predictions and dump is None):
         check_file_names(runner, must=dump is None and keeps_predictions)
     if dump is not None:

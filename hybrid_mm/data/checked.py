@@ -103,7 +103,8 @@ class CheckedDataset(DatasetWrapper):
             if hasattr(self.dataset, 'reduce_zero_label'):  # data sets of MMSegmentation
                 classes = len(self.dataset.metainfo.get('classes') or ()) or None
             ignored = getattr(self.dataset, 'ignore_index', 255)
-            deep = any(type(step).__name__ == 'LoadDeepImage' for step in steps)
+            loaders = {type(step).__name__ for step in steps}
+            deep = bool(loaders & {'LoadDeepImage', 'LoadMultichannelImage'})
             steps.insert(loads[-1] + 1, SampleCheck(classes, ignored, not deep))
 
     def full_init(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from hybrid_mm.errors import printable, shorten
 
+_LOADERS = ('LoadImageFromFile', 'LoadDeepImage', 'LoadMultichannelImage')
 _REMOTE = re.compile(r'\w+://')
 
 
@@ -43,7 +44,7 @@ def _loaded(dataset: Any) -> list[tuple[str, str]]:
         if backend not in ('local', 'LocalBackend') or getattr(step, 'file_client_args', None):
             continue
         bases = [base.__name__ for base in type(step).__mro__]
-        loads = type(step).__name__ in ('LoadImageFromFile', 'LoadDeepImage')
+        loads = type(step).__name__ in _LOADERS
         if loads and not step.ignore_empty:
             found.append(('img_path', 'images'))
         elif 'LoadAnnotations' in bases and getattr(step, 'with_seg', False):

@@ -1,5 +1,6 @@
 """Checks of one sample: image files that are whole, and label maps that fit their image."""
 
+import logging
 import mmap
 import os
 import re
@@ -9,6 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import Image
 
+from hybrid_mm.data.channel_files import size_of_array
 from hybrid_mm.data.deep_images import warn_of_dark
 from hybrid_mm.data.images import IMAGE_SUFFIXES
 
@@ -162,7 +164,19 @@ def read_pair(image: str, label_map: str) -> tuple[np.ndarray, tuple[int, int]]:
 
 def _upright_size(path: str) -> tuple[int, int]:
     """Width and height of an image, turned as its EXIF data say."""
-    with _opened(path) as picture:
+    logger = logging.getLogger('PIL.TiffImagePlugin')
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # of many channels it would complain
+    try:
+        opened = _opened(path)
+    except ValueError:
+        size = size_of_array(path)  # what Pillow does not know
+        if size is None:
+            raise
+        return size
+    finally:
+        logger.setLevel(level)
+    with opened as picture:
         width, height = picture.size
         try:
             turned = picture.getexif().get(0x0112, 1) >= 5  # by a quarter

@@ -1,15 +1,18 @@
 """The graphs that a model is exported as, each a module from tensors to tensors."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 
 from hybrid_mm.errors import UserError
+from hybrid_mm.export.preprocessing import channels_of
 
-__all__ = ['ExportError', 'Graph', 'graphs_of']
+__all__ = ['ExportError', 'Graph', 'Network', 'graphs_of', 'largest_difference']
 
 _ROIS = 7  # regions in the example that is traced
 
@@ -28,6 +31,9 @@ class Graph:
         inputs: Example inputs by name.
         outputs: Names of the outputs.
         axes: Axes of each input that have any length in a file of dynamic sizes.
+        defaults: Inputs that may be left out; their examples are their default values.
+        any_batch: Leave the number of images open in a file of dynamic sizes, if the module can
+            be traced so, else one. The example has two images then.
     """
 
     part: str
@@ -35,6 +41,85 @@ class Graph:
     inputs: dict[str, Tensor]
     outputs: list[str]
     axes: dict[str, tuple[int, ...]]
+    defaults: tuple[str, ...] = ()
+    any_batch: bool = False
+
+
+class Network(nn.Module):
+    """What follows the preparation of the image: the model, and what decodes its outputs.
+
+    Attributes:
+        outputs: Names of the tensors that are returned, in their order.
+        settings: Default values of the optional inputs by name, in the order of the arguments.
+        properties: What else the metadata of the file say, by key.
+        any_batch: Whether the number of images may be left open.
+    """
+
+    outputs: tuple[str, ...]
+    settings: dict[str, Tensor]
+    properties: dict[str, Any]
+    any_batch: bool = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.settings = {}
+        self.properties = {}
+
+    def forward(self, x: Tensor, size: tuple[int, int], *settings: Tensor) -> tuple[Tensor, ...]:
+        """Results of images.
+
+        Args:
+            x: Prepared images, (N, C, H', W').
+            size: Height and width of the images before padding.
+            settings: The optional inputs.
+        """
+        raise NotImplementedError
+
+    def difference(
+        self, found: dict[str, Tensor], x: Tensor, size: tuple[int, int], *settings: Tensor
+    ) -> float:
+        """Largest difference of results of onnxruntime from those of this network.
+
+        Networks with outputs that may change much where numbers differ by rounding override it.
+
+        Args:
+            found: What onnxruntime returned, by name.
+            x: Prepared images, as for :meth:`forward`.
+            size: Height and width of the images before padding.
+            settings: The optional inputs.
+
+        Returns:
+            The difference, relative to the largest number of an output.
+
+        Raises:
+            ExportError: A result has another shape.
+        """
+        expected = self(x, size, *settings)
+        return largest_difference(dict(zip(self.outputs, expected, strict=True)), found)
+
+
+def largest_difference(expected: dict[str, Tensor], found: dict[str, Tensor]) -> float:
+    """Largest difference over all outputs, each relative to the largest number of the expected.
+
+    Args:
+        expected: Outputs of PyTorch by name.
+        found: Outputs of onnxruntime by name.
+
+    Raises:
+        ExportError: The shapes of an output differ.
+    """
+    worst = 0.0
+    for name, a in expected.items():
+        b = found[name]
+        if a.shape != b.shape:
+            raise ExportError(f'{name} has the shape {tuple(b.shape)} instead of {tuple(a.shape)}')
+        if a.numel():
+            a, b = a.double(), b.double()
+            change = ((a - b).abs().max() / a.abs().max().clamp(min=1e-12)).item()
+            if math.isnan(change):
+                return change
+            worst = max(worst, change)
+    return worst
 
 
 def graphs_of(
@@ -56,7 +141,8 @@ def graphs_of(
         ExportError: The model is another one.
     """
     model = revert_sync_batchnorm(model).eval()
-    image = torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(batch, channels_of(model), *size, generator=generator)
     one = dict(inputs={'image': image}, axes={'image': (2, 3)})
     if backbone_only or not hasattr(model, 'data_preprocessor'):
         backbone = model.backbone if hasattr(model, 'backbone') else model

@@ -1,29 +1,60 @@
 """ONNX files of graphs: how they are written, and compared with PyTorch by onnxruntime."""
 
 import contextlib
-import functools
+import importlib.util
 import io
+import json
 import logging
 import re
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from hybrid_mm.compat.torch_api import EXPORTS_ONNX
-from hybrid_mm.export.graphs import ExportError, Graph, example_rois, graphs_of
+from hybrid_mm.export import operators
+from hybrid_mm.export.folding import fold_norms, merged
+from hybrid_mm.export.graphs import (
+    ExportError,
+    Graph,
+    example_rois,
+    graphs_of,
+    largest_difference,
+)
+from hybrid_mm.export.open_sizes import open_sizes
+from hybrid_mm.export.segmenters import SlidingWindows
+from hybrid_mm.export.sliding import joined, parts_of_windows
+from hybrid_mm.export.whole import EndToEnd
 from hybrid_mm.run.console import duration
 
-__all__ = ['check', 'export', 'other_sizes']
+__all__ = ['check', 'export', 'other_images', 'other_sizes', 'require_exporter']
 
 # largest difference that counts as rounding, relative to the largest number of an output
 TOLERANCE = 1e-4
 LONG = 30.0  # seconds of an export, above which it is said
+LARGE = 2**31 - 2**24  # bytes of weights, above which a file has a second one
 LONGER = 5.0  # translating a graph to ONNX, relative to tracing it
+
+
+def require_exporter() -> None:
+    """Check that this torch can export, and that the packages that it needs are installed.
+
+    Raises:
+        ExportError: torch is too old; onnx or onnxscript is not installed.
+    """
+    if not EXPORTS_ONNX:
+        raise ExportError(
+            f'torch {torch.__version__} cannot export these networks: it fails or writes other '
+            'numbers; torch 2.6 or newer can, with the same config and checkpoint'
+        )
+    for name in ('onnx', 'onnxscript'):
+        if importlib.util.find_spec(name) is None:
+            raise ExportError(f'{name} is not installed; pip install "hybrid-mm[export]"')
 
 
 def export(
@@ -35,43 +66,66 @@ def export(
 ) -> None:
     """Write a graph to an ONNX file, weights included.
 
+    Weights of more than 2 GB, which such a file cannot hold, go to a second one, PATH.data.
+
     Args:
         graph: The graph.
         path: File to write.
-        dynamic: Allow any height and width (and any number of regions).
-        properties: Strings by name, for the metadata of the file.
+        dynamic: Allow any height and width (and any number of regions, or images).
+        properties: Strings by name, for the metadata of the file; 'opset' is added.
         say: Called with a line if the export will take long: before it does, and with the reason.
 
     Raises:
         ExportError: The exporter fails; torch is too old; onnx or onnxscript is not installed.
     """
-    if not EXPORTS_ONNX:
-        raise ExportError(
-            f'torch {torch.__version__} cannot export these networks: it fails or writes other '
-            'numbers; torch 2.6 or newer can, with the same config and checkpoint'
+    require_exporter()
+    import onnx
+
+    if isinstance(getattr(graph.module, 'network', None), SlidingWindows):
+        proto = _in_windows(graph, dynamic, say)
+    else:
+        proto = _translated(graph, dynamic, say)
+    for name in graph.defaults:  # an initializer with the name of an input is its default value
+        proto.graph.initializer.append(
+            onnx.numpy_helper.from_array(graph.inputs[name].numpy(), name)
         )
+    domains = {item.domain: item.version for item in proto.opset_import}
+    if set(domains) - {'', 'ai.onnx'}:
+        raise ExportError(f'the file would need operators of {", ".join(sorted(domains))}')
+    opset = json.dumps(max(domains.values()))
+    onnx.helper.set_model_props(proto, {**(properties or {}), 'opset': opset})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    outside = Path(f'{path}.data')
+    outside.unlink(missing_ok=True)
+    if sum(len(item.raw_data) for item in _weights(proto.graph)) > LARGE:
+        onnx.save(proto, str(path), save_as_external_data=True, location=outside.name)
+    else:
+        onnx.save(proto, str(path))
+    onnx.checker.check_model(str(path))
+
+
+def _in_windows(graph: Graph, dynamic: bool, say: Callable[[str], None] | None) -> Any:
+    """A graph with sliding windows as an ``onnx.ModelProto``, translated in parts."""
+    prepare, window, results = parts_of_windows(graph, dynamic)
+    network = _translated(window, dynamic, say)
+    if window.any_batch != graph.any_batch:
+        graph.inputs['image'] = graph.inputs['image'][:1].contiguous()
+        graph.any_batch = False
+        prepare, _, results = parts_of_windows(graph, dynamic)
+    around = (_translated(part, dynamic, say) for part in (prepare, results))
+    module: Any = graph.module
+    return joined(next(around), network, next(around), module.network, module.prepare.axes[0])
+
+
+def _translated(graph: Graph, dynamic: bool, say: Callable[[str], None] | None) -> Any:
+    """The graph as an ``onnx.ModelProto``."""
     try:
-        import onnx
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ExportError(
-            f'{error.name} is not installed; pip install "hybrid-mm[export]"'
-        ) from error
-    shapes = None
-    if dynamic:
-        dims = {k: dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for k, axes in graph.axes.items()}
-        names = list(graph.inputs)
-        shapes = tuple(dims[name] for name in names)
-        if names[0] == 'rois':  # forward(rois, *maps)
-            shapes = (shapes[0], shapes[1:])
-    try:
-        with _quiet(), _open_sizes(graph.module), torch.no_grad():
+        module = merged(graph.module)
+        with _quiet(), open_sizes(module), torch.no_grad():
             # given a module that it cannot trace so, the ONNX exporter would try other ways, for
             # minutes, one of which silently fixes the sizes
             begun = time.monotonic()
-            traced = torch.export.export(
-                graph.module, tuple(graph.inputs.values()), dynamic_shapes=shapes, strict=False
-            )
+            traced = _traced(graph, module, dynamic)
             line = forecast(len(traced.graph.nodes), time.monotonic() - begun)
             if line and say is not None:
                 say(line)
@@ -83,13 +137,59 @@ def export(
                 verbose=False,
                 input_names=list(graph.inputs),
                 output_names=graph.outputs,
+                custom_translation_table=operators.translations(),
             )
     except Exception as error:  # of any type, from the exporter, onnxscript or the network
         raise ExportError(f'cannot be exported: {reason(error)}') from error
     proto = program.model_proto
-    onnx.helper.set_model_props(proto, properties or {})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(proto, str(path))
+    # the exporter's optimizer leaves out what repeats a tensor, but not the shape that it had:
+    # onnxruntime, which would put both into one buffer, finds the shapes itself
+    del proto.graph.value_info[:]
+    fold_norms(proto)
+    return proto
+
+
+def _weights(graph: Any) -> Iterator[Any]:
+    """The tensors that are stored in an ``onnx.GraphProto``, also in bodies of its loops."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from _weights(attribute.g)
+
+
+def _traced(graph: Graph, module: nn.Module, dynamic: bool) -> torch.export.ExportedProgram:
+    """The operators of a graph.
+
+    A number of images that the network fixes while it is traced is made one, in ``graph.inputs``
+    as well.
+    """
+    inputs = tuple(graph.inputs.values())
+    traced = torch.export.export(
+        module, inputs, dynamic_shapes=_open_axes(graph) if dynamic else None, strict=False
+    )
+    if not (dynamic and graph.any_batch):
+        return traced
+    placeholder = traced.graph_signature.user_inputs[0]
+    node = next(node for node in traced.graph.nodes if node.name == placeholder)
+    number = node.meta['val'].shape[0]
+    if isinstance(number, torch.SymInt) and number.node.maybe_as_int() is None:
+        return traced
+    name, example = next(iter(graph.inputs.items()))
+    graph.inputs[name] = example[:1].contiguous()
+    graph.any_batch = False
+    return _traced(graph, module, dynamic)
+
+
+def _open_axes(graph: Graph) -> tuple:
+    """What ``torch.export`` calls the dynamic shapes of a graph."""
+    dims = {k: dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for k, axes in graph.axes.items()}
+    if graph.any_batch:
+        dims.setdefault(next(iter(graph.inputs)), {})[0] = torch.export.Dim.AUTO
+    shapes = tuple(dims.get(name, {}) for name in graph.inputs)
+    parameters = signature(graph.module.forward).parameters.values()
+    if len(shapes) > 1 and any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        shapes = (shapes[0], shapes[1:])  # forward(first, *others)
+    return shapes
 
 
 def forecast(operators: int, seconds: float) -> str:
@@ -155,30 +255,27 @@ def difference(graph: Graph, path: Path, inputs: dict[str, Tensor] | None = None
             'onnxruntime is not installed; pip install "hybrid-mm[export]"'
         ) from error
     inputs = graph.inputs if inputs is None else inputs
-    with torch.no_grad():
-        expected = graph.module(*inputs.values())
-    expected = [expected] if isinstance(expected, Tensor) else expected
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = torch.get_num_threads()
     try:
         session = onnxruntime.InferenceSession(str(path), options, ['CPUExecutionProvider'])
-        found = session.run(graph.outputs, {k: v.numpy() for k, v in inputs.items()})
+        results = session.run(graph.outputs, {k: v.numpy() for k, v in inputs.items()})
     except Exception as error:
         raise ExportError(f'onnxruntime cannot run it: {reason(error)}') from error
-    worst = 0.0
-    for name, a, b in zip(graph.outputs, expected, found, strict=True):
-        if tuple(a.shape) != b.shape:
-            raise ExportError(f'{name} has the shape {b.shape} instead of {tuple(a.shape)}')
-        scale = a.abs().max().clamp(min=1e-12)
-        worst = max(worst, ((a - torch.from_numpy(b)).abs().max() / scale).item())
-    return worst
+    found = {k: torch.from_numpy(v) for k, v in zip(graph.outputs, results, strict=True)}
+    with torch.no_grad():
+        if isinstance(graph.module, EndToEnd):
+            return graph.module.difference(found, *inputs.values())
+        expected = graph.module(*inputs.values())
+    expected = [expected] if isinstance(expected, Tensor) else expected
+    return largest_difference(dict(zip(graph.outputs, expected, strict=True)), found)
 
 
 def other_sizes(
     model: nn.Module, size: tuple[int, int], part: str, **settings
 ) -> Iterator[dict[str, Tensor]]:
-    """Inputs of other sizes than the traced one, for files of dynamic sizes.
+    """Inputs of other sizes than the traced one, for raw files of dynamic sizes.
 
     Args:
         model: Model of the graph.
@@ -186,13 +283,34 @@ def other_sizes(
         part: The graph, by its attribute ``part``.
         settings: Further arguments of :func:`~hybrid_mm.export.graphs.graphs_of`.
     """
-    height, width = size
-    for other in ((width, height), (height + 33, width + 35), (-(-height // 32) * 32,) * 2):
+    for other in _sizes_near(size):
         graph = next(g for g in graphs_of(model, other, **settings) if g.part == part)
         if 'rois' in graph.inputs:
             image = torch.empty(1, 3, *other)
             graph.inputs['rois'] = example_rois(image, other[0] % 5 + 2)
         yield graph.inputs
+
+
+def other_images(graph: Graph) -> Iterator[dict[str, Tensor]]:
+    """Inputs of other sizes and numbers of images, for end-to-end files of dynamic sizes.
+
+    Args:
+        graph: End-to-end graph that was exported.
+    """
+    module = graph.module
+    assert isinstance(module, EndToEnd)
+    image = graph.inputs['image']
+    height, width = module.size(image)
+    channels = image.shape[3 if module.prepare.axes == (1, 2) else 1]
+    for number, size in enumerate(_sizes_near((height, width))):
+        batch = 1 + number % 2 if graph.any_batch else len(image)
+        yield {**graph.inputs, 'image': module.prepare.example(size, channels, batch)}
+
+
+def _sizes_near(size: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    """Three sizes to compare at: turned, of other remainders, and a square that windows divide."""
+    height, width = size
+    return (width, height), (height + 33, width + 35), (-(-height // 32) * 32,) * 2
 
 
 def traced_size(size: tuple[int, int]) -> tuple[int, int]:
@@ -215,52 +333,6 @@ def reason(error: BaseException) -> str:
         return f'the exporter does not know the operator {operator[1]}'
     lines = [line.strip() for line in text.split('\n') if line.strip()] or [type(error).__name__]
     return ' '.join(lines)[:200]
-
-
-@contextlib.contextmanager
-def _open_sizes(model: nn.Module) -> Iterator[None]:
-    """Context in which modules of torch and MMSegmentation can be exported for any map size.
-
-    ``int(size * 2.0)`` in MMSegmentation's ``Upsample`` would turn the size into a constant, and
-    adaptive pooling is exported for one size only.
-    """
-    changed = []
-    for module in model.modules():
-        if isinstance(module, nn.AdaptiveAvgPool2d):
-            module.forward = functools.partial(_pool, module)
-            changed.append(module)
-        elif type(module).__name__ == 'Upsample' and module.size is None:
-            factor = module.scale_factor
-            if isinstance(factor, float) and factor.is_integer():
-                module.forward = functools.partial(_upsample, module, int(factor))
-                changed.append(module)
-    try:
-        yield
-    finally:
-        for module in changed:
-            del module.forward
-
-
-def _pool(module: nn.AdaptiveAvgPool2d, x: Tensor) -> Tensor:
-    """The forward pass of an adaptive average pooling, by two matrix products."""
-    size = module.output_size
-    rows, columns = (size, size) if isinstance(size, int) else size
-    return _average_pool(x.shape[2], rows, x) @ x @ _average_pool(x.shape[3], columns, x).t()
-
-
-def _average_pool(length: int, parts: int, like: Tensor) -> Tensor:
-    """Matrix (parts, length) by which ``adaptive_avg_pool`` averages along an axis."""
-    part = torch.arange(parts, device=like.device)[:, None]
-    place = torch.arange(length, device=like.device)
-    begin, end = part * length // parts, ((part + 1) * length + parts - 1) // parts
-    inside = ((place >= begin) & (place < end)).to(like.dtype)
-    return inside / inside.sum(1, keepdim=True)
-
-
-def _upsample(module: nn.Module, factor: int, x: Tensor) -> Tensor:
-    """The forward pass of MMSegmentation's ``Upsample``, with a whole factor."""
-    size = [length * factor for length in x.shape[2:]]
-    return F.interpolate(x, size, mode=module.mode, align_corners=module.align_corners)
 
 
 @contextlib.contextmanager

@@ -248,6 +248,18 @@ def inner_dataset(dataset: dict[str, Any]) -> dict[str, Any]:
     return dataset
 
 
+def without_annotations(steps: list) -> list:
+    """Steps of a pipeline without those that load annotations, also within ``TestTimeAug``."""
+    kept = []
+    for step in steps:
+        if step['type'] == 'TestTimeAug':
+            choices = [without_annotations(choice) for choice in step['transforms']]
+            kept.append(dict(type='TestTimeAug', transforms=[c for c in choices if c]))
+        elif 'Annotation' not in step['type']:
+            kept.append(dict(step))
+    return kept
+
+
 def nodes(node: object, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """All dicts in a part of a config, each with its dotted path; ``path`` is that of the part."""
     for place, part in parts_of(node, path):

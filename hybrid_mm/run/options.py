@@ -112,6 +112,11 @@ class _Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
 
+def names_onnx(argv: Sequence[str] | None) -> bool:
+    """Whether arguments name a model in ONNX, which stands for a config and a checkpoint."""
+    return any(arg.lower().endswith('.onnx') for arg in (sys.argv[1:] if argv is None else argv))
+
+
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--cfg-options``."""
     parser.add_argument(

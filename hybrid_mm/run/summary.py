@@ -52,7 +52,9 @@ class SummaryHook(Hook):
 
     def announce(self, runner: Runner) -> None:
         """Print what is known before any data is read, which may take a while."""
-        self._rest = [('model', lambda: _model(inner_model(runner.model)))]
+        self._rest = [
+            ('model', lambda: _described(runner).get('model') or _model(inner_model(runner.model)))
+        ]
         parts: list[Line] = [
             ('config', lambda: self.config or runner.experiment_name),
             ('work dir', lambda: _short(runner.work_dir)),
@@ -86,7 +88,7 @@ class SummaryHook(Hook):
         _show(
             runner,
             _lines(
-                ('weights', lambda: str(runner._load_from)),
+                ('weights', lambda: _described(runner).get('weights') or str(runner._load_from)),
                 ('data', lambda: f'{_dataset(loader)}; {_classes(loader)}'),
                 ('device', lambda: f'{_device(runner)}{_processes()}'),
             ),
@@ -154,6 +156,12 @@ def _classes(loader: Any) -> str:
     if isinstance(classes, str):
         classes = [classes]
     return f'{len(classes)} classes: {shorten([str(name) for name in classes], 4)}'
+
+
+def _described(runner: Runner) -> dict[str, str]:
+    """What a model that is none of torch's says of itself, by the names of the lines."""
+    describe = getattr(inner_model(runner.model), 'describe', None)
+    return describe() if describe is not None else {}
 
 
 def _model(model: nn.Module) -> str:
@@ -288,6 +296,8 @@ def _precision(runner: Runner) -> str:
 
 
 def _device(runner: Runner) -> str:
+    if described := _described(runner).get('device'):
+        return described
     device = next(runner.model.parameters()).device
     if device.type == 'cuda':
         return f'{device} ({torch.cuda.get_device_name(device)})'

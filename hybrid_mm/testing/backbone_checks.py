@@ -544,6 +544,31 @@ def weights_of_another_model(net: Subject) -> None:
                 model.init_weights()
 
 
+@_check
+def image_channels(net: Subject) -> None:
+    """Images of another number of channels; weights for three load on request, and mean the same.
+
+    On an image whose six channels are its three ones twice, such a network gives their maps.
+    """
+    net.needs_base()
+    if net.in_channels != 3:
+        raise DoesNotApply('it is not built for images of three channels')
+    source, x = drawn_scales(net.build()).eval(), net.images(1, 32, 64)
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder, 'three.pth'))
+        torch.save(source.state_dict(), path)
+        init = dict(type='Pretrained', checkpoint=path, inflate_channels=True)
+        model = net.build(in_channels=6, init_cfg=init)
+        with error_expected(ValueError, 'inflate_channels=True', 'in_channels=6'):
+            model.load_pretrained(path)
+        model.init_weights()
+    model.eval()
+    with torch.no_grad():
+        maps = zip(net.maps(source, x), net.maps(model, torch.cat([x, x], 1)), strict=True)
+        for i, (expected, found) in enumerate(maps):
+            require_near(found, expected, 1e-4, f'map {i} of an image of 6 channels')
+
+
 def _strides_that_count(x: Tensor) -> list[int]:
     """Strides of the axes with more than one element."""
     return [n for n, size in zip(x.stride(), x.shape, strict=True) if size > 1]

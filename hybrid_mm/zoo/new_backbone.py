@@ -1,5 +1,6 @@
 """A backbone of the zoo for a new config: its settings, taken from a config, and its channels."""
 
+import dataclasses
 import logging
 from dataclasses import dataclass
 
@@ -10,10 +11,12 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor
 
 import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X')
+from hybrid_mm.backbones.frames.strict_weights import StrictWeights
 from hybrid_mm.errors import UserError, nearest
 from hybrid_mm.run.config import load_config, without_init_cfg
 from hybrid_mm.run.config_folder import installed_configs
 from hybrid_mm.run.published import AUTO
+from hybrid_mm.run.registered import registered_class
 from hybrid_mm.zoo.heads import NEW_HEADS
 from hybrid_mm.zoo.listing import installed_trees
 from hybrid_mm.zoo.metafile import HEADS, Model
@@ -43,7 +46,9 @@ class Backbone:
     start: Start | None = None
 
 
-def find_backbone(name: str, head: str, checkpoint: str | None = None) -> Backbone:
+def find_backbone(
+    name: str, head: str, checkpoint: str | None = None, image_channels: int = 3
+) -> Backbone:
     """Take a backbone from a config of the zoo, preferably one with the same head.
 
     Args:
@@ -51,6 +56,8 @@ def find_backbone(name: str, head: str, checkpoint: str | None = None) -> Backbo
         head: Key of ``NEW_HEADS``.
         checkpoint: What it starts from, see :func:`.new_weights.choose_start`. Weights that are on
             this machine are loaded to check that they fit.
+        image_channels: Channels of the images. Weights for three are spread over others, by
+            backbones of ours; such of other libraries start from random weights then.
 
     Raises:
         UserError: Unknown backbone or weights, a backbone without the four maps that heads need,
@@ -85,6 +92,10 @@ def find_backbone(name: str, head: str, checkpoint: str | None = None) -> Backbo
         for key in ('out_indices', 'out_type', 'gap_before_final_norm'):
             settings.pop(key, None)
     start = choose_start(checkpoint, cfg, source, target)
+    if image_channels != 3:
+        settings['in_channels'] = image_channels
+        start = _inflated(start, settings, target)
+        settings.pop('frozen_stages', None)  # the stem has to learn the channels
     if start.checkpoint is None:  # frozen stages would keep random weights
         for key in ('frozen_stages', 'norm_eval'):
             settings.pop(key, None)
@@ -93,11 +104,33 @@ def find_backbone(name: str, head: str, checkpoint: str | None = None) -> Backbo
     return Backbone(name, settings, channels, source.name, [dict(hook) for hook in hooks], start)
 
 
+def _inflated(start: Start, settings: dict, scope: str) -> Start:
+    """What a backbone for images of other than three channels starts from."""
+    channels = settings['in_channels']
+    if start.checkpoint is None:
+        return start
+    with DefaultScope.overwrite_default_scope(scope):
+        cls = registered_class(MODELS, settings['type'])
+        lazy = not isinstance(cls, type)  # a class of ours that needs MMDetection
+        ours = isinstance(cls, type) and issubclass(cls, StrictWeights)
+    if lazy or ours:
+        text = f'{start.text}; its weights for 3 channels are inflated to {channels}'
+        return dataclasses.replace(start, text=text, normalisation={})
+    kind = settings['type']
+    return Start(
+        None,
+        f'random weights: those for 3 channels cannot be inflated to {channels} in {kind}, only in '
+        'the networks of hybrid_mm',
+    )
+
+
 def _channels(name: str, settings: dict, scope: str, checkpoint: str | None) -> list[int]:
     """Channels of the maps at strides 4, 8, 16 and 32, by running the backbone."""
     cfg = ConfigDict(settings)
     if checkpoint is not None:
         cfg.init_cfg = dict(type='Pretrained', checkpoint=checkpoint)
+        if cfg.get('in_channels', 3) != 3:
+            cfg.init_cfg.inflate_channels = True
     with DefaultScope.overwrite_default_scope(scope):
         network = revert_sync_batchnorm(MODELS.build(cfg))
         network.eval()  # returns None in some networks of MMPretrain
@@ -113,7 +146,7 @@ def _channels(name: str, settings: dict, scope: str, checkpoint: str | None) -> 
                 logging.disable(logging.NOTSET)
     size = 128
     with torch.no_grad():
-        maps = network(torch.zeros(1, 3, size, size))
+        maps = network(torch.zeros(1, cfg.get('in_channels', 3), size, size))
     maps = (maps,) if isinstance(maps, Tensor) else tuple(maps)
     strides = tuple(size // m.shape[-1] if m.ndim == 4 else 0 for m in maps)
     if strides != STRIDES:

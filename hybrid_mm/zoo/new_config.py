@@ -134,8 +134,8 @@ def _source(
         train_images=data.splits['train'].images,
         val_images=data.splits['val'].images,
         scale=plan.scale,
-        load=_load(data.depth),
-        depth=_comment(depth_text(data.depth)) + '\n' if depth_text(data.depth) else '',
+        load=_py(_load(data), 4),
+        depth=_comment(_images(data)) + '\n' if _images(data) else '',
         batch=plan.batch,
         rate=f'{plan.rate:.3g}',
         model=_model(data, head, backbone, checkpoint),
@@ -334,6 +334,7 @@ def _masks(data: UserData, head: str, places: dict, plan: Plan) -> dict:
         note=_comment(printable(data.note)) + '\n' if data.note else '',
         reduce='reduce_zero_label=True,\n    ' if data.shifted else '',
         crop=plan.crop,
+        distortion='' if data.channels else "dict(type='PhotoMetricDistortion'),\n    ",
         image_suffix=data.suffixes[0],
         map_suffix=data.suffixes[1],
         steps=plan.steps,
@@ -363,7 +364,18 @@ def _model(data: UserData, head: str, backbone: Backbone, checkpoint: str | None
         model['data_preprocessor'] = dict(
             size=_Code('crop_size'), seg_pad_val=_Code('ignore_index')
         )
-    if start.normalisation:
+    if data.channels is not None:
+        kind = 'Det' if data.layout == 'coco' else 'Seg'
+        processor = 'DataPreprocessor' if data.layout == 'coco' else 'DataPreProcessor'
+        model.setdefault('data_preprocessor', {}).update(
+            type=f'hybrid_mm.Multichannel{kind}{processor}',
+            mean=data.channels.mean,
+            std=data.channels.std,
+            bgr_to_rgb=False,
+        )
+        if checkpoint is not None and data.channels.number != 3:
+            settings['init_cfg']['inflate_channels'] = True
+    elif start.normalisation:
         lines.append('# Mean and std are those that the weights were trained with.')
         model.setdefault('data_preprocessor', {}).update(start.normalisation)
     if data.layout == 'masks':
@@ -409,11 +421,18 @@ def depth_text(depth: Depth) -> str:
     return ' '.join(parts)
 
 
-def _load(depth: Depth) -> str:
-    """Source of the step that loads an image."""
-    if depth.value_range is None:
-        return "dict(type='LoadImageFromFile')"
-    return f"dict(type='hybrid_mm.LoadDeepImage', value_range={depth.value_range})"
+def _images(data: UserData) -> str:
+    """What the channels and bits of the images are, and what they become; may be empty."""
+    return data.channels.text if data.channels else depth_text(data.depth)
+
+
+def _load(data: UserData) -> dict:
+    """The step that loads an image."""
+    if data.channels is not None:
+        return dict(type='hybrid_mm.LoadMultichannelImage', **data.channels.loader)
+    if data.depth.value_range is None:
+        return dict(type='LoadImageFromFile')
+    return dict(type='hybrid_mm.LoadDeepImage', value_range=data.depth.value_range)
 
 
 def _groups(backbone: Backbone) -> str:
@@ -439,7 +458,7 @@ def summary(data: UserData, backbone: Backbone, plan: Plan) -> str:
         printable(f'{data.root}: {len(data.classes)} classes ({shorten(data.classes)}), ')
         + ', '.join(f'{split.count} images in {name}' for name, split in data.splits.items())
         + f', median size {data.size[0]} x {data.size[1]}\n'
-        + ''.join(f'{printable(text)}\n' for text in (data.note, depth_text(data.depth)) if text)
+        + ''.join(f'{printable(text)}\n' for text in (data.note, _images(data)) if text)
         + f'{backbone.name} as in {backbone.source}, maps of {backbone.channels} channels; images '
         f'resized to {plan.scale[0]} x {plan.scale[1]}, {plan.batch} per step, {length}, '
         f'learning rate {plan.rate:.3g}; {warmup}, evaluation and checkpoint every {interval}'

@@ -10,6 +10,7 @@ from statistics import median
 
 from hybrid_mm.data.deep_images import Depth, depth_of
 from hybrid_mm.errors import UserError
+from hybrid_mm.zoo.user_channels import Channels
 
 SPLITS = {
     'train': ('train', 'training'),
@@ -56,6 +57,7 @@ class UserData:
         shifted: Whether it is label 0, so that the label n + 1 is class n (masks).
         note: What was decided about a label; may be empty.
         depth: Bits, values and channels of the images.
+        channels: How they are loaded if they have other channels, or others were asked for.
     """
 
     root: Path
@@ -70,6 +72,7 @@ class UserData:
     shifted: bool = False
     note: str = ''
     depth: Depth = field(default_factory=Depth)
+    channels: Channels | None = None
 
 
 def split_of(path: Path) -> str | None:

@@ -23,6 +23,7 @@ from hybrid_mm.zoo.splits import (
     sampled_depth,
     split_of,
 )
+from hybrid_mm.zoo.user_channels import find_channels
 
 
 def coco_files(root: Path) -> dict[str | None, list[Path]]:
@@ -104,6 +105,7 @@ def read_coco(
     holdout: float | None,
     names: Sequence[str] | None,
     empty_classes: str | None,
+    channels: int | Sequence[int] | None = None,
 ) -> UserData:
     """Read a data set in COCO's format.
 
@@ -113,6 +115,7 @@ def read_coco(
         holdout: See :func:`~hybrid_mm.zoo.user_data.read_data`.
         names: Names of the classes to train, or None for all.
         empty_classes: See :func:`~hybrid_mm.zoo.user_data.read_data`.
+        channels: See :func:`~hybrid_mm.zoo.user_data.read_data`.
 
     Raises:
         UserError: A split is missing or ambiguous, or its annotations are not valid.
@@ -165,6 +168,7 @@ def read_coco(
     sizes = [(image['width'], image['height']) for image in train['images']]
     polygons = sum(bool(a.get('segmentation')) for a in objects) / max(1, len(objects))
     images = [folder / splits['train'].images / image['file_name'] for image in train['images']]
+    found_channels = find_channels(images, channels)
     return UserData(
         folder.resolve(),
         'coco',
@@ -173,7 +177,8 @@ def read_coco(
         median_size(sizes),
         boxes,
         polygons,
-        depth=sampled_depth(images),
+        depth=sampled_depth([] if found_channels else images),
+        channels=found_channels,
     )
 
 

@@ -18,6 +18,7 @@ def read_data(
     classes: Sequence[str] | None = None,
     ignore: int | None = None,
     empty_classes: str | None = None,
+    channels: int | Sequence[int] | None = None,
 ) -> UserData:
     """Find the splits, classes and image sizes of a data set in a known layout.
 
@@ -31,6 +32,8 @@ def read_data(
         ignore: Label of pixels to leave out (label maps); if None the one whose name says so, as
             'unlabelled', else 255.
         empty_classes: 'drop' or 'keep' categories without a box in training; an error if None.
+        channels: Number of channels that all images must have, or a list of those to take; found
+            from the images if None.
 
     Raises:
         UserError: The folder does not exist or has no known layout, there is no validation split,
@@ -51,7 +54,7 @@ def read_data(
         raise UserError('--train and --val must both name COCO files, or both folders')
     coco = all(files) if files else bool(coco_files(folder))
     if coco:
-        return read_coco(folder, given, holdout, classes, empty_classes)
+        return read_coco(folder, given, holdout, classes, empty_classes, channels)
     for name in ('classes.txt', 'labels.txt') if classes else ():
         file = folder / name
         listed = file.read_text().splitlines() if file.is_file() else []
@@ -60,4 +63,4 @@ def read_data(
                 f'--classes {shorten(list(classes or ()))} has names of {file} in another order; '
                 'they are those of the labels 0, 1, 2, ... in the label maps'
             )
-    return read_masks(folder, given, holdout, classes, ignore)
+    return read_masks(folder, given, holdout, classes, ignore, channels)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hybrid_mm.data.channel_files import ARRAY
 from hybrid_mm.data.images import IMAGE_SUFFIXES
 from hybrid_mm.data.sample_check import PICTURES, Colours, files_below, read_pair
 from hybrid_mm.errors import UserError, printable, shorten, warn
@@ -21,9 +22,11 @@ from hybrid_mm.zoo.splits import (
     median_size,
     sampled_depth,
 )
+from hybrid_mm.zoo.user_channels import find_channels
 
 MASK_FOLDERS = ('annotations', 'masks', 'labels', 'segmentations', 'mask', 'label', 'annotation')
 MASK_SUFFIXES = ('.png', '.bmp', '.tif', '.tiff')
+SUFFIXES = (*IMAGE_SUFFIXES, ARRAY)
 SAMPLE = 1000
 """Largest number of label maps and images that are read."""
 
@@ -52,6 +55,7 @@ def read_masks(
     holdout: float | None,
     classes: Sequence[str] | None,
     ignore: int | None,
+    channels: int | Sequence[int] | None = None,
 ) -> UserData:
     """Read a data set of images with label maps.
 
@@ -61,6 +65,7 @@ def read_masks(
         holdout: See :func:`~hybrid_mm.zoo.user_data.read_data`.
         classes: Names of the classes, or None to read them from ``classes.txt``.
         ignore: Label of pixels to leave out; see :func:`~hybrid_mm.zoo.mask_classes.mask_classes`.
+        channels: See :func:`~hybrid_mm.zoo.user_data.read_data`.
 
     Raises:
         UserError: A split is missing, or its label maps are not valid.
@@ -75,12 +80,7 @@ def read_masks(
             if folders.keys() - given.keys():
                 continue  # the folder of all images holds those of a split
             split = 'train'
-        if (
-            split not in folders
-            and images.is_dir()
-            and masks.is_dir()
-            and _files(images, IMAGE_SUFFIXES)
-        ):
+        if split not in folders and images.is_dir() and masks.is_dir() and _files(images, SUFFIXES):
             folders[split] = images, masks
     folders = {split: folders[split] for split in ('train', 'val') if split in folders}
     _check_apart([images for images, _ in folders.values()])
@@ -113,6 +113,8 @@ def read_masks(
         every = random.Random(0).sample(every, SAMPLE)
     labels, sizes = _labels(every)
     found_classes = mask_classes(folder, classes, labels, ignore)
+    images = [image for image, _ in pairs['train']]
+    found_channels = find_channels(images, channels)
     return UserData(
         folder.resolve(),
         'masks',
@@ -123,7 +125,8 @@ def read_masks(
         ignore=found_classes.ignore,
         shifted=found_classes.shifted,
         note=found_classes.note,
-        depth=sampled_depth([image for image, _ in pairs['train']]),
+        depth=sampled_depth([] if found_channels else images),
+        channels=found_channels,
     )
 
 
@@ -159,9 +162,9 @@ def _is_utf8(text: str) -> bool:
 
 def _pair(images: Path, masks: Path) -> tuple[list[tuple[Path, Path]], tuple[str, str]]:
     """Pairs of images and label maps, and the suffixes of both."""
-    files = _files(images, IMAGE_SUFFIXES)
+    files = _files(images, SUFFIXES)
     if not files:
-        raise UserError(f'{images} holds no images ({", ".join(IMAGE_SUFFIXES)})')
+        raise UserError(f'{images} holds no images ({", ".join(SUFFIXES)})')
     maps = set(_files(masks, MASK_SUFFIXES))
     if images == masks:  # label maps beside their images
         files = [name for name in files if name not in maps] or files
@@ -188,7 +191,7 @@ def _pair(images: Path, masks: Path) -> tuple[list[tuple[Path, Path]], tuple[str
     unused = maps - {f'{stem}{tail}' for stem in stems}
     if unused:
         warn(f'{masks} has label maps of no image: {shorten(sorted(unused), 3)}')
-    others = _files(images, [end for end in PICTURES if end not in IMAGE_SUFFIXES])
+    others = _files(images, [end for end in PICTURES if end not in SUFFIXES])
     if others:
         warn(f'{len(others)} files in {images} are not read: {shorten(others, 3)}')
     pairs = [(images / n, masks / f'{s}{tail}') for n, s in zip(files, stems, strict=True)]

@@ -1,7 +1,6 @@
 """Pairwise and patchwise attention: the chunked form against the published formulation."""
 
 import copy
-import multiprocessing
 
 import pytest
 import torch
@@ -208,6 +207,7 @@ def _normalise(rank, folder):
     values = torch.tensor([float(rank)], dtype=torch.float64)
     scale, _ = normalisation(one, lambda: (torch.zeros_like(values), values, 1))
     torch.testing.assert_close(scale, (torch.tensor([0.25]).double() + 1e-5).rsqrt())
+    dist.barrier()
     dist.destroy_process_group()
 
 
@@ -217,14 +217,8 @@ def _images():
     return x * torch.arange(1, 8).view(7, 1, 1, 1) + 3
 
 
-def test_normalisation_over_processes_with_unequal_shares(tmp_path):
-    context = multiprocessing.get_context('fork')
-    ranks = [context.Process(target=_normalise, args=(rank, tmp_path)) for rank in (0, 1)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(60)
-    assert [process.exitcode for process in ranks] == [0, 0]
+def test_normalisation_over_processes_with_unequal_shares(tmp_path, in_two_processes):
+    in_two_processes(_normalise, tmp_path)
     norm = nn.BatchNorm2d(3).double()
     nn.init.constant_(norm.weight, 0.7)
     x = _images()

@@ -1,5 +1,4 @@
 import json
-import multiprocessing
 import os
 import socket
 import time
@@ -309,20 +308,12 @@ def _choose_in_a_process(rank, folder, kind):
 
 
 @pytest.mark.parametrize('kind', ['file', 'tcp'])
-def test_all_processes_take_one_choice(kind, tmp_path):
+def test_all_processes_take_one_choice(kind, tmp_path, in_two_processes):
     if kind == 'tcp':
         with socket.socket() as probe:
             probe.bind(('127.0.0.1', 0))
             kind = probe.getsockname()[1]
-    context = multiprocessing.get_context('fork')
-    ranks = [
-        context.Process(target=_choose_in_a_process, args=(rank, tmp_path, kind)) for rank in (0, 1)
-    ]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(60)
-    assert [process.exitcode for process in ranks] == [0, 0]
+    in_two_processes(_choose_in_a_process, tmp_path, kind)
     first, second = (json.loads((tmp_path / f'{rank}.json').read_text()) for rank in (0, 1))
     assert first.pop('5') == 'a'
     assert first == second

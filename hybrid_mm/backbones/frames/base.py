@@ -67,7 +67,8 @@ class BaseBackbone(StrictWeights):
         norm_eval: Keep batch normalisation in eval mode during training.
         with_cp: Recompute each block in the backward pass instead of keeping its activations.
         init_cfg: MMEngine's; ``dict(type='Pretrained', checkpoint=PATH_OR_URL)`` takes our layout
-            and the official ones, strictly.
+            and the official ones, strictly. With ``inflate_channels=True`` weights for images of
+            three channels are spread over ``in_channels``.
 
     Attributes:
         arch: The variant, an instance of ``arch_class``.

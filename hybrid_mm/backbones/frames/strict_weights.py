@@ -10,6 +10,7 @@ from hybrid_mm.checkpoint_files import MissingCheckpointError
 from hybrid_mm.checkpoints import read_checkpoint, weights_of
 from hybrid_mm.convert import convert, differences
 from hybrid_mm.convert.core import StateDict, misfit
+from hybrid_mm.convert.image_channels import check_mapping, inflated, other_channels
 from hybrid_mm.errors import shorten
 from hybrid_mm.ops.fitted_weights import FitsWeights, UnknownSizeError, fitted_weights
 
@@ -36,7 +37,11 @@ class StrictWeights(FitsWeights, BaseModule):
     def init_weights(self) -> None:
         """Initialise; a ``Pretrained`` init_cfg is loaded strictly from ours or official files."""
         if isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained':
-            self.load_pretrained(self.init_cfg['checkpoint'], self.init_cfg.get('prefix'))
+            self.load_pretrained(
+                self.init_cfg['checkpoint'],
+                self.init_cfg.get('prefix'),
+                self.init_cfg.get('inflate_channels', False),
+            )
             self._is_init = True
         else:
             super().init_weights()
@@ -65,12 +70,19 @@ class StrictWeights(FitsWeights, BaseModule):
         """Bring the weights of a file into our layout; a classifier's head is named ``head.``."""
         return convert(state)
 
-    def load_pretrained(self, path: str, prefix: str | None = None) -> None:
+    def load_pretrained(
+        self,
+        path: str,
+        prefix: str | None = None,
+        inflate_channels: bool | Sequence[int | None] = False,
+    ) -> None:
         """Load weights from a file or URL in our or an official layout.
 
         Args:
             path: Checkpoint of a backbone, classifier, detector or segmenter.
             prefix: Part of the file to take; by default ``backbone.`` where such keys exist.
+            inflate_channels: Spread weights for images of three channels over ``in_channels``, by
+                the rule or list of :func:`.convert.image_channels.check_mapping`.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -97,6 +109,7 @@ class StrictWeights(FitsWeights, BaseModule):
         except ValueError as error:
             raise ValueError(f'{path}: {error}') from error
         state = self._part(state, path, prefix, beside)
+        state = self._with_channels(state, path, inflate_channels)
         try:
             self.load_strictly(state, path)
         except UnknownSizeError:
@@ -113,6 +126,28 @@ class StrictWeights(FitsWeights, BaseModule):
                 raise
             file = f' ({meta["file"]})' if meta.get('weights') else ''
             raise ValueError(f'{path}{file} does not fit this {name}. {what}') from error
+
+    def _with_channels(
+        self, state: StateDict, path: str, rule: bool | Sequence[int | None]
+    ) -> StateDict:
+        """Spread the weights of three image channels over those of this network, if asked to."""
+        other = other_channels(self.state_dict(), state)
+        if not other:
+            return state
+        name, channels = type(self).__name__, next(iter(other.values()))
+        if rule is False or rule is None:
+            raise ValueError(
+                f'{path} is for images of 3 channels, this {name} for {channels} '
+                f'({shorten(list(other), 1)}); init_cfg=dict(..., inflate_channels=True) spreads '
+                'the weights over them, see "Images of other channels" in docs/channels.md'
+            )
+        mapping = check_mapping(rule, channels)
+        by = 'the mean of the three' if mapping == [None] else f'channels {mapping} of the file'
+        self.announce(
+            f'weights of {name}: {shorten(list(other), 1)} of 3 channels inflated to {channels}: '
+            f'{by}, times 3/{channels}'
+        )
+        return {**state, **{key: inflated(state[key], mapping) for key in other}}
 
     def _part(self, state: StateDict, path: str, prefix: str, beside: list[str]) -> StateDict:
         """The weights of this module among those of a file; logs what is left out."""

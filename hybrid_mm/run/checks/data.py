@@ -15,6 +15,7 @@ from hybrid_mm.checkpoint_files import MissingCheckpointError
 from hybrid_mm.checkpoints import check_exists, read_checkpoint, weights_of
 from hybrid_mm.data.sample_check import Colours, other_images
 from hybrid_mm.errors import UserError, warn
+from hybrid_mm.run.checks.channels import check_channels
 from hybrid_mm.run.checks.class_labels import check_class_labels
 from hybrid_mm.run.checks.classes import (
     check_categories,
@@ -88,6 +89,7 @@ def check_testing(cfg: Config) -> None:
         if cfg.get(key) is None:
             raise UserError(f'{cfg.filename} has no {key}; testing needs it')
     check_types(cfg, 'test')
+    check_channels(cfg, 'test')
     check_data(cfg, 'test_dataloader')
 
 

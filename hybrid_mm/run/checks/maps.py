@@ -190,7 +190,8 @@ def _measure(
     """
     mean = getattr(getattr(model, 'data_preprocessor', None), 'mean', None)
     backbone = settings.get('backbone') or {}
-    channels = mean.numel() if isinstance(mean, Tensor) else backbone.get('in_channels', 3)
+    channels = backbone.get('in_channels')  # a mean of one value may be for many channels
+    channels = channels or (mean.numel() if isinstance(mean, Tensor) else 3)
     parameter = next((each for each in model.parameters() if each.is_floating_point()), None)
     start, refused = time.monotonic(), None
     begun, tried = start, 0

@@ -8,6 +8,7 @@ from mmengine.registry import HOOKS, OPTIMIZERS, PARAM_SCHEDULERS, DefaultScope
 from mmengine.runner import LogProcessor, Runner
 
 from hybrid_mm.errors import UserError, nearest, plain_text, warn
+from hybrid_mm.run.checks.channels import check_channels
 from hybrid_mm.run.checks.types import check_type, check_types
 from hybrid_mm.run.config import checkpoint_hook, nodes, require_library, task_of
 from hybrid_mm.run.registered import arguments
@@ -59,6 +60,7 @@ def check_settings(cfg: Config) -> None:
                 raise UserError(f'{path}.filter_cfg has no key {key!r}{nearest(key, FILTERS)}')
     _check_nms(cfg.model)
     check_types(cfg, 'train', 'val')
+    check_channels(cfg, 'train', 'val')
     _check_padding(cfg.model)
 
 
