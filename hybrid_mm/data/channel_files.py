@@ -80,7 +80,7 @@ def _array(content: bytes, path: str) -> np.ndarray:
 
 @contextmanager
 def _opened(file: BinaryIO, size: int, path: str) -> Iterator[Sequence[Any]]:
-    """Series of pages like the first in a TIFF file of ``size`` bytes: smaller ones are previews."""
+    """Series of pages like the first in a TIFF file of ``size`` bytes; others are previews."""
     if find_spec('tifffile') is None:
         raise ValueError(
             f'{path}: TIFF files are read by the package tifffile, which is not installed: '
@@ -124,8 +124,8 @@ def _order(pages: Sequence[Any]) -> list[int]:
     further = [i for i, size in enumerate(shape) if size > 1 and names[i] not in 'YX']
     if len(further) > 1 or not {'Y', 'X'} <= set(names):
         raise ValueError(
-            f'it has the axes {names[1:]} of lengths {shape[1:]}; expected rows, columns and channels (or '
-            'pages)'
+            f'it has the axes {names[1:]} of lengths {shape[1:]}; expected rows, columns and '
+            'channels (or pages)'
         )
     return [names.index('Y'), names.index('X'), *further]
 

@@ -37,7 +37,7 @@ def test_images_of_other_channels():
     """Broadcasting would make six channels of one."""
     processor = MODELS.build(dict(type=TYPES[1], mean=[0] * 6, std=[1] * 6))
     for batch in ([torch.zeros(1, 4, 4)], torch.zeros(2, 1, 4, 4)):
-        with pytest.raises(ValueError, match='an image has 1 channels, mean and std .* 6 values'):
+        with pytest.raises(ValueError, match=r'an image has 1 channels, mean and std .* 6 values'):
             processor(dict(inputs=batch, data_samples=None))
 
 

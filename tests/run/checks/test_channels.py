@@ -55,7 +55,7 @@ def test_what_fits():
     [
         (
             {'model.data_preprocessor.type': 'DetDataPreprocessor'},
-            r"mean has 6 values, and DetDataPreprocessor takes one or three. .* 'hybrid_mm."
+            r"mean has 6 values, and DetDataPreprocessor takes one or three. .*'hybrid_mm."
             r"MultichannelDetDataPreprocessor', model.backbone.in_channels=6, .*channels=6",
         ),
         ({'model.backbone.in_channels': 3}, 'mean has 6 values, but .*in_channels is 3'),
