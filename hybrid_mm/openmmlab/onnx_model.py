@@ -84,8 +84,8 @@ class OnnxModel(nn.Module):
 
         Args:
             data: ``inputs``, the images, each (C, H, W), uint8 or float, with three channels in
-                the order blue, green, red, unless the file takes those of images as they are; and ``data_samples``, which have ``ori_shape`` and, of
-                detectors, ``scale_factor``.
+                the order blue, green, red unless the file takes those of images as they are; and
+                ``data_samples``, which have ``ori_shape`` and, of detectors, ``scale_factor``.
 
         Returns:
             The data samples with ``pred_instances`` in pixels of the original image,
