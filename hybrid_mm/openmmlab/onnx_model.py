@@ -213,7 +213,7 @@ def paste(masks: Tensor, boxes: Tensor, height: int, width: int, threshold: floa
     found = torch.zeros(len(masks), height, width, dtype=torch.bool)
     for i, (mask, box) in enumerate(zip(masks, boxes, strict=True)):
         pasted, place = _do_paste_mask(mask[None, None], box[None], height, width, skip_empty=True)
-        found[(i, *place)] = pasted[0] >= threshold
+        found[i][place] = pasted[0] >= threshold
     return found
 
 

@@ -309,6 +309,8 @@ def _shrink(node: Any, classes: int) -> None:
                 node[key] = classes
             elif key in SHALLOW:
                 node[key] = min(value, 2)
+            elif key == 'num_groups':
+                node[key] = 8
             elif key.endswith('channels'):
                 node[key] = SMALL.get(value, value)
 
