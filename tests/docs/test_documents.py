@@ -56,6 +56,7 @@ TESTED_ELSEWHERE = {
     'tools/dev/kernel_report.py': 'tests/tools/test_kernel_report.py',
     'tools/dev/matrix.py': 'tests/tools/test_matrix.py',
     'tools/dev/mutants.py': 'tests/tools/test_dev.py',
+    'tools/dev/onnx_pairs.py': 'tests/tools/test_onnx_pairs.py',
     'tools/dev/select_tests.py': 'tests/tools/test_dev.py',
     'tools/export_onnx.py': 'tests/tools/test_export_onnx.py',
     'tools/reparameterize.py': 'tests/tools/test_reparameterize.py',
