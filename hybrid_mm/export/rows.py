@@ -162,7 +162,7 @@ def row(
     with tempfile.TemporaryDirectory() as folder:
         while left:
             results = context.Queue()
-            arguments = table, name, list(left), cells, folder, results
+            arguments = table, name, list(left), dict(cells), folder, results
             process = context.Process(target=_work, args=arguments, daemon=True)
             process.start()
             begun, after = time.monotonic(), FIRST
