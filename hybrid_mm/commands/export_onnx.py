@@ -16,6 +16,7 @@ from hybrid_mm.errors import UserError, warn
 from hybrid_mm.export import graphs, onnx_files, table, times
 from hybrid_mm.export.metadata import metadata, raw_metadata
 from hybrid_mm.export.whole import whole_graph
+from hybrid_mm.run.checks.channels import check_channels
 from hybrid_mm.run.checks.classes import meta_of_model
 from hybrid_mm.run.config import load_config, require, without_init_cfg
 from hybrid_mm.run.console import wrote
@@ -38,6 +39,7 @@ def run(args: argparse.Namespace) -> None:
     onnx_files.require_exporter()
     cfg = load_config(config, args.cfg_options)
     require(cfg, 'model', 'test_dataloader.dataset')
+    check_channels(cfg, 'test')
     model, meta = build_model(cfg, checkpoint[0] if checkpoint else None)
     size = tuple(args.size) if args.size else size_of_input(cfg, args.fixed)
     size = size if args.fixed else onnx_files.traced_size(size)

@@ -116,6 +116,7 @@ class TwoStageDetector(Network):
         boxes, scores, labels = self._classify(maps, semantic, boxes, counts, size, *settings)
         if len(self.outputs) == 3:
             return boxes, scores, labels
+        boxes, scores, labels = trimmed(boxes, scores, labels)
         rois = with_images(boxes)
         masks = self._mask(maps, semantic, rois, labels.clamp(min=0).flatten())
         return boxes, scores, labels, masks.unflatten(0, boxes.shape[:2])
@@ -136,9 +137,7 @@ class TwoStageDetector(Network):
         boxes = decode(head.bbox_coder, priors, deltas, size)
         threshold = torch.tensor(self.rpn_threshold)
         apart = None if self.rpn_agnostic else groups
-        boxes, scores, _ = suppress(
-            boxes, scores, apart, threshold, self.proposals, self.min_size
-        )
+        boxes, scores, _ = suppress(boxes, scores, apart, threshold, self.proposals, self.min_size)
         return boxes, scores > 0
 
     def _classify(
@@ -213,6 +212,17 @@ class TwoStageDetector(Network):
         if self.head.with_shared_head:
             features = self.head.shared_head(features)
         return features
+
+
+def trimmed(boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The first rows, as many as the image with the most objects has, at least one.
+
+    Masks are computed for these rows only.
+    """
+    rows = (scores > 0).sum(1).max().clamp(min=1).item()
+    torch._check(rows >= 1)
+    torch._check(rows <= scores.shape[1])
+    return boxes[:, :rows], scores[:, :rows], labels[:, :rows]
 
 
 def with_images(boxes: Tensor) -> Tensor:

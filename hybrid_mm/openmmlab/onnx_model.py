@@ -58,6 +58,8 @@ class OnnxModel(nn.Module):
         self.outputs = [item.name for item in self.session.get_outputs()]
         fixed = [length if isinstance(length, int) else None for length in image.shape]
         self.batch = fixed[0]
+        # other files take the channels as they are loaded
+        self.takes_rgb = (self.metadata.get('input') or {}).get('order', 'RGB') == 'RGB'
         self.fixed = tuple(fixed[2:] if self.takes_float else fixed[1:3])
         # DistributedDataParallel refuses modules without parameters
         self.placeholder = nn.Parameter(torch.zeros(1))
@@ -82,7 +84,7 @@ class OnnxModel(nn.Module):
 
         Args:
             data: ``inputs``, the images, each (C, H, W), uint8 or float, with three channels in
-                the order blue, green, red; and ``data_samples``, which have ``ori_shape`` and, of
+                the order blue, green, red, unless the file takes those of images as they are; and ``data_samples``, which have ``ori_shape`` and, of
                 detectors, ``scale_factor``.
 
         Returns:
@@ -131,7 +133,7 @@ class OnnxModel(nn.Module):
                 f'{" and ".join(wrong)}. Export the model with any size, or change the pipeline'
             )
         batch = torch.stack([*images, *[images[-1]] * ((self.batch or 0) - len(images))]).cpu()
-        if shape[0] == 3:
+        if shape[0] == 3 and self.takes_rgb:
             batch = batch.flip(1)  # from blue, green, red
         feed = {'image': (batch.float() if self.takes_float else self._bytes(batch)).numpy()}
         if size is not None:

@@ -150,7 +150,7 @@ def test_numbers_that_a_file_cannot_take(onnx_file):
 def test_one_size_only(onnx_file):
     model = OnnxModel(onnx_file('classification', ('[N,H,W', '[N,6,W')))
     assert len(step(model, images((6, 9)))) == 1
-    with pytest.raises(UserError, match='one size only.*height 5 instead of 6'):
+    with pytest.raises(UserError, match=r'one size only.*height 5 instead of 6'):
         step(model, images((5, 9)))
 
 
