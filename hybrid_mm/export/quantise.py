@@ -88,6 +88,7 @@ def quantise(
     """
     try:
         import onnx
+        import onnxruntime
         from onnxruntime import quantization
     except ImportError as error:
         raise UserError(
@@ -119,6 +120,7 @@ def quantise(
     )
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
+    onnxruntime.set_default_logger_severity(3)  # optional inputs are no constants: it warns of them
     try:
         if feeds is None:
             quantization.quantize_dynamic(
@@ -141,6 +143,7 @@ def quantise(
         raise UserError(f'{source}: onnxruntime cannot quantise it: {line}') from error
     finally:
         logging.disable(level)
+        onnxruntime.set_default_logger_severity(2)  # the default
     written = onnx.load(str(target))
     del written.metadata_props[:]
     kind = dict(
