@@ -3,6 +3,7 @@
 import contextlib
 import fnmatch
 import functools
+import logging
 import math
 import multiprocessing
 import queue
@@ -11,6 +12,7 @@ import signal
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -197,6 +199,8 @@ def _work(
     def say(text: str) -> None:
         results.put(('note', text))
 
+    logging.disable(logging.WARNING)
+    warnings.simplefilter('ignore')
     limit_time(table.seconds)
     for found in table.work(name, steps, cells, Path(folder), say):
         results.put(('cells', found))

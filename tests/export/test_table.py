@@ -102,6 +102,8 @@ def threads(monkeypatch):
     context = SimpleNamespace(Queue=queue.Queue, Process=_Process)
     monkeypatch.setattr(multiprocessing, 'get_context', lambda kind: context)
     monkeypatch.setattr(rows, 'limit_time', lambda seconds: None)
+    monkeypatch.setattr(rows.logging, 'disable', lambda level: None)
+    monkeypatch.setattr(rows.warnings, 'simplefilter', lambda action: None)
 
 
 def sheet_of(work):
