@@ -140,13 +140,6 @@ def test_difference_is_relative_to_the_largest_number(monkeypatch):
     ('name', 'operator'),
     [
         ('nat', 'local attention'),
-        ('acmix-swin', 'window attention'),
-        ('maxvit', 'attention within windows'),
-        ('coatnet', 'attention within windows'),
-        ('levit', 'attention with a bias by distance'),
-        ('vit-bias', 'attention with a bias by relative position'),
-        ('mvitv2', 'pooling attention'),
-        ('hornet-gf', 'the global filter'),
         ('ea-aa-resnet', 'evolving attention'),
         ('san-patchwise', 'vector attention'),
     ],
