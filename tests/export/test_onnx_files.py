@@ -162,24 +162,6 @@ def test_difference_is_relative_to_the_largest_number(monkeypatch):
         onnx_files.difference(graph, 'x.onnx')
 
 
-@pytest.mark.parametrize(
-    ('name', 'operator'),
-    [
-        ('acmix-swin', 'window attention'),
-        ('maxvit', 'attention within windows'),
-        ('coatnet', 'attention within windows'),
-        ('levit', 'attention with a bias by distance'),
-        ('vit-bias', 'attention with a bias by relative position'),
-        ('mvitv2', 'pooling attention'),
-        ('hornet-gf', 'the global filter'),
-    ],
-)
-def test_networks_of_one_size_say_so(tmp_path, name, operator):
-    (graph,) = graphs_of(MODELS.build(copy.deepcopy(cases()[name])), (65, 99))
-    with pytest.raises(ValueError, match=f'{operator} is laid out for one size of the map; '):
-        onnx_files.export(graph, tmp_path / 'x.onnx', dynamic=True)
-
-
 @pytest.mark.parametrize('size', [(7, 9), (8, 8), (25, 42), (1, 1)])
 def test_fourier_filter_by_matrices(size):
     spectrum = torch.randn(4, 14, 8, 2, dtype=torch.float64)
