@@ -10,7 +10,6 @@ from typing import Any, BinaryIO
 import cv2
 import numpy as np
 
-
 ARRAY = '.npy'
 TIFF = ('.tif', '.tiff')
 _NUMPY = b'\x93NUMPY'
