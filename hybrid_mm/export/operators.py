@@ -15,7 +15,10 @@ from hybrid_mm.ops.custom_op import custom_op
 __all__ = ['nms_mask', 'pyramid_roi_align', 'translations']
 
 
-@custom_op('hybrid_mm::nms_mask', fake=lambda boxes, scores, *_: scores.new_empty(scores.shape, dtype=torch.bool))
+@custom_op(
+    'hybrid_mm::nms_mask',
+    fake=lambda boxes, scores, *_: scores.new_empty(scores.shape, dtype=torch.bool),
+)
 def nms_mask(boxes: Tensor, scores: Tensor, iou_threshold: Tensor, most: int) -> Tensor:
     """Which boxes non-maximum suppression keeps.
 
@@ -42,8 +45,15 @@ def nms_mask(boxes: Tensor, scores: Tensor, iou_threshold: Tensor, most: int) ->
     return kept
 
 
-def _regions(rois: Tensor, levels: Tensor, maps: Sequence[Tensor], strides: Any, height: int,
-             width: int, *_: Any) -> Tensor:
+def _regions(
+    rois: Tensor,
+    levels: Tensor,
+    maps: Sequence[Tensor],
+    strides: Any,
+    height: int,
+    width: int,
+    *_: Any,
+) -> Tensor:
     return rois.new_empty((rois.shape[0], maps[0].shape[1], height, width))
 
 
