@@ -7,6 +7,7 @@ from hybrid_mm.export.classifiers import ClassifierGraph
 from hybrid_mm.export.detectors import detector_graph
 from hybrid_mm.export.graphs import ExportError, Graph, Network
 from hybrid_mm.export.preprocessing import InputType, Preparation, channels_of
+from hybrid_mm.export.queries import Queries
 from hybrid_mm.export.segmenters import segmenter_graph
 
 __all__ = ['EndToEnd', 'whole_graph']
@@ -69,6 +70,8 @@ def whole_graph(
         network = segmenter_graph(model, probabilities)
     elif type(model).__name__ == 'ImageClassifier':
         network = ClassifierGraph(model)
+    elif getattr(model, 'panoptic_head', None) is not None:
+        network = Queries(model)
     else:
         network = detector_graph(model)
     open_batch = batch is None and network.any_batch

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from hybrid_mm.compat.torch_api import as_if_exporting
 from hybrid_mm.export import onnx_files
 from hybrid_mm.export.graphs import ExportError, Graph, graphs_of
+from hybrid_mm.export.open_sizes import open_sizes
 from hybrid_mm.layers.convolution.deform_conv import DeformConv2d
 from hybrid_mm.ops.global_filter import global_filter
 from hybrid_mm.zoo.families import model_with
@@ -74,7 +75,7 @@ def test_what_stands_in_for_modules_of_one_size():
     model = nn.ModuleDict(
         {f'{size}': nn.AdaptiveAvgPool2d(size) for size in (1, 2, 3, (6, 4), (5, 1))}
     ).double()
-    with onnx_files._open_sizes(model):
+    with open_sizes(model):
         for module in model.values():
             assert 'forward' in vars(module)
             for height, width in ((7, 9), (6, 12), (13, 5), (1, 1), (3, 2)):
@@ -88,7 +89,7 @@ def test_what_stands_in_for_modules_of_one_size():
         model = nn.Sequential(Upsample(scale_factor=2.0, mode=mode, align_corners=align))
         x = torch.randn(1, 2, 5, 7)
         expected = model(x)
-        with onnx_files._open_sizes(model):
+        with open_sizes(model):
             assert 'forward' in vars(model[0])
             torch.testing.assert_close(model(x), expected)
 
