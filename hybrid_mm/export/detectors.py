@@ -68,6 +68,7 @@ class DenseDetector(Detector):
                 'ATSS or GFL do; use --raw'
             )
         self.model = model
+        self.least = max(max(pair) for pair in head.prior_generator.strides) + 1
         self.integrates = isinstance(head, GFLHead)  # deltas are distributions
         test = head.test_cfg
         threshold, self.agnostic = nms_settings(test.get('nms'), name)

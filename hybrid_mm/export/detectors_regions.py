@@ -44,6 +44,7 @@ class TwoStageDetector(Detector):
         self.box_heads, self.box_regions = list(heads), list(extractors)
         rpn, test = model.rpn_head.test_cfg, head.test_cfg
         self.rpn_threshold, self.rpn_agnostic = nms_settings(rpn.get('nms'), 'rpn_head')
+        self.least = max(max(pair) for pair in model.rpn_head.prior_generator.strides) + 1
         self.candidates = positive(rpn, 'nms_pre', 'rpn_head')
         self.proposals = positive(rpn, 'max_per_img', 'rpn_head')
         self.min_size = rpn.get('min_bbox_size', -1)
