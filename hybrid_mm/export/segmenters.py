@@ -54,6 +54,8 @@ class WholeImage(Network):
         self.outputs = ('label_map', 'probabilities') if probabilities else ('label_map',)
         self.settings = {'size': torch.zeros(2, dtype=torch.int64)}
         self.aligned = bool(model.align_corners)
+        # Mask2Former's maps are sums of probabilities, not logits
+        self.sums = type(model.decode_head).__name__ == 'Mask2FormerHead'
         self.threshold = None
         if model.out_channels == 1:
             head = model.decode_head
@@ -96,7 +98,9 @@ class WholeImage(Network):
         labels = labels.to(torch.uint8 if scores.shape[1] <= _BYTE else torch.int32)
         if len(self.outputs) == 1:
             return (labels,)
-        return labels, scores.softmax(1) if self.threshold is None else probabilities
+        if self.threshold is None:
+            probabilities = scores / scores.sum(1, keepdim=True) if self.sums else scores.softmax(1)
+        return labels, probabilities
 
     def difference(
         self, found: dict[str, Tensor], x: Tensor, size: tuple[int, int], *settings: Tensor
