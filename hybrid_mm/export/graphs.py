@@ -10,6 +10,7 @@ from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 
 from hybrid_mm.errors import UserError
+from hybrid_mm.export.preprocessing import channels_of
 
 __all__ = ['ExportError', 'Graph', 'Network', 'graphs_of', 'largest_difference']
 
@@ -140,7 +141,8 @@ def graphs_of(
         ExportError: The model is another one.
     """
     model = revert_sync_batchnorm(model).eval()
-    image = torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(batch, channels_of(model), *size, generator=generator)
     one = dict(inputs={'image': image}, axes={'image': (2, 3)})
     if backbone_only or not hasattr(model, 'data_preprocessor'):
         backbone = model.backbone if hasattr(model, 'backbone') else model

@@ -197,8 +197,8 @@ def _input(graph: Graph, prepare: Preparation) -> dict[str, Any]:
         'dtype': 'uint8' if whole else 'float32',
         'layout': 'NHWC' if whole else 'NCHW',
         'channels': channels,
-        'order': 'RGB' if channels == 3 else None,
-        'largest': 255,
+        'order': 'RGB' if channels == 3 and not prepare.keeps_order else None,
+        'largest': None if prepare.keeps_order and not whole else 255,
     }
 
 

@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hybrid_mm.ops.dispatch import resolve
+from hybrid_mm.ops.export import has_symbols
 from hybrid_mm.ops.local_attention import global_attention, launches
+from hybrid_mm.ops.positions import spread_table
 
 __all__ = ['distance_attention', 'resize_distance_table']
 
@@ -26,7 +28,7 @@ def resize_distance_table(table: Tensor, size: Sequence[int]) -> Tensor:
     Returns:
         (heads, H, W).
     """
-    if tuple(table.shape[1:]) == tuple(size):
+    if not has_symbols(size) and tuple(table.shape[1:]) == tuple(size):
         return table
     return F.interpolate(table[None], size=tuple(size), mode='bilinear', align_corners=True)[0]
 
@@ -110,8 +112,7 @@ def _mirrored(table: Tensor, reflect: bool) -> Tensor:
 def _bias_of_pairs(table: Tensor, stride: int, k: Tensor) -> Tensor:
     """Bias of every query and key, (heads, H' W', H W), in the type of the keys."""
     rows, columns = (_distances(length, stride, k.device) for length in k.shape[2:4])
-    entry = rows[:, None, :, None] * k.shape[3] + columns[:, None]
-    return table.to(k.dtype).flatten(1)[:, entry.flatten(2).flatten(0, 1)]
+    return spread_table(table.to(k.dtype), rows, columns)
 
 
 def _distances(length: int, stride: int, device: torch.device) -> Tensor:

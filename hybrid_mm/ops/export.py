@@ -1,13 +1,33 @@
 """Export of graphs: while one is traced, operators use torch's own operators only."""
 
+import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
+from torch.overrides import TorchFunctionMode
 
 from hybrid_mm.compat.torch_api import exports
 
-__all__ = ['exporting', 'numbers', 'require_fixed_size']
+__all__ = [
+    'ceil_div',
+    'example_length',
+    'exporting',
+    'for_one_size',
+    'has_symbols',
+    'known',
+    'numbers',
+    'once_per_graph',
+    'require_fixed_size',
+]
+
+Arguments = ParamSpec('Arguments')
+Result = TypeVar('Result')
+_SHAPE = Tensor.shape.__get__
 
 
 def exporting() -> bool:
@@ -35,6 +55,107 @@ def numbers(size: Sequence[int]) -> tuple[int, ...]:
         return tuple(int(n) for n in size)
 
 
+class _Numbers(TorchFunctionMode):
+    """Sizes of tensors are numbers, but for the first, which counts the images."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        found = func(*args, **kwargs or {})
+        if func in (_SHAPE, Tensor.size) and isinstance(found, tuple):
+            return torch.Size([*found[:1], *numbers(found[1:])])
+        if func == Tensor.size:
+            (dim,) = *args[1:], *(kwargs or {}).values()
+            return found if dim in (0, -args[0].ndim) else numbers([found])[0]
+        return found
+
+
+def for_one_size(function: Callable[[Tensor], Result], x: Tensor) -> Result:
+    """Call a function of images while ``torch.jit.trace`` records it, for images of this size.
+
+    The sizes of tensors, which would be tensors, are numbers, so that index tables can be made, and
+    exporters do not divide them in their own way. The graph takes any number of images; given
+    another height or width, it raises an error.
+
+    Args:
+        function: Function of the images.
+        x: Images (N, C, H, W).
+
+    Returns:
+        What the function returns.
+    """
+    with _Numbers():
+        return function(x.expand(-1, *x.shape[1:]))
+
+
+def has_symbols(size: Sequence[int]) -> bool:
+    """Whether the graph that is traced leaves the height or width of a map open.
+
+    Args:
+        size: Height and width.
+    """
+    return any(isinstance(n, torch.SymInt) for n in size)
+
+
+def ceil_div(length: int, step: int) -> int:
+    """A length divided by a step, rounded up.
+
+    The usual ``-(-length // step)`` is wrong in ONNX files: there, quotients of negative numbers
+    are rounded towards zero.
+
+    Args:
+        length: At least 1; may be symbolic.
+        step: At least 1.
+    """
+    return (length + step - 1) // step
+
+
+def known(number: int) -> int | None:
+    """A number that may be symbolic: its value if that is the same for all sizes, else None.
+
+    Args:
+        number: The number.
+    """
+    return number.node.maybe_as_int() if isinstance(number, torch.SymInt) else number
+
+
+def example_length(length: int) -> int:
+    """A length that may be symbolic, at the example that is traced.
+
+    What depends on it must be right for any length.
+
+    Args:
+        length: The length.
+    """
+    return int(length.node.hint if isinstance(length, torch.SymInt) else length)
+
+
+def once_per_graph(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Let the layers of a graph that ``torch.export`` traces share tables.
+
+    With symbolic sizes, to trace an operator takes tens of milliseconds, even on a table of ten
+    numbers. Everywhere else the function is called anew.
+
+    Args:
+        function: Function of numbers, sizes, types and devices, that changes nothing.
+    """
+    graphs: WeakKeyDictionary[Any, dict[Hashable, Result]] = WeakKeyDictionary()
+
+    @functools.wraps(function)
+    def shared(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        graph = get_proxy_mode()
+        if graph is None:
+            return function(*args, **kwargs)
+        known = graphs.setdefault(graph, {})
+        key = tuple(x.node.expr if isinstance(x, torch.SymInt) else x for x in args)
+        key = key, tuple(sorted(kwargs.items()))
+        if key not in known:
+            known[key] = function(*args, **kwargs)
+        return known[key]
+
+    return shared
+
+
 def require_fixed_size(size: Sequence[int], operator: str) -> None:
     """Check that the size of a map is known if the network is being exported.
 
@@ -45,7 +166,7 @@ def require_fixed_size(size: Sequence[int], operator: str) -> None:
     Raises:
         ValueError: One of them is dynamic.
     """
-    if exporting() and any(isinstance(n, torch.SymInt) for n in size):
+    if exporting() and has_symbols(size):
         raise ValueError(
             f'{operator} is laid out for one size of the map; export it for a fixed height and '
             'width'

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hybrid_mm.ops.dispatch import resolve
-from hybrid_mm.ops.export import require_fixed_size
+from hybrid_mm.ops.export import has_symbols
 from hybrid_mm.ops.precision import accurate
 
 __all__ = ['global_filter', 'resize_spectrum']
@@ -29,10 +29,9 @@ def global_filter(x: Tensor, spectrum: Tensor, impl: str = 'auto') -> Tensor:
         (N, C, H, W), accurate.
 
     Raises:
-        ValueError: An unknown impl, or a dynamic size while the network is exported.
+        ValueError: An unknown impl.
     """
     height, width = x.shape[2:]
-    require_fixed_size((height, width), 'the global filter')
     x = accurate(x)
     weight = resize_spectrum(spectrum.to(x.dtype), (height, width // 2 + 1))
     # ONNX has no complex numbers, and the transform takes no empty batch
@@ -50,15 +49,16 @@ def resize_spectrum(spectrum: Tensor, size: tuple[int, int]) -> Tensor:
         spectrum: Real and imaginary parts, (C, rows, columns, 2).
         size: Rows and columns of the result.
     """
-    if tuple(spectrum.shape[1:3]) == tuple(size):
+    if not has_symbols(size) and tuple(spectrum.shape[1:3]) == tuple(size):
         return spectrum
     parts = F.interpolate(spectrum.permute(3, 0, 1, 2), size, mode='bilinear', align_corners=True)
     return parts.permute(1, 2, 3, 0).contiguous()
 
 
-def _turns(rows: Tensor, columns: Tensor, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of 2 pi (row * column) / length, (rows, columns)."""
-    angle = (rows[:, None] * columns % length).to(like.dtype) * (2 * math.pi / length)
+def _turns(places: Tensor, frequencies: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of 2 pi (place * frequency) / number of places, (places, frequencies)."""
+    length = places[-1] + 1  # a tensor: exporters take no other divisor that is symbolic
+    angle = (places[:, None] * frequencies % length).to(dtype) * (2 * math.pi / length.to(dtype))
     return angle.cos(), angle.sin()
 
 
@@ -79,8 +79,8 @@ def filter_by_matrices(x: Tensor, weight: Tensor) -> Tensor:
     row = torch.arange(height, device=x.device)
     column = torch.arange(width, device=x.device)
     frequency = torch.arange(width // 2 + 1, device=x.device)
-    cos_h, sin_h = _turns(row, row, height, x)
-    cos_w, sin_w = _turns(column, frequency, width, x)
+    cos_h, sin_h = _turns(row, row, x.dtype)
+    cos_w, sin_w = _turns(column, frequency, x.dtype)
     real, imag = x @ cos_w, -(x @ sin_w)
     real, imag = cos_h @ real + sin_h @ imag, cos_h @ imag - sin_h @ real
     a, b = weight.unbind(-1)

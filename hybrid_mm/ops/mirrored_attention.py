@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from hybrid_mm.ops.dispatch import resolve
+from hybrid_mm.ops.export import exporting
 from hybrid_mm.ops.local_attention import local_attention
 from hybrid_mm.ops.local_attention.axes import mirrored
 
@@ -33,9 +34,8 @@ def mirrored_attention(
         window: Taps t of the window on each side, odd.
         stride: Distance of the queries in pixels.
         dilation: Distance of the taps.
-        impl: An algorithm of :func:`~hybrid_mm.ops.local_attention.local_attention`; 'reference',
-            which is also exported, is the published formulation, with window^2 copies of keys,
-            values and positions.
+        impl: An algorithm of :func:`~hybrid_mm.ops.local_attention.local_attention`; 'reference'
+            is the published formulation, with window^2 copies of keys, values and positions.
 
     Returns:
         (N, heads, ceil(H / stride), ceil(W / stride), d).
@@ -43,7 +43,7 @@ def mirrored_attention(
     Raises:
         ValueError: Even window, unknown impl, shapes that do not fit.
     """
-    if resolve(impl, 'local_attention') == 'reference':
+    if resolve(impl, 'local_attention') == 'reference' and not exporting():
         return _reference(q, k, v, position, window, stride, dilation)
     keys = (k - position).to(k.dtype)
     return local_attention(

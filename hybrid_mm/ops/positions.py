@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hybrid_mm.ops.export import has_symbols
 from hybrid_mm.ops.fusing import is_plain
 from hybrid_mm.ops.precision import no_autocast
 
@@ -24,6 +25,7 @@ __all__ = [
     'resize_position_embedding',
     'resize_relative_table',
     'resize_window_table',
+    'spread_table',
     'unflatten_bias_table',
 ]
 
@@ -76,6 +78,8 @@ def resize_relative_table(table: Tensor, size: int) -> Tensor:
         ValueError: A table of even length.
     """
     length = table.shape[-2]
+    if has_symbols((size,)):
+        return _stretched(table, size)
     if length % 2 == 0:
         raise ValueError(
             f'a relative table has 2 * size - 1 entries, an odd number; got {tuple(table.shape)}'
@@ -86,6 +90,27 @@ def resize_relative_table(table: Tensor, size: int) -> Tensor:
     rows = table.reshape(-1, *table.shape[-2:]).transpose(1, 2)
     rows = interpolate(rows, entries, 'linear', align_corners=True)
     return rows.transpose(1, 2).reshape(*table.shape[:-2], entries, table.shape[-1])
+
+
+def _stretched(table: Tensor, size: int) -> Tensor:
+    """:func:`resize_relative_table` in operators of a graph."""
+    middle = (table.shape[-2] - 1) // 2
+    offset = torch.arange(1 - size, size, device=table.device)
+    step = (middle / offset[-1:].clamp(min=1)).clamp(max=1)  # 1 for a smaller map
+    place = middle + offset * step
+    low = place.floor().clamp(0, 2 * middle)
+    share = (place - low).to(table.dtype)[:, None]
+    low = low.long()
+    high = (low + 1).clamp(max=2 * middle)
+    return torch.lerp(table.index_select(-2, low), table.index_select(-2, high), share)
+
+
+def _coordinates(length: int, like: Tensor) -> Tensor:
+    """So many numbers from -1 to 1, of the type of a tensor."""
+    if not has_symbols((length,)):
+        return torch.linspace(-1, 1, length, dtype=like.dtype, device=like.device)
+    place = torch.arange(length, dtype=like.dtype, device=like.device)
+    return place * (2 / place[-1:].clamp(min=1)) - 1
 
 
 def encode_coordinates(position: nn.Conv2d, height: int, width: int) -> Tensor:
@@ -101,18 +126,12 @@ def encode_coordinates(position: nn.Conv2d, height: int, width: int) -> Tensor:
     """
     if not is_plain(position):
         given = next((p for p in position.parameters() if p.is_floating_point()), torch.empty(()))
-        y, x = (
-            torch.linspace(-1, 1, size, dtype=given.dtype, device=given.device)
-            for size in (height, width)
-        )
+        y, x = (_coordinates(size, given) for size in (height, width))
         grid = torch.stack((x.expand(height, -1), y[:, None].expand(-1, width)))
         with no_autocast(grid):
             return position(grid[None])[0]
     weight, bias = position.weight.flatten(1), position.bias
-    y, x = (
-        torch.linspace(-1, 1, size, dtype=weight.dtype, device=weight.device)
-        for size in (height, width)
-    )
+    y, x = (_coordinates(size, weight) for size in (height, width))
     # autocast would round a convolution
     column, row = weight[:, 0, None, None] * x, weight[:, 1, None, None] * y[:, None]
     place = column + row
@@ -141,7 +160,7 @@ def resize_position_embedding(
     first, places = table[:, :extra], table[:, extra:]
     if grid is None:
         grid = (round(places.shape[1] ** 0.5),) * 2
-    if tuple(grid) == tuple(size):
+    if not has_symbols(size) and tuple(grid) == tuple(size):
         return table
     places = places.transpose(1, 2).unflatten(2, grid)
     places = interpolate(places, size, mode, align_corners=False)
@@ -236,7 +255,7 @@ def resize_bias_table(table: Tensor, size: tuple[int, int]) -> Tensor:
     """
     shape = tuple(2 * side - 1 for side in size)
     table = unflatten_bias_table(table, size) if table.ndim == 2 else table
-    if tuple(table.shape[1:]) == shape:
+    if not has_symbols(shape) and tuple(table.shape[1:]) == shape:
         return table
     return interpolate(table[None], shape, 'bilinear', align_corners=False)[0]
 
@@ -266,6 +285,29 @@ def unflatten_bias_table(table: Tensor, size: tuple[int, int]) -> Tensor:
     return table.unflatten(1, given)
 
 
+def spread_table(table: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Spread a table out to a number per pair of positions, by two gathers.
+
+    The first one spreads the columns of the small table, so that the second copies whole rows of
+    keys.
+
+    Args:
+        table: (heads, R, C).
+        rows: Row of the table for rows of queries and keys, (H, H_k).
+        columns: Column of the table for columns of queries and keys, (W, W_k).
+
+    Returns:
+        (heads, H * W, H_k * W_k), by query and key.
+    """
+    width = columns.shape[0]
+    by_column = table.index_select(2, columns.flatten()).unflatten(2, columns.shape)
+    column = torch.arange(width, device=table.device)[:, None]
+    entry = rows[:, None] * width + column  # of (row of the table, column of the query)
+    pairs = by_column.flatten(1, 2).index_select(1, entry.flatten())
+    queries = rows.shape[0] * width
+    return pairs.reshape(table.shape[0], queries, rows.shape[1] * columns.shape[1])
+
+
 def bias_matrix(table: Tensor) -> Tensor:
     """Spread a table out to a number per pair of positions.
 
@@ -276,6 +318,9 @@ def bias_matrix(table: Tensor) -> Tensor:
         (heads, H * W, H * W), by query and key.
     """
     height, width = ((side + 1) // 2 for side in table.shape[1:])
+    if has_symbols((height, width)):
+        place = (torch.arange(side, device=table.device) for side in (height, width))
+        return spread_table(table, *(p - p[:, None] + p[-1] for p in place))
     # entry (a, b) of the unfolded table starts at offset (a - H + 1, b - W + 1)
     pairs = table.unfold(1, height, 1).unfold(2, width, 1).flip(1, 2)
     return pairs.reshape(len(table), height * width, height * width)
@@ -288,7 +333,7 @@ def resize_decomposed_table(table: Tensor, length: int) -> Tensor:
         table: Vectors by offset, (entries, d).
         length: Number of entries of the result.
     """
-    if len(table) == length:
+    if not has_symbols((length,)) and len(table) == length:
         return table
     rows = interpolate(table.t()[None], length, 'linear', align_corners=False)
     return rows[0].t()
@@ -311,15 +356,26 @@ def decomposed_tables(rel: Tensor, queries: int, keys: int, *, resize: bool = Tr
     Raises:
         ValueError: A table of another length with ``resize=False``.
     """
-    length = 2 * max(queries, keys) - 1
-    if len(rel) != length and not resize:
+    length = 2 * torch.sym_max(queries, keys) - 1
+    if not resize and len(rel) != length:
         raise ValueError(f'{length} relative vectors expected, got {len(rel)}')
     rel = resize_decomposed_table(rel, length)
     # the checkpoints were trained with products of float32 ratios, rounded down
+    if has_symbols((queries, keys)):
+        return rel[_ratio_offsets(queries, keys, rel.device)]
     up, down = max(keys / queries, 1.0), max(queries / keys, 1.0)
     i = torch.arange(queries, device=rel.device, dtype=torch.float32)[:, None] * up
     j = torch.arange(keys, device=rel.device, dtype=torch.float32) * down
     return rel[(i - j + (keys - 1) * down).long()]
+
+
+def _ratio_offsets(queries: int, keys: int, device: torch.device) -> Tensor:
+    """Entries of :func:`decomposed_tables` by query and key, in operators of a graph."""
+    i, j = (torch.arange(n, device=device) for n in (queries, keys))
+    last, count = j[-1:].double(), i[-1:].double() + 1
+    up, down = ((last + 1) / count).clamp(min=1), (count / (last + 1)).clamp(min=1)
+    shift = (last * down).float()
+    return (i.float()[:, None] * up.float() - j.float() * down.float() + shift).long()
 
 
 def decomposed_logits(q: Tensor, rel_h: Tensor, rel_w: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,12 +2,38 @@
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hybrid_mm.ops.export import exporting
+from hybrid_mm.ops.export import ceil_div, has_symbols
 
-__all__ = ['cut_windows', 'join_windows', 'window_view']
+__all__ = ['cut_windows', 'join_windows', 'missing', 'roll', 'window_view']
+
+
+def missing(length: int, step: int) -> int:
+    """What a length lacks of a multiple of a step; symbolic lengths can be divided afterwards.
+
+    Args:
+        length: Pixels, at least 1.
+        step: Pixels of a window.
+    """
+    return ceil_div(length, step) * step - length
+
+
+def roll(x: Tensor, shift: int) -> Tensor:
+    """Roll maps (N, H, W, ...) down and to the right, by the same number of pixels.
+
+    Args:
+        x: The maps.
+        shift: Pixels; negative towards the upper left corner. May be symbolic.
+    """
+    if not has_symbols(x.shape[1:3]):
+        return x.roll((shift, shift), (1, 2)) if shift else x
+    for dim in (1, 2):
+        place = torch.arange(x.shape[dim], device=x.device)
+        x = x.index_select(dim, (place - shift) % (place[-1] + 1))
+    return x
 
 
 def window_view(x: Tensor, window: int | tuple[int, int], grid: bool = False) -> Tensor:
@@ -24,8 +50,8 @@ def window_view(x: Tensor, window: int | tuple[int, int], grid: bool = False) ->
     """
     rows, columns = (window, window) if isinstance(window, int) else window
     height, width = x.shape[1:3]
-    if exporting() or height % rows or width % columns:  # exported graphs take maps of any size
-        x = F.pad(x, (0, 0) * (x.ndim - 3) + (0, -width % columns, 0, -height % rows))
+    if has_symbols((height, width)) or height % rows or width % columns:
+        x = F.pad(x, (0, 0) * (x.ndim - 3) + (0, missing(width, columns), 0, missing(height, rows)))
     if grid:
         x = x.unflatten(2, (columns, -1)).unflatten(1, (rows, -1))
         return x.movedim((2, 4), (1, 2))
@@ -57,7 +83,7 @@ def join_windows(x: Tensor, size: Sequence[int], grid: bool = False) -> Tensor:
     Returns:
         (N, H, W, ...).
     """
-    rows, columns = (-(-side // own) for side, own in zip(size, x.shape[1:3], strict=True))
+    rows, columns = (ceil_div(n, own) for n, own in zip(size, x.shape[1:3], strict=True))
     x = x.unflatten(0, (-1, rows, columns))
     x = x.movedim((3, 4), (1, 3)) if grid else x.transpose(2, 3)
     return x.flatten(3, 4).flatten(1, 2)[:, : size[0], : size[1]]

@@ -150,8 +150,20 @@ def test_numbers_that_a_file_cannot_take(onnx_file):
 def test_one_size_only(onnx_file):
     model = OnnxModel(onnx_file('classification', ('[N,H,W', '[N,6,W')))
     assert len(step(model, images((6, 9)))) == 1
-    with pytest.raises(UserError, match='one size only.*height 5 instead of 6'):
+    with pytest.raises(UserError, match=r'cannot take .* gives, height 5 instead of 6; export'):
         step(model, images((5, 9)))
+    with pytest.raises(UserError, match=r'gives, channels 4 instead of 3; export'):
+        step(model, [torch.zeros(4, 6, 9, dtype=torch.uint8)])
+
+
+def test_channels_in_the_order_of_the_files(onnx_file):
+    """Three channels that are no colours are not turned around."""
+    x = images((6, 9))
+    for order, expected in (('RGB', x[0].flip(0)), (None, x[0])):
+        model = OnnxModel(onnx_file('classification', input=dict(order=order)))
+        seen = watch(model)
+        step(model, x)
+        np.testing.assert_array_equal(seen[0]['image'][0], expected.permute(1, 2, 0))
 
 
 def test_label_maps_of_another_size(onnx_file):

@@ -19,6 +19,8 @@ from hybrid_mm.backbones.frames.blocks import Stage
 from hybrid_mm.backbones.frames.token_pyramid import MLP, TokenPyramid
 from hybrid_mm.layers.drop import DropPath
 from hybrid_mm.ops.arguments import divides, per_stage, positive
+from hybrid_mm.ops.export import has_symbols
+from hybrid_mm.ops.windows import missing
 
 __all__ = ['PaddedPatchEmbed', 'PatchMerging', 'Swin', 'SwinArch', 'SwinArguments', 'SwinBlock']
 
@@ -103,14 +105,25 @@ class SwinBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, H, W, C) to the same shape."""
         height, width = x.shape[1:3]
-        down, right = -height % self.window, -width % self.window
+        down, right = missing(height, self.window), missing(width, self.window)
         y = self.norm1(x)
-        if down or right:
+        if has_symbols((height, width)) or down or right:
             y = F.pad(y, (0, 0, 0, right, 0, down))
-        shifts = self.always_shift or min(height, width) > self.window
-        y = self.attn(y, self.shift if shifts else 0)
+        y = self.attn(y, self.shift_of(height, width))
         x = x + self.drop_path(y[:, :height, :width])
         return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+    def shift_of(self, height: int, width: int) -> int:
+        """By how much the windows are shifted on a map, which may have a symbolic size."""
+        if self.always_shift or not self.shift:
+            return self.shift
+        if not has_symbols((height, width)):
+            return self.shift if min(height, width) > self.window else 0
+        shift = self.shift
+        for side in (height, width):  # times 1 if it is larger than a window, else times 0
+            shift *= 1 - 1 // (1 + (side - 1) // self.window)
+        return shift
 
 
 @dataclass(frozen=True, kw_only=True)

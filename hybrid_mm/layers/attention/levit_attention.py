@@ -15,7 +15,6 @@ from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.arguments import positive, sides
 from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.distance_attention import distance_attention, resize_distance_table
-from hybrid_mm.ops.export import require_fixed_size
 from hybrid_mm.ops.fitted_weights import SizedTables
 
 
@@ -75,7 +74,6 @@ class LeViTAttention(SizedTables):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, H, W, C) to (N, ceil(H / s), ceil(W / s), C')."""
-        require_fixed_size(x.shape[1:3], 'attention with a bias by distance')
         widths = [self.key_dim, self.value_dim]
         if self.stride == 1:
             q, k, v = self._heads(self.qkv(x), [self.key_dim, *widths])

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.dispatch import check_impl
+from hybrid_mm.ops.export import has_symbols
 from hybrid_mm.ops.fitted_weights import SizedTables
 from hybrid_mm.ops.local_attention import local_attention
 from hybrid_mm.ops.positions import resize_window_table
@@ -80,8 +81,8 @@ class NeighborhoodAttention2d(SizedTables):
         """Map (N, H, W, C) to the same shape."""
         height, width = x.shape[1:3]
         needed = self.kernel_size * self.dilation
-        down, right = max(0, needed - height), max(0, needed - width)
-        if down or right:
+        down, right = (torch.sym_max(0, needed - side) for side in (height, width))
+        if has_symbols((height, width)) or down or right:
             x = F.pad(x, (0, 0, 0, right, 0, down))
         maps = self.qkv(x).unflatten(3, (3, self.heads, -1))
         q, k, v = (x.permute(0, 3, 1, 2, 4) for x in maps.unbind(3))

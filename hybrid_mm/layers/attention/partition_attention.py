@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from hybrid_mm.layers.relative_position import LogRelativeBias2d, RelativeBias2d
 from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.dispatch import check_impl
-from hybrid_mm.ops.export import require_fixed_size
 from hybrid_mm.ops.local_attention import partition_attention
 
 
@@ -84,7 +83,6 @@ class PartitionAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, H, W, in_channels) to (N, H, W, channels)."""
-        require_fixed_size(x.shape[1:3], 'attention within windows')
         window = self.window_of(*x.shape[1:3])
         maps = self.qkv(x).unflatten(3, (3, self.heads, self.width))
         q, k, v = (x.permute(0, 3, 1, 2, 4) for x in maps.unbind(3))

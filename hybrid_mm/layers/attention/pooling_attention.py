@@ -12,7 +12,6 @@ from hybrid_mm.layers.relative_position import DecomposedPosition2d
 from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.decomposed_attention import decomposed_attention
 from hybrid_mm.ops.dispatch import check_impl
-from hybrid_mm.ops.export import require_fixed_size
 from hybrid_mm.ops.fusing import is_plain
 from hybrid_mm.ops.windows import cut_windows, join_windows
 
@@ -144,7 +143,6 @@ class PoolingAttention(nn.Module):
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention of maps (N, H, W, C) to others, of the whole map or within windows."""
         size = q.shape[1:3]
-        require_fixed_size(size, 'pooling attention')
         if self.window is not None:
             q, k, v = (
                 cut_windows(x, self.window // stride)

@@ -13,7 +13,6 @@ from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.arguments import one_of
 from hybrid_mm.ops.decomposed_attention import decomposed_attention
 from hybrid_mm.ops.dispatch import check_impl
-from hybrid_mm.ops.export import require_fixed_size
 from hybrid_mm.ops.windows import cut_windows, join_windows
 
 
@@ -95,7 +94,6 @@ class SelfAttention(nn.Module):
         if self.relative is None:
             out = F.scaled_dot_product_attention(q, k, v)
         elif isinstance(self.relative, TokenBias2d):
-            require_fixed_size(size, 'attention with a bias by relative position')
             bias = self.relative(*size)[None].to(q.dtype)
             out = F.scaled_dot_product_attention(q, k, v, bias)
             if not out.numel():  # torch leaves the mask of an empty batch without a gradient

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.dispatch import check_impl, chosen_impl
-from hybrid_mm.ops.export import require_fixed_size
+from hybrid_mm.ops.export import has_symbols
 from hybrid_mm.ops.fitted_weights import SizedTables
 from hybrid_mm.ops.local_attention import partition_attention
 from hybrid_mm.ops.positions import resize_window_table
+from hybrid_mm.ops.windows import roll
 
 _LARGE = 2**13  # pixels of a map from which memory counts more than time on a CPU
 
@@ -75,23 +76,24 @@ class WindowAttention(SizedTables):
 
         Args:
             x: Normalised tokens.
-            shift: By how much the windows are shifted, 0..window - 1.
+            shift: By how much the windows are shifted, 0..window - 1; symbolic if that depends on a
+                symbolic size.
 
         Raises:
             ValueError: H or W is not a multiple of the window.
         """
         height, width = x.shape[1:3]
-        require_fixed_size((height, width), 'window attention')
-        if (height % self.window or width % self.window) and not self.any_size:
+        fits = has_symbols((height, width)) or not (height % self.window or width % self.window)
+        if not fits and not self.any_size:
             raise ValueError(
                 f'H and W must be multiples of the window {self.window}, got {height} x {width}'
             )
-        if shift:
-            x = x.roll((-shift, -shift), (1, 2))
+        moved = has_symbols((shift,)) or shift != 0
+        x = roll(x, -shift) if moved else x
         maps = self.qkv(x).unflatten(3, (3, self.heads, self.width))
         dropout = self.attn_drop if self.training else 0.0
         impl = chosen_impl(self.impl, 'partition_attention')
-        if impl == 'auto' and not x.is_cuda:
+        if impl == 'auto' and not x.is_cuda and not has_symbols((height, width)):
             impl = 'tiled' if height * width > _LARGE else 'windows'
         q, k, v = (x.permute(0, 3, 1, 2, 4) for x in maps.unbind(3))
         out = partition_attention(
@@ -107,8 +109,7 @@ class WindowAttention(SizedTables):
         )
         out = self.proj(out.permute(0, 2, 3, 1, 4).flatten(3))
         out = self.combine(out, maps)
-        if shift:
-            out = out.roll((shift, shift), (1, 2))
+        out = roll(out, shift) if moved else out
         return F.dropout(out, self.proj_drop, self.training)
 
     def combine(self, attention: Tensor, maps: Tensor) -> Tensor:

@@ -25,8 +25,8 @@ together are a ValueError.
 Algorithms: ``'tiled'`` keeps q, k, v and the tables for the backward pass and nothing else;
 ``'measured'`` takes the fastest tile size (and the gather, where the map is tiny), measured once
 per shape, see ``hybrid_mm.ops.autotune``; ``'reference'`` gathers the keys of every query, which
-is the definition and what is exported to ONNX; ``'triton'`` are kernels for GPUs, which also keep
-the result and a number per query and head. ``'auto'`` takes these where there is a GPU for them and
+is the definition; ``'triton'`` are kernels for GPUs, which also keep the result and a number per
+query and head. An exported graph has tiles of its own, see ``exported.py``. ``'auto'`` takes these where there is a GPU for them and
 heads are not too wide, else 'tiled'. :func:`partition_attention` also has ``'windows'``, all
 windows in one product; on a CPU its 'auto' chooses by size, and its 'reference' and exported form
 are the published formulation of windows.
@@ -35,13 +35,13 @@ are the published formulation of windows.
 import functools
 from collections.abc import Callable, Sequence
 
-from torch import Tensor
+from torch import SymInt, Tensor
 
 from hybrid_mm.ops.autotune import choose, describe
 from hybrid_mm.ops.custom_op import custom_op
 from hybrid_mm.ops.dispatch import resolve
-from hybrid_mm.ops.export import numbers, require_fixed_size
-from hybrid_mm.ops.local_attention import launches, reference, tiled, windows
+from hybrid_mm.ops.export import exporting, has_symbols, numbers
+from hybrid_mm.ops.local_attention import exported, launches, reference, tiled, windows
 from hybrid_mm.ops.local_attention.axes import BORDERS, Border
 from hybrid_mm.ops.local_attention.pattern import AxisPattern, Pattern, PatternType, Tables
 from hybrid_mm.ops.precision import cast_as_autocast
@@ -233,6 +233,9 @@ def partition_attention(
         ValueError: A shift outside 0..window - 1 or of a grid.
     """
     sides = _pair(window, 'window')
+    if has_symbols(k.shape[2:4]):
+        scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
+        return windows.of_symbols(q, k, v, bias, scale, sides, shift, grid)
     if not 0 <= shift < min(sides) or (shift and grid):
         raise ValueError(
             f'shift must lie in 0..window - 1, got shift {shift} of {sides}'
@@ -245,7 +248,7 @@ def partition_attention(
 
 def _pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
     pair = numbers(value if isinstance(value, Sequence) else (value, value))
-    if len(pair) != 2 or not all(isinstance(x, int) and x >= 1 for x in pair):
+    if len(pair) != 2 or not all(isinstance(x, int | SymInt) and x >= 1 for x in pair):
         raise ValueError(f'{name} must be a positive integer or two of them, got {value!r}')
     return pair
 
@@ -278,14 +281,14 @@ def _attend(
 ) -> Tensor:
     """Check the arguments, choose an algorithm and run it."""
     size = numbers(k.shape[2:4])
-    require_fixed_size(size, 'local attention')
-    _check_maps(q, k, v, pattern)
-    tables.check(k.shape[1], k.shape[4], pattern.shortest_tables(*size))
+    separate = pattern.type in (PatternType.PARTITION, PatternType.GRID)
+    if not has_symbols(size):  # to compare symbols would tie the graph to the size that is traced
+        _check_maps(q, k, v, pattern)
+        tables.check(k.shape[1], k.shape[4], pattern.shortest_tables(*size))
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
     q, k, v = cast_as_autocast(q, k, v)
-    separate = pattern.type in (PatternType.PARTITION, PatternType.GRID)
-    pattern = pattern.on_map(*size)
     if separate:
+        pattern = pattern.on_map(*size)
         impl = resolve(
             impl, 'partition_attention', lambda: _fastest(q, k, v, tables, pattern, separate)
         )
@@ -296,6 +299,8 @@ def _attend(
         impl = resolve(
             impl, 'local_attention', lambda: _fastest(q, k, v, tables, pattern, separate)
         )
+        if exporting():
+            return exported.forward(q, k, v, tables, scale, pattern)
         if impl == 'reference':
             return reference.forward(q, k, v, tables, scale, pattern)
     if impl == 'triton':

@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hybrid_mm.ops.export import has_symbols, known
 from hybrid_mm.ops.local_attention.pattern import Pattern, PatternType
 from hybrid_mm.ops.positions import bias_matrix
-from hybrid_mm.ops.windows import cut_windows, join_windows, window_view
+from hybrid_mm.ops.windows import cut_windows, join_windows, missing, window_view
 
 _LARGE = 14**2  # pixels of a window above which its weights are not kept
 _FEW = 4  # windows of a map up to which the bias of all their pairs costs more than it saves
@@ -33,6 +34,50 @@ def fastest(q: Tensor, pattern: Pattern) -> str:
     few = height * width <= _FEW * size
     differentiated = torch.is_grad_enabled() and q.requires_grad
     return 'tiled' if size > _LARGE and (few or differentiated) else 'windows'
+
+
+def of_symbols(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None,
+    scale: float,
+    sides: tuple[int, int],
+    shift: int,
+    grid: bool,
+) -> Tensor:
+    """The same in a graph that takes maps of any size: windows at the border are padded.
+
+    Args:
+        q: Queries, (N, heads, H, W, d).
+        k: Keys, likewise.
+        v: Values, (N, heads, H, W, d_v).
+        bias: By key minus query, (heads or 1, rows, columns), or None.
+        scale: Factor of q.k.
+        sides: Rows and columns of a window; symbols for the whole map.
+        shift: By how much the map was rolled; may be symbolic.
+        grid: Grids instead of windows side by side.
+    """
+    size = q.shape[2], q.shape[3]
+    pairs = None if bias is None else bias_matrix(bias)
+    if has_symbols(sides):
+        q, k, v = (x.flatten(2, 3) for x in (q, k, v))
+        return (_weights(q, k, pairs, None, scale) @ v).unflatten(2, size)
+    cut = functools.partial(_cut, window=sides, grid=grid)
+    rows, columns = (torch.arange(n, device=q.device) for n in size)
+    hidden = None
+    if has_symbols((shift,)) or shift:  # maps of windows as a whole, all of whose pixels are seen
+        region = 2 * (rows > rows[-1] - shift)[:, None].long() + (columns > columns[-1] - shift)
+        region = cut_windows(region[None], sides).flatten(1)
+        hidden = (region[:, :, None] != region[:, None])[:, None]
+    elif any(known(missing(n, side)) != 0 for n, side in zip(size, sides, strict=True)):
+        seen = cut_windows(torch.ones_like(rows[None, :, None] + columns), sides, grid)
+        hidden = seen.flatten(1)[:, None, None] == 0
+    if hidden is not None:
+        hidden = torch.where(hidden, -math.inf, 0.0).to(q.dtype)
+    out = _weights(cut(q), cut(k), pairs, hidden, scale) @ cut(v)
+    out = out.flatten(0, 1).transpose(1, 2).unflatten(1, sides)
+    return join_windows(out, size, grid).permute(0, 3, 1, 2, 4)
 
 
 def window_size(pattern: Pattern, height: int, width: int) -> tuple[int, int]:
