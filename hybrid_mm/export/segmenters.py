@@ -70,7 +70,15 @@ class WholeImage(Network):
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits of prepared images, (N, C, H', W'), at their size."""
-        return self.model.encode_decode(x, [dict(img_shape=x.shape[2:])])
+        if not self.sums:
+            return self.model.encode_decode(x, [dict(img_shape=x.shape[2:])])
+        # as Mask2FormerHead.predict, which copies the sizes, as the tracer cannot
+        scores, masks = (
+            found[-1] for found in self.model.decode_head(self.model.extract_feat(x), [])
+        )
+        masks = F.interpolate(masks, x.shape[2:], mode='bilinear', align_corners=False)
+        scores = scores.softmax(-1)[..., :-1]
+        return torch.einsum('bqc, bqhw -> bchw', scores, masks.sigmoid())
 
     def scores(self, x: Tensor, size: tuple[int, int], wanted: Tensor) -> Tensor:
         """Logits at the size of the label map.
