@@ -31,7 +31,7 @@ ROOMS = {
     'engine': ('checkpoints', 'data'),
     'run': ('engine', 'evaluation'),
     'zoo': ('run',),
-    'export': ('zoo',),
+    'export': ('zoo', 'benchmarks'),
     'benchmarks': ('zoo', 'layers', 'version'),
     'analysis': ('benchmarks', 'export'),
     'apis': ('run',),

@@ -16,12 +16,20 @@ from mmengine.registry import MODELS, TRANSFORMS, VISUALIZERS, DefaultScope
 from mmengine.structures import BaseDataElement
 
 from hybrid_mm.apis.results import Prediction, to_prediction
-from hybrid_mm.apis.sources import FailedInput, Source, UnreadableInput, read_sources
+from hybrid_mm.apis.sources import (
+    FailedInput,
+    Source,
+    UnreadableInput,
+    check_image,
+    read_sources,
+)
 from hybrid_mm.checkpoints import load_weights, read_checkpoint
 from hybrid_mm.data.deep_images import warn_of_dark
 from hybrid_mm.data.images import count_frames
+from hybrid_mm.data.multichannel import LoadMultichannelImage
 from hybrid_mm.data.sample_check import check_file_end
 from hybrid_mm.errors import UserError, plain_text, shorten, warn
+from hybrid_mm.run.checks.channels import check_channels
 from hybrid_mm.run.checks.classes import meta_of_model
 from hybrid_mm.run.config import (
     inner_dataset,
@@ -136,6 +144,7 @@ class Predictor:
                 'mmpose.apis.MMPoseInferencer, or tools/test.py --show-dir on a data set'
             )
         require(cfg, 'model', 'test_dataloader.dataset')
+        check_channels(cfg, 'test')
         self.device = torch_device(device)
         checkpoint = checkpoint_of(cfg, checkpoint)
         weights = read_checkpoint(checkpoint)
@@ -182,7 +191,8 @@ class Predictor:
 
         Args:
             inputs: Array (H, W, 3), uint8, BGR, path of an image, of a folder of images (searched
-                recursively) or of a video, or an iterable of those.
+                recursively) or of a video, or an iterable of those. If the test pipeline loads
+                images with ``LoadMultichannelImage``, an array (H, W, C) as a file has it.
             on_error: Called with the name of an input and the error if it cannot be read, if the
                 pipeline cannot prepare it, or if the model fails on it; the remaining inputs are
                 then processed. By default the error is raised.
@@ -201,7 +211,8 @@ class Predictor:
         for source in read_sources(inputs):
             try:
                 window.append((source, *self._read(source)))
-                if source.path is not None and count_frames(source.path) > 1:
+                pages = source.path is not None and not self._multichannel
+                if pages and count_frames(source.path) > 1:
                     several.append(source.name)
             except FailedInput as error:
                 if on_error is None:
@@ -255,10 +266,28 @@ class Predictor:
                 f'{source.label}: the test pipeline cannot prepare an image of {size}: '
                 f'{_reason(error)}'
             ) from error
-        return image.clip(0, 255).astype(np.uint8, copy=False), prepared
+        return self._picture(image), prepared
+
+    @property
+    def _multichannel(self) -> bool:
+        """Whether the pipeline loads images of any number of channels."""
+        return isinstance(self._load, LoadMultichannelImage)
+
+    def _picture(self, image: np.ndarray) -> np.ndarray:
+        """A loaded image as one that can be drawn on, (H, W, 3), uint8, BGR."""
+        if self._multichannel:
+            return self._load.to_picture(image)
+        return image.clip(0, 255).astype(np.uint8, copy=False)
 
     def _from_array(self, source: Source) -> dict:
         image = source.image
+        if self._multichannel:
+            try:
+                found = self._load.from_array(image, source.label)
+            except ValueError as error:
+                raise UnreadableInput(str(error)) from error
+            return dict(found, img_path=None, img_id=source.index)
+        check_image(image)
         if getattr(self._load, 'to_float32', False):
             image = image.astype(np.float32)
         shape = image.shape[:2]

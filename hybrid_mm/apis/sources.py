@@ -74,8 +74,8 @@ def read_sources(inputs) -> Iterator[Source]:
     """Expand inputs one by one, without reading ahead.
 
     Args:
-        inputs: Array (H, W, 3), uint8, BGR; path of an image, a video or a folder (of images,
-            searched recursively); a :class:`File`; or any iterable of those.
+        inputs: Array of an image; path of an image, a video or a folder (of images, searched
+            recursively); a :class:`File`; or any iterable of those.
 
     Raises:
         UserError: A path does not exist, a folder holds no images, or an input is something else.
@@ -138,7 +138,6 @@ def count_sources(files: Iterable[str | Path | File]) -> int:
 
 def _expand(item, root: Path | None) -> Iterator[Source]:
     if isinstance(item, np.ndarray):
-        check_image(item)
         yield Source(0, '', image=item)
     elif isinstance(item, str | Path | File):
         for file in [item] if isinstance(item, File) else _files(Path(item), root):

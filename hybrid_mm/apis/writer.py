@@ -15,12 +15,13 @@ import numpy as np
 from hybrid_mm.apis.predictor import Predictor
 from hybrid_mm.apis.results import Classification, Detection, Prediction, Segmentation
 from hybrid_mm.apis.sources import VIDEO_SUFFIXES, plain_path
+from hybrid_mm.data.channel_files import ARRAY
 from hybrid_mm.data.images import IMAGE_SUFFIXES, RESULTS_FILE, RESULTS_FOLDERS
 from hybrid_mm.engine.atomic_files import write_atomically
 from hybrid_mm.errors import UserError, shorten, warn
 from hybrid_mm.run.outputs import check_output_folder, writing
 
-SUFFIXES = {'.png': IMAGE_SUFFIXES, '.mp4': VIDEO_SUFFIXES}
+SUFFIXES = {'.png': (*IMAGE_SUFFIXES, ARRAY), '.mp4': VIDEO_SUFFIXES}
 """Suffixes of what is written, and those of inputs that they replace."""
 
 

@@ -5,7 +5,7 @@ from hybrid_mm.data.corruptions import Corrupt
 from hybrid_mm.data.deep_images import LoadDeepImage
 from hybrid_mm.data.ham10000 import HAM10000
 from hybrid_mm.data.imagenet_variants import ImageNetA, ImageNetC, ImageNetR, ImageNetSketch
-from hybrid_mm.data.multichannel import LoadMultichannelImage
+from hybrid_mm.data.multichannel import LoadMultichannelImage, ShowChannels
 from hybrid_mm.data.seeded import PlacedSampler, SeededDataset
 from hybrid_mm.data.workers import LostBatchError
 
@@ -22,4 +22,5 @@ __all__ = [
     'LostBatchError',
     'PlacedSampler',
     'SeededDataset',
+    'ShowChannels',
 ]

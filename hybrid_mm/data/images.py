@@ -6,6 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from hybrid_mm.data.channel_files import ARRAY
 from hybrid_mm.errors import UserError, warn
 
 IMAGE_SUFFIXES = (
@@ -22,16 +23,17 @@ _MULTIPLE = (b'GIF8', b'\x89PNG', b'RIFF', b'II*\0', b'MM\0*')  # formats that m
 def find_images(path: str | Path, without: Iterable[str | Path] = ()) -> list[Path]:
     """Return the image itself as a list, or all images below a folder, sorted.
 
-    Links are followed, every folder once. Left out are files of macOS that have the name of an
-    image (``._a.jpg``) and, with a warning, pictures that ``tools/predict.py`` wrote. What cannot
-    be opened is in the list: whoever reads it says so.
+    Links are followed, every folder once. Arrays (``.npy``) count where there are no images. Left
+    out are files of macOS that have the name of an image (``._a.jpg``) and, with a warning,
+    pictures that ``tools/predict.py`` wrote. What cannot be opened is in the list: whoever reads it
+    says so.
 
     Args:
         path: The image or folder.
         without: Files that are left out.
 
     Raises:
-        UserError: The path does not exist, or the folder holds no images.
+        UserError: The path does not exist, or the folder holds neither images nor arrays.
     """
     source = Path(path)
     if source.is_file():
@@ -42,6 +44,7 @@ def find_images(path: str | Path, without: Iterable[str | Path] = ()) -> list[Pa
         raise UserError(f'{path} {there}{link}; expected an image or a folder of images')
     apart = {os.path.abspath(file) for file in without}
     files = sorted(file for file in _walk(source) if os.path.abspath(file) not in apart)
+    files = [file for file in files if file.suffix.lower() != ARRAY] or files
     if not files:
         raise UserError(f'{path} holds no images ({", ".join(IMAGE_SUFFIXES)})')
     return files
@@ -74,7 +77,7 @@ def _images_of(folder: str, folders: list[str], files: list[str]) -> Iterator[Pa
             f'{" and ".join(sorted(own))} are not used as inputs'
         )
     for name in files:
-        if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith('._'):
+        if name.lower().endswith((*IMAGE_SUFFIXES, ARRAY)) and not name.startswith('._'):
             yield Path(folder, name)
 
 

@@ -15,10 +15,9 @@ from hybrid_mm.data.sample_check import check_file_end
 from hybrid_mm.errors import UserError
 from hybrid_mm.registry import TRANSFORMS
 
-__all__ = ['LoadMultichannelImage', 'first_three', 'read_channels', 'to_picture']
-
 PICTURES_BACKEND = 'hybrid_mm_pictures'
 """Backend of ``mmengine.fileio`` that reads such an image as a picture; see :class:`Pictures`."""
+PICTURE_SUFFIXES = ('.png', '.jpg', '.jpeg')
 _STRETCH = (1, 99)
 """Percentiles of a channel of more than 8 bits that are drawn black and white."""
 
@@ -187,6 +186,25 @@ class LoadMultichannelImage:
         )
 
 
+@TRANSFORMS.register_module()
+class ShowChannels:
+    """Turn an image of any number of channels into a picture, to look at what a pipeline does.
+
+    Args:
+        picture: One or three of its channels, see :class:`LoadMultichannelImage`.
+    """
+
+    def __init__(self, picture: Sequence[int] | None = None) -> None:
+        self.picture = picture
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Replace ``img``; ``img_path`` gets the suffix of a picture."""
+        path = str(results.get('img_path'))
+        if not path.lower().endswith(PICTURE_SUFFIXES):
+            path += '.png'
+        return {**results, 'img': to_picture(results['img'], self.picture), 'img_path': path}
+
+
 def _listed(name: str, value: Any) -> list[int]:
     listed = list(value) if isinstance(value, list | tuple) else [None]
     if not listed or any(not isinstance(i, int) or isinstance(i, bool) or i < 0 for i in listed):
@@ -273,7 +291,7 @@ class Pictures(BaseStorageBackend):
     def get(self, filepath: str) -> bytes:
         """The picture of an image, as a PNG file."""
         path = str(filepath)
-        if path.endswith('.png') and not os.path.exists(path):  # of `as_png`
+        if path.endswith('.png') and not os.path.exists(path):  # of `PictureHook`
             path = path.removesuffix('.png')
         picture = self.loader.to_picture(self.loader(dict(img_path=path))['img'])
         return cv2.imencode('.png', picture)[1].tobytes()

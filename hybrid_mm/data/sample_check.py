@@ -1,5 +1,6 @@
 """Checks of one sample: image files that are whole, and label maps that fit their image."""
 
+import logging
 import mmap
 import os
 import re
@@ -163,6 +164,9 @@ def read_pair(image: str, label_map: str) -> tuple[np.ndarray, tuple[int, int]]:
 
 def _upright_size(path: str) -> tuple[int, int]:
     """Width and height of an image, turned as its EXIF data say."""
+    logger = logging.getLogger('PIL.TiffImagePlugin')
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # of many channels it would complain
     try:
         opened = _opened(path)
     except ValueError:
@@ -170,6 +174,8 @@ def _upright_size(path: str) -> tuple[int, int]:
         if size is None:
             raise
         return size
+    finally:
+        logger.setLevel(level)
     with opened as picture:
         width, height = picture.size
         try:

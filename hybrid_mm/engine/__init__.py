@@ -11,6 +11,7 @@ from hybrid_mm.engine.hooks.compile_parts import CompileHook
 from hybrid_mm.engine.hooks.exact_resume import ExactResumeHook
 from hybrid_mm.engine.hooks.mixing_rates import MixingRatesHook
 from hybrid_mm.engine.hooks.non_finite import NonFiniteLossHook
+from hybrid_mm.engine.hooks.pictures import PictureHook
 from hybrid_mm.engine.hooks.sparsity import SparsityHook
 from hybrid_mm.engine.layer_decay import LayerDecayOptimWrapperConstructor
 from hybrid_mm.engine.model_wrapper import DeviceAwareDistributedDataParallel
@@ -29,5 +30,6 @@ __all__ = [
     'LayerDecayOptimWrapperConstructor',
     'MixingRatesHook',
     'NonFiniteLossHook',
+    'PictureHook',
     'SparsityHook',
 ]

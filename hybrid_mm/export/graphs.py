@@ -10,6 +10,7 @@ from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 
 from hybrid_mm.errors import UserError
+from hybrid_mm.export.preprocessing import channels_of
 
 __all__ = ['ExportError', 'Graph', 'Network', 'graphs_of', 'largest_difference']
 
@@ -52,12 +53,15 @@ class Network(nn.Module):
         settings: Default values of the optional inputs by name, in the order of the arguments.
         properties: What else the metadata of the file say, by key.
         any_batch: Whether the number of images may be left open.
+        least: Height and width of the image with which a file of any size is traced, at least:
+            the tracer takes a map of one row or column for one that always has one.
     """
 
     outputs: tuple[str, ...]
     settings: dict[str, Tensor]
     properties: dict[str, Any]
     any_batch: bool = True
+    least: int = 1
 
     def __init__(self) -> None:
         super().__init__()
@@ -140,7 +144,8 @@ def graphs_of(
         ExportError: The model is another one.
     """
     model = revert_sync_batchnorm(model).eval()
-    image = torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(batch, channels_of(model), *size, generator=generator)
     one = dict(inputs={'image': image}, axes={'image': (2, 3)})
     if backbone_only or not hasattr(model, 'data_preprocessor'):
         backbone = model.backbone if hasattr(model, 'backbone') else model

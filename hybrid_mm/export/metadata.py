@@ -22,7 +22,10 @@ OUTPUTS = {
         'boxes': '(N, K, 4) float32: left, top, right, bottom in pixels of the image given',
         'scores': '(N, K) float32, from high to low; 0 where there is no object',
         'labels': '(N, K) int64, places in classes; -1 where there is no object',
-        'masks': '(N, K, 28, 28) float32: probabilities within the box of the object',
+        'masks': '(N, K, 28, 28) float32: probabilities within the box of the object; of models '
+        'with queries (N, K, H, W) bool: pixels of the object',
+        'panoptic_map': '(N, H, W) int32: label + 1000 * number of the object; the number of '
+        'classes where there is none',
     },
     'segmentation': {
         'label_map': '(N, H, W): places in classes',
@@ -168,13 +171,11 @@ def _in_words(rule: dict[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A part of a config as JSON has it; classes by their names."""
+    """A part of a config as JSON has it."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set):
         return [_plain(item) for item in value]
-    if isinstance(value, type):
-        return f'{value.__module__}.{value.__qualname__}'
     return value if value is None or isinstance(value, str | int | float | bool) else str(value)
 
 
@@ -196,8 +197,8 @@ def _input(graph: Graph, prepare: Preparation) -> dict[str, Any]:
         'dtype': 'uint8' if whole else 'float32',
         'layout': 'NHWC' if whole else 'NCHW',
         'channels': channels,
-        'order': 'RGB' if channels == 3 else None,
-        'largest': 255,
+        'order': 'RGB' if channels == 3 and not prepare.keeps_order else None,
+        'largest': None if prepare.keeps_order and not whole else 255,
     }
 
 

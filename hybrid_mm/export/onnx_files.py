@@ -1,7 +1,6 @@
 """ONNX files of graphs: how they are written, and compared with PyTorch by onnxruntime."""
 
 import contextlib
-import functools
 import importlib.util
 import io
 import json
@@ -16,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from hybrid_mm.compat.torch_api import EXPORTS_ONNX
 from hybrid_mm.export import operators
@@ -28,6 +26,9 @@ from hybrid_mm.export.graphs import (
     graphs_of,
     largest_difference,
 )
+from hybrid_mm.export.open_sizes import open_sizes
+from hybrid_mm.export.segmenters import SlidingWindows
+from hybrid_mm.export.sliding import joined, parts_of_windows
 from hybrid_mm.export.whole import EndToEnd
 from hybrid_mm.run.console import duration
 
@@ -80,7 +81,10 @@ def export(
     require_exporter()
     import onnx
 
-    proto = _translated(graph, dynamic, say)
+    if isinstance(getattr(graph.module, 'network', None), SlidingWindows):
+        proto = _in_windows(graph, dynamic, say)
+    else:
+        proto = _translated(graph, dynamic, say)
     for name in graph.defaults:  # an initializer with the name of an input is its default value
         proto.graph.initializer.append(
             onnx.numpy_helper.from_array(graph.inputs[name].numpy(), name)
@@ -93,18 +97,31 @@ def export(
     path.parent.mkdir(parents=True, exist_ok=True)
     outside = Path(f'{path}.data')
     outside.unlink(missing_ok=True)
-    if sum(len(item.raw_data) for item in proto.graph.initializer) > LARGE:
+    if sum(len(item.raw_data) for item in _weights(proto.graph)) > LARGE:
         onnx.save(proto, str(path), save_as_external_data=True, location=outside.name)
     else:
         onnx.save(proto, str(path))
     onnx.checker.check_model(str(path))
 
 
+def _in_windows(graph: Graph, dynamic: bool, say: Callable[[str], None] | None) -> Any:
+    """A graph with sliding windows as an ``onnx.ModelProto``, translated in parts."""
+    prepare, window, results = parts_of_windows(graph, dynamic)
+    network = _translated(window, dynamic, say)
+    if window.any_batch != graph.any_batch:
+        graph.inputs['image'] = graph.inputs['image'][:1].contiguous()
+        graph.any_batch = False
+        prepare, _, results = parts_of_windows(graph, dynamic)
+    around = (_translated(part, dynamic, say) for part in (prepare, results))
+    module: Any = graph.module
+    return joined(next(around), network, next(around), module.network, module.prepare.axes[0])
+
+
 def _translated(graph: Graph, dynamic: bool, say: Callable[[str], None] | None) -> Any:
     """The graph as an ``onnx.ModelProto``."""
     try:
         module = merged(graph.module)
-        with _quiet(), _open_sizes(module), torch.no_grad():
+        with _quiet(), open_sizes(module), torch.no_grad():
             # given a module that it cannot trace so, the ONNX exporter would try other ways, for
             # minutes, one of which silently fixes the sizes
             begun = time.monotonic()
@@ -125,28 +142,42 @@ def _translated(graph: Graph, dynamic: bool, say: Callable[[str], None] | None) 
     except Exception as error:  # of any type, from the exporter, onnxscript or the network
         raise ExportError(f'cannot be exported: {reason(error)}') from error
     proto = program.model_proto
+    # the exporter's optimizer leaves out what repeats a tensor, but not the shape that it had:
+    # onnxruntime, which would put both into one buffer, finds the shapes itself
+    del proto.graph.value_info[:]
     fold_norms(proto)
     return proto
+
+
+def _weights(graph: Any) -> Iterator[Any]:
+    """The tensors that are stored in an ``onnx.GraphProto``, also in bodies of its loops."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from _weights(attribute.g)
 
 
 def _traced(graph: Graph, module: nn.Module, dynamic: bool) -> torch.export.ExportedProgram:
     """The operators of a graph.
 
     A number of images that the network fixes while it is traced is made one, in ``graph.inputs``
-    as well.
+    as well, and images that are too small are replaced there.
     """
+    if dynamic and isinstance(graph.module, EndToEnd):
+        graph.inputs['image'] = graph.module.large_enough(graph.inputs['image'])
     inputs = tuple(graph.inputs.values())
     traced = torch.export.export(
         module, inputs, dynamic_shapes=_open_axes(graph) if dynamic else None, strict=False
     )
-    first = graph.inputs.get('image')
-    if not (dynamic and graph.any_batch and first is not None and len(first) > 1):
+    if not (dynamic and graph.any_batch):
         return traced
-    named = next(name for name in traced.graph_signature.user_inputs if name == 'image')
-    node = next(node for node in traced.graph.nodes if node.name == named)
-    if isinstance(node.meta['val'].shape[0], torch.SymInt):
+    placeholder = traced.graph_signature.user_inputs[0]
+    node = next(node for node in traced.graph.nodes if node.name == placeholder)
+    number = node.meta['val'].shape[0]
+    if isinstance(number, torch.SymInt) and number.node.maybe_as_int() is None:
         return traced
-    graph.inputs['image'] = first[:1].contiguous()
+    name, example = next(iter(graph.inputs.items()))
+    graph.inputs[name] = example[:1].contiguous()
     graph.any_batch = False
     return _traced(graph, module, dynamic)
 
@@ -155,7 +186,7 @@ def _open_axes(graph: Graph) -> tuple:
     """What ``torch.export`` calls the dynamic shapes of a graph."""
     dims = {k: dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for k, axes in graph.axes.items()}
     if graph.any_batch:
-        dims['image'][0] = torch.export.Dim.AUTO
+        dims.setdefault(next(iter(graph.inputs)), {})[0] = torch.export.Dim.AUTO
     shapes = tuple(dims.get(name, {}) for name in graph.inputs)
     parameters = signature(graph.module.forward).parameters.values()
     if len(shapes) > 1 and any(p.kind is p.VAR_POSITIONAL for p in parameters):
@@ -304,52 +335,6 @@ def reason(error: BaseException) -> str:
         return f'the exporter does not know the operator {operator[1]}'
     lines = [line.strip() for line in text.split('\n') if line.strip()] or [type(error).__name__]
     return ' '.join(lines)[:200]
-
-
-@contextlib.contextmanager
-def _open_sizes(model: nn.Module) -> Iterator[None]:
-    """Context in which modules of torch and MMSegmentation can be exported for any map size.
-
-    ``int(size * 2.0)`` in MMSegmentation's ``Upsample`` would turn the size into a constant, and
-    adaptive pooling is exported for one size only.
-    """
-    changed = []
-    for module in model.modules():
-        if isinstance(module, nn.AdaptiveAvgPool2d):
-            module.forward = functools.partial(_pool, module)
-            changed.append(module)
-        elif type(module).__name__ == 'Upsample' and module.size is None:
-            factor = module.scale_factor
-            if isinstance(factor, float) and factor.is_integer():
-                module.forward = functools.partial(_upsample, module, int(factor))
-                changed.append(module)
-    try:
-        yield
-    finally:
-        for module in changed:
-            del module.forward
-
-
-def _pool(module: nn.AdaptiveAvgPool2d, x: Tensor) -> Tensor:
-    """The forward pass of an adaptive average pooling, by two matrix products."""
-    size = module.output_size
-    rows, columns = (size, size) if isinstance(size, int) else size
-    return _average_pool(x.shape[2], rows, x) @ x @ _average_pool(x.shape[3], columns, x).t()
-
-
-def _average_pool(length: int, parts: int, like: Tensor) -> Tensor:
-    """Matrix (parts, length) by which ``adaptive_avg_pool`` averages along an axis."""
-    part = torch.arange(parts, device=like.device)[:, None]
-    place = torch.arange(length, device=like.device)
-    begin, end = part * length // parts, ((part + 1) * length + parts - 1) // parts
-    inside = ((place >= begin) & (place < end)).to(like.dtype)
-    return inside / inside.sum(1, keepdim=True)
-
-
-def _upsample(module: nn.Module, factor: int, x: Tensor) -> Tensor:
-    """The forward pass of MMSegmentation's ``Upsample``, with a whole factor."""
-    size = [length * factor for length in x.shape[2:]]
-    return F.interpolate(x, size, mode=module.mode, align_corners=module.align_corners)
 
 
 @contextlib.contextmanager

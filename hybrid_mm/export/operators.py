@@ -15,7 +15,10 @@ from hybrid_mm.ops.custom_op import custom_op
 __all__ = ['nms_mask', 'pyramid_roi_align', 'translations']
 
 
-@custom_op('hybrid_mm::nms_mask', fake=lambda boxes, scores, *_: scores.new_empty(scores.shape, dtype=torch.bool))
+@custom_op(
+    'hybrid_mm::nms_mask',
+    fake=lambda boxes, scores, *_: scores.new_empty(scores.shape, dtype=torch.bool),
+)
 def nms_mask(boxes: Tensor, scores: Tensor, iou_threshold: Tensor, most: int) -> Tensor:
     """Which boxes non-maximum suppression keeps.
 
@@ -42,8 +45,15 @@ def nms_mask(boxes: Tensor, scores: Tensor, iou_threshold: Tensor, most: int) ->
     return kept
 
 
-def _regions(rois: Tensor, levels: Tensor, maps: Sequence[Tensor], strides: Any, height: int,
-             width: int, *_: Any) -> Tensor:
+def _regions(
+    rois: Tensor,
+    levels: Tensor,
+    maps: Sequence[Tensor],
+    strides: Any,
+    height: int,
+    width: int,
+    *_: Any,
+) -> Tensor:
     return rois.new_empty((rois.shape[0], maps[0].shape[1], height, width))
 
 
@@ -127,9 +137,9 @@ def translations() -> dict[Any, Callable]:
             order.append(among)
             features.append(sample(x, op.Gather(rois, among), stride))
         # the features come sorted by level: the place of each region among them
-        places = op.Unsqueeze(op.Concat(*order, axis=0), [1])
         count = op.Squeeze(op.Shape(levels), [0])
         numbers = op.Range(op.Constant(value_int=0), count, op.Constant(value_int=1))
+        places = op.Unsqueeze(op.Concat(*order, axis=0), [1])
         return op.Gather(
             op.Concat(*features, axis=0), op.ScatterND(op.Mul(numbers, 0), places, numbers)
         )

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hybrid_mm.errors import UserError
+
 __all__ = ['INPUT_TYPES', 'Preparation', 'channels_of']
 
 InputType = Literal['uint8', 'float']
@@ -21,6 +23,7 @@ class Preparation(nn.Module):
             three channels in the order red, green, blue.
 
     Attributes:
+        keeps_order: Whether the channels are in the order of files, whatever it is.
         divisor: Height and width are padded to multiples of this.
         least: Height and width that an image is padded to at least, or None.
         takes_bgr: Whether the network takes three channels in the order blue, green, red.
@@ -37,7 +40,8 @@ class Preparation(nn.Module):
         turned = getattr(
             preprocessor, '_channel_conversion', getattr(preprocessor, 'to_rgb', False)
         )
-        self.takes_bgr = not turned
+        self.keeps_order = getattr(preprocessor, 'keeps_order', False)  # of any channels
+        self.takes_bgr = not turned and not self.keeps_order
         tested = getattr(preprocessor, 'test_cfg', None)
         least = None
         if hasattr(preprocessor, 'seg_pad_val'):  # MMSegmentation pads in the test by test_cfg only
@@ -53,6 +57,11 @@ class Preparation(nn.Module):
             'mean', preprocessor.mean.clone() if normalises else torch.zeros(1, 1, 1)
         )
         self.register_buffer('std', preprocessor.std.clone() if normalises else torch.ones(1, 1, 1))
+        if input_type == 'uint8' and self.mean.max() > 255:
+            raise UserError(
+                f'the images that the model was trained with have more than 8 bits (a mean of '
+                f'{self.mean.max():.4g}); export it with --input float'
+            )
 
     def example(self, size: tuple[int, int], channels: int = 3, batch: int = 1) -> Tensor:
         """Random images of a height and width, as the graph takes them."""
@@ -88,8 +97,14 @@ class Preparation(nn.Module):
 
 
 def channels_of(model: nn.Module) -> int:
-    """Number of channels of the images that a model takes: that of its first convolution."""
+    """Number of channels of the images that a model takes: that of its first convolution.
+
+    Args:
+        model: A model of OpenMMLab, or a backbone.
+    """
     backbone = getattr(model, 'backbone', model)
+    if isinstance(stated := getattr(backbone, 'in_channels', None), int):
+        return stated
     for module in backbone.modules():
         if isinstance(module, nn.Conv2d):
             return module.in_channels

@@ -6,12 +6,11 @@ from torch.nn import functional as F
 
 from hybrid_mm.export.graphs import ExportError, Network, largest_difference
 
-__all__ = ['WholeImage', 'segmenter_graph']
+__all__ = ['SlidingWindows', 'WholeImage', 'segmenter_graph', 'target_size']
 
 # heads of MMSegmentation whose logits are one map, as predict returns it
-_HEADS = ('BaseDecodeHead', 'BaseCascadeDecodeHead', 'EncHead', 'DAHead')
+_HEADS = ('BaseDecodeHead', 'BaseCascadeDecodeHead', 'EncHead', 'DAHead', 'Mask2FormerHead')
 _BYTE = 256
-TIE = 1e-4  # two classes are equal up to rounding; relative to the largest number of the maps
 
 
 def segmenter_graph(model: nn.Module, probabilities: bool = False) -> Network:
@@ -36,6 +35,8 @@ def segmenter_graph(model: nn.Module, probabilities: bool = False) -> Network:
             f'{kind} with {type(heads[-1]).__name__}: only heads of one map of logits have an '
             'end-to-end graph; use --backbone-only'
         )
+    if (model.test_cfg or {}).get('mode', 'whole') == 'slide':
+        return SlidingWindows(model, probabilities)
     return WholeImage(model, probabilities)
 
 
@@ -53,6 +54,8 @@ class WholeImage(Network):
         self.outputs = ('label_map', 'probabilities') if probabilities else ('label_map',)
         self.settings = {'size': torch.zeros(2, dtype=torch.int64)}
         self.aligned = bool(model.align_corners)
+        # Mask2Former's maps are sums of probabilities, not logits
+        self.sums = type(model.decode_head).__name__ == 'Mask2FormerHead'
         self.threshold = None
         if model.out_channels == 1:
             head = model.decode_head
@@ -67,7 +70,15 @@ class WholeImage(Network):
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits of prepared images, (N, C, H', W'), at their size."""
-        return self.model.encode_decode(x, [dict(img_shape=x.shape[2:])])
+        if not self.sums:
+            return self.model.encode_decode(x, [dict(img_shape=x.shape[2:])])
+        # as Mask2FormerHead.predict, which copies the sizes, as the tracer cannot
+        scores, masks = (
+            found[-1] for found in self.model.decode_head(self.model.extract_feat(x), [])
+        )
+        masks = F.interpolate(masks, x.shape[2:], mode='bilinear', align_corners=False)
+        scores = scores.softmax(-1)[..., :-1]
+        return torch.einsum('bqc, bqhw -> bchw', scores, masks.sigmoid())
 
     def scores(self, x: Tensor, size: tuple[int, int], wanted: Tensor) -> Tensor:
         """Logits at the size of the label map.
@@ -77,11 +88,13 @@ class WholeImage(Network):
             size: Height and width of the images before padding.
             wanted: Height and width of the label map, (2,); those of the images if they are 0.
         """
-        logits = self.logits(x)[:, :, : size[0], : size[1]]
-        own = torch.cat([torch.full((1,), length, dtype=torch.int64) for length in size])
-        height, width = torch.where(wanted > 0, wanted, own).unbind()
-        target = tuple(_length(one) for one in (height, width))
-        return F.interpolate(logits, target, mode='bilinear', align_corners=self.aligned)
+        return self.resized(self.logits(x)[:, :, : size[0], : size[1]], wanted)
+
+    def resized(self, logits: Tensor, wanted: Tensor) -> Tensor:
+        """Logits of the size of the images, at that of the label map."""
+        return F.interpolate(
+            logits, target_size(logits, wanted), mode='bilinear', align_corners=self.aligned
+        )
 
     def results(self, scores: Tensor) -> tuple[Tensor, ...]:
         """Outputs of logits at the size of the label map."""
@@ -93,7 +106,9 @@ class WholeImage(Network):
         labels = labels.to(torch.uint8 if scores.shape[1] <= _BYTE else torch.int32)
         if len(self.outputs) == 1:
             return (labels,)
-        return labels, scores.softmax(1) if self.threshold is None else probabilities
+        if self.threshold is None:
+            probabilities = scores / scores.sum(1, keepdim=True) if self.sums else scores.softmax(1)
+        return labels, probabilities
 
     def difference(
         self, found: dict[str, Tensor], x: Tensor, size: tuple[int, int], *settings: Tensor
@@ -121,6 +136,44 @@ class WholeImage(Network):
         else:
             gap = scores.amax(1) - scores.gather(1, others.long()[:, None])[:, 0]
         return max(worst, (gap[differs].max() / largest).item())
+
+
+class SlidingWindows(WholeImage):
+    """A segmenter that looks at windows, whose logits are averaged where they overlap.
+
+    The windows are those of MMSegmentation's ``test_cfg`` with ``mode='slide'``: the last ones are
+    moved back into the image, and an image smaller than a window is one window.
+
+    Args:
+        model: Segmenter of MMSegmentation.
+        probabilities: Return the probabilities of the classes as well.
+
+    Attributes:
+        crop: Height and width of a window.
+        stride: Of the windows, along both axes.
+    """
+
+    def __init__(self, model: nn.Module, probabilities: bool = False) -> None:
+        super().__init__(model, probabilities)
+        self.crop: tuple[int, int] = tuple(model.test_cfg.crop_size)
+        self.stride: tuple[int, int] = tuple(model.test_cfg.stride)
+        self.properties['windows'] = {'crop': self.crop, 'stride': self.stride}
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits of prepared images, (N, C, H', W'), at their size."""
+        return self.model.slide_inference(x, [{}])
+
+
+def target_size(maps: Tensor, wanted: Tensor) -> tuple[int, int]:
+    """Height and width that maps are resized to: ``wanted``, (2,), or their own if it is 0.
+
+    Args:
+        maps: (N, C, h, w).
+        wanted: Height and width, an input of the graph.
+    """
+    own = [torch.full((1,), length, dtype=torch.int64) for length in maps.shape[2:]]
+    height, width = torch.where(wanted > 0, wanted, torch.cat(own)).unbind()
+    return _length(height), _length(width)
 
 
 def _length(length: Tensor) -> int:

@@ -7,6 +7,7 @@ from hybrid_mm.export.classifiers import ClassifierGraph
 from hybrid_mm.export.detectors import detector_graph
 from hybrid_mm.export.graphs import ExportError, Graph, Network
 from hybrid_mm.export.preprocessing import InputType, Preparation, channels_of
+from hybrid_mm.export.queries import Queries
 from hybrid_mm.export.segmenters import segmenter_graph
 
 __all__ = ['EndToEnd', 'whole_graph']
@@ -37,6 +38,17 @@ class EndToEnd(nn.Module):
         """Height and width of images."""
         height, width = (image.shape[axis] for axis in self.prepare.axes)
         return height, width
+
+    def large_enough(self, image: Tensor) -> Tensor:
+        """Example images that are not too small for a file of any size; these, or others."""
+        height, width = self.size(image)
+        least = self.network.least
+        if min(height, width) >= least:
+            return image
+        channels = image.shape[3 if self.prepare.axes == (1, 2) else 1]
+        return self.prepare.example(
+            (max(height, least), max(width, least + 2)), channels, len(image)
+        )
 
 
 def whole_graph(
@@ -69,6 +81,8 @@ def whole_graph(
         network = segmenter_graph(model, probabilities)
     elif type(model).__name__ == 'ImageClassifier':
         network = ClassifierGraph(model)
+    elif getattr(model, 'panoptic_head', None) is not None:
+        network = Queries(model)
     else:
         network = detector_graph(model)
     open_batch = batch is None and network.any_batch

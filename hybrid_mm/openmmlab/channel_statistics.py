@@ -26,6 +26,9 @@ class AnyChannels(nn.Module):
             be exchanged in images that do not have three channels.
     """
 
+    keeps_order = True
+    """Whether images have the order of their files, also three channels: red, green, blue."""
+
     def __init__(
         self,
         mean: Sequence[float] | None = None,

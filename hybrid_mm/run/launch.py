@@ -21,6 +21,7 @@ from mmengine.registry import METRICS, RUNNERS, DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
+from hybrid_mm.data.multichannel import PICTURES_BACKEND
 from hybrid_mm.engine.hooks.evaluated_images import EvaluatedImagesHook
 from hybrid_mm.engine.hooks.non_finite import NonFiniteLossHook
 from hybrid_mm.engine.hooks.resumed_settings import ResumedSettingsHook
@@ -32,7 +33,8 @@ from hybrid_mm.engine.hooks.strict_loading import (
 from hybrid_mm.engine.optim_wrapper import autocast_features
 from hybrid_mm.engine.work_dir_lock import locked
 from hybrid_mm.errors import UserError, warn
-from hybrid_mm.run.checks.datasets import has_base
+from hybrid_mm.run.checks.channels import loader_of
+from hybrid_mm.run.checks.datasets import has_base, readers
 from hybrid_mm.run.checks.maps import check_maps
 from hybrid_mm.run.checks.schedule import ScheduleHook
 from hybrid_mm.run.config import check_texts, checkpoint_hook, load_config, task_of
@@ -358,6 +360,7 @@ def build_runner(cfg: Config, replaces_config: bool = False) -> Runner:
     for a name if it would replace the file that the user named, or without ``replaces_config`` any.
     """
     set_sample_checks(cfg)
+    set_pictures(cfg)
     if cfg.filename is not None:
         name = Path(cfg.filename).name
         file = Path(cfg.work_dir) / name
@@ -385,6 +388,21 @@ def set_sample_checks(cfg: Config) -> None:
         for name in EVALUATORS:
             if cfg.get(name) is not None:
                 cfg[name] = _checked_metrics(cfg[name])
+
+
+def set_pictures(cfg: Config) -> None:
+    """Let the visualization hook draw on pictures of images of any number of channels."""
+    hook = (cfg.get('default_hooks') or {}).get('visualization')
+    loaders = [
+        loader_of(dataset.get('pipeline'))
+        for name in ('test_dataloader', 'val_dataloader')
+        for dataset in readers((cfg.get(name) or {}).get('dataset') or {})
+    ]
+    loader = next(filter(None, loaders), None)
+    if loader is None or not hook or hook.get('type') == 'hybrid_mm.PictureHook':
+        return
+    hook.backend_args = dict(backend=PICTURES_BACKEND, loader=loader)
+    cfg.default_hooks.visualization = ConfigDict(type='hybrid_mm.PictureHook', inner=hook)
 
 
 def _checked_metrics(evaluator: Any) -> Any:

@@ -153,4 +153,4 @@ def _tuples(node: Any) -> Any:
     if not isinstance(node, list):
         return node
     inner = [_tuples(item) for item in node]
-    return inner if any(isinstance(item, dict | list) for item in inner) else tuple(inner)
+    return inner if any(isinstance(item, dict | list) for item in node) else tuple(inner)

@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Mapping
 from importlib import import_module
 
+import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS
 from torch import nn
@@ -23,10 +24,16 @@ VARIANTS = {
 """Variants whose operators differ from those of the default of their family."""
 
 BASE_MODELS = {
+    'classifier': 'classifier',
     'Semantic FPN': 'fpn_r50',
     'UPerNet': 'upernet_r50',
     'RetinaNet': 'retinanet_r50_fpn',
+    'FCOS': 'fcos_r50_fpn',
+    'ATSS': 'atss_r50_fpn',
     'Mask R-CNN': 'mask-rcnn_r50_fpn',
+    'Cascade Mask R-CNN': 'cascade-mask-rcnn_r50_fpn',
+    'HTC': 'htc_r50_fpn',
+    'Mask2Former': 'mask2former_r50_instance',
 }
 """Base configs of models, in which a backbone replaces the ResNet."""
 
@@ -73,8 +80,21 @@ def shortened(config: dict) -> dict:
     return short
 
 
+def smallest(config: dict) -> dict:
+    """The same network in the variant that has the fewest parameters, unless it names one."""
+    if 'arch' in config:
+        return config
+    cls = _registered()[config['type'].rpartition('.')[2]]
+
+    def parameters(arch: str) -> int:
+        with torch.device('meta'):
+            return sum(p.numel() for p in build(dict(config, arch=arch)).parameters())
+
+    return dict(config, arch=min(cls.arch_zoo, key=parameters))
+
+
 def model_with(backbone: dict, head: str) -> nn.Module:
-    """A segmenter or detector with random weights around a backbone.
+    """A classifier, segmenter or detector with random weights around a backbone.
 
     Args:
         backbone: Config of the backbone.
@@ -88,11 +108,16 @@ def model_with(backbone: dict, head: str) -> nn.Module:
     model.backbone = ConfigDict(copy.deepcopy(backbone))
     channels = list(build(backbone).out_channels)
     model.pop('auxiliary_head', None)
-    if model.get('neck'):
+    if 'in_channels' in (model.get('neck') or {}):
         model.neck.in_channels = channels
-    else:
+    elif 'decode_head' in model:
         model.decode_head.update(in_channels=channels, in_index=list(range(len(channels))))
-    scope = 'mmseg' if 'decode_head' in model else 'mmdet'
+    elif 'panoptic_head' in model:
+        model.panoptic_head.in_channels = channels
+    else:
+        model.head.in_channels = channels[-1]
+    classifies = model.type == 'ImageClassifier'
+    scope = 'mmpretrain' if classifies else 'mmseg' if 'decode_head' in model else 'mmdet'
     __import__(f'{scope}.models')
     model['_scope_'] = scope
     return MODELS.build(model)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from hybrid_mm.compat.torch_api import as_if_exporting
 from hybrid_mm.export import onnx_files
 from hybrid_mm.export.graphs import ExportError, Graph, graphs_of
+from hybrid_mm.export.open_sizes import open_sizes
 from hybrid_mm.layers.convolution.deform_conv import DeformConv2d
 from hybrid_mm.ops.global_filter import global_filter
 from hybrid_mm.zoo.families import model_with
@@ -100,7 +101,7 @@ def test_what_stands_in_for_modules_of_one_size():
     model = nn.ModuleDict(
         {f'{size}': nn.AdaptiveAvgPool2d(size) for size in (1, 2, 3, (6, 4), (5, 1))}
     ).double()
-    with onnx_files._open_sizes(model):
+    with open_sizes(model):
         for module in model.values():
             assert 'forward' in vars(module)
             for height, width in ((7, 9), (6, 12), (13, 5), (1, 1), (3, 2)):
@@ -114,7 +115,7 @@ def test_what_stands_in_for_modules_of_one_size():
         model = nn.Sequential(Upsample(scale_factor=2.0, mode=mode, align_corners=align))
         x = torch.randn(1, 2, 5, 7)
         expected = model(x)
-        with onnx_files._open_sizes(model):
+        with open_sizes(model):
             assert 'forward' in vars(model[0])
             torch.testing.assert_close(model(x), expected)
 
@@ -159,24 +160,6 @@ def test_difference_is_relative_to_the_largest_number(monkeypatch):
     answer = values.numpy()[0]
     with pytest.raises(ValueError, match=r'y has the shape \(3,\) instead of \(1, 3\)'):
         onnx_files.difference(graph, 'x.onnx')
-
-
-@pytest.mark.parametrize(
-    ('name', 'operator'),
-    [
-        ('acmix-swin', 'window attention'),
-        ('maxvit', 'attention within windows'),
-        ('coatnet', 'attention within windows'),
-        ('levit', 'attention with a bias by distance'),
-        ('vit-bias', 'attention with a bias by relative position'),
-        ('mvitv2', 'pooling attention'),
-        ('hornet-gf', 'the global filter'),
-    ],
-)
-def test_networks_of_one_size_say_so(tmp_path, name, operator):
-    (graph,) = graphs_of(MODELS.build(copy.deepcopy(cases()[name])), (65, 99))
-    with pytest.raises(ValueError, match=f'{operator} is laid out for one size of the map; '):
-        onnx_files.export(graph, tmp_path / 'x.onnx', dynamic=True)
 
 
 @pytest.mark.parametrize('size', [(7, 9), (8, 8), (25, 42), (1, 1)])
