@@ -223,6 +223,7 @@ class CvT(TokenPyramid):
         [(1, 64, 24, 33), (1, 192, 12, 17), (1, 384, 6, 9)]
     """
 
+    traces_any_size = True
     arch_class = CvTArch
     arch_zoo: ClassVar = {
         '13': _arch((1, 2, 10)),

@@ -163,6 +163,8 @@ class QuadraticAttentionResNet(ResNet):
         [(1, 64, 25, 33), (1, 128, 13, 17), (1, 256, 7, 9), (1, 512, 4, 5)]
     """
 
+    traces_any_size = True
+
     def __init__(
         self,
         arch: str | Mapping | ResNetArch = 'r50',

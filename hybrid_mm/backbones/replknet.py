@@ -192,6 +192,7 @@ class RepLKNet(BaseBackbone):
         [(1, 128, 16, 22), (1, 256, 8, 11), (1, 512, 4, 6), (1, 1024, 2, 3)]
     """
 
+    traces_any_size = True
     arch_class = RepLKArch
     arch_zoo: ClassVar = {
         '31b': _arch((31, 29, 27, 13), 128),

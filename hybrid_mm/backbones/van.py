@@ -188,6 +188,7 @@ class VAN(BaseBackbone):
         [(1, 32, 25, 33), (1, 64, 13, 17), (1, 160, 7, 9), (1, 256, 4, 5)]
     """
 
+    traces_any_size = True
     arch_class = VANArch
     arch_zoo: ClassVar = {
         'b0': _arch((32, 64, 160, 256), (3, 3, 5, 2)),

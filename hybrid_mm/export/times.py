@@ -21,7 +21,7 @@ from hybrid_mm.zoo.families import build, families, smallest
 
 SIZES = (224, 512)
 ROUNDS = 15
-SECONDS = 6.0  # for the rounds of one size, of which at least three are run
+SECONDS = 4.0  # for the rounds of one size, of which at least three are run
 AGREE = 1e-3  # relative to the largest number of a map
 QUICK = tuple(f'{size}' for size in SIZES)  # the steps without torch.compile
 STEPS: dict[str, tuple[str, ...]] = {

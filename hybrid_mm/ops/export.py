@@ -7,13 +7,17 @@ from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
+from torch import Tensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
+from torch.overrides import TorchFunctionMode
 
 from hybrid_mm.compat.torch_api import exports
 
 __all__ = [
     'ceil_div',
+    'example_length',
     'exporting',
+    'for_one_size',
     'has_symbols',
     'known',
     'numbers',
@@ -23,6 +27,7 @@ __all__ = [
 
 Arguments = ParamSpec('Arguments')
 Result = TypeVar('Result')
+_SHAPE = Tensor.shape.__get__
 
 
 def exporting() -> bool:
@@ -48,6 +53,39 @@ def numbers(size: Sequence[int]) -> tuple[int, ...]:
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', torch.jit.TracerWarning)
         return tuple(int(n) for n in size)
+
+
+class _Numbers(TorchFunctionMode):
+    """Sizes of tensors are numbers, but for the first, which counts the images."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        found = func(*args, **kwargs or {})
+        if func in (_SHAPE, Tensor.size) and isinstance(found, tuple):
+            return torch.Size([*found[:1], *numbers(found[1:])])
+        if func == Tensor.size:
+            (dim,) = *args[1:], *(kwargs or {}).values()
+            return found if dim in (0, -args[0].ndim) else numbers([found])[0]
+        return found
+
+
+def for_one_size(function: Callable[[Tensor], Result], x: Tensor) -> Result:
+    """Call a function of images while ``torch.jit.trace`` records it, for images of this size.
+
+    The sizes of tensors, which would be tensors, are numbers, so that index tables can be made, and
+    exporters do not divide them in their own way. The graph takes any number of images; given
+    another height or width, it raises an error.
+
+    Args:
+        function: Function of the images.
+        x: Images (N, C, H, W).
+
+    Returns:
+        What the function returns.
+    """
+    with _Numbers():
+        return function(x.expand(-1, *x.shape[1:]))
 
 
 def has_symbols(size: Sequence[int]) -> bool:
@@ -79,6 +117,17 @@ def known(number: int) -> int | None:
         number: The number.
     """
     return number.node.maybe_as_int() if isinstance(number, torch.SymInt) else number
+
+
+def example_length(length: int) -> int:
+    """A length that may be symbolic, at the example that is traced.
+
+    What depends on it must be right for any length.
+
+    Args:
+        length: The length.
+    """
+    return int(length.node.hint if isinstance(length, torch.SymInt) else length)
 
 
 def once_per_graph(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:

@@ -59,6 +59,7 @@ TESTED_ELSEWHERE = {
     'tools/dev/onnx_pairs.py': 'tests/tools/test_onnx_pairs.py',
     'tools/dev/select_tests.py': 'tests/tools/test_dev.py',
     'tools/export_onnx.py': 'tests/tools/test_export_onnx.py',
+    'tools/quantize_onnx.py': 'tests/tools/test_quantize_onnx.py',
     'tools/reparameterize.py': 'tests/tools/test_reparameterize.py',
     'tools/analysis/acmix_cost.py': 'tests/analysis/test_acmix.py',
     'tools/analysis/compare.py': 'tests/tools/test_compare.py',

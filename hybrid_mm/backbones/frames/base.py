@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from typing_extensions import TypedDict
@@ -18,6 +19,7 @@ from hybrid_mm.convert.core import StateDict
 from hybrid_mm.layers.drop import drop_path_schedule
 from hybrid_mm.ops.argument_types import typed_arguments
 from hybrid_mm.ops.arguments import fraction, positive, stage_indices
+from hybrid_mm.ops.export import for_one_size
 from hybrid_mm.ops.layout import dense_gradient
 
 __all__ = ['BaseBackbone', 'SharedArguments']
@@ -74,6 +76,8 @@ class BaseBackbone(StrictWeights):
         stage_channels: Channels of each stage's map.
         other_names: Names of arguments in MMPretrain, where a network there has them under another
             name, with ours; values and defaults are ours.
+        traces_any_size: Whether what ``torch.jit.trace`` records takes images of any size, whatever
+            the variant; if not, it takes those of the size that it was traced with.
 
     Raises:
         ValueError: An unknown variant, or a value out of range; the text names the argument.
@@ -83,6 +87,7 @@ class BaseBackbone(StrictWeights):
     arch_zoo: ClassVar[Mapping[str, Any]] = {}
     arch_aliases: ClassVar[Mapping[str, str]] = {}
     other_names: ClassVar[Names] = {}
+    traces_any_size: ClassVar[bool] = False
 
     arch: Any
     depths: Sequence[int]
@@ -243,6 +248,11 @@ class BaseBackbone(StrictWeights):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Map an image (N, in_channels, H, W), H and W from 32, to the maps of ``out_indices``."""
         self.check_input(x)
+        if torch.jit.is_tracing() and not self.traces_any_size:
+            return for_one_size(self._forward, x)
+        return self._forward(x)
+
+    def _forward(self, x: Tensor) -> tuple[Tensor, ...]:
         outs = []
         state: Any = self.stem(x)
         for i in range(self.out_indices[-1] + 1):

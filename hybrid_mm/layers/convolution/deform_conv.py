@@ -32,8 +32,6 @@ class DeformConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
-        from torchvision.ops import deform_conv2d
-
         offset = self.conv_offset(x)
         with no_autocast(x):
             # half precision is too coarse for coordinates
@@ -42,6 +40,8 @@ class DeformConv2d(nn.Module):
             if exporting():
                 out = self._sampled(x, offset, weight)
             else:
+                from torchvision.ops import deform_conv2d  # its import cannot be traced
+
                 # at NaN, which a diverged network gives, torchvision's CPU kernel reads beyond the
                 # map and ends the process; infinitely far away is outside, as zeros
                 lost = offset.isnan().any(1, keepdim=True)

@@ -158,7 +158,7 @@ class PeripheralConv2d(nn.Module):
         """
         with no_autocast(products):
             rows, columns = (self._on_map(products, size) for size in (height, width))
-            return rows @ products @ columns.mT
+            return rows @ products @ columns.transpose(-1, -2)
 
     def _on_map(self, like: Tensor, size: int) -> Tensor:
         """Ones where a tap (column) around a place (row) of an axis lies inside the map."""

@@ -130,7 +130,7 @@ def sum_by_products(taps: Tensor, rows: Sequence[int], columns: Sequence[int]) -
             taps = members.to(taps.dtype) @ taps
         if max(columns) > 1:
             (members,) = on_device(_members, tuple(columns), device=taps.device)
-            taps = taps @ members.to(taps.dtype).mT
+            taps = taps @ members.to(taps.dtype).transpose(-1, -2)
     return taps
 
 

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from hybrid_mm.ops.device_tables import on_device
-from hybrid_mm.ops.export import numbers
 from hybrid_mm.ops.local_attention.axes import Axis
 from hybrid_mm.ops.local_attention.pattern import Pattern, Tables
 from hybrid_mm.ops.precision import accurate
@@ -15,7 +14,7 @@ def forward(
 ) -> Tensor:
     """Output (N, h, H', W', d_v): (N, h, H', W', taps) logits, taps times the map of keys."""
     n, heads = q.shape[:2]
-    rows, columns = pattern.axes(*numbers(k.shape[2:4]))
+    rows, columns = pattern.axes(k.shape[2], k.shape[3])
     # indices of the keys of every query along an axis, which of them it sees, and their offsets
     (row, row_seen, row_offset), (column, column_seen, column_offset) = (
         on_device(Axis.taps, axis, device=q.device) for axis in (rows, columns)
