@@ -10,8 +10,6 @@ from typing import Any, BinaryIO
 import cv2
 import numpy as np
 
-__all__ = ['ARRAY', 'TIFF', 'channels_first', 'decode_channels', 'size_of_array', 'three_axes']
-
 ARRAY = '.npy'
 TIFF = ('.tif', '.tiff')
 _NUMPY = b'\x93NUMPY'

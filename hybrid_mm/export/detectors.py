@@ -60,12 +60,15 @@ class DenseDetector(Detector):
             for method in ('predict', 'predict_by_feat', '_predict_by_feat_single',
                            '_bbox_post_process')
         )  # fmt: skip
+        usual = usual and getattr(head, 'predict_box_type', 'hbox') == 'hbox'
+        usual = usual and getattr(model, 'mask_head', None) is None
         if not usual or getattr(head.loss_cls, 'custom_cls_channels', False):
             raise ExportError(
                 f'{name} has no end-to-end graph: it does not decode boxes as RetinaNet, FCOS, '
                 'ATSS or GFL do; use --raw'
             )
         self.model = model
+        self.least = max(max(pair) for pair in head.prior_generator.strides) + 1
         self.integrates = isinstance(head, GFLHead)  # deltas are distributions
         test = head.test_cfg
         threshold, self.agnostic = nms_settings(test.get('nms'), name)

@@ -44,6 +44,7 @@ class TwoStageDetector(Detector):
         self.box_heads, self.box_regions = list(heads), list(extractors)
         rpn, test = model.rpn_head.test_cfg, head.test_cfg
         self.rpn_threshold, self.rpn_agnostic = nms_settings(rpn.get('nms'), 'rpn_head')
+        self.least = max(max(pair) for pair in model.rpn_head.prior_generator.strides) + 1
         self.candidates = positive(rpn, 'nms_pre', 'rpn_head')
         self.proposals = positive(rpn, 'max_per_img', 'rpn_head')
         self.min_size = rpn.get('min_bbox_size', -1)
@@ -83,25 +84,28 @@ class TwoStageDetector(Detector):
             )
         self.cascade = type(head) is not StandardRoIHead
         self.hybrid = type(head) is HybridTaskCascadeRoIHead
-        for module in head.modules():
-            name = type(module).__name__
-            if isinstance(module, BBoxHead):
-                if not module.with_reg or not module.with_cls:
-                    raise ExportError(f'{name} without boxes or classes has no end-to-end graph')
-                if module.custom_cls_channels or module.custom_activation:
-                    raise ExportError(
-                        f'{name} with the activation of {type(module.loss_cls).__name__} has no '
-                        'end-to-end graph'
-                    )
-                if type(module)._predict_by_feat_single is not BBoxHead._predict_by_feat_single:
-                    raise ExportError(f'{name} has no end-to-end graph; use --raw')
+        if hasattr(self.model, 'panoptic_fusion_head'):
+            raise ExportError(f'{type(self.model).__name__} has no end-to-end graph; use --raw')
+        for module in head.bbox_head if self.cascade else [head.bbox_head]:
+            name, usual = type(module).__name__, BBoxHead._predict_by_feat_single
+            if getattr(type(module), '_predict_by_feat_single', None) is not usual:
+                raise ExportError(f'{name} has no end-to-end graph; use --raw')
+            if not module.with_reg or not module.with_cls or module.predict_box_type != 'hbox':
+                raise ExportError(
+                    f'{name} has no end-to-end graph without classes and upright boxes; use --raw'
+                )
+            if module.custom_cls_channels or module.custom_activation:
+                raise ExportError(
+                    f'{name} with {type(module.loss_cls).__name__}, which has an activation of its '
+                    'own, has no end-to-end graph; use --raw'
+                )
         masks = head.mask_head if head.with_mask else []
         for module in masks if isinstance(masks, nn.ModuleList | list) else [masks]:
             usual = FCNMaskHead._predict_by_feat_single
             if getattr(type(module), '_predict_by_feat_single', None) is not usual:
                 raise ExportError(f'{type(module).__name__} has no end-to-end graph; use --raw')
         if self.hybrid and head.with_mask and not head.mask_info_flow:
-            raise ExportError('HTC without mask_info_flow has no end-to-end graph')
+            raise ExportError('HTC without mask_info_flow has no end-to-end graph; use --raw')
         extractors = ('bbox_roi_extractor', 'mask_roi_extractor', 'semantic_roi_extractor')
         for module in (getattr(head, name, None) for name in extractors):
             for extractor in module if isinstance(module, nn.ModuleList) else [module]:

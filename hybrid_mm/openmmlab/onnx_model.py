@@ -177,18 +177,26 @@ class OnnxModel(nn.Module):
                 )
             sample.set_data(dict(pred_sem_seg=PixelData(data=labels[None])))
         else:
-            sample.pred_instances = self._instances(sample, found)
+            if 'boxes' in found:
+                sample.pred_instances = self._instances(sample, found)
+            if 'panoptic_map' in found:
+                sample.pred_panoptic_seg = PixelData(sem_seg=found['panoptic_map'][None])
 
     def _instances(self, sample: BaseDataElement, found: dict[str, Tensor]) -> InstanceData:
         """Objects of an image, in pixels of the original."""
         kept = found['labels'] >= 0  # the others fill up the rows
-        scale = torch.tensor(sample.get('scale_factor', (1.0, 1.0)), dtype=torch.float32).repeat(2)
+        scale = torch.ones(4)
+        if not self.takes_size:  # else they are in pixels of the original
+            factor = torch.tensor(sample.get('scale_factor', (1.0, 1.0)), dtype=torch.float32)
+            scale = factor.repeat(2)
         objects = InstanceData(
             bboxes=found['boxes'][kept] / scale,
             scores=found['scores'][kept],
             labels=found['labels'][kept],
         )
-        if 'masks' in found:
+        if 'masks' in found and found['masks'].dtype == torch.bool:  # of the whole image
+            objects.masks = found['masks'][kept]
+        elif 'masks' in found:
             height, width = sample.ori_shape[:2]
             threshold = (self.metadata.get('thresholds') or {}).get('mask', 0.5)
             objects.masks = paste(found['masks'][kept], objects.bboxes, height, width, threshold)
@@ -288,6 +296,8 @@ def _metadata(file: str, session: Any) -> dict[str, Any]:
             'update it: pip install -U hybrid-mm'
         )
     wanted = _OUTPUTS.get(meta.get('task', ''))
+    if wanted == _OUTPUTS['detection'] and 'panoptic_map' in names:
+        wanted = ()  # there may be no objects beside it
     if wanted is None or not set(wanted) <= set(names) or session.get_inputs()[0].name != 'image':
         raise UserError(
             f'{file} returns what the network computes ({", ".join(names[:4])}), not results; '

@@ -7,6 +7,7 @@ import pickle
 import re
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -678,6 +679,42 @@ def exported_formulation(net: Subject) -> None:
         f'expected operators of torch without complex numbers while '
         f'hybrid_mm.ops.export.exporting(), found {strange}',
     )
+
+
+@_check
+def traced(net: Subject) -> None:
+    """``torch.jit.trace`` records torch's operators, for any number of images of a size.
+
+    Given images of another size, the graph gives the same maps as the network, or an error.
+    """
+    model = net.evaluated()
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # sizes become constants; torch deprecates the tracer
+        graph = torch.jit.trace(model, net.images(1, 48, 64), check_trace=False)
+        file = io.BytesIO()
+        torch.jit.save(graph, file)
+        file.seek(0)
+        graph = torch.jit.load(file)
+        names = {node.kind() for node in graph.inlined_graph.nodes()}
+        strange = sorted(name for name in names if not name.startswith(('aten::', 'prim::')))
+        require(not strange, f"expected torch's own operators in the graph, found {strange}")
+        any_size = getattr(model, 'traces_any_size', False)
+        for size in ((1, 48, 64), (3, 48, 64), (1, 64, 48), (2, 65, 99)):
+            x = net.images(*size)
+            try:
+                found = graph(x)
+            except RuntimeError as error:
+                other = size[1:] != (48, 64)
+                require(
+                    other and not any_size,
+                    f'{size[0]} images of {size[1]} x {size[2]} in a graph traced with one of '
+                    f'48 x 64: {str(error).strip().splitlines()[-1]}',
+                )
+                continue
+            for i, (a, b) in enumerate(zip(found, net.maps(model, x), strict=True)):
+                require_near(
+                    a, b, 1e-5, f'map {i} of {size[0]} images of {size[1]} x {size[2]}, traced'
+                )
 
 
 @_check

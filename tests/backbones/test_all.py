@@ -453,7 +453,7 @@ ONCE = {
 """Checks that run once per class, and the cases in which they are slow."""
 # one of every way to compute that differs in eval; in training all networks compile
 COMPILED = ('van-lska-k35', 'nat', 'levit', 'hornet-gf')
-SLOW = {'compile_eval': COMPILED, 'export': ()}
+SLOW = {'compile_eval': COMPILED, 'export': (), 'traced': ('van-lska-k35', 'nat', 'acmix-swin')}
 """Checks that are slow but for a few cases."""
 
 

@@ -135,7 +135,7 @@ def test_labels_may_differ_where_classes_are_equal_up_to_rounding():
             wrong.view(-1)[place] = best.indices[:, 1].reshape(-1)[place]
             found = graph.module.difference({'label_map': wrong}, image, size)
             assert found == pytest.approx((gap.view(-1)[place] / scores.abs().max()).item())
-        with pytest.raises(ExportError, match='label_map is torch.uint8, .1, 32, 47.'):
+        with pytest.raises(ExportError, match=r'label_map is torch.uint8, .1, 32, 47.'):
             graph.module.difference({'label_map': right[..., 1:]}, image, size)
 
 

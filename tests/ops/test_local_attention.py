@@ -369,7 +369,7 @@ def test_only_inputs_are_kept_for_the_backward_pass():
 
 
 def test_algorithms_are_those_that_are_named(monkeypatch):
-    """'tiled' by default, forwards and backwards; the gather as the reference; exports have their own."""
+    """'tiled' by default, forwards and backwards; the gather as the reference, tiles in exports."""
     called = []
     for name, owner, function in (
         ('tiled', tiled, 'forward'),

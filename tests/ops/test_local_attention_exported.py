@@ -55,9 +55,7 @@ def test_equals_the_gather(kind, number):
         heads, d = draw.choice((1, 2)), draw.choice((1, 3))
         q, k, v = (
             torch.randn(draw.choice((1, 2)) if i == 0 else 1, heads, *side, width).double()
-            for i, (side, width) in enumerate(
-                ((pattern.queries(*size), d), (size, d), (size, 2))
-            )
+            for i, (side, width) in enumerate(((pattern.queries(*size), d), (size, d), (size, 2)))
         )
         k, v = (x.expand(len(q), -1, -1, -1, -1) for x in (k, v))
         rows, columns = (n + draw.choice((0, 2)) for n in pattern.shortest_tables(*size))
@@ -67,7 +65,9 @@ def test_equals_the_gather(kind, number):
         found, expected = (
             way.forward(q, k, v, tables, 0.3, pattern) for way in (exported, reference)
         )
-        torch.testing.assert_close(found, expected, msg=lambda m, p=pattern, s=size: f'{p}, {s}: {m}')
+        torch.testing.assert_close(
+            found, expected, msg=lambda m, p=pattern, s=size: f'{p}, {s}: {m}'
+        )
 
 
 def test_a_tile_has_few_copies_of_keys():

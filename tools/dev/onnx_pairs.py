@@ -309,8 +309,6 @@ def _shrink(node: Any, classes: int) -> None:
                 node[key] = classes
             elif key in SHALLOW:
                 node[key] = min(value, 2)
-            elif key == 'num_groups':
-                node[key] = 8
             elif key.endswith('channels'):
                 node[key] = SMALL.get(value, value)
 
@@ -322,6 +320,8 @@ def _detection(cfg: Any, row: Row, out: Path) -> None:
         if key not in ('backbone', 'data_preprocessor') and isinstance(part, dict):
             _shrink(part, len(CLASSES))
     model.neck.in_channels, model.neck.norm_cfg = WIDTHS, dict(type='BN')
+    if model.get('bbox_head', {}).get('type') in ('FCOSHead', 'ATSSHead', 'GFLHead'):
+        model.bbox_head.norm_cfg = dict(type='GN', num_groups=8)
     for split in ('train', 'val', 'test'):
         dataset = cfg[f'{split}_dataloader'].dataset
         dataset.metainfo = dict(classes=CLASSES)

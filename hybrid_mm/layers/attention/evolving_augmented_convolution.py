@@ -74,10 +74,13 @@ def resize_from_corner(x: Tensor, size: tuple[int, int]) -> Tensor:
     """
     for dim, target in ((2, size[0]), (3, size[1])):
         length = x.shape[dim]
-        place = torch.arange(target, device=x.device) * length
-        low = place // target
+        place = torch.arange(target, device=x.device)
+        # a tensor, for the ONNX exporter does not divide tensors by symbolic sizes
+        count = place[-1:] + 1
+        place = place * length
+        low = place // count
         shape = [-1, 1] if dim == 2 else [-1]
-        share = ((place % target).to(x.dtype) / target).view(shape)
+        share = ((place % count).to(x.dtype) / count).view(shape)
         high = (low + 1).clamp(max=length - 1)
         x = torch.lerp(x.index_select(dim, low), x.index_select(dim, high), share)
     return x

@@ -89,6 +89,7 @@ def evolving_attention(
         RuntimeError: 'triton' where it does not work.
     """
     n, heads, height, width, _ = q.shape
+
     def fastest() -> str:
         works = fits and available('evolving_attention', q, k, v)
         return 'triton' if works else 'tiled'

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hybrid_mm.ops.export import numbers, once_per_graph
 from hybrid_mm.ops.grid_convolution import reference
 from hybrid_mm.ops.windows import missing
 
@@ -34,19 +35,24 @@ def by_products(x: Tensor, weight: Tensor, rows: Sequence[int], columns: Sequenc
 
     ``a H + a b + b W`` multiplications per pixel with a and b groups.
     """
-    n, channels, height, width = x.shape
+    channels, height, width = numbers(x.shape[1:])
     dtype, x = x.dtype, x.to(weight.dtype)
-    by_row = _members(rows, height, x).flatten(0, 1) @ x  # (N, C, a H, W)
-    mixed = weight.transpose(1, 2) @ by_row.reshape(n, channels, len(rows), height * width)
+    of_row = _members(tuple(rows), height, x.dtype, x.device).flatten(0, 1)
+    of_column = _members(tuple(columns), width, x.dtype, x.device).transpose(1, 2).flatten(0, 1)
+    by_row = (of_row @ x).reshape(-1, channels, len(rows), height * width)
+    mixed = weight.transpose(1, 2) @ by_row
     mixed = mixed.unflatten(3, (height, width)).transpose(2, 3).flatten(3)  # (N, C, H, b W)
-    return (mixed @ _members(columns, width, x).transpose(1, 2).flatten(0, 1)).to(dtype)
+    return (mixed @ of_column).to(dtype)
 
 
-def _members(widths: Sequence[int], length: int, like: Tensor) -> Tensor:
+@once_per_graph
+def _members(
+    widths: tuple[int, ...], length: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
     """Ones where a place belongs to a group around another, (groups, places around, places)."""
-    place = torch.arange(length, device=like.device)
+    place = torch.arange(length, device=device)
     offset = place - place[:, None]
-    ends = torch.tensor([*accumulate(widths)], device=like.device) - sum(widths) // 2
-    begins = ends - torch.tensor(list(widths), device=like.device)
+    ends = torch.tensor([*accumulate(widths)], device=device) - sum(widths) // 2
+    begins = ends - torch.tensor(list(widths), device=device)
     inside = (offset >= begins[:, None, None]) & (offset < ends[:, None, None])
-    return inside.to(like.dtype)
+    return inside.to(dtype)

@@ -8,8 +8,8 @@ a query of a tile does not see is hidden by a large negative number.
 Every index is computed from the lengths of the map by operators of the graph: lengths may be
 symbolic, and the graph is then right for maps of any size.
 
-With t x t queries and h x h keys of a tile, there are h^2 logits for each pixel and (h / t)^2 copies
-of keys and values.
+With t x t queries and h x h keys of a tile, there are h^2 logits for each pixel, and (h / t)^2
+copies of keys and values.
 """
 
 from typing import NamedTuple
@@ -86,10 +86,18 @@ def forward(
     layout = _layout(pattern, height, width, k.device)
     queries = _pixels(exact, layout.queries)
     zeros = 'zero' in (pattern.rows.border, pattern.columns.border)
-    logits = queries * scale @ _pixels(keys, layout.keys, zeros).transpose(-1, -2)
-    terms = _terms(queries, tables, layout, pattern)
-    if terms is not None:
-        logits = logits + terms
+    keys = _pixels(keys, layout.keys, zeros)
+    products = queries * scale
+    relative = tables.rel_h is not None or tables.rel_w is not None
+    if relative:  # further channels of the product, which has to exist anyway
+        terms, spread = _relative(queries, tables, layout.rows, layout.columns)
+        products = torch.cat([products, terms], -1)
+        keys = torch.cat([keys, spread.expand(*keys.shape[:3], -1, -1)], -1)
+    logits = products @ keys.transpose(-1, -2)
+    hides = layout.rows.seen is not None or layout.columns.seen is not None
+    if tables.bias is not None or (hides and not relative):
+        table = exact.new_zeros(1, 1, 1) if tables.bias is None else tables.bias.to(exact.dtype)
+        logits = logits + _bias(table, layout.rows, layout.columns)
     out = logits.softmax(-1).to(v.dtype) @ _pixels(v, layout.keys, zeros)
     return out.flatten(2, 3).index_select(2, layout.place).unflatten(2, size)
 
@@ -216,21 +224,6 @@ def _reduced(stride: int, dilation: int) -> tuple[int, int]:
     return stride // a, dilation // a
 
 
-def _terms(q: Tensor, tables: Tables, layout: _Layout, pattern: Pattern) -> Tensor | None:
-    """What is added to logits (N, heads, tiles, queries of a tile, keys of a tile)."""
-    rows, columns = layout.rows, layout.columns
-    terms = None
-    if tables.rel_h is not None or tables.rel_w is not None:
-        terms = _relative(q, tables, rows, columns)
-        if tables.bias is None:  # what is not seen is hidden already
-            return terms
-    if tables.bias is None and rows.seen is None and columns.seen is None:
-        return terms
-    bias = q.new_zeros(1, 1, 1) if tables.bias is None else tables.bias.to(q.dtype)
-    bias = _bias(bias, rows, columns)
-    return bias if terms is None else terms + bias
-
-
 def _bias(table: Tensor, rows: _Cut, columns: _Cut) -> Tensor:
     """Entries of a table (heads, ...) for all pairs of a tile; what is not seen is hidden.
 
@@ -264,8 +257,13 @@ def _entries(axis: _Cut, length: int) -> Tensor:
     return entry if axis.seen is None else torch.where(axis.seen, entry, length)
 
 
-def _relative(q: Tensor, tables: Tables, rows: _Cut, columns: _Cut) -> Tensor:
-    """Products of queries with the vectors of their offsets, for all pairs of a tile."""
+def _relative(q: Tensor, tables: Tables, rows: _Cut, columns: _Cut) -> tuple[Tensor, Tensor]:
+    """Products of queries with the vectors of their offsets, by rows and columns of keys.
+
+    Returns:
+        The products (N, heads, tiles, queries of a tile, h_y + h_x), which hide what is not seen,
+        and which two of them belong to a key, (keys of a tile, h_y + h_x) of 0 and 1.
+    """
     tiles = rows.query.shape[0], columns.query.shape[0]
     tile = rows.query.shape[1], columns.query.shape[1]
     reach = rows.key.shape[1], columns.key.shape[1]
@@ -273,9 +271,7 @@ def _relative(q: Tensor, tables: Tables, rows: _Cut, columns: _Cut) -> Tensor:
     row = _relative_axis(q, tables.rel_h, rows, 2)
     column = _relative_axis(q.transpose(4, 5), tables.rel_w, columns, 1).transpose(-3, -2)
     terms = [row.expand(*q.shape[:6], reach[0]), column.expand(*q.shape[:6], reach[1])]
-    # to pairs of a row and a column by a product with 0 and 1
-    pairs = torch.cat(terms, -1) @ _spread(*reach, q.dtype, q.device)
-    return pairs.flatten(4, 5).flatten(2, 3)
+    return torch.cat(terms, -1).flatten(4, 5).flatten(2, 3), _spread(*reach, q.dtype, q.device)
 
 
 def _relative_axis(q: Tensor, table: Tensor | None, axis: _Cut, other: int) -> Tensor:
@@ -294,11 +290,11 @@ def _relative_axis(q: Tensor, table: Tensor | None, axis: _Cut, other: int) -> T
 
 @once_per_graph
 def _spread(rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Rows, then columns, of each of rows * columns keys: (rows + columns, rows * columns)."""
-    key = torch.arange(rows * columns, device=device)
-    row = torch.arange(rows, device=device)[:, None] == key // columns
-    column = torch.arange(columns, device=device)[:, None] == key % columns
-    return torch.cat([row, column]).to(dtype)
+    """The row, then the column, of each of rows * columns keys: (keys, rows + columns)."""
+    row, column = (torch.arange(n, device=device) for n in (rows, columns))
+    row = (row[:, None, None] == row).expand(-1, columns, -1)
+    column = (column[:, None] == column).expand(rows, -1, -1)
+    return torch.cat([row, column], 2).flatten(0, 1).to(dtype)
 
 
 def whole_logits(

@@ -11,7 +11,7 @@ from torch import Tensor
 from hybrid_mm.ops.dispatch import resolve
 from hybrid_mm.ops.kernels import available, check_available
 from hybrid_mm.ops.precision import cast_as_autocast
-from hybrid_mm.ops.vector_attention import exported, product, tiled, triton
+from hybrid_mm.ops.vector_attention import product, tiled, triton
 from hybrid_mm.ops.vector_attention.window import Window
 
 __all__ = [

@@ -63,9 +63,7 @@ def _tiles(window: Window, height: int, width: int, device: torch.device) -> Til
     # (rows, columns, taps of rows, taps of columns)
     taps = key_row[:, None, :, None] * width + of_tap[None, :, None]
     keys = key_row[:, None, :, None] * width + of_key[None, :, None]
-    return Tiles(
-        query, taps.flatten(0, 1).flatten(1), keys.flatten(0, 1).flatten(1), columns
-    )
+    return Tiles(query, taps.flatten(0, 1).flatten(1), keys.flatten(0, 1).flatten(1), columns)
 
 
 def vectors(x: Tensor, index: Tensor) -> Tensor:

@@ -11,8 +11,6 @@ from hybrid_mm.run.checks.datasets import readers
 from hybrid_mm.run.config import nodes
 from hybrid_mm.run.registered import arguments, registered_class
 
-__all__ = ['check_channels', 'loader_of']
-
 LOADER = 'LoadMultichannelImage'
 PREPROCESSORS = {
     'DetDataPreprocessor': 'hybrid_mm.MultichannelDetDataPreprocessor',
