@@ -444,6 +444,7 @@ ONCE = {
     'copies': (),
     'every_parameter_has_a_gradient': (),
     'weights_of_stages_that_are_not_there': (),
+    'image_channels': (),
     # tracing takes 2 to 6 seconds of each of these, 1 to 2 of the others
     'compile_training': (
         *('maxvit', 'quadratic-resnet', 'qna', 'san-pairwise', 'san-patchwise', 'mvitv2'),

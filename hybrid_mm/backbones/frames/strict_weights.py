@@ -47,8 +47,8 @@ def check_init_cfg(init_cfg: Any, owner: str) -> None:
     for key in init_cfg:
         if key not in _INIT_KEYS and not str(key).startswith('_'):
             raise ValueError(
-                f'init_cfg of {owner} has no key {key!r}{nearest(str(key), _INIT_KEYS)}; those of '
-                f'type="Pretrained" are {", ".join(_INIT_KEYS[1:])}'
+                f'init_cfg of {owner} has no key {key!r}{nearest(str(key), _INIT_KEYS)} (keys of a '
+                f'Pretrained init_cfg: {", ".join(_INIT_KEYS[1:])})'
             )
     if not isinstance(init_cfg.get('checkpoint'), str | Path):
         raise ValueError(
