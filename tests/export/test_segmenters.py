@@ -99,7 +99,7 @@ def test_images_of_both_types_are_the_same():
         assert torch.equal(found, whole.module(image, size)[0])
 
 
-@pytest.mark.parametrize('test', [dict(), SLIDE])
+@pytest.mark.parametrize('test', [SLIDE, pytest.param(dict(), marks=pytest.mark.slow)])
 def test_files(tmp_path, test):
     """Of any size and number of images; windows are a loop, also in images smaller than one."""
     onnx = pytest.importorskip('onnx')
