@@ -4,6 +4,7 @@ python tools/export_onnx.py CONFIG [CHECKPOINT] OUT.onnx --check
 python tools/export_onnx.py CONFIG [CHECKPOINT] OUT.onnx --fixed --size 512 512 --input float
 python tools/export_onnx.py CONFIG [CHECKPOINT] OUT.onnx --backbone-only
 python tools/export_onnx.py --table docs/export.md --only 'VAN*'
+python tools/export_onnx.py --times docs/export.md --no-compile --fixed --jobs 2
 
 The input is `image`, uint8 (N, H, W, C) in the order red, green, blue, of any height and width;
 normalisation and padding are in the file. Outputs:
@@ -31,7 +32,7 @@ from hybrid_mm.run.tool import tool
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    """Flags of export_onnx.py; ``files`` holds a config and a new file, or nothing (--table)."""
+    """Flags; ``files`` holds a config and a new file, or nothing (--table, --times)."""
     parser = options.parser(__doc__)
     parser.add_argument(
         'files', nargs='*', metavar='CONFIG [CHECKPOINT] OUT.onnx', help='config, weights, new file'
@@ -62,13 +63,27 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--check', action='store_true', help='compare the file with PyTorch, and fail if it differs'
     )
-    parser.add_argument('--table', metavar='FILE', type=Path, help='export one of each family')
+    parser.add_argument(
+        '--table', metavar='FILE', type=Path, help='export one of each family with every head'
+    )
+    parser.add_argument(
+        '--times', metavar='FILE', type=Path, help='measure the smallest network of each family'
+    )
     parser.add_argument('--only', metavar='PATTERN', default='*', help='rows of the table')
+    parser.add_argument('--missing', action='store_true', help='only cells that are not there yet')
+    parser.add_argument(
+        '--no-compile', action='store_true', help='of --times: leave torch.compile out'
+    )
+    parser.add_argument(
+        '--jobs', type=int, default=1, help='rows at the same time, of one thread each (default: 1)'
+    )
     options.add_config_options(parser)
     args = parser.parse_args(argv)
-    if args.table:
-        if args.files:
-            parser.error('--table takes no config')
+    if args.table or args.times:
+        if args.files or (args.table and args.times):
+            parser.error('--table and --times take no config, and exclude each other')
+        if args.jobs < 1:
+            parser.error(f'--jobs must be positive, got {args.jobs}')
         return args
     if len(args.files) not in (2, 3) or not args.files[-1].endswith('.onnx'):
         parser.error('expected CONFIG [CHECKPOINT] OUT.onnx')
@@ -83,7 +98,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 @tool
 def main(argv: list[str] | None = None) -> None:
-    """Write the file or files of a model and print their inputs and outputs, or write the table."""
+    """Write the file or files of a model and print their inputs and outputs, or write a table."""
     args = parse_args(argv)
 
     from hybrid_mm.commands.export_onnx import run

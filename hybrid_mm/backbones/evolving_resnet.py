@@ -6,6 +6,7 @@ authors published no weights.
 Source: "Evolving Attention with Residual Convolutions" (arXiv 2102.12895) and its code.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -20,9 +21,14 @@ from hybrid_mm.backbones.frames.resnet import (
     ResNet,
     ResNetArch,
 )
-from hybrid_mm.layers.attention.evolving_augmented_convolution import EvolvingAAConv2d, same_padding
+from hybrid_mm.layers.attention.evolving_augmented_convolution import (
+    EvolvingAAConv2d,
+    same_padded,
+    same_padding,
+)
 from hybrid_mm.layers.initialisation import lecun_normal_
 from hybrid_mm.ops.arguments import left_out, not_negative, positive
+from hybrid_mm.ops.export import has_symbols
 from hybrid_mm.registry import MODELS
 
 
@@ -31,6 +37,8 @@ class SameMaxPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C, ceil(H / 2), ceil(W / 2))."""
+        if has_symbols(x.shape[2:]):
+            return F.max_pool2d(same_padded(x, -math.inf), 3, 2)
         return F.max_pool2d(x, **same_padding(x))
 
 

@@ -33,6 +33,7 @@ from hybrid_mm.ops.arguments import (
 )
 from hybrid_mm.ops.fitted_weights import SizedTables
 from hybrid_mm.ops.positions import fit_position_embedding, resize_position_embedding
+from hybrid_mm.ops.windows import missing
 from hybrid_mm.registry import MODELS
 
 _EPS = 1e-6
@@ -115,7 +116,8 @@ class PatchTokens(SizedTables):
         """Map (N, in_channels, H, W) to tokens (N, L, C) and the rows and columns of their map."""
         if self.pad:
             height, width = x.shape[2:]
-            x = F.pad(x, (0, -width % self.patch_size, 0, -height % self.patch_size))
+            size = self.patch_size
+            x = F.pad(x, (0, missing(width, size), 0, missing(height, size)))
         x = self.proj(x)
         size = x.shape[2], x.shape[3]
         x = x.flatten(2).transpose(1, 2)

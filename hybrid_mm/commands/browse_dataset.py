@@ -45,8 +45,8 @@ def pictures(cfg: Config) -> Iterator[str]:
         loader = loader_of(dataset.get('pipeline'))
         if loader is not None:
             step = dict(type='hybrid_mm.ShowChannels', picture=loader.get('picture'))
-            *steps, pack = dataset.pipeline
-            dataset.pipeline = [*steps, step, pack]
+            *steps, pack = dataset['pipeline']
+            dataset['pipeline'] = [*steps, step, pack]
     if loader is None:
         yield cfg.filename
         return

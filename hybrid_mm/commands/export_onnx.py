@@ -1,6 +1,7 @@
 """What ``tools/export_onnx.py`` does once its arguments are read."""
 
 import argparse
+import fnmatch
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from hybrid_mm.checkpoints import load_weights, read_checkpoint
 from hybrid_mm.errors import UserError, warn
-from hybrid_mm.export import graphs, onnx_files, table
+from hybrid_mm.export import graphs, onnx_files, table, times
 from hybrid_mm.export.metadata import metadata, raw_metadata
 from hybrid_mm.export.whole import whole_graph
 from hybrid_mm.run.checks.channels import check_channels
@@ -23,13 +24,14 @@ from hybrid_mm.run.outputs import check_output_file, writing
 from hybrid_mm.run.pipeline_size import pipeline_size
 from hybrid_mm.run.published import checkpoint_of
 from hybrid_mm.run.quiet import quietly
+from hybrid_mm.zoo.families import families
 
 
 @quietly
 def run(args: argparse.Namespace) -> None:
-    """Write the file or files of a model and print their inputs and outputs, or write the table."""
-    if args.table:
-        write_table(args.table, args.only)
+    """Write the file or files of a model and print their inputs and outputs, or write a table."""
+    if args.table or args.times:
+        write_table(args)
         return
     config, *checkpoint, out = args.files
     checkpoint = [checkpoint_of(config, name) for name in checkpoint]
@@ -124,16 +126,17 @@ def build_model(cfg: Config, checkpoint: str | None) -> tuple[nn.Module, dict[st
         return model, meta_of_model(cfg, weights, checkpoint or '')
 
 
-def write_table(path: Path, pattern: str) -> None:
-    """Write the rows of the families that match a pattern, and print them."""
-    check_output_file(path, '--table', suffixes=['.md'])
-
-    found = False
-    for name, cells in table.update(path, pattern, _say):  # a row is printed when it is written
-        found = True
+def write_table(args: argparse.Namespace) -> None:
+    """Write the rows of the families that match a pattern, and print those that are complete."""
+    path, flag, chosen = (
+        (args.table, '--table', table.TABLE) if args.table else (args.times, '--times', times.TABLE)
+    )
+    check_output_file(path, flag, suffixes=['.md'])
+    if not fnmatch.filter(families(), args.only):
+        raise UserError(f'--only {args.only!r} matches no family')
+    steps = times.steps_of(args.fixed, not args.no_compile) if args.times else None
+    for name, cells in chosen.update(path, args.only, _say, steps, args.missing, args.jobs):
         print(name, *cells.values(), sep=' | ', flush=True)
-    if not found:
-        raise UserError(f'--only {pattern!r} matches no family')
 
 
 def _say(text: str) -> None:

@@ -10,8 +10,6 @@ from typing import Any, BinaryIO
 import cv2
 import numpy as np
 
-__all__ = ['ARRAY', 'TIFF', 'channels_first', 'decode_channels', 'size_of_array', 'three_axes']
-
 ARRAY = '.npy'
 TIFF = ('.tif', '.tiff')
 _NUMPY = b'\x93NUMPY'
@@ -79,8 +77,8 @@ def _array(content: bytes, path: str) -> np.ndarray:
 
 
 @contextmanager
-def _opened(file: BinaryIO, size: int, path: str) -> Iterator[Any]:
-    """A TIFF file, of ``size`` bytes, and its first series of pages, checked."""
+def _opened(file: BinaryIO, size: int, path: str) -> Iterator[Sequence[Any]]:
+    """Series of pages like the first in a TIFF file of ``size`` bytes; others are previews."""
     if find_spec('tifffile') is None:
         raise ValueError(
             f'{path}: TIFF files are read by the package tifffile, which is not installed: '
@@ -92,9 +90,11 @@ def _opened(file: BinaryIO, size: int, path: str) -> Iterator[Any]:
         with tifffile.TiffFile(file) as opened:
             if not opened.series:
                 raise ValueError('it has no image; is it truncated?')
-            series = opened.series[0]
-            _check_whole(series, size)
-            yield series
+            first = opened.series[0]
+            alike = [s for s in opened.series if (s.shape, s.dtype) == (first.shape, first.dtype)]
+            for series in alike:
+                _check_whole(series, size)
+            yield alike
     except ValueError as error:
         raise ValueError(f'{path} cannot be read as a TIFF file: {error}') from error
     except Exception as error:  # of tifffile: several, also of the standard library
@@ -116,21 +116,21 @@ def _check_whole(series: Any, size: int) -> None:
             raise ValueError(f'it is truncated ({size} bytes, of at least {max(ends)})')
 
 
-def _order(series: Any) -> list[int]:
-    """Axes of rows, columns and, if there are several, channels among those of a series."""
-    names, shape = series.axes, series.shape
+def _order(pages: Sequence[Any]) -> list[int]:
+    """Axes of rows, columns and, if there are several, channels among those of stacked series."""
+    names, shape = f'Q{pages[0].axes}', (len(pages), *pages[0].shape)
     further = [i for i, size in enumerate(shape) if size > 1 and names[i] not in 'YX']
     if len(further) > 1 or not {'Y', 'X'} <= set(names):
         raise ValueError(
-            f'it has the axes {names} of lengths {shape}; expected rows, columns and channels (or '
-            'pages)'
+            f'it has the axes {names[1:]} of lengths {shape[1:]}; expected rows, columns and '
+            'channels (or pages)'
         )
     return [names.index('Y'), names.index('X'), *further]
 
 
 def _tiff(content: bytes, path: str) -> np.ndarray:
-    with _opened(io.BytesIO(content), len(content), path) as series:
-        order, array = _order(series), series.asarray()
+    with _opened(io.BytesIO(content), len(content), path) as pages:
+        order, array = _order(pages), np.stack([series.asarray() for series in pages])
     array = array.transpose(*order, *(i for i in range(array.ndim) if i not in order))
     return three_axes(array.reshape(array.shape[: len(order)]), path)
 
@@ -163,7 +163,8 @@ def size_of_array(path: str) -> tuple[int, int] | None:
         height, width = shape[1:] if channels_first(shape) else shape[:2]
         return width, height
     if suffix in TIFF:
-        with open(path, 'rb') as file, _opened(file, os.path.getsize(path), path) as series:
-            height, width, *_ = (series.shape[i] for i in _order(series))
+        with open(path, 'rb') as file, _opened(file, os.path.getsize(path), path) as pages:
+            rows, columns, *_ = _order(pages)
+            height, width = pages[0].shape[rows - 1], pages[0].shape[columns - 1]
         return width, height
     return None

@@ -15,8 +15,6 @@ from hybrid_mm.data.sample_check import check_file_end
 from hybrid_mm.errors import UserError
 from hybrid_mm.registry import TRANSFORMS
 
-__all__ = ['LoadMultichannelImage', 'ShowChannels', 'first_three', 'read_channels', 'to_picture']
-
 PICTURES_BACKEND = 'hybrid_mm_pictures'
 """Backend of ``mmengine.fileio`` that reads such an image as a picture; see :class:`Pictures`."""
 PICTURE_SUFFIXES = ('.png', '.jpg', '.jpeg')

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from hybrid_mm.export.detectors_decoding import (
+    Detector,
     candidates,
     decode,
     nms_settings,
@@ -30,7 +31,7 @@ def detector_graph(model: nn.Module) -> Network:
     return DenseDetector(model)
 
 
-class DenseDetector(Network):
+class DenseDetector(Detector):
     """A detector with a dense head that MMDetection decodes in the usual way.
 
     RetinaNet, FCOS, ATSS, GFL and others. Outputs are ``boxes`` (N, K, 4), ``scores`` (N, K) and
@@ -59,12 +60,15 @@ class DenseDetector(Network):
             for method in ('predict', 'predict_by_feat', '_predict_by_feat_single',
                            '_bbox_post_process')
         )  # fmt: skip
+        usual = usual and getattr(head, 'predict_box_type', 'hbox') == 'hbox'
+        usual = usual and getattr(model, 'mask_head', None) is None
         if not usual or getattr(head.loss_cls, 'custom_cls_channels', False):
             raise ExportError(
-                f'{name} has no end-to-end graph: it does not decode boxes as RetinaNet, FCOS, ATSS '
-                'or GFL do; use --raw'
+                f'{name} has no end-to-end graph: it does not decode boxes as RetinaNet, FCOS, '
+                'ATSS or GFL do; use --raw'
             )
         self.model = model
+        self.least = max(max(pair) for pair in head.prior_generator.strides) + 1
         self.integrates = isinstance(head, GFLHead)  # deltas are distributions
         test = head.test_cfg
         threshold, self.agnostic = nms_settings(test.get('nms'), name)

@@ -10,10 +10,29 @@ from mmengine.config import ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hybrid_mm.export.graphs import ExportError
+from hybrid_mm.export.detections import same_detections
+from hybrid_mm.export.graphs import ExportError, Network
 from hybrid_mm.export.operators import nms_mask
 
-__all__ = ['candidates', 'decode', 'nms_settings', 'positive', 'suppress']
+__all__ = ['Detector', 'candidates', 'decode', 'nms_settings', 'positive', 'suppress']
+
+
+class Detector(Network):
+    """A detector: ``boxes``, ``scores``, ``labels`` and possibly ``masks``.
+
+    Attributes:
+        most: Largest number of objects of an image.
+    """
+
+    most: int
+
+    def difference(
+        self, found: dict[str, Tensor], x: Tensor, size: tuple[int, int], *settings: Tensor
+    ) -> float:
+        """See :class:`hybrid_mm.export.graphs.Network`; objects are compared in any order."""
+        expected = dict(zip(self.outputs, self(x, size, *settings), strict=True))
+        threshold = float(settings[0]) if settings else 0.0
+        return same_detections(expected, found, max(size), threshold, self.most)
 
 
 def nms_settings(config: ConfigDict | None, owner: str) -> tuple[float, bool]:
@@ -40,6 +59,11 @@ def nms_settings(config: ConfigDict | None, owner: str) -> tuple[float, bool]:
 
 def positive(config: ConfigDict, name: str, owner: str) -> int:
     """A number of a ``test_cfg`` that has to be positive.
+
+    Args:
+        config: The ``test_cfg``.
+        name: Name of the number.
+        owner: Whose it is, for messages.
 
     Raises:
         ExportError: It is not.

@@ -7,19 +7,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hybrid_mm.export.detectors_decoding import (
+    Detector,
     candidates,
     decode,
     nms_settings,
     positive,
     suppress,
 )
-from hybrid_mm.export.graphs import ExportError, Network
+from hybrid_mm.export.graphs import ExportError
 from hybrid_mm.export.operators import pyramid_roi_align
 
 __all__ = ['TwoStageDetector']
 
 
-class TwoStageDetector(Network):
+class TwoStageDetector(Detector):
     """Faster and Mask R-CNN, Cascade (Mask) R-CNN and Hybrid Task Cascade.
 
     Outputs are ``boxes`` (N, K, 4), ``scores`` (N, K), ``labels`` (N, K), the best first, and, if
@@ -43,6 +44,7 @@ class TwoStageDetector(Network):
         self.box_heads, self.box_regions = list(heads), list(extractors)
         rpn, test = model.rpn_head.test_cfg, head.test_cfg
         self.rpn_threshold, self.rpn_agnostic = nms_settings(rpn.get('nms'), 'rpn_head')
+        self.least = max(max(pair) for pair in model.rpn_head.prior_generator.strides) + 1
         self.candidates = positive(rpn, 'nms_pre', 'rpn_head')
         self.proposals = positive(rpn, 'max_per_img', 'rpn_head')
         self.min_size = rpn.get('min_bbox_size', -1)
@@ -53,6 +55,8 @@ class TwoStageDetector(Network):
             'iou_threshold': torch.tensor(threshold),
         }
         masks = ('masks',) if head.with_mask else ()
+        if masks:
+            self.properties['thresholds'] = {'mask': float(test.mask_thr_binary)}
         self.outputs = ('boxes', 'scores', 'labels', *masks)
 
     def _check(self) -> None:
@@ -75,36 +79,48 @@ class TwoStageDetector(Network):
                 'R-CNN and of HTC have one; use --raw'
             )
         if type(rpn) is not RPNHead:
-            raise ExportError(f'{type(rpn).__name__} has no end-to-end graph; RPNHead has one')
+            raise ExportError(
+                f'{type(rpn).__name__} has no end-to-end graph; RPNHead has one; use --raw'
+            )
         self.cascade = type(head) is not StandardRoIHead
         self.hybrid = type(head) is HybridTaskCascadeRoIHead
-        for module in head.modules():
-            name = type(module).__name__
-            if isinstance(module, BBoxHead):
-                if not module.with_reg or not module.with_cls:
-                    raise ExportError(f'{name} without boxes or classes has no end-to-end graph')
-                if module.custom_cls_channels or module.custom_activation:
-                    raise ExportError(
-                        f'{name} with the activation of {type(module.loss_cls).__name__} has no '
-                        'end-to-end graph'
-                    )
-                if type(module)._predict_by_feat_single is not BBoxHead._predict_by_feat_single:
-                    raise ExportError(f'{name} has no end-to-end graph; use --raw')
+        if hasattr(self.model, 'panoptic_fusion_head'):
+            raise ExportError(f'{type(self.model).__name__} has no end-to-end graph; use --raw')
+        for module in head.bbox_head if self.cascade else [head.bbox_head]:
+            name, usual = type(module).__name__, BBoxHead._predict_by_feat_single
+            if getattr(type(module), '_predict_by_feat_single', None) is not usual:
+                raise ExportError(f'{name} has no end-to-end graph; use --raw')
+            if not module.with_reg or not module.with_cls or module.predict_box_type != 'hbox':
+                raise ExportError(
+                    f'{name} has no end-to-end graph without classes and upright boxes; use --raw'
+                )
+            if module.custom_cls_channels or module.custom_activation:
+                raise ExportError(
+                    f'{name} with {type(module.loss_cls).__name__}, which has an activation of its '
+                    'own, has no end-to-end graph; use --raw'
+                )
         masks = head.mask_head if head.with_mask else []
-        for module in masks if self.cascade else [masks] if head.with_mask else []:
+        for module in masks if isinstance(masks, nn.ModuleList | list) else [masks]:
             usual = FCNMaskHead._predict_by_feat_single
             if getattr(type(module), '_predict_by_feat_single', None) is not usual:
                 raise ExportError(f'{type(module).__name__} has no end-to-end graph; use --raw')
         if self.hybrid and head.with_mask and not head.mask_info_flow:
-            raise ExportError('HTC without mask_info_flow has no end-to-end graph')
-        for name, module in head.named_modules():
-            if not name.rpartition('.')[2].isdigit() and 'extractor' in name.rpartition('.')[2]:
-                for extractor in module if isinstance(module, nn.ModuleList) else [module]:
-                    if type(extractor) is not SingleRoIExtractor:
-                        raise ExportError(
-                            f'{type(extractor).__name__} has no end-to-end graph; '
-                            'SingleRoIExtractor has one'
-                        )
+            raise ExportError('HTC without mask_info_flow has no end-to-end graph; use --raw')
+        extractors = ('bbox_roi_extractor', 'mask_roi_extractor', 'semantic_roi_extractor')
+        for module in (getattr(head, name, None) for name in extractors):
+            for extractor in module if isinstance(module, nn.ModuleList) else [module]:
+                if extractor is None:
+                    continue
+                layer = extractor.roi_layers[0]
+                if (
+                    type(extractor) is not SingleRoIExtractor
+                    or type(layer).__name__ != 'RoIAlign'
+                    or layer.pool_mode != 'avg'
+                ):
+                    raise ExportError(
+                        f'{type(extractor).__name__} with {type(layer).__name__} has no end-to-end '
+                        "graph; SingleRoIExtractor with RoIAlign and pool_mode='avg' has one"
+                    )
 
     def forward(self, x: Tensor, size: tuple[int, int], *settings: Tensor) -> tuple[Tensor, ...]:
         """See :class:`hybrid_mm.export.graphs.Network`."""
@@ -241,15 +257,9 @@ def of_class(head: nn.Module, logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def regions(extractor: nn.Module, maps: Sequence[Tensor], rois: Tensor) -> Tensor:
-    """Features of regions (R, 5), each from the level of its size.
-
-    Raises:
-        ExportError: The layers are not ``RoIAlign`` with means.
-    """
+    """Features of regions (R, 5), each from the level of its size."""
     maps = list(maps[: extractor.num_inputs])
     layer = extractor.roi_layers[0]
-    if type(layer).__name__ != 'RoIAlign' or layer.pool_mode != 'avg':
-        raise ExportError(f'{type(layer).__name__} has no end-to-end graph; RoIAlign has one')
     levels = extractor.map_roi_levels(rois, len(maps))
     return pyramid_roi_align(
         rois,

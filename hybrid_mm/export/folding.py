@@ -17,10 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from hybrid_mm.backbones.frames.base import BaseBackbone
-from hybrid_mm.backbones.frames.parallel_kernels import ParallelKernels
-from hybrid_mm.layers.folded_norm import Conv2dNorm, LinearNorm
-
 __all__ = ['fold_norms', 'merged']
 
 Affine = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -36,12 +32,10 @@ def merged(module: nn.Module) -> nn.Module:
         The copy; the module itself if it contains nothing to merge, or something that cannot be
         merged: a layer that was replaced, parametrised or has hooks.
     """
-    ours = (BaseBackbone, ParallelKernels, LinearNorm, Conv2dNorm)
 
     def parts(of: nn.Module) -> list[Any]:
         # a network comes before its parts: PeLK knows the position embeddings of its kernels
-        found = [part for part in of.modules() if isinstance(part, ours)]
-        return [part for part in found if hasattr(part, 'switch_to_deploy')]
+        return [part for part in of.modules() if _switches(part)]
 
     if not parts(module):
         return module
@@ -52,6 +46,12 @@ def merged(module: nn.Module) -> nn.Module:
     except ValueError:
         return module
     return changed.eval()
+
+
+def _switches(part: nn.Module) -> bool:
+    """Whether a module has a ``switch_to_deploy`` that is written in this package."""
+    method = getattr(type(part), 'switch_to_deploy', None)
+    return getattr(method, '__module__', '').partition('.')[0] == __name__.partition('.')[0]
 
 
 def fold_norms(proto: Any) -> int:

@@ -53,12 +53,15 @@ class Network(nn.Module):
         settings: Default values of the optional inputs by name, in the order of the arguments.
         properties: What else the metadata of the file say, by key.
         any_batch: Whether the number of images may be left open.
+        least: Height and width of the image with which a file of any size is traced, at least:
+            the tracer takes a map of one row or column for one that always has one.
     """
 
     outputs: tuple[str, ...]
     settings: dict[str, Tensor]
     properties: dict[str, Any]
     any_batch: bool = True
+    least: int = 1
 
     def __init__(self) -> None:
         super().__init__()

@@ -171,13 +171,11 @@ def _in_words(rule: dict[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A part of a config as JSON has it; classes by their names."""
+    """A part of a config as JSON has it."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set):
         return [_plain(item) for item in value]
-    if isinstance(value, type):
-        return f'{value.__module__}.{value.__qualname__}'
     return value if value is None or isinstance(value, str | int | float | bool) else str(value)
 
 

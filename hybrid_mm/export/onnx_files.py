@@ -161,8 +161,10 @@ def _traced(graph: Graph, module: nn.Module, dynamic: bool) -> torch.export.Expo
     """The operators of a graph.
 
     A number of images that the network fixes while it is traced is made one, in ``graph.inputs``
-    as well.
+    as well, and images that are too small are replaced there.
     """
+    if dynamic and isinstance(graph.module, EndToEnd):
+        graph.inputs['image'] = graph.module.large_enough(graph.inputs['image'])
     inputs = tuple(graph.inputs.values())
     traced = torch.export.export(
         module, inputs, dynamic_shapes=_open_axes(graph) if dynamic else None, strict=False

@@ -130,7 +130,7 @@ def _deformable_attention(
     spatial_shapes: Sequence[tuple[int, int]] = (),
     **_: Any,
 ) -> Tensor:
-    """The forward pass of MMCV's ``MultiScaleDeformableAttention`` as :func:`_decode_pixels` uses it.
+    """The forward pass of MMCV's ``MultiScaleDeformableAttention``, for :func:`_decode_pixels`.
 
     Args:
         module: The layer.

@@ -137,9 +137,9 @@ def translations() -> dict[Any, Callable]:
             order.append(among)
             features.append(sample(x, op.Gather(rois, among), stride))
         # the features come sorted by level: the place of each region among them
-        places = op.Unsqueeze(op.Concat(*order, axis=0), [1])
         count = op.Squeeze(op.Shape(levels), [0])
         numbers = op.Range(op.Constant(value_int=0), count, op.Constant(value_int=1))
+        places = op.Unsqueeze(op.Concat(*order, axis=0), [1])
         return op.Gather(
             op.Concat(*features, axis=0), op.ScatterND(op.Mul(numbers, 0), places, numbers)
         )

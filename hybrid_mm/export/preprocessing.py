@@ -97,7 +97,11 @@ class Preparation(nn.Module):
 
 
 def channels_of(model: nn.Module) -> int:
-    """Number of channels of the images that a model takes: that of its first convolution."""
+    """Number of channels of the images that a model takes: that of its first convolution.
+
+    Args:
+        model: A model of OpenMMLab, or a backbone.
+    """
     backbone = getattr(model, 'backbone', model)
     if isinstance(stated := getattr(backbone, 'in_channels', None), int):
         return stated

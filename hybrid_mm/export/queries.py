@@ -4,12 +4,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hybrid_mm.export.graphs import ExportError, Network
+from hybrid_mm.export.graphs import ExportError, Network, largest_difference
 from hybrid_mm.export.segmenters import target_size
 
 __all__ = ['Queries']
 
 _INSTANCE_OFFSET = 1000  # MMDetection's INSTANCE_OFFSET
+_CHANGED = 1e-3  # part of the places that may differ where numbers are equal up to rounding
 
 
 class Queries(Network):
@@ -75,6 +76,29 @@ class Queries(Network):
         if self.panoptic:
             results += (self._panoptic(scores, at_size(masks)),)
         return results
+
+    def difference(
+        self, found: dict[str, Tensor], x: Tensor, size: tuple[int, int], *settings: Tensor
+    ) -> float:
+        """See :class:`hybrid_mm.export.graphs.Network`.
+
+        Scores are compared by rank. Labels, boxes and pixels may differ in one of a thousand
+        places: where scores are equal up to rounding, objects change places, and where a mask is
+        undecided, pixels belong to it or not.
+        """
+        expected = dict(zip(self.outputs, self(x, size, *settings), strict=True))
+        places = {k: v for k, v in expected.items() if k != 'scores'}
+        worst = largest_difference({k: expected[k] for k in expected if k == 'scores'}, found)
+        for name, a in places.items():
+            b = found[name]
+            if a.shape != b.shape or a.dtype != b.dtype:
+                raise ExportError(
+                    f'{name} is {b.dtype}, {tuple(b.shape)}, instead of {a.dtype}, {tuple(a.shape)}'
+                )
+            changed = (a != b).double().mean().item()
+            if changed > _CHANGED:
+                worst = max(worst, changed)
+        return worst
 
     def _objects(self, scores: Tensor, labels: Tensor, logits: Tensor) -> tuple[Tensor, ...]:
         """Objects of the best pairs of query and class, (N, K), with their logits, (N, K, h, w)."""

@@ -3,6 +3,7 @@
 import contextlib
 import fnmatch
 import functools
+import logging
 import math
 import multiprocessing
 import queue
@@ -11,6 +12,7 @@ import signal
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -162,7 +164,7 @@ def row(
     with tempfile.TemporaryDirectory() as folder:
         while left:
             results = context.Queue()
-            arguments = table, name, list(left), cells, folder, results
+            arguments = table, name, list(left), dict(cells), folder, results
             process = context.Process(target=_work, args=arguments, daemon=True)
             process.start()
             begun, after = time.monotonic(), FIRST
@@ -197,6 +199,8 @@ def _work(
     def say(text: str) -> None:
         results.put(('note', text))
 
+    logging.disable(logging.WARNING)
+    warnings.simplefilter('ignore')
     limit_time(table.seconds)
     for found in table.work(name, steps, cells, Path(folder), say):
         results.put(('cells', found))

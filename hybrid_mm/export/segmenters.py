@@ -54,6 +54,8 @@ class WholeImage(Network):
         self.outputs = ('label_map', 'probabilities') if probabilities else ('label_map',)
         self.settings = {'size': torch.zeros(2, dtype=torch.int64)}
         self.aligned = bool(model.align_corners)
+        # Mask2Former's maps are sums of probabilities, not logits
+        self.sums = type(model.decode_head).__name__ == 'Mask2FormerHead'
         self.threshold = None
         if model.out_channels == 1:
             head = model.decode_head
@@ -68,7 +70,15 @@ class WholeImage(Network):
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits of prepared images, (N, C, H', W'), at their size."""
-        return self.model.encode_decode(x, [dict(img_shape=x.shape[2:])])
+        if not self.sums:
+            return self.model.encode_decode(x, [dict(img_shape=x.shape[2:])])
+        # as Mask2FormerHead.predict, which copies the sizes, as the tracer cannot
+        scores, masks = (
+            found[-1] for found in self.model.decode_head(self.model.extract_feat(x), [])
+        )
+        masks = F.interpolate(masks, x.shape[2:], mode='bilinear', align_corners=False)
+        scores = scores.softmax(-1)[..., :-1]
+        return torch.einsum('bqc, bqhw -> bchw', scores, masks.sigmoid())
 
     def scores(self, x: Tensor, size: tuple[int, int], wanted: Tensor) -> Tensor:
         """Logits at the size of the label map.
@@ -96,7 +106,9 @@ class WholeImage(Network):
         labels = labels.to(torch.uint8 if scores.shape[1] <= _BYTE else torch.int32)
         if len(self.outputs) == 1:
             return (labels,)
-        return labels, scores.softmax(1) if self.threshold is None else probabilities
+        if self.threshold is None:
+            probabilities = scores / scores.sum(1, keepdim=True) if self.sums else scores.softmax(1)
+        return labels, probabilities
 
     def difference(
         self, found: dict[str, Tensor], x: Tensor, size: tuple[int, int], *settings: Tensor

@@ -39,6 +39,17 @@ class EndToEnd(nn.Module):
         height, width = (image.shape[axis] for axis in self.prepare.axes)
         return height, width
 
+    def large_enough(self, image: Tensor) -> Tensor:
+        """Example images that are not too small for a file of any size; these, or others."""
+        height, width = self.size(image)
+        least = self.network.least
+        if min(height, width) >= least:
+            return image
+        channels = image.shape[3 if self.prepare.axes == (1, 2) else 1]
+        return self.prepare.example(
+            (max(height, least), max(width, least + 2)), channels, len(image)
+        )
+
 
 def whole_graph(
     model: nn.Module,

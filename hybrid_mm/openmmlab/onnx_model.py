@@ -60,7 +60,7 @@ class OnnxModel(nn.Module):
         self.batch = fixed[0]
         # other files take the channels as they are loaded
         self.takes_rgb = (self.metadata.get('input') or {}).get('order', 'RGB') == 'RGB'
-        self.fixed = tuple(fixed[2:] if self.takes_float else fixed[1:3])
+        self.fixed = tuple(fixed[1:] if self.takes_float else [fixed[3], *fixed[1:3]])
         # DistributedDataParallel refuses modules without parameters
         self.placeholder = nn.Parameter(torch.zeros(1))
 
@@ -71,9 +71,9 @@ class OnnxModel(nn.Module):
 
     def describe(self) -> dict[str, str]:
         """Lines of a run's summary: model, weights and device."""
-        open_sizes = 'any size' if self.fixed == (None, None) else 'of one size'
+        sizes = 'any size' if self.fixed[1:] == (None, None) else 'one size'
         return dict(
-            model=f'{self.file} for {self.task}, images {open_sizes}',
+            model=f'{self.file} for {self.task}, images of {sizes}',
             weights='in the file',
             device=f'{self.device} (onnxruntime)',
         )
@@ -84,8 +84,8 @@ class OnnxModel(nn.Module):
 
         Args:
             data: ``inputs``, the images, each (C, H, W), uint8 or float, with three channels in
-                the order blue, green, red, unless the file takes those of images as they are; and ``data_samples``, which have ``ori_shape`` and, of
-                detectors, ``scale_factor``.
+                the order blue, green, red unless the file takes those of images as they are; and
+                ``data_samples``, which have ``ori_shape`` and, of detectors, ``scale_factor``.
 
         Returns:
             The data samples with ``pred_instances`` in pixels of the original image,
@@ -124,13 +124,15 @@ class OnnxModel(nn.Module):
         shape = tuple(images[0].shape)
         wrong = [
             f'{name} {length} instead of {fixed}'
-            for name, length, fixed in zip(('height', 'width'), shape[1:], self.fixed, strict=True)
+            for name, length, fixed in zip(
+                ('channels', 'height', 'width'), shape, self.fixed, strict=True
+            )
             if fixed not in (None, length)
         ]
         if wrong:
             raise UserError(
-                f'{self.file} takes images of one size only; the test pipeline gives '
-                f'{" and ".join(wrong)}. Export the model with any size, or change the pipeline'
+                f'{self.file} cannot take what the test pipeline gives, {" and ".join(wrong)}; '
+                'export the model for images of any size, or change the pipeline'
             )
         batch = torch.stack([*images, *[images[-1]] * ((self.batch or 0) - len(images))]).cpu()
         if shape[0] == 3 and self.takes_rgb:
@@ -175,18 +177,26 @@ class OnnxModel(nn.Module):
                 )
             sample.set_data(dict(pred_sem_seg=PixelData(data=labels[None])))
         else:
-            sample.pred_instances = self._instances(sample, found)
+            if 'boxes' in found:
+                sample.pred_instances = self._instances(sample, found)
+            if 'panoptic_map' in found:
+                sample.pred_panoptic_seg = PixelData(sem_seg=found['panoptic_map'][None])
 
     def _instances(self, sample: BaseDataElement, found: dict[str, Tensor]) -> InstanceData:
         """Objects of an image, in pixels of the original."""
         kept = found['labels'] >= 0  # the others fill up the rows
-        scale = torch.tensor(sample.get('scale_factor', (1.0, 1.0)), dtype=torch.float32).repeat(2)
+        scale = torch.ones(4)
+        if not self.takes_size:  # else they are in pixels of the original
+            factor = torch.tensor(sample.get('scale_factor', (1.0, 1.0)), dtype=torch.float32)
+            scale = factor.repeat(2)
         objects = InstanceData(
             bboxes=found['boxes'][kept] / scale,
             scores=found['scores'][kept],
             labels=found['labels'][kept],
         )
-        if 'masks' in found:
+        if 'masks' in found and found['masks'].dtype == torch.bool:  # of the whole image
+            objects.masks = found['masks'][kept]
+        elif 'masks' in found:
             height, width = sample.ori_shape[:2]
             threshold = (self.metadata.get('thresholds') or {}).get('mask', 0.5)
             objects.masks = paste(found['masks'][kept], objects.bboxes, height, width, threshold)
@@ -211,7 +221,7 @@ def paste(masks: Tensor, boxes: Tensor, height: int, width: int, threshold: floa
     found = torch.zeros(len(masks), height, width, dtype=torch.bool)
     for i, (mask, box) in enumerate(zip(masks, boxes, strict=True)):
         pasted, place = _do_paste_mask(mask[None, None], box[None], height, width, skip_empty=True)
-        found[(i, *place)] = pasted[0] >= threshold
+        found[i][place] = pasted[0] >= threshold
     return found
 
 
@@ -286,6 +296,8 @@ def _metadata(file: str, session: Any) -> dict[str, Any]:
             'update it: pip install -U hybrid-mm'
         )
     wanted = _OUTPUTS.get(meta.get('task', ''))
+    if wanted == _OUTPUTS['detection'] and 'panoptic_map' in names:
+        wanted = ()  # there may be no objects beside it
     if wanted is None or not set(wanted) <= set(names) or session.get_inputs()[0].name != 'image':
         raise UserError(
             f'{file} returns what the network computes ({", ".join(names[:4])}), not results; '

@@ -16,6 +16,7 @@ from hybrid_mm.compat.torch_api import exports
 
 __all__ = [
     'ceil_div',
+    'example_length',
     'exporting',
     'for_one_size',
     'has_symbols',
@@ -131,6 +132,17 @@ def known(number: int) -> int | None:
         number: The number.
     """
     return number.node.maybe_as_int() if isinstance(number, torch.SymInt) else number
+
+
+def example_length(length: int) -> int:
+    """A length that may be symbolic, at the example that is traced.
+
+    What depends on it must be right for any length.
+
+    Args:
+        length: The length.
+    """
+    return int(length.node.hint if isinstance(length, torch.SymInt) else length)
 
 
 def once_per_graph(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hybrid_mm.ops.dispatch import resolve
-from hybrid_mm.ops.export import has_symbols
+from hybrid_mm.ops.export import has_symbols, once_per_graph
 from hybrid_mm.ops.precision import accurate
 
 __all__ = ['global_filter', 'resize_spectrum']
@@ -55,10 +55,14 @@ def resize_spectrum(spectrum: Tensor, size: tuple[int, int]) -> Tensor:
     return parts.permute(1, 2, 3, 0).contiguous()
 
 
-def _turns(places: Tensor, frequencies: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of 2 pi (place * frequency) / number of places, (places, frequencies)."""
-    length = places[-1] + 1  # a tensor: exporters take no other divisor that is symbolic
-    angle = (places[:, None] * frequencies % length).to(dtype) * (2 * math.pi / length.to(dtype))
+@once_per_graph
+def _turns(
+    length: int, count: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of 2 pi (place * frequency) / length, (length, count of frequencies)."""
+    places, frequencies = (torch.arange(n, device=device) for n in (length, count))
+    period = places[-1] + 1  # a tensor: exporters take no other divisor that is symbolic
+    angle = (places[:, None] * frequencies % period).to(dtype) * (2 * math.pi / period.to(dtype))
     return angle.cos(), angle.sin()
 
 
@@ -76,11 +80,9 @@ def filter_by_matrices(x: Tensor, weight: Tensor) -> Tensor:
         (N, C, H, W).
     """
     height, width = x.shape[2:]
-    row = torch.arange(height, device=x.device)
-    column = torch.arange(width, device=x.device)
+    cos_h, sin_h = _turns(height, height, x.dtype, x.device)
+    cos_w, sin_w = _turns(width, width // 2 + 1, x.dtype, x.device)
     frequency = torch.arange(width // 2 + 1, device=x.device)
-    cos_h, sin_h = _turns(row, row, x.dtype)
-    cos_w, sin_w = _turns(column, frequency, x.dtype)
     real, imag = x @ cos_w, -(x @ sin_w)
     real, imag = cos_h @ real + sin_h @ imag, cos_h @ imag - sin_h @ real
     a, b = weight.unbind(-1)

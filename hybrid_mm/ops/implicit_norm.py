@@ -30,6 +30,21 @@ def _shares(counts: tuple[int, ...], number: str) -> tuple[np.ndarray]:
     return ((np.array(counts) / max(sum(counts), 1)).astype(number),)
 
 
+def is_settled(norm: nn.Module) -> bool:
+    """Whether a batch norm takes its running statistics, whatever it is given."""
+    norm = cast(_BatchNorm, norm)
+    return not norm.training and norm.running_mean is not None and norm.running_var is not None
+
+
+def settled(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Scale and shift that a batch norm of :func:`is_settled` amounts to."""
+    return normalisation(norm, _no_statistics)
+
+
+def _no_statistics() -> Statistics:
+    raise ValueError('the batch norm has no running statistics')
+
+
 def normalisation(norm: nn.Module, statistics: Callable[[], Statistics]) -> tuple[Tensor, Tensor]:
     """Scale and shift that a batch norm amounts to, its running statistics updated in training.
 

@@ -78,6 +78,8 @@ def resize_relative_table(table: Tensor, size: int) -> Tensor:
         ValueError: A table of even length.
     """
     length = table.shape[-2]
+    if has_symbols((size,)):
+        return _stretched(table, size)
     if length % 2 == 0:
         raise ValueError(
             f'a relative table has 2 * size - 1 entries, an odd number; got {tuple(table.shape)}'
@@ -88,6 +90,27 @@ def resize_relative_table(table: Tensor, size: int) -> Tensor:
     rows = table.reshape(-1, *table.shape[-2:]).transpose(1, 2)
     rows = interpolate(rows, entries, 'linear', align_corners=True)
     return rows.transpose(1, 2).reshape(*table.shape[:-2], entries, table.shape[-1])
+
+
+def _stretched(table: Tensor, size: int) -> Tensor:
+    """:func:`resize_relative_table` in operators of a graph."""
+    middle = (table.shape[-2] - 1) // 2
+    offset = torch.arange(1 - size, size, device=table.device)
+    step = (middle / offset[-1:].clamp(min=1)).clamp(max=1)  # 1 for a smaller map
+    place = middle + offset * step
+    low = place.floor().clamp(0, 2 * middle)
+    share = (place - low).to(table.dtype)[:, None]
+    low = low.long()
+    high = (low + 1).clamp(max=2 * middle)
+    return torch.lerp(table.index_select(-2, low), table.index_select(-2, high), share)
+
+
+def _coordinates(length: int, like: Tensor) -> Tensor:
+    """So many numbers from -1 to 1, of the type of a tensor."""
+    if not has_symbols((length,)):
+        return torch.linspace(-1, 1, length, dtype=like.dtype, device=like.device)
+    place = torch.arange(length, dtype=like.dtype, device=like.device)
+    return place * (2 / place[-1:].clamp(min=1)) - 1
 
 
 def encode_coordinates(position: nn.Conv2d, height: int, width: int) -> Tensor:
@@ -103,18 +126,12 @@ def encode_coordinates(position: nn.Conv2d, height: int, width: int) -> Tensor:
     """
     if not is_plain(position):
         given = next((p for p in position.parameters() if p.is_floating_point()), torch.empty(()))
-        y, x = (
-            torch.linspace(-1, 1, size, dtype=given.dtype, device=given.device)
-            for size in (height, width)
-        )
+        y, x = (_coordinates(size, given) for size in (height, width))
         grid = torch.stack((x.expand(height, -1), y[:, None].expand(-1, width)))
         with no_autocast(grid):
             return position(grid[None])[0]
     weight, bias = position.weight.flatten(1), position.bias
-    y, x = (
-        torch.linspace(-1, 1, size, dtype=weight.dtype, device=weight.device)
-        for size in (height, width)
-    )
+    y, x = (_coordinates(size, weight) for size in (height, width))
     # autocast would round a convolution
     column, row = weight[:, 0, None, None] * x, weight[:, 1, None, None] * y[:, None]
     place = column + row

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from hybrid_mm.ops import budget
 from hybrid_mm.ops.dispatch import resolve
+from hybrid_mm.ops.export import exporting
 from hybrid_mm.ops.precision import cast_as_autocast
 from hybrid_mm.ops.recompute import recomputed
 
@@ -73,6 +74,15 @@ def _all_heads(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return torch.einsum('avw,abuwc->abuvc', columns, x)
 
 
+def _without_transposes(x: Tensor, rows: Tensor, columns: Tensor, weight: Tensor) -> Tensor:
+    """What an exported graph has: columns, mixing, rows, three products with no copy between."""
+    y = columns[:, None] @ x[:, None]  # (N, heads, H, W', C)
+    size = y.shape[2:4]
+    y = (y.flatten(2, 3) @ weight.transpose(1, 2)).unflatten(2, size)  # (N, heads, H, W', C_out)
+    y = rows.transpose(0, 1).flatten(1) @ y.flatten(1, 2).flatten(2)  # (N, H', W' C_out)
+    return y.unflatten(2, (size[1], weight.shape[1]))
+
+
 def separable_heads(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """:func:`separable_attention` before the mixing, (N, H', W', heads * C)."""
     (x,) = cast_as_autocast(x)
@@ -103,8 +113,10 @@ def separable_attention(
     """
     (x,) = cast_as_autocast(x)
     rows, columns, weight = (y.to(x.dtype) for y in (rows, columns, weight))
-    # a tracer records no function of autograd
-    if resolve(impl, 'separable_attention') == 'reference' or torch.jit.is_tracing():
+    impl = resolve(impl, 'separable_attention')
+    if exporting():
+        return _without_transposes(x, rows, columns, weight)
+    if impl == 'reference' or torch.jit.is_tracing():  # a tracer records no function of autograd
         x = _all_heads(x, rows, columns)
         return torch.einsum('abuvc,aoc->buvo', x, weight)
     if x.is_cuda:

@@ -12,7 +12,9 @@ __all__ = ['cut_windows', 'join_windows', 'missing', 'roll', 'window_view']
 
 
 def missing(length: int, step: int) -> int:
-    """What a length lacks of a multiple of a step; symbolic lengths can be divided afterwards.
+    """What a length lacks of a multiple of a step.
+
+    Not ``-length % step``: symbolic lengths with nested remainders take minutes to trace.
 
     Args:
         length: Pixels, at least 1.

@@ -13,8 +13,6 @@ from hybrid_mm.errors import UserError, warn
 from hybrid_mm.run.checks.datasets import classes_of, readers
 from hybrid_mm.run.config import TASKS, task_of
 
-__all__ = ['SUFFIX', 'config_of_file', 'is_onnx', 'set_onnx_model']
-
 SUFFIX = '.onnx'
 _VISUALIZERS = dict(
     detection='DetLocalVisualizer',
@@ -153,4 +151,4 @@ def _tuples(node: Any) -> Any:
     if not isinstance(node, list):
         return node
     inner = [_tuples(item) for item in node]
-    return inner if any(isinstance(item, dict | list) for item in inner) else tuple(inner)
+    return inner if any(isinstance(item, dict | list) for item in node) else tuple(inner)

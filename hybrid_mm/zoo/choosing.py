@@ -277,11 +277,11 @@ def _export(backbone: str, exports: Mapping[str, Mapping[str, str]]) -> str:
     begin = [name for name in exports if backbone.startswith(name.lower())]
     name = special or max(begin, key=len, default='')
     cells = exports.get(name)
-    if cells is None:
+    if cells is None or cells['backbone'] == NONE:
         return NONE
     if cells['backbone'].startswith('no'):
         return 'no'
-    return 'fixed size' if cells['any size'].startswith('no') else 'any size'
+    return 'fixed size' if cells['backbone'].startswith('fixed') else 'any size'
 
 
 def _milliseconds(file: Path) -> dict[str, str]:

@@ -82,13 +82,15 @@ def shortened(config: dict) -> dict:
 
 def smallest(config: dict) -> dict:
     """The same network in the variant that has the fewest parameters, unless it names one."""
+    if 'arch' in config:
+        return config
     cls = _registered()[config['type'].rpartition('.')[2]]
 
     def parameters(arch: str) -> int:
         with torch.device('meta'):
             return sum(p.numel() for p in build(dict(config, arch=arch)).parameters())
 
-    return {'arch': min(cls.arch_zoo, key=parameters)} | config
+    return dict(config, arch=min(cls.arch_zoo, key=parameters))
 
 
 def model_with(backbone: dict, head: str) -> nn.Module:

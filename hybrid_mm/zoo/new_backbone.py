@@ -11,7 +11,6 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor
 
 import hybrid_mm.registry  # noqa: F401  (type='hybrid_mm.X')
-from hybrid_mm.backbones.frames.strict_weights import StrictWeights
 from hybrid_mm.errors import UserError, nearest
 from hybrid_mm.run.config import load_config, without_init_cfg
 from hybrid_mm.run.config_folder import installed_configs
@@ -111,9 +110,8 @@ def _inflated(start: Start, settings: dict, scope: str) -> Start:
         return start
     with DefaultScope.overwrite_default_scope(scope):
         cls = registered_class(MODELS, settings['type'])
-        lazy = not isinstance(cls, type)  # a class of ours that needs MMDetection
-        ours = isinstance(cls, type) and issubclass(cls, StrictWeights)
-    if lazy or ours:
+    # a class of ours that needs MMDetection is made by a function
+    if not isinstance(cls, type) or hasattr(cls, 'load_pretrained'):
         text = f'{start.text}; its weights for 3 channels are inflated to {channels}'
         return dataclasses.replace(start, text=text, normalisation={})
     kind = settings['type']

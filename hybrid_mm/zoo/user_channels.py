@@ -14,8 +14,6 @@ from hybrid_mm.data.channel_files import ARRAY, TIFF, channels_first
 from hybrid_mm.data.multichannel import read_channels
 from hybrid_mm.errors import UserError
 
-__all__ = ['Channels', 'find_channels']
-
 SAMPLE = 50
 """Images that are read."""
 _PIXELS = 20_000

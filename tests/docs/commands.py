@@ -184,7 +184,7 @@ class Checker:
     def _check_config(self, namespace: argparse.Namespace) -> None:
         """The config exists, and has the keys of ``--cfg-options``."""
         path = getattr(namespace, 'config', None)
-        if path is None or PLACEHOLDER.match(path):
+        if path is None or PLACEHOLDER.match(path) or path.endswith('.onnx'):
             return
         cfg = _config(path if '::' in path else str(self.file(path)))
         if getattr(namespace, 'cfg_options', None):

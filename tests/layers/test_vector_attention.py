@@ -8,6 +8,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hybrid_mm.compat.torch_api import as_if_exporting
 from hybrid_mm.layers import PairwiseAttention2d, PatchwiseAttention2d
 from hybrid_mm.ops import budget
 from hybrid_mm.ops.implicit_norm import normalisation
@@ -68,6 +69,22 @@ def test_equals_the_reference(small_chunks, kind, training, size, kwargs, expect
     names += [n for n, _ in module.named_buffers()]
     for name, a, b in zip(names, *found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10, msg=name)
+
+
+@KINDS
+@pytest.mark.parametrize('size', [(9, 11), (3, 2), (1, 1), (8, 17)])
+@pytest.mark.parametrize(
+    'kwargs', [dict(), dict(kernel_size=3, dilation=2), dict(stride=2, kernel_size=5, mix=True),
+               dict(stride=3, dilation=2, kernel_size=3)],
+)  # fmt: skip
+def test_exported_form_equals_the_reference(kind, size, kwargs):
+    module = scrambled(kind, 12, 4, 16, share=4, impl='reference', **kwargs).eval()
+    x = torch.randn(2, 12, *size, dtype=torch.float64)
+    with torch.no_grad():
+        expected = module(x)
+        with as_if_exporting():
+            found = module(x)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
 
 
 @KINDS

@@ -69,6 +69,24 @@ def test_objects_in_pixels_of_the_original(onnx_file):
     assert sample.pred_instances.bboxes[0].tolist() == [4, 2, 20, 10]  # without scale_factor
 
 
+def test_masks_of_the_whole_image(onnx_file):
+    """As Mask2Former has them: in pixels of the original, like the boxes; and a panoptic map."""
+    whole = onnx_file(
+        'detection',
+        ('image) => (', 'image, int64[2] size) => (int64[N,3] panoptic_map, '),
+        ('<\n', '<\n  int64[2] size = {0,0},'),
+        ('float[N,3,28,28] masks', 'bool[N,3,5,7] masks'),
+        ('[1, 1, 28, 28]', '[1, 1, 5, 7]'),
+        ('masks = Add(full, corner)', 'filled = Add(full, corner)\nmasks = Cast<to=9>(filled)'),
+        ('labels = Add', 'panoptic_map = Add(classes, whole)\nlabels = Add'),
+    )
+    (sample,) = step(OnnxModel(whole), images((48, 32)), ori_shape=(5, 7), scale_factor=(0.5, 2.0))
+    found = sample.pred_instances
+    assert found.masks.shape == (2, 5, 7) and found.masks.all()
+    assert found.bboxes.tolist() == [[4, 2, 20, 10], [0, 0, 31.5, 47]]
+    assert sample.pred_panoptic_seg.sem_seg.flatten().tolist() == [2, 0, -1]
+
+
 def test_masks_are_pasted_as_mmdetection_does():
     from mmdet.models.roi_heads.mask_heads import FCNMaskHead
     from mmengine.config import ConfigDict
@@ -150,8 +168,20 @@ def test_numbers_that_a_file_cannot_take(onnx_file):
 def test_one_size_only(onnx_file):
     model = OnnxModel(onnx_file('classification', ('[N,H,W', '[N,6,W')))
     assert len(step(model, images((6, 9)))) == 1
-    with pytest.raises(UserError, match=r'one size only.*height 5 instead of 6'):
+    with pytest.raises(UserError, match=r'cannot take .* gives, height 5 instead of 6; export'):
         step(model, images((5, 9)))
+    with pytest.raises(UserError, match=r'gives, channels 4 instead of 3; export'):
+        step(model, [torch.zeros(4, 6, 9, dtype=torch.uint8)])
+
+
+def test_channels_in_the_order_of_the_files(onnx_file):
+    """Three channels that are no colours are not turned around."""
+    x = images((6, 9))
+    for order, expected in (('RGB', x[0].flip(0)), (None, x[0])):
+        model = OnnxModel(onnx_file('classification', input=dict(order=order)))
+        seen = watch(model)
+        step(model, x)
+        np.testing.assert_array_equal(seen[0]['image'][0], expected.permute(1, 2, 0))
 
 
 def test_label_maps_of_another_size(onnx_file):

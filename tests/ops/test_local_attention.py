@@ -15,6 +15,7 @@ from hybrid_mm.ops import local_attention as engine
 from hybrid_mm.ops.dispatch import choices
 from hybrid_mm.ops.local_attention import (
     block_attention,
+    exported,
     global_attention,
     local_attention,
     partition_attention,
@@ -368,12 +369,13 @@ def test_only_inputs_are_kept_for_the_backward_pass():
 
 
 def test_algorithms_are_those_that_are_named(monkeypatch):
-    """'tiled' by default, forwards and backwards; the gather as the reference and for exports."""
+    """'tiled' by default, forwards and backwards; the gather as the reference, tiles in exports."""
     called = []
     for name, owner, function in (
         ('tiled', tiled, 'forward'),
         ('backward', tiled, 'backward'),
         ('gather', reference, 'forward'),
+        ('exported', exported, 'forward'),
     ):
         plain = getattr(owner, function)
         monkeypatch.setattr(owner, function, lambda *a, n=name, f=plain: called.append(n) or f(*a))
@@ -395,7 +397,7 @@ def test_algorithms_are_those_that_are_named(monkeypatch):
         called.clear()
         with as_if_exporting():
             call()
-        assert called == ['gather']
+        assert called == ['exported']
 
 
 def test_algorithms_of_windows_side_by_side(monkeypatch):

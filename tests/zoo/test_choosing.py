@@ -11,10 +11,11 @@ from hybrid_mm.zoo.metafile import Model, Tree
 
 COMPARISON = Comparison('FPN', 'Semantic FPN', r'_ade20k', ('mIoU',))
 EXPORTS = {
-    'VAN': {'backbone': '7e-07', 'any size': '9e-07'},
-    'VAN-LSKA': {'backbone': 'no: reason', 'any size': 'no: reason'},
-    'NAT': {'backbone': '8e-07', 'any size': 'no: reason'},
-    'DiNATs': {'backbone': '8e-07', 'any size': '8e-07'},
+    'VAN': {'backbone': '7e-07'},
+    'VAN-LSKA': {'backbone': 'no: reason'},
+    'NAT': {'backbone': 'fixed 8e-07'},
+    'DiNATs': {'backbone': '8e-07'},
+    'LeViT': {'backbone': '-'},
 }
 
 
@@ -98,6 +99,7 @@ def test_cells(start):
         ('van-lska-tiny', 'no'),
         ('nat-mini', 'fixed size'),
         ('dinat-s-tiny', 'any size'),
+        ('levit-128s', '-'),
         ('swin-t', '-'),
     ):
         assert choosing._export(backbone, EXPORTS) == text, backbone

@@ -418,7 +418,7 @@ def choosing_page(trees: Sequence[Tree]) -> str:
     content = choosing.page(
         trees,
         lambda model: weights_of(ROOT / model.config),
-        export_table.read(ROOT / 'docs/export.md'),
+        export_table.TABLE.read(ROOT / 'docs/export.md'),
         ROOT / 'docs/benchmarks/backbones.csv',
     )
     before, rest = (ROOT / 'docs/choosing.md').read_text().split('<!-- choosing:begin -->')

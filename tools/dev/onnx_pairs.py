@@ -5,8 +5,7 @@ python tools/dev/onnx_pairs.py --out DIR --demo work_dirs/demo --demo-data data/
 
 A small VAN with each head is trained for some iterations on a few of the very images that it is
 tested on, so that there is something to measure; tools/test.py tests it, tools/export_onnx.py
-exports it, and tools/test.py tests the file. Without --camvid, --ade or --coco the rows of that data
-are left out.
+exports it, and tools/test.py tests the file. Rows of data whose folder is not named are left out.
 With --demo the models that tools/demo.py has trained are compared, and with what its configs
 promise. Trainings that are in DIR are kept. Prints a table in Markdown, which is in DIR/pairs.md
 as well; the exit status is 1 if a metric differs by more than 0.1 points or a row fails.
@@ -321,6 +320,8 @@ def _detection(cfg: Any, row: Row, out: Path) -> None:
         if key not in ('backbone', 'data_preprocessor') and isinstance(part, dict):
             _shrink(part, len(CLASSES))
     model.neck.in_channels, model.neck.norm_cfg = WIDTHS, dict(type='BN')
+    if model.get('bbox_head', {}).get('type') in ('FCOSHead', 'ATSSHead', 'GFLHead'):
+        model.bbox_head.norm_cfg = dict(type='GN', num_groups=8)
     for split in ('train', 'val', 'test'):
         dataset = cfg[f'{split}_dataloader'].dataset
         dataset.metainfo = dict(classes=CLASSES)

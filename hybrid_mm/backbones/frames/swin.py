@@ -43,7 +43,7 @@ class PaddedPatchEmbed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, ceil(H / patch), ceil(W / patch), C)."""
         height, width = x.shape[2:]
-        x = F.pad(x, (0, -width % self.patch_size, 0, -height % self.patch_size))
+        x = F.pad(x, (0, missing(width, self.patch_size), 0, missing(height, self.patch_size)))
         return self.norm(self.proj(x).permute(0, 2, 3, 1))
 
 
@@ -62,7 +62,7 @@ class PatchMerging(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, H, W, C) to (N, ceil(H / 2), ceil(W / 2), 2 C)."""
         height, width = x.shape[1:3]
-        x = F.pad(x, (0, 0, 0, width % 2, 0, height % 2))
+        x = F.pad(x, (0, 0, 0, missing(width, 2), 0, missing(height, 2)))
         x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
         return self.reduction(self.norm(x.permute(0, 1, 3, 4, 2, 5).flatten(3)))
 
@@ -112,7 +112,6 @@ class SwinBlock(nn.Module):
         y = self.attn(y, self.shift_of(height, width))
         x = x + self.drop_path(y[:, :height, :width])
         return x + self.drop_path(self.mlp(self.norm2(x)))
-
 
     def shift_of(self, height: int, width: int) -> int:
         """By how much the windows are shifted on a map, which may have a symbolic size."""

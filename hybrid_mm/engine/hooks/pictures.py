@@ -10,8 +10,6 @@ from mmengine.runner import Runner
 from hybrid_mm.data.multichannel import PICTURE_SUFFIXES
 from hybrid_mm.registry import HOOKS
 
-__all__ = ['PictureHook']
-
 
 @HOOKS.register_module()
 class PictureHook(Hook):

@@ -12,6 +12,7 @@ from hybrid_mm.layers.heads import merge_heads, split_heads
 from hybrid_mm.layers.relative_position import RelativePosition2d
 from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.dispatch import check_impl
+from hybrid_mm.ops.export import has_symbols
 from hybrid_mm.ops.local_attention import global_attention
 
 
@@ -121,6 +122,8 @@ class AAConv2d(nn.Module):
         if self.attn_downsample:
             x = F.avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False)
         attn = self.attention(x)
-        if attn.shape[-2:] != conv.shape[-2:]:
+        sizes = attn.shape[-2:], conv.shape[-2:]
+        differ = self.attn_downsample if has_symbols(sizes[1]) else sizes[0] != sizes[1]
+        if differ:
             attn = F.interpolate(attn, conv.shape[-2:], mode='bilinear', align_corners=False)
         return torch.cat([conv, attn], dim=1)

@@ -16,7 +16,14 @@ from hybrid_mm.layers.heads import merge_heads
 from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.evolving_attention import evolving_attention, evolving_with
+from hybrid_mm.ops.export import ceil_div, example_length, has_symbols
 from hybrid_mm.ops.fusing import in_its_type, is_plain
+
+
+def same_padded(x: Tensor, value: float) -> Tensor:
+    """Pad as TensorFlow's SAME of :func:`same_padding`, in operators of a graph of any size."""
+    height, width = x.shape[-2:]
+    return F.pad(x, (width % 2, 1, height % 2, 1), value=value)
 
 
 def same_padding(x: Tensor) -> dict[str, Any]:
@@ -30,7 +37,32 @@ def same_padding(x: Tensor) -> dict[str, Any]:
 
 def _halved(x: Tensor) -> Tensor:
     """Mean of 3 x 3 pixels with stride 2; padding does not count."""
+    if has_symbols(x.shape[-2:]):
+        sums, counts = (
+            F.avg_pool2d(same_padded(y, 0.0), 3, 2) for y in (x, torch.ones_like(x[:1, :1]))
+        )
+        return sums / counts
     return F.avg_pool2d(x, **same_padding(x), count_include_pad=False)
+
+
+def _halved_as_traced(x: Tensor, most: int) -> Tensor:
+    """:func:`_halved` until there are at most so many positions, as often as for the traced map.
+
+    Operators of a graph are always the same: at a size of the image that needs another number
+    of poolings, the graph fails with an index out of bounds.
+    """
+    height, width = (example_length(side) for side in x.shape[-2:])
+    wrong = torch.zeros(1, dtype=torch.bool, device=x.device)
+    while height * width > most:
+        wrong = wrong | (_positions(x) <= most)
+        x, height, width = _halved(x), ceil_div(height, 2), ceil_div(width, 2)
+    wrong = wrong | (_positions(x) > most)
+    return x * x.new_ones(1).index_select(0, wrong.long())
+
+
+def _positions(x: Tensor) -> Tensor:
+    """Number of positions of a map (N, C, H, W), as a tensor."""
+    return torch.arange(x.shape[2] * x.shape[3], device=x.device)[-1:] + 1
 
 
 def resize_from_corner(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -42,10 +74,13 @@ def resize_from_corner(x: Tensor, size: tuple[int, int]) -> Tensor:
     """
     for dim, target in ((2, size[0]), (3, size[1])):
         length = x.shape[dim]
-        place = torch.arange(target, device=x.device) * length
-        low = place // target
+        place = torch.arange(target, device=x.device)
+        # a tensor, for the ONNX exporter does not divide tensors by symbolic sizes
+        count = place[-1:] + 1
+        place = place * length
+        low = place // count
         shape = [-1, 1] if dim == 2 else [-1]
-        share = ((place % target).to(x.dtype) / target).view(shape)
+        share = ((place % count).to(x.dtype) / count).view(shape)
         high = (low + 1).clamp(max=length - 1)
         x = torch.lerp(x.index_select(dim, low), x.index_select(dim, high), share)
     return x
@@ -112,6 +147,8 @@ class EvolvingAAConv2d(AAConv2d):
         height, width = x.shape[-2:]
         if self.attn_downsample:
             x = _halved(x)
+        if self.max_tokens is not None and has_symbols(x.shape[-2:]):
+            return _halved_as_traced(x, self.max_tokens), (height, width)
         while self.max_tokens is not None and x.shape[-2] * x.shape[-1] > self.max_tokens:
             x = _halved(x)
         return x, (height, width)
@@ -147,6 +184,10 @@ class EvolvingAAConv2d(AAConv2d):
             evolve = functools.partial(in_its_type, self.evolve)
             out, logits = evolving_with(q, k, v, rel_h, rel_w, previous, evolve, **rates)
         out = self.attn_out(merge_heads(out))
-        if out.shape[-2:] != size:
+        if has_symbols(size):
+            resized = self.attn_downsample or self.max_tokens is not None
+        else:
+            resized = out.shape[-2:] != size
+        if resized:
             out = resize_from_corner(out, size)
         return torch.cat([conv, out], dim=1), logits

@@ -14,6 +14,7 @@ from hybrid_mm.layers.relative_position import RelativePosition2d
 from hybrid_mm.ops.argument_types import typed_arguments
 from hybrid_mm.ops.arguments import not_negative, positive
 from hybrid_mm.ops.dispatch import check_impl
+from hybrid_mm.ops.export import ceil_div
 from hybrid_mm.ops.fusing import is_plain
 from hybrid_mm.ops.local_attention import block_attention
 
@@ -147,4 +148,4 @@ class HaloAttention(nn.Module):
         if self.pool > 1:
             out = F.avg_pool2d(out, self.pool, ceil_mode=True, count_include_pad=False)
         stride = self.query_stride * self.pool
-        return out[..., : -(-height // stride), : -(-width // stride)].contiguous()
+        return out[..., : ceil_div(height, stride), : ceil_div(width, stride)].contiguous()

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from hybrid_mm.layers.convolution.deform_conv import DeformConv2d
 from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.dispatch import check_impl
+from hybrid_mm.ops.export import require_fixed_size
 from hybrid_mm.ops.fitted_weights import SizedTables
 from hybrid_mm.ops.fusing import is_plain
 from hybrid_mm.ops.implicit_norm import normalisation
@@ -131,6 +132,7 @@ class LESA2d(SizedTables):
         return qkv.split((self.dim, self.dim, 2 * self.dim), dim=2)
 
     def _flat(self, x: Tensor) -> Tensor:
+        require_fixed_size(x.shape[2:], "LESA2d with positions='flat'")
         if x.shape[2:] != self.size:
             raise ValueError(
                 f"LESA2d with positions='flat' is bound to maps of {self.size}, got "

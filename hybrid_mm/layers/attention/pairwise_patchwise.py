@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from hybrid_mm.layers.convolution.mixed_shift_conv import MixedShift
 from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.dispatch import check_impl
-from hybrid_mm.ops.export import require_fixed_size
+from hybrid_mm.ops.export import exporting, numbers, require_fixed_size
 from hybrid_mm.ops.fusing import is_plain
-from hybrid_mm.ops.implicit_norm import merged_statistics, normalisation
+from hybrid_mm.ops.implicit_norm import is_settled, merged_statistics, normalisation, settled
 from hybrid_mm.ops.positions import encode_coordinates
 from hybrid_mm.ops.precision import accurate
 from hybrid_mm.ops.recompute import recomputed
@@ -23,6 +23,7 @@ from hybrid_mm.ops.vector_attention import (
     activated_product,
     aggregate,
     algorithm,
+    exported,
     pointwise,
     weighted_taps,
 )
@@ -112,14 +113,22 @@ class VectorAttention2d(nn.Module):
         """Weights (N, G, k^2, H' * W'), step by step."""
         raise NotImplementedError
 
+    def exported_weights(self, tiles: exported.Tiles, q: Tensor, k: Tensor) -> Tensor:
+        """Weights (N, G, queries, k^2) of the queries of tiles, of maps q and k (N, R, H, W)."""
+        raise NotImplementedError
+
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
-        require_fixed_size(x.shape[2:], 'vector attention')
         q, k, v = self.query_conv(x), self.key_conv(x), self.value_conv(x)
         queries = self._centres(q)
         fused = is_plain(self.norm1, self.norm2, self.conv1, self.conv2)
         impl = algorithm(self.impl, q, k, v) if fused else 'reference'
-        if impl == 'reference':
+        if fused and exporting() and is_settled(self.norm1) and is_settled(self.norm2):
+            tiles = exported.tiles_of(self._window, k)
+            weights = self.exported_weights(tiles, q, k)
+            out = exported.aggregate(self._window, tiles, weights, v)
+        elif impl == 'reference':
+            require_fixed_size(x.shape[2:], 'vector attention with layers of other types')
             out = self._reference(queries, k, v)
         else:
             out = self.attend(queries, k, v, impl)
@@ -214,6 +223,20 @@ class PairwiseAttention2d(VectorAttention2d):
         hidden = self.conv1(F.relu(self.norm1(relation)))
         return self.conv2(F.relu(self.norm2(hidden))).softmax(2)
 
+    def exported_weights(self, tiles: exported.Tiles, q: Tensor, k: Tensor) -> Tensor:
+        """Weights (N, G, queries, k^2) of the queries of tiles, of maps q and k (N, R, H, W)."""
+        place = encode_coordinates(self.position, *numbers(k.shape[2:]))[None]
+        place = place.expand(k.shape[0], -1, -1, -1)
+        scale, shift = (x[:, None, None] for x in settled(self.norm1))
+        # the norm of a difference by maps, which are small
+        q = exported.vectors(torch.cat([q, place], 1) * scale + shift, tiles.query)
+        k = exported.vectors(torch.cat([k, place], 1) * scale, tiles.taps)
+        scale, shift = settled(self.norm2)
+        weight = self.conv1.weight.flatten(1) * scale[:, None]
+        hidden = F.relu(F.linear(F.relu(q.unsqueeze(2) - k), weight, shift))
+        weights = F.linear(hidden, self.conv2.weight.flatten(1), self.conv2.bias)
+        return weights.permute(0, 3, 1, 2).softmax(-1)
+
     def _with_position(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Add the two channels of the position to queries and keys, in full precision."""
         place = encode_coordinates(self.position, *k.shape[2:]).expand(k.shape[0], -1, -1, -1)
@@ -266,3 +289,18 @@ class PatchwiseAttention2d(VectorAttention2d):
         hidden = self.conv1(F.relu(self.norm1(patch)))
         weights = self.conv2(F.relu(self.norm2(hidden)))
         return weights.squeeze(2).unflatten(1, (self.groups, -1))
+
+    def exported_weights(self, tiles: exported.Tiles, q: Tensor, k: Tensor) -> Tensor:
+        """Weights (N, G, queries, k^2) of the queries of tiles, of maps q and k (N, R, H, W)."""
+        widths = (self.rel_channels, self.rel_channels * self.kernel_size**2)
+        (scale_q, scale_k), (shift_q, shift_k) = (x.split(widths) for x in settled(self.norm1))
+        scale, shift = settled(self.norm2)
+        weight_q, weight_k = (self.conv1.weight.flatten(1) * scale[:, None]).split(widths, 1)
+        # channels of the keys: taps of a channel side by side, here channels of a tap
+        scale_k, shift_k = (x.unflatten(0, (self.rel_channels, -1)).t() for x in (scale_k, shift_k))
+        weight_k = weight_k.unflatten(1, (self.rel_channels, -1)).transpose(1, 2).flatten(1)
+        own = F.relu(exported.vectors(q, tiles.query) * scale_q + shift_q)
+        near = F.relu(exported.vectors(k, tiles.taps) * scale_k + shift_k)
+        mid = F.linear(own, weight_q, shift) + F.linear(near.flatten(2), weight_k)
+        weights = F.linear(F.relu(mid), self.conv2.weight.flatten(1), self.conv2.bias)
+        return weights.unflatten(2, (self.groups, -1)).transpose(1, 2)

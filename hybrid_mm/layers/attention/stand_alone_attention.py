@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hybrid_mm.layers.heads import laid_out, merge_heads, split_heads
 from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.dispatch import check_impl
+from hybrid_mm.ops.export import ceil_div
 from hybrid_mm.ops.fusing import without_hooks
 from hybrid_mm.ops.local_attention import block_attention, local_attention
 from hybrid_mm.ops.positions import joined_tables
@@ -196,7 +197,8 @@ class AttentionStem(nn.Module):
         position = self.emb_row[:, None] + self.emb_col
         p = (position @ self.emb_mix.T).softmax(-1).permute(2, 0, 1).to(x.dtype)
         height, width = x.shape[-2:]
-        p = p.repeat(1, -(-height // self.block), -(-width // self.block))[:, :height, :width]
+        repeats = (ceil_div(side, self.block) for side in (height, width))
+        p = p.repeat(1, *repeats)[:, :height, :width]
         if not all(type(conv) is Projection and without_hooks(conv) for conv in self.value_conv):
             return torch.stack([p[m] * conv(x) for m, conv in enumerate(self.value_conv)]).sum(0)
         # not `get_parameter`, which refuses the plain tensors of `functional_call`

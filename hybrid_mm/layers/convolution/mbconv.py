@@ -15,6 +15,8 @@ from hybrid_mm.layers.channel_gate import SqueezeExcite
 from hybrid_mm.layers.drop import DropPath
 from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.arguments import fraction, not_negative, positive
+from hybrid_mm.ops.export import has_symbols
+from hybrid_mm.ops.windows import missing
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     'gelu': F.gelu,
@@ -86,8 +88,8 @@ class Conv3x3(nn.Conv2d):
         """Map (N, in_channels, H, W) to (N, channels, ceil(H / stride), ceil(W / stride))."""
         if not self.shifted:
             return super().forward(x)
-        odd_h, odd_w = (side % 2 for side in x.shape[2:])
-        if odd_h and odd_w:
+        odd_h, odd_w = (missing(side, 2) for side in x.shape[2:])
+        if not has_symbols(x.shape[2:]) and odd_h and odd_w:
             return super().forward(x)
         x = F.pad(x, (odd_w, 1, odd_h, 1))
         return F.conv2d(x, self.weight, self.bias, self.stride, 0, 1, self.groups)

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from hybrid_mm.ops.dispatch import resolve
 from hybrid_mm.ops.evolving_attention import reference, tiled, triton
-from hybrid_mm.ops.export import require_fixed_size
+from hybrid_mm.ops.export import has_symbols
 from hybrid_mm.ops.kernels import available, check_available
 from hybrid_mm.ops.precision import accurate_dtype, no_autocast
 
@@ -89,15 +89,19 @@ def evolving_attention(
         RuntimeError: 'triton' where it does not work.
     """
     n, heads, height, width, _ = q.shape
-    fits = max(height, width) <= triton.LONGEST
-    works = fits and available('evolving_attention', q, k, v)
-    impl = resolve(impl, 'evolving_attention', lambda: 'triton' if works else 'tiled')
-    require_fixed_size((height, width), 'evolving attention')
+
+    def fastest() -> str:
+        works = fits and available('evolving_attention', q, k, v)
+        return 'triton' if works else 'tiled'
+
+    known = not has_symbols((height, width))
+    fits = known and max(height, width) <= triton.LONGEST
+    impl = resolve(impl, 'evolving_attention', fastest)
     tokens = height * width
     given = [x is not None for x in (previous, weight, bias)]
     if any(given) != all(given):
         raise ValueError('previous logits, weight and bias go together: give all of them or none')
-    if previous is not None and previous.shape != (n, heads, tokens, tokens):
+    if known and previous is not None and previous.shape != (n, heads, tokens, tokens):
         raise ValueError(
             f'previous logits of shape {(n, heads, tokens, tokens)} expected for a {height} x '
             f'{width} map, got {tuple(previous.shape)}: the layers of a chain see maps of one size'

@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hybrid_mm.ops.export import exporting
+from hybrid_mm.ops.local_attention.exported import whole_logits
+from hybrid_mm.ops.local_attention.pattern import Tables
 from hybrid_mm.ops.positions import relative_to_absolute
 
 
@@ -32,6 +35,9 @@ def attend(
 
 def logits_of(q: Tensor, k: Tensor, rel_h: Tensor | None, rel_w: Tensor | None) -> Tensor:
     """Logits (N, heads, T, T) of a layer by itself."""
+    if exporting():
+        tables = (None, None) if rel_h is None or rel_w is None else (rel_h[None], rel_w[None])
+        return whole_logits(q, k, Tables(None, *tables))
     logits = torch.einsum('nhyxd,nhvud->nhyxvu', q, k)
     if rel_h is not None and rel_w is not None:
         columns = relative_to_absolute(torch.einsum('nhyxd,ud->nhyxu', q, rel_w.to(q.dtype)))

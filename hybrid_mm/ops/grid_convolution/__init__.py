@@ -14,7 +14,8 @@ from torch import Tensor
 from hybrid_mm.compat.torch_api import is_compiling
 from hybrid_mm.ops import autotune
 from hybrid_mm.ops.dispatch import resolve
-from hybrid_mm.ops.grid_convolution import reference
+from hybrid_mm.ops.export import exporting
+from hybrid_mm.ops.grid_convolution import exported, reference
 from hybrid_mm.ops.grid_convolution.algorithms import convolve, fast
 from hybrid_mm.ops.grid_convolution.axes import check_widths
 from hybrid_mm.ops.precision import accurate_dtype, cast_as_autocast
@@ -73,6 +74,8 @@ def grid_convolution(
         (x,) = cast_as_autocast(x)
     else:
         weight = weight.to(accurate_dtype(x.dtype))
+    if exporting():
+        return exported.convolve(x, weight, rows, columns)
     impl = resolve(impl, 'grid_convolution', lambda: _fastest(x, weight, rows, columns))
     if impl == 'fused' and x.device.type not in ('cpu', 'meta'):
         raise RuntimeError(f"impl='fused' of grid_convolution runs on CPUs, got x on {x.device}")

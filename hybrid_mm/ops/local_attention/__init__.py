@@ -26,10 +26,10 @@ Algorithms: ``'tiled'`` keeps q, k, v and the tables for the backward pass and n
 ``'measured'`` takes the fastest tile size (and the gather, where the map is tiny), measured once
 per shape, see ``hybrid_mm.ops.autotune``; ``'reference'`` gathers the keys of every query, which
 is the definition; ``'triton'`` are kernels for GPUs, which also keep the result and a number per
-query and head. An exported graph has tiles of its own, see ``exported.py``. ``'auto'`` takes these where there is a GPU for them and
-heads are not too wide, else 'tiled'. :func:`partition_attention` also has ``'windows'``, all
-windows in one product; on a CPU its 'auto' chooses by size, and its 'reference' and exported form
-are the published formulation of windows.
+query and head. ``'auto'`` takes these where there is a GPU for them and heads are not too wide,
+else 'tiled'. :func:`partition_attention` also has ``'windows'``, all windows in one product; on a
+CPU its 'auto' chooses by size, and its 'reference' and exported form are the published formulation
+of windows. The other functions have tiles of their own in exported graphs, see ``exported.py``.
 """
 
 import functools

@@ -67,6 +67,17 @@ def reflected(position: Positions, length: int) -> Positions:
     return last - abs(abs(position) % (2 * last) - last)
 
 
+def reflected_index(position: Tensor, last: Tensor) -> Tensor:
+    """:func:`reflected` in operators of a graph, for axes of any length.
+
+    Args:
+        position: Positions.
+        last: The last position on the axis.
+    """
+    period = last.clamp(min=1)
+    return torch.minimum(period - (position.abs() % (2 * period) - period).abs(), last)
+
+
 def mirrored(x: Tensor, reach: int) -> Tensor:
     """Mirror (N, C, H, W, ...) by ``reach`` at the border of its rows and columns, of any size."""
     for dim in (2, 3):

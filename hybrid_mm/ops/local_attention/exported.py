@@ -8,18 +8,24 @@ a query of a tile does not see is hidden by a large negative number.
 Every index is computed from the lengths of the map by operators of the graph: lengths may be
 symbolic, and the graph is then right for maps of any size.
 
-With t x t queries and h x h keys of a tile, there are h^2 logits for each pixel and (h / t)^2 copies
-of keys and values.
+With t x t queries and h x h keys of a tile, there are h^2 logits for each pixel, and (h / t)^2
+copies of keys and values.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hybrid_mm.ops.export import ceil_div, numbers, once_per_graph
-from hybrid_mm.ops.local_attention.axes import Border
+from hybrid_mm.ops.export import (
+    ceil_div,
+    example_length,
+    has_symbols,
+    numbers,
+    once_per_graph,
+)
+from hybrid_mm.ops.local_attention.axes import Border, reflected_index
 from hybrid_mm.ops.local_attention.pattern import AxisPattern, Pattern, PatternType, Tables
 from hybrid_mm.ops.precision import accurate
 
@@ -73,14 +79,25 @@ def forward(
     height, width = numbers(k.shape[2:4])
     keys = k.to(exact.dtype)
     if pattern.type == PatternType.WHOLE:
-        return _whole(exact, keys, v, tables, scale, pattern)
+        logits = whole_logits(
+            exact, keys, tables, scale, (pattern.rows.stride, pattern.columns.stride)
+        )
+        return (logits.softmax(-1).to(v.dtype) @ v.flatten(2, 3)).unflatten(2, size)
     layout = _layout(pattern, height, width, k.device)
     queries = _pixels(exact, layout.queries)
     zeros = 'zero' in (pattern.rows.border, pattern.columns.border)
-    logits = queries * scale @ _pixels(keys, layout.keys, zeros).transpose(-1, -2)
-    terms = _terms(queries, tables, layout, pattern)
-    if terms is not None:
-        logits = logits + terms
+    keys = _pixels(keys, layout.keys, zeros)
+    products = queries * scale
+    relative = tables.rel_h is not None or tables.rel_w is not None
+    if relative:  # further channels of the product, which has to exist anyway
+        terms, spread = _relative(queries, tables, layout.rows, layout.columns)
+        products = torch.cat([products, terms], -1)
+        keys = torch.cat([keys, spread.expand(*keys.shape[:3], -1, -1)], -1)
+    logits = products @ keys.transpose(-1, -2)
+    hides = layout.rows.seen is not None or layout.columns.seen is not None
+    if tables.bias is not None or (hides and not relative):
+        table = exact.new_zeros(1, 1, 1) if tables.bias is None else tables.bias.to(exact.dtype)
+        logits = logits + _bias(table, layout.rows, layout.columns)
     out = logits.softmax(-1).to(v.dtype) @ _pixels(v, layout.keys, zeros)
     return out.flatten(2, 3).index_select(2, layout.place).unflatten(2, size)
 
@@ -126,10 +143,8 @@ def _tile(axis: AxisPattern, length: int) -> int:
     Any tile is right for any map, but one that fits is faster: if the length is symbolic, for the
     map that is traced. Of a single tile the tracer would assume that it is always alone.
     """
-    symbolic = isinstance(length, torch.SymInt)
-    if symbolic:
-        length = length.node.hint or 4 * _SIDE
-    length = ceil_div(int(length), axis.dilation * axis.stride)
+    symbolic = has_symbols((length,))
+    length = ceil_div(example_length(length), axis.dilation * axis.stride)
     if length >= 4 * _SIDE:
         return _SIDE
     tiles = ceil_div(length, _SIDE + axis.size // 2)
@@ -143,7 +158,7 @@ def _cut_windows(axis: AxisPattern, length: int, device: torch.device) -> _Cut:
     step, classes = _reduced(stride, dilation)
     queries, size = ceil_div(length, stride), _tile(axis, length)
     tiles = ceil_div(queries, size * classes)
-    reach = step * (size - 1) + window
+    reach: Any = step * (size - 1) + window
     if border == 'shift':  # no more than the keys of a class
         reach = torch.sym_min(ceil_div(length, dilation), reach)
     last = torch.arange(length, device=device)[-1:]
@@ -168,11 +183,11 @@ def _cut_windows(axis: AxisPattern, length: int, device: torch.device) -> _Cut:
         offset = position - centre[..., None]
         return _Cut(torch.minimum(query, last // stride), place, key, None, offset, seen)
     tap_of = tap - step * slot[:, None]  # taps of the queries of any tile
-    seen = ((tap_of >= 0) & (tap_of < window))[None]
-    key = first + dilation * (begin[:, :1] + tap)
-    key, inside, seen = _at_border(key, last, seen, border)
+    window_of = ((tap_of >= 0) & (tap_of < window))[None]
+    position = first + dilation * (begin[:, :1] + tap)
+    key, inside, visible = _at_border(position, last, window_of, border)
     offset = (tap_of - window // 2)[None]
-    return _Cut(torch.minimum(query, last // stride), place, key, inside, offset, seen)
+    return _Cut(torch.minimum(query, last // stride), place, key, inside, offset, visible)
 
 
 def _cut_blocks(axis: AxisPattern, length: int, device: torch.device) -> _Cut:
@@ -193,9 +208,7 @@ def _at_border(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Keys (T, h) beyond the border: which are read, where there are any, and what is seen."""
     if border == 'reflect':
-        period = last.clamp(min=1)
-        key = period - (key.abs() % (2 * period) - period).abs()
-        return torch.minimum(key, last), None, seen
+        return reflected_index(key, last), None, seen
     inside = (key >= 0) & (key <= last)
     if border == 'mask':
         here = inside[:, None]
@@ -209,21 +222,6 @@ def _reduced(stride: int, dilation: int) -> tuple[int, int]:
     while b:
         a, b = b, a % b
     return stride // a, dilation // a
-
-
-def _terms(q: Tensor, tables: Tables, layout: _Layout, pattern: Pattern) -> Tensor | None:
-    """What is added to logits (N, heads, tiles, queries of a tile, keys of a tile)."""
-    rows, columns = layout.rows, layout.columns
-    terms = None
-    if tables.rel_h is not None or tables.rel_w is not None:
-        terms = _relative(q, tables, rows, columns)
-        if tables.bias is None:  # what is not seen is hidden already
-            return terms
-    if tables.bias is None and rows.seen is None and columns.seen is None:
-        return terms
-    bias = q.new_zeros(1, 1, 1) if tables.bias is None else tables.bias.to(q.dtype)
-    bias = _bias(bias, rows, columns)
-    return bias if terms is None else terms + bias
 
 
 def _bias(table: Tensor, rows: _Cut, columns: _Cut) -> Tensor:
@@ -259,8 +257,13 @@ def _entries(axis: _Cut, length: int) -> Tensor:
     return entry if axis.seen is None else torch.where(axis.seen, entry, length)
 
 
-def _relative(q: Tensor, tables: Tables, rows: _Cut, columns: _Cut) -> Tensor:
-    """Products of queries with the vectors of their offsets, for all pairs of a tile."""
+def _relative(q: Tensor, tables: Tables, rows: _Cut, columns: _Cut) -> tuple[Tensor, Tensor]:
+    """Products of queries with the vectors of their offsets, by rows and columns of keys.
+
+    Returns:
+        The products (N, heads, tiles, queries of a tile, h_y + h_x), which hide what is not seen,
+        and which two of them belong to a key, (keys of a tile, h_y + h_x) of 0 and 1.
+    """
     tiles = rows.query.shape[0], columns.query.shape[0]
     tile = rows.query.shape[1], columns.query.shape[1]
     reach = rows.key.shape[1], columns.key.shape[1]
@@ -268,9 +271,7 @@ def _relative(q: Tensor, tables: Tables, rows: _Cut, columns: _Cut) -> Tensor:
     row = _relative_axis(q, tables.rel_h, rows, 2)
     column = _relative_axis(q.transpose(4, 5), tables.rel_w, columns, 1).transpose(-3, -2)
     terms = [row.expand(*q.shape[:6], reach[0]), column.expand(*q.shape[:6], reach[1])]
-    # to pairs of a row and a column by a product with 0 and 1
-    pairs = torch.cat(terms, -1) @ _spread(*reach, q.dtype, q.device)
-    return pairs.flatten(4, 5).flatten(2, 3)
+    return torch.cat(terms, -1).flatten(4, 5).flatten(2, 3), _spread(*reach, q.dtype, q.device)
 
 
 def _relative_axis(q: Tensor, table: Tensor | None, axis: _Cut, other: int) -> Tensor:
@@ -289,21 +290,36 @@ def _relative_axis(q: Tensor, table: Tensor | None, axis: _Cut, other: int) -> T
 
 @once_per_graph
 def _spread(rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Rows, then columns, of each of rows * columns keys: (rows + columns, rows * columns)."""
-    key = torch.arange(rows * columns, device=device)
-    row = torch.arange(rows, device=device)[:, None] == key // columns
-    column = torch.arange(columns, device=device)[:, None] == key % columns
-    return torch.cat([row, column]).to(dtype)
+    """The row, then the column, of each of rows * columns keys: (keys, rows + columns)."""
+    row, column = (torch.arange(n, device=device) for n in (rows, columns))
+    row = (row[:, None, None] == row).expand(-1, columns, -1)
+    column = (column[:, None] == column).expand(rows, -1, -1)
+    return torch.cat([row, column], 2).flatten(0, 1).to(dtype)
 
 
-def _whole(
-    q: Tensor, k: Tensor, v: Tensor, tables: Tables, scale: float, pattern: Pattern
+def whole_logits(
+    q: Tensor,
+    k: Tensor,
+    tables: Tables,
+    scale: float = 1.0,
+    strides: tuple[int, int] = (1, 1),
 ) -> Tensor:
-    """Attention of every query to all keys."""
+    """Logits of every query and all keys.
+
+    Args:
+        q: Queries, (N, heads, H', W', d).
+        k: Keys, (N, heads, H, W, d).
+        tables: What is added to them.
+        scale: Factor of q.k.
+        strides: Distance of the queries.
+
+    Returns:
+        (N, heads, H' * W', H * W).
+    """
     height, width = numbers(k.shape[2:4])
     rows, columns = (
-        _offsets(axis.stride, length, q.device)
-        for axis, length in ((pattern.rows, height), (pattern.columns, width))
+        _offsets(stride, length, q.device)
+        for stride, length in zip(strides, (height, width), strict=True)
     )
     logits = (q * scale).flatten(2, 3) @ k.flatten(2, 3).transpose(-1, -2)
     terms: list[Tensor] = []
@@ -315,13 +331,12 @@ def _whole(
         found = q.transpose(2, 3) @ vectors.transpose(-1, -2)
         terms.append(found.transpose(2, 3)[..., None, :])
     if terms:
-        pairs = sum(terms).expand(*q.shape[:4], height, width)
+        pairs = sum(terms[1:], terms[0]).expand(*q.shape[:4], height, width)
         logits = logits + pairs.flatten(4, 5).flatten(2, 3)
     if tables.bias is not None:
         cuts = (_Cut(x, x, x, None, x[None], None) for x in (rows, columns))
         logits = logits + _bias(tables.bias.to(q.dtype), *cuts)[:, 0]
-    out = logits.softmax(-1).to(v.dtype) @ v.flatten(2, 3)
-    return out.unflatten(2, numbers(q.shape[2:4]))
+    return logits
 
 
 @once_per_graph

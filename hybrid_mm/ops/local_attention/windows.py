@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hybrid_mm.ops.export import has_symbols, known
+from hybrid_mm.ops.export import has_symbols, known, once_per_graph
 from hybrid_mm.ops.local_attention.pattern import Pattern, PatternType
 from hybrid_mm.ops.positions import bias_matrix
 from hybrid_mm.ops.windows import cut_windows, join_windows, missing, window_view
@@ -64,20 +64,34 @@ def of_symbols(
         q, k, v = (x.flatten(2, 3) for x in (q, k, v))
         return (_weights(q, k, pairs, None, scale) @ v).unflatten(2, size)
     cut = functools.partial(_cut, window=sides, grid=grid)
-    rows, columns = (torch.arange(n, device=q.device) for n in size)
-    hidden = None
-    if has_symbols((shift,)) or shift:  # maps of windows as a whole, all of whose pixels are seen
-        region = 2 * (rows > rows[-1] - shift)[:, None].long() + (columns > columns[-1] - shift)
-        region = cut_windows(region[None], sides).flatten(1)
-        hidden = (region[:, :, None] != region[:, None])[:, None]
-    elif any(known(missing(n, side)) != 0 for n, side in zip(size, sides, strict=True)):
-        seen = cut_windows(torch.ones_like(rows[None, :, None] + columns), sides, grid)
-        hidden = seen.flatten(1)[:, None, None] == 0
-    if hidden is not None:
-        hidden = torch.where(hidden, -math.inf, 0.0).to(q.dtype)
+    hidden = _hidden_of_symbols(*size, sides, shift, grid, q.dtype, q.device)
     out = _weights(cut(q), cut(k), pairs, hidden, scale) @ cut(v)
     out = out.flatten(0, 1).transpose(1, 2).unflatten(1, sides)
     return join_windows(out, size, grid).permute(0, 3, 1, 2, 4)
+
+
+@once_per_graph
+def _hidden_of_symbols(
+    height: int,
+    width: int,
+    sides: tuple[int, int],
+    shift: int,
+    grid: bool,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor | None:
+    """:func:`_hidden`, (windows, 1, L or 1, L); without a shift, padding is hidden from itself."""
+    rows, columns = (torch.arange(n, device=device) for n in (height, width))
+    if has_symbols((shift,)) or shift:  # a map of whole windows, all of whose pixels are seen
+        region = 2 * (rows > rows[-1] - shift)[:, None].long() + (columns > columns[-1] - shift)
+        region = cut_windows(region[None], sides).flatten(1)
+        hidden = (region[:, :, None] != region[:, None])[:, None]
+    elif any(known(missing(n, side)) != 0 for n, side in zip((height, width), sides, strict=True)):
+        seen = cut_windows(torch.ones_like(rows[None, :, None] + columns), sides, grid)
+        hidden = seen.flatten(1)[:, None, None] == 0
+    else:
+        return None
+    return torch.where(hidden, -math.inf, 0.0).to(dtype)
 
 
 def window_size(pattern: Pattern, height: int, width: int) -> tuple[int, int]:

@@ -11,8 +11,6 @@ from hybrid_mm.run.checks.datasets import readers
 from hybrid_mm.run.config import nodes
 from hybrid_mm.run.registered import arguments, registered_class
 
-__all__ = ['check_channels', 'loader_of']
-
 LOADER = 'LoadMultichannelImage'
 PREPROCESSORS = {
     'DetDataPreprocessor': 'hybrid_mm.MultichannelDetDataPreprocessor',
@@ -154,17 +152,22 @@ def _check_numbers(
             f'{key} loads images of {loaded} channels, but model.backbone.in_channels is {taken}; '
             f'set it to {loaded}, or channels of {LOADER} to a list of {taken} of them; {_PAGE}'
         )
+    ours = PREPROCESSORS.get(_name(settings))
     if values not in (None, 1, loaded):
-        ours = PREPROCESSORS.get(_name(settings))
-        kind = f'{named}.type={ours!r} and ' if ours and loaded != 3 else ''
+        kind = f'{named}.type={ours!r} and ' if ours else ''
         raise UserError(
             f'{key} loads images of {loaded} channels, but {named}.mean has {values} values; set '
             f'{kind}mean and std with a value for each channel; {_PAGE}'
         )
     for option in ('bgr_to_rgb', 'rgb_to_bgr', 'to_rgb'):
-        if settings.get(option) and (loaded == 3 or _name(settings) in _OURS):
+        if settings.get(option):
             raise UserError(
                 f'{named}.{option}=True would exchange red and blue, but {LOADER} gives the '
                 f'channels in the order of the file (red, green, blue); set {named}.{option}='
                 f'False; {_PAGE}'
             )
+    if ours:
+        raise UserError(
+            f'{key} loads images with {LOADER}, in the order of the file; set {named}.type={ours!r}'
+            f' (with bgr_to_rgb=False, and mean and std in that order); {_PAGE}'
+        )
