@@ -183,3 +183,19 @@ def test_weights_of_more_than_two_gigabytes_are_in_a_second_file(tmp_path, monke
         session = runtime.InferenceSession(tmp_path / 'x.onnx')
         found = session.run(None, {'image': x.numpy()})[0]
         np.testing.assert_allclose(found, graph.module(x).detach().numpy(), atol=1e-5)
+
+
+def test_networks_that_fix_the_number_of_images_get_one():
+    """Without a word the tracer would make two images of the example a condition of the file."""
+    from hybrid_mm.export.graphs import Graph
+
+    class Fixes(nn.Module):
+        def forward(self, image):
+            return image + torch.arange(len(image))[:, None, None, None]
+
+    for module, fixes in ((nn.ReLU(), False), (Fixes(), True)):
+        axes = {'image': (2, 3)}
+        graph = Graph('', module, {'image': torch.rand(2, 3, 5, 7)}, ['y'], axes, any_batch=True)
+        onnx_files._traced(graph, module, True)
+        assert graph.any_batch is not fixes
+        assert len(graph.inputs['image']) == (1 if fixes else 2)
