@@ -4,7 +4,7 @@ python tools/export_onnx.py CONFIG [CHECKPOINT] OUT.onnx --check
 python tools/export_onnx.py CONFIG [CHECKPOINT] OUT.onnx --fixed --size 512 512 --input float
 python tools/export_onnx.py CONFIG [CHECKPOINT] OUT.onnx --backbone-only
 python tools/export_onnx.py --table docs/export.md --only 'VAN*'
-python tools/export_onnx.py --times docs/export.md --no-compile --jobs 2
+python tools/export_onnx.py --times docs/export.md --no-compile --fixed --jobs 2
 
 The input is `image`, uint8 (N, H, W, C) in the order red, green, blue, of any height and width;
 normalisation and padding are in the file. Outputs:

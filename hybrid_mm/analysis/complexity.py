@@ -257,7 +257,7 @@ def _grid_convolution(x, weight, *_, **__) -> int:
     return 2 * n * height * width * math.prod(weight)
 
 
-_ENGINE = {
+FORMULAS = {
     torch.ops.hybrid_mm.ghost_attention: _ghost_attention,
     torch.ops.hybrid_mm.evolving_attention: _evolution,
     torch.ops.hybrid_mm.grid_convolution: _grid_convolution,
@@ -272,7 +272,7 @@ _ENGINE = {
 def _count(forward: nn.Module, image: Tensor) -> dict[str, int]:
     """Count floating-point operations (two per multiply-add) by the name of the module."""
     # it has hooks on all modules
-    with fused_despite_global_hooks(), flop_counter(forward, _ENGINE) as counter:
+    with fused_despite_global_hooks(), flop_counter(forward, FORMULAS) as counter:
         forward(image)
     return {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
 

@@ -134,7 +134,7 @@ def write_table(args: argparse.Namespace) -> None:
     check_output_file(path, flag, suffixes=['.md'])
     if not fnmatch.filter(families(), args.only):
         raise UserError(f'--only {args.only!r} matches no family')
-    steps = times.QUICK if args.times and args.no_compile else None
+    steps = times.steps_of(args.fixed, not args.no_compile) if args.times else None
     for name, cells in chosen.update(path, args.only, _say, steps, args.missing, args.jobs):
         print(name, *cells.values(), sep=' | ', flush=True)
 

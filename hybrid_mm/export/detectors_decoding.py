@@ -60,6 +60,11 @@ def nms_settings(config: ConfigDict | None, owner: str) -> tuple[float, bool]:
 def positive(config: ConfigDict, name: str, owner: str) -> int:
     """A number of a ``test_cfg`` that has to be positive.
 
+    Args:
+        config: The ``test_cfg``.
+        name: Name of the number.
+        owner: Whose it is, for messages.
+
     Raises:
         ExportError: It is not.
     """

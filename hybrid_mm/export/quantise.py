@@ -1,9 +1,9 @@
 """Post-training quantisation of ONNX files to 8 bits, by onnxruntime.
 
 Quantised are convolutions and linear layers with constant weights: weights per output channel,
-activations per tensor. The first convolution and the last layers before the results stay in
-float, as does everything else: attention, norms, softmax, the decoding of boxes, non-maximum
-suppression.
+activations per tensor. The first convolution and the layers that give results (classes, boxes,
+proposals, masks) stay in float, as does everything else: attention, norms, softmax, the decoding of
+boxes, non-maximum suppression.
 """
 
 import json
@@ -21,6 +21,11 @@ __all__ = ['quantisable', 'quantise']
 
 LAYERS = ('Conv', 'Gemm', 'MatMul')
 LINEAR = ('Gemm', 'MatMul')
+CHOOSING = (
+    *('ArgMax', 'ArgMin', 'TopK', 'NonMaxSuppression', 'Floor', 'Ceil', 'Round'),
+    *('Equal', 'Less', 'LessOrEqual', 'Greater', 'GreaterOrEqual'),
+)
+"""Operators that choose: what they are given is a result, of proposals or classes."""
 Feed = dict[str, np.ndarray]
 
 
@@ -32,7 +37,8 @@ def quantisable(proto: Any) -> tuple[list[str], list[str]]:
 
     Returns:
         Names of the nodes with constant weights, and names of the first convolution and of the
-        layers that no other layer follows.
+        layers that give results: no other layer follows them, but for those that look at regions
+        or classes that were chosen by them.
     """
     graph = proto.graph
     constants = {item.name for item in graph.initializer}
@@ -41,7 +47,9 @@ def quantisable(proto: Any) -> tuple[list[str], list[str]]:
     names = {node.name for node in layers}
     users = defaultdict(list)
     for node in graph.node:
-        for name in (*node.input, *_captured(node)):
+        # regions are chosen too; what is sampled in them is not
+        given = node.input[:1] if node.op_type == 'RoiAlign' else node.input
+        for name in () if node.op_type in CHOOSING else (*given, *_captured(node)):
             users[name].append(node)
     followed: dict[str, bool] = {}  # nodes are in the order of computation
     for node in reversed(graph.node):
@@ -123,6 +131,8 @@ def quantise(
     onnxruntime.set_default_logger_severity(3)  # optional inputs are no constants: it warns of them
     try:
         if feeds is None:
+            # it first replaces every Gemm by a product of this name, and a sum
+            settings['nodes_to_quantize'] = [*chosen, *(f'{name}_MatMul' for name in chosen)]
             quantization.quantize_dynamic(
                 proto, str(target), op_types_to_quantize=list(LINEAR), **settings
             )

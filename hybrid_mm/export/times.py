@@ -23,9 +23,12 @@ SIZES = (224, 512)
 ROUNDS = 15
 SECONDS = 4.0  # for the rounds of one size, of which at least three are run
 AGREE = 1e-3  # relative to the largest number of a map
-QUICK = tuple(f'{size}' for size in SIZES)  # the steps without torch.compile
 STEPS: dict[str, tuple[str, ...]] = {
-    **{f'{size}': ('variant', f'{size}: eager', f'{size}: onnxruntime') for size in SIZES},
+    **{
+        f'{size}{kind}': ('variant', f'{size}: eager', f'{size}: onnxruntime')
+        for size in SIZES
+        for kind in ('', ', fixed')
+    },
     **{f'{size}, compiled': (f'{size}: compiled',) for size in SIZES},
 }
 COLUMNS = (
@@ -47,34 +50,59 @@ def cells_of(
     config = smallest(families()[name])
     model = build(config).eval()
     for step in steps:
-        side, _, compiled = step.partition(', ')
+        side, _, kind = step.partition(', ')
         size = int(side)
         image = torch.randn(1, 3, size, size)
-        found = {} if compiled else {'variant': str(config['arch'])}
-        title = f'{size}: {"compiled" if compiled else "onnxruntime"}'
+        found = {} if kind == 'compiled' else {'variant': str(config['arch'])}
+        title = f'{size}: {kind if kind == "compiled" else "onnxruntime"}'
         try:
-            other = compiled_model(model) if compiled else session(model, size, folder, say)
+            if kind == 'compiled':
+                other, note = compiled_model(model), ''
+            else:
+                other, note = session(model, size, folder, say, kind == 'fixed')
             eager, milliseconds, ratio = compared(model, other, image)
-            found[title] = f'{milliseconds:.0f} ms ({ratio:.2f}x)'
-            if not compiled:
+            found[title] = f'{milliseconds:.0f} ms ({ratio:.2f}x{note})'
+            if kind != 'compiled':
                 found[f'{size}: eager'] = f'{eager:.0f} ms'
         except Exception as error:  # of a compiler, an exporter, onnxruntime
             found |= {t: no(error) for t in STEPS[step] if t != 'variant'}
         yield found
 
 
+def steps_of(fixed: bool = False, compiled: bool = True) -> list[str]:
+    """Steps of the table.
+
+    Args:
+        fixed: Measure files of one size, which are exported faster, in place of any size.
+        compiled: Measure ``torch.compile`` as well.
+    """
+    found = [f'{size}, fixed' if fixed else f'{size}' for size in SIZES]
+    return found + [f'{size}, compiled' for size in SIZES if compiled]
+
+
 def session(
-    model: nn.Module, size: int, folder: Path, say: Callable[[str], None]
-) -> Callable[[Tensor], list[Tensor]]:
+    model: nn.Module, size: int, folder: Path, say: Callable[[str], None], fixed: bool = False
+) -> tuple[Callable[[Tensor], list[Tensor]], str]:
     """The exported network in onnxruntime: for any size of the image if it can, or for one.
 
-    The file stays in the folder for the next size.
+    The file for any size stays in the folder for the next size.
+
+    Args:
+        model: The network.
+        size: Height and width of the image.
+        folder: Folder of the files.
+        say: See :func:`hybrid_mm.export.onnx_files.export`.
+        fixed: Export for one size only.
+
+    Returns:
+        A function of the image, and ', fixed' if the file takes images of one size.
     """
     import onnxruntime
 
     path = folder / 'any.onnx'
-    if not path.exists():
-        for dynamic, file in ((True, path), (False, folder / f'{size}.onnx')):
+    if fixed or not path.exists():
+        for file in [folder / f'{size}.onnx'] if fixed else [path, folder / f'{size}.onnx']:
+            dynamic = file == path
             traced = onnx_files.traced_size((64, 96)) if dynamic else (size, size)
             (graph,) = graphs_of(model, traced)
             try:
@@ -92,7 +120,7 @@ def session(
     def run(image: Tensor) -> list[Tensor]:
         return [torch.from_numpy(x) for x in running.run(None, {'image': image.numpy()})]
 
-    return run
+    return run, '' if path.name == 'any.onnx' else ', fixed'
 
 
 def compiled_model(model: nn.Module) -> nn.Module:

@@ -93,7 +93,7 @@ def choose(operator: str, key: tuple, candidates: Candidates, inputs: Inputs) ->
 
 
 def _measurable(device: torch.device) -> bool:
-    if device.type == 'meta' or exporting() or is_compiling():
+    if device.type == 'meta' or exporting() or is_compiling() or torch.jit.is_tracing():
         return False
     return not (torch.are_deterministic_algorithms_enabled() or capturing(device))
 

@@ -13,8 +13,6 @@ from hybrid_mm.errors import UserError, warn
 from hybrid_mm.run.checks.datasets import classes_of, readers
 from hybrid_mm.run.config import TASKS, task_of
 
-__all__ = ['SUFFIX', 'config_of_file', 'is_onnx', 'set_onnx_model']
-
 SUFFIX = '.onnx'
 _VISUALIZERS = dict(
     detection='DetLocalVisualizer',

@@ -92,7 +92,7 @@ def test_local_attention_of_any_size(name, tmp_path):
     assert onnx_files.check(graph, tmp_path / 'x.onnx', others) < 1e-5
     if name == 'ea-aa-resnet-capped':
         (small,) = graphs_of(model, (32, 32))
-        with pytest.raises(ExportError, match='onnxruntime cannot run it.*ind'):
+        with pytest.raises(ExportError, match=r'onnxruntime cannot run it.*ind'):
             onnx_files.difference(graph, tmp_path / 'x.onnx', small.inputs)
 
 

@@ -27,7 +27,7 @@ def network(path=None, **more):
         ('Relu', ['second'], 's', {}),
         ('MatMul', ['s', 's'], 'product', {}),
         ('Reshape', ['product', 'shape'], 'tokens', {}),
-        ('MatMul', ['tokens', 'c'], 'linear', {}),
+        ('Gemm', ['tokens', 'c', 'bias'], 'linear', dict(transB=1)),
         ('Sigmoid', ['linear'], 't', {}),
         ('MatMul', ['t', 'd'], 'last', {}),
         ('Softmax', ['last'], 'scores', {}),
@@ -72,6 +72,19 @@ def test_layers_before_a_loop_are_not_the_last():
     assert quantisable(proto)[1] == ['first', 'out']
 
 
+@pytest.mark.parametrize('op', ['TopK', 'NonMaxSuppression', 'Less', 'RoiAlign'])
+def test_layers_that_choose_what_others_look_at_are_among_the_last(op):
+    proto = network()
+    inputs = ['r', 'last', 'batch'] if op == 'RoiAlign' else ['last', 'number']
+    proto.graph.node.extend(
+        onnx.helper.make_node(kind, i, [o], name=o)
+        for kind, i, o in ((op, inputs, 'chosen'), ('Conv', ['chosen', 'b'], 'mask'))
+    )
+    assert quantisable(proto)[1] == ['first', 'last', 'mask']
+    proto.graph.node[-2].op_type = 'Add'
+    assert quantisable(proto)[1] == ['first', 'mask']
+
+
 @pytest.mark.parametrize('dynamic', [False, True])
 def test_files(tmp_path, dynamic):
     source, target = tmp_path / 'x.onnx', tmp_path / 'y.onnx'
@@ -89,7 +102,8 @@ def test_files(tmp_path, dynamic):
     stored = {item.name: onnx.numpy_helper.to_array(item) for item in proto.graph.initializer}
     assert stored['a'].dtype == stored['d'].dtype == np.float32
     assert any(v.shape == (8,) and k.startswith('c') and 'scale' in k for k, v in stored.items())
-    assert ('b' in stored) is dynamic
+    assert ('b' in stored) is dynamic and 'c' not in stored
+    assert sum(v.dtype == np.int8 and v.ndim > 1 for v in stored.values()) == (1 if dynamic else 2)
     feed = feeds()[0]
     expected, found = scores(source, feed), scores(target, feed)
     assert 0 < np.abs(expected - found).max() < 0.02

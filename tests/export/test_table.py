@@ -170,8 +170,16 @@ def test_times_of_a_network(monkeypatch, tmp_path):
     pytest.importorskip('onnxruntime')
     monkeypatch.setattr(times, 'SECONDS', 0.0)
     monkeypatch.setattr(times, 'smallest', lambda config: VAN)
-    found = times.cells_of('VAN', list(times.QUICK), {}, tmp_path, print)
-    for size, cells in zip(times.SIZES, found, strict=True):
-        assert cells[f'{size}: eager'].endswith(' ms')
-        assert cells[f'{size}: onnxruntime'].endswith('x)')
-    assert [path.name for path in tmp_path.iterdir()] == ['any.onnx']
+    for fixed, files in ((False, {'any.onnx'}), (True, {'any.onnx', '224.onnx', '512.onnx'})):
+        steps = times.steps_of(fixed, compiled=False)
+        found = times.cells_of('VAN', steps, {}, tmp_path, print)
+        for size, cells in zip(times.SIZES, found, strict=True):
+            assert cells[f'{size}: eager'].endswith(' ms')
+            assert cells[f'{size}: onnxruntime'].endswith('x, fixed)' if fixed else 'x)')
+        assert {path.name for path in tmp_path.iterdir()} == files
+
+
+def test_steps_of_times():
+    assert times.steps_of() == ['224', '512', '224, compiled', '512, compiled']
+    assert times.steps_of(True, False) == ['224, fixed', '512, fixed']
+    assert set(times.steps_of()) | set(times.steps_of(True)) == set(times.STEPS)

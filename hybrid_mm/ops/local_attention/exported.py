@@ -12,7 +12,7 @@ With t x t queries and h x h keys of a tile, there are h^2 logits for each pixel
 copies of keys and values.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -158,7 +158,7 @@ def _cut_windows(axis: AxisPattern, length: int, device: torch.device) -> _Cut:
     step, classes = _reduced(stride, dilation)
     queries, size = ceil_div(length, stride), _tile(axis, length)
     tiles = ceil_div(queries, size * classes)
-    reach = step * (size - 1) + window
+    reach: Any = step * (size - 1) + window
     if border == 'shift':  # no more than the keys of a class
         reach = torch.sym_min(ceil_div(length, dilation), reach)
     last = torch.arange(length, device=device)[-1:]
@@ -183,11 +183,11 @@ def _cut_windows(axis: AxisPattern, length: int, device: torch.device) -> _Cut:
         offset = position - centre[..., None]
         return _Cut(torch.minimum(query, last // stride), place, key, None, offset, seen)
     tap_of = tap - step * slot[:, None]  # taps of the queries of any tile
-    seen = ((tap_of >= 0) & (tap_of < window))[None]
-    key = first + dilation * (begin[:, :1] + tap)
-    key, inside, seen = _at_border(key, last, seen, border)
+    window_of = ((tap_of >= 0) & (tap_of < window))[None]
+    position = first + dilation * (begin[:, :1] + tap)
+    key, inside, visible = _at_border(position, last, window_of, border)
     offset = (tap_of - window // 2)[None]
-    return _Cut(torch.minimum(query, last // stride), place, key, inside, offset, seen)
+    return _Cut(torch.minimum(query, last // stride), place, key, inside, offset, visible)
 
 
 def _cut_blocks(axis: AxisPattern, length: int, device: torch.device) -> _Cut:

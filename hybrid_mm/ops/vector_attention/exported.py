@@ -41,7 +41,8 @@ def tiles_of(window: Window, x: Tensor) -> Tiles:
         window: The windows.
         x: Map of any channels.
     """
-    return _tiles(window, *numbers(x.shape[2:]), x.device)
+    height, width = numbers(x.shape[2:])
+    return _tiles(window, height, width, x.device)
 
 
 @once_per_graph
