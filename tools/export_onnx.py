@@ -70,6 +70,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         '--times', metavar='FILE', type=Path, help='measure the smallest network of each family'
     )
     parser.add_argument('--only', metavar='PATTERN', default='*', help='rows of the table')
+    parser.add_argument(
+        '--columns', nargs='+', metavar='TITLE', help='columns of --table (default: all)'
+    )
     parser.add_argument('--missing', action='store_true', help='only cells that are not there yet')
     parser.add_argument(
         '--no-compile', action='store_true', help='of --times: leave torch.compile out'

@@ -25,8 +25,8 @@ _NOT_COUNTED = (
 )
 
 
-def _shape(value: Any) -> list[int] | None:
-    return value.type().sizes() if value.isCompleteTensor() else None
+def _shape(value: Any) -> list[int]:
+    return value.type().sizes()
 
 
 def _argument(value: Any) -> Any:
@@ -38,7 +38,7 @@ def _argument(value: Any) -> Any:
     return value.toIValue()
 
 
-def _of_operator(formula: Callable[..., int]) -> Handle:
+def _of_operator(formula: Any) -> Handle:
     def handle(inputs: list[Any], outputs: list[Any]) -> float:
         return formula(*map(_argument, inputs)) // 2
 

@@ -140,7 +140,9 @@ def write_table(args: argparse.Namespace) -> None:
     check_output_file(path, flag, suffixes=['.md'])
     if not fnmatch.filter(families(), args.only):
         raise UserError(f'--only {args.only!r} matches no family')
-    steps = times.steps_of(args.fixed, not args.no_compile) if args.times else None
+    steps = times.steps_of(args.fixed, not args.no_compile) if args.times else args.columns
+    if unknown := [name for name in steps or () if name not in chosen.steps]:
+        raise UserError(f'--columns: {unknown[0]!r} is none of {", ".join(chosen.steps)}')
     for name, cells in chosen.update(path, args.only, _say, steps, args.missing, args.jobs):
         print(name, *cells.values(), sep=' | ', flush=True)
 

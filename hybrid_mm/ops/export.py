@@ -29,7 +29,7 @@ __all__ = [
 
 Arguments = ParamSpec('Arguments')
 Result = TypeVar('Result')
-_SHAPE = Tensor.shape.__get__
+_SHAPE = Tensor.shape.__get__  # type: ignore[attr-defined]
 _our_operators = False
 
 

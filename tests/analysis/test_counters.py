@@ -12,7 +12,9 @@ from hybrid_mm.ops.export import exporting, with_our_operators
 
 NAT = dict(
     type='hybrid_mm.NAT',
-    arch=dict(embed_dim=8, depths=[1, 1, 1, 1], heads=[1, 2, 2, 4], mlp_ratio=2.0),
+    arch=dict(
+        embed_dim=8, depths=[1, 1, 1, 1], heads=[1, 2, 2, 4], mlp_ratio=2.0, layer_scale=None
+    ),
     kernel_size=3,
 )
 PVT = dict(

@@ -175,7 +175,8 @@ def of_demo(name: str, args: argparse.Namespace) -> list[tuple]:
     config = demo.SEGMENTER if name == 'segmenter' else demo.DETECTOR
     cfg = Config.fromfile(config)
     data = args.demo_data.resolve()
-    options = [f'test_dataloader.dataset.data_root={data}']
+    # one by one: images of several sizes are padded in batches of PyTorch's, not in a file's
+    options = [f'test_dataloader.dataset.data_root={data}', 'test_dataloader.batch_size=1']
     if name == 'detector':
         options.append(f'test_evaluator.ann_file={data}/annotations/instances_validation.json')
     checkpoint = args.demo.resolve() / name / f'iter_{cfg.train_cfg.max_iters}.pth'

@@ -5,6 +5,7 @@ Neighborhood Attention Transformer" (arXiv 2209.15001), equations 2 to 5.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -81,7 +82,8 @@ class NeighborhoodAttention2d(SizedTables):
         """Map (N, H, W, C) to the same shape."""
         height, width = numbers(x.shape[1:3])
         needed = self.kernel_size * self.dilation
-        down, right = (torch.sym_max(0, needed - side) for side in (height, width))
+        missing: list[Any] = [torch.sym_max(0, needed - side) for side in (height, width)]
+        down, right = missing
         if has_symbols((height, width)) or down or right:
             x = F.pad(x, (0, 0, 0, right, 0, down))
         maps = self.qkv(x).unflatten(3, (3, self.heads, -1))
