@@ -15,6 +15,7 @@ from hybrid_mm.checkpoints import load_weights, read_checkpoint
 from hybrid_mm.errors import UserError, warn
 from hybrid_mm.export import graphs, onnx_files, table, times
 from hybrid_mm.export.metadata import metadata, raw_metadata
+from hybrid_mm.export.preprocessing import InputType
 from hybrid_mm.export.whole import whole_graph
 from hybrid_mm.run.checks.channels import LOADER, check_channels, loader_of
 from hybrid_mm.run.checks.classes import meta_of_model
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
     own_order = loader_of(pipeline) is not None
     if args.input is None and own_order:
         _say(f'--input float: images of {LOADER} may have more than 8 bits; else --input uint8')
-    kind = args.input or ('float' if own_order else 'uint8')
+    kind: InputType = args.input or ('float' if own_order else 'uint8')
     graph = whole_graph(model, size, args.batch, kind, args.probabilities, own_order)
     path = Path(out)
     _write(graph, path, args.fixed, metadata(cfg, graph, meta))
