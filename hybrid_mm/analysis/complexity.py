@@ -29,7 +29,7 @@ from hybrid_mm.ops import (  # noqa: F401  registers the operators that are coun
     mixed_shift,
     vector_attention,
 )
-from hybrid_mm.ops.fusing import fused_despite_global_hooks
+from hybrid_mm.ops.fusing import fused_despite_hooks
 from hybrid_mm.ops.local_attention.pattern import Pattern
 
 __all__ = ['Row', 'complexity', 'count']
@@ -272,7 +272,7 @@ FORMULAS = {
 def _count(forward: nn.Module, image: Tensor) -> dict[str, int]:
     """Count floating-point operations (two per multiply-add) by the name of the module."""
     # it has hooks on all modules
-    with fused_despite_global_hooks(), flop_counter(forward, FORMULAS) as counter:
+    with fused_despite_hooks(), flop_counter(forward, FORMULAS) as counter:
         forward(image)
     return {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
 

@@ -1,20 +1,23 @@
-"""Counters of FLOPs of other packages that trace: fvcore and MMEngine.
+"""Counters of other packages that trace a network: fvcore's and MMEngine's.
 
-Both know torch's own products only. :func:`count_by_tracing` lets our operators stay operators in
-the graph, with a formula each, so that the figures are those of ``tools/complexity.py``.
+They know torch's own operators only. ``hybrid_mm.compat`` has them count networks of this package
+within :func:`counted`: our operators stay in the graph, with a formula each, so that the figures
+are those of ``tools/complexity.py``.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+import torchvision  # noqa: F401  its import cannot be traced
 
 from hybrid_mm.analysis.complexity import FORMULAS
 from hybrid_mm.ops.export import with_our_operators
+from hybrid_mm.ops.fusing import fused_despite_hooks
 
-__all__ = ['count_by_tracing', 'op_handles']
+__all__ = ['counted', 'op_handles']
 
 Handle = Callable[[list[Any], list[Any]], float]
 
@@ -58,6 +61,11 @@ def _added_product(inputs: list[Any], outputs: list[Any]) -> float:
     return math.prod(_shape(inputs[1])) * _shape(inputs[2])[-1]
 
 
+def _product(inputs: list[Any], outputs: list[Any]) -> float:
+    """Theirs overlooks batches that only the second factor has."""
+    return math.prod(_shape(outputs[0])) * _shape(inputs[0])[-1]
+
+
 def _deformable(inputs: list[Any], outputs: list[Any]) -> float:
     return math.prod(_shape(outputs[0])) * math.prod(_shape(inputs[1])[1:])
 
@@ -72,6 +80,7 @@ def op_handles() -> dict[str, Handle]:
     handles |= {
         'aten::scaled_dot_product_attention': _fused_attention,
         'aten::baddbmm': _added_product,
+        'aten::matmul': _product,
         'torchvision::deform_conv2d': _deformable,
     }
     for operator, formula in FORMULAS.items():
@@ -79,23 +88,43 @@ def op_handles() -> dict[str, Handle]:
     return handles
 
 
-def count_by_tracing(analysis: Callable[..., Any], model: nn.Module, image: Tensor) -> Any:
-    """Count with fvcore's ``FlopCountAnalysis`` or MMEngine's ``FlopAnalyzer``.
+def _activation_handles() -> dict[str, Handle]:
+    """Handles for the counters of activations: the results of our operators."""
+
+    def handle(inputs: list[Any], outputs: list[Any]) -> float:
+        return sum(math.prod(_shape(output)) for output in outputs)
+
+    return {f'hybrid_mm::{operator.__name__}': handle for operator in FORMULAS}
+
+
+_HANDLES = {
+    'FlopAnalyzer': op_handles,
+    'FlopCountAnalysis': op_handles,
+    'ActivationAnalyzer': _activation_handles,
+    'ActivationCountAnalysis': _activation_handles,
+}
+
+
+@contextmanager
+def counted(analysis: Any) -> Iterator[None]:
+    """Let an analysis of fvcore or MMEngine that traces in the block see our operators.
+
+    Handles that its user has set stay.
 
     Args:
-        analysis: The class.
-        model: A network of images, in eval mode.
-        image: Its input, (N, C, H, W).
-
-    Returns:
-        The analysis, already counted: ``total()``, ``by_module()`` and the rest work. FLOPs are
-        multiply-adds, as ``tools/complexity.py`` counts them.
-
-    Example:
-        >>> from mmengine.analysis import FlopAnalyzer
-        >>> count_by_tracing(FlopAnalyzer, network, torch.rand(1, 3, 224, 224)).total()
+        analysis: ``FlopCountAnalysis``, ``FlopAnalyzer`` or their counters of activations, of a
+            model with modules of this package; it counts multiply-adds.
     """
-    found = analysis(model, image).set_op_handle(**op_handles())
-    with torch.no_grad(), with_our_operators():
-        found.total()
-    return found
+    for kind in type(analysis).__mro__:
+        for name, handle in _HANDLES.get(kind.__name__, dict)().items():
+            theirs = analysis._op_handles.get(name)
+            ignored = name in analysis._ignored_ops
+            if not ignored and (theirs is None or _is_default(theirs)):
+                analysis.set_op_handle(name, handle)
+    with torch.no_grad(), with_our_operators(), fused_despite_hooks(analysis._model):
+        yield
+
+
+def _is_default(handle: Any) -> bool:
+    """Whether a handle is one that the package of the analysis brings."""
+    return str(getattr(handle, '__module__', '')).split('.')[0] in ('mmengine', 'fvcore')

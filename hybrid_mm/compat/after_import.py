@@ -13,6 +13,8 @@ from importlib import import_module
 WORKAROUNDS = {
     'mmengine.runner.checkpoint': 'b1_weights_only',
     'mmengine.config.utils': 'b6_config_packages',
+    'mmengine.analysis.jit_analysis': 'counters_of_mmengine',
+    'fvcore.nn.jit_analysis': 'counters_of_fvcore',
 }
 """Modules, and the function of ``hybrid_mm.compat.workarounds`` that changes each of them."""
 DURING = dict.fromkeys(('mmdet', 'mmseg', 'mmdet3d', 'mmaction', 'mmrotate'), 'b5_mmcv_version')

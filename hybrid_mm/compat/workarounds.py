@@ -1,9 +1,10 @@
 """Workarounds for known breakages of the OpenMMLab stack, one function for each.
 
-B1, B5 and B6 are applied by ``after_import`` when the module that they are for is imported, the
-others by what needs them.
+Those of B1, B5, B6 and of counters are applied by ``after_import`` when the module that they are
+for is imported, the others by what needs them.
 """
 
+import functools
 import os
 import re
 import sys
@@ -115,6 +116,38 @@ def b6_config_packages() -> bool:
         return False
     MODULE2PACKAGE['mmseg'] = 'mmseg'
     return True
+
+
+def counters_of_mmengine() -> None:
+    """MMEngine's counters, which trace, see our operators in networks of this package.
+
+    So do the ``get_flops.py`` of OpenMMLab's packages, which build one themselves. There is no
+    public way to say how all of them trace.
+    """
+    _count_our_operators('mmengine.analysis.jit_analysis')
+
+
+def counters_of_fvcore() -> None:
+    """The same for fvcore's counters, of which MMEngine's are a copy."""
+    _count_our_operators('fvcore.nn.jit_analysis')
+
+
+def _count_our_operators(name: str) -> None:
+    analysis = import_module(name).JitModelAnalysis
+    theirs = analysis._analyze
+    if theirs.__module__ == __name__:
+        return
+
+    @functools.wraps(theirs, assigned=('__doc__', '__name__', '__qualname__'))
+    def _analyze(self):
+        classes = {kind for part in self._model.modules() for kind in type(part).__mro__}
+        ours = any(kind.__module__.partition('.')[0] == 'hybrid_mm' for kind in classes)
+        if self._stats is not None or not ours:
+            return theirs(self)
+        with import_module('hybrid_mm.analysis.counters').counted(self):
+            return theirs(self)
+
+    analysis._analyze = _analyze
 
 
 def b10_skip_seen_data(loop) -> bool:

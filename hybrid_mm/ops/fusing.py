@@ -25,7 +25,7 @@ _GLOBAL_HOOKS = (
     _module._global_backward_hooks,
     _module._global_backward_pre_hooks,
 )
-_counting: list[bool] = []
+_counted: list[set[nn.Module]] = []  # by a counter: layers that had no hooks before
 
 
 def is_plain(*layers: nn.Module | None) -> bool:
@@ -43,14 +43,19 @@ def is_plain(*layers: nn.Module | None) -> bool:
 
 def without_hooks(layer: nn.Module) -> bool:
     """Whether a layer, of any type, has neither hooks nor another ``forward`` on the object."""
-    if not _counting and any(_GLOBAL_HOOKS):
+    if not _counted and any(_GLOBAL_HOOKS):
         return False
-    return not (
+    if 'forward' in layer.__dict__:
+        return False
+    return (bool(_counted) and layer in _counted[-1]) or not _has_hooks(layer)
+
+
+def _has_hooks(layer: nn.Module) -> bool:
+    return bool(
         layer._forward_hooks
         or layer._forward_pre_hooks
         or layer._backward_hooks
         or layer._backward_pre_hooks
-        or 'forward' in layer.__dict__
     )
 
 
@@ -84,10 +89,16 @@ def require_plain(
 
 
 @contextlib.contextmanager
-def fused_despite_global_hooks() -> Iterator[None]:
-    """Read weights although there are hooks on all modules: to count what a network computes."""
-    _counting.append(True)
+def fused_despite_hooks(model: nn.Module | None = None) -> Iterator[None]:
+    """Read weights despite the hooks of something that counts what a network computes.
+
+    Args:
+        model: The network whose layers get hooks after the start of the block; those that they
+            have before still count. None if there are hooks on all modules only.
+    """
+    layers = model.modules() if model is not None else ()
+    _counted.append({layer for layer in layers if not _has_hooks(layer)})
     try:
         yield
     finally:
-        _counting.pop()
+        _counted.pop()

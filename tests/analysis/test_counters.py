@@ -1,15 +1,24 @@
-"""Counters that trace, with our handles, against the counts from shapes alone."""
+"""Counters of others that trace, against the counts from shapes alone."""
+
+import importlib.util
+from pathlib import Path
 
 import pytest
 import torch
-from mmengine.analysis import FlopAnalyzer
+from mmengine.analysis import FlopAnalyzer, get_model_complexity_info
 from mmengine.registry import MODELS
+from torch import nn
 
 import hybrid_mm.registry  # noqa: F401
 from hybrid_mm.analysis.complexity import complexity
-from hybrid_mm.analysis.counters import count_by_tracing
 from hybrid_mm.ops.export import exporting, with_our_operators
+from hybrid_mm.ops.fusing import fused_despite_hooks, is_plain
 
+SPEC = importlib.util.spec_from_file_location(
+    'cases', Path(__file__).parents[1] / 'backbones' / 'test_all.py'
+)
+CONTRACT = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(CONTRACT)
 NAT = dict(
     type='hybrid_mm.NAT',
     arch=dict(
@@ -17,31 +26,55 @@ NAT = dict(
     ),
     kernel_size=3,
 )
-PVT = dict(
-    type='hybrid_mm.PVT',
-    arch=dict(
-        depths=[1] * 4,
-        embed_dims=[8, 12, 16, 24],
-        heads=[1, 2, 2, 3],
-        mlp_ratios=[2] * 4,
-        reductions=[8, 4, 2, 1],
-    ),
-    img_size=64,
+ELSA = dict(
+    type='hybrid_mm.ELSASwin',
+    arch=dict(embed_dim=12, depths=[1, 1, 1, 1], heads=[1, 2, 2, 4], group_width=4),
 )
 
 
-@pytest.mark.parametrize('cfg', [NAT, PVT], ids=['nat', 'pvt'])
+@pytest.mark.parametrize('cfg', [NAT, ELSA], ids=['nat', 'elsa'])
 def test_mmengine_counts_as_the_tool(cfg):
     model = MODELS.build(cfg).eval()
-    counted = count_by_tracing(FlopAnalyzer, model, torch.rand(1, 3, 64, 96)).total()
-    assert counted == pytest.approx(complexity(model, (64, 96))[1], rel=0.02)
+    counted = get_model_complexity_info(model, (3, 64, 96), show_table=False, show_arch=False)
+    assert counted['flops'] == pytest.approx(complexity(model, (64, 96))[1], rel=0.002)
+    assert counted['activations'] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', CONTRACT.CASES)
+def test_mmengine_counts_all_networks(name):
+    model = CONTRACT.build(CONTRACT.CASES[name]).eval()
+    counted = FlopAnalyzer(model, torch.rand(1, 3, 64, 96)).total()
+    assert counted == pytest.approx(complexity(model, (64, 96))[1], rel=0.002)
 
 
 def test_fvcore_counts_as_the_tool():
     fvcore = pytest.importorskip('fvcore.nn')
     model = MODELS.build(NAT).eval()
-    counted = count_by_tracing(fvcore.FlopCountAnalysis, model, torch.rand(1, 3, 64, 96)).total()
-    assert counted == pytest.approx(complexity(model, (64, 96))[1], rel=0.02)
+    counted = fvcore.FlopCountAnalysis(model, torch.rand(1, 3, 64, 96)).total()
+    assert counted == pytest.approx(complexity(model, (64, 96))[1], rel=0.002)
+
+
+def test_networks_of_others_are_counted_as_before():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).eval()
+    operators = FlopAnalyzer(model, torch.rand(1, 3, 8, 8)).by_operator()
+    assert operators['conv'] == 3 * 4 * 64
+    assert operators['batch_norm'] > 0
+
+
+def test_handles_of_the_user_stay():
+    analysis = FlopAnalyzer(MODELS.build(NAT).eval(), torch.rand(1, 3, 64, 96))
+    analysis.set_op_handle('aten::layer_norm', lambda inputs, outputs: 1)
+    assert analysis.by_operator()['layer_norm'] > 0
+
+
+def test_hooks_that_were_there_before_the_counter_count():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    model[0].register_forward_hook(lambda *args: None)
+    with fused_despite_hooks(model):
+        model[1].register_forward_hook(lambda *args: None)
+        assert [is_plain(layer) for layer in model] == [False, True]
+    assert not is_plain(model[1])
 
 
 def test_our_operators_are_recorded_in_the_block_only():

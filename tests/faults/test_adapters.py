@@ -15,7 +15,7 @@ from hybrid_mm.backbones.cvt import QuickGELUMLP
 from hybrid_mm.layers import DepthwiseConv2d
 from hybrid_mm.layers.attention.stand_alone_attention import Projection
 from hybrid_mm.layers.folded_norm import LinearNorm
-from hybrid_mm.ops.fusing import fused_despite_global_hooks, is_plain
+from hybrid_mm.ops.fusing import fused_despite_hooks, is_plain
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.LayerNorm, _BatchNorm, nn.GroupNorm, Projection)
@@ -226,7 +226,7 @@ def test_what_is_plain():
         assert is_plain(layer)
     handle = nn.modules.module.register_module_forward_hook(lambda *_: None)
     assert not is_plain(layer)
-    with fused_despite_global_hooks():
+    with fused_despite_hooks():
         assert is_plain(layer)
     handle.remove()
     layer.forward = lambda x: x
