@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hybrid_mm.compat.torch_api import as_if_exporting
 from hybrid_mm.layers.attention.acmix import ACmix2d, ACmixWindowAttention
 from hybrid_mm.layers.convolution.mixed_shift_conv import MixedShift
 from hybrid_mm.ops import budget
@@ -44,6 +45,17 @@ def agree(module, x, *arguments, impl='tiled'):
 def test_resnet_form(channels, size, arguments, expected):
     torch.manual_seed(0)
     assert agree(ACmix2d(*channels, **arguments), torch.randn(2, channels[0], *size)) == expected
+
+
+def test_exported_form_of_tokens():
+    torch.manual_seed(0)
+    module = ACmixWindowAttention(24, 4, 3).double()
+    for p in module.parameters():
+        torch.nn.init.normal_(p, std=0.2)
+    x = torch.randn(2, 8, 12, 24, dtype=torch.float64)
+    expected = module(x, 1)
+    with as_if_exporting():
+        torch.testing.assert_close(module(x, 1), expected)
 
 
 @pytest.mark.parametrize('impl', ['tiled', 'windows', 'auto'])

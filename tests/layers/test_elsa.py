@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from hybrid_mm.benchmarks.core import memory
+from hybrid_mm.compat.torch_api import as_if_exporting
 from hybrid_mm.layers.attention.elsa import ELSA
 from hybrid_mm.ops import budget
-from hybrid_mm.ops.ghost_attention import ghost_attention, tiles
+from hybrid_mm.ops.ghost_attention import ghost_attention, reference, tiles
 
 
 @pytest.mark.parametrize('numbers', [1, 2**20])
@@ -34,6 +35,21 @@ def test_agrees_with_the_reference(size, settings, numbers):
     assert found[0][0].shape == x.shape
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-9)
+
+
+@pytest.mark.parametrize('settings', [dict(), dict(dilation=2), dict(factors=True)])
+@pytest.mark.parametrize('size', [(1, 1), (3, 17), (9, 7), (4, 8), (13, 5)])
+def test_exported_form(size, settings):
+    """At odd sizes, with windows beyond all borders, in tiles that are full and that are not."""
+    torch.manual_seed(0)
+    factors, dilation = 'factors' in settings, settings.get('dilation', 1)
+    shapes = (2, 4, *size), (2, 6, *size), (50, 2), (50,), (6, 5, 5), (6, 5, 5)
+    inputs = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
+    if not factors:
+        inputs[4] = None
+    with as_if_exporting():
+        found = ghost_attention(*inputs, heads=2, kernel_size=5, dilation=dilation)
+    torch.testing.assert_close(found, reference.attend(*inputs, 2, 5, dilation))
 
 
 def test_pixel_by_pixel():

@@ -47,8 +47,8 @@ def attend(
     groups = hidden.shape[1] // weight.shape[1]
     if groups > 1:
         weight = torch.block_diag(*weight.chunk(groups))
-    size = numbers(v.shape[2:])
-    layout = _layout(*size, kernel_size, dilation, v.device)
+    height, width = numbers(v.shape[2:])
+    layout = _layout(height, width, kernel_size, dilation, v.device)
     active = F.gelu(hidden).permute(0, 2, 3, 1).flatten(1, 2)
     values = F.pad(v.permute(0, 2, 3, 1).flatten(1, 2), (0, 0, 0, 1))
     active = active.index_select(1, layout.queries)
@@ -60,7 +60,7 @@ def attend(
         out = _products(weights, values, layout, kernel_size, dilation)
     else:
         out = _factors(weights, values, mul, layout, kernel_size, dilation)
-    out = out.index_select(1, layout.place).unflatten(1, size).permute(0, 3, 1, 2)
+    out = out.index_select(1, layout.place).unflatten(1, (height, width)).permute(0, 3, 1, 2)
     if add is None:
         return out
     reach = kernel_size // 2 * dilation

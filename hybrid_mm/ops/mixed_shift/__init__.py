@@ -7,7 +7,8 @@ Source: "On the Integration of Self-Attention and Convolution" (arXiv 2111.14556
 from torch import Tensor
 
 from hybrid_mm.ops.dispatch import resolve
-from hybrid_mm.ops.mixed_shift import convolution, reference, tiled
+from hybrid_mm.ops.export import exporting
+from hybrid_mm.ops.mixed_shift import convolution, exported, reference, tiled
 
 __all__ = ['mixed_shift']
 
@@ -49,6 +50,8 @@ def mixed_shift(
     Raises:
         ValueError: An unknown impl.
     """
+    if exporting():
+        return exported.mix(x, fc, bias, weight, stride)
     impl = resolve(impl, 'mixed_shift', lambda: 'convolution' if x.is_cuda else 'tiled')
     algorithms = {'reference': reference, 'tiled': tiled, 'convolution': convolution}
     return algorithms[impl].mix(x, fc, bias, weight, stride)
