@@ -54,8 +54,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--input',
         choices=('uint8', 'float'),
-        default='uint8',
-        help='uint8 (N, H, W, C), the default, or float (N, C, H, W); both from 0 to 255',
+        help='uint8 (N, H, W, C), the default, or float (N, C, H, W), that of models with '
+        'LoadMultichannelImage; both from 0 to 255, of those models in the values of the files',
     )
     parser.add_argument(
         '--probabilities', action='store_true', help='of segmenters: a second output'
@@ -70,6 +70,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         '--times', metavar='FILE', type=Path, help='measure the smallest network of each family'
     )
     parser.add_argument('--only', metavar='PATTERN', default='*', help='rows of the table')
+    parser.add_argument(
+        '--columns', nargs='+', metavar='TITLE', help='columns of --table (default: all)'
+    )
     parser.add_argument('--missing', action='store_true', help='only cells that are not there yet')
     parser.add_argument(
         '--no-compile', action='store_true', help='of --times: leave torch.compile out'
@@ -91,7 +94,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         parser.error(f'--size and --batch must be positive, got {args.size} and {args.batch}')
     if args.fixed and args.dynamic:
         parser.error('--fixed and --dynamic exclude each other')
-    if (args.raw or args.backbone_only) and (args.input != 'uint8' or args.probabilities):
+    if (args.raw or args.backbone_only) and (args.input or args.probabilities):
         parser.error('--input and --probabilities are of files with results, not of raw ones')
     return args
 

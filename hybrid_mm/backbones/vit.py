@@ -115,9 +115,8 @@ class PatchTokens(SizedTables):
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Map (N, in_channels, H, W) to tokens (N, L, C) and the rows and columns of their map."""
         if self.pad:
-            height, width = x.shape[2:]
-            size = self.patch_size
-            x = F.pad(x, (0, missing(width, size), 0, missing(height, size)))
+            below, right = (missing(length, self.patch_size) for length in x.shape[2:])
+            x = F.pad(x, (0, right, 0, below))
         x = self.proj(x)
         size = x.shape[2], x.shape[3]
         x = x.flatten(2).transpose(1, 2)

@@ -16,8 +16,9 @@ from hybrid_mm.errors import UserError, warn
 from hybrid_mm.export import graphs, onnx_files, table, times
 from hybrid_mm.export.metadata import metadata, raw_metadata
 from hybrid_mm.export.whole import whole_graph
-from hybrid_mm.run.checks.channels import check_channels
+from hybrid_mm.run.checks.channels import LOADER, check_channels, loader_of
 from hybrid_mm.run.checks.classes import meta_of_model
+from hybrid_mm.run.checks.datasets import readers
 from hybrid_mm.run.config import load_config, require, without_init_cfg
 from hybrid_mm.run.console import wrote
 from hybrid_mm.run.outputs import check_output_file, writing
@@ -46,7 +47,12 @@ def run(args: argparse.Namespace) -> None:
     if args.raw or args.backbone_only:
         write_raw(args, cfg, model, meta, size)
         return
-    graph = whole_graph(model, size, args.batch, args.input, args.probabilities)
+    pipeline = next(readers(cfg.test_dataloader.dataset)).get('pipeline')
+    own_order = loader_of(pipeline) is not None
+    if args.input is None and own_order:
+        _say(f'--input float: images of {LOADER} may have more than 8 bits; else --input uint8')
+    kind = args.input or ('float' if own_order else 'uint8')
+    graph = whole_graph(model, size, args.batch, kind, args.probabilities, own_order)
     path = Path(out)
     _write(graph, path, args.fixed, metadata(cfg, graph, meta))
     others = () if args.fixed else onnx_files.other_images(graph)
@@ -134,7 +140,9 @@ def write_table(args: argparse.Namespace) -> None:
     check_output_file(path, flag, suffixes=['.md'])
     if not fnmatch.filter(families(), args.only):
         raise UserError(f'--only {args.only!r} matches no family')
-    steps = times.steps_of(args.fixed, not args.no_compile) if args.times else None
+    steps = times.steps_of(args.fixed, not args.no_compile) if args.times else args.columns
+    if unknown := [name for name in steps or () if name not in chosen.steps]:
+        raise UserError(f'--columns: {unknown[0]!r} is none of {", ".join(chosen.steps)}')
     for name, cells in chosen.update(path, args.only, _say, steps, args.missing, args.jobs):
         print(name, *cells.values(), sep=' | ', flush=True)
 

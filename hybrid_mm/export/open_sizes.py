@@ -2,6 +2,8 @@
 
 import contextlib
 import functools
+import inspect
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,7 +19,8 @@ def open_sizes(model: nn.Module) -> Iterator[None]:
     """Context in which modules of torch and OpenMMLab can be exported for any size of a map.
 
     - Adaptive pooling would be exported for one size.
-    - ``int(size * 2.0)`` in MMSegmentation's ``Upsample`` would turn the size into a constant.
+    - ``int(size * 2.0)`` in MMSegmentation's ``Upsample`` would turn the size into a constant, and
+      so would its warning of sizes that do not suit ``align_corners=True``.
     - MMDetection's pixel decoder of Mask2Former, and MMCV's deformable attention in it, compute
       with the sizes as tensors, which the tracer cannot follow.
 
@@ -31,10 +34,30 @@ def open_sizes(model: nn.Module) -> Iterator[None]:
             module.forward = functools.partial(forward, module)
             changed.append(module)
     try:
-        yield
+        with _no_warning_of_sizes():
+            yield
     finally:
         for module in changed:
             del module.forward
+
+
+@contextlib.contextmanager
+def _no_warning_of_sizes() -> Iterator[None]:
+    """Context in which MMSegmentation's ``resize`` only compares sizes if it is asked to."""
+    resize = getattr(sys.modules.get('mmseg.models.utils'), 'resize', None)
+    if resize is None:
+        yield
+        return
+    before, parameters = resize.__defaults__, inspect.signature(resize).parameters.values()
+    named = [item.name for item in parameters if item.default is not item.empty]
+    # the heads import the function by name, so it is changed where all of them see it
+    resize.__defaults__ = tuple(
+        False if name == 'warning' else value for name, value in zip(named, before, strict=True)
+    )
+    try:
+        yield
+    finally:
+        resize.__defaults__ = before
 
 
 def _stand_in(module: nn.Module) -> Callable[..., Any] | None:

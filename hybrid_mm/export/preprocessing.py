@@ -21,6 +21,8 @@ class Preparation(nn.Module):
         preprocessor: Data preprocessor of an OpenMMLab model; it normalises before it pads.
         input_type: 'uint8' for images (N, H, W, C), 'float' for (N, C, H, W); both from 0 to 255,
             three channels in the order red, green, blue.
+        keeps_order: Whether the test pipeline loads channels in the order of files, as
+            ``LoadMultichannelImage`` does; by default whether the preprocessor is one for those.
 
     Attributes:
         keeps_order: Whether the channels are in the order of files, whatever it is.
@@ -32,7 +34,12 @@ class Preparation(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, preprocessor: nn.Module, input_type: InputType = 'uint8') -> None:
+    def __init__(
+        self,
+        preprocessor: nn.Module,
+        input_type: InputType = 'uint8',
+        keeps_order: bool | None = None,
+    ) -> None:
         super().__init__()
         self.input_type = input_type
         # images that are read in the order blue, green, red are turned around by the preprocessor,
@@ -40,7 +47,9 @@ class Preparation(nn.Module):
         turned = getattr(
             preprocessor, '_channel_conversion', getattr(preprocessor, 'to_rgb', False)
         )
-        self.keeps_order = getattr(preprocessor, 'keeps_order', False)  # of any channels
+        if keeps_order is None:
+            keeps_order = getattr(preprocessor, 'keeps_order', False)
+        self.keeps_order = keeps_order
         self.takes_bgr = not turned and not self.keeps_order
         tested = getattr(preprocessor, 'test_cfg', None)
         least = None
@@ -57,11 +66,12 @@ class Preparation(nn.Module):
             'mean', preprocessor.mean.clone() if normalises else torch.zeros(1, 1, 1)
         )
         self.register_buffer('std', preprocessor.std.clone() if normalises else torch.ones(1, 1, 1))
-        if input_type == 'uint8' and self.mean.max() > 255:
-            raise UserError(
-                f'the images that the model was trained with have more than 8 bits (a mean of '
-                f'{self.mean.max():.4g}); export it with --input float'
-            )
+        for name, value in (('mean', self.mean.max()), ('std', self.std.max())):
+            if input_type == 'uint8' and value > 255:
+                raise UserError(
+                    f'the images that the model was trained with have more than 8 bits (a {name} '
+                    f'of {value:.4g}); export it with --input float'
+                )
 
     def example(self, size: tuple[int, int], channels: int = 3, batch: int = 1) -> Tensor:
         """Random images of a height and width, as the graph takes them."""

@@ -92,9 +92,8 @@ class WholeImage(Network):
 
     def resized(self, logits: Tensor, wanted: Tensor) -> Tensor:
         """Logits of the size of the images, at that of the label map."""
-        return F.interpolate(
-            logits, target_size(logits, wanted), mode='bilinear', align_corners=self.aligned
-        )
+        size = target_size(logits, wanted, 2 if self.aligned else 1)
+        return F.interpolate(logits, size, mode='bilinear', align_corners=self.aligned)
 
     def results(self, scores: Tensor) -> tuple[Tensor, ...]:
         """Outputs of logits at the size of the label map."""
@@ -164,21 +163,23 @@ class SlidingWindows(WholeImage):
         return self.model.slide_inference(x, [{}])
 
 
-def target_size(maps: Tensor, wanted: Tensor) -> tuple[int, int]:
+def target_size(maps: Tensor, wanted: Tensor, least: int = 1) -> tuple[int, int]:
     """Height and width that maps are resized to: ``wanted``, (2,), or their own if it is 0.
 
     Args:
         maps: (N, C, h, w).
         wanted: Height and width, an input of the graph.
+        least: What the tracer may assume of both. With ``align_corners``, torch computes a length
+            of one in another way than all others, and ONNX's ``Resize`` knows both.
     """
     own = [torch.full((1,), length, dtype=torch.int64) for length in maps.shape[2:]]
     height, width = torch.where(wanted > 0, wanted, torch.cat(own)).unbind()
-    return _length(height), _length(width)
+    return _length(height, least), _length(width, least)
 
 
-def _length(length: Tensor) -> int:
-    """A number of pixels as the tracer needs it: positive, of 31 bits."""
+def _length(length: Tensor, least: int) -> int:
+    """A number of pixels as the tracer needs it: not below ``least``, of 31 bits."""
     found: int = length.item()  # type: ignore[assignment]  # int() would fix it
-    torch._check(found >= 1)
+    torch._check(found >= least)
     torch._check(found < 2**31)
     return found

@@ -57,6 +57,7 @@ def whole_graph(
     batch: int | None = None,
     input_type: InputType = 'uint8',
     probabilities: bool = False,
+    keeps_order: bool | None = None,
 ) -> Graph:
     """The end-to-end graph of a detector, segmenter or classifier.
 
@@ -66,6 +67,7 @@ def whole_graph(
         batch: Number of images; by default any, if the network allows.
         input_type: See :class:`hybrid_mm.export.preprocessing.Preparation`.
         probabilities: Return the probabilities of a segmenter as well.
+        keeps_order: See :class:`hybrid_mm.export.preprocessing.Preparation`.
 
     Raises:
         ExportError: The model has no end-to-end graph.
@@ -76,7 +78,7 @@ def whole_graph(
             f'{type(model).__name__} is a backbone, without the outputs of a task; use --raw'
         )
     network: Network
-    prepare = Preparation(model.data_preprocessor, input_type)
+    prepare = Preparation(model.data_preprocessor, input_type, keeps_order)
     if getattr(model, 'decode_head', None) is not None:
         network = segmenter_graph(model, probabilities)
     elif type(model).__name__ == 'ImageClassifier':

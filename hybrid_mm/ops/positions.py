@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -356,7 +357,7 @@ def decomposed_tables(rel: Tensor, queries: int, keys: int, *, resize: bool = Tr
     Raises:
         ValueError: A table of another length with ``resize=False``.
     """
-    length = 2 * torch.sym_max(queries, keys) - 1
+    length: Any = 2 * torch.sym_max(queries, keys) - 1
     if not resize and len(rel) != length:
         raise ValueError(f'{length} relative vectors expected, got {len(rel)}')
     rel = resize_decomposed_table(rel, length)

@@ -32,7 +32,7 @@ def explain(error: BaseException) -> str | None:
     if known is not None:
         return known
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    if any(frame.f_code.co_name == 'load_pretrained' for frame in frames):
+    if any(frame.f_code.co_name in ('load_pretrained', 'check_init_cfg') for frame in frames):
         return plain_text(error)  # a backbone that refuses its init_cfg.checkpoint
     builds = [frame for frame in frames if frame.f_code.co_name == 'build_from_cfg']
     if not builds or not isinstance(error, _OF_CONFIGS):

@@ -12,13 +12,14 @@ import numpy as np
 
 from hybrid_mm.data.channel_files import ARRAY, TIFF, channels_first
 from hybrid_mm.data.multichannel import read_channels
-from hybrid_mm.errors import UserError
+from hybrid_mm.errors import UserError, warn
 
 SAMPLE = 50
 """Images that are read."""
 _PIXELS = 20_000
 """Pixels of an image that count, about."""
-_ORDINARY = (1, 3, 4)  # channels of a TIFF file that LoadImageFromFile reads
+_ALPHA = 4
+_ORDINARY = (1, 3, _ALPHA)  # channels of a TIFF file that LoadImageFromFile reads
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,15 @@ def find_channels(paths: Sequence[Path], asked: int | Sequence[int] | None) -> C
         UserError: An image cannot be read, or has other channels than asked for, or than others.
     """
     chosen = random.Random(0).sample(list(paths), min(len(paths), SAMPLE))
-    if asked is None and not any(_has_other(str(path)) for path in chosen[:1]):
-        return None
+    if asked is None:
+        there = _channels_there(str(chosen[0])) if chosen else None
+        if there == _ALPHA:
+            warn(
+                f'the TIFF files have {there} channels (e.g. {chosen[0]}), of which the fourth is '
+                f'left out as transparency; --channels {there} takes it as well'
+            )
+        if there in _ORDINARY or there is None:
+            return None
     try:
         images = {str(path): read_channels(str(path)) for path in chosen}
     except ValueError as error:
@@ -91,15 +99,15 @@ def find_channels(paths: Sequence[Path], asked: int | Sequence[int] | None) -> C
     return _measured(images, loaded, loader)
 
 
-def _has_other(path: str) -> bool:
-    """Whether ``LoadImageFromFile`` cannot read a file, for its format or its channels."""
+def _channels_there(path: str) -> int | None:
+    """Channels of a TIFF file, 0 of an array; None of others, and of what OpenCV alone reads."""
     suffix = os.path.splitext(path)[1].lower()
-    if suffix not in TIFF:
-        return suffix == ARRAY
+    if suffix == ARRAY:
+        return 0
     try:
-        return read_channels(path).shape[2] not in _ORDINARY
+        return read_channels(path).shape[2] if suffix in TIFF else None
     except ValueError:  # OpenCV reads some compressions that tifffile does not
-        return False
+        return None
 
 
 def _measured(images: dict[str, np.ndarray], loaded: list[int], loader: dict[str, Any]) -> Channels:

@@ -57,3 +57,31 @@ def test_log_and_lists(tmp_path, capsys):
             torch.testing.assert_close(found, weight)
     (line,) = said
     assert 'of 3 channels inflated to 4: channels [2, 1, 0, None] of the file, times 3/4' in line
+
+
+@pytest.mark.parametrize(
+    ('changes', 'text'),
+    [
+        (dict(inflate_chanels=True), r"VAN has no key 'inflate_chanels'; did you mean inflate_ch"),
+        (dict(inflate_channels='True'), 'must be True, False or a list .*, got .True'),
+        (dict(inflate_channels=1), 'must be True, False or a list .*, got 1'),
+        (dict(checkpoint=None), 'VAN needs checkpoint'),
+    ],
+)
+@pytest.mark.parametrize('kind', ['Pretrained', 'mmengine.Pretrained'])
+def test_wrong_init_cfg(changes, text, kind):
+    """A key that has no effect would leave the user with what he did not ask for."""
+    init = dict(type=kind, checkpoint='x.pth', prefix='backbone') | changes
+    with pytest.raises(ValueError, match=text):
+        VAN(TINY, init_cfg=init)
+    model = VAN(TINY)
+    model.init_cfg = init  # as of hosts, whose constructors are MMDetection's
+    with pytest.raises(ValueError, match=text):
+        model.init_weights()
+
+
+def test_a_list_that_has_nothing_to_spread(tmp_path):
+    path = str(tmp_path / 'three.pth')
+    torch.save(VAN(TINY).state_dict(), path)
+    with pytest.raises(ValueError, match=r'inflate_channels=\[2, 1, 0\] of VAN has nothing to spr'):
+        VAN(TINY).load_pretrained(path, inflate_channels=[2, 1, 0])

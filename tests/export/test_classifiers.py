@@ -19,7 +19,7 @@ POOLED = dict(neck=dict(type='GlobalAveragePooling'), head=dict(type='LinearClsH
 
 def classifier(backbone, neck=None, head=None, **prepared):
     torch.manual_seed(0)
-    settings = dict(mean=[120.0, 110, 90], std=[50.0, 60, 70], **prepared)
+    settings = dict(mean=[120.0, 110, 90], std=[50.0, 60, 70]) | prepared
     head = dict(in_channels=16, num_classes=5) | (head or {})
     cfg = dict(
         type='ImageClassifier', backbone=backbone, neck=neck, head=head, _scope_='mmpretrain',
@@ -40,6 +40,20 @@ def test_scores(to_rgb, divisor):
         (scores,) = graph.module(image)
     torch.testing.assert_close(scores, torch.stack([sample.pred_score for sample in found]))
     torch.testing.assert_close(scores.sum(1), torch.ones(2))
+
+
+@pytest.mark.parametrize('channels', [3, 4])
+def test_channels_in_the_order_of_files(channels):
+    """What ``LoadMultichannelImage`` gives is not turned around."""
+    model = classifier(
+        dict(VAN, in_channels=channels), **POOLED, mean=range(channels), std=[9.0] * channels
+    )
+    graph = whole_graph(model, (45, 70), input_type='float', keeps_order=True)
+    image = graph.inputs['image']
+    found = model.test_step(dict(inputs=list(image)))
+    with torch.no_grad():
+        (scores,) = graph.module(image)
+    torch.testing.assert_close(scores, torch.stack([sample.pred_score for sample in found]))
 
 
 def test_heads_of_several_labels_are_refused():

@@ -99,12 +99,14 @@ def test_images_of_both_types_are_the_same():
         assert torch.equal(found, whole.module(image, size)[0])
 
 
-@pytest.mark.parametrize('test', [dict(), SLIDE])
+@pytest.mark.parametrize('test', [SLIDE, pytest.param(dict(), marks=pytest.mark.slow)])
 def test_files(tmp_path, test):
     """Of any size and number of images; windows are a loop, also in images smaller than one."""
     onnx = pytest.importorskip('onnx')
     runtime = pytest.importorskip('onnxruntime')
-    graph = whole_graph(segmenter(test=test, bgr_to_rgb=True), (61, 75), probabilities=True)
+    # with aligned corners, MMSegmentation and torch compare sizes, which would fix them
+    model = segmenter(dict(align_corners=bool(test)), test, bgr_to_rgb=True)
+    graph = whole_graph(model, (61, 75), probabilities=True)
     path = tmp_path / 'x.onnx'
     onnx_files.export(graph, path, dynamic=True)
     assert graph.any_batch

@@ -26,9 +26,10 @@ def test_file_of_a_detector(tool, fails, det_config, tmp_path):
 
 
 def test_file_of_a_segmenter(tool, seg_config, work_dir_of, tmp_path):
-    """Any size, compared with PyTorch; a program finds in the file all that it needs."""
+    """Compared with PyTorch; a program finds in the file all that it needs."""
     out, checkpoint = tmp_path / 'x.onnx', work_dir_of('seg') / 'iter_2.pth'
-    status, err = tool('export_onnx', seg_config, checkpoint, out, '--size', 64, 64, '--check')
+    flags = ('--fixed', '--size', 64, 64, '--check')
+    status, err = tool('export_onnx', seg_config, checkpoint, out, *flags)
     assert status == 0, err
     assert 'image, size -> label_map; differs from PyTorch by' in tool.out + err
     model = onnx.load(out)

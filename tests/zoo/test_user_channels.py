@@ -40,10 +40,13 @@ def test_found_and_measured(suffix, tmp_path):
     assert (some.loader, some.mean) == (dict(channels=[4, 0]), [4100, 100])
 
 
-def test_ordinary_images(tmp_path):
-    """TIFF files of colours are read as before, unless channels are asked for."""
-    paths = images(tmp_path, (20, 30, 4), dtype='uint16', suffix='.tif')
+def test_ordinary_images(tmp_path, capsys):
+    """TIFF files of colours are read as before, unless channels are asked for; a loss is said."""
+    paths = images(tmp_path, (20, 30, 3), suffix='.tif')
+    assert find_channels(paths, None) is None and not capsys.readouterr().err
+    paths = images(tmp_path, (20, 30, 4), suffix='.tif')
     assert find_channels(paths, None) is None
+    assert 'fourth is left out as transparency; --channels 4 takes' in capsys.readouterr().err
     assert find_channels(paths, 4).loader == dict(channels=4)
 
 

@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 
 from hybrid_mm.backbones.frames.arch import Arch
 from hybrid_mm.backbones.frames.other_names import Names, takes_other_names
-from hybrid_mm.backbones.frames.strict_weights import StrictWeights
+from hybrid_mm.backbones.frames.strict_weights import StrictWeights, check_init_cfg
 from hybrid_mm.compat.torch_api import compiled_if_possible
 from hybrid_mm.convert.core import StateDict
 from hybrid_mm.layers.drop import drop_path_schedule
@@ -114,6 +114,7 @@ class BaseBackbone(StrictWeights):
         with_cp: bool = False,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
+        check_init_cfg(init_cfg, type(self).__name__)
         super().__init__(init_cfg)
         positive(self, in_channels=in_channels)
         fraction(self, drop_path_rate=drop_path_rate)

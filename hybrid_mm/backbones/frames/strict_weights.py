@@ -1,6 +1,8 @@
 """Strict loading of weights that a config names, for backbones and hosts."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
@@ -11,10 +13,13 @@ from hybrid_mm.checkpoints import read_checkpoint, weights_of
 from hybrid_mm.convert import convert, differences
 from hybrid_mm.convert.core import StateDict, misfit
 from hybrid_mm.convert.image_channels import check_mapping, inflated, other_channels
-from hybrid_mm.errors import shorten
+from hybrid_mm.errors import nearest, shorten
 from hybrid_mm.ops.fitted_weights import FitsWeights, UnknownSizeError, fitted_weights
 
-__all__ = ['StrictWeights']
+__all__ = ['StrictWeights', 'check_init_cfg']
+
+# MMEngine's, whose map_location has no effect here, and ours
+_INIT_KEYS = ('type', 'checkpoint', 'prefix', 'map_location', 'inflate_channels')
 
 
 def _parts(keys: Sequence[str]) -> str:
@@ -23,6 +28,39 @@ def _parts(keys: Sequence[str]) -> str:
     for key in keys:
         parts.setdefault(key.partition('.')[0], []).append(key)
     return '; '.join(f'{part} ({shorten(names)})' for part, names in parts.items())
+
+
+def check_init_cfg(init_cfg: Any, owner: str) -> None:
+    """Check the keys of a ``Pretrained`` init_cfg, of which a misspelt one would have no effect.
+
+    Args:
+        init_cfg: That of a backbone; others than ``Pretrained`` are MMEngine's.
+        owner: Name of the backbone, for messages.
+
+    Raises:
+        ValueError: A key is unknown, or ``inflate_channels`` is neither True, False nor a list.
+    """
+    if not isinstance(init_cfg, dict):
+        return
+    if str(init_cfg.get('type')).rpartition('.')[2] != 'Pretrained':
+        return
+    for key in init_cfg:
+        if key not in _INIT_KEYS and not str(key).startswith('_'):
+            raise ValueError(
+                f'init_cfg of {owner} has no key {key!r}{nearest(str(key), _INIT_KEYS)}; those of '
+                f'type="Pretrained" are {", ".join(_INIT_KEYS[1:])}'
+            )
+    if not isinstance(init_cfg.get('checkpoint'), str | Path):
+        raise ValueError(
+            f'init_cfg of {owner} needs checkpoint, the file of the weights, got '
+            f'{init_cfg.get("checkpoint")!r}'
+        )
+    rule = init_cfg.get('inflate_channels')
+    if not isinstance(rule, bool | list | tuple | None):
+        raise ValueError(
+            f'inflate_channels in init_cfg of {owner} must be True, False or a list of the source '
+            f'of each channel, got {rule!r}'
+        )
 
 
 class StrictWeights(FitsWeights, BaseModule):
@@ -36,11 +74,11 @@ class StrictWeights(FitsWeights, BaseModule):
 
     def init_weights(self) -> None:
         """Initialise; a ``Pretrained`` init_cfg is loaded strictly from ours or official files."""
-        if isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained':
+        init = self.init_cfg
+        if isinstance(init, dict) and str(init.get('type')).rpartition('.')[2] == 'Pretrained':
+            check_init_cfg(init, type(self).__name__)
             self.load_pretrained(
-                self.init_cfg['checkpoint'],
-                self.init_cfg.get('prefix'),
-                self.init_cfg.get('inflate_channels', False),
+                init['checkpoint'], init.get('prefix'), init.get('inflate_channels', False)
             )
             self._is_init = True
         else:
@@ -132,9 +170,16 @@ class StrictWeights(FitsWeights, BaseModule):
     ) -> StateDict:
         """Spread the weights of three image channels over those of this network, if asked to."""
         other = other_channels(self.state_dict(), state)
+        name = type(self).__name__
         if not other:
+            if isinstance(rule, list | tuple):
+                raise ValueError(
+                    f'inflate_channels={list(rule)!r} of {name} has nothing to spread: {path} is '
+                    'for as many channels as the network. channels=[...] of '
+                    'hybrid_mm.LoadMultichannelImage changes the order of those of the images'
+                )
             return state
-        name, channels = type(self).__name__, next(iter(other.values()))
+        channels = next(iter(other.values()))
         if rule is False or rule is None:
             raise ValueError(
                 f'{path} is for images of 3 channels, this {name} for {channels} '

@@ -7,7 +7,8 @@ Source: "ELSA: Enhanced Local Self-Attention for Vision Transformer" (arXiv 2112
 from torch import Tensor
 
 from hybrid_mm.ops.dispatch import resolve
-from hybrid_mm.ops.ghost_attention import reference, tiled, triton
+from hybrid_mm.ops.export import exporting
+from hybrid_mm.ops.ghost_attention import exported, reference, tiled, triton
 from hybrid_mm.ops.kernels import available, check_available
 
 __all__ = ['ghost_attention']
@@ -59,6 +60,8 @@ def ghost_attention(
         RuntimeError: 'triton' is asked for, and cannot work here.
     """
     inputs = hidden, v, weight, bias, mul, add
+    if exporting() and not dropout:
+        return exported.attend(*inputs, heads, kernel_size, dilation)
     impl = resolve(
         impl,
         'ghost_attention',

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import MODELS, TRANSFORMS, DefaultScope
 
 from hybrid_mm.errors import UserError, warn
 from hybrid_mm.run.checks.datasets import readers
@@ -29,6 +29,7 @@ EIGHT_BITS = {
     'SolarizeAdd',
 }
 """Transforms for values of 0 to 255; some make 8 bits of what they get."""
+_LIBRARIES = {'hybrid_mm', 'mmcv', 'mmdet', 'mmpretrain', 'mmseg'}
 _PAGE = 'see docs/channels.md'
 
 
@@ -57,6 +58,8 @@ def check_channels(cfg: Config, *parts: str) -> None:
                 if loaded is not None:
                     _check_pipeline(key, loaded, pipeline)
                     _check_numbers(key, loaded, taken, values, named, settings)
+            if taken not in (None, 3):
+                _check_colours(cfg, key, taken)
 
 
 def loader_of(pipeline: Any) -> dict[str, Any] | None:
@@ -96,6 +99,26 @@ def _pipelines(cfg: Config, key: str) -> Iterator[tuple[dict[str, Any], Any]]:
             yield loader, each['pipeline']
 
 
+def _check_colours(cfg: Config, key: str, taken: int | None) -> None:
+    """Check that images that are loaded as colours, and stay so, are not for other backbones."""
+    dataset = (cfg.get(key) or {}).get('dataset')
+    for each in readers(dataset) if isinstance(dataset, dict) else ():
+        steps = [step for _, step in nodes(each.get('pipeline'), '') if step.get('type')]
+        loads = [s for s in steps if _name(s) in ('LoadImageFromFile', 'LoadDeepImage')]
+        owners = {
+            getattr(registered_class(TRANSFORMS, step['type']), '__module__', '').partition('.')[0]
+            for step in steps
+            if isinstance(step['type'], str)
+        }
+        # transforms of users may add channels
+        if loads and loads[0].get('color_type', 'color') == 'color' and owners <= _LIBRARIES:
+            raise UserError(
+                f'{key} loads images of 3 channels with {_name(loads[0])}, but '
+                f'model.backbone.in_channels is {taken}; set it to 3, or load all channels with '
+                f'dict(type="hybrid_mm.{LOADER}", channels={taken}); {_PAGE}'
+            )
+
+
 def _check_statistics(settings: dict[str, Any], path: str, taken: int | None) -> int | None:
     """Check mean and std; the number of their values, None if there are none."""
     mean = settings.get('mean')
@@ -112,6 +135,12 @@ def _check_statistics(settings: dict[str, Any], path: str, taken: int | None) ->
         raise UserError(
             f'{path}.mean has {number} values, but model.backbone.in_channels is {taken}; set '
             f'both to the number of channels of the images; {_PAGE}'
+        )
+    std = settings.get('std')
+    if isinstance(std, list | tuple) and number is not None and len({1, number, len(std)}) == 3:
+        raise UserError(
+            f'{path} has {number} values of mean and {len(std)} of std; both need one for each '
+            f'channel of the images; {_PAGE}'
         )
     return number
 

@@ -43,6 +43,10 @@ def test_what_fits():
     check_channels(config(**{f'{STEP}.0.channels': [0, 1, 5, 4, 3, 2]}), 'train')
     data = {'model.data_preprocessor.mean': [1.0], 'model.data_preprocessor.std': [1.0]}
     check_channels(config(**data), 'train')
+    grey = dict(type='LoadImageFromFile', color_type='unchanged')
+    check_channels(config(**{f'{STEP}.0': grey}), 'train')
+    added = {f'{STEP}.0': dict(type='LoadImageFromFile'), f'{STEP}.1.type': 'OfAUser'}
+    check_channels(config(**added), 'train')
     cfg = config()
     cfg.model = dict(type='DetTTAModel', module=cfg.model)
     check_channels(cfg, 'train')
@@ -71,6 +75,11 @@ def test_what_fits():
         ({'model.data_preprocessor.bgr_to_rgb': True}, 'bgr_to_rgb=True would exchange red'),
         ({f'{STEP}.1.type': 'PhotoMetricDistortion'}, 'pipeline.1: PhotoMetricDistortion is for'),
         ({f'{STEP}.1.type': 'mmdet.Mosaic'}, 'Mosaic is for images of three channels, .* loads 6'),
+        ({'model.data_preprocessor.std': [1.0] * 3}, 'has 6 values of mean and 3 of std'),
+        (
+            {f'{STEP}.0': dict(type='LoadImageFromFile')},
+            r'loads images of 3 channels with LoadImageFromFile, but .*in_channels is 6; set it to',
+        ),
         ({f'{STEP}.1.type': 'Pad'}, 'Pad cannot pad images of more than four channels'),
     ],
 )
@@ -85,6 +94,7 @@ def test_three_channels_of_our_loader():
         f'{STEP}.0.channels': 3,
         'model.backbone.in_channels': 3,
         'model.data_preprocessor.mean': [1.0] * 3,
+        'model.data_preprocessor.std': [1.0] * 3,
     }
     check_channels(config(**three), 'train')
     three['model.data_preprocessor.type'] = 'DetDataPreprocessor'
