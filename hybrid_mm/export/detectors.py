@@ -62,7 +62,7 @@ class DenseDetector(Detector):
         )  # fmt: skip
         usual = usual and getattr(head, 'predict_box_type', 'hbox') == 'hbox'
         usual = usual and getattr(model, 'mask_head', None) is None
-        if not usual or getattr(head.loss_cls, 'custom_cls_channels', False):
+        if not usual or getattr(getattr(head, 'loss_cls', None), 'custom_cls_channels', False):
             raise ExportError(
                 f'{name} has no end-to-end graph: it does not decode boxes as RetinaNet, FCOS, '
                 'ATSS or GFL do; use --raw'

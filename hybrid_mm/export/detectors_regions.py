@@ -78,6 +78,11 @@ class TwoStageDetector(Detector):
                 f'{type(head).__name__} has no end-to-end graph; those of Faster, Mask and Cascade '
                 'R-CNN and of HTC have one; use --raw'
             )
+        if rpn is None:
+            raise ExportError(
+                f'{type(self.model).__name__} takes its proposals from a file and has no '
+                'end-to-end graph; Faster R-CNN has one'
+            )
         if type(rpn) is not RPNHead:
             raise ExportError(
                 f'{type(rpn).__name__} has no end-to-end graph; RPNHead has one; use --raw'

@@ -188,3 +188,6 @@ def test_what_cannot_be_followed_is_refused():
     model.roi_head.bbox_roi_extractor.roi_layers[0].pool_mode = 'max'
     with pytest.raises(ExportError, match='RoIAlign'):
         whole_graph(model, (64, 64))
+    model.rpn_head = None  # Fast R-CNN
+    with pytest.raises(ExportError, match='proposals from a file'):
+        whole_graph(model, (64, 64))

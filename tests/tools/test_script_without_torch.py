@@ -43,6 +43,7 @@ def run(tmp_path):
             [python, '-c', before + script()], capture_output=True, text=True, cwd=tmp_path
         )
         assert done.returncode == 0, done.stderr
+        assert 'appears in graph inputs' not in done.stderr
         return done.stdout
 
     return start
