@@ -71,9 +71,11 @@ def export(
     Args:
         graph: The graph.
         path: File to write.
-        dynamic: Allow any height and width (and any number of regions, or images).
+        dynamic: Allow any height and width (and any number of regions, or images). Without it, a
+            graph of any number of images gets one.
         properties: Strings by name, for the metadata of the file; 'opset' is added.
-        say: Called with a line if the export will take long: before it does, and with the reason.
+        say: Called with a line if the export will take long: before it does, and with the reason;
+            and if the network fixes the number of images.
 
     Raises:
         ExportError: The exporter fails; torch is too old; onnx or onnxscript is not installed.
@@ -81,10 +83,15 @@ def export(
     require_exporter()
     import onnx
 
+    any_batch = graph.any_batch
+    if any_batch and not dynamic:
+        _take_one_image(graph)
     if isinstance(getattr(graph.module, 'network', None), SlidingWindows):
         proto = _in_windows(graph, dynamic, say)
     else:
         proto = _translated(graph, dynamic, say)
+    if any_batch and dynamic and not graph.any_batch and say is not None:
+        say('the network fixes the number of images: the file takes one; --batch sets another')
     for name in graph.defaults:  # an initializer with the name of an input is its default value
         proto.graph.initializer.append(
             onnx.numpy_helper.from_array(graph.inputs[name].numpy(), name)
@@ -109,8 +116,7 @@ def _in_windows(graph: Graph, dynamic: bool, say: Callable[[str], None] | None) 
     prepare, window, results = parts_of_windows(graph, dynamic)
     network = _translated(window, dynamic, say)
     if window.any_batch != graph.any_batch:
-        graph.inputs['image'] = graph.inputs['image'][:1].contiguous()
-        graph.any_batch = False
+        _take_one_image(graph)
         prepare, _, results = parts_of_windows(graph, dynamic)
     around = (_translated(part, dynamic, say) for part in (prepare, results))
     module: Any = graph.module
@@ -176,10 +182,15 @@ def _traced(graph: Graph, module: nn.Module, dynamic: bool) -> torch.export.Expo
     number = node.meta['val'].shape[0]
     if isinstance(number, torch.SymInt) and number.node.maybe_as_int() is None:
         return traced
+    _take_one_image(graph)
+    return _traced(graph, module, dynamic)
+
+
+def _take_one_image(graph: Graph) -> None:
+    """Fix the number of images of a graph."""
     name, example = next(iter(graph.inputs.items()))
     graph.inputs[name] = example[:1].contiguous()
     graph.any_batch = False
-    return _traced(graph, module, dynamic)
 
 
 def _open_axes(graph: Graph) -> tuple:

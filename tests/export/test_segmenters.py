@@ -201,3 +201,26 @@ def test_networks_that_fix_the_number_of_images_get_one():
         onnx_files._traced(graph, module, True)
         assert graph.any_batch is not fixes
         assert len(graph.inputs['image']) == (1 if fixes else 2)
+
+
+def test_files_say_for_how_many_images_they_are(tmp_path):
+    """One of a fixed size, unless it is asked for more; one where the network fixes the number."""
+    onnx = pytest.importorskip('onnx')
+    from hybrid_mm.export.graphs import Graph
+
+    class Fixes(nn.Module):
+        def forward(self, image):
+            return image + torch.arange(len(image))[:, None, None, None]
+
+    for module, dynamic, any_batch, number, told in (
+        (nn.ReLU(), False, True, 1, False),
+        (nn.ReLU(), False, False, 2, False),
+        (Fixes(), True, True, 1, True),
+    ):
+        image = {'image': torch.rand(2, 3, 5, 7)}
+        graph = Graph('', module, image, ['y'], {'image': (2, 3)}, any_batch=any_batch)
+        lines = []
+        onnx_files.export(graph, tmp_path / 'x.onnx', dynamic, say=lines.append)
+        shape = onnx.load(tmp_path / 'x.onnx').graph.input[0].type.tensor_type.shape
+        assert shape.dim[0].dim_value == number == len(graph.inputs['image'])
+        assert any('fixes the number of images' in line for line in lines) == told
