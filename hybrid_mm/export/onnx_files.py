@@ -189,18 +189,20 @@ def _example(graph: Graph) -> dict[str, Tensor]:
     Where an axis of a map has one window, the tracer would take it for one that always has one, so
     the image is made larger if a window could cover a map. Only its shape matters.
     """
-    axes, windows = graph.axes.get('image', ()), [0]
+    windows = [0]
     for layer in graph.module.modules():
         for name in ('window', 'block_size'):
             window = getattr(layer, name, None)
             windows += [window] if isinstance(window, int) else window or ()
-    image = graph.inputs.get('image')
-    if image is None or not any(windows):
+    name = 'window' if 'window' in graph.inputs else 'image'  # of a segmenter, or the whole
+    if name not in graph.inputs or not any(windows):
         return graph.inputs
+    image = graph.inputs[name]
     shape = [*image.shape]
-    for i, axis in enumerate(axes):  # not square, also if it is padded to a multiple of 32
+    # not square, also if it is padded to a multiple of 32
+    for i, axis in enumerate(graph.axes.get(name, ())):
         shape[axis] = max(shape[axis], _STRIDE * (max(windows) + i) + 1 + 2 * i)
-    return {**graph.inputs, 'image': image.new_zeros(shape)}
+    return {**graph.inputs, name: image.new_zeros(shape)}
 
 
 def _open_axes(graph: Graph) -> tuple:

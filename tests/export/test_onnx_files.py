@@ -214,3 +214,5 @@ def test_images_are_traced_with_several_windows():
         graph = Graph('', nn.Sequential(layer), {'image': image}, ['y'], {'image': (2, 3)})
         assert onnx_files._example(graph)['image'].shape == (2, 3, *shape)
         assert graph.inputs['image'] is image
+    graph = Graph('', WindowAttention(8, 7, 2), {'window': image}, ['y'], {'window': (2, 3)})
+    assert onnx_files._example(graph)['window'].shape == (2, 3, 225, 259)
