@@ -39,6 +39,7 @@ TOLERANCE = 1e-4
 LONG = 30.0  # seconds of an export, above which it is said
 LARGE = 2**31 - 2**24  # bytes of weights, above which a file has a second one
 LONGER = 5.0  # translating a graph to ONNX, relative to tracing it
+_STRIDE = 32  # of the smallest maps of backbones
 
 
 def require_exporter() -> None:
@@ -171,7 +172,7 @@ def _traced(graph: Graph, module: nn.Module, dynamic: bool) -> torch.export.Expo
     """
     if dynamic and isinstance(graph.module, EndToEnd):
         graph.inputs['image'] = graph.module.large_enough(graph.inputs['image'])
-    inputs = tuple(graph.inputs.values())
+    inputs = tuple((_example(graph) if dynamic else graph.inputs).values())
     traced = torch.export.export(
         module, inputs, dynamic_shapes=_open_axes(graph) if dynamic else None, strict=False
     )
@@ -191,6 +192,28 @@ def _take_one_image(graph: Graph) -> None:
     name, example = next(iter(graph.inputs.items()))
     graph.inputs[name] = example[:1].contiguous()
     graph.any_batch = False
+
+
+def _example(graph: Graph) -> dict[str, Tensor]:
+    """Inputs with which a graph of any size is traced.
+
+    Where an axis of a map has one window, the tracer would take it for one that always has one, so
+    the image is made larger if a window could cover a map. Only its shape matters.
+    """
+    windows = [0]
+    for layer in graph.module.modules():
+        for name in ('window', 'block_size'):
+            window = getattr(layer, name, None)
+            windows += [window] if isinstance(window, int) else window or ()
+    name = 'window' if 'window' in graph.inputs else 'image'  # of a segmenter, or the whole
+    if name not in graph.inputs or not any(windows):
+        return graph.inputs
+    image = graph.inputs[name]
+    shape = [*image.shape]
+    # not square, also if it is padded to a multiple of 32
+    for i, axis in enumerate(graph.axes.get(name, ())):
+        shape[axis] = max(shape[axis], _STRIDE * (max(windows) + i) + 1 + 2 * i)
+    return {**graph.inputs, name: image.new_zeros(shape)}
 
 
 def _open_axes(graph: Graph) -> tuple:

@@ -14,6 +14,8 @@ from hybrid_mm.compat.torch_api import as_if_exporting
 from hybrid_mm.export import onnx_files
 from hybrid_mm.export.graphs import ExportError, Graph, graphs_of
 from hybrid_mm.export.open_sizes import open_sizes
+from hybrid_mm.layers.attention.halo_attention import HaloAttention
+from hybrid_mm.layers.attention.window_attention import WindowAttention
 from hybrid_mm.layers.convolution.deform_conv import DeformConv2d
 from hybrid_mm.ops.global_filter import global_filter
 from hybrid_mm.zoo.families import model_with
@@ -199,3 +201,18 @@ def test_long_exports_are_said_before_they_run(monkeypatch, tmp_path):
         with pytest.raises(ExportError, match='stopped'):
             onnx_files.export(graph, tmp_path / 'x.onnx', say=said.append)
         assert len(said) == count
+
+
+def test_images_are_traced_with_several_windows():
+    """With one window on an axis of a map, the tracer would take one for all sizes."""
+    image = torch.rand(2, 3, 65, 99)
+    for layer, shape in (
+        (nn.Conv2d(3, 4, 1), (65, 99)),
+        (WindowAttention(8, 7, 2), (225, 259)),
+        (HaloAttention(8, heads=2, block_size=2), (65, 99)),
+    ):
+        graph = Graph('', nn.Sequential(layer), {'image': image}, ['y'], {'image': (2, 3)})
+        assert onnx_files._example(graph)['image'].shape == (2, 3, *shape)
+        assert graph.inputs['image'] is image
+    graph = Graph('', WindowAttention(8, 7, 2), {'window': image}, ['y'], {'window': (2, 3)})
+    assert onnx_files._example(graph)['window'].shape == (2, 3, 225, 259)
