@@ -174,6 +174,13 @@ def test_files(head, tmp_path):
     assert not found['scores'].any()
 
 
+def test_a_head_without_an_entry_loss_cls():
+    """As SSD's."""
+    model = detector('RetinaNet')
+    del model.bbox_head.loss_cls
+    assert whole_graph(model, (64, 64)).outputs == ['boxes', 'scores', 'labels']
+
+
 def test_what_cannot_be_followed_is_refused():
     for head, change, text in (
         ('RetinaNet', {'nms': dict(type='soft_nms', iou_threshold=0.5)}, "nms=.*'soft_nms'.*--raw"),
