@@ -88,7 +88,9 @@ class Preparation(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """What the network takes, (N, C, H', W'), float32, of an image of the type described."""
-        x = image.permute(0, 3, 1, 2).float() if self.input_type == 'uint8' else image
+        x = image
+        if self.input_type == 'uint8':  # operators of mmcv take no channels-last images
+            x = image.permute(0, 3, 1, 2).float().contiguous()
         if self.takes_bgr and x.shape[1] == 3:
             x = x.flip(1)
         x = (x - self.mean) / self.std
