@@ -13,6 +13,8 @@ from hybrid_mm.backbones.frames.swin import SwinBlock
 from hybrid_mm.compat.torch_api import as_if_exporting
 from hybrid_mm.export import onnx_files
 from hybrid_mm.export.graphs import Graph, graphs_of
+from hybrid_mm.layers.attention.acmix import ACmixWindowAttention
+from hybrid_mm.layers.attention.elsa import ELSA
 from hybrid_mm.layers.attention.global_relative_attention import GlobalRelativeAttention
 from hybrid_mm.layers.attention.levit_attention import LeViTAttention
 from hybrid_mm.layers.attention.partition_attention import PartitionAttention
@@ -65,6 +67,9 @@ def layers():
             'filter': Filter(),
             'shared taps': ChannelsFirst(PeripheralConv2d(8, 13, 3)),
             'separable': ChannelsFirst(QuadraticAttention2d(8, 8, 2, stride=2)),
+            'ghost head': ELSA(8, 2, 5, group_width=2, lam=0),
+            'ghost head with factors': ELSA(8, 2, 3, dilation=2, group_width=2),
+            'shifted, with convolution': SwinBlock(8, ACmixWindowAttention(8, 4, 2), 4, 2),
         }
     ).eval()
     for parameter in made.parameters():
