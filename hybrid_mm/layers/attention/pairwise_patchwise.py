@@ -64,6 +64,8 @@ class VectorAttention2d(nn.Module):
     conv1: nn.Conv2d
     conv2: nn.Conv2d
 
+    block_size = 8  # pixels of a row that exported graphs take at a time
+
     @sized_arguments
     def __init__(
         self,
