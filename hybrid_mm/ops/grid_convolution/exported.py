@@ -24,6 +24,8 @@ def convolve(x: Tensor, weight: Tensor, rows: Sequence[int], columns: Sequence[i
     if sum(rows) * sum(columns) > _SHARED * len(rows) * len(columns):
         return by_products(x, weight, rows, columns)
     lacking, channels = missing(x.shape[1], _CHANNELS), x.shape[1]
+    if torch.jit.is_tracing():  # the older exporter knows no shape of padded weights
+        lacking = 0
     if lacking:
         x, weight = (F.pad(y, (0, 0, 0, 0, 0, lacking)) for y in (x, weight))
     y = reference.convolve(x, weight, rows, columns)
