@@ -120,7 +120,6 @@ class PeLK(ConvNeXtFrame):
         [(1, 124, 24, 32), (1, 249, 12, 16), (1, 499, 6, 8), (1, 998, 3, 4)]
     """
 
-    traces_any_size = True
     arch_zoo: ClassVar = {
         'tiny': _arch(9, 96),
         'small': _arch(27, 96),

@@ -156,6 +156,14 @@ def flop_counter(model: torch.nn.Module, formulas: dict[Any, Callable]) -> Itera
             handle.remove()
 
 
+def tracer() -> Any:
+    """What records the graph while ``torch.export`` traces; None otherwise."""
+    from torch.fx.experimental import proxy_tensor
+
+    # remove when torch >= 2.6 is required: older ones export nothing of ours
+    return proxy_tensor.get_proxy_mode() if hasattr(proxy_tensor, 'get_proxy_mode') else None
+
+
 @functools.cache
 def flop_formulas() -> dict[Any, Callable[..., int]]:
     """Functions for FLOPs of operators: of their arguments and, as ``out_val``, their result."""

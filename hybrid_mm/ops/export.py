@@ -9,10 +9,9 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.overrides import TorchFunctionMode
 
-from hybrid_mm.compat.torch_api import exports
+from hybrid_mm.compat.torch_api import exports, tracer
 
 __all__ = [
     'ceil_div',
@@ -158,7 +157,7 @@ def once_per_graph(function: Callable[Arguments, Result]) -> Callable[Arguments,
 
     @functools.wraps(function)
     def shared(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        graph = get_proxy_mode()
+        graph = tracer()
         if graph is None:
             return function(*args, **kwargs)
         known = graphs.setdefault(graph, {})

@@ -98,7 +98,7 @@ def test_formulations_of_exported_graphs(made):
 
 @pytest.mark.parametrize(
     'name',
-    ['shifted', *(pytest.param(name, marks=pytest.mark.slow) for name in [*layers()][1:])],
+    [pytest.param(name, marks=pytest.mark.slow) for name in layers()],
 )
 def test_one_file_of_any_size(made, name, tmp_path):
     """What a file computes at each size is what PyTorch does."""

@@ -24,6 +24,7 @@ SMALL = dict(
 )
 
 
+@pytest.mark.slow
 def test_mask_rcnn_in_two_files(tmp_path):
     torch.manual_seed(0)
     model = model_with(SMALL, 'Mask R-CNN')

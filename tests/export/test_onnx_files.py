@@ -40,8 +40,8 @@ def cases():
 
 # one of each operator of ours; docs/export.md has all families, and test_all.py their formulations
 @pytest.mark.parametrize('name', [
-    'hornet-gf', *(pytest.param(name, marks=pytest.mark.slow) for name in
-                          ('elsa-swin', 'nat', 'san-patchwise', 'ea-aa-resnet', 'lesa-resnet')),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in
+      ('hornet-gf', 'elsa-swin', 'nat', 'san-patchwise', 'ea-aa-resnet', 'lesa-resnet')),
 ])  # fmt: skip
 def test_backbones(name, tmp_path):
     torch.manual_seed(0)
@@ -61,7 +61,8 @@ def test_a_file_of_other_weights_is_told(tmp_path):
         onnx_files.check(second, tmp_path / 'x.onnx')
 
 
-@pytest.mark.parametrize('head', ['Semantic FPN', pytest.param('UPerNet', marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('head', ['Semantic FPN', 'UPerNet'])
 def test_dynamic_sizes(head, tmp_path):
     torch.manual_seed(0)
     model, size = model_with(SMALL, head), onnx_files.traced_size((64, 96))

@@ -203,6 +203,7 @@ def test_networks_that_fix_the_number_of_images_get_one():
         assert len(graph.inputs['image']) == (1 if fixes else 2)
 
 
+@pytest.mark.slow
 def test_files_say_for_how_many_images_they_are(tmp_path):
     """One of a fixed size, unless it is asked for more; one where the network fixes the number."""
     onnx = pytest.importorskip('onnx')

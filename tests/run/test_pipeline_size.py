@@ -36,7 +36,7 @@ def resize(*scale, **kwargs):
     ],
 )
 def test_size_of_input(steps, preprocessor, size, capsys):
-    assert size_of_input(config(*steps, **preprocessor)) == size
+    assert size_of_input(config(*steps, **preprocessor), fixed=True) == size
     assert f'size {size[0]} x {size[1]}' in capsys.readouterr().err
 
 

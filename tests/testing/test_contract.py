@@ -53,7 +53,7 @@ def test_networks_of_other_libraries(name, kwargs, skipped):
     report = check_backbone(name, **kwargs)
     ours = {
         'drop_path', 'bad_out_indices', 'bad_frozen_stages', 'weights_of_another_model',
-        'weights_of_stages_that_are_not_there',
+        'weights_of_stages_that_are_not_there', 'image_channels',
     }  # fmt: skip
     slow = {'compile_eval', 'compile_training', 'export'}
     assert set(report.skipped()) == skipped | ours | slow
