@@ -10,12 +10,13 @@ activation. All of it is exact, up to rounding.
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
+
+from hybrid_mm.export.bodies import captured
 
 __all__ = ['fold_norms', 'merged']
 
@@ -74,7 +75,9 @@ def fold_norms(proto: Any) -> int:
     for node in graph.node:
         for name in node.input:
             users[name].append(node)
-    kept = {item.name for item in graph.output} | set(_captured(graph))
+    kept = {item.name for item in graph.output}
+    for node in graph.node:
+        kept |= captured(node)
     gone = []
     for norm in graph.node:
         if norm.op_type != 'BatchNormalization' or norm.output[0] in kept:
@@ -92,23 +95,12 @@ def fold_norms(proto: Any) -> int:
         gone.append(norm)
     for norm in gone:
         graph.node.remove(norm)
-    used = {name for node in graph.node for name in node.input} | kept | set(_captured(graph))
+    used = {name for node in graph.node for name in node.input} | kept
     used |= {item.name for item in graph.input}
     left = [item for item in graph.initializer if item.name in used]
     del graph.initializer[:]
     graph.initializer.extend(left)
     return len(gone)
-
-
-def _captured(graph: Any) -> Iterator[str]:
-    """Names that the bodies of ``If``, ``Loop`` and ``Scan`` take from around them."""
-    for node in graph.node:
-        for attribute in node.attribute:
-            for body in (attribute.g, *attribute.graphs):
-                for inner in body.node:
-                    yield from inner.input
-                yield from (item.name for item in body.output)
-                yield from _captured(body)
 
 
 def _takes(node: Any, norm: Any, constants: dict[str, Any]) -> bool:

@@ -66,7 +66,7 @@ def metadata(cfg: Config, graph: Graph, meta: dict[str, Any]) -> dict[str, str]:
     optional = {name: value.tolist() for name, value in network.settings.items()}
     ending = '_threshold'
     thresholds = {k.removesuffix(ending): v for k, v in optional.items() if k.endswith(ending)}
-    properties = dict(network.properties)
+    properties, pipeline = dict(network.properties), test_pipeline(cfg)
     thresholds.update(properties.pop('thresholds', {}))
     found = {
         'task': task,
@@ -76,8 +76,8 @@ def metadata(cfg: Config, graph: Graph, meta: dict[str, Any]) -> dict[str, str]:
         'outputs': {name: described.get(name, '') for name in graph.outputs},
         'optional_inputs': optional,
         'thresholds': thresholds,
-        'resize': resize_rule(test_pipeline(cfg)),
-        'test_pipeline': test_pipeline(cfg),
+        'resize': resize_rule(pipeline),
+        'test_pipeline': pipeline,
         'mean': _in_order(prepare.mean, prepare),
         'std': _in_order(prepare.std, prepare),
         'pad_divisor': prepare.divisor,
@@ -189,9 +189,8 @@ def _palette(meta: dict[str, Any]) -> list[list[int]] | None:
 
 def _input(graph: Graph, prepare: Preparation) -> dict[str, Any]:
     """What the file takes."""
-    shape = graph.inputs['image'].shape
     whole = prepare.input_type == 'uint8'
-    channels = shape[3] if whole else shape[1]
+    channels = prepare.channels(graph.inputs['image'])
     return {
         'name': 'image',
         'dtype': 'uint8' if whole else 'float32',

@@ -271,6 +271,27 @@ def check(graph: Graph, path: Path, others: Iterable[dict[str, Tensor]] = ()) ->
     return worst
 
 
+def session_of(path: Path) -> Any:
+    """A file in onnxruntime, on the CPU, with as many threads as PyTorch uses.
+
+    Args:
+        path: The ONNX file.
+
+    Raises:
+        ExportError: onnxruntime is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ExportError(
+            'onnxruntime is not installed; pip install "hybrid-mm[export]"'
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = torch.get_num_threads()
+    return onnxruntime.InferenceSession(str(path), options, ['CPUExecutionProvider'])
+
+
 def difference(graph: Graph, path: Path, inputs: dict[str, Tensor] | None = None) -> float:
     """Largest difference between onnxruntime and PyTorch over all outputs.
 
@@ -284,19 +305,11 @@ def difference(graph: Graph, path: Path, inputs: dict[str, Tensor] | None = None
     Raises:
         ExportError: onnxruntime is not installed, cannot run the file, or returns other shapes.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ExportError(
-            'onnxruntime is not installed; pip install "hybrid-mm[export]"'
-        ) from error
     inputs = graph.inputs if inputs is None else inputs
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = torch.get_num_threads()
     try:
-        session = onnxruntime.InferenceSession(str(path), options, ['CPUExecutionProvider'])
-        results = session.run(graph.outputs, {k: v.numpy() for k, v in inputs.items()})
+        results = session_of(path).run(graph.outputs, {k: v.numpy() for k, v in inputs.items()})
+    except ExportError:
+        raise
     except Exception as error:
         raise ExportError(f'onnxruntime cannot run it: {reason(error)}') from error
     found = {k: torch.from_numpy(v) for k, v in zip(graph.outputs, results, strict=True)}
@@ -337,7 +350,7 @@ def other_images(graph: Graph) -> Iterator[dict[str, Tensor]]:
     assert isinstance(module, EndToEnd)
     image = graph.inputs['image']
     height, width = module.size(image)
-    channels = image.shape[3 if module.prepare.axes == (1, 2) else 1]
+    channels = module.prepare.channels(image)
     for number, size in enumerate(_sizes_near((height, width))):
         batch = 1 + number % 2 if graph.any_batch else len(image)
         yield {**graph.inputs, 'image': module.prepare.example(size, channels, batch)}

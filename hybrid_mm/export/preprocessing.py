@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hybrid_mm.errors import UserError
+from hybrid_mm.ops.export import ceil_div
 
 __all__ = ['INPUT_TYPES', 'Preparation', 'channels_of']
 
@@ -86,6 +87,10 @@ class Preparation(nn.Module):
         """Axes of height and width of an image."""
         return (1, 2) if self.input_type == 'uint8' else (2, 3)
 
+    def channels(self, image: Tensor) -> int:
+        """Number of channels of an image."""
+        return image.shape[3 if self.input_type == 'uint8' else 1]
+
     def forward(self, image: Tensor) -> Tensor:
         """What the network takes, (N, C, H', W'), float32, of an image of the type described."""
         x = image
@@ -95,7 +100,7 @@ class Preparation(nn.Module):
             x = x.flip(1)
         x = (x - self.mean) / self.std
         # written as a multiple of a number that is rounded up, a size is known to be divisible
-        height, width = (self._rounded_up(length) for length in x.shape[2:])
+        height, width = (ceil_div(length, self.divisor) * self.divisor for length in x.shape[2:])
         if self.least is not None:
             height = torch.sym_max(height, self.least[0])
             width = torch.sym_max(width, self.least[1])
@@ -103,9 +108,6 @@ class Preparation(nn.Module):
             padding = (0, width - x.shape[3], 0, height - x.shape[2])
             x = F.pad(x, padding, value=self.pad_value)
         return x
-
-    def _rounded_up(self, length: int) -> int:
-        return (length + self.divisor - 1) // self.divisor * self.divisor
 
 
 def channels_of(model: nn.Module) -> int:

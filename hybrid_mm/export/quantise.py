@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from hybrid_mm.errors import UserError
+from hybrid_mm.export.bodies import captured
 
 __all__ = ['quantisable', 'quantise']
 
@@ -49,7 +50,7 @@ def quantisable(proto: Any) -> tuple[list[str], list[str]]:
     for node in graph.node:
         # regions are chosen too; what is sampled in them is not
         given = node.input[:1] if node.op_type == 'RoiAlign' else node.input
-        for name in () if node.op_type in CHOOSING else (*given, *_captured(node)):
+        for name in () if node.op_type in CHOOSING else (*given, *captured(node)):
             users[name].append(node)
     followed: dict[str, bool] = {}  # nodes are in the order of computation
     for node in reversed(graph.node):
@@ -58,17 +59,6 @@ def quantisable(proto: Any) -> tuple[list[str], list[str]]:
     kept = [node.name for node in layers if not followed[node.name]]
     first = next((node.name for node in layers if node.op_type == 'Conv'), None)
     return [node.name for node in layers], ([first] if first else []) + kept
-
-
-def _captured(node: Any) -> set[str]:
-    """Names that the bodies of a ``Loop`` or ``If`` take from around it."""
-    found: set[str] = set()
-    for attribute in node.attribute:
-        for body in (attribute.g, *attribute.graphs):
-            for inner in body.node:
-                found |= {*inner.input, *_captured(inner)}
-            found |= {item.name for item in body.output}
-    return found
 
 
 def quantise(

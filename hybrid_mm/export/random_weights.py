@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from hybrid_mm.export.detectors_decoding import Detector
 from hybrid_mm.export.whole import whole_graph
 
 __all__ = ['vary_outputs']
@@ -21,16 +22,20 @@ _LAST = {
 def vary_outputs(model: nn.Module, size: tuple[int, int] = (96, 128), seed: int = 0) -> nn.Module:
     """Give a detector random weights with which it finds many different objects.
 
-    With the initial values of a head all scores are nearly equal and below the threshold.
+    With the initial values of a head all scores are nearly equal and below the threshold. Other
+    models stay as they are.
 
     Args:
-        model: Detector of MMDetection with a neck; what follows the backbone is changed.
+        model: A model; of a detector of MMDetection, what follows the backbone is changed.
         size: Height and width of a random image, on which the outputs get their spread.
         seed: Seed of the weights and the image.
 
     Returns:
         The model.
     """
+    graph = whole_graph(model, size, 1)
+    if not isinstance(graph.module.network, Detector):
+        return model
     generator = torch.Generator().manual_seed(seed)
     hooks = []
     for name, module in model.named_modules():
@@ -43,7 +48,6 @@ def vary_outputs(model: nn.Module, size: tuple[int, int] = (96, 128), seed: int 
         spread = _LAST.get(name.rpartition('.')[2])
         if spread is not None:
             hooks.append(module.register_forward_hook(_Rescale(*spread)))
-    graph = whole_graph(model, size, 1)
     graph.module(*graph.inputs.values())
     for hook in hooks:
         hook.remove()

@@ -21,10 +21,10 @@ class _Window(nn.Module):
 
     def __init__(self, network: WholeImage) -> None:
         super().__init__()
-        self.model = network.model
+        self.network = network
 
     def forward(self, window: Tensor) -> Tensor:
-        return self.model.encode_decode(window, [dict(img_shape=window.shape[2:])])
+        return WholeImage.logits(self.network, window)
 
 
 class _Results(nn.Module):
@@ -83,7 +83,7 @@ def parts_of_windows(graph: Graph, dynamic: bool) -> tuple[Graph, Graph, Graph]:
 _LOOP = """
 sliding (float[n, c, h, w] prepared) => (float[n, k, h, w] averaged)
 <int64[2] crop = {{{crop}}}, int64[2] stride = {{{stride}}}, int64[1] classes = {{{classes}}},
- int64[2] axes = {{2, 3}}, int64[2] none = {{0, 0}}, int64[1] first = {{0}}, int64[1] one = {{1}},
+ int64[2] axes = {{2, 3}}, int64[2] none = {{0, 0}}, int64[1] one = {{1}},
  int64[2] ones = {{1, 1}}, float empty = {{0}}, float full = {{1}}, bool always = {{1}}>
 {{
     whole = Shape <start = 2> (prepared)

@@ -1,14 +1,13 @@
 """Table of docs/export.md: which networks can be exported to ONNX, alone and in larger models."""
 
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from hybrid_mm.export import onnx_files
 from hybrid_mm.export.graphs import Graph, graphs_of
+from hybrid_mm.export.random_weights import vary_outputs
 from hybrid_mm.export.rows import Table, no
 from hybrid_mm.export.whole import whole_graph
 from hybrid_mm.registry import MODELS
@@ -68,7 +67,7 @@ def cell(
             model = MODELS.build(dict(config))
             (graph,) = graphs_of(model, size)
         else:
-            graph = whole_graph(finding(model_with(config, column)), size)
+            graph = whole_graph(vary_outputs(model_with(config, column)), size)
         onnx_files.export(graph, path, dynamic, say=say)
         others = _others(graph, column, size) if dynamic else ()
         return f'{onnx_files.check(graph, path, others):.0e}'
@@ -80,19 +79,6 @@ def _others(graph: Graph, column: str, size: tuple[int, int]) -> Iterator[dict[s
     if column == ALONE:
         return onnx_files.other_sizes(graph.module, size, '')
     return onnx_files.other_images(graph)
-
-
-def finding(model: nn.Module) -> nn.Module:
-    """The model with classifying layers that find something, though all weights are random.
-
-    The initial biases of detectors say that there is nothing anywhere, and results would be empty.
-    """
-    for name, parameter in model.named_parameters():
-        if re.search(r'cls\.weight$', name):
-            nn.init.normal_(parameter, 0, 0.1)
-        elif re.search(r'cls\.bias$', name):
-            nn.init.zeros_(parameter)
-    return model
 
 
 COLUMNS = (ALONE, *BASE_MODELS)

@@ -97,8 +97,6 @@ def session(
     Returns:
         A function of the image, and ', fixed' if the file takes images of one size.
     """
-    import onnxruntime
-
     path = folder / 'any.onnx'
     if fixed or not path.exists():
         for file in [folder / f'{size}.onnx'] if fixed else [path, folder / f'{size}.onnx']:
@@ -112,10 +110,7 @@ def session(
             except ExportError:
                 if not dynamic:
                     raise
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    running = onnxruntime.InferenceSession(str(path), options, ['CPUExecutionProvider'])
+    running = onnx_files.session_of(path)
 
     def run(image: Tensor) -> list[Tensor]:
         return [torch.from_numpy(x) for x in running.run(None, {'image': image.numpy()})]

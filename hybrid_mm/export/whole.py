@@ -45,10 +45,8 @@ class EndToEnd(nn.Module):
         least = self.network.least
         if min(height, width) >= least:
             return image
-        channels = image.shape[3 if self.prepare.axes == (1, 2) else 1]
-        return self.prepare.example(
-            (max(height, least), max(width, least + 2)), channels, len(image)
-        )
+        larger = max(height, least), max(width, least + 2)
+        return self.prepare.example(larger, self.prepare.channels(image), len(image))
 
 
 def whole_graph(

@@ -28,33 +28,18 @@ class PictureHook(Hook):
     def __init__(self, inner: dict[str, Any]) -> None:
         self.inner: Any = HOOKS.build(inner)
 
-    def after_val_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    def _after_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Any = None,
+        mode: str = 'train',
     ) -> None:
-        """Draw as the hook does after a batch of a validation.
-
-        Args:
-            runner: The runner.
-            batch_idx: Number of the batch.
-            data_batch: The batch.
-            outputs: Predictions.
-        """
-        with _as_png(outputs):
-            self.inner.after_val_iter(runner, batch_idx, data_batch, outputs)
-
-    def after_test_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
-        """Draw as the hook does after a batch of a test.
-
-        Args:
-            runner: The runner.
-            batch_idx: Number of the batch.
-            data_batch: The batch.
-            outputs: Predictions.
-        """
-        with _as_png(outputs):
-            self.inner.after_test_iter(runner, batch_idx, data_batch, outputs)
+        """Draw as the hook does after a batch of a validation or test."""
+        if mode != 'train':
+            with _as_png(outputs):
+                getattr(self.inner, f'after_{mode}_iter')(runner, batch_idx, data_batch, outputs)
 
 
 @contextmanager
