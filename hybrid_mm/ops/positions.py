@@ -373,7 +373,7 @@ def decomposed_tables(rel: Tensor, queries: int, keys: int, *, resize: bool = Tr
 def _ratio_offsets(queries: int, keys: int, device: torch.device) -> Tensor:
     """Entries of :func:`decomposed_tables` by query and key, in operators of a graph."""
     i, j = (torch.arange(n, device=device) for n in (queries, keys))
-    last, count = j[-1:].double(), i[-1:].double() + 1
+    last, count = j[-1].double(), i[-1].double() + 1
     up, down = ((last + 1) / count).clamp(min=1), (count / (last + 1)).clamp(min=1)
     shift = (last * down).float()
     return (i.float()[:, None] * up.float() - j.float() * down.float() + shift).long()

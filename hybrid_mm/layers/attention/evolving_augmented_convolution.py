@@ -62,7 +62,7 @@ def _halved_as_traced(x: Tensor, most: int) -> Tensor:
 
 def _positions(x: Tensor) -> Tensor:
     """Number of positions of a map (N, C, H, W), as a tensor."""
-    return torch.arange(x.shape[2] * x.shape[3], device=x.device)[-1:] + 1
+    return torch.arange(x.shape[2] * x.shape[3], device=x.device)[-1] + 1
 
 
 def resize_from_corner(x: Tensor, size: tuple[int, int]) -> Tensor:
