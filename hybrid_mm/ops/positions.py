@@ -97,7 +97,7 @@ def _stretched(table: Tensor, size: int) -> Tensor:
     """:func:`resize_relative_table` in operators of a graph."""
     middle = (table.shape[-2] - 1) // 2
     offset = torch.arange(1 - size, size, device=table.device)
-    step = (middle / offset[-1:].clamp(min=1)).clamp(max=1)  # 1 for a smaller map
+    step = (middle / offset[-1].clamp(min=1)).clamp(max=1)  # 1 for a smaller map
     place = middle + offset * step
     low = place.floor().clamp(0, 2 * middle)
     share = (place - low).to(table.dtype)[:, None]
@@ -111,7 +111,7 @@ def _coordinates(length: int, like: Tensor) -> Tensor:
     if not has_symbols((length,)):
         return torch.linspace(-1, 1, length, dtype=like.dtype, device=like.device)
     place = torch.arange(length, dtype=like.dtype, device=like.device)
-    return place * (2 / place[-1:].clamp(min=1)) - 1
+    return place * (2 / place[-1].clamp(min=1)) - 1
 
 
 def encode_coordinates(position: nn.Conv2d, height: int, width: int) -> Tensor:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.fx.experimental import _config as tracing
 
 from hybrid_mm.backbones import VAN
 from hybrid_mm.ops.export import for_one_size
@@ -108,3 +109,34 @@ def test_networks_in_the_older_format(name):
     network = MODELS.build(copy.deepcopy(cases()[name])).eval()
     content = in_older_format(network, torch.randn(1, 3, 64, 96))
     require_same(network, content, 1, 3, size=(3, 64, 96))
+
+
+def once_per_class():
+    """The first case of every class, and SAN's, HorNet's and ViT's other operators."""
+    names = {case['type']: name for name, case in reversed(cases().items())}
+    return sorted({*names.values(), 'san-patchwise', 'hornet-gf', 'vitdet'})
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(TORCH < (2, 9), reason='programs of torch before 2.9 always check guards')
+@pytest.mark.parametrize('name', once_per_class())
+def test_programs_of_any_size(name):
+    """As in the documentation: guards are of layouts in memory, and results right without them."""
+    torch.manual_seed(0)
+    network = MODELS.build(copy.deepcopy(cases()[name])).eval()
+    size = torch.export.Dim.DYNAMIC
+    with torch.no_grad(), tracing.patch(backed_size_oblivious=True):
+        program = torch.export.export(
+            network,
+            (torch.rand(2, 3, 65, 99),),
+            dynamic_shapes=({0: size, 2: size, 3: size},),
+            strict=False,
+        )
+    module = program.module(check_guards=False)
+    for shape in [(1, 3, 99, 65), (2, 3, 70, 201), (3, 3, 128, 96), (1, 3, 224, 160)]:
+        x = torch.rand(*shape)
+        with torch.no_grad():
+            for a, b in zip(module(x), network(x), strict=True):
+                assert a.shape == b.shape
+                assert (a - b).abs().max() < 1e-5 * b.abs().max()

@@ -1,6 +1,5 @@
 """End-to-end detectors: what MMDetection finds, from the module and from the file."""
 
-import copy
 from pathlib import Path
 
 import numpy as np
