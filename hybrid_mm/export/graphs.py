@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hybrid_mm.errors import UserError
 from hybrid_mm.export.preprocessing import channels_of
 
-__all__ = ['ExportError', 'Graph', 'Network', 'graphs_of', 'largest_difference']
+__all__ = ['ExportError', 'Graph', 'Network', 'graphs_of', 'largest_difference', 'name_of']
 
 _ROIS = 7  # regions in the example that is traced
 
@@ -34,6 +34,8 @@ class Graph:
         defaults: Inputs that may be left out; their examples are their default values.
         any_batch: Leave the number of images open in a file of dynamic sizes, if the module can
             be traced so, else one. The example has two images then.
+        least: Height and width of the images with which it is traced for any size, at least.
+        name: Model and head, for messages.
     """
 
     part: str
@@ -43,6 +45,8 @@ class Graph:
     axes: dict[str, tuple[int, ...]]
     defaults: tuple[str, ...] = ()
     any_batch: bool = False
+    least: int = 1
+    name: str = 'the graph'
 
 
 class Network(nn.Module):
@@ -125,6 +129,17 @@ def largest_difference(expected: dict[str, Tensor], found: dict[str, Tensor]) ->
     return worst
 
 
+def name_of(model: nn.Module) -> str:
+    """A model with its head, as messages name it: 'EncoderDecoder with FCNHead'."""
+    name = type(model).__name__
+    for attribute in ('roi_head', 'panoptic_head', 'bbox_head', 'decode_head', 'head'):
+        head = getattr(model, attribute, None)
+        if isinstance(head, nn.Module):
+            head = head[-1] if isinstance(head, nn.ModuleList) else head
+            return f'{name} with {type(head).__name__}'
+    return name
+
+
 def graphs_of(
     model: nn.Module, size: tuple[int, int], backbone_only: bool = False, batch: int = 1
 ) -> list[Graph]:
@@ -146,12 +161,13 @@ def graphs_of(
     model = revert_sync_batchnorm(model).eval()
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(batch, channels_of(model), *size, generator=generator)
-    one = dict(inputs={'image': image}, axes={'image': (2, 3)})
+    one = dict(inputs={'image': image}, axes={'image': (2, 3)}, name=name_of(model))
     if backbone_only or not hasattr(model, 'data_preprocessor'):
         backbone = model.backbone if hasattr(model, 'backbone') else model
         stages = getattr(backbone, 'out_indices', None)
         if stages is None:
             raise ExportError(f'{type(model).__name__} is not a backbone: it has no out_indices')
+        one['name'] = name_of(backbone)
         return [Graph('', _Backbone(backbone), outputs=[f'map_{i}' for i in stages], **one)]
     name = type(model).__name__
     head = getattr(model, 'decode_head', None)
@@ -208,7 +224,7 @@ def _two_stages(model: nn.Module, one: dict) -> list[Graph]:
     axes = {name: (0,) if name == 'rois' else (2, 3) for name in inputs}
     return [
         Graph('', _Proposals(model), outputs=outputs, **one),
-        Graph('_rois', _Regions(model), inputs, names, axes),
+        Graph('_rois', _Regions(model), inputs, names, axes, name=one['name']),
     ]
 
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from hybrid_mm.export.classifiers import ClassifierGraph
 from hybrid_mm.export.detectors import detector_graph
-from hybrid_mm.export.graphs import ExportError, Graph, Network
+from hybrid_mm.export.graphs import ExportError, Graph, Network, name_of
 from hybrid_mm.export.preprocessing import InputType, Preparation, channels_of
 from hybrid_mm.export.queries import Queries
 from hybrid_mm.export.segmenters import segmenter_graph
@@ -38,15 +38,6 @@ class EndToEnd(nn.Module):
         """Height and width of images."""
         height, width = (image.shape[axis] for axis in self.prepare.axes)
         return height, width
-
-    def large_enough(self, image: Tensor) -> Tensor:
-        """Example images that are not too small for a file of any size; these, or others."""
-        height, width = self.size(image)
-        least = self.network.least
-        if min(height, width) >= least:
-            return image
-        larger = max(height, least), max(width, least + 2)
-        return self.prepare.example(larger, self.prepare.channels(image), len(image))
 
 
 def whole_graph(
@@ -95,4 +86,6 @@ def whole_graph(
         {'image': prepare.axes},
         defaults=tuple(network.settings),
         any_batch=open_batch,
+        least=network.least,
+        name=name_of(model),
     )

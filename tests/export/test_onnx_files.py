@@ -204,6 +204,22 @@ def test_long_exports_are_said_before_they_run(monkeypatch, tmp_path):
         assert len(said) == count
 
 
+def test_a_file_that_does_not_run_is_not_written(tmp_path):
+    """What was there before stays, and the message names the head."""
+
+    class Beyond(nn.Module):
+        def forward(self, image):
+            return image.flatten()[(image.flatten()[:2] * 0 + 1000).long()]
+
+    graph = Graph('', Beyond(), dict(image=torch.rand(1, 3, 4, 4)), ['y'], {}, name='A with BHead')
+    path = tmp_path / 'x.onnx'
+    path.write_bytes(b'before')
+    text = r'A with BHead cannot be exported: onnxruntime cannot run it: .*1000'
+    with pytest.raises(ExportError, match=text):
+        onnx_files.export(graph, path)
+    assert path.read_bytes() == b'before' and list(tmp_path.iterdir()) == [path]
+
+
 def test_images_are_traced_with_several_windows():
     """With one window on an axis of a map, the tracer would take one for all sizes."""
     image = torch.rand(2, 3, 65, 99)
@@ -215,5 +231,7 @@ def test_images_are_traced_with_several_windows():
         graph = Graph('', nn.Sequential(layer), {'image': image}, ['y'], {'image': (2, 3)})
         assert onnx_files._example(graph)['image'].shape == (2, 3, *shape)
         assert graph.inputs['image'] is image
+    graph = Graph('', nn.Conv2d(3, 4, 1), {'image': image}, ['y'], {'image': (2, 3)}, least=129)
+    assert onnx_files._example(graph)['image'].shape == (2, 3, 129, 131)  # two rows and columns
     graph = Graph('', WindowAttention(8, 7, 2), {'window': image}, ['y'], {'window': (2, 3)})
     assert onnx_files._example(graph)['window'].shape == (2, 3, 225, 259)
