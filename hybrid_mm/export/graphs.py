@@ -141,7 +141,7 @@ def name_of(model: nn.Module) -> str:
 
 
 def graphs_of(
-    model: nn.Module, size: tuple[int, int], backbone_only: bool = False, batch: int = 1
+    model: Any, size: tuple[int, int], backbone_only: bool = False, batch: int = 1
 ) -> list[Graph]:
     """The graphs of a model, one per file.
 
@@ -161,7 +161,7 @@ def graphs_of(
     model = revert_sync_batchnorm(model).eval()
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(batch, channels_of(model), *size, generator=generator)
-    one = dict(inputs={'image': image}, axes={'image': (2, 3)}, name=name_of(model))
+    one: dict[str, Any] = dict(inputs={'image': image}, axes={'image': (2, 3)}, name=name_of(model))
     if backbone_only or not hasattr(model, 'data_preprocessor'):
         backbone = model.backbone if hasattr(model, 'backbone') else model
         stages = getattr(backbone, 'out_indices', None)
@@ -202,7 +202,7 @@ def example_rois(image: Tensor, number: int = _ROIS) -> Tensor:
     return torch.cat([torch.zeros(number, 1), corner, corner + length], 1)
 
 
-def _two_stages(model: nn.Module, one: dict) -> list[Graph]:
+def _two_stages(model: Any, one: dict[str, Any]) -> list[Graph]:
     """Both graphs of Faster or Mask R-CNN; ``one`` has inputs and axes of the first."""
     from mmdet.models.roi_heads import StandardRoIHead
     from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
@@ -221,7 +221,7 @@ def _two_stages(model: nn.Module, one: dict) -> list[Graph]:
     inputs = {'rois': example_rois(one['inputs']['image'])}
     inputs |= {f'pyramid_{i}': x for i, x in enumerate(used)}
     names = ['cls_score', 'bbox_pred', *(['mask_logits'] if head.with_mask else [])]
-    axes = {name: (0,) if name == 'rois' else (2, 3) for name in inputs}
+    axes: dict[str, tuple[int, ...]] = {name: (0,) if name == 'rois' else (2, 3) for name in inputs}
     return [
         Graph('', _Proposals(model), outputs=outputs, **one),
         Graph('_rois', _Regions(model), inputs, names, axes, name=one['name']),
@@ -244,7 +244,7 @@ class _Segmenter(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
 
     def forward(self, image: Tensor) -> Tensor:
         return self.model.decode_head(self.model.extract_feat(image))
@@ -255,7 +255,7 @@ class _Classifier(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
 
     def forward(self, image: Tensor) -> Tensor:
         return self.model.head(self.model.extract_feat(image))
@@ -266,7 +266,7 @@ class _Dense(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         outputs = self.model.bbox_head(self.model.extract_feat(image))
@@ -278,7 +278,7 @@ class _Proposals(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         maps = self.model.extract_feat(image)
@@ -290,7 +290,7 @@ class _Regions(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.head = model.roi_head
+        self.head: Any = model.roi_head
 
     def forward(self, rois: Tensor, *maps: Tensor) -> tuple[Tensor, ...]:
         head = self.head
@@ -300,7 +300,7 @@ class _Regions(nn.Module):
         return scores, boxes, head.mask_head(_regions(head.mask_roi_extractor, maps, rois))
 
 
-def _regions(extractor: nn.Module, maps: Sequence[Tensor], rois: Tensor) -> Tensor:
+def _regions(extractor: Any, maps: Sequence[Tensor], rois: Tensor) -> Tensor:
     """Features of regions: all levels are sampled for every region, and one is selected.
 
     MMDetection sorts the regions by level, with shapes that depend on values, which ONNX lacks.
@@ -309,7 +309,7 @@ def _regions(extractor: nn.Module, maps: Sequence[Tensor], rois: Tensor) -> Tens
 
     maps = maps[: extractor.num_inputs]
     level = extractor.map_roi_levels(rois, len(maps))[:, None, None, None]
-    found: Tensor | float = 0.0
+    found: Any = 0.0
     for i, (x, layer) in enumerate(zip(maps, extractor.roi_layers, strict=True)):
         sampled = roi_align(
             x,

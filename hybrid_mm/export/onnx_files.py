@@ -163,6 +163,7 @@ def _translated(graph: Graph, dynamic: bool, say: Callable[[str], None] | None) 
             )
     except Exception as error:  # of any type, from the exporter, onnxscript or the network
         raise ExportError(f'{graph.name} cannot be exported: {reason(error)}') from error
+    assert program is not None
     proto = program.model_proto
     # the exporter's optimizer leaves out what repeats a tensor, but not the shape that it had:
     # onnxruntime, which would put both into one buffer, finds the shapes itself
@@ -194,10 +195,17 @@ def _traced(graph: Graph, module: nn.Module, dynamic: bool) -> torch.export.Expo
     placeholder = traced.graph_signature.user_inputs[0]
     node = next(node for node in traced.graph.nodes if node.name == placeholder)
     number = node.meta['val'].shape[0]
-    if isinstance(number, torch.SymInt) and number.node.maybe_as_int() is None:
+    fixed = not isinstance(number, torch.SymInt) or number.node.maybe_as_int() is not None
+    if not fixed and not any(_has_open_settings(node) for node in traced.graph.nodes):
         return traced
     _take_one_image(graph)
     return _traced(graph, module, dynamic)
+
+
+def _has_open_settings(node: torch.fx.Node) -> bool:
+    """Whether it is a convolution whose groups depend on the number of images, as ONNX has none."""
+    convolution = node.target == torch.ops.aten.conv2d.default
+    return convolution and any(isinstance(setting, torch.fx.Node) for setting in node.args[3:])
 
 
 def _take_one_image(graph: Graph) -> None:
@@ -235,7 +243,7 @@ def _open_axes(graph: Graph) -> tuple:
     dims = {k: dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for k, axes in graph.axes.items()}
     if graph.any_batch:
         dims.setdefault(next(iter(graph.inputs)), {})[0] = torch.export.Dim.AUTO
-    shapes = tuple(dims.get(name, {}) for name in graph.inputs)
+    shapes: tuple[Any, ...] = tuple(dims.get(name, {}) for name in graph.inputs)
     parameters = signature(graph.module.forward).parameters.values()
     if len(shapes) > 1 and any(p.kind is p.VAR_POSITIONAL for p in parameters):
         shapes = (shapes[0], shapes[1:])  # forward(first, *others)

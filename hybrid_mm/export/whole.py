@@ -1,5 +1,7 @@
 """End-to-end graphs: from pixels to what an application uses, in one file."""
 
+from typing import Any
+
 from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 
@@ -41,7 +43,7 @@ class EndToEnd(nn.Module):
 
 
 def whole_graph(
-    model: nn.Module,
+    model: Any,
     size: tuple[int, int],
     batch: int | None = None,
     input_type: InputType = 'uint8',
