@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / 'tools/study.py'
 
 
+@quiet.quietly
 def run(args: argparse.Namespace) -> int:
     """Run what is missing, write the tables, or train one system."""
     args.study = Path(args.study or installed_configs() / 'study')
@@ -110,7 +111,7 @@ def train_one(args: argparse.Namespace, found: dict[str, systems.System]) -> int
     if system.absent:
         raise UserError(f'{system.name} needs {system.package}: pip install {system.package}')
     torch.set_num_threads(1)
-    with quiet.terminal(args), interrupt.interruptible(interrupt.training, args.argv):
+    with interrupt.interruptible(interrupt.training, args.argv):
         for task in args.task:
             prepare_data(task, args)
             cfg = config_of(system, task, args.seed, args)

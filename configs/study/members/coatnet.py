@@ -2,10 +2,10 @@
 backbone = dict(
     type='hybrid_mm.CoAtNet',
     arch=dict(
-        depths=(1, 2, 4, 2),
-        channels=(40, 80, 160, 320),
+        depths=(1, 2, 4, 3),
+        channels=(32, 64, 128, 256),
         kinds=('C', 'C', 'T', 'T'),
-        stem=dict(channels=(40, 40), bias=False),
+        stem=dict(channels=(32, 32), bias=False),
         conv=dict(act='gelu', padding='symmetric'),
         attention=dict(),
         norm=dict(eps=1e-05, momentum=0.1),
@@ -14,4 +14,4 @@ backbone = dict(
     ),
     img_size=(256, 320),
 )
-widths = [40, 80, 160, 320]
+widths = [32, 64, 128, 256]

@@ -4,10 +4,10 @@ backbone = dict(
     base='coatnet_0',
     img_size=(256, 320),
     dim_head=16,
-    embed_dim=(40, 80, 160, 320),
-    depths=(1, 2, 4, 2),
-    stem_width=40,
+    embed_dim=(32, 64, 128, 256),
+    depths=(1, 2, 4, 3),
+    stem_width=32,
 )
-widths = [40, 80, 160, 320]
+widths = [32, 64, 128, 256]
 peer_of = 'coatnet'
 package = 'timm'

@@ -3,11 +3,11 @@ backbone = dict(
     type='hybrid_mm.StudyMaxxVit',
     base='maxvit_tiny_tf',
     img_size=(256, 320),
-    dim_head=16,
-    embed_dim=(32, 64, 128, 256),
-    depths=(1, 1, 2, 1),
-    stem_width=32,
+    dim_head=12,
+    embed_dim=(24, 48, 96, 192),
+    depths=(1, 1, 3, 2),
+    stem_width=24,
 )
-widths = [32, 64, 128, 256]
+widths = [24, 48, 96, 192]
 peer_of = 'maxvit'
 package = 'timm'

@@ -20,7 +20,7 @@ _LOOK = 1.0  # seconds between two looks at the processes
 LOG, RECORD = 'log.txt', 'record.json'
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Training:
     """One training that is to be run.
 
@@ -105,7 +105,8 @@ def run_all(
     Returns:
         A line for every training that failed.
     """
-    waiting, running, failures = list(trainings), {}, []  # type: ignore[var-annotated]
+    waiting, failures = list(trainings), []
+    running: dict[Training, subprocess.Popen] = {}
     began = time.monotonic()
     already = sum(training.done(root) for training in trainings)
     total, ended = sum(training.iterations for training in trainings), 0

@@ -1,7 +1,6 @@
 """Results of the study: one JSON file, which is replaced after every training."""
 
 import json
-import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -85,10 +84,7 @@ def read(path: Path) -> dict[tuple[str, str, int], Record]:
 
 
 def write(path: Path, records: dict[tuple[str, str, int], Record]) -> None:
-    """Replace the file; a record begins a line, and its pairs stay on one."""
-    rows = [asdict(records[key]) for key in sorted(records)]
-    text = json.dumps(dict(records=rows), indent=1)
-    # lists of numbers on one line
-    text = re.sub(r'\[[\s\d.,eE\-\[\]]+\]', lambda found: ' '.join(found[0].split()), text)
+    """Replace the file; each record is a line."""
+    rows = ',\n'.join(json.dumps(asdict(records[key])) for key in sorted(records))
     with replacing(path) as file:
-        file.write_text(text + '\n')
+        file.write_text(f'{{"records": [\n{rows}\n]}}\n')

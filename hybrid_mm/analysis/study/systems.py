@@ -4,8 +4,11 @@ A file of ``configs/study/members`` describes a system; a file of ``configs/stud
 the rest of a training: data, head, optimizer, schedule.
 """
 
+import copy
+import functools
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -122,7 +125,8 @@ def compose(
         folder: The study's folder, by default that of this package.
         data: Folder of the data set, by default that of the recipe.
     """
-    cfg = Config.fromfile((folder or installed_configs() / 'study') / f'recipes/{task}.py')
+    path = (folder or installed_configs() / 'study') / f'recipes/{task}.py'
+    cfg = copy.deepcopy(_recipe(path, os.environ.get('CAMVID_ROOT')))
     size = SIZES[task]
     cfg.model.backbone = dict(system.backbone)
     for key in _MADE_FOR:
@@ -149,6 +153,12 @@ def compose(
             if 'ann_file' in evaluator:
                 evaluator.ann_file = str(data / 'annotations/instances_validation.json')
     return cfg
+
+
+@functools.lru_cache(4)
+def _recipe(path: Path, root: str | None) -> Config:
+    """A recipe, which is read once for all systems; the variable is one that it reads."""
+    return Config.fromfile(path)
 
 
 def digest(cfg: Config) -> str:

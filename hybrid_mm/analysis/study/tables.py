@@ -9,7 +9,7 @@ from hybrid_mm.analysis.study.records import Record
 from hybrid_mm.analysis.study.systems import System
 from hybrid_mm.benchmarks.report import MB, put_into
 
-__all__ = ['main_table', 'pair_table', 'write']
+__all__ = ['main_table', 'pair_table', 'summary', 'write']
 
 METRIC_NAMES = dict(segmentation='mIoU', detection='box mAP')
 _HEAD = (
@@ -139,6 +139,27 @@ def pair_table(task: str, systems: Mapping[str, System], records: Mapping[Key, R
             ]
         )
     return _markdown([cell.format(METRIC_NAMES[task]) for cell in _PAIR_HEAD], rows)
+
+
+def summary(
+    systems: Iterable[System], records: Mapping[Key, Record], digests: Mapping[Key, str]
+) -> str:
+    """One row for each system with the last metrics of both tasks, for other pages.
+
+    Args:
+        systems: The rows.
+        records: All results.
+        digests: Digests of the present configs by task, system and seed 0.
+    """
+    rows = []
+    for system in systems:
+        cells = {}
+        for task in METRIC_NAMES:
+            found = _all_seeds(task, system.name, records)
+            found = [r for r in found if r.digest == digests[task, system.name, 0]]
+            cells[task] = _shown([r.last for r in found]) if found else '-'
+        rows.append([system.name, system.text, *cells.values()])
+    return _markdown(['system', 'what it is', *METRIC_NAMES.values()], rows)
 
 
 def _markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -32,16 +32,17 @@ POINTS = 40  # of the loss curve
 
 
 class MeasureHook(Hook):
-    """Note the CPU time of every iteration and evaluation where checkpoints keep them.
+    """Note times and metrics of a training where checkpoints keep them.
 
     Args:
         progress: File that is replaced by the number of iterations done.
+        task: 'segmentation' or 'detection'.
     """
 
     priority = 'LOWEST'  # the last before an iteration; losses are logged after it
 
-    def __init__(self, progress: Path) -> None:
-        self.progress = progress
+    def __init__(self, progress: Path, task: str) -> None:
+        self.progress, self.task = progress, task
         self.began = self.iteration = self.evaluation = time.process_time()
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
@@ -58,8 +59,12 @@ class MeasureHook(Hook):
         """Start the clock of an evaluation."""
         self.evaluation = time.process_time()
 
-    def after_val(self, runner: Runner) -> None:
-        """Stop it."""
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Stop it, and note the metric."""
+        found = metrics or {}
+        if self.task == 'detection':  # MMDetection has no metrics where nothing was detected
+            found = {METRICS[self.task]: 0.0, **found}
+        runner.message_hub.update_scalar('study/metric', found[METRICS[self.task]])
         seconds = time.process_time() - self.evaluation
         runner.message_hub.update_scalar('study/evaluation_seconds', seconds)
 
@@ -98,7 +103,7 @@ def train(system: System, task: str, cfg: Config, folder: Path) -> Record:
         resumed = set_resume(cfg, 'auto' if (folder / 'last_checkpoint').is_file() else None)
         launch.set_exact_resume(cfg)
         runner = launch.training_runner(cfg, resumed)
-        clock = MeasureHook(folder / 'progress')
+        clock = MeasureHook(folder / 'progress', task)
         runner.register_hook(clock)
         runner.register_hook(_StopHook(clock))
         runner.train()
@@ -119,7 +124,7 @@ def record_of(runner: Runner, system: System, task: str, identity: str) -> Recor
     """
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     history = {name: scalar.data[0] for name, scalar in runner.message_hub.log_scalars.items()}
-    metric = _PERCENT[task] * history[f'val/{METRICS[task]}']
+    metric = _PERCENT[task] * history['study/metric']
     interval, end = runner.train_loop.val_interval, runner.max_iters
     at = [min(interval * (place + 1), end) for place in range(len(metric))]
     loss = history['train/loss']
