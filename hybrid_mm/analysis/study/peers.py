@@ -30,7 +30,7 @@ class StudyMaxxVit(nn.Module):
     def __init__(self, base: str, img_size: Sequence[int], dim_head: int, **sizes: Any) -> None:
         super().__init__()
         try:
-            from timm.models.maxxvit import MaxxVit, model_cfgs
+            from timm.models.maxxvit import MaxxVit, model_cfgs  # type: ignore[import-not-found]
         except ImportError as error:
             raise UserError(
                 f'peers of MaxViT and CoAtNet need timm: pip install timm ({error})'

@@ -61,7 +61,12 @@ class Training:
 
 
 def missing(trainings: Iterable[Training], records: Mapping[Key, Record]) -> list[Training]:
-    """Trainings without a result of their present config."""
+    """Trainings without a result of their present config.
+
+    Args:
+        trainings: What there is to run.
+        records: Results by task, system and seed.
+    """
     return [
         training
         for training in trainings

@@ -66,6 +66,9 @@ class Record:
 def read(path: Path) -> dict[tuple[str, str, int], Record]:
     """Records by task, system and seed; none if there is no such file.
 
+    Args:
+        path: JSON file.
+
     Raises:
         UserError: The file is no file of records.
     """
@@ -84,7 +87,12 @@ def read(path: Path) -> dict[tuple[str, str, int], Record]:
 
 
 def write(path: Path, records: dict[tuple[str, str, int], Record]) -> None:
-    """Replace the file; each record is a line."""
+    """Replace the file; each record is a line.
+
+    Args:
+        path: JSON file.
+        records: All records by task, system and seed.
+    """
     rows = ',\n'.join(json.dumps(asdict(records[key])) for key in sorted(records))
     with replacing(path) as file:
         file.write_text(f'{{"records": [\n{rows}\n]}}\n')

@@ -77,7 +77,7 @@ def find(folder: Path | None = None) -> dict[str, System]:
         text = path.read_text().partition('\n')[0].removeprefix('#').strip()
         more = {key: cfg[key] for key in _OPTIONAL if key in cfg}
         found[path.stem] = System(path.stem, text, dict(cfg.backbone), tuple(cfg.widths), **more)
-    hosts = {system.host for system in found.values()} - {None}
+    hosts = {system.host for system in found.values() if system.host is not None}
     if hosts - found.keys():
         raise UserError(f'no file of {folder}/members for the hosts {sorted(hosts - found.keys())}')
 
@@ -97,6 +97,10 @@ def find(folder: Path | None = None) -> dict[str, System]:
 
 def choose(systems: dict[str, System], patterns: Iterable[str] | None) -> list[System]:
     """The systems whose names match one of the patterns; all without patterns.
+
+    Args:
+        systems: All systems by name.
+        patterns: Names, or patterns of names with ``*``.
 
     Raises:
         UserError: A pattern matches none.
@@ -165,6 +169,9 @@ def digest(cfg: Config) -> str:
     """Eight hexadecimal digits of all that decides the result of a training besides the seed.
 
     Folders do not count.
+
+    Args:
+        cfg: What :func:`compose` gives.
     """
     content = {key: value for key, value in cfg.to_dict().items() if key not in _ENVIRONMENT}
     root = content['train_dataloader']['dataset']['data_root']
