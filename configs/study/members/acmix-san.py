@@ -7,7 +7,7 @@ backbone = dict(
         stem_kernel_size=3,
         depths=(1, 2, 4, 2),
         channels=(128, 256, 512, 1024),
-        kernel_sizes=(7, 7, 7, 7),
+        kernel_sizes=(5, 5, 5, 5),
     ),
     acmix=True,
 )
