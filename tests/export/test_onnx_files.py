@@ -84,19 +84,19 @@ def test_local_attention_of_any_size(tmp_path):
     assert onnx_files.check(graph, tmp_path / 'x.onnx', others) < 1e-5
 
 
-def test_what_stands_in_for_modules_of_one_size():
+def test_what_stands_in_for_modules_of_one_size(monkeypatch):
     """Pooling of any size to any number of parts, and up-sampling, give what the modules give."""
-    model = nn.ModuleDict(
-        {f'{size}': nn.AdaptiveAvgPool2d(size) for size in (1, 2, 3, (6, 4), (5, 1))}
-    ).double()
-    with open_sizes(model):
-        for module in model.values():
-            assert 'forward' in vars(module)
-            for height, width in ((7, 9), (6, 12), (13, 5), (1, 1), (3, 2)):
-                x = torch.randn(2, 3, height, width, dtype=torch.float64)
-                expected = F.adaptive_avg_pool2d(x, module.output_size)
-                torch.testing.assert_close(module(x), expected)
-    assert all('forward' not in vars(module) for module in model.values())
+    cases = [
+        (torch.randn(2, 3, *size, dtype=torch.float64), parts)
+        for size in ((7, 9), (6, 12), (13, 5), (1, 1), (3, 2))
+        for parts in (1, 2, 3, (6, 4), (5, 1), (None, 3))
+    ]
+    expected = [F.adaptive_avg_pool2d(*case) for case in cases]
+    with open_sizes(nn.Identity()), monkeypatch.context() as patch:
+        patch.setattr(torch._C._nn, 'adaptive_avg_pool2d', None)  # what the function calls
+        for (x, parts), wanted in zip(cases, expected, strict=True):
+            torch.testing.assert_close(F.adaptive_avg_pool2d(x, parts), wanted)
+            torch.testing.assert_close(nn.AdaptiveAvgPool2d(parts)(x), wanted)
     from mmseg.models.utils import Upsample
 
     for mode, align in (('bilinear', False), ('bilinear', True), ('nearest', None)):
@@ -189,6 +189,22 @@ def test_long_exports_are_said_before_they_run(monkeypatch, tmp_path):
         assert len(said) == count
 
 
+def test_a_file_that_does_not_run_is_not_written(tmp_path):
+    """What was there before stays, and the message names the head."""
+
+    class Beyond(nn.Module):
+        def forward(self, image):
+            return image.flatten()[(image.flatten()[:2] * 0 + 1000).long()]
+
+    graph = Graph('', Beyond(), dict(image=torch.rand(1, 3, 4, 4)), ['y'], {}, name='A with BHead')
+    path = tmp_path / 'x.onnx'
+    path.write_bytes(b'before')
+    text = r'A with BHead cannot be exported: onnxruntime cannot run it: .*1000'
+    with pytest.raises(ExportError, match=text):
+        onnx_files.export(graph, path)
+    assert path.read_bytes() == b'before' and list(tmp_path.iterdir()) == [path]
+
+
 def test_images_are_traced_with_several_windows():
     """With one window on an axis of a map, the tracer would take one for all sizes."""
     image = torch.rand(2, 3, 65, 99)
@@ -200,5 +216,7 @@ def test_images_are_traced_with_several_windows():
         graph = Graph('', nn.Sequential(layer), {'image': image}, ['y'], {'image': (2, 3)})
         assert onnx_files._example(graph)['image'].shape == (2, 3, *shape)
         assert graph.inputs['image'] is image
+    graph = Graph('', nn.Conv2d(3, 4, 1), {'image': image}, ['y'], {'image': (2, 3)}, least=129)
+    assert onnx_files._example(graph)['image'].shape == (2, 3, 129, 131)  # two rows and columns
     graph = Graph('', WindowAttention(8, 7, 2), {'window': image}, ['y'], {'window': (2, 3)})
     assert onnx_files._example(graph)['window'].shape == (2, 3, 225, 259)
