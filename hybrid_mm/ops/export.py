@@ -1,7 +1,6 @@
 """Export of graphs: while one is traced, operators use torch's own operators only."""
 
 import functools
-import math
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -73,15 +72,13 @@ def numbers(size: Sequence[int]) -> tuple[int, ...]:
 class _Numbers(TorchFunctionMode):
     """Sizes of tensors are numbers, but for the first, which counts the images.
 
-    Axes are joined and divided by ``reshape``: after torch's own functions for it, the older ONNX
-    exporter takes the number of images for that of the example.
+    Axes are divided by ``reshape``: after ``unflatten``, the older ONNX exporter takes the number
+    of images for that of the example.
     """
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
-        if func in (Tensor.flatten, torch.flatten):
-            return _joined(*args, **kwargs or {})
         if func in (Tensor.unflatten, torch.unflatten):
             return _divided(*args, **kwargs or {})
         found = func(*args, **kwargs or {})
@@ -93,23 +90,9 @@ class _Numbers(TorchFunctionMode):
         return found
 
 
-def _sizes(x: Tensor) -> list[int]:
-    """Sizes of a tensor as :class:`_Numbers` gives them."""
-    return [*x.shape[:1], *numbers(x.shape[1:])]
-
-
-def _joined(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-    """``torch.flatten`` by ``reshape``; see :class:`_Numbers`."""
-    if not x.ndim:
-        return x.reshape(1)
-    sizes, start, end = _sizes(x), start_dim % x.ndim, end_dim % x.ndim
-    number = math.prod(sizes[start : end + 1]) if start else -1
-    return x.reshape(*sizes[:start], number, *sizes[end + 1 :])
-
-
 def _divided(x: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     """``Tensor.unflatten`` by ``reshape``; see :class:`_Numbers`."""
-    before, dim = _sizes(x), dim % x.ndim
+    before, dim = [*x.shape[:1], *numbers(x.shape[1:])], dim % x.ndim
     return x.reshape(*before[:dim], *sizes, *before[dim + 1 :])
 
 

@@ -98,7 +98,7 @@ class Joined(nn.Module):
 
     def _forward(self, x):
         y = self.layer(x.flatten(0, -2)).unflatten(0, (x.shape[0], -1))
-        y = self.layer(torch.flatten(y, 1).unflatten(-1, (-1, 4)))
+        y = self.layer(y.unflatten(1, x.shape[1:3]).flatten(1, 2))
         y = y.unflatten(1, x.shape[1:3])
         return (torch.cat([y.flatten(1), torch.ones(1, 1).expand(y.shape[0], -1)], 1),)
 
