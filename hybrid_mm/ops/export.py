@@ -1,6 +1,7 @@
 """Export of graphs: while one is traced, operators use torch's own operators only."""
 
 import functools
+import math
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -88,11 +89,19 @@ def moved_on(rows: Tensor, number: int, length: int) -> Tensor:
 
 
 class _Numbers(TorchFunctionMode):
-    """Sizes of tensors are numbers, but for the first, which counts the images."""
+    """Sizes of tensors are numbers, but for the first, which counts the images.
+
+    Axes are joined and divided by ``reshape``: after torch's own functions for it, the older ONNX
+    exporter takes the number of images for that of the example.
+    """
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
+        if func in (Tensor.flatten, torch.flatten):
+            return _joined(*args, **kwargs or {})
+        if func in (Tensor.unflatten, torch.unflatten):
+            return _divided(*args, **kwargs or {})
         found = func(*args, **kwargs or {})
         if func in (_SHAPE, Tensor.size) and isinstance(found, tuple):
             return torch.Size([*found[:1], *numbers(found[1:])])
@@ -100,6 +109,26 @@ class _Numbers(TorchFunctionMode):
             (dim,) = *args[1:], *(kwargs or {}).values()
             return found if dim in (0, -args[0].ndim) else numbers([found])[0]
         return found
+
+
+def _sizes(x: Tensor) -> list[int]:
+    """Sizes of a tensor as :class:`_Numbers` gives them."""
+    return [*x.shape[:1], *numbers(x.shape[1:])]
+
+
+def _joined(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    """``torch.flatten`` by ``reshape``; see :class:`_Numbers`."""
+    if not x.ndim:
+        return x.reshape(1)
+    sizes, start, end = _sizes(x), start_dim % x.ndim, end_dim % x.ndim
+    number = math.prod(sizes[start : end + 1]) if start else -1
+    return x.reshape(*sizes[:start], number, *sizes[end + 1 :])
+
+
+def _divided(x: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
+    """``Tensor.unflatten`` by ``reshape``; see :class:`_Numbers`."""
+    before, dim = _sizes(x), dim % x.ndim
+    return x.reshape(*before[:dim], *sizes, *before[dim + 1 :])
 
 
 def for_one_size(function: Callable[[Tensor], Result], x: Tensor) -> Result:

@@ -1,0 +1,9 @@
+# Squeeze-and-excitation in every block.
+backbone = dict(
+    type='hybrid_mm.PluginResNet',
+    depth=50,
+    base_channels=24,
+    plugins=[dict(cfg=dict(type='hybrid_mm.SE', ratio=16), position='after_conv3')],
+)
+widths = [96, 192, 384, 768]
+host = 'resnet'
