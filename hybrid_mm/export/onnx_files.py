@@ -416,6 +416,11 @@ def reason(error: BaseException) -> str:
     operator = operator or re.search(r'Error when translating node.*?torch\.ops\.([\w.]+)\(', text)
     if operator:
         return f'the exporter does not know the operator {operator[1]}'
+    if 'data is not allocated yet' in text:
+        return (
+            'a layer runs code of its own that cannot be traced, such as an operator of MMCV '
+            '(deformable convolution)'
+        )
     lines = [line.strip() for line in text.split('\n') if line.strip()] or [type(error).__name__]
     return ' '.join(lines)[:200]
 

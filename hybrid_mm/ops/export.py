@@ -20,6 +20,7 @@ __all__ = [
     'for_one_size',
     'has_symbols',
     'known',
+    'moved_on',
     'numbers',
     'once_per_graph',
     'require_fixed_size',
@@ -67,6 +68,23 @@ def numbers(size: Sequence[int]) -> tuple[int, ...]:
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', torch.jit.TracerWarning)
         return tuple(int(n) for n in size)
+
+
+def moved_on(rows: Tensor, number: int, length: int) -> Tensor:
+    """Rows of which each is further right than the one before: a band of a matrix.
+
+    In memory whose rows are shorter than these, each row begins where the one before has not ended.
+
+    Args:
+        rows: (N, G, T * number, L), with zeros at the end of each.
+        number: How many rows make a band.
+        length: Of the band in memory, at most number * L: in rows of length / number, each row is
+            L - length / number further right than the one before.
+
+    Returns:
+        (N, G, T, length).
+    """
+    return rows.unflatten(2, (-1, number)).flatten(3, 4)[..., :length]
 
 
 class _Numbers(TorchFunctionMode):

@@ -189,6 +189,27 @@ def test_long_exports_are_said_before_they_run(monkeypatch, tmp_path):
         assert len(said) == count
 
 
+@pytest.mark.slow
+def test_filters_made_of_pooled_maps(tmp_path):
+    """As in DMHead and APCHead: pooled by the function, a group for each image and channel."""
+
+    class Dynamic(nn.Module):
+        def forward(self, image):
+            kernel = F.adaptive_avg_pool2d(image, 3)
+            number, channels = image.shape[:2]
+            x = F.pad(image, (1, 1, 1, 1)).flatten(0, 1)[None]
+            x = F.conv2d(x, kernel.flatten(0, 1)[:, None], groups=number * channels)
+            return x.unflatten(1, (number, channels))
+
+    inputs = dict(image=torch.rand(2, 3, 9, 11))
+    graph = Graph('', Dynamic(), inputs, ['y'], {'image': (2, 3)}, any_batch=True)
+    said = []
+    onnx_files.export(graph, tmp_path / 'x.onnx', dynamic=True, say=said.append)
+    assert 'the file takes one' in said[-1] and not graph.any_batch
+    others = [dict(image=torch.rand(1, 3, *size)) for size in ((20, 7), (2, 2), (12, 12))]
+    assert onnx_files.check(graph, tmp_path / 'x.onnx', others) < 1e-5
+
+
 def test_a_file_that_does_not_run_is_not_written(tmp_path):
     """What was there before stays, and the message names the head."""
 
