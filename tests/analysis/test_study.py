@@ -159,7 +159,8 @@ def test_missing_and_extremes():
 
 
 SCRIPT = """
-import json, sys
+import sys
+from pathlib import Path
 folder = Path(sys.argv[1])
 (folder / 'progress').write_text('2 2')
 (folder / 'iter_2.pth').write_text('')
