@@ -75,7 +75,12 @@ def test_sizes_are_comparable(name):
     system = ALL[name]
     if system.absent:
         pytest.skip(f'{system.package} is not installed')
-    params, macs = complexity(build(name), systems.SIZES['segmentation'])
+    net = build(name)
+    # trained from scratch: MMDetection's ResNet keeps its norms in evaluation mode by default
+    assert all(m.training for m in net.train().modules()), name
+    rates = [getattr(m, 'drop_prob', 0.0) for m in net.modules()]
+    assert not any(rates), rates
+    params, macs = complexity(net, systems.SIZES['segmentation'])
     if system.host and system.host in PLAIN:
         assert 2 * MILLION <= params <= 5.1 * MILLION and 0.7 * BILLION <= macs <= 1.8 * BILLION
         assert list(system.widths) == list(ALL[system.host].widths)
@@ -159,7 +164,8 @@ def test_missing_and_extremes():
 
 
 SCRIPT = """
-import json, sys
+import sys
+from pathlib import Path
 folder = Path(sys.argv[1])
 (folder / 'progress').write_text('2 2')
 (folder / 'iter_2.pth').write_text('')

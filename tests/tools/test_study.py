@@ -61,8 +61,8 @@ def test_run_stopped_resumed_and_tabulated(study, tmp_path):
     while not list(work.glob('*/iter_2.pth')):
         assert time.monotonic() < end and first.poll() is None
         time.sleep(0.1)
-    first.send_signal(signal.SIGINT)
-    assert first.wait(120) == 130
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(120) == 143
     results = study / 'results.json'
     assert not results.exists()
     (folder,) = work.iterdir()

@@ -4,6 +4,7 @@ backbone = dict(
     base='hybrid_mm.PluginResNet',
     depth=50,
     base_channels=24,
+    norm_eval=False,
     conv2=dict(
         cfg=dict(type='hybrid_mm.LambdaLayer', num_heads=4, key_channels=16, window=9),
         stages=(False, False, False, True),

@@ -4,6 +4,7 @@ backbone = dict(
     base='hybrid_mm.PluginResNet',
     depth=50,
     base_channels=24,
+    norm_eval=False,
     stage_plugins=dict(
         cfg=dict(type='hybrid_mm.NonLocal2d', use_scale=False),
         stages=(False, False, True, False),

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -118,6 +119,7 @@ def run_all(
     lost = 0  # iterations of failed trainings
     environment = {**os.environ, **dict.fromkeys(_THREADS, '1')}
     line = _Line()
+    before = signal.signal(signal.SIGTERM, _leave)
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
@@ -159,10 +161,16 @@ def run_all(
             process.terminate()
         for process in running.values():
             process.wait()
+        signal.signal(signal.SIGTERM, before)
     return failures
 
 
 _THREADS = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS')
+
+
+def _leave(number: int, frame: object) -> None:
+    """End at SIGTERM as at Ctrl-C: trainings of our own must not go on alone."""
+    raise SystemExit(128 + number)
 
 
 def _start(
