@@ -77,7 +77,8 @@ def test_sizes_are_comparable(name):
         pytest.skip(f'{system.package} is not installed')
     net = build(name)
     # trained from scratch: MMDetection's ResNet keeps its norms in evaluation mode by default
-    assert all(m.training for m in net.train().modules()), name
+    net.train()
+    assert all(m.training for m in net.modules()), name
     rates = [getattr(m, 'drop_prob', 0.0) for m in net.modules()]
     assert not any(rates), rates
     params, macs = complexity(net, systems.SIZES['segmentation'])
