@@ -41,7 +41,12 @@ model = dict(
     data_preprocessor=dict(pad_size_divisor=32),
     backbone=dict(_delete_=True, type='hybrid_mm.VAN', arch='b0'),
     neck=dict(in_channels=[32, 64, 160, 256]),
-    roi_head=dict(bbox_head=dict(num_classes=2), mask_head=dict(num_classes=2)))
+    roi_head=dict(bbox_head=dict(num_classes=2, fc_out_channels=64),
+                  mask_head=dict(num_classes=2, num_convs=1)),
+    # few regions: the time of this test
+    train_cfg=dict(rpn_proposal=dict(nms_pre=50, max_per_img=20),
+                   rcnn=dict(sampler=dict(num=16))),
+    test_cfg=dict(rpn=dict(nms_pre=50, max_per_img=20), rcnn=dict(max_per_img=5)))
 """
 DETECTION_DATA = """
 metainfo = dict(classes=('square', 'bar'))

@@ -28,7 +28,16 @@ FOLDERS = (
 OTHERS = {
     # names of other programs and placeholders, which our files do not contain
     *('reshape_transform', 'sdpa_kernel', 'SDPBackend', 'MATH', 'NCCL_SOCKET_IFNAME'),
-    *('HOST', 'checkpoint_N', 'centerness_i', 'incompatible', 'ade20k_panoptic_', 'in21k'),
+    *(
+        'HOST',
+        'Guard',
+        'worktree',
+        'checkpoint_N',
+        'centerness_i',
+        'incompatible',
+        'ade20k_panoptic_',
+        'in21k',
+    ),
 }
 EXTERNAL_FLAGS = {'--shm-size', '--ipc', '--config', '--dest'}  # of docker and mim
 
