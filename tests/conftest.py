@@ -27,6 +27,7 @@ import hybrid_mm  # noqa: F401  before MMDetection and MMSegmentation, which ref
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ('square', 'disc', 'bar')
 SIZE = 64
+IMPORTED = [0]  # modules, whenever they were spared the collection of garbage
 # drawing numbers on the meta device, which has no values: torch does it in Python, and most of the
 # time of making a network there is that
 DRAWS = torch.library.Library('aten', 'IMPL', 'Meta')
@@ -55,10 +56,22 @@ def pytest_collection_modifyitems(config, items) -> None:
     config.hook.pytest_deselected(items=left_out)
 
 
-def pytest_collection_finish() -> None:
-    """Spare all later collections of garbage what has been imported: it is there to the end."""
+def keep_what_is_imported() -> None:
+    """Spare all later collections of garbage what is there to the end of the process."""
     gc.collect()
     gc.freeze()
+    IMPORTED.append(len(sys.modules))
+
+
+def pytest_collection_finish() -> None:
+    keep_what_is_imported()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    """MMEngine collects garbage for every data set: a second each with all that tests import."""
+    if len(sys.modules) > IMPORTED[-1] + 20:
+        keep_what_is_imported()
 
 
 def _picture(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[dict]]:
