@@ -23,8 +23,6 @@ from hybrid_mm.ops.distance_attention import distance_attention
 from hybrid_mm.ops.grid_convolution import grid_convolution
 from hybrid_mm.ops.local_attention import block_attention, global_attention, local_attention
 
-__all__ = ['HEAD', 'Share', 'Work', 'measure', 'shares', 'table', 'works']
-
 HEAD = ('operator', 'pass', 'ms', 'billion multiplications', 'MB', 'bound by', 'share of the peak')
 _SIDE, _COPY = 1024, 2**26  # of the product's matrices; bytes of the copy, beyond caches
 
