@@ -67,6 +67,8 @@ class _FoldedNorm(nn.Module):
         if not keeps(self):
             return None
         module, norm = getattr(self, self.layer), self.norm
+        if not (keeps(module) and keeps(norm)):  # put in later
+            return None
         merged = type(norm) is nn.Identity  # which switch_to_deploy leaves
         if not is_plain(module, None if merged else norm) or (norm.training and not merged):
             return None

@@ -95,9 +95,10 @@ def test_follows_every_change_of_the_weights(net, change):
     check(net)
 
 
-def test_follows_changes_of_a_layer_put_in_later(net):
+@pytest.mark.parametrize('put', [set_inner, set_outer])
+def test_follows_changes_of_a_layer_put_in_later(net, put):
     check(net)
-    set_outer(net)
+    put(net)
     check(net)
     net.linear.linear.weight.data.mul_(2)
     check(net)
