@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from hybrid_mm.ops.dispatch import resolve
 from hybrid_mm.ops.export import has_symbols
-from hybrid_mm.ops.inference_cache import from_weights
+from hybrid_mm.ops.inference_cache import from_weights, keeps
 from hybrid_mm.ops.local_attention import global_attention, launches
 from hybrid_mm.ops.positions import spread_table
 
@@ -72,8 +72,11 @@ def distance_attention(
         launches.check_available('distance_attention', q, k, v, table)
     if impl in ('tiled', 'triton'):
         return _by_offset(q, k, v, table, stride, impl)
-    compute = _mask if impl == 'mask' else _reference
-    return compute(q, k, v, _bias_of_pairs(table, stride, k, owner))
+    bias = _bias_of_pairs(table, stride, k, owner)
+    if impl == 'reference':
+        return _reference(q, k, v, bias)
+    in_place = owner is not None and keeps(owner)
+    return (_in_place if in_place else _mask)(q, k, v, bias)
 
 
 def _fastest(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> str:
@@ -99,6 +102,14 @@ def _mask(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     size = q.shape[2:4]
     q, k, v = (x.flatten(2, 3) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).unflatten(2, size)
+
+
+def _in_place(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """The reference in inference: new memory for each step would cost as much as the step."""
+    size = q.shape[2:4]
+    q, k, v = (x.flatten(2, 3) for x in (q, k, v))
+    logits = (q * q.shape[-1] ** -0.5 @ k.transpose(2, 3)).add_(bias)
+    return (torch.softmax(logits, -1, out=logits) @ v).unflatten(2, size)
 
 
 def _by_offset(q: Tensor, k: Tensor, v: Tensor, table: Tensor, stride: int, impl: str) -> Tensor:
