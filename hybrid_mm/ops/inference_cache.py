@@ -24,7 +24,8 @@ class InferenceCache:
     Within :meth:`of`, layers ask :func:`from_weights` for such values. The weights of the whole
     network are looked at once per forward pass. A change in place is seen by the version that torch
     counts. It counts neither changes through ``.data`` nor those of running statistics: for this
-    reason entries of every weight are compared as well. Copies and pickles of a cache are empty.
+    reason the first entries of every weight are compared as well; a change through ``.data`` that
+    leaves these is not seen. Copies and pickles of a cache are empty.
     """
 
     def __init__(self) -> None:
