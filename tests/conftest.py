@@ -20,12 +20,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 import hybrid_mm  # noqa: F401  before MMDetection and MMSegmentation, which refuse mmcv 2.2 (B5)
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ('square', 'disc', 'bar')
 SIZE = 64
+# drawing numbers on the meta device, which has no values: torch does it in Python, and most of the
+# time of making a network there is that
+DRAWS = torch.library.Library('aten', 'IMPL', 'Meta')
+for _name in ('normal_', 'uniform_'):
+    DRAWS.impl(_name, lambda self, *args, **kwargs: self)
 
 
 def pytest_addoption(parser) -> None:
@@ -340,8 +346,6 @@ def interpreter(monkeypatch):
 @pytest.fixture
 def opcheck():
     """``torch.library.opcheck``; before torch 2.4 it is part of torch's own tests."""
-    import torch
-
     if hasattr(torch.library, 'opcheck'):
         return torch.library.opcheck
     pytest.importorskip('expecttest', reason='opcheck of this torch needs expecttest')
@@ -357,7 +361,6 @@ def opcheck():
 @pytest.fixture
 def noting_detector():
     """Class of a model whose backbone and head note the types that they see and give."""
-    import torch
     from torch import nn
 
     class Detector(nn.Module):
@@ -487,7 +490,6 @@ def plain_runs(monkeypatch):
 
 def _fork(function, environment: dict, log: Path) -> int:
     """Start a function in a copy of this process; return the number of that."""
-    import torch
 
     number = os.fork()
     if number:
@@ -554,8 +556,6 @@ def fork(tmp_path, plain_runs):
     Nothing is imported anew, which is most of the time of a short run. On a machine with GPUs
     PyTorch cannot be forked; the fixture skips there.
     """
-    import torch
-
     if torch.cuda.is_available():
         pytest.skip('PyTorch with GPUs cannot be forked')
     started = []
@@ -607,7 +607,6 @@ def fork_tool(request):
 
         It must end with ``status``, by default that of the signal, or 0. Returns what it wrote.
         """
-        import torch
         from mmengine.config import Config
 
         launcher = ['--launcher', 'pytorch'] if processes > 1 else []

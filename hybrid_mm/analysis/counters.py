@@ -1,4 +1,4 @@
-"""Counters of other packages that trace a network: fvcore's and MMEngine's.
+"""Counters of other packages: fvcore's and MMEngine's, which trace a network, and ptflops.
 
 They know torch's own operators only. ``hybrid_mm.compat`` has them count networks of this package
 within :func:`counted`: our operators stay in the graph, with a formula each, so that the figures
@@ -12,12 +12,14 @@ from typing import Any
 
 import torch
 import torchvision  # noqa: F401  its import cannot be traced
+from torch.utils._pytree import tree_map_only
 
 from hybrid_mm.analysis.complexity import FORMULAS
+from hybrid_mm.compat.torch_api import flop_formulas
 from hybrid_mm.ops.export import with_our_operators
 from hybrid_mm.ops.fusing import fused_despite_hooks
 
-__all__ = ['counted', 'op_handles']
+__all__ = ['counted', 'op_handles', 'ptflops_hooks']
 
 Handle = Callable[[list[Any], list[Any]], float]
 
@@ -95,6 +97,31 @@ def _activation_handles() -> dict[str, Handle]:
         return sum(math.prod(_shape(output)) for output in outputs)
 
     return {f'hybrid_mm::{operator.__name__}': handle for operator in FORMULAS}
+
+
+def ptflops_hooks() -> dict[Any, Callable[[tuple, tuple], int]]:
+    """Formulas of all operators that ``tools/complexity.py`` counts, for ptflops.
+
+    They are for ``custom_modules_hooks`` of its ``get_model_complexity_info`` with
+    ``backend='aten'``, which knows products and convolutions alone, and for models on the device
+    'meta': elsewhere an operator may first measure its algorithms, which would be counted too.
+    """
+
+    def of_torch(formula: Callable[..., int]) -> Callable[[tuple, tuple], int]:
+        return lambda arguments, results: formula(*arguments, out_val=results[0]) // 2
+
+    def of_ours(formula: Any) -> Callable[[tuple, tuple], int]:
+        def hook(arguments: tuple, results: tuple) -> int:
+            return formula(*tree_map_only(torch.Tensor, lambda x: x.shape, arguments)) // 2
+
+        return hook
+
+    def deformable(arguments: tuple, results: tuple) -> int:
+        return results[0].numel() * math.prod(arguments[1].shape[1:])
+
+    hooks = {operator: of_torch(formula) for operator, formula in flop_formulas().items()}
+    hooks[torch.ops.torchvision.deform_conv2d] = deformable
+    return hooks | {operator: of_ours(formula) for operator, formula in FORMULAS.items()}
 
 
 _HANDLES = {

@@ -42,10 +42,10 @@ from hybrid_mm.run.config import (
 from hybrid_mm.run.devices import torch_device
 from hybrid_mm.run.onnx_file import (
     SUFFIX,
-    check_data_options,
     config_of_file,
     is_onnx,
     model_of_file,
+    split_options,
 )
 from hybrid_mm.run.published import checkpoint_of
 from hybrid_mm.run.tta import set_test_time_augmentation
@@ -75,7 +75,9 @@ class Predictor:
         batch_size: Images per batch.
         tta: Augment with the ``tta_pipeline`` of the config, else with a flip, and merge with its
             ``tta_model``.
-        options: Settings of the config to override, as ``{'model.test_cfg.score_thr': 0.1}``.
+        options: Settings of the config to override, as ``{'model.test_cfg.score_thr': 0.1}``. With
+            a ``model.onnx``, those of the test pipeline, and of a detector's ``test_cfg`` (or
+            ``test_cfg.rcnn``) ``score_thr`` and ``nms.iou_threshold``.
 
     Raises:
         UserError: (a ValueError) A file or the device does not exist, the config is one of poses,
@@ -164,12 +166,11 @@ class Predictor:
                 'and the checkpoint'
             )
         device = None if device is None else str(torch_device(device))
-        self.model = MODELS.build(model_of_file(file, device))
+        thresholds, of_data = split_options(file, options)
+        self.model = MODELS.build(model_of_file(file, device, thresholds))
         metadata = self.model.metadata
         self.cfg = config_of_file(file, metadata)
-        if options:
-            check_data_options(file, options)
-            self.cfg.merge_from_dict(options)
+        self.cfg.merge_from_dict(of_data)
         self.task, self.device = self.model.task, self.model.device
         self.meta = dict(classes=metadata['classes'])
         if metadata.get('palette'):  # JSON has no tuples, as visualizers want them

@@ -232,7 +232,7 @@ class _Names:
     @property
     def folders(self) -> list[str]:
         """Folders of ``out`` with files of the inputs."""
-        return list(self._taken)
+        return [name for name in self._taken if (self.out / name).is_dir()]  # not only reserved
 
     def announce(self, names: Sequence[str]) -> None:
         """Find the names that several inputs would get, or that are those of their folders."""

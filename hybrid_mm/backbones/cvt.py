@@ -135,15 +135,17 @@ class CvTStage(Stage):
     def forward(self, x: Tensor) -> Tensor:
         """Map the previous stage's output to this stage's, (N, C, H, W); pooled, (N, L, C)."""
         x = self.embed(x)
-        size = tuple(x.shape[1:3])
+        number, height, width, channels = x.shape
         x = x.flatten(1, 2)
         token = getattr(self.embed, 'class_token', None)
         if token is not None:
-            x = torch.cat([token.expand(x.shape[0], -1, -1).to(x), x], 1)
-        x = run_blocks(self.blocks, x, self.with_cp, size)
+            x = torch.cat([token.expand(number, -1, -1).to(x), x], 1)
+        x = run_blocks(self.blocks, x, self.with_cp, (height, width))
         if self.pooled:
             return x if token is None else x[:, :1]
-        return (x if token is None else x[:, 1:]).unflatten(1, size).permute(0, 3, 1, 2)
+        x = x if token is None else x[:, 1:]
+        # not unflatten, after which the older ONNX exporter fixes the number of images
+        return x.reshape(number, height, width, channels).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True, kw_only=True)

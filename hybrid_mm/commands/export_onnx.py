@@ -85,11 +85,16 @@ def _write(graph: graphs.Graph, path: Path, fixed: bool, properties: dict[str, s
         try:
             onnx_files.export(graph, path, not fixed, properties, _say)
         except graphs.ExportError as error:
-            if 'laid out for one size' not in str(error):
-                raise
-            raise graphs.ExportError(
-                f'{str(error).partition(";")[0]}; --fixed --size HEIGHT WIDTH exports it for one'
-            ) from error
+            if 'laid out for one size' in str(error):
+                text = f'{str(error).partition(";")[0]}; --fixed --size HEIGHT WIDTH exports it'
+                raise graphs.ExportError(f'{text} for one') from error
+            if 'Sizes of tensors must match' in str(error):
+                raise graphs.ExportError(
+                    f'{error}; if the network takes only sizes that its strides divide, '
+                    '--cfg-options model.data_preprocessor.pad_size_divisor=32 pads images within '
+                    'the file, and --fixed --size HEIGHT WIDTH exports it for one'
+                ) from error
+            raise
 
 
 def _report(graph: graphs.Graph, path: Path, others: Iterable[dict[str, Tensor]] | None) -> None:

@@ -29,8 +29,8 @@ def test(args: argparse.Namespace) -> None:
     # the weights first, before anything that takes time
     model = None
     if onnx_file.is_onnx(args.checkpoint):
-        onnx_file.check_data_options(args.checkpoint, args.cfg_options)
-        model = MODELS.build(onnx_file.model_of_file(args.checkpoint))
+        thresholds, _ = onnx_file.split_options(args.checkpoint, args.cfg_options)
+        model = MODELS.build(onnx_file.model_of_file(args.checkpoint, thresholds=thresholds))
     else:
         args.checkpoint = published.checkpoint_of(args.config, args.checkpoint)
         read_checkpoint(args.checkpoint)

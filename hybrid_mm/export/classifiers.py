@@ -1,5 +1,7 @@
 """End-to-end graphs of classifiers."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from hybrid_mm.export.graphs import ExportError, Network
@@ -33,7 +35,7 @@ class ClassifierGraph(Network):
                 f'{type(model).__name__} with {type(head).__name__}: only heads of one label per '
                 'image (a softmax over the classes) have an end-to-end graph; use --raw'
             )
-        self.model = model
+        self.model: Any = model
 
     def forward(self, x: Tensor, size: tuple[int, int], *settings: Tensor) -> tuple[Tensor, ...]:
         """See :class:`hybrid_mm.export.graphs.Network`."""

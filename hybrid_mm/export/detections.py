@@ -34,11 +34,11 @@ def same_detections(
     """
     worst = 0.0
     for i in range(len(expected['scores'])):
-        sides = []
-        for side in (expected, found):
-            there = side['scores'][i] > 0
-            sides.append({name: values[i][there] for name, values in side.items()})
-        worst = max(worst, _difference(*sides, scale, score_threshold, most))
+        a, b = (
+            {name: values[i][side['scores'][i] > 0] for name, values in side.items()}
+            for side in (expected, found)
+        )
+        worst = max(worst, _difference(a, b, scale, score_threshold, most))
     return worst
 
 

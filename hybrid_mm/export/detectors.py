@@ -1,5 +1,7 @@
 """End-to-end graphs of detectors."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -46,7 +48,7 @@ class DenseDetector(Detector):
 
     outputs = ('boxes', 'scores', 'labels')
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         from mmdet.models.dense_heads import GFLHead
         from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
@@ -67,7 +69,7 @@ class DenseDetector(Detector):
                 f'{name} has no end-to-end graph: it does not decode boxes as RetinaNet, FCOS, '
                 'ATSS or GFL do; use --raw'
             )
-        self.model = model
+        self.model: Any = model
         self.least = max(max(pair) for pair in head.prior_generator.strides) + 1
         self.integrates = isinstance(head, GFLHead)  # deltas are distributions
         test = head.test_cfg

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from mmengine.config import ConfigDict
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from hybrid_mm.export.detections import same_detections
@@ -106,7 +106,7 @@ def at_anchors(maps: Tensor, anchors: Tensor, number: int) -> Tensor:
 
 
 def candidates(
-    head: nn.Module,
+    head: Any,
     maps: tuple[Tensor, ...],
     priors: Tensor,
     most: int,

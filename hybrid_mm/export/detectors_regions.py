@@ -1,6 +1,7 @@
 """End-to-end graphs of detectors with two or more stages: proposals, regions, masks."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,10 +35,11 @@ class TwoStageDetector(Detector):
         ExportError: A part of it has no end-to-end graph, or its ``test_cfg`` cannot be followed.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
-        self.model = model
-        self.head = head = model.roi_head
+        self.model: Any = model
+        self.head: Any = model.roi_head
+        head = self.head
         self._check()
         heads = head.bbox_head if self.cascade else [head.bbox_head]
         extractors = head.bbox_roi_extractor if self.cascade else [head.bbox_roi_extractor]
@@ -113,10 +115,11 @@ class TwoStageDetector(Detector):
             raise ExportError('HTC without mask_info_flow has no end-to-end graph; use --raw')
         extractors = ('bbox_roi_extractor', 'mask_roi_extractor', 'semantic_roi_extractor')
         for module in (getattr(head, name, None) for name in extractors):
-            for extractor in module if isinstance(module, nn.ModuleList) else [module]:
+            several: Any = module if isinstance(module, nn.ModuleList) else [module]
+            for extractor in several:
                 if extractor is None:
                     continue
-                layer = extractor.roi_layers[0]
+                layer: Any = extractor.roi_layers[0]
                 if (
                     type(extractor) is not SingleRoIExtractor
                     or type(layer).__name__ != 'RoIAlign'
@@ -172,7 +175,8 @@ class TwoStageDetector(Detector):
         iou_threshold: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes, scores and labels of the objects in proposals (N, R, 4)."""
-        shape, total = boxes.shape[:2], 0.0
+        shape: Any = boxes.shape[:2]
+        total: Any = 0.0
         for i, (head, extractor) in enumerate(zip(self.box_heads, self.box_regions, strict=True)):
             features = self._features(extractor, maps, semantic, with_images(boxes), 'bbox')
             logits, deltas = (part.unflatten(0, shape) for part in head(features))
@@ -209,7 +213,7 @@ class TwoStageDetector(Detector):
             for stage in head.mask_head:
                 logits, last = stage(features, last)
             return of_class(stage, logits, labels)
-        found = 0.0
+        found: Any = 0.0
         for extractor, stage in zip(head.mask_roi_extractor, head.mask_head, strict=True):
             features = self._features(extractor, maps, None, rois, 'mask')
             found = found + of_class(stage, stage(features), labels)
@@ -217,7 +221,7 @@ class TwoStageDetector(Detector):
 
     def _features(
         self,
-        extractor: nn.Module,
+        extractor: Any,
         maps: Sequence[Tensor],
         semantic: Tensor | None,
         rois: Tensor,
@@ -228,7 +232,8 @@ class TwoStageDetector(Detector):
         if semantic is not None and user in self.head.semantic_fusion:
             more = regions(self.head.semantic_roi_extractor, [semantic], rois)
             if more.shape[2:] != features.shape[2:]:
-                more = F.adaptive_avg_pool2d(more, features.shape[2:])
+                height, width = features.shape[2:]
+                more = F.adaptive_avg_pool2d(more, (height, width))
             features = features + more
         if self.head.with_shared_head:
             features = self.head.shared_head(features)
@@ -253,7 +258,7 @@ def with_images(boxes: Tensor) -> Tensor:
     return torch.cat([images, boxes], 2).flatten(0, 1)
 
 
-def of_class(head: nn.Module, logits: Tensor, labels: Tensor) -> Tensor:
+def of_class(head: Any, logits: Tensor, labels: Tensor) -> Tensor:
     """Probabilities (R, h, w) of the labels (R,), of the logits (R, classes or 1, h, w)."""
     if head.class_agnostic:
         return logits[:, 0].sigmoid()
@@ -261,17 +266,19 @@ def of_class(head: nn.Module, logits: Tensor, labels: Tensor) -> Tensor:
     return logits.gather(1, index)[:, 0].sigmoid()
 
 
-def regions(extractor: nn.Module, maps: Sequence[Tensor], rois: Tensor) -> Tensor:
+def regions(extractor: Any, maps: Sequence[Tensor], rois: Tensor) -> Tensor:
     """Features of regions (R, 5), each from the level of its size."""
     maps = list(maps[: extractor.num_inputs])
     layer = extractor.roi_layers[0]
+    height, width = layer.output_size
     levels = extractor.map_roi_levels(rois, len(maps))
     return pyramid_roi_align(
         rois,
         levels,
         maps,
         list(extractor.featmap_strides),
-        *layer.output_size,
+        height,
+        width,
         max(layer.sampling_ratio, 0),
         layer.aligned,
     )

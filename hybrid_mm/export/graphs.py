@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hybrid_mm.errors import UserError
 from hybrid_mm.export.preprocessing import channels_of
 
-__all__ = ['ExportError', 'Graph', 'Network', 'graphs_of', 'largest_difference']
+__all__ = ['ExportError', 'Graph', 'Network', 'graphs_of', 'largest_difference', 'name_of']
 
 _ROIS = 7  # regions in the example that is traced
 
@@ -34,6 +34,8 @@ class Graph:
         defaults: Inputs that may be left out; their examples are their default values.
         any_batch: Leave the number of images open in a file of dynamic sizes, if the module can
             be traced so, else one. The example has two images then.
+        least: Height and width of the images with which it is traced for any size, at least.
+        name: Model and head, for messages.
     """
 
     part: str
@@ -43,6 +45,8 @@ class Graph:
     axes: dict[str, tuple[int, ...]]
     defaults: tuple[str, ...] = ()
     any_batch: bool = False
+    least: int = 1
+    name: str = 'the graph'
 
 
 class Network(nn.Module):
@@ -125,8 +129,19 @@ def largest_difference(expected: dict[str, Tensor], found: dict[str, Tensor]) ->
     return worst
 
 
+def name_of(model: nn.Module) -> str:
+    """A model with its head, as messages name it: 'EncoderDecoder with FCNHead'."""
+    name = type(model).__name__
+    for attribute in ('roi_head', 'panoptic_head', 'bbox_head', 'decode_head', 'head'):
+        head = getattr(model, attribute, None)
+        if isinstance(head, nn.Module):
+            head = head[-1] if isinstance(head, nn.ModuleList) else head
+            return f'{name} with {type(head).__name__}'
+    return name
+
+
 def graphs_of(
-    model: nn.Module, size: tuple[int, int], backbone_only: bool = False, batch: int = 1
+    model: Any, size: tuple[int, int], backbone_only: bool = False, batch: int = 1
 ) -> list[Graph]:
     """The graphs of a model, one per file.
 
@@ -146,12 +161,13 @@ def graphs_of(
     model = revert_sync_batchnorm(model).eval()
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(batch, channels_of(model), *size, generator=generator)
-    one = dict(inputs={'image': image}, axes={'image': (2, 3)})
+    one: dict[str, Any] = dict(inputs={'image': image}, axes={'image': (2, 3)}, name=name_of(model))
     if backbone_only or not hasattr(model, 'data_preprocessor'):
         backbone = model.backbone if hasattr(model, 'backbone') else model
         stages = getattr(backbone, 'out_indices', None)
         if stages is None:
             raise ExportError(f'{type(model).__name__} is not a backbone: it has no out_indices')
+        one['name'] = name_of(backbone)
         return [Graph('', _Backbone(backbone), outputs=[f'map_{i}' for i in stages], **one)]
     name = type(model).__name__
     head = getattr(model, 'decode_head', None)
@@ -186,7 +202,7 @@ def example_rois(image: Tensor, number: int = _ROIS) -> Tensor:
     return torch.cat([torch.zeros(number, 1), corner, corner + length], 1)
 
 
-def _two_stages(model: nn.Module, one: dict) -> list[Graph]:
+def _two_stages(model: Any, one: dict[str, Any]) -> list[Graph]:
     """Both graphs of Faster or Mask R-CNN; ``one`` has inputs and axes of the first."""
     from mmdet.models.roi_heads import StandardRoIHead
     from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
@@ -205,10 +221,10 @@ def _two_stages(model: nn.Module, one: dict) -> list[Graph]:
     inputs = {'rois': example_rois(one['inputs']['image'])}
     inputs |= {f'pyramid_{i}': x for i, x in enumerate(used)}
     names = ['cls_score', 'bbox_pred', *(['mask_logits'] if head.with_mask else [])]
-    axes = {name: (0,) if name == 'rois' else (2, 3) for name in inputs}
+    axes: dict[str, tuple[int, ...]] = {name: (0,) if name == 'rois' else (2, 3) for name in inputs}
     return [
         Graph('', _Proposals(model), outputs=outputs, **one),
-        Graph('_rois', _Regions(model), inputs, names, axes),
+        Graph('_rois', _Regions(model), inputs, names, axes, name=one['name']),
     ]
 
 
@@ -228,7 +244,7 @@ class _Segmenter(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
 
     def forward(self, image: Tensor) -> Tensor:
         return self.model.decode_head(self.model.extract_feat(image))
@@ -239,7 +255,7 @@ class _Classifier(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
 
     def forward(self, image: Tensor) -> Tensor:
         return self.model.head(self.model.extract_feat(image))
@@ -250,7 +266,7 @@ class _Dense(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         outputs = self.model.bbox_head(self.model.extract_feat(image))
@@ -262,7 +278,7 @@ class _Proposals(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         maps = self.model.extract_feat(image)
@@ -274,7 +290,7 @@ class _Regions(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.head = model.roi_head
+        self.head: Any = model.roi_head
 
     def forward(self, rois: Tensor, *maps: Tensor) -> tuple[Tensor, ...]:
         head = self.head
@@ -284,7 +300,7 @@ class _Regions(nn.Module):
         return scores, boxes, head.mask_head(_regions(head.mask_roi_extractor, maps, rois))
 
 
-def _regions(extractor: nn.Module, maps: Sequence[Tensor], rois: Tensor) -> Tensor:
+def _regions(extractor: Any, maps: Sequence[Tensor], rois: Tensor) -> Tensor:
     """Features of regions: all levels are sampled for every region, and one is selected.
 
     MMDetection sorts the regions by level, with shapes that depend on values, which ONNX lacks.
@@ -293,7 +309,7 @@ def _regions(extractor: nn.Module, maps: Sequence[Tensor], rois: Tensor) -> Tens
 
     maps = maps[: extractor.num_inputs]
     level = extractor.map_roi_levels(rois, len(maps))[:, None, None, None]
-    found: Tensor | float = 0.0
+    found: Any = 0.0
     for i, (x, layer) in enumerate(zip(maps, extractor.roi_layers, strict=True)):
         sampled = roi_align(
             x,

@@ -105,8 +105,9 @@ def raw_metadata(cfg: Config, model: nn.Module, meta: dict[str, Any]) -> dict[st
     names = ('mean', 'std', 'bgr_to_rgb', 'to_rgb')
     found = {name: prepared[name] for name in names if prepared.get(name) is not None}
     found['classes'] = list(meta['classes'] or [])
-    if getattr(getattr(model, 'decode_head', None), 'out_channels', None) == 1:
-        found['threshold'] = model.decode_head.threshold
+    head: Any = getattr(model, 'decode_head', None)
+    if getattr(head, 'out_channels', None) == 1:
+        found['threshold'] = head.threshold
     found['hybrid_mm'] = __version__
     return {key: json.dumps(value) for key, value in found.items()}
 
@@ -154,7 +155,7 @@ def resize_rule(steps: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 def _in_words(rule: dict[str, Any]) -> str:
     """A rule in English."""
-    scale = rule.get('scale')
+    scale: Any = rule.get('scale')
     texts = {
         'none': lambda: 'the image is taken in its size',
         'exact': lambda: f'resized to {scale[0]} x {scale[1]} (width x height)',

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import re
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -53,7 +54,7 @@ def require_exporter() -> None:
             f'torch {torch.__version__} cannot export these networks: it fails or writes other '
             'numbers; torch 2.6 or newer can, with the same config and checkpoint'
         )
-    for name in ('onnx', 'onnxscript'):
+    for name in ('onnx', 'onnxscript', 'onnxruntime'):
         if importlib.util.find_spec(name) is None:
             raise ExportError(f'{name} is not installed; pip install "hybrid-mm[export]"')
 
@@ -65,7 +66,7 @@ def export(
     properties: dict | None = None,
     say: Callable[[str], None] | None = None,
 ) -> None:
-    """Write a graph to an ONNX file, weights included.
+    """Write a graph to an ONNX file, weights included, that onnxruntime has run once.
 
     Weights of more than 2 GB, which such a file cannot hold, go to a second one, PATH.data.
 
@@ -79,7 +80,8 @@ def export(
             and if the network fixes the number of images.
 
     Raises:
-        ExportError: The exporter fails; torch is too old; onnx or onnxscript is not installed.
+        ExportError: The exporter fails, or onnxruntime cannot run the file, of which nothing stays;
+            torch is too old; a package is not installed.
     """
     require_exporter()
     import onnx
@@ -103,13 +105,26 @@ def export(
     opset = json.dumps(max(domains.values()))
     onnx.helper.set_model_props(proto, {**(properties or {}), 'opset': opset})
     path.parent.mkdir(parents=True, exist_ok=True)
-    outside = Path(f'{path}.data')
-    outside.unlink(missing_ok=True)
-    if sum(len(item.raw_data) for item in _weights(proto.graph)) > LARGE:
-        onnx.save(proto, str(path), save_as_external_data=True, location=outside.name)
-    else:
-        onnx.save(proto, str(path))
-    onnx.checker.check_model(str(path))
+    # the name of the second file is part of the first: both are written elsewhere, then moved
+    with tempfile.TemporaryDirectory(prefix=f'.{path.name}-', dir=path.parent) as folder:
+        file, outside = Path(folder, path.name), Path(folder, f'{path.name}.data')
+        if sum(len(item.raw_data) for item in _weights(proto.graph)) > LARGE:
+            onnx.save(proto, str(file), save_as_external_data=True, location=outside.name)
+        else:
+            onnx.save(proto, str(file))
+        del proto
+        onnx.checker.check_model(str(file))
+        first = {
+            k: v[:1] if k == 'image' and graph.any_batch else v for k, v in graph.inputs.items()
+        }
+        try:
+            run(file, first, graph.outputs)
+        except ExportError as error:
+            raise ExportError(f'{graph.name} cannot be exported: {error}') from error
+        path.with_name(outside.name).unlink(missing_ok=True)
+        for written in (outside, file):
+            if written.exists():
+                written.replace(path.with_name(written.name))
 
 
 def _in_windows(graph: Graph, dynamic: bool, say: Callable[[str], None] | None) -> Any:
@@ -147,7 +162,8 @@ def _translated(graph: Graph, dynamic: bool, say: Callable[[str], None] | None) 
                 custom_translation_table=operators.translations(),
             )
     except Exception as error:  # of any type, from the exporter, onnxscript or the network
-        raise ExportError(f'cannot be exported: {reason(error)}') from error
+        raise ExportError(f'{graph.name} cannot be exported: {reason(error)}') from error
+    assert program is not None
     proto = program.model_proto
     # the exporter's optimizer leaves out what repeats a tensor, but not the shape that it had:
     # onnxruntime, which would put both into one buffer, finds the shapes itself
@@ -168,10 +184,8 @@ def _traced(graph: Graph, module: nn.Module, dynamic: bool) -> torch.export.Expo
     """The operators of a graph.
 
     A number of images that the network fixes while it is traced is made one, in ``graph.inputs``
-    as well, and images that are too small are replaced there.
+    as well.
     """
-    if dynamic and isinstance(graph.module, EndToEnd):
-        graph.inputs['image'] = graph.module.large_enough(graph.inputs['image'])
     inputs = tuple((_example(graph) if dynamic else graph.inputs).values())
     traced = torch.export.export(
         module, inputs, dynamic_shapes=_open_axes(graph) if dynamic else None, strict=False
@@ -181,10 +195,17 @@ def _traced(graph: Graph, module: nn.Module, dynamic: bool) -> torch.export.Expo
     placeholder = traced.graph_signature.user_inputs[0]
     node = next(node for node in traced.graph.nodes if node.name == placeholder)
     number = node.meta['val'].shape[0]
-    if isinstance(number, torch.SymInt) and number.node.maybe_as_int() is None:
+    fixed = not isinstance(number, torch.SymInt) or number.node.maybe_as_int() is not None
+    if not fixed and not any(_has_open_settings(node) for node in traced.graph.nodes):
         return traced
     _take_one_image(graph)
     return _traced(graph, module, dynamic)
+
+
+def _has_open_settings(node: torch.fx.Node) -> bool:
+    """Whether it is a convolution whose groups depend on the number of images, as ONNX has none."""
+    convolution = node.target == torch.ops.aten.conv2d.default
+    return convolution and any(isinstance(setting, torch.fx.Node) for setting in node.args[3:])
 
 
 def _take_one_image(graph: Graph) -> None:
@@ -197,22 +218,23 @@ def _take_one_image(graph: Graph) -> None:
 def _example(graph: Graph) -> dict[str, Tensor]:
     """Inputs with which a graph of any size is traced.
 
-    Where an axis of a map has one window, the tracer would take it for one that always has one, so
-    the image is made larger if a window could cover a map. Only its shape matters.
+    The tracer would take a map of one row or column, or an axis with one window, for one that
+    always has one, so the image is made larger where that could be. Only its shape matters.
     """
-    windows = [0]
+    least, windows = graph.least, [0]
     for layer in graph.module.modules():
         for name in ('window', 'block_size'):
             window = getattr(layer, name, None)
             windows += [window] if isinstance(window, int) else window or ()
     name = 'window' if 'window' in graph.inputs else 'image'  # of a segmenter, or the whole
-    if name not in graph.inputs or not any(windows):
+    if name not in graph.inputs:
         return graph.inputs
     image = graph.inputs[name]
     shape = [*image.shape]
-    # not square, also if it is padded to a multiple of 32
     for i, axis in enumerate(graph.axes.get(name, ())):
-        shape[axis] = max(shape[axis], _STRIDE * (max(windows) + i) + 1 + 2 * i)
+        # not square, also if it is padded to a multiple of 32
+        covered = _STRIDE * (max(windows) + i) + 2 * i if any(windows) else 0
+        shape[axis] = max(shape[axis], least + 2 * i, covered + 1)
     return {**graph.inputs, name: image.new_zeros(shape)}
 
 
@@ -221,7 +243,7 @@ def _open_axes(graph: Graph) -> tuple:
     dims = {k: dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for k, axes in graph.axes.items()}
     if graph.any_batch:
         dims.setdefault(next(iter(graph.inputs)), {})[0] = torch.export.Dim.AUTO
-    shapes = tuple(dims.get(name, {}) for name in graph.inputs)
+    shapes: tuple[Any, ...] = tuple(dims.get(name, {}) for name in graph.inputs)
     parameters = signature(graph.module.forward).parameters.values()
     if len(shapes) > 1 and any(p.kind is p.VAR_POSITIONAL for p in parameters):
         shapes = (shapes[0], shapes[1:])  # forward(first, *others)
@@ -292,6 +314,26 @@ def session_of(path: Path) -> Any:
     return onnxruntime.InferenceSession(str(path), options, ['CPUExecutionProvider'])
 
 
+def run(path: Path, inputs: dict[str, Tensor], outputs: list[str]) -> dict[str, Tensor]:
+    """Outputs of a file by name.
+
+    Args:
+        path: The ONNX file.
+        inputs: Inputs by name.
+        outputs: Names of the outputs.
+
+    Raises:
+        ExportError: onnxruntime is not installed, or cannot run the file.
+    """
+    try:
+        results = session_of(path).run(outputs, {k: v.numpy() for k, v in inputs.items()})
+    except ExportError:
+        raise
+    except Exception as error:  # of several types of onnxruntime's own
+        raise ExportError(f'onnxruntime cannot run it: {reason(error)}') from error
+    return {k: torch.from_numpy(v) for k, v in zip(outputs, results, strict=True)}
+
+
 def difference(graph: Graph, path: Path, inputs: dict[str, Tensor] | None = None) -> float:
     """Largest difference between onnxruntime and PyTorch over all outputs.
 
@@ -306,13 +348,7 @@ def difference(graph: Graph, path: Path, inputs: dict[str, Tensor] | None = None
         ExportError: onnxruntime is not installed, cannot run the file, or returns other shapes.
     """
     inputs = graph.inputs if inputs is None else inputs
-    try:
-        results = session_of(path).run(graph.outputs, {k: v.numpy() for k, v in inputs.items()})
-    except ExportError:
-        raise
-    except Exception as error:
-        raise ExportError(f'onnxruntime cannot run it: {reason(error)}') from error
-    found = {k: torch.from_numpy(v) for k, v in zip(graph.outputs, results, strict=True)}
+    found = run(path, inputs, graph.outputs)
     with torch.no_grad():
         if isinstance(graph.module, EndToEnd):
             return graph.module.difference(found, *inputs.values())
@@ -380,6 +416,11 @@ def reason(error: BaseException) -> str:
     operator = operator or re.search(r'Error when translating node.*?torch\.ops\.([\w.]+)\(', text)
     if operator:
         return f'the exporter does not know the operator {operator[1]}'
+    if 'data is not allocated yet' in text:
+        return (
+            'a layer runs code of its own that cannot be traced, such as an operator of MMCV '
+            '(deformable convolution)'
+        )
     lines = [line.strip() for line in text.split('\n') if line.strip()] or [type(error).__name__]
     return ' '.join(lines)[:200]
 

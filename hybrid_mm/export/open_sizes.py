@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 __all__ = ['open_sizes']
 
@@ -34,7 +35,7 @@ def open_sizes(model: nn.Module) -> Iterator[None]:
             module.forward = functools.partial(forward, module)
             changed.append(module)
     try:
-        with _no_warning_of_sizes():
+        with _no_warning_of_sizes(), _Pooling():
             yield
     finally:
         for module in changed:
@@ -60,25 +61,39 @@ def _no_warning_of_sizes() -> Iterator[None]:
         resize.__defaults__ = before
 
 
-def _stand_in(module: nn.Module) -> Callable[..., Any] | None:
+def _stand_in(module: Any) -> Callable[..., Any] | None:
     """The forward pass that replaces that of a module, if there is one."""
     kind = type(module).__name__
-    if isinstance(module, nn.AdaptiveAvgPool2d):
-        return _pool
     if kind == 'Upsample' and module.size is None:
         factor = module.scale_factor
         return _upsample if isinstance(factor, float) and factor.is_integer() else None
-    return {
+    others: dict[str, Callable[..., Any]] = {
         'MSDeformAttnPixelDecoder': _decode_pixels,
         'MultiScaleDeformableAttention': _deformable_attention,
-    }.get(kind)
+    }
+    return others.get(kind)
 
 
-def _pool(module: nn.AdaptiveAvgPool2d, x: Tensor) -> Tensor:
-    """The forward pass of an adaptive average pooling, by two matrix products."""
-    size = module.output_size
-    rows, columns = (size, size) if isinstance(size, int) else size
-    return _average_pool(x.shape[2], rows, x) @ x @ _average_pool(x.shape[3], columns, x).t()
+class _Pooling(TorchFunctionMode):
+    """Adaptive average pooling, of modules or by the function, is two matrix products."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is not F.adaptive_avg_pool2d:
+            return func(*args, **kwargs or {})
+        return _pool(*args, **kwargs or {})
+
+
+def _pool(input: Tensor, output_size: Any) -> Tensor:
+    """What ``F.adaptive_avg_pool2d`` returns, whose arguments have these names."""
+    sizes = [output_size] * 2 if isinstance(output_size, int) else output_size
+    rows, columns = (
+        length if size is None else size
+        for size, length in zip(sizes, input.shape[-2:], strict=True)
+    )
+    over_rows = _average_pool(input.shape[-2], rows, input)
+    return over_rows @ input @ _average_pool(input.shape[-1], columns, input).t()
 
 
 def _average_pool(length: int, parts: int, like: Tensor) -> Tensor:
@@ -90,7 +105,7 @@ def _average_pool(length: int, parts: int, like: Tensor) -> Tensor:
     return inside / inside.sum(1, keepdim=True)
 
 
-def _upsample(module: nn.Module, x: Tensor) -> Tensor:
+def _upsample(module: Any, x: Tensor) -> Tensor:
     """The forward pass of MMSegmentation's ``Upsample``, with a whole factor."""
     size = [length * int(module.scale_factor) for length in x.shape[2:]]
     return F.interpolate(x, size, mode=module.mode, align_corners=module.align_corners)

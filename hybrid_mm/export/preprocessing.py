@@ -1,6 +1,6 @@
 """The first part of an end-to-end graph: from pixels to what the network takes."""
 
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ class Preparation(nn.Module):
 
     def __init__(
         self,
-        preprocessor: nn.Module,
+        preprocessor: Any,
         input_type: InputType = 'uint8',
         keeps_order: bool | None = None,
     ) -> None:
@@ -100,7 +100,8 @@ class Preparation(nn.Module):
             x = x.flip(1)
         x = (x - self.mean) / self.std
         # written as a multiple of a number that is rounded up, a size is known to be divisible
-        height, width = (ceil_div(length, self.divisor) * self.divisor for length in x.shape[2:])
+        size = (ceil_div(length, self.divisor) * self.divisor for length in x.shape[2:])
+        height, width = cast(tuple[Any, Any], tuple(size))  # of Python or symbols
         if self.least is not None:
             height = torch.sym_max(height, self.least[0])
             width = torch.sym_max(width, self.least[1])

@@ -1,7 +1,9 @@
 """End-to-end graphs of MMDetection's Mask2Former: objects and panoptic maps from queries."""
 
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from hybrid_mm.export.graphs import ExportError, Network, largest_difference
@@ -28,7 +30,7 @@ class Queries(Network):
         ExportError: It is another model, or its ``test_cfg`` asks for something else.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         head, test = model.panoptic_head, dict(model.panoptic_fusion_head.test_cfg)
         if type(head).__name__ != 'Mask2FormerHead':
@@ -45,7 +47,7 @@ class Queries(Network):
             )
         names = ('boxes', 'scores', 'labels', 'masks') if self.instances else ()
         self.outputs = (*names, *(('panoptic_map',) if self.panoptic else ()))
-        self.model = model
+        self.model: Any = model
         self.things: int = head.num_things_classes
         self.classes: int = head.num_classes
         self.most = min(int(test.get('max_per_image', 100)), head.num_queries * self.classes)
@@ -64,7 +66,7 @@ class Queries(Network):
             """Logits (N, n, h, w) as MMDetection resizes them: twice."""
             maps = F.interpolate(maps, x.shape[2:], mode='bilinear', align_corners=False)
             maps = maps[:, :, : size[0], : size[1]]
-            target = target_size(maps, *settings)
+            target = target_size(maps, settings[0])
             return F.interpolate(maps, target, mode='bilinear', align_corners=False)
 
         results: tuple[Tensor, ...] = ()

@@ -1,5 +1,7 @@
 """Random weights of detectors with which there is something to compare."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -33,7 +35,7 @@ def vary_outputs(model: nn.Module, size: tuple[int, int] = (96, 128), seed: int 
     Returns:
         The model.
     """
-    graph = whole_graph(model, size, 1)
+    graph: Any = whole_graph(model, size, 1)
     if not isinstance(graph.module.network, Detector):
         return model
     generator = torch.Generator().manual_seed(seed)
@@ -63,7 +65,7 @@ class _Rescale:
     def __init__(self, spread: float, mean: float) -> None:
         self.spread, self.mean, self.done = spread, mean, False
 
-    def __call__(self, module: nn.Module, _: tuple, output: Tensor) -> Tensor | None:
+    def __call__(self, module: Any, _: tuple, output: Tensor) -> Tensor | None:
         if self.done:
             return None
         self.done = True

@@ -209,7 +209,7 @@ def _work(
 
 def no(error: Exception) -> str:
     """A cell that says why there is no number."""
-    reason = onnx_files.reason(error).removeprefix('cannot be exported: ').partition(';')[0]
+    reason = onnx_files.reason(error).rpartition('cannot be exported: ')[2].partition(';')[0]
     kind = '' if isinstance(error, ExportError) else f'{type(error).__name__}: '
     return f'no: {kind}{reason.replace("|", "/")}'
 

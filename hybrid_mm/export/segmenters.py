@@ -1,5 +1,7 @@
 """End-to-end graphs of segmenters."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,7 +15,7 @@ _HEADS = ('BaseDecodeHead', 'BaseCascadeDecodeHead', 'EncHead', 'DAHead', 'Mask2
 _BYTE = 256
 
 
-def segmenter_graph(model: nn.Module, probabilities: bool = False) -> Network:
+def segmenter_graph(model: Any, probabilities: bool = False) -> Network:
     """The network of a segmenter.
 
     Args:
@@ -23,7 +25,7 @@ def segmenter_graph(model: nn.Module, probabilities: bool = False) -> Network:
     Raises:
         ExportError: Its head has no end-to-end graph.
     """
-    heads = (
+    heads: Any = (
         model.decode_head if isinstance(model.decode_head, nn.ModuleList) else [model.decode_head]
     )
     kind = type(model).__name__
@@ -48,9 +50,9 @@ class WholeImage(Network):
         probabilities: Return the probabilities of the classes as well.
     """
 
-    def __init__(self, model: nn.Module, probabilities: bool = False) -> None:
+    def __init__(self, model: Any, probabilities: bool = False) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
         self.outputs = ('label_map', 'probabilities') if probabilities else ('label_map',)
         self.settings = {'size': torch.zeros(2, dtype=torch.int64)}
         self.aligned = bool(model.align_corners)
@@ -59,9 +61,8 @@ class WholeImage(Network):
         self.threshold = None
         if model.out_channels == 1:
             head = model.decode_head
-            self.threshold = float(
-                (head[-1] if isinstance(head, nn.ModuleList) else head).threshold
-            )
+            last: Any = head[-1] if isinstance(head, nn.ModuleList) else head
+            self.threshold = float(last.threshold)
             self.properties = {'thresholds': {'class': self.threshold}}
 
     def forward(self, x: Tensor, size: tuple[int, int], *settings: Tensor) -> tuple[Tensor, ...]:
@@ -152,7 +153,7 @@ class SlidingWindows(WholeImage):
         stride: Of the windows, along both axes.
     """
 
-    def __init__(self, model: nn.Module, probabilities: bool = False) -> None:
+    def __init__(self, model: Any, probabilities: bool = False) -> None:
         super().__init__(model, probabilities)
         self.crop: tuple[int, int] = tuple(model.test_cfg.crop_size)
         self.stride: tuple[int, int] = tuple(model.test_cfg.stride)

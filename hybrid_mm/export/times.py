@@ -56,6 +56,7 @@ def cells_of(
         found = {} if kind == 'compiled' else {'variant': str(config['arch'])}
         title = f'{size}: {kind if kind == "compiled" else "onnxruntime"}'
         try:
+            other: Callable[[Tensor], list[Tensor]]
             if kind == 'compiled':
                 other, note = compiled_model(model), ''
             else:
@@ -118,7 +119,7 @@ def session(
     return run, '' if path.name == 'any.onnx' else ', fixed'
 
 
-def compiled_model(model: nn.Module) -> nn.Module:
+def compiled_model(model: nn.Module) -> Callable[[Tensor], list[Tensor]]:
     """The network compiled for one size, in this process."""
     import torch._inductor.config
 

@@ -1,11 +1,13 @@
 """End-to-end graphs: from pixels to what an application uses, in one file."""
 
+from typing import Any
+
 from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 
 from hybrid_mm.export.classifiers import ClassifierGraph
 from hybrid_mm.export.detectors import detector_graph
-from hybrid_mm.export.graphs import ExportError, Graph, Network
+from hybrid_mm.export.graphs import ExportError, Graph, Network, name_of
 from hybrid_mm.export.preprocessing import InputType, Preparation, channels_of
 from hybrid_mm.export.queries import Queries
 from hybrid_mm.export.segmenters import segmenter_graph
@@ -39,18 +41,9 @@ class EndToEnd(nn.Module):
         height, width = (image.shape[axis] for axis in self.prepare.axes)
         return height, width
 
-    def large_enough(self, image: Tensor) -> Tensor:
-        """Example images that are not too small for a file of any size; these, or others."""
-        height, width = self.size(image)
-        least = self.network.least
-        if min(height, width) >= least:
-            return image
-        larger = max(height, least), max(width, least + 2)
-        return self.prepare.example(larger, self.prepare.channels(image), len(image))
-
 
 def whole_graph(
-    model: nn.Module,
+    model: Any,
     size: tuple[int, int],
     batch: int | None = None,
     input_type: InputType = 'uint8',
@@ -95,4 +88,6 @@ def whole_graph(
         {'image': prepare.axes},
         defaults=tuple(network.settings),
         any_batch=open_batch,
+        least=network.least,
+        name=name_of(model),
     )

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hybrid_mm.ops.argument_types import sized_arguments
+from hybrid_mm.ops.export import exporting
 from hybrid_mm.ops.fusing import is_plain, require_plain
 from hybrid_mm.ops.inference_cache import from_weights, keeps
 from hybrid_mm.ops.packed_linear import PackedLinear
@@ -85,7 +86,8 @@ class _FoldedNorm(nn.Module):
             self.norm.training
             or not isinstance(self.norm, _BatchNorm)
             or not is_plain(module, self.norm)
-            or self._positions(x) <= module.weight[0].numel()
+            # a graph would be of this number of images
+            or (not exporting() and self._positions(x) <= module.weight[0].numel())
         ):
             return self.norm(module(x))
         return self._layer(x, *self.folded())

@@ -34,26 +34,41 @@ class OnnxModel(nn.Module):
         file: The ONNX file, with the preparation of the images and the decoding of the outputs.
         device: Name of a torch device, 'cpu' or 'cuda:1'; by default the current GPU if both torch
             and onnxruntime have one, else the CPU.
+        score_threshold: Scores of objects up to this do not count, from 0 to 1; None for that of
+            the file.
+        iou_threshold: Of the non-maximum suppression, likewise.
 
     Attributes:
         metadata: Properties of the file by name, decoded.
         task: 'detection', 'segmentation' or 'classification'.
         device: Where it runs.
+        thresholds: Those that were given, by name.
 
     Raises:
         UserError: onnxruntime is not installed or has no provider for the device; the file is
-            missing, damaged, from somewhere else or from a newer version, or its outputs are raw.
+            missing, damaged, from somewhere else or from a newer version, or its outputs are raw;
+            it does not take a threshold.
     """
 
-    def __init__(self, file: str | Path, device: str | torch.device | None = None) -> None:
+    def __init__(
+        self,
+        file: str | Path,
+        device: str | torch.device | None = None,
+        score_threshold: float | None = None,
+        iou_threshold: float | None = None,
+    ) -> None:
         super().__init__()
         self.file = str(file)
         self.session, self.device = _session(self.file, device)
         self.metadata = _metadata(self.file, self.session)
         self.task: str = self.metadata['task']
         image = self.session.get_inputs()[0]
-        optional = self.session.get_overridable_initializers()  # inputs with default values
-        self.takes_size = any(item.name == 'size' for item in optional)
+        # inputs with default values
+        optional = [item.name for item in self.session.get_overridable_initializers()]
+        self.takes_size = 'size' in optional
+        given = dict(score_threshold=score_threshold, iou_threshold=iou_threshold)
+        self.thresholds = {name: value for name, value in given.items() if value is not None}
+        _check_thresholds(self.file, self.thresholds, optional)
         self.takes_float = 'float' in image.type
         self.outputs = [item.name for item in self.session.get_outputs()]
         fixed = [length if isinstance(length, int) else None for length in image.shape]
@@ -138,6 +153,8 @@ class OnnxModel(nn.Module):
         if shape[0] == 3 and self.takes_rgb:
             batch = batch.flip(1)  # from blue, green, red
         feed = {'image': (batch.float() if self.takes_float else self._bytes(batch)).numpy()}
+        for name, value in self.thresholds.items():
+            feed[name] = torch.tensor(float(value)).numpy()
         if size is not None:
             feed['size'] = torch.tensor(size).numpy()
         try:
@@ -223,6 +240,18 @@ def paste(masks: Tensor, boxes: Tensor, height: int, width: int, threshold: floa
         pasted, place = _do_paste_mask(mask[None, None], box[None], height, width, skip_empty=True)
         found[i][place] = pasted[0] >= threshold
     return found
+
+
+def _check_thresholds(file: str, given: dict[str, float], optional: Sequence[str]) -> None:
+    """Check that a file takes thresholds, and that they are such."""
+    for name, value in given.items():
+        if name not in optional:
+            raise UserError(
+                f'{file} has no input {name}: only files of detectors whose boxes go through a '
+                'non-maximum suppression do; export it again with another threshold'
+            )
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise UserError(f'{name} of {file} must be a number from 0 to 1, got {value!r}')
 
 
 def _session(file: str, device: str | torch.device | None) -> tuple[Any, torch.device]:

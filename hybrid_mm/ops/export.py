@@ -20,6 +20,7 @@ __all__ = [
     'for_one_size',
     'has_symbols',
     'known',
+    'moved_on',
     'numbers',
     'once_per_graph',
     'require_fixed_size',
@@ -69,12 +70,35 @@ def numbers(size: Sequence[int]) -> tuple[int, ...]:
         return tuple(int(n) for n in size)
 
 
+def moved_on(rows: Tensor, number: int, length: int) -> Tensor:
+    """Rows of which each is further right than the one before: a band of a matrix.
+
+    In memory whose rows are shorter than these, each row begins where the one before has not ended.
+
+    Args:
+        rows: (N, G, T * number, L), with zeros at the end of each.
+        number: How many rows make a band.
+        length: Of the band in memory, at most number * L: in rows of length / number, each row is
+            L - length / number further right than the one before.
+
+    Returns:
+        (N, G, T, length).
+    """
+    return rows.unflatten(2, (-1, number)).flatten(3, 4)[..., :length]
+
+
 class _Numbers(TorchFunctionMode):
-    """Sizes of tensors are numbers, but for the first, which counts the images."""
+    """Sizes of tensors are numbers, but for the first, which counts the images.
+
+    Axes are divided by ``reshape``: after ``unflatten``, the older ONNX exporter takes the number
+    of images for that of the example.
+    """
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
+        if func in (Tensor.unflatten, torch.unflatten):
+            return _divided(*args, **kwargs or {})
         found = func(*args, **kwargs or {})
         if func in (_SHAPE, Tensor.size) and isinstance(found, tuple):
             return torch.Size([*found[:1], *numbers(found[1:])])
@@ -82,6 +106,12 @@ class _Numbers(TorchFunctionMode):
             (dim,) = *args[1:], *(kwargs or {}).values()
             return found if dim in (0, -args[0].ndim) else numbers([found])[0]
         return found
+
+
+def _divided(x: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
+    """``Tensor.unflatten`` by ``reshape``; see :class:`_Numbers`."""
+    before, dim = [*x.shape[:1], *numbers(x.shape[1:])], dim % x.ndim
+    return x.reshape(*before[:dim], *sizes, *before[dim + 1 :])
 
 
 def for_one_size(function: Callable[[Tensor], Result], x: Tensor) -> Result:

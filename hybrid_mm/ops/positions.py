@@ -97,7 +97,7 @@ def _stretched(table: Tensor, size: int) -> Tensor:
     """:func:`resize_relative_table` in operators of a graph."""
     middle = (table.shape[-2] - 1) // 2
     offset = torch.arange(1 - size, size, device=table.device)
-    step = (middle / offset[-1:].clamp(min=1)).clamp(max=1)  # 1 for a smaller map
+    step = (middle / offset[-1].clamp(min=1)).clamp(max=1)  # 1 for a smaller map
     place = middle + offset * step
     low = place.floor().clamp(0, 2 * middle)
     share = (place - low).to(table.dtype)[:, None]
@@ -111,7 +111,7 @@ def _coordinates(length: int, like: Tensor) -> Tensor:
     if not has_symbols((length,)):
         return torch.linspace(-1, 1, length, dtype=like.dtype, device=like.device)
     place = torch.arange(length, dtype=like.dtype, device=like.device)
-    return place * (2 / place[-1:].clamp(min=1)) - 1
+    return place * (2 / place[-1].clamp(min=1)) - 1
 
 
 def encode_coordinates(position: nn.Conv2d, height: int, width: int) -> Tensor:
@@ -373,7 +373,7 @@ def decomposed_tables(rel: Tensor, queries: int, keys: int, *, resize: bool = Tr
 def _ratio_offsets(queries: int, keys: int, device: torch.device) -> Tensor:
     """Entries of :func:`decomposed_tables` by query and key, in operators of a graph."""
     i, j = (torch.arange(n, device=device) for n in (queries, keys))
-    last, count = j[-1:].double(), i[-1:].double() + 1
+    last, count = j[-1].double(), i[-1].double() + 1
     up, down = ((last + 1) / count).clamp(min=1), (count / (last + 1)).clamp(min=1)
     shift = (last * down).float()
     return (i.float()[:, None] * up.float() - j.float() * down.float() + shift).long()

@@ -24,6 +24,15 @@ _OF_NETWORK = (
     *('data_preprocessor', 'load_from', 'model_wrapper_cfg', 'compile', 'runner_type', 'strategy'),
     *('tta_model', 'tta_pipeline'),
 )
+# settings of a config's detector that are optional inputs of its file, by the names of those
+_THRESHOLDS = {
+    f'model.test_cfg.{stage}{setting}': name
+    for stage in ('', 'rcnn.')
+    for setting, name in (
+        ('score_thr', 'score_threshold'),
+        ('nms.iou_threshold', 'iou_threshold'),
+    )
+}
 
 
 def is_onnx(path: Any) -> bool:
@@ -31,23 +40,36 @@ def is_onnx(path: Any) -> bool:
     return isinstance(path, str | Path) and str(path).lower().endswith(SUFFIX)
 
 
-def model_of_file(file: str | Path, device: str | None = None) -> ConfigDict:
+def model_of_file(
+    file: str | Path, device: str | None = None, thresholds: Mapping[str, float] | None = None
+) -> ConfigDict:
     """Config of the model that a file is."""
-    return ConfigDict(type='hybrid_mm.OnnxModel', file=str(file), device=device)
+    return ConfigDict(
+        type='hybrid_mm.OnnxModel', file=str(file), device=device, **(thresholds or {})
+    )
 
 
-def check_data_options(file: str, options: Mapping[str, Any] | None) -> None:
-    """Check that ``--cfg-options`` are not about the network, which is in the file as it is.
+def split_options(
+    file: str, options: Mapping[str, Any] | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """``--cfg-options`` of a run with a file: thresholds by its inputs, and those of the data.
 
     Raises:
-        UserError: One is.
+        UserError: One is about the network, which is in the file as it is.
     """
-    for key in options or ():
-        if key.partition('.')[0] in ('model', *_OF_NETWORK):
+    thresholds, others = {}, {}
+    for key, value in (options or {}).items():
+        if key in _THRESHOLDS:
+            thresholds[_THRESHOLDS[key]] = value
+        elif key.partition('.')[0] in ('model', *_OF_NETWORK):
             raise UserError(
                 f'--cfg-options {key}: {file} is the network as it was exported, and keeps its '
-                'settings; export it again with this option'
+                'settings, but for score_thr and nms.iou_threshold of detectors; export it again '
+                'with this option'
             )
+        else:
+            others[key] = value
+    return thresholds, others
 
 
 def config_of_file(file: str, metadata: dict[str, Any]) -> Config:
@@ -102,7 +124,7 @@ def set_onnx_model(cfg: Config, model: Any) -> None:
             'order in test_dataloader.dataset.metainfo',
         )
     _compare_pipelines(file, metadata.get('test_pipeline'), dataset.get('pipeline'))
-    cfg.model = model_of_file(file)
+    cfg.model = model_of_file(file, thresholds=model.thresholds)
     for key in _OF_NETWORK:
         cfg.pop(key, None)
     hooks = cfg.get('custom_hooks') or []

@@ -8,9 +8,11 @@ import torch
 from mmengine.analysis import FlopAnalyzer, get_model_complexity_info
 from mmengine.registry import MODELS
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import hybrid_mm.registry  # noqa: F401
 from hybrid_mm.analysis.complexity import complexity
+from hybrid_mm.analysis.counters import ptflops_hooks
 from hybrid_mm.ops.export import exporting, with_our_operators
 from hybrid_mm.ops.fusing import fused_despite_hooks, is_plain
 
@@ -53,6 +55,37 @@ def test_fvcore_counts_as_the_tool():
     model = MODELS.build(NAT).eval()
     counted = fvcore.FlopCountAnalysis(model, torch.rand(1, 3, 64, 96)).total()
     assert counted == pytest.approx(complexity(model, (64, 96))[1], rel=0.002)
+
+
+class _Ptflops(TorchDispatchMode):
+    """What ptflops does with its ``custom_modules_hooks``."""
+
+    def __init__(self, hooks):
+        super().__init__()
+        self.hooks, self.total = hooks, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **kwargs or {})
+        if hook := self.hooks.get(func._overloadpacket):
+            self.total += hook(args, out if isinstance(out, tuple) else (out,))
+        return out
+
+
+@pytest.mark.parametrize('cfg', [NAT, ELSA], ids=['nat', 'elsa'])
+def test_ptflops_counts_as_the_tool(cfg):
+    """ptflops itself where it is installed."""
+    model, hooks = MODELS.build(cfg).eval(), ptflops_hooks()
+    expected = complexity(model, (64, 96))[1]
+    model.to('meta')
+    with torch.no_grad(), _Ptflops(hooks) as counter:
+        model(torch.rand(1, 3, 64, 96, device='meta'))
+    assert counter.total == pytest.approx(expected, rel=0.002)
+    if importlib.util.find_spec('ptflops'):
+        from ptflops import get_model_complexity_info as ptflops
+
+        settings = dict(as_strings=False, print_per_layer_stat=False, custom_modules_hooks=hooks)
+        found = ptflops(model, (3, 64, 96), backend='aten', **settings)[0]
+        assert found == pytest.approx(expected, rel=0.002)
 
 
 def test_networks_of_others_are_counted_as_before():

@@ -66,6 +66,28 @@ def test_options_change_the_pipeline(onnx_file):
     assert found.boxes[0].tolist() == [1, 0.5, 5, 2.5]
 
 
+TAKES_THRESHOLDS = (
+    ('[N,H,W,3] image)', '[N,H,W,3] image, float score_threshold, float iou_threshold)'),
+    ('float top = {255}', 'float top={255}, float score_threshold={1}, float iou_threshold={0}'),
+    ('scores = Div(mean, top)', 'a = Div(mean, top)\nb = Mul(a, score_threshold)\n'
+     'scores = Add(b, iou_threshold)'),
+)  # fmt: skip
+
+
+def test_thresholds_are_inputs_of_the_file(onnx_file):
+    """By the keys that the config has, of one stage or two; here they change the scores."""
+    file, (image,) = onnx_file('detection', *TAKES_THRESHOLDS), images((8, 8))
+    (plain,) = Predictor(file, device='cpu')(image)
+    for stage in ('', 'rcnn.'):
+        at = f'model.test_cfg.{stage}'
+        options = {f'{at}score_thr': 0.5, f'{at}nms.iou_threshold': 0.25}
+        (found,) = Predictor(file, device='cpu', options=options)(image)
+        np.testing.assert_allclose(found.scores, plain.scores / 2 + 0.25, rtol=1e-6)
+    for value in (1.5, '0.3', True):
+        with pytest.raises(UserError, match=r'score_threshold of .* from 0 to 1, got'):
+            Predictor(file, options={'model.test_cfg.score_thr': value})
+
+
 def test_an_image_that_the_file_cannot_take(onnx_file):
     predict = Predictor(onnx_file('classification', ('[N,H,W', '[N,6,W')), device='cpu')
     failed = []
@@ -82,7 +104,8 @@ def test_wrong_uses(onnx_file):
         (dict(config='config.py', checkpoint=file), 'contains its config; leave out config.py'),
         (dict(config='config.py'), 'config.py needs a checkpoint'),
         (dict(config=file, tta=True), 'test-time augmentation needs the config'),
-        (dict(config=file, options={'model.test_cfg.score_thr': 0.1}), 'export it again with this'),
+        (dict(config=file, options={'model.test_cfg.mode': 'slide'}), 'export it again with this'),
+        (dict(config=file, options={'model.test_cfg.score_thr': 0.1}), 'no input score_threshold'),
         (dict(config=file, batch_size=0), 'at least 1'),
         (dict(config=file, device='cuda:77'), 'cuda:77'),
     ):

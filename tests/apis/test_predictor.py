@@ -247,6 +247,8 @@ def test_video(detector, segmenter, tmp_path, task):
     with Writer(predict, tmp_path / 'out', threshold=0.0) as writer:
         for result in predict.stream([path, np.zeros((40, 40, 3), np.uint8)]):
             writer.add(result)
+    maps = ['label_maps'] if task == 'segmentation' else []
+    assert writer.places == ['predictions.json', 'videos', *maps, 'pictures']
     entries = json.loads((tmp_path / 'out' / 'predictions.json').read_text())
     assert {e.get('frame') for e in entries} == {0, 1, 2, 3, 4, None}
     assert {e['file_name'] for e in entries} == {'clip.avi', 'array5'}

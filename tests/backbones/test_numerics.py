@@ -106,7 +106,7 @@ def in_low_precision(model, dtype):
     return {t.dtype for t in tensors if t.is_floating_point()} == {dtype}
 
 
-@pytest.mark.parametrize('dtype', LOW, ids=str)
+@pytest.mark.parametrize('dtype', [LOW[0], pytest.param(LOW[1], marks=pytest.mark.slow)], ids=str)
 def test_half_precision_without_autocast(cfg, dtype):
     """``.half()`` and ``.bfloat16()``: as near to the same network in float32 as rounding is."""
     x = torch.rand(2, 3, 64, 64).to(dtype)

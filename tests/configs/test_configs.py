@@ -90,22 +90,33 @@ def test_there_are_configs():
 
 @every_config
 def test_config(path):
-    """It is what its name says and builds; a step and a prediction with every choice of a tree.
+    """It is what its name says; figures, a step and a prediction with every choice of a tree.
 
-    Those of large networks are in the slow tests.
+    Those of the others and of large networks are in the slow tests.
     """
     cfg = load(path)
     assert cfg.custom_imports.imports == ['hybrid_mm']
     require_library(cfg)
     check_pipelines(path, cfg)
     if path.stem in MODELS:
-        check_metafile(path, cfg)
         check_style(path)
         check_name(path, cfg)
     if path.parent.name in ('van', 'lska') and 'replknet' not in path.stem:
         check_name_of_van(path, cfg)
+    if path in representatives(path.parent) and path.stem in MODELS:
+        check_metafile(path, cfg)
     if path in representatives(path.parent) and (not is_large(path) or path.stem == MASK2FORMER):
         check_step_and_prediction(path)
+
+
+@every_config
+@pytest.mark.slow
+def test_metafile(path):
+    """Of all configs, not only of the representatives."""
+    cfg = load(path)
+    require_library(cfg)
+    if path.stem in MODELS:
+        check_metafile(path, cfg)
 
 
 @every_config

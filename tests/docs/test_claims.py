@@ -23,7 +23,7 @@ TUTORIALS = ('docs/add_a_backbone.md', 'docs/add_an_operator.md', 'docs/own_proj
 SUFFIXES = ('*.py', '*.sh')
 FOLDERS = (
     *('hybrid_mm', 'tools', 'tests'),
-    *('configs/_base_', 'configs/camvid', 'configs/demo', 'configs/rotated'),
+    *('configs/_base_', 'configs/camvid', 'configs/demo', 'configs/rotated', 'configs/study'),
 )
 OTHERS = {
     # names of other programs and placeholders, which our files do not contain

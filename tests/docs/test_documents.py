@@ -50,6 +50,7 @@ TESTED_ELSEWHERE = {
     'tools/benchmark.py': 'tests/tools/test_benchmark.py',
     'tools/dev/build_docs.py': 'tests/docs/test_site.py',
     'tools/demo.py': 'tests/tools/test_demo.py',
+    'tools/study.py': 'tests/tools/test_study.py',
     'tools/gpu_check.py': 'tests/tools/test_gpu_check.py',
     'tools/dev/check_release.py': 'tests/test_release.py',
     'tools/dev/count_kernels.py': 'tests/tools/test_dev.py',

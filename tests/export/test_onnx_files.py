@@ -73,45 +73,30 @@ def test_dynamic_sizes(head, tmp_path):
     assert onnx_files.check(graph, tmp_path / 'x.onnx', others) < 1e-5
 
 
-@pytest.mark.parametrize('name', [
-    'nat', *(pytest.param(name, marks=pytest.mark.slow) for name in (
-        'dinat', 'dinat_s', 'sasa-resnet', 'sasa-resnet-stem', 'aa-resnet', 'lesa-resnet',
-        'acmix-resnet', 'halonet', 'botnet', 'ea-aa-resnet', 'ea-aa-resnet-capped',
-        'san-pairwise', 'san-patchwise', 'san-acmix')),
-])  # fmt: skip
-def test_local_attention_of_any_size(name, tmp_path):
-    """Maps that windows, blocks and tiles do not divide, and maps smaller than a window."""
+def test_local_attention_of_any_size(tmp_path):
+    """Maps that tiles do not divide, or smaller than a window; all others are in test_any_size."""
     torch.manual_seed(0)
-    config = copy.deepcopy(cases()[name])
-    if name == 'nat':  # one stage of one block: the rest is the same again
-        config['out_indices'] = (0,)
-    model = MODELS.build(config)
+    # one stage of one block: the rest is the same again
+    model = MODELS.build({**copy.deepcopy(cases()['nat']), 'out_indices': (0,)})
     (graph,) = graphs_of(model, (65, 99))
     onnx_files.export(graph, tmp_path / 'x.onnx', dynamic=True)
-    sizes = ((99, 65), (64, 64), (20, 33), (131, 97))
-    if name == 'ea-aa-resnet-capped':  # as many poolings
-        sizes = ((99, 65), (64, 96))
-    others = [graphs_of(model, size)[0].inputs for size in sizes]
+    others = [graphs_of(model, size)[0].inputs for size in ((99, 65), (64, 64), (20, 33))]
     assert onnx_files.check(graph, tmp_path / 'x.onnx', others) < 1e-5
-    if name == 'ea-aa-resnet-capped':
-        (small,) = graphs_of(model, (32, 32))
-        with pytest.raises(ExportError, match=r'onnxruntime cannot run it.*ind'):
-            onnx_files.difference(graph, tmp_path / 'x.onnx', small.inputs)
 
 
-def test_what_stands_in_for_modules_of_one_size():
+def test_what_stands_in_for_modules_of_one_size(monkeypatch):
     """Pooling of any size to any number of parts, and up-sampling, give what the modules give."""
-    model = nn.ModuleDict(
-        {f'{size}': nn.AdaptiveAvgPool2d(size) for size in (1, 2, 3, (6, 4), (5, 1))}
-    ).double()
-    with open_sizes(model):
-        for module in model.values():
-            assert 'forward' in vars(module)
-            for height, width in ((7, 9), (6, 12), (13, 5), (1, 1), (3, 2)):
-                x = torch.randn(2, 3, height, width, dtype=torch.float64)
-                expected = F.adaptive_avg_pool2d(x, module.output_size)
-                torch.testing.assert_close(module(x), expected)
-    assert all('forward' not in vars(module) for module in model.values())
+    cases = [
+        (torch.randn(2, 3, *size, dtype=torch.float64), parts)
+        for size in ((7, 9), (6, 12), (13, 5), (1, 1), (3, 2))
+        for parts in (1, 2, 3, (6, 4), (5, 1), (None, 3))
+    ]
+    expected = [F.adaptive_avg_pool2d(*case) for case in cases]
+    with open_sizes(nn.Identity()), monkeypatch.context() as patch:
+        patch.setattr(torch._C._nn, 'adaptive_avg_pool2d', None)  # what the function calls
+        for (x, parts), wanted in zip(cases, expected, strict=True):
+            torch.testing.assert_close(F.adaptive_avg_pool2d(x, parts), wanted)
+            torch.testing.assert_close(nn.AdaptiveAvgPool2d(parts)(x), wanted)
     from mmseg.models.utils import Upsample
 
     for mode, align in (('bilinear', False), ('bilinear', True), ('nearest', None)):
@@ -204,6 +189,43 @@ def test_long_exports_are_said_before_they_run(monkeypatch, tmp_path):
         assert len(said) == count
 
 
+@pytest.mark.slow
+def test_filters_made_of_pooled_maps(tmp_path):
+    """As in DMHead and APCHead: pooled by the function, a group for each image and channel."""
+
+    class Dynamic(nn.Module):
+        def forward(self, image):
+            kernel = F.adaptive_avg_pool2d(image, 3)
+            number, channels = image.shape[:2]
+            x = F.pad(image, (1, 1, 1, 1)).flatten(0, 1)[None]
+            x = F.conv2d(x, kernel.flatten(0, 1)[:, None], groups=number * channels)
+            return x.unflatten(1, (number, channels))
+
+    inputs = dict(image=torch.rand(2, 3, 9, 11))
+    graph = Graph('', Dynamic(), inputs, ['y'], {'image': (2, 3)}, any_batch=True)
+    said = []
+    onnx_files.export(graph, tmp_path / 'x.onnx', dynamic=True, say=said.append)
+    assert 'the file takes one' in said[-1] and not graph.any_batch
+    others = [dict(image=torch.rand(1, 3, *size)) for size in ((20, 7), (2, 2), (12, 12))]
+    assert onnx_files.check(graph, tmp_path / 'x.onnx', others) < 1e-5
+
+
+def test_a_file_that_does_not_run_is_not_written(tmp_path):
+    """What was there before stays, and the message names the head."""
+
+    class Beyond(nn.Module):
+        def forward(self, image):
+            return image.flatten()[(image.flatten()[:2] * 0 + 1000).long()]
+
+    graph = Graph('', Beyond(), dict(image=torch.rand(1, 3, 4, 4)), ['y'], {}, name='A with BHead')
+    path = tmp_path / 'x.onnx'
+    path.write_bytes(b'before')
+    text = r'A with BHead cannot be exported: onnxruntime cannot run it: .*1000'
+    with pytest.raises(ExportError, match=text):
+        onnx_files.export(graph, path)
+    assert path.read_bytes() == b'before' and list(tmp_path.iterdir()) == [path]
+
+
 def test_images_are_traced_with_several_windows():
     """With one window on an axis of a map, the tracer would take one for all sizes."""
     image = torch.rand(2, 3, 65, 99)
@@ -215,5 +237,7 @@ def test_images_are_traced_with_several_windows():
         graph = Graph('', nn.Sequential(layer), {'image': image}, ['y'], {'image': (2, 3)})
         assert onnx_files._example(graph)['image'].shape == (2, 3, *shape)
         assert graph.inputs['image'] is image
+    graph = Graph('', nn.Conv2d(3, 4, 1), {'image': image}, ['y'], {'image': (2, 3)}, least=129)
+    assert onnx_files._example(graph)['image'].shape == (2, 3, 129, 131)  # two rows and columns
     graph = Graph('', WindowAttention(8, 7, 2), {'window': image}, ['y'], {'window': (2, 3)})
     assert onnx_files._example(graph)['window'].shape == (2, 3, 225, 259)

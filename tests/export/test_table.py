@@ -13,7 +13,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import nn
 
-from hybrid_mm.export import rows, table, times
+from hybrid_mm.export import onnx_files, rows, table, times
 from hybrid_mm.export.graphs import ExportError
 from hybrid_mm.export.random_weights import vary_outputs
 from hybrid_mm.zoo.families import BASE_MODELS, families, model_with, shortened, smallest
@@ -147,6 +147,10 @@ def test_only_what_is_missing(threads, tmp_path):
 
 def test_cells_without_a_number():
     assert rows.no(ExportError('cannot be exported: a | b; use --raw')) == 'no: a / b'
+    named = ExportError('A with BHead cannot be exported: c')
+    assert rows.no(named) == 'no: c'
+    inside = RuntimeError('The tensor has a number of elements, but its data is not allocated yet.')
+    assert 'an operator of MMCV (deformable' in onnx_files.reason(inside)
     assert rows.no(TypeError('wrong\nlines')) == 'no: TypeError: wrong lines'
 
 

@@ -68,3 +68,18 @@ def test_equals_layer_and_norm(name, mode):
     for a, b in zip(torch.autograd.grad(found.sin().sum(), leaves), wanted, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
     assert torch.equal(module.norm.running_mean, before) == (mode != 'training')
+
+
+def test_a_traced_layer_takes_any_number_of_images():
+    """Whether it is folded does not depend on the map that is traced."""
+    if not hasattr(torch.export, 'Dim') or not hasattr(torch.export.Dim, 'DYNAMIC'):
+        pytest.skip('torch before 2.6 leaves no sizes open so')
+    for layer, shape in ((LinearNorm(4, 6), (2, 3, 4)), (Conv2dNorm(4, 6), (2, 4, 5, 3))):
+        module = drawn(layer).eval()
+        program = torch.export.export(
+            module,
+            (torch.randn(shape, dtype=torch.float64),),
+            dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+        )
+        x = torch.randn(40, *shape[1:], dtype=torch.float64)
+        torch.testing.assert_close(program.module()(x), module(x))

@@ -42,7 +42,9 @@ def detector(name):
     return built
 
 
-@pytest.fixture(params=BASES, scope='module')
+@pytest.fixture(
+    params=['standard', 'cascade', pytest.param('htc', marks=pytest.mark.slow)], scope='module'
+)
 def model(request):
     return detector(request.param)
 

@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config
 
 from hybrid_mm.errors import UserError
-from hybrid_mm.run.onnx_file import check_data_options, config_of_file, is_onnx, set_onnx_model
+from hybrid_mm.run.onnx_file import config_of_file, is_onnx, set_onnx_model, split_options
 
 LOAD, PACK = dict(type='LoadImageFromFile'), dict(type='PackSegInputs')
 RESIZE = dict(type='Resize', scale=(64, 32), keep_ratio=True)
@@ -21,7 +21,11 @@ def config(pipeline, **settings):
 
 def file(**metadata):
     stored = dict(task='segmentation', classes=['a', 'b'], test_pipeline=[LOAD, RESIZE, PACK])
-    return SimpleNamespace(file='m.onnx', task='segmentation', metadata=stored | metadata)
+    stored |= metadata
+    thresholds = dict(iou_threshold=0.6)
+    return SimpleNamespace(
+        file='m.onnx', task='segmentation', metadata=stored, thresholds=thresholds
+    )
 
 
 def test_names():
@@ -53,7 +57,7 @@ def test_what_is_about_the_network_goes():
     set_onnx_model(cfg, file())
     assert cfg.custom_hooks == [dict(type='Mine')]
     assert not set(gone) & set(cfg)
-    assert cfg.model.type == 'hybrid_mm.OnnxModel'
+    assert cfg.model.type == 'hybrid_mm.OnnxModel' and cfg.model.iou_threshold == 0.6
 
 
 @pytest.mark.parametrize(
@@ -89,8 +93,14 @@ def test_files_that_do_not_fit():
 
 
 def test_options_of_the_network():
-    check_data_options('m.onnx', {'test_dataloader.batch_size': 2, 'model_x': 1})
-    check_data_options('m.onnx', None)
-    for key in ('model.test_cfg.mode', 'data_preprocessor.mean', 'load_from'):
+    of_data = {'test_dataloader.batch_size': 2, 'model_x': 1}
+    thresholds = {'model.test_cfg.score_thr': 0.1, 'model.test_cfg.rcnn.nms.iou_threshold': 0.6}
+    found = dict(score_threshold=0.1, iou_threshold=0.6)
+    assert split_options('m.onnx', {**thresholds, **of_data}) == (found, of_data)
+    assert split_options('m.onnx', None) == ({}, {})
+    for key in (
+        *('model.test_cfg.mode', 'data_preprocessor.mean', 'load_from'),
+        'model.test_cfg.rpn.nms.iou_threshold',
+    ):
         with pytest.raises(UserError, match=f'{key}: m.onnx is the network as it was exported'):
-            check_data_options('m.onnx', {key: 1})
+            split_options('m.onnx', {key: 1})

@@ -26,6 +26,24 @@ WAVES = """begin = Constant<value_float=0.0>()
   square = Constant<value_ints=[28, 28]>()
   field = Reshape(wave, square)"""
 
+# masks of the size that is asked for, and a panoptic map: the results of Mask2Former
+WHOLE = (
+    ('[N,H,W,3] image)', '[N,H,W,3] image, int64[2] size)'),
+    ('float[N,3,28,28] masks', 'bool[N,3,h,w] masks, int32[N,h,w] panoptic_map'),
+    ('float top = {255}', 'float top = {255}, int64[2] size = {0,0}, int64[2] ones = {1,1}'),
+    (
+        'field = Constant<value_float=0.7>()',
+        'filled = Expand(top, size)\n  field = EyeLike(filled)',
+    ),
+    ('shape = Constant<value_ints=[1, 1, 28, 28]>()', 'shape = Concat<axis=0>(ones, size)'),
+    (
+        'masks = Add(full, corner)',
+        'sums = Add(full, corner)\n  half = Constant<value_float=0.5>()\n'
+        '  masks = Greater(sums, half)\n  many = Cast<to=6>(field)\n'
+        '  first = Constant<value_ints=[0]>()\n  panoptic_map = Unsqueeze(many, first)',
+    ),
+)
+
 
 def script() -> str:
     text = PAGE.read_text()
@@ -64,7 +82,10 @@ def write(onnx_file, kind, resize, *replace):
     keys = dict(meta_keys=['ori_shape', 'scale_factor']) if kind == 'detection' else {}
     pipeline = [dict(type='LoadImageFromFile'), *resize, dict(type=pack, **keys)]
     rule = resize_rule(pipeline)
-    path = onnx_file(kind, *replace, test_pipeline=pipeline, resize=rule, thresholds=dict(mask=0.4))
+    known = dict(resize=rule, thresholds=dict(mask=0.4))
+    takes_size = kind == 'segmentation' or replace == WHOLE
+    known['optional_inputs'] = dict(size=[0, 0]) if takes_size else {}
+    path = onnx_file(kind, *replace, test_pipeline=pipeline, **known)
     return path.rename(path.with_name('model.onnx'))
 
 
@@ -92,6 +113,20 @@ def test_a_detector(onnx_file, run, tmp_path, resize):
         mask = np.asarray(Image.open(tmp_path / f'mask{i}.png'))
         assert mask.dtype == bool and mask.any() and not mask.all()
         assert np.mean(mask != expected.masks[i]) < 1e-3  # values near the threshold
+
+
+def test_masks_of_the_whole_photo(onnx_file, run, tmp_path):
+    image = photo(tmp_path, (150, 101))
+    resize = [dict(type='Resize', scale=[333, 200], keep_ratio=True)]
+    (expected,) = Predictor(write(onnx_file, 'detection', resize, *WHOLE), device='cpu')(image)
+    lines, kept = run().splitlines(), expected.above(0.3)
+    assert len(lines) == len(kept) >= 1
+    for i, line in enumerate(lines):
+        box = line.split(maxsplit=2)[2]
+        np.testing.assert_allclose(np.fromstring(box[1:-1], sep=' '), expected.boxes[i], rtol=1e-5)
+        mask = np.asarray(Image.open(tmp_path / f'mask{i}.png'))
+        assert mask.any() and np.array_equal(mask, expected.masks[i])
+    assert np.array_equal(np.asarray(Image.open(tmp_path / 'panoptic.tiff')), np.eye(101, 150))
 
 
 @pytest.mark.parametrize('resize', [[], [dict(type='Resize', scale=[90, 333], keep_ratio=True)]])

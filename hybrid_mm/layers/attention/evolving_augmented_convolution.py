@@ -18,12 +18,14 @@ from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.evolving_attention import evolving_attention, evolving_with
 from hybrid_mm.ops.export import ceil_div, example_length, has_symbols
 from hybrid_mm.ops.fusing import in_its_type, is_plain
+from hybrid_mm.ops.windows import missing
 
 
 def same_padded(x: Tensor, value: float) -> Tensor:
     """Pad as TensorFlow's SAME of :func:`same_padding`, in operators of a graph of any size."""
     height, width = x.shape[-2:]
-    return F.pad(x, (width % 2, 1, height % 2, 1), value=value)
+    # not width % 2: the tracer takes minutes for sizes of nested remainders
+    return F.pad(x, (missing(width, 2), 1, missing(height, 2), 1), value=value)
 
 
 def same_padding(x: Tensor) -> dict[str, Any]:
@@ -62,7 +64,7 @@ def _halved_as_traced(x: Tensor, most: int) -> Tensor:
 
 def _positions(x: Tensor) -> Tensor:
     """Number of positions of a map (N, C, H, W), as a tensor."""
-    return torch.arange(x.shape[2] * x.shape[3], device=x.device)[-1:] + 1
+    return torch.arange(x.shape[2] * x.shape[3], device=x.device)[-1] + 1
 
 
 def resize_from_corner(x: Tensor, size: tuple[int, int]) -> Tensor:

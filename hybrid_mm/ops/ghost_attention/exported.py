@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hybrid_mm.ops.export import ceil_div, numbers, once_per_graph
+from hybrid_mm.ops.export import ceil_div, moved_on, numbers, once_per_graph
 from hybrid_mm.ops.precision import accurate
 
 _ROWS, _COLUMNS = 4, 8  # pixels of a tile
@@ -82,8 +82,8 @@ def _products(
     taps = F.pad(taps, (0, columns - reach, 0, rows + 1 - reach)).flatten(3, 4)
     # each pixel lower by its row, as rows of memory get shorter by that; then further right
     number = rows * columns
-    taps = taps.unflatten(2, (-1, _ROWS)).flatten(3, 4)[..., : _ROWS * number + 1]
-    taps = taps.unflatten(2, (-1, _COLUMNS)).flatten(3, 4)[..., : _COLUMNS * _ROWS * number]
+    taps = moved_on(taps, _ROWS, _ROWS * number + 1)
+    taps = moved_on(taps, _COLUMNS, _COLUMNS * _ROWS * number)
     taps = taps.unflatten(3, (_COLUMNS * _ROWS, number))
     values = values.unflatten(2, (heads, -1)).transpose(1, 2)
     values = values.index_select(2, layout.keys.flatten()).unflatten(2, layout.keys.shape)

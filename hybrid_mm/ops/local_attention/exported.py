@@ -161,7 +161,7 @@ def _cut_windows(axis: AxisPattern, length: int, device: torch.device) -> _Cut:
     reach: Any = step * (size - 1) + window
     if border == 'shift':  # no more than the keys of a class
         reach = torch.sym_min(ceil_div(length, dilation), reach)
-    last = torch.arange(length, device=device)[-1:]
+    last = torch.arange(length, device=device)[-1]
     tile = torch.arange(tiles * classes, device=device)[:, None]
     group, number = tile % classes, tile // classes
     first = group * stride % dilation  # key of the class
@@ -194,7 +194,7 @@ def _cut_blocks(axis: AxisPattern, length: int, device: torch.device) -> _Cut:
     """Cut blocks that see a halo around them."""
     block, halo, stride = axis.size, axis.halo, axis.stride
     size, reach = block // stride, block + 2 * halo
-    last = torch.arange(length, device=device)[-1:]
+    last = torch.arange(length, device=device)[-1]
     tile = torch.arange(ceil_div(length, block), device=device)[:, None]
     slot, tap = torch.arange(size, device=device), torch.arange(reach, device=device)
     key, inside, seen = _at_border(tile * block - halo + tap, last, None, axis.border)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hybrid_mm.ops.export import ceil_div, numbers, once_per_graph
+from hybrid_mm.ops.export import ceil_div, moved_on, numbers, once_per_graph
 from hybrid_mm.ops.local_attention.axes import reflected_index
 from hybrid_mm.ops.vector_attention.window import Window
 
@@ -102,8 +102,8 @@ def aggregate(window: Window, tiles: Tiles, weights: Tensor, values: Tensor) -> 
     weights = F.pad(weights, (0, tiles.columns - weights.shape[4])).flatten(3, 4)
     # in memory with rows that are longer by the stride, each pixel is moved on by it
     across = weights.shape[3]
-    weights = F.pad(weights, (0, stride)).unflatten(2, (-1, _SIDE)).flatten(3, 4)
-    weights = weights[..., : _SIDE * across].unflatten(3, (_SIDE, across))
+    weights = moved_on(F.pad(weights, (0, stride)), _SIDE, _SIDE * across)
+    weights = weights.unflatten(3, (_SIDE, across))
     maps = values.unflatten(1, (-1, groups)).transpose(1, 2)  # (N, G, C / G, H, W)
     maps = maps.flatten(3, 4).transpose(2, 3).index_select(2, tiles.keys.flatten())
     out = weights.to(maps.dtype) @ maps.unflatten(2, tiles.keys.shape)

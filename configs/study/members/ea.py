@@ -1,0 +1,14 @@
+# Evolving attention in augmented 3x3 convolutions.
+backbone = dict(
+    type='hybrid_mm.EAAAResNet',
+    arch=dict(
+        stem=24,
+        bottleneck=True,
+        depths=(3, 4, 6, 3),
+        widths=(24, 48, 96, 192),
+        out_channels=(96, 192, 384, 768),
+    ),
+    heads=4,
+)
+widths = [96, 192, 384, 768]
+host = 'resnet'

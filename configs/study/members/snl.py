@@ -1,0 +1,15 @@
+# One simplified non-local block before the last block of c4.
+backbone = dict(
+    type='hybrid_mm.AttentionResNet',
+    base='hybrid_mm.PluginResNet',
+    depth=50,
+    base_channels=24,
+    norm_eval=False,
+    stage_plugins=dict(
+        cfg=dict(type='hybrid_mm.SimplifiedNonLocal'),
+        stages=(False, False, True, False),
+        position='before_last_block',
+    ),
+)
+widths = [96, 192, 384, 768]
+host = 'resnet'

@@ -1,0 +1,1 @@
+"""The study: every system trained on one recipe from scratch, on one core (docs/study.md)."""
