@@ -3,6 +3,7 @@
 python tools/benchmark.py ops                                # all operators, an hour or two; tables
 python tools/benchmark.py backbones                          # against MMPretrain and timm
 python tools/benchmark.py train                              # whole detectors and segmenters
+python tools/benchmark.py floor --threads 1                  # shares of this machine's peak
 python tools/benchmark.py local_attention                    # one operator, minutes
 python tools/benchmark.py local_attention --out DIR          # and .csv, .json, .md, .png in DIR
 python tools/benchmark.py local_attention --docs docs/benchmarks.md
@@ -36,8 +37,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         'benchmark',
         type=_benchmark,
-        help=f'what to measure: ops (all operators), {", ".join(SUBCOMMANDS)}, or a module or file '
-        'of your own, as my_net.benchmark',
+        help='what to measure: ops (all operators), floor (shares of the peak of this machine), '
+        f'{", ".join(SUBCOMMANDS)}, or a module or file of your own, as my_net.benchmark',
     )
     parser.add_argument('--device', default='cpu', help='cpu or cuda[:N] (default: cpu)')
     parser.add_argument(
@@ -80,7 +81,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _benchmark(name: str) -> str:
-    known = ('ops', *SUBCOMMANDS)
+    known = ('ops', 'floor', *SUBCOMMANDS)
     if name not in known and '.' not in name:
         hint = nearest(name, known) or f'; known are {", ".join(known)}'
         raise argparse.ArgumentTypeError(

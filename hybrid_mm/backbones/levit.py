@@ -21,6 +21,7 @@ from hybrid_mm.layers.drop import DropPath
 from hybrid_mm.layers.folded_norm import Conv2dNorm, LinearNorm, fold_norms
 from hybrid_mm.ops.arguments import multiple_of, not_negative, positive, sides
 from hybrid_mm.ops.dispatch import check_impl
+from hybrid_mm.ops.inference_cache import InferenceCache, keeps
 from hybrid_mm.registry import MODELS
 
 
@@ -41,7 +42,7 @@ class StemConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, C, ceil(H / 2), ceil(W / 2))."""
         x = self.conv(x)
-        return F.hardswish(x) if self.act else x
+        return F.hardswish(x, inplace=keeps(self)) if self.act else x
 
 
 class LeViTMLP(nn.Module):
@@ -60,7 +61,7 @@ class LeViTMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., C) to the same shape."""
-        return self.fc2(F.hardswish(self.fc1(x)))
+        return self.fc2(self.fc1(x, 'hardswish'))
 
 
 class LeViTBlock(nn.Module):
@@ -224,7 +225,12 @@ class LeViT(BaseBackbone):
         self.stage_channels = [*self.stem_channels[1:], *widths]
         self.pooled, self.impl, self.deploy = pooled, impl, deploy
         self.last_norm = 0.0 if zero_init_residual else 1.0
+        self._cache = InferenceCache()
         self.build()
+
+    def _forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        with self._cache.of(self):
+            return super()._forward(x)
 
     def make_stem(self) -> nn.Module:
         """The first convolution."""

@@ -15,13 +15,15 @@ from torch import Tensor, nn
 
 from hybrid_mm.benchmarks.core import Case
 from hybrid_mm.convert import convert
+from hybrid_mm.ops.layout import dense_gradient
 
 PACKAGES = ('mmpretrain', 'timm')
 
 
 # two images: with one, torch's batch norm gives peers wrong gradients, see docs/contributing.md
 SIZES = ((4, 224, 224), (2, 640, 960))
-SQUARE = ((4, 224, 224), (2, 768, 768))
+# of LeViT, which is built for single images too
+SQUARE = ((1, 224, 224), (4, 224, 224), (2, 768, 768))
 QUICK = ((2, 64, 64),)
 Size = tuple[int, int]
 
@@ -92,25 +94,34 @@ def _vitdet(arch: str) -> Peer:
 
 
 def _levit(arch: str, package: str) -> Peer:
-    def differentiable(net: nn.Module) -> nn.Module:
-        """Recompute the biases, which in eval mode are cached without their gradient."""
+    def evaluated(net: nn.Module) -> nn.Module:
         net.eval()
-        for module in net.modules():
-            if hasattr(module, 'attention_biases'):
-                module.training = True  # the mode of this module alone: its norms stay in eval mode
+        net.attentions = [m for m in net.modules() if hasattr(m, 'attention_biases')]
+        *_, norm = (m for m in net.modules() if isinstance(m, nn.BatchNorm2d))
+        norm.register_forward_hook(lambda _, args, y: dense_gradient(y))  # for single images
         return net
+
+    def set_mode(net: nn.Module, x: Tensor) -> None:
+        """In eval mode the peer caches its biases, without their gradient: only where none is."""
+        for layer in net.attentions:  # these modules alone: their norms stay in eval mode
+            layer.training = torch.is_grad_enabled() or x.is_cuda
 
     def from_mmpretrain(size: Size) -> nn.Module:
         from mmpretrain.models import LeViT
 
-        return differentiable(LeViT(arch, img_size=size[0], out_indices=(2,)))
+        return evaluated(LeViT(arch, img_size=size[0], out_indices=(2,)))
 
     def from_timm(size: Size) -> nn.Module:
         import timm
 
-        return differentiable(timm.create_model(f'levit_{arch}', img_size=size[0], num_classes=0))
+        return evaluated(timm.create_model(f'levit_{arch}', img_size=size[0], num_classes=0))
+
+    def last_map(net: nn.Module, x: Tensor) -> Tensor:
+        set_mode(net, x)
+        return net(x)[-1]
 
     def tokens_to_map(net: nn.Module, x: Tensor) -> Tensor:
+        set_mode(net, x)
         tokens = net.forward_features(x)
         return tokens.transpose(1, 2).unflatten(2, (-(-x.shape[2] // 64), -1))
 
@@ -120,7 +131,7 @@ def _levit(arch: str, package: str) -> Peer:
         lambda size: dict(type='hybrid_mm.LeViT', arch=arch, img_size=size[0], out_indices=(4,)),
         package,
         from_timm if timm else from_mmpretrain,
-        tokens_to_map if timm else lambda net, x: net(x)[-1],
+        tokens_to_map if timm else last_map,
         'levit-timm' if timm else 'levit-mmpretrain',
         SQUARE,
     )

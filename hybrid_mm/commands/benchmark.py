@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from hybrid_mm.benchmarks import OPERATORS, core, report
+from hybrid_mm.benchmarks import OPERATORS, core, floor, report
 from hybrid_mm.benchmarks.modules import benchmark_module, short_name
 from hybrid_mm.errors import UserError
 from hybrid_mm.run.outputs import check_output_file, check_output_folder
@@ -29,8 +29,11 @@ def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads or threads)
     found = False
     try:
-        for name in OPERATORS if args.benchmark == 'ops' else [args.benchmark]:
-            found |= _measure(name, device, args)
+        if args.benchmark == 'floor':
+            found = _floor(device, args)
+        else:
+            for name in OPERATORS if args.benchmark == 'ops' else [args.benchmark]:
+                found |= _measure(name, device, args)
     finally:
         torch.set_num_threads(threads)
     if not found:
@@ -61,6 +64,30 @@ def _measure(name: str, device, args) -> bool:
         for place in filter(None, (args.out, args.docs)):
             print(f'wrote {place}', file=sys.stderr)
     return bool(rows)
+
+
+def _floor(device: torch.device, args: argparse.Namespace) -> bool:
+    """Measure and print shares of the machine's peak; return whether ``--only`` matches any."""
+    if device.type != 'cpu' or args.dtype != 'float32' or args.json or args.out:
+        raise UserError('floor measures float32 on a CPU, and takes neither --json nor --out')
+    found, peaks = [], []
+    for work in floor.works(args.quick):
+        if args.only and not any(fnmatch.fnmatch(work.name, p) for p in args.only):
+            continue
+        print(f'{work.name} ...', file=sys.stderr, flush=True)
+        times, rates = floor.measure(work, args.rounds, 1e-3 if args.quick else 0.05)
+        found += floor.shares(work, times, rates)
+        peaks.append(rates)
+    if not found:
+        return False
+    surroundings = report.environment(device)
+    text = '; '.join(f'{k} {v}' for k, v in surroundings.items()) + '.\n\n'
+    text = f'### floor, measured\n\n{text}{floor.table(found, peaks)}'
+    print(text)
+    if args.docs:
+        report.put_into(args.docs, 'floor', text)
+        print(f'wrote {args.docs}', file=sys.stderr)
+    return True
 
 
 def _device(name: str):

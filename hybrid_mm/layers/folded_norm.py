@@ -4,10 +4,12 @@ In training mode layer and norm run one after the other. In eval mode, which ``n
 frozen stages keep during training, scale and shift of the norm go into weight and bias at every
 call where the map has more positions than an output channel has weights: that saves a pass over
 the map, and the backward pass keeps a weight in place of its input. Gradients still reach the
-weight and the norm. A layer or norm that was replaced or has hooks is called.
+weight and the norm. A network with an :class:`~hybrid_mm.ops.inference_cache.InferenceCache` keeps
+the merged weights for the next image. A layer or norm that was replaced or has hooks is called.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,6 +20,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from hybrid_mm.ops.argument_types import sized_arguments
 from hybrid_mm.ops.export import exporting
 from hybrid_mm.ops.fusing import is_plain, require_plain
+from hybrid_mm.ops.inference_cache import from_weights, keeps
+from hybrid_mm.ops.packed_linear import PackedLinear
 from hybrid_mm.ops.precision import accurate
 
 
@@ -40,20 +44,43 @@ class _FoldedNorm(nn.Module):
     def _layer(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         raise NotImplementedError
 
+    def _prepare(self, weight: Tensor, bias: Tensor) -> Callable[..., Tensor]:
+        """The layer with this weight and bias, for many calls."""
+        return lambda x: self._layer(x, weight, bias)
+
     def _positions(self, x: Tensor) -> int:
         """Positions of the output."""
         raise NotImplementedError
 
     def folded(self) -> tuple[Tensor, Tensor]:
         """Weight and bias of the one layer that equals layer and norm in eval mode."""
-        weight, norm = getattr(self, self.layer).weight, self.norm
+        module, norm = getattr(self, self.layer), self.norm
+        weight = module.weight
+        if isinstance(norm, nn.Identity):  # merged for good
+            return weight, module.bias
         scale = norm.weight * torch.rsqrt(accurate(norm.running_var) + norm.eps)
         bias = norm.bias - norm.running_mean * scale
         folded = weight * scale.view(-1, *(1,) * (weight.ndim - 1))
         return folded.to(weight.dtype), bias.to(weight.dtype)
 
+    def kept(self) -> Callable[..., Tensor] | None:
+        """Layer and norm in one, kept for inference; None where that is not possible."""
+        if not keeps(self):
+            return None
+        module, norm = getattr(self, self.layer), self.norm
+        if not (keeps(module) and keeps(norm)):  # put in later
+            return None
+        merged = type(norm) is nn.Identity  # which switch_to_deploy leaves
+        if not is_plain(module, None if merged else norm) or (norm.training and not merged):
+            return None
+        key = module, norm, None if merged else norm.eps
+        return from_weights(self, key, lambda: self._prepare(*self.folded()))
+
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer and the norm."""
+        kept = self.kept()
+        if kept is not None:
+            return kept(x)
         module = getattr(self, self.layer)
         if (
             self.norm.training
@@ -94,10 +121,22 @@ class LinearNorm(_FoldedNorm):
         nn.init.constant_(norm.weight, norm_weight)
         super().__init__(nn.Linear(in_channels, out_channels, bias=False), norm)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (..., C) to (..., C')."""
+    def forward(self, x: Tensor, act: str = 'none') -> Tensor:
+        """Map (..., C) to (..., C').
+
+        Args:
+            x: Maps or tokens.
+            act: What comes next, 'none' or 'hardswish'.
+        """
+        kept = self.kept()
+        if kept is not None:
+            return kept(x, act)
         # one matrix: of maps with other strides, torch would make a product per row of pixels
-        return super().forward(x.reshape(-1, x.shape[-1])).unflatten(0, x.shape[:-1])
+        y = super().forward(x.reshape(-1, x.shape[-1])).unflatten(0, x.shape[:-1])
+        return F.hardswish(y) if act == 'hardswish' else y
+
+    def _prepare(self, weight: Tensor, bias: Tensor) -> Callable[..., Tensor]:
+        return PackedLinear(weight, bias)
 
     def _layer(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return F.linear(x, weight, bias)

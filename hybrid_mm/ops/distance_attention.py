@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from hybrid_mm.ops.dispatch import resolve
 from hybrid_mm.ops.export import has_symbols
+from hybrid_mm.ops.inference_cache import from_weights, keeps
 from hybrid_mm.ops.local_attention import global_attention, launches
 from hybrid_mm.ops.positions import spread_table
 
@@ -34,7 +35,13 @@ def resize_distance_table(table: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def distance_attention(
-    q: Tensor, k: Tensor, v: Tensor, table: Tensor, stride: int = 1, impl: str = 'auto'
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    table: Tensor,
+    stride: int = 1,
+    impl: str = 'auto',
+    owner: nn.Module | None = None,
 ) -> Tensor:
     """Attention of every pixel to all; the logits get a bias by distance in rows and columns.
 
@@ -50,6 +57,8 @@ def distance_attention(
             which keep as much. 'auto' takes these where there is a GPU for them, else 'mask' on
             maps of classification size (measured on CPUs: 14 x 14 pixels) and 'tiled' on larger
             ones.
+        owner: The layer whose parameter the table is: 'reference' and 'mask' may keep the biases of
+            all pairs then, see :func:`~hybrid_mm.ops.inference_cache.from_weights`.
 
     Returns:
         (N, heads, ceil(H / stride), ceil(W / stride), d_v).
@@ -63,7 +72,11 @@ def distance_attention(
         launches.check_available('distance_attention', q, k, v, table)
     if impl in ('tiled', 'triton'):
         return _by_offset(q, k, v, table, stride, impl)
-    return {'reference': _reference, 'mask': _mask}[impl](q, k, v, table, stride)
+    bias = _bias_of_pairs(table, stride, k, owner)
+    if impl == 'reference':
+        return _reference(q, k, v, bias)
+    in_place = owner is not None and keeps(owner)
+    return (_in_place if in_place else _mask)(q, k, v, bias)
 
 
 def _fastest(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> str:
@@ -74,22 +87,29 @@ def _fastest(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> str:
     return 'mask' if pairs <= _MASK_LIMIT else 'tiled'
 
 
-def _reference(q: Tensor, k: Tensor, v: Tensor, table: Tensor, stride: int) -> Tensor:
+def _reference(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     """Logits of all pairs, softmax, weighted sum."""
     size = q.shape[2:4]
-    bias = _bias_of_pairs(table, stride, k)
     q, k, v = (x.flatten(2, 3) for x in (q, k, v))
     weights = (q * q.shape[-1] ** -0.5 @ k.transpose(2, 3) + bias).softmax(-1)
     return (weights.to(v.dtype) @ v).unflatten(2, size)
 
 
-def _mask(q: Tensor, k: Tensor, v: Tensor, table: Tensor, stride: int) -> Tensor:
+def _mask(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     """Fused attention on a GPU; on a CPU torch would do what the reference does, and checks."""
     if not q.is_cuda:
-        return _reference(q, k, v, table, stride)
-    size, bias = q.shape[2:4], _bias_of_pairs(table, stride, k)
+        return _reference(q, k, v, bias)
+    size = q.shape[2:4]
     q, k, v = (x.flatten(2, 3) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).unflatten(2, size)
+
+
+def _in_place(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """The reference in inference: new memory for each step would cost as much as the step."""
+    size = q.shape[2:4]
+    q, k, v = (x.flatten(2, 3) for x in (q, k, v))
+    logits = (q * q.shape[-1] ** -0.5 @ k.transpose(2, 3)).add_(bias)
+    return (torch.softmax(logits, -1, out=logits) @ v).unflatten(2, size)
 
 
 def _by_offset(q: Tensor, k: Tensor, v: Tensor, table: Tensor, stride: int, impl: str) -> Tensor:
@@ -109,10 +129,16 @@ def _mirrored(table: Tensor, reflect: bool) -> Tensor:
     return torch.cat([table[:, :, 1:].flip(2), table], 2)
 
 
-def _bias_of_pairs(table: Tensor, stride: int, k: Tensor) -> Tensor:
+def _bias_of_pairs(table: Tensor, stride: int, k: Tensor, owner: nn.Module | None = None) -> Tensor:
     """Bias of every query and key, (heads, H' W', H W), in the type of the keys."""
-    rows, columns = (_distances(length, stride, k.device) for length in k.shape[2:4])
-    return spread_table(table.to(k.dtype), rows, columns)
+
+    def compute() -> Tensor:
+        rows, columns = (_distances(length, stride, k.device) for length in k.shape[2:4])
+        return spread_table(table.to(k.dtype), rows, columns)
+
+    if owner is None:
+        return compute()
+    return from_weights(owner, (stride, k.shape[2:4], k.dtype), compute)
 
 
 def _distances(length: int, stride: int, device: torch.device) -> Tensor:

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import Conv1d, Conv2d
 from torch.nn.utils.parametrize import is_parametrized
 
-_FORWARDS: tuple[Callable[..., Any], ...] = tuple(
+_FORWARDS: frozenset[Callable[..., Any]] = frozenset(
     kind.forward for kind in (nn.Linear, Conv1d, Conv2d, _BatchNorm, nn.SyncBatchNorm)
 )
 _GLOBAL_HOOKS = (
@@ -35,10 +35,10 @@ def is_plain(*layers: nn.Module | None) -> bool:
     hooks on them or on all modules. Parametrisations are read as well as called; None counts as
     plain.
     """
-    return all(
-        layer is None or (type(layer).forward in _FORWARDS and without_hooks(layer))
-        for layer in layers
-    )
+    for layer in layers:  # a loop: small networks ask this often enough to feel a generator
+        if layer is not None and not (type(layer).forward in _FORWARDS and without_hooks(layer)):
+            return False
+    return True
 
 
 def without_hooks(layer: nn.Module) -> bool:

@@ -12,6 +12,7 @@ from hybrid_mm.benchmarks import (
     backbones,
     elsa,
     evolving_attention,
+    floor,
     lesa,
     local_attention,
     neighborhood,
@@ -287,3 +288,29 @@ def test_figures_of_a_report(tmp_path):
         note='',
     )
     assert (second['note'], second['training_ms']) == ('no wheel', '')
+
+
+def test_floor_counts_the_definition():
+    """Counted by hand: queries, keys of each, widths; and the share of a known time."""
+    found = {work.name.split(',')[0]: work for work in floor.works(quick=True)}
+    nat = found['neighborhood attention (NAT)']
+    assert nat.forward == 2 * 14 * 14 * 49 * (32 + 32)
+    assert nat.backward == 2 * 14 * 14 * 49 * (32 + 2 * 32 + 2 * 32)
+    shrinking = next(w for w in floor.works(quick=True) if 'stride 2' in w.name)
+    assert shrinking.forward == 2 * 4 * 4 * 49 * (16 + 64)
+    assert found["torch's depthwise convolution (VAN)"].backward == 2 * 4 * 14 * 14 * 7 * 7
+
+    peaks = dict(multiplications=2.0 * nat.forward, bytes=1e12)
+    forward, backward = floor.shares(nat, dict(forward=1.0, both=3.0), peaks)
+    assert forward.share == pytest.approx(0.5)
+    assert backward.share == pytest.approx(2.5 / 2 / 2)
+    given = 3 * 2 * 14 * 14 * 32 + 2 * 13 * 13
+    assert forward.moved == 4 * (given + 2 * 14 * 14 * 32)
+    assert backward.moved == 4 * (2 * given + 2 * 14 * 14 * 32)
+    slow_memory = dict(multiplications=1e20, bytes=forward.moved / 0.25)
+    assert floor.shares(nat, dict(forward=1.0, both=3.0), slow_memory)[0].share == pytest.approx(
+        0.25
+    )
+    assert '| memory | 25% |' in floor.table(
+        floor.shares(nat, dict(forward=1.0, both=3.0), slow_memory), [peaks]
+    )

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from hybrid_mm.benchmarks import floor
 from hybrid_mm.benchmarks.core import Row
 
 from ..conftest import load_tool
@@ -68,3 +69,18 @@ def test_mistakes(fails):
     assert "'nothing' fits no case" in fails(*QUICK, '--only', 'nothing')
     assert 'expected cpu or cuda' in fails(*QUICK, '--device', 'gpu7')
     assert 'no GPU' in fails(*QUICK, '--device', 'cuda')
+
+
+def test_floor(tool, tmp_path, monkeypatch):
+    monkeypatch.setattr(floor, '_SIDE', 64)
+    monkeypatch.setattr(floor, '_COPY', 2**16)
+    page = tmp_path / 'page.md'
+    run = ('benchmark', 'floor', '--quick', '--rounds', '1', '--threads', '1')
+    assert tool(*run, '--only', 'distance*', '--docs', page)[0] == 0
+    text = page.read_text()
+    assert text.count('distance attention (LeViT)') == 4
+    assert '<!-- benchmark:floor:begin -->' in text
+    assert 'Peaks in this run' in text
+    code, message = tool(*run, '--out', tmp_path / 'out')
+    assert code != 0
+    assert 'neither --json nor --out' in message

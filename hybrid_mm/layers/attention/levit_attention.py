@@ -81,7 +81,8 @@ class LeViTAttention(SizedTables):
             (q,) = self._heads(self.q(x[:, :: self.stride, :: self.stride]), [self.key_dim])
             k, v = self._heads(self.kv(x), widths)
         table = resize_distance_table(self.distance_bias, x.shape[1:3])
-        y = distance_attention(q, k, v, table, self.stride, self.impl)
+        owner = self if table is self.distance_bias else None
+        y = distance_attention(q, k, v, table, self.stride, self.impl, owner)
         return self.proj(F.hardswish(y.permute(0, 2, 3, 1, 4).flatten(3)))
 
     def _heads(self, x: Tensor, widths: list[int]) -> list[Tensor]:
