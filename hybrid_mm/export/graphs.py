@@ -130,7 +130,11 @@ def largest_difference(expected: dict[str, Tensor], found: dict[str, Tensor]) ->
 
 
 def name_of(model: nn.Module) -> str:
-    """A model with its head, as messages name it: 'EncoderDecoder with FCNHead'."""
+    """A model with its head, as messages name it: 'EncoderDecoder with FCNHead'.
+
+    Args:
+        model: A detector, segmenter, classifier, or backbone.
+    """
     name = type(model).__name__
     for attribute in ('roi_head', 'panoptic_head', 'bbox_head', 'decode_head', 'head'):
         head = getattr(model, attribute, None)
