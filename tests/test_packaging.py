@@ -481,6 +481,7 @@ def test_segmentation_with_mmseg_alone(installed, dataset, tmp_path):
     assert f'FROM {installed}' in segmented
 
 
+@pytest.mark.slow  # as the two above
 def test_classification_with_mmpretrain_alone(installed, dataset, tmp_path):
     for index in range(4):
         folder = tmp_path / f'data/{index % 2}'

@@ -28,5 +28,7 @@ def test_a_name_of_our_scope_imports_what_it_needs(name):
     # layers are what backbones are made of
     imported = {*ours._locations, 'hybrid_mm.layers'}
     for cls in ours.module_dict.values():
+        if cls.__module__ == 'hybrid_mm.analysis.study.peers':
+            continue  # for the configs of the study alone, which imports it
         origin = '.'.join(cls.__module__.split('.')[:2])
         assert origin in imported, f'{cls.__module__}.{cls.__name__}: not in {sorted(imported)}'

@@ -445,12 +445,14 @@ ONCE = {
     'every_parameter_has_a_gradient': (),
     'weights_of_stages_that_are_not_there': (),
     'image_channels': (),
+    **dict.fromkeys(('any_size', 'frozen_stages', 'announced_shapes', 'checkpointing'), ()),
+    'autocast': (),
 }
 """Checks that run once per class, and the cases in which they are slow."""
 # one of every way to compute that differs: tracing takes 1 to 6 seconds of each network
 SLOW = {
     'compile_eval': ('van-lska-k35', 'nat', 'levit', 'hornet-gf'),
-    'compile_training': ('van-lska-k35', 'nat', 'levit', 'hornet-gf', 'acmix-resnet', 'halonet'),
+    'compile_training': ('van-lska-k35', 'nat', 'levit', 'hornet-gf'),
     'export': (),
     'traced': ('van-lska-k35', 'nat', 'acmix-swin'),
 }

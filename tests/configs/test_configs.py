@@ -63,24 +63,31 @@ def choices(node, key=''):
         yield key, node
 
 
-@functools.cache
-def representatives(tree):
-    """Configs of a tree, small ones first, each with a choice that none before it has.
-
-    Choices of a backbone count once, whatever the task; those of heads and optimizers once for
-    detection, for segmentation and for classification.
+def choices_of(path):
+    """Choices of a config: those of a backbone count once for each class, those of heads and
+    optimizers once for detection, for segmentation and for classification, and each of these once
+    for each tree.
     """
-    seen, found = set(), set()
-    for path in sorted((p for p in CONFIG_FILES if p.parent == tree), key=parameters):
-        cfg = load(path)
-        others = {key: value for key, value in cfg.model.items() if key != 'backbone'}
-        own = {
-            (cfg.default_scope, *c) for part in (others, cfg.optim_wrapper) for c in choices(part)
-        }
-        own |= {*choices(cfg.model.backbone)}
-        if own - seen:
-            found.add(path)
-            seen |= own
+    cfg = load(path)
+    others = {key: value for key, value in cfg.model.items() if key != 'backbone'}
+    found = {(path.parent.name, cfg.default_scope)}
+    for part in (others, cfg.optim_wrapper):
+        found |= {(cfg.default_scope, *choice) for choice in choices(part)}
+    return found | {(cfg.model.backbone.type, *choice) for choice in choices(cfg.model.backbone)}
+
+
+@functools.cache
+def representatives():
+    """Configs that have every choice between them; large networks only for what no other has."""
+    made = {path: choices_of(path) for path in CONFIG_FILES}
+    found, missing = set(), set().union(*made.values())
+    while missing:
+        best = max(made, key=lambda p: (not is_large(p), len(made[p] & missing), str(p)))
+        if not made[best] & missing:
+            made = {path: own for path, own in made.items() if is_large(path)}
+            continue
+        found.add(best)
+        missing -= made[best]
     return found
 
 
@@ -90,7 +97,7 @@ def test_there_are_configs():
 
 @every_config
 def test_config(path):
-    """It is what its name says; figures, a step and a prediction with every choice of a tree.
+    """It is what its name says; figures, a step and a prediction with every choice there is.
 
     Those of the others and of large networks are in the slow tests.
     """
@@ -103,9 +110,9 @@ def test_config(path):
         check_name(path, cfg)
     if path.parent.name in ('van', 'lska') and 'replknet' not in path.stem:
         check_name_of_van(path, cfg)
-    if path in representatives(path.parent) and path.stem in MODELS:
+    if path in representatives() and path.stem in MODELS:
         check_metafile(path, cfg)
-    if path in representatives(path.parent) and (not is_large(path) or path.stem == MASK2FORMER):
+    if path in representatives() and (not is_large(path) or path.stem == MASK2FORMER):
         check_step_and_prediction(path)
 
 

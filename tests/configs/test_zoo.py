@@ -18,7 +18,7 @@ ROOT = CONFIGS.parent
 MODELS = {
     model['Name']: model
     for folder in PAPERS
-    for model in yaml.safe_load((folder / 'metafile.yml').read_text())['Models']
+    for model in yaml.load((folder / 'metafile.yml').read_text(), yaml.CSafeLoader)['Models']
 }
 
 # Totals counted on the papers' own code and the stock heads: parameters, and 1e9 multiply-adds

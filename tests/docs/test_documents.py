@@ -6,6 +6,7 @@ config. A block that nobody knows how to check fails. ``<!-- test: not run: REAS
 a block leaves it at the checks.
 """
 
+import functools
 import inspect
 import json
 import re
@@ -207,11 +208,16 @@ def _to_run() -> dict[str, tuple[str, str, list[str]]]:
 TUTORIALS = ('docs/add_a_backbone.md', 'docs/add_an_operator.md')  # test_tutorial.py
 
 
+@functools.cache
+def _task_of_file(path: Path) -> str:
+    return task_of(load_config(str(path)))
+
+
 def _task(args: list[str]) -> str:
     """Task of the config among the arguments of a tool."""
     for word in args:
         if word.endswith('.py') and (ROOT / word).exists():
-            return task_of(load_config(str(ROOT / word)))
+            return _task_of_file(ROOT / word)
     return 'detection'
 
 

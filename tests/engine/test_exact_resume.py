@@ -109,7 +109,10 @@ def logged(work_dir):
     return found
 
 
-@pytest.mark.parametrize('case', RUNS)
+@pytest.mark.parametrize(
+    'case',
+    [pytest.param(c, marks=[pytest.mark.slow] * (c == 'det-epochs')) for c in RUNS],
+)
 def test_bit_identical(case, tool, det_config, seg_config, tiny_ade, tmp_path, monkeypatch):
     epochs, task = 'epochs' in case, case[:3]
     monkeypatch.setattr('time.sleep', lambda _: None)  # MMEngine's pause between epochs

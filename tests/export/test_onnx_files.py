@@ -73,6 +73,7 @@ def test_dynamic_sizes(head, tmp_path):
     assert onnx_files.check(graph, tmp_path / 'x.onnx', others) < 1e-5
 
 
+@pytest.mark.slow
 def test_local_attention_of_any_size(tmp_path):
     """Maps that tiles do not divide, or smaller than a window; all others are in test_any_size."""
     torch.manual_seed(0)

@@ -17,7 +17,10 @@ from .conftest import children, command, environment
 pytestmark = pytest.mark.timeout(300)
 
 
-@pytest.mark.parametrize(('task', 'sync'), [('det', True), ('det', False), ('seg', True)])
+@pytest.mark.parametrize(
+    ('task', 'sync'),
+    [('det', True), pytest.param('det', False, marks=pytest.mark.slow), ('seg', True)],
+)
 def test_four_processes_train_as_one(task, sync, train, request, tmp_path):
     """With SyncBN as it is; without, batch statistics are frozen, for they are per process."""
     config = request.getfixturevalue(f'{task}_config')

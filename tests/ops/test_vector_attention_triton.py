@@ -177,7 +177,9 @@ def test_activated_products_have_the_type_of_autocast(interpreter):
 
 
 @pytest.mark.parametrize('kind', [PairwiseAttention2d, PatchwiseAttention2d])
-@pytest.mark.parametrize('options', [dict(), dict(dilation=2), dict(stride=2)])
+@pytest.mark.parametrize(
+    'options', [dict(), pytest.param(dict(dilation=2), marks=pytest.mark.slow), dict(stride=2)]
+)
 def test_layers_agree_with_the_reference(interpreter, kind, options):
     """In training, with the statistics of both norms."""
     torch.manual_seed(0)

@@ -4,6 +4,7 @@
 # ${XDG_CACHE_HOME:-~/.cache}/hybrid_mm/oldest; a killed run starts again.
 #
 #     bash tools/dev/oldest.sh                 the environment, and the tests
+#     bash tools/dev/oldest.sh --environment   the environment alone
 #     bash tools/dev/oldest.sh ARGUMENTS...    pytest with these, e.g. tests/backbones -k lska
 #
 # Environment variables: PYTHON, a Python 3.10 or 3.11 that the environment is made from; TORCH_INDEX,
@@ -63,6 +64,7 @@ make_environment() {
 
 [[ $(cat "$ENVIRONMENT/made-of" 2>/dev/null) == "$PACKAGES" ]] || make_environment
 made=$((SECONDS - START))
+[[ ${1:-} != --environment ]] || exit 0
 CORES=$(env -u OMP_NUM_THREADS nproc)
 export OMP_NUM_THREADS=1 PYTHONPATH="$ROOT"
 arguments=("$@")
