@@ -39,7 +39,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignor
 say() { printf '[setup] %s\n' "$*" >&2; }
 die() { printf '[setup] ERROR: %s\n' "$*" >&2; exit 1; }
 
-# pip_install ARGUMENTS...: installs with uv if it is there, and with pip if uv fails.
+# pip_install ARGUMENTS...: installs with uv if it is there, and with pip if uv fails. Modules are
+# compiled when they are first imported: most never are, and all of them take a minute.
 pip_install() {
     local quiet=(-qq) silent=(--quiet)  # only errors, where nobody watches progress bars
     [[ -t 2 ]] && quiet=() && silent=()
@@ -48,7 +49,7 @@ pip_install() {
         (cd / && "${UV[@]}" "${silent[@]}" --python "$PY" "$@") >&2 && return
         say 'uv could not install this: pip tries'
     fi
-    (cd / && "$PY" -m pip install "${quiet[@]}" "$@") >&2
+    (cd / && "$PY" -m pip install --no-compile "${quiet[@]}" "$@") >&2
 }
 
 # Runs Python code given on stdin from a neutral folder.
