@@ -82,4 +82,4 @@ def _others(graph: Graph, column: str, size: tuple[int, int]) -> Iterator[dict[s
 
 
 COLUMNS = (ALONE, *BASE_MODELS)
-TABLE = Table('export', COLUMNS, {title: (title,) for title in COLUMNS}, cells_of, seconds=120)
+TABLE = Table('export', COLUMNS, {title: (title,) for title in COLUMNS}, cells_of, seconds=240)
