@@ -151,6 +151,7 @@ def test_commands_of_readmes_take_weights_that_are_published():
     assert found > 15
 
 
+@pytest.mark.slow  # writes all files of all trees
 def test_check_finds_a_stale_file(tmp_path, capsys):
     for name in ('configs', 'docs', 'tools'):
         shutil.copytree(ROOT / name, tmp_path / name)

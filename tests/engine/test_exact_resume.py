@@ -111,7 +111,7 @@ def logged(work_dir):
 
 @pytest.mark.parametrize(
     'case',
-    [pytest.param(c, marks=[pytest.mark.slow] * (c == 'det-epochs')) for c in RUNS],
+    [pytest.param(c, marks=[pytest.mark.slow] * c.endswith('epochs')) for c in RUNS],
 )
 def test_bit_identical(case, tool, det_config, seg_config, tiny_ade, tmp_path, monkeypatch):
     epochs, task = 'epochs' in case, case[:3]

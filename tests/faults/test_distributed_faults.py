@@ -17,9 +17,12 @@ from .conftest import children, command, environment
 pytestmark = pytest.mark.timeout(300)
 
 
+OTHERS = ('det', False), ('seg', True)
+
+
 @pytest.mark.parametrize(
     ('task', 'sync'),
-    [('det', True), pytest.param('det', False, marks=pytest.mark.slow), ('seg', True)],
+    [('det', True), *(pytest.param(*case, marks=pytest.mark.slow) for case in OTHERS)],
 )
 def test_four_processes_train_as_one(task, sync, train, request, tmp_path):
     """With SyncBN as it is; without, batch statistics are frozen, for they are per process."""
