@@ -45,7 +45,7 @@ def run_missing(args: argparse.Namespace, found: dict[str, systems.System]) -> i
     known = records.read(args.results)
     trainings = []
     for task in args.task:
-        prepare_data(task, args)
+        prepare_data(task, args, found)
         names = {system.name for system in chosen}
         if args.extremes:
             own = [system.name for system in chosen if not (system.peer_of or system.only_pair)]
@@ -84,7 +84,7 @@ def config_of(system: systems.System, task: str, seed: int, args: argparse.Names
     return systems.compose(system, task, seed, args.study, data)
 
 
-def prepare_data(task: str, args: argparse.Namespace) -> None:
+def prepare_data(task: str, args: argparse.Namespace, found: dict[str, systems.System]) -> None:
     """Draw the shapes, or make sure that CamVid is there."""
     if task == 'detection':
         try:
@@ -92,8 +92,8 @@ def prepare_data(task: str, args: argparse.Namespace) -> None:
         except FileExistsError as error:
             raise UserError(f'--work-dir: {error}') from error
         return
-    first = next(iter(systems.find(args.study).values()))
-    root = Path(config_of(first, task, 0, args).train_dataloader.dataset.data_root)
+    system = next(iter(found.values()))  # the data are the same for all
+    root = Path(config_of(system, task, 0, args).train_dataloader.dataset.data_root)
     for folder in ('images/train', 'images/val', 'annotations/train', 'annotations/val'):
         if not (root / folder).is_dir():
             raise UserError(
@@ -113,7 +113,7 @@ def train_one(args: argparse.Namespace, found: dict[str, systems.System]) -> int
     torch.set_num_threads(1)
     with interrupt.interruptible(interrupt.training, args.argv):
         for task in args.task:
-            prepare_data(task, args)
+            prepare_data(task, args, found)
             cfg = config_of(system, task, args.seed, args)
             iterations = cfg.train_cfg.max_iters
             one = queue.Training(system, task, args.seed, systems.digest(cfg), iterations)

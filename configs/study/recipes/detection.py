@@ -1,6 +1,10 @@
 # The study's detection: RetinaNet on the drawn shapes (hybrid_mm/data/shapes.py) of up to
 # 160 x 160, from scratch, on one core. 400 iterations x 4 images = 4 epochs of 400 images.
-_base_ = ['../../_base_/models/retinanet_r50_fpn.py', '../../_base_/default_runtime_det_iter.py']
+_base_ = [
+    '../../_base_/models/retinanet_r50_fpn.py',
+    '../../_base_/default_runtime_det_iter.py',
+    './schedule.py',
+]
 
 data_root = 'data/demo'
 metainfo = dict(
@@ -84,29 +88,9 @@ val_evaluator = dict(
 )
 test_evaluator = val_evaluator
 
-max_iters = 400
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=200)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05),
-    clip_grad=dict(max_norm=5.0),
-)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.02, by_epoch=False, begin=0, end=50),
-    dict(
-        type='CosineAnnealingLR',
-        by_epoch=False,
-        begin=50,
-        end=max_iters,
-        T_max=max_iters - 50,
-        eta_min_ratio=0.01,
-    ),
-]
+train_cfg = dict(val_interval=200)
 default_hooks = dict(
     logger=dict(interval=10, log_metric_by_epoch=False),
     checkpoint=dict(interval=50, max_keep_ckpts=1),
 )
 log_processor = dict(window_size=10)
-randomness = dict(seed=0)

@@ -4,6 +4,7 @@ _base_ = [
     '../../_base_/models/fpn_r50.py',
     '../../_base_/datasets/camvid.py',
     '../../_base_/default_runtime_seg.py',
+    './schedule.py',
 ]
 norm_cfg = dict(type='BN', requires_grad=True)
 width = 48
@@ -55,26 +56,6 @@ train_dataloader = dict(**loading, batch_size=4, dataset=dict(pipeline=train_pip
 val_dataloader = dict(**loading, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
-max_iters = 400
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=100)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05),
-    clip_grad=dict(max_norm=5.0),
-)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.02, by_epoch=False, begin=0, end=50),
-    dict(
-        type='CosineAnnealingLR',
-        by_epoch=False,
-        begin=50,
-        end=max_iters,
-        T_max=max_iters - 50,
-        eta_min_ratio=0.01,
-    ),
-]
+train_cfg = dict(val_interval=100)
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=50, max_keep_ckpts=1))
 log_processor = dict(window_size=10)
-randomness = dict(seed=0)
