@@ -76,6 +76,7 @@ def in_turn(path: Path) -> Iterator[Turn]:
                     path.unlink()
         else:
             with _by_existence(path.with_name(path.name + '-held')):
+                _write(descriptor, dict(holder=_who()))
                 yield Turn(True, False)
             with suppress(OSError):
                 path.unlink()
@@ -93,8 +94,15 @@ def give_way(path: Path, done: Path) -> None:
     """
     rank = next((os.environ[k] for k in ('LOCAL_RANK', 'SLURM_LOCALID') if k in os.environ), '0')
     end = time.monotonic() + (HEAD_START if rank != '0' else 0)
-    while time.monotonic() < end and not path.exists() and not done.exists():
+    while time.monotonic() < end and not _is_held(path) and not done.exists():
         time.sleep(0.02)
+
+
+def _is_held(path: Path) -> bool:
+    """Whether a process has its turn: its file is there a moment before that."""
+    with suppress(OSError):
+        return path.stat().st_size > 0
+    return False
 
 
 def _lock(descriptor: int, path: Path) -> bool | None:

@@ -422,17 +422,20 @@ def test_who_waits_is_told_of_a_failure(serve, path, fork):
 
 
 def test_first_process_of_a_machine_begins(path, monkeypatch):
-    monkeypatch.setattr(turns, 'HEAD_START', 0.2)
+    monkeypatch.setattr(turns, 'HEAD_START', 0.4)
     lock = path.with_name('lock')
-    for rank, there, least in (('0', None, 0), ('1', None, 0.2), ('1', path, 0), ('1', lock, 0)):
+    cases = ('0', None, ''), ('1', None, ''), ('1', path, ''), ('1', lock, 'held'), ('1', lock, '')
+    waited = []
+    for rank, there, content in cases:
         shutil.rmtree(path.parent, ignore_errors=True)
         path.parent.mkdir()
         if there:
-            there.touch()
+            there.write_text(content)
         monkeypatch.setenv('LOCAL_RANK', rank)
         start = time.monotonic()
         turns.give_way(lock, path)
-        assert least <= time.monotonic() - start < least + 0.15
+        waited.append(time.monotonic() - start >= 0.4)
+    assert waited == [False, True, False, False, True]
 
 
 def test_a_killed_process_holds_nobody_up(serve, path, fork):
