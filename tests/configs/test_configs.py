@@ -76,10 +76,14 @@ def choices_of(path):
     return found | {(cfg.model.backbone.type, *choice) for choice in choices(cfg.model.backbone)}
 
 
+def backbone_of(path):
+    return {load(path).model.backbone.type}
+
+
 @functools.cache
-def representatives():
+def representatives(choices=choices_of):
     """Configs that have every choice between them; large networks only for what no other has."""
-    made = {path: choices_of(path) for path in CONFIG_FILES}
+    made = {path: choices(path) for path in CONFIG_FILES}
     found, missing = set(), set().union(*made.values())
     while missing:
         best = max(made, key=lambda p: (not is_large(p), len(made[p] & missing), str(p)))
@@ -97,7 +101,8 @@ def test_there_are_configs():
 
 @every_config
 def test_config(path):
-    """It is what its name says; figures, a step and a prediction with every choice there is.
+    """It is what its name says; figures with every backbone, a step and a prediction with every
+    choice there is.
 
     Those of the others and of large networks are in the slow tests.
     """
@@ -110,7 +115,7 @@ def test_config(path):
         check_name(path, cfg)
     if path.parent.name in ('van', 'lska') and 'replknet' not in path.stem:
         check_name_of_van(path, cfg)
-    if path in representatives() and path.stem in MODELS:
+    if path in representatives(backbone_of) and path.stem in MODELS:
         check_metafile(path, cfg)
     if path in representatives() and (not is_large(path) or path.stem == MASK2FORMER):
         check_step_and_prediction(path)

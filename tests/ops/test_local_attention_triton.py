@@ -164,8 +164,8 @@ def check(call, inputs, dtype=torch.float32, grad=True):
 @pytest.mark.parametrize(
     'seed',
     [
-        *(1, 2, 6, 7, 8, 9, 12, 13),
-        *(pytest.param(seed, marks=pytest.mark.slow) for seed in (0, 4, 5)),  # large ones
+        *(1, 2, 6, 9, 12),
+        *(pytest.param(seed, marks=pytest.mark.slow) for seed in (0, 4, 5, 7, 8, 13)),  # large ones
     ],
 )
 def test_outputs_and_gradients_of_random_cases(seed):
