@@ -261,6 +261,7 @@ FORMULAS = {
     torch.ops.hybrid_mm.ghost_attention: _ghost_attention,
     torch.ops.hybrid_mm.evolving_attention: _evolution,
     torch.ops.hybrid_mm.grid_convolution: _grid_convolution,
+    torch.ops.hybrid_mm.depthwise_convolution: _grid_convolution,
     torch.ops.hybrid_mm.mix_and_shift: _mix_and_shift,
     torch.ops.hybrid_mm.tiled_attention: _attention,
     torch.ops.hybrid_mm.triton_attention: _attention,

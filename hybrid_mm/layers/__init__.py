@@ -33,7 +33,7 @@ from hybrid_mm.layers.attention.stand_alone_attention import (
 from hybrid_mm.layers.attention.window_attention import WindowAttention
 from hybrid_mm.layers.channel_gate import EfficientChannelGate, SqueezeExcite
 from hybrid_mm.layers.convolution.deform_conv import DeformConv2d
-from hybrid_mm.layers.convolution.depthwise import DepthwiseConv2d
+from hybrid_mm.layers.convolution.depthwise import DepthwiseConv2d, DilatedDepthwiseConv2d
 from hybrid_mm.layers.convolution.large_kernel_attention import (
     LKA,
     LSKA,
@@ -81,6 +81,7 @@ __all__ = [
     'DecomposedPosition2d',
     'DeformConv2d',
     'DepthwiseConv2d',
+    'DilatedDepthwiseConv2d',
     'DropPath',
     'EfficientChannelGate',
     'EvolvingAAConv2d',

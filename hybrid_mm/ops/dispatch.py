@@ -31,6 +31,7 @@ ALGORITHMS: dict[str, tuple[str, ...]] = {
     'mixed_shift': ('tiled', 'convolution'),
     'learned_query_attention': ('tiled', 'triton'),
     'grid_convolution': ('bmm', 'fft', 'fused', 'triton'),
+    'depthwise_convolution': ('fused',),
     'separable_attention': ('tiled',),
     'global_filter': ('fft',),
 }

@@ -44,7 +44,7 @@ def test_receptive_field_is_the_nominal_one(name, kernel_size):
     size = kernel_size + 10
     x = torch.ones(1, 1, size, size, dtype=torch.float64, requires_grad=True)
     (grad,) = torch.autograd.grad(module(x)[0, 0, size // 2, size // 2], x)
-    rows, cols = (grad[0, 0] != 0).nonzero().T
+    rows, cols = (grad[0, 0].abs() > 1e-9 * grad.max()).nonzero().T  # a transform rounds
     half = kernel_size // 2
     assert rows.min() == cols.min() == size // 2 - half
     assert rows.max() == cols.max() == size // 2 + half

@@ -16,6 +16,7 @@ from hybrid_mm.layers import (
     BottleneckAttention,
     DecomposedLKA,
     DepthwiseConv2d,
+    DilatedDepthwiseConv2d,
     DropPath,
     EvolvingAAConv2d,
     GlobalLocalFilter,
@@ -102,6 +103,8 @@ OPTIONS = {
         dict(keys=(8, 6), dim=3, std=0.1)),
     DeformConv2d: (MAP, dict(channels=8), dict(groups=2, stride=2)),
     DecomposedLKA: (MAP, dict(channels=8), dict(kernel_size=7, width=3)),
+    DilatedDepthwiseConv2d: (
+        MAP, dict(channels=8, kernel_size=3), dict(kernel_size=5, dilation=2, bias=False)),
     DepthwiseConv2d: (MAP, dict(channels=8, kernel_size=5), dict(kernel_size=7, bias=False)),
     DropPath: (MAP, dict(), dict()),
     ELSA: (

@@ -7,6 +7,7 @@ from hybrid_mm.errors import UserError
 from hybrid_mm.layers import PairwiseAttention2d
 from hybrid_mm.layers.attention.window_attention import WindowAttention
 from hybrid_mm.ops.decomposed_attention import decomposed_attention
+from hybrid_mm.ops.depthwise_convolution import depthwise_convolution
 from hybrid_mm.ops.dispatch import ALGORITHMS, check_impl, choices, chosen_impl, default_impl
 from hybrid_mm.ops.distance_attention import distance_attention
 from hybrid_mm.ops.evolving_attention import evolving_attention
@@ -128,6 +129,8 @@ def runs(dtype=torch.float64):
         'mixed_shift': lambda impl: mixed_shift(*mix, impl=impl),
         'learned_query_attention': lambda impl: learned_query_attention(*learned, impl=impl),
         'grid_convolution': lambda impl: grid_convolution(maps, kernel, [1] * 5, impl=impl),
+        'depthwise_convolution': lambda impl: depthwise_convolution(
+            maps, kernel[:, None], dilation=(1, 2), impl=impl),
         'separable_attention': lambda impl: separable_attention(*separable, impl=impl),
         'global_filter': lambda impl: global_filter(maps, spectrum, impl),
     }  # fmt: skip
@@ -141,7 +144,7 @@ def test_every_name_runs_and_agrees(operator):
     for impl in choices(operator):
         if impl == 'triton':
             continue
-        if compiled or (operator, impl) != ('grid_convolution', 'fused'):
+        if compiled or 'convolution' not in operator or impl != 'fused':
             torch.testing.assert_close(run(impl), expected)
 
 

@@ -10,11 +10,13 @@ under float16 the product can overflow, so prefer bfloat16.
 
 from torch import Tensor, nn
 
+from hybrid_mm.layers.convolution.depthwise import DepthwiseConv2d, DilatedDepthwiseConv2d
 from hybrid_mm.ops.argument_types import sized_arguments
 
 # kernel size k -> dilation d of the papers. The local kernel is 2d-1 wide, the dilated one
 # floor(k/d) (the VAN paper writes ceil; all published models and the LSKA paper use floor).
 DILATIONS = {7: 2, 11: 2, 23: 3, 35: 3, 41: 3, 53: 3, 65: 3}
+_SMALL = 7  # taps on an axis up to which torch's depthwise convolution is fast on GPUs
 
 
 def decompose_kernel(kernel_size: int, dilation: int | None = None) -> tuple[int, int, int]:
@@ -51,15 +53,10 @@ def decompose_kernel(kernel_size: int, dilation: int | None = None) -> tuple[int
 
 def _depthwise(channels: int, kernel: tuple[int, int], dilation: int = 1) -> nn.Conv2d:
     """Depthwise convolution with bias that keeps height and width."""
-    height, width = kernel
-    return nn.Conv2d(
-        channels,
-        channels,
-        kernel,
-        padding=(dilation * (height // 2), dilation * (width // 2)),
-        dilation=(dilation if height > 1 else 1, dilation if width > 1 else 1),
-        groups=channels,
-    )
+    if dilation == 1 and max(kernel) > _SMALL:
+        return DepthwiseConv2d(channels, kernel)
+    height, width = (dilation if taps > 1 else 1 for taps in kernel)
+    return DilatedDepthwiseConv2d(channels, kernel, (height, width))
 
 
 class _LargeKernelAttention(nn.Module):
