@@ -4,6 +4,7 @@ python tools/benchmark.py ops                                # all operators, an
 python tools/benchmark.py backbones                          # against MMPretrain and timm
 python tools/benchmark.py train                              # whole detectors and segmenters
 python tools/benchmark.py floor --threads 1                  # shares of this machine's peak
+python tools/benchmark.py predict --threads 1                # detectors beside DetInferencer
 python tools/benchmark.py local_attention                    # one operator, minutes
 python tools/benchmark.py local_attention --out DIR          # and .csv, .json, .md, .png in DIR
 python tools/benchmark.py local_attention --docs docs/benchmarks.md
@@ -22,7 +23,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from hybrid_mm.benchmarks import SUBCOMMANDS
+from hybrid_mm.benchmarks import SUBCOMMANDS, TABLES
 from hybrid_mm.errors import nearest
 from hybrid_mm.run import options
 from hybrid_mm.run.tool import tool
@@ -38,6 +39,7 @@ def main(argv: list[str] | None = None) -> None:
         'benchmark',
         type=_benchmark,
         help='what to measure: ops (all operators), floor (shares of the peak of this machine), '
+        f'predict (detectors beside DetInferencer), '
         f'{", ".join(SUBCOMMANDS)}, or a module or file of your own, as my_net.benchmark',
     )
     parser.add_argument('--device', default='cpu', help='cpu or cuda[:N] (default: cpu)')
@@ -81,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _benchmark(name: str) -> str:
-    known = ('ops', 'floor', *SUBCOMMANDS)
+    known = ('ops', *TABLES, *SUBCOMMANDS)
     if name not in known and '.' not in name:
         hint = nearest(name, known) or f'; known are {", ".join(known)}'
         raise argparse.ArgumentTypeError(

@@ -16,3 +16,9 @@ SUBCOMMANDS = {
 """Modules of the benchmarks by the name that ``tools/benchmark.py`` gives them."""
 
 OPERATORS = [name for name in SUBCOMMANDS if name not in ('backbones', 'compile', 'train')]
+
+TABLES = {
+    'floor': 'hybrid_mm.benchmarks.floor',
+    'predict': 'hybrid_mm.benchmarks.predict',
+}
+"""Modules of benchmarks with a table of their own, ``tables(wanted, rounds, seconds, quick)``."""

@@ -16,6 +16,7 @@ ratios refer to the first candidate.
 """
 
 import gc
+import math
 import os
 import resource
 import statistics
@@ -206,6 +207,7 @@ def in_turn(
     names: Sequence[str],
     rounds: int,
     warm_up: bool = True,
+    seconds_at_most: float | None = None,
 ) -> Iterator[dict[tuple[str, str], list[float]]]:
     """Measure all candidates in every round, each round starting with another one.
 
@@ -215,13 +217,17 @@ def in_turn(
         names: The candidates.
         rounds: Number of rounds.
         warm_up: Begin with a round that does not count.
+        seconds_at_most: Time after which no round begins, once three have counted.
 
     Yields:
         After each round that counts, all samples so far by mode and name.
     """
     samples: dict[tuple[str, str], list[float]] = {(mode, n): [] for mode in modes for n in names}
+    end = time.perf_counter() + (math.inf if seconds_at_most is None else seconds_at_most)
     gc.collect()
     for number in range(-1 if warm_up else 0, rounds):
+        if number >= 3 and time.perf_counter() > end:
+            return
         gc.disable()
         try:
             for name in turn(names, number):
@@ -411,15 +417,11 @@ def _times(runs: _Runs, rows: list[Row], seconds: float, rounds: int) -> None:
         return
     passes = dict(inference=runs.inference, training=runs.training)
     names = [row.candidate for row in rows]
-    samples: dict[tuple[str, str], list[float]] = {}
-    end = time.perf_counter() + seconds
 
     def once(mode: str, name: str) -> float:
         return seconds_of(partial(passes[mode], name), runs.device)
 
-    for samples in in_turn(once, list(passes), names, rounds, warm_up=False):
-        if len(samples['training', names[0]]) > 2 and time.perf_counter() > end:
-            break
+    *_, samples = in_turn(once, list(passes), names, rounds, warm_up=False, seconds_at_most=seconds)
     medians, ratios = medians_and_ratios(samples, names[0])
     for row in rows:
         for mode in passes:

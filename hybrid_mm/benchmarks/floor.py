@@ -14,15 +14,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from hybrid_mm.benchmarks.core import in_turn, medians_and_ratios
 from hybrid_mm.layers.convolution.peripheral_convolution import sharing_grid
+from hybrid_mm.ops.depthwise_convolution import depthwise_convolution
 from hybrid_mm.ops.distance_attention import distance_attention
 from hybrid_mm.ops.grid_convolution import grid_convolution
 from hybrid_mm.ops.local_attention import block_attention, global_attention, local_attention
 
+PACKAGES = ()
 HEAD = ('operator', 'pass', 'ms', 'billion multiplications', 'MB', 'bound by', 'share of the peak')
 _SIDE, _COPY = 1024, 2**26  # of the product's matrices; bytes of the copy, beyond caches
 
@@ -149,14 +150,10 @@ def works(quick: bool = False) -> Iterator[Work]:
         yield Work(name, inputs, run, products, 2 * products)
     for kernel, dilation in ((5, 1), (7, 3)):
         n, channels, side = (1, 4, 14) if quick else (4, 64, 56)
-        inputs = dict(
-            input=normal(n, channels, side, side), weight=normal(channels, 1, *[kernel] * 2)
-        )
-        run = functools.partial(
-            F.conv2d, padding=dilation * (kernel // 2), dilation=dilation, groups=channels
-        )
-        products = inputs['input'].numel() * kernel**2
-        name = f"torch's depthwise convolution (VAN), {kernel}, dilation {dilation}"
+        inputs = dict(x=normal(n, channels, side, side), weight=normal(channels, 1, *[kernel] * 2))
+        run = functools.partial(depthwise_convolution, dilation=(dilation, dilation))
+        products = inputs['x'].numel() * kernel**2
+        name = f'depthwise convolution (VAN), {kernel}, dilation {dilation}'
         yield Work(f'{name}, {n}x{channels}x{side}x{side}', inputs, run, products, 2 * products)
 
 
@@ -171,12 +168,36 @@ def _seconds(function: Callable[[], object], least: float) -> float:
             return taken / calls
 
 
-def measure(work: Work, rounds: int = 5, least: float = 0.05) -> tuple[dict[str, float], ...]:
+def tables(
+    wanted: Callable[[str], bool], rounds: int, seconds: float, quick: bool
+) -> Iterator[list[str]]:
+    """Measure the operators; yield the lines of the table in Markdown after each.
+
+    Args:
+        wanted: Whether an operator is measured.
+        rounds: Rounds at most.
+        seconds: Time of an operator; at least three rounds are run, unless ``rounds`` is less.
+        quick: Small maps, to try the tool.
+    """
+    found: list[Share] = []
+    peaks: list[Mapping[str, float]] = []
+    for work in works(quick):
+        if wanted(work.name):
+            times, rates = measure(work, rounds, seconds, 1e-3 if quick else 0.05)
+            found += shares(work, times, rates)
+            peaks.append(rates)
+            yield table(found, peaks)
+
+
+def measure(
+    work: Work, rounds: int = 5, seconds: float = 20.0, least: float = 0.05
+) -> tuple[dict[str, float], ...]:
     """Times of an operator and of the peaks, in turns: medians.
 
     Args:
         work: The operator.
-        rounds: Number of rounds.
+        rounds: Number of rounds at most.
+        seconds: Time for them; at least three are run.
         least: CPU seconds of a sample.
 
     Returns:
@@ -204,7 +225,7 @@ def measure(work: Work, rounds: int = 5, least: float = 0.05) -> tuple[dict[str,
     def once(mode: str, name: str) -> float:
         return _seconds(calls[name], least)
 
-    *_, samples = in_turn(once, [''], list(calls), rounds)
+    *_, samples = in_turn(once, [''], list(calls), rounds, seconds_at_most=seconds)
     medians, _ = medians_and_ratios(samples, 'product')
     # a copy reads and writes
     peaks = dict(
@@ -245,8 +266,8 @@ def shares(work: Work, times: Mapping[str, float], peaks: Mapping[str, float]) -
     ]
 
 
-def table(found: Sequence[Share], peaks: Sequence[Mapping[str, float]]) -> str:
-    """The table in Markdown, below the range of the peaks that it refers to.
+def table(found: Sequence[Share], peaks: Sequence[Mapping[str, float]]) -> list[str]:
+    """Lines of the table in Markdown, below the range of the peaks that it refers to.
 
     Args:
         found: Its lines.
@@ -254,11 +275,10 @@ def table(found: Sequence[Share], peaks: Sequence[Mapping[str, float]]) -> str:
     """
     rates = [[p[key] / 1e9 for p in peaks] for key in ('multiplications', 'bytes')]
     low_high = [f'{min(r):.1f} to {max(r):.1f}' for r in rates]
-    lines = [
+    return [
         f'Peaks in this run: {low_high[0]} billion multiplications and {low_high[1]} billion bytes '
         'per second.\n',
         '| ' + ' | '.join(HEAD) + ' |',
         '|' + '---|' * len(HEAD),
         *('| ' + ' | '.join(share.cells()) + ' |' for share in found),
     ]
-    return '\n'.join(lines) + '\n'

@@ -2,6 +2,7 @@
 
 import argparse
 import fnmatch
+import importlib
 import json
 import sys
 
@@ -10,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from hybrid_mm.benchmarks import OPERATORS, core, floor, report
+from hybrid_mm.benchmarks import OPERATORS, TABLES, core, report
 from hybrid_mm.benchmarks.modules import benchmark_module, short_name
 from hybrid_mm.errors import UserError
 from hybrid_mm.run.outputs import check_output_file, check_output_folder
@@ -29,8 +30,8 @@ def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads or threads)
     found = False
     try:
-        if args.benchmark == 'floor':
-            found = _floor(device, args)
+        if args.benchmark in TABLES:
+            found = _tables(args.benchmark, device, args)
         else:
             for name in OPERATORS if args.benchmark == 'ops' else [args.benchmark]:
                 found |= _measure(name, device, args)
@@ -66,26 +67,33 @@ def _measure(name: str, device, args) -> bool:
     return bool(rows)
 
 
-def _floor(device: torch.device, args: argparse.Namespace) -> bool:
-    """Measure and print shares of the machine's peak; return whether ``--only`` matches any."""
+def _tables(name: str, device: torch.device, args: argparse.Namespace) -> bool:
+    """Measure and print a table of its own kind; return whether ``--only`` matches any case."""
     if device.type != 'cpu' or args.dtype != 'float32' or args.json or args.out:
-        raise UserError('floor measures float32 on a CPU, and takes neither --json nor --out')
-    found, peaks = [], []
-    for work in floor.works(args.quick):
-        if args.only and not any(fnmatch.fnmatch(work.name, p) for p in args.only):
-            continue
-        print(f'{work.name} ...', file=sys.stderr, flush=True)
-        times, rates = floor.measure(work, args.rounds, 1e-3 if args.quick else 0.05)
-        found += floor.shares(work, times, rates)
-        peaks.append(rates)
-    if not found:
+        raise UserError(f'{name} measures float32 on a CPU, and takes neither --json nor --out')
+    module = importlib.import_module(TABLES[name])
+
+    def wanted(case: str) -> bool:
+        if args.only and not any(fnmatch.fnmatch(case, p) for p in args.only):
+            return False
+        print(f'{case} ...', file=sys.stderr, flush=True)
+        return True
+
+    text = ''
+    surroundings = report.environment(device, module.PACKAGES)
+    title = f'### {name}, measured\n\n{"; ".join(f"{k} {v}" for k, v in surroundings.items())}.\n\n'
+    try:
+        with core.memory_limit(args.memory_limit):
+            for lines in module.tables(wanted, args.rounds, args.seconds, args.quick):
+                text = title + '\n'.join(lines) + '\n'
+                if args.docs:  # after every case: the run may be interrupted
+                    report.put_into(args.docs, name, text)
+    except core.DisagreementError as error:
+        raise UserError(str(error)) from error
+    if not text:
         return False
-    surroundings = report.environment(device)
-    text = '; '.join(f'{k} {v}' for k, v in surroundings.items()) + '.\n\n'
-    text = f'### floor, measured\n\n{text}{floor.table(found, peaks)}'
     print(text)
     if args.docs:
-        report.put_into(args.docs, 'floor', text)
         print(f'wrote {args.docs}', file=sys.stderr)
     return True
 

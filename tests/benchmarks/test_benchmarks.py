@@ -298,7 +298,7 @@ def test_floor_counts_the_definition():
     assert nat.backward == 2 * 14 * 14 * 49 * (32 + 2 * 32 + 2 * 32)
     shrinking = next(w for w in floor.works(quick=True) if 'stride 2' in w.name)
     assert shrinking.forward == 2 * 4 * 4 * 49 * (16 + 64)
-    assert found["torch's depthwise convolution (VAN)"].backward == 2 * 4 * 14 * 14 * 7 * 7
+    assert found['depthwise convolution (VAN)'].backward == 2 * 4 * 14 * 14 * 7 * 7
 
     peaks = dict(multiplications=2.0 * nat.forward, bytes=1e12)
     forward, backward = floor.shares(nat, dict(forward=1.0, both=3.0), peaks)
@@ -311,6 +311,5 @@ def test_floor_counts_the_definition():
     assert floor.shares(nat, dict(forward=1.0, both=3.0), slow_memory)[0].share == pytest.approx(
         0.25
     )
-    assert '| memory | 25% |' in floor.table(
-        floor.shares(nat, dict(forward=1.0, both=3.0), slow_memory), [peaks]
-    )
+    lines = floor.table(floor.shares(nat, dict(forward=1.0, both=3.0), slow_memory), [peaks])
+    assert '| memory | 25% |' in lines[3]

@@ -1,10 +1,12 @@
 """tools/benchmark.py."""
 
 import csv
+import dataclasses
 import json
 
 import pytest
 
+from hybrid_mm.apis import Predictor
 from hybrid_mm.benchmarks import floor
 from hybrid_mm.benchmarks.core import Row
 
@@ -84,3 +86,19 @@ def test_floor(tool, tmp_path, monkeypatch):
     code, message = tool(*run, '--out', tmp_path / 'out')
     assert code != 0
     assert 'neither --json nor --out' in message
+
+
+@pytest.mark.slow
+def test_predict(tool, tmp_path, monkeypatch):
+    page = tmp_path / 'page.md'
+    run = ('benchmark', 'predict', '--quick', '--rounds', '1', '--threads', '1')
+    assert tool(*run, '--only', '*retinanet*', '--docs', page)[0] == 0
+    assert page.read_text().count('| van/retinanet_van-b0_fpn_1x_coco | ') == 2
+
+    find = Predictor.__call__
+    monkeypatch.setattr(Predictor, '__call__', lambda self, *args: [
+        dataclasses.replace(found, boxes=found.boxes + 1) for found in find(self, *args)
+    ])  # fmt: skip
+    code, message = tool(*run, '--only', '*retinanet*')
+    assert code != 0
+    assert 'DetInferencer finds other objects in 0.jpg' in message
