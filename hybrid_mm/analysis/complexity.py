@@ -23,6 +23,7 @@ from hybrid_mm.compat.torch_api import flop_counter
 from hybrid_mm.errors import UserError
 from hybrid_mm.ops import (  # noqa: F401  registers the operators that are counted
     decomposed_attention,
+    depthwise_convolution,
     evolving_attention,
     ghost_attention,
     grid_convolution,
