@@ -68,6 +68,17 @@ def test_only_the_part_is_compiled(tmp_path, monkeypatch):
     assert all(torch.equal(compiled[key], plain[key]) for key in plain)
 
 
+@pytest.mark.parametrize('given', [dict(dynamic=True), dict(mode='default'), dict(options={})])
+def test_memory_format_stays_on_a_cpu(given, tmp_path, monkeypatch):
+    called = {}
+    monkeypatch.setattr(Part, 'compile', lambda self, **options: called.update(options))
+    run(tmp_path, monkeypatch, CompileHook(**given))
+    kept = (
+        {} if given.keys() & {'mode', 'options'} else dict(options={'layout_optimization': False})
+    )
+    assert called == given | kept
+
+
 def test_a_part_that_does_not_exist(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"Net has no part 'backbon'; did you mean backbone\?"):
         run(tmp_path / 'x', monkeypatch, CompileHook('backbon'))

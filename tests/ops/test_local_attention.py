@@ -620,3 +620,12 @@ def test_scores_exist_for_some_queries_at_a_time():
         torch.device('cpu'),
     )
     assert peak < scores / 3
+
+
+def test_tiles_of_whole_maps_are_equal():
+    """Small maps are one tile; a last tile that is nearly empty costs as much as a full one."""
+    pattern = Pattern(PatternType.WHOLE, AxisPattern(), AxisPattern())
+    rows = {side: pattern.tile_sizes(side, side)[0] for side in (7, 14, 16, 20, 24, 200)}
+    assert rows == {7: (7, 7), 14: (14, 14), 16: (8, 16), 20: (7, 20), 24: (6, 24), 200: (1, 200)}
+    strided = Pattern(PatternType.WHOLE, AxisPattern(stride=2), AxisPattern(stride=2))
+    assert strided.tile_sizes(28, 28) == [(14, 14), (7, 14), (4, 14)]

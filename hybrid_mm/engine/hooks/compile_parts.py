@@ -20,6 +20,10 @@ class CompileHook(Hook):
     change: checkpoints fit a run without the hook. A new image size may be compiled anew, or all
     sizes at once with ``dynamic=True``.
 
+    On a CPU, unless the arguments say otherwise, torch's compiler leaves the memory format of
+    convolutions as it is: what it gains by channels last, the operators around them lose in
+    training.
+
     Args:
         module: Name of the part within the model.
         **options: Arguments of ``torch.compile``, such as ``dynamic`` or ``mode``.
@@ -49,7 +53,11 @@ class CompileHook(Hook):
                 f'CompileHook: torch {torch.__version__} cannot compile the networks of this '
                 'package, which run as they are; torch 2.4 or newer can'
             )
-        part.compile(**self.options)
+        options = dict(self.options)
+        on_cpu = all(p.device.type == 'cpu' for p in part.parameters())
+        if on_cpu and not {'mode', 'options', 'backend'} & options.keys():
+            options['options'] = dict(layout_optimization=False)
+        part.compile(**options)
 
 
 def _is_left_as_it_is(module: nn.Module) -> bool:

@@ -20,6 +20,7 @@ from hybrid_mm.ops.local_attention.axes import (
 )
 
 _ONE_TILE = 512  # pixels of a window up to which it is one tile
+_FEW = 200  # pixels of a whole map up to which it is one tile
 
 
 class PatternType(enum.IntEnum):
@@ -107,8 +108,10 @@ class Pattern:
         """Queries of a tile, by rows and columns, that may be fast; the default first."""
         rows, columns = self.rows, self.columns
         if self.type == PatternType.WHOLE:
-            width = self.queries(height, width)[1]
-            sizes = [(max(1, n // width), width) for n in (128, 64, 256)]
+            height, width = self.queries(height, width)
+            few = [height] if height * width <= _FEW else []  # in one tile
+            equal = [_even(height, n // width) for n in (144, 64, 256)]
+            sizes = [(n, width) for n in (*few, *equal)]
         elif self.type == PatternType.BLOCK:
             side = columns.size // columns.stride
             sizes = [(max(1, min(side, n // side)), side) for n in (256, 64)]
@@ -139,6 +142,11 @@ class Pattern:
         return cls(PatternType(number), rows, columns)
 
 
+def _even(length: int, most: int) -> int:
+    """The length of equal parts of at most ``most``, or of one if that is below."""
+    return -(-length // -(-length // max(1, most)))
+
+
 def _even_tile(axis: AxisPattern, length: int, side: int) -> int:
     """Queries of a tile on an axis: ``side``, or what cuts a short stretch into even parts.
 
@@ -148,7 +156,7 @@ def _even_tile(axis: AxisPattern, length: int, side: int) -> int:
     length = -(-length // (axis.dilation * axis.stride))
     if length >= 4 * side:
         return side
-    return -(-length // -(-length // (side + axis.size // 2)))
+    return _even(length, side + axis.size // 2)
 
 
 class Tables(NamedTuple):
