@@ -18,7 +18,12 @@ from typing_extensions import Unpack
 from hybrid_mm.backbones.frames.arch import Arch, StageRatios, StageSizes
 from hybrid_mm.backbones.frames.base import BaseBackbone, SharedArguments
 from hybrid_mm.backbones.frames.blocks import BATCH_NORM, NormCfg, Stage, build_norm, he_normal_
-from hybrid_mm.layers import DropPath, LayerNorm2d, build_large_kernel_attention
+from hybrid_mm.layers import (
+    DilatedDepthwiseConv2d,
+    DropPath,
+    LayerNorm2d,
+    build_large_kernel_attention,
+)
 from hybrid_mm.ops.arguments import not_negative, positive
 from hybrid_mm.registry import MODELS
 
@@ -59,9 +64,7 @@ class DepthwiseConvFFN(nn.Module):
     def __init__(self, channels: int, hidden_channels: int) -> None:
         super().__init__()
         self.fc1 = nn.Conv2d(channels, hidden_channels, 1)
-        self.dwconv = nn.Conv2d(
-            hidden_channels, hidden_channels, 3, padding=1, groups=hidden_channels
-        )
+        self.dwconv = DilatedDepthwiseConv2d(hidden_channels, 3)
         self.act = nn.GELU()
         self.fc2 = nn.Conv2d(hidden_channels, channels, 1)
 

@@ -21,6 +21,7 @@ from hybrid_mm.ops.precision import accurate_dtype, cast_as_autocast
 __all__ = ['depthwise_convolution']
 
 _TAPS = 25  # from which on the gradients of a kernel without dilation are faster in C
+_PIXELS = 40**2  # of a map from which on smaller kernels are, forward as well
 
 
 def depthwise_convolution(
@@ -41,9 +42,10 @@ def depthwise_convolution(
         bias: (C,), or None.
         dilation: Distances of neighbouring taps along columns and rows.
         impl: 'fused' (CPU only: a kernel in C, compiled at its first use, for what it is faster
-            at: kernels that are dilated along rows, and the gradients of all that are dilated or
-            have at least 25 taps; torch's own for everything else), 'reference' (torch's own), or
-            'auto', which is 'fused' where there is a CPU and a compiler.
+            at: kernels that are dilated along rows, smaller ones on maps of 40 x 40 pixels and
+            more, and the gradients of all that are dilated or have at least 25 taps; torch's own
+            for everything else), 'reference' (torch's own), or 'auto', which is 'fused' where there
+            is a CPU and a compiler.
 
     Returns:
         (N, C, H, W) with the strides that ``torch.empty_like(x)`` has.
@@ -67,21 +69,19 @@ def depthwise_convolution(
             "impl='fused' of depthwise_convolution needs a CPU and a C compiler, got x on "
             f"{x.device}: use impl='auto', which takes what there is"
         )
-    in_c = dilation[1] > 1 < width
+    small = min(height, width) > 1 and height * width < _TAPS
+    forward = dilation[1] > 1 < width or (small and x.shape[2] * x.shape[3] >= _PIXELS)
+    in_c = forward
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
         in_c |= dilation[0] > 1 < height or height * width >= _TAPS
     if impl == 'reference' or not in_c:
         return _convolve(x, weight, bias, dilation)
     x, weight = cast_as_autocast(x, weight)
-    return _operator(x, weight, None if bias is None else bias.to(x.dtype), dilation)
+    return _operator(x, weight, None if bias is None else bias.to(x.dtype), dilation, forward)
 
 
 def _fastest(x: Tensor) -> str:
     return 'auto' if x.device.type == 'cpu' else 'reference'  # the operator looks for a compiler
-
-
-def _along_rows(weight: Tensor, dilation: Sequence[int]) -> bool:
-    return dilation[1] > 1 and weight.shape[3] > 1
 
 
 def _padding(weight: Tensor, dilation: Sequence[int]) -> list[int]:
@@ -123,6 +123,7 @@ def _backward(
     weight: Tensor,
     bias: Tensor | None,
     dilation: Sequence[int],
+    forward_in_c: bool,
 ) -> list[Tensor]:
     found = (_backward_in_c if fused.is_available(x) else _backward_by_torch)(
         grad, needs[:2], x, weight, dilation
@@ -168,12 +169,14 @@ def _backward_by_torch(
 
 @custom_op(
     'hybrid_mm::depthwise_convolution',
-    fake=lambda x, weight, bias, dilation: torch.empty_like(x),
+    fake=lambda x, *_: torch.empty_like(x),
     backward=_backward,
 )
-def _operator(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: Sequence[int]) -> Tensor:
+def _operator(
+    x: Tensor, weight: Tensor, bias: Tensor | None, dilation: Sequence[int], forward_in_c: bool
+) -> Tensor:
     """Convolve maps in their type."""
-    if not (_along_rows(weight, dilation) and fused.is_available(x)):
+    if not (forward_in_c and fused.is_available(x)):
         out = _convolve(x, weight, bias, dilation)
     else:
         out = _in_c(x, weight, dilation)

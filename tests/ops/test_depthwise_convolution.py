@@ -9,7 +9,7 @@ from hybrid_mm.ops import depthwise_convolution as module
 from hybrid_mm.ops.depthwise_convolution import depthwise_convolution
 from hybrid_mm.ops.grid_convolution import fused
 
-SIZES = [(23, 17), (9, 9), (4, 30), (1, 1)]
+SIZES = [(23, 17), (9, 9), (4, 30), (1, 1), (50, 33)]
 KERNELS = [((7, 7), (3, 3)), ((5, 5), (1, 1)), ((1, 7), (1, 3)), ((7, 1), (3, 1)), ((3, 5), (4, 2))]
 
 
@@ -84,7 +84,7 @@ def test_without_bias_and_without_a_compiler(monkeypatch):
 
 @pytest.mark.skipif(not fused.is_available(torch.ones(1)), reason='no C compiler here')
 def test_what_is_computed_in_c(monkeypatch):
-    """Forward with dilation along rows; gradients of these, of columns, and from 25 taps on."""
+    """With dilation along rows, and small kernels on large maps; else gradients of many taps."""
     called = []
     call = fused._call
     monkeypatch.setattr(
@@ -107,6 +107,15 @@ def test_what_is_computed_in_c(monkeypatch):
         called.clear()
         results(lambda *t, d=dilation: depthwise_convolution(*t, d), *tensors)
         assert called == forward + backward, kernel
+        called.clear()
+    for size, kernel, forward in (
+        ((40, 40), (3, 3), ['forward']),
+        ((39, 41), (3, 3), []),
+        ((40, 40), (1, 5), []),
+        ((40, 40), (5, 5), []),
+    ):
+        depthwise_convolution(*case(size, kernel))
+        assert called == forward, (size, kernel)
         called.clear()
 
 
