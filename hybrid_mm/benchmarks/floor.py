@@ -20,8 +20,12 @@ from hybrid_mm.benchmarks.core import in_turn, medians_and_ratios
 from hybrid_mm.layers.convolution.peripheral_convolution import sharing_grid
 from hybrid_mm.ops.depthwise_convolution import depthwise_convolution
 from hybrid_mm.ops.distance_attention import distance_attention
+from hybrid_mm.ops.ghost_attention import ghost_attention
 from hybrid_mm.ops.grid_convolution import grid_convolution
+from hybrid_mm.ops.learned_queries import learned_query_attention
 from hybrid_mm.ops.local_attention import block_attention, global_attention, local_attention
+from hybrid_mm.ops.mixed_shift import mixed_shift
+from hybrid_mm.ops.vector_attention.tiled import aggregate_taps
 
 PACKAGES = ()
 HEAD = ('operator', 'pass', 'ms', 'billion multiplications', 'MB', 'bound by', 'share of the peak')
@@ -155,6 +159,56 @@ def works(quick: bool = False) -> Iterator[Work]:
         products = inputs['x'].numel() * kernel**2
         name = f'depthwise convolution (VAN), {kernel}, dilation {dilation}'
         yield Work(f'{name}, {n}x{channels}x{side}x{side}', inputs, run, products, 2 * products)
+
+    yield from _by_windows(normal, quick)
+
+
+def _by_windows(normal: Callable[..., Tensor], quick: bool) -> Iterator[Work]:
+    """Sums over windows by weights that a layer has computed before."""
+    n, channels, side = (1, 8, 14) if quick else (4, 64, 56)
+    pixels = n * side**2
+    title = f'{n}x{channels}x{side}x{side}'
+
+    maps, taps, kernel = 12, 9, 3  # 4 heads of queries, keys and values
+    inputs = dict(
+        x=normal(n, maps, channels // 4, side, side),
+        fc=normal(taps, maps),
+        bias=normal(taps),
+        weight=normal(channels, taps, kernel, kernel),
+    )
+    products = pixels * (channels // 4) * taps * (maps + 4 * kernel**2)
+    yield Work(f'mixed shift (ACmix), {title}', inputs, mixed_shift, products, 2 * products)
+
+    heads, kernel = 4, 7
+    inputs = dict(
+        hidden=normal(n, channels, side, side),
+        v=normal(n, channels, side, side),
+        weight=normal(heads * kernel**2, channels),
+        bias=normal(heads * kernel**2),
+    )
+    run: Callable[..., Tensor] = functools.partial(ghost_attention, heads=heads, kernel_size=kernel)
+    products = pixels * channels * kernel**2 * (heads + 1)
+    yield Work(f'ghost attention (ELSA), {kernel}, {title}', inputs, run, products, 2 * products)
+
+    queries, kernel = 2, 3
+    inputs = dict(
+        scores=normal(n, queries, heads, side, side),
+        values=normal(n, channels, side, side),
+        bias=normal(queries, heads, kernel, kernel),
+        scale=normal(queries, heads, kernel, kernel),
+    )
+    products = pixels * channels * queries * kernel**2
+    name = f'learned queries (QnA), {kernel}, {title}'
+    yield Work(name, inputs, learned_query_attention, products, 2 * products)
+
+    kernel, groups = 7, channels // 8
+    inputs = dict(
+        weights=normal(n, groups, kernel**2, side, side),
+        values=normal(n, channels, side + kernel - 1, side + kernel - 1),
+    )
+    run = functools.partial(aggregate_taps, kernel_size=kernel, stride=1, dilation=1)
+    products = pixels * channels * kernel**2
+    yield Work(f'aggregation (SAN), {kernel}, {title}', inputs, run, products, 2 * products)
 
 
 def _seconds(function: Callable[[], object], least: float) -> float:
