@@ -1,10 +1,11 @@
-"""The weighted sum of taps, one tap of all windows at a time."""
+"""The weighted sum of taps: in C on CPUs, else one tap of all windows at a time."""
 
 import torch
 from torch import Tensor
 
 from hybrid_mm.ops.custom_op import custom_op
 from hybrid_mm.ops.precision import accurate
+from hybrid_mm.ops.vector_attention import fused
 from hybrid_mm.ops.vector_attention.window import Window
 
 
@@ -12,6 +13,10 @@ def backward(
     grad: Tensor, weights: Tensor, values: Tensor, kernel_size: int, stride: int, dilation: int
 ) -> list[Tensor]:
     """Gradients of weights and values, contiguous."""
+    if fused.is_available(accurate(values[:0]), stride):
+        exact = accurate(grad), accurate(weights), accurate(values)
+        of_weights, of_values = fused.backward(*exact, dilation)
+        return [of_weights.to(weights.dtype), of_values.to(values.dtype)]
     window, groups = Window(kernel_size, stride, dilation), weights.shape[1]
     maps, grad = (x.unflatten(1, (-1, groups)) for x in (values, grad))
     grad_weights = torch.empty_like(weights, memory_format=torch.contiguous_format)
@@ -43,6 +48,8 @@ def aggregate_taps(
     Returns:
         (N, C, H', W'), summed up in single precision at least.
     """
+    if fused.is_available(accurate(values[:0]), stride):
+        return fused.forward(accurate(weights), accurate(values), dilation).to(values.dtype)
     window = Window(kernel_size, stride, dilation)
     n, groups, _, height, width = weights.shape
     maps = values.unflatten(1, (-1, groups))

@@ -1,0 +1,47 @@
+"""The weighted sum of taps in C, for windows of stride 1."""
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from hybrid_mm.ops import native
+
+
+def is_available(x: Tensor, stride: int) -> bool:
+    """Whether the compiled kernel can run: a CPU, float32 or float64, and a compiler at hand."""
+    return stride == 1 and x.device.type == 'cpu' and _library(x) is not None
+
+
+def _library(x: Tensor) -> ctypes.CDLL | None:
+    return native.load('aggregate_taps', x.dtype)
+
+
+def _call(
+    function: str, weights_shape: torch.Size, channels: int, dilation: int, *tensors: Tensor
+) -> None:
+    library = _library(tensors[0])
+    assert library is not None
+    images, groups, taps, height, width = weights_shape
+    kernel = round(taps**0.5)
+    sizes = (ctypes.c_long * 7)(images, channels, groups, height, width, kernel, dilation)
+    pointers = (ctypes.c_void_p(t.data_ptr()) for t in tensors)
+    getattr(library, function)(*pointers, sizes, torch.get_num_threads())
+
+
+def forward(weights: Tensor, values: Tensor, dilation: int) -> Tensor:
+    """Sums (N, C, H', W') of values (N, C, H, W), by weights (N, G, k^2, H', W')."""
+    weights, values = weights.contiguous(), values.contiguous()
+    out = values.new_empty(*values.shape[:2], *weights.shape[3:])
+    _call('forward', weights.shape, values.shape[1], dilation, values, weights, out)
+    return out
+
+
+def backward(grad: Tensor, weights: Tensor, values: Tensor, dilation: int) -> tuple[Tensor, Tensor]:
+    """Gradients of weights and values."""
+    grad, weights, values = (x.contiguous() for x in (grad, weights, values))
+    of_weights, of_values = torch.empty_like(weights), torch.zeros_like(values)
+    channels = values.shape[1]
+    _call('weight_gradient', weights.shape, channels, dilation, values, grad, of_weights)
+    _call('value_gradient', weights.shape, channels, dilation, weights, grad, of_values)
+    return of_weights, of_values
