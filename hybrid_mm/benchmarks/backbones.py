@@ -158,6 +158,7 @@ def _timm(class_name: str, arch: str, name: str) -> Peer:
 
 
 PEERS = (
+    _mmpretrain('VAN-b0', dict(arch='b0'), 'VAN', 'tiny', 'van-mmpretrain', out_indices=(3,)),
     _hornet('tiny'),
     _hornet('tiny-gf'),
     _mvitv2('tiny'),

@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hybrid_mm.ops import budget
 from hybrid_mm.ops.custom_op import custom_op
+from hybrid_mm.ops.depthwise_convolution import depthwise_convolution
 from hybrid_mm.ops.ghost_attention import reference
 from hybrid_mm.ops.ghost_attention.tiles import Tiles
 from hybrid_mm.ops.grid_convolution import grid_convolution
@@ -40,8 +41,7 @@ def _static(v: Tensor, add: Tensor, dilation: int) -> Tensor:
     size = add.shape[-1]
     if dilation == 1:
         return grid_convolution(v, add, [1] * size)
-    reach = size // 2 * dilation
-    return F.conv2d(v, add.unsqueeze(1), padding=reach, dilation=dilation, groups=v.shape[1])
+    return depthwise_convolution(v, add.unsqueeze(1), dilation=(dilation, dilation))
 
 
 def _by_rows(
