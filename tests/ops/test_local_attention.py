@@ -21,6 +21,7 @@ from hybrid_mm.ops.local_attention import (
     partition_attention,
     reference,
     tiled,
+    whole,
     windows,
 )
 from hybrid_mm.ops.local_attention.axes import reflected
@@ -369,13 +370,15 @@ def test_only_inputs_are_kept_for_the_backward_pass():
 
 
 def test_algorithms_are_those_that_are_named(monkeypatch):
-    """'tiled' by default, forwards and backwards; the gather as the reference, tiles in exports."""
+    """'tiled' by default, forwards and backwards, and two products where all pixels see all of a
+    small map; the gather as the reference, tiles in exports."""
     called = []
     for name, owner, function in (
         ('tiled', tiled, 'forward'),
         ('backward', tiled, 'backward'),
         ('gather', reference, 'forward'),
         ('exported', exported, 'forward'),
+        ('whole', whole, 'forward'),
     ):
         plain = getattr(owner, function)
         monkeypatch.setattr(owner, function, lambda *a, n=name, f=plain: called.append(n) or f(*a))
@@ -387,7 +390,7 @@ def test_algorithms_are_those_that_are_named(monkeypatch):
     )
     for call in calls:
         for kwargs, expected in (
-            ({}, ['tiled', 'backward']),
+            ({}, ['whole'] if call is calls[2] else ['tiled', 'backward']),
             (dict(impl='tiled'), ['tiled', 'backward']),
             (dict(impl='reference'), ['gather']),
         ):
@@ -629,3 +632,33 @@ def test_tiles_of_whole_maps_are_equal():
     assert rows == {7: (7, 7), 14: (14, 14), 16: (8, 16), 20: (7, 20), 24: (6, 24), 200: (1, 200)}
     strided = Pattern(PatternType.WHOLE, AxisPattern(stride=2), AxisPattern(stride=2))
     assert strided.tile_sizes(28, 28) == [(14, 14), (7, 14), (4, 14)]
+
+
+@pytest.mark.parametrize(
+    ('bias', 'rel_h', 'rel_w'),
+    [(None, None, None), (2, None, None), (None, 1, 2), (1, 2, None), (None, None, 1), (2, 1, 1)],
+)
+def test_small_whole_maps_in_two_products(bias, rel_h, rel_w, monkeypatch):
+    """'auto' keeps the weights; tables may be longer than needed, for each head or for all."""
+    torch.manual_seed(0)
+    q, k = (torch.randn(2, 2, 5, 9, 4, dtype=torch.float64) for _ in range(2))
+    shapes = (bias, (11, 17)), (rel_h, (9, 4)), (rel_w, (21, 4))
+    given = [None if n is None else torch.randn(n, *s, dtype=torch.float64) for n, s in shapes]
+    called = []
+    forward = whole.forward
+    monkeypatch.setattr(whole, 'forward', lambda *args: called.append(1) or forward(*args))
+    found = {}
+    for impl in ('auto', 'reference'):
+        leaves = [None if t is None else t.clone().requires_grad_() for t in (q, k, q + k, *given)]
+        tables = dict(zip(('bias', 'rel_h', 'rel_w'), leaves[3:], strict=True))
+        out = global_attention(*leaves[:3], scale=0.3, impl=impl, **tables)
+        wanted = [t for t in leaves if t is not None]
+        found[impl] = out.detach(), *torch.autograd.grad(out.square().sum(), wanted)
+    assert len(called) == 1
+    torch.testing.assert_close(found['auto'], found['reference'])
+    global_attention(q, k, q, impl='tiled')
+    global_attention(*(t.half() for t in (q, k, q)))
+    global_attention(q[:, :, ::2, ::2], k, k, stride=2)
+    large = torch.randn(1, 1, 14, 15, 2)
+    global_attention(large, large, large)
+    assert len(called) == 1

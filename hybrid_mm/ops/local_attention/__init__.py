@@ -27,7 +27,8 @@ Algorithms: ``'tiled'`` keeps q, k, v and the tables for the backward pass and n
 per shape, see ``hybrid_mm.ops.autotune``; ``'reference'`` gathers the keys of every query, which
 is the definition; ``'triton'`` are kernels for GPUs, which also keep the result and a number per
 query and head. ``'auto'`` takes these where there is a GPU for them and heads are not too wide,
-else 'tiled'. :func:`partition_attention` also has ``'windows'``, all windows in one product; on a
+else 'tiled'; on a CPU, :func:`global_attention` of maps of up to 14 x 14 pixels keeps the weights.
+:func:`partition_attention` also has ``'windows'``, all windows in one product; on a
 CPU its 'auto' chooses by size, and its 'reference' and exported form are the published formulation
 of windows. The other functions have tiles of their own in exported graphs, see ``exported.py``.
 """
@@ -41,7 +42,7 @@ from hybrid_mm.ops.autotune import choose, describe
 from hybrid_mm.ops.custom_op import custom_op
 from hybrid_mm.ops.dispatch import resolve
 from hybrid_mm.ops.export import exporting, has_symbols, numbers
-from hybrid_mm.ops.local_attention import exported, launches, reference, tiled, windows
+from hybrid_mm.ops.local_attention import exported, launches, reference, tiled, whole, windows
 from hybrid_mm.ops.local_attention.axes import BORDERS, Border
 from hybrid_mm.ops.local_attention.pattern import AxisPattern, Pattern, PatternType, Tables
 from hybrid_mm.ops.precision import cast_as_autocast
@@ -303,6 +304,8 @@ def _attend(
             return exported.forward(q, k, v, tables, scale, pattern)
         if impl == 'reference':
             return reference.forward(q, k, v, tables, scale, pattern)
+        if impl == 'whole':
+            return whole.forward(q, k, v, tables, scale)
     if impl == 'triton':
         operator = 'partition_attention' if separate else 'local_attention'
         launches.check_available(operator, q, k, v, *tables)
@@ -315,10 +318,12 @@ def _attend(
 def _fastest(
     q: Tensor, k: Tensor, v: Tensor, tables: Tables, pattern: Pattern, separate: bool
 ) -> str:
-    """What 'auto' takes: kernels where there is a GPU for them."""
+    """What 'auto' takes: kernels where there is a GPU for them; 'whole' has no name for users."""
     if launches.available(q, k, v, *tables):
         return 'triton'
-    return windows.fastest(q, pattern) if separate else 'tiled'
+    if separate:
+        return windows.fastest(q, pattern)
+    return 'whole' if whole.is_small(q, pattern) else 'tiled'
 
 
 def _measured(

@@ -1,0 +1,71 @@
+"""Attention of every pixel of a small map to all, in two products whose weights are kept.
+
+On a CPU, for maps of up to 14 x 14, this is 1.1 to 1.6 times as fast as tiles, which compute the
+weights again in the backward pass. They are as large as the queries where heads are 196 wide.
+"""
+
+import torch
+from torch import Tensor
+
+from hybrid_mm.ops.local_attention.pattern import Pattern, PatternType, Tables
+from hybrid_mm.ops.positions import bias_matrix
+from hybrid_mm.ops.precision import accurate_dtype
+
+_SMALL = 14**2  # pixels
+
+
+def is_small(q: Tensor, pattern: Pattern) -> bool:
+    """Whether this is faster than tiles.
+
+    Args:
+        q: Queries, (N, heads, H', W', d).
+        pattern: Which keys they see.
+    """
+    everything = pattern.type == PatternType.WHOLE and pattern.rows.stride == 1
+    if not (everything and pattern.columns.stride == 1 and q.device.type == 'cpu'):
+        return False
+    return q.dtype == accurate_dtype(q.dtype) and q.shape[2] * q.shape[3] <= _SMALL
+
+
+def forward(q: Tensor, k: Tensor, v: Tensor, tables: Tables, scale: float) -> Tensor:
+    """Output (N, heads, H, W, d_v).
+
+    Args:
+        q: Queries, (N, heads, H, W, d).
+        k: Keys, likewise.
+        v: Values, (N, heads, H, W, d_v).
+        tables: Bias and relative tables.
+        scale: Factor of q.k.
+    """
+    size = q.shape[2:4]
+    terms: list[Tensor] = []
+    if tables.rel_h is not None:
+        rows = torch.einsum('nhyxd,hydu->nhyxu', q, _by_pair(tables.rel_h, size[0], q))
+        terms.append(rows.unsqueeze(-1))
+    if tables.rel_w is not None:
+        columns = torch.einsum('nhyxd,hxdu->nhyxu', q, _by_pair(tables.rel_w, size[1], q))
+        terms.append(columns.unsqueeze(-2))
+    q, k, v = (x.flatten(2, 3) for x in (q, k, v))
+    logits = q @ k.transpose(-1, -2)
+    if terms:
+        position = terms[0] if len(terms) == 1 else terms[0] + terms[1]
+        position = position.expand(-1, -1, -1, -1, *size).flatten(4).flatten(2, 3)
+        logits = torch.add(position, logits, alpha=scale)
+    else:
+        logits = logits * scale
+    if tables.bias is not None:
+        bias = _about_middle(_about_middle(tables.bias, 1, size[0]), 2, size[1])
+        logits = logits + bias_matrix(bias.to(q.dtype))
+    return (logits.softmax(-1) @ v).unflatten(2, size)
+
+
+def _about_middle(table: Tensor, dim: int, length: int) -> Tensor:
+    """The entries of a table for offsets below ``length``."""
+    entries = 2 * length - 1
+    return table.narrow(dim, (table.shape[dim] - entries) // 2, entries)
+
+
+def _by_pair(table: Tensor, length: int, like: Tensor) -> Tensor:
+    """A table (heads or 1, entries, d) as a view by query and key, (heads or 1, L, d, L)."""
+    table = _about_middle(table.to(like.dtype), 1, length)
+    return table.unfold(1, length, 1).flip(1)
