@@ -33,7 +33,7 @@ ROOMS = {
     'zoo': ('run',),
     'export': ('zoo', 'benchmarks'),
     'benchmarks': ('zoo', 'layers', 'version'),
-    'analysis': ('benchmarks', 'export'),
+    'analysis': ('benchmarks', 'export', 'apis'),
     'apis': ('run',),
     'testing': ('run', 'backbones'),
     'demo': ('data', 'analysis'),

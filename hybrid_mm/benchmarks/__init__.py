@@ -19,6 +19,6 @@ OPERATORS = [name for name in SUBCOMMANDS if name not in ('backbones', 'compile'
 
 TABLES = {
     'floor': 'hybrid_mm.benchmarks.floor',
-    'predict': 'hybrid_mm.benchmarks.predict',
+    'predict': 'hybrid_mm.analysis.prediction_time',
 }
 """Modules of benchmarks with a table of their own, ``tables(wanted, rounds, seconds, quick)``."""

@@ -35,7 +35,8 @@ def case(groups, channels, height, width, window, dtype=torch.float64):
     torch.manual_seed(0)
     reach = dilation * (kernel_size - 1)
     weights = torch.randn(2, groups, kernel_size**2, height, width, dtype=dtype)
-    size = (height - 1) * stride + 1 + reach, (width - 1) * stride + 1 + reach
+    # more than is seen, by one row and two columns
+    size = (height - 1) * stride + 2 + reach, (width - 1) * stride + 3 + reach
     return weights, torch.randn(2, channels, *size, dtype=dtype)
 
 

@@ -42,7 +42,15 @@ from hybrid_mm.ops.autotune import choose, describe
 from hybrid_mm.ops.custom_op import custom_op
 from hybrid_mm.ops.dispatch import resolve
 from hybrid_mm.ops.export import exporting, has_symbols, numbers
-from hybrid_mm.ops.local_attention import exported, launches, reference, tiled, whole, windows
+from hybrid_mm.ops.local_attention import (
+    exported,
+    fused,
+    launches,
+    reference,
+    tiled,
+    whole,
+    windows,
+)
 from hybrid_mm.ops.local_attention.axes import BORDERS, Border
 from hybrid_mm.ops.local_attention.pattern import AxisPattern, Pattern, PatternType, Tables
 from hybrid_mm.ops.precision import cast_as_autocast
@@ -397,6 +405,8 @@ def _tiled(
     tile: list[int],
 ) -> Tensor:
     """Attention in tiles of ``tile`` rows and columns of queries; pattern as flat integers."""
-    tables = Tables(bias, rel_h, rel_w)
+    tables, which = Tables(bias, rel_h, rel_w), Pattern.from_ints(pattern)
+    if fused.fits(q, tables, which):
+        return fused.forward(q, k, v, bias, scale, which)
     rows, columns = tile
-    return tiled.forward(q, k, v, tables, scale, Pattern.from_ints(pattern), (rows, columns))
+    return tiled.forward(q, k, v, tables, scale, which, (rows, columns))

@@ -47,7 +47,8 @@ def load(name: str, dtype: torch.dtype) -> ctypes.CDLL | None:
     if not sys.platform.startswith(('linux', 'darwin')):
         return None
     source = Path(__file__).with_name(f'{name}.c')
-    command = [*compiler, *_FLAGS, *_openmp(), f'-DREAL={_REALS[dtype]}', str(source)]
+    kind = [f'-DREAL={_REALS[dtype]}', *['-DDOUBLE'] * (dtype == torch.float64)]
+    command = [*compiler, *_FLAGS, *_openmp(), *kind, str(source)]
     try:
         text, changed = source.read_text('utf-8'), Path(compiler[0]).stat().st_mtime_ns
         parts = (*command, text, str(changed), _processor())

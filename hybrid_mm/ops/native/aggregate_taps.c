@@ -2,7 +2,7 @@
  *
  *   y[c, p, q] = sum_ab w[c mod G, a k + b, p, q] v[c, p + d a, q + d b]
  *
- * v is padded, (C, height + d (k - 1), width + d (k - 1)). A row of w serves all channels of its
+ * v is padded, (C, high, wide): at least height + d (k - 1) rows and width + d (k - 1) columns. A row
  * group while it is in registers; the work is memory for w otherwise, the largest of the tensors.
  *
  * Compiled by hybrid_mm/ops/native/__init__.py, once for REAL = float and once for double.
@@ -24,18 +24,15 @@ typedef REAL vec __attribute__((vector_size(BYTES), aligned(sizeof(REAL)), may_a
 typedef REAL one __attribute__((may_alias));
 
 typedef struct {
-    long images, channels, groups, height, width, kernel, dilation;
+    long images, channels, groups, height, width, kernel, dilation, high, wide;
 } sizes;
 
 typedef struct {
-    long high, wide, plane, padded, taps;
+    long plane, padded, taps;
 } derived;
 
 static derived derive(const sizes *s) {
-    long reach = s->dilation * (s->kernel - 1);
-    derived d = {s->height + reach, s->width + reach, s->height * s->width, 0,
-                 s->kernel * s->kernel};
-    d.padded = d.high * d.wide;
+    derived d = {s->height * s->width, s->high * s->wide, s->kernel * s->kernel};
     return d;
 }
 
@@ -45,11 +42,11 @@ static derived derive(const sizes *s) {
                      REAL *out, long p, long q) {                                                 \
         TYPE z[TILE_C];                                                                           \
         for (int i = 0; i < C; ++i) z[i] = (TYPE){0};                                             \
-        w += p * s->width + q, v += p * d->wide + q;                                              \
+        w += p * s->width + q, v += p * s->wide + q;                                              \
         for (long a = 0; a < s->kernel; ++a)                                                      \
             for (long b = 0; b < s->kernel; ++b) {                                                \
                 TYPE weight = *(const TYPE *)(w + (a * s->kernel + b) * d->plane);                \
-                const REAL *from = v + s->dilation * (a * d->wide + b);                           \
+                const REAL *from = v + s->dilation * (a * s->wide + b);                           \
                 for (int i = 0; i < C; ++i)                                                       \
                     z[i] += weight * *(const TYPE *)(from + i * s->groups * d->padded);           \
             }                                                                                     \
@@ -64,10 +61,10 @@ static derived derive(const sizes *s) {
         TYPE g[TILE_C];                                                                           \
         for (int i = 0; i < C; ++i)                                                               \
             g[i] = *(const TYPE *)(grad + i * s->groups * d->plane + p * s->width + q);           \
-        out += p * s->width + q, v += p * d->wide + q;                                            \
+        out += p * s->width + q, v += p * s->wide + q;                                            \
         for (long a = 0; a < s->kernel; ++a)                                                      \
             for (long b = 0; b < s->kernel; ++b) {                                                \
-                const REAL *from = v + s->dilation * (a * d->wide + b);                           \
+                const REAL *from = v + s->dilation * (a * s->wide + b);                           \
                 TYPE *to = (TYPE *)(out + (a * s->kernel + b) * d->plane), z = {0};               \
                 for (int i = 0; i < C; ++i)                                                       \
                     z += g[i] * *(const TYPE *)(from + i * s->groups * d->padded);                \
@@ -164,7 +161,7 @@ void value_gradient(const REAL *w, const REAL *grad, REAL *out, const sizes *s, 
             for (long a = 0; a < s->kernel; ++a)
                 for (long b = 0; b < s->kernel; ++b) {
                     const REAL *weight = weights + (a * s->kernel + b) * d->plane + p * s->width;
-                    REAL *to = target + (p + s->dilation * a) * d->wide + s->dilation * b;
+                    REAL *to = target + (p + s->dilation * a) * s->wide + s->dilation * b;
 #pragma omp simd
                     for (long q = 0; q < s->width; ++q) to[q] += weight[q] * of_row[q];
                 }

@@ -17,14 +17,15 @@ def _library(x: Tensor) -> ctypes.CDLL | None:
     return native.load('aggregate_taps', x.dtype)
 
 
-def _call(
-    function: str, weights_shape: torch.Size, channels: int, dilation: int, *tensors: Tensor
-) -> None:
+def _call(function: str, weights: Tensor, values: Tensor, dilation: int, *tensors: Tensor) -> None:
+    """Call a function of the kernel with tensors and the sizes of weights and values."""
     library = _library(tensors[0])
     assert library is not None
-    images, groups, taps, height, width = weights_shape
+    images, groups, taps, height, width = weights.shape
+    _, channels, high, wide = values.shape
     kernel = round(taps**0.5)
-    sizes = (ctypes.c_long * 7)(images, channels, groups, height, width, kernel, dilation)
+    numbers = images, channels, groups, height, width, kernel, dilation, high, wide
+    sizes = (ctypes.c_long * 9)(*numbers)
     pointers = (ctypes.c_void_p(t.data_ptr()) for t in tensors)
     getattr(library, function)(*pointers, sizes, torch.get_num_threads())
 
@@ -33,7 +34,7 @@ def forward(weights: Tensor, values: Tensor, dilation: int) -> Tensor:
     """Sums (N, C, H', W') of values (N, C, H, W), by weights (N, G, k^2, H', W')."""
     weights, values = weights.contiguous(), values.contiguous()
     out = values.new_empty(*values.shape[:2], *weights.shape[3:])
-    _call('forward', weights.shape, values.shape[1], dilation, values, weights, out)
+    _call('forward', weights, values, dilation, values, weights, out)
     return out
 
 
@@ -41,7 +42,6 @@ def backward(grad: Tensor, weights: Tensor, values: Tensor, dilation: int) -> tu
     """Gradients of weights and values."""
     grad, weights, values = (x.contiguous() for x in (grad, weights, values))
     of_weights, of_values = torch.empty_like(weights), torch.zeros_like(values)
-    channels = values.shape[1]
-    _call('weight_gradient', weights.shape, channels, dilation, values, grad, of_weights)
-    _call('value_gradient', weights.shape, channels, dilation, weights, grad, of_values)
+    _call('weight_gradient', weights, values, dilation, values, grad, of_weights)
+    _call('value_gradient', weights, values, dilation, weights, grad, of_values)
     return of_weights, of_values
