@@ -464,6 +464,7 @@ def test_detection_with_mmdet_alone(installed, dataset, tmp_path):
     assert f'FROM {installed}' in detected
 
 
+@pytest.mark.slow  # as the one above
 @needs_operators
 def test_segmentation_with_mmseg_alone(installed, dataset, tmp_path):
     config = tmp_path / 'config.py'
