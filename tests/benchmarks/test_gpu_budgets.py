@@ -23,7 +23,7 @@ FEWER = {
 }
 # one of each kind of layer; the others run with the slow tests
 FEW = {
-    *('NAT-mini', 'LeViT-128s', 'BoT50', 'R50-Halo8', 'ELSA-Swin-T'),
+    *('NAT-mini', 'LeViT-128s', 'BoT50', 'R26-ACmix', 'SLaK-T', 'R50-Halo8', 'ELSA-Swin-T'),
     *('QnA-T', 'CoAtNet-0-rw'),
 }
 # heads of more than 32 channels in float32 do not fit into registers
