@@ -208,10 +208,14 @@ def test_tables():
     some['none'] = System('none', '', {}, (), host='h')
     known = [record('h', 30.0), record('m', 32.0), record('m', 34.0, seed=1), record('p', 31.0)]
     known = {r.key: r for r in known}
-    main = table_of(tables.main_table('segmentation', [some['h'], some['m'], some['none']], known))
-    assert list(main) == ['m', 'h', 'none']  # the best first, those without a result last
+    text = tables.main_table('segmentation', [some['h'], some['m'], some['none']], known)
+    text, rest = text.split('\n\n')
+    main = table_of(text)
+    assert list(main) == ['m', 'h']  # the best first
     assert main['m'][2] == '33.0 ± 1.4 (2)' and main['m'][4] == '+2.0'
-    assert set(main['none'][2:]) == {'-'}
+    assert rest == 'No result yet: `none`.'
+    assert tables.main_table('detection', [some['none']], known) == rest
+    assert tables.pair_table('detection', some, known) == 'No result yet: `p`.'
     known['segmentation', 'p', 0] = replace(known['segmentation', 'p', 0], seconds=1.0)
     pair = table_of(tables.pair_table('segmentation', some, known))['m']
     assert pair[2:5] == ['33.0 ± 1.4 (2)', '31.0', '+1.0'] and pair[5:8] == ['0.50', '1.00', '0.50']
@@ -224,6 +228,6 @@ def test_page_is_written_again(tmp_path):
     digests = dict(h='now', m='now')
     written = tables.write(page, 'segmentation', some, known, digests)
     text, picture = page.read_text(), written[1].read_bytes()
-    assert '| m | h | - |' in text  # its config has changed since
+    assert 'No result yet: `m`.' in text  # its config has changed since
     tables.write(page, 'segmentation', some, known, digests)
     assert page.read_text() == text and written[1].read_bytes() == picture

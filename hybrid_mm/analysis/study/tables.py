@@ -67,7 +67,7 @@ def _shown(values: list[float]) -> str:
 
 
 def main_table(task: str, systems: Iterable[System], records: Mapping[Key, Record]) -> str:
-    """One row for each system, the best first; '-' where there is no result.
+    """One row for each system with a result, the best first, and the names of the others.
 
     Args:
         task: 'segmentation' or 'detection'.
@@ -79,11 +79,10 @@ def main_table(task: str, systems: Iterable[System], records: Mapping[Key, Recor
         for system in systems
         if (found := _all_seeds(task, system.name, records))
     }
-    rows = []
-    for system in sorted(systems, key=lambda s: (-last.get(s.name, -1.0), s.name)):
+    rows, names = [], [system.name for system in systems]
+    for system in sorted(systems, key=lambda s: (-last.get(s.name, 0.0), s.name)):
         found = _all_seeds(task, system.name, records)
         if not found:
-            rows.append([system.name, system.host or '', *['-'] * (len(_HEAD) - 2)])
             continue
         first = found[0]
         seed = next((r for r in records.values() if r.key == (task, system.host, first.seed)), None)
@@ -103,42 +102,55 @@ def main_table(task: str, systems: Iterable[System], records: Mapping[Key, Recor
                 f'{first.resident_bytes / MB:.0f}',
             ]
         )
-    return _markdown([cell.format(METRIC_NAMES[task]) for cell in _HEAD], rows)
+    table = _markdown([cell.format(METRIC_NAMES[task]) for cell in _HEAD], rows)
+    return _with_rest(table, len(rows), [name for name in names if name not in last])
+
+
+def _with_rest(table: str, rows: int, rest: Iterable[str]) -> str:
+    """A table, if it has rows, and the names of what has no result yet."""
+    parts = [table] if rows else []
+    if names := ', '.join(f'`{name}`' for name in sorted(rest)):
+        parts.append(f'No result yet: {names}.')
+    return '\n\n'.join(parts)
 
 
 def pair_table(task: str, systems: Mapping[str, System], records: Mapping[Key, Record]) -> str:
-    """One row for each network of another package, beside ours.
+    """One row for each network of another package with a result, beside ours, and other names.
 
     Args:
         task: 'segmentation' or 'detection'.
         systems: All systems by name.
         records: Results of the present configs.
     """
-    rows = []
+    rows, rest = [], []
     for system in systems.values():
         if not system.peer_of:
             continue
         ours, theirs = (_all_seeds(task, name, records) for name in (system.peer_of, system.name))
+        if not (ours and theirs):
+            rest.append(system.name)
+            continue
 
         def both(show: Callable[[list[Record]], str], ours=ours, theirs=theirs) -> list[str]:
-            return [show(found) if found else '-' for found in (ours, theirs)]
+            return [show(found) for found in (ours, theirs)]
 
         def ratio(value: Callable[[Record], float], ours=ours, theirs=theirs) -> str:
-            return f'{value(ours[0]) / value(theirs[0]):.2f}' if ours and theirs else '-'
+            return f'{value(ours[0]) / value(theirs[0]):.2f}'
 
         rows.append(
             [
                 system.peer_of,
                 system.backbone['type'].removeprefix('hybrid_mm.Study'),
                 *both(lambda found: _shown([r.last for r in found])),
-                f'{ours[0].last - theirs[0].last:+.1f}' if ours and theirs else '-',
+                f'{ours[0].last - theirs[0].last:+.1f}',
                 *both(lambda found: f'{found[0].seconds:.2f}'),
                 ratio(lambda record: record.seconds),
                 *both(lambda found: f'{found[0].step_bytes / MB:.0f}'),
                 ratio(lambda record: record.step_bytes),
             ]
         )
-    return _markdown([cell.format(METRIC_NAMES[task]) for cell in _PAIR_HEAD], rows)
+    table = _markdown([cell.format(METRIC_NAMES[task]) for cell in _PAIR_HEAD], rows)
+    return _with_rest(table, len(rows), rest)
 
 
 def summary(
