@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
         'benchmark',
         type=_benchmark,
         help='what to measure: ops (all operators), floor (shares of the peak of this machine), '
-        f'predict (detectors beside DetInferencer), '
+        'predict (detectors beside DetInferencer), '
         f'{", ".join(SUBCOMMANDS)}, or a module or file of your own, as my_net.benchmark',
     )
     parser.add_argument('--device', default='cpu', help='cpu or cuda[:N] (default: cpu)')

@@ -79,11 +79,10 @@ def main_table(task: str, systems: Iterable[System], records: Mapping[Key, Recor
         for system in systems
         if (found := _all_seeds(task, system.name, records))
     }
-    rows, names = [], [system.name for system in systems]
-    for system in sorted(systems, key=lambda s: (-last.get(s.name, 0.0), s.name)):
+    rows = []
+    measured = [system for system in systems if system.name in last]
+    for system in sorted(measured, key=lambda s: (-last[s.name], s.name)):
         found = _all_seeds(task, system.name, records)
-        if not found:
-            continue
         first = found[0]
         seed = next((r for r in records.values() if r.key == (task, system.host, first.seed)), None)
         rows.append(
@@ -103,7 +102,7 @@ def main_table(task: str, systems: Iterable[System], records: Mapping[Key, Recor
             ]
         )
     table = _markdown([cell.format(METRIC_NAMES[task]) for cell in _HEAD], rows)
-    return _with_rest(table, len(rows), [name for name in names if name not in last])
+    return _with_rest(table, len(rows), [s.name for s in systems if s.name not in last])
 
 
 def _with_rest(table: str, rows: int, rest: Iterable[str]) -> str:

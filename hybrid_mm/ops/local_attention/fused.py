@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hybrid_mm.ops import native
-from hybrid_mm.ops.local_attention.pattern import Pattern, PatternType, Tables
+from hybrid_mm.ops.local_attention.pattern import Pattern, PatternType, Tables, about_middle
 from hybrid_mm.ops.precision import accurate, accurate_dtype
 
 _WIDTH = 14  # queries side by side from which on it is faster than tiles
@@ -56,10 +56,12 @@ def forward(
     assert library is not None
     q, k, v = (accurate(x).contiguous() for x in (q, k, v))
     if bias is not None:
-        entries = 2 * rows.size - 1, 2 * columns.size - 1
-        for dim, count in enumerate(entries, 1):  # tables may be longer
-            bias = bias.narrow(dim, (bias.shape[dim] - count) // 2, count)
-        bias = bias.to(q.dtype).expand(q.shape[1], -1, -1).contiguous()
+        bias = (
+            about_middle(bias, (rows.size, columns.size))
+            .to(q.dtype)
+            .expand(q.shape[1], -1, -1)
+            .contiguous()
+        )
     out = q.new_empty(*q.shape[:4], v.shape[-1])
     steps = rows.size, columns.size, rows.dilation, columns.dilation
     done = library.forward(

@@ -159,6 +159,19 @@ def _even_tile(axis: AxisPattern, length: int, side: int) -> int:
     return _even(length, side + axis.size // 2)
 
 
+def about_middle(table: Tensor, lengths: Sequence[int]) -> Tensor:
+    """The entries of a table that maps or windows need; it may be longer.
+
+    Args:
+        table: (heads or 1, entries, ...).
+        lengths: Pixels on the axes of its entries, the first of which is dimension 1.
+    """
+    for dim, length in enumerate(lengths, 1):
+        entries = 2 * length - 1
+        table = table.narrow(dim, (table.shape[dim] - entries) // 2, entries)
+    return table
+
+
 class Tables(NamedTuple):
     """What is added to the logits by offset of a key and a query; None where nothing is.
 

@@ -7,7 +7,7 @@ weights again in the backward pass. They are as large as the queries where heads
 import torch
 from torch import Tensor
 
-from hybrid_mm.ops.local_attention.pattern import Pattern, PatternType, Tables
+from hybrid_mm.ops.local_attention.pattern import Pattern, PatternType, Tables, about_middle
 from hybrid_mm.ops.positions import bias_matrix
 from hybrid_mm.ops.precision import accurate_dtype
 
@@ -54,18 +54,11 @@ def forward(q: Tensor, k: Tensor, v: Tensor, tables: Tables, scale: float) -> Te
     else:
         logits = logits * scale
     if tables.bias is not None:
-        bias = _about_middle(_about_middle(tables.bias, 1, size[0]), 2, size[1])
-        logits = logits + bias_matrix(bias.to(q.dtype))
+        logits = logits + bias_matrix(about_middle(tables.bias, size).to(q.dtype))
     return (logits.softmax(-1) @ v).unflatten(2, size)
-
-
-def _about_middle(table: Tensor, dim: int, length: int) -> Tensor:
-    """The entries of a table for offsets below ``length``."""
-    entries = 2 * length - 1
-    return table.narrow(dim, (table.shape[dim] - entries) // 2, entries)
 
 
 def _by_pair(table: Tensor, length: int, like: Tensor) -> Tensor:
     """A table (heads or 1, entries, d) as a view by query and key, (heads or 1, L, d, L)."""
-    table = _about_middle(table.to(like.dtype), 1, length)
+    table = about_middle(table.to(like.dtype), (length,))
     return table.unfold(1, length, 1).flip(1)

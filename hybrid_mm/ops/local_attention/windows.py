@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hybrid_mm.ops.export import has_symbols, known, once_per_graph
-from hybrid_mm.ops.local_attention.pattern import Pattern, PatternType
+from hybrid_mm.ops.local_attention.pattern import Pattern, PatternType, about_middle
 from hybrid_mm.ops.positions import bias_matrix
 from hybrid_mm.ops.windows import cut_windows, join_windows, missing, window_view
 
@@ -127,7 +127,7 @@ def forward(
     size = q.shape[2], q.shape[3]
     window = window_size(pattern, *size)
     grid = pattern.type == PatternType.GRID
-    bias = None if bias is None else bias_matrix(_about_middle(bias, window))
+    bias = None if bias is None else bias_matrix(about_middle(bias, window))
     hidden = _hidden(pattern, size, window, q)
     cut = functools.partial(_cut, window=window, grid=grid)
     learned = bias is not None and bias.requires_grad and torch.is_grad_enabled()
@@ -145,14 +145,6 @@ def _cut(x: Tensor, window: tuple[int, int], grid: bool) -> Tensor:
     """Maps (N, heads, H, W, d) as (N, windows, heads, pixels L of a window, d)."""
     x = window_view(x.permute(0, 2, 3, 1, 4), window, grid)
     return x.permute(0, 1, 2, 5, 3, 4, 6).flatten(4, 5).flatten(1, 2)
-
-
-def _about_middle(bias: Tensor, window: tuple[int, int]) -> Tensor:
-    """The entries of a table that a window needs."""
-    for dim, side in enumerate(window, 1):
-        length = 2 * side - 1
-        bias = bias.narrow(dim, (bias.shape[dim] - length) // 2, length)
-    return bias
 
 
 def _fused(

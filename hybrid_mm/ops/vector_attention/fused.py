@@ -6,15 +6,16 @@ import torch
 from torch import Tensor
 
 from hybrid_mm.ops import native
+from hybrid_mm.ops.precision import accurate_dtype
 
 
 def is_available(x: Tensor, stride: int) -> bool:
-    """Whether the compiled kernel can run: a CPU, float32 or float64, and a compiler at hand."""
+    """Whether the compiled kernel can run, in the accurate type of x: a CPU, and a compiler."""
     return stride == 1 and x.device.type == 'cpu' and _library(x) is not None
 
 
 def _library(x: Tensor) -> ctypes.CDLL | None:
-    return native.load('aggregate_taps', x.dtype)
+    return native.load('aggregate_taps', accurate_dtype(x.dtype))
 
 
 def _call(function: str, weights: Tensor, values: Tensor, dilation: int, *tensors: Tensor) -> None:

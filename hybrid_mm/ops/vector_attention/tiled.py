@@ -13,7 +13,7 @@ def backward(
     grad: Tensor, weights: Tensor, values: Tensor, kernel_size: int, stride: int, dilation: int
 ) -> list[Tensor]:
     """Gradients of weights and values, contiguous."""
-    if fused.is_available(accurate(values[:0]), stride):
+    if fused.is_available(values, stride):
         exact = accurate(grad), accurate(weights), accurate(values)
         of_weights, of_values = fused.backward(*exact, dilation)
         return [of_weights.to(weights.dtype), of_values.to(values.dtype)]
@@ -48,7 +48,7 @@ def aggregate_taps(
     Returns:
         (N, C, H', W'), summed up in single precision at least.
     """
-    if fused.is_available(accurate(values[:0]), stride):
+    if fused.is_available(values, stride):
         return fused.forward(accurate(weights), accurate(values), dilation).to(values.dtype)
     window = Window(kernel_size, stride, dilation)
     n, groups, _, height, width = weights.shape
