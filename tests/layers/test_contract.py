@@ -33,7 +33,6 @@ from hybrid_mm.layers import (
     QuadraticAttention2d,
     RecursiveGatedConv,
 )
-from hybrid_mm.layers.attention import window_attention
 from hybrid_mm.layers.attention.acmix import ACmix2d, ACmixWindowAttention
 from hybrid_mm.layers.attention.convolutional_projection import ConvolutionalProjectionAttention
 from hybrid_mm.layers.attention.global_relative_attention import GlobalRelativeAttention
@@ -134,7 +133,6 @@ def in_pieces(monkeypatch):
         (evolving_tiled, '_ROWS', 1),
         (distance_attention, '_MASK_LIMIT', 0),
         (windows, '_LARGE', 0),
-        (window_attention, '_LARGE', 0),
     ):
         assert hasattr(owner, name)
         monkeypatch.setattr(owner, name, value)

@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from hybrid_mm.layers import ELSA, QuadraticAttention2d
-from hybrid_mm.layers.attention import window_attention
 from hybrid_mm.layers.attention.acmix import ACmixWindowAttention
 from hybrid_mm.layers.attention.neighborhood_attention import NeighborhoodAttention2d
 from hybrid_mm.layers.attention.window_attention import WindowAttention
@@ -29,12 +28,11 @@ def queries_times(layer, factor, dim):
 
 
 @pytest.mark.parametrize('bias', [True, False])
-@pytest.mark.parametrize('path', ['batched', 'engine', 'reference'])
+@pytest.mark.parametrize('impl', ['windows', 'tiled', 'reference'])
 @pytest.mark.parametrize('shift', [0, 1])
-def test_scale_of_windows(path, shift, bias, monkeypatch):
+def test_scale_of_windows(impl, shift, bias):
     """qk_scale is a factor of the queries; without it, that is (C / heads)^-0.5."""
-    monkeypatch.setattr(window_attention, '_LARGE', 0 if path == 'engine' else 10**6)
-    kwargs = dict(impl='reference' if path == 'reference' else 'auto', qkv_bias=bias)
+    kwargs = dict(impl=impl, qkv_bias=bias)
     given = scrambled(WindowAttention(12, 3, 2, qk_scale=1.7, **kwargs))
     one = scrambled(WindowAttention(12, 3, 2, qk_scale=1.0, **kwargs))
     default = scrambled(WindowAttention(12, 3, 2, **kwargs))

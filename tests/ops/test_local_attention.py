@@ -16,6 +16,7 @@ from hybrid_mm.ops.dispatch import choices
 from hybrid_mm.ops.local_attention import (
     block_attention,
     exported,
+    fused,
     global_attention,
     local_attention,
     partition_attention,
@@ -34,6 +35,20 @@ IMPLS, PARTITION_IMPLS = (
     [name for name in choices(operator) if name != 'triton']
     for operator in ('local_attention', 'partition_attention')
 )
+
+
+def without_kernel(monkeypatch):
+    """As where there is no C compiler."""
+    monkeypatch.setattr(fused, 'is_available', lambda q: False)
+
+
+@pytest.fixture(params=['C', 'torch'])
+def tiles(request, monkeypatch):
+    """Both kinds of tiles."""
+    if request.param == 'torch':
+        without_kernel(monkeypatch)
+    elif not fused.is_available(torch.empty(0)):
+        pytest.skip('no C compiler here')
 
 
 def rand(*shape):
@@ -264,6 +279,7 @@ def random_case(seed):
     return function, (*maps, bias, maybe(lengths[0], d), maybe(lengths[1], d))
 
 
+@pytest.mark.usefixtures('tiles')
 @pytest.mark.parametrize('seed', range(80))
 def test_tiles_equal_the_gather(seed):
     agree(*random_case(seed))
@@ -275,13 +291,15 @@ def test_auto_equals_the_gather(seed):
 
 
 @pytest.mark.parametrize('numbers', [2**9, 2**13])
-def test_any_split_into_chunks(numbers):
+def test_any_split_into_chunks(numbers, monkeypatch):
     """Few heads, images and rows at a time, as large maps are worked on."""
+    without_kernel(monkeypatch)
     with budget.limited(numbers):
         for seed in range(200, 212):
             agree(*random_case(seed))
 
 
+@pytest.mark.usefixtures('tiles')
 @pytest.mark.parametrize('border', BORDERS)
 def test_views_of_nchw(border):
     """Strided inputs, as a 1x1 convolution gives them, and a gradient with such strides."""
@@ -293,6 +311,7 @@ def test_views_of_nchw(border):
     )
 
 
+@pytest.mark.usefixtures('tiles')
 def test_gradcheck():
     torch.manual_seed(0)
     inputs = [rand(1, 2, 4, 5, 2).requires_grad_() for _ in range(3)]
@@ -302,6 +321,7 @@ def test_gradcheck():
     )
 
 
+@pytest.mark.usefixtures('tiles')
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.half])
 def test_low_precision(dtype):
     """Logits and softmax stay in float32: only the rounding of inputs and products is left."""
@@ -369,13 +389,15 @@ def test_only_inputs_are_kept_for_the_backward_pass():
     assert {t.data_ptr() for t in kept} == {t.data_ptr() for t in (q, k, v, bias)}
 
 
+@pytest.mark.usefixtures('tiles')
 def test_algorithms_are_those_that_are_named(monkeypatch):
     """'tiled' by default, forwards and backwards, and two products where all pixels see all of a
     small map; the gather as the reference, tiles in exports."""
     called = []
+    compiled = fused.is_available(torch.empty(0))
     for name, owner, function in (
-        ('tiled', tiled, 'forward'),
-        ('backward', tiled, 'backward'),
+        ('tiled', fused if compiled else tiled, 'forward'),
+        ('backward', fused if compiled else tiled, 'backward'),
         ('gather', reference, 'forward'),
         ('exported', exported, 'forward'),
         ('whole', whole, 'forward'),
@@ -390,7 +412,7 @@ def test_algorithms_are_those_that_are_named(monkeypatch):
     )
     for call in calls:
         for kwargs, expected in (
-            ({}, ['whole'] if call is calls[2] else ['tiled', 'backward']),
+            ({}, ['whole'] if call is calls[2] and not compiled else ['tiled', 'backward']),
             (dict(impl='tiled'), ['tiled', 'backward']),
             (dict(impl='reference'), ['gather']),
         ):
@@ -405,6 +427,8 @@ def test_algorithms_are_those_that_are_named(monkeypatch):
 
 def test_algorithms_of_windows_side_by_side(monkeypatch):
     """'auto' by size; torch's fused attention neither as the reference nor for exports."""
+    compiled = fused.is_available(torch.empty(0))
+    without_kernel(monkeypatch)
     called = []
     for name, owner, function in (
         ('tiled', tiled, 'forward'),
@@ -439,6 +463,18 @@ def test_algorithms_of_windows_side_by_side(monkeypatch):
             assert calls(4, 2, grid=grid, bias=bias) == ['windows', 'fused']
         with as_if_exporting():
             assert calls(28, 15, grid=grid) == calls(28, 15, impl='tiled') == ['windows']
+    assert calls(90, 10) == ['windows', 'fused']
+    assert calls(91, 10) == ['tiled']  # a large map
+    assert calls(91, 10, grad=False) == ['windows', 'fused']
+    if compiled:
+        monkeypatch.undo()
+        monkeypatch.setattr(fused, 'forward', lambda q, *_: called.append('C') or q.clone())
+        for side, window in ((28, 14), (31, 15), (4, 2)):
+            assert calls(side, window) == calls(side, window, grad=False) == ['C']
+        q = torch.rand(1, 1, 28, 28, 2)
+        called.clear()
+        partition_attention(q, q, q, 14, dropout=0.1)
+        assert not called
 
 
 def test_windows_that_cover_the_map_are_cut_into_smaller_tiles():
@@ -514,6 +550,7 @@ def swin_mask(height, width, window, shift):
     return region
 
 
+@pytest.mark.usefixtures('tiles')
 @pytest.mark.parametrize('shift', [0, 1, 2])
 def test_partition_is_swin(shift):
     torch.manual_seed(0)
@@ -574,6 +611,7 @@ def test_partition_is_its_definition(size, window, shift):
         torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.usefixtures('tiles')
 @pytest.mark.parametrize('size', [(5, 4), (7, 10), (9, 5), (3, 13), (2, 11)])
 def test_grids_are_their_definition(size):
     """Pixels see those a multiple of ceil(side / grid) away."""
@@ -591,6 +629,7 @@ def test_grids_are_their_definition(size):
         torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.usefixtures('tiles')
 def test_masks_hold_whatever_the_logits():
     """Keys that are not seen have no weight, be the logits of the others ever so low."""
     for seed in range(300, 330):
@@ -603,6 +642,7 @@ def test_masks_hold_whatever_the_logits():
         assert (out > 1).all()  # no share of zeros beyond the border
 
 
+@pytest.mark.usefixtures('tiles')
 def test_scores_exist_for_some_queries_at_a_time():
     """A call needs little beside its inputs and its result, however many images and heads."""
     q, k, v = (torch.randn(4, 8, 24, 26, 4) for _ in range(3))
@@ -640,6 +680,8 @@ def test_tiles_of_whole_maps_are_equal():
 )
 def test_small_whole_maps_in_two_products(bias, rel_h, rel_w, monkeypatch):
     """'auto' keeps the weights; tables may be longer than needed, for each head or for all."""
+    compiled = fused.is_available(torch.empty(0))
+    without_kernel(monkeypatch)
     torch.manual_seed(0)
     q, k = (torch.randn(2, 2, 5, 9, 4, dtype=torch.float64) for _ in range(2))
     shapes = (bias, (11, 17)), (rel_h, (9, 4)), (rel_w, (21, 4))
@@ -662,3 +704,10 @@ def test_small_whole_maps_in_two_products(bias, rel_h, rel_w, monkeypatch):
     large = torch.randn(1, 1, 14, 15, 2)
     global_attention(large, large, large)
     assert len(called) == 1
+    if compiled:
+        monkeypatch.undo()
+        monkeypatch.setattr(whole, 'forward', lambda *args: called.append(1) or forward(*args))
+        for width in (63, 64):
+            narrow = torch.randn(1, 1, 3, 4, width)
+            global_attention(narrow, narrow, narrow)
+        assert len(called) == 2  # wide heads only

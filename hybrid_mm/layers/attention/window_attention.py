@@ -12,14 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_mm.ops.argument_types import sized_arguments
-from hybrid_mm.ops.dispatch import check_impl, chosen_impl
+from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.export import has_symbols
 from hybrid_mm.ops.fitted_weights import SizedTables
 from hybrid_mm.ops.local_attention import partition_attention
 from hybrid_mm.ops.positions import resize_window_table
 from hybrid_mm.ops.windows import roll
-
-_LARGE = 2**13  # pixels of a map from which memory counts more than time on a CPU
 
 
 class WindowAttention(SizedTables):
@@ -33,8 +31,7 @@ class WindowAttention(SizedTables):
         qk_scale: Factor of the logits, by default (C / heads)^-0.5.
         attn_drop: Dropout rate of the attention weights.
         proj_drop: Dropout rate of the result.
-        impl: Algorithm, see :func:`~hybrid_mm.ops.local_attention.partition_attention`; on a CPU
-            'auto' is 'windows', and above 8192 pixels 'tiled'.
+        impl: Algorithm, see :func:`~hybrid_mm.ops.local_attention.partition_attention`.
 
     Raises:
         ValueError: Heads that do not divide C, an unknown impl.
@@ -92,9 +89,6 @@ class WindowAttention(SizedTables):
         x = roll(x, -shift) if moved else x
         maps = self.qkv(x).unflatten(3, (3, self.heads, self.width))
         dropout = self.attn_drop if self.training else 0.0
-        impl = chosen_impl(self.impl, 'partition_attention')
-        if impl == 'auto' and not x.is_cuda and not has_symbols((height, width)):
-            impl = 'tiled' if height * width > _LARGE else 'windows'
         q, k, v = (x.permute(0, 3, 1, 2, 4) for x in maps.unbind(3))
         out = partition_attention(
             q,
@@ -104,7 +98,7 @@ class WindowAttention(SizedTables):
             shift=shift,
             scale=self.scale,
             bias=self.relative_bias,
-            impl=impl,
+            impl=self.impl,
             dropout=dropout,
         )
         out = self.proj(out.permute(0, 2, 3, 1, 4).flatten(3))

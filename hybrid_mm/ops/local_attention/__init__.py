@@ -219,8 +219,9 @@ def partition_attention(
     The bias has 2 * rows - 1 and 2 * columns - 1 entries; offsets of a grid count in its steps. For
     the other arguments see the module.
 
-    'auto' takes 'windows' for windows of up to 14 x 14 pixels, and for larger ones if nothing is
-    differentiated and the map has more than four; else 'tiled'. That is what was measured on CPUs.
+    On a CPU with a C compiler 'auto' takes 'tiled'. Without, it takes 'windows' for windows of up
+    to 14 x 14 pixels on maps of up to 8192, and for larger ones if nothing is differentiated and
+    the map has more than four windows.
 
     Args:
         q: Queries, (N, heads, H, W, d).
@@ -298,16 +299,12 @@ def _attend(
     q, k, v = cast_as_autocast(q, k, v)
     if separate:
         pattern = pattern.on_map(*size)
-        impl = resolve(
-            impl, 'partition_attention', lambda: _fastest(q, k, v, tables, pattern, separate)
-        )
+        impl = resolve(impl, 'partition_attention', lambda: _fastest(q, k, v, tables, pattern))
         if impl in ('windows', 'reference') or dropout:
             fused = impl != 'reference'
             return windows.forward(q, k, v, tables.bias, scale, pattern, dropout, fused)
     else:
-        impl = resolve(
-            impl, 'local_attention', lambda: _fastest(q, k, v, tables, pattern, separate)
-        )
+        impl = resolve(impl, 'local_attention', lambda: _fastest(q, k, v, tables, pattern))
         if exporting():
             return exported.forward(q, k, v, tables, scale, pattern)
         if impl == 'reference':
@@ -323,15 +320,14 @@ def _attend(
     return _tiled(q, k, v, *tables, scale, pattern.to_ints(), list(pattern.tile_sizes(*size)[0]))
 
 
-def _fastest(
-    q: Tensor, k: Tensor, v: Tensor, tables: Tables, pattern: Pattern, separate: bool
-) -> str:
-    """What 'auto' takes: kernels where there is a GPU for them; 'whole' has no name for users."""
+def _fastest(q: Tensor, k: Tensor, v: Tensor, tables: Tables, pattern: Pattern) -> str:
+    """What 'auto' takes: kernels where there are any; 'whole' has no name for users."""
     if launches.available(q, k, v, *tables):
         return 'triton'
-    if separate:
-        return windows.fastest(q, pattern)
-    return 'whole' if whole.is_small(q, pattern) else 'tiled'
+    if whole.is_faster(q, pattern, fused.is_available(q)):
+        return 'whole'
+    separate = pattern.type in (PatternType.PARTITION, PatternType.GRID)
+    return windows.fastest(q, pattern, fused.is_available(q)) if separate else 'tiled'
 
 
 def _measured(
@@ -344,11 +340,14 @@ def _measured(
     separate: bool,
 ) -> Tensor:
     """The fastest algorithm and tile size for these shapes."""
+    tiles = pattern.tile_sizes(*k.shape[2:4])
+    if fused.is_available(q) and pattern.type != PatternType.WHOLE:  # which has tiles of its own
+        tiles = tiles[:1]
     candidates: dict[str, Callable[..., Tensor]] = {
         f'tiled {number}': functools.partial(
             _tiled, scale=scale, pattern=pattern.to_ints(), tile=list(tile)
         )
-        for number, tile in enumerate(pattern.tile_sizes(*k.shape[2:4]))
+        for number, tile in enumerate(tiles)
     }
     taps = pattern.rows.size * pattern.columns.size
     if separate:
@@ -382,11 +381,12 @@ def _tiled_backward(
     tile: list[int],
 ) -> list[Tensor]:
     """Gradients of q, k, v and of the tables that are given."""
-    tables = Tables(bias, rel_h, rel_w)
-    rows, columns = tile
-    *grads, table_grads = tiled.backward(
-        grad, q, k, v, tables, scale, Pattern.from_ints(pattern), (rows, columns)
-    )
+    tables, which = Tables(bias, rel_h, rel_w), Pattern.from_ints(pattern)
+    if fused.fits(q, k, tables, which):
+        *grads, table_grads = fused.backward(grad, q, k, v, tables, scale, which)
+    else:
+        rows, columns = tile
+        *grads, table_grads = tiled.backward(grad, q, k, v, tables, scale, which, (rows, columns))
     pairs = zip(table_grads, tables, strict=True)
     given = [dx.to(x.dtype) for dx, x in pairs if dx is not None and x is not None]
     return [*grads, *(dx.contiguous() for dx in given)]
@@ -406,7 +406,7 @@ def _tiled(
 ) -> Tensor:
     """Attention in tiles of ``tile`` rows and columns of queries; pattern as flat integers."""
     tables, which = Tables(bias, rel_h, rel_w), Pattern.from_ints(pattern)
-    if fused.fits(q, tables, which):
-        return fused.forward(q, k, v, bias, scale, which)
+    if fused.fits(q, k, tables, which):
+        return fused.forward(q, k, v, tables, scale, which)
     rows, columns = tile
     return tiled.forward(q, k, v, tables, scale, which, (rows, columns))

@@ -17,22 +17,28 @@ from hybrid_mm.ops.positions import bias_matrix
 from hybrid_mm.ops.windows import cut_windows, join_windows, missing, window_view
 
 _LARGE = 14**2  # pixels of a window above which its weights are not kept
+_LARGE_MAP = 2**13  # pixels of a map from which memory counts more than time
 _FEW = 4  # windows of a map up to which the bias of all their pairs costs more than it saves
 
 
-def fastest(q: Tensor, pattern: Pattern) -> str:
-    """Whether 'windows' or 'tiled' is faster: on a GPU 'windows', on a CPU what was measured there.
+def fastest(q: Tensor, pattern: Pattern, compiled: bool) -> str:
+    """Whether 'windows' or 'tiled' is better without a kernel for GPUs.
 
     Args:
         q: Queries, (N, heads, H, W, d).
         pattern: Windows side by side or grids.
+        compiled: Tiles are those in C.
     """
+    if compiled:
+        return 'tiled'
     if q.is_cuda:  # fused attention, which keeps no weights, in a few launches
         return 'windows'
     height, width = q.shape[2:4]
     size = math.prod(window_size(pattern, height, width))
     few = height * width <= _FEW * size
     differentiated = torch.is_grad_enabled() and q.requires_grad
+    if differentiated and height * width > _LARGE_MAP:
+        return 'tiled'
     return 'tiled' if size > _LARGE and (few or differentiated) else 'windows'
 
 

@@ -50,8 +50,9 @@ def load(name: str, dtype: torch.dtype) -> ctypes.CDLL | None:
     kind = [f'-DREAL={_REALS[dtype]}', *['-DDOUBLE'] * (dtype == torch.float64)]
     command = [*compiler, *_FLAGS, *_openmp(), *kind, str(source)]
     try:
-        text, changed = source.read_text('utf-8'), Path(compiler[0]).stat().st_mtime_ns
-        parts = (*command, text, str(changed), _processor())
+        texts = (file.read_text('utf-8') for file in (source, *sorted(source.parent.glob('*.h'))))
+        changed = Path(compiler[0]).stat().st_mtime_ns
+        parts = (*command, *texts, str(changed), _processor())
         digest = hashlib.sha256('\0'.join(parts).encode(errors='replace')).hexdigest()[:16]
         return _from_cache(command, f'{name}-{_REALS[dtype]}-{digest}')
     except (OSError, subprocess.SubprocessError) as error:

@@ -8,19 +8,10 @@
  * Compiled by hybrid_mm/ops/native/__init__.py, once for REAL = float and once for double.
  */
 
-#if defined(__AVX512F__)
-#define BYTES 64
-#elif defined(__AVX__)
-#define BYTES 32
-#else
-#define BYTES 16
-#endif
-#define LANES ((long)(BYTES / sizeof(REAL)))
-#define TILE_C 8
-#define INLINE static inline __attribute__((always_inline))
+#include "vectors.h"
 
-/* anywhere in memory */
-typedef REAL vec __attribute__((vector_size(BYTES), aligned(sizeof(REAL)), may_alias));
+#define TILE_C 8
+
 typedef REAL one __attribute__((may_alias));
 
 typedef struct {
@@ -73,9 +64,9 @@ static derived derive(const sizes *s) {
             }                                                                                     \
     }
 
-SUMS(sum_vector, vec)
+SUMS(sum_vector, loose)
 SUMS(sum_number, one)
-PRODUCTS(product_vector, vec)
+PRODUCTS(product_vector, loose)
 PRODUCTS(product_number, one)
 
 #define ROW(VECTOR, NUMBER, ...)                                      \

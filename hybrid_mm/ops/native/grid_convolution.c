@@ -13,23 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__AVX512F__)
-#define BYTES 64
-#define TILE_X 4
-#elif defined(__AVX__)
-#define BYTES 32
-#define TILE_X 2
-#else
-#define BYTES 16
-#define TILE_X 2
-#endif
-#define TILE_A 6
-#define LANES ((long)(BYTES / sizeof(REAL)))
-#define INLINE static inline __attribute__((always_inline))
+#include "vectors.h"
 
-typedef REAL vec __attribute__((vector_size(BYTES)));
-/* the same anywhere in memory */
-typedef REAL loose __attribute__((vector_size(BYTES), aligned(sizeof(REAL)), may_alias));
+#define TILE_X (BYTES > 32 ? 4 : 2)
+#define TILE_A 6
 
 /* Groups of offsets on one axis, ascending: group g are blocks first[g] .. first[g + 1] - 1, block i
  * are the 2^level[i] offsets from offset[i]. */
@@ -37,8 +24,6 @@ typedef struct {
     long groups, levels;
     const long *first, *level, *offset;
 } axis;
-
-static long round_up(long n) { return (n + LANES - 1) / LANES * LANES; }
 
 static long smallest(const axis *a, long g) { return a->offset[a->first[g]]; }
 
