@@ -106,6 +106,7 @@ class StudySquareLeViT(_OnSquare):
         num_heads: Heads.
         depths: Blocks.
         img_size: Rows and columns of the images, of which the larger is the square's side.
+        zero_residuals: Begin with residual branches of zero, as in the authors' code and ours.
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class StudySquareLeViT(_OnSquare):
         num_heads: Sequence[int],
         depths: Sequence[int],
         img_size: int | Sequence[int],
+        zero_residuals: bool = False,
     ) -> None:
         super().__init__(img_size)
         arch = _Renamed(embed_dim=embed_dims, key_dim=key_dims, num_heads=num_heads, depth=depths)
@@ -122,6 +124,10 @@ class StudySquareLeViT(_OnSquare):
         # looked up and called: a registry would copy the dict as a plain one
         network = MODELS.get('mmpretrain.LeViT')
         self.net = network(arch=arch, img_size=self.side, out_indices=stages)
+        if zero_residuals:
+            for name, module in self.net.named_modules():
+                if name.endswith(('block.proj.1.bn', 'block.linear2.bn')):
+                    nn.init.zeros_(module.weight)
 
     def maps(self, x: Tensor) -> Sequence[Tensor]:
         """Maps of a square image: after the activations of the stem, and of the stages."""
