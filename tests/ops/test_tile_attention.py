@@ -94,6 +94,19 @@ def test_which_bands_may_run_side_by_side(border, dilation, band, expected):
     assert rows.apart(band) == expected
 
 
+def test_threads_do_not_change_results_from_run_to_run(threads):
+    torch.manual_seed(0)
+    tensors = [*maps(19, 14, images=3, heads=3, dtype=torch.float32), torch.randn(3, 13, 13)]
+
+    def attend(q, k, v, bias):
+        return local_attention(q, k, v, 7, bias=bias)
+
+    first = with_gradients(attend, tensors)
+    for _ in range(10):
+        again = with_gradients(attend, tensors)
+        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
 @pytest.mark.parametrize('dims', [(1, 1), (7, 5), (16, 33), (40, 64)])
 @pytest.mark.parametrize('heads', [1, 3])
 def test_any_number_of_channels(dims, heads, threads, called):

@@ -17,6 +17,11 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#ifdef _OPENMP
+#include <omp.h>
+#else
+#define omp_get_thread_num() 0
+#endif
 
 #include "vectors.h"
 
@@ -311,7 +316,6 @@ static void change_head(const problem *p, const derived *d, long head, workspace
                         const gradients *g) {
     if (s->head == head) return;
     if (g && s->head >= 0) {
-#pragma omp critical
         do_tables(p, d, s, g);
         long all = vectors_of_types(p, d) * sizeof(vec);
         if (p->bias.data) memset(s->grad_bias, 0, all * d->keys);
@@ -618,33 +622,62 @@ static void do_band(const problem *p, const derived *d, long image, long head, l
     }
 }
 
+static long numbers(const table *t) { return t->data ? t->heads * t->rows * t->columns : 0; }
+
+/* Where a thread sums up gradients of tables: the first one in place, others in memory of their
+ * own, so that the result does not depend on who is first. */
+static gradients own_tables(const problem *p, const gradients *g, REAL *memory, long thread) {
+    gradients own = *g;
+    if (!thread) return own;
+    long bias = numbers(&p->bias), rel_h = numbers(&p->rel_h), rel_w = numbers(&p->rel_w);
+    own.bias = memory + (thread - 1) * (bias + rel_h + rel_w);
+    own.rel_h = own.bias + bias, own.rel_w = own.rel_h + rel_h;
+    return own;
+}
+
+static void add_tables(const problem *p, const gradients *g, REAL *memory, int threads) {
+    for (int thread = 1; thread < threads; ++thread) {
+        gradients own = own_tables(p, g, memory, thread);
+        for (long i = 0; i < numbers(&p->bias); ++i) g->bias[i] += own.bias[i];
+        for (long i = 0; i < numbers(&p->rel_h); ++i) g->rel_h[i] += own.rel_h[i];
+        for (long i = 0; i < numbers(&p->rel_w); ++i) g->rel_w[i] += own.rel_w[i];
+    }
+}
+
 static int run(const problem *p, REAL *out, const gradients *g, int threads) {
     derived d = derive(p);
     int good = 1;
+    size_t tables = numbers(&p->bias) + numbers(&p->rel_h) + numbers(&p->rel_w);
+    REAL *memory = g ? calloc(tables * threads + 1, sizeof(REAL)) : NULL;
+    if (g && !memory) return 0;
     long bands = (p->rows.number + p->band - 1) / p->band, planes = p->images * p->heads;
     /* threads may not add to the same keys: to every second band, or to maps of their own */
     long rounds = g ? 2 : 1, units = g && !p->parallel ? 1 : bands;
 #pragma omp parallel num_threads(threads)
     {
         workspace s;
+        gradients own, *to = NULL;
         int mine = allocate(&s, p, &d, g != NULL);
         if (!mine) good = 0;
+        if (g) own = own_tables(p, g, memory, omp_get_thread_num()), to = &own;
         for (long round = 0; round < rounds; ++round) {
-#pragma omp for schedule(dynamic, 1)
+#pragma omp for schedule(static)
             for (long i = 0; i < planes * units; ++i) {
                 long plane = i / units, band = i % units;
                 if (!mine || (rounds > 1 && band % 2 != round)) continue;
                 long many = units < bands ? bands : band + 1; /* all bands of a plane, or one */
                 for (; band < many; ++band)
                     do_band(p, &d, plane % p->images, plane / p->images, band * p->band, &s, out,
-                            g);
+                            to);
             }
         }
         if (mine) {
-            change_head(p, &d, -1, &s, g);
+            change_head(p, &d, -1, &s, to);
             free(s.block);
         }
     }
+    if (g) add_tables(p, g, memory, threads);
+    free(memory);
     return good;
 }
 
