@@ -119,7 +119,7 @@ PYTHON
 find_compiler() {
     local compiler
     for compiler in ${CXX:-} c++ g++ clang++; do
-        if echo 'int main() {}' | "$compiler" -x c++ -fsyntax-only - 2>/dev/null; then
+        if "$compiler" -x c++ -fsyntax-only - <<<'int main() {}' 2>/dev/null; then
             command -v "$compiler"
             return
         fi
