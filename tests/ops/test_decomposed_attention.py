@@ -10,6 +10,7 @@ from hybrid_mm.layers.relative_position import DecomposedPosition2d
 from hybrid_mm.ops import budget, kernels
 from hybrid_mm.ops.decomposed_attention import decomposed_attention
 from hybrid_mm.ops.dispatch import default_impl
+from hybrid_mm.ops.local_attention import fused as local_fused
 
 
 def tensors(shapes, dtype=torch.float64, seed=0):
@@ -26,7 +27,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize('impl', ['tiled', 'fused'])
+@pytest.mark.parametrize('impl', ['auto', 'tiled', 'fused'])
 @pytest.mark.parametrize('case', CASES)
 def test_agrees_with_the_published_formulation(case, impl):
     """In several steps, the last ones not full."""
@@ -96,7 +97,7 @@ def test_keeps_no_logits():
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize('impl', ['tiled', 'fused'])
+@pytest.mark.parametrize('impl', ['auto', 'tiled', 'fused'])
 def test_half_precision(dtype, impl):
     shapes = [(2, 2, 8, 8, 8), (2, 2, 4, 4, 8), (2, 2, 4, 4, 8), (15, 8), (15, 8)]
     inputs = tensors(shapes, torch.float32)
@@ -255,8 +256,9 @@ class Called(TorchDispatchMode):
 @pytest.mark.parametrize(
     ('device', 'dtype', 'keys', 'd_v', 'name'),
     [
-        ('cpu', torch.float32, 14, 64, 'decomposed_attention'),
-        ('cpu', torch.bfloat16, 14, 64, 'decomposed_attention'),
+        ('cpu', torch.float32, 14, 64, 'tiled_attention'),
+        ('cpu', torch.bfloat16, 14, 64, 'tiled_attention'),
+        ('cpu', torch.float32, 7, 64, 'decomposed_attention'),
         ('cuda', torch.float16, 14, 64, 'triton_attention'),
         ('cuda', torch.float32, 14, 64, 'decomposed_attention'),  # too wide for registers
         ('cuda', torch.bfloat16, 14, 64, 'triton_attention'),
@@ -268,7 +270,9 @@ class Called(TorchDispatchMode):
     ],
 )
 def test_choice_of_the_algorithm(device, dtype, keys, d_v, name):
-    """Our kernels or torch's fused attention on a GPU, as far as grids and widths go."""
+    """Our kernels or torch's fused attention, as far as grids and widths go."""
+    if name == 'tiled_attention' and not local_fused.is_available(torch.empty(0)):
+        name = 'decomposed_attention'
     if name == 'triton_attention' and kernels.triton is None:
         pytest.skip('without Triton')
     with FakeTensorMode():

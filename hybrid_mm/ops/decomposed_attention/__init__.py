@@ -7,7 +7,7 @@ q.r_w[x, u]``; keys may lie on a coarser grid than the queries.
 
 from torch import Tensor
 
-from hybrid_mm.ops.decomposed_attention import fused, reference, tiled, triton
+from hybrid_mm.ops.decomposed_attention import fused, reference, same_grid, tiled
 from hybrid_mm.ops.dispatch import resolve
 from hybrid_mm.ops.positions import decomposed_tables
 from hybrid_mm.ops.precision import cast_as_autocast
@@ -48,7 +48,8 @@ def decomposed_attention(
         scale: Factor of q.k, by default d^-0.5. Queries of the relative terms are not scaled.
         impl: 'tiled', 'fused', 'triton' or 'reference'. On a GPU 'auto' is 'triton' where keys
             lie on the grid of the queries, else, in half precision, 'fused', whose kernels need one
-            width below 257 of q, k and v; 'tiled' otherwise.
+            width below 257 of q, k and v; 'tiled' otherwise. On a CPU with a C compiler 'auto'
+            takes the tiles in C of local attention for keys on the grid of up to 16 x 16 queries.
 
     Returns:
         (N, heads, H, W, d_v).
@@ -73,9 +74,9 @@ def decomposed_attention(
     q, k, v = cast_as_autocast(q, k, v)
     asked = impl
     impl = resolve(impl, 'decomposed_attention', lambda: _fastest(q, k, v, rel_h, rel_w))
-    if impl == 'triton':
-        if triton.fits(q, k):
-            return triton.attend(q, k, v, rel_h, rel_w, scale)
+    if impl in ('triton', 'compiled'):
+        if same_grid.fits(q, k):
+            return same_grid.attend(q, k, v, rel_h, rel_w, scale, impl)
         if asked == 'triton':
             raise RuntimeError(
                 f"impl='triton' needs keys on the grid of the queries, got {tuple(q.shape[2:4])} "
@@ -88,7 +89,9 @@ def decomposed_attention(
 
 
 def _fastest(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor) -> str:
-    """What 'auto' takes."""
-    if triton.available(q, k, v, rel_h, rel_w):
+    """What 'auto' takes; 'compiled' has no name for users."""
+    if same_grid.available(q, k, v, rel_h, rel_w):
         return 'triton'
+    if same_grid.is_compiled(q, k):
+        return 'compiled'
     return 'fused' if fused.is_fused(q, k, v) else 'tiled'
