@@ -184,7 +184,7 @@ class _AxisTables:
         kinds = list(zip(tiles.types, counts.tolist(), strict=True))
         types = list(dict.fromkeys(kinds))
         first = [tile for tile, _ in types]
-        seen = tiles.valid[first].any(1)
+        seen = np.asarray(tiles.valid[first].any(1))
         self.arrays = [
             np.ascontiguousarray(x, dtype=np.int64)
             for x in (
