@@ -34,7 +34,8 @@ def test_accurate_types():
 
 @pytest.fixture
 def tensor_cores(monkeypatch):
-    """``torch.bmm`` of half-precision numbers on a CPU takes ``out_dtype``, as it does on a GPU."""
+    """``torch.bmm`` of half-precision numbers on a CPU takes ``out_dtype``, as it does on a GPU,
+    where there are no tiles in C."""
     bmm, calls = torch.bmm, []
 
     def multiply(a, b, *, out_dtype=None, out=None):
@@ -47,6 +48,7 @@ def tensor_cores(monkeypatch):
     for module in (local_attention.tiled, decomposed_attention.tiled):
         monkeypatch.setattr(module, 'multiplies_accurately', lambda x: x.dtype == torch.float16)
     monkeypatch.setattr(torch, 'bmm', multiply)
+    monkeypatch.setattr(local_attention.fused, 'is_available', lambda q: False)
     return calls
 
 

@@ -219,8 +219,8 @@ def partition_attention(
     The bias has 2 * rows - 1 and 2 * columns - 1 entries; offsets of a grid count in its steps. For
     the other arguments see the module.
 
-    On a CPU with a C compiler 'auto' takes 'tiled'. Without, it takes 'windows' for windows of up
-    to 14 x 14 pixels on maps of up to 8192, and for larger ones if nothing is differentiated and
+    On a CPU with a C compiler 'auto' takes 'tiled'. Without, it takes 'windows' on maps of up to
+    8192 pixels for windows of up to 14 x 14, and for larger ones if nothing is differentiated and
     the map has more than four windows.
 
     Args:

@@ -17,7 +17,7 @@ from hybrid_mm.ops.positions import bias_matrix
 from hybrid_mm.ops.windows import cut_windows, join_windows, missing, window_view
 
 _LARGE = 14**2  # pixels of a window above which its weights are not kept
-_LARGE_MAP = 2**13  # pixels of a map from which memory counts more than time
+_LARGE_MAP = 2**13  # pixels of a map above which memory counts more than time
 _FEW = 4  # windows of a map up to which the bias of all their pairs costs more than it saves
 
 
@@ -37,7 +37,7 @@ def fastest(q: Tensor, pattern: Pattern, compiled: bool) -> str:
     size = math.prod(window_size(pattern, height, width))
     few = height * width <= _FEW * size
     differentiated = torch.is_grad_enabled() and q.requires_grad
-    if differentiated and height * width > _LARGE_MAP:
+    if height * width > _LARGE_MAP:
         return 'tiled'
     return 'tiled' if size > _LARGE and (few or differentiated) else 'windows'
 
