@@ -139,7 +139,7 @@ def pair_table(task: str, systems: Mapping[str, System], records: Mapping[Key, R
         rows.append(
             [
                 system.peer_of,
-                system.backbone['type'].removeprefix('hybrid_mm.Study'),
+                system.name,
                 *both(lambda found: _shown([r.last for r in found])),
                 f'{ours[0].last - theirs[0].last:+.1f}',
                 *both(lambda found: f'{found[0].seconds:.2f}'),
