@@ -42,7 +42,7 @@ def test_pixels_of_windows_and_grids(size, grid):
 def test_what_was_measured_on_cpus_decides_nothing_on_gpus():
     def chosen(device):
         q = torch.empty(1, 2, 40, 60, 8, device=device, requires_grad=True)
-        return fastest(q, Pattern(PatternType.PARTITION, AxisPattern(20), AxisPattern(30)), False)
+        return fastest(q, Pattern(PatternType.PARTITION, AxisPattern(20), AxisPattern(30)))
 
     assert chosen('cpu') == 'tiled'
     with FakeTensorMode():

@@ -301,8 +301,8 @@ def _attend(
         pattern = pattern.on_map(*size)
         impl = resolve(impl, 'partition_attention', lambda: _fastest(q, k, v, tables, pattern))
         if impl in ('windows', 'reference') or dropout:
-            fused = impl != 'reference'
-            return windows.forward(q, k, v, tables.bias, scale, pattern, dropout, fused)
+            by_torch = impl != 'reference'
+            return windows.forward(q, k, v, tables.bias, scale, pattern, dropout, by_torch)
     else:
         impl = resolve(impl, 'local_attention', lambda: _fastest(q, k, v, tables, pattern))
         if exporting():
@@ -324,10 +324,11 @@ def _fastest(q: Tensor, k: Tensor, v: Tensor, tables: Tables, pattern: Pattern) 
     """What 'auto' takes: kernels where there are any; 'whole' has no name for users."""
     if launches.available(q, k, v, *tables):
         return 'triton'
-    if whole.is_faster(q, pattern, fused.is_available(q)):
+    compiled = fused.is_available(q)
+    if whole.is_faster(q, pattern, compiled):
         return 'whole'
     separate = pattern.type in (PatternType.PARTITION, PatternType.GRID)
-    return windows.fastest(q, pattern, fused.is_available(q)) if separate else 'tiled'
+    return windows.fastest(q, pattern) if separate and not compiled else 'tiled'
 
 
 def _measured(

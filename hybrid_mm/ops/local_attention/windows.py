@@ -21,16 +21,13 @@ _LARGE_MAP = 2**13  # pixels of a map above which memory counts more than time
 _FEW = 4  # windows of a map up to which the bias of all their pairs costs more than it saves
 
 
-def fastest(q: Tensor, pattern: Pattern, compiled: bool) -> str:
-    """Whether 'windows' or 'tiled' is better without a kernel for GPUs.
+def fastest(q: Tensor, pattern: Pattern) -> str:
+    """Whether 'windows' or 'tiled' is better without a kernel for GPUs or in C.
 
     Args:
         q: Queries, (N, heads, H, W, d).
         pattern: Windows side by side or grids.
-        compiled: Tiles are those in C.
     """
-    if compiled:
-        return 'tiled'
     if q.is_cuda:  # fused attention, which keeps no weights, in a few launches
         return 'windows'
     height, width = q.shape[2:4]

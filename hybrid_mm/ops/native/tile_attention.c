@@ -454,6 +454,15 @@ static void read_queries(const problem *p, const tile *t, const map *m, long ima
     }
 }
 
+/* The inverse for a contiguous plane (query rows, query columns, dim). */
+static void write_queries(const tile *t, const vec *from, long dim, REAL *plane) {
+    for (long lane = 0; lane < LANES; ++lane) {
+        if (t->queries[lane] < 0) continue;
+        REAL *to = plane + t->queries[lane] * dim;
+        for (long c = 0; c < dim; ++c) to[c] = from[c][lane];
+    }
+}
+
 /* Terms of the logits for rows (or columns) of positions, which `hidden` hides. */
 static void find_terms(const problem *p, const derived *d, long number, const vec *q,
                        const table *t, const vec *part, const vec *hidden, vec *to) {
@@ -527,11 +536,7 @@ static void attend(const problem *p, const derived *d, tile *t, long image, long
     all_sums(s->p, t->v, d->value_wide, p->columns.positions * d->value_wide, t->shape.height,
              t->shape.width, s->out);
     for (long c = 0; c < p->value_dim; ++c) s->out[c] /= total;
-    for (long lane = 0; lane < LANES; ++lane) {
-        if (t->queries[lane] < 0) continue;
-        REAL *to = out + t->queries[lane] * p->value_dim;
-        for (long c = 0; c < p->value_dim; ++c) to[c] = s->out[c][lane];
-    }
+    write_queries(t, s->out, p->value_dim, out);
 }
 
 static void differentiate(const problem *p, const derived *d, tile *t, long image, long head,
@@ -581,11 +586,7 @@ static void differentiate(const problem *p, const derived *d, tile *t, long imag
         terms_back(p, width, s->q, s->rel_w.value + first, s->rel_w.grad + first, s->grad_column,
                    s->grad_q);
     }
-    for (long lane = 0; lane < LANES; ++lane) {
-        if (t->queries[lane] < 0) continue;
-        REAL *to = grad_q + t->queries[lane] * p->dim;
-        for (long c = 0; c < p->dim; ++c) to[c] = s->grad_q[c][lane];
-    }
+    write_queries(t, s->grad_q, p->dim, grad_q);
 }
 
 /* A band of tile rows of a plane: out or gradients, those of the other being NULL. */
