@@ -66,6 +66,8 @@ def keep_what_is_imported() -> None:
 
 def pytest_collection_finish() -> None:
     keep_what_is_imported()
+    # the default goes through everything that lives for every few networks: 7 % of the time
+    gc.set_threshold(20_000, 10, 10)
 
 
 @pytest.hookimpl(trylast=True)

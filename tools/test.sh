@@ -42,7 +42,12 @@ step() {
 PYTEST=("$PYTHON" -m pytest -q -n "$WORKERS" --dist worksteal --durations 20 --durations-min 1)
 step 'ruff' "$PYTHON" -m ruff check .
 step 'format' "$PYTHON" -m ruff format --check .
-step 'types' "$PYTHON" -m mypy
+TYPES=$(mktemp)
+trap 'rm -f "$TYPES"' EXIT
+"$PYTHON" -m mypy >"$TYPES" 2>&1 & # on one core, beside the tests
+checked=$!
+# shellcheck disable=SC2317  # step calls it
+types() { local status=0; wait "$checked" || status=$?; cat "$TYPES"; return "$status"; }
 case $mode in
     --quick | --changed)
         [[ $mode = --changed ]] || shift
@@ -68,6 +73,7 @@ case $mode in
         ;;
     *) step 'pytest' "${PYTEST[@]}" "$@" ;;
 esac
+step 'types' types
 
 printf '\n== summary\n'
 printf '%s\n' "${summary[@]}"

@@ -1,5 +1,6 @@
 """Every config builds, takes a training step, predicts, and is what its name says."""
 
+import collections
 import functools
 import importlib.util
 import re
@@ -82,16 +83,24 @@ def backbone_of(path):
 
 @functools.cache
 def representatives(choices=choices_of):
-    """Configs that have every choice between them; large networks only for what no other has."""
-    made = {path: choices(path) for path in CONFIG_FILES}
+    """Configs that have every choice between them, those that have many for their size first; large
+    networks only for what no other has.
+    """
+    made = owned = {path: set(choices(path)) for path in CONFIG_FILES}
     found, missing = set(), set().union(*made.values())
     while missing:
-        best = max(made, key=lambda p: (not is_large(p), len(made[p] & missing), str(p)))
-        if not made[best] & missing:
+        new = {path: len(own & missing) / (2e7 + parameters(path)) for path, own in made.items()}
+        best = max(made, key=lambda p: (not is_large(p), new[p], str(p)))
+        if not new[best]:
             made = {path: own for path, own in made.items() if is_large(path)}
             continue
         found.add(best)
         missing -= made[best]
+    times = collections.Counter(choice for path in found for choice in owned[path])
+    for path in sorted(found, key=lambda p: (-parameters(p), str(p))):
+        if all(times[choice] > 1 for choice in owned[path]):  # later ones have all of it
+            found.remove(path)
+            times.subtract(owned[path])
     return found
 
 
