@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from hybrid_mm.ops.dispatch import resolve
 from hybrid_mm.ops.export import has_symbols
 from hybrid_mm.ops.inference_cache import from_weights, keeps
-from hybrid_mm.ops.local_attention import global_attention, launches
+from hybrid_mm.ops.local_attention import fused, global_attention, global_pattern, launches
+from hybrid_mm.ops.local_attention.pattern import Tables
 from hybrid_mm.ops.positions import spread_table
 
 __all__ = ['distance_attention', 'resize_distance_table']
@@ -58,7 +59,9 @@ def distance_attention(
             maps of classification size (measured on CPUs: 14 x 14 pixels) and 'tiled' on larger
             ones.
         owner: The layer whose parameter the table is: 'reference' and 'mask' may keep the biases of
-            all pairs then, see :func:`~hybrid_mm.ops.inference_cache.from_weights`.
+            all pairs then, 'tiled' as its kernel in C reads them, see
+            :func:`~hybrid_mm.ops.inference_cache.from_weights`; 'auto' takes that where it is
+            possible.
 
     Returns:
         (N, heads, ceil(H / stride), ceil(W / stride), d_v).
@@ -67,7 +70,10 @@ def distance_attention(
         ValueError: Unknown impl.
         RuntimeError: 'triton' on tensors that its kernels cannot work on.
     """
-    impl = resolve(impl, 'distance_attention', lambda: _fastest(q, k, v, table))
+    impl = resolve(impl, 'distance_attention', lambda: _fastest(q, k, v, table, stride, owner))
+    prepared = _prepared(q, k, v, table, stride, owner) if impl == 'tiled' else None
+    if prepared is not None:
+        return prepared(q, k, v)
     if impl == 'triton':
         launches.check_available('distance_attention', q, k, v, table)
     if impl in ('tiled', 'triton'):
@@ -79,10 +85,14 @@ def distance_attention(
     return (_in_place if in_place else _mask)(q, k, v, bias)
 
 
-def _fastest(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> str:
+def _fastest(
+    q: Tensor, k: Tensor, v: Tensor, table: Tensor, stride: int, owner: nn.Module | None
+) -> str:
     """What 'auto' takes."""
     if launches.available(q, k, v, table):
         return 'triton'
+    if _prepared(q, k, v, table, stride, owner) is not None:
+        return 'tiled'
     pairs = q.shape[2] * q.shape[3] * k.shape[2] * k.shape[3]
     return 'mask' if pairs <= _MASK_LIMIT else 'tiled'
 
@@ -110,6 +120,22 @@ def _in_place(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     q, k, v = (x.flatten(2, 3) for x in (q, k, v))
     logits = (q * q.shape[-1] ** -0.5 @ k.transpose(2, 3)).add_(bias)
     return (torch.softmax(logits, -1, out=logits) @ v).unflatten(2, size)
+
+
+def _prepared(
+    q: Tensor, k: Tensor, v: Tensor, table: Tensor, stride: int, owner: nn.Module | None
+) -> fused.Prepared | None:
+    """The kernel in C with the biases of a layer, where they may be kept and it fits."""
+    if owner is None or not keeps(owner) or any(x.dtype != torch.float32 for x in (q, k, v)):
+        return None
+
+    def prepare() -> fused.Prepared | None:
+        bias, pattern = _mirrored(table, False), global_pattern(stride)
+        if not fused.fits(q, k, Tables(bias, None, None), pattern):
+            return None
+        return fused.Prepared(q, k, v, bias, q.shape[-1] ** -0.5, pattern)
+
+    return from_weights(owner, ('tiled', stride, k.shape[2:4]), prepare)
 
 
 def _by_offset(q: Tensor, k: Tensor, v: Tensor, table: Tensor, stride: int, impl: str) -> Tensor:

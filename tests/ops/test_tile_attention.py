@@ -5,6 +5,9 @@ import itertools
 import pytest
 import torch
 
+from hybrid_mm.ops.dispatch import default_impl
+from hybrid_mm.ops.distance_attention import distance_attention
+from hybrid_mm.ops.inference_cache import InferenceCache
 from hybrid_mm.ops.local_attention import (
     block_attention,
     fused,
@@ -222,6 +225,83 @@ def test_memory_that_is_missing(monkeypatch):
         fused.forward(q, k, v, Tables(), 1.0, windows(3))
     with pytest.raises(MemoryError, match='no memory for the working space'):
         fused.backward(v, q, k, v, Tables(), 1.0, windows(3))
+
+
+class Layer(torch.nn.Module):
+    """A table of biases by distance, in a network that keeps what it makes of it."""
+
+    def __init__(self, heads, size):
+        super().__init__()
+        self.table = torch.nn.Parameter(torch.randn(heads, *size))
+        self.cache = InferenceCache()
+
+    def forward(self, q, k, v, stride=1, impl='auto'):
+        with self.cache.of(self):
+            return distance_attention(q, k, v, self.table, stride, impl, self)
+
+
+@pytest.fixture
+def prepared(monkeypatch):
+    """Filled with the sizes of maps whose biases are laid out."""
+    made = []
+    plain = fused.Prepared.__init__
+    monkeypatch.setattr(
+        fused.Prepared,
+        '__init__',
+        lambda self, *a: made.append(tuple(a[1].shape[2:4])) or plain(self, *a),
+    )
+    return made
+
+
+@pytest.mark.parametrize(('size', 'stride'), [((14, 14), 1), ((7, 9), 2), ((1, 5), 1)])
+def test_biases_that_are_laid_out_once(size, stride, threads, prepared):
+    """In inference, for any number of images; the output's heads lie side by side."""
+    torch.manual_seed(0)
+    layer = Layer(3, size)
+    for images in (1, 3):
+        q, k, v = maps(*size, 5, 18, heads=3, images=images, dtype=torch.float32)
+        q = q[:, :, ::stride, ::stride]
+        with torch.no_grad():
+            found = layer(q, k, v, stride)
+            with default_impl('reference'):
+                expected = layer(q, k, v, stride)
+        torch.testing.assert_close(found, expected)
+        assert found.permute(0, 2, 3, 1, 4).is_contiguous()
+        packed = torch.randn(images, *size, 3, 28)  # as a linear layer gives them
+        q, k, v = (x.permute(0, 3, 1, 2, 4) for x in packed.split([5, 5, 18], 4))
+        q = q[:, :, ::stride, ::stride]
+        with torch.no_grad():
+            torch.testing.assert_close(
+                layer(q, k, v, stride), layer(q, k, v, stride, impl='reference')
+            )
+    assert prepared == [size]
+
+
+def test_biases_that_are_laid_out_follow_the_table(prepared):
+    layer = Layer(2, (6, 6))
+    q, k, v = maps(6, 6, dtype=torch.float32)
+    with torch.no_grad():
+        first = layer(q, k, v)
+        layer.table.mul_(3)
+        torch.testing.assert_close(layer(q, k, v), layer(q, k, v, impl='reference'))
+        assert not torch.allclose(layer(q, k, v), first)
+        for type_ in (torch.float64, torch.float16):  # of the inputs
+            found = layer(*(x.to(type_) for x in (q, k, v)))
+            assert found.dtype == type_
+            torch.testing.assert_close(found.float(), layer(q, k, v), rtol=2e-3, atol=2e-3)
+    assert len(prepared) == 2
+    out = layer(*(x.requires_grad_() for x in (q, k, v)))
+    torch.autograd.grad(out.sum(), layer.table)
+    assert len(prepared) == 2
+
+
+def test_biases_that_are_too_many_are_not_laid_out(prepared, monkeypatch):
+    monkeypatch.setattr(fused, '_MOST_KEYS', 30)
+    layer = Layer(2, (6, 6))
+    q, k, v = maps(6, 6, dtype=torch.float32)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(q, k, v), layer(q, k, v, impl='reference'))
+    assert not prepared
 
 
 def test_every_number_of_keys_in_a_row(called):

@@ -16,6 +16,7 @@ from hybrid_mm.ops.arguments import positive, sides
 from hybrid_mm.ops.dispatch import check_impl
 from hybrid_mm.ops.distance_attention import distance_attention, resize_distance_table
 from hybrid_mm.ops.fitted_weights import SizedTables
+from hybrid_mm.ops.inference_cache import keeps
 
 
 class LeViTAttention(SizedTables):
@@ -83,7 +84,7 @@ class LeViTAttention(SizedTables):
         table = resize_distance_table(self.distance_bias, x.shape[1:3])
         owner = self if table is self.distance_bias else None
         y = distance_attention(q, k, v, table, self.stride, self.impl, owner)
-        return self.proj(F.hardswish(y.permute(0, 2, 3, 1, 4).flatten(3)))
+        return self.proj(F.hardswish(y.permute(0, 2, 3, 1, 4).flatten(3), inplace=keeps(self)))
 
     def _heads(self, x: Tensor, widths: list[int]) -> list[Tensor]:
         """(N, H, W, heads * d) as maps (N, heads, H, W, d) of these widths."""

@@ -196,9 +196,14 @@ def global_attention(
         rel_w: The same per column offset, (heads or 1, columns, d).
         impl: Algorithm: 'auto', 'tiled', 'measured', 'triton' or 'reference', see the module.
     """
-    rows, columns = (AxisPattern(stride=step) for step in _pair(stride, 'stride'))
-    pattern = Pattern(PatternType.WHOLE, rows, columns)
+    pattern = global_pattern(stride)
     return _attend(q, k, v, pattern, Tables(bias, rel_h, rel_w), scale, impl)
+
+
+def global_pattern(stride: int | Sequence[int] = 1) -> Pattern:
+    """The pattern of :func:`global_attention`."""
+    rows, columns = (AxisPattern(stride=step) for step in _pair(stride, 'stride'))
+    return Pattern(PatternType.WHOLE, rows, columns)
 
 
 def partition_attention(

@@ -36,6 +36,13 @@ class _Map(ctypes.Structure):
     )
 
 
+class _Target(ctypes.Structure):
+    _fields_ = (
+        ('data', ctypes.c_void_p),
+        *((name, ctypes.c_long) for name in ('image', 'head', 'row', 'column')),
+    )
+
+
 class _Table(ctypes.Structure):
     _fields_ = (
         ('data', ctypes.c_void_p),
@@ -52,6 +59,7 @@ class _Problem(ctypes.Structure):
         *((name, _Axis) for name in ('rows', 'columns')),
         *((name, _Map) for name in ('q', 'k', 'v', 'grad')),
         *((name, _Table) for name in ('bias', 'rel_h', 'rel_w')),
+        ('laid_out', ctypes.c_void_p),
     )
 
 
@@ -109,7 +117,7 @@ def forward(
     """
     call = _Call(q, k, v, tables, scale, pattern)
     out = call.inputs[0].new_empty(*q.shape[:4], v.shape[-1])
-    call.run('forward', ctypes.c_void_p(out.data_ptr()))
+    _run(call.library, 'forward', call.problem, _target(out))
     return out.to(q.dtype)
 
 
@@ -129,7 +137,7 @@ def backward(
     for x in keys:
         x.zero_()
     addresses = (None if x is None else x.data_ptr() for x in (queries, *keys, *given))
-    call.run('backward', ctypes.byref(_Gradients(*addresses)))
+    _run(call.library, 'backward', call.problem, _Gradients(*addresses))
     grad_q, grad_k, grad_v = (x.to(q.dtype) for x in (queries, *keys))
     return grad_q, grad_k, grad_v, Tables(*given)
 
@@ -164,16 +172,63 @@ class _Call:
         self.problem = _Problem(
             *(n, heads, d, v.shape[-1], height, width, *q.shape[2:4]),
             *(band, self.axes[0].apart(band), scale, rows, columns),
-            *(_Map(x.data_ptr(), *x.stride()) for x in self.inputs),
+            *(_map(x) for x in self.inputs),
             *(() if grad is not None else (_Map(),)),
             *(_Table() if x is None else _Table(x.data_ptr(), *x.shape) for x in self.tables),
         )
 
-    def run(self, name: str, target: object) -> None:
-        """Call the kernel's function of that name."""
-        arguments = ctypes.byref(self.problem), target, torch.get_num_threads()
-        if not getattr(self.library, name)(*arguments):
-            raise MemoryError('local_attention: no memory for the working space of a thread')
+
+class Prepared:
+    """Attention with one bias, which is laid out once, for inference in single precision.
+
+    Args:
+        q: Queries, (N, heads, H', W', d), as all later ones but for N.
+        k: Keys, (N, heads, H, W, d).
+        v: Values, (N, heads, H, W, d_v).
+        bias: Numbers added to the logits by offset, (heads or 1, rows, columns).
+        scale: Factor of q.k.
+        pattern: One that :func:`fits`.
+    """
+
+    def __init__(
+        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, pattern: Pattern
+    ) -> None:
+        call = _Call(q, k, v, Tables(bias, None, None), scale, pattern)
+        self._library, self._axes, self._problem = call.library, call.axes, call.problem
+        number = self._library.laid_out_numbers(ctypes.byref(self._problem))
+        self._bias = torch.empty(number)
+        address = ctypes.c_void_p(self._bias.data_ptr())
+        self._library.lay_out_bias(ctypes.byref(self._problem), address)
+        self._problem.bias, self._problem.laid_out = _Table(), address
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Output (N, heads, H', W', d_v), of which the heads of a pixel lie side by side.
+
+        Raises:
+            MemoryError: No memory for the working space.
+        """
+        n, heads, height, width, _ = q.shape
+        out = q.new_empty(n, height, width, heads, v.shape[-1]).permute(0, 3, 1, 2, 4)
+        problem = _Problem.from_buffer_copy(self._problem)  # each thread has its own
+        problem.images = n
+        problem.q, problem.k, problem.v = _map(q), _map(k), _map(v)
+        _run(self._library, 'forward', problem, _target(out))
+        return out
+
+
+def _map(x: Tensor) -> _Map:
+    return _Map(x.data_ptr(), *x.stride())
+
+
+def _target(x: Tensor) -> _Target:
+    return _Target(x.data_ptr(), *x.stride()[:4])
+
+
+def _run(library: ctypes.CDLL, name: str, problem: _Problem, target: ctypes.Structure) -> None:
+    """Call the kernel's function of that name."""
+    arguments = ctypes.byref(problem), ctypes.byref(target), torch.get_num_threads()
+    if not getattr(library, name)(*arguments):
+        raise MemoryError('local_attention: no memory for the working space of a thread')
 
 
 class _AxisTables:

@@ -48,6 +48,12 @@ typedef struct {
     long image, head, row, column, channel;
 } map;
 
+/* The same to write to; the channels of a pixel lie side by side. */
+typedef struct {
+    REAL *data;
+    long image, head, row, column;
+} target;
+
 /* A table of positions: (heads or 1, ...), of odd lengths about a middle. */
 typedef struct {
     const REAL *data;
@@ -62,6 +68,7 @@ typedef struct {
     axis rows, columns;
     map q, k, v, grad;
     table bias, rel_h, rel_w;
+    const REAL *laid_out; /* what `lay_out_bias` made of a bias, in its place, or NULL */
 } problem;
 
 typedef struct {
@@ -87,7 +94,7 @@ static derived derive(const problem *p) {
         if (rows > d.band_rows) d.band_rows = rows;
     }
     int all = r->all_valid && c->all_valid;
-    d.pairs = p->bias.data != NULL;
+    d.pairs = p->bias.data || p->laid_out;
     d.terms = p->rel_h.data || p->rel_w.data || (!d.pairs && !all);
     return d;
 }
@@ -127,7 +134,7 @@ static size_t divide(workspace *s, const problem *p, const derived *d, int backw
     size_t used = 0, real = sizeof(REAL), one = sizeof(vec);
     char *block = s->block;
     long pixels = d->band_rows * p->columns.positions, r = p->rows.reach, c = p->columns.reach;
-    long all = vectors_of_types(p, d), pairs = d->pairs ? all * d->keys : 0;
+    long all = vectors_of_types(p, d), pairs = p->bias.data ? all * d->keys : 0;
     long rel_h = p->rel_h.data ? all * r * p->dim : 0;
     long rel_w = p->rel_w.data ? all * c * p->dim : 0;
     s->k = take(block, &used, pixels * d->wide * real);
@@ -323,7 +330,9 @@ static void change_head(const problem *p, const derived *d, long head, workspace
         if (p->rel_w.data) memset(s->rel_w.grad, 0, all * p->columns.reach * p->dim);
     }
     s->head = head;
-    if (head >= 0 && (d->pairs || d->terms)) do_tables(p, d, s, NULL);
+    if (head < 0) return;
+    if (p->laid_out) s->bias = (vec *)p->laid_out + head * vectors_of_types(p, d) * d->keys;
+    if (p->bias.data || d->terms) do_tables(p, d, s, NULL);
 }
 
 #define CASES(F, COUNT, ...)                      \
@@ -454,11 +463,14 @@ static void read_queries(const problem *p, const tile *t, const map *m, long ima
     }
 }
 
-/* The inverse for a contiguous plane (query rows, query columns, dim). */
-static void write_queries(const tile *t, const vec *from, long dim, REAL *plane) {
+/* The inverse. */
+static void write_queries(const problem *p, const tile *t, const vec *from, long dim, long image,
+                          long head, const target *m) {
+    REAL *plane = m->data + image * m->image + head * m->head;
     for (long lane = 0; lane < LANES; ++lane) {
-        if (t->queries[lane] < 0) continue;
-        REAL *to = plane + t->queries[lane] * dim;
+        long at = t->queries[lane];
+        if (at < 0) continue;
+        REAL *to = plane + at / p->query_columns * m->row + at % p->query_columns * m->column;
         for (long c = 0; c < dim; ++c) to[c] = from[c][lane];
     }
 }
@@ -529,18 +541,18 @@ static vec weights(const problem *p, const derived *d, const tile *t, workspace 
 }
 
 static void attend(const problem *p, const derived *d, tile *t, long image, long head, workspace *s,
-                   REAL *out) {
+                   const target *out) {
     find_queries(p, t);
     read_queries(p, t, &p->q, image, head, p->dim, d->wide, s->q, NULL);
     vec total = weights(p, d, t, s);
     all_sums(s->p, t->v, d->value_wide, p->columns.positions * d->value_wide, t->shape.height,
              t->shape.width, s->out);
     for (long c = 0; c < p->value_dim; ++c) s->out[c] /= total;
-    write_queries(t, s->out, p->value_dim, out);
+    write_queries(p, t, s->out, p->value_dim, image, head, out);
 }
 
 static void differentiate(const problem *p, const derived *d, tile *t, long image, long head,
-                          workspace *s, REAL *grad_q) {
+                          workspace *s, const target *grad_q) {
     long height = t->shape.height, width = t->shape.width, keys = height * width;
     long at = t->shape.type * d->vectors + t->vector;
     long pitch = p->columns.positions * d->wide, value_pitch = p->columns.positions * d->value_wide;
@@ -586,12 +598,12 @@ static void differentiate(const problem *p, const derived *d, tile *t, long imag
         terms_back(p, width, s->q, s->rel_w.value + first, s->rel_w.grad + first, s->grad_column,
                    s->grad_q);
     }
-    write_queries(t, s->grad_q, p->dim, grad_q);
+    write_queries(p, t, s->grad_q, p->dim, image, head, grad_q);
 }
 
-/* A band of tile rows of a plane: out or gradients, those of the other being NULL. */
+/* A band of tile rows of a plane: the output, or the gradients of queries to `out` and `g`. */
 static void do_band(const problem *p, const derived *d, long image, long head, long first,
-                    workspace *s, REAL *out, const gradients *g) {
+                    workspace *s, const target *out, const gradients *g) {
     const axis *rows = &p->rows, *columns = &p->columns;
     long last = smaller(first + p->band, rows->number), plane = image * p->heads + head;
     long top = rows->start[first], end = rows->start[last - 1] + rows->reach;
@@ -603,7 +615,6 @@ static void do_band(const problem *p, const derived *d, long image, long head, l
         memset(s->grad_k, 0, numbers * d->wide * sizeof(REAL));
         memset(s->grad_v, 0, numbers * d->value_wide * sizeof(REAL));
     }
-    long queries = plane * p->query_rows * p->query_columns;
     tile t;
     for (t.row = first; t.row < last; ++t.row)
         for (t.column = 0; t.column < columns->number; ++t.column) {
@@ -613,8 +624,8 @@ static void do_band(const problem *p, const derived *d, long image, long head, l
             t.k = s->k + at * d->wide, t.v = s->v + at * d->value_wide;
             if (g) t.grad_k = s->grad_k + at * d->wide, t.grad_v = s->grad_v + at * d->value_wide;
             for (t.vector = 0; t.vector < t.shape.vectors; ++t.vector)
-                if (g) differentiate(p, d, &t, image, head, s, g->q + queries * p->dim);
-                else attend(p, d, &t, image, head, s, out + queries * p->value_dim);
+                if (g) differentiate(p, d, &t, image, head, s, out);
+                else attend(p, d, &t, image, head, s, out);
         }
     if (g) {
         long keys = plane * p->key_rows * p->key_columns;
@@ -645,7 +656,7 @@ static void add_tables(const problem *p, const gradients *g, REAL *memory, int t
     }
 }
 
-static int run(const problem *p, REAL *out, const gradients *g, int threads) {
+static int run(const problem *p, const target *out, const gradients *g, int threads) {
     derived d = derive(p);
     int good = 1;
     size_t tables = numbers(&p->bias) + numbers(&p->rel_h) + numbers(&p->rel_w);
@@ -684,7 +695,27 @@ static int run(const problem *p, REAL *out, const gradients *g, int threads) {
 
 long lanes(void) { return LANES; }
 
-/* out (images, heads, query rows, query columns, value_dim). Returns 0 where memory is missing. */
-int forward(const problem *p, REAL *out, int threads) { return run(p, out, NULL, threads); }
+/* Numbers of a bias that is laid out. */
+long laid_out_numbers(const problem *p) {
+    derived d = derive(p);
+    return p->heads * vectors_of_types(p, &d) * d.keys * LANES;
+}
 
-int backward(const problem *p, const gradients *g, int threads) { return run(p, NULL, g, threads); }
+/* Lay the bias out for all heads, by head, type of tile, vector of queries, position and query. */
+void lay_out_bias(const problem *p, REAL *to) {
+    derived d = derive(p);
+    workspace s = {0};
+    for (s.head = 0; s.head < p->heads; ++s.head) {
+        s.bias = (vec *)to + s.head * vectors_of_types(p, &d) * d.keys;
+        do_tables(p, &d, &s, NULL);
+    }
+}
+
+/* Both return 0 where memory is missing. */
+int forward(const problem *p, const target *out, int threads) { return run(p, out, NULL, threads); }
+
+int backward(const problem *p, const gradients *g, int threads) {
+    long pixel = p->dim, row = p->query_columns * pixel, plane = p->query_rows * row;
+    target q = {g->q, p->heads * plane, plane, row, pixel};
+    return run(p, &q, g, threads);
+}
