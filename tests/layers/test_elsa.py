@@ -7,7 +7,16 @@ from hybrid_mm.benchmarks.core import memory
 from hybrid_mm.compat.torch_api import as_if_exporting
 from hybrid_mm.layers.attention.elsa import ELSA
 from hybrid_mm.ops import budget
-from hybrid_mm.ops.ghost_attention import ghost_attention, reference, tiles
+from hybrid_mm.ops.ghost_attention import fused, ghost_attention, reference, tiles
+
+
+@pytest.fixture(params=['C', 'torch'])
+def language(request, monkeypatch):
+    """What attention without factors is done in."""
+    if request.param == 'torch':
+        monkeypatch.setattr(fused, 'is_available', lambda *_: False)
+    elif not fused.is_available(torch.device('cpu'), torch.float32):
+        pytest.skip('no C compiler here')
 
 
 @pytest.mark.parametrize('numbers', [1, 2**20])
@@ -21,7 +30,7 @@ from hybrid_mm.ops.ghost_attention import ghost_attention, reference, tiles
         ((11, 9), dict(kernel_size=5, lam=2, gamma=0, dilation=3, groups=4)),
     ],
 )
-def test_agrees_with_the_reference(size, settings, numbers):
+def test_agrees_with_the_reference(size, settings, numbers, language):
     """A row at a time, and all images at once."""
     torch.manual_seed(0)
     module = ELSA(24, 4, group_width=4, **settings).double()
@@ -52,7 +61,7 @@ def test_exported_form(size, settings):
     torch.testing.assert_close(found, reference.attend(*inputs, 2, 5, dilation))
 
 
-def test_pixel_by_pixel():
+def test_pixel_by_pixel(language):
     """The sum of section 3.3, for a pixel in a corner and one inside."""
     torch.manual_seed(0)
     hidden, v = torch.randn(1, 4, 5, 6), torch.randn(1, 6, 5, 6)
@@ -126,7 +135,7 @@ def test_errors():
 
 
 @pytest.mark.parametrize('tile', [4, 8])
-def test_half_precision_sums_up_in_single_precision(tile, monkeypatch):
+def test_half_precision_sums_up_in_single_precision(tile, monkeypatch, language):
     """Also where the rectangles of several tiles overlap: rounded once, at the end."""
     monkeypatch.setattr(tiles, '_TILE', tile)
     torch.manual_seed(0)
@@ -152,7 +161,7 @@ def test_width_of_queries_is_filled_up_to_whole_groups(dim, width):
 
 
 @pytest.mark.parametrize(('images', 'heads', 'size'), [(1, 8, (128, 64)), (12, 1, (64, 64))])
-def test_weights_exist_for_some_rows_at_a_time(images, heads, size):
+def test_weights_exist_for_some_rows_at_a_time(images, heads, size, language):
     """Of the matrices of all tiles, 51 and 39 MB, those of a few images and rows."""
     hidden, v = torch.randn(2, images, 8, *size).unbind()
     weight, bias = torch.randn(heads * 49, 8), torch.randn(heads * 49)

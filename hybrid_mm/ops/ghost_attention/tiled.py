@@ -1,4 +1,4 @@
-"""ELSA's ghost head as products of the matrices of tiles, which are never kept."""
+"""ELSA's ghost head as products of the matrices of tiles, which are never kept; in C on CPUs."""
 
 import math
 
@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from hybrid_mm.ops import budget
 from hybrid_mm.ops.custom_op import custom_op
 from hybrid_mm.ops.depthwise_convolution import depthwise_convolution
-from hybrid_mm.ops.ghost_attention import reference
+from hybrid_mm.ops.ghost_attention import fused, reference
 from hybrid_mm.ops.ghost_attention.tiles import Tiles
 from hybrid_mm.ops.grid_convolution import grid_convolution
 
@@ -96,6 +96,8 @@ def _backward(
     kernel_size: int,
     dilation: int,
 ) -> list[Tensor]:
+    if fused.is_available(v.device, v.dtype):
+        return fused.backward(grad, hidden, v, weight, bias, heads, kernel_size, dilation)
     tiles = Tiles(v, heads, kernel_size, dilation)
     dtypes = weight.dtype, bias.dtype
     weight, bias = weight.to(tiles.dtype), bias.to(tiles.dtype)
@@ -153,6 +155,8 @@ def attend_softmax(
     dilation: int,
 ) -> Tensor:
     """Attention without ghost head, W being dense, (heads * k^2, D); channels last in memory."""
+    if fused.is_available(v.device, v.dtype):
+        return fused.forward(hidden, v, weight, bias, heads, kernel_size, dilation)
     tiles = Tiles(v, heads, kernel_size, dilation)
     weight, bias = weight.to(tiles.dtype), bias.to(tiles.dtype)
     queries, padded = tiles.cut(hidden), tiles.pad(v)
