@@ -61,8 +61,10 @@ static long smaller(long a, long b) { return a < b ? a : b; }
 
 static int allocate(workspace *s, const problem *p, const derived *d) {
     long taps = p->heads * d->taps;
-    s->block = aligned_alloc(BYTES, (3 * d->deep + 2 * taps + d->dim) * sizeof(vec));
+    size_t bytes = (3 * d->deep + 2 * taps + d->dim) * sizeof(vec);
+    s->block = aligned_alloc(BYTES, bytes);
     if (!s->block) return 0;
+    memset(s->block, 0, bytes);
     s->active = s->block, s->grad_active = s->active + d->deep;
     s->pixels = (REAL *)(s->grad_active + d->deep);
     s->p = s->grad_active + 2 * d->deep, s->s = s->p + taps, s->part = s->s + taps;
@@ -75,15 +77,14 @@ static void read_pixels(const map *m, long image, long first, long channels, lon
     const REAL *from = m->data + image * m->image + row * m->row + column * m->column;
     from += first * m->channel;
     for (long lane = 0; lane < LANES; ++lane, from += m->column) {
-        REAL *across = (REAL *)to + lane;
-        if (lane < many)
-            for (long c = 0; c < channels; ++c) across[c * LANES] = from[c * m->channel];
-        else
+        REAL *across = (REAL *)to + lane, *pixel = pixels + lane * deep;
+        if (lane >= many) {
             for (long c = 0; c < channels; ++c) across[c * LANES] = 0;
-        if (!pixels) continue;
-        REAL *pixel = pixels + lane * deep;
-        memset(pixel, 0, deep * sizeof(REAL));
-        if (lane < many)
+            if (pixels) memset(pixel, 0, deep * sizeof(REAL));
+            continue;
+        }
+        for (long c = 0; c < channels; ++c) across[c * LANES] = from[c * m->channel];
+        if (pixels)
             for (long c = 0; c < channels; ++c) pixel[c] = from[c * m->channel];
     }
 }
