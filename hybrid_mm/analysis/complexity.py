@@ -238,11 +238,12 @@ def _ghost_attention(hidden, v, weight, bias, heads, kernel_size, *_, **__) -> i
     return 2 * n * height * width * (math.prod(weight) + channels * kernel_size**2)
 
 
-def _mix_and_shift(x, fc, bias, weight, **_) -> int:
+def _mix_and_shift(x, fc, bias, weight, stride, **_) -> int:
     """Operations of ACmix's convolution path: the FC, and k^2 taps for every mixed map."""
     n, maps, dim, height, width = x
     outputs, taps, kernel = weight[1:4]
-    return 2 * n * dim * height * width * taps * (maps + outputs * kernel**2)
+    sums = math.ceil(height / stride) * math.ceil(width / stride)
+    return 2 * n * dim * taps * (height * width * maps + sums * outputs * kernel**2)
 
 
 def _evolution(q, k, v, row, column, previous, weight, *_, **__) -> int:

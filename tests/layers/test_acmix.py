@@ -10,6 +10,16 @@ from hybrid_mm.compat.torch_api import as_if_exporting
 from hybrid_mm.layers.attention.acmix import ACmix2d, ACmixWindowAttention
 from hybrid_mm.layers.convolution.mixed_shift_conv import MixedShift
 from hybrid_mm.ops import budget
+from hybrid_mm.ops.mixed_shift import fused
+
+
+@pytest.fixture(params=['C', 'torch'])
+def language(request, monkeypatch):
+    """What the convolution path is done in."""
+    if request.param == 'torch':
+        monkeypatch.setattr(fused, 'is_available', lambda *_: False)
+    elif not fused.is_available(torch.device('cpu'), torch.float32):
+        pytest.skip('no C compiler here')
 
 
 def agree(module, x, *arguments, impl='tiled'):
@@ -42,7 +52,7 @@ def agree(module, x, *arguments, impl='tiled'):
         ((4, 32), (9, 8), dict(kernel_att=3, heads=8), (2, 32, 9, 8)),  # two layers, not fused
     ],
 )
-def test_resnet_form(channels, size, arguments, expected):
+def test_resnet_form(channels, size, arguments, expected, language):
     torch.manual_seed(0)
     assert agree(ACmix2d(*channels, **arguments), torch.randn(2, channels[0], *size)) == expected
 
@@ -88,7 +98,7 @@ def test_shifts_are_a_convolution_at_the_start():
 
 @pytest.mark.parametrize('outputs', [2, 9])
 @pytest.mark.parametrize(('kernel', 'numbers'), [(3, 1), (5, 3000)])
-def test_convolution_path_in_bands(outputs, kernel, numbers):
+def test_convolution_path_in_bands(outputs, kernel, numbers, language):
     """Bands of one row and of several."""
     torch.manual_seed(0)
     mix = MixedShift(6, 3, outputs, kernel, bias=True).double()
@@ -125,7 +135,7 @@ def test_convolution_path_is_a_convolution_on_gpus(device, convolutions):
 
 @pytest.mark.parametrize('stride', [1, 2, 3])
 @pytest.mark.parametrize('maps', [6, 40])
-def test_bias_of_the_convolution_path(maps, stride):
+def test_bias_of_the_convolution_path(maps, stride, language):
     """With and without a gradient, for any stride: shifted with the maps, zero beyond them."""
     torch.manual_seed(0)
     mix = MixedShift(maps, 3, 2, stride=stride, bias=True).double()

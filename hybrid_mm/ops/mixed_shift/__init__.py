@@ -28,10 +28,12 @@ def mixed_shift(
     head, o one of its n outputs, p one of P mixed maps, and ``*`` a k x k convolution: P M +
     k^2 P n multiplications per channel and pixel.
 
-    'tiled' with stride 1 and few outputs runs as matrix products with all k^2 taps side by side,
-    whose results are shifted and added, some rows at a time; kept for the backward pass are the
-    maps x only. With more than 8 outputs a grouped convolution is as fast. With stride 2 the
-    products would compute what nobody needs: there it is 'convolution'.
+    'tiled' keeps the maps x only for the backward pass. On a CPU with a C compiler that is a kernel
+    which mixes a band of rows at a time into the cache. Without, stride 1 and few outputs run as
+    matrix products with all k^2 taps side by side, whose results are shifted and added, some rows
+    at a time; with more than 8 outputs a grouped convolution is as fast (in C on maps of fewer than
+    100 pixels), and with stride 2 the products would compute what nobody needs: there it is
+    'convolution'.
 
     'convolution', which 'auto' takes on a GPU, is a 1x1 and a grouped convolution, or in training
     one with the product of both weights where that is cheaper, as it also spares the mixed maps.

@@ -1,4 +1,4 @@
-"""The convolution path of ACmix as matrix products, a few rows of an image at a time."""
+"""The convolution path of ACmix in C on CPUs, or as products of a few rows at a time."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -8,25 +8,33 @@ from torch import Tensor
 
 from hybrid_mm.ops import budget
 from hybrid_mm.ops.custom_op import custom_op
-from hybrid_mm.ops.mixed_shift import convolution
+from hybrid_mm.ops.mixed_shift import convolution, fused
 from hybrid_mm.ops.mixed_shift.reference import shift
 from hybrid_mm.ops.precision import accurate_dtype
 
 _MOST = 8  # outputs per channel up to which products beat a grouped convolution
+_FEW = 100  # pixels of the output below which that is so in C as well
 
 
 def mix(x: Tensor, fc: Tensor, bias: Tensor | None, weight: Tensor, stride: int) -> Tensor:
     """Mix maps (N, M, d, H, W) to (N, d * n, H', W'); see the public function."""
     dim, (height, width) = x.shape[2], x.shape[3:]
     outputs = len(weight) // dim
-    if stride == 1 and outputs <= _MOST:
+    if _joined(x, outputs, stride):
         bias = None if bias is None else bias.to(x.dtype)
         weight = weight.unflatten(0, (dim, -1)).to(x.dtype)
-        return mix_and_shift(x, fc.to(x.dtype), bias, weight)
+        return mix_and_shift(x, fc.to(x.dtype), bias, weight, stride)
     if stride == 1 and len(x):
         mixed = torch.stack([_mixed(_by_channel(image), fc, bias) for image in x])
         return shift(mixed.reshape(len(x), -1, height, width), weight, dim, stride)
     return convolution.mix(x, fc, bias, weight, stride)
+
+
+def _joined(x: Tensor, outputs: int, stride: int) -> bool:
+    """Whether to mix and shift in one, without keeping mixed maps."""
+    if fused.is_available(x.device, x.dtype):
+        return outputs <= _MOST or x.shape[3] * x.shape[4] >= _FEW * stride**2
+    return stride == 1 and outputs <= _MOST
 
 
 def _by_channel(x: Tensor) -> Tensor:
@@ -94,8 +102,13 @@ def _matrix(weight: Tensor) -> Tensor:
 
 
 def _backward(
-    grad: Tensor, x: Tensor, fc: Tensor, bias: Tensor | None, weight: Tensor
+    grad: Tensor, x: Tensor, fc: Tensor, bias: Tensor | None, weight: Tensor, stride: int
 ) -> list[Tensor]:
+    if fused.is_available(x.device, x.dtype):
+        of_x, of_fc, of_bias, of_weight = fused.backward(grad, x, fc, bias, weight, stride)
+        strided = torch.empty_like(x)
+        of_x = of_x if strided.is_contiguous() else strided.copy_(of_x)
+        return [of_x, of_fc, *([] if of_bias is None else [of_bias]), of_weight]
     maps, dim, height, width = x.shape[1:]
     _, outputs, taps, kernel, _ = weight.shape
     dtype = accurate_dtype(x.dtype)
@@ -104,6 +117,10 @@ def _backward(
     grad_matrix, grad_fc = (t.new_zeros(t.shape, dtype=dtype) for t in (matrix, fc))
     grad_bias = fc.new_zeros(taps, dtype=dtype)
     chunks = _Rows(weight, height, width)
+    if stride > 1:
+        whole = grad.new_zeros(*grad.shape[:2], height, width)
+        whole[..., ::stride, ::stride] = grad
+        grad = whole
     upper = grad.contiguous().unflatten(1, (dim, outputs))
     for image, up, down in zip(x, upper, grad_x, strict=True):
         pixels = _by_channel(image)
@@ -131,32 +148,35 @@ def _backward(
 
 
 def _backward_fake(
-    grad: Tensor, x: Tensor, fc: Tensor, bias: Tensor | None, weight: Tensor
+    grad: Tensor, x: Tensor, fc: Tensor, bias: Tensor | None, weight: Tensor, stride: int
 ) -> list[Tensor]:
     others = [t.new_empty(t.shape) for t in (fc, bias, weight) if t is not None]
     return [torch.empty_like(x), *others]
 
 
-@custom_op(
-    'hybrid_mm::mix_and_shift',
-    fake=lambda x, fc, bias, weight: x.new_empty(
-        len(x), x.shape[2] * weight.shape[1], *x.shape[3:]
-    ),
-    backward=_backward,
-    backward_fake=_backward_fake,
-)
-def mix_and_shift(x: Tensor, fc: Tensor, bias: Tensor | None, weight: Tensor) -> Tensor:
-    """The path with stride 1.
+def _fake(x: Tensor, fc: Tensor, bias: Tensor | None, weight: Tensor, stride: int) -> Tensor:
+    size = ((length + stride - 1) // stride for length in x.shape[3:])
+    return x.new_empty(len(x), x.shape[2] * weight.shape[1], *size)
+
+
+@custom_op('hybrid_mm::mix_and_shift', fake=_fake, backward=_backward, backward_fake=_backward_fake)
+def mix_and_shift(
+    x: Tensor, fc: Tensor, bias: Tensor | None, weight: Tensor, stride: int
+) -> Tensor:
+    """The path without mixed maps that are kept; without the kernel in C a stride saves no work.
 
     Args:
         x: (N, M, d, H, W).
         fc: (P, M).
         bias: (P,) or None.
         weight: (d, n, P, k, k).
+        stride: Distance of the outputs in pixels.
 
     Returns:
-        (N, d * n, H, W).
+        (N, d * n, H', W').
     """
+    if fused.is_available(x.device, x.dtype):
+        return fused.forward(x, fc, bias, weight, stride)
     n, _, dim, height, width = x.shape
     outputs, kernel = weight.shape[1], weight.shape[3]
     out = x.new_zeros(n, dim, outputs, height, width)
@@ -170,4 +190,4 @@ def mix_and_shift(x: Tensor, fc: Tensor, bias: Tensor | None, weight: Tensor) ->
             values = values.view(dim, kernel, kernel, outputs, rows.stop - rows.start, width)
             for tap in chunks.taps(rows):
                 total[tap.output] += values[:, tap.row, tap.column][tap.chunk]
-    return out.flatten(1, 2)
+    return out.flatten(1, 2)[..., ::stride, ::stride].contiguous()
