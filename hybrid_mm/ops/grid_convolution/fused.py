@@ -1,6 +1,7 @@
-"""Depthwise convolution with shared taps in one pass over every map, in C."""
+"""Depthwise convolution in C, with taps that share weights or with single ones."""
 
 import ctypes
+import functools
 
 import torch
 from torch import Tensor
@@ -10,14 +11,37 @@ from hybrid_mm.ops.grid_convolution.axes import GridAxis, c_axis
 from hybrid_mm.ops.precision import accurate_dtype
 
 
+class _Taps(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_long) for name in ('number', 'first', 'step'))
+
+
+class _Problem(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_long) for name in ('images', 'channels', 'height', 'width')),
+        *((name, ctypes.c_long) for name in ('image', 'channel', 'row')),
+        *((name, _Taps) for name in ('rows', 'columns')),
+    )
+
+
 def is_available(x: Tensor) -> bool:
     """Whether the compiled kernel can run: a CPU, and a compiler at hand."""
     dtype = accurate_dtype(x.dtype)
     return x.device.type == 'cpu' and native.load('grid_convolution', dtype) is not None
 
 
+@functools.lru_cache(4096)
+def _single_taps(axis: GridAxis) -> _Taps | None:
+    """The axis as offsets at equal distances, if each has a weight of its own."""
+    if any(len(group) > 1 or group[0].level for group in axis.groups):
+        return None
+    offsets = [block.offset for (block,) in axis.groups]
+    return _Taps(len(offsets), offsets[0], offsets[1] - offsets[0] if len(offsets) > 1 else 1)
+
+
 def _call(function: str, x: Tensor, other: Tensor, out: Tensor, *axes: GridAxis) -> Tensor:
-    library = native.load('grid_convolution', x.dtype) if x.device.type == 'cpu' else None
+    taps = [_single_taps(axis) for axis in axes]
+    name = 'grid_convolution' if None in taps else 'depthwise_convolution'
+    library = native.load(name, x.dtype) if x.device.type == 'cpu' else None
     if library is None:
         raise RuntimeError(
             "impl='fused' needs a C compiler and float32 or float64 numbers on a CPU, got "
@@ -25,17 +49,15 @@ def _call(function: str, x: Tensor, other: Tensor, out: Tensor, *axes: GridAxis)
         )
     if x.stride(3) != 1:
         x = x.contiguous()
-    n, channels, height, width = (ctypes.c_long(size) for size in x.shape)
-    done = getattr(library, function)(
-        *(ctypes.c_void_p(t.data_ptr()) for t in (x, other, out)),
-        n,
-        channels,
-        height,
-        width,
-        (ctypes.c_long * 3)(*x.stride()[:3]),
-        *(ctypes.byref(c_axis(axis)) for axis in axes),
-        torch.get_num_threads(),
-    )
+    pointers = [ctypes.c_void_p(t.data_ptr()) for t in (x, other, out)]
+    if None in taps:
+        sizes = (ctypes.c_long(size) for size in x.shape)
+        strides = (ctypes.c_long * 3)(*x.stride()[:3])
+        arguments = *pointers, *sizes, strides, *(ctypes.byref(c_axis(axis)) for axis in axes)
+    else:
+        problem = _Problem(*x.shape, *x.stride()[:3], *taps)
+        arguments = ctypes.byref(problem), *pointers
+    done = getattr(library, function)(*arguments, torch.get_num_threads())
     if not done:
         raise MemoryError('grid_convolution: no memory for the working space of a thread')
     return out

@@ -1,6 +1,7 @@
 /* Products of vectors of queries, one query in each lane, with rows of numbers: keys, weights. */
 #include "vectors.h"
 
+#define UNUSED __attribute__((unused)) /* not every kernel needs all of these */
 #define MOST 12 /* sums at once: with operands, what fits into 16 registers */
 
 #define CASES(F, COUNT, ...)                      \
@@ -31,7 +32,7 @@ INLINE void products(const int count, const vec *q, long dim, const REAL *k, lon
 }
 
 /* The same with all keys of a rectangle, whose rows are `pitch` numbers apart. */
-static void all_products(const vec *q, long dim, const REAL *k, long wide, long pitch, long rows,
+UNUSED static void all_products(const vec *q, long dim, const REAL *k, long wide, long pitch, long rows,
                          long columns, vec *to) {
     long parts = (columns + MOST - 1) / MOST;
     for (long y = 0; y < rows; ++y, k += pitch) {
@@ -45,7 +46,7 @@ static void all_products(const vec *q, long dim, const REAL *k, long wide, long 
 }
 
 /* LANES channels of the weighted sums of keys or values, for a vector of queries. */
-static void sums(const vec *p, const REAL *v, long wide, long pitch, long rows, long columns,
+UNUSED static void sums(const vec *p, const REAL *v, long wide, long pitch, long rows, long columns,
                  vec *to) {
     vec sum[LANES];
     for (int c = 0; c < LANES; ++c) sum[c] = (vec){0};
@@ -58,7 +59,7 @@ static void sums(const vec *p, const REAL *v, long wide, long pitch, long rows, 
     for (int c = 0; c < LANES; ++c) to[c] = sum[c];
 }
 
-static void all_sums(const vec *p, const REAL *v, long wide, long pitch, long rows, long columns,
+UNUSED static void all_sums(const vec *p, const REAL *v, long wide, long pitch, long rows, long columns,
                      vec *to) {
     for (long c = 0; c < wide; c += LANES) sums(p, v + c, wide, pitch, rows, columns, to + c);
 }
@@ -75,7 +76,7 @@ INLINE void outer(const int count, const vec *s, const REAL *q, long wide, REAL 
     for (int j = 0; j < count; ++j) *(vec *)(to + j * wide) = sum[j];
 }
 
-static void all_outer(const vec *s, const REAL *q, long wide, long pitch, long rows, long columns,
+UNUSED static void all_outer(const vec *s, const REAL *q, long wide, long pitch, long rows, long columns,
                       REAL *to) {
     long parts = (columns + MOST - 1) / MOST;
     for (long y = 0; y < rows; ++y, to += pitch) {
