@@ -1,4 +1,4 @@
-"""ACmix's convolution path in C; tests/layers/test_acmix.py checks that it is the definition, too."""
+"""ACmix's convolution path in C; that it is the definition, tests of the layer check as well."""
 
 import pytest
 import torch
