@@ -1,9 +1,9 @@
 """Depthwise convolution with a small or a dilated kernel, as in large kernel attention.
 
 On CPUs torch computes dilated depthwise convolutions, and the gradients of most others, without its
-fast library. Offsets of taps are free in our kernel in C, so that it takes those. Which one takes the
-others was decided in whole networks: alone, torch's time for a 3 x 3 kernel varies up to 10 times
-from one process to the next.
+fast library. Offsets of taps are free in our kernel in C, so that it takes those. Which one takes
+the others was decided in whole networks: alone, torch's time for a 3 x 3 kernel varies up to 10
+times from one process to the next.
 """
 
 from collections.abc import Sequence

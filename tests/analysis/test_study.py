@@ -221,6 +221,21 @@ def test_tables():
     assert pair[2:5] == ['33.0 ± 1.4 (2)', '31.0', '+1.0'] and pair[5:8] == ['0.50', '1.00', '0.50']
 
 
+def test_differences_are_means_over_the_seeds_that_both_have():
+    some = {'h': System('h', '', {}, ()), 'm': System('m', '', {}, (), host='h')}
+    some['p'] = System('p', '', dict(type='mmx.Y'), (), peer_of='m')
+    scores = dict(h={0: 30.0, 1: 31.0, 3: 90.0}, m={0: 31.0, 1: 35.0, 2: 0.0}, p={1: 36.0, 3: 50.0})
+    known = [record(n, last, seed=k) for n, found in scores.items() for k, last in found.items()]
+    known = {r.key: r for r in known}
+    main = table_of(tables.main_table('segmentation', [some['h'], some['m']], known))
+    assert main['m'][4] == '+2.5' and main['h'][4] == ''
+    assert table_of(tables.pair_table('segmentation', some, known))['m'][4] == '-1.0'
+    for seed in (0, 1):
+        del known['segmentation', 'h', seed]
+    main = table_of(tables.main_table('segmentation', [some['h'], some['m']], known))
+    assert main['m'][4] == '-'
+
+
 def test_page_is_written_again(tmp_path):
     page = tmp_path / 'study.md'
     some = {'h': System('h', '', {}, ()), 'm': System('m', '', {}, (), host='h')}

@@ -66,6 +66,12 @@ def _shown(values: list[float]) -> str:
     return f'{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f} ({len(values)})'
 
 
+def _gains(ours: Iterable[Record], others: Iterable[Record]) -> list[float]:
+    """Differences of results with equal seeds, where both have one."""
+    theirs = {record.seed: record.last for record in others}
+    return [record.last - theirs[record.seed] for record in ours if record.seed in theirs]
+
+
 def main_table(task: str, systems: Iterable[System], records: Mapping[Key, Record]) -> str:
     """One row for each system with a result, the best first, and the names of the others.
 
@@ -84,15 +90,14 @@ def main_table(task: str, systems: Iterable[System], records: Mapping[Key, Recor
     for system in sorted(measured, key=lambda s: (-last[s.name], s.name)):
         found = _all_seeds(task, system.name, records)
         first = found[0]
-        seed = next((r for r in records.values() if r.key == (task, system.host, first.seed)), None)
+        gains = _gains(found, _all_seeds(task, system.host, records) if system.host else [])
         rows.append(
             [
                 system.name,
                 system.host or '',
                 _shown([r.last for r in found]),
                 _shown([r.best for r in found]),
-                # of one seed with the host's of the same seed
-                f'{first.last - seed.last:+.1f}' if seed else '-' if system.host else '',
+                f'{statistics.mean(gains):+.1f}' if gains else '-' if system.host else '',
                 str(int(first.curve[-1][0])),
                 f'{first.params / 1e6:.2f} M',
                 f'{first.macs / 1e9:.2f} G',
@@ -141,7 +146,7 @@ def pair_table(task: str, systems: Mapping[str, System], records: Mapping[Key, R
                 system.peer_of,
                 system.name,
                 *both(lambda found: _shown([r.last for r in found])),
-                f'{ours[0].last - theirs[0].last:+.1f}',
+                f'{statistics.mean(gains):+.1f}' if (gains := _gains(ours, theirs)) else '-',
                 *both(lambda found: f'{found[0].seconds:.2f}'),
                 ratio(lambda record: record.seconds),
                 *both(lambda found: f'{found[0].step_bytes / MB:.0f}'),
