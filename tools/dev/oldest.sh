@@ -23,7 +23,8 @@ NETWORKS=$(printf 'network:%s,' VAN NAT ELSASwin MaxViT PVT)
 # without mmcv and the task libraries, of which these need one or the other
 TESTS=(tests/ops/test_custom_op.py tests/ops/test_arguments.py tests/ops/test_argument_types.py
     tests/ops/test_dispatch.py tests/ops/test_decomposed_attention.py tests/ops/test_layout.py
-    tests/layers/test_elsa.py tests/layers/test_vector_attention.py tests/backbones/test_all.py
+    tests/ops/test_ghost_attention.py tests/ops/test_mixed_shift.py tests/layers/test_elsa.py
+    tests/layers/test_vector_attention.py tests/backbones/test_all.py
     tests/convert -m 'not slow' --parts "$NETWORKS"
     --ignore tests/convert/test_detectron2_heads.py --ignore tests/convert/test_gcnet.py
     --deselect 'tests/convert/test_peers.py::test_outputs[attention-modules-0]'

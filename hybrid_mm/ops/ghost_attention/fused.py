@@ -78,10 +78,11 @@ def backward(
 ) -> list[Tensor]:
     """Gradients of the first four arguments of :func:`forward` from that of the output."""
     call = _Call(v, weight, bias, heads, kernel_size, dilation)
-    raw, grad = hidden.to(call.dtype), grad.to(call.dtype)
-    active = F.gelu(raw)
+    # torch 2.1 is wrong where the strides of a gelu's input and gradient differ
+    raw = hidden.to(call.dtype).contiguous(memory_format=torch.channels_last)
+    grad, active = grad.to(call.dtype), F.gelu(raw)
     call.problem.active, call.problem.grad = _map(active), _map(grad)
-    of_active = torch.empty_like(active, memory_format=torch.channels_last)
+    of_active = torch.empty_like(raw)
     of_values, of_weight, of_bias = (
         torch.zeros_like(x) for x in (call.values, call.weight, call.bias)
     )
