@@ -12,14 +12,7 @@ from hybrid_mm.layers.convolution.mixed_shift_conv import MixedShift
 from hybrid_mm.ops import budget
 from hybrid_mm.ops.mixed_shift import fused
 
-
-@pytest.fixture(params=['C', 'torch'])
-def language(request, monkeypatch):
-    """What the convolution path is done in."""
-    if request.param == 'torch':
-        monkeypatch.setattr(fused, 'is_available', lambda *_: False)
-    elif not fused.is_available(torch.device('cpu'), torch.float32):
-        pytest.skip('no C compiler here')
+KERNEL = fused
 
 
 def agree(module, x, *arguments, impl='tiled'):

@@ -9,14 +9,7 @@ from hybrid_mm.layers.attention.elsa import ELSA
 from hybrid_mm.ops import budget
 from hybrid_mm.ops.ghost_attention import fused, ghost_attention, reference, tiles
 
-
-@pytest.fixture(params=['C', 'torch'])
-def language(request, monkeypatch):
-    """What attention without factors is done in."""
-    if request.param == 'torch':
-        monkeypatch.setattr(fused, 'is_available', lambda *_: False)
-    elif not fused.is_available(torch.device('cpu'), torch.float32):
-        pytest.skip('no C compiler here')
+KERNEL = fused
 
 
 @pytest.mark.parametrize('numbers', [1, 2**20])

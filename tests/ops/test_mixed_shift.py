@@ -6,27 +6,10 @@ import torch
 from hybrid_mm.ops import native
 from hybrid_mm.ops.mixed_shift import fused, mixed_shift, tiled
 
+KERNEL = fused
 pytestmark = pytest.mark.skipif(
     native.load('mixed_shift', torch.float64) is None, reason='no C compiler here'
 )
-
-
-@pytest.fixture(params=[1, 4])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def called(monkeypatch):
-    """Filled with a name at every call of the kernel."""
-    calls = []
-    for name in ('forward', 'backward'):
-        plain = getattr(fused, name)
-        monkeypatch.setattr(fused, name, lambda *a, f=plain, n=name: calls.append(n) or f(*a))
-    return calls
 
 
 def inputs(size, maps=6, dim=3, outputs=2, taps=9, kernel=3, bias=True, dtype=torch.float64):

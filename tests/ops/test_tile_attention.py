@@ -19,27 +19,10 @@ from hybrid_mm.ops.local_attention.axes import BORDERS
 from hybrid_mm.ops.local_attention.pattern import AxisPattern, Pattern, PatternType, Tables
 from hybrid_mm.ops.native import load
 
+KERNEL = fused
 pytestmark = pytest.mark.skipif(
     load('tile_attention', torch.float64) is None, reason='no C compiler here'
 )
-
-
-@pytest.fixture
-def called(monkeypatch):
-    """Filled with a name at every call of the kernel."""
-    calls = []
-    for name in ('forward', 'backward'):
-        plain = getattr(fused, name)
-        monkeypatch.setattr(fused, name, lambda *a, f=plain, n=name: calls.append(n) or f(*a))
-    return calls
-
-
-@pytest.fixture(params=[1, 4])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield
-    torch.set_num_threads(before)
 
 
 def maps(height, width, dim=4, value_dim=3, heads=2, images=2, dtype=torch.float64):

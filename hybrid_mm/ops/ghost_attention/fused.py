@@ -131,9 +131,9 @@ class _Call:
 
     def run(self, name: str, target: ctypes.Structure) -> None:
         """Call the kernel's function of that name."""
-        arguments = ctypes.byref(self.problem), ctypes.byref(target), torch.get_num_threads()
-        if not getattr(self.library, name)(*arguments):
-            raise MemoryError('ghost_attention: no memory for the working space of a thread')
+        native.call(
+            self.library, name, 'ghost_attention', ctypes.byref(self.problem), ctypes.byref(target)
+        )
 
 
 def _map(x: Tensor) -> _Map:

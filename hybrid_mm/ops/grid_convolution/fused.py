@@ -57,9 +57,7 @@ def _call(function: str, x: Tensor, other: Tensor, out: Tensor, *axes: GridAxis)
     else:
         problem = _Problem(*x.shape, *x.stride()[:3], *taps)
         arguments = ctypes.byref(problem), *pointers
-    done = getattr(library, function)(*arguments, torch.get_num_threads())
-    if not done:
-        raise MemoryError('grid_convolution: no memory for the working space of a thread')
+    native.call(library, function, 'grid_convolution', *arguments)
     return out
 
 

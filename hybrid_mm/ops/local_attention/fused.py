@@ -226,9 +226,7 @@ def _target(x: Tensor) -> _Target:
 
 def _run(library: ctypes.CDLL, name: str, problem: _Problem, target: ctypes.Structure) -> None:
     """Call the kernel's function of that name."""
-    arguments = ctypes.byref(problem), ctypes.byref(target), torch.get_num_threads()
-    if not getattr(library, name)(*arguments):
-        raise MemoryError('local_attention: no memory for the working space of a thread')
+    native.call(library, name, 'local_attention', ctypes.byref(problem), ctypes.byref(target))
 
 
 class _AxisTables:

@@ -89,9 +89,7 @@ class _Call:
 
     def run(self, name: str, target: object) -> None:
         """Call the kernel's function of that name."""
-        arguments = ctypes.byref(self.problem), target, torch.get_num_threads()
-        if not getattr(self.library, name)(*arguments):
-            raise MemoryError('mixed_shift: no memory for the working space of a thread')
+        native.call(self.library, name, 'mixed_shift', ctypes.byref(self.problem), target)
 
 
 def _planes(x: Tensor) -> Tensor:

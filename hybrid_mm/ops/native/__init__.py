@@ -60,6 +60,16 @@ def load(name: str, dtype: torch.dtype) -> ctypes.CDLL | None:
         return None
 
 
+def call(library: ctypes.CDLL, function: str, operator: str, *arguments: object) -> None:
+    """Call a function of a kernel with arguments and torch's number of threads.
+
+    Raises:
+        MemoryError: The function returned 0.
+    """
+    if not getattr(library, function)(*arguments, torch.get_num_threads()):
+        raise MemoryError(f'{operator}: no memory for the working space of a thread')
+
+
 def _compiler() -> list[str]:
     """Path and arguments of the compiler; empty if there is none."""
     try:

@@ -38,7 +38,6 @@ typedef struct {
     void *block;
 } workspace;
 
-static long smaller(long a, long b) { return a < b ? a : b; }
 static long larger_of(long a, long b) { return a > b ? a : b; }
 static long last(const taps *t) { return t->first + t->step * (t->number - 1); }
 
@@ -209,11 +208,7 @@ int weight_gradient(const problem *p, const REAL *x, const REAL *grad, REAL *out
                 copy_plane(p, &s, x + n * p->image + c * p->channel);
                 correlate(p, &s, grad + (n * p->channels + c) * p->height * p->width);
             }
-            for (long i = 0; i < number; ++i) {
-                REAL sum = 0;
-                for (long lane = 0; lane < LANES; ++lane) sum += s.total[i][lane];
-                out[c * number + i] = sum;
-            }
+            for (long i = 0; i < number; ++i) out[c * number + i] = lane_sum(s.total[i]);
         }
         if (mine) free(s.block);
     }

@@ -10,11 +10,6 @@
  */
 #include <stdlib.h>
 #include <string.h>
-#ifdef _OPENMP
-#include <omp.h>
-#else
-#define omp_get_thread_num() 0
-#endif
 
 #include "products.h"
 
@@ -56,8 +51,6 @@ static derived derive(const problem *p) {
     derived d = {p->kernel * p->kernel, p->channels / p->heads, round_up(p->hidden)};
     return d;
 }
-
-static long smaller(long a, long b) { return a < b ? a : b; }
 
 static int allocate(workspace *s, const problem *p, const derived *d) {
     long taps = p->heads * d->taps;

@@ -320,11 +320,7 @@ int weight_gradient(const REAL *x, const REAL *grad, REAL *out, long images, lon
             for (long n = 0; n < images; ++n)
                 correlate(&s, rows, cols, x + n * strides[0] + c * strides[1],
                           grad + (n * channels + c) * height * width, strides[2], total);
-            for (long tap = 0; tap < taps; ++tap) {
-                REAL sum = 0;
-                for (long k = 0; k < LANES; ++k) sum += total[tap][k];
-                out[c * taps + tap] = sum;
-            }
+            for (long tap = 0; tap < taps; ++tap) out[c * taps + tap] = lane_sum(total[tap]);
         }
         if (memory) free(s.block);
         free(total);

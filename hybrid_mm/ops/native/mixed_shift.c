@@ -12,11 +12,6 @@
  */
 #include <stdlib.h>
 #include <string.h>
-#ifdef _OPENMP
-#include <omp.h>
-#else
-#define omp_get_thread_num() 0
-#endif
 
 #include "products.h"
 
@@ -60,8 +55,6 @@ typedef struct {
     long flat, dense;         /* numbers of a map of sums, of a compact one */
 } derived;
 
-static long smaller(long a, long b) { return a < b ? a : b; }
-
 static derived derive(const problem *p) {
     derived d;
     long s = p->stride, rows = smaller(p->band, p->rows);
@@ -100,12 +93,6 @@ INLINE vec read(const REAL *from, long many) {
     vec value = {0};
     memcpy(&value, from, many * sizeof(REAL));
     return value;
-}
-
-INLINE REAL lane_sum(vec value) {
-    REAL sum = 0;
-    for (long lane = 0; lane < LANES; ++lane) sum += value[lane];
-    return sum;
 }
 
 /* Phases of the rows first .. last - 1 of a map for a band of outputs, zeros around them. */

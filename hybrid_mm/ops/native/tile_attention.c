@@ -17,11 +17,6 @@
  */
 #include <stdlib.h>
 #include <string.h>
-#ifdef _OPENMP
-#include <omp.h>
-#else
-#define omp_get_thread_num() 0
-#endif
 
 #include "products.h"
 
@@ -174,8 +169,6 @@ static int allocate(workspace *s, const problem *p, const derived *d, int backwa
     divide(s, p, d, backward);
     return 1;
 }
-
-static long smaller(long a, long b) { return a < b ? a : b; }
 
 /* The rows of positions first .. last - 1 of a map, by position and channel. */
 static void lay_out(const problem *p, const map *m, long image, long head, long first, long last,

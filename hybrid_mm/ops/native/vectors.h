@@ -1,6 +1,11 @@
 /* Vectors of numbers that the processor handles at once, for REAL = float or double. */
 #include <math.h>
 #include <stdint.h>
+#ifdef _OPENMP
+#include <omp.h>
+#else
+#define omp_get_thread_num() 0
+#endif
 
 #if defined(__AVX512F__)
 #define BYTES 64
@@ -23,6 +28,14 @@ typedef REAL vec __attribute__((vector_size(BYTES)));
 typedef REAL loose __attribute__((vector_size(BYTES), aligned(sizeof(REAL)), may_alias));
 
 INLINE long round_up(long n) { return (n + LANES - 1) / LANES * LANES; }
+
+INLINE long smaller(long a, long b) { return a < b ? a : b; }
+
+INLINE REAL lane_sum(vec value) {
+    REAL sum = 0;
+    for (long lane = 0; lane < LANES; ++lane) sum += value[lane];
+    return sum;
+}
 
 INLINE vec larger(vec a, vec b) {
     bits first = a > b;
