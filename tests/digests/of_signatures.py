@@ -133,6 +133,7 @@ def show(value) -> str | None:
 
 def registered() -> Digest:
     """Names that configs may use, with what they stand for."""
+    _modules('analysis')  # registers networks of its own, which no registry imports
     found = {}
     for name, value in vars(registry).items():
         if isinstance(value, Registry):
